@@ -1,0 +1,349 @@
+"""The run's configuration: frozen dataclasses, made and checked once, at the boundary.
+
+A file in `configs/` returns an `ml_collections.ConfigDict` whose tree mirrors `Config`. `from_config_dict` turns it
+into these dataclasses and `check` refuses impossible combinations; past that point nothing asks a dictionary for a
+key, and a mistake can no longer surface in the middle of a run. Mistakes raise `ConfigError`, one line each.
+"""
+
+import dataclasses
+import difflib
+import types
+from collections.abc import Mapping
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import ml_collections
+
+
+class UserError(Exception):
+    """A mistake of the user's or of the machine: what happened, where, what to do. Exit code 2, no traceback."""
+
+
+class ConfigError(UserError):
+    """The configuration holds mistakes; `str` has one line for each of them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """The network (`jaxcnn.models`)."""
+
+    name: Literal["alexnet", "vgg16", "resnet50", "cnn"] = "vgg16"
+    form: Literal["cifar", "imagenet"] = "cifar"  # stem for small images, or torchvision's layout
+    num_classes: int = 0  # 0: as many as the data set has
+    width: float = 1.0  # multiplies every channel count and hidden size
+    head: Literal["linear", "dense4096"] = "linear"  # vgg16 in CIFAR form only
+    batch_norm: bool = True  # alexnet and vgg16; resnet50 and cnn always have it
+    dropout: float = 0.0  # rate, before each hidden dense layer
+    dtype: Literal["float32", "bfloat16"] = "float32"  # of the computation; parameters stay float32
+    zero_init_residual: bool = True  # resnet50: the last BatchNorm scale of each block starts at 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Norm:
+    """BatchNorm. Statistics never depend on the device count."""
+
+    momentum: float = 0.9  # weight of the old running statistics
+    epsilon: float = 1e-5
+    group_size: int = 0  # examples that share statistics; 0: the whole global batch
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Where examples come from (`jaxcnn.data`)."""
+
+    source: str = "tfds:cifar10"  # tfds:<name> | digits | synthetic[:HxWxC:classes:length] | npz:<path> | folder:<path>
+    dir: str = ""  # the TFDS data_dir; empty: TFDS's own default
+    train_split: str = "train"  # TFDS-like slices: "train[:90%]", "train[10000:]"
+    test_split: str = "test"
+    protocol: Literal["holdout", "full"] = "holdout"  # full: train on everything, no validation split
+    val_examples: int = 5000  # held out of the training split, chosen by split_seed
+    split_seed: int = 0
+    image_size: int = 0  # side in pixels after resizing; 0: as the set has them
+    loader: Literal["auto", "resident", "stream"] = "auto"
+    resident_gib: float = 4.0  # auto: sets up to this size (all splits, uint8) lie on the device
+    on_error: Literal["raise", "skip"] = "raise"  # an unreadable image stops the run, or is left out and counted
+    workers: int = 0  # parallel decoders of the stream loader; 0: one per core
+
+
+@dataclasses.dataclass(frozen=True)
+class Augment:
+    """Training-time augmentation (`jaxcnn.data.augment`), off unless set; evaluation never augments."""
+
+    normalize: bool = True  # by the training split's own mean and std per channel
+    crop: Literal["none", "zero", "reflect"] = "none"  # random crop after padding by crop_padding
+    crop_padding: int = 4  # pixels
+    flip: bool = False  # horizontal, with probability 1/2
+    cutout: int = 0  # side of the square, pixels
+    mixup: float = 0.0  # alpha of the Beta distribution; 0: off
+    cutmix: float = 0.0  # alpha; with mixup also on, each example gets one of the two
+    brightness: float = 0.0  # colour jitter: factors drawn from [1 - x, 1 + x]
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0  # rotation drawn from [-x, x] turns of the colour circle, x <= 0.5
+    policy: Literal["none", "randaugment", "trivialaugment"] = "none"
+    policy_layers: int = 2  # operations per image (randaugment)
+    policy_magnitude: float = 9.0  # of 30 (randaugment)
+
+
+@dataclasses.dataclass(frozen=True)
+class Optim:
+    """The optimiser and the loss. The fields marked (traced) are inputs of the compiled step, never constants."""
+
+    name: Literal["sgd", "adam", "adamw", "lars", "lamb"] = "sgd"
+    learning_rate: float = 0.1  # (traced) the schedule's peak
+    momentum: float = 0.9  # (traced) beta1 for adam, adamw and lamb
+    nesterov: bool = True  # sgd and lars
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    weight_decay: float = 5e-4  # (traced) added to the gradient (sgd, adam, lars), or decoupled (adamw, lamb)
+    decay_norm_and_bias: bool = False  # weight decay also on BatchNorm parameters and biases
+    trust_coefficient: float = 0.001  # lars
+    label_smoothing: float = 0.0  # (traced)
+    clip_norm: float = 0.0  # global norm of the gradient; 0: off
+    accumulate_steps: int = 1  # microbatches per step
+    ema_decay: float = 0.0  # exponential moving average of parameters and batch_stats; 0: off
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """Learning rate over time, as a factor of `optim.learning_rate`."""
+
+    name: Literal["constant", "cosine", "multistep", "linear", "onecycle"] = "cosine"
+    unit: Literal["epochs", "steps"] = "epochs"  # of warmup and boundaries
+    warmup: float = 0.0  # linear, from 0; onecycle: the length of its rise (0: 30 % of the run)
+    boundaries: tuple[float, ...] = ()  # multistep
+    decay_factor: float = 0.1  # multistep
+    final_factor: float = 0.0  # cosine, linear, onecycle: where they end
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Length, rhythm and logging."""
+
+    epochs: float = 200.0
+    steps: int = 0  # > 0 takes the place of epochs
+    eval_every_epochs: float = 1.0
+    eval_batch_size: int = 0  # 0: the global batch size
+    log_every_steps: int = 50
+    test_with: Literal["last", "best"] = "last"  # state for the one test: the last, or the best on validation
+    tensorboard: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """When checkpoints are made and which are kept."""
+
+    every_epochs: float = 1.0
+    every_steps: int = 0  # > 0 takes the place of every_epochs
+    keep_last: int = 2
+    keep_best: int = 1  # by validation accuracy; protocol=full has none
+    keep_every_steps: int = 0  # > 0: multiples of this step are kept for good
+
+
+@dataclasses.dataclass(frozen=True)
+class Parallel:
+    """Devices. Never changes the mathematics, so it alone may differ when a run is resumed."""
+
+    devices: int = 0  # local devices to use; 0: all
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A whole run. `configs/*.py` build one as a ConfigDict; `from_config_dict` checks it."""
+
+    seed: int = 0  # (traced) initialisation, order, augmentation and dropout
+    global_batch_size: int = 128
+    model: Model = Model()
+    norm: Norm = Norm()
+    data: Data = Data()
+    augment: Augment = Augment()
+    optim: Optim = Optim()
+    schedule: Schedule = Schedule()
+    run: Run = Run()
+    checkpoint: Checkpoint = Checkpoint()
+    parallel: Parallel = Parallel()
+
+
+def default() -> ml_collections.ConfigDict:
+    """A ConfigDict with every field of `Config` at its default, for the files in `configs/` to change."""
+    return ml_collections.ConfigDict(dataclasses.asdict(Config()))
+
+
+def unknown_variant(variant: str, known: tuple[str, ...]) -> ConfigError:
+    """The error for `--config=configs/x.py:<variant>` with a variant that the file does not have."""
+    return ConfigError(f"no variant ':{variant}' in this config file{_nearest(variant, known)}; it has: {', '.join(known)}")
+
+
+def from_config_dict(tree: Mapping[str, Any] | ml_collections.ConfigDict) -> Config:
+    """Convert a ConfigDict (or nested mapping) to a checked `Config`.
+
+    Raises:
+      ConfigError: unknown keys (with the nearest right one), wrong types, values out of range or impossible
+        combinations, one line each.
+    """
+    if isinstance(tree, ml_collections.ConfigDict):
+        tree = tree.to_dict()
+    mistakes: list[str] = []
+    config = _convert(Config, tree, "config", mistakes)
+    if not mistakes:
+        mistakes = check(config)
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
+    return config
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """The nested plain dictionary of a config, as kept in `config.json` (tuples become lists there)."""
+    return dataclasses.asdict(config)
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"optim": {"name": "sgd"}}` -> `{"optim.name": "sgd"}`."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _nearest(name: str, known) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _convert(cls: type, tree: Any, path: str, mistakes: list[str]) -> Any:
+    """Build dataclass `cls` from a mapping, appending a line to `mistakes` for each thing wrong with it."""
+    if not isinstance(tree, Mapping):
+        mistakes.append(f"{path} must be a group of fields, not {tree!r}")
+        return cls()
+    hints = get_type_hints(cls)
+    for key in tree:
+        if key not in hints:
+            mistakes.append(f"unknown key {path}.{key}{_nearest(str(key), hints)}")
+    values: dict[str, Any] = {}
+    for name, hint in hints.items():
+        if name not in tree:
+            continue
+        if dataclasses.is_dataclass(hint):
+            values[name] = _convert(hint, tree[name], f"{path}.{name}", mistakes)  # type: ignore[arg-type]
+        else:
+            try:
+                values[name] = _typed(hint, tree[name])
+            except ValueError as error:
+                mistakes.append(f"{path}.{name} {error}")
+    return cls(**values)
+
+
+def _typed(hint: Any, value: Any) -> Any:
+    """`value` as the annotated type; an int may stand for a float, a list for a tuple. Raises ValueError."""
+    origin = get_origin(hint)
+    if origin is Literal:
+        choices = get_args(hint)
+        if value not in choices:
+            raise ValueError(f"must be one of {', '.join(choices)}, not {value!r}{_nearest(str(value), choices)}")
+        return value
+    if origin in (Union, types.UnionType):
+        raise TypeError(f"Config fields have one type each, not {hint}")
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise ValueError(f"must be a list, not {value!r}")
+        return tuple(_typed(get_args(hint)[0], item) for item in value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not hint:
+        raise ValueError(f"must be of type {hint.__name__}, not {value!r}")
+    if hint is float and value != value:
+        raise ValueError("must be a number, not nan")
+    return value
+
+
+def check(config: Config) -> list[str]:
+    """What is impossible about a config before data and devices are known; one line each, empty if all is well."""
+    wrong: list[str] = []
+
+    def need(condition: bool, line: str) -> None:
+        if not condition:
+            wrong.append(line)
+
+    flat = flatten(to_dict(config))
+    for key in _AT_LEAST_ZERO:
+        need(flat[key] >= 0, f"config.{key} must not be negative, but is {flat[key]}")
+    for key in _ABOVE_ZERO:
+        need(flat[key] > 0, f"config.{key} must be above 0, but is {flat[key]}")
+    for key in _FRACTIONS:
+        need(0 <= flat[key] < 1, f"config.{key} must be in [0, 1), but is {flat[key]}")
+
+    model, norm, optim, schedule, augment = config.model, config.norm, config.optim, config.schedule, config.augment
+    need(model.num_classes != 1, "config.model.num_classes must be at least 2, or 0 for the data set's own")
+    need(
+        model.head == "linear" or (model.name == "vgg16" and model.form == "cifar"),
+        "config.model.head='dense4096' is for model.name='vgg16' with form='cifar' only",
+    )
+    need(
+        model.batch_norm or model.name in ("alexnet", "vgg16"),
+        f"config.model.batch_norm=False is for alexnet and vgg16; {model.name} always has BatchNorm",
+    )
+    need(
+        not (model.name == "cnn" and model.form == "imagenet"),
+        "config.model.name='cnn' has only form='cifar'",
+    )
+    batch, micro = config.global_batch_size, optim.accumulate_steps
+    if batch > 0 and micro > 0:
+        if batch % micro:
+            wrong.append(f"config.global_batch_size={batch} is not divisible by config.optim.accumulate_steps={micro}")
+        elif norm.group_size == 0 and micro > 1 and has_batch_norm(config):
+            wrong.append(
+                f"config.optim.accumulate_steps={micro} cannot have BatchNorm statistics of the whole batch "
+                f"(config.norm.group_size=0); set config.norm.group_size={batch // micro} or a divisor of it"
+            )
+        elif norm.group_size > 0 and (batch // micro) % norm.group_size:
+            wrong.append(
+                f"config.norm.group_size={norm.group_size} does not divide the "
+                f"{'microbatch' if micro > 1 else 'global batch'} of {batch // micro}"
+            )
+    if schedule.name == "multistep":
+        need(
+            bool(schedule.boundaries) and list(schedule.boundaries) == sorted(set(schedule.boundaries)),
+            f"config.schedule.boundaries must rise for schedule.name='multistep', but is {schedule.boundaries}",
+        )
+    else:
+        need(not schedule.boundaries, f"config.schedule.boundaries has no meaning for schedule.name={schedule.name!r}")
+    need(augment.hue <= 0.5, f"config.augment.hue is at most 0.5, but is {augment.hue}")
+    need(augment.policy_magnitude <= 30, f"config.augment.policy_magnitude is at most 30, but is {augment.policy_magnitude}")
+    need(config.run.steps > 0 or config.run.epochs > 0, "config.run.epochs (or config.run.steps) must be above 0")
+    need(
+        config.data.protocol == "full" or config.data.val_examples > 0,
+        "config.data.val_examples=0 leaves nothing to decide on; say config.data.protocol='full' to train without validation",
+    )
+    need(
+        config.run.test_with == "last" or config.data.protocol == "holdout",
+        "config.run.test_with='best' needs a validation split (config.data.protocol='holdout')",
+    )
+    need(
+        config.run.test_with == "last" or config.checkpoint.keep_best > 0,
+        "config.run.test_with='best' needs config.checkpoint.keep_best of at least 1",
+    )
+    need(0 <= config.seed < 2**31, f"config.seed must be in [0, 2^31), but is {config.seed}")
+    return wrong
+
+
+def has_batch_norm(config: Config) -> bool:
+    """Whether the network has BatchNorm layers."""
+    return config.model.batch_norm
+
+
+_AT_LEAST_ZERO = (
+    "model.num_classes norm.group_size data.val_examples data.split_seed data.image_size data.resident_gib data.workers "
+    "augment.crop_padding augment.cutout augment.mixup augment.cutmix augment.brightness augment.contrast augment.saturation "
+    "augment.hue augment.policy_magnitude optim.learning_rate optim.weight_decay optim.clip_norm schedule.warmup "
+    "schedule.final_factor run.epochs run.steps run.eval_batch_size checkpoint.every_epochs checkpoint.every_steps "
+    "checkpoint.keep_best checkpoint.keep_every_steps parallel.devices"
+).split()
+_ABOVE_ZERO = (
+    "global_batch_size model.width norm.epsilon augment.policy_layers optim.epsilon optim.trust_coefficient "
+    "optim.accumulate_steps schedule.decay_factor run.eval_every_epochs run.log_every_steps checkpoint.keep_last"
+).split()
+_FRACTIONS = (
+    "model.dropout norm.momentum optim.momentum optim.beta2 optim.label_smoothing optim.ema_decay"
+).split()

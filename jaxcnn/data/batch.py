@@ -1,0 +1,51 @@
+"""What passes from data to mathematics: a batch of examples, and a split that can be read at any index."""
+
+from typing import Protocol
+
+import flax.struct
+import jax
+import numpy as np
+
+
+@flax.struct.dataclass
+class Batch:
+    """A batch, or one device's shard of it.
+
+    Attributes:
+      image: uint8 [B, H, W, C].
+      label: int32 [B].
+      index: int32 [B], of the example in its split.
+      position: int32 [B], in the global batch, whatever place the example has in memory. All randomness of an
+        example is keyed by it, so neither devices nor microbatches nor hosts change what happens to an example.
+      mask: bool [B], False for padding.
+    """
+
+    image: jax.Array
+    label: jax.Array
+    index: jax.Array
+    position: jax.Array
+    mask: jax.Array
+
+
+class Split(Protocol):
+    """One split of a set, readable in any order. Attributes are known without decoding images.
+
+    Attributes:
+      name: "train", "val" or "test".
+      description: for messages and records, such as "tfds:cifar10/train[5000 held out]".
+      labels: int32 [N].
+      class_names: one per class.
+      image_shape: (H, W, C) of every image, after resizing.
+    """
+
+    name: str
+    description: str
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+
+    def __len__(self) -> int: ...
+
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        """Images uint8 [n, H, W, C] at int indices [n]. Safe to call from several threads."""
+        ...
