@@ -170,7 +170,9 @@ def default() -> ml_collections.ConfigDict:
 
 def unknown_variant(variant: str, known: tuple[str, ...]) -> ConfigError:
     """The error for `--config=configs/x.py:<variant>` with a variant that the file does not have."""
-    return ConfigError(f"no variant ':{variant}' in this config file{_nearest(variant, known)}; it has: {', '.join(known)}")
+    return ConfigError(
+        f"no variant ':{variant}' in this config file{_nearest(variant, known)}; it has: {', '.join(known)}"
+    )
 
 
 def from_config_dict(tree: Mapping[str, Any] | ml_collections.ConfigDict) -> Config:
@@ -310,7 +312,10 @@ def check(config: Config) -> list[str]:
     else:
         need(not schedule.boundaries, f"config.schedule.boundaries has no meaning for schedule.name={schedule.name!r}")
     need(augment.hue <= 0.5, f"config.augment.hue is at most 0.5, but is {augment.hue}")
-    need(augment.policy_magnitude <= 30, f"config.augment.policy_magnitude is at most 30, but is {augment.policy_magnitude}")
+    need(
+        augment.policy_magnitude <= 30,
+        f"config.augment.policy_magnitude is at most 30, but is {augment.policy_magnitude}",
+    )
     need(config.run.steps > 0 or config.run.epochs > 0, "config.run.epochs (or config.run.steps) must be above 0")
     need(
         config.data.protocol == "full" or config.data.val_examples > 0,
@@ -333,17 +338,55 @@ def has_batch_norm(config: Config) -> bool:
     return config.model.batch_norm
 
 
-_AT_LEAST_ZERO = (
-    "model.num_classes norm.group_size data.val_examples data.split_seed data.image_size data.resident_gib data.workers "
-    "augment.crop_padding augment.cutout augment.mixup augment.cutmix augment.brightness augment.contrast augment.saturation "
-    "augment.hue augment.policy_magnitude optim.learning_rate optim.weight_decay optim.clip_norm schedule.warmup "
-    "schedule.final_factor run.epochs run.steps run.eval_batch_size checkpoint.every_epochs checkpoint.every_steps "
-    "checkpoint.keep_best checkpoint.keep_every_steps parallel.devices"
-).split()
-_ABOVE_ZERO = (
-    "global_batch_size model.width norm.epsilon augment.policy_layers optim.epsilon optim.trust_coefficient "
-    "optim.accumulate_steps schedule.decay_factor run.eval_every_epochs run.log_every_steps checkpoint.keep_last"
-).split()
-_FRACTIONS = (
-    "model.dropout norm.momentum optim.momentum optim.beta2 optim.label_smoothing optim.ema_decay"
-).split()
+_AT_LEAST_ZERO = [
+    "model.num_classes",
+    "norm.group_size",
+    "data.val_examples",
+    "data.split_seed",
+    "data.image_size",
+    "data.resident_gib",
+    "data.workers",
+    "augment.crop_padding",
+    "augment.cutout",
+    "augment.mixup",
+    "augment.cutmix",
+    "augment.brightness",
+    "augment.contrast",
+    "augment.saturation",
+    "augment.hue",
+    "augment.policy_magnitude",
+    "optim.learning_rate",
+    "optim.weight_decay",
+    "optim.clip_norm",
+    "schedule.warmup",
+    "schedule.final_factor",
+    "run.epochs",
+    "run.steps",
+    "run.eval_batch_size",
+    "checkpoint.every_epochs",
+    "checkpoint.every_steps",
+    "checkpoint.keep_best",
+    "checkpoint.keep_every_steps",
+    "parallel.devices",
+]
+_ABOVE_ZERO = [
+    "global_batch_size",
+    "model.width",
+    "norm.epsilon",
+    "augment.policy_layers",
+    "optim.epsilon",
+    "optim.trust_coefficient",
+    "optim.accumulate_steps",
+    "schedule.decay_factor",
+    "run.eval_every_epochs",
+    "run.log_every_steps",
+    "checkpoint.keep_last",
+]
+_FRACTIONS = [
+    "model.dropout",
+    "norm.momentum",
+    "optim.momentum",
+    "optim.beta2",
+    "optim.label_smoothing",
+    "optim.ema_decay",
+]

@@ -1,0 +1,25 @@
+"""AlexNet (Krizhevsky et al. 2012) with a 3x3 stem on CIFAR-10.
+
+    python -m jaxcnn.main --config=configs/alexnet_cifar10.py
+
+The seed paper reports 87.3 % test accuracy. Variants: `:paper` is the paper's batch size and learning rate, `:smoke` the same
+code path in seconds, `:cpu` what two CPU cores train in an hour.
+"""
+
+from jaxcnn import recipes
+
+
+def get_config(variant: str = ""):
+    config = recipes.strong("alexnet", "tfds:cifar10")
+    config.model.dropout = 0.5
+    return recipes.apply_variant(config, variant, cpu=cpu)
+
+
+def cpu(config):
+    """A short one-cycle run."""
+    config.optim.learning_rate = 0.05
+    config.schedule.name = "onecycle"
+    config.schedule.warmup = 3.0
+    config.model.dropout = 0.2
+    config.run.epochs = 12.0
+    config.run.eval_batch_size = 500

@@ -1,0 +1,15 @@
+"""AlexNet (Krizhevsky et al. 2012) with a 3x3 stem on CIFAR-100.
+
+    python -m jaxcnn.main --config=configs/alexnet_cifar100.py
+
+The seed paper gives no figure for this pair. Variants: `:paper` is the paper's batch size and learning rate, `:smoke` the same
+code path in seconds.
+"""
+
+from jaxcnn import recipes
+
+
+def get_config(variant: str = ""):
+    config = recipes.strong("alexnet", "tfds:cifar100")
+    config.model.dropout = 0.5
+    return recipes.apply_variant(config, variant)

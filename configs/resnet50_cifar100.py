@@ -1,0 +1,14 @@
+"""ResNet50 (He et al. 2015, arXiv 1512.03385) with a 3x3 stem on CIFAR-100.
+
+    python -m jaxcnn.main --config=configs/resnet50_cifar100.py
+
+The seed paper reports 73.1 % test accuracy. Variants: `:paper` is the paper's batch size and learning rate, `:smoke` the same
+code path in seconds.
+"""
+
+from jaxcnn import recipes
+
+
+def get_config(variant: str = ""):
+    config = recipes.strong("resnet50", "tfds:cifar100")
+    return recipes.apply_variant(config, variant)

@@ -1,0 +1,86 @@
+"""How every command starts and ends: flags in, exit code out.
+
+Exit codes: 0 done; 1 a bug of ours, with its traceback; 2 a mistake in flags, config, data or on the machine, told in
+one line; 3 the loss or gradient was not finite; 75 stopped by SIGTERM or SIGINT with a resumable checkpoint;
+128 + n stopped at once by a second signal n.
+"""
+
+import errno
+import pathlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from jaxcnn.config import Config, ConfigError, UserError, from_config_dict
+
+MISTAKE = 2
+MACHINE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG)
+
+
+def define_config(description: str) -> Any:
+    """Define `--config=<file>[:variant]`, whose fields `--config.<key>=<value>` override."""
+    return config_flags.DEFINE_config_file("config", None, description)
+
+
+def read_config(holder: Any) -> Config:
+    """The checked config of a holder from `define_config`.
+
+    Raises:
+      ConfigError: there is none, or it holds mistakes.
+    """
+    if holder.value is None:
+        raise ConfigError("no config was given; for example --config=configs/quickstart.py")
+    return from_config_dict(holder.value)
+
+
+def run(main: Callable[[], int]) -> None:
+    """Parse the flags, call `main`, and exit with its code; a user's mistake ends in one line and exit code 2."""
+    app.run(lambda _: _guarded(main), flags_parser=_parse)
+
+
+def _guarded(main: Callable[[], int]) -> None:
+    try:
+        code = main()
+    except UserError as error:
+        code = getattr(error, "exit_code", MISTAKE)
+        _complain(str(error))
+    except OSError as error:
+        if error.errno not in MACHINE_ERRORS:
+            raise
+        code = MISTAKE
+        where = f"{error.filename}: " if error.filename else ""
+        _complain(f"{where}{error.strerror}; free some space or mend the permissions, then run the same command")
+    sys.exit(code)
+
+
+def _parse(argv: list[str]) -> list[str]:
+    """Parse flags; every mistake is one line."""
+    try:
+        rest = flags.FLAGS(argv)
+        if len(rest) > 1:
+            raise UserError(f"{rest[1]!r} is not a flag; flags look like --name=value")
+        return rest
+    except (flags.Error, UserError) as error:
+        message = str(error)
+    except FileNotFoundError as error:
+        message = f"config file {error.filename or error} does not exist"
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        if not any(argument.startswith("--config.") for argument in argv):
+            raise
+        message = f"a --config.… override does not fit: {error}"
+    _complain(" ".join(message.split()))
+    sys.exit(MISTAKE)
+
+
+def _complain(message: str) -> None:
+    for line in message.splitlines():
+        print(f"jaxcnn: {line}" if not line.startswith(" ") else line, file=sys.stderr)
+
+
+def config_name(values: flags.FlagValues) -> str:
+    """The name of the config file and its variant, such as "vgg16_cifar10-paper"."""
+    file, _, variant = config_flags.get_config_filename(values["config"]).partition(":")
+    return "-".join(filter(None, (pathlib.Path(file).stem, variant)))

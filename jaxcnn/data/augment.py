@@ -1,0 +1,129 @@
+"""What training does to a batch: augmentation, normalisation and mixing, as one pure function.
+
+The randomness of an example comes from `fold_in(key of the step, position in the global batch)` and nothing else, so an
+example is augmented the same wherever it lies, on any number of devices, and by every loader. Each kind of operation
+folds its own constant into that key: switching one on never changes what another draws.
+"""
+
+import enum
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from jaxcnn import config as configuration
+from jaxcnn.data import image_ops, mixing, policy
+from jaxcnn.data.batch import Batch
+
+
+@flax.struct.dataclass
+class Augmented:
+    """A batch ready for the network, or one device's shard of it.
+
+    Attributes:
+      image: float32 [B, H, W, C], normalised.
+      label: int32 [B].
+      other_label: int32 [B], of the example mixed in; `label` where nothing is.
+      weight: float32 [B], the share of `label` in the target; `other_label` has the rest. 1 where nothing is mixed in.
+    """
+
+    image: jax.Array
+    label: jax.Array
+    other_label: jax.Array
+    weight: jax.Array
+
+
+class Draw(enum.IntEnum):
+    """The constant that each kind of operation folds into an example's key; part of what a seed means, so it stays."""
+
+    CROP = 0
+    FLIP = 1
+    POLICY = 2
+    COLOR = 3
+    CUTOUT = 4
+    MIXING = 5
+
+
+def augment(
+    config: configuration.Augment,
+    batch: Batch,
+    key: jax.Array,
+    mean: jax.Array,
+    std: jax.Array,
+    *,
+    axis_name: str | None = None,
+    microbatches: int = 1,
+) -> Augmented:
+    """Augment a training batch: crop, flip, policy, colour jitter, normalisation, cutout and mixing, in this order.
+
+    Pure, and static but for the arrays; it can be jitted, vmapped and run inside `shard_map(check_vma=False)`.
+
+    Args:
+      config: which operations, and how strong.
+      batch: images uint8 [B, H, W, C]; inside `shard_map`, this device's shard, laid out as `mixing.partners` says.
+      key: of this step; the same on every device. Its implementation must be counter-based under `vmap`, as JAX's
+        default (threefry) is.
+      mean: float32 [C] of the training split, in [0, 1]; ignored with `config.normalize` off.
+      std: float32 [C], likewise.
+      axis_name: the mesh axis over which the batch is spread; None: the whole batch is here.
+      microbatches: into which the batch is cut.
+    """
+    if not config.normalize:
+        mean, std = jnp.zeros_like(mean), jnp.ones_like(std)
+    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, batch.position)
+    image = jax.vmap(lambda image, key: _augment_one(config, image, key, mean, std))(batch.image, keys)
+    mixing_keys = jax.vmap(lambda key: jax.random.fold_in(key, Draw.MIXING))(keys)
+    image, other_label, weight = mixing.mix(
+        config, image, batch.label, mixing_keys, axis_name=axis_name, microbatches=microbatches
+    )
+    return Augmented(image, batch.label, other_label, weight)
+
+
+def normalize(image: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
+    """Scale an image to [0, 1], subtract the mean and divide by the standard deviation of each channel.
+
+    Args:
+      image: uint8 [..., C] in 0..255, or floating-point [..., C] in [0, 1] already.
+      mean: float32 [C], in units of [0, 1].
+      std: float32 [C], likewise; a constant channel (0) is only centred.
+
+    Returns:
+      float32, of the image's shape.
+    """
+    scaled = image.astype(jnp.float32)
+    if jnp.issubdtype(image.dtype, jnp.integer):
+        scaled = scaled / 255
+    return (scaled - mean) / jnp.where(std > 0, std, 1)
+
+
+def denormalize(image: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
+    """The inverse of `normalize`: float32 [..., C], in [0, 1] for an image that came from there."""
+    return image * jnp.where(std > 0, std, 1) + mean
+
+
+def _augment_one(
+    config: configuration.Augment, image: jax.Array, key: jax.Array, mean: jax.Array, std: jax.Array
+) -> jax.Array:
+    """One image, uint8 [H, W, C] to normalised float32; `key` is the example's own."""
+    if config.crop != "none":
+        image = image_ops.random_crop(image, jax.random.fold_in(key, Draw.CROP), config.crop_padding, config.crop)
+    if config.flip:
+        image = image_ops.random_flip(image, jax.random.fold_in(key, Draw.FLIP))
+    if config.policy == "randaugment":
+        policy_key = jax.random.fold_in(key, Draw.POLICY)
+        image = policy.randaugment(image, policy_key, config.policy_layers, config.policy_magnitude)
+    elif config.policy == "trivialaugment":
+        image = policy.trivialaugment(image, jax.random.fold_in(key, Draw.POLICY))
+    if config.brightness or config.contrast or config.saturation or config.hue:
+        image = image_ops.color_jitter(
+            image.astype(jnp.float32) / 255,
+            jax.random.fold_in(key, Draw.COLOR),
+            config.brightness,
+            config.contrast,
+            config.saturation,
+            config.hue,
+        )
+    image = normalize(image, mean, std)
+    if config.cutout:
+        image = image_ops.random_cutout(image, jax.random.fold_in(key, Draw.CUTOUT), config.cutout)
+    return image

@@ -1,0 +1,151 @@
+"""What is worth keeping between starts: indexes of record files and decoded pixels, in the user's cache folder.
+
+A cache is never needed and never trusted: its key names everything that made it, files appear whole (written aside,
+then renamed), a damaged one counts as absent, and a folder that cannot be written only costs time.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+
+def cache_dir() -> Path:
+    """The folder of all caches: `$JAXCNN_CACHE`, else `$XDG_CACHE_HOME/jaxcnn`, else `~/.cache/jaxcnn`."""
+    if own := os.environ.get("JAXCNN_CACHE"):
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "jaxcnn"
+
+
+def fingerprint(parts: Iterable[object]) -> str:
+    """A name of 32 hex digits for a sequence of plain values; any difference gives another name."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(repr(part).encode() + b"\0")
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on a file among the processes of this machine; freed when the holder dies.
+
+    Waits for as long as another process holds it. Where files cannot be made or locked, there is no lock: all that
+    happens under one is also sound, only wasteful, when done twice.
+    """
+    handle = None
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = open(path, "ab")  # noqa: SIM115 (closed below, whatever happens)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        if handle:
+            handle.close()
+
+
+def cached_arrays(
+    path: Path, build: Callable[[], dict[str, np.ndarray]], keep: Callable[[], bool] = lambda: True
+) -> dict[str, np.ndarray]:
+    """The arrays of the `.npz` file at `path`, built when it is absent or damaged, and kept there if `keep()`."""
+    if (arrays := _load_arrays(path)) is not None:
+        return arrays
+    with lock(path.with_suffix(".lock")):
+        if (arrays := _load_arrays(path)) is None:
+            arrays = build()
+            if keep():
+                with contextlib.suppress(OSError):
+                    _write(path, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
+    return arrays
+
+
+def cached_images(
+    path: Path, shape: tuple[int, ...], decode: Callable[[], Iterable[np.ndarray]]
+) -> tuple[np.ndarray | None, str]:
+    """Images uint8 of `shape` as a read-only memory map of `path`, decoded and kept there when absent or damaged.
+
+    Args:
+      path: of the `.npy` file; the CRC-32 of its pixels follows them.
+      shape: (N, H, W, C).
+      decode: gives the images in order, in chunks [n, H, W, C]. Its errors pass through, and nothing is kept.
+
+    Returns:
+      The images and "", or None and why they could not be kept.
+    """
+    if (images := _load_images(path, shape)) is not None:
+        return images, ""
+    with lock(path.with_suffix(".lock")):
+        if (images := _load_images(path, shape)) is not None:
+            return images, ""
+        reading: list[Exception] = []
+
+        def chunks() -> Iterator[np.ndarray]:
+            try:
+                yield from decode()
+            except Exception as error:
+                reading.append(error)
+                raise
+
+        try:
+            _write(path, lambda file: _write_images(file, shape, chunks()))
+        except OSError as error:
+            if error in reading:
+                raise
+            return None, f"cannot keep decoded images in {path.parent}: {error.strerror or error}"
+    return _load_images(path, shape), f"decoded images kept in {path.parent} cannot be read back"
+
+
+def _write_images(file: BinaryIO, shape: tuple[int, ...], chunks: Iterable[np.ndarray]) -> None:
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    checksum = 0
+    for chunk in chunks:
+        chunk = np.ascontiguousarray(chunk)
+        checksum = zlib.crc32(chunk, checksum)
+        file.write(chunk.data)
+    file.write(checksum.to_bytes(4, "little"))
+
+
+def _load_images(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+    try:
+        images = np.load(path, mmap_mode="r", allow_pickle=False)
+        if images.shape != shape or images.dtype != np.uint8:
+            return None
+        with open(path, "rb") as file:
+            file.seek(-4, os.SEEK_END)
+            if file.tell() != images.offset + images.nbytes:
+                return None
+            return images if zlib.crc32(images.data) == int.from_bytes(file.read(), "little") else None
+    except (OSError, ValueError, EOFError, AttributeError):
+        return None
+
+
+def _load_arrays(path: Path) -> dict[str, np.ndarray] | None:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, AttributeError, KeyError, zipfile.BadZipFile, zlib.error):
+        return None
+
+
+def _write(path: Path, write: Callable[[BinaryIO], None]) -> None:
+    """Write a file whole or not at all. Raises OSError, and whatever `write` does."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".partial")
+    try:
+        with open(handle, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(aside)
+        raise

@@ -1,0 +1,188 @@
+"""Images that lie somewhere as encoded bytes (files in folders, records of TFDS) as examples of one size.
+
+Both kinds of storage come through here, so resizing, broken images, differing sizes and the cache of decoded pixels
+behave alike.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import PIL
+from absl import logging
+
+from jaxcnn import config
+from jaxcnn.config import UserError
+from jaxcnn.data import cache
+from jaxcnn.data.decode import Unreadable, decode, stored_size
+from jaxcnn.data.examples import Examples, map_in_threads, read_in_order
+
+_SCAN_CHUNK = 256
+_NAMED = 3  # left-out images that a note names
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoded:
+    """Encoded images of one base split.
+
+    Attributes:
+      title: for messages, such as "tfds:cifar10:3.0.2 train".
+      labels: int32 [N].
+      channels: 3 or 1, of the decoded images.
+      shape: (H, W) where the storage promises that all images have it, else None.
+      name: what to call image i in a message.
+      load: the bytes of image i; raises OSError. Safe to call from several threads.
+      fingerprint: changes whenever an image does.
+    """
+
+    title: str
+    labels: np.ndarray
+    channels: int
+    shape: tuple[int, int] | None
+    name: Callable[[int], str]
+    load: Callable[[int], bytes]
+    fingerprint: Callable[[], str]
+
+
+def open_encoded(encoded: Encoded, data: config.Data) -> Examples:
+    """Encoded images as examples, all of `data.image_size`, or of the one size they have.
+
+    With `data.on_error="skip"` every image is decoded up front, in threads, and those that cannot be are left out. A
+    split of up to `data.resident_gib` is decoded once and kept in the cache folder, unless `data.loader="stream"`.
+
+    Raises:
+      UserError: images of differing sizes without `data.image_size`; no readable image.
+    """
+    notes: list[str] = []
+    kept = np.arange(len(encoded.labels))
+    sizes = None
+    if data.on_error == "skip" and len(kept):
+        sizes, unreadable = _scan(encoded, pixels=True, workers=data.workers)
+        kept = np.setdiff1d(kept, list(unreadable))
+        if unreadable:
+            notes.append(_left_out(encoded, unreadable))
+    if not len(kept):
+        raise UserError(f"{encoded.title} has no {'readable ' if len(encoded.labels) else ''}image")
+    height, width = _common_size(encoded, data, kept, sizes)
+    shape = (height, width, encoded.channels)
+
+    def read(indices: np.ndarray) -> np.ndarray:
+        images = np.empty((len(indices), *shape), np.uint8)
+        for place, index in enumerate(kept[indices]):
+            images[place] = _decoded(encoded, int(index), data.image_size, shape)
+        return images
+
+    labels = encoded.labels[kept]
+    if data.loader != "stream" and len(kept) * int(np.prod(shape)) <= data.resident_gib * 2**30:
+        read, note = _through_cache(encoded, data, kept, shape, read)
+        if note:
+            notes.append(note)
+    return Examples(labels, shape, read, tuple(notes))
+
+
+def _through_cache(
+    encoded: Encoded, data: config.Data, kept: np.ndarray, shape: tuple[int, int, int], read: Callable
+) -> tuple[Callable[[np.ndarray], np.ndarray], str]:
+    """Reading from the cache of decoded pixels, which is made if need be, or `read` itself and why not."""
+    # Pillow's version is in the key, since another JPEG decoder may round otherwise.
+    key = cache.fingerprint(
+        ("pixels", PIL.__version__, encoded.fingerprint(), data.image_size, encoded.channels, len(kept), kept.tobytes())
+    )
+
+    def decode_all():
+        logging.info("decoding the %d images of %s once, into %s", len(kept), encoded.title, cache.cache_dir())
+        return read_in_order(read, len(kept), shape, data.workers)
+
+    images, trouble = cache.cached_images(cache.cache_dir() / f"pixels-{key}.npy", (len(kept), *shape), decode_all)
+    if images is None:
+        return read, trouble
+    pixels = np.asarray(images)  # a plain view: indexing a memory map would give memory maps
+    return lambda indices: pixels[indices], ""
+
+
+def _decoded(encoded: Encoded, index: int, size: int, shape: tuple[int, int, int]) -> np.ndarray:
+    try:
+        pixels = decode(encoded.load(index), size, encoded.channels)
+    except (Unreadable, OSError) as error:
+        raise UserError(
+            f"cannot read image {encoded.name(index)}: {getattr(error, 'strerror', None) or error}; "
+            "mend or remove it, or set config.data.on_error='skip' to leave such images out"
+        ) from None
+    if pixels.shape != shape:
+        raise UserError(
+            f"image {encoded.name(index)} is {_size(pixels.shape)}, not {_size(shape)} as {encoded.title} promises; "
+            "set config.data.image_size to resize all images to one size"
+        )
+    return pixels
+
+
+def _common_size(encoded: Encoded, data: config.Data, kept: np.ndarray, sizes: np.ndarray | None) -> tuple[int, int]:
+    """(H, W) of every example; looks at all headers where nothing else tells."""
+    if data.image_size:
+        return data.image_size, data.image_size
+    if encoded.shape:
+        return encoded.shape
+    if sizes is None:
+        sizes, unreadable = _scan(encoded, pixels=False, workers=data.workers)
+        if unreadable:
+            index = min(unreadable)
+            raise UserError(
+                f"cannot read image {encoded.name(index)}: {unreadable[index]}; "
+                "mend or remove it, or set config.data.on_error='skip' to leave such images out"
+            )
+    first = kept[0]
+    other = kept[(sizes[kept] != sizes[first]).any(axis=1)]
+    if len(other):
+        raise UserError(
+            f"images of {encoded.title} differ in size: {encoded.name(int(first))} is {_size(sizes[first])}, "
+            f"{encoded.name(int(other[0]))} is {_size(sizes[other[0]])}; "
+            "set config.data.image_size to resize all images to one size"
+        )
+    return int(sizes[first][0]), int(sizes[first][1])
+
+
+def _scan(encoded: Encoded, pixels: bool, workers: int) -> tuple[np.ndarray, dict[int, str]]:
+    """Look at every image, its header or all its pixels: sizes int32 [N, 2], and why images are unreadable."""
+    passing_trouble = []  # the storage failing, which may be over tomorrow, is not to be kept in a cache
+
+    def look(indices: np.ndarray) -> list[tuple[int, int, str]]:
+        found = []
+        for index in indices:
+            try:
+                data = encoded.load(int(index))
+                if pixels:
+                    decode(data, 0, encoded.channels)
+                found.append((*stored_size(data), ""))
+            except (Unreadable, OSError) as error:
+                if isinstance(error, OSError):
+                    passing_trouble.append(error)
+                found.append((0, 0, str(getattr(error, "strerror", None) or error)))
+        return found
+
+    def look_at_all() -> dict[str, np.ndarray]:
+        count = len(encoded.labels)
+        logging.info("checking the %d images of %s", count, encoded.title)
+        chunks = [np.arange(start, min(start + _SCAN_CHUNK, count)) for start in range(0, count, _SCAN_CHUNK)]
+        found = [row for rows in map_in_threads(look, chunks, workers) for row in rows]
+        return {
+            "sizes": np.array([row[:2] for row in found], np.int32).reshape(-1, 2),
+            "unreadable": np.array([index for index, row in enumerate(found) if row[2]], np.int64),
+            "reasons": np.array([row[2] for row in found if row[2]], np.str_),
+        }
+
+    key = cache.fingerprint(("scan", pixels, PIL.__version__, encoded.channels, encoded.fingerprint()))
+    path = cache.cache_dir() / f"scan-{key}.npz"
+    arrays = cache.cached_arrays(path, look_at_all, keep=lambda: not passing_trouble)
+    reasons = [str(reason) for reason in arrays["reasons"]]
+    return arrays["sizes"], dict(zip(arrays["unreadable"].tolist(), reasons, strict=True))
+
+
+def _left_out(encoded: Encoded, unreadable: dict[int, str]) -> str:
+    names = [f"{encoded.name(index)} ({unreadable[index]})" for index in sorted(unreadable)[:_NAMED]]
+    more = f" and {len(unreadable) - _NAMED} more" if len(unreadable) > _NAMED else ""
+    plural = "s" if len(unreadable) > 1 else ""
+    return f"left out {len(unreadable)} unreadable image{plural} of {encoded.title}: {', '.join(names)}{more}"
+
+
+def _size(shape) -> str:
+    return "x".join(str(int(side)) for side in shape)

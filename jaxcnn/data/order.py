@@ -1,0 +1,84 @@
+"""The order of examples: which one stands at which position of which batch, from the seed and the step alone.
+
+The examples of a run form one endless sequence: batch `t` takes the places `t * B ... t * B + B - 1`. Place `o` lies
+in epoch `o // N`, and every epoch is a permutation of the N examples of its own, so each example is seen exactly once
+an epoch, none is dropped, and a batch may reach over the end of an epoch. The permutation is a Feistel network
+(Luby & Rackoff 1988) walked until it falls inside N, as in bandwidth-optimal shuffling on GPUs (Mitchell et al. 2021,
+arXiv 2106.06161): it is computed for the places needed, on any device, and needs neither memory nor state.
+All arithmetic is in uint32, so NumPy (stream) and JAX (resident) give the same integers.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+ROUNDS = 12
+MAX_PLACES = 2**32
+
+
+def storage_positions(global_batch_size: int, devices: int, microbatches: int = 1) -> np.ndarray:
+    """Global position of each storage place of a batch: int32 [devices, B / devices].
+
+    A global batch consists of microbatches of consecutive positions, each shared evenly by the devices in order; a
+    device stores its parts of all microbatches one after another.
+    """
+    positions = np.arange(global_batch_size, dtype=np.int32).reshape(microbatches, devices, -1)
+    return np.ascontiguousarray(positions.swapaxes(0, 1).reshape(devices, -1))
+
+
+def example_index(seed: Any, step: Any, position: Any, global_batch_size: int, examples: int) -> Any:
+    """Index in the split of the example at `position` of batch `step`.
+
+    Args:
+      seed: integer scalar, of the run.
+      step: integer scalar; batch number from 0.
+      position: int [n], in the global batch.
+      global_batch_size: B.
+      examples: N, the size of the split.
+
+    Returns:
+      int32 [n] in [0, N): of JAX if any argument is, else of NumPy.
+    """
+    xp: Any = jnp if any(isinstance(x, jax.Array) for x in (seed, step, position)) else np
+    uint32 = xp.uint32
+    place = xp.asarray(step).astype(uint32) * uint32(global_batch_size) + xp.asarray(position).astype(uint32)
+    epoch, rank = place // uint32(examples), place % uint32(examples)
+    key = _mix(_mix(xp.asarray(seed).astype(uint32).reshape(1) ^ uint32(0x6A09E667)) + epoch * uint32(0x9E3779B9))
+    bits = max(2, (examples - 1).bit_length())
+
+    def outside(index):
+        return index >= uint32(examples)
+
+    def walk(index):
+        return xp.where(outside(index), _feistel(index, key, bits, xp), index)
+
+    index = _feistel(rank, key, bits, xp)
+    if xp is jnp:
+        index = jax.lax.while_loop(lambda i: jnp.any(outside(i)), walk, index)
+    else:
+        while outside(index).any():
+            index = walk(index)
+    return index.astype(xp.int32)
+
+
+def _feistel(value: Any, key: Any, bits: int, xp: Any) -> Any:
+    """A permutation of [0, 2^bits), chosen by `key`; `value` and `key` are uint32 [n]."""
+    low_bits = bits // 2
+    widths = (bits - low_bits, low_bits)
+    uint32 = xp.uint32
+    left, right = value >> uint32(low_bits), value & uint32(2**low_bits - 1)
+    for turn in range(ROUNDS):
+        noise = _mix(right ^ _mix(key + uint32(turn * 0x85EBCA6B % 2**32)))
+        left, right = right, left ^ (noise & uint32(2 ** widths[turn % 2] - 1))
+    return (left << uint32(low_bits)) | right
+
+
+def _mix(x: Any) -> Any:
+    """The finaliser of MurmurHash3 (A. Appleby, public domain): a bijection of uint32 that mixes all bits."""
+    x = x ^ (x >> 16)
+    x = x * x.dtype.type(0x85EBCA6B)
+    x = x ^ (x >> 13)
+    x = x * x.dtype.type(0xC2B2AE35)
+    return x ^ (x >> 16)

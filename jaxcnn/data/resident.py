@@ -1,0 +1,39 @@
+"""The resident loader: the whole split lies on the device as uint8, and batches are gathered there."""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcnn.data.batch import Batch, Split
+
+CHUNK = 8192  # examples read at a time
+
+
+@flax.struct.dataclass
+class Resident:
+    """A split in device memory: image uint8 [N, H, W, C], label int32 [N]."""
+
+    image: jax.Array
+    label: jax.Array
+
+
+def nbytes(split: Split) -> int:
+    """Bytes that the split takes when resident."""
+    return len(split) * (int(np.prod(split.image_shape)) + 4)
+
+
+def load(split: Split, sharding: jax.sharding.Sharding) -> Resident:
+    """Read a split (`Split.read`, errors as there) and put it on the devices."""
+    image = np.empty((len(split), *split.image_shape), np.uint8)
+    for start in range(0, len(split), CHUNK):
+        stop = min(start + CHUNK, len(split))
+        image[start:stop] = split.read(np.arange(start, stop))
+    return Resident(jax.device_put(image, sharding), jax.device_put(split.labels.astype(np.int32), sharding))
+
+
+def gather(resident: Resident, index: jax.Array, position: jax.Array) -> Batch:
+    """The examples at int32 [b] `index`; an index outside the split is padding (mask False)."""
+    inside = index < resident.label.shape[0]
+    index = jnp.where(inside, index, 0)
+    return Batch(resident.image[index], resident.label[index], index, position, inside)

@@ -1,0 +1,1 @@
+"""The mathematics of learning: pure functions on pytrees, without files, clocks or globals."""

@@ -1,0 +1,64 @@
+"""The loss, and the sums that all reported figures are made of."""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+
+@flax.struct.dataclass
+class Sums:
+    """Sums over examples, float32 scalars, which add over microbatches, devices, batches and hosts.
+
+    Attributes:
+      loss: cross-entropy, natural logarithm.
+      top1, top5: examples whose label was the first, or among the first five; for mixed examples (mixup, cutmix) the
+        share of the label that was.
+      count: examples.
+    """
+
+    loss: jax.Array
+    top1: jax.Array
+    top5: jax.Array
+    count: jax.Array
+
+
+def cross_entropy(
+    logits: jax.Array, label: jax.Array, other_label: jax.Array, weight: jax.Array, label_smoothing: jax.Array
+) -> jax.Array:
+    """Cross-entropy of each example with a mixed and smoothed target, float32 [B].
+
+    The target is `weight` on `label` and the rest on `other_label`, then mixed with the uniform distribution by
+    `label_smoothing` (Szegedy et al. 2015, arXiv 1512.00567).
+
+    Args:
+      logits: float32 [B, K].
+      label, other_label: int32 [B].
+      weight: float32 [B], in [0, 1].
+      label_smoothing: float32 scalar, in [0, 1).
+    """
+    classes = logits.shape[-1]
+    log_probability = jax.nn.log_softmax(logits)
+    one_hot = jax.nn.one_hot(label, classes) * weight[:, None]
+    one_hot += jax.nn.one_hot(other_label, classes) * (1.0 - weight)[:, None]
+    target = one_hot * (1.0 - label_smoothing) + label_smoothing / classes
+    return -jnp.sum(target * log_probability, axis=-1)
+
+
+def among_first(logits: jax.Array, label: jax.Array, k: int) -> jax.Array:
+    """Whether `label` is among the k largest logits, bool [B]; ties count against, NaN never counts."""
+    own = jnp.take_along_axis(logits, label[:, None], axis=-1)
+    ahead = jnp.sum((logits >= own) & (jnp.arange(logits.shape[-1]) != label[:, None]), axis=-1)
+    return (ahead < k) & jnp.isfinite(own[:, 0])
+
+
+def sums(
+    loss: jax.Array, logits: jax.Array, label: jax.Array, other_label: jax.Array, weight: jax.Array, mask: jax.Array
+) -> Sums:
+    """Sum losses [B] and accuracies over the examples whose mask [B] is True."""
+    counted = mask.astype(jnp.float32)
+
+    def hits(k: int) -> jax.Array:
+        first = among_first(logits, label, k) * weight
+        return jnp.sum(jnp.where(mask, first + among_first(logits, other_label, k) * (1.0 - weight), 0.0))
+
+    return Sums(jnp.sum(jnp.where(mask, loss, 0.0)), hits(1), hits(5), jnp.sum(counted))

@@ -1,0 +1,63 @@
+"""What a compiled step is made for: the static part of a run, apart from the values that are traced."""
+
+import dataclasses
+import math
+
+from jaxcnn.config import Augment, Config, Model, Norm, Optim, Schedule
+
+# These are inputs of the step, not parts of the program, so the program holds one value for all.
+_TRACED = {"learning_rate": 0.0, "weight_decay": 0.0, "momentum": 0.0, "label_smoothing": 0.0}
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """All that shapes the compiled step. Two runs with equal programs share one compilation.
+
+    Attributes:
+      global_batch_size: examples per step.
+      model, norm, augment, optim, schedule: as in the config; the traced fields of `optim` are blanked.
+      num_classes: of the data set.
+      image_shape: (H, W, C).
+      train_examples: N, in the training split.
+      total_steps: of the whole run.
+    """
+
+    global_batch_size: int
+    model: Model
+    norm: Norm
+    augment: Augment
+    optim: Optim
+    schedule: Schedule
+    num_classes: int
+    image_shape: tuple[int, int, int]
+    train_examples: int
+    total_steps: int
+
+    @property
+    def steps_per_epoch(self) -> float:
+        """Steps in which every training example is seen once; seldom an integer, as no example is dropped."""
+        return self.train_examples / self.global_batch_size
+
+
+def make_program(
+    config: Config, *, num_classes: int, image_shape: tuple[int, int, int], train_examples: int
+) -> Program:
+    """The program of a config on a data set of this many classes and training examples, of images [H, W, C]."""
+    steps_per_epoch = train_examples / config.global_batch_size
+    return Program(
+        global_batch_size=config.global_batch_size,
+        model=config.model,
+        norm=config.norm,
+        augment=config.augment,
+        optim=dataclasses.replace(config.optim, **_TRACED),
+        schedule=config.schedule,
+        num_classes=num_classes,
+        image_shape=image_shape,
+        train_examples=train_examples,
+        total_steps=config.run.steps or max(1, math.ceil(config.run.epochs * steps_per_epoch)),
+    )
+
+
+def steps_of(epochs: float, steps_per_epoch: float, number: int) -> int:
+    """The step after which the `number`-th stretch of `epochs` epochs is complete (number 1: the first)."""
+    return max(number, math.ceil(round(number * epochs * steps_per_epoch, 6)))

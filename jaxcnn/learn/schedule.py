@@ -1,0 +1,38 @@
+"""Learning-rate schedules: the factor on `optim.learning_rate` at each step, in [0, 1]."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxcnn.config import Schedule
+
+ONECYCLE_START = 1 / 25  # of the peak (Smith & Topin 2017, arXiv 1708.07120, as in fastai's and PyTorch's defaults)
+ONECYCLE_RISE = 0.3  # of the run, when no warm-up is given
+
+
+def learning_rate_factor(schedule: Schedule, step: jax.Array, *, total_steps: int, steps_per_epoch: float) -> jax.Array:
+    """The factor at `step` (int32 scalar, from 0), float32 scalar.
+
+    With a warm-up of w steps the factor at step t < w is (t + 1) / w, after Goyal et al. 2017 (arXiv 1706.02677);
+    then the named schedule runs over what is left of `total_steps` (multistep: boundaries count from the start of
+    the run). `cosine` is without restarts (Loshchilov & Hutter 2016, arXiv 1608.03983); `onecycle` rises linearly
+    from 1/25 and falls linearly (Smith & Topin 2017, arXiv 1708.07120).
+    """
+    unit = steps_per_epoch if schedule.unit == "epochs" else 1.0
+    warmup = min(round(schedule.warmup * unit), total_steps)
+    if schedule.name == "onecycle":
+        warmup = warmup or max(1, round(ONECYCLE_RISE * total_steps))
+        rise = optax.linear_schedule(ONECYCLE_START, 1.0, warmup)
+    else:
+        rise = optax.linear_schedule(1.0 / max(warmup, 1), 1.0, max(warmup - 1, 1))
+    rest = max(total_steps - warmup, 1)
+    boundaries = {round(boundary * unit) - warmup: schedule.decay_factor for boundary in schedule.boundaries}
+    main = {
+        "constant": lambda: optax.constant_schedule(1.0),
+        "cosine": lambda: optax.cosine_decay_schedule(1.0, rest, alpha=schedule.final_factor),
+        "linear": lambda: optax.linear_schedule(1.0, schedule.final_factor, rest),
+        "onecycle": lambda: optax.linear_schedule(1.0, schedule.final_factor, rest),
+        "multistep": lambda: optax.piecewise_constant_schedule(1.0, boundaries),
+    }[schedule.name]()
+    whole = optax.join_schedules([rise, main], [warmup]) if warmup else main
+    return jnp.asarray(whole(step), jnp.float32)

@@ -1,0 +1,131 @@
+"""The step over a mesh: the pure functions of `learn.step` under `jax.shard_map`, jitted once per program and mesh."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from jaxcnn.data import order, resident
+from jaxcnn.data.batch import Batch
+from jaxcnn.learn import step as steps
+from jaxcnn.learn.program import Program
+from jaxcnn.learn.state import Hyper
+from jaxcnn.mesh import DATA_AXIS, over_data, replicated
+
+# In every function here `check_vma` is off: gradients are summed over the devices by hand, in one place, and the
+# groups of BatchNorm need `psum` with `axis_index_groups`, which the checker does not know.
+
+
+@functools.lru_cache(maxsize=64)
+def init_state(program: Program, mesh: Mesh) -> Any:
+    """Jitted `hyper -> State`, the state replicated over the mesh."""
+    return jax.jit(functools.partial(steps.init_state, program), out_shardings=replicated(mesh))
+
+
+@functools.lru_cache(maxsize=64)
+def train_step(program: Program, mesh: Mesh) -> Any:
+    """Jitted `(state, batch, normalization) -> (state, metrics)`; the batch is split over the mesh, the state donated.
+
+    The batch is stored as `jaxcnn.data.order.storage_positions` says.
+    """
+    local = functools.partial(steps.train_step, program, axis_name=DATA_AXIS)
+    return _jit_step(local, mesh, (jax.P(), jax.P(DATA_AXIS), jax.P()))
+
+
+@functools.lru_cache(maxsize=64)
+def resident_train_step(program: Program, mesh: Mesh) -> Any:
+    """Jitted `(state, split, normalization) -> (state, metrics)`: order, gather and step are one program.
+
+    `split` is a `resident.Resident` replicated over the mesh; nothing crosses from the host.
+    """
+
+    def local(state: steps.State, split: resident.Resident, normalization: steps.Normalization) -> Any:
+        # The barrier keeps the step the same program as with the stream loader, to the bit.
+        batch = jax.lax.optimization_barrier(resident_batch(program, mesh.size, state, split))
+        return steps.train_step(program, state, batch, normalization, axis_name=DATA_AXIS)
+
+    return _jit_step(local, mesh, (jax.P(), jax.P(), jax.P()))
+
+
+def resident_batch(program: Program, devices: int, state: steps.State, split: resident.Resident) -> Batch:
+    """This device's shard of the batch of step `state.step`, inside `shard_map`."""
+    table = order.storage_positions(program.global_batch_size, devices, program.optim.accumulate_steps)
+    position = jnp.asarray(table)[jax.lax.axis_index(DATA_AXIS)]
+    index = order.example_index(
+        state.hyper.seed, state.step, position, program.global_batch_size, program.train_examples
+    )
+    return resident.gather(split, index, position)
+
+
+@functools.lru_cache(maxsize=64)
+def eval_step(program: Program, mesh: Mesh) -> Any:
+    """Jitted `(variables, batch, normalization) -> (sums, logits [B, K])`, the batch split over the mesh."""
+
+    def local(variables: Any, batch: Batch, normalization: steps.Normalization) -> Any:
+        sums, logits = steps.eval_step(program, variables, batch, normalization)
+        return jax.lax.psum(sums, DATA_AXIS), logits
+
+    specs = (jax.P(), jax.P(DATA_AXIS), jax.P())
+    mapped = jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=(jax.P(), jax.P(DATA_AXIS)), check_vma=False)
+    return jax.jit(mapped, out_shardings=(replicated(mesh), over_data(mesh)))
+
+
+@functools.lru_cache(maxsize=8)
+def resident_eval_batch(batch_size: int, mesh: Mesh) -> Any:
+    """Jitted `(split, start) -> Batch`: examples start ... start + batch_size - 1 in order, masked past the end."""
+
+    def gather(split: resident.Resident, start: jax.Array) -> Batch:
+        position = jnp.arange(batch_size, dtype=jnp.int32)
+        return resident.gather(split, start + position, position)
+
+    return jax.jit(gather, out_shardings=over_data(mesh))
+
+
+def abstract_state(program: Program, mesh: Mesh) -> Any:
+    """Shapes, dtypes and shardings of the state."""
+    scalar = jax.ShapeDtypeStruct((), jnp.float32)
+    hyper = Hyper(scalar, scalar, scalar, scalar, jax.ShapeDtypeStruct((), jnp.uint32))
+    shapes = jax.eval_shape(functools.partial(steps.init_state, program), hyper)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh)), shapes)
+
+
+@functools.lru_cache(maxsize=16)
+def compiled_train_step(program: Program, mesh: Mesh, loader: str) -> jax.stages.Compiled:
+    """The training step for a loader ("resident" or "stream"), compiled before there is any data."""
+    whole, split = replicated(mesh), over_data(mesh)
+    if loader == "resident":
+        images = jax.ShapeDtypeStruct((program.train_examples, *program.image_shape), jnp.uint8, sharding=whole)
+        labels = jax.ShapeDtypeStruct((program.train_examples,), jnp.int32, sharding=whole)
+        source: Any = resident.Resident(images, labels)
+        step = resident_train_step(program, mesh)
+    else:
+        source = _abstract_batch(program, program.global_batch_size, split)
+        step = train_step(program, mesh)
+    return step.lower(abstract_state(program, mesh), source, _abstract_normalization(program, mesh)).compile()
+
+
+@functools.lru_cache(maxsize=16)
+def compiled_eval_step(program: Program, mesh: Mesh, batch_size: int) -> jax.stages.Compiled:
+    """The evaluation step for batches of `batch_size`, a multiple of the devices."""
+    batch = _abstract_batch(program, batch_size, over_data(mesh))
+    variables = abstract_state(program, mesh).variables()
+    return eval_step(program, mesh).lower(variables, batch, _abstract_normalization(program, mesh)).compile()
+
+
+def _abstract_batch(program: Program, batch_size: int, sharding: Any) -> Batch:
+    image = jax.ShapeDtypeStruct((batch_size, *program.image_shape), jnp.uint8, sharding=sharding)
+    integer = jax.ShapeDtypeStruct((batch_size,), jnp.int32, sharding=sharding)
+    mask = jax.ShapeDtypeStruct((batch_size,), jnp.bool_, sharding=sharding)
+    return Batch(image, integer, integer, integer, mask)
+
+
+def _abstract_normalization(program: Program, mesh: Mesh) -> steps.Normalization:
+    channel = jax.ShapeDtypeStruct((program.image_shape[-1],), jnp.float32, sharding=replicated(mesh))
+    return steps.Normalization(channel, channel)
+
+
+def _jit_step(local: Any, mesh: Mesh, in_specs: tuple[Any, ...]) -> Any:
+    mapped = jax.shard_map(local, mesh=mesh, in_specs=in_specs, out_specs=(jax.P(), jax.P()), check_vma=False)
+    return jax.jit(mapped, donate_argnums=0, out_shardings=replicated(mesh))

@@ -1,0 +1,68 @@
+"""The state of a run: everything that a step reads and replaces."""
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcnn.config import Config
+
+
+@flax.struct.dataclass
+class Hyper:
+    """Hyper-parameters that are inputs of the compiled step: float32 scalars, and the seed as uint32."""
+
+    learning_rate: Any
+    weight_decay: Any
+    momentum: Any
+    label_smoothing: Any
+    seed: Any
+
+
+@flax.struct.dataclass
+class State:
+    """A pytree of arrays.
+
+    Attributes:
+      step: int32 scalar, steps done.
+      params: float32 parameters.
+      batch_stats: running statistics of BatchNorm; empty for a network without it.
+      opt_state: of optax.
+      ema: {"params": …, "batch_stats": …}, the moving average; None when `optim.ema_decay` is 0.
+      hyper: the traced hyper-parameters. The random key of step t is `step_key(hyper.seed, t)`, so none is kept.
+    """
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+    ema: Any
+    hyper: Hyper
+
+    def variables(self) -> dict[str, Any]:
+        """Flax variables of the last step."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+
+def make_hyper(config: Config) -> Hyper:
+    """The traced fields of a config, as NumPy scalars."""
+    optim = config.optim
+    return Hyper(
+        learning_rate=np.float32(optim.learning_rate),
+        weight_decay=np.float32(optim.weight_decay),
+        momentum=np.float32(optim.momentum),
+        label_smoothing=np.float32(optim.label_smoothing),
+        seed=np.uint32(config.seed),
+    )
+
+
+def step_key(seed: jax.Array, step: jax.Array) -> jax.Array:
+    """The random key of a step; all randomness of the step is folded out of it. Step -1 is initialisation."""
+    return jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), jnp.asarray(step).astype(jnp.uint32))
+
+
+def count_parameters(params: Any) -> int:
+    """The number of trainable parameters."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -1,0 +1,166 @@
+"""The step: one pure function from state and batch to state and metrics, and its two companions."""
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxcnn import models
+from jaxcnn.data import augment
+from jaxcnn.data.batch import Batch
+from jaxcnn.learn import loss as losses
+from jaxcnn.learn.optim import make_optimizer
+from jaxcnn.learn.program import Program
+from jaxcnn.learn.schedule import learning_rate_factor
+from jaxcnn.learn.state import Hyper, State, step_key
+
+INIT_STEP = -1  # the step whose key initialises the parameters
+AUGMENT, DROPOUT = 0, 1  # folds of a step's key
+
+
+@flax.struct.dataclass
+class Normalization:
+    """Mean and standard deviation per channel, float32 [C], in units of [0, 1] pixels; 0 and 1 change nothing."""
+
+    mean: jax.Array
+    std: jax.Array
+
+
+@flax.struct.dataclass
+class StepMetrics:
+    """What a training step reports.
+
+    Attributes:
+      sums: over the global batch, of the training loss (smoothed, mixed targets) and accuracy.
+      grad_norm: global L2 norm of the gradient, before clipping.
+      learning_rate: that was used.
+    """
+
+    sums: losses.Sums
+    grad_norm: jax.Array
+    learning_rate: jax.Array
+
+
+def init_state(program: Program, hyper: Hyper) -> State:
+    """A new state at step 0, its parameters drawn from `hyper.seed`."""
+    model = models.build(program.model, program.norm, program.num_classes)
+    key = step_key(hyper.seed, INIT_STEP)
+    variables = model.init(key, jnp.zeros((1, *program.image_shape), jnp.float32))
+    params, batch_stats = variables["params"], variables.get("batch_stats", {})
+    hyper = jax.tree.map(jnp.asarray, hyper)
+    ema = {"params": params, "batch_stats": batch_stats} if program.optim.ema_decay else None
+    # A copy, since a donated state must not hold one buffer twice.
+    ema = jax.tree.map(jnp.copy, ema)
+    opt_state = make_optimizer(program.optim, hyper, hyper.learning_rate).init(params)
+    return State(jnp.zeros((), jnp.int32), params, batch_stats, opt_state, ema, hyper)
+
+
+def train_step(
+    program: Program, state: State, batch: Batch, normalization: Normalization, axis_name: str | None = None
+) -> tuple[State, StepMetrics]:
+    """One step of training: augment, differentiate, update.
+
+    Args:
+      program: static.
+      state: as of `state.step` steps.
+      batch: the whole batch [B, …]; or, where `axis_name` names a mesh axis inside `jax.shard_map`, this device's
+        shard of it, stored as `jaxcnn.data.order.storage_positions` says.
+      normalization: of the training split.
+      axis_name: the mesh axis that the batch is split over, or None.
+
+    Returns:
+      The next state and the metrics, the same on every device.
+    """
+    microbatches = program.optim.accumulate_steps
+    key = step_key(state.hyper.seed, state.step)
+    examples = augment.augment(
+        program.augment,
+        batch,
+        jax.random.fold_in(key, AUGMENT),
+        normalization.mean,
+        normalization.std,
+        axis_name=axis_name,
+        microbatches=microbatches,
+    )
+    model = models.build(program.model, program.norm, program.num_classes, axis_name)
+    dropout_key = jax.random.fold_in(key, DROPOUT)
+
+    def microbatch_loss(params: Any, micro: tuple[augment.Augmented, Batch]) -> tuple[jax.Array, Any]:
+        part, source = micro
+        logits, updates = model.apply(
+            {"params": params, "batch_stats": state.batch_stats},
+            part.image,
+            positions=source.position,
+            train=True,
+            rngs={"dropout": dropout_key},
+            mutable=["batch_stats"],
+        )
+        loss = losses.cross_entropy(logits, part.label, part.other_label, part.weight, state.hyper.label_smoothing)
+        metrics = losses.sums(loss, logits, part.label, part.other_label, part.weight, source.mask)
+        return metrics.loss / program.global_batch_size, (metrics, updates.get("batch_stats", {}))
+
+    gradient = jax.value_and_grad(microbatch_loss, has_aux=True)
+    (_, (metrics, batch_stats)), grads = _accumulate(gradient, state.params, (examples, batch), microbatches)
+    if axis_name is not None:
+        grads, metrics, batch_stats = jax.lax.psum((grads, metrics, batch_stats), axis_name)
+        batch_stats = jax.tree.map(lambda total: total / jax.lax.axis_size(axis_name), batch_stats)
+    batch_stats = jax.tree.map(lambda total: total / microbatches, batch_stats)
+
+    learning_rate = state.hyper.learning_rate * learning_rate_factor(
+        program.schedule, state.step, total_steps=program.total_steps, steps_per_epoch=program.steps_per_epoch
+    )
+    optimizer = make_optimizer(program.optim, state.hyper, learning_rate)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    next_state = State(
+        step=state.step + 1,
+        params=params,
+        batch_stats=batch_stats,
+        opt_state=opt_state,
+        ema=_average(program, state, {"params": params, "batch_stats": batch_stats}),
+        hyper=state.hyper,
+    )
+    return next_state, StepMetrics(metrics, optax.global_norm(grads), learning_rate)
+
+
+def eval_step(
+    program: Program, variables: Any, batch: Batch, normalization: Normalization
+) -> tuple[losses.Sums, jax.Array]:
+    """Evaluate a batch, or a device's shard of one: sums over the examples not masked, and logits float32 [B, K]."""
+    logits = predict_step(program, variables, batch.image, normalization)
+    whole = jnp.ones(batch.label.shape, jnp.float32)
+    loss = losses.cross_entropy(logits, batch.label, batch.label, whole, jnp.zeros(()))
+    return losses.sums(loss, logits, batch.label, batch.label, whole, batch.mask), logits
+
+
+def predict_step(program: Program, variables: Any, image: jax.Array, normalization: Normalization) -> jax.Array:
+    """Logits float32 [B, K] of uint8 images [B, H, W, C]."""
+    model = models.build(program.model, program.norm, program.num_classes)
+    return model.apply(variables, augment.normalize(image, normalization.mean, normalization.std), train=False)
+
+
+def _accumulate(gradient: Any, params: Any, examples: Any, microbatches: int) -> Any:
+    """Sum `gradient(params, microbatch)` over the microbatches of a local batch [k * b, …]."""
+    if microbatches == 1:
+        return gradient(params, examples)
+    parts = jax.tree.map(lambda x: x.reshape(microbatches, -1, *x.shape[1:]), examples)
+
+    def add(total: Any, part: Any) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, gradient(params, part)), None
+
+    first = jax.tree.map(lambda x: x[0], parts)
+    zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(gradient, params, first))
+    # XLA:CPU runs the gradients of convolutions about 20 times slower inside a loop than outside.
+    unroll = jax.default_backend() == "cpu"
+    return jax.lax.scan(add, zero, parts, unroll=unroll)[0]
+
+
+def _average(program: Program, state: State, variables: Any) -> Any:
+    """The moving average after this step, of weight min(decay, (1 + t) / (10 + t)) on the old one."""
+    if state.ema is None:
+        return None
+    step = state.step.astype(jnp.float32)
+    decay = jnp.minimum(program.optim.ema_decay, (1.0 + step) / (10.0 + step))
+    return jax.tree.map(lambda old, new: decay * old + (1.0 - decay) * new, state.ema, variables)

@@ -1,0 +1,74 @@
+"""Devices: the mesh, where arrays lie on it, and the caches and flags that must be set before a backend starts."""
+
+import os
+import pathlib
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+
+from jaxcnn.config import Config, ConfigError
+
+DATA_AXIS = "data"
+
+
+def cache_folder() -> pathlib.Path:
+    """The user's cache folder for jaxcnn: $JAXCNN_CACHE, else $XDG_CACHE_HOME/jaxcnn, else ~/.cache/jaxcnn."""
+    if folder := os.environ.get("JAXCNN_CACHE"):
+        return pathlib.Path(folder)
+    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "jaxcnn"
+
+
+def enable_compile_cache() -> None:
+    """Keep compiled programs in the user's cache folder, unless JAX_COMPILATION_CACHE_DIR chose another place."""
+    if not jax.config.jax_compilation_cache_dir:
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
+
+
+def make_mesh(devices: int = 0) -> Mesh:
+    """A one-axis mesh over the first `devices` local devices (0: all of them).
+
+    Raises:
+      ConfigError: more devices asked for than there are.
+    """
+    local = jax.local_devices()
+    if devices > len(local):
+        raise ConfigError(f"config.parallel.devices={devices}, but there are {len(local)} ({local[0].device_kind})")
+    chosen = local[: devices or len(local)]
+    return Mesh(np.array(chosen), (DATA_AXIS,), axis_types=(AxisType.Auto,))
+
+
+def check_batch(config: Config, devices: int) -> None:
+    """Refuse a batch that the devices cannot share.
+
+    Raises:
+      ConfigError: the global batch, its microbatches or the BatchNorm groups do not divide over `devices`.
+    """
+    batch, microbatches, group = config.global_batch_size, config.optim.accumulate_steps, config.norm.group_size
+    if batch % (devices * microbatches):
+        parts = f"{devices} devices" + (f" x config.optim.accumulate_steps={microbatches}" if microbatches > 1 else "")
+        raise ConfigError(
+            f"config.global_batch_size={batch} is not divisible by {parts}; "
+            "change it, or choose fewer devices with config.parallel.devices"
+        )
+    local = batch // (devices * microbatches)
+    if group and local % group and group % local:
+        raise ConfigError(
+            f"config.norm.group_size={group} does not fit {local} examples per device ({devices} devices): "
+            "one must divide the other"
+        )
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The sharding of what every device holds whole."""
+    return NamedSharding(mesh, jax.P())
+
+
+def over_data(mesh: Mesh) -> NamedSharding:
+    """The sharding of arrays whose first axis is the batch."""
+    return NamedSharding(mesh, jax.P(DATA_AXIS))
+
+
+def describe(mesh: Mesh) -> str:
+    """Such as "1 x cpu" or "4 x NVIDIA H200"."""
+    return f"{mesh.size} x {mesh.devices.flat[0].device_kind}"

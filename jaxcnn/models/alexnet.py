@@ -1,0 +1,62 @@
+"""AlexNet: Krizhevsky, "One weird trick for parallelizing convolutional neural networks", 2014, arXiv:1404.5997."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxcnn import config
+from jaxcnn.models.layers import BatchNorm, Classifier, Conv, Dense, Dropout, adaptive_average_pool, max_pool, scaled
+
+CONV_CHANNELS = (64, 192, 384, 256, 256)
+POOLED_CONVS = (1, 2, 5)  # a max-pool follows each of these
+HIDDEN = 4096
+
+
+class AlexNet(nn.Module):
+    """Five convolutions, three dense layers. Dropout before each hidden dense layer; no local response normalisation.
+
+    form="cifar": a 3x3 stem of stride 2 and 2x2 max-pools; the first dense layer takes whatever is left of the image,
+    2x2 of 32x32. For 32x32x3 and 10 classes 23,272,266 parameters without BatchNorm, 23,273,418 with it.
+    form="imagenet": torchvision's layout, 61,100,840 parameters for 1000 classes without BatchNorm.
+    With BatchNorm, after each convolution, the convolutions have no bias.
+
+    Attributes:
+      model: `width`, `form`, `batch_norm` and `dropout` are read here.
+      norm: of the BatchNorm layers.
+      num_classes: K.
+      axis_name: mesh axis the batch is sharded over, or None.
+      dtype: of the computation.
+    """
+
+    model: config.Model
+    norm: config.Norm
+    num_classes: int
+    axis_name: str | None = None
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array, positions: jax.Array | None = None, train: bool = False) -> jax.Array:
+        """Logits float32 [B, K] of images [B, H, W, C]; positions: int32 [B], for dropout in training."""
+        imagenet = self.model.form == "imagenet"
+        pool = 3 if imagenet else 2
+        first_two = ((11, 4, 2), (5, 1, 2)) if imagenet else ((3, 2, 1), (3, 1, 1))
+        geometry = (*first_two, (3, 1, 1), (3, 1, 1), (3, 1, 1))  # (kernel size, strides, padding)
+        x = images.astype(self.dtype)
+        for i, (channels, (size, strides, padding)) in enumerate(zip(CONV_CHANNELS, geometry, strict=True), start=1):
+            channels = scaled(channels, self.model.width)
+            use_bias = not self.model.batch_norm
+            x = Conv(channels, size, strides, padding, use_bias, self.dtype, name=f"conv{i}")(x)
+            if self.model.batch_norm:
+                x = BatchNorm(self.norm, self.axis_name, name=f"bn{i}")(x, train)
+            x = nn.relu(x)
+            if i in POOLED_CONVS:
+                x = max_pool(x, pool, strides=2)
+        if imagenet:
+            x = adaptive_average_pool(x, 6)
+        x = x.reshape(x.shape[0], -1)
+        for i in (1, 2):
+            x = Dropout(self.model.dropout, name=f"dropout{i}")(x, positions, train)
+            x = nn.relu(Dense(scaled(HIDDEN, self.model.width), self.dtype, name=f"dense{i}")(x))
+        return Classifier(self.num_classes, name="classifier")(x)

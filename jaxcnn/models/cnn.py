@@ -1,0 +1,45 @@
+"""A small network for small images: the quickstart's, and that of tests."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxcnn import config
+from jaxcnn.models.layers import BatchNorm, Classifier, Conv, Dropout, global_average_pool, max_pool, scaled
+
+CHANNELS = (32, 64, 64)
+
+
+class CNN(nn.Module):
+    """Three 3x3 convolutions with BatchNorm, a 2x2 max-pool after the second, a global average pool, a classifier.
+
+    56,554 parameters for 1 channel and 10 classes, 57,130 for 3 channels. Dropout precedes the classifier.
+
+    Attributes:
+      model: `width` and `dropout` are read here.
+      norm: of the BatchNorm layers.
+      num_classes: K.
+      axis_name: mesh axis the batch is sharded over, or None.
+      dtype: of the computation.
+    """
+
+    model: config.Model
+    norm: config.Norm
+    num_classes: int
+    axis_name: str | None = None
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array, positions: jax.Array | None = None, train: bool = False) -> jax.Array:
+        """Logits float32 [B, K] of images [B, H, W, C]; positions: int32 [B], for dropout in training."""
+        x = images.astype(self.dtype)
+        for i, channels in enumerate(CHANNELS, start=1):
+            channels = scaled(channels, self.model.width)
+            x = Conv(channels, 3, padding=1, use_bias=False, dtype=self.dtype, name=f"conv{i}")(x)
+            x = nn.relu(BatchNorm(self.norm, self.axis_name, name=f"bn{i}")(x, train))
+            if i == 2:
+                x = max_pool(x, 2, strides=2)
+        x = Dropout(self.model.dropout, name="dropout")(global_average_pool(x), positions, train)
+        return Classifier(self.num_classes, name="classifier")(x)

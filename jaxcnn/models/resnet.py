@@ -1,0 +1,109 @@
+"""ResNet50: He et al., "Deep residual learning for image recognition", 2016, arXiv:1512.03385, table 1."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxcnn import config
+from jaxcnn.models.layers import BatchNorm, Classifier, Conv, Dropout, global_average_pool, max_pool, scaled
+
+STAGES = ((64, 3), (128, 4), (256, 6), (512, 3))  # (channels of the 3x3 convolutions, blocks)
+EXPANSION = 4  # a block's output has this many times the channels of its 3x3 convolution
+
+
+class ResNet50(nn.Module):
+    """Sixteen bottleneck blocks; the stride of a stage is on the 3x3 convolution of its first block ("v1.5").
+
+    form="cifar": a 3x3 stem of stride 1 and no max-pool, 23,520,842 parameters for 3 channels and 10 classes.
+    form="imagenet": torchvision's layout, 25,557,032 parameters for 1000 classes.
+
+    Dropout precedes the classifier; torchvision's has none.
+
+    Attributes:
+      model: `width`, `form`, `dropout` and `zero_init_residual` are read here.
+      norm: of the BatchNorm layers.
+      num_classes: K.
+      axis_name: mesh axis the batch is sharded over, or None.
+      dtype: of the computation.
+    """
+
+    model: config.Model
+    norm: config.Norm
+    num_classes: int
+    axis_name: str | None = None
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array, positions: jax.Array | None = None, train: bool = False) -> jax.Array:
+        """Logits float32 [B, K] of images [B, H, W, C]; positions: int32 [B], for dropout in training."""
+        x = images.astype(self.dtype)
+        imagenet = self.model.form == "imagenet"
+        size, strides, padding = (7, 2, 3) if imagenet else (3, 1, 1)
+        stem_channels = scaled(64, self.model.width)
+        x = Conv(stem_channels, size, strides, padding, use_bias=False, dtype=self.dtype, name="stem_conv")(x)
+        x = nn.relu(BatchNorm(self.norm, self.axis_name, name="stem_bn")(x, train))
+        if imagenet:
+            x = max_pool(x, 3, strides=2, padding=1)
+        for stage, (channels, blocks) in enumerate(STAGES, start=1):
+            for i in range(1, blocks + 1):
+                x = Bottleneck(
+                    channels=scaled(channels, self.model.width),
+                    output_channels=scaled(EXPANSION * channels, self.model.width),
+                    strides=2 if stage > 1 and i == 1 else 1,
+                    project=i == 1,
+                    zero_init=self.model.zero_init_residual,
+                    norm=self.norm,
+                    axis_name=self.axis_name,
+                    dtype=self.dtype,
+                    name=f"block{stage}_{i}",
+                )(x, train)
+        x = Dropout(self.model.dropout, name="dropout")(global_average_pool(x), positions, train)
+        return Classifier(self.num_classes, name="classifier")(x)
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions beside a shortcut: He et al. 2016, figure 5.
+
+    Attributes:
+      channels: of the first two convolutions.
+      output_channels: of the third.
+      strides: of the 3x3 convolution.
+      project: the shortcut is a 1x1 convolution with BatchNorm instead of the identity.
+      zero_init: the scale of the last BatchNorm starts at 0, so the block starts as its shortcut: Goyal et al. 2017,
+        arXiv:1706.02677, section 5.1.
+      norm: of the BatchNorm layers.
+      axis_name: mesh axis the batch is sharded over, or None.
+      dtype: of the computation.
+    """
+
+    channels: int
+    output_channels: int
+    strides: int
+    project: bool
+    zero_init: bool
+    norm: config.Norm
+    axis_name: str | None
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """`[B, H, W, C]` -> `[B, H', W', output_channels]`, H' = ceil(H / strides)."""
+
+        def conv(name: str, features: int, size: int, strides: int) -> Conv:
+            return Conv(features, size, strides, size // 2, use_bias=False, dtype=self.dtype, name=name)
+
+        def batch_norm(name: str, scale_init=nn.initializers.ones) -> BatchNorm:
+            return BatchNorm(self.norm, self.axis_name, scale_init, name=name)
+
+        y = conv("conv1", self.channels, 1, 1)(x)
+        y = nn.relu(batch_norm("bn1")(y, train))
+        y = conv("conv2", self.channels, 3, self.strides)(y)
+        y = nn.relu(batch_norm("bn2")(y, train))
+        y = conv("conv3", self.output_channels, 1, 1)(y)
+        y = batch_norm("bn3", nn.initializers.zeros if self.zero_init else nn.initializers.ones)(y, train)
+        if self.project:
+            x = conv("shortcut_conv", self.output_channels, 1, self.strides)(x)
+            x = batch_norm("shortcut_bn")(x, train)
+        return nn.relu(x + y)

@@ -1,0 +1,77 @@
+"""VGG16: Simonyan & Zisserman, "Very deep convolutional networks", 2015, arXiv:1409.1556, table 1, column D."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxcnn import config
+from jaxcnn.models.layers import (
+    BatchNorm,
+    Classifier,
+    Conv,
+    Dense,
+    Dropout,
+    adaptive_average_pool,
+    global_average_pool,
+    max_pool,
+    scaled,
+)
+
+BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # (channels, convolutions); a 2x2 max-pool ends each
+HIDDEN = 4096
+
+
+class VGG16(nn.Module):
+    """Thirteen 3x3 convolutions in five blocks, then one or three dense layers.
+
+    form="cifar": a global average pool (of 1x1 for 32x32 images), then head="linear", the classifier alone, or
+    head="dense4096", two hidden layers and the classifier. For 3 channels and 10 classes 14,724,042 and 33,642,442
+    parameters with BatchNorm. Convolutions have a bias only without BatchNorm.
+    form="imagenet": torchvision's layout, an adaptive average pool to 7x7 and two hidden layers, 138,357,544
+    parameters for 1000 classes without BatchNorm, 138,365,992 with it; convolutions always have a bias.
+
+    Dropout follows each hidden dense layer (torchvision's placement); with head="linear" it precedes the classifier.
+
+    Attributes:
+      model: `width`, `form`, `head`, `batch_norm` and `dropout` are read here.
+      norm: of the BatchNorm layers.
+      num_classes: K.
+      axis_name: mesh axis the batch is sharded over, or None.
+      dtype: of the computation.
+    """
+
+    model: config.Model
+    norm: config.Norm
+    num_classes: int
+    axis_name: str | None = None
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array, positions: jax.Array | None = None, train: bool = False) -> jax.Array:
+        """Logits float32 [B, K] of images [B, H, W, C]; positions: int32 [B], for dropout in training."""
+        imagenet = self.model.form == "imagenet"
+        use_bias = imagenet or not self.model.batch_norm
+        x = images.astype(self.dtype)
+        for block, (channels, convolutions) in enumerate(BLOCKS, start=1):
+            for i in range(1, convolutions + 1):
+                channels_scaled = scaled(channels, self.model.width)
+                conv = Conv(channels_scaled, 3, 1, 1, use_bias, self.dtype, name=f"block{block}_conv{i}")
+                x = conv(x)
+                if self.model.batch_norm:
+                    x = BatchNorm(self.norm, self.axis_name, name=f"block{block}_bn{i}")(x, train)
+                x = nn.relu(x)
+            x = max_pool(x, 2, strides=2)
+        if imagenet:
+            x = adaptive_average_pool(x, 7)
+            x = x.reshape(x.shape[0], -1)
+        else:
+            x = global_average_pool(x)
+        if imagenet or self.model.head == "dense4096":
+            for i in (1, 2):
+                x = nn.relu(Dense(scaled(HIDDEN, self.model.width), self.dtype, name=f"dense{i}")(x))
+                x = Dropout(self.model.dropout, name=f"dropout{i}")(x, positions, train)
+        else:
+            x = Dropout(self.model.dropout, name="dropout")(x, positions, train)
+        return Classifier(self.num_classes, name="classifier")(x)

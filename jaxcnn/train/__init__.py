@@ -1,0 +1,1 @@
+"""The run: the rooms that know time, files and signals."""

@@ -1,0 +1,58 @@
+"""The training curves of a workdir, as a picture."""
+
+import json
+import pathlib
+from typing import Any
+
+
+def read_records(folder: pathlib.Path) -> list[dict[str, Any]]:
+    """The records of `metrics.jsonl`; a last line cut off by a crash is left out."""
+    records = []
+    for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            break
+    return records
+
+
+def draw(folder: pathlib.Path) -> pathlib.Path:
+    """Draw loss, accuracy and learning rate over epochs from `metrics.jsonl` into `curves.png`; return its path."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib.figure import Figure
+
+    records = read_records(folder)
+    kinds = {kind: [r for r in records if r["kind"] == kind] for kind in ("train", "val", "test")}
+    figure = Figure(figsize=(12, 3.8), layout="constrained", dpi=150)
+    loss_axes, accuracy_axes, rate_axes = figure.subplots(1, 3)
+    series = [("train", "", "tab:gray", "train"), ("val", "", "tab:blue", "validation")]
+    if any("ema_loss" in r for r in records):
+        series.append(("val", "ema_", "tab:orange", "validation, moving average"))
+    for kind, prefix, colour, label in series:
+        epochs = [r["epoch"] for r in kinds[kind]]
+        style: dict[str, Any] = {"color": colour, "label": label, "linewidth": 1.2}
+        if len(epochs) < 30:
+            style["marker"] = "."
+        if epochs:
+            loss_axes.plot(epochs, [r[f"{prefix}loss"] for r in kinds[kind]], **style)
+            accuracy_axes.plot(epochs, [100 * r[f"{prefix}top1_accuracy"] for r in kinds[kind]], **style)
+    for test in kinds["test"]:
+        name = "ema_top1_accuracy" if "ema_top1_accuracy" in test else "top1_accuracy"
+        accuracy = 100 * test[name]
+        accuracy_axes.axhline(accuracy, color="tab:red", linewidth=1, linestyle="--", label=f"test {accuracy:.2f} %")
+    train = kinds["train"]
+    rate_axes.plot([r["epoch"] for r in train], [r["learning_rate"] for r in train], color="tab:green", linewidth=1.2)
+    for axes, title in (
+        (loss_axes, "cross-entropy (nats)"),
+        (accuracy_axes, "top-1 accuracy (%)"),
+        (rate_axes, "learning rate"),
+    ):
+        axes.set(title=title, xlabel="epoch")
+        axes.grid(alpha=0.3)
+    loss_axes.legend(frameon=False)
+    accuracy_axes.legend(frameon=False, loc="lower right")
+    path = folder / "curves.png"
+    figure.savefig(path)
+    return path

@@ -1,0 +1,133 @@
+"""How examples reach the step: the two loaders behind one face."""
+
+import contextlib
+import dataclasses
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxcnn.config import Data
+from jaxcnn.data import order, resident
+from jaxcnn.data.batch import Batch, Split
+from jaxcnn.data.source import Splits
+from jaxcnn.learn import sharded
+from jaxcnn.learn.program import Program
+from jaxcnn.mesh import over_data, replicated
+
+
+def choose_loader(data: Data, splits: Splits) -> tuple[str, str]:
+    """The loader, resident or stream, and why in a few words."""
+    gib = sum(resident.nbytes(split) for split in (splits.train, splits.val, splits.test) if split) / 2**30
+    if data.loader != "auto":
+        return data.loader, f"as configured; the set takes {gib:.2f} GiB"
+    name = "resident" if gib <= data.resident_gib else "stream"
+    return name, f"the set takes {gib:.2f} GiB, config.data.resident_gib={data.resident_gib:g}"
+
+
+def eval_batch_size(requested: int, program: Program, mesh: Mesh) -> int:
+    """The evaluation batch: as requested (0: the global batch), up to the next multiple of the devices."""
+    return -(-(requested or program.global_batch_size) // mesh.size) * mesh.size
+
+
+@dataclasses.dataclass
+class ResidentFeed:
+    """Every split lies on the devices; each is put there when it is first used."""
+
+    program: Program
+    mesh: Mesh
+    seed: int
+    loader = "resident"
+
+    def __post_init__(self) -> None:
+        self._resident: dict[str, resident.Resident] = {}
+
+    @contextlib.contextmanager
+    def train_inputs(self, train: Split, first_step: int) -> Iterator[Iterator[Any]]:
+        """The second argument of every step from `first_step` on."""
+        yield itertools.repeat(self._load(train))
+
+    @contextlib.contextmanager
+    def eval_batches(self, split: Split, batch_size: int) -> Iterator[Iterator[Batch]]:
+        """Every example once, in order, in batches of `batch_size`, the last one padded and masked."""
+        gather = sharded.resident_eval_batch(batch_size, self.mesh)
+        loaded = self._load(split)
+        yield (gather(loaded, np.int32(start)) for start in range(0, len(split), batch_size))
+
+    def _load(self, split: Split) -> resident.Resident:
+        if split.name not in self._resident:
+            self._resident[split.name] = resident.load(split, replicated(self.mesh))
+        return self._resident[split.name]
+
+
+@dataclasses.dataclass
+class StreamFeed:
+    """Batches come from the host through tf.data, a few ahead of the devices."""
+
+    program: Program
+    mesh: Mesh
+    seed: int
+    workers: int = 0
+    loader = "stream"
+
+    def __post_init__(self) -> None:
+        table = order.storage_positions(
+            self.program.global_batch_size, self.mesh.size, self.program.optim.accumulate_steps
+        )
+        self._positions = table.reshape(-1)
+
+    @contextlib.contextmanager
+    def train_inputs(self, train: Split, first_step: int) -> Iterator[Iterator[Any]]:
+        """The second argument of every step from `first_step` on."""
+
+        def index_of_batch(step: int) -> np.ndarray:
+            program = self.program
+            return order.example_index(
+                self.seed, step, self._positions, program.global_batch_size, program.train_examples
+            )
+
+        with self._stream(train, index_of_batch, first_step, self.program.total_steps) as batches:
+            yield batches
+
+    @contextlib.contextmanager
+    def eval_batches(self, split: Split, batch_size: int) -> Iterator[Iterator[Batch]]:
+        """Every example once, in order, in batches of `batch_size`, the last one padded and masked."""
+
+        def index_of_batch(number: int) -> np.ndarray:
+            return np.minimum(np.arange(number * batch_size, (number + 1) * batch_size), len(split) - 1)
+
+        with self._stream(split, index_of_batch, 0, -(-len(split) // batch_size)) as batches:
+            yield (self._mask(batch, number, len(split)) for number, batch in enumerate(batches))
+
+    @contextlib.contextmanager
+    def _stream(self, split: Split, index_of_batch: Any, first: int, last: int) -> Iterator[Iterator[Batch]]:
+        from jaxcnn.data import stream
+
+        with contextlib.closing(stream.stream(split, index_of_batch, first, last, self.workers)) as host_batches:
+            yield stream.device_prefetch(host_batches, lambda host: self._put(*host))
+
+    def _put(self, image: np.ndarray, label: np.ndarray, index: np.ndarray) -> Batch:
+        batch_size = len(label)
+        same = batch_size == self.program.global_batch_size
+        position = self._positions if same else np.arange(batch_size, dtype=np.int32)
+        batch = Batch(image, label, index.astype(np.int32), position, np.ones(batch_size, bool))
+        sharding = over_data(self.mesh)
+        return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
+
+    def _mask(self, batch: Batch, number: int, examples: int) -> Batch:
+        batch_size = batch.label.shape[0]
+        mask = np.arange(batch_size) + number * batch_size < examples
+        return batch.replace(mask=jax.make_array_from_process_local_data(over_data(self.mesh), mask))
+
+
+Feed = ResidentFeed | StreamFeed
+
+
+def make_feed(loader: str, program: Program, mesh: Mesh, seed: int, workers: int) -> Feed:
+    """The feed of a loader, resident or stream."""
+    if loader == "resident":
+        return ResidentFeed(program, mesh, seed)
+    return StreamFeed(program, mesh, seed, workers)

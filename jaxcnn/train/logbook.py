@@ -1,0 +1,83 @@
+"""What a run leaves to read: the progress line, metrics.jsonl, TensorBoard events."""
+
+import json
+import pathlib
+import sys
+import time
+from typing import Any
+
+from rich.console import Console
+
+LINE_SECONDS = 10.0  # between progress lines where the output is not a terminal
+
+
+class Logbook:
+    """Writes records to `metrics.jsonl` and TensorBoard, and tells the user how the run goes.
+
+    On a terminal the progress is one line, rewritten in place; elsewhere it is a plain line every ten seconds, of
+    `key value` pairs in a fixed order that grep and awk can read.
+    """
+
+    def __init__(self, workdir: pathlib.Path, *, tensorboard: bool) -> None:
+        self.path = workdir / "metrics.jsonl"
+        self._workdir = workdir
+        self._tensorboard = tensorboard
+        self._events: Any = None
+        self._console = Console(highlight=False, soft_wrap=True)
+        self._status = self._console.status("", spinner="dots") if self._console.is_terminal else None
+        self._last_line = 0.0
+        self._file: Any = None
+
+    def open(self, length: int) -> None:
+        """Start writing after the first `length` bytes of `metrics.jsonl`, dropping what a lost run wrote later."""
+        self.path.touch()
+        self._file = self.path.open("r+", encoding="utf-8")
+        self._file.truncate(length)
+        self._file.seek(length)
+
+    def length(self) -> int:
+        """Bytes in `metrics.jsonl`."""
+        return self._file.tell()
+
+    def record(self, kind: str, step: int, values: dict[str, Any]) -> None:
+        """Append a record; `kind` is train, val or test."""
+        self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+        self._file.flush()
+        if self._tensorboard:
+            if self._events is None:
+                from tensorboardX import SummaryWriter
+
+                self._events = SummaryWriter(str(self._workdir / "tensorboard"), flush_secs=30)
+            for name, value in values.items():
+                if isinstance(value, int | float):
+                    self._events.add_scalar(f"{kind}/{name}", value, step)
+
+    def say(self, line: str) -> None:
+        """A line for the user, above the progress line."""
+        self._console.print(line, markup=False)
+        sys.stdout.flush()
+
+    def progress(self, line: str, *, now: bool = False) -> None:
+        """Show the progress line; where the output is no terminal, only every ten seconds, or `now`."""
+        if self._status is not None:
+            self._status.update(line)
+            self._status.start()
+        elif now or time.monotonic() - self._last_line >= LINE_SECONDS:
+            self._last_line = time.monotonic()
+            self.say(line)
+
+    def close(self) -> None:
+        """Close the files and the progress line."""
+        if self._status is not None:
+            self._status.stop()
+        if self._events is not None:
+            self._events.close()
+        if self._file is not None:
+            self._file.close()
+
+
+def duration(seconds: float) -> str:
+    """Such as "1:02:03" or "2:03"."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -1,0 +1,59 @@
+"""The statistics that images are normalised by: of the training split, computed once and kept in the workdir."""
+
+import json
+import pathlib
+
+import jax
+import numpy as np
+
+from jaxcnn.config import UserError
+from jaxcnn.data.batch import Split
+from jaxcnn.data.statistics import image_statistics
+from jaxcnn.learn.step import Normalization
+from jaxcnn.train import workdir
+
+FILE = "normalization.json"
+
+
+def of_split(train: Split, normalize: bool, folder: pathlib.Path, sharding: jax.sharding.Sharding) -> Normalization:
+    """Mean and standard deviation of the training split, read from the workdir or else computed and written there.
+
+    Without `normalize` they are 0 and 1.
+
+    Raises:
+      UserError: those in the workdir are of other data.
+    """
+    path = folder / FILE
+    if not normalize:
+        channels = train.image_shape[-1]
+        return jax.device_put(_normalization([0.0] * channels, [1.0] * channels), sharding)
+    if path.exists():
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if kept["split"] != train.description or kept["examples"] != len(train):
+            raise UserError(
+                f"{path} is of {kept['split']} with {kept['examples']} examples, the data is now {train.description} "
+                f"with {len(train)}; bring the data back, or choose another workdir"
+            )
+    else:
+        mean, std = image_statistics(train)
+        kept = {
+            "split": train.description,
+            "examples": len(train),
+            "mean": [float(x) for x in mean],
+            "std": [float(x) for x in std],
+        }
+        workdir.write_json(path, kept)
+    return jax.device_put(_normalization(kept["mean"], kept["std"]), sharding)
+
+
+def read(folder: pathlib.Path, channels: int) -> Normalization:
+    """The normalisation of a finished or interrupted run; 0 and 1 if it had none."""
+    path = folder / FILE
+    if not path.exists():
+        return _normalization([0.0] * channels, [1.0] * channels)
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    return _normalization(kept["mean"], kept["std"])
+
+
+def _normalization(mean: list[float], std: list[float]) -> Normalization:
+    return Normalization(np.array(mean, np.float32), np.array(std, np.float32))  # type: ignore[arg-type]

@@ -1,0 +1,161 @@
+"""One start of a run, up to its first step: data, devices, programs, and the state made or restored."""
+
+import dataclasses
+import pathlib
+import time
+
+import jax
+
+from jaxcnn import mesh as meshes
+from jaxcnn.config import Config, ConfigError
+from jaxcnn.data.source import Splits, open_splits
+from jaxcnn.learn import sharded
+from jaxcnn.learn.program import Program, make_program
+from jaxcnn.learn.state import State, count_parameters, make_hyper
+from jaxcnn.learn.step import Normalization
+from jaxcnn.train import feed, normalization, workdir
+from jaxcnn.train.checkpoint import Checkpoints
+from jaxcnn.train.logbook import Logbook
+from jaxcnn.train.signals import Interrupts
+
+
+@dataclasses.dataclass
+class Progress:
+    """What a run knows beside its state; it is kept in every checkpoint, so a resumed run goes on as if never stopped.
+
+    Attributes:
+      window: sums of loss, top-1, top-5 and count over the steps since the last training record.
+      last_loss: of the last step read, and finite.
+      evaluated, accuracy: the last step that was evaluated, and what came out.
+      best_accuracy, best_step: on the validation split.
+      log_bytes: length of `metrics.jsonl`.
+      images, train_seconds, eval_seconds, compile_seconds, wall_seconds: in all starts together.
+      starts: how often the run was started.
+    """
+
+    window: list[float] = dataclasses.field(default_factory=lambda: [0.0] * 4)
+    last_loss: float | None = None
+    evaluated: int = 0
+    accuracy: float = 0.0
+    best_accuracy: float = -1.0
+    best_step: int = 0
+    log_bytes: int = 0
+    images: int = 0
+    train_seconds: float = 0.0
+    eval_seconds: float = 0.0
+    compile_seconds: float = 0.0
+    wall_seconds: float = 0.0
+    starts: int = 0
+
+
+@dataclasses.dataclass
+class Session:
+    """All that one start of a run holds."""
+
+    config: Config
+    folder: pathlib.Path
+    started: float
+    interrupts: Interrupts
+    splits: Splits
+    mesh: jax.sharding.Mesh
+    program: Program
+    feed: feed.Feed
+    normalization: Normalization
+    logbook: Logbook
+    checkpoints: Checkpoints
+    progress: Progress
+    state: State
+    step: int = 0
+    window_started: float = 0.0
+    time_to_first_step: float = 0.0
+    saved: int = -1
+
+
+def open_session(
+    config: Config, folder: pathlib.Path, started: float, interrupts: Interrupts, logbook: Logbook, command: list[str]
+) -> Session:
+    """Data, devices, programs and state, up to the first step."""
+    meshes.enable_compile_cache()
+    mesh = meshes.make_mesh(config.parallel.devices)
+    meshes.check_batch(config, mesh.size)
+    interrupts.phase = "data"
+    splits = open_splits(config.data)
+    num_classes = _classes(config, splits)
+    examples = len(splits.train)
+    if examples < config.global_batch_size:
+        raise ConfigError(
+            f"{splits.train.description} has {examples} examples, fewer than one batch of "
+            f"config.global_batch_size={config.global_batch_size}; lower it"
+        )
+    program = make_program(
+        config, num_classes=num_classes, image_shape=splits.train.image_shape, train_examples=examples
+    )
+    loader, why = feed.choose_loader(config.data, splits)
+    feeder = feed.make_feed(loader, program, mesh, config.seed, config.data.workers)
+    normal = normalization.of_split(splits.train, config.augment.normalize, folder, meshes.replicated(mesh))
+    workdir.write_json(folder / "environment.json", workdir.environment(command))
+
+    interrupts.phase = "compile"
+    logbook.say(f"jaxcnn: {config.model.name} on {splits.train.description}, {meshes.describe(mesh)}, in {folder}")
+    for note in splits.notes:
+        logbook.say(f"  {note}")
+    for split in (splits.train, splits.val, splits.test):
+        if split is not None:
+            logbook.say(f"  {split.name}: {len(split)} examples of {num_classes} classes, {split.description}")
+    if splits.val is None:
+        logbook.say("  protocol=full: trains on the whole training split; nothing is held out for validation")
+    logbook.say(f"  loader {loader} ({why})")
+    compile_started = time.time()
+    sharded.compiled_train_step(program, mesh, loader)
+    evaluated = [split for split in (splits.val, splits.test) if split is not None]
+    if evaluated:
+        batch_size = feed.eval_batch_size(config.run.eval_batch_size, program, mesh)
+        sharded.compiled_eval_step(program, mesh, batch_size)
+    state = sharded.init_state(program, mesh)(make_hyper(config))
+    jax.block_until_ready(state)
+    compile_seconds = time.time() - compile_started
+    parameters = count_parameters(state.params)
+    logbook.say(
+        f"  {parameters:,} parameters, {program.total_steps} steps of {program.global_batch_size}; "
+        f"compiled in {compile_seconds:.1f} s"
+    )
+
+    checkpoints = Checkpoints(folder / "checkpoints", config.checkpoint)
+    restored, remarks = checkpoints.newest_sound(state, meshes.replicated(mesh), set_aside=True)
+    for remark in remarks:
+        logbook.say(f"jaxcnn: {remark}")
+    progress = Progress()
+    if restored is not None:
+        state, progress = restored.state, Progress(**restored.record["progress"])
+        logbook.say(f"jaxcnn: resumed from the checkpoint of step {int(state.step)}")
+    progress.starts += 1
+    progress.compile_seconds += compile_seconds
+    logbook.open(progress.log_bytes)
+    session = Session(
+        config,
+        folder,
+        started,
+        interrupts,
+        splits,
+        mesh,
+        program,
+        feeder,
+        normal,
+        logbook,
+        checkpoints,
+        progress,
+        state,
+    )
+    session.step = int(state.step)
+    session.saved = session.step if restored is not None else -1
+    return session
+
+
+def _classes(config: Config, splits: Splits) -> int:
+    found, asked = len(splits.class_names), config.model.num_classes
+    if asked not in (0, found):
+        raise ConfigError(
+            f"config.model.num_classes={asked}, but {splits.train.description} has {found} classes; "
+            "set it to 0 to follow the data"
+        )
+    return found

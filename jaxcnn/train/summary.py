@@ -1,0 +1,89 @@
+"""The final figures of a run, in `summary.json` and in one line."""
+
+import json
+import pathlib
+from typing import TYPE_CHECKING, Any
+
+from jaxcnn.config import Config
+from jaxcnn.learn import sharded
+from jaxcnn.learn.state import count_parameters
+from jaxcnn.mesh import describe
+from jaxcnn.train import flops
+
+if TYPE_CHECKING:
+    from jaxcnn.train.session import Session
+
+FILE = "summary.json"
+
+
+def headline(config: Config) -> str:
+    """The figure that decisions look at: of the moving average where the run keeps one."""
+    return "ema_top1_accuracy" if config.optim.ema_decay else "top1_accuracy"
+
+
+def make(session: "Session", test: dict[str, Any] | None) -> dict[str, Any]:
+    """The summary of a finished run; seconds are sums over all its starts."""
+    config, program, progress = session.config, session.program, session.progress
+    rate = progress.images / max(progress.train_seconds, 1e-9)
+    figures = {
+        "model": config.model.name,
+        "data": session.splits.train.description,
+        "protocol": config.data.protocol,
+        "seed": config.seed,
+        "parameters": count_parameters(session.state.params),
+        "steps": session.step,
+        "epochs": session.step / program.steps_per_epoch,
+        "global_batch_size": program.global_batch_size,
+        "device": describe(session.mesh),
+        "dtype": config.model.dtype,
+        "loader": session.feed.loader,
+        "headline": headline(config),
+        "test": test,
+        "val_best": {"accuracy": progress.best_accuracy, "step": progress.best_step} if session.splits.val else None,
+        "val_last": progress.accuracy if session.splits.val else None,
+        "images_per_second": rate,
+        "images_per_second_excludes": "start-up, compilation, evaluation, saving",
+        "time_to_first_step_seconds": session.time_to_first_step,
+        "compile_seconds": progress.compile_seconds,
+        "train_seconds": progress.train_seconds,
+        "eval_seconds": progress.eval_seconds,
+        "wall_seconds": progress.wall_seconds,
+        "starts": progress.starts,
+    }
+    return figures | _utilisation(session, rate)
+
+
+def _utilisation(session: "Session", rate: float) -> dict[str, Any]:
+    """FLOP/s achieved per device, and as a share of the device's peak where that is known."""
+    compiled = sharded.compiled_train_step(session.program, session.mesh, session.feed.loader)
+    step_flops = flops.step_flops(compiled)
+    if step_flops is None:
+        return {}
+    achieved = step_flops * rate / session.program.global_batch_size
+    peak = flops.peak(session.config, session.mesh.devices.flat[0].device_kind)
+    figures: dict[str, Any] = {"flops_per_second_per_device": achieved}
+    if peak is not None:
+        figures |= {"peak_flops_per_second": peak, "model_flops_utilisation": achieved / peak}
+    return figures
+
+
+def read(folder: pathlib.Path) -> dict[str, Any] | None:
+    """The summary in a workdir; None if the run is not finished."""
+    path = folder / FILE
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def last_line(figures: dict[str, Any]) -> str:
+    """The outcome for a person, on one line."""
+    name = figures["headline"]
+    kind = "moving-average " if name.startswith("ema_") else ""
+    if figures["test"]:
+        accuracy = figures["test"][name]
+        outcome = f"test accuracy {100 * accuracy:.2f}% ({kind}{figures['test']['examples']} examples)"
+    else:
+        outcome = "no test split"
+    full = ", protocol=full (no validation split)" if figures["protocol"] == "full" else ""
+    return (
+        f"finished: {outcome} after {figures['epochs']:.2f} epochs, {figures['images_per_second']:.1f} images/s "
+        f"(excluding compilation), {figures['wall_seconds']:.1f} s in all{full}"
+    )

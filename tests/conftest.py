@@ -1,0 +1,21 @@
+"""Every test runs on eight virtual CPU devices, sees no GPU, and keeps its caches out of the user's folder."""
+
+import os
+import pathlib
+
+import pytest
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["JAX_NUM_CPU_DEVICES"] = "8"
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    os.environ["JAXCNN_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def root() -> pathlib.Path:
+    """The root of the source tree."""
+    return pathlib.Path(__file__).parent.parent

@@ -1,0 +1,61 @@
+"""Deterministic weights and batches, the same for PyTorch and JAX, so that no golden file has to hold them.
+
+numpy alone, because both `make_torch_goldens.py` and `tests/test_torch_parity.py` import it. Everything is float64.
+Names and shapes are jaxcnn's: "block1_1/conv1/kernel", kernels `[height, width, in, out]` or `[in, out]`.
+"""
+
+import zlib
+
+import numpy as np
+
+SGD = {"learning_rate": 0.0002, "momentum": 0.9, "weight_decay": 5e-2}  # Nesterov; weight decay on kernels only
+STEPS = 5
+BATCH = 8
+CLASSES = 5
+WIDTH = 1 / 16
+PROJECTIONS = 3
+
+# case: (fields of config.Model, image side)
+CASES: dict[str, tuple[dict, int]] = {
+    "alexnet_cifar": ({"name": "alexnet", "batch_norm": False}, 32),
+    "alexnet_cifar_bn": ({"name": "alexnet"}, 32),
+    "alexnet_imagenet": ({"name": "alexnet", "form": "imagenet", "batch_norm": False}, 127),
+    "vgg16_cifar": ({"name": "vgg16", "batch_norm": False}, 32),
+    "vgg16_cifar_bn": ({"name": "vgg16"}, 32),
+    "vgg16_cifar_dense4096": ({"name": "vgg16", "head": "dense4096"}, 32),
+    "vgg16_imagenet_bn": ({"name": "vgg16", "form": "imagenet"}, 64),
+    "resnet50_cifar": ({"name": "resnet50"}, 16),
+    "resnet50_imagenet": ({"name": "resnet50", "form": "imagenet"}, 64),
+}
+
+
+def generator(*names: str) -> np.random.Generator:
+    """A generator seeded by names: no value depends on the order in which values are drawn."""
+    return np.random.default_rng(zlib.crc32("/".join(names).encode()))
+
+
+def leaf(case: str, collection: str, path: str, shape: tuple[int, ...]) -> np.ndarray:
+    """The leaf `path` of "params" or "batch_stats" of a case, at a scale that keeps the signal alive."""
+    normal = generator(case, collection, path).standard_normal(shape)
+    name = path.rsplit("/", 1)[-1]
+    if name == "kernel":
+        return normal * np.sqrt(2 / np.prod(shape[:-1]))
+    if name in ("scale", "var"):
+        return 1 + 0.2 * np.tanh(normal)
+    return 0.1 * normal  # bias, mean
+
+
+def batch(case: str, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images [BATCH, side, side, 3] and int labels [BATCH]."""
+    rng = generator(case, "batch")
+    return rng.standard_normal((BATCH, side, side, 3)), rng.integers(0, CLASSES, BATCH)
+
+
+def fingerprint(path: str, value: np.ndarray) -> np.ndarray:
+    """[1 + PROJECTIONS]: the norm of a leaf and its products with random vectors of norm about 1.
+
+    A leaf that differs by d from another differs in each product by about |d| / sqrt(size) times a standard normal,
+    so no error of a leaf hides from all of them.
+    """
+    vectors = generator("projection", path).standard_normal((PROJECTIONS, value.size)) / np.sqrt(value.size)
+    return np.concatenate([[np.linalg.norm(value)], vectors @ np.ravel(value)])

@@ -1,0 +1,280 @@
+"""The batch-level augmentation and the single-image operations, each against an independent reference."""
+
+import colorsys
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcnn.config import Augment
+from jaxcnn.data import augment, image_ops
+from jaxcnn.data.batch import Batch
+
+MEAN, STD = jnp.array([0.4, 0.5, 0.6]), jnp.array([0.2, 0.25, 0.3])
+EVERYTHING = Augment(
+    crop="zero", flip=True, cutout=4, mixup=0.4, cutmix=1.0, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1,
+    policy="randaugment",
+)  # fmt: skip
+
+
+def images(count, height=12, width=10, channels=3, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, height, width, channels), dtype=np.uint8)
+
+
+def batch_of(image, position=None):
+    count = len(image)
+    position = np.arange(count) if position is None else np.asarray(position)
+    label = jnp.asarray(position % 7, jnp.int32)
+    return Batch(jnp.asarray(image), label, label, jnp.asarray(position, jnp.int32), jnp.ones(count, bool))
+
+
+jitted = jax.jit(augment.augment, static_argnums=0)
+
+
+def run(config, batch, key=None, mean=MEAN, std=STD):
+    return jitted(config, batch, jax.random.key(3) if key is None else key, mean, std)
+
+
+def keys(count, seed=0):
+    return jax.random.split(jax.random.key(seed), count)
+
+
+# Normalisation
+
+
+def test_normalize_is_the_formula_for_uint8_and_for_floats():
+    image = images(2)
+    expected = (image / 255.0 - np.asarray(MEAN, np.float64)) / np.asarray(STD, np.float64)
+    for given in (image, np.float32(image / 255.0)):
+        result = augment.normalize(jnp.asarray(given), MEAN, STD)
+        assert result.dtype == jnp.float32
+        # Values are below 4; a division, a subtraction and a division, each to half a unit of 2^-23 relative, amplified
+        # by at most 1 / min std = 5: 4 roundings * 2^-24 * 5.
+        np.testing.assert_allclose(result, expected, rtol=0, atol=4 * 2**-24 * 5)
+
+
+def test_denormalize_gives_every_pixel_value_back():
+    image = np.arange(256, dtype=np.uint8).reshape(1, 256, 1, 1).repeat(3, axis=3)
+    back = augment.denormalize(augment.normalize(jnp.asarray(image), MEAN, STD), MEAN, STD)
+    np.testing.assert_array_equal(np.round(np.asarray(back) * 255).astype(np.uint8), image)
+
+
+def test_a_constant_channel_is_centred_and_not_divided_by_zero():
+    result = augment.normalize(jnp.full((1, 2, 2, 1), 51, jnp.uint8), jnp.array([0.2]), jnp.array([0.0]))
+    np.testing.assert_allclose(result, 0, atol=2**-24)
+
+
+def test_normalize_off_only_scales_to_the_unit_interval():
+    image = images(3)
+    result = run(Augment(normalize=False), batch_of(image))
+    np.testing.assert_allclose(result.image, image / 255.0, rtol=2**-22)
+
+
+def test_without_operations_images_are_normalised_and_labels_whole():
+    batch = batch_of(images(5))
+    result = run(Augment(), batch)
+    np.testing.assert_array_equal(result.image, jax.jit(augment.normalize)(batch.image, MEAN, STD))
+    np.testing.assert_array_equal(result.label, batch.label)
+    np.testing.assert_array_equal(result.other_label, batch.label)
+    np.testing.assert_array_equal(result.weight, 1)
+
+
+# Crop and flip
+
+
+@pytest.mark.parametrize(("mode", "numpy_mode"), [("zero", "constant"), ("reflect", "reflect")])
+@pytest.mark.parametrize("padding", [0, 1, 3, 9])
+def test_crop_is_a_window_of_the_padded_image(mode, numpy_mode, padding):
+    image = images(1, height=7, width=5)[0]
+    padded = np.pad(image, ((padding, padding), (padding, padding), (0, 0)), mode=numpy_mode)
+    windows = {
+        padded[top : top + 7, left : left + 5].tobytes()
+        for top, left in itertools.product(range(2 * padding + 1), repeat=2)
+    }
+    crop = jax.jit(jax.vmap(lambda key: image_ops.random_crop(jnp.asarray(image), key, padding, mode)))
+    for cropped in np.asarray(crop(keys(64))):
+        assert cropped.tobytes() in windows
+
+
+def test_crop_offsets_are_uniform_and_independent():
+    ramp = np.arange(1, 82, dtype=np.uint8).reshape(9, 9, 1)  # the centre pixel tells the offset
+    crop = jax.jit(jax.vmap(lambda key: image_ops.random_crop(jnp.asarray(ramp), key, 2, "zero")[4, 4, 0]))
+    draws = np.asarray(crop(keys(5000))).astype(int) - 1
+    rows, columns = draws // 9 - 2, draws % 9 - 2
+    counts = np.histogram2d(rows, columns, bins=(np.arange(6), np.arange(6)))[0]
+    # Each of 25 places expects 200 +- 13.9; 5 standard deviations.
+    assert counts.sum() == 5000
+    np.testing.assert_allclose(counts, 200, atol=70)
+
+
+def test_flip_mirrors_columns_half_of_the_time():
+    image = images(1)[0]
+    flipped = np.asarray(jax.jit(jax.vmap(lambda key: image_ops.random_flip(jnp.asarray(image), key)))(keys(2000)))
+    is_flipped = np.array([np.array_equal(one, image[:, ::-1]) for one in flipped])
+    is_same = np.array([np.array_equal(one, image) for one in flipped])
+    assert (is_flipped ^ is_same).all()
+    assert abs(is_flipped.mean() - 0.5) < 5 * 0.5 / 2000**0.5  # 5 standard deviations
+
+
+# Cutout
+
+
+@pytest.mark.parametrize("side", [1, 4, 5, 30])
+def test_cutout_is_a_clipped_square_with_its_centre_anywhere(side):
+    height, width = 9, 7
+    ones = jnp.ones((height, width, 2))
+    expected = set()
+    for row, column in itertools.product(range(height), range(width)):
+        mask = np.ones((height, width, 2), np.float32)
+        top, left = row - side // 2, column - side // 2
+        mask[max(top, 0) : top + side, max(left, 0) : left + side] = 0
+        expected.add(mask.tobytes())
+    cut = jax.jit(jax.vmap(lambda key: image_ops.random_cutout(ones, key, side)))
+    assert {one.tobytes() for one in np.asarray(cut(keys(1000)))} == expected
+
+
+def test_cutout_fills_with_the_mean_of_the_data():
+    batch = batch_of(np.full((4, 8, 8, 3), 255, np.uint8))
+    back = augment.denormalize(run(Augment(cutout=4), batch).image, MEAN, STD)
+    is_mean = np.isclose(back, MEAN, atol=1e-6).all(-1)
+    is_white = np.isclose(back, 1, atol=1e-6).all(-1)
+    assert (is_mean ^ is_white).all()
+    assert is_mean.any(axis=(1, 2)).all()
+
+
+# Colour jitter. Tolerance of these: values in [0, 1] through fewer than 16 roundings of at most 2^-24 times the factor.
+
+FACTORS = [0.0, 0.3, 1.0, 1.7]
+
+
+def reference_luminance(image):
+    return image @ np.array([0.2989, 0.587, 0.114])
+
+
+@pytest.mark.parametrize("factor", FACTORS)
+def test_brightness_contrast_and_saturation_are_blends_as_torchvision_defines_them(factor):
+    image = np.float32(images(1)[0] / 255.0)
+    grey = reference_luminance(image.astype(np.float64))
+    for adjust, other in (
+        (image_ops.adjust_brightness, 0.0),
+        (image_ops.adjust_contrast, grey.mean()),
+        (image_ops.adjust_saturation, grey[..., None]),
+    ):
+        expected = np.clip(factor * image + (1 - factor) * other, 0, 1)
+        # Contrast takes its mean in units of 2^-16.
+        np.testing.assert_allclose(jax.jit(adjust)(image, factor), expected, atol=2**-16 + 16 * 2**-24)
+
+
+@pytest.mark.parametrize("turns", [-0.5, -0.2, 0.0, 0.1, 0.5])
+def test_hue_is_the_rotation_of_the_hsv_circle(turns):
+    image = np.float32(images(1)[0] / 255.0)
+    image[0, :5] = [[0, 0, 0], [1, 1, 1], [0.5, 0.5, 0.5], [1, 0, 0], [0.3, 0.3, 0.7]]
+    expected = np.empty(image.shape)
+    for place in np.ndindex(image.shape[:2]):
+        hue, saturation, value = colorsys.rgb_to_hsv(*map(float, image[place]))
+        expected[place] = colorsys.hsv_to_rgb((hue + turns) % 1, saturation, value)
+    # The sector's roundings of up to 6 * 2^-24 each, times the chroma.
+    np.testing.assert_allclose(jax.jit(image_ops.adjust_hue)(image, turns), expected, atol=6 * 8 * 2**-24)
+
+
+def test_saturation_and_hue_leave_grey_images_alone():
+    image = np.float32(images(2, channels=1) / 255.0)
+    config = Augment(normalize=False, saturation=0.9, hue=0.5)
+    result = run(config, batch_of(images(2, channels=1)), mean=jnp.zeros(1), std=jnp.ones(1))
+    np.testing.assert_allclose(result.image, image, atol=2**-23)
+
+
+def test_jitter_factors_stay_in_their_range_and_fill_it():
+    grey = jnp.full((1, 1, 3), 0.25)
+    brightness = jax.vmap(lambda key: image_ops.color_jitter(grey, key, 0.6, 0, 0, 0)[0, 0, 0] / 0.25)
+    factors = np.asarray(jax.jit(brightness)(keys(2000)))
+    assert 0.4 <= factors.min() < 0.42
+    assert 1.58 < factors.max() <= 1.6 + 1e-6
+    # A uniform draw of width 1.2 has a standard deviation of 1.2 / sqrt(12); 5 of its mean's.
+    assert abs(factors.mean() - 1) < 5 * 1.2 / 12**0.5 / 2000**0.5
+
+
+def test_jitter_beyond_one_never_turns_a_factor_negative():
+    image = jnp.full((1, 1, 3), 0.25)
+    jitter = jax.vmap(lambda key: image_ops.color_jitter(image, key, 2.0, 0, 0, 0)[0, 0, 0])
+    assert (np.asarray(jitter(keys(500))) > 0).mean() > 0.98
+
+
+# The batch
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_dtypes_shapes_and_range_of_everything_at_once(channels):
+    batch = batch_of(images(6, channels=channels))
+    result = run(EVERYTHING, batch, mean=MEAN[:channels], std=STD[:channels])
+    assert result.image.shape == batch.image.shape
+    assert result.image.dtype == result.weight.dtype == jnp.float32
+    assert result.label.dtype == result.other_label.dtype == jnp.int32
+    assert ((result.weight >= 0) & (result.weight <= 1)).all()
+    pixels = augment.denormalize(result.image, MEAN[:channels], STD[:channels])
+    assert (pixels > -1e-5).all()
+    assert (pixels < 1 + 1e-5).all()
+
+
+def test_the_same_key_gives_the_same_bits_and_another_key_others():
+    batch = batch_of(images(6, channels=3))
+    first, again, other = (run(EVERYTHING, batch, jax.random.key(seed)) for seed in (1, 1, 2))
+    jax.tree.map(np.testing.assert_array_equal, first, again)
+    assert all((np.asarray(first.image) != np.asarray(other.image)).any(axis=(1, 2, 3)))
+
+
+@pytest.mark.parametrize("policy", ["none", "randaugment", "trivialaugment"])
+def test_an_example_keeps_its_augmentation_wherever_it_lies_and_however_many_lie_beside_it(policy):
+    config = Augment(
+        crop="reflect", flip=True, cutout=4, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, policy=policy
+    )
+    image = images(13)
+    whole = np.asarray(run(config, batch_of(image)).image)
+    order = np.random.default_rng(1).permutation(13)
+    np.testing.assert_array_equal(run(config, batch_of(image[order], order)).image, whole[order])
+    for one in (0, 5, 12):
+        np.testing.assert_array_equal(run(config, batch_of(image[[one]], [one])).image, whole[[one]])
+
+
+def test_equal_images_at_different_positions_are_augmented_differently():
+    image = images(1).repeat(16, axis=0)
+    result = np.asarray(run(Augment(crop="zero", flip=True, brightness=0.5), batch_of(image)).image)
+    assert len({one.tobytes() for one in result}) == 16
+
+
+def test_switching_operations_on_never_changes_what_others_draw():
+    white = batch_of(np.full((8, 12, 12, 3), 255, np.uint8))
+
+    def pixels(**fields):
+        return np.asarray(augment.denormalize(run(Augment(**fields), white).image, MEAN, STD))
+
+    def black_border(**fields):
+        return np.isclose(pixels(crop="zero", **fields), 0, atol=1e-6).all(-1)
+
+    assert black_border().any()
+    np.testing.assert_array_equal(black_border(brightness=0.2, saturation=0.1, hue=0.5), black_border())
+
+    def cut(**fields):
+        return np.isclose(pixels(cutout=3, **fields), MEAN, atol=1e-6).all(-1)
+
+    np.testing.assert_array_equal(cut(crop="zero", flip=True, policy="trivialaugment"), cut())
+
+    weights = [run(config, white).weight for config in (Augment(mixup=0.4), Augment(mixup=0.4, flip=True, cutout=3))]
+    np.testing.assert_array_equal(*weights)
+
+    flat = batch_of(np.full((8, 4, 4, 3), 100, np.uint8))  # contrast leaves a flat image as it is
+    plain, with_contrast = (run(Augment(brightness=0.5, contrast=contrast), flat).image for contrast in (0.0, 0.3))
+    np.testing.assert_allclose(with_contrast, plain, atol=1e-3)  # the mean, in units of 2^-16, over std
+
+
+def test_it_can_be_vmapped_over_steps():
+    batch = batch_of(images(4))
+    steps = jax.random.split(jax.random.key(0), 3)
+    together = jax.jit(jax.vmap(lambda key: augment.augment(EVERYTHING, batch, key, MEAN, STD)))(steps)
+    for number, key in enumerate(steps):
+        alone = run(EVERYTHING, batch, key)
+        # The population and the single run are two programs; one rounding of the last operations may differ.
+        np.testing.assert_allclose(together.image[number], alone.image, atol=1e-5)
+        np.testing.assert_array_equal(together.other_label[number], alone.other_label)

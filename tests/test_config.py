@@ -1,0 +1,117 @@
+"""The configuration and its mistakes."""
+
+import dataclasses
+import importlib.util
+
+import pytest
+
+from jaxcnn import config as configs
+from jaxcnn.config import Config, ConfigError, default, from_config_dict
+from jaxcnn.learn.optim import OPTIMIZERS
+from jaxcnn.models import MODELS
+
+
+def test_the_default_tree_is_the_default_config():
+    assert from_config_dict(default()) == Config()
+
+
+def test_a_config_survives_json_and_back():
+    tree = configs.to_dict(Config())
+    tree["schedule"] |= {"name": "multistep", "boundaries": [1.0, 2]}
+    config = from_config_dict(tree)
+    assert config.schedule.boundaries == (1.0, 2.0)
+    assert hash(config) == hash(from_config_dict(configs.to_dict(config)))
+
+
+def test_an_unknown_key_is_named_with_the_nearest_right_one():
+    tree = configs.to_dict(Config())
+    tree["optim"]["learning_rat"] = 0.1
+    tree["modle"] = {}
+    with pytest.raises(ConfigError) as caught:
+        from_config_dict(tree)
+    assert str(caught.value).splitlines() == [
+        "unknown key config.modle (did you mean 'model'?)",
+        "unknown key config.optim.learning_rat (did you mean 'learning_rate'?)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("optim.learning_rate", "fast", "config.optim.learning_rate must be of type float, not 'fast'"),
+        ("optim.learning_rate", True, "config.optim.learning_rate must be of type float"),
+        ("optim.learning_rate", float("nan"), "config.optim.learning_rate must be a number"),
+        ("global_batch_size", 12.5, "config.global_batch_size must be of type int"),
+        ("augment.flip", 1, "config.augment.flip must be of type bool"),
+        ("model.name", "vgg", "did you mean 'vgg16'?"),
+        ("schedule.boundaries", 3, "config.schedule.boundaries must be a list"),
+        ("optim", 3, "config.optim must be a group of fields"),
+        ("global_batch_size", 0, "config.global_batch_size must be above 0"),
+        ("optim.weight_decay", -1.0, "config.optim.weight_decay must not be negative"),
+        ("optim.momentum", 1.0, "config.optim.momentum must be in [0, 1)"),
+        ("norm.group_size", 48, "config.norm.group_size=48 does not divide the global batch of 128"),
+        ("optim.accumulate_steps", 3, "is not divisible by config.optim.accumulate_steps=3"),
+        ("optim.accumulate_steps", 4, "set config.norm.group_size=32"),
+        ("model.head", "dense4096", None),
+        ("model.num_classes", 1, "config.model.num_classes must be at least 2"),
+        ("schedule.boundaries", (1.0,), "has no meaning for schedule.name='cosine'"),
+        ("schedule.name", "multistep", "config.schedule.boundaries must rise"),
+        ("data.val_examples", 0, "say config.data.protocol='full'"),
+        ("augment.hue", 0.6, "config.augment.hue is at most 0.5"),
+        ("run.epochs", 0.0, "config.run.epochs (or config.run.steps) must be above 0"),
+        ("seed", -1, "config.seed must be in [0, 2^31)"),
+    ],
+)
+def test_each_mistake_is_one_line_that_names_the_key(path, value, words):
+    tree = configs.to_dict(Config())
+    *groups, leaf = path.split(".")
+    group = tree
+    for name in groups:
+        group = group[name]
+    group[leaf] = value
+    if words is None:
+        assert isinstance(from_config_dict(tree), Config)
+        return
+    with pytest.raises(ConfigError) as caught:
+        from_config_dict(tree)
+    (line,) = str(caught.value).splitlines()
+    assert words in line
+
+
+def test_a_network_without_batchnorm_may_accumulate_without_groups():
+    tree = configs.to_dict(Config())
+    tree["model"]["batch_norm"] = False
+    tree["optim"]["accumulate_steps"] = 4
+    assert from_config_dict(tree).optim.accumulate_steps == 4
+
+
+def test_the_choices_are_those_that_exist():
+    hints = {field.name: field.type for field in dataclasses.fields(configs.Model)}
+    assert set(hints["name"].__args__) == set(MODELS)
+    assert set({f.name: f.type for f in dataclasses.fields(configs.Optim)}["name"].__args__) == set(OPTIMIZERS)
+
+
+def test_every_shipped_config_and_variant_is_sound(root):
+    files = sorted((root / "configs").glob("*.py"))
+    assert len(files) >= 7
+    for file in files:
+        spec = importlib.util.spec_from_file_location(file.stem, file)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        assert f"--config=configs/{file.name}" in module.__doc__
+        variants = ["", "smoke"] if file.stem == "quickstart" else ["", "paper", "smoke"]
+        for variant in variants:
+            assert isinstance(from_config_dict(module.get_config(variant)), Config)
+        with pytest.raises(ConfigError, match="did you mean 'smoke'"):
+            module.get_config("smok")
+
+
+def test_the_paper_variants_have_the_papers_batch_and_learning_rate(root):
+    for model in ("alexnet", "vgg16", "resnet50"):
+        spec = importlib.util.spec_from_file_location(model, root / f"configs/{model}_cifar10.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        config = from_config_dict(module.get_config("paper"))
+        assert (config.global_batch_size, config.optim.learning_rate) == (128, 0.001)
+        config = from_config_dict(module.get_config())
+        assert (config.optim.weight_decay, config.run.epochs, config.optim.nesterov) == (5e-4, 200.0, True)

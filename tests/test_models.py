@@ -1,0 +1,282 @@
+"""The networks: sizes, names, dtypes, initial values, and that they are pure functions of what they are given."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import traverse_util
+from jax.sharding import Mesh, PartitionSpec
+
+from jaxcnn import config, models
+
+CIFAR = (32, 32, 3)
+IMAGENET = (224, 224, 3)
+SMALL = {"alexnet": 32, "vgg16": 32, "resnet50": 8, "cnn": 8}  # sides that every CIFAR form takes quickly
+EVERY_MODEL = pytest.mark.parametrize("name", SMALL)
+
+
+def shapes_of(shape, num_classes, **fields):
+    """Shapes and dtypes of all variables, without computing any."""
+    module = models.build(config.Model(**fields), config.Norm(), num_classes)
+    return jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *shape), jnp.float32))
+
+
+def flat(tree):
+    return traverse_util.flatten_dict(tree, sep="/")
+
+
+def count(tree) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def tiny(name, num_classes=10, norm=None, axis_name=None, **fields):
+    """A module of an eighth of the width, its variables and 8 images."""
+    module = models.build(config.Model(name=name, width=1 / 8, **fields), norm or config.Norm(), num_classes, axis_name)
+    side = SMALL[name]
+    images = jax.random.normal(jax.random.key(1), (8, side, side, 3))
+    return module, jax.jit(module.init)(jax.random.key(0), images[:1]), images
+
+
+@pytest.mark.parametrize(
+    ("shape", "num_classes", "fields", "parameters"),
+    [
+        (CIFAR, 10, {"name": "alexnet", "batch_norm": False}, 23_272_266),
+        (CIFAR, 10, {"name": "alexnet"}, 23_273_418),
+        (CIFAR, 10, {"name": "vgg16"}, 14_724_042),
+        (CIFAR, 10, {"name": "vgg16", "batch_norm": False}, 14_719_818),
+        (CIFAR, 10, {"name": "vgg16", "head": "dense4096"}, 33_642_442),
+        (CIFAR, 10, {"name": "vgg16", "head": "dense4096", "batch_norm": False}, 33_638_218),
+        (CIFAR, 10, {"name": "resnet50"}, 23_520_842),
+        (CIFAR, 100, {"name": "resnet50"}, 23_705_252),
+        (CIFAR, 10, {"name": "cnn"}, 57_130),
+        ((8, 8, 1), 10, {"name": "cnn"}, 56_554),
+        (IMAGENET, 1000, {"name": "alexnet", "form": "imagenet", "batch_norm": False}, 61_100_840),
+        (IMAGENET, 1000, {"name": "vgg16", "form": "imagenet", "batch_norm": False}, 138_357_544),
+        (IMAGENET, 1000, {"name": "vgg16", "form": "imagenet"}, 138_365_992),
+        (IMAGENET, 1000, {"name": "resnet50", "form": "imagenet"}, 25_557_032),
+    ],
+)
+def test_parameter_counts(shape, num_classes, fields, parameters):
+    assert count(shapes_of(shape, num_classes, **fields)["params"]) == parameters
+
+
+def test_running_statistics_are_two_per_batch_norm_channel():
+    assert count(shapes_of(CIFAR, 10, name="alexnet")["batch_stats"]) == 2 * (64 + 192 + 384 + 256 + 256)
+    assert count(shapes_of(CIFAR, 10, name="vgg16")["batch_stats"]) == 2 * 4224
+    assert count(shapes_of(CIFAR, 10, name="resnet50")["batch_stats"]) == 2 * 26560
+
+
+@pytest.mark.parametrize("name", ["alexnet", "vgg16"])
+def test_without_batch_norm_there_are_no_running_statistics_and_convolutions_have_biases(name):
+    without, with_norm = (shapes_of(CIFAR, 10, name=name, batch_norm=value) for value in (False, True))
+    assert set(without) == {"params"}
+    convolutions = [path for path, leaf in flat(without["params"]).items() if leaf.ndim == 4]
+    assert all(path.replace("kernel", "bias") in flat(without["params"]) for path in convolutions)
+    assert not any(path.replace("kernel", "bias") in flat(with_norm["params"]) for path in convolutions)
+
+
+@EVERY_MODEL
+def test_weights_are_the_leaves_named_kernel(name):
+    for path, leaf in flat(shapes_of(CIFAR, 10, name=name)["params"]).items():
+        last = path.rsplit("/", 1)[-1]
+        assert last in ("kernel", "bias", "scale"), path
+        assert (last == "kernel") == (leaf.ndim > 1), path
+
+
+def test_parameter_names_are_readable_paths():
+    resnet = flat(shapes_of(CIFAR, 10, name="resnet50")["params"])
+    assert {"stem_conv/kernel", "block2_1/shortcut_bn/scale", "block3_6/conv2/kernel", "classifier/bias"} <= set(resnet)
+    vgg = flat(shapes_of(CIFAR, 10, name="vgg16", head="dense4096")["params"])
+    assert {"block1_conv1/kernel", "block5_bn3/bias", "dense2/kernel", "classifier/kernel"} <= set(vgg)
+    alexnet = flat(shapes_of(CIFAR, 10, name="alexnet")["params"])
+    assert {"conv1/kernel", "bn5/scale", "dense1/bias", "classifier/kernel"} <= set(alexnet)
+
+
+@pytest.mark.parametrize(
+    ("fields", "shape"),
+    [
+        ({"name": "alexnet"}, (64, 48, 1)),
+        ({"name": "alexnet"}, (28, 28, 1)),
+        ({"name": "alexnet", "form": "imagenet"}, (256, 192, 3)),
+        ({"name": "alexnet", "form": "imagenet"}, (64, 64, 3)),
+        ({"name": "vgg16"}, (64, 96, 3)),
+        ({"name": "vgg16", "form": "imagenet"}, (64, 64, 3)),
+        ({"name": "resnet50"}, (8, 8, 1)),
+        ({"name": "resnet50", "form": "imagenet"}, (65, 97, 3)),
+        ({"name": "cnn"}, (33, 20, 4)),
+    ],
+)
+def test_other_image_sizes_are_taken(fields, shape):
+    module = models.build(config.Model(**fields), config.Norm(), 7)
+    images = jax.ShapeDtypeStruct((2, *shape), jnp.float32)
+    variables = jax.eval_shape(module.init, jax.random.key(0), images)
+    assert jax.eval_shape(module.apply, variables, images).shape == (2, 7)
+
+
+def test_too_small_images_are_refused_in_one_line():
+    with pytest.raises(config.UserError, match="too small for this network"):
+        shapes_of((16, 16, 3), 10, name="vgg16")
+
+
+def test_width_multiplies_every_channel_count_and_is_at_least_one():
+    full = flat(shapes_of(CIFAR, 10, name="resnet50")["params"])
+    half = flat(shapes_of(CIFAR, 10, name="resnet50", width=0.5)["params"])
+    assert full.keys() == half.keys()
+    for path, leaf in full.items():
+        *_, outputs = half[path].shape
+        assert outputs == (leaf.shape[-1] if path.startswith("classifier") else leaf.shape[-1] / 2), path
+    assert flat(shapes_of(CIFAR, 10, name="alexnet", width=0.5)["params"])["dense2/kernel"].shape == (2048, 2048)
+    assert flat(shapes_of(CIFAR, 10, name="vgg16", width=1.5)["params"])["block1_conv1/kernel"].shape == (3, 3, 3, 96)
+    assert flat(shapes_of(CIFAR, 10, name="vgg16", width=1e-4)["params"])["block5_conv3/kernel"].shape == (3, 3, 1, 1)
+
+
+@pytest.mark.parametrize("zero_init", [True, False])
+def test_zero_init_residual_zeroes_the_last_scale_of_each_block_and_no_other(zero_init):
+    _, variables, _ = tiny("resnet50", zero_init_residual=zero_init)
+    for path, leaf in flat(variables["params"]).items():
+        if path.endswith("/scale"):
+            np.testing.assert_array_equal(leaf, 0 if zero_init and path.endswith("bn3/scale") else 1)
+
+
+@EVERY_MODEL
+def test_bfloat16_computes_in_bfloat16_and_keeps_everything_else_in_float32(name):
+    module, variables, images = tiny(name, dtype="bfloat16", dropout=0.5)
+
+    def loss(params):
+        logits, updates = module.apply(
+            variables | {"params": params},
+            images,
+            positions=jnp.arange(8),
+            train=True,
+            rngs={"dropout": jax.random.key(2)},
+            mutable=["batch_stats"],
+        )
+        return logits.sum(), (logits, updates)
+
+    results = jax.eval_shape(jax.grad(loss, has_aux=True), variables["params"])
+    for leaf in jax.tree.leaves((variables, results)):
+        assert leaf.dtype == jnp.float32
+    convolutions = [
+        equation
+        for equation in all_equations(jax.make_jaxpr(lambda: module.apply(variables, images))().jaxpr)
+        if equation.primitive.name == "conv_general_dilated"
+    ]
+    assert len(convolutions) == {"alexnet": 5, "vgg16": 13, "resnet50": 53, "cnn": 3}[name]
+    assert all(variable.aval.dtype == jnp.bfloat16 for e in convolutions for variable in [*e.invars, *e.outvars])
+
+
+def all_equations(jaxpr):
+    for equation in jaxpr.eqns:
+        yield equation
+        for inner in jax.core.jaxprs_in_params(equation.params):
+            yield from all_equations(inner)
+
+
+def test_bfloat16_logits_are_near_those_of_float32():
+    module, variables, images = tiny("cnn")
+    exact = module.apply(variables, images)
+    rounded = tiny("cnn", dtype="bfloat16")[0].apply(variables, images)
+    # bfloat16 rounds to 2^-9 = 0.2 %, independently at about ten places on the way.
+    assert 0 < jnp.abs(rounded - exact).max() < 0.02 * jnp.abs(exact).max()
+
+
+@EVERY_MODEL
+def test_networks_are_pure(name):
+    module, variables, images = tiny(name, dropout=0.5)
+    before = jax.tree.map(np.array, variables)
+
+    @jax.jit
+    def train(variables, images, key):
+        return module.apply(
+            variables, images, jnp.arange(8), train=True, rngs={"dropout": key}, mutable=["batch_stats"]
+        )
+
+    first, second = (train(variables, images, jax.random.key(0)) for _ in range(2))
+    jax.tree.map(np.testing.assert_array_equal, first, second)
+    jax.tree.map(np.testing.assert_array_equal, variables, before)
+    assert (train(variables, images, jax.random.key(3))[0] != first[0]).any(), "dropout did nothing"
+    again = jax.jit(module.init)(jax.random.key(0), images[:1] + 1)
+    jax.tree.map(np.testing.assert_array_equal, again, before)
+    assert jnp.isfinite(first[0]).all()
+    assert jax.tree.structure(first[1]["batch_stats"]) == jax.tree.structure(variables["batch_stats"])
+
+
+def test_training_a_network_does_not_depend_on_devices():
+    """Whole-network check of axis_name, with dropout and groups of two devices; `test_layers` has every group size."""
+    with jax.enable_x64(True):
+        _, variables, _ = tiny("cnn")
+        variables = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), variables)
+        images = jax.random.normal(jax.random.key(1), (16, 8, 8, 3), jnp.float64)
+        labels = jnp.arange(16) % 10
+
+        def gradients(variables, images, labels, positions, axis_name):
+            module = tiny_module(axis_name)
+
+            def loss(params):
+                logits, updates = module.apply(
+                    variables | {"params": params},
+                    images,
+                    positions=positions,
+                    train=True,
+                    rngs={"dropout": jax.random.key(2)},
+                    mutable=["batch_stats"],
+                )
+                return optax.softmax_cross_entropy_with_integer_labels(logits, labels).sum(), updates
+
+            result = jax.grad(loss, has_aux=True)(variables["params"])
+            return (jax.lax.psum(result[0], axis_name), result[1]) if axis_name else result
+
+        shard, all_of_it = PartitionSpec("data"), PartitionSpec()
+        mapped = jax.shard_map(
+            functools.partial(gradients, axis_name="data"),
+            mesh=Mesh(np.array(jax.devices()[:8]), ("data",)),
+            in_specs=(all_of_it, shard, shard, shard),
+            out_specs=all_of_it,
+            check_vma=False,
+        )
+        ours = jax.jit(mapped)(variables, images, labels, jnp.arange(16))
+        expected = jax.jit(functools.partial(gradients, axis_name=None))(variables, images, labels, jnp.arange(16))
+        # Rounding of 1e-16, times sums of 1000 terms, times BatchNorm over few elements of small variance.
+        jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-10), ours, expected)
+
+
+def tiny_module(axis_name):
+    model = config.Model(name="cnn", width=1 / 8, dropout=0.5)
+    return models.build(model, config.Norm(group_size=4), 10, axis_name).clone(dtype=jnp.float64)
+
+
+def test_the_small_network_learns_handwritten_digits():
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images, labels = (digits.images[..., None] / 8 - 1).astype(np.float32), digits.target
+    order = np.random.default_rng(0).permutation(len(labels))
+    train, test = order[:1437], order[1437:]
+    module = models.build(config.Model(name="cnn"), config.Norm(), 10)
+    variables = module.init(jax.random.key(0), images[:1])
+    epochs, batch_size = 8, 64
+    steps = epochs * (len(train) // batch_size)
+    optimizer = optax.sgd(optax.cosine_decay_schedule(0.1, steps), 0.9, nesterov=True)
+
+    @jax.jit
+    def step(variables, opt_state, images, labels):
+        def loss(params):
+            logits, updates = module.apply(variables | {"params": params}, images, train=True, mutable=["batch_stats"])
+            return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), updates
+
+        gradients, statistics = jax.grad(loss, has_aux=True)(variables["params"])
+        updates, opt_state = optimizer.update(gradients, opt_state)
+        return {"params": optax.apply_updates(variables["params"], updates)} | statistics, opt_state
+
+    opt_state = optimizer.init(variables["params"])
+    rng = np.random.default_rng(1)
+    for _ in range(epochs):
+        shuffled = rng.permutation(train)
+        for i in range(0, len(train) - batch_size + 1, batch_size):
+            batch = shuffled[i : i + batch_size]
+            variables, opt_state = step(variables, opt_state, images[batch], labels[batch])
+    correct = jax.jit(module.apply)(variables, images[test]).argmax(axis=1) == labels[test]
+    assert correct.mean() > 0.98

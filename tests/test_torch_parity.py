@@ -1,0 +1,125 @@
+"""The networks compute what PyTorch computes: logits, gradients, running statistics and five SGD steps.
+
+`goldens/torch_goldens.npz` holds PyTorch's side, in float64 (`goldens/make_torch_goldens.py` makes it). The networks
+run here in float64 too, where a difference of rounding is far from any other.
+"""
+
+import functools
+import pathlib
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import traverse_util
+
+from jaxcnn import config, models
+
+GOLDENS = pathlib.Path(__file__).with_name("goldens")
+sys.path.insert(0, str(GOLDENS))
+import draw  # noqa: E402
+
+# float64 rounds at 1.1e-16. A sum of up to 10^4 terms, some 150 layers one after another and BatchNorm over as few as
+# 8 elements (which divides by small standard deviations) make that at most 1e-16 * 1e4 * 1e2 = 1e-10, five steps
+# through a non-linear network not much more. One operation in float32 anywhere (1.2e-7 / 2 of rounding) would show.
+TOLERANCE = 1e-9
+
+
+@functools.cache
+def goldens() -> dict[str, np.ndarray]:
+    with np.load(GOLDENS / "torch_goldens.npz") as file:
+        return dict(file)
+
+
+def build(case: str, dtype) -> tuple:
+    """The module of a case, its variables and its batch."""
+    fields, side = draw.CASES[case]
+    model = config.Model(width=draw.WIDTH, **fields)
+    module = models.build(model, config.Norm(), draw.CLASSES).clone(dtype=dtype)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32))
+    variables = {
+        collection: traverse_util.unflatten_dict(
+            {
+                path: jnp.asarray(draw.leaf(case, collection, path, shape.shape), dtype)
+                for path, shape in traverse_util.flatten_dict(tree, sep="/").items()
+            },
+            sep="/",
+        )
+        for collection, tree in shapes.items()
+    }
+    images, labels = draw.batch(case, side)
+    return module, variables, jnp.asarray(images, dtype), jnp.asarray(labels)
+
+
+def make_step(module, optimizer):
+    def loss_fn(params, batch_stats, images, labels):
+        logits, updates = module.apply(
+            {"params": params, "batch_stats": batch_stats}, images, train=True, mutable=["batch_stats"]
+        )
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+        return loss, (logits, updates.get("batch_stats", {}))
+
+    @jax.jit
+    def step(params, batch_stats, opt_state, images, labels):
+        (loss, (logits, batch_stats)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
+            params, batch_stats, images, labels
+        )
+        updates, opt_state = optimizer.update(gradients, opt_state, params)
+        return optax.apply_updates(params, updates), batch_stats, opt_state, loss, logits, gradients
+
+    return step
+
+
+def fingerprints(tree) -> np.ndarray:
+    flat = traverse_util.flatten_dict(tree, sep="/")
+    return np.array([draw.fingerprint(path, np.asarray(flat[path])) for path in sorted(flat)])
+
+
+def assert_fingerprints(ours: np.ndarray, theirs: np.ndarray, paths: list[str], message: str) -> None:
+    """Equal to TOLERANCE relative to each leaf's norm, or to the largest norm / 1e3 where a leaf is nearly 0."""
+    assert ours.shape == theirs.shape, message
+    if not theirs.size:
+        return
+    scale = np.maximum(theirs[:, 0], theirs[:, 0].max() * 1e-3)
+    errors = np.abs(ours - theirs).max(axis=1) / scale
+    worst = int(errors.argmax())
+    assert errors[worst] < TOLERANCE, f"{message} of {paths[worst]} differ by {errors[worst]:.1e} of their norm"
+
+
+@pytest.mark.parametrize("case", draw.CASES)
+def test_networks_compute_what_pytorch_computes(case):
+    theirs = {key.split("/")[1]: value for key, value in goldens().items() if key.startswith(case + "/")}
+    with jax.enable_x64(True):
+        module, variables, images, labels = build(case, jnp.float64)
+        params, batch_stats = variables["params"], variables.get("batch_stats", {})
+        param_paths = sorted(traverse_util.flatten_dict(params, sep="/"))
+        stats_paths = sorted(traverse_util.flatten_dict(batch_stats, sep="/"))
+
+        logits = jax.jit(module.apply)(variables, images)
+        assert logits.dtype == jnp.float64
+        np.testing.assert_allclose(logits, theirs["logits_eval"], rtol=TOLERANCE, atol=TOLERANCE)
+
+        optimizer = optax.chain(
+            optax.add_decayed_weights(draw.SGD["weight_decay"], mask=is_kernel),
+            optax.sgd(draw.SGD["learning_rate"], draw.SGD["momentum"], nesterov=True),
+        )
+        step = make_step(module, optimizer)
+        opt_state = optimizer.init(params)
+        losses = []
+        for i in range(draw.STEPS):
+            params, batch_stats, opt_state, loss, logits, gradients = step(
+                params, batch_stats, opt_state, images, labels
+            )
+            losses.append(float(loss))
+            if i == 0:
+                np.testing.assert_allclose(logits, theirs["logits_train"], rtol=TOLERANCE, atol=TOLERANCE)
+                assert_fingerprints(fingerprints(gradients), theirs["gradients"], param_paths, "gradients")
+        np.testing.assert_allclose(losses, theirs["losses"], rtol=TOLERANCE)
+        assert_fingerprints(fingerprints(params), theirs["params"], param_paths, "parameters after five steps")
+        assert_fingerprints(fingerprints(batch_stats), theirs["batch_stats"], stats_paths, "running statistics")
+
+
+def is_kernel(params):
+    return traverse_util.path_aware_map(lambda path, _: path[-1] == "kernel", params)
