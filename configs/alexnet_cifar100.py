@@ -2,8 +2,9 @@
 
     python -m jaxcnn.main --config=configs/alexnet_cifar100.py
 
-The seed paper gives no figure for this pair. Variants: `:paper` is the paper's batch size and learning rate, `:smoke` the same
-code path in seconds.
+The seed paper gives no figure for this pair.
+
+Variants: `:paper` is the paper's batch size and learning rate, `:smoke` the same code path in seconds.
 """
 
 from jaxcnn import recipes

@@ -2,8 +2,9 @@
 
     python -m jaxcnn.main --config=configs/resnet50_cifar100.py
 
-The seed paper reports 73.1 % test accuracy. Variants: `:paper` is the paper's batch size and learning rate, `:smoke` the same
-code path in seconds.
+The seed paper reports 73.1 % test accuracy.
+
+Variants: `:paper` is the paper's batch size and learning rate, `:smoke` the same code path in seconds.
 """
 
 from jaxcnn import recipes

@@ -6,11 +6,13 @@ one line; 3 the loss or gradient was not finite; 75 stopped by SIGTERM or SIGINT
 """
 
 import errno
+import logging
 import pathlib
 import sys
 from collections.abc import Callable
 from typing import Any
 
+import absl.logging
 from absl import app, flags
 from ml_collections import config_flags
 
@@ -38,10 +40,19 @@ def read_config(holder: Any) -> Config:
 
 def run(main: Callable[[], int]) -> None:
     """Parse the flags, call `main`, and exit with its code; a user's mistake ends in one line and exit code 2."""
+    remarks = logging.getLogger("jaxcnn")
+    remarks.setLevel(logging.INFO)
+    remarks.propagate = False
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("jaxcnn: %(message)s"))
+    remarks.addHandler(handler)
     app.run(lambda _: _guarded(main), flags_parser=_parse)
 
 
 def _guarded(main: Callable[[], int]) -> None:
+    # absl shows all that libraries tell; here that is left to --verbosity, but for jaxcnn's own remarks.
+    if flags.FLAGS["verbosity"].using_default_value:
+        absl.logging.set_verbosity(absl.logging.WARNING)
     try:
         code = main()
     except UserError as error:
@@ -53,6 +64,14 @@ def _guarded(main: Callable[[], int]) -> None:
         code = MISTAKE
         where = f"{error.filename}: " if error.filename else ""
         _complain(f"{where}{error.strerror}; free some space or mend the permissions, then run the same command")
+    except RuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        code = MISTAKE
+        _complain(
+            f"the device has not enough memory ({str(error).splitlines()[0][:200]}); lower config.global_batch_size, or "
+            "set config.optim.accumulate_steps (with config.norm.group_size)"
+        )
     sys.exit(code)
 
 

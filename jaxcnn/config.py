@@ -319,7 +319,7 @@ def check(config: Config) -> list[str]:
     need(config.run.steps > 0 or config.run.epochs > 0, "config.run.epochs (or config.run.steps) must be above 0")
     need(
         config.data.protocol == "full" or config.data.val_examples > 0,
-        "config.data.val_examples=0 leaves nothing to decide on; say config.data.protocol='full' to train without validation",
+        "config.data.val_examples=0 leaves nothing to decide on; config.data.protocol='full' trains without validation",
     )
     need(
         config.run.test_with == "last" or config.data.protocol == "holdout",

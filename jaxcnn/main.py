@@ -1,6 +1,14 @@
-"""Train, evaluate or use a network: `python -m jaxcnn.main --config=configs/vgg16_cifar10.py`."""
+"""Train, evaluate or use a network.
+
+    python -m jaxcnn.main --config=configs/vgg16_cifar10.py [--config.<key>=<value>] [--workdir=<folder>]
+    python -m jaxcnn.main --mode=eval --workdir=<folder>
+    python -m jaxcnn.main --mode=predict --workdir=<folder> --images=<file or folder>,…
+
+Exit codes: 0 done; 2 a mistake, told in one line; 3 the loss was not finite; 75 stopped by a signal, resumable.
+"""
 
 import datetime
+import json
 import pathlib
 import sys
 import time
@@ -11,18 +19,27 @@ from jaxcnn import command
 from jaxcnn.config import UserError
 
 STARTED = time.time()
-CONFIG = command.define_config("The run: a file of configs/, with :variant if wanted.")
+CONFIG = command.define_config("The run: a file of configs/, with :variant if wanted (mode train).")
 WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder of the run; one with checkpoints is resumed. Default: runs/<new>."
+    "workdir", None, "Folder of the run. Train: one with checkpoints is resumed; default: a new one in runs/."
 )
 MODE = flags.DEFINE_enum("mode", "train", ["train", "eval", "predict"], "What to do.")
+CHECKPOINT = flags.DEFINE_string("checkpoint", "last", "eval, predict: last, best (on validation) or a step.")
+WEIGHTS = flags.DEFINE_enum(
+    "weights", "", ["", "last", "ema"], "eval, predict: of the step, or their moving average; default: that if kept."
+)
+DEVICES = flags.DEFINE_integer("devices", 0, "eval, predict: how many local devices to use; 0: all.", lower_bound=0)
+SPLIT = flags.DEFINE_enum("split", "test", ["train", "val", "test"], "eval: which split.")
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 0, "eval: examples at a time; 0: as in training.", lower_bound=0)
+DATA_DIR = flags.DEFINE_string("data_dir", "", "eval: where TFDS sets are, if not where the run had them.")
+IMAGES = flags.DEFINE_list("images", [], "predict: image files and folders.")
+ON_ERROR = flags.DEFINE_enum("on_error", "raise", ["raise", "skip"], "predict: what to do with an unreadable image.")
+JSON = flags.DEFINE_string("json", "", "eval, predict: also write the results to this file; '-': standard output only.")
 
 
 def main() -> int:
     """Do what the flags say; return the exit code."""
-    if MODE.value == "train":
-        return _train()
-    raise UserError(f"--mode={MODE.value} is not there yet")
+    return {"train": _train, "eval": _evaluate, "predict": _predict}[MODE.value]()
 
 
 def _train() -> int:
@@ -31,19 +48,72 @@ def _train() -> int:
     from jaxcnn.train.signals import INTERRUPTED, Interrupted
 
     try:
-        train(config, _workdir(), command=[pathlib.Path(sys.argv[0]).name, *sys.argv[1:]], started=STARTED)
+        train(config, _new_workdir(), command=[pathlib.Path(sys.argv[0]).name, *sys.argv[1:]], started=STARTED)
     except Interrupted as error:
         print(f"jaxcnn: {error}", file=sys.stderr)
         return INTERRUPTED
     return 0
 
 
-def _workdir() -> pathlib.Path:
+def _evaluate() -> int:
+    folder = _existing_workdir()
+    from jaxcnn.train import assess, trained
+
+    network, remarks = trained.load(folder, CHECKPOINT.value, WEIGHTS.value, DEVICES.value)
+    _say(*remarks)
+    figures = assess.assess(network, folder, SPLIT.value, DATA_DIR.value, BATCH_SIZE.value)
+    if not _write_json(figures):
+        print(*assess.describe(figures), sep="\n")
+        stem = f"eval-{figures['split']}-{figures['step']}"
+        print(f"{folder}/{stem}.json, {stem}.png (confusion matrix)")
+    return 0
+
+
+def _predict() -> int:
+    folder = _existing_workdir()
+    if not IMAGES.value:
+        raise UserError("--mode=predict needs --images=<file or folder>,…")
+    from jaxcnn.train import predict, trained
+
+    paths = predict.find_images(IMAGES.value)
+    network, remarks = trained.load(folder, CHECKPOINT.value, WEIGHTS.value, DEVICES.value)
+    _say(*remarks)
+    results = predict.predict(network, paths, skip_unreadable=ON_ERROR.value == "skip")
+    if not _write_json(results):
+        for result in results:
+            if "error" in result:
+                print(f"{result['file']}: unreadable: {result['error']}")
+            else:
+                top = ", ".join(f"{t['label']} {100 * t['probability']:.1f}%" for t in result["top"][:3])
+                print(f"{result['file']}: {top}")
+    return 0
+
+
+def _new_workdir() -> pathlib.Path:
     """The workdir asked for, or a new one named after the config and the time."""
     if WORKDIR.value:
         return pathlib.Path(WORKDIR.value)
-    file = command.config_name(flags.FLAGS)
-    return pathlib.Path("runs") / f"{file}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+    return pathlib.Path("runs") / f"{command.config_name(flags.FLAGS)}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+
+
+def _existing_workdir() -> pathlib.Path:
+    if not WORKDIR.value:
+        raise UserError(f"--mode={MODE.value} needs --workdir=<folder of a run>")
+    return pathlib.Path(WORKDIR.value)
+
+
+def _write_json(value: object) -> bool:
+    """Write the results where --json says; return whether that was standard output, which then has nothing else."""
+    if JSON.value == "-":
+        print(json.dumps(value, indent=2))
+    elif JSON.value:
+        pathlib.Path(JSON.value).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    return JSON.value == "-"
+
+
+def _say(*lines: str) -> None:
+    for line in lines:
+        print(f"jaxcnn: {line}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ def cache_folder() -> pathlib.Path:
 
 def enable_compile_cache() -> None:
     """Keep compiled programs in the user's cache folder, unless JAX_COMPILATION_CACHE_DIR chose another place."""
-    if not jax.config.jax_compilation_cache_dir:
+    if not jax.config.values["jax_compilation_cache_dir"]:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
 
 

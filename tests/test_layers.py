@@ -238,6 +238,12 @@ def test_weights_start_as_he_normal_and_biases_at_zero(module):
     np.testing.assert_array_equal(params["bias"], 0)
 
 
+def test_he_normal_has_the_values_of_the_library():
+    key, shape = jax.random.key(0), (3, 3, 16, 32)
+    # The same draw, scaled by a constant that may be rounded another way: 2 ulp.
+    np.testing.assert_allclose(layers.he_normal(key, shape), jax.nn.initializers.he_normal()(key, shape), rtol=2.4e-7)
+
+
 def test_classifier_computes_in_float32_and_starts_small():
     x = jnp.ones((2, 1000), jnp.bfloat16)
     logits, variables = layers.Classifier(100).init_with_output(jax.random.key(0), x)

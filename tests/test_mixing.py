@@ -9,6 +9,7 @@ from jaxcnn.config import Augment
 from jaxcnn.data import augment, mixing
 from jaxcnn.data.batch import Batch
 from jaxcnn.data.order import storage_positions
+from jaxcnn.mesh import make_mesh
 
 MEAN, STD = jnp.array([0.4, 0.5, 0.6]), jnp.array([0.2, 0.25, 0.3])
 BATCH = 32
@@ -33,10 +34,9 @@ def storage_order(devices, microbatches):
 
 def augment_sharded(config, batch, key, devices, microbatches):
     order = storage_order(devices, microbatches)
-    mesh = jax.make_mesh((devices,), ("data",), devices=jax.devices()[:devices])
     function = jax.shard_map(
         lambda batch, key: augment.augment(config, batch, key, MEAN, STD, axis_name="data", microbatches=microbatches),
-        mesh=mesh,
+        mesh=make_mesh(devices),
         in_specs=(jax.P("data"), jax.P()),
         out_specs=jax.P("data"),
         check_vma=False,
@@ -50,31 +50,32 @@ def augment_sharded(config, batch, key, devices, microbatches):
 @pytest.mark.parametrize("microbatches", [1, 2, 4])
 def test_the_partner_is_one_position_before_on_any_device_and_microbatch(devices, microbatches):
     order = storage_order(devices, microbatches)
-    mesh = jax.make_mesh((devices,), ("data",), devices=jax.devices()[:devices])
     function = jax.shard_map(
         lambda position: mixing.partners(position, "data", microbatches),
-        mesh=mesh, in_specs=jax.P("data"), out_specs=jax.P("data"), check_vma=False,
+        mesh=make_mesh(devices), in_specs=jax.P("data"), out_specs=jax.P("data"), check_vma=False,
     )  # fmt: skip
     np.testing.assert_array_equal(jax.jit(function)(jnp.asarray(order)), (order - 1) % BATCH)
     if devices == 1:
         np.testing.assert_array_equal(mixing.partners(jnp.asarray(order), None, microbatches), (order - 1) % BATCH)
 
 
-CONFIGS = {
-    "mixup": Augment(mixup=0.2),
-    "everything": Augment(
-        crop="zero", flip=True, cutout=3, mixup=0.4, cutmix=1.0, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1,
-        policy="randaugment", policy_layers=1,
-    ),
-}  # fmt: skip
+MIXUP = Augment(mixup=0.2)
+EVERYTHING = Augment(
+    crop="zero", flip=True, cutout=3, mixup=0.4, cutmix=1.0, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1,
+    policy="randaugment", policy_layers=1,
+)  # fmt: skip
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_devices_and_microbatches_never_change_a_bit(name):
+@pytest.mark.parametrize(
+    ("config", "cases"),
+    [(MIXUP, ((1, 1), (2, 1), (4, 1), (8, 1), (1, 4), (2, 2), (4, 2), (8, 4))), (EVERYTHING, ((1, 2), (2, 4), (8, 1)))],
+    ids=["mixup", "everything"],
+)
+def test_devices_and_microbatches_never_change_a_bit(config, cases):
     batch, key = global_batch(), jax.random.key(5)
-    whole = jitted(CONFIGS[name], batch, key, MEAN, STD)
-    for devices, microbatches in ((1, 1), (2, 1), (4, 1), (8, 1), (1, 4), (2, 2), (4, 4), (8, 4)):
-        sharded = augment_sharded(CONFIGS[name], batch, key, devices, microbatches)
+    whole = jitted(config, batch, key, MEAN, STD)
+    for devices, microbatches in cases:
+        sharded = augment_sharded(config, batch, key, devices, microbatches)
         jax.tree.map(np.testing.assert_array_equal, sharded, whole)
 
 
@@ -89,6 +90,15 @@ def test_mixup_blends_image_and_label_by_one_share():
     # Normalised values are below 4: three roundings of a sum below 8.
     np.testing.assert_allclose(mixed.image, expected, atol=3 * 8 * 2**-24)
     assert len(np.unique(mixed.weight)) == BATCH
+
+
+@pytest.mark.parametrize("alpha", [0.01, 0.2, 1.0, 50.0])
+def test_quantiles_are_symmetric_and_inside_the_unit_interval(alpha):
+    quantiles = mixing.beta_quantiles(alpha)
+    assert (quantiles >= 0).all() and (quantiles <= 1).all() and (np.diff(quantiles) >= 0).all()
+    np.testing.assert_allclose(quantiles, 1 - quantiles[::-1], atol=2**-22)
+    if alpha == 1:  # the uniform distribution
+        np.testing.assert_allclose(quantiles, (np.arange(4096) + 0.5) / 4096, atol=2**-22)
 
 
 @pytest.mark.parametrize("alpha", [0.2, 1.0, 3.0])
@@ -109,7 +119,7 @@ def test_cutmix_pastes_one_box_of_the_partner_and_weighs_its_exact_area():
     np.testing.assert_array_equal(mixed.other_label, np.roll(batch.label, 1))
     own, pasted = (mixed.image == plain).all(-1), (mixed.image == partner).all(-1)
     assert (own ^ pasted).all()  # exact pixels of one or the other
-    np.testing.assert_array_equal(mixed.weight, np.float32(own.sum(axis=(1, 2)) / np.float32(8 * 6)))
+    np.testing.assert_allclose(mixed.weight, own.mean(axis=(1, 2)), rtol=2**-23)
     for box in pasted:
         rows, columns = box.any(axis=1), box.any(axis=0)
         np.testing.assert_array_equal(box, rows[:, None] & columns)
@@ -121,7 +131,7 @@ def test_cutmix_pastes_one_box_of_the_partner_and_weighs_its_exact_area():
 def test_cutmix_boxes_have_their_centre_anywhere_and_their_area_from_the_beta_distribution():
     draw = jax.jit(jax.vmap(lambda key: mixing.cutmix_shares(key, 1.0, 40, 20)))
     kept, weight = map(np.asarray, draw(keys(3000)))
-    np.testing.assert_array_equal(weight, np.float32(kept.sum(axis=(1, 2)) / np.float32(800)))
+    np.testing.assert_allclose(weight, kept.mean(axis=(1, 2)), rtol=2**-23)
     # What a box of side shares s covers along one axis, its centre uniform, is s (1 - s / 4) on average. The two axes
     # are independent given s = sqrt(u), u uniform: E[u (1 - sqrt(u) / 4)^2] = 1/2 - 1/5 + 1/48. Whole pixels make each
     # side of the box up to one pixel shorter, on average half of one: 0.5 / 40 + 0.5 / 20 of its mean side, 2/3.

@@ -16,7 +16,9 @@ def sequence(seed, length, batch_size, examples):
     return np.concatenate(batches)[:length]
 
 
-@pytest.mark.parametrize(("examples", "batch_size"), [(1, 1), (2, 2), (3, 2), (7, 3), (64, 64), (1437, 100), (50000, 4096)])
+@pytest.mark.parametrize(
+    ("examples", "batch_size"), [(1, 1), (2, 2), (3, 2), (7, 3), (64, 64), (1437, 100), (50000, 4096)]
+)
 def test_every_epoch_shows_each_example_once_though_batches_reach_over_its_end(examples, batch_size):
     seen = sequence(5, 3 * examples, batch_size, examples).reshape(3, examples)
     for epoch in seen:

@@ -136,10 +136,12 @@ def open_npz(argument: str, data: config.Data) -> Source:
         raise UserError("config.data.source='npz:' needs a path: npz:<path>")
     try:
         archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError("it holds a single array")
         found = list(archive.files)
     except FileNotFoundError:
         raise UserError(f"config.data.source='npz:{argument}': there is no such file") from None
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"config.data.source='npz:{argument}' is not an .npz file: {error}") from None
 
     def load(key: str) -> np.ndarray:

@@ -90,9 +90,7 @@ def normalize(image: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
     Returns:
       float32, of the image's shape.
     """
-    scaled = image.astype(jnp.float32)
-    if jnp.issubdtype(image.dtype, jnp.integer):
-        scaled = scaled / 255
+    scaled = image_ops.unit_interval(image, 255) if image.dtype == jnp.uint8 else image.astype(jnp.float32)
     return (scaled - mean) / jnp.where(std > 0, std, 1)
 
 
@@ -115,13 +113,9 @@ def _augment_one(
     elif config.policy == "trivialaugment":
         image = policy.trivialaugment(image, jax.random.fold_in(key, Draw.POLICY))
     if config.brightness or config.contrast or config.saturation or config.hue:
+        color_key = jax.random.fold_in(key, Draw.COLOR)
         image = image_ops.color_jitter(
-            image.astype(jnp.float32) / 255,
-            jax.random.fold_in(key, Draw.COLOR),
-            config.brightness,
-            config.contrast,
-            config.saturation,
-            config.hue,
+            image, color_key, config.brightness, config.contrast, config.saturation, config.hue
         )
     image = normalize(image, mean, std)
     if config.cutout:

@@ -1,9 +1,8 @@
 """What passes from data to mathematics: a batch of examples, and a split that can be read at any index."""
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import flax.struct
-import jax
 import numpy as np
 
 
@@ -18,13 +17,15 @@ class Batch:
       position: int32 [B], in the global batch, whatever place the example has in memory. All randomness of an
         example is keyed by it, so neither devices nor microbatches nor hosts change what happens to an example.
       mask: bool [B], False for padding.
+
+    The fields are arrays of JAX or NumPy, tracers, or the shapes that a step is compiled for.
     """
 
-    image: jax.Array
-    label: jax.Array
-    index: jax.Array
-    position: jax.Array
-    mask: jax.Array
+    image: Any
+    label: Any
+    index: Any
+    position: Any
+    mask: Any
 
 
 class Split(Protocol):

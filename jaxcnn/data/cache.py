@@ -108,7 +108,7 @@ def _write_images(file: BinaryIO, shape: tuple[int, ...], chunks: Iterable[np.nd
     checksum = 0
     for chunk in chunks:
         chunk = np.ascontiguousarray(chunk)
-        checksum = zlib.crc32(chunk, checksum)
+        checksum = zlib.crc32(chunk.data, checksum)
         file.write(chunk.data)
     file.write(checksum.to_bytes(4, "little"))
 

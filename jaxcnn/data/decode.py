@@ -6,7 +6,7 @@ import io
 import numpy as np
 from PIL import Image, ImageOps
 
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP")  # MPO: the JPEG that many cameras write
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 _TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 Image.init()  # registers all formats now: doing so lazily is not safe in threads
 
@@ -63,8 +63,8 @@ def stored_size(encoded: bytes) -> tuple[int, int]:
 def resize(pixels: np.ndarray, size: int) -> np.ndarray:
     """The centre square of uint8 pixels [H, W, C] (C = 1 or 3), resized to [size, size, C].
 
-    Bilinear with antialiasing. The square has the shorter side: the same picture as resizing the shorter side to
-    `size` and cropping the centre, without ever making the parts that are cropped away.
+    Bilinear with antialiasing; the same as resizing the shorter side to `size` and cropping the centre, except that the
+    parts to be cropped away are never made.
     """
     channels = pixels.shape[-1]
     image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)

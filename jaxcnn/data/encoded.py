@@ -5,11 +5,11 @@ behave alike.
 """
 
 import dataclasses
+import logging
 from collections.abc import Callable
 
 import numpy as np
 import PIL
-from absl import logging
 
 from jaxcnn import config
 from jaxcnn.config import UserError
@@ -17,6 +17,9 @@ from jaxcnn.data import cache
 from jaxcnn.data.decode import Unreadable, decode, stored_size
 from jaxcnn.data.examples import Examples, map_in_threads, read_in_order
 
+logger = logging.getLogger(__name__)
+
+_Read = Callable[[np.ndarray], np.ndarray]
 _SCAN_CHUNK = 256
 _NAMED = 3  # left-out images that a note names
 
@@ -66,23 +69,24 @@ def open_encoded(encoded: Encoded, data: config.Data) -> Examples:
     height, width = _common_size(encoded, data, kept, sizes)
     shape = (height, width, encoded.channels)
 
-    def read(indices: np.ndarray) -> np.ndarray:
+    def decoded(indices: np.ndarray) -> np.ndarray:
         images = np.empty((len(indices), *shape), np.uint8)
         for place, index in enumerate(kept[indices]):
             images[place] = _decoded(encoded, int(index), data.image_size, shape)
         return images
 
+    read: _Read = decoded
     labels = encoded.labels[kept]
     if data.loader != "stream" and len(kept) * int(np.prod(shape)) <= data.resident_gib * 2**30:
-        read, note = _through_cache(encoded, data, kept, shape, read)
+        read, note = _through_cache(encoded, data, kept, shape, decoded)
         if note:
             notes.append(note)
     return Examples(labels, shape, read, tuple(notes))
 
 
 def _through_cache(
-    encoded: Encoded, data: config.Data, kept: np.ndarray, shape: tuple[int, int, int], read: Callable
-) -> tuple[Callable[[np.ndarray], np.ndarray], str]:
+    encoded: Encoded, data: config.Data, kept: np.ndarray, shape: tuple[int, int, int], read: _Read
+) -> tuple[_Read, str]:
     """Reading from the cache of decoded pixels, which is made if need be, or `read` itself and why not."""
     # Pillow's version is in the key, since another JPEG decoder may round otherwise.
     key = cache.fingerprint(
@@ -90,7 +94,7 @@ def _through_cache(
     )
 
     def decode_all():
-        logging.info("decoding the %d images of %s once, into %s", len(kept), encoded.title, cache.cache_dir())
+        logger.info("decoding the %d images of %s once, into %s", len(kept), encoded.title, cache.cache_dir())
         return read_in_order(read, len(kept), shape, data.workers)
 
     images, trouble = cache.cached_images(cache.cache_dir() / f"pixels-{key}.npy", (len(kept), *shape), decode_all)
@@ -154,14 +158,14 @@ def _scan(encoded: Encoded, pixels: bool, workers: int) -> tuple[np.ndarray, dic
                     decode(data, 0, encoded.channels)
                 found.append((*stored_size(data), ""))
             except (Unreadable, OSError) as error:
-                if isinstance(error, OSError):
+                if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
                     passing_trouble.append(error)
                 found.append((0, 0, str(getattr(error, "strerror", None) or error)))
         return found
 
     def look_at_all() -> dict[str, np.ndarray]:
         count = len(encoded.labels)
-        logging.info("checking the %d images of %s", count, encoded.title)
+        logger.info("checking the %d images of %s", count, encoded.title)
         chunks = [np.arange(start, min(start + _SCAN_CHUNK, count)) for start in range(0, count, _SCAN_CHUNK)]
         found = [row for rows in map_in_threads(look, chunks, workers) for row in rows]
         return {

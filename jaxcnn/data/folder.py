@@ -73,15 +73,23 @@ def _split_folders(root: Path, title: str) -> dict[str, Path]:
 
 
 def _sub_folders(folder: Path) -> list[str]:
-    with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    except OSError as error:
+        _cannot_list(error)
+        raise
+
+
+def _cannot_list(error: OSError) -> None:
+    raise UserError(f"cannot list folder {error.filename}: {error.strerror}") from None
 
 
 def _list_images(root: Path, names: list[str], title: str) -> Encoded:
     paths: list[str] = []  # relative to root
     labels: list[int] = []
     for label, name in enumerate(names):
-        for folder, folders, files in os.walk(root / name):
+        for folder, folders, files in os.walk(root / name, onerror=_cannot_list):
             folders[:] = [each for each in folders if not each.startswith(".")]
             for file in files:
                 if file.lower().endswith(EXTENSIONS) and not file.startswith("."):
@@ -94,9 +102,7 @@ def _list_images(root: Path, names: list[str], title: str) -> Encoded:
         return (root / paths[index]).read_bytes()
 
     def fingerprint() -> str:
-        stats = (os.stat(root / path) for path in paths)
-        states = ((path, stat.st_size, stat.st_mtime_ns) for path, stat in zip(paths, stats, strict=True))
-        return cache.fingerprint([str(root.resolve()), *states])
+        return cache.fingerprint([str(root.resolve()), *((path, *_state(root / path)) for path in paths)])
 
     return Encoded(
         title=title,
@@ -107,3 +113,12 @@ def _list_images(root: Path, names: list[str], title: str) -> Encoded:
         load=load,
         fingerprint=fingerprint,
     )
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """Size and time of change, by which another content is known."""
+    try:
+        stat = path.stat()
+    except OSError:  # a link to nowhere: reading it will say so
+        return -1, -1
+    return stat.st_size, stat.st_mtime_ns

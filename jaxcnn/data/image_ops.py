@@ -1,14 +1,18 @@
 """Operations on one image, pure JAX: what the augmentations of a batch are made of.
 
-Randomness comes in as a key of the operation's own. Shapes are static, so everything can be jitted and vmapped; where a
-number steers every pixel of an image (a mean, a blend factor), it is made of integers, so that no order of summation
-and no fused multiply-add can change a pixel when the same example is computed in another batch or on another device.
+Randomness comes in as a key of the operation's own. Shapes are static, so everything can be jitted and vmapped. Pixels,
+factors and coordinates are integers: no order of summation and no fused multiply-add can then change a bit when the
+same example is computed in a batch of another size, on another number of devices, or in another program.
 """
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-FIXED_POINT_BITS = 16  # fraction bits of coordinates and blend factors, as in Pillow
+COORDINATE_BITS = 16  # fraction bits of a place in an image, as in Pillow
+FACTOR_BITS = 12  # fraction bits of a blend factor
+FINE = 64  # steps per pixel value in colour jitter
+LARGEST_FACTOR = 31.0  # of colour jitter; 31 * 2^FACTOR_BITS * 255 * FINE is just within int32
 
 
 def random_crop(image: jax.Array, key: jax.Array, padding: int, mode: str) -> jax.Array:
@@ -71,73 +75,92 @@ def color_jitter(
     idea: Howard, "Some Improvements on Deep Convolutional Neural Network Based Image Classification" (2013).
 
     Args:
-      image: float32 [H, W, C] in [0, 1]; with C other than 3, saturation and hue do nothing.
+      image: uint8 [H, W, C]; with C other than 3, saturation and hue do nothing.
       key: of this operation; each of the four folds its own constant into it.
+
+    Returns:
+      float32 [H, W, C] in [0, 1].
     """
-    for number, (extent, adjust) in enumerate(
-        ((brightness, adjust_brightness), (contrast, adjust_contrast), (saturation, adjust_saturation))
-    ):
+    fine = image.astype(jnp.int32) * FINE
+    extents = ((brightness, adjust_brightness), (contrast, adjust_contrast), (saturation, adjust_saturation))
+    for number, (extent, adjust) in enumerate(extents):
         if extent > 0:
-            factor = jax.random.uniform(jax.random.fold_in(key, number), minval=max(0.0, 1 - extent), maxval=1 + extent)
-            image = adjust(image, factor)
+            low, high = max(0.0, 1 - extent), min(1 + extent, LARGEST_FACTOR)
+            fine = adjust(fine, _draw_fixed(jax.random.fold_in(key, number), low, high))
     if hue > 0:
-        image = adjust_hue(image, jax.random.uniform(jax.random.fold_in(key, 3), minval=-hue, maxval=hue))
-    return image
+        fine = adjust_hue(fine, _draw_fixed(jax.random.fold_in(key, 3), -6 * hue, 6 * hue))
+    return unit_interval(fine, 255 * FINE)
 
 
-def adjust_brightness(image: jax.Array, factor: jax.Array | float) -> jax.Array:
-    """Blend an image in [0, 1] with black; factor 1 changes nothing, 0 is black."""
-    return jnp.clip(image * factor, 0, 1)
+def adjust_brightness(fine: jax.Array, factor: jax.Array) -> jax.Array:
+    """Blend an image with black.
+
+    This and the next two take an image int32 [H, W, C] in 0..255 * FINE and a factor int32 in units of 2^-FACTOR_BITS:
+    1 changes nothing, 0 gives the other image, more than 1 goes beyond the given one.
+    """
+    return blend(fine, jnp.int32(0), factor, 255 * FINE)
 
 
-def adjust_contrast(image: jax.Array, factor: jax.Array | float) -> jax.Array:
-    """Blend an image in [0, 1] with the mean of its luminance; factor 1 changes nothing, 0 is plain grey."""
-    pixels = image.shape[0] * image.shape[1]
-    # The mean over integers, as many bits as an int32 sum has room for, is the same in every order of summation.
-    scale = 2.0 ** min(16, 30 - (pixels - 1).bit_length())
-    luminance = _luminance(image) if image.shape[-1] == 3 else jnp.mean(image, -1)
-    total = jnp.sum(jnp.round(luminance * scale).astype(jnp.int32))
-    return _blend(image, total / (pixels * scale), factor)
+def adjust_contrast(fine: jax.Array, factor: jax.Array) -> jax.Array:
+    """Blend an image with the mean of its luminance."""
+    pixels = fine.shape[0] * fine.shape[1]
+    spare = max(0, (255 * FINE * pixels).bit_length() - 31)  # bits that a sum in int32 has no room for
+    mean = (jnp.sum(luminance(fine) >> spare) // pixels) << spare
+    return blend(fine, mean, factor, 255 * FINE)
 
 
-def adjust_saturation(image: jax.Array, factor: jax.Array | float) -> jax.Array:
-    """Blend an RGB image in [0, 1] with its luminance; factor 1 changes nothing, 0 is the grey image."""
-    return _blend(image, _luminance(image)[..., None], factor) if image.shape[-1] == 3 else image
+def adjust_saturation(fine: jax.Array, factor: jax.Array) -> jax.Array:
+    """Blend an RGB image with its luminance; others stay as they are."""
+    return blend(fine, luminance(fine), factor, 255 * FINE) if fine.shape[-1] == 3 else fine
 
 
-def adjust_hue(image: jax.Array, turns: jax.Array | float) -> jax.Array:
-    """Rotate the hue of an RGB image in [0, 1] on the colour circle of HSV, by `turns` of a whole turn."""
-    if image.shape[-1] != 3:
-        return image
-    red, green, blue = image[..., 0], image[..., 1], image[..., 2]
-    value = jnp.max(image, axis=-1)
-    chroma = value - jnp.min(image, axis=-1)
-    divisor = jnp.where(chroma > 0, chroma, 1)
-    sector = jnp.where(
-        value == red,
-        (green - blue) / divisor,
-        jnp.where(value == green, 2 + (blue - red) / divisor, 4 + (red - green) / divisor),
-    )
-    sector = sector + 6 * turns
-    # Each channel is the value less the chroma, by a trapezoid of the hue; red, green and blue sit a third apart.
-    distance = jnp.mod(jnp.array([5.0, 3.0, 1.0]) + sector[..., None], 6)
-    return jnp.clip(value[..., None] - chroma[..., None] * jnp.clip(jnp.minimum(distance, 4 - distance), 0, 1), 0, 1)
+def adjust_hue(fine: jax.Array, shift: jax.Array) -> jax.Array:
+    """Rotate the hue of an RGB image on the colour circle of HSV; others stay as they are.
+
+    Args:
+      fine: int32 [H, W, C] in 0..255 * FINE.
+      shift: int32, sixths of a turn in units of 2^-FACTOR_BITS.
+    """
+    if fine.shape[-1] != 3:
+        return fine
+    red, green, blue = fine[..., 0], fine[..., 1], fine[..., 2]
+    value = jnp.max(fine, axis=-1)
+    chroma = value - jnp.min(fine, axis=-1)
+    one = 1 << FACTOR_BITS
+    difference = jnp.where(value == red, green - blue, jnp.where(value == green, blue - red, red - green))
+    origin = jnp.where(value == red, 0, jnp.where(value == green, 2 * one, 4 * one))
+    hue = origin + (difference << FACTOR_BITS) // jnp.maximum(chroma, 1) + shift
+    # Each channel is the value less the chroma by a trapezoid of the hue; red, green and blue lie two sixths apart.
+    distance = (hue[..., None] + jnp.array([5 * one, 3 * one, one])) % (6 * one)
+    trapezoid = jnp.clip(jnp.minimum(distance, 4 * one - distance), 0, one)
+    return value[..., None] - (chroma[..., None] * trapezoid >> FACTOR_BITS)
+
+
+def unit_interval(image: jax.Array, highest: int) -> jax.Array:
+    """Integers in 0..highest as float32 in [0, 1]."""
+    # The bound makes no difference to the value. It stands between the product and whatever sum comes next, so that no
+    # compiler makes a fused multiply-add of the two in one program and not in another.
+    return jnp.minimum(image.astype(jnp.float32) * np.float32(1 / highest), 1)
+
+
+def blend(image: jax.Array, other: jax.Array, factor: jax.Array, highest: int) -> jax.Array:
+    """`other + factor * (image - other)` in 0..highest, rounded down; `factor` is in units of 2^-FACTOR_BITS."""
+    return jnp.clip(((other << FACTOR_BITS) + factor * (image - other)) >> FACTOR_BITS, 0, highest)
 
 
 def affine_nearest(image: jax.Array, matrix: jax.Array) -> jax.Array:
     """Sample an image at affinely mapped places, the nearest pixel each; 0 outside, as torchvision and Pillow fill.
 
     Args:
-      image: [H, W, C].
-      matrix: float32 [2, 3]; (x, y, 1) of a pixel's centre in the output -> (x, y) in the input, in pixels from the
-        top left corner. Rounded to 16 fraction bits, as in Pillow, so that sampling is integer arithmetic.
+      image: [H, W, C], sides below 2^15.
+      matrix: int32 [2, 3] in units of 2^-COORDINATE_BITS; (x, y, 1) of a place in the output -> (x, y) in the input, in
+        pixels from the top left corner, so that the centre of the first pixel is (1/2, 1/2).
     """
     height, width, _ = image.shape
-    fixed = jnp.round(matrix * (1 << FIXED_POINT_BITS)).astype(jnp.int32)
-    start = fixed[:, 2] + ((fixed[:, 0] + fixed[:, 1]) >> 1)  # at the centre of pixel (0, 0)
+    start = matrix[:, 2] + ((matrix[:, 0] + matrix[:, 1]) >> 1)  # of the first pixel's centre
     x, y = jnp.arange(width), jnp.arange(height)[:, None]
-    column = (start[0] + fixed[0, 0] * x + fixed[0, 1] * y) >> FIXED_POINT_BITS
-    row = (start[1] + fixed[1, 0] * x + fixed[1, 1] * y) >> FIXED_POINT_BITS
+    column = (start[0] + matrix[0, 0] * x + matrix[0, 1] * y) >> COORDINATE_BITS
+    row = (start[1] + matrix[1, 0] * x + matrix[1, 1] * y) >> COORDINATE_BITS
     inside = _within(row, height) & _within(column, width)
     sampled = image[jnp.clip(row, 0, height - 1), jnp.clip(column, 0, width - 1)]
     return jnp.where(inside[..., None], sampled, jnp.zeros((), image.dtype))
@@ -160,30 +183,34 @@ def equalize_table(image: jax.Array) -> jax.Array:
     return jnp.where(step > 0, jnp.clip((below + step // 2) // jnp.maximum(step, 1), 0, 255), jnp.arange(256))
 
 
-def luminance_uint8(image: jax.Array) -> jax.Array:
-    """Luminance of int32 [H, W, C] in 0..255 with one channel: ITU-R 601 in 16-bit integers, as in Pillow."""
-    if image.shape[-1] != 3:
-        return jnp.mean(image, axis=-1, keepdims=True, dtype=jnp.float32).astype(jnp.int32)
-    weights = jnp.array([19595, 38470, 7471], jnp.int32)
-    return (jnp.sum(image * weights, axis=-1, keepdims=True) + (1 << 15)) >> 16
+def luminance(image: jax.Array) -> jax.Array:
+    """Luminance int32 [H, W, 1] of int32 [H, W, C] below 2^15, by ITU-R 601-2; the mean where C is not 3.
+
+    The weights are those of Pillow, in 16-bit integers: 0.299, 0.587, 0.114.
+    """
+    channels = image.shape[-1]
+    if channels != 3:
+        return jnp.sum(image, axis=-1, keepdims=True) // channels
+    return (jnp.sum(image * jnp.array([19595, 38470, 7471]), axis=-1, keepdims=True) + (1 << 15)) >> 16
 
 
-def smooth_uint8(image: jax.Array) -> jax.Array:
+def smooth(image: jax.Array) -> jax.Array:
     """Int32 [H, W, C] in 0..255 filtered by (1 1 1 / 1 5 1 / 1 1 1) / 13, border pixels kept, as in Pillow."""
     height, width, _ = image.shape
     if min(height, width) < 3:
         return image
     rows = image[:-2] + image[1:-1] + image[2:]
     box = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]
-    return image.at[1:-1, 1:-1].set((box + 4 * image[1:-1, 1:-1] + 6) // 13)
+    filtered = jnp.pad((box + 4 * image[1:-1, 1:-1] + 6) // 13, ((1, 1), (1, 1), (0, 0)))
+    rows, columns = jnp.arange(height)[:, None, None], jnp.arange(width)[:, None]
+    inner = (rows > 0) & (rows < height - 1) & (columns > 0) & (columns < width - 1)
+    return jnp.where(inner, filtered, image)
 
 
-def _luminance(image: jax.Array) -> jax.Array:
-    return 0.2989 * image[..., 0] + 0.587 * image[..., 1] + 0.114 * image[..., 2]
-
-
-def _blend(image: jax.Array, other: jax.Array, factor: jax.Array | float) -> jax.Array:
-    return jnp.clip(factor * image + (1 - factor) * other, 0, 1)
+def _draw_fixed(key: jax.Array, low: float, high: float) -> jax.Array:
+    """Uniform in [low, high], in units of 2^-FACTOR_BITS: an integer draw, equal in every program."""
+    one = 1 << FACTOR_BITS
+    return jax.random.randint(key, (), round(low * one), round(high * one) + 1)
 
 
 def _within(index: jax.Array, length: int) -> jax.Array:

@@ -4,14 +4,19 @@ Both policies draw from the same fourteen operations and differ in the strengths
 as Pillow defines them, with nearest-neighbour sampling, black outside the image, and integers throughout.
 
 A branch for each operation would cost all fourteen under `vmap`, which turns a switch into a selection. So every
-operation is said in one of three common forms, each the identity when another is meant: an affine map, a look-up table
-for each channel, a blend with a degenerate image. An image pays for one of each.
+operation is a `Setting` of one common form: an affine map, a look-up table for each channel, and a blend with another
+image, where two of the three are the identity. A policy is a table of settings, computed once with NumPy, from which a
+draw takes a row.
 """
 
-import dataclasses
+import functools
+import math
+from typing import Any
 
+import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxcnn.data import image_ops
 
@@ -20,29 +25,28 @@ OPERATIONS = (
     "contrast", "brightness", "sharpness", "shear_x", "shear_y", "translate_x", "translate_y",
 )  # fmt: skip
 LEVELS = 30  # strengths run from 0 to this
+_BLENDED_WITH = ("itself", "brightness", "contrast", "color", "sharpness")
 
 
-@dataclasses.dataclass(frozen=True)
-class Strengths:
-    """What the highest level means.
+@flax.struct.dataclass
+class Setting:
+    """One operation with its amount, or a table of them with one more leading axis; all int32.
 
     Attributes:
-      enhance: color, contrast, brightness and sharpness: factors of 1 - enhance and 1 + enhance.
-      rotate: degrees, either way.
-      shear: pixels per pixel, either way.
-      translate: pixels, either way, cut to whole ones; None stands for 150/331 of the image's side.
-      posterize: bits taken from 8.
+      matrix: [2, 3], of `image_ops.affine_nearest`.
+      stretch: 1 for autocontrast, 2 for equalize, else 0.
+      invert_from: the first pixel value that solarize inverts, 256 for none.
+      kept_bits: the mask of the bits that posterize keeps.
+      blended_with: index in `_BLENDED_WITH`.
+      factor: of the blend, in units of 2^-FACTOR_BITS.
     """
 
-    enhance: float
-    rotate: float
-    shear: float
-    translate: float | None
-    posterize: int
-
-
-RANDAUGMENT = Strengths(enhance=0.9, rotate=30.0, shear=0.3, translate=None, posterize=4)
-TRIVIALAUGMENT_WIDE = Strengths(enhance=0.99, rotate=135.0, shear=0.99, translate=32.0, posterize=6)
+    matrix: Any
+    stretch: Any
+    invert_from: Any
+    kept_bits: Any
+    blended_with: Any
+    factor: Any
 
 
 def randaugment(image: jax.Array, key: jax.Array, layers: int, magnitude: float) -> jax.Array:
@@ -58,9 +62,9 @@ def randaugment(image: jax.Array, key: jax.Array, layers: int, magnitude: float)
       layers: operations for each image.
       magnitude: of 30; any number in between is fine.
     """
+    table = _table_of(randaugment_amount, (magnitude,), *image.shape[:2])
     for layer in range(layers):
-        operation_key, sign_key = jax.random.split(jax.random.fold_in(key, layer))
-        image = _draw_and_apply(image, operation_key, sign_key, jnp.float32(magnitude), RANDAUGMENT)
+        image = apply(image, _draw(table, jax.random.fold_in(key, layer)))
     return image
 
 
@@ -68,98 +72,122 @@ def trivialaugment(image: jax.Array, key: jax.Array) -> jax.Array:
     """Apply one uniformly drawn operation at a strength drawn uniformly from 31.
 
     Müller & Hutter, "TrivialAugment: Tuning-free Yet State-of-the-Art Data Augmentation" (2021), the wide space (TA),
-    table 1. `image` is uint8 [H, W, C]; `key` is of this operation.
+    table 1; operations with a direction take either with probability 1/2. Translation is by up to 32 pixels whatever
+    the image's size, as in the paper, so a few images of 32 x 32 end up all black. `image` is uint8 [H, W, C].
     """
-    operation_key, sign_key, level_key = jax.random.split(key, 3)
-    level = jax.random.randint(level_key, (), 0, LEVELS + 1).astype(jnp.float32)
-    return _draw_and_apply(image, operation_key, sign_key, level, TRIVIALAUGMENT_WIDE)
+    levels = tuple(float(level) for level in range(LEVELS + 1))
+    return apply(image, _draw(_table_of(trivialaugment_amount, levels, *image.shape[:2]), key))
 
 
-def amounts(level: jax.Array, sign: jax.Array, strengths: Strengths, height: int, width: int) -> jax.Array:
-    """The amount float32 [14] of each of `OPERATIONS` at a level of 30, in the units of `apply_operation`."""
-
-    def of(highest: float) -> jax.Array:
-        return level * highest / LEVELS
-
-    def translate(side: int) -> jax.Array:
-        highest = side * 150 / 331 if strengths.translate is None else strengths.translate
-        return sign * jnp.floor(of(highest) + 1e-3)  # a compiler may divide by 30 a little too low
-
-    enhance, shear, zero = 1 + sign * of(strengths.enhance), sign * of(strengths.shear), jnp.float32(0)
-    by_name = {
-        "rotate": sign * of(strengths.rotate),
-        "solarize": 255 - of(255),
-        "posterize": 8 - jnp.round(of(strengths.posterize)),
-        **dict.fromkeys(("color", "contrast", "brightness", "sharpness"), enhance),
-        **dict.fromkeys(("shear_x", "shear_y"), shear),
-        "translate_x": translate(width),
-        "translate_y": translate(height),
-    }
-    return jnp.stack([by_name.get(name, zero) for name in OPERATIONS])
+def randaugment_amount(name: str, level: float, sign: int, height: int, width: int) -> float:
+    """The amount of an operation at a level of 30 in RandAugment, in the units of `setting`."""
+    side = width if name == "translate_x" else height
+    return _amount(
+        name, level / LEVELS, sign, enhance=0.9, rotate=30, shear=0.3, translate=side * 150 / 331, posterize=4
+    )
 
 
-def apply_operation(image: jax.Array, operation: jax.Array | int, amount: jax.Array | float) -> jax.Array:
-    """Apply one operation to an image, uint8 [H, W, C] to the same.
+def trivialaugment_amount(name: str, level: float, sign: int, height: int, width: int) -> float:
+    """The amount of an operation at a level of 30 in TrivialAugment (wide), whatever the image's size."""
+    del height, width
+    return _amount(name, level / LEVELS, sign, enhance=0.99, rotate=135, shear=0.99, translate=32, posterize=6)
 
-    Args:
-      image: uint8 [H, W, C]; with one channel, color does nothing.
-      operation: index in `OPERATIONS`; it may be traced.
-      amount: float32; its unit depends on the operation. rotate: degrees counter-clockwise; shear_x (shear_y): x moves
-        by `amount` pixels per row (y per column); translate_x, translate_y: pixels to the left, up; solarize: the first
-        value that is inverted; posterize: bits kept; color, contrast, brightness, sharpness: factor, 1 for no change.
-        The others ignore it.
+
+def _amount(name, share, sign, *, enhance, rotate, shear, translate, posterize) -> float:
+    """The amount at a share of the highest strengths, which are given by keyword."""
+    match name:
+        case "color" | "contrast" | "brightness" | "sharpness":
+            return 1 + sign * share * enhance
+        case "rotate":
+            return sign * share * rotate
+        case "shear_x" | "shear_y":
+            return sign * share * shear
+        case "translate_x" | "translate_y":
+            return sign * math.floor(share * translate + 1e-9)
+        case "posterize":
+            return 8 - round(share * posterize)
+        case "solarize":
+            return 255 - share * 255
+    return 0.0
+
+
+def setting(name: str, amount: float, height: int, width: int) -> Setting:
+    """One of `OPERATIONS` with its amount, for images of one size.
+
+    The unit of `amount` depends on the operation. rotate: degrees counter-clockwise; shear_x (shear_y): how far to the
+    left (up) a row (column) goes for each one before it; translate_x, translate_y: pixels to the left, up; solarize:
+    the value from which pixels are inverted; posterize: bits kept; color, contrast, brightness, sharpness: a factor, 1
+    for no change. The others ignore it.
     """
-    height, width, _ = image.shape
-
-    def chosen(*names: str) -> jax.Array:
-        return jnp.any(jnp.asarray(operation) == jnp.array([OPERATIONS.index(name) for name in names]))
-
-    amount = jnp.asarray(amount, jnp.float32)
-    moved = image_ops.affine_nearest(image, _matrix(chosen, amount, height, width)).astype(jnp.int32)
-    looked_up = _table(chosen, amount, moved)[jnp.arange(image.shape[-1]), moved]
-    return _enhance(chosen, amount, looked_up).astype(jnp.uint8)
-
-
-def _draw_and_apply(image, operation_key, sign_key, level, strengths: Strengths) -> jax.Array:
-    operation = jax.random.randint(operation_key, (), 0, len(OPERATIONS))
-    sign = jnp.where(jax.random.bernoulli(sign_key), 1.0, -1.0)
-    return apply_operation(image, operation, amounts(level, sign, strengths, *image.shape[:2])[operation])
-
-
-def _matrix(chosen, amount: jax.Array, height: int, width: int) -> jax.Array:
-    """The affine map, output to input pixels, of the five geometric operations; the identity for the others."""
-
-    def if_chosen(name: str) -> jax.Array:
-        return jnp.where(chosen(name), amount, 0)
-
-    angle = jnp.deg2rad(if_chosen("rotate"))
-    cosine, sine, half_width, half_height = jnp.cos(angle), jnp.sin(angle), width / 2, height / 2
-    x_shift = half_width - cosine * half_width + sine * half_height + if_chosen("translate_x")
-    y_shift = half_height - sine * half_width - cosine * half_height + if_chosen("translate_y")
-    return jnp.array([[cosine, if_chosen("shear_x") - sine, x_shift], [if_chosen("shear_y") + sine, cosine, y_shift]])
+    matrix = np.array([[1, 0, 0], [0, 1, 0]], np.float64)
+    match name:
+        case "shear_x":
+            matrix[0, 1] = amount
+        case "shear_y":
+            matrix[1, 0] = amount
+        case "translate_x":
+            matrix[0, 2] = amount
+        case "translate_y":
+            matrix[1, 2] = amount
+        case "rotate":
+            cosine, sine = math.cos(math.radians(amount)), math.sin(math.radians(amount))
+            matrix[:, :2] = [[cosine, -sine], [sine, cosine]]
+            center = np.array([width / 2, height / 2])
+            matrix[:, 2] = center - matrix[:, :2] @ center
+    blended = name in _BLENDED_WITH
+    return Setting(
+        matrix=np.round(matrix * (1 << image_ops.COORDINATE_BITS)).astype(np.int32),
+        stretch=np.int32({"autocontrast": 1, "equalize": 2}.get(name, 0)),
+        invert_from=np.int32(math.ceil(amount - 1e-9) if name == "solarize" else 256),
+        kept_bits=np.int32(256 - (1 << (8 - round(amount))) if name == "posterize" else 255),
+        blended_with=np.int32(_BLENDED_WITH.index(name) if blended else 0),
+        factor=np.int32(round((amount if blended else 1) * (1 << image_ops.FACTOR_BITS))),
+    )
 
 
-def _table(chosen, amount: jax.Array, image: jax.Array) -> jax.Array:
+def apply(image: jax.Array, setting: Setting) -> jax.Array:
+    """Apply one operation to an image, uint8 [H, W, C] to the same; with one channel, color does nothing."""
+    moved = image_ops.affine_nearest(image, setting.matrix).astype(jnp.int32)
+    looked_up = _lookup_table(moved, setting)[jnp.arange(image.shape[-1]), moved]
+    return _enhance(looked_up, setting).astype(jnp.uint8)
+
+
+@functools.lru_cache(maxsize=16)
+def _table_of(amount, levels: tuple[float, ...], height: int, width: int) -> Setting:
+    """All operations at all levels in both directions, each of them equally often; NumPy, [rows, ...]."""
+    rows = [
+        setting(name, amount(name, level, sign, height, width), height, width)
+        for name in OPERATIONS
+        for level in levels
+        for sign in (1, -1)
+    ]
+    return jax.tree.map(lambda *values: np.stack(values), *rows)
+
+
+def _draw(table: Setting, key: jax.Array) -> Setting:
+    row = jax.random.randint(key, (), 0, len(table.factor))
+    return jax.tree.map(lambda values: jnp.asarray(values)[row], table)
+
+
+def _lookup_table(image: jax.Array, setting: Setting) -> jax.Array:
     """The look-up tables int32 [C, 256] of the four tonal operations; the identity for the others."""
     values = jnp.arange(256)
-    kept_bits = 256 - (1 << jnp.clip(8 - jnp.round(amount).astype(jnp.int32), 0, 8))
-    table = jnp.where(chosen("autocontrast"), image_ops.autocontrast_table(image), values)
-    table = jnp.where(chosen("equalize"), image_ops.equalize_table(image), table)
-    table = jnp.where(chosen("solarize") & (values >= amount), 255 - values, table)
-    return jnp.where(chosen("posterize"), values & kept_bits, table)
+    table = jnp.where(setting.stretch == 1, image_ops.autocontrast_table(image), values)
+    table = jnp.where(setting.stretch == 2, image_ops.equalize_table(image), table)
+    return jnp.where(values >= setting.invert_from, 255 - table, table) & setting.kept_bits
 
 
-def _enhance(chosen, amount: jax.Array, image: jax.Array) -> jax.Array:
+def _enhance(image: jax.Array, setting: Setting) -> jax.Array:
     """Blend int32 [H, W, C] in 0..255 with what the four enhancements have at factor 0; others change nothing."""
-    luminance = image_ops.luminance_uint8(image)
-    pixels = luminance.size
-    mean = (2 * jnp.sum(luminance) + pixels) // (2 * pixels)
-    other = jnp.where(chosen("brightness"), 0, image)
-    other = jnp.where(chosen("contrast"), mean, other)
-    other = jnp.where(chosen("sharpness"), image_ops.smooth_uint8(image), other)
-    if image.shape[-1] == 3:
-        other = jnp.where(chosen("color"), luminance, other)
-    factor = jnp.where(chosen("brightness", "contrast", "sharpness", "color"), amount, 1)
-    factor = jnp.round(factor * (1 << image_ops.FIXED_POINT_BITS)).astype(jnp.int32)
-    blended = ((other << image_ops.FIXED_POINT_BITS) + factor * (image - other)) >> image_ops.FIXED_POINT_BITS
-    return jnp.clip(blended, 0, 255)
+    luminance = image_ops.luminance(image)
+    mean = (2 * jnp.sum(luminance) + luminance.size) // (2 * luminance.size)
+    others = {
+        "brightness": jnp.int32(0),
+        "contrast": mean,
+        "color": luminance if image.shape[-1] == 3 else image,
+        "sharpness": image_ops.smooth(image),
+    }
+    other = image
+    for name, candidate in others.items():
+        other = jnp.where(setting.blended_with == _BLENDED_WITH.index(name), candidate, other)
+    return image_ops.blend(image, other, setting.factor, 255)

@@ -1,21 +1,22 @@
 """The resident loader: the whole split lies on the device as uint8, and batches are gathered there."""
 
+from typing import Any
+
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn.data.batch import Batch, Split
-
-CHUNK = 8192  # examples read at a time
+from jaxcnn.data.examples import read_in_order
 
 
 @flax.struct.dataclass
 class Resident:
     """A split in device memory: image uint8 [N, H, W, C], label int32 [N]."""
 
-    image: jax.Array
-    label: jax.Array
+    image: Any
+    label: Any
 
 
 def nbytes(split: Split) -> int:
@@ -25,10 +26,7 @@ def nbytes(split: Split) -> int:
 
 def load(split: Split, sharding: jax.sharding.Sharding) -> Resident:
     """Read a split (`Split.read`, errors as there) and put it on the devices."""
-    image = np.empty((len(split), *split.image_shape), np.uint8)
-    for start in range(0, len(split), CHUNK):
-        stop = min(start + CHUNK, len(split))
-        image[start:stop] = split.read(np.arange(start, stop))
+    image = np.concatenate(list(read_in_order(split.read, len(split), split.image_shape)))
     return Resident(jax.device_put(image, sharding), jax.device_put(split.labels.astype(np.int32), sharding))
 
 

@@ -3,6 +3,7 @@
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 
 @flax.struct.dataclass
@@ -23,7 +24,7 @@ class Sums:
 
 
 def cross_entropy(
-    logits: jax.Array, label: jax.Array, other_label: jax.Array, weight: jax.Array, label_smoothing: jax.Array
+    logits: ArrayLike, label: ArrayLike, other_label: ArrayLike, weight: ArrayLike, label_smoothing: ArrayLike
 ) -> jax.Array:
     """Cross-entropy of each example with a mixed and smoothed target, float32 [B].
 
@@ -36,16 +37,17 @@ def cross_entropy(
       weight: float32 [B], in [0, 1].
       label_smoothing: float32 scalar, in [0, 1).
     """
-    classes = logits.shape[-1]
     log_probability = jax.nn.log_softmax(logits)
-    one_hot = jax.nn.one_hot(label, classes) * weight[:, None]
-    one_hot += jax.nn.one_hot(other_label, classes) * (1.0 - weight)[:, None]
+    classes = log_probability.shape[-1]
+    weight = jnp.asarray(weight)[:, None]
+    one_hot = jax.nn.one_hot(label, classes) * weight + jax.nn.one_hot(other_label, classes) * (1.0 - weight)
     target = one_hot * (1.0 - label_smoothing) + label_smoothing / classes
     return -jnp.sum(target * log_probability, axis=-1)
 
 
-def among_first(logits: jax.Array, label: jax.Array, k: int) -> jax.Array:
+def among_first(logits: ArrayLike, label: ArrayLike, k: int) -> jax.Array:
     """Whether `label` is among the k largest logits, bool [B]; ties count against, NaN never counts."""
+    logits, label = jnp.asarray(logits), jnp.asarray(label)
     own = jnp.take_along_axis(logits, label[:, None], axis=-1)
     ahead = jnp.sum((logits >= own) & (jnp.arange(logits.shape[-1]) != label[:, None]), axis=-1)
     return (ahead < k) & jnp.isfinite(own[:, 0])

@@ -2,11 +2,12 @@
 
 import dataclasses
 import math
+from typing import Any
 
 from jaxcnn.config import Augment, Config, Model, Norm, Optim, Schedule
 
 # These are inputs of the step, not parts of the program, so the program holds one value for all.
-_TRACED = {"learning_rate": 0.0, "weight_decay": 0.0, "momentum": 0.0, "label_smoothing": 0.0}
+_TRACED: dict[str, Any] = {"learning_rate": 0.0, "weight_decay": 0.0, "momentum": 0.0, "label_smoothing": 0.0}
 
 
 @dataclasses.dataclass(frozen=True)

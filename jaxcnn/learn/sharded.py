@@ -72,6 +72,14 @@ def eval_step(program: Program, mesh: Mesh) -> Any:
     return jax.jit(mapped, out_shardings=(replicated(mesh), over_data(mesh)))
 
 
+@functools.lru_cache(maxsize=64)
+def predict_step(program: Program, mesh: Mesh) -> Any:
+    """Jitted `(variables, image uint8 [B, H, W, C], normalization) -> logits [B, K]`, split over the mesh."""
+    local = functools.partial(steps.predict_step, program)
+    specs = (jax.P(), jax.P(DATA_AXIS), jax.P())
+    return jax.jit(jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=jax.P(DATA_AXIS), check_vma=False))
+
+
 @functools.lru_cache(maxsize=8)
 def resident_eval_batch(batch_size: int, mesh: Mesh) -> Any:
     """Jitted `(split, start) -> Batch`: examples start ... start + batch_size - 1 in order, masked past the end."""

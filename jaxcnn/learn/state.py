@@ -34,7 +34,7 @@ class State:
       hyper: the traced hyper-parameters. The random key of step t is `step_key(hyper.seed, t)`, so none is kept.
     """
 
-    step: jax.Array
+    step: Any
     params: Any
     batch_stats: Any
     opt_state: Any
@@ -58,7 +58,7 @@ def make_hyper(config: Config) -> Hyper:
     )
 
 
-def step_key(seed: jax.Array, step: jax.Array) -> jax.Array:
+def step_key(seed: Any, step: Any) -> jax.Array:
     """The random key of a step; all randomness of the step is folded out of it. Step -1 is initialisation."""
     return jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), jnp.asarray(step).astype(jnp.uint32))
 

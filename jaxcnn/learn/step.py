@@ -24,8 +24,8 @@ AUGMENT, DROPOUT = 0, 1  # folds of a step's key
 class Normalization:
     """Mean and standard deviation per channel, float32 [C], in units of [0, 1] pixels; 0 and 1 change nothing."""
 
-    mean: jax.Array
-    std: jax.Array
+    mean: Any
+    std: Any
 
 
 @flax.struct.dataclass
@@ -122,7 +122,7 @@ def train_step(
         ema=_average(program, state, {"params": params, "batch_stats": batch_stats}),
         hyper=state.hyper,
     )
-    return next_state, StepMetrics(metrics, optax.global_norm(grads), learning_rate)
+    return next_state, StepMetrics(metrics, optax.tree.norm(grads), learning_rate)
 
 
 def eval_step(
@@ -137,7 +137,7 @@ def eval_step(
 
 def predict_step(program: Program, variables: Any, image: jax.Array, normalization: Normalization) -> jax.Array:
     """Logits float32 [B, K] of uint8 images [B, H, W, C]."""
-    model = models.build(program.model, program.norm, program.num_classes)
+    model: Any = models.build(program.model, program.norm, program.num_classes)
     return model.apply(variables, augment.normalize(image, normalization.mean, normalization.std), train=False)
 
 

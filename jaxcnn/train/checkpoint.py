@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import logging
 import pathlib
+import sys
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -38,7 +39,9 @@ class Checkpoints:
     """
 
     def __init__(self, folder: pathlib.Path, policy: Checkpoint, *, read_only: bool = False) -> None:
-        logging.getLogger("absl").setLevel(logging.ERROR)  # orbax tells every step of a save
+        # orbax tells every step of a save, and of a failing one at length; `_failures` says it in one line.
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
+        sys.excepthook = _without_closed_loops
         self.folder = folder
         kept: list[Any] = [LatestN(policy.keep_last)]
         if policy.keep_best:
@@ -171,8 +174,8 @@ class Checkpoints:
             what = "a checkpoint" if step is None else f"the checkpoint of step {step}"
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise UserError(
-                f"{self.folder}: {what} could not be saved: {reason[0][:300]}; free some space or mend the folder, then "
-                "run the same command: it resumes from the newest finished checkpoint"
+                f"{self.folder}: {what} could not be saved: {reason[0][:300]}; free some space or mend the folder, "
+                "then run the same command: it resumes from the newest finished checkpoint"
             ) from error
 
 
@@ -202,6 +205,12 @@ def _seals(tree: Any) -> dict[str, list[Any]]:
         array = np.ascontiguousarray(jax.device_get(leaf))
         seals[name] = [list(leaf.shape), str(leaf.dtype), zlib.crc32(array.view(np.uint8).reshape(-1).data)]
     return seals
+
+
+def _without_closed_loops(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """Leave out what tensorstore prints of an event loop that orbax closed at the first error of a save."""
+    if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
+        sys.__excepthook__(kind, error, trace)
 
 
 def _free_name(path: pathlib.Path) -> pathlib.Path:

@@ -45,14 +45,6 @@ def evaluate(
     return {"loss": loss / count, "top1_accuracy": top1 / count, "top5_accuracy": top5 / count, "examples": int(count)}
 
 
-def logits_of(feed: Feed, split: Split, variables: Any, normalization: Normalization, batch_size: int) -> np.ndarray:
-    """Logits float32 [N, K] of every example of a split, in its order."""
-    step = sharded.compiled_eval_step(feed.program, feed.mesh, batch_size)
-    with feed.eval_batches(split, batch_size) as batches:
-        parts = [np.asarray(step(variables, batch, normalization)[1]) for batch in batches]
-    return np.concatenate(parts)[: len(split)]
-
-
 def _read(sums: Any) -> np.ndarray:
     sums = jax.device_get(sums)
     return np.array([sums.loss, sums.top1, sums.top5, sums.count], np.float64)

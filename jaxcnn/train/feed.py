@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
@@ -13,15 +13,14 @@ from jax.sharding import Mesh
 from jaxcnn.config import Data
 from jaxcnn.data import order, resident
 from jaxcnn.data.batch import Batch, Split
-from jaxcnn.data.source import Splits
 from jaxcnn.learn import sharded
 from jaxcnn.learn.program import Program
 from jaxcnn.mesh import over_data, replicated
 
 
-def choose_loader(data: Data, splits: Splits) -> tuple[str, str]:
-    """The loader, resident or stream, and why in a few words."""
-    gib = sum(resident.nbytes(split) for split in (splits.train, splits.val, splits.test) if split) / 2**30
+def choose_loader(data: Data, splits: Iterable[Split | None]) -> tuple[str, str]:
+    """The loader for these splits, resident or stream, and why in a few words."""
+    gib = sum(resident.nbytes(split) for split in splits if split is not None) / 2**30
     if data.loader != "auto":
         return data.loader, f"as configured; the set takes {gib:.2f} GiB"
     name = "resident" if gib <= data.resident_gib else "stream"
@@ -44,6 +43,10 @@ class ResidentFeed:
 
     def __post_init__(self) -> None:
         self._resident: dict[str, resident.Resident] = {}
+
+    def prepare(self, train: Split) -> None:
+        """Put the training split on the devices, rather than at the first step."""
+        self._load(train)
 
     @contextlib.contextmanager
     def train_inputs(self, train: Split, first_step: int) -> Iterator[Iterator[Any]]:
@@ -78,6 +81,9 @@ class StreamFeed:
             self.program.global_batch_size, self.mesh.size, self.program.optim.accumulate_steps
         )
         self._positions = table.reshape(-1)
+
+    def prepare(self, train: Split) -> None:
+        """Nothing: batches are read when they are needed."""
 
     @contextlib.contextmanager
     def train_inputs(self, train: Split, first_step: int) -> Iterator[Iterator[Any]]:
@@ -120,7 +126,7 @@ class StreamFeed:
     def _mask(self, batch: Batch, number: int, examples: int) -> Batch:
         batch_size = batch.label.shape[0]
         mask = np.arange(batch_size) + number * batch_size < examples
-        return batch.replace(mask=jax.make_array_from_process_local_data(over_data(self.mesh), mask))
+        return dataclasses.replace(batch, mask=jax.make_array_from_process_local_data(over_data(self.mesh), mask))
 
 
 Feed = ResidentFeed | StreamFeed

@@ -56,4 +56,4 @@ def read(folder: pathlib.Path, channels: int) -> Normalization:
 
 
 def _normalization(mean: list[float], std: list[float]) -> Normalization:
-    return Normalization(np.array(mean, np.float32), np.array(std, np.float32))  # type: ignore[arg-type]
+    return Normalization(np.array(mean, np.float32), np.array(std, np.float32))

@@ -79,6 +79,7 @@ def open_session(
     mesh = meshes.make_mesh(config.parallel.devices)
     meshes.check_batch(config, mesh.size)
     interrupts.phase = "data"
+    logbook.say(f"jaxcnn: reading {config.data.source}")
     splits = open_splits(config.data)
     num_classes = _classes(config, splits)
     examples = len(splits.train)
@@ -90,9 +91,11 @@ def open_session(
     program = make_program(
         config, num_classes=num_classes, image_shape=splits.train.image_shape, train_examples=examples
     )
-    loader, why = feed.choose_loader(config.data, splits)
+    loader, why = feed.choose_loader(config.data, (splits.train, splits.val, splits.test))
     feeder = feed.make_feed(loader, program, mesh, config.seed, config.data.workers)
     normal = normalization.of_split(splits.train, config.augment.normalize, folder, meshes.replicated(mesh))
+    feeder.prepare(splits.train)
+    workdir.write_data_facts(folder, splits)
     workdir.write_json(folder / "environment.json", workdir.environment(command))
 
     interrupts.phase = "compile"

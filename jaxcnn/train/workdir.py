@@ -17,6 +17,7 @@ import jax
 
 from jaxcnn import config as configs
 from jaxcnn.config import Config, UserError
+from jaxcnn.data.source import Splits
 
 PACKAGES = ("jaxcnn", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
 MAY_CHANGE = "parallel."  # keys that never change a result
@@ -90,6 +91,30 @@ def read_config(workdir: pathlib.Path, *, checked: bool = True) -> Any:
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
     return configs.from_config_dict(tree) if checked else tree
+
+
+def write_data_facts(workdir: pathlib.Path, splits: Splits) -> None:
+    """Write `data.json`: what of the data the network's shape and labels depend on, so that a workdir is enough."""
+    facts = {
+        "class_names": list(splits.class_names),
+        "image_shape": list(splits.train.image_shape),
+        "train_examples": len(splits.train),
+        "splits": {s.name: s.description for s in (splits.train, splits.val, splits.test) if s is not None},
+    }
+    write_json(workdir / "data.json", facts)
+
+
+def read_data_facts(workdir: pathlib.Path) -> dict[str, Any]:
+    """What `write_data_facts` wrote.
+
+    Raises:
+      UserError: it is not there.
+    """
+    path = workdir / "data.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); is --workdir={workdir} the folder of a run?") from error
 
 
 def environment(command: list[str]) -> dict[str, Any]:

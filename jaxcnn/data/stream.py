@@ -1,0 +1,193 @@
+"""The stream loader: batches read and decoded on the way by a tf.data pipeline, for sets larger than memory.
+
+TensorFlow only schedules here: it calls `split.read` on pieces of a batch in several threads, keeps their order and
+runs a few batches ahead. Which examples a batch holds is asked of `index_of_batch(step)`, so a stream opened at any
+step goes on exactly as one opened at 0, and pixels are those of `split.read`, bit for bit.
+"""
+
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+import numpy as np
+
+from jaxcnn.data.batch import Split
+from jaxcnn.data.examples import worker_count
+from jaxcnn.data.tensorflow import import_tensorflow
+
+_Item = TypeVar("_Item")
+
+
+def stream(
+    split: Split,
+    index_of_batch: Callable[[int], np.ndarray],
+    first_step: int,
+    last_step: int,
+    workers: int = 0,
+    prefetch: int = 4,
+) -> "Stream":
+    """The batches of steps `first_step` to `last_step - 1`, in order, as an iterator that should be closed.
+
+    Args:
+      split: what is read.
+      index_of_batch: indices [b] of the batch of a step (this process's part of it), the same b for every step.
+        Called from another thread, once per step and in order.
+      first_step: the first step to give.
+      last_step: one past the last.
+      workers: decoding threads; 0 for one per core.
+      prefetch: batches kept ready on the host.
+
+    Returns:
+      An iterator of (images uint8 [b, H, W, C], labels int32 [b], indices int32 [b]), read-only arrays. It is also a
+      context manager; `close` stops its threads. What `split.read` or `index_of_batch` raises is raised by `next` for
+      the batch concerned, as it was.
+    """
+    return Stream(split, index_of_batch, first_step, last_step, worker_count(workers), prefetch)
+
+
+class Stream(Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]):
+    """A running tf.data pipeline; see `stream`."""
+
+    def __init__(
+        self,
+        split: Split,
+        index_of_batch: Callable[[int], np.ndarray],
+        first_step: int,
+        last_step: int,
+        workers: int,
+        prefetch: int,
+    ):
+        self._failures: list[Exception] = []
+        iterators: list[Any] = []
+        # TensorFlow's threads must not outlive the interpreter, which would wait for them for ever: a stream that
+        # nobody closed is closed at the exit. The list is all that this refers to, so the stream itself can go before.
+        self._close = weakref.finalize(self, iterators.clear)
+        self._iterators = iterators
+        if first_step < last_step:
+            batch = len(index_of_batch(first_step))
+            pipeline = _pipeline(
+                split, index_of_batch, range(first_step, last_step), batch, workers, prefetch, self._failures
+            )
+            iterators.append(pipeline.as_numpy_iterator())
+
+    def __next__(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        if not self._iterators:
+            raise StopIteration
+        try:
+            images, labels, indices, failure = next(self._iterators[0])
+        except StopIteration:
+            self.close()
+            raise
+        if failure.any():
+            self.close()
+            raise self._failures[failure[failure > 0][0] - 1]
+        return images, labels, indices
+
+    def __enter__(self) -> "Stream":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop the pipeline and its threads, within the time of the reads that have begun. Does no harm twice."""
+        self._close()
+
+
+def _pipeline(
+    split: Split,
+    index_of_batch: Callable[[int], np.ndarray],
+    steps: range,
+    batch: int,
+    workers: int,
+    prefetch: int,
+    failures: list[Exception],
+) -> Any:
+    """The tf.data.Dataset of (images, labels, indices, number of the failure in `failures` or 0 for each example).
+
+    Exceptions travel as numbers beside the examples: raised through TensorFlow they would lose their type and come
+    with a page of its own.
+    """
+    tf = import_tensorflow()
+    labels_of = np.asarray(split.labels, np.int32)
+
+    def failed(error: Exception) -> int:
+        failures.append(error)
+        return len(failures)
+
+    def indices_at(step: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        try:
+            indices = np.asarray(index_of_batch(int(step)), np.int32)
+            if indices.shape != (batch,):
+                raise ValueError(
+                    f"index_of_batch({step}) has shape {indices.shape}, but that of the first step ({batch},)"
+                )
+            return indices, np.zeros(batch, np.int32)
+        except Exception as error:
+            return np.zeros(batch, np.int32), np.full(batch, failed(error), np.int32)
+
+    def read(indices: np.ndarray, failure: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        try:
+            if not failure.any():
+                images = np.ascontiguousarray(split.read(indices), np.uint8)
+                return images, labels_of[indices], indices, failure
+        except Exception as error:
+            failure = np.full(len(indices), failed(error), np.int32)
+        nothing = np.zeros((len(indices), *split.image_shape), np.uint8)
+        return nothing, np.zeros_like(indices), indices, failure
+
+    def index_op(step):
+        indices, failure = tf.numpy_function(indices_at, [step], (tf.int32, tf.int32))
+        return tf.ensure_shape(indices, (batch,)), tf.ensure_shape(failure, (batch,))
+
+    def read_op(indices, failure):
+        types = (tf.uint8, tf.int32, tf.int32, tf.int32)
+        images, labels, indices, failure = tf.numpy_function(read, [indices, failure], types)
+        flat = (tf.ensure_shape(each, (None,)) for each in (labels, indices, failure))
+        return tf.ensure_shape(images, (None, *split.image_shape)), *flat
+
+    # Pieces of a batch, several for each worker, so that all of them work on the batch that is needed next.
+    piece = max(1, -(-batch // (2 * workers)))
+    options = tf.data.Options()
+    options.deterministic = True
+    options.autotune.enabled = False
+    options.threading.private_threadpool_size = workers + 1  # one asks for indices meanwhile
+    return (
+        tf.data.Dataset.range(steps.start, steps.stop)
+        .map(index_op)
+        .rebatch(piece)
+        .map(read_op, num_parallel_calls=workers, deterministic=True)
+        .rebatch(batch)
+        .prefetch(prefetch)
+        .with_options(options)
+    )
+
+
+def device_prefetch(batches: Iterable[_Item], put: Callable[[_Item], Any], depth: int = 2) -> Iterator[Any]:
+    """`put(batch)` for each batch, `depth` of them ahead, so that copies to the devices overlap the work there.
+
+    `put` should only begin the copy, as `jax.device_put` does. An error of `batches` is raised after the batches
+    before it were given. Closing this iterator closes `batches`.
+    """
+    ahead: deque[Any] = deque()
+    failure: Exception | None = None
+    source = iter(batches)
+    try:
+        while True:
+            try:
+                ahead.append(put(next(source)))
+            except StopIteration:
+                break
+            except Exception as error:
+                failure = error
+                break
+            if len(ahead) > depth:
+                yield ahead.popleft()
+        while ahead:
+            yield ahead.popleft()
+        if failure is not None:
+            raise failure
+    finally:
+        if close := getattr(source, "close", None):
+            close()

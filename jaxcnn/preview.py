@@ -1,0 +1,215 @@
+"""See the augmentation of a config: `python -m jaxcnn.preview --config=configs/vgg16_cifar10.py`.
+
+Writes a contact sheet, a PNG with one row for each of a few training examples: the original, then what training makes
+of it in different steps. Any field can be changed on the way, as in `--config.augment.cutmix=1.0`.
+"""
+
+import dataclasses
+import pathlib
+import textwrap
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from jaxcnn import command
+from jaxcnn import config as configuration
+from jaxcnn.config import UserError
+from jaxcnn.data.batch import Split
+
+CONFIG = command.define_config("The config whose augmentation is drawn: a file of configs/, with :variant if wanted.")
+OUT = flags.DEFINE_string("out", "preview.png", "The picture to write, a PNG.")
+EXAMPLES = flags.DEFINE_integer("examples", 8, "Rows: training examples, of different classes first.", lower_bound=1)
+DRAWS = flags.DEFINE_integer("draws", 8, "Columns: augmentations of each example, one for each step.", lower_bound=1)
+SEED = flags.DEFINE_integer("seed", None, "Chooses examples and augmentations. Default: config.seed.", lower_bound=0)
+
+CELL = 120  # pixels, about: the side of an image in the sheet, a whole multiple of the image's own
+LARGEST_CELL = 256  # pixels; images with longer sides are made smaller
+MARGIN, GAP, GAP_AFTER_ORIGINAL = 20, 8, 24  # pixels
+LINE, CHARACTER = 15, 6.6  # pixels: height of a line of text, width of an average character
+OUTLINE = 0.75  # grey, so that white borders of an image can be told from the page
+DPI = 100
+FONT_POINTS = 8
+
+
+def main() -> int:
+    """Draw the sheet that the flags ask for; return the exit code."""
+    config = command.read_config(CONFIG)
+    if SEED.value is not None:
+        config = dataclasses.replace(config, seed=SEED.value)
+    out = pathlib.Path(OUT.value)
+    if out.is_dir() or not out.parent.is_dir():
+        what = "is a folder" if out.is_dir() else f"lies in {out.parent}, which does not exist"
+        raise UserError(f"--out={out} {what}; name a file in a folder that exists")
+    from jaxcnn.data.source import open_splits
+
+    sheet = draw_sheet(config, open_splits(config.data).train, EXAMPLES.value, DRAWS.value)
+    sheet.savefig(out, format="png", dpi=DPI)
+    print(f"wrote {out}")
+    return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Draws:
+    """What a sheet shows, for n examples and d steps.
+
+    Attributes:
+      original: uint8 [n, H, W, C].
+      label: int32 [n].
+      image: float32 [d, n, H, W, C] in [0, 1], augmented and de-normalised.
+      other_label: int32 [d, n].
+      weight: float32 [d, n], the share of `label` in the target.
+    """
+
+    original: np.ndarray
+    label: np.ndarray
+    image: np.ndarray
+    other_label: np.ndarray
+    weight: np.ndarray
+
+
+def draw_sheet(config: configuration.Config, split: Split, examples: int, draws: int) -> Any:
+    """The contact sheet as a `matplotlib.figure.Figure`, to be saved with `dpi=DPI`."""
+    shown = augmented_draws(config, split, examples, draws)
+    title = [f"{split.description}, seed {config.seed}", settings(config.augment)]
+    return lay_out(shown, split.class_names, title)
+
+
+def augmented_draws(config: configuration.Config, split: Split, examples: int, draws: int) -> Draws:
+    """Augment examples of a split as training does at positions 0, 1, … of steps 0, 1, …."""
+    import jax
+    import jax.numpy as jnp
+
+    from jaxcnn.data import augment
+    from jaxcnn.data.batch import Batch
+    from jaxcnn.data.statistics import image_statistics
+    from jaxcnn.learn import step as learn
+    from jaxcnn.learn.state import step_key
+
+    chosen = choose(split.labels, examples, config.seed)
+    original, label = split.read(chosen), split.labels[chosen].astype(np.int32)
+    channels = split.image_shape[-1]
+    mean, std = jnp.zeros(channels), jnp.ones(channels)
+    if config.augment.normalize and config.augment.cutout:  # the only operation that shows them
+        mean, std = map(jnp.asarray, image_statistics(split))
+    position = jnp.arange(len(chosen), dtype=jnp.int32)
+    batch = Batch(jnp.asarray(original), jnp.asarray(label), position, position, jnp.ones(len(chosen), bool))
+
+    @jax.jit
+    def of_step(step: jax.Array) -> Any:
+        key = jax.random.fold_in(step_key(jnp.int32(config.seed), step), learn.AUGMENT)
+        augmented = augment.augment(config.augment, batch, key, mean, std)
+        return dataclasses.replace(augmented, image=augment.denormalize(augmented.image, mean, std))
+
+    steps = [jax.device_get(of_step(jnp.int32(step))) for step in range(draws)]
+    stacked = jax.tree.map(lambda *values: np.stack(values), *steps)
+    return Draws(original, label, stacked.image, stacked.other_label, stacked.weight)
+
+
+def choose(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Indices [count] of random examples, with as many different classes as there can be; fewer if there are fewer."""
+    order = np.random.Generator(np.random.PCG64(seed)).permutation(len(labels))
+    _, first = np.unique(labels[order], return_index=True)
+    rest = np.setdiff1d(np.arange(len(order)), first)
+    return order[np.concatenate([np.sort(first), rest])[:count]]
+
+
+def settings(augment: configuration.Augment) -> str:
+    """The augmentation in words: the fields that are on, with what they depend on."""
+    fields = dataclasses.asdict(augment)
+    needs = {
+        "crop_padding": augment.crop != "none",
+        "policy_layers": augment.policy == "randaugment",
+        "policy_magnitude": augment.policy == "randaugment",
+    }
+    told = {
+        name: value
+        for name, value in fields.items()
+        if needs.get(name, value not in (False, 0, "none")) and not (name == "normalize" and value)
+    }
+    told |= {} if augment.normalize else {"normalize": False}
+    return ", ".join(f"{name}={value}" for name, value in told.items()) or "no augmentation"
+
+
+def caption(names: tuple[str, ...], label: int, other_label: int, weight: float, width: int) -> str:
+    """A target in words, such as "cat 70 % / dog 30 %", its names cut so that each fits `width` characters."""
+    shares = {label: weight}
+    shares[other_label] = shares.get(other_label, 0) + 1 - weight
+    percents = {number: round(100 * share) for number, share in shares.items()}
+    parts = [f"{shorten(names[number], width - 6)} {percent} %" for number, percent in percents.items() if percent > 0]
+    return " / ".join(parts)
+
+
+def shorten(name: str, width: int) -> str:
+    """A name of at most `width` characters."""
+    return name if len(name) <= width else f"{name[: max(width - 1, 1)]}…"
+
+
+def lay_out(shown: Draws, names: tuple[str, ...], title: list[str]) -> Any:
+    """Put images and words on a figure, pixel by pixel."""
+    from matplotlib.figure import Figure
+
+    draws, examples = shown.weight.shape
+    original = [to_cell(image / 255) for image in shown.original]
+    height, width = original[0].shape[:2]
+    letters = int((width + GAP) / CHARACTER)
+    mixed = bool((shown.weight < 1).any())
+    own = [shorten(names[label], letters) for label in shown.label]
+    targets = [
+        [
+            caption(names, int(label), int(other), float(weight), letters)
+            for label, other, weight in zip(shown.label, shown.other_label[step], shown.weight[step], strict=True)
+        ]
+        for step in range(draws)
+    ]
+    lines = 1
+    if mixed and max(len(text) for column in targets for text in column) > letters:
+        lines, targets = 2, [[text.replace(" / ", "\n") for text in column] for column in targets]
+
+    left = [MARGIN + column * (width + GAP) + (GAP_AFTER_ORIGINAL - GAP) * (column > 0) for column in range(draws + 1)]
+    page_width = left[-1] + width + MARGIN
+    heading = [line for text in title for line in textwrap.wrap(text, int((page_width - 2 * MARGIN) / CHARACTER))]
+    first = MARGIN + LINE * (len(heading) + 2)
+    pitch = height + LINE * lines + GAP
+    page_height = first + pitch * examples + MARGIN - GAP
+
+    page = np.ones((page_height, page_width, 3), np.float32)
+    figure = Figure(figsize=(page_width / DPI, page_height / DPI), dpi=DPI)
+
+    def write(x: float, y: float, text: str, **style: Any) -> None:
+        style = dict[str, Any](va="top", fontsize=FONT_POINTS, color="#222222", parse_math=False) | style
+        figure.text(x / page_width, 1 - y / page_height, text, **style)
+
+    for number, text in enumerate(heading):
+        write(MARGIN, MARGIN + LINE * number, text)
+    for column, x in enumerate(left):
+        name = "original" if column == 0 else f"step {column - 1}"
+        write(x + width / 2, first - 5, name, ha="center", va="bottom", color="#777777")
+        for row in range(examples):
+            y = first + row * pitch
+            cell = original[row] if column == 0 else to_cell(shown.image[column - 1, row])
+            page[y - 1 : y + height + 1, x - 1 : x + width + 1] = OUTLINE
+            page[y : y + height, x : x + width] = cell
+            if column == 0 or mixed:
+                text = own[row] if column == 0 else targets[column - 1][row]
+                write(x + width / 2, y + height + 3, text, ha="center")
+    figure.figimage(page, 0, 0, origin="upper", zorder=-1)
+    return figure
+
+
+def to_cell(image: np.ndarray) -> np.ndarray:
+    """An image [H, W, C] in [0, 1] as RGB [h, w, 3] for the sheet: each pixel a square of whole pixels, if it fits."""
+    rgb = image[..., :3] if image.shape[-1] >= 3 else image[..., :1].repeat(3, axis=-1)
+    longest = max(rgb.shape[:2])
+    if longest <= LARGEST_CELL:
+        zoom = max(1, round(CELL / longest))
+        return np.clip(rgb, 0, 1).repeat(zoom, axis=0).repeat(zoom, axis=1)
+    from PIL import Image
+
+    small = [max(1, side * LARGEST_CELL // longest) for side in rgb.shape[:2]]
+    picture = Image.fromarray(np.round(np.clip(rgb, 0, 1) * 255).astype(np.uint8))
+    return np.asarray(picture.resize((small[1], small[0]), Image.Resampling.BOX)) / 255
+
+
+if __name__ == "__main__":
+    command.run(main)

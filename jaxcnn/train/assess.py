@@ -1,0 +1,130 @@
+"""`--mode=eval`: what a trained network gets right on a split, in figures and a picture."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxcnn.config import UserError
+from jaxcnn.data.source import open_splits
+from jaxcnn.learn import loss as losses
+from jaxcnn.train import workdir
+from jaxcnn.train.trained import Trained, logits_of_split
+
+CALIBRATION_BINS = 15
+
+
+def assess(trained: Trained, folder: pathlib.Path, split_name: str, data_dir: str, batch_size: int) -> dict[str, Any]:
+    """Evaluate a split; write `eval-<split>-<step>.json` and its confusion matrix as PNG into the workdir.
+
+    Args:
+      trained: the network.
+      folder: its workdir.
+      split_name: train, val or test.
+      data_dir: takes the place of `config.data.dir` if not empty.
+      batch_size: 0: as in training.
+
+    Returns:
+      What the JSON file holds; accuracies are fractions in [0, 1].
+
+    Raises:
+      UserError: the run has no such split, or its data is not there.
+    """
+    data = dataclasses.replace(trained.config.data, dir=data_dir or trained.config.data.dir)
+    split = getattr(open_splits(data), split_name)
+    if split is None:
+        raise UserError(f"--split={split_name}: this run has none (config.data.protocol={data.protocol!r})")
+    if split.class_names != trained.class_names or split.image_shape != trained.program.image_shape:
+        raise UserError(f"{split.description} does not have the classes and image size that {folder} was trained on")
+    logits = logits_of_split(trained, split, batch_size)
+    figures = {
+        "step": trained.step,
+        "weights": trained.weights,
+        "split": split.name,
+        "data": split.description,
+        **measure(logits, split.labels, trained.class_names),
+    }
+    stem = folder / f"eval-{split_name}-{trained.step}"
+    workdir.write_json(stem.with_suffix(".json"), figures)
+    draw_confusion(np.array(figures["confusion_matrix"]), trained.class_names, stem.with_suffix(".png"))
+    return figures
+
+
+def measure(logits: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> dict[str, Any]:
+    """Figures of merit of logits float32 [N, K] for labels int32 [N].
+
+    The calibration error is the expected one of Guo et al. 2017 (arXiv 1706.04599), in 15 bins of equal width.
+    """
+    from sklearn.metrics import confusion_matrix
+
+    probabilities = np.asarray(jax.nn.softmax(logits.astype(np.float64)))
+    matrix = confusion_matrix(labels, logits.argmax(-1), labels=range(len(class_names)))
+    one = np.ones(len(labels), np.float32)
+    loss = np.asarray(losses.cross_entropy(logits, labels, labels, one, np.float32(0)), np.float64)
+    totals = matrix.sum(axis=1)
+    per_class = [float(hit / total) if total else None for hit, total in zip(matrix.diagonal(), totals, strict=True)]
+    return {
+        "examples": len(labels),
+        "loss": float(loss.mean()),
+        "top1_accuracy": float(np.mean(np.asarray(losses.among_first(logits, labels, 1)))),
+        "top5_accuracy": float(np.mean(np.asarray(losses.among_first(logits, labels, 5)))),
+        "calibration_error": calibration_error(probabilities, labels),
+        "per_class_accuracy": dict(zip(class_names, per_class, strict=True)),
+        "confusion_matrix": matrix.tolist(),
+    }
+
+
+def calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Mean distance between confidence and accuracy over bins of confidence, weighted by their examples."""
+    confidence = probabilities.max(axis=-1)
+    right = probabilities.argmax(axis=-1) == labels
+    edges = np.linspace(0, 1, CALIBRATION_BINS + 1)
+    which = np.clip(np.digitize(confidence, edges[1:-1], right=True), 0, CALIBRATION_BINS - 1)
+    gaps = np.bincount(which, weights=right - confidence, minlength=CALIBRATION_BINS)
+    return float(np.abs(gaps).sum() / len(labels))
+
+
+def draw_confusion(matrix: np.ndarray, class_names: tuple[str, ...], path: pathlib.Path) -> None:
+    """Draw counts [K, K] (rows: true class) as a picture of row shares; figures are written in for up to 20 classes."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib.figure import Figure
+
+    classes = len(class_names)
+    side = min(4 + 0.45 * classes, 22)
+    figure = Figure(figsize=(side + 1, side), layout="constrained", dpi=130)
+    axes = figure.subplots()
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    size = 9 if classes <= 20 else 5.5
+    axes.set_xticks(range(classes), class_names, rotation=90, fontsize=size)
+    axes.set_yticks(range(classes), class_names, fontsize=size)
+    axes.set(xlabel="predicted", ylabel="true")
+    accuracy = matrix.trace() / max(matrix.sum(), 1)
+    axes.set_title(f"{path.stem}: {100 * accuracy:.2f} % of {matrix.sum()} right")
+    if classes <= 20:
+        for row, column in np.ndindex(matrix.shape):
+            if matrix[row, column]:
+                colour = "white" if shares[row, column] > 0.5 else "black"
+                axes.text(column, row, str(matrix[row, column]), ha="center", va="center", fontsize=8, color=colour)
+    figure.colorbar(image, ax=axes, shrink=0.7, label="share of the true class")
+    figure.savefig(path)
+
+
+def describe(figures: dict[str, Any]) -> list[str]:
+    """The figures for a person, in a few lines."""
+    per_class = sorted(
+        (accuracy, name) for name, accuracy in figures["per_class_accuracy"].items() if accuracy is not None
+    )
+    worst = ", ".join(f"{name} {100 * accuracy:.1f}%" for accuracy, name in per_class[:3])
+    best = ", ".join(f"{name} {100 * accuracy:.1f}%" for accuracy, name in per_class[::-1][:3])
+    return [
+        f"{figures['data']}: {figures['examples']} examples, "
+        f"checkpoint {figures['step']}, {figures['weights']} weights",
+        f"top-1 {100 * figures['top1_accuracy']:.2f}%  top-5 {100 * figures['top5_accuracy']:.2f}%  "
+        f"loss {figures['loss']:.4f}  calibration error {100 * figures['calibration_error']:.2f}%",
+        f"best classes: {best}; worst: {worst}",
+    ]

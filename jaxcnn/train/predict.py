@@ -1,0 +1,77 @@
+"""`--mode=predict`: labels for images."""
+
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxcnn.config import UserError
+from jaxcnn.data.decode import Unreadable, decode
+from jaxcnn.data.folder import EXTENSIONS
+from jaxcnn.learn import sharded
+from jaxcnn.train.trained import Trained
+
+BATCH = 64
+SHOWN = 5
+
+
+def find_images(places: list[str]) -> list[pathlib.Path]:
+    """The image files of a list of files and folders; a folder gives all images in it at any depth, sorted.
+
+    Raises:
+      UserError: a place does not exist, or a folder has no image.
+    """
+    found: list[pathlib.Path] = []
+    for place in places:
+        path = pathlib.Path(place).expanduser()
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in EXTENSIONS and p.is_file())
+            if not inside:
+                raise UserError(f"--images={place}: no image ({', '.join(EXTENSIONS)}) in this folder")
+            found += inside
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise UserError(f"--images={place}: there is no such file or folder")
+    return found
+
+
+def predict(trained: Trained, paths: list[pathlib.Path], *, skip_unreadable: bool) -> list[dict[str, Any]]:
+    """For each image its file and the most probable classes: `{"file", "label", "probability", "top": [...]}`.
+
+    Images are resized as for training. One that cannot be read has an "error" in place of the labels if
+    `skip_unreadable`.
+
+    Raises:
+      UserError: an image cannot be read.
+    """
+    height, _, channels = trained.program.image_shape
+    results: list[dict[str, Any]] = []
+    for start in range(0, len(paths), BATCH):
+        pixels, readable = [], []
+        for path in paths[start : start + BATCH]:
+            try:
+                pixels.append(decode(path.read_bytes(), height, channels))
+                readable.append(path)
+            except (Unreadable, OSError) as error:
+                if not skip_unreadable:
+                    raise UserError(
+                        f"cannot read image {path}: {error}; mend it, leave it out, or set --on_error=skip"
+                    ) from None
+                results.append({"file": str(path), "error": str(error)})
+        if pixels:
+            for path, row in zip(readable, _probabilities(trained, np.stack(pixels)), strict=True):
+                order = np.argsort(-row, kind="stable")[:SHOWN]
+                top = [{"label": trained.class_names[k], "probability": float(row[k])} for k in order]
+                results.append({"file": str(path), **top[0], "top": top})
+    return results
+
+
+def _probabilities(trained: Trained, images: np.ndarray) -> np.ndarray:
+    """float32 [n, K] of uint8 images [n, H, W, C]; a short batch is padded, so that one program serves all."""
+    padded = np.zeros((-(-BATCH // trained.mesh.size) * trained.mesh.size, *images.shape[1:]), np.uint8)
+    padded[: len(images)] = images
+    step = sharded.predict_step(trained.program, trained.mesh)
+    logits = np.asarray(step(trained.variables, padded, trained.normalization))[: len(images)]
+    return np.asarray(jax.nn.softmax(logits))

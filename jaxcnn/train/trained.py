@@ -1,0 +1,120 @@
+"""A trained network out of a workdir, for evaluation and prediction."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxcnn import mesh as meshes
+from jaxcnn.config import Config, UserError
+from jaxcnn.data.batch import Split
+from jaxcnn.learn import sharded
+from jaxcnn.learn.program import Program, make_program
+from jaxcnn.learn.step import Normalization
+from jaxcnn.train import curves, normalization, workdir
+from jaxcnn.train.checkpoint import Checkpoints, DamagedError
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A network with the weights of one checkpoint.
+
+    Attributes:
+      step: of the checkpoint.
+      weights: "last", the parameters of that step, or "ema", their moving average.
+      variables: of Flax, on the mesh.
+    """
+
+    config: Config
+    program: Program
+    mesh: jax.sharding.Mesh
+    step: int
+    weights: str
+    variables: Any
+    normalization: Normalization
+    class_names: tuple[str, ...]
+
+
+def load(folder: pathlib.Path, checkpoint: str, weights: str, devices: int) -> tuple[Trained, list[str]]:
+    """The network of a workdir, and remarks on checkpoints that had to be passed over.
+
+    Args:
+      folder: the workdir.
+      checkpoint: "last", "best" (on the validation split) or a step.
+      weights: "last", "ema", or "" for the moving average where the run keeps one.
+      devices: how many to use; 0: all.
+
+    Raises:
+      UserError: no run there, no such checkpoint, or it is damaged.
+    """
+    config = workdir.read_config(folder)
+    facts = workdir.read_data_facts(folder)
+    meshes.enable_compile_cache()
+    mesh = meshes.make_mesh(devices)
+    program = make_program(
+        config,
+        num_classes=len(facts["class_names"]),
+        image_shape=tuple(facts["image_shape"]),
+        train_examples=facts["train_examples"],
+    )
+    checkpoints = Checkpoints(folder / "checkpoints", config.checkpoint, read_only=True)
+    target, sharding = sharded.abstract_state(program, mesh), meshes.replicated(mesh)
+    remarks: list[str] = []
+    if checkpoint == "last":
+        newest, remarks = checkpoints.newest_sound(target, sharding, set_aside=False)
+        if newest is None:
+            raise UserError(f"{folder}/checkpoints holds no checkpoint; train first")
+        state = newest.state
+    else:
+        step = _best_step(folder, checkpoints.steps()) if checkpoint == "best" else _step(checkpoint)
+        if step not in checkpoints.steps():
+            raise UserError(f"{folder} has no checkpoint {step}; it has {', '.join(map(str, checkpoints.steps()))}")
+        try:
+            state = checkpoints.restore(step, target, sharding).state
+        except DamagedError as error:
+            raise UserError(f"{error}; choose another with --checkpoint") from error
+    checkpoints.close()
+    weights = weights or ("last" if state.ema is None else "ema")
+    if weights == "ema" and state.ema is None:
+        raise UserError(f"--weights=ema: {folder} keeps no moving average (config.optim.ema_decay=0)")
+    variables = state.variables() if weights == "last" else state.ema
+    normal = jax.device_put(normalization.read(folder, program.image_shape[-1]), sharding)
+    names = tuple(facts["class_names"])
+    return Trained(config, program, mesh, int(state.step), weights, variables, normal, names), remarks
+
+
+def logits_of_split(trained: Trained, split: Split, batch_size: int) -> np.ndarray:
+    """Logits float32 [N, K] of every example of a split, in its order, each computed once."""
+    from jaxcnn.train.feed import choose_loader, eval_batch_size, make_feed
+
+    loader, _ = choose_loader(trained.config.data, [split])
+    feed = make_feed(loader, trained.program, trained.mesh, trained.config.seed, trained.config.data.workers)
+    batch_size = eval_batch_size(batch_size, trained.program, trained.mesh)
+    step = sharded.compiled_eval_step(trained.program, trained.mesh, batch_size)
+    parts, labels = [], []
+    with feed.eval_batches(split, batch_size) as batches:
+        for batch in batches:
+            logits = step(trained.variables, batch, trained.normalization)[1]
+            mask = np.asarray(batch.mask)
+            parts.append(np.asarray(logits)[mask])
+            labels.append(np.asarray(batch.label)[mask])
+    if not np.array_equal(np.concatenate(labels), split.labels):
+        raise AssertionError(f"{split.description}: the evaluated examples are not those of the split")
+    return np.concatenate(parts)
+
+
+def _step(checkpoint: str) -> int:
+    try:
+        return int(checkpoint)
+    except ValueError:
+        raise UserError(f"--checkpoint={checkpoint} is not last, best or a step") from None
+
+
+def _best_step(folder: pathlib.Path, steps: list[int]) -> int:
+    """The kept step of the highest validation accuracy in `metrics.jsonl`; the later one of equals."""
+    records = [r for r in curves.read_records(folder) if r["kind"] == "val" and r["step"] in steps]
+    if not records:
+        raise UserError(f"{folder} has no checkpoint that was evaluated on a validation split; use --checkpoint=last")
+    return max(records, key=lambda r: (r.get("ema_top1_accuracy", r["top1_accuracy"]), r["step"]))["step"]

@@ -1,0 +1,75 @@
+"""Whole runs in processes of their own, as a user starts them."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).parent.parent
+DIGITS = ("--config=configs/quickstart.py", "--config.run.tensorboard=False")
+
+
+def start(*flags: str, module: str = "jaxcnn.main", devices: int = 1, **environment: str) -> subprocess.Popen:
+    """Start `python -m jaxcnn.main` with flags."""
+    variables = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "PYTHONUNBUFFERED": "1"} | environment
+    command = [sys.executable, "-m", module, *flags]
+    return subprocess.Popen(
+        command, cwd=ROOT, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def run(*flags: str, seconds: float = 240, **options) -> tuple[int, str]:
+    """Exit code and output of a command."""
+    process = start(*flags, **options)
+    try:
+        output, _ = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+    return process.returncode, output
+
+
+def wait_for(process: subprocess.Popen, words: str, seconds: float = 120) -> str:
+    """Read the output up to a line that holds `words`."""
+    seen = ""
+    deadline = time.monotonic() + seconds
+    assert process.stdout is not None
+    while time.monotonic() < deadline:
+        line = process.stdout.readline()
+        seen += line
+        if words in line:
+            return seen
+        if not line and process.poll() is not None:
+            break
+    raise AssertionError(f"{words!r} did not come in:\n{seen}")
+
+
+def stop(process: subprocess.Popen, number: int, seconds: float = 60) -> tuple[int, str, float]:
+    """Send a signal; return exit code, remaining output, and the seconds it took to end."""
+    began = time.monotonic()
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=seconds)
+    return process.returncode, output, time.monotonic() - began
+
+
+def kill(process: subprocess.Popen) -> None:
+    """SIGKILL, and wait."""
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+
+
+def records(workdir: pathlib.Path) -> list[dict]:
+    """The records of `metrics.jsonl` without their timings."""
+    timings = ("images_per_second", "train_seconds")
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k not in timings} for line in lines]
+
+
+def seals(workdir: pathlib.Path) -> dict:
+    """Shape, dtype and CRC-32 of every array of the newest checkpoint."""
+    newest = max((p for p in (workdir / "checkpoints").iterdir() if p.name.isdigit()), key=lambda p: int(p.name))
+    record = json.loads((newest / "record" / "metadata").read_text())
+    return {"step": record["step"], **record["arrays"]}

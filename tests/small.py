@@ -1,0 +1,62 @@
+"""Small things that several tests train: synthetic batches, thin networks."""
+
+import dataclasses
+
+import jax
+import numpy as np
+
+from jaxcnn import config as configs
+from jaxcnn import mesh as meshes
+from jaxcnn.data import resident
+from jaxcnn.learn import sharded
+from jaxcnn.learn.program import Program, make_program
+from jaxcnn.learn.state import make_hyper
+from jaxcnn.learn.step import Normalization
+
+EXAMPLES = 48
+
+
+def config(**groups) -> configs.Config:
+    """A checked config: `config(model={"name": "cnn"}, global_batch_size=16)`."""
+    tree = configs.to_dict(configs.Config(global_batch_size=16))
+    tree["model"] |= {"name": "cnn", "width": 0.25}
+    for name, value in groups.items():
+        tree[name] = tree[name] | value if isinstance(value, dict) else value
+    return configs.from_config_dict(tree)
+
+
+def split(
+    examples: int = EXAMPLES, side: int = 8, channels: int = 3, classes: int = 4
+) -> tuple[np.ndarray, np.ndarray]:
+    """Images uint8 [N, side, side, channels] of class-dependent brightness, labels int32 [N]."""
+    generator = np.random.default_rng(0)
+    labels = generator.integers(classes, size=examples).astype(np.int32)
+    noise = generator.integers(0, 120, (examples, side, side, channels))
+    return (noise + 30 * labels[:, None, None, None]).astype(np.uint8), labels
+
+
+def program_of(config: configs.Config, steps: int = 6, side: int = 8, examples: int = EXAMPLES) -> Program:
+    """The program of a config on `split`."""
+    config = dataclasses.replace(config, run=dataclasses.replace(config.run, steps=steps))
+    return make_program(config, num_classes=4, image_shape=(side, side, 3), train_examples=examples)
+
+
+def normalization(mesh) -> Normalization:
+    """Half and a quarter."""
+    half, quarter = np.full(3, 0.5, np.float32), np.full(3, 0.25, np.float32)
+    return jax.device_put(Normalization(half, quarter), meshes.replicated(mesh))
+
+
+def train(config: configs.Config, devices: int = 1, steps: int = 6, side: int = 8):
+    """Losses of every step [steps], and the last state, of a resident run."""
+    mesh = meshes.make_mesh(devices)
+    program = program_of(config, steps, side)
+    image, label = split(side=side)
+    data = jax.device_put(resident.Resident(image, label), meshes.replicated(mesh))
+    state = sharded.init_state(program, mesh)(make_hyper(config))
+    step = sharded.resident_train_step(program, mesh)
+    losses = []
+    for _ in range(steps):
+        state, metrics = step(state, data, normalization(mesh))
+        losses.append(float(metrics.sums.loss) / float(metrics.sums.count))
+    return np.array(losses), jax.device_get(state)

@@ -1,0 +1,161 @@
+"""A killed run, resumed, is the run that was never killed, to the bit."""
+
+import pathlib
+import random
+import shutil
+import time
+
+import pytest
+
+from tests import runs
+
+FLAGS = (
+    *runs.DIGITS,
+    "--config.run.steps=70",
+    "--config.run.log_every_steps=3",
+    "--config.run.eval_every_epochs=0.5",
+    "--config.checkpoint.every_steps=7",
+    "--config.optim.ema_decay=0.9",
+    "--config.augment.mixup=0.2",
+)
+
+
+def kill_at(workdir: pathlib.Path, flags: tuple[str, ...], step: int, delay: float) -> bool:
+    """Start a run and SIGKILL it `delay` seconds after it logged `step`; return whether it was still under way."""
+    process = runs.start(*flags, f"--workdir={workdir}")
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            if runs.records(workdir)[-1]["step"] >= step:
+                break
+        except (OSError, ValueError, IndexError):
+            pass  # not there yet, or half a line
+        time.sleep(0.005)
+    time.sleep(delay)
+    runs.kill(process)
+    return process.returncode == -9
+
+
+@pytest.mark.parametrize("loader", ["resident", "stream"])
+def test_a_run_killed_at_any_step_and_resumed_ends_bit_identical(loader, tmp_path):
+    flags = (*FLAGS, f"--config.data.loader={loader}")
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    code, output = runs.run(*flags, f"--workdir={whole}")
+    assert code == 0, output
+    moments = random.Random(loader)
+    hits = sum(kill_at(killed, flags, step, moments.random() * 0.1) for step in (3, 20, 50))
+    assert hits >= 2, "the kills came too late to test anything"
+    code, output = runs.run(*flags, f"--workdir={killed}")
+    assert code == 0, output
+    assert "resumed from the checkpoint of step" in output
+    assert runs.records(killed) == runs.records(whole)
+    assert runs.seals(killed) == runs.seals(whole)
+
+
+def test_both_loaders_run_to_the_same_bits(tmp_path):
+    for loader in ("resident", "stream"):
+        code, output = runs.run(
+            *FLAGS, "--config.run.steps=12", f"--config.data.loader={loader}", f"--workdir={tmp_path / loader}"
+        )
+        assert code == 0, output
+        assert f"loader {loader}" in output
+    assert runs.records(tmp_path / "resident") == runs.records(tmp_path / "stream")
+    assert runs.seals(tmp_path / "resident") == runs.seals(tmp_path / "stream")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run with several checkpoints."""
+    workdir = tmp_path_factory.mktemp("finished") / "run"
+    code, output = runs.run(*FLAGS, "--config.checkpoint.keep_every_steps=7", f"--workdir={workdir}")
+    assert code == 0, output
+    return workdir
+
+
+@pytest.fixture
+def unfinished(finished, tmp_path):
+    """A copy of the finished run that has forgotten it is finished, its newest checkpoint at step 63."""
+    workdir = tmp_path / "run"
+    shutil.copytree(finished, workdir)
+    (workdir / "summary.json").unlink()
+    shutil.rmtree(workdir / "checkpoints" / "70")
+    return workdir
+
+
+AGAIN = (*FLAGS, "--config.checkpoint.keep_every_steps=7")
+
+
+def damage_missing(step: pathlib.Path) -> None:
+    shutil.rmtree(step / "state" / "d")
+
+
+def damage_flipped(step: pathlib.Path) -> None:
+    # orbax restores flipped bytes of array data without a word; only our checksums see them.
+    for file in (step / "state").rglob("d/*"):
+        data = bytearray(file.read_bytes())
+        for place in range(len(data) // 3, len(data), 97):
+            data[place] ^= 0x10
+        file.write_bytes(bytes(data))
+
+
+def damage_truncated(step: pathlib.Path) -> None:
+    file = step / "record" / "metadata"
+    file.write_bytes(file.read_bytes()[:40])
+
+
+@pytest.mark.parametrize("damage", [damage_missing, damage_flipped, damage_truncated])
+def test_a_damaged_checkpoint_is_set_aside_for_the_newest_sound_one(damage, unfinished, finished):
+    damage(unfinished / "checkpoints" / "63")
+    code, output = runs.run(*AGAIN, f"--workdir={unfinished}")
+    assert code == 0, output
+    assert "checkpoint 63 is damaged" in output
+    assert "resumed from the checkpoint of step 56" in output
+    assert (unfinished / "checkpoints" / "damaged-63").is_dir()
+    assert runs.records(unfinished) == runs.records(finished)
+    assert runs.seals(unfinished) == runs.seals(finished)
+
+
+def test_without_a_sound_checkpoint_the_run_stops_and_says_so(unfinished):
+    for step in (unfinished / "checkpoints").iterdir():
+        if step.name.isdigit():
+            damage_truncated(step)
+    code, output = runs.run(*AGAIN, f"--workdir={unfinished}")
+    assert code == 2
+    assert "no sound checkpoint is left" in output
+    assert "Traceback" not in output
+
+
+def test_a_changed_config_is_refused_with_the_keys_that_differ(finished):
+    code, output = runs.run(*AGAIN, "--config.optim.learning_rate=0.5", "--config.seed=4", f"--workdir={finished}")
+    assert code == 2
+    assert "config.optim.learning_rate: 0.1 in the workdir, 0.5 now" in output
+    assert "config.seed: 0 in the workdir, 4 now" in output
+    assert output.count("in the workdir") == 2
+
+
+def test_a_finished_run_is_not_run_again(finished):
+    before = (finished / "metrics.jsonl").read_bytes()
+    code, output = runs.run(*AGAIN, f"--workdir={finished}")
+    assert code == 0
+    assert "is finished" in output
+    assert (finished / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_checkpoint_of_another_model_is_refused(unfinished):
+    code, output = runs.run(*AGAIN, "--config.model.width=0.5", "--config.run.steps=8", f"--workdir={unfinished}.other")
+    assert code == 0, output
+    shutil.rmtree(unfinished / "checkpoints")
+    shutil.copytree(pathlib.Path(f"{unfinished}.other") / "checkpoints", unfinished / "checkpoints")
+    code, output = runs.run(*AGAIN, f"--workdir={unfinished}")
+    assert code == 2
+    assert "is a checkpoint of another model" in output
+    assert "Traceback" not in output
+
+
+def test_a_run_goes_on_with_another_number_of_devices(unfinished, finished):
+    code, output = runs.run(*AGAIN, f"--workdir={unfinished}", devices=4)
+    assert code == 0, output
+    assert "4 x cpu" in output
+    for one, two in zip(runs.records(unfinished), runs.records(finished), strict=True):
+        assert one["step"] == two["step"]
+        assert one["loss"] == pytest.approx(two["loss"], rel=1e-2)

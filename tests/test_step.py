@@ -1,0 +1,149 @@
+"""The training step: devices, microbatches and loaders never change the mathematics."""
+
+import jax
+import numpy as np
+import pytest
+
+from jaxcnn import mesh as meshes
+from jaxcnn.data import order, resident
+from jaxcnn.data.batch import Batch
+from jaxcnn.learn import sharded
+from jaxcnn.learn.state import make_hyper
+from tests import small
+
+# Float32 sums in another order differ by some units of 2^-24 = 6e-8 relative to the terms; BatchNorm divides by small
+# deviations and six steps of SGD feed the difference back, which amplifies it by two to three orders of magnitude.
+TOLERANCE = 2e-4
+
+HARD = {
+    "augment": {"crop": "reflect", "flip": True, "mixup": 0.4, "cutmix": 1.0, "cutout": 3, "brightness": 0.3},
+    "optim": {"learning_rate": 0.1, "label_smoothing": 0.1, "ema_decay": 0.9, "clip_norm": 1.0},
+}
+NETWORKS = {
+    "cnn, whole batch": {"model": {"name": "cnn"}},
+    "cnn, groups of 4": {"model": {"name": "cnn"}, "norm": {"group_size": 4}},
+    "cnn, groups of 2": {"model": {"name": "cnn"}, "norm": {"group_size": 2}},
+    "alexnet, dropout": {"model": {"name": "alexnet", "width": 1 / 32, "dropout": 0.5, "batch_norm": False}},
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_one_two_four_and_eight_devices_give_the_same_run(name):
+    config = small.config(**HARD, **NETWORKS[name])
+    side = 32 if "alexnet" in name else 8
+    alone, state = small.train(config, 1, side=side)
+    assert len(set(alone.round(4))) == len(alone), "the run must move for the comparison to mean anything"
+    for devices in (2, 8) if "groups of 2" in name else (2, 4, 8):
+        losses, other = small.train(config, devices, side=side)
+        np.testing.assert_allclose(losses, alone, rtol=TOLERANCE)
+        for one, two in zip(jax.tree.leaves(state), jax.tree.leaves(other), strict=True):
+            np.testing.assert_allclose(two, one, rtol=50 * TOLERANCE, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize(("devices", "microbatches"), [(1, 2), (1, 4), (2, 2), (4, 2), (8, 2)])
+def test_gradient_accumulation_equals_the_large_batch(devices, microbatches):
+    groups = HARD | {"norm": {"group_size": 4}}
+    whole, state = small.train(small.config(**groups))
+    groups = groups | {"optim": HARD["optim"] | {"accumulate_steps": microbatches}}
+    losses, other = small.train(small.config(**groups), devices)
+    np.testing.assert_allclose(losses, whole, rtol=TOLERANCE)
+    for one, two in zip(jax.tree.leaves(state), jax.tree.leaves(other), strict=True):
+        np.testing.assert_allclose(two, one, rtol=50 * TOLERANCE, atol=TOLERANCE)
+
+
+def test_group_statistics_are_no_whole_batch_statistics():
+    whole, _ = small.train(small.config(**HARD))
+    ghost, _ = small.train(small.config(**HARD, norm={"group_size": 2}))
+    assert np.abs(whole - ghost).max() > 20 * TOLERANCE
+
+
+@pytest.mark.parametrize("devices", [1, 4])
+def test_resident_and_streamed_batches_train_to_the_same_bits(devices):
+    config = small.config(**HARD, norm={"group_size": 4})
+    mesh, program = meshes.make_mesh(devices), small.program_of(config)
+    image, label = small.split()
+    normalization = small.normalization(mesh)
+    state = sharded.init_state(program, mesh)(make_hyper(config))
+    position = order.storage_positions(program.global_batch_size, devices).reshape(-1)
+    for step in range(6):
+        index = order.example_index(config.seed, step, position, program.global_batch_size, program.train_examples)
+        batch = Batch(image[index], label[index], index, position, np.ones(len(index), bool))
+        batch = jax.device_put(batch, meshes.over_data(mesh))
+        state, _ = sharded.train_step(program, mesh)(state, batch, normalization)
+    _, other = small.train(config, devices)
+    for one, two in zip(jax.tree.leaves(jax.device_get(state)), jax.tree.leaves(other), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_the_same_run_twice_is_the_same_to_the_bit_and_another_seed_is_not():
+    config = small.config(**HARD)
+    first, second = small.train(config)[0], small.train(config)[0]
+    np.testing.assert_array_equal(first, second)
+    assert not np.array_equal(first, small.train(small.config(**HARD, seed=1))[0])
+
+
+def compilations(function):
+    """How many programs XLA compiled while `function` ran."""
+    seen = []
+
+    def count(event, *_, **__):
+        if event == "/jax/core/compile/backend_compile_duration":
+            seen.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(count)
+    try:
+        function()
+    finally:
+        jax.monitoring.unregister_event_duration_listener(count)
+    return len(seen)
+
+
+def test_runs_that_differ_in_traced_hyper_parameters_share_one_compilation():
+    first = small.config(optim={"learning_rate": 0.01})
+    second = small.config(
+        optim={"learning_rate": 0.03, "weight_decay": 0.01, "momentum": 0.5, "label_smoothing": 0.2}, seed=3
+    )
+    small.train(first)
+    losses = []
+    assert compilations(lambda: losses.append(small.train(second)[0])) == 0
+    assert not np.array_equal(losses[0], small.train(first)[0])
+    # The counter counts: a static field compiles anew.
+    assert compilations(lambda: small.train(small.config(optim={"learning_rate": 0.01, "nesterov": False}))) > 0
+
+
+@pytest.mark.parametrize("field", ["learning_rate", "weight_decay", "momentum", "label_smoothing"])
+def test_every_traced_hyper_parameter_reaches_the_step(field):
+    base = small.train(small.config(optim={"learning_rate": 0.01}))[1].params
+    changed = small.train(small.config(optim={"learning_rate": 0.01} | {field: 0.3}))[1].params
+    kernels = [leaf for leaf in jax.tree.leaves(jax.tree.map(lambda a, b: np.abs(a - b).max(), base, changed))]
+    assert max(kernels) > 1e-4
+
+
+def test_the_step_leaves_one_state_and_donates_the_old_one():
+    config = small.config()
+    mesh, program = meshes.make_mesh(1), small.program_of(config)
+    image, label = small.split()
+    data = jax.device_put(resident.Resident(image, label), meshes.replicated(mesh))
+    state = sharded.init_state(program, mesh)(make_hyper(config))
+    sharded.resident_train_step(program, mesh)(state, data, small.normalization(mesh))
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
+
+
+def test_evaluation_ignores_padding():
+    config = small.config()
+    mesh, program = meshes.make_mesh(8), small.program_of(config)
+    image, label = small.split()
+    state = sharded.init_state(program, mesh)(make_hyper(config))
+    data = jax.device_put(resident.Resident(image, label), meshes.replicated(mesh))
+    totals = {}
+    for batch_size in (8, 40, 64):
+        gather = sharded.resident_eval_batch(batch_size, mesh)
+        step = sharded.eval_step(program, mesh)
+        sums = [
+            step(state.variables(), gather(data, np.int32(i)), small.normalization(mesh))[0]
+            for i in range(0, 48, batch_size)
+        ]
+        totals[batch_size] = [sum(float(getattr(s, name)) for s in sums) for name in ("loss", "top1", "top5", "count")]
+    assert totals[8][3] == totals[40][3] == totals[64][3] == 48
+    assert totals[8][1] == totals[40][1] == totals[64][1]
+    np.testing.assert_allclose([totals[40][0], totals[64][0]], totals[8][0], rtol=1e-6)
