@@ -5,6 +5,7 @@ one line; 3 the loss or gradient was not finite; 75 stopped by SIGTERM or SIGINT
 128 + n stopped at once by a second signal n.
 """
 
+import difflib
 import errno
 import logging
 import pathlib
@@ -16,7 +17,7 @@ import absl.logging
 from absl import app, flags
 from ml_collections import config_flags
 
-from jaxcnn.config import Config, ConfigError, UserError, from_config_dict
+from jaxcnn.config import Config, ConfigError, UserError, flatten, from_config_dict, to_dict
 
 MISTAKE = 2
 MACHINE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG)
@@ -35,7 +36,12 @@ def read_config(holder: Any) -> Config:
     """
     if holder.value is None:
         raise ConfigError("no config was given; for example --config=configs/quickstart.py")
-    return from_config_dict(holder.value)
+    try:
+        tree = holder.value.to_dict()
+    except OSError as error:  # ml_collections keeps the error of a file until its value is used
+        file = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")[0]
+        raise ConfigError(f"--config={file}: there is no such Python file") from error
+    return from_config_dict(tree)
 
 
 def run(main: Callable[[], int]) -> None:
@@ -51,7 +57,7 @@ def run(main: Callable[[], int]) -> None:
 
 def _guarded(main: Callable[[], int]) -> None:
     # absl shows all that libraries tell; here that is left to --verbosity, but for jaxcnn's own remarks.
-    if flags.FLAGS["verbosity"].using_default_value:
+    if not flags.FLAGS["verbosity"].present:
         absl.logging.set_verbosity(absl.logging.WARNING)
     try:
         code = main()
@@ -69,8 +75,8 @@ def _guarded(main: Callable[[], int]) -> None:
             raise
         code = MISTAKE
         _complain(
-            f"the device has not enough memory ({str(error).splitlines()[0][:200]}); lower config.global_batch_size, or "
-            "set config.optim.accumulate_steps (with config.norm.group_size)"
+            f"the device has not enough memory ({str(error).splitlines()[0][:200]}); lower config.global_batch_size, "
+            "or set config.optim.accumulate_steps (with config.norm.group_size)"
         )
     sys.exit(code)
 
@@ -86,12 +92,25 @@ def _parse(argv: list[str]) -> list[str]:
         message = str(error)
     except FileNotFoundError as error:
         message = f"config file {error.filename or error} does not exist"
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        if not any(argument.startswith("--config.") for argument in argv):
-            raise
-        message = f"a --config.… override does not fit: {error}"
+    except (AttributeError, KeyError) as error:  # how ml_collections tells of an override for an unknown key
+        message = _unknown_key(argv)
+        if message is None:
+            raise error
     _complain(" ".join(message.split()))
     sys.exit(MISTAKE)
+
+
+def _unknown_key(argv: list[str]) -> str | None:
+    """The complaint about the first `--config.<key>` that `Config` does not have; None if it has all."""
+    known = flatten(to_dict(Config()))
+    groups = {key.rpartition(".")[0] for key in known}
+    for argument in argv:
+        key = argument.lstrip("-").removeprefix("config.").partition("=")[0]
+        if argument.lstrip("-").startswith("config.") and key not in known and key not in groups:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f" (did you mean config.{near[0]}?)" if near else ""
+            return f"unknown key config.{key}{hint}"
+    return None
 
 
 def _complain(message: str) -> None:

@@ -32,7 +32,9 @@ class Model:
     width: float = 1.0  # multiplies every channel count and hidden size
     head: Literal["linear", "dense4096"] = "linear"  # vgg16 in CIFAR form only
     batch_norm: bool = True  # alexnet and vgg16; resnet50 and cnn always have it
-    dropout: float = 0.0  # rate, before each hidden dense layer
+    dropout: float = (
+        0.0  # rate, where torchvision has it; in networks without hidden dense layers, before the classifier
+    )
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the computation; parameters stay float32
     zero_init_residual: bool = True  # resnet50: the last BatchNorm scale of each block starts at 0
 

@@ -212,8 +212,8 @@ def test_jitter_of_more_than_one_draws_from_zero_up():
     factors = jitter_grey(2.0, 2000)
     assert 0 <= factors.min() < 0.02
     assert 2.98 < factors.max() <= 3.001
-    assert jitter_grey(1000.0, 200).max() <= 51  # white, not an overflow
-    assert jitter_grey(1000.0, 200).min() >= 0
+    extreme = jitter_grey(1000.0, 200)
+    assert 0 <= extreme.min() < extreme.max() <= 51  # white, not an overflow
 
 
 # The batch
@@ -241,9 +241,9 @@ def test_the_same_key_gives_the_same_bits_and_another_key_others():
 
 @pytest.mark.parametrize("policy", ["none", "randaugment", "trivialaugment"])
 def test_an_example_keeps_its_augmentation_wherever_it_lies_and_however_many_lie_beside_it(policy):
-    config = Augment(
-        crop="reflect", flip=True, cutout=4, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, policy=policy
-    )
+    config = Augment(crop="reflect", flip=True, cutout=4, policy=policy, policy_layers=1)
+    if policy == "none":
+        config = Augment(crop="reflect", flip=True, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
     image = images(13)
     whole = np.asarray(run(config, batch_of(image)).image)
     order = np.random.default_rng(1).permutation(13)

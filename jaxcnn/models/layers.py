@@ -139,7 +139,9 @@ class BatchNorm(nn.Module):
 
     Ioffe & Szegedy 2015, arXiv:1502.03167; with groups smaller than the batch, "ghost" batches, Hoffer et al. 2017,
     arXiv:1705.08741. As in PyTorch, a group is normalised by its biased variance, and the running variance takes the
-    unbiased one. With several groups the running statistics take the average over all groups of the global batch.
+    unbiased one. With several groups the running statistics take their average; a device knows its own groups only, so
+    under an axis the new running statistics are those of all groups once they are averaged over the devices, which the
+    training step does together with the gradients.
 
     Attributes:
       norm: momentum, epsilon and group_size (consecutive examples of the global batch; 0: all of it).
@@ -171,12 +173,9 @@ class BatchNorm(nn.Module):
             if not self.is_initializing():
                 elements = y.shape[1] * span
                 unbiased = variance * (elements / max(elements - 1, 1))
-                batch = jnp.stack([mean, unbiased]).mean(axis=(1, 2))
-                if span < devices:  # every device knows its own groups only
-                    batch = lax.pmean(batch, self.axis_name)
                 momentum = self.norm.momentum
-                running_mean.value = momentum * running_mean.value + (1 - momentum) * batch[0]
-                running_variance.value = momentum * running_variance.value + (1 - momentum) * batch[1]
+                running_mean.value = momentum * running_mean.value + (1 - momentum) * mean.mean(axis=(0, 1))
+                running_variance.value = momentum * running_variance.value + (1 - momentum) * unbiased.mean(axis=(0, 1))
         else:
             mean, variance = running_mean.value, running_variance.value
         y = (y - mean) * (lax.rsqrt(variance + self.norm.epsilon) * scale) + bias

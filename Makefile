@@ -1,0 +1,36 @@
+# make quickstart   train on handwritten digits, in under a minute
+# make test         lint, types and tests
+# Both first make a virtual environment with the pinned packages, which takes some minutes once.
+
+PYTHON ?= python3
+VENV ?= .venv
+READY := $(VENV)/.ready
+RUN := $(VENV)/bin/python -m
+
+.PHONY: quickstart test lock clean
+
+quickstart: $(READY)
+	$(RUN) jaxcnn.main --config=configs/quickstart.py
+
+test: $(READY)
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) mypy
+	$(RUN) pytest -n 2 --dist worksteal --durations 10
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo 'jaxcnn needs Python 3.11 or later; name one: make PYTHON=python3.11 ...'; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	$(RUN) pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+# Pin anew what the two commands install.
+lock: $(READY)
+	$(RUN) pip install --quiet uv
+	$(RUN) uv pip compile --universal --python-version 3.11 --extra dev --no-annotate --no-header \
+		--quiet --upgrade --output-file requirements.lock pyproject.toml
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache
