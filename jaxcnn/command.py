@@ -93,9 +93,10 @@ def _parse(argv: list[str]) -> list[str]:
     except FileNotFoundError as error:
         message = f"config file {error.filename or error} does not exist"
     except (AttributeError, KeyError) as error:  # how ml_collections tells of an override for an unknown key
-        message = _unknown_key(argv)
-        if message is None:
+        unknown = _unknown_key(argv)
+        if unknown is None:
             raise error
+        message = unknown
     _complain(" ".join(message.split()))
     sys.exit(MISTAKE)
 

@@ -275,6 +275,16 @@ def test_switching_operations_on_never_changes_what_others_draw():
 
     np.testing.assert_array_equal(cut(crop="zero", flip=True, hue=0.2), cut())
 
+    halves = np.full((8, 12, 12, 3), 200, np.uint8)
+    halves[:, :, :6] = 50
+
+    def left_is_dark(**fields):
+        image = np.asarray(run(Augment(flip=True, **fields), batch_of(halves)).image)
+        return image[:, 6, 2, 0] < image[:, 6, 9, 0]
+
+    assert 0 < left_is_dark().sum() < 8
+    np.testing.assert_array_equal(left_is_dark(crop="zero", crop_padding=1, contrast=0.2), left_is_dark())
+
     weights = [run(config, white).weight for config in (Augment(mixup=0.4), Augment(mixup=0.4, flip=True, cutout=3))]
     np.testing.assert_array_equal(*weights)
 
