@@ -10,6 +10,7 @@ import errno
 import logging
 import pathlib
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -25,7 +26,10 @@ MACHINE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.E
 
 def define_config(description: str) -> Any:
     """Define `--config=<file>[:variant]`, whose fields `--config.<key>=<value>` override."""
-    return config_flags.DEFINE_config_file("config", None, description)
+    holder = config_flags.DEFINE_config_file("config", None, description)
+    # --help shows the flags of the main module; this one is defined here, but is the command's.
+    flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS["config"])
+    return holder
 
 
 def read_config(holder: Any) -> Config:
@@ -88,17 +92,40 @@ def _parse(argv: list[str]) -> list[str]:
         if len(rest) > 1:
             raise UserError(f"{rest[1]!r} is not a flag; flags look like --name=value")
         return rest
+    except SystemExit:  # absl has shown the help that was asked for, and would exit with 1
+        sys.exit(0)
     except (flags.Error, UserError) as error:
-        message = str(error)
+        found = _mistake_in_config_file(error, argv)
+        before, _, trace = str(error).partition("Traceback")  # ml_collections puts one into its message
+        message = found or before + trace.strip().rpartition("\n")[2]
     except FileNotFoundError as error:
         message = f"config file {error.filename or error} does not exist"
-    except (AttributeError, KeyError) as error:  # how ml_collections tells of an override for an unknown key
-        unknown = _unknown_key(argv)
-        if unknown is None:
-            raise error
-        message = unknown
+    except Exception as error:
+        found = _mistake_in_config_file(error, argv)
+        if found is None and isinstance(error, AttributeError | KeyError):
+            found = _unknown_key(argv)  # so ml_collections tells of an override for a key that is not there
+        if found is None:
+            raise
+        message = found
     _complain(" ".join(message.split()))
     sys.exit(MISTAKE)
+
+
+def _mistake_in_config_file(error: BaseException | None, argv: list[str]) -> str | None:
+    """Where and why the Python of a config file failed, be it the cause of `error`; None if it did not."""
+    found = None
+    while error is not None:
+        place = None
+        if isinstance(error, SyntaxError):
+            place, reason = (error.filename, error.lineno), error.msg
+        elif not isinstance(error, UserError):
+            for frame in traceback.extract_tb(error.__traceback__):
+                if any(frame.filename in argument for argument in argv[1:]):
+                    place, reason = (frame.filename, frame.lineno), f"{type(error).__name__}: {error}"
+        if place is not None:
+            found = f"--config={place[0]}: line {place[1]}: {reason}"
+        error = error.__cause__ or error.__context__
+    return found
 
 
 def _unknown_key(argv: list[str]) -> str | None:

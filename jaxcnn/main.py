@@ -39,6 +39,7 @@ JSON = flags.DEFINE_string("json", "", "eval, predict: also write the results to
 
 def main() -> int:
     """Do what the flags say; return the exit code."""
+    _check_json()
     return {"train": _train, "eval": _evaluate, "predict": _predict}[MODE.value]()
 
 
@@ -100,6 +101,16 @@ def _existing_workdir() -> pathlib.Path:
     if not WORKDIR.value:
         raise UserError(f"--mode={MODE.value} needs --workdir=<folder of a run>")
     return pathlib.Path(WORKDIR.value)
+
+
+def _check_json() -> None:
+    """Refuse a --json that could not be written, before any work is done."""
+    path = pathlib.Path(JSON.value)
+    if JSON.value not in ("", "-") and (path.is_dir() or not path.parent.is_dir()):
+        raise UserError(
+            f"--json={path} cannot be written: {'it' if path.is_dir() else path.parent} is "
+            f"{'a folder' if path.is_dir() else 'no folder'}"
+        )
 
 
 def _write_json(value: object) -> bool:

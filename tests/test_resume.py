@@ -128,7 +128,7 @@ def test_without_a_sound_checkpoint_the_run_stops_and_says_so(unfinished):
 def test_a_changed_config_is_refused_with_the_keys_that_differ(finished):
     code, output = runs.run(*AGAIN, "--config.optim.learning_rate=0.5", "--config.seed=4", f"--workdir={finished}")
     assert code == 2
-    assert "config.optim.learning_rate: 0.1 in the workdir, 0.5 now" in output
+    assert "config.optim.learning_rate: 0.2 in the workdir, 0.5 now" in output
     assert "config.seed: 0 in the workdir, 4 now" in output
     assert output.count("in the workdir") == 2
 

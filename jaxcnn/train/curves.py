@@ -51,8 +51,10 @@ def draw(folder: pathlib.Path) -> pathlib.Path:
     ):
         axes.set(title=title, xlabel="epoch")
         axes.grid(alpha=0.3)
-    loss_axes.legend(frameon=False)
-    accuracy_axes.legend(frameon=False, loc="lower right")
+        axes.set_xlim(left=0)
+    for axes, place in ((loss_axes, "upper right"), (accuracy_axes, "lower right")):
+        if axes.lines:
+            axes.legend(loc=place, fontsize=9, framealpha=0.85, edgecolor="none")
     path = folder / "curves.png"
     figure.savefig(path)
     return path

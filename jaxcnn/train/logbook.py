@@ -7,7 +7,10 @@ import time
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
+# What a narrow terminal shows in place of longer words, one after the other until the line fits.
+SHORTER = (("accuracy ", "acc "), ("images/s", "im/s"), ("epoch ", "ep "), ("step ", ""))
 LINE_SECONDS = 10.0  # between progress lines where the output is not a terminal
 
 
@@ -60,7 +63,7 @@ class Logbook:
     def progress(self, line: str, *, now: bool = False) -> None:
         """Show the progress line; where the output is no terminal, only every ten seconds, or `now`."""
         if self._status is not None:
-            self._status.update(line)
+            self._status.update(Text(fitted(line, self._console.width - 2)))  # less the spinner and a space
             self._status.start()
         elif now or time.monotonic() - self._last_line >= LINE_SECONDS:
             self._last_line = time.monotonic()
@@ -74,6 +77,14 @@ class Logbook:
             self._events.close()
         if self._file is not None:
             self._file.close()
+
+
+def fitted(line: str, width: int) -> str:
+    """A progress line in `width` columns: words are shortened as need be, and if that is not enough the end is cut."""
+    for word, shorter in SHORTER:
+        if len(line) > width:
+            line = line.replace(word, shorter)
+    return line if len(line) <= width else f"{line[: width - 1]}…"
 
 
 def duration(seconds: float) -> str:

@@ -40,32 +40,48 @@ def find_images(places: list[str]) -> list[pathlib.Path]:
 def predict(trained: Trained, paths: list[pathlib.Path], *, skip_unreadable: bool) -> list[dict[str, Any]]:
     """For each image its file and the most probable classes: `{"file", "label", "probability", "top": [...]}`.
 
-    Images are resized as for training. One that cannot be read has an "error" in place of the labels if
-    `skip_unreadable`.
+    Results are in the order of `paths`. Images are resized as for training. One that cannot be read has an "error" in
+    place of the labels if `skip_unreadable`.
 
     Raises:
-      UserError: an image cannot be read.
+      UserError: an image cannot be read, or the network takes images of no kind that files hold.
     """
-    height, _, channels = trained.program.image_shape
+    shape = trained.program.image_shape
+    if shape[-1] not in (1, 3):
+        raise UserError(f"this network takes images of {shape[-1]} channels; --mode=predict reads grey and colour ones")
     results: list[dict[str, Any]] = []
     for start in range(0, len(paths), BATCH):
-        pixels, readable = [], []
+        batch: list[dict[str, Any]] = []
+        pixels = []
         for path in paths[start : start + BATCH]:
             try:
-                pixels.append(decode(path.read_bytes(), height, channels))
-                readable.append(path)
+                pixels.append(_read(path, shape))
+                batch.append({"file": str(path)})
             except (Unreadable, OSError) as error:
                 if not skip_unreadable:
                     raise UserError(
                         f"cannot read image {path}: {error}; mend it, leave it out, or set --on_error=skip"
                     ) from None
-                results.append({"file": str(path), "error": str(error)})
+                batch.append({"file": str(path), "error": str(error)})
         if pixels:
-            for path, row in zip(readable, _probabilities(trained, np.stack(pixels)), strict=True):
+            readable = [result for result in batch if "error" not in result]
+            for result, row in zip(readable, _probabilities(trained, np.stack(pixels)), strict=True):
                 order = np.argsort(-row, kind="stable")[:SHOWN]
                 top = [{"label": trained.class_names[k], "probability": float(row[k])} for k in order]
-                results.append({"file": str(path), **top[0], "top": top})
+                result |= {**top[0], "top": top}
+        results += batch
     return results
+
+
+def _read(path: pathlib.Path, shape: tuple[int, int, int]) -> np.ndarray:
+    """Pixels uint8 of the network's image shape; square ones are resized to, others must be met."""
+    height, width, channels = shape
+    if height == width:
+        return decode(path.read_bytes(), height, channels)
+    pixels = decode(path.read_bytes(), 0, channels)
+    if pixels.shape != shape:
+        raise Unreadable(f"it is {pixels.shape[1]}x{pixels.shape[0]}, but the network takes {width}x{height} only")
+    return pixels
 
 
 def _probabilities(trained: Trained, images: np.ndarray) -> np.ndarray:

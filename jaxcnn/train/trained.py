@@ -114,7 +114,8 @@ def _step(checkpoint: str) -> int:
 
 def _best_step(folder: pathlib.Path, steps: list[int]) -> int:
     """The kept step of the highest validation accuracy in `metrics.jsonl`; the later one of equals."""
-    records = [r for r in curves.read_records(folder) if r["kind"] == "val" and r["step"] in steps]
+    written = curves.read_records(folder) if (folder / "metrics.jsonl").exists() else []
+    records = [r for r in written if r["kind"] == "val" and r["step"] in steps]
     if not records:
         raise UserError(f"{folder} has no checkpoint that was evaluated on a validation split; use --checkpoint=last")
     return max(records, key=lambda r: (r.get("ema_top1_accuracy", r["top1_accuracy"]), r["step"]))["step"]

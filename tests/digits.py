@@ -1,0 +1,33 @@
+"""Short runs on the digits, in this process, for tests of what a finished run holds."""
+
+import dataclasses
+import pathlib
+
+from jaxcnn.config import Config
+from jaxcnn.train.loop import train
+from tests import small
+
+STEPS = 40
+COMMAND = ["main.py", "--config=configs/quickstart.py"]
+
+
+def config(**groups) -> Config:
+    """40 steps of 64 digits on one device: about two epochs, validated at steps 20, 39 and 40, with a moving average."""
+    base = small.config(
+        global_batch_size=64,
+        data={"source": "digits", "val_examples": 200},
+        optim={"learning_rate": 0.05, "ema_decay": 0.8},
+        run={"steps": STEPS, "log_every_steps": 5, "tensorboard": False},
+        checkpoint={"keep_every_steps": 20},
+        parallel={"devices": 1},
+    )
+    changes = {
+        name: dataclasses.replace(getattr(base, name), **value) if isinstance(value, dict) else value
+        for name, value in groups.items()
+    }
+    return dataclasses.replace(base, **changes)
+
+
+def run(folder: pathlib.Path, **groups) -> dict:
+    """Train `config(**groups)` in a workdir; return the summary."""
+    return train(config(**groups), folder, command=COMMAND)

@@ -1,0 +1,189 @@
+"""Evaluation of a finished run: figures of merit, each example counted once whatever the devices and the batch."""
+
+import dataclasses
+import functools
+import json
+
+import numpy as np
+import pytest
+import sklearn.metrics
+
+from jaxcnn.config import UserError
+from jaxcnn.data.source import open_splits
+from jaxcnn.train import assess, trained
+from tests import digits
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("assess") / "run"
+    summary = digits.run(folder)
+    return folder, summary
+
+
+@functools.cache
+def load(folder, checkpoint="last", weights="", devices=1):
+    network, remarks = trained.load(folder, checkpoint, weights, devices)
+    assert remarks == []
+    return network
+
+
+def evaluate(folder, split="test", **choices):
+    return assess.assess(load(folder, **choices), folder, split, "", 0)
+
+
+def test_evaluation_agrees_with_the_test_record_of_the_run(finished):
+    folder, summary = finished
+    for weights, prefix in (("last", ""), ("ema", "ema_")):
+        figures = evaluate(folder, weights=weights)
+        test = summary["test"]
+        assert figures["examples"] == test["examples"] == 360
+        assert figures["top1_accuracy"] == test[f"{prefix}top1_accuracy"]
+        assert figures["top5_accuracy"] == test[f"{prefix}top5_accuracy"]
+        # The record is a sum in float32 on the device: 360 terms, each addition rounds by at most 2^-24 of the sum.
+        assert figures["loss"] == pytest.approx(test[f"{prefix}loss"], rel=360 * 2**-24)
+    assert test["top1_accuracy"] != test["ema_top1_accuracy"], "the run cannot tell the two kinds of weights apart"
+
+
+def test_the_moving_average_is_the_default_where_the_run_keeps_one(finished):
+    folder, _ = finished
+    assert evaluate(folder)["weights"] == "ema"
+
+
+@pytest.mark.parametrize("devices", [1, 2, 8])
+@pytest.mark.parametrize("batch_size", [7, 64, 1000])
+def test_every_example_is_counted_once_on_any_devices_and_batch_size(finished, devices, batch_size):
+    folder, summary = finished
+    network = load(folder, devices=devices)
+    labels = open_splits(network.config.data).test.labels
+    logits = trained.logits_of_split(network, open_splits(network.config.data).test, batch_size)
+    matrix = np.array(assess.measure(logits, labels, network.class_names)["confusion_matrix"])
+    assert logits.shape == (360, 10)
+    assert matrix.sum(axis=1).tolist() == np.bincount(labels).tolist()
+    assert matrix.trace() == round(360 * summary["test"]["ema_top1_accuracy"])
+    # Other batches and partitions round other intermediate sums: a few units in the last place of float32.
+    alone = trained.logits_of_split(load(folder), open_splits(network.config.data).test, 360)
+    np.testing.assert_allclose(logits, alone, rtol=0, atol=np.abs(alone).max() * 2**-24 * 64)
+    assert logits.argmax(-1).tolist() == alone.argmax(-1).tolist()
+
+
+def test_each_split_has_its_own_examples(finished):
+    folder, _ = finished
+    figures = {split: evaluate(folder, split) for split in ("train", "val", "test")}
+    assert {split: f["examples"] for split, f in figures.items()} == {"train": 1237, "val": 200, "test": 360}
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    last = [r for r in records if r["kind"] == "val"][-1]
+    assert figures["val"]["top1_accuracy"] == last["ema_top1_accuracy"]
+    assert figures["train"]["split"] == "train"
+
+
+def test_figures_and_confusion_matrix_are_left_in_the_workdir(finished):
+    folder, _ = finished
+    figures = evaluate(folder)
+    assert json.loads((folder / f"eval-test-{digits.STEPS}.json").read_text()) == figures
+    assert (folder / f"eval-test-{digits.STEPS}.png").read_bytes().startswith(PNG)
+
+
+def test_a_checkpoint_is_chosen_by_step_or_as_the_best(finished):
+    folder, _ = finished
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    validated = {r["step"]: r for r in records if r["kind"] == "val"}
+    early = min(validated)
+    figures = evaluate(folder, "val", checkpoint=str(early), weights="last")
+    assert figures["step"] == early < digits.STEPS
+    assert figures["top1_accuracy"] == validated[early]["top1_accuracy"]
+    best = evaluate(folder, "val", checkpoint="best")
+    assert best["top1_accuracy"] == max(r["ema_top1_accuracy"] for r in validated.values())
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "words"),
+    [
+        ("nonsense", "--checkpoint=nonsense is not last, best or a step"),
+        ("7", "has no checkpoint 7; it has 20, "),
+        ("-1", "has no checkpoint -1"),
+    ],
+)
+def test_a_checkpoint_that_is_not_there_is_refused(finished, checkpoint, words):
+    with pytest.raises(UserError, match=words):
+        trained.load(finished[0], checkpoint, "", 1)
+
+
+def test_a_workdir_without_a_checkpoint_is_refused(finished, tmp_path):
+    for name in ("config.json", "data.json"):
+        (tmp_path / name).write_bytes((finished[0] / name).read_bytes())
+    with pytest.raises(UserError, match="no checkpoint; train first"):
+        trained.load(tmp_path, "last", "", 1)
+    with pytest.raises(UserError, match="no checkpoint that was evaluated on a validation split"):
+        trained.load(tmp_path, "best", "", 1)
+
+
+def test_a_run_on_the_full_split_without_moving_average_has_neither(tmp_path):
+    summary = digits.run(tmp_path, data={"protocol": "full"}, optim={"ema_decay": 0.0}, run={"steps": 4})
+    assert summary["val_best"] is None
+    with pytest.raises(UserError, match=r"--split=val: this run has none \(config\.data\.protocol='full'\)"):
+        evaluate(tmp_path, "val")
+    with pytest.raises(UserError, match="keeps no moving average"):
+        evaluate(tmp_path, weights="ema")
+    assert evaluate(tmp_path, "train")["examples"] == 1437
+
+
+def test_data_of_other_classes_are_refused(finished):
+    folder, _ = finished
+    network, _ = trained.load(folder, "last", "", 1)
+    other = dataclasses.replace(network, class_names=tuple("abcdefghij"))
+    with pytest.raises(UserError, match="does not have the classes and image size"):
+        assess.assess(other, folder, "test", "", 0)
+
+
+def test_figures_are_those_of_scikit_learn_on_the_same_logits():
+    generator = np.random.default_rng(1)
+    labels = np.concatenate([np.arange(12), generator.integers(12, size=188)]).astype(np.int32)
+    logits = generator.normal(size=(200, 12)).astype(np.float32)
+    logits[np.arange(200), labels] += 1.5
+    names = tuple(f"class {k}" for k in range(12))
+    figures = assess.measure(logits, labels, names)
+    guesses = logits.argmax(-1)
+    exponentials = np.exp(logits.astype(np.float64))
+    probabilities = exponentials / exponentials.sum(-1, keepdims=True)
+    assert figures["top1_accuracy"] == pytest.approx(sklearn.metrics.accuracy_score(labels, guesses), abs=1e-7)
+    top5 = sklearn.metrics.top_k_accuracy_score(labels, logits, k=5, labels=range(12))
+    assert figures["top5_accuracy"] == pytest.approx(top5, abs=1e-7)
+    # Each loss is of order 1 and rounds to float32 a few times on its way through log_softmax.
+    assert figures["loss"] == pytest.approx(sklearn.metrics.log_loss(labels, probabilities), rel=8 * 2**-24)
+    assert figures["confusion_matrix"] == sklearn.metrics.confusion_matrix(labels, guesses).tolist()
+    recall = sklearn.metrics.recall_score(labels, guesses, average=None)
+    assert list(figures["per_class_accuracy"]) == list(names)
+    assert list(figures["per_class_accuracy"].values()) == pytest.approx(recall.tolist(), rel=1e-12)
+    assert figures["calibration_error"] == assess.calibration_error(probabilities, labels)
+
+
+def test_calibration_error_of_a_case_worked_by_hand():
+    # Confidences 0.5, 0.5 (bin 8 of 15, one right): |1/2 - 0.5| = 0; 0.9, 0.9, 0.9 (bin 14, two right):
+    # |2/3 - 0.9| = 0.7/3; 1.0 (bin 15, wrong): 1. Weighted by 2, 3 and 1 of 6: (0 + 0.7 + 1) / 6.
+    confidence = np.array([0.5, 0.5, 0.9, 0.9, 0.9, 1.0])
+    right = np.array([True, False, True, True, False, False])
+    probabilities = np.stack([confidence, 1 - confidence], axis=-1)
+    probabilities[:2, 1] -= 1e-9  # so that the first is the guess
+    error = assess.calibration_error(probabilities, np.where(right, 0, 1))
+    assert error == pytest.approx(1.7 / 6, abs=1e-12)
+
+
+def test_a_class_without_examples_has_no_accuracy_and_few_classes_no_top_5_mistakes():
+    logits = np.eye(3, dtype=np.float32)[[0, 1, 0]]
+    figures = assess.measure(logits, np.array([0, 1, 1], np.int32), ("a", "b", "never seen"))
+    assert figures["per_class_accuracy"] == {"a": 1.0, "b": 0.5, "never seen": None}
+    assert figures["top5_accuracy"] == 1
+    lines = assess.describe({**figures, "data": "a set", "step": 3, "weights": "last"})
+    assert "never seen" not in "\n".join(lines)
+    assert "top-1 66.67%" in lines[1]
+
+
+@pytest.mark.parametrize("classes", [2, 100])
+def test_confusion_matrices_of_few_and_many_classes_are_drawn(classes, tmp_path):
+    matrix = np.random.default_rng(0).integers(0, 9, (classes, classes)) + 50 * np.eye(classes, dtype=int)
+    matrix[0] = 0  # a class that the split has no example of
+    assess.draw_confusion(matrix, tuple(f"a long name {k}" for k in range(classes)), tmp_path / "eval-test-1.png")
+    assert (tmp_path / "eval-test-1.png").read_bytes().startswith(PNG)

@@ -1,0 +1,85 @@
+"""The picture of a run's curves shows what the run wrote down."""
+
+import json
+
+import pytest
+from matplotlib.figure import Figure
+
+from jaxcnn.train import curves
+
+
+def write(folder, *, val: bool, ema: bool, test: bool, epochs: int = 3) -> None:
+    """A `metrics.jsonl` as runs write it, with two training records per epoch."""
+    records: list[dict] = []
+    for n in range(1, 2 * epochs + 1):
+        figures = {"epoch": n / 2, "loss": 2 / n, "top1_accuracy": 1 - 1 / n, "top5_accuracy": 1.0}
+        averaged = {f"ema_{name}": value for name, value in figures.items() if name != "epoch"} if ema else {}
+        records.append({"kind": "train", "step": n, **figures, "learning_rate": 0.1 / n})
+        if val and n % 2 == 0:
+            records.append({"kind": "val", "step": n, **figures, **averaged})
+    if test:
+        records.append({"kind": "test", "step": n, "loss": 0.5, "top1_accuracy": 0.5, "ema_top1_accuracy": 0.625})
+        if not ema:
+            del records[-1]["ema_top1_accuracy"]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that were saved."""
+    figures: list[Figure] = []
+    save = Figure.savefig
+
+    def remember(figure, *arguments, **options):
+        figures.append(figure)
+        save(figure, *arguments, **options)
+
+    monkeypatch.setattr(Figure, "savefig", remember)
+    return figures
+
+
+def labels(axes) -> list[str]:
+    return [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "loss", "accuracy"),
+    [
+        ({"val": True, "ema": False, "test": True}, ["train", "validation"], ["train", "validation", "test 50.00 %"]),
+        ({"val": False, "ema": False, "test": True}, ["train"], ["train", "test 50.00 %"]),
+        (
+            {"val": True, "ema": True, "test": True},
+            ["train", "validation", "validation, moving average"],
+            ["train", "validation", "validation, moving average", "test 62.50 %"],
+        ),
+        ({"val": True, "ema": False, "test": False}, ["train", "validation"], ["train", "validation"]),
+    ],
+)
+def test_each_curve_that_the_run_has_is_drawn_and_named(kinds, loss, accuracy, drawn, tmp_path):
+    write(tmp_path, **kinds)
+    path = curves.draw(tmp_path)
+    assert path == tmp_path / "curves.png"
+    assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    (figure,) = drawn
+    loss_axes, accuracy_axes, rate_axes = figure.axes
+    assert labels(loss_axes) == loss
+    assert labels(accuracy_axes) == accuracy
+    (rate,) = rate_axes.lines
+    assert rate.get_ydata().tolist() == pytest.approx([0.1 / n for n in range(1, 7)])
+    train = accuracy_axes.lines[0]
+    assert train.get_xdata().tolist() == [0.5, 1, 1.5, 2, 2.5, 3]
+    assert train.get_ydata().tolist() == pytest.approx([100 * (1 - 1 / n) for n in range(1, 7)])
+
+
+def test_a_last_line_cut_off_by_a_crash_is_left_out(tmp_path):
+    write(tmp_path, val=True, ema=False, test=False)
+    whole = curves.read_records(tmp_path)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"kind": "train", "step": 7, "lo')
+    assert curves.read_records(tmp_path) == whole
+    curves.draw(tmp_path)
+
+
+def test_a_run_too_short_for_any_record_still_has_a_picture(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text("")
+    assert curves.draw(tmp_path).exists()

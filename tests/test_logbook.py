@@ -1,0 +1,159 @@
+"""What a run leaves to read: records that survive a crash, lines for grep, one line on a terminal."""
+
+import json
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+import time
+from fcntl import ioctl
+
+import pytest
+
+from jaxcnn.train import logbook
+from jaxcnn.train.logbook import Logbook
+from tests import runs
+
+LINE = "step 100/7820 epoch 1.57/20.00 loss 1.3012 accuracy 51.20% 12345.6 images/s ETA 1:02:03"
+
+
+def test_records_after_the_kept_length_are_dropped(tmp_path):
+    book = Logbook(tmp_path, tensorboard=False)
+    book.open(0)
+    book.record("train", 1, {"loss": 1.5})
+    kept = book.length()
+    book.record("train", 2, {"loss": 1.25})
+    book.close()
+    book = Logbook(tmp_path, tensorboard=False)
+    book.open(kept)
+    book.record("train", 2, {"loss": 1.0})
+    book.close()
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [
+        {"kind": "train", "step": 1, "loss": 1.5},
+        {"kind": "train", "step": 2, "loss": 1.0},
+    ]
+
+
+def test_a_record_is_on_disk_when_the_call_returns(tmp_path):
+    book = Logbook(tmp_path, tensorboard=False)
+    book.open(0)
+    book.record("val", 3, {"loss": 0.5})
+    assert json.loads((tmp_path / "metrics.jsonl").read_text())["kind"] == "val"
+    assert book.length() == (tmp_path / "metrics.jsonl").stat().st_size
+    book.close()
+
+
+def test_tensorboard_gets_every_number(tmp_path):
+    book = Logbook(tmp_path, tensorboard=True)
+    book.open(0)
+    book.record("train", 3, {"loss": 0.5, "epoch": 1, "note": "no number"})
+    book.close()
+    (file,) = (tmp_path / "tensorboard").iterdir()
+    events = file.read_bytes()
+    assert b"train/loss" in events
+    assert b"train/epoch" in events
+    assert b"train/note" not in events
+    Logbook(tmp_path / "other", tensorboard=False).close()
+    assert not (tmp_path / "other").exists()
+
+
+def test_off_a_terminal_progress_is_a_plain_line_every_ten_seconds(tmp_path, capsys, monkeypatch):
+    clock = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: clock)
+    book = Logbook(tmp_path, tensorboard=False)
+    for second in (0, 4, 9, 11, 15, 22):
+        clock = 1000.0 + second
+        book.progress(f"{LINE} at {second}")
+    book.progress("val [/bold] accuracy", now=True)
+    book.close()
+    assert capsys.readouterr().out == f"{LINE} at 0\n{LINE} at 11\n{LINE} at 22\nval [/bold] accuracy\n"
+
+
+def test_lines_are_cut_short_word_by_word_for_narrow_terminals():
+    assert logbook.fitted(LINE, 120) == LINE
+    assert logbook.fitted(LINE, len(LINE) - 1) == LINE.replace("accuracy", "acc")
+    narrow = logbook.fitted(LINE, 78)
+    assert len(narrow) <= 78
+    assert logbook.fitted(LINE, 20) == LINE.replace("step ", "").replace("epoch ", "ep ")[:19] + "…"
+    for figure in ("100/7820", "1.57/20.00", "1.3012", "51.20%", "12345.6", "1:02:03"):
+        assert figure in narrow
+
+
+TERMINAL_RUN = f"""
+import pathlib, sys, time
+from jaxcnn.train.logbook import Logbook
+book = Logbook(pathlib.Path(sys.argv[1]), tensorboard=False)
+book.say("before " + 100 * "x")
+for n in range(4):
+    book.progress("{LINE} number " + str(n))
+    time.sleep(0.15)
+    if n == 2:
+        book.say("[between]")
+book.close()
+print("after")
+"""
+
+
+@pytest.mark.parametrize("columns", [80, 40])
+def test_on_a_terminal_progress_is_one_line_rewritten_within_its_width(columns, tmp_path):
+    output = on_a_terminal([sys.executable, "-c", TERMINAL_RUN, str(tmp_path)], columns)
+    said = "before " + 100 * "x"
+    wrapped = [said[start : start + columns] for start in range(0, len(said), columns)]
+    assert screen(output, columns) == [*wrapped, "[between]", "after"]  # nothing of the progress line stays
+    assert output.count("7820") >= 4
+    for place in re.finditer("7820", output):
+        shown = screen(output[: place.end()], columns)
+        assert sum("7820" in row for row in shown) == 1, shown
+    assert output.rindex("\x1b[?25h") > output.rindex("\x1b[?25l"), "the cursor stays hidden"
+
+
+def on_a_terminal(command: list[str], columns: int) -> str:
+    """The output of a command whose standard streams are a terminal of so many columns."""
+    ours, theirs = pty.openpty()
+    ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    variables = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "NO_COLOR", "CI")}
+    process = subprocess.Popen(
+        command, cwd=runs.ROOT, env=variables | {"TERM": "xterm-256color"}, stdin=theirs, stdout=theirs, stderr=theirs
+    )
+    os.close(theirs)
+    output = b""
+    while True:
+        try:
+            piece = os.read(ours, 65536)
+        except OSError:  # so Linux tells that the other end is closed
+            break
+        if not piece:
+            break
+        output += piece
+    os.close(ours)
+    assert process.wait(timeout=30) == 0, output
+    return output.decode()
+
+
+def screen(output: str, columns: int) -> list[str]:
+    """The rows that a terminal shows, above its last empty ones: it wraps, goes up, and erases rows."""
+    rows, row, column = [""], 0, 0
+    for code, number, letter, character in re.findall(r"(\x1b\[\??(\d*)[;\d]*([a-zA-Z]))|(.)", output, re.DOTALL):
+        if letter == "A":
+            row = max(row - int(number or 1), 0)
+        elif letter == "K":
+            rows[row] = ""
+        elif code or character == "\r":
+            column = column if code else 0
+        elif character == "\n" or column == columns:
+            row, column = row + 1, 0
+            rows += [""] * (row + 1 - len(rows))
+        if character not in ("", "\r", "\n"):
+            rows[row] = rows[row][:column].ljust(column) + character + rows[row][column + 1 :]
+            column += 1
+    while rows and not rows[-1].strip():
+        rows.pop()
+    return rows
+
+
+def test_durations():
+    assert [logbook.duration(s) for s in (0, 59.6, 61, 3723)] == ["0:00", "1:00", "1:01", "1:02:03"]

@@ -1,0 +1,68 @@
+"""Devices: how many there are, what they can share, where caches lie."""
+
+import pathlib
+
+import jax
+import pytest
+
+from jaxcnn import mesh as meshes
+from jaxcnn.config import ConfigError
+from tests import small
+
+
+def test_a_mesh_has_the_devices_asked_for_or_all():
+    assert [meshes.make_mesh(n).size for n in (0, 1, 3, 8)] == [8, 1, 3, 8]
+    assert meshes.make_mesh(2).axis_names == (meshes.DATA_AXIS,)
+    assert meshes.describe(meshes.make_mesh(2)) == "2 x cpu"
+
+
+def test_more_devices_than_there_are_is_a_config_error():
+    with pytest.raises(ConfigError, match=r"^config\.parallel\.devices=9, but there are 8 \(cpu\)$"):
+        meshes.make_mesh(9)
+
+
+@pytest.mark.parametrize(
+    ("devices", "batch", "microbatches", "group", "words"),
+    [
+        (8, 20, 1, 0, "config.global_batch_size=20 is not divisible by 8 devices; change it, or choose fewer devices"),
+        (4, 24, 3, 4, None),
+        (8, 24, 3, 8, None),
+        (2, 24, 8, 3, "not divisible by 2 devices x config.optim.accumulate_steps=8"),
+        (8, 64, 1, 4, None),
+        (8, 64, 1, 16, None),
+        (2, 24, 1, 8, "config.norm.group_size=8 does not fit 12 examples per device (2 devices)"),
+        (3, 24, 1, 0, None),
+    ],
+)
+def test_a_batch_that_the_devices_cannot_share_is_refused(devices, batch, microbatches, group, words):
+    config = small.config(global_batch_size=batch, optim={"accumulate_steps": microbatches}, norm={"group_size": group})
+    if words is None:
+        meshes.check_batch(config, devices)
+    else:
+        with pytest.raises(ConfigError) as error:
+            meshes.check_batch(config, devices)
+        assert words in str(error.value)
+        assert "\n" not in str(error.value)
+
+
+def test_the_cache_folder_follows_the_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("JAXCNN_CACHE", str(tmp_path))
+    assert meshes.cache_folder() == tmp_path
+    monkeypatch.delenv("JAXCNN_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert meshes.cache_folder() == tmp_path / "jaxcnn"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert meshes.cache_folder() == pathlib.Path.home() / ".cache" / "jaxcnn"
+
+
+def test_a_chosen_compile_cache_is_left_alone(monkeypatch):
+    before = jax.config.values["jax_compilation_cache_dir"]
+    try:
+        jax.config.update("jax_compilation_cache_dir", "/chosen")
+        meshes.enable_compile_cache()
+        assert jax.config.values["jax_compilation_cache_dir"] == "/chosen"
+        jax.config.update("jax_compilation_cache_dir", None)
+        meshes.enable_compile_cache()
+        assert jax.config.values["jax_compilation_cache_dir"] == str(meshes.cache_folder() / "compiled")
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
