@@ -1,8 +1,8 @@
 """How every command starts and ends: flags in, exit code out.
 
 Exit codes: 0 done; 1 a bug of ours, with its traceback; 2 a mistake in flags, config, data or on the machine, told in
-one line; 3 the loss or gradient was not finite; 75 stopped by SIGTERM or SIGINT with a resumable checkpoint;
-128 + n stopped at once by a second signal n.
+one line; 3 the loss or gradient was not finite; 75 stopped by SIGTERM or SIGINT: training goes on from its checkpoint
+by the same command, another command starts again; 128 + n stopped at once by a second signal n.
 """
 
 import difflib
@@ -12,6 +12,7 @@ import pathlib
 import sys
 import traceback
 from collections.abc import Callable
+from types import TracebackType
 from typing import Any
 
 import absl.logging
@@ -19,8 +20,8 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from jaxcnn.config import Config, ConfigError, UserError, flatten, from_config_dict, to_dict
+from jaxcnn.train.signals import Interrupts
 
-MISTAKE = 2
 MACHINE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG)
 
 
@@ -56,28 +57,38 @@ def run(main: Callable[[], int]) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("jaxcnn: %(message)s"))
     remarks.addHandler(handler)
-    app.run(lambda _: _guarded(main), flags_parser=_parse)
+    sys.excepthook = _without_closed_loops
+    with Interrupts():
+        app.run(lambda _: _guarded(main), flags_parser=_parse)
+
+
+def _without_closed_loops(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Leave out what tensorstore prints of an event loop that orbax closed at the first error of a save."""
+    if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
+        sys.__excepthook__(kind, error, trace)
 
 
 def _guarded(main: Callable[[], int]) -> None:
-    # absl shows all that libraries tell; here that is left to --verbosity, but for jaxcnn's own remarks.
+    # absl shows all that libraries tell, and orbax tells every step of a save: that is left to --verbosity, while
+    # jaxcnn's own remarks are always shown.
     if not flags.FLAGS["verbosity"].present:
         absl.logging.set_verbosity(absl.logging.WARNING)
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
     try:
         code = main()
     except UserError as error:
-        code = getattr(error, "exit_code", MISTAKE)
+        code = error.exit_code
         _complain(str(error))
     except OSError as error:
         if error.errno not in MACHINE_ERRORS:
             raise
-        code = MISTAKE
+        code = UserError.exit_code
         where = f"{error.filename}: " if error.filename else ""
         _complain(f"{where}{error.strerror}; free some space or mend the permissions, then run the same command")
     except RuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        code = MISTAKE
+        code = UserError.exit_code
         _complain(
             f"the device has not enough memory ({str(error).splitlines()[0][:200]}); lower config.global_batch_size, "
             "or set config.optim.accumulate_steps (with config.norm.group_size)"
@@ -108,7 +119,7 @@ def _parse(argv: list[str]) -> list[str]:
             raise
         message = found
     _complain(" ".join(message.split()))
-    sys.exit(MISTAKE)
+    sys.exit(UserError.exit_code)
 
 
 def _mistake_in_config_file(error: BaseException | None, argv: list[str]) -> str | None:

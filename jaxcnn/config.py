@@ -7,6 +7,7 @@ key, and a mistake can no longer surface in the middle of a run. Mistakes raise 
 
 import dataclasses
 import difflib
+import math
 import types
 from collections.abc import Mapping
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -15,7 +16,13 @@ import ml_collections
 
 
 class UserError(Exception):
-    """A mistake of the user's or of the machine: what happened, where, what to do. Exit code 2, no traceback."""
+    """A mistake of the user's or of the machine: what happened, where, what to do; no traceback.
+
+    Attributes:
+      exit_code: of the command that it ends.
+    """
+
+    exit_code = 2
 
 
 class ConfigError(UserError):
@@ -102,7 +109,7 @@ class Optim:
     label_smoothing: float = 0.0  # (traced)
     clip_norm: float = 0.0  # global norm of the gradient; 0: off
     accumulate_steps: int = 1  # microbatches per step
-    ema_decay: float = 0.0  # exponential moving average of parameters and batch_stats; 0: off
+    ema_decay: float = 0.0  # moving average of parameters and batch_stats, after t steps at most (1 + t) / (10 + t)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +118,7 @@ class Schedule:
 
     name: Literal["constant", "cosine", "multistep", "linear", "onecycle"] = "cosine"
     unit: Literal["epochs", "steps"] = "epochs"  # of warmup and boundaries
-    warmup: float = 0.0  # linear, from 0; onecycle: the length of its rise (0: 30 % of the run)
+    warmup: float = 0.0  # linear, from 1 / its steps; onecycle: its rise, from 1/25 (0: 30 % of the run)
     boundaries: tuple[float, ...] = ()  # multistep
     decay_factor: float = 0.1  # multistep
     final_factor: float = 0.0  # cosine, linear, onecycle: where they end
@@ -138,7 +145,7 @@ class Checkpoint:
     every_steps: int = 0  # > 0 takes the place of every_epochs
     keep_last: int = 2
     keep_best: int = 1  # by validation accuracy; protocol=full has none
-    keep_every_steps: int = 0  # > 0: multiples of this step are kept for good
+    keep_every_steps: int = 0  # > 0: multiples of this step are saved, and kept for good
 
 
 @dataclasses.dataclass(frozen=True)
@@ -257,8 +264,8 @@ def _typed(hint: Any, value: Any) -> Any:
         return float(value)
     if type(value) is not hint:
         raise ValueError(f"must be of type {hint.__name__}, not {value!r}")
-    if hint is float and value != value:
-        raise ValueError("must be a number, not nan")
+    if hint is float and not math.isfinite(value):
+        raise ValueError(f"must be a finite number, not {value}")
     return value
 
 
@@ -308,8 +315,10 @@ def check(config: Config) -> list[str]:
             )
     if schedule.name == "multistep":
         need(
-            bool(schedule.boundaries) and list(schedule.boundaries) == sorted(set(schedule.boundaries)),
-            f"config.schedule.boundaries must rise for schedule.name='multistep', but is {schedule.boundaries}",
+            bool(schedule.boundaries)
+            and schedule.boundaries[0] > 0
+            and list(schedule.boundaries) == sorted(set(schedule.boundaries)),
+            f"config.schedule.boundaries must be positive and rise for multistep, but is {schedule.boundaries}",
         )
     else:
         need(not schedule.boundaries, f"config.schedule.boundaries has no meaning for schedule.name={schedule.name!r}")

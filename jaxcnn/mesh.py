@@ -1,4 +1,4 @@
-"""Devices: the mesh, where arrays lie on it, and the caches and flags that must be set before a backend starts."""
+"""Devices: the mesh, where arrays lie on it, and the cache of compiled programs."""
 
 import os
 import pathlib
@@ -15,7 +15,7 @@ DATA_AXIS = "data"
 def cache_folder() -> pathlib.Path:
     """The user's cache folder for jaxcnn: $JAXCNN_CACHE, else $XDG_CACHE_HOME/jaxcnn, else ~/.cache/jaxcnn."""
     if folder := os.environ.get("JAXCNN_CACHE"):
-        return pathlib.Path(folder)
+        return pathlib.Path(folder).expanduser()
     return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "jaxcnn"
 
 
@@ -29,9 +29,16 @@ def make_mesh(devices: int = 0) -> Mesh:
     """A one-axis mesh over the first `devices` local devices (0: all of them).
 
     Raises:
-      ConfigError: more devices asked for than there are.
+      ConfigError: more devices asked for than there are, or no backend starts.
     """
-    local = jax.local_devices()
+    try:
+        local = jax.local_devices()
+    except Exception as error:  # a backend may fail to start in any way
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ConfigError(
+            f"JAX finds no device ({reason[0][:300]}); see JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')!r} and "
+            "the installed jaxlib and plugins"
+        ) from error
     if devices > len(local):
         raise ConfigError(f"config.parallel.devices={devices}, but there are {len(local)} ({local[0].device_kind})")
     chosen = local[: devices or len(local)]

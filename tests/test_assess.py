@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 import sklearn.metrics
 
+from jaxcnn import mesh as meshes
 from jaxcnn.config import UserError
 from jaxcnn.data.source import open_splits
-from jaxcnn.train import assess, trained
+from jaxcnn.learn import sharded
+from jaxcnn.train import assess, trained, workdir
+from jaxcnn.train.checkpoint import Checkpoints
 from tests import digits
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -120,14 +123,32 @@ def test_a_workdir_without_a_checkpoint_is_refused(finished, tmp_path):
         trained.load(tmp_path, "best", "", 1)
 
 
-def test_a_run_on_the_full_split_without_moving_average_has_neither(tmp_path):
-    summary = digits.run(tmp_path, data={"protocol": "full"}, optim={"ema_decay": 0.0}, run={"steps": 4})
-    assert summary["val_best"] is None
+def test_a_run_on_the_full_split_has_no_validation_split(finished):
+    network = load(finished[0])
+    data = dataclasses.replace(network.config.data, protocol="full")
+    network = dataclasses.replace(network, config=dataclasses.replace(network.config, data=data))
     with pytest.raises(UserError, match=r"--split=val: this run has none \(config\.data\.protocol='full'\)"):
-        evaluate(tmp_path, "val")
+        assess.assess(network, finished[0], "val", "", 0)
+
+
+def test_a_run_without_moving_average_is_evaluated_with_its_last_weights(finished, tmp_path):
+    folder, summary = finished
+    config = digits.config(optim={"ema_decay": 0.0})
+    workdir.pin_config(tmp_path, config)
+    for name in ("data.json", "normalization.json"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    network = load(folder, weights="last")
+    state = sharded.abstract_state(network.program, network.mesh)
+    theirs = Checkpoints(folder / "checkpoints", network.config.checkpoint, read_only=True)
+    restored = theirs.restore(digits.STEPS, state, meshes.replicated(network.mesh))
+    ours = Checkpoints(tmp_path / "checkpoints", config.checkpoint)
+    ours.save(dataclasses.replace(restored.state, ema=None), {}, None)
+    ours.wait()
+    figures = evaluate(tmp_path)
+    assert figures["weights"] == "last"
+    assert figures["top1_accuracy"] == summary["test"]["top1_accuracy"]
     with pytest.raises(UserError, match="keeps no moving average"):
-        evaluate(tmp_path, weights="ema")
-    assert evaluate(tmp_path, "train")["examples"] == 1437
+        trained.load(tmp_path, "last", "ema", 1)
 
 
 def test_data_of_other_classes_are_refused(finished):
@@ -157,7 +178,7 @@ def test_figures_are_those_of_scikit_learn_on_the_same_logits():
     recall = sklearn.metrics.recall_score(labels, guesses, average=None)
     assert list(figures["per_class_accuracy"]) == list(names)
     assert list(figures["per_class_accuracy"].values()) == pytest.approx(recall.tolist(), rel=1e-12)
-    assert figures["calibration_error"] == assess.calibration_error(probabilities, labels)
+    assert figures["calibration_error"] == pytest.approx(assess.calibration_error(probabilities, labels), rel=1e-12)
 
 
 def test_calibration_error_of_a_case_worked_by_hand():

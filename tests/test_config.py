@@ -40,7 +40,7 @@ def test_an_unknown_key_is_named_with_the_nearest_right_one():
     [
         ("optim.learning_rate", "fast", "config.optim.learning_rate must be of type float, not 'fast'"),
         ("optim.learning_rate", True, "config.optim.learning_rate must be of type float"),
-        ("optim.learning_rate", float("nan"), "config.optim.learning_rate must be a number"),
+        ("optim.learning_rate", float("nan"), "config.optim.learning_rate must be a finite number"),
         ("global_batch_size", 12.5, "config.global_batch_size must be of type int"),
         ("augment.flip", 1, "config.augment.flip must be of type bool"),
         ("model.name", "vgg", "did you mean 'vgg16'?"),
@@ -55,7 +55,7 @@ def test_an_unknown_key_is_named_with_the_nearest_right_one():
         ("model.head", "dense4096", None),
         ("model.num_classes", 1, "config.model.num_classes must be at least 2"),
         ("schedule.boundaries", (1.0,), "has no meaning for schedule.name='cosine'"),
-        ("schedule.name", "multistep", "config.schedule.boundaries must rise"),
+        ("schedule.name", "multistep", "config.schedule.boundaries must be positive and rise"),
         ("data.val_examples", 0, "config.data.protocol='full'"),
         ("augment.hue", 0.6, "config.augment.hue is at most 0.5"),
         ("run.epochs", 0.0, "config.run.epochs (or config.run.steps) must be above 0"),

@@ -250,8 +250,10 @@ def test_training_a_network_does_not_depend_on_devices():
                 )
                 return optax.softmax_cross_entropy_with_integer_labels(logits, labels).sum(), updates
 
-            result = jax.grad(loss, has_aux=True)(variables["params"])
-            return (jax.lax.psum(result[0], axis_name), result[1]) if axis_name else result
+            grads, updates = jax.grad(loss, has_aux=True)(variables["params"])
+            if axis_name:
+                return jax.lax.psum(grads, axis_name), jax.lax.pmean(updates, axis_name)
+            return grads, updates
 
         shard, all_of_it = PartitionSpec("data"), PartitionSpec()
         mapped = jax.shard_map(

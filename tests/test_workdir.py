@@ -80,10 +80,10 @@ def test_a_folder_that_cannot_be_made_is_refused_in_one_line():
 
 
 def test_a_claimed_workdir_names_its_holder_and_is_free_again_afterwards(tmp_path):
-    with workdir.claim(tmp_path / "new" / "run"):
-        with pytest.raises(UserError, match=f"is in use by process {os.getpid()} on "):
-            workdir.claim(tmp_path / "new" / "run").__enter__()
-    with workdir.claim(tmp_path / "new" / "run"):
+    folder = tmp_path / "new" / "run"
+    with workdir.claim(folder), pytest.raises(UserError, match=f"is in use by process {os.getpid()} on "):
+        workdir.claim(folder).__enter__()
+    with workdir.claim(folder):
         pass
 
 

@@ -18,13 +18,6 @@ from typing import BinaryIO
 import numpy as np
 
 
-def cache_dir() -> Path:
-    """The folder of all caches: `$JAXCNN_CACHE`, else `$XDG_CACHE_HOME/jaxcnn`, else `~/.cache/jaxcnn`."""
-    if own := os.environ.get("JAXCNN_CACHE"):
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "jaxcnn"
-
-
 def fingerprint(parts: Iterable[object]) -> str:
     """A name of 32 hex digits for a sequence of plain values; any difference gives another name."""
     digest = hashlib.blake2b(digest_size=16)

@@ -16,6 +16,7 @@ from jaxcnn.config import UserError
 from jaxcnn.data import cache
 from jaxcnn.data.decode import Unreadable, decode, stored_size
 from jaxcnn.data.examples import Examples, map_in_threads, read_in_order
+from jaxcnn.mesh import cache_folder
 
 logger = logging.getLogger(__name__)
 
@@ -94,10 +95,10 @@ def _through_cache(
     )
 
     def decode_all():
-        logger.info("decoding the %d images of %s once, into %s", len(kept), encoded.title, cache.cache_dir())
+        logger.info("decoding the %d images of %s once, into %s", len(kept), encoded.title, cache_folder())
         return read_in_order(read, len(kept), shape, data.workers)
 
-    images, trouble = cache.cached_images(cache.cache_dir() / f"pixels-{key}.npy", (len(kept), *shape), decode_all)
+    images, trouble = cache.cached_images(cache_folder() / f"pixels-{key}.npy", (len(kept), *shape), decode_all)
     if images is None:
         return read, trouble
     pixels = np.asarray(images)  # a plain view: indexing a memory map would give memory maps
@@ -175,7 +176,7 @@ def _scan(encoded: Encoded, pixels: bool, workers: int) -> tuple[np.ndarray, dic
         }
 
     key = cache.fingerprint(("scan", pixels, PIL.__version__, encoded.channels, encoded.fingerprint()))
-    path = cache.cache_dir() / f"scan-{key}.npz"
+    path = cache_folder() / f"scan-{key}.npz"
     arrays = cache.cached_arrays(path, look_at_all, keep=lambda: not passing_trouble)
     reasons = [str(reason) for reason in arrays["reasons"]]
     return arrays["sizes"], dict(zip(arrays["unreadable"].tolist(), reasons, strict=True))

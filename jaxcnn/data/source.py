@@ -175,7 +175,7 @@ def _check_labels(labels: np.ndarray, source: Source, base: str) -> None:
 def _hold_out(train: Selection, data: config.Data) -> tuple[Selection, Selection | None]:
     """`train` less `val_examples` examples that `split_seed` chooses, and those."""
     if data.protocol == "full":
-        return train, None
+        return dataclasses.replace(train, description=f"{train.description} (protocol=full)"), None
     held = data.val_examples
     if held >= len(train):
         raise UserError(

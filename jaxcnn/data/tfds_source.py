@@ -15,6 +15,7 @@ from jaxcnn.data.encoded import Encoded, open_encoded
 from jaxcnn.data.examples import Examples, Source
 from jaxcnn.data.tfds_prepare import prepare_again, prepared_set
 from jaxcnn.data.tfrecord import Damaged, ShardFiles, index_shard
+from jaxcnn.mesh import cache_folder
 
 _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
 
@@ -158,7 +159,7 @@ def _open_records(described: _Set, split: str) -> Encoded:
             parts.append(np.insert(rows, 0, number, axis=1))
         return {"rows": np.concatenate(parts) if parts else np.empty((0, 4), np.int64)}
 
-    rows = cache.cached_arrays(cache.cache_dir() / f"records-{key}.npz", build)["rows"]
+    rows = cache.cached_arrays(cache_folder() / f"records-{key}.npz", build)["rows"]
     paths = [path for path, _ in shards]
     files = ShardFiles(paths) if described.file_format == "tfrecord" else ArrayRecordFiles(paths, *keys)
     firsts = np.searchsorted(rows[:, 0], np.arange(len(paths)))

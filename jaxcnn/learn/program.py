@@ -4,7 +4,8 @@ import dataclasses
 import math
 from typing import Any
 
-from jaxcnn.config import Augment, Config, Model, Norm, Optim, Schedule
+from jaxcnn.config import Augment, Config, ConfigError, Model, Norm, Optim, Schedule
+from jaxcnn.data.order import MAX_PLACES
 
 # These are inputs of the step, not parts of the program, so the program holds one value for all.
 _TRACED: dict[str, Any] = {"learning_rate": 0.0, "weight_decay": 0.0, "momentum": 0.0, "label_smoothing": 0.0}
@@ -43,8 +44,18 @@ class Program:
 def make_program(
     config: Config, *, num_classes: int, image_shape: tuple[int, int, int], train_examples: int
 ) -> Program:
-    """The program of a config on a data set of this many classes and training examples, of images [H, W, C]."""
+    """The program of a config on a data set of this many classes and training examples, of images [H, W, C].
+
+    Raises:
+      ConfigError: the run is longer than the order of examples reaches.
+    """
     steps_per_epoch = train_examples / config.global_batch_size
+    total_steps = config.run.steps or steps_of(config.run.epochs, steps_per_epoch, 1)
+    if total_steps * config.global_batch_size >= MAX_PLACES:
+        raise ConfigError(
+            f"{total_steps} steps of config.global_batch_size={config.global_batch_size} are more than the 2^32 "
+            "examples that the order of a run reaches; shorten config.run.epochs or config.run.steps"
+        )
     return Program(
         global_batch_size=config.global_batch_size,
         model=config.model,
@@ -55,7 +66,7 @@ def make_program(
         num_classes=num_classes,
         image_shape=image_shape,
         train_examples=train_examples,
-        total_steps=config.run.steps or max(1, math.ceil(config.run.epochs * steps_per_epoch)),
+        total_steps=total_steps,
     )
 
 

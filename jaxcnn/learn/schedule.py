@@ -26,7 +26,10 @@ def learning_rate_factor(schedule: Schedule, step: jax.Array, *, total_steps: in
     else:
         rise = optax.linear_schedule(1.0 / max(warmup, 1), 1.0, max(warmup - 1, 1))
     rest = max(total_steps - warmup, 1)
-    boundaries = {round(boundary * unit) - warmup: schedule.decay_factor for boundary in schedule.boundaries}
+    boundaries: dict[int, float] = {}
+    for boundary in schedule.boundaries:
+        after = round(boundary * unit) - warmup
+        boundaries[after] = boundaries.get(after, 1.0) * schedule.decay_factor
     main = {
         "constant": lambda: optax.constant_schedule(1.0),
         "cosine": lambda: optax.cosine_decay_schedule(1.0, rest, alpha=schedule.final_factor),

@@ -88,10 +88,15 @@ def calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
 
 
 def draw_confusion(matrix: np.ndarray, class_names: tuple[str, ...], path: pathlib.Path) -> None:
-    """Draw counts [K, K] (rows: true class) as a picture of row shares; figures are written in for up to 20 classes."""
+    """Draw counts [K, K] (rows: true class) as a picture of row shares.
+
+    Counts are written in for up to 20 classes, names beside the rows for up to 150. The colours are those of the square
+    root of a share, so that confusions of a few per cent can be seen.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
+    from matplotlib.colors import PowerNorm
     from matplotlib.figure import Figure
 
     classes = len(class_names)
@@ -99,19 +104,23 @@ def draw_confusion(matrix: np.ndarray, class_names: tuple[str, ...], path: pathl
     figure = Figure(figsize=(side + 1, side), layout="constrained", dpi=130)
     axes = figure.subplots()
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    size = 9 if classes <= 20 else 5.5
-    axes.set_xticks(range(classes), class_names, rotation=90, fontsize=size)
-    axes.set_yticks(range(classes), class_names, fontsize=size)
-    axes.set(xlabel="predicted", ylabel="true")
+    image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=1))
+    if classes <= 150:
+        size = 9 if classes <= 20 else max(5.5, 9 - classes / 30)
+        axes.set_xticks(range(classes), class_names, rotation=90, fontsize=size)
+        axes.set_yticks(range(classes), class_names, fontsize=size)
+    text = {"fontsize": 10 if classes <= 20 else 18}
+    axes.set_xlabel("predicted", **text)
+    axes.set_ylabel("true", **text)
     accuracy = matrix.trace() / max(matrix.sum(), 1)
-    axes.set_title(f"{path.stem}: {100 * accuracy:.2f} % of {matrix.sum()} right")
+    axes.set_title(f"{path.stem}: {100 * accuracy:.2f} % of {matrix.sum()} right", **text)
     if classes <= 20:
         for row, column in np.ndindex(matrix.shape):
             if matrix[row, column]:
-                colour = "white" if shares[row, column] > 0.5 else "black"
+                colour = "white" if shares[row, column] > 0.3 else "black"
                 axes.text(column, row, str(matrix[row, column]), ha="center", va="center", fontsize=8, color=colour)
-    figure.colorbar(image, ax=axes, shrink=0.7, label="share of the true class")
+    bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.01, ticks=[0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1])
+    bar.set_label("share of the true class", **text)
     figure.savefig(path)
 
 

@@ -2,9 +2,9 @@
 
 import contextlib
 import dataclasses
-import logging
+import errno
 import pathlib
-import sys
+import shutil
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -19,7 +19,8 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, E
 from jaxcnn.config import Checkpoint, UserError
 from jaxcnn.learn.state import State
 
-BEST_METRIC = "val_top1_accuracy"
+REPLACED = "replaced-"  # prefix of a checkpoint while another of its step is written
+TRANSIENT = (errno.EACCES, errno.EIO, errno.ESTALE, errno.ENOMEM, errno.EMFILE)  # tell nothing of the checkpoint
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,15 +40,16 @@ class Checkpoints:
     """
 
     def __init__(self, folder: pathlib.Path, policy: Checkpoint, *, read_only: bool = False) -> None:
-        # orbax tells every step of a save, and of a failing one at length; `_failures` says it in one line.
-        logging.getLogger("absl").setLevel(logging.CRITICAL)
-        sys.excepthook = _without_closed_loops
         self.folder = folder
+        if not read_only:
+            self._finish_replacing()
         kept: list[Any] = [LatestN(policy.keep_last)]
         if policy.keep_best:
             kept.append(
                 BestN(
-                    get_metric_fn=lambda m: m[BEST_METRIC], n=policy.keep_best, keep_checkpoints_without_metrics=False
+                    get_metric_fn=lambda m: (m["val_accuracy"], -m["step"]),  # of equals the first, as the run counts
+                    n=policy.keep_best,
+                    keep_checkpoints_without_metrics=False,
                 )
             )
         if policy.keep_every_steps:
@@ -70,10 +72,10 @@ class Checkpoints:
         """Steps of the finished checkpoints, oldest first."""
         return sorted(self._manager.all_steps())
 
-    def save(self, state: State, record: dict[str, Any], val_top1_accuracy: float | None) -> None:
+    def save(self, state: State, record: dict[str, Any], val_accuracy: float | None) -> None:
         """Start saving in the background; the arrays are copied before it returns, so the state may be donated.
 
-        A checkpoint of the same step is replaced.
+        A checkpoint of the same step is replaced once the new one is whole.
 
         Raises:
           UserError: an earlier save failed, such as on a full disk.
@@ -81,14 +83,16 @@ class Checkpoints:
         step, tree = int(state.step), _tree(state)
         with self._failures(step):
             if step in self._manager.all_steps():
-                self._manager.delete(step)
+                self._manager.wait_until_finished()
+                (self.folder / str(step)).rename(self.folder / f"{REPLACED}{step}")
+                self._manager.reload()
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
                     state=ocp.args.StandardSave(tree),
                     record=ocp.args.JsonSave(record | {"arrays": _seals(tree)}),
                 ),
-                metrics=None if val_top1_accuracy is None else {BEST_METRIC: val_top1_accuracy},
+                metrics=None if val_accuracy is None else {"val_accuracy": val_accuracy, "step": step},
             )
 
     def wait(self) -> None:
@@ -99,6 +103,7 @@ class Checkpoints:
         """
         with self._failures(None):
             self._manager.wait_until_finished()
+            self._finish_replacing()
 
     def close(self) -> None:
         """Let go of orbax's threads."""
@@ -110,22 +115,30 @@ class Checkpoints:
         Args:
           target: shapes and dtypes, as of `jax.eval_shape`.
           sharding: of the restored arrays.
-          set_aside: rename damaged ones to `damaged-<step>`, so that their steps can be saved again.
+          set_aside: where a sound one is found, rename the damaged ones to `damaged-<step>`, so that their steps can be
+            saved again.
 
         Raises:
           UserError: a checkpoint is of another model, or there are some and none is sound.
         """
+        damaged: list[int] = []
         remarks: list[str] = []
         for step in reversed(self.steps()):
             try:
-                return self.restore(step, target, sharding), remarks
+                restored = self.restore(step, target, sharding)
             except DamagedError as error:
+                damaged.append(step)
                 remarks.append(f"{error}; falling back to the one before")
-                if set_aside:
-                    (self.folder / str(step)).rename(_free_name(self.folder / f"damaged-{step}"))
-        if remarks:
+                continue
+            if set_aside and damaged:
+                for each in damaged:
+                    (self.folder / str(each)).rename(_free_name(self.folder / f"damaged-{each}"))
+                self._manager.reload()
+            return restored, remarks
+        if damaged:
             raise UserError(
-                f"{self.folder}: no sound checkpoint is left ({'; '.join(remarks)}); start again in another workdir"
+                f"{self.folder}: no sound checkpoint is left, of steps {', '.join(map(str, damaged))} "
+                f"({remarks[0].partition(';')[0]}); bring one back, or start again in another workdir"
             )
         return None, remarks
 
@@ -141,18 +154,17 @@ class Checkpoints:
             record = self._manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))["record"]
             seals = record["arrays"]
         except Exception as error:
-            raise DamagedError(step, error) from error
+            raise _damage(step, error) from error
         self._same_model(step, seals, wanted)
         try:
             tree = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(wanted)))["state"]
         except Exception as error:  # orbax raises a bare Exception for a truncated file
-            raise DamagedError(step, error) from error
+            raise _damage(step, error) from error
         for name, seal in _seals(tree).items():
             if seal != seals[name]:
                 raise DamagedError(step, ValueError(f"array {name} is not what was saved"))
-        blank = jax.tree.map(lambda x: x, target)
         return Restored(
-            flax.serialization.from_state_dict(blank, tree | ({} if "ema" in tree else {"ema": None})), record
+            flax.serialization.from_state_dict(target, tree | ({} if "ema" in tree else {"ema": None})), record
         )
 
     def _same_model(self, step: int, seals: dict[str, Any], wanted: Any) -> None:
@@ -164,6 +176,15 @@ class Checkpoints:
                 f"{self.folder}/{step} is a checkpoint of another model: {name} is {there.get(name, 'absent')} there, "
                 f"{here.get(name, 'absent')} in this config"
             )
+
+    def _finish_replacing(self) -> None:
+        """Remove what was replaced; bring it back where the new one was never finished."""
+        for old in self.folder.glob(f"{REPLACED}*"):
+            new = self.folder / old.name.removeprefix(REPLACED)
+            if new.exists():
+                shutil.rmtree(old)
+            else:
+                old.rename(new)
 
     @contextlib.contextmanager
     def _failures(self, step: int | None) -> Iterator[None]:
@@ -187,6 +208,14 @@ class DamagedError(Exception):
         super().__init__(f"checkpoint {step} is damaged ({reason[0][:200]})")
 
 
+def _damage(step: int, error: Exception) -> Exception:
+    """The error as one of the checkpoint; or itself, where it is one of the machine."""
+    of_machine = isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+    if of_machine or (isinstance(error, OSError) and error.errno in TRANSIENT):
+        return error
+    return DamagedError(step, error)
+
+
 def _tree(state: State) -> dict[str, Any]:
     """The state as nested dictionaries, which orbax names leaves by."""
     tree = flax.serialization.to_state_dict(state)
@@ -205,12 +234,6 @@ def _seals(tree: Any) -> dict[str, list[Any]]:
         array = np.ascontiguousarray(jax.device_get(leaf))
         seals[name] = [list(leaf.shape), str(leaf.dtype), zlib.crc32(array.view(np.uint8).reshape(-1).data)]
     return seals
-
-
-def _without_closed_loops(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-    """Leave out what tensorstore prints of an event loop that orbax closed at the first error of a save."""
-    if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
-        sys.__excepthook__(kind, error, trace)
 
 
 def _free_name(path: pathlib.Path) -> pathlib.Path:

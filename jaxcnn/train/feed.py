@@ -95,7 +95,7 @@ class StreamFeed:
                 self.seed, step, self._positions, program.global_batch_size, program.train_examples
             )
 
-        with self._stream(train, index_of_batch, first_step, self.program.total_steps) as batches:
+        with self._stream(train, index_of_batch, first_step, self.program.total_steps, self._positions) as batches:
             yield batches
 
     @contextlib.contextmanager
@@ -105,21 +105,21 @@ class StreamFeed:
         def index_of_batch(number: int) -> np.ndarray:
             return np.minimum(np.arange(number * batch_size, (number + 1) * batch_size), len(split) - 1)
 
-        with self._stream(split, index_of_batch, 0, -(-len(split) // batch_size)) as batches:
+        positions = np.arange(batch_size, dtype=np.int32)
+        with self._stream(split, index_of_batch, 0, -(-len(split) // batch_size), positions) as batches:
             yield (self._mask(batch, number, len(split)) for number, batch in enumerate(batches))
 
     @contextlib.contextmanager
-    def _stream(self, split: Split, index_of_batch: Any, first: int, last: int) -> Iterator[Iterator[Batch]]:
+    def _stream(
+        self, split: Split, index_of_batch: Any, first: int, last: int, positions: np.ndarray
+    ) -> Iterator[Iterator[Batch]]:
         from jaxcnn.data import stream
 
         with contextlib.closing(stream.stream(split, index_of_batch, first, last, self.workers)) as host_batches:
-            yield stream.device_prefetch(host_batches, lambda host: self._put(*host))
+            yield stream.device_prefetch(host_batches, lambda host: self._put(*host, positions))
 
-    def _put(self, image: np.ndarray, label: np.ndarray, index: np.ndarray) -> Batch:
-        batch_size = len(label)
-        same = batch_size == self.program.global_batch_size
-        position = self._positions if same else np.arange(batch_size, dtype=np.int32)
-        batch = Batch(image, label, index.astype(np.int32), position, np.ones(batch_size, bool))
+    def _put(self, image: np.ndarray, label: np.ndarray, index: np.ndarray, positions: np.ndarray) -> Batch:
+        batch = Batch(image, label, index.astype(np.int32), positions, np.ones(len(label), bool))
         sharding = over_data(self.mesh)
         return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
 

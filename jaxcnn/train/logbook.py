@@ -1,6 +1,8 @@
 """What a run leaves to read: the progress line, metrics.jsonl, TensorBoard events."""
 
+import contextlib
 import json
+import os
 import pathlib
 import sys
 import time
@@ -8,6 +10,8 @@ from typing import Any
 
 from rich.console import Console
 from rich.text import Text
+
+from jaxcnn.config import UserError
 
 # What a narrow terminal shows in place of longer words, one after the other until the line fits.
 SHORTER = (("accuracy ", "acc "), ("images/s", "im/s"), ("epoch ", "ep "), ("step ", ""))
@@ -30,16 +34,29 @@ class Logbook:
         self._status = self._console.status("", spinner="dots") if self._console.is_terminal else None
         self._last_line = 0.0
         self._file: Any = None
+        self._first_step = 0
 
-    def open(self, length: int) -> None:
-        """Start writing after the first `length` bytes of `metrics.jsonl`, dropping what a lost run wrote later."""
+    def open(self, length: int, step: int) -> None:
+        """Start writing after the first `length` bytes of `metrics.jsonl`, dropping what a lost run wrote after `step`.
+
+        Raises:
+          UserError: the file is shorter than that.
+        """
         self.path.touch()
+        if self.path.stat().st_size < length:
+            raise UserError(
+                f"{self.path} has {self.path.stat().st_size} bytes, but the checkpoint of step {step} was made with "
+                f"{length}; bring it back from a copy, or start again in another workdir"
+            )
         self._file = self.path.open("r+", encoding="utf-8")
         self._file.truncate(length)
         self._file.seek(length)
+        self._first_step = step
 
     def length(self) -> int:
-        """Bytes in `metrics.jsonl`."""
+        """Bytes in `metrics.jsonl`, all of them safe on disk."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
         return self._file.tell()
 
     def record(self, kind: str, step: int, values: dict[str, Any]) -> None:
@@ -50,15 +67,18 @@ class Logbook:
             if self._events is None:
                 from tensorboardX import SummaryWriter
 
-                self._events = SummaryWriter(str(self._workdir / "tensorboard"), flush_secs=30)
+                self._events = SummaryWriter(
+                    str(self._workdir / "tensorboard"), purge_step=self._first_step + 1, flush_secs=30
+                )
             for name, value in values.items():
                 if isinstance(value, int | float):
                     self._events.add_scalar(f"{kind}/{name}", value, step)
 
     def say(self, line: str) -> None:
         """A line for the user, above the progress line."""
-        self._console.print(line, markup=False)
-        sys.stdout.flush()
+        with contextlib.suppress(BrokenPipeError):  # a reader that has gone, as in `… | head`, does not stop a run
+            self._console.print(line, markup=False)
+            sys.stdout.flush()
 
     def progress(self, line: str, *, now: bool = False) -> None:
         """Show the progress line; where the output is no terminal, only every ten seconds, or `now`."""

@@ -17,6 +17,7 @@ from jaxcnn.learn import sharded
 from jaxcnn.learn.program import steps_of
 from jaxcnn.learn.state import State
 from jaxcnn.train import curves, feed, summary, workdir
+from jaxcnn.train.checkpoint import DamagedError
 from jaxcnn.train.evaluate import evaluate
 from jaxcnn.train.logbook import Logbook, duration
 from jaxcnn.train.session import Session, open_session
@@ -46,7 +47,7 @@ def train(config: Config, folder: pathlib.Path, *, command: list[str], started: 
     started = time.time() if started is None else started
     with Interrupts() as interrupts, workdir.claim(folder):
         interrupts.where = f"the same command with --workdir={folder} goes on"
-        workdir.pin_config(folder, config)
+        workdir.check_config(folder, config)
         if (finished := summary.read(folder)) is not None:
             print(f"jaxcnn: {folder} is finished: {summary.last_line(finished)}")
             return finished
@@ -76,9 +77,9 @@ def _drive(session: Session) -> dict[str, Any]:
         ) from None
     session.progress.wall_seconds += time.time() - session.started
     figures = summary.make(session, test)
-    workdir.write_json(session.folder / "summary.json", figures)
     curves.draw(session.folder)
-    session.logbook.say(f"jaxcnn: {summary.last_line(figures)}")
+    workdir.write_json(session.folder / summary.FILE, figures)  # last: it says that the run is finished
+    session.logbook.say(f"jaxcnn: finished: {summary.last_line(figures)}")
     session.logbook.say(f"  {session.folder}/summary.json, metrics.jsonl, curves.png, checkpoints/")
     return figures
 
@@ -88,15 +89,23 @@ def _train_steps(session: Session) -> None:
     program, config = session.program, session.config
     steps_per_epoch, total = program.steps_per_epoch, program.total_steps
     eval_steps = _rhythm(config.run.eval_every_epochs, steps_per_epoch, total) if session.splits.val else frozenset()
+    save_steps = _rhythm(config.checkpoint.every_epochs, steps_per_epoch, total)
     if every := config.checkpoint.every_steps:
         save_steps = frozenset(range(every, total, every)) | {total}
-    else:
-        save_steps = _rhythm(config.checkpoint.every_epochs, steps_per_epoch, total)
+    if every := config.checkpoint.keep_every_steps:
+        save_steps |= frozenset(range(every, total, every))
+
+    def boundary() -> None:
+        """Evaluate and save where they are due after this step."""
+        due = session.step in eval_steps
+        better = due and _evaluate(session)
+        if session.step in save_steps or (better and config.checkpoint.keep_best):
+            _save(session, evaluated=due)
+
     compiled = sharded.compiled_train_step(program, session.mesh, session.feed.loader)
 
     if session.step in eval_steps and session.progress.evaluated < session.step:
-        _evaluate(session)  # the stop came before or during this evaluation
-        _save(session, evaluated=True)
+        boundary()  # the stop came before or during this evaluation
     unread: collections.deque[tuple[int, Any]] = collections.deque()
     session.interrupts.phase = "train"
     session.window_started = time.time()
@@ -111,9 +120,7 @@ def _train_steps(session: Session) -> None:
                     _read(session, *unread.popleft())
                 if session.step in eval_steps or session.step in save_steps:
                     _read_all(session, unread)
-                    better = session.step in eval_steps and _evaluate(session)
-                    if session.step in save_steps or (better and config.checkpoint.keep_best):
-                        _save(session, evaluated=session.step in eval_steps)
+                    boundary()
                     session.interrupts.phase = "train"
                     session.window_started = time.time()
         except Interrupted:
@@ -264,7 +271,13 @@ def _test(session: Session) -> dict[str, Any] | None:
     state, step = session.state, session.step
     if session.config.run.test_with == "best":
         step = session.progress.best_step
-        state = session.checkpoints.restore(step, session.state, meshes.replicated(session.mesh)).state
+        try:
+            state = session.checkpoints.restore(step, session.state, meshes.replicated(session.mesh)).state
+        except DamagedError as error:
+            raise UserError(
+                f"config.run.test_with='best': {error}; bring {session.folder}/checkpoints/{step} back, or test the "
+                f"last one by --mode=eval --workdir={session.folder}"
+            ) from error
     values = _figures(session, split, state)
     session.logbook.record("test", session.step, {"of_step": step, **values})
     return {"of_step": step, **values}

@@ -1,6 +1,5 @@
 """The statistics that images are normalised by: of the training split, computed once and kept in the workdir."""
 
-import json
 import pathlib
 
 import jax
@@ -28,7 +27,7 @@ def of_split(train: Split, normalize: bool, folder: pathlib.Path, sharding: jax.
         channels = train.image_shape[-1]
         return jax.device_put(_normalization([0.0] * channels, [1.0] * channels), sharding)
     if path.exists():
-        kept = json.loads(path.read_text(encoding="utf-8"))
+        kept = workdir.read_json(path)
         if kept["split"] != train.description or kept["examples"] != len(train):
             raise UserError(
                 f"{path} is of {kept['split']} with {kept['examples']} examples, the data is now {train.description} "
@@ -46,12 +45,15 @@ def of_split(train: Split, normalize: bool, folder: pathlib.Path, sharding: jax.
     return jax.device_put(_normalization(kept["mean"], kept["std"]), sharding)
 
 
-def read(folder: pathlib.Path, channels: int) -> Normalization:
-    """The normalisation of a finished or interrupted run; 0 and 1 if it had none."""
-    path = folder / FILE
-    if not path.exists():
+def read(folder: pathlib.Path, normalize: bool, channels: int) -> Normalization:
+    """The normalisation of a finished or interrupted run; 0 and 1 if it does not `normalize`.
+
+    Raises:
+      UserError: it should be in the workdir, but is not.
+    """
+    if not normalize:
         return _normalization([0.0] * channels, [1.0] * channels)
-    kept = json.loads(path.read_text(encoding="utf-8"))
+    kept = workdir.read_json(folder / FILE)
     return _normalization(kept["mean"], kept["std"])
 
 

@@ -94,9 +94,8 @@ def open_session(
     loader, why = feed.choose_loader(config.data, (splits.train, splits.val, splits.test))
     feeder = feed.make_feed(loader, program, mesh, config.seed, config.data.workers)
     normal = normalization.of_split(splits.train, config.augment.normalize, folder, meshes.replicated(mesh))
+    workdir.check_data_facts(folder, splits)
     feeder.prepare(splits.train)
-    workdir.write_data_facts(folder, splits)
-    workdir.write_json(folder / "environment.json", workdir.environment(command))
 
     interrupts.phase = "compile"
     logbook.say(f"jaxcnn: {config.model.name} on {splits.train.description}, {meshes.describe(mesh)}, in {folder}")
@@ -131,9 +130,12 @@ def open_session(
     if restored is not None:
         state, progress = restored.state, Progress(**restored.record["progress"])
         logbook.say(f"jaxcnn: resumed from the checkpoint of step {int(state.step)}")
+    workdir.write_config(folder, config)
+    workdir.write_data_facts(folder, splits)
+    workdir.write_environment(folder, command)
     progress.starts += 1
     progress.compile_seconds += compile_seconds
-    logbook.open(progress.log_bytes)
+    logbook.open(progress.log_bytes, step=int(state.step))
     session = Session(
         config,
         folder,

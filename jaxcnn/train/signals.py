@@ -8,7 +8,6 @@ there is nothing to save, and else asks the loop to save and stop, and makes sur
 import os
 import signal
 import socket
-import sys
 import threading
 from types import FrameType
 
@@ -90,5 +89,4 @@ def _wake_only(number: int, frame: FrameType | None) -> None:
 
 def _last_words(line: str) -> None:
     # Not print: the main thread may hold the lock of a buffered stream.
-    sys.stdout.flush()
     os.write(2, f"\n{line}\n".encode())

@@ -1,6 +1,5 @@
 """The final figures of a run, in `summary.json` and in one line."""
 
-import json
 import pathlib
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +7,7 @@ from jaxcnn.config import Config
 from jaxcnn.learn import sharded
 from jaxcnn.learn.state import count_parameters
 from jaxcnn.mesh import describe
-from jaxcnn.train import flops
+from jaxcnn.train import flops, workdir
 
 if TYPE_CHECKING:
     from jaxcnn.train.session import Session
@@ -70,7 +69,7 @@ def _utilisation(session: "Session", rate: float) -> dict[str, Any]:
 def read(folder: pathlib.Path) -> dict[str, Any] | None:
     """The summary in a workdir; None if the run is not finished."""
     path = folder / FILE
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    return workdir.read_json(path) if path.exists() else None
 
 
 def last_line(figures: dict[str, Any]) -> str:
@@ -84,6 +83,6 @@ def last_line(figures: dict[str, Any]) -> str:
         outcome = "no test split"
     full = ", protocol=full (no validation split)" if figures["protocol"] == "full" else ""
     return (
-        f"finished: {outcome} after {figures['epochs']:.2f} epochs, {figures['images_per_second']:.1f} images/s "
+        f"{outcome} after {figures['epochs']:.2f} epochs, {figures['images_per_second']:.1f} images/s "
         f"(excluding compilation), {figures['wall_seconds']:.1f} s in all{full}"
     )

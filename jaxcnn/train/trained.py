@@ -80,7 +80,7 @@ def load(folder: pathlib.Path, checkpoint: str, weights: str, devices: int) -> t
     if weights == "ema" and state.ema is None:
         raise UserError(f"--weights=ema: {folder} keeps no moving average (config.optim.ema_decay=0)")
     variables = state.variables() if weights == "last" else state.ema
-    normal = jax.device_put(normalization.read(folder, program.image_shape[-1]), sharding)
+    normal = jax.device_put(normalization.read(folder, config.augment.normalize, program.image_shape[-1]), sharding)
     names = tuple(facts["class_names"])
     return Trained(config, program, mesh, int(state.step), weights, variables, normal, names), remarks
 
@@ -113,9 +113,9 @@ def _step(checkpoint: str) -> int:
 
 
 def _best_step(folder: pathlib.Path, steps: list[int]) -> int:
-    """The kept step of the highest validation accuracy in `metrics.jsonl`; the later one of equals."""
+    """The kept step of the highest validation accuracy in `metrics.jsonl`; the first one of equals."""
     written = curves.read_records(folder) if (folder / "metrics.jsonl").exists() else []
     records = [r for r in written if r["kind"] == "val" and r["step"] in steps]
     if not records:
         raise UserError(f"{folder} has no checkpoint that was evaluated on a validation split; use --checkpoint=last")
-    return max(records, key=lambda r: (r.get("ema_top1_accuracy", r["top1_accuracy"]), r["step"]))["step"]
+    return max(records, key=lambda r: (r.get("ema_top1_accuracy", r["top1_accuracy"]), -r["step"]))["step"]

@@ -9,6 +9,7 @@ import pathlib
 import platform
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator
 from importlib import metadata
 from typing import Any
@@ -20,7 +21,9 @@ from jaxcnn.config import Config, UserError
 from jaxcnn.data.source import Splits
 
 PACKAGES = ("jaxcnn", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
-MAY_CHANGE = "parallel."  # keys that never change a result
+# Keys that never change a result: where data lies, how it is loaded, on how many devices.
+MAY_CHANGE = ("parallel.", "data.dir", "data.workers", "data.loader", "data.resident_gib")
+CONFIG, DATA = "config.json", "data.json"
 
 
 @contextlib.contextmanager
@@ -50,58 +53,67 @@ def claim(workdir: pathlib.Path) -> Iterator[None]:
         yield
 
 
-def pin_config(workdir: pathlib.Path, config: Config) -> None:
-    """Write `config.json`, or hold the config against the one that is there.
+def check_config(workdir: pathlib.Path, config: Config) -> None:
+    """Hold a config against the one that the workdir may have.
 
     Raises:
       UserError: the workdir belongs to a run of another config; the message has a line for each key that differs.
     """
-    path = workdir / "config.json"
-    here = json.loads(json.dumps(configs.to_dict(config)))
-    if path.exists():
-        # A key that an older version did not write has its default.
-        there = configs.flatten(configs.to_dict(Config())) | configs.flatten(read_config(workdir, checked=False))
-        there = json.loads(json.dumps(there))
-        flat = configs.flatten(here)
-        absent = "absent"
-        differ = [
-            f"  config.{key}: {there.get(key, absent)} in the workdir, {flat.get(key, absent)} now"
-            for key in sorted(there.keys() | flat.keys())
-            if there.get(key, absent) != flat.get(key, absent) and not key.startswith(MAY_CHANGE)
-        ]
-        if differ:
-            raise UserError(
-                f"--workdir={workdir} holds a run of another config; choose another workdir, or undo:\n"
-                + "\n".join(differ)
-            )
-    write_json(path, here)
+    if not (workdir / CONFIG).exists():
+        return
+    # A key that an older version did not write has its default.
+    there = configs.flatten(_plain(Config())) | configs.flatten(read_json(workdir / CONFIG))
+    here = configs.flatten(_plain(config))
+    absent = "absent"
+    differ = [
+        f"  config.{key}: {there.get(key, absent)} in the workdir, {here.get(key, absent)} now"
+        for key in sorted(there.keys() | here.keys())
+        if there.get(key, absent) != here.get(key, absent) and not key.startswith(MAY_CHANGE)
+    ]
+    if differ:
+        raise UserError(
+            f"--workdir={workdir} holds a run of another config; choose another workdir, or undo:\n" + "\n".join(differ)
+        )
 
 
-def read_config(workdir: pathlib.Path, *, checked: bool = True) -> Any:
-    """The config of a workdir: a `Config`, or the plain dictionary if not `checked`.
+def write_config(workdir: pathlib.Path, config: Config) -> None:
+    """Write `config.json`, once the run has proved possible."""
+    write_json(workdir / CONFIG, _plain(config))
+
+
+def read_config(workdir: pathlib.Path) -> Config:
+    """The config of a workdir.
 
     Raises:
       UserError: there is none, or it cannot be read.
     """
-    path = workdir / "config.json"
-    try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is missing; is --workdir={workdir} the folder of a run?") from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
-    return configs.from_config_dict(tree) if checked else tree
+    return configs.from_config_dict(read_json(workdir / CONFIG))
+
+
+def _plain(config: Config) -> dict[str, Any]:
+    return json.loads(json.dumps(configs.to_dict(config)))
+
+
+def check_data_facts(workdir: pathlib.Path, splits: Splits) -> None:
+    """Hold the data against that of the run the workdir may have.
+
+    Raises:
+      UserError: other classes, image sizes, examples or labels than when the run began.
+    """
+    if not (workdir / DATA).exists():
+        return
+    there, here = read_json(workdir / DATA), _data_facts(splits)
+    differ = [key for key in here if there.get(key) != here[key]]
+    if differ:
+        raise UserError(
+            f"the data is not what the run in --workdir={workdir} began with ({', '.join(differ)} differ from "
+            f"{DATA}); bring it back, or choose another workdir"
+        )
 
 
 def write_data_facts(workdir: pathlib.Path, splits: Splits) -> None:
-    """Write `data.json`: what of the data the network's shape and labels depend on, so that a workdir is enough."""
-    facts = {
-        "class_names": list(splits.class_names),
-        "image_shape": list(splits.train.image_shape),
-        "train_examples": len(splits.train),
-        "splits": {s.name: s.description for s in (splits.train, splits.val, splits.test) if s is not None},
-    }
-    write_json(workdir / "data.json", facts)
+    """Write `data.json`: what of the data a network depends on, so that a workdir is enough to use it."""
+    write_json(workdir / DATA, _data_facts(splits))
 
 
 def read_data_facts(workdir: pathlib.Path) -> dict[str, Any]:
@@ -110,11 +122,33 @@ def read_data_facts(workdir: pathlib.Path) -> dict[str, Any]:
     Raises:
       UserError: it is not there.
     """
-    path = workdir / "data.json"
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); is --workdir={workdir} the folder of a run?") from error
+    facts = read_json(workdir / DATA)
+    if missing := [key for key in ("class_names", "image_shape", "train_examples") if key not in facts]:
+        raise UserError(
+            f"{workdir / DATA} lacks {', '.join(missing)}; bring it back from a copy, or train anew elsewhere"
+        )
+    return facts
+
+
+def _data_facts(splits: Splits) -> dict[str, Any]:
+    there_are = [split for split in (splits.train, splits.val, splits.test) if split is not None]
+    return {
+        "class_names": list(splits.class_names),
+        "image_shape": list(splits.train.image_shape),
+        "train_examples": len(splits.train),
+        "splits": {split.name: split.description for split in there_are},
+        "labels_crc32": {split.name: zlib.crc32(split.labels.astype("<i4").tobytes()) for split in there_are},
+    }
+
+
+def write_environment(workdir: pathlib.Path, command: list[str]) -> None:
+    """Write `environment.json`: what this start of the run was made with, and, as "earlier", all starts before it."""
+    path = workdir / "environment.json"
+    earlier = []
+    if path.exists():
+        before = read_json(path)
+        earlier = [*before.pop("earlier", []), before]
+    write_json(path, environment(command) | {"earlier": earlier})
 
 
 def environment(command: list[str]) -> dict[str, Any]:
@@ -132,6 +166,25 @@ def environment(command: list[str]) -> dict[str, Any]:
         "backend": jax.default_backend(),
         "commit": _commit(),
     }
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+    """The JSON object in a file of a workdir.
+
+    Raises:
+      UserError: it is missing or damaged.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing; is {path.parent} the folder of a run that got to training?") from error
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}); bring it back from a copy, or start anew elsewhere"
+        ) from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} holds no JSON object; bring it back from a copy, or start anew elsewhere")
+    return value
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:

@@ -1,0 +1,210 @@
+"""The command as a user types it: mistakes in one line, help at once, a run from training to prediction."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests import runs
+
+QUICK = "--config=configs/quickstart.py"
+HEAVY = ("jax", "tensorflow", "flax", "optax", "orbax", "numpy", "matplotlib", "sklearn", "PIL", "rich")
+
+
+def command(*flags: str, **environment: str) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of the main command."""
+    done = subprocess.run(
+        [sys.executable, "-m", "jaxcnn.main", *flags],
+        cwd=runs.ROOT, env=os.environ | {"JAX_NUM_CPU_DEVICES": "1"} | environment,
+        capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    return done.returncode, done.stdout, done.stderr
+
+
+def imported(stderr: str) -> set[str]:
+    """Top-level packages in the report of PYTHONPROFILEIMPORTTIME."""
+    return set(re.findall(r"^import time:.*\| +(\w+)", stderr, re.MULTILINE))
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ([QUICK, "--config.optim.learning_rat=1"], "unknown key config.optim.learning_rat (did you mean config.optim."),
+        ([QUICK, "--config.optim.learning_rate=fast"], "--config.optim.learning_rate=fast: could not convert"),
+        (
+            [QUICK, "--config.optim.name=sdg"],
+            "config.optim.name must be one of sgd, adam, adamw, lars, lamb, not 'sdg'",
+        ),
+        ([QUICK, "--config.optim=3"], "--config.optim=3"),
+        ([QUICK, "--config.checkpoint.keep_last=0"], "config.checkpoint.keep_last must be above 0, but is 0"),
+        ([f"{QUICK}:smok"], "no variant ':smok' in this config file (did you mean 'smoke'?); it has: smoke"),
+        (["--config=configs/nothing.py"], "--config=configs/nothing.py: there is no such Python file"),
+        (["--config=README.md"], "--config=README.md: line "),
+        ([], "no config was given; for example --config=configs/quickstart.py"),
+        (["--confg=x"], "Unknown command line flag 'confg'. Did you mean: config ?"),
+        (["--mode=evil"], "--mode=evil: value should be one of <train|eval|predict>"),
+        ([QUICK, "config.seed=3"], "'config.seed=3' is not a flag; flags look like --name=value"),
+        (["--mode=eval"], "--mode=eval needs --workdir=<folder of a run>"),
+        (["--mode=predict", "--workdir=x"], "--mode=predict needs --images=<file or folder>"),
+        (["--mode=eval", "--workdir=x", "--json=no/such/folder.json"], "--json=no/such/folder.json cannot be written"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_one_line_and_exit_code_2(flags, words):
+    code, out, err = command(*flags, PYTHONPROFILEIMPORTTIME="1")
+    told = "\n".join(line for line in err.splitlines() if not line.startswith("import time:"))
+    assert code == 2, told
+    assert out == ""
+    assert words in told
+    assert told.startswith("jaxcnn: ")
+    assert "\n" not in told
+    assert "jax" not in imported(err), "a mistake should be told before anything heavy is imported"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("import no_such_thing\n", "line 1: ModuleNotFoundError: No module named 'no_such_thing'"),
+        ("from jaxcnn.config import default\nc = default()\nc.run.epochs = 'x'\n", "line 3: TypeError: Could not"),
+        (
+            "from jaxcnn.config import default\n\ndef get_config():\n    return default().optm\n",
+            "line 4: AttributeError",
+        ),
+        (
+            "from jaxcnn.config import default\n\ndef get_config():\n  c = default()\n  c.run.epoch = 3\n  return c\n",
+            "unknown key config.run.epoch (did you mean 'epochs'?)",
+        ),
+    ],
+)
+def test_a_mistake_in_a_config_file_is_told_with_its_line(text, words, tmp_path):
+    (tmp_path / "mine.py").write_text(text)
+    code, _, err = command(f"--config={tmp_path}/mine.py")
+    assert code == 2, err
+    assert words in err
+    assert err.count("\n") == 1
+
+
+def test_help_shows_every_flag_and_imports_nothing_heavy():
+    code, out, err = command("--help", PYTHONPROFILEIMPORTTIME="1")
+    assert code == 0
+    for flag in (
+        "--config:",
+        "--workdir:",
+        "--mode:",
+        "--checkpoint:",
+        "--weights:",
+        "--images:",
+        "--json:",
+        "--split:",
+    ):
+        assert flag in out
+    assert imported(err) >= {"absl", "jaxcnn"}, "the report of imports was not understood"
+    assert not imported(err) & set(HEAVY)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run of the quick start in a process of its own: (workdir, standard output, imported packages)."""
+    workdir = tmp_path_factory.mktemp("main") / "run"
+    flags = (*runs.DIGITS, "--config.run.steps=40", "--config.model.width=0.5", f"--workdir={workdir}")
+    code, out, err = command(*flags, PYTHONPROFILEIMPORTTIME="1")
+    assert code == 0, err
+    assert [line for line in err.splitlines() if not line.startswith("import time:")] == []
+    return workdir, out, imported(err)
+
+
+def test_a_resident_run_imports_neither_tensorflow_nor_tensorboard(finished):
+    _, _, packages = finished
+    assert packages >= {"jax", "orbax", "sklearn", "matplotlib"}
+    assert not packages & {"tensorflow", "tensorflow_datasets", "tensorboardX"}
+
+
+def test_a_run_on_arrays_imports_neither_tensorflow_nor_scikit_learn(tmp_path):
+    generator = np.random.default_rng(0)
+    arrays = {f"x_{split}": generator.integers(0, 256, (60, 8, 8, 3), np.uint8) for split in ("train", "test")}
+    arrays |= {f"y_{split}": np.arange(60) % 3 for split in ("train", "test")}
+    np.savez(tmp_path / "set.npz", **arrays)
+    code, out, err = command(
+        *runs.DIGITS, f"--config.data.source=npz:{tmp_path}/set.npz", "--config.data.protocol=full",
+        "--config.global_batch_size=32", "--config.model.width=0.25", "--config.run.steps=2",
+        f"--workdir={tmp_path}/run", PYTHONPROFILEIMPORTTIME="1",
+    )  # fmt: skip
+    assert code == 0, err
+    assert "protocol=full: trains on the whole training split" in out
+    assert not imported(err) & {"tensorflow", "tensorflow_datasets", "sklearn"}
+
+
+def test_progress_can_be_read_by_grep(finished):
+    workdir, out, _ = finished
+    progress = (
+        r"^step \d+/40 epoch \d+\.\d\d/2\.07 loss \d+\.\d{4} accuracy \d+\.\d\d% \d+\.\d images/s ETA (\d+:)?\d+:\d\d$"
+    )
+    assert re.search(progress, out, re.MULTILINE)
+    validation = r"^step (\d+)/40 epoch \d+\.\d\d val loss \d+\.\d{4} val accuracy \d+\.\d\d% best \d+\.\d\d%$"
+    assert [match[1] for match in re.finditer(validation, out, re.MULTILINE)] == ["39", "40"]
+    assert re.search(r"^jaxcnn: finished: test accuracy \d+\.\d\d% .* images/s .* s in all$", out, re.MULTILINE)
+    assert "\x1b" not in out
+    assert "\r" not in out
+    assert str(workdir) in out
+
+
+def test_the_workdir_holds_what_the_last_line_promises(finished):
+    workdir, _, _ = finished
+    assert {path.name for path in workdir.iterdir() if not path.name.startswith(".")} == {
+        "checkpoints", "config.json", "curves.png", "data.json", "environment.json", "metrics.jsonl",
+        "normalization.json", "summary.json",
+    }  # fmt: skip
+    environment = json.loads((workdir / "environment.json").read_text())
+    assert environment["devices"] == 1
+    assert f"--workdir={workdir}" in environment["command"]
+    kinds = [json.loads(line)["kind"] for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert kinds.count("test") == 1
+    assert kinds[-1] == "test"
+
+
+def test_evaluation_prints_figures_or_json_alone(finished):
+    workdir, _, _ = finished
+    flags = ("--mode=eval", f"--workdir={workdir}", "--split=val", "--checkpoint=best")
+    code, out, err = command(*flags, "--json=-")
+    assert (code, err) == (0, "")
+    figures = json.loads(out)
+    assert (figures["split"], figures["examples"], figures["weights"]) == ("val", 200, "last")
+    summary = json.loads((workdir / "summary.json").read_text())
+    assert figures["top1_accuracy"] == summary["val_best"]["accuracy"]
+    code, out, err = command(*flags, f"--json={workdir}/figures.json")
+    assert (code, err) == (0, "")
+    assert f"top-1 {100 * figures['top1_accuracy']:.2f}%" in out
+    assert json.loads((workdir / "figures.json").read_text()) == figures
+
+
+def test_prediction_prints_labels_or_json_alone_and_names_what_it_cannot_read(finished, tmp_path):
+    workdir, _, _ = finished
+    Image.new("L", (20, 30), 90).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"no image")
+    Image.new("RGB", (8, 8)).save(tmp_path / "c.webp")
+    flags = ("--mode=predict", f"--workdir={workdir}", f"--images={tmp_path}")
+    code, out, err = command(*flags)
+    assert (code, out) == (2, "")
+    assert re.fullmatch(r"jaxcnn: cannot read image .*b\.png: not an image file; .*\n", err)
+    code, out, err = command(*flags, "--on_error=skip", "--json=-")
+    assert (code, err) == (0, "")
+    results = json.loads(out)
+    assert [result["file"] for result in results] == [f"{tmp_path}/{name}" for name in ("a.png", "b.png", "c.webp")]
+    assert ["error" in result for result in results] == [False, True, False]
+    code, out, err = command(*flags, "--on_error=skip")
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert re.fullmatch(rf"{tmp_path}/a\.png: (\d \d+\.\d%, ){{2}}\d \d+\.\d%", lines[0])
+    assert lines[1] == f"{tmp_path}/b.png: unreadable: not an image file"
+    assert len(lines) == 3
+
+
+def test_a_workdir_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "run").write_text("")
+    code, _, err = command(QUICK, f"--workdir={tmp_path}/run")
+    assert code == 2
+    assert re.fullmatch(r"jaxcnn: --workdir=.*/run cannot be written: .*; choose another folder\n", err)

@@ -1,0 +1,144 @@
+"""Labels for image files: every kind of file, in the order asked for, with damaged ones named."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxcnn.config import UserError
+from jaxcnn.data.source import open_splits
+from jaxcnn.train import predict, trained
+from tests import digits
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("predict") / "run"
+    digits.run(folder)
+    return trained.load(folder, "last", "last", 8)[0]
+
+
+@pytest.fixture(scope="module")
+def test_split(network):
+    split = open_splits(network.config.data).test
+    return split.read(np.arange(len(split))), split.labels
+
+
+def labels_of(results) -> list[str | None]:
+    return [result.get("label") for result in results]
+
+
+def test_predictions_are_those_of_evaluation(network, test_split, tmp_path):
+    images, labels = test_split
+    paths = []
+    for number in range(0, 360, 3):
+        paths.append(tmp_path / f"{number}.png")
+        Image.fromarray(images[number, ..., 0]).save(paths[-1])
+    results = predict.predict(network, paths, skip_unreadable=False)
+    logits = trained.logits_of_split(network, open_splits(network.config.data).test, 0)[::3]
+    assert labels_of(results) == [str(k) for k in logits.argmax(-1)]
+    assert np.mean(logits.argmax(-1) == labels[::3]) > 0.5, "the network has learnt nothing to test with"
+    for result, row in zip(results, logits, strict=True):
+        exponentials = np.exp(row.astype(np.float64))
+        assert len(result["top"]) == 5
+        chances = [place["probability"] for place in result["top"]]
+        assert chances == sorted(chances, reverse=True)
+        # Both programs compute the same logits up to float32 rounding in sums of at most a few thousand terms.
+        assert result["probability"] == pytest.approx((exponentials / exponentials.sum()).max(), rel=1e-4)
+        assert (result["label"], result["probability"]) == tuple(result["top"][0].values())
+
+
+def test_every_kind_of_file_and_pixel_is_read(network, test_split, tmp_path):
+    image = Image.fromarray(test_split[0][3, ..., 0]).resize((64, 64), Image.Resampling.BICUBIC)
+    ways = {
+        "grey.png": image,
+        "colour.PNG": image.convert("RGB"),
+        "opaque.png": image.convert("RGBA"),
+        "palette.png": image.convert("P"),
+        "sixteen.png": Image.fromarray(np.asarray(image).astype(np.uint16) * 257),
+        "photo.jpg": image.convert("RGB"),
+        "photo.jpeg": image,
+        "photo.webp": image.convert("RGB"),
+    }
+    for name, picture in ways.items():
+        picture.save(tmp_path / name, **({"quality": 100} if "photo" in name else {}))
+    results = predict.predict(network, predict.find_images([str(tmp_path)]), skip_unreadable=False)
+    assert len(results) == len(ways)
+    by_file = {result["file"].rpartition("/")[2]: result for result in results}
+    for name, result in by_file.items():
+        assert result["label"] == by_file["grey.png"]["label"], name
+        if "photo" not in name:
+            # An image that is grey by way of RGB: Pillow's weights add up to 1 but for rounding by one grey level.
+            assert result["probability"] == pytest.approx(by_file["grey.png"]["probability"], abs=0.02), name
+
+
+def test_results_are_in_the_order_asked_for_with_damaged_images_in_the_middle(network, test_split, tmp_path):
+    paths = []
+    for number in range(150):  # more than two batches
+        paths.append(tmp_path / f"{number}.png")
+        if number in (0, 40, 63, 64, 100, 149):
+            paths[-1].write_bytes(b"no image")
+        else:
+            Image.fromarray(test_split[0][number, ..., 0]).save(paths[-1])
+    paths.reverse()
+    results = predict.predict(network, paths, skip_unreadable=True)
+    assert [result["file"] for result in results] == [str(path) for path in paths]
+    failed = [int(result["file"].rpartition("/")[2][:-4]) for result in results if "error" in result]
+    assert failed == [149, 100, 64, 63, 40, 0]
+    good = [path for path in paths if path.read_bytes() != b"no image"]
+    alone = predict.predict(network, good, skip_unreadable=False)
+    assert [result for result in results if "error" not in result] == alone
+
+
+def test_a_batch_of_nothing_but_damaged_images_gives_only_errors(network, tmp_path):
+    (tmp_path / "a.png").write_bytes(b"")
+    results = predict.predict(network, [tmp_path / "a.png", tmp_path / "gone.png"], skip_unreadable=True)
+    assert [set(result) for result in results] == [{"file", "error"}] * 2
+    assert "No such file" in results[1]["error"]
+
+
+def test_a_damaged_image_is_named(network, tmp_path):
+    (tmp_path / "a.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"^cannot read image .*a\.png: not an image file; .*--on_error=skip$"):
+        predict.predict(network, [tmp_path / "a.png"], skip_unreadable=False)
+
+
+def test_a_truncated_image_is_named(network, test_split, tmp_path):
+    Image.fromarray(test_split[0][0, ..., 0]).resize((50, 50)).save(tmp_path / "a.jpg")
+    (tmp_path / "a.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:-200])
+    with pytest.raises(UserError, match=r"cannot read image .*a\.jpg: .*truncated"):
+        predict.predict(network, [tmp_path / "a.jpg"], skip_unreadable=False)
+
+
+def test_folders_are_searched_to_any_depth_and_files_taken_as_given(tmp_path):
+    for name in ("b/deep/er/z.JPG", "b/a.webp", "b/notes.txt", "c.png", "a.data"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    found = predict.find_images([str(tmp_path / "c.png"), str(tmp_path / "b"), str(tmp_path / "a.data")])
+    assert [str(path.relative_to(tmp_path)) for path in found] == ["c.png", "b/a.webp", "b/deep/er/z.JPG", "a.data"]
+
+
+def test_places_without_images_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"no image \(\.jpg, .*\) in this folder"):
+        predict.find_images([str(tmp_path)])
+    with pytest.raises(UserError, match=r"--images=.*none\.png: there is no such file or folder"):
+        predict.find_images([str(tmp_path / "none.png")])
+
+
+def with_shape(network, *shape):
+    return dataclasses.replace(network, program=dataclasses.replace(network.program, image_shape=shape))
+
+
+def test_a_network_for_oblong_images_takes_those_of_its_size_only(network, tmp_path):
+    oblong = with_shape(network, 8, 6, 1)
+    Image.new("L", (6, 8)).save(tmp_path / "fits.png")
+    Image.new("L", (8, 6)).save(tmp_path / "lies.png")
+    results = predict.predict(oblong, [tmp_path / "fits.png", tmp_path / "lies.png"], skip_unreadable=True)
+    assert results[0]["label"] in network.class_names
+    assert results[1]["error"] == "it is 8x6, but the network takes 6x8 only"
+
+
+def test_a_network_for_images_that_are_neither_grey_nor_colour_is_refused(network, tmp_path):
+    with pytest.raises(UserError, match="images of 2 channels"):
+        predict.predict(with_shape(network, 8, 8, 2), [tmp_path], skip_unreadable=True)
