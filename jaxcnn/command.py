@@ -2,17 +2,18 @@
 
 Exit codes: 0 done; 1 a bug of ours, with its traceback; 2 a mistake in flags, config, data or on the machine, told in
 one line; 3 the loss or gradient was not finite; 75 stopped by SIGTERM or SIGINT: training goes on from its checkpoint
-by the same command, another command starts again; 128 + n stopped at once by a second signal n.
+by the same command, another command starts again; 128 + n stopped at once by a second signal n, or by a closed pipe.
 """
 
 import difflib
 import errno
 import logging
+import os
 import pathlib
+import signal
 import sys
 import traceback
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any
 
 import absl.logging
@@ -57,15 +58,19 @@ def run(main: Callable[[], int]) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("jaxcnn: %(message)s"))
     remarks.addHandler(handler)
-    sys.excepthook = _without_closed_loops
+    sys.unraisablehook = _without_closed_loops
     with Interrupts():
-        app.run(lambda _: _guarded(main), flags_parser=_parse)
+        try:
+            app.run(lambda _: _guarded(main), flags_parser=_parse)
+        except BrokenPipeError:  # whoever read our output has gone, as in `… | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed
+            sys.exit(128 + signal.SIGPIPE)
 
 
-def _without_closed_loops(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Leave out what tensorstore prints of an event loop that orbax closed at the first error of a save."""
-    if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
-        sys.__excepthook__(kind, error, trace)
+def _without_closed_loops(unraisable: Any) -> None:
+    """Leave out what tensorstore tells of an event loop that orbax closed at the first error of a save or restore."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
 def _guarded(main: Callable[[], int]) -> None:
@@ -76,6 +81,7 @@ def _guarded(main: Callable[[], int]) -> None:
         logging.getLogger("absl").setLevel(logging.CRITICAL)
     try:
         code = main()
+        sys.stdout.flush()
     except UserError as error:
         code = error.exit_code
         _complain(str(error))
@@ -104,6 +110,7 @@ def _parse(argv: list[str]) -> list[str]:
             raise UserError(f"{rest[1]!r} is not a flag; flags look like --name=value")
         return rest
     except SystemExit:  # absl has shown the help that was asked for, and would exit with 1
+        sys.stdout.flush()
         sys.exit(0)
     except (flags.Error, UserError) as error:
         found = _mistake_in_config_file(error, argv)

@@ -349,55 +349,17 @@ def has_batch_norm(config: Config) -> bool:
     return config.model.batch_norm
 
 
-_AT_LEAST_ZERO = [
-    "model.num_classes",
-    "norm.group_size",
-    "data.val_examples",
-    "data.split_seed",
-    "data.image_size",
-    "data.resident_gib",
-    "data.workers",
-    "augment.crop_padding",
-    "augment.cutout",
-    "augment.mixup",
-    "augment.cutmix",
-    "augment.brightness",
-    "augment.contrast",
-    "augment.saturation",
-    "augment.hue",
-    "augment.policy_magnitude",
-    "optim.learning_rate",
-    "optim.weight_decay",
-    "optim.clip_norm",
-    "schedule.warmup",
-    "schedule.final_factor",
-    "run.epochs",
-    "run.steps",
-    "run.eval_batch_size",
-    "checkpoint.every_epochs",
-    "checkpoint.every_steps",
-    "checkpoint.keep_best",
-    "checkpoint.keep_every_steps",
-    "parallel.devices",
-]
-_ABOVE_ZERO = [
-    "global_batch_size",
-    "model.width",
-    "norm.epsilon",
-    "augment.policy_layers",
-    "optim.epsilon",
-    "optim.trust_coefficient",
-    "optim.accumulate_steps",
-    "schedule.decay_factor",
-    "run.eval_every_epochs",
-    "run.log_every_steps",
-    "checkpoint.keep_last",
-]
-_FRACTIONS = [
-    "model.dropout",
-    "norm.momentum",
-    "optim.momentum",
-    "optim.beta2",
-    "optim.label_smoothing",
-    "optim.ema_decay",
-]
+_AT_LEAST_ZERO = """
+    model.num_classes norm.group_size data.val_examples data.split_seed data.image_size data.resident_gib
+    data.workers augment.crop_padding augment.cutout augment.mixup augment.cutmix augment.brightness
+    augment.contrast augment.saturation augment.hue augment.policy_magnitude optim.learning_rate optim.weight_decay
+    optim.clip_norm schedule.warmup schedule.final_factor run.epochs run.steps run.eval_batch_size
+    checkpoint.every_epochs checkpoint.every_steps checkpoint.keep_best checkpoint.keep_every_steps parallel.devices
+""".split()  # noqa: SIM905 (a list would take a line for each)
+_ABOVE_ZERO = """
+    global_batch_size model.width norm.epsilon augment.policy_layers optim.epsilon optim.trust_coefficient
+    optim.accumulate_steps schedule.decay_factor run.eval_every_epochs run.log_every_steps checkpoint.keep_last
+""".split()  # noqa: SIM905 (a list would take a line for each)
+_FRACTIONS = """
+    model.dropout norm.momentum optim.momentum optim.beta2 optim.label_smoothing optim.ema_decay
+""".split()  # noqa: SIM905 (a list would take a line for each)

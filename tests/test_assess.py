@@ -134,7 +134,7 @@ def test_a_run_on_the_full_split_has_no_validation_split(finished):
 def test_a_run_without_moving_average_is_evaluated_with_its_last_weights(finished, tmp_path):
     folder, summary = finished
     config = digits.config(optim={"ema_decay": 0.0})
-    workdir.pin_config(tmp_path, config)
+    workdir.write_config(tmp_path, config)
     for name in ("data.json", "normalization.json"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
     network = load(folder, weights="last")

@@ -13,6 +13,7 @@ from fcntl import ioctl
 
 import pytest
 
+from jaxcnn.config import UserError
 from jaxcnn.train import logbook
 from jaxcnn.train.logbook import Logbook
 from tests import runs
@@ -22,13 +23,13 @@ LINE = "step 100/7820 epoch 1.57/20.00 loss 1.3012 accuracy 51.20% 12345.6 image
 
 def test_records_after_the_kept_length_are_dropped(tmp_path):
     book = Logbook(tmp_path, tensorboard=False)
-    book.open(0)
+    book.open(0, 0)
     book.record("train", 1, {"loss": 1.5})
     kept = book.length()
     book.record("train", 2, {"loss": 1.25})
     book.close()
     book = Logbook(tmp_path, tensorboard=False)
-    book.open(kept)
+    book.open(kept, 1)
     book.record("train", 2, {"loss": 1.0})
     book.close()
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
@@ -38,9 +39,16 @@ def test_records_after_the_kept_length_are_dropped(tmp_path):
     ]
 
 
+def test_records_that_a_checkpoint_counted_and_are_gone_are_the_users_error(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text("{}\n")
+    with pytest.raises(UserError, match=r"metrics\.jsonl has 3 bytes, but the checkpoint of step 9 was made with 40"):
+        Logbook(tmp_path, tensorboard=False).open(40, 9)
+    assert (tmp_path / "metrics.jsonl").read_text() == "{}\n"
+
+
 def test_a_record_is_on_disk_when_the_call_returns(tmp_path):
     book = Logbook(tmp_path, tensorboard=False)
-    book.open(0)
+    book.open(0, 0)
     book.record("val", 3, {"loss": 0.5})
     assert json.loads((tmp_path / "metrics.jsonl").read_text())["kind"] == "val"
     assert book.length() == (tmp_path / "metrics.jsonl").stat().st_size
@@ -49,7 +57,7 @@ def test_a_record_is_on_disk_when_the_call_returns(tmp_path):
 
 def test_tensorboard_gets_every_number(tmp_path):
     book = Logbook(tmp_path, tensorboard=True)
-    book.open(0)
+    book.open(0, 0)
     book.record("train", 3, {"loss": 0.5, "epoch": 1, "note": "no number"})
     book.close()
     (file,) = (tmp_path / "tensorboard").iterdir()

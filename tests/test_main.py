@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 
@@ -106,11 +107,23 @@ def test_help_shows_every_flag_and_imports_nothing_heavy():
     assert not imported(err) & set(HEAVY)
 
 
+def test_a_reader_that_goes_away_is_no_error_of_ours():
+    process = subprocess.Popen(
+        [sys.executable, "-m", "jaxcnn.main", "--help"],
+        cwd=runs.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    process.stdout.close()
+    _, err = process.communicate(timeout=60)
+    assert err == ""
+    assert process.returncode == 128 + signal.SIGPIPE
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A run of the quick start in a process of its own: (workdir, standard output, imported packages)."""
     workdir = tmp_path_factory.mktemp("main") / "run"
-    flags = (*runs.DIGITS, "--config.run.steps=40", "--config.model.width=0.5", f"--workdir={workdir}")
+    flags = (*runs.DIGITS, "--config.run.steps=40", "--config.model.width=0.25", f"--workdir={workdir}")
     code, out, err = command(*flags, PYTHONPROFILEIMPORTTIME="1")
     assert code == 0, err
     assert [line for line in err.splitlines() if not line.startswith("import time:")] == []
@@ -166,19 +179,18 @@ def test_the_workdir_holds_what_the_last_line_promises(finished):
     assert kinds[-1] == "test"
 
 
-def test_evaluation_prints_figures_or_json_alone(finished):
+def test_evaluation_prints_figures_and_writes_them_where_asked(finished):
     workdir, _, _ = finished
-    flags = ("--mode=eval", f"--workdir={workdir}", "--split=val", "--checkpoint=best")
-    code, out, err = command(*flags, "--json=-")
+    code, out, err = command(
+        "--mode=eval", f"--workdir={workdir}", "--split=val", "--checkpoint=best", f"--json={workdir}/figures.json"
+    )
     assert (code, err) == (0, "")
-    figures = json.loads(out)
+    figures = json.loads((workdir / "figures.json").read_text())
     assert (figures["split"], figures["examples"], figures["weights"]) == ("val", 200, "last")
     summary = json.loads((workdir / "summary.json").read_text())
-    assert figures["top1_accuracy"] == summary["val_best"]["accuracy"]
-    code, out, err = command(*flags, f"--json={workdir}/figures.json")
-    assert (code, err) == (0, "")
+    assert (figures["top1_accuracy"], figures["step"]) == tuple(summary["val_best"].values())
     assert f"top-1 {100 * figures['top1_accuracy']:.2f}%" in out
-    assert json.loads((workdir / "figures.json").read_text()) == figures
+    assert f"eval-val-{figures['step']}.png (confusion matrix)" in out
 
 
 def test_prediction_prints_labels_or_json_alone_and_names_what_it_cannot_read(finished, tmp_path):

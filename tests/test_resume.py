@@ -20,6 +20,10 @@ FLAGS = (
 )
 
 
+# The same with all checkpoints kept, at steps 7, 14, …, 70.
+AGAIN = (*FLAGS, "--config.checkpoint.keep_every_steps=7", "--config.checkpoint.keep_best=0")
+
+
 def kill_at(workdir: pathlib.Path, flags: tuple[str, ...], step: int, delay: float) -> bool:
     """Start a run and SIGKILL it `delay` seconds after it logged `step`; return whether it was still under way."""
     process = runs.start(*flags, f"--workdir={workdir}")
@@ -67,7 +71,7 @@ def test_both_loaders_run_to_the_same_bits(tmp_path):
 def finished(tmp_path_factory):
     """A finished run with several checkpoints."""
     workdir = tmp_path_factory.mktemp("finished") / "run"
-    code, output = runs.run(*FLAGS, "--config.checkpoint.keep_every_steps=7", f"--workdir={workdir}")
+    code, output = runs.run(*AGAIN, f"--workdir={workdir}")
     assert code == 0, output
     return workdir
 
@@ -80,9 +84,6 @@ def unfinished(finished, tmp_path):
     (workdir / "summary.json").unlink()
     shutil.rmtree(workdir / "checkpoints" / "70")
     return workdir
-
-
-AGAIN = (*FLAGS, "--config.checkpoint.keep_every_steps=7")
 
 
 def damage_missing(step: pathlib.Path) -> None:
@@ -109,6 +110,7 @@ def test_a_damaged_checkpoint_is_set_aside_for_the_newest_sound_one(damage, unfi
     code, output = runs.run(*AGAIN, f"--workdir={unfinished}")
     assert code == 0, output
     assert "checkpoint 63 is damaged" in output
+    assert "Traceback" not in output
     assert "resumed from the checkpoint of step 56" in output
     assert (unfinished / "checkpoints" / "damaged-63").is_dir()
     assert runs.records(unfinished) == runs.records(finished)
@@ -159,3 +161,65 @@ def test_a_run_goes_on_with_another_number_of_devices(unfinished, finished):
     for one, two in zip(runs.records(unfinished), runs.records(finished), strict=True):
         assert one["step"] == two["step"]
         assert one["loss"] == pytest.approx(two["loss"], rel=1e-2)
+
+
+def test_a_start_that_was_refused_does_not_pin_its_config(tmp_path):
+    workdir = tmp_path / "run"
+    code, output = runs.run(*FLAGS, "--config.data.val_examples=5000", f"--workdir={workdir}")
+    assert code == 2, output
+    code, output = runs.run(*FLAGS, "--config.run.steps=2", f"--workdir={workdir}")
+    assert code == 0, output
+
+
+def test_other_data_under_the_same_name_is_refused(tmp_path):
+    import numpy as np
+
+    generator = np.random.default_rng(0)
+    arrays = {
+        "train_images": generator.integers(0, 255, (64, 8, 8, 1)).astype(np.uint8),
+        "train_labels": np.arange(64) % 4,
+        "test_images": generator.integers(0, 255, (16, 8, 8, 1)).astype(np.uint8),
+        "test_labels": np.arange(16) % 4,
+    }
+    np.savez(tmp_path / "set.npz", **arrays)
+    flags = (
+        *runs.DIGITS,
+        f"--config.data.source=npz:{tmp_path}/set.npz",
+        "--config.data.val_examples=16",
+        "--config.global_batch_size=16",
+        "--config.run.steps=4",
+        f"--workdir={tmp_path}/run",
+    )
+    code, output = runs.run(*flags)
+    assert code == 0, output
+    (tmp_path / "run" / "summary.json").unlink()
+    np.savez(tmp_path / "set.npz", **arrays | {"train_labels": 3 - arrays["train_labels"]})
+    code, output = runs.run(*flags)
+    assert code == 2, output
+    assert "labels_crc32 differ" in output
+
+
+def test_a_kill_while_a_checkpoint_is_replaced_loses_nothing(unfinished, finished):
+    # What a kill leaves between the renaming of the old checkpoint and the end of the new one.
+    (unfinished / "checkpoints" / "63").rename(unfinished / "checkpoints" / "replaced-63")
+    code, output = runs.run(*AGAIN, f"--workdir={unfinished}")
+    assert code == 0, output
+    assert "resumed from the checkpoint of step 63" in output
+    assert runs.seals(unfinished) == runs.seals(finished)
+
+
+def test_the_best_of_equals_is_the_first_and_is_kept_for_the_test(tmp_path):
+    code, output = runs.run(
+        *FLAGS,
+        "--config.optim.learning_rate=0.0",
+        "--config.optim.ema_decay=0.0",
+        "--config.norm.momentum=0.999999",
+        "--config.checkpoint.keep_last=1",
+        "--config.run.test_with=best",
+        "--config.run.steps=30",
+        f"--workdir={tmp_path}",
+    )
+    assert code == 0, output
+    (test,) = [record for record in runs.records(tmp_path) if record["kind"] == "test"]
+    first = next(record for record in runs.records(tmp_path) if record["kind"] == "val")
+    assert test["of_step"] == first["step"] < 30

@@ -87,8 +87,8 @@ def test_a_second_signal_stops_at_once(tmp_path):
     # A step of a second or so, so that the second signal meets a run that is still waiting for it.
     process = runs.start(
         "--config=configs/quickstart.py",
-        "--config.data.source=synthetic:96x96x3:10:3000",
-        "--config.global_batch_size=256",
+        "--config.data.source=synthetic:32x32x3:10:3000",
+        "--config.global_batch_size=512",
         "--config.run.log_every_steps=1",
         f"--workdir={tmp_path}",
     )

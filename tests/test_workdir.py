@@ -23,37 +23,48 @@ VARIED = {
 }
 
 
+def pin(folder, config):
+    """What a run does with its workdir's config."""
+    workdir.check_config(folder, config)
+    workdir.write_config(folder, config)
+
+
 def test_a_config_survives_the_way_through_its_workdir(tmp_path):
     config = small.config(**VARIED)
-    workdir.pin_config(tmp_path, config)
+    pin(tmp_path, config)
     assert workdir.read_config(tmp_path) == config
     assert workdir.read_config(tmp_path).schedule.boundaries == (1.0, 2.5)
-    workdir.pin_config(tmp_path, config)  # the same again is no change
+    pin(tmp_path, config)  # the same again is no change
 
 
 def test_each_changed_key_is_named_but_devices_may_change(tmp_path):
-    workdir.pin_config(tmp_path, small.config(**VARIED))
+    pin(tmp_path, small.config(**VARIED))
     changed = small.config(**VARIED | {"schedule": {"name": "multistep", "boundaries": (1.0, 3.0)}, "seed": 3})
     with pytest.raises(UserError) as error:
-        workdir.pin_config(tmp_path, changed)
+        pin(tmp_path, changed)
     assert str(error.value).splitlines()[1:] == [
         "  config.schedule.boundaries: [1.0, 2.5] in the workdir, [1.0, 3.0] now",
         "  config.seed: 0 in the workdir, 3 now",
     ]
-    workdir.pin_config(tmp_path, small.config(**VARIED, parallel={"devices": 4}))
+    pin(tmp_path, small.config(**VARIED, parallel={"devices": 4}))
     assert workdir.read_config(tmp_path).parallel.devices == 4
 
 
+def test_checking_a_config_writes_nothing(tmp_path):
+    workdir.check_config(tmp_path, small.config())
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_key_that_an_older_version_did_not_write_has_its_default(tmp_path):
-    workdir.pin_config(tmp_path, small.config())
+    pin(tmp_path, small.config())
     tree = json.loads((tmp_path / "config.json").read_text())
     del tree["augment"]["cutout"], tree["checkpoint"]
     (tmp_path / "config.json").write_text(json.dumps(tree))
-    workdir.pin_config(tmp_path, small.config())
+    pin(tmp_path, small.config())
     del tree["augment"]
     (tmp_path / "config.json").write_text(json.dumps(tree))
     with pytest.raises(UserError, match=r"config\.augment\.cutout: 0 in the workdir, 4 now"):
-        workdir.pin_config(tmp_path, small.config(augment={"cutout": 4}))
+        pin(tmp_path, small.config(augment={"cutout": 4}))
 
 
 @pytest.mark.parametrize("text", [None, "{ half of", '{"model": {"nam": "cnn"}}'])
@@ -89,14 +100,22 @@ def test_a_claimed_workdir_names_its_holder_and_is_free_again_afterwards(tmp_pat
 
 def test_data_facts_hold_what_the_network_depends_on(tmp_path):
     splits = open_splits(small.config(data={"source": "digits", "val_examples": 100}).data)
+    workdir.check_data_facts(tmp_path, splits)  # nothing to hold it against yet
     workdir.write_data_facts(tmp_path, splits)
+    workdir.check_data_facts(tmp_path, splits)
     facts = workdir.read_data_facts(tmp_path)
     assert facts["class_names"] == list("0123456789")
     assert facts["image_shape"] == [8, 8, 1]
     assert facts["train_examples"] == 1337
     assert set(facts["splits"]) == {"train", "val", "test"}
+    others = open_splits(small.config(data={"source": "digits", "val_examples": 101}).data)
+    with pytest.raises(UserError, match=r"the data is not what the run .* began with \(train_examples, .* differ from"):
+        workdir.check_data_facts(tmp_path, others)
+    (tmp_path / "data.json").write_text('{"class_names": ["0"], "image_shape": [8, 8, 1]}')
+    with pytest.raises(UserError, match=r"data\.json lacks train_examples"):
+        workdir.read_data_facts(tmp_path)
     (tmp_path / "data.json").unlink()
-    with pytest.raises(UserError, match=r"data\.json cannot be read"):
+    with pytest.raises(UserError, match=r"data\.json is missing"):
         workdir.read_data_facts(tmp_path)
 
 
@@ -113,6 +132,15 @@ def test_the_environment_says_what_figures_were_made_with():
     assert json.loads(json.dumps(facts)) == facts
 
 
+def test_every_start_of_a_run_leaves_its_environment(tmp_path):
+    for command in (["first"], ["second"], ["third"]):
+        workdir.write_environment(tmp_path, command)
+    facts = json.loads((tmp_path / "environment.json").read_text())
+    assert facts["command"] == ["third"]
+    assert [start["command"] for start in facts["earlier"]] == [["first"], ["second"]]
+    assert facts["earlier"][0]["packages"] == facts["packages"]
+
+
 def test_json_is_replaced_whole_or_not_at_all(tmp_path):
     path = tmp_path / "summary.json"
     workdir.write_json(path, {"a": [1.5, None], "é": "ü"})
@@ -122,6 +150,6 @@ def test_json_is_replaced_whole_or_not_at_all(tmp_path):
 
 
 def test_default_config_in_the_workdir_has_every_field(tmp_path):
-    workdir.pin_config(tmp_path, configs.Config())
+    pin(tmp_path, configs.Config())
     there = configs.flatten(json.loads((tmp_path / "config.json").read_text()))
     assert set(there) == set(configs.flatten(configs.to_dict(configs.Config())))

@@ -109,7 +109,7 @@ def draw_confusion(matrix: np.ndarray, class_names: tuple[str, ...], path: pathl
         size = 9 if classes <= 20 else max(5.5, 9 - classes / 30)
         axes.set_xticks(range(classes), class_names, rotation=90, fontsize=size)
         axes.set_yticks(range(classes), class_names, fontsize=size)
-    text = {"fontsize": 10 if classes <= 20 else 18}
+    text: dict[str, Any] = {"fontsize": 10 if classes <= 20 else 18}
     axes.set_xlabel("predicted", **text)
     axes.set_ylabel("true", **text)
     accuracy = matrix.trace() / max(matrix.sum(), 1)

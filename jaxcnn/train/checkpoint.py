@@ -163,9 +163,9 @@ class Checkpoints:
         for name, seal in _seals(tree).items():
             if seal != seals[name]:
                 raise DamagedError(step, ValueError(f"array {name} is not what was saved"))
-        return Restored(
-            flax.serialization.from_state_dict(target, tree | ({} if "ema" in tree else {"ema": None})), record
-        )
+        # What holds no array (batch_stats of a network without BatchNorm, no moving average) was not saved.
+        empty = {name: value for name, value in flax.serialization.to_state_dict(target).items() if name not in tree}
+        return Restored(flax.serialization.from_state_dict(target, tree | empty), record)
 
     def _same_model(self, step: int, seals: dict[str, Any], wanted: Any) -> None:
         here = {name: [list(leaf.shape), str(leaf.dtype)] for name, leaf in _leaves(wanted)}

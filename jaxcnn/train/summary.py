@@ -75,7 +75,7 @@ def read(folder: pathlib.Path) -> dict[str, Any] | None:
 def last_line(figures: dict[str, Any]) -> str:
     """The outcome for a person, on one line."""
     name = figures["headline"]
-    kind = "moving-average " if name.startswith("ema_") else ""
+    kind = "moving average, " if name.startswith("ema_") else ""
     if figures["test"]:
         accuracy = figures["test"][name]
         outcome = f"test accuracy {100 * accuracy:.2f}% ({kind}{figures['test']['examples']} examples)"
