@@ -12,7 +12,9 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    os.environ["JAXCNN_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # one for all workers
+    os.environ["JAXCNN_CACHE"] = str(shared / "jaxcnn-cache")
 
 
 @pytest.fixture

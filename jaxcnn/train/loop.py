@@ -140,15 +140,17 @@ def _rhythm(every_epochs: float, steps_per_epoch: float, total: int) -> frozense
 
 
 def _read_all(session: Session, unread: collections.deque[tuple[int, Any]]) -> None:
-    """Wait for the steps under way, and stop the clock of training."""
-    while unread:
-        _read(session, *unread.popleft())
-    _count_time(session)
+    """Wait for the steps under way, if there are any, and stop the clock of training."""
+    if unread:
+        while unread:
+            _read(session, *unread.popleft())
+        _count_time(session)
 
 
 def _count_time(session: Session) -> None:
     now = time.time()
     session.progress.train_seconds += now - session.window_started
+    session.progress.window_seconds += now - session.window_started
     session.window_started = now
 
 
@@ -182,8 +184,8 @@ def _log(session: Session, step: int, grad_norm: float, learning_rate: float) ->
     """Write the training record of the steps since the last one, and the progress line."""
     progress, program = session.progress, session.program
     loss, top1, top5, count = progress.window
-    progress.window = [0.0] * 4
-    rate = progress.images / max(progress.train_seconds, 1e-9)
+    rate = count / max(progress.window_seconds, 1e-9)
+    progress.window, progress.window_seconds = [0.0] * 4, 0.0
     epoch = step / program.steps_per_epoch
     values = {
         "epoch": round(epoch, 6),

@@ -26,7 +26,7 @@ def of_split(train: Split, normalize: bool, folder: pathlib.Path, sharding: jax.
     if not normalize:
         channels = train.image_shape[-1]
         return jax.device_put(_normalization([0.0] * channels, [1.0] * channels), sharding)
-    if path.exists():
+    if path.exists() and (folder / workdir.CONFIG).exists():  # of a run that got to training
         kept = workdir.read_json(path)
         if kept["split"] != train.description or kept["examples"] != len(train):
             raise UserError(

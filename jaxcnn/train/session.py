@@ -25,6 +25,7 @@ class Progress:
 
     Attributes:
       window: sums of loss, top-1, top-5 and count over the steps since the last training record.
+      window_seconds: of training, since then.
       last_loss: of the last step read, and finite.
       evaluated, accuracy: the last step that was evaluated, and what came out.
       best_accuracy, best_step: on the validation split.
@@ -34,6 +35,7 @@ class Progress:
     """
 
     window: list[float] = dataclasses.field(default_factory=lambda: [0.0] * 4)
+    window_seconds: float = 0.0
     last_loss: float | None = None
     evaluated: int = 0
     accuracy: float = 0.0
@@ -74,52 +76,33 @@ class Session:
 def open_session(
     config: Config, folder: pathlib.Path, started: float, interrupts: Interrupts, logbook: Logbook, command: list[str]
 ) -> Session:
-    """Data, devices, programs and state, up to the first step."""
+    """Data, devices, programs and state, up to the first step.
+
+    Nothing that a later start would be held against is written before all of it has proved possible.
+    """
     meshes.enable_compile_cache()
     mesh = meshes.make_mesh(config.parallel.devices)
     meshes.check_batch(config, mesh.size)
     interrupts.phase = "data"
     logbook.say(f"jaxcnn: reading {config.data.source}")
     splits = open_splits(config.data)
-    num_classes = _classes(config, splits)
-    examples = len(splits.train)
-    if examples < config.global_batch_size:
-        raise ConfigError(
-            f"{splits.train.description} has {examples} examples, fewer than one batch of "
-            f"config.global_batch_size={config.global_batch_size}; lower it"
-        )
-    program = make_program(
-        config, num_classes=num_classes, image_shape=splits.train.image_shape, train_examples=examples
-    )
+    program = _program(config, splits)
+    workdir.check_data_facts(folder, splits)
     loader, why = feed.choose_loader(config.data, (splits.train, splits.val, splits.test))
     feeder = feed.make_feed(loader, program, mesh, config.seed, config.data.workers)
     normal = normalization.of_split(splits.train, config.augment.normalize, folder, meshes.replicated(mesh))
-    workdir.check_data_facts(folder, splits)
     feeder.prepare(splits.train)
 
     interrupts.phase = "compile"
     logbook.say(f"jaxcnn: {config.model.name} on {splits.train.description}, {meshes.describe(mesh)}, in {folder}")
-    for note in splits.notes:
-        logbook.say(f"  {note}")
-    for split in (splits.train, splits.val, splits.test):
-        if split is not None:
-            logbook.say(f"  {split.name}: {len(split)} examples of {num_classes} classes, {split.description}")
-    if splits.val is None:
-        logbook.say("  protocol=full: trains on the whole training split; nothing is held out for validation")
+    _tell_of_splits(splits, logbook)
     logbook.say(f"  loader {loader} ({why})")
     compile_started = time.time()
-    sharded.compiled_train_step(program, mesh, loader)
-    evaluated = [split for split in (splits.val, splits.test) if split is not None]
-    if evaluated:
-        batch_size = feed.eval_batch_size(config.run.eval_batch_size, program, mesh)
-        sharded.compiled_eval_step(program, mesh, batch_size)
-    state = sharded.init_state(program, mesh)(make_hyper(config))
-    jax.block_until_ready(state)
+    state = _compile(config, program, mesh, loader, splits)
     compile_seconds = time.time() - compile_started
-    parameters = count_parameters(state.params)
     logbook.say(
-        f"  {parameters:,} parameters, {program.total_steps} steps of {program.global_batch_size}; "
-        f"compiled in {compile_seconds:.1f} s"
+        f"  {count_parameters(state.params):,} parameters, {program.total_steps} steps of "
+        f"{program.global_batch_size}; compiled in {compile_seconds:.1f} s"
     )
 
     checkpoints = Checkpoints(folder / "checkpoints", config.checkpoint)
@@ -130,37 +113,63 @@ def open_session(
     if restored is not None:
         state, progress = restored.state, Progress(**restored.record["progress"])
         logbook.say(f"jaxcnn: resumed from the checkpoint of step {int(state.step)}")
-    workdir.write_config(folder, config)
-    workdir.write_data_facts(folder, splits)
-    workdir.write_environment(folder, command)
     progress.starts += 1
     progress.compile_seconds += compile_seconds
     logbook.open(progress.log_bytes, step=int(state.step))
-    session = Session(
-        config,
-        folder,
-        started,
-        interrupts,
-        splits,
-        mesh,
-        program,
-        feeder,
-        normal,
-        logbook,
-        checkpoints,
-        progress,
-        state,
+    workdir.write_config(folder, config)
+    workdir.write_data_facts(folder, splits)
+    workdir.write_environment(folder, command)
+    return Session(
+        config=config,
+        folder=folder,
+        started=started,
+        interrupts=interrupts,
+        splits=splits,
+        mesh=mesh,
+        program=program,
+        feed=feeder,
+        normalization=normal,
+        logbook=logbook,
+        checkpoints=checkpoints,
+        progress=progress,
+        state=state,
+        step=int(state.step),
+        saved=int(state.step) if restored is not None else -1,
     )
-    session.step = int(state.step)
-    session.saved = session.step if restored is not None else -1
-    return session
 
 
-def _classes(config: Config, splits: Splits) -> int:
-    found, asked = len(splits.class_names), config.model.num_classes
-    if asked not in (0, found):
+def _program(config: Config, splits: Splits) -> Program:
+    """The program for these splits. Raises ConfigError where they do not fit the config."""
+    num_classes, examples = len(splits.class_names), len(splits.train)
+    if config.model.num_classes not in (0, num_classes):
         raise ConfigError(
-            f"config.model.num_classes={asked}, but {splits.train.description} has {found} classes; "
-            "set it to 0 to follow the data"
+            f"config.model.num_classes={config.model.num_classes}, but {splits.train.description} has {num_classes} "
+            "classes; set it to 0 to follow the data"
         )
-    return found
+    if examples < config.global_batch_size:
+        raise ConfigError(
+            f"{splits.train.description} has {examples} examples, fewer than one batch of "
+            f"config.global_batch_size={config.global_batch_size}; lower it"
+        )
+    return make_program(config, num_classes=num_classes, image_shape=splits.train.image_shape, train_examples=examples)
+
+
+def _tell_of_splits(splits: Splits, logbook: Logbook) -> None:
+    for note in splits.notes:
+        logbook.say(f"  {note}")
+    for split in (splits.train, splits.val, splits.test):
+        if split is not None:
+            logbook.say(
+                f"  {split.name}: {len(split)} examples of {len(splits.class_names)} classes, {split.description}"
+            )
+    if splits.val is None:
+        logbook.say("  protocol=full: trains on the whole training split; nothing is held out for validation")
+
+
+def _compile(config: Config, program: Program, mesh: jax.sharding.Mesh, loader: str, splits: Splits) -> State:
+    """Compile all that the run will need, and make a new state."""
+    sharded.compiled_train_step(program, mesh, loader)
+    if splits.val is not None or splits.test is not None:
+        batch_size = feed.eval_batch_size(config.run.eval_batch_size, program, mesh)
+        sharded.compiled_eval_step(program, mesh, batch_size)
+    return jax.block_until_ready(sharded.init_state(program, mesh)(make_hyper(config)))
