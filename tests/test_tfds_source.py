@@ -114,7 +114,7 @@ def test_examples_come_in_the_order_of_the_records_over_all_shards(tmp_path):
     assert (everything(splits.train) == np.stack([picture(number) for number in range(12)])).all()
     assert (everything(splits.test) == np.stack([picture(number) for number in range(12, 16)])).all()
     assert splits.train.labels.tolist() == [number % 3 for number in range(12)]
-    assert splits.train.description == "tfds:pets:1.0.0 train"
+    assert splits.train.description == "tfds:pets:1.0.0 train (protocol=full)"
 
 
 def test_reading_by_offset_and_the_cache_of_pixels_give_the_same_bits(tmp_path, cache):
