@@ -102,6 +102,12 @@ def abstract_state(program: Program, mesh: Mesh) -> Any:
 @functools.lru_cache(maxsize=16)
 def compiled_train_step(program: Program, mesh: Mesh, loader: str) -> jax.stages.Compiled:
     """The training step for a loader ("resident" or "stream"), compiled before there is any data."""
+    return lowered_train_step(program, mesh, loader).compile()
+
+
+@functools.lru_cache(maxsize=16)
+def lowered_train_step(program: Program, mesh: Mesh, loader: str) -> jax.stages.Lowered:
+    """The training step before XLA's optimisation."""
     whole, split = replicated(mesh), over_data(mesh)
     if loader == "resident":
         images = jax.ShapeDtypeStruct((program.train_examples, *program.image_shape), jnp.uint8, sharding=whole)
@@ -111,7 +117,7 @@ def compiled_train_step(program: Program, mesh: Mesh, loader: str) -> jax.stages
     else:
         source = _abstract_batch(program, program.global_batch_size, split)
         step = train_step(program, mesh)
-    return step.lower(abstract_state(program, mesh), source, _abstract_normalization(program, mesh)).compile()
+    return step.lower(abstract_state(program, mesh), source, _abstract_normalization(program, mesh))
 
 
 @functools.lru_cache(maxsize=16)

@@ -21,13 +21,15 @@ PEAKS = {
 }
 
 
-def step_flops(compiled: jax.stages.Compiled) -> float | None:
-    """Floating-point operations of one step on one device, by XLA's own count; None if it has none."""
+def step_flops(lowered: jax.stages.Lowered) -> float | None:
+    """Floating-point operations of one step on one device, by XLA's own count; None if it has none.
+
+    Of the program before optimisation: after it, a GPU's convolutions are calls into cuDNN, which count as nothing.
+    """
     try:
-        analysis = compiled.cost_analysis()
+        analysis = lowered.cost_analysis()
     except Exception:  # not every backend has one
         return None
-    analysis = analysis[0] if isinstance(analysis, list) else analysis
     flops = (analysis or {}).get("flops", 0.0)
     return float(flops) if flops > 0 else None
 

@@ -54,8 +54,8 @@ def make(session: "Session", test: dict[str, Any] | None) -> dict[str, Any]:
 
 def _utilisation(session: "Session", rate: float) -> dict[str, Any]:
     """FLOP/s achieved per device, and as a share of the device's peak where that is known."""
-    compiled = sharded.compiled_train_step(session.program, session.mesh, session.feed.loader)
-    step_flops = flops.step_flops(compiled)
+    lowered = sharded.lowered_train_step(session.program, session.mesh, session.feed.loader)
+    step_flops = flops.step_flops(lowered)
     if step_flops is None:
         return {}
     achieved = step_flops * rate / session.program.global_batch_size
