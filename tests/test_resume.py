@@ -104,7 +104,14 @@ def damage_truncated(step: pathlib.Path) -> None:
     file.write_bytes(file.read_bytes()[:40])
 
 
-@pytest.mark.parametrize("damage", [damage_missing, damage_flipped, damage_truncated])
+def damage_record(step: pathlib.Path) -> None:
+    file = step / "record" / "metadata"
+    text = file.read_text()
+    assert '"images": ' in text
+    file.write_text(text.replace('"images": ', '"images": 1'))
+
+
+@pytest.mark.parametrize("damage", [damage_missing, damage_flipped, damage_truncated, damage_record])
 def test_a_damaged_checkpoint_is_set_aside_for_the_newest_sound_one(damage, unfinished, finished):
     damage(unfinished / "checkpoints" / "63")
     code, output = runs.run(*AGAIN, f"--workdir={unfinished}")

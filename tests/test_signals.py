@@ -101,6 +101,21 @@ def test_a_second_signal_stops_at_once(tmp_path):
     assert seconds < 3
 
 
+def test_a_command_with_nothing_to_save_ends_at_once(tmp_path):
+    process = runs.start(
+        "--config=configs/quickstart.py",
+        "--config.data.source=synthetic:64x64x3:10:400000",
+        "--config.augment.cutout=8",  # needs the mean of all images, which takes a while
+        f"--out={tmp_path}/preview.png",
+        module="jaxcnn.preview",
+    )
+    time.sleep(5)
+    code, output, seconds = runs.stop(process, signal.SIGTERM)
+    assert code == 75, output
+    assert output.strip() == "jaxcnn: SIGTERM during start: stopped, nothing was lost; the same command starts it again"
+    assert seconds < 3
+
+
 def test_two_runs_on_one_workdir_the_second_is_refused(tmp_path):
     process = runs.start(*LONG, f"--workdir={tmp_path}")
     try:

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import errno
+import json
 import pathlib
 import shutil
 import zlib
@@ -35,8 +36,8 @@ class Checkpoints:
     """The checkpoints of one workdir.
 
     A checkpoint holds two items: `state`, all arrays, and `record`, JSON: the config, the progress of the run, and a
-    CRC-32 for each array. orbax makes both visible in one atomic rename, so what is there is whole; damage that comes
-    later (a lost file, flipped bytes, which orbax alone restores silently) is found by the checksums.
+    CRC-32 for each array and for itself. orbax makes both visible in one atomic rename, so what is there is whole;
+    damage that comes later (a lost file, flipped bytes, which orbax alone restores silently) is found by the checksums.
     """
 
     def __init__(self, folder: pathlib.Path, policy: Checkpoint, *, read_only: bool = False) -> None:
@@ -81,6 +82,8 @@ class Checkpoints:
           UserError: an earlier save failed, such as on a full disk.
         """
         step, tree = int(state.step), _tree(state)
+        record = record | {"arrays": _seals(tree)}
+        record = record | {"crc32": _crc32_of_record(record)}
         with self._failures(step):
             if step in self._manager.all_steps():
                 self._manager.wait_until_finished()
@@ -90,7 +93,7 @@ class Checkpoints:
                 step,
                 args=ocp.args.Composite(
                     state=ocp.args.StandardSave(tree),
-                    record=ocp.args.JsonSave(record | {"arrays": _seals(tree)}),
+                    record=ocp.args.JsonSave(record),
                 ),
                 metrics=None if val_accuracy is None else {"val_accuracy": val_accuracy, "step": step},
             )
@@ -153,6 +156,8 @@ class Checkpoints:
         try:
             record = self._manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))["record"]
             seals = record["arrays"]
+            if record["crc32"] != _crc32_of_record(record):
+                raise ValueError("its record is not what was saved")
         except Exception as error:
             raise _damage(step, error) from error
         self._same_model(step, seals, wanted)
@@ -234,6 +239,12 @@ def _seals(tree: Any) -> dict[str, list[Any]]:
         array = np.ascontiguousarray(jax.device_get(leaf))
         seals[name] = [list(leaf.shape), str(leaf.dtype), zlib.crc32(array.view(np.uint8).reshape(-1).data)]
     return seals
+
+
+def _crc32_of_record(record: dict[str, Any]) -> int:
+    """CRC-32 of all of a record but this figure itself."""
+    rest = {name: value for name, value in record.items() if name != "crc32"}
+    return zlib.crc32(json.dumps(rest, sort_keys=True).encode())
 
 
 def _free_name(path: pathlib.Path) -> pathlib.Path:
