@@ -1,0 +1,46 @@
+"""What stops a start before its first step, in one line each, and leaves the workdir free."""
+
+import pytest
+
+from jaxcnn.config import ConfigError, UserError
+from jaxcnn.train.loop import train
+from tests import small
+
+DIGITS = {"source": "digits", "val_examples": 200}
+
+
+@pytest.mark.parametrize(
+    ("groups", "words"),
+    [
+        ({"global_batch_size": 2048}, "has 1237 examples, fewer than one batch of config.global_batch_size=2048"),
+        ({"model": {"num_classes": 7}}, "config.model.num_classes=7, but digits train .* has 10 classes"),
+        ({"global_batch_size": 60}, "config.global_batch_size=60 is not divisible by 8 devices"),
+        (
+            {"global_batch_size": 64, "optim": {"accumulate_steps": 16}, "norm": {"group_size": 4}},
+            "is not divisible by 8 devices x config.optim.accumulate_steps=16",
+        ),
+        ({"global_batch_size": 48, "norm": {"group_size": 16}}, "config.norm.group_size=16 does not fit 6 examples"),
+        ({"parallel": {"devices": 9}}, "config.parallel.devices=9, but there are 8"),
+        ({"model": {"name": "vgg16"}}, "the images are too small for this network"),
+        ({"data": DIGITS | {"source": "digit"}}, "did you mean 'digits'"),
+        ({"data": DIGITS | {"source": "folder:/nowhere"}}, "there is no such folder"),
+        ({"run": {"epochs": 1e8}}, "more than the 2\\^32 examples"),
+    ],
+)
+def test_what_cannot_be_is_refused_and_pins_nothing(groups, words, tmp_path):
+    config = small.config(**{"data": DIGITS} | groups)
+    with pytest.raises(UserError, match=words) as caught:
+        train(config, tmp_path / "run", command=[])
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_a_workdir_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "run").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        train(small.config(data=DIGITS), tmp_path / "run", command=[])
+
+
+def test_these_are_mistakes_of_the_config():
+    assert issubclass(ConfigError, UserError)
+    assert ConfigError("x").exit_code == 2

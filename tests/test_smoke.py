@@ -1,0 +1,33 @@
+"""Every network trains from its config, from the command line to the last file."""
+
+import json
+
+import pytest
+
+from tests import runs
+
+
+@pytest.mark.parametrize(
+    ("config", "flags"),
+    [
+        ("alexnet_cifar100", ()),
+        (
+            "vgg16_cifar10",
+            ("--config.data.loader=stream", "--config.model.head=dense4096", "--config.model.dropout=0.5"),
+        ),
+        ("resnet50_cifar100", ("--config.model.dtype=bfloat16",)),
+    ],
+)
+def test_a_smoke_run_leaves_all_that_a_result_needs(config, flags, tmp_path):
+    code, output = runs.run(f"--config=configs/{config}.py:smoke", *flags, f"--workdir={tmp_path}")
+    assert code == 0, output
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["steps"] == 12
+    assert summary["test"]["examples"] == 256
+    assert summary["time_to_first_step_seconds"] > summary["compile_seconds"] > 0
+    assert summary["wall_seconds"] > summary["train_seconds"] > 0
+    losses = [record["loss"] for record in runs.records(tmp_path) if record["kind"] == "train"]
+    assert losses[-1] < losses[0]
+    left = {path.name for path in tmp_path.iterdir()}
+    files = "metrics.jsonl summary.json curves.png config.json environment.json data.json normalization.json"
+    assert left >= {*files.split(), "checkpoints", "tensorboard"}
