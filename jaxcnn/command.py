@@ -74,11 +74,12 @@ def _without_closed_loops(unraisable: Any) -> None:
 
 
 def _guarded(main: Callable[[], int]) -> None:
-    # absl shows all that libraries tell, and orbax tells every step of a save: that is left to --verbosity, while
-    # jaxcnn's own remarks are always shown.
+    # absl shows all that libraries tell, and orbax tells every step of a save, and each array of a failed one: that is
+    # left to --verbosity, while jaxcnn's own remarks are always shown.
     if not flags.FLAGS["verbosity"].present:
         absl.logging.set_verbosity(absl.logging.WARNING)
-        logging.getLogger("absl").setLevel(logging.CRITICAL)
+        for name in ("absl", "asyncio"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         code = main()
         sys.stdout.flush()
