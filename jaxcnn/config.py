@@ -303,7 +303,7 @@ def check(config: Config) -> list[str]:
     if batch > 0 and micro > 0:
         if batch % micro:
             wrong.append(f"config.global_batch_size={batch} is not divisible by config.optim.accumulate_steps={micro}")
-        elif norm.group_size == 0 and micro > 1 and has_batch_norm(config):
+        elif norm.group_size == 0 and micro > 1 and model.batch_norm:
             wrong.append(
                 f"config.optim.accumulate_steps={micro} cannot have BatchNorm statistics of the whole batch "
                 f"(config.norm.group_size=0); set config.norm.group_size={batch // micro} or a divisor of it"
@@ -342,11 +342,6 @@ def check(config: Config) -> list[str]:
     )
     need(0 <= config.seed < 2**31, f"config.seed must be in [0, 2^31), but is {config.seed}")
     return wrong
-
-
-def has_batch_norm(config: Config) -> bool:
-    """Whether the network has BatchNorm layers."""
-    return config.model.batch_norm
 
 
 _AT_LEAST_ZERO = """

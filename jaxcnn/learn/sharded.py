@@ -91,6 +91,7 @@ def resident_eval_batch(batch_size: int, mesh: Mesh) -> Any:
     return jax.jit(gather, out_shardings=over_data(mesh))
 
 
+@functools.lru_cache(maxsize=16)
 def abstract_state(program: Program, mesh: Mesh) -> Any:
     """Shapes, dtypes and shardings of the state."""
     scalar = jax.ShapeDtypeStruct((), jnp.float32)

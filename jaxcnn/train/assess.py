@@ -56,11 +56,10 @@ def measure(logits: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]
 
     The calibration error is the expected one of Guo et al. 2017 (arXiv 1706.04599), in 15 bins of equal width.
     """
+    from scipy.special import softmax
     from sklearn.metrics import confusion_matrix
 
-    exact = logits.astype(np.float64)
-    exponentials = np.exp(exact - exact.max(axis=-1, keepdims=True))
-    probabilities = exponentials / exponentials.sum(axis=-1, keepdims=True)
+    probabilities = softmax(logits.astype(np.float64), axis=-1)
     matrix = confusion_matrix(labels, logits.argmax(-1), labels=range(len(class_names)))
     one = np.ones(len(labels), np.float32)
     loss = np.asarray(losses.cross_entropy(logits, labels, labels, one, np.float32(0)), np.float64)

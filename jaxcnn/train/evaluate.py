@@ -12,17 +12,13 @@ from jaxcnn.learn.step import Normalization
 from jaxcnn.train.feed import Feed
 
 
-def nothing() -> None:
-    """Do nothing, between two batches."""
-
-
 def evaluate(
     feed: Feed,
     split: Split,
     variables: Any,
     normalization: Normalization,
     batch_size: int,
-    between_batches: Callable[[], None] = nothing,
+    between_batches: Callable[[], None],
 ) -> dict[str, float]:
     """Mean loss and accuracies over a split, as fractions in [0, 1].
 

@@ -89,9 +89,10 @@ def _train_steps(session: Session) -> None:
     program, config = session.program, session.config
     steps_per_epoch, total = program.steps_per_epoch, program.total_steps
     eval_steps = _rhythm(config.run.eval_every_epochs, steps_per_epoch, total) if session.splits.val else frozenset()
-    save_steps = _rhythm(config.checkpoint.every_epochs, steps_per_epoch, total)
     if every := config.checkpoint.every_steps:
         save_steps = frozenset(range(every, total, every)) | {total}
+    else:
+        save_steps = _rhythm(config.checkpoint.every_epochs, steps_per_epoch, total)
     if every := config.checkpoint.keep_every_steps:
         save_steps |= frozenset(range(every, total, every))
 
@@ -118,7 +119,7 @@ def _train_steps(session: Session) -> None:
                 unread.append((session.step, metrics))
                 while len(unread) > 1:
                     _read(session, *unread.popleft())
-                if session.step in eval_steps or session.step in save_steps:
+                if session.step in eval_steps or session.step in save_steps:  # the last step is among them
                     _read_all(session, unread)
                     boundary()
                     session.interrupts.phase = "train"
@@ -126,7 +127,6 @@ def _train_steps(session: Session) -> None:
         except Interrupted:
             _read_all(session, unread)
             raise
-        _read_all(session, unread)
 
 
 def _rhythm(every_epochs: float, steps_per_epoch: float, total: int) -> frozenset[int]:

@@ -22,27 +22,9 @@ def of_split(train: Split, normalize: bool, folder: pathlib.Path, sharding: jax.
     Raises:
       UserError: those in the workdir are of other data.
     """
-    path = folder / FILE
-    if not normalize:
-        channels = train.image_shape[-1]
-        return jax.device_put(_normalization([0.0] * channels, [1.0] * channels), sharding)
-    if path.exists() and (folder / workdir.CONFIG).exists():  # of a run that got to training
-        kept = workdir.read_json(path)
-        if kept["split"] != train.description or kept["examples"] != len(train):
-            raise UserError(
-                f"{path} is of {kept['split']} with {kept['examples']} examples, the data is now {train.description} "
-                f"with {len(train)}; bring the data back, or choose another workdir"
-            )
-    else:
-        mean, std = image_statistics(train)
-        kept = {
-            "split": train.description,
-            "examples": len(train),
-            "mean": [float(x) for x in mean],
-            "std": [float(x) for x in std],
-        }
-        workdir.write_json(path, kept)
-    return jax.device_put(_normalization(kept["mean"], kept["std"]), sharding)
+    if normalize:
+        _keep(train, folder)
+    return jax.device_put(read(folder, normalize, train.image_shape[-1]), sharding)
 
 
 def read(folder: pathlib.Path, normalize: bool, channels: int) -> Normalization:
@@ -52,10 +34,22 @@ def read(folder: pathlib.Path, normalize: bool, channels: int) -> Normalization:
       UserError: it should be in the workdir, but is not.
     """
     if not normalize:
-        return _normalization([0.0] * channels, [1.0] * channels)
+        return Normalization(np.zeros(channels, np.float32), np.ones(channels, np.float32))
     kept = workdir.read_json(folder / FILE)
-    return _normalization(kept["mean"], kept["std"])
+    return Normalization(np.array(kept["mean"], np.float32), np.array(kept["std"], np.float32))
 
 
-def _normalization(mean: list[float], std: list[float]) -> Normalization:
-    return Normalization(np.array(mean, np.float32), np.array(std, np.float32))
+def _keep(train: Split, folder: pathlib.Path) -> None:
+    """Hold the statistics in the workdir against the training split; compute and write them if there are none."""
+    path = folder / FILE
+    if path.exists() and (folder / workdir.CONFIG).exists():  # of a run that got to training
+        kept = workdir.read_json(path)
+        if kept["split"] != train.description or kept["examples"] != len(train):
+            raise UserError(
+                f"{path} is of {kept['split']} with {kept['examples']} examples, the data is now {train.description} "
+                f"with {len(train)}; bring the data back, or choose another workdir"
+            )
+        return
+    mean, std = image_statistics(train)
+    values = {"mean": [float(x) for x in mean], "std": [float(x) for x in std]}
+    workdir.write_json(path, {"split": train.description, "examples": len(train), **values})

@@ -15,6 +15,7 @@ from jaxcnn.learn.program import Program, make_program
 from jaxcnn.learn.step import Normalization
 from jaxcnn.train import curves, normalization, workdir
 from jaxcnn.train.checkpoint import Checkpoints, DamagedError
+from jaxcnn.train.feed import choose_loader, eval_batch_size, make_feed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,8 +88,6 @@ def load(folder: pathlib.Path, checkpoint: str, weights: str, devices: int) -> t
 
 def logits_of_split(trained: Trained, split: Split, batch_size: int) -> np.ndarray:
     """Logits float32 [N, K] of every example of a split, in its order, each computed once."""
-    from jaxcnn.train.feed import choose_loader, eval_batch_size, make_feed
-
     loader, _ = choose_loader(trained.config.data, [split])
     feed = make_feed(loader, trained.program, trained.mesh, trained.config.seed, trained.config.data.workers)
     batch_size = eval_batch_size(batch_size, trained.program, trained.mesh)
