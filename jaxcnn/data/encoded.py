@@ -109,16 +109,20 @@ def _decoded(encoded: Encoded, index: int, size: int, shape: tuple[int, int, int
     try:
         pixels = decode(encoded.load(index), size, encoded.channels)
     except (Unreadable, OSError) as error:
-        raise UserError(
-            f"cannot read image {encoded.name(index)}: {getattr(error, 'strerror', None) or error}; "
-            "mend or remove it, or set config.data.on_error='skip' to leave such images out"
-        ) from None
+        raise _cannot_read(encoded, index, str(getattr(error, "strerror", None) or error)) from None
     if pixels.shape != shape:
         raise UserError(
             f"image {encoded.name(index)} is {_size(pixels.shape)}, not {_size(shape)} as {encoded.title} promises; "
             "set config.data.image_size to resize all images to one size"
         )
     return pixels
+
+
+def _cannot_read(encoded: Encoded, index: int, reason: str) -> UserError:
+    return UserError(
+        f"cannot read image {encoded.name(index)}: {reason}; "
+        "mend or remove it, or set config.data.on_error='skip' to leave such images out"
+    )
 
 
 def _common_size(encoded: Encoded, data: config.Data, kept: np.ndarray, sizes: np.ndarray | None) -> tuple[int, int]:
@@ -131,10 +135,7 @@ def _common_size(encoded: Encoded, data: config.Data, kept: np.ndarray, sizes: n
         sizes, unreadable = _scan(encoded, pixels=False, workers=data.workers)
         if unreadable:
             index = min(unreadable)
-            raise UserError(
-                f"cannot read image {encoded.name(index)}: {unreadable[index]}; "
-                "mend or remove it, or set config.data.on_error='skip' to leave such images out"
-            )
+            raise _cannot_read(encoded, index, unreadable[index])
     first = kept[0]
     other = kept[(sizes[kept] != sizes[first]).any(axis=1)]
     if len(other):

@@ -92,9 +92,6 @@ def draw_confusion(matrix: np.ndarray, class_names: tuple[str, ...], path: pathl
     Counts are written in for up to 20 classes, names beside the rows for up to 150. The colours are those of the square
     root of a share, so that confusions of a few per cent can be seen.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
     from matplotlib.colors import PowerNorm
     from matplotlib.figure import Figure
 

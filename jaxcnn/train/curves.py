@@ -18,9 +18,6 @@ def read_records(folder: pathlib.Path) -> list[dict[str, Any]]:
 
 def draw(folder: pathlib.Path) -> pathlib.Path:
     """Draw loss, accuracy and learning rate over epochs from `metrics.jsonl` into `curves.png`; return its path."""
-    import matplotlib
-
-    matplotlib.use("Agg")
     from matplotlib.figure import Figure
 
     records = read_records(folder)

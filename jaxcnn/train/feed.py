@@ -38,7 +38,6 @@ class ResidentFeed:
 
     program: Program
     mesh: Mesh
-    seed: int
     loader = "resident"
 
     def __post_init__(self) -> None:
@@ -135,5 +134,5 @@ Feed = ResidentFeed | StreamFeed
 def make_feed(loader: str, program: Program, mesh: Mesh, seed: int, workers: int) -> Feed:
     """The feed of a loader, resident or stream."""
     if loader == "resident":
-        return ResidentFeed(program, mesh, seed)
+        return ResidentFeed(program, mesh)
     return StreamFeed(program, mesh, seed, workers)

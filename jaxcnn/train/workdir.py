@@ -18,6 +18,7 @@ import jax
 
 from jaxcnn import config as configs
 from jaxcnn.config import Config, UserError
+from jaxcnn.data.examples import worker_count
 from jaxcnn.data.source import Splits
 
 PACKAGES = ("jaxcnn", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
@@ -160,7 +161,7 @@ def environment(command: list[str]) -> dict[str, Any]:
         "packages": {name: _version(name) for name in PACKAGES},
         "platform": platform.platform(),
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": worker_count(),
         "device": device.device_kind,
         "devices": jax.local_device_count(),
         "backend": jax.default_backend(),
