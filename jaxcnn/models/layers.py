@@ -55,6 +55,8 @@ class Conv(nn.Module):
       padding: zeros added on each side, pixels.
       use_bias: add a bias, which starts at 0.
       dtype: of the computation.
+      kernel_init: of the kernel.
+      frozen: the kernel gets no gradient.
     """
 
     features: int
@@ -63,12 +65,15 @@ class Conv(nn.Module):
     padding: int = 0
     use_bias: bool = True
     dtype: Any = jnp.float32
+    kernel_init: Initializer = he_normal
+    frozen: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Convolve `x`. Raises UserError where the image is smaller than the kernel."""
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
-        kernel = self.param("kernel", he_normal, shape, jnp.float32)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        kernel = lax.stop_gradient(kernel) if self.frozen else kernel
         _check_covers(x, self.kernel_size, self.padding, self)
         x = lax.conv_general_dilated(
             x.astype(self.dtype),
@@ -146,11 +151,14 @@ class BatchNorm(nn.Module):
     Attributes:
       norm: momentum, epsilon and group_size (consecutive examples of the global batch; 0: all of it).
       axis_name: mesh axis the batch is sharded over, device d holding the d-th part; None: all of it is here.
+      scale_init: of the scale.
+      use_scale: multiply by a trained scale.
     """
 
     norm: config.Norm
     axis_name: str | None = None
     scale_init: Initializer = nn.initializers.ones
+    use_scale: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -160,7 +168,7 @@ class BatchNorm(nn.Module):
           ValueError: in training, where group_size does not fit the batch and the devices.
         """
         channels = x.shape[-1:]
-        scale = self.param("scale", self.scale_init, channels, jnp.float32)
+        scale = self.param("scale", self.scale_init, channels, jnp.float32) if self.use_scale else 1.0
         bias = self.param("bias", nn.initializers.zeros, channels, jnp.float32)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
         running_variance = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
