@@ -1,6 +1,8 @@
 """The step over a mesh: the pure functions of `learn.step` under `jax.shard_map`, jitted once per program and mesh."""
 
+import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,6 +12,7 @@ from jax.sharding import Mesh
 from jaxcnn.data import order, resident
 from jaxcnn.data.batch import Batch
 from jaxcnn.learn import step as steps
+from jaxcnn.learn import tta
 from jaxcnn.learn.program import Program
 from jaxcnn.learn.state import Hyper
 from jaxcnn.mesh import DATA_AXIS, over_data, replicated
@@ -72,6 +75,23 @@ def eval_step(program: Program, mesh: Mesh) -> Any:
     return jax.jit(mapped, out_shardings=(replicated(mesh), over_data(mesh)))
 
 
+@functools.lru_cache(maxsize=16)
+def tta_views(kind: str, mesh: Mesh) -> Any:
+    """Jitted `image [B, H, W, C] -> list of views`, see `tta.views`, all split over the mesh."""
+    return jax.jit(functools.partial(tta.views, kind=kind), out_shardings=over_data(mesh))
+
+
+@functools.lru_cache(maxsize=16)
+def tta_sums(kind: str, mesh: Mesh) -> Any:
+    """Jitted `(logits of each view, batch) -> (sums, averaged logits [B, K])`."""
+
+    def of_batch(logits: list[jax.Array], batch: Batch) -> Any:
+        averaged = tta.average(logits, kind)
+        return steps.eval_sums(averaged, batch), averaged
+
+    return jax.jit(of_batch, out_shardings=(replicated(mesh), over_data(mesh)))
+
+
 @functools.lru_cache(maxsize=64)
 def predict_step(program: Program, mesh: Mesh) -> Any:
     """Jitted `(variables, image uint8 [B, H, W, C], normalization) -> logits [B, K]`, split over the mesh."""
@@ -127,6 +147,25 @@ def compiled_eval_step(program: Program, mesh: Mesh, batch_size: int) -> jax.sta
     batch = _abstract_batch(program, batch_size, over_data(mesh))
     variables = abstract_state(program, mesh).variables()
     return eval_step(program, mesh).lower(variables, batch, _abstract_normalization(program, mesh)).compile()
+
+
+def tta_eval_step(program: Program, mesh: Mesh, batch_size: int, kind: str) -> Callable[..., list[Any]]:
+    """`(variables, batch, normalization) -> [(sums, logits), …]`: as they are, and if asked for, with views averaged.
+
+    Every view goes through the one compiled evaluation step, so the network is not compiled again. Views are made of
+    the uint8 pixels, since mirroring, moving and reflecting commute with the normalisation.
+    """
+    step = compiled_eval_step(program, mesh, batch_size)
+
+    def evaluate(variables: Any, batch: Batch, normalization: steps.Normalization) -> list[Any]:
+        plain = step(variables, batch, normalization)
+        if kind == "none":
+            return [plain]
+        others = tta_views(kind, mesh)(batch.image)[1:]
+        logits = [step(variables, dataclasses.replace(batch, image=view), normalization)[1] for view in others]
+        return [plain, tta_sums(kind, mesh)([plain[1], *logits], batch)]
+
+    return evaluate
 
 
 def _abstract_batch(program: Program, batch_size: int, sharding: Any) -> Batch:

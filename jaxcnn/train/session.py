@@ -3,10 +3,13 @@
 import dataclasses
 import pathlib
 import time
+from typing import Any
 
 import jax
+import numpy as np
 
 from jaxcnn import mesh as meshes
+from jaxcnn import models
 from jaxcnn.config import Config, ConfigError
 from jaxcnn.data.source import Splits, open_splits
 from jaxcnn.learn import sharded
@@ -113,6 +116,8 @@ def open_session(
     if restored is not None:
         state, progress = restored.state, Progress(**restored.record["progress"])
         logbook.say(f"jaxcnn: resumed from the checkpoint of step {int(state.step)}")
+    else:
+        state = _initialize_from_data(state, splits, normal, mesh)
     progress.starts += 1
     progress.compile_seconds += compile_seconds
     logbook.open(progress.log_bytes, step=int(state.step))
@@ -173,3 +178,19 @@ def _compile(config: Config, program: Program, mesh: jax.sharding.Mesh, loader: 
         batch_size = feed.eval_batch_size(config.run.eval_batch_size, program, mesh)
         sharded.compiled_eval_step(program, mesh, batch_size)
     return jax.block_until_ready(sharded.init_state(program, mesh)(make_hyper(config)))
+
+
+def _initialize_from_data(state: State, splits: Splits, normal: Normalization, mesh: jax.sharding.Mesh) -> State:
+    """A new state with the parameters that its network computes from the training split, if there are any."""
+    wanted = min(models.examples_for_initialization(state.params), len(splits.train))
+    if not wanted:
+        return state
+    images = splits.train.read(np.arange(wanted))
+    mean, std = np.asarray(normal.mean), np.asarray(normal.std)
+
+    def initialize(params: Any) -> Any:
+        return jax.device_put(models.initialize_from_data(params, images, mean, std), meshes.replicated(mesh))
+
+    # Each has arrays of its own, since a donated state must not hold one buffer twice.
+    ema = state.ema and {**state.ema, "params": initialize(state.ema["params"])}
+    return dataclasses.replace(state, params=initialize(state.params), ema=ema)

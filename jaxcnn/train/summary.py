@@ -37,6 +37,7 @@ def make(session: "Session", test: dict[str, Any] | None) -> dict[str, Any]:
         "dtype": config.model.dtype,
         "loader": session.feed.loader,
         "headline": headline(config),
+        "tta": config.run.tta,
         "test": test,
         "val_best": {"accuracy": progress.best_accuracy, "step": progress.best_step} if session.splits.val else None,
         "val_last": progress.accuracy if session.splits.val else None,
@@ -79,6 +80,9 @@ def last_line(figures: dict[str, Any]) -> str:
     if figures["test"]:
         accuracy = figures["test"][name]
         outcome = f"test accuracy {100 * accuracy:.2f}% ({kind}{figures['test']['examples']} examples)"
+        augmented = figures["test"].get(name.replace("top1", "tta_top1"))
+        if augmented is not None:
+            outcome += f", {100 * augmented:.2f}% with test-time augmentation ({figures['tta']})"
     else:
         outcome = "no test split"
     full = ", protocol=full (no validation split)" if figures["protocol"] == "full" else ""
