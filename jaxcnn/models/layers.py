@@ -72,7 +72,7 @@ class Conv(nn.Module):
         """Convolve `x`. Raises UserError where the image is smaller than the kernel."""
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
-        kernel = lax.stop_gradient(kernel) if self.frozen else kernel
+        kernel = jax.lax.stop_gradient(kernel) if self.frozen else kernel
         check_covers(x, self.kernel_size, self.padding, self)
         x = convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.strides, self.padding)
         if self.use_bias:
