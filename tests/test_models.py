@@ -172,7 +172,7 @@ def test_a_partial_identity_hands_its_inputs_on_and_draws_the_rest():
 def test_uniform_initializers_have_pytorchs_bounds_and_deviations():
     drawn = np.asarray(initializers.fan_in_uniform(jax.random.key(0), (3, 3, 16, 64)))
     assert 0.99 / 12 < np.abs(drawn).max() <= 1 / 12
-    # A uniform distribution within b has deviation b / sqrt(3); that of n draws is off by b sqrt(0.8 / 12 n) at 1 sigma.
+    # A uniform distribution within b has deviation b / sqrt(3); 2 % are 4 standard errors of 9,216 draws.
     assert drawn.std() == pytest.approx(1 / 12 / np.sqrt(3), rel=0.02)
     classifier = np.asarray(initializers.unit_deviation_uniform(jax.random.key(0), (256, 10)), np.float64)
     assert classifier.std(ddof=1) == pytest.approx(1, abs=1e-6)

@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxcnn import config
+from jaxcnn.models.batch_norm import BatchNorm
 from jaxcnn.models.initializers import partial_identity, unit_deviation_uniform
-from jaxcnn.models.layers import BatchNorm, Conv, Dropout, max_pool, scaled
+from jaxcnn.models.layers import Conv, Dropout, scaled
+from jaxcnn.models.pooling import max_pool
 from jaxcnn.models.whitening import NAME, Whitening
 
 CHANNELS = (64, 256, 256)
