@@ -246,7 +246,7 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_everything_else_in_float32(name
         for equation in all_equations(jax.make_jaxpr(lambda: module.apply(variables, images))().jaxpr)
         if equation.primitive.name == "conv_general_dilated"
     ]
-    assert len(convolutions) == {"alexnet": 5, "vgg16": 13, "resnet50": 53, "cnn": 3}[name]
+    assert len(convolutions) == {"alexnet": 5, "vgg16": 13, "resnet50": 53, "cnn": 3, "airbench": 7}[name]
     assert all(variable.aval.dtype == jnp.bfloat16 for e in convolutions for variable in [*e.invars, *e.outvars])
 
 
