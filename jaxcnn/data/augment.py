@@ -119,8 +119,7 @@ def _flipped(
     """Which images are mirrored left to right, bool [B]: half of them (Krizhevsky et al. 2012, section 4.1).
 
     "random" tosses a coin for each example whenever it is seen. "alternating" tosses it once an example and run, and
-    turns it over with every epoch, so two epochs in a row show all examples both ways: Jordan 2024 (arXiv:2404.00498),
-    section 3.6.
+    turns it over with every epoch, so two epochs in a row show all examples both ways: Jordan 2024 (arXiv:2404.00498).
     """
     fold_in = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
     if config.flip == "random":

@@ -48,7 +48,7 @@ def whitening_bias_scale(epochs: float, step: jax.Array, factor: jax.Array, *, s
     """What makes the schedule's `factor` at `step` that of a whitening layer's bias: float32 scalar.
 
     The bias is trained for the first `epochs` epochs (s steps, rounded up), and its factor at step t is 1 - t / s; 0
-    epochs leave it the schedule's own. Jordan 2024 (arXiv:2404.00498), section 3.1.
+    epochs leave it the schedule's own. Jordan 2024 (arXiv:2404.00498).
     """
     if not epochs:
         return 1.0

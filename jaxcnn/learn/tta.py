@@ -1,6 +1,6 @@
 """Test-time augmentation: the logits of an image, averaged over a few views of it.
 
-The views and weights of "flip_translate" are those of airbench94 (Jordan 2024, arXiv:2404.00498, section 3.5).
+The views and weights of "flip_translate" are those of airbench94 (Jordan 2024, arXiv:2404.00498).
 """
 
 from collections.abc import Callable, Sequence

@@ -1,5 +1,6 @@
 """The network of airbench94: Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024, arXiv:2404.00498."""
 
+import math
 from typing import Any
 
 import flax.linen as nn
@@ -74,4 +75,9 @@ class ScaledClassifier(nn.Module):
 
 
 def _gelu(x: jax.Array) -> jax.Array:
-    return jax.nn.gelu(x, approximate=False)
+    """GELU (Hendrycks & Gimpel 2016, arXiv:1606.08415) by erf, as PyTorch has it.
+
+    `jax.nn.gelu` takes erfc, which has more digits far below 0, where nothing depends on them, and costs four times as
+    much on CPU.
+    """
+    return 0.5 * x * (1 + jax.lax.erf(x * math.sqrt(0.5)))

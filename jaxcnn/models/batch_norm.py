@@ -42,7 +42,8 @@ class BatchNorm(nn.Module):
           ValueError: in training, where group_size does not fit the batch and the devices.
         """
         channels = x.shape[-1:]
-        scale = self.param("scale", self.scale_init, channels, jnp.float32) if self.use_scale else jnp.ones(channels)
+        ones = jnp.ones(channels, jnp.float32)
+        scale = self.param("scale", self.scale_init, channels, jnp.float32) if self.use_scale else ones
         bias = self.param("bias", nn.initializers.zeros, channels, jnp.float32)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
         running_variance = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)

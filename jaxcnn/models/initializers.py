@@ -20,7 +20,7 @@ def partial_identity(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.fl
     """A convolution that hands its input channels on: output channel i is input channel i, as far as there are inputs.
 
     The output channels beyond are `fan_in_uniform`. Zagoruyko & Komodakis 2017 (arXiv:1706.00388) initialise by Dirac
-    kernels; leaving the rest random is from Jordan 2024 (arXiv:2404.00498), section 3.2.
+    kernels; leaving the rest random is from Jordan 2024 (arXiv:2404.00498).
 
     Args:
       key: of the random channels.

@@ -2,7 +2,7 @@
 
 Its outputs are the components of each image patch along the eigenvectors of the covariance of all patches, scaled to
 about unit variance, and their negatives: Page, "How to Train Your ResNet" (2019), part 8; as used here in Jordan 2024
-(arXiv:2404.00498), section 3.1.
+(arXiv:2404.00498).
 """
 
 from typing import Any
