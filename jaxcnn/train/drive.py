@@ -1,6 +1,5 @@
 """Drive the compiled steps: start one call, read the metrics of the call before, log."""
 
-import collections
 import dataclasses
 import math
 import operator
@@ -51,7 +50,7 @@ class Driver:
         self._compiled = sharded.compiled_train_step(
             session.program, session.mesh, session.feed.loader, session.steps_per_call
         )
-        self._unread: collections.deque[Call] = collections.deque()
+        self._unread: Call | None = None
 
     def train_until(self, stop: int) -> None:
         """Train from `session.step` to step `stop`. Every step made has been read and logged when it returns or raises.
@@ -66,30 +65,30 @@ class Driver:
         try:
             while session.step < stop:
                 session.interrupts.check()
-                self._start(min(self._pace.allowed, stop - session.step))
-                while len(self._unread) > 1:
-                    self._read()
+                call = self._start(min(self._pace.allowed, stop - session.step))
+                self._read()  # the call before, so the host never holds up the devices
+                self._unread = call
         except Interrupted:
-            self._read_all()
+            self._read()
             raise
-        self._read_all()
+        self._read()
 
-    def _start(self, count: int) -> None:
+    def _start(self, count: int) -> Call:
         session = self._session
         inputs = [session.state, next(self._inputs), session.normalization]
         if session.steps_per_call > 1:
             inputs.append(device_scalar(count, session.mesh))
         session.state, metrics = self._compiled(*inputs)
-        self._unread.append(Call(session.step + 1, count, metrics))
+        call = Call(session.step + 1, count, metrics)
         session.step += count
-
-    def _read_all(self) -> None:
-        while self._unread:
-            self._read()
+        return call
 
     def _read(self) -> None:
-        """Wait for the oldest call under way, share its time among its steps, and take in their metrics."""
-        session, call = self._session, self._unread.popleft()
+        """Wait for the unread call, if there is one; take in the metrics of its steps, which share its time."""
+        session, call = self._session, self._unread
+        if call is None:
+            return
+        self._unread = None
         metrics = jax.tree.map(np.atleast_1d, jax.device_get(call.metrics))
         now = time.time()
         seconds, session.window_started = now - session.window_started, now
