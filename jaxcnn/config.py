@@ -138,6 +138,7 @@ class Run:
     eval_every_epochs: float = 1.0
     eval_batch_size: int = 0  # 0: the global batch size
     log_every_steps: int = 50
+    steps_per_call: int = 0  # at most, that the devices make without Python; 1: the plain loop, 0: chosen
     test_with: Literal["last", "best"] = "last"  # state for the one test: the last, or the best on validation
     tta: Literal["none", "flip", "flip_translate"] = "none"  # test-time augmentation, told of beside the plain figures
     tensorboard: bool = True
@@ -344,6 +345,11 @@ def check(config: Config) -> list[str]:
     )
     need(config.run.steps > 0 or config.run.epochs > 0, "config.run.epochs (or config.run.steps) must be above 0")
     need(
+        config.run.steps_per_call <= 1 or config.data.loader != "stream",
+        f"config.run.steps_per_call={config.run.steps_per_call} needs the resident loader, not "
+        "config.data.loader='stream'; set it to 0 or 1",
+    )
+    need(
         config.data.protocol == "full" or config.data.val_examples > 0,
         "config.data.val_examples=0 leaves nothing to decide on; config.data.protocol='full' trains without validation",
     )
@@ -371,8 +377,8 @@ _AT_LEAST_ZERO = """
     data.workers augment.crop_padding augment.cutout augment.mixup augment.cutmix augment.brightness
     augment.contrast augment.saturation augment.hue augment.policy_magnitude optim.learning_rate optim.weight_decay
     optim.clip_norm optim.bias_gradient_factor optim.classifier_gradient_factor optim.whitening_bias_epochs
-    schedule.warmup schedule.final_factor run.epochs run.steps run.eval_batch_size checkpoint.every_epochs
-    checkpoint.every_steps checkpoint.keep_best checkpoint.keep_every_steps parallel.devices
+    schedule.warmup schedule.final_factor run.epochs run.steps run.eval_batch_size run.steps_per_call
+    checkpoint.every_epochs checkpoint.every_steps checkpoint.keep_best checkpoint.keep_every_steps parallel.devices
 """.split()  # noqa: SIM905 (a list would take a line for each)
 _ABOVE_ZERO = """
     global_batch_size model.width norm.epsilon augment.policy_layers optim.epsilon optim.trust_coefficient

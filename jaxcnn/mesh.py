@@ -71,6 +71,11 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, jax.P())
 
 
+def device_scalar(value: int, mesh: Mesh) -> jax.Array:
+    """An int32 scalar that every device holds, moved there explicitly, as `jax.transfer_guard` wants it."""
+    return jax.device_put(np.int32(value), replicated(mesh))
+
+
 def over_data(mesh: Mesh) -> NamedSharding:
     """The sharding of arrays whose first axis is the batch."""
     return NamedSharding(mesh, jax.P(DATA_AXIS))

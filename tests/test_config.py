@@ -62,6 +62,7 @@ def test_an_unknown_key_is_named_with_the_nearest_right_one():
         ("model.num_classes", 1, "config.model.num_classes must be at least 2"),
         ("schedule.boundaries", (1.0,), "has no meaning for schedule.name='cosine'"),
         ("schedule.name", "multistep", "config.schedule.boundaries must be positive and rise"),
+        ("run.steps_per_call", -1, "config.run.steps_per_call must not be negative"),
         ("data.val_examples", 0, "config.data.protocol='full'"),
         ("augment.hue", 0.6, "config.augment.hue is at most 0.5"),
         ("run.epochs", 0.0, "config.run.epochs (or config.run.steps) must be above 0"),

@@ -40,13 +40,20 @@ def kill_at(workdir: pathlib.Path, flags: tuple[str, ...], step: int, delay: flo
     return process.returncode == -9
 
 
-@pytest.mark.parametrize("loader", ["resident", "stream"])
-def test_a_run_killed_at_any_step_and_resumed_ends_bit_identical(loader, tmp_path):
-    flags = (*FLAGS, f"--config.data.loader={loader}")
+WAYS = {
+    "resident": ("--config.data.loader=resident",),
+    "stream": ("--config.data.loader=stream",),
+    "in calls": ("--config.run.steps_per_call=5", "--config.model.width=0.25"),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_run_killed_at_any_step_and_resumed_ends_bit_identical(way, tmp_path):
+    flags = (*FLAGS, *WAYS[way])
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     code, output = runs.run(*flags, f"--workdir={whole}")
     assert code == 0, output
-    moments = random.Random(loader)
+    moments = random.Random(way)
     hits = sum(kill_at(killed, flags, step, moments.random() * 0.1) for step in (3, 20, 50))
     assert hits >= 2, "the kills came too late to test anything"
     code, output = runs.run(*flags, f"--workdir={killed}")

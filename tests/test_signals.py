@@ -16,9 +16,13 @@ def checkpoints(workdir):
     return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit()) if folder.is_dir() else []
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_while_training_leaves_a_checkpoint_of_that_step_and_code_75(number, tmp_path):
-    process = runs.start(*LONG, f"--workdir={tmp_path}")
+IN_CALLS = ("--config.run.steps_per_call=16", "--config.model.width=0.25")
+
+
+@pytest.mark.parametrize(("number", "flags"), [(signal.SIGTERM, ()), (signal.SIGINT, ()), (signal.SIGTERM, IN_CALLS)])
+def test_a_signal_while_training_leaves_a_checkpoint_of_that_step_and_code_75(number, flags, tmp_path):
+    flags = (*LONG, *flags, f"--workdir={tmp_path}")
+    process = runs.start(*flags)
     runs.wait_for(process, "epoch 2")
     code, output, seconds = runs.stop(process, number)
     assert code == 75, output
@@ -27,7 +31,7 @@ def test_a_signal_while_training_leaves_a_checkpoint_of_that_step_and_code_75(nu
     assert int(step) in checkpoints(tmp_path)
     assert seconds < 20
     assert "Traceback" not in output
-    process = runs.start(*LONG, f"--workdir={tmp_path}")
+    process = runs.start(*flags)
     runs.wait_for(process, f"resumed from the checkpoint of step {step}")
     runs.kill(process)
 

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from jaxcnn.data import order, resident
 from jaxcnn.data.batch import Batch
+from jaxcnn.data.resident import Resident
 from jaxcnn.learn import step as steps
 from jaxcnn.learn import tta
 from jaxcnn.learn.program import Program
@@ -34,25 +35,53 @@ def train_step(program: Program, mesh: Mesh) -> Any:
     The batch is stored as `jaxcnn.data.order.storage_positions` says.
     """
     local = functools.partial(steps.train_step, program, axis_name=_axis_name(mesh))
-    return _jit_step(local, mesh, (jax.P(), jax.P(DATA_AXIS), jax.P()))
+    return _jit_step(local, mesh, (jax.P(), jax.P(DATA_AXIS), jax.P()), "train_step")
 
 
 @functools.lru_cache(maxsize=64)
 def resident_train_step(program: Program, mesh: Mesh) -> Any:
     """Jitted `(state, split, normalization) -> (state, metrics)`: order, gather and step are one program.
 
-    `split` is a `resident.Resident` replicated over the mesh; nothing crosses from the host.
+    `split` is a `Resident` replicated over the mesh; nothing crosses from the host.
     """
 
-    def local(state: steps.State, split: resident.Resident, normalization: steps.Normalization) -> Any:
-        # The barrier keeps the step the same program as with the stream loader, to the bit.
-        batch = jax.lax.optimization_barrier(resident_batch(program, mesh.size, state, split))
-        return steps.train_step(program, state, batch, normalization, axis_name=_axis_name(mesh))
-
-    return _jit_step(local, mesh, (jax.P(), jax.P(), jax.P()))
+    local = functools.partial(_resident_step, program, mesh)
+    return _jit_step(local, mesh, (jax.P(), jax.P(), jax.P()), "resident_train_step")
 
 
-def resident_batch(program: Program, devices: int, state: steps.State, split: resident.Resident) -> Batch:
+@functools.lru_cache(maxsize=64)
+def resident_train_steps(program: Program, mesh: Mesh, most: int) -> Any:
+    """Jitted `(state, split, normalization, count) -> (state, metrics)`: `count` steps in one program.
+
+    `count` is an int32 scalar of 1 ... `most`. It is traced, so one compilation serves calls of every length, and as
+    XLA cannot unroll the loop nor peel steps off it, bits do not depend on how the steps of a run are cut into calls.
+    Each metric has a leading axis of `most` steps, of which the first `count` are set.
+    """
+
+    def local(state: steps.State, split: Resident, normalization: steps.Normalization, count: jax.Array) -> Any:
+        def one(state: steps.State) -> tuple[steps.State, steps.StepMetrics]:
+            return _resident_step(program, mesh, state, split, normalization)
+
+        def next_step(i: jax.Array, carry: Any) -> Any:
+            state, metrics = one(carry[0])
+            return state, jax.tree.map(lambda rows, row: rows.at[i].set(row), carry[1], metrics)
+
+        shapes = jax.eval_shape(one, state)[1]
+        metrics = jax.tree.map(lambda row: jnp.zeros((most, *row.shape), row.dtype), shapes)
+        return jax.lax.fori_loop(0, count, next_step, (state, metrics))
+
+    return _jit_step(local, mesh, (jax.P(), jax.P(), jax.P(), jax.P()), "resident_train_steps")
+
+
+def _resident_step(
+    program: Program, mesh: Mesh, state: steps.State, split: Resident, normalization: steps.Normalization
+) -> tuple[steps.State, steps.StepMetrics]:
+    # The barrier keeps the step the same program as with the stream loader, to the bit.
+    batch = jax.lax.optimization_barrier(resident_batch(program, mesh.size, state, split))
+    return steps.train_step(program, state, batch, normalization, axis_name=_axis_name(mesh))
+
+
+def resident_batch(program: Program, devices: int, state: steps.State, split: Resident) -> Batch:
     """This device's shard of the batch of step `state.step`, inside `shard_map`."""
     table = order.storage_positions(program.global_batch_size, devices, program.optim.accumulate_steps)
     position = jnp.asarray(table)[jax.lax.axis_index(DATA_AXIS)]
@@ -72,6 +101,7 @@ def eval_step(program: Program, mesh: Mesh) -> Any:
 
     specs = (jax.P(), jax.P(DATA_AXIS), jax.P())
     mapped = jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=(jax.P(), jax.P(DATA_AXIS)), check_vma=False)
+    mapped.__name__ = "eval_step"
     return jax.jit(mapped, out_shardings=(replicated(mesh), over_data(mesh)))
 
 
@@ -104,11 +134,11 @@ def predict_step(program: Program, mesh: Mesh) -> Any:
 def resident_eval_batch(batch_size: int, mesh: Mesh) -> Any:
     """Jitted `(split, start) -> Batch`: examples start ... start + batch_size - 1 in order, masked past the end."""
 
-    def gather(split: resident.Resident, start: jax.Array) -> Batch:
+    def eval_batch(split: Resident, start: jax.Array) -> Batch:
         position = jnp.arange(batch_size, dtype=jnp.int32)
         return resident.gather(split, start + position, position)
 
-    return jax.jit(gather, out_shardings=over_data(mesh))
+    return jax.jit(eval_batch, out_shardings=over_data(mesh))
 
 
 @functools.lru_cache(maxsize=16)
@@ -121,24 +151,26 @@ def abstract_state(program: Program, mesh: Mesh) -> Any:
 
 
 @functools.lru_cache(maxsize=16)
-def compiled_train_step(program: Program, mesh: Mesh, loader: str) -> jax.stages.Compiled:
-    """The training step for a loader ("resident" or "stream"), compiled before there is any data."""
-    return lowered_train_step(program, mesh, loader).compile()
+def compiled_train_step(program: Program, mesh: Mesh, loader: str, steps_per_call: int = 1) -> jax.stages.Compiled:
+    """The training step for a loader ("resident" or "stream"), compiled before there is any data.
+
+    With `steps_per_call` above 1 it is `resident_train_steps`, which the stream loader cannot feed.
+    """
+    return lowered_train_step(program, mesh, loader, steps_per_call).compile()
 
 
 @functools.lru_cache(maxsize=16)
-def lowered_train_step(program: Program, mesh: Mesh, loader: str) -> jax.stages.Lowered:
+def lowered_train_step(program: Program, mesh: Mesh, loader: str, steps_per_call: int = 1) -> jax.stages.Lowered:
     """The training step before XLA's optimisation."""
-    whole, split = replicated(mesh), over_data(mesh)
-    if loader == "resident":
-        images = jax.ShapeDtypeStruct((program.train_examples, *program.image_shape), jnp.uint8, sharding=whole)
-        labels = jax.ShapeDtypeStruct((program.train_examples,), jnp.int32, sharding=whole)
-        source: Any = resident.Resident(images, labels)
-        step = resident_train_step(program, mesh)
-    else:
-        source = _abstract_batch(program, program.global_batch_size, split)
-        step = train_step(program, mesh)
-    return step.lower(abstract_state(program, mesh), source, _abstract_normalization(program, mesh))
+    state, normalization = abstract_state(program, mesh), _abstract_normalization(program, mesh)
+    if loader == "stream":
+        batch = _abstract_batch(program, program.global_batch_size, over_data(mesh))
+        return train_step(program, mesh).lower(state, batch, normalization)
+    split = _abstract_split(program, mesh, program.train_examples)
+    if steps_per_call == 1:
+        return resident_train_step(program, mesh).lower(state, split, normalization)
+    count = jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated(mesh))
+    return resident_train_steps(program, mesh, steps_per_call).lower(state, split, normalization, count)
 
 
 @functools.lru_cache(maxsize=16)
@@ -168,6 +200,19 @@ def tta_eval_step(program: Program, mesh: Mesh, batch_size: int, kind: str) -> C
     return evaluate
 
 
+@functools.lru_cache(maxsize=16)
+def compiled_eval_batch(program: Program, mesh: Mesh, batch_size: int, examples: int) -> jax.stages.Compiled:
+    """`resident_eval_batch` for a split of so many examples; `start` is an int32 scalar on the devices."""
+    start = jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated(mesh))
+    return resident_eval_batch(batch_size, mesh).lower(_abstract_split(program, mesh, examples), start).compile()
+
+
+def _abstract_split(program: Program, mesh: Mesh, examples: int) -> Resident:
+    whole = replicated(mesh)
+    image = jax.ShapeDtypeStruct((examples, *program.image_shape), jnp.uint8, sharding=whole)
+    return Resident(image, jax.ShapeDtypeStruct((examples,), jnp.int32, sharding=whole))
+
+
 def _abstract_batch(program: Program, batch_size: int, sharding: Any) -> Batch:
     image = jax.ShapeDtypeStruct((batch_size, *program.image_shape), jnp.uint8, sharding=sharding)
     integer = jax.ShapeDtypeStruct((batch_size,), jnp.int32, sharding=sharding)
@@ -185,6 +230,7 @@ def _axis_name(mesh: Mesh) -> str | None:
     return DATA_AXIS if mesh.size > 1 else None
 
 
-def _jit_step(local: Any, mesh: Mesh, in_specs: tuple[Any, ...]) -> Any:
+def _jit_step(local: Any, mesh: Mesh, in_specs: tuple[Any, ...], name: str) -> Any:
     mapped = jax.shard_map(local, mesh=mesh, in_specs=in_specs, out_specs=(jax.P(), jax.P()), check_vma=False)
+    mapped.__name__ = name  # by which profiles and logs of XLA call it
     return jax.jit(mapped, donate_argnums=0, out_shardings=replicated(mesh))

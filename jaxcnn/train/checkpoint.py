@@ -81,7 +81,7 @@ class Checkpoints:
         Raises:
           UserError: an earlier save failed, such as on a full disk.
         """
-        step, tree = int(state.step), _tree(state)
+        step, tree = int(jax.device_get(state.step)), _tree(state)
         record = record | {"arrays": _seals(tree)}
         record = record | {"crc32": _crc32_of_record(record)}
         with self._failures(step):

@@ -15,7 +15,7 @@ from jaxcnn.data import order, resident
 from jaxcnn.data.batch import Batch, Split
 from jaxcnn.learn import sharded
 from jaxcnn.learn.program import Program
-from jaxcnn.mesh import over_data, replicated
+from jaxcnn.mesh import device_scalar, over_data, replicated
 
 
 def choose_loader(data: Data, splits: Iterable[Split | None]) -> tuple[str, str]:
@@ -55,9 +55,9 @@ class ResidentFeed:
     @contextlib.contextmanager
     def eval_batches(self, split: Split, batch_size: int) -> Iterator[Iterator[Batch]]:
         """Every example once, in order, in batches of `batch_size`, the last one padded and masked."""
-        gather = sharded.resident_eval_batch(batch_size, self.mesh)
+        gather = sharded.compiled_eval_batch(self.program, self.mesh, batch_size, len(split))
         loaded = self._load(split)
-        yield (gather(loaded, np.int32(start)) for start in range(0, len(split), batch_size))
+        yield (gather(loaded, device_scalar(start, self.mesh)) for start in range(0, len(split), batch_size))
 
     def _load(self, split: Split) -> resident.Resident:
         if split.name not in self._resident:

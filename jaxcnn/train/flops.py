@@ -25,6 +25,7 @@ def step_flops(lowered: jax.stages.Lowered) -> float | None:
     """Floating-point operations of one step on one device, by XLA's own count; None if it has none.
 
     Of the program before optimisation: after it, a GPU's convolutions are calls into cuDNN, which count as nothing.
+    A loop whose length is an input counts as one step.
     """
     try:
         analysis = lowered.cost_analysis()

@@ -1,33 +1,23 @@
 """The run: drive steps, evaluate, save, test once, sum up."""
 
-import collections
 import dataclasses
-import math
 import pathlib
 import time
 from typing import Any
-
-import jax
 
 from jaxcnn import config as configs
 from jaxcnn import mesh as meshes
 from jaxcnn.config import Config, UserError
 from jaxcnn.data.batch import Split
-from jaxcnn.learn import sharded
 from jaxcnn.learn.program import steps_of
 from jaxcnn.learn.state import State
 from jaxcnn.train import curves, feed, summary, workdir
 from jaxcnn.train.checkpoint import DamagedError
+from jaxcnn.train.drive import Driver
 from jaxcnn.train.evaluate import evaluate
-from jaxcnn.train.logbook import Logbook, duration
+from jaxcnn.train.logbook import Logbook
 from jaxcnn.train.session import Session, open_session
 from jaxcnn.train.signals import Interrupted, Interrupts
-
-
-class Diverged(UserError):
-    """The loss or the gradient is no longer finite."""
-
-    exit_code = 3
 
 
 def train(config: Config, folder: pathlib.Path, *, command: list[str], started: float | None = None) -> dict[str, Any]:
@@ -85,7 +75,7 @@ def _drive(session: Session) -> dict[str, Any]:
 
 
 def _train_steps(session: Session) -> None:
-    """Dispatch step t + 1, then read the metrics of step t; evaluate and save where they are due."""
+    """Train to each step at which something is due, the last one among them, and evaluate and save there."""
     program, config = session.program, session.config
     steps_per_epoch, total = program.steps_per_epoch, program.total_steps
     eval_steps = _rhythm(config.run.eval_every_epochs, steps_per_epoch, total) if session.splits.val else frozenset()
@@ -103,30 +93,14 @@ def _train_steps(session: Session) -> None:
         if session.step in save_steps or (better and config.checkpoint.keep_best):
             _save(session, evaluated=due)
 
-    compiled = sharded.compiled_train_step(program, session.mesh, session.feed.loader)
-
     if session.step in eval_steps and session.progress.evaluated < session.step:
         boundary()  # the stop came before or during this evaluation
-    unread: collections.deque[tuple[int, Any]] = collections.deque()
-    session.interrupts.phase = "train"
-    session.window_started = time.time()
     with session.feed.train_inputs(session.splits.train, session.step) as inputs:
-        try:
-            while session.step < total:
-                session.interrupts.check()
-                session.state, metrics = compiled(session.state, next(inputs), session.normalization)
-                session.step += 1
-                unread.append((session.step, metrics))
-                while len(unread) > 1:
-                    _read(session, *unread.popleft())
-                if session.step in eval_steps or session.step in save_steps:  # the last step is among them
-                    _read_all(session, unread)
-                    boundary()
-                    session.interrupts.phase = "train"
-                    session.window_started = time.time()
-        except Interrupted:
-            _read_all(session, unread)
-            raise
+        driver = Driver(session, inputs)
+        for step in sorted(eval_steps | save_steps):
+            if step > session.step:
+                driver.train_until(step)
+                boundary()
 
 
 def _rhythm(every_epochs: float, steps_per_epoch: float, total: int) -> frozenset[int]:
@@ -137,72 +111,6 @@ def _rhythm(every_epochs: float, steps_per_epoch: float, total: int) -> frozense
     return frozenset(s for n in range(1, count + 1) if (s := steps_of(every_epochs, steps_per_epoch, n)) < total) | {
         total
     }
-
-
-def _read_all(session: Session, unread: collections.deque[tuple[int, Any]]) -> None:
-    """Wait for the steps under way, if there are any, and stop the clock of training."""
-    if unread:
-        while unread:
-            _read(session, *unread.popleft())
-        _count_time(session)
-
-
-def _count_time(session: Session) -> None:
-    now = time.time()
-    session.progress.train_seconds += now - session.window_started
-    session.progress.window_seconds += now - session.window_started
-    session.window_started = now
-
-
-def _read(session: Session, step: int, metrics: Any) -> None:
-    """Take in the metrics of one step: check, add, log."""
-    metrics = jax.device_get(metrics)
-    progress, config = session.progress, session.config
-    count = float(metrics.sums.count)
-    loss = float(metrics.sums.loss) / count
-    if not session.time_to_first_step:
-        session.time_to_first_step = time.time() - session.started
-    if not (math.isfinite(loss) and math.isfinite(float(metrics.grad_norm))):
-        newest = max(session.checkpoints.steps(), default=None)
-        kept = "no checkpoint was made before it" if newest is None else f"checkpoint {newest} is from before it"
-        what = f"loss {loss:g}, gradient norm {float(metrics.grad_norm):g}"
-        last = "there was none" if progress.last_loss is None else f"{progress.last_loss:.6g}"
-        raise Diverged(
-            f"step {step} is not finite ({what}); last finite loss: {last}; {kept}; "
-            "lower config.optim.learning_rate, or add warm-up or config.optim.clip_norm"
-        )
-    progress.last_loss = loss
-    sums = (metrics.sums.loss, metrics.sums.top1, metrics.sums.top5, metrics.sums.count)
-    progress.window = [total + float(value) for total, value in zip(progress.window, sums, strict=True)]
-    progress.images += int(count)
-    if step % config.run.log_every_steps == 0 or step == session.program.total_steps:
-        _count_time(session)
-        _log(session, step, float(metrics.grad_norm), float(metrics.learning_rate))
-
-
-def _log(session: Session, step: int, grad_norm: float, learning_rate: float) -> None:
-    """Write the training record of the steps since the last one, and the progress line."""
-    progress, program = session.progress, session.program
-    loss, top1, top5, count = progress.window
-    rate = count / max(progress.window_seconds, 1e-9)
-    progress.window, progress.window_seconds = [0.0] * 4, 0.0
-    epoch = step / program.steps_per_epoch
-    values = {
-        "epoch": round(epoch, 6),
-        "loss": loss / count,
-        "top1_accuracy": top1 / count,
-        "top5_accuracy": top5 / count,
-        "grad_norm": grad_norm,
-        "learning_rate": learning_rate,
-        "images_per_second": rate,
-        "train_seconds": progress.train_seconds,
-    }
-    session.logbook.record("train", step, values)
-    left = (program.total_steps - step) * program.global_batch_size / rate
-    session.logbook.progress(
-        f"step {step}/{program.total_steps} epoch {epoch:.2f}/{program.total_steps / program.steps_per_epoch:.2f} "
-        f"loss {loss / count:.4f} accuracy {100 * top1 / count:.2f}% {rate:.1f} images/s ETA {duration(left)}"
-    )
 
 
 def _evaluate(session: Session) -> bool:

@@ -19,6 +19,7 @@ from jaxcnn.learn.step import Normalization
 from jaxcnn.train import feed, normalization, workdir
 from jaxcnn.train.checkpoint import Checkpoints
 from jaxcnn.train.logbook import Logbook
+from jaxcnn.train.pace import choose_steps_per_call
 from jaxcnn.train.signals import Interrupts
 
 
@@ -70,6 +71,7 @@ class Session:
     checkpoints: Checkpoints
     progress: Progress
     state: State
+    steps_per_call: int = 1
     step: int = 0
     window_started: float = 0.0
     time_to_first_step: float = 0.0
@@ -92,6 +94,7 @@ def open_session(
     program = _program(config, splits)
     workdir.check_data_facts(folder, splits)
     loader, why = feed.choose_loader(config.data, (splits.train, splits.val, splits.test))
+    steps_per_call, why_steps = choose_steps_per_call(config.run.steps_per_call, loader, mesh.devices.flat[0].platform)
     feeder = feed.make_feed(loader, program, mesh, config.seed, config.data.workers)
     normal = normalization.of_split(splits.train, config.augment.normalize, folder, meshes.replicated(mesh))
     feeder.prepare(splits.train)
@@ -100,8 +103,10 @@ def open_session(
     logbook.say(f"jaxcnn: {config.model.name} on {splits.train.description}, {meshes.describe(mesh)}, in {folder}")
     _tell_of_splits(splits, logbook)
     logbook.say(f"  loader {loader} ({why})")
+    if steps_per_call > 1:
+        logbook.say(f"  up to {steps_per_call} steps in one call ({why_steps})")
     compile_started = time.time()
-    state = _compile(config, program, mesh, loader, splits)
+    state = _compile(config, program, mesh, loader, steps_per_call, splits)
     compile_seconds = time.time() - compile_started
     logbook.say(
         f"  {count_parameters(state.params):,} parameters, {program.total_steps} steps of "
@@ -138,6 +143,7 @@ def open_session(
         checkpoints=checkpoints,
         progress=progress,
         state=state,
+        steps_per_call=steps_per_call,
         step=int(state.step),
         saved=int(state.step) if restored is not None else -1,
     )
@@ -171,12 +177,17 @@ def _tell_of_splits(splits: Splits, logbook: Logbook) -> None:
         logbook.say("  protocol=full: trains on the whole training split; nothing is held out for validation")
 
 
-def _compile(config: Config, program: Program, mesh: jax.sharding.Mesh, loader: str, splits: Splits) -> State:
+def _compile(
+    config: Config, program: Program, mesh: jax.sharding.Mesh, loader: str, steps_per_call: int, splits: Splits
+) -> State:
     """Compile all that the run will need, and make a new state."""
-    sharded.compiled_train_step(program, mesh, loader)
-    if splits.val is not None or splits.test is not None:
-        batch_size = feed.eval_batch_size(config.run.eval_batch_size, program, mesh)
-        sharded.compiled_eval_step(program, mesh, batch_size)
+    sharded.compiled_train_step(program, mesh, loader, steps_per_call)
+    batch_size = feed.eval_batch_size(config.run.eval_batch_size, program, mesh)
+    for split in (splits.val, splits.test):
+        if split is not None:
+            sharded.compiled_eval_step(program, mesh, batch_size)
+            if loader == "resident":
+                sharded.compiled_eval_batch(program, mesh, batch_size, len(split))
     return jax.block_until_ready(sharded.init_state(program, mesh)(make_hyper(config)))
 
 

@@ -55,7 +55,7 @@ def make(session: "Session", test: dict[str, Any] | None) -> dict[str, Any]:
 
 def _utilisation(session: "Session", rate: float) -> dict[str, Any]:
     """FLOP/s achieved per device, and as a share of the device's peak where that is known."""
-    lowered = sharded.lowered_train_step(session.program, session.mesh, session.feed.loader)
+    lowered = sharded.lowered_train_step(session.program, session.mesh, session.feed.loader, session.steps_per_call)
     step_flops = flops.step_flops(lowered)
     if step_flops is None:
         return {}

@@ -1,0 +1,152 @@
+"""Drive the compiled steps: start one call, read the metrics of the call before, log."""
+
+import dataclasses
+import math
+import operator
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxcnn.config import UserError
+from jaxcnn.learn import sharded
+from jaxcnn.learn.step import StepMetrics
+from jaxcnn.mesh import device_scalar
+from jaxcnn.train.logbook import duration
+from jaxcnn.train.pace import Pace
+from jaxcnn.train.session import Session
+from jaxcnn.train.signals import Interrupted
+
+
+class Diverged(UserError):
+    """The loss or the gradient is no longer finite."""
+
+    exit_code = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """Steps that were started together.
+
+    Attributes:
+      first: the step after the first of them, counted from 1.
+      count: how many there are.
+      metrics: `StepMetrics` on the devices: scalars of a single step, or [n] with n >= `count`.
+    """
+
+    first: int
+    count: int
+    metrics: Any
+
+
+class Driver:
+    """Makes the steps of one start of a run, one or several in a call."""
+
+    def __init__(self, session: Session, inputs: Iterator[Any]) -> None:
+        self._session, self._inputs = session, inputs
+        self._pace = Pace(session.steps_per_call)
+        self._compiled = sharded.compiled_train_step(
+            session.program, session.mesh, session.feed.loader, session.steps_per_call
+        )
+        self._unread: Call | None = None
+
+    def train_until(self, stop: int) -> None:
+        """Train from `session.step` to step `stop`. Every step made has been read and logged when it returns or raises.
+
+        Raises:
+          Interrupted: a signal came; `session.step` says how far it got.
+          Diverged: a loss or gradient was not finite.
+        """
+        session = self._session
+        session.interrupts.phase = "train"
+        session.window_started = time.time()
+        try:
+            while session.step < stop:
+                session.interrupts.check()
+                call = self._start(min(self._pace.allowed, stop - session.step))
+                self._read()  # the call before, so the host never holds up the devices
+                self._unread = call
+        except Interrupted:
+            self._read()
+            raise
+        self._read()
+
+    def _start(self, count: int) -> Call:
+        session = self._session
+        inputs = [session.state, next(self._inputs), session.normalization]
+        if session.steps_per_call > 1:
+            inputs.append(device_scalar(count, session.mesh))
+        session.state, metrics = self._compiled(*inputs)
+        call = Call(session.step + 1, count, metrics)
+        session.step += count
+        return call
+
+    def _read(self) -> None:
+        """Wait for the unread call, if there is one; take in the metrics of its steps, which share its time."""
+        session, call = self._session, self._unread
+        if call is None:
+            return
+        self._unread = None
+        metrics = jax.tree.map(np.atleast_1d, jax.device_get(call.metrics))
+        now = time.time()
+        seconds, session.window_started = now - session.window_started, now
+        if not session.time_to_first_step:
+            session.time_to_first_step = now - session.started
+        for i in range(call.count):
+            take_in(session, call.first + i, jax.tree.map(operator.itemgetter(i), metrics), seconds / call.count)
+        self._pace.measured(call.count, seconds)
+
+
+def take_in(session: Session, step: int, metrics: StepMetrics, seconds: float) -> None:
+    """Take in the metrics of one step, on the host, and how long it took: check, add, log.
+
+    Raises:
+      Diverged: they are not finite.
+    """
+    progress, config = session.progress, session.config
+    count = float(metrics.sums.count)
+    loss = float(metrics.sums.loss) / count
+    if not (math.isfinite(loss) and math.isfinite(float(metrics.grad_norm))):
+        newest = max(session.checkpoints.steps(), default=None)
+        kept = "no checkpoint was made before it" if newest is None else f"checkpoint {newest} is from before it"
+        what = f"loss {loss:g}, gradient norm {float(metrics.grad_norm):g}"
+        last = "there was none" if progress.last_loss is None else f"{progress.last_loss:.6g}"
+        raise Diverged(
+            f"step {step} is not finite ({what}); last finite loss: {last}; {kept}; "
+            "lower config.optim.learning_rate, or add warm-up or config.optim.clip_norm"
+        )
+    progress.last_loss = loss
+    sums = (metrics.sums.loss, metrics.sums.top1, metrics.sums.top5, metrics.sums.count)
+    progress.window = [total + float(value) for total, value in zip(progress.window, sums, strict=True)]
+    progress.images += int(count)
+    progress.train_seconds += seconds
+    progress.window_seconds += seconds
+    if step % config.run.log_every_steps == 0 or step == session.program.total_steps:
+        _log(session, step, float(metrics.grad_norm), float(metrics.learning_rate))
+
+
+def _log(session: Session, step: int, grad_norm: float, learning_rate: float) -> None:
+    """Write the training record of the steps since the last one, and the progress line."""
+    progress, program = session.progress, session.program
+    loss, top1, top5, count = progress.window
+    rate = count / max(progress.window_seconds, 1e-9)
+    progress.window, progress.window_seconds = [0.0] * 4, 0.0
+    epoch = step / program.steps_per_epoch
+    values = {
+        "epoch": round(epoch, 6),
+        "loss": loss / count,
+        "top1_accuracy": top1 / count,
+        "top5_accuracy": top5 / count,
+        "grad_norm": grad_norm,
+        "learning_rate": learning_rate,
+        "images_per_second": rate,
+        "train_seconds": progress.train_seconds,
+    }
+    session.logbook.record("train", step, values)
+    left = (program.total_steps - step) * program.global_batch_size / rate
+    session.logbook.progress(
+        f"step {step}/{program.total_steps} epoch {epoch:.2f}/{program.total_steps / program.steps_per_epoch:.2f} "
+        f"loss {loss / count:.4f} accuracy {100 * top1 / count:.2f}% {rate:.1f} images/s ETA {duration(left)}"
+    )

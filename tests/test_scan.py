@@ -1,0 +1,319 @@
+"""Several steps in one call: the same run as step by step, however its steps are cut into calls."""
+
+import dataclasses
+import itertools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcnn import mesh as meshes
+from jaxcnn.config import ConfigError
+from jaxcnn.data import resident
+from jaxcnn.learn import sharded
+from jaxcnn.learn.state import make_hyper
+from jaxcnn.train import drive, flops, loop, pace
+from jaxcnn.train.pace import Pace, choose_steps_per_call
+from tests import digits, runs, small
+
+STEPS = 8
+# Inside a loop XLA:CPU runs convolutions by other code, which sums in another order: units of 2^-24 = 6e-8, amplified
+# by BatchNorm and by the feedback of eight steps as between numbers of devices (see test_step.py). Measured: 1e-7 of
+# the losses, 4e-7 (cnn, alexnet) to 8e-6 (resnet50, vgg16) of the largest parameter of a leaf.
+TOLERANCE = 1e-4
+NETWORKS = {
+    "cnn": (8, {"model": {"name": "cnn"}}),
+    "alexnet, dropout": (32, {"model": {"name": "alexnet", "width": 1 / 32, "dropout": 0.5, "batch_norm": False}}),
+}
+
+
+def hard(groups):
+    """A config in which all that depends on the step counts: order, augmentation, schedule, moving average."""
+    optim = {"label_smoothing": 0.1, "ema_decay": 0.9, "clip_norm": 1.0} | groups.get("optim", {})
+    augment = {"crop": "reflect", "flip": True, "mixup": 0.4, "cutmix": 1.0, "cutout": 3, "brightness": 0.3}
+    return small.config(**{"augment": augment} | groups | {"optim": optim})
+
+
+def setting(config, devices=1, side=8, convert=lambda tree: tree):
+    """Program, mesh, a function that makes a new state, and the other two inputs of a resident step."""
+    mesh, program = meshes.make_mesh(devices), small.program_of(config, STEPS, side)
+    data = jax.device_put(resident.Resident(*small.split(side=side)), meshes.replicated(mesh))
+
+    def new():
+        state = convert(sharded.init_state(program, mesh)(make_hyper(config)))
+        return jax.device_put(state, meshes.replicated(mesh))
+
+    return program, mesh, new, (data, convert(small.normalization(mesh)))
+
+
+def joined(parts):
+    return jax.tree.map(lambda *rows: np.concatenate([np.atleast_1d(row) for row in rows]), *parts)
+
+
+def plain(program, mesh, new, inputs):
+    """State and metrics of every step, step by step."""
+    state, rows = new(), []
+    for _ in range(STEPS):
+        state, metrics = sharded.resident_train_step(program, mesh)(state, *inputs)
+        rows.append(jax.device_get(metrics))
+    return jax.device_get(state), joined(rows)
+
+
+def scanned(program, mesh, new, inputs, calls, most=STEPS):
+    """State and metrics of every step, in calls of so many steps."""
+    state, rows = new(), []
+    for count in calls:
+        state, metrics = sharded.resident_train_steps(program, mesh, most)(state, *inputs, np.int32(count))
+        rows.append(jax.tree.map(lambda row, count=count: row[:count], jax.device_get(metrics)))
+    return jax.device_get(state), joined(rows)
+
+
+def identical(one, other):
+    return all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True))
+
+
+def assert_close(one, other, tolerance):
+    """Of each leaf, relative to its largest value."""
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance * np.abs(b).max())
+
+
+@pytest.mark.parametrize(("name", "devices"), [(name, 1) for name in NETWORKS] + [("cnn", 4)])
+def test_steps_in_one_call_are_the_plain_steps_and_their_grouping_changes_no_bit(name, devices):
+    side, groups = NETWORKS[name]
+    parts = setting(hard(groups), devices, side)
+    whole = scanned(*parts, [8])
+    losses = whole[1].sums.loss
+    assert len(set(losses.tolist())) == STEPS, "the run must move for the comparison to mean anything"
+    assert_close(whole, plain(*parts), TOLERANCE)
+    for calls in ([4, 4], [1, 5, 2], [1] * 8):
+        assert identical(scanned(*parts, calls), whole), calls
+    if name == "cnn":
+        assert identical(scanned(*parts, [5, 3], most=5), whole)
+
+
+def test_in_float64_steps_in_one_call_are_the_plain_steps():
+    # What is left of the difference shows whether it is rounding: 2^-53 = 1e-16, amplified alike. Measured: none.
+    with jax.enable_x64(True):
+        config = small.config(
+            augment={"crop": "reflect", "flip": True}, optim={"ema_decay": 0.9, "clip_norm": 1.0, "learning_rate": 0.1}
+        )
+        config = dataclasses.replace(config, model=dataclasses.replace(config.model, dtype="float64"))
+
+        def double(tree):
+            return jax.tree.map(lambda x: x.astype(jnp.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
+
+        parts = setting(config, convert=double)
+        whole = scanned(*parts, [8])
+        assert whole[1].sums.loss.dtype == np.float64
+        assert_close(whole, plain(*parts), 1e-12)
+
+
+def test_metrics_past_the_steps_made_are_zero_and_the_old_state_is_donated():
+    program, mesh, new, inputs = setting(small.config())
+    state = new()
+    made, metrics = sharded.resident_train_steps(program, mesh, STEPS)(state, *inputs, np.int32(3))
+    assert int(made.step) == 3
+    assert metrics.sums.count.tolist() == [16, 16, 16, 0, 0, 0, 0, 0]
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
+
+
+def test_a_loop_of_steps_counts_the_operations_of_one():
+    program, mesh, _, _ = setting(small.config())
+    one, several = (flops.step_flops(sharded.lowered_train_step(program, mesh, "resident", n)) for n in (1, STEPS))
+    assert several == pytest.approx(one, rel=1e-3)
+
+
+def test_the_pace_starts_at_one_step_doubles_and_keeps_to_the_time_of_a_call():
+    measured = Pace(100)
+    lengths = []
+    for _ in range(9):
+        lengths.append(measured.allowed)
+        measured.measured(measured.allowed, 0.001 * measured.allowed)
+    assert lengths == [1, 2, 4, 8, 16, 32, 64, 100, 100]
+    measured.measured(100, 10.0)  # the steps became slow
+    assert measured.allowed == 10 * pace.CALL_SECONDS
+    measured.measured(1, 60.0)
+    assert measured.allowed == 1
+    assert Pace(1).allowed == 1
+
+
+def test_several_steps_are_chosen_for_the_resident_loader_on_accelerators_alone():
+    chosen = {
+        (requested, loader, platform): choose_steps_per_call(requested, loader, platform)[0]
+        for requested in (0, 1)
+        for loader in ("resident", "stream")
+        for platform in ("cpu", "gpu", "tpu")
+    }
+    assert {key for key, steps in chosen.items() if steps > 1} == {(0, "resident", "gpu"), (0, "resident", "tpu")}
+    assert choose_steps_per_call(7, "resident", "cpu")[0] == 7
+
+
+def test_several_steps_of_streamed_batches_are_a_mistake_of_the_config(tmp_path):
+    with pytest.raises(ConfigError, match=r"config\.run\.steps_per_call=2 needs the resident loader"):
+        small.config(run={"steps_per_call": 2}, data={"loader": "stream"})
+    with pytest.raises(ConfigError, match=r"are streamed; set it to 0 or 1, or raise config\.data\.resident_gib"):
+        digits.run(tmp_path, run={"steps_per_call": 2}, data={"loader": "auto", "resident_gib": 0.0})
+    assert not (tmp_path / "config.json").exists()
+
+
+THIN = {"model": {"width": 0.25}}
+
+
+class Whole(Pace):
+    """Calls as long as they may be."""
+
+    def __init__(self, most):
+        self.most = self.allowed = most
+
+    def measured(self, steps, seconds):
+        pass
+
+
+class Varying(Whole):
+    """Calls of other lengths all the time."""
+
+    def measured(self, steps, seconds):
+        self.allowed = 1 + self.allowed % 5
+
+
+@pytest.fixture
+def lengths(monkeypatch):
+    """The lengths of the calls of all runs."""
+    seen = []
+    start = drive.Driver._start
+    monkeypatch.setattr(drive.Driver, "_start", lambda self, count: seen.append(count) or start(self, count))
+    return seen
+
+
+def form(folder):
+    """What `metrics.jsonl` holds, apart from the values that rounding may change."""
+    exact = ("kind", "step", "epoch", "learning_rate", "of_step", "examples")
+    return [(list(record), {k: record[k] for k in exact if k in record}) for record in runs.records(folder)]
+
+
+def test_a_run_in_calls_keeps_all_promised_steps_and_does_not_depend_on_its_pace(tmp_path, monkeypatch, lengths):
+    digits.run(tmp_path / "plain", **THIN, run={"steps_per_call": 1})
+    assert lengths == [1] * 40
+    for name, kind in {"whole": Whole, "varying": Varying}.items():
+        lengths.clear()
+        monkeypatch.setattr(drive, "Pace", kind)
+        digits.run(tmp_path / name, **THIN, run={"steps_per_call": 8})
+        # Evaluations and checkpoints are due at steps 20, 39 and 40; steps that are logged cut no call.
+        assert {20, 39, 40} <= set(itertools.accumulate(lengths))
+        if name == "whole":
+            assert lengths == [8, 8, 4, 8, 8, 3, 1]
+        else:
+            assert len(set(lengths)) > 3
+    assert runs.records(tmp_path / "whole") == runs.records(tmp_path / "varying")
+    assert runs.seals(tmp_path / "whole") == runs.seals(tmp_path / "varying")
+    assert form(tmp_path / "whole") == form(tmp_path / "plain")
+    for one, other in zip(runs.records(tmp_path / "whole"), runs.records(tmp_path / "plain"), strict=True):
+        # Forty steps at a high learning rate amplify more than eight.
+        assert one["loss"] == pytest.approx(other["loss"], rel=10 * TOLERANCE)
+    assert {p.name for p in (tmp_path / "whole" / "checkpoints").iterdir()} >= {"20", "40"}
+
+
+def test_the_step_that_diverged_is_named_wherever_it_lies_in_its_call(tmp_path, monkeypatch):
+    groups = {"optim": {"learning_rate": 1e30, "ema_decay": 0.0}, "checkpoint": {"keep_every_steps": 0}}
+    messages = []
+    for steps_per_call, kind in ((1, Pace), (8, Whole)):
+        monkeypatch.setattr(drive, "Pace", kind)
+        with pytest.raises(drive.Diverged) as caught:
+            digits.run(tmp_path / str(steps_per_call), **THIN, **groups, run={"steps_per_call": steps_per_call})
+        messages.append(str(caught.value).partition(" is not finite")[0])
+    assert messages[0] == messages[1]
+    assert 1 < int(messages[0].removeprefix("step ")) < 8
+
+
+def test_the_time_of_a_call_is_shared_by_its_steps(tmp_path, monkeypatch):
+    monkeypatch.setattr(drive, "Pace", Whole)
+    summary = digits.run(tmp_path, **THIN, run={"steps_per_call": 40, "log_every_steps": 1})
+    rates = [record["images_per_second"] for record in _train_records(tmp_path)]
+    assert len(rates) == 40
+    # One call made steps 1 to 20, so each of them has the same rate, up to the rounding of sums.
+    np.testing.assert_allclose(rates[:20], rates[0], rtol=1e-6)
+    seconds = _train_records(tmp_path)[-1]["train_seconds"]
+    assert seconds == pytest.approx(summary["train_seconds"])
+    assert sum(64 / rate for rate in rates) == pytest.approx(seconds)
+
+
+def _train_records(folder):
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [record for record in map(json.loads, lines) if record["kind"] == "train"]
+
+
+KINDS = {"plain": ("resident", 1), "in calls": ("resident", 8), "streamed": ("stream", 1)}
+PROGRAMS = {
+    "plain": ["resident_train_step", "eval_batch", "eval_batch"],  # one for each split, as their sizes differ
+    "in calls": ["resident_train_steps", "eval_batch", "eval_batch"],
+    "streamed": ["train_step"],
+}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def watched(request, tmp_path_factory):
+    """The kind of a run over two epochs, what it compiled before, in and after its loop, and what moved in the loop."""
+    loader, steps_per_call = KINDS[request.param]
+    compiled = {"before": [], "in": [], "after": []}
+    place = ["before"]
+    moved = []
+    train_steps = loop._train_steps
+    array = type(jnp.zeros(()))
+    implicit = {name: getattr(array, name) for name in ("__float__", "__int__", "__bool__", "__index__", "item")}
+
+    def listen(event, _, fun_name="", **__):
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled[place[0]].append(fun_name)
+
+    def spy(name):
+        def read(self, *args):
+            moved.append(name)
+            return implicit[name](self, *args)
+
+        return read
+
+    def guarded(session):
+        place[0] = "in"
+        jax.config.update("jax_transfer_guard", "disallow")  # in every thread; explicit transfers are allowed
+        # Reading an array of a CPU moves nothing, so the guard does not see what would move on another device.
+        for name in implicit:
+            setattr(array, name, spy(name))
+        try:
+            with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
+                jax.jit(lambda x: x)(np.float32(request.param_index))
+            assert float(session.state.hyper.learning_rate) > 0
+            assert moved == ["__float__"], "the spies see nothing"
+            moved.clear()
+            compiled["in"].clear()
+            train_steps(session)
+        finally:
+            for name, method in implicit.items():
+                setattr(array, name, method)
+            jax.config.update("jax_transfer_guard", "allow")
+        place[0] = "after"
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    loop._train_steps = guarded
+    try:
+        # Programs that no other test has compiled.
+        norm = {"epsilon": 1.001e-5 + request.param_index * 1e-8}
+        run = {"steps_per_call": steps_per_call, "eval_batch_size": 72 + request.param_index}
+        digits.run(tmp_path_factory.mktemp("watched"), **THIN, norm=norm, run=run, data={"loader": loader})
+    finally:
+        loop._train_steps = train_steps
+        jax.monitoring.unregister_event_duration_listener(listen)
+    return request.param, compiled, moved
+
+
+def test_a_run_compiles_each_of_its_programs_once_before_its_first_step(watched):
+    kind, compiled, _ = watched
+    assert sorted(compiled["before"]) == sorted(f"jit({name})" for name in [*PROGRAMS[kind], "eval_step", "init_state"])
+    assert compiled["in"] == compiled["after"] == []
+
+
+def test_nothing_moves_between_host_and_devices_in_the_loop_but_what_is_sent_for(watched):
+    assert watched[2] == []
