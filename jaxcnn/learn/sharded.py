@@ -94,39 +94,82 @@ def resident_eval_batch(batch_size: int, mesh: Mesh) -> Any:
 @functools.lru_cache(maxsize=16)
 def abstract_state(program: Program, mesh: Mesh) -> Any:
     """Shapes, dtypes and shardings of the state."""
-    scalar = jax.ShapeDtypeStruct((), jnp.float32)
-    hyper = Hyper(scalar, scalar, scalar, scalar, jax.ShapeDtypeStruct((), jnp.uint32))
-    shapes = jax.eval_shape(functools.partial(steps.init_state, program), hyper)
+    shapes = _traced_init_state(program, mesh).out_info
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh)), shapes)
 
 
 @functools.lru_cache(maxsize=16)
-def compiled_train_step(program: Program, mesh: Mesh, loader: str) -> jax.stages.Compiled:
-    """The training step for a loader ("resident" or "stream"), compiled before there is any data."""
-    return lowered_train_step(program, mesh, loader).compile()
+def _traced_init_state(program: Program, mesh: Mesh) -> jax.stages.Traced:
+    scalar = jax.ShapeDtypeStruct((), jnp.float32)
+    hyper = Hyper(scalar, scalar, scalar, scalar, jax.ShapeDtypeStruct((), jnp.uint32))
+    return init_state(program, mesh).trace(hyper)
+
+
+# The programs of a run, before and after XLA's work, which comes before there is any data. Tracing holds Python's lock,
+# so one thread does it best; XLA's work does not.
+
+
+@functools.lru_cache(maxsize=16)
+def lowered_init_state(program: Program, mesh: Mesh) -> jax.stages.Lowered:
+    """`init_state` before XLA's optimisation."""
+    return _traced_init_state(program, mesh).lower()
+
+
+@functools.lru_cache(maxsize=16)
+def compiled_init_state(program: Program, mesh: Mesh) -> jax.stages.Compiled:
+    """`init_state`, compiled."""
+    return lowered_init_state(program, mesh).compile()
 
 
 @functools.lru_cache(maxsize=16)
 def lowered_train_step(program: Program, mesh: Mesh, loader: str) -> jax.stages.Lowered:
-    """The training step before XLA's optimisation."""
-    whole, split = replicated(mesh), over_data(mesh)
+    """The training step for a loader ("resident" or "stream") before XLA's optimisation."""
     if loader == "resident":
-        images = jax.ShapeDtypeStruct((program.train_examples, *program.image_shape), jnp.uint8, sharding=whole)
-        labels = jax.ShapeDtypeStruct((program.train_examples,), jnp.int32, sharding=whole)
-        source: Any = resident.Resident(images, labels)
+        source: Any = _abstract_resident(program, program.train_examples, mesh)
         step = resident_train_step(program, mesh)
     else:
-        source = _abstract_batch(program, program.global_batch_size, split)
+        source = _abstract_batch(program, program.global_batch_size, over_data(mesh))
         step = train_step(program, mesh)
     return step.lower(abstract_state(program, mesh), source, _abstract_normalization(program, mesh))
 
 
 @functools.lru_cache(maxsize=16)
-def compiled_eval_step(program: Program, mesh: Mesh, batch_size: int) -> jax.stages.Compiled:
-    """The evaluation step for batches of `batch_size`, a multiple of the devices."""
+def compiled_train_step(program: Program, mesh: Mesh, loader: str) -> jax.stages.Compiled:
+    """The training step for a loader, compiled."""
+    return lowered_train_step(program, mesh, loader).compile()
+
+
+@functools.lru_cache(maxsize=16)
+def lowered_eval_step(program: Program, mesh: Mesh, batch_size: int) -> jax.stages.Lowered:
+    """The evaluation step for batches of `batch_size`, a multiple of the devices, before XLA's optimisation."""
     batch = _abstract_batch(program, batch_size, over_data(mesh))
     variables = abstract_state(program, mesh).variables()
-    return eval_step(program, mesh).lower(variables, batch, _abstract_normalization(program, mesh)).compile()
+    return eval_step(program, mesh).lower(variables, batch, _abstract_normalization(program, mesh))
+
+
+@functools.lru_cache(maxsize=16)
+def compiled_eval_step(program: Program, mesh: Mesh, batch_size: int) -> jax.stages.Compiled:
+    """The evaluation step for batches of `batch_size`, compiled."""
+    return lowered_eval_step(program, mesh, batch_size).compile()
+
+
+@functools.lru_cache(maxsize=16)
+def lowered_eval_batch(program: Program, mesh: Mesh, batch_size: int, examples: int) -> jax.stages.Lowered:
+    """`resident_eval_batch` for a split of so many examples, before XLA's optimisation."""
+    start = jax.ShapeDtypeStruct((), jnp.int32)
+    return resident_eval_batch(batch_size, mesh).lower(_abstract_resident(program, examples, mesh), start)
+
+
+@functools.lru_cache(maxsize=16)
+def compiled_eval_batch(program: Program, mesh: Mesh, batch_size: int, examples: int) -> jax.stages.Compiled:
+    """`resident_eval_batch` for a split of so many examples, compiled."""
+    return lowered_eval_batch(program, mesh, batch_size, examples).compile()
+
+
+def _abstract_resident(program: Program, examples: int, mesh: Mesh) -> resident.Resident:
+    images = jax.ShapeDtypeStruct((examples, *program.image_shape), jnp.uint8, sharding=replicated(mesh))
+    labels = jax.ShapeDtypeStruct((examples,), jnp.int32, sharding=replicated(mesh))
+    return resident.Resident(images, labels)
 
 
 def _abstract_batch(program: Program, batch_size: int, sharding: Any) -> Batch:

@@ -55,7 +55,7 @@ class ResidentFeed:
     @contextlib.contextmanager
     def eval_batches(self, split: Split, batch_size: int) -> Iterator[Iterator[Batch]]:
         """Every example once, in order, in batches of `batch_size`, the last one padded and masked."""
-        gather = sharded.resident_eval_batch(batch_size, self.mesh)
+        gather = sharded.compiled_eval_batch(self.program, self.mesh, batch_size, len(split))
         loaded = self._load(split)
         yield (gather(loaded, np.int32(start)) for start in range(0, len(split), batch_size))
 
