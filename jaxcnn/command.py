@@ -20,6 +20,7 @@ import absl.logging
 from absl import app, flags
 from ml_collections import config_flags
 
+from jaxcnn import xla_flags
 from jaxcnn.config import Config, ConfigError, UserError, flatten, from_config_dict, to_dict
 from jaxcnn.train.signals import Interrupts
 
@@ -80,6 +81,7 @@ def _guarded(main: Callable[[], int]) -> None:
         absl.logging.set_verbosity(absl.logging.WARNING)
         for name in ("absl", "asyncio"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
+    xla_flags.apply()
     try:
         code = main()
         sys.stdout.flush()

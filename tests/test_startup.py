@@ -7,9 +7,11 @@ import sys
 
 import pytest
 
+from benchmarks import startup
 from tests import runs
 
-# Trains, and tells how often XLA was asked for a program, how often the cache had it, and how often that was in the run.
+# Trains, and tells how often XLA was asked for a program, how often the cache had it, and how often it was asked in
+# the loop.
 COUNTING = """
 import json, pathlib, sys
 import jax
@@ -62,3 +64,25 @@ def test_programs_are_compiled_before_the_run_and_never_again(loader, tmp_path):
     warm, told = count(tmp_path / "second", loader, tmp_path / "cache")
     assert warm == {"asked": cold["asked"], "found": cold["asked"], "while_running": 0}
     assert told == "", "programs from the cache should load without a remark"
+
+
+def test_the_benchmark_reports_every_measure_of_every_repeat(tmp_path, capsys):
+    flags = [*runs.DIGITS, "--config.model.width=0.25", "--config.global_batch_size=32"]
+    figures = startup.main(["--repeats=2", f"--out={tmp_path}/startup.json", "--", *flags])
+    assert json.loads((tmp_path / "startup.json").read_text()) == figures
+    assert figures["seconds"].keys() == figures["median"].keys() == startup.MEASURES.keys()
+    assert {len(values) for values in figures["seconds"].values()} == {2}
+    assert all(value > 0 for values in figures["seconds"].values() for value in values)
+    table = capsys.readouterr().out
+    assert all(meaning in table for meaning in startup.MEASURES.values())
+
+
+def test_a_run_that_fails_is_told_with_its_words(tmp_path):
+    with pytest.raises(RuntimeError, match="there is no such Python file"):
+        startup.first_step(["--config=nothing.py"], tmp_path, "cache")
+
+
+def test_the_package_itself_imports_nothing_but_python():
+    code = "import sys; before = set(sys.modules); import jaxcnn; print(*sorted(set(sys.modules) - before))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=runs.ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["jaxcnn"]

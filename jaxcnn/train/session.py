@@ -172,7 +172,7 @@ def _tell_of_splits(splits: Splits, logbook: Logbook) -> None:
 
 
 def _compilers() -> int:
-    """How many programs may compile at once: an accelerator's compiler times kernels on the device, so there only one."""
+    """How many programs may compile at once; an accelerator's compiler times kernels on the device, so there one."""
     return 2 if jax.default_backend() == "cpu" else 1
 
 
