@@ -104,11 +104,9 @@ def first_step(flags: list[str], folder: pathlib.Path, cache: str) -> tuple[floa
 def _second_step(metrics: pathlib.Path, process: subprocess.Popen[str]) -> float:
     """Seconds of the second step, once the log has it."""
     while process.poll() is None:
-        records = [
-            line for line in metrics.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")
-        ]
+        records = metrics.read_text(encoding="utf-8").split("\n")[:-1]  # what follows the last is not yet whole
         if len(records) > 1:
-            first, second = (json.loads(line)["train_seconds"] for line in records[:2])
+            first, second = (json.loads(record)["train_seconds"] for record in records[:2])
             return second - first
         time.sleep(0.02)
     raise RuntimeError("the run ended before its second step")

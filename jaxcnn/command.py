@@ -121,6 +121,11 @@ def _parse(argv: list[str]) -> list[str]:
         message = found or before + trace.strip().rpartition("\n")[2]
     except FileNotFoundError as error:
         message = f"config file {error.filename or error} does not exist"
+    except OSError as error:  # so ml_collections tells of an override for a config file that it could not load
+        if "Failed loading config file" not in str(error):
+            raise
+        named = [argument.partition("=")[2] for argument in argv if argument.lstrip("-").startswith("config=")]
+        message = f"--config={''.join(named[-1:]).partition(':')[0]}: there is no such Python file"
     except Exception as error:
         found = _mistake_in_config_file(error, argv)
         if found is None and isinstance(error, AttributeError | KeyError):
