@@ -45,6 +45,10 @@ def imported(stderr: str) -> set[str]:
         ([QUICK, "--config.checkpoint.keep_last=0"], "config.checkpoint.keep_last must be above 0, but is 0"),
         ([f"{QUICK}:smok"], "no variant ':smok' in this config file (did you mean 'smoke'?); it has: smoke"),
         (["--config=configs/nothing.py"], "--config=configs/nothing.py: there is no such Python file"),
+        (
+            ["--config=configs/nothing.py:x", "--config.seed=1"],
+            "--config=configs/nothing.py: there is no such Python file",
+        ),
         (["--config=README.md"], "--config=README.md: line "),
         ([], "no config was given; for example --config=configs/quickstart.py"),
         (["--confg=x"], "Unknown command line flag 'confg'. Did you mean: config ?"),

@@ -144,24 +144,38 @@ def resident_eval_batch(batch_size: int, mesh: Mesh) -> Any:
 @functools.lru_cache(maxsize=16)
 def abstract_state(program: Program, mesh: Mesh) -> Any:
     """Shapes, dtypes and shardings of the state."""
-    scalar = jax.ShapeDtypeStruct((), jnp.float32)
-    hyper = Hyper(scalar, scalar, scalar, scalar, jax.ShapeDtypeStruct((), jnp.uint32))
-    shapes = jax.eval_shape(functools.partial(steps.init_state, program), hyper)
+    shapes = _traced_init_state(program, mesh).out_info
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh)), shapes)
 
 
-@functools.lru_cache(maxsize=16)
-def compiled_train_step(program: Program, mesh: Mesh, loader: str, steps_per_call: int = 1) -> jax.stages.Compiled:
-    """The training step for a loader ("resident" or "stream"), compiled before there is any data.
+def _traced_init_state(program: Program, mesh: Mesh) -> jax.stages.Traced:
+    scalar = jax.ShapeDtypeStruct((), jnp.float32)
+    hyper = Hyper(scalar, scalar, scalar, scalar, jax.ShapeDtypeStruct((), jnp.uint32))
+    return init_state(program, mesh).trace(hyper)
 
-    With `steps_per_call` above 1 it is `resident_train_steps`, which the stream loader cannot feed.
-    """
-    return lowered_train_step(program, mesh, loader, steps_per_call).compile()
+
+# The programs of a run, before and after XLA's work, which comes before there is any data. Tracing holds Python's lock,
+# so one thread does it best; XLA's work does not.
+
+
+@functools.lru_cache(maxsize=16)
+def lowered_init_state(program: Program, mesh: Mesh) -> jax.stages.Lowered:
+    """`init_state` before XLA's optimisation."""
+    return _traced_init_state(program, mesh).lower()
+
+
+@functools.lru_cache(maxsize=16)
+def compiled_init_state(program: Program, mesh: Mesh) -> jax.stages.Compiled:
+    """`init_state`, compiled."""
+    return lowered_init_state(program, mesh).compile()
 
 
 @functools.lru_cache(maxsize=16)
 def lowered_train_step(program: Program, mesh: Mesh, loader: str, steps_per_call: int = 1) -> jax.stages.Lowered:
-    """The training step before XLA's optimisation."""
+    """The training step for a loader ("resident" or "stream") before XLA's optimisation.
+
+    With `steps_per_call` above 1 it is `resident_train_steps`, which the stream loader cannot feed.
+    """
     state, normalization = abstract_state(program, mesh), _abstract_normalization(program, mesh)
     if loader == "stream":
         batch = _abstract_batch(program, program.global_batch_size, over_data(mesh))
@@ -169,16 +183,40 @@ def lowered_train_step(program: Program, mesh: Mesh, loader: str, steps_per_call
     split = _abstract_split(program, mesh, program.train_examples)
     if steps_per_call == 1:
         return resident_train_step(program, mesh).lower(state, split, normalization)
-    count = jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated(mesh))
-    return resident_train_steps(program, mesh, steps_per_call).lower(state, split, normalization, count)
+    return resident_train_steps(program, mesh, steps_per_call).lower(state, split, normalization, _abstract_int(mesh))
+
+
+@functools.lru_cache(maxsize=16)
+def compiled_train_step(program: Program, mesh: Mesh, loader: str, steps_per_call: int = 1) -> jax.stages.Compiled:
+    """The training step for a loader, compiled."""
+    return lowered_train_step(program, mesh, loader, steps_per_call).compile()
+
+
+@functools.lru_cache(maxsize=16)
+def lowered_eval_step(program: Program, mesh: Mesh, batch_size: int) -> jax.stages.Lowered:
+    """The evaluation step for batches of `batch_size`, a multiple of the devices, before XLA's optimisation."""
+    batch = _abstract_batch(program, batch_size, over_data(mesh))
+    variables = abstract_state(program, mesh).variables()
+    return eval_step(program, mesh).lower(variables, batch, _abstract_normalization(program, mesh))
 
 
 @functools.lru_cache(maxsize=16)
 def compiled_eval_step(program: Program, mesh: Mesh, batch_size: int) -> jax.stages.Compiled:
-    """The evaluation step for batches of `batch_size`, a multiple of the devices."""
-    batch = _abstract_batch(program, batch_size, over_data(mesh))
-    variables = abstract_state(program, mesh).variables()
-    return eval_step(program, mesh).lower(variables, batch, _abstract_normalization(program, mesh)).compile()
+    """The evaluation step for batches of `batch_size`, compiled."""
+    return lowered_eval_step(program, mesh, batch_size).compile()
+
+
+@functools.lru_cache(maxsize=16)
+def lowered_eval_batch(program: Program, mesh: Mesh, batch_size: int, examples: int) -> jax.stages.Lowered:
+    """`resident_eval_batch` for a split of so many examples, before XLA's optimisation."""
+    split = _abstract_split(program, mesh, examples)
+    return resident_eval_batch(batch_size, mesh).lower(split, _abstract_int(mesh))
+
+
+@functools.lru_cache(maxsize=16)
+def compiled_eval_batch(program: Program, mesh: Mesh, batch_size: int, examples: int) -> jax.stages.Compiled:
+    """`resident_eval_batch` for a split of so many examples, compiled."""
+    return lowered_eval_batch(program, mesh, batch_size, examples).compile()
 
 
 def tta_eval_step(program: Program, mesh: Mesh, batch_size: int, kind: str) -> Callable[..., list[Any]]:
@@ -200,17 +238,14 @@ def tta_eval_step(program: Program, mesh: Mesh, batch_size: int, kind: str) -> C
     return evaluate
 
 
-@functools.lru_cache(maxsize=16)
-def compiled_eval_batch(program: Program, mesh: Mesh, batch_size: int, examples: int) -> jax.stages.Compiled:
-    """`resident_eval_batch` for a split of so many examples; `start` is an int32 scalar on the devices."""
-    start = jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated(mesh))
-    return resident_eval_batch(batch_size, mesh).lower(_abstract_split(program, mesh, examples), start).compile()
-
-
 def _abstract_split(program: Program, mesh: Mesh, examples: int) -> Resident:
     whole = replicated(mesh)
     image = jax.ShapeDtypeStruct((examples, *program.image_shape), jnp.uint8, sharding=whole)
     return Resident(image, jax.ShapeDtypeStruct((examples,), jnp.int32, sharding=whole))
+
+
+def _abstract_int(mesh: Mesh) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated(mesh))
 
 
 def _abstract_batch(program: Program, batch_size: int, sharding: Any) -> Batch:

@@ -1,5 +1,6 @@
 """One start of a run, up to its first step: data, devices, programs, and the state made or restored."""
 
+import concurrent.futures
 import dataclasses
 import pathlib
 import time
@@ -96,9 +97,6 @@ def open_session(
     loader, why = feed.choose_loader(config.data, (splits.train, splits.val, splits.test))
     steps_per_call, why_steps = choose_steps_per_call(config.run.steps_per_call, loader, mesh.devices.flat[0].platform)
     feeder = feed.make_feed(loader, program, mesh, config.seed, config.data.workers)
-    normal = normalization.of_split(splits.train, config.augment.normalize, folder, meshes.replicated(mesh))
-    feeder.prepare(splits.train)
-
     interrupts.phase = "compile"
     logbook.say(f"jaxcnn: {config.model.name} on {splits.train.description}, {meshes.describe(mesh)}, in {folder}")
     _tell_of_splits(splits, logbook)
@@ -106,7 +104,13 @@ def open_session(
     if steps_per_call > 1:
         logbook.say(f"  up to {steps_per_call} steps in one call ({why_steps})")
     compile_started = time.time()
-    state = _compile(config, program, mesh, loader, steps_per_call, splits)
+    with concurrent.futures.ThreadPoolExecutor(_compilers(), "jaxcnn-compile") as pool:
+        programs = _start_compiling(pool, config, program, mesh, loader, steps_per_call, splits)
+        normal = normalization.of_split(splits.train, config.augment.normalize, folder, meshes.replicated(mesh))
+        feeder.prepare(splits.train)
+        for compiled in programs:
+            compiled.result()
+    state = jax.block_until_ready(sharded.compiled_init_state(program, mesh)(make_hyper(config)))
     compile_seconds = time.time() - compile_started
     logbook.say(
         f"  {count_parameters(state.params):,} parameters, {program.total_steps} steps of "
@@ -177,20 +181,6 @@ def _tell_of_splits(splits: Splits, logbook: Logbook) -> None:
         logbook.say("  protocol=full: trains on the whole training split; nothing is held out for validation")
 
 
-def _compile(
-    config: Config, program: Program, mesh: jax.sharding.Mesh, loader: str, steps_per_call: int, splits: Splits
-) -> State:
-    """Compile all that the run will need, and make a new state."""
-    sharded.compiled_train_step(program, mesh, loader, steps_per_call)
-    batch_size = feed.eval_batch_size(config.run.eval_batch_size, program, mesh)
-    for split in (splits.val, splits.test):
-        if split is not None:
-            sharded.compiled_eval_step(program, mesh, batch_size)
-            if loader == "resident":
-                sharded.compiled_eval_batch(program, mesh, batch_size, len(split))
-    return jax.block_until_ready(sharded.init_state(program, mesh)(make_hyper(config)))
-
-
 def _initialize_from_data(state: State, splits: Splits, normal: Normalization, mesh: jax.sharding.Mesh) -> State:
     """A new state with the parameters that its network computes from the training split, if there are any."""
     wanted = min(models.examples_for_initialization(state.params), len(splits.train))
@@ -205,3 +195,42 @@ def _initialize_from_data(state: State, splits: Splits, normal: Normalization, m
     # Each has arrays of its own, since a donated state must not hold one buffer twice.
     ema = state.ema and {**state.ema, "params": initialize(state.ema["params"])}
     return dataclasses.replace(state, params=initialize(state.params), ema=ema)
+
+
+def _compilers() -> int:
+    """How many programs may compile at once; an accelerator's compiler times kernels on the device, so there one."""
+    return 2 if jax.default_backend() == "cpu" else 1
+
+
+def _start_compiling(
+    pool: concurrent.futures.Executor,
+    config: Config,
+    program: Program,
+    mesh: jax.sharding.Mesh,
+    loader: str,
+    steps_per_call: int,
+    splits: Splits,
+) -> list[concurrent.futures.Future[Any]]:
+    """Trace all programs of the run, and have them compiled, or loaded from the cache, in the background.
+
+    `sharded.compiled_…` then has them, so nothing compiles once the run is under way.
+    """
+    needed: list[tuple[Any, Any, tuple[Any, ...]]] = [
+        (sharded.lowered_train_step, sharded.compiled_train_step, (program, mesh, loader, steps_per_call)),
+        (sharded.lowered_init_state, sharded.compiled_init_state, (program, mesh)),
+    ]
+    batch_size = feed.eval_batch_size(config.run.eval_batch_size, program, mesh)
+    evaluated = [split for split in (splits.val, splits.test) if split is not None]
+    if evaluated:
+        needed.append((sharded.lowered_eval_step, sharded.compiled_eval_step, (program, mesh, batch_size)))
+    if loader == "resident":
+        sizes = {len(split) for split in evaluated}
+        needed += [
+            (sharded.lowered_eval_batch, sharded.compiled_eval_batch, (program, mesh, batch_size, size))
+            for size in sorted(sizes)
+        ]
+    programs = []
+    for lower, compiled, arguments in needed:
+        lower(*arguments)
+        programs.append(pool.submit(compiled, *arguments))
+    return programs

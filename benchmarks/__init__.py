@@ -1,0 +1,1 @@
+"""Measurements of jaxcnn beside its peers."""
