@@ -4,6 +4,8 @@ The tests' golden values are made with these very networks (`tests/goldens/make_
 here is known to compute what jaxcnn's networks compute. Nothing of JAX is imported.
 """
 
+import itertools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -188,8 +190,7 @@ class Airbench(nn.Module):
         self.whiten = nn.Conv2d(3, AIRBENCH_WHITENING, 2)
         self.whiten.weight.requires_grad = False
         channels = [AIRBENCH_WHITENING, *(scaled(channels, width) for channels in AIRBENCH_GROUPS)]
-        pairs = zip(channels[:-1], channels[1:], strict=True)
-        self.groups = nn.ModuleList(AirbenchGroup(inputs, outputs) for inputs, outputs in pairs)
+        self.groups = nn.ModuleList(itertools.starmap(AirbenchGroup, itertools.pairwise(channels)))
         self.head = nn.Linear(channels[-1], num_classes, bias=False)
         self.head.weight.data /= self.head.weight.data.std()
 
@@ -215,4 +216,9 @@ def airbench(num_classes: int, width: float = 1.0) -> Network:
     return Network(Airbench(num_classes, width), [])
 
 
-NETWORKS = {"airbench": airbench, "alexnet": alexnet, "resnet50": resnet50, "vgg16": vgg16}
+NETWORKS: dict[str, Callable[..., Network]] = {
+    "airbench": airbench,
+    "alexnet": alexnet,
+    "resnet50": resnet50,
+    "vgg16": vgg16,
+}

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
-from benchmarks import torch_networks  # noqa: E402
+from benchmarks import torch_networks
 
 
 def jax_layout(weight: np.ndarray, spatial: int) -> np.ndarray:
