@@ -43,7 +43,7 @@ def build(spec: dict[str, Any]) -> Task:
     return task
 
 
-class Train:
+class Train(Task):
     """Steps of the trainer: order, gather, normalisation, gradients, optimiser and metrics in one program."""
 
     def __init__(self, spec: dict[str, Any]) -> None:
@@ -70,7 +70,7 @@ class Train:
         return {"loss": loss, "flops_per_image": flops.count(self._program).train}
 
 
-class Predict:
+class Predict(Task):
     """Logits of uint8 images, as `--mode=predict` computes them."""
 
     def __init__(self, spec: dict[str, Any]) -> None:
@@ -99,7 +99,7 @@ class Predict:
         return {"flops_per_image": flops.count(self._program).predict}
 
 
-class MatrixProduct:
+class MatrixProduct(Task):
     """Products of two square matrices."""
 
     def __init__(self, spec: dict[str, Any]) -> None:
@@ -115,10 +115,6 @@ class MatrixProduct:
             waiting.block_until_ready()
             waiting = product
         waiting.block_until_ready()
-
-    def facts(self) -> dict[str, Any]:
-        """Nothing."""
-        return {}
 
 
 TASKS: dict[str, Callable[[dict[str, Any]], Task]] = {

@@ -11,6 +11,7 @@ print goes to standard error. The module has
 - `device_memory()`: the allocator's peak in bytes since the process began, or None where the host's memory is all.
 """
 
+import abc
 import contextlib
 import ctypes
 import importlib
@@ -21,22 +22,26 @@ import signal
 import sys
 import time
 import traceback
-from typing import Any, Protocol
+from typing import Any
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 RESET_PEAK_RSS = "5"  # proc_pid_clear_refs(5)
 
 
-class Task(Protocol):
+class Task(abc.ABC):
     """Something to measure."""
 
+    @abc.abstractmethod
     def run(self, steps: int) -> None:
         """Do so many steps, and wait for the last of their results."""
-        ...
+
+    def settle(self) -> None:
+        """What comes before a measured block and is not measured, such as emptying a queue that filled up meanwhile."""
+        return None
 
     def facts(self) -> dict[str, Any]:
         """What is worth recording of it; asked for after it has run. Raises where the work was not done right."""
-        ...
+        return {}
 
 
 class Served:
@@ -66,6 +71,7 @@ class Served:
 
     def run(self, steps: int) -> dict[str, Any]:
         """Run so many steps; seconds for all of them."""
+        self._task.settle()
         started = time.perf_counter()
         self._task.run(steps)
         return {"seconds": time.perf_counter() - started}

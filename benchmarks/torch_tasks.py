@@ -87,7 +87,7 @@ class _Network:
             torch.cuda.synchronize()
 
 
-class Train:
+class Train(Task):
     """Gather a batch of resident images, normalise, differentiate, update."""
 
     def __init__(self, spec: dict[str, Any]) -> None:
@@ -134,7 +134,7 @@ class Train:
         return {"loss": loss}
 
 
-class Predict:
+class Predict(Task):
     """Logits of uint8 images."""
 
     def __init__(self, spec: dict[str, Any]) -> None:
@@ -159,7 +159,7 @@ class Predict:
         return {}
 
 
-class MatrixProduct:
+class MatrixProduct(Task):
     """Products of two square matrices."""
 
     def __init__(self, spec: dict[str, Any]) -> None:
@@ -175,10 +175,6 @@ class MatrixProduct:
             torch.mm(*self._factors, out=self._product)
         if self._product.is_cuda:
             torch.cuda.synchronize()
-
-    def facts(self) -> dict[str, Any]:
-        """Nothing."""
-        return {}
 
 
 TASKS: dict[str, Callable[[dict[str, Any]], Task]] = {
