@@ -13,7 +13,8 @@ BATCH_SIZES = (32, 128)
 SGD = {"name": "sgd", "learning_rate": 1e-3, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
 MATRIX_SIDES = {"cpu": 2048, "gpu": 8192}
 DTYPES = {"cpu": "float32", "gpu": "bfloat16"}  # unless --dtype says otherwise
-VARIANTS = {"cpu": ("eager", "compile"), "gpu": ("eager", "max-autotune")}  # of PyTorch; the best one counts
+WAYS = ("eager", "compile", "max-autotune")  # to run PyTorch: as it stands, compiled, compiled with kernels by trial
+VARIANTS = {"cpu": ("eager", "compile"), "gpu": ("eager", "max-autotune")}  # those that are tried; the best one counts
 
 
 @dataclasses.dataclass(frozen=True)

@@ -97,10 +97,8 @@ def figure(value: float | None, digits: int = 3) -> str:
     """A number of so many significant digits, with separators and without exponents; "-" for None."""
     if value is None:
         return "-"
-    if abs(value) >= 10 ** (digits - 1):
+    rounded = float(f"{value:.{digits}g}")
+    magnitude = int(f"{rounded:e}".partition("e")[2])
+    if magnitude >= digits:
         return f"{value:,.0f}"
-    return f"{float(f'{value:.{digits}g}'):,.{max(0, digits - 1 - _magnitude(value))}f}"
-
-
-def _magnitude(value: float) -> int:
-    return int(f"{value:e}".partition("e")[2])
+    return f"{rounded:,.{max(0, digits - 1 - magnitude)}f}"
