@@ -11,9 +11,9 @@ TURNS = 3
 
 
 def orthogonalized(matrix: torch.Tensor) -> torch.Tensor:
-    """Nearly U V^T for a matrix U S V^T, by Newton-Schulz iterations; bfloat16 on a GPU, else the matrix's dtype."""
+    """Nearly U V^T for a matrix U S V^T, by Newton-Schulz iterations in bfloat16, as its author has it."""
     a, b, c = QUINTIC
-    x = matrix.bfloat16() if matrix.is_cuda else matrix
+    x = matrix.bfloat16()
     x = x / (x.norm() + 1e-7)
     tall = x.shape[0] > x.shape[1]
     x = x.T if tall else x

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from benchmarks import cases, contest, flops, jaxcnn_tasks, loaders, measure, peers_report, report
+from benchmarks import cases, contest, flops, input_report, jaxcnn_tasks, loaders, measure, peers_report, report
 from benchmarks.serve import Served
 from benchmarks.worker import Worker, WorkerFailed
 from jaxcnn.config import UserError
@@ -260,6 +260,39 @@ def test_both_loaders_make_batches_of_the_set_and_of_its_jpegs(tmp_path):
         result = loaders.measure(image_set, chosen, lambda peer: InProcess("benchmarks.jaxcnn_input", 0.5), 1, 0.0)
         speeds = {title: figures["images_per_second"] for title, figures in result["loaders"].items()}
         assert speeds == {"jaxcnn resident": 8.0, "jaxcnn stream": 8.0}
+
+
+def test_a_loader_that_fails_is_told_and_the_others_are_measured():
+    image_set = loaders.ImageSet("images", {}, {})
+    chosen = loaders.loaders_of(image_set, 4, ["jaxcnn", "torch"], ["0", "2"])
+    seconds = iter([0.5, 0.25, "no Pillow", 1.0])
+
+    def start(peer):
+        answer = next(seconds)
+
+        def build(task):
+            if isinstance(answer, str):
+                raise WorkerFailed(answer)
+
+        return SimpleNamespace(
+            build=build,
+            steps_for=lambda seconds: 1,
+            run=lambda steps: answer,
+            ask=lambda do: {"memory": {}},
+            close=lambda: None,
+        )
+
+    result = loaders.measure(image_set, chosen, start, rounds=2, seconds=1.0)
+    assert input_report.lines(result) == [
+        "jaxcnn resident: 8.00 images/s",
+        "jaxcnn stream: 16.0 images/s",
+        "DataLoader, 0 workers: failed: DataLoader, 0 workers on images: no Pillow",
+        "DataLoader, 2 workers: 4.00 images/s",
+    ]
+    assert result["loaders"]["jaxcnn stream"]["ratio"] == {"median": 4.0, "lowest": 4.0, "highest": 4.0}
+    record = {"sets": [result], "rounds": 2, "seconds": 1.0, "batch_size": 4}
+    text = input_report.markdown(record | report.provenance("benchmarks.input", {"jaxcnn": {"backend": "cpu"}}))
+    assert "|  | jaxcnn stream | 16.0 | 4.00 (4.00 to 4.00) |" in text
 
 
 def test_the_command_measures_and_writes(tmp_path):
