@@ -13,7 +13,7 @@ import tempfile
 from absl import flags
 
 from benchmarks import input_report, loaders, report
-from benchmarks.worker import Worker, jaxcnn_environment, start_torch
+from benchmarks.worker import Worker, check_devices, jaxcnn_environment, start_torch
 from jaxcnn import command
 from jaxcnn.config import UserError
 
@@ -41,14 +41,17 @@ def main() -> int:
         raise UserError(f"--workers={','.join(WORKERS.value)} must be whole numbers")
     facts = {}
     for peer in sorted(PEERS.value, reverse=True):  # what is missing is rather PyTorch
-        with contextlib.closing(start(peer)) as worker:
+        with contextlib.closing(start(peer, "")) as worker:
             facts[peer] = worker.facts
+    check_devices([DEVICE.value], facts)
     results = []
     with tempfile.TemporaryDirectory(prefix="jaxcnn-input-") as folder:
         for image_set in loaders.make_sets(pathlib.Path(folder), SOURCE.value, DATA_DIR.value, JPEGS.value):
             print(image_set.title)
             measured = loaders.loaders_of(image_set, BATCH_SIZE.value, PEERS.value, WORKERS.value)
-            result = loaders.measure(image_set, measured, start, ROUNDS.value, SECONDS.value)
+            result = loaders.measure(
+                image_set, measured, lambda peer: start(peer, DEVICE.value), ROUNDS.value, SECONDS.value
+            )
             for line in input_report.lines(result):
                 print(f"  {line}")
             results.append(result)
@@ -61,11 +64,11 @@ def main() -> int:
     return 0
 
 
-def start(peer: str) -> Worker:
-    """A worker of a peer."""
+def start(peer: str, device: str) -> Worker:
+    """A worker of a peer for a device, the default one where none is named."""
     if peer == "torch":
-        return start_torch("PyTorch", TORCH_PYTHON.value, "benchmarks.torch_input")
-    return Worker("jaxcnn", sys.executable, "benchmarks.jaxcnn_input", jaxcnn_environment(DEVICE.value))
+        return start_torch(TORCH_PYTHON.value, "benchmarks.torch_input", device)
+    return Worker("jaxcnn", sys.executable, "benchmarks.jaxcnn_input", jaxcnn_environment(device))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from absl import flags
 
 from benchmarks import contest, peers_report, report
 from benchmarks.cases import MATRIX_SIDES, MODES, NETWORKS, PEERS, VARIANTS, WAYS, make_cases
-from benchmarks.worker import Worker, jaxcnn_environment, start_torch
+from benchmarks.worker import Worker, check_devices, jaxcnn_environment, start_torch
 from jaxcnn import command
 from jaxcnn.config import UserError
 
@@ -48,6 +48,7 @@ def main() -> int:
         _check_names(flag, known)
     if "jaxcnn" not in PEERS_FLAG.value:
         raise UserError("--peers needs jaxcnn, which the others are held against")
+    batch_sizes = _batch_sizes()
     out = report.check_out(OUT.value)
     plan = contest.Plan(
         start=start,
@@ -58,7 +59,8 @@ def main() -> int:
     )
     facts = contest.meet(plan)
     devices = DEVICES.value or [facts["jaxcnn"]["device_kind"]]
-    cases = make_cases(MODELS.value, MODES_FLAG.value, _batch_sizes(), devices, DTYPE.value, WIDTH.value)
+    check_devices(devices, facts)
+    cases = make_cases(MODELS.value, MODES_FLAG.value, batch_sizes, devices, DTYPE.value, WIDTH.value)
     record = report.provenance("benchmarks.peers", facts) | contest.measure_all(plan, cases, print)
     for path in report.write(out, SECTION, record, peers_report.markdown(record)):
         print(f"wrote {path}")
@@ -70,7 +72,7 @@ def main() -> int:
 def start(peer: str, device: str) -> Worker:
     """A worker of a peer."""
     if peer == "torch":
-        return start_torch("PyTorch", TORCH_PYTHON.value, "benchmarks.torch_tasks")
+        return start_torch(TORCH_PYTHON.value, "benchmarks.torch_tasks", device)
     return Worker("jaxcnn", sys.executable, "benchmarks.jaxcnn_tasks", jaxcnn_environment(device))
 
 

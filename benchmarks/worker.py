@@ -126,14 +126,14 @@ def jaxcnn_environment(device: str) -> dict[str, str]:
     return environment | ({"JAX_PLATFORMS": platforms} if platforms else {})
 
 
-def start_torch(name: str, python: str, module: str) -> Worker:
-    """A worker of PyTorch.
+def start_torch(python: str, module: str, device: str) -> Worker:
+    """A worker of PyTorch, which sees no GPU where `device` is cpu.
 
     Raises:
       UserError: PyTorch is not installed for that interpreter.
     """
     try:
-        return Worker(name, python, module)
+        return Worker("PyTorch", python, module, {"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else None)
     except WorkerFailed as error:
         if error.missing is None:
             raise
@@ -142,3 +142,14 @@ def start_torch(name: str, python: str, module: str) -> Worker:
             f"{where} has no {error.missing}; pip install -e .[bench], name another interpreter with --torch_python, "
             "or measure jaxcnn alone with --peers=jaxcnn"
         ) from error
+
+
+def check_devices(devices: list[str], facts: dict[str, dict[str, Any]]) -> None:
+    """Refuse a GPU that one of the peers, by its facts, does not see.
+
+    Raises:
+      UserError: it does not.
+    """
+    blind = [peer for peer, told in facts.items() if told["device_kind"] != "gpu"]
+    if "gpu" in devices and blind:
+        raise UserError(f"a GPU is to be measured, but {' and '.join(blind)} sees none; see its installation")

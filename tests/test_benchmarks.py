@@ -14,7 +14,7 @@ import pytest
 
 from benchmarks import cases, contest, flops, input_report, jaxcnn_tasks, loaders, measure, peers_report, report
 from benchmarks.serve import Served
-from benchmarks.worker import Worker, WorkerFailed
+from benchmarks.worker import Worker, WorkerFailed, check_devices
 from jaxcnn.config import UserError
 from tests import runs
 
@@ -305,6 +305,26 @@ def test_the_command_measures_and_writes(tmp_path):
     assert record["command"].startswith("python -m benchmarks.peers --peers=jaxcnn")
     assert record["cases"][0]["peers"]["jaxcnn"]["seconds_per_step"] > 0
     assert "## jaxcnn and PyTorch: networks" in (tmp_path / "b.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("flag", "told"),
+    [
+        ("--models=vgg", f"--models: there is no 'vgg'; known are {', '.join(cases.NETWORKS)}"),
+        ("--batch_sizes=8,no", "--batch_sizes=8,no must be whole numbers of at least 1"),
+        ("--peers=torch", "--peers needs jaxcnn, which the others are held against"),
+        ("--torch_python=/absent/python", "PyTorch: /absent/python does not start: No such file or directory"),
+    ],
+)
+def test_a_mistake_in_flags_is_one_line(tmp_path, flag, told):
+    assert runs.run(flag, f"--out={tmp_path / 'b'}", module="benchmarks.peers") == (2, f"jaxcnn: {told}\n")
+
+
+def test_a_gpu_that_is_not_there_is_refused():
+    facts = {"jaxcnn": {"device_kind": "gpu"}, "torch": {"device_kind": "cpu"}}
+    check_devices(["cpu"], facts)
+    with pytest.raises(UserError, match="but torch sees none"):
+        check_devices(["cpu", "gpu"], facts)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torch") is not None, reason="PyTorch is here")
