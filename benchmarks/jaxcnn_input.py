@@ -30,7 +30,7 @@ def build(spec: dict[str, Any]) -> Task:
         {
             "global_batch_size": spec["batch_size"],
             "data": spec["data"] | {"protocol": "full", "test_split": ""},
-            "augment": {"crop": "zero", "crop_padding": spec["padding"], "flip": True},
+            "augment": {"crop": "zero", "crop_padding": spec["padding"], "flip": "random"},
             "run": {"steps": 10**6},
         }
     )

@@ -13,7 +13,7 @@ from tests import small
 def test_the_count_is_that_of_the_convolutions(devices):
     config = small.config(model={"name": "cnn", "width": 1.0})
     program, mesh = small.program_of(config, side=8), meshes.make_mesh(devices)
-    counted = flops.step_flops(sharded.lowered_train_step(program, mesh, "stream"))
+    counted = flops.step_flops(sharded.traced_train_step(program, mesh, "stream"))
     # Multiply-adds forward: 3 -> 32 and 32 -> 64 channels on 8x8 pixels, 64 -> 64 on 4x4, each under a 3x3 kernel; two
     # operations each; the gradients of inputs and weights cost as much again, but the first layer needs no input's.
     first, second, third = 64 * 9 * 3 * 32, 64 * 9 * 32 * 64, 16 * 9 * 64 * 64

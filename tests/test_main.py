@@ -39,7 +39,7 @@ def imported(stderr: str) -> set[str]:
         ([QUICK, "--config.optim.learning_rate=fast"], "--config.optim.learning_rate=fast: could not convert"),
         (
             [QUICK, "--config.optim.name=sdg"],
-            "config.optim.name must be one of sgd, adam, adamw, lars, lamb, not 'sdg'",
+            "config.optim.name must be one of sgd, adam, adamw, lars, lamb, muon, not 'sdg'",
         ),
         ([QUICK, "--config.optim=3"], "--config.optim=3"),
         ([QUICK, "--config.checkpoint.keep_last=0"], "config.checkpoint.keep_last must be above 0, but is 0"),

@@ -171,19 +171,25 @@ def compiled_init_state(program: Program, mesh: Mesh) -> jax.stages.Compiled:
 
 
 @functools.lru_cache(maxsize=16)
-def lowered_train_step(program: Program, mesh: Mesh, loader: str, steps_per_call: int = 1) -> jax.stages.Lowered:
-    """The training step for a loader ("resident" or "stream") before XLA's optimisation.
+def traced_train_step(program: Program, mesh: Mesh, loader: str, steps_per_call: int = 1) -> jax.stages.Traced:
+    """The training step for a loader ("resident" or "stream"), not yet lowered for any platform.
 
     With `steps_per_call` above 1 it is `resident_train_steps`, which the stream loader cannot feed.
     """
     state, normalization = abstract_state(program, mesh), _abstract_normalization(program, mesh)
     if loader == "stream":
         batch = _abstract_batch(program, program.global_batch_size, over_data(mesh))
-        return train_step(program, mesh).lower(state, batch, normalization)
+        return train_step(program, mesh).trace(state, batch, normalization)
     split = _abstract_split(program, mesh, program.train_examples)
     if steps_per_call == 1:
-        return resident_train_step(program, mesh).lower(state, split, normalization)
-    return resident_train_steps(program, mesh, steps_per_call).lower(state, split, normalization, _abstract_int(mesh))
+        return resident_train_step(program, mesh).trace(state, split, normalization)
+    return resident_train_steps(program, mesh, steps_per_call).trace(state, split, normalization, _abstract_int(mesh))
+
+
+@functools.lru_cache(maxsize=16)
+def lowered_train_step(program: Program, mesh: Mesh, loader: str, steps_per_call: int = 1) -> jax.stages.Lowered:
+    """The training step before XLA's optimisation."""
+    return traced_train_step(program, mesh, loader, steps_per_call).lower()
 
 
 @functools.lru_cache(maxsize=16)

@@ -44,13 +44,14 @@ PEAKS = {
 }
 
 
-def step_flops(lowered: jax.stages.Lowered) -> float | None:
+def step_flops(traced: jax.stages.Traced) -> float | None:
     """Floating-point operations of one step on one device, by XLA's own count; None if it has none.
 
-    Of the program before optimisation: after it, a GPU's convolutions are calls into cuDNN, which count as nothing.
-    A loop whose length is an input counts as one step.
+    Counted as for a GPU, before optimisation: there a convolution is one operation of known cost. On CPU Winograd's
+    forms do less, and after optimisation a GPU's convolutions are calls into cuDNN, which count as nothing. So this is
+    the cost of the mathematics, the same on every machine. A loop whose length is an input counts as one step.
     """
-    return _count(lowered, "flops")
+    return _count(traced.lower(lowering_platforms=("cuda",)), "flops")
 
 
 def step_bytes(compiled: jax.stages.Compiled) -> float | None:

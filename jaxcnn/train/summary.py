@@ -60,7 +60,7 @@ def _utilisation(session: "Session", rate: float) -> dict[str, float | None]:
         session.config,
         session.mesh.devices.flat[0].device_kind,
         rate / session.program.global_batch_size,
-        flops.step_flops(sharded.lowered_train_step(*step)),
+        flops.step_flops(sharded.traced_train_step(*step)),
         flops.step_bytes(sharded.compiled_train_step(*step)),
     )
 
