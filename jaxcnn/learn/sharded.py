@@ -30,7 +30,7 @@ def train_step(program: Program, mesh: Mesh) -> Any:
 
     The batch is stored as `jaxcnn.data.order.storage_positions` says.
     """
-    local = functools.partial(steps.train_step, program, axis_name=DATA_AXIS)
+    local = functools.partial(steps.train_step, program, axis_name=_axis_name(mesh))
     return _jit_step(local, mesh, (jax.P(), jax.P(DATA_AXIS), jax.P()))
 
 
@@ -44,7 +44,7 @@ def resident_train_step(program: Program, mesh: Mesh) -> Any:
     def local(state: steps.State, split: resident.Resident, normalization: steps.Normalization) -> Any:
         # The barrier keeps the step the same program as with the stream loader, to the bit.
         batch = jax.lax.optimization_barrier(resident_batch(program, mesh.size, state, split))
-        return steps.train_step(program, state, batch, normalization, axis_name=DATA_AXIS)
+        return steps.train_step(program, state, batch, normalization, axis_name=_axis_name(mesh))
 
     return _jit_step(local, mesh, (jax.P(), jax.P(), jax.P()))
 
@@ -139,6 +139,11 @@ def _abstract_batch(program: Program, batch_size: int, sharding: Any) -> Batch:
 def _abstract_normalization(program: Program, mesh: Mesh) -> steps.Normalization:
     channel = jax.ShapeDtypeStruct((program.image_shape[-1],), jnp.float32, sharding=replicated(mesh))
     return steps.Normalization(channel, channel)
+
+
+def _axis_name(mesh: Mesh) -> str | None:
+    """The axis that steps sum over; None on one device, where XLA:CPU would copy every gradient for nothing."""
+    return DATA_AXIS if mesh.size > 1 else None
 
 
 def _jit_step(local: Any, mesh: Mesh, in_specs: tuple[Any, ...]) -> Any:
