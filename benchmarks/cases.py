@@ -13,8 +13,15 @@ BATCH_SIZES = (32, 128)
 SGD = {"name": "sgd", "learning_rate": 1e-3, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
 MATRIX_SIDES = {"cpu": 2048, "gpu": 8192}
 DTYPES = {"cpu": "float32", "gpu": "bfloat16"}  # unless --dtype says otherwise
-WAYS = ("eager", "compile", "max-autotune")  # to run PyTorch: as it stands, compiled, compiled with kernels by trial
-VARIANTS = {"cpu": ("eager", "compile"), "gpu": ("eager", "max-autotune")}  # those that are tried; the best one counts
+# How PyTorch is run: as it stands, compiled, compiled with kernels by trial; and each of them where the C library asks
+# for huge pages, as it does under jaxcnn's commands (`jaxcnn.host_memory`), though not under PyTorch's users'.
+HUGE_PAGES = "+huge-pages"
+WAYS = tuple(way + pages for pages in ("", HUGE_PAGES) for way in ("eager", "compile", "max-autotune"))
+# Those that are tried, of which the fastest counts.
+VARIANTS = {
+    "cpu": ("eager", "compile", "eager" + HUGE_PAGES, "compile" + HUGE_PAGES),
+    "gpu": ("eager", "max-autotune"),
+}
 
 
 @dataclasses.dataclass(frozen=True)

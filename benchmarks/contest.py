@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks import peers_report
-from benchmarks.cases import MATRIX_SIDES, Case
+from benchmarks.cases import HUGE_PAGES, MATRIX_SIDES, Case
 from benchmarks.measure import Timing, interleave, speed_ratio
 from benchmarks.worker import Worker, WorkerFailed
 
@@ -19,13 +19,13 @@ class Plan:
     """How to measure.
 
     Attributes:
-      start: starts a worker of a peer for a device; what it raises is a WorkerFailed or UserError.
+      start: starts a worker of a peer for a device, in a way to run it ("" for the usual one); raises UserError.
       peers: their names, jaxcnn first.
       rounds, seconds: of turns.
       variants: of PyTorch, by device.
     """
 
-    start: Callable[[str, str], Worker]
+    start: Callable[[str, str, str], Worker]
     peers: tuple[str, ...]
     rounds: int
     seconds: float
@@ -36,7 +36,7 @@ def meet(plan: Plan) -> dict[str, dict[str, Any]]:
     """What each peer says of itself; whatever is missing is found missing here."""
     facts = {}
     for peer in reversed(plan.peers):  # what is missing is rather PyTorch
-        with contextlib.closing(plan.start(peer, "")) as worker:
+        with contextlib.closing(plan.start(peer, "", "")) as worker:
             facts[peer] = worker.facts
     return facts
 
@@ -81,7 +81,7 @@ def matrix_products(plan: Plan, device: str, dtype: str) -> dict[str, float]:
     """FLOP/s of each peer's best block of square matrix products."""
     side = MATRIX_SIDES[device]
     with contextlib.ExitStack() as stack:
-        workers = {peer: stack.enter_context(contextlib.closing(plan.start(peer, device))) for peer in plan.peers}
+        workers = {peer: stack.enter_context(contextlib.closing(plan.start(peer, device, ""))) for peer in plan.peers}
         for worker in workers.values():
             worker.build({"task": "matrix_product", "size": side, "dtype": dtype, "device": device})
         timings = interleave(workers, MATRIX_ROUNDS, min(MATRIX_SECONDS, plan.seconds))
@@ -98,7 +98,7 @@ def measure(plan: Plan, case: Case) -> dict[str, Any]:
             workers["torch"], tried = best_variant(plan, case)
             stack.callback(workers["torch"].close)
             builds["torch"] = tried["build_seconds"]
-        workers["jaxcnn"] = stack.enter_context(contextlib.closing(plan.start("jaxcnn", case.device)))
+        workers["jaxcnn"] = stack.enter_context(contextlib.closing(plan.start("jaxcnn", case.device, "")))
         builds["jaxcnn"] = workers["jaxcnn"].build(case.spec())
         timings = interleave({peer: workers[peer] for peer in plan.peers}, plan.rounds, plan.seconds)
         ends = {peer: workers[peer].ask("finish") for peer in plan.peers}
@@ -143,9 +143,9 @@ def best_variant(plan: Plan, case: Case) -> tuple[Worker, dict[str, Any]]:
     best: Worker | None = None
     tried: dict[str, Any] = {"variants": {}}
     for variant in plan.variants[case.device]:
-        worker = plan.start("torch", case.device)
+        worker = plan.start("torch", case.device, variant)
         try:
-            seconds = worker.build(case.spec() | {"variant": variant})
+            seconds = worker.build(case.spec() | {"variant": variant.removesuffix(HUGE_PAGES)})
             rivals = {variant: worker} if best is None else {tried["variant"]: best, variant: worker}
             trial = interleave(rivals, TRIAL_ROUNDS, min(TRIAL_SECONDS, plan.seconds))
         except WorkerFailed as error:

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from absl import flags
 
 from benchmarks import contest, peers_report, report
-from benchmarks.cases import MATRIX_SIDES, MODES, NETWORKS, PEERS, VARIANTS, WAYS, make_cases
+from benchmarks.cases import HUGE_PAGES, MATRIX_SIDES, MODES, NETWORKS, PEERS, VARIANTS, WAYS, make_cases
 from benchmarks.worker import Worker, check_devices, jaxcnn_environment, start_torch
 from jaxcnn import command
 from jaxcnn.config import UserError
@@ -69,10 +69,10 @@ def main() -> int:
     return 0
 
 
-def start(peer: str, device: str) -> Worker:
-    """A worker of a peer."""
+def start(peer: str, device: str, way: str) -> Worker:
+    """A worker of a peer for a device, to be run in a certain way, or in the usual one for ""."""
     if peer == "torch":
-        return start_torch(TORCH_PYTHON.value, "benchmarks.torch_tasks", device)
+        return start_torch(TORCH_PYTHON.value, "benchmarks.torch_tasks", device, way.endswith(HUGE_PAGES))
     return Worker("jaxcnn", sys.executable, "benchmarks.jaxcnn_tasks", jaxcnn_environment(device))
 
 

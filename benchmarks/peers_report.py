@@ -107,4 +107,8 @@ def _notes(cases: list[dict[str, Any]]) -> str:
                 for name, fared in torch["variants"].items()
             )
             lines.append(f"- {_name(case)}: {torch['variant']} of {ways}")
-    return "PyTorch's ways, tried before each case:\n\n" + "\n".join(lines) if lines else ""
+    head = (
+        "PyTorch's ways, tried before each case (+huge-pages: the C library asks the kernel for huge pages, as it does "
+        "under jaxcnn's commands):"
+    )
+    return head + "\n\n" + "\n".join(lines) if lines else ""

@@ -11,6 +11,7 @@ import tempfile
 from typing import Any
 
 from jaxcnn.config import UserError
+from jaxcnn.host_memory import TUNABLE
 
 ROOT = pathlib.Path(__file__).parents[1]
 SIGKILL = -9
@@ -126,14 +127,16 @@ def jaxcnn_environment(device: str) -> dict[str, str]:
     return environment | ({"JAX_PLATFORMS": platforms} if platforms else {})
 
 
-def start_torch(python: str, module: str, device: str) -> Worker:
+def start_torch(python: str, module: str, device: str, huge_pages: bool = False) -> Worker:
     """A worker of PyTorch, which sees no GPU where `device` is cpu.
+
+    It does not inherit the huge pages that jaxcnn's commands start themselves with, but may ask for its own.
 
     Raises:
       UserError: PyTorch is not installed for that interpreter.
     """
     try:
-        return Worker("PyTorch", python, module, {"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else None)
+        return Worker("PyTorch", python, module, _torch_environment(device, huge_pages))
     except WorkerFailed as error:
         if error.missing is None:
             raise
@@ -142,6 +145,14 @@ def start_torch(python: str, module: str, device: str) -> Worker:
             f"{where} has no {error.missing}; pip install -e .[bench], name another interpreter with --torch_python, "
             "or measure jaxcnn alone with --peers=jaxcnn"
         ) from error
+
+
+def _torch_environment(device: str, huge_pages: bool) -> dict[str, str]:
+    tunables = [each for each in os.environ.get("GLIBC_TUNABLES", "").split(":") if each and TUNABLE not in each]
+    if huge_pages:
+        tunables.append(f"{TUNABLE}=1")
+    environment = {"GLIBC_TUNABLES": ":".join(tunables)}
+    return environment | ({"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {})
 
 
 def check_devices(devices: list[str], facts: dict[str, dict[str, Any]]) -> None:

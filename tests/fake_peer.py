@@ -9,7 +9,7 @@ from benchmarks.serve import Task
 
 def facts() -> dict[str, Any]:
     print("a line of a library")  # must not be taken for an answer
-    return {"torch": "0.0", "threads": 1, "cpu_capability": "none"}
+    return {"torch": "0.0", "threads": 1, "cpu_capability": "none", "tunables": os.environ.get("GLIBC_TUNABLES")}
 
 
 def device_memory() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from benchmarks import cases, contest, flops, input_report, jaxcnn_tasks, loaders, measure, peers_report, report
 from benchmarks.serve import Served
-from benchmarks.worker import Worker, WorkerFailed, check_devices
+from benchmarks.worker import Worker, WorkerFailed, check_devices, start_torch
 from jaxcnn.config import UserError
 from tests import runs
 
@@ -148,7 +148,7 @@ def test_a_killed_worker_is_said_to_be_killed():
 def test_a_case_has_all_figures_of_both_peers():
     case = cases.Case("alexnet", "train", 4, "cpu", "float32", width=1 / 16)
 
-    def start(peer, device):
+    def start(peer, device, way):
         module = {"jaxcnn": "benchmarks.jaxcnn_tasks", "torch": "tests.fake_peer"}[peer]
         return InProcess(module, seconds={"jaxcnn": 0.25, "torch": 0.5}[peer])
 
@@ -166,11 +166,11 @@ def test_a_case_has_all_figures_of_both_peers():
 def scripted(figures):
     """A worker of any peer that reports these seconds a step, by variant or peer; a string is a failure."""
 
-    def start(peer, device):
+    def start(peer, device, way):
         worker = SimpleNamespace(seconds=None, closed=False, facts={}, steps_for=lambda seconds: 2)
 
         def build(spec):
-            worker.key = spec.get("variant", "product" if spec["task"] == "matrix_product" else peer)
+            worker.key = way or ("product" if spec["task"] == "matrix_product" else peer)
             if isinstance(figures[worker.key], str):
                 raise WorkerFailed(figures[worker.key])
             return 1.0
@@ -318,6 +318,14 @@ def test_the_command_measures_and_writes(tmp_path):
 )
 def test_a_mistake_in_flags_is_one_line(tmp_path, flag, told):
     assert runs.run(flag, f"--out={tmp_path / 'b'}", module="benchmarks.peers") == (2, f"jaxcnn: {told}\n")
+
+
+@pytest.mark.parametrize("huge_pages", [False, True])
+def test_pytorch_has_huge_pages_only_where_it_is_asked_to(monkeypatch, huge_pages):
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.tcache_count=7:glibc.malloc.hugetlb=1")
+    with contextlib.closing(start_torch(sys.executable, "tests.fake_peer", "cpu", huge_pages)) as worker:
+        expected = "glibc.malloc.tcache_count=7" + (":glibc.malloc.hugetlb=1" if huge_pages else "")
+        assert worker.facts["tunables"] == expected
 
 
 def test_a_gpu_that_is_not_there_is_refused():
