@@ -11,6 +11,24 @@ MODES = {"train": "training", "predict": "inference"}
 BATCH_SIZES = (32, 128)
 # A rate so low that random labels are never learnt by heart, which leaves all numbers in their usual range.
 SGD = {"name": "sgd", "learning_rate": 1e-3, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
+# airbench94_muon.py: its rates at a batch of 2000, as in recipes.speedrun.
+MUON: dict[str, Any] = {
+    "name": "muon",
+    "learning_rate": 0.24,
+    "momentum": 0.6,
+    "newton_schulz_steps": 3,
+    "sgd_momentum": 0.85,
+    "bias_gradient_factor": 0.053 * 2000 / 0.24,
+    "classifier_gradient_factor": 0.67 * 2000 / 0.24,
+    "weight_decay": 2e-6 * 2000 / 0.24,
+    "decay_norm_and_bias": True,
+    "label_smoothing": 0.2,
+}
+AIRBENCH: dict[str, dict[str, Any]] = {
+    "model": {"name": "airbench"},
+    "norm": {"momentum": 0.6, "epsilon": 1e-12},
+    "optim": MUON,
+}
 MATRIX_SIDES = {"cpu": 2048, "gpu": 8192}
 DTYPES = {"cpu": "float32", "gpu": "bfloat16"}  # unless --dtype says otherwise
 # How PyTorch is run: as it stands, compiled, compiled with kernels by trial; and each of them where the C library asks
@@ -42,6 +60,7 @@ class Network:
 NETWORKS = {
     "alexnet": Network({"model": {"name": "alexnet", "dropout": 0.5}, "optim": SGD}),
     "vgg16": Network({"model": {"name": "vgg16"}, "optim": SGD}),
+    "airbench": Network(AIRBENCH, modes=("train",), batch_sizes=(2000,)),
     "resnet50": Network({"model": {"name": "resnet50"}, "optim": SGD}),
 }
 

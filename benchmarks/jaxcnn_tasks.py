@@ -17,6 +17,7 @@ from jaxcnn.learn.program import Program, make_program
 from jaxcnn.learn.state import make_hyper
 from jaxcnn.learn.step import Normalization
 from jaxcnn.train import workdir
+from jaxcnn.train.pace import choose_steps_per_call
 
 WARM_UP = 3  # steps
 EXAMPLES = 4096  # resident, at least one batch
@@ -52,22 +53,28 @@ class Train(Task):
         image, label = examples(spec["batch_size"])
         self._data = jax.device_put(resident.Resident(image, label), meshes.replicated(mesh))
         self._normalization = _normalization(mesh)
-        self._step = sharded.compiled_train_step(self._program, mesh, "resident")
+        platform = mesh.devices.flat[0].platform
+        self._most, _ = choose_steps_per_call(config.run.steps_per_call, "resident", platform)
+        self._step = sharded.compiled_train_step(self._program, mesh, "resident", self._most)
+        self._mesh = mesh
         self._state = sharded.init_state(self._program, mesh)(make_hyper(config))
         self._metrics: Any = None
 
     def run(self, steps: int) -> None:
-        """Train; each step needs the state of the one before, so the last is waited for alone."""
-        for _ in range(steps):
-            self._state, self._metrics = self._step(self._state, self._data, self._normalization)
+        """Train, in calls as long as the trainer's; each needs the state before it, so the last is waited for alone."""
+        for start in range(0, steps, self._most):
+            self._in_call = min(self._most, steps - start)
+            count = () if self._most == 1 else (meshes.device_scalar(self._in_call, self._mesh),)
+            self._state, self._metrics = self._step(self._state, self._data, self._normalization, *count)
         jax.block_until_ready((self._state, self._metrics))
 
     def facts(self) -> dict[str, Any]:
         """Loss of the last step, FLOPs of an image, parameters. Raises where the loss is not finite."""
-        loss = float(self._metrics.sums.loss) / float(self._metrics.sums.count)
+        sums = jax.tree.map(lambda rows: np.ravel(rows)[self._in_call - 1], self._metrics.sums)
+        loss = float(sums.loss / sums.count)
         if not np.isfinite(loss):
             raise ValueError(f"the loss is {loss}")
-        return {"loss": loss, "flops_per_image": flops.count(self._program).train}
+        return {"loss": loss, "steps_per_call": self._most, "flops_per_image": flops.count(self._program).train}
 
 
 class Predict(Task):

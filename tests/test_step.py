@@ -37,11 +37,13 @@ def test_one_two_four_and_eight_devices_give_the_same_run(name):
     side = 8 if "cnn" in name else 32
     alone, state = small.train(config, 1, side=side)
     assert len(set(alone.round(4))) == len(alone), "the run must move for the comparison to mean anything"
+    # Each of Muon's three iterations multiplies the smallest singular values, so their rounding too, by 3.4445.
+    amplified = 3.4445**3 if "muon" in name else 1
     for devices in (2, 8) if "groups of 2" in name else (2, 4, 8):
         losses, other = small.train(config, devices, side=side)
         np.testing.assert_allclose(losses, alone, rtol=TOLERANCE)
         for one, two in zip(jax.tree.leaves(state), jax.tree.leaves(other), strict=True):
-            np.testing.assert_allclose(two, one, rtol=50 * TOLERANCE, atol=TOLERANCE)
+            np.testing.assert_allclose(two, one, rtol=50 * TOLERANCE, atol=TOLERANCE * amplified)
 
 
 @pytest.mark.parametrize(("devices", "microbatches"), [(1, 2), (1, 4), (2, 2), (4, 2), (8, 2)])
