@@ -35,6 +35,8 @@ NETWORKS = {
 def test_one_two_four_and_eight_devices_give_the_same_run(name):
     config = small.config(**(HARD | NETWORKS[name]))
     side = 8 if "cnn" in name else 32
+    # Three Newton-Schulz steps multiply small singular values, rounding and all, by up to 3.4^3 = 41.
+    atol = TOLERANCE * (10 if "muon" in name else 1)
     alone, state = small.train(config, 1, side=side)
     assert len(set(alone.round(4))) == len(alone), "the run must move for the comparison to mean anything"
     for devices in (2, 8) if "groups of 2" in name else (2, 4, 8):
