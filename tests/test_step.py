@@ -35,15 +35,15 @@ NETWORKS = {
 def test_one_two_four_and_eight_devices_give_the_same_run(name):
     config = small.config(**(HARD | NETWORKS[name]))
     side = 8 if "cnn" in name else 32
+    # Three Newton-Schulz steps multiply small singular values, rounding and all, by up to 3.4^3 = 41.
+    atol = TOLERANCE * (10 if "muon" in name else 1)
     alone, state = small.train(config, 1, side=side)
     assert len(set(alone.round(4))) == len(alone), "the run must move for the comparison to mean anything"
-    # Each of Muon's three iterations multiplies the smallest singular values, so their rounding too, by 3.4445.
-    amplified = 3.4445**3 if "muon" in name else 1
     for devices in (2, 8) if "groups of 2" in name else (2, 4, 8):
         losses, other = small.train(config, devices, side=side)
         np.testing.assert_allclose(losses, alone, rtol=TOLERANCE)
         for one, two in zip(jax.tree.leaves(state), jax.tree.leaves(other), strict=True):
-            np.testing.assert_allclose(two, one, rtol=50 * TOLERANCE, atol=TOLERANCE * amplified)
+            np.testing.assert_allclose(two, one, rtol=50 * TOLERANCE, atol=atol)
 
 
 @pytest.mark.parametrize(("devices", "microbatches"), [(1, 2), (1, 4), (2, 2), (4, 2), (8, 2)])
