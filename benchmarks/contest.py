@@ -126,6 +126,8 @@ def ratios(timings: dict[str, Timing], memory: dict[str, dict[str, Any]]) -> dic
     """jaxcnn's speed and memory over PyTorch's: above 1 is faster, and more memory."""
     ours, theirs = memory["jaxcnn"], memory["torch"]
     of_memory = {"peak": ours["peak_bytes"] / theirs["peak_bytes"]}
+    if ours.get("peak_of_steps_bytes") and theirs.get("peak_of_steps_bytes"):
+        of_memory["peak_of_steps"] = ours["peak_of_steps_bytes"] / theirs["peak_of_steps_bytes"]
     of_memory["peak_above_import"] = (ours["peak_bytes"] - ours["baseline_bytes"]) / max(
         1, theirs["peak_bytes"] - theirs["baseline_bytes"]
     )

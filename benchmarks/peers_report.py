@@ -77,7 +77,7 @@ def _memory(cases: list[dict[str, Any]]) -> str:
     for peer in peers:
         header += [f"{TITLES[peer]} process", "above import", "while stepping", *(["device"] if device else [])]
     if len(peers) > 1:
-        header += ["process ratio", "above import ratio", *(["device ratio"] if device else [])]
+        header += ["process ratio", "above import ratio", "while stepping ratio", *(["device ratio"] if device else [])]
     rows = []
     for case in cases:
         row = [_name(case)]
@@ -88,7 +88,7 @@ def _memory(cases: list[dict[str, Any]]) -> str:
             row += [report.figure(size and size / MEBI) for size in sizes]
         if "ratios" in case:
             ratios = case["ratios"]["memory"]
-            keys = ["peak", "peak_above_import", *(["device_peak"] if device else [])]
+            keys = ["peak", "peak_above_import", "peak_of_steps", *(["device_peak"] if device else [])]
             row += [f"{ratios[key]:.2f}" if key in ratios else "-" for key in keys]
         rows.append(row)
     explained = (

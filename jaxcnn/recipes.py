@@ -48,7 +48,7 @@ def speedrun(source: str) -> ml_collections.ConfigDict:
     config.optim.whitening_bias_epochs = 3.0
     speedrun_rates(config, batch=2000)
     config.schedule.name = "linear"
-    config.run.epochs = 8.0
+    config.run.epochs = 10.0
     config.run.eval_batch_size = 1000
     config.run.log_every_steps = 5
     config.run.tta = "flip_translate"

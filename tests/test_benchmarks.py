@@ -74,14 +74,14 @@ def test_peers_take_turns_in_blocks_of_their_own_length():
     assert timings["b"] == measure.Timing(8, (0.25, 0.25))
 
 
-def test_ratios_of_memory_are_of_the_peak_and_of_what_import_left():
+def test_ratios_of_memory_are_of_the_peak_of_what_import_left_and_of_the_steps():
     timing = measure.Timing(1, (1.0,))
     memory = {
-        "jaxcnn": {"baseline_bytes": 100, "peak_bytes": 300, "device_peak_bytes": None},
-        "torch": {"baseline_bytes": 200, "peak_bytes": 600, "device_peak_bytes": None},
+        "jaxcnn": {"baseline_bytes": 100, "peak_bytes": 300, "peak_of_steps_bytes": 150, "device_peak_bytes": None},
+        "torch": {"baseline_bytes": 200, "peak_bytes": 600, "peak_of_steps_bytes": 200, "device_peak_bytes": None},
     }
     ratios = contest.ratios({"jaxcnn": timing, "torch": timing}, memory)
-    assert ratios["memory"] == {"peak": 0.5, "peak_above_import": 0.5}
+    assert ratios["memory"] == {"peak": 0.5, "peak_above_import": 0.5, "peak_of_steps": 0.75}
 
 
 # Multiply-adds of each layer, from the shapes in the networks' tables: pixels, kernel, channels in and out.
