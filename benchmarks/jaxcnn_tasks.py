@@ -10,6 +10,7 @@ import numpy as np
 from benchmarks import flops
 from benchmarks.serve import Task
 from jaxcnn import config as configs
+from jaxcnn import host_memory
 from jaxcnn import mesh as meshes
 from jaxcnn.data import resident
 from jaxcnn.learn import sharded
@@ -40,6 +41,7 @@ def device_memory() -> int | None:
 def build(spec: dict[str, Any]) -> Task:
     """A task of `benchmarks.cases`, warmed up."""
     task = TASKS[spec["task"]](spec)
+    host_memory.release()  # as the trainer does once it has compiled
     task.run(WARM_UP)
     return task
 

@@ -121,6 +121,7 @@ def test_winograds_rounding_in_float32_is_what_the_documentation_says():
     [
         ((128, 32, 32, 64), (3, 3, 64, 64), 1, 4),
         ((128, 2, 2, 512), (3, 3, 512, 512), 1, 2),  # one tile of 2 is a 2x2 image
+        ((32, 4, 4, 512), (3, 3, 512, 512), 1, 2),  # a tile of 4 would make the kernel four times as large
         ((128, 32, 32, 3), (3, 3, 3, 64), 1, 0),  # transforms would outweigh what they save
         ((1, 4, 4, 512), (3, 3, 512, 512), 1, 0),  # so would the transform of the kernel
         ((128, 32, 32, 64), (3, 3, 64, 64), 2, 0),

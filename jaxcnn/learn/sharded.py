@@ -102,7 +102,7 @@ def eval_step(program: Program, mesh: Mesh) -> Any:
     specs = (jax.P(), jax.P(DATA_AXIS), jax.P())
     mapped = jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=(jax.P(), jax.P(DATA_AXIS)), check_vma=False)
     mapped.__name__ = "eval_step"
-    return jax.jit(mapped, out_shardings=(replicated(mesh), over_data(mesh)))
+    return _jit(mapped, mesh, out_shardings=(replicated(mesh), over_data(mesh)))
 
 
 @functools.lru_cache(maxsize=16)
@@ -127,7 +127,8 @@ def predict_step(program: Program, mesh: Mesh) -> Any:
     """Jitted `(variables, image uint8 [B, H, W, C], normalization) -> logits [B, K]`, split over the mesh."""
     local = functools.partial(steps.predict_step, program)
     specs = (jax.P(), jax.P(DATA_AXIS), jax.P())
-    return jax.jit(jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=jax.P(DATA_AXIS), check_vma=False))
+    mapped = jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=jax.P(DATA_AXIS), check_vma=False)
+    return _jit(mapped, mesh)
 
 
 @functools.lru_cache(maxsize=8)
@@ -274,4 +275,26 @@ def _axis_name(mesh: Mesh) -> str | None:
 def _jit_step(local: Any, mesh: Mesh, in_specs: tuple[Any, ...], name: str) -> Any:
     mapped = jax.shard_map(local, mesh=mesh, in_specs=in_specs, out_specs=(jax.P(), jax.P()), check_vma=False)
     mapped.__name__ = name  # by which profiles and logs of XLA call it
-    return jax.jit(mapped, donate_argnums=0, out_shardings=replicated(mesh))
+    return _jit(mapped, mesh, donate_argnums=0, out_shardings=replicated(mesh))
+
+
+def _jit(function: Any, mesh: Mesh, **arguments: Any) -> Any:
+    return jax.jit(function, compiler_options=_compiler_options(mesh.devices.flat[0].platform), **arguments)
+
+
+@functools.cache
+def _compiler_options(platform: str) -> dict[str, str] | None:
+    """Options of XLA for the networks' programs.
+
+    On CPU, run operations in the order that needs the least memory. XLA's default starts whatever can run, which keeps
+    twice as many arrays alive and copies parameters that are updated in place; our operations are wide enough to fill
+    the cores one at a time.
+    """
+    if platform != "cpu":
+        return None
+    options = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
+    try:
+        jax.jit(lambda: jnp.zeros(()), compiler_options=options).lower().compile()
+    except jax.errors.JaxRuntimeError:  # an XLA that does not know the option
+        return None
+    return options

@@ -9,8 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxcnn import host_memory, models
 from jaxcnn import mesh as meshes
-from jaxcnn import models
 from jaxcnn.config import Config, ConfigError
 from jaxcnn.data.source import Splits, open_splits
 from jaxcnn.learn import sharded
@@ -111,6 +111,7 @@ def open_session(
         for compiled in programs:
             compiled.result()
     state = jax.block_until_ready(sharded.compiled_init_state(program, mesh)(make_hyper(config)))
+    host_memory.release()
     compile_seconds = time.time() - compile_started
     logbook.say(
         f"  {count_parameters(state.params):,} parameters, {program.total_steps} steps of "
