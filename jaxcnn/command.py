@@ -21,6 +21,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from jaxcnn.config import Config, ConfigError, UserError, flatten, from_config_dict, to_dict
+from jaxcnn.host_memory import use_huge_pages
 from jaxcnn.train.signals import Interrupts
 
 MACHINE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG)
@@ -52,6 +53,7 @@ def read_config(holder: Any) -> Config:
 
 def run(main: Callable[[], int]) -> None:
     """Parse the flags, call `main`, and exit with its code; a user's mistake ends in one line and exit code 2."""
+    use_huge_pages()
     remarks = logging.getLogger("jaxcnn")
     remarks.setLevel(logging.INFO)
     remarks.propagate = False

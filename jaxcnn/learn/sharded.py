@@ -31,7 +31,7 @@ def train_step(program: Program, mesh: Mesh) -> Any:
 
     The batch is stored as `jaxcnn.data.order.storage_positions` says.
     """
-    local = functools.partial(steps.train_step, program, axis_name=DATA_AXIS)
+    local = functools.partial(steps.train_step, program, axis_name=_axis_name(mesh))
     return _jit_step(local, mesh, (jax.P(), jax.P(DATA_AXIS), jax.P()), "train_step")
 
 
@@ -42,7 +42,7 @@ def resident_train_step(program: Program, mesh: Mesh) -> Any:
     `split` is a `Resident` replicated over the mesh; nothing crosses from the host.
     """
 
-    local = functools.partial(_resident_step, program, mesh.size)
+    local = functools.partial(_resident_step, program, mesh)
     return _jit_step(local, mesh, (jax.P(), jax.P(), jax.P()), "resident_train_step")
 
 
@@ -57,7 +57,7 @@ def resident_train_steps(program: Program, mesh: Mesh, most: int) -> Any:
 
     def local(state: steps.State, split: Resident, normalization: steps.Normalization, count: jax.Array) -> Any:
         def one(state: steps.State) -> tuple[steps.State, steps.StepMetrics]:
-            return _resident_step(program, mesh.size, state, split, normalization)
+            return _resident_step(program, mesh, state, split, normalization)
 
         def next_step(i: jax.Array, carry: Any) -> Any:
             state, metrics = one(carry[0])
@@ -71,11 +71,11 @@ def resident_train_steps(program: Program, mesh: Mesh, most: int) -> Any:
 
 
 def _resident_step(
-    program: Program, devices: int, state: steps.State, split: Resident, normalization: steps.Normalization
+    program: Program, mesh: Mesh, state: steps.State, split: Resident, normalization: steps.Normalization
 ) -> tuple[steps.State, steps.StepMetrics]:
     # The barrier keeps the step the same program as with the stream loader, to the bit.
-    batch = jax.lax.optimization_barrier(resident_batch(program, devices, state, split))
-    return steps.train_step(program, state, batch, normalization, axis_name=DATA_AXIS)
+    batch = jax.lax.optimization_barrier(resident_batch(program, mesh.size, state, split))
+    return steps.train_step(program, state, batch, normalization, axis_name=_axis_name(mesh))
 
 
 def resident_batch(program: Program, devices: int, state: steps.State, split: Resident) -> Batch:
@@ -184,6 +184,11 @@ def _abstract_batch(program: Program, batch_size: int, sharding: Any) -> Batch:
 def _abstract_normalization(program: Program, mesh: Mesh) -> steps.Normalization:
     channel = jax.ShapeDtypeStruct((program.image_shape[-1],), jnp.float32, sharding=replicated(mesh))
     return steps.Normalization(channel, channel)
+
+
+def _axis_name(mesh: Mesh) -> str | None:
+    """The axis that steps sum over; None on one device, where XLA:CPU would copy every gradient for nothing."""
+    return DATA_AXIS if mesh.size > 1 else None
 
 
 def _jit_step(local: Any, mesh: Mesh, in_specs: tuple[Any, ...], name: str) -> Any:

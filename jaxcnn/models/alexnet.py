@@ -7,7 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxcnn import config
-from jaxcnn.models.layers import BatchNorm, Classifier, Conv, Dense, Dropout, adaptive_average_pool, max_pool, scaled
+from jaxcnn.models.batch_norm import BatchNorm
+from jaxcnn.models.layers import Classifier, Conv, Dense, Dropout, scaled
+from jaxcnn.models.pooling import adaptive_average_pool, max_pool
 
 CONV_CHANNELS = (64, 192, 384, 256, 256)
 POOLED_CONVS = (1, 2, 5)  # a max-pool follows each of these

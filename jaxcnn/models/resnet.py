@@ -7,7 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxcnn import config
-from jaxcnn.models.layers import BatchNorm, Classifier, Conv, Dropout, global_average_pool, max_pool, scaled
+from jaxcnn.models.batch_norm import BatchNorm
+from jaxcnn.models.layers import Classifier, Conv, Dropout, scaled
+from jaxcnn.models.pooling import global_average_pool, max_pool
 
 STAGES = ((64, 3), (128, 4), (256, 6), (512, 3))  # (channels of the 3x3 convolutions, blocks)
 EXPANSION = 4  # a block's output has this many times the channels of its 3x3 convolution

@@ -7,17 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxcnn import config
-from jaxcnn.models.layers import (
-    BatchNorm,
-    Classifier,
-    Conv,
-    Dense,
-    Dropout,
-    adaptive_average_pool,
-    global_average_pool,
-    max_pool,
-    scaled,
-)
+from jaxcnn.models.batch_norm import BatchNorm
+from jaxcnn.models.layers import Classifier, Conv, Dense, Dropout, scaled
+from jaxcnn.models.pooling import adaptive_average_pool, global_average_pool, max_pool
 
 BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # (channels, convolutions); a 2x2 max-pool ends each
 HIDDEN = 4096

@@ -1,0 +1,166 @@
+"""Batch normalisation whose statistics belong to groups of examples, whatever devices hold them."""
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.typing import Initializer
+from jax import lax
+
+from jaxcnn import config
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation whose statistics do not depend on the device count.
+
+    Ioffe & Szegedy 2015, arXiv:1502.03167; with groups smaller than the batch, "ghost" batches, Hoffer et al. 2017,
+    arXiv:1705.08741. As in PyTorch, a group is normalised by its biased variance, and the running variance takes the
+    unbiased one. With several groups the running statistics take their average; a device knows its own groups only, so
+    under an axis the new running statistics are those of all groups once they are averaged over the devices, which the
+    training step does together with the gradients.
+
+    Attributes:
+      norm: momentum, epsilon and group_size (consecutive examples of the global batch; 0: all of it).
+      axis_name: mesh axis the batch is sharded over, device d holding the d-th part; None: all of it is here.
+    """
+
+    norm: config.Norm
+    axis_name: str | None = None
+    scale_init: Initializer = nn.initializers.ones
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Normalise `x` [B, ..., C]; the result has the dtype of `x`, the arithmetic is float32.
+
+        Raises:
+          ValueError: in training, where group_size does not fit the batch and the devices.
+        """
+        channels = x.shape[-1:]
+        scale = self.param("scale", self.scale_init, channels, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, channels, jnp.float32)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
+        running_variance = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
+        if not train:
+            y = _affine(_wide(x), running_mean.value, running_variance.value, scale, bias, self.norm.epsilon)
+            return y.astype(x.dtype)
+        devices = lax.axis_size(self.axis_name) if self.axis_name else 1
+        local, span = group_layout(self.norm.group_size, x.shape[0], devices)
+        groups = x.reshape(x.shape[0] // local, -1, *channels)
+        layout = (self.axis_name, devices, span)
+        y, mean, variance = normalize_groups(groups, scale, bias, running_mean.value, self.norm.epsilon, layout)
+        if not self.is_initializing():
+            elements = groups.shape[1] * span
+            unbiased = variance * (elements / max(elements - 1, 1))
+            momentum = self.norm.momentum
+            running_mean.value = momentum * running_mean.value + (1 - momentum) * mean.mean(axis=(0, 1))
+            running_variance.value = momentum * running_variance.value + (1 - momentum) * unbiased.mean(axis=(0, 1))
+        return y.reshape(x.shape)
+
+
+def group_layout(group_size: int, batch: int, devices: int) -> tuple[int, int]:
+    """How BatchNorm groups lie on devices: (examples of one group on one device, devices one group spans).
+
+    Args:
+      group_size: examples per group; 0: all of the global batch.
+      batch: examples on each device.
+      devices: how many hold the global batch.
+
+    Raises:
+      ValueError: the groups neither divide a device's examples nor take up a whole number of devices.
+    """
+    group_size = group_size or batch * devices
+    if batch % group_size == 0:
+        return group_size, 1
+    if group_size % batch == 0 and devices % (group_size // batch) == 0:
+        return batch, group_size // batch
+    raise ValueError(
+        f"norm.group_size={group_size} does not fit {batch} examples on each of {devices} device(s): it must divide "
+        f"{batch}, or be {batch} times a divisor of {devices}"
+    )
+
+
+# The mesh axis (or None), its size, and how many consecutive devices of it hold one group, a divisor of the size.
+Layout = tuple[str | None, int, int]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def normalize_groups(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, shift: jax.Array, epsilon: float, layout: Layout
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Normalise each group by its own mean and biased variance, then scale and shift its channels.
+
+    The statistics cost one reading of `x` and one collective: mean and mean of squares together, both of `x - shift`.
+    Where `shift` is near the mean, as the running mean is, their difference loses no digits. Differentiable in reverse
+    mode with respect to `x`, `scale` and `bias`, by y alone; inside `jax.shard_map(..., check_vma=False)`, the
+    gradients of `scale` and `bias` are this device's share.
+
+    Args:
+      x: this device's part of its groups, [groups, elements, C].
+      scale, bias, shift: float32 [C].
+      epsilon: added to the variance.
+      layout: how groups lie on devices.
+
+    Returns:
+      (y [groups, elements, C] in the dtype of `x`, mean and variance [groups, 1, C] of at least float32).
+    """
+    mean, variance = _statistics(_wide(x), shift, layout)
+    y = _affine(_wide(x), mean, variance, scale, bias, epsilon)
+    return y.astype(x.dtype), mean, variance
+
+
+def _forward(x, scale, bias, shift, epsilon, layout) -> tuple[Any, Any]:
+    y, mean, variance = normalize_groups(x, scale, bias, shift, epsilon, layout)
+    return (y, mean, variance), (x, scale, bias, shift, mean, lax.rsqrt(variance + epsilon))
+
+
+def _backward(epsilon: float, layout: Layout, residuals: Any, cotangents: Any) -> Any:
+    x, scale, bias, shift, mean, inverse = residuals
+    dy = _wide(cotangents[0])
+    normalized = (_wide(x) - mean) * inverse
+    sums = jnp.stack([_sum(dy), _sum(dy * normalized)])
+    dbias, dscale = (share.sum(axis=(0, 1)) for share in sums)
+    over_group = _over_group(sums, layout) / (x.shape[1] * layout[2])
+    dx = (scale * inverse) * (dy - over_group[0] - normalized * over_group[1])
+    return dx.astype(x.dtype), dscale.astype(scale.dtype), dbias.astype(bias.dtype), jnp.zeros_like(shift)
+
+
+normalize_groups.defvjp(_forward, _backward)
+
+
+def _statistics(x: jax.Array, shift: jax.Array, layout: Layout) -> tuple[jax.Array, jax.Array]:
+    """Mean and biased variance of each group, `[groups, 1, C]`."""
+    centred = x - shift
+    moments = jnp.stack([_sum(centred), _sum(jnp.square(centred))]) / x.shape[1]
+    mean, square = _over_group(moments, layout) / layout[2]
+    return mean + shift, jnp.maximum(square - jnp.square(mean), 0)
+
+
+def _over_group(sums: jax.Array, layout: Layout) -> jax.Array:
+    """Sums over the devices that a group spans."""
+    axis_name, devices, span = layout
+    if span == 1:
+        return sums
+    groups = None if span == devices else np.arange(devices).reshape(-1, span).tolist()
+    return lax.psum(sums, axis_name, axis_index_groups=groups)
+
+
+def _sum(x: jax.Array) -> jax.Array:
+    """Sum over the elements of `x` [groups, elements, C]: [groups, 1, C].
+
+    In two stages, since XLA:CPU takes a hundred times longer for the one-stage sum of a product.
+    """
+    groups, elements, channels = x.shape
+    blocks = max(n for n in range(1, 65) if elements % n == 0)
+    partial = x.reshape(groups, blocks, elements // blocks, channels).sum(axis=2)
+    return lax.optimization_barrier(partial).sum(axis=1, keepdims=True)  # or XLA would make it one stage again
+
+
+def _affine(x: jax.Array, mean: Any, variance: Any, scale: Any, bias: Any, epsilon: float) -> jax.Array:
+    return (x - mean) * (lax.rsqrt(variance + epsilon) * scale) + bias
+
+
+def _wide(x: jax.Array) -> jax.Array:
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))

@@ -1,0 +1,21 @@
+"""Whether windows fit images."""
+
+import flax.linen as nn
+import jax
+
+from jaxcnn import config
+
+
+def check_covers(x: jax.Array, window: int, padding: int, module: nn.Module | None = None) -> None:
+    """Refuse images [B, H, W, C] smaller than a window; `module` is the layer to name, None: max-pool.
+
+    Raises:
+      UserError: with what to change.
+    """
+    height, width = x.shape[1:3]
+    if min(height, width) + 2 * padding < window:
+        where = "/".join(module.path) if module is not None else "max-pool"
+        raise config.UserError(
+            f"the images are too small for this network: {height}x{width} pixels are left before a {window}x{window} "
+            f"window ({where}); use larger images (config.data.image_size), or another config.model.name or form"
+        )

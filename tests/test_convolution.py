@@ -1,0 +1,179 @@
+"""The convolution of every network, in each of its forms, is that of `lax`."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxcnn.models import winograd
+from jaxcnn.models.convolution import convolve, winograd_tile
+
+# float64 rounds at 1.1e-16; a sum has up to 25 * 20 terms of size 1, and Winograd's transforms multiply the rounding by
+# up to about 100 (the sums of absolute values of their rows, squared). One operation in float32 would show at 1e-7.
+TOLERANCE = 1e-11
+
+
+def draw(shape: tuple[int, ...], seed: int) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape))
+
+
+def by_lax(x, kernel, strides, padding):
+    return jax.lax.conv_general_dilated(
+        x, kernel, (strides, strides), [(padding, padding)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def inputs(image_shape, kernel_shape, strides, padding):
+    """Images, kernel, and the gradient of the outputs."""
+    x, kernel = draw(image_shape, 0), draw(kernel_shape, 1)
+    return (
+        x,
+        kernel,
+        draw(jax.eval_shape(functools.partial(by_lax, strides=strides, padding=padding), x, kernel).shape, 2),
+    )
+
+
+def passes(function, x, kernel, dy):
+    """Result, gradient of the images, gradient of the kernel."""
+    y, vjp = jax.vjp(function, x, kernel)
+    return y, *vjp(dy)
+
+
+def assert_equal_to_lax(ours, x, kernel, dy, strides, padding):
+    theirs = passes(functools.partial(by_lax, strides=strides, padding=padding), x, kernel, dy)
+    for mine, expected in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(mine, expected, rtol=0, atol=TOLERANCE)
+
+
+@st.composite
+def geometries(draw_from, sizes=(1, 2, 3, 4, 5), strides=(1, 2, 3, 4)):
+    """(shape of the images, shape of the kernel, strides, padding)"""
+    size = draw_from(st.sampled_from(sizes))
+    padding = draw_from(st.integers(0, size - 1))
+    side = st.integers(max(1, size - 2 * padding), 11)
+    images = (draw_from(st.integers(1, 6)), draw_from(side), draw_from(side), draw_from(st.integers(1, 20)))
+    kernel = (size, size, images[-1], draw_from(st.integers(1, 20)))
+    return images, kernel, draw_from(st.sampled_from(strides)), padding
+
+
+@settings(deadline=None, max_examples=40, derandomize=True)
+@given(geometries())
+def test_convolution_and_its_gradients_are_those_of_lax_for_any_shape(geometry):
+    *_, strides, padding = geometry
+    with jax.enable_x64(True):
+        arrays = inputs(*geometry)
+        ours = passes(lambda x, kernel: convolve(x, kernel, strides, padding), *arrays)
+        assert_equal_to_lax(ours, *arrays, strides, padding)
+
+
+@settings(deadline=None, max_examples=20, derandomize=True)
+@given(geometries(sizes=(3,), strides=(1,)), st.sampled_from([2, 4]))
+def test_winograds_forms_are_those_of_lax_for_any_shape_and_tile(geometry, tile):
+    _, _, _, padding = geometry
+    with jax.enable_x64(True):
+        x, kernel, dy = arrays = inputs(*geometry)
+        ours = (
+            winograd.forward(x, kernel, tile=tile, padding=padding),
+            winograd.input_gradient(dy, kernel, tile=tile, padding=padding),
+            winograd.kernel_gradient(x, dy, tile=tile, padding=padding),
+        )
+        assert_equal_to_lax(ours, *arrays, 1, padding)
+
+
+@pytest.mark.parametrize("batch", [6, 7])
+def test_winograds_forms_in_parts_of_a_batch_are_those_of_lax(batch, monkeypatch):
+    monkeypatch.setattr(winograd, "CACHE", 2**17)  # the images of 2 or 3
+    with jax.enable_x64(True):
+        x, kernel, dy = arrays = inputs((batch, 9, 6, 5), (3, 3, 5, 7), 1, 1)
+        assert winograd._in_parts(x, 12, 4).shape[0] > 1
+        with jax.disable_jit():  # nothing traced with another CACHE
+            ours = (
+                winograd.forward(x, kernel, tile=4, padding=1),
+                winograd.input_gradient(dy, kernel, tile=4, padding=1),
+                winograd.kernel_gradient(x, dy, tile=4, padding=1),
+            )
+        assert_equal_to_lax(ours, *arrays, 1, 1)
+
+
+@pytest.mark.parametrize("tile", [2, 4])
+def test_winograds_transforms_make_a_correlation(tile):
+    a, b, g = winograd.matrices(tile)
+    data, taps = np.random.default_rng(0).standard_normal((2, tile + 2))
+    expected = np.correlate(data, taps[:3], mode="valid")
+    np.testing.assert_allclose(a.T @ ((g @ taps[:3]) * (b @ data)), expected, rtol=0, atol=1e-14)
+
+
+def test_winograds_rounding_in_float32_is_what_the_documentation_says():
+    x, kernel = np.maximum(draw((4, 8, 8, 512), 0), 0), draw((3, 3, 512, 8), 1)
+    with jax.enable_x64(True):
+        exact = by_lax(jnp.asarray(x, jnp.float64), jnp.asarray(kernel, jnp.float64), 1, 1)
+    x, kernel = jnp.asarray(x, jnp.float32), jnp.asarray(kernel, jnp.float32)
+    error = np.asarray(winograd.forward(x, kernel, tile=4, padding=1), np.float64) - exact
+    assert error.std() < 4e-6 * exact.std()  # 2e-6 measured; the customary points have 4.4e-6
+
+
+@pytest.mark.parametrize(
+    ("images", "kernel", "strides", "tile"),
+    [
+        ((128, 32, 32, 64), (3, 3, 64, 64), 1, 4),
+        ((128, 2, 2, 512), (3, 3, 512, 512), 1, 2),  # one tile of 2 is a 2x2 image
+        ((128, 32, 32, 3), (3, 3, 3, 64), 1, 0),  # transforms would outweigh what they save
+        ((1, 4, 4, 512), (3, 3, 512, 512), 1, 0),  # so would the transform of the kernel
+        ((128, 32, 32, 64), (3, 3, 64, 64), 2, 0),
+        ((128, 32, 32, 64), (1, 1, 64, 64), 1, 0),
+    ],
+)
+def test_form_follows_the_shape(images, kernel, strides, tile):
+    assert winograd_tile(images, kernel, strides, kernel[0] // 2) == tile
+
+
+def loss(x, kernel):
+    return jnp.sin(convolve(x, kernel, 1, 1)).sum()
+
+
+@pytest.mark.parametrize("channels", [3, 16])
+def test_programs_for_cpus_hold_products_and_those_for_gpus_hold_convolutions(channels):
+    arrays = (jnp.zeros((8, 8, 8, channels)), jnp.zeros((3, 3, channels, 16)))
+    traced = jax.jit(jax.grad(loss, argnums=(0, 1))).trace(*arrays)
+    cpu, cuda = (traced.lower(lowering_platforms=(platform,)).as_text() for platform in ("cpu", "cuda"))
+    assert "stablehlo.convolution" not in cpu
+    assert "stablehlo.dot_general" in cpu
+    assert cuda.count("stablehlo.convolution") == 3  # forward and two gradients
+    assert "stablehlo.dot_general" not in cuda
+
+
+def test_a_program_exported_for_several_platforms_is_right_here():
+    x, kernel = (draw(shape, seed).astype(jnp.float32) for seed, shape in enumerate([(4, 8, 8, 16), (3, 3, 16, 16)]))
+    function = jax.jit(jax.grad(loss, argnums=(0, 1)))
+    exported = jax.export.export(function, platforms=["cpu", "cuda"])(x, kernel)
+    restored = jax.export.deserialize(exported.serialize())
+    for ours, expected in zip(restored.call(x, kernel), function(x, kernel), strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-4)  # sums of 144 to 256 terms, rounded at 6e-8
+
+
+@pytest.mark.parametrize("channels", [3, 16])
+def test_bfloat16_is_computed_in_float32_and_rounded_once_on_cpu(channels):
+    x, kernel, dy = inputs((4, 8, 8, channels), (3, 3, channels, 16), 1, 1)
+    narrow = [array.astype(jnp.bfloat16) for array in (x, kernel, dy)]
+    wide = [array.astype(jnp.float32) for array in narrow]
+    function = functools.partial(convolve, strides=1, padding=1)
+    for ours, exact in zip(passes(function, *narrow), passes(function, *wide), strict=True):
+        assert ours.dtype == jnp.bfloat16
+        np.testing.assert_array_equal(ours, exact.astype(jnp.bfloat16))
+
+
+def test_inside_a_loop_and_mapped_over_members_it_is_the_same():
+    x, kernel = draw((3, 4, 8, 8, 16), 0), draw((3, 3, 3, 16, 16), 1)
+    gradient = jax.grad(loss, argnums=(0, 1))
+    one_by_one = [gradient(x[i], kernel[i]) for i in range(3)]
+    in_loop = jax.lax.map(lambda arrays: gradient(*arrays), (x, kernel))
+    mapped = jax.vmap(gradient)(x, kernel)
+    for i in range(3):
+        for j in range(2):
+            # Other products of matrices, other order of sums: 144 to 256 terms, rounded at 6e-8.
+            np.testing.assert_allclose(in_loop[j][i], one_by_one[i][j], rtol=0, atol=1e-4)
+            np.testing.assert_allclose(mapped[j][i], one_by_one[i][j], rtol=0, atol=1e-4)

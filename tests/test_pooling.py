@@ -1,0 +1,54 @@
+"""Pooling against its definition, gradients against those of `lax`."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from jaxcnn import config
+from jaxcnn.models.pooling import adaptive_average_pool, max_pool
+
+
+@pytest.mark.parametrize(("window", "strides", "padding"), [(2, 2, 0), (3, 2, 0), (3, 2, 1)])
+def test_max_pool_is_its_definition_and_padding_never_wins(window, strides, padding):
+    x = -1 - np.random.default_rng(0).random((2, 9, 8, 3)).astype(np.float32)
+    edges = [(0, 0), (padding, padding), (padding, padding), (0, 0)]
+    padded = np.pad(x, edges, constant_values=-np.inf)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (window, window), axis=(1, 2))[:, ::strides, ::strides]
+    np.testing.assert_array_equal(max_pool(x, window, strides, padding), windows.max(axis=(-1, -2)))
+
+
+@pytest.mark.parametrize(("height", "width", "size"), [(13, 7, 6), (1, 3, 7), (6, 6, 6), (8, 12, 4), (15, 6, 6)])
+def test_adaptive_average_pool_is_its_definition(height, width, size):
+    x = np.random.default_rng(0).standard_normal((2, height, width, 3)).astype(np.float32)
+    expected = np.empty((2, size, size, 3))
+    for i in range(size):
+        rows = slice(int(np.floor(i * height / size)), int(np.ceil((i + 1) * height / size)))
+        for j in range(size):
+            columns = slice(int(np.floor(j * width / size)), int(np.ceil((j + 1) * width / size)))
+            expected[:, i, j] = x[:, rows, columns].mean(axis=(1, 2), dtype=np.float64)
+    np.testing.assert_allclose(adaptive_average_pool(jnp.asarray(x), size), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(("window", "strides", "padding"), [(2, 2, 0), (3, 2, 0), (3, 2, 1), (3, 3, 0), (2, 3, 1)])
+@pytest.mark.parametrize("side", [(9, 8), (7, 12)])
+def test_max_pool_gradient_goes_to_the_first_of_equal_values(window, strides, padding, side):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.integers(0, 3, (2, *side, 3)), jnp.float32)  # few values, so that windows hold equal ones
+
+    def by_lax(x):
+        edges = [(0, 0), (padding, padding), (padding, padding), (0, 0)]
+        return lax.reduce_window(x, -jnp.inf, lax.max, (1, window, window, 1), (1, strides, strides, 1), edges)
+
+    expected, of_lax = jax.vjp(by_lax, x)
+    y, ours = jax.vjp(lambda x: max_pool(x, window, strides, padding), x)
+    np.testing.assert_array_equal(y, expected)
+    dy = jnp.asarray(rng.integers(-4, 5, y.shape), jnp.float32)  # integers, so that sums are exact in any order
+    np.testing.assert_array_equal(ours(dy)[0], of_lax(dy)[0])
+
+
+def test_images_smaller_than_a_window_are_refused_in_one_line():
+    with pytest.raises(config.UserError, match=r"too small.*1x4 pixels") as error:
+        max_pool(jnp.zeros((1, 1, 4, 1)), 2, 2)
+    assert "\n" not in str(error.value)
