@@ -20,6 +20,7 @@ import absl.logging
 from absl import app, flags
 from ml_collections import config_flags
 
+from jaxcnn import xla_flags
 from jaxcnn.config import Config, ConfigError, UserError, flatten, from_config_dict, to_dict
 from jaxcnn.host_memory import use_huge_pages
 from jaxcnn.train.signals import Interrupts
@@ -82,6 +83,7 @@ def _guarded(main: Callable[[], int]) -> None:
         absl.logging.set_verbosity(absl.logging.WARNING)
         for name in ("absl", "asyncio"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
+    xla_flags.apply()
     try:
         code = main()
         sys.stdout.flush()
@@ -121,6 +123,11 @@ def _parse(argv: list[str]) -> list[str]:
         message = found or before + trace.strip().rpartition("\n")[2]
     except FileNotFoundError as error:
         message = f"config file {error.filename or error} does not exist"
+    except OSError as error:  # so ml_collections tells of an override for a config file that it could not load
+        if "Failed loading config file" not in str(error):
+            raise
+        named = [argument.partition("=")[2] for argument in argv if argument.lstrip("-").startswith("config=")]
+        message = f"--config={''.join(named[-1:]).partition(':')[0]}: there is no such Python file"
     except Exception as error:
         found = _mistake_in_config_file(error, argv)
         if found is None and isinstance(error, AttributeError | KeyError):

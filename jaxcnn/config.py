@@ -33,12 +33,12 @@ class ConfigError(UserError):
 class Model:
     """The network (`jaxcnn.models`)."""
 
-    name: Literal["alexnet", "vgg16", "resnet50", "cnn"] = "vgg16"
+    name: Literal["alexnet", "vgg16", "resnet50", "cnn", "airbench"] = "vgg16"
     form: Literal["cifar", "imagenet"] = "cifar"  # stem for small images, or torchvision's layout
     num_classes: int = 0  # 0: as many as the data set has
     width: float = 1.0  # multiplies every channel count and hidden size
     head: Literal["linear", "dense4096"] = "linear"  # vgg16 in CIFAR form only
-    batch_norm: bool = True  # alexnet and vgg16; resnet50 and cnn always have it
+    batch_norm: bool = True  # alexnet and vgg16; the others always have it
     dropout: float = (
         0.0  # rate, where torchvision has it; in networks without hidden dense layers, before the classifier
     )
@@ -80,7 +80,7 @@ class Augment:
     normalize: bool = True  # by the training split's own mean and std per channel
     crop: Literal["none", "zero", "reflect"] = "none"  # random crop after padding by crop_padding
     crop_padding: int = 4  # pixels
-    flip: bool = False  # horizontal, with probability 1/2
+    flip: Literal["none", "random", "alternating"] = "none"  # left to right; alternating: once in every two epochs
     cutout: int = 0  # side of the square, pixels
     mixup: float = 0.0  # alpha of the Beta distribution; 0: off
     cutmix: float = 0.0  # alpha; with mixup also on, each example gets one of the two
@@ -97,15 +97,20 @@ class Augment:
 class Optim:
     """The optimiser and the loss. The fields marked (traced) are inputs of the compiled step, never constants."""
 
-    name: Literal["sgd", "adam", "adamw", "lars", "lamb"] = "sgd"
+    name: Literal["sgd", "adam", "adamw", "lars", "lamb", "muon"] = "sgd"
     learning_rate: float = 0.1  # (traced) the schedule's peak
     momentum: float = 0.9  # (traced) beta1 for adam, adamw and lamb
-    nesterov: bool = True  # sgd and lars
+    nesterov: bool = True  # sgd, lars and muon
     beta2: float = 0.999
     epsilon: float = 1e-8
-    weight_decay: float = 5e-4  # (traced) added to the gradient (sgd, adam, lars), or decoupled (adamw, lamb)
+    weight_decay: float = 5e-4  # (traced) added to the gradient (sgd, adam, lars, muon), or decoupled (adamw, lamb)
     decay_norm_and_bias: bool = False  # weight decay also on BatchNorm parameters and biases
     trust_coefficient: float = 0.001  # lars
+    newton_schulz_steps: int = 3  # muon
+    sgd_momentum: float = 0.9  # muon: of the classifier, the biases and the BatchNorm scales, which take SGD
+    bias_gradient_factor: float = 1.0  # muon: their gradient times this, at learning_rate (biases and scales)
+    classifier_gradient_factor: float = 1.0  # muon: the same of the classifier's kernel
+    whitening_bias_epochs: float = 0.0  # airbench: its first bias is trained so long, at a falling rate; 0: to the end
     label_smoothing: float = 0.0  # (traced)
     clip_norm: float = 0.0  # global norm of the gradient; 0: off
     accumulate_steps: int = 1  # microbatches per step
@@ -135,6 +140,7 @@ class Run:
     log_every_steps: int = 50
     steps_per_call: int = 0  # at most, that the devices make without Python; 1: the plain loop, 0: chosen
     test_with: Literal["last", "best"] = "last"  # state for the one test: the last, or the best on validation
+    tta: Literal["none", "flip", "flip_translate"] = "none"  # test-time augmentation, told of beside the plain figures
     tensorboard: bool = True
 
 
@@ -297,8 +303,17 @@ def check(config: Config) -> list[str]:
         f"config.model.batch_norm=False is for alexnet and vgg16; {model.name} always has BatchNorm",
     )
     need(
-        not (model.name == "cnn" and model.form == "imagenet"),
-        "config.model.name='cnn' has only form='cifar'",
+        model.name not in ("cnn", "airbench") or model.form == "cifar",
+        f"config.model.name={model.name!r} has only form='cifar'",
+    )
+    need(
+        optim.name != "muon" or _only_normalised_convolutions(model),
+        "config.optim.name='muon' renormalises kernels, so it needs BatchNorm after every one but the classifier's: "
+        "airbench, cnn, resnet50, or vgg16 with form='cifar', head='linear' and batch_norm=True",
+    )
+    need(
+        optim.whitening_bias_epochs == 0 or model.name == "airbench",
+        f"config.optim.whitening_bias_epochs is for model.name='airbench'; {model.name} has no whitening layer",
     )
     batch, micro = config.global_batch_size, optim.accumulate_steps
     if batch > 0 and micro > 0:
@@ -350,18 +365,26 @@ def check(config: Config) -> list[str]:
     return wrong
 
 
+def _only_normalised_convolutions(model: Model) -> bool:
+    """Whether a network consists of convolutions with BatchNorm and one dense layer."""
+    if model.name == "vgg16":
+        return model.form == "cifar" and model.head == "linear" and model.batch_norm
+    return model.name != "alexnet"
+
+
 _AT_LEAST_ZERO = """
     model.num_classes norm.group_size data.val_examples data.split_seed data.image_size data.resident_gib
     data.workers augment.crop_padding augment.cutout augment.mixup augment.cutmix augment.brightness
     augment.contrast augment.saturation augment.hue augment.policy_magnitude optim.learning_rate optim.weight_decay
-    optim.clip_norm schedule.warmup schedule.final_factor run.epochs run.steps run.eval_batch_size
-    run.steps_per_call checkpoint.every_epochs checkpoint.every_steps checkpoint.keep_best
-    checkpoint.keep_every_steps parallel.devices
+    optim.clip_norm optim.bias_gradient_factor optim.classifier_gradient_factor optim.whitening_bias_epochs
+    schedule.warmup schedule.final_factor run.epochs run.steps run.eval_batch_size run.steps_per_call
+    checkpoint.every_epochs checkpoint.every_steps checkpoint.keep_best checkpoint.keep_every_steps parallel.devices
 """.split()  # noqa: SIM905 (a list would take a line for each)
 _ABOVE_ZERO = """
     global_batch_size model.width norm.epsilon augment.policy_layers optim.epsilon optim.trust_coefficient
-    optim.accumulate_steps schedule.decay_factor run.eval_every_epochs run.log_every_steps checkpoint.keep_last
+    optim.newton_schulz_steps optim.accumulate_steps schedule.decay_factor run.eval_every_epochs run.log_every_steps
+    checkpoint.keep_last
 """.split()  # noqa: SIM905 (a list would take a line for each)
 _FRACTIONS = """
-    model.dropout norm.momentum optim.momentum optim.beta2 optim.label_smoothing optim.ema_decay
+    model.dropout norm.momentum optim.momentum optim.sgd_momentum optim.beta2 optim.label_smoothing optim.ema_decay
 """.split()  # noqa: SIM905 (a list would take a line for each)

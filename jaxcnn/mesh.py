@@ -20,9 +20,15 @@ def cache_folder() -> pathlib.Path:
 
 
 def enable_compile_cache() -> None:
-    """Keep compiled programs in the user's cache folder, unless JAX_COMPILATION_CACHE_DIR chose another place."""
+    """Keep compiled programs in the user's cache folder, unless JAX_COMPILATION_CACHE_DIR chose another place.
+
+    Programs that compile within a second are kept too, unless JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS says else: a
+    start needs several of them. On a GPU, JAX keeps XLA's autotuning results in the same folder.
+    """
     if not jax.config.values["jax_compilation_cache_dir"]:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def make_mesh(devices: int = 0) -> Mesh:

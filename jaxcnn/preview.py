@@ -76,7 +76,10 @@ def draw_sheet(config: configuration.Config, split: Split, examples: int, draws:
 
 
 def augmented_draws(config: configuration.Config, split: Split, examples: int, draws: int) -> Draws:
-    """Augment examples of a split as training does at positions 0, 1, … of steps 0, 1, …."""
+    """Augment examples of a split as training does at positions 0, 1, … of steps 0, 1, ….
+
+    Each step counts as an epoch of its own, as an example is seen once in each.
+    """
     import jax
     import jax.numpy as jnp
 
@@ -93,12 +96,15 @@ def augmented_draws(config: configuration.Config, split: Split, examples: int, d
     if config.augment.normalize and config.augment.cutout:  # the only operation that shows them
         mean, std = map(jnp.asarray, image_statistics(split))
     position = jnp.arange(len(chosen), dtype=jnp.int32)
-    batch = Batch(jnp.asarray(original), jnp.asarray(label), position, position, jnp.ones(len(chosen), bool))
+    index = jnp.asarray(chosen, jnp.int32)
+    batch = Batch(jnp.asarray(original), jnp.asarray(label), index, position, jnp.ones(len(chosen), bool))
+    run_key = step_key(jnp.int32(config.seed), learn.RUN_STEP)
 
     @jax.jit
     def of_step(step: jax.Array) -> Any:
         key = jax.random.fold_in(step_key(jnp.int32(config.seed), step), learn.AUGMENT)
-        augmented = augment.augment(config.augment, batch, key, mean, std)
+        epoch = jnp.full(position.shape, step)
+        augmented = augment.augment(config.augment, batch, key, mean, std, run_key=run_key, epoch=epoch)
         return dataclasses.replace(augmented, image=augment.denormalize(augmented.image, mean, std))
 
     steps = [jax.device_get(of_step(jnp.int32(step))) for step in range(draws)]

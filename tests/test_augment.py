@@ -1,6 +1,7 @@
 """The batch-level augmentation and the single-image operations, each against an independent reference."""
 
 import colorsys
+import dataclasses
 import itertools
 
 import jax
@@ -9,12 +10,14 @@ import numpy as np
 import pytest
 
 from jaxcnn.config import Augment
-from jaxcnn.data import augment, image_ops
+from jaxcnn.data import augment, image_ops, order
 from jaxcnn.data.batch import Batch
+from jaxcnn.learn.state import step_key
 
+EXAMPLES = 37  # in the split of the tests of flips
 MEAN, STD = jnp.array([0.4, 0.5, 0.6]), jnp.array([0.2, 0.25, 0.3])
 EVERYTHING = Augment(
-    crop="zero", flip=True, cutout=4, mixup=0.4, cutmix=1.0, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1,
+    crop="zero", flip="random", cutout=4, mixup=0.4, cutmix=1.0, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1,
     policy="randaugment", policy_layers=1,
 )  # fmt: skip
 
@@ -109,13 +112,56 @@ def test_crop_offsets_are_uniform_and_independent():
     np.testing.assert_allclose(counts, 200, atol=70)
 
 
-def test_flip_mirrors_columns_half_of_the_time():
-    image = images(1)[0]
-    flipped = np.asarray(jax.jit(jax.vmap(lambda key: image_ops.random_flip(jnp.asarray(image), key)))(keys(2000)))
-    is_flipped = np.array([np.array_equal(one, image[:, ::-1]) for one in flipped])
-    is_same = np.array([np.array_equal(one, image) for one in flipped])
-    assert (is_flipped ^ is_same).all()
-    assert abs(is_flipped.mean() - 0.5) < 5 * 0.5 / 2000**0.5  # 5 standard deviations
+def mirrored(config, image, position=None, index=None, step=0, batch_size=None, seed=0):
+    """Which of the images [B, H, W, C] come out mirrored, bool [B]; every one is checked to be mirrored or the same."""
+    batch = batch_of(image, position)
+    batch_size = batch_size or len(image)
+    index = batch.position if index is None else jnp.asarray(index, jnp.int32)
+    batch = dataclasses.replace(batch, index=index)
+    epoch = order.epoch_of(step, batch.position, batch_size, EXAMPLES)
+    config = dataclasses.replace(config, normalize=False)
+    out = jitted(config, batch, step_key(seed, step), MEAN, STD, run_key=step_key(seed, -2), epoch=epoch).image
+    out = np.round(np.asarray(out) * 255).astype(np.uint8)
+    flipped = np.array([np.array_equal(*pair) for pair in zip(out, image[:, :, ::-1], strict=True)])
+    same = np.array([np.array_equal(*pair) for pair in zip(out, image, strict=True)])
+    assert (flipped ^ same).all()
+    return flipped
+
+
+@pytest.mark.parametrize("flip", ["random", "alternating"])
+def test_flip_mirrors_columns_half_of_the_time(flip):
+    flipped = mirrored(Augment(flip=flip), images(2000))
+    assert abs(flipped.mean() - 0.5) < 5 * 0.5 / 2000**0.5  # 5 standard deviations
+
+
+@pytest.mark.parametrize("batch_size", [37, 16])
+def test_alternating_flips_show_every_example_both_ways_in_any_two_epochs_in_a_row(batch_size):
+    # Batches reach over the ends of epochs (37 examples, or 16 at a time of 37).
+    image, config, seed = images(EXAMPLES), Augment(flip="alternating"), 7
+    ways = np.full((5, EXAMPLES), -1)
+    for step in range(-(-4 * EXAMPLES // batch_size)):
+        position = np.arange(batch_size, dtype=np.int32)
+        index = order.example_index(seed, step, position, batch_size, EXAMPLES)
+        epoch = order.epoch_of(step, position, batch_size, EXAMPLES)
+        ways[epoch, index] = mirrored(config, image[index], position, index, step, batch_size, seed)
+    for epoch in range(3):
+        np.testing.assert_array_equal(ways[epoch] ^ ways[epoch + 1], 1)
+    assert 0 < ways[0].sum() < EXAMPLES
+    other = mirrored(config, image, index=np.arange(EXAMPLES), seed=8)
+    assert (other != ways[0]).any()
+
+
+def test_an_alternating_flip_depends_on_the_example_and_not_on_its_place():
+    image, config = images(24), Augment(flip="alternating")
+    index = np.arange(24)
+    straight = mirrored(config, image, index, index, batch_size=24)
+    turned = mirrored(config, image[::-1], index, index[::-1], batch_size=24)
+    np.testing.assert_array_equal(straight, turned[::-1])
+
+
+def test_an_alternating_flip_needs_to_know_the_epoch():
+    with pytest.raises(ValueError, match="the key of the run and the epoch"):
+        run(Augment(flip="alternating"), batch_of(images(2)))
 
 
 # Cutout
@@ -241,9 +287,9 @@ def test_the_same_key_gives_the_same_bits_and_another_key_others():
 
 @pytest.mark.parametrize("policy", ["none", "randaugment", "trivialaugment"])
 def test_an_example_keeps_its_augmentation_wherever_it_lies_and_however_many_lie_beside_it(policy):
-    config = Augment(crop="reflect", flip=True, cutout=4, policy=policy, policy_layers=1)
+    config = Augment(crop="reflect", flip="random", cutout=4, policy=policy, policy_layers=1)
     if policy == "none":
-        config = Augment(crop="reflect", flip=True, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
+        config = Augment(crop="reflect", flip="random", brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
     image = images(13)
     whole = np.asarray(run(config, batch_of(image)).image)
     order = np.random.default_rng(1).permutation(13)
@@ -254,7 +300,7 @@ def test_an_example_keeps_its_augmentation_wherever_it_lies_and_however_many_lie
 
 def test_equal_images_at_different_positions_are_augmented_differently():
     image = images(1).repeat(16, axis=0)
-    result = np.asarray(run(Augment(crop="zero", flip=True, brightness=0.5), batch_of(image)).image)
+    result = np.asarray(run(Augment(crop="zero", flip="random", brightness=0.5), batch_of(image)).image)
     assert len({one.tobytes() for one in result}) == 16
 
 
@@ -273,19 +319,21 @@ def test_switching_operations_on_never_changes_what_others_draw():
     def cut(**fields):
         return np.isclose(pixels(cutout=3, **fields), MEAN, atol=1e-6).all(-1)
 
-    np.testing.assert_array_equal(cut(crop="zero", flip=True, hue=0.2), cut())
+    np.testing.assert_array_equal(cut(crop="zero", flip="random", hue=0.2), cut())
 
     halves = np.full((8, 12, 12, 3), 200, np.uint8)
     halves[:, :, :6] = 50
 
     def left_is_dark(**fields):
-        image = np.asarray(run(Augment(flip=True, **fields), batch_of(halves)).image)
+        image = np.asarray(run(Augment(flip="random", **fields), batch_of(halves)).image)
         return image[:, 6, 2, 0] < image[:, 6, 9, 0]
 
     assert 0 < left_is_dark().sum() < 8
     np.testing.assert_array_equal(left_is_dark(crop="zero", crop_padding=1, contrast=0.2), left_is_dark())
 
-    weights = [run(config, white).weight for config in (Augment(mixup=0.4), Augment(mixup=0.4, flip=True, cutout=3))]
+    weights = [
+        run(config, white).weight for config in (Augment(mixup=0.4), Augment(mixup=0.4, flip="random", cutout=3))
+    ]
     np.testing.assert_array_equal(*weights)
 
     flat = batch_of(np.full((8, 4, 4, 3), 100, np.uint8))  # contrast leaves a flat image as it is
@@ -297,7 +345,7 @@ def test_switching_operations_on_never_changes_what_others_draw():
 def test_it_can_be_vmapped_over_steps():
     batch = batch_of(images(4))
     steps = jax.random.split(jax.random.key(0), 3)
-    config = Augment(crop="zero", flip=True, contrast=0.4, mixup=0.4)
+    config = Augment(crop="zero", flip="random", contrast=0.4, mixup=0.4)
     together = jax.jit(jax.vmap(lambda key: augment.augment(config, batch, key, MEAN, STD)))(steps)
     for number, key in enumerate(steps):
         alone = run(config, batch, key)

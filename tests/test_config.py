@@ -7,6 +7,7 @@ import pytest
 
 from jaxcnn import config as configs
 from jaxcnn.config import Config, ConfigError, default, from_config_dict
+from jaxcnn.learn import tta
 from jaxcnn.learn.optim import OPTIMIZERS
 from jaxcnn.models import MODELS
 
@@ -42,7 +43,12 @@ def test_an_unknown_key_is_named_with_the_nearest_right_one():
         ("optim.learning_rate", True, "config.optim.learning_rate must be of type float"),
         ("optim.learning_rate", float("nan"), "config.optim.learning_rate must be a finite number"),
         ("global_batch_size", 12.5, "config.global_batch_size must be of type int"),
-        ("augment.flip", 1, "config.augment.flip must be of type bool"),
+        ("data.dir", 1, "config.data.dir must be of type str"),
+        ("augment.flip", True, "config.augment.flip must be one of none, random, alternating, not True"),
+        ("optim.whitening_bias_epochs", 3.0, "is for model.name='airbench'; vgg16 has no whitening layer"),
+        ("optim.sgd_momentum", 1.0, "config.optim.sgd_momentum must be in [0, 1)"),
+        ("optim.newton_schulz_steps", 0, "config.optim.newton_schulz_steps must be above 0"),
+        ("run.tta", "flips", "did you mean 'flip'?"),
         ("model.name", "vgg", "did you mean 'vgg16'?"),
         ("schedule.boundaries", 3, "config.schedule.boundaries must be a list"),
         ("optim", 3, "config.optim must be a group of fields"),
@@ -86,10 +92,29 @@ def test_a_network_without_batchnorm_may_accumulate_without_groups():
     assert from_config_dict(tree).optim.accumulate_steps == 4
 
 
+@pytest.mark.parametrize("model", [{"name": "alexnet"}, {"batch_norm": False}, {"head": "dense4096"}])
+def test_muon_needs_batchnorm_after_every_kernel_but_the_last(model):
+    tree = configs.to_dict(Config())
+    tree["optim"]["name"] = "muon"
+    assert from_config_dict(tree).optim.name == "muon"
+    tree["model"] |= model
+    with pytest.raises(ConfigError, match=r"optim\.name='muon' renormalises kernels, so it needs BatchNorm"):
+        from_config_dict(tree)
+
+
+@pytest.mark.parametrize("model", [{"form": "imagenet"}, {"batch_norm": False}])
+def test_airbench_has_one_form(model):
+    tree = configs.to_dict(Config())
+    tree["model"] |= {"name": "airbench", **model}
+    with pytest.raises(ConfigError, match="airbench"):
+        from_config_dict(tree)
+
+
 def test_the_choices_are_those_that_exist():
     hints = {field.name: field.type for field in dataclasses.fields(configs.Model)}
     assert set(hints["name"].__args__) == set(MODELS)
     assert set({f.name: f.type for f in dataclasses.fields(configs.Optim)}["name"].__args__) == set(OPTIMIZERS)
+    assert set({f.name: f.type for f in dataclasses.fields(configs.Run)}["tta"].__args__) == set(tta.VIEWS)
 
 
 def test_every_shipped_config_and_variant_is_sound(root):
@@ -100,7 +125,8 @@ def test_every_shipped_config_and_variant_is_sound(root):
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         assert f"--config=configs/{file.name}" in module.__doc__
-        variants = ["", "smoke"] if file.stem == "quickstart" else ["", "paper", "smoke"]
+        own = {"quickstart": [], "speedrun_cifar10": ["gpu"], "speedrun_cifar100": ["gpu"]}
+        variants = ["", "smoke", *own.get(file.stem, ["paper"])]
         for variant in variants:
             assert isinstance(from_config_dict(module.get_config(variant)), Config)
         with pytest.raises(ConfigError, match="did you mean 'smoke'"):
@@ -116,3 +142,18 @@ def test_the_paper_variants_have_the_papers_batch_and_learning_rate(root):
         assert (config.global_batch_size, config.optim.learning_rate) == (128, 0.001)
         config = from_config_dict(module.get_config())
         assert (config.optim.weight_decay, config.run.epochs, config.optim.nesterov) == (5e-4, 200.0, True)
+
+
+def test_the_speedruns_have_no_paper_variant_and_their_rates_follow_the_batch(root):
+    spec = importlib.util.spec_from_file_location("speedrun", root / "configs/speedrun_cifar10.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    with pytest.raises(ConfigError, match="no variant ':paper'"):
+        module.get_config("paper")
+    for variant in ("", "smoke"):
+        config = from_config_dict(module.get_config(variant))
+        batch, optim = config.global_batch_size, config.optim
+        # airbench94_muon's, of the summed loss.
+        assert optim.learning_rate * optim.bias_gradient_factor / batch == pytest.approx(0.053, rel=1e-12)
+        assert optim.learning_rate * optim.classifier_gradient_factor / batch == pytest.approx(0.67, rel=1e-12)
+        assert optim.learning_rate * optim.weight_decay / batch == pytest.approx(2e-6, rel=1e-12)

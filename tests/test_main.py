@@ -39,12 +39,16 @@ def imported(stderr: str) -> set[str]:
         ([QUICK, "--config.optim.learning_rate=fast"], "--config.optim.learning_rate=fast: could not convert"),
         (
             [QUICK, "--config.optim.name=sdg"],
-            "config.optim.name must be one of sgd, adam, adamw, lars, lamb, not 'sdg'",
+            "config.optim.name must be one of sgd, adam, adamw, lars, lamb, muon, not 'sdg'",
         ),
         ([QUICK, "--config.optim=3"], "--config.optim=3"),
         ([QUICK, "--config.checkpoint.keep_last=0"], "config.checkpoint.keep_last must be above 0, but is 0"),
         ([f"{QUICK}:smok"], "no variant ':smok' in this config file (did you mean 'smoke'?); it has: smoke"),
         (["--config=configs/nothing.py"], "--config=configs/nothing.py: there is no such Python file"),
+        (
+            ["--config=configs/nothing.py:x", "--config.seed=1"],
+            "--config=configs/nothing.py: there is no such Python file",
+        ),
         (["--config=README.md"], "--config=README.md: line "),
         ([], "no config was given; for example --config=configs/quickstart.py"),
         (["--confg=x"], "Unknown command line flag 'confg'. Did you mean: config ?"),

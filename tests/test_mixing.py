@@ -61,7 +61,7 @@ def test_the_partner_is_one_position_before_on_any_device_and_microbatch(devices
 
 MIXUP = Augment(mixup=0.2)
 EVERYTHING = Augment(
-    crop="zero", flip=True, cutout=3, mixup=0.4, cutmix=1.0, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1,
+    crop="zero", flip="random", cutout=3, mixup=0.4, cutmix=1.0, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1,
     policy="randaugment", policy_layers=1,
 )  # fmt: skip
 
@@ -81,8 +81,8 @@ def test_devices_and_microbatches_never_change_a_bit(config, cases):
 
 def test_mixup_blends_image_and_label_by_one_share():
     batch, key = global_batch(), jax.random.key(1)
-    plain = np.asarray(jitted(Augment(flip=True), batch, key, MEAN, STD).image, np.float64)
-    mixed = jitted(Augment(flip=True, mixup=0.5), batch, key, MEAN, STD)
+    plain = np.asarray(jitted(Augment(flip="random"), batch, key, MEAN, STD).image, np.float64)
+    mixed = jitted(Augment(flip="random", mixup=0.5), batch, key, MEAN, STD)
     np.testing.assert_array_equal(mixed.label, batch.label)
     np.testing.assert_array_equal(mixed.other_label, np.roll(batch.label, 1))
     share = np.asarray(mixed.weight, np.float64)[:, None, None, None]

@@ -12,10 +12,17 @@ from jax.extend.core import jaxprs_in_params
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxcnn import config, models
+from jaxcnn.models import initializers
 
 CIFAR = (32, 32, 3)
 IMAGENET = (224, 224, 3)
-SMALL = {"alexnet": 32, "vgg16": 32, "resnet50": 8, "cnn": 8}  # sides that every CIFAR form takes quickly
+SMALL = {
+    "alexnet": 32,
+    "vgg16": 32,
+    "resnet50": 8,
+    "cnn": 8,
+    "airbench": 25,
+}  # sides that every CIFAR form takes quickly
 EVERY_MODEL = pytest.mark.parametrize("name", SMALL)
 
 
@@ -60,6 +67,7 @@ def tiny(name, **fields):
         (CIFAR, 10, {"name": "resnet50"}, 23_520_842),
         (CIFAR, 100, {"name": "resnet50"}, 23_705_252),
         (CIFAR, 10, {"name": "cnn"}, 57_130),
+        (CIFAR, 10, {"name": "airbench"}, 1_971_640),
         ((8, 8, 1), 10, {"name": "cnn"}, 56_554),
         (IMAGENET, 1000, {"name": "alexnet", "form": "imagenet", "batch_norm": False}, 61_100_840),
         (IMAGENET, 1000, {"name": "vgg16", "form": "imagenet", "batch_norm": False}, 138_357_544),
@@ -115,6 +123,7 @@ def test_parameter_names_are_readable_paths():
         ({"name": "resnet50"}, (8, 8, 1)),
         ({"name": "resnet50", "form": "imagenet"}, (65, 97, 3)),
         ({"name": "cnn"}, (33, 20, 4)),
+        ({"name": "airbench"}, (25, 60, 1)),
     ],
 )
 def test_other_image_sizes_are_taken(fields, shape):
@@ -122,6 +131,53 @@ def test_other_image_sizes_are_taken(fields, shape):
     images = jax.ShapeDtypeStruct((2, *shape), jnp.float32)
     variables = jax.eval_shape(module.init, jax.random.key(0), images)
     assert jax.eval_shape(module.apply, variables, images).shape == (2, 7)
+
+
+def test_airbench_has_no_scales_and_its_only_bias_outside_batchnorm_is_that_of_whitening():
+    paths = set(flat(shapes_of(CIFAR, 10, name="airbench")["params"]))
+    assert {"whitening/kernel", "whitening/bias", "group1_conv1/kernel", "group3_bn2/bias"} <= paths
+    assert not any(path.endswith("scale") for path in paths)
+    assert {path for path in paths if path.endswith("bias") and "_bn" not in path} == {"whitening/bias"}
+    assert shapes_of(CIFAR, 10, name="airbench", width=0.5)["params"]["whitening"]["kernel"].shape == (2, 2, 3, 24)
+
+
+def test_the_kernel_of_whitening_gets_no_gradient_and_everything_else_does():
+    module, variables, images = tiny("airbench")
+
+    def loss(params):
+        return (module.apply({**variables, "params": params}, images) ** 2).sum()
+
+    for path, gradient in flat(jax.jit(jax.grad(loss))(variables["params"])).items():
+        assert bool(jnp.any(gradient != 0)) == (path != "whitening/kernel"), path
+
+
+def test_airbench_divides_its_logits_by_the_inputs_of_the_classifier():
+    module, variables, images = tiny("airbench")
+    doubled = jax.tree.map(lambda x: x, variables)
+    doubled["params"]["classifier"] = {"kernel": 32 * variables["params"]["classifier"]["kernel"]}  # 256 / 8 inputs
+    inputs = module.apply(doubled, images) / module.apply(variables, images)
+    np.testing.assert_allclose(inputs, 32, rtol=1e-5)
+
+
+def test_a_partial_identity_hands_its_inputs_on_and_draws_the_rest():
+    x = jax.random.normal(jax.random.key(1), (2, 5, 5, 4))
+    for outputs in (3, 4, 9):
+        kernel = initializers.partial_identity(jax.random.key(0), (3, 3, 4, outputs))
+        y = jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        np.testing.assert_array_equal(y[..., : min(4, outputs)], x[..., : min(4, outputs)])
+    drawn = np.asarray(kernel[..., 4:])
+    assert np.abs(drawn).max() <= 1 / 6 and len(np.unique(drawn)) == drawn.size  # 1 / sqrt(3 * 3 * 4)
+
+
+def test_uniform_initializers_have_pytorchs_bounds_and_deviations():
+    drawn = np.asarray(initializers.fan_in_uniform(jax.random.key(0), (3, 3, 16, 64)))
+    assert 0.99 / 12 < np.abs(drawn).max() <= 1 / 12
+    # A uniform distribution within b has deviation b / sqrt(3); 2 % are 4 standard errors of 9,216 draws.
+    assert drawn.std() == pytest.approx(1 / 12 / np.sqrt(3), rel=0.02)
+    classifier = np.asarray(initializers.unit_deviation_uniform(jax.random.key(0), (256, 10)), np.float64)
+    assert classifier.std(ddof=1) == pytest.approx(1, abs=1e-6)
+    bias = np.asarray(initializers.fan_in_bias(12)(jax.random.key(0), (24,)))
+    assert 0 < np.abs(bias).max() <= 12**-0.5
 
 
 def test_too_small_images_are_refused_in_one_line():
@@ -190,7 +246,7 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_everything_else_in_float32(name
         for equation in all_equations(jax.make_jaxpr(lambda: module.apply(variables, images))().jaxpr)
         if equation.primitive.name == "conv_general_dilated"
     ]
-    assert len(convolutions) == {"alexnet": 5, "vgg16": 13, "resnet50": 53, "cnn": 3}[name]
+    assert len(convolutions) == {"alexnet": 5, "vgg16": 13, "resnet50": 53, "cnn": 3, "airbench": 7}[name]
     assert all(variable.aval.dtype == jnp.bfloat16 for e in convolutions for variable in [*e.invars, *e.outvars])
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcnn.data.order import example_index, storage_positions
+from jaxcnn.data.order import epoch_of, example_index, storage_positions
 
 
 def sequence(seed, length, batch_size, examples):
@@ -68,3 +68,11 @@ def test_an_index_depends_on_its_own_position_only():
 def test_storage_gives_every_device_its_part_of_every_microbatch():
     np.testing.assert_array_equal(storage_positions(8, 2, 2), [[0, 1, 4, 5], [2, 3, 6, 7]])
     np.testing.assert_array_equal(storage_positions(8, 4), [[0, 1], [2, 3], [4, 5], [6, 7]])
+
+
+@pytest.mark.parametrize("as_jax", [False, True])
+def test_the_epoch_of_a_place_counts_the_examples_before_it(as_jax):
+    position = (jnp if as_jax else np).arange(16)
+    for step in (0, 2, 4, 100):
+        expected = [(step * 16 + place) // 37 for place in range(16)]
+        assert np.asarray(epoch_of(step, position, 16, 37)).tolist() == expected

@@ -56,7 +56,7 @@ def rendered(sheet, path):
 
 
 def test_draws_are_what_training_does_at_these_steps_and_positions():
-    config = config_of(seed=5, crop="zero", crop_padding=2, flip=True, mixup=0.5)
+    config = config_of(seed=5, crop="zero", crop_padding=2, flip="random", mixup=0.5)
     data = split()
     shown = preview.augmented_draws(config, data, examples=5, draws=3)
     chosen = preview.choose(data.labels, 5, 5)
@@ -70,6 +70,14 @@ def test_draws_are_what_training_does_at_these_steps_and_positions():
         np.testing.assert_allclose(shown.image[step], expected.image, atol=1e-6)
         np.testing.assert_array_equal(shown.other_label[step], expected.other_label)
         np.testing.assert_array_equal(shown.weight[step], expected.weight)
+
+
+def test_an_alternating_flip_turns_over_from_column_to_column():
+    data = split()
+    shown = preview.augmented_draws(config_of(flip="alternating"), data, examples=6, draws=3)
+    for example, original in enumerate(shown.original / np.float32(255)):
+        mirrored = [np.allclose(draw[example], original[:, ::-1], atol=1e-6) for draw in shown.image]
+        assert mirrored in ([True, False, True], [False, True, False])
 
 
 def test_examples_are_of_different_classes_first_and_each_is_shown_once():
@@ -110,15 +118,15 @@ def test_mixed_targets_are_told_in_percent():
 
 
 def test_mixed_sheets_have_a_caption_under_every_cell(tmp_path):
-    plain = rendered(preview.draw_sheet(config_of(flip=True), split(), 3, 2), tmp_path / "plain.png")
-    mixed = rendered(preview.draw_sheet(config_of(flip=True, cutmix=1.0), split(), 3, 2), tmp_path / "mixed.png")
+    plain = rendered(preview.draw_sheet(config_of(flip="random"), split(), 3, 2), tmp_path / "plain.png")
+    mixed = rendered(preview.draw_sheet(config_of(flip="random", cutmix=1.0), split(), 3, 2), tmp_path / "mixed.png")
     assert mixed.shape[0] - plain.shape[0] == 3 * preview.LINE  # two lines in each of three rows
     assert mixed.shape[1] == plain.shape[1]
 
 
 def test_the_title_tells_what_is_on_and_nothing_else():
     assert preview.settings(Augment()) == "no augmentation"
-    assert preview.settings(Augment(crop="zero", flip=True)) == "crop=zero, crop_padding=4, flip=True"
+    assert preview.settings(Augment(crop="zero", flip="random")) == "crop=zero, crop_padding=4, flip=random"
     assert preview.settings(Augment(policy="trivialaugment", normalize=False)) == (
         "policy=trivialaugment, normalize=False"
     )

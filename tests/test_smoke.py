@@ -17,6 +17,7 @@ from tests import runs
             ("--config.data.loader=stream", "--config.model.head=dense4096", "--config.model.dropout=0.5"),
         ),
         ("resnet50_cifar100", ("--config.model.dtype=bfloat16",)),
+        ("speedrun_cifar10", ("--config.data.loader=stream",)),
     ],
 )
 def test_a_smoke_run_leaves_all_that_a_result_needs(config, flags, tmp_path):

@@ -16,28 +16,34 @@ from tests import small
 TOLERANCE = 2e-4
 
 HARD = {
-    "augment": {"crop": "reflect", "flip": True, "mixup": 0.4, "cutmix": 1.0, "cutout": 3, "brightness": 0.3},
+    "augment": {"crop": "reflect", "flip": "alternating", "mixup": 0.4, "cutmix": 1.0, "cutout": 3, "brightness": 0.3},
     "optim": {"learning_rate": 0.1, "label_smoothing": 0.1, "ema_decay": 0.9, "clip_norm": 1.0},
 }
 NETWORKS = {
     "cnn, whole batch": {"model": {"name": "cnn"}},
     "cnn, groups of 4": {"model": {"name": "cnn"}, "norm": {"group_size": 4}},
     "cnn, groups of 2": {"model": {"name": "cnn"}, "norm": {"group_size": 2}},
+    "airbench, muon": {
+        "model": {"name": "airbench", "width": 1 / 16},
+        "optim": {"name": "muon", "learning_rate": 0.1, "whitening_bias_epochs": 1.0, "weight_decay": 0.01},
+    },
     "alexnet, dropout": {"model": {"name": "alexnet", "width": 1 / 32, "dropout": 0.5, "batch_norm": False}},
 }
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_one_two_four_and_eight_devices_give_the_same_run(name):
-    config = small.config(**HARD, **NETWORKS[name])
-    side = 32 if "alexnet" in name else 8
+    config = small.config(**(HARD | NETWORKS[name]))
+    side = 8 if "cnn" in name else 32
+    # Three Newton-Schulz steps multiply small singular values, rounding and all, by up to 3.4^3 = 41.
+    atol = TOLERANCE * (10 if "muon" in name else 1)
     alone, state = small.train(config, 1, side=side)
     assert len(set(alone.round(4))) == len(alone), "the run must move for the comparison to mean anything"
     for devices in (2, 8) if "groups of 2" in name else (2, 4, 8):
         losses, other = small.train(config, devices, side=side)
         np.testing.assert_allclose(losses, alone, rtol=TOLERANCE)
         for one, two in zip(jax.tree.leaves(state), jax.tree.leaves(other), strict=True):
-            np.testing.assert_allclose(two, one, rtol=50 * TOLERANCE, atol=TOLERANCE)
+            np.testing.assert_allclose(two, one, rtol=50 * TOLERANCE, atol=atol)
 
 
 @pytest.mark.parametrize(("devices", "microbatches"), [(1, 2), (1, 4), (2, 2), (4, 2), (8, 2)])

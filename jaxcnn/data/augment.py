@@ -51,6 +51,8 @@ def augment(
     mean: jax.Array,
     std: jax.Array,
     *,
+    run_key: jax.Array | None = None,
+    epoch: jax.Array | None = None,
     axis_name: str | None = None,
     microbatches: int = 1,
 ) -> Augmented:
@@ -65,13 +67,21 @@ def augment(
         default (threefry) is.
       mean: float32 [C] of the training split, in [0, 1]; ignored with `config.normalize` off.
       std: float32 [C], likewise.
+      run_key: of the whole run, for flip="alternating" alone, as is:
+      epoch: int [B], in which each example is seen, from 0.
       axis_name: the mesh axis over which the batch is spread; None: the whole batch is here.
       microbatches: into which the batch is cut.
+
+    Raises:
+      ValueError: flip="alternating" without `run_key` or `epoch`.
     """
     if not config.normalize:
         mean, std = jnp.zeros_like(mean), jnp.ones_like(std)
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, batch.position)
-    image = jax.vmap(lambda image, key: _augment_one(config, image, key, mean, std))(batch.image, keys)
+    flipped = _flipped(config, keys, batch.index, run_key, epoch)
+    image = jax.vmap(lambda image, key, flipped: _augment_one(config, image, key, flipped, mean, std))(
+        batch.image, keys, flipped
+    )
     mixing_keys = jax.vmap(lambda key: jax.random.fold_in(key, Draw.MIXING))(keys)
     image, other_label, weight = mixing.mix(
         config, image, batch.label, mixing_keys, axis_name=axis_name, microbatches=microbatches
@@ -99,14 +109,42 @@ def denormalize(image: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
     return image * jnp.where(std > 0, std, 1) + mean
 
 
+def _flipped(
+    config: configuration.Augment,
+    keys: jax.Array,
+    index: jax.Array,
+    run_key: jax.Array | None,
+    epoch: jax.Array | None,
+) -> jax.Array:
+    """Which images are mirrored left to right, bool [B]: half of them (Krizhevsky et al. 2012, section 4.1).
+
+    "random" tosses a coin for each example whenever it is seen. "alternating" tosses it once an example and run, and
+    turns it over with every epoch, so two epochs in a row show all examples both ways: Jordan 2024 (arXiv:2404.00498).
+    """
+    fold_in = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
+    if config.flip == "random":
+        return jax.vmap(lambda key: jax.random.bernoulli(jax.random.fold_in(key, Draw.FLIP)))(keys)
+    if config.flip == "none":
+        return jnp.zeros(index.shape, bool)
+    if run_key is None or epoch is None:
+        raise ValueError('flip="alternating" needs the key of the run and the epoch of each example')
+    coins = jax.vmap(jax.random.bernoulli)(fold_in(jax.random.fold_in(run_key, Draw.FLIP), index))
+    return coins ^ (epoch % 2 == 1)
+
+
 def _augment_one(
-    config: configuration.Augment, image: jax.Array, key: jax.Array, mean: jax.Array, std: jax.Array
+    config: configuration.Augment,
+    image: jax.Array,
+    key: jax.Array,
+    flipped: jax.Array,
+    mean: jax.Array,
+    std: jax.Array,
 ) -> jax.Array:
     """One image, uint8 [H, W, C] to normalised float32; `key` is the example's own."""
     if config.crop != "none":
         image = image_ops.random_crop(image, jax.random.fold_in(key, Draw.CROP), config.crop_padding, config.crop)
-    if config.flip:
-        image = image_ops.random_flip(image, jax.random.fold_in(key, Draw.FLIP))
+    if config.flip != "none":
+        image = jnp.where(flipped, image[:, ::-1], image)
     if config.policy == "randaugment":
         policy_key = jax.random.fold_in(key, Draw.POLICY)
         image = policy.randaugment(image, policy_key, config.policy_layers, config.policy_magnitude)

@@ -38,11 +38,6 @@ def random_crop(image: jax.Array, key: jax.Array, padding: int, mode: str) -> ja
     return jnp.where(inside[..., None], cropped, jnp.zeros((), image.dtype))
 
 
-def random_flip(image: jax.Array, key: jax.Array) -> jax.Array:
-    """Mirror an image [H, W, C] left to right with probability 1/2 (Krizhevsky et al. 2012, section 4.1)."""
-    return jnp.where(jax.random.bernoulli(key), image[:, ::-1], image)
-
-
 def box_mask(height: int, width: int, center: jax.Array, size: jax.Array | tuple[int, int]) -> jax.Array:
     """A box as bool [height, width], clipped at the borders.
 

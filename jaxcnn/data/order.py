@@ -43,7 +43,7 @@ def example_index(seed: Any, step: Any, position: Any, global_batch_size: int, e
     """
     xp: Any = jnp if any(isinstance(x, jax.Array) for x in (seed, step, position)) else np
     uint32 = xp.uint32
-    place = xp.asarray(step).astype(uint32) * uint32(global_batch_size) + xp.asarray(position).astype(uint32)
+    place = _place(step, position, global_batch_size, xp)
     epoch, rank = place // uint32(examples), place % uint32(examples)
     key = _mix(_mix(xp.asarray(seed).astype(uint32).reshape(1) ^ uint32(0x6A09E667)) + epoch * uint32(0x9E3779B9))
     bits = max(2, (examples - 1).bit_length())
@@ -61,6 +61,17 @@ def example_index(seed: Any, step: Any, position: Any, global_batch_size: int, e
         while outside(index).any():
             index = walk(index)
     return index.astype(xp.int32)
+
+
+def epoch_of(step: Any, position: Any, global_batch_size: int, examples: int) -> Any:
+    """The epoch, from 0, that the example at `position` of batch `step` is seen in: uint32 [n]; see `example_index`."""
+    xp: Any = jnp if any(isinstance(x, jax.Array) for x in (step, position)) else np
+    return _place(step, position, global_batch_size, xp) // xp.uint32(examples)
+
+
+def _place(step: Any, position: Any, global_batch_size: int, xp: Any) -> Any:
+    """Place in the endless sequence of examples, uint32 [n]."""
+    return xp.asarray(step).astype(xp.uint32) * xp.uint32(global_batch_size) + xp.asarray(position).astype(xp.uint32)
 
 
 def _feistel(value: Any, key: Any, bits: int, xp: Any) -> Any:

@@ -1,14 +1,19 @@
 """Optimisers from optax, built around hyper-parameters that are traced values."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from jaxcnn.config import Optim
+from jaxcnn.learn import muon
 from jaxcnn.learn.state import Hyper
+from jaxcnn.models import whitening
 
 LARS_EPSILON = 1e-9
+CLASSIFIER = "classifier"  # the last layer of every network
 
 
 def decay_mask(optim: Optim) -> Callable[[optax.Params], optax.Params]:
@@ -26,14 +31,39 @@ def decay_mask(optim: Optim) -> Callable[[optax.Params], optax.Params]:
     return mask
 
 
-def make_optimizer(optim: Optim, hyper: Hyper, learning_rate: jax.Array) -> optax.GradientTransformation:
+def make_optimizer(
+    optim: Optim, hyper: Hyper, learning_rate: jax.Array, whitening_bias_scale: Any = 1.0
+) -> optax.GradientTransformation:
     """The optimiser for one step, at this step's `learning_rate` (float32 scalar).
 
     It is made anew in every step, inside the traced function, so `hyper` and `learning_rate` are inputs of the
     compiled program; the structure of its state depends on `optim` alone.
+
+    Args:
+      optim: which, and its static fields.
+      hyper: the traced ones.
+      learning_rate: of this step.
+      whitening_bias_scale: what the updates of a whitening layer's bias are multiplied by.
     """
     clip = optax.clip_by_global_norm(optim.clip_norm) if optim.clip_norm else optax.identity()
-    return optax.chain(clip, OPTIMIZERS[optim.name](optim, hyper, learning_rate))
+    return _spare_whitening(
+        optax.chain(clip, OPTIMIZERS[optim.name](optim, hyper, learning_rate)), whitening_bias_scale
+    )
+
+
+def _spare_whitening(inner: optax.GradientTransformation, bias_scale: Any) -> optax.GradientTransformation:
+    """`inner`, with no update for a whitening layer's kernel, and `bias_scale` times the one for its bias."""
+
+    def update(grads: optax.Updates, state: optax.OptState, params: optax.Params | None = None) -> Any:
+        updates: Any
+        updates, state = inner.update(grads, state, params)
+        if whitening.NAME in updates:
+            own = updates[whitening.NAME]
+            own = {"kernel": jnp.zeros_like(own["kernel"]), "bias": bias_scale * own["bias"]}
+            updates = {**updates, whitening.NAME: own}
+        return updates, state
+
+    return optax.GradientTransformation(inner.init, update)
 
 
 def _sgd(optim: Optim, hyper: Hyper, learning_rate: jax.Array) -> optax.GradientTransformation:
@@ -90,4 +120,31 @@ def _lamb(optim: Optim, hyper: Hyper, learning_rate: jax.Array) -> optax.Gradien
     )
 
 
-OPTIMIZERS = {"sgd": _sgd, "adam": _adam, "adamw": _adamw, "lars": _lars, "lamb": _lamb}
+def _muon(optim: Optim, hyper: Hyper, learning_rate: jax.Array) -> optax.GradientTransformation:
+    """Muon for the kernels of convolutions, without weight decay; SGD with momentum for all other parameters.
+
+    SGD's gradient is `optim.bias_gradient_factor` (or that of the classifier) times the loss's, plus the weight decay,
+    so a sweep over the learning rate scales everything alike.
+    """
+
+    def sgd(factor: float) -> optax.GradientTransformation:
+        return optax.chain(
+            optax.scale(factor),
+            optax.add_decayed_weights(hyper.weight_decay, decay_mask(optim)),
+            optax.sgd(learning_rate, optim.sgd_momentum, nesterov=optim.nesterov),
+        )
+
+    return optax.partition(
+        {
+            "kernel": muon.muon(
+                learning_rate, hyper.momentum, nesterov=optim.nesterov, steps=optim.newton_schulz_steps
+            ),
+            "classifier": sgd(optim.classifier_gradient_factor),
+            "bias": sgd(optim.bias_gradient_factor),
+            "frozen": optax.set_to_zero(),
+        },
+        lambda params: muon.labels(params, whitening.NAME, CLASSIFIER),
+    )
+
+
+OPTIMIZERS = {"sgd": _sgd, "adam": _adam, "adamw": _adamw, "lars": _lars, "lamb": _lamb, "muon": _muon}

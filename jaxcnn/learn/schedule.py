@@ -1,5 +1,8 @@
 """Learning-rate schedules: the factor on `optim.learning_rate` at each step, in [0, 1]."""
 
+import math
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -39,3 +42,16 @@ def learning_rate_factor(schedule: Schedule, step: jax.Array, *, total_steps: in
     }[schedule.name]()
     whole = optax.join_schedules([rise, main], [warmup]) if warmup else main
     return jnp.asarray(whole(step), jnp.float32)
+
+
+def whitening_bias_scale(epochs: float, step: jax.Array, factor: jax.Array, *, steps_per_epoch: float) -> Any:
+    """What makes the schedule's `factor` at `step` that of a whitening layer's bias: float32 scalar.
+
+    The bias is trained for the first `epochs` epochs (s steps, rounded up), and its factor at step t is 1 - t / s; 0
+    epochs leave it the schedule's own. Jordan 2024 (arXiv:2404.00498).
+    """
+    if not epochs:
+        return 1.0
+    steps = math.ceil(round(epochs * steps_per_epoch, 6))
+    own = jnp.maximum(1.0 - step / steps, 0.0)
+    return jnp.where(factor > 0, own / jnp.where(factor > 0, factor, 1.0), 0.0)

@@ -1,6 +1,8 @@
 """The step over a mesh: the pure functions of `learn.step` under `jax.shard_map`, jitted once per program and mesh."""
 
+import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,6 +13,7 @@ from jaxcnn.data import order, resident
 from jaxcnn.data.batch import Batch
 from jaxcnn.data.resident import Resident
 from jaxcnn.learn import step as steps
+from jaxcnn.learn import tta
 from jaxcnn.learn.program import Program
 from jaxcnn.learn.state import Hyper
 from jaxcnn.mesh import DATA_AXIS, over_data, replicated
@@ -102,6 +105,23 @@ def eval_step(program: Program, mesh: Mesh) -> Any:
     return jax.jit(mapped, out_shardings=(replicated(mesh), over_data(mesh)))
 
 
+@functools.lru_cache(maxsize=16)
+def tta_views(kind: str, mesh: Mesh) -> Any:
+    """Jitted `image [B, H, W, C] -> list of views`, see `tta.views`, all split over the mesh."""
+    return jax.jit(functools.partial(tta.views, kind=kind), out_shardings=over_data(mesh))
+
+
+@functools.lru_cache(maxsize=16)
+def tta_sums(kind: str, mesh: Mesh) -> Any:
+    """Jitted `(logits of each view, batch) -> (sums, averaged logits [B, K])`."""
+
+    def of_batch(logits: list[jax.Array], batch: Batch) -> Any:
+        averaged = tta.average(logits, kind)
+        return steps.eval_sums(averaged, batch), averaged
+
+    return jax.jit(of_batch, out_shardings=(replicated(mesh), over_data(mesh)))
+
+
 @functools.lru_cache(maxsize=64)
 def predict_step(program: Program, mesh: Mesh) -> Any:
     """Jitted `(variables, image uint8 [B, H, W, C], normalization) -> logits [B, K]`, split over the mesh."""
@@ -124,54 +144,114 @@ def resident_eval_batch(batch_size: int, mesh: Mesh) -> Any:
 @functools.lru_cache(maxsize=16)
 def abstract_state(program: Program, mesh: Mesh) -> Any:
     """Shapes, dtypes and shardings of the state."""
-    scalar = jax.ShapeDtypeStruct((), jnp.float32)
-    hyper = Hyper(scalar, scalar, scalar, scalar, jax.ShapeDtypeStruct((), jnp.uint32))
-    shapes = jax.eval_shape(functools.partial(steps.init_state, program), hyper)
+    shapes = _traced_init_state(program, mesh).out_info
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh)), shapes)
 
 
+def _traced_init_state(program: Program, mesh: Mesh) -> jax.stages.Traced:
+    scalar = jax.ShapeDtypeStruct((), jnp.float32)
+    hyper = Hyper(scalar, scalar, scalar, scalar, jax.ShapeDtypeStruct((), jnp.uint32))
+    return init_state(program, mesh).trace(hyper)
+
+
+# The programs of a run, before and after XLA's work, which comes before there is any data. Tracing holds Python's lock,
+# so one thread does it best; XLA's work does not.
+
+
 @functools.lru_cache(maxsize=16)
-def compiled_train_step(program: Program, mesh: Mesh, loader: str, steps_per_call: int = 1) -> jax.stages.Compiled:
-    """The training step for a loader ("resident" or "stream"), compiled before there is any data.
+def lowered_init_state(program: Program, mesh: Mesh) -> jax.stages.Lowered:
+    """`init_state` before XLA's optimisation."""
+    return _traced_init_state(program, mesh).lower()
+
+
+@functools.lru_cache(maxsize=16)
+def compiled_init_state(program: Program, mesh: Mesh) -> jax.stages.Compiled:
+    """`init_state`, compiled."""
+    return lowered_init_state(program, mesh).compile()
+
+
+@functools.lru_cache(maxsize=16)
+def traced_train_step(program: Program, mesh: Mesh, loader: str, steps_per_call: int = 1) -> jax.stages.Traced:
+    """The training step for a loader ("resident" or "stream"), not yet lowered for any platform.
 
     With `steps_per_call` above 1 it is `resident_train_steps`, which the stream loader cannot feed.
     """
-    return lowered_train_step(program, mesh, loader, steps_per_call).compile()
+    state, normalization = abstract_state(program, mesh), _abstract_normalization(program, mesh)
+    if loader == "stream":
+        batch = _abstract_batch(program, program.global_batch_size, over_data(mesh))
+        return train_step(program, mesh).trace(state, batch, normalization)
+    split = _abstract_split(program, mesh, program.train_examples)
+    if steps_per_call == 1:
+        return resident_train_step(program, mesh).trace(state, split, normalization)
+    return resident_train_steps(program, mesh, steps_per_call).trace(state, split, normalization, _abstract_int(mesh))
 
 
 @functools.lru_cache(maxsize=16)
 def lowered_train_step(program: Program, mesh: Mesh, loader: str, steps_per_call: int = 1) -> jax.stages.Lowered:
     """The training step before XLA's optimisation."""
-    state, normalization = abstract_state(program, mesh), _abstract_normalization(program, mesh)
-    if loader == "stream":
-        batch = _abstract_batch(program, program.global_batch_size, over_data(mesh))
-        return train_step(program, mesh).lower(state, batch, normalization)
-    split = _abstract_split(program, mesh, program.train_examples)
-    if steps_per_call == 1:
-        return resident_train_step(program, mesh).lower(state, split, normalization)
-    count = jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated(mesh))
-    return resident_train_steps(program, mesh, steps_per_call).lower(state, split, normalization, count)
+    return traced_train_step(program, mesh, loader, steps_per_call).lower()
+
+
+@functools.lru_cache(maxsize=16)
+def compiled_train_step(program: Program, mesh: Mesh, loader: str, steps_per_call: int = 1) -> jax.stages.Compiled:
+    """The training step for a loader, compiled."""
+    return lowered_train_step(program, mesh, loader, steps_per_call).compile()
+
+
+@functools.lru_cache(maxsize=16)
+def lowered_eval_step(program: Program, mesh: Mesh, batch_size: int) -> jax.stages.Lowered:
+    """The evaluation step for batches of `batch_size`, a multiple of the devices, before XLA's optimisation."""
+    batch = _abstract_batch(program, batch_size, over_data(mesh))
+    variables = abstract_state(program, mesh).variables()
+    return eval_step(program, mesh).lower(variables, batch, _abstract_normalization(program, mesh))
 
 
 @functools.lru_cache(maxsize=16)
 def compiled_eval_step(program: Program, mesh: Mesh, batch_size: int) -> jax.stages.Compiled:
-    """The evaluation step for batches of `batch_size`, a multiple of the devices."""
-    batch = _abstract_batch(program, batch_size, over_data(mesh))
-    variables = abstract_state(program, mesh).variables()
-    return eval_step(program, mesh).lower(variables, batch, _abstract_normalization(program, mesh)).compile()
+    """The evaluation step for batches of `batch_size`, compiled."""
+    return lowered_eval_step(program, mesh, batch_size).compile()
+
+
+@functools.lru_cache(maxsize=16)
+def lowered_eval_batch(program: Program, mesh: Mesh, batch_size: int, examples: int) -> jax.stages.Lowered:
+    """`resident_eval_batch` for a split of so many examples, before XLA's optimisation."""
+    split = _abstract_split(program, mesh, examples)
+    return resident_eval_batch(batch_size, mesh).lower(split, _abstract_int(mesh))
 
 
 @functools.lru_cache(maxsize=16)
 def compiled_eval_batch(program: Program, mesh: Mesh, batch_size: int, examples: int) -> jax.stages.Compiled:
-    """`resident_eval_batch` for a split of so many examples; `start` is an int32 scalar on the devices."""
-    start = jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated(mesh))
-    return resident_eval_batch(batch_size, mesh).lower(_abstract_split(program, mesh, examples), start).compile()
+    """`resident_eval_batch` for a split of so many examples, compiled."""
+    return lowered_eval_batch(program, mesh, batch_size, examples).compile()
+
+
+def tta_eval_step(program: Program, mesh: Mesh, batch_size: int, kind: str) -> Callable[..., list[Any]]:
+    """`(variables, batch, normalization) -> [(sums, logits), …]`: as they are, and if asked for, with views averaged.
+
+    Every view goes through the one compiled evaluation step, so the network is not compiled again. Views are made of
+    the uint8 pixels, since mirroring, moving and reflecting commute with the normalisation.
+    """
+    step = compiled_eval_step(program, mesh, batch_size)
+
+    def evaluate(variables: Any, batch: Batch, normalization: steps.Normalization) -> list[Any]:
+        plain = step(variables, batch, normalization)
+        if kind == "none":
+            return [plain]
+        others = tta_views(kind, mesh)(batch.image)[1:]
+        logits = [step(variables, dataclasses.replace(batch, image=view), normalization)[1] for view in others]
+        return [plain, tta_sums(kind, mesh)([plain[1], *logits], batch)]
+
+    return evaluate
 
 
 def _abstract_split(program: Program, mesh: Mesh, examples: int) -> Resident:
     whole = replicated(mesh)
     image = jax.ShapeDtypeStruct((examples, *program.image_shape), jnp.uint8, sharding=whole)
     return Resident(image, jax.ShapeDtypeStruct((examples,), jnp.int32, sharding=whole))
+
+
+def _abstract_int(mesh: Mesh) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated(mesh))
 
 
 def _abstract_batch(program: Program, batch_size: int, sharding: Any) -> Batch:

@@ -64,5 +64,5 @@ def step_key(seed: Any, step: Any) -> jax.Array:
 
 
 def count_parameters(params: Any) -> int:
-    """The number of trainable parameters."""
+    """The number of parameters, frozen ones among them."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))

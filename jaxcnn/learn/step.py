@@ -8,15 +8,16 @@ import jax.numpy as jnp
 import optax
 
 from jaxcnn import models
-from jaxcnn.data import augment
+from jaxcnn.data import augment, order
 from jaxcnn.data.batch import Batch
 from jaxcnn.learn import loss as losses
 from jaxcnn.learn.optim import make_optimizer
 from jaxcnn.learn.program import Program
-from jaxcnn.learn.schedule import learning_rate_factor
+from jaxcnn.learn.schedule import learning_rate_factor, whitening_bias_scale
 from jaxcnn.learn.state import Hyper, State, step_key
 
 INIT_STEP = -1  # the step whose key initialises the parameters
+RUN_STEP = -2  # the step whose key is that of the whole run
 AUGMENT, DROPOUT = 0, 1  # folds of a step's key
 
 
@@ -81,6 +82,8 @@ def train_step(
         jax.random.fold_in(key, AUGMENT),
         normalization.mean,
         normalization.std,
+        run_key=step_key(state.hyper.seed, RUN_STEP),
+        epoch=order.epoch_of(state.step, batch.position, program.global_batch_size, program.train_examples),
         axis_name=axis_name,
         microbatches=microbatches,
     )
@@ -108,10 +111,14 @@ def train_step(
         batch_stats = jax.tree.map(lambda total: total / jax.lax.axis_size(axis_name), batch_stats)
     batch_stats = jax.tree.map(lambda total: total / microbatches, batch_stats)
 
-    learning_rate = state.hyper.learning_rate * learning_rate_factor(
+    factor = learning_rate_factor(
         program.schedule, state.step, total_steps=program.total_steps, steps_per_epoch=program.steps_per_epoch
     )
-    optimizer = make_optimizer(program.optim, state.hyper, learning_rate)
+    learning_rate = state.hyper.learning_rate * factor
+    bias_scale = whitening_bias_scale(
+        program.optim.whitening_bias_epochs, state.step, factor, steps_per_epoch=program.steps_per_epoch
+    )
+    optimizer = make_optimizer(program.optim, state.hyper, learning_rate, bias_scale)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     next_state = State(
@@ -130,9 +137,14 @@ def eval_step(
 ) -> tuple[losses.Sums, jax.Array]:
     """Evaluate a batch, or a device's shard of one: sums over the examples not masked, and logits float32 [B, K]."""
     logits = predict_step(program, variables, batch.image, normalization)
+    return eval_sums(logits, batch), logits
+
+
+def eval_sums(logits: jax.Array, batch: Batch) -> losses.Sums:
+    """Sums over the examples not masked, of a batch with these logits."""
     whole = jnp.ones(batch.label.shape, jnp.float32)
     loss = losses.cross_entropy(logits, batch.label, batch.label, whole, jnp.zeros(()))
-    return losses.sums(loss, logits, batch.label, batch.label, whole, batch.mask), logits
+    return losses.sums(loss, logits, batch.label, batch.label, whole, batch.mask)
 
 
 def predict_step(program: Program, variables: Any, image: jax.Array, normalization: Normalization) -> jax.Array:

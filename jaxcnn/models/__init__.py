@@ -1,17 +1,22 @@
 """The networks, by name."""
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 
 from jaxcnn import config
+from jaxcnn.models import whitening
+from jaxcnn.models.airbench import Airbench
 from jaxcnn.models.alexnet import AlexNet
 from jaxcnn.models.cnn import CNN
 from jaxcnn.models.resnet import ResNet50
 from jaxcnn.models.vgg import VGG16
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
+    "airbench": Airbench,
     "alexnet": AlexNet,
     "cnn": CNN,
     "resnet50": ResNet50,
@@ -35,3 +40,22 @@ def build(model: config.Model, norm: config.Norm, num_classes: int, axis_name: s
         holds the d-th part of the batch. None: the whole batch is here.
     """
     return MODELS[model.name](model, norm, num_classes, axis_name, jnp.dtype(model.dtype))
+
+
+def examples_for_initialization(params: Any) -> int:
+    """How many training images `initialize_from_data` wants for these parameters; 0: it has nothing to do."""
+    return whitening.EXAMPLES if whitening.NAME in params else 0
+
+
+def initialize_from_data(params: Any, images: np.ndarray, mean: np.ndarray, std: np.ndarray) -> Any:
+    """New parameters with what a network computes from its data: the kernel of a whitening layer.
+
+    Args:
+      params: as initialised; not changed.
+      images: uint8 [N, H, W, C], the first of the training split.
+      mean, std: float [C], of the normalisation.
+    """
+    if whitening.NAME not in params:
+        return params
+    kernel = whitening.whitening_kernel(images, mean, std)
+    return {**params, whitening.NAME: {**params[whitening.NAME], "kernel": kernel}}

@@ -25,11 +25,14 @@ class BatchNorm(nn.Module):
     Attributes:
       norm: momentum, epsilon and group_size (consecutive examples of the global batch; 0: all of it).
       axis_name: mesh axis the batch is sharded over, device d holding the d-th part; None: all of it is here.
+      scale_init: of the scale.
+      use_scale: multiply by a trained scale.
     """
 
     norm: config.Norm
     axis_name: str | None = None
     scale_init: Initializer = nn.initializers.ones
+    use_scale: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -39,7 +42,8 @@ class BatchNorm(nn.Module):
           ValueError: in training, where group_size does not fit the batch and the devices.
         """
         channels = x.shape[-1:]
-        scale = self.param("scale", self.scale_init, channels, jnp.float32)
+        ones = jnp.ones(channels, jnp.float32)
+        scale = self.param("scale", self.scale_init, channels, jnp.float32) if self.use_scale else ones
         bias = self.param("bias", nn.initializers.zeros, channels, jnp.float32)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
         running_variance = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)

@@ -54,6 +54,8 @@ class Conv(nn.Module):
       padding: zeros added on each side, pixels.
       use_bias: add a bias, which starts at 0.
       dtype: of the computation.
+      kernel_init: of the kernel.
+      frozen: the kernel gets no gradient.
     """
 
     features: int
@@ -62,12 +64,15 @@ class Conv(nn.Module):
     padding: int = 0
     use_bias: bool = True
     dtype: Any = jnp.float32
+    kernel_init: Initializer = he_normal
+    frozen: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Convolve `x`. Raises UserError where the image is smaller than the kernel."""
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
-        kernel = self.param("kernel", he_normal, shape, jnp.float32)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        kernel = jax.lax.stop_gradient(kernel) if self.frozen else kernel
         check_covers(x, self.kernel_size, self.padding, self)
         x = convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.strides, self.padding)
         if self.use_bias:

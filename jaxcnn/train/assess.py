@@ -26,7 +26,8 @@ def assess(trained: Trained, folder: pathlib.Path, split_name: str, data_dir: st
       batch_size: 0: as in training.
 
     Returns:
-      What the JSON file holds; accuracies are fractions in [0, 1].
+      What the JSON file holds; accuracies are fractions in [0, 1]. Where the run has test-time augmentation, loss and
+      accuracies with it are there as well, named tta_….
 
     Raises:
       UserError: the run has no such split, or its data is not there.
@@ -45,6 +46,10 @@ def assess(trained: Trained, folder: pathlib.Path, split_name: str, data_dir: st
         "data": split.description,
         **measure(logits, split.labels, trained.class_names),
     }
+    if (tta := trained.config.run.tta) != "none":
+        logits = logits_of_split(trained, split, batch_size, tta)
+        averaged = {f"tta_{name}": value for name, value in accuracies(logits, split.labels).items()}
+        figures |= {"tta": tta, **averaged}
     stem = folder / f"eval-{split_name}-{trained.step}"
     workdir.write_json(stem.with_suffix(".json"), figures)
     draw_confusion(np.array(figures["confusion_matrix"]), trained.class_names, stem.with_suffix(".png"))
@@ -61,18 +66,25 @@ def measure(logits: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]
 
     probabilities = softmax(logits.astype(np.float64), axis=-1)
     matrix = confusion_matrix(labels, logits.argmax(-1), labels=range(len(class_names)))
-    one = np.ones(len(labels), np.float32)
-    loss = np.asarray(losses.cross_entropy(logits, labels, labels, one, np.float32(0)), np.float64)
     totals = matrix.sum(axis=1)
     per_class = [float(hit / total) if total else None for hit, total in zip(matrix.diagonal(), totals, strict=True)]
     return {
         "examples": len(labels),
-        "loss": float(loss.mean()),
-        "top1_accuracy": float(np.mean(np.asarray(losses.among_first(logits, labels, 1)))),
-        "top5_accuracy": float(np.mean(np.asarray(losses.among_first(logits, labels, 5)))),
+        **accuracies(logits, labels),
         "calibration_error": calibration_error(probabilities, labels),
         "per_class_accuracy": dict(zip(class_names, per_class, strict=True)),
         "confusion_matrix": matrix.tolist(),
+    }
+
+
+def accuracies(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Mean loss and accuracies of logits float32 [N, K] for labels int32 [N]."""
+    one = np.ones(len(labels), np.float32)
+    loss = np.asarray(losses.cross_entropy(logits, labels, labels, one, np.float32(0)), np.float64)
+    return {
+        "loss": float(loss.mean()),
+        "top1_accuracy": float(np.mean(np.asarray(losses.among_first(logits, labels, 1)))),
+        "top5_accuracy": float(np.mean(np.asarray(losses.among_first(logits, labels, 5)))),
     }
 
 
@@ -127,10 +139,17 @@ def describe(figures: dict[str, Any]) -> list[str]:
     )
     worst = ", ".join(f"{name} {100 * accuracy:.1f}%" for accuracy, name in per_class[:3])
     best = ", ".join(f"{name} {100 * accuracy:.1f}%" for accuracy, name in per_class[::-1][:3])
+    augmented = []
+    if "tta" in figures:
+        augmented.append(
+            f"with test-time augmentation ({figures['tta']}): top-1 {100 * figures['tta_top1_accuracy']:.2f}%  "
+            f"top-5 {100 * figures['tta_top5_accuracy']:.2f}%  loss {figures['tta_loss']:.4f}"
+        )
     return [
         f"{figures['data']}: {figures['examples']} examples, "
         f"checkpoint {figures['step']}, {figures['weights']} weights",
         f"top-1 {100 * figures['top1_accuracy']:.2f}%  top-5 {100 * figures['top5_accuracy']:.2f}%  "
         f"loss {figures['loss']:.4f}  calibration error {100 * figures['calibration_error']:.2f}%",
+        *augmented,
         f"best classes: {best}; worst: {worst}",
     ]

@@ -81,7 +81,8 @@ class Checkpoints:
         Raises:
           UserError: an earlier save failed, such as on a full disk.
         """
-        step, tree = int(jax.device_get(state.step)), _tree(state)
+        # Host arrays, because orbax compiles a program for each shape and device to cut what several devices hold.
+        step, tree = int(jax.device_get(state.step)), jax.tree.map(np.array, jax.device_get(_tree(state)))
         record = record | {"arrays": _seals(tree)}
         record = record | {"crc32": _crc32_of_record(record)}
         with self._failures(step):
@@ -236,7 +237,7 @@ def _seals(tree: Any) -> dict[str, list[Any]]:
     """Shape, dtype and CRC-32 of every array, by name."""
     seals = {}
     for name, leaf in _leaves(tree):
-        array = np.ascontiguousarray(jax.device_get(leaf))
+        array = np.ascontiguousarray(leaf)
         seals[name] = [list(leaf.shape), str(leaf.dtype), zlib.crc32(array.view(np.uint8).reshape(-1).data)]
     return seals
 

@@ -19,28 +19,33 @@ def evaluate(
     normalization: Normalization,
     batch_size: int,
     between_batches: Callable[[], None],
+    tta: str = "none",
 ) -> dict[str, float]:
     """Mean loss and accuracies over a split, as fractions in [0, 1].
 
-    `between_batches` is called before each batch is started; what it raises ends the evaluation.
+    With test-time augmentation (`tta` as in `config.run`) the same figures of the averaged logits are there too, named
+    tta_…. `between_batches` is called before each batch is started; what it raises ends the evaluation.
     """
-    totals = np.zeros(4, np.float64)
+    totals: Any = 0.0
     waiting: Any = None  # read one batch late, so that the devices never wait for the host
-    step = sharded.compiled_eval_step(feed.program, feed.mesh, batch_size)
+    step = sharded.tta_eval_step(feed.program, feed.mesh, batch_size, tta)
     with feed.eval_batches(split, batch_size) as batches:
         for batch in batches:
             between_batches()
-            sums, _ = step(variables, batch, normalization)
+            sums = [sums for sums, _ in step(variables, batch, normalization)]
             if waiting is not None:
                 totals += _read(waiting)
             waiting = sums
     totals += _read(waiting)
-    loss, top1, top5, count = totals.tolist()
-    if count != len(split):
-        raise AssertionError(f"{count} examples counted of {len(split)} in {split.description}")
-    return {"loss": loss / count, "top1_accuracy": top1 / count, "top5_accuracy": top5 / count, "examples": int(count)}
+    values: dict[str, float] = {}
+    for prefix, (loss, top1, top5, count) in zip(("", "tta_"), totals.tolist(), strict=False):
+        if count != len(split):
+            raise AssertionError(f"{count} examples counted of {len(split)} in {split.description}")
+        means = {"loss": loss / count, "top1_accuracy": top1 / count, "top5_accuracy": top5 / count}
+        values |= {f"{prefix}{name}": mean for name, mean in means.items()}
+    return values | {"examples": len(split)}
 
 
-def _read(sums: Any) -> np.ndarray:
-    sums = jax.device_get(sums)
-    return np.array([sums.loss, sums.top1, sums.top5, sums.count], np.float64)
+def _read(sums: list[Any]) -> np.ndarray:
+    """[kinds, 4] of the sums of one batch."""
+    return np.array([[one.loss, one.top1, one.top5, one.count] for one in jax.device_get(sums)], np.float64)

@@ -1,43 +1,105 @@
-"""How much of the machine a step uses: model FLOP/s against the peak of known devices."""
+"""How much of the machine a step uses: its FLOP/s and bytes/s against the peaks of known devices."""
+
+import dataclasses
+from typing import Any
 
 import jax
 
 from jaxcnn.config import Config
 
-# Dense peak FLOP/s of one device: (bfloat16, float32 as XLA runs it by default: TF32 on Ampere and later).
-# From NVIDIA's data sheets of P100, V100, A100, H100/H200 SXM and B200, and Google Cloud's TPU pages.
+
+@dataclasses.dataclass(frozen=True)
+class Peak:
+    """What one device can do at most, dense: FLOP/s in 16-bit and float32 arithmetic, bytes/s of its memory.
+
+    float32 is as XLA runs it by default, which is TF32 on Ampere and later.
+    """
+
+    half: float
+    single: float
+    bandwidth: float
+
+
+# By a part of JAX's name for the device, the longest that fits. From NVIDIA's data sheets (SXM where no other form is
+# named; half of what they state with sparsity) and Google Cloud's TPU pages. P100, V100 and T4 reach the 16-bit figure
+# in float16 only: they have no bfloat16 arithmetic.
 PEAKS = {
-    "P100": (21.2e12, 10.6e12),
-    "V100": (125e12, 15.7e12),
-    "A100": (312e12, 156e12),
-    "L4": (121e12, 60e12),
-    "H100": (989e12, 494e12),
-    "H200": (989e12, 494e12),
-    "B200": (2250e12, 1100e12),
-    "TPU v4": (275e12, 275e12),
-    "TPU v5 lite": (197e12, 197e12),
-    "TPU v5": (459e12, 459e12),
-    "TPU v6 lite": (918e12, 918e12),
+    "P100": Peak(21.2e12, 10.6e12, 732e9),
+    "V100": Peak(125e12, 15.7e12, 900e9),
+    "T4": Peak(65e12, 8.1e12, 320e9),
+    "A100": Peak(312e12, 156e12, 1555e9),
+    "A100-SXM4-80GB": Peak(312e12, 156e12, 2039e9),
+    "A100 80GB PCIe": Peak(312e12, 156e12, 1935e9),
+    "L4": Peak(121e12, 60e12, 300e9),
+    "H100": Peak(989e12, 494e12, 3350e9),
+    "H100 PCIe": Peak(756e12, 378e12, 2000e9),
+    "H100 NVL": Peak(835e12, 417e12, 3900e9),
+    "H200": Peak(989e12, 494e12, 4800e9),
+    "B200": Peak(2250e12, 1100e12, 8000e9),
+    "TPU v4": Peak(275e12, 275e12, 1228e9),
+    "TPU v5 lite": Peak(197e12, 197e12, 819e9),
+    "TPU v5p": Peak(459e12, 459e12, 2765e9),
+    "TPU v5": Peak(459e12, 459e12, 2765e9),
+    "TPU v6 lite": Peak(918e12, 918e12, 1640e9),
 }
 
 
-def step_flops(lowered: jax.stages.Lowered) -> float | None:
+def step_flops(traced: jax.stages.Traced) -> float | None:
     """Floating-point operations of one step on one device, by XLA's own count; None if it has none.
 
-    Of the program before optimisation: after it, a GPU's convolutions are calls into cuDNN, which count as nothing.
-    A loop whose length is an input counts as one step.
+    Counted as for a GPU, before optimisation: there a convolution is one operation of known cost. On CPU Winograd's
+    forms do less, and after optimisation a GPU's convolutions are calls into cuDNN, which count as nothing. So this is
+    the cost of the mathematics, the same on every machine. A loop whose length is an input counts as one step.
     """
+    return _count(traced.lower(lowering_platforms=("cuda",)), "flops")
+
+
+def step_bytes(compiled: jax.stages.Compiled) -> float | None:
+    """Bytes that one step moves to and from one device's memory, by XLA's estimate; None if it has none.
+
+    The operands and results of every operation left after fusion, as if no cache held any of them. On a GPU calls into
+    cuDNN and cuBLAS may count as nothing; the figure is then less than the traffic.
+    """
+    return _count(compiled, "bytes accessed")
+
+
+def _count(program: jax.stages.Lowered | jax.stages.Compiled, name: str) -> float | None:
     try:
-        analysis = lowered.cost_analysis()
+        analysis: Any = program.cost_analysis()
     except Exception:  # not every backend has one
         return None
-    flops = (analysis or {}).get("flops", 0.0)
-    return float(flops) if flops > 0 else None
+    count = (analysis or {}).get(name, 0.0)
+    return float(count) if count > 0 else None
 
 
-def peak(config: Config, device_kind: str) -> float | None:
-    """Peak FLOP/s of a device at the run's compute dtype; None for one that is not listed, such as a CPU."""
+def peak(device_kind: str) -> Peak | None:
+    """The peaks of a device by JAX's name for it; None for one that is not listed, such as a CPU."""
+    words = device_kind.split()
     for name in sorted(PEAKS, key=len, reverse=True):
-        if name in device_kind:
-            return PEAKS[name][config.model.dtype == "float32"]
+        # "L4" is not in "NVIDIA L40": a part counts from the start of a word, up to a digit or letter that goes on.
+        if any(
+            (rest := " ".join(words[i:])).startswith(name) and not rest[len(name) :][:1].isalnum()
+            for i in range(len(words))
+        ):
+            return PEAKS[name]
     return None
+
+
+def utilisation(
+    config: Config, device_kind: str, steps_per_second: float, flops: float | None, moved: float | None
+) -> dict[str, float | None]:
+    """FLOP/s and bytes/s of one device, and as shares of its peaks at the run's compute dtype; None where unknown."""
+    most = peak(device_kind)
+    flop_rate = None if flops is None else flops * steps_per_second
+    byte_rate = None if moved is None else moved * steps_per_second
+    most_flops = None if most is None else most.single if config.model.dtype == "float32" else most.half
+    return {
+        "flops_per_second_per_device": flop_rate,
+        "model_flops_utilisation": _share(flop_rate, most_flops),
+        "bytes_per_second_per_device": byte_rate,
+        "bandwidth_utilisation": _share(byte_rate, None if most is None else most.bandwidth),
+    }
+
+
+def _share(rate: float | None, most: float | None) -> float | None:
+    return None if rate is None or most is None else rate / most

@@ -137,12 +137,16 @@ def _evaluate(session: Session) -> bool:
     return better
 
 
-def _figures(session: Session, split: Split, state: State) -> dict[str, Any]:
-    """Loss and accuracies of a split, with those of the moving average, if there is one, named ema_…"""
+def _figures(session: Session, split: Split, state: State, tta: str = "none") -> dict[str, Any]:
+    """Loss and accuracies of a split, with those of the moving average, if there is one, named ema_…
+
+    Those with test-time augmentation, if there is one, are named tta_… and ema_tta_….
+    """
     batch_size = feed.eval_batch_size(session.config.run.eval_batch_size, session.program, session.mesh)
 
     def measure(variables: Any) -> dict[str, float]:
-        return evaluate(session.feed, split, variables, session.normalization, batch_size, session.interrupts.check)
+        check = session.interrupts.check
+        return evaluate(session.feed, split, variables, session.normalization, batch_size, check, tta)
 
     values = measure(state.variables())
     if state.ema is not None:
@@ -188,6 +192,6 @@ def _test(session: Session) -> dict[str, Any] | None:
                 f"config.run.test_with='best': {error}; bring {session.folder}/checkpoints/{step} back, or test the "
                 f"last one by --mode=eval --workdir={session.folder}"
             ) from error
-    values = _figures(session, split, state)
+    values = _figures(session, split, state, session.config.run.tta)
     session.logbook.record("test", session.step, {"of_step": step, **values})
     return {"of_step": step, **values}

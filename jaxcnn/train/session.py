@@ -1,12 +1,16 @@
 """One start of a run, up to its first step: data, devices, programs, and the state made or restored."""
 
+import concurrent.futures
 import dataclasses
 import pathlib
 import time
+from typing import Any
 
 import jax
+import numpy as np
 
 from jaxcnn import mesh as meshes
+from jaxcnn import models
 from jaxcnn.config import Config, ConfigError
 from jaxcnn.data.source import Splits, open_splits
 from jaxcnn.learn import sharded
@@ -93,9 +97,6 @@ def open_session(
     loader, why = feed.choose_loader(config.data, (splits.train, splits.val, splits.test))
     steps_per_call, why_steps = choose_steps_per_call(config.run.steps_per_call, loader, mesh.devices.flat[0].platform)
     feeder = feed.make_feed(loader, program, mesh, config.seed, config.data.workers)
-    normal = normalization.of_split(splits.train, config.augment.normalize, folder, meshes.replicated(mesh))
-    feeder.prepare(splits.train)
-
     interrupts.phase = "compile"
     logbook.say(f"jaxcnn: {config.model.name} on {splits.train.description}, {meshes.describe(mesh)}, in {folder}")
     _tell_of_splits(splits, logbook)
@@ -103,7 +104,13 @@ def open_session(
     if steps_per_call > 1:
         logbook.say(f"  up to {steps_per_call} steps in one call ({why_steps})")
     compile_started = time.time()
-    state = _compile(config, program, mesh, loader, steps_per_call, splits)
+    with concurrent.futures.ThreadPoolExecutor(_compilers(), "jaxcnn-compile") as pool:
+        programs = _start_compiling(pool, config, program, mesh, loader, steps_per_call, splits)
+        normal = normalization.of_split(splits.train, config.augment.normalize, folder, meshes.replicated(mesh))
+        feeder.prepare(splits.train)
+        for compiled in programs:
+            compiled.result()
+    state = jax.block_until_ready(sharded.compiled_init_state(program, mesh)(make_hyper(config)))
     compile_seconds = time.time() - compile_started
     logbook.say(
         f"  {count_parameters(state.params):,} parameters, {program.total_steps} steps of "
@@ -118,6 +125,8 @@ def open_session(
     if restored is not None:
         state, progress = restored.state, Progress(**restored.record["progress"])
         logbook.say(f"jaxcnn: resumed from the checkpoint of step {int(state.step)}")
+    else:
+        state = _initialize_from_data(state, splits, normal, mesh)
     progress.starts += 1
     progress.compile_seconds += compile_seconds
     logbook.open(progress.log_bytes, step=int(state.step))
@@ -172,15 +181,56 @@ def _tell_of_splits(splits: Splits, logbook: Logbook) -> None:
         logbook.say("  protocol=full: trains on the whole training split; nothing is held out for validation")
 
 
-def _compile(
-    config: Config, program: Program, mesh: jax.sharding.Mesh, loader: str, steps_per_call: int, splits: Splits
-) -> State:
-    """Compile all that the run will need, and make a new state."""
-    sharded.compiled_train_step(program, mesh, loader, steps_per_call)
+def _initialize_from_data(state: State, splits: Splits, normal: Normalization, mesh: jax.sharding.Mesh) -> State:
+    """A new state with the parameters that its network computes from the training split, if there are any."""
+    wanted = min(models.examples_for_initialization(state.params), len(splits.train))
+    if not wanted:
+        return state
+    images = splits.train.read(np.arange(wanted))
+    mean, std = np.asarray(normal.mean), np.asarray(normal.std)
+
+    def initialize(params: Any) -> Any:
+        return jax.device_put(models.initialize_from_data(params, images, mean, std), meshes.replicated(mesh))
+
+    # Each has arrays of its own, since a donated state must not hold one buffer twice.
+    ema = state.ema and {**state.ema, "params": initialize(state.ema["params"])}
+    return dataclasses.replace(state, params=initialize(state.params), ema=ema)
+
+
+def _compilers() -> int:
+    """How many programs may compile at once; an accelerator's compiler times kernels on the device, so there one."""
+    return 2 if jax.default_backend() == "cpu" else 1
+
+
+def _start_compiling(
+    pool: concurrent.futures.Executor,
+    config: Config,
+    program: Program,
+    mesh: jax.sharding.Mesh,
+    loader: str,
+    steps_per_call: int,
+    splits: Splits,
+) -> list[concurrent.futures.Future[Any]]:
+    """Trace all programs of the run, and have them compiled, or loaded from the cache, in the background.
+
+    `sharded.compiled_…` then has them, so nothing compiles once the run is under way.
+    """
+    needed: list[tuple[Any, Any, tuple[Any, ...]]] = [
+        (sharded.lowered_train_step, sharded.compiled_train_step, (program, mesh, loader, steps_per_call)),
+        (sharded.lowered_init_state, sharded.compiled_init_state, (program, mesh)),
+    ]
     batch_size = feed.eval_batch_size(config.run.eval_batch_size, program, mesh)
-    for split in (splits.val, splits.test):
-        if split is not None:
-            sharded.compiled_eval_step(program, mesh, batch_size)
-            if loader == "resident":
-                sharded.compiled_eval_batch(program, mesh, batch_size, len(split))
-    return jax.block_until_ready(sharded.init_state(program, mesh)(make_hyper(config)))
+    evaluated = [split for split in (splits.val, splits.test) if split is not None]
+    if evaluated:
+        needed.append((sharded.lowered_eval_step, sharded.compiled_eval_step, (program, mesh, batch_size)))
+    if loader == "resident":
+        sizes = {len(split) for split in evaluated}
+        needed += [
+            (sharded.lowered_eval_batch, sharded.compiled_eval_batch, (program, mesh, batch_size, size))
+            for size in sorted(sizes)
+        ]
+    programs = []
+    for lower, compiled, arguments in needed:
+        lower(*arguments)
+        programs.append(pool.submit(compiled, *arguments))
+    return programs

@@ -37,6 +37,7 @@ def make(session: "Session", test: dict[str, Any] | None) -> dict[str, Any]:
         "dtype": config.model.dtype,
         "loader": session.feed.loader,
         "headline": headline(config),
+        "tta": config.run.tta,
         "test": test,
         "val_best": {"accuracy": progress.best_accuracy, "step": progress.best_step} if session.splits.val else None,
         "val_last": progress.accuracy if session.splits.val else None,
@@ -52,18 +53,16 @@ def make(session: "Session", test: dict[str, Any] | None) -> dict[str, Any]:
     return figures | _utilisation(session, rate)
 
 
-def _utilisation(session: "Session", rate: float) -> dict[str, Any]:
-    """FLOP/s achieved per device, and as a share of the device's peak where that is known."""
-    lowered = sharded.lowered_train_step(session.program, session.mesh, session.feed.loader, session.steps_per_call)
-    step_flops = flops.step_flops(lowered)
-    if step_flops is None:
-        return {}
-    achieved = step_flops * rate / session.program.global_batch_size
-    peak = flops.peak(session.config, session.mesh.devices.flat[0].device_kind)
-    figures: dict[str, Any] = {"flops_per_second_per_device": achieved}
-    if peak is not None:
-        figures |= {"peak_flops_per_second": peak, "model_flops_utilisation": achieved / peak}
-    return figures
+def _utilisation(session: "Session", rate: float) -> dict[str, float | None]:
+    """How much of each device the steps used, on average."""
+    step = (session.program, session.mesh, session.feed.loader, session.steps_per_call)
+    return flops.utilisation(
+        session.config,
+        session.mesh.devices.flat[0].device_kind,
+        rate / session.program.global_batch_size,
+        flops.step_flops(sharded.traced_train_step(*step)),
+        flops.step_bytes(sharded.compiled_train_step(*step)),
+    )
 
 
 def read(folder: pathlib.Path) -> dict[str, Any] | None:
@@ -79,10 +78,19 @@ def last_line(figures: dict[str, Any]) -> str:
     if figures["test"]:
         accuracy = figures["test"][name]
         outcome = f"test accuracy {100 * accuracy:.2f}% ({kind}{figures['test']['examples']} examples)"
+        augmented = figures["test"].get(name.replace("top1", "tta_top1"))
+        if augmented is not None:
+            outcome += f", {100 * augmented:.2f}% with test-time augmentation ({figures['tta']})"
     else:
         outcome = "no test split"
     full = ", protocol=full (no validation split)" if figures["protocol"] == "full" else ""
+    shares = [
+        f"{100 * share:.0f}% of peak {what}"
+        for what, key in (("FLOP/s", "model_flops_utilisation"), ("bandwidth", "bandwidth_utilisation"))
+        if (share := figures.get(key)) is not None
+    ]
+    used = "".join(f", {share}" for share in shares)
     return (
         f"{outcome} after {figures['epochs']:.2f} epochs, {figures['images_per_second']:.1f} images/s "
-        f"(excluding compilation), {figures['wall_seconds']:.1f} s in all{full}"
+        f"(excluding compilation){used}, {figures['wall_seconds']:.1f} s in all{full}"
     )

@@ -86,16 +86,16 @@ def load(folder: pathlib.Path, checkpoint: str, weights: str, devices: int) -> t
     return Trained(config, program, mesh, int(state.step), weights, variables, normal, names), remarks
 
 
-def logits_of_split(trained: Trained, split: Split, batch_size: int) -> np.ndarray:
-    """Logits float32 [N, K] of every example of a split, in its order, each computed once."""
+def logits_of_split(trained: Trained, split: Split, batch_size: int, tta: str = "none") -> np.ndarray:
+    """Logits float32 [N, K] of every example of a split, in its order, averaged over the views of `tta`."""
     loader, _ = choose_loader(trained.config.data, [split])
     feed = make_feed(loader, trained.program, trained.mesh, trained.config.seed, trained.config.data.workers)
     batch_size = eval_batch_size(batch_size, trained.program, trained.mesh)
-    step = sharded.compiled_eval_step(trained.program, trained.mesh, batch_size)
+    step = sharded.tta_eval_step(trained.program, trained.mesh, batch_size, tta)
     parts, labels = [], []
     with feed.eval_batches(split, batch_size) as batches:
         for batch in batches:
-            logits = step(trained.variables, batch, trained.normalization)[1]
+            _, logits = step(trained.variables, batch, trained.normalization)[-1]
             mask = np.asarray(batch.mask)
             parts.append(np.asarray(logits)[mask])
             labels.append(np.asarray(batch.label)[mask])

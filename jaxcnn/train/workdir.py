@@ -165,6 +165,7 @@ def environment(command: list[str]) -> dict[str, Any]:
         "device": device.device_kind,
         "devices": jax.local_device_count(),
         "backend": jax.default_backend(),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "commit": _commit(),
     }
 

@@ -1,0 +1,111 @@
+"""What is measured: one case for each network, mode and batch size."""
+
+import dataclasses
+from typing import Any
+
+from jaxcnn.config import UserError
+
+PEERS = ("jaxcnn", "torch")
+TITLES = {"jaxcnn": "jaxcnn", "torch": "PyTorch"}
+MODES = {"train": "training", "predict": "inference"}
+BATCH_SIZES = (32, 128)
+# A rate so low that random labels are never learnt by heart, which leaves all numbers in their usual range.
+SGD = {"name": "sgd", "learning_rate": 1e-3, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
+# airbench94_muon.py: its rates at a batch of 2000, as in recipes.speedrun.
+MUON: dict[str, Any] = {
+    "name": "muon",
+    "learning_rate": 0.24,
+    "momentum": 0.6,
+    "newton_schulz_steps": 3,
+    "sgd_momentum": 0.85,
+    "bias_gradient_factor": 0.053 * 2000 / 0.24,
+    "classifier_gradient_factor": 0.67 * 2000 / 0.24,
+    "weight_decay": 2e-6 * 2000 / 0.24,
+    "decay_norm_and_bias": True,
+    "label_smoothing": 0.2,
+}
+AIRBENCH: dict[str, dict[str, Any]] = {
+    "model": {"name": "airbench"},
+    "norm": {"momentum": 0.6, "epsilon": 1e-12},
+    "optim": MUON,
+}
+MATRIX_SIDES = {"cpu": 2048, "gpu": 8192}
+DTYPES = {"cpu": "float32", "gpu": "bfloat16"}  # unless --dtype says otherwise
+# How PyTorch is run: as it stands, compiled, compiled with kernels by trial; and each of them where the C library asks
+# for huge pages, as it does under jaxcnn's commands (`jaxcnn.host_memory`), though not under PyTorch's users'.
+HUGE_PAGES = "+huge-pages"
+WAYS = tuple(way + pages for pages in ("", HUGE_PAGES) for way in ("eager", "compile", "max-autotune"))
+# Those that are tried, of which the fastest counts.
+VARIANTS = {
+    "cpu": ("eager", "compile", "eager" + HUGE_PAGES, "compile" + HUGE_PAGES),
+    "gpu": ("eager", "max-autotune"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A network as both peers build it.
+
+    Attributes:
+      config: groups of fields that differ from `jaxcnn.config.Config`; PyTorch's side reads them too.
+      modes: that are measured.
+      batch_sizes: unless --batch_sizes says otherwise.
+    """
+
+    config: dict[str, dict[str, Any]]
+    modes: tuple[str, ...] = tuple(MODES)
+    batch_sizes: tuple[int, ...] = BATCH_SIZES
+
+
+NETWORKS = {
+    "alexnet": Network({"model": {"name": "alexnet", "dropout": 0.5}, "optim": SGD}),
+    "vgg16": Network({"model": {"name": "vgg16"}, "optim": SGD}),
+    "airbench": Network(AIRBENCH, modes=("train",), batch_sizes=(2000,)),
+    "resnet50": Network({"model": {"name": "resnet50"}, "optim": SGD}),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A measurement; two peers do it in turns."""
+
+    model: str
+    mode: str
+    batch_size: int
+    device: str
+    dtype: str
+    width: float = 1.0
+
+    @property
+    def title(self) -> str:
+        """Such as "vgg16 training, batch 128, cpu float32"."""
+        return f"{self.model} {MODES[self.mode]}, batch {self.batch_size}, {self.device} {self.dtype}"
+
+    def spec(self) -> dict[str, Any]:
+        """What a worker needs to know to build it."""
+        config = dict(NETWORKS[self.model].config)
+        if self.width != 1:
+            config["model"] = config["model"] | {"width": self.width}
+        fields = {"batch_size": self.batch_size, "device": self.device, "dtype": self.dtype}
+        return {"task": self.mode, "config": config, **fields}
+
+
+def make_cases(
+    models: list[str], modes: list[str], batch_sizes: list[int], devices: list[str], dtype: str, width: float
+) -> list[Case]:
+    """Every combination that has a meaning, in order; no batch sizes: each network's own.
+
+    Raises:
+      UserError: none has.
+    """
+    cases = [
+        Case(model, mode, batch_size, device, dtype or DTYPES[device], width)
+        for device in devices
+        for model in models
+        for mode in modes
+        for batch_size in batch_sizes or NETWORKS[model].batch_sizes
+        if mode in NETWORKS[model].modes
+    ]
+    if not cases:
+        raise UserError(f"--models={','.join(models)} with --modes={','.join(modes)} leaves nothing to measure")
+    return cases

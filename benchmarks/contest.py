@@ -1,0 +1,171 @@
+"""A contest of peers over networks: who takes part, in which order, and the figures that come out."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from benchmarks import peers_report
+from benchmarks.cases import HUGE_PAGES, MATRIX_SIDES, Case
+from benchmarks.measure import Timing, interleave, speed_ratio
+from benchmarks.worker import Worker, WorkerFailed
+
+TRIAL_ROUNDS, TRIAL_SECONDS = 2, 1.0  # of the variants of PyTorch, once they are warm
+MATRIX_ROUNDS, MATRIX_SECONDS = 3, 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How to measure.
+
+    Attributes:
+      start: starts a worker of a peer for a device, in a way to run it ("" for the usual one); raises UserError.
+      peers: their names, jaxcnn first.
+      rounds, seconds: of turns.
+      variants: of PyTorch, by device.
+    """
+
+    start: Callable[[str, str, str], Worker]
+    peers: tuple[str, ...]
+    rounds: int
+    seconds: float
+    variants: dict[str, tuple[str, ...]]
+
+
+def meet(plan: Plan) -> dict[str, dict[str, Any]]:
+    """What each peer says of itself; whatever is missing is found missing here."""
+    facts = {}
+    for peer in reversed(plan.peers):  # what is missing is rather PyTorch
+        with contextlib.closing(plan.start(peer, "", "")) as worker:
+            facts[peer] = worker.facts
+    return facts
+
+
+def measure_all(plan: Plan, cases: list[Case], say: Callable[[str], None]) -> dict[str, Any]:
+    """Matrix products, all cases, and matrix products again; a case that fails has an "error" instead of figures."""
+    kinds = dict.fromkeys((case.device, case.dtype) for case in cases)
+    peaks = {kind: matrix_products(plan, *kind) for kind in kinds}
+    results = []
+    for number, case in enumerate(cases, start=1):
+        say(f"{number}/{len(cases)} {case.title}")
+        result: dict[str, Any] = dataclasses.asdict(case)
+        try:
+            result |= measure(plan, case)
+            say("  " + peers_report.line(result))
+        except WorkerFailed as error:
+            result["error"] = f"{case.title}: {error}"
+            say(f"  failed: {error}")
+        results.append(result)
+    after = {kind: matrix_products(plan, *kind) for kind in kinds}
+    matrix = []
+    for (device, dtype), before in peaks.items():
+        flops = max(*before.values(), *after[device, dtype].values())
+        matrix.append(
+            {
+                "device": device,
+                "dtype": dtype,
+                "side": MATRIX_SIDES[device],
+                "before": before,
+                "after": after[device, dtype],
+                "flops_per_second": flops,
+            }
+        )
+        for result in results:
+            if (result["device"], result["dtype"]) == (device, dtype) and "error" not in result:
+                for figures in result["peers"].values():
+                    figures["fraction_of_matrix_peak"] = figures["flops_per_second"] / flops
+    return {"rounds": plan.rounds, "seconds": plan.seconds, "matrix_products": matrix, "cases": results}
+
+
+def matrix_products(plan: Plan, device: str, dtype: str) -> dict[str, float]:
+    """FLOP/s of each peer's best block of square matrix products."""
+    side = MATRIX_SIDES[device]
+    with contextlib.ExitStack() as stack:
+        workers = {peer: stack.enter_context(contextlib.closing(plan.start(peer, device, ""))) for peer in plan.peers}
+        for worker in workers.values():
+            worker.build({"task": "matrix_product", "size": side, "dtype": dtype, "device": device})
+        timings = interleave(workers, MATRIX_ROUNDS, min(MATRIX_SECONDS, plan.seconds))
+    return {peer: 2 * side**3 / min(timing.seconds_per_step) for peer, timing in timings.items()}
+
+
+def measure(plan: Plan, case: Case) -> dict[str, Any]:
+    """All figures of a case; two workers are alive at a time."""
+    with contextlib.ExitStack() as stack:
+        workers: dict[str, Worker] = {}
+        builds: dict[str, float] = {}
+        tried: dict[str, Any] = {}
+        if "torch" in plan.peers:
+            workers["torch"], tried = best_variant(plan, case)
+            stack.callback(workers["torch"].close)
+            builds["torch"] = tried["build_seconds"]
+        workers["jaxcnn"] = stack.enter_context(contextlib.closing(plan.start("jaxcnn", case.device, "")))
+        builds["jaxcnn"] = workers["jaxcnn"].build(case.spec())
+        timings = interleave({peer: workers[peer] for peer in plan.peers}, plan.rounds, plan.seconds)
+        ends = {peer: workers[peer].ask("finish") for peer in plan.peers}
+    flops = ends["jaxcnn"]["facts"]["flops_per_image"]
+    figures = {
+        peer: {
+            "seconds_per_step": timings[peer].median,
+            "images_per_second": case.batch_size / timings[peer].median,
+            "flops_per_second": flops * case.batch_size / timings[peer].median,
+            "blocks": dataclasses.asdict(timings[peer]),
+            "build_seconds": builds[peer],
+            "memory": ends[peer]["memory"],
+            "facts": ends[peer]["facts"],
+        }
+        for peer in plan.peers
+    }
+    result: dict[str, Any] = {"flops_per_image": flops, "peers": figures}
+    if "torch" in plan.peers:
+        figures["torch"] |= {"variant": tried["variant"], "variants": tried["variants"]}
+        result["ratios"] = ratios(timings, {peer: end["memory"] for peer, end in ends.items()})
+    return result
+
+
+def ratios(timings: dict[str, Timing], memory: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """jaxcnn's speed and memory over PyTorch's: above 1 is faster, and more memory."""
+    ours, theirs = memory["jaxcnn"], memory["torch"]
+    of_memory = {"peak": ours["peak_bytes"] / theirs["peak_bytes"]}
+    if ours.get("peak_of_steps_bytes") and theirs.get("peak_of_steps_bytes"):
+        of_memory["peak_of_steps"] = ours["peak_of_steps_bytes"] / theirs["peak_of_steps_bytes"]
+    of_memory["peak_above_import"] = (ours["peak_bytes"] - ours["baseline_bytes"]) / max(
+        1, theirs["peak_bytes"] - theirs["baseline_bytes"]
+    )
+    if ours["device_peak_bytes"] and theirs["device_peak_bytes"]:
+        of_memory["device_peak"] = ours["device_peak_bytes"] / theirs["device_peak_bytes"]
+    return {"speed": speed_ratio(timings["jaxcnn"], timings["torch"]), "memory": of_memory}
+
+
+def best_variant(plan: Plan, case: Case) -> tuple[Worker, dict[str, Any]]:
+    """PyTorch run in the way that is fastest here, each way in a process of its own, and how all of them fared.
+
+    Raises:
+      WorkerFailed: none of them works.
+    """
+    best: Worker | None = None
+    tried: dict[str, Any] = {"variants": {}}
+    for variant in plan.variants[case.device]:
+        worker = plan.start("torch", case.device, variant)
+        try:
+            seconds = worker.build(case.spec() | {"variant": variant.removesuffix(HUGE_PAGES)})
+            rivals = {variant: worker} if best is None else {tried["variant"]: best, variant: worker}
+            trial = interleave(rivals, TRIAL_ROUNDS, min(TRIAL_SECONDS, plan.seconds))
+        except WorkerFailed as error:
+            worker.close()
+            tried["variants"][variant] = f"failed: {error}"
+            continue
+        except BaseException:
+            for each in filter(None, (worker, best)):
+                each.close()
+            raise
+        tried["variants"] |= {name: timing.median for name, timing in trial.items()}
+        if best is not None and trial[tried["variant"]].median <= trial[variant].median:
+            worker.close()
+            continue
+        if best is not None:
+            best.close()
+        best = worker
+        tried |= {"variant": variant, "build_seconds": seconds}
+    if best is None:
+        raise WorkerFailed("; ".join(f"{name} {why}" for name, why in tried["variants"].items()))
+    return best, tried

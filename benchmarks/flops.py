@@ -1,0 +1,48 @@
+"""Floating-point operations of a network, counted from its layers: the same for every peer, whatever it computes."""
+
+import dataclasses
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxcnn import models
+from jaxcnn.learn.program import Program
+
+
+@dataclasses.dataclass(frozen=True)
+class Flops:
+    """Operations per image, two to a multiply-add, of convolutions and dense layers, zero padding counted as pixels.
+
+    BatchNorm, activations, pooling, the loss and the optimiser are not counted; they are below one per cent.
+
+    Attributes:
+      predict: of the forward pass.
+      train: of the forward pass and of both gradients of each layer, but no gradient of the images, nor of weights
+        that are not parameters (a frozen layer).
+    """
+
+    predict: int
+    train: int
+
+
+def count(program: Program) -> Flops:
+    """Trace the program's network, without computing anything, and count."""
+    model = models.build(program.model, program.norm, program.num_classes)
+    layers: dict[tuple[str, ...], tuple[int, bool]] = {}  # path -> operations, whether trained; in the order of calls
+
+    def record(next_function, args, kwargs, context):
+        output = next_function(*args, **kwargs)
+        for collection, variables in context.module.variables.items():
+            if context.method_name == "__call__" and "kernel" in variables:
+                pixels = math.prod(output.shape[1:-1])
+                layers[context.module.path] = 2 * math.prod(variables["kernel"].shape) * pixels, collection == "params"
+        return output
+
+    with nn.intercept_methods(record):
+        jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *program.image_shape)))
+    predict = sum(flops for flops, _ in layers.values())
+    first = next(iter(layers.values()))[0]
+    train = predict + sum(flops * (1 + trained) for flops, trained in layers.values()) - first
+    return Flops(predict, train)

@@ -1,0 +1,106 @@
+"""jaxcnn's two loaders in `benchmarks.input`: batches that are augmented and ready for the network."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import jaxcnn_tasks
+from benchmarks.serve import Task
+from jaxcnn import config as configs
+from jaxcnn import mesh as meshes
+from jaxcnn.data import augment, order, resident
+from jaxcnn.data.batch import Batch, Split
+from jaxcnn.data.source import open_splits
+from jaxcnn.learn.program import Program, make_program
+from jaxcnn.learn.state import step_key
+from jaxcnn.learn.step import AUGMENT
+from jaxcnn.train.feed import StreamFeed
+
+facts, device_memory = jaxcnn_tasks.facts, jaxcnn_tasks.device_memory
+
+SEED = 0
+QUEUED = 8  # batches that may lie ready when a block begins, at most: tf.data's and the device's
+
+
+def build(spec: dict[str, Any]) -> Task:
+    """A loader of `benchmarks.input`, warmed up."""
+    config = configs.from_config_dict(
+        {
+            "global_batch_size": spec["batch_size"],
+            "data": spec["data"] | {"protocol": "full", "test_split": ""},
+            "augment": {"crop": "zero", "crop_padding": spec["padding"], "flip": "random"},
+            "run": {"steps": 10**6},
+        }
+    )
+    split = open_splits(config.data).train
+    program = make_program(
+        config, num_classes=len(split.class_names), image_shape=split.image_shape, train_examples=len(split)
+    )
+    task = {"resident": ResidentLoader, "stream": StreamLoader}[spec["task"]](program, split)
+    task.run(3)
+    return task
+
+
+class _Loader(Task):
+    def __init__(self, program: Program, split: Split) -> None:
+        self._program, self._examples, self._number = program, len(split), 0
+        self._mesh = meshes.make_mesh(1)
+        self._mean = jnp.array(jaxcnn_tasks.MEAN, jnp.float32)
+        self._std = jnp.array(jaxcnn_tasks.STD, jnp.float32)
+
+    def _augmented(self, batch: Batch, number: jax.Array) -> jax.Array:
+        """Images float32 [B, H, W, C], as the training step makes them of a batch."""
+        key = jax.random.fold_in(step_key(SEED, number), AUGMENT)
+        return augment.augment(self._program.augment, batch, key, self._mean, self._std).image
+
+    def _next(self) -> jax.Array:
+        raise NotImplementedError
+
+    def run(self, steps: int) -> None:
+        """Make batches, waiting for each only after the next is under way."""
+        waiting = self._next()
+        for _ in range(steps - 1):
+            batch = self._next()
+            waiting.block_until_ready()
+            waiting = batch
+        waiting.block_until_ready()
+
+
+class ResidentLoader(_Loader):
+    """The set lies on the device; order, gather and augmentation are one program."""
+
+    def __init__(self, program: Program, split: Split) -> None:
+        super().__init__(program, split)
+        self._data = resident.load(split, meshes.replicated(self._mesh))
+        self._make = jax.jit(self._gathered)
+
+    def _gathered(self, data: resident.Resident, number: jax.Array) -> jax.Array:
+        batch_size = self._program.global_batch_size
+        position = jnp.arange(batch_size, dtype=np.int32)
+        index = order.example_index(SEED, number, position, batch_size, self._examples)
+        return self._augmented(resident.gather(data, index, position), number)
+
+    def _next(self) -> jax.Array:
+        self._number += 1
+        return self._make(self._data, np.int32(self._number))
+
+
+class StreamLoader(_Loader):
+    """Batches come through tf.data; the device augments them."""
+
+    def __init__(self, program: Program, split: Split) -> None:
+        super().__init__(program, split)
+        feed = StreamFeed(program, self._mesh, SEED)
+        self._open = feed.train_inputs(split, 0)  # kept, since its end would close the stream
+        self._batches = self._open.__enter__()
+        self._make = jax.jit(self._augmented)
+
+    def _next(self) -> jax.Array:
+        self._number += 1
+        return self._make(next(self._batches), np.int32(self._number))
+
+    def settle(self) -> None:
+        """Take what lay ready."""
+        self.run(QUEUED)

@@ -1,0 +1,162 @@
+"""What jaxcnn does in `benchmarks.peers`: the trainer's own compiled step, prediction, and matrix products."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import flops
+from benchmarks.serve import Task
+from jaxcnn import config as configs
+from jaxcnn import mesh as meshes
+from jaxcnn.data import resident
+from jaxcnn.learn import sharded
+from jaxcnn.learn.program import Program, make_program
+from jaxcnn.learn.state import make_hyper
+from jaxcnn.learn.step import Normalization
+from jaxcnn.train import workdir
+from jaxcnn.train.pace import choose_steps_per_call
+
+WARM_UP = 3  # steps
+EXAMPLES = 4096  # resident, at least one batch
+SIDE, CLASSES = 32, 10
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # any will do, as long as the peers share them
+
+
+def facts() -> dict[str, Any]:
+    """The environment as runs record it, without this worker's command; starts the backend."""
+    environment = workdir.environment([])
+    del environment["command"]
+    return environment | {"device_kind": "cpu" if jax.default_backend() == "cpu" else "gpu"}
+
+
+def device_memory() -> int | None:
+    """Peak bytes of the device's allocator; None on a CPU."""
+    return (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+
+
+def build(spec: dict[str, Any]) -> Task:
+    """A task of `benchmarks.cases`, warmed up."""
+    task = TASKS[spec["task"]](spec)
+    task.run(WARM_UP)
+    return task
+
+
+class Train(Task):
+    """Steps of the trainer: order, gather, normalisation, gradients, optimiser and metrics in one program."""
+
+    def __init__(self, spec: dict[str, Any]) -> None:
+        self._program, mesh = program_of(spec), meshes.make_mesh(1)
+        config = _config(spec)
+        image, label = examples(spec["batch_size"])
+        self._data = jax.device_put(resident.Resident(image, label), meshes.replicated(mesh))
+        self._normalization = _normalization(mesh)
+        platform = mesh.devices.flat[0].platform
+        self._most, _ = choose_steps_per_call(config.run.steps_per_call, "resident", platform)
+        self._step = sharded.compiled_train_step(self._program, mesh, "resident", self._most)
+        self._mesh = mesh
+        self._state = sharded.init_state(self._program, mesh)(make_hyper(config))
+        self._metrics: Any = None
+
+    def run(self, steps: int) -> None:
+        """Train, in calls as long as the trainer's; each needs the state before it, so the last is waited for alone."""
+        for start in range(0, steps, self._most):
+            self._in_call = min(self._most, steps - start)
+            count = () if self._most == 1 else (meshes.device_scalar(self._in_call, self._mesh),)
+            self._state, self._metrics = self._step(self._state, self._data, self._normalization, *count)
+        jax.block_until_ready((self._state, self._metrics))
+
+    def facts(self) -> dict[str, Any]:
+        """Loss of the last step, FLOPs of an image, parameters. Raises where the loss is not finite."""
+        sums = jax.tree.map(lambda rows: np.ravel(rows)[self._in_call - 1], self._metrics.sums)
+        loss = float(sums.loss / sums.count)
+        if not np.isfinite(loss):
+            raise ValueError(f"the loss is {loss}")
+        return {"loss": loss, "steps_per_call": self._most, "flops_per_image": flops.count(self._program).train}
+
+
+class Predict(Task):
+    """Logits of uint8 images, as `--mode=predict` computes them."""
+
+    def __init__(self, spec: dict[str, Any]) -> None:
+        self._program, mesh = program_of(spec), meshes.make_mesh(1)
+        state = sharded.init_state(self._program, mesh)(make_hyper(_config(spec)))
+        self._variables = state.variables()
+        del state  # of the optimiser nothing is kept
+        image, _ = examples(spec["batch_size"])
+        self._image = jax.device_put(image[: spec["batch_size"]], meshes.over_data(mesh))
+        self._normalization = _normalization(mesh)
+        self._step = sharded.predict_step(self._program, mesh)
+
+    def run(self, steps: int) -> None:
+        """Predict, waiting for each batch only after the next is under way, as evaluation does."""
+        waiting = self._step(self._variables, self._image, self._normalization)
+        for _ in range(steps - 1):
+            logits = self._step(self._variables, self._image, self._normalization)
+            waiting.block_until_ready()
+            waiting = logits
+        self._logits = waiting.block_until_ready()
+
+    def facts(self) -> dict[str, Any]:
+        """FLOPs of an image. Raises where a logit is not finite."""
+        if not np.isfinite(self._logits).all():
+            raise ValueError("a logit is not finite")
+        return {"flops_per_image": flops.count(self._program).predict}
+
+
+class MatrixProduct(Task):
+    """Products of two square matrices."""
+
+    def __init__(self, spec: dict[str, Any]) -> None:
+        key, shape = jax.random.key(0), (spec["size"], spec["size"])
+        self._factors = [jax.random.normal(k, shape, jnp.dtype(spec["dtype"])) for k in jax.random.split(key)]
+        self._product = jax.jit(jnp.matmul)
+
+    def run(self, steps: int) -> None:
+        """Multiply, one product after the other."""
+        waiting = self._product(*self._factors)
+        for _ in range(steps - 1):
+            product = self._product(*self._factors)
+            waiting.block_until_ready()
+            waiting = product
+        waiting.block_until_ready()
+
+
+TASKS: dict[str, Callable[[dict[str, Any]], Task]] = {
+    "matrix_product": MatrixProduct,
+    "predict": Predict,
+    "train": Train,
+}
+
+
+def program_of(spec: dict[str, Any]) -> Program:
+    """The program of a case."""
+    count = max(EXAMPLES, spec["batch_size"])
+    return make_program(_config(spec), num_classes=CLASSES, image_shape=(SIDE, SIDE, 3), train_examples=count)
+
+
+def _config(spec: dict[str, Any]) -> configs.Config:
+    """The config of a case: nothing but normalisation happens to the images."""
+    tree = configs.to_dict(configs.Config())
+    for group, fields in spec["config"].items():
+        tree[group] |= fields
+    tree["model"]["dtype"] = spec["dtype"]
+    tree["schedule"]["name"] = "constant"
+    tree["global_batch_size"] = spec["batch_size"]
+    tree["run"]["steps"] = 10**6
+    return configs.from_config_dict(tree)
+
+
+def examples(batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Random images uint8 [N, 32, 32, 3] and labels int32 [N]."""
+    generator = np.random.default_rng(0)
+    count = max(EXAMPLES, batch_size)
+    image = generator.integers(0, 256, (count, SIDE, SIDE, 3), np.uint8)
+    return image, generator.integers(0, CLASSES, count, np.int32)
+
+
+def _normalization(mesh: jax.sharding.Mesh) -> Normalization:
+    values = Normalization(np.array(MEAN, np.float32), np.array(STD, np.float32))
+    return jax.device_put(values, meshes.replicated(mesh))

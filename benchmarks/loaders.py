@@ -1,0 +1,129 @@
+"""A contest of loaders: the sets they read, in the forms each of them needs, and the figures that come out."""
+
+import contextlib
+import dataclasses
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from benchmarks.measure import interleave, speed_ratio
+from benchmarks.worker import Worker, WorkerFailed
+from jaxcnn.config import UserError, from_config_dict
+
+PADDING = 4  # pixels, of the random crop
+JPEG_SIDE, JPEG_QUALITY = 256, 90
+
+
+@dataclasses.dataclass(frozen=True)
+class Loader:
+    """What is measured.
+
+    Attributes:
+      title: for the table.
+      peer: jaxcnn or torch.
+      task: what the peer's worker builds.
+    """
+
+    title: str
+    peer: str
+    task: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageSet:
+    """Images in the forms that the peers read.
+
+    Attributes:
+      title: for the table.
+      data: fields of `jaxcnn.config.Data`.
+      torch: the keys of `torch_input.Images`.
+    """
+
+    title: str
+    data: dict[str, Any]
+    torch: dict[str, str]
+
+
+def make_sets(folder: pathlib.Path, source: str, data_dir: str, jpegs: int) -> list[ImageSet]:
+    """The set itself, its pixels written to `folder` for PyTorch; and so many of its images as JPEGs.
+
+    Raises:
+      UserError: the source cannot be read.
+    """
+    from jaxcnn.data.examples import read_in_order
+    from jaxcnn.data.source import open_splits
+
+    fields = {"source": source, "dir": data_dir, "protocol": "full", "test_split": ""}
+    split = open_splits(from_config_dict({"data": fields}).data).train
+    pixels = np.concatenate(list(read_in_order(split.read, len(split), split.image_shape)))
+    if pixels.shape[-1] != 3:
+        raise UserError(f"--source={source} has images of {pixels.shape[-1]} channels; colour images are needed")
+    np.save(folder / "images.npy", pixels)
+    np.save(folder / "labels.npy", split.labels)
+    arrays = {"images": str(folder / "images.npy"), "labels": str(folder / "labels.npy")}
+    height, width = pixels.shape[1:3]
+    sets = [ImageSet(f"{split.description}: {len(pixels):,} images of {height}x{width}", fields, arrays)]
+    if jpegs:
+        count = min(jpegs, len(pixels))
+        write_jpegs(folder / "jpegs", pixels[:count], split.labels[:count])
+        # What is decoded is to be decoded by both: no cache of pixels.
+        data = {"source": f"folder:{folder / 'jpegs'}", "loader": "stream"}
+        title = f"{count:,} of them as JPEGs of {JPEG_SIDE}x{JPEG_SIDE}"
+        sets.append(ImageSet(title, data, {"folder": str(folder / "jpegs")}))
+    return sets
+
+
+def write_jpegs(folder: pathlib.Path, images: np.ndarray, labels: np.ndarray) -> None:
+    """Write uint8 images [N, H, W, 3], enlarged to 256 pixels by bicubic interpolation, to `<folder>/<label>/`."""
+    from PIL import Image
+
+    for label in np.unique(labels):
+        (folder / f"{label:03}").mkdir(parents=True)
+    for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+        enlarged = Image.fromarray(image).resize((JPEG_SIDE, JPEG_SIDE), Image.Resampling.BICUBIC)
+        enlarged.save(folder / f"{label:03}" / f"{number:06}.jpg", quality=JPEG_QUALITY)
+
+
+def loaders_of(image_set: ImageSet, batch_size: int, peers: list[str], workers: list[str]) -> list[Loader]:
+    """What is measured on a set."""
+    shared = {"batch_size": batch_size, "padding": PADDING}
+    found = [
+        Loader(f"jaxcnn {task}", "jaxcnn", {"task": task, "data": image_set.data} | shared)
+        for task in ("resident", "stream")
+    ]
+    if "torch" in peers:
+        for number in workers:
+            task = {"task": "loader", "workers": int(number)} | image_set.torch | shared
+            found.append(Loader(f"DataLoader, {number} workers", "torch", task))
+    return found
+
+
+def measure(
+    image_set: ImageSet, measured: list[Loader], start_worker: Callable[[str], Worker], rounds: int, seconds: float
+) -> dict[str, Any]:
+    """Figures of all loaders of a set, in turns; one that cannot be built has an "error" instead."""
+    failed: dict[str, str] = {}
+    with contextlib.ExitStack() as stack:
+        workers: dict[str, Worker] = {}
+        for loader in measured:
+            worker = stack.enter_context(contextlib.closing(start_worker(loader.peer)))
+            try:
+                worker.build(loader.task)
+            except WorkerFailed as error:
+                failed[loader.title] = f"{loader.title} on {image_set.title}: {error}"
+                continue
+            workers[loader.title] = worker
+        timings = interleave(workers, rounds, seconds)
+        memory = {title: worker.ask("finish")["memory"] for title, worker in workers.items()}
+    theirs = [timings[loader.title] for loader in measured if loader.peer == "torch" and loader.title in timings]
+    best = min(theirs, key=lambda timing: timing.median, default=None)
+    figures: dict[str, Any] = {title: {"error": error} for title, error in failed.items()}
+    for title, timing in timings.items():
+        figures[title] = {
+            "images_per_second": measured[0].task["batch_size"] / timing.median,
+            "blocks": dataclasses.asdict(timing),
+            "memory": memory[title],
+        } | ({"ratio": speed_ratio(timing, best)} if best else {})
+    return {"title": image_set.title, "loaders": {loader.title: figures[loader.title] for loader in measured}}

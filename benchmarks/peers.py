@@ -1,0 +1,96 @@
+"""Measure jaxcnn and PyTorch in turns: `python -m benchmarks.peers`.
+
+For each network, mode and batch size, one process per peer compiles and warms up; then they take turns, round after
+round, each for about --seconds, while the other one stands still. Writes <out>.json and a section of <out>.md.
+"""
+
+import sys
+from collections.abc import Collection
+
+from absl import flags
+
+from benchmarks import contest, peers_report, report
+from benchmarks.cases import HUGE_PAGES, MATRIX_SIDES, MODES, NETWORKS, PEERS, VARIANTS, WAYS, make_cases
+from benchmarks.worker import Worker, check_devices, jaxcnn_environment, start_torch
+from jaxcnn import command
+from jaxcnn.config import UserError
+
+MODELS = flags.DEFINE_list("models", list(NETWORKS), f"Which of {', '.join(NETWORKS)}.")
+MODES_FLAG = flags.DEFINE_list("modes", list(MODES), f"Which of {', '.join(MODES)}.")
+BATCH_SIZES = flags.DEFINE_list("batch_sizes", [], "Batch sizes. Default: those of each network (32,128).")
+ROUNDS = flags.DEFINE_integer("rounds", 5, "How often each peer has its turn.", lower_bound=1)
+SECONDS = flags.DEFINE_float("seconds", 3.0, "How long a turn is, about; at least one step.", lower_bound=0.0)
+DTYPE = flags.DEFINE_enum(
+    "dtype", "", ["", "float32", "bfloat16"], "Of the computation. Default: float32 on CPU, bfloat16 on GPU."
+)
+DEVICES = flags.DEFINE_list("devices", [], "Which of cpu, gpu. Default: gpu where JAX sees one, else cpu.")
+PEERS_FLAG = flags.DEFINE_list("peers", list(PEERS), "jaxcnn, or jaxcnn,torch.")
+TORCH_PYTHON = flags.DEFINE_string("torch_python", sys.executable, "The interpreter that has PyTorch.")
+TORCH_VARIANTS = flags.DEFINE_list(
+    "torch_variants", [], f"Ways to run PyTorch, of which the fastest counts: {', '.join(WAYS)}."
+)
+WIDTH = flags.DEFINE_float("width", 1.0, "Multiplies all channels of the networks, for trying things out.")
+OUT = flags.DEFINE_string("out", "results/benchmarks", "The files to write, without .json and .md.")
+
+SECTION = "peers"
+KNOWN: tuple[tuple[flags.FlagHolder, Collection[str]], ...] = (
+    (MODELS, NETWORKS),
+    (MODES_FLAG, MODES),
+    (DEVICES, MATRIX_SIDES),
+    (PEERS_FLAG, PEERS),
+    (TORCH_VARIANTS, WAYS),
+)
+
+
+def main() -> int:
+    """Measure what the flags ask for; return the exit code."""
+    for flag, known in KNOWN:
+        _check_names(flag, known)
+    if "jaxcnn" not in PEERS_FLAG.value:
+        raise UserError("--peers needs jaxcnn, which the others are held against")
+    batch_sizes = _batch_sizes()
+    out = report.check_out(OUT.value)
+    plan = contest.Plan(
+        start=start,
+        peers=tuple(name for name in PEERS if name in PEERS_FLAG.value),
+        rounds=ROUNDS.value,
+        seconds=SECONDS.value,
+        variants={device: tuple(TORCH_VARIANTS.value) or VARIANTS[device] for device in VARIANTS},
+    )
+    facts = contest.meet(plan)
+    devices = DEVICES.value or [facts["jaxcnn"]["device_kind"]]
+    check_devices(devices, facts)
+    cases = make_cases(MODELS.value, MODES_FLAG.value, batch_sizes, devices, DTYPE.value, WIDTH.value)
+    record = report.provenance("benchmarks.peers", facts) | contest.measure_all(plan, cases, print)
+    for path in report.write(out, SECTION, record, peers_report.markdown(record)):
+        print(f"wrote {path}")
+    if failed := [case for case in record["cases"] if "error" in case]:
+        raise UserError(f"{len(failed)} of {len(cases)} cases failed; the first: {failed[0]['error']}")
+    return 0
+
+
+def start(peer: str, device: str, way: str) -> Worker:
+    """A worker of a peer for a device, to be run in a certain way, or in the usual one for ""."""
+    if peer == "torch":
+        return start_torch(TORCH_PYTHON.value, "benchmarks.torch_tasks", device, way.endswith(HUGE_PAGES))
+    return Worker("jaxcnn", sys.executable, "benchmarks.jaxcnn_tasks", jaxcnn_environment(device))
+
+
+def _check_names(flag: flags.FlagHolder, known: Collection[str]) -> None:
+    for name in flag.value:
+        if name not in known:
+            raise UserError(f"--{flag.name}: there is no {name!r}; known are {', '.join(known)}")
+
+
+def _batch_sizes() -> list[int]:
+    try:
+        sizes = [int(size) for size in BATCH_SIZES.value]
+    except ValueError:
+        sizes = [0]
+    if any(size < 1 for size in sizes):
+        raise UserError(f"--batch_sizes={','.join(BATCH_SIZES.value)} must be whole numbers of at least 1")
+    return sizes
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,101 @@
+"""PyTorch's DataLoader in `benchmarks.input`, with a data set of the usual kind. Nothing of JAX is imported.
+
+Every image is loaded, cropped, flipped and normalised by itself, in NumPy and Torch, as torchvision's transforms do it.
+"""
+
+import pathlib
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils import data
+
+from benchmarks import torch_tasks
+from benchmarks.serve import Task
+
+facts, device_memory = torch_tasks.facts, torch_tasks.device_memory
+
+ENDLESS = 2**40  # images
+PREFETCH = 2  # batches that each worker keeps ready; PyTorch's default
+
+
+def build(spec: dict[str, Any]) -> Task:
+    """A loader of `benchmarks.input`, warmed up."""
+    torch.manual_seed(0)
+    task = Loader(spec)
+    task.run(3)
+    return task
+
+
+class Images(data.Dataset):
+    """Normalised images float32 [3, H, W], randomly cropped and flipped, with their labels.
+
+    Args:
+      spec: "images" and "labels" name .npy files, of uint8 [N, H, W, 3] and integers [N]; or "folder" names a folder
+        with one sub-folder of JPEGs for each class.
+    """
+
+    def __init__(self, spec: dict[str, Any]) -> None:
+        self._padding = spec["padding"]
+        self._mean = torch.tensor(torch_tasks.MEAN).view(3, 1, 1)
+        self._std = torch.tensor(torch_tasks.STD).view(3, 1, 1)
+        self._pixels: Any = None
+        self._paths: list[pathlib.Path] = []
+        if "folder" in spec:
+            self._paths = sorted(pathlib.Path(spec["folder"]).glob("*/*.jpg"))
+            names = sorted({path.parent.name for path in self._paths})
+            self._labels = [names.index(path.parent.name) for path in self._paths]
+        else:
+            self._pixels, self._labels = np.load(spec["images"]), np.load(spec["labels"]).tolist()
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        if self._pixels is not None:
+            image = self._pixels[index]
+        else:
+            with Image.open(self._paths[index]) as file:
+                image = np.asarray(file.convert("RGB"))
+        height, width, _ = image.shape
+        padding = self._padding
+        padded = np.zeros((height + 2 * padding, width + 2 * padding, 3), np.uint8)
+        padded[padding : padding + height, padding : padding + width] = image
+        top, left = torch.randint(0, 2 * padding + 1, (2,)).tolist()
+        cropped = torch.from_numpy(padded[top : top + height, left : left + width]).permute(2, 0, 1)
+        if torch.rand(()) < 0.5:
+            cropped = cropped.flip(-1)
+        return cropped.float().div_(255).sub_(self._mean).div_(self._std), self._labels[index]
+
+
+class Loader(Task):
+    """Random batches without end, on the GPU where there is one."""
+
+    def __init__(self, spec: dict[str, Any]) -> None:
+        workers = spec["workers"]
+        self._gpu = torch.cuda.is_available()
+        images = Images(spec)
+        loader: Any = data.DataLoader(
+            images,
+            batch_size=spec["batch_size"],
+            sampler=data.RandomSampler(images, replacement=True, num_samples=ENDLESS),
+            num_workers=workers,
+            prefetch_factor=PREFETCH if workers else None,
+            pin_memory=self._gpu,
+        )
+        self._queued = workers * PREFETCH
+        self._batches = iter(loader)
+
+    def run(self, steps: int) -> None:
+        """Make batches."""
+        for _ in range(steps):
+            images, _ = next(self._batches)
+            if self._gpu:
+                images.cuda(non_blocking=True)
+        if self._gpu:
+            torch.cuda.synchronize()
+
+    def settle(self) -> None:
+        """Take what lay ready."""
+        self.run(self._queued)

@@ -1,0 +1,166 @@
+"""The parent's end of worker processes: starting them, asking them, and keeping all but one of them still."""
+
+import contextlib
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import tempfile
+from typing import Any
+
+from jaxcnn.config import UserError
+from jaxcnn.host_memory import TUNABLE
+
+ROOT = pathlib.Path(__file__).parents[1]
+SIGKILL = -9
+
+
+class WorkerFailed(UserError):
+    """A worker could not do what it was asked; told in one line.
+
+    Attributes:
+      missing: the module that its interpreter lacks, if that is why.
+    """
+
+    def __init__(self, message: str, missing: str | None = None) -> None:
+        super().__init__(message)
+        self.missing = missing
+
+
+class Worker:
+    """A process that serves one peer (`benchmarks.serve`) and stands still (SIGSTOP) unless it is asked something.
+
+    So what its idle threads would do, spinning for OpenMP's next loop or filling a queue of batches, takes nothing from
+    the peer that is being measured, and neither peer's own settings have to be touched.
+
+    Attributes:
+      name: for messages.
+      facts: what the peer says of itself.
+    """
+
+    def __init__(self, name: str, python: str, module: str, environment: dict[str, str] | None = None) -> None:
+        self.name = name
+        self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        try:
+            self._process = subprocess.Popen(
+                [python, "-m", "benchmarks.serve", module],
+                env=os.environ | {"PYTHONPATH": path} | (environment or {}),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._log,
+                text=True,
+                start_new_session=True,  # so that signals reach its children too
+            )
+        except OSError as error:
+            raise WorkerFailed(f"{name}: {python} does not start: {error.strerror}") from error
+        try:
+            self.facts = self.ask("hello")
+        except BaseException:
+            self.close()
+            raise
+
+    def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
+        """The answer to a request.
+
+        Raises:
+          WorkerFailed: it could not be done, or the process ended.
+        """
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._signal(signal.SIGCONT)
+        line = ""
+        with contextlib.suppress(BrokenPipeError):
+            print(json.dumps({"do": do, **arguments}), file=self._process.stdin, flush=True)
+            line = self._process.stdout.readline()
+        if not line:
+            raise WorkerFailed(f"{self.name}: {self._how_it_ended()}")
+        self._signal(signal.SIGSTOP)
+        answer = json.loads(line)
+        if "error" in answer:
+            raise WorkerFailed(f"{self.name}: {answer['error']}", answer["missing"])
+        return answer["ok"]
+
+    def build(self, spec: dict[str, Any]) -> float:
+        """Build and warm up what the spec says; seconds it took."""
+        return self.ask("build", spec=spec)["seconds"]
+
+    def run(self, steps: int) -> float:
+        """Seconds for so many steps."""
+        return self.ask("run", steps=steps)["seconds"]
+
+    def steps_for(self, seconds: float) -> int:
+        """How many steps take about so long, at least 1."""
+        steps, spent = 1, self.run(1)
+        while spent < seconds / 10:
+            steps *= 2
+            spent = self.run(steps)
+        return max(1, round(seconds * steps / spent))
+
+    def close(self) -> None:
+        """End the process and its children."""
+        self._signal(signal.SIGKILL)
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout, self._log):
+            with contextlib.suppress(OSError):
+                stream.close()  # type: ignore[union-attr]
+
+    def _signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
+
+    def _how_it_ended(self) -> str:
+        code = self._process.wait()
+        self._log.seek(0)
+        lines = [line for line in self._log.read().splitlines() if line.strip()]
+        last = f": {lines[-1].strip()}" if lines else ""
+        if code == SIGKILL:
+            return f"it was killed, perhaps for want of memory{last}"
+        return f"it ended with exit code {code}{last}"
+
+
+def jaxcnn_environment(device: str) -> dict[str, str]:
+    """One device of a kind, and no more of a GPU's memory than is used, since a peer is to share it."""
+    platforms = {"cpu": "cpu", "gpu": "cuda"}.get(device)
+    environment = {"JAX_NUM_CPU_DEVICES": "1", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    return environment | ({"JAX_PLATFORMS": platforms} if platforms else {})
+
+
+def start_torch(python: str, module: str, device: str, huge_pages: bool = False) -> Worker:
+    """A worker of PyTorch, which sees no GPU where `device` is cpu.
+
+    It does not inherit the huge pages that jaxcnn's commands start themselves with, but may ask for its own.
+
+    Raises:
+      UserError: PyTorch is not installed for that interpreter.
+    """
+    try:
+        return Worker("PyTorch", python, module, _torch_environment(device, huge_pages))
+    except WorkerFailed as error:
+        if error.missing is None:
+            raise
+        where = "this Python" if python == sys.executable else f"--torch_python={python}"
+        raise UserError(
+            f"{where} has no {error.missing}; pip install -e .[bench], name another interpreter with --torch_python, "
+            "or measure jaxcnn alone with --peers=jaxcnn"
+        ) from error
+
+
+def _torch_environment(device: str, huge_pages: bool) -> dict[str, str]:
+    tunables = [each for each in os.environ.get("GLIBC_TUNABLES", "").split(":") if each and TUNABLE not in each]
+    if huge_pages:
+        tunables.append(f"{TUNABLE}=1")
+    environment = {"GLIBC_TUNABLES": ":".join(tunables)}
+    return environment | ({"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {})
+
+
+def check_devices(devices: list[str], facts: dict[str, dict[str, Any]]) -> None:
+    """Refuse a GPU that one of the peers, by its facts, does not see.
+
+    Raises:
+      UserError: it does not.
+    """
+    blind = [peer for peer, told in facts.items() if told["device_kind"] != "gpu"]
+    if "gpu" in devices and blind:
+        raise UserError(f"a GPU is to be measured, but {' and '.join(blind)} sees none; see its installation")

@@ -1,0 +1,76 @@
+"""Muon: momentum whose update of each kernel is orthogonalised.
+
+Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024), in the form of airbench94_muon, where
+every kernel is also brought back to a fixed norm before its update.
+"""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic; chosen there for the largest slope at 0
+EPSILON = 1e-10  # added to the norm of a gradient (of the batch's mean loss)
+
+
+def muon(learning_rate: jax.Array, momentum: jax.Array, *, nesterov: bool, steps: int) -> optax.GradientTransformation:
+    """Muon for kernels `[..., out]`, without weight decay.
+
+    The momentum is a sum of gradients, as PyTorch's; `optax.contrib.scale_by_muon` averages them and corrects the bias
+    of old and new gradient apart, so its first few Nesterov updates point elsewhere.
+
+    Args:
+      learning_rate: float32 scalar; the spectral norm of an update is about this.
+      momentum: float32 scalar.
+      nesterov: look ahead by one step.
+      steps: of the Newton-Schulz iteration.
+    """
+    return optax.chain(
+        optax.trace(momentum, nesterov=nesterov),
+        optax.stateless_with_tree_map(lambda update, _: orthogonalize(update, steps)),
+        optax.scale_by_learning_rate(learning_rate),
+        renormalize(),
+    )
+
+
+def orthogonalize(kernel: jax.Array, steps: int) -> jax.Array:
+    """The kernel `[..., out]` as a matrix [inputs, out], its singular values brought near to 1 (0.7 to 1.2, roughly).
+
+    Newton-Schulz: each step applies an odd polynomial of degree 5 to the singular values. Few steps leave small ones
+    smaller. `X = steps(X / norm)` needs matrix products alone.
+    """
+    matrix = kernel.reshape(-1, kernel.shape[-1])
+    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    wide = wide / (jnp.linalg.norm(wide) + EPSILON)
+    linear, cubic, quintic = COEFFICIENTS
+    for _ in range(steps):
+        gram = wide @ wide.T
+        wide = linear * wide + (cubic * gram + quintic * gram @ gram) @ wide
+    return (wide if matrix.shape[0] <= matrix.shape[1] else wide.T).reshape(kernel.shape)
+
+
+def renormalize() -> optax.GradientTransformation:
+    """Add to the update of each kernel `[..., out]` what first brings the kernel to the norm sqrt(out).
+
+    Where BatchNorm follows, a kernel's norm only sets how far an update turns it; with this, a rate means the same for
+    every kernel at all times. Last in a chain, since the update it gives is no longer to be scaled.
+    """
+
+    def update(update: jax.Array, kernel: jax.Array) -> jax.Array:
+        return update + kernel * (math.sqrt(kernel.shape[-1]) / jnp.linalg.norm(kernel) - 1)
+
+    return optax.stateless_with_tree_map(update)
+
+
+def labels(params: Any, whitening: str, classifier: str) -> Any:
+    """What each parameter is to Muon: "kernel", "classifier" (its kernel), "frozen" (whitening's) or "bias"."""
+
+    def label(path: Any, _: Any) -> str:
+        module, name = path[0].key, path[-1].key
+        if name != "kernel":
+            return "bias"
+        return {whitening: "frozen", classifier: "classifier"}.get(module, "kernel")
+
+    return jax.tree_util.tree_map_with_path(label, params)

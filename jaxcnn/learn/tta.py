@@ -1,0 +1,57 @@
+"""Test-time augmentation: the logits of an image, averaged over a few views of it.
+
+The views and weights of "flip_translate" are those of airbench94 (Jordan 2024, arXiv:2404.00498).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class View(NamedTuple):
+    """A way to look at an image: mirrored left to right or not, its content moved by pixels, and the view's weight."""
+
+    mirrored: bool
+    shift: int  # down and to the right, pixels; what is missing is filled by reflection
+    weight: float
+
+
+VIEWS: dict[str, tuple[View, ...]] = {
+    "none": (View(False, 0, 1.0),),
+    "flip": (View(False, 0, 0.5), View(True, 0, 0.5)),
+    "flip_translate": (
+        View(False, 0, 0.25),
+        View(True, 0, 0.25),
+        View(False, 1, 0.125),
+        View(True, 1, 0.125),
+        View(False, -1, 0.125),
+        View(True, -1, 0.125),
+    ),
+}
+
+
+def views(image: jax.Array, kind: str) -> list[jax.Array]:
+    """The views of images [B, H, W, C], of any dtype; the first is the images as they are."""
+    return [_view(image, view) for view in VIEWS[kind]]
+
+
+def average(logits: Sequence[jax.Array], kind: str) -> jax.Array:
+    """The weighted mean of the logits [B, K] of each of the `views`."""
+    return sum((view.weight * one for view, one in zip(VIEWS[kind], logits, strict=True)), jnp.zeros(()))
+
+
+def predict(network: Callable[[jax.Array], jax.Array], image: jax.Array, kind: str) -> jax.Array:
+    """Averaged logits [B, K] of images [B, H, W, C] by a `network` that gives logits of images."""
+    return average([network(view) for view in views(image, kind)], kind)
+
+
+def _view(image: jax.Array, view: View) -> jax.Array:
+    if view.shift:
+        height, width = image.shape[1:3]
+        size = abs(view.shift)
+        padded = jnp.pad(image, ((0, 0), (size, size), (size, size), (0, 0)), mode="reflect")
+        start = size - view.shift
+        image = padded[:, start : start + height, start : start + width]
+    return image[:, :, ::-1] if view.mirrored else image

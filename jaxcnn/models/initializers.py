@@ -1,0 +1,48 @@
+"""Initial weights beyond those of the common layers; kernels are `[height, width, in, out]` or `[in, out]`."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def fan_in_uniform(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+    """Uniform within 1 / sqrt(fan_in), which is what PyTorch gives convolutions and dense layers by default.
+
+    He et al. 2015 (arXiv:1502.01852) with a leaky ReLU of slope sqrt(5).
+    """
+    bound = 1 / math.sqrt(math.prod(shape[:-1]))
+    return jax.random.uniform(key, (math.prod(shape),), dtype, -bound, bound).reshape(shape)
+
+
+def partial_identity(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+    """A convolution that hands its input channels on: output channel i is input channel i, as far as there are inputs.
+
+    The output channels beyond are `fan_in_uniform`. Zagoruyko & Komodakis 2017 (arXiv:1706.00388) initialise by Dirac
+    kernels; leaving the rest random is from Jordan 2024 (arXiv:2404.00498).
+
+    Args:
+      key: of the random channels.
+      shape: (height, width, in, out), height and width odd.
+      dtype: of the kernel.
+    """
+    height, width, inputs, outputs = shape
+    passed = jnp.zeros(shape, dtype).at[height // 2, width // 2].set(jnp.eye(inputs, outputs, dtype=dtype))
+    return jnp.where(jnp.arange(outputs) < inputs, passed, fan_in_uniform(key, shape, dtype))
+
+
+def unit_deviation_uniform(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+    """Uniform weights, scaled so that the sample's own standard deviation is 1."""
+    weights = jax.random.uniform(key, shape, dtype, -1, 1)
+    return weights / weights.std(ddof=1)
+
+
+def fan_in_bias(fan_in: int):
+    """An initializer of biases: uniform within 1 / sqrt(fan_in), as PyTorch's default."""
+
+    def initialize(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+        bound = 1 / math.sqrt(fan_in)
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return initialize

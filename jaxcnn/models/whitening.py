@@ -1,0 +1,78 @@
+"""Patch whitening: a first convolution whose filters are computed from the data and stay as they are.
+
+Its outputs are the components of each image patch along the eigenvectors of the covariance of all patches, scaled to
+about unit variance, and their negatives: Page, "How to Train Your ResNet" (2019), part 8; as used here in Jordan 2024
+(arXiv:2404.00498).
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcnn.models.initializers import fan_in_bias
+from jaxcnn.models.layers import Conv
+
+NAME = "whitening"  # of the layer in every network that has one; the optimiser leaves its kernel alone
+SIZE = 2  # side of a patch, pixels
+EPSILON = 5e-4  # added to the eigenvalues
+EXAMPLES = 5000  # training images that the covariance is taken over
+_IMAGES_AT_ONCE = 500
+
+
+class Whitening(nn.Module):
+    """`[B, H, W, C]` -> `[B, H - 1, W - 1, 2 * 2 * 2 * C]` in `dtype`: a frozen kernel, and a trained bias.
+
+    The kernel gets no gradient; `whitening_kernel` computes it, and until then it is random.
+    """
+
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Whiten the patches of `x`."""
+        inputs = SIZE * SIZE * x.shape[-1]
+        conv = Conv(2 * inputs, SIZE, use_bias=False, dtype=self.dtype, frozen=True)
+        nn.share_scope(self, conv)  # the parameters are "whitening/kernel" and "whitening/bias"
+        bias = self.param("bias", fan_in_bias(inputs), (2 * inputs,), jnp.float32)
+        return conv(x) + bias.astype(self.dtype)
+
+
+def whitening_kernel(
+    images: np.ndarray, mean: np.ndarray, std: np.ndarray, size: int = SIZE, epsilon: float = EPSILON
+) -> np.ndarray:
+    """The filters that whiten the patches of these images, float32 [size, size, C, 2 * size * size * C].
+
+    With the eigenvectors v and eigenvalues l of the covariance of the normalised patches (about 0, not about their
+    mean), from the smallest l up, the filters are v / sqrt(l + epsilon), then their negatives. An eigenvector's sign is
+    such that its component of largest magnitude is positive. The sums are of integers and exact, so no number of
+    threads changes a bit.
+
+    Args:
+      images: uint8 [N, H, W, C].
+      mean, std: float [C], of the normalisation, in units where 255 is 1.
+      size: side of a patch, pixels.
+      epsilon: added to the eigenvalues, in units of the normalised pixels' variance.
+    """
+    channels = images.shape[-1]
+    inputs = size * size * channels
+    count = len(images) * (images.shape[1] - size + 1) * (images.shape[2] - size + 1)
+    total, products = np.zeros(inputs), np.zeros((inputs, inputs))
+    for start in range(0, len(images), _IMAGES_AT_ONCE):
+        windows = np.lib.stride_tricks.sliding_window_view(
+            images[start : start + _IMAGES_AT_ONCE], (size, size), axis=(1, 2)
+        )  # [n, H', W', C, size, size]
+        patches = windows.transpose(0, 1, 2, 4, 5, 3).reshape(-1, inputs).astype(np.float64)
+        total += patches.sum(axis=0)  # integers far below 2^53: exact in any order
+        products += patches.T @ patches
+    shift = np.tile(np.asarray(mean, np.float64), size * size)
+    scale = np.tile(np.where(np.asarray(std) > 0, np.asarray(std, np.float64), 1.0), size * size)
+    first, second = total / (255 * count), products / (255**2 * count)
+    covariance = second - np.outer(first, shift) - np.outer(shift, first) + np.outer(shift, shift)
+    eigenvalues, eigenvectors = np.linalg.eigh(covariance / np.outer(scale, scale))
+    largest = np.abs(eigenvectors).argmax(axis=0)
+    eigenvectors = eigenvectors * np.sign(eigenvectors[largest, np.arange(inputs)])
+    filters = eigenvectors / np.sqrt(np.maximum(eigenvalues, 0) + epsilon)
+    return np.concatenate([filters, -filters], axis=1).reshape(size, size, channels, -1).astype(np.float32)
