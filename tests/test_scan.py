@@ -1,6 +1,5 @@
 """Several steps in one call: the same run as step by step, however its steps are cut into calls."""
 
-import dataclasses
 import itertools
 import json
 
@@ -19,10 +18,6 @@ from jaxcnn.train.pace import Pace, choose_steps_per_call
 from tests import digits, runs, small
 
 STEPS = 8
-# Inside a loop XLA:CPU runs convolutions by other code, which sums in another order: units of 2^-24 = 6e-8, amplified
-# by BatchNorm and by the feedback of eight steps as between numbers of devices (see test_step.py). Measured: 1e-7 of
-# the losses, 4e-7 (cnn, alexnet) to 8e-6 (resnet50, vgg16) of the largest parameter of a leaf.
-TOLERANCE = 1e-4
 NETWORKS = {
     "cnn": (8, {"model": {"name": "cnn"}}),
     "alexnet, dropout": (32, {"model": {"name": "alexnet", "width": 1 / 32, "dropout": 0.5, "batch_norm": False}}),
@@ -36,16 +31,15 @@ def hard(groups):
     return small.config(**{"augment": augment} | groups | {"optim": optim})
 
 
-def setting(config, devices=1, side=8, convert=lambda tree: tree):
+def setting(config, devices=1, side=8):
     """Program, mesh, a function that makes a new state, and the other two inputs of a resident step."""
     mesh, program = meshes.make_mesh(devices), small.program_of(config, STEPS, side)
     data = jax.device_put(resident.Resident(*small.split(side=side)), meshes.replicated(mesh))
 
     def new():
-        state = convert(sharded.init_state(program, mesh)(make_hyper(config)))
-        return jax.device_put(state, meshes.replicated(mesh))
+        return sharded.init_state(program, mesh)(make_hyper(config))
 
-    return program, mesh, new, (data, convert(small.normalization(mesh)))
+    return program, mesh, new, (data, small.normalization(mesh))
 
 
 def joined(parts):
@@ -74,43 +68,19 @@ def identical(one, other):
     return all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True))
 
 
-def assert_close(one, other, tolerance):
-    """Of each leaf, relative to its largest value."""
-    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
-        assert a.dtype == b.dtype
-        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance * np.abs(b).max())
-
-
 @pytest.mark.parametrize(("name", "devices"), [(name, 1) for name in NETWORKS] + [("cnn", 4)])
-def test_steps_in_one_call_are_the_plain_steps_and_their_grouping_changes_no_bit(name, devices):
+def test_steps_in_one_call_are_the_plain_steps_to_the_bit_however_they_are_grouped(name, devices):
+    # True on CPU since its convolutions are matrix products; those of `lax` run by other code inside a loop.
     side, groups = NETWORKS[name]
     parts = setting(hard(groups), devices, side)
     whole = scanned(*parts, [8])
     losses = whole[1].sums.loss
     assert len(set(losses.tolist())) == STEPS, "the run must move for the comparison to mean anything"
-    assert_close(whole, plain(*parts), TOLERANCE)
+    assert identical(whole, plain(*parts))
     for calls in ([4, 4], [1, 5, 2], [1] * 8):
         assert identical(scanned(*parts, calls), whole), calls
     if name == "cnn":
         assert identical(scanned(*parts, [5, 3], most=5), whole)
-
-
-def test_in_float64_steps_in_one_call_are_the_plain_steps():
-    # What is left of the difference shows whether it is rounding: 2^-53 = 1e-16, amplified alike. Measured: none.
-    with jax.enable_x64(True):
-        config = small.config(
-            augment={"crop": "reflect", "flip": "random"},
-            optim={"ema_decay": 0.9, "clip_norm": 1.0, "learning_rate": 0.1},
-        )
-        config = dataclasses.replace(config, model=dataclasses.replace(config.model, dtype="float64"))
-
-        def double(tree):
-            return jax.tree.map(lambda x: x.astype(jnp.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
-
-        parts = setting(config, convert=double)
-        whole = scanned(*parts, [8])
-        assert whole[1].sums.loss.dtype == np.float64
-        assert_close(whole, plain(*parts), 1e-12)
 
 
 def test_metrics_past_the_steps_made_are_zero_and_the_old_state_is_donated():
@@ -190,13 +160,7 @@ def lengths(monkeypatch):
     return seen
 
 
-def form(folder):
-    """What `metrics.jsonl` holds, apart from the values that rounding may change."""
-    exact = ("kind", "step", "epoch", "learning_rate", "of_step", "examples")
-    return [(list(record), {k: record[k] for k in exact if k in record}) for record in runs.records(folder)]
-
-
-def test_a_run_in_calls_keeps_all_promised_steps_and_does_not_depend_on_its_pace(tmp_path, monkeypatch, lengths):
+def test_a_run_in_calls_is_the_plain_run_with_all_its_promised_steps_at_any_pace(tmp_path, monkeypatch, lengths):
     digits.run(tmp_path / "plain", **THIN, run={"steps_per_call": 1})
     assert lengths == [1] * 40
     for name, kind in {"whole": Whole, "varying": Varying}.items():
@@ -211,10 +175,8 @@ def test_a_run_in_calls_keeps_all_promised_steps_and_does_not_depend_on_its_pace
             assert len(set(lengths)) > 3
     assert runs.records(tmp_path / "whole") == runs.records(tmp_path / "varying")
     assert runs.seals(tmp_path / "whole") == runs.seals(tmp_path / "varying")
-    assert form(tmp_path / "whole") == form(tmp_path / "plain")
-    for one, other in zip(runs.records(tmp_path / "whole"), runs.records(tmp_path / "plain"), strict=True):
-        # Forty steps at a high learning rate amplify more than eight.
-        assert one["loss"] == pytest.approx(other["loss"], rel=10 * TOLERANCE)
+    assert runs.records(tmp_path / "whole") == runs.records(tmp_path / "plain")
+    assert runs.seals(tmp_path / "whole") == runs.seals(tmp_path / "plain")
     assert {p.name for p in (tmp_path / "whole" / "checkpoints").iterdir()} >= {"20", "40"}
 
 

@@ -10,8 +10,8 @@ def choose_steps_per_call(requested: int, loader: str, platform: str) -> tuple[i
     """The most steps in one call, and why in a few words.
 
     Left to jaxcnn (0), accelerators with the resident loader get many: there a step may take less time than Python
-    needs to start it. CPUs get one: XLA computes on the cores that Python runs on, starts the next step while one is
-    under way, and some of its operations are slow inside a loop, so even steps of 2 ms gain nothing.
+    needs to start it. CPUs get one: Python starts the next step while one is under way, so that even at steps of 1 to
+    5 ms several in one call gain no more than the noise.
 
     Raises:
       ConfigError: several are requested, but the batches come from the host.
