@@ -27,7 +27,11 @@ MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # any will do, a
 
 
 def facts() -> dict[str, Any]:
-    """The environment as runs record it, without this worker's command; starts the backend."""
+    """The environment as runs record it, without this worker's command; starts the backend, with the cache of programs.
+
+    Every command of jaxcnn keeps compiled programs there.
+    """
+    meshes.enable_compile_cache()
     environment = workdir.environment([])
     del environment["command"]
     return environment | {"device_kind": "cpu" if jax.default_backend() == "cpu" else "gpu"}
@@ -90,7 +94,7 @@ class Predict(Task):
         image, _ = examples(spec["batch_size"])
         self._image = jax.device_put(image[: spec["batch_size"]], meshes.over_data(mesh))
         self._normalization = _normalization(mesh)
-        self._step = sharded.predict_step(self._program, mesh)
+        self._step = sharded.compiled_predict_step(self._program, mesh, spec["batch_size"])
 
     def run(self, steps: int) -> None:
         """Predict, waiting for each batch only after the next is under way, as evaluation does."""

@@ -37,11 +37,16 @@ class Timing:
 
 
 def interleave(peers: Mapping[str, Runs], rounds: int, seconds: float) -> dict[str, Timing]:
-    """Time all peers: in every round each runs a block of about so many seconds, one peer after the other."""
+    """Time all peers: in every round each runs a block of about so many seconds, one peer after the other.
+
+    Each begins with a step that is not counted, since a process that stood still has lost its caches, and memory that
+    it gave back must be taken anew.
+    """
     steps = {name: peer.steps_for(seconds) for name, peer in peers.items()}
     times: dict[str, list[float]] = {name: [] for name in peers}
     for _ in range(rounds):
         for name, peer in peers.items():
+            peer.run(1)
             times[name].append(peer.run(steps[name]) / steps[name])
     return {name: Timing(steps[name], tuple(times[name])) for name in peers}
 

@@ -1,11 +1,15 @@
 """Measure jaxcnn and PyTorch in turns: `python -m benchmarks.peers`.
 
-For each network, mode and batch size, one process per peer compiles and warms up; then they take turns, round after
-round, each for about --seconds, while the other one stands still. Writes <out>.json and a section of <out>.md.
+For each network, mode and batch size, one process per peer warms up, jaxcnn's with programs that another one compiled
+into a cache of this command's own; then they take turns, round after round, each for about --seconds, while the other
+one stands still. Writes <out>.json and a section of <out>.md.
 """
 
+import functools
+import pathlib
 import sys
-from collections.abc import Collection
+import tempfile
+from collections.abc import Callable, Collection
 
 from absl import flags
 
@@ -50,6 +54,11 @@ def main() -> int:
         raise UserError("--peers needs jaxcnn, which the others are held against")
     batch_sizes = _batch_sizes()
     out = report.check_out(OUT.value)
+    with tempfile.TemporaryDirectory(prefix="jaxcnn-programs-") as cache:
+        return _measure(functools.partial(start, cache=cache), batch_sizes, out)
+
+
+def _measure(start: Callable[[str, str, str], Worker], batch_sizes: list[int], out: pathlib.Path) -> int:
     plan = contest.Plan(
         start=start,
         peers=tuple(name for name in PEERS if name in PEERS_FLAG.value),
@@ -69,11 +78,12 @@ def main() -> int:
     return 0
 
 
-def start(peer: str, device: str, way: str) -> Worker:
-    """A worker of a peer for a device, to be run in a certain way, or in the usual one for ""."""
+def start(peer: str, device: str, way: str, cache: str) -> Worker:
+    """A worker of a peer for a device, to be run in a certain way, or in the usual one for ""; `cache`: a folder."""
     if peer == "torch":
         return start_torch(TORCH_PYTHON.value, "benchmarks.torch_tasks", device, way.endswith(HUGE_PAGES))
-    return Worker("jaxcnn", sys.executable, "benchmarks.jaxcnn_tasks", jaxcnn_environment(device))
+    environment = jaxcnn_environment(device) | {"JAXCNN_CACHE": cache}
+    return Worker("jaxcnn", sys.executable, "benchmarks.jaxcnn_tasks", environment)
 
 
 def _check_names(flag: flags.FlagHolder, known: Collection[str]) -> None:

@@ -34,7 +34,8 @@ def _protocol(record: dict[str, Any]) -> str:
     )
     return (
         f"Medians of {record['rounds']} rounds in which the peers take turns of about {record['seconds']:g} s, each a "
-        "process of its own that is stopped while it is not its turn. Both gather uint8 32x32x3 images from memory, "
+        "process of its own that is stopped while it is not its turn. A turn begins with a step that is not counted. "
+        "Both gather uint8 32x32x3 images from memory, "
         "normalise them and compute; training is SGD with Nesterov momentum and weight decay. jaxcnn runs the "
         "trainer's own step, which also computes top-1, top-5 and the gradient's norm. PyTorch runs channels_last, in "
         "the fastest of the ways listed below. *Peak* is the share of the machine's matrix-product speed: "
@@ -76,6 +77,7 @@ def _memory(cases: list[dict[str, Any]]) -> str:
     header = ["peak memory, MiB"]
     for peer in peers:
         header += [f"{TITLES[peer]} process", "above import", "while stepping", *(["device"] if device else [])]
+    header.insert(2, "first start")
     if len(peers) > 1:
         header += ["process ratio", "above import ratio", "while stepping ratio", *(["device ratio"] if device else [])]
     rows = []
@@ -85,6 +87,8 @@ def _memory(cases: list[dict[str, Any]]) -> str:
             memory = case["peers"][peer]["memory"]
             sizes = [memory["peak_bytes"], memory["peak_bytes"] - memory["baseline_bytes"]]
             sizes += [memory["peak_of_steps_bytes"], *([memory["device_peak_bytes"]] if device else [])]
+            if peer == "jaxcnn":
+                sizes.insert(1, case["peers"][peer]["first_start"]["peak_bytes"])
             row += [report.figure(size and size / MEBI) for size in sizes]
         if "ratios" in case:
             ratios = case["ratios"]["memory"]
@@ -92,8 +96,10 @@ def _memory(cases: list[dict[str, Any]]) -> str:
             row += [f"{ratios[key]:.2f}" if key in ratios else "-" for key in keys]
         rows.append(row)
     explained = (
-        "Resident memory of each peer's process: its peak from start to end, compilation included; that less what it "
-        "held after importing and starting its backend; and its peak over the measured steps alone."
+        "Resident memory of each peer's process: its peak from start to end; that less what it held after importing "
+        "and starting its backend; and its peak over the measured steps alone. jaxcnn's takes its programs from the "
+        "cache of compiled ones, as every start of a command does but the first; *first start* is the peak of that, "
+        "which compiles them."
     )
     return f"{report.table(header, rows)}\n\n{explained}"
 

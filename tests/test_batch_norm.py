@@ -150,10 +150,11 @@ def test_batch_norm_of_bfloat16_keeps_statistics_in_float32():
         np.testing.assert_allclose(statistics[name], expected[name], rtol=1e-5, atol=1e-5)
 
 
-def test_batch_norm_variance_keeps_its_digits_when_the_mean_is_large():
+@pytest.mark.parametrize("shift", [0.0, 2999.0])
+def test_batch_norm_variance_keeps_its_digits_when_the_mean_is_large(shift):
     x = jnp.asarray(np.random.default_rng(0).standard_normal((BATCH, 8, 8, 1)) + 3000, jnp.float32)
     grouped, one = x.reshape(1, -1, 1), jnp.ones(1)
-    _, _, variance = batch_norm.normalize_groups(grouped, one, one, jnp.full(1, 2999.0), 1e-5, (None, 1, 1))
+    _, _, variance = batch_norm.normalize_groups(grouped, one, one, jnp.full(1, shift), 1e-5, (None, 1, 1))
     # Values near 3000 are stored to 1.2e-4; E[x^2] - E[x]^2 would err by 3000^2 * 6e-8 = 0.5 of a variance of 1.
     np.testing.assert_allclose(variance[0, 0], np.asarray(grouped[0], np.float64).var(axis=0), rtol=1e-4)
 

@@ -131,6 +131,14 @@ def predict_step(program: Program, mesh: Mesh) -> Any:
     return _jit(mapped, mesh)
 
 
+@functools.lru_cache(maxsize=16)
+def compiled_predict_step(program: Program, mesh: Mesh, batch_size: int) -> jax.stages.Compiled:
+    """`predict_step` for batches of `batch_size`, a multiple of the devices, compiled."""
+    image = jax.ShapeDtypeStruct((batch_size, *program.image_shape), jnp.uint8, sharding=over_data(mesh))
+    variables = abstract_state(program, mesh).variables()
+    return predict_step(program, mesh).lower(variables, image, _abstract_normalization(program, mesh)).compile()
+
+
 @functools.lru_cache(maxsize=8)
 def resident_eval_batch(batch_size: int, mesh: Mesh) -> Any:
     """Jitted `(split, start) -> Batch`: examples start ... start + batch_size - 1 in order, masked past the end."""

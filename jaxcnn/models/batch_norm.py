@@ -12,6 +12,10 @@ from jax import lax
 
 from jaxcnn import config
 
+# Square of a mean, in units of the variance, from which on the variance is computed once more: it has then lost three
+# of float32's seven digits.
+LARGE_MEAN = 1000.0
+
 
 class BatchNorm(nn.Module):
     """Batch normalisation whose statistics do not depend on the device count.
@@ -96,10 +100,12 @@ def normalize_groups(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Normalise each group by its own mean and biased variance, then scale and shift its channels.
 
-    The statistics cost one reading of `x` and one collective: mean and mean of squares together, both of `x - shift`.
-    Where `shift` is near the mean, as the running mean is, their difference loses no digits. Differentiable in reverse
-    mode with respect to `x`, `scale` and `bias`, by y alone; inside `jax.shard_map(..., check_vma=False)`, the
-    gradients of `scale` and `bias` are this device's share.
+    The statistics cost one reading of `x` and one collective, mean and mean of squares together. Their difference
+    loses digits where a mean is far above the deviation, so the moments are those of `x - shift`, which is near 0
+    where `shift` is the running mean. XLA:CPU would write that difference to memory first, so there they are those of
+    `x`, and where digits are lost the variance is computed once more, around the mean. Differentiable in reverse mode
+    with respect to `x`, `scale` and `bias`, by y alone; inside `jax.shard_map(..., check_vma=False)`, the gradients of
+    `scale` and `bias` are this device's share.
 
     Args:
       x: this device's part of its groups, [groups, elements, C].
@@ -122,12 +128,14 @@ def _forward(x, scale, bias, shift, epsilon, layout) -> tuple[Any, Any]:
 
 def _backward(epsilon: float, layout: Layout, residuals: Any, cotangents: Any) -> Any:
     x, scale, bias, shift, mean, inverse = residuals
-    dy = _wide(cotangents[0])
-    normalized = (_wide(x) - mean) * inverse
-    sums = jnp.stack([_sum(dy), _sum(dy * normalized)])
-    dbias, dscale = (share.sum(axis=(0, 1)) for share in sums)
-    over_group = _over_group(sums, layout) / (x.shape[1] * layout[2])
-    dx = (scale * inverse) * (dy - over_group[0] - normalized * over_group[1])
+    dy, wide = _wide(cotangents[0]), _wide(x)
+    total = _sum(dy)
+    # The sum over dy * (x - mean), without that difference, which XLA:CPU would write to memory first. Digits are lost
+    # in it as in `x` itself, which has none below those of the mean.
+    correlation = (_sum(dy * wide) - mean * total) * inverse
+    dbias, dscale = total.sum(axis=(0, 1)), correlation.sum(axis=(0, 1))
+    over_group = _over_group(jnp.stack([total, correlation]), layout) / (x.shape[1] * layout[2])
+    dx = (scale * inverse) * (dy - over_group[0] - (wide - mean) * (inverse * over_group[1]))
     return dx.astype(x.dtype), dscale.astype(scale.dtype), dbias.astype(bias.dtype), jnp.zeros_like(shift)
 
 
@@ -136,10 +144,24 @@ normalize_groups.defvjp(_forward, _backward)
 
 def _statistics(x: jax.Array, shift: jax.Array, layout: Layout) -> tuple[jax.Array, jax.Array]:
     """Mean and biased variance of each group, `[groups, 1, C]`."""
-    centred = x - shift
-    moments = jnp.stack([_sum(centred), _sum(jnp.square(centred))]) / x.shape[1]
+
+    def around_zero(x: jax.Array, shift: jax.Array) -> tuple[jax.Array, jax.Array]:
+        mean, variance = _from_moments(x, layout)
+        lost = jnp.any(jnp.square(mean) > LARGE_MEAN * variance)
+        return mean, lax.cond(lost, lambda: _from_moments(x - mean, layout)[1], lambda: variance)
+
+    def around_shift(x: jax.Array, shift: jax.Array) -> tuple[jax.Array, jax.Array]:
+        mean, variance = _from_moments(x - shift, layout)
+        return mean + shift, variance
+
+    return lax.platform_dependent(x, shift, cpu=around_zero, default=around_shift)
+
+
+def _from_moments(x: jax.Array, layout: Layout) -> tuple[jax.Array, jax.Array]:
+    """Mean and biased variance of each group by one reading and one collective; the variance is a small difference."""
+    moments = jnp.stack([_sum(x), _sum(jnp.square(x))]) / x.shape[1]
     mean, square = _over_group(moments, layout) / layout[2]
-    return mean + shift, jnp.maximum(square - jnp.square(mean), 0)
+    return mean, jnp.maximum(square - jnp.square(mean), 0)
 
 
 def _over_group(sums: jax.Array, layout: Layout) -> jax.Array:
