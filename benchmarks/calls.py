@@ -1,8 +1,8 @@
 """Measure many steps in one call beside the plain loop, in turns: `python -m benchmarks.calls`.
 
 The same training step of the same networks, in two processes: one starts every step from Python, the other many steps
-in one call of the compiled program (`config.run.steps_per_call`). Both have small batches, where Python's part of a step
-is largest. Writes <out>.json and a section of <out>.md.
+in one call of the compiled program (`config.run.steps_per_call`). Thin networks and small batches, for which Python's
+part of a step is largest. Writes <out>.json and a section of <out>.md.
 """
 
 import contextlib
@@ -83,10 +83,10 @@ def _line(result: dict[str, Any]) -> str:
 def markdown(record: dict[str, Any]) -> str:
     """The section: what was done, and a table."""
     text = (
-        f"Milliseconds of a training step where Python starts each step, and where one call makes "
-        f"{record['steps_per_call']} (`config.run.steps_per_call`): medians of {record['rounds']} rounds in which the two "
-        f"take turns of about {record['seconds']:g} s, each a process of its own that is stopped while it is not its "
-        "turn. The ratio is the speed of the calls over that of the loop."
+        "Milliseconds of a training step where Python starts each step, and where one call makes "
+        f"{record['steps_per_call']} (`config.run.steps_per_call`): medians of {record['rounds']} rounds in which the "
+        f"two take turns of about {record['seconds']:g} s, each a process of its own that is stopped while it is not "
+        "its turn. The ratio is the speed of the calls over that of the loop."
     )
     rows = [
         [

@@ -11,7 +11,7 @@ import tempfile
 from typing import Any
 
 from jaxcnn.config import UserError
-from jaxcnn.host_memory import TUNABLE
+from jaxcnn.host_memory import HUGE_PAGES, KEEP
 
 ROOT = pathlib.Path(__file__).parents[1]
 SIGKILL = -9
@@ -148,9 +148,10 @@ def start_torch(python: str, module: str, device: str, huge_pages: bool = False)
 
 
 def _torch_environment(device: str, huge_pages: bool) -> dict[str, str]:
-    tunables = [each for each in os.environ.get("GLIBC_TUNABLES", "").split(":") if each and TUNABLE not in each]
+    inherited = filter(None, os.environ.get("GLIBC_TUNABLES", "").split(":"))
+    tunables = [each for each in inherited if each.partition("=")[0] not in HUGE_PAGES | KEEP]
     if huge_pages:
-        tunables.append(f"{TUNABLE}=1")
+        tunables += [f"{name}={value}" for name, value in HUGE_PAGES.items()]
     environment = {"GLIBC_TUNABLES": ":".join(tunables)}
     return environment | ({"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {})
 

@@ -1,40 +1,89 @@
-"""The host's memory: huge pages, without which a step on CPU spends a third of its time on page faults, and release.
+"""The host's memory: huge pages, memory that is kept from step to step, and release.
 
-XLA:CPU asks the C library for the memory of every step anew, which comes from the kernel in pages of 4 KiB, one fault
-each. glibc (from 2.35) asks for pages of 2 MiB when told so before the process starts, so a command starts itself once
-more with that setting.
+XLA:CPU asks the C library anew for the memory of every step and gives it back after it. Taking it from the kernel in
+pages of 4 KiB, one fault each, costs a third of a step; glibc (from 2.35) asks for pages of 2 MiB when told so before
+the process starts. Fresh memory costs time even then, as the kernel must clear it, and where the machine is a virtual
+one, its host must find it: so on a machine without a GPU, glibc is told to keep what is freed. A command starts itself
+once more with these settings.
 """
 
 import ctypes
 import os
 import pathlib
+import resource
 import sys
 
-TUNABLE = "glibc.malloc.hugetlb"
+from jaxcnn.xla_flags import gpu_wanted
+
+HUGE_PAGES = {"glibc.malloc.hugetlb": "1"}
+# One heap for all threads, nothing outside of it, and nothing given back before `release`. Not where a GPU computes:
+# there the host's threads decode images, and would wait for one another.
+KEEP = {"glibc.malloc.arena_max": "1", "glibc.malloc.mmap_max": "0", "glibc.malloc.trim_threshold": str(2**40)}
 SWITCH = "JAXCNN_HUGE_PAGES"
+SETTLING = (
+    5  # calls until the heap has its shape: what lives long lies beside the memory of the steps, not in its place
+)
+LOOK_EVERY = 64  # calls
+GROWN = 1.25  # times the resident memory of a settled run
 _KERNEL = pathlib.Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
 def use_huge_pages() -> None:
-    """Replace this process by the same command with huge pages, where that helps and has not been done.
+    """Replace this process by the same command with huge pages and kept memory, where that helps and was not done yet.
 
     It helps on Linux with glibc where the kernel gives huge pages to those who ask ("madvise"). JAXCNN_HUGE_PAGES=off
     or a setting of glibc.malloc.hugetlb in GLIBC_TUNABLES leaves everything as it is. To be called before anything is
     imported or opened that could not be done twice.
     """
-    tunables = os.environ.get("GLIBC_TUNABLES", "")
-    if os.environ.get(SWITCH, "").lower() in ("off", "0", "no") or TUNABLE in tunables or not _on_request():
+    there = os.environ.get("GLIBC_TUNABLES", "")
+    off = os.environ.get(SWITCH, "").lower() in ("off", "0", "no")
+    if off or any(name in there for name in HUGE_PAGES) or not _on_request():
         return
-    os.environ["GLIBC_TUNABLES"] = ":".join(filter(None, [tunables, f"{TUNABLE}=1"]))
+    wanted = HUGE_PAGES | ({} if gpu_wanted(os.environ) else KEEP)
+    added = [f"{name}={value}" for name, value in wanted.items() if name not in there]
+    os.environ["GLIBC_TUNABLES"] = ":".join(filter(None, [there, *added]))
     sys.stdout.flush()
     sys.stderr.flush()
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+class KeptMemory:
+    """Holds a process that keeps its memory to what its steps need.
+
+    The first steps leave gaps, where something that lives longer took a place in the memory of a step; from these, and
+    from what grew later, memory goes back to the kernel.
+    """
+
+    def __init__(self) -> None:
+        tunables = os.environ.get("GLIBC_TUNABLES", "")
+        self._on = all(name in tunables for name in KEEP)
+        self._calls = 0
+        self._settled = 0
+
+    def after_call(self) -> None:
+        """To be called after each call of the compiled step."""
+        self._calls += 1
+        if not self._on:
+            return
+        if self._calls <= SETTLING:
+            release()
+        elif self._calls % LOOK_EVERY == 0:
+            now = _resident()
+            if not self._settled:
+                self._settled = now
+            elif now > GROWN * self._settled:
+                release()
 
 
 def release() -> None:
     """Give memory that is no longer used, such as a compiler's, back to the kernel; does nothing without glibc."""
     if _glibc():
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def _resident() -> int:
+    """Bytes of this process in memory."""
+    return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def _on_request() -> bool:

@@ -26,7 +26,7 @@ def apply() -> None:
 
     `JAXCNN_XLA_FLAGS=off` prevents it. A flag that XLA_FLAGS has already keeps its value there.
     """
-    if os.environ.get(SWITCH, "").lower() == "off" or not _gpu_wanted(os.environ) or not _tried():
+    if os.environ.get(SWITCH, "").lower() == "off" or not gpu_wanted(os.environ) or not _tried():
         return
     os.environ["XLA_FLAGS"] = merged(os.environ.get("XLA_FLAGS", ""), GPU_FLAGS)
 
@@ -40,7 +40,7 @@ def merged(flags: str, defaults: Mapping[str, str]) -> str:
     return " ".join([*added, *flags.split()])
 
 
-def _gpu_wanted(environment: Mapping[str, str]) -> bool:
+def gpu_wanted(environment: Mapping[str, str]) -> bool:
     """Whether JAX may start a GPU: a CUDA plugin is installed, and JAX_PLATFORMS does not leave it out."""
     platforms = environment.get("JAX_PLATFORMS", "")
     if platforms and not {"cuda", "gpu"} & set(platforms.split(",")):

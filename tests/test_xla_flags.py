@@ -51,7 +51,7 @@ def test_they_are_set_where_a_gpu_may_start_and_nowhere_else(environment, plugin
 
 def test_none_is_set_for_a_jaxlib_that_they_were_not_tried_with(monkeypatch):
     monkeypatch.delenv("XLA_FLAGS", raising=False)
-    monkeypatch.setattr(xla_flags, "_gpu_wanted", lambda environment: True)
+    monkeypatch.setattr(xla_flags, "gpu_wanted", lambda environment: True)
     monkeypatch.setattr(xla_flags.metadata, "version", lambda name: "0.99.0")
     xla_flags.apply()
     assert "XLA_FLAGS" not in os.environ

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxcnn import host_memory
 from jaxcnn.config import UserError
 from jaxcnn.learn import sharded
 from jaxcnn.learn.step import StepMetrics
@@ -50,6 +51,7 @@ class Driver:
         self._compiled = sharded.compiled_train_step(
             session.program, session.mesh, session.feed.loader, session.steps_per_call
         )
+        self._memory = host_memory.KeptMemory()
         self._unread: Call | None = None
 
     def train_until(self, stop: int) -> None:
@@ -97,6 +99,7 @@ class Driver:
         for i in range(call.count):
             take_in(session, call.first + i, jax.tree.map(operator.itemgetter(i), metrics), seconds / call.count)
         self._pace.measured(call.count, seconds)
+        self._memory.after_call()
 
 
 def take_in(session: Session, step: int, metrics: StepMetrics, seconds: float) -> None:
