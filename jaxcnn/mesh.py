@@ -9,7 +9,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 
 from jaxcnn.config import Config, ConfigError
 
-DATA_AXIS = "data"
+DATA_AXIS = "data"  # of the batch
+MODEL_AXIS = "model"  # of the output channels of wide layers
 
 
 def cache_folder() -> pathlib.Path:
@@ -31,14 +32,17 @@ def enable_compile_cache() -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
-def make_mesh(devices: int = 0) -> Mesh:
-    """A one-axis mesh over the first `devices` local devices (0: all of them).
+def make_mesh(devices: int = 0, model_devices: int = 1) -> Mesh:
+    """A mesh of axes (`data`, `model`) over the first `devices` devices of each process (0: all of them).
+
+    The devices of a process follow one another along `data`, and processes stand in their order. `model_devices`
+    consecutive devices of a process share the wide layers; `data` has as many places as there are such groups.
 
     Raises:
-      ConfigError: more devices asked for than there are, or no backend starts.
+      ConfigError: more devices asked for than there are, groups that do not fill them, or no backend starts.
     """
     try:
-        local = jax.local_devices()
+        local, everywhere = jax.local_devices(), jax.devices()
     except Exception as error:  # a backend may fail to start in any way
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ConfigError(
@@ -47,12 +51,37 @@ def make_mesh(devices: int = 0) -> Mesh:
         ) from error
     if devices > len(local):
         raise ConfigError(f"config.parallel.devices={devices}, but there are {len(local)} ({local[0].device_kind})")
-    chosen = local[: devices or len(local)]
-    return Mesh(np.array(chosen), (DATA_AXIS,), axis_types=(AxisType.Auto,))
+    devices = devices or len(local)
+    if devices % model_devices:
+        raise ConfigError(
+            f"config.parallel.model_devices={model_devices} does not divide the {devices} devices of a process; "
+            "change it, or choose how many with config.parallel.devices"
+        )
+    chosen: list[jax.Device] = []
+    for process in range(jax.process_count()):
+        own = [device for device in everywhere if device.process_index == process]
+        if len(own) < devices:
+            raise ConfigError(
+                f"process {process} has {len(own)} devices, process {jax.process_index()} takes {devices}; "
+                "set config.parallel.devices to what every process has"
+            )
+        chosen += own[:devices]
+    grid = np.array(chosen).reshape(-1, model_devices)
+    return Mesh(grid, (DATA_AXIS, MODEL_AXIS), axis_types=(AxisType.Auto, AxisType.Auto))
+
+
+def data_devices(mesh: Mesh) -> int:
+    """Into how many parts a batch is cut."""
+    return mesh.shape[DATA_AXIS]
+
+
+def model_devices(mesh: Mesh) -> int:
+    """Among how many devices the wide layers are split."""
+    return mesh.shape[MODEL_AXIS]
 
 
 def check_batch(config: Config, devices: int) -> None:
-    """Refuse a batch that the devices cannot share.
+    """Refuse a batch that `devices` parts of the mesh (`data_devices`) cannot share.
 
     Raises:
       ConfigError: the global batch, its microbatches or the BatchNorm groups do not divide over `devices`.
@@ -88,5 +117,6 @@ def over_data(mesh: Mesh) -> NamedSharding:
 
 
 def describe(mesh: Mesh) -> str:
-    """Such as "1 x cpu" or "4 x NVIDIA H200"."""
-    return f"{mesh.size} x {mesh.devices.flat[0].device_kind}"
+    """Such as "1 x cpu", "4 x NVIDIA H200" or "8 x cpu (data 4 x model 2)"."""
+    axes = f" (data {data_devices(mesh)} x model {model_devices(mesh)})" if model_devices(mesh) > 1 else ""
+    return f"{mesh.size} x {mesh.devices.flat[0].device_kind}{axes}"

@@ -88,7 +88,7 @@ def open_session(
     """
     meshes.enable_compile_cache()
     mesh = meshes.make_mesh(config.parallel.devices)
-    meshes.check_batch(config, mesh.size)
+    meshes.check_batch(config, meshes.data_devices(mesh))
     interrupts.phase = "data"
     logbook.say(f"jaxcnn: reading {config.data.source}")
     splits = open_splits(config.data)
