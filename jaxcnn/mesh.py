@@ -1,5 +1,7 @@
 """Devices: the mesh, where arrays lie on it, and the cache of compiled programs."""
 
+import itertools
+import operator
 import os
 import pathlib
 
@@ -42,7 +44,8 @@ def make_mesh(devices: int = 0, model_devices: int = 1) -> Mesh:
       ConfigError: more devices asked for than there are, groups that do not fill them, or no backend starts.
     """
     try:
-        local, everywhere = jax.local_devices(), jax.devices()
+        local = jax.local_devices()
+        all_devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     except Exception as error:  # a backend may fail to start in any way
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ConfigError(
@@ -51,22 +54,19 @@ def make_mesh(devices: int = 0, model_devices: int = 1) -> Mesh:
         ) from error
     if devices > len(local):
         raise ConfigError(f"config.parallel.devices={devices}, but there are {len(local)} ({local[0].device_kind})")
-    devices = devices or len(local)
-    if devices % model_devices:
+    of_processes = itertools.groupby(all_devices, key=operator.attrgetter("process_index"))
+    shares = [list(share)[: devices or None] for _, share in of_processes]
+    if len({len(share) for share in shares}) > 1:
         raise ConfigError(
-            f"config.parallel.model_devices={model_devices} does not divide the {devices} devices of a process; "
+            f"processes have {', '.join(str(len(share)) for share in shares)} devices; give each the same number, or "
+            "set config.parallel.devices to what all have"
+        )
+    if len(shares[0]) % model_devices:
+        raise ConfigError(
+            f"config.parallel.model_devices={model_devices} does not divide the {len(shares[0])} devices of a process; "
             "change it, or choose how many with config.parallel.devices"
         )
-    chosen: list[jax.Device] = []
-    for process in range(jax.process_count()):
-        own = [device for device in everywhere if device.process_index == process]
-        if len(own) < devices:
-            raise ConfigError(
-                f"process {process} has {len(own)} devices, process {jax.process_index()} takes {devices}; "
-                "set config.parallel.devices to what every process has"
-            )
-        chosen += own[:devices]
-    grid = np.array(chosen).reshape(-1, model_devices)
+    grid = np.array(shares).reshape(-1, model_devices)
     return Mesh(grid, (DATA_AXIS, MODEL_AXIS), axis_types=(AxisType.Auto, AxisType.Auto))
 
 

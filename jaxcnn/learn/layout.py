@@ -36,7 +36,12 @@ class Layout:
 
 
 def of_params(program: Program, mesh: Mesh, params: Any) -> Layout:
-    """The layout of parameters of these shapes."""
+    """The layout of parameters of these shapes.
+
+    Raises:
+      ConfigError: `model_devices` does not divide the channels of a wide layer.
+    """
+    _check(mesh, params)
     step = jax.tree_util.tree_map_with_path(lambda path, _: _model_spec("/".join(_keys(path)), mesh), params)
     cut = jax.tree.map(lambda leaf, spec: cut_over_data(leaf.shape, spec, mesh), params, step)
     return Layout(
@@ -89,28 +94,6 @@ def is_over(spec: jax.P, axis_name: str) -> bool:
     return any(axis_name in _names(axis) for axis in spec)
 
 
-def check(program: Program, mesh: Mesh, params: Any) -> None:
-    """Refuse wide layers that the devices cannot share.
-
-    Raises:
-      ConfigError: `model_devices` does not divide the channels of a layer, or the network has no wide layer.
-    """
-    devices = model_devices(mesh)
-    if devices == 1:
-        return
-    matched = {name: shape for name, shape in _shapes(params).items() if split.rule_of(name)}
-    if not matched:
-        raise ConfigError(
-            f"config.parallel.model_devices={devices}, but config.model.name={program.model.name!r} has no layer wide "
-            "enough to be split (jaxcnn/models/split.py: RULES); set it to 1"
-        )
-    for name, shape in matched.items():
-        if shape[-1] % devices:
-            raise ConfigError(
-                f"config.parallel.model_devices={devices} does not divide the {shape[-1]} channels of {name}; change it"
-            )
-
-
 def describe(program: Program, mesh: Mesh, params: Any) -> list[str]:
     """For a person, one line each: what the rules of `model` matched, and what is cut over `data`; [] if nothing is."""
     lines, shapes = [], _shapes(params)
@@ -127,6 +110,15 @@ def describe(program: Program, mesh: Mesh, params: Any) -> list[str]:
         whole = sum(leaf.size for leaf, spec in leaves if not is_over(spec, DATA_AXIS))
         lines.append(f"{what} cut into {data_devices(mesh)} parts over data, but for {whole:,} parameters")
     return lines
+
+
+def _check(mesh: Mesh, params: Any) -> None:
+    devices = model_devices(mesh)
+    for name, shape in _shapes(params).items():
+        if split.rule_of(name) and shape[-1] % devices:
+            raise ConfigError(
+                f"config.parallel.model_devices={devices} does not divide the {shape[-1]} channels of {name}; change it"
+            )
 
 
 def _model_spec(name: str, mesh: Mesh) -> jax.P:

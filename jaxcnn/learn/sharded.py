@@ -1,9 +1,4 @@
-"""The step over a mesh: the pure functions of `learn.step`, jitted once per program and mesh.
-
-What knows of devices runs under `jax.shard_map`: a device makes the gradients of its shard of the batch, and they are
-summed by hand, in one place. The update then is the pure function of whole arrays, which XLA cuts as the state is cut
-(`learn.layout`), so norms over whole layers, clipping and orthogonalisation are right however that is.
-"""
+"""The programs of a run over a mesh: the pure functions of `learn.step`, jitted once per program and mesh."""
 
 import dataclasses
 import functools
@@ -15,19 +10,16 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import Mesh
 
-from jaxcnn.data import order, resident
+from jaxcnn.data import resident
 from jaxcnn.data.batch import Batch
 from jaxcnn.data.resident import Resident
 from jaxcnn.learn import layout as layouts
+from jaxcnn.learn import spread, tta
 from jaxcnn.learn import step as steps
-from jaxcnn.learn import tta
 from jaxcnn.learn.compilation import jit
 from jaxcnn.learn.program import Program
 from jaxcnn.learn.state import Hyper
-from jaxcnn.mesh import DATA_AXIS, MODEL_AXIS, data_devices, model_devices, over_data, replicated
-
-# In every function here `check_vma` is off: gradients are summed over the devices by hand, and the groups of BatchNorm
-# need `psum` with `axis_index_groups`, which the checker does not know.
+from jaxcnn.mesh import DATA_AXIS, over_data, replicated
 
 
 @functools.lru_cache(maxsize=64)
@@ -53,7 +45,7 @@ def train_step(program: Program, mesh: Mesh) -> Any:
     """
 
     def train_step(state: steps.State, batch: Batch, normalization: steps.Normalization) -> Any:
-        return _step(program, mesh, state, batch, normalization)
+        return spread.train_step(program, mesh, state, batch, normalization)
 
     return _jit_step(train_step, program, mesh)
 
@@ -66,7 +58,7 @@ def resident_train_step(program: Program, mesh: Mesh) -> Any:
     """
 
     def resident_train_step(state: steps.State, split: Resident, normalization: steps.Normalization) -> Any:
-        return _resident_step(program, mesh, state, split, normalization)
+        return spread.resident_train_step(program, mesh, state, split, normalization)
 
     return _jit_step(resident_train_step, program, mesh)
 
@@ -84,7 +76,7 @@ def resident_train_steps(program: Program, mesh: Mesh, most: int) -> Any:
         state: steps.State, split: Resident, normalization: steps.Normalization, count: jax.Array
     ) -> Any:
         def one(state: steps.State) -> tuple[steps.State, steps.StepMetrics]:
-            return _resident_step(program, mesh, state, split, normalization)
+            return spread.resident_train_step(program, mesh, state, split, normalization)
 
         def next_step(i: jax.Array, carry: Any) -> Any:
             state, metrics = one(carry[0])
@@ -95,63 +87,6 @@ def resident_train_steps(program: Program, mesh: Mesh, most: int) -> Any:
         return jax.lax.fori_loop(0, count, next_step, (state, metrics))
 
     return _jit_step(resident_train_steps, program, mesh)
-
-
-def _resident_step(
-    program: Program, mesh: Mesh, state: steps.State, split: Resident, normalization: steps.Normalization
-) -> tuple[steps.State, steps.StepMetrics]:
-    gather = functools.partial(resident_batch, program, data_devices(mesh))
-    specs = (jax.P(), jax.P(), jax.P())
-    mapped = jax.shard_map(gather, mesh=mesh, in_specs=specs, out_specs=jax.P(DATA_AXIS), check_vma=False)
-    # The barrier keeps the step the same program as with the stream loader, to the bit.
-    batch = lax.optimization_barrier(mapped(state.hyper.seed, state.step, split))
-    return _step(program, mesh, state, batch, normalization)
-
-
-def _step(
-    program: Program, mesh: Mesh, state: steps.State, batch: Batch, normalization: steps.Normalization
-) -> tuple[steps.State, steps.StepMetrics]:
-    """`steps.train_step` with the batch over the mesh and the state as `state_shardings` says, before and after."""
-    layout = layouts.of_params(program, mesh, state.params)
-    axis_name = DATA_AXIS if data_devices(mesh) > 1 else None
-
-    def local(params: Any, batch_stats: Any, *inputs: Any) -> Any:
-        grads, metrics, new_stats = steps.batch_gradients(program, params, batch_stats, *inputs, axis_name=axis_name)
-        grads = jax.tree.map(lambda share, spec: _sum(share, spec, mesh), grads, layout.update)
-        metrics, new_stats = jax.tree.map(lambda share: _sum(share, jax.P(), mesh), (metrics, new_stats))
-        return grads, metrics, jax.tree.map(lambda total: total / data_devices(mesh), new_stats)
-
-    in_specs = (layout.step, jax.P(), jax.P(), jax.P(), jax.P(DATA_AXIS), jax.P())
-    out_specs = (layout.update, jax.P(), jax.P())
-    gradients = jax.shard_map(local, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
-    state, metrics = steps.train_step(program, state, batch, normalization, gradients)
-    if mesh.size > 1:
-        state = lax.with_sharding_constraint(state, layouts.of_state(program, mesh, state))
-    return state, metrics
-
-
-def _sum(share: jax.Array, spec: jax.P, mesh: Mesh) -> jax.Array:
-    """The sum of the devices' shares, whole or, where `spec` says so, this device's part of it alone.
-
-    XLA makes one collective of all that are summed over the same devices, in buckets on accelerators. The devices of
-    `model` have the same share of what is not split over them; its mean keeps it the same to the bit, should their
-    kernels not be deterministic.
-    """
-    dimension = layouts.data_dimension(spec)
-    alike = model_devices(mesh) > 1 and not layouts.is_over(spec, MODEL_AXIS)
-    if dimension is not None:
-        share = lax.psum_scatter(share, DATA_AXIS, scatter_dimension=dimension, tiled=True)
-    over = (DATA_AXIS,) * (dimension is None and data_devices(mesh) > 1) + (MODEL_AXIS,) * alike
-    share = lax.psum(share, over) if over else share
-    return share / model_devices(mesh) if alike else share
-
-
-def resident_batch(program: Program, devices: int, seed: jax.Array, step: jax.Array, split: Resident) -> Batch:
-    """This device's shard of the batch of a step, inside `shard_map` over `devices` parts of the batch."""
-    table = order.storage_positions(program.global_batch_size, devices, program.optim.accumulate_steps)
-    position = jnp.asarray(table)[jax.lax.axis_index(DATA_AXIS)]
-    index = order.example_index(seed, step, position, program.global_batch_size, program.train_examples)
-    return resident.gather(split, index, position)
 
 
 @functools.lru_cache(maxsize=64)
@@ -296,6 +231,28 @@ def lowered_eval_step(program: Program, mesh: Mesh, batch_size: int) -> jax.stag
 def compiled_eval_step(program: Program, mesh: Mesh, batch_size: int) -> jax.stages.Compiled:
     """The evaluation step for batches of `batch_size`, compiled."""
     return lowered_eval_step(program, mesh, batch_size).compile()
+
+
+@functools.lru_cache(maxsize=16)
+def lowered_whole_average(program: Program, mesh: Mesh) -> jax.stages.Lowered:
+    """What brings a moving average that is cut over devices into the form of the parameters, before optimisation."""
+    state = abstract_state(program, mesh)
+    out_shardings = jax.tree.map(lambda x: x.sharding, state.variables())
+    return jax.jit(lambda average: average, out_shardings=out_shardings).lower(state.ema)
+
+
+@functools.lru_cache(maxsize=16)
+def compiled_whole_average(program: Program, mesh: Mesh) -> jax.stages.Compiled:
+    """`lowered_whole_average`, compiled."""
+    return lowered_whole_average(program, mesh).compile()
+
+
+def as_evaluated(program: Program, mesh: Mesh, variables: Any) -> Any:
+    """Variables of a state, or its moving average, as the compiled evaluation step takes them."""
+    wanted = jax.tree.leaves(abstract_state(program, mesh).variables())
+    if all(have.sharding == want.sharding for have, want in zip(jax.tree.leaves(variables), wanted, strict=True)):
+        return variables
+    return compiled_whole_average(program, mesh)(variables)
 
 
 @functools.lru_cache(maxsize=16)
