@@ -30,10 +30,12 @@ def train_step(
 ) -> tuple[steps.State, steps.StepMetrics]:
     """`steps.train_step` with the batch over the mesh and the state as `state_shardings` says, before and after."""
     layout = layouts.of_params(program, mesh, state.params)
+    # No axis on one device, where XLA:CPU would copy every gradient for nothing.
     axis_name = DATA_AXIS if data_devices(mesh) > 1 else None
+    batch_gradients = functools.partial(steps.batch_gradients, program, axis_name=axis_name)
 
-    def local(params: Any, batch_stats: Any, *inputs: Any) -> Any:
-        grads, metrics, new_stats = steps.batch_gradients(program, params, batch_stats, *inputs, axis_name=axis_name)
+    def local(*inputs: Any) -> Any:
+        grads, metrics, new_stats = batch_gradients(*inputs)
         grads = jax.tree.map(lambda share, spec: _sum(share, spec, mesh), grads, layout.update)
         metrics, new_stats = jax.tree.map(lambda share: _sum(share, jax.P(), mesh), (metrics, new_stats))
         return grads, metrics, jax.tree.map(lambda total: total / data_devices(mesh), new_stats)
