@@ -103,6 +103,10 @@ def open_session(
     logbook.say(f"  loader {loader} ({why})")
     if steps_per_call > 1:
         logbook.say(f"  up to {steps_per_call} steps in one call ({why_steps})")
+    hyper = make_hyper(config)
+    if base := config.optim.base_batch_size:
+        rate = f"{config.optim.learning_rate:g} x {config.global_batch_size} / {base}"
+        logbook.say(f"  learning rate {hyper.learning_rate:g}, which is {rate} (config.optim.base_batch_size)")
     compile_started = time.time()
     for line in layout.describe(program, mesh, sharded.abstract_state(program, mesh).params):
         logbook.say(f"  {line}")
@@ -112,7 +116,7 @@ def open_session(
         feeder.prepare(splits.train)
         for compiled in programs:
             compiled.result()
-    state = jax.block_until_ready(sharded.compiled_init_state(program, mesh)(make_hyper(config)))
+    state = jax.block_until_ready(sharded.compiled_init_state(program, mesh)(hyper))
     host_memory.release()
     compile_seconds = time.time() - compile_started
     logbook.say(
