@@ -7,22 +7,25 @@ here and predicts instead (`simulated-<machine>.json`, …). `docs/scaling.md` e
 
 import pathlib
 import sys
-from typing import Any
 
 from absl import flags
 
 from jaxcnn import command
-from jaxcnn.config import Model, UserError
+from jaxcnn.config import Config, UserError, from_config_dict, to_dict
 
 CONFIG = command.define_config("The config whose step is measured; its global_batch_size is that of one device.")
 MODELS = flags.DEFINE_list("models", [], "Networks in place of config.model.name, such as alexnet,vgg16,resnet50.")
 OUT = flags.DEFINE_string("out", "scaling", "The folder to write to; made if it is not there.")
-MODE = flags.DEFINE_list("mode", ["strong", "weak"], "strong (the global batch stays), weak (that of a device), or both.")
-DEVICES = flags.DEFINE_list("devices", [], "Counts of devices in one process. Default: 1, 2, 4, … as many as there are.")
+MODE = flags.DEFINE_list(
+    "mode", ["strong", "weak"], "strong (the global batch stays), weak (that of a device), or both."
+)
+DEVICES = flags.DEFINE_list("devices", [], "Counts of devices in one process. Default: 1, 2, 4, … of those here.")
 PROCESSES = flags.DEFINE_list("processes", [], "Counts of processes with one device each, such as 1,2,4.")
 SECONDS = flags.DEFINE_float("seconds", 5.0, "Of each measurement, about; at least one step.", lower_bound=0.0)
 ROUNDS = flags.DEFINE_integer("rounds", 5, "Into which a measurement is split.", lower_bound=1)
-SIMULATE = flags.DEFINE_string("simulate", "", "A machine to compile for: gpu:256, gpu:h100:256, tpu:v5e:16x16, cpu:512.")
+SIMULATE = flags.DEFINE_string(
+    "simulate", "", "A machine to compile for: gpu:256, gpu:a100:64, tpu:v5e:16x16, cpu:512."
+)
 UTILISATION = flags.DEFINE_float(
     "utilisation", 0.2, "Share of the peak that computing is taken to reach (--simulate).", 0.0, 1.0
 )
@@ -35,19 +38,17 @@ VIRTUAL_DEVICES = (1, 2, 4, 8)  # where there is only one
 def main() -> int:
     """Measure or predict what the flags ask for; return the exit code."""
     config = command.read_config(CONFIG)
-    models = MODELS.value or [config.model.name]
-    for model in models:
-        _among("models", model, _names_of_models())
+    networks = [_with_model(config, name) for name in MODELS.value] or [config]
     folder = pathlib.Path(OUT.value)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--out={folder} is no folder; name another")
     work = _simulate if SIMULATE.value else _measure
-    for path in work(config, models, folder):
+    for path in work(networks, folder):
         print(f"wrote {path}")
     return 0
 
 
-def _measure(config: Any, models: list[str], folder: pathlib.Path) -> list[str]:
+def _measure(networks: list[Config], folder: pathlib.Path) -> list[pathlib.Path]:
     from jaxcnn.scale import measure, pictures, report
 
     for mode in MODE.value:
@@ -56,34 +57,35 @@ def _measure(config: Any, models: list[str], folder: pathlib.Path) -> list[str]:
     machine = measure.probe()
     if not devices and not processes:
         devices = _powers_of_two(machine["devices"]) if machine["devices"] > 1 else list(VIRTUAL_DEVICES)
-    plan = measure.Plan(config, models, MODE.value, devices, processes, SECONDS.value, ROUNDS.value)
+    plan = measure.Plan(networks, MODE.value, devices, processes, SECONDS.value, ROUNDS.value)
     measure.check(plan, machine)
     folder.mkdir(parents=True, exist_ok=True)
-    print(f"jaxcnn: scaling of {', '.join(models)} on {machine['device_kind']}, {len(machine['cores'])} cores")
+    print(f"jaxcnn: measuring on {machine['device_kind']}, {len(machine['cores'])} cores")
     found = measure.run(plan, machine, print)
     record = report.provenance(sys.argv[1:], found["environment"])
     record |= {"mode": "+".join(MODE.value), "machine": machine, "rows": found["rows"]}
     return report.write(folder, "scaling", record, report.measured(record, "scaling.png"), pictures.draw_measured)
 
 
-def _simulate(config: Any, models: list[str], folder: pathlib.Path) -> list[str]:
+def _simulate(networks: list[Config], folder: pathlib.Path) -> list[pathlib.Path]:
     from jaxcnn.scale import absent, machines, pictures, report
 
     machine = machines.parse(SIMULATE.value)
-    seconds = _seconds(STEP_SECONDS.value, models)
+    seconds = _seconds(STEP_SECONDS.value, len(networks))
     if not UTILISATION.value:
         raise UserError("--utilisation must be above 0")
     folder.mkdir(parents=True, exist_ok=True)
-    found = absent.simulate(machine, config, models, UTILISATION.value, seconds, print)
+    found = absent.simulate(machine, networks, UTILISATION.value, seconds, print)
     record = report.provenance(sys.argv[1:], found.pop("environment")) | found
     stem = f"simulated-{str(machine).replace(':', '-')}"
     return report.write(folder, stem, record, report.simulated(record, f"{stem}.png"), pictures.draw_simulated)
 
 
-def _names_of_models() -> tuple[str, ...]:
-    from typing import get_args, get_type_hints
-
-    return get_args(get_type_hints(Model)["name"])
+def _with_model(config: Config, name: str) -> Config:
+    """The config with another network, checked anew."""
+    tree = to_dict(config)
+    tree["model"]["name"] = name
+    return from_config_dict(tree)
 
 
 def _among(flag: str, value: str, known: tuple[str, ...]) -> None:
@@ -101,15 +103,15 @@ def _powers_of_two(most: int) -> list[int]:
     return [2**i for i in range(most.bit_length()) if 2**i <= most]
 
 
-def _seconds(values: list[str], models: list[str]) -> list[float | None]:
+def _seconds(values: list[str], networks: int) -> list[float | None]:
     if not values:
-        return [None] * len(models)
+        return [None] * networks
     try:
         seconds = [float(value) for value in values]
     except ValueError:
         seconds = [0.0]
-    if len(seconds) != len(models) or not all(each > 0 for each in seconds):
-        raise UserError(f"--step_seconds={','.join(values)} must be {len(models)} positive numbers, one for each network")
+    if len(seconds) != networks or not all(each > 0 for each in seconds):
+        raise UserError(f"--step_seconds={','.join(values)} must be {networks} positive numbers, one for a network")
     return list(seconds)
 
 

@@ -14,8 +14,7 @@ SIMULATOR = "jaxcnn.scale.simulate"
 
 def simulate(
     machine: Machine,
-    config: Config,
-    models: Sequence[str],
+    wanted: Sequence[Config],
     utilisation: float,
     step_seconds: Sequence[float | None],
     say: Callable[[str], None],
@@ -24,8 +23,7 @@ def simulate(
 
     Args:
       machine: to compile for.
-      config: of the run, whose batch is that of one device.
-      models: networks, by the names of `config.model.name`.
+      wanted: configs of the networks, whose batch is that of one device.
       utilisation: see `predict.predict`.
       step_seconds: measured on one device, for each network, or None.
       say: is told of each network as it is compiled.
@@ -40,8 +38,8 @@ def simulate(
 
     compiler = machines.compiler_for(machine)
     networks, environment = [], {}
-    for model, seconds in zip(models, step_seconds, strict=True):
-        own = dataclasses.replace(config, model=dataclasses.replace(config.model, name=model))
+    for own, seconds in zip(wanted, step_seconds, strict=True):
+        model = own.model.name
         task = {"config": configs.to_dict(own), "machine": str(machine)}
         say(f"jaxcnn: compiling {model} for {machine} ({compiler.target} compiler)")
         compiled = children.run_all(SIMULATOR, [task], [machines.environment(machine, compiler)])[0]
@@ -64,8 +62,10 @@ def simulate(
 
 def title(config: Config) -> str:
     """A network in words, with what of its config changes how it scales."""
-    told = [config.model.name, config.model.dtype]
+    told: list[str] = [config.model.name, config.model.dtype]
     told += [f"width {config.model.width:g}"] * (config.model.width != 1)
     if config.norm.group_size:
-        told.append(f"groups of {config.norm.group_size}")
+        told.append(f"BatchNorm groups of {config.norm.group_size}")
+    parallel, usual = dataclasses.asdict(config.parallel), dataclasses.asdict(configs.Parallel())
+    told += [f"{key}={value}" for key, value in parallel.items() if value != usual[key]]
     return ", ".join(told)

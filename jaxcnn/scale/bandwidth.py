@@ -1,8 +1,8 @@
 """How long a collective takes: an alpha-beta model over the links of a cluster, its constants in one cited table.
 
 Every step of a collective costs a latency (alpha) and every byte its share of a link (beta). For GPUs it is the model
-by which NCCL itself chooses between rings and trees; for TPUs that of rings along the axes of a torus. `docs/scaling.md`
-explains both, and what they leave out.
+by which NCCL itself chooses between rings and trees; for TPUs that of rings along the axes of a torus.
+`docs/scaling.md` explains both, and what they leave out.
 """
 
 import dataclasses
@@ -69,8 +69,9 @@ class Torus:
         # Data is split over the axes, so that all links are busy at once; an open axis sends in one direction only.
         bandwidth = sum(self.link * (2 if side >= self.wraps else 1) for side in axes)
         hops = sum(side / 2 if side >= self.wraps else side - 1 for side in axes)
-        passes = 2 if kind == "all-reduce" else 1
-        return passes * (hops * self.hop + nbytes / bandwidth)
+        passes = _RING_STEPS.get(kind, 1)
+        own = 1 / math.prod(axes) if kind in _RING_STEPS else 0.0  # the share that a device has already
+        return passes * (hops * self.hop + (1 - own) * nbytes / bandwidth)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,11 +122,11 @@ LINKS: dict[str, Links] = {
 }
 TORI: dict[str, Torus] = {
     "v5e": Torus(
-        50e9,
+        45e9,
         16,
         1 * MICROSECOND,
-        "docs.cloud.google.com/tpu/docs/v5e (400 GB/s in both directions over 4 links); an axis of 16 is closed, about "
-        "1 us per hop: jax-ml.github.io/scaling-book/tpus",
+        "jax-ml.github.io/scaling-book/tpus (45 GB/s one way per link, an axis of 16 is closed to a ring, about 1 us "
+        "per hop); docs.cloud.google.com/tpu/docs/v5e states 400 GB/s per chip, over 4 links and both directions",
     ),
 }
 

@@ -35,9 +35,7 @@ def run_all(module: str, tasks: Sequence[dict[str, Any]], environments: Sequence
         done = threading.Event()
 
         def watch(child: "_Child") -> None:
-            if child.process.wait() != 0:
-                done.set()
-            elif all(other.process.poll() is not None for other in children):
+            if child.process.wait() != 0 or all(other.process.poll() is not None for other in children):
                 done.set()
 
         for child in children:

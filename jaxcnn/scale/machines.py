@@ -126,9 +126,7 @@ def devices(machine: Machine, compiler: Compiler) -> list[Any]:
     if compiler.target == "cpu":
         return jax.devices()[: machine.devices]
     if compiler.target == "tpu":
-        topology = topologies.get_topology_desc(
-            f"{machine.name}:{'x'.join(map(str, machine.grid))}", platform="tpu"
-        )
+        topology = topologies.get_topology_desc(f"{machine.name}:{'x'.join(map(str, machine.grid))}", platform="tpu")
         return list(topology.devices)
     node = min(machine.devices, LINKS[machine.name].node)
     topology = topologies.get_topology_desc(

@@ -30,8 +30,7 @@ class Plan:
     """What to measure.
 
     Attributes:
-      config: of the run; its batch is the global one under strong scaling, and that of one device under weak scaling.
-      models: networks, by the names of `config.model.name`.
+      networks: configs, whose batch is the global one under strong scaling, and that of one device under weak scaling.
       modes: of `MODES`.
       devices: counts of devices within one process.
       processes: counts of processes, each with one device.
@@ -39,8 +38,7 @@ class Plan:
       rounds: into which they are split.
     """
 
-    config: Config
-    models: Sequence[str]
+    networks: Sequence[Config]
     modes: Sequence[str]
     devices: Sequence[int]
     processes: Sequence[int]
@@ -70,8 +68,7 @@ def run(plan: Plan, machine: dict[str, Any], say: Callable[[str], None]) -> dict
     check(plan, machine)
     done: dict[tuple[Point, str], dict[str, Any]] = {}
     rows: list[dict[str, Any]] = []
-    for model in plan.models:
-        config = dataclasses.replace(plan.config, model=dataclasses.replace(plan.config.model, name=model))
+    for config in plan.networks:
         for mode in plan.modes:
             for over, counts in (("devices", plan.devices), ("processes", plan.processes)):
                 series = []
@@ -80,7 +77,7 @@ def run(plan: Plan, machine: dict[str, Any], say: Callable[[str], None]) -> dict
                     key = point, over  # one device is the same in both modes; one process has one core of a CPU
                     if key not in done:
                         done[key] = _timed(point, over, machine, plan.seconds, plan.rounds)
-                    series.append(_row(model, mode, over, point, done[key], machine))
+                    series.append(_row(config.model.name, mode, over, point, done[key], machine))
                     say(_told(series[-1]))
                 rows += related(series)
     environment = next(iter(done.values()))["environment"] if done else {}
@@ -96,7 +93,7 @@ def check(plan: Plan, machine: dict[str, Any]) -> None:
     most = max((*plan.devices, *plan.processes), default=0)
     if machine["backend"] != "cpu" and most > machine["devices"]:
         raise UserError(f"--devices asks for {most}, but there are {machine['devices']} ({machine['device_kind']})")
-    batch = plan.config.global_batch_size
+    batch = plan.networks[0].global_batch_size
     for count in (*plan.devices, *plan.processes):
         if "strong" in plan.modes and batch % count:
             raise UserError(

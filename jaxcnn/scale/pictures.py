@@ -67,11 +67,13 @@ def _draw_split(axes: Any, rows: list[dict[str, Any]], title: str) -> None:
 
 
 def draw_simulated(record: dict[str, Any]) -> Any:
-    """Predicted efficiency over devices beside what a step consists of on all of them, as a matplotlib Figure."""
+    """Predicted efficiency over devices, and a step on all of them, as a Figure; None without predictions."""
     from matplotlib.figure import Figure
 
     networks = [network for network in record["networks"] if network["prediction"]["curve"]]
-    figure = Figure(figsize=(13, 5), layout="constrained", dpi=120)
+    if not networks:
+        return None
+    figure = Figure(figsize=(13, 7), layout="constrained", dpi=110)
     efficiency, split = figure.subplots(1, 2)
     counts: set[int] = set()
     for network in networks:
@@ -92,10 +94,12 @@ def draw_simulated(record: dict[str, Any]) -> Any:
                 markersize=6,
                 label=f"published: {each.what}" + (f" (from {each.base})" if each.base > 1 else ""),
             )
-    efficiency.set(title=f"{record['machine']['name']}: predicted weak scaling", xlabel="devices", ylabel="efficiency (%)")
+    efficiency.set(
+        title=f"{record['machine']['name']}: predicted weak scaling", xlabel="devices", ylabel="efficiency (%)"
+    )
     efficiency.set_ylim(0, 105)
     _over_devices(efficiency, sorted(counts))
-    efficiency.legend(fontsize=7, framealpha=0.85, edgecolor="none", loc="lower left")
+    efficiency.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2)
     ends = [(network["prediction"]["compute_seconds"], network["prediction"]["curve"][-1]) for network in networks]
     places = range(len(networks))
     computing = [1000 * compute for compute, _ in ends]
@@ -105,7 +109,7 @@ def draw_simulated(record: dict[str, Any]) -> Any:
     split.set_xticks(places, [network["title"] for network in networks], fontsize=8)
     split.set(title=f"a step on {max(counts, default=0)} devices", ylabel="ms")
     split.grid(axis="y", alpha=0.3)
-    split.legend(fontsize=8, framealpha=0.85, edgecolor="none")
+    split.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2)
     return figure
 
 

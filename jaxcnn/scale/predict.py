@@ -1,4 +1,4 @@
-"""From what a compiled step holds to the time it would take: the bandwidth model, and what computing is taken to cost."""
+"""From what a compiled step holds to the time it would take, by the bandwidth model and a cost of computing."""
 
 import math
 from typing import Any
@@ -63,9 +63,7 @@ def predict(
         "compute_basis": basis,
         "curve": curve,
         # Nine tenths of the step must be computing, which grows with the batch; communication does not.
-        "batch_for_90_percent": math.ceil(
-            config.global_batch_size * 9 * curve[-1]["communication_seconds"] / compute
-        ),
+        "batch_for_90_percent": math.ceil(config.global_batch_size * 9 * curve[-1]["communication_seconds"] / compute),
     }
 
 
@@ -80,7 +78,7 @@ def communication(machine: Machine, collectives: list[dict[str, Any]], devices: 
     for each in collectives:
         whole = each["group_size"] in (0, machine.devices)
         size = devices if whole else min(each["group_size"], devices)
-        nodes, shape = 1, ()
+        nodes, shape = 1, tuple[int, ...]()
         if isinstance(links, Links):
             first = range(size) if whole else each["replica_groups"][0]
             nodes = min(size, len({number // links.node for number in first}))

@@ -32,7 +32,12 @@ _NVIDIA = (
     "performance (21.03)"
 )
 FIGURES = (
-    Published("CNNs on CIFAR, the paper that jaxcnn grew from", 4, 3.5, "3.5x on four GPUs, as it reports; its set-up is not known here"),
+    Published(
+        "CNNs on CIFAR, the paper that jaxcnn grew from",
+        4,
+        3.5,
+        "as it reports; set-up not known here",
+    ),
     Published("ResNet50 v1.5, DGX A100, TF32", 8, 7248 / 938, f"{_NVIDIA}: 938 and 7248 images/s"),
     Published("ResNet50 v1.5, DGX A100, mixed precision", 8, 16621 / 2470, f"{_NVIDIA}: 2470 and 16621 images/s"),
     Published("ResNet50 v1.5, DGX-1 V100 16 GB, FP32", 8, 2855 / 367, f"{_NVIDIA}: 367 and 2855 images/s"),

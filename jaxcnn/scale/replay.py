@@ -49,9 +49,7 @@ def _compiled(found: tuple[Collective, ...], mesh: Mesh) -> tuple[Any, list[jax.
             results.append(_ONE[each.kind](share, each, mesh.size))
         return [result[:1] for result in results]
 
-    mapped = jax.shard_map(
-        local, mesh=flat, in_specs=jax.P(TOGETHER), out_specs=jax.P(TOGETHER), check_vma=False
-    )
+    mapped = jax.shard_map(local, mesh=flat, in_specs=jax.P(TOGETHER), out_specs=jax.P(TOGETHER), check_vma=False)
     return jax.jit(mapped).lower(*inputs).compile(), inputs
 
 
@@ -65,11 +63,11 @@ def _share(each: Collective, devices: int) -> int:
 
 
 def _zeros(share: int, devices: int, split: NamedSharding) -> jax.Array:
-    return jax.make_array_from_callback((share * devices,), split, lambda index: _piece(index[0], share * devices))
+    return jax.make_array_from_callback((share * devices,), split, lambda index: _piece(index, share * devices))
 
 
-def _piece(index: slice, length: int) -> np.ndarray:
-    start, stop, _ = index.indices(length)
+def _piece(index: Any, length: int) -> np.ndarray:
+    start, stop, _ = index[0].indices(length)
     return np.zeros(stop - start, np.float32)
 
 

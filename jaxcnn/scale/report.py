@@ -21,13 +21,17 @@ def provenance(command: Sequence[str], environment: dict[str, Any]) -> dict[str,
     }
 
 
-def write(folder: pathlib.Path, stem: str, record: dict[str, Any], markdown: str, draw: Callable[..., Any]) -> list[str]:
-    """Write `<stem>.json`, `.md` and, by `draw(record)`, `.png`; return their paths."""
-    paths = [folder / f"{stem}{suffix}" for suffix in (".json", ".md", ".png")]
+def write(
+    folder: pathlib.Path, stem: str, record: dict[str, Any], markdown: str, draw: Callable[[dict[str, Any]], Any]
+) -> list[pathlib.Path]:
+    """Write `<stem>.json`, `.md` and, if `draw(record)` gives a picture, `.png`; return their paths."""
+    paths = [folder / f"{stem}{suffix}" for suffix in (".json", ".md")]
     paths[0].write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     paths[1].write_text(markdown, encoding="utf-8")
-    draw(record).savefig(paths[2])
-    return [str(path) for path in paths]
+    if (figure := draw(record)) is not None:
+        paths.append(folder / f"{stem}.png")
+        figure.savefig(paths[-1])
+    return paths
 
 
 def measured(record: dict[str, Any], picture: str) -> str:
@@ -76,10 +80,7 @@ def measured_table(series: Sequence[dict[str, Any]]) -> str:
                 f"{low:,.1f} to {high:,.1f}",
                 f"{row['speedup']:.2f}",
                 f"{row['efficiency']:.0%}",
-                *(
-                    f"{1000 * row[f'{name}_seconds']:,.1f}"
-                    for name in ("step", "compute", "communication", "input")
-                ),
+                *(f"{1000 * row[f'{name}_seconds']:,.1f}" for name in ("step", "compute", "communication", "input")),
                 f"{sum(each['bytes'] for each in row['collectives']) / MIB:,.2f}",
                 "yes" if row["shares_cores"] else "no",
             ]

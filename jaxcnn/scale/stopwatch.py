@@ -174,9 +174,7 @@ def _input_alone(program: Program, mesh: Mesh, split: Any) -> Callable[[], Any]:
         hyper = Hyper(None, None, None, None, seed)
         return sharded.resident_batch(program, mesh.size, State(step, None, None, None, None, hyper), split)
 
-    mapped = jax.shard_map(
-        local, mesh=mesh, in_specs=jax.P(), out_specs=jax.P(meshes.DATA_AXIS), check_vma=False
-    )
+    mapped = jax.shard_map(local, mesh=mesh, in_specs=jax.P(), out_specs=jax.P(meshes.DATA_AXIS), check_vma=False)
     gather = jax.jit(mapped)
     return lambda: jax.block_until_ready(gather(np.int32(0), np.uint32(0), split))
 
