@@ -16,7 +16,7 @@ from tests import runs, small
 
 DEVICES = 8
 ALONE = {"group_size": 2}  # BatchNorm within a device: 16 examples on 8 devices
-THIN = {"cnn": 0.25, "alexnet": 1 / 32, "vgg16": 1 / 32, "resnet50": 1 / 16}
+THIN = {"cnn": 0.25, "alexnet": 1 / 32, "resnet50": 1 / 32}
 
 
 def compiled_step(model: str, **norm: int):
@@ -35,7 +35,10 @@ def test_the_step_sends_its_gradients_statistics_and_metrics_once_and_nothing_el
     found = replay.collectives_of(compiled)
     assert {each.kind for each in found} == {"all-reduce"}
     metrics = 4 * 4  # loss, top-1, top-5, count
-    assert total_bytes(found) == nbytes(state.params) + nbytes(state.batch_stats) + metrics
+    # Where a shortcut meets its block, two biases have one gradient, which XLA sends once.
+    leaves = jax.tree.leaves_with_path(state.params)
+    twice = [leaf for path, leaf in leaves if "shortcut_bn" in str(path) and "bias" in str(path)]
+    assert total_bytes(found) == nbytes(state.params) + nbytes(state.batch_stats) + metrics - nbytes(twice)
     assert len(found) <= 3, "one all-reduce, or a few buckets"
     assert {each.group_size for each in found} == {DEVICES}
 
@@ -52,9 +55,11 @@ def test_statistics_of_the_whole_batch_add_two_small_sums_for_each_batch_norm():
 def test_a_replay_sends_what_the_step_sends(norm):
     found = replay.collectives_of(compiled_step("cnn", **norm)[0])
     again = replay.collectives(replay.compiled_text(found, meshes.make_mesh(DEVICES)))
-    assert [(each.kind, each.bytes, each.group_size) for each in again] == [
-        (each.kind, each.bytes, each.group_size) for each in found
-    ]
+
+    def sent(collectives):
+        return sorted((each.kind, each.bytes, each.group_size) for each in collectives)
+
+    assert sent(again) == sent(found)
     replay.program(found, meshes.make_mesh(DEVICES))()
 
 

@@ -92,14 +92,17 @@ def compiler_for(machine: Machine) -> Compiler:
     """The machine's own compiler where its plugin is installed; else XLA:CPU for as many virtual devices."""
     if machine.platform == "cpu":
         return Compiler("cpu", "")
-    needed = {"gpu": ("jax_plugins.xla_cuda12", "simulate-gpu"), "tpu": ("libtpu", "simulate-tpu")}[machine.platform]
-    if _installed(needed[0]):
-        return Compiler({"gpu": "cuda", "tpu": "tpu"}[machine.platform], "")
+    if machine.platform == "gpu":
+        target, modules, extra = "cuda", ("jax_plugins.xla_cuda12", "jax_plugins.xla_cuda13"), "simulate-gpu"
+    else:
+        target, modules, extra = "tpu", ("libtpu",), "tpu"
+    if any(_installed(module) for module in modules):
+        return Compiler(target, "")
     return Compiler(
         "cpu",
-        f"compiled for {machine.devices} virtual CPU devices, since {needed[0]} is not installed (pip install "
-        f"'jaxcnn[{needed[1]}]'): the collectives are the same in kind and bytes, though XLA:GPU and XLA:TPU may join "
-        "them into other numbers of operations; memory is that of the CPU's program",
+        f"compiled for {machine.devices} virtual CPU devices, since {modules[0]} is not installed (pip install "
+        f"'jaxcnn[{extra}]', in an environment of its own): the collectives are the same in kind and bytes, though "
+        "XLA:GPU and XLA:TPU may join them into other numbers of operations; memory is that of the CPU's program",
     )
 
 

@@ -19,7 +19,7 @@ def collectives_of(compiled: jax.stages.Compiled) -> list[Collective]:
 
 
 def program(found: Sequence[Collective], mesh: Mesh) -> Callable[[], Any]:
-    """A call that makes the given collectives on the devices of a mesh, in order, each after the one before is done.
+    """A call that makes the given collectives on the devices of a mesh, the largest first, each needing the one before.
 
     Each is of one float32 array of as many bytes, up to a few. Kinds other than all-reduce, all-gather and
     reduce-scatter are left out. The call waits for them: calls that do not depend on each other must not be under way
@@ -35,7 +35,8 @@ def compiled_text(found: Sequence[Collective], mesh: Mesh) -> str:
 
 
 def _compiled(found: tuple[Collective, ...], mesh: Mesh) -> tuple[Any, list[jax.Array]]:
-    found = tuple(each for each in found if each.kind in _ONE)
+    # The largest first: it needs no other, so its operand is not touched before it is sent.
+    found = tuple(sorted((each for each in found if each.kind in _ONE), key=lambda each: -each.bytes))
     flat = Mesh(mesh.devices.reshape(-1), (TOGETHER,))
     split = NamedSharding(flat, jax.P(TOGETHER))
     # Shares that differ between devices: what XLA knows to be equal everywhere it need not send.
@@ -44,8 +45,8 @@ def _compiled(found: tuple[Collective, ...], mesh: Mesh) -> tuple[Any, list[jax.
     def local(*shares: jax.Array) -> list[jax.Array]:
         results: list[jax.Array] = []
         for each, share in zip(found, shares, strict=True):
-            if results:  # else XLA would join them
-                share, results[-1] = jax.lax.optimization_barrier((share, results[-1]))
+            if results:  # it needs the one before, else XLA would join them (a barrier does not keep XLA:CPU from it)
+                share = share + results[-1][0]
             results.append(_ONE[each.kind](share, each, mesh.size))
         return [result[:1] for result in results]
 
