@@ -114,6 +114,8 @@ class Optim:
     label_smoothing: float = 0.0  # (traced)
     clip_norm: float = 0.0  # global norm of the gradient; 0: off
     accumulate_steps: int = 1  # microbatches per step
+    base_batch_size: int = 0  # > 0: learning_rate is that of such a batch, and grows with global_batch_size
+    gradient_dtype: Literal["float32", "bfloat16"] = "float32"  # in which devices send their shares of the gradient
     ema_decay: float = 0.0  # moving average of parameters and batch_stats, after t steps at most (1 + t) / (10 + t)
 
 
@@ -160,6 +162,9 @@ class Parallel:
     """Devices. Never changes the mathematics, so it alone may differ when a run is resumed."""
 
     devices: int = 0  # local devices to use; 0: all
+    model_devices: int = 1  # groups of so many split the wide layers (models/split.py: RULES), and see the same images
+    shard_optimizer: bool = False  # each device keeps and updates a part of the optimiser's state ("ZeRO-1")
+    shard_params: bool = False  # and of the parameters, which are gathered for each step ("FSDP")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -377,13 +382,14 @@ _AT_LEAST_ZERO = """
     data.workers augment.crop_padding augment.cutout augment.mixup augment.cutmix augment.brightness
     augment.contrast augment.saturation augment.hue augment.policy_magnitude optim.learning_rate optim.weight_decay
     optim.clip_norm optim.bias_gradient_factor optim.classifier_gradient_factor optim.whitening_bias_epochs
-    schedule.warmup schedule.final_factor run.epochs run.steps run.eval_batch_size run.steps_per_call
-    checkpoint.every_epochs checkpoint.every_steps checkpoint.keep_best checkpoint.keep_every_steps parallel.devices
+    optim.base_batch_size schedule.warmup schedule.final_factor run.epochs run.steps run.eval_batch_size
+    run.steps_per_call checkpoint.every_epochs checkpoint.every_steps checkpoint.keep_best checkpoint.keep_every_steps
+    parallel.devices
 """.split()  # noqa: SIM905 (a list would take a line for each)
 _ABOVE_ZERO = """
     global_batch_size model.width norm.epsilon augment.policy_layers optim.epsilon optim.trust_coefficient
     optim.newton_schulz_steps optim.accumulate_steps schedule.decay_factor run.eval_every_epochs run.log_every_steps
-    checkpoint.keep_last
+    checkpoint.keep_last parallel.model_devices
 """.split()  # noqa: SIM905 (a list would take a line for each)
 _FRACTIONS = """
     model.dropout norm.momentum optim.momentum optim.sgd_momentum optim.beta2 optim.label_smoothing optim.ema_decay

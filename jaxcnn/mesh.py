@@ -1,5 +1,7 @@
 """Devices: the mesh, where arrays lie on it, and the cache of compiled programs."""
 
+import itertools
+import operator
 import os
 import pathlib
 
@@ -9,7 +11,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 
 from jaxcnn.config import Config, ConfigError
 
-DATA_AXIS = "data"
+DATA_AXIS = "data"  # of the batch
+MODEL_AXIS = "model"  # of the output channels of wide layers
 
 
 def cache_folder() -> pathlib.Path:
@@ -31,14 +34,18 @@ def enable_compile_cache() -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
-def make_mesh(devices: int = 0) -> Mesh:
-    """A one-axis mesh over the first `devices` local devices (0: all of them).
+def make_mesh(devices: int = 0, model_devices: int = 1) -> Mesh:
+    """A mesh of axes (`data`, `model`) over the first `devices` devices of each process (0: all of them).
+
+    The devices of a process follow one another along `data`, and processes stand in their order. `model_devices`
+    consecutive devices of a process share the wide layers; `data` has as many places as there are such groups.
 
     Raises:
-      ConfigError: more devices asked for than there are, or no backend starts.
+      ConfigError: more devices asked for than there are, groups that do not fill them, or no backend starts.
     """
     try:
         local = jax.local_devices()
+        all_devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     except Exception as error:  # a backend may fail to start in any way
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ConfigError(
@@ -47,12 +54,34 @@ def make_mesh(devices: int = 0) -> Mesh:
         ) from error
     if devices > len(local):
         raise ConfigError(f"config.parallel.devices={devices}, but there are {len(local)} ({local[0].device_kind})")
-    chosen = local[: devices or len(local)]
-    return Mesh(np.array(chosen), (DATA_AXIS,), axis_types=(AxisType.Auto,))
+    of_processes = itertools.groupby(all_devices, key=operator.attrgetter("process_index"))
+    shares = [list(share)[: devices or None] for _, share in of_processes]
+    if len({len(share) for share in shares}) > 1:
+        raise ConfigError(
+            f"processes have {', '.join(str(len(share)) for share in shares)} devices; give each the same number, or "
+            "set config.parallel.devices to what all have"
+        )
+    if len(shares[0]) % model_devices:
+        raise ConfigError(
+            f"config.parallel.model_devices={model_devices} does not divide the {len(shares[0])} devices of a process; "
+            "change it, or choose how many with config.parallel.devices"
+        )
+    grid = np.array(shares).reshape(-1, model_devices)
+    return Mesh(grid, (DATA_AXIS, MODEL_AXIS), axis_types=(AxisType.Auto, AxisType.Auto))
+
+
+def data_devices(mesh: Mesh) -> int:
+    """Into how many parts a batch is cut."""
+    return mesh.shape[DATA_AXIS]
+
+
+def model_devices(mesh: Mesh) -> int:
+    """Among how many devices the wide layers are split."""
+    return mesh.shape[MODEL_AXIS]
 
 
 def check_batch(config: Config, devices: int) -> None:
-    """Refuse a batch that the devices cannot share.
+    """Refuse a batch that `devices` parts of the mesh (`data_devices`) cannot share.
 
     Raises:
       ConfigError: the global batch, its microbatches or the BatchNorm groups do not divide over `devices`.
@@ -88,5 +117,6 @@ def over_data(mesh: Mesh) -> NamedSharding:
 
 
 def describe(mesh: Mesh) -> str:
-    """Such as "1 x cpu" or "4 x NVIDIA H200"."""
-    return f"{mesh.size} x {mesh.devices.flat[0].device_kind}"
+    """Such as "1 x cpu", "4 x NVIDIA H200" or "8 x cpu (data 4 x model 2)"."""
+    axes = f" (data {data_devices(mesh)} x model {model_devices(mesh)})" if model_devices(mesh) > 1 else ""
+    return f"{mesh.size} x {mesh.devices.flat[0].device_kind}{axes}"

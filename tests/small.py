@@ -49,7 +49,7 @@ def normalization(mesh) -> Normalization:
 
 def train(config: configs.Config, devices: int = 1, steps: int = 6, side: int = 8):
     """Losses of every step [steps], and the last state, of a resident run."""
-    mesh = meshes.make_mesh(devices)
+    mesh = meshes.make_mesh(devices, config.parallel.model_devices)
     program = program_of(config, steps, side)
     image, label = split(side=side)
     data = jax.device_put(resident.Resident(image, label), meshes.replicated(mesh))

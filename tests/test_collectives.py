@@ -19,6 +19,9 @@ TEXT = """
   %cps = (u8[2,5]{1,0}, u8[2,5]{1,0}, u32[], u32[]) collective-permute-start(%p), source_target_pairs={{0,1},{1,0}}
   %whole = f32[2]{0} all-reduce(%p), replica_groups={}, to_apply=%r
   %alone = f32[2]{0} all-reduce(%p), replica_groups={{0},{1}}, to_apply=%r
+  %mesh = f32[8]{0} all-gather(%p), replica_groups=mesh['axis_0'=2,'axis_1'=1,'axis_2'=4] {'axis_2'}, dimensions={0}
+  %part = f32[8]{0} all-gather(%p), replica_groups=mesh['a'=2,'b'=4] {'a','b':(2)2}, dimensions={0}
+  %ids = f32[8]{0} all-gather(%p), replica_groups=mesh['a'=2,'b'=2], device_ids=(0,2,1,3) {'b'}, dimensions={0}
   %gte = f32[8]{0} get-tuple-element(%ar), index=0, metadata={op_name="all-reduce("}
 """
 
@@ -33,6 +36,9 @@ def test_kinds_bytes_and_groups_are_read_in_every_form_that_xla_writes():
         Collective("collective-permute", 1, 10, ("u8",), 2, ((0, 1), (1, 0)), ""),
         Collective("collective-permute", 1, 10, ("u8",), 2, ((0, 1), (1, 0)), ""),
         Collective("all-reduce", 1, 8, ("f32",), 0, (), ""),
+        Collective("all-gather", 1, 32, ("f32",), 4, ((0, 1, 2, 3), (4, 5, 6, 7)), ""),
+        Collective("all-gather", 1, 32, ("f32",), 4, ((0, 1, 4, 5), (2, 3, 6, 7)), ""),
+        Collective("all-gather", 1, 32, ("f32",), 2, ((0, 2), (1, 3)), ""),
     ]
     assert total_bytes(collectives(TEXT), "collective-permute") == 20
 

@@ -12,8 +12,20 @@ from tests import small
 
 def test_a_mesh_has_the_devices_asked_for_or_all():
     assert [meshes.make_mesh(n).size for n in (0, 1, 3, 8)] == [8, 1, 3, 8]
-    assert meshes.make_mesh(2).axis_names == (meshes.DATA_AXIS,)
+    assert meshes.make_mesh(2).axis_names == (meshes.DATA_AXIS, meshes.MODEL_AXIS)
     assert meshes.describe(meshes.make_mesh(2)) == "2 x cpu"
+
+
+def test_devices_that_share_wide_layers_stand_together_in_the_order_of_the_devices():
+    mesh = meshes.make_mesh(8, 2)
+    assert [[device.id for device in row] for row in mesh.devices] == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    assert (meshes.data_devices(mesh), meshes.model_devices(mesh)) == (4, 2)
+    assert meshes.describe(mesh) == "8 x cpu (data 4 x model 2)"
+
+
+def test_groups_that_do_not_fill_the_devices_are_a_config_error():
+    with pytest.raises(ConfigError, match=r"^config\.parallel\.model_devices=3 does not divide the 8 devices of a pro"):
+        meshes.make_mesh(8, 3)
 
 
 def test_more_devices_than_there_are_is_a_config_error():

@@ -33,7 +33,8 @@ def hard(groups):
 
 def setting(config, devices=1, side=8):
     """Program, mesh, a function that makes a new state, and the other two inputs of a resident step."""
-    mesh, program = meshes.make_mesh(devices), small.program_of(config, STEPS, side)
+    mesh = meshes.make_mesh(devices, config.parallel.model_devices)
+    program = small.program_of(config, STEPS, side)
     data = jax.device_put(resident.Resident(*small.split(side=side)), meshes.replicated(mesh))
 
     def new():

@@ -15,7 +15,9 @@ _OPERATION = re.compile(
 )
 _LISTED = re.compile(r"replica_groups=\{((?:\{[\d,]*\},?)*)\}")
 _IOTA = re.compile(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
+_MESH = re.compile(r"replica_groups=mesh\[(.*?)\](?:, device_ids=\(([\d,\[\] ]*)\))? \{(.*?)\}")
 _PAIRS = re.compile(r"source_target_pairs=\{((?:\{\d+,\d+\},?)*)\}")
+_AXIS = re.compile(r"'?([^',:]+)'?(?::\((\d+)\)(\d+))?")
 _OP_NAME = re.compile(r'op_name="([^"]*)"')
 
 
@@ -99,7 +101,28 @@ def _groups(rest: str) -> tuple[tuple[int, ...], ...]:
         order = [int(n) for n in match[3].split(",")] if match[3] else range(len(source))
         table = np.arange(math.prod(source)).reshape(source).transpose(order).reshape(shape)
         return tuple(tuple(row) for row in table.tolist())
+    if match := _MESH.search(rest):
+        return _mesh_groups(match[1], match[2], match[3])
     return ()
+
+
+def _mesh_groups(mesh: str, device_ids: str | None, axes: str) -> tuple[tuple[int, ...], ...]:
+    """Groups along `axes`, such as "'b','c':(2)4", of a mesh such as "'a'=2,'b'=8,'c'=16".
+
+    "(2)4" is a part of an axis: it is seen as one of 2, one of 4 and one of what is left, and the second is meant.
+    """
+    whole = {name: int(size) for name, size in re.findall(r"'?([^',=]+)'?=(\d+)", mesh)}
+    wanted = {name: (int(before or 1), int(size or whole[name])) for name, before, size in _AXIS.findall(axes)}
+    shape: list[int] = []
+    across: list[int] = []
+    for name, size in whole.items():
+        before, length = wanted.get(name, (1, 1))
+        if name in wanted:
+            across.append(len(shape) + 1)
+        shape += [before, length, size // (before * length)]
+    ids = [int(n) for n in re.findall(r"\d+", device_ids)] if device_ids else range(math.prod(shape))
+    table = np.moveaxis(np.reshape(ids, shape), across, range(-len(across), 0))
+    return tuple(tuple(row) for row in table.reshape(-1, math.prod(shape[i] for i in across)).tolist())
 
 
 def _listed(text: str) -> tuple[tuple[int, ...], ...]:

@@ -9,6 +9,7 @@ from jaxcnn.data.order import MAX_PLACES
 
 # These are inputs of the step, not parts of the program, so the program holds one value for all.
 _TRACED: dict[str, Any] = {"learning_rate": 0.0, "weight_decay": 0.0, "momentum": 0.0, "label_smoothing": 0.0}
+_NOT_SEEN: dict[str, Any] = {"base_batch_size": 0}  # acts on the traced learning rate alone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Program:
       image_shape: (H, W, C).
       train_examples: N, in the training split.
       total_steps: of the whole run.
+      shard_optimizer, shard_params: what each device keeps a part of only; the mathematics is the same.
     """
 
     global_batch_size: int
@@ -34,6 +36,8 @@ class Program:
     image_shape: tuple[int, int, int]
     train_examples: int
     total_steps: int
+    shard_optimizer: bool = False
+    shard_params: bool = False
 
     @property
     def steps_per_epoch(self) -> float:
@@ -61,12 +65,14 @@ def make_program(
         model=config.model,
         norm=config.norm,
         augment=config.augment,
-        optim=dataclasses.replace(config.optim, **_TRACED),
+        optim=dataclasses.replace(config.optim, **_TRACED, **_NOT_SEEN),
         schedule=config.schedule,
         num_classes=num_classes,
         image_shape=image_shape,
         train_examples=train_examples,
         total_steps=total_steps,
+        shard_optimizer=config.parallel.shard_optimizer or config.parallel.shard_params,
+        shard_params=config.parallel.shard_params,
     )
 
 

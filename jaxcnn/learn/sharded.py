@@ -1,4 +1,4 @@
-"""The step over a mesh: the pure functions of `learn.step` under `jax.shard_map`, jitted once per program and mesh."""
+"""The programs of a run over a mesh: the pure functions of `learn.step`, jitted once per program and mesh."""
 
 import dataclasses
 import functools
@@ -7,25 +7,34 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.sharding import Mesh
 
-from jaxcnn.data import order, resident
+from jaxcnn.data import resident
 from jaxcnn.data.batch import Batch
 from jaxcnn.data.resident import Resident
+from jaxcnn.learn import layout as layouts
+from jaxcnn.learn import spread, tta
 from jaxcnn.learn import step as steps
-from jaxcnn.learn import tta
+from jaxcnn.learn.compilation import jit
 from jaxcnn.learn.program import Program
 from jaxcnn.learn.state import Hyper
 from jaxcnn.mesh import DATA_AXIS, over_data, replicated
 
-# In every function here `check_vma` is off: gradients are summed over the devices by hand, in one place, and the
-# groups of BatchNorm need `psum` with `axis_index_groups`, which the checker does not know.
-
 
 @functools.lru_cache(maxsize=64)
 def init_state(program: Program, mesh: Mesh) -> Any:
-    """Jitted `hyper -> State`, the state replicated over the mesh."""
-    return jax.jit(functools.partial(steps.init_state, program), out_shardings=replicated(mesh))
+    """Jitted `hyper -> State`, on the mesh as `state_shardings` says."""
+
+    def init(hyper: Hyper) -> steps.State:
+        state = steps.init_state(program, hyper)
+        # Drawn whole, so that no rounding hangs on the layout.
+        params = lax.with_sharding_constraint(state.params, replicated(mesh))
+        state = dataclasses.replace(state, params=params)
+        return lax.with_sharding_constraint(state, layouts.of_state(program, mesh, state))
+
+    init.__name__ = "init_state"
+    return jax.jit(init)
 
 
 @functools.lru_cache(maxsize=64)
@@ -34,8 +43,11 @@ def train_step(program: Program, mesh: Mesh) -> Any:
 
     The batch is stored as `jaxcnn.data.order.storage_positions` says.
     """
-    local = functools.partial(steps.train_step, program, axis_name=_axis_name(mesh))
-    return _jit_step(local, mesh, (jax.P(), jax.P(DATA_AXIS), jax.P()), "train_step")
+
+    def train_step(state: steps.State, batch: Batch, normalization: steps.Normalization) -> Any:
+        return spread.train_step(program, mesh, state, batch, normalization)
+
+    return _jit_step(train_step, program, mesh)
 
 
 @functools.lru_cache(maxsize=64)
@@ -45,8 +57,10 @@ def resident_train_step(program: Program, mesh: Mesh) -> Any:
     `split` is a `Resident` replicated over the mesh; nothing crosses from the host.
     """
 
-    local = functools.partial(_resident_step, program, mesh)
-    return _jit_step(local, mesh, (jax.P(), jax.P(), jax.P()), "resident_train_step")
+    def resident_train_step(state: steps.State, split: Resident, normalization: steps.Normalization) -> Any:
+        return spread.resident_train_step(program, mesh, state, split, normalization)
+
+    return _jit_step(resident_train_step, program, mesh)
 
 
 @functools.lru_cache(maxsize=64)
@@ -58,9 +72,11 @@ def resident_train_steps(program: Program, mesh: Mesh, most: int) -> Any:
     Each metric has a leading axis of `most` steps, of which the first `count` are set.
     """
 
-    def local(state: steps.State, split: Resident, normalization: steps.Normalization, count: jax.Array) -> Any:
+    def resident_train_steps(
+        state: steps.State, split: Resident, normalization: steps.Normalization, count: jax.Array
+    ) -> Any:
         def one(state: steps.State) -> tuple[steps.State, steps.StepMetrics]:
-            return _resident_step(program, mesh, state, split, normalization)
+            return spread.resident_train_step(program, mesh, state, split, normalization)
 
         def next_step(i: jax.Array, carry: Any) -> Any:
             state, metrics = one(carry[0])
@@ -70,25 +86,7 @@ def resident_train_steps(program: Program, mesh: Mesh, most: int) -> Any:
         metrics = jax.tree.map(lambda row: jnp.zeros((most, *row.shape), row.dtype), shapes)
         return jax.lax.fori_loop(0, count, next_step, (state, metrics))
 
-    return _jit_step(local, mesh, (jax.P(), jax.P(), jax.P(), jax.P()), "resident_train_steps")
-
-
-def _resident_step(
-    program: Program, mesh: Mesh, state: steps.State, split: Resident, normalization: steps.Normalization
-) -> tuple[steps.State, steps.StepMetrics]:
-    # The barrier keeps the step the same program as with the stream loader, to the bit.
-    batch = jax.lax.optimization_barrier(resident_batch(program, mesh.size, state, split))
-    return steps.train_step(program, state, batch, normalization, axis_name=_axis_name(mesh))
-
-
-def resident_batch(program: Program, devices: int, state: steps.State, split: Resident) -> Batch:
-    """This device's shard of the batch of step `state.step`, inside `shard_map`."""
-    table = order.storage_positions(program.global_batch_size, devices, program.optim.accumulate_steps)
-    position = jnp.asarray(table)[jax.lax.axis_index(DATA_AXIS)]
-    index = order.example_index(
-        state.hyper.seed, state.step, position, program.global_batch_size, program.train_examples
-    )
-    return resident.gather(split, index, position)
+    return _jit_step(resident_train_steps, program, mesh)
 
 
 @functools.lru_cache(maxsize=64)
@@ -99,10 +97,13 @@ def eval_step(program: Program, mesh: Mesh) -> Any:
         sums, logits = steps.eval_step(program, variables, batch, normalization)
         return jax.lax.psum(sums, DATA_AXIS), logits
 
-    specs = (jax.P(), jax.P(DATA_AXIS), jax.P())
-    mapped = jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=(jax.P(), jax.P(DATA_AXIS)), check_vma=False)
-    mapped.__name__ = "eval_step"
-    return _jit(mapped, mesh, out_shardings=(replicated(mesh), over_data(mesh)))
+    def eval_step(variables: Any, batch: Batch, normalization: steps.Normalization) -> Any:
+        specs = (_variable_specs(program, mesh, variables), jax.P(DATA_AXIS), jax.P())
+        out_specs = (jax.P(), jax.P(DATA_AXIS))
+        mapped = jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=out_specs, check_vma=False)
+        return mapped(variables, batch, normalization)
+
+    return jit(eval_step, mesh, out_shardings=(replicated(mesh), over_data(mesh)))
 
 
 @functools.lru_cache(maxsize=16)
@@ -126,9 +127,19 @@ def tta_sums(kind: str, mesh: Mesh) -> Any:
 def predict_step(program: Program, mesh: Mesh) -> Any:
     """Jitted `(variables, image uint8 [B, H, W, C], normalization) -> logits [B, K]`, split over the mesh."""
     local = functools.partial(steps.predict_step, program)
-    specs = (jax.P(), jax.P(DATA_AXIS), jax.P())
-    mapped = jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=jax.P(DATA_AXIS), check_vma=False)
-    return _jit(mapped, mesh)
+
+    def predict_step(variables: Any, image: jax.Array, normalization: steps.Normalization) -> jax.Array:
+        specs = (_variable_specs(program, mesh, variables), jax.P(DATA_AXIS), jax.P())
+        mapped = jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=jax.P(DATA_AXIS), check_vma=False)
+        return mapped(variables, image, normalization)
+
+    return jit(predict_step, mesh)
+
+
+def _variable_specs(program: Program, mesh: Mesh, variables: Any) -> Any:
+    """How Flax variables enter `shard_map`: parameters as in the step, statistics whole."""
+    params = layouts.of_params(program, mesh, variables["params"]).step
+    return {name: params if name == "params" else jax.P() for name in variables}
 
 
 @functools.lru_cache(maxsize=8)
@@ -146,7 +157,16 @@ def resident_eval_batch(batch_size: int, mesh: Mesh) -> Any:
 def abstract_state(program: Program, mesh: Mesh) -> Any:
     """Shapes, dtypes and shardings of the state."""
     shapes = _traced_init_state(program, mesh).out_info
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh)), shapes)
+    return jax.tree.map(
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        shapes,
+        layouts.of_state(program, mesh, shapes),
+    )
+
+
+def state_shardings(program: Program, mesh: Mesh) -> Any:
+    """The `NamedSharding` of each array of the state, as a `State`."""
+    return jax.tree.map(lambda x: x.sharding, abstract_state(program, mesh))
 
 
 def _traced_init_state(program: Program, mesh: Mesh) -> jax.stages.Traced:
@@ -214,6 +234,28 @@ def compiled_eval_step(program: Program, mesh: Mesh, batch_size: int) -> jax.sta
 
 
 @functools.lru_cache(maxsize=16)
+def lowered_whole_average(program: Program, mesh: Mesh) -> jax.stages.Lowered:
+    """What brings a moving average that is cut over devices into the form of the parameters, before optimisation."""
+    state = abstract_state(program, mesh)
+    out_shardings = jax.tree.map(lambda x: x.sharding, state.variables())
+    return jax.jit(lambda average: average, out_shardings=out_shardings).lower(state.ema)
+
+
+@functools.lru_cache(maxsize=16)
+def compiled_whole_average(program: Program, mesh: Mesh) -> jax.stages.Compiled:
+    """`lowered_whole_average`, compiled."""
+    return lowered_whole_average(program, mesh).compile()
+
+
+def as_evaluated(program: Program, mesh: Mesh, variables: Any) -> Any:
+    """Variables of a state, or its moving average, as the compiled evaluation step takes them."""
+    wanted = jax.tree.leaves(abstract_state(program, mesh).variables())
+    if all(have.sharding == want.sharding for have, want in zip(jax.tree.leaves(variables), wanted, strict=True)):
+        return variables
+    return compiled_whole_average(program, mesh)(variables)
+
+
+@functools.lru_cache(maxsize=16)
 def lowered_eval_batch(program: Program, mesh: Mesh, batch_size: int, examples: int) -> jax.stages.Lowered:
     """`resident_eval_batch` for a split of so many examples, before XLA's optimisation."""
     split = _abstract_split(program, mesh, examples)
@@ -267,34 +309,6 @@ def _abstract_normalization(program: Program, mesh: Mesh) -> steps.Normalization
     return steps.Normalization(channel, channel)
 
 
-def _axis_name(mesh: Mesh) -> str | None:
-    """The axis that steps sum over; None on one device, where XLA:CPU would copy every gradient for nothing."""
-    return DATA_AXIS if mesh.size > 1 else None
-
-
-def _jit_step(local: Any, mesh: Mesh, in_specs: tuple[Any, ...], name: str) -> Any:
-    mapped = jax.shard_map(local, mesh=mesh, in_specs=in_specs, out_specs=(jax.P(), jax.P()), check_vma=False)
-    mapped.__name__ = name  # by which profiles and logs of XLA call it
-    return _jit(mapped, mesh, donate_argnums=0, out_shardings=replicated(mesh))
-
-
-def _jit(function: Any, mesh: Mesh, **arguments: Any) -> Any:
-    return jax.jit(function, compiler_options=_compiler_options(mesh.devices.flat[0].platform), **arguments)
-
-
-@functools.cache
-def _compiler_options(platform: str) -> dict[str, str] | None:
-    """Options of XLA for the networks' programs.
-
-    On CPU, run operations in the order that needs the least memory. XLA's default starts whatever can run, which keeps
-    twice as many arrays alive and copies parameters that are updated in place; our operations are wide enough to fill
-    the cores one at a time.
-    """
-    if platform != "cpu":
-        return None
-    options = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
-    try:
-        jax.jit(lambda: jnp.zeros(()), compiler_options=options).lower().compile()
-    except jax.errors.JaxRuntimeError:  # an XLA that does not know the option
-        return None
-    return options
+def _jit_step(step: Any, program: Program, mesh: Mesh) -> Any:
+    out_shardings = (state_shardings(program, mesh), replicated(mesh))
+    return jit(step, mesh, donate_argnums=0, out_shardings=out_shardings)

@@ -47,10 +47,15 @@ class State:
 
 
 def make_hyper(config: Config) -> Hyper:
-    """The traced fields of a config, as NumPy scalars."""
+    """The traced fields of a config, as NumPy scalars.
+
+    With `optim.base_batch_size` the learning rate is multiplied by how many times larger the batch is, the linear
+    scaling rule of Goyal et al. 2017 (arXiv 1706.02677); large batches want `schedule.warmup` beside it.
+    """
     optim = config.optim
+    scale = config.global_batch_size / optim.base_batch_size if optim.base_batch_size else 1.0
     return Hyper(
-        learning_rate=np.float32(optim.learning_rate),
+        learning_rate=np.float32(optim.learning_rate * scale),
         weight_decay=np.float32(optim.weight_decay),
         momentum=np.float32(optim.momentum),
         label_smoothing=np.float32(optim.label_smoothing),

@@ -1,5 +1,7 @@
 """The step: one pure function from state and batch to state and metrics, and its two companions."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.struct
@@ -59,58 +61,30 @@ def init_state(program: Program, hyper: Hyper) -> State:
 
 
 def train_step(
-    program: Program, state: State, batch: Batch, normalization: Normalization, axis_name: str | None = None
+    program: Program,
+    state: State,
+    batch: Batch,
+    normalization: Normalization,
+    gradients: Callable[..., tuple[Any, losses.Sums, Any]] | None = None,
 ) -> tuple[State, StepMetrics]:
     """One step of training: augment, differentiate, update.
 
     Args:
       program: static.
       state: as of `state.step` steps.
-      batch: the whole batch [B, …]; or, where `axis_name` names a mesh axis inside `jax.shard_map`, this device's
-        shard of it, stored as `jaxcnn.data.order.storage_positions` says.
+      batch: the whole batch [B, …].
       normalization: of the training split.
-      axis_name: the mesh axis that the batch is split over, or None.
+      gradients: what stands for `batch_gradients` where the batch is spread over a mesh (`learn.sharded`). It alone
+        knows of devices; the update is written for whole arrays, and XLA cuts it as the arrays are cut.
 
     Returns:
-      The next state and the metrics, the same on every device.
+      The next state and the metrics.
     """
-    microbatches = program.optim.accumulate_steps
-    key = step_key(state.hyper.seed, state.step)
-    examples = augment.augment(
-        program.augment,
-        batch,
-        jax.random.fold_in(key, AUGMENT),
-        normalization.mean,
-        normalization.std,
-        run_key=step_key(state.hyper.seed, RUN_STEP),
-        epoch=order.epoch_of(state.step, batch.position, program.global_batch_size, program.train_examples),
-        axis_name=axis_name,
-        microbatches=microbatches,
+    gradients = gradients or functools.partial(batch_gradients, program)
+    grads, metrics, batch_stats = gradients(
+        state.params, state.batch_stats, state.step, state.hyper, batch, normalization
     )
-    model = models.build(program.model, program.norm, program.num_classes, axis_name)
-    dropout_key = jax.random.fold_in(key, DROPOUT)
-
-    def microbatch_loss(params: Any, micro: tuple[augment.Augmented, Batch]) -> tuple[jax.Array, Any]:
-        part, source = micro
-        logits, updates = model.apply(
-            {"params": params, "batch_stats": state.batch_stats},
-            part.image,
-            positions=source.position,
-            train=True,
-            rngs={"dropout": dropout_key},
-            mutable=["batch_stats"],
-        )
-        loss = losses.cross_entropy(logits, part.label, part.other_label, part.weight, state.hyper.label_smoothing)
-        metrics = losses.sums(loss, logits, part.label, part.other_label, part.weight, source.mask)
-        return metrics.loss / program.global_batch_size, (metrics, updates.get("batch_stats", {}))
-
-    gradient = jax.value_and_grad(microbatch_loss, has_aux=True)
-    (_, (metrics, batch_stats)), grads = _accumulate(gradient, state.params, (examples, batch), microbatches)
-    if axis_name is not None:
-        grads, metrics, batch_stats = jax.lax.psum((grads, metrics, batch_stats), axis_name)
-        batch_stats = jax.tree.map(lambda total: total / jax.lax.axis_size(axis_name), batch_stats)
-    batch_stats = jax.tree.map(lambda total: total / microbatches, batch_stats)
-
+    grads = jax.tree.map(lambda share: share.astype(jnp.float32), grads)
     factor = learning_rate_factor(
         program.schedule, state.step, total_steps=program.total_steps, steps_per_epoch=program.steps_per_epoch
     )
@@ -130,6 +104,67 @@ def train_step(
         hyper=state.hyper,
     )
     return next_state, StepMetrics(metrics, optax.tree.norm(grads), learning_rate)
+
+
+def batch_gradients(
+    program: Program,
+    params: Any,
+    batch_stats: Any,
+    step: jax.Array,
+    hyper: Hyper,
+    batch: Batch,
+    normalization: Normalization,
+    axis_name: str | None = None,
+) -> tuple[Any, losses.Sums, Any]:
+    """Augment a batch and differentiate its loss.
+
+    Args:
+      program: static.
+      params, batch_stats, step, hyper: of the state.
+      batch: the whole batch [B, …]; or, where `axis_name` names a mesh axis inside `jax.shard_map`, this device's
+        shard of it, stored as `jaxcnn.data.order.storage_positions` says.
+      normalization: of the training split.
+      axis_name: the mesh axis that the batch is split over, or None.
+
+    Returns:
+      The gradients, in `optim.gradient_dtype`; the sums of the metrics; the new running statistics. Over the devices,
+      the first two add up and the third is averaged.
+    """
+    microbatches = program.optim.accumulate_steps
+    key = step_key(hyper.seed, step)
+    examples = augment.augment(
+        program.augment,
+        batch,
+        jax.random.fold_in(key, AUGMENT),
+        normalization.mean,
+        normalization.std,
+        run_key=step_key(hyper.seed, RUN_STEP),
+        epoch=order.epoch_of(step, batch.position, program.global_batch_size, program.train_examples),
+        axis_name=axis_name,
+        microbatches=microbatches,
+    )
+    model = models.build(program.model, program.norm, program.num_classes, axis_name)
+    dropout_key = jax.random.fold_in(key, DROPOUT)
+
+    def microbatch_loss(params: Any, micro: tuple[augment.Augmented, Batch]) -> tuple[jax.Array, Any]:
+        part, source = micro
+        logits, updates = model.apply(
+            {"params": params, "batch_stats": batch_stats},
+            part.image,
+            positions=source.position,
+            train=True,
+            rngs={"dropout": dropout_key},
+            mutable=["batch_stats"],
+        )
+        loss = losses.cross_entropy(logits, part.label, part.other_label, part.weight, hyper.label_smoothing)
+        metrics = losses.sums(loss, logits, part.label, part.other_label, part.weight, source.mask)
+        return metrics.loss / program.global_batch_size, (metrics, updates.get("batch_stats", {}))
+
+    gradient = jax.value_and_grad(microbatch_loss, has_aux=True)
+    (_, (metrics, new_stats)), grads = _accumulate(gradient, params, (examples, batch), microbatches)
+    dtype = jnp.dtype(program.optim.gradient_dtype)
+    grads = jax.tree.map(lambda share: share.astype(dtype), grads)
+    return grads, metrics, jax.tree.map(lambda total: total / microbatches, new_stats)
 
 
 def eval_step(

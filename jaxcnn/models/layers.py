@@ -1,6 +1,7 @@
 """The layers all networks are made of. Images are `[B, H, W, C]`, convolution kernels `[height, width, in, out]`.
 
-Parameters are float32. A layer computes in its `dtype`; BatchNorm statistics are at least float32. Parameters named
+Convolutions and dense layers may be split over devices (`jaxcnn.models.split`). Parameters are float32. A layer
+computes in its `dtype`; BatchNorm statistics are at least float32. Parameters named
 "kernel" are weights, "bias" and "scale" are not.
 """
 
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax.typing import Initializer
 
+from jaxcnn.models import split
 from jaxcnn.models.convolution import convolve
 from jaxcnn.models.geometry import check_covers
 
@@ -70,15 +72,18 @@ class Conv(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Convolve `x`. Raises UserError where the image is smaller than the kernel."""
-        shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
+        parts = split.parts(self.path)
+        features = self.features // parts
+        shape = (self.kernel_size, self.kernel_size, x.shape[-1], features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
         kernel = jax.lax.stop_gradient(kernel) if self.frozen else kernel
         check_covers(x, self.kernel_size, self.padding, self)
+        x = split.enter(x) if parts > 1 else x
         x = convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.strides, self.padding)
         if self.use_bias:
-            bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+            bias = self.param("bias", nn.initializers.zeros, (features,), jnp.float32)
             x += bias.astype(self.dtype)
-        return x
+        return split.leave(x) if parts > 1 else x
 
 
 class Dense(nn.Module):
@@ -91,9 +96,13 @@ class Dense(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map `x`."""
-        kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features), jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
-        return x.astype(self.dtype) @ kernel.astype(self.dtype) + bias.astype(self.dtype)
+        parts = split.parts(self.path)
+        features = self.features // parts
+        kernel = self.param("kernel", self.kernel_init, (x.shape[-1], features), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (features,), jnp.float32)
+        x = split.enter(x) if parts > 1 else x
+        y = x.astype(self.dtype) @ kernel.astype(self.dtype) + bias.astype(self.dtype)
+        return split.leave(y) if parts > 1 else y
 
 
 class Classifier(nn.Module):

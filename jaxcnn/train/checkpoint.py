@@ -113,12 +113,14 @@ class Checkpoints:
         """Let go of orbax's threads."""
         self._manager.close()
 
-    def newest_sound(self, target: State, sharding: Sharding, *, set_aside: bool) -> tuple[Restored | None, list[str]]:
+    def newest_sound(
+        self, target: State, sharding: Sharding | State, *, set_aside: bool
+    ) -> tuple[Restored | None, list[str]]:
         """The newest checkpoint that is whole, and one line for each newer one that is not.
 
         Args:
           target: shapes and dtypes, as of `jax.eval_shape`.
-          sharding: of the restored arrays.
+          sharding: of the restored arrays, one for all or a state of them; the saved ones may have lain otherwise.
           set_aside: where a sound one is found, rename the damaged ones to `damaged-<step>`, so that their steps can be
             saved again.
 
@@ -146,14 +148,17 @@ class Checkpoints:
             )
         return None, remarks
 
-    def restore(self, step: int, target: State, sharding: Sharding) -> Restored:
+    def restore(self, step: int, target: State, sharding: Sharding | State) -> Restored:
         """Restore one checkpoint and verify it.
 
         Raises:
           DamagedError: it is not whole.
           UserError: it is of another model.
         """
-        wanted = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), _tree(target))
+        each = sharding if isinstance(sharding, State) else jax.tree.map(lambda _: sharding, target)
+        wanted = jax.tree.map(
+            lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), _tree(target), _tree(each)
+        )
         try:
             record = self._manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))["record"]
             seals = record["arrays"]

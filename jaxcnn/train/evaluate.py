@@ -28,6 +28,7 @@ def evaluate(
     """
     totals: Any = 0.0
     waiting: Any = None  # read one batch late, so that the devices never wait for the host
+    variables = sharded.as_evaluated(feed.program, feed.mesh, variables)
     step = sharded.tta_eval_step(feed.program, feed.mesh, batch_size, tta)
     with feed.eval_batches(split, batch_size) as batches:
         for batch in batches:

@@ -15,7 +15,7 @@ from jaxcnn.data import order, resident
 from jaxcnn.data.batch import Batch, Split
 from jaxcnn.learn import sharded
 from jaxcnn.learn.program import Program
-from jaxcnn.mesh import device_scalar, over_data, replicated
+from jaxcnn.mesh import data_devices, device_scalar, over_data, replicated
 
 
 def choose_loader(data: Data, splits: Iterable[Split | None]) -> tuple[str, str]:
@@ -29,7 +29,8 @@ def choose_loader(data: Data, splits: Iterable[Split | None]) -> tuple[str, str]
 
 def eval_batch_size(requested: int, program: Program, mesh: Mesh) -> int:
     """The evaluation batch: as requested (0: the global batch), up to the next multiple of the devices."""
-    return -(-(requested or program.global_batch_size) // mesh.size) * mesh.size
+    devices = data_devices(mesh)
+    return -(-(requested or program.global_batch_size) // devices) * devices
 
 
 @dataclasses.dataclass
@@ -77,7 +78,7 @@ class StreamFeed:
 
     def __post_init__(self) -> None:
         table = order.storage_positions(
-            self.program.global_batch_size, self.mesh.size, self.program.optim.accumulate_steps
+            self.program.global_batch_size, data_devices(self.mesh), self.program.optim.accumulate_steps
         )
         self._positions = table.reshape(-1)
 

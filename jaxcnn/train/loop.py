@@ -6,9 +6,9 @@ import time
 from typing import Any
 
 from jaxcnn import config as configs
-from jaxcnn import mesh as meshes
 from jaxcnn.config import Config, UserError
 from jaxcnn.data.batch import Split
+from jaxcnn.learn import sharded
 from jaxcnn.learn.program import steps_of
 from jaxcnn.learn.state import State
 from jaxcnn.train import curves, feed, summary, workdir
@@ -186,7 +186,8 @@ def _test(session: Session) -> dict[str, Any] | None:
     if session.config.run.test_with == "best":
         step = session.progress.best_step
         try:
-            state = session.checkpoints.restore(step, session.state, meshes.replicated(session.mesh)).state
+            shardings = sharded.state_shardings(session.program, session.mesh)
+            state = session.checkpoints.restore(step, session.state, shardings).state
         except DamagedError as error:
             raise UserError(
                 f"config.run.test_with='best': {error}; bring {session.folder}/checkpoints/{step} back, or test the "

@@ -10,6 +10,7 @@ from jaxcnn.config import UserError
 from jaxcnn.data.decode import Unreadable, decode
 from jaxcnn.data.folder import EXTENSIONS
 from jaxcnn.learn import sharded
+from jaxcnn.mesh import data_devices
 from jaxcnn.train.trained import Trained
 
 BATCH = 64
@@ -86,7 +87,8 @@ def _read(path: pathlib.Path, shape: tuple[int, int, int]) -> np.ndarray:
 
 def _probabilities(trained: Trained, images: np.ndarray) -> np.ndarray:
     """float32 [n, K] of uint8 images [n, H, W, C]; a short batch is padded, so that one program serves all."""
-    padded = np.zeros((-(-BATCH // trained.mesh.size) * trained.mesh.size, *images.shape[1:]), np.uint8)
+    devices = data_devices(trained.mesh)
+    padded = np.zeros((-(-BATCH // devices) * devices, *images.shape[1:]), np.uint8)
     padded[: len(images)] = images
     step = sharded.predict_step(trained.program, trained.mesh)
     logits = np.asarray(step(trained.variables, padded, trained.normalization))[: len(images)]

@@ -13,7 +13,7 @@ from jaxcnn import host_memory, models
 from jaxcnn import mesh as meshes
 from jaxcnn.config import Config, ConfigError
 from jaxcnn.data.source import Splits, open_splits
-from jaxcnn.learn import sharded
+from jaxcnn.learn import layout, sharded
 from jaxcnn.learn.program import Program, make_program
 from jaxcnn.learn.state import State, count_parameters, make_hyper
 from jaxcnn.learn.step import Normalization
@@ -87,8 +87,8 @@ def open_session(
     Nothing that a later start would be held against is written before all of it has proved possible.
     """
     meshes.enable_compile_cache()
-    mesh = meshes.make_mesh(config.parallel.devices)
-    meshes.check_batch(config, mesh.size)
+    mesh = meshes.make_mesh(config.parallel.devices, config.parallel.model_devices)
+    meshes.check_batch(config, meshes.data_devices(mesh))
     interrupts.phase = "data"
     logbook.say(f"jaxcnn: reading {config.data.source}")
     splits = open_splits(config.data)
@@ -104,6 +104,8 @@ def open_session(
     if steps_per_call > 1:
         logbook.say(f"  up to {steps_per_call} steps in one call ({why_steps})")
     compile_started = time.time()
+    for line in layout.describe(program, mesh, sharded.abstract_state(program, mesh).params):
+        logbook.say(f"  {line}")
     with concurrent.futures.ThreadPoolExecutor(_compilers(), "jaxcnn-compile") as pool:
         programs = _start_compiling(pool, config, program, mesh, loader, steps_per_call, splits)
         normal = normalization.of_split(splits.train, config.augment.normalize, folder, meshes.replicated(mesh))
@@ -119,7 +121,7 @@ def open_session(
     )
 
     checkpoints = Checkpoints(folder / "checkpoints", config.checkpoint)
-    restored, remarks = checkpoints.newest_sound(state, meshes.replicated(mesh), set_aside=True)
+    restored, remarks = checkpoints.newest_sound(state, sharded.state_shardings(program, mesh), set_aside=True)
     for remark in remarks:
         logbook.say(f"jaxcnn: {remark}")
     progress = Progress()
@@ -127,7 +129,7 @@ def open_session(
         state, progress = restored.state, Progress(**restored.record["progress"])
         logbook.say(f"jaxcnn: resumed from the checkpoint of step {int(state.step)}")
     else:
-        state = _initialize_from_data(state, splits, normal, mesh)
+        state = _initialize_from_data(state, splits, normal)
     progress.starts += 1
     progress.compile_seconds += compile_seconds
     logbook.open(progress.log_bytes, step=int(state.step))
@@ -182,7 +184,7 @@ def _tell_of_splits(splits: Splits, logbook: Logbook) -> None:
         logbook.say("  protocol=full: trains on the whole training split; nothing is held out for validation")
 
 
-def _initialize_from_data(state: State, splits: Splits, normal: Normalization, mesh: jax.sharding.Mesh) -> State:
+def _initialize_from_data(state: State, splits: Splits, normal: Normalization) -> State:
     """A new state with the parameters that its network computes from the training split, if there are any."""
     wanted = min(models.examples_for_initialization(state.params), len(splits.train))
     if not wanted:
@@ -191,7 +193,8 @@ def _initialize_from_data(state: State, splits: Splits, normal: Normalization, m
     mean, std = np.asarray(normal.mean), np.asarray(normal.std)
 
     def initialize(params: Any) -> Any:
-        return jax.device_put(models.initialize_from_data(params, images, mean, std), meshes.replicated(mesh))
+        made = models.initialize_from_data(params, images, mean, std)
+        return jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), made, params)
 
     # Each has arrays of its own, since a donated state must not hold one buffer twice.
     ema = state.ema and {**state.ema, "params": initialize(state.ema["params"])}
@@ -224,6 +227,8 @@ def _start_compiling(
     evaluated = [split for split in (splits.val, splits.test) if split is not None]
     if evaluated:
         needed.append((sharded.lowered_eval_step, sharded.compiled_eval_step, (program, mesh, batch_size)))
+        if program.optim.ema_decay and program.shard_optimizer and not program.shard_params:
+            needed.append((sharded.lowered_whole_average, sharded.compiled_whole_average, (program, mesh)))
     if loader == "resident":
         sizes = {len(split) for split in evaluated}
         needed += [

@@ -60,6 +60,8 @@ def load(folder: pathlib.Path, checkpoint: str, weights: str, devices: int) -> t
         image_shape=tuple(facts["image_shape"]),
         train_examples=facts["train_examples"],
     )
+    # Only one set of weights is used, and it is needed whole.
+    program = dataclasses.replace(program, shard_optimizer=False, shard_params=False)
     checkpoints = Checkpoints(folder / "checkpoints", config.checkpoint, read_only=True)
     target, sharding = sharded.abstract_state(program, mesh), meshes.replicated(mesh)
     remarks: list[str] = []

@@ -1,0 +1,149 @@
+"""Where the arrays of a state lie on the mesh: cut over `model` by rules, and over `data` to save memory.
+
+Data parallelism keeps everything on every device. Rajbhandari et al. 2019, "ZeRO" (arXiv:1910.02054), cuts what only
+the update needs: with `shard_optimizer` the optimiser's state and the moving average (stage 1), with `shard_params` the
+parameters as well (stage 3, "fully sharded"). Each array is cut by itself, along its longest axis that divides evenly.
+Biases and the vectors of BatchNorm, some thousandths of all parameters, stay whole: each would cost collectives of its
+own. So does a kernel of which no axis divides.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+from jax.sharding import Mesh, NamedSharding
+
+from jaxcnn.config import ConfigError
+from jaxcnn.learn.program import Program
+from jaxcnn.learn.state import State
+from jaxcnn.mesh import DATA_AXIS, data_devices, model_devices
+from jaxcnn.models import split
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """How the parameters, and all arrays made like them, are cut: trees of `PartitionSpec`.
+
+    Attributes:
+      step: in the forward and backward pass.
+      update: of the summed gradients, the optimiser's state and the moving average.
+      kept: of the parameters between steps.
+    """
+
+    step: Any
+    update: Any
+    kept: Any
+
+
+def of_params(program: Program, mesh: Mesh, params: Any) -> Layout:
+    """The layout of parameters of these shapes.
+
+    Raises:
+      ConfigError: `model_devices` does not divide the channels of a wide layer.
+    """
+    _check(mesh, params)
+    step = jax.tree_util.tree_map_with_path(lambda path, _: _model_spec("/".join(_keys(path)), mesh), params)
+    cut = jax.tree.map(lambda leaf, spec: cut_over_data(leaf.shape, spec, mesh), params, step)
+    return Layout(
+        step=step,
+        update=cut if program.shard_optimizer else step,
+        kept=cut if program.shard_params else step,
+    )
+
+
+def of_state(program: Program, mesh: Mesh, state: State) -> State:
+    """The sharding of each array of a state, as a state of `NamedSharding`; only shapes are read."""
+    layout = of_params(program, mesh, state.params)
+    update = {_keys(path): spec for path, spec in jax.tree_util.tree_flatten_with_path(layout.update)[0]}
+
+    def on_mesh(spec: jax.P) -> NamedSharding:
+        return NamedSharding(mesh, spec)
+
+    def like_parameter(path: Any, leaf: Any) -> NamedSharding:
+        # The trees that an optimiser keeps, such as momenta, have the parameters' names at the end of their paths.
+        keys = _keys(path)
+        found = (update[keys[i:]] for i in range(len(keys)) if keys[i:] in update)
+        return on_mesh(next(found, jax.P()))
+
+    whole: Any = jax.tree.map(lambda _: on_mesh(jax.P()), state)
+    ema = state.ema and {**whole.ema, "params": jax.tree.map(on_mesh, layout.update)}
+    opt_state = jax.tree_util.tree_map_with_path(like_parameter, state.opt_state)
+    return dataclasses.replace(whole, params=jax.tree.map(on_mesh, layout.kept), opt_state=opt_state, ema=ema)
+
+
+def cut_over_data(shape: tuple[int, ...], spec: jax.P, mesh: Mesh) -> jax.P:
+    """`spec` with `data` beside it on the axis that is longest on a device, of those that `data` divides evenly."""
+    devices = data_devices(mesh)
+    axes = [*spec, *[None] * (len(shape) - len(spec))]
+    local = [size // (model_devices(mesh) if axis else 1) for size, axis in zip(shape, axes, strict=True)]
+    fitting = [i for i, size in enumerate(local) if size % devices == 0]
+    if devices == 1 or len(shape) < 2 or not fitting:
+        return spec
+    longest = max(fitting, key=lambda i: local[i])
+    axes[longest] = (axes[longest], DATA_AXIS) if axes[longest] else DATA_AXIS
+    return jax.P(*axes)
+
+
+def data_dimension(spec: jax.P) -> int | None:
+    """Which axis of an array is cut over `data`; None where it is whole there."""
+    return next((i for i in range(len(spec)) if DATA_AXIS in _names(spec[i])), None)
+
+
+def is_over(spec: jax.P, axis_name: str) -> bool:
+    """Whether an array is cut over a mesh axis."""
+    return any(axis_name in _names(axis) for axis in spec)
+
+
+def describe(program: Program, mesh: Mesh, params: Any) -> list[str]:
+    """For a person, one line each: what the rules of `model` matched, and what is cut over `data`; [] if nothing is."""
+    lines, shapes = [], _shapes(params)
+    if model_devices(mesh) > 1:
+        for pattern, spec in split.RULES.items():
+            matched = {name: shape for name, shape in shapes.items() if split.rule_of(name) == pattern}
+            if matched:
+                sizes = ", ".join(f"{name} {list(shape)}" for name, shape in matched.items())
+                lines.append(f"{spec} over {model_devices(mesh)} devices by {pattern}: {sizes}")
+    if program.shard_optimizer and data_devices(mesh) > 1:
+        what = "parameters and the optimiser's state" if program.shard_params else "the optimiser's state"
+        update = jax.tree.leaves(of_params(program, mesh, params).update)
+        leaves = zip(jax.tree.leaves(params), update, strict=True)
+        whole = sum(leaf.size for leaf, spec in leaves if not is_over(spec, DATA_AXIS))
+        lines.append(f"{what} cut into {data_devices(mesh)} parts over data, but for {whole:,} parameters")
+    return lines
+
+
+def _check(mesh: Mesh, params: Any) -> None:
+    devices = model_devices(mesh)
+    for name, shape in _shapes(params).items():
+        if split.rule_of(name) and shape[-1] % devices:
+            raise ConfigError(
+                f"config.parallel.model_devices={devices} does not divide the {shape[-1]} channels of {name}; change it"
+            )
+
+
+def _model_spec(name: str, mesh: Mesh) -> jax.P:
+    rule = split.rule_of(name)
+    return split.RULES[rule] if rule and model_devices(mesh) > 1 else jax.P()
+
+
+def _names(axis: Any) -> tuple[str, ...]:
+    """The mesh axes that one axis of an array is cut over."""
+    return axis if isinstance(axis, tuple) else (axis,) if axis else ()
+
+
+def _by_name(tree: Any) -> list[tuple[str, Any]]:
+    return [("/".join(_keys(path)), leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]]
+
+
+def _shapes(params: Any) -> dict[str, tuple[int, ...]]:
+    return {name: leaf.shape for name, leaf in _by_name(params)}
+
+
+def _keys(path: Any) -> tuple[str, ...]:
+    """The names of the dictionaries at the end of a path."""
+    keys: list[str] = []
+    for part in reversed(path):
+        if not isinstance(part, jax.tree_util.DictKey):
+            break
+        keys.insert(0, str(part.key))
+    return tuple(keys)

@@ -1,0 +1,65 @@
+"""Layers split over the devices of the mesh axis `model`, each of which computes some of the output channels.
+
+A split layer's kernel and bias have their last axis cut into equal parts, one for each device; its input is whole on
+every device, and the parts of its output are put together again. So no sum is cut, and everything between split layers
+is as without. Shoeybi et al. 2019, "Megatron-LM" (arXiv:1909.08053), section 3, whose column-parallel layer this is; it
+leaves outputs cut where the next layer is row-parallel, which here dropout, BatchNorm and pooling stand against.
+"""
+
+import re
+
+import jax
+from jax import lax
+
+from jaxcnn.mesh import MODEL_AXIS
+
+# What is wide enough to be worth it: 4096 outputs of dense layers, 256 to 2048 channels of convolutions.
+_DENSE = r"dense[12]"  # alexnet, vgg16
+_CONVOLUTIONS = (
+    r"conv[345]"  # alexnet (and cnn's third)
+    r"|block[345]_conv[123]"  # vgg16
+    r"|block[34]_\d/(conv[123]|shortcut_conv)"  # resnet50
+    r"|group[23]_conv[12]"  # airbench
+)
+RULES: dict[str, jax.P] = {
+    rf"({_DENSE})/kernel": jax.P(None, MODEL_AXIS),
+    rf"({_CONVOLUTIONS})/kernel": jax.P(None, None, None, MODEL_AXIS),
+    rf"({_DENSE}|{_CONVOLUTIONS})/bias": jax.P(MODEL_AXIS),
+}
+
+
+def rule_of(path: str) -> str | None:
+    """The first pattern of `RULES` that matches all of a parameter's path, such as "dense1/kernel"; None: whole."""
+    return next((pattern for pattern in RULES if re.fullmatch(pattern, path)), None)
+
+
+def parts(path: tuple[str, ...]) -> int:
+    """Among how many devices the layer at `path` is split, where the program is traced: 1 outside `jax.shard_map`."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if MODEL_AXIS not in mesh.manual_axes or rule_of("/".join((*path, "kernel"))) is None:
+        return 1
+    return mesh.shape[MODEL_AXIS]
+
+
+@jax.custom_vjp
+def enter(x: jax.Array) -> jax.Array:
+    """The input of a split layer: itself, and its gradient is the sum over the devices that share the layer."""
+    return x
+
+
+enter.defvjp(lambda x: (x, None), lambda _, dy: (lax.psum(dy, MODEL_AXIS),))
+
+
+@jax.custom_vjp
+def leave(y: jax.Array) -> jax.Array:
+    """The whole output `[..., channels]` of a split layer, from this device's part of the channels."""
+    return lax.all_gather(y, MODEL_AXIS, axis=y.ndim - 1, tiled=True)
+
+
+def _own_part(_: None, dy: jax.Array) -> tuple[jax.Array]:
+    # The devices go on alike from the whole output, so each has the whole gradient and takes its part of it.
+    size = dy.shape[-1] // lax.axis_size(MODEL_AXIS)
+    return (lax.dynamic_slice_in_dim(dy, lax.axis_index(MODEL_AXIS) * size, size, axis=dy.ndim - 1),)
+
+
+leave.defvjp(lambda y: (leave(y), None), _own_part)

@@ -1,0 +1,261 @@
+"""Parallel modes: each is the run of one device, moves what it should, and keeps what arithmetic says."""
+
+import dataclasses
+import json
+import math
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from jaxcnn import mesh as meshes
+from jaxcnn.config import ConfigError
+from jaxcnn.learn import layout, sharded
+from jaxcnn.learn.collectives import collectives, total_bytes
+from jaxcnn.learn.program import Program
+from jaxcnn.learn.state import make_hyper
+from tests import digits, small
+from tests.test_scan import identical, plain, scanned, setting
+from tests.test_step import TOLERANCE  # derived there
+
+ZERO, FSDP = {"shard_optimizer": True}, {"shard_params": True}
+MODEL, BOTH = {"model_devices": 2}, {"model_devices": 2, "shard_params": True}
+SGD = {"learning_rate": 0.1, "ema_decay": 0.9, "clip_norm": 1.0}
+THIN_ALEXNET = {"name": "alexnet", "width": 1 / 32, "dropout": 0.5, "batch_norm": False}
+CASES = {
+    "cnn": (8, {"optim": SGD, "augment": {"mixup": 0.4}}, (ZERO, FSDP, MODEL, {"model_devices": 4, **FSDP})),
+    "groups over devices": (8, {"optim": SGD, "norm": {"group_size": 8}}, (BOTH,)),
+    "microbatches": (8, {"optim": SGD | {"accumulate_steps": 2}, "norm": {"group_size": 4}}, (BOTH,)),
+    "adamw": (8, {"optim": {"name": "adamw", "learning_rate": 0.01, "epsilon": 1e-3}}, (ZERO,)),
+    "lars": (8, {"optim": {"name": "lars", "learning_rate": 3.0}}, (BOTH,)),
+    "lamb": (8, {"optim": {"name": "lamb", "learning_rate": 0.02, "epsilon": 1e-3}}, (BOTH,)),
+    "alexnet": (32, {"optim": SGD, "model": THIN_ALEXNET}, (MODEL,)),
+    "muon": (
+        32,
+        {
+            "optim": {"name": "muon", "learning_rate": 0.1, "clip_norm": 1.0, "whitening_bias_epochs": 1.0},
+            "model": {"name": "airbench", "width": 1 / 16},
+        },
+        (BOTH,),
+    ),
+}
+
+
+def with_parallel(config, parallel):
+    return dataclasses.replace(config, parallel=dataclasses.replace(config.parallel, **parallel))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_mode_on_eight_devices_is_the_run_of_one(name):
+    side, groups, modes = CASES[name]
+    config = small.config(**groups)
+    alone, state = small.train(config, 1, side=side)
+    assert len(set(alone.round(4))) == len(alone), "the run must move for the comparison to mean anything"
+    for parallel in modes:
+        losses, other = small.train(with_parallel(config, parallel), 8, side=side)
+        np.testing.assert_allclose(losses, alone, rtol=TOLERANCE, err_msg=str(parallel))
+        # Muon's Newton-Schulz steps multiply rounding by up to 3.4^3 = 41.
+        atol = TOLERANCE * (10 if name == "muon" else 1)
+        for one, two in zip(jax.tree.leaves(state), jax.tree.leaves(other), strict=True):
+            np.testing.assert_allclose(two, one, rtol=50 * TOLERANCE, atol=atol, err_msg=str(parallel))
+
+
+def test_sharded_steps_in_one_call_are_the_plain_steps_to_the_bit():
+    config = small.config(optim=SGD, norm={"group_size": 2}, parallel=BOTH)
+    parts = setting(config, 8)
+    assert identical(scanned(*parts, [3, 5]), plain(*parts))
+
+
+def compiled_step(parallel, devices=8, **groups) -> tuple[Program, jax.stages.Compiled]:
+    config = small.config(norm={"group_size": 2}, parallel=parallel, **groups)
+    mesh = meshes.make_mesh(devices, config.parallel.model_devices)
+    program = small.program_of(config)
+    return program, sharded.compiled_train_step(program, mesh, "stream")
+
+
+def nbytes(tree) -> int:
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def state_of(program, devices=1, model_devices=1):
+    return sharded.abstract_state(program, meshes.make_mesh(devices, model_devices))
+
+
+def kernels(tree):
+    return [leaf for leaf in jax.tree.leaves(tree) if leaf.ndim > 1]
+
+
+def test_data_parallelism_moves_gradients_metrics_and_statistics_in_one_all_reduce_and_nothing_else():
+    program, step = compiled_step({})
+    (found,) = collectives(step.as_text())
+    state = state_of(program)
+    four_sums = 4 * 4
+    assert (found.kind, found.group_size, found.dtypes) == ("all-reduce", 8, ("f32",))
+    assert found.bytes == nbytes(state.params) + nbytes(state.batch_stats) + four_sums
+
+
+def test_statistics_of_groups_over_several_devices_cost_their_own_all_reduces():
+    config = small.config(norm={"group_size": 8})
+    program = small.program_of(config)
+    found = collectives(sharded.compiled_train_step(program, meshes.make_mesh(8), "stream").as_text())
+    # Three BatchNorm layers, one for the statistics and one for their gradients, among the four devices of a group.
+    assert sorted(one.group_size for one in found) == [4] * 6 + [8]
+
+
+@pytest.mark.parametrize(("parallel", "name"), [(ZERO, "ZeRO-1"), (FSDP, "FSDP")])
+def test_sharded_updates_scatter_the_gradients_and_gather_the_parameters_once(parallel, name):
+    program, step = compiled_step(parallel)
+    found, state = collectives(step.as_text()), state_of(program)
+    cut = nbytes(kernels(state.params))
+    assert total_bytes(found, "reduce-scatter") == total_bytes(found, "all-gather") == cut, name
+    assert {one.kind for one in found} == {"reduce-scatter", "all-gather", "all-reduce"}
+    # What is not cut, and the squares of which the norm of the gradient is made.
+    squares = 4 * len(kernels(state.params))
+    rest = nbytes(state.params) - cut + nbytes(state.batch_stats) + 16
+    assert total_bytes(found, "all-reduce") <= rest + squares
+    assert len(found) <= 2 * len(kernels(state.params)) + 2
+
+
+def test_a_split_layer_moves_its_activations_and_not_its_kernel():
+    program, step = compiled_step(MODEL)
+    found = collectives(step.as_text())
+    kernel = state_of(program).params["conv3"]["kernel"]
+    (gathered,) = [one for one in found if one.kind == "all-gather"]
+    activations = (16 // 4) * 4 * 4 * kernel.shape[-1] * 4  # of the 16 examples' share, 4x4 pixels, float32
+    assert (gathered.group_size, gathered.bytes) == (2, activations)
+    assert [one.bytes for one in found if one.group_size == 4] == [nbytes(kernel) // 2]
+
+
+def argument_bytes(parallel) -> int:
+    return compiled_step(parallel)[1].memory_analysis().argument_size_in_bytes
+
+
+def test_a_device_keeps_what_arithmetic_says():
+    program, whole = compiled_step({})
+    plain_bytes, state = whole.memory_analysis().argument_size_in_bytes, state_of(program)
+    cut = nbytes(kernels(state.params))
+    assert nbytes(kernels(state.opt_state)) == cut, "SGD has one momentum for each parameter"
+    assert plain_bytes - argument_bytes(ZERO) == cut * 7 // 8
+    assert plain_bytes - argument_bytes(FSDP) == 2 * cut * 7 // 8
+    # Four devices see a batch of their own instead of eight, so each has twice the examples.
+    examples = 16 // 8 * (8 * 8 * 3 + 3 * 4 + 1)
+    split = nbytes(state.params["conv3"])
+    assert plain_bytes + examples - argument_bytes(MODEL) == 2 * split // 2
+    # What goes out again is what came in, but for the batch.
+    (written,) = {compiled_step(p)[1].memory_analysis().alias_size_in_bytes for p in (ZERO,)}
+    assert written == nbytes(state) - cut * 7 // 8
+
+
+@pytest.mark.parametrize(
+    ("network", "side", "whole", "share"),
+    [
+        # Of VGG16's 33.6 M parameters 18.9 M are in dense1 and dense2, 14.5 M in the convolutions of 256 and 512.
+        ({"name": "vgg16", "head": "dense4096"}, 32, 33_617_860, {"dense": 18_882_560, "conv": 14_454_784}),
+        # Of AlexNet's 23.2 M parameters 21.0 M are in dense1 and dense2, 2.1 M in conv3, conv4 and conv5.
+        ({"name": "alexnet", "batch_norm": False}, 32, 23_247_684, {"dense": 20_979_712, "conv": 2_139_008}),
+    ],
+)
+def test_the_wide_layers_of_the_large_networks_are_split_over_model(network, side, whole, share):
+    program = small.program_of(small.config(model=network | {"width": 1.0}), side=side)
+    params = state_of(program, 8, 4).params
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == whole
+    mine = sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) for leaf in jax.tree.leaves(params))
+    assert whole - mine == sum(share.values()) * 3 // 4
+    lines = layout.describe(program, meshes.make_mesh(8, 4), params)
+    assert any("dense1/kernel" in line and "dense2/kernel" in line and "'model'" in line for line in lines)
+
+
+def test_the_log_says_what_the_rules_matched_and_what_is_cut():
+    program = small.program_of(small.config(parallel=BOTH))
+    mesh = meshes.make_mesh(8, 2)
+    lines = layout.describe(program, mesh, state_of(program).params)
+    assert len(lines) == 2
+    assert lines[0].startswith("P(None, None, None, 'model') over 2 devices by ")
+    assert lines[0].endswith(": conv3/kernel [3, 3, 16, 16]")
+    assert lines[1] == "parameters and the optimiser's state cut into 4 parts over data, but for 84 parameters"
+    assert layout.describe(small.program_of(small.config()), meshes.make_mesh(8), state_of(program).params) == []
+
+
+@pytest.mark.parametrize("parallel", [ZERO, FSDP, BOTH])
+def test_states_lie_as_promised_and_start_the_same_to_the_bit(parallel):
+    config = small.config(optim=SGD, parallel=parallel)
+    mesh, program = meshes.make_mesh(8, config.parallel.model_devices), small.program_of(config)
+    state = sharded.init_state(program, mesh)(make_hyper(config))
+    promised = sharded.state_shardings(program, mesh)
+    for leaf, sharding in zip(jax.tree.leaves(state), jax.tree.leaves(promised), strict=True):
+        assert leaf.sharding.is_equivalent_to(sharding, leaf.ndim)
+    alone = sharded.init_state(small.program_of(small.config(optim=SGD)), meshes.make_mesh(1))(make_hyper(config))
+    assert identical(jax.device_get(state), jax.device_get(alone))
+    momentum = state.opt_state[1][1][0].trace["conv2"]["kernel"]
+    assert math.prod(momentum.addressable_shards[0].data.shape) == momentum.size // meshes.data_devices(mesh)
+    cut = state.params["conv2"]["kernel"].addressable_shards[0].data.size < momentum.size
+    assert cut == (parallel is not ZERO)
+
+
+@pytest.mark.parametrize(
+    ("model", "devices", "words"),
+    [
+        ({"name": "cnn"}, 8, "config.parallel.model_devices=8 does not divide the 12 channels of conv3/kernel; change"),
+        ({"name": "resnet50", "width": 1 / 64}, 8, "does not divide the 4 channels of block3_1/conv1/kernel; change"),
+    ],
+)
+def test_wide_layers_that_devices_cannot_share_are_a_config_error_of_one_line(model, devices, words):
+    program = small.program_of(small.config(model={"width": 12 / 64} | model))
+    with pytest.raises(ConfigError) as error:
+        sharded.abstract_state(program, meshes.make_mesh(8, devices))
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_gradients_in_bfloat16_are_sent_so_and_move_the_run_by_no_more_than_their_rounding():
+    fine, coarse = (small.config(optim={"gradient_dtype": name}) for name in ("float32", "bfloat16"))
+    mesh = meshes.make_mesh(8)
+    text = sharded.lowered_train_step(small.program_of(coarse), mesh, "stream").as_text()
+    sent = [line for line in text.splitlines() if line.lstrip().startswith("}) : (tensor<") and "bf16" in line]
+    assert len(sent) == len(jax.tree.leaves(state_of(small.program_of(coarse)).params))
+    start = sharded.init_state(small.program_of(fine), mesh)(make_hyper(fine)).params
+    (_, one), (_, two) = small.train(fine, 8, steps=1), small.train(coarse, 8, steps=1)
+    for before, a, b in zip(*map(jax.tree.leaves, (start, one.params, two.params)), strict=True):
+        # The first update is a multiple of the gradient. Each share of it is rounded by 2^-9 of itself, and the sum
+        # once more; shares cancel, so together they are up to some times their sum.
+        assert 0 < np.abs(a - b).max() <= 2**-5 * np.abs(np.asarray(before) - a).max()
+
+
+def test_the_learning_rate_grows_with_the_batch_where_a_base_is_given():
+    config = small.config(global_batch_size=32, optim={"learning_rate": 0.1, "base_batch_size": 16})
+    assert make_hyper(config).learning_rate == np.float32(0.2)
+    assert make_hyper(small.config(optim={"learning_rate": 0.1})).learning_rate == np.float32(0.1)
+    # It is an input: the same compiled step serves both.
+    without = small.config(global_batch_size=32, optim={"learning_rate": 0.2})
+    assert small.program_of(config) == small.program_of(without)
+
+
+def losses_of(folder):
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [(line["kind"], line["step"], line["loss"]) for line in lines]
+
+
+def back_to_half(folder):
+    """Take a finished run back to its checkpoint of step 20."""
+    (folder / "summary.json").unlink()
+    for checkpoint in (folder / "checkpoints").iterdir():
+        if checkpoint.name != "20":
+            shutil.rmtree(checkpoint)
+
+
+def test_a_run_goes_on_with_other_devices_and_another_layout_along_the_same_curve(tmp_path):
+    thin, one, eight = {"model": {"width": 0.25}}, {"devices": 1}, {"devices": 8}
+    curves = {}
+    for first, then in ((one, eight | ZERO), (eight | FSDP, one)):
+        folder = tmp_path / str(first["devices"])
+        for parallel in (first, then):
+            digits.run(folder, **thin, parallel=parallel)
+            curves[f"{first} {parallel}"] = losses_of(folder)
+            back_to_half(folder)
+    alone = curves.pop(f"{one} {one}")
+    assert len({loss for _, _, loss in alone}) > 5
+    for name, curve in curves.items():
+        assert [row[:2] for row in curve] == [row[:2] for row in alone], name
+        # 40 steps at a high rate let the rounding of sums grow further than the six steps of TOLERANCE.
+        np.testing.assert_allclose([r[2] for r in curve], [r[2] for r in alone], rtol=20 * TOLERANCE, err_msg=name)
