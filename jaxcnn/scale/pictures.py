@@ -54,7 +54,7 @@ def _draw_speedup(axes: Any, rows: list[dict[str, Any]], title: str) -> None:
 
 
 def _draw_split(axes: Any, rows: list[dict[str, Any]], title: str) -> None:
-    names = [f"{row['devices']}\n{'device' if row['over'] == 'devices' else 'process'}" for row in rows]
+    names = [f"{row['devices']}\n{row['over']}" for row in rows]
     bottom = [0.0] * len(rows)
     for part, label in PARTS.items():
         heights = [1000 * row[part] for row in rows]

@@ -14,7 +14,7 @@ from jaxcnn.data.source import open_splits
 from jaxcnn.learn import sharded
 from jaxcnn.learn.program import Program, make_program
 from jaxcnn.learn.state import count_parameters
-from jaxcnn.mesh import check_batch
+from jaxcnn.mesh import check_batch, data_devices
 from jaxcnn.scale import children, machines, replay
 from jaxcnn.scale.stopwatch import memory_of, mesh_over
 from jaxcnn.train import flops, workdir
@@ -37,9 +37,9 @@ def compile_step(task: dict[str, Any]) -> dict[str, Any]:
     per_device = config.global_batch_size
     facts = data_facts(config.data)
     alone = _program(config, facts)
-    whole = dataclasses.replace(config, global_batch_size=per_device * machine.devices)
-    mesh = mesh_over(machines.devices(machine, compiler), machine.devices)
-    check_batch(whole, mesh.size)
+    mesh = mesh_over(machines.devices(machine, compiler), machine.devices, config.parallel.model_devices)
+    whole = dataclasses.replace(config, global_batch_size=per_device * data_devices(mesh))
+    check_batch(whole, data_devices(mesh))
     program = _program(whole, facts)
     compiled = sharded.compiled_train_step(program, mesh, "stream")
     one = mesh_over(jax.devices(), 1)

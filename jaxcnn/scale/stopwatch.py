@@ -4,6 +4,7 @@ Runs in a process of its own (`children.run_all`), or in one of several that are
 """
 
 import dataclasses
+import functools
 import os
 import time
 from collections.abc import Callable
@@ -18,9 +19,9 @@ from jaxcnn import config as configs
 from jaxcnn import mesh as meshes
 from jaxcnn.config import UserError
 from jaxcnn.data.source import open_splits
-from jaxcnn.learn import sharded
+from jaxcnn.learn import sharded, spread
 from jaxcnn.learn.program import Program, make_program
-from jaxcnn.learn.state import Hyper, State, make_hyper
+from jaxcnn.learn.state import make_hyper
 from jaxcnn.learn.step import Normalization
 from jaxcnn.scale import children, replay
 from jaxcnn.train import feed, flops, workdir
@@ -48,8 +49,8 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
         jax.distributed.initialize(task["coordinator"], task["processes"], task["process"])
     config = configs.from_config_dict(task["config"])
     meshes.enable_compile_cache()
-    mesh = mesh_over(jax.devices(), task["devices"])
-    meshes.check_batch(config, mesh.size)
+    mesh = mesh_over(jax.devices(), task["devices"], config.parallel.model_devices)
+    meshes.check_batch(config, meshes.data_devices(mesh))
     splits = open_splits(config.data)
     program = make_program(
         config,
@@ -92,15 +93,18 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def mesh_over(devices: list[Any], count: int) -> Mesh:
-    """A mesh over the first `count` devices, which may belong to several processes or be absent machines.
+def mesh_over(devices: list[Any], count: int, model_devices: int = 1) -> Mesh:
+    """A mesh of axes (`data`, `model`) over the first `count` devices, which may be of several processes, or absent.
 
     Raises:
-      UserError: there are fewer.
+      UserError: there are fewer, or groups of `model_devices` do not fill them.
     """
     if count > len(devices):
         raise UserError(f"--devices={count}, but there are {len(devices)} ({devices[0].device_kind})")
-    return Mesh(np.array(devices[:count]), (meshes.DATA_AXIS,), axis_types=(AxisType.Auto,))
+    if count % model_devices:
+        raise UserError(f"config.parallel.model_devices={model_devices} does not divide {count} devices")
+    grid = np.array(devices[:count]).reshape(-1, model_devices)
+    return Mesh(grid, (meshes.DATA_AXIS, meshes.MODEL_AXIS), axis_types=(AxisType.Auto, AxisType.Auto))
 
 
 def memory_of(compiled: jax.stages.Compiled) -> dict[str, int] | None:
@@ -169,14 +173,10 @@ def _agreed(count: int) -> int:
 
 def _input_alone(program: Program, mesh: Mesh, split: Any) -> Callable[[], Any]:
     """The resident loader's share of the step, as a program of its own: order and gather."""
-
-    def local(step: jax.Array, seed: jax.Array, split: Any) -> Any:
-        hyper = Hyper(None, None, None, None, seed)
-        return sharded.resident_batch(program, mesh.size, State(step, None, None, None, None, hyper), split)
-
+    local = functools.partial(spread.resident_batch, program, meshes.data_devices(mesh))
     mapped = jax.shard_map(local, mesh=mesh, in_specs=jax.P(), out_specs=jax.P(meshes.DATA_AXIS), check_vma=False)
     gather = jax.jit(mapped)
-    return lambda: jax.block_until_ready(gather(np.int32(0), np.uint32(0), split))
+    return lambda: jax.block_until_ready(gather(np.uint32(0), np.int32(0), split))
 
 
 if __name__ == "__main__":
