@@ -1,5 +1,6 @@
 """The pictures of scaling reports."""
 
+import textwrap
 from typing import Any
 
 from jaxcnn.scale.published import FIGURES
@@ -74,7 +75,7 @@ def draw_simulated(record: dict[str, Any]) -> Any:
     if not networks:
         return None
     figure = Figure(figsize=(13, 7), layout="constrained", dpi=110)
-    efficiency, split = figure.subplots(1, 2)
+    efficiency, split = figure.subplots(1, 2, width_ratios=[1.7, 1])
     counts: set[int] = set()
     for network in networks:
         curve = network["prediction"]["curve"]
@@ -106,10 +107,11 @@ def draw_simulated(record: dict[str, Any]) -> Any:
     split.bar(places, computing, color="tab:blue", label="computing")
     waiting = [1000 * end["communication_seconds"] for _, end in ends]
     split.bar(places, waiting, bottom=computing, color="tab:orange", label="communication, nothing hidden")
-    split.set_xticks(places, [network["title"] for network in networks], fontsize=8)
+    split.set_xticks(places, [textwrap.fill(network["title"], 14) for network in networks], fontsize=8)
     split.set(title=f"a step on {max(counts, default=0)} devices", ylabel="ms")
     split.grid(axis="y", alpha=0.3)
-    split.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2)
+    split.set_ylim(top=1.15 * max(map(sum, zip(computing, waiting, strict=True))))
+    split.legend(fontsize=8, frameon=False, loc="upper left")
     return figure
 
 
