@@ -92,6 +92,7 @@ def compiler_for(machine: Machine) -> Compiler:
     """The machine's own compiler where its plugin is installed; else XLA:CPU for as many virtual devices."""
     if machine.platform == "cpu":
         return Compiler("cpu", "")
+    modules: tuple[str, ...]
     if machine.platform == "gpu":
         target, modules, extra = "cuda", ("jax_plugins.xla_cuda12", "jax_plugins.xla_cuda13"), "simulate-gpu"
     else:
