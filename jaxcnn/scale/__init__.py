@@ -1,0 +1,1 @@
+"""How training scales over devices: measured on those that are here, predicted for those that are not."""

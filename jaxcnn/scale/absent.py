@@ -1,0 +1,71 @@
+"""Simulations of machines that are not here: one process compiles for each network, then the model predicts."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from jaxcnn import config as configs
+from jaxcnn.config import Config
+from jaxcnn.scale import children, machines
+from jaxcnn.scale.machines import Machine
+
+SIMULATOR = "jaxcnn.scale.simulate"
+
+
+def simulate(
+    machine: Machine,
+    wanted: Sequence[Config],
+    utilisation: float,
+    step_seconds: Sequence[float | None],
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """Compile and predict for each network.
+
+    Args:
+      machine: to compile for.
+      wanted: configs of the networks, whose batch is that of one device.
+      utilisation: see `predict.predict`.
+      step_seconds: measured on one device, for each network, or None.
+      say: is told of each network as it is compiled.
+
+    Returns:
+      `machine`, `networks` and the `environment` of the compiler.
+
+    Raises:
+      UserError: the config cannot run on such a machine.
+    """
+    from jaxcnn.scale.predict import predict
+
+    compiler = machines.compiler_for(machine)
+    networks, environment = [], {}
+    for own, seconds in zip(wanted, step_seconds, strict=True):
+        model = own.model.name
+        task = {"config": configs.to_dict(own), "machine": str(machine)}
+        say(f"jaxcnn: compiling {model} for {machine} ({compiler.target} compiler)")
+        compiled = children.run_all(SIMULATOR, [task], [machines.environment(machine, compiler)])[0]
+        environment = compiled.pop("environment")
+        networks.append(
+            {"title": title(own), "model": model, "batch_per_device": own.global_batch_size}
+            | compiled
+            | {"prediction": predict(machine, compiled, own, utilisation, seconds)}
+        )
+    links = machine.links
+    about = {
+        "name": str(machine),
+        "devices": machine.devices,
+        "compiler": compiler.target,
+        "remark": compiler.remark,
+        "links": None if links is None else links.source,
+    }
+    return {"machine": about, "networks": networks, "environment": environment}
+
+
+def title(config: Config) -> str:
+    """A network in words, with what of its config changes how it scales."""
+    told: list[str] = [config.model.name, config.model.dtype]
+    told += [f"width {config.model.width:g}"] * (config.model.width != 1)
+    if config.norm.group_size:
+        told.append(f"BatchNorm groups of {config.norm.group_size}")
+    parallel, usual = dataclasses.asdict(config.parallel), dataclasses.asdict(configs.Parallel())
+    told += [f"{key}={value}" for key, value in parallel.items() if value != usual[key]]
+    return ", ".join(told)

@@ -1,0 +1,102 @@
+"""From what a compiled step holds to the time it would take, by the bandwidth model and a cost of computing."""
+
+import math
+from typing import Any
+
+from jaxcnn.config import Config
+from jaxcnn.scale.bandwidth import Links, collective_seconds
+from jaxcnn.scale.machines import Machine
+from jaxcnn.train import flops
+
+# NVIDIA's 2470 images/s of ResNet50 v1.5 on one A100 in mixed precision (`published.FIGURES`), at 3 x 8.2 GFLOP each
+# for 224x224 pixels, are 61 TFLOP/s of its 312.
+UTILISATION = 0.2
+HIDDEN_SHARE = 2 / 3  # of the compute time is the backward pass, behind which gradients may travel
+HIDEABLE_BYTES = 2**20  # smaller collectives are BatchNorm's, whose result the next layer waits for
+
+
+def predict(
+    machine: Machine, compiled: dict[str, Any], config: Config, utilisation: float, step_seconds: float | None
+) -> dict[str, Any]:
+    """Times and efficiencies under weak scaling, from what `compile_step` found and the bandwidth model.
+
+    Args:
+      machine: that was compiled for.
+      compiled: by `compile_step`.
+      config: whose `global_batch_size` is that of one device.
+      utilisation: share of the device's peak FLOP/s that computing is taken to reach.
+      step_seconds: of one device by itself, where that has been measured; takes the place of `utilisation`.
+
+    Returns:
+      `compute_seconds` and how it was come by; `curve`: for 1, 2, 4, … devices, communication that the step waits for
+      without and with overlap, and efficiency (a pair in both cases: nothing hidden; all hidden that could be).
+    """
+    peak = flops.peak(machine.device_kind)
+    basis = "measured on one device"
+    compute = step_seconds
+    if compute is None and peak is not None and compiled["flops_per_device"]:
+        most = peak.single if config.model.dtype == "float32" else peak.half
+        compute = compiled["flops_per_device"] / (most * utilisation)
+        basis = f"assumed: {utilisation:.0%} of {most / 1e12:.0f} TFLOP/s"
+    links = machine.links
+    if compute is None or links is None:
+        return {"compute_seconds": compute, "compute_basis": basis if compute else "no peak is known", "curve": []}
+    counts = [2**i for i in range(int(math.log2(machine.devices)) + 1)]
+    if counts[-1] != machine.devices:
+        counts.append(machine.devices)
+    curve = []
+    for count in counts:
+        blocking, hideable = communication(machine, compiled["collectives"], count)
+        exposed = blocking + hideable, blocking + max(0.0, hideable - HIDDEN_SHARE * compute)
+        curve.append(
+            {
+                "devices": count,
+                "communication_seconds": exposed[0],
+                "communication_seconds_overlapped": exposed[1],
+                "efficiency": compute / (compute + exposed[0]),
+                "efficiency_overlapped": compute / (compute + exposed[1]),
+                "images_per_second": count * config.global_batch_size / (compute + exposed[0]),
+            }
+        )
+    return {
+        "compute_seconds": compute,
+        "compute_basis": basis,
+        "curve": curve,
+        # Nine tenths of the step must be computing, which grows with the batch; communication does not.
+        "batch_for_90_percent": math.ceil(config.global_batch_size * 9 * curve[-1]["communication_seconds"] / compute),
+    }
+
+
+def communication(machine: Machine, collectives: list[dict[str, Any]], devices: int) -> tuple[float, float]:
+    """Seconds of the small collectives, which nothing can hide, and of the large ones, on so many of the devices.
+
+    Collectives over all devices are taken to be over so many; of others the groups stay as they are.
+    """
+    links = machine.links
+    assert links is not None
+    totals = [0.0, 0.0]
+    for each in collectives:
+        whole = each["group_size"] in (0, machine.devices)
+        size = devices if whole else min(each["group_size"], devices)
+        nodes, shape = 1, tuple[int, ...]()
+        if isinstance(links, Links):
+            first = range(size) if whole else each["replica_groups"][0]
+            nodes = min(size, len({number // links.node for number in first}))
+        elif size == machine.devices:
+            shape = machine.grid
+        elif size == devices:
+            shape = _part(machine.grid, devices)
+        seconds = collective_seconds(links, each["kind"], each["bytes"], size, nodes, shape)
+        totals[each["bytes"] >= HIDEABLE_BYTES] += seconds
+    return totals[0], totals[1]
+
+
+def _part(grid: tuple[int, ...], devices: int) -> tuple[int, ...]:
+    """A grid of so many devices inside `grid`, as square as its halves allow."""
+    sides = [1] * len(grid)
+    while math.prod(sides) < devices:
+        growing = [i for i, side in enumerate(sides) if 2 * side <= grid[i]]
+        if not growing:
+            break
+        sides[min(growing, key=lambda i: sides[i])] *= 2
+    return tuple(sides)

@@ -1,0 +1,23 @@
+"""What JAX sees on this machine, found out in a process of its own, since asking starts a backend."""
+
+from typing import Any
+
+import jax
+
+from jaxcnn.scale import children
+from jaxcnn.scale.measure import cores
+
+
+def look(_: dict[str, Any]) -> dict[str, Any]:
+    """Backend, kind and number of the local devices, and the cores."""
+    local = jax.local_devices()
+    return {
+        "backend": jax.default_backend(),
+        "device_kind": local[0].device_kind,
+        "devices": len(local),
+        "cores": cores(),
+    }
+
+
+if __name__ == "__main__":
+    children.serve(look)

@@ -1,0 +1,73 @@
+"""The real training step compiled for a machine that is not here: its collectives, memory and FLOPs.
+
+Runs in a process of its own (`children.run_all`), whose environment `machines.environment` gives.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+
+from jaxcnn import config as configs
+from jaxcnn.config import Config, Data
+from jaxcnn.data.source import open_splits
+from jaxcnn.learn import sharded
+from jaxcnn.learn.program import Program, make_program
+from jaxcnn.learn.state import count_parameters
+from jaxcnn.mesh import check_batch, data_devices
+from jaxcnn.scale import children, machines, replay
+from jaxcnn.scale.stopwatch import memory_of, mesh_over
+from jaxcnn.train import flops, workdir
+
+KNOWN = {"tfds:cifar10": ((32, 32, 3), 10, 50000), "tfds:cifar100": ((32, 32, 3), 100, 50000)}
+
+
+def compile_step(task: dict[str, Any]) -> dict[str, Any]:
+    """Compile the step of a config for a machine.
+
+    Args:
+      task: `config` (a dictionary, whose `global_batch_size` is that of one device), `machine` (as in `--simulate`).
+
+    Returns:
+      What the compiled program says: `collectives`, `memory`, and the count of parameters and FLOPs of one device.
+    """
+    machine = machines.parse(task["machine"])
+    compiler = machines.compiler_for(machine)
+    config = configs.from_config_dict(task["config"])
+    per_device = config.global_batch_size
+    facts = data_facts(config.data)
+    alone = _program(config, facts)
+    mesh = mesh_over(machines.devices(machine, compiler), machine.devices, config.parallel.model_devices)
+    whole = dataclasses.replace(config, global_batch_size=per_device * data_devices(mesh))
+    check_batch(whole, data_devices(mesh))
+    program = _program(whole, facts)
+    compiled = sharded.compiled_train_step(program, mesh, "stream")
+    one = mesh_over(jax.devices(), 1)
+    return {
+        "parameters": count_parameters(sharded.abstract_state(alone, one).params),
+        "flops_per_device": flops.step_flops(sharded.traced_train_step(alone, one, "stream")),
+        "collectives": [dataclasses.asdict(each) for each in replay.collectives_of(compiled)],
+        "memory": memory_of(compiled),
+        "environment": workdir.environment([]),
+    }
+
+
+def data_facts(data: Data) -> tuple[tuple[int, int, int], int, int]:
+    """Shape of an image, classes and training examples of a set; CIFAR need not be here for it."""
+    if data.source in KNOWN:
+        return KNOWN[data.source]
+    splits = open_splits(data)
+    return splits.train.image_shape, len(splits.class_names), len(splits.train)
+
+
+def _program(config: Config, facts: tuple[tuple[int, int, int], int, int]) -> Program:
+    shape, classes, examples = facts
+    # How long the run is does not change the step, and a large batch could take it past the end of the order.
+    config = dataclasses.replace(config, run=dataclasses.replace(config.run, steps=1000))
+    return make_program(
+        config, num_classes=config.model.num_classes or classes, image_shape=shape, train_examples=examples
+    )
+
+
+if __name__ == "__main__":
+    children.serve(compile_step)

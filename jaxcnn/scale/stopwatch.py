@@ -1,0 +1,183 @@
+"""One point of a scaling curve, timed: the real step on a mesh, its collectives alone, its input alone.
+
+Runs in a process of its own (`children.run_all`), or in one of several that are joined by `jax.distributed`.
+"""
+
+import dataclasses
+import functools
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh
+
+from jaxcnn import config as configs
+from jaxcnn import mesh as meshes
+from jaxcnn.config import UserError
+from jaxcnn.data.source import open_splits
+from jaxcnn.learn import sharded, spread
+from jaxcnn.learn.program import Program, make_program
+from jaxcnn.learn.state import make_hyper
+from jaxcnn.learn.step import Normalization
+from jaxcnn.scale import children, replay
+from jaxcnn.train import feed, flops, workdir
+
+WARM_UP_STEPS = 2
+
+
+def measure(task: dict[str, Any]) -> dict[str, Any]:
+    """Time the training step of a config.
+
+    Args:
+      task: `config` (a dictionary), `devices` (of all processes), `processes`, `process`, `coordinator` (an address,
+        for several processes), `cores` (to run on; empty: all), `seconds` (of each measurement), `rounds`.
+
+    Returns:
+      Seconds per step as lists of one figure for each round: `step_seconds`, `communication_seconds`, `input_seconds`;
+      beside them what was measured (`collectives`, `flops`, `memory`, `loader`, `environment`).
+
+    Raises:
+      UserError: the config cannot run on so many devices.
+    """
+    if task["cores"]:
+        os.sched_setaffinity(0, task["cores"])
+    if task["processes"] > 1:
+        jax.distributed.initialize(task["coordinator"], task["processes"], task["process"])
+    config = configs.from_config_dict(task["config"])
+    meshes.enable_compile_cache()
+    mesh = mesh_over(jax.devices(), task["devices"], config.parallel.model_devices)
+    meshes.check_batch(config, meshes.data_devices(mesh))
+    splits = open_splits(config.data)
+    program = make_program(
+        config,
+        num_classes=config.model.num_classes or len(splits.class_names),
+        image_shape=splits.train.image_shape,
+        train_examples=len(splits.train),
+    )
+    loader, _ = feed.choose_loader(config.data, (splits.train, splits.val, splits.test))
+    if loader == "stream" and task["processes"] > 1:
+        raise UserError("over processes the resident loader is measured; set config.data.loader='resident'")
+    feeder = feed.make_feed(loader, program, mesh, config.seed, config.data.workers)
+    compiled = sharded.compiled_train_step(program, mesh, loader)
+    channels = np.full(program.image_shape[-1], 0.5, np.float32)
+    normalization = jax.device_put(Normalization(channels, channels), meshes.replicated(mesh))
+    runner = _Runner(compiled, sharded.init_state(program, mesh)(make_hyper(config)), normalization)
+    found = replay.collectives_of(compiled)
+    communicate = replay.program(found, mesh)
+    rounds = task["rounds"]
+    with feeder.train_inputs(splits.train, 0) as inputs:
+        first = next(inputs)
+        gather = _input_alone(program, mesh, first) if loader == "resident" else None
+        clock = _Clock(task["seconds"] / rounds)
+        timed: dict[str, list[float]] = {"step_seconds": [], "communication_seconds": [], "input_seconds": []}
+        for _ in range(rounds):
+            step = clock.per_call("step", lambda: runner.step(next(inputs)), runner.wait)
+            timed["step_seconds"].append(step)
+            timed["communication_seconds"].append(clock.per_call("communication", communicate) if found else 0.0)
+            if gather is not None:
+                timed["input_seconds"].append(clock.per_call("input", gather))
+            else:
+                fed = clock.per_call("fed", lambda: runner.step(first), runner.wait)
+                timed["input_seconds"].append(max(0.0, step - fed))
+    traced = sharded.traced_train_step(program, mesh, loader)
+    return timed | {
+        "loader": loader,
+        "collectives": [dataclasses.asdict(each) for each in found],
+        "flops_per_device": flops.step_flops(traced),
+        "memory": memory_of(compiled),
+        "environment": workdir.environment([]),
+    }
+
+
+def mesh_over(devices: list[Any], count: int, model_devices: int = 1) -> Mesh:
+    """A mesh of axes (`data`, `model`) over the first `count` devices, which may be of several processes, or absent.
+
+    Raises:
+      UserError: there are fewer, or groups of `model_devices` do not fill them.
+    """
+    if count > len(devices):
+        raise UserError(f"--devices={count}, but there are {len(devices)} ({devices[0].device_kind})")
+    if count % model_devices:
+        raise UserError(f"config.parallel.model_devices={model_devices} does not divide {count} devices")
+    grid = np.array(devices[:count]).reshape(-1, model_devices)
+    return Mesh(grid, (meshes.DATA_AXIS, meshes.MODEL_AXIS), axis_types=(AxisType.Auto, AxisType.Auto))
+
+
+def memory_of(compiled: jax.stages.Compiled) -> dict[str, int] | None:
+    """Bytes of one device's memory that a program takes, by the compiler's own account; None if it gives none."""
+    analysis: Any = compiled.memory_analysis()
+    if analysis is None:
+        return None
+    names = {"arguments": "argument", "outputs": "output", "temporaries": "temp", "aliased": "alias"}
+    parts = {name: int(getattr(analysis, f"{key}_size_in_bytes")) for name, key in names.items()}
+    # What is donated is counted as argument and as result.
+    return parts | {"total": parts["arguments"] + parts["outputs"] + parts["temporaries"] - parts["aliased"]}
+
+
+class _Runner:
+    """The compiled step with its state, which each call gives away."""
+
+    def __init__(self, compiled: Any, state: Any, normalization: Normalization) -> None:
+        self._compiled, self.state, self._normalization = compiled, state, normalization
+        self._metrics: Any = None
+
+    def step(self, inputs: Any) -> None:
+        before = self._metrics
+        self.state, self._metrics = self._compiled(self.state, inputs, self._normalization)
+        if before is not None:  # as the trainer, which reads the metrics of the step before
+            jax.block_until_ready(before)
+
+    def wait(self) -> None:
+        jax.block_until_ready((self.state, self._metrics))
+
+
+class _Clock:
+    """Times calls for about so many seconds; the number of calls is agreed on by all processes."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._counts: dict[str, int] = {}
+
+    def per_call(self, name: str, call: Callable[[], Any], wait: Callable[[], Any] | None = None) -> float:
+        """Seconds of one call, averaged over a round of them. `wait` waits for the last one, by default its result."""
+        if name not in self._counts:
+            self._run(WARM_UP_STEPS, call, wait)
+            once = self._run(1, call, wait)
+            self._counts[name] = _agreed(max(1, round(self._seconds / max(once, 1e-6))))
+        count = self._counts[name]
+        return self._run(count, call, wait) / count
+
+    @staticmethod
+    def _run(count: int, call: Callable[[], Any], wait: Callable[[], Any] | None) -> float:
+        started = time.perf_counter()
+        result = None
+        for _ in range(count):
+            result = call()
+        if wait is None:
+            jax.block_until_ready(result)
+        else:
+            wait()
+        return time.perf_counter() - started
+
+
+def _agreed(count: int) -> int:
+    """The count of process 0."""
+    if jax.process_count() == 1:
+        return count
+    return int(multihost_utils.broadcast_one_to_all(np.int32(count)))
+
+
+def _input_alone(program: Program, mesh: Mesh, split: Any) -> Callable[[], Any]:
+    """The resident loader's share of the step, as a program of its own: order and gather."""
+    local = functools.partial(spread.resident_batch, program, meshes.data_devices(mesh))
+    mapped = jax.shard_map(local, mesh=mesh, in_specs=jax.P(), out_specs=jax.P(meshes.DATA_AXIS), check_vma=False)
+    gather = jax.jit(mapped)
+    return lambda: jax.block_until_ready(gather(np.uint32(0), np.int32(0), split))
+
+
+if __name__ == "__main__":
+    children.serve(measure)
