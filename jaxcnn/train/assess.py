@@ -10,9 +10,11 @@ from jaxcnn.config import UserError
 from jaxcnn.data.source import open_splits
 from jaxcnn.learn import loss as losses
 from jaxcnn.train import workdir
+from jaxcnn.train.evaluate import Outputs
 from jaxcnn.train.trained import Trained, logits_of_split
 
 CALIBRATION_BINS = 15
+TEST = "test.json"
 
 
 def assess(trained: Trained, folder: pathlib.Path, split_name: str, data_dir: str, batch_size: int) -> dict[str, Any]:
@@ -54,6 +56,19 @@ def assess(trained: Trained, folder: pathlib.Path, split_name: str, data_dir: st
     workdir.write_json(stem.with_suffix(".json"), figures)
     draw_confusion(np.array(figures["confusion_matrix"]), trained.class_names, stem.with_suffix(".png"))
     return figures
+
+
+def write_test(
+    folder: pathlib.Path, figures: dict[str, Any], outputs: list[Outputs], class_names: tuple[str, ...]
+) -> None:
+    """Write `test.json` of a finished run: the figures of its test, and of the same logits what needs each example.
+
+    That is the confusion matrix (rows: true class), the accuracy of each class and the calibration error.
+    """
+    logits, labels = (np.concatenate(parts) for parts in zip(*outputs, strict=True))
+    measured = measure(logits, labels, class_names)
+    more = {key: measured[key] for key in ("calibration_error", "per_class_accuracy", "confusion_matrix")}
+    workdir.write_json(folder / TEST, figures | more)
 
 
 def measure(logits: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> dict[str, Any]:
