@@ -38,9 +38,12 @@ def cautions(findings: Findings) -> list[str]:
 def _incomplete(findings: Findings) -> list[str]:
     said = []
     if findings.missing:
-        said.append(f"{labels.count(len(findings.missing), 'planned trial')} did not run, or has not begun yet.")
+        count = labels.count(len(findings.missing), "planned trial has", "planned trials have")
+        said.append(f"{count} not begun.")
     if findings.unfinished:
-        said.append(f"{labels.count(len(findings.unfinished), 'run')} not finished; no figure holds them.")
+        said.append(
+            f"{labels.count(len(findings.unfinished), 'run has', 'runs have')} not finished, and are in no figure."
+        )
     if findings.troubles:
         kinds: dict[str, int] = {}
         for run in findings.troubles:

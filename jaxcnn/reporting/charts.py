@@ -8,7 +8,20 @@ import numpy as np
 from jaxcnn.reporting import labels
 from jaxcnn.reporting.effect_charts import grid_keys, heat, key_effect
 from jaxcnn.reporting.findings import Family, Findings
-from jaxcnn.reporting.plots import FONT, GRID, INK, MUTED, SERIES, STAR, Plot, new, place, plot_name, spread_tip
+from jaxcnn.reporting.plots import (
+    FONT,
+    GRID,
+    INK,
+    MUTED,
+    SERIES,
+    STAR,
+    SURFACE,
+    Plot,
+    new,
+    place,
+    plot_name,
+    spread_tip,
+)
 from jaxcnn.reporting.time_charts import curves, pareto, speed_up, time_to_accuracy
 
 MOST_ROWS = 16
@@ -136,7 +149,7 @@ def confusion(family: Family) -> Plot:
         axes.set_yticks(range(len(names)), names)
         for row, column in np.ndindex(matrix.shape):
             if round(100 * shares[row, column]):
-                colour = "#ffffff" if shares[row, column] > 0.3 else INK
+                colour = SURFACE if shares[row, column] > 0.5 else INK
                 axes.text(
                     column, row, f"{100 * shares[row, column]:.0f}", ha="center", va="center", color=colour,
                     fontsize=FONT - 1.5,

@@ -1,15 +1,18 @@
 """The tables of a report, out of its findings."""
 
+import dataclasses
 from typing import Any
 
 from jaxcnn.reporting import labels, run_tables
 from jaxcnn.reporting.findings import Findings
+from jaxcnn.reporting.scaling import Scaling
 from jaxcnn.reporting.settings import Setting
 from jaxcnn.reporting.statistics import Spread
 from jaxcnn.reporting.tables import Cell, Table, number, text
 
 ON_TEST = "chosen on the test split (--best_on_test): biased upwards"
 NOTHING = text("–")
+CONSTANT = ("data", "network", "machine", "starts")  # columns left out where all rows agree
 
 
 def tables(findings: Findings) -> dict[str, Table]:
@@ -18,7 +21,19 @@ def tables(findings: Findings) -> dict[str, Table]:
         results(findings), published(findings), settings(findings), comparisons(findings),
         time_to_accuracy(findings), pareto(findings), *scaling(findings), *run_tables.all_of(findings),
     ]  # fmt: skip
-    return {table.name: table for table in made if table.rows}
+    return {table.name: without_constants(table) for table in made if table.rows}
+
+
+def without_constants(table: Table) -> Table:
+    """A table without the columns of `CONSTANT` that say the same in every row; a note says it once."""
+    if len(table.rows) < 2:
+        return table
+    alike = {c for i, c in enumerate(table.columns) if c in CONSTANT and len({row[i].text for row in table.rows}) == 1}
+    kept = [i for i, column in enumerate(table.columns) if column not in alike]
+    facts = [f"{column}: {table.rows[0][i].text}" for i, column in enumerate(table.columns) if column in alike]
+    notes = [*table.notes, f"In every row, {'; '.join(facts)}."] if facts else table.notes
+    rows = [[row[i] for i in kept] for row in table.rows]
+    return dataclasses.replace(table, columns=[table.columns[i] for i in kept], rows=rows, notes=notes)
 
 
 def spread_cell(of: Spread | None, *, strong: bool = False) -> Cell:
@@ -118,7 +133,8 @@ def published(findings: Findings) -> Table:
         time = f"{f['seconds']} s on {f['machine']}" if "seconds" in f else "–"
         rows.append([
             text(labels.DATA.get(f["data"], f["data"])), text(f["network"]),
-            number(f["accuracy"], f"{f['accuracy']:.2f}{std}"), text(how), text(f["augmentation"]), number(f.get("seconds"), time),
+            number(f["accuracy"], f"{f['accuracy']:.2f}{std}"), text(how), text(f["augmentation"]),
+            number(f.get("seconds"), time),
             text(f"{f['authors']} {f['year']}" + (f", arXiv {f['arxiv']}" if "arxiv" in f else ""), link=link),
             text(f.get("note", "")),
         ])  # fmt: skip
@@ -137,13 +153,13 @@ def settings(findings: Findings) -> Table:
     best = {id(f.best_on_test) for f in findings.families if f.best_on_test}
     keys = list(dict.fromkeys(key for s in findings.settings for key in s.varied))
     keys = keys if len(keys) <= 4 else []
-    columns = ["", "data", "network", *([labels.key(k) for k in keys] or ["setting"]), "seeds"]
+    columns = ["chosen", "data", "network", *([labels.key(k) for k in keys] or ["setting"]), "seeds"]
     columns += ["validation %", "test %", "training", "whole run", "images/s"] + ["machine"] * (len(machines) > 1)
     rows = []
     for family in findings.families:
         for s in family.settings:
-            mark = "★ chosen" if id(s) in chosen and len(family.settings) > 1 else ""
-            mark += (", " if mark else "") + "best on test" if id(s) in best else ""
+            mark = "★" if id(s) in chosen and len(family.settings) > 1 else ""
+            mark = " ".join(filter(None, [mark, "best on test" if id(s) in best else ""]))
             row = [text(mark), text(s.dataset), text(s.architecture)]
             if keys:
                 row += [_value(s.varied.get(key)) for key in keys]
@@ -155,7 +171,7 @@ def settings(findings: Findings) -> Table:
             row.append(number(speed.mean if speed else None, f"{speed.mean:,.0f}" if speed else "–"))
             row += [text(_where(s, machines))] * (len(machines) > 1)
             rows.append(row)
-    numeric = frozenset(columns) - {"", "data", "network", "setting", "machine"}
+    numeric = frozenset(columns) - {"chosen", "data", "network", "setting", "machine"}
     notes = [
         "★: chosen by validation accuracy. Taking the largest number of the test column instead would be choosing on "
         "the test split."
@@ -234,29 +250,31 @@ def pareto(findings: Findings) -> Table:
 
 
 def scaling(findings: Findings) -> list[Table]:
-    """Speed over devices, one table for each measurement."""
-    made = []
-    for i, facts in enumerate(findings.scalings):
-        parts = [k for k in ("compute", "communication", "input") if any(f"{k}_seconds" in r for r in facts["rows"])]
-        columns = ["devices", "images/s", "speed-up", "efficiency %", *(f"{part} s" for part in parts)]
-        rows = [
-            [
-                number(r["devices"], str(r["devices"])),
-                number(r["images_per_second"], f"{r['images_per_second']:,.0f}"),
-                number(r["speedup"], f"{r['speedup']:.2f}"),
-                number(r["efficiency"], f"{100 * r['efficiency']:.0f}"),
-                *(_seconds(r.get(f"{part}_seconds")) for part in parts),
-            ]
-            for r in facts["rows"]
+    """Speed over devices, one table for each network and measurement."""
+    return [_scaling(findings, one, f"scaling-{i + 1}") for i, one in enumerate(findings.scalings)]
+
+
+def _scaling(findings: Findings, one: Scaling, name: str) -> Table:
+    rows = [(curve, row) for curve, members in one.curves.items() for row in members]
+    parts = [part for part in ("compute", "communication", "input") if any(f"{part}_seconds" in r for _, r in rows)]
+    columns = ["curve", "devices", "images/s", "speed-up", "efficiency %", *(f"{part} s" for part in parts)]
+    cells = [
+        [
+            text(curve),
+            number(r["devices"], str(r["devices"])),
+            number(r["images_per_second"], f"{r['images_per_second']:,.0f}"),
+            number(r["speedup"], f"{r['speedup']:.2f}"),
+            number(r["efficiency"], f"{100 * r['efficiency']:.0f}"),
+            *(_seconds(r.get(f"{part}_seconds")) for part in parts),
         ]
-        paper = findings.published["seed_paper"]
-        notes = [f"{facts.get('mode', 'strong')} scaling; relative to {facts['rows'][0]['devices']} device(s)."]
-        notes.append(
-            f"The seed paper reports {paper['speedup']} on {paper['speedup_devices']} {paper['speedup_unit']}."
-        )
-        name = f"scaling-{i + 1}"
-        made.append(Table(name, f"Speed over devices: {facts['name']}", columns, rows, frozenset(columns), notes))
-    return made
+        for curve, r in rows
+    ]
+    paper = findings.published["seed_paper"]
+    notes = ["Speed-up and efficiency are against the row of the same curve with the fewest devices."]
+    if one.shares_cores:
+        notes.append("Devices that are parts of one processor share its cores: no speed-up is to be expected of them.")
+    notes.append(f"The seed paper reports {paper['speedup']} on {paper['speedup_devices']} {paper['speedup_unit']}.")
+    return Table(name, f"Speed over devices: {one.name}", columns, cells, frozenset(columns) - {"curve"}, notes)
 
 
 def _seconds(of: Any) -> Cell:

@@ -63,8 +63,11 @@ def key_effect(effect: Effect) -> Plot:
     if len(values) <= 8:
         time_axes.set_xticks(values, [labels.value(v) for v in values])
         time_axes.minorticks_off()
+    for axes in (accuracy_axes, time_axes):
+        axes.margins(y=0.12)
     accuracy_axes.set(title=place(family), ylabel=f"{split} accuracy (%)")
-    time_axes.set(xlabel=word, ylabel="training (s)", ylim=(0, None))
+    time_axes.set(xlabel=word, ylabel="training (s)")
+    time_axes.set_ylim(bottom=0)
     if legend:
         plot.figure.legend(
             *accuracy_axes.get_legend_handles_labels(), loc="outside lower left", ncols=1 if _long(lines) else 2
@@ -108,7 +111,7 @@ def heat(family: Family, across: str, down: str) -> Plot:
         share = (of.mean - low) / (high - low) if high > low else 1.0
         _cell(axes, x, y, share**2)
         words = labels.percent(of.mean, 1) + (f"\n± {100 * of.std:.1f}" if of.std is not None else "")
-        colour = SURFACE if share**2 > 0.55 else INK
+        colour = SURFACE if share**2 > 0.7 else INK
         axes.text(
             x, y, words, ha="center", va="center", color=colour, fontsize=FONT - 1, linespacing=1.05,
             gid=plot.tip(spread_tip(setting.all_keys or setting.label, of)),

@@ -5,8 +5,9 @@ import pathlib
 import tomllib
 from typing import Any
 
-from jaxcnn.reporting import labels, provenance
+from jaxcnn.reporting import labels
 from jaxcnn.reporting.read import COMPLETE, FAILED, Material, Run
+from jaxcnn.reporting.scaling import Scaling, scalings
 from jaxcnn.reporting.settings import Setting, group
 from jaxcnn.reporting.statistics import Comparison, compare, pareto_front
 
@@ -66,7 +67,7 @@ class Findings:
     effects: list[Effect]
     fronts: list[dict[str, Any]]
     times_to_accuracy: list[dict[str, Any]]
-    scalings: list[dict[str, Any]]
+    scalings: list[Scaling]
     troubles: list[Run]
     unfinished: list[Run]
     missing: list[dict[str, Any]]
@@ -88,7 +89,7 @@ def find(material: Material, *, best_on_test: bool = False) -> Findings:
         effects=[effect for family in families for effect in effects(family)],
         fronts=_fronts(families),
         times_to_accuracy=times_to_accuracy(families),
-        scalings=_scalings(material, settings),
+        scalings=scalings(material, settings),
         troubles=[run for run in material.runs if run.state in FAILED],
         unfinished=[run for run in material.runs if run.state not in (COMPLETE, *FAILED)],
         missing=missing,
@@ -101,7 +102,7 @@ def _families(settings: list[Setting], published: dict[str, Any], best_on_test: 
     for setting in settings:
         by_name.setdefault((setting.dataset, setting.architecture), []).append(setting)
     families = []
-    for (dataset, architecture), members in sorted(by_name.items()):
+    for (dataset, architecture), members in sorted(by_name.items(), key=_order):
         members = sorted(members, key=lambda s: -(s.validation.mean if s.validation else -1.0))
         model = str(members[0].config.get("model.name", ""))
         data = labels.dataset_id(str(members[0].config.get("data.source") or ""))
@@ -123,12 +124,23 @@ def _families(settings: list[Setting], published: dict[str, Any], best_on_test: 
                 chosen=chosen,
                 why=why,
                 runner_up=runner_up,
-                best_on_test=max(tested, key=lambda s: s.test.mean) if best_on_test and tested else None,
+                best_on_test=max(tested, key=_test_mean) if best_on_test and tested else None,
                 paper=same[0]["accuracy"] / 100 if same else None,
                 published=[f for f in published["figures"] if (f["model"], f["data"]) == (model, data)],
             )
         )
     return families
+
+
+def _test_mean(setting: Setting) -> float:
+    return setting.test.mean if setting.test else -1.0
+
+
+def _order(named: tuple[tuple[str, str], list[Setting]]) -> tuple[Any, ...]:
+    """Data sets by name, networks as in `labels.ARCHITECTURES`."""
+    (dataset, architecture), members = named
+    known = [*labels.ARCHITECTURES, members[0].config.get("model.name", "")]
+    return dataset, known.index(members[0].config.get("model.name", "")), architecture
 
 
 def _choose(members: list[Setting]) -> tuple[Setting | None, str]:
@@ -244,33 +256,3 @@ def validation_curve(run: Run) -> list[tuple[float, float, float]]:
 
 def _first(run: Run, target: float) -> float | None:
     return next((seconds for _, seconds, accuracy in validation_curve(run) if accuracy >= target), None)
-
-
-def _scalings(material: Material, settings: list[Setting]) -> list[dict[str, Any]]:
-    """Measurements of speed over devices: those of `scaling.json`, and runs that differ in their devices only."""
-    found = []
-    for facts in material.scalings:
-        rows = [r for r in facts["rows"] if isinstance(r, dict) and _is_number(r.get("devices"))]
-        rows = [r for r in rows if _is_number(r.get("images_per_second"))]
-        if rows:
-            rows = sorted(rows, key=lambda r: r["devices"])
-            base = rows[0]["images_per_second"] / rows[0]["devices"]
-            rows = [{**r, "speedup": r.get("speedup") or r["images_per_second"] / base} for r in rows]
-            rows = [{**r, "efficiency": r.get("efficiency") or r["speedup"] / r["devices"]} for r in rows]
-            found.append({**facts, "rows": rows, "source": "scaling.json"})
-    for setting in settings:
-        speeds: dict[int, list[float]] = {}
-        for run in setting.finished:
-            devices = provenance.device_count(run)
-            if devices and (speed := (run.summary or {}).get("images_per_second")):
-                speeds.setdefault(devices, []).append(speed)
-        if len(speeds) > 1:
-            means = {devices: sum(of) / len(of) for devices, of in sorted(speeds.items())}
-            least = min(means)
-            base = means[least] / least
-            rows = [
-                {"devices": d, "images_per_second": of, "speedup": of / base, "efficiency": of / base / d}
-                for d, of in means.items()
-            ]
-            found.append({"name": setting.title, "mode": "strong", "rows": rows, "source": "runs"})
-    return found

@@ -46,8 +46,14 @@ def value(of: Any) -> str:
 
 
 def setting(varied: dict[str, Any]) -> str:
-    """Varied keys and their values: "batch size 64, learning rate 0.1"."""
-    return ", ".join(f"{key(name)} {value(of)}" for name, of in varied.items())
+    """Keys and their values: "batch size 64, learning rate 0.1"."""
+    return ", ".join(f"{key(name)} {_known(name, of)}" for name, of in varied.items())
+
+
+def _known(name: str, of: Any) -> str:
+    if name == "model.name":
+        return ARCHITECTURES.get(of, value(of))
+    return fraction(of) if name == "model.width" else value(of)
 
 
 def architecture(config: dict[str, Any]) -> str:

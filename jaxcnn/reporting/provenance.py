@@ -3,6 +3,7 @@
 import datetime
 import itertools
 import json
+import shlex
 from typing import Any
 
 from jaxcnn import config as configs
@@ -71,8 +72,8 @@ def command_line(command: Any) -> str:
         return str(command or "")
     words = [str(word) for word in command]
     if words and words[0].endswith(".py") and "/" not in words[0]:
-        words[0] = f"python -m jaxcnn.{words[0].removesuffix('.py')}"
-    return " ".join(f"'{word}'" if " " in word or "[" in word else word for word in words)
+        words[:1] = ["python", "-m", f"jaxcnn.{words[0].removesuffix('.py')}"]
+    return shlex.join(words)
 
 
 def changed(config: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
@@ -87,7 +88,8 @@ def overlapping(runs: list[Run]) -> bool:
     """Whether trials ran at the same time on one machine, so that their times hold each other's load."""
     spans: dict[str, list[tuple[float, float]]] = {}
     for run in runs:
-        began, ended = (_moment((run.trial or {}).get(name)) for name in ("began", "ended"))
+        trial = run.trial or {}
+        began, ended = _moment(trial.get("started") or trial.get("began")), _moment(trial.get("ended"))
         if began is not None and ended is not None:
             spans.setdefault(machine(run), []).append((began, ended))
     for times in spans.values():

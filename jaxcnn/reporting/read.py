@@ -106,9 +106,7 @@ def read(paths: list[pathlib.Path]) -> Material:
     for path in paths:
         if not path.is_dir():
             raise UserError(f"{path} is no folder; name the workdir of a run or sweep, or a folder of them")
-        before = len(material.runs) + len(material.sweeps) + len(material.scalings)
-        _search(path, path, DEPTH, material, seen)
-        if before == len(material.runs) + len(material.sweeps) + len(material.scalings) and path.resolve() not in seen:
+        if not _search(path, path, DEPTH, material, seen):
             raise UserError(
                 f"{path} holds no run (config.json, metrics.jsonl, summary.json), sweep (sweep.json) or scaling "
                 "measurement (scaling.json); name the workdir of one"
@@ -116,10 +114,12 @@ def read(paths: list[pathlib.Path]) -> Material:
     return material
 
 
-def _search(folder: pathlib.Path, root: pathlib.Path, depth: int, material: Material, seen: set[pathlib.Path]) -> None:
+def _search(folder: pathlib.Path, root: pathlib.Path, depth: int, material: Material, seen: set[pathlib.Path]) -> bool:
+    """Add what is in and below a folder; return whether there is anything of ours, be it known already."""
     if folder.resolve() in seen:
-        return
-    if any((folder / name).exists() for name in (*MARKS, "sweep.json", "scaling.json")):
+        return True
+    found = any((folder / name).exists() for name in (*MARKS, "sweep.json", "scaling.json"))
+    if found:
         seen.add(folder.resolve())
     if (folder / "scaling.json").exists():
         facts, _ = _json(folder / "scaling.json")
@@ -134,7 +134,8 @@ def _search(folder: pathlib.Path, root: pathlib.Path, depth: int, material: Mate
     if depth > 0:
         for child in sorted(folder.iterdir()):
             if child.is_dir() and not child.name.startswith(".") and child.name not in SKIP:
-                _search(child, root, depth - 1, material, seen)
+                found |= _search(child, root, depth - 1, material, seen)
+    return found
 
 
 def _sweep(folder: pathlib.Path, root: pathlib.Path) -> Sweep:

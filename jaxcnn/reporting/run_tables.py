@@ -6,6 +6,8 @@ from jaxcnn.reporting.read import COMPLETE, Run
 from jaxcnn.reporting.settings import test_accuracy, validation_accuracy
 from jaxcnn.reporting.tables import Cell, Table, number, text
 
+SEED = frozenset({"seed"})
+
 
 def all_of(findings: Findings) -> list[Table]:
     """The tables of this module; some may have no rows."""
@@ -16,13 +18,15 @@ def all_of(findings: Findings) -> list[Table]:
 def troubles(findings: Findings) -> Table:
     """Trials that failed, diverged or were pruned, with their reasons."""
     rows = [_trouble(run) for run in findings.troubles]
-    return Table("troubles", "Failed, diverged and pruned trials", ["run", "state", "setting", "seed", "reason"], rows)
+    return Table(
+        "troubles", "Failed, diverged and pruned trials", ["run", "state", "setting", "seed", "reason"], rows, SEED
+    )
 
 
 def unfinished(findings: Findings) -> Table:
     """Runs that have begun, or wait."""
     rows = [_trouble(run) for run in findings.unfinished]
-    return Table("unfinished", "Not finished", ["run", "state", "setting", "seed", "how far it came"], rows)
+    return Table("unfinished", "Not finished", ["run", "state", "setting", "seed", "how far it came"], rows, SEED)
 
 
 def _trouble(run: Run) -> list[Cell]:
@@ -44,7 +48,7 @@ def missing(findings: Findings) -> Table:
         [text(m["sweep"]), text(labels.setting(m.get("overrides") or {}) or "as configured"), text(m.get("seed", "–"))]
         for m in findings.missing
     ]
-    return Table("missing", "Planned, and not run", ["sweep", "setting", "seed"], rows)
+    return Table("missing", "Planned, and not run", ["sweep", "setting", "seed"], rows, SEED)
 
 
 def runs(findings: Findings) -> Table:
@@ -77,8 +81,8 @@ def configs(findings: Findings) -> Table:
     keys = sorted({key for one in changes for key in one})
     rows = []
     for key in keys:
-        values = [labels.value(one[key][0]) if key in one else "default" for one in changes]
         default = next(one[key][1] for one in changes if key in one)
+        values = [labels.value(one[key][0] if key in one else default) for one in changes]
         distinct = list(dict.fromkeys(values))
         shown = "; ".join(distinct[:8]) + (f"; … ({len(distinct)} values)" if len(distinct) > 8 else "")
         rows.append(

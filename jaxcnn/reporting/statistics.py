@@ -49,7 +49,8 @@ class Comparison:
       p: of Welch's t-test, two-sided; None where it cannot be computed.
       t, degrees: its statistic and degrees of freedom.
       n: how many runs on either side.
-      verdict: one of "unknown", "within the spread", "not significant", "significant", "equal".
+      verdict: one of "unknown" (one run on a side, or no spread on either), "within the spread", "not significant",
+        "significant", "equal".
     """
 
     difference: float
@@ -65,14 +66,15 @@ class Comparison:
         gap = f"{scale * abs(self.difference):.2f} {unit}"
         test = "" if self.p is None else f"Welch's t = {self.t:.2f}, p = {_p(self.p)}, {n}"
         if self.verdict == "unknown":
-            return f"{gap} apart, but no spread is known ({n}): may be chance"
+            reason = "no spread is known" if min(self.n) == 1 else "too few seeds to show a spread"
+            return f"{gap} apart, but {reason} ({n}): may be chance"
         if self.verdict == "equal":
             return f"no difference ({n})"
         if self.verdict == "within the spread":
-            return f"{gap} apart: smaller than the seeds' spread" + (f" ({test})" if test else f" ({n})")
+            return f"{gap} apart: smaller than the seeds' spread ({test})"
         if self.verdict == "not significant":
             return f"{gap} apart: not significant ({test})"
-        return f"{gap} apart: significant ({test})" if test else f"{gap} apart ({n}; no spread within either)"
+        return f"{gap} apart: significant ({test})"
 
 
 def compare(first: Spread, second: Spread) -> Comparison:
@@ -85,7 +87,7 @@ def compare(first: Spread, second: Spread) -> Comparison:
     if first.std is None or second.std is None:
         return Comparison(difference, n, "unknown")
     if first.std == 0 and second.std == 0:
-        return Comparison(difference, n, "equal" if difference == 0 else "significant")
+        return Comparison(difference, n, "equal" if difference == 0 else "unknown")
     from scipy.stats import ttest_ind_from_stats
 
     moments = (first.mean, first.std, first.n, second.mean, second.std, second.n)

@@ -6,6 +6,7 @@ import numpy as np
 
 from jaxcnn.reporting.findings import Family, Findings, validation_curve
 from jaxcnn.reporting.plots import INK, MARKERS, MUTED, SERIES, Plot, new, place, plot_name, spread_tip
+from jaxcnn.reporting.scaling import Scaling
 from jaxcnn.reporting.settings import test_accuracy
 
 
@@ -49,7 +50,7 @@ def curves(family: Family) -> Plot:
     loss_axes.set(title=place(family), ylabel="training loss (nats)")
     accuracy_axes.set(xlabel="epoch", ylabel=f"{'validation' if validated else 'test'} accuracy (%)", xlim=(0, None))
     if loss_axes.get_legend_handles_labels()[1]:
-        loss_axes.legend(loc="upper right", ncols=2)
+        plot.figure.legend(loc="outside lower left", ncols=4)
     return plot
 
 
@@ -108,34 +109,38 @@ def pareto(front: dict[str, Any], i: int, findings: Findings) -> Plot:
             axes.plot([], [], marker, color=colour, label=network, linestyle="none")
         plot.figure.legend(loc="outside lower left", ncols=2)
     times = [s.train_seconds.mean for s in front["settings"]]
-    if max(times) > 20 * max(min(times), 1e-9):
+    if max(times) > 8 * max(min(times), 1e-9):
         axes.set_xscale("log")
     axes.set(title=front["data"], xlabel="training (s)", ylabel="validation accuracy (%)")
     return plot
 
 
-def speed_up(facts: dict[str, Any], i: int, findings: Findings) -> Plot:
+def speed_up(scaling: Scaling, i: int, findings: Findings) -> Plot:
     """Speed-up over devices, with the ideal."""
-    rows = facts["rows"]
+    curves = list(scaling.curves.items())[: len(SERIES)]
     plot = new(
-        f"speed-up-{i + 1}", "scaling", 3.3, f"Speed-up over devices of {facts['name']}",
-        f"{str(facts.get('mode', 'strong')).capitalize()} scaling. Dashed: as many times as fast as there are devices.",
+        f"speed-up-{i + 1}", "scaling", 3.3 + 0.2 * ((len(curves) + 2) // 2),
+        f"Speed-up over devices of {scaling.name}",
+        "Dashed: as many times as fast as there are devices."
+        + (" Some devices share the cores of one processor: see the table." if scaling.shares_cores else ""),
     )  # fmt: skip
     axes = plot.figure.subplots()
-    devices = [row["devices"] for row in rows]
-    first = rows[0]["speedup"] / devices[0]
-    axes.plot(devices, [d * first for d in devices], "--", color=MUTED, linewidth=1, label="ideal")
-    axes.plot(devices, [row["speedup"] for row in rows], "o-", color=SERIES[0], label="measured")
-    for row in rows:
-        words = f"{row['devices']} devices: {row['speedup']:.2f} times, {row['images_per_second']:,.0f} images/s"
-        axes.plot([row["devices"]], [row["speedup"]], "o", markersize=11, alpha=0.01, gid=plot.tip(words))
+    devices = sorted({row["devices"] for _, rows in curves for row in rows})
+    axes.plot(devices, [d / devices[0] for d in devices], "--", color=MUTED, linewidth=1, label="ideal")
+    for number, (label, rows) in enumerate(curves):
+        colour, marker = SERIES[number], MARKERS[number]
+        axes.plot([r["devices"] for r in rows], [r["speedup"] for r in rows], marker=marker, color=colour, label=label)
+        for r in rows:
+            words = f"{label}, {r['devices']} devices: {r['speedup']:.2f} times, {r['images_per_second']:,.0f} images/s"
+            axes.plot([r["devices"]], [r["speedup"]], "o", markersize=11, alpha=0.01, gid=plot.tip(words))
     paper = findings.published["seed_paper"]
-    if max(devices) >= paper["speedup_devices"] and devices[0] == 1:
+    if devices[0] == 1 and devices[-1] >= paper["speedup_devices"]:
         axes.plot(
-            [paper["speedup_devices"]], [paper["speedup"]], "D", markerfacecolor="none", color=SERIES[1], markersize=7,
+            [paper["speedup_devices"]], [paper["speedup"]], "D", markerfacecolor="none", color=INK, markersize=7,
             linestyle="none", label=f"seed paper, {paper['speedup_devices']} {paper['speedup_unit']}",
         )  # fmt: skip
     axes.set_xticks(devices)
-    axes.set(title=facts["name"], xlabel="devices", ylabel="speed-up", ylim=(0, None))
-    axes.legend(loc="upper left")
+    axes.set(title=scaling.name, xlabel="devices", ylabel="speed-up")
+    axes.set_ylim(bottom=0)
+    plot.figure.legend(loc="outside lower left", ncols=2)
     return plot

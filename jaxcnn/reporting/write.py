@@ -95,7 +95,7 @@ def to_json(findings: Findings) -> dict[str, Any]:
         "pareto": [
             {"data": f["data"], "machine": f["machine"], "front": [at(s) for s in f["front"]]} for f in findings.fronts
         ],
-        "scaling": findings.scalings,
+        "scaling": [scaling.to_json() for scaling in findings.scalings],
         "missing": findings.missing,
         "runs": [_run(run) for run in findings.material.runs],
         "commands": provenance.commands(findings.material.runs, findings.material.sweeps),

@@ -66,9 +66,7 @@ def write_test(
     That is the confusion matrix (rows: true class), the accuracy of each class and the calibration error.
     """
     logits, labels = (np.concatenate(parts) for parts in zip(*outputs, strict=True))
-    measured = measure(logits, labels, class_names)
-    more = {key: measured[key] for key in ("calibration_error", "per_class_accuracy", "confusion_matrix")}
-    workdir.write_json(folder / TEST, figures | more)
+    workdir.write_json(folder / TEST, figures | by_class(logits, labels, class_names))
 
 
 def measure(logits: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> dict[str, Any]:
@@ -76,6 +74,11 @@ def measure(logits: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]
 
     The calibration error is the expected one of Guo et al. 2017 (arXiv 1706.04599), in 15 bins of equal width.
     """
+    return {"examples": len(labels), **accuracies(logits, labels), **by_class(logits, labels, class_names)}
+
+
+def by_class(logits: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> dict[str, Any]:
+    """The part of `measure` that JAX has nothing to do with, so that no program is compiled for it."""
     from scipy.special import softmax
     from sklearn.metrics import confusion_matrix
 
@@ -84,8 +87,6 @@ def measure(logits: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]
     totals = matrix.sum(axis=1)
     per_class = [float(hit / total) if total else None for hit, total in zip(matrix.diagonal(), totals, strict=True)]
     return {
-        "examples": len(labels),
-        **accuracies(logits, labels),
         "calibration_error": calibration_error(probabilities, labels),
         "per_class_accuracy": dict(zip(class_names, per_class, strict=True)),
         "confusion_matrix": matrix.tolist(),
