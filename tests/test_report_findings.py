@@ -44,7 +44,7 @@ def test_a_best_on_test_row_comes_only_when_asked_for_and_says_what_it_is(sweep)
     assert family.best_on_test.varied == BEST_ON_TEST
     assert family.chosen is not None
     assert family.chosen.varied == BEST_ON_VALIDATION
-    assert f"batch size 128, learning rate 0.1 — {contents.ON_TEST}" in words(asked)
+    assert f"batch size 128, learning rate 0.1 — best on test: {contents.ON_TEST}" in words(asked)
     assert any(contents.ON_TEST in line for line in cautions.cautions(asked))
 
 
@@ -123,7 +123,7 @@ def test_the_papers_figure_stands_beside_only_what_it_can_be_compared_with(tmp_p
     (family,) = of(folders.write_run(tmp_path / "vgg")).families
     assert family.paper == pytest.approx(0.927)
     columns, row = _only_row(of(tmp_path / "vgg"), "results")
-    assert dict(zip(columns, [c.text for c in row], strict=True))["to the paper"] == "+0.30"
+    assert dict(zip(columns, [c.text for c in row], strict=True))["vs paper"] == "+0.30"
     (npz,) = of(folders.write_run(tmp_path / "npz", data__source="npz:/some/where/cifar10.npz")).families
     assert npz.paper == pytest.approx(0.927)
     for name, changes in {"part": {"data__train_split": "train[:10%]"}, "other": {"data__source": "digits"}}.items():

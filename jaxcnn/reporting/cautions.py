@@ -17,7 +17,7 @@ def cautions(findings: Findings) -> list[str]:
         names = ", ".join(dict.fromkeys(f"{s.architecture} on {s.dataset}" for s in full))
         said.append(
             f"{labels.count(len(full), 'setting')} ({names}) trained with protocol=full: nothing was held out, so "
-            "nothing in them could be decided on validation."
+            "nothing could be decided on validation."
         )
     if len(machines := machine_letters(findings)) > 1:
         said.append(
@@ -41,9 +41,8 @@ def _incomplete(findings: Findings) -> list[str]:
         count = labels.count(len(findings.missing), "planned trial has", "planned trials have")
         said.append(f"{count} not begun.")
     if findings.unfinished:
-        said.append(
-            f"{labels.count(len(findings.unfinished), 'run has', 'runs have')} not finished, and are in no figure."
-        )
+        count = labels.count(len(findings.unfinished), "run has", "runs have")
+        said.append(f"{count} not finished, and no figure includes any such run.")
     if findings.troubles:
         kinds: dict[str, int] = {}
         for run in findings.troubles:

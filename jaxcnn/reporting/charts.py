@@ -9,6 +9,7 @@ from jaxcnn.reporting import labels
 from jaxcnn.reporting.effect_charts import grid_keys, heat, key_effect
 from jaxcnn.reporting.findings import Family, Findings
 from jaxcnn.reporting.plots import (
+    DARK,
     FONT,
     GRID,
     INK,
@@ -17,6 +18,7 @@ from jaxcnn.reporting.plots import (
     STAR,
     SURFACE,
     Plot,
+    cell,
     new,
     place,
     plot_name,
@@ -81,10 +83,10 @@ def versus_published(findings: Findings) -> Plot:
         best = [f["accuracy"] for f in findings.published["figures"] if f["data"] == family.dataset_id]
         if best:
             others.append((max(best) / 100, "^", SERIES[3], "best from scratch in our list"))
-        for accuracy, marker, colour, label in others:
+        for (accuracy, marker, colour, label), shift in zip(others, (0.17, -0.17, 0), strict=False):
             axes.plot(
-                [100 * accuracy], [row], marker=marker, linestyle="none", markerfacecolor="none", color=colour,
-                markersize=7, gid=plot.tip(f"{label}: {100 * accuracy:.2f} %"), label=label,
+                [100 * accuracy], [row + shift], marker=marker, linestyle="none", markerfacecolor="none",
+                color=colour, markersize=7, gid=plot.tip(f"{label}: {100 * accuracy:.2f} %"), label=label,
             )  # fmt: skip
     axes.set_yticks(range(len(families)), [_wrapped(place(f), 22) for f in reversed(families)])
     axes.set(xlabel="test accuracy (%)", ylim=(-0.6, len(families) - 0.4))
@@ -140,20 +142,24 @@ def confusion(family: Family) -> Plot:
     )  # fmt: skip
     axes = plot.figure.subplots()
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    red, green, blue = (int(SERIES[0][i : i + 2], 16) / 255 for i in (1, 3, 5))
-    pixels = np.empty((*shares.shape, 4))
-    pixels[..., :3], pixels[..., 3] = (red, green, blue), np.sqrt(shares)
-    axes.imshow(pixels, interpolation="nearest")
     if few:
-        axes.set_xticks(range(len(names)), names, rotation=90)
+        axes.set_xticks(range(len(names)), names, rotation=90 if max(map(len, map(str, names))) > 2 else 0)
         axes.set_yticks(range(len(names)), names)
+        axes.set(xlim=(-0.5, len(names) - 0.5), ylim=(len(names) - 0.5, -0.5), aspect="equal")
         for row, column in np.ndindex(matrix.shape):
             if round(100 * shares[row, column]):
-                colour = SURFACE if shares[row, column] > 0.5 else INK
+                alpha = float(np.sqrt(shares[row, column])) * 0.95
+                cell(axes, column, row, alpha)
+                colour = SURFACE if alpha > DARK else INK
                 axes.text(
                     column, row, f"{100 * shares[row, column]:.0f}", ha="center", va="center", color=colour,
                     fontsize=FONT - 1.5,
                 )  # fmt: skip
+    else:  # as pixels, of one colour and its opacity, so that the surface shows through
+        colour = [int(SERIES[0][i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        pixels = np.empty((*shares.shape, 4))
+        pixels[..., :3], pixels[..., 3] = colour, np.sqrt(shares)
+        axes.imshow(pixels, interpolation="nearest")
     axes.set(xlabel="predicted", ylabel="true class", title=place(family))
     axes.grid(visible=False)
     axes.spines[:].set_color(GRID)

@@ -10,7 +10,7 @@ from jaxcnn.reporting.settings import Setting
 from jaxcnn.reporting.statistics import Spread
 from jaxcnn.reporting.tables import Cell, Table, number, text
 
-ON_TEST = "chosen on the test split (--best_on_test): biased upwards"
+ON_TEST = "chosen on the test split (--best_on_test), so biased upwards"
 NOTHING = text("–")
 CONSTANT = ("data", "network", "machine", "starts")  # columns left out where all rows agree
 
@@ -53,14 +53,14 @@ def results(findings: Findings) -> Table:
     augmented = any(s.augmented_test for s in findings.settings)
     several = len(machines) > 1
     columns = ["data", "network", "setting", "seeds", "validation %", "test %"]
-    columns += ["test with TTA %"] * augmented + ["paper %", "to the paper"] * paper
-    columns += ["same network, published %"] * any(f.published for f in findings.families)
+    columns += ["test with TTA %"] * augmented + ["paper %", "vs paper"] * paper
+    columns += ["published %"] * any(f.published for f in findings.families)
     columns += ["epochs", "training"] + ["machine"] * several
     rows = []
     for family in findings.families:
         candidates: list[tuple[Setting | None, str]] = [(family.chosen, "")]
         if family.best_on_test:
-            candidates.append((family.best_on_test, f" — {ON_TEST}"))
+            candidates.append((family.best_on_test, f" — best on test: {ON_TEST}"))
         for setting, remark in candidates:
             row = [text(family.dataset), text(family.architecture)]
             if setting is None:
@@ -71,7 +71,7 @@ def results(findings: Findings) -> Table:
                 row += [spread_cell(setting.augmented_test)] * augmented
                 if paper:
                     row += [number(family.paper, labels.percent(family.paper, 1)), _gap(setting, family.paper)]
-                if "same network, published %" in columns:
+                if "published %" in columns:
                     best = max((f["accuracy"] for f in family.published), default=None)
                     row.append(number(best, "–" if best is None else f"{best:.2f}"))
                 row += [number(_epochs(setting), labels.value(_epochs(setting))), seconds_cell(setting.train_seconds)]
@@ -83,6 +83,8 @@ def results(findings: Findings) -> Table:
     notes += dict.fromkeys(f"{f.architecture} on {f.dataset}: {f.why}." for f in findings.families if f.chosen is None)
     if paper:
         notes.append(f"Paper: {findings.published['seed_paper']['note']}")
+    if "published %" in columns:
+        notes.append("Published: the highest figure for the same network in the table of published figures.")
     notes.append("Training: seconds of the steps alone, without start-up, compilation, evaluation and saving.")
     if several:
         notes += [f"Machine {letter}: {name}." for name, letter in machines.items()]
@@ -223,12 +225,12 @@ def time_to_accuracy(findings: Findings) -> Table:
             number(times.std if times else None, labels.seconds(times.std) if times and times.std is not None else "–"),
             number(len(row["times"]), f"{len(row['times'])} of {row['of']}"), text("; ".join(s.machines)),
         ])  # fmt: skip
-    columns = ["data", "target %", "network", "setting", "mean time", "std", "seeds that reached it", "machine"]
+    columns = ["data", "target %", "network", "setting", "mean time", "std", "reached by", "machine"]
     notes = [
         "Seconds of training until an evaluation on validation first gave the target; only as fine as evaluations are "
         "frequent. Means are of the seeds that reached it."
     ]
-    numeric = frozenset({"target %", "mean time", "std", "seeds that reached it"})
+    numeric = frozenset({"target %", "mean time", "std", "reached by"})
     return Table("time-to-accuracy", "Time to accuracy", columns, rows, numeric, notes)
 
 

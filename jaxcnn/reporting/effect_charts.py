@@ -2,11 +2,24 @@
 
 from typing import Any
 
-import numpy as np
-
 from jaxcnn.reporting import labels
 from jaxcnn.reporting.findings import Effect, Family
-from jaxcnn.reporting.plots import FONT, INK, MARKERS, SERIES, STAR, SURFACE, Plot, new, place, plot_name, spread_tip
+from jaxcnn.reporting.plots import (
+    DARK,
+    FONT,
+    INK,
+    MARKERS,
+    SERIES,
+    STAR,
+    SURFACE,
+    Plot,
+    cell,
+    logarithmic,
+    new,
+    place,
+    plot_name,
+    spread_tip,
+)
 from jaxcnn.reporting.settings import Setting
 
 MOST_LINES = len(SERIES)
@@ -58,8 +71,10 @@ def key_effect(effect: Effect) -> Plot:
                 accuracy_axes.plot([setting.varied[key]], [100 * of.mean], color=colour, **STAR)
     if key in LOGARITHMIC and min(values) > 0:
         time_axes.set_xscale("log")
+        logarithmic(time_axes.xaxis)
     elif len(values) > 2 and min(values) > 0 and max(values) >= 4 * min(values):
         time_axes.set_xscale("log", base=2)
+        logarithmic(time_axes.xaxis, 2)
     if len(values) <= 8:
         time_axes.set_xticks(values, [labels.value(v) for v in values])
         time_axes.minorticks_off()
@@ -109,9 +124,10 @@ def heat(family: Family, across: str, down: str) -> Plot:
         assert of
         x, y = columns.index(setting.varied[across]), rows.index(setting.varied[down])
         share = (of.mean - low) / (high - low) if high > low else 1.0
-        _cell(axes, x, y, share**2)
+        alpha = 0.08 + 0.87 * share**2
+        cell(axes, x, y, alpha, gap=0.02)
         words = labels.percent(of.mean, 1) + (f"\n± {100 * of.std:.1f}" if of.std is not None else "")
-        colour = SURFACE if share**2 > 0.7 else INK
+        colour = SURFACE if alpha > DARK else INK
         axes.text(
             x, y, words, ha="center", va="center", color=colour, fontsize=FONT - 1, linespacing=1.05,
             gid=plot.tip(spread_tip(setting.all_keys or setting.label, of)),
@@ -129,9 +145,3 @@ def heat(family: Family, across: str, down: str) -> Plot:
     )  # fmt: skip
     axes.grid(visible=False)
     return plot
-
-
-def _cell(axes: Any, x: float, y: float, alpha: float) -> None:
-    """A square around (x, y); see-through, so that the theme's surface shows."""
-    side = np.array([-0.48, 0.48])
-    axes.fill_between(x + side, y - 0.48, y + 0.48, color=SERIES[0], alpha=0.08 + 0.87 * alpha, linewidth=0)

@@ -68,6 +68,7 @@ STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "jaxcnn",
 }
+DARK = 0.68  # a cell of more than this opacity has the surface's colour for its text
 STAR: dict[str, Any] = {"marker": "*", "markersize": 13, "linestyle": "none", "markeredgecolor": SURFACE, "zorder": 6}
 
 
@@ -135,6 +136,21 @@ def for_page(plot: Plot, svg: str) -> str:
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r'(<svg[^>]*?) version="[^"]*"', r"\1", svg, count=1)
     return svg.replace("<svg", f'<svg role="img" aria-label="{html.escape(plot.alt, quote=True)}"', 1)
+
+
+def cell(axes: Any, x: float, y: float, alpha: float, gap: float = 0.0) -> None:
+    """A square around (x, y) in the first colour, see-through, so that it follows the theme of the page."""
+    side = 0.5 - gap
+    axes.fill_between([x - side, x + side], y - side, y + side, color=SERIES[0], alpha=alpha, linewidth=0)
+
+
+def logarithmic(axis: Any, base: int = 10) -> None:
+    """Ticks of a logarithmic axis as plain numbers, at 1, 2 and 5 of each power of ten."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    axis.set_major_locator(LogLocator(base, subs=(1, 2, 5) if base == 10 else (1,)))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def plot_name(kind: str, *words: str) -> str:

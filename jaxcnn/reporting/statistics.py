@@ -64,7 +64,7 @@ class Comparison:
         """The comparison in a sentence; differences are multiplied by `scale`."""
         n = f"n = {self.n[0]} and {self.n[1]}"
         gap = f"{scale * abs(self.difference):.2f} {unit}"
-        test = "" if self.p is None else f"Welch's t = {self.t:.2f}, p = {_p(self.p)}, {n}"
+        test = "" if self.p is None else f"Welch's t = {self.t:.2f}, p {_p(self.p)}, {n}"
         if self.verdict == "unknown":
             reason = "no spread is known" if min(self.n) == 1 else "too few seeds to show a spread"
             return f"{gap} apart, but {reason} ({n}): may be chance"
@@ -102,7 +102,7 @@ def compare(first: Spread, second: Spread) -> Comparison:
 
 
 def _p(p: float) -> str:
-    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
+    return f"= {p:.3f}" if p >= 0.001 else "< 0.001"
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:

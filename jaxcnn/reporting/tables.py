@@ -11,6 +11,7 @@ LATEX = {
     "≥": r"$\ge$", "≤": r"$\le$", "−": r"$-$", "→": r"$\to$", "…": r"\dots{}", "≈": r"$\approx$", "★": r"$\star$",
     "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "“": "``", "”": "''", '"': "''", "µ": r"$\mu$",
 }  # fmt: skip
+LONG = 34  # characters, from which on a LaTeX column breaks its lines
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,11 +96,12 @@ def latex(tables: Sequence[Table], title: str) -> str:
     """All tables as a LaTeX document with booktabs; each `table` can be copied into a paper as it is."""
     parts = [
         f"% {_one_line(title)}",
-        "% Compiles as it is with pdflatex; a table copied from it needs \\usepackage{booktabs,graphicx}.",
+        "% Compiles as it is with pdflatex; a table copied from it needs \\usepackage{array,booktabs,graphicx}.",
         r"\documentclass{article}",
         r"\usepackage[utf8]{inputenc}",
         r"\usepackage[T1]{fontenc}",
-        r"\usepackage{booktabs,graphicx}",
+        r"\IfFileExists{lmodern.sty}{\usepackage{lmodern}}{}",
+        r"\usepackage{array,booktabs,graphicx}",
         r"\usepackage[margin=2cm]{geometry}",
         r"\begin{document}",
     ]
@@ -108,7 +110,13 @@ def latex(tables: Sequence[Table], title: str) -> str:
 
 
 def _latex_table(table: Table) -> str:
-    align = "".join("r" if column in table.numeric else "l" for column in table.columns)
+    longest = [max(len(row[i].text) for row in table.rows) for i in range(len(table.columns))]
+    wide = sum(length > LONG for length in longest)
+    paragraph = rf">{{\raggedright\arraybackslash}}p{{{min(0.3, 0.75 / max(wide, 1)):.2f}\linewidth}}"
+    align = "".join(
+        "r" if column in table.numeric else paragraph if length > LONG else "l"
+        for column, length in zip(table.columns, longest, strict=True)
+    )
     rows = [" & ".join(_latex_cell(cell) for cell in row) + r" \\" for row in table.rows]
     head = " & ".join(map(escape_latex, table.columns)) + r" \\"
     parts = [rows[i : i + 40] for i in range(0, len(rows), 40)]  # a float cannot break over pages
@@ -117,12 +125,13 @@ def _latex_table(table: Table) -> str:
         caption = table.title + (f" (part {i + 1} of {len(parts)})" if len(parts) > 1 else "")
         notes = " ".join(table.notes) if i == 0 else ""
         label = f"tab:{table.name}" + (f"-{i + 1}" if i else "")
+        title = caption if caption.endswith("?") else f"{caption}."
         body = "\n".join([
             rf"\begin{{tabular}}{{{align}}}", r"\toprule", head, r"\midrule", *part, r"\bottomrule", r"\end{tabular}",
         ])  # fmt: skip
         floats.append("\n".join([
-            r"\begin{table}[p]", r"\centering",
-            rf"\caption{{{escape_latex(f'{caption}. {notes}'.strip())}}}", rf"\label{{{label}}}",
+            r"\begin{table}[htbp]", r"\centering",
+            rf"\caption{{{escape_latex(f'{title} {notes}'.strip())}}}", rf"\label{{{label}}}",
             r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%", body + "}", r"\end{table}",
         ]))  # fmt: skip
     return "\n\\clearpage\n".join(floats)
@@ -135,7 +144,8 @@ def _latex_cell(cell: Cell) -> str:
 
 def escape_latex(words: str) -> str:
     """Words with LaTeX's special characters escaped, and those that its fonts lack replaced."""
-    written = "".join(LATEX.get(character, character) for character in _one_line(words))
+    plain = re.sub("-(?=-)", "\0", _one_line(words))  # hyphens in a row would become a dash
+    written = "".join(LATEX.get(character, character) for character in plain).replace("\0", "-{}")
     # Latin letters with accents are there; anything beyond would stop pdflatex.
     return "".join(c if ord(c) < 0x180 else "?" for c in written)
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from jaxcnn.reporting.findings import Family, Findings, validation_curve
-from jaxcnn.reporting.plots import INK, MARKERS, MUTED, SERIES, Plot, new, place, plot_name, spread_tip
+from jaxcnn.reporting.plots import INK, MARKERS, MUTED, SERIES, Plot, logarithmic, new, place, plot_name, spread_tip
 from jaxcnn.reporting.scaling import Scaling
 from jaxcnn.reporting.settings import test_accuracy
 
@@ -37,7 +37,7 @@ def curves(family: Family) -> Plot:
                 loss_axes.plot([r["epoch"] for r in train], [r["loss"] for r in train], label=label, **drawn)
                 top = max(top, train[0]["loss"])
             if points := validation_curve(run):
-                marker = "." if len(points) == 1 else None
+                marker = "." if len(points) <= 12 else None
                 accuracy_axes.plot(
                     [epoch for epoch, _, _ in points], [100 * of for _, _, of in points], marker=marker, **drawn
                 )
@@ -45,7 +45,8 @@ def curves(family: Family) -> Plot:
                 accuracy_axes.axhline(100 * tested, linestyle=":", color=SERIES[i % len(SERIES)])
     losses = [y for line in loss_axes.lines for y in np.asarray(line.get_ydata(), float) if np.isfinite(y)]
     if losses:
-        loss_axes.set_ylim(0, min(max(losses), 1.5 * top) * 1.05)
+        high, low = min(max(losses), 1.5 * top), min(losses)
+        loss_axes.set_ylim(0 if low < 0.5 * high else low - 0.1 * (high - low), high + 0.05 * (high - low))
     validated = any(validation_curve(run) for s in family.settings for run in s.runs)
     loss_axes.set(title=place(family), ylabel="training loss (nats)")
     accuracy_axes.set(xlabel="epoch", ylabel=f"{'validation' if validated else 'test'} accuracy (%)", xlim=(0, None))
@@ -111,6 +112,7 @@ def pareto(front: dict[str, Any], i: int, findings: Findings) -> Plot:
     times = [s.train_seconds.mean for s in front["settings"]]
     if max(times) > 8 * max(min(times), 1e-9):
         axes.set_xscale("log")
+        logarithmic(axes.xaxis)
     axes.set(title=front["data"], xlabel="training (s)", ylabel="validation accuracy (%)")
     return plot
 
