@@ -88,6 +88,16 @@ def test_a_path_with_nothing_of_ours_is_one_line(make, tmp_path):
     assert "\n" not in str(caught.value)
 
 
+def test_a_trial_that_failed_before_its_config_has_that_of_the_sweep(tmp_path):
+    folder = folders.write_sweep(tmp_path)
+    sweep = json.loads((folder / "sweep.json").read_text())
+    folders.write_json(folder / "sweep.json", sweep | {"base": folders.config(model__name="resnet50")})
+    failed = read([folder]).runs[-1]
+    assert failed.state == "failed"
+    assert failed.whole_config
+    assert (failed.config["model.name"], failed.config["optim.learning_rate"], failed.seed) == ("resnet50", 9.0, 1)
+
+
 def test_a_sweep_that_has_not_begun_is_all_missing(tmp_path):
     folder = folders.write_sweep(tmp_path / "sweep")
     planned = json.loads((folder / "sweep.json").read_text())["planned"]

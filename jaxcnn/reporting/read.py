@@ -28,7 +28,7 @@ class Run:
     Attributes:
       name: its folder, below the path that was given.
       config: flat, {"optim.learning_rate": 0.1, …}; where there is no `config.json`, what the summary tells of it.
-      whole_config: whether it comes from `config.json`.
+      whole_config: whether it comes from `config.json`, or from the sweep's.
       test: `test.json`, or else the evaluation of the test split that lies there; with a confusion matrix, maybe.
       records: of `metrics.jsonl`.
       state: complete, running, waiting, failed, diverged, pruned, or "unfinished" where nothing says why.
@@ -144,14 +144,15 @@ def _sweep(folder: pathlib.Path, root: pathlib.Path) -> Sweep:
     name = str(facts.get("name") or folder.resolve().name)
     trials = folder / "trials"
     there = sorted(child for child in trials.iterdir() if child.is_dir()) if trials.is_dir() else []
-    runs = [read_run(child, root, sweep=name) for child in there if not child.name.startswith(".")]
+    there = [child for child in there if not child.name.startswith(".")]
+    runs = [read_run(child, root, sweep=name, base=facts.get("base")) for child in there]
     if note:
         facts["notes"] = [note]
     return Sweep(name, folder, facts, runs)
 
 
-def read_run(folder: pathlib.Path, root: pathlib.Path, sweep: str = "") -> Run:
-    """What is in the workdir of a run."""
+def read_run(folder: pathlib.Path, root: pathlib.Path, sweep: str = "", base: dict[str, Any] | None = None) -> Run:
+    """What is in the workdir of a run; a trial that never wrote its config has that of the sweep, and its overrides."""
     notes: list[str] = []
 
     def part(name: str) -> dict[str, Any] | None:
@@ -169,11 +170,11 @@ def read_run(folder: pathlib.Path, root: pathlib.Path, sweep: str = "") -> Run:
         pass
     except (OSError, UnicodeDecodeError) as error:
         notes.append(f"metrics.jsonl cannot be read: {error}")
-    flat = configs.flatten(json.loads(json.dumps(configs.to_dict(Config())))) | configs.flatten(config or {})
+    flat = configs.flatten(json.loads(json.dumps(configs.to_dict(Config())))) | configs.flatten(config or base or {})
     if config is None:
-        flat = _told_by(summary) | dict((trial or {}).get("overrides") or {})
+        flat = (flat if base else _told_by(summary)) | dict((trial or {}).get("overrides") or {})
         if (trial or {}).get("seed") is not None:
-            flat.setdefault("seed", (trial or {})["seed"])
+            flat["seed"] = (trial or {})["seed"]
     state = COMPLETE if summary else str((trial or {}).get("state") or "unfinished")
     if state == COMPLETE and not summary:
         state = "unfinished"
@@ -182,7 +183,7 @@ def read_run(folder: pathlib.Path, root: pathlib.Path, sweep: str = "") -> Run:
         name=_name(folder, root),
         folder=folder,
         config=flat,
-        whole_config=config is not None,
+        whole_config=config is not None or bool(base),
         environment=environment,
         data=data,
         summary=summary,

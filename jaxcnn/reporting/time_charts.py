@@ -32,11 +32,12 @@ def curves(family: Family) -> Plot:
             }
             label = f"seed {run.seed}" if chosen and run.seed is not None else None
             train = [r for r in run.records if r["kind"] == "train" and {"epoch", "loss"} <= r.keys()]
-            train = train[:: max(1, len(train) // 200)]
+            train = train[:: max(1, len(train) // (200 if chosen else 50))]
             if train:
                 loss_axes.plot([r["epoch"] for r in train], [r["loss"] for r in train], label=label, **drawn)
                 top = max(top, train[0]["loss"])
             if points := validation_curve(run):
+                points = points[: -1 : max(1, len(points) // (200 if chosen else 50))] + points[-1:]
                 marker = "." if len(points) <= 12 else None
                 accuracy_axes.plot(
                     [epoch for epoch, _, _ in points], [100 * of for _, _, of in points], marker=marker, **drawn
