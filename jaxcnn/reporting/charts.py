@@ -19,6 +19,7 @@ from jaxcnn.reporting.plots import (
     SURFACE,
     Plot,
     cell,
+    hover,
     new,
     place,
     plot_name,
@@ -73,8 +74,9 @@ def versus_published(findings: Findings) -> Plot:
         ours = family.chosen.test
         axes.errorbar(
             [100 * ours.mean], [row], xerr=[100 * (ours.std or 0)], fmt="o", color=SERIES[0], capsize=3, markersize=7,
-            gid=plot.tip(spread_tip(place(family), ours)), label="here" if row == 0 else None, zorder=5,
+            label="here" if row == 0 else None, zorder=5,
         )  # fmt: skip
+        hover(plot, axes, 100 * ours.mean, row, spread_tip(place(family), ours))
         others = [(family.paper, "D", SERIES[1], "seed paper")] if family.paper else []
         if family.published:
             others.append(
@@ -116,8 +118,9 @@ def ranking(family: Family) -> Plot:
         axes.plot([100 * v for v in of.values], [row] * of.n, ".", color=colour, alpha=0.45, markersize=4)
         axes.errorbar(
             [100 * of.mean], [row], xerr=[100 * (of.std or 0)], fmt="none" if setting is family.chosen else "o",
-            color=colour, capsize=2.5, gid=plot.tip(spread_tip(setting.all_keys or setting.label, of)),
+            color=colour, capsize=2.5,
         )  # fmt: skip
+        hover(plot, axes, 100 * of.mean, row, spread_tip(setting.all_keys or setting.label, of))
         if setting is family.chosen:
             axes.plot([100 * of.mean], [row], color=SERIES[0], **STAR)
     axes.set_yticks(range(len(members)), rows)

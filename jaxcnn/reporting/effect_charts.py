@@ -14,6 +14,7 @@ from jaxcnn.reporting.plots import (
     SURFACE,
     Plot,
     cell,
+    hover,
     logarithmic,
     new,
     place,
@@ -58,15 +59,7 @@ def key_effect(effect: Effect) -> Plot:
         )  # fmt: skip
         for setting, of in shown:
             words = spread_tip(f"{setting.all_keys or setting.label}, {split}", of)
-            accuracy_axes.plot(
-                [setting.varied[key]],
-                [100 * of.mean],
-                "o",
-                markersize=11,
-                alpha=0.01,
-                color=colour,
-                gid=plot.tip(words),
-            )
+            hover(plot, accuracy_axes, setting.varied[key], 100 * of.mean, words)
             if held_out and setting is family.chosen:
                 accuracy_axes.plot([setting.varied[key]], [100 * of.mean], color=colour, **STAR)
     if key in LOGARITHMIC and min(values) > 0:

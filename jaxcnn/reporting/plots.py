@@ -144,6 +144,11 @@ def cell(axes: Any, x: float, y: float, alpha: float, gap: float = 0.0) -> None:
     axes.fill_between([x - side, x + side], y - side, y + side, color=SERIES[0], alpha=alpha, linewidth=0)
 
 
+def hover(plot: Plot, axes: Any, x: float, y: float, words: str) -> None:
+    """Words for the mouse around a point."""
+    axes.plot([x], [y], "o", markersize=11, alpha=0.01, color=SERIES[0], linestyle="none", gid=plot.tip(words))
+
+
 def logarithmic(axis: Any, base: int = 10) -> None:
     """Ticks of a logarithmic axis as plain numbers, at 1, 2 and 5 of each power of ten."""
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter

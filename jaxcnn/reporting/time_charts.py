@@ -5,7 +5,19 @@ from typing import Any
 import numpy as np
 
 from jaxcnn.reporting.findings import Family, Findings, validation_curve
-from jaxcnn.reporting.plots import INK, MARKERS, MUTED, SERIES, Plot, logarithmic, new, place, plot_name, spread_tip
+from jaxcnn.reporting.plots import (
+    INK,
+    MARKERS,
+    MUTED,
+    SERIES,
+    Plot,
+    hover,
+    logarithmic,
+    new,
+    place,
+    plot_name,
+    spread_tip,
+)
 from jaxcnn.reporting.scaling import Scaling
 from jaxcnn.reporting.settings import test_accuracy
 
@@ -135,7 +147,7 @@ def speed_up(scaling: Scaling, i: int, findings: Findings) -> Plot:
         axes.plot([r["devices"] for r in rows], [r["speedup"] for r in rows], marker=marker, color=colour, label=label)
         for r in rows:
             words = f"{label}, {r['devices']} devices: {r['speedup']:.2f} times, {r['images_per_second']:,.0f} images/s"
-            axes.plot([r["devices"]], [r["speedup"]], "o", markersize=11, alpha=0.01, gid=plot.tip(words))
+            hover(plot, axes, r["devices"], r["speedup"], words)
     paper = findings.published["seed_paper"]
     if devices[0] == 1 and devices[-1] >= paper["speedup_devices"]:
         axes.plot(
