@@ -159,9 +159,9 @@ def confusion(family: Family) -> Plot:
                     fontsize=FONT - 1.5,
                 )  # fmt: skip
     else:  # as pixels, of one colour and its opacity, so that the surface shows through
-        colour = [int(SERIES[0][i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        base = [int(SERIES[0][i : i + 2], 16) / 255 for i in (1, 3, 5)]
         pixels = np.empty((*shares.shape, 4))
-        pixels[..., :3], pixels[..., 3] = colour, np.sqrt(shares)
+        pixels[..., :3], pixels[..., 3] = base, np.sqrt(shares)
         axes.imshow(pixels, interpolation="nearest")
     axes.set(xlabel="predicted", ylabel="true class", title=place(family))
     axes.grid(visible=False)

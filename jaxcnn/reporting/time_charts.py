@@ -40,20 +40,20 @@ def curves(family: Family) -> Plot:
                 "alpha": 1.0 if chosen else 0.25,
                 "linewidth": 1.5 if chosen else 0.8,
                 "linestyle": "-" if run.summary else "--",
-                "gid": plot.tip(f"{run.name}: {setting.all_keys or setting.label} seed {run.seed}, {run.state}"),
             }
+            words = f"{run.name}: {setting.all_keys or setting.label} seed {run.seed}, {run.state}"
             label = f"seed {run.seed}" if chosen and run.seed is not None else None
             train = [r for r in run.records if r["kind"] == "train" and {"epoch", "loss"} <= r.keys()]
             train = train[:: max(1, len(train) // (200 if chosen else 50))]
             if train:
-                loss_axes.plot([r["epoch"] for r in train], [r["loss"] for r in train], label=label, **drawn)
+                steps = [r["epoch"] for r in train], [r["loss"] for r in train]
+                loss_axes.plot(*steps, label=label, gid=plot.tip(words), **drawn)
                 top = max(top, train[0]["loss"])
             if points := validation_curve(run):
                 points = points[: -1 : max(1, len(points) // (200 if chosen else 50))] + points[-1:]
                 marker = "." if len(points) <= 12 else None
-                accuracy_axes.plot(
-                    [epoch for epoch, _, _ in points], [100 * of for _, _, of in points], marker=marker, **drawn
-                )
+                reached = [epoch for epoch, _, _ in points], [100 * of for _, _, of in points]
+                accuracy_axes.plot(*reached, marker=marker, gid=plot.tip(words), **drawn)
             elif chosen and (tested := test_accuracy(run)) is not None:
                 accuracy_axes.axhline(100 * tested, linestyle=":", color=SERIES[i % len(SERIES)])
     losses = [y for line in loss_axes.lines for y in np.asarray(line.get_ydata(), float) if np.isfinite(y)]
