@@ -1,13 +1,14 @@
 # make quickstart   train on handwritten digits, in under a minute
 # make test         lint, types and tests
-# Both first make a virtual environment with the pinned packages, which takes some minutes once.
+# make test-services   tests that need packages of Debian's: Chromium and LaTeX, which it installs (as root, or by sudo)
+# All first make a virtual environment with the pinned packages, which takes some minutes once.
 
 PYTHON ?= python3
 VENV ?= .venv
 READY := $(VENV)/.ready
 RUN := $(VENV)/bin/python -m
 
-.PHONY: quickstart test lock clean
+.PHONY: quickstart test test-services lock clean
 
 quickstart: $(READY)
 	$(RUN) jaxcnn.main --config=configs/quickstart.py
@@ -17,6 +18,13 @@ test: $(READY)
 	$(RUN) ruff format --check .
 	$(RUN) mypy
 	$(RUN) pytest -n 2 --dist worksteal --durations 10
+
+test-services: $(READY)
+	@command -v chromium >/dev/null && command -v pdflatex >/dev/null || { \
+		sudo=$$(test "$$(id -u)" = 0 || echo sudo); \
+		$$sudo apt-get update --quiet && $$sudo apt-get install --yes --quiet --no-install-recommends \
+			chromium fonts-dejavu-core texlive-latex-base texlive-latex-recommended; }
+	$(RUN) pytest -m services tests/services
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

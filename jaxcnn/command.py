@@ -7,6 +7,7 @@ by the same command, another command starts again; 128 + n stopped at once by a 
 
 import difflib
 import errno
+import functools
 import logging
 import os
 import pathlib
@@ -52,8 +53,11 @@ def read_config(holder: Any) -> Config:
     return from_config_dict(tree)
 
 
-def run(main: Callable[[], int]) -> None:
-    """Parse the flags, call `main`, and exit with its code; a user's mistake ends in one line and exit code 2."""
+def run(main: Callable[..., int], *, arguments: bool = False) -> None:
+    """Parse the flags, call `main`, and exit with its code; a user's mistake ends in one line and exit code 2.
+
+    With `arguments`, what is no flag is allowed, and `main` gets the list of it; else it is a mistake.
+    """
     use_huge_pages()
     remarks = logging.getLogger("jaxcnn")
     remarks.setLevel(logging.INFO)
@@ -64,7 +68,10 @@ def run(main: Callable[[], int]) -> None:
     sys.unraisablehook = _without_closed_loops
     with Interrupts():
         try:
-            app.run(lambda _: _guarded(main), flags_parser=_parse)
+            app.run(
+                lambda rest: _guarded(functools.partial(main, rest[1:]) if arguments else main),
+                flags_parser=functools.partial(_parse, arguments=arguments),
+            )
         except BrokenPipeError:  # whoever read our output has gone, as in `… | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed
             sys.exit(128 + signal.SIGPIPE)
@@ -107,11 +114,11 @@ def _guarded(main: Callable[[], int]) -> None:
     sys.exit(code)
 
 
-def _parse(argv: list[str]) -> list[str]:
+def _parse(argv: list[str], *, arguments: bool = False) -> list[str]:
     """Parse flags; every mistake is one line."""
     try:
         rest = flags.FLAGS(argv)
-        if len(rest) > 1:
+        if len(rest) > 1 and not arguments:
             raise UserError(f"{rest[1]!r} is not a flag; flags look like --name=value")
         return rest
     except SystemExit:  # absl has shown the help that was asked for, and would exit with 1

@@ -72,6 +72,18 @@ def test_every_example_is_counted_once_on_any_devices_and_batch_size(finished, d
     assert logits.argmax(-1).tolist() == alone.argmax(-1).tolist()
 
 
+def test_the_one_look_at_the_test_split_leaves_what_an_evaluation_would_find(finished):
+    folder, summary = finished
+    kept = json.loads((folder / "test.json").read_text())
+    assert {key: kept[key] for key in summary["test"]} == summary["test"]
+    figures = evaluate(folder)
+    assert kept["confusion_matrix"] == figures["confusion_matrix"]
+    assert kept["per_class_accuracy"] == figures["per_class_accuracy"]
+    assert np.trace(kept["confusion_matrix"]) == round(360 * kept["ema_top1_accuracy"])
+    # A mean of confidences, each in [0, 1] and known to a few units in the last place of logits of order 10.
+    assert kept["calibration_error"] == pytest.approx(figures["calibration_error"], abs=8 * 10 * 2**-24)
+
+
 def test_each_split_has_its_own_examples(finished):
     folder, _ = finished
     figures = {split: evaluate(folder, split) for split in ("train", "val", "test")}

@@ -10,9 +10,11 @@ from jaxcnn.config import UserError
 from jaxcnn.data.source import open_splits
 from jaxcnn.learn import loss as losses
 from jaxcnn.train import workdir
+from jaxcnn.train.evaluate import Outputs
 from jaxcnn.train.trained import Trained, logits_of_split
 
 CALIBRATION_BINS = 15
+TEST = "test.json"
 
 
 def assess(trained: Trained, folder: pathlib.Path, split_name: str, data_dir: str, batch_size: int) -> dict[str, Any]:
@@ -56,11 +58,27 @@ def assess(trained: Trained, folder: pathlib.Path, split_name: str, data_dir: st
     return figures
 
 
+def write_test(
+    folder: pathlib.Path, figures: dict[str, Any], outputs: list[Outputs], class_names: tuple[str, ...]
+) -> None:
+    """Write `test.json` of a finished run: the figures of its test, and of the same logits what needs each example.
+
+    That is the confusion matrix (rows: true class), the accuracy of each class and the calibration error.
+    """
+    logits, labels = (np.concatenate(parts) for parts in zip(*outputs, strict=True))
+    workdir.write_json(folder / TEST, figures | by_class(logits, labels, class_names))
+
+
 def measure(logits: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> dict[str, Any]:
     """Figures of merit of logits float32 [N, K] for labels int32 [N].
 
     The calibration error is the expected one of Guo et al. 2017 (arXiv 1706.04599), in 15 bins of equal width.
     """
+    return {"examples": len(labels), **accuracies(logits, labels), **by_class(logits, labels, class_names)}
+
+
+def by_class(logits: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> dict[str, Any]:
+    """The part of `measure` that JAX has nothing to do with, so that no program is compiled for it."""
     from scipy.special import softmax
     from sklearn.metrics import confusion_matrix
 
@@ -69,8 +87,6 @@ def measure(logits: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]
     totals = matrix.sum(axis=1)
     per_class = [float(hit / total) if total else None for hit, total in zip(matrix.diagonal(), totals, strict=True)]
     return {
-        "examples": len(labels),
-        **accuracies(logits, labels),
         "calibration_error": calibration_error(probabilities, labels),
         "per_class_accuracy": dict(zip(class_names, per_class, strict=True)),
         "confusion_matrix": matrix.tolist(),

@@ -6,10 +6,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcnn.data.batch import Split
+from jaxcnn.data.batch import Batch, Split
 from jaxcnn.learn import sharded
 from jaxcnn.learn.step import Normalization
 from jaxcnn.train.feed import Feed
+
+Outputs = tuple[np.ndarray, np.ndarray]  # logits float32 [n, K] and labels int32 [n] of the examples of a batch
 
 
 def evaluate(
@@ -20,24 +22,32 @@ def evaluate(
     batch_size: int,
     between_batches: Callable[[], None],
     tta: str = "none",
+    outputs: list[Outputs] | None = None,
 ) -> dict[str, float]:
     """Mean loss and accuracies over a split, as fractions in [0, 1].
 
     With test-time augmentation (`tta` as in `config.run`) the same figures of the averaged logits are there too, named
-    tta_…. `between_batches` is called before each batch is started; what it raises ends the evaluation.
+    tta_…. `between_batches` is called before each batch is started; what it raises ends the evaluation. The logits and
+    labels of each batch, without test-time augmentation, are appended to `outputs` where it is given.
     """
     totals: Any = 0.0
     waiting: Any = None  # read one batch late, so that the devices never wait for the host
     variables = sharded.as_evaluated(feed.program, feed.mesh, variables)
+
+    def read(sums: list[Any], logits: jax.Array, batch: Batch) -> np.ndarray:
+        if outputs is not None:
+            outputs.append(_outputs(logits, batch))
+        return _read(sums)
+
     step = sharded.tta_eval_step(feed.program, feed.mesh, batch_size, tta)
     with feed.eval_batches(split, batch_size) as batches:
         for batch in batches:
             between_batches()
-            sums = [sums for sums, _ in step(variables, batch, normalization)]
+            results = step(variables, batch, normalization)
             if waiting is not None:
-                totals += _read(waiting)
-            waiting = sums
-    totals += _read(waiting)
+                totals += read(*waiting)
+            waiting = [sums for sums, _ in results], results[0][1], batch
+    totals += read(*waiting)
     values: dict[str, float] = {}
     for prefix, (loss, top1, top5, count) in zip(("", "tta_"), totals.tolist(), strict=False):
         if count != len(split):
@@ -45,6 +55,20 @@ def evaluate(
         means = {"loss": loss / count, "top1_accuracy": top1 / count, "top5_accuracy": top5 / count}
         values |= {f"{prefix}{name}": mean for name, mean in means.items()}
     return values | {"examples": len(split)}
+
+
+def _outputs(logits: jax.Array, batch: Batch) -> Outputs:
+    mask = _on_host(batch.mask)
+    return _on_host(logits)[mask], _on_host(batch.label)[mask]
+
+
+def _on_host(array: jax.Array) -> np.ndarray:
+    """The whole array, also where its parts lie on several hosts (each of which then has to ask for it)."""
+    if array.is_fully_addressable:
+        return np.asarray(array)
+    from jax.experimental import multihost_utils
+
+    return np.asarray(multihost_utils.process_allgather(array, tiled=True))
 
 
 def _read(sums: list[Any]) -> np.ndarray:

@@ -11,10 +11,10 @@ from jaxcnn.data.batch import Split
 from jaxcnn.learn import sharded
 from jaxcnn.learn.program import steps_of
 from jaxcnn.learn.state import State
-from jaxcnn.train import curves, feed, summary, workdir
+from jaxcnn.train import assess, curves, feed, summary, workdir
 from jaxcnn.train.checkpoint import DamagedError
 from jaxcnn.train.drive import Driver
-from jaxcnn.train.evaluate import evaluate
+from jaxcnn.train.evaluate import Outputs, evaluate
 from jaxcnn.train.logbook import Logbook
 from jaxcnn.train.session import Session, open_session
 from jaxcnn.train.signals import Interrupted, Interrupts
@@ -57,7 +57,7 @@ def _drive(session: Session) -> dict[str, Any]:
     try:
         _train_steps(session)
         _finish_saving(session)
-        test = _test(session)
+        test, outputs = _test(session)
     except Interrupted as error:
         _save(session)
         _finish_saving(session)
@@ -67,10 +67,12 @@ def _drive(session: Session) -> dict[str, Any]:
         ) from None
     session.progress.wall_seconds += time.time() - session.started
     figures = summary.make(session, test)
+    if test is not None:
+        assess.write_test(session.folder, test, outputs, session.splits.class_names)
     curves.draw(session.folder)
     workdir.write_json(session.folder / summary.FILE, figures)  # last: it says that the run is finished
     session.logbook.say(f"jaxcnn: finished: {summary.last_line(figures)}")
-    session.logbook.say(f"  {session.folder}/summary.json, metrics.jsonl, curves.png, checkpoints/")
+    session.logbook.say(f"  {session.folder}/summary.json, metrics.jsonl, test.json, curves.png, checkpoints/")
     return figures
 
 
@@ -137,20 +139,24 @@ def _evaluate(session: Session) -> bool:
     return better
 
 
-def _figures(session: Session, split: Split, state: State, tta: str = "none") -> dict[str, Any]:
+def _figures(
+    session: Session, split: Split, state: State, tta: str = "none", outputs: list[Outputs] | None = None
+) -> dict[str, Any]:
     """Loss and accuracies of a split, with those of the moving average, if there is one, named ema_…
 
-    Those with test-time augmentation, if there is one, are named tta_… and ema_tta_….
+    Those with test-time augmentation, if there is one, are named tta_… and ema_tta_…. What the weights of the headline
+    make of each example is appended to `outputs`.
     """
     batch_size = feed.eval_batch_size(session.config.run.eval_batch_size, session.program, session.mesh)
 
-    def measure(variables: Any) -> dict[str, float]:
+    def measure(variables: Any, outputs: list[Outputs] | None) -> dict[str, float]:
         check = session.interrupts.check
-        return evaluate(session.feed, split, variables, session.normalization, batch_size, check, tta)
+        return evaluate(session.feed, split, variables, session.normalization, batch_size, check, tta, outputs)
 
-    values = measure(state.variables())
+    values = measure(state.variables(), outputs if state.ema is None else None)
     if state.ema is not None:
-        values |= {f"ema_{name}": value for name, value in measure(state.ema).items() if name != "examples"}
+        averaged = measure(state.ema, outputs)
+        values |= {f"ema_{name}": value for name, value in averaged.items() if name != "examples"}
     return values
 
 
@@ -176,11 +182,11 @@ def _finish_saving(session: Session) -> None:
     session.checkpoints.wait()
 
 
-def _test(session: Session) -> dict[str, Any] | None:
-    """The one look at the test split."""
-    split = session.splits.test
+def _test(session: Session) -> tuple[dict[str, Any] | None, list[Outputs]]:
+    """The one look at the test split: figures, and what the network makes of each example."""
+    split, outputs = session.splits.test, list[Outputs]()
     if split is None:
-        return None
+        return None, outputs
     session.interrupts.phase = "evaluate"
     state, step = session.state, session.step
     if session.config.run.test_with == "best":
@@ -193,6 +199,6 @@ def _test(session: Session) -> dict[str, Any] | None:
                 f"config.run.test_with='best': {error}; bring {session.folder}/checkpoints/{step} back, or test the "
                 f"last one by --mode=eval --workdir={session.folder}"
             ) from error
-    values = _figures(session, split, state, session.config.run.tta)
+    values = _figures(session, split, state, session.config.run.tta, outputs)
     session.logbook.record("test", session.step, {"of_step": step, **values})
-    return {"of_step": step, **values}
+    return {"of_step": step, **values}, outputs

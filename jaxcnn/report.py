@@ -1,0 +1,39 @@
+"""Tables, plots and one page out of finished, running or failed runs.
+
+    python -m jaxcnn.report <folder> [<folder> …] [--out=<folder>]
+
+A folder is the workdir of a run, a folder of such, or the workdir of a sweep. Writes `report.html` (one file that needs
+nothing else), `tables.md`, `tables.tex` (booktabs), `plots/*.png` and `*.svg`, and `report.json` with all figures.
+"""
+
+import pathlib
+import sys
+
+from absl import flags
+
+from jaxcnn import command
+from jaxcnn.config import UserError
+
+OUT = flags.DEFINE_string("out", None, "Folder to write to; default: report/ in the first folder named.")
+TITLE = flags.DEFINE_string("title", None, "Title of the page; default: the name of the sweep or folder.")
+BEST_ON_TEST = flags.DEFINE_bool(
+    "best_on_test", False, "Also show, labelled so, the setting of the highest test accuracy: a biased figure."
+)
+
+
+def main(arguments: list[str]) -> int:
+    """Report on the folders named; return the exit code."""
+    if not arguments:
+        raise UserError("no folder was named; for example python -m jaxcnn.report runs/paper")
+    paths = [pathlib.Path(argument) for argument in arguments]
+    from jaxcnn.reporting import write
+
+    out = pathlib.Path(OUT.value) if OUT.value else paths[0] / "report"
+    line = " ".join(["python -m jaxcnn.report", *sys.argv[1:]])
+    for remark in write.report(paths, out, title=TITLE.value, best_on_test=BEST_ON_TEST.value, command=line):
+        print(remark)
+    return 0
+
+
+if __name__ == "__main__":
+    command.run(main, arguments=True)

@@ -1,0 +1,91 @@
+"""What a reader has to know before believing a report's figures."""
+
+from jaxcnn.reporting import labels, provenance
+from jaxcnn.reporting.contents import ON_TEST, machine_letters
+from jaxcnn.reporting.findings import Family, Findings
+
+
+def cautions(findings: Findings) -> list[str]:
+    """Sentences, the weightiest first; empty if nothing has to be said."""
+    said = _incomplete(findings)
+    if findings.best_on_test:
+        said.append(f"Rows marked “best on test” are {ON_TEST}.")
+    for family in findings.families:
+        said += _of_choice(family) + _of_comparability(family)
+    full = [s for s in findings.settings if s.protocol == "full" and s.finished]
+    if full:
+        names = ", ".join(dict.fromkeys(f"{s.architecture} on {s.dataset}" for s in full))
+        said.append(
+            f"{labels.count(len(full), 'setting')} ({names}) trained with protocol=full: nothing was held out, so "
+            "nothing could be decided on validation."
+        )
+    if len(machines := machine_letters(findings)) > 1:
+        said.append(
+            f"Runs come from {len(machines)} different machines; their times and speeds are not comparable with each "
+            "other, and are compared within one machine only."
+        )
+    if provenance.overlapping(findings.material.runs):
+        said.append("Trials ran at the same time on one machine: their times hold each other's load.")
+    without = sum(not run.whole_config for run in findings.material.runs)
+    if without:
+        said.append(
+            f"{labels.count(without, 'run')} without config.json: what summary.json and trial.json tell stands in for "
+            "it."
+        )
+    return said
+
+
+def _incomplete(findings: Findings) -> list[str]:
+    said = []
+    if findings.missing:
+        count = labels.count(len(findings.missing), "planned trial has", "planned trials have")
+        said.append(f"{count} not begun.")
+    if findings.unfinished:
+        count = labels.count(len(findings.unfinished), "run has", "runs have")
+        said.append(f"{count} not finished, and no figure includes any such run.")
+    if findings.troubles:
+        kinds: dict[str, int] = {}
+        for run in findings.troubles:
+            kinds[run.state] = kinds.get(run.state, 0) + 1
+        told = ", ".join(f"{number} {state}" for state, number in kinds.items())
+        said.append(f"{labels.count(len(findings.troubles), 'trial')} came to no figure: {told}.")
+    partial = [s for s in findings.settings if s.finished and len(s.finished) < len(s.runs)]
+    if partial:
+        said.append(
+            f"{labels.count(len(partial), 'setting')} lost some of the seeds: means are of those that finished, and so "
+            "flatter them."
+        )
+    return said
+
+
+def _of_choice(family: Family) -> list[str]:
+    place = f"{family.architecture} on {family.dataset}"
+    if family.chosen is None:
+        return [f"{place}: {family.why}."]
+    said = []
+    if len(family.chosen.finished) == 1:
+        said.append(f"{place}: one seed only, so no spread is known.")
+    if family.runner_up:
+        other, outcome = family.runner_up
+        if outcome.verdict in ("unknown", "within the spread", "not significant", "equal"):
+            said.append(
+                f"{place}: the chosen setting ({family.chosen.label}) and the second ({other.label}) are "
+                f"{outcome.words()} on validation."
+            )
+    return said
+
+
+def _of_comparability(family: Family) -> list[str]:
+    """What keeps a family's figures from being set beside the published ones."""
+    if family.paper is None and not family.published:
+        return []
+    config = (family.chosen or family.settings[0]).config
+    differs = []
+    if config.get("model.width", 1.0) != 1:
+        differs.append(f"the network has {labels.fraction(config['model.width'])} of the full width")
+    if config.get("data.test_split", "test") != "test":
+        differs.append(f"only {config['data.test_split']} is tested")
+    if config.get("data.train_split", "train") != "train":
+        differs.append(f"only {config['data.train_split']} is trained on")
+    place = f"{family.architecture} on {family.dataset}"
+    return [f"{place} is not like the published runs: {'; '.join(differs)}."] if differs else []

@@ -1,0 +1,170 @@
+"""The pictures of a report, out of its findings."""
+
+import textwrap
+from collections.abc import Iterator
+
+import numpy as np
+
+from jaxcnn.reporting import labels
+from jaxcnn.reporting.effect_charts import grid_keys, heat, key_effect
+from jaxcnn.reporting.findings import Family, Findings
+from jaxcnn.reporting.plots import (
+    DARK,
+    FONT,
+    GRID,
+    INK,
+    MUTED,
+    SERIES,
+    STAR,
+    SURFACE,
+    Plot,
+    cell,
+    hover,
+    new,
+    place,
+    plot_name,
+    spread_tip,
+)
+from jaxcnn.reporting.time_charts import curves, pareto, speed_up, time_to_accuracy
+
+MOST_ROWS = 16
+
+
+def charts(findings: Findings) -> Iterator[Plot]:
+    """All pictures that the findings have data for; to be drawn within `plots.style()`."""
+    if any(f.paper or f.published for f in findings.families if f.chosen and f.chosen.test):
+        yield versus_published(findings)
+    for family in findings.families:
+        if sum(s.validation is not None for s in family.settings) > 2:
+            yield ranking(family)
+    for effect in findings.effects:
+        yield key_effect(effect)
+    for family in findings.families:
+        if (grid := grid_keys(family)) is not None:
+            yield heat(family, *grid)
+    for family in findings.families:
+        if any(run.records for s in family.settings for run in s.runs):
+            yield curves(family)
+    for dataset in dict.fromkeys(row["data"] for row in findings.times_to_accuracy):
+        yield time_to_accuracy(findings, dataset)
+    for i, front in enumerate(findings.fronts):
+        yield pareto(front, i, findings)
+    for i, facts in enumerate(findings.scalings):
+        yield speed_up(facts, i, findings)
+    for family in findings.families:
+        if family.chosen and any((run.test or {}).get("confusion_matrix") for run in family.chosen.finished):
+            yield confusion(family)
+
+
+def _wrapped(words: str, width: int = 30) -> str:
+    return "\n".join(textwrap.wrap(words, width)[:3])
+
+
+def versus_published(findings: Findings) -> Plot:
+    """Test accuracy of each network beside the paper's and the published figures."""
+    families = [f for f in findings.families if f.chosen and f.chosen.test]
+    plot = new(
+        "beside-published", "results", 1.35 + 0.5 * len(families),
+        "Test accuracy of each network here, beside the seed paper's and other published figures",
+        "Mean ± standard deviation over seeds. Hollow marks are figures of others, from scratch on the same set.",
+    )  # fmt: skip
+    axes = plot.figure.subplots()
+    for row, family in enumerate(reversed(families)):
+        assert family.chosen and family.chosen.test
+        ours = family.chosen.test
+        axes.errorbar(
+            [100 * ours.mean], [row], xerr=[100 * (ours.std or 0)], fmt="o", color=SERIES[0], capsize=3, markersize=7,
+            label="here" if row == 0 else None, zorder=5,
+        )  # fmt: skip
+        hover(plot, axes, 100 * ours.mean, row, spread_tip(place(family), ours))
+        others = [(family.paper, "D", SERIES[1], "seed paper")] if family.paper else []
+        if family.published:
+            others.append(
+                (max(f["accuracy"] for f in family.published) / 100, "s", SERIES[2], "same network, published")
+            )
+        best = [f["accuracy"] for f in findings.published["figures"] if f["data"] == family.dataset_id]
+        if best:
+            others.append((max(best) / 100, "^", SERIES[3], "best from scratch in our list"))
+        for (accuracy, marker, colour, label), shift in zip(others, (0.17, -0.17, 0), strict=False):
+            axes.plot(
+                [100 * accuracy], [row + shift], marker=marker, linestyle="none", markerfacecolor="none",
+                color=colour, markersize=7, gid=plot.tip(f"{label}: {100 * accuracy:.2f} %"), label=label,
+            )  # fmt: skip
+    axes.set_yticks(range(len(families)), [_wrapped(place(f), 22) for f in reversed(families)])
+    axes.set(xlabel="test accuracy (%)", ylim=(-0.6, len(families) - 0.4))
+    axes.grid(axis="y", visible=False)
+    handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    plot.figure.legend(handles.values(), handles.keys(), loc="outside upper left", ncols=2, handletextpad=0.4)
+    return plot
+
+
+def ranking(family: Family) -> Plot:
+    """The settings of a family by validation accuracy."""
+    members = [s for s in family.settings if s.validation][:MOST_ROWS]
+    hidden = sum(s.validation is not None for s in family.settings) - len(members)
+    rows = [_wrapped(s.label or "as configured", 34) for s in members]
+    lines = sum(row.count("\n") + 1 for row in rows)
+    plot = new(
+       plot_name("ranking", place(family)), "settings", 0.9 + 0.17 * lines + 0.09 * len(rows),
+        f"Validation accuracy of the settings of {place(family)}, the best first",
+        "Small dots: single seeds. Bars: mean ± standard deviation. Star: chosen."
+        + (f" {labels.count(hidden, 'lower setting')} are in the table only." if hidden else ""),
+    )  # fmt: skip
+    axes = plot.figure.subplots()
+    for row, setting in enumerate(members):
+        of = setting.validation
+        assert of
+        colour = SERIES[0] if setting is family.chosen else MUTED
+        axes.plot([100 * v for v in of.values], [row] * of.n, ".", color=colour, alpha=0.45, markersize=4)
+        axes.errorbar(
+            [100 * of.mean], [row], xerr=[100 * (of.std or 0)], fmt="none" if setting is family.chosen else "o",
+            color=colour, capsize=2.5,
+        )  # fmt: skip
+        hover(plot, axes, 100 * of.mean, row, spread_tip(setting.all_keys or setting.label, of))
+        if setting is family.chosen:
+            axes.plot([100 * of.mean], [row], color=SERIES[0], **STAR)
+    axes.set_yticks(range(len(members)), rows)
+    axes.set(xlabel="validation accuracy (%)", title=place(family), ylim=(len(members) - 0.4, -0.6))
+    axes.grid(axis="y", visible=False)
+    return plot
+
+
+def confusion(family: Family) -> Plot:
+    """The confusion matrix of the chosen setting, summed over its seeds."""
+    assert family.chosen
+    tests = [run.test for run in family.chosen.finished if (run.test or {}).get("confusion_matrix")]
+    matrix = np.sum([test["confusion_matrix"] for test in tests if test], axis=0)
+    names = list((tests[0] or {}).get("per_class_accuracy") or range(len(matrix)))
+    few = len(matrix) <= 20
+    plot = new(
+       plot_name("confusion", place(family)), "confusion", 4.6 if few else 4.9,
+        f"Confusion matrix of {place(family)} on the test split",
+        f"Rows: true class; columns: predicted. {labels.count(len(tests), 'seed')}, "
+        f"{matrix.sum():,} predictions. The depth of colour is the square root of the row's share, so that rare "
+        "confusions can be seen; numbers are per cent of the row.",
+    )  # fmt: skip
+    axes = plot.figure.subplots()
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    if few:
+        axes.set_xticks(range(len(names)), names, rotation=90 if max(map(len, map(str, names))) > 2 else 0)
+        axes.set_yticks(range(len(names)), names)
+        axes.set(xlim=(-0.5, len(names) - 0.5), ylim=(len(names) - 0.5, -0.5), aspect="equal")
+        for row, column in np.ndindex(matrix.shape):
+            if round(100 * shares[row, column]):
+                alpha = float(np.sqrt(shares[row, column])) * 0.95
+                cell(axes, column, row, alpha)
+                colour = SURFACE if alpha > DARK else INK
+                axes.text(
+                    column, row, f"{100 * shares[row, column]:.0f}", ha="center", va="center", color=colour,
+                    fontsize=FONT - 1.5,
+                )  # fmt: skip
+    else:  # as pixels, of one colour and its opacity, so that the surface shows through
+        base = [int(SERIES[0][i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        pixels = np.empty((*shares.shape, 4))
+        pixels[..., :3], pixels[..., 3] = base, np.sqrt(shares)
+        axes.imshow(pixels, interpolation="nearest")
+    axes.set(xlabel="predicted", ylabel="true class", title=place(family))
+    axes.grid(visible=False)
+    axes.spines[:].set_color(GRID)
+    axes.tick_params(length=0)
+    return plot

@@ -1,0 +1,258 @@
+"""What the runs show: the choices made on validation, comparisons, effects of each key, times, and what is missing."""
+
+import dataclasses
+import pathlib
+import tomllib
+from typing import Any
+
+from jaxcnn.reporting import labels
+from jaxcnn.reporting.read import COMPLETE, FAILED, Material, Run
+from jaxcnn.reporting.scaling import Scaling, scalings
+from jaxcnn.reporting.settings import Setting, group
+from jaxcnn.reporting.statistics import Comparison, compare, pareto_front
+
+PUBLISHED = pathlib.Path(__file__).parent / "published.toml"
+TARGETS = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.92, 0.93, 0.94, 0.95, 0.96, 0.97, 0.98, 0.99, 0.995)
+TARGETS_SHOWN = 3
+
+
+@dataclasses.dataclass
+class Family:
+    """The settings of one network on one data set, the best on validation first.
+
+    Attributes:
+      chosen: by the highest mean validation accuracy; None where nothing was held out and there is a choice.
+      why: how it was chosen, in words.
+      runner_up: the second on validation, and how the chosen one compares with it there.
+      best_on_test: the setting of the highest mean test accuracy, if asked for.
+      paper: the seed paper's accuracy, as a fraction.
+      published: entries of published.toml of this network on this data.
+    """
+
+    architecture: str
+    dataset: str
+    model: str
+    dataset_id: str
+    settings: list[Setting]
+    chosen: Setting | None
+    why: str
+    runner_up: tuple[Setting, Comparison] | None
+    best_on_test: Setting | None
+    paper: float | None
+    published: list[dict[str, Any]]
+
+
+@dataclasses.dataclass
+class Effect:
+    """Settings that differ in one key only, as lines over its values.
+
+    Attributes:
+      lines: (what the other keys are, settings by rising value) for each.
+    """
+
+    key: str
+    family: Family
+    lines: list[tuple[str, list[Setting]]]
+
+
+@dataclasses.dataclass
+class Findings:
+    """All that a report tells."""
+
+    material: Material
+    published: dict[str, Any]
+    settings: list[Setting]
+    families: list[Family]
+    comparisons: list[dict[str, Any]]
+    effects: list[Effect]
+    fronts: list[dict[str, Any]]
+    times_to_accuracy: list[dict[str, Any]]
+    scalings: list[Scaling]
+    troubles: list[Run]
+    unfinished: list[Run]
+    missing: list[dict[str, Any]]
+    best_on_test: bool
+
+
+def find(material: Material, *, best_on_test: bool = False) -> Findings:
+    """Work out all findings. Figures of the test split decide nothing, unless `best_on_test` asks for such a row."""
+    published = tomllib.loads(PUBLISHED.read_text(encoding="utf-8"))
+    settings = group(material.runs)
+    families = _families(settings, published, best_on_test)
+    missing = [{"sweep": sweep.name, **planned} for sweep in material.sweeps for planned in sweep.missing]
+    return Findings(
+        material=material,
+        published=published,
+        settings=settings,
+        families=families,
+        comparisons=_comparisons(families),
+        effects=[effect for family in families for effect in effects(family)],
+        fronts=_fronts(families),
+        times_to_accuracy=times_to_accuracy(families),
+        scalings=scalings(material, settings),
+        troubles=[run for run in material.runs if run.state in FAILED],
+        unfinished=[run for run in material.runs if run.state not in (COMPLETE, *FAILED)],
+        missing=missing,
+        best_on_test=best_on_test,
+    )
+
+
+def _families(settings: list[Setting], published: dict[str, Any], best_on_test: bool) -> list[Family]:
+    by_name: dict[tuple[str, str], list[Setting]] = {}
+    for setting in settings:
+        by_name.setdefault((setting.dataset, setting.architecture), []).append(setting)
+    families = []
+    for (dataset, architecture), members in sorted(by_name.items(), key=_order):
+        members = sorted(members, key=lambda s: -(s.validation.mean if s.validation else -1.0))
+        model = str(members[0].config.get("model.name", ""))
+        data = labels.dataset_id(str(members[0].config.get("data.source") or ""))
+        chosen, why = _choose(members)
+        second = [s for s in members if s.validation and s is not chosen]
+        runner_up = None
+        if chosen and chosen.validation and second and second[0].validation:
+            runner_up = second[0], compare(chosen.validation, second[0].validation)
+        tested = [s for s in members if s.test]
+        whole = members[0].config.get("data.train_split", "train") == "train"
+        same = [f for f in published["seed_paper"]["figures"] if (f["model"], f["data"]) == (model, data) and whole]
+        families.append(
+            Family(
+                architecture=architecture,
+                dataset=dataset,
+                model=model,
+                dataset_id=data,
+                settings=members,
+                chosen=chosen,
+                why=why,
+                runner_up=runner_up,
+                best_on_test=max(tested, key=_test_mean) if best_on_test and tested else None,
+                paper=same[0]["accuracy"] / 100 if same else None,
+                published=[f for f in published["figures"] if (f["model"], f["data"]) == (model, data)],
+            )
+        )
+    return families
+
+
+def _test_mean(setting: Setting) -> float:
+    return setting.test.mean if setting.test else -1.0
+
+
+def _order(named: tuple[tuple[str, str], list[Setting]]) -> tuple[Any, ...]:
+    """Data sets by name, networks as in `labels.ARCHITECTURES`."""
+    (dataset, architecture), members = named
+    known = [*labels.ARCHITECTURES, members[0].config.get("model.name", "")]
+    return dataset, known.index(members[0].config.get("model.name", "")), architecture
+
+
+def _choose(members: list[Setting]) -> tuple[Setting | None, str]:
+    """The setting that stands for a family, and why."""
+    finished = [s for s in members if s.finished]
+    validated = [s for s in finished if s.validation]
+    if not finished:
+        return None, "no run has finished"
+    if len(finished) == 1:
+        held_out = "" if validated else "; nothing was held out for validation (protocol=full)"
+        return finished[0], f"the only setting with a finished run{held_out}"
+    if not validated:
+        return None, "nothing was held out for validation (protocol=full), so nothing is chosen"
+    others = len(finished) - len(validated)
+    left_out = f"; {labels.count(others, 'setting')} without validation could not be chosen" if others else ""
+    return validated[0], f"highest mean validation accuracy of {labels.count(len(validated), 'setting')}{left_out}"
+
+
+def _comparisons(families: list[Family]) -> list[dict[str, Any]]:
+    """Rows set side by side: the chosen with the runner-up (validation), and networks with each other (test)."""
+    rows = []
+    for family in families:
+        if family.chosen and family.runner_up:
+            second, outcome = family.runner_up
+            rows.append(_row(family.dataset, "validation", family.chosen, second, outcome))
+    chosen = [f for f in families if f.chosen and f.chosen.test]
+    for i, first in enumerate(chosen):
+        for other in chosen[i + 1 :]:
+            if first.dataset == other.dataset:
+                one, two = first.chosen, other.chosen
+                assert one and two and one.test and two.test
+                if one.test.mean < two.test.mean:
+                    one, two = two, one
+                rows.append(_row(first.dataset, "test", one, two, compare(one.test, two.test)))  # type: ignore[arg-type]
+    return rows
+
+
+def _row(dataset: str, split: str, one: Setting, two: Setting, outcome: Comparison) -> dict[str, Any]:
+    return {"data": dataset, "split": split, "first": one, "second": two, "outcome": outcome}
+
+
+def effects(family: Family) -> list[Effect]:
+    """For each key with numbers: the settings that differ in nothing else."""
+    found = []
+    measured = [s for s in family.settings if s.validation or s.test]
+    keys = {key for s in measured for key, of in s.varied.items() if _is_number(of)}
+    for key in sorted(keys, key=lambda k: (k != "global_batch_size", k != "optim.learning_rate", k)):
+        lines: dict[str, list[Setting]] = {}
+        for setting in measured:
+            if _is_number(setting.varied.get(key)):
+                others = {k: of for k, of in setting.varied.items() if k != key}
+                lines.setdefault(labels.setting(others), []).append(setting)
+        whole = [(name, sorted(line, key=lambda s: s.varied[key])) for name, line in lines.items() if len(line) > 1]
+        if whole:
+            whole.sort(key=lambda line: -max(s.validation.mean if s.validation else 0.0 for s in line[1]))
+            found.append(Effect(key, family, whole))
+    return found
+
+
+def _is_number(of: Any) -> bool:
+    return isinstance(of, int | float) and not isinstance(of, bool)
+
+
+def _fronts(families: list[Family]) -> list[dict[str, Any]]:
+    """For each data set and machine: settings by training time and validation accuracy, and which of them no other
+    one beats in both."""
+    places: dict[tuple[str, str], list[Setting]] = {}
+    for family in families:
+        for setting in family.settings:
+            if setting.validation and setting.train_seconds and len(setting.machines) == 1:
+                places.setdefault((setting.dataset, setting.machines[0]), []).append(setting)
+    fronts = []
+    for (dataset, where), settings in places.items():
+        if len(settings) > 1:
+            points = [(s.train_seconds.mean, s.validation.mean) for s in settings]  # type: ignore[union-attr]
+            fronts.append(
+                {
+                    "data": dataset,
+                    "machine": where,
+                    "settings": settings,
+                    "front": [settings[i] for i in pareto_front(points)],
+                }
+            )
+    return fronts
+
+
+def times_to_accuracy(families: list[Family]) -> list[dict[str, Any]]:
+    """Seconds of training until validation first reached a target, for the chosen setting of each family.
+
+    The targets of a data set are the three highest round ones that any of its chosen runs reached.
+    """
+    rows = []
+    for dataset in dict.fromkeys(f.dataset for f in families):
+        chosen = [f.chosen for f in families if f.dataset == dataset and f.chosen and f.chosen.validation]
+        runs = [run for setting in chosen for run in setting.finished]
+        best = max((a for run in runs for _, _, a in validation_curve(run)), default=0.0)
+        for target in [t for t in TARGETS if t <= best][-TARGETS_SHOWN:]:
+            for setting in chosen:
+                reached = [first for run in setting.finished if (first := _first(run, target)) is not None]
+                row = {"data": dataset, "target": target, "setting": setting}
+                rows.append(row | {"of": len(setting.finished), "times": reached})
+    return rows
+
+
+def validation_curve(run: Run) -> list[tuple[float, float, float]]:
+    """(epoch, seconds of training, accuracy) of each evaluation of a run; of the moving average, if it keeps one."""
+    return [
+        (float(r.get("epoch", 0.0)), float(r["train_seconds"]), float(r.get("ema_top1_accuracy", r["top1_accuracy"])))
+        for r in run.records
+        if r["kind"] == "val" and "train_seconds" in r and "top1_accuracy" in r
+    ]
+
+
+def _first(run: Run, target: float) -> float | None:
+    return next((seconds for _, seconds, accuracy in validation_curve(run) if accuracy >= target), None)

@@ -1,0 +1,115 @@
+"""The page of a report: one HTML file that holds its style, its script and its pictures, and needs no network."""
+
+import datetime
+import pathlib
+from typing import Any
+
+from jaxcnn.reporting import labels, provenance
+from jaxcnn.reporting.findings import Family, Findings
+from jaxcnn.reporting.plots import Plot
+from jaxcnn.reporting.read import COMPLETE
+from jaxcnn.reporting.tables import Table
+
+TEMPLATES = pathlib.Path(__file__).parent / "templates"
+
+# Sections of the page in their order: name, title, the tables that stand in it (a name, or a beginning with *).
+SECTIONS = (
+    ("results", "Results", ("results",)),
+    ("settings", "Settings", ("settings", "comparisons")),
+    ("effects", "What each choice does", ()),
+    ("curves", "Training curves", ()),
+    ("times", "Time", ("time-to-accuracy", "pareto")),
+    ("scaling", "Speed over devices", ("scaling-*",)),
+    ("confusion", "Classes", ("classes-*",)),
+    ("missing", "What is missing", ("troubles", "unfinished", "missing")),
+    ("published", "Published figures", ("published",)),
+    ("made-with", "How it was made", ("configs", "environments")),
+    ("runs", "All runs", ("runs",)),
+)
+
+
+def render(
+    title: str,
+    findings: Findings,
+    tables: dict[str, Table],
+    pictures: list[tuple[Plot, str]],
+    cautions: list[str],
+    command: str,
+) -> str:
+    """The page; `pictures` come with their SVG for the page."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )  # fmt: skip
+    sections = []
+    for name, heading, wanted in SECTIONS:
+        there = [t for pattern in wanted for t in tables.values() if _fits(t.name, pattern)]
+        drawn = [(plot, svg) for plot, svg in pictures if plot.section == name]
+        if there or drawn:
+            sections.append({"name": name, "title": heading, "tables": there, "pictures": drawn})
+    return environment.get_template("page.html.jinja").render(
+        title=title,
+        summary=_summary(findings),
+        cards=[_card(family) for family in findings.families],
+        cautions=cautions,
+        sections=sections,
+        commands=provenance.commands(findings.material.runs, findings.material.sweeps),
+        sweeps=[_sweep(sweep.name, sweep.facts, len(sweep.runs)) for sweep in findings.material.sweeps],
+        made_by=command,
+        date=f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
+        style=(TEMPLATES / "page.css").read_text(encoding="utf-8"),
+        script=(TEMPLATES / "page.js").read_text(encoding="utf-8"),
+    )
+
+
+def _fits(name: str, pattern: str) -> bool:
+    return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern
+
+
+def _summary(findings: Findings) -> str:
+    runs = findings.material.runs
+    finished = sum(run.state == COMPLETE for run in runs)
+    parts = [labels.count(finished, "finished run") + (f" of {len(runs)}" if finished < len(runs) else "")]
+    parts.append(labels.count(len(findings.settings), "setting"))
+    parts.append(labels.count(len({f.architecture for f in findings.families}), "network"))
+    parts.append(", ".join(dict.fromkeys(f.dataset for f in findings.families)))
+    return " · ".join(part for part in parts if part)
+
+
+def _card(family: Family) -> dict[str, Any]:
+    """The one figure of a family, and what it stands on."""
+    chosen = family.chosen
+    card: dict[str, Any] = {"title": family.architecture, "data": family.dataset, "why": family.why, "figure": ""}
+    if chosen is None:
+        return card
+    of, split = (chosen.test, "test accuracy") if chosen.test else (chosen.validation, "validation accuracy")
+    if of is None:
+        return card
+    card |= {"figure": labels.percent(of.mean), "spread": f"± {100 * of.std:.2f}" if of.std is not None else ""}
+    card["split"] = f"{split}, {labels.count(of.n, 'seed')}" + ("" if of.n > 1 else ": no spread known")
+    card["setting"] = chosen.label
+    facts = []
+    if chosen.test and chosen.validation:
+        facts.append(f"validation {labels.percent_spread(chosen.validation)} %")
+    if chosen.augmented_test:
+        facts.append(f"test with TTA {labels.percent_spread(chosen.augmented_test)} %")
+    if family.paper is not None:
+        facts.append(f"seed paper {100 * family.paper:.1f} %")
+    if chosen.train_seconds:
+        facts.append(f"{labels.seconds(chosen.train_seconds.mean)} of training")
+    card["facts"] = facts
+    return card
+
+
+def _sweep(name: str, facts: dict[str, Any], begun: int) -> dict[str, Any]:
+    planned = facts.get("planned")
+    told = {
+        "config": facts.get("config_file"),
+        "varied": ", ".join(facts.get("varied") or []),
+        "sampler": facts.get("sampler"),
+        "trials": f"{begun} begun" + (f" of {len(planned)} planned" if planned else ""),
+        "created": facts.get("created"),
+    }
+    return {"name": name, "facts": {key: str(value) for key, value in told.items() if value}}

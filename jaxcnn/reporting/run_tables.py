@@ -1,0 +1,109 @@
+"""The tables of a report that list runs and what they were made with."""
+
+from jaxcnn.reporting import labels, provenance
+from jaxcnn.reporting.findings import Findings
+from jaxcnn.reporting.read import COMPLETE, Run
+from jaxcnn.reporting.settings import test_accuracy, validation_accuracy
+from jaxcnn.reporting.tables import Cell, Table, number, text
+
+SEED = frozenset({"seed"})
+
+
+def all_of(findings: Findings) -> list[Table]:
+    """The tables of this module; some may have no rows."""
+    made = (troubles, unfinished, missing, runs, configs, environments)
+    return [table(findings) for table in made]
+
+
+def troubles(findings: Findings) -> Table:
+    """Trials that failed, diverged or were pruned, with their reasons."""
+    rows = [_trouble(run) for run in findings.troubles]
+    return Table(
+        "troubles", "Failed, diverged and pruned trials", ["run", "state", "setting", "seed", "reason"], rows, SEED
+    )
+
+
+def unfinished(findings: Findings) -> Table:
+    """Runs that have begun, or wait."""
+    rows = [_trouble(run) for run in findings.unfinished]
+    return Table("unfinished", "Not finished", ["run", "state", "setting", "seed", "how far it came"], rows, SEED)
+
+
+def _trouble(run: Run) -> list[Cell]:
+    overrides = (run.trial or {}).get("overrides") or {}
+    told = labels.setting({k: of for k, of in overrides.items() if k != "seed"}) or labels.architecture(run.config)
+    seed = "–" if run.seed is None else str(run.seed)
+    return [
+        text(run.name),
+        text(run.state),
+        text(told),
+        number(run.seed, seed),
+        text(run.reason or "no reason is told"),
+    ]
+
+
+def missing(findings: Findings) -> Table:
+    """Planned trials that have no folder."""
+    rows = [
+        [text(m["sweep"]), text(labels.setting(m.get("overrides") or {}) or "as configured"), text(m.get("seed", "–"))]
+        for m in findings.missing
+    ]
+    return Table("missing", "Planned, and not run", ["sweep", "setting", "seed"], rows, SEED)
+
+
+def runs(findings: Findings) -> Table:
+    """One row for each run."""
+    titles = {id(run): s.label or s.architecture for s in findings.settings for run in s.runs}
+    rows = []
+    for run in findings.material.runs:
+        summary = run.summary or {}
+        validation, test = validation_accuracy(run), test_accuracy(run)
+        rows.append([
+            text(run.name), text(labels.dataset(run.config)), text(labels.architecture(run.config)),
+            text(titles.get(id(run), "")), number(run.seed, "–" if run.seed is None else str(run.seed)),
+            text(run.state),
+            number(validation, labels.percent(validation)), number(test, labels.percent(test)),
+            number(summary.get("train_seconds"), labels.seconds(summary.get("train_seconds"))),
+            number(summary.get("wall_seconds"), labels.seconds(summary.get("wall_seconds"))),
+            number(summary.get("starts"), str(summary.get("starts", "–"))), text("; ".join(run.notes)),
+        ])  # fmt: skip
+    columns = ["run", "data", "network", "setting", "seed", "state", "validation %", "test %", "training", "whole run"]
+    columns += ["starts", "remarks"]
+    numeric = frozenset({"seed", "validation %", "test %", "training", "whole run", "starts"})
+    if not any(run.notes for run in findings.material.runs):
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
+    return Table("runs", "All runs", columns, rows, numeric)
+
+
+def configs(findings: Findings) -> Table:
+    """Where configs differ from jaxcnn's defaults, the keys of all settings first."""
+    changes = [provenance.changed(s.config) for s in findings.settings if any(r.whole_config for r in s.runs)]
+    keys = sorted({key for one in changes for key in one})
+    rows = []
+    for key in keys:
+        default = next(one[key][1] for one in changes if key in one)
+        values = [labels.value(one[key][0] if key in one else default) for one in changes]
+        distinct = list(dict.fromkeys(values))
+        shown = "; ".join(distinct[:8]) + (f"; … ({len(distinct)} values)" if len(distinct) > 8 else "")
+        rows.append(
+            [text(key), text(shown), text(labels.value(default)), text("all" if len(distinct) == 1 else "varied")]
+        )
+    rows.sort(key=lambda row: (row[3].text, row[0].text))
+    columns = ["key", "values", "default", "settings"]
+    notes = ["Every other key is at its default (jaxcnn/config.py); each run's config.json has all of them."]
+    return Table("configs", "Configuration, where it is not the default", columns, rows, notes=notes)
+
+
+def environments(findings: Findings) -> Table:
+    """Machines and versions."""
+    rows = []
+    for one in provenance.environments(findings.material.runs):
+        versions = ", ".join(f"{name} {version}" for name, version in one["packages"].items() if version)
+        rows.append([
+            text(one["machine"]), number(one["runs"], str(one["runs"])), text(one["commit"] or "–"),
+            text(f"Python {one['python']}, {versions}"), text(one["platform"] or "–"),
+        ])  # fmt: skip
+    without = sum(run.state == COMPLETE and not run.environment for run in findings.material.runs)
+    notes = [f"{labels.count(without, 'finished run')} without environment.json."] if without else []
+    columns = ["machine", "runs", "commit", "versions", "platform"]
+    return Table("environments", "Machines and versions", columns, rows, frozenset({"runs"}), notes)

@@ -1,0 +1,88 @@
+"""Measurements of speed over devices: those of `scaling.json`, and runs that differ in their devices only."""
+
+import dataclasses
+from typing import Any
+
+from jaxcnn.reporting import labels, provenance
+from jaxcnn.reporting.read import Material
+from jaxcnn.reporting.settings import Setting
+
+
+@dataclasses.dataclass
+class Scaling:
+    """Speed over devices of one network.
+
+    Attributes:
+      curves: label -> rows with `devices`, `images_per_second`, `speedup` and `efficiency`, by rising devices.
+      shares_cores: whether some devices were parts of one processor, which cannot be faster together.
+      source: what it was read from.
+    """
+
+    name: str
+    curves: dict[str, list[dict[str, Any]]]
+    shares_cores: bool
+    source: str
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it."""
+        return dataclasses.asdict(self)
+
+
+def scalings(material: Material, settings: list[Setting]) -> list[Scaling]:
+    """All that was measured of speed over devices."""
+    return [*_of_files(material), *filter(None, map(_of_setting, settings))]
+
+
+def _of_files(material: Material) -> list[Scaling]:
+    found = []
+    for facts in material.scalings:
+        by_model: dict[str, dict[str, list[dict[str, Any]]]] = {}
+        for row in facts["rows"]:
+            if isinstance(row, dict) and all(_is_number(row.get(key)) for key in ("devices", "images_per_second")):
+                mode = row.get("mode") or facts.get("mode") or "strong"
+                over = "" if row.get("over") in (None, "devices") else f", over {row['over']}"
+                curves = by_model.setdefault(str(row.get("model") or ""), {})
+                curves.setdefault(f"{mode} scaling{over}", []).append(row)
+        for model, curves in by_model.items():
+            network = labels.ARCHITECTURES.get(model, model)
+            rows = [row for curve in curves.values() for row in curve]
+            found.append(
+                Scaling(
+                    name=f"{network} ({facts['name']})" if network else facts["name"],
+                    curves={label: _related(curve) for label, curve in curves.items()},
+                    shares_cores=any(row.get("shares_cores") for row in rows),
+                    source="scaling.json",
+                )
+            )
+    return found
+
+
+def _of_setting(setting: Setting) -> Scaling | None:
+    """Runs of one setting on different numbers of devices of one kind."""
+    speeds: dict[int, list[float]] = {}
+    for run in setting.finished:
+        devices = provenance.device_count(run)
+        speed = (run.summary or {}).get("images_per_second")
+        if devices and isinstance(speed, int | float):
+            speeds.setdefault(devices, []).append(speed)
+    if len(speeds) < 2:
+        return None
+    rows = [{"devices": d, "images_per_second": sum(of) / len(of)} for d, of in speeds.items()]
+    on_cpu = any(run.environment.get("backend", "cpu") == "cpu" for run in setting.finished)
+    return Scaling(setting.title, {"strong scaling": _related(rows)}, on_cpu, "runs")
+
+
+def _related(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows by devices, each with its speed-up and efficiency against the first, where the file does not tell."""
+    rows = sorted(rows, key=lambda row: row["devices"])
+    base = rows[0]
+    related = []
+    for row in rows:
+        speedup = row.get("speedup") or row["images_per_second"] / base["images_per_second"]
+        efficiency = row.get("efficiency") or speedup * base["devices"] / row["devices"]
+        related.append({**row, "speedup": speedup, "efficiency": efficiency})
+    return related
+
+
+def _is_number(of: Any) -> bool:
+    return isinstance(of, int | float) and not isinstance(of, bool)

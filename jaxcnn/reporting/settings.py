@@ -1,0 +1,191 @@
+"""Runs that differ in their seed only are one setting; settings of one network on one data set are one family."""
+
+import dataclasses
+import functools
+import json
+from typing import Any
+
+from jaxcnn.reporting import labels
+from jaxcnn.reporting.provenance import machine
+from jaxcnn.reporting.read import COMPLETE, Run
+from jaxcnn.reporting.statistics import Spread, spread
+
+# Keys that say nothing about what is learned: devices, rhythm of logs and checkpoints, where data lies.
+NEUTRAL = (
+    "parallel.", "checkpoint.", "data.dir", "data.workers", "data.loader", "data.resident_gib", "run.tensorboard",
+    "run.log_every_steps", "run.steps_per_call", "run.eval_batch_size",
+)  # fmt: skip
+FAMILY = ("model.name", "model.form", "model.width", "data.source", "data.train_split", "data.test_split")
+MOST_KEYS = 4  # in a label
+FIRST_KEYS = ("global_batch_size", "optim.learning_rate", "optim.name", "schedule.name", "run.epochs")
+
+
+@dataclasses.dataclass
+class Setting:
+    """Runs of one config over seeds.
+
+    Attributes:
+      varied: the keys that differ between the settings of its family, with their values here.
+      label: these in words; "" where a family has one setting.
+      all_keys: `label` with every varied key, where there are more than `label` has.
+    """
+
+    architecture: str
+    dataset: str
+    config: dict[str, Any]
+    runs: list[Run]
+    varied: dict[str, Any] = dataclasses.field(default_factory=dict)
+    label: str = ""
+    all_keys: str = ""
+
+    @functools.cached_property
+    def finished(self) -> list[Run]:
+        """The runs that went to their end; figures are of these."""
+        return [run for run in self.runs if run.state == COMPLETE]
+
+    @functools.cached_property
+    def validation(self) -> Spread | None:
+        """Accuracy on the validation split, of the weights that were tested."""
+        return spread([validation_accuracy(run) for run in self.finished])
+
+    @functools.cached_property
+    def test(self) -> Spread | None:
+        """Accuracy on the test split."""
+        return spread([test_accuracy(run) for run in self.finished])
+
+    @functools.cached_property
+    def augmented_test(self) -> Spread | None:
+        """The same with test-time augmentation, where the runs have it."""
+        return spread([test_accuracy(run, "tta_") for run in self.finished])
+
+    @functools.cached_property
+    def train_seconds(self) -> Spread | None:
+        """Seconds of training steps, without start-up, compilation, evaluation and saving."""
+        return spread([(run.summary or {}).get("train_seconds") for run in self.finished])
+
+    @functools.cached_property
+    def wall_seconds(self) -> Spread | None:
+        """Seconds from start to end."""
+        return spread([(run.summary or {}).get("wall_seconds") for run in self.finished])
+
+    @functools.cached_property
+    def images_per_second(self) -> Spread | None:
+        """Training speed without start-up and compilation."""
+        return spread([(run.summary or {}).get("images_per_second") for run in self.finished])
+
+    @functools.cached_property
+    def machines(self) -> list[str]:
+        """Where its finished runs ran."""
+        return sorted({machine(run) for run in self.finished})
+
+    @property
+    def protocol(self) -> str:
+        """holdout or full."""
+        return str(self.config.get("data.protocol", "holdout"))
+
+    @property
+    def title(self) -> str:
+        """Network and label."""
+        return f"{self.architecture}: {self.label}" if self.label else self.architecture
+
+    def states(self) -> dict[str, int]:
+        """How many runs are in which state."""
+        found: dict[str, int] = {}
+        for run in self.runs:
+            found[run.state] = found.get(run.state, 0) + 1
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        """All figures of the setting."""
+        figures = ("validation", "test", "augmented_test", "train_seconds", "wall_seconds", "images_per_second")
+        spreads = {name: of.to_json() if (of := getattr(self, name)) else None for name in figures}
+        return {
+            "architecture": self.architecture,
+            "data": self.dataset,
+            "setting": self.label,
+            "varied": self.varied,
+            "protocol": self.protocol,
+            "seeds": [run.seed for run in self.finished],
+            "states": self.states(),
+            "runs": [run.name for run in self.runs],
+            "machines": self.machines,
+            **spreads,
+        }
+
+
+def validation_accuracy(run: Run) -> float | None:
+    """On the validation split, of the weights that were tested; None where nothing was held out."""
+    summary = run.summary or {}
+    best, last = summary.get("val_best"), summary.get("val_last")
+    of_best = run.config.get("run.test_with") == "best"
+    return (best or {}).get("accuracy") if of_best and best else last
+
+
+def test_accuracy(run: Run, prefix: str = "") -> float | None:
+    """On the test split, of the moving average where the run keeps one; `prefix` "tta_": with augmentation."""
+    summary = run.summary or {}
+    name = str(summary.get("headline") or "top1_accuracy").replace("top1", f"{prefix}top1")
+    return (summary.get("test") or {}).get(name)
+
+
+def group(runs: list[Run]) -> list[Setting]:
+    """The settings of all runs, in the order of their first run, with labels."""
+    by_identity: dict[str, Setting] = {}
+    for run in runs:
+        known = {key: value for key, value in run.config.items() if key != "seed" and not key.startswith(NEUTRAL)}
+        if not run.config:  # a trial that never wrote anything, and whose trial.json tells nothing
+            known = {"folder": run.name}
+        identity = json.dumps(known, sort_keys=True, default=str)
+        if identity not in by_identity:
+            by_identity[identity] = Setting(labels.architecture(run.config), labels.dataset(run.config), known, [])
+        by_identity[identity].runs.append(run)
+    settings = _with_those_that_never_began(list(by_identity.values()))
+    families: dict[tuple[str, str], list[Setting]] = {}
+    for setting in settings:
+        families.setdefault((setting.architecture, setting.dataset), []).append(setting)
+    for family in families.values():
+        _label(family)
+    return settings
+
+
+def _with_those_that_never_began(settings: list[Setting]) -> list[Setting]:
+    """Runs that never wrote a config join the one setting that their overrides fit, if there is one."""
+    whole = [s for s in settings if any(run.whole_config for run in s.runs)]
+    left = []
+    for setting in settings:
+        overrides = (setting.runs[0].trial or {}).get("overrides") if setting not in whole else None
+        told = {key: of for key, of in (overrides or {}).items() if key != "seed"}
+        fits = [w for w in whole if told and all(w.config.get(key) == of for key, of in told.items())]
+        if len(fits) == 1:
+            fits[0].runs += setting.runs
+        else:
+            left.append(setting)
+    return left
+
+
+def _label(family: list[Setting]) -> None:
+    """Name the settings of a family by what differs between them."""
+    keys = sorted(set().union(*(setting.config for setting in family)) - set(FAMILY) - {"seed"}, key=_rank)
+    absent = object()
+    differing = [
+        key for key in keys if len({repr(s.config[key]) for s in family if s.config.get(key, absent) is not absent}) > 1
+    ]
+    taken: dict[str, int] = {}
+    for setting in family:
+        setting.varied = {key: setting.config[key] for key in differing if key in setting.config}
+        told = {key: of for key, of in setting.varied.items() if not _switched_off(key, of)}
+        shown = dict(list(told.items())[:MOST_KEYS])
+        more = f" (+{len(told) - len(shown)})" if len(told) > len(shown) else ""
+        setting.label = labels.setting(shown) + more if told else ("no augmentation" if setting.varied else "")
+        setting.all_keys = labels.setting(told)
+        taken[setting.label] = taken.get(setting.label, 0) + 1
+        if taken[setting.label] > 1:
+            setting.label = f"{setting.label} #{taken[setting.label]}".strip()
+
+
+def _switched_off(key: str, of: Any) -> bool:
+    return key.startswith("augment.") and key != "augment.normalize" and of in ("none", 0, 0.0)
+
+
+def _rank(key: str) -> tuple[int, str]:
+    return (FIRST_KEYS.index(key) if key in FIRST_KEYS else len(FIRST_KEYS), key)

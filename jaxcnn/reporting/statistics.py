@@ -1,0 +1,115 @@
+"""Means, spreads and tests of significance over seeds, and the words for what they do and do not show."""
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Sequence
+
+SIGNIFICANT = 0.05  # the level of p that the words go by
+
+
+@dataclasses.dataclass(frozen=True)
+class Spread:
+    """Values of one figure over runs that differ in their seed only."""
+
+    values: tuple[float, ...]
+
+    @property
+    def n(self) -> int:
+        """How many runs."""
+        return len(self.values)
+
+    @property
+    def mean(self) -> float:
+        """The arithmetic mean."""
+        return statistics.fmean(self.values)
+
+    @property
+    def std(self) -> float | None:
+        """The sample standard deviation (divisor n - 1); None for one run, whose spread nobody knows."""
+        return statistics.stdev(self.values) if self.n > 1 else None
+
+    def to_json(self) -> dict[str, float | int | list[float] | None]:
+        """Mean, std, n and the values."""
+        return {"mean": self.mean, "std": self.std, "n": self.n, "values": list(self.values)}
+
+
+def spread(values: Sequence[float | None]) -> Spread | None:
+    """The spread of the finite values; None if there are none."""
+    there = tuple(float(v) for v in values if v is not None and math.isfinite(v))
+    return Spread(there) if there else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Two rows set side by side.
+
+    Attributes:
+      difference: mean of the first less mean of the second.
+      p: of Welch's t-test, two-sided; None where it cannot be computed.
+      t, degrees: its statistic and degrees of freedom.
+      n: how many runs on either side.
+      verdict: one of "unknown" (one run on a side, or no spread on either), "within the spread", "not significant",
+        "significant", "equal".
+    """
+
+    difference: float
+    n: tuple[int, int]
+    verdict: str
+    p: float | None = None
+    t: float | None = None
+    degrees: float | None = None
+
+    def words(self, unit: str = "points", scale: float = 100.0) -> str:
+        """The comparison in a sentence; differences are multiplied by `scale`."""
+        n = f"n = {self.n[0]} and {self.n[1]}"
+        gap = f"{scale * abs(self.difference):.2f} {unit}"
+        test = "" if self.p is None else f"Welch's t = {self.t:.2f}, p {_p(self.p)}, {n}"
+        if self.verdict == "unknown":
+            reason = "no spread is known" if min(self.n) == 1 else "too few seeds to show a spread"
+            return f"{gap} apart, but {reason} ({n}): may be chance"
+        if self.verdict == "equal":
+            return f"no difference ({n})"
+        if self.verdict == "within the spread":
+            return f"{gap} apart: smaller than the seeds' spread ({test})"
+        if self.verdict == "not significant":
+            return f"{gap} apart: not significant ({test})"
+        return f"{gap} apart: significant ({test})"
+
+
+def compare(first: Spread, second: Spread) -> Comparison:
+    """Set two rows side by side, by the t-test for unequal variances (Welch 1947, doi 10.1093/biomet/34.1-2.28).
+
+    A difference that is not larger than the larger of the two standard deviations counts as within the spread,
+    whatever the test says: with many seeds a test finds differences that no single run would show.
+    """
+    difference, n = first.mean - second.mean, (first.n, second.n)
+    if first.std is None or second.std is None:
+        return Comparison(difference, n, "unknown")
+    if first.std == 0 and second.std == 0:
+        return Comparison(difference, n, "equal" if difference == 0 else "unknown")
+    from scipy.stats import ttest_ind_from_stats
+
+    moments = (first.mean, first.std, first.n, second.mean, second.std, second.n)
+    t, p = map(float, ttest_ind_from_stats(*moments, equal_var=False))
+    one, two = first.std**2 / first.n, second.std**2 / second.n  # variances of the means
+    degrees = (one + two) ** 2 / (one**2 / (first.n - 1) + two**2 / (second.n - 1))
+    if abs(difference) <= max(first.std, second.std):
+        verdict = "within the spread"
+    else:
+        verdict = "significant" if p < SIGNIFICANT else "not significant"
+    return Comparison(difference, n, verdict, p, t, degrees)
+
+
+def _p(p: float) -> str:
+    return f"= {p:.3f}" if p >= 0.001 else "< 0.001"
+
+
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Indices of the points (cost, gain) that no other one beats in both; cheapest first, one of equals."""
+    order = sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1]))
+    front: list[int] = []
+    for i in order:
+        if not front or points[i][1] > points[front[-1]][1]:
+            front.append(i)
+    return front

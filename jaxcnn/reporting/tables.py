@@ -1,0 +1,154 @@
+"""A table once, in three notations: Markdown, LaTeX (booktabs) and rows for the page."""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from typing import Any
+
+LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "×": r"$\times$", "–": "--", "—": "---",
+    "≥": r"$\ge$", "≤": r"$\le$", "−": r"$-$", "→": r"$\to$", "…": r"\dots{}", "≈": r"$\approx$", "★": r"$\star$",
+    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "“": "``", "”": "''", '"': "''", "µ": r"$\mu$",
+}  # fmt: skip
+LONG = 34  # characters, from which on a LaTeX column breaks its lines
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """A cell: what is written, and the number it is sorted by, if it is one.
+
+    Attributes:
+      strong: the best of its kind, to be set apart.
+      link: where it leads on the web, for sources.
+    """
+
+    text: str
+    number: float | None = None
+    strong: bool = False
+    link: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Rows under named columns.
+
+    Attributes:
+      name: for anchors and LaTeX labels.
+      numeric: the columns that are set flush right.
+      notes: below the table; what a reader has to know to read it rightly.
+    """
+
+    name: str
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    numeric: frozenset[str] = frozenset()
+    notes: Sequence[str] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Columns, rows as written, and notes."""
+        return {
+            "title": self.title,
+            "columns": list(self.columns),
+            "rows": [[cell.text for cell in row] for row in self.rows],
+            "notes": list(self.notes),
+        }
+
+
+def text(of: Any, *, strong: bool = False, link: str = "") -> Cell:
+    """A cell of words."""
+    return Cell(str(of), None, strong, link)
+
+
+def number(of: float | None, written: str, *, strong: bool = False) -> Cell:
+    """A cell of a number, written as told."""
+    return Cell(written, of, strong)
+
+
+def markdown(tables: Sequence[Table], title: str) -> str:
+    """All tables as GitHub's Markdown."""
+    parts = [f"# {title}"]
+    for table in tables:
+        lines = [f"## {table.title}", ""]
+        lines.append("| " + " | ".join(map(_markdown, table.columns)) + " |")
+        lines.append("|" + "|".join("---:" if c in table.numeric else "---" for c in table.columns) + "|")
+        for row in table.rows:
+            lines.append("| " + " | ".join(_markdown_cell(cell) for cell in row) + " |")
+        parts.append("\n".join(lines))
+        if table.notes:
+            parts.append("\n".join(f"- {_markdown(note)}" for note in table.notes))
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown_cell(cell: Cell) -> str:
+    written = _markdown(cell.text)
+    if cell.link:
+        written = f"[{written}]({cell.link})"
+    return f"**{written}**" if cell.strong and written else written
+
+
+def _markdown(words: str) -> str:
+    return re.sub(r"([|\\`*_<>\[\]])", r"\\\1", " ".join(words.split()))
+
+
+def latex(tables: Sequence[Table], title: str) -> str:
+    """All tables as a LaTeX document with booktabs; each `table` can be copied into a paper as it is."""
+    parts = [
+        f"% {_one_line(title)}",
+        "% Compiles as it is with pdflatex; a table copied from it needs \\usepackage{array,booktabs,graphicx}.",
+        r"\documentclass{article}",
+        r"\usepackage[utf8]{inputenc}",
+        r"\usepackage[T1]{fontenc}",
+        r"\IfFileExists{lmodern.sty}{\usepackage{lmodern}}{}",
+        r"\usepackage{array,booktabs,graphicx}",
+        r"\usepackage[margin=2cm]{geometry}",
+        r"\begin{document}",
+    ]
+    body = "\n\\clearpage\n".join(_latex_table(table) for table in tables if table.rows)
+    return "\n".join([*parts, body or "No run has finished.", r"\end{document}"]) + "\n"
+
+
+def _latex_table(table: Table) -> str:
+    longest = [max(len(row[i].text) for row in table.rows) for i in range(len(table.columns))]
+    wide = sum(length > LONG for length in longest)
+    paragraph = rf">{{\raggedright\arraybackslash}}p{{{min(0.3, 0.75 / max(wide, 1)):.2f}\linewidth}}"
+    align = "".join(
+        "r" if column in table.numeric else paragraph if length > LONG else "l"
+        for column, length in zip(table.columns, longest, strict=True)
+    )
+    rows = [" & ".join(_latex_cell(cell) for cell in row) + r" \\" for row in table.rows]
+    head = " & ".join(map(escape_latex, table.columns)) + r" \\"
+    parts = [rows[i : i + 40] for i in range(0, len(rows), 40)]  # a float cannot break over pages
+    floats = []
+    for i, part in enumerate(parts):
+        caption = table.title + (f" (part {i + 1} of {len(parts)})" if len(parts) > 1 else "")
+        notes = " ".join(table.notes) if i == 0 else ""
+        label = f"tab:{table.name}" + (f"-{i + 1}" if i else "")
+        title = caption if caption.endswith("?") else f"{caption}."
+        body = "\n".join([
+            rf"\begin{{tabular}}{{{align}}}", r"\toprule", head, r"\midrule", *part, r"\bottomrule", r"\end{tabular}",
+        ])  # fmt: skip
+        floats.append("\n".join([
+            r"\begin{table}[htbp]", r"\centering",
+            rf"\caption{{{escape_latex(f'{title} {notes}'.strip())}}}", rf"\label{{{label}}}",
+            r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%", body + "}", r"\end{table}",
+        ]))  # fmt: skip
+    return "\n\\clearpage\n".join(floats)
+
+
+def _latex_cell(cell: Cell) -> str:
+    written = escape_latex(cell.text)
+    return rf"\textbf{{{written}}}" if cell.strong and written else written
+
+
+def escape_latex(words: str) -> str:
+    """Words with LaTeX's special characters escaped, and those that its fonts lack replaced."""
+    plain = re.sub("-(?=-)", "\0", _one_line(words))  # hyphens in a row would become a dash
+    written = "".join(LATEX.get(character, character) for character in plain).replace("\0", "-{}")
+    # Latin letters with accents are there; anything beyond would stop pdflatex.
+    return "".join(c if ord(c) < 0x180 else "?" for c in written)
+
+
+def _one_line(words: str) -> str:
+    return " ".join(words.split())

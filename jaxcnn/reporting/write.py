@@ -1,0 +1,132 @@
+"""A whole report: read the folders, work out the findings, write the page, the tables, the plots and the JSON."""
+
+import json
+import math
+import pathlib
+from typing import Any
+
+from jaxcnn.config import UserError
+from jaxcnn.reporting import charts, contents, page, plots, provenance, tables
+from jaxcnn.reporting.cautions import cautions
+from jaxcnn.reporting.classes import by_class
+from jaxcnn.reporting.findings import Findings, find, validation_curve
+from jaxcnn.reporting.read import COMPLETE, Material, Run, read
+from jaxcnn.reporting.settings import test_accuracy, validation_accuracy
+
+
+def report(
+    paths: list[pathlib.Path], out: pathlib.Path, *, title: str | None = None, best_on_test: bool = False, command: str
+) -> list[str]:
+    """Write the report of these folders into `out`; return lines for the user.
+
+    Raises:
+      UserError: there is nothing to report, or `out` cannot be written.
+    """
+    material = read(paths)
+    findings = find(material, best_on_test=best_on_test)
+    title = title or _title(material)
+    made = contents.tables(findings) | by_class(findings)
+    remarks = cautions(findings)
+    try:
+        folder = out / "plots"
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out={out} cannot be written: {error.strerror}; choose another folder") from error
+    for old in [*folder.glob("*.png"), *folder.glob("*.svg")]:
+        old.unlink()  # of an earlier report, which may have had other pictures
+    with plots.style():
+        pictures = [(plot, plots.for_page(plot, plots.save(plot, folder))) for plot in charts.charts(findings)]
+    html = page.render(title, findings, made, pictures, remarks, command)
+    (out / "report.html").write_text(html, encoding="utf-8")
+    (out / "tables.md").write_text(tables.markdown(list(made.values()), title), encoding="utf-8")
+    (out / "tables.tex").write_text(tables.latex(list(made.values()), title), encoding="utf-8")
+    figures = {"title": title, "command": command, **to_json(findings), "cautions": remarks}
+    figures["tables"] = {name: table.to_json() for name, table in made.items()}
+    text = json.dumps(_finite(figures), indent=1, ensure_ascii=False, allow_nan=False)
+    (out / "report.json").write_text(text + "\n", encoding="utf-8")
+    finished = sum(run.state == COMPLETE for run in material.runs)
+    lines = [f"{finished} of {len(material.runs)} runs finished, {len(findings.settings)} settings"]
+    lines += [f"  {remark}" for remark in remarks]
+    return [*lines, f"{out}/report.html, tables.md, tables.tex, report.json, plots/ ({len(pictures)} as PNG and SVG)"]
+
+
+def _title(material: Material) -> str:
+    names = [sweep.name for sweep in material.sweeps] or [path.resolve().name for path in material.paths]
+    return " + ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def to_json(findings: Findings) -> dict[str, Any]:
+    """Every figure of the report."""
+    index = {id(setting): i for i, setting in enumerate(findings.settings)}
+
+    def at(setting: Any) -> int | None:
+        return None if setting is None else index[id(setting)]
+
+    return {
+        "settings": [s.to_json() for s in findings.settings],
+        "families": [
+            {
+                "architecture": f.architecture,
+                "data": f.dataset,
+                "chosen": at(f.chosen),
+                "why": f.why,
+                "best_on_test": at(f.best_on_test),
+                "paper": f.paper,
+                "published": f.published,
+            }
+            for f in findings.families
+        ],
+        "comparisons": [
+            {
+                "data": row["data"],
+                "split": row["split"],
+                "first": at(row["first"]),
+                "second": at(row["second"]),
+                "difference": row["outcome"].difference,
+                "t": row["outcome"].t,
+                "degrees_of_freedom": row["outcome"].degrees,
+                "p": row["outcome"].p,
+                "n": row["outcome"].n,
+                "verdict": row["outcome"].verdict,
+            }
+            for row in findings.comparisons
+        ],
+        "time_to_accuracy": [row | {"setting": at(row["setting"])} for row in findings.times_to_accuracy],
+        "pareto": [
+            {"data": f["data"], "machine": f["machine"], "front": [at(s) for s in f["front"]]} for f in findings.fronts
+        ],
+        "scaling": [scaling.to_json() for scaling in findings.scalings],
+        "missing": findings.missing,
+        "runs": [_run(run) for run in findings.material.runs],
+        "commands": provenance.commands(findings.material.runs, findings.material.sweeps),
+        "environments": provenance.environments(findings.material.runs),
+        "published": findings.published,
+    }
+
+
+def _run(run: Run) -> dict[str, Any]:
+    summary = run.summary or {}
+    names = ("parameters", "steps", "epochs", "train_seconds", "wall_seconds", "compile_seconds", "images_per_second")
+    return {
+        "run": run.name,
+        "state": run.state,
+        "reason": run.reason or None,
+        "seed": run.seed,
+        "validation": validation_accuracy(run),
+        "test": test_accuracy(run),
+        **{name: summary.get(name) for name in names},
+        "machine": provenance.machine(run),
+        "changed": {key: value for key, (value, _) in provenance.changed(run.config).items()},
+        "validation_curve": [list(point) for point in validation_curve(run)],
+        "confusion_matrix": (run.test or {}).get("confusion_matrix"),
+        "notes": run.notes,
+    }
+
+
+def _finite(value: Any) -> Any:
+    """The same without infinities and NaN, which JSON does not have."""
+    if isinstance(value, dict):
+        return {str(key): _finite(of) for key, of in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(of) for of in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

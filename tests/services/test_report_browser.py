@@ -1,0 +1,129 @@
+"""The report's page in a real browser: both themes, a phone's width, sorting and filtering, and not one request."""
+
+import json
+import re
+import shutil
+import subprocess
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxcnn.reporting import write
+from tests import report_folders as folders
+
+pytestmark = pytest.mark.services
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+
+# Sorts the table of all settings by clicking, filters the one of all runs, and leaves what it saw in the title.
+ACTIONS = """
+addEventListener("load", () => {
+  const rows = (name) => [...document.querySelectorAll(`#table-${name} tbody tr`)];
+  const heads = [...document.querySelectorAll("#table-settings th")];
+  const column = heads.findIndex((head) => head.textContent.startsWith("learning rate"));
+  const rates = () => rows("settings").map((row) => row.cells[column].textContent);
+  const seen = { first: rates() };
+  heads[column].querySelector("button").click();
+  seen.falling = rates();
+  seen.sort = heads[column].getAttribute("aria-sort");
+  heads[column].querySelector("button").click();
+  seen.rising = rates();
+  heads[column].querySelector("button").click();
+  seen.again = rates();
+  const input = document.querySelector("#table-runs .filter input");
+  input.value = "DIVERGED 9";
+  input.dispatchEvent(new Event("input"));
+  seen.shown = rows("runs").filter((row) => !row.hidden).length;
+  seen.count = document.querySelector("#table-runs output").textContent;
+  const ink = () => getComputedStyle(document.body).backgroundColor;
+  seen.before = ink();
+  document.getElementById("theme").click();
+  seen.after = ink();
+  seen.wide = document.documentElement.scrollWidth > document.documentElement.clientWidth;
+  seen.loaded = performance.getEntriesByType("resource").map((entry) => entry.name);
+  document.body.dataset.seen = JSON.stringify(seen);
+});
+"""
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    base = tmp_path_factory.mktemp("report")
+    folders.write_sweep(base / "sweep")
+    write.report([base / "sweep"], base / "out", command="python -m jaxcnn.report …")
+    return base / "out" / "report.html"
+
+
+def browse(page, profile, *flags: str) -> str:
+    """What Chromium writes to standard output."""
+    assert CHROMIUM, "make test-services installs Chromium"
+    command = [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", *flags]
+    done = subprocess.run([*command, page], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def screenshot(page, folder, width: int, theme: str) -> np.ndarray:
+    """Pixels [H, W, 3] of the top of the page."""
+    picture = folder / "page.png"
+    size = f"--window-size={width},1600"
+    browse(f"file://{page}?theme={theme}", folder / "profile", size, f"--screenshot={picture}")
+    return np.asarray(Image.open(picture).convert("RGB"))
+
+
+@pytest.mark.parametrize(("theme", "low", "high"), [("light", 230, 256), ("dark", 0, 40)])
+def test_each_theme_is_drawn_in_its_colours(theme, low, high, page, tmp_path):
+    pixels = screenshot(page, tmp_path, 1280, theme)
+    assert pixels.shape[:2] == (1600, 1280)
+    ground = np.median(pixels.reshape(-1, 3), axis=0)
+    assert (ground >= low).all()
+    assert (ground < high).all()
+    assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 100  # words and pictures in it
+
+
+def test_tables_sort_and_filter_and_the_theme_turns(page, tmp_path):
+    acting = page.with_name("acting.html")
+    acting.write_text(page.read_text().replace("</body>", f"<script>{ACTIONS}</script></body>"))
+    dom = browse(f"file://{acting}?theme=light", tmp_path / "profile", "--window-size=1280,900", "--dump-dom")
+    found = re.search(r'data-seen="([^"]*)"', dom)
+    assert found
+    seen = json.loads(found[1].replace("&quot;", '"'))
+    rates = [float(rate) for rate in seen["first"]]
+    assert [float(rate) for rate in seen["falling"]] == sorted(rates, reverse=True)
+    assert seen["sort"] == "descending"
+    assert [float(rate) for rate in seen["rising"]] == sorted(rates)
+    assert seen["again"] == seen["first"]
+    assert (seen["shown"], seen["count"]) == (1, "1 of 11")
+    assert seen["before"] != seen["after"]
+    assert not seen["wide"]
+    assert seen["loaded"] == []
+
+
+def test_on_a_phone_nothing_but_tables_is_wider_than_the_screen(page, tmp_path):
+    acting = page.with_name("phone.html")
+    script = """
+    addEventListener("load", () => setTimeout(() => {
+      const inner = document.querySelector("iframe").contentDocument.documentElement;
+      document.body.dataset.seen = `${inner.clientWidth} ${inner.scrollWidth}`;
+    }, 500));
+    """
+    frame = page.read_text().replace("&", "&amp;").replace('"', "&quot;")
+    acting.write_text(
+        f'<!doctype html><body><iframe width="390" height="800" style="border:0" srcdoc="{frame}"></iframe>'
+        f"<script>{script}</script></body>"
+    )
+    dom = browse(f"file://{acting}", tmp_path / "profile", "--virtual-time-budget=3000", "--dump-dom")
+    assert 'data-seen="390 390"' in dom
+
+
+def test_the_page_prints(page, tmp_path):
+    target = tmp_path / "page.pdf"
+    began = time.time()
+    browse(f"file://{page}?theme=dark", tmp_path / "profile", f"--print-to-pdf={target}")
+    assert target.read_bytes().startswith(b"%PDF")
+    assert target.stat().st_mtime >= began - 2

@@ -1,0 +1,206 @@
+"""Choices are made on validation, figures are those of the runs, and what cannot be known is not claimed."""
+
+import pytest
+
+from jaxcnn.reporting import cautions, contents
+from jaxcnn.reporting.findings import find
+from jaxcnn.reporting.read import read
+from tests import report_folders as folders
+
+BEST_ON_VALIDATION = {"global_batch_size": 64, "optim.learning_rate": 0.1}
+BEST_ON_TEST = {"global_batch_size": 128, "optim.learning_rate": 0.1}
+
+
+def of(*paths, **options):
+    return find(read(list(paths)), **options)
+
+
+def words(findings) -> str:
+    """Everything the report says in words."""
+    tables = contents.tables(findings).values()
+    cells = [cell.text for table in tables for row in table.rows for cell in row]
+    return "\n".join([*cells, *(note for table in tables for note in table.notes), *cautions.cautions(findings)])
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    return folders.write_sweep(tmp_path_factory.mktemp("report") / "sweep")
+
+
+def test_the_setting_is_chosen_on_validation_though_another_is_better_on_test(sweep):
+    (family,) = of(sweep).families
+    assert family.chosen is not None
+    assert family.chosen.varied == BEST_ON_VALIDATION
+    assert family.chosen.test is not None
+    assert max(s.test.mean for s in family.settings if s.test) > family.chosen.test.mean
+    assert "highest mean validation accuracy of 4 settings" in family.why
+
+
+def test_a_best_on_test_row_comes_only_when_asked_for_and_says_what_it_is(sweep):
+    assert "est on test" not in words(of(sweep))
+    asked = of(sweep, best_on_test=True)
+    (family,) = asked.families
+    assert family.best_on_test is not None
+    assert family.best_on_test.varied == BEST_ON_TEST
+    assert family.chosen is not None
+    assert family.chosen.varied == BEST_ON_VALIDATION
+    assert f"batch size 128, learning rate 0.1 — best on test: {contents.ON_TEST}" in words(asked)
+    assert any(contents.ON_TEST in line for line in cautions.cautions(asked))
+
+
+def test_means_and_spreads_are_over_the_seeds_that_finished(sweep):
+    settings = {tuple(s.varied.values()): s for s in of(sweep).settings}
+    whole, part = settings[64, 0.1], settings[64, 0.01]
+    assert whole.validation is not None
+    assert whole.validation.values == (0.93, 0.931, 0.932)
+    assert whole.validation.std == pytest.approx(0.001, rel=1e-9)
+    assert part.validation is not None
+    assert (part.validation.n, part.validation.std) == (1, None)
+    assert settings[128, 0.01].states() == {"complete": 1, "pruned": 1}
+    assert settings[64, 9.0].finished == []
+    assert settings[64, 9.0].states() == {"diverged": 1, "failed": 1}
+
+
+def test_the_page_says_what_is_missing_and_what_went_wrong(sweep):
+    said = cautions.cautions(of(sweep))
+    assert "3 planned trials have not begun." in said
+    assert any(line.startswith("3 trials came to no figure: 1 pruned, 1 diverged, 1 failed") for line in said)
+    assert any(line.startswith("1 run has not finished") for line in said)
+    assert any("flatter" in line for line in said)
+    tables = contents.tables(of(sweep))
+    assert [row[-1].text for row in tables["troubles"].rows] == [
+        "below the median",
+        "step 3 is not finite",
+        "no such data",
+    ]
+    assert len(tables["missing"].rows) == 3
+    assert len(tables["runs"].rows) == 11
+
+
+def test_each_key_has_lines_along_which_nothing_else_changes(sweep):
+    effects = {effect.key: effect for effect in of(sweep).effects}
+    assert set(effects) == {"global_batch_size", "optim.learning_rate"}
+    lines = effects["global_batch_size"].lines
+    assert [name for name, _ in lines] == ["learning rate 0.1", "learning rate 0.01"]
+    assert [[s.varied["global_batch_size"] for s in line] for _, line in lines] == [[64, 128]] * 2
+
+
+def test_test_weights_decide_which_validation_figure_counts(tmp_path):
+    folders.write_run(tmp_path / "last", val=0.9)
+    folders.write_run(tmp_path / "best", val=0.9, run__test_with="best")
+    last, best = (of(tmp_path / name).settings[0].validation for name in ("last", "best"))
+    assert last is not None
+    assert best is not None
+    assert (last.mean, best.mean) == (0.9, pytest.approx(0.91))
+
+
+def test_nothing_is_chosen_where_nothing_was_held_out(tmp_path):
+    for seed in (0, 1):
+        for rate in (0.1, 0.2):
+            folder = tmp_path / f"{rate}-{seed}"
+            folders.write_run(folder, val=None, test=0.9 + rate / 10, optim__learning_rate=rate, seed=seed)
+    findings = of(tmp_path)
+    (family,) = findings.families
+    assert family.chosen is None
+    assert "nothing was held out" in family.why
+    assert any("protocol=full" in line for line in cautions.cautions(findings))
+
+
+def test_one_seed_says_that_no_spread_is_known(tmp_path):
+    findings = of(folders.write_run(tmp_path / "one"))
+    assert any("one seed only, so no spread is known" in line for line in cautions.cautions(findings))
+    cells = {c: cell.text for c, cell in zip(*_only_row(findings, "results"), strict=True)}
+    assert (cells["test %"], cells["seeds"]) == ("93.00", "1")
+
+
+def _only_row(findings, name):
+    table = contents.tables(findings)[name]
+    (row,) = table.rows
+    return table.columns, row
+
+
+def test_the_papers_figure_stands_beside_only_what_it_can_be_compared_with(tmp_path):
+    (family,) = of(folders.write_run(tmp_path / "vgg")).families
+    assert family.paper == pytest.approx(0.927)
+    columns, row = _only_row(of(tmp_path / "vgg"), "results")
+    assert dict(zip(columns, [c.text for c in row], strict=True))["vs paper"] == "+0.30"
+    (npz,) = of(folders.write_run(tmp_path / "npz", data__source="npz:/some/where/cifar10.npz")).families
+    assert npz.paper == pytest.approx(0.927)
+    for name, changes in {"part": {"data__train_split": "train[:10%]"}, "other": {"data__source": "digits"}}.items():
+        (family,) = of(folders.write_run(tmp_path / name, **changes)).families
+        assert family.paper is None
+    narrow = of(folders.write_run(tmp_path / "narrow", model__width=0.0625))
+    assert any("1/16 of the full width" in line for line in cautions.cautions(narrow))
+
+
+def test_times_of_different_machines_are_not_compared(tmp_path):
+    for name in ("one processor", "another"):
+        for seed in (0, 1):
+            for rate in (0.1, 0.2):
+                folders.write_run(
+                    tmp_path / f"{name} {seed} {rate}", seed=seed, environment={"processor": name},
+                    optim__learning_rate=rate, model__name="vgg16" if name == "another" else "alexnet",
+                )  # fmt: skip
+    findings = of(tmp_path)
+    assert [(front["machine"], len(front["settings"])) for front in findings.fronts] == [
+        ("2 cores of one processor", 2), ("2 cores of another", 2),
+    ]  # fmt: skip
+    assert any("2 different machines" in line for line in cautions.cautions(findings))
+    assert "machine" in contents.tables(findings)["results"].columns
+
+
+def test_trials_that_ran_at_once_are_told_of(tmp_path):
+    folder = folders.write_sweep(tmp_path)
+    assert not any("at the same time" in line for line in cautions.cautions(of(folder)))
+    trial = folder / "trials" / "0000" / "trial.json"
+    trial.write_text(trial.read_text().replace("00:00:50", "00:01:30"))
+    assert any("at the same time" in line for line in cautions.cautions(of(folder)))
+
+
+def test_time_to_accuracy_is_the_first_evaluation_that_reached_it(tmp_path):
+    for seed, val in ((0, 0.96), (1, 0.85)):
+        folders.write_run(tmp_path / str(seed), seed=seed, val=val, seconds=300.0)
+    rows = {row["target"]: row for row in of(tmp_path).times_to_accuracy}
+    # Evaluations are at 100, 200 and 300 s, of 0.8, 0.9 and 1.0 times `val`: 0.768, 0.864, 0.96 and 0.68, 0.765, 0.85.
+    assert list(rows) == [0.94, 0.95, 0.96]
+    assert rows[0.95]["times"] == [300.0]
+    assert rows[0.95]["of"] == 2
+
+
+def test_speed_over_devices_comes_from_runs_too(tmp_path):
+    for devices, speed in ((1, 1000.0), (4, 3500.0)):
+        folder = folders.write_run(
+            tmp_path / str(devices), device=f"{devices} x NVIDIA H100", parallel__devices=devices
+        )
+        summary = folder / "summary.json"
+        summary.write_text(summary.read_text().replace("1000.0", str(speed)))
+    (scaling,) = of(tmp_path).scalings
+    (curve,) = scaling.curves.values()
+    assert [(row["devices"], row["speedup"], row["efficiency"]) for row in curve] == [(1, 1.0, 1.0), (4, 3.5, 0.875)]
+
+
+def test_curves_of_a_scaling_file_are_told_apart(tmp_path):
+    rows = [
+        {"model": model, "mode": mode, "over": "devices", "devices": devices, "images_per_second": 100.0 * devices}
+        for model in ("alexnet", "vgg16")
+        for mode in ("strong", "weak")
+        for devices in (2, 1)
+    ]
+    folders.write_json(tmp_path / "scaling.json", {"mode": "strong+weak", "rows": [*rows, {"devices": "?"}, 7]})
+    findings = of(tmp_path)
+    assert [list(s.curves) for s in findings.scalings] == [["strong scaling", "weak scaling"]] * 2
+    assert all([row["devices"] for row in c] == [1, 2] for s in findings.scalings for c in s.curves.values())
+
+
+def test_every_published_figure_is_cited(root):
+    published = of(root / "results").published
+    for figure in published["figures"]:
+        assert {"network", "accuracy", "authors", "year", "title", "augmentation", "statistic"} <= figure.keys()
+        assert "arxiv" in figure or ("url" in figure and "code repository" in figure["authors"])
+        assert 0 < figure["accuracy"] < 100
+    paper = {(f["model"], f["data"]): f["accuracy"] for f in published["seed_paper"]["figures"]}
+    for config in (root / "configs").glob("*_cifar10*.py"):
+        text = config.read_text()
+        model, data = config.stem.split("_")
+        if "The seed paper reports" in text:
+            assert f"{paper[model, data]} %" in text
