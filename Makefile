@@ -1,13 +1,14 @@
 # make quickstart   train on handwritten digits, in under a minute
 # make test         lint, types and tests
-# Both first make a virtual environment with the pinned packages, which takes some minutes once.
+# make test-services   tests that need services of Debian's, such as PostgreSQL, which it installs (as root, or by sudo)
+# All first make a virtual environment with the pinned packages, which takes some minutes once.
 
 PYTHON ?= python3
 VENV ?= .venv
 READY := $(VENV)/.ready
 RUN := $(VENV)/bin/python -m
 
-.PHONY: quickstart test lock clean
+.PHONY: quickstart test test-services lock clean
 
 quickstart: $(READY)
 	$(RUN) jaxcnn.main --config=configs/quickstart.py
@@ -17,6 +18,12 @@ test: $(READY)
 	$(RUN) ruff format --check .
 	$(RUN) mypy
 	$(RUN) pytest -n 2 --dist worksteal --durations 10
+
+test-services: $(READY)
+	@ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { \
+		sudo=$$(test "$$(id -u)" = 0 || echo sudo); \
+		$$sudo apt-get update --quiet && $$sudo apt-get install --yes --quiet postgresql; }
+	$(RUN) pytest -m services tests/services
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -122,8 +122,8 @@ def _sweep(folder: pathlib.Path) -> int:
     if DRY_RUN.value:
         return 0
     storage = store.open_storage(_storage(folder), definition.heartbeat)
-    start.write(folder, definition, made, sweep, _command(), _config_file(), environment)
     desk = start.open_desk(folder, definition, storage, made)
+    start.write(folder, definition, made, sweep, _command(), _config_file(), environment)
     if RETRY.value:
         again = desk.retry({"failed", "diverged"} if RETRY.value == "failed" else {RETRY.value})
         console.print(f"jaxcnn: {again} trials are tried again")

@@ -106,7 +106,7 @@ def zipped(*parts: Space) -> Rows:
     Raises:
       ConfigError: the parts differ in length, or one of them is a range.
     """
-    lists = [cells(part) for part in parts]
+    lists = [list(_cells(part)) for part in parts]
     lengths = [len(each) for each in lists]
     if len(set(lengths)) > 1:
         raise ConfigError(f"sweep: zipped(…) needs parts of one length, but they have {', '.join(map(str, lengths))}")

@@ -55,8 +55,9 @@ def open_storage(url: str, heartbeat: int) -> optuna.storages.BaseStorage:
             )
         )
     except ImportError as error:
+        driver = parsed.get_driver_name()
         raise UserError(
-            f"--storage={_public(parsed)} needs a package that is missing: {error.name or error}"
+            f"--storage={_public(parsed)} needs the driver {driver!r}, which is not installed: pip install {driver}"
         ) from error
     except sqlalchemy.exc.SQLAlchemyError as error:
         reason = str(getattr(error, "orig", error)).strip().splitlines() or [type(error).__name__]

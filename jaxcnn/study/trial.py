@@ -5,6 +5,7 @@ import json
 import pathlib
 import time
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 import optuna
@@ -57,19 +58,23 @@ def run(desk: Desk, claim: Claim, shared: Shared, command: list[str]) -> Outcome
     """
     folder = files.trial_folder(desk.folder, claim.number)
     record = _begin(desk, claim, folder)
+
+    def leave(reason: str = "stopped by a signal") -> None:
+        _write(folder, record, Outcome("waiting", reason))
+        desk.let_go(claim)
+
     try:
         with desk.beating(claim), (folder / files.LOG).open("a", encoding="utf-8") as log:
             if given_up := desk.killed_too_often(claim):
                 outcome = Outcome("failed", given_up)
             else:
-                outcome = _run(desk, claim, shared, command, folder, log)
+                outcome = _run(desk, claim, shared, command, folder, log, leave)
         mine = store.patiently(lambda: desk.finish(claim, outcome.state, outcome.values, outcome.reason))
         if mine:
             _write(folder, record, outcome)
         return outcome
     except Interrupted as error:
-        _write(folder, record, Outcome("waiting", str(error).partition(":")[0]))
-        desk.let_go(claim)
+        leave(str(error).partition(":")[0])
         raise
     except Lost:
         return Outcome("waiting", "another worker goes on with it")
@@ -77,7 +82,15 @@ def run(desk: Desk, claim: Claim, shared: Shared, command: list[str]) -> Outcome
         claim.lock.release()
 
 
-def _run(desk: Desk, claim: Claim, shared: Shared, command: list[str], folder: pathlib.Path, log: Any) -> Outcome:
+def _run(
+    desk: Desk,
+    claim: Claim,
+    shared: Shared,
+    command: list[str],
+    folder: pathlib.Path,
+    log: Any,
+    leave: Callable[[], None],
+) -> Outcome:
     """Train; every end but a signal's is an outcome."""
 
     def evaluated(step: int, accuracy: float) -> None:
@@ -94,7 +107,7 @@ def _run(desk: Desk, claim: Claim, shared: Shared, command: list[str], folder: p
     where = f"the same command with --workdir={desk.folder} goes on"
     try:
         config = config_of(desk.definition.base, claim)
-        hooks = Hooks(output=log, where=where, evaluated=evaluated, shared=shared)
+        hooks = Hooks(output=log, where=where, evaluated=evaluated, leaving=leave, shared=shared)
         summary = train(config, folder, command=command, started=time.time(), hooks=hooks)
     except Pruned as error:
         return Outcome("pruned", str(error))

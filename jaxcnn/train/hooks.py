@@ -70,10 +70,12 @@ class Hooks:
       where: how a run stopped by a signal goes on, for the message; empty: by its own workdir.
       evaluated: called with step and validation accuracy after every evaluation, once what is due is being saved, and
         on resume with those of the last one. What it raises ends the run, which the same config resumes later.
+      leaving: called if a signal ends the process where there is nothing to save, such as while it compiles.
       shared: what this run and the next may have in common.
     """
 
     output: TextIO | None = None
     where: str = ""
     evaluated: Callable[[int, float], None] = _go_on
+    leaving: Callable[[], None] | None = None
     shared: Shared = dataclasses.field(default_factory=Shared)

@@ -48,6 +48,7 @@ def train(
     started = time.time() if started is None else started
     with Interrupts() as interrupts, workdir.claim(folder):
         interrupts.where = hooks.where or f"the same command with --workdir={folder} goes on"
+        interrupts.leaving = hooks.leaving
         workdir.check_config(folder, config)
         if (finished := summary.read(folder)) is not None:
             print(f"jaxcnn: {folder} is finished: {summary.last_line(finished)}", file=hooks.output)

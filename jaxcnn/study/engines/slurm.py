@@ -4,11 +4,13 @@ Every job runs `python -m jaxcnn.sweep --worker` as a process of its own. On Slu
 the end) submitit asks for a checkpoint; that process is then told to save its trial, and the job is queued again.
 """
 
+import contextlib
 import json
 import os
 import pathlib
 import signal
 import subprocess
+import time
 from typing import Any
 
 from jaxcnn.config import UserError
@@ -18,6 +20,8 @@ from jaxcnn.train.signals import INTERRUPTED
 
 JOBS = "jobs.json"
 SAVE_SECONDS = 120  # notice before the end, for a step, a save and the queue
+MINUTES = 240  # of one job, unless the options say; it is queued again until the sweep has ended
+MAX_TIMEOUTS = 10_000
 
 
 class Worker:
@@ -32,7 +36,9 @@ class Worker:
         self._process = subprocess.Popen(
             self.command, env=os.environ | {STORAGE_VARIABLE: self.storage}, preexec_fn=_without_notice
         )
-        code = self._process.wait()
+        # Not `wait`: what it holds would keep `checkpoint`, in a signal handler of this thread, from waiting.
+        while (code := self._process.poll()) is None:
+            time.sleep(0.5)
         if code not in (0, INTERRUPTED):
             raise RuntimeError(f"the worker ended with exit code {code}; its last lines are in this job's log")
         return code
@@ -41,9 +47,10 @@ class Worker:
         """Save the trial under way; return what to queue again."""
         import submitit
 
-        if self._process is not None and self._process.poll() is None:
-            self._process.terminate()
-            self._process.wait()
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                os.kill(self._process.pid, signal.SIGTERM)
+                os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
         return submitit.helpers.DelayedSubmission(Worker(self.command, self.storage))
 
 
@@ -99,14 +106,14 @@ def make_executor(logs: pathlib.Path, options: dict[str, str], name: str) -> Any
 
     cluster = options.pop("cluster", "slurm")
     try:
-        executor = submitit.AutoExecutor(folder=logs / "%j", cluster=cluster)
+        executor = submitit.AutoExecutor(folder=logs / "%j", cluster=cluster, slurm_max_num_timeout=MAX_TIMEOUTS)
         parameters: dict[str, Any] = {key: int(text) if text.isdigit() else text for key, text in options.items()}
         if cluster == "slurm":
-            parameters = {"job_name": name, "signal_delay_s": SAVE_SECONDS} | parameters
+            parameters = {"job_name": name, "signal_delay_s": SAVE_SECONDS, "time": MINUTES} | parameters
             executor.update_parameters(**{f"slurm_{key}": value for key, value in parameters.items()})
         else:
             executor.update_parameters(**{"timeout_min": 60} | parameters)
-    except (NameError, RuntimeError, TypeError) as error:
+    except (NameError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(f"--slurm={options}: {' '.join(str(error).split())[:400]}") from error
     return executor
 

@@ -1,0 +1,31 @@
+"""Eight learning rates for AlexNet on CIFAR-10: one compiled program, since the rate is an input of the step.
+
+    python -m jaxcnn.sweep --config=configs/sweeps/learning_rate.py --workdir=runs/rates
+
+Variants: `:smoke` takes seconds, on the handwritten digits; `:short` is what `python -m benchmarks.sweep` times.
+"""
+
+from jaxcnn import recipes
+from jaxcnn.study import spec, sweeps
+
+
+def get_config(variant: str = ""):
+    config = recipes.strong("alexnet", "tfds:cifar10")
+    config.model.dropout = 0.2
+    config.run.epochs = 30.0
+    return recipes.apply_variant(config, variant, paper=None, smoke=sweeps.smoke, short=short)
+
+
+def short(config):
+    """A hundred steps a trial; what is evaluated is small, so that the time is that of the steps."""
+    config.run.epochs = 0.0
+    config.run.steps = 100
+    config.run.eval_batch_size = 500
+    config.run.tensorboard = False
+    config.data.val_examples = 500
+    config.data.test_split = "test[:500]"
+    config.schedule.warmup = 0.0
+
+
+def get_sweep(variant: str = ""):
+    return spec.sweep(spec.values("optim.learning_rate", [0.0125, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6]))

@@ -1,0 +1,141 @@
+"""`python -m jaxcnn.sweep` as a user starts it: plan, table, signals, kills, and going on."""
+
+import json
+import os
+import pathlib
+import re
+import signal
+import time
+
+import pytest
+
+from jaxcnn.study import folder as files
+from tests import runs
+
+CNN = ("--config.model.name=cnn", "--config.model.width=0.25", "--config.data.image_size=8")
+SWEEP = ("--config=configs/sweeps/alexnet_cifar10.py:smoke", *CNN, "--nomeasure")
+LONG = (*SWEEP, "--config.run.steps=1600", "--config.checkpoint.every_steps=100", "--config.run.eval_every_epochs=5.0")
+
+
+def sweep(*flags, **options):
+    return runs.run(*flags, module="jaxcnn.sweep", **options)
+
+
+def states(folder):
+    found = sorted((folder / files.TRIALS).glob("*/trial.json"))
+    return [json.loads(path.read_text())["state"] for path in found]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The folder of the long sweep, run without disturbance."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    code, output = sweep(*LONG, f"--workdir={folder}")
+    assert code == 0, output
+    return folder
+
+
+def same(one, other, count=4):
+    """Whether two sweeps have the same bits in every trial."""
+    return all(
+        runs.seals(files.trial_folder(one, n)) == runs.seals(files.trial_folder(other, n))
+        and runs.records(files.trial_folder(one, n)) == runs.records(files.trial_folder(other, n))
+        for n in range(count)
+    )
+
+
+def test_a_dry_run_prints_trials_programs_time_and_memory_and_leaves_nothing(tmp_path):
+    folder = tmp_path / "none"
+    flags = [flag for flag in SWEEP if flag != "--nomeasure"]
+    code, output = sweep(*flags, f"--workdir={folder}", "--dry_run")
+    assert code == 0, output
+    assert "sweep alexnet_cifar10-smoke: 4 trials, 2 programs (grid)" in output
+    for size in (16, 32):
+        row = rf"global_batch_size={size} +2 +60 +[\d.]+ s +[\d.]+ ms +\d+:\d\d +[\d.]+ GiB"
+        assert re.search(row, output), output
+    assert re.search(r"about \d+:\d\d of steps and evaluation .* the measuring process had [\d.]+ GiB", output)
+    assert not folder.exists()
+
+
+def test_a_finished_sweep_tells_its_best_and_the_same_command_does_nothing_more(undisturbed):
+    code, output = sweep(*LONG, f"--workdir={undisturbed}")
+    assert code == 0, output
+    assert "4 complete" in output
+    assert "best on validation: trial " in output
+    assert "begins" not in output
+    kept = json.loads((undisturbed / "sweep.json").read_text())
+    assert kept["varied"] == ["global_batch_size", "optim.learning_rate"]
+    assert len(kept["planned"]) == 4
+    assert kept["planned"][0] == {"overrides": {"global_batch_size": 16, "optim.learning_rate": 0.02}, "seed": 0}
+    assert kept["directions"] == {"val_accuracy": "maximize"}
+    assert kept["environment"]["packages"]["jax"]
+    for number in range(4):
+        row = json.loads((files.trial_folder(undisturbed, number) / "trial.json").read_text())
+        assert (row["number"], row["state"], row["starts"]) == (number, "complete", 1)
+        assert 0 < row["values"]["val_accuracy"] <= 1
+        assert row["images_per_second"] > 0
+        assert row["began"] < row["ended"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_sweep_that_is_stopped_in_the_middle_of_a_trial_ends_with_the_same_bits(number, tmp_path, undisturbed):
+    command = (*LONG, f"--workdir={tmp_path}")
+    process = runs.start(*command, module="jaxcnn.sweep")
+    second = files.trial_folder(tmp_path, 1)
+    deadline = time.monotonic() + 120
+    while files.newest_checkpoint(second) < 300:
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    code, output, _ = runs.stop(process, number)
+    if number == signal.SIGTERM:
+        assert code == 75, output
+        assert f"the same command with --workdir={tmp_path} goes on" in output
+    assert states(tmp_path) == ["complete", "waiting" if number == signal.SIGTERM else "running"]
+    code, output = sweep(*command)
+    assert code == 0, output
+    assert states(tmp_path) == ["complete"] * 4
+    row = json.loads((second / "trial.json").read_text())
+    assert row["starts"] == 2
+    assert "resumed from the checkpoint of step" in (second / "log.txt").read_text()
+    assert same(tmp_path, undisturbed)
+
+
+def test_processes_share_the_trials_pass_on_a_signal_and_one_that_is_killed_is_replaced(tmp_path, undisturbed):
+    command = (*LONG, f"--workdir={tmp_path}", "--engine=processes", "--workers=2")
+    process = runs.start(*command, module="jaxcnn.sweep")
+    deadline = time.monotonic() + 200
+    while states(tmp_path).count("running") < 2:
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    killed = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[-1]
+    os.kill(int(killed), signal.SIGKILL)
+    runs.wait_for(process, "a worker died (exit code -9) and is started again")
+    code, output, _ = runs.stop(process, signal.SIGTERM, seconds=100)
+    assert code == 75, output
+    assert "running" not in states(tmp_path)
+    code, output = sweep(*command)
+    assert code == 0, output
+    assert states(tmp_path) == ["complete"] * 4
+    assert same(tmp_path, undisturbed)
+    workers = {json.loads(path.read_text())["worker"] for path in (tmp_path / "trials").glob("*/trial.json")}
+    assert len(workers) >= 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ((), "--workdir=<folder of the sweep> is missing"),
+        (("--workdir={tmp}", "--worker"), r"sweep.json is missing; start the sweep there first"),
+        (("--workdir={tmp}", "--config=configs/quickstart.py"), "has no get_sweep"),
+        (("--workdir={tmp}", *SWEEP, "--config.optim.learning_rate=1.0"), "config.optim.learning_rate has no effect"),
+        (("--workdir={tmp}", *SWEEP, "--sampler=tpe"), "--sampler=tpe needs --trials"),
+        (("--workdir={tmp}", *SWEEP, "--sampler=nonsense"), "should be one of"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(flags, message, tmp_path):
+    code, output = sweep(*(flag.format(tmp=tmp_path / "x") for flag in flags))
+    assert code == 2, output
+    assert message in output
+    assert "Traceback" not in output
