@@ -68,11 +68,13 @@ def main() -> int:
 def _work(folder: pathlib.Path) -> int:
     """A worker."""
     from jaxcnn.study import folder as files
-    from jaxcnn.study import store, worker
+    from jaxcnn.study import start, store, worker
 
     worker.ignore_preemption_notice()
     definition = files.read_definition(folder)
-    storage = store.open_storage(_storage(folder), definition.heartbeat)
+    url = _storage(folder)
+    start.check_storage(folder, definition, url)
+    storage = store.open_storage(url, definition.heartbeat)
     worker.work(
         folder,
         definition,
@@ -93,7 +95,7 @@ def _sweep(folder: pathlib.Path) -> int:
 
     from jaxcnn.study import folder as files
     from jaxcnn.study import measure, outcome, plan, spec, start, store, table
-    from jaxcnn.study.engines import Job
+    from jaxcnn.study.engines import Job, processes
     from jaxcnn.train.hooks import Shared
 
     console = Console(highlight=False, soft_wrap=True)
@@ -104,20 +106,28 @@ def _sweep(folder: pathlib.Path) -> int:
     shared = Shared()
     made = plan.make(sweep, base, SAMPLER.value or "", TRIALS.value, shared)
     definition = start.define(
-        command.config_name(flags.FLAGS), sweep, base, made, _storage(folder), PRUNER.value, HEARTBEAT.value
+        command.config_name(flags.FLAGS),
+        sweep,
+        base,
+        made,
+        start.storage_name(folder, _storage(folder)),
+        PRUNER.value,
+        HEARTBEAT.value,
     )
     if (folder / files.SWEEP).exists():
         definition = start.go_on(folder, definition)
     if not DRY_RUN.value:
         folder.mkdir(parents=True, exist_ok=True)
+    # Trials run in this process (None), or in others, which take up what this one must leave free.
+    places = {"inline": [None], "processes": processes.places_of(WORKERS.value)}.get(ENGINE.value, [{}])
     figures, environment, peak = measure.here_or_apart(
-        made, folder, shared, _command(), console.print, here=ENGINE.value == "inline", wanted=_measures()
+        made, folder, shared, _command(), console.print, place=places[0], wanted=_measures()
     )
     seconds = {
         group.key: measure.seconds_of(group, figures[group.key]) if group.key in figures else None
         for group in made.groups
     }
-    workers = max(1, WORKERS.value)
+    workers = max(len(places), WORKERS.value)
     outcome.show(outcome.describe_plan(definition.name, made, figures, seconds, peak, workers), console)
     if DRY_RUN.value:
         return 0

@@ -66,7 +66,7 @@ def make(
     plan = plans.make(sweep, base, sampler, trials, Shared())
     folder.mkdir(parents=True, exist_ok=True)
     url = url or start.default_url(folder)
-    definition = start.define("test", sweep, base, plan, url, pruner, heartbeat)
+    definition = start.define("test", sweep, base, plan, start.storage_name(folder, url), pruner, heartbeat)
     if (folder / files.SWEEP).exists():
         definition = start.go_on(folder, definition)
     start.open_desk(folder, definition, store.open_storage(url, heartbeat), plan)

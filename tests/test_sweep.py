@@ -252,6 +252,17 @@ def test_a_storage_that_cannot_be_used_is_one_line_without_its_password(url, mes
     assert "secret" not in str(caught.value)
 
 
+def test_a_worker_with_another_storage_than_its_sweep_is_told_so(tmp_path):
+    study = studies.make(tmp_path, SEARCH, trials=2)
+    assert study.definition.storage == "study.db"
+    start.check_storage(tmp_path, study.definition, start.default_url(tmp_path))
+    with pytest.raises(UserError, match=r"is in its study\.db; leave --storage out"):
+        start.check_storage(tmp_path, study.definition, "postgresql://host/database")
+    elsewhere = studies.make(tmp_path / "other", SEARCH, trials=2, url=f"journal:{tmp_path / 'journal'}")
+    with pytest.raises(UserError, match=r"is in journal:.*; name that by --storage"):
+        start.check_storage(tmp_path / "other", elsewhere.definition, start.default_url(tmp_path / "other"))
+
+
 def test_a_sweep_may_grow_but_not_become_another(tmp_path):
     small = spec.sweep(spec.values("optim.learning_rate", [0.1, 0.2]))
     first = studies.make(tmp_path, small, **THIN)

@@ -11,6 +11,7 @@ import pytest
 
 from jaxcnn.study import folder as files
 from tests import runs
+from tests.test_main import HEAVY, imported
 
 CNN = ("--config.model.name=cnn", "--config.model.width=0.25", "--config.data.image_size=8")
 SWEEP = ("--config=configs/sweeps/alexnet_cifar10.py:smoke", *CNN, "--nomeasure")
@@ -121,6 +122,14 @@ def test_processes_share_the_trials_pass_on_a_signal_and_one_that_is_killed_is_r
     assert same(tmp_path, undisturbed)
     workers = {json.loads(path.read_text())["worker"] for path in (tmp_path / "trials").glob("*/trial.json")}
     assert len(workers) >= 2
+
+
+def test_help_imports_nothing_heavy():
+    code, output = sweep("--help", PYTHONPROFILEIMPORTTIME="1")
+    assert code == 0
+    assert "--dry_run" in output.replace("[no]", "")
+    assert imported(output) >= {"absl", "jaxcnn"}, "the report of imports was not understood"
+    assert not imported(output) & {*HEAVY, "optuna", "sqlalchemy", "rich"}
 
 
 @pytest.mark.parametrize(

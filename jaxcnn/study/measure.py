@@ -14,6 +14,7 @@ from jaxcnn import mesh as meshes
 from jaxcnn.config import ConfigError, UserError
 from jaxcnn.learn import sharded
 from jaxcnn.learn.state import make_hyper
+from jaxcnn.study.engines import processes
 from jaxcnn.study.plan import Group, Plan
 from jaxcnn.train import feed, workdir
 from jaxcnn.train.hooks import Shared
@@ -133,16 +134,16 @@ def environment(command: list[str]) -> dict[str, Any]:
 
 
 def here_or_apart(
-    plan: Plan, folder: pathlib.Path, shared: Shared, command: list[str], say: Any, *, here: bool, wanted: bool
+    plan: Plan, folder: pathlib.Path, shared: Shared, command: list[str], say: Any, *, place: Any, wanted: bool
 ) -> tuple[dict[str, Any], dict[str, Any], int]:
-    """`measure`, `environment` and `peak_bytes`: in this process where trials run `here`, else in one of its own.
+    """`measure`, `environment` and `peak_bytes`: in this process, or in one of its own at the `place` of a worker.
 
     A process that only watches others must not hold an accelerator, nor the cores of its workers.
     """
-    if here:
+    if place is None:
         return _all(plan, folder, shared, command, say if wanted else None)
     spawn = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:
+    with concurrent.futures.ProcessPoolExecutor(1, spawn, processes.settle, (place,)) as pool:
         return pool.submit(_all, plan, folder, Shared(), command, print if wanted else None).result()
 
 

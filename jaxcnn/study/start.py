@@ -18,6 +18,7 @@ from jaxcnn.study.folder import Definition
 from jaxcnn.train.workdir import MAY_CHANGE
 
 DIRECTIONS = {"val_accuracy": "maximize", "train_seconds": "minimize"}
+DATABASE = "study.db"
 MULTI_OBJECTIVE = ("nsga2", "nsga3")
 
 
@@ -65,7 +66,7 @@ def refuse_overridden(sweep: spec.Sweep, argv: list[str]) -> None:
 
 
 def define(
-    name: str, sweep: spec.Sweep, base: Config, plan: plans.Plan, url: str, pruner: str, heartbeat: int
+    name: str, sweep: spec.Sweep, base: Config, plan: plans.Plan, storage: str, pruner: str, heartbeat: int
 ) -> Definition:
     """The definition of a new study.
 
@@ -84,7 +85,7 @@ def define(
     return Definition(
         name=name,
         study=f"{name}-{uuid.uuid4().hex[:12]}",
-        storage=store.public_url(url),
+        storage=storage,
         base=base,
         sampler=plan.sampler,
         pruner=pruner,
@@ -176,6 +177,23 @@ def _cell(trial: Any) -> dict[str, Any]:
     return {"overrides": trial["overrides"], "seed": trial["seed"]}
 
 
+def storage_name(folder: pathlib.Path, url: str) -> str:
+    """How `sweep.json` names a storage: without a password, and the default one wherever the folder may be seen."""
+    return DATABASE if url == default_url(folder) else store.public_url(url)
+
+
+def check_storage(folder: pathlib.Path, definition: Definition, url: str) -> None:
+    """Refuse a storage that the sweep does not have.
+
+    Raises:
+      UserError: it is another one.
+    """
+    if definition.storage == DATABASE and url != default_url(folder):
+        raise UserError(f"the study of --workdir={folder} is in its {DATABASE}; leave --storage out")
+    if definition.storage != DATABASE and url == default_url(folder):
+        raise UserError(f"the study of --workdir={folder} is in {definition.storage}; name that by --storage")
+
+
 def default_url(folder: pathlib.Path) -> str:
     """A SQLite file in the sweep's folder."""
-    return f"sqlite:///{folder.absolute() / 'study.db'}"
+    return f"sqlite:///{folder.absolute() / DATABASE}"

@@ -53,10 +53,6 @@ class Board:
             trials.append(trial)
         self.trials = trials
 
-    def forget(self) -> None:
-        """Read also those again that had ended, since they may be retried."""
-        self._ended.clear()
-
     def count(self, *states: str) -> int:
         """How many trials are in one of these states."""
         return sum(trial["state"] in states for trial in self.trials)

@@ -1,7 +1,7 @@
 """What runs the workers of a sweep: this process, processes of this machine, Slurm, or anything else that starts them.
 
-An engine is a module with `run(job) -> bool`, given a `Job`, which returns whether all was done that may be. Workers
-take their trials from the desk, so engines know of no trial, and each goes on where another stopped.
+An engine is a module with `run(job)`, which returns when all has been done that may be. Workers take their trials from
+the desk, so engines know of no trial, and each goes on where another stopped.
 """
 
 import dataclasses

@@ -21,7 +21,7 @@ def run(job: Job) -> None:
       Interrupted: a signal came; it was passed on, and every worker has saved its trial.
       UserError: a worker could not work at all.
     """
-    places = _places(job.workers)
+    places = places_of(job.workers)
     job.display.estimate.workers = len(places)
     workers = [_Worker(job, number, place) for number, place in enumerate(places)]
     with Interrupts(GRACE_SECONDS) as interrupts:
@@ -94,7 +94,15 @@ def _last_line(log: pathlib.Path) -> str:
     return lines[-1] if lines else "it said nothing"
 
 
-def _places(workers: int) -> list[dict[str, str] | set[int]]:
+def settle(place: dict[str, str] | set[int]) -> None:
+    """Put this process, before it has met JAX, where a worker would run."""
+    if isinstance(place, dict):
+        os.environ.update(place)
+    else:
+        os.sched_setaffinity(0, place)
+
+
+def places_of(workers: int) -> list[dict[str, str] | set[int]]:
     """Where each worker runs: a GPU of its own by an environment variable, or a set of cores.
 
     Raises:
