@@ -119,7 +119,11 @@ def _sweep(folder: pathlib.Path) -> int:
     if not DRY_RUN.value:
         folder.mkdir(parents=True, exist_ok=True)
     # Trials run in this process (None), or in others, which take up what this one must leave free.
-    places = {"inline": [None], "processes": processes.places_of(WORKERS.value)}.get(ENGINE.value, [{}])
+    places: list[Any] = [{}]
+    if ENGINE.value == "inline":
+        places = [None]
+    elif ENGINE.value == "processes":
+        places = list(processes.places_of(WORKERS.value))
     figures, environment, peak = measure.here_or_apart(
         made, folder, shared, _command(), console.print, place=places[0], wanted=_measures()
     )
@@ -127,7 +131,7 @@ def _sweep(folder: pathlib.Path) -> int:
         group.key: measure.seconds_of(group, figures[group.key]) if group.key in figures else None
         for group in made.groups
     }
-    workers = max(len(places), WORKERS.value)
+    workers = len(places) if ENGINE.value in ("inline", "processes") else max(1, WORKERS.value)
     outcome.show(outcome.describe_plan(definition.name, made, figures, seconds, peak, workers), console)
     if DRY_RUN.value:
         return 0

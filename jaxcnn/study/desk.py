@@ -76,7 +76,7 @@ class Desk:
 
         Those that a worker left come first, then those that wait; else a search draws one, where `new` ones may begin.
         """
-        with files.held(self.folder / ".desk"):
+        with files.held(self.folder / files.DESK):
             trials = self.study.get_trials(deepcopy=False)
             for trial in trials:
                 if trial.state == TrialState.RUNNING and (claim := self._adopt(trial)):
@@ -136,7 +136,7 @@ class Desk:
         assert self.definition.space is not None
         study = store.load_study(self.definition, self.storage, count)
         trial = study.ask(store.distributions(self.definition.space))
-        lock = files.Lock(files.trial_folder(self.folder, trial.number) / ".worker")
+        lock = files.Lock(files.trial_folder(self.folder, trial.number) / files.WORKER)
         lock.take(wait=True)
         self.beat(trial._trial_id)
         drawn = store.overrides(self.definition.space, trial.params)
@@ -145,7 +145,7 @@ class Desk:
         return self._sign(trial._trial_id, lock)
 
     def _lock(self, trial: FrozenTrial) -> files.Lock | None:
-        lock = files.Lock(files.trial_folder(self.folder, _number(trial)) / ".worker")
+        lock = files.Lock(files.trial_folder(self.folder, _number(trial)) / files.WORKER)
         return lock if lock.take(wait=False) else None
 
     def _sign(self, trial_id: int, lock: files.Lock) -> Claim:
@@ -215,7 +215,7 @@ class Desk:
 
     def finish(self, claim: Claim, state: str, values: dict[str, float], reason: str | None) -> bool:
         """Record how a trial ended, once; return whether it was still this worker's to end."""
-        with files.held(self.folder / ".desk"):
+        with files.held(self.folder / files.DESK):
             if not self.is_mine(claim):
                 return False
             self.storage.set_trial_user_attr(claim.id, "state", state)
@@ -236,7 +236,7 @@ class Desk:
     def retry(self, states: set[str]) -> int:
         """Put the trials that ended so in the queue again, each in its folder; return how many there are."""
         count = 0
-        with files.held(self.folder / ".desk"):
+        with files.held(self.folder / files.DESK):
             latest: dict[int, FrozenTrial] = {}
             for trial in self.study.get_trials(deepcopy=False):
                 latest[_number(trial)] = trial
@@ -256,7 +256,7 @@ class Desk:
         """
         params = store.planned_params([trial["overrides"] | {spec.SEED: trial["seed"]} for trial in trials])
         count = 0
-        with files.held(self.folder / ".desk"):
+        with files.held(self.folder / files.DESK):
             there = {_cell(trial.user_attrs) for trial in self.study.get_trials(deepcopy=False)}
             for trial, (values, kinds) in zip(trials, params, strict=True):
                 if _cell(trial) not in there:

@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import pathlib
+import platform
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +19,7 @@ from jaxcnn.config import Config, UserError
 from jaxcnn.study import spec
 
 SWEEP, TRIAL, TRIALS, LOG = "sweep.json", "trial.json", "trials", "log.txt"
+DESK, WORKER = ".desk", ".worker"  # locks: of the sweep while a trial is chosen, of a trial while it has a worker
 STATES = ("waiting", "running", "complete", "pruned", "diverged", "failed")
 ENDED = STATES[2:]
 
@@ -177,6 +179,18 @@ def held(path: pathlib.Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def settle(folder: pathlib.Path) -> None:
+    """Write "waiting" into the `trial.json` of trials whose worker, on this machine, was killed."""
+    for trial in sorted((folder / TRIALS).glob("*")):
+        there = read_trial(trial)
+        if there is None or there["state"] != "running" or there["worker"].rpartition(":")[0] != platform.node():
+            continue
+        lock = Lock(trial / WORKER)
+        if lock.take(wait=False):
+            write_json(trial / TRIAL, there | {"state": "waiting", "reason": "its worker was killed"})
+            lock.release()
 
 
 def put_back(trial: pathlib.Path) -> None:

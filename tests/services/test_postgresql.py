@@ -15,7 +15,7 @@ from tests.test_sweep_command import LONG as SHORT
 from tests.test_sweep_command import same, states, sweep
 
 pytestmark = pytest.mark.services
-LONG = (*SHORT, "--config.run.steps=8000")
+LONG = (*SHORT, "--config.run.steps=5000")
 
 
 def workers(folder, url):

@@ -11,7 +11,7 @@ from tests.test_sweep_command import LONG as SHORT
 from tests.test_sweep_command import same, states, sweep
 
 pytestmark = pytest.mark.services
-LONG = (*SHORT, "--config.run.steps=12000")
+LONG = (*SHORT, "--config.run.steps=5000")
 
 
 def test_a_job_that_is_preempted_saves_its_trial_and_goes_on_when_it_is_queued_again(tmp_path, monkeypatch):
@@ -21,8 +21,8 @@ def test_a_job_that_is_preempted_saves_its_trial_and_goes_on_when_it_is_queued_a
     assert sweep(*LONG, f"--workdir={preempted}", "--timeout=0")[0] == 0
     logs = preempted / "slurm"
     logs.mkdir()
-    executor = slurm.make_executor(logs, {"cluster": "local", "timeout_min": "2"}, "test")
-    executor._executor.parameters["signal_delay_s"] = 105  # notice comes after 15 s
+    executor = slurm.make_executor(logs, {"cluster": "local", "timeout_min": "1"}, "test")
+    executor._executor.parameters["signal_delay_s"] = 45  # notice comes after 15 s
     job = executor.submit(slurm.Worker(worker_command(preempted), start.default_url(preempted)))
     assert job.result() == 0
     assert states(preempted) == ["complete"] * 4

@@ -6,6 +6,7 @@ import subprocess
 import time
 
 from jaxcnn.config import UserError
+from jaxcnn.study import folder as files
 from jaxcnn.study.engines import STORAGE_VARIABLE, Job, worker_command
 from jaxcnn.study.table import watch
 from jaxcnn.train.signals import Interrupted, Interrupts
@@ -35,10 +36,10 @@ def run(job: Job) -> None:
 
             watch(job.display, alive)
         except Interrupted as error:
-            stop(workers)
+            stop(workers, job.folder)
             raise Interrupted(f"{error}: stopped, every trial under way has a checkpoint; {interrupts.where}") from None
         except BaseException:
-            stop(workers)
+            stop(workers, job.folder)
             raise
 
 
@@ -80,13 +81,14 @@ class _Worker:
         return True
 
 
-def stop(workers: list[_Worker]) -> None:
+def stop(workers: list[_Worker], folder: pathlib.Path) -> None:
     """Ask all workers to save and stop, and wait until they have."""
     for worker in workers:
         if worker.process.poll() is None:
             worker.process.terminate()
     for worker in workers:
         worker.process.wait()
+    files.settle(folder)
 
 
 def _last_line(log: pathlib.Path) -> str:

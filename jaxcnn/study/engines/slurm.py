@@ -122,4 +122,4 @@ def _known(logs: pathlib.Path, executor: Any) -> list[Any]:
     """Jobs that an earlier command submitted."""
     path = logs / JOBS
     names = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-    return [executor.job_class(folder=logs / "%j", job_id=name, tasks=[0]) for name in names]
+    return [executor._executor.job_class(folder=logs / "%j", job_id=name, tasks=[0]) for name in names]
