@@ -115,6 +115,17 @@ def test_a_failed_trial_is_retried_in_its_folder_and_counts_as_one(study):
     assert study.desk().take() is Nothing.WAIT, "planned cells are not queued anew"
 
 
+def test_a_search_whose_worker_died_while_it_drew_draws_another(tmp_path):
+    sweep = spec.sweep(spec.log_uniform("optim.learning_rate", 0.1, 0.2))
+    study = studies.make(tmp_path, sweep, sampler="tpe", trials=2)
+    desk = study.desk()
+    desk.study.ask()  # a trial that has been made, but has no parameters
+    claims = [desk.take(), desk.take()]
+    assert [claim.number for claim in claims] == [1, 2]
+    assert desk.take() is Nothing.WAIT
+    assert states(study) == [TrialState.FAIL, TrialState.RUNNING, TrialState.RUNNING]
+
+
 def test_workers_prefer_trials_of_the_program_that_they_have(tmp_path):
     sweep = spec.sweep(
         spec.product(spec.values("optim.learning_rate", [0.1, 0.2]), spec.values("global_batch_size", [32, 64]))

@@ -28,4 +28,4 @@ def short(config):
 
 
 def get_sweep(variant: str = ""):
-    return spec.sweep(spec.values("optim.learning_rate", [0.0125, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6]))
+    return spec.sweep(spec.values("optim.learning_rate", [0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32]))

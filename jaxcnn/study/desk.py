@@ -71,23 +71,24 @@ class Desk:
         self.worker = f"{platform.node()}:{uuid.uuid4().hex[:8]}"
         self.study = store.load_study(definition, storage)
 
-    def take(self, program: str = "", *, new: bool = True) -> Claim | Nothing:
+    def take(self, program: str = "") -> Claim | Nothing:
         """A trial to run, best one of `program`, so that nothing is compiled.
 
-        Those that a worker left come first, then those that wait; else a search draws one, where `new` ones may begin.
+        Those that a worker left come first, then those that wait; else a search draws one.
         """
         with files.held(self.folder / files.DESK):
             trials = self.study.get_trials(deepcopy=False)
             for trial in trials:
                 if trial.state == TrialState.RUNNING and (claim := self._adopt(trial)):
                     return claim
-            waiting = [trial for trial in trials if trial.state == TrialState.WAITING] if new else []
+            trials = self.study.get_trials(deepcopy=False)
+            waiting = [trial for trial in trials if trial.state == TrialState.WAITING]
             for trial in sorted(waiting, key=lambda t: (t.user_attrs.get("program") != program, t.number)):
                 if claim := self._start(trial):
                     return claim
             definition = self.definition
-            tries = sum("retry_of" not in trial.user_attrs for trial in trials)
-            if new and definition.space is not None and tries < definition.trials:
+            counted = [t for t in trials if not {"retry_of", "undrawn"} & t.user_attrs.keys()]
+            if definition.space is not None and len(counted) < definition.trials:
                 return self._draw(len(trials))
             running = any(trial.state == TrialState.RUNNING for trial in self.study.get_trials(deepcopy=False))
         return Nothing.WAIT if running else Nothing.DONE
@@ -102,12 +103,24 @@ class Desk:
         if trial.state != TrialState.RUNNING or not (self._is_here(owner) or self._is_silent(trial)):
             lock.release()
             return None
+        if not self._is_drawn(trial):  # its worker died while the sampler was at work; another is drawn
+            self.storage.set_trial_user_attr(trial._trial_id, "undrawn", True)
+            self.storage.set_trial_state_values(trial._trial_id, state=TrialState.FAIL)
+            lock.release()
+            return None
         if owner:  # it did not say goodbye
             step = files.newest_checkpoint(files.trial_folder(self.folder, _number(trial)))
             before = trial.user_attrs.get("losses", [0, 0])
             losses = [step, before[1] + 1 if before[0] == step else 1]
             self.storage.set_trial_user_attr(trial._trial_id, "losses", losses)
         return self._sign(trial._trial_id, lock)
+
+    def _is_drawn(self, trial: FrozenTrial) -> bool:
+        """Whether a trial has all that it varies."""
+        space = self.definition.space
+        return (
+            "overrides" in trial.user_attrs or space is None or store.distributions(space).keys() <= trial.params.keys()
+        )
 
     def _is_here(self, owner: str) -> bool:
         """Whether a lock tells all about a worker: it is of this machine, or has let go of its trial."""

@@ -27,7 +27,7 @@ def work(
     began: Callable[[Claim], None] = lambda _: None,
     ended: Callable[[Claim, trial.Outcome], None] = lambda *_: None,
 ) -> None:
-    """Run trials until all have ended, or, at `until` (time.time()), no new one may begin.
+    """Run trials until all have ended, or, at `until` (time.time()), none may begin or go on any more.
 
     One program and one data set stay with the worker from trial to trial, and it prefers trials that share them. While
     others run the last trials it stays, to take up what they may leave behind.
@@ -46,12 +46,12 @@ def work(
     """
     desk, shared, program = Desk(folder, definition, storage), shared or Shared(), ""
     while True:
-        claim = desk.take(program, new=until is None or time.time() < until)
+        if until is not None and time.time() >= until:
+            return
+        claim = desk.take(program)
         if claim is Nothing.DONE:
             return
         if claim is Nothing.WAIT:
-            if until is not None and time.time() >= until:
-                return
             time.sleep(POLL_SECONDS)
             continue
         assert isinstance(claim, Claim)
