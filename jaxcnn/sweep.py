@@ -10,6 +10,7 @@ Exit codes: 0 all that may be done is done; 2 a mistake, told in one line; 75 st
 goes on. A trial that fails is a row of the sweep, not an end of it.
 """
 
+import importlib
 import os
 import pathlib
 import sys
@@ -89,60 +90,26 @@ def _work(folder: pathlib.Path) -> int:
 
 def _sweep(folder: pathlib.Path) -> int:
     """The sweep: plan, study, engine, outcome."""
-    base = command.read_config(CONFIG)
-    file, _, variant = _config_file().partition(":")
     from rich.console import Console
 
-    from jaxcnn.study import folder as files
-    from jaxcnn.study import measure, outcome, plan, spec, start, store, table
-    from jaxcnn.study.engines import Job, processes
+    from jaxcnn.study import outcome, start, store, table
+    from jaxcnn.study.engines import Job
     from jaxcnn.train.hooks import Shared
 
-    console = Console(highlight=False, soft_wrap=True)
-    sweep = start.load_sweep(file, variant)
-    spec.check(sweep, base)
-    start.refuse_overridden(sweep, sys.argv[1:])
-    store.check_sampler(plan.choose_sampler(sweep, SAMPLER.value or ""))
-    shared = Shared()
-    made = plan.make(sweep, base, SAMPLER.value or "", TRIALS.value, shared)
-    definition = start.define(
-        command.config_name(flags.FLAGS),
-        sweep,
-        base,
-        made,
-        start.storage_name(folder, _storage(folder)),
-        PRUNER.value,
-        HEARTBEAT.value,
-    )
-    if (folder / files.SWEEP).exists():
-        definition = start.go_on(folder, definition)
+    console, shared = Console(highlight=False, soft_wrap=True), Shared()
+    sweep, plan, definition = _define(folder, shared)
     if not DRY_RUN.value:
         folder.mkdir(parents=True, exist_ok=True)
-    # Trials run in this process (None), or in others, which take up what this one must leave free.
-    places: list[Any] = [{}]
-    if ENGINE.value == "inline":
-        places = [None]
-    elif ENGINE.value == "processes":
-        places = list(processes.places_of(WORKERS.value))
-    figures, environment, peak = measure.here_or_apart(
-        made, folder, shared, _command(), console.print, place=places[0], wanted=_measures()
-    )
-    seconds = {
-        group.key: measure.seconds_of(group, figures[group.key]) if group.key in figures else None
-        for group in made.groups
-    }
-    workers = len(places) if ENGINE.value in ("inline", "processes") else max(1, WORKERS.value)
-    outcome.show(outcome.describe_plan(definition.name, made, figures, seconds, peak, workers), console)
+    environment, estimate = _show_plan(folder, plan, definition.name, shared, console)
     if DRY_RUN.value:
         return 0
     storage = store.open_storage(_storage(folder), definition.heartbeat)
-    desk = start.open_desk(folder, definition, storage, made)
-    start.write(folder, definition, made, sweep, _command(), _config_file(), environment)
+    desk = start.open_desk(folder, definition, storage, plan)
+    start.write(folder, definition, plan, sweep, _command(), _config_file(), environment)
     if RETRY.value:
         again = desk.retry({"failed", "diverged"} if RETRY.value == "failed" else {RETRY.value})
         console.print(f"jaxcnn: {again} trials are tried again")
-    board = table.Board(folder, definition.trials, made.planned)
-    estimate = table.Estimate({key: value for key, value in seconds.items() if value}, workers)
+    board = table.Board(folder, definition.trials, plan.planned)
     with table.Display(board, estimate, console) as display:
         job = Job(
             folder=folder,
@@ -156,20 +123,50 @@ def _sweep(folder: pathlib.Path) -> int:
             display=display,
             shared=shared,
         )
-        _engine(ENGINE.value).run(job)
+        importlib.import_module(f"jaxcnn.study.engines.{ENGINE.value}").run(job)
     outcome.show(list(outcome.summarize(folder, definition, board, desk.study)), console)
     return 0
 
 
-def _engine(name: str) -> Any:
-    import importlib
+def _define(folder: pathlib.Path, shared: Any) -> tuple[Any, Any, Any]:
+    """The sweep of the config file, its plan, and the definition of its study, held against what the folder has."""
+    from jaxcnn.study import folder as files
+    from jaxcnn.study import plan, spec, start, store
 
-    return importlib.import_module(f"jaxcnn.study.engines.{name}")
+    base = command.read_config(CONFIG)
+    file, _, variant = _config_file().partition(":")
+    sweep = start.load_sweep(file, variant)
+    spec.check(sweep, base)
+    start.refuse_overridden(sweep, sys.argv[1:])
+    store.check_sampler(plan.choose_sampler(sweep, SAMPLER.value or ""))
+    made = plan.make(sweep, base, SAMPLER.value or "", TRIALS.value, shared)
+    name, storage = command.config_name(flags.FLAGS), start.storage_name(folder, _storage(folder))
+    definition = start.define(name, sweep, base, made, storage, PRUNER.value, HEARTBEAT.value)
+    if (folder / files.SWEEP).exists():
+        definition = start.go_on(folder, definition)
+    return sweep, made, definition
 
 
-def _measures() -> bool:
-    """Whether to measure: not for workers on other machines than this."""
-    return MEASURE.value and ENGINE.value in ("inline", "processes")
+def _show_plan(folder: pathlib.Path, plan: Any, name: str, shared: Any, console: Any) -> tuple[dict[str, Any], Any]:
+    """Measure the plan where its trials will run, and print it; return the environment there, and the estimate."""
+    from jaxcnn.study import measure, outcome, table
+    from jaxcnn.study.engines import processes
+
+    places: list[Any] = [{}]  # a process of its own, since this one must hold neither devices nor cores of the workers
+    if ENGINE.value == "inline":
+        places = [None]
+    elif ENGINE.value == "processes":
+        places = list(processes.places_of(WORKERS.value))
+    workers = len(places) if ENGINE.value in ("inline", "processes") else max(1, WORKERS.value)
+    wanted = MEASURE.value and ENGINE.value in ("inline", "processes")  # others run on machines that are not this one
+    figures, environment, peak = measure.here_or_apart(
+        plan, folder, shared, _command(), console.print, place=places[0], wanted=wanted
+    )
+    seconds = {
+        group.key: measure.seconds_of(group, figures[group.key]) for group in plan.groups if group.key in figures
+    }
+    outcome.show(outcome.describe_plan(name, plan, figures, seconds, peak, workers), console)
+    return environment, table.Estimate({key: value for key, value in seconds.items() if value}, workers)
 
 
 def _storage(folder: pathlib.Path) -> str:
