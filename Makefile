@@ -1,6 +1,6 @@
 # make quickstart   train on handwritten digits, in under a minute
 # make test         lint, types and tests
-# make test-services   tests that need services of Debian's, such as PostgreSQL, which it installs (as root, or by sudo)
+# make test-services   sweeps by many processes, Slurm's jobs and PostgreSQL, which it installs from Debian if need be
 # All first make a virtual environment with the pinned packages, which takes some minutes once.
 
 PYTHON ?= python3

@@ -1,8 +1,6 @@
 """`python -m jaxcnn.sweep` as a user starts it: plan, table, signals, kills, and going on."""
 
 import json
-import os
-import pathlib
 import re
 import signal
 import time
@@ -103,24 +101,6 @@ def test_a_sweep_that_is_stopped_and_killed_in_the_middle_of_trials_ends_with_th
         assert json.loads((folder / "trial.json").read_text())["starts"] == starts
         assert (folder / "log.txt").read_text().count("resumed from the checkpoint of step") == starts - 1
     assert same(tmp_path, undisturbed)
-
-
-def test_processes_share_the_trials_pass_on_a_signal_and_one_that_is_killed_is_replaced(tmp_path, undisturbed):
-    command = (*TINY, f"--workdir={tmp_path}", "--engine=processes", "--workers=2")
-    process = runs.start(*command, module="jaxcnn.sweep")
-    wait_until(process, lambda: len(states(tmp_path)) >= 2)
-    killed = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[-1]
-    os.kill(int(killed), signal.SIGKILL)
-    runs.wait_for(process, "a worker died (exit code -9) and is started again")
-    code, output, _ = runs.stop(process, signal.SIGTERM, seconds=100)
-    assert code == 75, output
-    assert "running" not in states(tmp_path)
-    code, output = sweep(*command)
-    assert code == 0, output
-    assert states(tmp_path) == ["complete"] * TRIALS
-    assert same(tmp_path, undisturbed)
-    rows = [json.loads(path.read_text()) for path in (tmp_path / "trials").glob("*/trial.json")]
-    assert sum(row["starts"] for row in rows) > TRIALS
 
 
 def test_help_imports_nothing_heavy():

@@ -10,7 +10,7 @@ from jaxcnn.study.engines import slurm, worker_command
 from tests.test_sweep_command import TINY, TRIALS, same, states, sweep
 
 pytestmark = pytest.mark.services
-LONG = (*TINY, "--config.run.steps=6000")
+LONG = (*TINY, "--config.run.steps=3000")
 
 
 def test_a_job_that_is_preempted_saves_its_trial_and_goes_on_when_it_is_queued_again(tmp_path, monkeypatch):
@@ -21,7 +21,7 @@ def test_a_job_that_is_preempted_saves_its_trial_and_goes_on_when_it_is_queued_a
     logs = preempted / "slurm"
     logs.mkdir()
     executor = slurm.make_executor(logs, {"cluster": "local", "timeout_min": "1"}, "test")
-    executor._executor.parameters["signal_delay_s"] = 45  # notice comes after 15 s
+    executor._executor.parameters["signal_delay_s"] = 42  # notice comes after 18 s
     job = executor.submit(slurm.Worker(worker_command(preempted), start.default_url(preempted)))
     assert job.result() == 0
     assert states(preempted) == ["complete"] * TRIALS

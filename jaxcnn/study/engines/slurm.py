@@ -106,7 +106,8 @@ def make_executor(logs: pathlib.Path, options: dict[str, str], name: str) -> Any
 
     cluster = options.pop("cluster", "slurm")
     try:
-        executor = submitit.AutoExecutor(folder=logs / "%j", cluster=cluster, slurm_max_num_timeout=MAX_TIMEOUTS)
+        often = {f"{cluster}_max_num_timeout": MAX_TIMEOUTS}
+        executor = submitit.AutoExecutor(folder=logs / "%j", cluster=cluster, **often)
         parameters: dict[str, Any] = {key: int(text) if text.isdigit() else text for key, text in options.items()}
         if cluster == "slurm":
             parameters = {"job_name": name, "signal_delay_s": SAVE_SECONDS, "time": MINUTES} | parameters
