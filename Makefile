@@ -1,6 +1,7 @@
 # make quickstart   train on handwritten digits, in under a minute
 # make test         lint, types and tests
-# make test-services   tests that need packages of Debian's: Chromium and LaTeX, which it installs (as root, or by sudo)
+# make test-services   tests of many processes, and of what Debian brings (as root, or by sudo): PostgreSQL, Chromium,
+#                      LaTeX
 # All first make a virtual environment with the pinned packages, which takes some minutes once.
 
 PYTHON ?= python3
@@ -20,10 +21,10 @@ test: $(READY)
 	$(RUN) pytest -n 2 --dist worksteal --durations 10
 
 test-services: $(READY)
-	@command -v chromium >/dev/null && command -v pdflatex >/dev/null || { \
+	@{ ls /usr/lib/postgresql/*/bin/initdb && command -v chromium && command -v pdflatex; } >/dev/null 2>&1 || { \
 		sudo=$$(test "$$(id -u)" = 0 || echo sudo); \
 		$$sudo apt-get update --quiet && $$sudo apt-get install --yes --quiet --no-install-recommends \
-			chromium fonts-dejavu-core texlive-latex-base texlive-latex-recommended; }
+			postgresql chromium fonts-dejavu-core texlive-latex-base texlive-latex-recommended; }
 	$(RUN) pytest -m services tests/services
 
 $(READY): requirements.lock pyproject.toml

@@ -189,6 +189,14 @@ def default() -> ml_collections.ConfigDict:
     return ml_collections.ConfigDict(dataclasses.asdict(Config()))
 
 
+def choices(key: str) -> tuple[str, ...]:
+    """The values that a field with a closed list of them may have, by its flat key; else nothing."""
+    cls: Any = Config
+    for name in key.split("."):
+        cls = get_type_hints(cls)[name]
+    return get_args(cls) if get_origin(cls) is Literal else ()
+
+
 def unknown_variant(variant: str, known: tuple[str, ...]) -> ConfigError:
     """The error for `--config=configs/x.py:<variant>` with a variant that the file does not have."""
     return ConfigError(

@@ -16,6 +16,7 @@ from jaxcnn.data.batch import Batch, Split
 from jaxcnn.learn import sharded
 from jaxcnn.learn.program import Program
 from jaxcnn.mesh import data_devices, device_scalar, over_data, replicated
+from jaxcnn.train.hooks import Shared
 
 
 def choose_loader(data: Data, splits: Iterable[Split | None]) -> tuple[str, str]:
@@ -35,14 +36,12 @@ def eval_batch_size(requested: int, program: Program, mesh: Mesh) -> int:
 
 @dataclasses.dataclass
 class ResidentFeed:
-    """Every split lies on the devices; each is put there when it is first used."""
+    """Every split lies on the devices; each is put there when it is first used, by this run or one before it."""
 
     program: Program
     mesh: Mesh
+    shared: Shared
     loader = "resident"
-
-    def __post_init__(self) -> None:
-        self._resident: dict[str, resident.Resident] = {}
 
     def prepare(self, train: Split) -> None:
         """Put the training split on the devices, rather than at the first step."""
@@ -61,9 +60,7 @@ class ResidentFeed:
         yield (gather(loaded, device_scalar(start, self.mesh)) for start in range(0, len(split), batch_size))
 
     def _load(self, split: Split) -> resident.Resident:
-        if split.name not in self._resident:
-            self._resident[split.name] = resident.load(split, replicated(self.mesh))
-        return self._resident[split.name]
+        return self.shared.resident(split, replicated(self.mesh))
 
 
 @dataclasses.dataclass
@@ -132,8 +129,8 @@ class StreamFeed:
 Feed = ResidentFeed | StreamFeed
 
 
-def make_feed(loader: str, program: Program, mesh: Mesh, seed: int, workers: int) -> Feed:
-    """The feed of a loader, resident or stream."""
+def make_feed(loader: str, program: Program, mesh: Mesh, seed: int, workers: int, shared: Shared | None = None) -> Feed:
+    """The feed of a loader, resident or stream; `shared` has what runs in this process have in common."""
     if loader == "resident":
-        return ResidentFeed(program, mesh)
+        return ResidentFeed(program, mesh, shared or Shared())
     return StreamFeed(program, mesh, seed, workers)

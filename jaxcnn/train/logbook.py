@@ -4,9 +4,8 @@ import contextlib
 import json
 import os
 import pathlib
-import sys
 import time
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.text import Text
@@ -25,12 +24,12 @@ class Logbook:
     `key value` pairs in a fixed order that grep and awk can read.
     """
 
-    def __init__(self, workdir: pathlib.Path, *, tensorboard: bool) -> None:
+    def __init__(self, workdir: pathlib.Path, *, tensorboard: bool, output: TextIO | None = None) -> None:
         self.path = workdir / "metrics.jsonl"
         self._workdir = workdir
         self._tensorboard = tensorboard
         self._events: Any = None
-        self._console = Console(highlight=False, soft_wrap=True)
+        self._console = Console(file=output, highlight=False, soft_wrap=True)
         self._status = self._console.status("", spinner="dots") if self._console.is_terminal else None
         self._last_line = 0.0
         self._file: Any = None
@@ -78,7 +77,7 @@ class Logbook:
         """A line for the user, above the progress line."""
         with contextlib.suppress(BrokenPipeError):  # a reader that has gone, as in `… | head`, does not stop a run
             self._console.print(line, markup=False)
-            sys.stdout.flush()
+            self._console.file.flush()
 
     def progress(self, line: str, *, now: bool = False) -> None:
         """Show the progress line; where the output is no terminal, only every ten seconds, or `now`."""

@@ -15,12 +15,20 @@ from jaxcnn.train import assess, curves, feed, summary, workdir
 from jaxcnn.train.checkpoint import DamagedError
 from jaxcnn.train.drive import Driver
 from jaxcnn.train.evaluate import Outputs, evaluate
+from jaxcnn.train.hooks import Hooks
 from jaxcnn.train.logbook import Logbook
 from jaxcnn.train.session import Session, open_session
 from jaxcnn.train.signals import Interrupted, Interrupts
 
 
-def train(config: Config, folder: pathlib.Path, *, command: list[str], started: float | None = None) -> dict[str, Any]:
+def train(
+    config: Config,
+    folder: pathlib.Path,
+    *,
+    command: list[str],
+    started: float | None = None,
+    hooks: Hooks | None = None,
+) -> dict[str, Any]:
     """Train as the config says, in a workdir; resume if it holds checkpoints; return the summary.
 
     Args:
@@ -28,22 +36,26 @@ def train(config: Config, folder: pathlib.Path, *, command: list[str], started: 
       folder: the workdir; created if need be.
       command: what started this, for the record.
       started: time.time() when the process started, for the time to first step.
+      hooks: of a caller that makes many runs, such as a sweep.
 
     Raises:
       UserError: the data, the workdir or the checkpoints are not usable.
       Diverged: a loss or gradient was not finite.
       Interrupted: SIGTERM or SIGINT came; a resumable checkpoint is in the workdir.
+      Exception: what `hooks.evaluated` raises.
     """
+    hooks = hooks or Hooks()
     started = time.time() if started is None else started
     with Interrupts() as interrupts, workdir.claim(folder):
-        interrupts.where = f"the same command with --workdir={folder} goes on"
+        interrupts.where = hooks.where or f"the same command with --workdir={folder} goes on"
+        interrupts.leaving = hooks.leaving
         workdir.check_config(folder, config)
         if (finished := summary.read(folder)) is not None:
-            print(f"jaxcnn: {folder} is finished: {summary.last_line(finished)}")
+            print(f"jaxcnn: {folder} is finished: {summary.last_line(finished)}", file=hooks.output)
             return finished
-        logbook = Logbook(folder, tensorboard=config.run.tensorboard)
+        logbook = Logbook(folder, tensorboard=config.run.tensorboard, output=hooks.output)
         try:
-            session = open_session(config, folder, started, interrupts, logbook, command)
+            session = open_session(config, folder, started, interrupts, logbook, command, hooks)
             try:
                 return _drive(session)
             finally:
@@ -94,7 +106,11 @@ def _train_steps(session: Session) -> None:
         better = due and _evaluate(session)
         if session.step in save_steps or (better and config.checkpoint.keep_best):
             _save(session, evaluated=due)
+        if due:
+            session.hooks.evaluated(session.step, session.progress.accuracy)
 
+    if session.progress.evaluated:
+        session.hooks.evaluated(session.progress.evaluated, session.progress.accuracy)
     if session.step in eval_steps and session.progress.evaluated < session.step:
         boundary()  # the stop came before or during this evaluation
     with session.feed.train_inputs(session.splits.train, session.step) as inputs:

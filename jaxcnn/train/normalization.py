@@ -1,6 +1,7 @@
 """The statistics that images are normalised by: of the training split, computed once and kept in the workdir."""
 
 import pathlib
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -14,16 +15,25 @@ from jaxcnn.train import workdir
 FILE = "normalization.json"
 
 
-def of_split(train: Split, normalize: bool, folder: pathlib.Path, sharding: jax.sharding.Sharding) -> Normalization:
+Statistics = Callable[[Split], tuple[np.ndarray, np.ndarray]]
+
+
+def of_split(
+    train: Split,
+    normalize: bool,
+    folder: pathlib.Path,
+    sharding: jax.sharding.Sharding,
+    statistics: Statistics = image_statistics,
+) -> Normalization:
     """Mean and standard deviation of the training split, read from the workdir or else computed and written there.
 
-    Without `normalize` they are 0 and 1.
+    Without `normalize` they are 0 and 1. `statistics` computes them.
 
     Raises:
       UserError: those in the workdir are of other data.
     """
     if normalize:
-        _keep(train, folder)
+        _keep(train, folder, statistics)
     return jax.device_put(read(folder, normalize, train.image_shape[-1]), sharding)
 
 
@@ -39,7 +49,7 @@ def read(folder: pathlib.Path, normalize: bool, channels: int) -> Normalization:
     return Normalization(np.array(kept["mean"], np.float32), np.array(kept["std"], np.float32))
 
 
-def _keep(train: Split, folder: pathlib.Path) -> None:
+def _keep(train: Split, folder: pathlib.Path, statistics: Statistics) -> None:
     """Hold the statistics in the workdir against the training split; compute and write them if there are none."""
     path = folder / FILE
     if path.exists() and (folder / workdir.CONFIG).exists():  # of a run that got to training
@@ -50,6 +60,6 @@ def _keep(train: Split, folder: pathlib.Path) -> None:
                 f"with {len(train)}; bring the data back, or choose another workdir"
             )
         return
-    mean, std = image_statistics(train)
+    mean, std = statistics(train)
     values = {"mean": [float(x) for x in mean], "std": [float(x) for x in std]}
     workdir.write_json(path, {"split": train.description, "examples": len(train), **values})

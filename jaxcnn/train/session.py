@@ -12,13 +12,14 @@ import numpy as np
 from jaxcnn import host_memory, models
 from jaxcnn import mesh as meshes
 from jaxcnn.config import Config, ConfigError
-from jaxcnn.data.source import Splits, open_splits
+from jaxcnn.data.source import Splits
 from jaxcnn.learn import layout, sharded
 from jaxcnn.learn.program import Program, make_program
 from jaxcnn.learn.state import State, count_parameters, make_hyper
 from jaxcnn.learn.step import Normalization
 from jaxcnn.train import feed, normalization, workdir
 from jaxcnn.train.checkpoint import Checkpoints
+from jaxcnn.train.hooks import Hooks
 from jaxcnn.train.logbook import Logbook
 from jaxcnn.train.pace import choose_steps_per_call
 from jaxcnn.train.signals import Interrupts
@@ -72,6 +73,7 @@ class Session:
     checkpoints: Checkpoints
     progress: Progress
     state: State
+    hooks: Hooks
     steps_per_call: int = 1
     step: int = 0
     window_started: float = 0.0
@@ -80,7 +82,13 @@ class Session:
 
 
 def open_session(
-    config: Config, folder: pathlib.Path, started: float, interrupts: Interrupts, logbook: Logbook, command: list[str]
+    config: Config,
+    folder: pathlib.Path,
+    started: float,
+    interrupts: Interrupts,
+    logbook: Logbook,
+    command: list[str],
+    hooks: Hooks,
 ) -> Session:
     """Data, devices, programs and state, up to the first step.
 
@@ -91,12 +99,12 @@ def open_session(
     meshes.check_batch(config, meshes.data_devices(mesh))
     interrupts.phase = "data"
     logbook.say(f"jaxcnn: reading {config.data.source}")
-    splits = open_splits(config.data)
-    program = _program(config, splits)
+    splits = hooks.shared.splits(config.data)
+    program = program_on(config, splits)
     workdir.check_data_facts(folder, splits)
     loader, why = feed.choose_loader(config.data, (splits.train, splits.val, splits.test))
     steps_per_call, why_steps = choose_steps_per_call(config.run.steps_per_call, loader, mesh.devices.flat[0].platform)
-    feeder = feed.make_feed(loader, program, mesh, config.seed, config.data.workers)
+    feeder = feed.make_feed(loader, program, mesh, config.seed, config.data.workers, hooks.shared)
     interrupts.phase = "compile"
     logbook.say(f"jaxcnn: {config.model.name} on {splits.train.description}, {meshes.describe(mesh)}, in {folder}")
     _tell_of_splits(splits, logbook)
@@ -112,7 +120,9 @@ def open_session(
         logbook.say(f"  {line}")
     with concurrent.futures.ThreadPoolExecutor(_compilers(), "jaxcnn-compile") as pool:
         programs = _start_compiling(pool, config, program, mesh, loader, steps_per_call, splits)
-        normal = normalization.of_split(splits.train, config.augment.normalize, folder, meshes.replicated(mesh))
+        normal = normalization.of_split(
+            splits.train, config.augment.normalize, folder, meshes.replicated(mesh), hooks.shared.statistics
+        )
         feeder.prepare(splits.train)
         for compiled in programs:
             compiled.result()
@@ -133,7 +143,7 @@ def open_session(
         state, progress = restored.state, Progress(**restored.record["progress"])
         logbook.say(f"jaxcnn: resumed from the checkpoint of step {int(state.step)}")
     else:
-        state = _initialize_from_data(state, splits, normal)
+        state = initialize_from_data(state, splits, normal)
     progress.starts += 1
     progress.compile_seconds += compile_seconds
     logbook.open(progress.log_bytes, step=int(state.step))
@@ -154,13 +164,14 @@ def open_session(
         checkpoints=checkpoints,
         progress=progress,
         state=state,
+        hooks=hooks,
         steps_per_call=steps_per_call,
         step=int(state.step),
         saved=int(state.step) if restored is not None else -1,
     )
 
 
-def _program(config: Config, splits: Splits) -> Program:
+def program_on(config: Config, splits: Splits) -> Program:
     """The program for these splits. Raises ConfigError where they do not fit the config."""
     num_classes, examples = len(splits.class_names), len(splits.train)
     if config.model.num_classes not in (0, num_classes):
@@ -188,7 +199,7 @@ def _tell_of_splits(splits: Splits, logbook: Logbook) -> None:
         logbook.say("  protocol=full: trains on the whole training split; nothing is held out for validation")
 
 
-def _initialize_from_data(state: State, splits: Splits, normal: Normalization) -> State:
+def initialize_from_data(state: State, splits: Splits, normal: Normalization) -> State:
     """A new state with the parameters that its network computes from the training split, if there are any."""
     wanted = min(models.examples_for_initialization(state.params), len(splits.train))
     if not wanted:

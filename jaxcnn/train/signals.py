@@ -9,10 +9,12 @@ import os
 import signal
 import socket
 import threading
+from collections.abc import Callable
 from types import FrameType
 
 INTERRUPTED = 75  # exit code: stopped by a signal, resumable (EX_TEMPFAIL of sysexits.h)
 GRACE_SECONDS = 20.0  # for the current step, evaluation batch and save, before the process leaves all the same
+LEAVING_SECONDS = 5.0
 
 # Phases in which the state on disk is all there is, so that leaving at once loses nothing.
 _NOTHING_TO_SAVE = ("start", "data", "compile")
@@ -28,12 +30,14 @@ class Interrupts:
     Attributes:
       phase: what the run is doing: start, data, compile, train, evaluate, save; set by the run.
       where: one line on how to go on, printed when the process leaves from the watching thread.
+      leaving: called by that thread before the process leaves, and given `LEAVING_SECONDS`.
     """
 
     def __init__(self, grace_seconds: float = GRACE_SECONDS) -> None:
         self.phase = "start"
         self.where = "the same command starts it again"
         self.received: str | None = None
+        self.leaving: Callable[[], None] | None = None
         self._grace_seconds = grace_seconds
         self._previous: dict[int, object] = {}
 
@@ -69,7 +73,7 @@ class Interrupts:
             self.received = name
             if self.phase in _NOTHING_TO_SAVE:
                 _last_words(f"jaxcnn: {name} during {self.phase}: stopped, nothing was lost; {self.where}")
-                os._exit(INTERRUPTED)
+                self._leave()
             _last_words(f"jaxcnn: {name} during {self.phase}: saving a checkpoint and stopping (again: at once)")
             timer = threading.Timer(self._grace_seconds, self._give_up)
             timer.daemon = True
@@ -80,6 +84,13 @@ class Interrupts:
             f"jaxcnn: {self.phase} did not finish within {self._grace_seconds:.0f} s of the signal; "
             f"stopped with the newest finished checkpoint; {self.where}"
         )
+        self._leave()
+
+    def _leave(self) -> None:
+        if self.leaving is not None:
+            thread = threading.Thread(target=self.leaving, name="leaving", daemon=True)
+            thread.start()
+            thread.join(LEAVING_SECONDS)
         os._exit(INTERRUPTED)
 
 

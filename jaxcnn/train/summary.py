@@ -1,5 +1,6 @@
 """The final figures of a run, in `summary.json` and in one line."""
 
+import functools
 import pathlib
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +61,14 @@ def _utilisation(session: "Session", rate: float) -> dict[str, float | None]:
         session.config,
         session.mesh.devices.flat[0].device_kind,
         rate / session.program.global_batch_size,
+        *_cost(*step),
+    )
+
+
+@functools.lru_cache(maxsize=16)  # runs of one process that share a program share this too
+def _cost(*step: Any) -> tuple[float | None, float | None]:
+    """FLOPs of one step, and the bytes that it moves, by the arguments of `sharded.compiled_train_step`."""
+    return (
         flops.step_flops(sharded.traced_train_step(*step)),
         flops.step_bytes(sharded.compiled_train_step(*step)),
     )

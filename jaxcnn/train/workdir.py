@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import functools
 import json
 import os
 import pathlib
@@ -203,6 +204,7 @@ def _version(package: str) -> str | None:
         return None
 
 
+@functools.cache
 def _processor() -> str:
     with contextlib.suppress(OSError):
         for line in pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
@@ -211,6 +213,7 @@ def _processor() -> str:
     return platform.processor() or sys.platform
 
 
+@functools.cache
 def _commit() -> str | None:
     """The commit of the source tree that this package runs from, "+" added if the tree was changed."""
     folder = pathlib.Path(__file__).parent

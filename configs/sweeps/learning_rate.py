@@ -1,0 +1,32 @@
+"""Eight learning rates for AlexNet on CIFAR-10: one compiled program, since the rate is an input of the step.
+
+    python -m jaxcnn.sweep --config=configs/sweeps/learning_rate.py --workdir=runs/rates
+
+Variants: `:smoke` takes seconds, on the handwritten digits; `:short` is what `python -m benchmarks.sweep` times.
+"""
+
+from jaxcnn import recipes
+from jaxcnn.study import spec, sweeps
+
+
+def get_config(variant: str = ""):
+    config = recipes.strong("alexnet", "tfds:cifar10")
+    config.model.dropout = 0.2
+    config.run.epochs = 30.0
+    return recipes.apply_variant(config, variant, paper=None, smoke=sweeps.smoke, short=short)
+
+
+def short(config):
+    """Half the width, 300 steps a trial; what is evaluated is small, so that the time is that of the steps."""
+    config.model.width = 0.5
+    config.run.epochs = 0.0
+    config.run.steps = 300
+    config.run.eval_batch_size = 250
+    config.run.tensorboard = False
+    config.data.val_examples = 250
+    config.data.test_split = "test[:250]"
+    config.schedule.warmup = 0.0
+
+
+def get_sweep(variant: str = ""):
+    return spec.sweep(spec.values("optim.learning_rate", [0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32]))

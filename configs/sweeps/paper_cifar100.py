@@ -1,0 +1,23 @@
+"""The seed paper's study on CIFAR-1000: three architectures by batch size, and by learning rate.
+
+    python -m jaxcnn.sweep --config=configs/sweeps/paper_cifar100.py --workdir=runs/paper100
+
+Every architecture at batch sizes 32 to 512 with learning rate 0.001, and at learning rates 0.1 to 0.0001 with batch
+size 128, three seeds each: 72 trials, since what both lists have in common is made once, with 15 compiled programs.
+Optimiser, schedule and length are those of `recipes.paper`.
+
+Variant: `:smoke`, the same study in minutes on two CPU cores: thin networks, a few steps on the handwritten digits.
+"""
+
+from jaxcnn import recipes
+from jaxcnn.study import sweeps
+
+
+def get_config(variant: str = ""):
+    config = recipes.strong("vgg16", "tfds:cifar100")
+    recipes.paper(config)
+    return recipes.apply_variant(config, variant, paper=None, smoke=sweeps.smoke)
+
+
+def get_sweep(variant: str = ""):
+    return sweeps.paper(small=variant == "smoke")

@@ -1,0 +1,28 @@
+"""What augmentation is worth: one architecture, VGG16 on CIFAR-10, seven ways to prepare its images.
+
+    python -m jaxcnn.sweep --config=configs/sweeps/preprocessing.py --workdir=runs/preprocessing
+
+None, normalisation, crop and flip, and on top of those cutout, mixup, CutMix and RandAugment; three seeds each.
+
+Variant: `:smoke`, in minutes on two CPU cores: AlexNet's small form, a few steps on the handwritten digits.
+"""
+
+from jaxcnn import recipes
+from jaxcnn.study import sweeps
+
+
+def get_config(variant: str = ""):
+    config = recipes.strong("vgg16", "tfds:cifar10")
+    config.augment.crop = "none"
+    config.augment.flip = "none"
+    return recipes.apply_variant(config, variant, paper=None, smoke=smoke)
+
+
+def smoke(config):
+    sweeps.smoke(config)
+    config.model.name = "alexnet"
+    config.optim.learning_rate = 0.05
+
+
+def get_sweep(variant: str = ""):
+    return sweeps.preprocessing(small=variant == "smoke")

@@ -1,0 +1,299 @@
+"""The desk where workers take trials: each is one worker's at a time, and what a dead worker left is taken up again.
+
+Optuna's store says what state each trial is in. Beside it every trial has a lock in its folder, which the kernel lets
+go of when its worker ends, however it ends. Whoever can take the lock of a running trial has found one whose worker is
+gone: on the same machine that is certain; of another machine's trial the heartbeat in the store must have stopped too,
+since not every network file system carries locks from machine to machine. The trial keeps its number, its folder and
+its checkpoints. A short lock on the sweep's folder is held while a trial is chosen, since a SQLite store alone would
+let two workers have the same one.
+"""
+
+import contextlib
+import dataclasses
+import enum
+import pathlib
+import platform
+import threading
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from jaxcnn.study import folder as files
+from jaxcnn.study import spec, store
+from jaxcnn.study.folder import Definition
+
+MAX_LOSSES = 10  # a worker that vanishes so often at one place of a trial is killed by it
+
+
+class Nothing(enum.Enum):
+    """Why there is no trial to take."""
+
+    WAIT = "others are running, and may yet leave one behind"
+    DONE = "all trials have ended"
+
+
+@dataclasses.dataclass
+class Claim:
+    """A trial that is this worker's.
+
+    Attributes:
+      trial: as it was in the store when it was taken.
+      number: of its folder and row; a retried trial keeps that of the first try.
+      overrides: of the config, without the seed.
+      seed: of the run.
+      program: by which trials that share a compilation are known; empty: not known.
+      gone_on: it was started before.
+      lock: on its folder.
+    """
+
+    trial: FrozenTrial
+    number: int
+    overrides: spec.Overrides
+    seed: int
+    program: str
+    gone_on: bool
+    lock: files.Lock
+
+    @property
+    def id(self) -> int:
+        """In the store."""
+        return self.trial._trial_id
+
+
+class Desk:
+    """One worker's view of the study. For use from one thread, heartbeats apart."""
+
+    def __init__(self, folder: pathlib.Path, definition: Definition, storage: optuna.storages.BaseStorage) -> None:
+        self.folder, self.definition, self.storage = folder, definition, storage
+        self.worker = f"{platform.node()}:{uuid.uuid4().hex[:8]}"
+        self.study = store.load_study(definition, storage)
+
+    def take(self, program: str = "") -> Claim | Nothing:
+        """A trial to run, best one of `program`, so that nothing is compiled.
+
+        Those that a worker left come first, then those that wait; else a search draws one.
+        """
+        with files.held(self.folder / files.DESK):
+            trials = self.study.get_trials(deepcopy=False)
+            for trial in trials:
+                if trial.state == TrialState.RUNNING and (claim := self._adopt(trial)):
+                    return claim
+            trials = self.study.get_trials(deepcopy=False)
+            waiting = [trial for trial in trials if trial.state == TrialState.WAITING]
+            for trial in sorted(waiting, key=lambda t: (t.user_attrs.get("program") != program, t.number)):
+                if claim := self._start(trial):
+                    return claim
+            definition = self.definition
+            counted = [t for t in trials if not {"retry_of", "undrawn"} & t.user_attrs.keys()]
+            if definition.space is not None and len(counted) < definition.trials:
+                return self._draw(len(trials))
+            running = any(trial.state == TrialState.RUNNING for trial in self.study.get_trials(deepcopy=False))
+        return Nothing.WAIT if running else Nothing.DONE
+
+    def _adopt(self, trial: FrozenTrial) -> Claim | None:
+        """A running trial, if its worker is gone."""
+        lock = self._lock(trial)
+        if lock is None:
+            return None
+        trial = self.storage.get_trial(trial._trial_id)  # it may have ended before the lock was ours
+        owner = trial.user_attrs.get("worker", "")
+        if trial.state != TrialState.RUNNING or not (self._is_here(owner) or self._is_silent(trial)):
+            lock.release()
+            return None
+        if not self._is_drawn(trial):  # its worker died while the sampler was at work; another is drawn
+            self.storage.set_trial_user_attr(trial._trial_id, "undrawn", True)
+            self.storage.set_trial_state_values(trial._trial_id, state=TrialState.FAIL)
+            lock.release()
+            return None
+        if owner:  # it did not say goodbye
+            step = files.newest_checkpoint(files.trial_folder(self.folder, _number(trial)))
+            before = trial.user_attrs.get("losses", [0, 0])
+            losses = [step, before[1] + 1 if before[0] == step else 1]
+            self.storage.set_trial_user_attr(trial._trial_id, "losses", losses)
+        return self._sign(trial._trial_id, lock)
+
+    def _is_drawn(self, trial: FrozenTrial) -> bool:
+        """Whether a trial has all that it varies."""
+        space = self.definition.space
+        return (
+            "overrides" in trial.user_attrs or space is None or store.distributions(space).keys() <= trial.params.keys()
+        )
+
+    def _is_here(self, owner: str) -> bool:
+        """Whether a lock tells all about a worker: it is of this machine, or has let go of its trial."""
+        return not owner or owner.rpartition(":")[0] == platform.node()
+
+    def _is_silent(self, trial: FrozenTrial) -> bool:
+        """Whether a worker's heartbeat has stopped; where the store has none, the lock alone must do."""
+        if not isinstance(self.storage, optuna.storages._heartbeat.BaseHeartbeat):
+            return True
+        return trial._trial_id in self.storage._get_stale_trial_ids(self.study._study_id)
+
+    def _start(self, trial: FrozenTrial) -> Claim | None:
+        lock = self._lock(trial)
+        if lock is None:
+            return None
+        try:
+            self.beat(trial._trial_id)  # first, so that no running trial is without
+            if self.storage.set_trial_state_values(trial._trial_id, state=TrialState.RUNNING):
+                return self._sign(trial._trial_id, lock)
+        except optuna.exceptions.UpdateFinishedTrialError:
+            pass
+        lock.release()
+        return None
+
+    def _draw(self, count: int) -> Claim:
+        assert self.definition.space is not None
+        study = store.load_study(self.definition, self.storage, count)
+        trial = study.ask(store.distributions(self.definition.space))
+        lock = files.Lock(files.trial_folder(self.folder, trial.number) / files.WORKER)
+        lock.take(wait=True)
+        self.beat(trial._trial_id)
+        drawn = store.overrides(self.definition.space, trial.params)
+        trial.set_user_attr("overrides", drawn)
+        trial.set_user_attr("seed", drawn.get(spec.SEED, self.definition.seed))
+        return self._sign(trial._trial_id, lock)
+
+    def _lock(self, trial: FrozenTrial) -> files.Lock | None:
+        lock = files.Lock(files.trial_folder(self.folder, _number(trial)) / files.WORKER)
+        return lock if lock.take(wait=False) else None
+
+    def _sign(self, trial_id: int, lock: files.Lock) -> Claim:
+        """Put this worker's name to a trial."""
+        self.beat(trial_id)
+        self.storage.set_trial_user_attr(trial_id, "worker", self.worker)
+        trial = self.storage.get_trial(trial_id)
+        if "overrides" not in trial.user_attrs:  # its worker was gone right after it had been drawn
+            assert self.definition.space is not None
+            drawn = store.overrides(self.definition.space, trial.params)
+            self.storage.set_trial_user_attr(trial_id, "overrides", drawn)
+            self.storage.set_trial_user_attr(trial_id, "seed", drawn.get(spec.SEED, self.definition.seed))
+            trial = self.storage.get_trial(trial_id)
+        attributes = trial.user_attrs
+        return Claim(
+            trial=trial,
+            number=_number(trial),
+            overrides={key: value for key, value in attributes["overrides"].items() if key != spec.SEED},
+            seed=attributes["seed"],
+            program=attributes.get("program", ""),
+            gone_on=files.trial_folder(self.folder, _number(trial)).joinpath(files.TRIAL).exists(),
+            lock=lock,
+        )
+
+    def beat(self, trial_id: int) -> None:
+        """Tell the store that a trial's worker lives, where the store keeps that."""
+        if isinstance(self.storage, optuna.storages._heartbeat.BaseHeartbeat):
+            self.storage.record_heartbeat(trial_id)
+
+    @contextlib.contextmanager
+    def beating(self, claim: Claim) -> Iterator[None]:
+        """Keep telling so, in a thread."""
+        stop = threading.Event()
+
+        def beat() -> None:
+            while not stop.wait(self.definition.heartbeat):
+                with contextlib.suppress(Exception):  # a store that is away for a while must not end a run
+                    self.beat(claim.id)
+
+        thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+    def is_mine(self, claim: Claim) -> bool:
+        """Whether a trial is still this worker's, and not another's who took it for dead."""
+        trial = self.storage.get_trial(claim.id)
+        return trial.state == TrialState.RUNNING and trial.user_attrs.get("worker") == self.worker
+
+    def killed_too_often(self, claim: Claim) -> str:
+        """Why a trial is given up that workers vanish from; empty if it is not."""
+        step, times = claim.trial.user_attrs.get("losses", [0, 0])
+        return f"its worker vanished {times} times after step {step}" if times >= MAX_LOSSES else ""
+
+    def report(self, claim: Claim, evaluation: int, accuracy: float) -> bool:
+        """Report the validation accuracy of the trial's n-th evaluation; return whether the trial is to be pruned."""
+        trial = self.storage.get_trial(claim.id)
+        if evaluation not in trial.intermediate_values:
+            self.storage.set_trial_intermediate_value(claim.id, evaluation, accuracy)
+            trial = self.storage.get_trial(claim.id)
+        if self.definition.pruner == "none" or evaluation < max(trial.intermediate_values):
+            return False
+        return self.study.pruner.prune(self.study, trial)
+
+    def finish(self, claim: Claim, state: str, values: dict[str, float], reason: str | None) -> bool:
+        """Record how a trial ended, once; return whether it was still this worker's to end."""
+        with files.held(self.folder / files.DESK):
+            if not self.is_mine(claim):
+                return False
+            self.storage.set_trial_user_attr(claim.id, "state", state)
+            if reason:
+                self.storage.set_trial_user_attr(claim.id, "reason", reason)
+            study = store.load_study(self.definition, self.storage, claim.trial.number)
+            if state == "complete":
+                study.tell(claim.trial.number, [values[name] for name in self.definition.directions])
+            else:
+                study.tell(claim.trial.number, state=TrialState.PRUNED if state == "pruned" else TrialState.FAIL)
+        return True
+
+    def let_go(self, claim: Claim) -> None:
+        """Leave a trial for any worker to go on with."""
+        if self.is_mine(claim):
+            self.storage.set_trial_user_attr(claim.id, "worker", "")
+
+    def retry(self, states: set[str]) -> int:
+        """Put the trials that ended so in the queue again, each in its folder; return how many there are."""
+        count = 0
+        with files.held(self.folder / files.DESK):
+            latest: dict[int, FrozenTrial] = {}
+            for trial in self.study.get_trials(deepcopy=False):
+                latest[_number(trial)] = trial
+            for number, trial in latest.items():
+                if not trial.state.is_finished() or trial.user_attrs.get("state") not in states:
+                    continue
+                kept = {k: v for k, v in trial.user_attrs.items() if k in ("overrides", "seed", "program")}
+                self.study.add_trial(_waiting(trial, kept | {"folder": number, "retry_of": trial.number}))
+                files.put_back(files.trial_folder(self.folder, number))
+                count += 1
+        return count
+
+    def plan(self, trials: list[dict[str, Any]]) -> int:
+        """Put planned trials that are not in the study yet in the queue; return how many there are.
+
+        Each is `{"overrides", "seed", "program"}`.
+        """
+        params = store.planned_params([trial["overrides"] | {spec.SEED: trial["seed"]} for trial in trials])
+        count = 0
+        with files.held(self.folder / files.DESK):
+            there = {_cell(trial.user_attrs) for trial in self.study.get_trials(deepcopy=False)}
+            for trial, (values, kinds) in zip(trials, params, strict=True):
+                if _cell(trial) not in there:
+                    waiting = optuna.trial.create_trial(
+                        state=TrialState.WAITING, params=values, distributions=kinds, user_attrs=trial
+                    )
+                    self.study.add_trial(waiting)
+                    count += 1
+        return count
+
+
+def _waiting(trial: FrozenTrial, attributes: dict[str, Any]) -> FrozenTrial:
+    return optuna.trial.create_trial(
+        state=TrialState.WAITING,
+        params=trial.params,
+        distributions=trial.distributions,
+        user_attrs=attributes,
+        system_attrs={"fixed_params": trial.params},
+    )
+
+
+def _number(trial: FrozenTrial) -> int:
+    return trial.user_attrs.get("folder", trial.number)
+
+
+def _cell(attributes: dict[str, Any]) -> str:
+    return spec.identity({"overrides": attributes.get("overrides"), "seed": attributes.get("seed")})

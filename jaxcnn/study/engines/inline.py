@@ -1,0 +1,23 @@
+"""One worker, in this process: programs and data stay from trial to trial."""
+
+from jaxcnn.study.engines import Job
+from jaxcnn.study.worker import work
+
+
+def run(job: Job) -> None:
+    """Work until all trials have ended.
+
+    Raises:
+      Interrupted: a signal came; the trial under way has a checkpoint.
+    """
+    job.display.estimate.workers = 1
+    work(
+        job.folder,
+        job.definition,
+        job.storage,
+        job.command,
+        until=job.until,
+        shared=job.shared,
+        began=lambda _: job.display.update(),
+        ended=lambda *_: job.display.update(),
+    )

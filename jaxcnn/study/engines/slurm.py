@@ -1,0 +1,126 @@
+"""Workers as an array of Slurm jobs, by submitit: preempted or timed-out jobs are queued again and go on.
+
+Every job runs `python -m jaxcnn.sweep --worker` as a process of its own. On Slurm's notice (SIGUSR2, some time before
+the end) submitit asks for a checkpoint; that process is then told to save its trial, and the job is queued again.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import time
+from typing import Any
+
+from jaxcnn.config import UserError
+from jaxcnn.study.engines import STORAGE_VARIABLE, Job, worker_command
+from jaxcnn.study.table import watch
+from jaxcnn.train.signals import INTERRUPTED
+
+JOBS = "jobs.json"
+SAVE_SECONDS = 120  # notice before the end, for a step, a save and the queue
+MINUTES = 240  # of one job, unless the options say; it is queued again until the sweep has ended
+MAX_TIMEOUTS = 10_000
+
+
+class Worker:
+    """The function of a job. submitit pickles it, calls it in the job, and on notice calls `checkpoint`."""
+
+    def __init__(self, command: list[str], storage: str) -> None:
+        self.command, self.storage = command, storage
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __call__(self) -> int:
+        """Work until all trials have ended; return the exit code."""
+        self._process = subprocess.Popen(
+            self.command, env=os.environ | {STORAGE_VARIABLE: self.storage}, preexec_fn=_without_notice
+        )
+        # Not `wait`: what it holds would keep `checkpoint`, in a signal handler of this thread, from waiting.
+        while (code := self._process.poll()) is None:
+            time.sleep(0.5)
+        if code not in (0, INTERRUPTED):
+            raise RuntimeError(f"the worker ended with exit code {code}; its last lines are in this job's log")
+        return code
+
+    def checkpoint(self) -> Any:
+        """Save the trial under way; return what to queue again."""
+        import submitit
+
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                os.kill(self._process.pid, signal.SIGTERM)
+                os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
+        return submitit.helpers.DelayedSubmission(Worker(self.command, self.storage))
+
+
+def _without_notice() -> None:
+    """Slurm gives notice to every process of a job; this one is told by its parent, and must not die of it."""
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+
+
+def run(job: Job) -> None:
+    """Submit an array of workers, as many as there are not yet, and show the table until all trials have ended.
+
+    Options are those of `sbatch` as submitit names them, without its `slurm_`, such as `partition=gpu,time=240,
+    gpus_per_node=1,cpus_per_task=8`; `cluster=local` runs them on this machine, to try it out.
+
+    Raises:
+      UserError: there is no Slurm, or it refuses.
+    """
+    import submitit
+
+    logs = job.folder / "slurm"
+    logs.mkdir(exist_ok=True)
+    executor = make_executor(logs, dict(job.options), job.definition.name)
+    running = [old for old in _known(logs, executor) if not old.done()]
+    wanted = max(0, (job.workers or 1) - len(running))
+    worker = Worker(worker_command(job.folder.absolute()), job.url)
+    if wanted:
+        try:
+            with executor.batch():
+                submitted = [executor.submit(worker) for _ in range(wanted)]
+        except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError, OSError) as error:
+            raise UserError(f"Slurm refused the jobs: {' '.join(str(error).split())[:400]}") from error
+        running += submitted
+    (logs / JOBS).write_text(json.dumps([each.job_id for each in running]) + "\n", encoding="utf-8")
+    job.display.say(f"jobs {', '.join(each.job_id for each in running)}; logs in {logs}; Ctrl-C leaves them running")
+    job.display.estimate.workers = len(running)
+    board = job.display.board
+
+    def alive() -> bool:
+        if board.count("complete", "pruned", "diverged", "failed") >= board.total:
+            return False
+        return not all(each.done() for each in running)
+
+    watch(job.display, alive, 5.0)
+
+
+def make_executor(logs: pathlib.Path, options: dict[str, str], name: str) -> Any:
+    """submitit's executor with these options.
+
+    Raises:
+      UserError: Slurm is not here, or an option is unknown.
+    """
+    import submitit
+
+    cluster = options.pop("cluster", "slurm")
+    try:
+        often = {f"{cluster}_max_num_timeout": MAX_TIMEOUTS}
+        executor = submitit.AutoExecutor(folder=logs / "%j", cluster=cluster, **often)
+        parameters: dict[str, Any] = {key: int(text) if text.isdigit() else text for key, text in options.items()}
+        if cluster == "slurm":
+            parameters = {"job_name": name, "signal_delay_s": SAVE_SECONDS, "time": MINUTES} | parameters
+            executor.update_parameters(**{f"slurm_{key}": value for key, value in parameters.items()})
+        else:
+            executor.update_parameters(**{"timeout_min": 60} | parameters)
+    except (NameError, RuntimeError, TypeError, ValueError) as error:
+        raise UserError(f"--slurm={options}: {' '.join(str(error).split())[:400]}") from error
+    return executor
+
+
+def _known(logs: pathlib.Path, executor: Any) -> list[Any]:
+    """Jobs that an earlier command submitted."""
+    path = logs / JOBS
+    names = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    return [executor._executor.job_class(folder=logs / "%j", job_id=name, tasks=[0]) for name in names]

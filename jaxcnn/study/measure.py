@@ -1,0 +1,153 @@
+"""How long a sweep will take and how much memory: each of its programs compiled, and stepped a few times."""
+
+import concurrent.futures
+import multiprocessing
+import pathlib
+import resource
+import sys
+import time
+from typing import Any
+
+import jax
+
+from jaxcnn import mesh as meshes
+from jaxcnn.config import ConfigError, UserError
+from jaxcnn.learn import sharded
+from jaxcnn.learn.state import make_hyper
+from jaxcnn.study.engines import processes
+from jaxcnn.study.plan import Group, Plan
+from jaxcnn.train import feed, workdir
+from jaxcnn.train.hooks import Shared
+from jaxcnn.train.pace import choose_steps_per_call
+from jaxcnn.train.session import initialize_from_data
+
+STEPS = 3  # timed, after one that warms up
+FILE = "plan.json"
+
+
+def measure(plan: Plan, folder: pathlib.Path, shared: Shared, say: Any) -> dict[str, Any]:
+    """Seconds and bytes of every program of a plan, by its key; kept in `plan.json`, so none is measured twice.
+
+    What is compiled here comes from memory or from the cache of compiled programs when the trials run.
+
+    Returns:
+      `{key: {"compile_seconds", "step_seconds", "eval_seconds_per_example", "program_bytes"} | {"error"}}`.
+    """
+    meshes.enable_compile_cache()
+    where = f"{jax.local_device_count()} x {jax.local_devices()[0].device_kind}, {workdir.worker_count()} cores"
+    path = folder / FILE
+    kept = workdir.read_json(path) if path.exists() else {}
+    figures = kept.get("programs", {}) if kept.get("device") == where else {}
+    for number, group in enumerate(plan.groups, 1):
+        if group.key not in figures:
+            say(f"measuring program {number} of {len(plan.groups)}")
+            try:
+                figures[group.key] = _measure(group, shared)
+            except (UserError, RuntimeError) as error:  # such as too little memory: told with the plan
+                figures[group.key] = {"error": " ".join(str(error).split())[:200]}
+    if folder.is_dir():
+        workdir.write_json(path, {"device": where, "programs": figures})
+    return figures
+
+
+def _measure(group: Group, shared: Shared) -> dict[str, float]:
+    config, program = group.config, group.program
+    mesh = meshes.make_mesh(config.parallel.devices, config.parallel.model_devices)
+    meshes.check_batch(config, meshes.data_devices(mesh))
+    splits = shared.splits(config.data)
+    loader, _ = feed.choose_loader(config.data, (splits.train, splits.val, splits.test))
+    steps_per_call, _ = choose_steps_per_call(config.run.steps_per_call, loader, mesh.devices.flat[0].platform)
+    feeder = feed.make_feed(loader, program, mesh, config.seed, config.data.workers, shared)
+    began = time.perf_counter()
+    step = sharded.compiled_train_step(program, mesh, loader, steps_per_call)
+    state = sharded.compiled_init_state(program, mesh)(make_hyper(config))
+    evaluated = splits.val or splits.test
+    batch_size = feed.eval_batch_size(config.run.eval_batch_size, program, mesh)
+    if evaluated is not None:
+        sharded.compiled_eval_step(program, mesh, batch_size)
+    compile_seconds = time.perf_counter() - began
+    normal = jax.device_put(sharded.steps.Normalization(*shared.statistics(splits.train)), meshes.replicated(mesh))
+    state = initialize_from_data(state, splits, normal)
+    seconds = []
+    with feeder.train_inputs(splits.train, 0) as inputs:
+        for _ in range(1 + STEPS):
+            arguments = [state, next(inputs), normal]
+            if steps_per_call > 1:
+                arguments.append(meshes.device_scalar(1, mesh))
+            began = time.perf_counter()
+            state, _ = jax.block_until_ready(step(*arguments))
+            seconds.append(time.perf_counter() - began)
+    figures = {
+        "compile_seconds": compile_seconds,
+        "step_seconds": min(seconds[1:]),
+        "program_bytes": program_bytes(step),
+        "eval_seconds_per_example": 0.0,
+    }
+    if evaluated is not None:
+        timed = []
+        evaluate = sharded.compiled_eval_step(program, mesh, batch_size)
+        variables = sharded.as_evaluated(program, mesh, state.variables())
+        with feeder.eval_batches(evaluated, batch_size) as batches:
+            batch = next(batches)
+            for _ in range(2):
+                began = time.perf_counter()
+                jax.block_until_ready(evaluate(variables, batch, normal))
+                timed.append(time.perf_counter() - began)
+        figures["eval_seconds_per_example"] = min(timed) / batch_size
+    return figures
+
+
+def program_bytes(compiled: jax.stages.Compiled) -> float:
+    """Bytes on one device that a compiled step needs at once, by XLA's account; 0 where it gives none."""
+    analysis: Any = compiled.memory_analysis()
+    if analysis is None:
+        return 0.0
+    return float(
+        analysis.argument_size_in_bytes
+        + analysis.output_size_in_bytes
+        + analysis.temp_size_in_bytes
+        - analysis.alias_size_in_bytes
+    )
+
+
+def seconds_of(group: Group, figures: dict[str, Any]) -> float | None:
+    """The seconds that one trial of a group takes without compiling; None if its program could not be measured."""
+    if "error" in figures:
+        return None
+    config, program = group.config, group.program
+    seconds = program.total_steps * figures["step_seconds"]
+    epochs = program.total_steps / program.steps_per_epoch
+    times = max(1.0, epochs / config.run.eval_every_epochs)
+    return seconds + figures["eval_seconds_per_example"] * (times * group.val_examples + group.test_examples)
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has had on the host."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def environment(command: list[str]) -> dict[str, Any]:
+    """Versions, devices and machine of the process that measures; see `workdir.environment`."""
+    try:
+        return workdir.environment(command)
+    except RuntimeError as error:
+        raise ConfigError(f"JAX finds no device ({error})") from error
+
+
+def here_or_apart(
+    plan: Plan, folder: pathlib.Path, shared: Shared, command: list[str], say: Any, *, place: Any, wanted: bool
+) -> tuple[dict[str, Any], dict[str, Any], int]:
+    """`measure`, `environment` and `peak_bytes`: in this process, or in one of its own at the `place` of a worker.
+
+    A process that only watches others must not hold an accelerator, nor the cores of its workers.
+    """
+    if place is None:
+        return _all(plan, folder, shared, command, say if wanted else None)
+    spawn = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, spawn, processes.settle, (place,)) as pool:
+        return pool.submit(_all, plan, folder, Shared(), command, print if wanted else None).result()
+
+
+def _all(plan: Plan, folder: pathlib.Path, shared: Shared, command: list[str], say: Any) -> tuple[Any, Any, int]:
+    figures = measure(plan, folder, shared, say) if say else {}
+    return figures, environment(command), peak_bytes()

@@ -1,0 +1,115 @@
+"""What a sweep says before and after: its plan, and what came of it."""
+
+import pathlib
+from typing import Any
+
+import optuna
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from jaxcnn.study import folder as files
+from jaxcnn.study import spec
+from jaxcnn.study.folder import Definition
+from jaxcnn.study.table import Board, line_of
+from jaxcnn.train.logbook import duration
+
+GIB = 2**30
+
+
+def describe_plan(
+    name: str, plan: Any, figures: dict[str, dict[str, Any]], seconds: dict[str, float | None], peak: int, workers: int
+) -> list[str | Table]:
+    """The plan for a person: a line of what there is, the programs, and what all will take.
+
+    Args:
+      name: of the sweep.
+      plan: `plan.Plan`.
+      figures: of `measure.measure`; empty: nothing was measured.
+      seconds: of one trial, by program; None where it could not be measured.
+      peak: bytes of the measuring process on the host.
+      workers: at once.
+    """
+    from jaxcnn.study.plan import title
+
+    kinds = "programs" if plan.planned is not None else "programs among those that it may draw"
+    lines: list[str | Table] = [
+        f"jaxcnn: sweep {name}: {plan.trials} trials, {len(plan.groups)} {kinds} ({plan.sampler})"
+    ]
+    table = Table(box=None, pad_edge=False)
+    for column in ("  program", "trials", "steps", "compile", "step", "trial", "memory"):
+        table.add_column(column, justify="left" if "program" in column else "right")
+    for group in plan.groups:
+        known = figures.get(group.key, {})
+        row: list[Any] = [Text(f"  {title(group, plan.groups)}"), str(group.trials), str(group.program.total_steps)]
+        if "error" in known:
+            row += [Text(f"cannot run: {known['error']}", style="red")]
+        elif known:
+            row += [
+                f"{known['compile_seconds']:.1f} s",
+                f"{1000 * known['step_seconds']:.1f} ms",
+                duration(seconds[group.key] or 0.0),
+                f"{known['program_bytes'] / GIB:.2f} GiB" if known["program_bytes"] else "?",
+            ]
+        table.add_row(*row)
+    lines.append(table)
+    if not figures:
+        return [*lines, "  not measured: time and memory are not known"]
+    measured = [group for group in plan.groups if "error" not in figures[group.key]]
+    if plan.planned is not None:
+        total = sum((seconds[group.key] or 0.0) * group.trials for group in measured)
+    else:
+        shown = sum(group.trials for group in measured)
+        total = plan.trials * sum((seconds[group.key] or 0.0) * group.trials for group in measured) / max(1, shown)
+    compiling = sum(figures[group.key]["compile_seconds"] for group in measured)
+    largest = max((figures[group.key]["program_bytes"] for group in measured), default=0.0)
+    lines.append(
+        f"  about {duration(total / workers)} of steps and evaluation with {workers} worker"
+        f"{'s' if workers > 1 else ''} like this one, {duration(compiling)} of compiling; "
+        f"the largest program needs {largest / GIB:.2f} GiB, the measuring process had {peak / GIB:.2f} GiB at most"
+    )
+    return lines
+
+
+def show(lines: list[str | Table], console: Console) -> None:
+    """Print lines and tables; a pipe gets tables as wide as they are."""
+    if not console.is_terminal:
+        console = Console(width=200, highlight=False, file=console.file)
+    for line in lines:
+        if isinstance(line, str):
+            console.print(line, markup=False, soft_wrap=True)
+        else:
+            console.print(line)
+
+
+def summarize(folder: pathlib.Path, definition: Definition, board: Board, study: optuna.Study) -> list[str]:
+    """What came of a sweep: how many trials, which was best, the Pareto front, what failed and why."""
+    board.read()
+    ended = [trial for trial in board.trials if trial["state"] in files.ENDED]
+    counts = [f"{board.count(state)} {state}" for state in files.ENDED if board.count(state)]
+    left = board.total - len(ended)
+    lines = [
+        f"jaxcnn: {folder}: {', '.join(counts) or 'no trial has ended'}"
+        + (f"; {left} of {board.total} are left, the same command goes on" if left > 0 else "")
+    ]
+    if len(definition.directions) > 1:
+        lines += _front(study)
+    elif best := board.best():
+        lines.append(f"  best on validation: {line_of(best)}")
+    for trial in ended:
+        if trial["state"] in ("failed", "diverged"):
+            lines.append(f"  {line_of(trial)}")
+    if board.count("failed", "diverged"):
+        lines.append("  --retry=failed runs those again")
+    return lines
+
+
+def _front(study: optuna.Study) -> list[str]:
+    """The Pareto front: trials that no other beats in every objective."""
+    front = sorted(study.best_trials, key=lambda trial: trial.values[1])
+    lines = ["  Pareto front of validation accuracy and training time:"] if front else []
+    for trial in front:
+        accuracy, seconds = trial.values
+        number, what = trial.user_attrs.get("folder", trial.number), spec.describe(trial.user_attrs["overrides"])
+        lines.append(f"    trial {number}: {what}: val accuracy {100 * accuracy:.2f}% in {seconds:.1f} s")
+    return lines

@@ -1,0 +1,154 @@
+"""The plan of a sweep: which trials there will be, and which of them share a compiled program."""
+
+import dataclasses
+import hashlib
+from typing import Any
+
+import numpy as np
+
+from jaxcnn import config as configs
+from jaxcnn.config import Config, ConfigError, UserError
+from jaxcnn.learn.program import Program
+from jaxcnn.study import spec
+from jaxcnn.study.store import PLANNED
+from jaxcnn.train.hooks import Shared
+from jaxcnn.train.session import program_on
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Trials that share one compiled program.
+
+    Attributes:
+      key: by which workers know it.
+      config: of the first of its trials.
+      program: of the step.
+      trials: how many there are.
+      val_examples, test_examples: of the splits; 0 where there is none.
+    """
+
+    key: str
+    config: Config
+    program: Program
+    trials: int
+    val_examples: int
+    test_examples: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a sweep will do.
+
+    Attributes:
+      planned: the trials in the order they run in, `{"overrides", "seed", "program"}`; None for a search.
+      groups: the programs; for a search those of some of the trials that it may draw.
+      trials: how many trials there will be.
+      sampler: of the trials.
+    """
+
+    planned: list[dict[str, Any]] | None
+    groups: list[Group]
+    trials: int
+    sampler: str
+
+
+def make(sweep: spec.Sweep, base: Config, sampler: str, trials: int, shared: Shared) -> Plan:
+    """The plan of a sweep that was checked; opens its data.
+
+    Args:
+      sweep: what is varied.
+      base: the config that is.
+      sampler: one of `store.SAMPLERS`, or "" for what fits the sweep.
+      trials: as the command says; 0: as the sweep does.
+      shared: keeps the data for the first trial.
+
+    Raises:
+      UserError: sampler and sweep do not fit, a number of trials is missing, or a trial does not fit its data.
+    """
+    sampler = choose_sampler(sweep, sampler)
+    count = trials or sweep.trials
+    if sampler != "grid" and not count:
+        raise UserError(f"--sampler={sampler} needs --trials=<how many>, or trials=… in get_sweep()")
+    if sampler == "grid" and trials:
+        raise UserError("--trials is for random sweeps and searches; a grid makes all trials of its list")
+    if sampler not in PLANNED:
+        _check_search(sweep, base, sampler)
+        groups = _group(_some(sweep, count), base, shared)
+        return Plan(None, list(groups.values()), count, sampler)
+    if sampler == "grid":
+        cells = spec.cells(sweep.space)
+    else:  # one generator for each trial, so that a larger number of trials has the smaller as its beginning
+        cells = [spec.sample(sweep.space, np.random.default_rng([base.seed, number])) for number in range(count)]
+    planned = [
+        {"overrides": {k: v for k, v in cell.items() if k != spec.SEED}, "seed": cell.get(spec.SEED, seed)}
+        for cell in cells
+        for seed in (sweep.seeds or (base.seed,))
+    ]
+    groups = _group(planned, base, shared)
+    order = {key: place for place, key in enumerate(groups)}
+    planned.sort(key=lambda trial: order[trial["program"]])  # so that one worker compiles each program once
+    return Plan(planned, list(groups.values()), len(planned), sampler)
+
+
+def choose_sampler(sweep: spec.Sweep, asked: str) -> str:
+    """The sampler asked for, or what fits the sweep: random for ranges, grid for lists."""
+    return asked or ("random" if spec.has_ranges(sweep.space) else "grid")
+
+
+def _check_search(sweep: spec.Sweep, base: Config, sampler: str) -> None:
+    if base.data.protocol == "full":
+        raise UserError(
+            f"--sampler={sampler} decides on validation accuracy, which config.data.protocol='full' does not have"
+        )
+    if len(sweep.seeds) > 1:
+        raise UserError(f"--sampler={sampler} gives each trial one seed, but the sweep has {len(sweep.seeds)}")
+    spec.dimensions(sweep.space)
+
+
+def _some(sweep: spec.Sweep, count: int) -> list[dict[str, Any]]:
+    """Trials like those that a search will draw."""
+    generator = np.random.default_rng(0)
+    seed = sweep.seeds[0] if sweep.seeds else 0
+    return [{"overrides": spec.sample(sweep.space, generator), "seed": seed} for _ in range(min(count, 200))]
+
+
+def _group(trials: list[dict[str, Any]], base: Config, shared: Shared) -> dict[str, Group]:
+    """The programs of the trials, by key, those on the same data together; each trial gets its "program"."""
+    made = []
+    for trial in trials:
+        made.append((trial, spec.apply(base, trial["overrides"] | {spec.SEED: trial["seed"]})))
+    found: dict[str, Group] = {}
+    for data in dict.fromkeys(config.data for _, config in made):
+        splits = shared.splits(data)
+        for trial, config in made:
+            if config.data != data:
+                continue
+            try:
+                program = program_on(config, splits)
+            except ConfigError as error:
+                raise ConfigError(f"{error} (in the trial with {spec.describe(trial['overrides'])})") from error
+            trial["program"] = key = program_key(config, program)
+            val, test = (0 if split is None else len(split) for split in (splits.val, splits.test))
+            group = found.get(key) or Group(key, config, program, 0, val, test)
+            found[key] = dataclasses.replace(group, trials=group.trials + 1)
+    return found
+
+
+def program_key(config: Config, program: Program) -> str:
+    """A short name that trials have in common that share all compiled programs."""
+    also = (config.data, config.run.eval_batch_size, config.run.steps_per_call, config.parallel)
+    return hashlib.sha256(repr((program, also)).encode()).hexdigest()[:12]
+
+
+def evaluations(base: Config) -> int:
+    """How often a whole run of a config is evaluated on validation; 0 where that is not known beforehand."""
+    return 0 if base.run.steps else max(1, round(base.run.epochs / base.run.eval_every_epochs))
+
+
+def title(group: Group, groups: list[Group]) -> str:
+    """What sets a group apart from the others, for a person."""
+    flat = [configs.flatten(configs.to_dict(each.config)) for each in groups]
+    mine = flat[groups.index(group)]
+    traced = ("seed", "optim.learning_rate", "optim.weight_decay", "optim.momentum", "optim.label_smoothing")
+    keys = [key for key in mine if key not in traced and any(other[key] != mine[key] for other in flat)]
+    return spec.describe({key: mine[key] for key in keys}) if keys else mine["model.name"]

@@ -1,0 +1,231 @@
+"""The study in an Optuna store: storages by URL, samplers and pruners by name."""
+
+import importlib.util
+import pathlib
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.storages.journal import JournalFileBackend
+from optuna.study import StudyDirection
+
+from jaxcnn import config as configs
+from jaxcnn.config import Config, UserError
+from jaxcnn.study import spec
+from jaxcnn.study.folder import Definition
+
+PLANNED = ("grid", "random")  # samplers whose trials are all known before the first one runs
+SAMPLERS = (*PLANNED, "tpe", "cmaes", "nsga2", "nsga3", "gp")
+PRUNERS = ("none", "median", "hyperband")
+DRIVERS = {"postgresql": "psycopg", "mysql": "pymysql"}  # where a URL names no driver
+JOURNAL = "journal:"
+
+
+def open_storage(url: str, heartbeat: int) -> optuna.storages.BaseStorage:
+    """The storage at a URL of SQLAlchemy's, or at `journal:<file>`.
+
+    Raises:
+      UserError: its driver is missing, or it cannot be reached.
+    """
+    _quieten()
+    if url.startswith(JOURNAL):
+        path = url.removeprefix(JOURNAL)
+        if not pathlib.Path(path).absolute().parent.is_dir():
+            raise UserError(f"--storage={url}: there is no folder {pathlib.Path(path).parent}")
+        return optuna.storages.JournalStorage(JournalFileBackend(path))
+    import sqlalchemy.exc
+
+    try:
+        parsed = sqlalchemy.engine.make_url(url)
+    except sqlalchemy.exc.ArgumentError as error:
+        raise UserError(
+            f"--storage={url!r} is no URL; such as sqlite:///study.db, postgresql://user:password@host/database, "
+            "mysql://… or journal:<file>"
+        ) from error
+    if parsed.drivername in DRIVERS:
+        parsed = parsed.set(drivername=f"{parsed.drivername}+{DRIVERS[parsed.drivername]}")
+    arguments = {"connect_args": {"timeout": 100}} if parsed.get_backend_name() == "sqlite" else {"pool_pre_ping": True}
+    try:
+        return optuna.storages.get_storage(
+            optuna.storages.RDBStorage(
+                parsed.render_as_string(hide_password=False), engine_kwargs=arguments, heartbeat_interval=heartbeat
+            )
+        )
+    except ImportError as error:
+        driver = parsed.get_driver_name()
+        raise UserError(
+            f"--storage={_public(parsed)} needs the driver {driver!r}, which is not installed: pip install {driver}"
+        ) from error
+    except sqlalchemy.exc.SQLAlchemyError as error:
+        reason = str(getattr(error, "orig", error)).strip().splitlines() or [type(error).__name__]
+        raise UserError(f"--storage={_public(parsed)} cannot be used: {reason[0][:300]}") from error
+
+
+def public_url(url: str) -> str:
+    """A storage's URL without its password."""
+    if url.startswith(JOURNAL):
+        return url
+    import sqlalchemy
+
+    return _public(sqlalchemy.engine.make_url(url))
+
+
+def _public(parsed: Any) -> str:
+    return parsed.render_as_string(hide_password=True)
+
+
+def _quieten() -> None:
+    """Optuna's own lines would tear the table; and it warns of heartbeats outside of `optimize`, where ours are."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    warnings.filterwarnings("ignore", message="Heartbeat of storage is supposed to be used")
+
+
+def create_study(definition: Definition, storage: optuna.storages.BaseStorage) -> optuna.Study:
+    """The study of a definition, made if it is not there."""
+    return optuna.create_study(
+        study_name=definition.study,
+        storage=storage,
+        directions=[StudyDirection[name.upper()] for name in definition.directions.values()],
+        load_if_exists=True,
+    )
+
+
+def load_study(definition: Definition, storage: optuna.storages.BaseStorage, trials: int = 0) -> optuna.Study:
+    """The study, with a sampler for its trial number `trials`, and its pruner.
+
+    Each trial is drawn by a sampler of its own, seeded by the number of trials before it: so a search that stops and
+    goes on makes the trials of one that did not, and two workers never draw the same.
+
+    Raises:
+      UserError: the store does not have it.
+    """
+    try:
+        return optuna.load_study(
+            study_name=definition.study,
+            storage=storage,
+            sampler=make_sampler(definition.sampler, definition.seed + 7919 * trials),
+            pruner=make_pruner(definition.pruner, definition.evaluations),
+        )
+    except KeyError as error:
+        raise UserError(
+            f"the store has no study {definition.study!r} of this sweep (it was in {definition.storage}); "
+            "name that by --storage, or bring it back"
+        ) from error
+
+
+def check_sampler(name: str) -> None:
+    """Refuse a sampler that needs a package that is not installed.
+
+    Raises:
+      UserError: it does.
+    """
+    package = {"gp": "torch", "cmaes": "cmaes"}.get(name)
+    if package and importlib.util.find_spec(package) is None:
+        raise UserError(f"--sampler={name} needs {package}, which is not installed: pip install {package}")
+
+
+def make_sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
+    """A sampler by its name; planned sweeps draw nothing."""
+    seed %= 2**32
+    if name in PLANNED:
+        return optuna.samplers.RandomSampler(seed=seed)
+    if name == "tpe":
+        return optuna.samplers.TPESampler(seed=seed, constant_liar=True)  # running trials of other workers count
+    if name == "cmaes":
+        return optuna.samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
+    if name == "nsga2":
+        return optuna.samplers.NSGAIISampler(seed=seed)
+    if name == "nsga3":
+        return optuna.samplers.NSGAIIISampler(seed=seed)
+    check_sampler(name)
+    return optuna.samplers.GPSampler(seed=seed)
+
+
+def make_pruner(name: str, evaluations: int) -> optuna.pruners.BasePruner:
+    """A pruner by its name, which counts evaluations."""
+    if name == "median":  # Golovin et al. 2017, Google Vizier
+        return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=1)
+    if name == "hyperband":  # Li et al. 2018, arXiv 1603.06560
+        return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=evaluations or "auto")
+    return optuna.pruners.NopPruner()
+
+
+def distributions(space: spec.Space) -> dict[str, BaseDistribution]:
+    """What Optuna draws from for a space: one distribution for each dimension."""
+    made: dict[str, BaseDistribution] = {}
+    for dimension in spec.dimensions(space):
+        if isinstance(dimension, spec.Rows):
+            made[_name(dimension)] = CategoricalDistribution(list(_labels(dimension)))
+        elif dimension.integer:
+            made[dimension.key] = IntDistribution(int(dimension.low), int(dimension.high), log=dimension.log)
+        else:
+            made[dimension.key] = FloatDistribution(dimension.low, dimension.high, log=dimension.log)
+    return made
+
+
+def overrides(space: spec.Space, params: dict[str, Any]) -> spec.Overrides:
+    """The overrides that drawn parameters stand for."""
+    found: spec.Overrides = {}
+    for dimension in spec.dimensions(space):
+        if isinstance(dimension, spec.Rows):
+            found |= _labels(dimension)[params[_name(dimension)]]
+        else:
+            found[dimension.key] = params[dimension.key]
+    return found
+
+
+def _name(dimension: spec.Rows) -> str:
+    return "+".join(spec.varied(dimension))
+
+
+def _labels(dimension: spec.Rows) -> dict[Any, spec.Overrides]:
+    """The choices of a list by names that Optuna can store: the value itself where one scalar field varies."""
+    keys = spec.varied(dimension)
+    alone = len(keys) == 1 and all(keys[0] in row for row in dimension.rows)
+    if alone and all(isinstance(row[keys[0]], str | int | float | bool) for row in dimension.rows):
+        return {row[keys[0]]: row for row in dimension.rows}
+    return {spec.describe(row): row for row in dimension.rows}
+
+
+def planned_params(trials: list[spec.Overrides]) -> list[tuple[dict[str, Any], dict[str, BaseDistribution]]]:
+    """Parameters and distributions of planned trials, for dashboards to show; fields that are lists are left out."""
+    fields = configs.flatten(configs.to_dict(Config()))
+    kinds: dict[str, BaseDistribution] = {}
+    for key in dict.fromkeys(key for trial in trials for key in trial):
+        seen = [trial[key] for trial in trials if key in trial]
+        if isinstance(fields[key], bool):  # by the field, not the values, so that later trials are of the same kind
+            kinds[key] = CategoricalDistribution([False, True])
+        elif isinstance(fields[key], int):
+            kinds[key] = IntDistribution(min(seen), max(seen))
+        elif isinstance(fields[key], float):
+            kinds[key] = FloatDistribution(min(seen), max(seen))
+        elif choices := configs.choices(key):
+            kinds[key] = CategoricalDistribution(choices)
+    return [
+        ({key: trial[key] for key in trial if key in kinds}, {key: kinds[key] for key in trial if key in kinds})
+        for trial in trials
+    ]
+
+
+def patiently(call: Callable[[], Any], seconds: float = 300.0) -> Any:
+    """What a call to the store returns, tried again while the store is away for a time.
+
+    Raises:
+      UserError: it stays away.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return call()
+        except optuna.exceptions.StorageInternalError as error:
+            if time.monotonic() > deadline:
+                reason = str(error.__cause__ or error).strip().splitlines()[0][:200]
+                raise UserError(
+                    f"the store could not be reached for {seconds:.0f} s ({reason}); start the same command again when "
+                    "it is back: nothing that is in the folders of the trials is lost"
+                ) from error
+            time.sleep(min(5.0, seconds / 10))

@@ -1,0 +1,69 @@
+"""Sweeps that the files of `configs/sweeps/` share."""
+
+from typing import Any
+
+import ml_collections
+
+from jaxcnn.study import spec
+
+BATCH_SIZES = (32, 64, 128, 256, 512)
+LEARNING_RATES = (0.1, 0.01, 0.001, 0.0001)
+
+
+def paper(*, small: bool) -> spec.Sweep:
+    """The seed paper's study: architectures by batch size at its learning rate, and by learning rate at batch 128.
+
+    With `small` there are fewer batch sizes, rates and seeds.
+    """
+    networks = spec.zipped(
+        spec.values("model.name", ["alexnet", "vgg16", "resnet50"]),
+        spec.values("model.dropout", [0.5, 0.0, 0.0]),
+    )
+    sizes, rates = ((16, 32), (0.01, 0.001)) if small else (BATCH_SIZES, LEARNING_RATES)
+    by_size = spec.product(
+        networks, spec.values("global_batch_size", sizes), spec.values("optim.learning_rate", [0.001])
+    )
+    by_rate = spec.product(
+        networks,
+        spec.values("global_batch_size", [32 if small else 128]),
+        spec.values("optim.learning_rate", rates),
+    )
+    return spec.sweep(spec.chain(by_size, by_rate), seeds=2 if small else 3)
+
+
+def preprocessing(*, small: bool) -> spec.Sweep:
+    """What is done to the images: nothing, normalisation, crop and flip, and on top of those each augmentation.
+
+    Cutout: DeVries & Taylor 2017 (arXiv 1708.04552). Mixup: Zhang et al. 2018 (1710.09412). CutMix: Yun et al. 2019
+    (1905.04899). RandAugment: Cubuk et al. 2019 (1909.13719).
+    """
+    shifted = {"augment.normalize": True, "augment.crop": "zero", "augment.flip": "none" if small else "random"}
+    ways: list[dict[str, Any]] = [
+        {"augment.normalize": False},
+        {"augment.normalize": True},
+        shifted,
+        shifted | {"augment.cutout": 8 if small else 16},
+        shifted | {"augment.mixup": 0.2},
+        shifted | {"augment.cutmix": 1.0},
+        shifted | {"augment.policy": "randaugment"},
+    ]
+    return spec.sweep(spec.rows(ways), seeds=2 if small else 3)
+
+
+def smoke(config: ml_collections.ConfigDict) -> None:
+    """The same code path in minutes: a thin network and a few steps on the handwritten digits."""
+    config.data.source = "digits"
+    config.data.image_size = 32
+    config.data.val_examples = 200
+    config.model.width = 1 / 8
+    config.global_batch_size = 32
+    config.augment.flip = "none"
+    config.run.epochs = 0.0
+    config.run.steps = 60
+    config.run.log_every_steps = 10
+    config.run.eval_batch_size = 200
+    config.run.eval_every_epochs = 0.5
+    config.run.tensorboard = False
+    config.schedule.warmup = 0.0
+    config.checkpoint.every_epochs = 1.0
+    config.checkpoint.keep_last = 1

@@ -1,0 +1,173 @@
+"""One trial: an ordinary run in a folder of its own, whatever its end is, with a `trial.json` that tells of it."""
+
+import dataclasses
+import json
+import pathlib
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import optuna
+
+from jaxcnn.config import Config, UserError
+from jaxcnn.study import folder as files
+from jaxcnn.study import spec, store
+from jaxcnn.study.desk import Claim, Desk
+from jaxcnn.train.drive import Diverged
+from jaxcnn.train.hooks import Hooks, Shared
+from jaxcnn.train.loop import train
+from jaxcnn.train.signals import Interrupted
+
+
+class Pruned(Exception):
+    """The pruner sees nothing to come of this trial."""
+
+
+class Lost(Exception):
+    """Another worker took this trial for dead, and goes on with it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a trial ended.
+
+    Attributes:
+      state: one of `folder.STATES`.
+      reason: why, if it is not complete.
+      values: of the objectives, by name.
+      figures: of its `summary.json` that tables show.
+    """
+
+    state: str
+    reason: str | None = None
+    values: dict[str, float] = dataclasses.field(default_factory=dict)
+    figures: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def config_of(base: Config, claim: Claim) -> Config:
+    """The config of a trial. Raises ConfigError where it is impossible."""
+    return spec.apply(base, claim.overrides | {spec.SEED: claim.seed})
+
+
+def run(desk: Desk, claim: Claim, shared: Shared, command: list[str]) -> Outcome:
+    """Run a trial that is this worker's to its end, or as far as it gets, and record what came of it.
+
+    Raises:
+      Interrupted: a signal came; the trial waits for any worker, with a checkpoint.
+    """
+    folder = files.trial_folder(desk.folder, claim.number)
+    record = _begin(desk, claim, folder)
+
+    def leave(reason: str = "stopped by a signal") -> None:
+        _write(folder, record, Outcome("waiting", reason))
+        desk.let_go(claim)
+
+    try:
+        with desk.beating(claim), (folder / files.LOG).open("a", encoding="utf-8") as log:
+            if given_up := desk.killed_too_often(claim):
+                outcome = Outcome("failed", given_up)
+            else:
+                outcome = _run(desk, claim, shared, command, folder, log, leave)
+        mine = store.patiently(lambda: desk.finish(claim, outcome.state, outcome.values, outcome.reason))
+        if mine:
+            _write(folder, record, outcome)
+        return outcome
+    except Interrupted as error:
+        leave(str(error).partition(":")[0])
+        raise
+    except Lost:
+        return Outcome("waiting", "another worker goes on with it")
+    finally:
+        claim.lock.release()
+
+
+def _run(
+    desk: Desk,
+    claim: Claim,
+    shared: Shared,
+    command: list[str],
+    folder: pathlib.Path,
+    log: Any,
+    leave: Callable[[], None],
+) -> Outcome:
+    """Train; every end but a signal's is an outcome."""
+
+    def evaluated(step: int, accuracy: float) -> None:
+        try:
+            mine, prune = desk.is_mine(claim), desk.report(claim, _evaluations(folder), accuracy)
+        except optuna.exceptions.StorageInternalError as error:  # away for a while: no reason to stop a run
+            print(f"jaxcnn: the store cannot be reached: {error}", file=log)
+            return
+        if not mine:
+            raise Lost
+        if prune:
+            raise Pruned(f"by {desk.definition.pruner} at step {step}, validation accuracy {100 * accuracy:.2f}%")
+
+    where = f"the same command with --workdir={desk.folder} goes on"
+    try:
+        config = config_of(desk.definition.base, claim)
+        hooks = Hooks(output=log, where=where, evaluated=evaluated, leaving=leave, shared=shared)
+        summary = train(config, folder, command=command, started=time.time(), hooks=hooks)
+    except Pruned as error:
+        return Outcome("pruned", str(error))
+    except Diverged as error:
+        return Outcome("diverged", str(error))
+    except UserError as error:
+        return Outcome("failed", " ".join(str(error).split()))
+    except (Interrupted, Lost):
+        raise
+    except Exception as error:  # a bug or the machine's: a row of the sweep, with its traceback in the log
+        traceback.print_exc(file=log)
+        return Outcome("failed", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}; see {files.LOG}")
+    return Outcome("complete", None, objectives(summary, config), summary)
+
+
+def objectives(summary: dict[str, Any], config: Config) -> dict[str, float]:
+    """What a sweep may decide on: the accuracy on validation of the weights that are tested, and the time of the steps.
+
+    The test split is not among them.
+    """
+    values = {"train_seconds": float(summary["train_seconds"])}
+    if summary["val_best"] is not None:
+        best = config.run.test_with == "best"
+        values["val_accuracy"] = float(summary["val_best"]["accuracy"] if best else summary["val_last"])
+    return values
+
+
+def _evaluations(folder: pathlib.Path) -> int:
+    """How often the run has been evaluated on validation."""
+    with (folder / "metrics.jsonl").open(encoding="utf-8") as lines:
+        return sum(json.loads(line)["kind"] == "val" for line in lines)
+
+
+def _begin(desk: Desk, claim: Claim, folder: pathlib.Path) -> dict[str, Any]:
+    """Write that the trial runs; return what of `trial.json` stays."""
+    before = files.read_trial(folder) or {}
+    record = {
+        "number": claim.number,
+        "overrides": claim.overrides,
+        "seed": claim.seed,
+        "program": claim.program,
+        "state": "running",
+        "reason": None,
+        "starts": before.get("starts", 0) + 1,
+        "worker": desk.worker,
+        "began": before.get("began") or files.now(),
+        "started": files.now(),
+        "ended": None,
+        "values": {},
+    }
+    files.write_json(folder / files.TRIAL, record)
+    return record
+
+
+def _write(folder: pathlib.Path, record: dict[str, Any], outcome: Outcome) -> None:
+    kept = ("images_per_second", "compile_seconds", "train_seconds", "eval_seconds", "wall_seconds", "test", "val_best")
+    files.write_json(
+        folder / files.TRIAL,
+        record
+        | {"state": outcome.state, "reason": outcome.reason, "values": outcome.values}
+        | {"ended": None if outcome.state == "waiting" else files.now()}
+        | {name: outcome.figures[name] for name in kept if name in outcome.figures},
+    )

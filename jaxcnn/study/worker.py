@@ -1,0 +1,66 @@
+"""A worker: takes one trial after the other until all have ended. Every engine is made of these."""
+
+import os
+import pathlib
+import signal
+import time
+from collections.abc import Callable
+
+import optuna
+
+from jaxcnn.study import trial
+from jaxcnn.study.desk import Claim, Desk, Nothing
+from jaxcnn.study.folder import Definition
+from jaxcnn.train.hooks import Shared
+
+POLL_SECONDS = 2.0  # between looks for a trial that another worker leaves behind
+
+
+def work(
+    folder: pathlib.Path,
+    definition: Definition,
+    storage: optuna.storages.BaseStorage,
+    command: list[str],
+    *,
+    until: float | None = None,
+    shared: Shared | None = None,
+    began: Callable[[Claim], None] = lambda _: None,
+    ended: Callable[[Claim, trial.Outcome], None] = lambda *_: None,
+) -> None:
+    """Run trials until all have ended, or, at `until` (time.time()), none may begin or go on any more.
+
+    One program and one data set stay with the worker from trial to trial, and it prefers trials that share them. While
+    others run the last trials it stays, to take up what they may leave behind.
+
+    Args:
+      folder: of the sweep.
+      definition: of the study.
+      storage: where it is.
+      command: what started this, for the record.
+      until: see above; None: no limit.
+      shared: data that lies ready.
+      began, ended: called around every trial.
+
+    Raises:
+      Interrupted: a signal came; the trial under way has a checkpoint, and any worker may go on with it.
+    """
+    desk, shared, program = Desk(folder, definition, storage), shared or Shared(), ""
+    while True:
+        if until is not None and time.time() >= until:
+            return
+        claim = desk.take(program)
+        if claim is Nothing.DONE:
+            return
+        if claim is Nothing.WAIT:
+            time.sleep(POLL_SECONDS)
+            continue
+        assert isinstance(claim, Claim)
+        program = claim.program
+        began(claim)
+        ended(claim, trial.run(desk, claim, shared, command))
+
+
+def ignore_preemption_notice() -> None:
+    """Leave SIGUSR2, by which Slurm gives notice to all processes of a job, to the process that started this one."""
+    if os.environ.get("SLURM_JOB_ID") or os.environ.get("SUBMITIT_EXECUTOR"):
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)

@@ -1,0 +1,205 @@
+"""Run a sweep or a search: many trials of one config, as one study.
+
+    python -m jaxcnn.sweep --config=configs/sweeps/<file>.py[:variant] --workdir=<folder> [--dry_run]
+    python -m jaxcnn.sweep --worker --workdir=<folder> [--storage=<URL>]
+
+The first prints the plan and runs it; the same command goes on where it stopped. The second works on a sweep that the
+first has made, beside any number of others, on any host that sees the folder and the storage.
+
+Exit codes: 0 all that may be done is done; 2 a mistake, told in one line; 75 stopped by a signal, the same command
+goes on. A trial that fails is a row of the sweep, not an end of it.
+"""
+
+import importlib
+import os
+import pathlib
+import sys
+import time
+from typing import Any
+
+from absl import flags
+
+from jaxcnn import command
+from jaxcnn.config import UserError
+
+CONFIG = command.define_config("The sweep: a file of configs/sweeps/, with :variant if wanted.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the sweep; one that was begun there goes on.")
+DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the plan, and stop.")
+MEASURE = flags.DEFINE_bool("measure", True, "Compile each program and time a few steps of it for the plan.")
+SAMPLER = flags.DEFINE_enum(
+    "sampler", None, ["grid", "random", "tpe", "cmaes", "nsga2", "nsga3", "gp"],
+    "Who chooses the trials; default: grid for lists, random for ranges. nsga2 and nsga3 also minimise training time.",
+)  # fmt: skip
+PRUNER = flags.DEFINE_enum("pruner", "none", ["none", "median", "hyperband"], "Ends hopeless trials early.")
+TRIALS = flags.DEFINE_integer("trials", 0, "How many, of a random sweep or a search.", lower_bound=0)
+TIMEOUT = flags.DEFINE_float("timeout", None, "Seconds after which no further trial begins.", lower_bound=0)
+RETRY = flags.DEFINE_enum("retry", None, ["failed", "pruned"], "First put trials that failed or diverged (or were "
+    "pruned) in the queue again, each to go on from its checkpoint.")  # fmt: skip
+STORAGE = flags.DEFINE_string(
+    "storage", None, "Optuna storage: sqlite:///…, postgresql://…, mysql://… or journal:<file>; default: study.db in "
+    "the folder. $JAXCNN_STORAGE says the same without showing a password.")  # fmt: skip
+ENGINE = flags.DEFINE_enum(
+    "engine", "inline", ["inline", "processes", "slurm", "workers"],
+    "inline: in this process; processes: one per GPU or set of cores; slurm: an array of jobs; workers: those that "
+    "are started elsewhere with --worker.",
+)  # fmt: skip
+WORKERS = flags.DEFINE_integer("workers", 0, "processes, slurm: how many workers; 0: as there is room.", lower_bound=0)
+SLURM = flags.DEFINE_list("slurm", [], "slurm: options of sbatch, as partition=gpu,time=240,gpus_per_node=1.")
+WORKER = flags.DEFINE_bool("worker", False, "Work on the sweep in --workdir until all its trials have ended.")
+HEARTBEAT = flags.DEFINE_integer(
+    "heartbeat", 60, "Seconds between signs of life; a worker on another host is taken for dead after two without.",
+    lower_bound=1,
+)  # fmt: skip
+
+
+def main() -> int:
+    """Do what the flags say; return the exit code."""
+    if not WORKDIR.value:
+        raise UserError("--workdir=<folder of the sweep> is missing")
+    folder = pathlib.Path(WORKDIR.value)
+    from jaxcnn.train.signals import INTERRUPTED, Interrupted
+
+    try:
+        return _work(folder) if WORKER.value else _sweep(folder)
+    except Interrupted as error:
+        print(f"jaxcnn: {error}", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _work(folder: pathlib.Path) -> int:
+    """A worker."""
+    from jaxcnn.study import folder as files
+    from jaxcnn.study import start, store, worker
+
+    worker.ignore_preemption_notice()
+    definition = files.read_definition(folder)
+    url = _storage(folder)
+    start.check_storage(folder, definition, url)
+    storage = store.open_storage(url, definition.heartbeat)
+    worker.work(
+        folder,
+        definition,
+        storage,
+        _command(),
+        until=_until(),
+        began=lambda claim: print(f"trial {claim.number} {'goes on' if claim.gone_on else 'begins'}", flush=True),
+        ended=lambda claim, outcome: print(f"trial {claim.number} {outcome.state}", flush=True),
+    )
+    return 0
+
+
+def _sweep(folder: pathlib.Path) -> int:
+    """The sweep: plan, study, engine, outcome."""
+    from rich.console import Console
+
+    from jaxcnn.study import outcome, start, store, table
+    from jaxcnn.study.engines import Job
+    from jaxcnn.train.hooks import Shared
+
+    console, shared = Console(highlight=False, soft_wrap=True), Shared()
+    sweep, plan, definition = _define(folder, shared)
+    if not DRY_RUN.value:
+        folder.mkdir(parents=True, exist_ok=True)
+    environment, estimate = _show_plan(folder, plan, definition.name, shared, console)
+    if DRY_RUN.value:
+        return 0
+    storage = store.open_storage(_storage(folder), definition.heartbeat)
+    desk = start.open_desk(folder, definition, storage, plan)
+    start.write(folder, definition, plan, sweep, _command(), _config_file(), environment)
+    if RETRY.value:
+        again = desk.retry({"failed", "diverged"} if RETRY.value == "failed" else {RETRY.value})
+        console.print(f"jaxcnn: {again} trials are tried again")
+    board = table.Board(folder, definition.trials, plan.planned)
+    with table.Display(board, estimate, console) as display:
+        job = Job(
+            folder=folder,
+            definition=definition,
+            storage=storage,
+            url=_storage(folder),
+            command=_command(),
+            until=_until(),
+            workers=WORKERS.value,
+            options=_options(),
+            display=display,
+            shared=shared,
+        )
+        importlib.import_module(f"jaxcnn.study.engines.{ENGINE.value}").run(job)
+    outcome.show(list(outcome.summarize(folder, definition, board, desk.study)), console)
+    return 0
+
+
+def _define(folder: pathlib.Path, shared: Any) -> tuple[Any, Any, Any]:
+    """The sweep of the config file, its plan, and the definition of its study, held against what the folder has."""
+    from jaxcnn.study import folder as files
+    from jaxcnn.study import plan, spec, start, store
+
+    base = command.read_config(CONFIG)
+    file, _, variant = _config_file().partition(":")
+    sweep = start.load_sweep(file, variant)
+    spec.check(sweep, base)
+    start.refuse_overridden(sweep, sys.argv[1:])
+    store.check_sampler(plan.choose_sampler(sweep, SAMPLER.value or ""))
+    made = plan.make(sweep, base, SAMPLER.value or "", TRIALS.value, shared)
+    name, storage = command.config_name(flags.FLAGS), start.storage_name(folder, _storage(folder))
+    definition = start.define(name, sweep, base, made, storage, PRUNER.value, HEARTBEAT.value)
+    if (folder / files.SWEEP).exists():
+        definition = start.go_on(folder, definition)
+    return sweep, made, definition
+
+
+def _show_plan(folder: pathlib.Path, plan: Any, name: str, shared: Any, console: Any) -> tuple[dict[str, Any], Any]:
+    """Measure the plan where its trials will run, and print it; return the environment there, and the estimate."""
+    from jaxcnn.study import measure, outcome, table
+    from jaxcnn.study.engines import processes
+
+    places: list[Any] = [{}]  # a process of its own, since this one must hold neither devices nor cores of the workers
+    if ENGINE.value == "inline":
+        places = [None]
+    elif ENGINE.value == "processes":
+        places = list(processes.places_of(WORKERS.value))
+    workers = len(places) if ENGINE.value in ("inline", "processes") else max(1, WORKERS.value)
+    wanted = MEASURE.value and ENGINE.value in ("inline", "processes")  # others run on machines that are not this one
+    figures, environment, peak = measure.here_or_apart(
+        plan, folder, shared, _command(), console.print, place=places[0], wanted=wanted
+    )
+    seconds = {
+        group.key: measure.seconds_of(group, figures[group.key]) for group in plan.groups if group.key in figures
+    }
+    outcome.show(outcome.describe_plan(name, plan, figures, seconds, peak, workers), console)
+    return environment, table.Estimate({key: value for key, value in seconds.items() if value}, workers)
+
+
+def _storage(folder: pathlib.Path) -> str:
+    from jaxcnn.study import start
+    from jaxcnn.study.engines import STORAGE_VARIABLE
+
+    return STORAGE.value or os.environ.get(STORAGE_VARIABLE) or start.default_url(folder)
+
+
+def _until() -> float | None:
+    return None if TIMEOUT.value is None else time.time() + TIMEOUT.value
+
+
+def _options() -> dict[str, str]:
+    """The options of --slurm by name."""
+    options = {}
+    for part in SLURM.value:
+        name, equals, value = part.partition("=")
+        if not equals:
+            raise UserError(f"--slurm={part!r} is not of the form name=value")
+        options[name.strip()] = value.strip()
+    return options
+
+
+def _config_file() -> str:
+    from ml_collections import config_flags
+
+    return config_flags.get_config_filename(flags.FLAGS["config"])
+
+
+def _command() -> list[str]:
+    return [pathlib.Path(sys.argv[0]).name, *(a for a in sys.argv[1:] if not a.lstrip("-").startswith("storage"))]
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,39 @@
+"""Jobs of the Slurm engine that run, by submitit's local executor: its signals, checkpoints and queue are the same."""
+
+import json
+
+import pytest
+
+from jaxcnn.study import folder as files
+from jaxcnn.study import start
+from jaxcnn.study.engines import slurm, worker_command
+from tests.test_sweep_command import TINY, TRIALS, same, states, sweep
+
+pytestmark = pytest.mark.services
+LONG = (*TINY, "--config.run.steps=3000")
+
+
+def test_a_job_that_is_preempted_saves_its_trial_and_goes_on_when_it_is_queued_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "1")
+    undisturbed, preempted = tmp_path / "undisturbed", tmp_path / "preempted"
+    assert sweep(*LONG, f"--workdir={undisturbed}")[0] == 0
+    assert sweep(*LONG, f"--workdir={preempted}", "--timeout=0")[0] == 0
+    logs = preempted / "slurm"
+    logs.mkdir()
+    executor = slurm.make_executor(logs, {"cluster": "local", "timeout_min": "1"}, "test")
+    executor._executor.parameters["signal_delay_s"] = 42  # notice comes after 18 s
+    job = executor.submit(slurm.Worker(worker_command(preempted), start.default_url(preempted)))
+    assert job.result() == 0
+    assert states(preempted) == ["complete"] * TRIALS
+    assert same(preempted, undisturbed)
+    rows = [json.loads((files.trial_folder(preempted, n) / "trial.json").read_text()) for n in range(TRIALS)]
+    assert sum(row["starts"] for row in rows) > TRIALS, "notice came before the end"
+    assert "Calling checkpoint method" in job.stderr() + job.stdout()
+
+
+def test_the_engine_runs_a_sweep_by_local_jobs(tmp_path):
+    code, output = sweep(
+        *TINY, f"--workdir={tmp_path}", "--engine=slurm", "--slurm=cluster=local,timeout_min=5", "--workers=1"
+    )
+    assert code == 0, output
+    assert states(tmp_path) == ["complete"] * TRIALS

@@ -1,0 +1,140 @@
+"""The desk: every trial is one worker's at a time, and what a dead worker leaves is taken up again."""
+
+import platform
+import time
+
+import pytest
+from optuna.trial import TrialState
+
+from jaxcnn.study import folder as files
+from jaxcnn.study import spec
+from jaxcnn.study.desk import MAX_LOSSES, Nothing
+from tests import studies
+
+SWEEP = spec.sweep(spec.values("optim.learning_rate", [0.1, 0.2, 0.3]))
+STORES = ("sqlite", "journal")
+
+
+@pytest.fixture(params=STORES)
+def study(request, tmp_path):
+    url = f"journal:{tmp_path / 'study.journal'}" if request.param == "journal" else ""
+    return studies.make(tmp_path, SWEEP, url=url, heartbeat=1)
+
+
+def states(study):
+    return [trial.state for trial in study.desk().study.get_trials(deepcopy=False)]
+
+
+def test_two_workers_never_have_the_same_trial(study):
+    one, other = study.desk(), study.desk()
+    claims = [one.take(), other.take(), one.take()]
+    assert [claim.number for claim in claims] == [0, 1, 2]
+    assert [claim.overrides for claim in claims] == [{"optim.learning_rate": rate} for rate in (0.1, 0.2, 0.3)]
+    assert one.take() is Nothing.WAIT
+    assert other.take() is Nothing.WAIT
+
+
+def test_all_trials_end_once_and_then_there_is_nothing_left(study):
+    desk = study.desk()
+    for _ in range(3):
+        claim = desk.take()
+        assert desk.finish(claim, "complete", {"val_accuracy": 0.5}, None)
+        claim.lock.release()
+        assert not desk.finish(claim, "complete", {"val_accuracy": 0.9}, None), "an end is told once"
+    assert desk.take() is Nothing.DONE
+    assert states(study) == [TrialState.COMPLETE] * 3
+    assert [trial.value for trial in desk.study.trials] == [0.5] * 3
+
+
+def test_a_trial_whose_worker_died_on_this_machine_is_taken_up_at_once_under_its_number(study):
+    dead, living = study.desk(), study.desk()
+    left = dead.take()
+    assert living.take().number == 1, "its worker lives, as its lock is held"
+    left.lock.release()  # the kernel does this when a process ends
+    taken = living.take()
+    assert (taken.number, taken.overrides) == (left.number, left.overrides)
+    assert not dead.is_mine(left)
+    assert living.is_mine(taken)
+    assert not dead.finish(left, "complete", {"val_accuracy": 0.9}, None)
+    assert living.finish(taken, "complete", {"val_accuracy": 0.4}, None)
+    assert living.study.trials[left.number].value == 0.4
+
+
+def test_a_trial_of_another_machine_is_left_alone_while_its_heart_beats(tmp_path):
+    study = studies.make(tmp_path, SWEEP, heartbeat=1)
+    elsewhere, here = study.desk(), study.desk()
+    elsewhere.worker = f"another-{platform.node()}:1"
+    left = elsewhere.take()
+    left.lock.release()  # as on a file system that does not carry locks between machines
+    with elsewhere.beating(left):
+        time.sleep(2.5)
+        others = [here.take(), here.take()]
+        assert [claim.number for claim in others] == [1, 2]
+        assert here.take() is Nothing.WAIT
+    deadline = time.monotonic() + 20
+    while (claim := here.take()) is Nothing.WAIT:
+        assert time.monotonic() < deadline, "a silent worker's trial was never taken up"
+        time.sleep(0.2)
+    assert claim.number == left.number
+
+
+def test_a_trial_that_was_let_go_is_anybodys(study):
+    one, other = study.desk(), study.desk()
+    one.worker = "another-machine:1"
+    claim = one.take()
+    one.let_go(claim)
+    claim.lock.release()
+    assert other.take().number == claim.number
+
+
+def test_a_trial_that_kills_its_workers_is_given_up_but_progress_starts_the_count_anew(study):
+    desk = study.desk()
+    for times in range(1, MAX_LOSSES + 1):
+        claim = desk.take()
+        assert claim.number == 0
+        assert not desk.killed_too_often(claim), times
+        claim.lock.release()
+    claim = desk.take()
+    assert f"vanished {MAX_LOSSES} times after step 0" in desk.killed_too_often(claim)
+    (files.trial_folder(study.folder, 0) / "checkpoints" / "20").mkdir(parents=True)
+    claim.lock.release()
+    assert not desk.killed_too_often(desk.take())
+
+
+def test_a_failed_trial_is_retried_in_its_folder_and_counts_as_one(study):
+    desk = study.desk()
+    claims = [desk.take() for _ in range(3)]
+    for claim, state in zip(claims, ("failed", "diverged", "complete"), strict=True):
+        desk.finish(claim, state, {"val_accuracy": 0.5}, "because")
+        claim.lock.release()
+    assert desk.retry({"failed", "diverged"}) == 2
+    assert desk.retry({"failed", "diverged"}) == 0, "they wait already"
+    again = [desk.take(), desk.take()]
+    assert [(claim.number, claim.overrides) for claim in again] == [(c.number, c.overrides) for c in claims[:2]]
+    assert desk.finish(again[0], "complete", {"val_accuracy": 0.6}, None)
+    assert study.desk().take() is Nothing.WAIT, "planned cells are not queued anew"
+
+
+def test_a_search_whose_worker_died_while_it_drew_draws_another(tmp_path):
+    sweep = spec.sweep(spec.log_uniform("optim.learning_rate", 0.1, 0.2))
+    study = studies.make(tmp_path, sweep, sampler="tpe", trials=2)
+    desk = study.desk()
+    desk.study.ask()  # a trial that has been made, but has no parameters
+    claims = [desk.take(), desk.take()]
+    assert [claim.number for claim in claims] == [1, 2]
+    assert desk.take() is Nothing.WAIT
+    assert states(study) == [TrialState.FAIL, TrialState.RUNNING, TrialState.RUNNING]
+
+
+def test_workers_prefer_trials_of_the_program_that_they_have(tmp_path):
+    sweep = spec.sweep(
+        spec.product(spec.values("optim.learning_rate", [0.1, 0.2]), spec.values("global_batch_size", [32, 64]))
+    )
+    study = studies.make(tmp_path, sweep)
+    first, second = study.desk(), study.desk()
+    one = first.take()
+    programs = [trial["program"] for trial in study.plan.planned]
+    assert programs[0] == programs[1] != programs[2] == programs[3], "trials that share a program are neighbours"
+    other = second.take(programs[2])
+    assert (one.number, other.number) == (0, 2)
+    assert first.take(one.program).number == 1

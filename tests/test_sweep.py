@@ -1,0 +1,314 @@
+"""Sweeps of real trials, in this process: what they compile, share, decide on and leave."""
+
+import itertools
+import json
+
+import jax
+import pytest
+
+from jaxcnn.config import UserError, from_config_dict
+from jaxcnn.data import resident
+from jaxcnn.learn import sharded
+from jaxcnn.study import folder as files
+from jaxcnn.study import plan as plans
+from jaxcnn.study import spec, start, store, trial
+from jaxcnn.train import hooks
+from jaxcnn.train.hooks import Shared
+from tests import digits, runs, studies
+
+THIN = {"model": {"width": 0.25}}
+EIGHT = spec.sweep(
+    spec.product(
+        spec.values("optim.learning_rate", [0.05, 0.2]),
+        spec.values("optim.weight_decay", [0.0, 5e-4]),
+    ),
+    seeds=2,
+)
+
+
+@pytest.fixture
+def compiled():
+    """Names of all programs that are compiled, but for the one by which XLA's options are tried once."""
+    sharded._compiler_options("cpu")
+    names = []
+
+    def listen(event, _, fun_name="", **__):
+        if event == "/jax/core/compile/backend_compile_duration":
+            names.append(fun_name.removeprefix("jit(").removesuffix(")"))
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield names
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def test_eight_trials_of_other_rates_decays_and_seeds_compile_once_and_read_their_data_once(
+    tmp_path, compiled, monkeypatch
+):
+    opened, loaded, summed = [], [], []
+    for module, name, seen in ((hooks, "open_splits", opened), (resident, "load", loaded)):
+        real = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *a, real=real, seen=seen: seen.append(a) or real(*a))
+    real_statistics = hooks.image_statistics
+    monkeypatch.setattr(hooks, "image_statistics", lambda split: summed.append(split.name) or real_statistics(split))
+    # A program that no other test has compiled.
+    study = studies.make(tmp_path, EIGHT, **THIN, norm={"epsilon": 1.0017e-5}, run={"eval_batch_size": 79})
+    opened.clear()
+    assert [outcome.state for outcome in study.work()] == ["complete"] * 8
+    # One for each split, as their sizes differ.
+    programs = ["resident_train_step", "init_state", "eval_step", "eval_batch", "eval_batch"]
+    assert sorted(compiled) == sorted(programs)
+    assert len(opened) == 1
+    assert sorted(split.name for split, _ in loaded) == ["test", "train", "val"]
+    assert summed == ["train"]
+    accuracies = {trial["values"]["val_accuracy"] for trial in study.trials()}
+    assert len(accuracies) > 1, "the trials must differ for this to mean anything"
+
+
+def test_a_trial_is_the_same_run_alone_to_the_bit(tmp_path):
+    sweep = spec.sweep(spec.values("optim.learning_rate", [0.05, 0.2]), seeds=[3])
+    study = studies.make(tmp_path / "sweep", sweep, **THIN)
+    study.work()
+    alone = {"learning_rate": 0.2, "ema_decay": 0.8}
+    base = digits.config(**THIN, optim=alone, seed=3)
+    digits.train(base, tmp_path / "alone", command=["test"])
+    there = files.trial_folder(tmp_path / "sweep", 1)
+    assert runs.records(there) == runs.records(tmp_path / "alone")
+    assert runs.seals(there) == runs.seals(tmp_path / "alone")
+
+
+def networks(small):
+    """The paper's product of 60 trials, on images of memory."""
+    base = {"data": {"source": "synthetic:32x32x3:10:1024", "val_examples": 256}, "model": {"width": 1 / 16}}
+    names = spec.values("model.name", ["alexnet", "vgg16", "resnet50"])
+    sizes = spec.values("global_batch_size", [32, 64, 128, 256, 512])
+    rates = spec.values("optim.learning_rate", [0.1, 0.01, 0.001, 0.0001])
+    return from_config_dict(base), spec.sweep(spec.product(names, rates, sizes))
+
+
+def test_sixty_trials_of_fifteen_programs_are_planned_as_such_and_ordered_by_program():
+    base, sweep = networks(small=True)
+    plan = plans.make(sweep, base, "", 0, Shared())
+    assert (plan.trials, len(plan.groups)) == (60, 15)
+    assert [group.trials for group in plan.groups] == [4] * 15
+    order = [trial["program"] for trial in plan.planned]
+    assert sum(one != other for one, other in itertools.pairwise(order)) == 14
+    assert {plans.title(group, plan.groups) for group in plan.groups} == {
+        f"global_batch_size={size} model.name={name}"
+        for size in (32, 64, 128, 256, 512)
+        for name in ("alexnet", "vgg16", "resnet50")
+    }
+
+
+def test_trials_that_diverge_or_fail_are_rows_and_retried_in_their_folders(tmp_path, monkeypatch):
+    sweep = spec.sweep(spec.values("optim.learning_rate", [1e30, 0.1, 0.2]))
+    study = studies.make(tmp_path, sweep, **THIN, optim={"ema_decay": 0.0})
+    broken, train = [True], trial.train
+
+    def sometimes(config, *arguments, **options):
+        if broken[0] and config.optim.learning_rate == 0.2:
+            raise RuntimeError("RESOURCE_EXHAUSTED: out of memory")
+        return train(config, *arguments, **options)
+
+    monkeypatch.setattr(trial, "train", sometimes)
+    assert [outcome.state for outcome in study.work()] == ["diverged", "complete", "failed"]
+    rows = study.trials()
+    assert "is not finite" in rows[0]["reason"]
+    assert rows[2]["reason"] == "RuntimeError: RESOURCE_EXHAUSTED: out of memory; see log.txt"
+    assert "Traceback" in (files.trial_folder(tmp_path, 2) / "log.txt").read_text()
+    assert [row["state"] for row in rows] == ["diverged", "complete", "failed"]
+    broken[0] = False
+    assert study.work() == [], "nothing runs again by itself"
+    assert study.desk().retry({"failed", "diverged"}) == 2
+    assert [row["state"] for row in study.trials()] == ["waiting", "complete", "waiting"]
+    assert [outcome.state for outcome in study.work()] == ["diverged", "complete"]
+    assert [(row["number"], row["state"], row["starts"]) for row in study.trials()] == [
+        (0, "diverged", 2),
+        (1, "complete", 1),
+        (2, "complete", 2),
+    ]
+
+
+def test_decisions_see_validation_accuracy_and_never_the_test_split(tmp_path):
+    config = digits.config()
+    summary = {"train_seconds": 2.0, "val_last": 0.7, "val_best": {"accuracy": 0.8, "step": 20}}
+    values = trial.objectives(summary, config)
+    assert values == {"train_seconds": 2.0, "val_accuracy": 0.7}
+    for test in (None, {"top1_accuracy": 0.99}):
+        assert trial.objectives(summary | {"test": test}, config) == values
+    study = studies.make(tmp_path, spec.sweep(spec.values("optim.learning_rate", [0.1])), **THIN)
+    study.work()
+    kinds = [record["kind"] for record in runs.records(files.trial_folder(tmp_path, 0))]
+    assert kinds.count("test") == 1
+    assert kinds[-1] == "test", "it is read after the last decision"
+    (in_store,) = study.desk().study.trials
+    assert "test" not in json.dumps([in_store.user_attrs, in_store.values, in_store.intermediate_values])
+
+
+def test_the_median_pruner_ends_hopeless_trials_early_without_a_look_at_the_test_split(tmp_path):
+    rates = [0.1, 0.12, 0.14, 0.16, 0.18, 1e-6]
+    study = studies.make(
+        tmp_path, spec.sweep(spec.values("optim.learning_rate", rates)), pruner="median", **THIN,
+        run={"eval_every_epochs": 0.25},
+    )  # fmt: skip
+    states = [outcome.state for outcome in study.work()]
+    assert states == ["complete"] * 5 + ["pruned"]
+    row = study.trials()[-1]
+    assert row["state"] == "pruned"
+    assert row["reason"].startswith("by median at step ")
+    folder = files.trial_folder(tmp_path, 5)
+    assert {record["kind"] for record in runs.records(folder)} <= {"train", "val"}
+    assert not (folder / "summary.json").exists()
+
+
+SPACE = spec.product(
+    spec.log_uniform("optim.learning_rate", 0.01, 0.5),
+    spec.uniform("optim.momentum", 0.0, 0.95),
+    spec.values("optim.nesterov", [True, False]),
+)
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe", "cmaes", "nsga2", "nsga3"])
+def test_a_search_that_stops_and_goes_on_draws_what_one_that_did_not_draws(sampler, tmp_path, monkeypatch):
+    def quick(desk, claim, *_):
+        """An outcome that depends on the trial, without a run."""
+        rate, momentum = claim.overrides["optim.learning_rate"], claim.overrides["optim.momentum"]
+        values = {"val_accuracy": 1 / (1 + (rate - 0.1) ** 2), "train_seconds": 1 + momentum}
+        desk.finish(claim, "complete", values, None)
+        claim.lock.release()
+        return trial.Outcome("complete", None, values)
+
+    monkeypatch.setattr(trial, "run", quick)
+    drawn = []
+    for name, pieces in (("whole", [16]), ("pieces", [5, 16])):
+        for trials in pieces:
+            study = studies.make(tmp_path / name, spec.sweep(SPACE), sampler=sampler, trials=trials, **THIN)
+            study.work()
+        drawn.append([each.user_attrs["overrides"] for each in study.desk().study.trials])
+    assert len(drawn[0]) == 16
+    if sampler == "random":  # these are planned, and each plan is ordered by program
+        drawn = [sorted(each, key=spec.identity) for each in drawn]
+    assert drawn[0] == drawn[1]
+    assert len({json.dumps(overrides) for overrides in drawn[0]}) == 16
+    assert (study.plan.planned is None) == (sampler != "random")
+    if sampler == "nsga2":
+        front = study.desk().study.best_trials
+        assert front
+        assert study.definition.directions == {"val_accuracy": "maximize", "train_seconds": "minimize"}
+
+
+def test_a_search_of_lists_that_go_together_draws_whole_rows(tmp_path):
+    rows = [{"model.name": "cnn", "model.dropout": 0.1}, {"model.name": "vgg16", "model.dropout": 0.2}]
+    space = spec.product(spec.rows(rows), spec.integers("global_batch_size", 16, 64, log=True))
+    kinds = store.distributions(space)
+    assert set(kinds) == {"model.name+model.dropout", "global_batch_size"}
+    for choice in kinds["model.name+model.dropout"].choices:
+        params = {"model.name+model.dropout": choice, "global_batch_size": 32}
+        overrides = store.overrides(space, params)
+        assert {key: value for key, value in overrides.items() if key.startswith("model")} in rows
+
+
+SEARCH = spec.sweep(spec.log_uniform("optim.learning_rate", 0.01, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("sweep", "options", "message"),
+    [
+        (SEARCH, {"sampler": "tpe"}, "--sampler=tpe needs --trials"),
+        (SEARCH, {"sampler": "grid"}, "is a random range, which has no list"),
+        (EIGHT, {"trials": 3}, "--trials is for random sweeps and searches"),
+        (EIGHT, {"sampler": "tpe", "trials": 3}, "gives each trial one seed, but the sweep has 2"),
+        (SEARCH, {"sampler": "nsga2", "trials": 3, "pruner": "median"}, "two objectives cannot be pruned"),
+        (SEARCH, {"sampler": "tpe", "trials": 3, "data": {"protocol": "full"}}, "decides on validation accuracy"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_before_anything_is_made(sweep, options, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        studies.make(tmp_path, sweep, **options)
+    assert not (tmp_path / "sweep.json").exists()
+
+
+def test_gp_without_torch_is_one_line(monkeypatch):
+    monkeypatch.setattr(store.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match="--sampler=gp needs torch, which is not installed"):
+        store.check_sampler("gp")
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("nonsense", "is no URL"),
+        (
+            "postgresql://nobody:secret@localhost:1/none",
+            r"postgresql\+psycopg://nobody:\*\*\*@localhost:1/none cannot be",
+        ),
+        ("mysql://nobody:secret@localhost:1/none", "needs the driver 'pymysql', which is not|cannot be used"),
+        ("journal:/nowhere/study.journal", "there is no folder /nowhere"),
+    ],
+)
+def test_a_storage_that_cannot_be_used_is_one_line_without_its_password(url, message):
+    with pytest.raises(UserError, match=message) as caught:
+        store.open_storage(url, 60)
+    assert "\n" not in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_worker_with_another_storage_than_its_sweep_is_told_so(tmp_path):
+    study = studies.make(tmp_path, SEARCH, trials=2)
+    assert study.definition.storage == "study.db"
+    start.check_storage(tmp_path, study.definition, start.default_url(tmp_path))
+    with pytest.raises(UserError, match=r"is in its study\.db; leave --storage out"):
+        start.check_storage(tmp_path, study.definition, "postgresql://host/database")
+    elsewhere = studies.make(tmp_path / "other", SEARCH, trials=2, url=f"journal:{tmp_path / 'journal'}")
+    with pytest.raises(UserError, match=r"is in journal:.*; name that by --storage"):
+        start.check_storage(tmp_path / "other", elsewhere.definition, start.default_url(tmp_path / "other"))
+
+
+def test_a_sweep_may_grow_but_not_become_another(tmp_path):
+    small = spec.sweep(spec.values("optim.learning_rate", [0.1, 0.2]))
+    first = studies.make(tmp_path, small, **THIN)
+    large = spec.sweep(spec.values("optim.learning_rate", [0.1, 0.2, 0.4]))
+    grown = studies.make(tmp_path, large, **THIN)
+    assert grown.definition.study == first.definition.study
+    assert len(grown.desk().study.trials) == 3
+    with pytest.raises(UserError, match="has 1 trials that are no longer planned"):
+        studies.make(tmp_path, small, **THIN)
+    with pytest.raises(UserError, match="holds another sweep") as caught:
+        studies.make(tmp_path, large, **THIN, run={"steps": 50})
+    assert "config.run.steps: 40 in the folder, 50 now" in str(caught.value)
+
+
+def test_a_config_file_without_a_sweep_or_with_a_broken_one_is_one_line(tmp_path, root):
+    with pytest.raises(UserError, match=r"has no get_sweep\(variant\)"):
+        start.load_sweep(str(root / "configs" / "quickstart.py"), "")
+    broken = tmp_path / "broken.py"
+    broken.write_text("def get_sweep():\n    return 1 / 0\n")
+    with pytest.raises(UserError, match="line 2: ZeroDivisionError: division by zero"):
+        start.load_sweep(str(broken), "")
+    with pytest.raises(UserError, match=r"--config\.optim\.learning_rate has no effect"):
+        start.refuse_overridden(EIGHT, ["--config.optim.learning_rate=0.1"])
+    with pytest.raises(UserError, match=r"--config\.seed has no effect"):
+        start.refuse_overridden(EIGHT, ["--config.seed=1"])
+
+
+@pytest.mark.parametrize(
+    ("file", "variant", "trials"),
+    [
+        ("paper_cifar10", "", 72),
+        ("paper_cifar100", "", 72),
+        ("preprocessing", "", 21),
+        ("alexnet_cifar10", "cpu", 12),
+        ("paper_cifar10", "smoke", 18),
+        ("paper_cifar100", "smoke", 18),
+        ("preprocessing", "smoke", 14),
+        ("alexnet_cifar10", "smoke", 4),
+    ],
+)
+def test_the_shipped_sweeps_are_sound(file, variant, trials, root):
+    path = root / "configs" / "sweeps" / f"{file}.py"
+    module = start._import(path)
+    base, sweep = from_config_dict(module.get_config(variant)), start.load_sweep(str(path), variant)
+    spec.check(sweep, base)
+    assert len(spec.cells(sweep.space)) * max(1, len(sweep.seeds)) == trials
+    if variant == "smoke":
+        plan = plans.make(sweep, base, "", 0, Shared())
+        assert len(plan.groups) < trials
