@@ -1,7 +1,10 @@
 """Devices: the mesh, where arrays lie on it, and the cache of compiled programs."""
 
+import itertools
+import operator
 import os
 import pathlib
+from typing import Any
 
 import jax
 import numpy as np
@@ -32,13 +35,14 @@ def enable_compile_cache() -> None:
 
 
 def make_mesh(devices: int = 0) -> Mesh:
-    """A one-axis mesh over the first `devices` local devices (0: all of them).
+    """A one-axis mesh over the first `devices` devices of every process (0: all of them), process by process.
 
     Raises:
       ConfigError: more devices asked for than there are, or no backend starts.
     """
     try:
         local = jax.local_devices()
+        all_devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     except Exception as error:  # a backend may fail to start in any way
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ConfigError(
@@ -47,7 +51,14 @@ def make_mesh(devices: int = 0) -> Mesh:
         ) from error
     if devices > len(local):
         raise ConfigError(f"config.parallel.devices={devices}, but there are {len(local)} ({local[0].device_kind})")
-    chosen = local[: devices or len(local)]
+    of_processes = itertools.groupby(all_devices, key=operator.attrgetter("process_index"))
+    shares = [list(share)[: devices or None] for _, share in of_processes]
+    if len({len(share) for share in shares}) > 1:
+        raise ConfigError(
+            f"processes have {', '.join(str(len(share)) for share in shares)} devices; give each the same number, or "
+            "set config.parallel.devices to what all have"
+        )
+    chosen = list(itertools.chain.from_iterable(shares))
     return Mesh(np.array(chosen), (DATA_AXIS,), axis_types=(AxisType.Auto,))
 
 
@@ -79,7 +90,22 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 def device_scalar(value: int, mesh: Mesh) -> jax.Array:
     """An int32 scalar that every device holds, moved there explicitly, as `jax.transfer_guard` wants it."""
-    return jax.device_put(np.int32(value), replicated(mesh))
+    return put(np.int32(value), replicated(mesh))
+
+
+def put(tree: Any, sharding: NamedSharding) -> Any:
+    """Host arrays on devices, each process giving what its own devices hold of them; all must have equal arrays.
+
+    Across processes `jax.device_put` would send every array to all of them to compare.
+    """
+    if sharding.is_fully_addressable:
+        return jax.device_put(tree, sharding)
+
+    def one(value: Any) -> jax.Array:
+        value = np.asarray(value)
+        return jax.make_array_from_callback(value.shape, sharding, value.__getitem__)
+
+    return jax.tree.map(one, tree)
 
 
 def over_data(mesh: Mesh) -> NamedSharding:
@@ -88,5 +114,6 @@ def over_data(mesh: Mesh) -> NamedSharding:
 
 
 def describe(mesh: Mesh) -> str:
-    """Such as "1 x cpu" or "4 x NVIDIA H200"."""
-    return f"{mesh.size} x {mesh.devices.flat[0].device_kind}"
+    """Such as "1 x cpu", "4 x NVIDIA H200" or "16 x NVIDIA H200 of 2 processes"."""
+    processes = len({device.process_index for device in mesh.devices.flat})
+    return f"{mesh.size} x {mesh.devices.flat[0].device_kind}" + (f" of {processes} processes" if processes > 1 else "")

@@ -1,5 +1,6 @@
 """The run: drive steps, evaluate, save, test once, sum up."""
 
+import contextlib
 import dataclasses
 import pathlib
 import time
@@ -11,6 +12,7 @@ from jaxcnn.config import Config, UserError
 from jaxcnn.data.batch import Split
 from jaxcnn.learn.program import steps_of
 from jaxcnn.learn.state import State
+from jaxcnn.lifeline import Cluster
 from jaxcnn.train import curves, feed, summary, workdir
 from jaxcnn.train.checkpoint import DamagedError
 from jaxcnn.train.drive import Driver
@@ -20,7 +22,14 @@ from jaxcnn.train.session import Session, open_session
 from jaxcnn.train.signals import Interrupted, Interrupts
 
 
-def train(config: Config, folder: pathlib.Path, *, command: list[str], started: float | None = None) -> dict[str, Any]:
+def train(
+    config: Config,
+    folder: pathlib.Path,
+    *,
+    command: list[str],
+    started: float | None = None,
+    cluster: Cluster | None = None,
+) -> dict[str, Any]:
     """Train as the config says, in a workdir; resume if it holds checkpoints; return the summary.
 
     Args:
@@ -28,22 +37,29 @@ def train(config: Config, folder: pathlib.Path, *, command: list[str], started: 
       folder: the workdir; created if need be.
       command: what started this, for the record.
       started: time.time() when the process started, for the time to first step.
+      cluster: the processes that train together, from `hosts.join`; None: this one alone.
 
     Raises:
       UserError: the data, the workdir or the checkpoints are not usable.
       Diverged: a loss or gradient was not finite.
       Interrupted: SIGTERM or SIGINT came; a resumable checkpoint is in the workdir.
     """
-    started = time.time() if started is None else started
-    with Interrupts() as interrupts, workdir.claim(folder):
+    started, cluster = time.time() if started is None else started, cluster or Cluster()
+    with Interrupts(cluster=cluster) as interrupts, contextlib.ExitStack() as held:
         interrupts.where = f"the same command with --workdir={folder} goes on"
-        workdir.check_config(folder, config)
-        if (finished := summary.read(folder)) is not None:
-            print(f"jaxcnn: {folder} is finished: {summary.last_line(finished)}")
+        if cluster.first:
+            held.enter_context(workdir.claim(folder))
+            workdir.check_config(folder, config)
+        finished = cluster.of_first(lambda: summary.read(folder))
+        if finished is not None:
+            if cluster.first:
+                print(f"jaxcnn: {folder} is finished: {summary.last_line(finished)}")
             return finished
-        logbook = Logbook(folder, tensorboard=config.run.tensorboard)
+        cluster.standing.folder = folder
+        workdir.check_shared(folder, cluster)
+        logbook = Logbook(folder, tensorboard=config.run.tensorboard, writes=cluster.first)
         try:
-            session = open_session(config, folder, started, interrupts, logbook, command)
+            session = open_session(config, folder, started, interrupts, logbook, command, cluster)
             try:
                 return _drive(session)
             finally:
@@ -67,8 +83,9 @@ def _drive(session: Session) -> dict[str, Any]:
         ) from None
     session.progress.wall_seconds += time.time() - session.started
     figures = summary.make(session, test)
-    curves.draw(session.folder)
-    workdir.write_json(session.folder / summary.FILE, figures)  # last: it says that the run is finished
+    if session.cluster.first:
+        curves.draw(session.folder)
+        workdir.write_json(session.folder / summary.FILE, figures)  # last: it says that the run is finished
     session.logbook.say(f"jaxcnn: finished: {summary.last_line(figures)}")
     session.logbook.say(f"  {session.folder}/summary.json, metrics.jsonl, curves.png, checkpoints/")
     return figures
@@ -166,6 +183,7 @@ def _save(session: Session, *, evaluated: bool = False) -> None:
         "step": session.step,
         "progress": dataclasses.asdict(progress) | {"wall_seconds": wall_seconds},
         "config": configs.to_dict(session.config),
+        "devices": meshes.describe(session.mesh),
     }
     session.checkpoints.save(session.state, record, progress.accuracy if evaluated else None)
     session.saved = session.step

@@ -17,6 +17,7 @@ from jaxcnn.learn import sharded
 from jaxcnn.learn.program import Program, make_program
 from jaxcnn.learn.state import State, count_parameters, make_hyper
 from jaxcnn.learn.step import Normalization
+from jaxcnn.lifeline import Cluster
 from jaxcnn.train import feed, normalization, workdir
 from jaxcnn.train.checkpoint import Checkpoints
 from jaxcnn.train.logbook import Logbook
@@ -72,15 +73,30 @@ class Session:
     checkpoints: Checkpoints
     progress: Progress
     state: State
+    cluster: Cluster
     steps_per_call: int = 1
-    step: int = 0
     window_started: float = 0.0
     time_to_first_step: float = 0.0
     saved: int = -1
 
+    @property
+    def step(self) -> int:
+        """The steps that were started."""
+        return self.cluster.standing.step
+
+    @step.setter
+    def step(self, step: int) -> None:
+        self.cluster.standing.step = step
+
 
 def open_session(
-    config: Config, folder: pathlib.Path, started: float, interrupts: Interrupts, logbook: Logbook, command: list[str]
+    config: Config,
+    folder: pathlib.Path,
+    started: float,
+    interrupts: Interrupts,
+    logbook: Logbook,
+    command: list[str],
+    cluster: Cluster,
 ) -> Session:
     """Data, devices, programs and state, up to the first step.
 
@@ -91,9 +107,12 @@ def open_session(
     meshes.check_batch(config, mesh.size)
     interrupts.phase = "data"
     logbook.say(f"jaxcnn: reading {config.data.source}")
-    splits = open_splits(config.data)
+    with cluster.one_per_host_first():
+        splits = open_splits(config.data)
+    workdir.check_same_data(cluster, splits)
     program = _program(config, splits)
-    workdir.check_data_facts(folder, splits)
+    if cluster.first:
+        workdir.check_data_facts(folder, splits)
     loader, why = feed.choose_loader(config.data, (splits.train, splits.val, splits.test))
     steps_per_call, why_steps = choose_steps_per_call(config.run.steps_per_call, loader, mesh.devices.flat[0].platform)
     feeder = feed.make_feed(loader, program, mesh, config.seed, config.data.workers)
@@ -106,7 +125,9 @@ def open_session(
     compile_started = time.time()
     with concurrent.futures.ThreadPoolExecutor(_compilers(), "jaxcnn-compile") as pool:
         programs = _start_compiling(pool, config, program, mesh, loader, steps_per_call, splits)
-        normal = normalization.of_split(splits.train, config.augment.normalize, folder, meshes.replicated(mesh))
+        normal = normalization.of_split(
+            splits.train, config.augment.normalize, folder, meshes.replicated(mesh), cluster
+        )
         feeder.prepare(splits.train)
         for compiled in programs:
             compiled.result()
@@ -118,7 +139,7 @@ def open_session(
         f"{program.global_batch_size}; compiled in {compile_seconds:.1f} s"
     )
 
-    checkpoints = Checkpoints(folder / "checkpoints", config.checkpoint)
+    checkpoints = Checkpoints(folder / "checkpoints", config.checkpoint, cluster=cluster)
     restored, remarks = checkpoints.newest_sound(state, meshes.replicated(mesh), set_aside=True)
     for remark in remarks:
         logbook.say(f"jaxcnn: {remark}")
@@ -126,14 +147,18 @@ def open_session(
     if restored is not None:
         state, progress = restored.state, Progress(**restored.record["progress"])
         logbook.say(f"jaxcnn: resumed from the checkpoint of step {int(state.step)}")
+        if (before := restored.record.get("devices")) not in (None, meshes.describe(mesh)):
+            logbook.say(f"  it was made on {before}; from here on {meshes.describe(mesh)}: only the rounding changes")
     else:
         state = _initialize_from_data(state, splits, normal, mesh)
     progress.starts += 1
     progress.compile_seconds += compile_seconds
     logbook.open(progress.log_bytes, step=int(state.step))
-    workdir.write_config(folder, config)
-    workdir.write_data_facts(folder, splits)
-    workdir.write_environment(folder, command)
+    if cluster.first:
+        workdir.write_config(folder, config)
+        workdir.write_data_facts(folder, splits)
+        workdir.write_environment(folder, command, cluster.hosts)
+    cluster.standing.step = int(state.step)
     return Session(
         config=config,
         folder=folder,
@@ -148,8 +173,8 @@ def open_session(
         checkpoints=checkpoints,
         progress=progress,
         state=state,
+        cluster=cluster,
         steps_per_call=steps_per_call,
-        step=int(state.step),
         saved=int(state.step) if restored is not None else -1,
     )
 
@@ -191,7 +216,7 @@ def _initialize_from_data(state: State, splits: Splits, normal: Normalization, m
     mean, std = np.asarray(normal.mean), np.asarray(normal.std)
 
     def initialize(params: Any) -> Any:
-        return jax.device_put(models.initialize_from_data(params, images, mean, std), meshes.replicated(mesh))
+        return meshes.put(models.initialize_from_data(params, images, mean, std), meshes.replicated(mesh))
 
     # Each has arrays of its own, since a donated state must not hold one buffer twice.
     ema = state.ema and {**state.ema, "params": initialize(state.ema["params"])}
