@@ -261,7 +261,7 @@ def _check_likeness(roster: list[dict[str, Any]]) -> None:
 
 
 def _initialize(place: Place, wanted: Hosts, lifeline: Lifeline) -> None:
-    """Join JAX's own service. The lifeline notices a loss first, so JAX, which can only abort, gets a little longer."""
+    """Join JAX's own service. It can only abort, and does so after half of its time, so the lifeline has less."""
     import jax
 
     jax.config.update("jax_enable_preemption_service", False)  # its SIGTERM handler would take the place of ours
@@ -276,7 +276,7 @@ def _initialize(place: Place, wanted: Hosts, lifeline: Lifeline) -> None:
             local_device_ids=[mates.index(place.process)] if shared else None,  # a GPU each, where a host has several
             cluster_detection_method="deactivate",
             initialization_timeout=wanted.join_seconds,
-            heartbeat_timeout_seconds=wanted.heartbeat_seconds + 5,
+            heartbeat_timeout_seconds=4 * wanted.heartbeat_seconds,
             shutdown_timeout_seconds=wanted.shutdown_seconds,
         )
     except RuntimeError as error:

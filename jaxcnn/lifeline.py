@@ -117,9 +117,9 @@ class Lifeline:
         words = [f"{which} stopped at step {standing.step}: {cause}"]
         if standing.folder is not None:
             newest = _within(2.0, lambda: newest_checkpoint(standing.folder))
-            words.append(f"the newest checkpoint in {standing.folder} is {newest or 'none'}")
+            words.append(f"{newest or 'there is no checkpoint'} in {standing.folder}")
         if code == RESTARTABLE:
-            words.append("the same command goes on from there")
+            words.append("the same command goes on")
         return f"jaxcnn: {'; '.join(words)} (exit code {code})"
 
     def _say(self, line: str) -> None:
@@ -186,6 +186,7 @@ class Lifeline:
 
     def _lost(self, other: int, how: str) -> None:
         cause = f"{self._name(other)} is {how}"
+        self._links.pop(other, None)
         self._pass_on(cause, RESTARTABLE, other)
         self.leave(cause, RESTARTABLE)
 
@@ -301,7 +302,7 @@ def newest_checkpoint(folder: pathlib.Path | None) -> str | None:
     """The newest finished checkpoint of a workdir in words, by its name alone; None if there is none."""
     with contextlib.suppress(OSError):
         steps = [int(p.name) for p in (folder / "checkpoints").iterdir() if p.name.isdigit()]  # type: ignore[operator]
-        return f"that of step {max(steps)}" if steps else None
+        return f"the newest checkpoint is that of step {max(steps)}" if steps else None
     return None
 
 
