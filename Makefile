@@ -1,13 +1,14 @@
 # make quickstart   train on handwritten digits, in under a minute
 # make test         lint, types and tests
-# Both first make a virtual environment with the pinned packages, which takes some minutes once.
+# make test-hosts   runs of several hosts under a real Slurm and MPI, on this machine; needs root and Debian
+# All first make a virtual environment with the pinned packages, which takes some minutes once.
 
 PYTHON ?= python3
 VENV ?= .venv
 READY := $(VENV)/.ready
 RUN := $(VENV)/bin/python -m
 
-.PHONY: quickstart test lock clean
+.PHONY: quickstart test test-hosts lock clean
 
 quickstart: $(READY)
 	$(RUN) jaxcnn.main --config=configs/quickstart.py
@@ -17,6 +18,10 @@ test: $(READY)
 	$(RUN) ruff format --check .
 	$(RUN) mypy
 	$(RUN) pytest -n 2 --dist worksteal --durations 10
+
+test-hosts: $(READY)
+	sh tests/hosts/install.sh
+	$(RUN) pytest -m hosts --durations 10 tests/hosts
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
