@@ -4,6 +4,7 @@ import os
 import pathlib
 import re
 import signal
+import sys
 import time
 
 import pytest
@@ -14,7 +15,12 @@ from tests.hosts.lab import ROOT, Lab
 SMOKE = ("--config=configs/alexnet_cifar10.py:smoke", "--config.run.tensorboard=False", "--config.global_batch_size=24")
 # Long enough to be hit several times, with a checkpoint every ten steps.
 LONG = (*SMOKE, "--config.run.steps=120", "--config.checkpoint.every_steps=10", "--config.run.eval_every_epochs=2")
-CPU = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1", "PYTHONUNBUFFERED": "1"}
+CPU = {
+    "JAX_PLATFORMS": "cpu",
+    "JAX_NUM_CPU_DEVICES": "1",
+    "PYTHONUNBUFFERED": "1",
+    "JAXCNN_PYTHON": sys.executable,
+}
 
 
 def submit(lab: Lab, nodes: int, workdir: pathlib.Path, *flags: str, options: tuple[str, ...] = (), **variables) -> int:
