@@ -74,12 +74,14 @@ def submit(arguments: list[str]) -> str:
     )
     if options.dry_run:
         return script
-    folder = pathlib.Path(workdir)
+    home = SCRIPT.parents[2]
+    folder = home / workdir
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "train.sbatch").write_text(script, encoding="utf-8")
         done = subprocess.run(
-            ["sbatch", "--parsable", f"--chdir={SCRIPT.parents[2]}", str(folder / "train.sbatch"), *flags],
+            ["sbatch", "--parsable", str(folder / "train.sbatch"), *flags],
+            cwd=home,
             capture_output=True, text=True, check=True, timeout=60,
         )  # fmt: skip
     except FileNotFoundError as error:

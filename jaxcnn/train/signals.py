@@ -95,7 +95,8 @@ class Interrupts:
             self.received = name
             if self.phase in _NOTHING_TO_SAVE:
                 self._leave(f"{name} during {self.phase}: stopped, nothing was lost")
-            _last_words(f"jaxcnn: {name} during {self.phase}: saving a checkpoint and stopping (again: at once)")
+            again = " (again: at once)" if self.cluster.alone else ""
+            _last_words(f"jaxcnn: {name} during {self.phase}: saving a checkpoint and stopping{again}")
             timer = threading.Timer(self._grace_seconds, self._give_up)
             timer.daemon = True
             timer.start()

@@ -41,11 +41,11 @@ while :; do
     # shellcheck disable=SC2086  # options are to be split
     "$mpirun" --host "$HOSTS" $signals ${MPIRUN_OPTIONS:-} "$here/train.sh" "$@" &
     job=$!
-    trap 'stopped=1; kill -TERM "$job" 2>/dev/null' TERM INT
     stopped=
-    wait "$job"
-    code=$?
-    while [ -n "$stopped" ] && kill -0 "$job" 2>/dev/null; do
+    trap 'stopped=1; woken=1; kill -TERM "$job" 2>/dev/null' TERM INT
+    woken=1
+    while [ -n "$woken" ]; do # as long as a signal ended the wait, and not the job
+        woken=
         wait "$job"
         code=$?
     done

@@ -37,9 +37,10 @@ mkfifo "$scratch/held" || exit 2
 start() { # start <process> <host>
     own="--config.hosts.coordinator=$coordinator --config.hosts.processes=$number --config.hosts.process=$1"
     line="exec 3<&0; ${JAXCNN_SETUP:-:}; cd $(quote "$home")|| exit 2; $(quote "$python")-m jaxcnn.main $own $flags& "
-    line="$line pid=\$!; { cat <&3; kill -TERM \$pid; } >/dev/null 2>&1 & wait \$pid"
+    line="$line pid=\$!; { cat <&3; kill -TERM \$pid; } >/dev/null 2>&1 & watch=\$!; wait \$pid; code=\$?; "
+    line="${line}kill \$watch 2>/dev/null; exit \$code"
     # shellcheck disable=SC2086  # the command is to be split
-    $remote "$2" "$line" <"$scratch/held" 4>&-
+    $remote "$2" "$line" <"$scratch/held"
     echo $? >"$scratch/$1.code"
 }
 
@@ -51,7 +52,7 @@ while :; do
     process=0
     jobs=
     for host in $names; do
-        start "$process" "$host" &
+        (exec 4>&-; start "$process" "$host") & # only this shell holds it open
         jobs="$jobs $!"
         process=$((process + 1))
     done
