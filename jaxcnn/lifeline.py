@@ -11,12 +11,12 @@ import dataclasses
 import json
 import os
 import pathlib
-import select
 import socket
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from multiprocessing import connection
 from typing import Any, NoReturn
 
 RESTARTABLE = 75  # exit code: nothing is wrong with the run, the same command goes on (EX_TEMPFAIL of sysexits.h)
@@ -137,7 +137,7 @@ class Lifeline:
         rest = dict.fromkeys(self._links, b"")
         beaten = looked = time.monotonic()
         while self._links:
-            ready = select.select(list(self._links.values()), [], [], pause)[0]
+            ready = connection.wait(list(self._links.values()), pause)  # select would end at 1024 descriptors
             now = time.monotonic()
             if now - looked > self._silence / 2:  # this process itself was stopped, so nobody else was silent
                 heard = dict.fromkeys(self._links, now)
@@ -290,7 +290,7 @@ class Cluster:
             return
         lines = str(error).strip().splitlines() or [""]
         cause = f"{type(error).__name__}: {lines[0][:300]}" if code in (BUG, RESTARTABLE) else "\n  ".join(lines)
-        if _of_a_collective(error):
+        if of_a_collective(error):
             lifeline.wait_for_cause()
             code = RESTARTABLE
         elif code == BUG:
@@ -306,7 +306,7 @@ def newest_checkpoint(folder: pathlib.Path | None) -> str | None:
     return None
 
 
-def _of_a_collective(error: BaseException) -> bool:
+def of_a_collective(error: BaseException) -> bool:
     """Whether an error is likely to come from the loss of another process: of Gloo, NCCL or JAX's service."""
     known = type(error).__name__ in ("ValueError", "RuntimeError", "JaxRuntimeError", "XlaRuntimeError")
     return known and any(word in str(error).lower() for word in OF_COLLECTIVES)

@@ -19,7 +19,7 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, E
 
 from jaxcnn.config import Checkpoint, UserError
 from jaxcnn.learn.state import State
-from jaxcnn.lifeline import Cluster
+from jaxcnn.lifeline import Cluster, of_a_collective
 from jaxcnn.mesh import put
 
 REPLACED = "replaced-"  # prefix of a checkpoint while another of its step is written
@@ -52,6 +52,7 @@ class Checkpoints:
         self._cluster = cluster or Cluster()
         if not read_only:
             self._finish_replacing()
+            self._cluster.gather()
         kept: list[Any] = [LatestN(policy.keep_last)]
         if policy.keep_best:
             kept.append(
@@ -238,6 +239,8 @@ class Checkpoints:
         try:
             yield
         except Exception as error:
+            if not self._cluster.alone and of_a_collective(error):
+                raise  # the folder is not to blame
             what = "a checkpoint" if step is None else f"the checkpoint of step {step}"
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise UserError(
