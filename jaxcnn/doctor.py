@@ -21,6 +21,9 @@ CONFIG = command.define_config("The run to look at the data of, and to join the 
 WORKDIR = flags.DEFINE_string("workdir", "runs", "Where runs are to be kept; tried by writing there.")
 
 
+WORDS = {"ok": "ok", "warn": "warnings", "fail": "failures"}
+
+
 def main() -> int:
     """Look at everything and show it; return the exit code."""
     config = command.read_config(CONFIG) if CONFIG.value is not None else Config()
@@ -55,8 +58,9 @@ def _show(of_all: list[list[list[str]]], cluster: Cluster) -> None:
         for place, (name, status, found, advice) in groups:
             table.add_row(f"[{colours[status]}]{status}[/]", name, place, found, advice)
     Console(highlight=False).print(table)
-    found = [status for checks in of_all for _, status, _, _ in checks]
-    print(f"jaxcnn: {found.count('ok')} ok, {found.count('warn')} warnings, {found.count('fail')} failures")
+    statuses = [status for checks in of_all for _, status, _, _ in checks]
+    counts = ", ".join(f"{statuses.count(status)} {word}" for status, word in WORDS.items())
+    print(f"jaxcnn: {counts}")
 
 
 if __name__ == "__main__":

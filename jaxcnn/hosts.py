@@ -117,17 +117,21 @@ def find_place(wanted: Hosts, launcher: str) -> Place:
         return _stated_place(wanted, os.environ)
     from jax._src.clusters import ClusterEnv  # JAX's detection, which `jax.distributed.initialize` alone would hide
 
+    known = {kind.name: kind for kind in ClusterEnv._cluster_types}
     try:
+        if not known[launcher].is_env_present():
+            raise UserError(
+                f"config.hosts.join={launcher}, but {launcher} did not start this process; start it so, or state the "
+                "others by config.hosts.coordinator, processes and process"
+            )
         coordinator, processes, process, _ = ClusterEnv.auto_detect_unset_distributed_params(
             None, None, None, [], launcher, wanted.join_seconds
         )
+    except UserError:
+        raise
     except Exception as error:  # of the launcher's own library, or of JAX about an environment it does not know
         raise UserError(f"config.hosts.join={launcher}: {_reason(error)}") from error
-    if coordinator is None or processes is None or process is None:
-        raise UserError(
-            f"config.hosts.join={launcher}, but {launcher} did not start this process; start it so, or state the "
-            "others by config.hosts.coordinator, processes and process"
-        )
+    assert coordinator is not None and processes is not None and process is not None
     return Place(launcher, coordinator, int(processes), int(process))
 
 

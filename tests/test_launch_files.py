@@ -56,7 +56,16 @@ def test_the_jobset_has_only_keys_of_its_kind():
 
     (document,) = documents(LAUNCH / "k8s" / "jobset.yaml")
     read = JobsetV1alpha2JobSet.from_dict(document)
-    assert read is not None and _without_nothing(read.to_dict()) == _without_nothing(document)
+    assert read is not None and _lost(document, read.to_dict()) == []
+
+
+def test_a_jobset_with_an_unknown_key_is_found_out_so_the_check_can_fail():
+    from kubeflow_trainer_api.models import JobsetV1alpha2JobSet
+
+    (document,) = documents(LAUNCH / "k8s" / "jobset.yaml")
+    document["spec"]["replicatedJobs"][0]["replica"] = 1
+    read = JobsetV1alpha2JobSet.from_dict(document)
+    assert read is not None and _lost(document, read.to_dict()) == [".spec.replicatedJobs[0].replica"]
 
 
 def test_job_and_jobset_run_the_same_command_on_as_many_pods():
@@ -76,8 +85,15 @@ def test_the_service_finds_the_pods_of_the_job_under_its_subdomain():
     assert job["spec"]["template"]["spec"]["subdomain"] == service["metadata"]["name"]
 
 
-def _without_nothing(value):
-    """Nested values without those that are None, which models add for what is not said."""
-    if isinstance(value, dict):
-        return {key: _without_nothing(item) for key, item in value.items() if item is not None}
-    return [_without_nothing(item) for item in value] if isinstance(value, list) else value
+def _lost(document, read, path: str = "") -> list[str]:
+    """Where `read`, what a model made of a document, lacks something of it; defaults may have been added."""
+    if isinstance(document, dict):
+        return [
+            each
+            for key, value in document.items()
+            for each in (_lost(value, read[key], f"{path}.{key}") if key in read else [f"{path}.{key}"])
+        ]
+    if isinstance(document, list):
+        pairs = enumerate(zip(document, read, strict=True))
+        return [each for n, (value, other) in pairs for each in _lost(value, other, f"{path}[{n}]")]
+    return [] if document == read else [path]
