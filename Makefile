@@ -2,6 +2,7 @@
 # make test         lint, types and tests
 # make test-services   tests of many processes, and of what Debian brings (as root, or by sudo): PostgreSQL, Chromium,
 #                      LaTeX
+# make test-hosts   runs of several hosts under a real Slurm and MPI, on this machine; needs root and Debian
 # All first make a virtual environment with the pinned packages, which takes some minutes once.
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ VENV ?= .venv
 READY := $(VENV)/.ready
 RUN := $(VENV)/bin/python -m
 
-.PHONY: quickstart test test-services lock clean
+.PHONY: quickstart test test-services test-hosts lock clean
 
 quickstart: $(READY)
 	$(RUN) jaxcnn.main --config=configs/quickstart.py
@@ -26,6 +27,10 @@ test-services: $(READY)
 		$$sudo apt-get update --quiet && $$sudo apt-get install --yes --quiet --no-install-recommends \
 			postgresql chromium fonts-dejavu-core texlive-latex-base texlive-latex-recommended; }
 	$(RUN) pytest -m services tests/services
+
+test-hosts: $(READY)
+	sh tests/hosts/install.sh
+	$(RUN) pytest -m hosts --durations 10 tests/hosts
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -77,6 +77,16 @@ def run(main: Callable[..., int], *, arguments: bool = False) -> None:
             sys.exit(128 + signal.SIGPIPE)
 
 
+def exit_code(error: BaseException) -> int:
+    """The exit code that an error ends a command with: 1 for a bug."""
+    if isinstance(error, UserError):
+        return error.exit_code
+    of_machine = (isinstance(error, OSError) and error.errno in MACHINE_ERRORS) or (
+        isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
+    )
+    return UserError.exit_code if of_machine else 1
+
+
 def _without_closed_loops(unraisable: Any) -> None:
     """Leave out what tensorstore tells of an event loop that orbax closed at the first error of a save or restore."""
     if str(unraisable.exc_value) != "Event loop is closed":

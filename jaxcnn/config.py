@@ -168,6 +168,19 @@ class Parallel:
 
 
 @dataclasses.dataclass(frozen=True)
+class Hosts:
+    """How the processes of a run find each other (`jaxcnn.hosts`) and how long they wait. Changes no result."""
+
+    join: Literal["auto", "alone", "address", "slurm", "ompi", "mpi4py", "k8s", "gcetpu", "gketpu"] = "auto"
+    coordinator: str = ""  # address: <host>:<port> of process 0; empty: $JAX_COORDINATOR_ADDRESS
+    processes: int = 0  # address: how many there are; 0: $JAX_NUM_PROCESSES
+    process: int = -1  # address: which one this is, from 0; -1: $JAX_PROCESS_ID
+    join_seconds: int = 120  # for all processes to come
+    heartbeat_seconds: int = 20  # of silence, after which a process counts as lost
+    shutdown_seconds: int = 5  # for all processes to end together
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     """A whole run. `configs/*.py` build one as a ConfigDict; `from_config_dict` checks it."""
 
@@ -182,6 +195,7 @@ class Config:
     run: Run = Run()
     checkpoint: Checkpoint = Checkpoint()
     parallel: Parallel = Parallel()
+    hosts: Hosts = Hosts()
 
 
 def default() -> ml_collections.ConfigDict:
@@ -392,12 +406,12 @@ _AT_LEAST_ZERO = """
     optim.clip_norm optim.bias_gradient_factor optim.classifier_gradient_factor optim.whitening_bias_epochs
     optim.base_batch_size schedule.warmup schedule.final_factor run.epochs run.steps run.eval_batch_size
     run.steps_per_call checkpoint.every_epochs checkpoint.every_steps checkpoint.keep_best checkpoint.keep_every_steps
-    parallel.devices
+    parallel.devices hosts.processes
 """.split()  # noqa: SIM905 (a list would take a line for each)
 _ABOVE_ZERO = """
     global_batch_size model.width norm.epsilon augment.policy_layers optim.epsilon optim.trust_coefficient
     optim.newton_schulz_steps optim.accumulate_steps schedule.decay_factor run.eval_every_epochs run.log_every_steps
-    checkpoint.keep_last parallel.model_devices
+    checkpoint.keep_last parallel.model_devices hosts.join_seconds hosts.heartbeat_seconds hosts.shutdown_seconds
 """.split()  # noqa: SIM905 (a list would take a line for each)
 _FRACTIONS = """
     model.dropout norm.momentum optim.momentum optim.sgd_momentum optim.beta2 optim.label_smoothing optim.ema_decay

@@ -15,8 +15,8 @@ import time
 
 from absl import flags
 
-from jaxcnn import command
-from jaxcnn.config import UserError
+from jaxcnn import command, hosts
+from jaxcnn.config import Config, UserError, flatten, to_dict
 
 STARTED = time.time()
 CONFIG = command.define_config("The run: a file of configs/, with :variant if wanted (mode train).")
@@ -45,15 +45,29 @@ def main() -> int:
 
 def _train() -> int:
     config = command.read_config(CONFIG)
+    cluster = hosts.join(config.hosts, fingerprint=_must_be_equal(config))
     from jaxcnn.train.loop import train
     from jaxcnn.train.signals import INTERRUPTED, Interrupted
 
     try:
-        train(config, _new_workdir(), command=[pathlib.Path(sys.argv[0]).name, *sys.argv[1:]], started=STARTED)
+        folder = pathlib.Path(cluster.of_first(lambda: str(_new_workdir())))
+        arguments = [pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]
+        train(config, folder, command=arguments, started=STARTED, cluster=cluster)
     except Interrupted as error:
+        cluster.end()
         print(f"jaxcnn: {error}", file=sys.stderr)
         return INTERRUPTED
+    except BaseException as error:
+        cluster.fail(error, command.exit_code(error))
+        raise
+    cluster.end()
     return 0
+
+
+def _must_be_equal(config: Config) -> dict[str, object]:
+    """What of a config the processes of a run must have alike, or they would wait for each other for ever."""
+    own = ("hosts.", "data.dir", "data.workers")
+    return {key: value for key, value in flatten(to_dict(config)).items() if not key.startswith(own)}
 
 
 def _evaluate() -> int:

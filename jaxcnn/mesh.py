@@ -4,6 +4,7 @@ import itertools
 import operator
 import os
 import pathlib
+from typing import Any
 
 import jax
 import numpy as np
@@ -108,7 +109,22 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 def device_scalar(value: int, mesh: Mesh) -> jax.Array:
     """An int32 scalar that every device holds, moved there explicitly, as `jax.transfer_guard` wants it."""
-    return jax.device_put(np.int32(value), replicated(mesh))
+    return put(np.int32(value), replicated(mesh))
+
+
+def put(tree: Any, sharding: NamedSharding) -> Any:
+    """Host arrays on devices, each process giving what its own devices hold of them; all must have equal arrays.
+
+    Across processes `jax.device_put` would send every array to all of them to compare.
+    """
+    if sharding.is_fully_addressable:
+        return jax.device_put(tree, sharding)
+
+    def one(value: Any) -> jax.Array:
+        value = np.asarray(value)
+        return jax.make_array_from_callback(value.shape, sharding, value.__getitem__)
+
+    return jax.tree.map(one, tree)
 
 
 def over_data(mesh: Mesh) -> NamedSharding:
@@ -117,6 +133,8 @@ def over_data(mesh: Mesh) -> NamedSharding:
 
 
 def describe(mesh: Mesh) -> str:
-    """Such as "1 x cpu", "4 x NVIDIA H200" or "8 x cpu (data 4 x model 2)"."""
+    """Such as "1 x cpu", "4 x NVIDIA H200", "8 x cpu (data 4 x model 2)" or "16 x NVIDIA H200 of 2 processes"."""
     axes = f" (data {data_devices(mesh)} x model {model_devices(mesh)})" if model_devices(mesh) > 1 else ""
-    return f"{mesh.size} x {mesh.devices.flat[0].device_kind}{axes}"
+    processes = len({device.process_index for device in mesh.devices.flat})
+    of = f" of {processes} processes" if processes > 1 else ""
+    return f"{mesh.size} x {mesh.devices.flat[0].device_kind}{axes}{of}"

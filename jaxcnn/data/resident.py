@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxcnn.data.batch import Batch, Split
 from jaxcnn.data.examples import read_in_order
+from jaxcnn.mesh import put
 
 
 @flax.struct.dataclass
@@ -24,10 +25,10 @@ def nbytes(split: Split) -> int:
     return len(split) * (int(np.prod(split.image_shape)) + 4)
 
 
-def load(split: Split, sharding: jax.sharding.Sharding) -> Resident:
+def load(split: Split, sharding: jax.sharding.NamedSharding) -> Resident:
     """Read a split (`Split.read`, errors as there) and put it on the devices."""
     image = np.concatenate(list(read_in_order(split.read, len(split), split.image_shape)))
-    return Resident(jax.device_put(image, sharding), jax.device_put(split.labels.astype(np.int32), sharding))
+    return put(Resident(image, split.labels.astype(np.int32)), sharding)
 
 
 def gather(resident: Resident, index: jax.Array, position: jax.Array) -> Batch:

@@ -56,6 +56,13 @@ def prepared_set(argument: str, data: config.Data) -> Path:
     raise UserError(f"tfds:{argument} was prepared, but is not under {data_dir}; {_command(argument, data_dir)}")
 
 
+def find_prepared(argument: str, data: config.Data) -> Path | None:
+    """The folder of a set, if it is prepared already; nothing is downloaded. `argument` as for `prepared_set`."""
+    match = _NAME.fullmatch(argument)
+    data_dir = Path(data.dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    return _find(data_dir, match) if match else None
+
+
 def prepare_again(folder: Path) -> str:
     """What to do about a set whose files are damaged, as the end of a message."""
     return f"remove {folder} and run the same command again, or `tfds build`, to prepare it anew"

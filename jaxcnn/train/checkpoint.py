@@ -19,6 +19,8 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, E
 
 from jaxcnn.config import Checkpoint, UserError
 from jaxcnn.learn.state import State
+from jaxcnn.lifeline import Cluster, of_a_collective
+from jaxcnn.mesh import put
 
 REPLACED = "replaced-"  # prefix of a checkpoint while another of its step is written
 TRANSIENT = (errno.EACCES, errno.EIO, errno.ESTALE, errno.ENOMEM, errno.EMFILE)  # tell nothing of the checkpoint
@@ -38,12 +40,19 @@ class Checkpoints:
     A checkpoint holds two items: `state`, all arrays, and `record`, JSON: the config, the progress of the run, and a
     CRC-32 for each array and for itself. orbax makes both visible in one atomic rename, so what is there is whole;
     damage that comes later (a lost file, flipped bytes, which orbax alone restores silently) is found by the checksums.
+
+    Of several processes each writes its part of the arrays. Each reads on its own, without orbax's barriers, at which
+    the others would wait for one that finds a file damaged; then they agree whether all found it whole.
     """
 
-    def __init__(self, folder: pathlib.Path, policy: Checkpoint, *, read_only: bool = False) -> None:
+    def __init__(
+        self, folder: pathlib.Path, policy: Checkpoint, *, read_only: bool = False, cluster: Cluster | None = None
+    ) -> None:
         self.folder = folder
+        self._cluster = cluster or Cluster()
         if not read_only:
             self._finish_replacing()
+            self._cluster.gather()
         kept: list[Any] = [LatestN(policy.keep_last)]
         if policy.keep_best:
             kept.append(
@@ -70,8 +79,8 @@ class Checkpoints:
         )
 
     def steps(self) -> list[int]:
-        """Steps of the finished checkpoints, oldest first."""
-        return sorted(self._manager.all_steps())
+        """Steps of the finished checkpoints, oldest first, as process 0 sees them."""
+        return self._cluster.of_first(lambda: sorted(self._manager.all_steps()))
 
     def save(self, state: State, record: dict[str, Any], val_accuracy: float | None) -> None:
         """Start saving in the background; the arrays are copied before it returns, so the state may be donated.
@@ -81,15 +90,16 @@ class Checkpoints:
         Raises:
           UserError: an earlier save failed, such as on a full disk.
         """
-        # Host arrays, because orbax compiles a program for each shape and device to cut what several devices hold.
-        step, tree = int(jax.device_get(state.step)), jax.tree.map(np.array, jax.device_get(_tree(state)))
+        step, tree = int(jax.device_get(state.step)), _tree(state)
+        if self._cluster.alone:
+            # Host arrays, as orbax compiles a program for each shape and device to cut what several devices hold.
+            tree = jax.tree.map(np.array, jax.device_get(tree))
         record = record | {"arrays": _seals(tree)}
         record = record | {"crc32": _crc32_of_record(record)}
         with self._failures(step):
-            if step in self._manager.all_steps():
+            if step in self.steps():
                 self._manager.wait_until_finished()
-                (self.folder / str(step)).rename(self.folder / f"{REPLACED}{step}")
-                self._manager.reload()
+                self._rename(str(step), f"{REPLACED}{step}")
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
@@ -138,8 +148,7 @@ class Checkpoints:
                 continue
             if set_aside and damaged:
                 for each in damaged:
-                    (self.folder / str(each)).rename(_free_name(self.folder / f"damaged-{each}"))
-                self._manager.reload()
+                    self._rename(str(each), _free_name(self.folder / f"damaged-{each}").name)
             return restored, remarks
         if damaged:
             raise UserError(
@@ -159,24 +168,54 @@ class Checkpoints:
         wanted = jax.tree.map(
             lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), _tree(target), _tree(each)
         )
-        try:
-            record = self._manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))["record"]
-            seals = record["arrays"]
-            if record["crc32"] != _crc32_of_record(record):
-                raise ValueError("its record is not what was saved")
-        except Exception as error:
-            raise _damage(step, error) from error
-        self._same_model(step, seals, wanted)
-        try:
-            tree = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(wanted)))["state"]
-        except Exception as error:  # orbax raises a bare Exception for a truncated file
-            raise _damage(step, error) from error
-        for name, seal in _seals(tree).items():
-            if seal != seals[name]:
-                raise DamagedError(step, ValueError(f"array {name} is not what was saved"))
+        read = self._read if self._cluster.alone else self._read_apart
+        tree, record = read(step, wanted)
         # What holds no array (batch_stats of a network without BatchNorm, no moving average) was not saved.
         empty = {name: value for name, value in flax.serialization.to_state_dict(target).items() if name not in tree}
         return Restored(flax.serialization.from_state_dict(target, tree | empty), record)
+
+    def _read(self, step: int, wanted: Any) -> tuple[Any, dict[str, Any]]:
+        try:
+            record = self._manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))["record"]
+            _check_record(record)
+        except Exception as error:
+            raise _damage(step, error) from error
+        self._same_model(step, record["arrays"], wanted)
+        try:
+            tree = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(wanted)))["state"]
+            _check_seals(tree, record)
+        except Exception as error:  # orbax raises a bare Exception for a truncated file
+            raise _damage(step, error) from error
+        return tree, record
+
+    def _read_apart(self, step: int, wanted: Any) -> tuple[Any, dict[str, Any]]:
+        """`_read` without orbax's barriers; all processes find the checkpoint whole, or all damaged."""
+        folder = (self.folder / str(step)).absolute()
+        tree: Any = None
+        record: dict[str, Any] = {}
+        damage: str | None = None
+        try:
+            record = ocp.JsonCheckpointHandler().restore(folder / "record", args=ocp.args.JsonRestore())
+            _check_record(record)
+        except Exception as error:
+            damage = str(_damage(step, error))
+        if not any(self._cluster.gather(damage)):
+            self._same_model(step, record["arrays"], wanted)
+            on_host = jax.tree.map(lambda x: np.broadcast_to(np.zeros((), x.dtype), x.shape), wanted)
+            try:
+                tree = ocp.StandardCheckpointHandler().restore(folder / "state", args=ocp.args.StandardRestore(on_host))
+                _check_seals(tree, record)
+            except Exception as error:
+                damage = str(_damage(step, error))
+        for host, found in zip(self._cluster.hosts, self._cluster.gather(damage), strict=True):
+            if found:
+                raise DamagedError(step, ValueError(f"on {host}: {found}"))
+        return jax.tree.map(lambda leaf, like: put(leaf, like.sharding), tree, wanted), record
+
+    def _rename(self, old: str, new: str) -> None:
+        """Process 0 renames a checkpoint, while the others wait; then all look anew."""
+        self._cluster.of_first(lambda: str((self.folder / old).rename(self.folder / new)))
+        self._manager.reload()
 
     def _same_model(self, step: int, seals: dict[str, Any], wanted: Any) -> None:
         here = {name: [list(leaf.shape), str(leaf.dtype)] for name, leaf in _leaves(wanted)}
@@ -189,7 +228,9 @@ class Checkpoints:
             )
 
     def _finish_replacing(self) -> None:
-        """Remove what was replaced; bring it back where the new one was never finished."""
+        """Remove what was replaced; bring it back where the new one was never finished. Process 0 does it."""
+        if not self._cluster.first:
+            return
         for old in self.folder.glob(f"{REPLACED}*"):
             new = self.folder / old.name.removeprefix(REPLACED)
             if new.exists():
@@ -203,6 +244,8 @@ class Checkpoints:
         try:
             yield
         except Exception as error:
+            if not self._cluster.alone and of_a_collective(error):
+                raise  # the folder is not to blame
             what = "a checkpoint" if step is None else f"the checkpoint of step {step}"
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise UserError(
@@ -242,9 +285,29 @@ def _seals(tree: Any) -> dict[str, list[Any]]:
     """Shape, dtype and CRC-32 of every array, by name."""
     seals = {}
     for name, leaf in _leaves(tree):
-        array = np.ascontiguousarray(leaf)
+        array = np.ascontiguousarray(_whole(leaf))
         seals[name] = [list(leaf.shape), str(leaf.dtype), zlib.crc32(array.view(np.uint8).reshape(-1).data)]
     return seals
+
+
+def _whole(leaf: Any) -> np.ndarray:
+    """An array on the host, gathered where no process has all of it."""
+    if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
+        from jax.experimental.multihost_utils import process_allgather
+
+        return process_allgather(leaf, tiled=True)
+    return np.asarray(leaf)
+
+
+def _check_seals(tree: Any, record: dict[str, Any]) -> None:
+    for name, seal in _seals(tree).items():
+        if seal != record["arrays"][name]:
+            raise ValueError(f"array {name} is not what was saved")
+
+
+def _check_record(record: dict[str, Any]) -> None:
+    if not isinstance(record["arrays"], dict) or record["crc32"] != _crc32_of_record(record):
+        raise ValueError("its record is not what was saved")
 
 
 def _crc32_of_record(record: dict[str, Any]) -> int:

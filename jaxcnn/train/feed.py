@@ -65,7 +65,10 @@ class ResidentFeed:
 
 @dataclasses.dataclass
 class StreamFeed:
-    """Batches come from the host through tf.data, a few ahead of the devices."""
+    """Batches come from the host through tf.data, a few ahead of the devices.
+
+    Every process reads only the examples that its own devices need.
+    """
 
     program: Program
     mesh: Mesh
@@ -77,7 +80,7 @@ class StreamFeed:
         table = order.storage_positions(
             self.program.global_batch_size, data_devices(self.mesh), self.program.optim.accumulate_steps
         )
-        self._positions = table.reshape(-1)
+        self._positions = table.reshape(-1)[own_places(self.program.global_batch_size, self.mesh)]
 
     def prepare(self, train: Split) -> None:
         """Nothing: batches are read when they are needed."""
@@ -99,12 +102,16 @@ class StreamFeed:
     def eval_batches(self, split: Split, batch_size: int) -> Iterator[Iterator[Batch]]:
         """Every example once, in order, in batches of `batch_size`, the last one padded and masked."""
 
-        def index_of_batch(number: int) -> np.ndarray:
-            return np.minimum(np.arange(number * batch_size, (number + 1) * batch_size), len(split) - 1)
+        positions = own_places(batch_size, self.mesh).astype(np.int32)
 
-        positions = np.arange(batch_size, dtype=np.int32)
+        def index_of_batch(number: int) -> np.ndarray:
+            return np.minimum(number * batch_size + positions, len(split) - 1)
+
         with self._stream(split, index_of_batch, 0, -(-len(split) // batch_size), positions) as batches:
-            yield (self._mask(batch, number, len(split)) for number, batch in enumerate(batches))
+            yield (
+                dataclasses.replace(batch, mask=self._shared(number * batch_size + positions < len(split)))
+                for number, batch in enumerate(batches)
+            )
 
     @contextlib.contextmanager
     def _stream(
@@ -117,13 +124,18 @@ class StreamFeed:
 
     def _put(self, image: np.ndarray, label: np.ndarray, index: np.ndarray, positions: np.ndarray) -> Batch:
         batch = Batch(image, label, index.astype(np.int32), positions, np.ones(len(label), bool))
-        sharding = over_data(self.mesh)
-        return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
+        return jax.tree.map(self._shared, batch)
 
-    def _mask(self, batch: Batch, number: int, examples: int) -> Batch:
-        batch_size = batch.label.shape[0]
-        mask = np.arange(batch_size) + number * batch_size < examples
-        return dataclasses.replace(batch, mask=jax.make_array_from_process_local_data(over_data(self.mesh), mask))
+    def _shared(self, own: np.ndarray) -> jax.Array:
+        """The global array of which this process has the rows of its own devices."""
+        return jax.make_array_from_process_local_data(over_data(self.mesh), own)
+
+
+def own_places(batch_size: int, mesh: Mesh) -> np.ndarray:
+    """The rows of a batch that the devices of this process hold: integers, rising."""
+    rows = np.arange(batch_size)
+    held = over_data(mesh).addressable_devices_indices_map((batch_size,)).values()
+    return np.unique(np.concatenate([rows[index] for index in held]))
 
 
 Feed = ResidentFeed | StreamFeed

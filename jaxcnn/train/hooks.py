@@ -35,7 +35,7 @@ class Shared:
             self._data = data
         return self._splits
 
-    def resident(self, split: Split, sharding: jax.sharding.Sharding) -> resident.Resident:
+    def resident(self, split: Split, sharding: jax.sharding.NamedSharding) -> resident.Resident:
         """A split on the devices."""
         if not self._has(split):
             return resident.load(split, sharding)

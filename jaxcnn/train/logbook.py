@@ -21,10 +21,13 @@ class Logbook:
     """Writes records to `metrics.jsonl` and TensorBoard, and tells the user how the run goes.
 
     On a terminal the progress is one line, rewritten in place; elsewhere it is a plain line every ten seconds, of
-    `key value` pairs in a fixed order that grep and awk can read.
+    `key value` pairs in a fixed order that grep and awk can read. Of several processes only the first `writes`.
     """
 
-    def __init__(self, workdir: pathlib.Path, *, tensorboard: bool, output: TextIO | None = None) -> None:
+    def __init__(
+        self, workdir: pathlib.Path, *, tensorboard: bool, writes: bool = True, output: TextIO | None = None
+    ) -> None:
+        self._writes = writes
         self.path = workdir / "metrics.jsonl"
         self._workdir = workdir
         self._tensorboard = tensorboard
@@ -41,6 +44,8 @@ class Logbook:
         Raises:
           UserError: the file is shorter than that.
         """
+        if not self._writes:
+            return
         self.path.touch()
         if self.path.stat().st_size < length:
             raise UserError(
@@ -54,12 +59,16 @@ class Logbook:
 
     def length(self) -> int:
         """Bytes in `metrics.jsonl`, all of them safe on disk."""
+        if not self._writes:
+            return 0
         self._file.flush()
         os.fsync(self._file.fileno())
         return self._file.tell()
 
     def record(self, kind: str, step: int, values: dict[str, Any]) -> None:
         """Append a record; `kind` is train, val or test."""
+        if not self._writes:
+            return
         self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
         self._file.flush()
         if self._tensorboard:
@@ -75,12 +84,16 @@ class Logbook:
 
     def say(self, line: str) -> None:
         """A line for the user, above the progress line."""
+        if not self._writes:
+            return
         with contextlib.suppress(BrokenPipeError):  # a reader that has gone, as in `… | head`, does not stop a run
             self._console.print(line, markup=False)
             self._console.file.flush()
 
     def progress(self, line: str, *, now: bool = False) -> None:
         """Show the progress line; where the output is no terminal, only every ten seconds, or `now`."""
+        if not self._writes:
+            return
         if self._status is not None:
             self._status.update(Text(fitted(line, self._console.width - 2)))  # less the spinner and a space
             self._status.start()

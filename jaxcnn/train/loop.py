@@ -1,16 +1,19 @@
 """The run: drive steps, evaluate, save, test once, sum up."""
 
+import contextlib
 import dataclasses
 import pathlib
 import time
 from typing import Any
 
 from jaxcnn import config as configs
+from jaxcnn import mesh as meshes
 from jaxcnn.config import Config, UserError
 from jaxcnn.data.batch import Split
 from jaxcnn.learn import sharded
 from jaxcnn.learn.program import steps_of
 from jaxcnn.learn.state import State
+from jaxcnn.lifeline import Cluster
 from jaxcnn.train import assess, curves, feed, summary, workdir
 from jaxcnn.train.checkpoint import DamagedError
 from jaxcnn.train.drive import Driver
@@ -28,6 +31,7 @@ def train(
     command: list[str],
     started: float | None = None,
     hooks: Hooks | None = None,
+    cluster: Cluster | None = None,
 ) -> dict[str, Any]:
     """Train as the config says, in a workdir; resume if it holds checkpoints; return the summary.
 
@@ -37,6 +41,7 @@ def train(
       command: what started this, for the record.
       started: time.time() when the process started, for the time to first step.
       hooks: of a caller that makes many runs, such as a sweep.
+      cluster: the processes that train together, from `hosts.join`; None: this one alone.
 
     Raises:
       UserError: the data, the workdir or the checkpoints are not usable.
@@ -44,18 +49,24 @@ def train(
       Interrupted: SIGTERM or SIGINT came; a resumable checkpoint is in the workdir.
       Exception: what `hooks.evaluated` raises.
     """
-    hooks = hooks or Hooks()
+    hooks, cluster = hooks or Hooks(), cluster or Cluster()
     started = time.time() if started is None else started
-    with Interrupts() as interrupts, workdir.claim(folder):
+    with Interrupts(cluster=cluster) as interrupts, contextlib.ExitStack() as held:
         interrupts.where = hooks.where or f"the same command with --workdir={folder} goes on"
         interrupts.leaving = hooks.leaving
-        workdir.check_config(folder, config)
-        if (finished := summary.read(folder)) is not None:
-            print(f"jaxcnn: {folder} is finished: {summary.last_line(finished)}", file=hooks.output)
+        if cluster.first:
+            held.enter_context(workdir.claim(folder))
+            workdir.check_config(folder, config)
+        finished = cluster.of_first(lambda: summary.read(folder))
+        if finished is not None:
+            if cluster.first:
+                print(f"jaxcnn: {folder} is finished: {summary.last_line(finished)}", file=hooks.output)
             return finished
-        logbook = Logbook(folder, tensorboard=config.run.tensorboard, output=hooks.output)
+        cluster.standing.folder = folder
+        workdir.check_shared(folder, cluster)
+        logbook = Logbook(folder, tensorboard=config.run.tensorboard, writes=cluster.first, output=hooks.output)
         try:
-            session = open_session(config, folder, started, interrupts, logbook, command, hooks)
+            session = open_session(config, folder, started, interrupts, logbook, command, hooks, cluster)
             try:
                 return _drive(session)
             finally:
@@ -79,10 +90,11 @@ def _drive(session: Session) -> dict[str, Any]:
         ) from None
     session.progress.wall_seconds += time.time() - session.started
     figures = summary.make(session, test)
-    if test is not None:
-        assess.write_test(session.folder, test, outputs, session.splits.class_names)
-    curves.draw(session.folder)
-    workdir.write_json(session.folder / summary.FILE, figures)  # last: it says that the run is finished
+    if session.cluster.first:
+        if test is not None:
+            assess.write_test(session.folder, test, outputs, session.splits.class_names)
+        curves.draw(session.folder)
+        workdir.write_json(session.folder / summary.FILE, figures)  # last: it says that the run is finished
     session.logbook.say(f"jaxcnn: finished: {summary.last_line(figures)}")
     session.logbook.say(f"  {session.folder}/summary.json, metrics.jsonl, test.json, curves.png, checkpoints/")
     return figures
@@ -188,6 +200,7 @@ def _save(session: Session, *, evaluated: bool = False) -> None:
         "step": session.step,
         "progress": dataclasses.asdict(progress) | {"wall_seconds": wall_seconds},
         "config": configs.to_dict(session.config),
+        "devices": meshes.describe(session.mesh),
     }
     session.checkpoints.save(session.state, record, progress.accuracy if evaluated else None)
     session.saved = session.step

@@ -8,8 +8,9 @@ import numpy as np
 
 from jaxcnn.config import UserError
 from jaxcnn.data.batch import Split
-from jaxcnn.data.statistics import image_statistics
 from jaxcnn.learn.step import Normalization
+from jaxcnn.lifeline import Cluster
+from jaxcnn.mesh import put
 from jaxcnn.train import workdir
 
 FILE = "normalization.json"
@@ -22,19 +23,22 @@ def of_split(
     train: Split,
     normalize: bool,
     folder: pathlib.Path,
-    sharding: jax.sharding.Sharding,
-    statistics: Statistics = image_statistics,
+    sharding: jax.sharding.NamedSharding,
+    statistics: Statistics,
+    cluster: Cluster,
 ) -> Normalization:
     """Mean and standard deviation of the training split, read from the workdir or else computed and written there.
 
-    Without `normalize` they are 0 and 1. `statistics` computes them.
+    Without `normalize` they are 0 and 1. `statistics` computes them, in process 0 for all.
 
     Raises:
       UserError: those in the workdir are of other data.
     """
-    if normalize:
+    if normalize and cluster.first:
         _keep(train, folder, statistics)
-    return jax.device_put(read(folder, normalize, train.image_shape[-1]), sharding)
+    normal = read(folder, normalize, train.image_shape[-1]) if cluster.first else None
+    mean, std = cluster.of_first(lambda: [[float(x) for x in values] for values in (normal.mean, normal.std)])  # type: ignore[union-attr]
+    return put(Normalization(np.array(mean, np.float32), np.array(std, np.float32)), sharding)
 
 
 def read(folder: pathlib.Path, normalize: bool, channels: int) -> Normalization:

@@ -17,6 +17,7 @@ from jaxcnn.learn import layout, sharded
 from jaxcnn.learn.program import Program, make_program
 from jaxcnn.learn.state import State, count_parameters, make_hyper
 from jaxcnn.learn.step import Normalization
+from jaxcnn.lifeline import Cluster
 from jaxcnn.train import feed, normalization, workdir
 from jaxcnn.train.checkpoint import Checkpoints
 from jaxcnn.train.hooks import Hooks
@@ -74,11 +75,20 @@ class Session:
     progress: Progress
     state: State
     hooks: Hooks
+    cluster: Cluster
     steps_per_call: int = 1
-    step: int = 0
     window_started: float = 0.0
     time_to_first_step: float = 0.0
     saved: int = -1
+
+    @property
+    def step(self) -> int:
+        """The steps that were started."""
+        return self.cluster.standing.step
+
+    @step.setter
+    def step(self, step: int) -> None:
+        self.cluster.standing.step = step
 
 
 def open_session(
@@ -89,6 +99,7 @@ def open_session(
     logbook: Logbook,
     command: list[str],
     hooks: Hooks,
+    cluster: Cluster,
 ) -> Session:
     """Data, devices, programs and state, up to the first step.
 
@@ -99,9 +110,12 @@ def open_session(
     meshes.check_batch(config, meshes.data_devices(mesh))
     interrupts.phase = "data"
     logbook.say(f"jaxcnn: reading {config.data.source}")
-    splits = hooks.shared.splits(config.data)
+    with cluster.one_per_host_first():
+        splits = hooks.shared.splits(config.data)
+    workdir.check_same_data(cluster, splits)
     program = program_on(config, splits)
-    workdir.check_data_facts(folder, splits)
+    if cluster.first:
+        workdir.check_data_facts(folder, splits)
     loader, why = feed.choose_loader(config.data, (splits.train, splits.val, splits.test))
     steps_per_call, why_steps = choose_steps_per_call(config.run.steps_per_call, loader, mesh.devices.flat[0].platform)
     feeder = feed.make_feed(loader, program, mesh, config.seed, config.data.workers, hooks.shared)
@@ -121,7 +135,7 @@ def open_session(
     with concurrent.futures.ThreadPoolExecutor(_compilers(), "jaxcnn-compile") as pool:
         programs = _start_compiling(pool, config, program, mesh, loader, steps_per_call, splits)
         normal = normalization.of_split(
-            splits.train, config.augment.normalize, folder, meshes.replicated(mesh), hooks.shared.statistics
+            splits.train, config.augment.normalize, folder, meshes.replicated(mesh), hooks.shared.statistics, cluster
         )
         feeder.prepare(splits.train)
         for compiled in programs:
@@ -134,7 +148,7 @@ def open_session(
         f"{program.global_batch_size}; compiled in {compile_seconds:.1f} s"
     )
 
-    checkpoints = Checkpoints(folder / "checkpoints", config.checkpoint)
+    checkpoints = Checkpoints(folder / "checkpoints", config.checkpoint, cluster=cluster)
     restored, remarks = checkpoints.newest_sound(state, sharded.state_shardings(program, mesh), set_aside=True)
     for remark in remarks:
         logbook.say(f"jaxcnn: {remark}")
@@ -142,14 +156,18 @@ def open_session(
     if restored is not None:
         state, progress = restored.state, Progress(**restored.record["progress"])
         logbook.say(f"jaxcnn: resumed from the checkpoint of step {int(state.step)}")
+        if (before := restored.record.get("devices")) not in (None, meshes.describe(mesh)):
+            logbook.say(f"  it was made on {before}; from here on {meshes.describe(mesh)}: only the rounding changes")
     else:
         state = initialize_from_data(state, splits, normal)
     progress.starts += 1
     progress.compile_seconds += compile_seconds
     logbook.open(progress.log_bytes, step=int(state.step))
-    workdir.write_config(folder, config)
-    workdir.write_data_facts(folder, splits)
-    workdir.write_environment(folder, command)
+    if cluster.first:
+        workdir.write_config(folder, config)
+        workdir.write_data_facts(folder, splits)
+        workdir.write_environment(folder, command, cluster.hosts)
+    cluster.standing.step = int(state.step)
     return Session(
         config=config,
         folder=folder,
@@ -165,8 +183,8 @@ def open_session(
         progress=progress,
         state=state,
         hooks=hooks,
+        cluster=cluster,
         steps_per_call=steps_per_call,
-        step=int(state.step),
         saved=int(state.step) if restored is not None else -1,
     )
 
@@ -209,7 +227,7 @@ def initialize_from_data(state: State, splits: Splits, normal: Normalization) ->
 
     def initialize(params: Any) -> Any:
         made = models.initialize_from_data(params, images, mean, std)
-        return jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), made, params)
+        return jax.tree.map(lambda new, old: meshes.put(new, old.sharding), made, params)
 
     # Each has arrays of its own, since a donated state must not hold one buffer twice.
     ema = state.ema and {**state.ema, "params": initialize(state.ema["params"])}

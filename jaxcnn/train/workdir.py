@@ -10,8 +10,9 @@ import pathlib
 import platform
 import subprocess
 import sys
+import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -21,10 +22,11 @@ from jaxcnn import config as configs
 from jaxcnn.config import Config, UserError
 from jaxcnn.data.examples import worker_count
 from jaxcnn.data.source import Splits
+from jaxcnn.lifeline import Cluster
 
 PACKAGES = ("jaxcnn", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
 # Keys that never change a result: where data lies, how it is loaded, on how many devices.
-MAY_CHANGE = ("parallel.", "data.dir", "data.workers", "data.loader", "data.resident_gib")
+MAY_CHANGE = ("parallel.", "hosts.", "data.dir", "data.workers", "data.loader", "data.resident_gib")
 CONFIG, DATA = "config.json", "data.json"
 
 
@@ -53,6 +55,37 @@ def claim(workdir: pathlib.Path) -> Iterator[None]:
         lock.write(f"process {os.getpid()} on {platform.node()}")
         lock.flush()
         yield
+
+
+def check_shared(workdir: pathlib.Path, cluster: Cluster) -> None:
+    """Refuse a workdir that is not the same folder for all processes.
+
+    Raises:
+      UserError: one of them does not see what process 0 wrote there.
+    """
+    if cluster.alone:
+        return
+    token = workdir / f".seen-by-all-{cluster.of_first(lambda: os.urandom(4).hex())}"
+    if cluster.first:
+        token.touch()
+    cluster.gather()
+    deadline = time.monotonic() + 10  # a file server may tell of a new file late
+    while not (seen := _sees(token)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    blind = [cluster.hosts[process] for process, sees in enumerate(cluster.gather(seen)) if not sees]
+    if cluster.first:
+        token.unlink()
+    if blind:
+        raise UserError(
+            f"--workdir={workdir} is not the same folder on {', '.join(sorted(set(blind)))} as on {cluster.hosts[0]}; "
+            "choose one on a file system that all hosts share"
+        )
+
+
+def _sees(token: pathlib.Path) -> bool:
+    with contextlib.suppress(OSError):
+        os.listdir(token.parent)  # makes a client of NFS look anew
+    return token.exists()
 
 
 def check_config(workdir: pathlib.Path, config: Config) -> None:
@@ -94,6 +127,21 @@ def read_config(workdir: pathlib.Path) -> Config:
 
 def _plain(config: Config) -> dict[str, Any]:
     return json.loads(json.dumps(configs.to_dict(config)))
+
+
+def check_same_data(cluster: Cluster, splits: Splits) -> None:
+    """Hold the data of all processes against each other.
+
+    Raises:
+      UserError: one of them reads other data.
+    """
+    facts = cluster.gather(_data_facts(splits))
+    for host, here in zip(cluster.hosts, facts, strict=False):
+        if differ := [key for key in here if facts[0][key] != here[key]]:
+            raise UserError(
+                f"the data on {host} is not that on {cluster.hosts[0]} ({', '.join(differ)} differ); see "
+                "config.data.dir and config.data.source there"
+            )
 
 
 def check_data_facts(workdir: pathlib.Path, splits: Splits) -> None:
@@ -143,14 +191,14 @@ def _data_facts(splits: Splits) -> dict[str, Any]:
     }
 
 
-def write_environment(workdir: pathlib.Path, command: list[str]) -> None:
+def write_environment(workdir: pathlib.Path, command: list[str], hosts: Sequence[str] = ()) -> None:
     """Write `environment.json`: what this start of the run was made with, and, as "earlier", all starts before it."""
     path = workdir / "environment.json"
     earlier = []
     if path.exists():
         before = read_json(path)
         earlier = [*before.pop("earlier", []), before]
-    write_json(path, environment(command) | {"earlier": earlier})
+    write_json(path, environment(command) | {"hosts": list(hosts) or [platform.node()], "earlier": earlier})
 
 
 def environment(command: list[str]) -> dict[str, Any]:
@@ -165,6 +213,7 @@ def environment(command: list[str]) -> dict[str, Any]:
         "cores": worker_count(),
         "device": device.device_kind,
         "devices": jax.local_device_count(),
+        "processes": jax.process_count(),
         "backend": jax.default_backend(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "commit": _commit(),

@@ -1,0 +1,67 @@
+"""Is this machine, or are these hosts, ready to train? A table of what is well, what is doubtful, and what to do.
+
+    python -m jaxcnn.doctor [--config=configs/resnet50_cifar10.py] [--workdir=runs]
+    srun -N2 -n2 python -m jaxcnn.doctor --workdir=/shared/runs
+
+Under any launcher that `jaxcnn.main` runs under, all processes are looked at together: whether they reach each other,
+how far their clocks are apart, and whether one is slower than the rest.
+
+Exit codes: 0 ready, with warnings or without; 2 something fails; 75 the processes did not come together.
+"""
+
+import pathlib
+
+from absl import flags
+
+from jaxcnn import command, hosts
+from jaxcnn.config import Config
+from jaxcnn.lifeline import Cluster
+
+CONFIG = command.define_config("The run to look at the data of, and to join the hosts as.")
+WORKDIR = flags.DEFINE_string("workdir", "runs", "Where runs are to be kept; tried by writing there.")
+
+
+WORDS = {"ok": "ok", "warn": "warnings", "fail": "failures"}
+
+
+def main() -> int:
+    """Look at everything and show it; return the exit code."""
+    config = command.read_config(CONFIG) if CONFIG.value is not None else Config()
+    cluster = hosts.join(config.hosts)
+    from jaxcnn.examination import examine
+
+    try:
+        checks = examine(config, pathlib.Path(WORKDIR.value), cluster)
+    except BaseException as error:
+        cluster.fail(error, command.exit_code(error))
+        raise
+    of_all = cluster.gather([check.as_list() for check in checks])
+    if cluster.first:
+        _show(of_all, cluster)
+    cluster.end()
+    return 2 if any(status == "fail" for checks in of_all for _, status, _, _ in checks) else 0
+
+
+def _show(of_all: list[list[list[str]]], cluster: Cluster) -> None:
+    """The table; what all processes found alike takes one row."""
+    from rich.console import Console
+    from rich.table import Table
+
+    colours = {"ok": "green", "warn": "yellow", "fail": "red"}
+    table = Table("", "what", "where", "found", "what to do")
+    for row, first in enumerate(of_all[0]):
+        if all(checks[row] == first for checks in of_all):
+            groups = [("all" if len(of_all) > 1 else "here", first)]
+        else:
+            places = [f"{n} ({host})" for n, host in enumerate(cluster.hosts)] or ["here"]
+            groups = [(place, checks[row]) for place, checks in zip(places, of_all, strict=True)]
+        for place, (name, status, found, advice) in groups:
+            table.add_row(f"[{colours[status]}]{status}[/]", name, place, found, advice)
+    Console(highlight=False).print(table)
+    statuses = [status for checks in of_all for _, status, _, _ in checks]
+    counts = ", ".join(f"{statuses.count(status)} {word}" for status, word in WORDS.items())
+    print(f"jaxcnn: {counts}")
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,261 @@
+"""The checks of `python -m jaxcnn.doctor`. None raises for what it finds; each says what to do."""
+
+import dataclasses
+import os
+import pathlib
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from importlib import metadata, util
+
+import jax
+import numpy as np
+
+from jaxcnn import mesh as meshes
+from jaxcnn.config import Config, Model, UserError
+from jaxcnn.data.source import open_splits
+from jaxcnn.data.tfds_prepare import find_prepared
+from jaxcnn.learn import sharded
+from jaxcnn.learn.program import make_program
+from jaxcnn.learn.state import make_hyper
+from jaxcnn.learn.step import Normalization
+from jaxcnn.lifeline import Cluster
+
+STEPS = 20
+SLOW = 0.7  # of the median: a device below it holds up all others
+CLOCKS_SECONDS = 2.0  # further apart, logs and file times mislead
+DISK_MIB = 32
+DISK_MIB_PER_SECOND = 50
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """One thing looked at: `status` is ok, warn or fail; `advice` says what to do where it is not ok."""
+
+    name: str
+    status: str
+    found: str
+    advice: str = ""
+
+    def as_list(self) -> list[str]:
+        """As it is sent to the other processes."""
+        return [self.name, self.status, self.found, self.advice]
+
+
+def examine(config: Config, workdir: pathlib.Path, cluster: Cluster) -> list[Check]:
+    """All checks of this process, in an order that all processes share."""
+    checks: list[tuple[str, Callable[[], Check]]] = [
+        ("versions", versions),
+        ("devices", lambda: devices(config)),
+        ("TensorFlow", tensorflow),
+        ("data", lambda: data(config)),
+        ("workdir", lambda: writable(workdir, cluster.process)),
+        ("compile cache", compile_cache),
+    ]
+    found = [_guarded(name, check) for name, check in checks]
+    found.append(clocks(cluster))
+    rate = _guarded("throughput", throughput)
+    found.append(compared(rate, cluster))
+    found.append(_guarded("exchange", lambda: exchange(config)))
+    return found
+
+
+def _guarded(name: str, check: Callable[[], Check]) -> Check:
+    try:
+        return check()
+    except UserError as error:
+        return Check(name, "fail", str(error).partition("\n")[0])
+    except Exception as error:
+        reason = str(error).strip().splitlines() or [""]
+        return Check(name, "fail", f"{type(error).__name__}: {reason[0][:200]}", "see the message")
+
+
+def versions() -> Check:
+    """Versions, and pairs of them that are known not to work together."""
+    names = ("jaxcnn", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    found = {name: _version(name) for name in names}
+    text = f"Python {platform.python_version()}, " + ", ".join(f"{name} {version}" for name, version in found.items())
+    bad = bad_pairs({name: _version(name) for name in (*names, *PLUGINS, "tensorflow", "tensorflow-cpu")})
+    advice = "install what requirements.lock names" if bad else ""
+    return Check("versions", "fail" if bad else "ok", "; ".join(bad) or text, advice)
+
+
+PLUGINS = ("jax-cuda12-plugin", "jax-cuda13-plugin", "jax-cuda12-pjrt", "jax-cuda13-pjrt")
+
+
+def bad_pairs(found: dict[str, str]) -> list[str]:
+    """What is known to break, among versions by package name ("" for one that is absent)."""
+    bad = []
+    jax_version, jaxlib = found.get("jax", ""), found.get("jaxlib", "")
+    if _numbers(jaxlib)[:2] != _numbers(jax_version)[:2]:
+        bad.append(f"jax {jax_version} with jaxlib {jaxlib}: they must be of one release")
+    for plugin in PLUGINS:
+        if (version := found.get(plugin, "")) and _numbers(version)[:2] != _numbers(jaxlib)[:2]:
+            bad.append(f"{plugin} {version} with jaxlib {jaxlib}: they must be of one release")
+    if found.get("jax-cuda12-plugin") and found.get("jax-cuda13-plugin"):
+        bad.append("jax-cuda12-plugin and jax-cuda13-plugin together: JAX loads both; uninstall one")
+    if found.get("tensorflow") and found.get("tensorflow-cpu"):
+        bad.append("tensorflow and tensorflow-cpu together overwrite each other; uninstall both and install one")
+    for name in ("tensorflow", "tensorflow-cpu"):
+        if found.get(name) and _numbers(found[name]) < [2, 18] and _numbers(found.get("numpy", "")) >= [2]:
+            bad.append(f"{name} {found[name]} was built for numpy 1, and numpy is {found['numpy']}")
+    return bad
+
+
+def devices(config: Config) -> Check:
+    """What JAX computes on, and how much memory that has."""
+    mesh = meshes.make_mesh(config.parallel.devices)
+    local = jax.local_devices()
+    limits = [(device.memory_stats() or {}).get("bytes_limit") for device in local]
+    memory = f", {limits[0] / 2**30:.1f} GiB each" if limits[0] else ""
+    text = f"{len(local)} x {local[0].device_kind}{memory}; {meshes.describe(mesh)} in all"
+    idle = pathlib.Path("/dev/nvidiactl").exists() and local[0].platform == "cpu"
+    advice = "an NVIDIA driver is here, but JAX uses the CPU: pip install 'jaxcnn[cuda13]', see JAX_PLATFORMS"
+    return Check("devices", "warn" if idle else "ok", text, advice * idle)
+
+
+def tensorflow() -> Check:
+    """Whether TensorFlow, which reads data, leaves the accelerators to JAX."""
+    if util.find_spec("tensorflow") is None:
+        return Check("TensorFlow", "warn", "not installed", "needed by the stream loader and to prepare TFDS sets only")
+    from jaxcnn.data.tensorflow import import_tensorflow
+
+    tf = import_tensorflow()
+    seen = [device.name for kind in ("GPU", "TPU") for device in tf.config.get_visible_devices(kind)]
+    if seen:
+        return Check(
+            "TensorFlow", "fail", f"{tf.__version__} sees {', '.join(seen)}", "import jaxcnn before TensorFlow"
+        )
+    return Check("TensorFlow", "ok", f"{tf.__version__}, sees no accelerator")
+
+
+def data(config: Config) -> Check:
+    """Whether the data set is there, without downloading it."""
+    source = config.data.source
+    if source.startswith("tfds:"):
+        folder = find_prepared(source.removeprefix("tfds:"), config.data)
+        if folder is None:
+            advice = "the first run downloads it; without a network name a prepared one by config.data.dir"
+            return Check("data", "warn", f"{source} is not prepared", advice)
+    splits = open_splits(config.data)
+    parts = [f"{split.name} {len(split)}" for split in (splits.train, splits.val, splits.test) if split is not None]
+    return Check("data", "ok", f"{source}: {', '.join(parts)}")
+
+
+def writable(workdir: pathlib.Path, process: int) -> Check:
+    """Whether the workdir can be written, and how fast."""
+    file = workdir / f".doctor-{platform.node()}-{process}"
+    block = np.random.default_rng(0).bytes(2**20)
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        began = time.perf_counter()
+        with file.open("wb") as handle:
+            for _ in range(DISK_MIB):
+                handle.write(block)
+            handle.flush()
+            os.fsync(handle.fileno())
+        rate = DISK_MIB / (time.perf_counter() - began)
+    except OSError as error:
+        return Check("workdir", "fail", f"{workdir}: {error.strerror}", "choose another --workdir, or mend the folder")
+    finally:
+        file.unlink(missing_ok=True)
+    slow = rate < DISK_MIB_PER_SECOND
+    advice = (
+        "checkpoints will hold up the run: choose a faster disk, or save less often (config.checkpoint.every_epochs)"
+    )
+    return Check("workdir", "warn" if slow else "ok", f"{workdir} takes {rate:.0f} MiB/s", advice * slow)
+
+
+def compile_cache() -> Check:
+    """Whether compiled programs can be kept between starts."""
+    meshes.enable_compile_cache()
+    folder = pathlib.Path(jax.config.values["jax_compilation_cache_dir"])
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".doctor").touch()
+        (folder / ".doctor").unlink(missing_ok=True)
+        sizes = [file.stat().st_size for file in folder.iterdir()]
+    except OSError as error:
+        advice = "every start compiles anew; set JAXCNN_CACHE to a folder that can be written"
+        return Check("compile cache", "warn", f"{folder}: {error.strerror}", advice)
+    return Check("compile cache", "ok", f"{folder}: {len(sizes)} files, {sum(sizes) / 2**20:.0f} MiB")
+
+
+def clocks(cluster: Cluster) -> Check:
+    """How far the clocks of the hosts are from that of process 0."""
+    if cluster.lifeline is None:
+        return Check("hosts", "ok", f"one process on {platform.node()}")
+    skew = max((abs(card.get("skew", 0.0)) for card in cluster.lifeline.roster), default=0.0)
+    text = f"{cluster.processes} processes on {len(set(cluster.hosts))} hosts met; clocks within {skew:.2f} s"
+    far = skew > CLOCKS_SECONDS
+    return Check("hosts", "warn" if far else "ok", text, "set the clocks by NTP (chrony), or logs will mislead" * far)
+
+
+def throughput() -> Check:
+    """Images/s of 20 steps of a small network on each device of this process, one after the other."""
+    rates = []
+    for device in jax.local_devices():
+        mesh = jax.sharding.Mesh(np.array([device]), (meshes.DATA_AXIS,))
+        rates.append(_images_per_second(mesh))
+    return Check("throughput", "ok", " ".join(f"{rate:.0f}" for rate in rates))
+
+
+def _images_per_second(mesh: jax.sharding.Mesh) -> float:
+    config = Config(global_batch_size=64, model=Model(name="cnn"))
+    program = make_program(config, num_classes=10, image_shape=(16, 16, 3), train_examples=640)
+    generator = np.random.default_rng(0)
+    batch = sharded.Batch(
+        generator.integers(0, 256, (64, 16, 16, 3), np.uint8), generator.integers(0, 10, 64, np.int32),
+        np.arange(64, dtype=np.int32), np.arange(64, dtype=np.int32), np.ones(64, bool),
+    )  # fmt: skip
+    batch = meshes.put(batch, meshes.over_data(mesh))
+    normal = meshes.put(Normalization(np.zeros(3, np.float32), np.ones(3, np.float32)), meshes.replicated(mesh))
+    state = sharded.init_state(program, mesh)(make_hyper(config))
+    step = sharded.train_step(program, mesh)
+    state, _ = jax.block_until_ready(step(state, batch, normal))
+    began = time.perf_counter()
+    for _ in range(STEPS):
+        state, metrics = step(state, batch, normal)
+    jax.block_until_ready(metrics)
+    return STEPS * 64 / (time.perf_counter() - began)
+
+
+def compared(check: Check, cluster: Cluster) -> Check:
+    """`throughput`, held against that of all devices of all processes."""
+    mine = [float(word) for word in check.found.split()] if check.status == "ok" else []
+    everyone = [rate for rates in cluster.gather(mine) for rate in rates]
+    if not mine:
+        return check
+    median = statistics.median(everyone)
+    text = (
+        f"{STEPS} steps: {', '.join(f'{rate:.0f}' for rate in mine)} images/s per device (median of all {median:.0f})"
+    )
+    slow = min(mine) < SLOW * median
+    return Check(
+        "throughput", "warn" if slow else "ok", text, "it holds up all others: see what else runs there" * slow
+    )
+
+
+def exchange(config: Config) -> Check:
+    """Whether the devices of all processes can sum an array."""
+    mesh = meshes.make_mesh(config.parallel.devices)
+    if mesh.size == 1:
+        return Check("exchange", "ok", "one device: nothing to exchange")
+    ones = meshes.put(np.ones((mesh.size, 2**18), np.float32), meshes.over_data(mesh))
+    total = jax.jit(lambda x: x.sum(axis=0), out_shardings=meshes.replicated(mesh))
+    result = total(ones)
+    if float(result.addressable_data(0)[0]) != mesh.size:
+        return Check("exchange", "fail", "a sum over all devices is wrong", "see the network and the driver's log")
+    return Check("exchange", "ok", f"1 MiB summed over {mesh.size} devices")
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(part) for part in version.split(".") if part.isdecimal()]

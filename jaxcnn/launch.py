@@ -1,0 +1,107 @@
+"""Start a run on several hosts of a scheduler.
+
+    python -m jaxcnn.launch slurm --nodes=2 [--gpus-per-node=8] [--time=24:00:00] [--sbatch=<option>] [--dry-run] -- \
+        --config=configs/resnet50_cifar10.py --workdir=/shared/runs/resnet50
+
+Fills in `launch/slurm/train.sbatch`, keeps the result in the workdir and submits it. What follows `--` goes to
+`python -m jaxcnn.main`. `launch/` has the ways without a scheduler, and Kubernetes.
+
+Exit codes: 0 submitted; 2 a mistake, told in one line.
+"""
+
+import argparse
+import pathlib
+import re
+import subprocess
+import sys
+
+from jaxcnn.config import UserError
+
+SCRIPT = pathlib.Path(__file__).parent.parent / "launch" / "slurm" / "train.sbatch"
+
+
+def filled_in(script: str, options: dict[str, str], more: list[str]) -> str:
+    """The batch script with `options` of sbatch in place of its own, and `more` after them.
+
+    An option with an empty value is left as the script has it.
+    """
+    lines = []
+    for name, value in options.items():
+        if value:
+            script, replaced = re.subn(rf"(?m)^#SBATCH --{name}=.*$", f"#SBATCH --{name}={value}", script)
+            if not replaced:
+                lines.append(f"#SBATCH --{name}={value}")
+    lines += [f"#SBATCH {option}" for option in more]
+    head, directive, rest = script.partition("#SBATCH ")
+    return head + "".join(f"{line}\n" for line in lines) + directive + rest
+
+
+def submit(arguments: list[str]) -> str:
+    """Fill in the script, keep it and submit it; return what to tell the user.
+
+    Raises:
+      UserError: a flag is missing, or Slurm refuses.
+    """
+    parser = argparse.ArgumentParser(prog="python -m jaxcnn.launch", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("scheduler", choices=["slurm"])
+    parser.add_argument("--nodes", type=int, default=1)
+    parser.add_argument("--gpus-per-node", type=int, default=0, help="one task is started for each; 0: a CPU run")
+    parser.add_argument("--time", default="", help="limit, as sbatch takes it; default: that of the script")
+    parser.add_argument("--job-name", default="")
+    parser.add_argument(
+        "--sbatch", action="append", default=[], help="a further option, such as --sbatch=--partition=a"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print the script, submit nothing")
+    own, _, flags = _split(arguments)
+    options = parser.parse_args(own)
+    workdir = next((flag.partition("=")[2] for flag in flags if flag.startswith("--workdir=")), "")
+    if not workdir or not any(flag.startswith("--config=") for flag in flags):
+        raise UserError("after -- come the flags of the run, --config=… and --workdir=… (shared by all hosts) at least")
+    if not SCRIPT.is_file():
+        raise UserError(f"{SCRIPT} is not there; python -m jaxcnn.launch is run from a clone of jaxcnn")
+    gpus = options.gpus_per_node
+    script = filled_in(
+        SCRIPT.read_text(encoding="utf-8"),
+        {
+            "nodes": str(options.nodes),
+            "gpus-per-node": str(gpus or ""),
+            "ntasks-per-node": str(gpus or 1),
+            "time": options.time,
+            "job-name": options.job_name or pathlib.Path(workdir).name,
+            "output": f"{workdir}/slurm-%j.log",
+        },
+        options.sbatch,
+    )
+    if options.dry_run:
+        return script
+    home = SCRIPT.parents[2]
+    folder = home / workdir
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "train.sbatch").write_text(script, encoding="utf-8")
+        done = subprocess.run(
+            ["sbatch", "--parsable", str(folder / "train.sbatch"), *flags],
+            cwd=home,
+            capture_output=True, text=True, check=True, timeout=60,
+        )  # fmt: skip
+    except FileNotFoundError as error:
+        raise UserError("there is no sbatch here; run this on a host of the cluster") from error
+    except subprocess.CalledProcessError as error:
+        raise UserError(f"sbatch: {error.stderr.strip()}") from error
+    except OSError as error:
+        raise UserError(f"--workdir={folder} cannot be written: {error.strerror}") from error
+    job = done.stdout.strip()
+    return f"job {job}: squeue -j {job}; tail -F {folder}/slurm-{job}.log; scancel {job}"
+
+
+def _split(arguments: list[str]) -> tuple[list[str], str, list[str]]:
+    where = arguments.index("--") if "--" in arguments else len(arguments)
+    return arguments[:where], "--", arguments[where + 1 :]
+
+
+if __name__ == "__main__":
+    try:
+        print(submit(sys.argv[1:]))
+    except UserError as error:
+        print(f"jaxcnn: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -1,0 +1,334 @@
+"""What holds the processes of a run together: they notice the loss of one, agree on things, and have a last word.
+
+A thread of each process keeps the connections that the processes met by, every process with process 0. A killed
+process closes its own at once; one whose host or link is gone, or that was stopped, falls silent. Whoever notices tells
+the others, and each prints where it stood and why it ends, and leaves by `os._exit`: a collective operation without the
+lost process would wait for ever, and so would an orderly end.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import socket
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from multiprocessing import connection
+from typing import Any, NoReturn
+
+RESTARTABLE = 75  # exit code: nothing is wrong with the run, the same command goes on (EX_TEMPFAIL of sysexits.h)
+BUG = 1
+OF_COLLECTIVES = ("gloo", "nccl", "collective", "coordination", "barrier", "connection", "deadline", "unavailable")
+_GRACE_SECONDS = 4.0  # to hear of a cause, and for process 0 to see the others leave before it
+
+
+@dataclasses.dataclass
+class Standing:
+    """How far a run is; it is what the last word tells beside the cause.
+
+    Attributes:
+      step: the steps that were started.
+      folder: the workdir, once it is known.
+    """
+
+    step: int = 0
+    folder: pathlib.Path | None = None
+
+
+class Lifeline:
+    """The connections of one process, and the thread that watches them.
+
+    Args:
+      process: the number of this one.
+      roster: what each process brought to the meeting; `host` is used.
+      links: open connections; process 0 has one with every other process, and these have one with it.
+      heartbeat_seconds: of silence, after which a process counts as lost.
+    """
+
+    def __init__(
+        self, process: int, roster: list[dict[str, Any]], links: dict[int, socket.socket], heartbeat_seconds: float
+    ) -> None:
+        self.process, self.roster = process, roster
+        self.host: str = roster[process]["host"]
+        self.standing = Standing()
+        self._links = links
+        self._silence = heartbeat_seconds
+        self._lock = threading.Condition()
+        self._round = 0
+        self._values: dict[int, dict[int, Any]] = {}
+        self._gathered: dict[int, list[Any]] = {}
+        self._ended_well = False
+        self._leaving = threading.Lock()
+        self._sending = {other: threading.Lock() for other in links}
+        for link in links.values():
+            link.settimeout(heartbeat_seconds)
+            link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def start(self) -> None:
+        """Start watching."""
+        threading.Thread(target=self._watch, name="lifeline", daemon=True).start()
+
+    def start_gather(self, value: Any) -> int:
+        """Send a JSON value to all processes; return the number to ask `gathered` with. All must do so alike."""
+        with self._lock:
+            self._round += 1
+            number = self._round
+        self._take_value(self.process, number, value)
+        if self.process:
+            self._send(0, {"value": value, "round": number})
+        return number
+
+    def gathered(self, number: int) -> list[Any]:
+        """The values of all processes, in their order; waits for the last of them."""
+        with self._lock:
+            while number not in self._gathered:
+                self._lock.wait()
+            return self._gathered.pop(number)
+
+    def end(self) -> None:
+        """Take leave of the others at the end of a run, when all have come that far."""
+        self._ended_well = True
+        for other in self._links:
+            self._send(other, {"done": True})
+
+    def leave(self, cause: str, code: int) -> NoReturn:
+        """Tell the others why this process ends, print the last word, and exit. Any thread may call it."""
+        if not self._leaving.acquire(blocking=False):
+            time.sleep(3600)  # another thread is at it, and ends the process
+        self._say(self._last_word(cause, code))
+        for other in self._links:
+            self._send(other, {"leaving": self.process, "cause": cause, "code": code, "passed_on": False})
+        if self.process == 0:  # JAX aborts a process that loses process 0, so that goes last
+            deadline = time.monotonic() + _GRACE_SECONDS
+            while time.monotonic() < deadline and not all(map(_is_closed, list(self._links.values()))):
+                time.sleep(0.05)
+        os._exit(code)
+
+    def wait_for_cause(self) -> None:
+        """Give the watching thread some time to end this process with a better cause than ours."""
+        time.sleep(_GRACE_SECONDS)
+
+    def _last_word(self, cause: str, code: int) -> str:
+        standing = self.standing
+        which = f"process {self.process} of {len(self.roster)} on {self.host}"
+        words = [f"{which} stopped at step {standing.step}: {cause}"]
+        if standing.folder is not None:
+            newest = _within(2.0, lambda: newest_checkpoint(standing.folder))
+            words.append(f"{newest or 'there is no checkpoint'} in {standing.folder}")
+        if code == RESTARTABLE:
+            words.append("the same command goes on")
+        return f"jaxcnn: {'; '.join(words)} (exit code {code})"
+
+    def _say(self, line: str) -> None:
+        # Not print: another thread may hold the lock of a buffered stream.
+        with contextlib.suppress(OSError):
+            os.write(2, f"\n{line}\n".encode())
+
+    def _name(self, process: int) -> str:
+        return f"process {process} on {self.roster[process]['host']}"
+
+    def _watch(self) -> None:
+        """Hear from the others, let them hear from here, until the process ends."""
+        heard = dict.fromkeys(self._links, time.monotonic())
+        pause = min(self._silence / 5, 2.0)
+        rest = dict.fromkeys(self._links, b"")
+        beaten = looked = time.monotonic()
+        while self._links:
+            ready = connection.wait(list(self._links.values()), pause)  # select would end at 1024 descriptors
+            now = time.monotonic()
+            if now - looked > self._silence / 2:  # this process itself was stopped, so nobody else was silent
+                heard = dict.fromkeys(self._links, now)
+            looked = now
+            for other, link in list(self._links.items()):
+                if link in ready:
+                    heard[other] = now
+                    rest[other] = self._read(other, link, rest[other])
+                elif now - heard[other] > self._silence and not self._ended_well:
+                    self._lost(other, f"silent for {self._silence:g} s: its host or link is down, or it was stopped")
+            if now - beaten >= pause:
+                beaten = now
+                for other in list(self._links):
+                    self._send(other, {})
+
+    def _read(self, other: int, link: socket.socket, rest: bytes) -> bytes:
+        """Take in what a process sent; return the beginning of a message that is not whole yet."""
+        try:
+            data = link.recv(2**16)
+        except OSError:
+            data = b""
+        if not data:
+            self._links.pop(other)
+            if not self._ended_well:
+                self._lost(other, "gone: it was killed, or it crashed")
+            return b""
+        *lines, rest = (rest + data).split(b"\n")
+        for line in lines:
+            self._take(other, json.loads(line))
+        return rest
+
+    def _take(self, other: int, message: dict[str, Any]) -> None:
+        if "round" in message:
+            if self.process == 0:
+                self._take_value(other, message["round"], message["value"])
+            else:
+                self._publish(message["round"], message["values"])
+        elif "leaving" in message:
+            cause, code = message["cause"], message["code"]
+            if not message["passed_on"]:
+                cause = f"{self._name(other)} stopped: {cause}"
+            self._pass_on(cause, code, other)
+            self.leave(cause, code)
+        elif "done" in message:
+            self._ended_well = True
+
+    def _lost(self, other: int, how: str) -> None:
+        cause = f"{self._name(other)} is {how}"
+        self._links.pop(other, None)
+        self._pass_on(cause, RESTARTABLE, other)
+        self.leave(cause, RESTARTABLE)
+
+    def _pass_on(self, cause: str, code: int, about: int) -> None:
+        """Process 0 tells all others, which have a connection only with it."""
+        if self.process == 0:
+            for each in list(self._links):
+                if each != about:
+                    self._send(each, {"leaving": about, "cause": cause, "code": code, "passed_on": True})
+
+    def _take_value(self, process: int, number: int, value: Any) -> None:
+        if self.process:
+            return
+        with self._lock:
+            values = self._values.setdefault(number, {})
+            values[process] = value
+            if len(values) < len(self.roster):
+                return
+            ordered = [self._values[number][n] for n in range(len(self.roster))]
+            del self._values[number]
+        for other in list(self._links):
+            self._send(other, {"round": number, "values": ordered})
+        self._publish(number, ordered)
+
+    def _publish(self, number: int, values: list[Any]) -> None:
+        with self._lock:
+            self._gathered[number] = values
+            self._lock.notify_all()
+
+    def _send(self, other: int, message: Any) -> None:
+        link = self._links.get(other)
+        if link is None:
+            return
+        with contextlib.suppress(OSError), self._sending[other]:  # the watching thread finds out
+            link.sendall(json.dumps(message).encode() + b"\n")
+
+
+class Cluster:
+    """The processes of a run, of which this is one; without a lifeline it is the only one, and nothing is ever sent."""
+
+    def __init__(self, lifeline: Lifeline | None = None) -> None:
+        self.lifeline = lifeline
+        self.process = lifeline.process if lifeline else 0
+        self.processes = len(lifeline.roster) if lifeline else 1
+        self.hosts = [card["host"] for card in lifeline.roster] if lifeline else []
+        self.standing = lifeline.standing if lifeline else Standing()
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is no other process."""
+        return self.lifeline is None
+
+    @property
+    def first(self) -> bool:
+        """Whether this is process 0, which alone writes logs and records."""
+        return self.process == 0
+
+    @property
+    def first_on_host(self) -> bool:
+        """Whether no process before this one runs on the same host."""
+        return self.alone or self.hosts.index(self.hosts[self.process]) == self.process
+
+    def start_gather(self, value: Any) -> Callable[[], list[Any]]:
+        """Send a JSON value to all processes; what is returned waits for the values of all, in their order."""
+        if self.lifeline is None:
+            return lambda: [value]
+        lifeline, number = self.lifeline, self.lifeline.start_gather(value)
+        return lambda: lifeline.gathered(number)
+
+    def gather(self, value: Any = None) -> list[Any]:
+        """The values of all processes. It is also a barrier: all must call it alike."""
+        return self.start_gather(value)()
+
+    def of_first(self, make: Callable[[], Any]) -> Any:
+        """What process 0 makes, a JSON value, while the others wait."""
+        return self.gather(make() if self.first else None)[0]
+
+    @contextlib.contextmanager
+    def one_per_host_first(self) -> Iterator[None]:
+        """One process of each host does what follows while the others wait, then these do it."""
+        if not self.first_on_host:
+            self.gather()
+        yield
+        if self.first_on_host:
+            self.gather()
+
+    def end(self) -> None:
+        """Wait until all processes have come to the end, and take leave."""
+        if self.lifeline is not None:
+            self.gather()
+            self.lifeline.end()
+
+    def fail(self, error: BaseException, code: int) -> None:
+        """Have the last word about an error, and exit; returns only where this process is alone.
+
+        An error inside a collective operation is mostly the echo of another process's end, of which the lifeline knows
+        more, so it is given the time to say so.
+        """
+        lifeline = self.lifeline
+        if lifeline is None:
+            return
+        lines = str(error).strip().splitlines() or [""]
+        cause = f"{type(error).__name__}: {lines[0][:300]}" if code in (BUG, RESTARTABLE) else "\n  ".join(lines)
+        if of_a_collective(error):
+            lifeline.wait_for_cause()
+            code = RESTARTABLE
+        elif code == BUG:
+            traceback.print_exception(error)
+        lifeline.leave(cause, code)
+
+
+def newest_checkpoint(folder: pathlib.Path | None) -> str | None:
+    """The newest finished checkpoint of a workdir in words, by its name alone; None if there is none."""
+    with contextlib.suppress(OSError):
+        steps = [int(p.name) for p in (folder / "checkpoints").iterdir() if p.name.isdigit()]  # type: ignore[operator]
+        return f"the newest checkpoint is that of step {max(steps)}" if steps else None
+    return None
+
+
+def of_a_collective(error: BaseException) -> bool:
+    """Whether an error is likely to come from the loss of another process: of Gloo, NCCL or JAX's service."""
+    known = type(error).__name__ in ("ValueError", "RuntimeError", "JaxRuntimeError", "XlaRuntimeError")
+    return known and any(word in str(error).lower() for word in OF_COLLECTIVES)
+
+
+def _is_closed(link: socket.socket) -> bool:
+    """Whether the other end of a connection is closed; reads, and drops, what came before."""
+    try:
+        link.setblocking(False)
+        while link.recv(2**16):
+            pass
+        return True
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def _within(seconds: float, ask: Callable[[], Any]) -> Any:
+    """The answer, or None if it does not come in time, as from a file server that is gone."""
+    answers: list[Any] = []
+    thread = threading.Thread(target=lambda: answers.append(ask()), daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return answers[0] if answers else None

@@ -1,0 +1,79 @@
+#!/bin/sh
+# Train on several hosts without a scheduler, by ssh.
+#
+#   launch/ssh/train.sh hosts.txt --config=configs/resnet50_cifar10.py --workdir=/shared/runs/resnet50
+#
+# hosts.txt has one host a line, as ssh knows it; the first one is the coordinator and must be reachable by that name
+# from the others. The clone, its environment and the workdir are at the same place on all hosts. All further
+# arguments go to `python -m jaxcnn.main`. SIGTERM or Ctrl-C here ends the run with a checkpoint.
+#
+# Variables, all optional: JAXCNN_HOME, JAXCNN_PYTHON, JAXCNN_SETUP as in launch/slurm/train.sbatch;
+#   COORDINATOR      <host>:<port> of the first host; default: its name and port 7733
+#   REMOTE           what starts a command on a host; default: "ssh -o BatchMode=yes". It gets the host and one
+#                    argument, a command line for a POSIX shell
+#   JAXCNN_RESTARTS  how often a run that lost a process is started again; default 5
+
+set -u
+hosts=${1:?usage: train.sh hosts.txt --config=... --workdir=...}
+shift
+home=${JAXCNN_HOME:-$(cd "$(dirname "$0")/../.." && pwd)}
+names=$(sed -e 's/#.*//' -e '/^[[:space:]]*$/d' "$hosts") || exit 2
+number=$(printf '%s\n' "$names" | wc -l | tr -d ' ')
+first=$(printf '%s\n' "$names" | sed -n 1p)
+coordinator=${COORDINATOR:-$first:7733}
+remote=${REMOTE:-ssh -o BatchMode=yes -o ServerAliveInterval=10 -o ServerAliveCountMax=3}
+python=${JAXCNN_PYTHON:-$home/.venv/bin/python}
+
+quote() { printf "'%s' " "$(printf '%s' "$1" | sed "s/'/'\\\\''/g")"; }
+flags=
+for argument in "$@"; do flags="$flags$(quote "$argument")"; done
+
+scratch=$(mktemp -d) || exit 2
+trap 'rm -rf "$scratch"' EXIT
+mkfifo "$scratch/held" || exit 2
+
+# The processes' standard input is held open here. Where it closes, be it by a signal or because this host is gone,
+# each remote shell sends its process SIGTERM, which ends the run with a checkpoint.
+start() { # start <process> <host>
+    own="--config.hosts.coordinator=$coordinator --config.hosts.processes=$number --config.hosts.process=$1"
+    line="exec 3<&0; ${JAXCNN_SETUP:-:}; cd $(quote "$home")|| exit 2; $(quote "$python")-m jaxcnn.main $own $flags& "
+    line="$line pid=\$!; { cat <&3; kill -TERM \$pid; } >/dev/null 2>&1 & watch=\$!; wait \$pid; code=\$?; "
+    line="${line}kill \$watch 2>/dev/null; exit \$code"
+    # shellcheck disable=SC2086  # the command is to be split
+    $remote "$2" "$line" <"$scratch/held"
+    echo $? >"$scratch/$1.code"
+}
+
+count=0
+stopped=
+trap 'stopped=1; exec 4>&-' TERM INT HUP
+while :; do
+    exec 4<>"$scratch/held"
+    process=0
+    jobs=
+    for host in $names; do
+        (exec 4>&-; start "$process" "$host") & # only this shell holds it open
+        jobs="$jobs $!"
+        process=$((process + 1))
+    done
+    ended=0
+    waited=0
+    while [ "$ended" -lt "$number" ]; do
+        sleep 1
+        ended=$(find "$scratch" -name '*.code' | wc -l)
+        [ "$ended" -gt 0 ] && waited=$((waited + 1))
+        if [ "$waited" -eq 60 ]; then # the others should have followed; a host may be gone or stopped
+            # shellcheck disable=SC2086  # several numbers
+            kill $jobs 2>/dev/null
+            break
+        fi
+    done
+    exec 4>&-
+    code=$(cat "$scratch"/*.code | sort -n | awk '{ if ($1 != 0 && $1 != 75 && $1 < 134) other = $1; last = $1 }
+        END { print other ? other : last }')
+    rm -f "$scratch"/*.code
+    case $code in 75 | 134 | 137 | 143 | 255) ;; *) exit "$code" ;; esac
+    count=$((count + 1))
+    if [ -n "$stopped" ] || [ "$count" -gt "${JAXCNN_RESTARTS:-5}" ]; then exit 75; fi
+    echo "train.sh: exit code $code: start $count of ${JAXCNN_RESTARTS:-5} after a failure" >&2
+done

@@ -1,0 +1,143 @@
+"""Runs of several hosts under a real Slurm equal the run of one process, whatever happens to them."""
+
+import os
+import pathlib
+import re
+import signal
+import sys
+import time
+
+import pytest
+
+from tests import runs
+from tests.hosts.lab import ROOT, Lab
+
+SMOKE = ("--config=configs/alexnet_cifar10.py:smoke", "--config.run.tensorboard=False", "--config.global_batch_size=24")
+# Long enough to be hit several times, with a checkpoint every ten steps.
+LONG = (*SMOKE, "--config.run.steps=240", "--config.checkpoint.every_steps=10", "--config.run.eval_every_epochs=2")
+CPU = {
+    "JAX_PLATFORMS": "cpu",
+    "JAX_NUM_CPU_DEVICES": "1",
+    "PYTHONUNBUFFERED": "1",
+    "JAXCNN_PYTHON": sys.executable,
+}
+
+
+def submit(lab: Lab, nodes: int, workdir: pathlib.Path, *flags: str, options: tuple[str, ...] = (), **variables) -> int:
+    return lab.sbatch(
+        f"--nodes={nodes}", f"--output={workdir}.log", *options, str(ROOT / "launch/slurm/train.sbatch"),
+        f"--workdir={workdir}", *flags,
+        JAXCNN_HOME=str(ROOT), JAXCNN_CACHE=os.environ["JAXCNN_CACHE"], **CPU, **variables,
+    )  # fmt: skip
+
+
+def alone(workdir: pathlib.Path, devices: int, *flags: str) -> None:
+    code, output = runs.run(*flags, f"--workdir={workdir}", devices=devices)
+    assert code == 0, output
+
+
+def log(workdir: pathlib.Path) -> str:
+    return pathlib.Path(f"{workdir}.log").read_text()
+
+
+def assert_same_run(one: pathlib.Path, other: pathlib.Path) -> None:
+    assert runs.seals(one) == runs.seals(other)
+    assert runs.records(one) == runs.records(other)
+
+
+@pytest.mark.parametrize("nodes", [2, 3, 4])
+def test_a_job_of_several_hosts_is_the_run_of_one_process_with_as_many_devices_to_the_bit(lab, tmp_path, nodes):
+    job = submit(lab, nodes, tmp_path / "many", *SMOKE)
+    alone(tmp_path / "one", nodes, *SMOKE)
+    assert lab.wait(job, "COMPLETED", "FAILED") == "COMPLETED", log(tmp_path / "many")
+    assert f"{nodes} x cpu of {nodes} processes" in log(tmp_path / "many")
+    assert log(tmp_path / "many").count("jaxcnn: finished") == 1, "only process 0 writes the log"
+    assert_same_run(tmp_path / "one", tmp_path / "many")
+
+
+def newest(workdir: pathlib.Path) -> int:
+    folder = workdir / "checkpoints"
+    return max((int(p.name) for p in folder.iterdir() if p.name.isdigit()), default=0) if folder.exists() else 0
+
+
+def wait_for_checkpoint(lab: Lab, job: int, workdir: pathlib.Path, after: int, seconds: float = 120) -> int:
+    """Wait until a checkpoint newer than `after` is there; its step."""
+    deadline = time.monotonic() + seconds
+    while (step := newest(workdir)) <= after:
+        assert time.monotonic() < deadline, log(workdir)
+        if lab.job(job, "JobState") == "PENDING":
+            lab.on(0, "scontrol", "update", f"JobId={job}", "StartTime=now", check=False)
+        time.sleep(0.2)
+    return step
+
+
+def wait_for_words(workdir: pathlib.Path, words: str, count: int = 1, seconds: float = 60) -> float:
+    began = time.monotonic()
+    while log(workdir).count(words) < count:
+        assert time.monotonic() < began + seconds, log(workdir)
+        time.sleep(0.1)
+    return time.monotonic() - began
+
+
+def test_a_job_that_is_hit_again_and_again_ends_as_if_nothing_had_happened(lab, tmp_path):
+    workdir = tmp_path / "hit"
+    flags = (*LONG, "--config.hosts.heartbeat_seconds=5")
+    job = submit(lab, 2, workdir, *flags, JAXCNN_RESTARTS="3")
+    alone(tmp_path / "one", 2, *flags)
+
+    def process(host: int) -> int:
+        return lab.processes(host, str(workdir))[-1]
+
+    step = wait_for_checkpoint(lab, job, workdir, 0)
+    os.kill(process(2), signal.SIGKILL)
+    assert wait_for_words(workdir, "process 0 of 2 on h1 stopped at step") < 30
+    wait_for_words(workdir, "process 1 on h2 is gone: it was killed, or it crashed; the newest checkpoint is that of")
+    wait_for_words(workdir, "restart 1 of 3 after a failure")
+
+    step = wait_for_checkpoint(lab, job, workdir, step)
+    os.kill(process(1), signal.SIGKILL)  # the coordinator
+    wait_for_words(workdir, "restart 2 of 3 after a failure", seconds=30)
+
+    step = wait_for_checkpoint(lab, job, workdir, step)
+    os.kill(process(2), signal.SIGSTOP)
+    wait_for_words(workdir, "process 1 on h2 is silent for 5 s", seconds=30)
+    wait_for_words(workdir, "restart 3 of 3 after a failure")
+
+    step = wait_for_checkpoint(lab, job, workdir, step)
+    lab.link(2, "down")
+    time.sleep(2)
+    lab.link(2, "up")  # healed within the heartbeat: nothing happens
+
+    step = wait_for_checkpoint(lab, job, workdir, step)
+    lab.on(0, "scancel", "--batch", "--signal=USR1", str(job))  # what Slurm sends before the time limit
+    wait_for_words(workdir, "time limit near, checkpoint saved: requeued")
+
+    step = wait_for_checkpoint(lab, job, workdir, step)
+    lab.on(0, "scontrol", "update", "NodeName=h2", "State=DRAIN", "Reason=test")
+    lab.on(0, "scontrol", "requeue", str(job))
+    try:
+        assert lab.wait(job, "COMPLETED", "FAILED") == "COMPLETED", log(workdir)
+        assert lab.job(job, "NodeList") == "h[1,3]", "the drained host is not used again"
+    finally:
+        lab.on(0, "scontrol", "update", "NodeName=h2", "State=RESUME")
+    starts = re.findall(r"resumed from the checkpoint of step (\d+)", log(workdir))
+    assert len(starts) == 5, log(workdir)
+    assert_same_run(tmp_path / "one", workdir)
+
+
+def test_a_job_whose_host_is_cut_off_for_good_goes_on_on_another(lab, tmp_path):
+    workdir = tmp_path / "cut"
+    flags = (*LONG, "--config.hosts.heartbeat_seconds=5")
+    job = submit(lab, 2, workdir, *flags)
+    step = wait_for_checkpoint(lab, job, workdir, 0)
+    assert lab.job(job, "NodeList") == "h[1-2]"
+    lab.link(2, "down")
+    try:
+        assert wait_for_words(workdir, "process 1 on h2 is silent for 5 s") < 30
+        wait_for_checkpoint(lab, job, workdir, step, seconds=180)
+        assert lab.wait(job, "COMPLETED", "FAILED") == "COMPLETED", log(workdir)
+        assert lab.job(job, "NodeList") == "h[1,3]"
+    finally:
+        lab.link(2, "up")
+    alone(tmp_path / "one", 2, *flags)
+    assert_same_run(tmp_path / "one", workdir)

@@ -1,0 +1,44 @@
+"""`python -m jaxcnn.launch` fills in the batch script and refuses what could not run."""
+
+import subprocess
+
+import pytest
+
+from jaxcnn import launch
+from jaxcnn.config import UserError
+
+FLAGS = ["--", "--config=configs/quickstart.py", "--workdir=/shared/runs/a"]
+
+
+def test_the_script_is_filled_in_and_nothing_else_of_it_changes():
+    original = launch.SCRIPT.read_text()
+    wanted = ["--nodes=3", "--gpus-per-node=4", "--time=1:00:00", "--sbatch=--partition=a"]
+    script = launch.submit(["slurm", *wanted, "--dry-run", *FLAGS])
+    for line in ("nodes=3", "gpus-per-node=4", "ntasks-per-node=4", "time=1:00:00", "job-name=a", "partition=a"):
+        assert script.count(f"#SBATCH --{line}\n") == 1
+    assert script.splitlines()[0] == "#!/bin/sh"
+    body = [line for line in script.splitlines() if not line.startswith("#SBATCH")]
+    assert body == [line for line in original.splitlines() if not line.startswith("#SBATCH")]
+
+
+def test_on_a_cpu_there_is_one_task_for_each_host_and_no_gpu_is_asked_for():
+    script = launch.submit(["slurm", "--nodes=2", "--dry-run", *FLAGS])
+    assert "#SBATCH --ntasks-per-node=1\n" in script and "gpus" not in [
+        line.partition("=")[0] for line in script.splitlines() if line.startswith("#SBATCH")
+    ]
+
+
+@pytest.mark.parametrize("flags", [[], ["--", "--config=a.py"], ["--", "--workdir=/a"]])
+def test_a_run_without_config_or_workdir_is_refused(flags):
+    with pytest.raises(UserError, match="--workdir=… "):
+        launch.submit(["slurm", "--nodes=2", *flags])
+
+
+def test_what_sbatch_says_is_told_in_one_line(monkeypatch, tmp_path):
+    def refuse(command, **_):
+        assert command[0] == "sbatch" and command[-2] == "--config=a.py"
+        raise subprocess.CalledProcessError(1, command, stderr="sbatch: error: invalid partition\n")
+
+    monkeypatch.setattr(launch.subprocess, "run", refuse)
+    with pytest.raises(UserError, match="invalid partition"):
+        launch.submit(["slurm", "--", "--config=a.py", f"--workdir={tmp_path}/run"])
