@@ -8,7 +8,7 @@ import pytest
 
 from jaxcnn.config import UserError, from_config_dict
 from jaxcnn.data import resident
-from jaxcnn.learn import compilation, sharded
+from jaxcnn.learn import compilation
 from jaxcnn.study import folder as files
 from jaxcnn.study import plan as plans
 from jaxcnn.study import spec, start, store, trial
