@@ -196,7 +196,8 @@ def throughput() -> Check:
     """Images/s of 20 steps of a small network on each device of this process, one after the other."""
     rates = []
     for device in jax.local_devices():
-        mesh = jax.sharding.Mesh(np.array([device]), (meshes.DATA_AXIS,))
+        axes = (meshes.DATA_AXIS, meshes.MODEL_AXIS)
+        mesh = jax.sharding.Mesh(np.array([[device]]), axes, axis_types=(jax.sharding.AxisType.Auto,) * 2)
         rates.append(_images_per_second(mesh))
     return Check("throughput", "ok", " ".join(f"{rate:.0f}" for rate in rates))
 
