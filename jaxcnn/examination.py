@@ -1,5 +1,6 @@
 """The checks of `python -m jaxcnn.doctor`. None raises for what it finds; each says what to do."""
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -159,7 +160,8 @@ def writable(workdir: pathlib.Path, process: int) -> Check:
     except OSError as error:
         return Check("workdir", "fail", f"{workdir}: {error.strerror}", "choose another --workdir, or mend the folder")
     finally:
-        file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            file.unlink(missing_ok=True)
     slow = rate < DISK_MIB_PER_SECOND
     advice = (
         "checkpoints will hold up the run: choose a faster disk, or save less often (config.checkpoint.every_epochs)"
