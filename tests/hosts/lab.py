@@ -141,6 +141,10 @@ class Lab:
         words = self.on(0, "scontrol", "show", "job", str(number)).split()
         return next(word.partition("=")[2] for word in words if word.startswith(f"{field}="))
 
+    def hosts_of(self, number: int) -> list[str]:
+        """The hosts that a job runs on, or ran on last."""
+        return self.on(0, "scontrol", "show", "hostnames", self.job(number, "NodeList")).split()
+
     def wait(self, number: int, *states: str, seconds: float = 240) -> str:
         """Wait until a job is in one of the states, at once starting it where it waits after a requeue."""
         deadline = time.monotonic() + seconds
