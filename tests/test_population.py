@@ -13,7 +13,7 @@ from jaxcnn.study import folder as files
 from jaxcnn.study import population as populations
 from jaxcnn.study import spec, worker
 from jaxcnn.train import population as population_run
-from jaxcnn.train import population_based
+from jaxcnn.train import population_based, ways
 from jaxcnn.train.hooks import Shared
 from jaxcnn.train.signals import Interrupted
 from tests import runs, small, studies
@@ -112,7 +112,7 @@ def test_a_population_leaves_what_its_trials_alone_leave(tmp_path, way):
     said = []
     outcomes = work(study, way, said=said)
     assert [outcomes[number].state for number in range(4)] == ["complete"] * 4
-    assert said == [f"population of 4: {population_run.WAYS[way]}, as asked for"]
+    assert said == [f"population of 4: {ways.WAYS[way]}, as asked for"]
     accuracies = set()
     for number, row in enumerate(study.trials()):
         one, other = (files.trial_folder(tmp_path / name, number) for name in ("alone", "together"))
@@ -134,9 +134,9 @@ def test_the_fastest_way_is_chosen_by_a_measurement_that_is_told_and_made_once(t
 
     def fake(make, *_):
         timed.append(type(make).__name__)
-        return seconds["in_turn" if isinstance(make, population_run.InTurn) else "vmap"]
+        return seconds["in_turn" if isinstance(make, ways.InTurn) else "vmap"]
 
-    monkeypatch.setattr(population_run, "_seconds_of_step", fake)
+    monkeypatch.setattr(ways, "_seconds_of_step", fake)
     timed, said = [], []
     study = studies.make(tmp_path, FOUR, **THIN, run={"steps": 4})
     work(study, size=2, said=said)
@@ -232,7 +232,7 @@ def test_members_that_do_not_divide_over_devices_go_by_vmap_and_one_device_has_n
 
 
 def test_the_worst_fifth_goes_on_from_one_of_the_best_fifth():
-    evolution = population_based.Evolution(1.0, 7, tuple(range(10, 20)))
+    evolution = population_based.Evolution(1.0, 7, {number: 10 + number for number in range(10)})
     accuracies = {number: 0.5 + number / 100 for number in range(10)}
     found = population_based.exchanges(evolution, 40, accuracies)
     assert [each.member for each in found] == [0, 1]

@@ -14,14 +14,14 @@ from typing import Any
 from jaxcnn.config import UserError
 from jaxcnn.study.desk import Claim, Desk
 from jaxcnn.study.trial import Attempt, Outcome
-from jaxcnn.train import loop
+from jaxcnn.train import loop, ways
 from jaxcnn.train import population as populations
 from jaxcnn.train.curves import read_records
 from jaxcnn.train.feed import choose_loader
 from jaxcnn.train.hooks import Shared
 from jaxcnn.train.population_based import KIND, Evolution
 from jaxcnn.train.session import Session
-from jaxcnn.train.signals import Interrupts
+from jaxcnn.train.signals import Interrupted, Interrupts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Settings:
 
     Attributes:
       members: how many at most; 1: each alone.
-      way: of `train.population.WAYS`, or "auto".
+      way: of `train.ways.WAYS`, or "auto".
       pbt_every_epochs: between exchanges of population-based training; 0: none.
     """
 
@@ -75,7 +75,7 @@ def run(
     command: list[str],
     *,
     settings: Settings,
-    known: dict[Any, populations.Choice],
+    known: dict[Any, ways.Choice],
     say: Callable[[str], None],
     ended: Callable[[Claim, Outcome], None],
 ) -> None:
@@ -86,7 +86,7 @@ def run(
       claims: of the trials.
       shared, command: as of `trial.run`.
       settings: see there.
-      known: the choices of populations before; see `train.population.prepare`.
+      known: the choices of populations before; see `train.ways.prepare`.
       say: told how the steps are made, and why so.
       ended: told of each trial and its outcome.
 
@@ -98,7 +98,10 @@ def run(
         interrupts = held.enter_context(Interrupts())
         runs = [held.enter_context(contextlib.ExitStack()) for _ in claims]
 
+        sessions: dict[int, Session] = {}  # of those that have not ended
+
         def end(number: int, outcome: Outcome) -> None:
+            sessions.pop(number, None)
             runs[number].close()  # first, so that whoever takes the trial up again finds its folder free
             ended(claims[number], attempts[number].end(outcome))
 
@@ -106,7 +109,6 @@ def run(
             for attempt in attempts:
                 attempt.leave()
 
-        sessions = {}
         for number, attempt in enumerate(attempts):
             opening = functools.partial(_opened, attempt, interrupts, command, leave_all)
             found = attempt.judge(lambda opening=opening, run=runs[number]: run.enter_context(opening()))
@@ -116,24 +118,29 @@ def run(
                 end(number, attempt.complete(found) if isinstance(found, dict) else found)
         if not sessions:
             return
-        numbers = list(sessions)
-        make, choice = populations.prepare(list(sessions.values()), settings.way, known)
-        say(choice.why)
-        for number, session in sessions.items():
-            session.logbook.say(f"  {choice.why}")
-            attempts[number].notes["population"] = {"members": len(numbers), "way": choice.way}
 
-        def through(place: int, result: dict[str, Any] | Exception) -> None:
-            attempt = attempts[numbers[place]]
-            if evolution is not None:
+        def through(number: int, result: dict[str, Any] | Exception) -> None:
+            attempt = attempts[number]
+            if settings.pbt_every_epochs:
                 attempt.notes[KIND] = [r for r in read_records(attempt.folder) if r["kind"] == KIND]
-            end(numbers[place], attempt.judge(lambda: _outcome(attempt, result)))
+            end(number, attempt.judge(lambda: _outcome(attempt, result)))
 
-        evolution = None
-        if settings.pbt_every_epochs:
-            names = tuple(claims[number].number for number in numbers)
-            evolution = Evolution(settings.pbt_every_epochs, desk.definition.seed, names)
-        populations.Group(list(sessions.values()), make, interrupts, through, evolution).run()
+        try:
+            make, choice = ways.prepare(sessions, settings.way, known)
+            say(choice.why)
+            for number, session in sessions.items():
+                session.logbook.say(f"  {choice.why}")
+                attempts[number].notes["population"] = {"members": len(sessions), "way": choice.way}
+            evolution = None
+            if settings.pbt_every_epochs:
+                names = {number: claims[number].number for number in sessions}
+                evolution = Evolution(settings.pbt_every_epochs, desk.definition.seed, names)
+            populations.Group(dict(sessions), make, interrupts, through, evolution).run()
+        except (Interrupted, UserError):
+            raise
+        except Exception as error:  # of the steps of all, such as too little memory: a row of the sweep for each
+            for number in list(sessions):
+                through(number, error)
 
 
 def _opened(attempt: Attempt, interrupts: Interrupts, command: list[str], leave_all: Callable[[], None]) -> Any:

@@ -12,110 +12,17 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import numpy as np
 
 from jaxcnn import host_memory
-from jaxcnn import mesh as meshes
 from jaxcnn.config import UserError
-from jaxcnn.learn import population, sharded
+from jaxcnn.learn import sharded
 from jaxcnn.train import loop
 from jaxcnn.train.drive import Diverged, take_in
 from jaxcnn.train.pace import Pace
 from jaxcnn.train.population_based import KIND, Evolution, Exchange, exchanged, exchanges
 from jaxcnn.train.session import Session
 from jaxcnn.train.signals import Interrupted, Interrupts
-
-WAYS = {"vmap": "vmap on one device", "devices": "spread over devices", "in_turn": "one after the other"}
-TIMED_CALLS, TIMED_STEPS = 3, 16  # calls that are timed, and steps in each where several may be
-Members = dict[int, Session]  # by number; those that have not ended
-
-
-class Together:
-    """Members in one program, stacked, over the first `devices` devices of this machine."""
-
-    def __init__(self, sessions: list[Session], devices: int) -> None:
-        first = sessions[0]
-        self._count, self._several = len(sessions), first.steps_per_call > 1
-        self._mesh = population.make_mesh(devices)
-        began = time.time()
-        self._compiled = population.compiled_train_step(first.program, self._mesh, len(sessions), first.steps_per_call)
-        self.compile_seconds = time.time() - began
-        split = first.hooks.shared.resident(first.splits.train, meshes.replicated(first.mesh))
-        self._inputs = jax.device_put((split, first.normalization), meshes.replicated(self._mesh))
-        self._states: Any = None
-
-    def load(self, states: list[Any]) -> None:
-        """Begin with these states."""
-        self._states = population.stack(states, self._mesh)
-
-    def step(self, count: int, live: Members) -> Any:
-        """Start `count` steps of every member; metrics, for `rows`."""
-        inputs = [self._states, *self._inputs]
-        if self._several:
-            inputs.append(meshes.device_scalar(count, self._mesh))
-        self._states, metrics = self._compiled(*inputs)
-        return metrics
-
-    def rows(self, metrics: Any) -> dict[int, Any]:
-        """The metrics of each member on the host, once they are there: arrays [steps]."""
-        host = jax.device_get(metrics)
-        return {
-            number: jax.tree.map(lambda x, number=number: np.atleast_1d(x[..., number]), host)
-            for number in range(self._count)
-        }
-
-    def states(self) -> dict[int, Any]:
-        """The state of each member."""
-        return dict(enumerate(population.unstack(self._states)))
-
-    def wait(self) -> None:
-        """Return when what was started is done."""
-        jax.block_until_ready(self._states)
-
-
-class InTurn:
-    """Each member by the program of a run alone, one after the other; those that have ended cost nothing."""
-
-    def __init__(self, sessions: list[Session]) -> None:
-        first = sessions[0]
-        self._mesh, self._several = first.mesh, first.steps_per_call > 1
-        arguments = (first.program, first.mesh, first.feed.loader, first.steps_per_call)
-        self._compiled = sharded.compiled_train_step(*arguments)  # a run alone has compiled it
-        self.compile_seconds = 0.0
-        self._shardings = sharded.state_shardings(first.program, first.mesh)
-        split = first.hooks.shared.resident(first.splits.train, meshes.replicated(first.mesh))
-        self._inputs = (split, first.normalization)
-        self._states: dict[int, Any] = {}
-
-    def load(self, states: list[Any]) -> None:
-        """Begin with these states."""
-        # Copies, since the step donates them.
-        self._states = {n: jax.device_put(jax.tree.map(np.array, s), self._shardings) for n, s in enumerate(states)}
-
-    def step(self, count: int, live: Members) -> Any:
-        """Start `count` steps of every member that lives; metrics, for `rows`."""
-        found = {}
-        for number in live:
-            inputs = [self._states[number], *self._inputs]
-            if self._several:
-                inputs.append(meshes.device_scalar(count, self._mesh))
-            self._states[number], found[number] = self._compiled(*inputs)
-        return found
-
-    def rows(self, metrics: Any) -> dict[int, Any]:
-        """The metrics of each member on the host, once they are there: arrays [steps]."""
-        return jax.tree.map(np.atleast_1d, jax.device_get(metrics))
-
-    def states(self) -> dict[int, Any]:
-        """The state of each member."""
-        return self._states
-
-    def wait(self) -> None:
-        """Return when what was started is done."""
-        jax.block_until_ready(self._states)
-
-
-Maker = Together | InTurn
+from jaxcnn.train.ways import Maker, Members, first_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,8 +38,8 @@ class Group:
     """Members that are trained together, until each has ended.
 
     Args:
-      sessions: of one program, each up to its first step; they may stand at different steps.
-      make: makes the steps; its states are loaded.
+      sessions: of one program, by number, each up to its first step; they may stand at different steps.
+      make: makes their steps; their states are loaded.
       interrupts: watches for signals, for all of them.
       ended: called with the number of a member and its summary, or the exception that ended it.
       evolution: by which members take over the states of others; None: each is for itself.
@@ -140,18 +47,18 @@ class Group:
 
     def __init__(
         self,
-        sessions: list[Session],
+        sessions: Members,
         make: Maker,
         interrupts: Interrupts,
         ended: Callable[[int, dict[str, Any] | Exception], None],
         evolution: Evolution | None = None,
     ) -> None:
-        self._live: Members = dict(enumerate(sessions))
+        self._live = dict(sessions)
         self._due = {number: loop.due_steps(session) for number, session in self._live.items()}
         self._make, self._interrupts, self._ended, self._evolution = make, interrupts, ended, evolution
         self._exchange_steps: frozenset[int] = frozenset()
         if evolution is not None:
-            program = sessions[0].program
+            program = first_of(sessions).program
             total = program.total_steps
             # After the last step nobody would train what was taken over.
             self._exchange_steps = loop.rhythm(evolution.every_epochs, program.steps_per_epoch, total) - {total}
@@ -160,7 +67,7 @@ class Group:
                 number: loop.Due(due.evaluate | self._exchange_steps, due.save | self._exchange_steps)
                 for number, due in self._due.items()
             }
-        self._pace = Pace(sessions[0].steps_per_call)
+        self._pace = Pace(first_of(sessions).steps_per_call)
         self._memory = host_memory.KeptMemory()
         self._unread: _Call | None = None
         self._window = 0.0
@@ -223,7 +130,7 @@ class Group:
             states |= {each.member: exchanged(each, states) for each in found}
             for each in found:
                 self._record(each, step, states)
-            self._make.load([states[number] for number in sorted(states)])
+            self._make.load(states)
 
     def _record(self, exchange: Exchange, step: int, states: dict[int, Any]) -> None:
         """Tell of an exchange in the logs of the member, and save it."""
@@ -238,7 +145,10 @@ class Group:
         )
         session.progress.exchanged, session.saved = step, -1
         with _holding(session, states[exchange.member]):
-            loop.save(session, evaluated=True)
+            try:
+                loop.save(session, evaluated=True)
+            except UserError as error:
+                self._end(exchange.member, error)
 
     def _train(self, steps: int) -> None:
         """Train all members so many steps. All that were made have been read when it returns or raises."""
@@ -305,88 +215,3 @@ def _holding(session: Session, state: Any) -> Iterator[None]:
         yield
     finally:
         session.state = sharded.abstract_state(session.program, session.mesh)
-
-
-@dataclasses.dataclass(frozen=True)
-class Choice:
-    """The way of a group, and why, in a line."""
-
-    way: str
-    why: str
-
-
-def prepare(sessions: list[Session], way: str, known: dict[Any, Choice]) -> tuple[Maker, Choice]:
-    """What makes the steps of members: in a way of `WAYS`, or, with "auto", in the one that is fastest for these.
-
-    Args:
-      sessions: of one program, each with its state, which is taken from it.
-      way: see above.
-      known: what was measured before, which is not measured again; it gets what is measured now.
-
-    Raises:
-      UserError: the way is not possible here.
-    """
-    states = [jax.device_get(session.state) for session in sessions]
-    for session in sessions:
-        session.state = sharded.abstract_state(session.program, session.mesh)
-    possible = _possible(sessions)
-    devices = sessions[0].mesh.size
-    if way == "devices" and devices == 1:
-        raise UserError("--population_way=devices: there is one device; leave it out")
-    key = (sessions[0].program, len(sessions))
-    if way not in ("auto", *possible):
-        why = f"as {len(sessions)} do not divide over {devices} devices"
-        choice = Choice("vmap", f"population of {len(sessions)}: {WAYS['vmap']}, {why}")
-    elif way != "auto":
-        choice = Choice(way, f"population of {len(sessions)}: {WAYS[way]}, as asked for")
-    elif key in known:
-        choice = known[key]
-    else:
-        choice = known[key] = _measure(sessions, states, possible)
-    make = possible[choice.way]()
-    make.load(states)
-    for session in sessions:
-        session.progress.compile_seconds += make.compile_seconds / len(sessions)
-    return make, choice
-
-
-def _possible(sessions: list[Session]) -> dict[str, Callable[[], Maker]]:
-    """What makes the steps of members, by way."""
-    found: dict[str, Callable[[], Maker]] = {"vmap": lambda: Together(sessions, 1)}
-    fitting = [n for n in range(2, sessions[0].mesh.size + 1) if len(sessions) % n == 0]
-    if fitting:
-        found["devices"] = lambda: Together(sessions, fitting[-1])
-    return found | {"in_turn": lambda: InTurn(sessions)}
-
-
-def _measure(sessions: list[Session], states: list[Any], possible: dict[str, Callable[[], Maker]]) -> Choice:
-    """Time a few steps in each way."""
-    seconds, words = {}, []
-    for way, made in possible.items():
-        try:
-            seconds[way] = _seconds_of_step(made(), sessions, states)
-            words.append(f"{WAYS[way]} {1000 * seconds[way]:.1f} ms")
-        except jax.errors.JaxRuntimeError as error:  # such as too little memory
-            words.append(f"{WAYS[way]} not possible ({' '.join(str(error).split())[:120]})")
-    if not seconds:
-        raise UserError(f"a population of {len(sessions)} cannot run: {'; '.join(words)}; make it smaller")
-    best = min(seconds, key=seconds.__getitem__)
-    ratio = f", {seconds['in_turn'] / seconds[best]:.2f} x as fast as in turn" if "in_turn" in seconds else ""
-    return Choice(
-        best,
-        f"population of {len(sessions)} x {sessions[0].program.model.name}, measured, one step of all: "
-        f"{', '.join(words)}; chosen: {best}{ratio if best != 'in_turn' else ', the fastest'}",
-    )
-
-
-def _seconds_of_step(make: Maker, sessions: list[Session], states: list[Any]) -> float:
-    """The seconds of one step of all members; the least of a few, after one call that warms up."""
-    live, count = dict(enumerate(sessions)), min(sessions[0].steps_per_call, TIMED_STEPS)
-    seconds = []
-    make.load(states)
-    for _ in range(1 + TIMED_CALLS):
-        began = time.perf_counter()
-        make.step(count, live)
-        make.wait()
-        seconds.append(time.perf_counter() - began)
-    return min(seconds[1:]) / count

@@ -27,7 +27,7 @@ class Evolution:
 
     every_epochs: float
     seed: int
-    names: tuple[int, ...]
+    names: dict[int, int]
 
 
 @dataclasses.dataclass(frozen=True)
