@@ -1,6 +1,6 @@
 """What a population costs beside the same trials one after another, for a small and a large network.
 
-    python -m benchmarks.population [--cases=small,large] [--ways=auto,vmap]
+    python -m benchmarks.population [--cases=small,large] [--ways=auto]
 
 Each sweep of `configs/sweeps/population.py` is run by `python -m jaxcnn.sweep` in a process of its own with an empty
 cache of compiled programs, first one trial after another, then as a population: as jaxcnn chooses by its measurement
@@ -22,7 +22,7 @@ from jaxcnn.config import UserError
 from jaxcnn.study import folder as files
 
 CASES = flags.DEFINE_list("cases", ["small", "large"], "Variants of configs/sweeps/population.py.")
-WAYS = flags.DEFINE_list("ways", ["auto", "vmap"], "Of --population_way.")
+WAYS = flags.DEFINE_list("ways", ["auto"], "Of --population_way.")
 CONFIG = "configs/sweeps/population.py"
 
 
