@@ -8,7 +8,7 @@ import pytest
 
 from jaxcnn.config import UserError, from_config_dict
 from jaxcnn.data import resident
-from jaxcnn.learn import sharded
+from jaxcnn.learn import compilation
 from jaxcnn.study import folder as files
 from jaxcnn.study import plan as plans
 from jaxcnn.study import spec, start, store, trial
@@ -29,7 +29,7 @@ EIGHT = spec.sweep(
 @pytest.fixture
 def compiled():
     """Names of all programs that are compiled, but for the one by which XLA's options are tried once."""
-    sharded._compiler_options("cpu")
+    compilation._compiler_options("cpu")
     names = []
 
     def listen(event, _, fun_name="", **__):

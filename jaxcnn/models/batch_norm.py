@@ -102,10 +102,10 @@ def normalize_groups(
 
     The statistics cost one reading of `x` and one collective, mean and mean of squares together. Their difference
     loses digits where a mean is far above the deviation, so the moments are those of `x - shift`, which is near 0
-    where `shift` is the running mean. XLA:CPU would write that difference to memory first, so there they are those of
-    `x`, and where digits are lost the variance is computed once more, around the mean. Differentiable in reverse mode
-    with respect to `x`, `scale` and `bias`, by y alone; inside `jax.shard_map(..., check_vma=False)`, the gradients of
-    `scale` and `bias` are this device's share.
+    where `shift` is the running mean. XLA:CPU would write that difference to memory first, so there the moments of a
+    group on one device are those of `x`, and where digits are lost the variance is computed once more, around the mean.
+    Differentiable in reverse mode with respect to `x`, `scale` and `bias`, by y alone; inside
+    `jax.shard_map(..., check_vma=False)`, the gradients of `scale` and `bias` are this device's share.
 
     Args:
       x: this device's part of its groups, [groups, elements, C].
@@ -154,6 +154,8 @@ def _statistics(x: jax.Array, shift: jax.Array, layout: Layout) -> tuple[jax.Arr
         mean, variance = _from_moments(x - shift, layout)
         return mean + shift, variance
 
+    if layout[2] > 1:  # of several devices, since a collective must not hang on a condition
+        return around_shift(x, shift)
     return lax.platform_dependent(x, shift, cpu=around_zero, default=around_shift)
 
 
