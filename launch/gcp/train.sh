@@ -18,4 +18,4 @@ for argument in "$@"; do flags="$flags$(quote "$argument")"; done
 # shellcheck disable=SC2088  # the tilde is for the hosts
 home=${JAXCNN_HOME:-'~/jaxcnn'}
 exec "${GCLOUD:-gcloud}" compute tpus tpu-vm ssh "$TPU" --zone="$ZONE" --worker=all \
-    --command="cd $home && exec ${JAXCNN_PYTHON:-.venv/bin/python} -m jaxcnn.main --config.hosts.join=gcetpu $flags"
+    --command="cd $home && exec ${JAXCNN_PYTHON:-.venv/bin/python} -m jaxcnn.main $flags--config.hosts.join=gcetpu"

@@ -36,7 +36,7 @@ mkfifo "$scratch/held" || exit 2
 # each remote shell sends its process SIGTERM, which ends the run with a checkpoint.
 start() { # start <process> <host>
     own="--config.hosts.coordinator=$coordinator --config.hosts.processes=$number --config.hosts.process=$1"
-    line="exec 3<&0; ${JAXCNN_SETUP:-:}; cd $(quote "$home")|| exit 2; $(quote "$python")-m jaxcnn.main $own $flags& "
+    line="exec 3<&0; ${JAXCNN_SETUP:-:}; cd $(quote "$home")|| exit 2; $(quote "$python")-m jaxcnn.main $flags$own & "
     line="$line pid=\$!; { cat <&3; kill -TERM \$pid; } >/dev/null 2>&1 & watch=\$!; wait \$pid; code=\$?; "
     line="${line}kill \$watch 2>/dev/null; exit \$code"
     # shellcheck disable=SC2086  # the command is to be split

@@ -3,10 +3,11 @@
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests import runs
 from tests.hosts.lab import Lab
 
 NEEDED = ("sbatch", "slurmctld", "slurmd", "munged", "ip", "nsenter", "mpirun")
@@ -30,3 +31,19 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         each.chmod(0o755)  # munge wants to reach its socket
     with Lab(folder, 4) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., pathlib.Path]:
+    """`(devices, *flags) -> workdir` of an undisturbed run of one process, made once for all tests."""
+    made: dict[tuple, pathlib.Path] = {}
+
+    def run(devices: int, *flags: str) -> pathlib.Path:
+        if (devices, flags) not in made:
+            workdir = tmp_path_factory.mktemp("alone")
+            code, output = runs.run(*flags, f"--workdir={workdir}", devices=devices)
+            assert code == 0, output
+            made[devices, flags] = workdir
+        return made[devices, flags]
+
+    return run

@@ -8,12 +8,13 @@ import sys
 
 from tests import runs
 from tests.hosts.lab import ROOT
-from tests.hosts.test_slurm import CPU, LONG, SMOKE, alone, assert_same_run, newest
+from tests.hosts.test_slurm import CPU, SMOKE, assert_same_run, newest
 
+MIDDLING = (*SMOKE, "--config.run.steps=60", "--config.checkpoint.every_steps=10")
 ENVIRONMENT = CPU | {"JAXCNN_HOME": str(ROOT)}
 
 
-def test_two_processes_under_mpirun_are_the_run_of_one_process_to_the_bit(lab, tmp_path):
+def test_two_processes_under_mpirun_are_the_run_of_one_process_to_the_bit(alone, tmp_path):
     options = "--allow-run-as-root --oversubscribe --mca oob_tcp_if_include lo --mca btl_tcp_if_include lo"
     variables = os.environ | ENVIRONMENT | {"HOSTS": "localhost:2", "MPIRUN_OPTIONS": options}
     done = subprocess.run(
@@ -22,8 +23,7 @@ def test_two_processes_under_mpirun_are_the_run_of_one_process_to_the_bit(lab, t
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 x cpu of 2 processes" in done.stdout
-    alone(tmp_path / "one", 2, *SMOKE)
-    assert_same_run(tmp_path / "one", tmp_path / "two")
+    assert_same_run(alone(2, *SMOKE), tmp_path / "two")
 
 
 def start_by_address(lab, tmp_path: pathlib.Path, workdir: pathlib.Path, *flags: str, **variables: str):
@@ -42,30 +42,28 @@ def start_by_address(lab, tmp_path: pathlib.Path, workdir: pathlib.Path, *flags:
     )  # fmt: skip
 
 
-def test_two_hosts_by_address_are_the_run_of_one_process_and_a_stopped_run_goes_on_with_fewer(lab, tmp_path):
-    alone(tmp_path / "one", 2, *LONG)
-    process = start_by_address(lab, tmp_path, tmp_path / "two", *LONG)
+def test_two_hosts_by_address_are_the_run_of_one_process_and_a_stopped_run_goes_on(lab, alone, tmp_path):
+    process = start_by_address(lab, tmp_path, tmp_path / "two", *MIDDLING)
     runs.wait_for(process, "step 4/")
     code, output, _ = runs.stop(process, signal.SIGTERM)
     assert code == 75, output
     assert "stopped with a checkpoint of step" in output
     step = newest(tmp_path / "two")
-    process = start_by_address(lab, tmp_path, tmp_path / "two", *LONG)
+    process = start_by_address(lab, tmp_path, tmp_path / "two", *MIDDLING)
     output, _ = process.communicate(timeout=240)
     assert process.returncode == 0, output
     assert f"resumed from the checkpoint of step {step}" in output
-    assert_same_run(tmp_path / "one", tmp_path / "two")
+    assert_same_run(alone(2, *MIDDLING), tmp_path / "two")
 
 
-def test_a_run_of_two_hosts_goes_on_with_one_process_and_other_devices_up_to_rounding(lab, tmp_path):
-    process = start_by_address(lab, tmp_path, tmp_path / "moved", *LONG)
+def test_a_run_of_two_hosts_goes_on_with_one_process_and_other_devices_up_to_rounding(lab, alone, tmp_path):
+    process = start_by_address(lab, tmp_path, tmp_path / "moved", *MIDDLING)
     runs.wait_for(process, "step 4/")
     assert runs.stop(process, signal.SIGTERM)[0] == 75
-    code, output = runs.run(*LONG, f"--workdir={tmp_path}/moved", devices=4)
+    code, output = runs.run(*MIDDLING, f"--workdir={tmp_path}/moved", devices=4)
     assert code == 0, output
     assert "it was made on 2 x cpu of 2 processes; from here on 4 x cpu" in output
-    alone(tmp_path / "one", 2, *LONG)
-    here, there = runs.records(tmp_path / "moved"), runs.records(tmp_path / "one")
+    here, there = runs.records(tmp_path / "moved"), runs.records(alone(2, *MIDDLING))
     assert [(r["kind"], r["step"]) for r in here] == [(r["kind"], r["step"]) for r in there]
     for mine, other in zip(here, there, strict=True):
         if mine["step"] <= 30:  # later, rounding has grown with the steps

@@ -15,6 +15,9 @@ from tests.hosts.lab import ROOT, Lab
 SMOKE = ("--config=configs/alexnet_cifar10.py:smoke", "--config.run.tensorboard=False", "--config.global_batch_size=24")
 # Long enough to be hit several times, with a checkpoint every ten steps.
 LONG = (*SMOKE, "--config.run.steps=240", "--config.checkpoint.every_steps=10", "--config.run.eval_every_epochs=2")
+# Sums of three or more terms have another order among processes than among the devices of one: that is 6e-8 relative,
+# and twelve steps multiply it by about ten (measured: 3e-7). Statistics of a part of the batch would show at 1e-4.
+ROUNDING = 1e-5
 CPU = {
     "JAX_PLATFORMS": "cpu",
     "JAX_NUM_CPU_DEVICES": "1",
@@ -31,28 +34,40 @@ def submit(lab: Lab, nodes: int, workdir: pathlib.Path, *flags: str, options: tu
     )  # fmt: skip
 
 
-def alone(workdir: pathlib.Path, devices: int, *flags: str) -> None:
-    code, output = runs.run(*flags, f"--workdir={workdir}", devices=devices)
-    assert code == 0, output
-
-
 def log(workdir: pathlib.Path) -> str:
     return pathlib.Path(f"{workdir}.log").read_text()
 
 
 def assert_same_run(one: pathlib.Path, other: pathlib.Path) -> None:
+    """Equal arrays, and an equal log; the norm of the gradient, which is only told, is summed in another order."""
     assert runs.seals(one) == runs.seals(other)
-    assert runs.records(one) == runs.records(other)
+    assert_same_log(one, other, rounding=0.0)
+
+
+def assert_same_log(one: pathlib.Path, other: pathlib.Path, rounding: float) -> None:
+    here, there = runs.records(one), runs.records(other)
+    assert len(here) == len(there)
+    for mine, its in zip(here, there, strict=True):
+        norms = mine.pop("grad_norm", 1.0), its.pop("grad_norm", 1.0)
+        assert norms[0] == pytest.approx(norms[1], rel=max(rounding, 1e-6))
+        if rounding:
+            assert mine.pop("loss") == pytest.approx(its.pop("loss"), rel=rounding)
+            assert {mine[key] for key in ("kind", "step")} == {its[key] for key in ("kind", "step")}
+        else:
+            assert mine == its
 
 
 @pytest.mark.parametrize("nodes", [2, 3, 4])
-def test_a_job_of_several_hosts_is_the_run_of_one_process_with_as_many_devices_to_the_bit(lab, tmp_path, nodes):
+def test_a_job_of_several_hosts_is_the_run_of_one_process_with_as_many_devices(lab, alone, tmp_path, nodes):
     job = submit(lab, nodes, tmp_path / "many", *SMOKE)
-    alone(tmp_path / "one", nodes, *SMOKE)
+    one = alone(nodes, *SMOKE)
     assert lab.wait(job, "COMPLETED", "FAILED") == "COMPLETED", log(tmp_path / "many")
     assert f"{nodes} x cpu of {nodes} processes" in log(tmp_path / "many")
     assert log(tmp_path / "many").count("jaxcnn: finished") == 1, "only process 0 writes the log"
-    assert_same_run(tmp_path / "one", tmp_path / "many")
+    if nodes == 2:  # a sum of two has one order
+        assert_same_run(one, tmp_path / "many")
+    else:
+        assert_same_log(one, tmp_path / "many", rounding=ROUNDING)
 
 
 def newest(workdir: pathlib.Path) -> int:
@@ -65,8 +80,7 @@ def wait_for_checkpoint(lab: Lab, job: int, workdir: pathlib.Path, after: int, s
     deadline = time.monotonic() + seconds
     while (step := newest(workdir)) <= after:
         assert time.monotonic() < deadline, log(workdir)
-        if lab.job(job, "JobState") == "PENDING":
-            lab.on(0, "scontrol", "update", f"JobId={job}", "StartTime=now", check=False)
+        lab.hurry(job)
         time.sleep(0.2)
     return step
 
@@ -79,11 +93,10 @@ def wait_for_words(workdir: pathlib.Path, words: str, count: int = 1, seconds: f
     return time.monotonic() - began
 
 
-def test_a_job_that_is_hit_again_and_again_ends_as_if_nothing_had_happened(lab, tmp_path):
+def test_a_job_that_is_hit_again_and_again_ends_as_if_nothing_had_happened(lab, alone, tmp_path):
     workdir = tmp_path / "hit"
-    flags = (*LONG, "--config.hosts.heartbeat_seconds=5")
-    job = submit(lab, 2, workdir, *flags, JAXCNN_RESTARTS="3")
-    alone(tmp_path / "one", 2, *flags)
+    job = submit(lab, 2, workdir, *LONG, "--config.hosts.heartbeat_seconds=5", JAXCNN_RESTARTS="3")
+    one = alone(2, *LONG)
 
     def process(host: int) -> int:
         return lab.processes(host, str(workdir))[-1]
@@ -112,32 +125,30 @@ def test_a_job_that_is_hit_again_and_again_ends_as_if_nothing_had_happened(lab, 
     lab.on(0, "scancel", "--batch", "--signal=USR1", str(job))  # what Slurm sends before the time limit
     wait_for_words(workdir, "time limit near, checkpoint saved: requeued")
 
-    step = wait_for_checkpoint(lab, job, workdir, step)
+    step = wait_for_checkpoint(lab, job, workdir, newest(workdir))
     lab.on(0, "scontrol", "update", "NodeName=h2", "State=DRAIN", "Reason=test")
     lab.on(0, "scontrol", "requeue", str(job))
     try:
         assert lab.wait(job, "COMPLETED", "FAILED") == "COMPLETED", log(workdir)
-        assert lab.job(job, "NodeList") == "h[1,3]", "the drained host is not used again"
+        assert "h2" not in lab.hosts_of(job), "the drained host is not used again"
     finally:
         lab.on(0, "scontrol", "update", "NodeName=h2", "State=RESUME")
     starts = re.findall(r"resumed from the checkpoint of step (\d+)", log(workdir))
     assert len(starts) == 5, log(workdir)
-    assert_same_run(tmp_path / "one", workdir)
+    assert_same_run(one, workdir)
 
 
-def test_a_job_whose_host_is_cut_off_for_good_goes_on_on_another(lab, tmp_path):
+def test_a_job_whose_host_is_cut_off_for_good_goes_on_on_another(lab, alone, tmp_path):
     workdir = tmp_path / "cut"
-    flags = (*LONG, "--config.hosts.heartbeat_seconds=5")
-    job = submit(lab, 2, workdir, *flags)
+    job = submit(lab, 2, workdir, *LONG, "--config.hosts.heartbeat_seconds=5")
     step = wait_for_checkpoint(lab, job, workdir, 0)
-    assert lab.job(job, "NodeList") == "h[1-2]"
+    assert lab.hosts_of(job) == ["h1", "h2"]
     lab.link(2, "down")
     try:
         assert wait_for_words(workdir, "process 1 on h2 is silent for 5 s") < 30
         wait_for_checkpoint(lab, job, workdir, step, seconds=180)
         assert lab.wait(job, "COMPLETED", "FAILED") == "COMPLETED", log(workdir)
-        assert lab.job(job, "NodeList") == "h[1,3]"
+        assert "h2" not in lab.hosts_of(job)
     finally:
         lab.link(2, "up")
-    alone(tmp_path / "one", 2, *flags)
-    assert_same_run(tmp_path / "one", workdir)
+    assert_same_run(alone(2, *LONG), workdir)

@@ -1,0 +1,72 @@
+"""The doctor finds what is wrong, and says what to do about it."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from jaxcnn.examination import Check, bad_pairs, compared
+from jaxcnn.lifeline import Cluster
+
+GOOD = {"jax": "0.10.2", "jaxlib": "0.10.2", "numpy": "2.3.1", "tensorflow-cpu": "2.20.0", "tensorflow": ""}
+
+
+def test_versions_that_fit_are_not_complained_of():
+    assert bad_pairs(GOOD) == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"jaxlib": "0.9.1"}, "jax 0.10.2 with jaxlib 0.9.1"),
+        ({"jax-cuda13-plugin": "0.9.0"}, "jax-cuda13-plugin 0.9.0 with jaxlib 0.10.2"),
+        ({"jax-cuda12-plugin": "0.10.2", "jax-cuda13-plugin": "0.10.2"}, "uninstall one"),
+        ({"tensorflow": "2.20.0"}, "overwrite each other"),
+        ({"tensorflow-cpu": "2.16.1"}, "built for numpy 1"),
+    ],
+)
+def test_pairs_that_are_known_to_break_are_named(changed, words):
+    (complaint,) = bad_pairs(GOOD | changed)
+    assert words in complaint
+
+
+class Others(Cluster):
+    """A process among others, of which it is told these values."""
+
+    def __init__(self, *values) -> None:
+        super().__init__()
+        self.values = list(values)
+
+    def gather(self, value=None):
+        return [value, *self.values]
+
+
+def test_a_process_that_is_slower_than_the_others_is_warned_of():
+    assert compared(Check("throughput", "ok", "90"), Others(100.0, 100.0)).status == "ok"
+    slow = compared(Check("throughput", "ok", "60"), Others(100.0, None, 100.0))
+    assert slow.status == "warn" and "holds up" in slow.advice and "60 images/s" in slow.found
+
+
+def doctor(root, *flags: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "jaxcnn.doctor", "--config=configs/alexnet_cifar10.py:smoke", *flags]
+    variables = os.environ | {"JAX_NUM_CPU_DEVICES": "2", "COLUMNS": "200"}
+    return subprocess.run(command, cwd=root, env=variables, capture_output=True, text=True, timeout=120)
+
+
+def test_a_machine_that_is_ready_gives_code_0_and_a_row_for_each_thing(root, tmp_path):
+    done = doctor(root, f"--workdir={tmp_path}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 failures" in done.stdout
+    for row in ("versions", "devices", "TensorFlow", "data", "workdir", "compile cache", "hosts", "exchange"):
+        assert row in done.stdout
+    assert "throughput" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_fails_gives_code_2_and_says_what_to_do(root, tmp_path):
+    (tmp_path / "file").touch()
+    flags = [f"--workdir={tmp_path}/file/runs", f"--config.data.source=npz:{tmp_path}/absent.npz"]
+    done = doctor(root, *flags)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "2 failures" in done.stdout and "choose" in done.stdout and "Traceback" not in done.stdout
