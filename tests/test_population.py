@@ -57,7 +57,7 @@ def together(configs, side, devices=1, steps_per_call=1):
 def test_each_member_is_the_same_run_alone(name, devices):
     configs, side = members(name)
     losses, states = together(configs, side, devices)
-    assert len(set(losses.round(4).reshape(-1))) == losses.size, "members and steps must differ for this to mean much"
+    assert len(set(losses[-1].round(4))) == len(configs), "members must differ for this to mean much"
     # As of other devices in test_step.py: the same sums in another order.
     atol = TOLERANCE * (10 if "muon" in name else 1)
     for number, config in enumerate(configs):
@@ -163,9 +163,8 @@ def test_a_member_that_diverges_or_is_pruned_ends_alone(tmp_path):
     assert [outcomes[number].state for number in range(3)] == ["complete", "diverged", "complete"]
     assert "is not finite" in study.trials()[1]["reason"]
     # The pruner wants five complete trials before it judges, so it judges the second population.
-    rates = [0.1, 0.12, 0.14, 0.16, 0.18, 1e-6, 0.2]
-    sweep, run = spec.sweep(spec.values("optim.learning_rate", rates)), {"eval_every_epochs": 0.25}
-    study = studies.make(tmp_path / "pruned", sweep, pruner="median", **THIN, run=run)
+    rates = [0.01, 0.012, 0.014, 0.016, 0.018, 1e-6, 0.2]
+    study = studies.make(tmp_path / "pruned", spec.sweep(spec.values("optim.learning_rate", rates)), pruner="median", **THIN)
     outcomes = work(study, "vmap", 5)
     assert [outcomes[number].state for number in (0, 1, 2, 3, 4, 6)] == ["complete"] * 6
     assert outcomes[5].state == "pruned"

@@ -111,7 +111,7 @@ def run(
 
         for number, attempt in enumerate(attempts):
             opening = functools.partial(_opened, attempt, interrupts, command, leave_all)
-            found = attempt.judge(lambda opening=opening, run=runs[number]: run.enter_context(opening()))
+            found = attempt.judge(functools.partial(_enter, runs[number], opening))
             if isinstance(found, Session):
                 sessions[number] = found
             else:
@@ -147,6 +147,10 @@ def _opened(attempt: Attempt, interrupts: Interrupts, command: list[str], leave_
     """The run of a trial up to its first step, or its summary, as a context manager."""
     hooks = dataclasses.replace(attempt.hooks(), leaving=leave_all)
     return loop.opened(attempt.config(), attempt.folder, interrupts, command=command, started=time.time(), hooks=hooks)
+
+
+def _enter(run: contextlib.ExitStack, opening: Callable[[], Any]) -> Any:
+    return run.enter_context(opening())
 
 
 def _outcome(attempt: Attempt, result: dict[str, Any] | Exception) -> Outcome:
