@@ -27,7 +27,7 @@ def get_config(variant: str = "small"):
         config.model.name = "cnn"
         config.data.source = "digits"
         config.global_batch_size = 32
-        config.run.steps = 400 if variant == "small" else 40
+        config.run.steps = 1600 if variant == "small" else 40
     elif variant == "large":
         config.model.name = "alexnet"
         config.data.source = "synthetic:32x32x3:10:2048"

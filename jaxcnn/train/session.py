@@ -145,6 +145,7 @@ def open_session(
     state = jax.block_until_ready(sharded.compiled_init_state(program, mesh)(hyper))
     host_memory.release()
     compile_seconds = time.time() - compile_started
+    hooks.shared.compile_seconds.setdefault(program, compile_seconds)
     logbook.say(
         f"  {count_parameters(state.params):,} parameters, {program.total_steps} steps of "
         f"{program.global_batch_size}; compiled in {compile_seconds:.1f} s"

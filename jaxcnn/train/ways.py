@@ -1,6 +1,7 @@
 """How the steps of a population are made: in which ways, and which of them is the fastest here."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -105,10 +106,11 @@ Maker = Together | InTurn
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """The way of a group, and why, in a line."""
+    """The way of a group, and why, in a line; `lasting` if the next group of its program and size does well with it."""
 
     way: str
     why: str
+    lasting: bool = True
 
 
 def prepare(sessions: Members, way: str, known: dict[Any, Choice]) -> tuple[Maker, Choice]:
@@ -139,7 +141,9 @@ def prepare(sessions: Members, way: str, known: dict[Any, Choice]) -> tuple[Make
     elif key in known:
         choice = known[key]
     else:
-        choice = known[key] = _measure(sessions, states, possible)
+        choice = _measure(sessions, states, possible)
+        if choice.lasting:
+            known[key] = choice
     make = possible[choice.way]()
     make.load(states)
     for session in sessions.values():
@@ -149,15 +153,16 @@ def prepare(sessions: Members, way: str, known: dict[Any, Choice]) -> tuple[Make
 
 def _possible(sessions: Members) -> dict[str, Callable[[], Maker]]:
     """What makes the steps of members, by way."""
-    found: dict[str, Callable[[], Maker]] = {"vmap": lambda: Together(sessions, 1)}
+    found: dict[str, Callable[[], Maker]] = {"in_turn": lambda: InTurn(sessions), "vmap": lambda: Together(sessions, 1)}
     fitting = [n for n in range(2, first_of(sessions).mesh.size + 1) if len(sessions) % n == 0]
     if fitting:
         found["devices"] = lambda: Together(sessions, fitting[-1])
-    return found | {"in_turn": lambda: InTurn(sessions)}
+    return found
 
 
 def _measure(sessions: Members, states: dict[int, Any], possible: dict[str, Callable[[], Maker]]) -> Choice:
-    """Time a few steps in each way."""
+    """Time a few steps in each way; only in turn, whose program is there, where no other could earn its compilation."""
+    name = f"population of {len(sessions)} x {first_of(sessions).program.model.name}"
     seconds, words = {}, []
     for way, made in possible.items():
         try:
@@ -165,14 +170,30 @@ def _measure(sessions: Members, states: dict[int, Any], possible: dict[str, Call
             words.append(f"{WAYS[way]} {1000 * seconds[way]:.1f} ms")
         except jax.errors.JaxRuntimeError as error:  # such as too little memory
             words.append(f"{WAYS[way]} not possible ({' '.join(str(error).split())[:120]})")
+        if way == "in_turn" and (why := _too_few_steps(sessions, seconds.get(way, math.inf))):
+            return Choice(way, f"{name}, measured: {why}; chosen: in_turn", lasting=False)
     if not seconds:
         raise UserError(f"a population of {len(sessions)} cannot run: {'; '.join(words)}; make it smaller")
     best = min(seconds, key=seconds.__getitem__)
-    ratio = f", {seconds['in_turn'] / seconds[best]:.2f} x as fast as in turn" if "in_turn" in seconds else ""
+    lead = ", the fastest"
+    if best != "in_turn" and "in_turn" in seconds:
+        lead = f", {seconds['in_turn'] / seconds[best]:.2f} x as fast as in turn"
     return Choice(
         best,
-        f"population of {len(sessions)} x {first_of(sessions).program.model.name}, measured, one step of all: "
-        f"{', '.join(words)}; chosen: {best}{ratio if best != 'in_turn' else ', the fastest'}",
+        f"{name}, measured, one step of all: {', '.join(words)}; chosen: {best}{lead}",
+    )
+
+
+def _too_few_steps(sessions: Members, seconds: float) -> str:
+    """Whether all steps that are left, at so many seconds each, cost less than to compile a program: then, how much."""
+    first = first_of(sessions)
+    left = max(session.program.total_steps - session.step for session in sessions.values())
+    compiling = first.hooks.shared.compile_seconds.get(first.program, 0.0)
+    if left * seconds >= compiling:
+        return ""
+    return (
+        f"{left} steps of all {WAYS['in_turn']} take {left * seconds:.1f} s, less than the {compiling:.1f} s that the "
+        "programs of a run took to compile"
     )
 
 
