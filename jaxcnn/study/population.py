@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from jaxcnn import mesh as meshes
 from jaxcnn.config import UserError
 from jaxcnn.study.desk import Claim, Desk
 from jaxcnn.study.trial import Attempt, Outcome
@@ -43,13 +44,17 @@ def check(plan: Any, shared: Shared, settings: Settings) -> None:
     """Refuse a sweep whose trials cannot be trained together so.
 
     Raises:
-      UserError: a sampler draws them one by one, their data is streamed, or nothing tells which of them does well.
+      UserError: a sampler draws them one by one, their data is streamed, there is one device to spread them over, or
+        nothing tells which of them does well.
     """
     if plan.planned is None:
         raise UserError(
             f"--population is for sweeps whose trials are planned; --sampler={plan.sampler} draws each by those before"
         )
     for group in plan.groups:
+        parallel = group.config.parallel
+        if settings.way == "devices" and meshes.make_mesh(parallel.devices, parallel.model_devices).size == 1:
+            raise UserError("--population_way=devices: there is one device; leave it out")
         if settings.pbt_every_epochs:
             if group.config.data.protocol == "full":
                 raise UserError(

@@ -122,7 +122,7 @@ def prepare(sessions: Members, way: str, known: dict[Any, Choice]) -> tuple[Make
       known: what was measured before, which is not measured again; it gets what is measured now.
 
     Raises:
-      UserError: the way is not possible here.
+      UserError: no way is possible here.
     """
     began = time.time()
     states = {number: jax.device_get(session.state) for number, session in sessions.items()}
@@ -130,8 +130,6 @@ def prepare(sessions: Members, way: str, known: dict[Any, Choice]) -> tuple[Make
         session.state = sharded.abstract_state(session.program, session.mesh)
     possible = _possible(sessions)
     devices = first_of(sessions).mesh.size
-    if way == "devices" and devices == 1:
-        raise UserError("--population_way=devices: there is one device; leave it out")
     key = (first_of(sessions).program, len(sessions))
     if way not in ("auto", *possible):
         why = f"as {len(sessions)} do not divide over {devices} devices"
