@@ -66,6 +66,7 @@ def _measure(group: Group, shared: Shared) -> dict[str, float]:
     if evaluated is not None:
         sharded.compiled_eval_step(program, mesh, batch_size)
     compile_seconds = time.perf_counter() - began
+    shared.compile_seconds.setdefault(program, compile_seconds)
     normal = jax.device_put(sharded.steps.Normalization(*shared.statistics(splits.train)), meshes.replicated(mesh))
     state = initialize_from_data(state, splits, normal)
     seconds = []
