@@ -45,6 +45,17 @@ ENGINE = flags.DEFINE_enum(
 )  # fmt: skip
 WORKERS = flags.DEFINE_integer("workers", 0, "processes, slurm: how many workers; 0: as there is room.", lower_bound=0)
 SLURM = flags.DEFINE_list("slurm", [], "slurm: options of sbatch, as partition=gpu,time=240,gpus_per_node=1.")
+POPULATION = flags.DEFINE_integer(
+    "population", 1, "inline: how many trials of one program are trained together, in the way that is measured to be "
+    "the fastest.", lower_bound=1)  # fmt: skip
+POPULATION_WAY = flags.DEFINE_enum(
+    "population_way", "auto", ["auto", "vmap", "devices", "in_turn"],
+    "auto: measured; vmap: in one program on one device; devices: members spread over the devices of this machine; "
+    "in_turn: one after the other, step by step.",
+)  # fmt: skip
+PBT = flags.DEFINE_float(
+    "pbt_every_epochs", 0.0, "Population-based training: after every so many epochs the worst fifth of a population "
+    "goes on with the weights of the best, learning rate and weight decay changed. 0: off.", lower_bound=0)  # fmt: skip
 WORKER = flags.DEFINE_bool("worker", False, "Work on the sweep in --workdir until all its trials have ended.")
 HEARTBEAT = flags.DEFINE_integer(
     "heartbeat", 60, "Seconds between signs of life; a worker on another host is taken for dead after two without.",
@@ -59,6 +70,8 @@ def main() -> int:
     folder = pathlib.Path(WORKDIR.value)
     from jaxcnn.train.signals import INTERRUPTED, Interrupted
 
+    if POPULATION.value > 1 and WORKER.value:
+        raise UserError("--population is not for --worker; leave it out, or leave --worker out")
     try:
         return _work(folder) if WORKER.value else _sweep(folder)
     except Interrupted as error:
@@ -98,6 +111,7 @@ def _sweep(folder: pathlib.Path) -> int:
 
     console, shared = Console(highlight=False, soft_wrap=True), Shared()
     sweep, plan, definition = _define(folder, shared)
+    population = _population(plan, shared)
     if not DRY_RUN.value:
         folder.mkdir(parents=True, exist_ok=True)
     environment, estimate = _show_plan(folder, plan, definition.name, shared, console)
@@ -122,6 +136,7 @@ def _sweep(folder: pathlib.Path) -> int:
             options=_options(),
             display=display,
             shared=shared,
+            population=population,
         )
         importlib.import_module(f"jaxcnn.study.engines.{ENGINE.value}").run(job)
     outcome.show(list(outcome.summarize(folder, definition, board, desk.study)), console)
@@ -145,6 +160,21 @@ def _define(folder: pathlib.Path, shared: Any) -> tuple[Any, Any, Any]:
     if (folder / files.SWEEP).exists():
         definition = start.go_on(folder, definition)
     return sweep, made, definition
+
+
+def _population(plan: Any, shared: Any) -> Any:
+    """How trials are trained together, held against the plan; None: each alone."""
+    from jaxcnn.study import population
+
+    if POPULATION.value == 1:
+        if PBT.value:
+            raise UserError("--pbt_every_epochs needs --population=<how many trials exchange their weights>")
+        return None
+    if ENGINE.value != "inline":
+        raise UserError(f"--population is of --engine=inline, where one process has many trials, not of {ENGINE.value}")
+    settings = population.Settings(POPULATION.value, POPULATION_WAY.value, PBT.value)
+    population.check(plan, shared, settings)
+    return settings
 
 
 def _show_plan(folder: pathlib.Path, plan: Any, name: str, shared: Any, console: Any) -> tuple[dict[str, Any], Any]:

@@ -301,6 +301,8 @@ def test_a_config_file_without_a_sweep_or_with_a_broken_one_is_one_line(tmp_path
         ("paper_cifar100", "smoke", 18),
         ("preprocessing", "smoke", 14),
         ("alexnet_cifar10", "smoke", 4),
+        ("population", "small", 8),
+        ("population", "large", 4),
     ],
 )
 def test_the_shipped_sweeps_are_sound(file, variant, trials, root):

@@ -120,6 +120,9 @@ def test_help_imports_nothing_heavy():
         (("--workdir={tmp}", *TINY, "--config.optim.learning_rate=1.0"), "config.optim.learning_rate has no effect"),
         (("--workdir={tmp}", *TINY, "--sampler=tpe"), "--sampler=tpe needs --trials"),
         (("--workdir={tmp}", *TINY, "--sampler=nonsense"), "should be one of"),
+        (("--workdir={tmp}", *TINY, "--population=2", "--engine=processes"), "--population is of --engine=inline"),
+        (("--workdir={tmp}", *TINY, "--pbt_every_epochs=1"), "--pbt_every_epochs needs --population"),
+        (("--workdir={tmp}", "--worker", "--population=2"), "--population is not for --worker"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(flags, message, tmp_path):

@@ -93,6 +93,17 @@ class Desk:
             running = any(trial.state == TrialState.RUNNING for trial in self.study.get_trials(deepcopy=False))
         return Nothing.WAIT if running else Nothing.DONE
 
+    def take_more(self, program: str, most: int) -> list[Claim]:
+        """Further trials of a program, at most so many, those that a worker left first; no other program's."""
+        claims: list[Claim] = []
+        with files.held(self.folder / files.DESK):
+            for state, taken in ((TrialState.RUNNING, self._adopt), (TrialState.WAITING, self._start)):
+                for trial in self.study.get_trials(deepcopy=False):
+                    if len(claims) < most and trial.state == state and trial.user_attrs.get("program") == program:
+                        claim = taken(trial)
+                        claims += [claim] if claim else []
+        return claims
+
     def _adopt(self, trial: FrozenTrial) -> Claim | None:
         """A running trial, if its worker is gone."""
         lock = self._lock(trial)

@@ -33,7 +33,7 @@ def measure(plan: Plan, folder: pathlib.Path, shared: Shared, say: Any) -> dict[
     Returns:
       `{key: {"compile_seconds", "step_seconds", "eval_seconds_per_example", "program_bytes"} | {"error"}}`.
     """
-    meshes.enable_compile_cache()
+    meshes.prepare_backend()
     where = f"{jax.local_device_count()} x {jax.local_devices()[0].device_kind}, {workdir.worker_count()} cores"
     path = folder / FILE
     kept = workdir.read_json(path) if path.exists() else {}
@@ -66,6 +66,7 @@ def _measure(group: Group, shared: Shared) -> dict[str, float]:
     if evaluated is not None:
         sharded.compiled_eval_step(program, mesh, batch_size)
     compile_seconds = time.perf_counter() - began
+    shared.compile_seconds.setdefault(program, compile_seconds)
     normal = jax.device_put(sharded.steps.Normalization(*shared.statistics(splits.train)), meshes.replicated(mesh))
     state = initialize_from_data(state, splits, normal)
     seconds = []

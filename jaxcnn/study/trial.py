@@ -1,5 +1,6 @@
 """One trial: an ordinary run in a folder of its own, whatever its end is, with a `trial.json` that tells of it."""
 
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -56,71 +57,105 @@ def run(desk: Desk, claim: Claim, shared: Shared, command: list[str]) -> Outcome
     Raises:
       Interrupted: a signal came; the trial waits for any worker, with a checkpoint.
     """
-    folder = files.trial_folder(desk.folder, claim.number)
-    record = _begin(desk, claim, folder)
+    with Attempt(desk, claim, shared) as attempt:
 
-    def leave(reason: str = "stopped by a signal") -> None:
-        _write(folder, record, Outcome("waiting", reason))
-        desk.let_go(claim)
+        def work() -> Outcome:
+            config, hooks = attempt.config(), attempt.hooks()
+            summary = train(config, attempt.folder, command=command, started=time.time(), hooks=hooks)
+            return attempt.complete(summary)
 
-    try:
-        with desk.beating(claim), (folder / files.LOG).open("a", encoding="utf-8") as log:
-            if given_up := desk.killed_too_often(claim):
-                outcome = Outcome("failed", given_up)
-            else:
-                outcome = _run(desk, claim, shared, command, folder, log, leave)
-        mine = store.patiently(lambda: desk.finish(claim, outcome.state, outcome.values, outcome.reason))
-        if mine:
-            _write(folder, record, outcome)
-        return outcome
-    except Interrupted as error:
-        leave(str(error).partition(":")[0])
-        raise
-    except Lost:
-        return Outcome("waiting", "another worker goes on with it")
-    finally:
-        claim.lock.release()
+        return attempt.end(attempt.judge(work))
 
 
-def _run(
-    desk: Desk,
-    claim: Claim,
-    shared: Shared,
-    command: list[str],
-    folder: pathlib.Path,
-    log: Any,
-    leave: Callable[[], None],
-) -> Outcome:
-    """Train; every end but a signal's is an outcome."""
+class Attempt:
+    """A trial while it is this worker's, a context manager: its lock, heartbeat, log, and what is written of it.
 
-    def evaluated(step: int, accuracy: float) -> None:
+    Attributes:
+      claim: of the trial.
+      folder: its workdir.
+      notes: what `trial.json` tells beside the usual, by name.
+    """
+
+    def __init__(self, desk: Desk, claim: Claim, shared: Shared) -> None:
+        self.claim, self.folder = claim, files.trial_folder(desk.folder, claim.number)
+        self.notes: dict[str, Any] = {}
+        self._desk, self._shared = desk, shared
+        self._record = _begin(desk, claim, self.folder)
+        self._held = contextlib.ExitStack()
+        self._log: Any = None
+        self._ended = False
+
+    def __enter__(self) -> "Attempt":
+        self._held.callback(self.claim.lock.release)
+        self._held.enter_context(self._desk.beating(self.claim))
+        self._log = self._held.enter_context((self.folder / files.LOG).open("a", encoding="utf-8"))
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, *__: object) -> None:
+        if isinstance(error, Interrupted | UserError):
+            self.leave(str(error).partition(":")[0])
+        self._held.close()
+
+    def config(self) -> Config:
+        """Of the trial. Raises ConfigError where it is impossible."""
+        return config_of(self._desk.definition.base, self.claim)
+
+    def hooks(self) -> Hooks:
+        """By which the run is tied to the study; they raise Pruned and Lost."""
+        where = f"the same command with --workdir={self._desk.folder} goes on"
+        return Hooks(output=self._log, where=where, evaluated=self._evaluated, leaving=self.leave, shared=self._shared)
+
+    def _evaluated(self, step: int, accuracy: float) -> None:
+        desk, claim = self._desk, self.claim
         try:
-            mine, prune = desk.is_mine(claim), desk.report(claim, _evaluations(folder), accuracy)
+            mine, prune = desk.is_mine(claim), desk.report(claim, _evaluations(self.folder), accuracy)
         except optuna.exceptions.StorageInternalError as error:  # away for a while: no reason to stop a run
-            print(f"jaxcnn: the store cannot be reached: {error}", file=log)
+            print(f"jaxcnn: the store cannot be reached: {error}", file=self._log)
             return
         if not mine:
             raise Lost
         if prune:
             raise Pruned(f"by {desk.definition.pruner} at step {step}, validation accuracy {100 * accuracy:.2f}%")
 
-    where = f"the same command with --workdir={desk.folder} goes on"
-    try:
-        config = config_of(desk.definition.base, claim)
-        hooks = Hooks(output=log, where=where, evaluated=evaluated, leaving=leave, shared=shared)
-        summary = train(config, folder, command=command, started=time.time(), hooks=hooks)
-    except Pruned as error:
-        return Outcome("pruned", str(error))
-    except Diverged as error:
-        return Outcome("diverged", str(error))
-    except UserError as error:
-        return Outcome("failed", " ".join(str(error).split()))
-    except (Interrupted, Lost):
-        raise
-    except Exception as error:  # a bug or the machine's: a row of the sweep, with its traceback in the log
-        traceback.print_exc(file=log)
-        return Outcome("failed", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}; see {files.LOG}")
-    return Outcome("complete", None, objectives(summary, config), summary)
+    def judge(self, work: Callable[[], Any]) -> Any:
+        """What `work` returns; or the outcome, if it ends the trial. Every end but a signal's is one."""
+        if given_up := self._desk.killed_too_often(self.claim):
+            return Outcome("failed", given_up)
+        try:
+            return work()
+        except Lost:
+            return Outcome("waiting", "another worker goes on with it")
+        except Pruned as error:
+            return Outcome("pruned", str(error))
+        except Diverged as error:
+            return Outcome("diverged", str(error))
+        except UserError as error:
+            return Outcome("failed", " ".join(str(error).split()))
+        except Interrupted:
+            raise
+        except Exception as error:  # a bug or the machine's: a row of the sweep, with its traceback in the log
+            traceback.print_exc(file=self._log)
+            return Outcome("failed", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}; see {files.LOG}")
+
+    def complete(self, summary: dict[str, Any]) -> Outcome:
+        """The outcome of a run that has come to its end."""
+        return Outcome("complete", None, objectives(summary, self.config()), summary)
+
+    def end(self, outcome: Outcome) -> Outcome:
+        """Record an outcome, unless another worker has the trial now."""
+        self._ended = True
+        if outcome.state != "waiting" and store.patiently(
+            lambda: self._desk.finish(self.claim, outcome.state, outcome.values, outcome.reason)
+        ):
+            _write(self.folder, self._record | self.notes, outcome)
+        return outcome
+
+    def leave(self, reason: str = "stopped by a signal") -> None:
+        """Leave the trial, if it has not ended, for any worker to go on with."""
+        if self._ended:
+            return
+        _write(self.folder, self._record | self.notes, Outcome("waiting", reason))
+        self._desk.let_go(self.claim)
 
 
 def objectives(summary: dict[str, Any], config: Config) -> dict[str, float]:

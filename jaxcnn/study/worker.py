@@ -5,9 +5,11 @@ import pathlib
 import signal
 import time
 from collections.abc import Callable
+from typing import Any
 
 import optuna
 
+from jaxcnn.study import population as populations
 from jaxcnn.study import trial
 from jaxcnn.study.desk import Claim, Desk, Nothing
 from jaxcnn.study.folder import Definition
@@ -26,6 +28,8 @@ def work(
     shared: Shared | None = None,
     began: Callable[[Claim], None] = lambda _: None,
     ended: Callable[[Claim, trial.Outcome], None] = lambda *_: None,
+    population: populations.Settings | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Run trials until all have ended, or, at `until` (time.time()), none may begin or go on any more.
 
@@ -40,11 +44,14 @@ def work(
       until: see above; None: no limit.
       shared: data that lies ready.
       began, ended: called around every trial.
+      population: how trials of a program are trained together; None: each alone.
+      say: told of the way that is chosen.
 
     Raises:
       Interrupted: a signal came; the trial under way has a checkpoint, and any worker may go on with it.
     """
     desk, shared, program = Desk(folder, definition, storage), shared or Shared(), ""
+    known: dict[Any, Any] = {}
     while True:
         if until is not None and time.time() >= until:
             return
@@ -56,8 +63,15 @@ def work(
             continue
         assert isinstance(claim, Claim)
         program = claim.program
-        began(claim)
-        ended(claim, trial.run(desk, claim, shared, command))
+        claims = [claim]
+        if population is not None and program:
+            claims += desk.take_more(program, population.members - 1)
+        for each in claims:
+            began(each)
+        if population is None or len(claims) == 1:
+            ended(claim, trial.run(desk, claim, shared, command))
+        else:
+            populations.run(desk, claims, shared, command, settings=population, known=known, say=say, ended=ended)
 
 
 def ignore_preemption_notice() -> None:

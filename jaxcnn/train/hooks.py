@@ -11,15 +11,20 @@ from jaxcnn.data import resident
 from jaxcnn.data.batch import Split
 from jaxcnn.data.source import Splits, open_splits
 from jaxcnn.data.statistics import image_statistics
+from jaxcnn.learn.program import Program
 
 
 class Shared:
     """The data of the newest run, for the next one that has the same: opened splits, their arrays, their statistics.
 
     One set is kept, so that a sweep over data sets holds no more memory than each of its runs.
+
+    Attributes:
+      compile_seconds: how long the programs of a run took to come, by `Program`, when they first did in this process.
     """
 
     def __init__(self) -> None:
+        self.compile_seconds: dict[Program, float] = {}
         self._data: config.Data | None = None
         self._splits: Splits | None = None
         self._resident: dict[Any, resident.Resident] = {}

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import pathlib
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from jaxcnn import config as configs
@@ -49,11 +50,34 @@ def train(
       Interrupted: SIGTERM or SIGINT came; a resumable checkpoint is in the workdir.
       Exception: what `hooks.evaluated` raises.
     """
+    cluster = cluster or Cluster()
+    with (
+        Interrupts(cluster=cluster) as interrupts,
+        opened(config, folder, interrupts, command=command, started=started, hooks=hooks, cluster=cluster) as run,
+    ):
+        return _drive(run) if isinstance(run, Session) else run
+
+
+@contextlib.contextmanager
+def opened(
+    config: Config,
+    folder: pathlib.Path,
+    interrupts: Interrupts,
+    *,
+    command: list[str],
+    started: float | None = None,
+    hooks: Hooks | None = None,
+    cluster: Cluster | None = None,
+) -> Iterator[Session | dict[str, Any]]:
+    """A run up to its first step, in a workdir that it holds; or the summary of one that is finished.
+
+    Arguments and errors are those of `train`; `interrupts` watches for signals.
+    """
     hooks, cluster = hooks or Hooks(), cluster or Cluster()
     started = time.time() if started is None else started
-    with Interrupts(cluster=cluster) as interrupts, contextlib.ExitStack() as held:
-        interrupts.where = hooks.where or f"the same command with --workdir={folder} goes on"
-        interrupts.leaving = hooks.leaving
+    interrupts.where = hooks.where or f"the same command with --workdir={folder} goes on"
+    interrupts.leaving = hooks.leaving
+    with contextlib.ExitStack() as held:
         if cluster.first:
             held.enter_context(workdir.claim(folder))
             workdir.check_config(folder, config)
@@ -61,14 +85,15 @@ def train(
         if finished is not None:
             if cluster.first:
                 print(f"jaxcnn: {folder} is finished: {summary.last_line(finished)}", file=hooks.output)
-            return finished
+            yield finished
+            return
         cluster.standing.folder = folder
         workdir.check_shared(folder, cluster)
         logbook = Logbook(folder, tensorboard=config.run.tensorboard, writes=cluster.first, output=hooks.output)
         try:
             session = open_session(config, folder, started, interrupts, logbook, command, hooks, cluster)
             try:
-                return _drive(session)
+                yield session
             finally:
                 session.checkpoints.close()
         finally:
@@ -79,15 +104,29 @@ def _drive(session: Session) -> dict[str, Any]:
     """Train to the end, evaluate the test split, write the summary."""
     try:
         _train_steps(session)
-        _finish_saving(session)
-        test, outputs = _test(session)
+        return finish(session)
     except Interrupted as error:
-        _save(session)
-        _finish_saving(session)
-        raise Interrupted(
-            f"{error}: stopped with a checkpoint of step {session.step} of {session.program.total_steps}; "
-            f"{session.interrupts.where}"
-        ) from None
+        raise Interrupted(stop(session, error)) from None
+
+
+def stop(session: Session, why: Interrupted) -> str:
+    """Save where a run stands when a signal stops it; return what there is to say."""
+    save(session)
+    _finish_saving(session)
+    return (
+        f"{why}: stopped with a checkpoint of step {session.step} of {session.program.total_steps}; "
+        f"{session.interrupts.where}"
+    )
+
+
+def finish(session: Session) -> dict[str, Any]:
+    """After the last step: the one test, and the summary, which is returned.
+
+    Raises:
+      Interrupted: a signal came before the test was over.
+    """
+    _finish_saving(session)
+    test, outputs = _test(session)
     session.progress.wall_seconds += time.time() - session.started
     figures = summary.make(session, test)
     if session.cluster.first:
@@ -102,38 +141,62 @@ def _drive(session: Session) -> dict[str, Any]:
 
 def _train_steps(session: Session) -> None:
     """Train to each step at which something is due, the last one among them, and evaluate and save there."""
+    due = due_steps(session)
+    begin(session, due)
+    with session.feed.train_inputs(session.splits.train, session.step) as inputs:
+        driver = Driver(session, inputs)
+        for step in due.steps:
+            if step > session.step:
+                driver.train_until(step)
+                at_step(session, due)
+
+
+@dataclasses.dataclass(frozen=True)
+class Due:
+    """The steps after which a run is evaluated on validation, and those after which it is saved."""
+
+    evaluate: frozenset[int]
+    save: frozenset[int]
+
+    @property
+    def steps(self) -> list[int]:
+        """All of them, in order; the last one ends the run."""
+        return sorted(self.evaluate | self.save)
+
+
+def due_steps(session: Session) -> Due:
+    """What the config of a run promises."""
     program, config = session.program, session.config
     steps_per_epoch, total = program.steps_per_epoch, program.total_steps
-    eval_steps = _rhythm(config.run.eval_every_epochs, steps_per_epoch, total) if session.splits.val else frozenset()
+    eval_steps = rhythm(config.run.eval_every_epochs, steps_per_epoch, total) if session.splits.val else frozenset()
     if every := config.checkpoint.every_steps:
         save_steps = frozenset(range(every, total, every)) | {total}
     else:
-        save_steps = _rhythm(config.checkpoint.every_epochs, steps_per_epoch, total)
+        save_steps = rhythm(config.checkpoint.every_epochs, steps_per_epoch, total)
     if every := config.checkpoint.keep_every_steps:
         save_steps |= frozenset(range(every, total, every))
+    return Due(eval_steps, save_steps)
 
-    def boundary() -> None:
-        """Evaluate and save where they are due after this step."""
-        due = session.step in eval_steps
-        better = due and _evaluate(session)
-        if session.step in save_steps or (better and config.checkpoint.keep_best):
-            _save(session, evaluated=due)
-        if due:
-            session.hooks.evaluated(session.step, session.progress.accuracy)
 
+def begin(session: Session, due: Due) -> None:
+    """Before the first step of a start: what was due at the step that it goes on from, and was not done."""
     if session.progress.evaluated:
         session.hooks.evaluated(session.progress.evaluated, session.progress.accuracy)
-    if session.step in eval_steps and session.progress.evaluated < session.step:
-        boundary()  # the stop came before or during this evaluation
-    with session.feed.train_inputs(session.splits.train, session.step) as inputs:
-        driver = Driver(session, inputs)
-        for step in sorted(eval_steps | save_steps):
-            if step > session.step:
-                driver.train_until(step)
-                boundary()
+    if session.step in due.evaluate and session.progress.evaluated < session.step:
+        at_step(session, due)  # the stop came before or during this evaluation
 
 
-def _rhythm(every_epochs: float, steps_per_epoch: float, total: int) -> frozenset[int]:
+def at_step(session: Session, due: Due) -> None:
+    """Evaluate and save where they are due after this step."""
+    evaluate = session.step in due.evaluate
+    better = evaluate and _evaluate(session)
+    if session.step in due.save or (better and session.config.checkpoint.keep_best):
+        save(session, evaluated=evaluate)
+    if evaluate:
+        session.hooks.evaluated(session.step, session.progress.accuracy)
+
+
+def rhythm(every_epochs: float, steps_per_epoch: float, total: int) -> frozenset[int]:
     """The steps at the end of every stretch of epochs, and the last step; only that if `every_epochs` is 0."""
     if not every_epochs:
         return frozenset({total})
@@ -188,7 +251,7 @@ def _figures(
     return values
 
 
-def _save(session: Session, *, evaluated: bool = False) -> None:
+def save(session: Session, *, evaluated: bool = False) -> None:
     """Start to save the state, unless the same is saved already."""
     session.interrupts.phase = "save"
     if session.saved == session.step and not evaluated:

@@ -36,6 +36,7 @@ class Progress:
       last_loss: of the last step read, and finite.
       evaluated, accuracy: the last step that was evaluated, and what came out.
       best_accuracy, best_step: on the validation split.
+      exchanged: the last step at which the state was taken from another member of a population.
       log_bytes: length of `metrics.jsonl`.
       images, train_seconds, eval_seconds, compile_seconds, wall_seconds: in all starts together.
       starts: how often the run was started.
@@ -48,6 +49,7 @@ class Progress:
     accuracy: float = 0.0
     best_accuracy: float = -1.0
     best_step: int = 0
+    exchanged: int = 0
     log_bytes: int = 0
     images: int = 0
     train_seconds: float = 0.0
@@ -105,7 +107,7 @@ def open_session(
 
     Nothing that a later start would be held against is written before all of it has proved possible.
     """
-    meshes.enable_compile_cache()
+    meshes.prepare_backend()
     mesh = meshes.make_mesh(config.parallel.devices, config.parallel.model_devices)
     meshes.check_batch(config, meshes.data_devices(mesh))
     interrupts.phase = "data"
@@ -143,6 +145,7 @@ def open_session(
     state = jax.block_until_ready(sharded.compiled_init_state(program, mesh)(hyper))
     host_memory.release()
     compile_seconds = time.time() - compile_started
+    hooks.shared.compile_seconds.setdefault(program, compile_seconds)
     logbook.say(
         f"  {count_parameters(state.params):,} parameters, {program.total_steps} steps of "
         f"{program.global_batch_size}; compiled in {compile_seconds:.1f} s"

@@ -11,6 +11,7 @@ import sys
 import optuna
 
 from jaxcnn.study.folder import Definition
+from jaxcnn.study.population import Settings
 from jaxcnn.study.table import Display
 from jaxcnn.train.hooks import Shared
 
@@ -29,6 +30,7 @@ class Job:
       options: of the engine, by name.
       display: shows how it goes.
       shared: data that lies ready in this process.
+      population: how trials are trained together, by the inline engine; None: each alone.
     """
 
     folder: pathlib.Path
@@ -41,6 +43,7 @@ class Job:
     options: dict[str, str]
     display: Display
     shared: Shared
+    population: Settings | None = None
 
 
 def worker_command(folder: pathlib.Path, timeout: float | None = None) -> list[str]:

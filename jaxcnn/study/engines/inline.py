@@ -10,7 +10,7 @@ def run(job: Job) -> None:
     Raises:
       Interrupted: a signal came; the trial under way has a checkpoint.
     """
-    job.display.estimate.workers = 1
+    job.display.estimate.workers = job.population.members if job.population else 1
     work(
         job.folder,
         job.definition,
@@ -20,4 +20,6 @@ def run(job: Job) -> None:
         shared=job.shared,
         began=lambda _: job.display.update(),
         ended=lambda *_: job.display.update(),
+        population=job.population,
+        say=job.display.say,
     )

@@ -1,0 +1,147 @@
+"""Several runs of one program trained as one: the step of `learn.step` over stacked states.
+
+A member is a whole run: its state with its own hyper-parameters, seed and step, so its own order of examples, random
+keys and schedule. Members share the training split and the normalisation, and nothing else; none sees how many there
+are. They lie along the first axis of every array of the state, cut over the devices of a mesh of one axis; what
+members a device has, it computes by `jax.vmap`, or as it is where that is one.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import AxisType, Mesh, NamedSharding
+
+from jaxcnn.data import order, resident
+from jaxcnn.data.resident import Resident
+from jaxcnn.learn import step as steps
+from jaxcnn.learn.compilation import jit
+from jaxcnn.learn.program import Program
+from jaxcnn.learn.state import Hyper
+from jaxcnn.mesh import replicated
+
+MEMBER_AXIS = "member"
+
+
+def make_mesh(devices: int) -> Mesh:
+    """A mesh of one axis, of members, over the first `devices` devices of this process."""
+    return Mesh(np.array(jax.local_devices()[:devices]), (MEMBER_AXIS,), axis_types=(AxisType.Auto,))
+
+
+def over_members(mesh: Mesh) -> NamedSharding:
+    """The sharding of arrays whose first axis is the members."""
+    return NamedSharding(mesh, jax.P(MEMBER_AXIS))
+
+
+def member_step(
+    program: Program, state: steps.State, split: Resident, normalization: steps.Normalization
+) -> tuple[steps.State, steps.StepMetrics]:
+    """One step of one member, on one device: its own batch gathered from the shared split, and `steps.train_step`."""
+    position = jnp.asarray(order.storage_positions(program.global_batch_size, 1, program.optim.accumulate_steps)[0])
+    index = order.example_index(
+        state.hyper.seed, state.step, position, program.global_batch_size, program.train_examples
+    )
+    batch = lax.optimization_barrier(resident.gather(split, index, position))
+    return steps.train_step(program, state, batch, normalization)
+
+
+def _share_step(program: Program, states: steps.State, split: Resident, normalization: steps.Normalization) -> Any:
+    """One step of the members that a device has."""
+    step = functools.partial(member_step, program)
+    if states.step.shape[0] > 1:
+        return jax.vmap(step, in_axes=(0, None, None))(states, split, normalization)
+    # Not by vmap, which would make grouped convolutions of one group of the plain ones.
+    alone = step(jax.tree.map(lambda x: x[0], states), split, normalization)
+    return jax.tree.map(lambda x: x[None], alone)
+
+
+def train_step(
+    program: Program, mesh: Mesh, states: steps.State, split: Resident, normalization: steps.Normalization
+) -> tuple[steps.State, steps.StepMetrics]:
+    """One step of every member.
+
+    Args:
+      program: of each of them.
+      mesh: of `make_mesh`; its size divides the number of members.
+      states: with a leading axis of members, cut over the mesh.
+      split, normalization: on every device.
+
+    Returns:
+      The next states and the metrics [members].
+    """
+    share = functools.partial(_share_step, program)
+    if mesh.size > 1:
+        over = jax.P(MEMBER_AXIS)
+        specs = (over, jax.P(), jax.P())
+        share = jax.shard_map(share, mesh=mesh, in_specs=specs, out_specs=(over, over), check_vma=False)
+    return share(states, split, normalization)
+
+
+def train_steps(
+    program: Program,
+    mesh: Mesh,
+    most: int,
+    states: steps.State,
+    split: Resident,
+    normalization: steps.Normalization,
+    count: jax.Array,
+) -> tuple[steps.State, steps.StepMetrics]:
+    """`count` (int32, 1 ... `most`) steps of every member; metrics [most, members], of which the first are set."""
+
+    def one(states: steps.State) -> tuple[steps.State, steps.StepMetrics]:
+        return train_step(program, mesh, states, split, normalization)
+
+    def next_step(i: jax.Array, carry: Any) -> Any:
+        states, metrics = one(carry[0])
+        return states, jax.tree.map(lambda rows, row: rows.at[i].set(row), carry[1], metrics)
+
+    shapes = jax.eval_shape(one, states)[1]
+    metrics = jax.tree.map(lambda row: jnp.zeros((most, *row.shape), row.dtype), shapes)
+    return lax.fori_loop(0, count, next_step, (states, metrics))
+
+
+@functools.lru_cache(maxsize=16)
+def compiled_train_step(program: Program, mesh: Mesh, members: int, steps_per_call: int) -> jax.stages.Compiled:
+    """The step of so many members, compiled; with `steps_per_call` above 1 it is `train_steps`. The states are donated.
+
+    Raises:
+      ValueError: the mesh does not divide the members.
+    """
+    if members % mesh.size:
+        raise ValueError(f"{members} members do not divide over {mesh.size} devices")
+    states, whole = abstract_states(program, mesh, members), replicated(mesh)
+    channel = jax.ShapeDtypeStruct((program.image_shape[-1],), jnp.float32, sharding=whole)
+    image = jax.ShapeDtypeStruct((program.train_examples, *program.image_shape), jnp.uint8, sharding=whole)
+    split = Resident(image, jax.ShapeDtypeStruct((program.train_examples,), jnp.int32, sharding=whole))
+    inputs: list[Any] = [states, split, steps.Normalization(channel, channel)]
+    function: Any = functools.partial(train_step, program, mesh)
+    if steps_per_call > 1:
+        function = functools.partial(train_steps, program, mesh, steps_per_call)
+        inputs.append(jax.ShapeDtypeStruct((), jnp.int32, sharding=whole))
+    rows = whole if mesh.size == 1 or steps_per_call > 1 else over_members(mesh)
+    out_shardings = (jax.tree.map(lambda x: x.sharding, states), rows)
+    return jit(function, mesh, donate_argnums=0, out_shardings=out_shardings).lower(*inputs).compile()
+
+
+def abstract_states(program: Program, mesh: Mesh, members: int) -> Any:
+    """Shapes, dtypes and shardings of the states of so many members."""
+    scalar = jax.ShapeDtypeStruct((), jnp.float32)
+    hyper = Hyper(scalar, scalar, scalar, scalar, jax.ShapeDtypeStruct((), jnp.uint32))
+    one = jax.eval_shape(functools.partial(steps.init_state, program), hyper)
+    sharding = over_members(mesh)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((members, *x.shape), x.dtype, sharding=sharding), one)
+
+
+def stack(states: list[Any], mesh: Mesh) -> Any:
+    """The states of members, wherever they lie, as one along a new first axis, on the mesh."""
+    on_host = jax.device_get(states)
+    return jax.device_put(jax.tree.map(lambda *leaves: np.stack(leaves), *on_host), over_members(mesh))
+
+
+def unstack(states: Any) -> list[Any]:
+    """The state of each member, on the host."""
+    on_host = jax.device_get(states)
+    return [jax.tree.map(lambda leaf, row=row: leaf[row], on_host) for row in range(len(on_host.step))]

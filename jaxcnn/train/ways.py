@@ -1,0 +1,213 @@
+"""How the steps of a population are made: in which ways, and which of them is the fastest here."""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxcnn import mesh as meshes
+from jaxcnn.config import UserError
+from jaxcnn.learn import population, sharded
+from jaxcnn.train.session import Session
+
+WAYS = {"vmap": "vmap on one device", "devices": "spread over devices", "in_turn": "one after the other"}
+TIMED_CALLS, TIMED_STEPS = 3, 16  # calls that are timed, and steps in each where several may be
+Members = dict[int, Session]  # by number; those that have not ended
+
+
+class Together:
+    """Members in one program, stacked, over the first `devices` devices of this machine."""
+
+    def __init__(self, sessions: Members, devices: int) -> None:
+        first = first_of(sessions)
+        self._numbers, self._several = list(sessions), first.steps_per_call > 1
+        self._mesh = population.make_mesh(devices)
+        self._compiled = population.compiled_train_step(first.program, self._mesh, len(sessions), first.steps_per_call)
+        split = first.hooks.shared.resident(first.splits.train, meshes.replicated(first.mesh))
+        self._inputs = jax.device_put((split, first.normalization), meshes.replicated(self._mesh))
+        self._states: Any = None
+
+    def load(self, states: dict[int, Any]) -> None:
+        """Begin with these states."""
+        self._states = population.stack([states[number] for number in self._numbers], self._mesh)
+
+    def step(self, count: int, live: Members) -> Any:
+        """Start `count` steps of every member; metrics, for `rows`."""
+        inputs = [self._states, *self._inputs]
+        if self._several:
+            inputs.append(meshes.device_scalar(count, self._mesh))
+        self._states, metrics = self._compiled(*inputs)
+        return metrics
+
+    def rows(self, metrics: Any) -> dict[int, Any]:
+        """The metrics of each member on the host, once they are there: arrays [steps]."""
+        host = jax.device_get(metrics)
+        return {
+            number: jax.tree.map(lambda x, place=place: np.atleast_1d(x[..., place]), host)
+            for place, number in enumerate(self._numbers)
+        }
+
+    def states(self) -> dict[int, Any]:
+        """The state of each member."""
+        return dict(zip(self._numbers, population.unstack(self._states), strict=True))
+
+    def wait(self) -> None:
+        """Return when what was started is done."""
+        jax.block_until_ready(self._states)
+
+
+class InTurn:
+    """Each member by the program of a run alone, one after the other; those that have ended cost nothing."""
+
+    def __init__(self, sessions: Members) -> None:
+        first = first_of(sessions)
+        self._mesh, self._several = first.mesh, first.steps_per_call > 1
+        arguments = (first.program, first.mesh, first.feed.loader, first.steps_per_call)
+        self._compiled = sharded.compiled_train_step(*arguments)  # a run alone has compiled it
+        self._shardings = sharded.state_shardings(first.program, first.mesh)
+        split = first.hooks.shared.resident(first.splits.train, meshes.replicated(first.mesh))
+        self._inputs = (split, first.normalization)
+        self._states: dict[int, Any] = {}
+
+    def load(self, states: dict[int, Any]) -> None:
+        """Begin with these states."""
+        # Copies, since the step donates them.
+        self._states = {n: jax.device_put(jax.tree.map(np.array, s), self._shardings) for n, s in states.items()}
+
+    def step(self, count: int, live: Members) -> Any:
+        """Start `count` steps of every member that lives; metrics, for `rows`."""
+        found = {}
+        for number in live:
+            inputs = [self._states[number], *self._inputs]
+            if self._several:
+                inputs.append(meshes.device_scalar(count, self._mesh))
+            self._states[number], found[number] = self._compiled(*inputs)
+        return found
+
+    def rows(self, metrics: Any) -> dict[int, Any]:
+        """The metrics of each member on the host, once they are there: arrays [steps]."""
+        return jax.tree.map(np.atleast_1d, jax.device_get(metrics))
+
+    def states(self) -> dict[int, Any]:
+        """The state of each member."""
+        return self._states
+
+    def wait(self) -> None:
+        """Return when what was started is done."""
+        jax.block_until_ready(self._states)
+
+
+Maker = Together | InTurn
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """The way of a group, and why, in a line; `lasting` if the next group of its program and size does well with it."""
+
+    way: str
+    why: str
+    lasting: bool = True
+
+
+def prepare(sessions: Members, way: str, known: dict[Any, Choice]) -> tuple[Maker, Choice]:
+    """What makes the steps of members: in a way of `WAYS`, or, with "auto", in the one that is fastest for these.
+
+    Args:
+      sessions: of one program, each with its state, which is taken from it.
+      way: see above.
+      known: what was measured before, which is not measured again; it gets what is measured now.
+
+    Raises:
+      UserError: no way is possible here.
+    """
+    began = time.time()
+    states = {number: jax.device_get(session.state) for number, session in sessions.items()}
+    for session in sessions.values():
+        session.state = sharded.abstract_state(session.program, session.mesh)
+    possible = _possible(sessions)
+    devices = first_of(sessions).mesh.size
+    key = (first_of(sessions).program, len(sessions))
+    if way not in ("auto", *possible):
+        why = f"as {len(sessions)} do not divide over {devices} devices"
+        choice = Choice("vmap", f"population of {len(sessions)}: {WAYS['vmap']}, {why}")
+    elif way != "auto":
+        choice = Choice(way, f"population of {len(sessions)}: {WAYS[way]}, as asked for")
+    elif key in known:
+        choice = known[key]
+    else:
+        choice = _measure(sessions, states, possible)
+        if choice.lasting:
+            known[key] = choice
+    make = possible[choice.way]()
+    make.load(states)
+    for session in sessions.values():
+        session.progress.compile_seconds += (time.time() - began) / len(sessions)  # measuring is mostly that
+    return make, choice
+
+
+def _possible(sessions: Members) -> dict[str, Callable[[], Maker]]:
+    """What makes the steps of members, by way."""
+    found: dict[str, Callable[[], Maker]] = {"in_turn": lambda: InTurn(sessions), "vmap": lambda: Together(sessions, 1)}
+    fitting = [n for n in range(2, first_of(sessions).mesh.size + 1) if len(sessions) % n == 0]
+    if fitting:
+        found["devices"] = lambda: Together(sessions, fitting[-1])
+    return found
+
+
+def _measure(sessions: Members, states: dict[int, Any], possible: dict[str, Callable[[], Maker]]) -> Choice:
+    """Time a few steps in each way; only in turn, whose program is there, where no other could earn its compilation."""
+    name = f"population of {len(sessions)} x {first_of(sessions).program.model.name}"
+    seconds, words = {}, []
+    for way, made in possible.items():
+        try:
+            seconds[way] = _seconds_of_step(made(), sessions, states)
+            words.append(f"{WAYS[way]} {1000 * seconds[way]:.1f} ms")
+        except jax.errors.JaxRuntimeError as error:  # such as too little memory
+            words.append(f"{WAYS[way]} not possible ({' '.join(str(error).split())[:120]})")
+        if way == "in_turn" and (why := _too_few_steps(sessions, seconds.get(way, math.inf))):
+            return Choice(way, f"{name}, measured: {why}; chosen: in_turn", lasting=False)
+    if not seconds:
+        raise UserError(f"a population of {len(sessions)} cannot run: {'; '.join(words)}; make it smaller")
+    best = min(seconds, key=seconds.__getitem__)
+    lead = ", the fastest"
+    if best != "in_turn" and "in_turn" in seconds:
+        lead = f", {seconds['in_turn'] / seconds[best]:.2f} x as fast as in turn"
+    return Choice(
+        best,
+        f"{name}, measured, one step of all: {', '.join(words)}; chosen: {best}{lead}",
+    )
+
+
+def _too_few_steps(sessions: Members, seconds: float) -> str:
+    """Whether all steps that are left, at so many seconds each, cost less than to compile a program: then, how much."""
+    first = first_of(sessions)
+    left = max(session.program.total_steps - session.step for session in sessions.values())
+    compiling = first.hooks.shared.compile_seconds.get(first.program, 0.0)
+    if left * seconds >= compiling:
+        return ""
+    return (
+        f"{left} steps of all {WAYS['in_turn']} take {left * seconds:.1f} s, less than the {compiling:.1f} s that the "
+        "programs of a run took to compile"
+    )
+
+
+def _seconds_of_step(make: Maker, sessions: Members, states: dict[int, Any]) -> float:
+    """The seconds of one step of all members; the least of a few, after one call that warms up."""
+    count = min(first_of(sessions).steps_per_call, TIMED_STEPS)
+    seconds = []
+    make.load(states)
+    for _ in range(1 + TIMED_CALLS):
+        began = time.perf_counter()
+        make.step(count, sessions)
+        make.wait()
+        seconds.append(time.perf_counter() - began)
+    return min(seconds[1:]) / count
+
+
+def first_of(sessions: Members) -> Session:
+    """A member whose program, mesh and data are those of all."""
+    return next(iter(sessions.values()))
