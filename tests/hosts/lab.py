@@ -167,8 +167,11 @@ class Lab:
 
     def _remove_hosts(self) -> None:
         for line in sh("ip", "netns", "list").splitlines():
-            if line.startswith("jaxcnn-"):
-                sh("ip", "netns", "del", line.split()[0])
+            if (space := line.split()[0]).startswith("jaxcnn-"):
+                for number in sh("ip", "netns", "pids", space).split():  # what a failed test, or Slurm, left
+                    with contextlib.suppress(OSError):
+                        os.kill(int(number), signal.SIGKILL)
+                sh("ip", "netns", "del", space)
 
     def _start_slurm(self) -> None:
         hosts = [f"h{i}" for i in range(1, self.count + 1)]

@@ -14,7 +14,7 @@ from tests.hosts.lab import ROOT, Lab
 
 SMOKE = ("--config=configs/alexnet_cifar10.py:smoke", "--config.run.tensorboard=False", "--config.global_batch_size=24")
 # Long enough to be hit several times, with a checkpoint every ten steps.
-LONG = (*SMOKE, "--config.run.steps=240", "--config.checkpoint.every_steps=10", "--config.run.eval_every_epochs=2")
+LONG = (*SMOKE, "--config.run.steps=200", "--config.checkpoint.every_steps=10", "--config.run.eval_every_epochs=2")
 # Sums of three or more terms have another order among processes than among the devices of one: that is 6e-8 relative,
 # and twelve steps multiply it by about ten (measured: 3e-7). Statistics of a part of the batch would show at 1e-4.
 ROUNDING = 1e-5
@@ -59,8 +59,8 @@ def assert_same_log(one: pathlib.Path, other: pathlib.Path, rounding: float) -> 
 
 @pytest.mark.parametrize("nodes", [2, 3, 4])
 def test_a_job_of_several_hosts_is_the_run_of_one_process_with_as_many_devices(lab, alone, tmp_path, nodes):
-    job = submit(lab, nodes, tmp_path / "many", *SMOKE)
     one = alone(nodes, *SMOKE)
+    job = submit(lab, nodes, tmp_path / "many", *SMOKE)
     assert lab.wait(job, "COMPLETED", "FAILED") == "COMPLETED", log(tmp_path / "many")
     assert f"{nodes} x cpu of {nodes} processes" in log(tmp_path / "many")
     assert log(tmp_path / "many").count("jaxcnn: finished") == 1, "only process 0 writes the log"
@@ -94,9 +94,9 @@ def wait_for_words(workdir: pathlib.Path, words: str, count: int = 1, seconds: f
 
 
 def test_a_job_that_is_hit_again_and_again_ends_as_if_nothing_had_happened(lab, alone, tmp_path):
-    workdir = tmp_path / "hit"
-    job = submit(lab, 2, workdir, *LONG, "--config.hosts.heartbeat_seconds=5", JAXCNN_RESTARTS="3")
     one = alone(2, *LONG)
+    workdir = tmp_path / "hit"
+    job = submit(lab, 2, workdir, *LONG, "--config.hosts.heartbeat_seconds=5", JAXCNN_RESTARTS="4")
 
     def process(host: int) -> int:
         return lab.processes(host, str(workdir))[-1]
@@ -105,16 +105,16 @@ def test_a_job_that_is_hit_again_and_again_ends_as_if_nothing_had_happened(lab, 
     os.kill(process(2), signal.SIGKILL)
     assert wait_for_words(workdir, "process 0 of 2 on h1 stopped at step") < 30
     wait_for_words(workdir, "process 1 on h2 is gone: it was killed, or it crashed; the newest checkpoint is that of")
-    wait_for_words(workdir, "restart 1 of 3 after a failure")
+    wait_for_words(workdir, "restart 1 of 4 after a failure")
 
     step = wait_for_checkpoint(lab, job, workdir, step)
     os.kill(process(1), signal.SIGKILL)  # the coordinator
-    wait_for_words(workdir, "restart 2 of 3 after a failure", seconds=30)
+    wait_for_words(workdir, "restart 2 of 4 after a failure", seconds=30)
 
     step = wait_for_checkpoint(lab, job, workdir, step)
     os.kill(process(2), signal.SIGSTOP)
     wait_for_words(workdir, "process 1 on h2 is silent for 5 s", seconds=30)
-    wait_for_words(workdir, "restart 3 of 3 after a failure")
+    wait_for_words(workdir, "restart 3 of 4 after a failure")
 
     step = wait_for_checkpoint(lab, job, workdir, step)
     lab.link(2, "down")
@@ -125,30 +125,21 @@ def test_a_job_that_is_hit_again_and_again_ends_as_if_nothing_had_happened(lab, 
     lab.on(0, "scancel", "--batch", "--signal=USR1", str(job))  # what Slurm sends before the time limit
     wait_for_words(workdir, "time limit near, checkpoint saved: requeued")
 
-    step = wait_for_checkpoint(lab, job, workdir, newest(workdir))
+    wait_for_checkpoint(lab, job, workdir, newest(workdir))
     lab.on(0, "scontrol", "update", "NodeName=h2", "State=DRAIN", "Reason=test")
     lab.on(0, "scontrol", "requeue", str(job))
+    wait_for_checkpoint(lab, job, workdir, newest(workdir))
+    first, second = lab.hosts_of(job)
+    assert "h2" not in (first, second), "the drained host is not used again"
+
+    lab.link(int(second[1:]), "down")  # for good
     try:
+        assert wait_for_words(workdir, f"process 1 on {second} is silent for 5 s") < 30
         assert lab.wait(job, "COMPLETED", "FAILED") == "COMPLETED", log(workdir)
-        assert "h2" not in lab.hosts_of(job), "the drained host is not used again"
+        assert not {"h2", second} & set(lab.hosts_of(job))
     finally:
+        lab.link(int(second[1:]), "up")
         lab.on(0, "scontrol", "update", "NodeName=h2", "State=RESUME")
     starts = re.findall(r"resumed from the checkpoint of step (\d+)", log(workdir))
-    assert len(starts) == 5, log(workdir)
+    assert len(starts) == 6, log(workdir)
     assert_same_run(one, workdir)
-
-
-def test_a_job_whose_host_is_cut_off_for_good_goes_on_on_another(lab, alone, tmp_path):
-    workdir = tmp_path / "cut"
-    job = submit(lab, 2, workdir, *LONG, "--config.hosts.heartbeat_seconds=5")
-    step = wait_for_checkpoint(lab, job, workdir, 0)
-    assert lab.hosts_of(job) == ["h1", "h2"]
-    lab.link(2, "down")
-    try:
-        assert wait_for_words(workdir, "process 1 on h2 is silent for 5 s") < 30
-        wait_for_checkpoint(lab, job, workdir, step, seconds=180)
-        assert lab.wait(job, "COMPLETED", "FAILED") == "COMPLETED", log(workdir)
-        assert "h2" not in lab.hosts_of(job)
-    finally:
-        lab.link(2, "up")
-    assert_same_run(alone(2, *LONG), workdir)
