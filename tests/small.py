@@ -1,6 +1,7 @@
 """Small things that several tests train: synthetic batches, thin networks."""
 
 import dataclasses
+import functools
 
 import jax
 import numpy as np
@@ -14,6 +15,8 @@ from jaxcnn.learn.state import make_hyper
 from jaxcnn.learn.step import Normalization
 
 EXAMPLES = 48
+# Thin networks take longer to compile than to train. What compares up to rounding may do without LLVM's optimisation.
+UNOPTIMISED = {"xla_backend_optimization_level": 0}
 
 
 def config(**groups) -> configs.Config:
@@ -47,14 +50,28 @@ def normalization(mesh) -> Normalization:
     return jax.device_put(Normalization(half, quarter), meshes.replicated(mesh))
 
 
-def train(config: configs.Config, devices: int = 1, steps: int = 6, side: int = 8):
+@functools.lru_cache(maxsize=8)
+def unoptimised_step(program: Program, mesh):
+    """`sharded.resident_train_step` on `split`, compiled quickly."""
+    traced = sharded.traced_train_step(program, mesh, "resident")
+    return traced.lower().compile(UNOPTIMISED)
+
+
+def initial_state(program: Program, mesh, config: configs.Config):
+    """A new state, drawn on one device; `test_parallel` shows that it is the same on any."""
+    whole = dataclasses.replace(program, shard_optimizer=False, shard_params=False)
+    state = sharded.init_state(whole, meshes.make_mesh(1))(make_hyper(config))
+    return jax.device_put(state, sharded.state_shardings(program, mesh))
+
+
+def train(config: configs.Config, devices: int = 1, steps: int = 6, side: int = 8, optimised: bool = True):
     """Losses of every step [steps], and the last state, of a resident run."""
     mesh = meshes.make_mesh(devices, config.parallel.model_devices)
     program = program_of(config, steps, side)
     image, label = split(side=side)
     data = jax.device_put(resident.Resident(image, label), meshes.replicated(mesh))
-    state = sharded.init_state(program, mesh)(make_hyper(config))
-    step = sharded.resident_train_step(program, mesh)
+    state = initial_state(program, mesh, config)
+    step = (sharded.resident_train_step if optimised else unoptimised_step)(program, mesh)
     losses = []
     for _ in range(steps):
         state, metrics = step(state, data, normalization(mesh))

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from jaxcnn.models import winograd
 from jaxcnn.models.convolution import convolve, winograd_tile
+from tests import small
 
 # float64 rounds at 1.1e-16; a sum has up to 25 * 20 terms of size 1, and Winograd's transforms multiply the rounding by
 # up to about 100 (the sums of absolute values of their rows, squared). One operation in float32 would show at 1e-7.
@@ -37,6 +38,11 @@ def inputs(image_shape, kernel_shape, strides, padding):
     )
 
 
+def quickly(function, *arrays):
+    """The function compiled as one program, without LLVM's optimisation: there are many shapes, each seen once."""
+    return jax.jit(function, compiler_options=small.UNOPTIMISED)(*arrays)
+
+
 def passes(function, x, kernel, dy):
     """Result, gradient of the images, gradient of the kernel."""
     y, vjp = jax.vjp(function, x, kernel)
@@ -44,7 +50,9 @@ def passes(function, x, kernel, dy):
 
 
 def assert_equal_to_lax(ours, x, kernel, dy, strides, padding):
-    theirs = passes(functools.partial(by_lax, strides=strides, padding=padding), x, kernel, dy)
+    theirs = quickly(
+        functools.partial(passes, functools.partial(by_lax, strides=strides, padding=padding)), x, kernel, dy
+    )
     for mine, expected in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(mine, expected, rtol=0, atol=TOLERANCE)
 
@@ -66,7 +74,7 @@ def test_convolution_and_its_gradients_are_those_of_lax_for_any_shape(geometry):
     *_, strides, padding = geometry
     with jax.enable_x64(True):
         arrays = inputs(*geometry)
-        ours = passes(lambda x, kernel: convolve(x, kernel, strides, padding), *arrays)
+        ours = quickly(functools.partial(passes, lambda x, kernel: convolve(x, kernel, strides, padding)), *arrays)
         assert_equal_to_lax(ours, *arrays, strides, padding)
 
 
@@ -75,13 +83,16 @@ def test_convolution_and_its_gradients_are_those_of_lax_for_any_shape(geometry):
 def test_winograds_forms_are_those_of_lax_for_any_shape_and_tile(geometry, tile):
     _, _, _, padding = geometry
     with jax.enable_x64(True):
-        x, kernel, dy = arrays = inputs(*geometry)
-        ours = (
-            winograd.forward(x, kernel, tile=tile, padding=padding),
-            winograd.input_gradient(dy, kernel, tile=tile, padding=padding),
-            winograd.kernel_gradient(x, dy, tile=tile, padding=padding),
-        )
-        assert_equal_to_lax(ours, *arrays, 1, padding)
+        arrays = inputs(*geometry)
+
+        def forms(x, kernel, dy):
+            return (
+                winograd.forward(x, kernel, tile=tile, padding=padding),
+                winograd.input_gradient(dy, kernel, tile=tile, padding=padding),
+                winograd.kernel_gradient(x, dy, tile=tile, padding=padding),
+            )
+
+        assert_equal_to_lax(quickly(forms, *arrays), *arrays, 1, padding)
 
 
 @pytest.mark.parametrize("batch", [6, 7])

@@ -194,7 +194,7 @@ TINY = (
 
 def test_a_measurement_leaves_rows_text_and_picture(tmp_path):
     flags = ("--mode=strong", "--devices=1,2", "--processes=2", "--seconds=0.1", "--rounds=2", f"--out={tmp_path}/new")
-    code, output = runs.run(*TINY, *flags, module="jaxcnn.scaling")
+    code, output = runs.run(*TINY, *flags, module="jaxcnn.scaling", **runs.UNOPTIMISED)
     assert code == 0, output
     record = json.loads((tmp_path / "new" / "scaling.json").read_text())
     assert record["mode"] == "strong"
@@ -220,7 +220,7 @@ def test_a_measurement_leaves_rows_text_and_picture(tmp_path):
 
 def test_a_stream_is_measured_against_a_loop_that_is_fed_one_batch(tmp_path):
     flags = ("--mode=weak", "--devices=2", "--seconds=0.1", "--rounds=1", f"--out={tmp_path}")
-    code, output = runs.run(*TINY, *flags, "--config.data.loader=stream", module="jaxcnn.scaling")
+    code, output = runs.run(*TINY, *flags, "--config.data.loader=stream", module="jaxcnn.scaling", **runs.UNOPTIMISED)
     assert code == 0, output
     (row,) = json.loads((tmp_path / "scaling.json").read_text())["rows"]
     assert (row["loader"], row["global_batch_size"]) == ("stream", 32)

@@ -8,7 +8,7 @@ import pytest
 
 from tests import runs
 
-LONG = (*runs.DIGITS, "--config.run.epochs=100000.0")
+LONG = (*runs.DIGITS, "--config.model.width=0.25", "--config.run.epochs=100000.0")
 
 
 def checkpoints(workdir):
@@ -16,7 +16,7 @@ def checkpoints(workdir):
     return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit()) if folder.is_dir() else []
 
 
-IN_CALLS = ("--config.run.steps_per_call=16", "--config.model.width=0.25")
+IN_CALLS = ("--config.run.steps_per_call=16",)
 
 
 @pytest.mark.parametrize(("number", "flags"), [(signal.SIGTERM, ()), (signal.SIGINT, ()), (signal.SIGTERM, IN_CALLS)])

@@ -44,6 +44,12 @@ print(json.dumps(counts))
 """
 
 
+@pytest.fixture(autouse=True)
+def _unoptimised(monkeypatch):
+    for name, value in runs.UNOPTIMISED.items():
+        monkeypatch.setenv(name, value)
+
+
 def count(folder, loader: str, cache) -> tuple[dict[str, int], str]:
     """The counts of a run in a process of its own, and what it wrote to standard error."""
     done = subprocess.run(

@@ -31,35 +31,38 @@ NETWORKS = {
 }
 
 
+DEVICES = {"cnn, whole batch": (2, 4, 8), "cnn, groups of 4": (2, 8)}  # more groups than devices, and fewer
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_one_two_four_and_eight_devices_give_the_same_run(name):
     config = small.config(**(HARD | NETWORKS[name]))
     side = 8 if "cnn" in name else 32
     # Three Newton-Schulz steps multiply small singular values, rounding and all, by up to 3.4^3 = 41.
     atol = TOLERANCE * (10 if "muon" in name else 1)
-    alone, state = small.train(config, 1, side=side)
+    alone, state = small.train(config, 1, side=side, optimised=False)
     assert len(set(alone.round(4))) == len(alone), "the run must move for the comparison to mean anything"
-    for devices in (2, 8) if "groups of 2" in name else (2, 4, 8):
-        losses, other = small.train(config, devices, side=side)
+    for devices in DEVICES.get(name, (8,)):
+        losses, other = small.train(config, devices, side=side, optimised=False)
         np.testing.assert_allclose(losses, alone, rtol=TOLERANCE)
         for one, two in zip(jax.tree.leaves(state), jax.tree.leaves(other), strict=True):
             np.testing.assert_allclose(two, one, rtol=50 * TOLERANCE, atol=atol)
 
 
-@pytest.mark.parametrize(("devices", "microbatches"), [(1, 2), (1, 4), (2, 2), (4, 2), (8, 2)])
+@pytest.mark.parametrize(("devices", "microbatches"), [(1, 4), (2, 2), (8, 2)])
 def test_gradient_accumulation_equals_the_large_batch(devices, microbatches):
     groups = HARD | {"norm": {"group_size": 4}}
-    whole, state = small.train(small.config(**groups))
+    whole, state = small.train(small.config(**groups), optimised=False)
     groups = groups | {"optim": HARD["optim"] | {"accumulate_steps": microbatches}}
-    losses, other = small.train(small.config(**groups), devices)
+    losses, other = small.train(small.config(**groups), devices, optimised=False)
     np.testing.assert_allclose(losses, whole, rtol=TOLERANCE)
     for one, two in zip(jax.tree.leaves(state), jax.tree.leaves(other), strict=True):
         np.testing.assert_allclose(two, one, rtol=50 * TOLERANCE, atol=TOLERANCE)
 
 
 def test_group_statistics_are_no_whole_batch_statistics():
-    whole, _ = small.train(small.config(**HARD))
-    ghost, _ = small.train(small.config(**HARD, norm={"group_size": 2}))
+    whole, _ = small.train(small.config(**HARD), optimised=False)
+    ghost, _ = small.train(small.config(**HARD, norm={"group_size": 2}), optimised=False)
     assert np.abs(whole - ghost).max() > 20 * TOLERANCE
 
 

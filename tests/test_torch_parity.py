@@ -16,6 +16,7 @@ import pytest
 from flax import traverse_util
 
 from jaxcnn import config, models
+from tests.small import UNOPTIMISED
 
 GOLDENS = pathlib.Path(__file__).with_name("goldens")
 sys.path.insert(0, str(GOLDENS))
@@ -63,8 +64,7 @@ def make_step(module, optimizer):
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
         return loss, (logits, updates.get("batch_stats", {}))
 
-    # Unoptimised code: these networks are so small that compiling takes most of the time.
-    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+    @functools.partial(jax.jit, compiler_options=UNOPTIMISED)
     def step(params, batch_stats, opt_state, images, labels):
         (loss, (logits, batch_stats)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
             params, batch_stats, images, labels
@@ -100,7 +100,7 @@ def test_networks_compute_what_pytorch_computes(case):
         param_paths = sorted(traverse_util.flatten_dict(params, sep="/"))
         stats_paths = sorted(traverse_util.flatten_dict(batch_stats, sep="/"))
 
-        logits = jax.jit(module.apply)(variables, images)
+        logits = jax.jit(module.apply, compiler_options=UNOPTIMISED)(variables, images)
         assert logits.dtype == jnp.float64
         np.testing.assert_allclose(logits, theirs["logits_eval"], rtol=TOLERANCE, atol=TOLERANCE)
 
