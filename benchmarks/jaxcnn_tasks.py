@@ -31,7 +31,7 @@ def facts() -> dict[str, Any]:
 
     Every command of jaxcnn keeps compiled programs there.
     """
-    meshes.enable_compile_cache()
+    meshes.prepare_backend()
     environment = workdir.environment([])
     del environment["command"]
     return environment | {"device_kind": "cpu" if jax.default_backend() == "cpu" else "gpu"}

@@ -23,6 +23,17 @@ def cache_folder() -> pathlib.Path:
     return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "jaxcnn"
 
 
+def prepare_backend() -> None:
+    """What is to be settled before JAX is first asked for a device: the cache of programs, and steps one at a time.
+
+    On a CPU a call then makes its step before it returns. Calls that XLA queues begin when the results of the one
+    before are there, which is before its working memory is given back: two steps' memory would be alive. There is
+    nothing to gain from the queue where the host is the device. GPUs and TPUs do not know of this.
+    """
+    enable_compile_cache()
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
+
+
 def enable_compile_cache() -> None:
     """Keep compiled programs in the user's cache folder, unless JAX_COMPILATION_CACHE_DIR chose another place.
 

@@ -1,6 +1,9 @@
 """Devices: how many there are, what they can share, where caches lie."""
 
+import os
 import pathlib
+import subprocess
+import sys
 
 import jax
 import pytest
@@ -78,3 +81,18 @@ def test_a_chosen_compile_cache_is_left_alone(monkeypatch):
         assert jax.config.values["jax_compilation_cache_dir"] == str(meshes.cache_folder() / "compiled")
     finally:
         jax.config.update("jax_compilation_cache_dir", before)
+
+
+def test_on_a_cpu_a_call_is_made_before_it_returns():
+    program = """
+from jaxcnn import mesh
+mesh.prepare_backend()
+import jax
+x = jax.numpy.ones((1000, 1000))
+power = jax.jit(lambda x: x @ x @ x)
+power(x).block_until_ready()
+print(all(power(x).is_ready() for _ in range(5)))
+"""
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True"]

@@ -48,7 +48,7 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
     if task["processes"] > 1:
         jax.distributed.initialize(task["coordinator"], task["processes"], task["process"])
     config = configs.from_config_dict(task["config"])
-    meshes.enable_compile_cache()
+    meshes.prepare_backend()
     mesh = mesh_over(jax.devices(), task["devices"], config.parallel.model_devices)
     meshes.check_batch(config, meshes.data_devices(mesh))
     splits = open_splits(config.data)

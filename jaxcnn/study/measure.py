@@ -33,7 +33,7 @@ def measure(plan: Plan, folder: pathlib.Path, shared: Shared, say: Any) -> dict[
     Returns:
       `{key: {"compile_seconds", "step_seconds", "eval_seconds_per_example", "program_bytes"} | {"error"}}`.
     """
-    meshes.enable_compile_cache()
+    meshes.prepare_backend()
     where = f"{jax.local_device_count()} x {jax.local_devices()[0].device_kind}, {workdir.worker_count()} cores"
     path = folder / FILE
     kept = workdir.read_json(path) if path.exists() else {}

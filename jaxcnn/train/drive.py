@@ -71,6 +71,8 @@ class Driver:
                 call = self._start(min(allowed, stop - session.step))
                 self._read()  # the call before, so the host never holds up the devices
                 self._unread = call
+                if call.metrics.grad_norm.is_ready():  # at once on a CPU, which makes a call before it returns
+                    self._read()
         except Interrupted:
             self._read()
             raise

@@ -107,7 +107,7 @@ def open_session(
 
     Nothing that a later start would be held against is written before all of it has proved possible.
     """
-    meshes.enable_compile_cache()
+    meshes.prepare_backend()
     mesh = meshes.make_mesh(config.parallel.devices, config.parallel.model_devices)
     meshes.check_batch(config, meshes.data_devices(mesh))
     interrupts.phase = "data"

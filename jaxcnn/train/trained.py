@@ -52,7 +52,7 @@ def load(folder: pathlib.Path, checkpoint: str, weights: str, devices: int) -> t
     """
     config = workdir.read_config(folder)
     facts = workdir.read_data_facts(folder)
-    meshes.enable_compile_cache()
+    meshes.prepare_backend()
     mesh = meshes.make_mesh(devices)
     program = make_program(
         config,
