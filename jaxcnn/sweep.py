@@ -169,6 +169,8 @@ def _population(plan: Any, shared: Any) -> Any:
     if POPULATION.value == 1:
         if PBT.value:
             raise UserError("--pbt_every_epochs needs --population=<how many trials exchange their weights>")
+        if POPULATION_WAY.value != "auto":
+            raise UserError("--population_way needs --population=<how many trials are trained together>")
         return None
     if ENGINE.value != "inline":
         raise UserError(f"--population is of --engine=inline, where one process has many trials, not of {ENGINE.value}")

@@ -29,7 +29,7 @@ def lowered_for_cuda(name: str, dtype: str) -> str:
     arguments = (
         sharded.abstract_state(program, mesh),
         sharded._abstract_batch(program, program.global_batch_size, meshes.over_data(mesh)),
-        sharded._abstract_normalization(program, mesh),
+        sharded.abstract_normalization(program, mesh),
     )
     return sharded.train_step(program, mesh).trace(*arguments).lower(lowering_platforms=("cuda",)).as_text()
 

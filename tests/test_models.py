@@ -12,6 +12,8 @@ from jax.extend.core import jaxprs_in_params
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxcnn import config, models
+from jaxcnn import mesh as meshes
+from jaxcnn.learn import compilation
 from jaxcnn.models import initializers
 from tests.small import UNOPTIMISED
 
@@ -197,6 +199,15 @@ def test_width_multiplies_every_channel_count_and_is_at_least_one():
     assert flat(shapes_of(CIFAR, 10, name="alexnet", width=0.5)["params"])["dense2/kernel"].shape == (2048, 2048)
     assert flat(shapes_of(CIFAR, 10, name="vgg16", width=1.5)["params"])["block1_conv1/kernel"].shape == (3, 3, 3, 96)
     assert flat(shapes_of(CIFAR, 10, name="vgg16", width=1e-4)["params"])["block5_conv3/kernel"].shape == (3, 3, 1, 1)
+
+
+def test_inference_of_resnet50_keeps_the_sum_of_a_stage_and_not_its_terms():
+    module = models.build(config.Model(name="resnet50", width=0.25), config.Norm(), 10)
+    variables = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, *CIFAR)))
+    images = jax.ShapeDtypeStruct((16, *CIFAR), jnp.float32)
+    program = compilation.jit(module.apply, meshes.make_mesh(1)).lower(variables, images).compile()
+    output_of_a_block = 4 * 16 * 32 * 32 * 64  # bytes, in the first stage, which has four terms
+    assert program.memory_analysis().temp_size_in_bytes < 5 * output_of_a_block
 
 
 @pytest.mark.parametrize("zero_init", [True, False])

@@ -122,6 +122,7 @@ def test_help_imports_nothing_heavy():
         (("--workdir={tmp}", *TINY, "--sampler=nonsense"), "should be one of"),
         (("--workdir={tmp}", *TINY, "--population=2", "--engine=processes"), "--population is of --engine=inline"),
         (("--workdir={tmp}", *TINY, "--pbt_every_epochs=1"), "--pbt_every_epochs needs --population"),
+        (("--workdir={tmp}", *TINY, "--population_way=vmap"), "--population_way needs --population"),
         (("--workdir={tmp}", "--worker", "--population=2"), "--population is not for --worker"),
     ],
 )

@@ -15,12 +15,13 @@ import numpy as np
 from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding
 
-from jaxcnn.data import order, resident
+from jaxcnn.data import order
 from jaxcnn.data.resident import Resident
+from jaxcnn.learn import sharded, spread
 from jaxcnn.learn import step as steps
 from jaxcnn.learn.compilation import jit
 from jaxcnn.learn.program import Program
-from jaxcnn.learn.state import Hyper
+from jaxcnn.learn.state import abstract_hyper
 from jaxcnn.mesh import replicated
 
 MEMBER_AXIS = "member"
@@ -41,10 +42,7 @@ def member_step(
 ) -> tuple[steps.State, steps.StepMetrics]:
     """One step of one member, on one device: its own batch gathered from the shared split, and `steps.train_step`."""
     position = jnp.asarray(order.storage_positions(program.global_batch_size, 1, program.optim.accumulate_steps)[0])
-    index = order.example_index(
-        state.hyper.seed, state.step, position, program.global_batch_size, program.train_examples
-    )
-    batch = lax.optimization_barrier(resident.gather(split, index, position))
+    batch = lax.optimization_barrier(spread.batch_part(program, position, state.hyper.seed, state.step, split))
     return steps.train_step(program, state, batch, normalization)
 
 
@@ -94,13 +92,7 @@ def train_steps(
     def one(states: steps.State) -> tuple[steps.State, steps.StepMetrics]:
         return train_step(program, mesh, states, split, normalization)
 
-    def next_step(i: jax.Array, carry: Any) -> Any:
-        states, metrics = one(carry[0])
-        return states, jax.tree.map(lambda rows, row: rows.at[i].set(row), carry[1], metrics)
-
-    shapes = jax.eval_shape(one, states)[1]
-    metrics = jax.tree.map(lambda row: jnp.zeros((most, *row.shape), row.dtype), shapes)
-    return lax.fori_loop(0, count, next_step, (states, metrics))
+    return steps.repeat(one, most, states, count)
 
 
 @functools.lru_cache(maxsize=16)
@@ -113,14 +105,12 @@ def compiled_train_step(program: Program, mesh: Mesh, members: int, steps_per_ca
     if members % mesh.size:
         raise ValueError(f"{members} members do not divide over {mesh.size} devices")
     states, whole = abstract_states(program, mesh, members), replicated(mesh)
-    channel = jax.ShapeDtypeStruct((program.image_shape[-1],), jnp.float32, sharding=whole)
-    image = jax.ShapeDtypeStruct((program.train_examples, *program.image_shape), jnp.uint8, sharding=whole)
-    split = Resident(image, jax.ShapeDtypeStruct((program.train_examples,), jnp.int32, sharding=whole))
-    inputs: list[Any] = [states, split, steps.Normalization(channel, channel)]
+    split = sharded.abstract_split(program, mesh, program.train_examples)
+    inputs: list[Any] = [states, split, sharded.abstract_normalization(program, mesh)]
     function: Any = functools.partial(train_step, program, mesh)
     if steps_per_call > 1:
         function = functools.partial(train_steps, program, mesh, steps_per_call)
-        inputs.append(jax.ShapeDtypeStruct((), jnp.int32, sharding=whole))
+        inputs.append(sharded.abstract_int(mesh))
     rows = whole if mesh.size == 1 or steps_per_call > 1 else over_members(mesh)
     out_shardings = (jax.tree.map(lambda x: x.sharding, states), rows)
     return jit(function, mesh, donate_argnums=0, out_shardings=out_shardings).lower(*inputs).compile()
@@ -128,9 +118,7 @@ def compiled_train_step(program: Program, mesh: Mesh, members: int, steps_per_ca
 
 def abstract_states(program: Program, mesh: Mesh, members: int) -> Any:
     """Shapes, dtypes and shardings of the states of so many members."""
-    scalar = jax.ShapeDtypeStruct((), jnp.float32)
-    hyper = Hyper(scalar, scalar, scalar, scalar, jax.ShapeDtypeStruct((), jnp.uint32))
-    one = jax.eval_shape(functools.partial(steps.init_state, program), hyper)
+    one = jax.eval_shape(functools.partial(steps.init_state, program), abstract_hyper())
     sharding = over_members(mesh)
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct((members, *x.shape), x.dtype, sharding=sharding), one)
 

@@ -18,7 +18,7 @@ from jaxcnn.learn import spread, tta
 from jaxcnn.learn import step as steps
 from jaxcnn.learn.compilation import jit
 from jaxcnn.learn.program import Program
-from jaxcnn.learn.state import Hyper
+from jaxcnn.learn.state import Hyper, abstract_hyper
 from jaxcnn.mesh import DATA_AXIS, over_data, replicated
 
 
@@ -78,13 +78,7 @@ def resident_train_steps(program: Program, mesh: Mesh, most: int) -> Any:
         def one(state: steps.State) -> tuple[steps.State, steps.StepMetrics]:
             return spread.resident_train_step(program, mesh, state, split, normalization)
 
-        def next_step(i: jax.Array, carry: Any) -> Any:
-            state, metrics = one(carry[0])
-            return state, jax.tree.map(lambda rows, row: rows.at[i].set(row), carry[1], metrics)
-
-        shapes = jax.eval_shape(one, state)[1]
-        metrics = jax.tree.map(lambda row: jnp.zeros((most, *row.shape), row.dtype), shapes)
-        return jax.lax.fori_loop(0, count, next_step, (state, metrics))
+        return steps.repeat(one, most, state, count)
 
     return _jit_step(resident_train_steps, program, mesh)
 
@@ -147,7 +141,7 @@ def compiled_predict_step(program: Program, mesh: Mesh, batch_size: int) -> jax.
     """`predict_step` for batches of `batch_size`, a multiple of the devices, compiled."""
     image = jax.ShapeDtypeStruct((batch_size, *program.image_shape), jnp.uint8, sharding=over_data(mesh))
     variables = abstract_state(program, mesh).variables()
-    return predict_step(program, mesh).lower(variables, image, _abstract_normalization(program, mesh)).compile()
+    return predict_step(program, mesh).lower(variables, image, abstract_normalization(program, mesh)).compile()
 
 
 @functools.lru_cache(maxsize=8)
@@ -178,9 +172,7 @@ def state_shardings(program: Program, mesh: Mesh) -> Any:
 
 
 def _traced_init_state(program: Program, mesh: Mesh) -> jax.stages.Traced:
-    scalar = jax.ShapeDtypeStruct((), jnp.float32)
-    hyper = Hyper(scalar, scalar, scalar, scalar, jax.ShapeDtypeStruct((), jnp.uint32))
-    return init_state(program, mesh).trace(hyper)
+    return init_state(program, mesh).trace(abstract_hyper())
 
 
 # The programs of a run, before and after XLA's work, which comes before there is any data. Tracing holds Python's lock,
@@ -205,14 +197,14 @@ def traced_train_step(program: Program, mesh: Mesh, loader: str, steps_per_call:
 
     With `steps_per_call` above 1 it is `resident_train_steps`, which the stream loader cannot feed.
     """
-    state, normalization = abstract_state(program, mesh), _abstract_normalization(program, mesh)
+    state, normalization = abstract_state(program, mesh), abstract_normalization(program, mesh)
     if loader == "stream":
         batch = _abstract_batch(program, program.global_batch_size, over_data(mesh))
         return train_step(program, mesh).trace(state, batch, normalization)
-    split = _abstract_split(program, mesh, program.train_examples)
+    split = abstract_split(program, mesh, program.train_examples)
     if steps_per_call == 1:
         return resident_train_step(program, mesh).trace(state, split, normalization)
-    return resident_train_steps(program, mesh, steps_per_call).trace(state, split, normalization, _abstract_int(mesh))
+    return resident_train_steps(program, mesh, steps_per_call).trace(state, split, normalization, abstract_int(mesh))
 
 
 @functools.lru_cache(maxsize=16)
@@ -232,7 +224,7 @@ def lowered_eval_step(program: Program, mesh: Mesh, batch_size: int) -> jax.stag
     """The evaluation step for batches of `batch_size`, a multiple of the devices, before XLA's optimisation."""
     batch = _abstract_batch(program, batch_size, over_data(mesh))
     variables = abstract_state(program, mesh).variables()
-    return eval_step(program, mesh).lower(variables, batch, _abstract_normalization(program, mesh))
+    return eval_step(program, mesh).lower(variables, batch, abstract_normalization(program, mesh))
 
 
 @functools.lru_cache(maxsize=16)
@@ -266,8 +258,8 @@ def as_evaluated(program: Program, mesh: Mesh, variables: Any) -> Any:
 @functools.lru_cache(maxsize=16)
 def lowered_eval_batch(program: Program, mesh: Mesh, batch_size: int, examples: int) -> jax.stages.Lowered:
     """`resident_eval_batch` for a split of so many examples, before XLA's optimisation."""
-    split = _abstract_split(program, mesh, examples)
-    return resident_eval_batch(batch_size, mesh).lower(split, _abstract_int(mesh))
+    split = abstract_split(program, mesh, examples)
+    return resident_eval_batch(batch_size, mesh).lower(split, abstract_int(mesh))
 
 
 @functools.lru_cache(maxsize=16)
@@ -295,13 +287,15 @@ def tta_eval_step(program: Program, mesh: Mesh, batch_size: int, kind: str) -> C
     return evaluate
 
 
-def _abstract_split(program: Program, mesh: Mesh, examples: int) -> Resident:
+def abstract_split(program: Program, mesh: Mesh, examples: int) -> Resident:
+    """A split of so many examples, on every device of the mesh."""
     whole = replicated(mesh)
     image = jax.ShapeDtypeStruct((examples, *program.image_shape), jnp.uint8, sharding=whole)
     return Resident(image, jax.ShapeDtypeStruct((examples,), jnp.int32, sharding=whole))
 
 
-def _abstract_int(mesh: Mesh) -> jax.ShapeDtypeStruct:
+def abstract_int(mesh: Mesh) -> jax.ShapeDtypeStruct:
+    """An int32 scalar on every device of the mesh."""
     return jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated(mesh))
 
 
@@ -312,7 +306,8 @@ def _abstract_batch(program: Program, batch_size: int, sharding: Any) -> Batch:
     return Batch(image, integer, integer, integer, mask)
 
 
-def _abstract_normalization(program: Program, mesh: Mesh) -> steps.Normalization:
+def abstract_normalization(program: Program, mesh: Mesh) -> steps.Normalization:
+    """On every device of the mesh."""
     channel = jax.ShapeDtypeStruct((program.image_shape[-1],), jnp.float32, sharding=replicated(mesh))
     return steps.Normalization(channel, channel)
 

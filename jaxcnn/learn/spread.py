@@ -80,6 +80,10 @@ def resident_train_step(
 def resident_batch(program: Program, devices: int, seed: jax.Array, step: jax.Array, split: Resident) -> Batch:
     """This device's shard of the batch of a step, inside `shard_map` over `devices` parts of the batch."""
     table = order.storage_positions(program.global_batch_size, devices, program.optim.accumulate_steps)
-    position = jnp.asarray(table)[jax.lax.axis_index(DATA_AXIS)]
+    return batch_part(program, jnp.asarray(table)[jax.lax.axis_index(DATA_AXIS)], seed, step, split)
+
+
+def batch_part(program: Program, position: jax.Array, seed: jax.Array, step: jax.Array, split: Resident) -> Batch:
+    """The examples at some positions (int32 [b]) of the batch of a step."""
     index = order.example_index(seed, step, position, program.global_batch_size, program.train_examples)
     return resident.gather(split, index, position)

@@ -63,6 +63,12 @@ def make_hyper(config: Config) -> Hyper:
     )
 
 
+def abstract_hyper() -> Hyper:
+    """Shapes and dtypes of `make_hyper`."""
+    scalar = jax.ShapeDtypeStruct((), jnp.float32)
+    return Hyper(scalar, scalar, scalar, scalar, jax.ShapeDtypeStruct((), jnp.uint32))
+
+
 def step_key(seed: Any, step: Any) -> jax.Array:
     """The random key of a step; all randomness of the step is folded out of it. Step -1 is initialisation."""
     return jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), jnp.asarray(step).astype(jnp.uint32))

@@ -204,6 +204,28 @@ def _accumulate(gradient: Any, params: Any, examples: Any, microbatches: int) ->
     return jax.lax.scan(add, zero, parts, unroll=unroll)[0]
 
 
+def repeat(one: Callable[[Any], tuple[Any, Any]], most: int, state: Any, count: jax.Array) -> tuple[Any, Any]:
+    """`count` steps `state -> (state, metrics)` in a loop.
+
+    Args:
+      one: the step.
+      most: steps that there is room for.
+      state: before the first.
+      count: int32, 1 ... `most`, traced.
+
+    Returns:
+      The state after the last step, and the metrics with a leading axis of `most`, of which the first `count` are set.
+    """
+
+    def next_step(i: jax.Array, carry: Any) -> Any:
+        state, metrics = one(carry[0])
+        return state, jax.tree.map(lambda rows, row: rows.at[i].set(row), carry[1], metrics)
+
+    shapes = jax.eval_shape(one, state)[1]
+    metrics = jax.tree.map(lambda row: jnp.zeros((most, *row.shape), row.dtype), shapes)
+    return jax.lax.fori_loop(0, count, next_step, (state, metrics))
+
+
 def _average(program: Program, state: State, variables: Any) -> Any:
     """The moving average after this step, of weight min(decay, (1 + t) / (10 + t)) on the old one."""
     if state.ema is None:

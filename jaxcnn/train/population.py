@@ -17,7 +17,7 @@ from jaxcnn import host_memory
 from jaxcnn.config import UserError
 from jaxcnn.learn import sharded
 from jaxcnn.train import loop
-from jaxcnn.train.drive import Diverged, take_in
+from jaxcnn.train.drive import Diverged, is_there, take_in
 from jaxcnn.train.pace import Pace
 from jaxcnn.train.population_based import KIND, Evolution, Exchange, exchanged, exchanges
 from jaxcnn.train.session import Session
@@ -165,6 +165,8 @@ class Group:
                     session.step += count
                 self._read()  # the call before, so the host never holds up the devices
                 self._unread = call
+                if is_there(call.metrics):
+                    self._read()
                 done += count
         finally:
             self._read()
