@@ -1,4 +1,4 @@
-"""Parallel modes over several processes: a cut state is trained, saved by all, restored, and tested as on one process."""
+"""Parallel modes over several processes: a cut state is trained, saved by all, restored, tested as by one process."""
 
 import dataclasses
 import json

@@ -2,7 +2,6 @@
 
 import os
 import pathlib
-import re
 import signal
 import sys
 import time
@@ -15,6 +14,7 @@ from tests.hosts.lab import ROOT, Lab
 SMOKE = ("--config=configs/alexnet_cifar10.py:smoke", "--config.run.tensorboard=False", "--config.global_batch_size=24")
 # Long enough to be hit several times, with a checkpoint every ten steps.
 LONG = (*SMOKE, "--config.run.steps=200", "--config.checkpoint.every_steps=10", "--config.run.eval_every_epochs=2")
+RESUMED = "resumed from the checkpoint of step "
 # Sums of three or more terms have another order among processes than among the devices of one: that is 6e-8 relative,
 # and twelve steps multiply it by about ten (measured: 3e-7). Statistics of a part of the batch would show at 1e-4.
 ROUNDING = 1e-5
@@ -85,6 +85,15 @@ def wait_for_checkpoint(lab: Lab, job: int, workdir: pathlib.Path, after: int, s
     return step
 
 
+def wait_for_start(lab: Lab, job: int, workdir: pathlib.Path, count: int, seconds: float = 120) -> None:
+    """Wait until the job has gone on from a checkpoint so many times."""
+    deadline = time.monotonic() + seconds
+    while log(workdir).count(RESUMED) < count:
+        assert time.monotonic() < deadline, log(workdir)
+        lab.hurry(job)
+        time.sleep(0.2)
+
+
 def wait_for_words(workdir: pathlib.Path, words: str, count: int = 1, seconds: float = 60) -> float:
     began = time.monotonic()
     while log(workdir).count(words) < count:
@@ -128,10 +137,11 @@ def test_a_job_that_is_hit_again_and_again_ends_as_if_nothing_had_happened(lab, 
     wait_for_checkpoint(lab, job, workdir, newest(workdir))
     lab.on(0, "scontrol", "update", "NodeName=h2", "State=DRAIN", "Reason=test")
     lab.on(0, "scontrol", "requeue", str(job))
-    wait_for_checkpoint(lab, job, workdir, newest(workdir))
+    wait_for_start(lab, job, workdir, 5)  # not for a checkpoint: the job saves one as it is stopped
     first, second = lab.hosts_of(job)
     assert "h2" not in (first, second), "the drained host is not used again"
 
+    wait_for_checkpoint(lab, job, workdir, newest(workdir))
     lab.link(int(second[1:]), "down")  # for good
     try:
         assert wait_for_words(workdir, f"process 1 on {second} is silent for 5 s") < 30
@@ -140,6 +150,5 @@ def test_a_job_that_is_hit_again_and_again_ends_as_if_nothing_had_happened(lab, 
     finally:
         lab.link(int(second[1:]), "up")
         lab.on(0, "scontrol", "update", "NodeName=h2", "State=RESUME")
-    starts = re.findall(r"resumed from the checkpoint of step (\d+)", log(workdir))
-    assert len(starts) == 6, log(workdir)
+    assert log(workdir).count(RESUMED) == 6, log(workdir)
     assert_same_run(one, workdir)
