@@ -91,9 +91,7 @@ class Predict(Task):
 
     def __init__(self, spec: dict[str, Any]) -> None:
         self._program, mesh = program_of(spec), meshes.make_mesh(1)
-        state = sharded.init_state(self._program, mesh)(make_hyper(_config(spec)))
-        self._variables = state.variables()
-        del state  # of the optimiser nothing is kept
+        self._variables = jax.device_put(weights(self._program, mesh), meshes.replicated(mesh))
         image, _ = examples(spec["batch_size"])
         self._image = jax.device_put(image[: spec["batch_size"]], meshes.over_data(mesh))
         self._normalization = _normalization(mesh)
@@ -144,6 +142,23 @@ def program_of(spec: dict[str, Any]) -> Program:
     """The program of a case."""
     count = max(EXAMPLES, spec["batch_size"])
     return make_program(_config(spec), num_classes=CLASSES, image_shape=(SIDE, SIDE, 3), train_examples=count)
+
+
+def weights(program: Program, mesh: jax.sharding.Mesh) -> Any:
+    """Flax variables of the program from the host, as a checkpoint brings them: no state of an optimiser, no drawing.
+
+    Kernels are random, with the variance that keeps that of their input; all else is 1.
+    """
+    generator = np.random.default_rng(0)
+
+    def leaf(like: jax.ShapeDtypeStruct) -> np.ndarray:
+        if len(like.shape) < 2:
+            return np.ones(like.shape, like.dtype)
+        values = generator.standard_normal(like.shape, np.float32)
+        values *= np.prod(like.shape[:-1]) ** -0.5
+        return values.astype(like.dtype, copy=False)
+
+    return jax.tree.map(leaf, sharded.abstract_state(program, mesh).variables())
 
 
 def _config(spec: dict[str, Any]) -> configs.Config:

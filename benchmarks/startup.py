@@ -1,19 +1,19 @@
 """Time to start: imports, --help, and from the command to the first step, cold and with a warm compile cache.
 
-    python -m benchmarks.startup [--repeats=3] [--out=startup.json] -- --config=configs/vgg16_cifar10.py [flags]
+    python -m benchmarks.startup [--repeats=3] [--out=results/benchmarks] -- --config=configs/vgg16_cifar10.py [flags]
 
 Everything is measured from outside, in fresh processes: a start counts from the moment its process is made to the
 moment the line of its first step arrives, and is killed then. Cold and warm starts take turns, and each pair has a new
 folder for compiled programs, which only its warm start finds filled. Decoded images are prepared once, before, as they
-are kept between runs. What follows `--` is handed to `jaxcnn.main`.
+are kept between runs. What follows `--` is handed to `jaxcnn.main`. Writes <out>.json and a section of <out>.md.
 """
 
 import argparse
 import json
 import os
 import pathlib
-import platform
 import re
+import shlex
 import statistics
 import subprocess
 import sys
@@ -21,6 +21,9 @@ import tempfile
 import time
 from collections.abc import Sequence
 from typing import Any
+
+from benchmarks import report
+from jaxcnn.config import UserError
 
 ROOT = pathlib.Path(__file__).parent.parent
 MEASURES = {
@@ -31,23 +34,31 @@ MEASURES = {
     "warm": "command to first step, compiled programs kept",
     "warm_without_step": "the same, less a step",
 }
+SECTION = "startup"
 FIRST_STEP = re.compile(r"^step 1/")
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
-    """Measure, print a Markdown table, write JSON where asked; return what the JSON holds."""
+    """Measure, print a table, write the files; return what their JSON holds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3, help="how often each is measured (default: 3)")
-    parser.add_argument("--out", type=pathlib.Path, help="JSON file to write")
+    parser.add_argument("--out", default="results/benchmarks", help="the files to write, without .json and .md")
     parser.add_argument("flags", nargs="*", help="of jaxcnn.main, after --")
     options = parser.parse_args(arguments)
     if options.repeats < 1:
         parser.error("--repeats must be at least 1")
+    try:
+        out = report.check_out(options.out)
+    except UserError as error:
+        parser.error(str(error))
     figures = measure(options.flags or ["--config=configs/vgg16_cifar10.py"], options.repeats)
-    print(table(figures))
-    if options.out:
-        options.out.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    return figures
+    from jaxcnn.train import workdir  # with JAX, and so after what is measured
+
+    record = report.provenance("benchmarks.startup", {"jaxcnn": workdir.environment([])}) | figures
+    print(table(record))
+    for path in report.write(out, SECTION, record, markdown(record)):
+        print(f"wrote {path}")
+    return record
 
 
 def measure(flags: list[str], repeats: int) -> dict[str, Any]:
@@ -66,8 +77,6 @@ def measure(flags: list[str], repeats: int) -> dict[str, Any]:
     return {
         "flags": flags,
         "repeats": repeats,
-        "python": platform.python_version(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "seconds": seconds,
         "median": {name: statistics.median(values) for name, values in seconds.items()},
     }
@@ -118,13 +127,22 @@ def _timed(*arguments: str) -> float:
     return time.perf_counter() - began
 
 
-def table(figures: dict[str, Any]) -> str:
-    """The figures as Markdown: median and range of each measure."""
-    rows = [f"| seconds, n = {figures['repeats']} | median | least | most |", "|---|---|---|---|"]
+def table(record: dict[str, Any]) -> str:
+    """Median and range of each measure, as Markdown."""
+    rows = []
     for name, meaning in MEASURES.items():
-        values = figures["seconds"][name]
-        rows.append(f"| {meaning} | {figures['median'][name]:.2f} | {min(values):.2f} | {max(values):.2f} |")
-    return "\n".join([*rows, "", f"`jaxcnn.main {' '.join(figures['flags'])}`, {figures['cores']} cores."])
+        values = record["seconds"][name]
+        rows.append([meaning, *(f"{value:.2f}" for value in (record["median"][name], min(values), max(values)))])
+    return report.table([f"seconds, n = {record['repeats']}", "median", "least", "most"], rows)
+
+
+def markdown(record: dict[str, Any]) -> str:
+    """The section: what was done, and a table."""
+    text = (
+        "Each in a fresh process, from the moment it is made; a start ends with the line of its first step. Cold and "
+        f"warm starts of `jaxcnn.main {shlex.join(record['flags'])}` take turns; the images had been decoded before."
+    )
+    return "\n\n".join(["## Start-up", report.describe(record), text, table(record)])
 
 
 if __name__ == "__main__":

@@ -74,13 +74,14 @@ def test_programs_are_compiled_before_the_run_and_never_again(loader, tmp_path):
 
 def test_the_benchmark_reports_every_measure_of_every_repeat(tmp_path, capsys):
     flags = [*runs.DIGITS, "--config.model.width=0.25", "--config.global_batch_size=32"]
-    figures = startup.main(["--repeats=2", f"--out={tmp_path}/startup.json", "--", *flags])
-    assert json.loads((tmp_path / "startup.json").read_text()) == figures
+    figures = startup.main(["--repeats=2", f"--out={tmp_path}/found", "--", *flags])
+    assert json.loads((tmp_path / "found.json").read_text()) == {"startup": figures}
     assert figures["seconds"].keys() == figures["median"].keys() == startup.MEASURES.keys()
     assert {len(values) for values in figures["seconds"].values()} == {2}
     assert all(value > 0 for values in figures["seconds"].values() for value in values)
     table = capsys.readouterr().out
-    assert all(meaning in table for meaning in startup.MEASURES.values())
+    section = (tmp_path / "found.md").read_text()
+    assert all(meaning in table and meaning in section for meaning in startup.MEASURES.values())
 
 
 def test_a_run_that_fails_is_told_with_its_words(tmp_path):

@@ -26,6 +26,11 @@ def cautions(findings: Findings) -> list[str]:
         )
     if provenance.overlapping(findings.material.runs):
         said.append("Trials ran at the same time on one machine: their times hold each other's load.")
+    if members := provenance.in_populations(findings.material.runs):
+        said.append(
+            f"{labels.count(members, 'trial was', 'trials were')} trained in a population: the training time of each "
+            "is an equal share of that of all."
+        )
     without = sum(not run.whole_config for run in findings.material.runs)
     if without:
         said.append(

@@ -85,10 +85,15 @@ def changed(config: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
 
 
 def overlapping(runs: list[Run]) -> bool:
-    """Whether trials ran at the same time on one machine, so that their times hold each other's load."""
+    """Whether trials ran at the same time on one machine, so that their times hold each other's load.
+
+    Those of a population do not count: the time of each is its share, see `in_populations`.
+    """
     spans: dict[str, list[tuple[float, float]]] = {}
     for run in runs:
         trial = run.trial or {}
+        if "population" in trial:
+            continue
         began, ended = _moment(trial.get("started") or trial.get("began")), _moment(trial.get("ended"))
         if began is not None and ended is not None:
             spans.setdefault(machine(run), []).append((began, ended))
@@ -97,6 +102,11 @@ def overlapping(runs: list[Run]) -> bool:
         if any(later[0] < earlier[1] - 1 for earlier, later in itertools.pairwise(times)):
             return True
     return False
+
+
+def in_populations(runs: list[Run]) -> int:
+    """How many trials were trained together with others in a population."""
+    return sum("population" in (run.trial or {}) for run in runs)
 
 
 def _moment(value: Any) -> float | None:

@@ -47,7 +47,8 @@ def curves(family: Family) -> Plot:
             train = train[:: max(1, len(train) // (200 if chosen else 50))]
             if train:
                 steps = [r["epoch"] for r in train], [r["loss"] for r in train]
-                loss_axes.plot(*steps, label=label, gid=plot.tip(words), **drawn)
+                marker = "." if len(train) <= 12 else None
+                loss_axes.plot(*steps, label=label, marker=marker, gid=plot.tip(words), **drawn)
                 top = max(top, train[0]["loss"])
             if points := validation_curve(run):
                 points = points[: -1 : max(1, len(points) // (200 if chosen else 50))] + points[-1:]

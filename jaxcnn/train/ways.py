@@ -196,13 +196,16 @@ def _too_few_steps(sessions: Members, seconds: float) -> str:
 
 
 def _seconds_of_step(make: Maker, sessions: Members, states: dict[int, Any]) -> float:
-    """The seconds of one step of all members; the least of a few, after one call that warms up."""
+    """The seconds of one step of all members; the least of a few, after one call that warms up.
+
+    With the metrics brought to the host, as in training: on a CPU nothing hides that.
+    """
     count = min(first_of(sessions).steps_per_call, TIMED_STEPS)
     seconds = []
     make.load(states)
     for _ in range(1 + TIMED_CALLS):
         began = time.perf_counter()
-        make.step(count, sessions)
+        make.rows(make.step(count, sessions))
         make.wait()
         seconds.append(time.perf_counter() - began)
     return min(seconds[1:]) / count
