@@ -29,4 +29,4 @@ def short(config):
 
 
 def get_sweep(variant: str = ""):
-    return spec.sweep(spec.values("optim.learning_rate", [0.00125, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16]))
+    return spec.sweep(spec.values("optim.learning_rate", [0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064]))
