@@ -132,11 +132,11 @@ def simulated(record: dict[str, Any], picture: str) -> str:
 
 _OVERLAP = (
     "The first efficiency takes all communication as waited for; the second hides all-reduces and reduce-scatters of "
-    "1 MiB and more behind the backward pass (two thirds of computing), as far as they fit; all-gathers, which are of "
-    "parameters, come before the step or after the update and are waited for. A single fused all-reduce of all gradients "
-    "can only begin when the last gradient is there, so it is near the first; buckets come nearer to the second. "
-    "BatchNorm's statistics over all devices are waited for in both. The last column is the batch per device at which "
-    "nine tenths of the step are computing with nothing hidden, on all devices."
+    "1 MiB and more behind the backward pass (two thirds of computing), as far as they fit; all-gathers, of "
+    "parameters, come before the step or after the update and are waited for. A single fused all-reduce of all "
+    "gradients can only begin when the last gradient is there, so it is near the first; buckets come nearer to the "
+    "second. BatchNorm's statistics over all devices are waited for in both. The last column is the batch per device "
+    "at which nine tenths of the step are computing with nothing hidden, on all devices."
 )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests import runs
-from tests.hosts.lab import Lab
+from tests.hosts.lab import Lab, one_at_a_time
 
 NEEDED = ("sbatch", "slurmctld", "slurmd", "munged", "ip", "nsenter", "mpirun")
 
@@ -29,7 +29,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     folder = tmp_path_factory.mktemp("lab")
     for each in (folder, *folder.parents[:2]):
         each.chmod(0o755)  # munge wants to reach its socket
-    with Lab(folder, 4) as running:
+    with one_at_a_time(), Lab(folder, 4) as running:
         yield running
 
 
