@@ -35,15 +35,16 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 @pytest.fixture(scope="session")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., pathlib.Path]:
-    """`(devices, *flags) -> workdir` of an undisturbed run of one process, made once for all tests."""
+    """`(devices, *flags, **environment) -> workdir` of an undisturbed run of one process, made once for all tests."""
     made: dict[tuple, pathlib.Path] = {}
 
-    def run(devices: int, *flags: str) -> pathlib.Path:
-        if (devices, flags) not in made:
+    def run(devices: int, *flags: str, **environment: str) -> pathlib.Path:
+        key = devices, flags, *environment.items()
+        if key not in made:
             workdir = tmp_path_factory.mktemp("alone")
-            code, output = runs.run(*flags, f"--workdir={workdir}", devices=devices)
+            code, output = runs.run(*flags, f"--workdir={workdir}", devices=devices, **environment)
             assert code == 0, output
-            made[devices, flags] = workdir
-        return made[devices, flags]
+            made[key] = workdir
+        return made[key]
 
     return run

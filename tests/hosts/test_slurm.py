@@ -74,9 +74,11 @@ def assert_same_log(one: pathlib.Path, other: pathlib.Path, rounding: float) -> 
 
 @pytest.mark.parametrize("nodes", [2, 3, 4])
 def test_a_job_of_several_hosts_is_the_run_of_one_process_with_as_many_devices(lab, alone, tmp_path, nodes):
-    one = alone(nodes, *SMOKE)
-    submit_it = launch if nodes == 2 else submit
-    job = submit_it(lab, nodes, tmp_path / "many", *SMOKE)
+    if nodes == 2:
+        one, job = alone(2, *SMOKE), launch(lab, 2, tmp_path / "many", *SMOKE)
+    else:
+        one = alone(nodes, *SMOKE, **runs.UNOPTIMISED)
+        job = submit(lab, nodes, tmp_path / "many", *SMOKE, **runs.UNOPTIMISED)
     assert lab.wait(job, "COMPLETED", "FAILED") == "COMPLETED", log(tmp_path / "many")
     assert f"{nodes} x cpu of {nodes} processes" in log(tmp_path / "many")
     assert log(tmp_path / "many").count("jaxcnn: finished") == 1, "only process 0 writes the log"
@@ -209,12 +211,12 @@ def test_a_job_that_is_longer_than_its_time_limit_is_requeued_by_it_and_ends_as_
     lab, alone, tmp_path
 ):
     workdir = tmp_path / "limited"
-    # Slurm looks at limits twice a minute: it warns from ten to forty seconds after the start.
-    options = ("--time=1", "--signal=B:USR1@20")
+    # Slurm looks at limits twice a minute: it warns from five to thirty-five seconds after the start.
+    options = ("--time=1", "--signal=B:USR1@25")
     job = submit(lab, 2, workdir, *LONG, options=options, JAXCNN_RESTARTS="9")
     assert lab.wait(job, "COMPLETED", "FAILED", "TIMEOUT", seconds=300) == "COMPLETED", log(workdir)
     assert lab.job(job, "TimeLimit") == "00:01:00"
     assert log(workdir).count("time limit near") >= 1, log(workdir)
     assert int(lab.job(job, "Restarts")) == log(workdir).count("time limit near")
-    assert repeated(log(workdir)) == [], "nothing was lost"
+    assert not any(repeated(log(workdir))), "no step was lost"
     assert_same_run(alone(2, *LONG), workdir)
