@@ -205,18 +205,3 @@ def test_a_job_that_is_hit_again_and_again_ends_as_if_nothing_had_happened(lab, 
     lost = repeated(log(workdir))
     assert len(lost) >= 4 and max(lost) < 2 * INTERVAL, lost
     assert_same_run(one, workdir)
-
-
-def test_a_job_that_is_longer_than_its_time_limit_is_requeued_by_it_and_ends_as_if_there_were_none(
-    lab, alone, tmp_path
-):
-    workdir = tmp_path / "limited"
-    # Slurm looks at limits twice a minute: it warns from five to thirty-five seconds after the start.
-    options = ("--time=1", "--signal=B:USR1@25")
-    job = submit(lab, 2, workdir, *LONG, options=options, JAXCNN_RESTARTS="9")
-    assert lab.wait(job, "COMPLETED", "FAILED", "TIMEOUT", seconds=300) == "COMPLETED", log(workdir)
-    assert lab.job(job, "TimeLimit") == "00:01:00"
-    assert log(workdir).count("time limit near") >= 1, log(workdir)
-    assert int(lab.job(job, "Restarts")) == log(workdir).count("time limit near")
-    assert not any(repeated(log(workdir))), "no step was lost"
-    assert_same_run(alone(2, *LONG), workdir)
