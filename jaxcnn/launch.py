@@ -30,7 +30,7 @@ def filled_in(script: str, options: dict[str, str], more: list[str]) -> str:
     for name, value in options.items():
         if value:
             line = f"#SBATCH --{name}={_quoted(value)}"
-            script, replaced = re.subn(rf"(?m)^#SBATCH --{name}=.*$", lambda _, line=line: line, script)
+            script, replaced = re.subn(rf"(?m)^#SBATCH --{name}=.*$", line.replace("\\", r"\\"), script)
             if not replaced:
                 lines.append(line)
     lines += [f"#SBATCH {option}" for option in more]
