@@ -48,12 +48,13 @@ class Place:
     process: int
 
 
-def join(wanted: Hosts, fingerprint: object = None) -> Cluster:
+def join(wanted: Hosts, fingerprint: object = None, run: str = "") -> Cluster:
     """Come together with the other processes, if there are any; to be called before JAX starts a backend.
 
     Args:
       wanted: the group `hosts` of the config.
       fingerprint: plain values that have to be equal on all processes, such as the config.
+      run: which run it is, such as its workdir; empty: Slurm's job, if there is one.
 
     Returns:
       The cluster; for a process that runs alone it costs nothing, and JAX is not even imported.
@@ -68,7 +69,7 @@ def join(wanted: Hosts, fingerprint: object = None) -> Cluster:
     place = find_place(wanted, launcher)
     if place.processes == 1:
         return Cluster()
-    lifeline = meet(place, wanted, fingerprint)
+    lifeline = meet(place, wanted, fingerprint, run or os.environ.get("SLURM_JOB_ID", ""))
     _initialize(place, wanted, lifeline)
     lifeline.start()
     return Cluster(lifeline)
@@ -88,13 +89,15 @@ def find_launcher(wanted: Hosts, environment: Mapping[str, str]) -> str:
         return wanted.join
     if wanted.coordinator or environment.get("JAX_COORDINATOR_ADDRESS"):
         return "address"
-    if "SLURM_STEP_NODELIST" in environment and "SLURM_PROCID" in environment:
-        if several("SLURM_NTASKS"):
-            return "slurm"
-    elif several("SLURM_JOB_NUM_NODES"):
-        _log.warning("this job has several nodes, but srun did not start this process: it runs on one of them, alone")
+    # Before Slurm: in its allocation mpirun starts its daemons by srun, whose variables the processes inherit.
+    by_open_mpi = "OMPI_COMM_WORLD_SIZE" in environment
     if several("OMPI_COMM_WORLD_SIZE") and "OMPI_MCA_orte_hnp_uri" in environment:
         return "ompi"
+    if "SLURM_STEP_NODELIST" in environment and "SLURM_PROCID" in environment and not by_open_mpi:
+        if several("SLURM_NTASKS"):
+            return "slurm"
+    elif several("SLURM_JOB_NUM_NODES") and not by_open_mpi:
+        _log.warning("this job has several nodes, but srun did not start this process: it runs on one of them, alone")
     if several("OMPI_COMM_WORLD_SIZE") or several("PMI_SIZE"):
         if util.find_spec("mpi4py") is None:
             raise UserError(
@@ -155,8 +158,8 @@ def _stated_place(wanted: Hosts, environment: Mapping[str, str]) -> Place:
     return Place("address", coordinator, processes, process)
 
 
-def meet(place: Place, wanted: Hosts, fingerprint: object = None) -> Lifeline:
-    """Meet the other processes at the coordinator's port; the connections to process 0 stay open.
+def meet(place: Place, wanted: Hosts, fingerprint: object = None, run: str = "") -> Lifeline:
+    """Meet the other processes of `run` at the coordinator's port; the connections to process 0 stay open.
 
     Raises:
       HostsError: not all came in time.
@@ -165,6 +168,7 @@ def meet(place: Place, wanted: Hosts, fingerprint: object = None) -> Lifeline:
     card = {
         "process": place.process,
         "processes": place.processes,
+        "run": run,
         "host": platform.node(),
         "pid": os.getpid(),
         "clock": time.time(),
@@ -208,8 +212,9 @@ def _receive_all(place: Place, card: dict[str, Any], deadline: float) -> tuple[d
                 raise HostsError(complaint) from None
             link.settimeout(5.0)
             other = _read_line(link)
-            if not isinstance(other, dict) or other.get("processes") != place.processes:
+            if not isinstance(other, dict) or _run_of(other) != _run_of(card):
                 _log.warning("something that is no process of this run came to port %d from %s", port, peer[0])
+                _send(link, {"stranger": f"process 0 on {card['host']} is there of another run: {_told(card)}"})
                 link.close()
                 continue
             other["skew"] = other["clock"] - time.time()
@@ -244,12 +249,22 @@ def _introduce(place: Place, card: dict[str, Any], deadline: float) -> tuple[dic
         if isinstance(answer, dict) and "error" in answer:
             raise HostsError(answer["error"])
         reason = "it answers, but is no process of this run"
-        time.sleep(0.2)
+        if isinstance(answer, dict) and "stranger" in answer:
+            reason = f"{answer['stranger']}; this run is {_told(card)}"
+        time.sleep(1.0)  # it may be about to end
     raise HostsError(
         f"process {place.process} on {card['host']} did not reach process 0 at {place.coordinator} within "
         f"config.hosts.join_seconds: {reason}; see that process 0 was started, that the name resolves and that no "
         "firewall closes the port (JAX_COORDINATOR_PORT names another)"
     )
+
+
+def _run_of(card: dict[str, Any]) -> tuple[Any, Any]:
+    return card.get("run"), card.get("processes")
+
+
+def _told(card: dict[str, Any]) -> str:
+    return f"{card['run'] or 'without --workdir'}, of {card['processes']} processes"
 
 
 def _check_likeness(roster: list[dict[str, Any]]) -> None:

@@ -1,7 +1,7 @@
 """Start a run on several hosts of a scheduler.
 
-    python -m jaxcnn.launch slurm --nodes=2 [--gpus-per-node=8] [--time=24:00:00] [--sbatch=<option>] [--dry-run] -- \
-        --config=configs/resnet50_cifar10.py --workdir=/shared/runs/resnet50
+    python -m jaxcnn.launch slurm --nodes=2 [--gpus-per-node=8] [--cpus-per-task=12] [--time=24:00:00] \
+        [--sbatch=<option>] [--dry-run] -- --config=configs/resnet50_cifar10.py --workdir=/shared/runs/resnet50
 
 Fills in `launch/slurm/train.sbatch`, keeps the result in the workdir and submits it. What follows `--` goes to
 `python -m jaxcnn.main`. `launch/` has the ways without a scheduler, and Kubernetes.
@@ -12,6 +12,7 @@ Exit codes: 0 submitted; 2 a mistake, told in one line.
 import argparse
 import pathlib
 import re
+import shlex
 import subprocess
 import sys
 
@@ -28,12 +29,18 @@ def filled_in(script: str, options: dict[str, str], more: list[str]) -> str:
     lines = []
     for name, value in options.items():
         if value:
-            script, replaced = re.subn(rf"(?m)^#SBATCH --{name}=.*$", f"#SBATCH --{name}={value}", script)
+            line = f"#SBATCH --{name}={_quoted(value)}"
+            script, replaced = re.subn(rf"(?m)^#SBATCH --{name}=.*$", line.replace("\\", r"\\"), script)
             if not replaced:
-                lines.append(f"#SBATCH --{name}={value}")
+                lines.append(line)
     lines += [f"#SBATCH {option}" for option in more]
     head, directive, rest = script.partition("#SBATCH ")
     return head + "".join(f"{line}\n" for line in lines) + directive + rest
+
+
+def _quoted(value: str) -> str:
+    """As sbatch reads it in a script."""
+    return value if re.fullmatch(r"[^\s\"'#\\]+", value) else '"' + re.sub(r'(["\\])', r"\\\1", value) + '"'
 
 
 def submit(arguments: list[str]) -> str:
@@ -46,6 +53,7 @@ def submit(arguments: list[str]) -> str:
     parser.add_argument("scheduler", choices=["slurm"])
     parser.add_argument("--nodes", type=int, default=1)
     parser.add_argument("--gpus-per-node", type=int, default=0, help="one task is started for each; 0: a CPU run")
+    parser.add_argument("--cpus-per-task", type=int, default=0, help="cores for each task; 0: as the cluster has it")
     parser.add_argument("--time", default="", help="limit, as sbatch takes it; default: that of the script")
     parser.add_argument("--job-name", default="")
     parser.add_argument(
@@ -66,9 +74,10 @@ def submit(arguments: list[str]) -> str:
             "nodes": str(options.nodes),
             "gpus-per-node": str(gpus or ""),
             "ntasks-per-node": str(gpus or 1),
+            "cpus-per-task": str(options.cpus_per_task or ""),
             "time": options.time,
             "job-name": options.job_name or pathlib.Path(workdir).name,
-            "output": f"{workdir}/slurm-%j.log",
+            "output": f"{workdir.replace('%', '%%')}/slurm-%j.log",
         },
         options.sbatch,
     )
@@ -88,10 +97,12 @@ def submit(arguments: list[str]) -> str:
         raise UserError("there is no sbatch here; run this on a host of the cluster") from error
     except subprocess.CalledProcessError as error:
         raise UserError(f"sbatch: {error.stderr.strip()}") from error
+    except subprocess.TimeoutExpired as error:
+        raise UserError("sbatch did not answer within a minute; see whether Slurm is up (sinfo), and squeue") from error
     except OSError as error:
         raise UserError(f"--workdir={folder} cannot be written: {error.strerror}") from error
-    job = done.stdout.strip()
-    return f"job {job}: squeue -j {job}; tail -F {folder}/slurm-{job}.log; scancel {job}"
+    job = done.stdout.strip().partition(";")[0]  # <job>;<cluster> where there are several
+    return f"job {job}: squeue -j {job}; tail -F {shlex.quote(f'{folder}/slurm-{job}.log')}; scancel {job}"
 
 
 def _split(arguments: list[str]) -> tuple[list[str], str, list[str]]:

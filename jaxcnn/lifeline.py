@@ -91,7 +91,7 @@ class Lifeline:
     def end(self) -> None:
         """Take leave of the others at the end of a run, when all have come that far."""
         self._ended_well = True
-        for other in self._links:
+        for other in list(self._links):
             self._send(other, {"done": True})
 
     def leave(self, cause: str, code: int) -> NoReturn:
@@ -99,7 +99,7 @@ class Lifeline:
         if not self._leaving.acquire(blocking=False):
             time.sleep(3600)  # another thread is at it, and ends the process
         self._say(self._last_word(cause, code))
-        for other in self._links:
+        for other in list(self._links):
             self._send(other, {"leaving": self.process, "cause": cause, "code": code, "passed_on": False})
         if self.process == 0:  # JAX aborts a process that loses process 0, so that goes last
             deadline = time.monotonic() + _GRACE_SECONDS
@@ -131,7 +131,15 @@ class Lifeline:
         return f"process {process} on {self.roster[process]['host']}"
 
     def _watch(self) -> None:
-        """Hear from the others, let them hear from here, until the process ends."""
+        """Watch until the process ends. A bug of the watching ends it too, since a run that nobody watches may hang."""
+        try:
+            self._hear_and_beat()
+        except BaseException as error:
+            traceback.print_exception(error)
+            self.leave(f"its lifeline broke: {type(error).__name__}: {error}", BUG)
+
+    def _hear_and_beat(self) -> None:
+        """Hear from the others, and let them hear from here."""
         heard = dict.fromkeys(self._links, time.monotonic())
         pause = min(self._silence / 5, 2.0)
         rest = dict.fromkeys(self._links, b"")
@@ -160,7 +168,7 @@ class Lifeline:
         except OSError:
             data = b""
         if not data:
-            self._links.pop(other)
+            self._links.pop(other, None)
             if not self._ended_well:
                 self._lost(other, "gone: it was killed, or it crashed")
             return b""

@@ -45,7 +45,7 @@ def main() -> int:
 
 def _train() -> int:
     config = command.read_config(CONFIG)
-    cluster = hosts.join(config.hosts, fingerprint=_must_be_equal(config))
+    cluster = hosts.join(config.hosts, fingerprint=_must_be_equal(config), run=WORKDIR.value or "")
     from jaxcnn.train.loop import train
     from jaxcnn.train.signals import INTERRUPTED, Interrupted
 

@@ -30,6 +30,10 @@ def free_port() -> int:
         ({"SLURM_PROCID": "0", "SLURM_NTASKS": "2"}, "alone"),  # a batch script without srun
         (OPEN_MPI, "ompi"),
         (OPEN_MPI | {"OMPI_COMM_WORLD_SIZE": "1"}, "alone"),
+        # mpirun in an allocation of Slurm: on its first host, on the others, and of a single process
+        (OPEN_MPI | {"SLURM_JOB_NUM_NODES": "2", "SLURM_PROCID": "0"}, "ompi"),
+        (OPEN_MPI | SLURM | {"SLURM_JOB_NUM_NODES": "2"}, "ompi"),
+        (OPEN_MPI | SLURM | {"OMPI_COMM_WORLD_SIZE": "1"}, "alone"),
         ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, "alone"),
         ({"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "0"}, "k8s"),
         ({"JAX_COORDINATOR_ADDRESS": "h1:1"} | SLURM, "address"),
@@ -139,3 +143,16 @@ def test_whatever_else_comes_to_the_port_is_sent_away():
         second = hosts.meet(Place("address", f"localhost:{port}", 2, 1), Hosts(join_seconds=10))
         assert len(first.result().roster) == len(second.roster) == 2
     stranger.close()
+
+
+def test_a_process_of_another_run_is_sent_away_and_told_which_run_is_there():
+    port = free_port()
+    with ThreadPoolExecutor(2) as pool:
+        place = Place("address", f"localhost:{port}", 2, 0)
+        first = pool.submit(hosts.meet, place, Hosts(join_seconds=10), run="/shared/a")
+        other = Place("address", f"localhost:{port}", 2, 1)
+        with pytest.raises(HostsError) as error:
+            hosts.meet(other, Hosts(join_seconds=2), run="/shared/b")
+        assert "is there of another run: /shared/a, of 2 processes; this run is /shared/b" in str(error.value)
+        assert len(hosts.meet(other, Hosts(join_seconds=10), run="/shared/a").roster) == 2
+        assert len(first.result().roster) == 2

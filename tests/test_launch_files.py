@@ -75,7 +75,33 @@ def test_job_and_jobset_run_the_same_command_on_as_many_pods():
     for spec in (job, other):
         assert spec["completions"] == spec["parallelism"] and spec["completionMode"] == "Indexed"
     pods = [spec["template"]["spec"]["containers"][0] for spec in (job, other)]
-    assert pods[0]["args"] == pods[1]["args"] and pods[0]["command"] == pods[1]["command"]
+    assert pods[0] == pods[1]
+    volumes = [spec["template"]["spec"]["volumes"] for spec in (job, other)]
+    assert volumes[0] == volumes[1]
+
+
+def test_job_and_jobset_start_again_after_the_same_codes_and_after_no_others():
+    job = documents(LAUNCH / "k8s" / "job.yaml")[1]["spec"]
+    (jobset,) = documents(LAUNCH / "k8s" / "jobset.yaml")
+    other = jobset["spec"]["replicatedJobs"][0]["template"]["spec"]
+    fails = [
+        [rule["onExitCodes"] for rule in spec["podFailurePolicy"]["rules"] if rule["action"] == "FailJob"]
+        for spec in (job, other)
+    ]
+    assert fails[0] == fails[1] == [{"operator": "NotIn", "values": [75, 134, 137, 143]}]
+    # Such a failure of the job fails the set, which any other restarts.
+    assert jobset["spec"]["failurePolicy"]["rules"] == [
+        {"action": "FailJobSet", "onJobFailureReasons": ["PodFailurePolicy"]}
+    ]
+
+
+def test_the_job_inside_the_jobset_holds_to_the_schema_of_kubernetes():
+    import kubernetes_validate
+
+    (jobset,) = documents(LAUNCH / "k8s" / "jobset.yaml")
+    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "a"}}
+    job["spec"] = jobset["spec"]["replicatedJobs"][0]["template"]["spec"]
+    kubernetes_validate.validate(job, kubernetes_validate.latest_version(), strict=True)
 
 
 def test_the_service_finds_the_pods_of_the_job_under_its_subdomain():

@@ -107,6 +107,35 @@ def test_a_bug_on_one_process_keeps_its_traceback_and_ends_all(tmp_path):
     assert "process 1 on" in found[0][1] and "ZeroDivisionError" in found[0][1] and "Traceback" not in found[0][1]
 
 
+def test_a_bug_of_the_watching_ends_the_process_and_the_others_where_a_run_unwatched_might_hang(tmp_path):
+    found = run_three(tmp_path, 1, "lifeline._send(0, {'round': 99})")
+    assert [code for code, _ in found] == [1, 1, 1]
+    assert "Traceback" in found[0][1] and "its lifeline broke: KeyError" in found[0][1]
+    assert "its lifeline broke" in found[1][1] and "its lifeline broke" in found[2][1]
+
+
+def test_one_process_of_each_host_prepares_while_the_others_of_that_host_wait(tmp_path):
+    work = """
+cluster.hosts = ["a", "a", "b"]
+assert cluster.first_on_host == (process != 1)
+with cluster.one_per_host_first():
+    before = sorted(path.name for path in folder.glob("*.prepared"))
+    assert process != 1 or before == ["0.prepared", "2.prepared"], before
+    assert process == 1 or "1.prepared" not in before, before
+    time.sleep(0.5)
+    (folder / f"{process}.prepared").touch()
+cluster.end()
+"""
+    code = PROCESS.format(actor=-1, action="    pass").replace("time.sleep(30)", work)
+    port = str(free_port())
+    processes = [
+        subprocess.Popen([sys.executable, "-c", code, str(n), port, str(tmp_path)], stdout=-1, stderr=-2, text=True)
+        for n in range(3)
+    ]
+    outputs = [process.communicate(timeout=25)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], outputs
+
+
 def test_processes_that_end_together_say_nothing(tmp_path):
     code = PROCESS.format(actor=-1, action="    pass").replace(
         "time.sleep(30)", "time.sleep(process / 2); cluster.end()"

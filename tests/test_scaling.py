@@ -141,6 +141,14 @@ def test_efficiency_is_computing_over_the_whole_step_and_falls_with_devices():
     assert small_ones["efficiency"] == small_ones["efficiency_overlapped"] < 1
 
 
+def test_only_sums_hide_behind_the_backward_pass_since_gathers_come_before_or_after_it():
+    machine = machines.parse("gpu:64")
+    each = {"bytes": 10**8, "group_size": 64, "replica_groups": []}
+    for kind, hides in [("all-reduce", True), ("reduce-scatter", True), ("all-gather", False), ("all-to-all", False)]:
+        blocking, hideable = predict.communication(machine, [each | {"kind": kind}], 64)
+        assert (hideable > 0, blocking > 0) == (hides, not hides), kind
+
+
 def test_the_batch_for_nine_tenths_is_that():
     config = small.config(model={"dtype": "bfloat16"})
     machine = machines.parse("gpu:h100:64")
@@ -150,11 +158,23 @@ def test_the_batch_for_nine_tenths_is_that():
     assert grown["curve"][-1]["efficiency"] == pytest.approx(0.9, rel=0.01)
 
 
-def test_a_measured_step_takes_the_place_of_an_assumption_and_cpus_have_no_model():
+def test_a_ring_over_ethernet_sends_all_but_each_hosts_own_share_twice_and_pays_for_every_step():
+    ethernet = bandwidth.ETHERNET
+    bytes_alone = 2 * 7 / 8 * 1e12 / (ethernet.link * ethernet.attained)
+    assert bandwidth.collective_seconds(ethernet, "all-reduce", 1e12, 8) == pytest.approx(bytes_alone, rel=1e-4)
+    assert bandwidth.collective_seconds(ethernet, "all-reduce", 0, 8) == pytest.approx(14 * ethernet.step)
+    assert bandwidth.collective_seconds(ethernet, "all-gather", 1e9, 1) == 0
+
+
+def test_a_measured_step_takes_the_place_of_an_assumption_and_a_cpu_has_no_peak_to_assume_one_from():
     config = small.config()
     found = predict.predict(machines.parse("gpu:8"), compiled(10**6), config, 0.5, 0.25)
     assert (found["compute_seconds"], found["compute_basis"]) == (0.25, "measured on one device")
-    assert predict.predict(machines.parse("cpu:8"), compiled(10**6), config, 0.5, 0.25)["curve"] == []
+    cpu = machines.parse("cpu:8")
+    assert predict.predict(cpu, compiled(10**6), config, 0.5, None)["curve"] == []
+    curve = predict.predict(cpu, compiled(10**6), config, 0.5, 0.25)["curve"]
+    ring = 14 * (bandwidth.ETHERNET.step + 10**6 / 8 / (bandwidth.ETHERNET.link * bandwidth.ETHERNET.attained))
+    assert curve[-1]["efficiency"] == pytest.approx(0.25 / (0.25 + ring))
 
 
 def test_groups_within_a_node_stay_there_on_any_number_of_devices():
@@ -242,6 +262,19 @@ def test_a_simulation_compiles_for_more_devices_than_there_are(tmp_path):
     text = (tmp_path / "simulated-gpu-h100-16.md").read_text()
     assert "Nothing here ran" in text
     assert ("virtual CPU devices" in text) == (record["machine"]["compiler"] == "cpu")
+
+
+def test_sixteen_hosts_with_a_cpu_each_are_compiled_and_predicted_from_a_measured_step(tmp_path):
+    flags = ("--simulate=cpu:16", "--config.norm.group_size=16", "--step_seconds=0.01", f"--out={tmp_path}")
+    code, output = runs.run(*TINY, *flags, module="jaxcnn.scaling", **runs.UNOPTIMISED)
+    assert code == 0, output
+    record = json.loads((tmp_path / "simulated-cpu-16.json").read_text())
+    (network,) = record["networks"]
+    assert (record["machine"]["compiler"], record["machine"]["remark"]) == ("cpu", "")
+    assert {(each["kind"], each["group_size"]) for each in network["collectives"]} == {("all-reduce", 16)}
+    assert sum(each["bytes"] for each in network["collectives"]) > 4 * network["parameters"]
+    assert [point["devices"] for point in network["prediction"]["curve"]] == [1, 2, 4, 8, 16]
+    assert "25 Gb/s Ethernet" in (tmp_path / "simulated-cpu-16.md").read_text()
 
 
 def test_xla_gpu_joins_gradients_into_buckets_where_its_plugin_is_installed(tmp_path):

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import sys
+import threading
 
 import jax
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from jaxcnn import config as configs
 from jaxcnn.config import UserError
 from jaxcnn.data.source import open_splits
+from jaxcnn.hosts import HostsError
 from jaxcnn.train import workdir
 from tests import small
 
@@ -96,6 +98,17 @@ def test_a_claimed_workdir_names_its_holder_and_is_free_again_afterwards(tmp_pat
         workdir.claim(folder).__enter__()
     with workdir.claim(folder):
         pass
+
+
+def test_a_process_of_several_waits_for_what_a_failure_left_and_is_told_to_come_again_if_that_stays(tmp_path):
+    with workdir.claim(tmp_path), pytest.raises(HostsError, match=f"is in use by process {os.getpid()} on ") as error:
+        workdir.claim(tmp_path, 0.3).__enter__()
+    assert error.value.exit_code == 75
+    held = workdir.claim(tmp_path)
+    held.__enter__()
+    threading.Timer(0.5, held.__exit__, (None, None, None)).start()
+    with workdir.claim(tmp_path, 20), pytest.raises(UserError, match="is in use by"):
+        workdir.claim(tmp_path).__enter__()
 
 
 def test_data_facts_hold_what_the_network_depends_on(tmp_path):

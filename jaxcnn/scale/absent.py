@@ -49,13 +49,12 @@ def simulate(
             | compiled
             | {"prediction": predict(machine, compiled, own, utilisation, seconds)}
         )
-    links = machine.links
     about = {
         "name": str(machine),
         "devices": machine.devices,
         "compiler": compiler.target,
         "remark": compiler.remark,
-        "links": None if links is None else links.source,
+        "links": machine.links.source,
     }
     return {"machine": about, "networks": networks, "environment": environment}
 

@@ -1,7 +1,8 @@
 """How long a collective takes: an alpha-beta model over the links of a cluster, its constants in one cited table.
 
 Every step of a collective costs a latency (alpha) and every byte its share of a link (beta). For GPUs it is the model
-by which NCCL itself chooses between rings and trees; for TPUs that of rings along the axes of a torus.
+by which NCCL itself chooses between rings and trees; for TPUs that of rings along the axes of a torus; for CPUs that of
+one ring over Ethernet.
 `docs/scaling.md` explains both, and what they leave out.
 """
 
@@ -75,6 +76,32 @@ class Torus:
 
 
 @dataclasses.dataclass(frozen=True)
+class Ethernet:
+    """Hosts at one switch, a device each, whose collectives are rings over TCP, as Gloo makes them.
+
+    Attributes:
+      link: bytes/s of a host's adapter in one direction.
+      attained: share of it that long transfers reach.
+      step: seconds until the next host of the ring has what was sent, beside the bytes.
+      source: where the figures are from.
+    """
+
+    link: float
+    attained: float
+    step: float
+    source: str
+
+    def seconds(self, kind: str, nbytes: float, size: int) -> float:
+        """Time of one collective; see `collective_seconds`."""
+        if size < 2:
+            return 0.0
+        bandwidth = self.link * self.attained
+        if kind not in _RING_STEPS:
+            return self.step + _moved(kind, nbytes, size) / bandwidth
+        return _RING_STEPS[kind] * (size - 1) * (self.step + nbytes / size / bandwidth)
+
+
+@dataclasses.dataclass(frozen=True)
 class _Way:
     """One way of NCCL to make a collective: its latencies in seconds, and the share of the bandwidth it can use."""
 
@@ -129,10 +156,17 @@ TORI: dict[str, Torus] = {
         "per hop); docs.cloud.google.com/tpu/docs/v5e states 400 GB/s per chip, over 4 links and both directions",
     ),
 }
+ETHERNET = Ethernet(
+    25e9 / 8,
+    0.9,
+    50 * MICROSECOND,
+    "assumed, not measured: one 25 Gb/s Ethernet adapter for each host, nine tenths of it reached, 50 us for each step "
+    "of a ring over TCP",
+)
 
 
 def collective_seconds(
-    links: Links | Torus, kind: str, nbytes: float, size: int, nodes: int = 1, shape: Sequence[int] = ()
+    links: Links | Torus | Ethernet, kind: str, nbytes: float, size: int, nodes: int = 1, shape: Sequence[int] = ()
 ) -> float:
     """Predicted time of one collective.
 
@@ -145,6 +179,8 @@ def collective_seconds(
       nodes: nodes that a group reaches over (GPUs).
       shape: of the grid (TPUs); a group that does not fill it is taken as one axis.
     """
+    if isinstance(links, Ethernet):
+        return links.seconds(kind, nbytes, size)
     if isinstance(links, Links):
         return links.seconds(kind, nbytes, size, nodes)
     grid = shape if math.prod(shape) == size else (size,)

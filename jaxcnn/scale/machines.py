@@ -8,7 +8,7 @@ from typing import Any
 
 from jaxcnn import xla_flags
 from jaxcnn.config import UserError
-from jaxcnn.scale.bandwidth import LINKS, TORI, Links, Torus
+from jaxcnn.scale.bandwidth import ETHERNET, LINKS, TORI, Ethernet, Links, Torus
 
 EXAMPLES = "gpu:256, gpu:h100:256, gpu:a100:64, tpu:v5e:16x16 or cpu:512"
 DEFAULT_GPU = "h100"
@@ -36,9 +36,9 @@ class Machine:
         return ":".join(filter(None, (self.platform, self.name, size)))
 
     @property
-    def links(self) -> Links | Torus | None:
-        """What joins its devices; None for CPUs, for which no model is kept."""
-        return LINKS.get(self.name) or TORI.get(self.name)
+    def links(self) -> Links | Torus | Ethernet:
+        """What joins its devices."""
+        return LINKS.get(self.name) or TORI.get(self.name) or ETHERNET
 
     @property
     def device_kind(self) -> str:

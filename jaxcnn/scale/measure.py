@@ -125,7 +125,8 @@ def _timed(point: Point, over: str, machine: dict[str, Any], seconds: float, rou
         if _on_cpu(machine):
             environment |= {"JAX_NUM_CPU_DEVICES": str(point.devices // point.processes), "JAX_PLATFORMS": "cpu"}
         elif point.processes > 1:
-            environment["CUDA_VISIBLE_DEVICES"] = str(process)
+            visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+            environment["CUDA_VISIBLE_DEVICES"] = visible[process] if visible else str(process)
         environments.append(environment)
     return children.run_all(STOPWATCH, tasks, environments)[0]
 

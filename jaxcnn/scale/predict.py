@@ -13,6 +13,9 @@ from jaxcnn.train import flops
 UTILISATION = 0.2
 HIDDEN_SHARE = 2 / 3  # of the compute time is the backward pass, behind which gradients may travel
 HIDEABLE_BYTES = 2**20  # smaller collectives are BatchNorm's, whose result the next layer waits for
+# What carries gradients. Parameters are gathered before the step (FSDP) or after its update (ZeRO-1), where no backward
+# pass runs.
+HIDEABLE_KINDS = ("all-reduce", "reduce-scatter")
 
 
 def predict(
@@ -38,9 +41,8 @@ def predict(
         most = peak.single if config.model.dtype == "float32" else peak.half
         compute = compiled["flops_per_device"] / (most * utilisation)
         basis = f"assumed: {utilisation:.0%} of {most / 1e12:.0f} TFLOP/s"
-    links = machine.links
-    if compute is None or links is None:
-        return {"compute_seconds": compute, "compute_basis": basis if compute else "no peak is known", "curve": []}
+    if compute is None:
+        return {"compute_seconds": None, "compute_basis": "no peak is known", "curve": []}
     counts = [2**i for i in range(int(math.log2(machine.devices)) + 1)]
     if counts[-1] != machine.devices:
         counts.append(machine.devices)
@@ -68,12 +70,13 @@ def predict(
 
 
 def communication(machine: Machine, collectives: list[dict[str, Any]], devices: int) -> tuple[float, float]:
-    """Seconds of the small collectives, which nothing can hide, and of the large ones, on so many of the devices.
+    """Seconds of the collectives that nothing can hide, and of those that may travel behind the backward pass.
+
+    Hideable are large sums, which are gradients; small ones and gathers are waited for.
 
     Collectives over all devices are taken to be over so many; of others the groups stay as they are.
     """
     links = machine.links
-    assert links is not None
     totals = [0.0, 0.0]
     for each in collectives:
         whole = each["group_size"] in (0, machine.devices)
@@ -82,12 +85,12 @@ def communication(machine: Machine, collectives: list[dict[str, Any]], devices: 
         if isinstance(links, Links):
             first = range(size) if whole else each["replica_groups"][0]
             nodes = min(size, len({number // links.node for number in first}))
-        elif size == machine.devices:
+        elif machine.grid and size == machine.devices:
             shape = machine.grid
-        elif size == devices:
+        elif machine.grid and size == devices:
             shape = _part(machine.grid, devices)
         seconds = collective_seconds(links, each["kind"], each["bytes"], size, nodes, shape)
-        totals[each["bytes"] >= HIDEABLE_BYTES] += seconds
+        totals[each["kind"] in HIDEABLE_KINDS and each["bytes"] >= HIDEABLE_BYTES] += seconds
     return totals[0], totals[1]
 
 

@@ -111,8 +111,7 @@ def simulated(record: dict[str, Any], picture: str) -> str:
         + " Collectives, memory and FLOPs are read off the compiled program; times and efficiencies come from the "
         "model in `docs/scaling.md`.",
     ]
-    if machine["links"]:
-        parts.append(f"Links: {machine['links']}.")
+    parts.append(f"Links: {machine['links']}.")
     parts += ["## What the compiled step holds", program_table(networks)]
     parts.append(
         "Weak scaling: every device has the batch of its row. FLOPs are those of one device, by XLA's count before "
@@ -124,16 +123,20 @@ def simulated(record: dict[str, Any], picture: str) -> str:
         parts += ["## Predicted weak scaling", prediction_table(networks), _OVERLAP, f"![Predicted]({picture})"]
         parts += ["## Published figures", published_table(), _CAVEAT]
     else:
-        parts.append("No times are predicted: no bandwidth model is kept for CPUs.")
+        parts.append(
+            "No times are predicted, since no peak FLOP/s of this device is known; `--step_seconds` takes the measured "
+            "seconds of a step on one."
+        )
     return "\n\n".join(parts) + "\n"
 
 
 _OVERLAP = (
-    "The first efficiency takes all communication as waited for; the second hides collectives of 1 MiB and more behind "
-    "the backward pass (two thirds of computing), as far as they fit. A single fused all-reduce of all gradients can "
-    "only begin when the last gradient is there, so it is near the first; buckets come nearer to the second. "
-    "BatchNorm's statistics over all devices are waited for in both. The last column is the batch per device at which "
-    "nine tenths of the step are computing with nothing hidden, on all devices."
+    "The first efficiency takes all communication as waited for; the second hides all-reduces and reduce-scatters of "
+    "1 MiB and more behind the backward pass (two thirds of computing), as far as they fit; all-gathers, of "
+    "parameters, come before the step or after the update and are waited for. A single fused all-reduce of all "
+    "gradients can only begin when the last gradient is there, so it is near the first; buckets come nearer to the "
+    "second. BatchNorm's statistics over all devices are waited for in both. The last column is the batch per device "
+    "at which nine tenths of the step are computing with nothing hidden, on all devices."
 )
 
 

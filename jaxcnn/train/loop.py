@@ -79,7 +79,7 @@ def opened(
     interrupts.leaving = hooks.leaving
     with contextlib.ExitStack() as held:
         if cluster.first:
-            held.enter_context(workdir.claim(folder))
+            held.enter_context(workdir.claim(folder, None if cluster.alone else config.hosts.join_seconds))
             workdir.check_config(folder, config)
         finished = cluster.of_first(lambda: summary.read(folder))
         if finished is not None:

@@ -5,6 +5,7 @@ import errno
 import fcntl
 import functools
 import json
+import logging
 import os
 import pathlib
 import platform
@@ -14,7 +15,7 @@ import time
 import zlib
 from collections.abc import Iterator, Sequence
 from importlib import metadata
-from typing import Any
+from typing import Any, TextIO
 
 import jax
 
@@ -22,19 +23,27 @@ from jaxcnn import config as configs
 from jaxcnn.config import Config, UserError
 from jaxcnn.data.examples import worker_count
 from jaxcnn.data.source import Splits
+from jaxcnn.hosts import HostsError
 from jaxcnn.lifeline import Cluster
 
 PACKAGES = ("jaxcnn", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
 # Keys that never change a result: where data lies, how it is loaded, on how many devices.
 MAY_CHANGE = ("parallel.", "hosts.", "data.dir", "data.workers", "data.loader", "data.resident_gib")
 CONFIG, DATA = "config.json", "data.json"
+_log = logging.getLogger("jaxcnn")
 
 
 @contextlib.contextmanager
-def claim(workdir: pathlib.Path) -> Iterator[None]:
+def claim(workdir: pathlib.Path, seconds: float | None = None) -> Iterator[None]:
     """Create the workdir if need be, and hold it for this process alone.
 
+    Args:
+      workdir: to hold.
+      seconds: to wait for another holder to end, which may be what a failure left of the same run; None: there is no
+        such other, so do not wait.
+
     Raises:
+      HostsError: another process still held it after `seconds`; the same command may succeed later.
       UserError: it cannot be written, or another run holds it.
     """
     try:
@@ -43,18 +52,39 @@ def claim(workdir: pathlib.Path) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"--workdir={workdir} cannot be written: {error.strerror}; choose another folder") from error
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.EACCES):
-                raise
-            lock.seek(0)
-            holder = lock.read().strip() or "another process"
-            raise UserError(f"--workdir={workdir} is in use by {holder}; wait for it, or choose another") from error
+        if not _locked(lock):
+            holder = _holder(lock)
+            if seconds is None:
+                raise UserError(f"--workdir={workdir} is in use by {holder}; wait for it, or choose another")
+            _log.warning("waiting for %s, which holds %s", holder, workdir)
+            deadline = time.monotonic() + seconds
+            while not _locked(lock):
+                if time.monotonic() > deadline:
+                    raise HostsError(
+                        f"--workdir={workdir} is in use by {_holder(lock)}, and was for config.hosts.join_seconds; if "
+                        "that is left of a failure (kill -KILL ends even a stopped process), the same command goes on"
+                    )
+                time.sleep(0.2)
         lock.truncate(0)
         lock.write(f"process {os.getpid()} on {platform.node()}")
         lock.flush()
         yield
+
+
+def _locked(lock: TextIO) -> bool:
+    """Take the lock of an open file, if nobody holds it."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EAGAIN, errno.EACCES):
+            raise
+        return False
+    return True
+
+
+def _holder(lock: TextIO) -> str:
+    lock.seek(0)
+    return lock.read().strip() or "another process"
 
 
 def check_shared(workdir: pathlib.Path, cluster: Cluster) -> None:

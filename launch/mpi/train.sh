@@ -10,7 +10,10 @@
 # Open MPI 4 is found by JAX itself; its mpirun must run on the first host. Other MPIs (MPICH, Intel MPI, Cray, Open
 # MPI 5) need mpi4py: pip install 'jaxcnn[mpi]'. All arguments go to `python -m jaxcnn.main`.
 #
-# Variables, all optional: JAXCNN_HOME, JAXCNN_PYTHON, JAXCNN_SETUP as in launch/slurm/train.sbatch;
+# Open MPI hands only variables of its own to other hosts; those whose names begin with JAXCNN_, JAX_, XLA_ or NCCL_,
+# and TFDS_DATA_DIR, are handed on here, others by MPIRUN_OPTIONS="-x NAME".
+#
+# Variables, all optional: JAXCNN_HOME, JAXCNN_PYTHON, JAXCNN_SETUP, JAXCNN_MODULE as in launch/slurm/train.sbatch;
 #   HOSTS            hosts separated by commas, <host>:<processes> for several on one
 #   MPIRUN           default: mpirun
 #   MPIRUN_OPTIONS   such as "--allow-run-as-root --mca btl_tcp_if_include eth0"
@@ -25,7 +28,7 @@ if [ -n "${OMPI_COMM_WORLD_RANK:-}${PMI_RANK:-}${PMIX_RANK:-}" ]; then # one of 
     cd "$home" || exit 2
     python=${JAXCNN_PYTHON:-.venv/bin/python}
     [ -x "$python" ] || [ -n "${JAXCNN_PYTHON:-}" ] || python=python3
-    exec "$python" -m jaxcnn.main "$@"
+    exec "$python" -m "${JAXCNN_MODULE:-jaxcnn.main}" "$@"
 fi
 
 if [ -z "${HOSTS:-}" ]; then
@@ -33,16 +36,25 @@ if [ -z "${HOSTS:-}" ]; then
     exit 2
 fi
 mpirun=${MPIRUN:-mpirun}
-signals= # mpirun kills 2 s after SIGTERM; a checkpoint may take longer
-if "$mpirun" --version 2>/dev/null | grep -q 'Open MPI) [1-4]'; then signals="--mca odls_base_sigkill_timeout 30"; fi
+version=$("$mpirun" --version 2>/dev/null)
+options=
+case $version in *'Open MPI)'*)
+    options=$(awk 'BEGIN { for (name in ENVIRON)
+        if (name ~ /^(JAXCNN|JAX|XLA|NCCL)_[A-Za-z0-9_]*$/ || name == "TFDS_DATA_DIR") printf "-x %s ", name }') ;;
+esac
+case $version in *'Open MPI) '[1-4]*) # which kills 2 s after SIGTERM; a checkpoint may take longer
+    options="$options--mca odls_base_sigkill_timeout 30" ;;
+esac
 
 count=0
-while :; do
+job=
+stopped=
+trap 'stopped=1; woken=1; [ -z "$job" ] || kill -TERM "$job" 2>/dev/null' TERM INT
+while [ -z "$stopped" ]; do
     # shellcheck disable=SC2086  # options are to be split
-    "$mpirun" --host "$HOSTS" $signals ${MPIRUN_OPTIONS:-} "$here/train.sh" "$@" &
+    "$mpirun" --host "$HOSTS" $options ${MPIRUN_OPTIONS:-} "$here/train.sh" "$@" &
     job=$!
-    stopped=
-    trap 'stopped=1; woken=1; kill -TERM "$job" 2>/dev/null' TERM INT
+    [ -z "$stopped" ] || kill -TERM "$job" # the signal came while there was no job to pass it on to
     woken=1
     while [ -n "$woken" ]; do # as long as a signal ended the wait, and not the job
         woken=
@@ -50,7 +62,9 @@ while :; do
         code=$?
     done
     case $code in 75 | 134 | 137 | 143) ;; *) exit "$code" ;; esac
+    job=
     count=$((count + 1))
     if [ -n "$stopped" ] || [ "$count" -gt "${JAXCNN_RESTARTS:-5}" ]; then exit 75; fi
     echo "train.sh: exit code $code: start $count of ${JAXCNN_RESTARTS:-5} after a failure" >&2
 done
+exit 75

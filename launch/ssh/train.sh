@@ -3,26 +3,35 @@
 #
 #   launch/ssh/train.sh hosts.txt --config=configs/resnet50_cifar10.py --workdir=/shared/runs/resnet50
 #
-# hosts.txt has one host a line, as ssh knows it; the first one is the coordinator and must be reachable by that name
-# from the others. The clone, its environment and the workdir are at the same place on all hosts. All further
-# arguments go to `python -m jaxcnn.main`. SIGTERM or Ctrl-C here ends the run with a checkpoint.
+# hosts.txt has one host a line, as ssh knows it; what follows the name (slots=8) and comments (#) are ignored. The
+# first one is the coordinator and must be reachable by that name from the others. The clone, its environment and the
+# workdir are at the same place on all hosts. All further arguments go to `python -m jaxcnn.main`. SIGTERM or Ctrl-C here
+# ends the run with a checkpoint.
 #
-# Variables, all optional: JAXCNN_HOME, JAXCNN_PYTHON, JAXCNN_SETUP as in launch/slurm/train.sbatch;
+# Variables, all optional: JAXCNN_HOME, JAXCNN_PYTHON, JAXCNN_SETUP, JAXCNN_MODULE as in launch/slurm/train.sbatch;
 #   COORDINATOR      <host>:<port> of the first host; default: its name and port 7733
 #   REMOTE           what starts a command on a host; default: "ssh -o BatchMode=yes". It gets the host and one
 #                    argument, a command line for a POSIX shell
 #   JAXCNN_RESTARTS  how often a run that lost a process is started again; default 5
+#   JAXCNN_GRACE     seconds that the others have to end by themselves when one has ended, and again after SIGTERM,
+#                    before SIGKILL; default 60
 
 set -u
 hosts=${1:?usage: train.sh hosts.txt --config=... --workdir=...}
 shift
 home=${JAXCNN_HOME:-$(cd "$(dirname "$0")/../.." && pwd)}
-names=$(sed -e 's/#.*//' -e '/^[[:space:]]*$/d' "$hosts") || exit 2
+names=$(awk '{ sub(/#.*/, "") } NF { print $1 }' "$hosts") || exit 2
+if [ -z "$names" ]; then
+    echo "train.sh: $hosts names no host; write one a line" >&2
+    exit 2
+fi
 number=$(printf '%s\n' "$names" | wc -l | tr -d ' ')
 first=$(printf '%s\n' "$names" | sed -n 1p)
 coordinator=${COORDINATOR:-$first:7733}
 remote=${REMOTE:-ssh -o BatchMode=yes -o ServerAliveInterval=10 -o ServerAliveCountMax=3}
 python=${JAXCNN_PYTHON:-$home/.venv/bin/python}
+module=${JAXCNN_MODULE:-jaxcnn.main}
+grace=${JAXCNN_GRACE:-60}
 
 quote() { printf "'%s' " "$(printf '%s' "$1" | sed "s/'/'\\\\''/g")"; }
 flags=
@@ -33,14 +42,17 @@ trap 'rm -rf "$scratch"' EXIT
 mkfifo "$scratch/held" || exit 2
 
 # The processes' standard input is held open here. Where it closes, be it by a signal or because this host is gone,
-# each remote shell sends its process SIGTERM, which ends the run with a checkpoint.
+# each remote shell sends its process SIGTERM, which ends the run with a checkpoint, and SIGKILL if it is still there
+# after the grace: a stopped process (SIGSTOP) takes nothing else.
 start() { # start <process> <host>
     own="--config.hosts.coordinator=$coordinator --config.hosts.processes=$number --config.hosts.process=$1"
-    line="exec 3<&0; ${JAXCNN_SETUP:-:}; cd $(quote "$home")|| exit 2; $(quote "$python")-m jaxcnn.main $flags$own & "
-    line="$line pid=\$!; { cat <&3; kill -TERM \$pid; } >/dev/null 2>&1 & watch=\$!; wait \$pid; code=\$?; "
-    line="${line}kill \$watch 2>/dev/null; exit \$code"
+    line="exec 3<&0; ${JAXCNN_SETUP:-:}; cd $(quote "$home")|| exit 2; $(quote "$python")-m $module $flags$own & "
+    line="$line pid=\$!; { cat <&3; kill -TERM \$pid; sleep $grace; kill -KILL \$pid; } >/dev/null 2>&1 & "
+    line="${line}watch=\$!; wait \$pid; code=\$?; kill \$watch 2>/dev/null; exit \$code"
     # shellcheck disable=SC2086  # the command is to be split
-    $remote "$2" "$line" <"$scratch/held"
+    $remote "$2" "$line" <"$scratch/held" &
+    trap 'kill "$!" 2>/dev/null' TERM
+    wait "$!"
     echo $? >"$scratch/$1.code"
 }
 
@@ -49,6 +61,7 @@ stopped=
 trap 'stopped=1; exec 4>&-' TERM INT HUP
 while :; do
     exec 4<>"$scratch/held"
+    if [ -n "$stopped" ]; then exit 75; fi # the signal came between two starts
     process=0
     jobs=
     for host in $names; do
@@ -62,7 +75,9 @@ while :; do
         sleep 1
         ended=$(find "$scratch" -name '*.code' | wc -l)
         [ "$ended" -gt 0 ] && waited=$((waited + 1))
-        if [ "$waited" -eq 60 ]; then # the others should have followed; a host may be gone or stopped
+        if [ "$waited" -eq "$grace" ]; then # the others should have followed; a process may be stopped
+            exec 4>&-
+        elif [ "$waited" -gt "$((2 * grace + 10))" ]; then # not even SIGKILL ended them; a host may be gone
             # shellcheck disable=SC2086  # several numbers
             kill $jobs 2>/dev/null
             break

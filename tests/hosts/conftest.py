@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests import runs
-from tests.hosts.lab import Lab
+from tests.hosts.lab import Lab, one_at_a_time
 
 NEEDED = ("sbatch", "slurmctld", "slurmd", "munged", "ip", "nsenter", "mpirun")
 
@@ -29,21 +29,22 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     folder = tmp_path_factory.mktemp("lab")
     for each in (folder, *folder.parents[:2]):
         each.chmod(0o755)  # munge wants to reach its socket
-    with Lab(folder, 4) as running:
+    with one_at_a_time(), Lab(folder, 4) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., pathlib.Path]:
-    """`(devices, *flags) -> workdir` of an undisturbed run of one process, made once for all tests."""
+    """`(devices, *flags, **environment) -> workdir` of an undisturbed run of one process, made once for all tests."""
     made: dict[tuple, pathlib.Path] = {}
 
-    def run(devices: int, *flags: str) -> pathlib.Path:
-        if (devices, flags) not in made:
+    def run(devices: int, *flags: str, **environment: str) -> pathlib.Path:
+        key = devices, flags, *environment.items()
+        if key not in made:
             workdir = tmp_path_factory.mktemp("alone")
-            code, output = runs.run(*flags, f"--workdir={workdir}", devices=devices)
+            code, output = runs.run(*flags, f"--workdir={workdir}", devices=devices, **environment)
             assert code == 0, output
-            made[devices, flags] = workdir
-        return made[devices, flags]
+            made[key] = workdir
+        return made[key]
 
     return run

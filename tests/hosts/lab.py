@@ -4,11 +4,14 @@ Needs root, iproute2, munge and slurm-wlm (Debian). Nothing of the machine's own
 """
 
 import contextlib
+import fcntl
 import os
 import pathlib
 import signal
 import subprocess
+import tempfile
 import time
+from collections.abc import Iterator
 
 ROOT = pathlib.Path(__file__).parents[2]
 NETWORK = "10.78.0"
@@ -55,6 +58,14 @@ def sh(*command: str, check: bool = True, **options) -> str:
     if check and done.returncode:
         raise RuntimeError(f"{' '.join(command)}: {done.returncode}: {done.stdout}{done.stderr}")
     return done.stdout.strip()
+
+
+@contextlib.contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """Wait until no other test run on this machine has a lab, whose namespaces have the same names."""
+    with (pathlib.Path(tempfile.gettempdir()) / "jaxcnn-lab.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 class Lab:

@@ -12,6 +12,7 @@ from jaxcnn.config import Hosts
 from jaxcnn.train import assess, loop, trained, workdir
 from tests import runs
 from tests.test_hosts import free_port
+from tests.test_resume import damage_flipped
 from tests.test_step import TOLERANCE  # derived there
 
 # Forty steps at a high rate let the rounding of sums grow further than the six steps of TOLERANCE.
@@ -31,19 +32,19 @@ MODES = {
 }
 
 
-def run_two(folder: pathlib.Path, parallel: dict) -> str:
-    """A run of two processes with two devices each, which meet by address; the output of process 0."""
+def run_several(folder: pathlib.Path, parallel: dict, count: int = 2, devices: int = 2) -> str:
+    """A run of several processes with so many devices each, which meet by address; the output of process 0."""
     port = free_port()
     layout = [f"--config.parallel.{name}={value}" for name, value in parallel.items()]
 
     def start(process: int):
-        place = {"coordinator": f"127.0.0.1:{port}", "processes": 2, "process": process}
+        place = {"coordinator": f"127.0.0.1:{port}", "processes": count, "process": process}
         flags = [f"--config.hosts.{name}={value}" for name, value in place.items()]
-        return runs.start(*FLAGS, *layout, *flags, f"--workdir={folder}", devices=2, **runs.UNOPTIMISED)
+        return runs.start(*FLAGS, *layout, *flags, f"--workdir={folder}", devices=devices, **runs.UNOPTIMISED)
 
-    processes = [start(0), start(1)]
+    processes = [start(process) for process in range(count)]
     outputs = [process.communicate(timeout=240)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)
+    assert [process.returncode for process in processes] == [0] * count, "\n".join(outputs)
     return outputs[0]
 
 
@@ -76,7 +77,7 @@ def assert_same_curve(one: pathlib.Path, other: pathlib.Path) -> None:
 def two(request, tmp_path_factory) -> tuple[pathlib.Path, dict]:
     """The workdir of a finished run of two processes, and its layout."""
     folder, parallel = tmp_path_factory.mktemp("layouts") / "two", MODES[request.param]
-    output = run_two(folder, parallel)
+    output = run_several(folder, parallel)
     axes = " (data 2 x model 2)" if "model_devices" in parallel else ""
     assert f"4 x cpu{axes} of 2 processes" in output
     assert "parts over data" in output, "the log says what is cut"
@@ -102,15 +103,38 @@ def test_the_test_of_two_processes_is_that_of_one_on_their_checkpoint(two):
     assert one["loss"] == pytest.approx(test["ema_loss"], rel=1e-5)
 
 
-def test_a_checkpoint_of_all_processes_goes_on_there_to_the_bit_and_on_one_process_up_to_rounding(two, capsys):
+@pytest.fixture
+def split(two) -> pathlib.Path:
+    """The run whose state is cut over both axes; restoring is the same for all layouts."""
     folder, parallel = two
     if "model_devices" not in parallel:
         pytest.skip("restoring is the same for all layouts")
-    again, moved = back_to_half(folder, "again"), back_to_half(folder, "moved")
-    assert "resumed from the checkpoint of step 20" in run_two(again, parallel)
-    assert runs.seals(again) == runs.seals(folder)
-    assert runs.records(again) == runs.records(folder)
-    run_one(moved, folder, 1, shard_params=False, model_devices=1)
-    made = "it was made on 4 x cpu (data 2 x model 2) of 2 processes; from here on 1 x cpu"
+    return folder
+
+
+def test_flipped_bytes_of_a_checkpoint_of_two_processes_are_noticed_and_the_one_before_goes_on_to_the_bit(split):
+    again = split.with_name("again")
+    shutil.copytree(split, again)
+    (again / "summary.json").unlink()
+    before, newest = sorted(int(path.name) for path in (again / "checkpoints").iterdir())[-2:]
+    damage_flipped(again / "checkpoints" / str(newest))
+    output = run_several(again, MODES["FSDP beside model"])
+    assert f"checkpoint {newest} is damaged" in output and f"resumed from the checkpoint of step {before}" in output
+    assert runs.seals(again) == runs.seals(split)
+    assert runs.records(again) == runs.records(split)
+
+
+@pytest.mark.parametrize("devices", [1, 2, 8])
+def test_a_checkpoint_of_two_processes_goes_on_on_any_number_of_devices_of_one_up_to_rounding(split, devices, capsys):
+    moved = back_to_half(split, f"moved-{devices}")
+    run_one(moved, split, devices, shard_params=False, model_devices=1)
+    made = f"it was made on 4 x cpu (data 2 x model 2) of 2 processes; from here on {devices} x cpu"
     assert made in capsys.readouterr().out
-    assert_same_curve(moved, folder)
+    assert_same_curve(moved, split)
+
+
+def test_a_checkpoint_of_two_processes_goes_on_on_four_up_to_rounding(split):
+    moved = back_to_half(split, "four")
+    output = run_several(moved, {"shard_params": True, "model_devices": 1}, count=4, devices=1)
+    assert "of 2 processes; from here on 4 x cpu of 4 processes" in output
+    assert_same_curve(moved, split)
