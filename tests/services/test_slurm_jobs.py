@@ -6,7 +6,7 @@ import pytest
 
 from jaxcnn.study import folder as files
 from jaxcnn.study import start
-from jaxcnn.study.engines import slurm, worker_command
+from jaxcnn.study.engines import slurm
 from tests.test_sweep_command import TINY, TRIALS, same, states, sweep
 
 pytestmark = pytest.mark.services
@@ -22,7 +22,7 @@ def test_a_job_that_is_preempted_saves_its_trial_and_goes_on_when_it_is_queued_a
     logs.mkdir()
     executor = slurm.make_executor(logs, {"cluster": "local", "timeout_min": "1"}, "test")
     executor._executor.parameters["signal_delay_s"] = 42  # notice comes after 18 s
-    job = executor.submit(slurm.Worker(worker_command(preempted), start.default_url(preempted)))
+    job = executor.submit(slurm.Worker(preempted, start.default_url(preempted)))
     assert job.result() == 0
     assert states(preempted) == ["complete"] * TRIALS
     assert same(preempted, undisturbed)
