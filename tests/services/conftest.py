@@ -82,7 +82,8 @@ def mariadb() -> Iterator[str]:
     assert done.returncode == 0, f"{done.stdout}{done.stderr}"
     first = folder / "first.sql"
     first.write_text(
-        "CREATE DATABASE jaxcnn; CREATE USER jaxcnn@'127.0.0.1' IDENTIFIED BY 'secret'; "
+        "CREATE DATABASE jaxcnn;\n"  # one on each line: so such files are read
+        "CREATE USER jaxcnn@'127.0.0.1' IDENTIFIED BY 'secret';\n"
         "GRANT ALL ON jaxcnn.* TO jaxcnn@'127.0.0.1';\n"
     )
     first.chmod(0o644)
