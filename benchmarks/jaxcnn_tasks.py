@@ -73,8 +73,9 @@ class Train(Task):
         """Train, in calls as long as the trainer's; each needs the state before it, so the last is waited for alone."""
         for start in range(0, steps, self._most):
             self._in_call = min(self._most, steps - start)
-            count = () if self._most == 1 else (meshes.device_scalar(self._in_call, self._mesh),)
-            self._state, self._metrics = self._step(self._state, self._data, self._normalization, *count)
+            inputs = (self._state, self._data, self._normalization)
+            inputs = sharded.call_inputs(inputs, self._mesh, self._most, self._in_call)
+            self._state, self._metrics = self._step(*inputs)
         jax.block_until_ready((self._state, self._metrics))
 
     def facts(self) -> dict[str, Any]:

@@ -6,45 +6,86 @@ Reads the folder of a finished sweep that one process ran without a stop, such a
 
     python -m jaxcnn.sweep --config=configs/sweeps/learning_rate.py:short --workdir=runs/rates --nomeasure
 
-and prints the time of the steps, of compiling and of everything else, and their ratio to the steps.
+and tells the time of the steps, of compiling and of everything else, and their ratio to the steps. Writes <out>.json
+and a section of <out>.md.
 """
 
 import datetime
 import pathlib
+from typing import Any
 
 from absl import flags
 
+from benchmarks import report
 from jaxcnn import command
 from jaxcnn.config import UserError
+from jaxcnn.reporting.provenance import command_line
 from jaxcnn.study import folder as files
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a finished sweep.")
+OUT = flags.DEFINE_string("out", "results/benchmarks", "The files to write, without .json and .md.")
+
+SECTION = "sweep"
 
 
 def main() -> int:
-    """Print the figures; return the exit code."""
+    """Tell the figures; return the exit code."""
     if not WORKDIR.value:
         raise UserError("--workdir=<folder of a sweep> is missing")
-    rows = read(pathlib.Path(WORKDIR.value))
-    steps = sum(row["train_seconds"] for row in rows)
-    evaluation = sum(row["eval_seconds"] for row in rows)
-    compiling = rows[0]["compile_seconds"]
-    whole = _seconds(rows[0]["began"], rows[-1]["ended"])
-    print(f"{len(rows)} trials from the first's start to the last's end: {whole:.1f} s")
-    print(f"  steps {steps:.1f} s, evaluation {evaluation:.1f} s, the first trial's programs {compiling:.1f} s")
-    later = [row["compile_seconds"] for row in rows[1:]]
-    print(f"  the same phase of the other trials, which compile nothing: {max(later, default=0.0):.2f} s at most")
-    print(f"  without the one compile: {(whole - compiling) / steps:.3f} x the time of the steps")
+    out, folder = report.check_out(OUT.value), pathlib.Path(WORKDIR.value)
+    figures, swept = measure(read(folder)), files.read_sweep(folder)
+    record = report.provenance("benchmarks.sweep", {"jaxcnn": swept["environment"]}) | figures
+    record["sweep"] = command_line(swept["command"])
+    print(markdown(record))
+    for path in report.write(out, SECTION, record, markdown(record)):
+        print(f"wrote {path}")
     return 0
 
 
-def read(folder: pathlib.Path) -> list[dict]:
-    """The complete trials, in the order they ran in."""
-    rows = [files.read_trial(path) for path in sorted((folder / files.TRIALS).glob("*"))]
-    complete = [row for row in rows if row is not None and row["state"] == "complete" and row["starts"] == 1]
-    if not complete or len({row["worker"] for row in complete}) > 1:
+def read(folder: pathlib.Path) -> list[dict[str, Any]]:
+    """The trials, in the order they ran in.
+
+    Raises:
+      UserError: not all are complete, or not by one process without a stop.
+    """
+    rows = [row for path in (folder / files.TRIALS).glob("*") if (row := files.read_trial(path)) is not None]
+    planned = len(files.read_sweep(folder)["planned"] or [])
+    if len([row for row in rows if row["state"] == "complete"]) < max(planned, 1):
+        raise UserError(f"{folder}: not all of its {planned} planned trials are complete")
+    if len({row["worker"] for row in rows}) > 1 or any(row["starts"] > 1 for row in rows):
         raise UserError(f"{folder} is not a sweep that one process ran without a stop")
-    return sorted(complete, key=lambda row: row["began"])
+    return sorted(rows, key=lambda row: row["began"])
+
+
+def measure(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Seconds of the parts, and the ratio of all but the one compilation to the steps.
+
+    `preparation_seconds` is what the other trials took for what was compiling in the first.
+    """
+    steps, compiling = sum(row["train_seconds"] for row in rows), rows[0]["compile_seconds"]
+    whole = _seconds(rows[0]["began"], rows[-1]["ended"])
+    return {
+        "trials": len(rows),
+        "whole_seconds": whole,
+        "step_seconds": steps,
+        "eval_seconds": sum(row["eval_seconds"] for row in rows),
+        "compile_seconds": compiling,
+        "preparation_seconds": max((row["compile_seconds"] for row in rows[1:]), default=0.0),
+        "ratio": (whole - compiling) / steps,
+    }
+
+
+def markdown(record: dict[str, Any]) -> str:
+    """The section: what was done, and the figures."""
+    text = (
+        f"{record['trials']} trials of `{record['sweep']}`, from the start of the first to the end of the last: "
+        f"{record['whole_seconds']:.1f} s. Steps took {record['step_seconds']:.1f} s, evaluation "
+        f"{record['eval_seconds']:.1f} s, and the one compilation, of the first trial's programs, "
+        f"{record['compile_seconds']:.1f} s; the same phase of the others took at most "
+        f"{record['preparation_seconds']:.2f} s. **Without that compilation the sweep took {record['ratio']:.3f} times "
+        "its steps.**"
+    )
+    return "\n\n".join(["## A sweep over the learning rate", report.describe(record), text])
 
 
 def _seconds(began: str, ended: str) -> float:

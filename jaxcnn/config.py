@@ -6,13 +6,12 @@ key, and a mistake can no longer surface in the middle of a run. Mistakes raise 
 """
 
 import dataclasses
-import difflib
-import math
-import types
 from collections.abc import Mapping
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import ml_collections
+
+from jaxcnn import conversion
 
 
 class UserError(Exception):
@@ -214,7 +213,7 @@ def choices(key: str) -> tuple[str, ...]:
 def unknown_variant(variant: str, known: tuple[str, ...]) -> ConfigError:
     """The error for `--config=configs/x.py:<variant>` with a variant that the file does not have."""
     return ConfigError(
-        f"no variant ':{variant}' in this config file{_nearest(variant, known)}; it has: {', '.join(known)}"
+        f"no variant ':{variant}' in this config file{conversion.nearest(variant, known)}; it has: {', '.join(known)}"
     )
 
 
@@ -228,7 +227,7 @@ def from_config_dict(tree: Mapping[str, Any] | ml_collections.ConfigDict) -> Con
     if isinstance(tree, ml_collections.ConfigDict):
         tree = tree.to_dict()
     mistakes: list[str] = []
-    config = _convert(Config, tree, "config", mistakes)
+    config = conversion.convert(Config, tree, "config", mistakes)
     if not mistakes:
         mistakes = check(config)
     if mistakes:
@@ -250,57 +249,6 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + key] = value
     return flat
-
-
-def _nearest(name: str, known) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
-
-
-def _convert(cls: type, tree: Any, path: str, mistakes: list[str]) -> Any:
-    """Build dataclass `cls` from a mapping, appending a line to `mistakes` for each thing wrong with it."""
-    if not isinstance(tree, Mapping):
-        mistakes.append(f"{path} must be a group of fields, not {tree!r}")
-        return cls()
-    hints = get_type_hints(cls)
-    for key in tree:
-        if key not in hints:
-            mistakes.append(f"unknown key {path}.{key}{_nearest(str(key), hints)}")
-    values: dict[str, Any] = {}
-    for name, hint in hints.items():
-        if name not in tree:
-            continue
-        if dataclasses.is_dataclass(hint):
-            values[name] = _convert(hint, tree[name], f"{path}.{name}", mistakes)  # type: ignore[arg-type]
-        else:
-            try:
-                values[name] = _typed(hint, tree[name])
-            except ValueError as error:
-                mistakes.append(f"{path}.{name} {error}")
-    return cls(**values)
-
-
-def _typed(hint: Any, value: Any) -> Any:
-    """`value` as the annotated type; an int may stand for a float, a list for a tuple. Raises ValueError."""
-    origin = get_origin(hint)
-    if origin is Literal:
-        choices = get_args(hint)
-        if value not in choices:
-            raise ValueError(f"must be one of {', '.join(choices)}, not {value!r}{_nearest(str(value), choices)}")
-        return value
-    if origin in (Union, types.UnionType):
-        raise TypeError(f"Config fields have one type each, not {hint}")
-    if origin is tuple:
-        if not isinstance(value, list | tuple):
-            raise ValueError(f"must be a list, not {value!r}")
-        return tuple(_typed(get_args(hint)[0], item) for item in value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if type(value) is not hint:
-        raise ValueError(f"must be of type {hint.__name__}, not {value!r}")
-    if hint is float and not math.isfinite(value):
-        raise ValueError(f"must be a finite number, not {value}")
-    return value
 
 
 def check(config: Config) -> list[str]:

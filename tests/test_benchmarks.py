@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from benchmarks import cases, contest, flops, input_report, jaxcnn_tasks, loaders, measure, peers_report, report
+from benchmarks import cases, contest, flops, input_report, jaxcnn_tasks, loaders, measure, peers_report, report, sweep
 from benchmarks.serve import Served
 from benchmarks.worker import Worker, WorkerFailed, check_devices, start_torch
 from jaxcnn.config import UserError
@@ -350,3 +350,30 @@ def test_calls_are_measured_beside_the_loop(tmp_path):
     record = json.loads((tmp_path / "b.json").read_text())["calls"]
     assert record["networks"][0]["seconds_per_step"].keys() == {"calls", "loop"}
     assert "| cnn, width 0.25, batch 4 |" in (tmp_path / "b.md").read_text()
+
+
+def trial(began: str, ended: str, steps: float, compiling: float, state: str = "complete") -> dict:
+    """A `trial.json` as the sweep's benchmark reads it."""
+    moments = {"began": f"2026-01-01T00:00:{began}+00:00", "ended": f"2026-01-01T00:00:{ended}+00:00"}
+    seconds = {"train_seconds": steps, "eval_seconds": 1.0, "compile_seconds": compiling}
+    return {"state": state, "starts": 1, "worker": "h:1"} | moments | seconds
+
+
+def sweep_folder(folder: pathlib.Path, *trials: dict) -> pathlib.Path:
+    (folder / "sweep.json").write_text(json.dumps({"planned": [{}] * len(trials)}))
+    for number, row in enumerate(trials):
+        (folder / "trials" / str(number)).mkdir(parents=True)
+        (folder / "trials" / str(number) / "trial.json").write_text(json.dumps(row))
+    return folder
+
+
+def test_a_sweep_is_measured_from_its_first_start_to_its_last_end_less_one_compilation(tmp_path):
+    rows = sweep.read(sweep_folder(tmp_path, trial("16", "26", 8.0, 0.5), trial("00", "16", 7.0, 6.0)))
+    figures = sweep.measure(rows)
+    assert (figures["whole_seconds"], figures["compile_seconds"], figures["preparation_seconds"]) == (26.0, 6.0, 0.5)
+    assert figures["ratio"] == pytest.approx(20 / 15)
+
+
+def test_a_sweep_with_a_trial_that_is_not_complete_is_not_measured(tmp_path):
+    with pytest.raises(UserError, match="not all of its 1 planned trials are complete"):
+        sweep.read(sweep_folder(tmp_path, trial("00", "16", 7.0, 6.0, state="diverged")))

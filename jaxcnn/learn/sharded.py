@@ -19,7 +19,7 @@ from jaxcnn.learn import step as steps
 from jaxcnn.learn.compilation import jit
 from jaxcnn.learn.program import Program
 from jaxcnn.learn.state import Hyper, abstract_hyper
-from jaxcnn.mesh import DATA_AXIS, over_data, replicated
+from jaxcnn.mesh import DATA_AXIS, device_scalar, over_data, replicated
 
 
 @functools.lru_cache(maxsize=64)
@@ -217,6 +217,11 @@ def lowered_train_step(program: Program, mesh: Mesh, loader: str, steps_per_call
 def compiled_train_step(program: Program, mesh: Mesh, loader: str, steps_per_call: int = 1) -> jax.stages.Compiled:
     """The training step for a loader, compiled."""
     return lowered_train_step(program, mesh, loader, steps_per_call).compile()
+
+
+def call_inputs(inputs: tuple[Any, ...], mesh: Mesh, steps_per_call: int, count: int) -> tuple[Any, ...]:
+    """What a compiled training step takes: `inputs`, and how many steps to make where a call may make several."""
+    return inputs if steps_per_call == 1 else (*inputs, device_scalar(count, mesh))
 
 
 @functools.lru_cache(maxsize=16)

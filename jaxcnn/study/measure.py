@@ -72,9 +72,7 @@ def _measure(group: Group, shared: Shared) -> dict[str, float]:
     seconds = []
     with feeder.train_inputs(splits.train, 0) as inputs:
         for _ in range(1 + STEPS):
-            arguments = [state, next(inputs), normal]
-            if steps_per_call > 1:
-                arguments.append(meshes.device_scalar(1, mesh))
+            arguments = sharded.call_inputs((state, next(inputs), normal), mesh, steps_per_call, 1)
             began = time.perf_counter()
             state, _ = jax.block_until_ready(step(*arguments))
             seconds.append(time.perf_counter() - began)

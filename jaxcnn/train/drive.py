@@ -14,7 +14,6 @@ from jaxcnn import host_memory
 from jaxcnn.config import UserError
 from jaxcnn.learn import sharded
 from jaxcnn.learn.step import StepMetrics
-from jaxcnn.mesh import device_scalar
 from jaxcnn.train.logbook import duration
 from jaxcnn.train.pace import Pace
 from jaxcnn.train.session import Session
@@ -80,9 +79,8 @@ class Driver:
 
     def _start(self, count: int) -> Call:
         session = self._session
-        inputs = [session.state, next(self._inputs), session.normalization]
-        if session.steps_per_call > 1:
-            inputs.append(device_scalar(count, session.mesh))
+        inputs = (session.state, next(self._inputs), session.normalization)
+        inputs = sharded.call_inputs(inputs, session.mesh, session.steps_per_call, count)
         session.state, metrics = self._compiled(*inputs)
         call = Call(session.step + 1, count, metrics)
         session.step += count

@@ -24,7 +24,7 @@ class Together:
 
     def __init__(self, sessions: Members, devices: int) -> None:
         first = first_of(sessions)
-        self._numbers, self._several = list(sessions), first.steps_per_call > 1
+        self._numbers, self._most = list(sessions), first.steps_per_call
         self._mesh = population.make_mesh(devices)
         self._compiled = population.compiled_train_step(first.program, self._mesh, len(sessions), first.steps_per_call)
         split = first.hooks.shared.resident(first.splits.train, meshes.replicated(first.mesh))
@@ -37,9 +37,7 @@ class Together:
 
     def step(self, count: int, live: Members) -> Any:
         """Start `count` steps of every member; metrics, for `rows`."""
-        inputs = [self._states, *self._inputs]
-        if self._several:
-            inputs.append(meshes.device_scalar(count, self._mesh))
+        inputs = sharded.call_inputs((self._states, *self._inputs), self._mesh, self._most, count)
         self._states, metrics = self._compiled(*inputs)
         return metrics
 
@@ -65,7 +63,7 @@ class InTurn:
 
     def __init__(self, sessions: Members) -> None:
         first = first_of(sessions)
-        self._mesh, self._several = first.mesh, first.steps_per_call > 1
+        self._mesh, self._most = first.mesh, first.steps_per_call
         arguments = (first.program, first.mesh, first.feed.loader, first.steps_per_call)
         self._compiled = sharded.compiled_train_step(*arguments)  # a run alone has compiled it
         self._shardings = sharded.state_shardings(first.program, first.mesh)
@@ -82,9 +80,7 @@ class InTurn:
         """Start `count` steps of every member that lives; metrics, for `rows`."""
         found = {}
         for number in live:
-            inputs = [self._states[number], *self._inputs]
-            if self._several:
-                inputs.append(meshes.device_scalar(count, self._mesh))
+            inputs = sharded.call_inputs((self._states[number], *self._inputs), self._mesh, self._most, count)
             self._states[number], found[number] = self._compiled(*inputs)
         return found
 
