@@ -37,6 +37,6 @@ def short(config):
 
 def get_sweep(variant: str = ""):
     if variant == "random":
-        rates = spec.log_uniform("optim.learning_rate", 0.001, 0.2)
+        rates = spec.log_uniform("optim.learning_rate", 0.0005, 0.064)
         return spec.sweep(spec.product(rates, spec.log_uniform("optim.weight_decay", 1e-5, 1e-2)), trials=16)
     return spec.sweep(spec.values("optim.learning_rate", [0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064]))
