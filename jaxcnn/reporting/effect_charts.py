@@ -80,7 +80,7 @@ def key_effect(effect: Effect) -> Plot:
         axes.margins(y=0.12)
     accuracy_axes.set(title=place(family), ylabel=f"{split} accuracy (%)")
     time_axes.set(xlabel=word, ylabel="training (s)")
-    time_axes.set_ylim(bottom=0)
+    time_axes.set_ylim(0, 1.06 * time_axes.get_ylim()[1])
     if legend:
         plot.figure.legend(
             *accuracy_axes.get_legend_handles_labels(), loc="outside lower left", ncols=1 if _long(lines) else 2
