@@ -1,7 +1,7 @@
 # make quickstart   train on handwritten digits, in under a minute
 # make test         lint, types and tests
-# make test-services   tests of many processes, and of what Debian brings (as root, or by sudo): PostgreSQL, Chromium,
-#                      LaTeX
+# make test-services   tests of many processes, and of what Debian brings (as root, or by sudo): PostgreSQL, MariaDB,
+#                      Chromium, LaTeX
 # make test-hosts   runs of several hosts under a real Slurm and MPI, on this machine; needs root and Debian
 # All first make a virtual environment with the pinned packages, which takes some minutes once.
 
@@ -22,10 +22,11 @@ test: $(READY)
 	$(RUN) pytest -n 2 --dist worksteal --durations 10
 
 test-services: $(READY)
-	@{ ls /usr/lib/postgresql/*/bin/initdb && command -v chromium && command -v pdflatex; } >/dev/null 2>&1 || { \
+	@{ ls /usr/lib/postgresql/*/bin/initdb /usr/sbin/mariadbd && command -v chromium && command -v pdflatex; } \
+		>/dev/null 2>&1 || { \
 		sudo=$$(test "$$(id -u)" = 0 || echo sudo); \
 		$$sudo apt-get update --quiet && $$sudo apt-get install --yes --quiet --no-install-recommends \
-			postgresql chromium fonts-dejavu-core texlive-latex-base texlive-latex-recommended; }
+			postgresql mariadb-server chromium fonts-dejavu-core texlive-latex-base texlive-latex-recommended; }
 	$(RUN) pytest -m services tests/services
 
 test-hosts: $(READY)

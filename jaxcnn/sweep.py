@@ -61,6 +61,10 @@ HEARTBEAT = flags.DEFINE_integer(
     "heartbeat", 60, "Seconds between signs of life; a worker on another host is taken for dead after two without.",
     lower_bound=1,
 )  # fmt: skip
+OF_SWEEP = (  # what workers read in the folder
+    "config", "dry_run", "measure", "sampler", "pruner", "trials", "retry", "engine", "population", "population_way",
+    "pbt_every_epochs", "heartbeat",
+)  # fmt: skip
 
 
 def main() -> int:
@@ -70,13 +74,31 @@ def main() -> int:
     folder = pathlib.Path(WORKDIR.value)
     from jaxcnn.train.signals import INTERRUPTED, Interrupted
 
-    if POPULATION.value > 1 and WORKER.value:
-        raise UserError("--population is not for --worker; leave it out, or leave --worker out")
+    _refuse_without_effect()
     try:
         return _work(folder) if WORKER.value else _sweep(folder)
     except Interrupted as error:
         print(f"jaxcnn: {error}", file=sys.stderr)
         return INTERRUPTED
+
+
+def _refuse_without_effect() -> None:
+    """Refuse flags that would be ignored.
+
+    Raises:
+      UserError: there is one.
+    """
+    given = [name for name in (*OF_SWEEP, "slurm", "workers") if flags.FLAGS[name].present]
+    if WORKER.value:
+        for name in given:
+            raise UserError(
+                f"--{name} is not for --worker, which goes by what the folder says; leave it out, or leave --worker out"
+            )
+    for name, engines in {"slurm": ("slurm",), "workers": ("processes", "slurm")}.items():
+        if name in given and ENGINE.value not in engines:
+            raise UserError(f"--{name} is not for --engine={ENGINE.value}, but for {' and '.join(engines)}")
+    if ENGINE.value == "workers" and TIMEOUT.value is not None:
+        raise UserError("--timeout is not for --engine=workers, whose workers others start; give it to each --worker")
 
 
 def _work(folder: pathlib.Path) -> int:
@@ -105,6 +127,7 @@ def _sweep(folder: pathlib.Path) -> int:
     """The sweep: plan, study, engine, outcome."""
     from rich.console import Console
 
+    from jaxcnn.study import folder as files
     from jaxcnn.study import outcome, start, store, table
     from jaxcnn.study.engines import Job
     from jaxcnn.train.hooks import Shared
@@ -117,12 +140,14 @@ def _sweep(folder: pathlib.Path) -> int:
     environment, estimate = _show_plan(folder, plan, definition.name, shared, console)
     if DRY_RUN.value:
         return 0
-    storage = store.open_storage(_storage(folder), definition.heartbeat)
-    desk = start.open_desk(folder, definition, storage, plan)
-    start.write(folder, definition, plan, sweep, _command(), _config_file(), environment)
+    with files.held(folder / files.BEGIN):  # two commands at once would both make its tables
+        storage = store.open_storage(_storage(folder), definition.heartbeat)
+    definition, desk = start.begin(
+        folder, definition, storage, plan, sweep, _command(), config_file=_config_file(), environment=environment
+    )
     if RETRY.value:
         again = desk.retry({"failed", "diverged"} if RETRY.value == "failed" else {RETRY.value})
-        console.print(f"jaxcnn: {again} trials are tried again")
+        console.print(f"jaxcnn: {again} trial{' is' if again == 1 else 's are'} tried again")
     board = table.Board(folder, definition.trials, plan.planned)
     with table.Display(board, estimate, console) as display:
         job = Job(
@@ -230,7 +255,9 @@ def _config_file() -> str:
 
 
 def _command() -> list[str]:
-    return [pathlib.Path(sys.argv[0]).name, *(a for a in sys.argv[1:] if not a.lstrip("-").startswith("storage"))]
+    from jaxcnn.study import start
+
+    return [pathlib.Path(sys.argv[0]).name, *start.without_storage(sys.argv[1:])]
 
 
 if __name__ == "__main__":

@@ -67,8 +67,6 @@ def make(
     folder.mkdir(parents=True, exist_ok=True)
     url = url or start.default_url(folder)
     definition = start.define("test", sweep, base, plan, start.storage_name(folder, url), pruner, heartbeat)
-    if (folder / files.SWEEP).exists():
-        definition = start.go_on(folder, definition)
-    start.open_desk(folder, definition, store.open_storage(url, heartbeat), plan)
-    start.write(folder, definition, plan, sweep, ["test"], "test.py", {})
+    storage = store.open_storage(url, heartbeat)
+    start.begin(folder, definition, storage, plan, sweep, ["test"], config_file="test.py", environment={})
     return Study(folder, files.read_definition(folder), url, plan)

@@ -60,8 +60,7 @@ def test_a_trial_whose_worker_died_on_this_machine_is_taken_up_at_once_under_its
     assert living.study.trials[left.number].value == 0.4
 
 
-def test_a_trial_of_another_machine_is_left_alone_while_its_heart_beats(tmp_path):
-    study = studies.make(tmp_path, SWEEP, heartbeat=1)
+def test_a_trial_of_another_machine_is_left_alone_while_its_heart_beats(study):
     elsewhere, here = study.desk(), study.desk()
     elsewhere.worker = f"another-{platform.node()}:1"
     left = elsewhere.take()

@@ -1,9 +1,12 @@
 """Choices are made on validation, figures are those of the runs, and what cannot be known is not claimed."""
 
+import json
+
 import pytest
 
-from jaxcnn.reporting import cautions, contents
-from jaxcnn.reporting.findings import find
+from jaxcnn import config as configs
+from jaxcnn.reporting import cautions, contents, effect_charts, labels, page
+from jaxcnn.reporting.findings import effects, find, scattered
 from jaxcnn.reporting.read import read
 from tests import report_folders as folders
 
@@ -190,6 +193,101 @@ def test_curves_of_a_scaling_file_are_told_apart(tmp_path):
     findings = of(tmp_path)
     assert [list(s.curves) for s in findings.scalings] == [["strong scaling", "weak scaling"]] * 2
     assert all([row["devices"] for row in c] == [1, 2] for s in findings.scalings for c in s.curves.values())
+
+
+def evolve(folder, number, **record):
+    """Tell in the folder of a sweep that a trial went on from the weights of another."""
+    path = folder / "trials" / f"{number:04}" / "trial.json"
+    exchange = {"kind": "pbt", "step": 10, "from": 0, "learning_rate": 0.08, "weight_decay": 1e-4} | record
+    folders.write_json(path, json.loads(path.read_text()) | {"pbt": [exchange]})
+
+
+def test_what_went_on_from_the_weights_of_others_says_so_and_tells_nothing_of_its_first_rates(tmp_path):
+    folder = folders.write_sweep(tmp_path / "sweep")
+    before = of(folder)
+    assert before.comparisons
+    assert not any("population-based" in line for line in cautions.cautions(before))
+    (family,) = before.families
+    assert effect_charts.grid_keys(family) is not None
+    for number in (0, 1, 2):  # all seeds of the chosen setting
+        evolve(folder, number)
+    after = of(folder)
+    (family,) = after.families
+    assert family.chosen is not None
+    assert (family.chosen.evolved, family.chosen.label) == (3, "batch size 64, learning rate 0.1, at first")
+    assert family.runner_up is None
+    assert after.comparisons == []
+    assert all(family.chosen not in line for effect in after.effects for _, line in effect.lines)
+    assert after.effects, "the others still show something"
+    assert any(line.startswith("3 runs of population-based training went on") for line in cautions.cautions(after))
+    rows = {row[3].text: row[0].text for row in contents.tables(after)["settings"].rows}
+    assert "evolved" in next(iter(contents.tables(after)["settings"].rows))[0].text, rows
+    assert after.settings[0].to_json()["evolved"] == 3
+
+
+def test_every_key_of_a_config_has_a_name_of_its_own():
+    keys = configs.flatten(configs.to_dict(configs.Config()))
+    named = [labels.key(key) for key in keys]
+    assert sorted({name for name in named if named.count(name) > 1}) == []
+    assert labels.key("norm.momentum") == "BatchNorm momentum"
+    assert labels.key("optim.momentum") == "optimiser momentum"
+    assert labels.key("optim.learning_rate") == "learning rate"
+
+
+def test_how_processes_found_each_other_makes_no_other_setting(tmp_path):
+    for seed, processes in ((0, 1), (1, 2)):
+        folders.write_run(tmp_path / str(seed), seed=seed, hosts__processes=processes, hosts__coordinator=f"h{seed}:1")
+    (setting,) = of(tmp_path).settings
+    assert len(setting.runs) == 2
+
+
+def test_two_folders_of_images_with_one_name_are_two_data_sets_and_copies_of_a_known_one_are_not(tmp_path):
+    for name in ("a", "b"):
+        folders.write_run(tmp_path / "photos" / name, data__source=f"folder:/{name}/photos")
+        folders.write_run(tmp_path / "cifar" / name, data__source=f"npz:/{name}/cifar10.npz")
+    assert [f.dataset for f in of(tmp_path / "photos").families] == ["photos (/a/photos)", "photos (/b/photos)"]
+    (family,) = of(tmp_path / "cifar").families
+    assert family.dataset == "CIFAR-10"
+
+
+def test_a_search_under_way_says_how_many_trials_have_been_drawn(tmp_path):
+    folder = folders.write_sweep(tmp_path / "sweep")
+    facts = json.loads((folder / "sweep.json").read_text())
+    folders.write_json(folder / "sweep.json", facts | {"planned": None, "trials": 50, "sampler": "tpe"})
+    (folder / "trials" / "0099").mkdir()  # a folder with its lock, of a trial that is being drawn
+    findings = of(folder)
+    assert "11 of 50 trials of the search batch_and_rate have been drawn." in cautions.cautions(findings)
+    assert page._sweep(findings.material.sweeps[0])["facts"]["trials"] == "11 begun of 50, drawn one after the other"
+    folders.write_json(folder / "sweep.json", facts | {"planned": None, "trials": 11, "sampler": "tpe"})
+    assert not any("drawn" in line for line in cautions.cautions(of(folder)))
+
+
+def test_numbers_that_are_drawn_at_random_are_scattered_and_others_are_not(tmp_path):
+    for number, rate in enumerate((0.011, 0.043, 0.12, 0.3)):
+        folders.write_run(
+            tmp_path / str(number), val=0.9 - rate / 10, optim__learning_rate=rate, optim__weight_decay=rate**2,
+            optim__momentum=0.9 if number < 3 else 0.8,
+        )  # fmt: skip
+    (family,) = of(tmp_path).families
+    assert effects(family) == []
+    found = dict(scattered(family))
+    assert {key: len(members) for key, members in found.items()} == {"optim.learning_rate": 4, "optim.weight_decay": 4}
+    assert scattered(of(folders.write_sweep(tmp_path / "grid")).families[0]) == []
+
+
+def test_times_have_their_spread_and_its_unit(tmp_path):
+    for seed, seconds in enumerate((590.0, 600.0, 640.0)):
+        folders.write_run(tmp_path / str(seed), seed=seed, seconds=seconds)
+    columns, row = _only_row(of(tmp_path), "results")
+    assert dict(zip(columns, [cell.text for cell in row], strict=True))["training"] == "10.2 ± 0.4 min"
+
+
+def test_equal_settings_are_said_to_show_no_difference(tmp_path):
+    for seed in (0, 1):
+        for rate in (0.1, 0.2):
+            folders.write_run(tmp_path / f"{rate} {seed}", seed=seed, val=0.9, optim__learning_rate=rate)
+    (line,) = [line for line in cautions.cautions(of(tmp_path)) if "second" in line]
+    assert line.endswith("the second (learning rate 0.2) show no difference (n = 2 and 2).")
 
 
 def test_every_published_figure_is_cited(root):

@@ -3,12 +3,13 @@
 import html.parser
 import json
 import re
+import shutil
 import xml.etree.ElementTree
 
 import pytest
 
 from jaxcnn.config import UserError
-from jaxcnn.reporting import charts, plots, tables, write
+from jaxcnn.reporting import charts, effect_charts, plots, tables, write
 from jaxcnn.reporting.findings import find
 from jaxcnn.reporting.read import read
 from tests import report_folders as folders
@@ -134,6 +135,55 @@ def test_the_json_has_the_figures_of_the_page(made):
     assert (out / "tables.md").read_text().count("93.10 ± 0.10") >= 2
 
 
+def test_the_json_has_what_the_pictures_show(made):
+    _, _, figures = made
+    run = figures["runs"][0]
+    assert run["training_loss_curve"] == [[1.0, 2.0], [2.0, 1.0], [3.0, pytest.approx(2 / 3)]]
+    assert [epoch for epoch, _, _ in run["validation_curve"]] == [1.0, 2.0, 3.0]
+
+
+def test_pictures_and_tables_of_names_that_read_alike_stand_beside_each_other(tmp_path):
+    splits = ("train[:10%]", "train[10%:]")
+    for split in splits:
+        for source in ("folder:/д", "folder:/ж"):
+            for rate in (0.1, 0.2, 0.3):
+                folder = tmp_path / "runs" / f"{splits.index(split)} {source[-1]} {rate}"
+                changes = {"data__train_split": split, "data__source": source, "optim__learning_rate": rate}
+                folders.write_run(folder, confusion=[[9, 1], [0, 10]], **changes)
+    page, figures = make(tmp_path / "out", tmp_path / "runs")
+    ids = Page(page).ids
+    assert len(ids) == len(set(ids))
+    for kind in ("effect-learning-rate", "ranking", "curves", "confusion"):
+        assert len([path for path in (tmp_path / "out" / "plots").glob(f"{kind}*.svg")]) == 4, kind
+    assert len([name for name in figures["tables"] if name.startswith("classes-")]) == 4
+
+
+def test_a_sweep_of_which_nothing_has_begun_makes_a_page_and_one_of_random_numbers_has_pictures(tmp_path):
+    empty = folders.write_sweep(tmp_path / "empty")
+    shutil.rmtree(empty / "trials")
+    page, figures = make(tmp_path / "none", empty)
+    Page(page)
+    assert "14 planned trials have not begun." in page
+    assert (figures["runs"], len(figures["missing"])) == ([], 14)
+    for number, rate in enumerate((0.011, 0.043, 0.12, 0.3)):
+        folders.write_run(tmp_path / "random" / str(number), optim__learning_rate=rate, optim__weight_decay=rate**2)
+    page, _ = make(tmp_path / "out", tmp_path / "random")
+    assert "scatter-learning-rate-vgg16-on-cifar-10" in Page(page).ids
+    assert "scatter-weight-decay-vgg16-on-cifar-10" in Page(page).ids
+
+
+def test_the_best_of_every_line_is_marked(tmp_path):
+    with plots.style():
+        findings = find(read([folders.write_sweep(tmp_path / "sweep")]))
+        plot = effect_charts.key_effect(findings.effects[0])
+    stars = [line for line in plot.figure.axes[0].lines if line.get_marker() == "*"]
+    assert len(findings.effects[0].lines) == len(stars) == 2
+    chosen, other = sorted(stars, key=lambda line: -float(line.get_ydata()[0]))
+    assert chosen.get_markerfacecolor() != plots.SURFACE
+    assert other.get_markerfacecolor() == plots.SURFACE
+    assert float(other.get_xdata()[0]) == 64, "the better of the two batch sizes at that rate"
+
+
 def test_words_from_runs_are_shown_and_never_obeyed(tmp_path):
     folder = folders.write_sweep(tmp_path / "sweep")
     trial = folder / "trials" / "0012" / "trial.json"
@@ -201,6 +251,15 @@ def test_latex_is_escaped_and_balanced(made):
     assert tex.count(r"\toprule") == tex.count(r"\midrule") == tex.count(r"\bottomrule") > 5
     assert not re.search(r"(?<!\\)[%&](?!.*\\\\)", tex.split(r"\begin{document}")[1].replace("{!}{%", ""))
     assert tables.escape_latex("a--b 5% ± _") == r"a-{}-b 5\% $\pm$ \_"
+    assert tables.escape_latex("a\x1b[31m\x07 é Ħ ŧ ŉ 語") == "a?[31m? é ? ? ? ?"
+
+
+@pytest.mark.parametrize("first", ["[tab]", "*star"])
+def test_a_row_that_begins_like_an_argument_of_the_line_before_is_none(first):
+    rows = [[tables.text(first), tables.text("x")]] * 2
+    tex = tables.latex([tables.Table("t", "Title", [first, "b"], rows)], "title")
+    assert tex.count("{}" + first) == 3
+    assert not re.search(r"(\\\\|rule)\n[\[*]", tex)
 
 
 def test_an_out_that_cannot_be_written_is_one_line(tmp_path):

@@ -5,6 +5,7 @@ Jobs that run and are preempted, by submitit's local executor, are in `tests/ser
 
 import os
 import stat
+import time
 
 import pytest
 
@@ -84,3 +85,24 @@ def test_an_unknown_option_or_no_slurm_is_one_line(cluster, tmp_path, monkeypatc
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(UserError, match="srun"):
         slurm.make_executor(tmp_path, {}, "test")
+
+
+def test_passwords_of_the_storage_are_for_the_user_alone(cluster, tmp_path):
+    slurm.run(job(tmp_path))
+    assert stat.S_IMODE((tmp_path / "sweep" / "slurm").stat().st_mode) == stat.S_IRWXU
+
+
+def test_a_worker_that_a_signal_stopped_without_notice_starts_again_and_its_job_does_not_end(tmp_path, monkeypatch):
+    counted = tmp_path / "starts"
+    script = f'echo "$@" >> {counted}; test $(wc -l < {counted}) = 2 || exit 75'
+    monkeypatch.setattr(slurm, "worker_command", lambda _, timeout: ["sh", "-c", script, "sh", str(timeout)])
+    monkeypatch.setattr(slurm, "STAY_SECONDS", 1.0)
+    assert slurm.Worker(tmp_path, "sqlite:///study.db", time.time() + 1000)() == 0
+    left = [float(line) for line in counted.read_text().split()]
+    assert 990 < left[1] < left[0] - 1 < 999, "the time limit is that of the command, not of each start"
+
+
+def test_a_worker_that_fails_fails_its_job(tmp_path, monkeypatch):
+    monkeypatch.setattr(slurm, "worker_command", lambda *_: ["false"])
+    with pytest.raises(RuntimeError, match="exit code 1"):
+        slurm.Worker(tmp_path, "sqlite:///study.db")()

@@ -1,19 +1,24 @@
 """Sweeps of real trials, in this process: what they compile, share, decide on and leave."""
 
+import importlib.util
 import itertools
 import json
+import re
+import uuid
 
 import jax
+import optuna
 import pytest
 
 from jaxcnn.config import UserError, from_config_dict
 from jaxcnn.data import resident
 from jaxcnn.learn import compilation
+from jaxcnn.study import desk, outcome, spec, start, store, table, trial
 from jaxcnn.study import folder as files
 from jaxcnn.study import plan as plans
-from jaxcnn.study import spec, start, store, trial
 from jaxcnn.train import hooks
 from jaxcnn.train.hooks import Shared
+from jaxcnn.train.signals import Interrupted
 from tests import digits, runs, studies
 
 THIN = {"model": {"width": 0.25}}
@@ -128,6 +133,76 @@ def test_trials_that_diverge_or_fail_are_rows_and_retried_in_their_folders(tmp_p
     ]
 
 
+def test_a_trial_that_is_killed_between_its_file_and_the_store_is_taken_up_and_ends_at_once(tmp_path, monkeypatch):
+    study = studies.make(tmp_path, spec.sweep(spec.values("optim.learning_rate", [0.1])), **THIN)
+    with monkeypatch.context() as patched:
+        patched.setattr(optuna.Study, "tell", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            study.work()
+    (row,) = study.trials()
+    assert row["state"] == "complete", "nobody who watches the folders waits for ever"
+    before = runs.records(files.trial_folder(tmp_path, 0))
+    assert [outcome.state for outcome in study.work()] == ["complete"]
+    assert runs.records(files.trial_folder(tmp_path, 0)) == before, "it was not trained again"
+    (again,) = study.trials()
+    assert again["values"] == row["values"]
+    assert [trial.value for trial in study.desk().study.trials] == [row["values"]["val_accuracy"]]
+
+
+def away(*_, **__):
+    raise optuna.exceptions.StorageInternalError("the server is restarted")
+
+
+def test_a_store_that_is_away_for_a_while_ends_no_worker_and_loses_no_trial(tmp_path, monkeypatch):
+    study = studies.make(tmp_path, spec.sweep(spec.values("optim.learning_rate", [0.1])), **THIN)
+    sign, asked = desk.Desk._sign, []
+
+    def sometimes(*arguments):
+        asked.append(arguments)
+        return away() if len(asked) == 1 else sign(*arguments)
+
+    monkeypatch.setattr(desk.Desk, "_sign", sometimes)
+    monkeypatch.setattr(store.time, "sleep", lambda _: None)
+    assert [outcome.state for outcome in study.work()] == ["complete"]
+    assert len(asked) == 2
+    assert study.trials()[0]["starts"] == 1
+
+
+def test_a_signal_ends_a_trial_as_it_should_while_the_store_is_away(tmp_path, monkeypatch):
+    study = studies.make(tmp_path, spec.sweep(spec.values("optim.learning_rate", [0.1])), **THIN)
+    mine = study.desk()
+    claim = mine.take()
+    monkeypatch.setattr(mine, "let_go", away)
+    with pytest.raises(Interrupted), trial.Attempt(mine, claim, Shared()):
+        raise Interrupted("SIGTERM: stopped with a checkpoint")
+    assert [(row["state"], row["reason"]) for row in study.trials()] == [("waiting", "SIGTERM")]
+    assert study.desk().take().number == claim.number, "its lock is free"
+
+
+def test_two_commands_that_begin_one_sweep_at_once_have_one_study(tmp_path):
+    sweep = spec.sweep(spec.values("optim.learning_rate", [0.1, 0.2]))
+    base = digits.config(**THIN)
+    plan = plans.make(sweep, base, "", 0, Shared())
+    storage = store.open_storage(start.default_url(tmp_path), 60)
+    # Both looked into the folder before either wrote there.
+    both = [start.define("test", sweep, base, plan, start.DATABASE, "none", 60) for _ in range(2)]
+    made = [
+        start.begin(tmp_path, each, storage, plan, sweep, [f"command {n}"], config_file="test.py", environment={})
+        for n, each in enumerate(both)
+    ]
+    assert made[0][0].study == made[1][0].study == files.read_definition(tmp_path).study
+    assert len(made[1][1].study.trials) == 2
+    kept = files.read_sweep(tmp_path)
+    assert (kept["command"], kept["commands"]) == (["command 0"], [["command 0"], ["command 1"]])
+
+
+@pytest.mark.parametrize("arguments", [["--storage={}"], ["--storage", "{}"], ["-storage", "{}"], ["-storage={}"]])
+def test_no_record_of_a_command_has_the_storage_with_its_password(arguments):
+    given = [part.format("postgresql://me:secret@host/database") for part in arguments]
+    assert start.without_storage(["--a=1", *given, "--b", "storage"]) == ["--a=1", "--b", "storage"]
+    assert "secret" not in store.public_url("postgresql://host/database?user=me&password=secret")
+
+
 def test_decisions_see_validation_accuracy_and_never_the_test_split(tmp_path):
     config = digits.config()
     summary = {"train_seconds": 2.0, "val_last": 0.7, "val_best": {"accuracy": 0.8, "step": 20}}
@@ -144,17 +219,22 @@ def test_decisions_see_validation_accuracy_and_never_the_test_split(tmp_path):
     assert "test" not in json.dumps([in_store.user_attrs, in_store.values, in_store.intermediate_values])
 
 
-def test_the_median_pruner_ends_hopeless_trials_early_without_a_look_at_the_test_split(tmp_path):
+@pytest.mark.parametrize("pruner", ["median", "hyperband"])
+def test_a_pruner_ends_hopeless_trials_early_without_a_look_at_the_test_split(pruner, tmp_path, monkeypatch):
+    monkeypatch.setattr(start.uuid, "uuid4", lambda: uuid.UUID(int=0))  # hyperband's brackets go by the study's name
     rates = [0.1, 0.12, 0.14, 0.16, 0.18, 1e-6]
     study = studies.make(
-        tmp_path, spec.sweep(spec.values("optim.learning_rate", rates)), pruner="median", **THIN,
+        tmp_path, spec.sweep(spec.values("optim.learning_rate", rates)), pruner=pruner, **THIN,
         run={"eval_every_epochs": 0.25},
     )  # fmt: skip
     states = [outcome.state for outcome in study.work()]
-    assert states == ["complete"] * 5 + ["pruned"]
+    assert states[0] == "complete"
+    assert states[-1] == "pruned"
+    if pruner == "median":
+        assert states == ["complete"] * 5 + ["pruned"]
     row = study.trials()[-1]
     assert row["state"] == "pruned"
-    assert row["reason"].startswith("by median at step ")
+    assert row["reason"].startswith(f"by {pruner} at step ")
     folder = files.trial_folder(tmp_path, 5)
     assert {record["kind"] for record in runs.records(folder)} <= {"train", "val"}
     assert not (folder / "summary.json").exists()
@@ -167,7 +247,10 @@ SPACE = spec.product(
 )
 
 
-@pytest.mark.parametrize("sampler", ["random", "tpe", "cmaes", "nsga2", "nsga3"])
+NO_TORCH = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="the extra [gp] is not installed")
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe", "cmaes", "nsga2", "nsga3", pytest.param("gp", marks=NO_TORCH)])
 def test_a_search_that_stops_and_goes_on_draws_what_one_that_did_not_draws(sampler, tmp_path, monkeypatch):
     def quick(desk, claim, *_):
         """An outcome that depends on the trial, without a run."""
@@ -188,12 +271,32 @@ def test_a_search_that_stops_and_goes_on_draws_what_one_that_did_not_draws(sampl
     if sampler == "random":  # these are planned, and each plan is ordered by program
         drawn = [sorted(each, key=spec.identity) for each in drawn]
     assert drawn[0] == drawn[1]
-    assert len({json.dumps(overrides) for overrides in drawn[0]}) == 16
+    distinct = len({json.dumps(overrides) for overrides in drawn[0]})
+    assert distinct > 10 if sampler.startswith("nsga") else distinct == 16  # a child may equal a parent
     assert (study.plan.planned is None) == (sampler != "random")
-    if sampler == "nsga2":
-        front = study.desk().study.best_trials
-        assert front
+    if sampler in ("nsga2", "nsga3"):
         assert study.definition.directions == {"val_accuracy": "maximize", "train_seconds": "minimize"}
+        check_evolution(study)
+
+
+def check_evolution(study):
+    """There were generations, whose trials have fields of their parents; and the front is told."""
+    trials = study.desk().study.trials
+    generations = [next(v for k, v in each.system_attrs.items() if k.endswith(":generation")) for each in trials]
+    assert generations == [0] * 4 + [1] * 4 + [2] * 4 + [3] * 4
+    assert study.definition.generation == 4
+    inherited = [
+        each.params["optim.learning_rate"] in {before.params["optim.learning_rate"] for before in trials[: each.number]}
+        for each in trials
+    ]
+    assert not any(inherited[:4])
+    assert sum(inherited[4:]) > 6, "a random search would draw none twice"
+    board = table.Board(study.folder, 16, None)
+    lines = outcome.summarize(study.folder, study.definition, board, study.desk().study)
+    told = [line for line in lines if line.startswith("    trial ")]
+    assert "  Pareto front of validation accuracy and training time:" in lines
+    assert len(told) == len(study.desk().study.best_trials) > 0
+    assert all(re.fullmatch(r"    trial \d+: optim.* val accuracy [\d.]+% in [\d.]+ s", line) for line in told)
 
 
 def test_a_search_of_lists_that_go_together_draws_whole_rows(tmp_path):
@@ -303,6 +406,8 @@ def test_a_config_file_without_a_sweep_or_with_a_broken_one_is_one_line(tmp_path
         ("alexnet_cifar10", "smoke", 4),
         ("population", "small", 8),
         ("population", "large", 4),
+        ("learning_rate", "", 8),
+        ("learning_rate", "random", 16),
     ],
 )
 def test_the_shipped_sweeps_are_sound(file, variant, trials, root):
@@ -310,7 +415,8 @@ def test_the_shipped_sweeps_are_sound(file, variant, trials, root):
     module = start._import(path)
     base, sweep = from_config_dict(module.get_config(variant)), start.load_sweep(str(path), variant)
     spec.check(sweep, base)
-    assert len(spec.cells(sweep.space)) * max(1, len(sweep.seeds)) == trials
+    planned = sweep.trials if spec.has_ranges(sweep.space) else len(spec.cells(sweep.space)) * max(1, len(sweep.seeds))
+    assert planned == trials
     if variant == "smoke":
         plan = plans.make(sweep, base, "", 0, Shared())
         assert len(plan.groups) < trials

@@ -7,8 +7,10 @@ import time
 
 import pytest
 
+from jaxcnn.reporting import write
 from jaxcnn.study import folder as files
 from tests import runs
+from tests.runs import ROOT
 from tests.test_main import HEAVY, imported
 
 TINY = ("--config=tests/tiny_sweep.py", "--nomeasure")
@@ -46,7 +48,7 @@ def test_a_dry_run_prints_trials_programs_time_and_memory_and_leaves_nothing(tmp
     folder = tmp_path / "none"
     code, output = sweep("--config=tests/tiny_sweep.py", f"--workdir={folder}", "--dry_run")
     assert code == 0, output
-    assert "sweep tiny_sweep: 3 trials, 1 programs (grid)" in output
+    assert "sweep tiny_sweep: 3 trials, 1 program (grid)" in output
     row = r"cnn +3 +900 +[\d.]+ s +[\d.]+ ms +\d+:\d\d +[\d.]+ GiB"
     assert re.search(row, output), output
     assert re.search(r"about \d+:\d\d of steps and evaluation .* the measuring process had [\d.]+ GiB", output)
@@ -103,6 +105,30 @@ def test_a_sweep_that_is_stopped_and_killed_in_the_middle_of_trials_ends_with_th
     assert same(tmp_path, undisturbed)
 
 
+def test_retry_from_the_command_line_and_a_report_of_what_the_sweep_left(tmp_path):
+    config = tmp_path / "two.py"
+    text = (ROOT / "tests" / "tiny_sweep.py").read_text()
+    config.write_text(text.replace("[0.05, 0.1, 0.2]", "[0.1, 1e30]").replace('"steps": 900', '"steps": 40'))
+    folder = tmp_path / "sweep"
+    command = (f"--config={config}", "--nomeasure", f"--workdir={folder}")
+    code, output = sweep(*command)
+    assert code == 0, output
+    assert "1 complete, 1 diverged" in output
+    assert "--retry=failed runs those again" in output
+    code, output = sweep(*command, "--retry=failed")
+    assert code == 0, output
+    assert "1 trial is tried again" in output
+    assert states(folder) == ["complete", "diverged"]
+    rows = [json.loads((files.trial_folder(folder, number) / "trial.json").read_text()) for number in range(2)]
+    assert [row["starts"] for row in rows] == [1, 2]
+    write.report([folder], tmp_path / "out", command="python -m jaxcnn.report …")
+    told = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert [run["state"] for run in told["runs"]] == ["complete", "diverged"]
+    assert told["runs"][0]["validation"] == rows[0]["values"]["val_accuracy"]
+    assert [each["command"].count("--retry=failed") for each in told["commands"]] == [0, 1]
+    assert told["missing"] == []
+
+
 def test_help_imports_nothing_heavy():
     code, output = sweep("--help", PYTHONPROFILEIMPORTTIME="1")
     assert code == 0
@@ -124,6 +150,10 @@ def test_help_imports_nothing_heavy():
         (("--workdir={tmp}", *TINY, "--pbt_every_epochs=1"), "--pbt_every_epochs needs --population"),
         (("--workdir={tmp}", *TINY, "--population_way=vmap"), "--population_way needs --population"),
         (("--workdir={tmp}", "--worker", "--population=2"), "--population is not for --worker"),
+        (("--workdir={tmp}", "--worker", "--retry=failed"), "--retry is not for --worker"),
+        (("--workdir={tmp}", "--worker", *TINY), "--config is not for --worker"),
+        (("--workdir={tmp}", *TINY, "--workers=2"), "--workers is not for --engine=inline"),
+        (("--workdir={tmp}", *TINY, "--engine=workers", "--timeout=9"), "--timeout is not for --engine=workers"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(flags, message, tmp_path):

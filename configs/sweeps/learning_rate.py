@@ -1,8 +1,11 @@
-"""Eight learning rates for AlexNet on CIFAR-10: one compiled program, since the rate is an input of the step.
+"""Learning rates for AlexNet on CIFAR-10: one compiled program, since the rate is an input of the step.
 
     python -m jaxcnn.sweep --config=configs/sweeps/learning_rate.py --workdir=runs/rates
 
-Variants: `:smoke` takes seconds, on the handwritten digits; `:short` is what `python -m benchmarks.sweep` times.
+Eight rates in a list; with `:random`, sixteen pairs of rate and weight decay that are drawn at random.
+
+Variants: `:random`, see above; `:smoke` takes seconds, on the handwritten digits; `:short` is what
+`python -m benchmarks.sweep` times.
 """
 
 from jaxcnn import recipes
@@ -13,7 +16,11 @@ def get_config(variant: str = ""):
     config = recipes.strong("alexnet", "tfds:cifar10")
     config.model.dropout = 0.2
     config.run.epochs = 30.0
-    return recipes.apply_variant(config, variant, paper=None, smoke=sweeps.smoke, short=short)
+    return recipes.apply_variant(config, variant, paper=None, smoke=sweeps.smoke, short=short, random=as_it_is)
+
+
+def as_it_is(config):
+    """The sweep alone is another."""
 
 
 def short(config):
@@ -29,4 +36,7 @@ def short(config):
 
 
 def get_sweep(variant: str = ""):
+    if variant == "random":
+        rates = spec.log_uniform("optim.learning_rate", 0.0005, 0.064)
+        return spec.sweep(spec.product(rates, spec.log_uniform("optim.weight_decay", 1e-5, 1e-2)), trials=16)
     return spec.sweep(spec.values("optim.learning_rate", [0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064]))

@@ -8,6 +8,12 @@ from jaxcnn.reporting.findings import Family, Findings
 def cautions(findings: Findings) -> list[str]:
     """Sentences, the weightiest first; empty if nothing has to be said."""
     said = _incomplete(findings)
+    if evolved := sum(run.evolved for run in findings.material.runs):
+        runs = labels.count(evolved, "run of population-based training", "runs of population-based training")
+        said.append(
+            f"{runs} went on from the weights and rates of others: each stands under the rates that it began with, and "
+            "no effect, grid or test of significance has it in it."
+        )
     if findings.best_on_test:
         said.append(f"Rows marked “best on test” are {ON_TEST}.")
     for family in findings.families:
@@ -45,6 +51,10 @@ def _incomplete(findings: Findings) -> list[str]:
     if findings.missing:
         count = labels.count(len(findings.missing), "planned trial has", "planned trials have")
         said.append(f"{count} not begun.")
+    for sweep in findings.material.sweeps:
+        if sweep.undrawn:
+            total = int(sweep.facts["trials"])
+            said.append(f"{total - sweep.undrawn} of {total} trials of the search {sweep.name} have been drawn.")
     if findings.unfinished:
         count = labels.count(len(findings.unfinished), "run has", "runs have")
         said.append(f"{count} not finished, and no figure includes any such run.")
@@ -73,9 +83,10 @@ def _of_choice(family: Family) -> list[str]:
     if family.runner_up:
         other, outcome = family.runner_up
         if outcome.verdict in ("unknown", "within the spread", "not significant", "equal"):
+            verb = "show" if outcome.verdict == "equal" else "are"
             said.append(
-                f"{place}: the chosen setting ({family.chosen.label}) and the second ({other.label}) are "
-                f"{outcome.words()} on validation."
+                f"{place}: on validation, the chosen setting ({family.chosen.label}) and the second ({other.label}) "
+                f"{verb} {outcome.words()}."
             )
     return said
 

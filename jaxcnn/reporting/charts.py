@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from jaxcnn.reporting import labels
-from jaxcnn.reporting.effect_charts import grid_keys, heat, key_effect
-from jaxcnn.reporting.findings import Family, Findings
+from jaxcnn.reporting.effect_charts import grid_keys, heat, key_effect, key_scatter
+from jaxcnn.reporting.findings import Family, Findings, scattered
 from jaxcnn.reporting.plots import (
     DARK,
     FONT,
@@ -30,6 +30,14 @@ from jaxcnn.reporting.time_charts import curves, pareto, speed_up, time_to_accur
 MOST_ROWS = 16
 
 
+def named(findings: Findings) -> Iterator[Plot]:
+    """All pictures of `charts`, no two of one name."""
+    taken: set[str] = set()
+    for plot in charts(findings):
+        plot.name = labels.untaken(plot.name, taken)
+        yield plot
+
+
 def charts(findings: Findings) -> Iterator[Plot]:
     """All pictures that the findings have data for; to be drawn within `plots.style()`."""
     if any(f.paper or f.published for f in findings.families if f.chosen and f.chosen.test):
@@ -39,6 +47,9 @@ def charts(findings: Findings) -> Iterator[Plot]:
             yield ranking(family)
     for effect in findings.effects:
         yield key_effect(effect)
+    for family in findings.families:
+        for key, members in scattered(family):
+            yield key_scatter(family, key, members)
     for family in findings.families:
         if (grid := grid_keys(family)) is not None:
             yield heat(family, *grid)

@@ -1,5 +1,7 @@
 """Accuracy by class of the chosen settings, out of the confusion matrices of their tests."""
 
+import dataclasses
+
 import numpy as np
 
 from jaxcnn.reporting import labels
@@ -12,7 +14,9 @@ MOST_CLASSES = 20
 def by_class(findings: Findings) -> dict[str, Table]:
     """A table for each family whose chosen setting has confusion matrices."""
     made = [table for family in findings.families if (table := _of_family(family)) is not None]
-    return {table.name: table for table in made}
+    taken: set[str] = set()
+    named = [dataclasses.replace(table, name=labels.untaken(table.name, taken)) for table in made]
+    return {table.name: table for table in named}
 
 
 def _of_family(family: Family) -> Table | None:

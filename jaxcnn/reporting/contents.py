@@ -42,8 +42,8 @@ def spread_cell(of: Spread | None, *, strong: bool = False) -> Cell:
 
 
 def seconds_cell(of: Spread | None) -> Cell:
-    """A mean time."""
-    return number(of.mean if of else None, labels.seconds(of.mean if of else None))
+    """Mean ± std of a time."""
+    return number(of.mean if of else None, labels.seconds_spread(of))
 
 
 def results(findings: Findings) -> Table:
@@ -161,14 +161,16 @@ def settings(findings: Findings) -> Table:
     for family in findings.families:
         for s in family.settings:
             mark = "★" if id(s) in chosen and len(family.settings) > 1 else ""
-            mark = " ".join(filter(None, [mark, "best on test" if id(s) in best else ""]))
+            mark = " ".join(
+                filter(None, [mark, "evolved" if s.evolved else "", "best on test" if id(s) in best else ""])
+            )
             row = [text(mark), text(s.dataset), text(s.architecture)]
             if keys:
                 row += [_value(s.varied.get(key)) for key in keys]
             else:
                 row.append(text(s.label or "as configured"))
             speed = s.images_per_second
-            row += [_n(s), spread_cell(s.validation, strong=bool(mark)), spread_cell(s.test)]
+            row += [_n(s), spread_cell(s.validation, strong=bool(mark) and mark != "evolved"), spread_cell(s.test)]
             row += [seconds_cell(s.train_seconds), seconds_cell(s.wall_seconds)]
             row.append(number(speed.mean if speed else None, f"{speed.mean:,.0f}" if speed else "–"))
             row += [text(_where(s, machines))] * (len(machines) > 1)
@@ -182,6 +184,11 @@ def settings(findings: Findings) -> Table:
         notes.append("Settings without validation accuracy are of protocol=full: nothing was held out.")
     if findings.best_on_test:
         notes.append(f"“Best on test” is {ON_TEST}.")
+    if any(s.evolved for s in findings.settings):
+        notes.append(
+            "Evolved: went on from the weights and rates of others (population-based training); what is told are the "
+            "rates that it began with."
+        )
     return Table("settings", "All settings", columns, rows, numeric, notes)
 
 
@@ -221,7 +228,8 @@ def time_to_accuracy(findings: Findings) -> Table:
         times, s = Spread(tuple(row["times"])) if row["times"] else None, row["setting"]
         rows.append([
             text(row["data"]), number(row["target"], f"{100 * row['target']:g}"), text(s.architecture),
-            text(s.label or "as configured"), seconds_cell(times),
+            text(s.label or "as configured"),
+            number(times.mean if times else None, labels.seconds(times.mean if times else None)),
             number(times.std if times else None, labels.seconds(times.std) if times and times.std is not None else "–"),
             number(len(row["times"]), f"{len(row['times'])} of {row['of']}"), text("; ".join(s.machines)),
         ])  # fmt: skip

@@ -14,6 +14,7 @@ from jaxcnn.reporting.plots import (
     SURFACE,
     Plot,
     cell,
+    hollow,
     hover,
     logarithmic,
     new,
@@ -24,6 +25,7 @@ from jaxcnn.reporting.plots import (
 from jaxcnn.reporting.settings import Setting
 
 MOST_LINES = len(SERIES)
+MARKS = "Star: the setting chosen on validation; hollow stars: the best of their lines there. "
 LOGARITHMIC = ("optim.learning_rate", "optim.weight_decay", "optim.epsilon")
 
 
@@ -39,7 +41,7 @@ def key_effect(effect: Effect) -> Plot:
        plot_name("effect", word, place(family)), "effects", 4.1 + 0.2 * ((len(lines) + 1) // 2) * legend,
         f"{split} accuracy and training time of {place(family)} against {word}",
         f"Mean ± standard deviation over seeds, nothing but the {word} changed along a line. "
-        + ("Star: the setting chosen on validation. " if held_out else "Nothing was held out, so nothing is marked. ")
+        + (MARKS if held_out else "Nothing was held out, so nothing is marked. ")
         + (f"{len(effect.lines) - len(lines)} more lines are in the table." if len(effect.lines) > len(lines) else ""),
     )  # fmt: skip
     accuracy_axes, time_axes = plot.figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
@@ -57,12 +59,15 @@ def key_effect(effect: Effect) -> Plot:
             [s.varied[key] for s, _ in timed], [of.mean for _, of in timed],
             yerr=[of.std or 0 for _, of in timed], **axes_style,
         )  # fmt: skip
+        best = max(line, key=lambda s: s.validation.mean if s.validation else -1.0)
         for setting, of in shown:
             words = spread_tip(f"{setting.all_keys or setting.label}, {split}", of)
             hover(plot, accuracy_axes, setting.varied[key], 100 * of.mean, words)
             if held_out and setting is family.chosen:
                 accuracy_axes.plot([setting.varied[key]], [100 * of.mean], color=colour, **STAR)
-    if key in LOGARITHMIC and min(values) > 0:
+            elif held_out and setting is best:
+                accuracy_axes.plot([setting.varied[key]], [100 * of.mean], **STAR | hollow(colour))
+    if _is_logarithmic(key, values):
         time_axes.set_xscale("log")
         logarithmic(time_axes.xaxis)
     elif len(values) > 2 and min(values) > 0 and max(values) >= 4 * min(values):
@@ -75,11 +80,42 @@ def key_effect(effect: Effect) -> Plot:
         axes.margins(y=0.12)
     accuracy_axes.set(title=place(family), ylabel=f"{split} accuracy (%)")
     time_axes.set(xlabel=word, ylabel="training (s)")
-    time_axes.set_ylim(bottom=0)
+    time_axes.set_ylim(0, 1.06 * time_axes.get_ylim()[1])
     if legend:
         plot.figure.legend(
             *accuracy_axes.get_legend_handles_labels(), loc="outside lower left", ncols=1 if _long(lines) else 2
         )
+    return plot
+
+
+def _is_logarithmic(key: str, values: list[Any]) -> bool:
+    return key in LOGARITHMIC and min(values) > 0
+
+
+def key_scatter(family: Family, key: str, settings: list[Setting]) -> Plot:
+    """Validation accuracy against one key of settings that differ in others too, as where all are drawn at random."""
+    word = labels.key(key)
+    plot = new(
+        plot_name("scatter", word, place(family)), "effects", 3.2,
+        f"validation accuracy of {place(family)} against {word}, a mark for each setting",
+        "A mark is a setting, its bar the standard deviation over seeds, if several. Other keys change from mark to "
+        "mark too, so the picture shows a tendency at most. Star: the best of these settings on validation.",
+    )  # fmt: skip
+    axes = plot.figure.subplots()
+    best = max(settings, key=lambda s: s.validation.mean if s.validation else -1.0)
+    for setting in settings:
+        of = setting.validation
+        assert of
+        x, y = setting.varied[key], 100 * of.mean
+        axes.errorbar([x], [y], yerr=[100 * (of.std or 0)], fmt="o", color=SERIES[0], capsize=2.5)
+        hover(plot, axes, x, y, spread_tip(setting.all_keys or setting.label, of))
+        if setting is best:
+            axes.plot([x], [y], color=SERIES[0], **STAR)
+    if _is_logarithmic(key, [s.varied[key] for s in settings]):
+        axes.set_xscale("log")
+        logarithmic(axes.xaxis)
+    axes.set(title=place(family), xlabel=word, ylabel="validation accuracy (%)")
+    axes.margins(y=0.12)
     return plot
 
 
@@ -89,7 +125,7 @@ def _long(lines: list[tuple[str, list[Setting]]]) -> bool:
 
 def grid_keys(family: Family) -> tuple[str, str] | None:
     """Two keys whose values make a grid that is mostly filled by settings which differ in these two alone."""
-    measured = [s for s in family.settings if s.validation]
+    measured = [s for s in family.settings if s.validation and not s.evolved]
     keys = {key for s in measured for key in s.varied}
     if keys != {"global_batch_size", "optim.learning_rate"}:
         return None
@@ -102,7 +138,7 @@ def grid_keys(family: Family) -> tuple[str, str] | None:
 
 def heat(family: Family, across: str, down: str) -> Plot:
     """Validation accuracy over two keys."""
-    measured = [s for s in family.settings if s.validation]
+    measured = [s for s in family.settings if s.validation and not s.evolved]
     columns, rows = (sorted({s.varied[key] for s in measured}) for key in (across, down))
     plot = new(
        plot_name("grid", place(family)), "effects", 1.1 + 0.42 * len(rows),

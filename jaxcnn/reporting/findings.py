@@ -23,7 +23,8 @@ class Family:
     Attributes:
       chosen: by the highest mean validation accuracy; None where nothing was held out and there is a choice.
       why: how it was chosen, in words.
-      runner_up: the second on validation, and how the chosen one compares with it there.
+      runner_up: the second on validation, and how the chosen one compares with it there; None where one of them went
+        on from the weights of others.
       best_on_test: the setting of the highest mean test accuracy, if asked for.
       paper: the seed paper's accuracy, as a fraction.
       published: entries of published.toml of this network on this data.
@@ -109,7 +110,8 @@ def _families(settings: list[Setting], published: dict[str, Any], best_on_test: 
         chosen, why = _choose(members)
         second = [s for s in members if s.validation and s is not chosen]
         runner_up = None
-        if chosen and chosen.validation and second and second[0].validation:
+        evolved = chosen is not None and (chosen.evolved or any(s.evolved for s in second[:1]))
+        if chosen and chosen.validation and second and second[0].validation and not evolved:
             runner_up = second[0], compare(chosen.validation, second[0].validation)
         tested = [s for s in members if s.test]
         whole = members[0].config.get("data.train_split", "train") == "train"
@@ -166,7 +168,7 @@ def _comparisons(families: list[Family]) -> list[dict[str, Any]]:
         if family.chosen and family.runner_up:
             second, outcome = family.runner_up
             rows.append(_row(family.dataset, "validation", family.chosen, second, outcome))
-    chosen = [f for f in families if f.chosen and f.chosen.test]
+    chosen = [f for f in families if f.chosen and f.chosen.test and not f.chosen.evolved]
     for i, first in enumerate(chosen):
         for other in chosen[i + 1 :]:
             if first.dataset == other.dataset:
@@ -185,7 +187,7 @@ def _row(dataset: str, split: str, one: Setting, two: Setting, outcome: Comparis
 def effects(family: Family) -> list[Effect]:
     """For each key with numbers: the settings that differ in nothing else."""
     found = []
-    measured = [s for s in family.settings if s.validation or s.test]
+    measured = [s for s in family.settings if (s.validation or s.test) and not s.evolved]
     keys = {key for s in measured for key, of in s.varied.items() if _is_number(of)}
     for key in sorted(keys, key=lambda k: (k != "global_batch_size", k != "optim.learning_rate", k)):
         lines: dict[str, list[Setting]] = {}
@@ -197,6 +199,18 @@ def effects(family: Family) -> list[Effect]:
         if whole:
             whole.sort(key=lambda line: -max(s.validation.mean if s.validation else 0.0 for s in line[1]))
             found.append(Effect(key, family, whole))
+    return found
+
+
+def scattered(family: Family) -> list[tuple[str, list[Setting]]]:
+    """Numbers that were drawn at random, so that no two settings differ in one alone, with the settings measured."""
+    measured = [s for s in family.settings if s.validation and not s.evolved]
+    lines = {effect.key for effect in effects(family)}
+    found = []
+    for key in sorted({key for s in measured for key, of in s.varied.items() if _is_number(of)} - lines):
+        members = [s for s in measured if _is_number(s.varied.get(key))]
+        if len({s.varied[key] for s in members}) > 2:
+            found.append((key, members))
     return found
 
 
@@ -252,6 +266,12 @@ def validation_curve(run: Run) -> list[tuple[float, float, float]]:
         for r in run.records
         if r["kind"] == "val" and "train_seconds" in r and "top1_accuracy" in r
     ]
+
+
+def training_loss_curve(run: Run) -> list[tuple[float, float]]:
+    """(epoch, mean loss in nats) of each logging interval of a run."""
+    train = [r for r in run.records if r["kind"] == "train" and {"epoch", "loss"} <= r.keys()]
+    return [(r["epoch"], r["loss"]) for r in train]
 
 
 def _first(run: Run, target: float) -> float | None:

@@ -1,10 +1,14 @@
 """How keys, values, times and figures are written in a report."""
 
+import collections
+import functools
 import math
 import pathlib
 import re
+from collections.abc import Iterable
 from typing import Any
 
+from jaxcnn import config as configs
 from jaxcnn.reporting.statistics import Spread
 
 ARCHITECTURES = {
@@ -15,6 +19,7 @@ ARCHITECTURES = {
     "airbench": "airbench",
 }
 DATA = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "digits": "digits", "mnist": "MNIST"}
+GROUPS = {"norm": "BatchNorm", "optim": "optimiser"}
 KEYS = {
     "global_batch_size": "batch size",
     "model.name": "architecture",
@@ -30,8 +35,19 @@ KEYS = {
 
 
 def key(name: str) -> str:
-    """A config key in words: "optim.learning_rate" -> "learning rate"."""
-    return KEYS.get(name, name.rpartition(".")[2].replace("_", " "))
+    """A config key in words: "optim.learning_rate" -> "learning rate"; with its group where others end alike."""
+    if name in KEYS:
+        return KEYS[name]
+    group, _, leaf = name.rpartition(".")
+    words = leaf.replace("_", " ")
+    return f"{GROUPS.get(group, group)} {words}" if group and leaf in _ambiguous() else words
+
+
+@functools.cache
+def _ambiguous() -> frozenset[str]:
+    """Last parts that several keys of a config have."""
+    leaves = collections.Counter(key.rpartition(".")[2] for key in configs.flatten(configs.to_dict(configs.Config())))
+    return frozenset(leaf for leaf, count in leaves.items() if count > 1)
 
 
 def value(of: Any) -> str:
@@ -90,6 +106,19 @@ def dataset(config: dict[str, Any]) -> str:
     return name if split == "train" else f"{name}, {split}"
 
 
+def datasets(all_configs: Iterable[dict[str, Any]]) -> dict[str, str]:
+    """Sources whose data sets would be named alike though they are others -> what tells them apart: their path.
+
+    Copies of a set that is known by name may lie anywhere.
+    """
+    places: dict[str, set[str]] = {}
+    for config in all_configs:
+        source = str(config.get("data.source") or "")
+        if source.startswith(("npz:", "folder:")) and dataset_id(source) not in DATA:
+            places.setdefault(dataset_id(source), set()).add(source)
+    return {source: source.partition(":")[2] for found in places.values() if len(found) > 1 for source in found}
+
+
 def percent(fraction_of: float | None, digits: int = 2) -> str:
     """0.9361 -> "93.61"; an en dash for None."""
     return "–" if fraction_of is None else f"{100 * fraction_of:.{digits}f}"
@@ -113,11 +142,30 @@ def seconds(of: float | None) -> str:
     return f"{of / 60:.1f} min" if of < 7200 else f"{of / 3600:.2f} h"
 
 
+def seconds_spread(of: Spread | None) -> str:
+    """Mean ± std in the unit of the mean: "4.1 ± 0.2 min"; without ± for one run."""
+    written = seconds(of.mean if of else None)
+    if of is None or of.std is None or written == "–":
+        return written
+    number, unit = written.split(" ")
+    digits = len(number.partition(".")[2])
+    return f"{number} ± {of.std / {'s': 1, 'min': 60, 'h': 3600}[unit]:.{digits}f} {unit}"
+
+
 def count(number: int, noun: str, plural: str = "") -> str:
     """ "1 run", "2 runs"."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def slug(text: str) -> str:
-    """Letters, digits and dashes of a text, for file names and anchors."""
+    """Letters, digits and dashes of a text, for file names and anchors; several texts may have the same."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "x"
+
+
+def untaken(name: str, taken: set[str]) -> str:
+    """A name, or "<name>-2" and so on where it is taken; it is from then on."""
+    chosen, number = name, 2
+    while chosen in taken:
+        chosen, number = f"{name}-{number}", number + 1
+    taken.add(chosen)
+    return chosen

@@ -7,7 +7,7 @@ from typing import Any
 from jaxcnn.reporting import labels, provenance
 from jaxcnn.reporting.findings import Family, Findings
 from jaxcnn.reporting.plots import Plot
-from jaxcnn.reporting.read import COMPLETE
+from jaxcnn.reporting.read import COMPLETE, Sweep
 from jaxcnn.reporting.tables import Table
 
 TEMPLATES = pathlib.Path(__file__).parent / "templates"
@@ -56,7 +56,7 @@ def render(
         cautions=cautions,
         sections=sections,
         commands=provenance.commands(findings.material.runs, findings.material.sweeps),
-        sweeps=[_sweep(sweep.name, sweep.facts, len(sweep.runs)) for sweep in findings.material.sweeps],
+        sweeps=[_sweep(sweep) for sweep in findings.material.sweeps],
         made_by=command,
         date=f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
         style=(TEMPLATES / "page.css").read_text(encoding="utf-8"),
@@ -98,18 +98,20 @@ def _card(family: Family) -> dict[str, Any]:
     if family.paper is not None:
         facts.append(f"seed paper {100 * family.paper:.1f} %")
     if chosen.train_seconds:
-        facts.append(f"{labels.seconds(chosen.train_seconds.mean)} of training")
+        facts.append(f"{labels.seconds_spread(chosen.train_seconds)} of training")
     card["facts"] = facts
     return card
 
 
-def _sweep(name: str, facts: dict[str, Any], begun: int) -> dict[str, Any]:
-    planned = facts.get("planned")
+def _sweep(sweep: Sweep) -> dict[str, Any]:
+    facts, begun = sweep.facts, sum(run.trial is not None for run in sweep.runs)
+    planned, wanted = facts.get("planned"), facts.get("trials")
+    total = f" of {len(planned)} planned" if planned else f" of {wanted}, drawn one after the other" if wanted else ""
     told = {
         "config": facts.get("config_file"),
         "varied": ", ".join(facts.get("varied") or []),
         "sampler": facts.get("sampler"),
-        "trials": f"{begun} begun" + (f" of {len(planned)} planned" if planned else ""),
+        "trials": f"{begun} begun{total}",
         "created": facts.get("created"),
     }
-    return {"name": name, "facts": {key: str(value) for key, value in told.items() if value}}
+    return {"name": sweep.name, "facts": {key: str(value) for key, value in told.items() if value}}

@@ -72,6 +72,11 @@ DARK = 0.68  # a cell of more than this opacity has the surface's colour for its
 STAR: dict[str, Any] = {"marker": "*", "markersize": 13, "linestyle": "none", "markeredgecolor": SURFACE, "zorder": 6}
 
 
+def hollow(colour: str) -> dict[str, Any]:
+    """What makes a `STAR` one that is not filled."""
+    return {"markerfacecolor": SURFACE, "markeredgecolor": colour, "markersize": 11}
+
+
 @dataclasses.dataclass
 class Plot:
     """A picture and what belongs to it.

@@ -56,8 +56,10 @@ def commands(runs: list[Run], sweeps: list[Sweep]) -> list[dict[str, Any]]:
     """The distinct commands, each with how many runs it made; a sweep's own first."""
     found: dict[str, int] = {}
     for sweep in sweeps:
-        if line := command_line(sweep.facts.get("command")):
-            found[line] = len(sweep.runs)
+        lines = [*map(command_line, sweep.facts.get("commands") or [sweep.facts.get("command")])]
+        for line in filter(None, lines):
+            of = [run for run in sweep.runs if command_line(run.environment.get("command")) == line]
+            found[line] = len(of) if len(lines) > 1 else len(sweep.runs)
     in_sweeps = {id(run) for sweep in sweeps for run in sweep.runs}
     for run in runs:
         line = command_line(run.environment.get("command"))

@@ -17,6 +17,7 @@ MARKS = ("config.json", "summary.json", "metrics.jsonl", "trial.json")  # a fold
 SKIP = ("checkpoints", "tensorboard", "trials", "plots")
 DEPTH = 4  # folders below a path that are searched
 
+PBT = "pbt"  # kind of the records of `train.population_based`, which is not imported here, as it needs JAX's data types
 COMPLETE, RUNNING, WAITING = "complete", "running", "waiting"
 FAILED = ("failed", "diverged", "pruned")
 
@@ -55,6 +56,11 @@ class Run:
         return self.config.get("seed", (self.trial or {}).get("seed"))
 
     @property
+    def evolved(self) -> bool:
+        """Whether it took over the weights and rates of another run, in population-based training."""
+        return bool((self.trial or {}).get(PBT)) or any(record["kind"] == PBT for record in self.records)
+
+    @property
     def reason(self) -> str:
         """Why it did not finish, as far as anything tells."""
         if self.trial and self.trial.get("reason"):
@@ -83,6 +89,13 @@ class Sweep:
             else:
                 missing.append(planned)
         return missing
+
+    @property
+    def undrawn(self) -> int:
+        """How many trials of a search have not been drawn yet."""
+        if self.facts.get("planned") is not None:
+            return 0
+        return max(0, int(self.facts.get("trials") or 0) - sum(run.trial is not None for run in self.runs))
 
 
 @dataclasses.dataclass

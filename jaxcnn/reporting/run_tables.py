@@ -53,14 +53,15 @@ def missing(findings: Findings) -> Table:
 
 def runs(findings: Findings) -> Table:
     """One row for each run."""
-    titles = {id(run): s.label or s.architecture for s in findings.settings for run in s.runs}
+    of = {id(run): s for s in findings.settings for run in s.runs}
     rows = []
     for run in findings.material.runs:
         summary = run.summary or {}
         validation, test = validation_accuracy(run), test_accuracy(run)
+        setting = of[id(run)]
         rows.append([
-            text(run.name), text(labels.dataset(run.config)), text(labels.architecture(run.config)),
-            text(titles.get(id(run), "")), number(run.seed, "–" if run.seed is None else str(run.seed)),
+            text(run.name), text(setting.dataset), text(setting.architecture),
+            text(setting.label or setting.architecture), number(run.seed, "–" if run.seed is None else str(run.seed)),
             text(run.state),
             number(validation, labels.percent(validation)), number(test, labels.percent(test)),
             number(summary.get("train_seconds"), labels.seconds(summary.get("train_seconds"))),

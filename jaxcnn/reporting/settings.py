@@ -12,8 +12,8 @@ from jaxcnn.reporting.statistics import Spread, spread
 
 # Keys that say nothing about what is learned: devices, rhythm of logs and checkpoints, where data lies.
 NEUTRAL = (
-    "parallel.", "checkpoint.", "data.dir", "data.workers", "data.loader", "data.resident_gib", "run.tensorboard",
-    "run.log_every_steps", "run.steps_per_call", "run.eval_batch_size",
+    "parallel.", "hosts.", "checkpoint.", "data.dir", "data.workers", "data.loader", "data.resident_gib",
+    "run.tensorboard", "run.log_every_steps", "run.steps_per_call", "run.eval_batch_size",
 )  # fmt: skip
 FAMILY = ("model.name", "model.form", "model.width", "data.source", "data.train_split", "data.test_split")
 MOST_KEYS = 4  # in a label
@@ -79,6 +79,11 @@ class Setting:
         return sorted({machine(run) for run in self.finished})
 
     @property
+    def evolved(self) -> int:
+        """How many of its runs went on from the weights and rates of others, so that its label tells their start."""
+        return sum(run.evolved for run in self.runs)
+
+    @property
     def protocol(self) -> str:
         """holdout or full."""
         return str(self.config.get("data.protocol", "holdout"))
@@ -107,6 +112,7 @@ class Setting:
             "protocol": self.protocol,
             "seeds": [run.seed for run in self.finished],
             "states": self.states(),
+            "evolved": self.evolved,
             "runs": [run.name for run in self.runs],
             "machines": self.machines,
             **spreads,
@@ -131,13 +137,17 @@ def test_accuracy(run: Run, prefix: str = "") -> float | None:
 def group(runs: list[Run]) -> list[Setting]:
     """The settings of all runs, in the order of their first run, with labels."""
     by_identity: dict[str, Setting] = {}
+    alike = labels.datasets(run.config for run in runs)
     for run in runs:
         known = {key: value for key, value in run.config.items() if key != "seed" and not key.startswith(NEUTRAL)}
         if not run.config:  # a trial that never wrote anything, and whose trial.json tells nothing
             known = {"folder": run.name}
         identity = json.dumps(known, sort_keys=True, default=str)
         if identity not in by_identity:
-            by_identity[identity] = Setting(labels.architecture(run.config), labels.dataset(run.config), known, [])
+            dataset = labels.dataset(run.config)
+            if place := alike.get(str(run.config.get("data.source"))):
+                dataset = f"{dataset} ({place})"
+            by_identity[identity] = Setting(labels.architecture(run.config), dataset, known, [])
         by_identity[identity].runs.append(run)
     settings = _with_those_that_never_began(list(by_identity.values()))
     families: dict[tuple[str, str], list[Setting]] = {}
@@ -177,6 +187,8 @@ def _label(family: list[Setting]) -> None:
         shown = dict(list(told.items())[:MOST_KEYS])
         more = f" (+{len(told) - len(shown)})" if len(told) > len(shown) else ""
         setting.label = labels.setting(shown) + more if told else ("no augmentation" if setting.varied else "")
+        if setting.evolved:
+            setting.label = f"{setting.label or 'as configured'}, at first"
         setting.all_keys = labels.setting(told)
         taken[setting.label] = taken.get(setting.label, 0) + 1
         if taken[setting.label] > 1:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ LATEX = {
     "≥": r"$\ge$", "≤": r"$\le$", "−": r"$-$", "→": r"$\to$", "…": r"\dots{}", "≈": r"$\approx$", "★": r"$\star$",
     "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "“": "``", "”": "''", '"': "''", "µ": r"$\mu$",
 }  # fmt: skip
+LACKING = "ĦħĸĿŀŉŦŧſ"  # letters below U+0180 that LaTeX's T1 encoding does not have
 LONG = 34  # characters, from which on a LaTeX column breaks its lines
 
 
@@ -100,6 +102,7 @@ def latex(tables: Sequence[Table], title: str) -> str:
         r"\documentclass{article}",
         r"\usepackage[utf8]{inputenc}",
         r"\usepackage[T1]{fontenc}",
+        r"\usepackage{textcomp}",
         r"\IfFileExists{lmodern.sty}{\usepackage{lmodern}}{}",
         r"\usepackage{array,booktabs,graphicx}",
         r"\usepackage[margin=2cm]{geometry}",
@@ -117,8 +120,8 @@ def _latex_table(table: Table) -> str:
         "r" if column in table.numeric else paragraph if length > LONG else "l"
         for column, length in zip(table.columns, longest, strict=True)
     )
-    rows = [" & ".join(_latex_cell(cell) for cell in row) + r" \\" for row in table.rows]
-    head = " & ".join(map(escape_latex, table.columns)) + r" \\"
+    rows = [_latex_row([_latex_cell(cell) for cell in row]) for row in table.rows]
+    head = _latex_row([*map(escape_latex, table.columns)])
     parts = [rows[i : i + 40] for i in range(0, len(rows), 40)]  # a float cannot break over pages
     floats = []
     for i, part in enumerate(parts):
@@ -137,6 +140,12 @@ def _latex_table(table: Table) -> str:
     return "\n\\clearpage\n".join(floats)
 
 
+def _latex_row(cells: list[str]) -> str:
+    r"""A line of a table; one that began with [ or * would be taken for an argument of the \\ or rule before it."""
+    line = " & ".join(cells) + r" \\"
+    return "{}" + line if line.startswith(("[", "*")) else line
+
+
 def _latex_cell(cell: Cell) -> str:
     written = escape_latex(cell.text)
     return rf"\textbf{{{written}}}" if cell.strong and written else written
@@ -144,10 +153,14 @@ def _latex_cell(cell: Cell) -> str:
 
 def escape_latex(words: str) -> str:
     """Words with LaTeX's special characters escaped, and those that its fonts lack replaced."""
-    plain = re.sub("-(?=-)", "\0", _one_line(words))  # hyphens in a row would become a dash
-    written = "".join(LATEX.get(character, character) for character in plain).replace("\0", "-{}")
-    # Latin letters with accents are there; anything beyond would stop pdflatex.
-    return "".join(c if ord(c) < 0x180 else "?" for c in written)
+    # Latin letters with accents are there; anything beyond, and control characters, would stop pdflatex.
+    plain = "".join(c if c in LATEX or _is_in_fonts(c) else "?" for c in _one_line(words))
+    plain = re.sub(r"([-,])(?=\1)", "\\1\0", plain)  # in a row they would become a dash, or a quotation mark
+    return "".join(LATEX.get(character, character) for character in plain).replace("\0", "{}")
+
+
+def _is_in_fonts(character: str) -> bool:
+    return ord(character) < 0x180 and character not in LACKING and unicodedata.category(character) != "Cc"
 
 
 def _one_line(words: str) -> str:

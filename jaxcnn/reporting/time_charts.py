@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxcnn.reporting.findings import Family, Findings, validation_curve
+from jaxcnn.reporting.findings import Family, Findings, training_loss_curve, validation_curve
 from jaxcnn.reporting.plots import (
     INK,
     MARKERS,
@@ -43,13 +43,11 @@ def curves(family: Family) -> Plot:
             }
             words = f"{run.name}: {setting.all_keys or setting.label} seed {run.seed}, {run.state}"
             label = f"seed {run.seed}" if chosen and run.seed is not None else None
-            train = [r for r in run.records if r["kind"] == "train" and {"epoch", "loss"} <= r.keys()]
-            train = train[:: max(1, len(train) // (200 if chosen else 50))]
-            if train:
-                steps = [r["epoch"] for r in train], [r["loss"] for r in train]
-                marker = "." if len(train) <= 12 else None
-                loss_axes.plot(*steps, label=label, marker=marker, gid=plot.tip(words), **drawn)
-                top = max(top, train[0]["loss"])
+            losses = training_loss_curve(run)
+            if losses := losses[:: max(1, len(losses) // (200 if chosen else 50))]:
+                marker = "." if len(losses) <= 12 else None
+                loss_axes.plot(*zip(*losses, strict=True), label=label, marker=marker, gid=plot.tip(words), **drawn)
+                top = max(top, losses[0][1])
             if points := validation_curve(run):
                 points = points[: -1 : max(1, len(points) // (200 if chosen else 50))] + points[-1:]
                 marker = "." if len(points) <= 12 else None
@@ -57,9 +55,9 @@ def curves(family: Family) -> Plot:
                 accuracy_axes.plot(*reached, marker=marker, gid=plot.tip(words), **drawn)
             elif chosen and (tested := test_accuracy(run)) is not None:
                 accuracy_axes.axhline(100 * tested, linestyle=":", color=SERIES[i % len(SERIES)])
-    losses = [y for line in loss_axes.lines for y in np.asarray(line.get_ydata(), float) if np.isfinite(y)]
-    if losses:
-        high, low = min(max(losses), 1.5 * top), min(losses)
+    drawn_losses = [y for line in loss_axes.lines for y in np.asarray(line.get_ydata(), float) if np.isfinite(y)]
+    if drawn_losses:
+        high, low = min(max(drawn_losses), 1.5 * top), min(drawn_losses)
         loss_axes.set_ylim(0 if low < 0.5 * high else low - 0.1 * (high - low), high + 0.05 * (high - low))
     validated = any(validation_curve(run) for s in family.settings for run in s.runs)
     loss_axes.set(title=place(family), ylabel="training loss (nats)")

@@ -9,7 +9,7 @@ from jaxcnn.config import UserError
 from jaxcnn.reporting import charts, contents, page, plots, provenance, tables
 from jaxcnn.reporting.cautions import cautions
 from jaxcnn.reporting.classes import by_class
-from jaxcnn.reporting.findings import Findings, find, validation_curve
+from jaxcnn.reporting.findings import Findings, find, training_loss_curve, validation_curve
 from jaxcnn.reporting.read import COMPLETE, Material, Run, read
 from jaxcnn.reporting.settings import test_accuracy, validation_accuracy
 
@@ -35,7 +35,7 @@ def report(
     for old in [*folder.glob("*.png"), *folder.glob("*.svg")]:
         old.unlink()  # of an earlier report, which may have had other pictures
     with plots.style():
-        pictures = [(plot, plots.for_page(plot, plots.save(plot, folder))) for plot in charts.charts(findings)]
+        pictures = [(plot, plots.for_page(plot, plots.save(plot, folder))) for plot in charts.named(findings)]
     html = page.render(title, findings, made, pictures, remarks, command)
     (out / "report.html").write_text(html, encoding="utf-8")
     (out / "tables.md").write_text(tables.markdown(list(made.values()), title), encoding="utf-8")
@@ -118,6 +118,7 @@ def _run(run: Run) -> dict[str, Any]:
         "machine": provenance.machine(run),
         "changed": {key: value for key, (value, _) in provenance.changed(run.config).items()},
         "validation_curve": [list(point) for point in validation_curve(run)],
+        "training_loss_curve": [list(point) for point in training_loss_curve(run)],
         "confusion_matrix": (run.test or {}).get("confusion_matrix"),
         "notes": run.notes,
     }

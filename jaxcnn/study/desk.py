@@ -2,10 +2,12 @@
 
 Optuna's store says what state each trial is in. Beside it every trial has a lock in its folder, which the kernel lets
 go of when its worker ends, however it ends. Whoever can take the lock of a running trial has found one whose worker is
-gone: on the same machine that is certain; of another machine's trial the heartbeat in the store must have stopped too,
-since not every network file system carries locks from machine to machine. The trial keeps its number, its folder and
-its checkpoints. A short lock on the sweep's folder is held while a trial is chosen, since a SQLite store alone would
-let two workers have the same one.
+gone: on the same machine that is certain; of another machine's trial the heartbeat must have stopped too, since not
+every network file system carries locks from machine to machine. It beats in the store, or, where a store keeps none, in
+the time of the trial's lock file. The trial keeps its number, its folder and its checkpoints.
+
+A short lock on the sweep's folder is held while a trial is chosen, since a SQLite store alone would let two workers
+have the same one.
 """
 
 import contextlib
@@ -15,7 +17,7 @@ import pathlib
 import platform
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import optuna
@@ -26,6 +28,7 @@ from jaxcnn.study import spec, store
 from jaxcnn.study.folder import Definition
 
 MAX_LOSSES = 10  # a worker that vanishes so often at one place of a trial is killed by it
+SILENT_BEATS = 2  # of the heart, left out, after which a worker counts as gone; Optuna's own stores have the same
 
 
 class Nothing(enum.Enum):
@@ -100,7 +103,8 @@ class Desk:
             for state, taken in ((TrialState.RUNNING, self._adopt), (TrialState.WAITING, self._start)):
                 for trial in self.study.get_trials(deepcopy=False):
                     if len(claims) < most and trial.state == state and trial.user_attrs.get("program") == program:
-                        claim = taken(trial)
+                        with _released_on_error(*(claim.lock for claim in claims)):
+                            claim = taken(trial)
                         claims += [claim] if claim else []
         return claims
 
@@ -109,6 +113,10 @@ class Desk:
         lock = self._lock(trial)
         if lock is None:
             return None
+        with _released_on_error(lock):
+            return self._adopt_locked(trial, lock)
+
+    def _adopt_locked(self, trial: FrozenTrial, lock: files.Lock) -> Claim | None:
         trial = self.storage.get_trial(trial._trial_id)  # it may have ended before the lock was ours
         owner = trial.user_attrs.get("worker", "")
         if trial.state != TrialState.RUNNING or not (self._is_here(owner) or self._is_silent(trial)):
@@ -138,21 +146,22 @@ class Desk:
         return not owner or owner.rpartition(":")[0] == platform.node()
 
     def _is_silent(self, trial: FrozenTrial) -> bool:
-        """Whether a worker's heartbeat has stopped; where the store has none, the lock alone must do."""
-        if not isinstance(self.storage, optuna.storages._heartbeat.BaseHeartbeat):
-            return True
-        return trial._trial_id in self.storage._get_stale_trial_ids(self.study._study_id)
+        """Whether a worker's heartbeat has stopped."""
+        if isinstance(self.storage, optuna.storages._heartbeat.BaseHeartbeat):
+            return trial._trial_id in self.storage._get_stale_trial_ids(self.study._study_id)
+        beat = self._lock_file(_number(trial)).stat().st_mtime
+        desk = self.folder / files.DESK
+        desk.touch()  # so that both times are of one clock, that of the file system
+        return desk.stat().st_mtime - beat > SILENT_BEATS * self.definition.heartbeat
 
     def _start(self, trial: FrozenTrial) -> Claim | None:
         lock = self._lock(trial)
         if lock is None:
             return None
-        try:
-            self.beat(trial._trial_id)  # first, so that no running trial is without
+        with _released_on_error(lock), contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+            self.beat(trial._trial_id, _number(trial))  # first, so that no running trial is without
             if self.storage.set_trial_state_values(trial._trial_id, state=TrialState.RUNNING):
                 return self._sign(trial._trial_id, lock)
-        except optuna.exceptions.UpdateFinishedTrialError:
-            pass
         lock.release()
         return None
 
@@ -160,21 +169,25 @@ class Desk:
         assert self.definition.space is not None
         study = store.load_study(self.definition, self.storage, count)
         trial = study.ask(store.distributions(self.definition.space))
-        lock = files.Lock(files.trial_folder(self.folder, trial.number) / files.WORKER)
+        lock = files.Lock(self._lock_file(trial.number))
         lock.take(wait=True)
-        self.beat(trial._trial_id)
-        drawn = store.overrides(self.definition.space, trial.params)
-        trial.set_user_attr("overrides", drawn)
-        trial.set_user_attr("seed", drawn.get(spec.SEED, self.definition.seed))
-        return self._sign(trial._trial_id, lock)
+        with _released_on_error(lock):
+            self.beat(trial._trial_id, trial.number)
+            drawn = store.overrides(self.definition.space, trial.params)
+            trial.set_user_attr("overrides", drawn)
+            trial.set_user_attr("seed", drawn.get(spec.SEED, self.definition.seed))
+            return self._sign(trial._trial_id, lock)
+
+    def _lock_file(self, number: int) -> pathlib.Path:
+        return files.trial_folder(self.folder, number) / files.WORKER
 
     def _lock(self, trial: FrozenTrial) -> files.Lock | None:
-        lock = files.Lock(files.trial_folder(self.folder, _number(trial)) / files.WORKER)
+        lock = files.Lock(self._lock_file(_number(trial)))
         return lock if lock.take(wait=False) else None
 
     def _sign(self, trial_id: int, lock: files.Lock) -> Claim:
         """Put this worker's name to a trial."""
-        self.beat(trial_id)
+        self.beat(trial_id, _number(self.storage.get_trial(trial_id)))
         self.storage.set_trial_user_attr(trial_id, "worker", self.worker)
         trial = self.storage.get_trial(trial_id)
         if "overrides" not in trial.user_attrs:  # its worker was gone right after it had been drawn
@@ -194,10 +207,12 @@ class Desk:
             lock=lock,
         )
 
-    def beat(self, trial_id: int) -> None:
-        """Tell the store that a trial's worker lives, where the store keeps that."""
+    def beat(self, trial_id: int, number: int) -> None:
+        """Tell that a trial's worker lives: the store, or, where it does not keep that, by the time of a file."""
         if isinstance(self.storage, optuna.storages._heartbeat.BaseHeartbeat):
             self.storage.record_heartbeat(trial_id)
+        else:
+            self._lock_file(number).touch()
 
     @contextlib.contextmanager
     def beating(self, claim: Claim) -> Iterator[None]:
@@ -207,7 +222,7 @@ class Desk:
         def beat() -> None:
             while not stop.wait(self.definition.heartbeat):
                 with contextlib.suppress(Exception):  # a store that is away for a while must not end a run
-                    self.beat(claim.id)
+                    self.beat(claim.id, claim.number)
 
         thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
         thread.start()
@@ -237,8 +252,20 @@ class Desk:
             return False
         return self.study.pruner.prune(self.study, trial)
 
-    def finish(self, claim: Claim, state: str, values: dict[str, float], reason: str | None) -> bool:
-        """Record how a trial ended, once; return whether it was still this worker's to end."""
+    def finish(
+        self,
+        claim: Claim,
+        state: str,
+        values: dict[str, float],
+        reason: str | None,
+        write: Callable[[], None] = lambda: None,
+    ) -> bool:
+        """Record how a trial ended, once; return whether it was still this worker's to end.
+
+        `write` leaves the outcome in the trial's folder. It is called before the store is told: what is killed between
+        the two still runs as far as the store knows, is taken up again, and ends at once; the other way round nobody
+        would come back to the folder.
+        """
         with files.held(self.folder / files.DESK):
             if not self.is_mine(claim):
                 return False
@@ -246,6 +273,7 @@ class Desk:
             if reason:
                 self.storage.set_trial_user_attr(claim.id, "reason", reason)
             study = store.load_study(self.definition, self.storage, claim.trial.number)
+            write()
             if state == "complete":
                 study.tell(claim.trial.number, [values[name] for name in self.definition.directions])
             else:
@@ -290,6 +318,17 @@ class Desk:
                     self.study.add_trial(waiting)
                     count += 1
         return count
+
+
+@contextlib.contextmanager
+def _released_on_error(*locks: files.Lock) -> Iterator[None]:
+    """Let go of locks if what is done under them fails, such as where the store is away for a time."""
+    try:
+        yield
+    except BaseException:
+        for lock in locks:
+            lock.release()
+        raise
 
 
 def _waiting(trial: FrozenTrial, attributes: dict[str, Any]) -> FrozenTrial:

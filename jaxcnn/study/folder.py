@@ -19,7 +19,8 @@ from jaxcnn.config import Config, UserError
 from jaxcnn.study import spec
 
 SWEEP, TRIAL, TRIALS, LOG = "sweep.json", "trial.json", "trials", "log.txt"
-DESK, WORKER = ".desk", ".worker"  # locks: of the sweep while a trial is chosen, of a trial while it has a worker
+# Locks: of the sweep while it is made, and while a trial is chosen; of a trial while it has a worker.
+BEGIN, DESK, WORKER = ".begin", ".desk", ".worker"
 STATES = ("waiting", "running", "complete", "pruned", "diverged", "failed")
 ENDED = STATES[2:]
 
@@ -41,6 +42,8 @@ class Definition:
       seed: of sampler, and of the trials of a search.
       heartbeat: seconds between signs of life of a running trial.
       evaluations: on validation in a whole run, for the pruner; 0: not known.
+      generation: trials in one of an evolutionary search, which does not change when it is given more trials; 0: the
+        sampler's own.
     """
 
     name: str
@@ -55,6 +58,7 @@ class Definition:
     seed: int
     heartbeat: int
     evaluations: int = 0
+    generation: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """As kept in `sweep.json`."""

@@ -32,10 +32,9 @@ def describe_plan(
     """
     from jaxcnn.study.plan import title
 
-    kinds = "programs" if plan.planned is not None else "programs among those that it may draw"
-    lines: list[str | Table] = [
-        f"jaxcnn: sweep {name}: {plan.trials} trials, {len(plan.groups)} {kinds} ({plan.sampler})"
-    ]
+    drawn = "" if plan.planned is not None else " among those that it may draw"
+    trials, programs = _count(plan.trials, "trial"), _count(len(plan.groups), "program")
+    lines: list[str | Table] = [f"jaxcnn: sweep {name}: {trials}, {programs}{drawn} ({plan.sampler})"]
     table = Table(box=None, pad_edge=False)
     for column in ("  program", "trials", "steps", "compile", "step", "trial", "memory"):
         table.add_column(column, justify="left" if "program" in column else "right")
@@ -64,11 +63,15 @@ def describe_plan(
     compiling = sum(figures[group.key]["compile_seconds"] for group in measured)
     largest = max((figures[group.key]["program_bytes"] for group in measured), default=0.0)
     lines.append(
-        f"  about {duration(total / workers)} of steps and evaluation with {workers} worker"
-        f"{'s' if workers > 1 else ''} like this one, {duration(compiling)} of compiling; "
+        f"  about {duration(total / workers)} of steps and evaluation with {_count(workers, 'worker')} like this one, "
+        f"{duration(compiling)} of compiling; "
         f"the largest program needs {largest / GIB:.2f} GiB, the measuring process had {peak / GIB:.2f} GiB at most"
     )
     return lines
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def show(lines: list[str | Table], console: Console) -> None:

@@ -95,7 +95,16 @@ def define(
         seed=sweep.seeds[0] if sweep.seeds else base.seed,
         heartbeat=heartbeat,
         evaluations=plans.evaluations(base),
+        generation=_generation(plan) if plan.sampler in MULTI_OBJECTIVE else 0,
     )
+
+
+def _generation(plan: plans.Plan) -> int:
+    """Trials in a generation of an evolutionary search: four generations in all, of 4 to 50 trials.
+
+    Optuna's own 50 would make a search of up to 50 trials a random one.
+    """
+    return min(max(plan.trials // 4, 4), 50)
 
 
 def go_on(folder: pathlib.Path, new: Definition) -> Definition:
@@ -127,7 +136,31 @@ def _plain(value: Any) -> Any:
     return list(map(_plain, value)) if isinstance(value, list | tuple) else value
 
 
-def write(
+def begin(
+    folder: pathlib.Path,
+    definition: Definition,
+    storage: Any,
+    plan: plans.Plan,
+    sweep: spec.Sweep,
+    command: list[str],
+    *,
+    config_file: str,
+    environment: dict[str, Any],
+) -> tuple[Definition, Desk]:
+    """Make the study and its `sweep.json`; return them as they are, which another command may have made meanwhile.
+
+    Raises:
+      UserError: as of `go_on` and `open_desk`.
+    """
+    with files.held(folder / files.BEGIN):
+        if (folder / files.SWEEP).exists():
+            definition = go_on(folder, definition)
+        desk = open_desk(folder, definition, storage, plan)
+        _write(folder, definition, plan, sweep, command, config_file, environment)
+    return definition, desk
+
+
+def _write(
     folder: pathlib.Path,
     definition: Definition,
     plan: plans.Plan,
@@ -138,11 +171,14 @@ def write(
 ) -> None:
     """Write `sweep.json`, from which workers and reports know the sweep."""
     there = files.read_sweep(folder) if (folder / files.SWEEP).exists() else {}
+    first = without_storage(there.get("command") or command)
+    commands = there.get("commands") or [first]
     planned = None
     if plan.planned is not None:
         planned = [{"overrides": trial["overrides"], "seed": trial["seed"]} for trial in plan.planned]
     record = {
-        "command": command,
+        "command": first,
+        "commands": commands + [command] * (command not in commands),
         "config_file": config_file,
         "varied": spec.varied(sweep.space) + ([spec.SEED] if len(sweep.seeds) > 1 else []),
         "planned": planned,
@@ -180,6 +216,19 @@ def _cell(trial: Any) -> dict[str, Any]:
 def storage_name(folder: pathlib.Path, url: str) -> str:
     """How `sweep.json` names a storage: without a password, and the default one wherever the folder may be seen."""
     return DATABASE if url == default_url(folder) else store.public_url(url)
+
+
+def without_storage(arguments: list[str]) -> list[str]:
+    """Arguments without --storage and its URL, which may hold a password."""
+    kept: list[str] = []
+    url_follows = False
+    for argument in arguments:
+        name, equals, _ = argument.partition("=")
+        storage = name in ("--storage", "-storage")
+        if not storage and not url_follows:
+            kept.append(argument)
+        url_follows = storage and not equals
+    return kept
 
 
 def check_storage(folder: pathlib.Path, definition: Definition, url: str) -> None:

@@ -74,6 +74,8 @@ def public_url(url: str) -> str:
 
 
 def _public(parsed: Any) -> str:
+    if hidden := {name: "***" for name in parsed.query if "password" in name}:
+        parsed = parsed.update_query_dict(hidden)
     return parsed.render_as_string(hide_password=True)
 
 
@@ -107,7 +109,7 @@ def load_study(definition: Definition, storage: optuna.storages.BaseStorage, tri
         return optuna.load_study(
             study_name=definition.study,
             storage=storage,
-            sampler=make_sampler(definition.sampler, definition.seed + 7919 * trials),
+            sampler=make_sampler(definition.sampler, definition.seed + 7919 * trials, definition.generation),
             pruner=make_pruner(definition.pruner, definition.evaluations),
         )
     except KeyError as error:
@@ -128,8 +130,8 @@ def check_sampler(name: str) -> None:
         raise UserError(f"--sampler={name} needs {package}, which is not installed: pip install {package}")
 
 
-def make_sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
-    """A sampler by its name; planned sweeps draw nothing."""
+def make_sampler(name: str, seed: int, generation: int = 0) -> optuna.samplers.BaseSampler:
+    """A sampler by its name, evolutionary ones with so many trials in a generation; planned sweeps draw nothing."""
     seed %= 2**32
     if name in PLANNED:
         return optuna.samplers.RandomSampler(seed=seed)
@@ -138,9 +140,9 @@ def make_sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
     if name == "cmaes":
         return optuna.samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
     if name == "nsga2":
-        return optuna.samplers.NSGAIISampler(seed=seed)
+        return optuna.samplers.NSGAIISampler(seed=seed, population_size=generation or 50)
     if name == "nsga3":
-        return optuna.samplers.NSGAIIISampler(seed=seed)
+        return optuna.samplers.NSGAIIISampler(seed=seed, population_size=generation or 50)
     check_sampler(name)
     return optuna.samplers.GPSampler(seed=seed)
 

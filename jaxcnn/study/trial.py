@@ -144,10 +144,13 @@ class Attempt:
     def end(self, outcome: Outcome) -> Outcome:
         """Record an outcome, unless another worker has the trial now."""
         self._ended = True
-        if outcome.state != "waiting" and store.patiently(
-            lambda: self._desk.finish(self.claim, outcome.state, outcome.values, outcome.reason)
-        ):
-            _write(self.folder, self._record | self.notes, outcome)
+        if outcome.state != "waiting":
+
+            def write() -> None:
+                _write(self.folder, self._record | self.notes, outcome)
+
+            desk, claim = self._desk, self.claim
+            store.patiently(lambda: desk.finish(claim, outcome.state, outcome.values, outcome.reason, write))
         return outcome
 
     def leave(self, reason: str = "stopped by a signal") -> None:
@@ -155,7 +158,10 @@ class Attempt:
         if self._ended:
             return
         _write(self.folder, self._record | self.notes, Outcome("waiting", reason))
-        self._desk.let_go(self.claim)
+        try:
+            self._desk.let_go(self.claim)
+        except optuna.exceptions.StorageInternalError as error:  # a signal must end the process all the same
+            print(f"jaxcnn: the store cannot be reached: {error}; the trial is free by its lock", file=self._log)
 
 
 def objectives(summary: dict[str, Any], config: Config) -> dict[str, float]:

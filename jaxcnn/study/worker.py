@@ -1,5 +1,6 @@
 """A worker: takes one trial after the other until all have ended. Every engine is made of these."""
 
+import functools
 import os
 import pathlib
 import signal
@@ -10,7 +11,7 @@ from typing import Any
 import optuna
 
 from jaxcnn.study import population as populations
-from jaxcnn.study import trial
+from jaxcnn.study import store, trial
 from jaxcnn.study.desk import Claim, Desk, Nothing
 from jaxcnn.study.folder import Definition
 from jaxcnn.train.hooks import Shared
@@ -49,13 +50,14 @@ def work(
 
     Raises:
       Interrupted: a signal came; the trial under way has a checkpoint, and any worker may go on with it.
+      UserError: the store has been away for minutes.
     """
     desk, shared, program = Desk(folder, definition, storage), shared or Shared(), ""
     known: dict[Any, Any] = {}
     while True:
         if until is not None and time.time() >= until:
             return
-        claim = desk.take(program)
+        claim = store.patiently(functools.partial(desk.take, program))
         if claim is Nothing.DONE:
             return
         if claim is Nothing.WAIT:
@@ -65,7 +67,7 @@ def work(
         program = claim.program
         claims = [claim]
         if population is not None and program:
-            claims += desk.take_more(program, population.members - 1)
+            claims += store.patiently(functools.partial(desk.take_more, program, population.members - 1))
         for each in claims:
             began(each)
         if population is None or len(claims) == 1:

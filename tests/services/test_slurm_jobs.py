@@ -1,12 +1,16 @@
 """Jobs of the Slurm engine that run, by submitit's local executor: its signals, checkpoints and queue are the same."""
 
 import json
+import os
+import pathlib
+import signal
+import time
 
 import pytest
 
 from jaxcnn.study import folder as files
 from jaxcnn.study import start
-from jaxcnn.study.engines import slurm, worker_command
+from jaxcnn.study.engines import slurm
 from tests.test_sweep_command import TINY, TRIALS, same, states, sweep
 
 pytestmark = pytest.mark.services
@@ -20,14 +24,20 @@ def test_a_job_that_is_preempted_saves_its_trial_and_goes_on_when_it_is_queued_a
     assert sweep(*LONG, f"--workdir={preempted}", "--timeout=0")[0] == 0
     logs = preempted / "slurm"
     logs.mkdir()
-    executor = slurm.make_executor(logs, {"cluster": "local", "timeout_min": "1"}, "test")
-    executor._executor.parameters["signal_delay_s"] = 42  # notice comes after 18 s
-    job = executor.submit(slurm.Worker(worker_command(preempted), start.default_url(preempted)))
+    executor = slurm.make_executor(logs, {"cluster": "local", "timeout_min": "5"}, "test")
+    job = executor.submit(slurm.Worker(preempted, start.default_url(preempted)))
+    first, deadline = files.trial_folder(preempted, 0), time.monotonic() + 120
+    while files.newest_checkpoint(first) < 200:
+        assert time.monotonic() < deadline, job.stderr()
+        time.sleep(0.01)
+    worker = (first / ".lock").read_text().split()[1]
+    parent = pathlib.Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[1]
+    os.kill(int(parent), signal.SIGUSR2)  # Slurm's notice, to the process of the job
     assert job.result() == 0
     assert states(preempted) == ["complete"] * TRIALS
     assert same(preempted, undisturbed)
     rows = [json.loads((files.trial_folder(preempted, n) / "trial.json").read_text()) for n in range(TRIALS)]
-    assert sum(row["starts"] for row in rows) > TRIALS, "notice came before the end"
+    assert [row["starts"] for row in rows] == [2] + [1] * (TRIALS - 1)
     assert "Calling checkpoint method" in job.stderr() + job.stdout()
 
 

@@ -2,6 +2,8 @@
 
 Every job runs `python -m jaxcnn.sweep --worker` as a process of its own. On Slurm's notice (SIGUSR2, some time before
 the end) submitit asks for a checkpoint; that process is then told to save its trial, and the job is queued again.
+Preemption may come as SIGTERM to all processes of a job: submitit lets that pass, while the worker saves and ends. The
+job then stays until Slurm queues it again, and goes on if it does not: a job that ended would be over for good.
 """
 
 import contextlib
@@ -20,27 +22,47 @@ from jaxcnn.train.signals import INTERRUPTED
 
 JOBS = "jobs.json"
 SAVE_SECONDS = 120  # notice before the end, for a step, a save and the queue
+STAY_SECONDS = 120.0  # after a signal that stopped the worker, for Slurm to take the job off
 MINUTES = 240  # of one job, unless the options say; it is queued again until the sweep has ended
 MAX_TIMEOUTS = 10_000
 
 
 class Worker:
-    """The function of a job. submitit pickles it, calls it in the job, and on notice calls `checkpoint`."""
+    """The function of a job. submitit pickles it, calls it in the job, and on notice calls `checkpoint`.
 
-    def __init__(self, command: list[str], storage: str) -> None:
-        self.command, self.storage = command, storage
+    Args:
+      folder: of the sweep.
+      storage: its URL.
+      until: time.time() from which on no trial is begun, however long jobs wait in the queue; None: no limit.
+    """
+
+    def __init__(self, folder: pathlib.Path, storage: str, until: float | None = None) -> None:
+        self.folder, self.storage, self.until = folder, storage, until
         self._process: subprocess.Popen[bytes] | None = None
 
     def __call__(self) -> int:
-        """Work until all trials have ended; return the exit code."""
+        """Work until all trials have ended; return the exit code, which is 0.
+
+        Raises:
+          RuntimeError: the worker failed.
+        """
+        while (code := self._run()) == INTERRUPTED:  # on notice `checkpoint` ends this process, so it was not that
+            print(f"the worker was stopped by a signal; it starts again in {STAY_SECONDS:.0f} s", flush=True)
+            time.sleep(STAY_SECONDS)
+        if code:
+            raise RuntimeError(f"the worker ended with exit code {code}; its last lines are in this job's log")
+        return code
+
+    def _run(self) -> int:
+        timeout = None if self.until is None else self.until - time.time()
         self._process = subprocess.Popen(
-            self.command, env=os.environ | {STORAGE_VARIABLE: self.storage}, preexec_fn=_without_notice
+            worker_command(self.folder, timeout),
+            env=os.environ | {STORAGE_VARIABLE: self.storage},
+            preexec_fn=_without_notice,
         )
         # Not `wait`: what it holds would keep `checkpoint`, in a signal handler of this thread, from waiting.
         while (code := self._process.poll()) is None:
             time.sleep(0.5)
-        if code not in (0, INTERRUPTED):
-            raise RuntimeError(f"the worker ended with exit code {code}; its last lines are in this job's log")
         return code
 
     def checkpoint(self) -> Any:
@@ -51,7 +73,7 @@ class Worker:
             with contextlib.suppress(ProcessLookupError, ChildProcessError):
                 os.kill(self._process.pid, signal.SIGTERM)
                 os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
-        return submitit.helpers.DelayedSubmission(Worker(self.command, self.storage))
+        return submitit.helpers.DelayedSubmission(Worker(self.folder, self.storage, self.until))
 
 
 def _without_notice() -> None:
@@ -72,10 +94,11 @@ def run(job: Job) -> None:
 
     logs = job.folder / "slurm"
     logs.mkdir(exist_ok=True)
+    logs.chmod(0o700)  # submitit keeps the function of each job there, which knows the storage and its password
     executor = make_executor(logs, dict(job.options), job.definition.name)
     running = [old for old in _known(logs, executor) if not old.done()]
     wanted = max(0, (job.workers or 1) - len(running))
-    worker = Worker(worker_command(job.folder.absolute()), job.url)
+    worker = Worker(job.folder.absolute(), job.url, job.until)
     if wanted:
         try:
             with executor.batch():
