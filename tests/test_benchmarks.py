@@ -12,7 +12,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from benchmarks import cases, contest, flops, input_report, jaxcnn_tasks, loaders, measure, peers_report, report, sweep
+from benchmarks import (
+    cases,
+    contest,
+    flops,
+    input_report,
+    jaxcnn_tasks,
+    loaders,
+    measure,
+    peers_report,
+    report,
+    sweep_cost,
+)
 from benchmarks.serve import Served
 from benchmarks.worker import Worker, WorkerFailed, check_devices, start_torch
 from jaxcnn.config import UserError
@@ -368,12 +379,12 @@ def sweep_folder(folder: pathlib.Path, *trials: dict) -> pathlib.Path:
 
 
 def test_a_sweep_is_measured_from_its_first_start_to_its_last_end_less_one_compilation(tmp_path):
-    rows = sweep.read(sweep_folder(tmp_path, trial("16", "26", 8.0, 0.5), trial("00", "16", 7.0, 6.0)))
-    figures = sweep.measure(rows)
+    rows = sweep_cost.read(sweep_folder(tmp_path, trial("16", "26", 8.0, 0.5), trial("00", "16", 7.0, 6.0)))
+    figures = sweep_cost.measure(rows)
     assert (figures["whole_seconds"], figures["compile_seconds"], figures["preparation_seconds"]) == (26.0, 6.0, 0.5)
     assert figures["ratio"] == pytest.approx(20 / 15)
 
 
 def test_a_sweep_with_a_trial_that_is_not_complete_is_not_measured(tmp_path):
     with pytest.raises(UserError, match="not all of its 1 planned trials are complete"):
-        sweep.read(sweep_folder(tmp_path, trial("00", "16", 7.0, 6.0, state="diverged")))
+        sweep_cost.read(sweep_folder(tmp_path, trial("00", "16", 7.0, 6.0, state="diverged")))
