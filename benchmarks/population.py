@@ -1,11 +1,10 @@
 """What a population costs beside the same trials one after another, for a small and a large network.
 
-    python -m benchmarks.population [--cases=small,large] [--ways=auto]
+    python -m benchmarks.population [--cases=small,large] [--ways=auto] [--rounds=3]
 
 Each sweep of `configs/sweeps/population.py` is run by `python -m jaxcnn.sweep` in a process of its own with an empty
-cache of compiled programs, first one trial after another, then as a population: as jaxcnn chooses by its measurement
-(auto), and in the ways that are named. The total is the time of the whole command: start, compilation, the measurement
-of the ways, steps, evaluation and files.
+cache of compiled programs: in every round first one trial after another, then as a population, as jaxcnn chooses by its
+measurement (auto) or in the ways that are named. Writes <out>.json and a section of <out>.md.
 """
 
 import os
@@ -17,52 +16,46 @@ import time
 
 from absl import flags
 
+from benchmarks import population_cost, report
+from benchmarks.population_cost import ALONE, Swept
 from jaxcnn import command
 from jaxcnn.config import UserError
 from jaxcnn.study import folder as files
 
 CASES = flags.DEFINE_list("cases", ["small", "large"], "Variants of configs/sweeps/population.py.")
 WAYS = flags.DEFINE_list("ways", ["auto"], "Of --population_way.")
+ROUNDS = flags.DEFINE_integer("rounds", 3, "How often each is run.", lower_bound=1)
+OUT = flags.DEFINE_string("out", "results/benchmarks", "The files to write, without .json and .md.")
+
 CONFIG = "configs/sweeps/population.py"
+SECTION = "population"
 
 
 def main() -> int:
-    """Print the figures; return the exit code."""
-    for case in CASES.value:
-        alone = time_sweep(case, "")
-        print(f"{case}: {len(alone.rows)} trials", flush=True)
-        print(f"  {'one after another':<20} {alone.describe()}", flush=True)
-        for way in WAYS.value:
-            timed = time_sweep(case, way)
-            total, steps = alone.total / timed.total, alone.steps / timed.steps
-            print(f"  {f'population, {way}':<20} {timed.describe()}", flush=True)
-            print(f"    {total:.2f} x as fast in total, {steps:.2f} x in its steps", flush=True)
-            for line in timed.said:
-                print(f"    {line}", flush=True)
+    """Print the figures and write them; return the exit code."""
+    out = report.check_out(OUT.value)
+    found: dict[str, dict[str, list[Swept]]] = {case: {way: [] for way in (ALONE, *WAYS.value)} for case in CASES.value}
+    for _ in range(ROUNDS.value):
+        for case, ways in found.items():
+            for way, swept in ways.items():
+                swept.append(run_sweep(case, way))
+                print(f"{case}, {way}: {population_cost.describe(swept[-1])}", flush=True)
+    environment = next(iter(found.values()))[ALONE][0].environment
+    record = report.provenance("benchmarks.population", {"jaxcnn": environment}) | population_cost.figures(found)
+    print(population_cost.table(record))
+    for path in report.write(out, SECTION, record, population_cost.markdown(record)):
+        print(f"wrote {path}")
     return 0
 
 
-class Timed:
-    """A sweep that was run: its trials, what it said of its population, and the seconds of the whole command."""
+def run_sweep(case: str, way: str) -> Swept:
+    """Run a sweep, as a population of all its trials in a way, or one after another.
 
-    def __init__(self, rows: list[dict], said: list[str], total: float) -> None:
-        self.rows, self.said, self.total = rows, said, total
-        self.steps = sum(row["train_seconds"] for row in rows)
-        self.compiling = sum(row["compile_seconds"] for row in rows)
-        self.evaluation = sum(row["eval_seconds"] for row in rows)
-
-    def describe(self) -> str:
-        """The seconds in one line."""
-        return (
-            f"{self.total:6.1f} s in total: steps {self.steps:.1f}, compiling {self.compiling:.1f}, "
-            f"evaluation {self.evaluation:.1f}"
-        )
-
-
-def time_sweep(case: str, way: str) -> Timed:
-    """Run a sweep, as a population of all its trials in a way, or without one."""
+    Raises:
+      UserError: not all its trials were completed.
+    """
     sweep = [sys.executable, "-m", "jaxcnn.sweep", f"--config={CONFIG}:{case}", "--nomeasure"]
-    if way:
+    if way != ALONE:
         sweep += ["--population=8", f"--population_way={way}"]
     with tempfile.TemporaryDirectory() as scratch:
         folder = pathlib.Path(scratch) / "sweep"
@@ -71,12 +64,13 @@ def time_sweep(case: str, way: str) -> Timed:
         done = subprocess.run(
             [*sweep, f"--workdir={folder}"], capture_output=True, text=True, env=environment, check=False
         )
-        total = time.perf_counter() - began
+        seconds = time.perf_counter() - began
         rows = [files.read_trial(path) for path in sorted((folder / files.TRIALS).glob("*"))]
-    if done.returncode or any(row is None or row["state"] != "complete" for row in rows):
-        raise UserError(f"{' '.join(sweep)} failed: {done.stdout[-1000:]}{done.stderr[-1000:]}")
-    said = [line for line in done.stdout.splitlines() if line.startswith("population of")]
-    return Timed([row for row in rows if row is not None], said, total)
+        complete = [row for row in rows if row is not None and row["state"] == "complete"]
+        if done.returncode or not complete or len(complete) < len(rows):
+            raise UserError(f"{' '.join(sweep)} failed: {done.stdout[-1000:]}{done.stderr[-1000:]}")
+        said = [line for line in done.stdout.splitlines() if line.startswith("population of")]
+        return Swept(complete, seconds, said, files.read_sweep(folder)["environment"])
 
 
 if __name__ == "__main__":

@@ -21,9 +21,11 @@ from benchmarks import (
     loaders,
     measure,
     peers_report,
+    population_cost,
     report,
     sweep_cost,
 )
+from benchmarks.population_cost import ALONE, Swept
 from benchmarks.serve import Served
 from benchmarks.worker import Worker, WorkerFailed, check_devices, start_torch
 from jaxcnn.config import UserError
@@ -388,3 +390,18 @@ def test_a_sweep_is_measured_from_its_first_start_to_its_last_end_less_one_compi
 def test_a_sweep_with_a_trial_that_is_not_complete_is_not_measured(tmp_path):
     with pytest.raises(UserError, match="not all of its 1 planned trials are complete"):
         sweep_cost.read(sweep_folder(tmp_path, trial("00", "16", 7.0, 6.0, state="diverged")))
+
+
+def test_a_population_is_compared_with_the_trials_of_its_own_round():
+    def swept(seconds: float, steps: float, said: tuple[str, ...] = ()) -> Swept:
+        rows = [{"train_seconds": steps / 2, "compile_seconds": 1.0, "eval_seconds": 0.5}] * 2
+        return Swept(rows, seconds, list(said), {"cores": 2})
+
+    alone = [swept(40.0, 30.0), swept(20.0, 10.0), swept(30.0, 20.0)]
+    together = [swept(20.0, 15.0), swept(20.0, 20.0), swept(20.0, 10.0, ("population of 2 x cnn: chosen",))]
+    record = population_cost.figures({"small": {ALONE: alone, "auto": together}})
+    assert record["cases"]["small"]["ways"]["auto"]["ratios"]["total_seconds"] == [2.0, 1.0, 1.5]
+    first, second = population_cost.table(record).splitlines()[2:]
+    assert first == "| small: 2 trials, one after another | 30.0 | 20.0 | 2.0 |  |  |"
+    assert second == "| small: population, auto | 20.0 | 15.0 | 2.0 | 1.50 (1.00 to 2.00) | 2.00 (0.50 to 2.00) |"
+    assert "- small: population of 2 x cnn: chosen" in population_cost.markdown(record | report.provenance("b", {}))
