@@ -16,9 +16,10 @@ import sys
 from jaxcnn.xla_flags import gpu_wanted
 
 HUGE_PAGES = {"glibc.malloc.hugetlb": "1"}
-# One heap for all threads, nothing outside of it, and nothing given back before `release`. Not where a GPU computes:
-# there the host's threads decode images, and would wait for one another.
-KEEP = {"glibc.malloc.arena_max": "1", "glibc.malloc.mmap_max": "0", "glibc.malloc.trim_threshold": str(2**40)}
+# Few heaps, nothing outside of them, and nothing given back before `release`. One heap would take the least memory, but a
+# compiler's threads wait for one another there: half as long again. Not where a GPU computes: there the host's threads
+# decode images.
+KEEP = {"glibc.malloc.arena_max": "4", "glibc.malloc.mmap_max": "0", "glibc.malloc.trim_threshold": str(2**40)}
 SWITCH = "JAXCNN_HUGE_PAGES"
 SETTLING = (
     5  # calls until the heap has its shape: what lives long lies beside the memory of the steps, not in its place

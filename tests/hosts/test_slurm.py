@@ -16,7 +16,7 @@ SMOKE = ("--config=configs/alexnet_cifar10.py:smoke", "--config.run.tensorboard=
 # Long enough to be hit several times, with a checkpoint every ten steps.
 INTERVAL = 10
 LONG = (
-    *SMOKE, "--config.run.steps=200", f"--config.checkpoint.every_steps={INTERVAL}", "--config.run.eval_every_epochs=2"
+    *SMOKE, "--config.run.steps=320", f"--config.checkpoint.every_steps={INTERVAL}", "--config.run.eval_every_epochs=2"
 )  # fmt: skip
 RESUMED = "resumed from the checkpoint of step "
 # Sums of three or more terms have another order among processes than among the devices of one: that is 6e-8 relative,
@@ -179,8 +179,9 @@ def test_a_job_that_is_hit_again_and_again_ends_as_if_nothing_had_happened(lab, 
     lab.link(2, "up")  # healed within the heartbeat: nothing happens
 
     step = wait_for_checkpoint(lab, job, workdir, step)
-    lab.on(0, "scancel", "--batch", "--signal=USR1", str(job))  # what Slurm sends before the time limit
+    lab.on(0, "scontrol", "update", f"JobId={job}", "TimeLimit=2")  # Slurm looks every 30 s who is to be warned
     wait_for_words(workdir, "time limit near, restart 1 of 4 from step")
+    lab.on(0, "scontrol", "update", f"JobId={job}", "TimeLimit=60")
 
     wait_for_checkpoint(lab, job, workdir, newest(workdir))
     lab.on(0, "scontrol", "update", "NodeName=h2", "State=DRAIN", "Reason=test")
