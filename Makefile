@@ -2,13 +2,15 @@
 # make test         lint, types and tests
 # make test-services   tests of many processes, and of what Debian brings (as root, or by sudo): PostgreSQL, MariaDB,
 #                      Chromium, LaTeX
-# make test-hosts   runs of several hosts under a real Slurm and MPI, on this machine; needs root and Debian
+# make test-hosts   runs of several hosts under a real Slurm and MPI, on this machine; needs root and Debian; ten minutes,
+#                   or two with HOSTS='hosts and not long'
 # All first make a virtual environment with the pinned packages, which takes some minutes once.
 
 PYTHON ?= python3
 VENV ?= .venv
 READY := $(VENV)/.ready
 RUN := $(VENV)/bin/python -m
+HOSTS ?= hosts
 
 .PHONY: quickstart test test-services test-hosts lock clean
 
@@ -31,7 +33,7 @@ test-services: $(READY)
 
 test-hosts: $(READY)
 	sh tests/hosts/install.sh
-	$(RUN) pytest -m hosts --durations 10 tests/hosts
+	$(RUN) pytest -m '$(HOSTS)' --durations 10 tests/hosts
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

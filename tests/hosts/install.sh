@@ -7,6 +7,7 @@ for tool in sbatch slurmctld slurmd munged mpirun ip; do
     command -v "$tool" >/dev/null || missing=$tool
 done
 if [ -n "${missing:-}" ]; then
+    export DEBIAN_FRONTEND=noninteractive
     apt-get update
     apt-get install --yes --no-install-recommends slurm-wlm munge openmpi-bin libopenmpi-dev iproute2
 fi

@@ -15,6 +15,7 @@ from tests.test_hosts import free_port
 from tests.test_resume import damage_flipped
 from tests.test_step import TOLERANCE  # derived there
 
+pytestmark = pytest.mark.long
 # Forty steps at a high rate let the rounding of sums grow further than the six steps of TOLERANCE.
 ROUNDING = 20 * TOLERANCE
 FLAGS = (

@@ -29,7 +29,9 @@ def enter(lab: Lab, tmp_path: pathlib.Path, *before: str) -> pathlib.Path:
 
 
 @pytest.mark.parametrize(
-    "flags", [("--config.data.loader=stream",), ("--config.hosts.join=mpi4py",)], ids=["of JAX", "of mpi4py"]
+    "flags",
+    [("--config.data.loader=stream",), pytest.param(("--config.hosts.join=mpi4py",), marks=pytest.mark.long)],
+    ids=["of JAX", "of mpi4py"],
 )
 def test_two_hosts_under_mpirun_by_the_detection_of_each_are_the_run_of_one_process_to_the_bit(
     lab, alone, tmp_path, flags
@@ -62,6 +64,7 @@ def start_by_address(lab, tmp_path: pathlib.Path, workdir: pathlib.Path, *flags:
     )  # fmt: skip
 
 
+@pytest.mark.long
 def test_two_hosts_by_address_are_the_run_of_one_process_and_go_on_after_a_stopped_process_and_a_signal(
     lab, alone, tmp_path
 ):

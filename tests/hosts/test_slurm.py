@@ -72,7 +72,7 @@ def assert_same_log(one: pathlib.Path, other: pathlib.Path, rounding: float) -> 
             assert mine == its
 
 
-@pytest.mark.parametrize("nodes", [2, 3, 4])
+@pytest.mark.parametrize("nodes", [2, pytest.param(3, marks=pytest.mark.long), pytest.param(4, marks=pytest.mark.long)])
 def test_a_job_of_several_hosts_is_the_run_of_one_process_with_as_many_devices(lab, alone, tmp_path, nodes):
     if nodes == 2:
         one, job = alone(2, *SMOKE), launch(lab, 2, tmp_path / "many", *SMOKE)
@@ -142,6 +142,7 @@ def repeated(text: str) -> list[int]:
     return found
 
 
+@pytest.mark.long
 def test_a_job_that_is_hit_again_and_again_ends_as_if_nothing_had_happened(lab, alone, tmp_path):
     one = alone(2, *LONG)
     workdir = tmp_path / "hit"
