@@ -2,9 +2,9 @@
 
 XLA:CPU asks the C library anew for the memory of every step and gives it back after it. Taking it from the kernel in
 pages of 4 KiB, one fault each, costs a third of a step; glibc (from 2.35) asks for pages of 2 MiB when told so before
-the process starts. Fresh memory costs time even then, as the kernel must clear it, and where the machine is a virtual
-one, its host must find it: so on a machine without a GPU, glibc is told to keep what is freed. A command starts itself
-once more with these settings.
+the process starts, and so a command starts itself once more. Fresh memory costs time even then, as the kernel must
+clear it, and where the machine is a virtual one, its host must find it: so once all is compiled, and on a machine
+without a GPU, glibc is told to keep what is freed.
 """
 
 import ctypes
@@ -16,10 +16,9 @@ import sys
 from jaxcnn.xla_flags import gpu_wanted
 
 HUGE_PAGES = {"glibc.malloc.hugetlb": "1"}
-# Few heaps, nothing outside of them, and nothing given back before `release`. One heap would take the least memory, but a
-# compiler's threads wait for one another there: half as long again. Not where a GPU computes: there the host's threads
-# decode images.
-KEEP = {"glibc.malloc.arena_max": "4", "glibc.malloc.mmap_max": "0", "glibc.malloc.trim_threshold": str(2**40)}
+# Nothing outside of the heaps, and nothing given back before `release`: parameters of mallopt(3), by the name of the
+# setting that would say the same from the start, while a compiler's memory should still go back.
+KEEP = {"glibc.malloc.mmap_max": (-4, 0), "glibc.malloc.trim_threshold": (-1, -1)}
 SWITCH = "JAXCNN_HUGE_PAGES"
 SETTLING = (
     5  # calls until the heap has its shape: what lives long lies beside the memory of the steps, not in its place
@@ -30,22 +29,40 @@ _KERNEL = pathlib.Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
 def use_huge_pages() -> None:
-    """Replace this process by the same command with huge pages and kept memory, where that helps and was not done yet.
+    """Replace this process by the same command with huge pages, where they help and were not asked for yet.
 
-    It helps on Linux with glibc where the kernel gives huge pages to those who ask ("madvise"). JAXCNN_HUGE_PAGES=off
+    They help on Linux with glibc where the kernel gives huge pages to those who ask ("madvise"). JAXCNN_HUGE_PAGES=off
     or a setting of glibc.malloc.hugetlb in GLIBC_TUNABLES leaves everything as it is. To be called before anything is
     imported or opened that could not be done twice.
     """
     there = os.environ.get("GLIBC_TUNABLES", "")
-    off = os.environ.get(SWITCH, "").lower() in ("off", "0", "no")
-    if off or any(name in there for name in HUGE_PAGES) or not _on_request():
+    if _off() or any(name in there for name in HUGE_PAGES) or not _on_request():
         return
-    wanted = HUGE_PAGES | ({} if gpu_wanted(os.environ) else KEEP)
-    added = [f"{name}={value}" for name, value in wanted.items() if name not in there]
+    added = [f"{name}={value}" for name, value in HUGE_PAGES.items()]
     os.environ["GLIBC_TUNABLES"] = ":".join(filter(None, [there, *added]))
     sys.stdout.flush()
     sys.stderr.flush()
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def keep() -> None:
+    """Give back what a compiler used; from here on keep what is freed, for the steps to come.
+
+    Memory is kept with huge pages and without a GPU, whose host's threads decode images, and where no setting of the
+    user's says otherwise.
+    """
+    release()
+    if keeps():
+        for parameter, value in KEEP.values():
+            ctypes.CDLL(None).mallopt(parameter, value)
+
+
+def keeps() -> bool:
+    """Whether `keep` does so here."""
+    there = os.environ.get("GLIBC_TUNABLES", "")
+    asked = all(f"{name}={value}" in there for name, value in HUGE_PAGES.items())
+    own = any(name in there for name in KEEP)
+    return asked and not own and not _off() and not gpu_wanted(os.environ) and bool(_glibc())
 
 
 class KeptMemory:
@@ -56,8 +73,7 @@ class KeptMemory:
     """
 
     def __init__(self) -> None:
-        tunables = os.environ.get("GLIBC_TUNABLES", "")
-        self._on = all(name in tunables for name in KEEP)
+        self._on = keeps()
         self._calls = 0
         self._settled = 0
 
@@ -80,6 +96,10 @@ def release() -> None:
     """Give memory that is no longer used, such as a compiler's, back to the kernel; does nothing without glibc."""
     if _glibc():
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def _off() -> bool:
+    return os.environ.get(SWITCH, "").lower() in ("off", "0", "no")
 
 
 def _resident() -> int:

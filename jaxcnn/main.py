@@ -15,7 +15,7 @@ import time
 
 from absl import flags
 
-from jaxcnn import command, hosts
+from jaxcnn import command, host_memory, hosts
 from jaxcnn.config import Config, UserError, flatten, to_dict
 
 STARTED = time.time()
@@ -76,6 +76,7 @@ def _evaluate() -> int:
 
     network, remarks = trained.load(folder, CHECKPOINT.value, WEIGHTS.value, DEVICES.value)
     _say(*remarks)
+    host_memory.keep()
     figures = assess.assess(network, folder, SPLIT.value, DATA_DIR.value, BATCH_SIZE.value)
     if not _write_json(figures):
         print(*assess.describe(figures), sep="\n")
@@ -93,6 +94,7 @@ def _predict() -> int:
     paths = predict.find_images(IMAGES.value)
     network, remarks = trained.load(folder, CHECKPOINT.value, WEIGHTS.value, DEVICES.value)
     _say(*remarks)
+    host_memory.keep()
     results = predict.predict(network, paths, skip_unreadable=ON_ERROR.value == "skip")
     if not _write_json(results):
         for result in results:

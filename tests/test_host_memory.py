@@ -28,26 +28,75 @@ def start(**environment: str) -> str:
 
 @pytest.mark.skipif(not host_memory._on_request(), reason="no huge pages on request here")
 def test_a_process_comes_back_with_huge_pages_and_its_arguments():
-    huge, kept = "glibc.malloc.hugetlb=1", [f"{name}={value}" for name, value in host_memory.KEEP.items()]
-    cpu = {"JAX_PLATFORMS": "cpu"}
-    assert start(**cpu) == f"['a b', '--c'] {':'.join([huge, *kept])}"
+    huge = "glibc.malloc.hugetlb=1"
+    assert start() == f"['a b', '--c'] {huge}"
     # A setting of the user's own stays.
     own = "glibc.malloc.arena_max=2"
-    assert start(GLIBC_TUNABLES=own, **cpu) == f"['a b', '--c'] {':'.join([own, huge, *kept[1:]])}"
+    assert start(GLIBC_TUNABLES=own) == f"['a b', '--c'] {own}:{huge}"
 
 
-def test_memory_is_kept_only_where_no_gpu_computes(monkeypatch):
-    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+class Library:
+    """A C library that notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[int, int]] = []
+
+    def mallopt(self, parameter: int, value: int) -> None:
+        self.told.append((parameter, value))
+
+    def malloc_trim(self, pad: int) -> None:
+        """Give memory back."""
+
+
+@pytest.fixture
+def library(monkeypatch) -> Library:
+    """What `ctypes` finds for the C library, on a machine with huge pages and without a GPU."""
+    found = Library()
+    monkeypatch.setattr(host_memory.ctypes, "CDLL", lambda name: found)
+    monkeypatch.setattr(host_memory, "_glibc", lambda: [2, 36])
+    monkeypatch.setattr(host_memory, "gpu_wanted", lambda environment: False)
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
     monkeypatch.delenv(host_memory.SWITCH, raising=False)
-    monkeypatch.setattr(host_memory, "_on_request", lambda: True)
+    return found
+
+
+def test_memory_is_kept_once_all_is_compiled(library):
+    host_memory.keep()
+    # M_MMAP_MAX and M_TRIM_THRESHOLD of malloc.h; -1 turns trimming off.
+    assert library.told == [(-4, 0), (-1, -1)]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("GLIBC_TUNABLES", ""),
+        ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=0"),
+        ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1:glibc.malloc.trim_threshold=65536"),
+        (host_memory.SWITCH, "off"),
+    ],
+)
+def test_memory_is_not_kept_against_a_setting_of_the_users(name, value, library, monkeypatch):
+    monkeypatch.setenv(name, value)
+    left_alone(monkeypatch)
+    assert library.told == []
+
+
+def test_memory_is_kept_only_where_no_gpu_computes(library, monkeypatch):
     monkeypatch.setattr(host_memory, "gpu_wanted", lambda environment: True)
-    monkeypatch.setattr(os, "execv", lambda *_: None)
-    host_memory.use_huge_pages()
-    assert os.environ["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=1"
+    left_alone(monkeypatch)
+    assert library.told == []
 
 
-def test_memory_goes_back_while_the_heap_settles_and_when_it_has_grown(monkeypatch):
-    monkeypatch.setenv("GLIBC_TUNABLES", ":".join(f"{name}={value}" for name, value in host_memory.KEEP.items()))
+def left_alone(monkeypatch) -> None:
+    """Ask to keep memory, and make calls that must not release any."""
+    host_memory.keep()
+    monkeypatch.setattr(host_memory, "release", lambda: pytest.fail("released"))
+    memory = host_memory.KeptMemory()
+    for _ in range(2 * host_memory.LOOK_EVERY):
+        memory.after_call()
+
+
+def test_memory_goes_back_while_the_heap_settles_and_when_it_has_grown(library, monkeypatch):
     released, resident = [], iter([100, 120, 126])
     memory = host_memory.KeptMemory()
     monkeypatch.setattr(host_memory, "release", lambda: released.append(memory._calls))
@@ -55,14 +104,6 @@ def test_memory_goes_back_while_the_heap_settles_and_when_it_has_grown(monkeypat
     for _ in range(3 * host_memory.LOOK_EVERY):
         memory.after_call()
     assert released == [*range(1, host_memory.SETTLING + 1), 3 * host_memory.LOOK_EVERY]
-
-
-def test_memory_that_is_not_kept_is_left_alone(monkeypatch):
-    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
-    memory = host_memory.KeptMemory()
-    monkeypatch.setattr(host_memory, "release", lambda: pytest.fail("released"))
-    for _ in range(2 * host_memory.LOOK_EVERY):
-        memory.after_call()
 
 
 def test_the_user_has_the_last_word():

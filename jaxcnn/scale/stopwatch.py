@@ -16,6 +16,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh
 
 from jaxcnn import config as configs
+from jaxcnn import host_memory
 from jaxcnn import mesh as meshes
 from jaxcnn.config import UserError
 from jaxcnn.data.source import open_splits
@@ -68,6 +69,7 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
     runner = _Runner(compiled, sharded.init_state(program, mesh)(make_hyper(config)), normalization)
     found = replay.collectives_of(compiled)
     communicate = replay.program(found, mesh)
+    host_memory.keep()  # as training does once it has compiled
     rounds = task["rounds"]
     with feeder.train_inputs(splits.train, 0) as inputs:
         first = next(inputs)

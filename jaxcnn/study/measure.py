@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 
+from jaxcnn import host_memory
 from jaxcnn import mesh as meshes
 from jaxcnn.config import ConfigError, UserError
 from jaxcnn.learn import sharded
@@ -65,6 +66,7 @@ def _measure(group: Group, shared: Shared) -> dict[str, float]:
     batch_size = feed.eval_batch_size(config.run.eval_batch_size, program, mesh)
     if evaluated is not None:
         sharded.compiled_eval_step(program, mesh, batch_size)
+    host_memory.keep()  # as training does once it has compiled
     compile_seconds = time.perf_counter() - began
     shared.compile_seconds.setdefault(program, compile_seconds)
     normal = jax.device_put(sharded.steps.Normalization(*shared.statistics(splits.train)), meshes.replicated(mesh))

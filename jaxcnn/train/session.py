@@ -143,7 +143,7 @@ def open_session(
         for compiled in programs:
             compiled.result()
     state = jax.block_until_ready(sharded.compiled_init_state(program, mesh)(hyper))
-    host_memory.release()
+    host_memory.keep()
     compile_seconds = time.time() - compile_started
     hooks.shared.compile_seconds.setdefault(program, compile_seconds)
     logbook.say(
