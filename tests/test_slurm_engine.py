@@ -1,6 +1,6 @@
 """Workers as Slurm jobs: what is submitted, and what is refused. Slurm's commands are stand-ins.
 
-Jobs that run and are preempted, by submitit's local executor, are in `tests/services`.
+Jobs that run and are preempted are in `tests/services`, by submitit's local executor, and in `tests/hosts`, by a real Slurm.
 """
 
 import os

@@ -44,12 +44,20 @@ SlurmctldLogFile={folder}/slurmctld.log
 SlurmdLogFile={folder}/slurmd.%n.log
 SlurmdParameters=config_overrides
 ReturnToService=2
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
 KillWait=20
 MinJobAge=600
 SlurmdTimeout=15
 SlurmctldTimeout=30
 PlugStackConfig=/dev/null
 """
+# Jobs of "low" are preempted by those of "urgent": signalled, and half a minute later queued again.
+PARTITIONS = {
+    "all": "Default=YES",
+    "low": "PriorityTier=1 PreemptMode=REQUEUE GraceTime=30",
+    "urgent": "PriorityTier=9 PreemptMode=OFF",
+}
 
 
 def sh(*command: str, check: bool = True, **options) -> str:
@@ -188,7 +196,10 @@ class Lab:
         hosts = [f"h{i}" for i in range(1, self.count + 1)]
         lines = [SLURM_CONF.format(network=NETWORK, folder=self.folder)]
         lines += [f"NodeName={h} NodeAddr={NETWORK}.{h[1:]} CPUs=2 RealMemory=2000 State=UNKNOWN" for h in hosts]
-        lines += [f"PartitionName=all Nodes={','.join(hosts)} Default=YES MaxTime=INFINITE State=UP"]
+        lines += [
+            f"PartitionName={name} Nodes={','.join(hosts)} MaxTime=INFINITE State=UP {options}"
+            for name, options in PARTITIONS.items()
+        ]
         (self.folder / "slurm.conf").write_text("\n".join(lines) + "\n")
         for name in ("state", "key", *(f"spool.{h}" for h in hosts)):
             (self.folder / name).mkdir(mode=0o700)
