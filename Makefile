@@ -2,8 +2,8 @@
 # make test         lint, types and tests
 # make test-services   tests of many processes, and of what Debian brings (as root, or by sudo): PostgreSQL, MariaDB,
 #                      Chromium, LaTeX
-# make test-hosts   runs of several hosts under a real Slurm and MPI, on this machine; needs root and Debian; ten minutes,
-#                   or two with HOSTS='hosts and not long'
+# make test-hosts   runs of several hosts under a real Slurm and MPI, on this machine; needs root and Debian; twelve
+#                   minutes, or two with HOSTS='hosts and not long'
 # All first make a virtual environment with the pinned packages, which takes some minutes once.
 
 PYTHON ?= python3

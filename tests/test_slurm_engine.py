@@ -1,6 +1,7 @@
 """Workers as Slurm jobs: what is submitted, and what is refused. Slurm's commands are stand-ins.
 
-Jobs that run and are preempted are in `tests/services`, by submitit's local executor, and in `tests/hosts`, by a real Slurm.
+Jobs that run and are preempted are in `tests/services`, by submitit's local executor, and, by a real Slurm, in
+`tests/hosts`.
 """
 
 import os
