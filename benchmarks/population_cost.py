@@ -89,10 +89,7 @@ def markdown(record: dict[str, Any]) -> str:
         "whole command; *compiling* includes the measurement by which the way of a population is chosen. Speeds are "
         "those of the population over those of the trials one after another, in the same round (least to most)."
     )
-    said = [f"- {case}: {line}" for case, facts in record["cases"].items() for line in _chosen(facts)]
+    cases = record["cases"].items()
+    said = [f"- {case}: {line}" for case, facts in cases for its in facts["ways"].values() for line in its["said"]]
     parts = ["## Populations", report.describe(record), text, table(record)]
     return "\n\n".join([*parts, "What was chosen in the last round, and why:\n\n" + "\n".join(said)] if said else parts)
-
-
-def _chosen(facts: dict[str, Any]) -> list[str]:
-    return [line for its in facts["ways"].values() for line in its["said"]]

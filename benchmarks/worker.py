@@ -11,7 +11,7 @@ import tempfile
 from typing import Any
 
 from jaxcnn.config import UserError
-from jaxcnn.host_memory import HUGE_PAGES, KEEP
+from jaxcnn.host_memory import HUGE_PAGES
 
 ROOT = pathlib.Path(__file__).parents[1]
 SIGKILL = -9
@@ -149,7 +149,7 @@ def start_torch(python: str, module: str, device: str, huge_pages: bool = False)
 
 def _torch_environment(device: str, huge_pages: bool) -> dict[str, str]:
     inherited = filter(None, os.environ.get("GLIBC_TUNABLES", "").split(":"))
-    tunables = [each for each in inherited if each.partition("=")[0] not in HUGE_PAGES | KEEP]
+    tunables = [each for each in inherited if each.partition("=")[0] not in HUGE_PAGES]
     if huge_pages:
         tunables += [f"{name}={value}" for name, value in HUGE_PAGES.items()]
     environment = {"GLIBC_TUNABLES": ":".join(tunables)}

@@ -12,11 +12,15 @@ import json
 import pathlib
 import sys
 import time
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from jaxcnn import command, host_memory, hosts
 from jaxcnn.config import Config, UserError, flatten, to_dict
+
+if TYPE_CHECKING:
+    from jaxcnn.train.trained import Trained
 
 STARTED = time.time()
 CONFIG = command.define_config("The run: a file of configs/, with :variant if wanted (mode train).")
@@ -72,11 +76,9 @@ def _must_be_equal(config: Config) -> dict[str, object]:
 
 def _evaluate() -> int:
     folder = _existing_workdir()
-    from jaxcnn.train import assess, trained
+    from jaxcnn.train import assess
 
-    network, remarks = trained.load(folder, CHECKPOINT.value, WEIGHTS.value, DEVICES.value)
-    _say(*remarks)
-    host_memory.keep()
+    network = _load(folder)
     figures = assess.assess(network, folder, SPLIT.value, DATA_DIR.value, BATCH_SIZE.value)
     if not _write_json(figures):
         print(*assess.describe(figures), sep="\n")
@@ -89,12 +91,10 @@ def _predict() -> int:
     folder = _existing_workdir()
     if not IMAGES.value:
         raise UserError("--mode=predict needs --images=<file or folder>,…")
-    from jaxcnn.train import predict, trained
+    from jaxcnn.train import predict
 
     paths = predict.find_images(IMAGES.value)
-    network, remarks = trained.load(folder, CHECKPOINT.value, WEIGHTS.value, DEVICES.value)
-    _say(*remarks)
-    host_memory.keep()
+    network = _load(folder)
     results = predict.predict(network, paths, skip_unreadable=ON_ERROR.value == "skip")
     if not _write_json(results):
         for result in results:
@@ -104,6 +104,16 @@ def _predict() -> int:
                 top = ", ".join(f"{t['label']} {100 * t['probability']:.1f}%" for t in result["top"][:3])
                 print(f"{result['file']}: {top}")
     return 0
+
+
+def _load(folder: pathlib.Path) -> "Trained":
+    """The trained network that the flags choose; what there is to say of it is said."""
+    from jaxcnn.train import trained
+
+    network, remarks = trained.load(folder, CHECKPOINT.value, WEIGHTS.value, DEVICES.value)
+    _say(*remarks)
+    host_memory.keep()
+    return network
 
 
 def _new_workdir() -> pathlib.Path:
