@@ -161,7 +161,8 @@ def _statistics(x: jax.Array, shift: jax.Array, layout: Layout) -> tuple[jax.Arr
 
 def _from_moments(x: jax.Array, layout: Layout) -> tuple[jax.Array, jax.Array]:
     """Mean and biased variance of each group by one reading and one collective; the variance is a small difference."""
-    moments = jnp.stack([_sum(x), _sum(jnp.square(x))]) / x.shape[1]
+    # XLA:CPU sums squares three times as fast in one stage as in the two of `_sum`.
+    moments = jnp.stack([x.sum(axis=1, keepdims=True), jnp.square(x).sum(axis=1, keepdims=True)]) / x.shape[1]
     mean, square = _over_group(moments, layout) / layout[2]
     return mean, jnp.maximum(square - jnp.square(mean), 0)
 
@@ -178,7 +179,7 @@ def _over_group(sums: jax.Array, layout: Layout) -> jax.Array:
 def _sum(x: jax.Array) -> jax.Array:
     """Sum over the elements of `x` [groups, elements, C]: [groups, 1, C].
 
-    In two stages, since XLA:CPU takes a hundred times longer for the one-stage sum of a product.
+    In two stages, since XLA:CPU takes a hundred times longer for the one-stage sum of a product of two arrays.
     """
     groups, elements, channels = x.shape
     blocks = max(n for n in range(1, 65) if elements % n == 0)

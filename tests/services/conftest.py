@@ -76,8 +76,8 @@ def mariadb() -> Iterator[str]:
     pytest.importorskip("pymysql", reason="the extra [mysql] is not installed")
     user = _user("mysql")
     folder, port = _folder(user), free_port()
-    data = f"--datadir={folder / 'data'}"
-    install = [_binary("mariadb-install-db"), "--no-defaults", data, "--auth-root-authentication-method=normal"]
+    data = (f"--datadir={folder / 'data'}", f"--tmpdir={folder}")  # its user may not be let into /tmp
+    install = [_binary("mariadb-install-db"), "--no-defaults", *data, "--auth-root-authentication-method=normal"]
     done = subprocess.run(install, user=user, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, f"{done.stdout}{done.stderr}"
     first = folder / "first.sql"
@@ -89,7 +89,7 @@ def mariadb() -> Iterator[str]:
     first.chmod(0o644)
     server = subprocess.Popen(
         [
-            _binary("mariadbd"), "--no-defaults", data, f"--init-file={first}", f"--socket={folder / 'socket'}",
+            _binary("mariadbd"), "--no-defaults", *data, f"--init-file={first}", f"--socket={folder / 'socket'}",
             f"--port={port}", "--bind-address=127.0.0.1", f"--pid-file={folder / 'pid'}", "--skip-name-resolve",
         ],
         user=user, cwd=folder, stdout=subprocess.DEVNULL, stderr=(folder / "log").open("wb"),
