@@ -23,8 +23,8 @@ SWITCH = "JAXCNN_HUGE_PAGES"
 SETTLING = (
     5  # calls until the heap has its shape: what lives long lies beside the memory of the steps, not in its place
 )
-LOOK_EVERY = 64  # calls
-GROWN = 1.25  # times the resident memory of a settled run
+LOOK_EVERY = 16  # calls
+GROWN = 1.25  # times the resident memory of the settling calls
 _KERNEL = pathlib.Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
@@ -83,13 +83,10 @@ class KeptMemory:
         if not self._on:
             return
         if self._calls <= SETTLING:
+            self._settled = _resident()
             release()
-        elif self._calls % LOOK_EVERY == 0:
-            now = _resident()
-            if not self._settled:
-                self._settled = now
-            elif now > GROWN * self._settled:
-                release()
+        elif self._calls % LOOK_EVERY == 0 and _resident() > GROWN * self._settled:
+            release()
 
 
 def release() -> None:
