@@ -14,7 +14,7 @@ from tests.hosts.lab import ROOT, Lab
 from tests.hosts.test_slurm import CPU
 
 # So long that both workers are in the middle of a trial when the urgent job comes.
-LONG = ("--config=tests/tiny_sweep.py", "--config.run.steps=4000", "--config.run.eval_every_epochs=100.0")
+LONG = ("--config=tests/tiny_sweep.py", "--config.run.steps=12000", "--config.run.eval_every_epochs=100.0")
 
 
 def tasks(lab: Lab) -> list[int]:
@@ -42,7 +42,7 @@ def test_workers_that_an_urgent_job_preempts_are_queued_again_and_their_trials_g
     def told() -> str:
         return "\n".join(path.read_text() for path in (tmp_path / "log", *sorted(workdir.glob("slurm/*/*_log.*"))))
 
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 400
     try:
         while len(begun(workdir)) < 2:
             assert time.monotonic() < deadline and sweep.poll() is None, told()
