@@ -112,18 +112,18 @@ def _tiles(x: jax.Array, tile: int, padding: int) -> list[jax.Array]:
     down, right = (-(-size // tile) for size in _outputs(x, padding))
     ends = (down * tile + 2 - x.shape[1] - padding, right * tile + 2 - x.shape[2] - padding)
     x = jnp.pad(x, ((0, 0), (padding, ends[0]), (padding, ends[1]), (0, 0)))
-    rows = _materialize(_combine(b, [x[:, i : i + tile * (down - 1) + 1 : tile] for i in range(len(b))]))
-    last = tile * (right - 1) + 1
-    return [_flat(_combine(b, [row[:, :, j : j + last : tile] for j in range(len(b))])) for row in rows]
+    rows = _materialize(_combine(b, _strided(x, 1, len(b), down, tile)))
+    return [_flat(_combine(b, _strided(row, 2, len(b), right, tile))) for row in rows]
 
 
 def _spread(dy: jax.Array, tile: int) -> list[jax.Array]:
     """Transform the gradients of the outputs `dy` [B, H', W', O] by A: for each row of a tile [n, B * tiles, O]."""
     a, _, _ = matrices(tile)
-    down, right = (-size % tile for size in dy.shape[1:3])
-    dy = jnp.pad(dy, ((0, 0), (0, down), (0, right), (0, 0)))
-    rows = _materialize(_combine(a, [dy[:, i::tile] for i in range(tile)]))
-    return [_flat(_combine(a, [row[:, :, j::tile] for j in range(tile)])) for row in rows]
+    down, right = (-(-size // tile) for size in dy.shape[1:3])
+    ends = (down * tile - dy.shape[1], right * tile - dy.shape[2])
+    dy = jnp.pad(dy, ((0, 0), (0, ends[0]), (0, ends[1]), (0, 0)))
+    rows = _materialize(_combine(a, _strided(dy, 1, tile, down, tile)))
+    return [_flat(_combine(a, _strided(row, 2, tile, right, tile))) for row in rows]
 
 
 def _untile(products: list[jax.Array], shape: tuple[int, int, int], tile: int) -> jax.Array:
@@ -143,6 +143,12 @@ def _both_axes(matrix: np.ndarray, kernel: jax.Array) -> list[jax.Array]:
     return [_combine(matrix, list(row)) for row in zip(*columns, strict=True)]
 
 
+def _strided(x: jax.Array, axis: int, starts: int, count: int, stride: int) -> list[jax.Array]:
+    """For each of the first `starts` places along an axis, `count` of `x` from there on, `stride` apart."""
+    last = (count - 1) * stride + 1
+    return [lax.slice_in_dim(x, start, start + last, stride, axis) for start in range(starts)]
+
+
 def _flat(places: jax.Array) -> jax.Array:
     """`[n, B, down, right, C]` as [n, tiles, C]."""
     return places.reshape(len(places), -1, places.shape[-1])
@@ -155,12 +161,19 @@ def _combine(matrix: np.ndarray, terms: list[jax.Array], axis: int = 0) -> jax.A
 
 def _combinations(matrix: np.ndarray, terms: list[jax.Array]) -> list[jax.Array]:
     """For each row of `matrix` the sum of the terms with its factors; multiplications by 0 and 1 are left out."""
+    return _traced_once(tuple(map(tuple, matrix.tolist())), terms)
+
+
+@functools.partial(jax.jit, static_argnames="matrix")
+def _traced_once(matrix: tuple[tuple[float, ...], ...], terms: list[jax.Array]) -> list[jax.Array]:
+    """`_combinations`, whose many operations JAX traces once per shape: a start from compiled programs waits for it."""
+
+    def scaled(term: jax.Array, factor: float) -> jax.Array:
+        return term if factor == 1 else lax.mul(term, term.dtype.type(factor))
+
     return [
-        functools.reduce(
-            jnp.add,
-            [term if factor == 1 else term * factor for factor, term in zip(row, terms, strict=True) if factor],
-        )
-        for row in matrix.tolist()
+        functools.reduce(lax.add, [scaled(term, factor) for factor, term in zip(row, terms, strict=True) if factor])
+        for row in matrix
     ]
 
 
