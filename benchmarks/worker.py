@@ -11,7 +11,7 @@ import tempfile
 from typing import Any
 
 from jaxcnn.config import UserError
-from jaxcnn.host_memory import HUGE_PAGES
+from jaxcnn.host_memory import HUGE_PAGES, WHOLE_PLACES
 
 ROOT = pathlib.Path(__file__).parents[1]
 SIGKILL = -9
@@ -130,7 +130,7 @@ def jaxcnn_environment(device: str) -> dict[str, str]:
 def start_torch(python: str, module: str, device: str, huge_pages: bool = False) -> Worker:
     """A worker of PyTorch, which sees no GPU where `device` is cpu.
 
-    It does not inherit the huge pages that jaxcnn's commands start themselves with, but may ask for its own.
+    It does not inherit what jaxcnn's commands ask of the C library, but may ask for huge pages of its own.
 
     Raises:
       UserError: PyTorch is not installed for that interpreter.
@@ -149,7 +149,8 @@ def start_torch(python: str, module: str, device: str, huge_pages: bool = False)
 
 def _torch_environment(device: str, huge_pages: bool) -> dict[str, str]:
     inherited = filter(None, os.environ.get("GLIBC_TUNABLES", "").split(":"))
-    tunables = [each for each in inherited if each.partition("=")[0] not in HUGE_PAGES]
+    ours = {f"{name}={value}" for name, value in WHOLE_PLACES.items()}
+    tunables = [each for each in inherited if each not in ours and each.partition("=")[0] not in HUGE_PAGES]
     if huge_pages:
         tunables += [f"{name}={value}" for name, value in HUGE_PAGES.items()]
     environment = {"GLIBC_TUNABLES": ":".join(tunables)}

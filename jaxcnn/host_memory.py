@@ -16,6 +16,11 @@ import sys
 from jaxcnn.xla_flags import gpu_wanted
 
 HUGE_PAGES = {"glibc.malloc.hugetlb": "1"}
+# XLA's arrays are aligned, and the few bytes cut off at their ends become free chunks of their own. A thread's cache of
+# such chunks keeps them from joining the array's place again, which is then too small for the array of the next step:
+# the memory of a step came to lie in the heap twice, in about one of five starts. Where a GPU computes, memory is not
+# kept, and the caches stay, for threads that decode images.
+WHOLE_PLACES = {"glibc.malloc.tcache_count": "0"}
 # Nothing outside of the heaps, and nothing given back before `release`: parameters of mallopt(3), by the name of the
 # setting that would say the same from the start, while a compiler's memory should still go back.
 KEEP = {"glibc.malloc.mmap_max": (-4, 0), "glibc.malloc.trim_threshold": (-1, -1)}
@@ -32,13 +37,14 @@ def use_huge_pages() -> None:
     """Replace this process by the same command with huge pages, where they help and were not asked for yet.
 
     They help on Linux with glibc where the kernel gives huge pages to those who ask ("madvise"). JAXCNN_HUGE_PAGES=off
-    or a setting of glibc.malloc.hugetlb in GLIBC_TUNABLES leaves everything as it is. To be called before anything is
-    imported or opened that could not be done twice.
+    or a setting of glibc.malloc.hugetlb in GLIBC_TUNABLES leaves everything as it is; one of glibc.malloc.tcache_count
+    stays. To be called before anything is imported or opened that could not be done twice.
     """
     there = os.environ.get("GLIBC_TUNABLES", "")
     if _off() or any(name in there for name in HUGE_PAGES) or not _on_request():
         return
-    added = [f"{name}={value}" for name, value in HUGE_PAGES.items()]
+    wanted = HUGE_PAGES if gpu_wanted(os.environ) else HUGE_PAGES | WHOLE_PLACES
+    added = [f"{name}={value}" for name, value in wanted.items() if name not in there]
     os.environ["GLIBC_TUNABLES"] = ":".join(filter(None, [there, *added]))
     sys.stdout.flush()
     sys.stderr.flush()

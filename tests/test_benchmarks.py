@@ -334,11 +334,15 @@ def test_a_mistake_in_flags_is_one_line(tmp_path, flag, told):
 
 
 @pytest.mark.parametrize("huge_pages", [False, True])
-def test_pytorch_has_huge_pages_only_where_it_is_asked_to(monkeypatch, huge_pages):
-    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.tcache_count=7:glibc.malloc.hugetlb=1")
+@pytest.mark.parametrize(
+    ("inherited", "left"),
+    [("glibc.malloc.tcache_count=7", ["glibc.malloc.tcache_count=7"]), ("glibc.malloc.tcache_count=0", [])],
+)
+def test_pytorch_has_huge_pages_only_where_it_is_asked_to(monkeypatch, huge_pages, inherited, left):
+    monkeypatch.setenv("GLIBC_TUNABLES", f"{inherited}:glibc.malloc.hugetlb=1")
     with contextlib.closing(start_torch(sys.executable, "tests.fake_peer", "cpu", huge_pages)) as worker:
-        expected = "glibc.malloc.tcache_count=7" + (":glibc.malloc.hugetlb=1" if huge_pages else "")
-        assert worker.facts["tunables"] == expected
+        expected = [*left, *(["glibc.malloc.hugetlb=1"] if huge_pages else [])]
+        assert worker.facts["tunables"] == ":".join(expected)
 
 
 def test_a_gpu_that_is_not_there_is_refused():

@@ -19,6 +19,7 @@ print(sys.argv[1:], os.environ.get("GLIBC_TUNABLES"))
 def start(**environment: str) -> str:
     """What a process that asks for huge pages prints: its arguments, and the tunables it ends up with."""
     kept = {name: value for name, value in os.environ.items() if name not in ("GLIBC_TUNABLES", host_memory.SWITCH)}
+    kept["JAX_PLATFORMS"] = "cpu"
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, "a b", "--c"], capture_output=True, text=True, env=kept | environment, timeout=60
     )
@@ -28,10 +29,12 @@ def start(**environment: str) -> str:
 
 @pytest.mark.skipif(not host_memory._on_request(), reason="no huge pages on request here")
 def test_a_process_comes_back_with_huge_pages_and_its_arguments():
-    huge = "glibc.malloc.hugetlb=1"
-    assert start() == f"['a b', '--c'] {huge}"
+    huge, whole = "glibc.malloc.hugetlb=1", "glibc.malloc.tcache_count=0"
+    assert start() == f"['a b', '--c'] {huge}:{whole}"
     # A setting of the user's own stays.
     own = "glibc.malloc.arena_max=2"
+    assert start(GLIBC_TUNABLES=own) == f"['a b', '--c'] {own}:{huge}:{whole}"
+    own = "glibc.malloc.tcache_count=7"
     assert start(GLIBC_TUNABLES=own) == f"['a b', '--c'] {own}:{huge}"
 
 
