@@ -38,6 +38,12 @@ def test_a_process_comes_back_with_huge_pages_and_its_arguments():
     assert start(GLIBC_TUNABLES=own) == f"['a b', '--c'] {own}:{huge}"
 
 
+@pytest.mark.skipif(not host_memory._on_request(), reason="no huge pages on request here")
+def test_threads_keep_their_caches_where_a_gpu_computes(tmp_path):
+    (tmp_path / "jax_cuda12_plugin.py").touch()
+    assert start(PYTHONPATH=str(tmp_path), JAX_PLATFORMS="") == "['a b', '--c'] glibc.malloc.hugetlb=1"
+
+
 class Library:
     """A C library that notes what it is told."""
 
