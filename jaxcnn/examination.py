@@ -176,7 +176,7 @@ def compile_cache() -> Check:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ".doctor").touch()
         (folder / ".doctor").unlink(missing_ok=True)
-        sizes = [file.stat().st_size for file in folder.iterdir()]
+        sizes = [file.stat().st_size for file in folder.rglob("*") if file.is_file()]
     except OSError as error:
         advice = "every start compiles anew; set JAXCNN_CACHE to a folder that can be written"
         return Check("compile cache", "warn", f"{folder}: {error.strerror}", advice)

@@ -50,9 +50,11 @@ def main() -> int:
 def _train() -> int:
     config = command.read_config(CONFIG)
     cluster = hosts.join(config.hosts, fingerprint=_must_be_equal(config), run=WORKDIR.value or "")
+    from jaxcnn.learn import executables
     from jaxcnn.train.loop import train
     from jaxcnn.train.signals import INTERRUPTED, Interrupted
 
+    executables.keep()
     try:
         folder = pathlib.Path(cluster.of_first(lambda: str(_new_workdir())))
         arguments = [pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]
@@ -108,8 +110,10 @@ def _predict() -> int:
 
 def _load(folder: pathlib.Path) -> "Trained":
     """The trained network that the flags choose; what there is to say of it is said."""
+    from jaxcnn.learn import executables
     from jaxcnn.train import trained
 
+    executables.keep()
     network, remarks = trained.load(folder, CHECKPOINT.value, WEIGHTS.value, DEVICES.value)
     _say(*remarks)
     host_memory.keep()

@@ -17,6 +17,7 @@ from jaxcnn.learn import layout as layouts
 from jaxcnn.learn import spread, tta
 from jaxcnn.learn import step as steps
 from jaxcnn.learn.compilation import jit
+from jaxcnn.learn.executables import Kept
 from jaxcnn.learn.program import Program
 from jaxcnn.learn.state import Hyper, abstract_hyper
 from jaxcnn.mesh import DATA_AXIS, device_scalar, over_data, replicated
@@ -136,7 +137,7 @@ def _variable_specs(program: Program, mesh: Mesh, variables: Any) -> Any:
     return {name: params if name == "params" else jax.P() for name in variables}
 
 
-@functools.lru_cache(maxsize=16)
+@Kept
 def compiled_predict_step(program: Program, mesh: Mesh, batch_size: int) -> jax.stages.Compiled:
     """`predict_step` for batches of `batch_size`, a multiple of the devices, compiled."""
     image = jax.ShapeDtypeStruct((batch_size, *program.image_shape), jnp.uint8, sharding=over_data(mesh))
@@ -185,7 +186,7 @@ def lowered_init_state(program: Program, mesh: Mesh) -> jax.stages.Lowered:
     return _traced_init_state(program, mesh).lower()
 
 
-@functools.lru_cache(maxsize=16)
+@Kept
 def compiled_init_state(program: Program, mesh: Mesh) -> jax.stages.Compiled:
     """`init_state`, compiled."""
     return lowered_init_state(program, mesh).compile()
@@ -213,7 +214,7 @@ def lowered_train_step(program: Program, mesh: Mesh, loader: str, steps_per_call
     return traced_train_step(program, mesh, loader, steps_per_call).lower()
 
 
-@functools.lru_cache(maxsize=16)
+@Kept
 def compiled_train_step(program: Program, mesh: Mesh, loader: str, steps_per_call: int = 1) -> jax.stages.Compiled:
     """The training step for a loader, compiled."""
     return lowered_train_step(program, mesh, loader, steps_per_call).compile()
@@ -232,7 +233,7 @@ def lowered_eval_step(program: Program, mesh: Mesh, batch_size: int) -> jax.stag
     return eval_step(program, mesh).lower(variables, batch, abstract_normalization(program, mesh))
 
 
-@functools.lru_cache(maxsize=16)
+@Kept
 def compiled_eval_step(program: Program, mesh: Mesh, batch_size: int) -> jax.stages.Compiled:
     """The evaluation step for batches of `batch_size`, compiled."""
     return lowered_eval_step(program, mesh, batch_size).compile()
@@ -246,7 +247,7 @@ def lowered_whole_average(program: Program, mesh: Mesh) -> jax.stages.Lowered:
     return jax.jit(lambda average: average, out_shardings=out_shardings).lower(state.ema)
 
 
-@functools.lru_cache(maxsize=16)
+@Kept
 def compiled_whole_average(program: Program, mesh: Mesh) -> jax.stages.Compiled:
     """`lowered_whole_average`, compiled."""
     return lowered_whole_average(program, mesh).compile()
@@ -267,7 +268,7 @@ def lowered_eval_batch(program: Program, mesh: Mesh, batch_size: int, examples: 
     return resident_eval_batch(batch_size, mesh).lower(split, abstract_int(mesh))
 
 
-@functools.lru_cache(maxsize=16)
+@Kept
 def compiled_eval_batch(program: Program, mesh: Mesh, batch_size: int, examples: int) -> jax.stages.Compiled:
     """`resident_eval_batch` for a split of so many examples, compiled."""
     return lowered_eval_batch(program, mesh, batch_size, examples).compile()

@@ -16,6 +16,7 @@ from flax.typing import Initializer
 from jaxcnn.models import split
 from jaxcnn.models.convolution import convolve
 from jaxcnn.models.geometry import check_covers
+from jaxcnn.models.matmul import matmul
 
 
 def he_normal(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
@@ -101,7 +102,7 @@ class Dense(nn.Module):
         kernel = self.param("kernel", self.kernel_init, (x.shape[-1], features), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (features,), jnp.float32)
         x = split.enter(x) if parts > 1 else x
-        y = x.astype(self.dtype) @ kernel.astype(self.dtype) + bias.astype(self.dtype)
+        y = matmul(x.astype(self.dtype), kernel.astype(self.dtype)) + bias.astype(self.dtype)
         return split.leave(y) if parts > 1 else y
 
 

@@ -132,10 +132,10 @@ def open_session(
         rate = f"{config.optim.learning_rate:g} x {config.global_batch_size} / {base}"
         logbook.say(f"  learning rate {hyper.learning_rate:g}, which is {rate} (config.optim.base_batch_size)")
     compile_started = time.time()
-    for line in layout.describe(program, mesh, sharded.abstract_state(program, mesh).params):
-        logbook.say(f"  {line}")
     with concurrent.futures.ThreadPoolExecutor(_compilers(), "jaxcnn-compile") as pool:
         programs = _start_compiling(pool, config, program, mesh, loader, steps_per_call, splits)
+        for line in layout.describe(program, mesh, sharded.abstract_state(program, mesh).params):
+            logbook.say(f"  {line}")
         normal = normalization.of_split(
             splits.train, config.augment.normalize, folder, meshes.replicated(mesh), hooks.shared.statistics, cluster
         )
@@ -251,7 +251,7 @@ def _start_compiling(
     steps_per_call: int,
     splits: Splits,
 ) -> list[concurrent.futures.Future[Any]]:
-    """Trace all programs of the run, and have them compiled, or loaded from the cache, in the background.
+    """Trace the programs of the run that are not kept; have all compiled, or loaded, in the background.
 
     `sharded.compiled_…` then has them, so nothing compiles once the run is under way.
     """
@@ -273,6 +273,7 @@ def _start_compiling(
         ]
     programs = []
     for lower, compiled, arguments in needed:
-        lower(*arguments)
+        if not compiled.is_kept(*arguments):
+            lower(*arguments)
         programs.append(pool.submit(compiled, *arguments))
     return programs

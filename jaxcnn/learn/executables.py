@@ -1,0 +1,161 @@
+"""Compiled programs kept whole between the starts of a command, so that an unchanged one is not even traced.
+
+JAX's cache of compiled programs is asked with the lowered program, so tracing and lowering come before it, which take
+longer than loading. Here the question is what tracing depends on instead: the sources of jaxcnn, the versions below it,
+JAX's settings, the processor and the arguments. Code that was replaced in a running process (a notebook's, a test's)
+is not seen by that; so only commands ask, by `keep`. CPUs of one process only.
+
+JAX's cache stays behind this one: after a change of the sources that leaves a program as it was, it still has it. A
+program that came from there is not written here, as XLA:CPU (jaxlib 0.10) loses the functions of one that is made bytes
+of twice: calling it ends in "Function … not found".
+"""
+
+import contextlib
+import functools
+import hashlib
+import os
+import pathlib
+import pickle
+import platform
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import flax
+import jax
+import jaxlib
+import numpy as np
+import optax
+from jax.experimental import serialize_executable
+from jax.sharding import Mesh
+
+PACKAGE = pathlib.Path(__file__).parent.parent
+MOST = 64  # kept; those not used for longest go first
+_PROCESSOR = ("model name", "flags", "CPU implementer", "CPU part", "Features")  # of /proc/cpuinfo
+_PLACES = {"jax_compilation_cache_dir"}  # settings that say where things are, not what is compiled
+
+_kept = False
+_here = threading.local()  # .found: how many programs JAX's cache had for this thread
+
+
+def keep(wanted: bool = True) -> None:
+    """From now on keep programs beside JAX's cache, and take them from there; or no longer."""
+    global _kept
+    _kept = wanted
+    _listen()
+
+
+def folder() -> pathlib.Path | None:
+    """Where programs are kept, which need not exist; None: they are not."""
+    cache = jax.config.values["jax_compilation_cache_dir"] or ""
+    if not _kept or not jax.config.values["jax_enable_compilation_cache"] or not cache or "://" in cache:
+        return None
+    return pathlib.Path(cache) / "executables"
+
+
+@functools.cache
+def _listen() -> None:
+    def count(event: str, **_: Any) -> None:
+        if event == "/jax/compilation_cache/cache_hits":
+            _here.found = _found() + 1
+
+    jax.monitoring.register_event_listener(count)
+
+
+def _found() -> int:
+    return getattr(_here, "found", 0)
+
+
+class Kept:
+    """`compile(program, mesh, …)`, remembered in the process and, where `keep` said so, between processes."""
+
+    def __init__(self, compile: Callable[..., jax.stages.Compiled]) -> None:
+        functools.update_wrapper(self, compile)
+        self._compile = compile
+        self._in_process = functools.lru_cache(maxsize=16)(self._load_or_compile)
+
+    def __call__(self, *arguments: Any) -> jax.stages.Compiled:
+        """The compiled program for `arguments`."""
+        return self._in_process(*arguments)
+
+    def is_kept(self, *arguments: Any) -> bool:
+        """Whether an earlier process has left the program for `arguments`."""
+        file = self._file(arguments)
+        return file is not None and file.exists()
+
+    def _load_or_compile(self, *arguments: Any) -> jax.stages.Compiled:
+        file = self._file(arguments)
+        if file is None:
+            return self._compile(*arguments)
+        if (executable := _load(file, _mesh(arguments))) is None:
+            found = _found()
+            executable = self._compile(*arguments)
+            if _found() == found:
+                _save(file, executable)
+        return executable
+
+    def _file(self, arguments: tuple[Any, ...]) -> pathlib.Path | None:
+        mesh = _mesh(arguments)
+        kept = folder()
+        if kept is None or mesh.devices.flat[0].platform != "cpu" or jax.process_count() > 1:
+            return None
+        devices = [device.id for device in mesh.devices.flat], mesh.devices.shape, mesh.axis_names, jax.device_count()
+        rest = [argument for argument in arguments if argument is not mesh]
+        asked = repr((self._compile.__qualname__, rest, devices, mesh.devices.flat[0].client.platform_version))
+        return kept / hashlib.sha256((_surroundings() + asked).encode()).hexdigest()
+
+
+def _mesh(arguments: tuple[Any, ...]) -> Mesh:
+    return next(argument for argument in arguments if isinstance(argument, Mesh))
+
+
+def _surroundings() -> str:
+    """What a program depends on besides its arguments."""
+    versions = [sys.version, *(module.__version__ for module in (jax, jaxlib, flax, optax, np))]
+    settings = {name: value for name, value in sorted(jax.config.values.items()) if name not in _PLACES}
+    return repr((_sources(), versions, settings, os.environ.get("XLA_FLAGS", ""), _processor()))
+
+
+@functools.cache
+def _sources() -> str:
+    """Digest of every module of jaxcnn, as it lies on the disk."""
+    digest = hashlib.sha256()
+    for path in sorted(PACKAGE.rglob("*.py")):
+        digest.update(f"{path.relative_to(PACKAGE)} {path.stat().st_size} ".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+@functools.cache
+def _processor() -> tuple[Any, ...]:
+    """What machine code is made for, and how many threads share an operation."""
+    lines: set[str] = set()
+    with contextlib.suppress(OSError):
+        lines = {line for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines() if line.startswith(_PROCESSOR)}
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return platform.platform(), platform.processor(), sorted(lines), cores
+
+
+def _load(file: pathlib.Path, mesh: Mesh) -> jax.stages.Compiled | None:
+    """The program in a file, for the devices of the mesh; None: there is none, or it cannot be read."""
+    try:
+        payload, in_tree, out_tree = pickle.loads(file.read_bytes())
+        devices = list(mesh.devices.flat)
+        executable = serialize_executable.deserialize_and_load(payload, in_tree, out_tree, execution_devices=devices)
+        os.utime(file)
+    except Exception:  # a damaged pickle may raise anything; the program is then compiled and written anew
+        return None
+    return executable
+
+
+def _save(file: pathlib.Path, executable: jax.stages.Compiled) -> None:
+    """Write a program whole or not at all; where it cannot be written or made bytes of, the next start compiles."""
+    with contextlib.suppress(OSError, ValueError):
+        content = pickle.dumps(serialize_executable.serialize(executable))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".partial", delete=False) as aside:
+            aside.write(content)
+        os.replace(aside.name, file)
+        for old in sorted(file.parent.iterdir(), key=lambda each: each.stat().st_mtime)[:-MOST]:
+            old.unlink(missing_ok=True)

@@ -1,0 +1,148 @@
+"""Programs kept whole between starts are those that would have been compiled."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from jaxcnn import mesh as meshes
+from jaxcnn.learn import executables
+from tests import runs
+
+FLAGS = [*runs.DIGITS, "--config.model.width=0.25", "--config.run.steps=3"]
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """A folder for compiled programs of its own, in which they are kept."""
+    before = jax.config.values["jax_compilation_cache_dir"]
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path / "compiled"))
+    executables.keep()
+    yield tmp_path / "compiled" / "executables"
+    executables.keep(False)
+    jax.config.update("jax_compilation_cache_dir", before)
+
+
+def adder(asked: list[int]) -> executables.Kept:
+    """A program that adds; `asked` grows by what each compilation is for."""
+
+    def compiled_add(mesh, number: int) -> jax.stages.Compiled:
+        asked.append(number)
+        x = jax.ShapeDtypeStruct((), "float32", sharding=meshes.replicated(mesh))
+        return jax.jit(lambda x: x + number).lower(x).compile()
+
+    return executables.Kept(compiled_add)
+
+
+def test_a_program_is_compiled_once_for_all_processes(cache):
+    asked, mesh = [], meshes.make_mesh(1)
+    assert not adder(asked).is_kept(mesh, 1)
+    assert adder(asked)(mesh, 1)(1.0) == 2.0
+    assert adder(asked).is_kept(mesh, 1)
+    assert not adder(asked).is_kept(mesh, 2)
+    assert adder(asked)(mesh, 1)(1.0) == 2.0  # as another process would: this `Kept` has compiled nothing
+    assert asked == [1]
+    assert adder(asked)(mesh, 2)(1.0) == 3.0
+    assert asked == [1, 2]
+
+
+@pytest.mark.parametrize("change", ["sources", "settings", "flags", "processor", "mesh"])
+def test_what_a_program_hangs_on_asks_for_another(change, cache, monkeypatch):
+    asked, mesh = [], meshes.make_mesh(1)
+    adder(asked)(mesh, 1)
+    before = jax.config.values["jax_default_matmul_precision"]
+    try:
+        match change:
+            case "sources":
+                monkeypatch.setattr(executables, "_sources", lambda: "others")
+            case "settings":
+                jax.config.update("jax_default_matmul_precision", "highest")
+            case "flags":
+                monkeypatch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", "") + " --xla_cpu_enable_fast_math=false")
+            case "processor":
+                monkeypatch.setattr(executables, "_processor", lambda: ("another",))
+            case "mesh":
+                mesh = meshes.make_mesh(2)
+        assert not adder(asked).is_kept(mesh, 1)
+    finally:
+        jax.config.update("jax_default_matmul_precision", before)
+
+
+def test_sources_are_those_on_the_disk(monkeypatch, tmp_path):
+    monkeypatch.setattr(executables, "PACKAGE", tmp_path)
+    digests = set()
+    for name, text in [("a.py", "1"), ("a.py", "2"), ("b/c.py", "2"), ("b/note.txt", "not a module")]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+        digests.add(executables._sources.__wrapped__())
+    assert len(digests) == 3
+
+
+@pytest.mark.parametrize("content", [b"", b"not a pickle", b"\x80\x04N."])
+def test_a_damaged_file_is_compiled_and_written_anew(content, cache):
+    asked, mesh = [], meshes.make_mesh(1)
+    adder(asked)(mesh, 1)
+    (file,) = cache.iterdir()
+    file.write_bytes(content)
+    assert adder(asked)(mesh, 1)(1.0) == 2.0
+    assert adder(asked)(mesh, 1)(1.0) == 2.0
+    assert asked == [1, 1]
+
+
+def test_nothing_is_kept_where_nothing_is_cached(cache):
+    jax.config.update("jax_enable_compilation_cache", False)
+    try:
+        assert executables.folder() is None
+    finally:
+        jax.config.update("jax_enable_compilation_cache", True)
+
+
+def test_only_the_last_used_are_kept(cache, monkeypatch):
+    monkeypatch.setattr(executables, "MOST", 2)
+    asked, mesh = [], meshes.make_mesh(1)
+    for number in (1, 2, 3):
+        adder(asked)(mesh, number)
+    assert [adder(asked).is_kept(mesh, number) for number in (1, 2, 3)] == [False, True, True]
+
+
+def test_a_folder_that_cannot_be_written_stops_nothing(cache):
+    cache.parent.mkdir()
+    cache.write_text("a file where the folder should be")
+    assert adder([])(meshes.make_mesh(1), 1)(1.0) == 2.0
+
+
+def test_nothing_is_kept_unless_a_command_says_so(tmp_path):
+    executables.keep(False)
+    assert executables.folder() is None
+
+
+def start(folder, cache) -> tuple[list[dict], set[str]]:
+    """A run of the command: the metrics of its steps, and the names of the programs kept after it."""
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "2", "JAXCNN_CACHE": str(cache)} | runs.UNOPTIMISED
+    done = subprocess.run(
+        [sys.executable, "-m", "jaxcnn.main", *FLAGS, f"--workdir={folder}"],
+        cwd=runs.ROOT, env=environment, capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return lines, {path.name for path in (cache / "compiled" / "executables").glob("*")}
+
+
+def test_runs_from_kept_programs_are_the_same_to_the_bit(tmp_path):
+    cold, programs = start(tmp_path / "cold", tmp_path / "cache")
+    assert len(programs) >= 3
+    warm, after = start(tmp_path / "warm", tmp_path / "cache")
+    assert after == programs
+    shutil.rmtree(tmp_path / "cache" / "compiled" / "executables")
+    lowered, after = start(tmp_path / "lowered", tmp_path / "cache")
+    assert not after, "JAX's cache had all of them, and XLA cannot make bytes of what was made from bytes"
+    assert metrics(warm) == metrics(lowered) == metrics(cold)
+
+
+def metrics(lines: list[dict]) -> list[list]:
+    """What a line says of the mathematics."""
+    return [[line.get(key) for key in ("step", "loss", "accuracy", "grad_norm", "learning_rate")] for line in lines]
