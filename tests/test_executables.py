@@ -115,6 +115,18 @@ def test_a_folder_that_cannot_be_written_stops_nothing(cache):
     assert adder([])(meshes.make_mesh(1), 1)(1.0) == 2.0
 
 
+def test_what_another_user_keeps_can_be_loaded(cache, monkeypatch):
+    asked, mesh = [], meshes.make_mesh(1)
+    adder(asked)(mesh, 1)
+
+    def forbidden(*_):
+        raise PermissionError
+
+    monkeypatch.setattr(executables.os, "utime", forbidden)
+    assert adder(asked)(mesh, 1)(1.0) == 2.0
+    assert asked == [1]
+
+
 def test_nothing_is_kept_unless_a_command_says_so(tmp_path):
     executables.keep(False)
     assert executables.folder() is None

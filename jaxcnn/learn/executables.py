@@ -143,9 +143,10 @@ def _load(file: pathlib.Path, mesh: Mesh) -> jax.stages.Compiled | None:
         payload, in_tree, out_tree = pickle.loads(file.read_bytes())
         devices = list(mesh.devices.flat)
         executable = serialize_executable.deserialize_and_load(payload, in_tree, out_tree, execution_devices=devices)
-        os.utime(file)
     except Exception:  # a damaged pickle may raise anything; the program is then compiled and written anew
         return None
+    with contextlib.suppress(OSError):  # the folder may be somebody else's
+        os.utime(file)
     return executable
 
 
