@@ -17,14 +17,20 @@ FLAGS = [*runs.DIGITS, "--config.model.width=0.25", "--config.run.steps=3"]
 
 
 @pytest.fixture
-def cache(tmp_path, monkeypatch):
-    """A folder for compiled programs of its own, in which they are kept."""
-    before = jax.config.values["jax_compilation_cache_dir"]
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path / "compiled"))
+def cache(tmp_path):
+    """A folder for compiled programs of its own, in which they are kept, and into which JAX writes none of its own."""
+    chosen = {
+        "jax_compilation_cache_dir": str(tmp_path / "compiled"),
+        "jax_persistent_cache_min_compile_time_secs": 1e9,
+    }
+    before = {name: jax.config.values[name] for name in chosen}
+    for name, value in chosen.items():
+        jax.config.update(name, value)
     executables.keep()
     yield tmp_path / "compiled" / "executables"
     executables.keep(False)
-    jax.config.update("jax_compilation_cache_dir", before)
+    for name, value in before.items():
+        jax.config.update(name, value)
 
 
 def adder(asked: list[int]) -> executables.Kept:
