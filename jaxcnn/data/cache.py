@@ -56,7 +56,7 @@ def cached_arrays(
             arrays = build()
             if keep():
                 with contextlib.suppress(OSError):
-                    _write(path, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
+                    write_whole(path, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
     return arrays
 
 
@@ -88,7 +88,7 @@ def cached_images(
                 raise
 
         try:
-            _write(path, lambda file: _write_images(file, shape, chunks()))
+            write_whole(path, lambda file: _write_images(file, shape, chunks()))
         except OSError as error:
             if error in reading:
                 raise
@@ -128,7 +128,7 @@ def _load_arrays(path: Path) -> dict[str, np.ndarray] | None:
         return None
 
 
-def _write(path: Path, write: Callable[[BinaryIO], None]) -> None:
+def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Write a file whole or not at all. Raises OSError, and whatever `write` does."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, aside = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".partial")

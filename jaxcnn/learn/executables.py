@@ -12,13 +12,11 @@ of twice: calling it ends in "Function … not found".
 
 import contextlib
 import functools
-import hashlib
 import os
 import pathlib
 import pickle
 import platform
 import sys
-import tempfile
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -30,6 +28,8 @@ import numpy as np
 import optax
 from jax.experimental import serialize_executable
 from jax.sharding import Mesh
+
+from jaxcnn.data import cache
 
 PACKAGE = pathlib.Path(__file__).parent.parent
 MOST = 64  # kept; those not used for longest go first
@@ -49,10 +49,10 @@ def keep(wanted: bool = True) -> None:
 
 def folder() -> pathlib.Path | None:
     """Where programs are kept, which need not exist; None: they are not."""
-    cache = jax.config.values["jax_compilation_cache_dir"] or ""
-    if not _kept or not jax.config.values["jax_enable_compilation_cache"] or not cache or "://" in cache:
+    beside = jax.config.values["jax_compilation_cache_dir"] or ""
+    if not _kept or not jax.config.values["jax_enable_compilation_cache"] or not beside or "://" in beside:
         return None
-    return pathlib.Path(cache) / "executables"
+    return pathlib.Path(beside) / "executables"
 
 
 @functools.cache
@@ -103,28 +103,26 @@ class Kept:
             return None
         devices = [device.id for device in mesh.devices.flat], mesh.devices.shape, mesh.axis_names, jax.device_count()
         rest = [argument for argument in arguments if argument is not mesh]
-        asked = repr((self._compile.__qualname__, rest, devices, mesh.devices.flat[0].client.platform_version))
-        return kept / hashlib.sha256((_surroundings() + asked).encode()).hexdigest()
+        asked = self._compile.__qualname__, rest, devices, mesh.devices.flat[0].client.platform_version
+        return kept / cache.fingerprint([*_surroundings(), *asked])
 
 
 def _mesh(arguments: tuple[Any, ...]) -> Mesh:
     return next(argument for argument in arguments if isinstance(argument, Mesh))
 
 
-def _surroundings() -> str:
+def _surroundings() -> tuple[Any, ...]:
     """What a program depends on besides its arguments."""
     versions = [sys.version, *(module.__version__ for module in (jax, jaxlib, flax, optax, np))]
     settings = {name: value for name, value in sorted(jax.config.values.items()) if name not in _PLACES}
-    return repr((_sources(), versions, settings, os.environ.get("XLA_FLAGS", ""), _processor()))
+    return _sources(), versions, settings, os.environ.get("XLA_FLAGS", ""), _processor()
 
 
 @functools.cache
 def _sources() -> str:
     """Digest of every module of jaxcnn, as it lies on the disk."""
-    digest = hashlib.sha256()
-    for path in sorted(PACKAGE.rglob("*.py")):
-        digest.update(f"{path.relative_to(PACKAGE)} {path.stat().st_size} ".encode() + path.read_bytes())
-    return digest.hexdigest()
+    files = sorted(PACKAGE.rglob("*.py"))
+    return cache.fingerprint((str(path.relative_to(PACKAGE)), path.read_bytes()) for path in files)
 
 
 @functools.cache
@@ -154,9 +152,6 @@ def _save(file: pathlib.Path, executable: jax.stages.Compiled) -> None:
     """Write a program whole or not at all; where it cannot be written or made bytes of, the next start compiles."""
     with contextlib.suppress(OSError, ValueError):
         content = pickle.dumps(serialize_executable.serialize(executable))
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".partial", delete=False) as aside:
-            aside.write(content)
-        os.replace(aside.name, file)
+        cache.write_whole(file, lambda aside: aside.write(content))
         for old in sorted(file.parent.iterdir(), key=lambda each: each.stat().st_mtime)[:-MOST]:
             old.unlink(missing_ok=True)
