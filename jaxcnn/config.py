@@ -6,12 +6,15 @@ key, and a mistake can no longer surface in the middle of a run. Mistakes raise 
 """
 
 import dataclasses
+import itertools
 from collections.abc import Mapping
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import ml_collections
 
 from jaxcnn import conversion
+
+WHITENED = ("airbench", "airbench_residual")  # networks whose first layer is patch whitening
 
 
 class UserError(Exception):
@@ -32,7 +35,7 @@ class ConfigError(UserError):
 class Model:
     """The network (`jaxcnn.models`)."""
 
-    name: Literal["alexnet", "vgg16", "resnet50", "cnn", "airbench"] = "vgg16"
+    name: Literal["alexnet", "vgg16", "resnet50", "cnn", "airbench", "airbench_residual"] = "vgg16"
     form: Literal["cifar", "imagenet"] = "cifar"  # stem for small images, or torchvision's layout
     num_classes: int = 0  # 0: as many as the data set has
     width: float = 1.0  # multiplies every channel count and hidden size
@@ -90,6 +93,8 @@ class Augment:
     policy: Literal["none", "randaugment", "trivialaugment"] = "none"
     policy_layers: int = 2  # operations per image (randaugment)
     policy_magnitude: float = 9.0  # of 30 (randaugment)
+    small_sides: tuple[int, ...] = ()  # progressive resizing: training images begin with these sides, pixels
+    small_until: tuple[float, ...] = ()  # until these shares of the run; then they are as large as in evaluation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -278,17 +283,17 @@ def check(config: Config) -> list[str]:
         f"config.model.batch_norm=False is for alexnet and vgg16; {model.name} always has BatchNorm",
     )
     need(
-        model.name not in ("cnn", "airbench") or model.form == "cifar",
+        model.name not in ("cnn", *WHITENED) or model.form == "cifar",
         f"config.model.name={model.name!r} has only form='cifar'",
     )
     need(
         optim.name != "muon" or _only_normalised_convolutions(model),
         "config.optim.name='muon' renormalises kernels, so it needs BatchNorm after every one but the classifier's: "
-        "airbench, cnn, resnet50, or vgg16 with form='cifar', head='linear' and batch_norm=True",
+        "airbench, airbench_residual, cnn, resnet50, or vgg16 with form='cifar', head='linear' and batch_norm=True",
     )
     need(
-        optim.whitening_bias_epochs == 0 or model.name == "airbench",
-        f"config.optim.whitening_bias_epochs is for model.name='airbench'; {model.name} has no whitening layer",
+        optim.whitening_bias_epochs == 0 or model.name in WHITENED,
+        f"config.optim.whitening_bias_epochs is for {' and '.join(WHITENED)}; {model.name} has no whitening layer",
     )
     batch, micro = config.global_batch_size, optim.accumulate_steps
     if batch > 0 and micro > 0:
@@ -317,6 +322,18 @@ def check(config: Config) -> list[str]:
     need(
         augment.policy_magnitude <= 30,
         f"config.augment.policy_magnitude is at most 30, but is {augment.policy_magnitude}",
+    )
+    need(
+        len(augment.small_sides) == len(augment.small_until),
+        f"config.augment.small_sides={augment.small_sides} and small_until={augment.small_until} must be as many",
+    )
+    need(
+        all(side > 0 for side in augment.small_sides),
+        f"config.augment.small_sides must be above 0, but is {augment.small_sides}",
+    )
+    need(
+        all(a < b for a, b in itertools.pairwise((0, *augment.small_until, 1))),
+        f"config.augment.small_until must rise from above 0 to below 1, but is {augment.small_until}",
     )
     need(config.run.steps > 0 or config.run.epochs > 0, "config.run.epochs (or config.run.steps) must be above 0")
     need(

@@ -55,19 +55,26 @@ def speedrun(source: str) -> ml_collections.ConfigDict:
     return config
 
 
-def speedrun_rates(config: ml_collections.ConfigDict, batch: int) -> None:
-    """The batch size and the rates of airbench94_muon for it.
+def speedrun_rates(
+    config: ml_collections.ConfigDict, batch: int, kernels: float = 0.24, classifier: float = 0.67
+) -> None:
+    """The batch size, and rates as airbench94_muon states them.
 
-    There the loss is summed over the batch, here it is the mean, so SGD's rates, 0.053 for biases and 0.67 for the
+    There the loss is summed over the batch, here it is the mean, so SGD's rates, 0.053 for biases and that of the
     classifier, are `batch` times as large here (Muon ignores the scale). All these parameters shrink by 2e-6 * batch a
-    step. As factors of Muon's rate, 0.24, all of it follows a sweep over `optim.learning_rate`.
+    step. As factors of Muon's rate, all of it follows a sweep over `optim.learning_rate`.
+
+    Args:
+      config: is changed.
+      batch: examples in each step.
+      kernels: Muon's rate.
+      classifier: SGD's rate for its kernel.
     """
-    rate = 0.24
     config.global_batch_size = batch
-    config.optim.learning_rate = rate
-    config.optim.bias_gradient_factor = 0.053 * batch / rate
-    config.optim.classifier_gradient_factor = 0.67 * batch / rate
-    config.optim.weight_decay = 2e-6 * batch / rate
+    config.optim.learning_rate = kernels
+    config.optim.bias_gradient_factor = 0.053 * batch / kernels
+    config.optim.classifier_gradient_factor = classifier * batch / kernels
+    config.optim.weight_decay = 2e-6 * batch / kernels
 
 
 def bfloat16(config: ml_collections.ConfigDict) -> None:

@@ -45,7 +45,7 @@ def test_an_unknown_key_is_named_with_the_nearest_right_one():
         ("global_batch_size", 12.5, "config.global_batch_size must be of type int"),
         ("data.dir", 1, "config.data.dir must be of type str"),
         ("augment.flip", True, "config.augment.flip must be one of none, random, alternating, not True"),
-        ("optim.whitening_bias_epochs", 3.0, "is for model.name='airbench'; vgg16 has no whitening layer"),
+        ("optim.whitening_bias_epochs", 3.0, "is for airbench and airbench_residual; vgg16 has no whitening layer"),
         ("optim.sgd_momentum", 1.0, "config.optim.sgd_momentum must be in [0, 1)"),
         ("optim.newton_schulz_steps", 0, "config.optim.newton_schulz_steps must be above 0"),
         ("run.tta", "flips", "did you mean 'flip'?"),
@@ -103,9 +103,10 @@ def test_muon_needs_batchnorm_after_every_kernel_but_the_last(model):
 
 
 @pytest.mark.parametrize("model", [{"form": "imagenet"}, {"batch_norm": False}])
-def test_airbench_has_one_form(model):
+@pytest.mark.parametrize("name", configs.WHITENED)
+def test_airbench_has_one_form(name, model):
     tree = configs.to_dict(Config())
-    tree["model"] |= {"name": "airbench", **model}
+    tree["model"] |= {"name": name, **model}
     with pytest.raises(ConfigError, match="airbench"):
         from_config_dict(tree)
 

@@ -25,6 +25,7 @@ SMALL = {
     "resnet50": 8,
     "cnn": 8,
     "airbench": 25,
+    "airbench_residual": 13,
 }  # sides that every CIFAR form takes quickly
 EVERY_MODEL = pytest.mark.parametrize("name", SMALL)
 
@@ -127,6 +128,7 @@ def test_parameter_names_are_readable_paths():
         ({"name": "resnet50", "form": "imagenet"}, (65, 97, 3)),
         ({"name": "cnn"}, (33, 20, 4)),
         ({"name": "airbench"}, (25, 60, 1)),
+        ({"name": "airbench_residual"}, (13, 40, 1)),
     ],
 )
 def test_other_image_sizes_are_taken(fields, shape):
@@ -259,7 +261,10 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_everything_else_in_float32(name
         for equation in all_equations(jax.make_jaxpr(lambda: module.apply(variables, images))().jaxpr)
         if equation.primitive.name == "conv_general_dilated"
     ]
-    assert len(convolutions) == {"alexnet": 5, "vgg16": 13, "resnet50": 53, "cnn": 3, "airbench": 7}[name]
+    assert (
+        len(convolutions)
+        == {"alexnet": 5, "vgg16": 13, "resnet50": 53, "cnn": 3, "airbench": 7, "airbench_residual": 10}[name]
+    )
     assert all(variable.aval.dtype == jnp.bfloat16 for e in convolutions for variable in [*e.invars, *e.outvars])
 
 

@@ -21,7 +21,7 @@ class Augmented:
     """A batch ready for the network, or one device's shard of it.
 
     Attributes:
-      image: float32 [B, H, W, C], normalised.
+      image: float32 [B, H, W, C], normalised; smaller than the batch's if that was asked for.
       label: int32 [B].
       other_label: int32 [B], of the example mixed in; `label` where nothing is.
       weight: float32 [B], the share of `label` in the target; `other_label` has the rest. 1 where nothing is mixed in.
@@ -55,8 +55,9 @@ def augment(
     epoch: jax.Array | None = None,
     axis_name: str | None = None,
     microbatches: int = 1,
+    small_side: int = 0,
 ) -> Augmented:
-    """Augment a training batch: crop, flip, policy, colour jitter, normalisation, cutout and mixing, in this order.
+    """Augment a training batch: crop, flip, policy, colour jitter, normalisation, cutout, mixing, shrinking, in order.
 
     Pure, and static but for the arrays; it can be jitted, vmapped and run inside `shard_map(check_vma=False)`.
 
@@ -71,6 +72,7 @@ def augment(
       epoch: int [B], in which each example is seen, from 0.
       axis_name: the mesh axis over which the batch is spread; None: the whole batch is here.
       microbatches: into which the batch is cut.
+      small_side: pixels that square images have at the end; 0: as many as before.
 
     Raises:
       ValueError: flip="alternating" without `run_key` or `epoch`.
@@ -86,6 +88,8 @@ def augment(
     image, other_label, weight = mixing.mix(
         config, image, batch.label, mixing_keys, axis_name=axis_name, microbatches=microbatches
     )
+    if small_side:
+        image = image_ops.shrink(image, small_side)
     return Augmented(image, batch.label, other_label, weight)
 
 

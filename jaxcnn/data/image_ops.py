@@ -38,6 +38,16 @@ def random_crop(image: jax.Array, key: jax.Array, padding: int, mode: str) -> ja
     return jnp.where(inside[..., None], cropped, jnp.zeros((), image.dtype))
 
 
+def shrink(images: jax.Array, side: int) -> jax.Array:
+    """Images [B, H, W, C], float32, resized to [B, side, side, C]: bilinear, each pixel from all those it covers.
+
+    Training on small images first and on whole ones last costs less for about the same accuracy: Howard, "Training
+    Imagenet in 3 hours for USD 25" (fast.ai, 2018); Tan & Le 2021, "EfficientNetV2" (arXiv:2104.00298), section 4.
+    """
+    count, _, _, channels = images.shape
+    return jax.image.resize(images, (count, side, side, channels), "linear")
+
+
 def box_mask(height: int, width: int, center: jax.Array, size: jax.Array | tuple[int, int]) -> jax.Array:
     """A box as bool [height, width], clipped at the borders.
 

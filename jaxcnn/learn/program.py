@@ -24,6 +24,7 @@ class Program:
       train_examples: N, in the training split.
       total_steps: of the whole run.
       shard_optimizer, shard_params: what each device keeps a part of only; the mathematics is the same.
+      small_side: of the training images once they are augmented, pixels; 0: they stay as they are.
     """
 
     global_batch_size: int
@@ -38,11 +39,25 @@ class Program:
     total_steps: int
     shard_optimizer: bool = False
     shard_params: bool = False
+    small_side: int = 0
 
     @property
     def steps_per_epoch(self) -> float:
         """Steps in which every training example is seen once; seldom an integer, as no example is dropped."""
         return self.train_examples / self.global_batch_size
+
+    @property
+    def stretches(self) -> tuple[tuple[int, "Program"], ...]:
+        """The programs that make the steps of the run: (step at which it is the next one's turn, program), in order.
+
+        There are several where training images grow (`augment.small_sides`). The last one is this program, and ends at
+        `total_steps`. Their states are of one form.
+        """
+        small = [
+            (round(share * self.total_steps), dataclasses.replace(self, small_side=side))
+            for side, share in zip(self.augment.small_sides, self.augment.small_until, strict=True)
+        ]
+        return (*small, (self.total_steps, self))
 
 
 def make_program(

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxcnn import models
+from jaxcnn.config import ConfigError
 from jaxcnn.data import augment, order
 from jaxcnn.data.batch import Batch
 from jaxcnn.learn import loss as losses
@@ -58,6 +59,31 @@ def init_state(program: Program, hyper: Hyper) -> State:
     ema = jax.tree.map(jnp.copy, ema)
     opt_state = make_optimizer(program.optim, hyper, hyper.learning_rate).init(params)
     return State(jnp.zeros((), jnp.int32), params, batch_stats, opt_state, ema, hyper)
+
+
+def check_sides(program: Program) -> None:
+    """Refuse sides of training images that the network cannot take with the parameters it has.
+
+    Raises:
+      ConfigError: it has others for such images, or the images are not square.
+      UserError: it needs larger images.
+    """
+    height, width, channels = program.image_shape
+    sides = program.augment.small_sides
+    if sides and height != width:
+        raise ConfigError(f"config.augment.small_sides={sides} is for square images, but these are {height}x{width}")
+    model = models.build(program.model, program.norm, program.num_classes)
+
+    def shapes(side: int) -> Any:
+        return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, side, side, channels)))
+
+    for side in sides:
+        if shapes(side) != shapes(height):
+            raise ConfigError(
+                f"config.augment.small_sides={sides}: {program.model.name} has other parameters for images of {side} "
+                f"pixels than for those of {height}; take sides that leave as many places before its dense layer, or "
+                "a network that pools over all of them, such as resnet50"
+            )
 
 
 def train_step(
@@ -142,6 +168,7 @@ def batch_gradients(
         epoch=order.epoch_of(step, batch.position, program.global_batch_size, program.train_examples),
         axis_name=axis_name,
         microbatches=microbatches,
+        small_side=program.small_side,
     )
     model = models.build(program.model, program.norm, program.num_classes, axis_name)
     dropout_key = jax.random.fold_in(key, DROPOUT)

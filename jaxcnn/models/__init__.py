@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxcnn import config
 from jaxcnn.models import whitening
-from jaxcnn.models.airbench import Airbench
+from jaxcnn.models.airbench import Airbench, ResidualAirbench
 from jaxcnn.models.alexnet import AlexNet
 from jaxcnn.models.cnn import CNN
 from jaxcnn.models.resnet import ResNet50
@@ -17,6 +17,7 @@ from jaxcnn.models.vgg import VGG16
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "airbench": Airbench,
+    "airbench_residual": ResidualAirbench,
     "alexnet": AlexNet,
     "cnn": CNN,
     "resnet50": ResNet50,

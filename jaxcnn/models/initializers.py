@@ -24,7 +24,7 @@ def partial_identity(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.fl
 
     Args:
       key: of the random channels.
-      shape: (height, width, in, out), height and width odd.
+      shape: (height, width, in, out); of an even side, the second of the two middle places is taken.
       dtype: of the kernel.
     """
     height, width, inputs, outputs = shape

@@ -19,7 +19,7 @@ _CONVOLUTIONS = (
     r"conv[345]"  # alexnet (and cnn's third)
     r"|block[345]_conv[123]"  # vgg16
     r"|block[34]_\d/(conv[123]|shortcut_conv)"  # resnet50
-    r"|group[23]_conv[12]"  # airbench
+    r"|group[23]_conv[123]"  # airbench (its residual form has the third)
 )
 RULES: dict[str, jax.P] = {
     rf"({_DENSE})/kernel": jax.P(None, MODEL_AXIS),

@@ -17,6 +17,7 @@ ARCHITECTURES = {
     "resnet50": "ResNet50",
     "cnn": "small CNN",
     "airbench": "airbench",
+    "airbench_residual": "residual airbench",
 }
 DATA = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "digits": "digits", "mnist": "MNIST"}
 GROUPS = {"norm": "BatchNorm", "optim": "optimiser"}

@@ -44,8 +44,8 @@ def check(plan: Any, shared: Shared, settings: Settings) -> None:
     """Refuse a sweep whose trials cannot be trained together so.
 
     Raises:
-      UserError: a sampler draws them one by one, their data is streamed, there is one device to spread them over, or
-        nothing tells which of them does well.
+      UserError: a sampler draws them one by one, their data is streamed, their images grow, there is one device to
+        spread them over, or nothing tells which of them does well.
     """
     if plan.planned is None:
         raise UserError(
@@ -55,6 +55,8 @@ def check(plan: Any, shared: Shared, settings: Settings) -> None:
         parallel = group.config.parallel
         if settings.way == "devices" and meshes.make_mesh(parallel.devices, parallel.model_devices).size == 1:
             raise UserError("--population_way=devices: there is one device; leave it out")
+        if group.config.augment.small_sides:
+            raise UserError("--population trains on images of one size; leave config.augment.small_sides out")
         if settings.pbt_every_epochs:
             if group.config.data.protocol == "full":
                 raise UserError(

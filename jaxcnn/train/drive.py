@@ -47,9 +47,10 @@ class Driver:
     def __init__(self, session: Session, inputs: Iterator[Any]) -> None:
         self._session, self._inputs = session, inputs
         self._pace = Pace(session.steps_per_call)
-        self._compiled = sharded.compiled_train_step(
-            session.program, session.mesh, session.feed.loader, session.steps_per_call
-        )
+        self._stretches = [
+            (end, sharded.compiled_train_step(program, session.mesh, session.feed.loader, session.steps_per_call))
+            for end, program in session.program.stretches
+        ]
         self._memory = host_memory.KeptMemory()
         self._unread: Call | None = None
 
@@ -67,7 +68,7 @@ class Driver:
             while session.step < stop:
                 # Processes measure different times, but must make the same calls.
                 allowed = min(filter(None, session.interrupts.agree(self._pace.allowed)), default=1)
-                call = self._start(min(allowed, stop - session.step))
+                call = self._start(min(allowed, min(stop, self._stretch[0]) - session.step))
                 self._read()  # the call before, so the host never holds up the devices
                 self._unread = call
                 if is_there(call.metrics):
@@ -77,11 +78,16 @@ class Driver:
             raise
         self._read()
 
+    @property
+    def _stretch(self) -> tuple[int, jax.stages.Compiled]:
+        """The compiled program that makes the next step, and the step at which it is the next one's turn."""
+        return next(stretch for stretch in self._stretches if stretch[0] > self._session.step)
+
     def _start(self, count: int) -> Call:
         session = self._session
         inputs = (session.state, next(self._inputs), session.normalization)
         inputs = sharded.call_inputs(inputs, session.mesh, session.steps_per_call, count)
-        session.state, metrics = self._compiled(*inputs)
+        session.state, metrics = self._stretch[1](*inputs)
         call = Call(session.step + 1, count, metrics)
         session.step += count
         return call

@@ -16,7 +16,7 @@ from jaxcnn.data.source import Splits
 from jaxcnn.learn import layout, sharded
 from jaxcnn.learn.program import Program, make_program
 from jaxcnn.learn.state import State, count_parameters, make_hyper
-from jaxcnn.learn.step import Normalization
+from jaxcnn.learn.step import Normalization, check_sides
 from jaxcnn.lifeline import Cluster
 from jaxcnn.train import feed, normalization, workdir
 from jaxcnn.train.checkpoint import Checkpoints
@@ -205,7 +205,10 @@ def program_on(config: Config, splits: Splits) -> Program:
             f"{splits.train.description} has {examples} examples, fewer than one batch of "
             f"config.global_batch_size={config.global_batch_size}; lower it"
         )
-    return make_program(config, num_classes=num_classes, image_shape=splits.train.image_shape, train_examples=examples)
+    shape = splits.train.image_shape
+    program = make_program(config, num_classes=num_classes, image_shape=shape, train_examples=examples)
+    check_sides(program)
+    return program
 
 
 def _tell_of_splits(splits: Splits, logbook: Logbook) -> None:
@@ -256,7 +259,10 @@ def _start_compiling(
     `sharded.compiled_…` then has them, so nothing compiles once the run is under way.
     """
     needed: list[tuple[Any, Any, tuple[Any, ...]]] = [
-        (sharded.lowered_train_step, sharded.compiled_train_step, (program, mesh, loader, steps_per_call)),
+        *(
+            (sharded.lowered_train_step, sharded.compiled_train_step, (made, mesh, loader, steps_per_call))
+            for _, made in program.stretches
+        ),
         (sharded.lowered_init_state, sharded.compiled_init_state, (program, mesh)),
     ]
     batch_size = feed.eval_batch_size(config.run.eval_batch_size, program, mesh)

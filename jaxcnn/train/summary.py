@@ -4,6 +4,8 @@ import functools
 import pathlib
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from jaxcnn.config import Config
 from jaxcnn.learn import sharded
 from jaxcnn.learn.state import count_parameters
@@ -56,12 +58,18 @@ def make(session: "Session", test: dict[str, Any] | None) -> dict[str, Any]:
 
 def _utilisation(session: "Session", rate: float) -> dict[str, float | None]:
     """How much of each device the steps used, on average."""
-    step = (session.program, session.mesh, session.feed.loader, session.steps_per_call)
+    ends, programs = zip(*session.program.stretches, strict=True)
+    costs = [_cost(made, session.mesh, session.feed.loader, session.steps_per_call) for made in programs]
+    steps = np.diff((0, *ends))
+    mean_flops, mean_bytes = (
+        None if None in of_step else float(np.average(of_step, weights=steps)) for of_step in zip(*costs, strict=True)
+    )
     return flops.utilisation(
         session.config,
         session.mesh.devices.flat[0].device_kind,
         rate / session.program.global_batch_size,
-        *_cost(*step),
+        mean_flops,
+        mean_bytes,
     )
 
 
