@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zlib
 
 import jax
 import pytest
@@ -88,12 +89,32 @@ def test_sources_are_those_on_the_disk(monkeypatch, tmp_path):
     assert len(digests) == 3
 
 
-@pytest.mark.parametrize("content", [b"", b"not a pickle", b"\x80\x04N."])
-def test_a_damaged_file_is_compiled_and_written_anew(content, cache):
+def flip_a_bit(content: bytes) -> bytes:
+    place = len(content) // 2
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+def seal(content: bytes) -> bytes:
+    """Bytes that are no program, and yet have the right checksum."""
+    return content + zlib.crc32(content).to_bytes(executables.CHECKSUM, "little")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda _: b"",
+        lambda content: content[: len(content) // 2],
+        flip_a_bit,
+        lambda _: seal(b"not a pickle"),
+        lambda _: seal(b"\x80\x04N."),
+    ],
+    ids=["empty", "cut", "flipped", "no pickle", "another pickle"],
+)
+def test_a_damaged_file_is_compiled_and_written_anew(damage, cache):
     asked, mesh = [], meshes.make_mesh(1)
     adder(asked)(mesh, 1)
     (file,) = cache.iterdir()
-    file.write_bytes(content)
+    file.write_bytes(damage(file.read_bytes()))
     assert adder(asked)(mesh, 1)(1.0) == 2.0
     assert adder(asked)(mesh, 1)(1.0) == 2.0
     assert asked == [1, 1]

@@ -210,18 +210,25 @@ def _train_records(folder):
     return [record for record in map(json.loads, lines) if record["kind"] == "train"]
 
 
-KINDS = {"plain": ("resident", 1), "in calls": ("resident", 8), "streamed": ("stream", 1)}
+SMALL_FIRST = {"small_sides": (4, 6), "small_until": (0.25, 0.75)}
+KINDS = {
+    "plain": ("resident", 1, {}),
+    "in calls": ("resident", 8, {}),
+    "streamed": ("stream", 1, {}),
+    "growing images": ("resident", 1, SMALL_FIRST),
+}
 PROGRAMS = {
     "plain": ["resident_train_step", "eval_batch", "eval_batch"],  # one for each split, as their sizes differ
     "in calls": ["resident_train_steps", "eval_batch", "eval_batch"],
     "streamed": ["train_step"],
+    "growing images": [*["resident_train_step"] * 3, "eval_batch", "eval_batch"],  # one step for each size
 }
 
 
 @pytest.fixture(scope="module", params=KINDS)
 def watched(request, tmp_path_factory):
     """The kind of a run over two epochs, what it compiled before, in and after its loop, and what moved in the loop."""
-    loader, steps_per_call = KINDS[request.param]
+    loader, steps_per_call, augment = KINDS[request.param]
     compiled = {"before": [], "in": [], "after": []}
     place = ["before"]
     moved = []
@@ -266,7 +273,8 @@ def watched(request, tmp_path_factory):
         # Programs that no other test has compiled.
         norm = {"epsilon": 1.001e-5 + request.param_index * 1e-8}
         run = {"steps_per_call": steps_per_call, "eval_batch_size": 72 + request.param_index}
-        digits.run(tmp_path_factory.mktemp("watched"), **THIN, norm=norm, run=run, data={"loader": loader})
+        folder = tmp_path_factory.mktemp("watched")
+        digits.run(folder, **THIN, norm=norm, run=run, data={"loader": loader}, augment=augment)
     finally:
         loop._train_steps = train_steps
         jax.monitoring.unregister_event_duration_listener(listen)

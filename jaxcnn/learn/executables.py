@@ -18,6 +18,7 @@ import pickle
 import platform
 import sys
 import threading
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -32,6 +33,7 @@ from jax.sharding import Mesh
 from jaxcnn.data import cache
 
 PACKAGE = pathlib.Path(__file__).parent.parent
+CHECKSUM = 4  # bytes of the CRC-32 that follows a program: flipped bits of machine code would be run
 MOST = 64  # kept; those not used for longest go first
 _PROCESSOR = ("model name", "flags", "CPU implementer", "CPU part", "Features")  # of /proc/cpuinfo
 _PLACES = {"jax_compilation_cache_dir"}  # settings that say where things are, not what is compiled
@@ -138,7 +140,11 @@ def _processor() -> tuple[Any, ...]:
 def _load(file: pathlib.Path, mesh: Mesh) -> jax.stages.Compiled | None:
     """The program in a file, for the devices of the mesh; None: there is none, or it cannot be read."""
     try:
-        payload, in_tree, out_tree = pickle.loads(file.read_bytes())
+        whole = file.read_bytes()
+        content, checksum = whole[:-CHECKSUM], whole[-CHECKSUM:]
+        if zlib.crc32(content) != int.from_bytes(checksum, "little"):
+            return None
+        payload, in_tree, out_tree = pickle.loads(content)
         devices = list(mesh.devices.flat)
         executable = serialize_executable.deserialize_and_load(payload, in_tree, out_tree, execution_devices=devices)
     except Exception:  # a damaged pickle may raise anything; the program is then compiled and written anew
@@ -152,6 +158,7 @@ def _save(file: pathlib.Path, executable: jax.stages.Compiled) -> None:
     """Write a program whole or not at all; where it cannot be written or made bytes of, the next start compiles."""
     with contextlib.suppress(OSError, ValueError):
         content = pickle.dumps(serialize_executable.serialize(executable))
-        cache.write_whole(file, lambda aside: aside.write(content))
+        checksum = zlib.crc32(content).to_bytes(CHECKSUM, "little")
+        cache.write_whole(file, lambda aside: aside.write(content + checksum))
         for old in sorted(file.parent.iterdir(), key=lambda each: each.stat().st_mtime)[:-MOST]:
             old.unlink(missing_ok=True)
