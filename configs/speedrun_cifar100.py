@@ -2,7 +2,8 @@
 
     python -m jaxcnn.main --config=configs/speedrun_cifar100.py
 
-Reached here: 75.36 % without test-time augmentation, see `results/README.md`. Trains on the whole training split (protocol=full), without validation.
+Reached here: 75.36 %, and 76.90 % with test-time augmentation; see `results/README.md`. Trains on the whole training
+split (protocol=full), without validation.
 
 A hundred classes of 500 images want a wider and deeper network than ten of 5000: `airbench_residual` has 768 channels
 before its classifier, where images are small and channels are cheap. Its form, the sides of the images (20 pixels for
