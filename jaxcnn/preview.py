@@ -131,7 +131,7 @@ def settings(augment: configuration.Augment) -> str:
     told = {
         name: value
         for name, value in fields.items()
-        if needs.get(name, value not in (False, 0, "none")) and not (name == "normalize" and value)
+        if needs.get(name, value not in (False, 0, "none", ())) and not (name == "normalize" and value)
     }
     told |= {} if augment.normalize else {"normalize": False}
     return ", ".join(f"{name}={value}" for name, value in told.items()) or "no augmentation"
