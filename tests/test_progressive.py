@@ -125,6 +125,8 @@ def test_sides_that_a_network_cannot_take_are_refused_before_anything_is_compile
         check("alexnet", side=64)
     with pytest.raises(UserError, match="the images are too small for this network"):
         check("airbench")
+    with pytest.raises(ConfigError, match="must not be above the images' own side, 16 pixels"):
+        check("resnet50", side=16)
     with pytest.raises(ConfigError, match="is for square images, but these are 32x40"):
         check("resnet50", shape=(32, 40, 3))
 

@@ -65,13 +65,15 @@ def check_sides(program: Program) -> None:
     """Refuse sides of training images that the network cannot take with the parameters it has.
 
     Raises:
-      ConfigError: it has others for such images, or the images are not square.
+      ConfigError: it has others for such images, or the images are smaller or not square.
       UserError: it needs larger images.
     """
     height, width, channels = program.image_shape
     sides = program.augment.small_sides
     if sides and height != width:
         raise ConfigError(f"config.augment.small_sides={sides} is for square images, but these are {height}x{width}")
+    if max(sides, default=0) > height:
+        raise ConfigError(f"config.augment.small_sides={sides} must not be above the images' own side, {height} pixels")
     model = models.build(program.model, program.norm, program.num_classes)
 
     def shapes(side: int) -> Any:
