@@ -11,7 +11,7 @@ import pytest
 from jaxcnn import mesh as meshes
 from jaxcnn.config import ConfigError
 from jaxcnn.data import resident
-from jaxcnn.learn import sharded
+from jaxcnn.learn import compilation, sharded
 from jaxcnn.learn.state import make_hyper
 from jaxcnn.train import drive, flops, loop, pace
 from jaxcnn.train.pace import Pace, choose_steps_per_call
@@ -267,6 +267,7 @@ def watched(request, tmp_path_factory):
             jax.config.update("jax_transfer_guard", "allow")
         place[0] = "after"
 
+    compilation.jit(abs, meshes.make_mesh(1))  # tries once in a process what the compiler takes
     jax.monitoring.register_event_duration_secs_listener(listen)
     loop._train_steps = guarded
     try:

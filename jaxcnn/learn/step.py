@@ -77,7 +77,8 @@ def check_sides(program: Program) -> None:
     model = models.build(program.model, program.norm, program.num_classes)
 
     def shapes(side: int) -> Any:
-        return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, side, side, channels)))
+        image = jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
+        return jax.eval_shape(lambda image: model.init(jax.random.key(0), image), image)
 
     for side in sides:
         if shapes(side) != shapes(height):
