@@ -114,8 +114,8 @@ def test_impossible_stretches_are_mistakes_of_the_config(fields, words):
 def test_sides_that_a_network_cannot_take_are_refused_before_anything_is_compiled():
     sides = {"small_sides": (24,), "small_until": (0.5,)}
 
-    def check(name, side=32, shape=None, **augment):
-        config = small.config(model={"name": name}, augment=sides | augment)
+    def check(name, side=32, shape=None):
+        config = small.config(model={"name": name}, augment=sides)
         program = small.program_of(config, side=side)
         check_sides(program if shape is None else dataclasses.replace(program, image_shape=shape))
 

@@ -70,9 +70,11 @@ def check_sides(program: Program) -> None:
     """
     height, width, channels = program.image_shape
     sides = program.augment.small_sides
-    if sides and height != width:
+    if not sides:
+        return
+    if height != width:
         raise ConfigError(f"config.augment.small_sides={sides} is for square images, but these are {height}x{width}")
-    if max(sides, default=0) > height:
+    if max(sides) > height:
         raise ConfigError(f"config.augment.small_sides={sides} must not be above the images' own side, {height} pixels")
     model = models.build(program.model, program.norm, program.num_classes)
 
@@ -80,8 +82,9 @@ def check_sides(program: Program) -> None:
         image = jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
         return jax.eval_shape(lambda image: model.init(jax.random.key(0), image), image)
 
+    whole = shapes(height)
     for side in sides:
-        if shapes(side) != shapes(height):
+        if shapes(side) != whole:
             raise ConfigError(
                 f"config.augment.small_sides={sides}: {program.model.name} has other parameters for images of {side} "
                 f"pixels than for those of {height}; take sides that leave as many places before its dense layer, or "
