@@ -1,5 +1,7 @@
 """The training step: devices, microbatches and loaders never change the mathematics."""
 
+import re
+
 import jax
 import numpy as np
 import pytest
@@ -136,6 +138,15 @@ def test_the_step_leaves_one_state_and_donates_the_old_one():
     state = sharded.init_state(program, mesh)(make_hyper(config))
     sharded.resident_train_step(program, mesh)(state, data, small.normalization(mesh))
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
+
+
+@pytest.mark.parametrize("name", ["cnn", "resnet50"])
+def test_no_kernel_is_copied_before_its_update(name):
+    program = small.program_of(small.config(model={"name": name, "width": 1 / 16}))
+    text = small.unoptimised_step(program, meshes.make_mesh(1)).as_text()
+    kernels = re.findall(r"(%state_params\w*kernel\S*) = \S+ parameter", text)
+    assert len(kernels) > 2
+    assert not [kernel for kernel in kernels if f"copy({kernel})" in text]
 
 
 def test_evaluation_ignores_padding():

@@ -124,7 +124,8 @@ def train_step(
     bias_scale = whitening_bias_scale(
         program.optim.whitening_bias_epochs, state.step, factor, steps_per_epoch=program.steps_per_epoch
     )
-    optimizer = make_optimizer(program.optim, state.hyper, learning_rate, bias_scale)
+    norm = optax.tree.norm(grads)
+    optimizer = make_optimizer(program.optim, state.hyper, _known_after(norm, learning_rate), bias_scale)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     next_state = State(
@@ -135,7 +136,16 @@ def train_step(
         ema=_average(program, state, {"params": params, "batch_stats": batch_stats}),
         hyper=state.hyper,
     )
-    return next_state, StepMetrics(metrics, optax.tree.norm(grads), learning_rate)
+    return next_state, StepMetrics(metrics, norm, learning_rate)
+
+
+def _known_after(norm: jax.Array, learning_rate: jax.Array) -> jax.Array:
+    """`learning_rate`; NaN where the gradients' `norm` is, which stops a run anyway.
+
+    So the update of any parameter follows the last use of all of them. XLA, not told, writes each into a copy, lest
+    the gradient of that layer's input should still need the old one; `lax.optimization_barrier` is gone by then.
+    """
+    return jnp.where(jnp.isnan(norm), norm, learning_rate)
 
 
 def batch_gradients(
