@@ -7,6 +7,7 @@ import shutil
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 from jaxcnn import mesh as meshes
@@ -183,7 +184,7 @@ def test_states_lie_as_promised_and_start_the_same_to_the_bit(parallel):
         assert leaf.sharding.is_equivalent_to(sharding, leaf.ndim)
     alone = sharded.init_state(small.program_of(small.config(optim=SGD)), meshes.make_mesh(1))(make_hyper(config))
     assert identical(jax.device_get(state), jax.device_get(alone))
-    momentum = state.opt_state[1][1][0].trace["conv2"]["kernel"]
+    momentum = optax.tree.get(state.opt_state, "trace")["conv2"]["kernel"]
     assert math.prod(momentum.addressable_shards[0].data.shape) == momentum.size // meshes.data_devices(mesh)
     cut = state.params["conv2"]["kernel"].addressable_shards[0].data.size < momentum.size
     assert cut == (parallel is not ZERO)

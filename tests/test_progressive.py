@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+import types
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +15,10 @@ from jaxcnn.config import ConfigError, UserError
 from jaxcnn.data import image_ops
 from jaxcnn.learn import sharded
 from jaxcnn.learn.step import check_sides
-from jaxcnn.study import population
+from jaxcnn.study import measure, population, spec
 from jaxcnn.train import drive, flops
-from tests import digits, runs, small
+from jaxcnn.train.hooks import Shared
+from tests import digits, runs, small, studies
 
 GROWING = {"crop": "reflect", "flip": "alternating", "small_sides": (4, 6), "small_until": (0.25, 0.75)}
 
@@ -129,6 +131,27 @@ def test_sides_that_a_network_cannot_take_are_refused_before_anything_is_compile
         check("resnet50", side=16)
     with pytest.raises(ConfigError, match="is for square images, but these are 32x40"):
         check("resnet50", shape=(32, 40, 3))
+
+
+def test_a_sweep_expects_the_time_of_the_mean_step(tmp_path, monkeypatch):
+    clock = [0.0]
+    compiled = sharded.compiled_train_step
+
+    def timed(program, *rest):
+        step = compiled(program, *rest)
+
+        def call(*arguments):
+            clock[0] += program.small_side or 8
+            return step(*arguments)
+
+        call.memory_analysis = step.memory_analysis
+        return call
+
+    monkeypatch.setattr(sharded, "compiled_train_step", timed)
+    monkeypatch.setattr(measure, "time", types.SimpleNamespace(perf_counter=lambda: clock[0]))
+    study = studies.make(tmp_path, spec.sweep(spec.values("optim.learning_rate", [0.1])), augment=GROWING)
+    (figures,) = measure.measure(study.plan, tmp_path, Shared(), print).values()
+    assert figures["step_seconds"] == 0.25 * 4 + 0.5 * 6 + 0.25 * 8
 
 
 def test_a_population_is_refused():

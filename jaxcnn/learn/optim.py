@@ -67,11 +67,34 @@ def _spare_whitening(inner: optax.GradientTransformation, bias_scale: Any) -> op
 
 
 def _sgd(optim: Optim, hyper: Hyper, learning_rate: jax.Array) -> optax.GradientTransformation:
-    """SGD with (Nesterov) momentum and L2 weight decay in the gradient, as PyTorch's (Sutskever et al. 2013)."""
-    return optax.chain(
-        optax.add_decayed_weights(hyper.weight_decay, decay_mask(optim)),
-        optax.sgd(learning_rate, hyper.momentum, nesterov=optim.nesterov),
-    )
+    """SGD with (Nesterov) momentum and L2 weight decay in the gradient, as PyTorch's (Sutskever et al. 2013).
+
+    What `optax.add_decayed_weights` and `optax.sgd` make in turn, but for rounding. In a chain, the decayed gradient
+    has two readers, so XLA writes it to memory; here only the loss's own gradient has, which is there already.
+    """
+
+    def init(params: optax.Params) -> optax.TraceState:
+        return optax.TraceState(optax.tree.zeros_like(params))
+
+    def update(grads: optax.Updates, state: optax.TraceState, params: optax.Params | None = None) -> Any:
+        decays: Any = jax.tree.map(
+            lambda own, decayed: hyper.weight_decay * own if decayed else jnp.zeros_like(own),
+            params,
+            decay_mask(optim)(params),
+        )
+        trace = jax.tree.map(lambda own, decay, mean: (own + decay) + hyper.momentum * mean, grads, decays, state.trace)
+        if optim.nesterov:
+            updates = jax.tree.map(
+                lambda own, decay, mean: -learning_rate * decay - learning_rate * (own + hyper.momentum * mean),
+                grads,
+                decays,
+                trace,
+            )
+        else:
+            updates = optax.tree.scale(-learning_rate, trace)
+        return updates, optax.TraceState(trace)
+
+    return optax.GradientTransformation(init, update)
 
 
 def _adam(optim: Optim, hyper: Hyper, learning_rate: jax.Array) -> optax.GradientTransformation:

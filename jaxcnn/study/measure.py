@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 import jax
+import numpy as np
 
 from jaxcnn import host_memory
 from jaxcnn import mesh as meshes
@@ -30,6 +31,8 @@ def measure(plan: Plan, folder: pathlib.Path, shared: Shared, say: Any) -> dict[
     """Seconds and bytes of every program of a plan, by its key; kept in `plan.json`, so none is measured twice.
 
     What is compiled here comes from memory or from the cache of compiled programs when the trials run.
+
+    The step's is the mean over the run, whose steps differ where its images grow.
 
     Returns:
       `{key: {"compile_seconds", "step_seconds", "eval_seconds_per_example", "program_bytes"} | {"error"}}`.
@@ -60,7 +63,7 @@ def _measure(group: Group, shared: Shared) -> dict[str, float]:
     steps_per_call, _ = choose_steps_per_call(config.run.steps_per_call, loader, mesh.devices.flat[0].platform)
     feeder = feed.make_feed(loader, program, mesh, config.seed, config.data.workers, shared)
     began = time.perf_counter()
-    step = sharded.compiled_train_step(program, mesh, loader, steps_per_call)
+    steps = [sharded.compiled_train_step(made, mesh, loader, steps_per_call) for _, made in program.stretches]
     state = sharded.compiled_init_state(program, mesh)(make_hyper(config))
     evaluated = splits.val or splits.test
     batch_size = feed.eval_batch_size(config.run.eval_batch_size, program, mesh)
@@ -71,17 +74,21 @@ def _measure(group: Group, shared: Shared) -> dict[str, float]:
     shared.compile_seconds.setdefault(program, compile_seconds)
     normal = jax.device_put(sharded.steps.Normalization(*shared.statistics(splits.train)), meshes.replicated(mesh))
     state = initialize_from_data(state, splits, normal)
-    seconds = []
+    step_seconds = []
     with feeder.train_inputs(splits.train, 0) as inputs:
-        for _ in range(1 + STEPS):
-            arguments = sharded.call_inputs((state, next(inputs), normal), mesh, steps_per_call, 1)
-            began = time.perf_counter()
-            state, _ = jax.block_until_ready(step(*arguments))
-            seconds.append(time.perf_counter() - began)
+        for step in steps:
+            timed = []
+            for _ in range(1 + STEPS):
+                arguments = sharded.call_inputs((state, next(inputs), normal), mesh, steps_per_call, 1)
+                began = time.perf_counter()
+                state, _ = jax.block_until_ready(step(*arguments))
+                timed.append(time.perf_counter() - began)
+            step_seconds.append(min(timed[1:]))
+    lengths = np.diff([end for end, _ in program.stretches], prepend=0)
     figures = {
         "compile_seconds": compile_seconds,
-        "step_seconds": min(seconds[1:]),
-        "program_bytes": program_bytes(step),
+        "step_seconds": float(np.average(step_seconds, weights=lengths)),
+        "program_bytes": max(program_bytes(step) for step in steps),
         "eval_seconds_per_example": 0.0,
     }
     if evaluated is not None:
