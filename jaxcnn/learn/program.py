@@ -2,7 +2,10 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from jaxcnn.config import Augment, Config, ConfigError, Model, Norm, Optim, Schedule
 from jaxcnn.data.order import MAX_PLACES
@@ -58,6 +61,10 @@ class Program:
             for side, share in zip(self.augment.small_sides, self.augment.small_until, strict=True)
         ]
         return (*small, (self.total_steps, self))
+
+    def mean_step(self, figures: Sequence[float]) -> float:
+        """The mean over the steps of the run of what a step costs in each of the `stretches`."""
+        return float(np.average(figures, weights=np.diff([end for end, _ in self.stretches], prepend=0)))
 
 
 def make_program(

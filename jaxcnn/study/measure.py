@@ -9,7 +9,6 @@ import time
 from typing import Any
 
 import jax
-import numpy as np
 
 from jaxcnn import host_memory
 from jaxcnn import mesh as meshes
@@ -77,32 +76,32 @@ def _measure(group: Group, shared: Shared) -> dict[str, float]:
     step_seconds = []
     with feeder.train_inputs(splits.train, 0) as inputs:
         for step in steps:
-            timed = []
+            seconds = []
             for _ in range(1 + STEPS):
                 arguments = sharded.call_inputs((state, next(inputs), normal), mesh, steps_per_call, 1)
-                began = time.perf_counter()
-                state, _ = jax.block_until_ready(step(*arguments))
-                timed.append(time.perf_counter() - began)
-            step_seconds.append(min(timed[1:]))
-    lengths = np.diff([end for end, _ in program.stretches], prepend=0)
+                (state, _), took = _timed(step, *arguments)
+                seconds.append(took)
+            step_seconds.append(min(seconds[1:]))
     figures = {
         "compile_seconds": compile_seconds,
-        "step_seconds": float(np.average(step_seconds, weights=lengths)),
+        "step_seconds": program.mean_step(step_seconds),
         "program_bytes": max(program_bytes(step) for step in steps),
         "eval_seconds_per_example": 0.0,
     }
     if evaluated is not None:
-        timed = []
         evaluate = sharded.compiled_eval_step(program, mesh, batch_size)
         variables = sharded.as_evaluated(program, mesh, state.variables())
         with feeder.eval_batches(evaluated, batch_size) as batches:
             batch = next(batches)
-            for _ in range(2):
-                began = time.perf_counter()
-                jax.block_until_ready(evaluate(variables, batch, normal))
-                timed.append(time.perf_counter() - began)
-        figures["eval_seconds_per_example"] = min(timed) / batch_size
+            seconds = [_timed(evaluate, variables, batch, normal)[1] for _ in range(2)]
+        figures["eval_seconds_per_example"] = min(seconds) / batch_size
     return figures
+
+
+def _timed(compiled: jax.stages.Compiled, *arguments: Any) -> tuple[Any, float]:
+    """The results, once they are there, and the seconds until then."""
+    began = time.perf_counter()
+    return jax.block_until_ready(compiled(*arguments)), time.perf_counter() - began
 
 
 def program_bytes(compiled: jax.stages.Compiled) -> float:

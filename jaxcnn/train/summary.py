@@ -4,8 +4,6 @@ import functools
 import pathlib
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from jaxcnn.config import Config
 from jaxcnn.learn import sharded
 from jaxcnn.learn.state import count_parameters
@@ -58,16 +56,15 @@ def make(session: "Session", test: dict[str, Any] | None) -> dict[str, Any]:
 
 def _utilisation(session: "Session", rate: float) -> dict[str, float | None]:
     """How much of each device the steps used, on average."""
-    ends, programs = zip(*session.program.stretches, strict=True)
-    costs = [_cost(made, session.mesh, session.feed.loader, session.steps_per_call) for made in programs]
-    steps = np.diff((0, *ends))
+    program = session.program
+    costs = [_cost(made, session.mesh, session.feed.loader, session.steps_per_call) for _, made in program.stretches]
     mean_flops, mean_bytes = (
-        None if None in of_step else float(np.average(of_step, weights=steps)) for of_step in zip(*costs, strict=True)
+        None if None in of_step else program.mean_step(of_step) for of_step in zip(*costs, strict=True)
     )
     return flops.utilisation(
         session.config,
         session.mesh.devices.flat[0].device_kind,
-        rate / session.program.global_batch_size,
+        rate / program.global_batch_size,
         mean_flops,
         mean_bytes,
     )
