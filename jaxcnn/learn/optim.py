@@ -69,8 +69,8 @@ def _spare_whitening(inner: optax.GradientTransformation, bias_scale: Any) -> op
 def _sgd(optim: Optim, hyper: Hyper, learning_rate: jax.Array) -> optax.GradientTransformation:
     """SGD with (Nesterov) momentum and L2 weight decay in the gradient, as PyTorch's (Sutskever et al. 2013).
 
-    What `optax.add_decayed_weights` and `optax.sgd` make in turn, but for rounding. In a chain, the decayed gradient
-    has two readers, so XLA writes it to memory; here only the loss's own gradient has, which is there already.
+    What `optax.add_decayed_weights` and `optax.sgd` make in turn, but for rounding. There the decayed gradient has two
+    readers, so XLA writes it to memory. Here Nesterov's sum is in another order, and no part of it is the momentum's.
     """
 
     def init(params: optax.Params) -> optax.TraceState:
@@ -78,23 +78,17 @@ def _sgd(optim: Optim, hyper: Hyper, learning_rate: jax.Array) -> optax.Gradient
 
     def update(grads: optax.Updates, state: optax.TraceState, params: optax.Params | None = None) -> Any:
         decays: Any = jax.tree.map(
-            lambda own, decayed: hyper.weight_decay * own if decayed else jnp.zeros_like(own),
+            lambda param, decayed: hyper.weight_decay * param if decayed else jnp.zeros_like(param),
             params,
             decay_mask(optim)(params),
         )
-        trace = jax.tree.map(lambda own, decay, mean: (own + decay) + hyper.momentum * mean, grads, decays, state.trace)
-        if optim.nesterov:
-            updates = jax.tree.map(
-                lambda own, decay, mean: -learning_rate * decay - learning_rate * (own + hyper.momentum * mean),
-                grads,
-                decays,
-                trace,
-            )
-        else:
-            updates = optax.tree.scale(-learning_rate, trace)
-        return updates, optax.TraceState(trace)
+        trace = jax.tree.map(
+            lambda grad, decay, trace: (grad + decay) + hyper.momentum * trace, grads, decays, state.trace
+        )
+        ahead = jax.tree.map(lambda grad, decay, trace: (grad + hyper.momentum * trace) + decay, grads, decays, trace)
+        return ahead if optim.nesterov else trace, optax.TraceState(trace)
 
-    return optax.GradientTransformation(init, update)
+    return optax.chain(optax.GradientTransformation(init, update), optax.scale_by_learning_rate(learning_rate))
 
 
 def _adam(optim: Optim, hyper: Hyper, learning_rate: jax.Array) -> optax.GradientTransformation:
