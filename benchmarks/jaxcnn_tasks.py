@@ -156,7 +156,8 @@ def weights(program: Program, mesh: jax.sharding.Mesh) -> Any:
         if len(like.shape) < 2:
             return np.ones(like.shape, like.dtype)
         values = generator.standard_normal(like.shape, np.float32)
-        values *= np.prod(like.shape[:-1]) ** -0.5
+        outputs = like.shape[0] if len(like.shape) == 2 else like.shape[-1]
+        values *= (outputs / values.size) ** 0.5
         return values.astype(like.dtype, copy=False)
 
     return jax.tree.map(leaf, sharded.abstract_state(program, mesh).variables())

@@ -155,8 +155,15 @@ def test_what_another_user_keeps_can_be_loaded(cache, monkeypatch):
 
 
 def test_nothing_is_kept_unless_a_command_says_so(tmp_path):
-    executables.keep(False)
-    assert executables.folder() is None
+    code = (
+        "from jaxcnn.learn import executables; before = executables.folder(); "
+        "executables.keep(); print(before, executables.folder())"
+    )
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=runs.ROOT, env=environment, capture_output=True, text=True, timeout=240
+    )
+    assert done.stdout.split() == ["None", str(tmp_path / "executables")], done.stderr
 
 
 def start(folder, cache) -> tuple[list[dict], set[str]]:
@@ -184,4 +191,7 @@ def test_runs_from_kept_programs_are_the_same_to_the_bit(tmp_path):
 
 def metrics(lines: list[dict]) -> list[list]:
     """What a line says of the mathematics."""
-    return [[line.get(key) for key in ("step", "loss", "accuracy", "grad_norm", "learning_rate")] for line in lines]
+    keys = ("step", "loss", "top1_accuracy", "grad_norm", "learning_rate")
+    found = [[line.get(key) for key in keys] for line in lines]
+    assert any(None not in values for values in found), "no line has all of these"
+    return found

@@ -63,7 +63,7 @@ def test_weights_start_as_he_normal_and_biases_at_zero(module):
     x = jnp.zeros((1, 4, 4, 64)) if isinstance(module, layers.Conv) else jnp.zeros((1, 64))
     params = module.init(jax.random.key(0), x)["params"]
     kernel = np.asarray(params["kernel"])
-    fan_in = kernel[..., 0].size
+    fan_in = 9 * 64 if isinstance(module, layers.Conv) else 64
     # 147,456 draws: the variance of a normal's sample variance is 2 / n, so five standard errors are 1.9 %.
     np.testing.assert_allclose(kernel.var(), 2 / fan_in, rtol=0.019)
     assert abs(kernel.mean()) < 5 * np.sqrt(2 / fan_in / kernel.size)

@@ -51,7 +51,8 @@ def tiny(name, **fields):
     rng = np.random.default_rng(0)
 
     def draw(leaf):
-        scale = np.sqrt(2 / np.prod(leaf.shape[:-1])) if leaf.ndim > 1 else 0.1
+        outputs = leaf.shape[0] if leaf.ndim == 2 else leaf.shape[-1]
+        scale = np.sqrt(2 * outputs / leaf.size) if leaf.ndim > 1 else 0.1
         return jnp.asarray(scale * rng.standard_normal(leaf.shape) + (leaf.ndim == 1), leaf.dtype)
 
     variables = jax.tree.map(draw, shapes_of(shape, 10, **fields))
@@ -196,8 +197,8 @@ def test_width_multiplies_every_channel_count_and_is_at_least_one():
     half = flat(shapes_of(CIFAR, 10, name="resnet50", width=0.5)["params"])
     assert full.keys() == half.keys()
     for path, leaf in full.items():
-        *_, outputs = half[path].shape
-        assert outputs == (leaf.shape[-1] if path.startswith("classifier") else leaf.shape[-1] / 2), path
+        outputs = 0 if path == "classifier/kernel" else -1
+        assert half[path].shape[outputs] == leaf.shape[outputs] / (1 if path.startswith("classifier") else 2), path
     assert flat(shapes_of(CIFAR, 10, name="alexnet", width=0.5)["params"])["dense2/kernel"].shape == (2048, 2048)
     assert flat(shapes_of(CIFAR, 10, name="vgg16", width=1.5)["params"])["block1_conv1/kernel"].shape == (3, 3, 3, 96)
     assert flat(shapes_of(CIFAR, 10, name="vgg16", width=1e-4)["params"])["block5_conv3/kernel"].shape == (3, 3, 1, 1)

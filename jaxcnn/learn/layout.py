@@ -115,10 +115,11 @@ def describe(program: Program, mesh: Mesh, params: Any) -> list[str]:
 def _check(mesh: Mesh, params: Any) -> None:
     devices = model_devices(mesh)
     for name, shape in _shapes(params).items():
-        if split.rule_of(name) and shape[-1] % devices:
-            raise ConfigError(
-                f"config.parallel.model_devices={devices} does not divide the {shape[-1]} channels of {name}; change it"
-            )
+        for size, axis in zip(shape, _model_spec(name, mesh), strict=False):  # a spec may name the first axes alone
+            if axis and size % devices:
+                raise ConfigError(
+                    f"config.parallel.model_devices={devices} does not divide the {size} channels of {name}; change it"
+                )
 
 
 def _model_spec(name: str, mesh: Mesh) -> jax.P:

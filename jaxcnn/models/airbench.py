@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxcnn import config
 from jaxcnn.models.batch_norm import BatchNorm
 from jaxcnn.models.initializers import partial_identity, unit_deviation_uniform
-from jaxcnn.models.layers import Conv, Dropout, scaled
+from jaxcnn.models.layers import Conv, Dense, Dropout, at_least_float32, scaled
 from jaxcnn.models.pooling import max_pool
 from jaxcnn.models.whitening import NAME, Whitening
 
@@ -150,10 +150,10 @@ class ScaledClassifier(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map `x` to logits."""
-        inputs = x.shape[-1]
-        kernel = self.param("kernel", unit_deviation_uniform, (inputs, self.num_classes), jnp.float32)
-        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        return x @ kernel.astype(x.dtype) / inputs
+        dtype = at_least_float32(x)
+        dense = Dense(self.num_classes, use_bias=False, dtype=dtype, kernel_init=unit_deviation_uniform)
+        nn.share_scope(self, dense)  # the parameter is "classifier/kernel"
+        return dense(x) / x.shape[-1]
 
 
 def _gelu(x: jax.Array) -> jax.Array:

@@ -60,5 +60,5 @@ class AlexNet(nn.Module):
         x = x.reshape(x.shape[0], -1)
         for i in (1, 2):
             x = Dropout(self.model.dropout, name=f"dropout{i}")(x, positions, train)
-            x = nn.relu(Dense(scaled(HIDDEN, self.model.width), self.dtype, name=f"dense{i}")(x))
+            x = nn.relu(Dense(scaled(HIDDEN, self.model.width), dtype=self.dtype, name=f"dense{i}")(x))
         return Classifier(self.num_classes, name="classifier")(x)

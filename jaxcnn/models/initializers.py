@@ -1,4 +1,4 @@
-"""Initial weights beyond those of the common layers; kernels are `[height, width, in, out]` or `[in, out]`."""
+"""Initial weights beyond those of the common layers; kernels are given as `[height, width, in, out]` or `[in, out]`."""
 
 import math
 from typing import Any

@@ -1,6 +1,6 @@
 """Layers split over the devices of the mesh axis `model`, each of which computes some of the output channels.
 
-A split layer's kernel and bias have their last axis cut into equal parts, one for each device; its input is whole on
+A split layer's kernel and bias are cut along the outputs into equal parts, one for each device; its input is whole on
 every device, and the parts of its output are put together again. So no sum is cut, and everything between split layers
 is as without. Shoeybi et al. 2019, "Megatron-LM" (arXiv:1909.08053), section 3, whose column-parallel layer this is; it
 leaves outputs cut where the next layer is row-parallel, which here dropout, BatchNorm and pooling stand against.
@@ -22,9 +22,9 @@ _CONVOLUTIONS = (
     r"|group[23]_conv[123]"  # airbench (its residual form has the third)
 )
 RULES: dict[str, jax.P] = {
-    rf"({_DENSE})/kernel": jax.P(None, MODEL_AXIS),
+    rf"({_DENSE})/(kernel|bias)": jax.P(MODEL_AXIS),
     rf"({_CONVOLUTIONS})/kernel": jax.P(None, None, None, MODEL_AXIS),
-    rf"({_DENSE}|{_CONVOLUTIONS})/bias": jax.P(MODEL_AXIS),
+    rf"({_CONVOLUTIONS})/bias": jax.P(MODEL_AXIS),
 }
 
 

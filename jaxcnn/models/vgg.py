@@ -62,7 +62,7 @@ class VGG16(nn.Module):
             x = global_average_pool(x)
         if imagenet or self.model.head == "dense4096":
             for i in (1, 2):
-                x = nn.relu(Dense(scaled(HIDDEN, self.model.width), self.dtype, name=f"dense{i}")(x))
+                x = nn.relu(Dense(scaled(HIDDEN, self.model.width), dtype=self.dtype, name=f"dense{i}")(x))
                 x = Dropout(self.model.dropout, name=f"dropout{i}")(x, positions, train)
         else:
             x = Dropout(self.model.dropout, name="dropout")(x, positions, train)

@@ -1,7 +1,7 @@
 """Deterministic weights and batches, the same for PyTorch and JAX, so that no golden file has to hold them.
 
 numpy alone, because both `make_torch_goldens.py` and `tests/test_torch_parity.py` import it. Everything is float64.
-Names and shapes are jaxcnn's: "block1_1/conv1/kernel", kernels `[height, width, in, out]` or `[in, out]`.
+Names and shapes are jaxcnn's: "block1_1/conv1/kernel", kernels `[height, width, in, out]` or `[out, in]`.
 """
 
 import zlib
@@ -39,7 +39,8 @@ def leaf(case: str, collection: str, path: str, shape: tuple[int, ...]) -> np.nd
     normal = generator(case, collection, path).standard_normal(shape)
     name = path.rsplit("/", 1)[-1]
     if name == "kernel":
-        return normal * np.sqrt(2 / np.prod(shape[:-1]))
+        outputs = shape[0] if len(shape) == 2 else shape[-1]
+        return normal * np.sqrt(2 * outputs / np.prod(shape))
     if name in ("scale", "var"):
         return 1 + 0.2 * np.tanh(normal)
     return 0.1 * normal  # bias, mean

@@ -25,7 +25,7 @@ def jax_layout(weight: np.ndarray, spatial: int) -> np.ndarray:
         return weight.transpose(2, 3, 1, 0)
     if weight.ndim == 2:  # PyTorch flattens (channel, pixel), jaxcnn (pixel, channel)
         outputs, inputs = weight.shape
-        return weight.reshape(outputs, inputs // spatial, spatial).transpose(2, 1, 0).reshape(inputs, outputs)
+        return weight.reshape(outputs, inputs // spatial, spatial).swapaxes(1, 2).reshape(outputs, inputs)
     return weight
 
 
@@ -34,8 +34,8 @@ def torch_layout(weight: np.ndarray, spatial: int) -> np.ndarray:
     if weight.ndim == 4:
         return weight.transpose(3, 2, 0, 1)
     if weight.ndim == 2:
-        inputs, outputs = weight.shape
-        return weight.reshape(spatial, inputs // spatial, outputs).transpose(2, 1, 0).reshape(outputs, inputs)
+        outputs, inputs = weight.shape
+        return weight.reshape(outputs, spatial, inputs // spatial).swapaxes(1, 2).reshape(outputs, inputs)
     return weight
 
 
