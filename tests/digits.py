@@ -4,7 +4,9 @@ import dataclasses
 import pathlib
 
 from jaxcnn.config import Config
+from jaxcnn.train import drive
 from jaxcnn.train.loop import train
+from jaxcnn.train.pace import Pace
 from tests import small
 
 STEPS = 40
@@ -32,3 +34,21 @@ def config(**groups) -> Config:
 def run(folder: pathlib.Path, **groups) -> dict:
     """Train `config(**groups)` in a workdir; return the summary."""
     return train(config(**groups), folder, command=COMMAND)
+
+
+class Whole(Pace):
+    """Calls as long as they may be, whatever time they take."""
+
+    def __init__(self, most):
+        self.most = self.allowed = most
+
+    def measured(self, steps, seconds):
+        pass
+
+
+def call_lengths(monkeypatch) -> list[int]:
+    """The lengths of the calls that all runs from now on make, as they make them."""
+    seen: list[int] = []
+    start = drive.Driver._start
+    monkeypatch.setattr(drive.Driver, "_start", lambda self, count: seen.append(count) or start(self, count))
+    return seen

@@ -90,12 +90,8 @@ def test_a_run_resumed_before_at_and_after_a_change_of_size_is_the_undisturbed_o
 
 
 def test_calls_of_several_steps_end_where_images_grow_and_change_no_bit(whole, tmp_path, monkeypatch):
-    lengths = []
-    start = drive.Driver._start
-    monkeypatch.setattr(drive.Driver, "_start", lambda self, count: lengths.append(count) or start(self, count))
-    # Calls as long as they may be, whatever time they take.
-    pace = types.SimpleNamespace(allowed=40, measured=lambda steps, seconds: None)
-    monkeypatch.setattr(drive, "Pace", lambda most: pace)
+    lengths = digits.call_lengths(monkeypatch)
+    monkeypatch.setattr(drive, "Pace", digits.Whole)
     digits.run(tmp_path, augment=GROWING, run={"steps_per_call": 40})
     # At 20, 39 and 40 they end for evaluations and checkpoints.
     assert list(np.cumsum(lengths)) == [10, 20, 30, 39, 40]

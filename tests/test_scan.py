@@ -146,17 +146,7 @@ def test_several_steps_of_streamed_batches_are_a_mistake_of_the_config(tmp_path)
 THIN = {"model": {"width": 0.25}}
 
 
-class Whole(Pace):
-    """Calls as long as they may be."""
-
-    def __init__(self, most):
-        self.most = self.allowed = most
-
-    def measured(self, steps, seconds):
-        pass
-
-
-class Varying(Whole):
+class Varying(digits.Whole):
     """Calls of other lengths all the time."""
 
     def measured(self, steps, seconds):
@@ -166,16 +156,13 @@ class Varying(Whole):
 @pytest.fixture
 def lengths(monkeypatch):
     """The lengths of the calls of all runs."""
-    seen = []
-    start = drive.Driver._start
-    monkeypatch.setattr(drive.Driver, "_start", lambda self, count: seen.append(count) or start(self, count))
-    return seen
+    return digits.call_lengths(monkeypatch)
 
 
 def test_a_run_in_calls_is_the_plain_run_with_all_its_promised_steps_at_any_pace(tmp_path, monkeypatch, lengths):
     digits.run(tmp_path / "plain", **THIN, run={"steps_per_call": 1})
     assert lengths == [1] * 40
-    for name, kind in {"whole": Whole, "varying": Varying}.items():
+    for name, kind in {"whole": digits.Whole, "varying": Varying}.items():
         lengths.clear()
         monkeypatch.setattr(drive, "Pace", kind)
         digits.run(tmp_path / name, **THIN, run={"steps_per_call": 8})
@@ -195,7 +182,7 @@ def test_a_run_in_calls_is_the_plain_run_with_all_its_promised_steps_at_any_pace
 def test_the_step_that_diverged_is_named_wherever_it_lies_in_its_call(tmp_path, monkeypatch):
     groups = {"optim": {"learning_rate": 1e30, "ema_decay": 0.0}, "checkpoint": {"keep_every_steps": 0}}
     messages = []
-    for steps_per_call, kind in ((1, Pace), (8, Whole)):
+    for steps_per_call, kind in ((1, Pace), (8, digits.Whole)):
         monkeypatch.setattr(drive, "Pace", kind)
         with pytest.raises(drive.Diverged) as caught:
             digits.run(tmp_path / str(steps_per_call), **THIN, **groups, run={"steps_per_call": steps_per_call})
@@ -205,7 +192,7 @@ def test_the_step_that_diverged_is_named_wherever_it_lies_in_its_call(tmp_path, 
 
 
 def test_the_time_of_a_call_is_shared_by_its_steps(tmp_path, monkeypatch):
-    monkeypatch.setattr(drive, "Pace", Whole)
+    monkeypatch.setattr(drive, "Pace", digits.Whole)
     summary = digits.run(tmp_path, **THIN, run={"steps_per_call": 40, "log_every_steps": 1})
     rates = [record["images_per_second"] for record in _train_records(tmp_path)]
     assert len(rates) == 40

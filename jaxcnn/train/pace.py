@@ -10,8 +10,8 @@ def choose_steps_per_call(requested: int, loader: str, platform: str) -> tuple[i
     """The most steps in one call, and why in a few words.
 
     Left to jaxcnn (0), accelerators with the resident loader get many: there a step may take less time than Python
-    needs to start it. CPUs get one: Python's part is half a millisecond to one, within the noise but for networks that
-    are thinner than any in use (`benchmarks.calls`), and one step is all that a signal waits for.
+    needs to start it. CPUs get one: Python's part is about a millisecond, near the noise even in networks
+    of a quarter of the width (`benchmarks.calls`), and one step is all that a signal waits for.
 
     Raises:
       ConfigError: several are requested, but the batches come from the host.
