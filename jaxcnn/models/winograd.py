@@ -111,7 +111,7 @@ def _tiles(x: jax.Array, tile: int, padding: int) -> list[jax.Array]:
     """Transform the tiles of `x` [B, H, W, C] by B on both axes: for each row of a tile [n, B * tiles, C]."""
     _, b, _ = matrices(tile)
     down, right = (-(-size // tile) for size in _outputs(x, padding))
-    # All but the outermost places: those are read by one row of the transform each, where zeros cost nothing.
+    # Zeros for all but the outermost places, which one row of a transform reads: there `_strided` adds them in passing.
     before = min(padding, 1)
     ends = [max(count * tile + 1 - padding - size, 0) for count, size in zip((down, right), x.shape[1:3], strict=True)]
     x = jnp.pad(x, ((0, 0), (padding - before, ends[0]), (padding - before, ends[1]), (0, 0)))
