@@ -115,8 +115,7 @@ def _tiles(x: jax.Array, tile: int, padding: int) -> list[jax.Array]:
     before = min(padding, 1)
     ends = [max(count * tile + 1 - padding - size, 0) for count, size in zip((down, right), x.shape[1:3], strict=True)]
     x = jnp.pad(x, ((0, 0), (padding - before, ends[0]), (padding - before, ends[1]), (0, 0)))
-    rows = _materialize(_combinations(b, _strided(x, 1, len(b), down, tile, before)))
-    return [_flat(_combine(b, _strided(row, 2, len(b), right, tile, before))) for row in rows]
+    return _rows(b, x, (down, right), tile, before)
 
 
 def _spread(dy: jax.Array, tile: int) -> list[jax.Array]:
@@ -125,8 +124,17 @@ def _spread(dy: jax.Array, tile: int) -> list[jax.Array]:
     down, right = (-(-size // tile) for size in dy.shape[1:3])
     ends = (down * tile - dy.shape[1], right * tile - dy.shape[2])
     dy = jnp.pad(dy, ((0, 0), (0, ends[0]), (0, ends[1]), (0, 0)))
-    rows = _materialize(_combinations(a, _strided(dy, 1, tile, down, tile)))
-    return [_flat(_combine(a, _strided(row, 2, tile, right, tile))) for row in rows]
+    return _rows(a, dy, (down, right), tile, before=0)
+
+
+def _rows(matrix: np.ndarray, x: jax.Array, counts: tuple[int, int], stride: int, before: int) -> list[jax.Array]:
+    """Apply `matrix` [n, k] to both axes of `counts` tiles of `x`: for each row of a tile [n, B * tiles, C].
+
+    Tiles of k places lie `stride` apart; the first one begins `before` places in front of `x`.
+    """
+    starts = matrix.shape[1]
+    rows = _materialize(_combinations(matrix, _strided(x, 1, starts, counts[0], stride, before)))
+    return [_flat(_combine(matrix, _strided(row, 2, starts, counts[1], stride, before))) for row in rows]
 
 
 def _untile(products: list[jax.Array], shape: tuple[int, int, int], tile: int) -> jax.Array:
@@ -146,7 +154,7 @@ def _both_axes(matrix: np.ndarray, kernel: jax.Array) -> list[jax.Array]:
     return [_combine(matrix, list(row)) for row in zip(*columns, strict=True)]
 
 
-def _strided(x: jax.Array, axis: int, starts: int, count: int, stride: int, before: int = 0) -> list[jax.Array]:
+def _strided(x: jax.Array, axis: int, starts: int, count: int, stride: int, before: int) -> list[jax.Array]:
     """For each of the first `starts` places along an axis, `count` of `x` from there on, `stride` apart.
 
     The first place lies `before` places in front of `x`; there and behind it are zeros.
@@ -154,8 +162,11 @@ def _strided(x: jax.Array, axis: int, starts: int, count: int, stride: int, befo
 
     def from_place(start: int) -> jax.Array:
         first = start - before
+        end = first + (count - 1) * stride + 1
+        if first >= 0 and end <= x.shape[axis]:  # no padding, which a start would have to trace
+            return lax.slice_in_dim(x, first, end, stride, axis)
         ends = [(0, 0, 0)] * x.ndim
-        ends[axis] = (-first, first + (count - 1) * stride + 1 - x.shape[axis], 0)  # cut off where negative
+        ends[axis] = (-first, end - x.shape[axis], 0)  # cut off where negative
         return lax.slice_in_dim(lax.pad(x, jnp.zeros((), x.dtype), ends), 0, None, stride, axis)
 
     return [from_place(start) for start in range(starts)]
