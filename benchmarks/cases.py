@@ -31,14 +31,15 @@ AIRBENCH: dict[str, dict[str, Any]] = {
 }
 MATRIX_SIDES = {"cpu": 2048, "gpu": 8192}
 DTYPES = {"cpu": "float32", "gpu": "bfloat16"}  # unless --dtype says otherwise
-# How PyTorch is run: as it stands, compiled, compiled with kernels by trial; and each of them where the C library asks
+# How PyTorch is run: as it stands, compiled, with CUDA graphs, with kernels by trial; and each where the C library asks
 # for huge pages, as it does under jaxcnn's commands (`jaxcnn.host_memory`), though not under PyTorch's users'.
 HUGE_PAGES = "+huge-pages"
-WAYS = tuple(way + pages for pages in ("", HUGE_PAGES) for way in ("eager", "compile", "max-autotune"))
+_COMPILED = ("compile", "reduce-overhead", "max-autotune")
+WAYS = tuple(way + pages for pages in ("", HUGE_PAGES) for way in ("eager", *_COMPILED))
 # Those that are tried, of which the fastest counts.
 VARIANTS = {
     "cpu": ("eager", "compile", "eager" + HUGE_PAGES, "compile" + HUGE_PAGES),
-    "gpu": ("eager", "max-autotune"),
+    "gpu": ("eager", *_COMPILED),
 }
 
 

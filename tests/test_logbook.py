@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import pty
 import re
 import struct
@@ -165,3 +166,19 @@ def screen(output: str, columns: int) -> list[str]:
 
 def test_durations():
     assert [logbook.duration(s) for s in (0, 59.6, 61, 3723)] == ["0:00", "1:00", "1:01", "1:02:03"]
+
+
+def test_tensorboard_does_not_import_pytorch(tmp_path):
+    """tensorboardX would, where it is installed: seconds, in the midst of the first steps."""
+    (tmp_path / "torch.py").write_text("")
+    code = (
+        "import pathlib, sys, time; from jaxcnn.train.logbook import Logbook\n"
+        "book = Logbook(pathlib.Path('.'), tensorboard=True); book.open(0, 0)\n"
+        "book.record('train', 1, {'loss': 0.5}); book.close()\n"
+        "assert 'tensorboardX' in sys.modules and 'torch' not in sys.modules\n"
+        "import torch"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(pathlib.Path.cwd())])}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert list((tmp_path / "tensorboard").iterdir())

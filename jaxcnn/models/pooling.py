@@ -22,42 +22,61 @@ def max_pool(x: jax.Array, window: int, strides: int, padding: int = 0) -> jax.A
         x = lax.pad(
             x, jnp.array(-jnp.inf, x.dtype), ((0, 0, 0), (padding, padding, 0), (padding, padding, 0), (0, 0, 0))
         )
-    return _max_of_windows(x, window, strides)
+    return _max_of_windows(x, window, strides, (x.shape[1], x.shape[2]))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def _max_of_windows(x: jax.Array, window: int, strides: int) -> jax.Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _max_of_windows(x: jax.Array, window: int, strides: int, size: tuple[int, int]) -> jax.Array:
     # A maximum of slices is one pass over the image; XLA:CPU walks the windows of `reduce_window` one value at a time.
     return functools.reduce(jnp.maximum, _taps(x, window, strides))
 
 
-def _max_forward(x: jax.Array, window: int, strides: int) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    y = _max_of_windows(x, window, strides)
-    return y, (x, y)
+def _max_forward(x: jax.Array, window: int, strides: int, size: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
+    first, *others = _taps(x, window, strides)
+    largest, place = first, jnp.zeros(first.shape, _place_dtype(window))
+    for number, tap in enumerate(others, start=1):
+        place = jnp.where(tap > largest, place.dtype.type(number), place)
+        largest = jnp.maximum(largest, tap)
+    return largest, place
 
 
-def _max_backward(window: int, strides: int, residuals: tuple[jax.Array, jax.Array], dy: jax.Array) -> tuple[jax.Array]:
-    x, y = residuals
-    taken = jnp.zeros(y.shape, bool)
-    shares = []
-    for tap in _taps(x, window, strides):
-        wins = (tap == y) & ~taken
-        taken |= wins
-        shares.append(jnp.where(wins, dy, 0))
+def _max_backward(
+    window: int, strides: int, size: tuple[int, int], place: jax.Array, dy: jax.Array
+) -> tuple[jax.Array]:
     if window == strides:
-        return (_interleave(shares, x.shape, window),)
+        return (_spread(place, dy, window, size),)
     zero = jnp.zeros((), dy.dtype)
-    total = jnp.zeros(x.shape, dy.dtype)
-    for (i, j), share in zip(itertools.product(range(window), repeat=2), shares, strict=True):
+    total = jnp.zeros((dy.shape[0], *size, dy.shape[3]), dy.dtype)
+    for number, (i, j) in enumerate(itertools.product(range(window), repeat=2)):
         edges = [
             (start, length - start - strides * (count - 1) - 1, strides - 1)
-            for start, length, count in zip((i, j), x.shape[1:3], y.shape[1:3], strict=True)
+            for start, length, count in zip((i, j), size, dy.shape[1:3], strict=True)
         ]
+        share = jnp.where(place == number, dy, zero)
         total += lax.pad(share, zero, ((0, 0, 0), *edges, (0, 0, 0)))
     return (total,)
 
 
 _max_of_windows.defvjp(_max_forward, _max_backward)
+
+
+def _spread(place: jax.Array, dy: jax.Array, window: int, size: tuple[int, int]) -> jax.Array:
+    """Put the value of each window, none of which overlap, at its place in the image of `size`; 0 elsewhere.
+
+    In one pass over the image: rows and columns that no window covers get a window of their own, which has no place.
+    """
+    rest = [(0, -(-length // window) - count) for length, count in zip(size, dy.shape[1:3], strict=True)]
+    edges = [(0, 0), *rest, (0, 0)]
+    place, dy = jnp.pad(place, edges, constant_values=window**2), jnp.pad(dy, edges)
+    batch, down, right, channels = dy.shape
+    numbers = jnp.arange(window**2, dtype=place.dtype).reshape(1, 1, window, 1, window, 1)
+    grid = jnp.where(place[:, :, None, :, None] == numbers, dy[:, :, None, :, None], 0)
+    return grid.reshape(batch, down * window, right * window, channels)[:, : size[0], : size[1]]
+
+
+def _place_dtype(window: int) -> np.dtype:
+    """The smallest unsigned integer for the places of a window, and one more."""
+    return np.min_scalar_type(window**2)
 
 
 def _taps(x: jax.Array, window: int, strides: int) -> list[jax.Array]:
@@ -67,15 +86,6 @@ def _taps(x: jax.Array, window: int, strides: int) -> list[jax.Array]:
         x[:, i : i + ends[0] : strides, j : j + ends[1] : strides]
         for i, j in itertools.product(range(window), repeat=2)
     ]
-
-
-def _interleave(shares: list[jax.Array], shape: tuple[int, ...], window: int) -> jax.Array:
-    """Put the values of each place of the windows, which do not overlap, back where they came from; 0 elsewhere."""
-    batch, down, right, channels = shares[0].shape
-    grid = jnp.stack(shares, axis=3).reshape(batch, down, right, window, window, channels)
-    whole = grid.swapaxes(2, 3).reshape(batch, down * window, right * window, channels)
-    rest = [length - covered for length, covered in zip(shape[1:3], whole.shape[1:3], strict=True)]
-    return jnp.pad(whole, ((0, 0), (0, rest[0]), (0, rest[1]), (0, 0)))
 
 
 def global_average_pool(x: jax.Array) -> jax.Array:

@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from jaxcnn.models.initializers import fan_in_bias
 from jaxcnn.models.layers import Conv
@@ -37,7 +38,26 @@ class Whitening(nn.Module):
         conv = Conv(2 * inputs, SIZE, use_bias=False, dtype=self.dtype, frozen=True)
         nn.share_scope(self, conv)  # the parameters are "whitening/kernel" and "whitening/bias"
         bias = self.param("bias", fan_in_bias(inputs), (2 * inputs,), jnp.float32)
-        return conv(x) + bias.astype(self.dtype)
+        return _add_bias(conv(x), bias)
+
+
+@jax.custom_vjp
+def _add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
+    """`x` [B, H, W, C] plus `bias` float32 [C], in the dtype of `x`. The gradient of `bias` is summed in float32.
+
+    Over the batch and the rows first, then over the columns: GPUs sum few channels badly, but a whole row well.
+    """
+    return x + bias.astype(x.dtype)
+
+
+def _add_bias_backward(_: None, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
+    batch, height, width, channels = dy.shape
+    rows = dy.reshape(batch * height, width * channels).sum(axis=0, dtype=jnp.float32)
+    rows = lax.optimization_barrier(rows)  # or XLA would make it one sum again
+    return dy, rows.reshape(width, channels).sum(axis=0)
+
+
+_add_bias.defvjp(lambda x, bias: (_add_bias(x, bias), None), _add_bias_backward)
 
 
 def whitening_kernel(

@@ -1,9 +1,11 @@
 """What a run leaves to read: the progress line, metrics.jsonl, TensorBoard events."""
 
+import concurrent.futures
 import contextlib
 import json
 import os
 import pathlib
+import sys
 import time
 from typing import Any, TextIO
 
@@ -31,12 +33,11 @@ class Logbook:
         self.path = workdir / "metrics.jsonl"
         self._workdir = workdir
         self._tensorboard = tensorboard
-        self._events: Any = None
+        self._events: concurrent.futures.Future[Any] | None = None
         self._console = Console(file=output, highlight=False, soft_wrap=True)
         self._status = self._console.status("", spinner="dots") if self._console.is_terminal else None
         self._last_line = 0.0
         self._file: Any = None
-        self._first_step = 0
 
     def open(self, length: int, step: int) -> None:
         """Start writing after the first `length` bytes of `metrics.jsonl`, dropping what a lost run wrote after `step`.
@@ -55,7 +56,10 @@ class Logbook:
         self._file = self.path.open("r+", encoding="utf-8")
         self._file.truncate(length)
         self._file.seek(length)
-        self._first_step = step
+        if self._tensorboard:  # made while the first step is under way, as importing what it needs takes time
+            pool = concurrent.futures.ThreadPoolExecutor(1, "jaxcnn-tensorboard")
+            self._events = pool.submit(_summary_writer, self._workdir / "tensorboard", step)
+            pool.shutdown(wait=False)
 
     def length(self) -> int:
         """Bytes in `metrics.jsonl`, all of them safe on disk."""
@@ -71,16 +75,10 @@ class Logbook:
             return
         self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
         self._file.flush()
-        if self._tensorboard:
-            if self._events is None:
-                from tensorboardX import SummaryWriter
-
-                self._events = SummaryWriter(
-                    str(self._workdir / "tensorboard"), purge_step=self._first_step + 1, flush_secs=30
-                )
+        if self._events is not None:
             for name, value in values.items():
                 if isinstance(value, int | float):
-                    self._events.add_scalar(f"{kind}/{name}", value, step)
+                    self._events.result().add_scalar(f"{kind}/{name}", value, step)
 
     def say(self, line: str) -> None:
         """A line for the user, above the progress line."""
@@ -105,10 +103,24 @@ class Logbook:
         """Close the files and the progress line."""
         if self._status is not None:
             self._status.stop()
-        if self._events is not None:
-            self._events.close()
+        if self._events is not None and not self._events.exception():
+            self._events.result().close()
         if self._file is not None:
             self._file.close()
+
+
+def _summary_writer(folder: pathlib.Path, step: int) -> Any:
+    """What writes TensorBoard events to a folder after `step`, over those of a lost run."""
+    # tensorboardX imports PyTorch where it is installed, for seconds, and scalars need nothing of it.
+    hidden = "torch" not in sys.modules
+    if hidden:
+        sys.modules["torch"] = None  # type: ignore[assignment]
+    try:
+        from tensorboardX import SummaryWriter
+    finally:
+        if hidden:
+            del sys.modules["torch"]
+    return SummaryWriter(str(folder), purge_step=step + 1, flush_secs=30)
 
 
 def fitted(line: str, width: int) -> str:

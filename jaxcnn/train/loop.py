@@ -126,9 +126,10 @@ def finish(session: Session) -> dict[str, Any]:
       Interrupted: a signal came before the test was over.
     """
     _finish_saving(session)
+    began = time.time()
     test, outputs = _test(session)
     session.progress.wall_seconds += time.time() - session.started
-    figures = summary.make(session, test)
+    figures = summary.make(session, test, time.time() - began)
     if session.cluster.first:
         if test is not None:
             assess.write_test(session.folder, test, outputs, session.splits.class_names)

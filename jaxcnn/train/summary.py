@@ -21,8 +21,8 @@ def headline(config: Config) -> str:
     return "ema_top1_accuracy" if config.optim.ema_decay else "top1_accuracy"
 
 
-def make(session: "Session", test: dict[str, Any] | None) -> dict[str, Any]:
-    """The summary of a finished run; seconds are sums over all its starts."""
+def make(session: "Session", test: dict[str, Any] | None, test_seconds: float) -> dict[str, Any]:
+    """The summary of a finished run; seconds are sums over all its starts, but for those of the one test."""
     config, program, progress = session.config, session.program, session.progress
     rate = progress.images / max(progress.train_seconds, 1e-9)
     figures = {
@@ -48,6 +48,7 @@ def make(session: "Session", test: dict[str, Any] | None) -> dict[str, Any]:
         "compile_seconds": progress.compile_seconds,
         "train_seconds": progress.train_seconds,
         "eval_seconds": progress.eval_seconds,
+        "test_seconds": test_seconds,
         "wall_seconds": progress.wall_seconds,
         "starts": progress.starts,
     }

@@ -1,0 +1,24 @@
+"""The speedrun on CIFAR-10 over ten seeds, in the published eight epochs and in the ten of its own config.
+
+    python -m jaxcnn.sweep --config=configs/sweeps/speedrun_cifar10.py:gpu --workdir=runs/speedruns
+
+How sure 94 % is, and how long it takes: trials after the first of a length start with a compiled program. There is no
+validation split (protocol=full), and nothing is chosen by these runs.
+
+Variants: `:gpu` computes in bfloat16; `:smoke` takes seconds, on synthetic images.
+"""
+
+from jaxcnn import recipes
+from jaxcnn.study import spec
+
+
+def get_config(variant: str = ""):
+    config = recipes.speedrun("tfds:cifar10")
+    own = {"paper": None, "smoke": recipes.speedrun_smoke, "gpu": recipes.bfloat16}
+    return recipes.apply_variant(config, variant, **own)
+
+
+def get_sweep(variant: str = ""):
+    if variant == "smoke":
+        return spec.sweep(spec.values("run.steps", [8, 12]), seeds=2)
+    return spec.sweep(spec.values("run.epochs", [8.0, 10.0]), seeds=10)
