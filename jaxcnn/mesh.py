@@ -78,7 +78,12 @@ def make_mesh(devices: int = 0, model_devices: int = 1) -> Mesh:
             f"config.parallel.model_devices={model_devices} does not divide the {len(shares[0])} devices of a process; "
             "change it, or choose how many with config.parallel.devices"
         )
-    grid = np.array(shares).reshape(-1, model_devices)
+    return over(np.array(shares), model_devices)
+
+
+def over(devices: Any, model_devices: int = 1) -> Mesh:
+    """A mesh of axes (`data`, `model`) over these devices in their order, which `model_devices` must divide."""
+    grid = np.array(devices).reshape(-1, model_devices)
     return Mesh(grid, (DATA_AXIS, MODEL_AXIS), axis_types=(AxisType.Auto, AxisType.Auto))
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -22,48 +23,87 @@ def max_pool(x: jax.Array, window: int, strides: int, padding: int = 0) -> jax.A
         x = lax.pad(
             x, jnp.array(-jnp.inf, x.dtype), ((0, 0, 0), (padding, padding, 0), (padding, padding, 0), (0, 0, 0))
         )
-    return _max_of_windows(x, window, strides, (x.shape[1], x.shape[2]))
+    return _max_of_windows(x, window, strides)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
-def _max_of_windows(x: jax.Array, window: int, strides: int, size: tuple[int, int]) -> jax.Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _max_of_windows(x: jax.Array, window: int, strides: int) -> jax.Array:
     # A maximum of slices is one pass over the image; XLA:CPU walks the windows of `reduce_window` one value at a time.
     return functools.reduce(jnp.maximum, _taps(x, window, strides))
 
 
-def _max_forward(x: jax.Array, window: int, strides: int, size: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
-    first, *others = _taps(x, window, strides)
-    largest, place = first, jnp.zeros(first.shape, _place_dtype(window))
+def _max_forward(x: jax.Array, window: int, strides: int) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    largest, *others = _taps(x, window, strides)
+    place = jnp.zeros(largest.shape, np.min_scalar_type(window**2))
     for number, tap in enumerate(others, start=1):
         place = jnp.where(tap > largest, place.dtype.type(number), place)
         largest = jnp.maximum(largest, tap)
-    return largest, place
+    return _max_of_windows(x, window, strides), (x, largest, place)
 
 
-def _max_backward(
-    window: int, strides: int, size: tuple[int, int], place: jax.Array, dy: jax.Array
-) -> tuple[jax.Array]:
+def _max_backward(window: int, strides: int, residuals: tuple[jax.Array, ...], dy: jax.Array) -> tuple[jax.Array]:
+    """The gradient by what the platform needs of the residuals; XLA drops the rest.
+
+    On a GPU by the places of the largest values, a byte each, in one pass over the image, so that `x` need not be kept.
+    On CPU that is no faster, and the sums over it would round otherwise in a loop of steps.
+    """
+    by_values = functools.partial(_gradient_by_values, window, strides)
+    by_places = functools.partial(_gradient_by_places, window, strides)
+    return (lax.platform_dependent(*residuals, dy, cpu=by_values, default=by_places),)
+
+
+def _gradient_by_values(
+    window: int, strides: int, x: jax.Array, y: jax.Array, place: jax.Array, dy: jax.Array
+) -> jax.Array:
+    del place
+    taken = jnp.zeros(y.shape, bool)
+    shares = []
+    for tap in _taps(x, window, strides):
+        wins = (tap == y) & ~taken
+        taken |= wins
+        shares.append(jnp.where(wins, dy, 0))
+    return _interleave(shares, x.shape, window) if window == strides else _overlap(shares, x.shape, strides)
+
+
+def _gradient_by_places(
+    window: int, strides: int, x: jax.Array, y: jax.Array, place: jax.Array, dy: jax.Array
+) -> jax.Array:
+    del y
     if window == strides:
-        return (_spread(place, dy, window, size),)
-    zero = jnp.zeros((), dy.dtype)
-    total = jnp.zeros((dy.shape[0], *size, dy.shape[3]), dy.dtype)
-    for number, (i, j) in enumerate(itertools.product(range(window), repeat=2)):
-        edges = [
-            (start, length - start - strides * (count - 1) - 1, strides - 1)
-            for start, length, count in zip((i, j), size, dy.shape[1:3], strict=True)
-        ]
-        share = jnp.where(place == number, dy, zero)
-        total += lax.pad(share, zero, ((0, 0, 0), *edges, (0, 0, 0)))
-    return (total,)
+        return _spread(place, dy, window, x.shape[1:3])
+    return _overlap([jnp.where(place == number, dy, 0) for number in range(window**2)], x.shape, strides)
 
 
 _max_of_windows.defvjp(_max_forward, _max_backward)
 
 
-def _spread(place: jax.Array, dy: jax.Array, window: int, size: tuple[int, int]) -> jax.Array:
+def _taps(x: jax.Array, window: int, strides: int) -> list[jax.Array]:
+    """For each place of the window, the values that the windows have there: window * window of [B, H', W', C]."""
+    ends = [strides * ((length - window) // strides) + 1 for length in x.shape[1:3]]
+    return [
+        x[:, i : i + ends[0] : strides, j : j + ends[1] : strides]
+        for i, j in itertools.product(range(window), repeat=2)
+    ]
+
+
+def _overlap(shares: list[jax.Array], shape: tuple[int, ...], strides: int) -> jax.Array:
+    """Add up the values of each place of the windows where they came from."""
+    window = math.isqrt(len(shares))
+    zero = jnp.zeros((), shares[0].dtype)
+    total = jnp.zeros(shape, shares[0].dtype)
+    for (i, j), share in zip(itertools.product(range(window), repeat=2), shares, strict=True):
+        edges = [
+            (start, length - start - strides * (count - 1) - 1, strides - 1)
+            for start, length, count in zip((i, j), shape[1:3], share.shape[1:3], strict=True)
+        ]
+        total += lax.pad(share, zero, ((0, 0, 0), *edges, (0, 0, 0)))
+    return total
+
+
+def _spread(place: jax.Array, dy: jax.Array, window: int, size: tuple[int, ...]) -> jax.Array:
     """Put the value of each window, none of which overlap, at its place in the image of `size`; 0 elsewhere.
 
-    In one pass over the image: rows and columns that no window covers get a window of their own, which has no place.
+    Rows and columns that no window covers get a window of their own, which has no place.
     """
     rest = [(0, -(-length // window) - count) for length, count in zip(size, dy.shape[1:3], strict=True)]
     edges = [(0, 0), *rest, (0, 0)]
@@ -74,18 +114,13 @@ def _spread(place: jax.Array, dy: jax.Array, window: int, size: tuple[int, int])
     return grid.reshape(batch, down * window, right * window, channels)[:, : size[0], : size[1]]
 
 
-def _place_dtype(window: int) -> np.dtype:
-    """The smallest unsigned integer for the places of a window, and one more."""
-    return np.min_scalar_type(window**2)
-
-
-def _taps(x: jax.Array, window: int, strides: int) -> list[jax.Array]:
-    """For each place of the window, the values that the windows have there: window * window of [B, H', W', C]."""
-    ends = [strides * ((length - window) // strides) + 1 for length in x.shape[1:3]]
-    return [
-        x[:, i : i + ends[0] : strides, j : j + ends[1] : strides]
-        for i, j in itertools.product(range(window), repeat=2)
-    ]
+def _interleave(shares: list[jax.Array], shape: tuple[int, ...], window: int) -> jax.Array:
+    """Put the values of each place of the windows, which do not overlap, back where they came from; 0 elsewhere."""
+    batch, down, right, channels = shares[0].shape
+    grid = jnp.stack(shares, axis=3).reshape(batch, down, right, window, window, channels)
+    whole = grid.swapaxes(2, 3).reshape(batch, down * window, right * window, channels)
+    rest = [length - covered for length, covered in zip(shape[1:3], whole.shape[1:3], strict=True)]
+    return jnp.pad(whole, ((0, 0), (0, rest[0]), (0, rest[1]), (0, 0)))
 
 
 def global_average_pool(x: jax.Array) -> jax.Array:

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import AxisType, Mesh
+from jax.sharding import Mesh
 
 from jaxcnn import config as configs
 from jaxcnn import host_memory
@@ -85,11 +85,10 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
             else:
                 fed = clock.per_call("fed", lambda: runner.step(first), runner.wait)
                 timed["input_seconds"].append(max(0.0, step - fed))
-    traced = sharded.traced_train_step(program, mesh, loader)
     return timed | {
         "loader": loader,
         "collectives": [dataclasses.asdict(each) for each in found],
-        "flops_per_device": flops.step_flops(traced),
+        "flops_per_device": flops.of_program(program, mesh, loader),
         "memory": memory_of(compiled),
         "environment": workdir.environment([]),
     }
@@ -105,8 +104,7 @@ def mesh_over(devices: list[Any], count: int, model_devices: int = 1) -> Mesh:
         raise UserError(f"--devices={count}, but there are {len(devices)} ({devices[0].device_kind})")
     if count % model_devices:
         raise UserError(f"config.parallel.model_devices={model_devices} does not divide {count} devices")
-    grid = np.array(devices[:count]).reshape(-1, model_devices)
-    return Mesh(grid, (meshes.DATA_AXIS, meshes.MODEL_AXIS), axis_types=(AxisType.Auto, AxisType.Auto))
+    return meshes.over(devices[:count], model_devices)
 
 
 def memory_of(compiled: jax.stages.Compiled) -> dict[str, int] | None:

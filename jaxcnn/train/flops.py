@@ -4,8 +4,12 @@ import dataclasses
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
+from jaxcnn import mesh as meshes
 from jaxcnn.config import Config
+from jaxcnn.learn import sharded
+from jaxcnn.learn.program import Program
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +56,22 @@ def step_flops(traced: jax.stages.Traced) -> float | None:
     the cost of the mathematics, the same on every machine. A loop whose length is an input counts as one step.
     """
     return _count(traced.lower(lowering_platforms=("cuda",)), "flops")
+
+
+def of_program(program: Program, mesh: Mesh, loader: str, steps_per_call: int = 1) -> float | None:
+    """`step_flops` of a program on one device of a mesh, whatever its platform; None if there is no CPU backend either.
+
+    Plugins, as those of GPUs and TPUs are, count nothing in a program that is not compiled. Their step is traced once
+    more, for one device of the CPU backend that does all of the batch.
+    """
+    if mesh.devices.flat[0].platform == "cpu":
+        return step_flops(sharded.traced_train_step(program, mesh, loader, steps_per_call))
+    try:
+        one = meshes.over(jax.local_devices(backend="cpu")[:1])
+    except RuntimeError:  # JAX_PLATFORMS leaves it out
+        return None
+    whole = step_flops(sharded.traced_train_step(program, one, loader))
+    return None if whole is None else whole / mesh.size
 
 
 def step_bytes(compiled: jax.stages.Compiled) -> float | None:

@@ -75,7 +75,7 @@ def _utilisation(session: "Session", rate: float) -> dict[str, float | None]:
 def _cost(*step: Any) -> tuple[float | None, float | None]:
     """FLOPs of one step, and the bytes that it moves, by the arguments of `sharded.compiled_train_step`."""
     return (
-        flops.step_flops(sharded.traced_train_step(*step)),
+        flops.of_program(*step),
         flops.step_bytes(sharded.compiled_train_step(*step)),
     )
 
