@@ -54,7 +54,11 @@ def build(spec: dict[str, Any]) -> Task:
 
 
 class Train(Task):
-    """Steps of the trainer: order, gather, normalisation, gradients, optimiser and metrics in one program."""
+    """Steps of the trainer: order, gather, normalisation, gradients, optimiser and metrics in one program.
+
+    Attributes:
+      compiled: that program.
+    """
 
     def __init__(self, spec: dict[str, Any]) -> None:
         self._program, mesh = program_of(spec), meshes.make_mesh(1)
@@ -64,7 +68,7 @@ class Train(Task):
         self._normalization = _normalization(mesh)
         platform = mesh.devices.flat[0].platform
         self._most, _ = choose_steps_per_call(config.run.steps_per_call, "resident", platform)
-        self._step = sharded.compiled_train_step(self._program, mesh, "resident", self._most)
+        self.compiled = sharded.compiled_train_step(self._program, mesh, "resident", self._most)
         self._mesh = mesh
         self._state = sharded.init_state(self._program, mesh)(make_hyper(config))
         self._metrics: Any = None
@@ -75,7 +79,7 @@ class Train(Task):
             self._in_call = min(self._most, steps - start)
             inputs = (self._state, self._data, self._normalization)
             inputs = sharded.call_inputs(inputs, self._mesh, self._most, self._in_call)
-            self._state, self._metrics = self._step(*inputs)
+            self._state, self._metrics = self.compiled(*inputs)
         jax.block_until_ready((self._state, self._metrics))
 
     def facts(self) -> dict[str, Any]:

@@ -1,10 +1,11 @@
 """Flags of XLA that jaxcnn sets before JAX starts a GPU; what the user set stays, and a CPU is left alone.
 
 Left at XLA's own defaults, because no measurement of ours speaks for another value: command buffers (CUDA graphs, on
-for fusions and library calls), autotuning (level 4, its results kept by JAX beside the compiled programs, so that a
-restart takes the same algorithms), layouts (XLA itself takes cuDNN's NHWC kernels where tensor cores want them), and
-determinism (`--xla_gpu_deterministic_ops=true` gives equal bits from run to run, but turns autotuning off and expands
-scatters, at a cost in time that we have not measured).
+for fusions and library calls; with convolutions too, jaxlib 0.11.2 on an H200 ends in cuDNN's status 5003), autotuning
+(level 4, its results kept by JAX beside the compiled programs, so that a restart takes the same algorithms), layouts
+(XLA itself takes cuDNN's NHWC kernels where tensor cores want them), and determinism
+(`--xla_gpu_deterministic_ops=true` gives equal bits from run to run, but turns autotuning off and expands scatters, at
+a cost in time that we have not measured).
 """
 
 import os

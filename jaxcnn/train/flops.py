@@ -23,6 +23,10 @@ class Peak:
     single: float
     bandwidth: float
 
+    def of(self, dtype: str) -> float:
+        """FLOP/s in arithmetic of a dtype, as `config.model.dtype` names it."""
+        return self.single if dtype == "float32" else self.half
+
 
 # By a part of JAX's name for the device, the longest that fits. From NVIDIA's data sheets (SXM where no other form is
 # named; half of what they state with sparsity) and Google Cloud's TPU pages. P100, V100 and T4 reach the 16-bit figure
@@ -112,7 +116,7 @@ def utilisation(
     most = peak(device_kind)
     flop_rate = None if flops is None else flops * steps_per_second
     byte_rate = None if moved is None else moved * steps_per_second
-    most_flops = None if most is None else most.single if config.model.dtype == "float32" else most.half
+    most_flops = None if most is None else most.of(config.model.dtype)
     return {
         "flops_per_second_per_device": flop_rate,
         "model_flops_utilisation": _share(flop_rate, most_flops),

@@ -1,0 +1,73 @@
+"""Where the time of a training step goes on a GPU: `python -m benchmarks.kernels --model=resnet50`.
+
+jaxcnn's own step, alone: its speed, its FLOP/s and bytes/s beside the device's peaks, and the kernels that take
+longest, as JAX's profiler sees them. On a CPU, which has no kernels, the speeds alone.
+"""
+
+import pathlib
+import statistics
+import tempfile
+import time
+
+import jax
+from absl import flags
+
+from benchmarks import jaxcnn_tasks, report, trace
+from benchmarks.cases import DTYPES, NETWORKS, Case
+from jaxcnn import command
+from jaxcnn.train.flops import peak, step_bytes
+
+MODEL = flags.DEFINE_enum("model", "resnet50", list(NETWORKS), "Which network.")
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "Images in a batch.", lower_bound=1)
+DTYPE = flags.DEFINE_enum(
+    "dtype", "", ["", "float32", "bfloat16"], "Of the computation. Default: float32 on CPU, bfloat16 on GPU."
+)
+WIDTH = flags.DEFINE_float("width", 1.0, "Multiplies all channels of the network.", lower_bound=0.01)
+STEPS = flags.DEFINE_integer("steps", 100, "Steps in each of three blocks that are timed.", lower_bound=1)
+TRACED = flags.DEFINE_integer("traced", 16, "Steps that the profiler sees, afterwards.", lower_bound=1)
+TOP = flags.DEFINE_integer("top", 25, "Kernels that are listed.", lower_bound=0)
+
+BLOCKS = 3
+
+
+def main() -> int:
+    """Measure what the flags ask for; return the exit code."""
+    facts = jaxcnn_tasks.facts()
+    device = facts["device_kind"]
+    case = Case(MODEL.value, "train", BATCH_SIZE.value, device, DTYPE.value or DTYPES[device], WIDTH.value)
+    task = jaxcnn_tasks.build(case.spec())
+    assert isinstance(task, jaxcnn_tasks.Train)
+    task.run(STEPS.value)
+    seconds = statistics.median(_seconds(task, STEPS.value) for _ in range(BLOCKS)) / STEPS.value
+    print(f"{case.title}, {facts['device']}")
+    print(_speed(task, case, seconds))
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder):
+            task.run(TRACED.value)
+        (file,) = pathlib.Path(folder).rglob("*.xplane.pb")
+        kernels = trace.kernels_of(jax.profiler.ProfileData.from_file(str(file)).planes)
+    if kernels:
+        print(trace.describe(kernels, TRACED.value, TOP.value))
+    return 0
+
+
+def _seconds(task: jaxcnn_tasks.Train, steps: int) -> float:
+    started = time.perf_counter()
+    task.run(steps)
+    return time.perf_counter() - started
+
+
+def _speed(task: jaxcnn_tasks.Train, case: Case, seconds: float) -> str:
+    parts = [f"{report.figure(1e3 * seconds)} ms/step", f"{report.figure(case.batch_size / seconds)} images/s"]
+    done = {"FLOP/s": task.facts()["flops_per_image"] * case.batch_size, "B/s": step_bytes(task.compiled)}
+    most = peak(jax.devices()[0].device_kind)
+    limits = {} if most is None else {"FLOP/s": most.of(case.dtype), "B/s": most.bandwidth}
+    for unit, amount in done.items():
+        if amount is not None:
+            share = f" ({100 * amount / seconds / limits[unit]:.0f} % of peak)" if limits else ""
+            parts.append(f"{report.figure(amount / seconds / 1e9)} G{unit}{share}")
+    return ", ".join(parts)
+
+
+if __name__ == "__main__":
+    command.run(main)
