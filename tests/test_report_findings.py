@@ -1,13 +1,15 @@
 """Choices are made on validation, figures are those of the runs, and what cannot be known is not claimed."""
 
 import json
+import pathlib
 
 import pytest
 
 from jaxcnn import config as configs
-from jaxcnn.reporting import cautions, contents, effect_charts, labels, page
+from jaxcnn.reporting import cautions, contents, effect_charts, labels, page, run_tables
 from jaxcnn.reporting.findings import effects, find, scattered
 from jaxcnn.reporting.read import read
+from jaxcnn.reporting.time_charts import curves
 from tests import report_folders as folders
 
 BEST_ON_VALIDATION = {"global_batch_size": 64, "optim.learning_rate": 0.1}
@@ -107,6 +109,17 @@ def test_nothing_is_chosen_where_nothing_was_held_out(tmp_path):
     assert family.chosen is None
     assert "nothing was held out" in family.why
     assert any("protocol=full" in line for line in cautions.cautions(findings))
+    assert len(curves(family).figure.axes) == 1  # of the loss alone: there is no accuracy to draw
+
+
+def test_figures_with_augmentation_stand_beside_those_without_in_every_table(sweep):
+    findings = of(pathlib.Path(__file__).parents[1] / "results" / "speedrun_cifar10")
+    for table in (contents.settings(findings), run_tables.runs(findings)):
+        (row,) = table.rows
+        told = dict(zip(table.columns, (cell.text for cell in row), strict=True))
+        assert (told["test %"], told["test with TTA %"]) == ("93.52", "94.39")
+    assert "test with TTA %" not in contents.settings(of(sweep)).columns
+    assert len(curves(of(sweep).families[0]).figure.axes) == 2
 
 
 def test_one_seed_says_that_no_spread_is_known(tmp_path):

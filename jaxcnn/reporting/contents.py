@@ -155,8 +155,10 @@ def settings(findings: Findings) -> Table:
     best = {id(f.best_on_test) for f in findings.families if f.best_on_test}
     keys = list(dict.fromkeys(key for s in findings.settings for key in s.varied))
     keys = keys if len(keys) <= 4 else []
+    augmented = any(s.augmented_test for s in findings.settings)
     columns = ["chosen", "data", "network", *([labels.key(k) for k in keys] or ["setting"]), "seeds"]
-    columns += ["validation %", "test %", "training", "whole run", "images/s"] + ["machine"] * (len(machines) > 1)
+    columns += ["validation %", "test %", *["test with TTA %"] * augmented]
+    columns += ["training", "whole run", "images/s"] + ["machine"] * (len(machines) > 1)
     rows = []
     for family in findings.families:
         for s in family.settings:
@@ -171,6 +173,7 @@ def settings(findings: Findings) -> Table:
                 row.append(text(s.label or "as configured"))
             speed = s.images_per_second
             row += [_n(s), spread_cell(s.validation, strong=bool(mark) and mark != "evolved"), spread_cell(s.test)]
+            row += [spread_cell(s.augmented_test)] * augmented
             row += [seconds_cell(s.train_seconds), seconds_cell(s.wall_seconds)]
             row.append(number(speed.mean if speed else None, f"{speed.mean:,.0f}" if speed else "–"))
             row += [text(_where(s, machines))] * (len(machines) > 1)

@@ -54,23 +54,24 @@ def missing(findings: Findings) -> Table:
 def runs(findings: Findings) -> Table:
     """One row for each run."""
     of = {id(run): s for s in findings.settings for run in s.runs}
+    augmented = any(s.augmented_test for s in findings.settings)
     rows = []
     for run in findings.material.runs:
         summary = run.summary or {}
-        validation, test = validation_accuracy(run), test_accuracy(run)
+        validation, *tests = validation_accuracy(run), test_accuracy(run), *[test_accuracy(run, "tta_")] * augmented
         setting = of[id(run)]
         rows.append([
             text(run.name), text(setting.dataset), text(setting.architecture),
             text(setting.label or setting.architecture), number(run.seed, "–" if run.seed is None else str(run.seed)),
             text(run.state),
-            number(validation, labels.percent(validation)), number(test, labels.percent(test)),
+            number(validation, labels.percent(validation)), *(number(test, labels.percent(test)) for test in tests),
             number(summary.get("train_seconds"), labels.seconds(summary.get("train_seconds"))),
             number(summary.get("wall_seconds"), labels.seconds(summary.get("wall_seconds"))),
             number(summary.get("starts"), str(summary.get("starts", "–"))), text("; ".join(run.notes)),
         ])  # fmt: skip
-    columns = ["run", "data", "network", "setting", "seed", "state", "validation %", "test %", "training", "whole run"]
-    columns += ["starts", "remarks"]
-    numeric = frozenset({"seed", "validation %", "test %", "training", "whole run", "starts"})
+    columns = ["run", "data", "network", "setting", "seed", "state", "validation %", "test %"]
+    columns += ["test with TTA %"] * augmented + ["training", "whole run", "starts", "remarks"]
+    numeric = frozenset(columns[columns.index("state") + 1 : -1]) | {"seed"}
     if not any(run.notes for run in findings.material.runs):
         columns, rows = columns[:-1], [row[:-1] for row in rows]
     return Table("runs", "All runs", columns, rows, numeric)

@@ -23,13 +23,15 @@ from jaxcnn.reporting.settings import test_accuracy
 
 
 def curves(family: Family) -> Plot:
-    """Loss and accuracy over epochs: the chosen setting before all the others."""
+    """Loss and accuracy over epochs: the chosen setting before all the others; loss alone where nothing is chosen."""
+    validated = any(validation_curve(run) for s in family.settings for run in s.runs)
+    accuracies = validated or family.chosen is not None
     plot = new(
-       plot_name("curves", place(family)), "curves", 4.6,
-        f"Training loss and validation accuracy of {place(family)} over epochs",
+       plot_name("curves", place(family)), "curves", 4.6 if accuracies else 2.8,
+        f"Training loss {'and validation accuracy ' * accuracies}of {place(family)} over epochs",
         "Each line is a run; in colour the seeds of the chosen setting, in grey all others. Dashed: not finished.",
     )  # fmt: skip
-    loss_axes, accuracy_axes = plot.figure.subplots(2, 1, sharex=True)
+    loss_axes, *others = plot.figure.subplots(1 + accuracies, 1, sharex=True, squeeze=False)[:, 0]
     ordered = [s for s in family.settings if s is not family.chosen] + [s for s in [family.chosen] if s]
     top = 0.0
     for setting in ordered:
@@ -52,16 +54,17 @@ def curves(family: Family) -> Plot:
                 points = points[: -1 : max(1, len(points) // (200 if chosen else 50))] + points[-1:]
                 marker = "." if len(points) <= 12 else None
                 reached = [epoch for epoch, _, _ in points], [100 * of for _, _, of in points]
-                accuracy_axes.plot(*reached, marker=marker, gid=plot.tip(words), **drawn)
+                others[0].plot(*reached, marker=marker, gid=plot.tip(words), **drawn)
             elif chosen and (tested := test_accuracy(run)) is not None:
-                accuracy_axes.axhline(100 * tested, linestyle=":", color=SERIES[i % len(SERIES)])
+                others[0].axhline(100 * tested, linestyle=":", color=SERIES[i % len(SERIES)])
     drawn_losses = [y for line in loss_axes.lines for y in np.asarray(line.get_ydata(), float) if np.isfinite(y)]
     if drawn_losses:
         high, low = min(max(drawn_losses), 1.5 * top), min(drawn_losses)
         loss_axes.set_ylim(0 if low < 0.5 * high else low - 0.1 * (high - low), high + 0.05 * (high - low))
-    validated = any(validation_curve(run) for s in family.settings for run in s.runs)
     loss_axes.set(title=place(family), ylabel="training loss (nats)")
-    accuracy_axes.set(xlabel="epoch", ylabel=f"{'validation' if validated else 'test'} accuracy (%)", xlim=(0, None))
+    for accuracy_axes in others:
+        accuracy_axes.set(ylabel=f"{'validation' if validated else 'test'} accuracy (%)")
+    plot.figure.axes[-1].set(xlabel="epoch", xlim=(0, None))
     if loss_axes.get_legend_handles_labels()[1]:
         plot.figure.legend(loc="outside lower left", ncols=4)
     return plot
