@@ -23,16 +23,20 @@ def image_statistics(split: Split, workers: int = 0) -> tuple[np.ndarray, np.nda
     Returns:
       float32 [C] each, in units where 255 is 1.
     """
-    levels = np.arange(256, dtype=np.int64)
-    channels = split.image_shape[-1]
-    histogram = np.zeros((channels, 256), np.int64)
+    channels, pixels = split.image_shape[-1], len(split) * math.prod(split.image_shape[:-1])
+    totals, squares = np.zeros(channels, np.int64), np.zeros(channels, np.int64)
     for images in read_in_order(split.read, len(split), split.image_shape, workers):
-        for channel in range(channels):
-            histogram[channel] += np.bincount(images[..., channel].ravel(), minlength=256)
+        rows = images.reshape(len(images), -1)  # at most 1024, whose sums have room in 32 bits
+        totals += _over_pixels(rows.sum(axis=0, dtype=np.uint32), channels)
+        squares += _over_pixels(np.square(rows, dtype=np.uint16).sum(axis=0, dtype=np.uint32), channels)
     mean, std = np.empty(channels, np.float32), np.empty(channels, np.float32)
-    for channel, counts in enumerate(histogram):
-        count, total, squares = (int(value) for value in (counts.sum(), counts @ levels, counts @ levels**2))
-        variance = Fraction(squares, count) - Fraction(total, count) ** 2
-        mean[channel] = total / (count * 255)
+    for channel, (total, square) in enumerate(zip(totals.tolist(), squares.tolist(), strict=True)):
+        variance = Fraction(square, pixels) - Fraction(total, pixels) ** 2
+        mean[channel] = total / (pixels * 255)
         std[channel] = math.sqrt(variance) / 255 if variance else 1.0
     return mean, std
+
+
+def _over_pixels(sums: np.ndarray, channels: int) -> np.ndarray:
+    """int64 [C] of sums [H * W * C]."""
+    return sums.reshape(-1, channels).sum(axis=0, dtype=np.int64)
