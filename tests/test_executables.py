@@ -11,8 +11,8 @@ import jax
 import pytest
 
 from jaxcnn import mesh as meshes
-from jaxcnn.learn import executables
-from tests import runs
+from jaxcnn.learn import executables, sharded
+from tests import runs, small
 
 FLAGS = [*runs.DIGITS, "--config.model.width=0.25", "--config.run.steps=3"]
 
@@ -164,6 +164,18 @@ def test_nothing_is_kept_unless_a_command_says_so(tmp_path):
         [sys.executable, "-c", code], cwd=runs.ROOT, env=environment, capture_output=True, text=True, timeout=240
     )
     assert done.stdout.split() == ["None", str(tmp_path / "executables")], done.stderr
+
+
+@pytest.mark.parametrize("devices", [1, 4])
+def test_the_form_of_the_state_comes_from_the_kept_program_without_tracing(devices, cache, monkeypatch):
+    config = small.config(parallel={"shard_optimizer": True})
+    program, mesh = small.program_of(config, steps=7 + devices), meshes.make_mesh(devices)  # of no other test
+    traced = sharded.abstract_state(program, mesh)
+    sharded.compiled_init_state(program, mesh)
+    sharded.abstract_state.cache_clear()
+    sharded.compiled_init_state._in_process.cache_clear()  # as another process would begin
+    monkeypatch.setattr(sharded, "_traced_init_state", None)
+    assert sharded.abstract_state(program, mesh) == traced
 
 
 def start(folder, cache) -> tuple[list[dict], set[str]]:

@@ -159,7 +159,9 @@ def resident_eval_batch(batch_size: int, mesh: Mesh) -> Any:
 @functools.lru_cache(maxsize=16)
 def abstract_state(program: Program, mesh: Mesh) -> Any:
     """Shapes, dtypes and shardings of the state."""
-    shapes = _traced_init_state(program, mesh).out_info
+    # A kept program knows its results, and loading it is several times faster than tracing.
+    kept = compiled_init_state.is_kept(program, mesh)
+    shapes = (compiled_init_state if kept else _traced_init_state)(program, mesh).out_info
     return jax.tree.map(
         lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
         shapes,
