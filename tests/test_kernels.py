@@ -5,6 +5,7 @@ import sys
 from types import SimpleNamespace
 
 from benchmarks import trace
+from tests import runs
 
 
 def event(name, microseconds):
@@ -27,7 +28,8 @@ def test_kernels_are_those_on_the_streams_of_gpus_the_longest_first():
 
 def test_on_a_cpu_the_command_tells_the_speed_alone():
     flags = ("--model=alexnet", "--batch_size=8", "--width=0.0625", "--steps=2", "--traced=1")
-    done = subprocess.run([sys.executable, "-m", "benchmarks.kernels", *flags], capture_output=True, text=True)
+    command = [sys.executable, "-m", "benchmarks.kernels", *flags]
+    done = subprocess.run(command, cwd=runs.ROOT, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     title, speed = done.stdout.splitlines()
     assert title.startswith("alexnet training, batch 8, cpu float32")

@@ -2,7 +2,6 @@
 
 import json
 import os
-import pathlib
 import pty
 import re
 import struct
@@ -172,13 +171,13 @@ def test_tensorboard_does_not_import_pytorch(tmp_path):
     """tensorboardX would, where it is installed: seconds, in the midst of the first steps."""
     (tmp_path / "torch.py").write_text("")
     code = (
-        "import pathlib, sys, time; from jaxcnn.train.logbook import Logbook\n"
+        "import pathlib, sys; from jaxcnn.train.logbook import Logbook\n"
         "book = Logbook(pathlib.Path('.'), tensorboard=True); book.open(0, 0)\n"
         "book.record('train', 1, {'loss': 0.5}); book.close()\n"
         "assert 'tensorboardX' in sys.modules and 'torch' not in sys.modules\n"
         "import torch"
     )
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(pathlib.Path.cwd())])}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(runs.ROOT)])}
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert list((tmp_path / "tensorboard").iterdir())

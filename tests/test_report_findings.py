@@ -1,7 +1,6 @@
 """Choices are made on validation, figures are those of the runs, and what cannot be known is not claimed."""
 
 import json
-import pathlib
 
 import pytest
 
@@ -11,6 +10,7 @@ from jaxcnn.reporting.findings import effects, find, scattered
 from jaxcnn.reporting.read import read
 from jaxcnn.reporting.time_charts import curves
 from tests import report_folders as folders
+from tests import runs
 
 BEST_ON_VALIDATION = {"global_batch_size": 64, "optim.learning_rate": 0.1}
 BEST_ON_TEST = {"global_batch_size": 128, "optim.learning_rate": 0.1}
@@ -113,7 +113,7 @@ def test_nothing_is_chosen_where_nothing_was_held_out(tmp_path):
 
 
 def test_figures_with_augmentation_stand_beside_those_without_in_every_table(sweep):
-    findings = of(pathlib.Path(__file__).parents[1] / "results" / "speedrun_cifar10")
+    findings = of(runs.ROOT / "results" / "speedrun_cifar10")
     for table in (contents.settings(findings), run_tables.runs(findings)):
         (row,) = table.rows
         told = dict(zip(table.columns, (cell.text for cell in row), strict=True))
