@@ -41,11 +41,16 @@ def meet(plan: Plan) -> dict[str, dict[str, Any]]:
     return facts
 
 
-def measure_all(plan: Plan, cases: list[Case], say: Callable[[str], None]) -> dict[str, Any]:
-    """Matrix products, all cases, and matrix products again; a case that fails has an "error" instead of figures."""
+def measure_all(
+    plan: Plan, cases: list[Case], say: Callable[[str], None], keep: Callable[[dict[str, Any]], object]
+) -> dict[str, Any]:
+    """Matrix products, all cases, and matrix products again; a case that fails has an "error" instead of figures.
+
+    `keep` gets the record so far after each case, so that a contest of an hour can be cut short.
+    """
     kinds = dict.fromkeys((case.device, case.dtype) for case in cases)
-    peaks = {kind: matrix_products(plan, *kind) for kind in kinds}
-    results = []
+    before = {kind: matrix_products(plan, *kind) for kind in kinds}
+    results: list[dict[str, Any]] = []
     for number, case in enumerate(cases, start=1):
         say(f"{number}/{len(cases)} {case.title}")
         result: dict[str, Any] = dataclasses.asdict(case)
@@ -56,25 +61,26 @@ def measure_all(plan: Plan, cases: list[Case], say: Callable[[str], None]) -> di
             result["error"] = f"{case.title}: {error}"
             say(f"  failed: {error}")
         results.append(result)
-    after = {kind: matrix_products(plan, *kind) for kind in kinds}
+        keep(_record(plan, before, {}, results))
+    return _record(plan, before, {kind: matrix_products(plan, *kind) for kind in kinds}, results)
+
+
+Products = dict[tuple[str, str], dict[str, float]]  # FLOP/s of each peer, by device and dtype
+
+
+def _record(plan: Plan, before: Products, after: Products, results: list[dict[str, Any]]) -> dict[str, Any]:
+    """The results, each with its share of the machine's matrix-product speed."""
     matrix = []
-    for (device, dtype), before in peaks.items():
-        flops = max(*before.values(), *after[device, dtype].values())
-        matrix.append(
-            {
-                "device": device,
-                "dtype": dtype,
-                "side": MATRIX_SIDES[device],
-                "before": before,
-                "after": after[device, dtype],
-                "flops_per_second": flops,
-            }
-        )
+    for kind, first in before.items():
+        (device, dtype), last = kind, after.get(kind, {})
+        flops = max([*first.values(), *last.values()])
+        figures = {"before": first, "after": last, "flops_per_second": flops}
+        matrix.append({"device": device, "dtype": dtype, "side": MATRIX_SIDES[device], **figures})
         for result in results:
-            if (result["device"], result["dtype"]) == (device, dtype) and "error" not in result:
-                for figures in result["peers"].values():
-                    figures["fraction_of_matrix_peak"] = figures["flops_per_second"] / flops
-    return {"rounds": plan.rounds, "seconds": plan.seconds, "matrix_products": matrix, "cases": results}
+            if (result["device"], result["dtype"]) == kind and "error" not in result:
+                for of_peer in result["peers"].values():
+                    of_peer["fraction_of_matrix_peak"] = of_peer["flops_per_second"] / flops
+    return {"rounds": plan.rounds, "seconds": plan.seconds, "matrix_products": matrix, "cases": list(results)}
 
 
 def matrix_products(plan: Plan, device: str, dtype: str) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 For each network, mode and batch size, one process per peer warms up, jaxcnn's with programs that another one compiled
 into a cache of this command's own; then they take turns, round after round, each for about --seconds, while the other
-one stands still. Writes <out>.json and a section of <out>.md.
+one stands still. Writes <out>.json and a section of <out>.md, anew after each case.
 """
 
 import functools
@@ -10,6 +10,7 @@ import pathlib
 import sys
 import tempfile
 from collections.abc import Callable, Collection
+from typing import Any
 
 from absl import flags
 
@@ -70,8 +71,13 @@ def _measure(start: Callable[[str, str, str], Worker], batch_sizes: list[int], o
     devices = DEVICES.value or [facts["jaxcnn"]["device_kind"]]
     check_devices(devices, facts)
     cases = make_cases(MODELS.value, MODES_FLAG.value, batch_sizes, devices, DTYPE.value, WIDTH.value)
-    record = report.provenance("benchmarks.peers", facts) | contest.measure_all(plan, cases, print)
-    for path in report.write(out, SECTION, record, peers_report.markdown(record)):
+    about = report.provenance("benchmarks.peers", facts)
+
+    def write(figures: dict[str, Any]) -> tuple[pathlib.Path, ...]:
+        return report.write(out, SECTION, about | figures, peers_report.markdown(about | figures))
+
+    record = contest.measure_all(plan, cases, print, keep=write)
+    for path in write(record):
         print(f"wrote {path}")
     if failed := [case for case in record["cases"] if "error" in case]:
         raise UserError(f"{len(failed)} of {len(cases)} cases failed; the first: {failed[0]['error']}")

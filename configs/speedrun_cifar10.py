@@ -24,6 +24,4 @@ from jaxcnn import recipes
 
 
 def get_config(variant: str = ""):
-    config = recipes.speedrun("tfds:cifar10")
-    own = {"paper": None, "smoke": recipes.speedrun_smoke, "gpu": recipes.bfloat16}
-    return recipes.apply_variant(config, variant, **own)
+    return recipes.apply_speedrun_variant(recipes.speedrun("tfds:cifar10"), variant)

@@ -31,5 +31,4 @@ def get_config(variant: str = ""):
     config.optim.label_smoothing = 0.25
     config.schedule.warmup = 2.0
     config.run.epochs = 10.0
-    own = {"paper": None, "smoke": recipes.speedrun_smoke, "gpu": recipes.bfloat16}
-    return recipes.apply_variant(config, variant, **own)
+    return recipes.apply_speedrun_variant(config, variant)

@@ -134,3 +134,8 @@ def apply_variant(config: ml_collections.ConfigDict, variant: str, **own) -> ml_
             raise unknown_variant(variant, tuple(variants))
         variants[variant](config)
     return config
+
+
+def apply_speedrun_variant(config: ml_collections.ConfigDict, variant: str) -> ml_collections.ConfigDict:
+    """`apply_variant` for a speedrun, which has a `smoke` of its own, `gpu`, and no `paper`."""
+    return apply_variant(config, variant, paper=None, smoke=speedrun_smoke, gpu=bfloat16)

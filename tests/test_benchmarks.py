@@ -215,13 +215,16 @@ def test_a_failed_case_is_told_and_the_others_are_measured(tmp_path):
     start, _ = scripted({"eager": 2.0, "product": 0.5, "jaxcnn": 1.0})
     spoilt, _ = scripted({"eager": "out of memory", "product": 0.5, "jaxcnn": 1.0})
     answers = iter([start] * 2 + [spoilt] + [start] * 5)  # products of both peers, one case of one start, and the rest
-    record = contest.measure_all(plan(lambda *a: next(answers)(*a)), chosen, lambda line: None)
+    kept = []
+    record = contest.measure_all(plan(lambda *a: next(answers)(*a)), chosen, lambda line: None, kept.append)
     assert record["cases"][0]["error"] == "vgg16 training, batch 4, cpu float32: eager failed: out of memory"
     measured = record["cases"][1]
     assert measured["peers"]["jaxcnn"]["images_per_second"] == 4.0
     peak = 2 * 2048**3 / 0.5
     assert record["matrix_products"][0]["flops_per_second"] == peak
     assert measured["peers"]["jaxcnn"]["fraction_of_matrix_peak"] == 40.0 / peak
+    assert record["matrix_products"][0]["after"] and not kept[-1]["matrix_products"][0]["after"]
+    assert [len(each["cases"]) for each in kept] == [1, 2]
     record |= report.provenance("benchmarks.peers", {"jaxcnn": {"backend": "cpu"}})
     text = peers_report.markdown(record)
     assert "| vgg16, inference, 4, cpu float32 | 0.0000000100 | 1,000 | 4.00 |" in text

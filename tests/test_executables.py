@@ -128,6 +128,25 @@ def test_nothing_is_kept_where_nothing_is_cached(cache):
         jax.config.update("jax_enable_compilation_cache", True)
 
 
+def test_figures_of_a_program_are_kept_beside_it_and_computed_anew_where_they_are_damaged(cache):
+    asked, mesh = [], meshes.make_mesh(1)
+
+    def figures_of(mesh, number: int) -> list[float | None]:
+        asked.append(number)
+        return [number + 0.1, None]
+
+    assert executables.kept_figures(figures_of, mesh, 1) == [1.1, None]
+    assert executables.kept_figures(figures_of, mesh, 1) == [1.1, None]
+    assert executables.kept_figures(figures_of, mesh, 2) == [2.1, None]
+    assert asked == [1, 2]
+    for file in cache.iterdir():
+        file.write_bytes(file.read_bytes()[:-1])
+    assert executables.kept_figures(figures_of, mesh, 1) == [1.1, None]
+    executables.keep(False)
+    assert executables.kept_figures(figures_of, mesh, 2) == [2.1, None]
+    assert asked == [1, 2, 1, 2]
+
+
 def test_only_the_last_used_are_kept(cache, monkeypatch):
     monkeypatch.setattr(executables, "MOST", 2)
     asked, mesh = [], meshes.make_mesh(1)
@@ -187,7 +206,8 @@ def start(folder, cache) -> tuple[list[dict], set[str]]:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return lines, {path.name for path in (cache / "compiled" / "executables").glob("*")}
+    kept = (cache / "compiled" / "executables").glob("*")
+    return lines, {path.name for path in kept if path.suffix != ".json"}
 
 
 def test_runs_from_kept_programs_are_the_same_to_the_bit(tmp_path):

@@ -13,9 +13,7 @@ from jaxcnn.study import spec
 
 
 def get_config(variant: str = ""):
-    config = recipes.speedrun("tfds:cifar10")
-    own = {"paper": None, "smoke": recipes.speedrun_smoke, "gpu": recipes.bfloat16}
-    return recipes.apply_variant(config, variant, **own)
+    return recipes.apply_speedrun_variant(recipes.speedrun("tfds:cifar10"), variant)
 
 
 def get_sweep(variant: str = ""):

@@ -12,6 +12,7 @@ of twice: calling it ends in "Function … not found".
 
 import contextlib
 import functools
+import json
 import os
 import pathlib
 import pickle
@@ -99,14 +100,37 @@ class Kept:
         return executable
 
     def _file(self, arguments: tuple[Any, ...]) -> pathlib.Path | None:
-        mesh = _mesh(arguments)
-        kept = folder()
-        if kept is None or mesh.devices.flat[0].platform != "cpu" or jax.process_count() > 1:
-            return None
-        devices = [device.id for device in mesh.devices.flat], mesh.devices.shape, mesh.axis_names, jax.device_count()
-        rest = [argument for argument in arguments if argument is not mesh]
-        asked = self._compile.__qualname__, rest, devices, mesh.devices.flat[0].client.platform_version
-        return kept / cache.fingerprint([*_surroundings(), *asked])
+        on_cpu = _mesh(arguments).devices.flat[0].platform == "cpu"
+        return _file_of(self._compile, arguments) if on_cpu else None
+
+
+def kept_figures(compute: Callable[..., Any], *arguments: Any) -> Any:
+    """`compute(program, mesh, …)`, which can be written as JSON, kept between processes as programs are.
+
+    On GPUs too, as there is nothing of a device in it.
+    """
+    place = _file_of(compute, arguments)
+    if place is None:
+        return compute(*arguments)
+    file = place.with_suffix(".json")
+    with contextlib.suppress(OSError, ValueError):
+        return json.loads(file.read_bytes())
+    figures = compute(*arguments)
+    with contextlib.suppress(OSError):
+        _write(file, json.dumps(figures).encode())
+    return figures
+
+
+def _file_of(function: Callable[..., Any], arguments: tuple[Any, ...]) -> pathlib.Path | None:
+    """Where its result for `arguments`, a mesh among them, is kept; None: it is not."""
+    kept = folder()
+    if kept is None or jax.process_count() > 1:
+        return None
+    mesh = _mesh(arguments)
+    devices = [device.id for device in mesh.devices.flat], mesh.devices.shape, mesh.axis_names, jax.device_count()
+    rest = [argument for argument in arguments if argument is not mesh]
+    asked = function.__qualname__, rest, devices, mesh.devices.flat[0].client.platform_version
+    return kept / cache.fingerprint([*_surroundings(), *asked])
 
 
 def _mesh(arguments: tuple[Any, ...]) -> Mesh:
@@ -159,6 +183,10 @@ def _save(file: pathlib.Path, executable: jax.stages.Compiled) -> None:
     with contextlib.suppress(OSError, ValueError):
         content = pickle.dumps(serialize_executable.serialize(executable))
         checksum = zlib.crc32(content).to_bytes(CHECKSUM, "little")
-        cache.write_whole(file, lambda aside: aside.write(content + checksum))
-        for old in sorted(file.parent.iterdir(), key=lambda each: each.stat().st_mtime)[:-MOST]:
-            old.unlink(missing_ok=True)
+        _write(file, content + checksum)
+
+
+def _write(file: pathlib.Path, content: bytes) -> None:
+    cache.write_whole(file, lambda aside: aside.write(content))
+    for old in sorted(file.parent.iterdir(), key=lambda each: each.stat().st_mtime)[:-MOST]:
+        old.unlink(missing_ok=True)

@@ -5,7 +5,7 @@ import pathlib
 from typing import TYPE_CHECKING, Any
 
 from jaxcnn.config import Config
-from jaxcnn.learn import sharded
+from jaxcnn.learn import executables, sharded
 from jaxcnn.learn.state import count_parameters
 from jaxcnn.mesh import describe
 from jaxcnn.train import flops, workdir
@@ -72,12 +72,14 @@ def _utilisation(session: "Session", rate: float) -> dict[str, float | None]:
 
 
 @functools.lru_cache(maxsize=16)  # runs of one process that share a program share this too
-def _cost(*step: Any) -> tuple[float | None, float | None]:
+def _cost(*step: Any) -> list[float | None]:
     """FLOPs of one step, and the bytes that it moves, by the arguments of `sharded.compiled_train_step`."""
-    return (
-        flops.of_program(*step),
-        flops.step_bytes(sharded.compiled_train_step(*step)),
-    )
+    return executables.kept_figures(_computed_cost, *step)
+
+
+def _computed_cost(*step: Any) -> list[float | None]:
+    # A step is traced for its FLOPs where a kept program left nothing to trace.
+    return [flops.of_program(*step), flops.step_bytes(sharded.compiled_train_step(*step))]
 
 
 def read(folder: pathlib.Path) -> dict[str, Any] | None:
