@@ -57,16 +57,26 @@ def input_gradient(
 
 @functools.partial(jax.jit, static_argnames=("kernel_size", "strides", "padding"))
 def kernel_gradient(x: jax.Array, dy: jax.Array, *, kernel_size: int, strides: int, padding: int) -> jax.Array:
-    """Gradient of `forward` with respect to `kernel`, [k, k, C, O]."""
-    columns = _columns(x, kernel_size, strides, padding)
-    product = columns.reshape(-1, columns.shape[-1]).T @ dy.reshape(-1, dy.shape[-1])
-    return product.reshape(kernel_size, kernel_size, x.shape[-1], dy.shape[-1])
+    """Gradient of `forward` with respect to `kernel`, [k, k, C, O].
+
+    One row of taps at a time. With all of the patches XLA would keep those of the forward pass until here.
+    """
+    x, dy = _pad(x, padding), dy.reshape(-1, dy.shape[-1])
+    last = x.shape[1] - kernel_size
+    products = []
+    for i in range(kernel_size):
+        columns = _slide(x[:, i : i + last + 1], 1, kernel_size, strides)
+        products.append(columns.reshape(-1, columns.shape[-1]).T @ dy)
+    return jnp.stack(products).reshape(kernel_size, kernel_size, x.shape[-1], dy.shape[-1])
 
 
 def _columns(x: jax.Array, kernel_size: int, strides: int, padding: int) -> jax.Array:
     """The patch under each window: [B, H', W', k * k * C], in the order of the kernel's axes."""
-    x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-    return _slide(x, kernel_size, kernel_size, strides)
+    return _slide(_pad(x, padding), kernel_size, kernel_size, strides)
+
+
+def _pad(x: jax.Array, padding: int) -> jax.Array:
+    return jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
 
 
 def _slide(x: jax.Array, height: int, width: int, strides: int) -> jax.Array:
