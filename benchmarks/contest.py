@@ -13,6 +13,8 @@ from benchmarks.worker import Worker, WorkerFailed
 TRIAL_ROUNDS, TRIAL_SECONDS = 2, 1.0  # of the variants of PyTorch, once they are warm
 MATRIX_ROUNDS, MATRIX_SECONDS = 3, 1.0
 
+Products = dict[tuple[str, str], dict[str, float]]  # FLOP/s of each peer, by device and dtype
+
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
@@ -63,9 +65,6 @@ def measure_all(
         results.append(result)
         keep(_record(plan, before, {}, results))
     return _record(plan, before, {kind: matrix_products(plan, *kind) for kind in kinds}, results)
-
-
-Products = dict[tuple[str, str], dict[str, float]]  # FLOP/s of each peer, by device and dtype
 
 
 def _record(plan: Plan, before: Products, after: Products, results: list[dict[str, Any]]) -> dict[str, Any]:

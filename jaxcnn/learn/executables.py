@@ -107,7 +107,7 @@ class Kept:
 def kept_figures(compute: Callable[..., Any], *arguments: Any) -> Any:
     """`compute(program, mesh, …)`, which can be written as JSON, kept between processes as programs are.
 
-    On GPUs too, as there is nothing of a device in it.
+    On GPUs too, as there is no machine code in it.
     """
     place = _file_of(compute, arguments)
     if place is None:
@@ -127,9 +127,10 @@ def _file_of(function: Callable[..., Any], arguments: tuple[Any, ...]) -> pathli
     if kept is None or jax.process_count() > 1:
         return None
     mesh = _mesh(arguments)
+    first = mesh.devices.flat[0]
     devices = [device.id for device in mesh.devices.flat], mesh.devices.shape, mesh.axis_names, jax.device_count()
     rest = [argument for argument in arguments if argument is not mesh]
-    asked = function.__qualname__, rest, devices, mesh.devices.flat[0].client.platform_version
+    asked = function.__qualname__, rest, devices, first.device_kind, first.client.platform_version
     return kept / cache.fingerprint([*_surroundings(), *asked])
 
 
