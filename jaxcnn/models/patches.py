@@ -17,7 +17,7 @@ def forward(x: jax.Array, kernel: jax.Array, *, strides: int, padding: int) -> j
 
     Returns `[B, H', W', O]`, H' = (H + 2 padding - k) // strides + 1.
     """
-    columns = _columns(x, kernel.shape[0], strides, padding)
+    columns = _slide(_pad(x, padding), kernel.shape[0], kernel.shape[1], strides)
     return columns @ kernel.reshape(-1, kernel.shape[-1])
 
 
@@ -70,16 +70,12 @@ def kernel_gradient(x: jax.Array, dy: jax.Array, *, kernel_size: int, strides: i
     return jnp.stack(products).reshape(kernel_size, kernel_size, x.shape[-1], dy.shape[-1])
 
 
-def _columns(x: jax.Array, kernel_size: int, strides: int, padding: int) -> jax.Array:
-    """The patch under each window: [B, H', W', k * k * C], in the order of the kernel's axes."""
-    return _slide(_pad(x, padding), kernel_size, kernel_size, strides)
-
-
 def _pad(x: jax.Array, padding: int) -> jax.Array:
     return jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
 
 
 def _slide(x: jax.Array, height: int, width: int, strides: int) -> jax.Array:
+    """The patch under each window: [B, H', W', height * width * C], in the order of the kernel's axes."""
     down = (x.shape[1] - height) // strides + 1
     right = (x.shape[2] - width) // strides + 1
     shifted = [
