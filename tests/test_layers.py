@@ -1,5 +1,7 @@
 """The layers: dropout that knows examples, and the rest against their definitions."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,18 +20,23 @@ def dropout(x, positions, rate=0.3, seed=0):
     return layers.Dropout(rate).apply({}, x, positions, train=True, rngs={"dropout": jax.random.key(seed)})
 
 
-def test_dropout_noise_belongs_to_the_example():
+@pytest.mark.parametrize("rate", [0.3, 0.5])
+def test_dropout_noise_belongs_to_the_example(rate):
     x = jnp.asarray(np.random.default_rng(0).standard_normal((16, 40)), jnp.float32)
     positions = jnp.arange(100, 116)
-    whole = dropout(x, positions)
+    whole = dropout(x, positions, rate)
     order = np.random.default_rng(1).permutation(16)
-    np.testing.assert_array_equal(dropout(x[order], positions[order]), whole[order])
-    micro = [dropout(x[i : i + 4], positions[i : i + 4]) for i in range(0, 16, 4)]
+    np.testing.assert_array_equal(dropout(x[order], positions[order], rate), whole[order])
+    micro = [dropout(x[i : i + 4], positions[i : i + 4], rate) for i in range(0, 16, 4)]
     np.testing.assert_array_equal(np.concatenate(micro), whole)
     shard = PartitionSpec("data")
     for devices in (2, 8):
         mapped = jax.shard_map(
-            dropout, mesh=mesh_of(devices), in_specs=(shard, shard), out_specs=shard, check_vma=False
+            partial(dropout, rate=rate),
+            mesh=mesh_of(devices),
+            in_specs=(shard, shard),
+            out_specs=shard,
+            check_vma=False,
         )
         np.testing.assert_array_equal(jax.jit(mapped)(x, positions), whole)
 
@@ -42,12 +49,30 @@ def test_dropout_noise_differs_between_examples_and_keys():
     assert (first != dropout(x, jnp.arange(2, 4))).any()
 
 
-def test_dropout_drops_its_rate_and_keeps_the_mean():
-    rate, n = 0.3, 40_000
+@pytest.mark.parametrize("rate", [0.3, 0.5, 0.75, 0.9])
+def test_dropout_drops_its_rate_and_keeps_the_mean(rate):
+    n = 40_000
     y = np.asarray(dropout(jnp.ones((40, 1000)), jnp.arange(40), rate))
-    assert set(np.unique(y)) == {0.0, np.float32(1) / np.float32(1 - rate)}
+    zero, kept = np.unique(y)
+    assert zero == 0 and kept == pytest.approx(1 / (1 - rate), rel=2**-13)  # a rate is a multiple of 2^-16
     five_sigma = 5 * np.sqrt(rate * (1 - rate) / n)  # binomial; a fixed key, so this passes always or never
     assert abs((y == 0).mean() - rate) < five_sigma
+
+
+def test_dropout_takes_as_few_bits_as_its_rate_needs():
+    rates = {0.5: (1, 1), 0.25: (2, 1), 0.3125: (4, 5), 3 / 256: (8, 3), 1e-9: (16, 1), 1 - 1e-9: (16, 2**16 - 1)}
+    assert {rate: layers.threshold_of(rate) for rate in rates} == rates
+    assert layers.threshold_of(0.3) == (16, 19661)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+def test_random_integers_are_the_words_of_jax_cut_into_parts(bits):
+    shape = (7, 11)  # 77 integers do not fill their last word
+    integers = np.asarray(layers.random_integers(jax.random.key(3), shape, bits))
+    words = jax.random.bits(jax.random.key(3), (-(-77 * bits // 32),), jnp.uint32)
+    digits = "".join(f"{word:032b}"[::-1] for word in np.asarray(words))  # the lowest bits come first
+    parts = [int(digits[i * bits : (i + 1) * bits][::-1], 2) for i in range(77)]
+    np.testing.assert_array_equal(integers, np.reshape(parts, shape))
 
 
 def test_dropout_is_the_identity_in_evaluation_and_asks_for_positions_in_training():

@@ -135,9 +135,9 @@ class Classifier(nn.Module):
 class Dropout(nn.Module):
     """Dropout whose noise belongs to the example: neither devices nor microbatches change it.
 
-    Srivastava et al. 2014, JMLR 15; kept values are divided by 1 - rate, so evaluation is the identity. The noise of
-    an example is that of the layer's "dropout" key folded with the example's position. Needs a "threefry" key: the
-    bits of "rbg" keys depend on how many examples are drawn for together.
+    Srivastava et al. 2014, JMLR 15; kept values are divided by the chance of being kept, so evaluation is the identity.
+    The noise of an example is that of the layer's "dropout" key folded with the example's position. Needs a "threefry"
+    key: the bits of "rbg" keys depend on how many examples are drawn for together.
     """
 
     rate: float
@@ -149,10 +149,31 @@ class Dropout(nn.Module):
             return x
         if positions is None:
             raise ValueError("dropout needs `positions`, the examples' places in the global batch")
+        bits, threshold = threshold_of(self.rate)
         key = self.make_rng("dropout")
         keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, positions)
-        keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - self.rate, x.shape[1:]))(keys)
-        return jnp.where(keep, x / (1 - self.rate), 0).astype(x.dtype)
+        draws = jax.vmap(lambda key: random_integers(key, x.shape[1:], bits))(keys)
+        return jnp.where(draws >= threshold, x / (1 - threshold / 2**bits), 0).astype(x.dtype)
+
+
+def threshold_of(rate: float) -> tuple[int, int]:
+    """How a value is dropped at `rate` in (0, 1): if an integer of that many random bits is below that threshold.
+
+    One bit does for 0.5. A rate that 1, 2, 4, 8 or 16 bits don't hold becomes the next multiple of 2^-16 in (0, 1).
+    """
+    bits = next((bits for bits in (1, 2, 4, 8) if (rate * 2**bits).is_integer()), 16)
+    return bits, min(max(round(rate * 2**bits), 1), 2**bits - 1)
+
+
+def random_integers(key: jax.Array, shape: tuple[int, ...], bits: int) -> jax.Array:
+    """Integers uint32 of that shape, uniform in [0, 2^bits), for bits that divide 32.
+
+    `jax.random.bits` computes 32 bits for an integer of any width; here those of one word make 32 / bits of them.
+    """
+    size = math.prod(shape)
+    words = jax.random.bits(key, (-(-size * bits // 32),), jnp.uint32)
+    integers = words[:, None] >> jnp.arange(0, 32, bits, dtype=jnp.uint32) & jnp.uint32(2**bits - 1)
+    return integers.reshape(-1)[:size].reshape(shape)
 
 
 def at_least_float32(x: jax.Array) -> Any:
