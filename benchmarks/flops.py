@@ -34,10 +34,11 @@ def count(program: Program) -> Flops:
 
     def record(next_function, args, kwargs, context):
         output = next_function(*args, **kwargs)
-        for collection, variables in context.module.variables.items():
-            if context.method_name == "__call__" and "kernel" in variables:
-                pixels = math.prod(output.shape[1:-1])
-                layers[context.module.path] = 2 * math.prod(variables["kernel"].shape) * pixels, collection == "params"
+        params = context.module.variables.get("params", {})
+        if context.method_name == "__call__" and "kernel" in params:
+            flops = 2 * math.prod(params["kernel"].shape) * math.prod(output.shape[1:-1])
+            # A layer that shares another's scope, as whitening does with its convolution, is that one.
+            layers.setdefault(context.module.path, (flops, not getattr(context.module, "frozen", False)))
         return output
 
     with nn.intercept_methods(record):

@@ -88,7 +88,7 @@ def start(peer: str, device: str, way: str, cache: str) -> Worker:
     """A worker of a peer for a device, to be run in a certain way, or in the usual one for ""; `cache`: a folder."""
     if peer == "torch":
         return start_torch(TORCH_PYTHON.value, "benchmarks.torch_tasks", device, way.endswith(HUGE_PAGES))
-    environment = jaxcnn_environment(device) | {"JAXCNN_CACHE": cache}
+    environment = jaxcnn_environment(device) | {"JAX_COMPILATION_CACHE_DIR": cache}
     return Worker("jaxcnn", sys.executable, "benchmarks.jaxcnn_tasks", environment)
 
 

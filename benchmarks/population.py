@@ -59,7 +59,7 @@ def run_sweep(case: str, way: str) -> Swept:
         sweep += ["--population=8", f"--population_way={way}"]
     with tempfile.TemporaryDirectory() as scratch:
         folder = pathlib.Path(scratch) / "sweep"
-        environment = os.environ | {"JAXCNN_CACHE": f"{scratch}/cache"}
+        environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": f"{scratch}/cache"}
         began = time.perf_counter()
         done = subprocess.run(
             [*sweep, f"--workdir={folder}"], capture_output=True, text=True, env=environment, check=False

@@ -36,9 +36,10 @@ _KERNEL = pathlib.Path("/sys/kernel/mm/transparent_hugepage/enabled")
 def use_huge_pages() -> None:
     """Replace this process by the same command with huge pages, where they help and were not asked for yet.
 
-    They help on Linux with glibc where the kernel gives huge pages to those who ask ("madvise"). JAXCNN_HUGE_PAGES=off
-    or a setting of glibc.malloc.hugetlb in GLIBC_TUNABLES leaves everything as it is; one of glibc.malloc.tcache_count
-    stays. To be called before anything is imported or opened that could not be done twice.
+    They help on Linux with glibc where the kernel gives huge pages to those who ask ("madvise"); where it gives them to
+    all ("always"), this start is for what goes with them. JAXCNN_HUGE_PAGES=off or a setting of glibc.malloc.hugetlb in
+    GLIBC_TUNABLES leaves everything as it is; one of glibc.malloc.tcache_count stays. To be called before anything is
+    imported or opened that could not be done twice.
     """
     there = os.environ.get("GLIBC_TUNABLES", "")
     if _off() or any(name in there for name in HUGE_PAGES) or not _on_request():
@@ -114,7 +115,7 @@ def _on_request() -> bool:
     """Whether the kernel and the C library give huge pages on request."""
     if _glibc() < [2, 35]:
         return False
-    return _KERNEL.is_file() and "[madvise]" in _KERNEL.read_text()
+    return _KERNEL.is_file() and any(word in _KERNEL.read_text() for word in ("[madvise]", "[always]"))
 
 
 def _glibc() -> list[int]:

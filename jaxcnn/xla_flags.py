@@ -27,7 +27,7 @@ def apply() -> None:
 
     `JAXCNN_XLA_FLAGS=off` prevents it. A flag that XLA_FLAGS has already keeps its value there.
     """
-    if os.environ.get(SWITCH, "").lower() == "off" or not gpu_wanted(os.environ) or not _tried():
+    if os.environ.get(SWITCH, "").lower() in ("off", "0", "no") or not gpu_wanted(os.environ) or not _tried():
         return
     os.environ["XLA_FLAGS"] = merged(os.environ.get("XLA_FLAGS", ""), GPU_FLAGS)
 

@@ -113,6 +113,12 @@ def test_flops_are_two_for_each_multiply_add_of_the_layers(model, layers):
     assert counted.train == 2 * (3 * sum(layers) - layers[0])
 
 
+def test_a_frozen_kernel_has_no_gradient_to_count():
+    counted = flops.count(jaxcnn_tasks.program_of(cases.Case("airbench", "train", 4, "cpu", "float32").spec()))
+    whitening = 2 * 31**2 * 4 * 3 * 24  # the first layer: nor has it a gradient of the images
+    assert counted.train == 3 * counted.predict - 2 * whitening
+
+
 def test_a_worker_counts_only_its_own_steps_and_stands_still_between_them():
     with fake() as worker:
         worker.build({})

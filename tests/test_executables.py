@@ -79,6 +79,16 @@ def test_what_a_program_hangs_on_asks_for_another(change, cache, monkeypatch):
         jax.config.update("jax_default_matmul_precision", before)
 
 
+def test_what_a_file_of_flags_says_counts_too(cache, monkeypatch, tmp_path):
+    asked, mesh, flags = [], meshes.make_mesh(1), tmp_path / "flags.txt"
+    flags.write_text("--xla_cpu_enable_fast_math=false")
+    monkeypatch.setenv("XLA_FLAGS", str(flags))
+    adder(asked)(mesh, 1)
+    assert adder(asked).is_kept(mesh, 1)
+    flags.write_text("--xla_cpu_enable_fast_math=true")
+    assert not adder(asked).is_kept(mesh, 1)
+
+
 def test_sources_are_those_on_the_disk(monkeypatch, tmp_path):
     monkeypatch.setattr(executables, "PACKAGE", tmp_path)
     digests = set()

@@ -2,6 +2,7 @@
 
 import types
 
+import jax
 import numpy as np
 import pytest
 
@@ -30,6 +31,18 @@ def test_the_count_is_that_of_the_convolutions(devices, platform):
     expected = 16 / devices * 2 * (2 * first + 3 * (second + third))
     # Zero padding at the borders is not computed (less), BatchNorm and the optimiser are not in the sum (more).
     assert counted == pytest.approx(expected, rel=0.2)
+
+
+def test_every_microbatch_counts_wherever_the_step_runs(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    norm, mesh = {"group_size": 4}, plugin_mesh(1)
+    whole, parts = (
+        small.program_of(small.config(norm=norm, optim={"accumulate_steps": count}), side=8) for count in (1, 4)
+    )
+    counted = flops.of_program(parts, mesh, "stream")
+    assert counted == pytest.approx(flops.of_program(whole, mesh, "stream"), rel=0.1)
+    # Its bytes are counted in the compiled program, which loops over microbatches there.
+    assert flops.bytes_of_program(parts, mesh, "stream") is None
 
 
 def test_the_device_is_found_by_its_name():

@@ -120,12 +120,27 @@ def test_the_user_has_the_last_word():
     assert start(GLIBC_TUNABLES="glibc.malloc.hugetlb=0") == "['a b', '--c'] glibc.malloc.hugetlb=0"
 
 
-@pytest.mark.parametrize("setting", ["always [never]", "[always] madvise never"])
-def test_nothing_is_done_where_the_kernel_does_not_take_requests(setting, monkeypatch, tmp_path):
-    kernel = tmp_path / "enabled"
-    kernel.write_text(setting)
-    monkeypatch.setattr(host_memory, "_KERNEL", kernel)
+@pytest.fixture
+def kernel(monkeypatch, tmp_path):
+    """Where the kernel's setting is read from, in a process without settings of its own and with glibc 2.36."""
+    monkeypatch.setattr(host_memory, "_KERNEL", tmp_path / "enabled")
+    monkeypatch.setattr(host_memory, "_glibc", lambda: [2, 36])
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
     monkeypatch.delenv(host_memory.SWITCH, raising=False)
+    return tmp_path / "enabled"
+
+
+def test_nothing_is_done_where_the_kernel_has_no_huge_pages_to_give(kernel, monkeypatch):
+    kernel.write_text("always madvise [never]")
     monkeypatch.setattr(os, "execv", lambda *_: pytest.fail("started anew"))
     host_memory.use_huge_pages()
+
+
+@pytest.mark.parametrize("setting", ["always [madvise] never", "[always] madvise never"])
+def test_a_process_starts_anew_where_the_kernel_gives_them_to_some_or_all(setting, kernel, monkeypatch):
+    kernel.write_text(setting)
+    monkeypatch.setenv("GLIBC_TUNABLES", "")  # so that it is put back
+    started = []
+    monkeypatch.setattr(os, "execv", lambda *_: started.append(os.environ["GLIBC_TUNABLES"]))
+    host_memory.use_huge_pages()
+    assert len(started) == 1 and started[0].startswith("glibc.malloc.hugetlb=1")

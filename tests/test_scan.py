@@ -21,6 +21,8 @@ STEPS = 8
 NETWORKS = {
     "cnn": (8, {"model": {"name": "cnn"}}),
     "alexnet, dropout": (32, {"model": {"name": "alexnet", "width": 1 / 32, "dropout": 0.5, "batch_norm": False}}),
+    # Winograd's forms with tiles of 4, whose parts are a loop of their own, and of 2.
+    "airbench, muon": (32, {"model": {"name": "airbench", "width": 0.25}, "optim": {"name": "muon"}}),
 }
 
 
@@ -210,23 +212,25 @@ def _train_records(folder):
 
 SMALL_FIRST = {"small_sides": (4, 6), "small_until": (0.25, 0.75)}
 KINDS = {
-    "plain": ("resident", 1, {}),
-    "in calls": ("resident", 8, {}),
-    "streamed": ("stream", 1, {}),
-    "growing images": ("resident", 1, SMALL_FIRST),
+    "plain": ("resident", 1, {}, "none"),
+    "in calls": ("resident", 8, {}, "none"),
+    "streamed": ("stream", 1, {}, "none"),
+    "growing images": ("resident", 1, SMALL_FIRST, "none"),
+    "test-time augmentation": ("resident", 1, {}, "flip"),
 }
 PROGRAMS = {
     "plain": ["resident_train_step", "eval_batch", "eval_batch"],  # one for each split, as their sizes differ
     "in calls": ["resident_train_steps", "eval_batch", "eval_batch"],
     "streamed": ["train_step"],
     "growing images": [*["resident_train_step"] * 3, "eval_batch", "eval_batch"],  # one step for each size
+    "test-time augmentation": ["resident_train_step", "eval_batch", "eval_batch", "tta_views", "tta_sums"],
 }
 
 
 @pytest.fixture(scope="module", params=KINDS)
 def watched(request, tmp_path_factory):
     """The kind of a run over two epochs, what it compiled before, in and after its loop, and what moved in the loop."""
-    loader, steps_per_call, augment = KINDS[request.param]
+    loader, steps_per_call, augment, tta = KINDS[request.param]
     compiled = {"before": [], "in": [], "after": []}
     place = ["before"]
     moved = []
@@ -271,7 +275,7 @@ def watched(request, tmp_path_factory):
     try:
         # Programs that no other test has compiled.
         norm = {"epsilon": 1.001e-5 + request.param_index * 1e-8}
-        run = {"steps_per_call": steps_per_call, "eval_batch_size": 72 + request.param_index}
+        run = {"steps_per_call": steps_per_call, "tta": tta, "eval_batch_size": 72 + request.param_index}
         folder = tmp_path_factory.mktemp("watched")
         digits.run(folder, **THIN, norm=norm, run=run, data={"loader": loader}, augment=augment)
     finally:

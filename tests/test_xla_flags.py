@@ -35,6 +35,7 @@ def test_the_users_flags_win_one_by_one(before, after):
         ({"JAX_PLATFORMS": "cuda,cpu"}, "jax_cuda13_plugin", OURS),
         ({"JAX_PLATFORMS": "cpu"}, "jax_cuda13_plugin", None),
         ({"JAXCNN_XLA_FLAGS": "off"}, "jax_cuda13_plugin", None),
+        ({"JAXCNN_XLA_FLAGS": "0"}, "jax_cuda13_plugin", None),
         ({}, "", None),
     ],
 )

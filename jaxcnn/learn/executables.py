@@ -86,7 +86,7 @@ class Kept:
     def is_kept(self, *arguments: Any) -> bool:
         """Whether an earlier process has left the program for `arguments`."""
         file = self._file(arguments)
-        return file is not None and file.exists()
+        return file is not None and os.path.exists(file)  # unlike the path's own, False in a folder closed to the user
 
     def _load_or_compile(self, *arguments: Any) -> jax.stages.Compiled:
         file = self._file(arguments)
@@ -114,7 +114,9 @@ def kept_figures(compute: Callable[..., Any], *arguments: Any) -> Any:
         return compute(*arguments)
     file = place.with_suffix(".json")
     with contextlib.suppress(OSError, ValueError):
-        return json.loads(file.read_bytes())
+        figures = json.loads(file.read_bytes())
+        _touch(file)
+        return figures
     figures = compute(*arguments)
     with contextlib.suppress(OSError):
         _write(file, json.dumps(figures).encode())
@@ -142,7 +144,17 @@ def _surroundings() -> tuple[Any, ...]:
     """What a program depends on besides its arguments."""
     versions = [sys.version, *(module.__version__ for module in (jax, jaxlib, flax, optax, np))]
     settings = {name: value for name, value in sorted(jax.config.values.items()) if name not in _PLACES}
-    return _sources(), versions, settings, os.environ.get("XLA_FLAGS", ""), _processor()
+    return _sources(), versions, settings, _flags_of_xla(), _processor()
+
+
+def _flags_of_xla() -> tuple[str, str]:
+    """XLA_FLAGS, and what stands in the file that it may name in place of flags."""
+    flags = os.environ.get("XLA_FLAGS", "").strip()
+    if not flags or flags.startswith("-"):
+        return flags, ""
+    with contextlib.suppress(OSError):
+        return flags, pathlib.Path(flags).read_text()
+    return flags, ""
 
 
 @functools.cache
@@ -174,9 +186,14 @@ def _load(file: pathlib.Path, mesh: Mesh) -> jax.stages.Compiled | None:
         executable = serialize_executable.deserialize_and_load(payload, in_tree, out_tree, execution_devices=devices)
     except Exception:  # a damaged pickle may raise anything; the program is then compiled and written anew
         return None
+    _touch(file)
+    return executable
+
+
+def _touch(file: pathlib.Path) -> None:
+    """Note that a file is used; those used last stay."""
     with contextlib.suppress(OSError):  # the folder may be somebody else's
         os.utime(file)
-    return executable
 
 
 def _save(file: pathlib.Path, executable: jax.stages.Compiled) -> None:

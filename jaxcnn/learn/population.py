@@ -38,17 +38,21 @@ def over_members(mesh: Mesh) -> NamedSharding:
 
 
 def member_step(
-    program: Program, state: steps.State, split: Resident, normalization: steps.Normalization
+    program: Program, mesh: Mesh, state: steps.State, split: Resident, normalization: steps.Normalization
 ) -> tuple[steps.State, steps.StepMetrics]:
     """One step of one member, on one device: its own batch gathered from the shared split, and `steps.train_step`."""
     position = jnp.asarray(order.storage_positions(program.global_batch_size, 1, program.optim.accumulate_steps)[0])
     batch = lax.optimization_barrier(spread.batch_part(program, position, state.hyper.seed, state.step, split))
-    return steps.train_step(program, state, batch, normalization)
+    unroll = spread.unrolls_microbatches(mesh)
+    gradients = functools.partial(steps.batch_gradients, program, unroll=unroll)
+    return steps.train_step(program, state, batch, normalization, gradients)
 
 
-def _share_step(program: Program, states: steps.State, split: Resident, normalization: steps.Normalization) -> Any:
+def _share_step(
+    program: Program, mesh: Mesh, states: steps.State, split: Resident, normalization: steps.Normalization
+) -> Any:
     """One step of the members that a device has."""
-    step = functools.partial(member_step, program)
+    step = functools.partial(member_step, program, mesh)
     if states.step.shape[0] > 1:
         return jax.vmap(step, in_axes=(0, None, None))(states, split, normalization)
     # Not by vmap, which would make grouped convolutions of one group of the plain ones.
@@ -70,7 +74,7 @@ def train_step(
     Returns:
       The next states and the metrics [members].
     """
-    share = functools.partial(_share_step, program)
+    share = functools.partial(_share_step, program, mesh)
     if mesh.size > 1:
         over = jax.P(MEMBER_AXIS)
         specs = (over, jax.P(), jax.P())

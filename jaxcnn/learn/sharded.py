@@ -103,19 +103,23 @@ def eval_step(program: Program, mesh: Mesh) -> Any:
 
 @functools.lru_cache(maxsize=16)
 def tta_views(kind: str, mesh: Mesh) -> Any:
-    """Jitted `image [B, H, W, C] -> list of views`, see `tta.views`, all split over the mesh."""
-    return jax.jit(functools.partial(tta.views, kind=kind), out_shardings=over_data(mesh))
+    """Jitted `image [B, H, W, C] -> list of views`, see `tta.views`, but the first; all split over the mesh."""
+
+    def tta_views(image: jax.Array) -> list[jax.Array]:
+        return tta.views(image, kind)[1:]
+
+    return jax.jit(tta_views, out_shardings=over_data(mesh))
 
 
 @functools.lru_cache(maxsize=16)
 def tta_sums(kind: str, mesh: Mesh) -> Any:
     """Jitted `(logits of each view, batch) -> (sums, averaged logits [B, K])`."""
 
-    def of_batch(logits: list[jax.Array], batch: Batch) -> Any:
+    def tta_sums(logits: list[jax.Array], batch: Batch) -> Any:
         averaged = tta.average(logits, kind)
         return steps.eval_sums(averaged, batch), averaged
 
-    return jax.jit(of_batch, out_shardings=(replicated(mesh), over_data(mesh)))
+    return jax.jit(tta_sums, out_shardings=(replicated(mesh), over_data(mesh)))
 
 
 @functools.lru_cache(maxsize=64)
@@ -276,6 +280,32 @@ def compiled_eval_batch(program: Program, mesh: Mesh, batch_size: int, examples:
     return lowered_eval_batch(program, mesh, batch_size, examples).compile()
 
 
+@functools.lru_cache(maxsize=16)
+def lowered_tta_views(program: Program, mesh: Mesh, batch_size: int, kind: str) -> jax.stages.Lowered:
+    """`tta_views` of batches of `batch_size`, before XLA's optimisation."""
+    return tta_views(kind, mesh).lower(_abstract_batch(program, batch_size, over_data(mesh)).image)
+
+
+@Kept
+def compiled_tta_views(program: Program, mesh: Mesh, batch_size: int, kind: str) -> jax.stages.Compiled:
+    """`tta_views` of batches of `batch_size`, compiled."""
+    return lowered_tta_views(program, mesh, batch_size, kind).compile()
+
+
+@functools.lru_cache(maxsize=16)
+def lowered_tta_sums(program: Program, mesh: Mesh, batch_size: int, kind: str) -> jax.stages.Lowered:
+    """`tta_sums` of batches of `batch_size`, before XLA's optimisation."""
+    split = over_data(mesh)
+    logits = jax.ShapeDtypeStruct((batch_size, program.num_classes), jnp.float32, sharding=split)
+    return tta_sums(kind, mesh).lower([logits] * len(tta.VIEWS[kind]), _abstract_batch(program, batch_size, split))
+
+
+@Kept
+def compiled_tta_sums(program: Program, mesh: Mesh, batch_size: int, kind: str) -> jax.stages.Compiled:
+    """`tta_sums` of batches of `batch_size`, compiled."""
+    return lowered_tta_sums(program, mesh, batch_size, kind).compile()
+
+
 def tta_eval_step(program: Program, mesh: Mesh, batch_size: int, kind: str) -> Callable[..., list[Any]]:
     """`(variables, batch, normalization) -> [(sums, logits), …]`: as they are, and if asked for, with views averaged.
 
@@ -283,14 +313,15 @@ def tta_eval_step(program: Program, mesh: Mesh, batch_size: int, kind: str) -> C
     the uint8 pixels, since mirroring, moving and reflecting commute with the normalisation.
     """
     step = compiled_eval_step(program, mesh, batch_size)
+    if kind == "none":
+        return lambda *inputs: [step(*inputs)]
+    views, sums = (made(program, mesh, batch_size, kind) for made in (compiled_tta_views, compiled_tta_sums))
 
     def evaluate(variables: Any, batch: Batch, normalization: steps.Normalization) -> list[Any]:
         plain = step(variables, batch, normalization)
-        if kind == "none":
-            return [plain]
-        others = tta_views(kind, mesh)(batch.image)[1:]
-        logits = [step(variables, dataclasses.replace(batch, image=view), normalization)[1] for view in others]
-        return [plain, tta_sums(kind, mesh)([plain[1], *logits], batch)]
+        others = [dataclasses.replace(batch, image=view) for view in views(batch.image)]
+        logits = [step(variables, other, normalization)[1] for other in others]
+        return [plain, sums([plain[1], *logits], batch)]
 
     return evaluate
 

@@ -157,6 +157,7 @@ def batch_gradients(
     batch: Batch,
     normalization: Normalization,
     axis_name: str | None = None,
+    unroll: bool = False,
 ) -> tuple[Any, losses.Sums, Any]:
     """Augment a batch and differentiate its loss.
 
@@ -167,6 +168,7 @@ def batch_gradients(
         shard of it, stored as `jaxcnn.data.order.storage_positions` says.
       normalization: of the training split.
       axis_name: the mesh axis that the batch is split over, or None.
+      unroll: write the microbatches out one after another in place of a loop over them.
 
     Returns:
       The gradients, in `optim.gradient_dtype`; the sums of the metrics; the new running statistics. Over the devices,
@@ -204,7 +206,7 @@ def batch_gradients(
         return metrics.loss / program.global_batch_size, (metrics, updates.get("batch_stats", {}))
 
     gradient = jax.value_and_grad(microbatch_loss, has_aux=True)
-    (_, (metrics, new_stats)), grads = _accumulate(gradient, params, (examples, batch), microbatches)
+    (_, (metrics, new_stats)), grads = _accumulate(gradient, params, (examples, batch), microbatches, unroll)
     dtype = jnp.dtype(program.optim.gradient_dtype)
     grads = jax.tree.map(lambda share: share.astype(dtype), grads)
     return grads, metrics, jax.tree.map(lambda total: total / microbatches, new_stats)
@@ -231,7 +233,7 @@ def predict_step(program: Program, variables: Any, image: jax.Array, normalizati
     return model.apply(variables, augment.normalize(image, normalization.mean, normalization.std), train=False)
 
 
-def _accumulate(gradient: Any, params: Any, examples: Any, microbatches: int) -> Any:
+def _accumulate(gradient: Any, params: Any, examples: Any, microbatches: int, unroll: bool) -> Any:
     """Sum `gradient(params, microbatch)` over the microbatches of a local batch [k * b, …]."""
     if microbatches == 1:
         return gradient(params, examples)
@@ -242,8 +244,6 @@ def _accumulate(gradient: Any, params: Any, examples: Any, microbatches: int) ->
 
     first = jax.tree.map(lambda x: x[0], parts)
     zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(gradient, params, first))
-    # XLA:CPU runs the gradients of convolutions about 20 times slower inside a loop than outside.
-    unroll = jax.default_backend() == "cpu"
     return jax.lax.scan(add, zero, parts, unroll=unroll)[0]
 
 

@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 
 from jaxcnn import mesh as meshes
 from jaxcnn.config import Config
-from jaxcnn.learn import sharded
+from jaxcnn.learn import sharded, spread
 from jaxcnn.learn.program import Program
 
 
@@ -76,6 +76,13 @@ def of_program(program: Program, mesh: Mesh, loader: str, steps_per_call: int = 
         return None
     whole = step_flops(sharded.traced_train_step(program, one, loader))
     return None if whole is None else whole / mesh.size
+
+
+def bytes_of_program(program: Program, mesh: Mesh, loader: str, steps_per_call: int = 1) -> float | None:
+    """`step_bytes` of the compiled step of a program; None where it loops over microbatches, as XLA counts one turn."""
+    if program.optim.accumulate_steps > 1 and not spread.unrolls_microbatches(mesh):
+        return None
+    return step_bytes(sharded.compiled_train_step(program, mesh, loader, steps_per_call))
 
 
 def step_bytes(compiled: jax.stages.Compiled) -> float | None:

@@ -10,7 +10,7 @@ from jaxcnn.config import UserError
 from jaxcnn.data.decode import Unreadable, decode
 from jaxcnn.data.folder import EXTENSIONS
 from jaxcnn.learn import sharded
-from jaxcnn.mesh import data_devices
+from jaxcnn.mesh import data_devices, over_data
 from jaxcnn.train.trained import Trained
 
 BATCH = 64
@@ -90,6 +90,7 @@ def _probabilities(trained: Trained, images: np.ndarray) -> np.ndarray:
     devices = data_devices(trained.mesh)
     padded = np.zeros((-(-BATCH // devices) * devices, *images.shape[1:]), np.uint8)
     padded[: len(images)] = images
-    step = sharded.predict_step(trained.program, trained.mesh)
-    logits = np.asarray(step(trained.variables, padded, trained.normalization))[: len(images)]
+    step = sharded.compiled_predict_step(trained.program, trained.mesh, len(padded))
+    placed = jax.device_put(padded, over_data(trained.mesh))
+    logits = np.asarray(step(trained.variables, placed, trained.normalization))[: len(images)]
     return np.asarray(jax.nn.softmax(logits))

@@ -269,6 +269,10 @@ def _start_compiling(
     evaluated = [split for split in (splits.val, splits.test) if split is not None]
     if evaluated:
         needed.append((sharded.lowered_eval_step, sharded.compiled_eval_step, (program, mesh, batch_size)))
+        if config.run.tta != "none" and splits.test is not None:
+            views = (program, mesh, batch_size, config.run.tta)
+            needed.append((sharded.lowered_tta_views, sharded.compiled_tta_views, views))
+            needed.append((sharded.lowered_tta_sums, sharded.compiled_tta_sums, views))
         if program.optim.ema_decay and program.shard_optimizer and not program.shard_params:
             needed.append((sharded.lowered_whole_average, sharded.compiled_whole_average, (program, mesh)))
     if loader == "resident":

@@ -5,7 +5,7 @@ import pathlib
 from typing import TYPE_CHECKING, Any
 
 from jaxcnn.config import Config
-from jaxcnn.learn import executables, sharded
+from jaxcnn.learn import executables
 from jaxcnn.learn.state import count_parameters
 from jaxcnn.mesh import describe
 from jaxcnn.train import flops, workdir
@@ -79,7 +79,7 @@ def _cost(*step: Any) -> list[float | None]:
 
 def _computed_cost(*step: Any) -> list[float | None]:
     # A step is traced for its FLOPs where a kept program left nothing to trace.
-    return [flops.of_program(*step), flops.step_bytes(sharded.compiled_train_step(*step))]
+    return [flops.of_program(*step), flops.bytes_of_program(*step)]
 
 
 def read(folder: pathlib.Path) -> dict[str, Any] | None:
