@@ -159,7 +159,7 @@ class Dropout(nn.Module):
 def threshold_of(rate: float) -> tuple[int, int]:
     """How a value is dropped at `rate` in (0, 1): if an integer of that many random bits is below that threshold.
 
-    One bit does for 0.5. A rate that 1, 2, 4, 8 or 16 bits don't hold becomes the next multiple of 2^-16 in (0, 1).
+    One bit does for 0.5. A rate that 1, 2, 4, 8 or 16 bits do not hold becomes the nearest multiple of 2^-16 in (0, 1).
     """
     bits = next((bits for bits in (1, 2, 4, 8) if (rate * 2**bits).is_integer()), 16)
     return bits, min(max(round(rate * 2**bits), 1), 2**bits - 1)
