@@ -35,7 +35,7 @@ def init_state(program: Program, mesh: Mesh) -> Any:
         return lax.with_sharding_constraint(state, layouts.of_state(program, mesh, state))
 
     init.__name__ = "init_state"
-    return jax.jit(init)
+    return jit(init, mesh)
 
 
 @functools.lru_cache(maxsize=64)
