@@ -13,7 +13,7 @@ import pathlib
 import resource
 import sys
 
-from jaxcnn.xla_flags import gpu_wanted
+from jaxcnn.xla_flags import gpu_wanted, switched_off
 
 HUGE_PAGES = {"glibc.malloc.hugetlb": "1"}
 # XLA's arrays are aligned, and the few bytes cut off at their ends become free chunks of their own. A thread's cache of
@@ -42,7 +42,7 @@ def use_huge_pages() -> None:
     imported or opened that could not be done twice.
     """
     there = os.environ.get("GLIBC_TUNABLES", "")
-    if _off() or any(name in there for name in HUGE_PAGES) or not _on_request():
+    if switched_off(SWITCH) or any(name in there for name in HUGE_PAGES) or not _on_request():
         return
     wanted = HUGE_PAGES if gpu_wanted(os.environ) else HUGE_PAGES | WHOLE_PLACES
     added = [f"{name}={value}" for name, value in wanted.items() if name not in there]
@@ -69,7 +69,7 @@ def keeps() -> bool:
     there = os.environ.get("GLIBC_TUNABLES", "")
     asked = all(f"{name}={value}" in there for name, value in HUGE_PAGES.items())
     own = any(name in there for name in KEEP)
-    return asked and not own and not _off() and not gpu_wanted(os.environ) and bool(_glibc())
+    return asked and not own and not switched_off(SWITCH) and not gpu_wanted(os.environ) and bool(_glibc())
 
 
 class KeptMemory:
@@ -100,10 +100,6 @@ def release() -> None:
     """Give memory that is no longer used, such as a compiler's, back to the kernel; does nothing without glibc."""
     if _glibc():
         ctypes.CDLL(None).malloc_trim(0)
-
-
-def _off() -> bool:
-    return os.environ.get(SWITCH, "").lower() in ("off", "0", "no")
 
 
 def _resident() -> int:

@@ -27,18 +27,28 @@ def apply() -> None:
 
     `JAXCNN_XLA_FLAGS=off` prevents it. A flag that XLA_FLAGS has already keeps its value there.
     """
-    if os.environ.get(SWITCH, "").lower() in ("off", "0", "no") or not gpu_wanted(os.environ) or not _tried():
+    if switched_off(SWITCH) or not gpu_wanted(os.environ) or not _tried():
         return
     os.environ["XLA_FLAGS"] = merged(os.environ.get("XLA_FLAGS", ""), GPU_FLAGS)
 
 
 def merged(flags: str, defaults: Mapping[str, str]) -> str:
     """XLA_FLAGS with those of `defaults` that it does not name; unchanged where it names a file of flags."""
-    if flags.strip() and not flags.strip().startswith("-"):
+    if names_file(flags):
         return flags
     named = {word.lstrip("-").partition("=")[0] for word in flags.split()}
     added = [f"--{name}={value}" for name, value in defaults.items() if name not in named]
     return " ".join([*added, *flags.split()])
+
+
+def names_file(flags: str) -> bool:
+    """Whether XLA_FLAGS names a file of flags in place of flags."""
+    return bool(flags.strip()) and not flags.strip().startswith("-")
+
+
+def switched_off(switch: str) -> bool:
+    """Whether an environment variable of ours turns off what it is named after."""
+    return os.environ.get(switch, "").lower() in ("off", "0", "no")
 
 
 def gpu_wanted(environment: Mapping[str, str]) -> bool:

@@ -91,6 +91,23 @@ def test_convolution_by_winograds_forms_is_that_of_lax_for_any_shape_and_tile(ge
         assert_equal_to_lax(ours, *arrays, 1, padding)
 
 
+@settings(deadline=None, max_examples=20, derandomize=True)
+@given(geometries(sizes=(3,), strides=(1,)), st.sampled_from([2, 4]))
+def test_winograds_forms_are_those_of_lax_for_any_shape_and_tile(geometry, tile):
+    _, _, _, padding = geometry
+    with jax.enable_x64(True):
+        arrays = inputs(*geometry)
+
+        def forms(x, kernel, dy):
+            return (
+                winograd.forward(x, kernel, tile=tile, padding=padding),
+                winograd.input_gradient(dy, kernel, tile=tile, padding=padding),
+                winograd.kernel_gradient(x, dy, tile=tile, padding=padding),
+            )
+
+        assert_equal_to_lax(quickly(forms, *arrays), *arrays, 1, padding)
+
+
 @pytest.mark.parametrize("batch", [6, 7])
 def test_winograds_forms_in_parts_of_a_batch_are_those_of_lax(batch, monkeypatch):
     monkeypatch.setattr(winograd, "CACHE", 2**16)  # of three images

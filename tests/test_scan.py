@@ -71,7 +71,7 @@ def identical(one, other):
     return all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True))
 
 
-@pytest.mark.parametrize(("name", "devices"), [("alexnet, dropout", 1), ("cnn, winograd, muon", 1), ("cnn", 4)])
+@pytest.mark.parametrize(("name", "devices"), [(name, 1) for name in NETWORKS] + [("cnn", 4)])
 def test_steps_in_one_call_are_the_plain_steps_to_the_bit_however_they_are_grouped(name, devices):
     # True on CPU since its convolutions are matrix products; those of `lax` run by other code inside a loop.
     side, groups = NETWORKS[name]

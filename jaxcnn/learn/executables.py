@@ -31,6 +31,7 @@ import optax
 from jax.experimental import serialize_executable
 from jax.sharding import Mesh
 
+from jaxcnn import xla_flags
 from jaxcnn.data import cache
 
 PACKAGE = pathlib.Path(__file__).parent.parent
@@ -149,12 +150,11 @@ def _surroundings() -> tuple[Any, ...]:
 
 def _flags_of_xla() -> tuple[str, str]:
     """XLA_FLAGS, and what stands in the file that it may name in place of flags."""
-    flags = os.environ.get("XLA_FLAGS", "").strip()
-    if not flags or flags.startswith("-"):
-        return flags, ""
-    with contextlib.suppress(OSError):
-        return flags, pathlib.Path(flags).read_text()
-    return flags, ""
+    flags, text = os.environ.get("XLA_FLAGS", "").strip(), ""
+    if xla_flags.names_file(flags):
+        with contextlib.suppress(OSError):
+            text = pathlib.Path(flags).read_text()
+    return flags, text
 
 
 @functools.cache
