@@ -137,6 +137,8 @@ def _sweep(folder: pathlib.Path) -> int:
     population = _population(plan, shared)
     if not DRY_RUN.value:
         folder.mkdir(parents=True, exist_ok=True)
+        if ENGINE.value == "inline":
+            files.work_alone(folder)
     environment, estimate = _show_plan(folder, plan, definition.name, shared, console)
     if DRY_RUN.value:
         return 0

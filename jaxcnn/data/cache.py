@@ -5,7 +5,6 @@ then renamed), a damaged one counts as absent, and a folder that cannot be writt
 """
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import tempfile
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+
+from jaxcnn import locks
 
 
 def fingerprint(parts: Iterable[object]) -> str:
@@ -37,7 +38,7 @@ def lock(path: Path) -> Iterator[None]:
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = open(path, "ab")  # noqa: SIM115 (closed below, whatever happens)
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        locks.take(handle, wait=True)
     try:
         yield
     finally:

@@ -1,8 +1,6 @@
 """The folder of a run: who may use it, and what says which run it is."""
 
 import contextlib
-import errno
-import fcntl
 import functools
 import json
 import logging
@@ -20,6 +18,7 @@ from typing import Any, TextIO
 import jax
 
 from jaxcnn import config as configs
+from jaxcnn import locks
 from jaxcnn.config import Config, UserError
 from jaxcnn.data.examples import worker_count
 from jaxcnn.data.source import Splits
@@ -36,6 +35,8 @@ _log = logging.getLogger("jaxcnn")
 @contextlib.contextmanager
 def claim(workdir: pathlib.Path, seconds: float | None = None) -> Iterator[None]:
     """Create the workdir if need be, and hold it for this process alone.
+
+    Where the file system has no locks that is left to the user, after a remark.
 
     Args:
       workdir: to hold.
@@ -72,14 +73,19 @@ def claim(workdir: pathlib.Path, seconds: float | None = None) -> Iterator[None]
 
 
 def _locked(lock: TextIO) -> bool:
-    """Take the lock of an open file, if nobody holds it."""
+    """Take the lock of the open file in a workdir, if nobody holds it."""
+    folder = pathlib.Path(lock.name).parent
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return locks.take(lock, wait=False)
+    except locks.NoLocksError as error:
+        _log.warning(
+            "%s cannot be locked (%s), so see to it that no other run uses this folder meanwhile",
+            folder,
+            error.strerror,
+        )
+        return True
     except OSError as error:
-        if error.errno not in (errno.EAGAIN, errno.EACCES):
-            raise
-        return False
-    return True
+        raise UserError(f"--workdir={folder} cannot be locked: {error.strerror}; choose another folder") from error
 
 
 def _holder(lock: TextIO) -> str:
