@@ -21,11 +21,12 @@ import absl.logging
 from absl import app, flags
 from ml_collections import config_flags
 
-from jaxcnn import xla_flags
+from jaxcnn import paths, xla_flags
 from jaxcnn.config import Config, ConfigError, UserError, flatten, from_config_dict, to_dict
 from jaxcnn.host_memory import use_huge_pages
 from jaxcnn.train.signals import Interrupts
 
+flags.disclaim_key_flags()  # those defined here belong to the command, whose --help shows them
 MACHINE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG)
 
 
@@ -35,6 +36,21 @@ def define_config(description: str) -> Any:
     # --help shows the flags of the main module; this one is defined here, but is the command's.
     flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS["config"])
     return holder
+
+
+class _PathParser(flags.ArgumentParser):
+    """A path, `~` in it expanded, as a string: some flags take "-" or nothing as well."""
+
+    def parse(self, argument: str) -> str:
+        try:
+            return str(paths.expand(argument)) if argument.startswith("~") else argument
+        except UserError as error:
+            raise ValueError(str(error)) from None
+
+
+def define_path(name: str, default: str | None, description: str) -> Any:
+    """Define a flag that is a path; every flag that is one is defined so."""
+    return flags.DEFINE(_PathParser(), name, default, description)
 
 
 def read_config(holder: Any) -> Config:
@@ -127,6 +143,7 @@ def _guarded(main: Callable[[], int]) -> None:
 def _parse(argv: list[str], *, arguments: bool = False) -> list[str]:
     """Parse flags; every mistake is one line."""
     try:
+        argv = [_with_home(argument) for argument in argv]
         rest = flags.FLAGS(argv)
         if len(rest) > 1 and not arguments:
             raise UserError(f"{rest[1]!r} is not a flag; flags look like --name=value")
@@ -154,6 +171,12 @@ def _parse(argv: list[str], *, arguments: bool = False) -> list[str]:
         message = found
     _complain(" ".join(message.split()))
     sys.exit(UserError.exit_code)
+
+
+def _with_home(argument: str) -> str:
+    """`--config=~/file.py` with `~` expanded, which ml_collections does not do."""
+    name, _, path = argument.partition("=")
+    return f"{name}={paths.expand(path, '--config=')}" if argument.lstrip("-").startswith("config=~") else argument
 
 
 def _mistake_in_config_file(error: BaseException | None, argv: list[str]) -> str | None:

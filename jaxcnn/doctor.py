@@ -11,14 +11,12 @@ Exit codes: 0 ready, with warnings or without; 2 something fails; 75 the process
 
 import pathlib
 
-from absl import flags
-
 from jaxcnn import command, hosts
 from jaxcnn.config import Config
 from jaxcnn.lifeline import Cluster
 
 CONFIG = command.define_config("The run to look at the data of, and to join the hosts as.")
-WORKDIR = flags.DEFINE_string("workdir", "runs", "Where runs are to be kept; tried by writing there.")
+WORKDIR = command.define_path("workdir", "runs", "Where runs are to be kept; tried by writing there.")
 
 
 WORDS = {"ok": "ok", "warn": "warnings", "fail": "failures"}

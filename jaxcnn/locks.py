@@ -4,7 +4,7 @@ import errno
 import fcntl
 from typing import IO
 
-# What file systems without flock answer: Lustre without -o flock, NFS without lockd, some of FUSE and of virtual machines.
+# What file systems without flock answer: Lustre without -o flock, NFS without lockd, some of FUSE, shared folders.
 _ABSENT = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EPROTO, errno.EINVAL)
 
 

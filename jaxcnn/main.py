@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 STARTED = time.time()
 CONFIG = command.define_config("The run: a file of configs/, with :variant if wanted (mode train).")
-WORKDIR = flags.DEFINE_string(
+WORKDIR = command.define_path(
     "workdir", None, "Folder of the run. Train: one with checkpoints is resumed; default: a new one in runs/."
 )
 MODE = flags.DEFINE_enum("mode", "train", ["train", "eval", "predict"], "What to do.")
@@ -35,10 +35,10 @@ WEIGHTS = flags.DEFINE_enum(
 DEVICES = flags.DEFINE_integer("devices", 0, "eval, predict: how many local devices to use; 0: all.", lower_bound=0)
 SPLIT = flags.DEFINE_enum("split", "test", ["train", "val", "test"], "eval: which split.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 0, "eval: examples at a time; 0: as in training.", lower_bound=0)
-DATA_DIR = flags.DEFINE_string("data_dir", "", "eval: where TFDS sets are, if not where the run had them.")
+DATA_DIR = command.define_path("data_dir", "", "eval: where TFDS sets are, if not where the run had them.")
 IMAGES = flags.DEFINE_list("images", [], "predict: image files and folders.")
 ON_ERROR = flags.DEFINE_enum("on_error", "raise", ["raise", "skip"], "predict: what to do with an unreadable image.")
-JSON = flags.DEFINE_string("json", "", "eval, predict: also write the results to this file; '-': standard output only.")
+JSON = command.define_path("json", "", "eval, predict: also write the results to this file; '-': standard output only.")
 
 
 def main() -> int:

@@ -18,7 +18,7 @@ from jaxcnn.config import UserError
 from jaxcnn.data.batch import Split
 
 CONFIG = command.define_config("The config whose augmentation is drawn: a file of configs/, with :variant if wanted.")
-OUT = flags.DEFINE_string("out", "preview.png", "The picture to write, a PNG.")
+OUT = command.define_path("out", "preview.png", "The picture to write, a PNG.")
 EXAMPLES = flags.DEFINE_integer("examples", 8, "Rows: training examples, of different classes first.", lower_bound=1)
 DRAWS = flags.DEFINE_integer("draws", 8, "Columns: augmentations of each example, one for each step.", lower_bound=1)
 SEED = flags.DEFINE_integer("seed", None, "Chooses examples and augmentations. Default: config.seed.", lower_bound=0)

@@ -15,7 +15,7 @@ from jaxcnn.config import Config, UserError, from_config_dict, to_dict
 
 CONFIG = command.define_config("The config whose step is measured; its global_batch_size is that of one device.")
 MODELS = flags.DEFINE_list("models", [], "Networks in place of config.model.name, such as alexnet,vgg16,resnet50.")
-OUT = flags.DEFINE_string("out", "scaling", "The folder to write to; made if it is not there.")
+OUT = command.define_path("out", "scaling", "The folder to write to; made if it is not there.")
 MODE = flags.DEFINE_list(
     "mode", ["strong", "weak"], "strong (the global batch stays), weak (that of a device), or both."
 )

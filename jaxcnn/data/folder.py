@@ -11,6 +11,7 @@ from jaxcnn.config import UserError
 from jaxcnn.data import cache
 from jaxcnn.data.encoded import Encoded, open_encoded
 from jaxcnn.data.examples import Examples, Source
+from jaxcnn.paths import expand
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
 _SPLIT_NAMES = {
@@ -37,7 +38,7 @@ def open_folder(argument: str, data: config.Data) -> Source:
     """
     if not argument:
         raise UserError("config.data.source='folder:' needs a path: folder:<path>")
-    root = Path(argument).expanduser()
+    root = expand(argument, "config.data.source=folder:")
     if not root.is_dir():
         raise UserError(f"config.data.source='folder:{argument}': there is no such folder")
     title = f"folder:{argument}"

@@ -9,6 +9,7 @@ import uuid
 from typing import Any
 
 from jaxcnn import config as configs
+from jaxcnn import paths
 from jaxcnn.config import Config, ConfigError, UserError
 from jaxcnn.study import folder as files
 from jaxcnn.study import plan as plans
@@ -245,4 +246,10 @@ def check_storage(folder: pathlib.Path, definition: Definition, url: str) -> Non
 
 def default_url(folder: pathlib.Path) -> str:
     """A SQLite file in the sweep's folder."""
-    return f"sqlite:///{folder.absolute() / DATABASE}"
+    return store.sqlite_url(folder.absolute() / DATABASE)
+
+
+def with_home(url: str) -> str:
+    """A storage's URL with `~` expanded where its path begins."""
+    scheme, separator, path = url.partition(":///" if url.startswith("sqlite") else ":")
+    return f"{scheme}{separator}{paths.expand(path, '--storage: ')}" if path.startswith("~") else url

@@ -11,6 +11,7 @@ from jaxcnn.data.decode import Unreadable, decode
 from jaxcnn.data.folder import EXTENSIONS
 from jaxcnn.learn import sharded
 from jaxcnn.mesh import data_devices, over_data
+from jaxcnn.paths import expand
 from jaxcnn.train.trained import Trained
 
 BATCH = 64
@@ -25,7 +26,7 @@ def find_images(places: list[str]) -> list[pathlib.Path]:
     """
     found: list[pathlib.Path] = []
     for place in places:
-        path = pathlib.Path(place).expanduser()
+        path = expand(place, "--images=")
         if path.is_dir():
             inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in EXTENSIONS and p.is_file())
             if not inside:
