@@ -8,6 +8,7 @@ by the same command, another command starts again; 128 + n stopped at once by a 
 import difflib
 import errno
 import functools
+import io
 import logging
 import os
 import pathlib
@@ -75,6 +76,7 @@ def run(main: Callable[..., int], *, arguments: bool = False) -> None:
     With `arguments`, what is no flag is allowed, and `main` gets the list of it; else it is a mistake.
     """
     use_huge_pages()
+    accept_any_text()
     remarks = logging.getLogger("jaxcnn")
     remarks.setLevel(logging.INFO)
     remarks.propagate = False
@@ -91,6 +93,13 @@ def run(main: Callable[..., int], *, arguments: bool = False) -> None:
         except BrokenPipeError:  # whoever read our output has gone, as in `… | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed
             sys.exit(128 + signal.SIGPIPE)
+
+
+def accept_any_text() -> None:
+    """Let standard output and error take any text, whatever their encoding: what that has not is escaped."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def exit_code(error: BaseException) -> int:

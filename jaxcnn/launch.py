@@ -16,7 +16,7 @@ import shlex
 import subprocess
 import sys
 
-from jaxcnn import paths
+from jaxcnn import command, paths
 from jaxcnn.config import UserError
 
 SCRIPT = pathlib.Path(__file__).parent.parent / "launch" / "slurm" / "train.sbatch"
@@ -92,7 +92,7 @@ def submit(arguments: list[str]) -> str:
     folder = home / workdir
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "train.sbatch").write_text(script, encoding="utf-8")
+        (folder / "train.sbatch").write_text(script, encoding="utf-8", errors="surrogateescape")
         done = subprocess.run(
             ["sbatch", "--parsable", str(folder / "train.sbatch"), *flags],
             cwd=home,
@@ -116,6 +116,7 @@ def _split(arguments: list[str]) -> tuple[list[str], str, list[str]]:
 
 
 if __name__ == "__main__":
+    command.accept_any_text()
     try:
         print(submit(sys.argv[1:]))
     except UserError as error:

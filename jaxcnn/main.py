@@ -18,6 +18,7 @@ from absl import flags
 
 from jaxcnn import command, host_memory, hosts
 from jaxcnn.config import Config, UserError, flatten, to_dict
+from jaxcnn.text import shown
 
 if TYPE_CHECKING:
     from jaxcnn.train.trained import Trained
@@ -101,10 +102,10 @@ def _predict() -> int:
     if not _write_json(results):
         for result in results:
             if "error" in result:
-                print(f"{result['file']}: unreadable: {result['error']}")
+                print(f"{shown(result['file'])}: unreadable: {shown(result['error'])}")
             else:
-                top = ", ".join(f"{t['label']} {100 * t['probability']:.1f}%" for t in result["top"][:3])
-                print(f"{result['file']}: {top}")
+                top = ", ".join(f"{shown(t['label'])} {100 * t['probability']:.1f}%" for t in result["top"][:3])
+                print(f"{shown(result['file'])}: {top}")
     return 0
 
 

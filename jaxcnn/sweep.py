@@ -132,7 +132,7 @@ def _sweep(folder: pathlib.Path) -> int:
     from jaxcnn.study.engines import Job
     from jaxcnn.train.hooks import Shared
 
-    console, shared = Console(highlight=False, soft_wrap=True), Shared()
+    console, shared = Console(highlight=False, markup=False, emoji=False, soft_wrap=True), Shared()
     sweep, plan, definition = _define(folder, shared)
     population = _population(plan, shared)
     if not DRY_RUN.value:

@@ -9,6 +9,7 @@ import numpy as np
 from jaxcnn.config import UserError
 from jaxcnn.data.source import open_splits
 from jaxcnn.learn import loss as losses
+from jaxcnn.text import save_picture, shown
 from jaxcnn.train import workdir
 from jaxcnn.train.evaluate import Outputs
 from jaxcnn.train.trained import Trained, logits_of_split
@@ -131,8 +132,9 @@ def draw_confusion(matrix: np.ndarray, class_names: tuple[str, ...], path: pathl
     image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=1))
     if classes <= 150:
         size = 9 if classes <= 20 else max(5.5, 9 - classes / 30)
-        axes.set_xticks(range(classes), class_names, rotation=90, fontsize=size)
-        axes.set_yticks(range(classes), class_names, fontsize=size)
+        names = list(map(shown, class_names))
+        axes.set_xticks(range(classes), names, rotation=90, fontsize=size)
+        axes.set_yticks(range(classes), names, fontsize=size)
     text: dict[str, Any] = {"fontsize": 10 if classes <= 20 else 18}
     axes.set_xlabel("predicted", **text)
     axes.set_ylabel("true", **text)
@@ -145,7 +147,7 @@ def draw_confusion(matrix: np.ndarray, class_names: tuple[str, ...], path: pathl
                 axes.text(column, row, str(matrix[row, column]), ha="center", va="center", fontsize=8, color=colour)
     bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.01, ticks=[0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1])
     bar.set_label("share of the true class", **text)
-    figure.savefig(path)
+    save_picture(figure, path)
 
 
 def describe(figures: dict[str, Any]) -> list[str]:
@@ -153,8 +155,8 @@ def describe(figures: dict[str, Any]) -> list[str]:
     per_class = sorted(
         (accuracy, name) for name, accuracy in figures["per_class_accuracy"].items() if accuracy is not None
     )
-    worst = ", ".join(f"{name} {100 * accuracy:.1f}%" for accuracy, name in per_class[:3])
-    best = ", ".join(f"{name} {100 * accuracy:.1f}%" for accuracy, name in per_class[::-1][:3])
+    worst = ", ".join(f"{shown(name)} {100 * accuracy:.1f}%" for accuracy, name in per_class[:3])
+    best = ", ".join(f"{shown(name)} {100 * accuracy:.1f}%" for accuracy, name in per_class[::-1][:3])
     augmented = []
     if "tta" in figures:
         augmented.append(
@@ -162,7 +164,7 @@ def describe(figures: dict[str, Any]) -> list[str]:
             f"top-5 {100 * figures['tta_top5_accuracy']:.2f}%  loss {figures['tta_loss']:.4f}"
         )
     return [
-        f"{figures['data']}: {figures['examples']} examples, "
+        f"{shown(figures['data'])}: {figures['examples']} examples, "
         f"checkpoint {figures['step']}, {figures['weights']} weights",
         f"top-1 {100 * figures['top1_accuracy']:.2f}%  top-5 {100 * figures['top5_accuracy']:.2f}%  "
         f"loss {figures['loss']:.4f}  calibration error {100 * figures['calibration_error']:.2f}%",
