@@ -5,29 +5,30 @@ one line; 3 the loss or gradient was not finite; 75 stopped by SIGTERM or SIGINT
 by the same command, another command starts again; 128 + n stopped at once by a second signal n, or by a closed pipe.
 """
 
-import difflib
 import errno
 import functools
 import io
 import logging
 import os
 import pathlib
+import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import absl.logging
 from absl import app, flags
 from ml_collections import config_flags
 
-from jaxcnn import paths, xla_flags
+from jaxcnn import conversion, paths, xla_flags
 from jaxcnn.config import Config, ConfigError, UserError, flatten, from_config_dict, to_dict
 from jaxcnn.host_memory import use_huge_pages
 from jaxcnn.train.signals import Interrupts
 
 flags.disclaim_key_flags()  # those defined here belong to the command, whose --help shows them
+_NO_BOOLEAN = re.compile(r"\('Non-boolean argument to boolean flag', .*\)")  # absl shows the arguments of its error
 MACHINE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG)
 
 
@@ -67,6 +68,7 @@ def read_config(holder: Any) -> Config:
     except OSError as error:  # ml_collections keeps the error of a file until its value is used
         file = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")[0]
         raise ConfigError(f"--config={file}: there is no such Python file") from error
+    _refuse_replaced_groups(tree)
     return from_config_dict(tree)
 
 
@@ -153,6 +155,7 @@ def _parse(argv: list[str], *, arguments: bool = False) -> list[str]:
     """Parse flags; every mistake is one line."""
     try:
         argv = [_with_home(argument) for argument in argv]
+        _refuse_groups(argv)
         rest = flags.FLAGS(argv)
         if len(rest) > 1 and not arguments:
             raise UserError(f"{rest[1]!r} is not a flag; flags look like --name=value")
@@ -164,6 +167,7 @@ def _parse(argv: list[str], *, arguments: bool = False) -> list[str]:
         found = _mistake_in_config_file(error, argv)
         before, _, trace = str(error).partition("Traceback")  # ml_collections puts one into its message
         message = found or before + trace.strip().rpartition("\n")[2]
+        message = _NO_BOOLEAN.sub("it must be True or False", message)
     except FileNotFoundError as error:
         message = f"config file {error.filename or error} does not exist"
     except OSError as error:  # so ml_collections tells of an override for a config file that it could not load
@@ -205,16 +209,53 @@ def _mistake_in_config_file(error: BaseException | None, argv: list[str]) -> str
     return found
 
 
+def _groups() -> dict[str, list[str]]:
+    """The fields of each group of `Config`, by its name."""
+    return {name: list(value) for name, value in to_dict(Config()).items() if isinstance(value, dict)}
+
+
+def _refuse_groups(argv: list[str]) -> None:
+    """Refuse `--config.<group>=…`, which would set all fields that it does not name to their defaults.
+
+    Raises:
+      ConfigError: there is one.
+    """
+    for argument in argv[1:]:
+        key = argument.lstrip("-").removeprefix("config.").partition("=")[0]
+        if argument.lstrip("-").startswith("config.") and (fields := _groups().get(key)):
+            meant = next((field for field in fields if field in argument), fields[0])
+            raise ConfigError(
+                f"{argument}: config.{key} is a group of fields; set those one by one, as in --config.{key}.{meant}=…"
+            )
+
+
+def _refuse_replaced_groups(tree: Mapping[str, Any]) -> None:
+    """Refuse a config file that has put a mapping of its own in place of a group, whose other fields would be lost.
+
+    A file that gives no more than some groups is taken for one that leaves the rest to the defaults.
+
+    Raises:
+      ConfigError: there is one.
+    """
+    groups = _groups()
+    if not groups.keys() <= tree.keys():
+        return
+    for name, fields in groups.items():
+        if isinstance(tree[name], Mapping) and (lacking := [field for field in fields if field not in tree[name]]):
+            raise ConfigError(
+                f"the config file has replaced the group config.{name}, which now lacks {', '.join(lacking[:5])}"
+                f"{', …' if len(lacking) > 5 else ''}; set its fields one by one, as in config.{name}.{fields[0]} = …"
+            )
+
+
 def _unknown_key(argv: list[str]) -> str | None:
     """The complaint about the first `--config.<key>` that `Config` does not have; None if it has all."""
-    known = flatten(to_dict(Config()))
-    groups = {key.rpartition(".")[0] for key in known}
+    known, groups = flatten(to_dict(Config())), _groups()
     for argument in argv:
         key = argument.lstrip("-").removeprefix("config.").partition("=")[0]
         if argument.lstrip("-").startswith("config.") and key not in known and key not in groups:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f" (did you mean config.{near[0]}?)" if near else ""
-            return f"unknown key config.{key}{hint}"
+            near = conversion.nearest_key(key, known)
+            return f"unknown key config.{key}" + (f" (did you mean config.{near}?)" if near else "")
     return None
 
 

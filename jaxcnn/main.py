@@ -8,6 +8,7 @@ Exit codes: 0 done; 2 a mistake, told in one line; 3 the loss was not finite; 75
 """
 
 import datetime
+import itertools
 import json
 import pathlib
 import sys
@@ -18,6 +19,7 @@ from absl import flags
 
 from jaxcnn import command, host_memory, hosts
 from jaxcnn.config import Config, UserError, flatten, to_dict
+from jaxcnn.paths import separate
 from jaxcnn.text import shown
 
 if TYPE_CHECKING:
@@ -37,14 +39,17 @@ DEVICES = flags.DEFINE_integer("devices", 0, "eval, predict: how many local devi
 SPLIT = flags.DEFINE_enum("split", "test", ["train", "val", "test"], "eval: which split.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 0, "eval: examples at a time; 0: as in training.", lower_bound=0)
 DATA_DIR = command.define_path("data_dir", "", "eval: where TFDS sets are, if not where the run had them.")
-IMAGES = flags.DEFINE_list("images", [], "predict: image files and folders.")
+IMAGES = flags.DEFINE_multi_string(
+    "images", [], "predict: image files and folders, separated by commas, or each by a flag of its own."
+)
 ON_ERROR = flags.DEFINE_enum("on_error", "raise", ["raise", "skip"], "predict: what to do with an unreadable image.")
 JSON = command.define_path("json", "", "eval, predict: also write the results to this file; '-': standard output only.")
+OUT = command.define_path("out", "", "predict: also write the results to this file, as its name ends: .csv or .json.")
 
 
 def main() -> int:
     """Do what the flags say; return the exit code."""
-    _check_json()
+    _check_files()
     return {"train": _train, "eval": _evaluate, "predict": _predict}[MODE.value]()
 
 
@@ -86,19 +91,23 @@ def _evaluate() -> int:
     if not _write_json(figures):
         print(*assess.describe(figures), sep="\n")
         stem = f"eval-{figures['split']}-{figures['step']}"
-        print(f"{folder}/{stem}.json, {stem}.png (confusion matrix)")
+        if assess.is_kept(folder, figures):
+            print(f"{folder}/{stem}.json, {stem}.png (confusion matrix)")
     return 0
 
 
 def _predict() -> int:
     folder = _existing_workdir()
-    if not IMAGES.value:
+    places = [place for value in IMAGES.value for place in separate(value)]
+    if not places:
         raise UserError("--mode=predict needs --images=<file or folder>,…")
     from jaxcnn.train import predict
 
-    paths = predict.find_images(IMAGES.value)
+    paths = predict.find_images(places)
     network = _load(folder)
     results = predict.predict(network, paths, skip_unreadable=ON_ERROR.value == "skip")
+    if OUT.value:
+        predict.write(results, pathlib.Path(OUT.value))
     if not _write_json(results):
         for result in results:
             if "error" in result:
@@ -122,10 +131,24 @@ def _load(folder: pathlib.Path) -> "Trained":
 
 
 def _new_workdir() -> pathlib.Path:
-    """The workdir asked for, or a new one named after the config and the time."""
+    """The workdir asked for, or a new one named after the config and the time.
+
+    That one is made here, so that no other start in the same second takes it too.
+    """
     if WORKDIR.value:
         return pathlib.Path(WORKDIR.value)
-    return pathlib.Path("runs") / f"{command.config_name(flags.FLAGS)}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+    name = f"{command.config_name(flags.FLAGS)}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+    for number in itertools.count(1):
+        folder = pathlib.Path("runs") / (f"{name}-{number}" if number > 1 else name)
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            if folder.exists():
+                continue
+        except OSError:
+            pass  # whoever claims it will say why it cannot be made
+        return folder
+    raise AssertionError("there is always a next number")
 
 
 def _existing_workdir() -> pathlib.Path:
@@ -134,14 +157,19 @@ def _existing_workdir() -> pathlib.Path:
     return pathlib.Path(WORKDIR.value)
 
 
-def _check_json() -> None:
-    """Refuse a --json that could not be written, before any work is done."""
-    path = pathlib.Path(JSON.value)
-    if JSON.value not in ("", "-") and (path.is_dir() or not path.parent.is_dir()):
-        raise UserError(
-            f"--json={path} cannot be written: {'it' if path.is_dir() else path.parent} is "
-            f"{'a folder' if path.is_dir() else 'no folder'}"
-        )
+def _check_files() -> None:
+    """Refuse a --json or --out that could not be written, before any work is done."""
+    for flag, value in (("json", JSON.value), ("out", OUT.value)):
+        path = pathlib.Path(value)
+        if value and (flag, value) != ("json", "-") and (path.is_dir() or not path.parent.is_dir()):
+            raise UserError(
+                f"--{flag}={path} cannot be written: {'it' if path.is_dir() else path.parent} is "
+                f"{'a folder' if path.is_dir() else 'no folder'}"
+            )
+    if OUT.value and MODE.value != "predict":
+        raise UserError(f"--out is for --mode=predict; --mode={MODE.value} has --json")
+    if OUT.value and pathlib.Path(OUT.value).suffix.lower() not in (".csv", ".json"):
+        raise UserError(f"--out={OUT.value} must end in .csv or .json")
 
 
 def _write_json(value: object) -> bool:

@@ -1,11 +1,15 @@
 """Paths as people write them: `~` is a home folder in every flag that is a path."""
 
+import contextlib
 import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from jaxcnn import command, launch, paths
 from jaxcnn.config import Data, UserError
@@ -15,7 +19,7 @@ from jaxcnn.train import predict
 from tests import runs
 
 OF_COMMANDS = {
-    "main": ("workdir", "data_dir", "json"),
+    "main": ("workdir", "data_dir", "json", "out"),
     "sweep": ("workdir",),
     "report": ("out",),
     "preview": ("out",),
@@ -97,3 +101,35 @@ def test_the_store_of_a_sweep_is_in_its_folder_whatever_that_is_called(name, tmp
     store.open_storage(start.default_url(tmp_path / name), 60)
     assert os.listdir(tmp_path / name) == ["study.db"]
     assert os.listdir(tmp_path) == [name]
+
+
+@pytest.mark.parametrize(
+    ("given", "separate"),
+    [
+        ("a,b.png", ["a,b.png"]),
+        ("a,b.png,c.png", ["a,b.png", "c.png"]),
+        ("c.png, a,b.png", ["c.png", "a,b.png"]),
+        ('"a,b.png",c.png', ["a,b.png", "c.png"]),
+        ('say "hi".png', ['say "hi".png']),
+        ("c.png,none.png,nor,this", ["c.png", "none.png", "nor", "this"]),
+        ("c.png,", ["c.png"]),
+        ("", []),
+        ("x" * 5000, ["x" * 5000]),
+    ],
+)
+def test_a_list_of_paths_is_separated_by_those_commas_that_are_in_no_name(given, separate, monkeypatch, tmp_path):
+    for name in ("a,b.png", "c.png", 'say "hi".png'):
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    assert paths.separate(given) == separate
+
+
+@settings(max_examples=40)
+@given(st.text(st.characters(codec=None, exclude_characters="/\0"), min_size=1, max_size=20))
+def test_a_file_of_any_name_can_be_named_among_the_images(name):
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, name)
+        with contextlib.suppress(OSError, UnicodeEncodeError):  # a name that the file system does not take
+            pathlib.Path(path).touch()
+            assert paths.separate(path) == [path]
+            assert predict.find_images([path]) == [pathlib.Path(path)] or os.path.isdir(path)

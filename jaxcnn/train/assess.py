@@ -1,6 +1,7 @@
 """`--mode=eval`: what a trained network gets right on a split, in figures and a picture."""
 
 import dataclasses
+import logging
 import pathlib
 from typing import Any
 
@@ -14,12 +15,15 @@ from jaxcnn.train import workdir
 from jaxcnn.train.evaluate import Outputs
 from jaxcnn.train.trained import Trained, logits_of_split
 
+_log = logging.getLogger("jaxcnn")
 CALIBRATION_BINS = 15
 TEST = "test.json"
 
 
 def assess(trained: Trained, folder: pathlib.Path, split_name: str, data_dir: str, batch_size: int) -> dict[str, Any]:
     """Evaluate a split; write `eval-<split>-<step>.json` and its confusion matrix as PNG into the workdir.
+
+    Where that cannot be written, a remark says so.
 
     Args:
       trained: the network.
@@ -53,10 +57,25 @@ def assess(trained: Trained, folder: pathlib.Path, split_name: str, data_dir: st
         logits = logits_of_split(trained, split, batch_size, tta)
         averaged = {f"tta_{name}": value for name, value in accuracies(logits, split.labels).items()}
         figures |= {"tta": tta, **averaged}
-    stem = folder / f"eval-{split_name}-{trained.step}"
-    workdir.write_json(stem.with_suffix(".json"), figures)
-    draw_confusion(np.array(figures["confusion_matrix"]), trained.class_names, stem.with_suffix(".png"))
+    file = _file(folder, figures)
+    try:
+        workdir.write_json(file, figures)
+        draw_confusion(np.array(figures["confusion_matrix"]), trained.class_names, file.with_suffix(".png"))
+    except OSError as error:
+        _log.warning("%s cannot be written (%s): the figures are told here only", folder, error.strerror or error)
     return figures
+
+
+def _file(folder: pathlib.Path, figures: dict[str, Any]) -> pathlib.Path:
+    return folder / f"eval-{figures['split']}-{figures['step']}.json"
+
+
+def is_kept(folder: pathlib.Path, figures: dict[str, Any]) -> bool:
+    """Whether the workdir has what `assess` returned, which it has not where it cannot be written."""
+    try:
+        return _file(folder, figures).read_text(encoding="utf-8") == workdir.as_json(figures)
+    except OSError:
+        return False
 
 
 def write_test(

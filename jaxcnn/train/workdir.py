@@ -278,8 +278,13 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
 def write_json(path: pathlib.Path, value: Any) -> None:
     """Write JSON so that a reader, or a crash, never meets half a file."""
     part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    part.write_text(as_json(value), encoding="utf-8")
     part.replace(path)
+
+
+def as_json(value: Any) -> str:
+    """What `write_json` writes."""
+    return json.dumps(value, indent=2) + "\n"
 
 
 def _version(package: str) -> str | None:
