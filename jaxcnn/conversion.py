@@ -30,11 +30,10 @@ def nearest_key(key: str, known: Iterable[str]) -> str:
     First comes what fields are called elsewhere, such as "lr", then a field of that name in any group, then letters.
     """
     keys = list(known)
-    group, _, name = key.rpartition(".")
+    name = key.rpartition(".")[2]
     for wanted in (_COMMON_NAMES.get(name, name), name):
-        same = [each for each in keys if each == wanted or each.endswith(f".{wanted}")]
-        if same:
-            return next((each for each in same if each.rpartition(".")[0] == group), same[0])
+        if same := [each for each in keys if f".{each}".endswith(f".{wanted}")]:
+            return difflib.get_close_matches(key, same, n=1, cutoff=0.0)[0]
     return next(iter(difflib.get_close_matches(key, keys, n=1)), "")
 
 
