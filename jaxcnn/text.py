@@ -1,6 +1,6 @@
-"""Text that others chose, such as names of classes and files: on one line, and in pictures.
+"""How many of a thing, and text that others chose, such as names of files: on one line, and in pictures.
 
-Such a text may hold anything that a file system or an array takes: `$` and `_`, line breaks, bytes that are no UTF-8
+A text that others chose may hold anything that a file system or an array takes: `$` and `_`, line breaks, bytes that are no UTF-8
 (which Python has as lone surrogates), and letters of any script. It is shown as it is where that can be, and what can
 not is escaped as in Python, so that nothing shown is taken for something else.
 """
@@ -32,6 +32,11 @@ def _shown(letter: str) -> str:
 
 def _escaped(letter: str) -> str:
     return letter.encode("unicode_escape").decode("ascii")
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """Such as "1 example", "2 examples"."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
 
 
 def save_picture(figure: Any, target: Any, **options: Any) -> None:

@@ -43,6 +43,12 @@ def test_what_cannot_be_shown_is_escaped_as_in_python():
     assert text.shown("猫 café 🐱 \\n") == "猫 café 🐱 \\n"
 
 
+def test_one_thing_is_not_told_in_the_plural():
+    told = [text.counted(number, "class", "classes") for number in (0, 1, 2)]
+    assert told == ["0 classes", "1 class", "2 classes"]
+    assert text.counted(1200, "example") == "1200 examples"
+
+
 def draw(names, **options) -> Figure:
     """A picture with names along an axis and above it, saved without a word of matplotlib's."""
     figure = Figure(figsize=(2, 2))

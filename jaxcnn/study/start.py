@@ -16,6 +16,7 @@ from jaxcnn.study import plan as plans
 from jaxcnn.study import spec, store
 from jaxcnn.study.desk import Desk
 from jaxcnn.study.folder import Definition
+from jaxcnn.text import counted
 from jaxcnn.train.workdir import MAY_CHANGE
 
 DIRECTIONS = {"val_accuracy": "maximize", "train_seconds": "minimize"}
@@ -203,7 +204,7 @@ def open_desk(folder: pathlib.Path, definition: Definition, storage: Any, plan: 
         there = [trial.user_attrs for trial in desk.study.get_trials(deepcopy=False)]
         if gone := [trial for trial in there if spec.identity(_cell(trial)) not in now]:
             raise UserError(
-                f"--workdir={folder} has {len(gone)} trials that are no longer planned, such as "
+                f"--workdir={folder} has {counted(len(gone), 'trial')} no longer planned, such as "
                 f"{spec.describe(gone[0]['overrides'])} seed={gone[0]['seed']}; choose another workdir"
             )
         desk.plan(plan.planned)

@@ -10,7 +10,7 @@ import numpy as np
 from jaxcnn.config import UserError
 from jaxcnn.data.source import open_splits
 from jaxcnn.learn import loss as losses
-from jaxcnn.text import save_picture, shown
+from jaxcnn.text import counted, save_picture, shown
 from jaxcnn.train import workdir
 from jaxcnn.train.evaluate import Outputs
 from jaxcnn.train.trained import Trained, logits_of_split
@@ -183,7 +183,7 @@ def describe(figures: dict[str, Any]) -> list[str]:
             f"top-5 {100 * figures['tta_top5_accuracy']:.2f}%  loss {figures['tta_loss']:.4f}"
         )
     return [
-        f"{shown(figures['data'])}: {figures['examples']} examples, "
+        f"{shown(figures['data'])}: {counted(figures['examples'], 'example')}, "
         f"checkpoint {figures['step']}, {figures['weights']} weights",
         f"top-1 {100 * figures['top1_accuracy']:.2f}%  top-5 {100 * figures['top5_accuracy']:.2f}%  "
         f"loss {figures['loss']:.4f}  calibration error {100 * figures['calibration_error']:.2f}%",
