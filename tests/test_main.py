@@ -90,7 +90,8 @@ def test_a_mistake_on_the_command_line_is_one_line_and_exit_code_2(flags, words)
             "unknown key config.run.epoch (did you mean 'epochs'?)",
         ),
         (
-            "from jaxcnn.config import default\nc = default()\nc.optim = {'learning_rate': 0.2}\nget_config = lambda: c\n",
+            "from jaxcnn.config import default\nc = default()\nc.optim = {'learning_rate': 0.2}\n"
+            "def get_config(): return c\n",
             "the config file has replaced the group config.optim, which now lacks name, momentum, ",
         ),
     ],

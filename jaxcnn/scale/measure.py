@@ -178,10 +178,8 @@ def related(series: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _told(row: dict[str, Any]) -> str:
-    return (
-        f"  {row['model']}, {row['mode']} scaling, {counted(row['devices'], 'device')} in {counted(row['processes'], 'process', 'processes')}: "
-        f"{row['images_per_second']:.1f} images/s"
-    )
+    where = f"{counted(row['devices'], 'device')} in {counted(row['processes'], 'process', 'processes')}"
+    return f"  {row['model']}, {row['mode']} scaling, {where}: {row['images_per_second']:.1f} images/s"
 
 
 def _on_cpu(machine: dict[str, Any]) -> bool:

@@ -24,6 +24,7 @@ from jaxcnn.data.examples import worker_count
 from jaxcnn.data.source import Splits
 from jaxcnn.hosts import HostsError
 from jaxcnn.lifeline import Cluster
+from jaxcnn.text import shown
 
 PACKAGES = ("jaxcnn", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
 # Keys that never change a result: where data lies, how it is loaded, on how many devices.
@@ -45,8 +46,12 @@ def claim(workdir: pathlib.Path, seconds: float | None = None) -> Iterator[None]
 
     Raises:
       HostsError: another process still held it after `seconds`; the same command may succeed later.
-      UserError: it cannot be written, or another run holds it.
+      UserError: its path is no Unicode, it cannot be written, or another run holds it.
     """
+    try:
+        str(workdir.absolute()).encode()
+    except UnicodeEncodeError as error:  # TensorStore, which writes checkpoints, takes no bytes
+        raise UserError(f"--workdir={shown(str(workdir))}: its path must be Unicode, so name another") from error
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         lock = (workdir / ".lock").open("a+", encoding="utf-8")
