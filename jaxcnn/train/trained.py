@@ -13,7 +13,7 @@ from jaxcnn.data.batch import Split
 from jaxcnn.learn import sharded
 from jaxcnn.learn.program import Program, make_program
 from jaxcnn.learn.step import Normalization
-from jaxcnn.train import curves, normalization, workdir
+from jaxcnn.train import normalization, seals, workdir
 from jaxcnn.train.checkpoint import Checkpoints, DamagedError
 from jaxcnn.train.feed import choose_loader, eval_batch_size, make_feed
 
@@ -71,7 +71,7 @@ def load(folder: pathlib.Path, checkpoint: str, weights: str, devices: int) -> t
             raise UserError(f"{folder}/checkpoints holds no checkpoint; train first")
         state = newest.state
     else:
-        step = _best_step(folder, checkpoints.steps()) if checkpoint == "best" else _step(checkpoint)
+        step, remarks = _best_step(checkpoints) if checkpoint == "best" else (_step(checkpoint), [])
         if step not in checkpoints.steps():
             raise UserError(f"{folder} has no checkpoint {step}; it has {', '.join(map(str, checkpoints.steps()))}")
         try:
@@ -113,10 +113,19 @@ def _step(checkpoint: str) -> int:
         raise UserError(f"--checkpoint={checkpoint} is not last, best or a step") from None
 
 
-def _best_step(folder: pathlib.Path, steps: list[int]) -> int:
-    """The kept step of the highest validation accuracy in `metrics.jsonl`; the first one of equals."""
-    written = curves.read_records(folder) if (folder / "metrics.jsonl").exists() else []
-    records = [r for r in written if r["kind"] == "val" and r["step"] in steps]
-    if not records:
-        raise UserError(f"{folder} has no checkpoint that was evaluated on a validation split; use --checkpoint=last")
-    return max(records, key=lambda r: (r.get("ema_top1_accuracy", r["top1_accuracy"]), -r["step"]))["step"]
+def _best_step(checkpoints: Checkpoints) -> tuple[int, list[str]]:
+    """The kept step of the highest validation accuracy, and a remark where a better one is not kept."""
+    step = checkpoints.best()
+    if step is None:
+        raise UserError(
+            f"{checkpoints.folder} has no checkpoint that was evaluated on a validation split; use --checkpoint=last"
+        )
+    newest = seals.read_record(checkpoints.folder / str(checkpoints.steps()[-1])) or {}
+    progress = newest.get("progress", {})
+    best = progress.get("best_step", step)
+    if best in (0, step):
+        return step, []
+    accuracy = 100 * progress["best_accuracy"]
+    return step, [
+        f"the best step was {best} ({accuracy:.2f}%), whose checkpoint is not there; of those kept, {step} is"
+    ]
