@@ -66,7 +66,7 @@ def write_test(
     That is the confusion matrix (rows: true class), the accuracy of each class and the calibration error.
     """
     logits, labels = (np.concatenate(parts) for parts in zip(*outputs, strict=True))
-    workdir.write_json(folder / TEST, figures | by_class(logits, labels, class_names))
+    workdir.write_sealed(folder / TEST, figures | by_class(logits, labels, class_names))
 
 
 def measure(logits: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> dict[str, Any]:

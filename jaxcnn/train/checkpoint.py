@@ -20,8 +20,10 @@ from jaxcnn.learn.state import State
 from jaxcnn.lifeline import Cluster, of_a_collective
 from jaxcnn.mesh import put
 from jaxcnn.train import seals
+from jaxcnn.train.workdir import free_name, packages
 
 REPLACED = "replaced-"  # prefix of a checkpoint while another of its step is written
+_OF_THE_LIBRARY = (NotImplementedError, AttributeError, TypeError, ImportError)  # no damage of a file ends so
 TRANSIENT = (errno.EACCES, errno.EIO, errno.ESTALE, errno.ENOMEM, errno.EMFILE)  # tell nothing of the checkpoint
 
 
@@ -154,23 +156,35 @@ class Checkpoints:
         """
         damaged: list[int] = []
         remarks: list[str] = []
+        causes: list[BaseException | None] = []
         for step in reversed(self.steps()):
             try:
                 restored = self.restore(step, target, sharding)
             except DamagedError as error:
                 damaged.append(step)
+                causes.append(error.__cause__)
                 remarks.append(f"{error}; falling back to the one before")
                 continue
             if set_aside and damaged:
                 for each in damaged:
-                    self._rename(str(each), _free_name(self.folder / f"damaged-{each}").name)
+                    self._rename(str(each), free_name(self.folder / f"damaged-{each}").name)
             return restored, remarks
+        if damaged and all(isinstance(cause, _OF_THE_LIBRARY) for cause in causes):
+            raise UserError(self._another_orbax(damaged[0], causes[0]))
         if damaged:
             raise UserError(
                 f"{self.folder}: no sound checkpoint is left, of steps {', '.join(map(str, damaged))} "
                 f"({remarks[0].partition(';')[0]}); bring one back, or start again in another workdir"
             )
         return None, remarks
+
+    def _another_orbax(self, step: int, error: BaseException | None) -> str:
+        """What there is to say where no checkpoint is read, and not for what is in its files."""
+        written = (seals.read_record(self.folder / str(step)) or {}).get("packages", {}).get("orbax-checkpoint")
+        return (
+            f"orbax-checkpoint {packages()['orbax-checkpoint']} cannot read the checkpoints in {self.folder}, which "
+            f"orbax-checkpoint {written or 'of another version'} wrote ({type(error).__name__}: {error}); install that"
+        )
 
     def restore(self, step: int, target: State, sharding: Sharding | State) -> Restored:
         """Restore one checkpoint and verify it.
@@ -306,7 +320,3 @@ def _damage(step: int, error: Exception) -> Exception:
     if of_machine or (isinstance(error, OSError) and error.errno in TRANSIENT):
         return error
     return DamagedError(step, error)
-
-
-def _free_name(path: pathlib.Path) -> pathlib.Path:
-    return next(p for n in range(10**6) if not (p := path.with_name(f"{path.name}{f'-{n}' if n else ''}")).exists())

@@ -1,4 +1,4 @@
-"""What seals a checkpoint: shape, dtype and CRC-32 of every array, and a CRC-32 of the record that holds them."""
+"""Seals: the CRC-32 of a JSON object in itself, and in the record of a checkpoint that of every array."""
 
 import json
 import pathlib
@@ -29,7 +29,7 @@ def leaves(tree: Any) -> list[tuple[str, Any]]:
 def sealed(record: dict[str, Any], tree: Any) -> dict[str, Any]:
     """A record with what seals it and the arrays of its checkpoint; JSON."""
     record = record | {"arrays": _seals(tree)}
-    return record | {"crc32": _crc32(record)}
+    return record | {"crc32": crc32_of(record)}
 
 
 def check_arrays(tree: Any, record: dict[str, Any]) -> None:
@@ -41,8 +41,19 @@ def check_arrays(tree: Any, record: dict[str, Any]) -> None:
 
 def check_record(record: Any) -> None:
     """Hold a record against its own CRC-32. Raises ValueError."""
-    if not isinstance(record, dict) or not isinstance(record.get("arrays"), dict) or record["crc32"] != _crc32(record):
+    if (
+        not isinstance(record, dict)
+        or not isinstance(record.get("arrays"), dict)
+        or record["crc32"] != crc32_of(record)
+    ):
         raise ValueError("its record is not what was saved")
+
+
+def newest_record(folder: pathlib.Path) -> tuple[int, dict[str, Any]] | None:
+    """Step and record of the newest checkpoint in a folder whose record is whole; None if there is none."""
+    steps = [int(path.name) for path in folder.glob("*") if path.name.isdecimal()]
+    found = ((step, read_record(folder / str(step))) for step in sorted(steps, reverse=True))
+    return next(((step, record) for step, record in found if record is not None), None)
 
 
 def read_record(checkpoint: pathlib.Path) -> dict[str, Any] | None:
@@ -73,7 +84,7 @@ def _whole(leaf: Any) -> np.ndarray:
     return np.asarray(leaf)
 
 
-def _crc32(record: dict[str, Any]) -> int:
-    """CRC-32 of all of a record but this figure itself."""
-    rest = {name: value for name, value in record.items() if name != "crc32"}
+def crc32_of(value: dict[str, Any]) -> int:
+    """CRC-32 of a JSON object, but for this figure itself; the same before it is written and after it is read."""
+    rest = {name: part for name, part in value.items() if name != "crc32"}
     return zlib.crc32(json.dumps(rest, sort_keys=True).encode())

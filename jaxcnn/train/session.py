@@ -18,7 +18,7 @@ from jaxcnn.learn.program import Program, make_program
 from jaxcnn.learn.state import State, count_parameters, make_hyper
 from jaxcnn.learn.step import Normalization, check_sides
 from jaxcnn.lifeline import Cluster
-from jaxcnn.train import feed, normalization, workdir
+from jaxcnn.train import feed, normalization, origin, summary, workdir
 from jaxcnn.train.checkpoint import Checkpoints
 from jaxcnn.train.hooks import Hooks
 from jaxcnn.train.logbook import Logbook
@@ -37,7 +37,7 @@ class Progress:
       evaluated, accuracy: the last step that was evaluated, and what came out.
       best_accuracy, best_step: on the validation split.
       exchanged: the last step at which the state was taken from another member of a population.
-      log_bytes: length of `metrics.jsonl`.
+      log_bytes, log_crc32: length of `metrics.jsonl`, and CRC-32 of so many bytes; None in records of older versions.
       images, train_seconds, eval_seconds, compile_seconds, wall_seconds: in all starts together.
       starts: how often the run was started.
     """
@@ -51,6 +51,7 @@ class Progress:
     best_step: int = 0
     exchanged: int = 0
     log_bytes: int = 0
+    log_crc32: int | None = 0
     images: int = 0
     train_seconds: float = 0.0
     eval_seconds: float = 0.0
@@ -151,13 +152,16 @@ def open_session(
         f"{program.global_batch_size}; compiled in {compile_seconds:.1f} s"
     )
 
+    if cluster.first:
+        origin.check(folder, config, workdir.data_facts(splits), normal)
     checkpoints = Checkpoints(folder / "checkpoints", config.checkpoint, cluster=cluster)
     restored, remarks = checkpoints.newest_sound(state, sharded.state_shardings(program, mesh), set_aside=True)
     for remark in remarks:
         logbook.say(f"jaxcnn: {remark}")
     progress = Progress()
     if restored is not None:
-        state, progress = restored.state, Progress(**restored.record["progress"])
+        state, progress = restored.state, Progress(**{"log_crc32": None} | restored.record["progress"])
+        _check_best(config, checkpoints, progress)
         logbook.say(f"jaxcnn: resumed from the checkpoint of step {int(state.step)}")
         if (before := restored.record.get("devices")) not in (None, meshes.describe(mesh)):
             logbook.say(f"  it was made on {before}; from here on {meshes.describe(mesh)}: only the rounding changes")
@@ -165,8 +169,11 @@ def open_session(
         state = initialize_from_data(state, splits, normal)
     progress.starts += 1
     progress.compile_seconds += compile_seconds
-    logbook.open(progress.log_bytes, step=int(state.step))
+    remarks = logbook.open(progress.log_bytes, int(state.step), crc32=progress.log_crc32, resumes=restored is not None)
+    for remark in remarks:
+        logbook.say(f"jaxcnn: {remark}")
     if cluster.first:
+        summary.set_aside(folder)
         workdir.write_config(folder, config)
         workdir.write_data_facts(folder, splits)
         workdir.write_environment(folder, command, cluster.hosts)
@@ -190,6 +197,16 @@ def open_session(
         steps_per_call=steps_per_call,
         saved=int(state.step) if restored is not None else -1,
     )
+
+
+def _check_best(config: Config, checkpoints: Checkpoints, progress: Progress) -> None:
+    """Refuse to train to the end where the checkpoint that the test wants is lost already."""
+    best = progress.best_step
+    if config.run.test_with == "best" and best and best not in checkpoints.steps():
+        raise ConfigError(
+            f"config.run.test_with='best', but the best checkpoint so far, of step {best}, is not in "
+            f"{checkpoints.folder}; bring it back, or go on with --config.run.test_with=last"
+        )
 
 
 def program_on(config: Config, splits: Splits) -> Program:

@@ -13,7 +13,7 @@ from jaxcnn.data.batch import Split
 from jaxcnn.learn import sharded
 from jaxcnn.learn.program import Program, make_program
 from jaxcnn.learn.step import Normalization
-from jaxcnn.train import normalization, seals, workdir
+from jaxcnn.train import normalization, origin, seals, workdir
 from jaxcnn.train.checkpoint import Checkpoints, DamagedError
 from jaxcnn.train.feed import choose_loader, eval_batch_size, make_feed
 
@@ -52,6 +52,7 @@ def load(folder: pathlib.Path, checkpoint: str, weights: str, devices: int) -> t
     """
     config = workdir.read_config(folder)
     facts = workdir.read_data_facts(folder)
+    origin.check(folder, config, facts)
     meshes.prepare_backend()
     mesh = meshes.make_mesh(devices)
     program = make_program(
@@ -69,21 +70,24 @@ def load(folder: pathlib.Path, checkpoint: str, weights: str, devices: int) -> t
         newest, remarks = checkpoints.newest_sound(target, sharding, set_aside=False)
         if newest is None:
             raise UserError(f"{folder}/checkpoints holds no checkpoint; train first")
-        state = newest.state
+        restored = newest
     else:
         step, remarks = _best_step(checkpoints) if checkpoint == "best" else (_step(checkpoint), [])
         if step not in checkpoints.steps():
             raise UserError(f"{folder} has no checkpoint {step}; it has {', '.join(map(str, checkpoints.steps()))}")
         try:
-            state = checkpoints.restore(step, target, sharding).state
+            restored = checkpoints.restore(step, target, sharding)
         except DamagedError as error:
             raise UserError(f"{error}; choose another with --checkpoint") from error
     checkpoints.close()
+    state = restored.state
     weights = weights or ("last" if state.ema is None else "ema")
     if weights == "ema" and state.ema is None:
         raise UserError(f"--weights=ema: {folder} keeps no moving average (config.optim.ema_decay=0)")
     variables = state.variables() if weights == "last" else state.ema
-    normal = jax.device_put(normalization.read(folder, config.augment.normalize, program.image_shape[-1]), sharding)
+    normal = normalization.read(folder, config.augment.normalize, program.image_shape[-1])
+    origin.check(folder, config, facts, normal)
+    normal = jax.device_put(normal, sharding)
     names = tuple(facts["class_names"])
     return Trained(config, program, mesh, int(state.step), weights, variables, normal, names), remarks
 

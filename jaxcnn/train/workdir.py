@@ -4,6 +4,7 @@ import contextlib
 import errno
 import fcntl
 import functools
+import itertools
 import json
 import logging
 import os
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from typing import Any, TextIO
 
@@ -25,10 +26,15 @@ from jaxcnn.data.examples import worker_count
 from jaxcnn.data.source import Splits
 from jaxcnn.hosts import HostsError
 from jaxcnn.lifeline import Cluster
+from jaxcnn.train import length, seals
 
 PACKAGES = ("jaxcnn", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
-# Keys that never change a result: where data lies, how it is loaded, on how many devices.
-MAY_CHANGE = ("parallel.", "hosts.", "data.dir", "data.workers", "data.loader", "data.resident_gib")
+# Keys that never change a result: where data lies, how it is loaded, on how many devices, what is told and kept.
+MAY_CHANGE = (
+    *("parallel.", "hosts.", "data.dir", "data.workers", "data.loader", "data.resident_gib"),
+    *("checkpoint.", "run.log_every_steps", "run.tensorboard"),
+)
+UNTIL_THE_TEST = ("run.test_with",)
 CONFIG, DATA = "config.json", "data.json"
 _log = logging.getLogger("jaxcnn")
 
@@ -119,26 +125,52 @@ def _sees(token: pathlib.Path) -> bool:
 
 
 def check_config(workdir: pathlib.Path, config: Config) -> None:
-    """Hold a config against the one that the workdir may have.
+    """Hold a config against that of the run which the workdir may have: its `config.json` and its newest checkpoint.
+
+    The same run for longer is no other one, where nothing of it depends on its length (`length.bound_to`).
 
     Raises:
       UserError: the workdir belongs to a run of another config; the message has a line for each key that differs.
     """
-    if not (workdir / CONFIG).exists():
-        return
+    may_change = MAY_CHANGE if (workdir / "summary.json").exists() else (*MAY_CHANGE, *UNTIL_THE_TEST)
+    there = {"the workdir": read_json(workdir / CONFIG)} if (workdir / CONFIG).exists() else {}
+    if newest := seals.newest_record(workdir / "checkpoints"):
+        there[f"checkpoint {newest[0]}"] = newest[1].get("config", {})
+    for place, tree in there.items():
+        if differ := differences(tree, config, place, may_change):
+            raise UserError(
+                f"--workdir={workdir} holds a run of another config; choose another workdir, or undo:\n"
+                + "\n".join(differ)
+            )
+
+
+def differences(tree: dict[str, Any], config: Config, place: str, may_change: tuple[str, ...]) -> list[str]:
+    """A line for each key in which a config differs from that of a run, as JSON has it, but for what may change."""
     # A key that an older version did not write has its default.
-    there = configs.flatten(_plain(Config())) | configs.flatten(read_json(workdir / CONFIG))
+    there = configs.flatten(_plain(Config())) | configs.flatten(tree)
     here = configs.flatten(_plain(config))
     absent = "absent"
     differ = [
-        f"  config.{key}: {there.get(key, absent)} in the workdir, {here.get(key, absent)} now"
+        key
         for key in sorted(there.keys() | here.keys())
-        if there.get(key, absent) != here.get(key, absent) and not key.startswith(MAY_CHANGE)
+        if there.get(key, absent) != here.get(key, absent) and not key.startswith(may_change)
     ]
-    if differ:
-        raise UserError(
-            f"--workdir={workdir} holds a run of another config; choose another workdir, or undo:\n" + "\n".join(differ)
-        )
+    reason = ""
+    if set(differ) & set(length.KEYS) and not (reason := length.why_not_longer(there, here)):
+        differ = [key for key in differ if key not in length.KEYS]
+    return [
+        f"  config.{key}: {there.get(key, absent)} in {place}, {here.get(key, absent)} now"
+        + (f" ({reason})" if key in length.KEYS else "")
+        for key in differ
+    ]
+
+
+def asks_for_longer(workdir: pathlib.Path, config: Config) -> bool:
+    """Whether a config that `check_config` took is for more steps than that of the workdir."""
+    if not (workdir / CONFIG).exists():
+        return False
+    there = configs.flatten(_plain(Config())) | configs.flatten(read_json(workdir / CONFIG))
+    return length.of(there) != length.of(configs.flatten(_plain(config)))
 
 
 def write_config(workdir: pathlib.Path, config: Config) -> None:
@@ -165,7 +197,7 @@ def check_same_data(cluster: Cluster, splits: Splits) -> None:
     Raises:
       UserError: one of them reads other data.
     """
-    facts = cluster.gather(_data_facts(splits))
+    facts = cluster.gather(data_facts(splits))
     for host, here in zip(cluster.hosts, facts, strict=False):
         if differ := [key for key in here if facts[0][key] != here[key]]:
             raise UserError(
@@ -182,7 +214,7 @@ def check_data_facts(workdir: pathlib.Path, splits: Splits) -> None:
     """
     if not (workdir / DATA).exists():
         return
-    there, here = read_json(workdir / DATA), _data_facts(splits)
+    there, here = read_sealed(workdir / DATA), data_facts(splits)
     differ = [key for key in here if there.get(key) != here[key]]
     if differ:
         raise UserError(
@@ -193,7 +225,7 @@ def check_data_facts(workdir: pathlib.Path, splits: Splits) -> None:
 
 def write_data_facts(workdir: pathlib.Path, splits: Splits) -> None:
     """Write `data.json`: what of the data a network depends on, so that a workdir is enough to use it."""
-    write_json(workdir / DATA, _data_facts(splits))
+    write_sealed(workdir / DATA, data_facts(splits))
 
 
 def read_data_facts(workdir: pathlib.Path) -> dict[str, Any]:
@@ -202,15 +234,23 @@ def read_data_facts(workdir: pathlib.Path) -> dict[str, Any]:
     Raises:
       UserError: it is not there.
     """
-    facts = read_json(workdir / DATA)
-    if missing := [key for key in ("class_names", "image_shape", "train_examples") if key not in facts]:
+    facts = read_sealed(workdir / DATA)
+    if missing := [key for key, is_right in _FACTS.items() if not is_right(facts.get(key))]:
         raise UserError(
             f"{workdir / DATA} lacks {', '.join(missing)}; bring it back from a copy, or train anew elsewhere"
         )
     return facts
 
 
-def _data_facts(splits: Splits) -> dict[str, Any]:
+_FACTS: dict[str, Callable[[Any], bool]] = {
+    "class_names": lambda names: isinstance(names, list) and names != [] and all(type(n) is str for n in names),
+    "image_shape": lambda sides: isinstance(sides, list) and len(sides) == 3 and all(type(s) is int for s in sides),
+    "train_examples": lambda count: type(count) is int and count > 0,
+}
+
+
+def data_facts(splits: Splits) -> dict[str, Any]:
+    """What of the data a network, and a run that goes on, depend on."""
     there_are = [split for split in (splits.train, splits.val, splits.test) if split is not None]
     return {
         "class_names": list(splits.class_names),
@@ -222,12 +262,20 @@ def _data_facts(splits: Splits) -> dict[str, Any]:
 
 
 def write_environment(workdir: pathlib.Path, command: list[str], hosts: Sequence[str] = ()) -> None:
-    """Write `environment.json`: what this start of the run was made with, and, as "earlier", all starts before it."""
+    """Write `environment.json`: what this start of the run was made with, and, as "earlier", all starts before it.
+
+    Nothing hangs on it, so one that is damaged stops no run; it is kept beside.
+    """
     path = workdir / "environment.json"
     earlier = []
     if path.exists():
-        before = read_json(path)
-        earlier = [*before.pop("earlier", []), before]
+        try:
+            before = read_json(path)
+            earlier = [*before.pop("earlier", []), before]
+        except (UserError, TypeError) as error:
+            aside = free_name(path.with_stem("environment-damaged"))
+            path.replace(aside)
+            _log.warning("%s; kept as %s", str(error).partition(";")[0], aside.name)
     write_json(path, environment(command) | {"hosts": list(hosts) or [platform.node()], "earlier": earlier})
 
 
@@ -237,7 +285,7 @@ def environment(command: list[str]) -> dict[str, Any]:
     return {
         "command": command,
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": packages(),
         "platform": platform.platform(),
         "processor": _processor(),
         "cores": worker_count(),
@@ -248,6 +296,11 @@ def environment(command: list[str]) -> dict[str, Any]:
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "commit": _commit(),
     }
+
+
+def packages() -> dict[str, str | None]:
+    """Versions of what computes, loads and saves."""
+    return {name: _version(name) for name in PACKAGES}
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
@@ -267,6 +320,33 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{path} holds no JSON object; bring it back from a copy, or start anew elsewhere")
     return value
+
+
+def read_sealed(path: pathlib.Path) -> dict[str, Any]:
+    """What `write_sealed` wrote. Files of versions that did not seal them have no checksum, and are believed.
+
+    Raises:
+      UserError: it is missing or damaged.
+    """
+    value = read_json(path)
+    if value.get("crc32", there := seals.crc32_of(value)) != there:
+        raise UserError(
+            f"{path} is not what was written (its checksum differs); bring it back from a copy, or start anew elsewhere"
+        )
+    value.pop("crc32", None)
+    return value
+
+
+def write_sealed(path: pathlib.Path, value: dict[str, Any]) -> None:
+    """`write_json` with a checksum, for files that figures hang on."""
+    plain = json.loads(json.dumps(value))
+    write_json(path, plain | {"crc32": seals.crc32_of(plain)})
+
+
+def free_name(path: pathlib.Path) -> pathlib.Path:
+    """This path, or where that is taken the first of name-1, name-2, …"""
+    names = (path.with_stem(f"{path.stem}{f'-{n}' if n else ''}") for n in itertools.count())
+    return next(name for name in names if not name.exists())
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
