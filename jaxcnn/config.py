@@ -68,7 +68,9 @@ class Data:
     protocol: Literal["holdout", "full"] = "holdout"  # full: train on everything, no validation split
     val_examples: int = 5000  # held out of the training split, chosen by split_seed
     split_seed: int = 0
-    image_size: int = 0  # side in pixels after resizing; 0: as the set has them
+    image_size: int = 0  # side in pixels of the centre square, resized; the rest is cut away. 0: as the set has them
+    grey16_max: int = 65535  # the value of 16-bit grey that is white; 4095 for the 12 bits of many cameras and X-rays
+    max_megapixels: float = 500.0  # of an image; a JPEG that is resized counts as the reduced scale it is decoded at
     loader: Literal["auto", "resident", "stream"] = "auto"
     resident_gib: float = 4.0  # auto: sets up to this size (all splits, uint8) lie on the device
     on_error: Literal["raise", "skip"] = "raise"  # an unreadable image stops the run, or is left out and counted
@@ -318,6 +320,10 @@ def check(config: Config) -> list[str]:
         )
     else:
         need(not schedule.boundaries, f"config.schedule.boundaries has no meaning for schedule.name={schedule.name!r}")
+    need(
+        1 <= config.data.grey16_max <= 65535,
+        f"config.data.grey16_max must be from 1 to 65535, but is {config.data.grey16_max}",
+    )
     need(augment.hue <= 0.5, f"config.augment.hue is at most 0.5, but is {augment.hue}")
     need(
         augment.policy_magnitude <= 30,
@@ -377,6 +383,7 @@ _ABOVE_ZERO = """
     global_batch_size model.width norm.epsilon augment.policy_layers optim.epsilon optim.trust_coefficient
     optim.newton_schulz_steps optim.accumulate_steps schedule.decay_factor run.eval_every_epochs run.log_every_steps
     checkpoint.keep_last parallel.model_devices hosts.join_seconds hosts.heartbeat_seconds hosts.shutdown_seconds
+    data.max_megapixels
 """.split()  # noqa: SIM905 (a list would take a line for each)
 _FRACTIONS = """
     model.dropout norm.momentum optim.momentum optim.sgd_momentum optim.beta2 optim.label_smoothing optim.ema_decay

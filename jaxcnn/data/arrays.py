@@ -11,6 +11,7 @@ from jaxcnn import config
 from jaxcnn.config import UserError
 from jaxcnn.data.decode import resize
 from jaxcnn.data.examples import Examples, Source
+from jaxcnn.data.remarks import centre_square
 
 _IMAGE_KEYS = ("{}_images", "x_{}", "X_{}", "{}_x", "{}_data", "{}_image")
 _LABEL_KEYS = ("{}_labels", "y_{}", "Y_{}", "{}_y", "{}_targets", "{}_label")
@@ -63,7 +64,8 @@ def _resized(examples: Examples, size: int) -> Examples:
             images[place] = resize(image, size)
         return images
 
-    return Examples(examples.labels, (size, size, channels), read, examples.notes)
+    notes = centre_square("the set", size, np.tile((height, width), (len(examples.labels), 1)), len(examples.labels))
+    return Examples(examples.labels, (size, size, channels), read, (*examples.notes, *notes))
 
 
 _SYNTHETIC = re.compile(r"(?P<h>\d+)x(?P<w>\d+)x(?P<c>\d+)(?::(?P<classes>\d+)(?::(?P<length>\d+))?)?")
