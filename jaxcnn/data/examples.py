@@ -40,12 +40,14 @@ class Source:
       class_names: one per class.
       splits: names of the base splits.
       open: the examples of a base split.
+      notes: remarks for the user on the set as a whole, one line each.
     """
 
     title: str
     class_names: tuple[str, ...]
     splits: tuple[str, ...]
     open: Callable[[str], Examples]
+    notes: tuple[str, ...] = ()
 
 
 def worker_count(workers: int = 0) -> int:

@@ -105,9 +105,11 @@ def open_splits(data: config.Data) -> Splits:
         return len(examples(name).labels)
 
     if data.test_split == "test" and "test" not in source.splits:
+        beside = "".join(f" ({note})" for note in source.notes)
         raise UserError(
-            f"{source.title} has no test split; take one out of another, as config.data.train_split='train[:80%]' with "
-            "config.data.test_split='train[80%:]', or go without by config.data.test_split=''"
+            f"{source.title} has no test split{beside}; take one out of another, as "
+            "config.data.train_split='train[:80%]' with config.data.test_split='train[80%:]', or go without by "
+            "config.data.test_split=''"
         )
     train_parts = slices.resolve(data.train_split, "config.data.train_split", source.splits, size)
     train = _select("train", train_parts, data.train_split, source, examples)
@@ -127,7 +129,7 @@ def open_splits(data: config.Data) -> Splits:
             )
     train, val = _hold_out(train, data)
     _check_classes(train, source)
-    notes = tuple(note for each in opened.values() for note in each.notes)
+    notes = (*source.notes, *(note for each in opened.values() for note in each.notes))
     return Splits(train, val, test, source.class_names, notes)
 
 
