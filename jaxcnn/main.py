@@ -82,6 +82,7 @@ def _evaluate() -> int:
 
     network = _load(folder)
     figures = assess.assess(network, folder, SPLIT.value, DATA_DIR.value, BATCH_SIZE.value)
+    _say(*figures["notes"])
     if not _write_json(figures):
         print(*assess.describe(figures), sep="\n")
         stem = f"eval-{figures['split']}-{figures['step']}"
@@ -95,7 +96,8 @@ def _predict() -> int:
         raise UserError("--mode=predict needs --images=<file or folder>,…")
     from jaxcnn.train import predict
 
-    paths = predict.find_images(IMAGES.value)
+    paths, notes = predict.find_images(IMAGES.value)
+    _say(*notes)
     network = _load(folder)
     results = predict.predict(network, paths, skip_unreadable=ON_ERROR.value == "skip")
     if not _write_json(results):

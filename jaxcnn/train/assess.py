@@ -35,7 +35,8 @@ def assess(trained: Trained, folder: pathlib.Path, split_name: str, data_dir: st
       UserError: the run has no such split, or its data is not there.
     """
     data = dataclasses.replace(trained.config.data, dir=data_dir or trained.config.data.dir)
-    split = getattr(open_splits(data), split_name)
+    splits = open_splits(data)
+    split = getattr(splits, split_name)
     if split is None:
         raise UserError(f"--split={split_name}: this run has none (config.data.protocol={data.protocol!r})")
     if split.class_names != trained.class_names or split.image_shape != trained.program.image_shape:
@@ -46,6 +47,7 @@ def assess(trained: Trained, folder: pathlib.Path, split_name: str, data_dir: st
         "weights": trained.weights,
         "split": split.name,
         "data": split.description,
+        "notes": list(splits.notes),
         **measure(logits, split.labels, trained.class_names),
     }
     if (tta := trained.config.run.tta) != "none":

@@ -25,6 +25,8 @@ from jaxcnn.train.logbook import Logbook
 from jaxcnn.train.pace import choose_steps_per_call
 from jaxcnn.train.signals import Interrupts
 
+_CLASSES_TOLD = 20
+
 
 @dataclasses.dataclass
 class Progress:
@@ -231,6 +233,9 @@ def program_on(config: Config, splits: Splits) -> Program:
 def _tell_of_splits(splits: Splits, logbook: Logbook) -> None:
     for note in splits.notes:
         logbook.say(f"  {note}")
+    names, shown = splits.class_names, _CLASSES_TOLD
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    logbook.say(f"  classes: {', '.join(names[:shown])}{more}")
     for split in (splits.train, splits.val, splits.test):
         if split is not None:
             logbook.say(
