@@ -9,10 +9,11 @@ import numpy as np
 from jaxcnn import config
 from jaxcnn.config import UserError
 from jaxcnn.data import slices
-from jaxcnn.data.arrays import open_digits, open_npz, open_synthetic
+from jaxcnn.data.arrays import open_digits, open_synthetic
 from jaxcnn.data.batch import Split
 from jaxcnn.data.examples import Examples, Source
 from jaxcnn.data.folder import open_folder
+from jaxcnn.data.npz import open_npz
 from jaxcnn.data.tfds_source import open_tfds
 
 SOURCES: dict[str, Callable[[str, config.Data], Source]] = {
@@ -22,6 +23,7 @@ SOURCES: dict[str, Callable[[str, config.Data], Source]] = {
     "npz": open_npz,
     "folder": open_folder,
 }
+_LONGEST_PATH = 4096  # of Linux
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,7 +141,14 @@ def _open_source(data: config.Data) -> Source:
         raise UserError(
             f"config.data.source={data.source!r}: there is no source {kind!r}{hint}; choose of {', '.join(SOURCES)}"
         )
-    return SOURCES[kind](argument, data)
+    if len(argument) > _LONGEST_PATH:
+        raise UserError(
+            f"config.data.source='{kind}:{argument[:60]}…' is longer than a path may be; look for a slip in it"
+        )
+    try:
+        return SOURCES[kind](argument, data)
+    except OSError as error:
+        raise UserError(f"config.data.source={data.source!r} cannot be read: {error.strerror or error}") from None
 
 
 def _select(
