@@ -1,11 +1,14 @@
 """Sources that are arrays in memory or made up: scikit-learn's digits, and synthetic images of any number."""
 
+import dataclasses
+import functools
 import re
 
 import numpy as np
 
 from jaxcnn import config
 from jaxcnn.config import UserError
+from jaxcnn.data import content
 from jaxcnn.data.decode import resize
 from jaxcnn.data.examples import Examples, Source
 
@@ -34,9 +37,9 @@ def open_digits(argument: str, data: config.Data) -> Source:
 
 def array_examples(images: np.ndarray, labels: np.ndarray, data: config.Data) -> Examples:
     """Images uint8 [N, H, W, C] and labels [N] in memory, resized to `data.image_size` as they are read."""
-    return _resized(
-        Examples(labels.astype(np.int32), images.shape[1:], lambda indices: images[indices]), data.image_size
-    )
+    of_pixels = functools.cache(lambda: content.of_array(images))
+    examples = Examples(labels.astype(np.int32), images.shape[1:], lambda indices: images[indices], of_pixels)
+    return _resized(examples, data.image_size)
 
 
 def _resized(examples: Examples, size: int) -> Examples:
@@ -53,7 +56,7 @@ def _resized(examples: Examples, size: int) -> Examples:
             images[place] = resize(image, size)
         return images
 
-    return Examples(examples.labels, (size, size, channels), read, examples.notes)
+    return dataclasses.replace(examples, image_shape=(size, size, channels), read=read)
 
 
 _SYNTHETIC = re.compile(r"(?P<h>\d+)x(?P<w>\d+)x(?P<c>\d+)(?::(?P<classes>\d+)(?::(?P<length>\d+))?)?")
@@ -79,8 +82,12 @@ def open_synthetic(argument: str, data: config.Data) -> Source:
     def open_split(name: str) -> Examples:
         salt, count = (1, length) if name == "train" else (2, length // 4)
         labels = (np.arange(count) % classes).astype(np.int32)
-        examples = Examples(labels, shape, lambda indices: _synthesize(np.asarray(indices), salt, shape, classes))
-        return _resized(examples, data.image_size)
+
+        def read(indices: np.ndarray) -> np.ndarray:
+            return _synthesize(np.asarray(indices), salt, shape, classes)
+
+        made_of = functools.partial(content.of_arguments, f"synthetic {shape} {classes} {count} {salt}")
+        return _resized(Examples(labels, shape, read, made_of), data.image_size)
 
     names = tuple(str(number) for number in range(classes))
     return Source(f"synthetic:{argument}" if argument else "synthetic", names, ("train", "test"), open_split)

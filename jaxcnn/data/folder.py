@@ -29,8 +29,8 @@ def open_folder(argument: str, data: config.Data) -> Source:
 
     `<path>/<class>/…` has the one base split train; `<path>/{train,val,test}/<class>/…` has those it has. Classes are
     numbered in the order of their names. Examples are in the order of a hash of their path, so a slice of a split is
-    mixed of all classes, and a new image moves no other one from slice to slice. Hidden files and folders, and files
-    of other kinds, are passed over.
+    mixed of all classes. A new image moves a few others over the bounds of a slice, but none over those of a slice
+    "by path" (`jaxcnn.data.slices`). Hidden files and folders, and files of other kinds, are passed over.
 
     Raises:
       UserError: no such folder, no class in it, or splits that disagree on the classes.
@@ -112,7 +112,14 @@ def _list_images(root: Path, names: list[str], title: str) -> Encoded:
         name=lambda index: str(root / paths[index]),
         load=load,
         fingerprint=fingerprint,
+        sizes=lambda: np.array([_state(root / path)[0] for path in paths], np.int64),
+        hashes=lambda: np.array([_path_hash(path) for path in paths], np.uint64),
     )
+
+
+def _path_hash(path: str) -> int:
+    """The first 64 bits of what examples are ordered by."""
+    return int.from_bytes(hashlib.blake2b(os.fsencode(path), digest_size=16).digest()[:8], "big")
 
 
 def _state(path: Path) -> tuple[int, int]:
