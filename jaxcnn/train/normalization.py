@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from jaxcnn.config import UserError
+from jaxcnn.data import place
 from jaxcnn.data.batch import Split
 from jaxcnn.learn.step import Normalization
 from jaxcnn.lifeline import Cluster
@@ -58,7 +59,8 @@ def _keep(train: Split, folder: pathlib.Path, statistics: Statistics) -> None:
     path = folder / FILE
     if path.exists() and (folder / workdir.CONFIG).exists():  # of a run that got to training
         kept = workdir.read_json(path)
-        if kept["split"] != train.description or kept["examples"] != len(train):
+        there, here = (place.without_place(text) for text in (kept["split"], train.description))
+        if there != here or kept["examples"] != len(train):
             raise UserError(
                 f"{path} is of {kept['split']} with {kept['examples']} examples, the data is now {train.description} "
                 f"with {len(train)}; bring the data back, or choose another workdir"

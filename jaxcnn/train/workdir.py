@@ -1,6 +1,7 @@
 """The folder of a run: who may use it, and what says which run it is."""
 
 import contextlib
+import dataclasses
 import errno
 import fcntl
 import functools
@@ -12,7 +13,6 @@ import platform
 import subprocess
 import sys
 import time
-import zlib
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 from typing import Any, TextIO
@@ -20,11 +20,13 @@ from typing import Any, TextIO
 import jax
 
 from jaxcnn import config as configs
-from jaxcnn.config import Config, UserError
+from jaxcnn.config import HELD_OUT, Config, UserError
+from jaxcnn.data import place
 from jaxcnn.data.examples import worker_count
-from jaxcnn.data.source import Splits
+from jaxcnn.data.source import Splits, distinct
 from jaxcnn.hosts import HostsError
 from jaxcnn.lifeline import Cluster
+from jaxcnn.train import same_data
 
 PACKAGES = ("jaxcnn", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
 # Keys that never change a result: where data lies, how it is loaded, on how many devices.
@@ -127,8 +129,8 @@ def check_config(workdir: pathlib.Path, config: Config) -> None:
     if not (workdir / CONFIG).exists():
         return
     # A key that an older version did not write has its default.
-    there = configs.flatten(_plain(Config())) | configs.flatten(read_json(workdir / CONFIG))
     here = configs.flatten(_plain(config))
+    there = configs.flatten(_plain(Config())) | same_data.settled(configs.flatten(read_json(workdir / CONFIG)), here)
     absent = "absent"
     differ = [
         f"  config.{key}: {there.get(key, absent)} in the workdir, {here.get(key, absent)} now"
@@ -152,11 +154,12 @@ def read_config(workdir: pathlib.Path) -> Config:
     Raises:
       UserError: there is none, or it cannot be read.
     """
-    return configs.from_config_dict(read_json(workdir / CONFIG))
+    return configs.from_config_dict(same_data.as_it_was_meant(read_json(workdir / CONFIG)))
 
 
 def _plain(config: Config) -> dict[str, Any]:
-    return json.loads(json.dumps(configs.to_dict(config)))
+    """As `config.json` has it: the paths of data hold in any current folder."""
+    return json.loads(json.dumps(configs.to_dict(dataclasses.replace(config, data=place.absolute(config.data)))))
 
 
 def check_same_data(cluster: Cluster, splits: Splits) -> None:
@@ -165,9 +168,9 @@ def check_same_data(cluster: Cluster, splits: Splits) -> None:
     Raises:
       UserError: one of them reads other data.
     """
-    facts = cluster.gather(_data_facts(splits))
+    facts = cluster.gather(data_facts(splits))
     for host, here in zip(cluster.hosts, facts, strict=False):
-        if differ := [key for key in here if facts[0][key] != here[key]]:
+        if differ := same_data.differing(facts[0], here):
             raise UserError(
                 f"the data on {host} is not that on {cluster.hosts[0]} ({', '.join(differ)} differ); see "
                 "config.data.dir and config.data.source there"
@@ -178,12 +181,17 @@ def check_data_facts(workdir: pathlib.Path, splits: Splits) -> None:
     """Hold the data against that of the run the workdir may have.
 
     Raises:
-      UserError: other classes, image sizes, examples or labels than when the run began.
+      UserError: other classes, image sizes, examples, labels or images than when the run began.
     """
     if not (workdir / DATA).exists():
         return
-    there, here = read_json(workdir / DATA), _data_facts(splits)
-    differ = [key for key in here if there.get(key) != here[key]]
+    there, here = read_json(workdir / DATA), data_facts(splits)
+    differ = same_data.differing(there, here)
+    if differ and splits.has_own_val and same_data.is_older_than_val_split(read_json(workdir / CONFIG)):
+        raise UserError(
+            f"the run in --workdir={workdir} is from before config.data.val_split, and holds its validation split out "
+            f"of train: go on with --config.data.val_split={HELD_OUT}, or choose another workdir"
+        )
     if differ:
         raise UserError(
             f"the data is not what the run in --workdir={workdir} began with ({', '.join(differ)} differ from "
@@ -193,7 +201,7 @@ def check_data_facts(workdir: pathlib.Path, splits: Splits) -> None:
 
 def write_data_facts(workdir: pathlib.Path, splits: Splits) -> None:
     """Write `data.json`: what of the data a network depends on, so that a workdir is enough to use it."""
-    write_json(workdir / DATA, _data_facts(splits))
+    write_json(workdir / DATA, data_facts(splits))
 
 
 def read_data_facts(workdir: pathlib.Path) -> dict[str, Any]:
@@ -207,17 +215,19 @@ def read_data_facts(workdir: pathlib.Path) -> dict[str, Any]:
         raise UserError(
             f"{workdir / DATA} lacks {', '.join(missing)}; bring it back from a copy, or train anew elsewhere"
         )
-    return facts
+    return facts | {"class_names": list(distinct(tuple(facts["class_names"])))}
 
 
-def _data_facts(splits: Splits) -> dict[str, Any]:
+def data_facts(splits: Splits) -> dict[str, Any]:
+    """What of the data a network, and a run that goes on, depend on."""
     there_are = [split for split in (splits.train, splits.val, splits.test) if split is not None]
     return {
         "class_names": list(splits.class_names),
         "image_shape": list(splits.train.image_shape),
         "train_examples": len(splits.train),
         "splits": {split.name: split.description for split in there_are},
-        "labels_crc32": {split.name: zlib.crc32(split.labels.astype("<i4").tobytes()) for split in there_are},
+        "labels_crc32": {split.name: same_data.checksum(split.labels) for split in there_are},
+        "content": splits.fingerprints(),
     }
 
 
