@@ -221,6 +221,9 @@ def test_labels_that_begin_at_1_are_told(names, tmp_path):
     save_npz(tmp_path / "a.npz", train_labels=np.arange(30) % 3 + 1, test_labels=np.arange(8) % 3 + 1, names=names)
     with pytest.raises(UserError, match=r"labels (begin at 1|go from 1 to 3), but they are counted from 0"):
         open_splits(npz(tmp_path / "a.npz"))
+    save_npz(tmp_path / "b.npz", train_labels=np.arange(30) % 2 + 1)  # while test has the class 0
+    with pytest.raises(UserError, match="every class needs some to be learnt"):
+        open_splits(npz(tmp_path / "b.npz"))
 
 
 def test_images_that_are_in_two_splits_are_told_with_their_number(tmp_path):

@@ -174,7 +174,7 @@ def open_splits(data: config.Data) -> Splits:
         train, val = _hold_out(train, data)
         if own:
             notes.append(f"the set's own validation split {own!r} is not used (config.data.val_split={HELD_OUT!r})")
-    _check_classes(train, source)
+    _check_classes(train, source, cutter.opened)
     notes = [note for each in cutter.opened.values() for note in each.notes] + notes
     notes += [note for split in (val, test) if split for note in _without_example(split, data)]
     own_val = val is not None and wanted == own != data.val_split
@@ -308,7 +308,7 @@ def _hold_out(train: Selection, data: config.Data) -> tuple[Selection, Selection
     return train.take(rest, "train", f"{train.description} (minus {held} {how})"), val
 
 
-def _check_classes(train: Selection, source: Source) -> None:
+def _check_classes(train: Selection, source: Source, bases: Mapping[str, Examples]) -> None:
     counts = np.bincount(train.labels, minlength=len(source.class_names))
     if len(counts) < 2:
         raise UserError(f"{source.title} has only one class, {source.class_names[0]!r}; there is nothing to tell apart")
@@ -316,7 +316,8 @@ def _check_classes(train: Selection, source: Source) -> None:
     if not len(empty):
         return
     named = f"class {_listed([source.class_names[label] for label in empty])} has no example in {train.description}"
-    if empty.tolist() == [0] and source.class_names == tuple(map(str, range(len(counts)))):
+    from_1 = all(examples.labels.min(initial=1) > 0 for examples in bases.values())
+    if from_1 and source.class_names == tuple(map(str, range(len(counts)))):
         raise UserError(f"{named}: labels begin at 1, but {_FROM_0}")
     raise UserError(f"{named}; every class needs some to be learnt")
 
