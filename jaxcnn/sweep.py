@@ -10,7 +10,6 @@ Exit codes: 0 all that may be done is done; 2 a mistake, told in one line; 75 st
 goes on. A trial that fails is a row of the sweep, not an end of it.
 """
 
-import dataclasses
 import importlib
 import os
 import pathlib
@@ -22,7 +21,6 @@ from absl import flags
 
 from jaxcnn import command
 from jaxcnn.config import UserError
-from jaxcnn.data import place
 
 CONFIG = command.define_config("The sweep: a file of configs/sweeps/, with :variant if wanted.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the sweep; one that was begun there goes on.")
@@ -176,7 +174,6 @@ def _define(folder: pathlib.Path, shared: Any) -> tuple[Any, Any, Any]:
     from jaxcnn.study import plan, spec, start, store
 
     base = command.read_config(CONFIG)
-    base = dataclasses.replace(base, data=place.absolute(base.data))  # as every trial keeps it
     file, _, variant = _config_file().partition(":")
     sweep = start.load_sweep(file, variant)
     spec.check(sweep, base)

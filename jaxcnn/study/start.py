@@ -87,7 +87,7 @@ def define(
         name=name,
         study=f"{name}-{uuid.uuid4().hex[:12]}",
         storage=storage,
-        base=base,
+        base=dataclasses.replace(base, data=place.absolute(base.data)),  # as every trial keeps it
         sampler=plan.sampler,
         pruner=pruner,
         directions=directions,
