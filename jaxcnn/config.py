@@ -15,6 +15,7 @@ import ml_collections
 from jaxcnn import conversion
 
 WHITENED = ("airbench", "airbench_residual")  # networks whose first layer is patch whitening
+HELD_OUT = "holdout"  # data.val_split: held out of the training split, even where the set has one for validation
 
 
 class UserError(Exception):
@@ -63,11 +64,13 @@ class Data:
 
     source: str = "tfds:cifar10"  # tfds:<name> | digits | synthetic[:HxWxC:classes:length] | npz:<path> | folder:<path>
     dir: str = ""  # the TFDS data_dir; empty: TFDS's own default
-    train_split: str = "train"  # TFDS-like slices: "train[:90%]", "train[10000:]"
+    train_split: str = "train"  # TFDS-like slices: "train[:90%]", "train[10000:]"; folders also "train[:80% by path]"
     test_split: str = "test"
     protocol: Literal["holdout", "full"] = "holdout"  # full: train on everything, no validation split
+    val_split: str = ""  # a slice; empty: the set's own val or validation, else held out; "holdout": always held out
     val_examples: int = 5000  # held out of the training split, chosen by split_seed
     split_seed: int = 0
+    stratify: bool = False  # hold out as large a share of every class
     image_size: int = 0  # side in pixels of the centre square, resized; the rest is cut away. 0: as the set has them
     grey16_max: int = 65535  # the value of 16-bit grey that is white; 4095 for the 12 bits of many cameras and X-rays
     max_megapixels: float = 500.0  # of an image; a JPEG that is resized counts as the reduced scale it is decoded at
@@ -348,7 +351,7 @@ def check(config: Config) -> list[str]:
         "config.data.loader='stream'; set it to 0 or 1",
     )
     need(
-        config.data.protocol == "full" or config.data.val_examples > 0,
+        config.data.protocol == "full" or config.data.val_examples > 0 or config.data.val_split not in ("", HELD_OUT),
         "config.data.val_examples=0 leaves nothing to decide on; config.data.protocol='full' trains without validation",
     )
     need(

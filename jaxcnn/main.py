@@ -7,6 +7,7 @@
 Exit codes: 0 done; 2 a mistake, told in one line; 3 the loss was not finite; 75 stopped by a signal, resumable.
 """
 
+import dataclasses
 import datetime
 import json
 import pathlib
@@ -18,6 +19,7 @@ from absl import flags
 
 from jaxcnn import command, host_memory, hosts
 from jaxcnn.config import Config, UserError, flatten, to_dict
+from jaxcnn.data import place
 
 if TYPE_CHECKING:
     from jaxcnn.train.trained import Trained
@@ -35,20 +37,34 @@ WEIGHTS = flags.DEFINE_enum(
 DEVICES = flags.DEFINE_integer("devices", 0, "eval, predict: how many local devices to use; 0: all.", lower_bound=0)
 SPLIT = flags.DEFINE_enum("split", "test", ["train", "val", "test"], "eval: which split.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 0, "eval: examples at a time; 0: as in training.", lower_bound=0)
-DATA_DIR = flags.DEFINE_string("data_dir", "", "eval: where TFDS sets are, if not where the run had them.")
+DATA = flags.DEFINE_string(
+    "data", "", "train, eval: where the data lies, in place of the path in config.data.source (TFDS: config.data.dir)."
+)
+DATA_DIR = flags.DEFINE_string("data_dir", "", "eval: the same as --data.")
 IMAGES = flags.DEFINE_list("images", [], "predict: image files and folders.")
 ON_ERROR = flags.DEFINE_enum("on_error", "raise", ["raise", "skip"], "predict: what to do with an unreadable image.")
 JSON = flags.DEFINE_string("json", "", "eval, predict: also write the results to this file; '-': standard output only.")
 
+OF_MODES = {
+    "config": ("train",),
+    "data": ("train", "eval"),
+    "data_dir": ("eval",),
+    **dict.fromkeys(("split", "batch_size"), ("eval",)),
+    **dict.fromkeys(("images", "on_error"), ("predict",)),
+    **dict.fromkeys(("checkpoint", "weights", "devices", "json"), ("eval", "predict")),
+}
+
 
 def main() -> int:
     """Do what the flags say; return the exit code."""
+    _check_mode()
     _check_json()
     return {"train": _train, "eval": _evaluate, "predict": _predict}[MODE.value]()
 
 
 def _train() -> int:
     config = command.read_config(CONFIG)
+    config = dataclasses.replace(config, data=place.at(config.data, DATA.value))
     cluster = hosts.join(config.hosts, fingerprint=_must_be_equal(config), run=WORKDIR.value or "")
     from jaxcnn.learn import executables
     from jaxcnn.train.loop import train
@@ -73,7 +89,10 @@ def _train() -> int:
 def _must_be_equal(config: Config) -> dict[str, object]:
     """What of a config the processes of a run must have alike, or they would wait for each other for ever."""
     own = ("hosts.", "data.dir", "data.workers")
-    return {key: value for key, value in flatten(to_dict(config)).items() if not key.startswith(own)}
+    alike = {key: value for key, value in flatten(to_dict(config)).items() if not key.startswith(own)}
+    if (kind := place.kind(config.data.source)) in place.PLACED:
+        alike["data.source"] = kind  # where it lies is each process's own; checksums tell whether it is the same
+    return alike
 
 
 def _evaluate() -> int:
@@ -81,8 +100,7 @@ def _evaluate() -> int:
     from jaxcnn.train import assess
 
     network = _load(folder)
-    figures = assess.assess(network, folder, SPLIT.value, DATA_DIR.value, BATCH_SIZE.value)
-    _say(*figures["notes"])
+    figures = assess.assess(network, folder, SPLIT.value, DATA.value or DATA_DIR.value, BATCH_SIZE.value)
     if not _write_json(figures):
         print(*assess.describe(figures), sep="\n")
         stem = f"eval-{figures['split']}-{figures['step']}"
@@ -133,6 +151,14 @@ def _existing_workdir() -> pathlib.Path:
     if not WORKDIR.value:
         raise UserError(f"--mode={MODE.value} needs --workdir=<folder of a run>")
     return pathlib.Path(WORKDIR.value)
+
+
+def _check_mode() -> None:
+    """Refuse flags that the mode has no use for."""
+    for name, modes in OF_MODES.items():
+        if flags.FLAGS[name].present and MODE.value not in modes:
+            hint = "; it takes the config of its --workdir" if name == "config" else ""
+            raise UserError(f"--{name} is for --mode={' or '.join(modes)}, not {MODE.value}{hint}; leave it out")
 
 
 def _check_json() -> None:

@@ -163,6 +163,19 @@ def test_a_run_without_moving_average_is_evaluated_with_its_last_weights(finishe
         trained.load(tmp_path, "last", "ema", 1)
 
 
+def test_evaluation_on_other_pictures_than_the_run_began_with_is_told(finished, caplog, monkeypatch):
+    folder, _ = finished
+    facts = workdir.read_data_facts(folder)
+    facts["content"]["test"] = "0" * 32
+    monkeypatch.setattr(workdir, "read_data_facts", lambda _: facts)
+    with caplog.at_level("WARNING", "jaxcnn"):
+        evaluate(folder)
+        evaluate(folder, "val")
+    assert [record.message for record in caplog.records] == [
+        "digits test is not what the run began with: other images in test"
+    ]
+
+
 def test_data_of_other_classes_are_refused(finished):
     folder, _ = finished
     network, _ = trained.load(folder, "last", "", 1)

@@ -56,6 +56,10 @@ def imported(stderr: str) -> set[str]:
         ([QUICK, "config.seed=3"], "'config.seed=3' is not a flag; flags look like --name=value"),
         (["--mode=eval"], "--mode=eval needs --workdir=<folder of a run>"),
         (["--mode=predict", "--workdir=x"], "--mode=predict needs --images=<file or folder>"),
+        (["--mode=eval", "--workdir=x", QUICK], "--config is for --mode=train, not eval; it takes the config of its"),
+        (["--mode=predict", "--workdir=x", "--images=x", "--split=val"], "--split is for --mode=eval, not predict"),
+        ([QUICK, "--json=-"], "--json is for --mode=eval or predict, not train; leave it out"),
+        ([QUICK, "--data=photos"], "--data=photos: config.data.source='digits' is read from no file"),
         (["--mode=eval", "--workdir=x", "--json=no/such/folder.json"], "--json=no/such/folder.json cannot be written"),
     ],
 )

@@ -1,8 +1,12 @@
 """What stops a start before its first step, in one line each, and leaves the workdir free."""
 
+import types
+
+import numpy as np
 import pytest
 
 from jaxcnn.config import ConfigError, UserError
+from jaxcnn.train import session
 from jaxcnn.train.loop import train
 from tests import small
 
@@ -39,6 +43,21 @@ def test_a_workdir_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "run").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
         train(small.config(data=DIGITS), tmp_path / "run", command=[])
+
+
+@pytest.mark.parametrize(
+    ("counts", "told"),
+    [
+        ([5, 6, 7], "a0, a1, a2"),
+        ([5, 6, 16], "a0 5, a1 6, a2 16"),
+        ([5] * 21 + [4], ", ".join(f"a{k}" for k in range(20)) + " and 2 more"),
+        ([5] * 21 + [1], ", ".join(f"a{k}" for k in range(20)) + " and 2 more, of 1 (a21) to 5 (a0) examples"),
+    ],
+)
+def test_a_run_tells_its_classes_and_how_uneven_they_are(counts, told):
+    labels = np.repeat(np.arange(len(counts)), counts).astype(np.int32)
+    split = types.SimpleNamespace(labels=labels, class_names=tuple(f"a{k}" for k in range(len(counts))))
+    assert session.describe_classes(split) == told
 
 
 def test_these_are_mistakes_of_the_config():

@@ -21,7 +21,7 @@ VARIED = {
     "model": {"width": 0.5, "dtype": "bfloat16"},
     "schedule": {"name": "multistep", "boundaries": (1.0, 2.5)},
     "optim": {"learning_rate": 1e-3, "label_smoothing": 0.1},
-    "data": {"source": "npz:a folder/ünïcode.npz"},
+    "data": {"source": "npz:/a folder/ünïcode.npz"},
 }
 
 

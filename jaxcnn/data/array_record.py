@@ -11,14 +11,13 @@ from jaxcnn.data.tfrecord import Damaged, find_features
 
 
 def index_array_record(path: Path, image_key: str, label_key: str) -> np.ndarray:
-    """As `index_shard`, for an ArrayRecord file: int64 [records, 3] of record number, 0, label."""
+    """As `index_shard`, for an ArrayRecord file: int64 [records, 3] of record number, length of the image, label."""
     rows = []
     reader = _reader(path)
     try:
         for number in range(reader.num_records()):
-            record = _record(reader, number)
-            *_, label = _features(record, image_key, label_key)
-            rows.append((number, 0, label))
+            _, length, label = _features(_record(reader, number), image_key, label_key)
+            rows.append((number, length, label))
     finally:
         reader.close()
     return np.array(rows, np.int64).reshape(-1, 3)

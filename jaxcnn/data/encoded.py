@@ -5,6 +5,7 @@ behave alike.
 """
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Callable
 
@@ -14,8 +15,9 @@ import PIL
 from jaxcnn import config
 from jaxcnn.config import UserError
 from jaxcnn.data import cache, remarks
+from jaxcnn.data.content import of_files
 from jaxcnn.data.decode import GREY16_MAX, Unreadable, decode, stored_size
-from jaxcnn.data.examples import Examples, map_in_threads, read_in_order
+from jaxcnn.data.examples import Content, Examples, map_in_threads, read_in_order
 from jaxcnn.mesh import cache_folder
 
 logger = logging.getLogger(__name__)
@@ -37,6 +39,8 @@ class Encoded:
       name: what to call image i in a message.
       load: the bytes of image i; raises OSError. Safe to call from several threads.
       fingerprint: changes whenever an image does.
+      sizes: bytes of each image, int64 [N].
+      hashes: uint64 [N] of each image's path in the set; None where images have no path.
       notes: remarks for the user, such as files passed over.
     """
 
@@ -47,6 +51,8 @@ class Encoded:
     name: Callable[[int], str]
     load: Callable[[int], bytes]
     fingerprint: Callable[[], str]
+    sizes: Callable[[], np.ndarray]
+    hashes: Callable[[], np.ndarray] | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -89,7 +95,13 @@ def open_encoded(encoded: Encoded, data: config.Data) -> Examples:
         read, note = _through_cache(encoded, data, kept, shape, decoded)
         if note:
             notes.append(note)
-    return Examples(labels, shape, read, tuple(notes))
+
+    def content() -> Content:
+        return of_files(encoded.title, encoded.sizes(), encoded.load, encoded.fingerprint(), kept, data.workers)
+
+    hashes = encoded.hashes
+    of_kept = None if hashes is None else lambda: hashes()[kept]
+    return Examples(labels, shape, read, functools.cache(content), tuple(notes), of_kept)
 
 
 def _through_cache(

@@ -5,7 +5,6 @@ import functools
 import hashlib
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +24,9 @@ def open_folder(argument: str, data: config.Data) -> Source:
 
     `<path>/<class>/…` has the one base split train; `<path>/{train,val,test}/<class>/…` has those it has (see
     `split_folders`). Classes are those of the training split, numbered in the order of their names. Examples are in the
-    order of a hash of their path, so a slice of a split is mixed of all classes, and a new image moves no other one
-    from slice to slice. Links are followed, hidden files and folders passed over; files of other kinds are passed over
-    and counted in the notes (see `list_images`).
+    order of a hash of their path, so a slice of a split is mixed of all classes. A new image moves a few others over
+    the bounds of a slice, but none over those of a slice "by path" (`jaxcnn.data.slices`). Links are followed, hidden
+    files and folders passed over; files of other kinds are passed over and counted in the notes (see `list_images`).
 
     Raises:
       UserError: no such folder, a layout that can be understood in two ways, no class in it, a class without an image
@@ -85,8 +84,18 @@ def _list_images(root: Path, names: list[str], title: str, learnt: bool = True) 
         few = ", ".join(repr(name) for name in list(empty)[:_NAMED])
         more = f" and {len(empty) - _NAMED} more" if len(empty) > _NAMED else ""
         notes.append(f"{title} has no image of class{'es' if len(empty) > 1 else ''} {few}{more}")
-    order = _order_of_hash(paths)
+    halves = _hashes(paths)
+    order = np.lexsort((halves[:, 1], halves[:, 0]))
+    hashes = halves[order, 0].astype(np.uint64)
     paths = [paths[i] for i in order]
+
+    @functools.cache
+    def states() -> list[tuple[int, int]]:
+        return [_state(f"{root}/{path}") for path in paths]
+
+    def fingerprint() -> str:
+        named = ((path, *state) for path, state in zip(paths, states(), strict=True))
+        return cache.fingerprint([str(root.resolve()), *named])
 
     def load(index: int) -> bytes:
         return (root / paths[index]).read_bytes()
@@ -98,27 +107,18 @@ def _list_images(root: Path, names: list[str], title: str, learnt: bool = True) 
         shape=None,
         name=lambda index: str(root / paths[index]),
         load=load,
-        fingerprint=_fingerprint(root, paths),
+        fingerprint=functools.cache(fingerprint),
+        sizes=lambda: np.array([size for size, _ in states()], np.int64),
+        hashes=lambda: hashes,
         notes=tuple(notes),
     )
 
 
-def _order_of_hash(paths: list[str]) -> np.ndarray:
-    """Indices int64 [N] that sort paths by the bytes of their hashes."""
+def _hashes(paths: list[str]) -> np.ndarray:
+    """The two halves of a hash of each path, uint64 [N, 2]."""
     encoding, errors = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()  # as of os.fsencode, but quicker
     hashes = b"".join(hashlib.blake2b(path.encode(encoding, errors), digest_size=16).digest() for path in paths)
-    halves = np.frombuffer(hashes, ">u8").reshape(-1, 2)
-    return np.lexsort((halves[:, 1], halves[:, 0]))
-
-
-def _fingerprint(root: Path, paths: list[str]) -> Callable[[], str]:
-    before = f"{root}/"
-
-    @functools.cache
-    def fingerprint() -> str:
-        return cache.fingerprint([str(root.resolve()), *((path, *_state(before + path)) for path in paths)])
-
-    return fingerprint
+    return np.frombuffer(hashes, ">u8").reshape(-1, 2)
 
 
 def _state(path: str) -> tuple[int, int]:

@@ -1,30 +1,32 @@
 """`--mode=eval`: what a trained network gets right on a split, in figures and a picture."""
 
-import dataclasses
+import logging
 import pathlib
 from typing import Any
 
 import numpy as np
 
 from jaxcnn.config import UserError
+from jaxcnn.data import place
 from jaxcnn.data.source import open_splits
 from jaxcnn.learn import loss as losses
-from jaxcnn.train import workdir
+from jaxcnn.train import same_data, workdir
 from jaxcnn.train.evaluate import Outputs
 from jaxcnn.train.trained import Trained, logits_of_split
 
 CALIBRATION_BINS = 15
 TEST = "test.json"
+_log = logging.getLogger("jaxcnn")
 
 
-def assess(trained: Trained, folder: pathlib.Path, split_name: str, data_dir: str, batch_size: int) -> dict[str, Any]:
+def assess(trained: Trained, folder: pathlib.Path, split_name: str, data_path: str, batch_size: int) -> dict[str, Any]:
     """Evaluate a split; write `eval-<split>-<step>.json` and its confusion matrix as PNG into the workdir.
 
     Args:
       trained: the network.
       folder: its workdir.
       split_name: train, val or test.
-      data_dir: takes the place of `config.data.dir` if not empty.
+      data_path: where the data lies now (`place.at`); empty: where the run had it.
       batch_size: 0: as in training.
 
     Returns:
@@ -34,13 +36,15 @@ def assess(trained: Trained, folder: pathlib.Path, split_name: str, data_dir: st
     Raises:
       UserError: the run has no such split, or its data is not there.
     """
-    data = dataclasses.replace(trained.config.data, dir=data_dir or trained.config.data.dir)
-    splits = open_splits(data)
+    splits = open_splits(place.at(trained.config.data, data_path))
     split = getattr(splits, split_name)
     if split is None:
-        raise UserError(f"--split={split_name}: this run has none (config.data.protocol={data.protocol!r})")
+        protocol = trained.config.data.protocol
+        raise UserError(f"--split={split_name}: this run has none (config.data.protocol={protocol!r})")
     if split.class_names != trained.class_names or split.image_shape != trained.program.image_shape:
         raise UserError(f"{split.description} does not have the classes and image size that {folder} was trained on")
+    for remark in (*splits.notes_of(split), *same_data.remarks(workdir.read_data_facts(folder), splits, split)):
+        _log.warning(remark)
     logits = logits_of_split(trained, split, batch_size)
     figures = {
         "step": trained.step,

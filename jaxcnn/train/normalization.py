@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from jaxcnn.config import UserError
+from jaxcnn.data import place
 from jaxcnn.data.batch import Split
 from jaxcnn.learn.step import Normalization
 from jaxcnn.lifeline import Cluster
@@ -67,7 +68,8 @@ def _keep(train: Split, folder: pathlib.Path, statistics: Statistics) -> None:
     path = folder / FILE
     if path.exists() and (folder / workdir.CONFIG).exists():  # of a run that got to training
         kept = workdir.read_sealed(path)
-        if kept.get("split") != train.description or kept.get("examples") != len(train):
+        there, here = (place.without_place(str(text)) for text in (kept.get("split"), train.description))
+        if there != here or kept.get("examples") != len(train):
             raise UserError(
                 f"{path} is of {kept.get('split')} with {kept.get('examples')} examples, the data is now "
                 f"{train.description} with {len(train)}; bring the data back, or choose another workdir"

@@ -8,7 +8,7 @@ import numpy as np
 from jaxcnn.config import Config, UserError
 from jaxcnn.data.source import Splits
 from jaxcnn.learn.step import Normalization
-from jaxcnn.train import normalization, seals, workdir
+from jaxcnn.train import normalization, same_data, seals, workdir
 
 
 def of(splits: Splits, normal: Normalization) -> dict[str, Any]:
@@ -35,10 +35,8 @@ def check(folder: pathlib.Path, config: Config, facts: dict[str, Any], normal: N
     may_change = (*workdir.MAY_CHANGE, *workdir.UNTIL_THE_TEST)
     if "config" in record and (differ := workdir.differences(record["config"], config, "the checkpoint", may_change)):
         raise _changed(folder / workdir.CONFIG, step, "\n".join(["", *differ, ""]))
-    there = record.get("data", {})
-    # The same data may have come to lie elsewhere, which the descriptions of the splits tell.
-    if differ := [key for key in there.keys() & facts.keys() - {"splits"} if there[key] != facts[key]]:
-        raise _changed(folder / workdir.DATA, step, f"{', '.join(sorted(differ))} differ")
+    if "data" in record and (differ := same_data.differing(record["data"], facts)):
+        raise _changed(folder / workdir.DATA, step, f"{', '.join(differ)} differ")
     if normal is not None and record.get("normalization", now := _plain(normal)) != now:
         raise _changed(folder / normalization.FILE, step, "mean and std differ")
 

@@ -12,6 +12,7 @@ import numpy as np
 from jaxcnn import host_memory, models
 from jaxcnn import mesh as meshes
 from jaxcnn.config import Config, ConfigError
+from jaxcnn.data.batch import Split
 from jaxcnn.data.source import Splits
 from jaxcnn.learn import layout, sharded
 from jaxcnn.learn.program import Program, make_program
@@ -25,7 +26,8 @@ from jaxcnn.train.logbook import Logbook
 from jaxcnn.train.pace import choose_steps_per_call
 from jaxcnn.train.signals import Interrupts
 
-_CLASSES_TOLD = 20
+CLASSES_TOLD = 20  # names of classes that a run tells before it trains
+UNEVEN = 1.5  # as many times more examples of one class than of another are told
 
 
 @dataclasses.dataclass
@@ -117,6 +119,7 @@ def open_session(
     logbook.say(f"jaxcnn: reading {config.data.source}")
     with cluster.one_per_host_first():
         splits = hooks.shared.splits(config.data)
+        splits.fingerprints()  # read once for all processes of a host
     workdir.check_same_data(cluster, splits)
     program = program_on(config, splits)
     if cluster.first:
@@ -231,18 +234,28 @@ def program_on(config: Config, splits: Splits) -> Program:
 
 
 def _tell_of_splits(splits: Splits, logbook: Logbook) -> None:
-    for note in splits.notes:
+    for note in (*splits.notes, *splits.leaks()):
         logbook.say(f"  {note}")
-    names, shown = splits.class_names, _CLASSES_TOLD
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    logbook.say(f"  classes: {', '.join(names[:shown])}{more}")
     for split in (splits.train, splits.val, splits.test):
         if split is not None:
             logbook.say(
                 f"  {split.name}: {len(split)} examples of {len(splits.class_names)} classes, {split.description}"
             )
+    logbook.say(f"  classes: {describe_classes(splits.train)}")
     if splits.val is None:
         logbook.say("  protocol=full: trains on the whole training split; nothing is held out for validation")
+
+
+def describe_classes(split: Split) -> str:
+    """The names of the classes, the first ones of many, with their examples in the split where those differ much."""
+    counts = np.bincount(split.labels, minlength=len(split.class_names))
+    names = [name if name.isprintable() else repr(name) for name in split.class_names]
+    few, many = int(counts.argmin()), int(counts.argmax())
+    uneven = counts[many] > UNEVEN * counts[few]
+    if len(names) <= CLASSES_TOLD:
+        return ", ".join(f"{name} {count}" if uneven else name for name, count in zip(names, counts, strict=True))
+    text = f"{', '.join(names[:CLASSES_TOLD])} and {len(names) - CLASSES_TOLD} more"
+    return text + (f", of {counts[few]} ({names[few]}) to {counts[many]} ({names[many]}) examples" if uneven else "")
 
 
 def initialize_from_data(state: State, splits: Splits, normal: Normalization) -> State:

@@ -1,6 +1,7 @@
 """The folder of a run: who may use it, and what says which run it is."""
 
 import contextlib
+import dataclasses
 import errno
 import fcntl
 import functools
@@ -13,7 +14,6 @@ import platform
 import subprocess
 import sys
 import time
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from typing import Any, TextIO
@@ -21,12 +21,13 @@ from typing import Any, TextIO
 import jax
 
 from jaxcnn import config as configs
-from jaxcnn.config import Config, UserError
+from jaxcnn.config import HELD_OUT, Config, UserError
+from jaxcnn.data import place
 from jaxcnn.data.examples import worker_count
-from jaxcnn.data.source import Splits
+from jaxcnn.data.source import Splits, distinct
 from jaxcnn.hosts import HostsError
 from jaxcnn.lifeline import Cluster
-from jaxcnn.train import length, seals
+from jaxcnn.train import length, same_data, seals
 
 PACKAGES = ("jaxcnn", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
 # Keys that never change a result: where data lies, how it is loaded, on how many devices, what is told and kept.
@@ -136,19 +137,19 @@ def check_config(workdir: pathlib.Path, config: Config) -> None:
     there = {"the workdir": read_json(workdir / CONFIG)} if (workdir / CONFIG).exists() else {}
     if newest := seals.newest_record(workdir / "checkpoints"):
         there[f"checkpoint {newest[0]}"] = newest[1].get("config", {})
-    for place, tree in there.items():
-        if differ := differences(tree, config, place, may_change):
+    for where, tree in there.items():
+        if differ := differences(tree, config, where, may_change):
             raise UserError(
                 f"--workdir={workdir} holds a run of another config; choose another workdir, or undo:\n"
                 + "\n".join(differ)
             )
 
 
-def differences(tree: dict[str, Any], config: Config, place: str, may_change: tuple[str, ...]) -> list[str]:
+def differences(tree: dict[str, Any], config: Config, where: str, may_change: tuple[str, ...]) -> list[str]:
     """A line for each key in which a config differs from that of a run, as JSON has it, but for what may change."""
     # A key that an older version did not write has its default.
-    there = configs.flatten(_plain(Config())) | configs.flatten(tree)
     here = configs.flatten(_plain(config))
+    there = configs.flatten(_plain(Config())) | same_data.settled(configs.flatten(tree), here)
     absent = "absent"
     differ = [
         key
@@ -159,7 +160,7 @@ def differences(tree: dict[str, Any], config: Config, place: str, may_change: tu
     if set(differ) & set(length.KEYS) and not (reason := length.why_not_longer(there, here)):
         differ = [key for key in differ if key not in length.KEYS]
     return [
-        f"  config.{key}: {there.get(key, absent)} in {place}, {here.get(key, absent)} now"
+        f"  config.{key}: {there.get(key, absent)} in {where}, {here.get(key, absent)} now"
         + (f" ({reason})" if key in length.KEYS else "")
         for key in differ
     ]
@@ -184,11 +185,12 @@ def read_config(workdir: pathlib.Path) -> Config:
     Raises:
       UserError: there is none, or it cannot be read.
     """
-    return configs.from_config_dict(read_json(workdir / CONFIG))
+    return configs.from_config_dict(same_data.as_it_was_meant(read_json(workdir / CONFIG)))
 
 
 def _plain(config: Config) -> dict[str, Any]:
-    return json.loads(json.dumps(configs.to_dict(config)))
+    """As `config.json` has it: the paths of data hold in any current folder."""
+    return json.loads(json.dumps(configs.to_dict(dataclasses.replace(config, data=place.absolute(config.data)))))
 
 
 def check_same_data(cluster: Cluster, splits: Splits) -> None:
@@ -199,7 +201,7 @@ def check_same_data(cluster: Cluster, splits: Splits) -> None:
     """
     facts = cluster.gather(data_facts(splits))
     for host, here in zip(cluster.hosts, facts, strict=False):
-        if differ := [key for key in here if facts[0][key] != here[key]]:
+        if differ := same_data.differing(facts[0], here):
             raise UserError(
                 f"the data on {host} is not that on {cluster.hosts[0]} ({', '.join(differ)} differ); see "
                 "config.data.dir and config.data.source there"
@@ -210,12 +212,17 @@ def check_data_facts(workdir: pathlib.Path, splits: Splits) -> None:
     """Hold the data against that of the run the workdir may have.
 
     Raises:
-      UserError: other classes, image sizes, examples or labels than when the run began.
+      UserError: other classes, image sizes, examples, labels or images than when the run began.
     """
     if not (workdir / DATA).exists():
         return
     there, here = read_sealed(workdir / DATA), data_facts(splits)
-    differ = [key for key in here if there.get(key) != here[key]]
+    differ = same_data.differing(there, here)
+    if differ and splits.has_own_val and same_data.is_older_than_val_split(read_json(workdir / CONFIG)):
+        raise UserError(
+            f"the run in --workdir={workdir} is from before config.data.val_split, and holds its validation split out "
+            f"of train: go on with --config.data.val_split={HELD_OUT}, or choose another workdir"
+        )
     if differ:
         raise UserError(
             f"the data is not what the run in --workdir={workdir} began with ({', '.join(differ)} differ from "
@@ -239,7 +246,7 @@ def read_data_facts(workdir: pathlib.Path) -> dict[str, Any]:
         raise UserError(
             f"{workdir / DATA} lacks {', '.join(missing)}; bring it back from a copy, or train anew elsewhere"
         )
-    return facts
+    return facts | {"class_names": list(distinct(tuple(facts["class_names"])))}
 
 
 _FACTS: dict[str, Callable[[Any], bool]] = {
@@ -257,7 +264,8 @@ def data_facts(splits: Splits) -> dict[str, Any]:
         "image_shape": list(splits.train.image_shape),
         "train_examples": len(splits.train),
         "splits": {split.name: split.description for split in there_are},
-        "labels_crc32": {split.name: zlib.crc32(split.labels.astype("<i4").tobytes()) for split in there_are},
+        "labels_crc32": {split.name: same_data.checksum(split.labels) for split in there_are},
+        "content": splits.fingerprints(),
     }
 
 
