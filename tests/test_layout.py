@@ -90,7 +90,7 @@ def test_a_folder_beside_the_splits_and_images_in_no_class_are_told(tmp_path):
     notes = open_splits(Data(source=f"folder:{tmp_path}", protocol="full")).notes
     assert [note.replace(f"folder:{tmp_path}", "S") for note in notes] == [
         "passed over 1 image in S itself, in no folder of a class",
-        "passed over 2 images in folder 'extra' of S, which has no classes of a split",
+        "passed over 2 images in folder 'extra' of S, which is none of its splits",
         "passed over 1 image in S train itself, in no folder of a class",
     ]
 
@@ -99,7 +99,8 @@ def test_a_test_folder_without_classes_is_told_of_where_a_test_split_is_wanted(t
     make_folder(tmp_path / "train")
     make_folder(tmp_path, classes=("test",), count=7)
     with pytest.raises(
-        UserError, match=r"has no test split \(passed over 7 images in folder 'test' .*\); take one out"
+        UserError,
+        match=r"no test split \(passed over 7 images in folder 'test' .* no class folders in it\); take",
     ):
         open_splits(Data(source=f"folder:{tmp_path}"))
 

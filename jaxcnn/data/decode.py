@@ -8,6 +8,8 @@ import warnings
 import numpy as np
 from PIL import Image, ImageOps
 
+from jaxcnn.config import Data
+
 EXTENSIONS = {  # of files that are taken for images in a folder, by Pillow's name of the format
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
     "PNG": (".png", ".apng"),
@@ -17,8 +19,6 @@ EXTENSIONS = {  # of files that are taken for images in a folder, by Pillow's na
     "TIFF": (".tif", ".tiff"),
 }
 FORMATS = tuple(EXTENSIONS)
-GREY16_MAX = 65535
-MAX_MEGAPIXELS = 500.0
 _TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 _WHITE_IS_ZERO, _PHOTOMETRIC = 0, 262
 Image.init()  # registers all formats now: doing so lazily is not safe in threads
@@ -38,8 +38,8 @@ def decode(
     size: int = 0,
     channels: int = 3,
     *,
-    grey16_max: int = GREY16_MAX,
-    max_megapixels: float = MAX_MEGAPIXELS,
+    grey16_max: int = Data.grey16_max,
+    max_megapixels: float = Data.max_megapixels,
 ) -> np.ndarray:
     """Decode one image to uint8 pixels [H, W, channels].
 
@@ -93,7 +93,7 @@ def stored_size(encoded: bytes) -> tuple[int, int]:
     return (width, height) if orientation in _TRANSPOSED else (height, width)
 
 
-def grey16_peak(encoded: bytes, max_megapixels: float = MAX_MEGAPIXELS) -> int | None:
+def grey16_peak(encoded: bytes, max_megapixels: float = Data.max_megapixels) -> int | None:
     """The highest value of an image of 16-bit grey; None for others. Raises Unreadable."""
     try:
         with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
@@ -145,7 +145,7 @@ def _check_values(file: Image.Image) -> None:
 
 def _convert(image: Image.Image, channels: int, grey16_max: int) -> Image.Image:
     if image.mode.startswith("I"):  # 16-bit grey
-        values = np.clip(np.asarray(image), 0, GREY16_MAX).astype(np.uint32)
+        values = np.clip(np.asarray(image), 0, 2**16 - 1).astype(np.uint32)
         if (peak := int(values.max())) > grey16_max:
             raise Unreadable(f"it holds the value {peak}, beyond config.data.grey16_max={grey16_max}")
         grey = ((2 * 255 * values + grey16_max) // (2 * grey16_max)).astype(np.uint8)

@@ -15,9 +15,14 @@ import PIL
 from jaxcnn import config
 from jaxcnn.config import UserError
 from jaxcnn.data import cache, remarks
+<<<<<<< ours
 from jaxcnn.data.content import of_files
 from jaxcnn.data.decode import GREY16_MAX, Unreadable, decode, stored_size
 from jaxcnn.data.examples import Content, Examples, map_in_threads, read_in_order
+=======
+from jaxcnn.data.decode import Unreadable, decode, stored_size
+from jaxcnn.data.examples import Examples, map_in_threads, read_in_order
+>>>>>>> theirs
 from jaxcnn.mesh import cache_folder
 
 logger = logging.getLogger(__name__)
@@ -74,9 +79,8 @@ def open_encoded(encoded: Encoded, data: config.Data) -> Examples:
         if unreadable:
             notes.append(_left_out(encoded, unreadable))
     if not len(kept):
-        raise UserError(
-            "; ".join([f"{encoded.title} has no {'readable ' if len(encoded.labels) else ''}image", *notes])
-        )
+        what = "readable image" if len(encoded.labels) else "image"
+        raise UserError("; ".join([f"{encoded.title} has no {what}", *notes]))
     height, width = _common_size(encoded, data, kept, sizes)
     shape = (height, width, encoded.channels)
     if sizes is None and encoded.shape:
@@ -110,7 +114,7 @@ def _through_cache(
     """Reading from the cache of decoded pixels, which is made if need be, or `read` itself and why not."""
     # Pillow's version is in the key, since another JPEG decoder may round otherwise.
     made_by = ("pixels", PIL.__version__, encoded.fingerprint(), data.image_size, encoded.channels)
-    scale = () if data.grey16_max == GREY16_MAX else (data.grey16_max,)
+    scale = () if data.grey16_max == config.Data.grey16_max else (data.grey16_max,)
     key = cache.fingerprint((*made_by, len(kept), kept.tobytes(), *scale))
 
     def decode_all():

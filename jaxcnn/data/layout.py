@@ -43,7 +43,8 @@ def split_folders(root: Path, title: str) -> tuple[dict[str, Path], tuple[str, .
                     f"{title}: {found['train']!r} has sub-folders, as a training split has its classes, and {name!r} "
                     f"beside it has images as well; rename {found['train']!r} if it is a class, else move {name!r} away"
                 )
-            notes.append(f"passed over {_images(count)} in folder {name!r} of {title}, which has no classes of a split")
+            why = "has no class folders in it" if _split_of(name) else "is none of its splits"
+            notes.append(f"passed over {_images(count)} in folder {name!r} of {title}, which {why}")
     folders = {split: root / name for split, name in found.items()}
     for folder in folders.values():
         notes += _loose(folder, f"{title} {folder.name}")
@@ -54,7 +55,8 @@ def _check_classes(
     root: Path, title: str, names: list[str], found: dict[str, str], inside: dict[str, list[str]]
 ) -> None:
     """Refuse classes that are splits by their names."""
-    for name in found.values():
+    if found:
+        name = next(iter(found.values()))
         raise UserError(
             f"{title}: {name!r} has sub-folders, as a split has its classes, but there is no 'train' beside it; name "
             f"the folder of the training split 'train' (a link will do), or rename {name!r} if it is a class"

@@ -8,8 +8,9 @@ import stat
 from jaxcnn.config import UserError
 from jaxcnn.data import decode
 
-EXTENSIONS = frozenset(extension for each in decode.EXTENSIONS.values() for extension in each)
-KNOWN = ", ".join(extension for each in decode.EXTENSIONS.values() for extension in each)
+_EXTENSIONS = [extension for each in decode.EXTENSIONS.values() for extension in each]
+KNOWN = ", ".join(_EXTENSIONS)
+_IMAGES = frozenset(_EXTENSIONS)
 _KINDS_TOLD = 5
 _LINK_BACK = "link to a folder that is listed already"
 
@@ -38,11 +39,13 @@ def list_images(root: str | os.PathLike[str], start: str = "") -> Listing:
       UserError: a folder cannot be listed.
     """
     listing = Listing()
-    above = {_identity(folder) for folder in _with_parents(root)}
-    if start and _identity(os.path.join(root, start)) in above:
-        raise UserError(f"{os.path.join(root, start)} is a link to a folder that it lies in; remove it")
+    top = os.path.join(root, start) if start else str(root)
+    if start and os.path.islink(top) and _identity(top) in _with_parents(root):
+        raise UserError(f"{top} is a link to a folder that it lies in; remove it")
     folders, links = _walk(root, start, listing)
-    seen = above.union(_identity(os.path.join(root, folder)) for folder in folders) if links else above
+    if not links:
+        return listing
+    seen = _with_parents(root).union(_identity(os.path.join(root, folder)) for folder in folders)
     while links:  # level by level and by name, so that it never depends on the disk's order which link is followed
         found: list[str] = []
         for link in sorted(links):
@@ -70,7 +73,7 @@ def loose_images(folder: str | os.PathLike[str]) -> int:
     try:
         with os.scandir(folder) as entries:
             return sum(
-                not entry.name.startswith(".") and _extension(entry.name) in EXTENSIONS and not _is_folder(entry)
+                not entry.name.startswith(".") and _extension(entry.name) in _IMAGES and not _is_folder(entry)
                 for entry in entries
             )
     except OSError as error:
@@ -106,19 +109,19 @@ def _walk(root: str | os.PathLike[str], start: str, listing: Listing) -> tuple[l
                         folders.append(before + name)
                     elif entry.is_symlink() and _is_folder(entry):
                         links.append(before + name)
-                    elif (kind := _kind(entry)) in EXTENSIONS:
+                    elif (kind := _kind(entry)) in _IMAGES:
                         listing.paths.append(before + name)
                     else:
                         listing.others[kind] += 1
         except OSError as error:
-            raise _cannot_list(error, folder) from None
+            raise _cannot_list(error, os.path.join(root, folder)) from None
     return folders, links
 
 
 def _kind(entry: os.DirEntry[str]) -> str:
     """The extension of a file, or what else it is. Of images the rest is looked at, as reading a FIFO would hang."""
     extension = _extension(entry.name)
-    if extension not in EXTENSIONS:
+    if extension not in _IMAGES:
         return extension if extension[1:].isalnum() and len(extension) <= 10 else "without a known extension"
     try:
         if entry.is_file(follow_symlinks=False) or entry.is_file():
@@ -148,11 +151,12 @@ def _identity(folder: str | os.PathLike[str]) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def _with_parents(folder: str | os.PathLike[str]) -> list[str]:
+def _with_parents(folder: str | os.PathLike[str]) -> set[tuple[int, int]]:
+    """Identities of a folder and of all that it lies in."""
     parents = [os.path.realpath(folder)]
     while (parent := os.path.dirname(parents[-1])) != parents[-1]:
         parents.append(parent)
-    return parents
+    return {_identity(each) for each in parents}
 
 
 def _cannot_list(error: OSError, folder: str | os.PathLike[str]) -> UserError:

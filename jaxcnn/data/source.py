@@ -212,7 +212,8 @@ def _no_test_split(source: Source) -> str:
     beside = "".join(f" ({note})" for note in source.notes)
     return (
         f"{source.title} has no test split{beside}; take one out of another, as "
-        f"config.data.train_split='train[:80%{by_path}]' with config.data.test_split='train[80%:{by_path}]'{stable}, or go without by config.data.test_split=''"
+        f"config.data.train_split='train[:80%{by_path}]' with config.data.test_split='train[80%:{by_path}]'{stable}, "
+        "or go without by config.data.test_split=''"
     )
 
 
