@@ -15,6 +15,7 @@ import ml_collections
 from jaxcnn import conversion
 
 WHITENED = ("airbench", "airbench_residual")  # networks whose first layer is patch whitening
+NORMALISED = (*WHITENED, "cnn", "resnet50")  # whatever their form: BatchNorm after every kernel but the classifier's
 
 
 class UserError(Exception):
@@ -358,10 +359,10 @@ def check(config: Config) -> list[str]:
 
 
 def _only_normalised_convolutions(model: Model) -> bool:
-    """Whether a network consists of convolutions with BatchNorm and one dense layer."""
+    """Whether a network is known to consist of convolutions with BatchNorm and one dense layer."""
     if model.name == "vgg16":
         return model.form == "cifar" and model.head == "linear" and model.batch_norm
-    return model.name != "alexnet"
+    return model.name in NORMALISED
 
 
 _AT_LEAST_ZERO = """

@@ -102,6 +102,12 @@ def test_muon_needs_batchnorm_after_every_kernel_but_the_last(model):
         from_config_dict(tree)
 
 
+def test_muon_is_refused_for_a_network_of_which_nobody_said_that_it_has_batchnorm_everywhere():
+    model = dataclasses.replace(Config().model, name="another")
+    config = dataclasses.replace(Config(), model=model, optim=configs.Optim(name="muon"))
+    assert any("so it needs BatchNorm" in line for line in configs.check(config))
+
+
 @pytest.mark.parametrize("model", [{"form": "imagenet"}, {"batch_norm": False}])
 @pytest.mark.parametrize("name", configs.WHITENED)
 def test_airbench_has_one_form(name, model):
