@@ -52,7 +52,10 @@ def _typed(hint: Any, value: Any) -> Any:
             raise ValueError(f"must be a list, not {value!r}")
         return tuple(_typed(get_args(hint)[0], item) for item in value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise ValueError("must be a finite number, not an integer of hundreds of digits") from None
     if type(value) is not hint:
         raise ValueError(f"must be of type {hint.__name__}, not {value!r}")
     if hint is float and not math.isfinite(value):

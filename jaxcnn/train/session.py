@@ -18,7 +18,7 @@ from jaxcnn.learn.program import Program, make_program
 from jaxcnn.learn.state import State, count_parameters, make_hyper
 from jaxcnn.learn.step import Normalization, check_sides
 from jaxcnn.lifeline import Cluster
-from jaxcnn.train import feed, normalization, workdir
+from jaxcnn.train import feed, limits, normalization, workdir
 from jaxcnn.train.checkpoint import Checkpoints
 from jaxcnn.train.hooks import Hooks
 from jaxcnn.train.logbook import Logbook
@@ -121,6 +121,7 @@ def open_session(
     loader, why = feed.choose_loader(config.data, (splits.train, splits.val, splits.test))
     steps_per_call, why_steps = choose_steps_per_call(config.run.steps_per_call, loader, mesh.devices.flat[0].platform)
     feeder = feed.make_feed(loader, program, mesh, config.seed, config.data.workers, hooks.shared)
+    limits.check_memory(config, program, mesh, loader, splits)
     interrupts.phase = "compile"
     logbook.say(f"jaxcnn: {config.model.name} on {splits.train.description}, {meshes.describe(mesh)}, in {folder}")
     _tell_of_splits(splits, logbook)
@@ -140,8 +141,7 @@ def open_session(
             splits.train, config.augment.normalize, folder, meshes.replicated(mesh), hooks.shared.statistics, cluster
         )
         feeder.prepare(splits.train)
-        for compiled in programs:
-            compiled.result()
+        limits.check_compiled(program, mesh, loader, splits, [compiled.result() for compiled in programs])
     state = jax.block_until_ready(sharded.compiled_init_state(program, mesh)(hyper))
     host_memory.keep()
     compile_seconds = time.time() - compile_started
@@ -208,6 +208,7 @@ def program_on(config: Config, splits: Splits) -> Program:
     shape = splits.train.image_shape
     program = make_program(config, num_classes=num_classes, image_shape=shape, train_examples=examples)
     check_sides(program)
+    limits.check_program(config, program)
     return program
 
 
