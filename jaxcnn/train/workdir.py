@@ -23,8 +23,8 @@ from jaxcnn import config as configs
 from jaxcnn.config import Config, UserError
 from jaxcnn.data.examples import worker_count
 from jaxcnn.data.source import Splits
-from jaxcnn.hosts import HostsError
 from jaxcnn.lifeline import Cluster
+from jaxcnn.meeting import HostsError
 
 PACKAGES = ("jaxcnn", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
 # Keys that never change a result: where data lies, how it is loaded, on how many devices.
