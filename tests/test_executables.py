@@ -182,7 +182,7 @@ def test_what_cannot_be_written_to_can_be_loaded(cache, monkeypatch):
     def forbidden(*_):
         raise PermissionError
 
-    monkeypatch.setattr(executables.os, "utime", forbidden)
+    monkeypatch.setattr(os, "utime", forbidden)
     assert adder(asked)(mesh, 1)(1.0) == 2.0
     assert asked == [1]
 

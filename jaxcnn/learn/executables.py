@@ -127,7 +127,7 @@ def kept_figures(compute: Callable[..., Any], *arguments: Any) -> Any:
     file = place.with_suffix(".json")
     with contextlib.suppress(OSError, ValueError):
         figures = json.loads(file.read_bytes())
-        _touch(file)
+        cache.touch(file)
         return figures
     figures = compute(*arguments)
     with _any_failure_told():
@@ -201,14 +201,8 @@ def _load(file: pathlib.Path, mesh: Mesh) -> jax.stages.Compiled | None:
         executable = serialize_executable.deserialize_and_load(payload, in_tree, out_tree, execution_devices=devices)
     except Exception:  # a damaged pickle may raise anything; the program is then compiled and written anew
         return None
-    _touch(file)
+    cache.touch(file)
     return executable
-
-
-def _touch(file: pathlib.Path) -> None:
-    """Note that a file is used; those used last stay."""
-    with contextlib.suppress(OSError):  # the folder may be somebody else's
-        os.utime(file)
 
 
 def _not_ours(status: os.stat_result) -> str:

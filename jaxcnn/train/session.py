@@ -12,6 +12,7 @@ import numpy as np
 from jaxcnn import host_memory, models
 from jaxcnn import mesh as meshes
 from jaxcnn.config import Config, ConfigError
+from jaxcnn.data import cache_limit
 from jaxcnn.data.source import Splits
 from jaxcnn.learn import layout, sharded
 from jaxcnn.learn.program import Program, make_program
@@ -122,6 +123,7 @@ def open_session(
     steps_per_call, why_steps = choose_steps_per_call(config.run.steps_per_call, loader, mesh.devices.flat[0].platform)
     feeder = feed.make_feed(loader, program, mesh, config.seed, config.data.workers, hooks.shared)
     limits.check_memory(config, program, mesh, loader, splits)
+    cache_limit.keep(meshes.cache_folder())
     interrupts.phase = "compile"
     logbook.say(f"jaxcnn: {config.model.name} on {splits.train.description}, {meshes.describe(mesh)}, in {folder}")
     _tell_of_splits(splits, logbook)
