@@ -34,7 +34,7 @@ WEIGHTS = flags.DEFINE_enum(
 )
 DEVICES = flags.DEFINE_integer("devices", 0, "eval, predict: how many local devices to use; 0: all.", lower_bound=0)
 SPLIT = flags.DEFINE_enum("split", "test", ["train", "val", "test"], "eval: which split.")
-BATCH_SIZE = flags.DEFINE_integer("batch_size", 0, "eval: examples at a time; 0: as in training.", lower_bound=0)
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 0, "eval: examples at a time; 0: as in training.", 0, 2**31 - 1)
 DATA_DIR = flags.DEFINE_string("data_dir", "", "eval: where TFDS sets are, if not where the run had them.")
 IMAGES = flags.DEFINE_list("images", [], "predict: image files and folders.")
 ON_ERROR = flags.DEFINE_enum("on_error", "raise", ["raise", "skip"], "predict: what to do with an unreadable image.")

@@ -120,7 +120,7 @@ def _receive_all(
             other = read_line(link, min(CARD_SECONDS, max(deadline - time.monotonic(), 0.01)), CARD_BYTES)
             link.settimeout(CARD_SECONDS)
             if refusal := _refusal(other, card, cards, links, token):
-                remark = f"something that is no process of this run came from {peer[0]}: {refusal['why']}"
+                remark = f"something that is no process of this run came from {peer[0]}: {_one_line(refusal['why'])}"
                 if remark not in told:  # it may come again every second
                     told.add(remark)
                     _log.warning("%s", remark)
@@ -276,7 +276,7 @@ def _told(card: dict[str, Any]) -> str:
 
 def _one_line(text: object) -> str:
     """What another process says, fit to be shown."""
-    return " ".join(str(text).split())[:1000]
+    return "".join(letter if letter.isprintable() else " " for letter in str(text))[:1000]
 
 
 def _check_likeness(roster: list[dict[str, Any]]) -> None:

@@ -43,6 +43,7 @@ def lock(path: Path) -> Iterator[None]:
         while handle is None or not _is_at(handle, path):  # one that was waited for is gone with its holder
             if handle:
                 handle.close()
+                handle = None
             handle = open(path, "ab")  # noqa: SIM115 (closed below, whatever happens)
             fcntl.flock(handle, fcntl.LOCK_EX)
     try:

@@ -71,7 +71,8 @@ def keep(folder: Path) -> None:
     Decoded images go first, those not used for longest before others: they are the largest, and made anew in minutes.
     """
     files, most, now = kept(folder), limit_bytes(), time.time()
-    remove(each for each in files if each.kind == LEFT and now - each.used > LEFT_AFTER)
+    gone = remove(each for each in files if each.kind == LEFT and now - each.used > LEFT_AFTER)
+    files = [each for each in files if each not in gone]
     over = sum(each.size for each in files) - most
     if over <= 0:
         return

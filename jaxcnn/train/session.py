@@ -122,7 +122,6 @@ def open_session(
     loader, why = feed.choose_loader(config.data, (splits.train, splits.val, splits.test))
     steps_per_call, why_steps = choose_steps_per_call(config.run.steps_per_call, loader, mesh.devices.flat[0].platform)
     feeder = feed.make_feed(loader, program, mesh, config.seed, config.data.workers, hooks.shared)
-    limits.check_memory(config, program, mesh, loader, splits)
     cache_limit.keep(meshes.cache_folder())
     interrupts.phase = "compile"
     logbook.say(f"jaxcnn: {config.model.name} on {splits.train.description}, {meshes.describe(mesh)}, in {folder}")
@@ -135,6 +134,7 @@ def open_session(
         rate = f"{config.optim.learning_rate:g} x {config.global_batch_size} / {base}"
         logbook.say(f"  learning rate {hyper.learning_rate:g}, which is {rate} (config.optim.base_batch_size)")
     compile_started = time.time()
+    limits.check_memory(config, program, mesh, loader, splits)
     with concurrent.futures.ThreadPoolExecutor(_compilers(), "jaxcnn-compile") as pool:
         programs = _start_compiling(pool, config, program, mesh, loader, steps_per_call, splits)
         for line in layout.describe(program, mesh, sharded.abstract_state(program, mesh).params):
