@@ -36,7 +36,7 @@ WEIGHTS = flags.DEFINE_enum(
 )
 DEVICES = flags.DEFINE_integer("devices", 0, "eval, predict: how many local devices to use; 0: all.", lower_bound=0)
 SPLIT = flags.DEFINE_enum("split", "test", ["train", "val", "test"], "eval: which split.")
-BATCH_SIZE = flags.DEFINE_integer("batch_size", 0, "eval: examples at a time; 0: as in training.", lower_bound=0)
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 0, "eval: examples at a time; 0: as in training.", 0, 2**31 - 1)
 DATA = flags.DEFINE_string(
     "data", "", "train, eval: where the data lies, in place of the path in config.data.source (TFDS: config.data.dir)."
 )

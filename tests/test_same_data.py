@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxcnn.config import HELD_OUT, Data, UserError
+from jaxcnn.config import Data, UserError
+from jaxcnn.config_check import HELD_OUT
 from jaxcnn.data import place
 from jaxcnn.data.source import open_splits
 from jaxcnn.lifeline import Cluster

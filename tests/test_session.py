@@ -1,21 +1,13 @@
 """What stops a start before its first step, in one line each, and leaves the workdir free."""
 
-<<<<<<< ours
+import dataclasses
 import types
 
 import numpy as np
 import pytest
 
-from jaxcnn.config import ConfigError, UserError
-=======
-import dataclasses
-import types
-
-import pytest
-
 from jaxcnn.config import ConfigError, Data, UserError
 from jaxcnn.data.source import open_splits
->>>>>>> theirs
 from jaxcnn.train import session
 from jaxcnn.train.loop import train
 from tests import small
@@ -55,7 +47,6 @@ def test_a_workdir_that_is_a_file_is_refused(tmp_path):
         train(small.config(data=DIGITS), tmp_path / "run", command=[])
 
 
-<<<<<<< ours
 @pytest.mark.parametrize(
     ("counts", "told"),
     [
@@ -69,16 +60,15 @@ def test_a_run_tells_its_classes_and_how_uneven_they_are(counts, told):
     labels = np.repeat(np.arange(len(counts)), counts).astype(np.int32)
     split = types.SimpleNamespace(labels=labels, class_names=tuple(f"a{k}" for k in range(len(counts))))
     assert session.describe_classes(split) == told
-=======
+
+
 def test_a_run_tells_its_classes_and_what_was_passed_over_before_it_trains():
-    names = tuple(f"class {number}" for number in range(25))
     data = Data(source="synthetic:8x8x3:25:100", protocol="full", test_split="")
-    splits = dataclasses.replace(open_splits(data), class_names=names, notes=("passed over 3 files",))
+    splits = dataclasses.replace(open_splits(data), notes=("passed over 3 files",))
     lines: list[str] = []
     session._tell_of_splits(splits, types.SimpleNamespace(say=lines.append))
     assert lines[0] == "  passed over 3 files"
-    assert lines[1].startswith("  classes: class 0, class 1, ") and lines[1].endswith("class 19 and 5 more")
->>>>>>> theirs
+    assert any(line.startswith("  classes: 0, 1, ") and line.endswith("19 and 5 more") for line in lines)
 
 
 def test_these_are_mistakes_of_the_config():

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import subprocess
 import sys
 import threading
 
@@ -13,7 +14,7 @@ import pytest
 from jaxcnn import config as configs
 from jaxcnn.config import UserError
 from jaxcnn.data.source import open_splits
-from jaxcnn.hosts import HostsError
+from jaxcnn.meeting import HostsError
 from jaxcnn.train import workdir
 from tests import small
 
@@ -143,6 +144,26 @@ def test_the_environment_says_what_figures_were_made_with():
     assert facts["processor"]
     assert facts["python"] == ".".join(map(str, sys.version_info[:3]))
     assert json.loads(json.dumps(facts)) == facts
+
+
+def test_the_commit_is_that_of_the_repository_that_has_the_source_and_of_no_other_around_it(tmp_path):
+    def git(*arguments: str) -> str:
+        own = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        return subprocess.run(
+            ["git", *own, *arguments], cwd=tmp_path, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    installed = tmp_path / ".venv" / "workdir.py"
+    installed.parent.mkdir()
+    installed.touch()
+    git("init")
+    git("commit", "--allow-empty", "--message=of the user's own project")
+    assert workdir._commit.__wrapped__(installed) is None
+    git("add", "--force", ".")
+    git("commit", "--message=the source")
+    assert workdir._commit.__wrapped__(installed) == git("rev-parse", "--short=12", "HEAD")
+    installed.write_text("changed")
+    assert workdir._commit.__wrapped__(installed) == git("rev-parse", "--short=12", "HEAD") + "+"
 
 
 def test_every_start_of_a_run_leaves_its_environment(tmp_path):

@@ -2,12 +2,14 @@
 
 import dataclasses
 import functools
+import math
 import re
 
 import numpy as np
 
-from jaxcnn import config
+from jaxcnn import config, host_memory
 from jaxcnn.config import UserError
+from jaxcnn.config_check import INT32
 from jaxcnn.data import content
 from jaxcnn.data.decode import resize
 from jaxcnn.data.examples import Examples, Source
@@ -61,7 +63,9 @@ def _resized(examples: Examples, size: int) -> Examples:
     return dataclasses.replace(examples, image_shape=(size, size, channels), read=read, notes=(*examples.notes, *notes))
 
 
-_SYNTHETIC = re.compile(r"(?P<h>\d+)x(?P<w>\d+)x(?P<c>\d+)(?::(?P<classes>\d+)(?::(?P<length>\d+))?)?")
+_SYNTHETIC = re.compile(
+    r"(?P<h>\d{1,12})x(?P<w>\d{1,12})x(?P<c>\d{1,12})(?::(?P<classes>\d{1,12})(?::(?P<length>\d{1,12}))?)?"
+)
 
 
 def open_synthetic(argument: str, data: config.Data) -> Source:
@@ -76,9 +80,10 @@ def open_synthetic(argument: str, data: config.Data) -> Source:
         raise UserError(f"config.data.source='synthetic:{argument}': write synthetic:HxWxC:classes:length")
     shape = (int(match["h"]), int(match["w"]), int(match["c"]))
     classes, length = int(match["classes"] or 10), int(match["length"] or 1024)
-    if min(shape) < 1 or classes < 2 or length < 4:
+    if min(shape) < 1 or classes < 2 or not 4 <= length <= INT32:
         raise UserError(
-            f"config.data.source='synthetic:{argument}': sides and channels are at least 1, classes 2, length 4"
+            f"config.data.source='synthetic:{argument}': sides and channels are at least 1, classes 2, length 4, and "
+            "length is below 2^31"
         )
 
     def open_split(name: str) -> Examples:
@@ -91,6 +96,12 @@ def open_synthetic(argument: str, data: config.Data) -> Source:
         made_of = functools.partial(content.of_arguments, f"synthetic {shape} {classes} {count} {salt}")
         return _resized(Examples(labels, shape, read, made_of), data.image_size)
 
+    labels = 16 * length  # bytes: of every example some are in memory, though its pixels are not
+    if classes > length or max(labels, math.prod(shape)) > (host_memory.obtainable() or math.inf):
+        raise UserError(
+            f"config.data.source='synthetic:{argument}': an image of each class, one image of {shape[0]}x{shape[1]}x"
+            f"{shape[2]} bytes, and the labels of all must fit into memory; choose smaller numbers"
+        )
     names = tuple(str(number) for number in range(classes))
     return Source(f"synthetic:{argument}" if argument else "synthetic", names, ("train", "test"), open_split)
 

@@ -15,14 +15,9 @@ import PIL
 from jaxcnn import config
 from jaxcnn.config import UserError
 from jaxcnn.data import cache, remarks
-<<<<<<< ours
 from jaxcnn.data.content import of_files
-from jaxcnn.data.decode import GREY16_MAX, Unreadable, decode, stored_size
-from jaxcnn.data.examples import Content, Examples, map_in_threads, read_in_order
-=======
 from jaxcnn.data.decode import Unreadable, decode, stored_size
-from jaxcnn.data.examples import Examples, map_in_threads, read_in_order
->>>>>>> theirs
+from jaxcnn.data.examples import Content, Examples, map_in_threads, read_in_order
 from jaxcnn.mesh import cache_folder
 
 logger = logging.getLogger(__name__)

@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from jaxcnn import config
-from jaxcnn.config import HELD_OUT, UserError
+from jaxcnn.config import UserError
+from jaxcnn.config_check import HELD_OUT
 from jaxcnn.data import content, holdout, slices
 from jaxcnn.data.arrays import open_digits, open_synthetic
 from jaxcnn.data.batch import Split

@@ -212,7 +212,7 @@ def rhythm(every_epochs: float, steps_per_epoch: float, total: int) -> frozenset
     """The steps at the end of every stretch of epochs, and the last step; only that if `every_epochs` is 0."""
     if not every_epochs:
         return frozenset({total})
-    count = int(total / (every_epochs * steps_per_epoch)) + 1
+    count = int(min(total, total / (every_epochs * steps_per_epoch))) + 1  # as stretches are of a step at least
     return frozenset(s for n in range(1, count + 1) if (s := steps_of(every_epochs, steps_per_epoch, n)) < total) | {
         total
     }

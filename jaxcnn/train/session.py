@@ -12,6 +12,7 @@ import numpy as np
 from jaxcnn import host_memory, models
 from jaxcnn import mesh as meshes
 from jaxcnn.config import Config, ConfigError
+from jaxcnn.data import cache_limit
 from jaxcnn.data.batch import Split
 from jaxcnn.data.source import Splits
 from jaxcnn.learn import layout, sharded
@@ -19,7 +20,7 @@ from jaxcnn.learn.program import Program, make_program
 from jaxcnn.learn.state import State, count_parameters, make_hyper
 from jaxcnn.learn.step import Normalization, check_sides
 from jaxcnn.lifeline import Cluster
-from jaxcnn.train import feed, normalization, origin, summary, workdir
+from jaxcnn.train import feed, limits, normalization, origin, summary, workdir
 from jaxcnn.train.checkpoint import Checkpoints
 from jaxcnn.train.hooks import Hooks
 from jaxcnn.train.logbook import Logbook
@@ -127,6 +128,7 @@ def open_session(
     loader, why = feed.choose_loader(config.data, (splits.train, splits.val, splits.test))
     steps_per_call, why_steps = choose_steps_per_call(config.run.steps_per_call, loader, mesh.devices.flat[0].platform)
     feeder = feed.make_feed(loader, program, mesh, config.seed, config.data.workers, hooks.shared)
+    cache_limit.keep(meshes.cache_folder())
     interrupts.phase = "compile"
     logbook.say(f"jaxcnn: {config.model.name} on {splits.train.description}, {meshes.describe(mesh)}, in {folder}")
     _tell_of_splits(splits, logbook)
@@ -138,6 +140,7 @@ def open_session(
         rate = f"{config.optim.learning_rate:g} x {config.global_batch_size} / {base}"
         logbook.say(f"  learning rate {hyper.learning_rate:g}, which is {rate} (config.optim.base_batch_size)")
     compile_started = time.time()
+    limits.check_memory(config, program, mesh, loader, splits)
     with concurrent.futures.ThreadPoolExecutor(_compilers(), "jaxcnn-compile") as pool:
         programs = _start_compiling(pool, config, program, mesh, loader, steps_per_call, splits)
         for line in layout.describe(program, mesh, sharded.abstract_state(program, mesh).params):
@@ -146,8 +149,7 @@ def open_session(
             splits.train, config.augment.normalize, folder, meshes.replicated(mesh), hooks.shared.statistics, cluster
         )
         feeder.prepare(splits.train)
-        for compiled in programs:
-            compiled.result()
+        limits.check_compiled(program, mesh, loader, splits, [compiled.result() for compiled in programs])
     state = jax.block_until_ready(sharded.compiled_init_state(program, mesh)(hyper))
     host_memory.keep()
     compile_seconds = time.time() - compile_started
@@ -230,6 +232,7 @@ def program_on(config: Config, splits: Splits) -> Program:
     shape = splits.train.image_shape
     program = make_program(config, num_classes=num_classes, image_shape=shape, train_examples=examples)
     check_sides(program)
+    limits.check_program(config, program)
     return program
 
 

@@ -21,12 +21,13 @@ from typing import Any, TextIO
 import jax
 
 from jaxcnn import config as configs
-from jaxcnn.config import HELD_OUT, Config, UserError
+from jaxcnn.config import Config, UserError
+from jaxcnn.config_check import HELD_OUT
 from jaxcnn.data import place
 from jaxcnn.data.examples import worker_count
 from jaxcnn.data.source import Splits, distinct
-from jaxcnn.hosts import HostsError
 from jaxcnn.lifeline import Cluster
+from jaxcnn.meeting import HostsError
 from jaxcnn.train import length, same_data, seals
 
 PACKAGES = ("jaxcnn", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
@@ -302,7 +303,7 @@ def environment(command: list[str]) -> dict[str, Any]:
         "processes": jax.process_count(),
         "backend": jax.default_backend(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
-        "commit": _commit(),
+        "commit": _commit(pathlib.Path(__file__)),
     }
 
 
@@ -381,14 +382,20 @@ def _processor() -> str:
 
 
 @functools.cache
-def _commit() -> str | None:
-    """The commit of the source tree that this package runs from, "+" added if the tree was changed."""
-    folder = pathlib.Path(__file__).parent
+def _commit(source: pathlib.Path) -> str | None:
+    """The commit of the repository that has this source file, "+" added if its tree was changed; None if none has.
+
+    A folder where packages are installed may lie in a repository that knows nothing of them.
+    """
+
+    def git(*arguments: str) -> str:
+        command = ["git", *arguments]
+        return subprocess.run(
+            command, cwd=source.parent, capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
+
     try:
-        head = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"],
-            cwd=folder, capture_output=True, text=True, timeout=10, check=True,
-        )  # fmt: skip
+        git("ls-files", "--error-unmatch", source.name)
+        return git("describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*")
     except (OSError, subprocess.SubprocessError):
         return None
-    return head.stdout.strip()
