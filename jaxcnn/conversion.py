@@ -7,11 +7,34 @@ import types
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+# What fields are called elsewhere.
+_COMMON_NAMES = {
+    "lr": "learning_rate", "wd": "weight_decay", "bs": "global_batch_size", "batch_size": "global_batch_size",
+    "batch": "global_batch_size", "ema": "ema_decay", "clip": "clip_norm", "grad_clip": "clip_norm",
+    "smoothing": "label_smoothing", "num_workers": "workers", "num_epochs": "epochs", "max_epochs": "epochs",
+    "max_steps": "steps", "num_steps": "steps", "img_size": "image_size", "size": "image_size", "arch": "model.name",
+    "network": "model.name", "optimizer": "optim.name", "optimiser": "optim.name", "scheduler": "schedule.name",
+    "dataset": "data.source", "data_dir": "data.dir", "gpus": "parallel.devices", "precision": "model.dtype",
+}  # fmt: skip
+
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint at the known name that is closest to an unknown one; empty if none is close."""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+    close = nearest_key(name, known)
+    return f" (did you mean {close!r}?)" if close else ""
+
+
+def nearest_key(key: str, known: Iterable[str]) -> str:
+    """The known key that one is most likely to stand for, keys being names after names of groups; "" if none is.
+
+    First comes what fields are called elsewhere, such as "lr", then a field of that name in any group, then letters.
+    """
+    keys = list(known)
+    name = key.rpartition(".")[2]
+    for wanted in (_COMMON_NAMES.get(name, name), name):
+        if same := [each for each in keys if f".{each}".endswith(f".{wanted}")]:
+            return difflib.get_close_matches(key, same, n=1, cutoff=0.0)[0]
+    return next(iter(difflib.get_close_matches(key, keys, n=1)), "")
 
 
 def convert(cls: type, tree: Any, path: str, mistakes: list[str]) -> Any:

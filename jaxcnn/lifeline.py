@@ -126,7 +126,7 @@ class Lifeline:
     def _say(self, line: str) -> None:
         # Not print: another thread may hold the lock of a buffered stream.
         with contextlib.suppress(OSError):
-            os.write(2, f"\n{line}\n".encode())
+            os.write(2, f"\n{line}\n".encode(errors="backslashreplace"))
 
     def _name(self, process: int) -> str:
         return f"process {process} on {self.roster[process]['host']}"

@@ -23,7 +23,7 @@ from jaxcnn import command
 from jaxcnn.config import UserError
 
 CONFIG = command.define_config("The sweep: a file of configs/sweeps/, with :variant if wanted.")
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the sweep; one that was begun there goes on.")
+WORKDIR = command.define_path("workdir", None, "Folder of the sweep; one that was begun there goes on.")
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the plan, and stop.")
 MEASURE = flags.DEFINE_bool("measure", True, "Compile each program and time a few steps of it for the plan.")
 SAMPLER = flags.DEFINE_enum(
@@ -132,11 +132,13 @@ def _sweep(folder: pathlib.Path) -> int:
     from jaxcnn.study.engines import Job
     from jaxcnn.train.hooks import Shared
 
-    console, shared = Console(highlight=False, soft_wrap=True), Shared()
+    console, shared = Console(highlight=False, markup=False, emoji=False, soft_wrap=True), Shared()
     sweep, plan, definition = _define(folder, shared)
     population = _population(plan, shared)
     if not DRY_RUN.value:
         folder.mkdir(parents=True, exist_ok=True)
+        if ENGINE.value == "inline":
+            files.work_alone(folder)
     environment, estimate = _show_plan(folder, plan, definition.name, shared, console)
     if DRY_RUN.value:
         return 0
@@ -230,7 +232,8 @@ def _storage(folder: pathlib.Path) -> str:
     from jaxcnn.study import start
     from jaxcnn.study.engines import STORAGE_VARIABLE
 
-    return STORAGE.value or os.environ.get(STORAGE_VARIABLE) or start.default_url(folder)
+    url = STORAGE.value or os.environ.get(STORAGE_VARIABLE)
+    return start.with_home(url) if url else start.default_url(folder)
 
 
 def _until() -> float | None:

@@ -1,6 +1,7 @@
 """Evaluation of a finished run: figures of merit, each example counted once whatever the devices and the batch."""
 
 import dataclasses
+import errno
 import functools
 import json
 
@@ -48,6 +49,21 @@ def test_evaluation_agrees_with_the_test_record_of_the_run(finished):
         # The record is a sum in float32 on the device: 360 terms, each addition rounds by at most 2^-24 of the sum.
         assert figures["loss"] == pytest.approx(test[f"{prefix}loss"], rel=360 * 2**-24)
     assert test["top1_accuracy"] != test["ema_top1_accuracy"], "the run cannot tell the two kinds of weights apart"
+
+
+def test_figures_are_told_where_the_workdir_cannot_be_written(finished, monkeypatch, caplog):
+    folder, _ = finished
+    figures = evaluate(folder)
+    assert assess.is_kept(folder, figures)
+
+    def refuse(*_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(workdir, "write_json", refuse)
+    assert evaluate(folder) == figures
+    told = [record.getMessage() for record in caplog.records if record.name == "jaxcnn"]
+    assert told == [f"{folder} cannot be written (Read-only file system): the figures are told here only"]
+    assert not assess.is_kept(folder, figures | {"loss": 0.0}), "an earlier evaluation is not this one"
 
 
 def test_the_moving_average_is_the_default_where_the_run_keeps_one(finished):

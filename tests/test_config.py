@@ -6,7 +6,7 @@ import importlib.util
 import pytest
 
 from jaxcnn import config as configs
-from jaxcnn import config_check
+from jaxcnn import config_check, conversion
 from jaxcnn.config import Config, ConfigError, default, from_config_dict
 from jaxcnn.learn import tta
 from jaxcnn.learn.optim import OPTIMIZERS
@@ -35,6 +35,22 @@ def test_an_unknown_key_is_named_with_the_nearest_right_one():
         "unknown key config.modle (did you mean 'model'?)",
         "unknown key config.optim.learning_rat (did you mean 'learning_rate'?)",
     ]
+
+
+@pytest.mark.parametrize(
+    ("key", "near"),
+    [
+        ("optim.lr", "optim.learning_rate"),
+        ("learning_rate", "optim.learning_rate"),
+        ("optim.batch_size", "global_batch_size"),
+        ("shedule.name", "schedule.name"),
+        ("run.epoch", "run.epochs"),
+        ("optimizer", "optim.name"),
+        ("xyz", ""),
+    ],
+)
+def test_a_key_of_another_name_or_group_is_known_for_what_is_meant(key, near):
+    assert conversion.nearest_key(key, configs.flatten(configs.to_dict(Config()))) == near
 
 
 @pytest.mark.parametrize(

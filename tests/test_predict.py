@@ -1,10 +1,16 @@
 """Labels for image files: every kind of file, in the order asked for, with damaged ones named."""
 
+import csv
 import dataclasses
+import json
 import os
+import pathlib
+import tempfile
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from jaxcnn.config import UserError
@@ -185,3 +191,31 @@ def test_a_network_for_oblong_images_takes_those_of_its_size_only(network, tmp_p
 def test_a_network_for_images_that_are_neither_grey_nor_colour_is_refused(network, tmp_path):
     with pytest.raises(UserError, match="images of 2 channels"):
         predict.predict(with_shape(network, 8, 8, 2), [tmp_path], skip_unreadable=True)
+
+
+ANY = st.text(st.characters(codec=None, exclude_characters="\0"), max_size=12)  # surrogates, line breaks and all
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(ANY, ANY, st.booleans()), max_size=4))
+def test_any_name_comes_back_from_a_table_of_predictions(rows):
+    results = []
+    for file, label, readable in rows:
+        top = [{"label": label, "probability": 0.75}, {"label": "b", "probability": 0.25}]
+        results.append({"file": file} | ({**top[0], "top": top} if readable else {"error": label or "no image"}))
+    with tempfile.TemporaryDirectory() as folder:
+        predict.write(results, table := pathlib.Path(folder) / "x.CSV")
+        predict.write(results, whole := pathlib.Path(folder) / "x.json")
+        assert json.loads(whole.read_text()) == results
+        with table.open(encoding="utf-8", newline="") as file:
+            read = list(csv.DictReader(file))
+    escaped = [{key: _as_utf8(value) for key, value in result.items() if key != "top"} for result in results]
+    assert [{key: row[key] for key in want} for row, want in zip(read, escaped, strict=True)] == escaped
+    for row, result in zip(read, results, strict=True):
+        assert ("top" in result) == (row["error"] == "")
+        if "top" in result:
+            assert (row["label_2"], row["probability_2"]) == ("b", "0.25")
+
+
+def _as_utf8(value) -> str:
+    return str(value).encode("utf-8", "backslashreplace").decode()

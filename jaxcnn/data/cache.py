@@ -7,7 +7,6 @@ mapped, as what is still written is.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import tempfile
@@ -19,6 +18,7 @@ from typing import IO, BinaryIO
 
 import numpy as np
 
+from jaxcnn import locks
 from jaxcnn.data import cache_limit
 
 
@@ -45,7 +45,7 @@ def lock(path: Path) -> Iterator[None]:
                 handle.close()
                 handle = None
             handle = open(path, "ab")  # noqa: SIM115 (closed below, whatever happens)
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            locks.take(handle, wait=True)
     try:
         yield
     finally:
@@ -136,7 +136,9 @@ def _load_images(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
     try:
         with open(path, "rb") as file:
             with contextlib.suppress(OSError):
-                fcntl.flock(file, fcntl.LOCK_SH)  # for as long as the map lives, which has the file open as well
+                locks.take(
+                    file, wait=True, shared=True
+                )  # for as long as the map lives, which has the file open as well
             if np.lib.format.read_magic(file) != (1, 0):
                 return None
             kept_shape, _, dtype = np.lib.format.read_array_header_1_0(file)
@@ -171,7 +173,7 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     try:
         with open(handle, "wb") as file:
             with contextlib.suppress(OSError):
-                fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed: somebody is at it
+                locks.take(file, wait=True)  # until it is closed: somebody is at it
             write(file)
             file.flush()
             os.fsync(file.fileno())

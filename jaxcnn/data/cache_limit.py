@@ -2,8 +2,6 @@
 
 import contextlib
 import dataclasses
-import errno
-import fcntl
 import logging
 import math
 import os
@@ -11,6 +9,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from jaxcnn import locks
 from jaxcnn.config import UserError
 
 SWITCH = "JAXCNN_CACHE_GIB"
@@ -26,7 +25,6 @@ _KINDS = {
     "content-": "checksums of images",
     "compiled": "programs",
 }
-_NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
 _log = logging.getLogger("jaxcnn")
 
 
@@ -113,10 +111,11 @@ def _removed(file: KeptFile) -> bool:
     try:
         with file.path.open("r+b") as opened:
             try:
-                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                if error.errno not in _NO_LOCKS or time.time() - file.used < _DAY:
-                    return False
+                unused = locks.take(opened, wait=False)
+            except locks.NoLocksError:
+                unused = time.time() - file.used >= _DAY
+            if not unused:
+                return False
             file.path.unlink()
     except OSError:
         return False

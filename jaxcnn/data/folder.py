@@ -15,6 +15,7 @@ from jaxcnn.data import cache, listing
 from jaxcnn.data.encoded import Encoded, open_encoded
 from jaxcnn.data.examples import Examples, Source
 from jaxcnn.data.layout import LAYOUT, split_folders
+from jaxcnn.paths import expand
 
 _NAMED = 3  # classes without an image that a note names
 
@@ -34,7 +35,7 @@ def open_folder(argument: str, data: config.Data) -> Source:
     """
     if not argument:
         raise UserError("config.data.source='folder:' needs a path: folder:<path>")
-    root = Path(os.path.expanduser(argument))
+    root = expand(argument, "config.data.source=folder:")
     title = f"folder:{argument}"
     try:
         is_folder = root.is_dir()

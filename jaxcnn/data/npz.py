@@ -12,6 +12,7 @@ from jaxcnn import config
 from jaxcnn.config import UserError
 from jaxcnn.data.arrays import array_examples
 from jaxcnn.data.examples import Examples, Source
+from jaxcnn.paths import expand
 
 _IMAGE_KEYS = ("{}_images", "x_{}", "X_{}", "{}_x", "{}_data", "{}_image")
 _LABEL_KEYS = ("{}_labels", "y_{}", "Y_{}", "{}_y", "{}_targets", "{}_label")
@@ -44,7 +45,7 @@ def open_npz(argument: str, data: config.Data) -> Source:
     Raises:
       UserError: no such file, not an `.npz` file, arrays missing, damaged, or of a wrong type or shape.
     """
-    path = Path(argument).expanduser()
+    path = expand(argument, "config.data.source=npz:")
     if not argument:
         raise UserError("config.data.source='npz:' needs a path: npz:<path>")
     title = f"npz:{argument}"

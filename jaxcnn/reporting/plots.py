@@ -10,6 +10,7 @@ from typing import Any
 from jaxcnn.reporting import labels
 from jaxcnn.reporting.findings import Family
 from jaxcnn.reporting.statistics import Spread
+from jaxcnn.text import save_picture
 
 WIDTH = 4.7  # inches: on a phone the page shows a point as about a pixel
 FONT = 9.0  # points
@@ -118,9 +119,9 @@ def style() -> Any:
 
 def save(plot: Plot, folder: pathlib.Path) -> str:
     """Write the picture as PNG and SVG, both in light colours; return the SVG."""
-    plot.figure.savefig(folder / f"{plot.name}.png", dpi=200)
     drawn = io.StringIO()
-    plot.figure.savefig(drawn, format="svg", metadata={"Date": None, "Creator": None})
+    save_picture(plot.figure, drawn, format="svg", metadata={"Date": None, "Creator": None})
+    save_picture(plot.figure, folder / f"{plot.name}.png", dpi=200)  # last, as it may have to escape letters
     svg = drawn.getvalue()
     (folder / f"{plot.name}.svg").write_text(svg, encoding="utf-8")
     return svg

@@ -77,7 +77,7 @@ def _count(number: int, noun: str) -> str:
 def show(lines: list[str | Table], console: Console) -> None:
     """Print lines and tables; a pipe gets tables as wide as they are."""
     if not console.is_terminal:
-        console = Console(width=200, highlight=False, file=console.file)
+        console = Console(width=200, highlight=False, markup=False, emoji=False, file=console.file)
     for line in lines:
         if isinstance(line, str):
             console.print(line, markup=False, soft_wrap=True)

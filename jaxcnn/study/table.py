@@ -125,7 +125,7 @@ class Display:
 
     def __init__(self, board: Board, estimate: Estimate, console: Console | None = None) -> None:
         self.board, self.estimate = board, estimate
-        self.console = console or Console(highlight=False, soft_wrap=True)
+        self.console = console or Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
         self._live: Live | None = None
         self._told: set[tuple[int, int]] = set()
         self._lock = threading.Lock()

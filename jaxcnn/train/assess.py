@@ -10,10 +10,12 @@ from jaxcnn.config import UserError
 from jaxcnn.data import place
 from jaxcnn.data.source import open_splits
 from jaxcnn.learn import loss as losses
+from jaxcnn.text import counted, save_picture, shown
 from jaxcnn.train import same_data, workdir
 from jaxcnn.train.evaluate import Outputs
 from jaxcnn.train.trained import Trained, logits_of_split
 
+_log = logging.getLogger("jaxcnn")
 CALIBRATION_BINS = 15
 TEST = "test.json"
 _log = logging.getLogger("jaxcnn")
@@ -21,6 +23,8 @@ _log = logging.getLogger("jaxcnn")
 
 def assess(trained: Trained, folder: pathlib.Path, split_name: str, data_path: str, batch_size: int) -> dict[str, Any]:
     """Evaluate a split; write `eval-<split>-<step>.json` and its confusion matrix as PNG into the workdir.
+
+    Where that cannot be written, a remark says so.
 
     Args:
       trained: the network.
@@ -43,25 +47,41 @@ def assess(trained: Trained, folder: pathlib.Path, split_name: str, data_path: s
         raise UserError(f"--split={split_name}: this run has none (config.data.protocol={protocol!r})")
     if split.class_names != trained.class_names or split.image_shape != trained.program.image_shape:
         raise UserError(f"{split.description} does not have the classes and image size that {folder} was trained on")
-    for remark in (*splits.notes_of(split), *same_data.remarks(workdir.read_data_facts(folder), splits, split)):
-        _log.warning(remark)
+    notes = [*splits.notes_of(split), *same_data.remarks(workdir.read_data_facts(folder), splits, split)]
+    for note in notes:
+        _log.warning(note)
     logits = logits_of_split(trained, split, batch_size)
     figures = {
         "step": trained.step,
         "weights": trained.weights,
         "split": split.name,
         "data": split.description,
-        "notes": list(splits.notes),
+        "notes": notes,
         **measure(logits, split.labels, trained.class_names),
     }
     if (tta := trained.config.run.tta) != "none":
         logits = logits_of_split(trained, split, batch_size, tta)
         averaged = {f"tta_{name}": value for name, value in accuracies(logits, split.labels).items()}
         figures |= {"tta": tta, **averaged}
-    stem = folder / f"eval-{split_name}-{trained.step}"
-    workdir.write_json(stem.with_suffix(".json"), figures)
-    draw_confusion(np.array(figures["confusion_matrix"]), trained.class_names, stem.with_suffix(".png"))
+    file = _file(folder, figures)
+    try:
+        workdir.write_json(file, figures)
+        draw_confusion(np.array(figures["confusion_matrix"]), trained.class_names, file.with_suffix(".png"))
+    except OSError as error:
+        _log.warning("%s cannot be written (%s): the figures are told here only", folder, error.strerror or error)
     return figures
+
+
+def _file(folder: pathlib.Path, figures: dict[str, Any]) -> pathlib.Path:
+    return folder / f"eval-{figures['split']}-{figures['step']}.json"
+
+
+def is_kept(folder: pathlib.Path, figures: dict[str, Any]) -> bool:
+    """Whether the workdir has what `assess` returned, which it has not where it cannot be written."""
+    try:
+        return _file(folder, figures).read_text(encoding="utf-8") == workdir.as_json(figures)
+    except OSError:
+        return False
 
 
 def write_test(
@@ -137,8 +157,9 @@ def draw_confusion(matrix: np.ndarray, class_names: tuple[str, ...], path: pathl
     image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=1))
     if classes <= 150:
         size = 9 if classes <= 20 else max(5.5, 9 - classes / 30)
-        axes.set_xticks(range(classes), class_names, rotation=90, fontsize=size)
-        axes.set_yticks(range(classes), class_names, fontsize=size)
+        names = list(map(shown, class_names))
+        axes.set_xticks(range(classes), names, rotation=90, fontsize=size)
+        axes.set_yticks(range(classes), names, fontsize=size)
     text: dict[str, Any] = {"fontsize": 10 if classes <= 20 else 18}
     axes.set_xlabel("predicted", **text)
     axes.set_ylabel("true", **text)
@@ -151,7 +172,7 @@ def draw_confusion(matrix: np.ndarray, class_names: tuple[str, ...], path: pathl
                 axes.text(column, row, str(matrix[row, column]), ha="center", va="center", fontsize=8, color=colour)
     bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.01, ticks=[0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1])
     bar.set_label("share of the true class", **text)
-    figure.savefig(path)
+    save_picture(figure, path)
 
 
 def describe(figures: dict[str, Any]) -> list[str]:
@@ -159,8 +180,8 @@ def describe(figures: dict[str, Any]) -> list[str]:
     per_class = sorted(
         (accuracy, name) for name, accuracy in figures["per_class_accuracy"].items() if accuracy is not None
     )
-    worst = ", ".join(f"{name} {100 * accuracy:.1f}%" for accuracy, name in per_class[:3])
-    best = ", ".join(f"{name} {100 * accuracy:.1f}%" for accuracy, name in per_class[::-1][:3])
+    worst = ", ".join(f"{shown(name)} {100 * accuracy:.1f}%" for accuracy, name in per_class[:3])
+    best = ", ".join(f"{shown(name)} {100 * accuracy:.1f}%" for accuracy, name in per_class[::-1][:3])
     augmented = []
     if "tta" in figures:
         augmented.append(
@@ -168,7 +189,7 @@ def describe(figures: dict[str, Any]) -> list[str]:
             f"top-5 {100 * figures['tta_top5_accuracy']:.2f}%  loss {figures['tta_loss']:.4f}"
         )
     return [
-        f"{figures['data']}: {figures['examples']} examples, "
+        f"{shown(figures['data'])}: {counted(figures['examples'], 'example')}, "
         f"checkpoint {figures['step']}, {figures['weights']} weights",
         f"top-1 {100 * figures['top1_accuracy']:.2f}%  top-5 {100 * figures['top5_accuracy']:.2f}%  "
         f"loss {figures['loss']:.4f}  calibration error {100 * figures['calibration_error']:.2f}%",

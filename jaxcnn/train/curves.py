@@ -4,6 +4,8 @@ import json
 import pathlib
 from typing import Any
 
+from jaxcnn.text import save_picture
+
 
 def read_records(folder: pathlib.Path) -> list[dict[str, Any]]:
     """The records of `metrics.jsonl`; lines that are damaged, or cut off by a crash, are left out (see `damage`)."""
@@ -70,5 +72,5 @@ def draw(folder: pathlib.Path) -> pathlib.Path:
         if axes.lines:
             axes.legend(loc=place, fontsize=9, framealpha=0.85, edgecolor="none")
     path = folder / "curves.png"
-    figure.savefig(path)
+    save_picture(figure, path)
     return path

@@ -37,7 +37,7 @@ class Logbook:
         self._workdir = workdir
         self._tensorboard = tensorboard
         self._events: concurrent.futures.Future[Any] | None = None
-        self._console = Console(file=output, highlight=False, soft_wrap=True)
+        self._console = Console(file=output, highlight=False, emoji=False, soft_wrap=True)
         self._status = self._console.status("", spinner="dots") if self._console.is_terminal else None
         self._last_line = 0.0
         self._file: Any = None

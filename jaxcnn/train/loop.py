@@ -136,7 +136,8 @@ def finish(session: Session) -> dict[str, Any]:
         _draw(session)
         summary.write(session.folder, figures)  # last: it says that the run is finished
     session.logbook.say(f"jaxcnn: finished: {summary.last_line(figures)}")
-    session.logbook.say(f"  {session.folder}/summary.json, metrics.jsonl, test.json, curves.png, checkpoints/")
+    left = ("summary.json", "metrics.jsonl", "test.json", "curves.png", "checkpoints/")
+    session.logbook.say(f"  {session.folder}/{', '.join(name for name in left if (session.folder / name).exists())}")
     return figures
 
 

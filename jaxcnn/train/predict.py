@@ -1,6 +1,8 @@
 """`--mode=predict`: labels for images."""
 
-import os
+import csv
+import itertools
+import json
 import pathlib
 import stat
 from typing import Any
@@ -13,6 +15,7 @@ from jaxcnn.data import listing
 from jaxcnn.data.decode import Unreadable, decode
 from jaxcnn.learn import sharded
 from jaxcnn.mesh import data_devices, over_data
+from jaxcnn.paths import expand
 from jaxcnn.train.trained import Trained
 
 BATCH = 64
@@ -31,7 +34,7 @@ def find_images(places: list[str]) -> tuple[list[pathlib.Path], list[str]]:
     found: list[pathlib.Path] = []
     notes: list[str] = []
     for place in places:
-        path = pathlib.Path(os.path.expanduser(place))
+        path = expand(place, "--images=")
         try:
             mode = path.stat().st_mode
         except FileNotFoundError:
@@ -86,6 +89,26 @@ def predict(trained: Trained, paths: list[pathlib.Path], *, skip_unreadable: boo
                 result |= {**top[0], "top": top}
         results += batch
     return results
+
+
+def write(results: list[dict[str, Any]], path: pathlib.Path) -> None:
+    """Write what `predict` gave as CSV, a row for each image, or as JSON, as the file's name ends.
+
+    The columns are file, label, probability, label_2, probability_2, … and error. Bytes of a name that are no UTF-8 are
+    escaped, as they are in JSON.
+    """
+    if path.suffix.lower() != ".csv":
+        path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        return
+    most = max((len(result.get("top", ())) for result in results), default=0)
+    names = [("label", "probability"), *((f"label_{n}", f"probability_{n}") for n in range(2, most + 1))]
+    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+        writer = csv.DictWriter(file, ["file", *itertools.chain(*names), "error"], quoting=csv.QUOTE_MINIMAL)
+        writer.writeheader()
+        for result in results:
+            places = zip(names, result.get("top", ()), strict=False)
+            row = {key: of for (a, b), top in places for key, of in ((a, top["label"]), (b, top["probability"]))}
+            writer.writerow({"file": result["file"], "error": result.get("error", "")} | row)
 
 
 def _read(path: pathlib.Path, shape: tuple[int, int, int], data: Data) -> np.ndarray:

@@ -20,6 +20,7 @@ from jaxcnn.learn.program import Program, make_program
 from jaxcnn.learn.state import State, count_parameters, make_hyper
 from jaxcnn.learn.step import Normalization, check_sides
 from jaxcnn.lifeline import Cluster
+from jaxcnn.text import counted
 from jaxcnn.train import feed, limits, normalization, origin, summary, workdir
 from jaxcnn.train.checkpoint import Checkpoints
 from jaxcnn.train.hooks import Hooks
@@ -155,7 +156,7 @@ def open_session(
     compile_seconds = time.time() - compile_started
     hooks.shared.compile_seconds.setdefault(program, compile_seconds)
     logbook.say(
-        f"  {count_parameters(state.params):,} parameters, {program.total_steps} steps of "
+        f"  {count_parameters(state.params):,} parameters, {counted(program.total_steps, 'step')} of "
         f"{program.global_batch_size}; compiled in {compile_seconds:.1f} s"
     )
 
@@ -226,7 +227,7 @@ def program_on(config: Config, splits: Splits) -> Program:
         )
     if examples < config.global_batch_size:
         raise ConfigError(
-            f"{splits.train.description} has {examples} examples, fewer than one batch of "
+            f"{splits.train.description} has {counted(examples, 'example')}, fewer than one batch of "
             f"config.global_batch_size={config.global_batch_size}; lower it"
         )
     shape = splits.train.image_shape
@@ -242,7 +243,8 @@ def _tell_of_splits(splits: Splits, logbook: Logbook) -> None:
     for split in (splits.train, splits.val, splits.test):
         if split is not None:
             logbook.say(
-                f"  {split.name}: {len(split)} examples of {len(splits.class_names)} classes, {split.description}"
+                f"  {split.name}: {counted(len(split), 'example')} of "
+                f"{counted(len(splits.class_names), 'class', 'classes')}, {split.description}"
             )
     logbook.say(f"  classes: {describe_classes(splits.train)}")
     if splits.val is None:

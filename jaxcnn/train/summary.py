@@ -8,6 +8,7 @@ from jaxcnn.config import Config, UserError
 from jaxcnn.learn import executables
 from jaxcnn.learn.state import count_parameters
 from jaxcnn.mesh import describe
+from jaxcnn.text import counted
 from jaxcnn.train import assess, flops, workdir
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def last_line(figures: dict[str, Any]) -> str:
     kind = "moving average, " if name.startswith("ema_") else ""
     if figures["test"]:
         accuracy = figures["test"][name]
-        outcome = f"test accuracy {100 * accuracy:.2f}% ({kind}{figures['test']['examples']} examples)"
+        outcome = f"test accuracy {100 * accuracy:.2f}% ({kind}{counted(figures['test']['examples'], 'example')})"
         augmented = figures["test"].get(name.replace("top1", "tta_top1"))
         if augmented is not None:
             outcome += f", {100 * augmented:.2f}% with test-time augmentation ({figures['tta']})"

@@ -2,8 +2,6 @@
 
 import contextlib
 import dataclasses
-import errno
-import fcntl
 import functools
 import itertools
 import json
@@ -21,6 +19,7 @@ from typing import Any, TextIO
 import jax
 
 from jaxcnn import config as configs
+from jaxcnn import locks
 from jaxcnn.config import Config, UserError
 from jaxcnn.config_check import HELD_OUT
 from jaxcnn.data import place
@@ -44,6 +43,8 @@ _log = logging.getLogger("jaxcnn")
 @contextlib.contextmanager
 def claim(workdir: pathlib.Path, seconds: float | None = None) -> Iterator[None]:
     """Create the workdir if need be, and hold it for this process alone.
+
+    Where the file system has no locks that is left to the user, after a remark.
 
     Args:
       workdir: to hold.
@@ -80,14 +81,19 @@ def claim(workdir: pathlib.Path, seconds: float | None = None) -> Iterator[None]
 
 
 def _locked(lock: TextIO) -> bool:
-    """Take the lock of an open file, if nobody holds it."""
+    """Take the lock of the open file in a workdir, if nobody holds it."""
+    folder = pathlib.Path(lock.name).parent
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return locks.take(lock, wait=False)
+    except locks.NoLocksError as error:
+        _log.warning(
+            "%s cannot be locked (%s), so see to it that no other run uses this folder meanwhile",
+            folder,
+            error.strerror,
+        )
+        return True
     except OSError as error:
-        if error.errno not in (errno.EAGAIN, errno.EACCES):
-            raise
-        return False
-    return True
+        raise UserError(f"--workdir={folder} cannot be locked: {error.strerror}; choose another folder") from error
 
 
 def _holder(lock: TextIO) -> str:
@@ -361,8 +367,13 @@ def free_name(path: pathlib.Path) -> pathlib.Path:
 def write_json(path: pathlib.Path, value: Any) -> None:
     """Write JSON so that a reader, or a crash, never meets half a file."""
     part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    part.write_text(as_json(value), encoding="utf-8")
     part.replace(path)
+
+
+def as_json(value: Any) -> str:
+    """What `write_json` writes."""
+    return json.dumps(value, indent=2) + "\n"
 
 
 def _version(package: str) -> str | None:
