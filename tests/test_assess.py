@@ -195,6 +195,14 @@ def test_evaluation_on_other_pictures_than_the_run_began_with_is_told(finished, 
     ]
 
 
+def test_where_the_data_is_gone_the_flag_for_its_new_place_is_named(finished):
+    network = load(finished[0])
+    gone = dataclasses.replace(network.config.data, source="npz:/nowhere.npz")
+    network = dataclasses.replace(network, config=dataclasses.replace(network.config, data=gone))
+    with pytest.raises(UserError, match=r"npz:/nowhere\.npz': nothing is there; --data=<path> says"):
+        assess.assess(network, finished[0], "test", "", 0)
+
+
 def test_data_of_other_classes_are_refused(finished):
     folder, _ = finished
     network, _ = trained.load(folder, "last", "", 1)

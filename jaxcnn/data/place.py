@@ -41,6 +41,12 @@ def at(data: Data, path: str) -> Data:
     raise UserError(f"--data={path}: config.data.source={data.source!r} is read from no file; leave --data out")
 
 
+def is_there(data: Data) -> bool:
+    """Whether something lies at the path that the source names, if it names one."""
+    name, _, path = data.source.partition(":")
+    return name not in PLACED or os.path.exists(os.path.expanduser(path))
+
+
 def without_place(description: str) -> str:
     """The description of a split as far as it says the same wherever the set lies.
 

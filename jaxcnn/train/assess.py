@@ -40,7 +40,12 @@ def assess(trained: Trained, folder: pathlib.Path, split_name: str, data_path: s
     Raises:
       UserError: the run has no such split, or its data is not there.
     """
-    splits = open_splits(place.at(trained.config.data, data_path))
+    data = place.at(trained.config.data, data_path)
+    if not place.is_there(data):
+        raise UserError(
+            f"config.data.source={data.source!r}: nothing is there; --data=<path> says where the data lies now"
+        )
+    splits = open_splits(data)
     split = getattr(splits, split_name)
     if split is None:
         protocol = trained.config.data.protocol
