@@ -1,8 +1,8 @@
 """How many of a thing, and text that others chose, such as names of files: on one line, and in pictures.
 
 A text that others chose may hold anything that a file system or an array takes: `$` and `_`, line breaks, bytes that
-are no UTF-8 (which Python has as lone surrogates), and letters of any script. It is shown as it is where that can be, and what can
-not is escaped as in Python, so that nothing shown is taken for something else.
+are no UTF-8 (which Python has as lone surrogates), and letters of any script. It is shown as it is where that can be,
+and what can not is escaped as in Python, so that nothing shown is taken for something else.
 """
 
 import contextlib

@@ -15,7 +15,7 @@ from jaxcnn import config as configs
 from jaxcnn.config import UserError
 from jaxcnn.data.source import open_splits
 from jaxcnn.meeting import HostsError
-from jaxcnn.train import workdir
+from jaxcnn.train import environment, workdir
 from tests import small
 
 VARIED = {
@@ -134,7 +134,7 @@ def test_data_facts_hold_what_the_network_depends_on(tmp_path):
 
 
 def test_the_environment_says_what_figures_were_made_with():
-    facts = workdir.environment(["main.py", "--config=x.py"])
+    facts = environment.facts(["main.py", "--config=x.py"])
     assert facts["command"] == ["main.py", "--config=x.py"]
     assert facts["packages"]["jax"] == jax.__version__
     assert facts["packages"]["numpy"] == np.__version__
@@ -158,17 +158,17 @@ def test_the_commit_is_that_of_the_repository_that_has_the_source_and_of_no_othe
     installed.touch()
     git("init")
     git("commit", "--allow-empty", "--message=of the user's own project")
-    assert workdir._commit.__wrapped__(installed) is None
+    assert environment._commit.__wrapped__(installed) is None
     git("add", "--force", ".")
     git("commit", "--message=the source")
-    assert workdir._commit.__wrapped__(installed) == git("rev-parse", "--short=12", "HEAD")
+    assert environment._commit.__wrapped__(installed) == git("rev-parse", "--short=12", "HEAD")
     installed.write_text("changed")
-    assert workdir._commit.__wrapped__(installed) == git("rev-parse", "--short=12", "HEAD") + "+"
+    assert environment._commit.__wrapped__(installed) == git("rev-parse", "--short=12", "HEAD") + "+"
 
 
 def test_every_start_of_a_run_leaves_its_environment(tmp_path):
     for command in (["first"], ["second"], ["third"]):
-        workdir.write_environment(tmp_path, command)
+        environment.write(tmp_path, command)
     facts = json.loads((tmp_path / "environment.json").read_text())
     assert facts["command"] == ["third"]
     assert [start["command"] for start in facts["earlier"]] == [["first"], ["second"]]

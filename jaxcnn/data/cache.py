@@ -136,9 +136,7 @@ def _load_images(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
     try:
         with open(path, "rb") as file:
             with contextlib.suppress(OSError):
-                locks.take(
-                    file, wait=True, shared=True
-                )  # for as long as the map lives, which has the file open as well
+                locks.take(file, wait=True, shared=True)  # while the map lives, which has the file open
             if np.lib.format.read_magic(file) != (1, 0):
                 return None
             kept_shape, _, dtype = np.lib.format.read_array_header_1_0(file)

@@ -58,10 +58,6 @@ class Splits:
         """Of the images of each base split (`jaxcnn.data.content`), or of those that `split` is of."""
         return {name: examples.content().fingerprint for name, examples in self._bases_of(split).items()}
 
-    def notes_of(self, split: Split) -> list[str]:
-        """The remarks on the base splits that a split is of."""
-        return [note for examples in self._bases_of(split).values() for note in examples.notes]
-
     def _bases_of(self, split: Split | None) -> Mapping[str, Examples]:
         if not isinstance(split, Selection):
             return self.bases

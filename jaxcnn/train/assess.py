@@ -52,7 +52,7 @@ def assess(trained: Trained, folder: pathlib.Path, split_name: str, data_path: s
         raise UserError(f"--split={split_name}: this run has none (config.data.protocol={protocol!r})")
     if split.class_names != trained.class_names or split.image_shape != trained.program.image_shape:
         raise UserError(f"{split.description} does not have the classes and image size that {folder} was trained on")
-    notes = [*splits.notes_of(split), *same_data.remarks(workdir.read_data_facts(folder), splits, split)]
+    notes = [*splits.notes, *same_data.remarks(workdir.read_data_facts(folder), splits, split)]
     for note in notes:
         _log.warning(note)
     logits = logits_of_split(trained, split, batch_size)

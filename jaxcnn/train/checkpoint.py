@@ -20,7 +20,8 @@ from jaxcnn.learn.state import State
 from jaxcnn.lifeline import Cluster, of_a_collective
 from jaxcnn.mesh import put
 from jaxcnn.train import seals
-from jaxcnn.train.workdir import free_name, packages
+from jaxcnn.train.environment import packages
+from jaxcnn.train.workdir import free_name
 
 REPLACED = "replaced-"  # prefix of a checkpoint while another of its step is written
 _OF_THE_LIBRARY = (NotImplementedError, AttributeError, TypeError, ImportError)  # no damage of a file ends so

@@ -8,12 +8,12 @@ import numpy as np
 from jaxcnn.config import Config, UserError
 from jaxcnn.data.source import Splits
 from jaxcnn.learn.step import Normalization
-from jaxcnn.train import normalization, same_data, seals, workdir
+from jaxcnn.train import environment, normalization, same_data, seals, workdir
 
 
 def of(splits: Splits, normal: Normalization) -> dict[str, Any]:
     """The part of a checkpoint's record that other files of the workdir hold as well."""
-    return {"data": workdir.data_facts(splits), "normalization": _plain(normal), "packages": workdir.packages()}
+    return {"data": workdir.data_facts(splits), "normalization": _plain(normal), "packages": environment.packages()}
 
 
 def check(folder: pathlib.Path, config: Config, facts: dict[str, Any], normal: Normalization | None = None) -> None:

@@ -21,7 +21,7 @@ from jaxcnn.learn.state import State, count_parameters, make_hyper
 from jaxcnn.learn.step import Normalization, check_sides
 from jaxcnn.lifeline import Cluster
 from jaxcnn.text import counted
-from jaxcnn.train import feed, limits, normalization, origin, summary, workdir
+from jaxcnn.train import environment, feed, limits, normalization, origin, summary, workdir
 from jaxcnn.train.checkpoint import Checkpoints
 from jaxcnn.train.hooks import Hooks
 from jaxcnn.train.logbook import Logbook
@@ -184,7 +184,7 @@ def open_session(
         summary.set_aside(folder)
         workdir.write_config(folder, config)
         workdir.write_data_facts(folder, splits)
-        workdir.write_environment(folder, command, cluster.hosts)
+        environment.write(folder, command, cluster.hosts)
     cluster.standing.step = int(state.step)
     return Session(
         config=config,

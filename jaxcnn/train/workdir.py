@@ -2,34 +2,26 @@
 
 import contextlib
 import dataclasses
-import functools
 import itertools
 import json
 import logging
 import os
 import pathlib
 import platform
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from importlib import metadata
+from collections.abc import Callable, Iterator
 from typing import Any, TextIO
-
-import jax
 
 from jaxcnn import config as configs
 from jaxcnn import locks
 from jaxcnn.config import Config, UserError
 from jaxcnn.config_check import HELD_OUT
 from jaxcnn.data import place
-from jaxcnn.data.examples import worker_count
 from jaxcnn.data.source import Splits, distinct
 from jaxcnn.lifeline import Cluster
 from jaxcnn.meeting import HostsError
 from jaxcnn.train import length, same_data, seals
 
-PACKAGES = ("jaxcnn", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
 # Keys that never change a result: where data lies, how it is loaded, on how many devices, what is told and kept.
 MAY_CHANGE = (
     *("parallel.", "hosts.", "data.dir", "data.workers", "data.loader", "data.resident_gib"),
@@ -276,48 +268,6 @@ def data_facts(splits: Splits) -> dict[str, Any]:
     }
 
 
-def write_environment(workdir: pathlib.Path, command: list[str], hosts: Sequence[str] = ()) -> None:
-    """Write `environment.json`: what this start of the run was made with, and, as "earlier", all starts before it.
-
-    Nothing hangs on it, so one that is damaged stops no run; it is kept beside.
-    """
-    path = workdir / "environment.json"
-    earlier = []
-    if path.exists():
-        try:
-            before = read_json(path)
-            earlier = [*before.pop("earlier", []), before]
-        except (UserError, TypeError) as error:
-            aside = free_name(path.with_stem("environment-damaged"))
-            path.replace(aside)
-            _log.warning("%s; kept as %s", str(error).partition(";")[0], aside.name)
-    write_json(path, environment(command) | {"hosts": list(hosts) or [platform.node()], "earlier": earlier})
-
-
-def environment(command: list[str]) -> dict[str, Any]:
-    """Versions, devices, machine, source commit and command: what figures of this run were made with."""
-    device = jax.local_devices()[0]
-    return {
-        "command": command,
-        "python": platform.python_version(),
-        "packages": packages(),
-        "platform": platform.platform(),
-        "processor": _processor(),
-        "cores": worker_count(),
-        "device": device.device_kind,
-        "devices": jax.local_device_count(),
-        "processes": jax.process_count(),
-        "backend": jax.default_backend(),
-        "xla_flags": os.environ.get("XLA_FLAGS", ""),
-        "commit": _commit(pathlib.Path(__file__)),
-    }
-
-
-def packages() -> dict[str, str | None]:
-    """Versions of what computes, loads and saves."""
-    return {name: _version(name) for name in PACKAGES}
-
-
 def read_json(path: pathlib.Path) -> dict[str, Any]:
     """The JSON object in a file of a workdir.
 
@@ -374,39 +324,3 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 def as_json(value: Any) -> str:
     """What `write_json` writes."""
     return json.dumps(value, indent=2) + "\n"
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-@functools.cache
-def _processor() -> str:
-    with contextlib.suppress(OSError):
-        for line in pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or sys.platform
-
-
-@functools.cache
-def _commit(source: pathlib.Path) -> str | None:
-    """The commit of the repository that has this source file, "+" added if its tree was changed; None if none has.
-
-    A folder where packages are installed may lie in a repository that knows nothing of them.
-    """
-
-    def git(*arguments: str) -> str:
-        command = ["git", *arguments]
-        return subprocess.run(
-            command, cwd=source.parent, capture_output=True, text=True, timeout=10, check=True
-        ).stdout.strip()
-
-    try:
-        git("ls-files", "--error-unmatch", source.name)
-        return git("describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*")
-    except (OSError, subprocess.SubprocessError):
-        return None
