@@ -85,7 +85,8 @@ def _evaluate() -> int:
     if not _write_json(figures):
         print(*assess.describe(figures), sep="\n")
         stem = f"eval-{figures['split']}-{figures['step']}"
-        print(f"{folder}/{stem}.json, {stem}.png (confusion matrix)")
+        picture = f", {stem}.png (confusion matrix)" if (folder / f"{stem}.png").exists() else ""
+        print(f"{folder}/{stem}.json{picture}")
     return 0
 
 
