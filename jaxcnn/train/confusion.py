@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -198,7 +199,7 @@ def _draw(confusion: Confusion, class_names: Sequence[str], path: pathlib.Path) 
     image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=1))
     if classes <= 150:
         size = 9 if classes <= 20 else max(5.5, 9 - classes / 30)
-        names = [name if len(name) <= 60 else f"{name[:59]}…" for name in class_names]
+        names = [_shown(name) for name in class_names]
         axes.set_xticks(range(classes), names, rotation=90, fontsize=size)
         axes.set_yticks(range(classes), names, fontsize=size)
     text: dict[str, Any] = {"fontsize": 10 if classes <= 20 else 18}
@@ -215,3 +216,10 @@ def _draw(confusion: Confusion, class_names: Sequence[str], path: pathlib.Path) 
     bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.01, ticks=[0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1])
     bar.set_label("share of the true class", **text)
     figure.savefig(path)
+
+
+def _shown(name: str, most: int = 60) -> str:
+    """A name as a picture can show it: in one line, not too long, and of characters that can be written."""
+    name = " ".join(name.encode("utf-8", "backslashreplace").decode().split())
+    name = "".join(c if unicodedata.category(c) != "Cc" else f"\\x{ord(c):02x}" for c in name)
+    return name if len(name) <= most else f"{name[: most - 1]}…"
