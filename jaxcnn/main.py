@@ -111,7 +111,8 @@ def _evaluate() -> int:
         print(*assess.describe(figures), sep="\n")
         stem = f"eval-{figures['split']}-{figures['step']}"
         if assess.is_kept(folder, figures):
-            print(f"{folder}/{stem}.json, {stem}.png (confusion matrix)")
+            picture = f", {stem}.png (confusion matrix)" if (folder / f"{stem}.png").exists() else ""
+            print(f"{folder}/{stem}.json{picture}")
     return 0
 
 

@@ -7,7 +7,8 @@ The first prints the plan and runs it; the same command goes on where it stopped
 first has made, beside any number of others, on any host that sees the folder and the storage.
 
 Exit codes: 0 all that may be done is done; 2 a mistake, told in one line; 75 stopped by a signal, the same command
-goes on. A trial that fails is a row of the sweep, not an end of it.
+goes on. A trial that fails is a row of the sweep, not an end of it; but if trials have ended and not one came to a
+figure, the code is 3 where all diverged, and 2 where some failed otherwise.
 """
 
 import importlib
@@ -167,7 +168,7 @@ def _sweep(folder: pathlib.Path) -> int:
         )
         importlib.import_module(f"jaxcnn.study.engines.{ENGINE.value}").run(job)
     outcome.show(list(outcome.summarize(folder, definition, board, desk.study)), console)
-    return 0
+    return outcome.exit_code(board)
 
 
 def _define(folder: pathlib.Path, shared: Any) -> tuple[Any, Any, Any]:

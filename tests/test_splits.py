@@ -14,7 +14,8 @@ from jaxcnn.data import holdout, source
 from jaxcnn.data.arrays import array_examples
 from jaxcnn.data.examples import Source
 from jaxcnn.data.slices import resolve
-from jaxcnn.data.source import distinct, open_splits
+from jaxcnn.data.source import open_splits
+from jaxcnn.text import distinct
 from tests.test_folder import folder, make_folder, picture
 from tests.test_source import everything, npz, save_npz
 

@@ -18,6 +18,7 @@ from jaxcnn.data.examples import Examples, Source
 from jaxcnn.data.folder import open_folder
 from jaxcnn.data.npz import open_npz
 from jaxcnn.data.tfds_source import open_tfds
+from jaxcnn.text import distinct
 
 SOURCES: dict[str, Callable[[str, config.Data], Source]] = {
     "tfds": open_tfds,
@@ -176,13 +177,6 @@ def open_splits(data: config.Data) -> Splits:
     notes += [note for split in (val, test) if split for note in _without_example(split, data)]
     own_val = val is not None and wanted == own != data.val_split
     return Splits(train, val, test, source.class_names, tuple(notes), cutter.opened, own_val)
-
-
-def distinct(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Names of classes, with the class's number added to those that several have: "crane (134)", "crane (517)"."""
-    while len(counts := Counter(names)) < len(names):
-        names = tuple(f"{name} ({label})" if counts[name] > 1 else name for label, name in enumerate(names))
-    return names
 
 
 def _open_source(data: config.Data) -> Source:

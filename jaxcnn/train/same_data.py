@@ -9,7 +9,8 @@ import numpy as np
 from jaxcnn.config_check import HELD_OUT
 from jaxcnn.data import place
 from jaxcnn.data.batch import Split
-from jaxcnn.data.source import Splits, distinct
+from jaxcnn.data.source import Splits
+from jaxcnn.text import distinct
 
 VAL_SPLIT = "data.val_split"
 

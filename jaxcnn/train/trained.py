@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -16,6 +17,8 @@ from jaxcnn.learn.step import Normalization
 from jaxcnn.train import normalization, origin, seals, workdir
 from jaxcnn.train.checkpoint import Checkpoints, DamagedError
 from jaxcnn.train.feed import choose_loader, eval_batch_size, make_feed
+
+MOST_AT_ONCE = 2**26  # logits that are held together, 256 MiB of them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,20 +97,41 @@ def load(folder: pathlib.Path, checkpoint: str, weights: str, devices: int) -> t
 
 def logits_of_split(trained: Trained, split: Split, batch_size: int, tta: str = "none") -> np.ndarray:
     """Logits float32 [N, K] of every example of a split, in its order, averaged over the views of `tta`."""
+    return np.concatenate([logits for logits, _ in logits_by_part(trained, split, batch_size, tta)])
+
+
+def logits_by_part(
+    trained: Trained, split: Split, batch_size: int, tta: str = "none", most: int = MOST_AT_ONCE
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The same in parts, logits float32 [n, K] and labels int32 [n]: all in one, unless they are more than `most`."""
     loader, _ = choose_loader(trained.config.data, [split])
     feed = make_feed(loader, trained.program, trained.mesh, trained.config.seed, trained.config.data.workers)
     batch_size = eval_batch_size(batch_size, trained.program, trained.mesh)
     step = sharded.tta_eval_step(trained.program, trained.mesh, batch_size, tta)
-    parts, labels = [], []
+    parts, labels, told = [], [], 0
     with feed.eval_batches(split, batch_size) as batches:
         for batch in batches:
             _, logits = step(trained.variables, batch, trained.normalization)[-1]
             mask = np.asarray(batch.mask)
             parts.append(np.asarray(logits)[mask])
             labels.append(np.asarray(batch.label)[mask])
-    if not np.array_equal(np.concatenate(labels), split.labels):
+            if sum(part.size for part in parts) > most:
+                told += _check_labels(split, labels, told)
+                yield np.concatenate(parts), np.concatenate(labels)
+                parts, labels = [], []
+    if parts:
+        told += _check_labels(split, labels, told)
+        yield np.concatenate(parts), np.concatenate(labels)
+    if told != len(split):
+        raise AssertionError(f"{split.description}: {told} examples were evaluated of {len(split)}")
+
+
+def _check_labels(split: Split, labels: list[np.ndarray], first: int) -> int:
+    """Return how many labels these are; they must be those of the split from `first` on."""
+    found = np.concatenate(labels)
+    if not np.array_equal(found, split.labels[first : first + len(found)]):
         raise AssertionError(f"{split.description}: the evaluated examples are not those of the split")
-    return np.concatenate(parts)
+    return len(found)
 
 
 def _step(checkpoint: str) -> int:

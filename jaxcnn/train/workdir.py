@@ -17,9 +17,10 @@ from jaxcnn import locks
 from jaxcnn.config import Config, UserError
 from jaxcnn.config_check import HELD_OUT
 from jaxcnn.data import place
-from jaxcnn.data.source import Splits, distinct
+from jaxcnn.data.source import Splits
 from jaxcnn.lifeline import Cluster
 from jaxcnn.meeting import HostsError
+from jaxcnn.text import distinct
 from jaxcnn.train import length, same_data, seals
 
 # Keys that never change a result: where data lies, how it is loaded, on how many devices, what is told and kept.
