@@ -10,6 +10,7 @@ from jaxcnn.reporting import charts, write
 from jaxcnn.reporting.cautions import cautions
 from jaxcnn.reporting.findings import find
 from jaxcnn.reporting.read import read
+from jaxcnn.train.workdir import write_sealed
 from tests import report_folders as folders
 
 
@@ -53,6 +54,29 @@ def test_a_trial_that_says_complete_without_a_summary_is_not_finished(tmp_path):
     run = read([folder]).runs[0]
     assert run.state == "unfinished"
     assert run.notes == ["trial.json says complete, but there is no summary.json"]
+
+
+def test_a_figure_that_was_changed_after_it_was_written_is_told_and_left_out(tmp_path):
+    folder = folders.write_run(tmp_path / "run")
+    figures = json.loads((folder / "summary.json").read_text())
+    write_sealed(folder / "summary.json", figures)
+    assert read([folder]).runs[0].notes == []
+    text = (folder / "summary.json").read_text()
+    (folder / "summary.json").write_text(text.replace('"starts": 1', '"starts": 2'))
+    (run,) = read([folder]).runs
+    assert run.summary is None
+    assert "summary.json is not what was written (its checksum differs)" in run.notes
+
+
+def test_a_damaged_line_of_a_log_is_told_and_the_others_are_read(tmp_path):
+    folder = folders.write_run(tmp_path / "run")
+    whole = read([folder]).runs[0].records
+    lines = (folder / "metrics.jsonl").read_bytes().split(b"\n")
+    lines[2] = b"\xff" + lines[2]
+    (folder / "metrics.jsonl").write_bytes(b"\n".join(lines))
+    (run,) = read([folder]).runs
+    assert run.records == whole[:2] + whole[3:]
+    assert any("metrics.jsonl: line 3 is damaged, and left out" in note for note in run.notes)
 
 
 def test_files_cut_off_or_damaged_are_notes_and_no_end(tmp_path):

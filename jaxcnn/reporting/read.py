@@ -15,8 +15,9 @@ from jaxcnn import config as configs
 from jaxcnn.config import UserError
 from jaxcnn.reporting import labels, sound
 from jaxcnn.text import distinct
+from jaxcnn.train import curves
+from jaxcnn.train.checksum import is_whole
 from jaxcnn.train.confusion import Confusion
-from jaxcnn.train.curves import read_records
 
 MARKS = ("config.json", "summary.json", "metrics.jsonl", "trial.json")  # a folder with one of them is a run's
 SKIP = ("checkpoints", "tensorboard", "trials", "plots")
@@ -215,7 +216,8 @@ def read_run(folder: pathlib.Path, root: pathlib.Path, sweep: str = "", base: di
     records = []
     try:
         if _is_readable(folder / "metrics.jsonl"):
-            records = sound.records(labels.printables(read_records(folder)))
+            records = sound.records(labels.printables(curves.read_records(folder)))
+            notes.extend(curves.damage(folder))
     except FileNotFoundError:
         pass
     except (OSError, ValueError, RecursionError, UserError) as error:
@@ -308,14 +310,16 @@ def last_step(run: Run) -> str:
 def _json(path: pathlib.Path) -> tuple[dict[str, Any] | None, str]:
     """The JSON object in a file, or None and what is wrong with it; a file that is not there is None and no note."""
     try:
-        value = labels.printables(json.loads(path.read_text(encoding="utf-8"))) if _is_readable(path) else None
+        value = json.loads(path.read_text(encoding="utf-8")) if _is_readable(path) else None
     except FileNotFoundError:
         return None, ""
     except (OSError, ValueError, RecursionError) as error:
         return None, f"{path.name} cannot be read: {_reason(error)}"
     if not isinstance(value, dict):
         return None, f"{path.name} holds no JSON object"
-    return value, ""
+    if not is_whole(value):
+        return None, f"{path.name} is not what was written (its checksum differs)"
+    return labels.printables(value), ""
 
 
 def _is_readable(path: pathlib.Path) -> bool:

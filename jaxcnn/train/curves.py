@@ -27,7 +27,7 @@ def _lines(folder: pathlib.Path) -> list[dict[str, Any] | None]:
     def record(line: bytes) -> dict[str, Any] | None:
         try:
             value = json.loads(line.decode())
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
         return value if isinstance(value, dict) and {"kind", "step"} <= value.keys() else None
 

@@ -1,4 +1,4 @@
-"""Seals: the CRC-32 of a JSON object in itself, and in the record of a checkpoint that of every array."""
+"""What seals a checkpoint: the CRC-32 of every array in its record, and that of the record in itself."""
 
 import json
 import pathlib
@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from jaxcnn.learn.state import State
+from jaxcnn.train.checksum import crc32_of
 
 RECORD = "record"  # the item of a checkpoint, which orbax writes as one JSON file called metadata
 
@@ -82,9 +83,3 @@ def _whole(leaf: Any) -> np.ndarray:
 
         return process_allgather(leaf, tiled=True)
     return np.asarray(leaf)
-
-
-def crc32_of(value: dict[str, Any]) -> int:
-    """CRC-32 of a JSON object, but for this figure itself; the same before it is written and after it is read."""
-    rest = {name: part for name, part in value.items() if name != "crc32"}
-    return zlib.crc32(json.dumps(rest, sort_keys=True).encode())

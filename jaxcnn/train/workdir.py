@@ -22,6 +22,7 @@ from jaxcnn.lifeline import Cluster
 from jaxcnn.meeting import HostsError
 from jaxcnn.text import distinct
 from jaxcnn.train import length, same_data, seals
+from jaxcnn.train.checksum import crc32_of, is_whole
 
 # Keys that never change a result: where data lies, how it is loaded, on how many devices, what is told and kept.
 MAY_CHANGE = (
@@ -295,7 +296,7 @@ def read_sealed(path: pathlib.Path) -> dict[str, Any]:
       UserError: it is missing or damaged.
     """
     value = read_json(path)
-    if value.get("crc32", there := seals.crc32_of(value)) != there:
+    if not is_whole(value):
         raise UserError(
             f"{path} is not what was written (its checksum differs); bring it back from a copy, or start anew elsewhere"
         )
@@ -306,7 +307,7 @@ def read_sealed(path: pathlib.Path) -> dict[str, Any]:
 def write_sealed(path: pathlib.Path, value: dict[str, Any]) -> None:
     """`write_json` with a checksum, for files that figures hang on."""
     plain = json.loads(json.dumps(value))
-    write_json(path, plain | {"crc32": seals.crc32_of(plain)})
+    write_json(path, plain | {"crc32": crc32_of(plain)})
 
 
 def free_name(path: pathlib.Path) -> pathlib.Path:
