@@ -93,6 +93,13 @@ def test_a_folder_that_cannot_be_made_is_refused_in_one_line():
         workdir.claim(pathlib.Path("/proc/jaxcnn")).__enter__()
 
 
+def test_a_workdir_whose_path_is_no_unicode_is_refused_before_anything_is_made(tmp_path):
+    folder = tmp_path / os.fsdecode(b"caf\xe9")  # TensorStore could not write checkpoints there
+    with pytest.raises(UserError, match=r"^--workdir=.*/caf\\xe9: its path must be Unicode, so name another$"):
+        workdir.claim(folder).__enter__()
+    assert not folder.exists()
+
+
 def test_a_claimed_workdir_names_its_holder_and_is_free_again_afterwards(tmp_path):
     folder = tmp_path / "new" / "run"
     with workdir.claim(folder), pytest.raises(UserError, match=f"is in use by process {os.getpid()} on "):

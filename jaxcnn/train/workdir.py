@@ -20,7 +20,7 @@ from jaxcnn.data import place
 from jaxcnn.data.source import Splits
 from jaxcnn.lifeline import Cluster
 from jaxcnn.meeting import HostsError
-from jaxcnn.text import distinct
+from jaxcnn.text import distinct, shown
 from jaxcnn.train import length, same_data, seals
 from jaxcnn.train.checksum import crc32_of, is_whole
 
@@ -47,8 +47,12 @@ def claim(workdir: pathlib.Path, seconds: float | None = None) -> Iterator[None]
 
     Raises:
       HostsError: another process still held it after `seconds`; the same command may succeed later.
-      UserError: it cannot be written, or another run holds it.
+      UserError: its path is no Unicode, it cannot be written, or another run holds it.
     """
+    try:
+        str(workdir.absolute()).encode()
+    except UnicodeEncodeError as error:  # TensorStore, which writes checkpoints, takes no bytes
+        raise UserError(f"--workdir={shown(str(workdir))}: its path must be Unicode, so name another") from error
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         lock = (workdir / ".lock").open("a+", encoding="utf-8")
