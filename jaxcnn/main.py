@@ -7,6 +7,10 @@
 Exit codes: 0 done; 2 a mistake, told in one line; 3 the loss was not finite; 75 stopped by a signal, resumable.
 """
 
+from jaxcnn import at_start  # noqa: F401 (first of all: from here on a signal is told in one line)
+
+# isort: split
+
 import datetime
 import json
 import pathlib
@@ -51,14 +55,16 @@ def _train() -> int:
     config = command.read_config(CONFIG)
     cluster = hosts.join(config.hosts, fingerprint=_must_be_equal(config), run=WORKDIR.value or "")
     from jaxcnn.learn import executables
+    from jaxcnn.train.interrupts import INTERRUPTED, Interrupted
     from jaxcnn.train.loop import train
-    from jaxcnn.train.signals import INTERRUPTED, Interrupted
 
     executables.keep()
+    interrupts = command.interrupts()
     try:
         folder = pathlib.Path(cluster.of_first(lambda: str(_new_workdir())))
         arguments = [pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]
-        train(config, folder, command=arguments, started=STARTED, cluster=cluster)
+        interrupts.enter("finish")  # which it does once the run is through
+        train(config, folder, command=arguments, started=STARTED, cluster=cluster, interrupts=interrupts)
     except Interrupted as error:
         cluster.end()
         print(f"jaxcnn: {error}", file=sys.stderr)

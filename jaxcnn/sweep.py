@@ -10,6 +10,10 @@ Exit codes: 0 all that may be done is done; 2 a mistake, told in one line; 75 st
 goes on. A trial that fails is a row of the sweep, not an end of it.
 """
 
+from jaxcnn import at_start  # noqa: F401 (first of all: from here on a signal is told in one line)
+
+# isort: split
+
 import importlib
 import os
 import pathlib
@@ -72,7 +76,7 @@ def main() -> int:
     if not WORKDIR.value:
         raise UserError("--workdir=<folder of the sweep> is missing")
     folder = pathlib.Path(WORKDIR.value)
-    from jaxcnn.train.signals import INTERRUPTED, Interrupted
+    from jaxcnn.train.interrupts import INTERRUPTED, Interrupted
 
     _refuse_without_effect()
     try:
@@ -119,6 +123,7 @@ def _work(folder: pathlib.Path) -> int:
         until=_until(),
         began=lambda claim: print(f"trial {claim.number} {'goes on' if claim.gone_on else 'begins'}", flush=True),
         ended=lambda claim, outcome: print(f"trial {claim.number} {outcome.state}", flush=True),
+        interrupts=command.interrupts(),
     )
     return 0
 
@@ -161,6 +166,7 @@ def _sweep(folder: pathlib.Path) -> int:
             options=_options(),
             display=display,
             shared=shared,
+            interrupts=command.interrupts(),
             population=population,
         )
         importlib.import_module(f"jaxcnn.study.engines.{ENGINE.value}").run(job)

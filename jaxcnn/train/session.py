@@ -21,9 +21,9 @@ from jaxcnn.lifeline import Cluster
 from jaxcnn.train import feed, normalization, workdir
 from jaxcnn.train.checkpoint import Checkpoints
 from jaxcnn.train.hooks import Hooks
+from jaxcnn.train.interrupts import Interrupts
 from jaxcnn.train.logbook import Logbook
 from jaxcnn.train.pace import choose_steps_per_call
-from jaxcnn.train.signals import Interrupts
 
 
 @dataclasses.dataclass
@@ -110,7 +110,7 @@ def open_session(
     meshes.prepare_backend()
     mesh = meshes.make_mesh(config.parallel.devices, config.parallel.model_devices)
     meshes.check_batch(config, meshes.data_devices(mesh))
-    interrupts.phase = "data"
+    interrupts.enter("data")
     logbook.say(f"jaxcnn: reading {config.data.source}")
     with cluster.one_per_host_first():
         splits = hooks.shared.splits(config.data)
@@ -121,7 +121,7 @@ def open_session(
     loader, why = feed.choose_loader(config.data, (splits.train, splits.val, splits.test))
     steps_per_call, why_steps = choose_steps_per_call(config.run.steps_per_call, loader, mesh.devices.flat[0].platform)
     feeder = feed.make_feed(loader, program, mesh, config.seed, config.data.workers, hooks.shared)
-    interrupts.phase = "compile"
+    interrupts.enter("compile")
     logbook.say(f"jaxcnn: {config.model.name} on {splits.train.description}, {meshes.describe(mesh)}, in {folder}")
     _tell_of_splits(splits, logbook)
     logbook.say(f"  loader {loader} ({why})")

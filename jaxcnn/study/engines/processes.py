@@ -9,7 +9,7 @@ from jaxcnn.config import UserError
 from jaxcnn.study import folder as files
 from jaxcnn.study.engines import STORAGE_VARIABLE, Job, worker_command
 from jaxcnn.study.table import watch
-from jaxcnn.train.signals import Interrupted, Interrupts
+from jaxcnn.train.interrupts import Interrupted
 
 MAX_RESTARTS = 20  # of one worker; a trial that kills its workers is given up before
 GRACE_SECONDS = 60.0
@@ -25,9 +25,11 @@ def run(job: Job) -> None:
     places = places_of(job.workers)
     job.display.estimate.workers = len(places)
     workers = [_Worker(job, number, place) for number, place in enumerate(places)]
-    with Interrupts(GRACE_SECONDS) as interrupts:
-        interrupts.where = f"the same command with --workdir={job.folder} goes on"
-        interrupts.phase = "train"
+    interrupts = job.interrupts
+    with interrupts.one_run():
+        interrupts.grace_seconds = GRACE_SECONDS
+        interrupts.where = interrupts.goes_on(job.folder)
+        interrupts.enter("train")
         try:
 
             def alive() -> bool:
