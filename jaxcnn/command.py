@@ -3,7 +3,7 @@
 Exit codes: 0 done; 1 a bug of ours, with its traceback; 2 a mistake in flags, config, data or on the machine, told in
 one line; 3 the loss or gradient was not finite; 75 stopped by SIGTERM, SIGINT, SIGHUP or SIGUSR1: training goes on from
 its checkpoint by the same command, another command starts again; 128 + n stopped at once by a second SIGTERM or SIGINT,
-of number n.
+of number n. What becomes of the output changes none of them.
 """
 
 import difflib
@@ -20,7 +20,7 @@ import absl.logging
 from absl import app, flags
 from ml_collections import config_flags
 
-from jaxcnn import xla_flags
+from jaxcnn import output, xla_flags
 from jaxcnn.config import Config, ConfigError, UserError, flatten, from_config_dict, to_dict
 from jaxcnn.host_memory import use_huge_pages
 from jaxcnn.signals import Signals, ignore_at_exit
@@ -61,6 +61,7 @@ def run(main: Callable[..., int], *, arguments: bool = False) -> None:
     With `arguments`, what is no flag is allowed, and `main` gets the list of it; else it is a mistake.
     """
     use_huge_pages()
+    output.keep()
     ignore_at_exit()
     remarks = logging.getLogger("jaxcnn")
     remarks.setLevel(logging.INFO)
@@ -108,6 +109,8 @@ def _guarded(main: Callable[[], int]) -> None:
     try:
         code = main()
         sys.stdout.flush()
+        if lost := output.failure():
+            _complain(f"some of the output could not be written: {lost.strerror}")
     except UserError as error:
         code = error.exit_code
         _complain(str(error))

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from jaxcnn import command, host_memory, hosts
+from jaxcnn import command, host_memory, hosts, output
 from jaxcnn.config import Config, UserError, flatten, to_dict
 
 if TYPE_CHECKING:
@@ -152,7 +152,9 @@ def _check_json() -> None:
 def _write_json(value: object) -> bool:
     """Write the results where --json says; return whether that was standard output, which then has nothing else."""
     if JSON.value == "-":
-        print(json.dumps(value, indent=2))
+        print(json.dumps(value, indent=2), flush=True)
+        if lost := output.failure():
+            raise UserError(f"--json=-: standard output could not be written: {lost.strerror}")
     elif JSON.value:
         pathlib.Path(JSON.value).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
     return JSON.value == "-"

@@ -19,6 +19,14 @@ SHORTER = (("accuracy ", "acc "), ("images/s", "im/s"), ("epoch ", "ep "), ("ste
 LINE_SECONDS = 10.0  # between progress lines where the output is not a terminal
 
 
+class _Lasting(Console):
+    """A console whose reader may go away, as in `… | head`: rich's own would exit the process, with code 1."""
+
+    def on_broken_pipe(self) -> None:
+        """Say nothing more."""
+        self.quiet = True
+
+
 class Logbook:
     """Writes records to `metrics.jsonl` and TensorBoard, and tells the user how the run goes.
 
@@ -34,7 +42,7 @@ class Logbook:
         self._workdir = workdir
         self._tensorboard = tensorboard
         self._events: concurrent.futures.Future[Any] | None = None
-        self._console = Console(file=output, highlight=False, soft_wrap=True)
+        self._console = _Lasting(file=output, highlight=False, soft_wrap=True)
         self._status = self._console.status("", spinner="dots") if self._console.is_terminal else None
         self._last_line = 0.0
         self._file: Any = None
@@ -84,7 +92,7 @@ class Logbook:
         """A line for the user, above the progress line."""
         if not self._writes:
             return
-        with contextlib.suppress(BrokenPipeError):  # a reader that has gone, as in `… | head`, does not stop a run
+        with contextlib.suppress(OSError):  # nothing that happens to its output stops a run
             self._console.print(line, markup=False)
             self._console.file.flush()
 
