@@ -170,12 +170,25 @@ def test_durations():
 def test_tensorboard_does_not_import_pytorch(tmp_path):
     """tensorboardX would, where it is installed: seconds, in the midst of the first steps."""
     (tmp_path / "torch.py").write_text("")
-    code = (
+    # While the import is under way, as a finder of its first part shows, another thread imports PyTorch.
+    meanwhile = (
+        "import sys, threading\n"
+        "class During:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'tensorboardX.summary':\n"
+        "            found = []\n"
+        "            thread = threading.Thread(target=lambda: found.append(__import__('torch')))\n"
+        "            thread.start(); thread.join()\n"
+        "            assert found and sys.modules.pop('torch') is found[0]\n"
+        "            seen.append(name)\n"
+        "seen = []; sys.meta_path.insert(0, During())\n"
+    )
+    code = meanwhile + (
         "import pathlib, sys; from jaxcnn.train.logbook import Logbook\n"
         "book = Logbook(pathlib.Path('.'), tensorboard=True); book.open(0, 0)\n"
         "book.record('train', 1, {'loss': 0.5}); book.close()\n"
         "assert 'tensorboardX' in sys.modules and 'torch' not in sys.modules\n"
-        "import torch"
+        "assert seen; import torch"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(runs.ROOT)])}
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)

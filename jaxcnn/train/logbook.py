@@ -2,10 +2,12 @@
 
 import concurrent.futures
 import contextlib
+import importlib.abc
 import json
 import os
 import pathlib
 import sys
+import threading
 import time
 from typing import Any, TextIO
 
@@ -120,15 +122,25 @@ class Logbook:
 def _summary_writer(folder: pathlib.Path, step: int) -> Any:
     """What writes TensorBoard events to a folder after `step`, over those of a lost run."""
     # tensorboardX imports PyTorch where it is installed, for seconds, and scalars need nothing of it.
-    hidden = "torch" not in sys.modules
-    if hidden:
-        sys.modules["torch"] = None  # type: ignore[assignment]
+    hidden = _HiddenTorch()
+    sys.meta_path.insert(0, hidden)
     try:
         from tensorboardX import SummaryWriter
     finally:
-        if hidden:
-            del sys.modules["torch"]
+        sys.meta_path.remove(hidden)
     return SummaryWriter(str(folder), purge_step=step + 1, flush_secs=30)
+
+
+class _HiddenTorch(importlib.abc.MetaPathFinder):
+    """Hides PyTorch from the imports of the thread that makes this; any other may import it meanwhile."""
+
+    def __init__(self) -> None:
+        self._thread = threading.get_ident()
+
+    def find_spec(self, name: str, path: Any, target: Any = None) -> None:
+        """Nothing, so that the finders after this one are asked. Raises ModuleNotFoundError to hide."""
+        if name == "torch" and threading.get_ident() == self._thread:
+            raise ModuleNotFoundError("torch is not needed for scalars", name=name)
 
 
 def fitted(line: str, width: int) -> str:
