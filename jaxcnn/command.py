@@ -20,9 +20,8 @@ import absl.logging
 from absl import app, flags
 from ml_collections import config_flags
 
-from jaxcnn import output, xla_flags
+from jaxcnn import host_memory, output, xla_flags
 from jaxcnn.config import Config, ConfigError, UserError, flatten, from_config_dict, to_dict
-from jaxcnn.host_memory import use_huge_pages
 from jaxcnn.signals import Signals, ignore_at_exit
 from jaxcnn.train.interrupts import Interrupts
 
@@ -60,7 +59,10 @@ def run(main: Callable[..., int], *, arguments: bool = False) -> None:
 
     With `arguments`, what is no flag is allowed, and `main` gets the list of it; else it is a mistake.
     """
-    use_huge_pages()
+    host_memory.use_huge_pages()
+    main_module = sys.modules["__main__"]  # --help shows its docstring
+    main_module.__doc__ = f"{(main_module.__doc__ or '').rstrip()}\n\n{host_memory.HELP}\n"
+    host_memory.of_command()
     output.keep()
     ignore_at_exit()
     remarks = logging.getLogger("jaxcnn")

@@ -106,6 +106,7 @@ def test_help_shows_every_flag_and_imports_nothing_heavy():
         "--split:",
     ):
         assert flag in out
+    assert "starts itself once more, with huge pages" in out
     assert imported(err) >= {"absl", "jaxcnn"}, "the report of imports was not understood"
     assert not imported(err) & set(HEAVY)
 

@@ -5,6 +5,7 @@ import pathlib
 import subprocess
 import time
 
+from jaxcnn import host_memory
 from jaxcnn.config import UserError
 from jaxcnn.study import folder as files
 from jaxcnn.study.engines import STORAGE_VARIABLE, Job, worker_command
@@ -99,7 +100,8 @@ def _last_line(log: pathlib.Path) -> str:
 
 
 def settle(place: dict[str, str] | set[int]) -> None:
-    """Put this process, before it has met JAX, where a worker would run."""
+    """Put this process, before it has met JAX, where a worker would run, to do as that does."""
+    host_memory.of_command()
     if isinstance(place, dict):
         os.environ.update(place)
     else:
