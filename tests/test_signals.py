@@ -263,6 +263,6 @@ def test_a_full_disk_during_a_save_is_one_line_and_the_run_resumes(tmp_path):
     # A limit on the size of files is a disk that is full for large ones: metrics pass, arrays do not.
     code, output = runs.run(*flags, module="tests.small_files")
     assert code == 2, output
-    assert "could not be saved" in output
+    assert "could not be saved: File too large; free some space" in output
     assert "Traceback" not in output
     assert runs.run(*flags)[0] == 0

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import errno
 import json
+import os
 import pathlib
 import shutil
 import zlib
@@ -24,6 +25,7 @@ from jaxcnn.mesh import put
 
 REPLACED = "replaced-"  # prefix of a checkpoint while another of its step is written
 TRANSIENT = (errno.EACCES, errno.EIO, errno.ESTALE, errno.ENOMEM, errno.EMFILE)  # tell nothing of the checkpoint
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -247,11 +249,17 @@ class Checkpoints:
             if not self._cluster.alone and of_a_collective(error):
                 raise  # the folder is not to blame
             what = "a checkpoint" if step is None else f"the checkpoint of step {step}"
-            reason = str(error).strip().splitlines() or [type(error).__name__]
             raise UserError(
-                f"{self.folder}: {what} could not be saved: {reason[0][:300]}; free some space or mend the folder, "
+                f"{self.folder}: {what} could not be saved: {_reason(error)}; free some space or mend the folder, "
                 "then run the same command: it resumes from the newest finished checkpoint"
             ) from error
+
+
+def _reason(error: Exception) -> str:
+    """Why something could not be written: what the system says where it is known, and not where TensorStore was."""
+    of_system = (os.strerror(number) for number in FULL if os.strerror(number) in str(error))
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return next(of_system, lines[0][:300])
 
 
 class DamagedError(Exception):

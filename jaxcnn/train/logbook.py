@@ -2,12 +2,9 @@
 
 import concurrent.futures
 import contextlib
-import importlib.abc
 import json
 import os
 import pathlib
-import sys
-import threading
 import time
 from typing import Any, TextIO
 
@@ -68,7 +65,7 @@ class Logbook:
         self._file.seek(length)
         if self._tensorboard:  # made while the first step is under way, as importing what it needs takes time
             pool = concurrent.futures.ThreadPoolExecutor(1, "jaxcnn-tensorboard")
-            self._events = pool.submit(_summary_writer, self._workdir / "tensorboard", step)
+            self._events = pool.submit(_events, self._workdir / "tensorboard", step)
             pool.shutdown(wait=False)
 
     def length(self) -> int:
@@ -83,12 +80,17 @@ class Logbook:
         """Append a record; `kind` is train, val or test."""
         if not self._writes:
             return
-        self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
         if self._events is not None:
-            for name, value in values.items():
-                if isinstance(value, int | float):
-                    self._events.result().add_scalar(f"{kind}/{name}", value, step)
+            try:
+                self._events.result().add(kind, step, values)
+            except OSError as error:
+                self._close_events()
+                self.say(f"jaxcnn: TensorBoard gets no more events of this start: {error.strerror}")
 
     def say(self, line: str) -> None:
         """A line for the user, above the progress line."""
@@ -113,34 +115,22 @@ class Logbook:
         """Close the files and the progress line."""
         if self._status is not None:
             self._status.stop()
-        if self._events is not None and not self._events.exception():
-            self._events.result().close()
+        self._close_events()
         if self._file is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):  # of a record that could not be written, which has been told
+                self._file.close()
+
+    def _close_events(self) -> None:
+        if self._events is not None and not self._events.exception():
+            with contextlib.suppress(OSError):
+                self._events.result().close()
+        self._events = None
 
 
-def _summary_writer(folder: pathlib.Path, step: int) -> Any:
-    """What writes TensorBoard events to a folder after `step`, over those of a lost run."""
-    # tensorboardX imports PyTorch where it is installed, for seconds, and scalars need nothing of it.
-    hidden = _HiddenTorch()
-    sys.meta_path.insert(0, hidden)
-    try:
-        from tensorboardX import SummaryWriter
-    finally:
-        sys.meta_path.remove(hidden)
-    return SummaryWriter(str(folder), purge_step=step + 1, flush_secs=30)
+def _events(folder: pathlib.Path, step: int) -> Any:
+    from jaxcnn.train.events import Events
 
-
-class _HiddenTorch(importlib.abc.MetaPathFinder):
-    """Hides PyTorch from the imports of the thread that makes this; any other may import it meanwhile."""
-
-    def __init__(self) -> None:
-        self._thread = threading.get_ident()
-
-    def find_spec(self, name: str, path: Any, target: Any = None) -> None:
-        """Nothing, so that the finders after this one are asked. Raises ModuleNotFoundError to hide."""
-        if name == "torch" and threading.get_ident() == self._thread:
-            raise ModuleNotFoundError("torch is not needed for scalars", name=name)
+    return Events(folder, step)
 
 
 def fitted(line: str, width: int) -> str:
