@@ -45,6 +45,7 @@ def device_memory() -> int | None:
 def build(spec: dict[str, Any]) -> Task:
     """A task of `benchmarks.cases`, warmed up."""
     task = TASKS[spec["task"]](spec)
+    host_memory.of_command()
     host_memory.keep()  # as the trainer does once it has compiled
     kept = host_memory.KeptMemory()
     for _ in range(WARM_UP):

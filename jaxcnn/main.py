@@ -7,6 +7,10 @@
 Exit codes: 0 done; 2 a mistake, told in one line; 3 the loss was not finite; 75 stopped by a signal, resumable.
 """
 
+from jaxcnn import at_start  # noqa: F401 (first of all: from here on a signal is told in one line)
+
+# isort: split
+
 import dataclasses
 import datetime
 import itertools
@@ -18,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from jaxcnn import command, host_memory, hosts
+from jaxcnn import command, host_memory, hosts, output
 from jaxcnn.config import Config, UserError, flatten, to_dict
 from jaxcnn.data import place
 from jaxcnn.paths import separate
@@ -73,14 +77,16 @@ def _train() -> int:
     config = dataclasses.replace(config, data=place.at(config.data, DATA.value))
     cluster = hosts.join(config.hosts, fingerprint=_must_be_equal(config), run=WORKDIR.value or "")
     from jaxcnn.learn import executables
+    from jaxcnn.train.interrupts import INTERRUPTED, Interrupted
     from jaxcnn.train.loop import train
-    from jaxcnn.train.signals import INTERRUPTED, Interrupted
 
     executables.keep()
+    interrupts = command.interrupts()
     try:
         folder = pathlib.Path(cluster.of_first(lambda: str(_new_workdir())))
         arguments = [pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]
-        train(config, folder, command=arguments, started=STARTED, cluster=cluster)
+        interrupts.enter("finish")  # which it does once the run is through
+        train(config, folder, command=arguments, started=STARTED, cluster=cluster, interrupts=interrupts)
     except Interrupted as error:
         cluster.end()
         print(f"jaxcnn: {error}", file=sys.stderr)
@@ -202,7 +208,9 @@ def _check_files() -> None:
 def _write_json(value: object) -> bool:
     """Write the results where --json says; return whether that was standard output, which then has nothing else."""
     if JSON.value == "-":
-        print(json.dumps(value, indent=2))
+        print(json.dumps(value, indent=2), flush=True)
+        if lost := output.failure():
+            raise UserError(f"--json=-: standard output could not be written: {lost.strerror}")
     elif JSON.value:
         pathlib.Path(JSON.value).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
     return JSON.value == "-"

@@ -11,6 +11,10 @@ goes on. A trial that fails is a row of the sweep, not an end of it; but if tria
 figure, the code is 3 where all diverged, and 2 where some failed otherwise.
 """
 
+from jaxcnn import at_start  # noqa: F401 (first of all: from here on a signal is told in one line)
+
+# isort: split
+
 import importlib
 import os
 import pathlib
@@ -73,7 +77,7 @@ def main() -> int:
     if not WORKDIR.value:
         raise UserError("--workdir=<folder of the sweep> is missing")
     folder = pathlib.Path(WORKDIR.value)
-    from jaxcnn.train.signals import INTERRUPTED, Interrupted
+    from jaxcnn.train.interrupts import INTERRUPTED, Interrupted
 
     _refuse_without_effect()
     try:
@@ -120,6 +124,7 @@ def _work(folder: pathlib.Path) -> int:
         until=_until(),
         began=lambda claim: print(f"trial {claim.number} {'goes on' if claim.gone_on else 'begins'}", flush=True),
         ended=lambda claim, outcome: print(f"trial {claim.number} {outcome.state}", flush=True),
+        interrupts=command.interrupts(),
     )
     return 0
 
@@ -164,6 +169,7 @@ def _sweep(folder: pathlib.Path) -> int:
             options=_options(),
             display=display,
             shared=shared,
+            interrupts=command.interrupts(),
             population=population,
         )
         importlib.import_module(f"jaxcnn.study.engines.{ENGINE.value}").run(job)

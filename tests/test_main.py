@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 
@@ -122,11 +121,12 @@ def test_help_shows_every_flag_and_imports_nothing_heavy():
         "--split:",
     ):
         assert flag in out
+    assert "starts itself once more, with huge pages" in out
     assert imported(err) >= {"absl", "jaxcnn"}, "the report of imports was not understood"
     assert not imported(err) & set(HEAVY)
 
 
-def test_a_reader_that_goes_away_is_no_error_of_ours():
+def test_a_reader_that_goes_away_is_no_error():
     process = subprocess.Popen(
         [sys.executable, "-m", "jaxcnn.main", "--help"],
         cwd=runs.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -135,7 +135,7 @@ def test_a_reader_that_goes_away_is_no_error_of_ours():
     process.stdout.close()
     _, err = process.communicate(timeout=60)
     assert err == ""
-    assert process.returncode == 128 + signal.SIGPIPE
+    assert process.returncode == 0
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from jaxcnn.study import folder as files
 from jaxcnn.study import plan as plans
 from jaxcnn.train import hooks
 from jaxcnn.train.hooks import Shared
-from jaxcnn.train.signals import Interrupted
+from jaxcnn.train.interrupts import Interrupted
 from tests import digits, runs, studies
 
 THIN = {"model": {"width": 0.25}}

@@ -17,8 +17,8 @@ from jaxcnn.study import repeats, spec, store
 from jaxcnn.study.desk import Claim, Desk
 from jaxcnn.train.drive import Diverged
 from jaxcnn.train.hooks import Hooks, Shared
+from jaxcnn.train.interrupts import Interrupted, Interrupts
 from jaxcnn.train.loop import train
-from jaxcnn.train.signals import Interrupted
 
 
 class Pruned(Exception):
@@ -51,17 +51,19 @@ def config_of(base: Config, claim: Claim) -> Config:
     return spec.apply(base, claim.overrides | {spec.SEED: claim.seed})
 
 
-def run(desk: Desk, claim: Claim, shared: Shared, command: list[str]) -> Outcome:
+def run(desk: Desk, claim: Claim, shared: Shared, command: list[str], interrupts: Interrupts) -> Outcome:
     """Run a trial that is this worker's to its end, or as far as it gets, and record what came of it.
 
     Raises:
-      Interrupted: a signal came; the trial waits for any worker, with a checkpoint.
+      Interrupted: `interrupts` stopped it; the trial waits for any worker, with a checkpoint.
     """
     with Attempt(desk, claim, shared) as attempt:
 
         def work() -> Outcome:
             config, hooks = attempt.config(), attempt.hooks()
-            summary = train(config, attempt.folder, command=command, started=time.time(), hooks=hooks)
+            summary = train(
+                config, attempt.folder, command=command, started=time.time(), hooks=hooks, interrupts=interrupts
+            )
             return attempt.complete(summary)
 
         return attempt.end(attempt.judge(work))
@@ -114,8 +116,8 @@ class Attempt:
         return self
 
     def __exit__(self, _: object, error: BaseException | None, *__: object) -> None:
-        if isinstance(error, Interrupted | UserError):
-            self.leave(str(error).partition(":")[0])
+        if isinstance(error, Interrupted | KeyboardInterrupt | UserError):
+            self.leave(str(error).partition(":")[0] or type(error).__name__)
         self._held.close()
 
     def config(self) -> Config:

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import errno
+import os
 import pathlib
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,6 +27,7 @@ from jaxcnn.train.workdir import free_name
 REPLACED = "replaced-"  # prefix of a checkpoint while another of its step is written
 _OF_THE_LIBRARY = (NotImplementedError, AttributeError, TypeError, ImportError)  # no damage of a file ends so
 TRANSIENT = (errno.EACCES, errno.EIO, errno.ESTALE, errno.ENOMEM, errno.EMFILE)  # tell nothing of the checkpoint
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -279,9 +281,8 @@ class Checkpoints:
             if not self._cluster.alone and of_a_collective(error):
                 raise  # the folder is not to blame
             what = "a checkpoint" if step is None else f"the checkpoint of step {step}"
-            reason = str(error).strip().splitlines() or [type(error).__name__]
             raise UserError(
-                f"{self.folder}: {what} could not be saved: {reason[0][:300]}; free some space or mend the folder, "
+                f"{self.folder}: {what} could not be saved: {_reason(error)}; free some space or mend the folder, "
                 "then run the same command: it resumes from the newest finished checkpoint"
             ) from error
 
@@ -305,6 +306,13 @@ def _ranked(steps: Iterable[int], val_accuracy: Callable[[int], float | None]) -
     """The steps that were evaluated, the best first, and of equals the first, as the run counts."""
     known = [(-accuracy, step) for step in steps if (accuracy := val_accuracy(step)) is not None]
     return [step for _, step in sorted(known)]
+
+
+def _reason(error: Exception) -> str:
+    """Why something could not be written: what the system says where it is known, and not where TensorStore was."""
+    of_system = (os.strerror(number) for number in FULL if os.strerror(number) in str(error))
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return next(of_system, lines[0][:300])
 
 
 class DamagedError(Exception):

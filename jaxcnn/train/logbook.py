@@ -5,7 +5,6 @@ import contextlib
 import json
 import os
 import pathlib
-import sys
 import time
 import zlib
 from typing import Any, TextIO
@@ -20,6 +19,14 @@ from jaxcnn.train.workdir import free_name
 # What a narrow terminal shows in place of longer words, one after the other until the line fits.
 SHORTER = (("accuracy ", "acc "), ("images/s", "im/s"), ("epoch ", "ep "), ("step ", ""))
 LINE_SECONDS = 10.0  # between progress lines where the output is not a terminal
+
+
+class _Lasting(Console):
+    """A console whose reader may go away, as in `… | head`: rich's own would exit the process, with code 1."""
+
+    def on_broken_pipe(self) -> None:
+        """Say nothing more."""
+        self.quiet = True
 
 
 class Logbook:
@@ -37,7 +44,7 @@ class Logbook:
         self._workdir = workdir
         self._tensorboard = tensorboard
         self._events: concurrent.futures.Future[Any] | None = None
-        self._console = Console(file=output, highlight=False, emoji=False, soft_wrap=True)
+        self._console = _Lasting(file=output, highlight=False, emoji=False, soft_wrap=True)
         self._status = self._console.status("", spinner="dots") if self._console.is_terminal else None
         self._last_line = 0.0
         self._file: Any = None
@@ -78,7 +85,7 @@ class Logbook:
         self._file.seek(length)
         if self._tensorboard:  # made while the first step is under way, as importing what it needs takes time
             pool = concurrent.futures.ThreadPoolExecutor(1, "jaxcnn-tensorboard")
-            self._events = pool.submit(_summary_writer, self._workdir / "tensorboard", step)
+            self._events = pool.submit(_events, self._workdir / "tensorboard", step)
             pool.shutdown(wait=False)
         return remarks
 
@@ -103,19 +110,24 @@ class Logbook:
         if not self._writes:
             return
         line = f"{json.dumps({'kind': kind, 'step': step, **values})}\n".encode()
-        self._file.write(line)
-        self._file.flush()
+        try:
+            self._file.write(line)
+            self._file.flush()
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
         self.crc32 = zlib.crc32(line, self.crc32)
         if self._events is not None:
-            for name, value in values.items():
-                if isinstance(value, int | float):
-                    self._events.result().add_scalar(f"{kind}/{name}", value, step)
+            try:
+                self._events.result().add(kind, step, values)
+            except OSError as error:
+                self._close_events()
+                self.say(f"jaxcnn: TensorBoard gets no more events of this start: {error.strerror}")
 
     def say(self, line: str) -> None:
         """A line for the user, above the progress line."""
         if not self._writes:
             return
-        with contextlib.suppress(BrokenPipeError):  # a reader that has gone, as in `… | head`, does not stop a run
+        with contextlib.suppress(OSError):  # nothing that happens to its output stops a run
             self._console.print(line, markup=False)
             self._console.file.flush()
 
@@ -134,24 +146,22 @@ class Logbook:
         """Close the files and the progress line."""
         if self._status is not None:
             self._status.stop()
-        if self._events is not None and not self._events.exception():
-            self._events.result().close()
+        self._close_events()
         if self._file is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):  # of a record that could not be written, which has been told
+                self._file.close()
+
+    def _close_events(self) -> None:
+        if self._events is not None and not self._events.exception():
+            with contextlib.suppress(OSError):
+                self._events.result().close()
+        self._events = None
 
 
-def _summary_writer(folder: pathlib.Path, step: int) -> Any:
-    """What writes TensorBoard events to a folder after `step`, over those of a lost run."""
-    # tensorboardX imports PyTorch where it is installed, for seconds, and scalars need nothing of it.
-    hidden = "torch" not in sys.modules
-    if hidden:
-        sys.modules["torch"] = None  # type: ignore[assignment]
-    try:
-        from tensorboardX import SummaryWriter
-    finally:
-        if hidden:
-            del sys.modules["torch"]
-    return SummaryWriter(str(folder), purge_step=step + 1, flush_secs=30)
+def _events(folder: pathlib.Path, step: int) -> Any:
+    from jaxcnn.train.events import Events
+
+    return Events(folder, step)
 
 
 def fitted(line: str, width: int) -> str:

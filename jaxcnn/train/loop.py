@@ -20,9 +20,9 @@ from jaxcnn.train.checkpoint import DamagedError
 from jaxcnn.train.drive import Driver
 from jaxcnn.train.evaluate import Outputs, evaluate
 from jaxcnn.train.hooks import Hooks
+from jaxcnn.train.interrupts import Interrupted, Interrupts
 from jaxcnn.train.logbook import Logbook
 from jaxcnn.train.session import Session, open_session
-from jaxcnn.train.signals import Interrupted, Interrupts
 
 
 def train(
@@ -33,6 +33,7 @@ def train(
     started: float | None = None,
     hooks: Hooks | None = None,
     cluster: Cluster | None = None,
+    interrupts: Interrupts | None = None,
 ) -> dict[str, Any]:
     """Train as the config says, in a workdir; resume if it holds checkpoints; return the summary.
 
@@ -43,19 +44,22 @@ def train(
       started: time.time() when the process started, for the time to first step.
       hooks: of a caller that makes many runs, such as a sweep.
       cluster: the processes that train together, from `hosts.join`; None: this one alone.
+      interrupts: what may stop the run, such as `Interrupts(event.is_set)` for a button; None: KeyboardInterrupt alone.
 
     Raises:
       UserError: the data, the workdir or the checkpoints are not usable.
       Diverged: a loss or gradient was not finite.
-      Interrupted: SIGTERM or SIGINT came; a resumable checkpoint is in the workdir.
+      Interrupted: `interrupts` asked for it; a resumable checkpoint is in the workdir.
+      KeyboardInterrupt: at once up to the first step, as there is nothing to save; after that once a checkpoint of the
+        step under way is saved, or, while the last files are written, once they are.
       Exception: what `hooks.evaluated` raises.
     """
-    cluster = cluster or Cluster()
+    interrupts = interrupts or Interrupts()
     with (
-        Interrupts(cluster=cluster) as interrupts,
+        interrupts.one_run(),
         opened(config, folder, interrupts, command=command, started=started, hooks=hooks, cluster=cluster) as run,
     ):
-        return _drive(run) if isinstance(run, Session) else run
+        return interrupts.drive(lambda: _drive(run)) if isinstance(run, Session) else run
 
 
 @contextlib.contextmanager
@@ -71,12 +75,13 @@ def opened(
 ) -> Iterator[Session | dict[str, Any]]:
     """A run up to its first step, in a workdir that it holds; or the summary of one that is finished.
 
-    Arguments and errors are those of `train`; `interrupts` watches for signals.
+    Arguments and errors are those of `train`. What is told to `interrupts` is for the caller to take back.
     """
     hooks, cluster = hooks or Hooks(), cluster or Cluster()
     started = time.time() if started is None else started
-    interrupts.where = hooks.where or f"the same command with --workdir={folder} goes on"
-    interrupts.leaving = hooks.leaving
+    interrupts.where = hooks.where or interrupts.goes_on(folder)
+    interrupts.leaving, interrupts.cluster = hooks.leaving, cluster
+    interrupts.enter("start")
     with contextlib.ExitStack() as held:
         if cluster.first:
             held.enter_context(workdir.claim(folder, None if cluster.alone else config.hosts.join_seconds))
@@ -128,6 +133,7 @@ def finish(session: Session) -> dict[str, Any]:
     _finish_saving(session)
     began = time.time()
     test, outputs = _test(session)
+    session.interrupts.enter("finish")
     session.progress.wall_seconds += time.time() - session.started
     figures = summary.make(session, test, time.time() - began)
     if session.cluster.first:
@@ -221,7 +227,7 @@ def rhythm(every_epochs: float, steps_per_epoch: float, total: int) -> frozenset
 
 def _evaluate(session: Session) -> bool:
     """Evaluate the validation split; return whether it is the best so far."""
-    session.interrupts.phase = "evaluate"
+    session.interrupts.enter("evaluate")
     began = time.time()
     assert session.splits.val is not None
     values = _figures(session, session.splits.val, session.state)
@@ -266,7 +272,7 @@ def _figures(
 
 def save(session: Session, *, evaluated: bool = False) -> None:
     """Start to save the state, unless the same is saved already."""
-    session.interrupts.phase = "save"
+    session.interrupts.enter("save")
     if session.saved == session.step and not evaluated:
         return
     progress = session.progress
@@ -284,7 +290,7 @@ def save(session: Session, *, evaluated: bool = False) -> None:
 
 
 def _finish_saving(session: Session) -> None:
-    session.interrupts.phase = "save"
+    session.interrupts.enter("save")
     session.checkpoints.wait()
 
 
@@ -293,7 +299,7 @@ def _test(session: Session) -> tuple[dict[str, Any] | None, list[Outputs]]:
     split, outputs = session.splits.test, list[Outputs]()
     if split is None:
         return None, outputs
-    session.interrupts.phase = "evaluate"
+    session.interrupts.enter("evaluate")
     state, step = session.state, session.step
     if session.config.run.test_with == "best":
         step = session.progress.best_step

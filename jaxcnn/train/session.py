@@ -24,9 +24,9 @@ from jaxcnn.text import counted
 from jaxcnn.train import environment, feed, limits, normalization, origin, summary, workdir
 from jaxcnn.train.checkpoint import Checkpoints
 from jaxcnn.train.hooks import Hooks
+from jaxcnn.train.interrupts import Interrupts
 from jaxcnn.train.logbook import Logbook
 from jaxcnn.train.pace import choose_steps_per_call
-from jaxcnn.train.signals import Interrupts
 
 CLASSES_TOLD = 20  # names of classes that a run tells before it trains
 UNEVEN = 1.5  # as many times more examples of one class than of another are told
@@ -117,7 +117,7 @@ def open_session(
     meshes.prepare_backend()
     mesh = meshes.make_mesh(config.parallel.devices, config.parallel.model_devices)
     meshes.check_batch(config, meshes.data_devices(mesh))
-    interrupts.phase = "data"
+    interrupts.enter("data")
     logbook.say(f"jaxcnn: reading {config.data.source}")
     with cluster.one_per_host_first():
         splits = hooks.shared.splits(config.data)
@@ -130,7 +130,7 @@ def open_session(
     steps_per_call, why_steps = choose_steps_per_call(config.run.steps_per_call, loader, mesh.devices.flat[0].platform)
     feeder = feed.make_feed(loader, program, mesh, config.seed, config.data.workers, hooks.shared)
     cache_limit.keep(meshes.cache_folder())
-    interrupts.phase = "compile"
+    interrupts.enter("compile")
     logbook.say(f"jaxcnn: {config.model.name} on {splits.train.description}, {meshes.describe(mesh)}, in {folder}")
     _tell_of_splits(splits, logbook)
     logbook.say(f"  loader {loader} ({why})")

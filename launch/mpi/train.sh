@@ -52,7 +52,7 @@ esac
 count=0
 job=
 stopped=
-trap 'stopped=1; woken=1; [ -z "$job" ] || kill -TERM "$job" 2>/dev/null' TERM INT
+trap 'stopped=1; woken=1; [ -z "$job" ] || kill -TERM "$job" 2>/dev/null' TERM INT HUP USR1
 while [ -z "$stopped" ]; do
     # shellcheck disable=SC2086  # options are to be split
     "$mpirun" --host "$HOSTS" $options ${MPIRUN_OPTIONS:-} "$here/train.sh" "$@" &

@@ -5,8 +5,8 @@
 #
 # hosts.txt has one host a line, as ssh knows it; what follows the name (slots=8) and comments (#) are ignored. The
 # first one is the coordinator and must be reachable by that name from the others. The clone, its environment and the
-# workdir are at the same place on all hosts. All further arguments go to `python -m jaxcnn.main`. SIGTERM or Ctrl-C here
-# ends the run with a checkpoint.
+# workdir are at the same place on all hosts. All further arguments go to `python -m jaxcnn.main`. SIGTERM, SIGHUP,
+# SIGUSR1 or Ctrl-C here ends the run with a checkpoint.
 #
 # Variables, all optional: JAXCNN_HOME, JAXCNN_PYTHON, JAXCNN_SETUP, JAXCNN_MODULE as in launch/slurm/train.sbatch;
 #   COORDINATOR      <host>:<port> of the first host; default: its name and port 7733
@@ -66,7 +66,7 @@ start() { # start <process> <host>
 
 count=0
 stopped=
-trap 'stopped=1; exec 4>&-' TERM INT HUP
+trap 'stopped=1; exec 4>&-' TERM INT HUP USR1
 while :; do
     exec 4<>"$scratch/held"
     if [ -n "$stopped" ]; then exit 75; fi # the signal came between two starts
