@@ -1,18 +1,17 @@
 """How every command starts and ends: flags in, exit code out.
 
 Exit codes: 0 done; 1 a bug of ours, with its traceback; 2 a mistake in flags, config, data or on the machine, told in
-one line; 3 the loss or gradient was not finite; 75 stopped by SIGTERM or SIGINT: training goes on from its checkpoint
-by the same command, another command starts again; 128 + n stopped at once by a second signal n, or by a closed pipe.
+one line; 3 the loss or gradient was not finite; 75 stopped by SIGTERM, SIGINT, SIGHUP or SIGUSR1: training goes on from
+its checkpoint by the same command, another command starts again; 128 + n stopped at once by a second SIGTERM or SIGINT,
+of number n. What becomes of the output changes none of them.
 """
 
 import errno
 import functools
 import io
 import logging
-import os
 import pathlib
 import re
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping
@@ -22,14 +21,16 @@ import absl.logging
 from absl import app, flags
 from ml_collections import config_flags
 
-from jaxcnn import conversion, paths, xla_flags
+from jaxcnn import conversion, host_memory, output, paths, xla_flags
 from jaxcnn.config import Config, ConfigError, UserError, flatten, from_config_dict, to_dict
-from jaxcnn.host_memory import use_huge_pages
-from jaxcnn.train.signals import Interrupts
+from jaxcnn.signals import Signals, ignore_at_exit
+from jaxcnn.train.interrupts import Interrupts
 
 flags.disclaim_key_flags()  # those defined here belong to the command, whose --help shows them
 _NO_BOOLEAN = re.compile(r"\('Non-boolean argument to boolean flag', .*\)")  # absl shows the arguments of its error
 MACHINE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG)
+
+_signals = Signals()
 
 
 def define_config(description: str) -> Any:
@@ -77,8 +78,13 @@ def run(main: Callable[..., int], *, arguments: bool = False) -> None:
 
     With `arguments`, what is no flag is allowed, and `main` gets the list of it; else it is a mistake.
     """
-    use_huge_pages()
+    host_memory.use_huge_pages()
+    main_module = sys.modules["__main__"]  # --help shows its docstring
+    main_module.__doc__ = f"{(main_module.__doc__ or '').rstrip()}\n\n{host_memory.HELP}\n"
+    host_memory.of_command()
+    output.keep()
     accept_any_text()
+    ignore_at_exit()
     remarks = logging.getLogger("jaxcnn")
     remarks.setLevel(logging.INFO)
     remarks.propagate = False
@@ -86,15 +92,16 @@ def run(main: Callable[..., int], *, arguments: bool = False) -> None:
     handler.setFormatter(logging.Formatter("jaxcnn: %(message)s"))
     remarks.addHandler(handler)
     sys.unraisablehook = _without_closed_loops
-    with Interrupts():
-        try:
-            app.run(
-                lambda rest: _guarded(functools.partial(main, rest[1:]) if arguments else main),
-                flags_parser=functools.partial(_parse, arguments=arguments),
-            )
-        except BrokenPipeError:  # whoever read our output has gone, as in `… | head`
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be flushed
-            sys.exit(128 + signal.SIGPIPE)
+    with _signals:
+        app.run(
+            lambda rest: _guarded(functools.partial(main, rest[1:]) if arguments else main),
+            flags_parser=functools.partial(_parse, arguments=arguments),
+        )
+
+
+def interrupts() -> Interrupts:
+    """What watches for signals to this command, for the runs that it makes."""
+    return _signals
 
 
 def accept_any_text() -> None:
@@ -131,6 +138,8 @@ def _guarded(main: Callable[[], int]) -> None:
     try:
         code = main()
         sys.stdout.flush()
+        if lost := output.failure():
+            _complain(f"some of the output could not be written: {lost.strerror}")
     except UserError as error:
         code = error.exit_code
         _complain(str(error))
@@ -148,6 +157,7 @@ def _guarded(main: Callable[[], int]) -> None:
             f"the device has not enough memory ({str(error).splitlines()[0][:200]}); lower config.global_batch_size, "
             "or set config.optim.accumulate_steps (with config.norm.group_size)"
         )
+    _signals.end(code)
     sys.exit(code)
 
 

@@ -9,6 +9,10 @@ how far their clocks are apart, and whether one is slower than the rest.
 Exit codes: 0 ready, with warnings or without; 2 something fails; 75 the processes did not come together.
 """
 
+from jaxcnn import at_start  # noqa: F401 (first of all: from here on a signal is told in one line)
+
+# isort: split
+
 import pathlib
 
 from jaxcnn import command, hosts

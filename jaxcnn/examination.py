@@ -189,8 +189,8 @@ def clocks(cluster: Cluster) -> Check:
     if cluster.lifeline is None:
         return Check("hosts", "ok", f"one process on {platform.node()}")
     skew = max((abs(card.get("skew", 0.0)) for card in cluster.lifeline.roster), default=0.0)
-    who = f"{counted(cluster.processes, 'process', 'processes')} on {counted(len(set(cluster.hosts)), 'host')}"
-    text = f"{who} met; clocks within {skew:.2f} s"
+    met = f"{counted(cluster.processes, 'process', 'processes')} on {counted(len(set(cluster.hosts)), 'host')} met"
+    text = f"{met}; clocks within {skew:.2f} s"
     far = skew > CLOCKS_SECONDS
     return Check("hosts", "warn" if far else "ok", text, "set the clocks by NTP (chrony), or logs will mislead" * far)
 

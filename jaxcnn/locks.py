@@ -27,15 +27,17 @@ def tell(folder: pathlib.Path, error: NoLocksError, others: str) -> None:
         )  # fmt: skip
 
 
-def take(file: IO, *, wait: bool) -> bool:
+def take(file: IO, *, wait: bool, shared: bool = False) -> bool:
     """Lock an open file until it is closed; return whether the lock is ours, which it is for sure if we `wait`.
+
+    Many may have a `shared` lock at once, but not while one has the other kind.
 
     Raises:
       NoLocksError: the file system has no locks.
       OSError: the file cannot be locked for another reason.
     """
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
     except OSError as error:
         if error.errno in _ABSENT:
             raise NoLocksError(error.errno, error.strerror) from error

@@ -7,6 +7,11 @@
 Exit codes: 0 done; 2 a mistake, told in one line; 3 the loss was not finite; 75 stopped by a signal, resumable.
 """
 
+from jaxcnn import at_start  # noqa: F401 (first of all: from here on a signal is told in one line)
+
+# isort: split
+
+import dataclasses
 import datetime
 import itertools
 import json
@@ -17,8 +22,9 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from jaxcnn import command, host_memory, hosts
+from jaxcnn import command, host_memory, hosts, output
 from jaxcnn.config import Config, UserError, flatten, to_dict
+from jaxcnn.data import place
 from jaxcnn.paths import separate
 from jaxcnn.text import shown
 
@@ -37,8 +43,11 @@ WEIGHTS = flags.DEFINE_enum(
 )
 DEVICES = flags.DEFINE_integer("devices", 0, "eval, predict: how many local devices to use; 0: all.", lower_bound=0)
 SPLIT = flags.DEFINE_enum("split", "test", ["train", "val", "test"], "eval: which split.")
-BATCH_SIZE = flags.DEFINE_integer("batch_size", 0, "eval: examples at a time; 0: as in training.", lower_bound=0)
-DATA_DIR = command.define_path("data_dir", "", "eval: where TFDS sets are, if not where the run had them.")
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 0, "eval: examples at a time; 0: as in training.", 0, 2**31 - 1)
+DATA = command.define_path(
+    "data", "", "train, eval: where the data lies, in place of the path in config.data.source (TFDS: config.data.dir)."
+)
+DATA_DIR = command.define_path("data_dir", "", "eval: the same as --data.")
 IMAGES = flags.DEFINE_multi_string(
     "images", [], "predict: image files and folders, separated by commas, or each by a flag of its own."
 )
@@ -46,25 +55,38 @@ ON_ERROR = flags.DEFINE_enum("on_error", "raise", ["raise", "skip"], "predict: w
 JSON = command.define_path("json", "", "eval, predict: also write the results to this file; '-': standard output only.")
 OUT = command.define_path("out", "", "predict: also write the results to this file, as its name ends: .csv or .json.")
 
+OF_MODES = {
+    "config": ("train",),
+    "data": ("train", "eval"),
+    "data_dir": ("eval",),
+    **dict.fromkeys(("split", "batch_size"), ("eval",)),
+    **dict.fromkeys(("images", "on_error", "out"), ("predict",)),
+    **dict.fromkeys(("checkpoint", "weights", "devices", "json"), ("eval", "predict")),
+}
+
 
 def main() -> int:
     """Do what the flags say; return the exit code."""
+    _check_mode()
     _check_files()
     return {"train": _train, "eval": _evaluate, "predict": _predict}[MODE.value]()
 
 
 def _train() -> int:
     config = command.read_config(CONFIG)
+    config = dataclasses.replace(config, data=place.at(config.data, DATA.value))
     cluster = hosts.join(config.hosts, fingerprint=_must_be_equal(config), run=WORKDIR.value or "")
     from jaxcnn.learn import executables
+    from jaxcnn.train.interrupts import INTERRUPTED, Interrupted
     from jaxcnn.train.loop import train
-    from jaxcnn.train.signals import INTERRUPTED, Interrupted
 
     executables.keep()
+    interrupts = command.interrupts()
     try:
         folder = pathlib.Path(cluster.of_first(lambda: str(_new_workdir())))
         arguments = [pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]
-        train(config, folder, command=arguments, started=STARTED, cluster=cluster)
+        interrupts.enter("finish")  # which it does once the run is through
+        train(config, folder, command=arguments, started=STARTED, cluster=cluster, interrupts=interrupts)
     except Interrupted as error:
         cluster.end()
         print(f"jaxcnn: {error}", file=sys.stderr)
@@ -79,7 +101,10 @@ def _train() -> int:
 def _must_be_equal(config: Config) -> dict[str, object]:
     """What of a config the processes of a run must have alike, or they would wait for each other for ever."""
     own = ("hosts.", "data.dir", "data.workers")
-    return {key: value for key, value in flatten(to_dict(config)).items() if not key.startswith(own)}
+    alike = {key: value for key, value in flatten(to_dict(config)).items() if not key.startswith(own)}
+    if (kind := place.kind(config.data.source)) in place.PLACED:
+        alike["data.source"] = kind  # where it lies is each process's own; checksums tell whether it is the same
+    return alike
 
 
 def _evaluate() -> int:
@@ -87,12 +112,13 @@ def _evaluate() -> int:
     from jaxcnn.train import assess
 
     network = _load(folder)
-    figures = assess.assess(network, folder, SPLIT.value, DATA_DIR.value, BATCH_SIZE.value)
+    figures = assess.assess(network, folder, SPLIT.value, DATA.value or DATA_DIR.value, BATCH_SIZE.value)
     if not _write_json(figures):
         print(*assess.describe(figures), sep="\n")
         stem = f"eval-{figures['split']}-{figures['step']}"
         if assess.is_kept(folder, figures):
-            print(f"{folder}/{stem}.json, {stem}.png (confusion matrix)")
+            picture = f", {stem}.png (confusion matrix)" if (folder / f"{stem}.png").exists() else ""
+            print(f"{folder}/{stem}.json{picture}")
     return 0
 
 
@@ -103,7 +129,8 @@ def _predict() -> int:
         raise UserError("--mode=predict needs --images=<file or folder>,…")
     from jaxcnn.train import predict
 
-    paths = predict.find_images(places)
+    paths, notes = predict.find_images(places)
+    _say(*notes)
     network = _load(folder)
     results = predict.predict(network, paths, skip_unreadable=ON_ERROR.value == "skip")
     if OUT.value:
@@ -157,6 +184,14 @@ def _existing_workdir() -> pathlib.Path:
     return pathlib.Path(WORKDIR.value)
 
 
+def _check_mode() -> None:
+    """Refuse flags that the mode has no use for."""
+    for name, modes in OF_MODES.items():
+        if flags.FLAGS[name].present and MODE.value not in modes:
+            hint = "; it takes the config of its --workdir" if name == "config" else ""
+            raise UserError(f"--{name} is for --mode={' or '.join(modes)}, not {MODE.value}{hint}; leave it out")
+
+
 def _check_files() -> None:
     """Refuse a --json or --out that could not be written, before any work is done."""
     for flag, value in (("json", JSON.value), ("out", OUT.value)):
@@ -166,8 +201,6 @@ def _check_files() -> None:
                 f"--{flag}={path} cannot be written: {'it' if path.is_dir() else path.parent} is "
                 f"{'a folder' if path.is_dir() else 'no folder'}"
             )
-    if OUT.value and MODE.value != "predict":
-        raise UserError(f"--out is for --mode=predict; --mode={MODE.value} has --json")
     if OUT.value and pathlib.Path(OUT.value).suffix.lower() not in (".csv", ".json"):
         raise UserError(f"--out={OUT.value} must end in .csv or .json")
 
@@ -175,7 +208,9 @@ def _check_files() -> None:
 def _write_json(value: object) -> bool:
     """Write the results where --json says; return whether that was standard output, which then has nothing else."""
     if JSON.value == "-":
-        print(json.dumps(value, indent=2))
+        print(json.dumps(value, indent=2), flush=True)
+        if lost := output.failure():
+            raise UserError(f"--json=-: standard output could not be written: {lost.strerror}")
     elif JSON.value:
         pathlib.Path(JSON.value).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
     return JSON.value == "-"

@@ -4,6 +4,10 @@ Writes a contact sheet, a PNG with one row for each of a few training examples: 
 of it in different steps. Any field can be changed on the way, as in `--config.augment.cutmix=1.0`.
 """
 
+from jaxcnn import at_start  # noqa: F401 (first of all: from here on a signal is told in one line)
+
+# isort: split
+
 import dataclasses
 import pathlib
 import textwrap

@@ -6,6 +6,10 @@ A folder is the workdir of a run, a folder of such, or the workdir of a sweep. W
 nothing else), `tables.md`, `tables.tex` (booktabs), `plots/*.png` and `*.svg`, and `report.json` with all figures.
 """
 
+from jaxcnn import at_start  # noqa: F401 (first of all: from here on a signal is told in one line)
+
+# isort: split
+
 import pathlib
 import sys
 

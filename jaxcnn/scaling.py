@@ -5,6 +5,10 @@ and writes `scaling.json`, `.md` and `.png` to --out. With --simulate it compile
 here and predicts instead (`simulated-<machine>.json`, …). `docs/scaling.md` explains both.
 """
 
+from jaxcnn import at_start  # noqa: F401 (first of all: from here on a signal is told in one line)
+
+# isort: split
+
 import pathlib
 import sys
 

@@ -7,8 +7,13 @@ The first prints the plan and runs it; the same command goes on where it stopped
 first has made, beside any number of others, on any host that sees the folder and the storage.
 
 Exit codes: 0 all that may be done is done; 2 a mistake, told in one line; 75 stopped by a signal, the same command
-goes on. A trial that fails is a row of the sweep, not an end of it.
+goes on. A trial that fails is a row of the sweep, not an end of it; but if trials have ended and not one came to a
+figure, the code is 3 where all diverged, and 2 where some failed otherwise.
 """
+
+from jaxcnn import at_start  # noqa: F401 (first of all: from here on a signal is told in one line)
+
+# isort: split
 
 import importlib
 import os
@@ -72,7 +77,7 @@ def main() -> int:
     if not WORKDIR.value:
         raise UserError("--workdir=<folder of the sweep> is missing")
     folder = pathlib.Path(WORKDIR.value)
-    from jaxcnn.train.signals import INTERRUPTED, Interrupted
+    from jaxcnn.train.interrupts import INTERRUPTED, Interrupted
 
     _refuse_without_effect()
     try:
@@ -119,6 +124,7 @@ def _work(folder: pathlib.Path) -> int:
         until=_until(),
         began=lambda claim: print(f"trial {claim.number} {'goes on' if claim.gone_on else 'begins'}", flush=True),
         ended=lambda claim, outcome: print(f"trial {claim.number} {outcome.state}", flush=True),
+        interrupts=command.interrupts(),
     )
     return 0
 
@@ -163,11 +169,12 @@ def _sweep(folder: pathlib.Path) -> int:
             options=_options(),
             display=display,
             shared=shared,
+            interrupts=command.interrupts(),
             population=population,
         )
         importlib.import_module(f"jaxcnn.study.engines.{ENGINE.value}").run(job)
     outcome.show(list(outcome.summarize(folder, definition, board, desk.study)), console)
-    return 0
+    return outcome.exit_code(board)
 
 
 def _define(folder: pathlib.Path, shared: Any) -> tuple[Any, Any, Any]:

@@ -1,4 +1,4 @@
-"""How many of a thing, and text that others chose, such as names of files: on one line, and in pictures.
+"""How many of a thing, and text that others chose, such as names of files: on one line, apart, and in pictures.
 
 A text that others chose may hold anything that a file system or an array takes: `$` and `_`, line breaks, bytes that
 are no UTF-8 (which Python has as lone surrogates), and letters of any script. It is shown as it is where that can be,
@@ -8,7 +8,7 @@ and what can not is escaped as in Python, so that nothing shown is taken for som
 import contextlib
 import unicodedata
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 _NO_LETTERS = ("Cc", "Cs", "Zl", "Zp")  # Unicode's categories of controls, surrogates, ends of lines and paragraphs
@@ -37,6 +37,25 @@ def _escaped(letter: str) -> str:
 def counted(number: int, noun: str, plural: str = "") -> str:
     """Such as "1 example", "2 examples"."""
     return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
+def distinct(names: Sequence[str]) -> tuple[str, ...]:
+    """Names of which no two are equal: those that are get their place, "crane (0)" and "crane (2)"."""
+    if len(set(names)) == len(names):
+        return tuple(names)
+    seen: dict[str, int] = {}
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+    taken = {name for name in names if seen[name] == 1}
+    found = []
+    for place, name in enumerate(names):
+        if seen[name] > 1:
+            name = f"{name} ({place})"
+            while name in taken:
+                name += "'"
+            taken.add(name)
+        found.append(name)
+    return tuple(found)
 
 
 def save_picture(figure: Any, target: Any, **options: Any) -> None:

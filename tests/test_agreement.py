@@ -8,7 +8,7 @@ import pytest
 from jaxcnn import mesh as meshes
 from jaxcnn.lifeline import Cluster
 from jaxcnn.train.feed import own_places
-from jaxcnn.train.signals import Interrupted, Interrupts
+from jaxcnn.train.interrupts import Interrupted, Interrupts
 from tests.test_hosts import meet_all
 
 

@@ -1,5 +1,6 @@
 """What a run leaves to read: records that survive a crash, lines for grep, one line on a terminal."""
 
+import concurrent.futures
 import json
 import os
 import pty
@@ -14,7 +15,7 @@ from fcntl import ioctl
 import pytest
 
 from jaxcnn.config import UserError
-from jaxcnn.train import logbook
+from jaxcnn.train import events, logbook
 from jaxcnn.train.logbook import Logbook
 from tests import runs
 
@@ -67,6 +68,24 @@ def test_tensorboard_gets_every_number(tmp_path):
     assert b"train/note" not in events
     Logbook(tmp_path / "other", tensorboard=False).close()
     assert not (tmp_path / "other").exists()
+
+
+def test_a_full_disk_is_told_by_the_records_and_no_reason_to_stop_for_tensorboard(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("jaxcnn.train.events.FLUSH_SECONDS", 0.0)
+    book = Logbook(tmp_path, tensorboard=True)
+    book.open(0, 0)
+    events = book._events.result()
+    events._file.close()
+    events._file._writer = open("/dev/full", "wb")  # noqa: SIM115
+    for step in (1, 2):
+        book.record("train", step, {"loss": 0.5})
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
+    assert capsys.readouterr().out.count("TensorBoard gets no more events of this start: No space left on") == 1
+    book._file.close()
+    book._file = open("/dev/full", "w")  # noqa: SIM115
+    with pytest.raises(OSError, match="No space left on device: "):
+        book.record("train", 3, {"loss": 0.5})
+    book.close()
 
 
 def test_off_a_terminal_progress_is_a_plain_line_every_ten_seconds(tmp_path, capsys, monkeypatch):
@@ -181,3 +200,16 @@ def test_tensorboard_does_not_import_pytorch(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert list((tmp_path / "tensorboard").iterdir())
+
+
+def test_pytorch_is_hidden_from_the_thread_that_imports_tensorboardx_alone(tmp_path, monkeypatch):
+    (tmp_path / "torch.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [events._HiddenTorch(), *sys.meta_path])
+    with pytest.raises(ModuleNotFoundError):
+        __import__("torch")
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        module = pool.submit(__import__, "torch").result()
+    assert module.__file__ == str(tmp_path / "torch.py")
+    assert sys.modules.pop("torch") is module

@@ -15,7 +15,7 @@ from jaxcnn.study import spec, worker
 from jaxcnn.train import population as population_run
 from jaxcnn.train import population_based, ways
 from jaxcnn.train.hooks import Shared
-from jaxcnn.train.signals import Interrupted
+from jaxcnn.train.interrupts import Interrupted
 from tests import runs, small, studies
 from tests.test_step import TOLERANCE
 

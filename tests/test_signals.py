@@ -1,11 +1,18 @@
 """Signals, failing disks and failing arithmetic: a run always ends in order, and can go on."""
 
+import os
 import re
 import signal
+import subprocess
+import sys
+import threading
 import time
 
 import pytest
 
+from jaxcnn import at_start
+from jaxcnn.signals import Signals
+from jaxcnn.train.interrupts import Interrupted
 from tests import runs
 
 LONG = (*runs.DIGITS, "--config.model.width=0.25", "--config.run.epochs=100000.0")
@@ -19,7 +26,7 @@ def checkpoints(workdir):
 IN_CALLS = ("--config.run.steps_per_call=16",)
 
 
-@pytest.mark.parametrize(("number", "flags"), [(signal.SIGTERM, ()), (signal.SIGINT, ()), (signal.SIGTERM, IN_CALLS)])
+@pytest.mark.parametrize(("number", "flags"), [(signal.SIGHUP, ()), (signal.SIGINT, ()), (signal.SIGTERM, IN_CALLS)])
 def test_a_signal_while_training_leaves_a_checkpoint_of_that_step_and_code_75(number, flags, tmp_path):
     flags = (*LONG, *flags, f"--workdir={tmp_path}")
     process = runs.start(*flags)
@@ -120,6 +127,110 @@ def test_a_command_with_nothing_to_save_ends_at_once(tmp_path):
     assert seconds < 3
 
 
+@pytest.fixture
+def left(monkeypatch):
+    """The exit codes with which the process would have ended, as they come; the words that it would have said last."""
+    found, words = [], []
+
+    def leave(code):
+        found.append(code)
+        raise SystemExit  # the thread that would have ended the process
+
+    monkeypatch.setattr(os, "_exit", leave)
+    monkeypatch.setattr("jaxcnn.signals.last_words", words.append)
+    return found, words
+
+
+def send(number, watch):
+    """Send a signal to this process, and wait until the watching thread has dealt with it."""
+    os.kill(os.getpid(), number)
+    deadline = time.monotonic() + 10
+    while watch.received is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.05)
+    with watch._lock:
+        pass
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
+def test_no_timer_outlives_the_run_and_what_came_is_handed_on(number, left):
+    with Signals() as watch:
+        watch.grace_seconds = 0.3
+        with watch.one_run():
+            watch.enter("finish")
+            send(number, watch)
+        time.sleep(0.5)
+        with pytest.raises(Interrupted, match=number.name):
+            watch.check()
+    name = number.name
+    assert left == ([], [f"{name} during finish: stopping once the last files are written (again: at once)"])
+    assert not [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_run_that_does_not_stop_is_left_after_the_grace(left):
+    with Signals() as watch, watch.one_run():
+        watch.grace_seconds = 0.1
+        watch.enter("save")
+        send(signal.SIGTERM, watch)
+        time.sleep(0.3)
+    assert left[0] == [75]
+    assert left[1][1].startswith("save did not finish within 0 s of the signal; stopped with the newest finished")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_only_who_insists_ends_a_save_a_closed_terminal_sends_sighup_more_than_once(left):
+    with Signals() as watch, watch.one_run():
+        watch.enter("save")
+        for number in (signal.SIGUSR1, signal.SIGHUP, signal.SIGHUP, signal.SIGTERM, signal.SIGHUP):
+            send(number, watch)
+        assert left[0] == []
+        send(signal.SIGTERM, watch)
+        assert left[0] == [128 + signal.SIGTERM]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_signal_after_a_command_has_done_all_it_does_keeps_its_exit_code(left):
+    watch = Signals()
+    before = {number: signal.getsignal(number) for number in at_start.numbers()}
+    with watch:
+        watch.end(0)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.2)
+    try:
+        assert left == ([0], [])
+    finally:
+        watch._code = None
+        watch.__exit__()
+    assert {number: signal.getsignal(number) for number in before} == before
+
+
+def test_signals_that_a_parent_ignores_stay_ignored_as_under_nohup():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Signals():
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+            assert signal.getsignal(signal.SIGUSR1) != signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_signal_while_a_command_imports_is_told_in_one_line():
+    # Sent by an import hook, when the first of the libraries that a command needs is asked for.
+    code = (
+        "import os, runpy, signal, sys\n"
+        "class At:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'ml_collections':\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, At())\n"
+        "runpy.run_module('jaxcnn.main', run_name='__main__', alter_sys=True)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=runs.ROOT, capture_output=True, text=True, timeout=60)
+    words = "SIGINT during start: stopped, nothing was lost; the same command starts it again"
+    assert (done.returncode, done.stderr) == (75, f"\njaxcnn: {words}\n")
+
+
 def test_two_runs_on_one_workdir_the_second_is_refused(tmp_path):
     process = runs.start(*LONG, f"--workdir={tmp_path}")
     try:
@@ -152,6 +263,6 @@ def test_a_full_disk_during_a_save_is_one_line_and_the_run_resumes(tmp_path):
     # A limit on the size of files is a disk that is full for large ones: metrics pass, arrays do not.
     code, output = runs.run(*flags, module="tests.small_files")
     assert code == 2, output
-    assert "could not be saved" in output
+    assert "could not be saved: File too large; free some space" in output
     assert "Traceback" not in output
     assert runs.run(*flags)[0] == 0

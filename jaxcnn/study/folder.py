@@ -207,6 +207,17 @@ def held(path: pathlib.Path) -> Iterator[None]:
         lock.release()
 
 
+@contextlib.contextmanager
+def released_on_error(*locks: Lock) -> Iterator[None]:
+    """Let go of locks if what is done under them fails, such as where the store is away for a time."""
+    try:
+        yield
+    except BaseException:
+        for lock in locks:
+            lock.release()
+        raise
+
+
 def settle(folder: pathlib.Path) -> None:
     """Write "waiting" into the `trial.json` of trials whose worker, on this machine, was killed."""
     for trial in sorted((folder / TRIALS).glob("*")):

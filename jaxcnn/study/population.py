@@ -20,9 +20,9 @@ from jaxcnn.train import population as populations
 from jaxcnn.train.curves import read_records
 from jaxcnn.train.feed import choose_loader
 from jaxcnn.train.hooks import Shared
+from jaxcnn.train.interrupts import Interrupted, Interrupts
 from jaxcnn.train.population_based import KIND, Evolution
 from jaxcnn.train.session import Session
-from jaxcnn.train.signals import Interrupted, Interrupts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +80,7 @@ def run(
     claims: list[Claim],
     shared: Shared,
     command: list[str],
+    interrupts: Interrupts,
     *,
     settings: Settings,
     known: dict[Any, ways.Choice],
@@ -91,18 +92,18 @@ def run(
     Args:
       desk: of this worker, whose trials they are.
       claims: of the trials.
-      shared, command: as of `trial.run`.
+      shared, command, interrupts: as of `trial.run`.
       settings: see there.
       known: the choices of populations before; see `train.ways.prepare`.
       say: told how the steps are made, and why so.
       ended: told of each trial and its outcome.
 
     Raises:
-      Interrupted: a signal came; the trials wait for any worker, each with a checkpoint.
+      Interrupted: they were stopped; the trials wait for any worker, each with a checkpoint.
     """
     with contextlib.ExitStack() as held:
         attempts = [held.enter_context(Attempt(desk, claim, shared)) for claim in claims]
-        interrupts = held.enter_context(Interrupts())
+        held.enter_context(interrupts.one_run())
         runs = [held.enter_context(contextlib.ExitStack()) for _ in claims]
 
         sessions: dict[int, Session] = {}  # of those that have not ended
@@ -142,7 +143,7 @@ def run(
             if settings.pbt_every_epochs:
                 names = {number: claims[number].number for number in sessions}
                 evolution = Evolution(settings.pbt_every_epochs, desk.definition.seed, names)
-            populations.Group(dict(sessions), make, interrupts, through, evolution).run()
+            interrupts.drive(populations.Group(dict(sessions), make, interrupts, through, evolution).run)
         except (Interrupted, UserError):
             raise
         except Exception as error:  # of the steps of all, such as too little memory: a row of the sweep for each

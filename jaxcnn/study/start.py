@@ -11,6 +11,7 @@ from typing import Any
 from jaxcnn import config as configs
 from jaxcnn import paths
 from jaxcnn.config import Config, ConfigError, UserError
+from jaxcnn.data import place
 from jaxcnn.study import folder as files
 from jaxcnn.study import plan as plans
 from jaxcnn.study import spec, store
@@ -88,7 +89,7 @@ def define(
         name=name,
         study=f"{name}-{uuid.uuid4().hex[:12]}",
         storage=storage,
-        base=base,
+        base=dataclasses.replace(base, data=place.absolute(base.data)),  # as every trial keeps it
         sampler=plan.sampler,
         pruner=pruner,
         directions=directions,
@@ -117,6 +118,7 @@ def go_on(folder: pathlib.Path, new: Definition) -> Definition:
     """
     old = files.read_definition(folder)
     there, here = (configs.flatten(definition.to_json()["base"]) for definition in (old, new))
+    there["data.source"] = place.absolute_source(there["data.source"])  # older versions kept it as it was typed
     differ = [
         f"  config.{key}: {there[key]} in the folder, {here[key]} now"
         for key in here

@@ -14,6 +14,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
 
 from jaxcnn import config as configs
 from jaxcnn.config import Config, UserError
@@ -225,6 +226,17 @@ def planned_params(trials: list[spec.Overrides]) -> list[tuple[dict[str, Any], d
         ({key: trial[key] for key in trial if key in kinds}, {key: kinds[key] for key in trial if key in kinds})
         for trial in trials
     ]
+
+
+def waiting_trial(trial: FrozenTrial, attributes: dict[str, Any]) -> FrozenTrial:
+    """A trial of the same parameters that waits."""
+    return optuna.trial.create_trial(
+        state=TrialState.WAITING,
+        params=trial.params,
+        distributions=trial.distributions,
+        user_attrs=attributes,
+        system_attrs={"fixed_params": trial.params},
+    )
 
 
 def patiently(call: Callable[[], Any], seconds: float = 300.0) -> Any:

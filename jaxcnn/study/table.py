@@ -203,6 +203,8 @@ def line_of(trial: dict[str, Any]) -> str:
         outcome = f"val accuracy {100 * accuracy:.2f}%"
     elif trial["reason"]:
         outcome = f"{trial['state']}: {trial['reason']}"
+    if trial.get("as") is not None:
+        outcome += f" (as trial {trial['as']}, which it repeats)"
     seconds = trial.get("train_seconds")
     took = f" in {duration(seconds)} of training" if seconds else ""
     return f"trial {trial['number']}: {_what(trial)}: {outcome}{took}"

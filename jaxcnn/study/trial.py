@@ -13,12 +13,12 @@ import optuna
 
 from jaxcnn.config import Config, UserError
 from jaxcnn.study import folder as files
-from jaxcnn.study import spec, store
+from jaxcnn.study import repeats, spec, store
 from jaxcnn.study.desk import Claim, Desk
 from jaxcnn.train.drive import Diverged
 from jaxcnn.train.hooks import Hooks, Shared
+from jaxcnn.train.interrupts import Interrupted, Interrupts
 from jaxcnn.train.loop import train
-from jaxcnn.train.signals import Interrupted
 
 
 class Pruned(Exception):
@@ -51,20 +51,44 @@ def config_of(base: Config, claim: Claim) -> Config:
     return spec.apply(base, claim.overrides | {spec.SEED: claim.seed})
 
 
-def run(desk: Desk, claim: Claim, shared: Shared, command: list[str]) -> Outcome:
+def run(desk: Desk, claim: Claim, shared: Shared, command: list[str], interrupts: Interrupts) -> Outcome:
     """Run a trial that is this worker's to its end, or as far as it gets, and record what came of it.
 
     Raises:
-      Interrupted: a signal came; the trial waits for any worker, with a checkpoint.
+      Interrupted: `interrupts` stopped it; the trial waits for any worker, with a checkpoint.
     """
     with Attempt(desk, claim, shared) as attempt:
 
         def work() -> Outcome:
             config, hooks = attempt.config(), attempt.hooks()
-            summary = train(config, attempt.folder, command=command, started=time.time(), hooks=hooks)
+            summary = train(
+                config, attempt.folder, command=command, started=time.time(), hooks=hooks, interrupts=interrupts
+            )
             return attempt.complete(summary)
 
         return attempt.end(attempt.judge(work))
+
+
+def take_over(desk: Desk, claim: Claim) -> Outcome:
+    """Give a trial that is an earlier one again what that one came to."""
+    assert claim.first is not None
+    first, folder = claim.first, files.trial_folder(desk.folder, claim.number)
+    record = _begin(desk, claim, folder) | {"as": repeats.number(first)}
+    values = dict(zip(desk.definition.directions, first.values or (), strict=False))
+    outcome = Outcome(first.user_attrs.get("state", "failed"), first.user_attrs.get("reason"), values)
+
+    def finish() -> None:
+        desk.storage.set_trial_user_attr(claim.id, "as", record["as"])
+        if outcome.state == "pruned":
+            for step, accuracy in list(first.intermediate_values.items())[-1:]:  # of what the sampler goes by
+                desk.storage.set_trial_intermediate_value(claim.id, step, accuracy)
+        desk.finish(claim, outcome.state, outcome.values, outcome.reason, lambda: _write(folder, record, outcome))
+
+    try:
+        store.patiently(finish)
+    finally:
+        claim.lock.release()
+    return outcome
 
 
 class Attempt:
@@ -92,8 +116,8 @@ class Attempt:
         return self
 
     def __exit__(self, _: object, error: BaseException | None, *__: object) -> None:
-        if isinstance(error, Interrupted | UserError):
-            self.leave(str(error).partition(":")[0])
+        if isinstance(error, Interrupted | KeyboardInterrupt | UserError):
+            self.leave(str(error).partition(":")[0] or type(error).__name__)
         self._held.close()
 
     def config(self) -> Config:

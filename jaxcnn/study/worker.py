@@ -15,6 +15,7 @@ from jaxcnn.study import store, trial
 from jaxcnn.study.desk import Claim, Desk, Nothing
 from jaxcnn.study.folder import Definition
 from jaxcnn.train.hooks import Shared
+from jaxcnn.train.interrupts import Interrupted, Interrupts
 
 POLL_SECONDS = 2.0  # between looks for a trial that another worker leaves behind
 
@@ -31,6 +32,7 @@ def work(
     ended: Callable[[Claim, trial.Outcome], None] = lambda *_: None,
     population: populations.Settings | None = None,
     say: Callable[[str], None] = lambda _: None,
+    interrupts: Interrupts | None = None,
 ) -> None:
     """Run trials until all have ended, or, at `until` (time.time()), none may begin or go on any more.
 
@@ -47,33 +49,48 @@ def work(
       began, ended: called around every trial.
       population: how trials of a program are trained together; None: each alone.
       say: told of the way that is chosen.
+      interrupts: what may stop it, as of `train`.
 
     Raises:
-      Interrupted: a signal came; the trial under way has a checkpoint, and any worker may go on with it.
+      Interrupted: it was stopped; the trial under way has a checkpoint, and any worker may go on with it.
       UserError: the store has been away for minutes.
     """
     desk, shared, program = Desk(folder, definition, storage), shared or Shared(), ""
     known: dict[Any, Any] = {}
-    while True:
-        if until is not None and time.time() >= until:
-            return
-        claim = store.patiently(functools.partial(desk.take, program))
-        if claim is Nothing.DONE:
-            return
-        if claim is Nothing.WAIT:
-            time.sleep(POLL_SECONDS)
-            continue
-        assert isinstance(claim, Claim)
-        program = claim.program
-        claims = [claim]
-        if population is not None and program:
-            claims += store.patiently(functools.partial(desk.take_more, program, population.members - 1))
-        for each in claims:
-            began(each)
-        if population is None or len(claims) == 1:
-            ended(claim, trial.run(desk, claim, shared, command))
-        else:
-            populations.run(desk, claims, shared, command, settings=population, known=known, say=say, ended=ended)
+    interrupts = interrupts or Interrupts()
+    with interrupts.one_run():
+        while True:
+            # Between trials too a signal waits for what is written; each trial tells what it is doing.
+            interrupts.enter("sweep")
+            interrupts.where = interrupts.goes_on(folder)
+            if until is not None and time.time() >= until:
+                return
+            claim = store.patiently(functools.partial(desk.take, program))
+            if claim is Nothing.DONE:
+                return
+            if interrupts.is_asked():
+                if isinstance(claim, Claim):
+                    desk.let_go(claim)
+                    claim.lock.release()
+                raise Interrupted(f"{interrupts.received}: stopped between trials; {interrupts.where}")
+            if claim is Nothing.WAIT:
+                time.sleep(POLL_SECONDS)
+                continue
+            assert isinstance(claim, Claim)
+            program = claim.program
+            claims = [claim]
+            if population is not None and program:
+                claims += store.patiently(functools.partial(desk.take_more, program, population.members - 1))
+            for each in claims:
+                began(each)
+            if claim.first is not None:
+                ended(claim, trial.take_over(desk, claim))
+            elif population is None or len(claims) == 1:
+                ended(claim, trial.run(desk, claim, shared, command, interrupts))
+            else:
+                populations.run(
+                    desk, claims, shared, command, interrupts, settings=population, known=known, say=say, ended=ended
+                )
 
 
 def ignore_preemption_notice() -> None:

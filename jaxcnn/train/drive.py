@@ -14,10 +14,10 @@ from jaxcnn import host_memory
 from jaxcnn.config import UserError
 from jaxcnn.learn import sharded
 from jaxcnn.learn.step import StepMetrics
+from jaxcnn.train.interrupts import Interrupted
 from jaxcnn.train.logbook import duration
 from jaxcnn.train.pace import Pace
 from jaxcnn.train.session import Session
-from jaxcnn.train.signals import Interrupted
 
 
 class Diverged(UserError):
@@ -58,11 +58,11 @@ class Driver:
         """Train from `session.step` to step `stop`. Every step made has been read and logged when it returns or raises.
 
         Raises:
-          Interrupted: a signal came; `session.step` says how far it got.
+          Interrupted: the run has to stop; `session.step` says how far it got.
           Diverged: a loss or gradient was not finite.
         """
         session = self._session
-        session.interrupts.phase = "train"
+        session.interrupts.enter("train")
         session.window_started = time.time()
         try:
             while session.step < stop:

@@ -15,14 +15,14 @@ from jaxcnn.learn import sharded
 from jaxcnn.learn.program import steps_of
 from jaxcnn.learn.state import State
 from jaxcnn.lifeline import Cluster
-from jaxcnn.train import assess, curves, feed, summary, workdir
+from jaxcnn.train import assess, curves, feed, origin, summary, workdir
 from jaxcnn.train.checkpoint import DamagedError
 from jaxcnn.train.drive import Driver
 from jaxcnn.train.evaluate import Outputs, evaluate
 from jaxcnn.train.hooks import Hooks
+from jaxcnn.train.interrupts import Interrupted, Interrupts
 from jaxcnn.train.logbook import Logbook
 from jaxcnn.train.session import Session, open_session
-from jaxcnn.train.signals import Interrupted, Interrupts
 
 
 def train(
@@ -33,6 +33,7 @@ def train(
     started: float | None = None,
     hooks: Hooks | None = None,
     cluster: Cluster | None = None,
+    interrupts: Interrupts | None = None,
 ) -> dict[str, Any]:
     """Train as the config says, in a workdir; resume if it holds checkpoints; return the summary.
 
@@ -43,19 +44,22 @@ def train(
       started: time.time() when the process started, for the time to first step.
       hooks: of a caller that makes many runs, such as a sweep.
       cluster: the processes that train together, from `hosts.join`; None: this one alone.
+      interrupts: what may stop the run, such as `Interrupts(event.is_set)` for a button; None: KeyboardInterrupt alone.
 
     Raises:
       UserError: the data, the workdir or the checkpoints are not usable.
       Diverged: a loss or gradient was not finite.
-      Interrupted: SIGTERM or SIGINT came; a resumable checkpoint is in the workdir.
+      Interrupted: `interrupts` asked for it; a resumable checkpoint is in the workdir.
+      KeyboardInterrupt: at once up to the first step, as there is nothing to save; after that once a checkpoint of the
+        step under way is saved, or, while the last files are written, once they are.
       Exception: what `hooks.evaluated` raises.
     """
-    cluster = cluster or Cluster()
+    interrupts = interrupts or Interrupts()
     with (
-        Interrupts(cluster=cluster) as interrupts,
+        interrupts.one_run(),
         opened(config, folder, interrupts, command=command, started=started, hooks=hooks, cluster=cluster) as run,
     ):
-        return _drive(run) if isinstance(run, Session) else run
+        return interrupts.drive(lambda: _drive(run)) if isinstance(run, Session) else run
 
 
 @contextlib.contextmanager
@@ -71,17 +75,18 @@ def opened(
 ) -> Iterator[Session | dict[str, Any]]:
     """A run up to its first step, in a workdir that it holds; or the summary of one that is finished.
 
-    Arguments and errors are those of `train`; `interrupts` watches for signals.
+    Arguments and errors are those of `train`. What is told to `interrupts` is for the caller to take back.
     """
     hooks, cluster = hooks or Hooks(), cluster or Cluster()
     started = time.time() if started is None else started
-    interrupts.where = hooks.where or f"the same command with --workdir={folder} goes on"
-    interrupts.leaving = hooks.leaving
+    interrupts.where = hooks.where or interrupts.goes_on(folder)
+    interrupts.leaving, interrupts.cluster = hooks.leaving, cluster
+    interrupts.enter("start")
     with contextlib.ExitStack() as held:
         if cluster.first:
             held.enter_context(workdir.claim(folder, None if cluster.alone else config.hosts.join_seconds))
             workdir.check_config(folder, config)
-        finished = cluster.of_first(lambda: summary.read(folder))
+        finished = cluster.of_first(lambda: None if workdir.asks_for_longer(folder, config) else summary.read(folder))
         if finished is not None:
             if cluster.first:
                 print(f"jaxcnn: {folder} is finished: {summary.last_line(finished)}", file=hooks.output)
@@ -128,17 +133,29 @@ def finish(session: Session) -> dict[str, Any]:
     _finish_saving(session)
     began = time.time()
     test, outputs = _test(session)
+    session.interrupts.enter("finish")
     session.progress.wall_seconds += time.time() - session.started
     figures = summary.make(session, test, time.time() - began)
     if session.cluster.first:
         if test is not None:
             assess.write_test(session.folder, test, outputs, session.splits.class_names)
-        curves.draw(session.folder)
-        workdir.write_json(session.folder / summary.FILE, figures)  # last: it says that the run is finished
+        _draw(session)
+        summary.write(session.folder, figures)  # last: it says that the run is finished
     session.logbook.say(f"jaxcnn: finished: {summary.last_line(figures)}")
     left = ("summary.json", "metrics.jsonl", "test.json", "curves.png", "checkpoints/")
     session.logbook.say(f"  {session.folder}/{', '.join(name for name in left if (session.folder / name).exists())}")
     return figures
+
+
+def _draw(session: Session) -> None:
+    """Draw the curves; a finished run is not refused its summary where they cannot be."""
+    try:
+        remarks = curves.damage(session.folder)
+        curves.draw(session.folder)
+    except Exception as error:  # matplotlib, or records that another hand has changed, may fail in any way
+        remarks = [f"curves.png could not be drawn ({type(error).__name__}: {error})"]
+    for remark in remarks:
+        session.logbook.say(f"jaxcnn: {remark}")
 
 
 def _train_steps(session: Session) -> None:
@@ -202,7 +219,7 @@ def rhythm(every_epochs: float, steps_per_epoch: float, total: int) -> frozenset
     """The steps at the end of every stretch of epochs, and the last step; only that if `every_epochs` is 0."""
     if not every_epochs:
         return frozenset({total})
-    count = int(total / (every_epochs * steps_per_epoch)) + 1
+    count = int(min(total, total / (every_epochs * steps_per_epoch))) + 1  # as stretches are of a step at least
     return frozenset(s for n in range(1, count + 1) if (s := steps_of(every_epochs, steps_per_epoch, n)) < total) | {
         total
     }
@@ -210,7 +227,7 @@ def rhythm(every_epochs: float, steps_per_epoch: float, total: int) -> frozenset
 
 def _evaluate(session: Session) -> bool:
     """Evaluate the validation split; return whether it is the best so far."""
-    session.interrupts.phase = "evaluate"
+    session.interrupts.enter("evaluate")
     began = time.time()
     assert session.splits.val is not None
     values = _figures(session, session.splits.val, session.state)
@@ -255,24 +272,25 @@ def _figures(
 
 def save(session: Session, *, evaluated: bool = False) -> None:
     """Start to save the state, unless the same is saved already."""
-    session.interrupts.phase = "save"
+    session.interrupts.enter("save")
     if session.saved == session.step and not evaluated:
         return
     progress = session.progress
-    progress.log_bytes = session.logbook.length()
+    progress.log_bytes, progress.log_crc32 = session.logbook.length(), session.logbook.crc32
     wall_seconds = progress.wall_seconds + time.time() - session.started
     record = {
         "step": session.step,
         "progress": dataclasses.asdict(progress) | {"wall_seconds": wall_seconds},
         "config": configs.to_dict(session.config),
         "devices": meshes.describe(session.mesh),
+        **origin.of(session.splits, session.normalization),
     }
     session.checkpoints.save(session.state, record, progress.accuracy if evaluated else None)
     session.saved = session.step
 
 
 def _finish_saving(session: Session) -> None:
-    session.interrupts.phase = "save"
+    session.interrupts.enter("save")
     session.checkpoints.wait()
 
 
@@ -281,7 +299,7 @@ def _test(session: Session) -> tuple[dict[str, Any] | None, list[Outputs]]:
     split, outputs = session.splits.test, list[Outputs]()
     if split is None:
         return None, outputs
-    session.interrupts.phase = "evaluate"
+    session.interrupts.enter("evaluate")
     state, step = session.state, session.step
     if session.config.run.test_with == "best":
         step = session.progress.best_step

@@ -18,10 +18,10 @@ from jaxcnn.config import UserError
 from jaxcnn.learn import sharded
 from jaxcnn.train import loop
 from jaxcnn.train.drive import Diverged, is_there, take_in
+from jaxcnn.train.interrupts import Interrupted, Interrupts
 from jaxcnn.train.pace import Pace
 from jaxcnn.train.population_based import KIND, Evolution, Exchange, exchanged, exchanges
 from jaxcnn.train.session import Session
-from jaxcnn.train.signals import Interrupted, Interrupts
 from jaxcnn.train.ways import Maker, Members, first_of
 
 
@@ -40,7 +40,7 @@ class Group:
     Args:
       sessions: of one program, by number, each up to its first step; they may stand at different steps.
       make: makes their steps; their states are loaded.
-      interrupts: watches for signals, for all of them.
+      interrupts: what may stop them all.
       ended: called with the number of a member and its summary, or the exception that ended it.
       evolution: by which members take over the states of others; None: each is for itself.
     """
@@ -76,7 +76,7 @@ class Group:
         """Train, evaluate and save until all members have ended.
 
         Raises:
-          Interrupted: a signal came; each member that has not ended has a checkpoint.
+          Interrupted: they have to stop; each member that has not ended has a checkpoint.
         """
         try:
             self._visit(loop.begin, list(self._live))
@@ -152,7 +152,7 @@ class Group:
 
     def _train(self, steps: int) -> None:
         """Train all members so many steps. All that were made have been read when it returns or raises."""
-        self._interrupts.phase = "train"
+        self._interrupts.enter("train")
         self._window = time.time()
         done = 0
         try:

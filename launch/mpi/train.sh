@@ -39,6 +39,9 @@ mpirun=${MPIRUN:-mpirun}
 version=$("$mpirun" --version 2>/dev/null)
 options=
 case $version in *'Open MPI)'*)
+    # What proves to the processes that they are of one run; other MPIs may not hand it to all hosts.
+    JAXCNN_TOKEN=${JAXCNN_TOKEN:-$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')}
+    export JAXCNN_TOKEN
     options=$(awk 'BEGIN { for (name in ENVIRON)
         if (name ~ /^(JAXCNN|JAX|XLA|NCCL)_[A-Za-z0-9_]*$/ || name == "TFDS_DATA_DIR") printf "-x %s ", name }') ;;
 esac
@@ -49,7 +52,7 @@ esac
 count=0
 job=
 stopped=
-trap 'stopped=1; woken=1; [ -z "$job" ] || kill -TERM "$job" 2>/dev/null' TERM INT
+trap 'stopped=1; woken=1; [ -z "$job" ] || kill -TERM "$job" 2>/dev/null' TERM INT HUP USR1
 while [ -z "$stopped" ]; do
     # shellcheck disable=SC2086  # options are to be split
     "$mpirun" --host "$HOSTS" $options ${MPIRUN_OPTIONS:-} "$here/train.sh" "$@" &

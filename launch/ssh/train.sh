@@ -5,8 +5,8 @@
 #
 # hosts.txt has one host a line, as ssh knows it; what follows the name (slots=8) and comments (#) are ignored. The
 # first one is the coordinator and must be reachable by that name from the others. The clone, its environment and the
-# workdir are at the same place on all hosts. All further arguments go to `python -m jaxcnn.main`. SIGTERM or Ctrl-C here
-# ends the run with a checkpoint.
+# workdir are at the same place on all hosts. All further arguments go to `python -m jaxcnn.main`. SIGTERM, SIGHUP,
+# SIGUSR1 or Ctrl-C here ends the run with a checkpoint.
 #
 # Variables, all optional: JAXCNN_HOME, JAXCNN_PYTHON, JAXCNN_SETUP, JAXCNN_MODULE as in launch/slurm/train.sbatch;
 #   COORDINATOR      <host>:<port> of the first host; default: its name and port 7733
@@ -44,28 +44,36 @@ mkfifo "$scratch/held" || exit 2
 # The processes' standard input is held open here. Where it closes, be it by a signal or because this host is gone,
 # each remote shell sends its process SIGTERM, which ends the run with a checkpoint, and SIGKILL if it is still there
 # after the grace: a stopped process (SIGSTOP) takes nothing else.
+#
+# What proves to the processes that they are of one run comes first on that input, as a command line can be seen by all.
+token=${JAXCNN_TOKEN:-$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')}
 start() { # start <process> <host>
     own="--config.hosts.coordinator=$coordinator --config.hosts.processes=$number --config.hosts.process=$1"
-    line="exec 3<&0; ${JAXCNN_SETUP:-:}; cd $(quote "$home")|| exit 2; $(quote "$python")-m $module $flags$own & "
+    line="IFS= read -r JAXCNN_TOKEN; export JAXCNN_TOKEN; exec 3<&0"
+    line="$line; ${JAXCNN_SETUP:-:}; cd $(quote "$home")|| exit 2; $(quote "$python")-m $module $flags$own & "
     line="$line pid=\$!; { cat <&3; kill -TERM \$pid; sleep $grace; kill -KILL \$pid; } >/dev/null 2>&1 & "
     line="${line}watch=\$!; wait \$pid; code=\$?; kill \$watch 2>/dev/null; exit \$code"
+    [ -p "$scratch/$1.input" ] || mkfifo "$scratch/$1.input"
+    { printf '%s\n' "$token"; exec cat <&5; } >"$scratch/$1.input" &
+    feeding=$!
     # shellcheck disable=SC2086  # the command is to be split
-    $remote "$2" "$line" <"$scratch/held" &
+    $remote "$2" "$line" <"$scratch/$1.input" 5<&- &
     trap 'kill "$!" 2>/dev/null' TERM
     wait "$!"
     echo $? >"$scratch/$1.code"
+    kill "$feeding" 2>/dev/null
 }
 
 count=0
 stopped=
-trap 'stopped=1; exec 4>&-' TERM INT HUP
+trap 'stopped=1; exec 4>&-' TERM INT HUP USR1
 while :; do
     exec 4<>"$scratch/held"
     if [ -n "$stopped" ]; then exit 75; fi # the signal came between two starts
     process=0
     jobs=
     for host in $names; do
-        (exec 4>&-; start "$process" "$host") & # only this shell holds it open
+        (exec 5<"$scratch/held" 4>&-; start "$process" "$host") & # only this shell holds it open for writing
         jobs="$jobs $!"
         process=$((process + 1))
     done

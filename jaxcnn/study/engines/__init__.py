@@ -14,6 +14,7 @@ from jaxcnn.study.folder import Definition
 from jaxcnn.study.population import Settings
 from jaxcnn.study.table import Display
 from jaxcnn.train.hooks import Shared
+from jaxcnn.train.interrupts import Interrupts
 
 
 @dataclasses.dataclass
@@ -30,6 +31,7 @@ class Job:
       options: of the engine, by name.
       display: shows how it goes.
       shared: data that lies ready in this process.
+      interrupts: what may stop it, as of `train`.
       population: how trials are trained together, by the inline engine; None: each alone.
     """
 
@@ -43,6 +45,7 @@ class Job:
     options: dict[str, str]
     display: Display
     shared: Shared
+    interrupts: Interrupts
     population: Settings | None = None
 
 

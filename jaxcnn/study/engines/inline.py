@@ -8,7 +8,7 @@ def run(job: Job) -> None:
     """Work until all trials have ended.
 
     Raises:
-      Interrupted: a signal came; the trial under way has a checkpoint.
+      Interrupted: it was stopped; the trial under way has a checkpoint.
     """
     job.display.estimate.workers = job.population.members if job.population else 1
     work(
@@ -22,4 +22,5 @@ def run(job: Job) -> None:
         ended=lambda *_: job.display.update(),
         population=job.population,
         say=job.display.say,
+        interrupts=job.interrupts,
     )

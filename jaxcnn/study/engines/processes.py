@@ -5,11 +5,12 @@ import pathlib
 import subprocess
 import time
 
+from jaxcnn import host_memory
 from jaxcnn.config import UserError
 from jaxcnn.study import folder as files
 from jaxcnn.study.engines import STORAGE_VARIABLE, Job, worker_command
 from jaxcnn.study.table import watch
-from jaxcnn.train.signals import Interrupted, Interrupts
+from jaxcnn.train.interrupts import Interrupted
 
 MAX_RESTARTS = 20  # of one worker; a trial that kills its workers is given up before
 GRACE_SECONDS = 60.0
@@ -25,9 +26,11 @@ def run(job: Job) -> None:
     places = places_of(job.workers)
     job.display.estimate.workers = len(places)
     workers = [_Worker(job, number, place) for number, place in enumerate(places)]
-    with Interrupts(GRACE_SECONDS) as interrupts:
-        interrupts.where = f"the same command with --workdir={job.folder} goes on"
-        interrupts.phase = "train"
+    interrupts = job.interrupts
+    with interrupts.one_run():
+        interrupts.grace_seconds = GRACE_SECONDS
+        interrupts.where = interrupts.goes_on(job.folder)
+        interrupts.enter("train")
         try:
 
             def alive() -> bool:
@@ -97,7 +100,8 @@ def _last_line(log: pathlib.Path) -> str:
 
 
 def settle(place: dict[str, str] | set[int]) -> None:
-    """Put this process, before it has met JAX, where a worker would run."""
+    """Put this process, before it has met JAX, where a worker would run, to do as that does."""
+    host_memory.of_command()
     if isinstance(place, dict):
         os.environ.update(place)
     else:

@@ -18,7 +18,7 @@ from typing import Any
 from jaxcnn.config import UserError
 from jaxcnn.study.engines import STORAGE_VARIABLE, Job, worker_command
 from jaxcnn.study.table import watch
-from jaxcnn.train.signals import INTERRUPTED
+from jaxcnn.train.interrupts import INTERRUPTED
 
 JOBS = "jobs.json"
 SAVE_SECONDS = 120  # notice before the end, for a step, a save and the queue

@@ -1,0 +1,165 @@
+"""A run that Python code makes is stopped by KeyboardInterrupt or a condition: the process lives, the run goes on."""
+
+import _thread
+import os
+import signal
+import threading
+
+import pytest
+
+from jaxcnn.study import folder as files
+from jaxcnn.study import spec, worker
+from jaxcnn.train.interrupts import Interrupted, Interrupts
+from jaxcnn.train.loop import train
+from tests import digits, runs, studies
+
+THIN = {"model": {"width": 0.25}}
+
+
+class At(Interrupts):
+    """Does something when a run comes into a phase for the n-th time."""
+
+    def __init__(self, phase: str, act=_thread.interrupt_main, count: int = 1) -> None:
+        super().__init__()
+        self._at, self._act, self._left = phase, act, count
+        self.phases: list[str] = []
+
+    def enter(self, phase: str) -> None:
+        super().enter(phase)
+        self.phases.append(phase)
+        self._left -= phase == self._at
+        if self._left == 0:
+            self._left = -1
+            self._act()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The workdir of a run that nothing stopped."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    digits.run(folder, **THIN)
+    return folder
+
+
+@pytest.fixture
+def untouched(monkeypatch):
+    """Nothing ends the process, and nothing changes how it takes signals."""
+    for module, name in ((os, "_exit"), (signal, "signal"), (signal, "set_wakeup_fd")):
+        monkeypatch.setattr(module, name, lambda *_, name=name: pytest.fail(f"{name} was called"))
+
+
+def same(one, other):
+    return runs.seals(one) == runs.seals(other) and runs.records(one) == runs.records(other)
+
+
+@pytest.mark.parametrize(
+    ("phase", "count", "steps"),
+    [("start", 1, 0), ("data", 1, 0), ("compile", 1, 0), ("train", 2, 20), ("evaluate", 2, 39), ("save", 2, 39),
+     ("finish", 1, 40)],
+)  # fmt: skip
+def test_a_keyboard_interrupt_in_any_phase_leaves_the_process_alive_and_the_run_resumable(
+    phase, count, steps, tmp_path, undisturbed, untouched
+):
+    interrupts = At(phase, count=count)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        train(digits.config(**THIN), tmp_path, command=["test"], interrupts=interrupts)
+    assert interrupts.received is None, "it was that run's alone"
+    assert files.newest_checkpoint(tmp_path) >= steps
+    if phase in ("train", "evaluate"):
+        assert f"stopped with a checkpoint of step {files.newest_checkpoint(tmp_path)} of 40" in str(caught.value)
+    summary = train(digits.config(**THIN), tmp_path, command=["test"], interrupts=interrupts)
+    assert summary["starts"] == (1 if phase in ("start", "data", "compile", "finish") else 2)
+    assert same(tmp_path, undisturbed)
+
+
+def test_a_signal_to_the_process_is_a_keyboard_interrupt_like_any_other_and_a_second_one_tears_nothing(
+    tmp_path, undisturbed, untouched
+):
+    def twice() -> None:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+            threading.Event().wait(0.3)
+
+    with pytest.raises(KeyboardInterrupt, match="stopped with a checkpoint of step"):
+        train(digits.config(**THIN), tmp_path, command=["test"], interrupts=At("evaluate", twice))
+    digits.run(tmp_path, **THIN)
+    assert same(tmp_path, undisturbed)
+
+
+def test_a_condition_stops_a_run_in_a_thread_that_is_not_the_main_one(tmp_path, undisturbed, untouched):
+    stop, ended = threading.Event(), []
+
+    class Button(At):
+        def __init__(self):
+            super().__init__("evaluate", stop.set)
+            self._asked = stop.is_set
+
+    def work() -> None:
+        try:
+            train(digits.config(**THIN), tmp_path, command=["test"], interrupts=Button())
+        except Interrupted as error:
+            ended.append(str(error))
+        stop.clear()
+        ended.append(digits.run(tmp_path, **THIN))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert (
+        ended[0] == f"asked to stop: stopped with a checkpoint of step 20 of 40; the same call with {tmp_path} goes on"
+    )
+    assert ended[1]["starts"] == 2
+    assert same(tmp_path, undisturbed)
+
+
+def test_a_condition_that_holds_already_stops_a_run_before_it_reads_any_data(tmp_path):
+    with pytest.raises(Interrupted, match="asked to stop before start: stopped, nothing was lost"):
+        train(digits.config(), tmp_path, command=["test"], interrupts=Interrupts(lambda: True))
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_what_a_signal_handler_of_the_callers_raises_stops_the_run_too(tmp_path):
+    def handler(*_):
+        raise TimeoutError("enough")
+
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        with pytest.raises(TimeoutError, match="enough"):
+            train(
+                digits.config(**THIN), tmp_path, command=["test"],
+                interrupts=At("evaluate", lambda: os.kill(os.getpid(), signal.SIGALRM)),
+            )  # fmt: skip
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert files.newest_checkpoint(tmp_path) == 20
+
+
+class Asked(At):
+    """A signal to a command: it stays."""
+
+    def __init__(self, phase, count=1):
+        super().__init__(phase, lambda: setattr(self, "received", "SIGINT"), count)
+
+    def _forget(self):
+        pass
+
+
+RATES = spec.sweep(spec.values("optim.learning_rate", [0.1, 0.2]))
+
+
+@pytest.mark.parametrize(("count", "states"), [(1, ["complete"]), (2, ["complete", "complete"])])
+def test_a_signal_while_a_trial_writes_its_last_files_stops_the_sweep_and_nothing_else(count, states, tmp_path):
+    study = studies.make(tmp_path, RATES, **THIN, run={"steps": 4})
+    interrupts = Asked("finish", count)
+
+    def work() -> None:
+        worker.work(study.folder, study.definition, study.storage(), ["test"], interrupts=interrupts)
+
+    if count == 1:
+        with pytest.raises(Interrupted, match=f"SIGINT: stopped between trials; the same call with {tmp_path} goes on"):
+            work()
+    else:
+        work()  # nothing is left, so nothing was stopped
+    assert [row["state"] for row in study.trials()] == states
+    assert [outcome.state for outcome in study.work()] == ["complete"] * (2 - count)
+    assert [row["starts"] for row in study.trials()] == [1, 1]

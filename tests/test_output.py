@@ -1,0 +1,98 @@
+"""What is said never ends what is done: readers go away, terminals are closed, disks are full."""
+
+import contextlib
+import errno
+import os
+import pty
+import subprocess
+import sys
+
+import pytest
+
+from jaxcnn import output
+from jaxcnn.train.logbook import Logbook
+from tests import runs
+
+
+@contextlib.contextmanager
+def gone(kind):
+    """A descriptor to write to whose other end is a closed pipe, a closed terminal or a full disk."""
+    if kind == "disk":
+        end = os.open("/dev/full", os.O_WRONLY)
+    else:
+        other, end = pty.openpty() if kind == "terminal" else os.pipe()
+        os.close(other)
+    try:
+        yield end
+    finally:
+        os.close(end)
+
+
+@pytest.mark.parametrize(("kind", "failure"), [("pipe", None), ("terminal", None), ("disk", errno.ENOSPC)])
+def test_what_cannot_be_written_is_dropped_and_only_a_loss_that_somebody_minds_is_known(kind, failure):
+    with gone(kind) as end, output._Lasting(end, "wb", closefd=False) as raw:
+        for _ in range(3):
+            assert raw.write(b"words") == 5
+        assert (raw.failure and raw.failure.errno) == failure
+
+
+def test_a_reader_that_is_slow_gets_everything_though_the_pipe_does_not_block():
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    child = subprocess.Popen(["sh", "-c", "sleep 0.3; wc -c"], stdin=reader, stdout=subprocess.PIPE, text=True)
+    os.close(reader)
+    with output._Lasting(writer, "wb") as raw:
+        assert raw.write(bytes(10**6)) == 10**6
+    assert int(child.communicate(timeout=10)[0]) == 10**6
+
+
+@pytest.mark.parametrize("kind", ["pipe", "terminal", "disk"])
+def test_the_log_of_a_run_that_python_code_makes_goes_on_without_its_reader(kind, tmp_path):
+    with gone(kind) as end:
+        file = os.fdopen(end, "w", closefd=False)
+        book = Logbook(tmp_path, tensorboard=False, output=file)
+        book.open(0, 0)
+        book.say("before")
+        book.progress("step 1", now=True)
+        book.record("train", 1, {"loss": 0.5})
+        book.close()
+        with contextlib.suppress(OSError):
+            file.close()
+    assert (tmp_path / "metrics.jsonl").read_text().count("\n") == 1
+
+
+COMMAND = """
+import os, sys
+from jaxcnn import at_start, output
+output.keep()
+from rich.console import Console
+print("words"), Console().print("more")
+sys.stdout.flush()
+opened = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT)
+assert opened > 2, opened
+at_start.last_words("for the user")
+sys.exit(7)
+"""
+
+
+@pytest.mark.parametrize(
+    ("redirection", "unbuffered"),
+    [
+        (">&-", ""),
+        ("2>&-", ""),
+        (">&- 2>&- <&-", "1"),
+        (">/dev/full 2>/dev/full", ""),
+        (">/dev/full", "1"),
+        ("| true", ""),
+    ],
+)
+def test_a_command_ends_with_its_own_code_whatever_becomes_of_its_output(redirection, unbuffered, tmp_path):
+    # The shell tells the exit code of the last command of a pipe alone, so that of the first goes by a file.
+    line = f'{{ {sys.executable} -c "$0" {tmp_path}/file; echo $? > {tmp_path}/code; }} {redirection}'
+    done = subprocess.run(
+        ["sh", "-c", line, COMMAND],
+        cwd=runs.ROOT, env=os.environ | {"PYTHONUNBUFFERED": unbuffered}, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert (tmp_path / "code").read_text().strip() == "7", done.stderr
+    assert (tmp_path / "file").read_bytes() == b""
+    assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
