@@ -22,7 +22,7 @@ def last_words(line: str) -> None:
     """Tell the user, from any thread, something that the process may end with."""
     # Not print: the main thread may hold the lock of a buffered stream. The terminal may be what is gone.
     with contextlib.suppress(OSError):
-        os.write(2, f"\njaxcnn: {line}\n".encode())
+        os.write(2, f"\njaxcnn: {line}\n".encode(errors="backslashreplace"))
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

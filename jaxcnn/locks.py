@@ -2,6 +2,8 @@
 
 import errno
 import fcntl
+import logging
+import pathlib
 from typing import IO
 
 # What file systems without flock answer: Lustre without -o flock, NFS without lockd, some of FUSE, shared folders.
@@ -10,6 +12,19 @@ _ABSENT = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EPROTO, errno.EIN
 
 class NoLocksError(OSError):
     """The file system has no locks."""
+
+
+_told: list[NoLocksError] = []
+
+
+def tell(folder: pathlib.Path, error: NoLocksError, others: str) -> None:
+    """Remark, once in a process, that nothing keeps others from using a folder meanwhile."""
+    if not _told:
+        _told.append(error)
+        logging.getLogger("jaxcnn").warning(
+            "%s cannot be locked (%s), so see to it that no other %s uses this folder meanwhile",
+            folder, error.strerror, others,
+        )  # fmt: skip
 
 
 def take(file: IO, *, wait: bool, shared: bool = False) -> bool:

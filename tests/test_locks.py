@@ -23,6 +23,7 @@ def no_locks(request, monkeypatch):
         raise OSError(request.param, "refused")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
+    monkeypatch.setattr(locks, "_told", [])
     monkeypatch.setattr(files.Lock, "alone", False)
     monkeypatch.setattr(files.Lock, "_of_this_process", set())
 
@@ -39,6 +40,8 @@ def test_a_lock_is_one_holders_until_its_file_is_closed(tmp_path):
 def test_a_run_goes_on_without_the_lock_after_one_remark(no_locks, tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "jaxcnn"), workdir.claim(tmp_path / "run"):
         assert (tmp_path / "run").is_dir()
+    with caplog.at_level(logging.WARNING, "jaxcnn"), workdir.claim(tmp_path / "next trial"):
+        pass
     (remark,) = caplog.messages
     assert (
         remark

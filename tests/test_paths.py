@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 
 from jaxcnn import command, launch, paths
 from jaxcnn.config import Data, UserError
+from jaxcnn.data import place
 from jaxcnn.data.source import open_splits
 from jaxcnn.study import start, store
 from jaxcnn.train import predict
 from tests import runs
 
 OF_COMMANDS = {
-    "main": ("workdir", "data_dir", "json", "out"),
+    "main": ("workdir", "data", "data_dir", "json", "out"),
     "sweep": ("workdir",),
     "report": ("out",),
     "preview": ("out",),
@@ -68,6 +69,8 @@ def test_a_home_that_is_not_known_is_one_line(monkeypatch):
         open_splits(Data(source="folder:~/photos"))
     with pytest.raises(UserError, match="HOME is not set"):
         open_splits(Data(source="tfds:cifar10", dir="~/data"))
+    with pytest.raises(UserError, match="HOME is not set"):
+        place.absolute(Data(source="npz:~/set.npz"))
     with pytest.raises(ValueError, match="HOME is not set"):
         command._PathParser().parse("~/runs")
 
@@ -82,7 +85,7 @@ def test_paths_that_only_look_so_are_left_alone(monkeypatch):
 def test_images_config_files_stores_and_slurm_scripts_expand_it_too(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "a.png").touch()
-    assert predict.find_images(["~/a.png"]) == [tmp_path / "a.png"]
+    assert predict.find_images(["~/a.png"])[0] == [tmp_path / "a.png"]
     assert command._with_home("--config=~/mine.py:smoke") == f"--config={tmp_path}/mine.py:smoke"
     assert command._with_home("--config.data.source=~") == "--config.data.source=~"
     assert start.with_home("journal:~/log") == f"journal:{tmp_path}/log"
@@ -132,4 +135,4 @@ def test_a_file_of_any_name_can_be_named_among_the_images(name):
         with contextlib.suppress(OSError, UnicodeEncodeError):  # a name that the file system does not take
             pathlib.Path(path).touch()
             assert paths.separate(path) == [path]
-            assert predict.find_images([path]) == [pathlib.Path(path)] or os.path.isdir(path)
+            assert predict.find_images([path])[0] == [pathlib.Path(path)]

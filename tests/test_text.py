@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from jaxcnn import command, text
-from jaxcnn.train import assess
+from jaxcnn.train import assess, confusion, logbook
 
 ANY = st.text(st.characters(codec=None), max_size=12)  # surrogates, controls and all
 BYTE = os.fsdecode(b"caf\xe9")  # no UTF-8
@@ -122,7 +122,8 @@ def test_a_letter_that_no_font_has_is_escaped(monkeypatch):
 def test_a_confusion_matrix_is_drawn_for_any_class_names(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assess.draw_confusion(np.eye(len(HARD), dtype=int), tuple(HARD), tmp_path / "matrix.png")
+        each = np.arange(len(HARD))
+        confusion.draw(confusion.Confusion.of(each, each, len(HARD)), HARD, tmp_path / "matrix.png")
     assert Image.open(tmp_path / "matrix.png").size[0] > 500
 
 
@@ -143,3 +144,9 @@ def test_standard_output_takes_any_text_whatever_its_encoding(encoding, told, mo
     command.accept_any_text()
     print(os.fsdecode("猫 ".encode() + b"\xe9"), flush=True)
     assert stream.buffer.getvalue().decode(encoding) == told
+
+
+def test_no_word_of_a_run_is_read_as_an_emoji_or_as_markup(tmp_path):
+    output = io.StringIO()
+    logbook.Logbook(tmp_path, tensorboard=False, output=output).say("synthetic:8x8x3:100:50 :cat: [/red] [bold]")
+    assert output.getvalue() == "synthetic:8x8x3:100:50 :cat: [/red] [bold]\n"

@@ -4,6 +4,7 @@ import dataclasses
 import os
 
 from jaxcnn.config import Data, UserError
+from jaxcnn.paths import expand
 
 PLACED = ("npz", "folder")  # sources that are named by a path
 
@@ -56,4 +57,4 @@ def without_place(description: str) -> str:
 
 
 def _absolute(path: str) -> str:
-    return path if "://" in path else os.path.abspath(os.path.expanduser(path))
+    return path if "://" in path else os.path.abspath(expand(path, "config.data: "))

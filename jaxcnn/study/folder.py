@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import datetime
 import json
-import logging
 import os
 import pathlib
 import platform
@@ -24,7 +23,6 @@ SWEEP, TRIAL, TRIALS, LOG = "sweep.json", "trial.json", "trials", "log.txt"
 BEGIN, DESK, WORKER = ".begin", ".desk", ".worker"
 STATES = ("waiting", "running", "complete", "pruned", "diverged", "failed")
 ENDED = STATES[2:]
-_log = logging.getLogger("jaxcnn")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,12 +193,7 @@ def work_alone(folder: pathlib.Path) -> None:
         try:
             locks.take(file, wait=False)
         except locks.NoLocksError as error:
-            _log.warning(
-                "%s cannot be locked (%s), so see to it that no other sweep or worker uses this folder meanwhile, and "
-                "name --storage=journal:<file> if SQLite finds no locks either",
-                folder,
-                error.strerror,
-            )
+            locks.tell(folder, error, "sweep or worker")
 
 
 @contextlib.contextmanager

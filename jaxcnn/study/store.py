@@ -65,7 +65,8 @@ def open_storage(url: str, heartbeat: int) -> optuna.storages.BaseStorage:
         ) from error
     except sqlalchemy.exc.SQLAlchemyError as error:
         reason = str(getattr(error, "orig", error)).strip().splitlines() or [type(error).__name__]
-        raise UserError(f"--storage={_public(parsed)} cannot be used: {reason[0][:300]}") from error
+        advice = "; where SQLite finds no locks, --storage=journal:<file> needs none" if "lock" in reason[0] else ""
+        raise UserError(f"--storage={_public(parsed)} cannot be used: {reason[0][:300]}{advice}") from error
 
 
 def sqlite_url(path: pathlib.Path) -> str:

@@ -84,11 +84,7 @@ def _locked(lock: TextIO) -> bool:
     try:
         return locks.take(lock, wait=False)
     except locks.NoLocksError as error:
-        _log.warning(
-            "%s cannot be locked (%s), so see to it that no other run uses this folder meanwhile",
-            folder,
-            error.strerror,
-        )
+        locks.tell(folder, error, "run")
         return True
     except OSError as error:
         raise UserError(f"--workdir={folder} cannot be locked: {error.strerror}; choose another folder") from error
