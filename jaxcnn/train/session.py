@@ -18,7 +18,7 @@ from jaxcnn.learn.program import Program, make_program
 from jaxcnn.learn.state import State, count_parameters, make_hyper
 from jaxcnn.learn.step import Normalization, check_sides
 from jaxcnn.lifeline import Cluster
-from jaxcnn.train import feed, normalization, workdir
+from jaxcnn.train import feed, normalization, patience, workdir
 from jaxcnn.train.checkpoint import Checkpoints
 from jaxcnn.train.hooks import Hooks
 from jaxcnn.train.interrupts import Interrupts
@@ -132,7 +132,13 @@ def open_session(
         rate = f"{config.optim.learning_rate:g} x {config.global_batch_size} / {base}"
         logbook.say(f"  learning rate {hyper.learning_rate:g}, which is {rate} (config.optim.base_batch_size)")
     compile_started = time.time()
-    with concurrent.futures.ThreadPoolExecutor(_compilers(), "jaxcnn-compile") as pool:
+    key = repr((config.model, config.global_batch_size, splits.train.image_shape, loader, meshes.describe(mesh)))
+    kept = sharded.compiled_init_state.is_kept(program, mesh)
+    what, before = ("loading", None) if kept else ("compiling", patience.last_time(key))
+    with (
+        patience.shown(f"{what} {config.model.name}", logbook.console, logbook.say, before=before),
+        concurrent.futures.ThreadPoolExecutor(_compilers(), "jaxcnn-compile") as pool,
+    ):
         programs = _start_compiling(pool, config, program, mesh, loader, steps_per_call, splits)
         for line in layout.describe(program, mesh, sharded.abstract_state(program, mesh).params):
             logbook.say(f"  {line}")
@@ -145,6 +151,8 @@ def open_session(
     state = jax.block_until_ready(sharded.compiled_init_state(program, mesh)(hyper))
     host_memory.keep()
     compile_seconds = time.time() - compile_started
+    if not kept:
+        patience.took(key, compile_seconds)
     hooks.shared.compile_seconds.setdefault(program, compile_seconds)
     logbook.say(
         f"  {count_parameters(state.params):,} parameters, {program.total_steps} steps of "
