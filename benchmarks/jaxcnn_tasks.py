@@ -17,7 +17,7 @@ from jaxcnn.learn import sharded
 from jaxcnn.learn.program import Program, make_program
 from jaxcnn.learn.state import make_hyper
 from jaxcnn.learn.step import Normalization
-from jaxcnn.train import workdir
+from jaxcnn.train import environment
 from jaxcnn.train.pace import choose_steps_per_call
 
 WARM_UP = host_memory.SETTLING  # steps
@@ -32,9 +32,9 @@ def facts() -> dict[str, Any]:
     Every command of jaxcnn keeps compiled programs there.
     """
     meshes.prepare_backend()
-    environment = workdir.environment([])
-    del environment["command"]
-    return environment | {"device_kind": "cpu" if jax.default_backend() == "cpu" else "gpu"}
+    found = environment.facts([])
+    del found["command"]
+    return found | {"device_kind": "cpu" if jax.default_backend() == "cpu" else "gpu"}
 
 
 def device_memory() -> int | None:

@@ -52,9 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     except UserError as error:
         parser.error(str(error))
     figures = measure(options.flags or ["--config=configs/vgg16_cifar10.py"], options.repeats)
-    from jaxcnn.train import workdir  # with JAX, and so after what is measured
+    from jaxcnn.train import environment  # with JAX, and so after what is measured
 
-    record = report.provenance("benchmarks.startup", {"jaxcnn": workdir.environment([])}) | figures
+    record = report.provenance("benchmarks.startup", {"jaxcnn": environment.facts([])}) | figures
     print(table(record))
     for path in report.write(out, SECTION, record, markdown(record)):
         print(f"wrote {path}")

@@ -6,25 +6,28 @@ its checkpoint by the same command, another command starts again; 128 + n stoppe
 of number n. What becomes of the output changes none of them.
 """
 
-import difflib
 import errno
 import functools
+import io
 import logging
 import pathlib
+import re
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import absl.logging
 from absl import app, flags
 from ml_collections import config_flags
 
-from jaxcnn import host_memory, output, xla_flags
+from jaxcnn import conversion, host_memory, output, paths, xla_flags
 from jaxcnn.config import Config, ConfigError, UserError, flatten, from_config_dict, to_dict
 from jaxcnn.signals import Signals, ignore_at_exit
 from jaxcnn.train.interrupts import Interrupts
 
+flags.disclaim_key_flags()  # those defined here belong to the command, whose --help shows them
+_NO_BOOLEAN = re.compile(r"\('Non-boolean argument to boolean flag', .*\)")  # absl shows the arguments of its error
 MACHINE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG)
 
 _signals = Signals()
@@ -36,6 +39,21 @@ def define_config(description: str) -> Any:
     # --help shows the flags of the main module; this one is defined here, but is the command's.
     flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS["config"])
     return holder
+
+
+class _PathParser(flags.ArgumentParser):
+    """A path, `~` in it expanded, as a string: some flags take "-" or nothing as well."""
+
+    def parse(self, argument: str) -> str:
+        try:
+            return str(paths.expand(argument)) if argument.startswith("~") else argument
+        except UserError as error:
+            raise ValueError(str(error)) from None
+
+
+def define_path(name: str, default: str | None, description: str) -> Any:
+    """Define a flag that is a path; every flag that is one is defined so."""
+    return flags.DEFINE(_PathParser(), name, default, description)
 
 
 def read_config(holder: Any) -> Config:
@@ -51,6 +69,7 @@ def read_config(holder: Any) -> Config:
     except OSError as error:  # ml_collections keeps the error of a file until its value is used
         file = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")[0]
         raise ConfigError(f"--config={file}: there is no such Python file") from error
+    _refuse_replaced_groups(tree)
     return from_config_dict(tree)
 
 
@@ -64,6 +83,7 @@ def run(main: Callable[..., int], *, arguments: bool = False) -> None:
     main_module.__doc__ = f"{(main_module.__doc__ or '').rstrip()}\n\n{host_memory.HELP}\n"
     host_memory.of_command()
     output.keep()
+    accept_any_text()
     ignore_at_exit()
     remarks = logging.getLogger("jaxcnn")
     remarks.setLevel(logging.INFO)
@@ -82,6 +102,13 @@ def run(main: Callable[..., int], *, arguments: bool = False) -> None:
 def interrupts() -> Interrupts:
     """What watches for signals to this command, for the runs that it makes."""
     return _signals
+
+
+def accept_any_text() -> None:
+    """Let standard output and error take any text, whatever their encoding: what that has not is escaped."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def exit_code(error: BaseException) -> int:
@@ -137,6 +164,8 @@ def _guarded(main: Callable[[], int]) -> None:
 def _parse(argv: list[str], *, arguments: bool = False) -> list[str]:
     """Parse flags; every mistake is one line."""
     try:
+        argv = [_with_home(argument) for argument in argv]
+        _refuse_groups(argv)
         rest = flags.FLAGS(argv)
         if len(rest) > 1 and not arguments:
             raise UserError(f"{rest[1]!r} is not a flag; flags look like --name=value")
@@ -148,6 +177,7 @@ def _parse(argv: list[str], *, arguments: bool = False) -> list[str]:
         found = _mistake_in_config_file(error, argv)
         before, _, trace = str(error).partition("Traceback")  # ml_collections puts one into its message
         message = found or before + trace.strip().rpartition("\n")[2]
+        message = _NO_BOOLEAN.sub("it must be True or False", message)
     except FileNotFoundError as error:
         message = f"config file {error.filename or error} does not exist"
     except OSError as error:  # so ml_collections tells of an override for a config file that it could not load
@@ -164,6 +194,12 @@ def _parse(argv: list[str], *, arguments: bool = False) -> list[str]:
         message = found
     _complain(" ".join(message.split()))
     sys.exit(UserError.exit_code)
+
+
+def _with_home(argument: str) -> str:
+    """`--config=~/file.py` with `~` expanded, which ml_collections does not do."""
+    name, _, path = argument.partition("=")
+    return f"{name}={paths.expand(path, '--config=')}" if argument.lstrip("-").startswith("config=~") else argument
 
 
 def _mistake_in_config_file(error: BaseException | None, argv: list[str]) -> str | None:
@@ -183,16 +219,53 @@ def _mistake_in_config_file(error: BaseException | None, argv: list[str]) -> str
     return found
 
 
+def _groups() -> dict[str, list[str]]:
+    """The fields of each group of `Config`, by its name."""
+    return {name: list(value) for name, value in to_dict(Config()).items() if isinstance(value, dict)}
+
+
+def _refuse_groups(argv: list[str]) -> None:
+    """Refuse `--config.<group>=…`, which would set all fields that it does not name to their defaults.
+
+    Raises:
+      ConfigError: there is one.
+    """
+    for argument in argv[1:]:
+        key = argument.lstrip("-").removeprefix("config.").partition("=")[0]
+        if argument.lstrip("-").startswith("config.") and (fields := _groups().get(key)):
+            meant = next((field for field in fields if field in argument), fields[0])
+            raise ConfigError(
+                f"{argument}: config.{key} is a group of fields; set those one by one, as in --config.{key}.{meant}=…"
+            )
+
+
+def _refuse_replaced_groups(tree: Mapping[str, Any]) -> None:
+    """Refuse a config file that has put a mapping of its own in place of a group, whose other fields would be lost.
+
+    A file that gives no more than some groups is taken for one that leaves the rest to the defaults.
+
+    Raises:
+      ConfigError: there is one.
+    """
+    groups = _groups()
+    if not groups.keys() <= tree.keys():
+        return
+    for name, fields in groups.items():
+        if isinstance(tree[name], Mapping) and (lacking := [field for field in fields if field not in tree[name]]):
+            raise ConfigError(
+                f"the config file has replaced the group config.{name}, which now lacks {', '.join(lacking[:5])}"
+                f"{', …' if len(lacking) > 5 else ''}; set its fields one by one, as in config.{name}.{fields[0]} = …"
+            )
+
+
 def _unknown_key(argv: list[str]) -> str | None:
     """The complaint about the first `--config.<key>` that `Config` does not have; None if it has all."""
-    known = flatten(to_dict(Config()))
-    groups = {key.rpartition(".")[0] for key in known}
+    known, groups = flatten(to_dict(Config())), _groups()
     for argument in argv:
         key = argument.lstrip("-").removeprefix("config.").partition("=")[0]
         if argument.lstrip("-").startswith("config.") and key not in known and key not in groups:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f" (did you mean config.{near[0]}?)" if near else ""
-            return f"unknown key config.{key}{hint}"
+            near = conversion.nearest_key(key, known)
+            return f"unknown key config.{key}" + (f" (did you mean config.{near}?)" if near else "")
     return None
 
 

@@ -6,15 +6,12 @@ key, and a mistake can no longer surface in the middle of a run. Mistakes raise 
 """
 
 import dataclasses
-import itertools
 from collections.abc import Mapping
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import ml_collections
 
-from jaxcnn import conversion
-
-WHITENED = ("airbench", "airbench_residual")  # networks whose first layer is patch whitening
+from jaxcnn import config_check, conversion
 
 
 class UserError(Exception):
@@ -63,12 +60,16 @@ class Data:
 
     source: str = "tfds:cifar10"  # tfds:<name> | digits | synthetic[:HxWxC:classes:length] | npz:<path> | folder:<path>
     dir: str = ""  # the TFDS data_dir; empty: TFDS's own default
-    train_split: str = "train"  # TFDS-like slices: "train[:90%]", "train[10000:]"
+    train_split: str = "train"  # TFDS-like slices: "train[:90%]", "train[10000:]"; folders also "train[:80% by path]"
     test_split: str = "test"
     protocol: Literal["holdout", "full"] = "holdout"  # full: train on everything, no validation split
+    val_split: str = ""  # a slice; empty: the set's own val or validation, else held out; "holdout": always held out
     val_examples: int = 5000  # held out of the training split, chosen by split_seed
     split_seed: int = 0
-    image_size: int = 0  # side in pixels after resizing; 0: as the set has them
+    stratify: bool = False  # hold out as large a share of every class
+    image_size: int = 0  # side in pixels of the centre square, resized; the rest is cut away. 0: as the set has them
+    grey16_max: int = 65535  # the value of 16-bit grey that is white; 4095 for the 12 bits of many cameras and X-rays
+    max_megapixels: float = 500.0  # of an image; a JPEG that is resized counts as the reduced scale it is decoded at
     loader: Literal["auto", "resident", "stream"] = "auto"
     resident_gib: float = 4.0  # auto: sets up to this size (all splits, uint8) lie on the device
     on_error: Literal["raise", "skip"] = "raise"  # an unreadable image stops the run, or is left out and counted
@@ -258,126 +259,4 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def check(config: Config) -> list[str]:
     """What is impossible about a config before data and devices are known; one line each, empty if all is well."""
-    wrong: list[str] = []
-
-    def need(condition: bool, line: str) -> None:
-        if not condition:
-            wrong.append(line)
-
-    flat = flatten(to_dict(config))
-    for key in _AT_LEAST_ZERO:
-        need(flat[key] >= 0, f"config.{key} must not be negative, but is {flat[key]}")
-    for key in _ABOVE_ZERO:
-        need(flat[key] > 0, f"config.{key} must be above 0, but is {flat[key]}")
-    for key in _FRACTIONS:
-        need(0 <= flat[key] < 1, f"config.{key} must be in [0, 1), but is {flat[key]}")
-
-    model, norm, optim, schedule, augment = config.model, config.norm, config.optim, config.schedule, config.augment
-    need(model.num_classes != 1, "config.model.num_classes must be at least 2, or 0 for the data set's own")
-    need(
-        model.head == "linear" or (model.name == "vgg16" and model.form == "cifar"),
-        "config.model.head='dense4096' is for model.name='vgg16' with form='cifar' only",
-    )
-    need(
-        model.batch_norm or model.name in ("alexnet", "vgg16"),
-        f"config.model.batch_norm=False is for alexnet and vgg16; {model.name} always has BatchNorm",
-    )
-    need(
-        model.name not in ("cnn", *WHITENED) or model.form == "cifar",
-        f"config.model.name={model.name!r} has only form='cifar'",
-    )
-    need(
-        optim.name != "muon" or _only_normalised_convolutions(model),
-        "config.optim.name='muon' renormalises kernels, so it needs BatchNorm after every one but the classifier's: "
-        "airbench, airbench_residual, cnn, resnet50, or vgg16 with form='cifar', head='linear' and batch_norm=True",
-    )
-    need(
-        optim.whitening_bias_epochs == 0 or model.name in WHITENED,
-        f"config.optim.whitening_bias_epochs is for {' and '.join(WHITENED)}; {model.name} has no whitening layer",
-    )
-    batch, micro = config.global_batch_size, optim.accumulate_steps
-    if batch > 0 and micro > 0:
-        if batch % micro:
-            wrong.append(f"config.global_batch_size={batch} is not divisible by config.optim.accumulate_steps={micro}")
-        elif norm.group_size == 0 and micro > 1 and model.batch_norm:
-            wrong.append(
-                f"config.optim.accumulate_steps={micro} cannot have BatchNorm statistics of the whole batch "
-                f"(config.norm.group_size=0); set config.norm.group_size={batch // micro} or a divisor of it"
-            )
-        elif norm.group_size > 0 and (batch // micro) % norm.group_size:
-            wrong.append(
-                f"config.norm.group_size={norm.group_size} does not divide the "
-                f"{'microbatch' if micro > 1 else 'global batch'} of {batch // micro}"
-            )
-    if schedule.name == "multistep":
-        need(
-            bool(schedule.boundaries)
-            and schedule.boundaries[0] > 0
-            and list(schedule.boundaries) == sorted(set(schedule.boundaries)),
-            f"config.schedule.boundaries must be positive and rise for multistep, but is {schedule.boundaries}",
-        )
-    else:
-        need(not schedule.boundaries, f"config.schedule.boundaries has no meaning for schedule.name={schedule.name!r}")
-    need(augment.hue <= 0.5, f"config.augment.hue is at most 0.5, but is {augment.hue}")
-    need(
-        augment.policy_magnitude <= 30,
-        f"config.augment.policy_magnitude is at most 30, but is {augment.policy_magnitude}",
-    )
-    need(
-        len(augment.small_sides) == len(augment.small_until),
-        f"config.augment.small_sides={augment.small_sides} and small_until={augment.small_until} must be as many",
-    )
-    need(
-        all(side > 0 for side in augment.small_sides),
-        f"config.augment.small_sides must be above 0, but is {augment.small_sides}",
-    )
-    need(
-        all(a < b for a, b in itertools.pairwise((0, *augment.small_until, 1))),
-        f"config.augment.small_until must rise from above 0 to below 1, but is {augment.small_until}",
-    )
-    need(config.run.steps > 0 or config.run.epochs > 0, "config.run.epochs (or config.run.steps) must be above 0")
-    need(
-        config.run.steps_per_call <= 1 or config.data.loader != "stream",
-        f"config.run.steps_per_call={config.run.steps_per_call} needs the resident loader, not "
-        "config.data.loader='stream'; set it to 0 or 1",
-    )
-    need(
-        config.data.protocol == "full" or config.data.val_examples > 0,
-        "config.data.val_examples=0 leaves nothing to decide on; config.data.protocol='full' trains without validation",
-    )
-    need(
-        config.run.test_with == "last" or config.data.protocol == "holdout",
-        "config.run.test_with='best' needs a validation split (config.data.protocol='holdout')",
-    )
-    need(
-        config.run.test_with == "last" or config.checkpoint.keep_best > 0,
-        "config.run.test_with='best' needs config.checkpoint.keep_best of at least 1",
-    )
-    need(0 <= config.seed < 2**31, f"config.seed must be in [0, 2^31), but is {config.seed}")
-    return wrong
-
-
-def _only_normalised_convolutions(model: Model) -> bool:
-    """Whether a network consists of convolutions with BatchNorm and one dense layer."""
-    if model.name == "vgg16":
-        return model.form == "cifar" and model.head == "linear" and model.batch_norm
-    return model.name != "alexnet"
-
-
-_AT_LEAST_ZERO = """
-    model.num_classes norm.group_size data.val_examples data.split_seed data.image_size data.resident_gib
-    data.workers augment.crop_padding augment.cutout augment.mixup augment.cutmix augment.brightness
-    augment.contrast augment.saturation augment.hue augment.policy_magnitude optim.learning_rate optim.weight_decay
-    optim.clip_norm optim.bias_gradient_factor optim.classifier_gradient_factor optim.whitening_bias_epochs
-    optim.base_batch_size schedule.warmup schedule.final_factor run.epochs run.steps run.eval_batch_size
-    run.steps_per_call checkpoint.every_epochs checkpoint.every_steps checkpoint.keep_best checkpoint.keep_every_steps
-    parallel.devices hosts.processes
-""".split()  # noqa: SIM905 (a list would take a line for each)
-_ABOVE_ZERO = """
-    global_batch_size model.width norm.epsilon augment.policy_layers optim.epsilon optim.trust_coefficient
-    optim.newton_schulz_steps optim.accumulate_steps schedule.decay_factor run.eval_every_epochs run.log_every_steps
-    checkpoint.keep_last parallel.model_devices hosts.join_seconds hosts.heartbeat_seconds hosts.shutdown_seconds
-""".split()  # noqa: SIM905 (a list would take a line for each)
-_FRACTIONS = """
-    model.dropout norm.momentum optim.momentum optim.sgd_momentum optim.beta2 optim.label_smoothing optim.ema_decay
-""".split()  # noqa: SIM905 (a list would take a line for each)
+    return config_check.check(config, flatten(to_dict(config)))

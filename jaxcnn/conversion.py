@@ -7,17 +7,40 @@ import types
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+# What fields are called elsewhere.
+_COMMON_NAMES = {
+    "lr": "learning_rate", "wd": "weight_decay", "bs": "global_batch_size", "batch_size": "global_batch_size",
+    "batch": "global_batch_size", "ema": "ema_decay", "clip": "clip_norm", "grad_clip": "clip_norm",
+    "smoothing": "label_smoothing", "num_workers": "workers", "num_epochs": "epochs", "max_epochs": "epochs",
+    "max_steps": "steps", "num_steps": "steps", "img_size": "image_size", "size": "image_size", "arch": "model.name",
+    "network": "model.name", "optimizer": "optim.name", "optimiser": "optim.name", "scheduler": "schedule.name",
+    "dataset": "data.source", "data_dir": "data.dir", "gpus": "parallel.devices", "precision": "model.dtype",
+}  # fmt: skip
+
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint at the known name that is closest to an unknown one; empty if none is close."""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+    close = nearest_key(name, known)
+    return f" (did you mean {close!r}?)" if close else ""
+
+
+def nearest_key(key: str, known: Iterable[str]) -> str:
+    """The known key that one is most likely to stand for, keys being names after names of groups; "" if none is.
+
+    First comes what fields are called elsewhere, such as "lr", then a field of that name in any group, then letters.
+    """
+    keys = list(known)
+    name = key.rpartition(".")[2]
+    for wanted in (_COMMON_NAMES.get(name, name), name):
+        if same := [each for each in keys if f".{each}".endswith(f".{wanted}")]:
+            return difflib.get_close_matches(key, same, n=1, cutoff=0.0)[0]
+    return next(iter(difflib.get_close_matches(key, keys, n=1)), "")
 
 
 def convert(cls: type, tree: Any, path: str, mistakes: list[str]) -> Any:
     """Build dataclass `cls` from a mapping, appending a line to `mistakes` for each thing wrong with it."""
     if not isinstance(tree, Mapping):
-        mistakes.append(f"{path} must be a group of fields, not {tree!r}")
+        mistakes.append(f"{path} must be a group of fields, not {_shown(tree)}")
         return cls()
     hints = get_type_hints(cls)
     for key in tree:
@@ -37,24 +60,39 @@ def convert(cls: type, tree: Any, path: str, mistakes: list[str]) -> Any:
     return cls(**values)
 
 
+def _shown(value: Any) -> str:
+    """A wrong value as a person is to see it: its first letters."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no integer of thousands of digits
+        return f"such {type(value).__name__}"
+    return text if len(text) <= 200 else f"{text[:200]}…"
+
+
 def _typed(hint: Any, value: Any) -> Any:
     """`value` as the annotated type; an int may stand for a float, a list for a tuple. Raises ValueError."""
     origin = get_origin(hint)
     if origin is Literal:
         choices = get_args(hint)
         if value not in choices:
-            raise ValueError(f"must be one of {', '.join(choices)}, not {value!r}{nearest(str(value), choices)}")
+            near = nearest(value, choices) if isinstance(value, str) else ""
+            raise ValueError(f"must be one of {', '.join(choices)}, not {_shown(value)}{near}")
         return value
     if origin in (Union, types.UnionType):
         raise TypeError(f"Config fields have one type each, not {hint}")
     if origin is tuple:
         if not isinstance(value, list | tuple):
-            raise ValueError(f"must be a list, not {value!r}")
+            raise ValueError(f"must be a list, not {_shown(value)}")
         return tuple(_typed(get_args(hint)[0], item) for item in value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise ValueError("must be a finite number, not an integer of hundreds of digits") from None
     if type(value) is not hint:
-        raise ValueError(f"must be of type {hint.__name__}, not {value!r}")
+        raise ValueError(f"must be of type {hint.__name__}, not {_shown(value)}")
+    if hint is int and abs(value) >= 2**64:
+        raise ValueError("must be an integer below 2^64 in size")
     if hint is float and not math.isfinite(value):
         raise ValueError(f"must be a finite number, not {value}")
     return value

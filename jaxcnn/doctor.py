@@ -15,14 +15,12 @@ from jaxcnn import at_start  # noqa: F401 (first of all: from here on a signal i
 
 import pathlib
 
-from absl import flags
-
 from jaxcnn import command, hosts
 from jaxcnn.config import Config
 from jaxcnn.lifeline import Cluster
 
 CONFIG = command.define_config("The run to look at the data of, and to join the hosts as.")
-WORKDIR = flags.DEFINE_string("workdir", "runs", "Where runs are to be kept; tried by writing there.")
+WORKDIR = command.define_path("workdir", "runs", "Where runs are to be kept; tried by writing there.")
 
 
 WORDS = {"ok": "ok", "warn": "warnings", "fail": "failures"}
@@ -50,6 +48,7 @@ def _show(of_all: list[list[list[str]]], cluster: Cluster) -> None:
     """The table; what all processes found alike takes one row."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     colours = {"ok": "green", "warn": "yellow", "fail": "red"}
     table = Table("", "what", "where", "found", "what to do")
@@ -60,8 +59,8 @@ def _show(of_all: list[list[list[str]]], cluster: Cluster) -> None:
             places = [f"{n} ({host})" for n, host in enumerate(cluster.hosts)] or ["here"]
             groups = [(place, checks[row]) for place, checks in zip(places, of_all, strict=True)]
         for place, (name, status, found, advice) in groups:
-            table.add_row(f"[{colours[status]}]{status}[/]", name, place, found, advice)
-    Console(highlight=False).print(table)
+            table.add_row(Text(status, style=colours[status]), name, place, found, advice)
+    Console(highlight=False, markup=False, emoji=False).print(table)
     statuses = [status for checks in of_all for _, status, _, _ in checks]
     counts = ", ".join(f"{statuses.count(status)} {word}" for status, word in WORDS.items())
     print(f"jaxcnn: {counts}")

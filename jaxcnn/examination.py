@@ -20,6 +20,7 @@ from jaxcnn.config import Config, UserError
 from jaxcnn.data.source import open_splits
 from jaxcnn.data.tfds_prepare import find_prepared
 from jaxcnn.lifeline import Cluster
+from jaxcnn.text import counted
 
 STEPS = 20
 SLOW = 0.7  # of the median: a device below it holds up all others
@@ -180,7 +181,7 @@ def compile_cache() -> Check:
     except OSError as error:
         advice = "every start compiles anew; set JAXCNN_CACHE to a folder that can be written"
         return Check("compile cache", "warn", f"{folder}: {error.strerror}", advice)
-    return Check("compile cache", "ok", f"{folder}: {len(sizes)} files, {sum(sizes) / 2**20:.0f} MiB")
+    return Check("compile cache", "ok", f"{folder}: {counted(len(sizes), 'file')}, {sum(sizes) / 2**20:.0f} MiB")
 
 
 def clocks(cluster: Cluster) -> Check:
@@ -188,7 +189,8 @@ def clocks(cluster: Cluster) -> Check:
     if cluster.lifeline is None:
         return Check("hosts", "ok", f"one process on {platform.node()}")
     skew = max((abs(card.get("skew", 0.0)) for card in cluster.lifeline.roster), default=0.0)
-    text = f"{cluster.processes} processes on {len(set(cluster.hosts))} hosts met; clocks within {skew:.2f} s"
+    met = f"{counted(cluster.processes, 'process', 'processes')} on {counted(len(set(cluster.hosts)), 'host')} met"
+    text = f"{met}; clocks within {skew:.2f} s"
     far = skew > CLOCKS_SECONDS
     return Check("hosts", "warn" if far else "ok", text, "set the clocks by NTP (chrony), or logs will mislead" * far)
 

@@ -9,6 +9,7 @@ without a GPU, glibc is told to keep what is freed. That is for the rest of the 
 not in a process that calls jaxcnn from Python.
 """
 
+import contextlib
 import ctypes
 import os
 import pathlib
@@ -36,6 +37,9 @@ SETTLING = (
 )
 LOOK_EVERY = 16  # calls
 GROWN = 1.25  # times the resident memory of the settling calls
+_MEMORY = pathlib.Path("/proc/meminfo")
+_GROUPS = pathlib.Path("/proc/self/cgroup")
+_GROUP_FILES = pathlib.Path("/sys/fs/cgroup")
 _KERNEL = pathlib.Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
@@ -117,6 +121,38 @@ def release() -> None:
     """Give memory that is no longer used, such as a compiler's, back to the kernel; does nothing without glibc."""
     if _glibc():
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def obtainable() -> int | None:
+    """Bytes of memory that this process can have in all, what it has already included; None: nobody knows.
+
+    Swap counts, and so do the limits of control groups, of containers and of schedulers' jobs.
+    """
+    try:
+        lines = (line.split() for line in _MEMORY.read_text().splitlines())
+        kibibytes = {words[0].rstrip(":"): int(words[1]) for words in lines if len(words) > 1}
+        swap = kibibytes.get("SwapFree", 0) * 1024
+        return min(kibibytes["MemAvailable"] * 1024 + _resident(), *_limits()) + swap
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _limits() -> list[int]:
+    """Bytes that the control groups of this process, and those around them, may have at most."""
+    found = []
+    for line in _GROUPS.read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers not in ("", "memory"):
+            continue
+        root = _GROUP_FILES / controllers
+        place = root / path.lstrip("/")
+        for folder in (place, *place.parents):
+            for name in ("memory.max", "memory.limit_in_bytes"):
+                with contextlib.suppress(OSError, ValueError):  # "max": none here
+                    found.append(int((folder / name).read_text()))
+            if folder == root:
+                break
+    return found or [2**63]
 
 
 def _is_watched() -> bool:

@@ -1,51 +1,21 @@
 """Joining the processes of a run: which launcher started them, where process 0 is, and whether all can reach it.
 
-JAX does the joining (`jax.distributed`), and its detection of launchers is used. What is added here comes before: all
-processes meet at the coordinator's port and show each other host, versions and config, so that one that is missing, or
-is not like the others, is named in one line, where JAX would wait and abort. The connections stay: `jaxcnn.lifeline`
-notices through them when a process is lost.
+JAX does the joining (`jax.distributed`), and its detection of launchers is used. What is added comes before: all
+processes meet at the coordinator's port (`jaxcnn.meeting`) and show each other host, versions and config, so that one
+that is missing, or is not like the others, is named in one line, where JAX would wait and abort. The connections stay:
+`jaxcnn.lifeline` notices through them when a process is lost.
 """
 
-import contextlib
-import dataclasses
-import json
 import logging
 import os
-import platform
-import socket
-import time
-import zlib
 from collections.abc import Mapping
-from importlib import metadata, util
-from typing import Any
+from importlib import util
 
 from jaxcnn.config import Hosts, UserError
-from jaxcnn.lifeline import RESTARTABLE, Cluster, Lifeline
+from jaxcnn.lifeline import Cluster, Lifeline
+from jaxcnn.meeting import HostsError, Place, meet
 
-VERSIONS = ("jaxcnn", "jax", "jaxlib")
 _log = logging.getLogger("jaxcnn")
-
-
-class HostsError(UserError):
-    """The processes did not come together; the same command may succeed when it is started again."""
-
-    exit_code = RESTARTABLE
-
-
-@dataclasses.dataclass(frozen=True)
-class Place:
-    """Where this process stands among those of a run, as its launcher says.
-
-    Attributes:
-      launcher: as in `config.hosts.join`.
-      coordinator: <host>:<port> of process 0.
-      processes, process: how many there are, and which one this is.
-    """
-
-    launcher: str
-    coordinator: str
-    processes: int
-    process: int
 
 
 def join(wanted: Hosts, fingerprint: object = None, run: str = "") -> Cluster:
@@ -158,127 +128,6 @@ def _stated_place(wanted: Hosts, environment: Mapping[str, str]) -> Place:
     return Place("address", coordinator, processes, process)
 
 
-def meet(place: Place, wanted: Hosts, fingerprint: object = None, run: str = "") -> Lifeline:
-    """Meet the other processes of `run` at the coordinator's port; the connections to process 0 stay open.
-
-    Raises:
-      HostsError: not all came in time.
-      UserError: one has other versions or another `fingerprint`.
-    """
-    card = {
-        "process": place.process,
-        "processes": place.processes,
-        "run": run,
-        "host": platform.node(),
-        "pid": os.getpid(),
-        "clock": time.time(),
-        "versions": {name: _version(name) for name in VERSIONS} | {"python": platform.python_version()},
-        "fingerprint": zlib.crc32(json.dumps(fingerprint, sort_keys=True, default=str).encode()),
-    }
-    deadline = time.monotonic() + wanted.join_seconds
-    gather = _receive_all if place.process == 0 else _introduce
-    links, roster = gather(place, card, deadline)
-    lifeline = Lifeline(place.process, roster, links, wanted.heartbeat_seconds)
-    _check_likeness(roster)
-    return lifeline
-
-
-def _receive_all(place: Place, card: dict[str, Any], deadline: float) -> tuple[dict[int, socket.socket], list[Any]]:
-    """Process 0: take in the cards of all others, then send everyone all of them."""
-    port = int(place.coordinator.rpartition(":")[2])
-    links: dict[int, socket.socket] = {}
-    cards = {0: card}
-    family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
-    try:
-        listener = socket.create_server(("", port), family=family, dualstack_ipv6=family == socket.AF_INET6)
-    except OSError as error:
-        raise HostsError(
-            f"{card['host']} cannot listen on the coordinator's port {port}: {error.strerror}; name another one by "
-            "JAX_COORDINATOR_PORT or config.hosts.coordinator"
-        ) from error
-    with listener:
-        while len(cards) < place.processes:
-            listener.settimeout(max(deadline - time.monotonic(), 0.01))
-            try:
-                link, peer = listener.accept()
-            except TimeoutError:
-                missing = ", ".join(str(n) for n in range(place.processes) if n not in cards)
-                complaint = (
-                    f"of {place.processes} processes these did not come to {place.coordinator} within "
-                    f"config.hosts.join_seconds: {missing}; see that they were started, and reach that address"
-                )
-                for link in links.values():
-                    _send(link, {"error": complaint})
-                raise HostsError(complaint) from None
-            link.settimeout(5.0)
-            other = _read_line(link)
-            if not isinstance(other, dict) or _run_of(other) != _run_of(card):
-                _log.warning("something that is no process of this run came to port %d from %s", port, peer[0])
-                _send(link, {"stranger": f"process 0 on {card['host']} is there of another run: {_told(card)}"})
-                link.close()
-                continue
-            other["skew"] = other["clock"] - time.time()
-            if (before := links.pop(other["process"], None)) is not None:  # its first attempt timed out
-                before.close()
-            links[other["process"]] = link
-            cards[other["process"]] = other
-    roster = [cards[n] for n in range(place.processes)]
-    for link in links.values():
-        _send(link, {"roster": roster})
-    return links, roster
-
-
-def _introduce(place: Place, card: dict[str, Any], deadline: float) -> tuple[dict[int, socket.socket], list[Any]]:
-    """Every other process: bring the card to process 0, and wait for those of all."""
-    host, _, port = place.coordinator.rpartition(":")
-    reason = "no time"
-    while (left := deadline - time.monotonic()) > 0:
-        try:
-            link = socket.create_connection((host.strip("[]"), int(port)), timeout=min(5.0, left))
-        except OSError as error:
-            reason = str(error.strerror or error)
-            time.sleep(0.2)
-            continue
-        # Process 0 waits until the deadline of its own, which may be later.
-        link.settimeout(left + 10.0)
-        _send(link, card | {"clock": time.time()})
-        answer = _read_line(link)
-        if isinstance(answer, dict) and "roster" in answer:
-            return {0: link}, answer["roster"]
-        link.close()
-        if isinstance(answer, dict) and "error" in answer:
-            raise HostsError(answer["error"])
-        reason = "it answers, but is no process of this run"
-        if isinstance(answer, dict) and "stranger" in answer:
-            reason = f"{answer['stranger']}; this run is {_told(card)}"
-        time.sleep(1.0)  # it may be about to end
-    raise HostsError(
-        f"process {place.process} on {card['host']} did not reach process 0 at {place.coordinator} within "
-        f"config.hosts.join_seconds: {reason}; see that process 0 was started, that the name resolves and that no "
-        "firewall closes the port (JAX_COORDINATOR_PORT names another)"
-    )
-
-
-def _run_of(card: dict[str, Any]) -> tuple[Any, Any]:
-    return card.get("run"), card.get("processes")
-
-
-def _told(card: dict[str, Any]) -> str:
-    return f"{card['run'] or 'without --workdir'}, of {card['processes']} processes"
-
-
-def _check_likeness(roster: list[dict[str, Any]]) -> None:
-    """Refuse processes that would not compute the same. Raises UserError, on all of them alike."""
-    first = roster[0]
-    for card in roster[1:]:
-        pair = f"process {card['process']} on {card['host']} and process 0 on {first['host']}"
-        for name, version in first["versions"].items():
-            if card["versions"].get(name) != version:
-                raise UserError(f"{pair} have {name} {card['versions'].get(name)} and {version}; install one version")
-        if card["fingerprint"] != first["fingerprint"]:
-            raise UserError(f"{pair} were started with different configs; start all with the same flags")
-
-
 def _initialize(place: Place, wanted: Hosts, lifeline: Lifeline) -> None:
     """Join JAX's own service. It can only abort, and does so after half of its time, so the lifeline has less."""
     import jax
@@ -300,29 +149,6 @@ def _initialize(place: Place, wanted: Hosts, lifeline: Lifeline) -> None:
         )
     except RuntimeError as error:
         raise HostsError(f"JAX could not join {place.coordinator}: {_reason(error)}") from error
-
-
-def _send(link: socket.socket, message: Any) -> None:
-    with contextlib.suppress(OSError):  # the reader finds the connection closed
-        link.sendall(json.dumps(message).encode() + b"\n")
-
-
-def _read_line(link: socket.socket) -> Any:
-    """One JSON line, or None where none comes. Reads byte by byte, as what follows belongs to the lifeline."""
-    line = bytearray()
-    try:
-        while not line.endswith(b"\n") and len(line) < 2**22 and (byte := link.recv(1)):
-            line += byte
-        return json.loads(line)
-    except (OSError, ValueError):
-        return None
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "absent"
 
 
 def _reason(error: Exception) -> str:

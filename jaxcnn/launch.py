@@ -16,6 +16,7 @@ import shlex
 import subprocess
 import sys
 
+from jaxcnn import command, paths
 from jaxcnn.config import UserError
 
 SCRIPT = pathlib.Path(__file__).parent.parent / "launch" / "slurm" / "train.sbatch"
@@ -63,6 +64,10 @@ def submit(arguments: list[str]) -> str:
     own, _, flags = _split(arguments)
     options = parser.parse_args(own)
     workdir = next((flag.partition("=")[2] for flag in flags if flag.startswith("--workdir=")), "")
+    if workdir.startswith("~"):  # sbatch expands nothing, and the job may have another home
+        here = str(paths.expand(workdir, "--workdir="))
+        flags = [f"--workdir={here}" if flag == f"--workdir={workdir}" else flag for flag in flags]
+        workdir = here
     if not workdir or not any(flag.startswith("--config=") for flag in flags):
         raise UserError("after -- come the flags of the run, --config=… and --workdir=… (shared by all hosts) at least")
     if not SCRIPT.is_file():
@@ -87,7 +92,7 @@ def submit(arguments: list[str]) -> str:
     folder = home / workdir
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "train.sbatch").write_text(script, encoding="utf-8")
+        (folder / "train.sbatch").write_text(script, encoding="utf-8", errors="surrogateescape")
         done = subprocess.run(
             ["sbatch", "--parsable", str(folder / "train.sbatch"), *flags],
             cwd=home,
@@ -111,6 +116,7 @@ def _split(arguments: list[str]) -> tuple[list[str], str, list[str]]:
 
 
 if __name__ == "__main__":
+    command.accept_any_text()
     try:
         print(submit(sys.argv[1:]))
     except UserError as error:

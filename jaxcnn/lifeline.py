@@ -8,7 +8,6 @@ lost process would wait for ever, and so would an orderly end.
 
 import contextlib
 import dataclasses
-import json
 import os
 import pathlib
 import socket
@@ -18,6 +17,8 @@ import traceback
 from collections.abc import Callable, Iterator
 from multiprocessing import connection
 from typing import Any, NoReturn
+
+from jaxcnn import messages
 
 RESTARTABLE = 75  # exit code: nothing is wrong with the run, the same command goes on (EX_TEMPFAIL of sysexits.h)
 BUG = 1
@@ -125,7 +126,7 @@ class Lifeline:
     def _say(self, line: str) -> None:
         # Not print: another thread may hold the lock of a buffered stream.
         with contextlib.suppress(OSError):
-            os.write(2, f"\n{line}\n".encode())
+            os.write(2, f"\n{line}\n".encode(errors="backslashreplace"))
 
     def _name(self, process: int) -> str:
         return f"process {process} on {self.roster[process]['host']}"
@@ -174,7 +175,12 @@ class Lifeline:
             return b""
         *lines, rest = (rest + data).split(b"\n")
         for line in lines:
-            self._take(other, json.loads(line))
+            if (message := messages.understood(line)) is None:
+                self._lost(other, "not understood: it sends what is no message of this run")
+            else:
+                self._take(other, message)
+        if len(rest) > messages.LONGEST:
+            self._lost(other, "not understood: it sends a message without end")
         return rest
 
     def _take(self, other: int, message: dict[str, Any]) -> None:
@@ -228,8 +234,8 @@ class Lifeline:
         link = self._links.get(other)
         if link is None:
             return
-        with contextlib.suppress(OSError), self._sending[other]:  # the watching thread finds out
-            link.sendall(json.dumps(message).encode() + b"\n")
+        with self._sending[other]:
+            messages.send(link, message)
 
 
 class Cluster:

@@ -11,7 +11,9 @@ from jaxcnn import at_start  # noqa: F401 (first of all: from here on a signal i
 
 # isort: split
 
+import dataclasses
 import datetime
+import itertools
 import json
 import pathlib
 import sys
@@ -22,13 +24,16 @@ from absl import flags
 
 from jaxcnn import command, host_memory, hosts, output
 from jaxcnn.config import Config, UserError, flatten, to_dict
+from jaxcnn.data import place
+from jaxcnn.paths import separate
+from jaxcnn.text import shown
 
 if TYPE_CHECKING:
     from jaxcnn.train.trained import Trained
 
 STARTED = time.time()
 CONFIG = command.define_config("The run: a file of configs/, with :variant if wanted (mode train).")
-WORKDIR = flags.DEFINE_string(
+WORKDIR = command.define_path(
     "workdir", None, "Folder of the run. Train: one with checkpoints is resumed; default: a new one in runs/."
 )
 MODE = flags.DEFINE_enum("mode", "train", ["train", "eval", "predict"], "What to do.")
@@ -38,21 +43,38 @@ WEIGHTS = flags.DEFINE_enum(
 )
 DEVICES = flags.DEFINE_integer("devices", 0, "eval, predict: how many local devices to use; 0: all.", lower_bound=0)
 SPLIT = flags.DEFINE_enum("split", "test", ["train", "val", "test"], "eval: which split.")
-BATCH_SIZE = flags.DEFINE_integer("batch_size", 0, "eval: examples at a time; 0: as in training.", lower_bound=0)
-DATA_DIR = flags.DEFINE_string("data_dir", "", "eval: where TFDS sets are, if not where the run had them.")
-IMAGES = flags.DEFINE_list("images", [], "predict: image files and folders.")
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 0, "eval: examples at a time; 0: as in training.", 0, 2**31 - 1)
+DATA = command.define_path(
+    "data", "", "train, eval: where the data lies, in place of the path in config.data.source (TFDS: config.data.dir)."
+)
+DATA_DIR = command.define_path("data_dir", "", "eval: the same as --data.")
+IMAGES = flags.DEFINE_multi_string(
+    "images", [], "predict: image files and folders, separated by commas, or each by a flag of its own."
+)
 ON_ERROR = flags.DEFINE_enum("on_error", "raise", ["raise", "skip"], "predict: what to do with an unreadable image.")
-JSON = flags.DEFINE_string("json", "", "eval, predict: also write the results to this file; '-': standard output only.")
+JSON = command.define_path("json", "", "eval, predict: also write the results to this file; '-': standard output only.")
+OUT = command.define_path("out", "", "predict: also write the results to this file, as its name ends: .csv or .json.")
+
+OF_MODES = {
+    "config": ("train",),
+    "data": ("train", "eval"),
+    "data_dir": ("eval",),
+    **dict.fromkeys(("split", "batch_size"), ("eval",)),
+    **dict.fromkeys(("images", "on_error", "out"), ("predict",)),
+    **dict.fromkeys(("checkpoint", "weights", "devices", "json"), ("eval", "predict")),
+}
 
 
 def main() -> int:
     """Do what the flags say; return the exit code."""
-    _check_json()
+    _check_mode()
+    _check_files()
     return {"train": _train, "eval": _evaluate, "predict": _predict}[MODE.value]()
 
 
 def _train() -> int:
     config = command.read_config(CONFIG)
+    config = dataclasses.replace(config, data=place.at(config.data, DATA.value))
     cluster = hosts.join(config.hosts, fingerprint=_must_be_equal(config), run=WORKDIR.value or "")
     from jaxcnn.learn import executables
     from jaxcnn.train.interrupts import INTERRUPTED, Interrupted
@@ -79,7 +101,10 @@ def _train() -> int:
 def _must_be_equal(config: Config) -> dict[str, object]:
     """What of a config the processes of a run must have alike, or they would wait for each other for ever."""
     own = ("hosts.", "data.dir", "data.workers")
-    return {key: value for key, value in flatten(to_dict(config)).items() if not key.startswith(own)}
+    alike = {key: value for key, value in flatten(to_dict(config)).items() if not key.startswith(own)}
+    if (kind := place.kind(config.data.source)) in place.PLACED:
+        alike["data.source"] = kind  # where it lies is each process's own; checksums tell whether it is the same
+    return alike
 
 
 def _evaluate() -> int:
@@ -87,30 +112,36 @@ def _evaluate() -> int:
     from jaxcnn.train import assess
 
     network = _load(folder)
-    figures = assess.assess(network, folder, SPLIT.value, DATA_DIR.value, BATCH_SIZE.value)
+    figures = assess.assess(network, folder, SPLIT.value, DATA.value or DATA_DIR.value, BATCH_SIZE.value)
     if not _write_json(figures):
         print(*assess.describe(figures), sep="\n")
         stem = f"eval-{figures['split']}-{figures['step']}"
-        print(f"{folder}/{stem}.json, {stem}.png (confusion matrix)")
+        if assess.is_kept(folder, figures):
+            picture = f", {stem}.png (confusion matrix)" if (folder / f"{stem}.png").exists() else ""
+            print(f"{folder}/{stem}.json{picture}")
     return 0
 
 
 def _predict() -> int:
     folder = _existing_workdir()
-    if not IMAGES.value:
+    places = [place for value in IMAGES.value for place in separate(value)]
+    if not places:
         raise UserError("--mode=predict needs --images=<file or folder>,…")
     from jaxcnn.train import predict
 
-    paths = predict.find_images(IMAGES.value)
+    paths, notes = predict.find_images(places)
+    _say(*notes)
     network = _load(folder)
     results = predict.predict(network, paths, skip_unreadable=ON_ERROR.value == "skip")
+    if OUT.value:
+        predict.write(results, pathlib.Path(OUT.value))
     if not _write_json(results):
         for result in results:
             if "error" in result:
-                print(f"{result['file']}: unreadable: {result['error']}")
+                print(f"{shown(result['file'])}: unreadable: {shown(result['error'])}")
             else:
-                top = ", ".join(f"{t['label']} {100 * t['probability']:.1f}%" for t in result["top"][:3])
-                print(f"{result['file']}: {top}")
+                top = ", ".join(f"{shown(t['label'])} {100 * t['probability']:.1f}%" for t in result["top"][:3])
+                print(f"{shown(result['file'])}: {top}")
     return 0
 
 
@@ -127,10 +158,24 @@ def _load(folder: pathlib.Path) -> "Trained":
 
 
 def _new_workdir() -> pathlib.Path:
-    """The workdir asked for, or a new one named after the config and the time."""
+    """The workdir asked for, or a new one named after the config and the time.
+
+    That one is made here, so that no other start in the same second takes it too.
+    """
     if WORKDIR.value:
         return pathlib.Path(WORKDIR.value)
-    return pathlib.Path("runs") / f"{command.config_name(flags.FLAGS)}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+    name = f"{command.config_name(flags.FLAGS)}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+    for number in itertools.count(1):
+        folder = pathlib.Path("runs") / (f"{name}-{number}" if number > 1 else name)
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            if folder.exists():
+                continue
+        except OSError:
+            pass  # whoever claims it will say why it cannot be made
+        return folder
+    raise AssertionError("there is always a next number")
 
 
 def _existing_workdir() -> pathlib.Path:
@@ -139,14 +184,25 @@ def _existing_workdir() -> pathlib.Path:
     return pathlib.Path(WORKDIR.value)
 
 
-def _check_json() -> None:
-    """Refuse a --json that could not be written, before any work is done."""
-    path = pathlib.Path(JSON.value)
-    if JSON.value not in ("", "-") and (path.is_dir() or not path.parent.is_dir()):
-        raise UserError(
-            f"--json={path} cannot be written: {'it' if path.is_dir() else path.parent} is "
-            f"{'a folder' if path.is_dir() else 'no folder'}"
-        )
+def _check_mode() -> None:
+    """Refuse flags that the mode has no use for."""
+    for name, modes in OF_MODES.items():
+        if flags.FLAGS[name].present and MODE.value not in modes:
+            hint = "; it takes the config of its --workdir" if name == "config" else ""
+            raise UserError(f"--{name} is for --mode={' or '.join(modes)}, not {MODE.value}{hint}; leave it out")
+
+
+def _check_files() -> None:
+    """Refuse a --json or --out that could not be written, before any work is done."""
+    for flag, value in (("json", JSON.value), ("out", OUT.value)):
+        path = pathlib.Path(value)
+        if value and (flag, value) != ("json", "-") and (path.is_dir() or not path.parent.is_dir()):
+            raise UserError(
+                f"--{flag}={path} cannot be written: {'it' if path.is_dir() else path.parent} is "
+                f"{'a folder' if path.is_dir() else 'no folder'}"
+            )
+    if OUT.value and pathlib.Path(OUT.value).suffix.lower() not in (".csv", ".json"):
+        raise UserError(f"--out={OUT.value} must end in .csv or .json")
 
 
 def _write_json(value: object) -> bool:

@@ -20,9 +20,10 @@ from jaxcnn import command
 from jaxcnn import config as configuration
 from jaxcnn.config import UserError
 from jaxcnn.data.batch import Split
+from jaxcnn.text import save_picture, shown
 
 CONFIG = command.define_config("The config whose augmentation is drawn: a file of configs/, with :variant if wanted.")
-OUT = flags.DEFINE_string("out", "preview.png", "The picture to write, a PNG.")
+OUT = command.define_path("out", "preview.png", "The picture to write, a PNG.")
 EXAMPLES = flags.DEFINE_integer("examples", 8, "Rows: training examples, of different classes first.", lower_bound=1)
 DRAWS = flags.DEFINE_integer("draws", 8, "Columns: augmentations of each example, one for each step.", lower_bound=1)
 SEED = flags.DEFINE_integer("seed", None, "Chooses examples and augmentations. Default: config.seed.", lower_bound=0)
@@ -48,7 +49,7 @@ def main() -> int:
     from jaxcnn.data.source import open_splits
 
     sheet = draw_sheet(config, open_splits(config.data).train, EXAMPLES.value, DRAWS.value)
-    sheet.savefig(out, format="png", dpi=DPI)
+    save_picture(sheet, out, format="png", dpi=DPI)
     print(f"wrote {out}")
     return 0
 
@@ -74,9 +75,9 @@ class Draws:
 
 def draw_sheet(config: configuration.Config, split: Split, examples: int, draws: int) -> Any:
     """The contact sheet as a `matplotlib.figure.Figure`, to be saved with `dpi=DPI`."""
-    shown = augmented_draws(config, split, examples, draws)
-    title = [f"{split.description}, seed {config.seed}", settings(config.augment)]
-    return lay_out(shown, split.class_names, title)
+    made = augmented_draws(config, split, examples, draws)
+    title = [f"{shown(split.description)}, seed {config.seed}", settings(config.augment)]
+    return lay_out(made, tuple(map(shown, split.class_names)), title)
 
 
 def augmented_draws(config: configuration.Config, split: Split, examples: int, draws: int) -> Draws:
@@ -155,20 +156,20 @@ def shorten(name: str, width: int) -> str:
     return name if len(name) <= width else f"{name[: max(width - 1, 1)]}…"
 
 
-def lay_out(shown: Draws, names: tuple[str, ...], title: list[str]) -> Any:
+def lay_out(made: Draws, names: tuple[str, ...], title: list[str]) -> Any:
     """Put images and words on a figure, pixel by pixel."""
     from matplotlib.figure import Figure
 
-    draws, examples = shown.weight.shape
-    original = [to_cell(image / 255) for image in shown.original]
+    draws, examples = made.weight.shape
+    original = [to_cell(image / 255) for image in made.original]
     height, width = original[0].shape[:2]
     letters = int((width + GAP) / CHARACTER)
-    mixed = bool((shown.weight < 1).any())
-    own = [shorten(names[label], letters) for label in shown.label]
+    mixed = bool((made.weight < 1).any())
+    own = [shorten(names[label], letters) for label in made.label]
     targets = [
         [
             caption(names, int(label), int(other), float(weight), letters)
-            for label, other, weight in zip(shown.label, shown.other_label[step], shown.weight[step], strict=True)
+            for label, other, weight in zip(made.label, made.other_label[step], made.weight[step], strict=True)
         ]
         for step in range(draws)
     ]
@@ -197,7 +198,7 @@ def lay_out(shown: Draws, names: tuple[str, ...], title: list[str]) -> Any:
         write(x + width / 2, first - 5, name, ha="center", va="bottom", color="#777777")
         for row in range(examples):
             y = first + row * pitch
-            cell = original[row] if column == 0 else to_cell(shown.image[column - 1, row])
+            cell = original[row] if column == 0 else to_cell(made.image[column - 1, row])
             page[y - 1 : y + height + 1, x - 1 : x + width + 1] = OUTLINE
             page[y : y + height, x : x + width] = cell
             if column == 0 or mixed:

@@ -15,10 +15,10 @@ import sys
 
 from absl import flags
 
-from jaxcnn import command
+from jaxcnn import command, paths
 from jaxcnn.config import UserError
 
-OUT = flags.DEFINE_string("out", None, "Folder to write to; default: report/ in the first folder named.")
+OUT = command.define_path("out", None, "Folder to write to; default: report/ in the first folder named.")
 TITLE = flags.DEFINE_string("title", None, "Title of the page; default: the name of the sweep or folder.")
 BEST_ON_TEST = flags.DEFINE_bool(
     "best_on_test", False, "Also show, labelled so, the setting of the highest test accuracy: a biased figure."
@@ -29,12 +29,12 @@ def main(arguments: list[str]) -> int:
     """Report on the folders named; return the exit code."""
     if not arguments:
         raise UserError("no folder was named; for example python -m jaxcnn.report runs/paper")
-    paths = [pathlib.Path(argument) for argument in arguments]
+    folders = [paths.expand(argument) for argument in arguments]
     from jaxcnn.reporting import write
 
-    out = pathlib.Path(OUT.value) if OUT.value else paths[0] / "report"
+    out = pathlib.Path(OUT.value) if OUT.value else folders[0] / "report"
     line = " ".join(["python -m jaxcnn.report", *sys.argv[1:]])
-    for remark in write.report(paths, out, title=TITLE.value, best_on_test=BEST_ON_TEST.value, command=line):
+    for remark in write.report(folders, out, title=TITLE.value, best_on_test=BEST_ON_TEST.value, command=line):
         print(remark)
     return 0
 

@@ -16,10 +16,11 @@ from absl import flags
 
 from jaxcnn import command
 from jaxcnn.config import Config, UserError, from_config_dict, to_dict
+from jaxcnn.text import counted
 
 CONFIG = command.define_config("The config whose step is measured; its global_batch_size is that of one device.")
 MODELS = flags.DEFINE_list("models", [], "Networks in place of config.model.name, such as alexnet,vgg16,resnet50.")
-OUT = flags.DEFINE_string("out", "scaling", "The folder to write to; made if it is not there.")
+OUT = command.define_path("out", "scaling", "The folder to write to; made if it is not there.")
 MODE = flags.DEFINE_list(
     "mode", ["strong", "weak"], "strong (the global batch stays), weak (that of a device), or both."
 )
@@ -64,7 +65,7 @@ def _measure(networks: list[Config], folder: pathlib.Path) -> list[pathlib.Path]
     plan = measure.Plan(networks, MODE.value, devices, processes, SECONDS.value, ROUNDS.value)
     measure.check(plan, machine)
     folder.mkdir(parents=True, exist_ok=True)
-    print(f"jaxcnn: measuring on {machine['device_kind']}, {len(machine['cores'])} cores")
+    print(f"jaxcnn: measuring on {machine['device_kind']}, {counted(len(machine['cores']), 'core')}")
     found = measure.run(plan, machine, print)
     record = report.provenance(sys.argv[1:], found["environment"])
     record |= {"mode": "+".join(MODE.value), "machine": machine, "rows": found["rows"]}

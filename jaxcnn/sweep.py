@@ -7,7 +7,8 @@ The first prints the plan and runs it; the same command goes on where it stopped
 first has made, beside any number of others, on any host that sees the folder and the storage.
 
 Exit codes: 0 all that may be done is done; 2 a mistake, told in one line; 75 stopped by a signal, the same command
-goes on. A trial that fails is a row of the sweep, not an end of it.
+goes on. A trial that fails is a row of the sweep, not an end of it; but if trials have ended and not one came to a
+figure, the code is 3 where all diverged, and 2 where some failed otherwise.
 """
 
 from jaxcnn import at_start  # noqa: F401 (first of all: from here on a signal is told in one line)
@@ -27,7 +28,7 @@ from jaxcnn import command
 from jaxcnn.config import UserError
 
 CONFIG = command.define_config("The sweep: a file of configs/sweeps/, with :variant if wanted.")
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the sweep; one that was begun there goes on.")
+WORKDIR = command.define_path("workdir", None, "Folder of the sweep; one that was begun there goes on.")
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the plan, and stop.")
 MEASURE = flags.DEFINE_bool("measure", True, "Compile each program and time a few steps of it for the plan.")
 SAMPLER = flags.DEFINE_enum(
@@ -137,11 +138,13 @@ def _sweep(folder: pathlib.Path) -> int:
     from jaxcnn.study.engines import Job
     from jaxcnn.train.hooks import Shared
 
-    console, shared = Console(highlight=False, soft_wrap=True), Shared()
+    console, shared = Console(highlight=False, markup=False, emoji=False, soft_wrap=True), Shared()
     sweep, plan, definition = _define(folder, shared)
     population = _population(plan, shared)
     if not DRY_RUN.value:
         folder.mkdir(parents=True, exist_ok=True)
+        if ENGINE.value == "inline":
+            files.work_alone(folder)
     environment, estimate = _show_plan(folder, plan, definition.name, shared, console)
     if DRY_RUN.value:
         return 0
@@ -171,7 +174,7 @@ def _sweep(folder: pathlib.Path) -> int:
         )
         importlib.import_module(f"jaxcnn.study.engines.{ENGINE.value}").run(job)
     outcome.show(list(outcome.summarize(folder, definition, board, desk.study)), console)
-    return 0
+    return outcome.exit_code(board)
 
 
 def _define(folder: pathlib.Path, shared: Any) -> tuple[Any, Any, Any]:
@@ -236,7 +239,8 @@ def _storage(folder: pathlib.Path) -> str:
     from jaxcnn.study import start
     from jaxcnn.study.engines import STORAGE_VARIABLE
 
-    return STORAGE.value or os.environ.get(STORAGE_VARIABLE) or start.default_url(folder)
+    url = STORAGE.value or os.environ.get(STORAGE_VARIABLE)
+    return start.with_home(url) if url else start.default_url(folder)
 
 
 def _until() -> float | None:

@@ -75,3 +75,19 @@ def seals(workdir: pathlib.Path) -> dict:
     newest = max((p for p in (workdir / "checkpoints").iterdir() if p.name.isdigit()), key=lambda p: int(p.name))
     record = json.loads((newest / "record" / "metadata").read_text())
     return {"step": record["step"], **record["arrays"]}
+
+
+def kept(workdir: pathlib.Path) -> dict:
+    """All that a workdir keeps, less what tells of times and of this start: what no kill may change.
+
+    The checkpoints with the seals of their arrays and their accuracies, the log, and each JSON file.
+    """
+    told = {path.name: json.loads(path.read_text()) for path in workdir.glob("*.json") if path.stem != "environment"}
+    # Its own checksum is of the times as well.
+    changing = ("seconds", "per_second", "per_device", "utilisation", "starts", "crc32")
+    if "summary.json" in told:
+        told["summary.json"] = {k: v for k, v in told["summary.json"].items() if not k.endswith(changing)}
+    steps = sorted((p for p in (workdir / "checkpoints").iterdir()), key=lambda p: (len(p.name), p.name))
+    sealed = {path.name: json.loads((path / "record" / "metadata").read_text()) for path in steps}
+    checkpoints = {name: (record["arrays"], record["val_accuracy"]) for name, record in sealed.items()}
+    return {"checkpoints": checkpoints, "records": records(workdir), **told}

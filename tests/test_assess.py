@@ -1,6 +1,7 @@
 """Evaluation of a finished run: figures of merit, each example counted once whatever the devices and the batch."""
 
 import dataclasses
+import errno
 import functools
 import json
 
@@ -12,7 +13,8 @@ from jaxcnn import mesh as meshes
 from jaxcnn.config import UserError
 from jaxcnn.data.source import open_splits
 from jaxcnn.learn import sharded
-from jaxcnn.train import assess, trained, workdir
+from jaxcnn.text import distinct
+from jaxcnn.train import assess, confusion, trained, workdir
 from jaxcnn.train.checkpoint import Checkpoints
 from tests import digits
 
@@ -48,6 +50,21 @@ def test_evaluation_agrees_with_the_test_record_of_the_run(finished):
         # The record is a sum in float32 on the device: 360 terms, each addition rounds by at most 2^-24 of the sum.
         assert figures["loss"] == pytest.approx(test[f"{prefix}loss"], rel=360 * 2**-24)
     assert test["top1_accuracy"] != test["ema_top1_accuracy"], "the run cannot tell the two kinds of weights apart"
+
+
+def test_figures_are_told_where_the_workdir_cannot_be_written(finished, monkeypatch, caplog):
+    folder, _ = finished
+    figures = evaluate(folder)
+    assert assess.is_kept(folder, figures)
+
+    def refuse(*_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(workdir, "write_json", refuse)
+    assert evaluate(folder) == figures
+    told = [record.getMessage() for record in caplog.records if record.name == "jaxcnn"]
+    assert told == [f"{folder} cannot be written (Read-only file system): the figures are told here only"]
+    assert not assess.is_kept(folder, figures | {"loss": 0.0}), "an earlier evaluation is not this one"
 
 
 def test_the_moving_average_is_the_default_where_the_run_keeps_one(finished):
@@ -94,9 +111,12 @@ def test_each_split_has_its_own_examples(finished):
     assert figures["train"]["split"] == "train"
 
 
-def test_figures_and_confusion_matrix_are_left_in_the_workdir(finished):
+def test_figures_and_confusion_matrix_are_left_in_the_workdir(finished, monkeypatch):
     folder, _ = finished
+    noted = dataclasses.replace(open_splits(load(folder).config.data), notes=("passed over 3 files",))
+    monkeypatch.setattr(assess, "open_splits", lambda data: noted)
     figures = evaluate(folder)
+    assert figures["notes"] == ["passed over 3 files"]
     assert json.loads((folder / f"eval-test-{digits.STEPS}.json").read_text()) == figures
     assert (folder / f"eval-test-{digits.STEPS}.png").read_bytes().startswith(PNG)
 
@@ -163,6 +183,27 @@ def test_a_run_without_moving_average_is_evaluated_with_its_last_weights(finishe
         trained.load(tmp_path, "last", "ema", 1)
 
 
+def test_evaluation_on_other_pictures_than_the_run_began_with_is_told(finished, caplog, monkeypatch):
+    folder, _ = finished
+    facts = workdir.read_data_facts(folder)
+    facts["content"]["test"] = "0" * 32
+    monkeypatch.setattr(workdir, "read_data_facts", lambda _: facts)
+    with caplog.at_level("WARNING", "jaxcnn"):
+        evaluate(folder)
+        evaluate(folder, "val")
+    assert [record.message for record in caplog.records] == [
+        "digits test is not what the run began with: other images in test"
+    ]
+
+
+def test_where_the_data_is_gone_the_flag_for_its_new_place_is_named(finished):
+    network = load(finished[0])
+    gone = dataclasses.replace(network.config.data, source="npz:/nowhere.npz")
+    network = dataclasses.replace(network, config=dataclasses.replace(network.config, data=gone))
+    with pytest.raises(UserError, match=r"npz:/nowhere\.npz': nothing is there; --data=<path> says"):
+        assess.assess(network, finished[0], "test", "", 0)
+
+
 def test_data_of_other_classes_are_refused(finished):
     folder, _ = finished
     network, _ = trained.load(folder, "last", "", 1)
@@ -190,7 +231,104 @@ def test_figures_are_those_of_scikit_learn_on_the_same_logits():
     recall = sklearn.metrics.recall_score(labels, guesses, average=None)
     assert list(figures["per_class_accuracy"]) == list(names)
     assert list(figures["per_class_accuracy"].values()) == pytest.approx(recall.tolist(), rel=1e-12)
-    assert figures["calibration_error"] == pytest.approx(assess.calibration_error(probabilities, labels), rel=1e-12)
+    error = assess.calibration_error(probabilities.max(-1), guesses == labels)
+    assert figures["calibration_error"] == pytest.approx(error, rel=1e-12)
+
+
+@pytest.mark.parametrize("absent", [(), (3,), (0, 7, 11)])
+def test_figures_of_each_class_and_their_means_are_those_of_scikit_learn(absent):
+    generator = np.random.default_rng(2)
+    there = [k for k in range(12) if k not in absent]
+    labels, guesses = generator.choice(there, 300), generator.choice(np.arange(11), 300)  # class 11 is never predicted
+    guesses[:150] = np.where(labels[:150] == 11, 0, labels[:150])
+    names = [f"class {k}" for k in range(12)]
+    figures = confusion.by_class(confusion.Confusion.of(labels, guesses, 12), names)
+    expected = sklearn.metrics.precision_recall_fscore_support(labels, guesses, labels=there, zero_division=0)
+    rows = [figures["per_class"][names[k]] for k in there]
+    for name, values in zip(("precision", "recall", "f1", "examples"), expected, strict=True):
+        assert [row[name] for row in rows] == pytest.approx(values.tolist(), rel=1e-12), name
+    macro = sklearn.metrics.precision_recall_fscore_support(
+        labels, guesses, labels=there, zero_division=0, average="macro"
+    )
+    assert [figures[f"macro_{name}"] for name in ("precision", "recall", "f1")] == pytest.approx(macro[:3], rel=1e-12)
+    balanced = sklearn.metrics.balanced_accuracy_score(labels, guesses) if not absent else figures["macro_recall"]
+    assert figures["balanced_accuracy"] == pytest.approx(balanced, rel=1e-12)
+    for k in absent:
+        row = figures["per_class"][names[k]]
+        assert row == {"examples": 0, "precision": None, "recall": None, "f1": None}
+        assert figures["per_class_accuracy"][names[k]] is None
+
+
+def test_classes_of_one_name_are_numbered_and_none_is_lost():
+    labels = np.array([0, 1, 2, 2], np.int32)
+    figures = assess.measure(np.eye(3, dtype=np.float32)[[0, 1, 0, 2]], labels, ("crane", "maillot", "crane"))
+    assert figures["per_class_accuracy"] == {"crane (0)": 1.0, "maillot": 1.0, "crane (2)": 0.5}
+    assert list(figures["per_class"]) == ["crane (0)", "maillot", "crane (2)"]
+    assert distinct(["a", "a", "a (0)", "b"]) == ("a (0)'", "a (1)", "a (0)", "b")
+
+
+@pytest.mark.parametrize("classes", [2, 20, 200, 201, 3000])
+def test_a_confusion_matrix_is_read_as_it_was_written_and_grows_with_what_was_counted(classes):
+    generator = np.random.default_rng(3)
+    labels, guesses = generator.integers(classes, size=(2, 500))
+    made = confusion.Confusion.of(labels.astype(np.int32), guesses, classes)
+    written = json.loads(json.dumps(made.to_json()))
+    assert isinstance(written, list) == (classes <= 200)
+    assert len(json.dumps(written)) < 200_000
+    read = confusion.Confusion.from_json(written)
+    for name in ("true", "predicted", "counts", "totals", "guessed", "right"):
+        np.testing.assert_array_equal(getattr(read, name), getattr(made, name))
+    dense = made.dense()
+    np.testing.assert_array_equal(dense, sklearn.metrics.confusion_matrix(labels, guesses, labels=range(classes)))
+    np.testing.assert_array_equal(made.totals, dense.sum(1))
+    other, often = made.most_confused()
+    np.fill_diagonal(dense, 0)
+    np.testing.assert_array_equal(often, dense.max(1))
+    assert (other[often > 0] == dense.argmax(1)[often > 0]).all()
+    pooled, width = made.pooled(100)
+    assert len(pooled) <= 100
+    assert pooled.sum() == 500
+    assert width == -(-classes // 100)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None, 3, "x", [], [[1, 2]], [[1, 2], [3]], [[1, -2], [3, 4]], [[1, 2.5], [3, 4]], [[1, None], [3, 4]], {},
+        {"classes": 3}, {"classes": 3, "cells": [[0, 3, 1]]}, {"classes": 3, "cells": [[0, 1]]},
+        {"classes": 10**9, "cells": []}, {"classes": 3, "cells": [[0, 1, 1], [0, 1, 2]]}, [[10**400]], [[[1]]],
+    ],
+)  # fmt: skip
+def test_what_is_no_confusion_matrix_is_refused(value):
+    with pytest.raises(ValueError, match="confusion matrix"):
+        confusion.Confusion.from_json(value)
+
+
+def test_logits_that_come_in_parts_give_the_figures_of_all(finished):
+    network = load(finished[0])
+    split = open_splits(network.config.data).test
+    parts = list(trained.logits_by_part(network, split, 50, most=1000))
+    assert len(parts) > 2
+    whole = trained.logits_of_split(network, split, 50)
+    assert np.concatenate([logits for logits, _ in parts]).tobytes() == whole.tobytes()
+    figures = assess._measure(parts, network.class_names)
+    expected = assess.measure(whole, split.labels, network.class_names)
+    assert figures.pop("loss") == pytest.approx(expected.pop("loss"), rel=1e-6)
+    assert figures == expected
+
+
+def test_an_evaluation_keeps_its_figures_though_its_picture_cannot_be_drawn(finished, monkeypatch, caplog):
+    def fail(*_):
+        raise RuntimeError("no\nfont")
+
+    monkeypatch.setattr(confusion, "draw", fail)
+    folder, _ = finished
+    evaluate(folder)  # as before
+    with caplog.at_level("WARNING", logger="jaxcnn"):
+        figures = evaluate(folder, "val")
+    assert json.loads((folder / f"eval-val-{digits.STEPS}.json").read_text()) == figures
+    assert not (folder / f"eval-val-{digits.STEPS}.png").exists()
+    assert caplog.messages[-1].endswith("could not be drawn: RuntimeError: no font")
 
 
 def test_calibration_error_of_a_case_worked_by_hand():
@@ -198,10 +336,7 @@ def test_calibration_error_of_a_case_worked_by_hand():
     # |2/3 - 0.9| = 0.7/3; 1.0 (bin 15, wrong): 1. Weighted by 2, 3 and 1 of 6: (0 + 0.7 + 1) / 6.
     confidence = np.array([0.5, 0.5, 0.9, 0.9, 0.9, 1.0])
     right = np.array([True, False, True, True, False, False])
-    probabilities = np.stack([confidence, 1 - confidence], axis=-1)
-    probabilities[:2, 1] -= 1e-9  # so that the first is the guess
-    error = assess.calibration_error(probabilities, np.where(right, 0, 1))
-    assert error == pytest.approx(1.7 / 6, abs=1e-12)
+    assert assess.calibration_error(confidence, right) == pytest.approx(1.7 / 6, abs=1e-12)
 
 
 def test_a_class_without_examples_has_no_accuracy_and_few_classes_no_top_5_mistakes():
@@ -212,11 +347,14 @@ def test_a_class_without_examples_has_no_accuracy_and_few_classes_no_top_5_mista
     lines = assess.describe({**figures, "data": "a set", "step": 3, "weights": "last"})
     assert "never seen" not in "\n".join(lines)
     assert "top-1 66.67%" in lines[1]
+    # Class a: 1 right of 2 guesses, of 1 example; b: 1 of 1, of 2. F1: 2 * 1 / (1 + 2) of both.
+    told = "balanced accuracy 75.00%  precision 75.00%  recall 75.00%  f1 66.67%"
+    assert lines[2] == f"{told} (means over classes, less 1 without examples in this split)"
 
 
-@pytest.mark.parametrize("classes", [2, 100])
+@pytest.mark.parametrize("classes", [2, 100, 2500])
 def test_confusion_matrices_of_few_and_many_classes_are_drawn(classes, tmp_path):
-    matrix = np.random.default_rng(0).integers(0, 9, (classes, classes)) + 50 * np.eye(classes, dtype=int)
-    matrix[0] = 0  # a class that the split has no example of
-    assess.draw_confusion(matrix, tuple(f"a long name {k}" for k in range(classes)), tmp_path / "eval-test-1.png")
+    labels, guesses = np.random.default_rng(0).integers(1, classes, (2, 5000))  # the split has none of the first class
+    names = tuple(f"a long name {k} with $x_{{ and \\ and \n {'long ' * 50}" for k in range(classes))
+    confusion.draw(confusion.Confusion.of(labels, guesses, classes), names, tmp_path / "eval-test-1.png")
     assert (tmp_path / "eval-test-1.png").read_bytes().startswith(PNG)

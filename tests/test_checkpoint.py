@@ -4,6 +4,8 @@ Damaged checkpoints and those of other models are in test_resume.py, a full disk
 """
 
 import dataclasses
+import json
+import zlib
 
 import jax
 import numpy as np
@@ -22,10 +24,10 @@ def state_of(step: int, shape: tuple[int, ...] = (2, 3)) -> State:
     return jax.device_put(State(np.int32(step), params, batch_stats, (np.zeros(2, np.float32),), None, hyper))
 
 
-def kept(folder, accuracies, **policy) -> list[int]:
-    """Steps that are left after saving 1, 2, … with these validation accuracies (None: not evaluated)."""
+def kept(folder, accuracies, first=1, **policy) -> list[int]:
+    """Steps left after saving `first`, `first` + 1, … with these validation accuracies (None: not evaluated)."""
     checkpoints = Checkpoints(folder, configs.Checkpoint(**policy))
-    for step, accuracy in enumerate(accuracies, start=1):
+    for step, accuracy in enumerate(accuracies, start=first):
         checkpoints.save(state_of(step), {}, accuracy)
     checkpoints.wait()
     steps = checkpoints.steps()
@@ -34,7 +36,7 @@ def kept(folder, accuracies, **policy) -> list[int]:
     return steps
 
 
-@pytest.mark.parametrize(
+KEPT = pytest.mark.parametrize(
     ("policy", "left"),
     [
         ({"keep_last": 1, "keep_best": 0}, [7]),
@@ -45,8 +47,40 @@ def kept(folder, accuracies, **policy) -> list[int]:
         ({"keep_last": 1, "keep_best": 1, "keep_every_steps": 5}, [3, 5, 7]),
     ],
 )
+ACCURACIES = [0.1, 0.8, 0.9, None, 0.7, None, 0.6]
+
+
+@KEPT
 def test_the_last_the_best_and_every_so_many_are_kept(policy, left, tmp_path):
-    assert kept(tmp_path, [0.1, 0.8, 0.9, None, 0.7, None, 0.6], **policy) == left
+    assert kept(tmp_path, ACCURACIES, **policy) == left
+
+
+@KEPT
+def test_what_is_kept_does_not_depend_on_where_a_run_was_stopped(policy, left, tmp_path):
+    kept(tmp_path, ACCURACIES[:3], **policy)
+    kept(tmp_path, ACCURACIES[3:4], first=4, **policy)
+    assert kept(tmp_path, ACCURACIES[4:], first=5, **policy) == left
+
+
+def test_the_best_checkpoint_of_a_version_that_did_not_keep_its_accuracy_apart_is_known_by_its_progress(tmp_path):
+    checkpoints = Checkpoints(tmp_path, configs.Checkpoint())
+    for step, evaluated in ((1, 1), (2, 1)):
+        checkpoints.save(state_of(step), {"progress": {"evaluated": evaluated, "accuracy": 0.9}}, None)
+    checkpoints.wait()
+    checkpoints.close()
+    for step in (1, 2):
+        file = tmp_path / str(step) / "record" / "metadata"
+        record = {k: v for k, v in json.loads(file.read_text()).items() if k not in ("val_accuracy", "crc32")}
+        file.write_text(json.dumps(record | {"crc32": zlib.crc32(json.dumps(record, sort_keys=True).encode())}))
+    reopened = Checkpoints(tmp_path, configs.Checkpoint(), read_only=True)
+    assert reopened.best() == 1
+    reopened.close()
+
+
+def test_a_checkpoint_whose_record_is_damaged_is_not_deleted(tmp_path):
+    kept(tmp_path, [0.9, 0.1])
+    (tmp_path / "1" / "record" / "metadata").write_text("{")
+    assert kept(tmp_path, [0.2, 0.3, 0.4], first=3, keep_last=1) == [1, 5]
 
 
 def test_of_equally_good_checkpoints_the_first_is_kept_as_the_run_counts(tmp_path):

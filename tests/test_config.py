@@ -6,6 +6,7 @@ import importlib.util
 import pytest
 
 from jaxcnn import config as configs
+from jaxcnn import config_check, conversion
 from jaxcnn.config import Config, ConfigError, default, from_config_dict
 from jaxcnn.learn import tta
 from jaxcnn.learn.optim import OPTIMIZERS
@@ -37,6 +38,22 @@ def test_an_unknown_key_is_named_with_the_nearest_right_one():
 
 
 @pytest.mark.parametrize(
+    ("key", "near"),
+    [
+        ("optim.lr", "optim.learning_rate"),
+        ("learning_rate", "optim.learning_rate"),
+        ("optim.batch_size", "global_batch_size"),
+        ("shedule.name", "schedule.name"),
+        ("run.epoch", "run.epochs"),
+        ("optimizer", "optim.name"),
+        ("xyz", ""),
+    ],
+)
+def test_a_key_of_another_name_or_group_is_known_for_what_is_meant(key, near):
+    assert conversion.nearest_key(key, configs.flatten(configs.to_dict(Config()))) == near
+
+
+@pytest.mark.parametrize(
     ("path", "value", "words"),
     [
         ("optim.learning_rate", "fast", "config.optim.learning_rate must be of type float, not 'fast'"),
@@ -64,9 +81,9 @@ def test_an_unknown_key_is_named_with_the_nearest_right_one():
         ("schedule.name", "multistep", "config.schedule.boundaries must be positive and rise"),
         ("run.steps_per_call", -1, "config.run.steps_per_call must not be negative"),
         ("data.val_examples", 0, "config.data.protocol='full'"),
-        ("augment.hue", 0.6, "config.augment.hue is at most 0.5"),
+        ("augment.hue", 0.6, "config.augment.hue must be at most 0.5, but is 0.6"),
         ("run.epochs", 0.0, "config.run.epochs (or config.run.steps) must be above 0"),
-        ("seed", -1, "config.seed must be in [0, 2^31)"),
+        ("seed", -1, "config.seed must not be negative"),
     ],
 )
 def test_each_mistake_is_one_line_that_names_the_key(path, value, words):
@@ -102,8 +119,14 @@ def test_muon_needs_batchnorm_after_every_kernel_but_the_last(model):
         from_config_dict(tree)
 
 
+def test_muon_is_refused_for_a_network_of_which_nobody_said_that_it_has_batchnorm_everywhere():
+    model = dataclasses.replace(Config().model, name="another")
+    config = dataclasses.replace(Config(), model=model, optim=configs.Optim(name="muon"))
+    assert any("so it needs BatchNorm" in line for line in configs.check(config))
+
+
 @pytest.mark.parametrize("model", [{"form": "imagenet"}, {"batch_norm": False}])
-@pytest.mark.parametrize("name", configs.WHITENED)
+@pytest.mark.parametrize("name", config_check.WHITENED)
 def test_airbench_has_one_form(name, model):
     tree = configs.to_dict(Config())
     tree["model"] |= {"name": name, **model}

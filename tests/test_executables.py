@@ -3,12 +3,14 @@
 import json
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import zlib
 
 import jax
 import pytest
+import scipy
 
 from jaxcnn import mesh as meshes
 from jaxcnn.learn import executables, sharded
@@ -57,7 +59,7 @@ def test_a_program_is_compiled_once_for_all_processes(cache):
     assert asked == [1, 2]
 
 
-@pytest.mark.parametrize("change", ["sources", "settings", "flags", "processor", "mesh"])
+@pytest.mark.parametrize("change", ["sources", "settings", "flags", "processor", "mesh", "scipy"])
 def test_what_a_program_hangs_on_asks_for_another(change, cache, monkeypatch):
     asked, mesh = [], meshes.make_mesh(1)
     adder(asked)(mesh, 1)
@@ -72,6 +74,8 @@ def test_what_a_program_hangs_on_asks_for_another(change, cache, monkeypatch):
                 monkeypatch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", "") + " --xla_cpu_enable_fast_math=false")
             case "processor":
                 monkeypatch.setattr(executables, "_processor", lambda: ("another",))
+            case "scipy":  # which computes constants of a program
+                monkeypatch.setattr(scipy, "__version__", "another")
             case "mesh":
                 mesh = meshes.make_mesh(2)
         assert not adder(asked).is_kept(mesh, 1)
@@ -171,16 +175,103 @@ def test_a_folder_that_cannot_be_written_stops_nothing(cache):
     assert adder([])(meshes.make_mesh(1), 1)(1.0) == 2.0
 
 
-def test_what_another_user_keeps_can_be_loaded(cache, monkeypatch):
+def test_what_cannot_be_written_to_can_be_loaded(cache, monkeypatch):
     asked, mesh = [], meshes.make_mesh(1)
     adder(asked)(mesh, 1)
 
     def forbidden(*_):
         raise PermissionError
 
-    monkeypatch.setattr(executables.os, "utime", forbidden)
+    monkeypatch.setattr(os, "utime", forbidden)
     assert adder(asked)(mesh, 1)(1.0) == 2.0
     assert asked == [1]
+
+
+@pytest.fixture
+def told(caplog):
+    """The lines that a run shows of it, each once in a process."""
+    executables._tell.cache_clear()
+    return lambda: [record.message for record in caplog.records if record.name == "jaxcnn"]
+
+
+def test_a_program_that_jax_makes_no_bytes_of_runs_and_one_line_tells(tmp_path):
+    code = """
+import logging
+import jax, jax.numpy as jnp
+from jaxcnn import mesh as meshes
+from jaxcnn.learn import executables
+logging.basicConfig()
+executables.keep()
+constant = jnp.ones(1000)
+def compiled_add(mesh, number):
+    return jax.jit(lambda x: x + number + constant).lower(jax.ShapeDtypeStruct((1000,), "float32")).compile()
+mesh = meshes.make_mesh(1)
+print(*(executables.Kept(compiled_add)(mesh, number)(jnp.zeros(1000))[0] for number in (1, 2)))
+"""
+    # Constants that become arguments, as JAX is to have them by default, are what it makes no bytes of.
+    variables = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path), "JAX_USE_SIMPLIFIED_JAXPR_CONSTANTS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=runs.ROOT, env=os.environ | variables, capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert done.stdout.split("\n")[0] == "2.0 3.0", done.stderr
+    lines = [line for line in done.stderr.splitlines() if "not kept for the next start (NotImplementedError: " in line]
+    assert len(lines) == 1, done.stderr
+
+
+def test_whatever_fails_in_keeping_figures_they_are_there(cache, told):
+    def figures_of(mesh) -> object:
+        return float  # which JSON does not have
+
+    assert executables.kept_figures(figures_of, meshes.make_mesh(1)) is float
+    assert len(told()) == 1
+
+
+def test_what_is_kept_can_be_read_and_written_by_its_owner_alone(cache):
+    umask = os.umask(0)
+    try:
+        adder([])(meshes.make_mesh(1), 1)
+    finally:
+        os.umask(umask)
+    (file,) = cache.iterdir()
+    assert stat.S_IMODE(cache.stat().st_mode) == 0o700 and stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("mode", [0o660, 0o602])
+def test_a_program_that_others_may_have_written_is_not_run_but_written_anew(mode, cache, told):
+    asked, mesh = [], meshes.make_mesh(1)
+    adder(asked)(mesh, 1)
+    (file,) = cache.iterdir()
+    file.chmod(mode)
+    assert adder(asked)(mesh, 1)(1.0) == 2.0
+    (line,) = told()
+    assert f"{file} is not taken: others than its owner may write to it" in line
+    assert adder(asked)(mesh, 1)(1.0) == 2.0
+    assert asked == [1, 1]
+
+
+def test_a_folder_that_others_may_write_to_keeps_no_programs(cache, told):
+    asked, mesh = [], meshes.make_mesh(1)
+    adder(asked)(mesh, 1)
+    cache.chmod(0o770)
+    assert not adder(asked).is_kept(mesh, 1)
+    for number in (1, 2):
+        adder(asked)(mesh, number)
+    assert asked == [1, 1, 2] and len(list(cache.iterdir())) == 1
+    (line,) = told()
+    assert f"{cache} nor kept there: others than its owner may write to it (chmod go-w" in line
+    cache.chmod(0o700)
+    assert adder(asked).is_kept(mesh, 1)
+
+
+def test_programs_of_another_user_are_not_run(cache, told, monkeypatch):
+    asked, mesh = [], meshes.make_mesh(1)
+    adder(asked)(mesh, 1)
+    monkeypatch.setattr(executables.os, "geteuid", lambda: os.getuid() + 1)
+    assert adder(asked)(mesh, 1)(1.0) == 2.0
+    assert asked == [1, 1]
+    (line,) = told()
+    assert "it belongs to another user" in line
 
 
 def test_nothing_is_kept_unless_a_command_says_so(tmp_path):

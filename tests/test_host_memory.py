@@ -155,6 +155,31 @@ def test_a_process_starts_anew_where_the_kernel_gives_them_to_some_or_all(settin
     assert len(started) == 1 and started[0].startswith("glibc.malloc.hugetlb=1")
 
 
+@pytest.mark.parametrize(
+    ("groups", "files", "limit"),
+    [
+        ("0::/", {}, 1100),
+        ("0::/job/step", {"memory.max": "max", "job/memory.max": f"{300 * 1024}", "job/step/memory.max": "max"}, 400),
+        ("4:memory:/docker/a\n0::/", {"memory/memory.limit_in_bytes": f"{200 * 1024}"}, 300),
+        ("4:cpu:/a\n0::/..", {"cpu/memory.max": "1"}, 1100),
+    ],
+    ids=["none", "of a job", "of a container", "of other controllers"],
+)
+def test_what_a_process_can_have_is_what_machine_and_groups_leave_it(groups, files, limit, tmp_path, monkeypatch):
+    (tmp_path / "meminfo").write_text("MemTotal: 9000 kB\nMemAvailable: 1000 kB\nSwapFree: 100 kB\nHugePages_Free: 0\n")
+    (tmp_path / "cgroup").write_text(groups + "\n")
+    for name, text in files.items():
+        (tmp_path / "fs" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "fs" / name).write_text(text + "\n")
+    monkeypatch.setattr(host_memory, "_MEMORY", tmp_path / "meminfo")
+    monkeypatch.setattr(host_memory, "_GROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(host_memory, "_GROUP_FILES", tmp_path / "fs")
+    monkeypatch.setattr(host_memory, "_resident", lambda: 0)
+    assert host_memory.obtainable() == limit * 1024
+    (tmp_path / "meminfo").unlink()
+    assert host_memory.obtainable() is None
+
+
 @pytest.mark.parametrize("watcher", ["trace", "profile", "debugpy", "prompt"])
 def test_a_process_that_somebody_watches_is_not_started_anew(watcher, kernel, monkeypatch):
     kernel.write_text("always [madvise] never")

@@ -16,6 +16,7 @@ LAUNCH = pathlib.Path(__file__).parent.parent / "launch"
 STEP = """#!/bin/sh
 [ "$1" != --version ] || { echo "mpirun (Open MPI) 4.1.4"; exit 0; }
 echo "${0##*/} cpus=${SRUN_CPUS_PER_TASK:-} $*" >>calls
+echo "${JAXCNN_TOKEN:-}" >>tokens
 read -r code step <codes
 sed -i 1d codes
 if [ "$code" = wait ]; then
@@ -44,6 +45,7 @@ for argument; do
     case $argument in --config.hosts.process=*) process=${argument##*=} ;; esac
 done
 echo $$ >"pid.$process"
+echo "${JAXCNN_TOKEN:-}" >>tokens
 code=$(cat "code.$process" 2>/dev/null)
 [ "$code" != STOP ] || kill -STOP $$
 exit "${code:-0}"
@@ -229,3 +231,30 @@ def test_the_hosts_of_a_tpu_get_the_arguments_as_they_are(stage):
     arguments = (stage.folder / "arguments").read_text().splitlines()
     expected = ["-m", "jaxcnn.doctor", *flags, "--config.hosts.join=gcetpu"]
     assert arguments == [f"<{argument}>" for argument in expected]
+
+
+def by_slurm(stage, **variables):
+    return stage.batch(17, "0", **variables)
+
+
+def by_mpi(stage, **variables):
+    (stage.folder / "codes").write_text("0\n")
+    return stage.run("mpi/train.sh", "--workdir=run", HOSTS="h1,h2", **variables)
+
+
+def by_two_hosts(stage, **variables):
+    return by_ssh(stage, "h1\nh2\n", "--workdir=run", **variables)
+
+
+@pytest.mark.parametrize(("start", "processes"), [(by_slurm, 1), (by_mpi, 1), (by_two_hosts, 2)])
+def test_the_processes_of_a_start_get_one_secret_of_their_own_which_no_command_line_shows(stage, start, processes):
+    for variables in ({}, {}, {"JAXCNN_TOKEN": "the user's own"}):
+        code, output = start(stage, **variables)
+        assert code == 0, output
+    tokens = (stage.folder / "tokens").read_text().splitlines()
+    first, second, own = (set(tokens[i * processes : (i + 1) * processes]) for i in range(3))
+    assert len(first) == len(second) == 1 and first != second and own == {"the user's own"}
+    assert len(first.pop()) == 32
+    for written in ("calls", "arguments"):
+        if (stage.folder / written).exists():
+            assert not any(token in (stage.folder / written).read_text() for token in tokens)

@@ -9,18 +9,19 @@ import textwrap
 
 import pytest
 
+from jaxcnn import messages
 from jaxcnn.lifeline import Cluster, newest_checkpoint
 from tests.test_hosts import free_port
 
 # A process of three that exchanges a value, then does what the test wants.
 PROCESS = """
 import os, pathlib, signal, sys, time
-from jaxcnn import hosts
+from jaxcnn import meeting
 from jaxcnn.config import Hosts, UserError
 from jaxcnn.lifeline import Cluster
 process, port, folder = int(sys.argv[1]), sys.argv[2], pathlib.Path(sys.argv[3])
 wanted = Hosts(heartbeat_seconds=2, join_seconds=20)
-lifeline = hosts.meet(hosts.Place("address", f"localhost:{{port}}", 3, process), wanted)
+lifeline = meeting.meet(meeting.Place("address", f"localhost:{{port}}", 3, process), wanted)
 lifeline.start()
 cluster = Cluster(lifeline)
 assert cluster.gather(process * 10) == [0, 10, 20]
@@ -108,10 +109,39 @@ def test_a_bug_on_one_process_keeps_its_traceback_and_ends_all(tmp_path):
 
 
 def test_a_bug_of_the_watching_ends_the_process_and_the_others_where_a_run_unwatched_might_hang(tmp_path):
-    found = run_three(tmp_path, 1, "lifeline._send(0, {'round': 99})")
+    found = run_three(tmp_path, 0, "lifeline._take = None")
     assert [code for code, _ in found] == [1, 1, 1]
-    assert "Traceback" in found[0][1] and "its lifeline broke: KeyError" in found[0][1]
+    assert "Traceback" in found[0][1] and "its lifeline broke: TypeError" in found[0][1]
     assert "its lifeline broke" in found[1][1] and "its lifeline broke" in found[2][1]
+
+
+def test_a_message_that_is_none_of_the_runs_ends_it_with_its_sender_named(tmp_path):
+    found = run_three(tmp_path, 1, "lifeline._send(0, {'round': 99})")
+    assert [code for code, _ in found] == [75, 75, 75]
+    assert "process 1 on " in found[0][1] and "is not understood: it sends what is no message" in found[0][1]
+    assert "Traceback" not in found[0][1]
+
+
+@pytest.mark.parametrize(
+    ("line", "understood"),
+    [
+        (b"{}", True),
+        (b'{"done": true}', True),
+        (b'{"round": 1, "value": null}', True),
+        (b'{"round": 1, "values": [1, 2]}', True),
+        (b'{"leaving": 1, "cause": "c", "code": 75, "passed_on": false}', True),
+        (b'{"round": 1}', False),
+        (b'{"round": [], "value": 1}', False),
+        (b'{"round": 1, "values": 3}', False),
+        (b'{"leaving": 1, "cause": "c", "code": "0", "passed_on": false}', False),
+        (b"[]", False),
+        (b"", False),
+        (b"\xff", False),
+        (b"[" * 100_000, False),
+    ],
+)
+def test_a_message_is_believed_only_in_the_form_that_it_has(line, understood):
+    assert (messages.understood(line) is not None) == understood
 
 
 def test_one_process_of_each_host_prepares_while_the_others_of_that_host_wait(tmp_path):

@@ -40,7 +40,13 @@ def imported(stderr: str) -> set[str]:
             [QUICK, "--config.optim.name=sdg"],
             "config.optim.name must be one of sgd, adam, adamw, lars, lamb, muon, not 'sdg'",
         ),
-        ([QUICK, "--config.optim=3"], "--config.optim=3"),
+        (
+            [QUICK, '--config.optim={"learning_rate": 0.2}'],
+            "config.optim is a group of fields; set those one by one, as in --config.optim.learning_rate=…",
+        ),
+        ([QUICK, "--config.optim.nesterov=no"], "--config.optim.nesterov=no: it must be True or False"),
+        ([QUICK, "--config.optim.lr=1"], "unknown key config.optim.lr (did you mean config.optim.learning_rate?)"),
+        (["--mode=predict", "--out=x.txt"], "--out=x.txt must end in .csv or .json"),
         ([QUICK, "--config.checkpoint.keep_last=0"], "config.checkpoint.keep_last must be above 0, but is 0"),
         ([f"{QUICK}:smok"], "no variant ':smok' in this config file (did you mean 'smoke'?); it has: smoke"),
         (["--config=configs/nothing.py"], "--config=configs/nothing.py: there is no such Python file"),
@@ -55,6 +61,10 @@ def imported(stderr: str) -> set[str]:
         ([QUICK, "config.seed=3"], "'config.seed=3' is not a flag; flags look like --name=value"),
         (["--mode=eval"], "--mode=eval needs --workdir=<folder of a run>"),
         (["--mode=predict", "--workdir=x"], "--mode=predict needs --images=<file or folder>"),
+        (["--mode=eval", "--workdir=x", QUICK], "--config is for --mode=train, not eval; it takes the config of its"),
+        (["--mode=predict", "--workdir=x", "--images=x", "--split=val"], "--split is for --mode=eval, not predict"),
+        ([QUICK, "--json=-"], "--json is for --mode=eval or predict, not train; leave it out"),
+        ([QUICK, "--data=photos"], "--data=photos: config.data.source='digits' is read from no file"),
         (["--mode=eval", "--workdir=x", "--json=no/such/folder.json"], "--json=no/such/folder.json cannot be written"),
     ],
 )
@@ -81,6 +91,11 @@ def test_a_mistake_on_the_command_line_is_one_line_and_exit_code_2(flags, words)
         (
             "from jaxcnn.config import default\n\ndef get_config():\n  c = default()\n  c.run.epoch = 3\n  return c\n",
             "unknown key config.run.epoch (did you mean 'epochs'?)",
+        ),
+        (
+            "from jaxcnn.config import default\nc = default()\n"
+            "c.optim = {'learning_rate': 0.2}\nget_config = lambda: c\n",
+            "the config file has replaced the group config.optim, which now lacks name, momentum, ",
         ),
     ],
 )
@@ -148,11 +163,32 @@ def test_a_run_on_arrays_imports_neither_tensorflow_nor_scikit_learn(tmp_path):
     code, out, err = command(
         *runs.DIGITS, f"--config.data.source=npz:{tmp_path}/set.npz", "--config.data.protocol=full",
         "--config.global_batch_size=32", "--config.model.width=0.25", "--config.run.steps=2",
-        f"--workdir={tmp_path}/run", PYTHONPROFILEIMPORTTIME="1",
+        "--config.data.test_split=", f"--workdir={tmp_path}/run", PYTHONPROFILEIMPORTTIME="1",
     )  # fmt: skip
     assert code == 0, err
     assert "protocol=full: trains on the whole training split" in out
     assert not imported(err) & {"tensorflow", "tensorflow_datasets", "sklearn"}
+    assert f"  {tmp_path}/run/summary.json, metrics.jsonl, curves.png, checkpoints/\n" in out, "there was no test"
+
+
+def test_starts_of_one_second_get_folders_of_their_own(tmp_path):
+    program = """
+import datetime, sys
+from absl import flags
+from jaxcnn import main
+class Clock(datetime.datetime):
+    now = classmethod(lambda cls: cls(2026, 1, 1))
+datetime.datetime = Clock
+flags.FLAGS(sys.argv)
+print(*(main._new_workdir() for _ in range(3)))
+print(all(main._new_workdir().is_dir() for _ in range(2)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, f"--config={runs.ROOT}/configs/quickstart.py:smoke"],
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(runs.ROOT)}, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    name = "runs/quickstart-smoke-20260101-000000"
+    assert done.stdout.splitlines() == [f"{name} {name}-2 {name}-3", "True"], done.stderr
 
 
 def test_progress_can_be_read_by_grep(finished):

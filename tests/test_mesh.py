@@ -4,12 +4,13 @@ import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 
 import jax
 import pytest
 
 from jaxcnn import mesh as meshes
-from jaxcnn.config import ConfigError
+from jaxcnn.config import ConfigError, UserError
 from tests import small
 
 
@@ -68,6 +69,31 @@ def test_the_cache_folder_follows_the_environment(monkeypatch, tmp_path):
     assert meshes.cache_folder() == tmp_path / "jaxcnn"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert meshes.cache_folder() == pathlib.Path.home() / ".cache" / "jaxcnn"
+
+
+def test_without_a_home_the_cache_is_a_temporary_folder_of_the_user_alone(monkeypatch, tmp_path, caplog):
+    for variable in ("JAXCNN_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # HOME is not set, the user id has no entry
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("MPLCONFIGDIR", "")
+    folder = tmp_path / f"jaxcnn-{os.getuid()}"
+    for _ in range(2):  # from start to start
+        meshes._temporary_folder.cache_clear()
+        assert meshes.cache_folder() == meshes.cache_folder() == folder
+        assert folder.stat().st_mode & 0o777 == 0o700
+    assert len(caplog.messages) == 2, "one remark for a start"
+    assert f"caches are kept in {folder}; JAXCNN_CACHE=<folder>" in caplog.messages[0]
+    folder.chmod(0o777)  # whoever made it may put programs into it
+    meshes._temporary_folder.cache_clear()
+    try:
+        assert meshes.cache_folder() != folder
+        assert meshes.cache_folder().stat().st_mode & 0o777 == 0o700
+        monkeypatch.setenv("JAXCNN_CACHE", "~/cache")
+        with pytest.raises(UserError, match=r"^JAXCNN_CACHE=~/cache: there is no home folder '~'"):
+            meshes.cache_folder()
+    finally:
+        meshes._temporary_folder.cache_clear()
 
 
 def test_a_chosen_compile_cache_is_left_alone(monkeypatch):

@@ -190,6 +190,20 @@ def test_states_lie_as_promised_and_start_the_same_to_the_bit(parallel):
     assert cut == (parallel is not ZERO)
 
 
+@pytest.mark.parametrize("parallel", [ZERO, FSDP, BOTH])
+def test_states_of_an_optimiser_that_are_not_of_their_parameters_shape_are_kept_whole(parallel):
+    config = small.config(optim=SGD, parallel=parallel)
+    mesh, program = meshes.make_mesh(8, config.parallel.model_devices), small.program_of(config)
+    state = state_of(program)
+    rows = jax.eval_shape(optax.adafactor(0.1, min_dim_size_to_factor=2).init, state.params)
+    placed = jax.tree.map(
+        lambda leaf, sharding: sharding.shard_shape(leaf.shape),  # raises where an axis is not there, or not divided
+        rows,
+        layout.of_state(program, mesh, dataclasses.replace(state, opt_state=rows)).opt_state,
+    )
+    assert optax.tree.get(placed, "v_row")["conv2"]["kernel"] == optax.tree.get(rows, "v_row")["conv2"]["kernel"].shape
+
+
 @pytest.mark.parametrize(
     ("model", "devices", "words"),
     [

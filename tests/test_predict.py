@@ -1,9 +1,16 @@
 """Labels for image files: every kind of file, in the order asked for, with damaged ones named."""
 
+import csv
 import dataclasses
+import json
+import os
+import pathlib
+import tempfile
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from jaxcnn.config import UserError
@@ -63,7 +70,7 @@ def test_every_kind_of_file_and_pixel_is_read(network, test_split, tmp_path):
     }
     for name, picture in ways.items():
         picture.save(tmp_path / name, **({"quality": 100} if "photo" in name else {}))
-    results = predict.predict(network, predict.find_images([str(tmp_path)]), skip_unreadable=False)
+    results = predict.predict(network, predict.find_images([str(tmp_path)])[0], skip_unreadable=False)
     assert len(results) == len(ways)
     by_file = {result["file"].rpartition("/")[2]: result for result in results}
     for name, result in by_file.items():
@@ -115,15 +122,57 @@ def test_folders_are_searched_to_any_depth_and_files_taken_as_given(tmp_path):
     for name in ("b/deep/er/z.JPG", "b/a.webp", "b/notes.txt", "c.png", "a.data"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")
-    found = predict.find_images([str(tmp_path / "c.png"), str(tmp_path / "b"), str(tmp_path / "a.data")])
-    assert [str(path.relative_to(tmp_path)) for path in found] == ["c.png", "b/a.webp", "b/deep/er/z.JPG", "a.data"]
+    (tmp_path / "linked").symlink_to(tmp_path / "b")
+    found, notes = predict.find_images([str(tmp_path / each) for each in ("c.png", "b", "a.data", "linked")])
+    in_b = ["b/a.webp", "b/deep/er/z.JPG"]
+    in_linked = [name.replace("b/", "linked/", 1) for name in in_b]
+    assert [str(path.relative_to(tmp_path)) for path in found] == ["c.png", *in_b, "a.data", *in_linked]
+    assert notes == [f"passed over 1 file of another kind in {tmp_path / each}: .txt (1)" for each in ("b", "linked")]
+
+
+def test_folders_are_listed_by_the_rule_of_training(tmp_path):
+    for name in ("a.png", "._a.png", ".ipynb_checkpoints/a-checkpoint.png", "b.bmp", "c.jp2"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "again").symlink_to(tmp_path)
+    found, notes = predict.find_images([str(tmp_path)])
+    assert [path.name for path in found] == ["a.png", "b.bmp"]
+    assert notes == [
+        f"passed over 3 files of other kinds in {tmp_path}: "
+        ".jp2 (1), FIFO (1), link to a folder that is listed already (1)"
+    ]
 
 
 def test_places_without_images_are_refused(tmp_path):
-    with pytest.raises(UserError, match=r"no image \(\.jpg, .*\) in this folder"):
+    with pytest.raises(UserError, match=r"no image in this folder \(\.jpg, .*\)$"):
+        predict.find_images([str(tmp_path)])
+    (tmp_path / "a.svg").write_bytes(b"")
+    with pytest.raises(UserError, match=r"no image in this folder \(\.jpg, .*\), but \.svg \(1\)$"):
         predict.find_images([str(tmp_path)])
     with pytest.raises(UserError, match=r"--images=.*none\.png: there is no such file or folder"):
         predict.find_images([str(tmp_path / "none.png")])
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(UserError, match=r"pipe\.png is neither a file nor a folder"):
+        predict.find_images([str(tmp_path / "pipe.png")])
+
+
+@pytest.mark.parametrize("place", ["a" * 5000, "a/" * 2500 + "b.png", "\0"])
+def test_paths_that_cannot_be_are_refused_in_one_line(place):
+    with pytest.raises(UserError, match=r"^--images=.* cannot be read: (File name too long|embedded null byte)$"):
+        predict.find_images([place])
+
+
+def test_images_are_scaled_and_limited_as_the_config_of_the_run_says(network, tmp_path):
+    data = dataclasses.replace(network.config.data, grey16_max=4095, max_megapixels=0.01)
+    trained_so = dataclasses.replace(network, config=dataclasses.replace(network.config, data=data))
+    grey = np.arange(64, dtype=np.uint16).reshape(8, 8)
+    Image.fromarray(grey * 65).save(tmp_path / "twelve.png")
+    Image.fromarray(((2 * 255 * (grey * 65).astype(int) + 4095) // 8190).astype(np.uint8)).save(tmp_path / "eight.png")
+    Image.new("L", (200, 200)).save(tmp_path / "large.png")
+    paths = [tmp_path / name for name in ("twelve.png", "eight.png", "large.png")]
+    twelve, eight, large = predict.predict(trained_so, paths, skip_unreadable=True)
+    assert twelve["top"] == eight["top"] and "more than config.data.max_megapixels=0.01" in large["error"]
 
 
 def with_shape(network, *shape):
@@ -142,3 +191,31 @@ def test_a_network_for_oblong_images_takes_those_of_its_size_only(network, tmp_p
 def test_a_network_for_images_that_are_neither_grey_nor_colour_is_refused(network, tmp_path):
     with pytest.raises(UserError, match="images of 2 channels"):
         predict.predict(with_shape(network, 8, 8, 2), [tmp_path], skip_unreadable=True)
+
+
+ANY = st.text(st.characters(codec=None, exclude_characters="\0"), max_size=12)  # surrogates, line breaks and all
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(ANY, ANY, st.booleans()), max_size=4))
+def test_any_name_comes_back_from_a_table_of_predictions(rows):
+    results = []
+    for file, label, readable in rows:
+        top = [{"label": label, "probability": 0.75}, {"label": "b", "probability": 0.25}]
+        results.append({"file": file} | ({**top[0], "top": top} if readable else {"error": label or "no image"}))
+    with tempfile.TemporaryDirectory() as folder:
+        predict.write(results, table := pathlib.Path(folder) / "x.CSV")
+        predict.write(results, whole := pathlib.Path(folder) / "x.json")
+        assert json.loads(whole.read_text()) == results
+        with table.open(encoding="utf-8", newline="") as file:
+            read = list(csv.DictReader(file))
+    escaped = [{key: _as_utf8(value) for key, value in result.items() if key != "top"} for result in results]
+    assert [{key: row[key] for key in want} for row, want in zip(read, escaped, strict=True)] == escaped
+    for row, result in zip(read, results, strict=True):
+        assert ("top" in result) == (row["error"] == "")
+        if "top" in result:
+            assert (row["label_2"], row["probability_2"]) == ("b", "0.25")
+
+
+def _as_utf8(value) -> str:
+    return str(value).encode("utf-8", "backslashreplace").decode()

@@ -193,7 +193,7 @@ def test_words_from_runs_are_shown_and_never_obeyed(tmp_path):
     assert evil in " ".join(Page(page).text)
     assert "<script>alert" not in page
     tex = (tmp_path / "out" / "tables.tex").read_text()
-    assert r"\$x\_1\$ \textbackslash{} é ?" in tex
+    assert r"\$x\_1\$ \textbackslash{} é [U+8A9E]" in tex
     assert r"\<script\>" in (tmp_path / "out" / "tables.md").read_text()
 
 
@@ -238,8 +238,8 @@ def test_the_same_folders_give_the_same_pictures_to_the_byte(tmp_path):
         findings = find(read([folders.write_sweep(tmp_path / "sweep")]))
         for folder in (tmp_path / "a", tmp_path / "b"):
             folder.mkdir()
-            for plot in charts.charts(findings):
-                plots.save(plot, folder)
+            for draw in charts.charts(findings):
+                plots.save(draw(), folder)
     for path in (tmp_path / "a").iterdir():
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
 
@@ -251,7 +251,7 @@ def test_latex_is_escaped_and_balanced(made):
     assert tex.count(r"\toprule") == tex.count(r"\midrule") == tex.count(r"\bottomrule") > 5
     assert not re.search(r"(?<!\\)[%&](?!.*\\\\)", tex.split(r"\begin{document}")[1].replace("{!}{%", ""))
     assert tables.escape_latex("a--b 5% ± _") == r"a-{}-b 5\% $\pm$ \_"
-    assert tables.escape_latex("a\x1b[31m\x07 é Ħ ŧ ŉ 語") == "a?[31m? é ? ? ? ?"
+    assert tables.escape_latex("a\x1b[31m é Ħ 語") == "a[U+001B][31m é [U+0126] [U+8A9E]"
 
 
 @pytest.mark.parametrize("first", ["[tab]", "*star"])

@@ -16,6 +16,17 @@ def test_spread_has_the_sample_standard_deviation_and_none_for_one_run():
     assert spread([None]) is None
 
 
+def test_runs_of_one_seed_are_one_sample_with_their_mean():
+    of = spread([0.9, 0.92, 0.8, None, 0.7], [0, 0, 1, 1, 2])
+    assert of is not None
+    assert of.values == (pytest.approx(0.91, abs=1e-15), 0.8, 0.7)
+    value = 1 / 49
+    again = spread([value] * 49, [5] * 49)
+    assert again is not None
+    assert (again.values, again.std) == ((value,), None), "the mean of equal values is the value to the bit"
+    assert compare(again, of).verdict == "unknown"
+
+
 def test_p_is_that_of_welchs_test():
     generator = np.random.default_rng(0)
     for n, m in ((2, 2), (3, 5), (10, 4)):

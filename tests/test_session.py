@@ -1,8 +1,14 @@
 """What stops a start before its first step, in one line each, and leaves the workdir free."""
 
+import dataclasses
+import types
+
+import numpy as np
 import pytest
 
-from jaxcnn.config import ConfigError, UserError
+from jaxcnn.config import ConfigError, Data, UserError
+from jaxcnn.data.source import open_splits
+from jaxcnn.train import session
 from jaxcnn.train.loop import train
 from tests import small
 
@@ -39,6 +45,30 @@ def test_a_workdir_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "run").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
         train(small.config(data=DIGITS), tmp_path / "run", command=[])
+
+
+@pytest.mark.parametrize(
+    ("counts", "told"),
+    [
+        ([5, 6, 7], "a0, a1, a2"),
+        ([5, 6, 16], "a0 5, a1 6, a2 16"),
+        ([5] * 21 + [4], ", ".join(f"a{k}" for k in range(20)) + " and 2 more"),
+        ([5] * 21 + [1], ", ".join(f"a{k}" for k in range(20)) + " and 2 more, of 1 (a21) to 5 (a0) examples"),
+    ],
+)
+def test_a_run_tells_its_classes_and_how_uneven_they_are(counts, told):
+    labels = np.repeat(np.arange(len(counts)), counts).astype(np.int32)
+    split = types.SimpleNamespace(labels=labels, class_names=tuple(f"a{k}" for k in range(len(counts))))
+    assert session.describe_classes(split) == told
+
+
+def test_a_run_tells_its_classes_and_what_was_passed_over_before_it_trains():
+    data = Data(source="synthetic:8x8x3:25:100", protocol="full", test_split="")
+    splits = dataclasses.replace(open_splits(data), notes=("passed over 3 files",))
+    lines: list[str] = []
+    session._tell_of_splits(splits, types.SimpleNamespace(say=lines.append))
+    assert lines[0] == "  passed over 3 files"
+    assert any(line.startswith("  classes: 0, 1, ") and line.endswith("19 and 5 more") for line in lines)
 
 
 def test_these_are_mistakes_of_the_config():

@@ -1,11 +1,13 @@
 """Sources that are arrays, slices, holding out, and the statistics of a split."""
 
 import dataclasses
+import tracemalloc
 
 import numpy as np
 import pytest
 
 from jaxcnn.config import Data, UserError
+from jaxcnn.data import examples, resident
 from jaxcnn.data.examples import map_in_threads
 from jaxcnn.data.slices import resolve
 from jaxcnn.data.source import open_splits
@@ -159,7 +161,7 @@ def test_npz_without_test_split_says_how_to_slice_one(tmp_path):
         ({"train_labels": np.zeros(30, int), "test_labels": np.zeros(8, int)}, "only one class"),
         ({"train_labels": None, "test_labels": None}, "no images and labels that are known by their names"),
         ({"test_images": np.zeros((8, 6, 6, 3), np.uint8)}, "set config.data.image_size"),
-        ({"train_labels": np.array([{}] * 30)}, "cannot be read"),
+        ({"train_labels": np.array([{}] * 30)}, "holds Python objects"),
         ({"train_images": np.zeros((0, 4, 5, 3), np.uint8), "train_labels": np.zeros(0, int)}, "holds no example"),
     ],
 )
@@ -327,3 +329,20 @@ def test_mapping_in_threads_keeps_order_and_stops_at_an_error():
     with pytest.raises(ZeroDivisionError):
         list(map_in_threads(fail_at_five, range(10_000), 2))
     assert len(begun) < 100
+
+
+def test_the_resident_loader_holds_a_set_once_while_it_reads_it(monkeypatch):
+    split = open_splits(Data(source="synthetic:32x32x3:4:5000", protocol="full")).train
+    images = np.zeros((len(split), *split.image_shape), np.uint8)
+    split.parts = (dataclasses.replace(split.parts[0], read=lambda indices: images[indices]),)
+    monkeypatch.setattr(resident, "put", lambda value, sharding: value)
+    monkeypatch.setattr(examples, "_CHUNK_BYTES", 2**20)
+    monkeypatch.setattr(examples, "worker_count", lambda workers=0: 2)
+    tracemalloc.start()
+    try:
+        loaded = resident.load(split, None)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (loaded.image == images).all()
+    assert peak < images.nbytes + 7 * 2**20  # two chunks at work, four that wait, and one that is copied

@@ -7,6 +7,7 @@ import re
 import uuid
 
 import jax
+import numpy as np
 import optuna
 import pytest
 
@@ -295,7 +296,7 @@ def check_evolution(study):
     lines = outcome.summarize(study.folder, study.definition, board, study.desk().study)
     told = [line for line in lines if line.startswith("    trial ")]
     assert "  Pareto front of validation accuracy and training time:" in lines
-    assert len(told) == len(study.desk().study.best_trials) > 0
+    assert len(told) == sum("as" not in each.user_attrs for each in study.desk().study.best_trials) > 0
     assert all(re.fullmatch(r"    trial \d+: optim.* val accuracy [\d.]+% in [\d.]+ s", line) for line in told)
 
 
@@ -378,6 +379,25 @@ def test_a_sweep_may_grow_but_not_become_another(tmp_path):
     with pytest.raises(UserError, match="holds another sweep") as caught:
         studies.make(tmp_path, large, **THIN, run={"steps": 50})
     assert "config.run.steps: 40 in the folder, 50 now" in str(caught.value)
+
+
+def test_a_sweep_keeps_the_place_of_its_data_and_goes_on_with_one_that_an_older_version_kept_as_typed(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    small = spec.sweep(spec.values("optim.learning_rate", [0.1, 0.2]))
+    data = {"source": "npz:a.npz", "val_examples": 6}
+    images = np.zeros((80, 8, 8, 1), np.uint8)
+    labels = np.arange(80) % 2
+    np.savez("a.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    first = studies.make(tmp_path / "sweep", small, **THIN, data=data)
+    assert first.definition.base.data.source == f"npz:{tmp_path}/a.npz"
+    path = tmp_path / "sweep" / "sweep.json"
+    path.write_text(path.read_text().replace(f"npz:{tmp_path}/a.npz", "npz:a.npz"))
+    start.go_on(tmp_path / "sweep", first.definition)
+    path.write_text(path.read_text().replace("npz:a.npz", "npz:b.npz"))
+    with pytest.raises(UserError, match=r"config\.data\.source: npz:.*/b\.npz in the folder"):
+        start.go_on(tmp_path / "sweep", first.definition)
 
 
 def test_a_config_file_without_a_sweep_or_with_a_broken_one_is_one_line(tmp_path, root):

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import subprocess
 import sys
 import threading
 
@@ -13,15 +14,15 @@ import pytest
 from jaxcnn import config as configs
 from jaxcnn.config import UserError
 from jaxcnn.data.source import open_splits
-from jaxcnn.hosts import HostsError
-from jaxcnn.train import workdir
+from jaxcnn.meeting import HostsError
+from jaxcnn.train import environment, workdir
 from tests import small
 
 VARIED = {
     "model": {"width": 0.5, "dtype": "bfloat16"},
     "schedule": {"name": "multistep", "boundaries": (1.0, 2.5)},
     "optim": {"learning_rate": 1e-3, "label_smoothing": 0.1},
-    "data": {"source": "npz:a folder/ünïcode.npz"},
+    "data": {"source": "npz:/a folder/ünïcode.npz"},
 }
 
 
@@ -92,6 +93,13 @@ def test_a_folder_that_cannot_be_made_is_refused_in_one_line():
         workdir.claim(pathlib.Path("/proc/jaxcnn")).__enter__()
 
 
+def test_a_workdir_whose_path_is_no_unicode_is_refused_before_anything_is_made(tmp_path):
+    folder = tmp_path / os.fsdecode(b"caf\xe9")  # TensorStore could not write checkpoints there
+    with pytest.raises(UserError, match=r"^--workdir=.*/caf\\xe9: its path must be Unicode, so name another$"):
+        workdir.claim(folder).__enter__()
+    assert not folder.exists()
+
+
 def test_a_claimed_workdir_names_its_holder_and_is_free_again_afterwards(tmp_path):
     folder = tmp_path / "new" / "run"
     with workdir.claim(folder), pytest.raises(UserError, match=f"is in use by process {os.getpid()} on "):
@@ -133,7 +141,7 @@ def test_data_facts_hold_what_the_network_depends_on(tmp_path):
 
 
 def test_the_environment_says_what_figures_were_made_with():
-    facts = workdir.environment(["main.py", "--config=x.py"])
+    facts = environment.facts(["main.py", "--config=x.py"])
     assert facts["command"] == ["main.py", "--config=x.py"]
     assert facts["packages"]["jax"] == jax.__version__
     assert facts["packages"]["numpy"] == np.__version__
@@ -145,9 +153,29 @@ def test_the_environment_says_what_figures_were_made_with():
     assert json.loads(json.dumps(facts)) == facts
 
 
+def test_the_commit_is_that_of_the_repository_that_has_the_source_and_of_no_other_around_it(tmp_path):
+    def git(*arguments: str) -> str:
+        own = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        return subprocess.run(
+            ["git", *own, *arguments], cwd=tmp_path, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    installed = tmp_path / ".venv" / "workdir.py"
+    installed.parent.mkdir()
+    installed.touch()
+    git("init")
+    git("commit", "--allow-empty", "--message=of the user's own project")
+    assert environment._commit.__wrapped__(installed) is None
+    git("add", "--force", ".")
+    git("commit", "--message=the source")
+    assert environment._commit.__wrapped__(installed) == git("rev-parse", "--short=12", "HEAD")
+    installed.write_text("changed")
+    assert environment._commit.__wrapped__(installed) == git("rev-parse", "--short=12", "HEAD") + "+"
+
+
 def test_every_start_of_a_run_leaves_its_environment(tmp_path):
     for command in (["first"], ["second"], ["third"]):
-        workdir.write_environment(tmp_path, command)
+        environment.write(tmp_path, command)
     facts = json.loads((tmp_path / "environment.json").read_text())
     assert facts["command"] == ["third"]
     assert [start["command"] for start in facts["earlier"]] == [["first"], ["second"]]

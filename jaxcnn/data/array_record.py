@@ -11,21 +11,24 @@ from jaxcnn.data.tfrecord import Damaged, find_features
 
 
 def index_array_record(path: Path, image_key: str, label_key: str) -> np.ndarray:
-    """As `index_shard`, for an ArrayRecord file: int64 [records, 3] of record number, 0, label."""
+    """As `index_shard`, for an ArrayRecord file: int64 [records, 3] of record number, length of the image, label."""
     rows = []
     reader = _reader(path)
     try:
         for number in range(reader.num_records()):
-            (record,) = reader.read([number])
-            *_, label = _features(record, image_key, label_key)
-            rows.append((number, 0, label))
+            _, length, label = _features(_record(reader, number), image_key, label_key)
+            rows.append((number, length, label))
     finally:
         reader.close()
     return np.array(rows, np.int64).reshape(-1, 3)
 
 
 class ArrayRecordFiles:
-    """The counterpart of `ShardFiles` for ArrayRecord files, which read a record by its number."""
+    """The counterpart of `ShardFiles` for ArrayRecord files, which read a record by its number.
+
+    Only the opening is locked. Several threads may share a reader to read by number, as those of array_record's own
+    data source do; only its reading in sequence has a state.
+    """
 
     def __init__(self, paths: list[Path], image_key: str, label_key: str):
         self._readers: dict[int, Any] = {}
@@ -33,11 +36,14 @@ class ArrayRecordFiles:
         self._paths, self._keys = paths, (image_key, label_key)
 
     def read(self, shard: int, number: int, _length: int) -> bytes:
-        """The encoded image of one record. Raises OSError."""
-        with self._lock:
-            if shard not in self._readers:
-                self._readers[shard] = _reader(self._paths[shard])
-            (record,) = self._readers[shard].read([number])
+        """The encoded image of one record. Safe to call from several threads. Raises OSError."""
+        reader = self._readers.get(shard)
+        if reader is None:
+            with self._lock:
+                if shard not in self._readers:
+                    self._readers[shard] = _reader(self._paths[shard])
+                reader = self._readers[shard]
+        record = _record(reader, number)
         try:
             start, length, _ = _features(record, *self._keys)
         except Damaged as error:
@@ -54,6 +60,14 @@ def _reader(path: Path) -> Any:
         return ArrayRecordReader(str(path))
     except Exception as error:
         raise OSError(str(error).partition("\n")[0]) from None
+
+
+def _record(reader: Any, number: int) -> bytes:
+    try:
+        (record,) = reader.read([number])
+    except RuntimeError as error:  # what the package makes of damage and of a failing disk
+        raise OSError(str(error).partition("\n")[0]) from None
+    return record
 
 
 def _features(record: bytes, image_key: str, label_key: str) -> tuple[int, int, int]:

@@ -1,11 +1,12 @@
 """What is worth keeping between starts: indexes of record files and decoded pixels, in the user's cache folder.
 
 A cache is never needed and never trusted: its key names everything that made it, files appear whole (written aside,
-then renamed), a damaged one counts as absent, and a folder that cannot be written only costs time.
+then renamed), a damaged one counts as absent, and a folder that cannot be written only costs time. How much of it stays
+is the business of `jaxcnn.data.cache_limit`: files are touched when they are used, and pixels are locked while they are
+mapped, as what is still written is.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import tempfile
@@ -13,9 +14,12 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 import numpy as np
+
+from jaxcnn import locks
+from jaxcnn.data import cache_limit
 
 
 def fingerprint(parts: Iterable[object]) -> str:
@@ -31,18 +35,38 @@ def lock(path: Path) -> Iterator[None]:
     """Hold an exclusive lock on a file among the processes of this machine; freed when the holder dies.
 
     Waits for as long as another process holds it. Where files cannot be made or locked, there is no lock: all that
-    happens under one is also sound, only wasteful, when done twice.
+    happens under one is also sound, only wasteful, when done twice. The file is removed by its last holder.
     """
     handle = None
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = open(path, "ab")  # noqa: SIM115 (closed below, whatever happens)
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        while handle is None or not _is_at(handle, path):  # one that was waited for is gone with its holder
+            if handle:
+                handle.close()
+                handle = None
+            handle = open(path, "ab")  # noqa: SIM115 (closed below, whatever happens)
+            locks.take(handle, wait=True)
     try:
         yield
     finally:
         if handle:
+            with contextlib.suppress(OSError):
+                if _is_at(handle, path):
+                    path.unlink()
             handle.close()
+
+
+def _is_at(handle: IO[bytes], path: Path) -> bool:
+    """Whether an open file is the one of this name."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(handle.fileno()), path.stat())
+    return False
+
+
+def touch(path: Path) -> None:
+    """Note that a file is used; those used last stay longest."""
+    with contextlib.suppress(OSError):  # the folder may be somebody else's
+        os.utime(path)
 
 
 def cached_arrays(
@@ -93,7 +117,9 @@ def cached_images(
             if error in reading:
                 raise
             return None, f"cannot keep decoded images in {path.parent}: {error.strerror or error}"
-    return _load_images(path, shape), f"decoded images kept in {path.parent} cannot be read back"
+    images = _load_images(path, shape)
+    cache_limit.keep(path.parent)
+    return images, f"decoded images kept in {path.parent} cannot be read back"
 
 
 def _write_images(file: BinaryIO, shape: tuple[int, ...], chunks: Iterable[np.ndarray]) -> None:
@@ -108,22 +134,32 @@ def _write_images(file: BinaryIO, shape: tuple[int, ...], chunks: Iterable[np.nd
 
 def _load_images(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
     try:
-        images = np.load(path, mmap_mode="r", allow_pickle=False)
-        if images.shape != shape or images.dtype != np.uint8:
-            return None
         with open(path, "rb") as file:
-            file.seek(-4, os.SEEK_END)
-            if file.tell() != images.offset + images.nbytes:
+            with contextlib.suppress(OSError):
+                locks.take(file, wait=True, shared=True)  # while the map lives, which has the file open
+            if np.lib.format.read_magic(file) != (1, 0):
                 return None
-            return images if zlib.crc32(images.data) == int.from_bytes(file.read(), "little") else None
+            kept_shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+            if kept_shape != shape or dtype != np.uint8:
+                return None
+            images: np.ndarray = np.memmap(file, np.uint8, "r", file.tell(), shape)
+            file.seek(-4, os.SEEK_END)
+            if file.tell() != images.offset + images.nbytes:  # type: ignore[attr-defined]
+                return None
+            if zlib.crc32(images.data) != int.from_bytes(file.read(), "little"):
+                return None
     except (OSError, ValueError, EOFError, AttributeError):
         return None
+    touch(path)
+    return images
 
 
 def _load_arrays(path: Path) -> dict[str, np.ndarray] | None:
     try:
         with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+            arrays = {name: archive[name] for name in archive.files}
+        touch(path)
+        return arrays
     except (OSError, ValueError, EOFError, AttributeError, KeyError, zipfile.BadZipFile, zlib.error):
         return None
 
@@ -134,6 +170,8 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     handle, aside = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".partial")
     try:
         with open(handle, "wb") as file:
+            with contextlib.suppress(OSError):
+                locks.take(file, wait=True)  # until it is closed: somebody is at it
             write(file)
             file.flush()
             os.fsync(file.fileno())

@@ -2,45 +2,77 @@
 
 import contextlib
 import io
+import logging
+import warnings
 
 import numpy as np
 from PIL import Image, ImageOps
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+from jaxcnn.config import Data
+
+EXTENSIONS = {  # of files that are taken for images in a folder, by Pillow's name of the format
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+    "PNG": (".png", ".apng"),
+    "WEBP": (".webp",),
+    "GIF": (".gif",),
+    "BMP": (".bmp", ".dib"),
+    "TIFF": (".tif", ".tiff"),
+}
+FORMATS = tuple(EXTENSIONS)
 _TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
+_WHITE_IS_ZERO, _PHOTOMETRIC = 0, 262
 Image.init()  # registers all formats now: doing so lazily is not safe in threads
+# Pillow's own limit is one of the whole process, knows nothing of JPEG's reduced scales, and speaks of attacks; the one
+# in `decode` takes its place. Its warnings and log are about metadata that is not read here, and name no file.
+Image.MAX_IMAGE_PIXELS = None
+warnings.filterwarnings("ignore", module=r"PIL\.")
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 
 class Unreadable(Exception):
     """The bytes are no image, or not all of one; `str` says why. Callers add which file it was."""
 
 
-def decode(encoded: bytes, size: int = 0, channels: int = 3) -> np.ndarray:
+def decode(
+    encoded: bytes,
+    size: int = 0,
+    channels: int = 3,
+    *,
+    grey16_max: int = Data.grey16_max,
+    max_megapixels: float = Data.max_megapixels,
+) -> np.ndarray:
     """Decode one image to uint8 pixels [H, W, channels].
 
-    Animations give their first frame. EXIF orientation is applied. Transparent pixels are laid over white. 16-bit grey
-    is scaled to 8 bits (v / 257, rounded), CMYK and palettes go through Pillow's conversion.
+    Animations give their first frame, files of several pages the first. EXIF orientation is applied. Transparent pixels
+    are laid over white. 16-bit grey is scaled to 8 bits (v * 255 / grey16_max, rounded), CMYK and palettes go through
+    Pillow's conversion.
 
     Args:
-      encoded: JPEG, PNG, WebP, GIF or BMP.
+      encoded: of one of `FORMATS`.
       size: side in pixels of the square result (see `resize`); 0 keeps the image's own size.
       channels: 3 for RGB, 1 for grey.
+      grey16_max: the value of 16-bit grey that becomes 255.
+      max_megapixels: that may be decoded. A JPEG that is resized counts as the reduced scale that it is decoded at.
 
     Raises:
-      Unreadable: damaged, truncated, or not an image.
+      Unreadable: damaged, truncated, too large, of values that cannot be scaled to 8 bits, or not an image.
     """
     try:
         with Image.open(io.BytesIO(encoded), formats=FORMATS) as file:
             if size:
                 # JPEG can be decoded at 1/2, 1/4 or 1/8: quick for photographs, and still twice the asked size.
                 file.draft(None, (2 * size, 2 * size))
+            _check_size(file.size, max_megapixels)
+            _check_values(file)
             file.load()
             image: Image.Image = file
+    except Unreadable:
+        raise
     except Exception as error:  # damaged files make Pillow raise errors of any kind
-        raise Unreadable(_reason(error)) from None
+        raise Unreadable(_reason(error, encoded)) from None
     with contextlib.suppress(Exception):  # a damaged EXIF block: leave the pixels as stored
         ImageOps.exif_transpose(image, in_place=True)
-    image = _convert(image, channels)
+    image = _convert(image, channels, grey16_max)
     if size:
         image = _square(image, size)
     pixels = np.asarray(image, np.uint8)
@@ -53,11 +85,26 @@ def stored_size(encoded: bytes) -> tuple[int, int]:
         with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
             width, height = image.size
             orientation = 1
-            with contextlib.suppress(Exception):
-                orientation = image.getexif().get(0x0112, 1)
+            if image.format != "TIFF":  # whose size Pillow gives with the orientation applied
+                with contextlib.suppress(Exception):
+                    orientation = image.getexif().get(0x0112, 1)
     except Exception as error:
-        raise Unreadable(_reason(error)) from None
+        raise Unreadable(_reason(error, encoded)) from None
     return (width, height) if orientation in _TRANSPOSED else (height, width)
+
+
+def grey16_peak(encoded: bytes, max_megapixels: float = Data.max_megapixels) -> int | None:
+    """The highest value of an image of 16-bit grey; None for others. Raises Unreadable."""
+    try:
+        with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
+            if not image.mode.startswith("I"):
+                return None
+            _check_size(image.size, max_megapixels)
+            return int(np.asarray(image).max())
+    except Unreadable:
+        raise
+    except Exception as error:
+        raise Unreadable(_reason(error, encoded)) from None
 
 
 def resize(pixels: np.ndarray, size: int) -> np.ndarray:
@@ -78,17 +125,46 @@ def _square(image: Image.Image, size: int) -> Image.Image:
     return image.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
 
 
-def _convert(image: Image.Image, channels: int) -> Image.Image:
+def _check_size(size: tuple[int, int], max_megapixels: float) -> None:
+    width, height = size
+    if width * height > max_megapixels * 1e6:
+        raise Unreadable(
+            f"it says that it has {width} x {height} pixels, more than config.data.max_megapixels={max_megapixels:g}"
+        )
+
+
+def _check_values(file: Image.Image) -> None:
+    """Refuse what Pillow would clip, or show as its negative, without a word. Only TIFF holds such."""
+    if file.mode == "F":
+        raise Unreadable("its pixels are floating-point numbers; save it with 8 or 16 bits")
+    if file.format == "TIFF" and file.mode == "I":
+        raise Unreadable("its pixels have 32 bits or a sign; save it with 8 or 16 bits")
+    if file.mode.startswith("I") and getattr(file, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        raise Unreadable("it is 16-bit grey that counts from white; save it with black as 0")
+
+
+def _convert(image: Image.Image, channels: int, grey16_max: int) -> Image.Image:
     if image.mode.startswith("I"):  # 16-bit grey
-        values = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
-        image = Image.fromarray(((values + 128) // 257).astype(np.uint8))
+        values = np.clip(np.asarray(image), 0, 2**16 - 1).astype(np.uint32)
+        if (peak := int(values.max())) > grey16_max:
+            raise Unreadable(f"it holds the value {peak}, beyond config.data.grey16_max={grey16_max}")
+        grey = ((2 * 255 * values + grey16_max) // (2 * grey16_max)).astype(np.uint8)
+        if isinstance(transparent := image.info.get("transparency"), int):
+            grey[values == transparent] = 255
+        image = Image.fromarray(grey)
     elif image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, image)
-    return image.convert("RGB" if channels == 3 else "L")
+    try:
+        return image.convert("RGB" if channels == 3 else "L")
+    except ValueError as error:
+        raise Unreadable(f"its colours ({image.mode}) cannot be read: {error}") from None
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, encoded: bytes) -> str:
     text = str(error).partition("\n")[0]
-    return "not an image file" if "cannot identify image file" in text else text or type(error).__name__
+    if "cannot identify image file" in text:
+        tiff = encoded[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+        return "a TIFF of a kind that cannot be read" if tiff else "not an image file"
+    return text or type(error).__name__

@@ -5,6 +5,7 @@ behave alike.
 """
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Callable
 
@@ -13,9 +14,10 @@ import PIL
 
 from jaxcnn import config
 from jaxcnn.config import UserError
-from jaxcnn.data import cache
+from jaxcnn.data import cache, remarks
+from jaxcnn.data.content import of_files
 from jaxcnn.data.decode import Unreadable, decode, stored_size
-from jaxcnn.data.examples import Examples, map_in_threads, read_in_order
+from jaxcnn.data.examples import Content, Examples, map_in_threads, read_in_order
 from jaxcnn.mesh import cache_folder
 
 logger = logging.getLogger(__name__)
@@ -37,6 +39,9 @@ class Encoded:
       name: what to call image i in a message.
       load: the bytes of image i; raises OSError. Safe to call from several threads.
       fingerprint: changes whenever an image does.
+      sizes: bytes of each image, int64 [N].
+      hashes: uint64 [N] of each image's path in the set; None where images have no path.
+      notes: remarks for the user, such as files passed over.
     """
 
     title: str
@@ -46,6 +51,9 @@ class Encoded:
     name: Callable[[int], str]
     load: Callable[[int], bytes]
     fingerprint: Callable[[], str]
+    sizes: Callable[[], np.ndarray]
+    hashes: Callable[[], np.ndarray] | None = None
+    notes: tuple[str, ...] = ()
 
 
 def open_encoded(encoded: Encoded, data: config.Data) -> Examples:
@@ -57,23 +65,27 @@ def open_encoded(encoded: Encoded, data: config.Data) -> Examples:
     Raises:
       UserError: images of differing sizes without `data.image_size`; no readable image.
     """
-    notes: list[str] = []
+    notes = list(encoded.notes)
     kept = np.arange(len(encoded.labels))
     sizes = None
     if data.on_error == "skip" and len(kept):
-        sizes, unreadable = _scan(encoded, pixels=True, workers=data.workers)
+        sizes, unreadable = _scan(encoded, data, pixels=True)
         kept = np.setdiff1d(kept, list(unreadable))
         if unreadable:
             notes.append(_left_out(encoded, unreadable))
     if not len(kept):
-        raise UserError(f"{encoded.title} has no {'readable ' if len(encoded.labels) else ''}image")
+        what = "readable image" if len(encoded.labels) else "image"
+        raise UserError("; ".join([f"{encoded.title} has no {what}", *notes]))
     height, width = _common_size(encoded, data, kept, sizes)
     shape = (height, width, encoded.channels)
+    if sizes is None and encoded.shape:
+        sizes = np.tile(encoded.shape, (len(encoded.labels), 1))
+    notes += remarks.on_losses(encoded.title, encoded.load, kept, data, sizes)
 
     def decoded(indices: np.ndarray) -> np.ndarray:
         images = np.empty((len(indices), *shape), np.uint8)
         for place, index in enumerate(kept[indices]):
-            images[place] = _decoded(encoded, int(index), data.image_size, shape)
+            images[place] = _decoded(encoded, int(index), data, shape)
         return images
 
     read: _Read = decoded
@@ -82,7 +94,13 @@ def open_encoded(encoded: Encoded, data: config.Data) -> Examples:
         read, note = _through_cache(encoded, data, kept, shape, decoded)
         if note:
             notes.append(note)
-    return Examples(labels, shape, read, tuple(notes))
+
+    def content() -> Content:
+        return of_files(encoded.title, encoded.sizes(), encoded.load, encoded.fingerprint(), kept, data.workers)
+
+    hashes = encoded.hashes
+    of_kept = None if hashes is None else lambda: hashes()[kept]
+    return Examples(labels, shape, read, functools.cache(content), tuple(notes), of_kept)
 
 
 def _through_cache(
@@ -90,9 +108,9 @@ def _through_cache(
 ) -> tuple[_Read, str]:
     """Reading from the cache of decoded pixels, which is made if need be, or `read` itself and why not."""
     # Pillow's version is in the key, since another JPEG decoder may round otherwise.
-    key = cache.fingerprint(
-        ("pixels", PIL.__version__, encoded.fingerprint(), data.image_size, encoded.channels, len(kept), kept.tobytes())
-    )
+    made_by = ("pixels", PIL.__version__, encoded.fingerprint(), data.image_size, encoded.channels)
+    scale = () if data.grey16_max == config.Data.grey16_max else (data.grey16_max,)
+    key = cache.fingerprint((*made_by, len(kept), kept.tobytes(), *scale))
 
     def decode_all():
         logger.info("decoding the %d images of %s once, into %s", len(kept), encoded.title, cache_folder())
@@ -105,9 +123,15 @@ def _through_cache(
     return lambda indices: pixels[indices], ""
 
 
-def _decoded(encoded: Encoded, index: int, size: int, shape: tuple[int, int, int]) -> np.ndarray:
+def _decode(content: bytes, encoded: Encoded, data: config.Data) -> np.ndarray:
+    return decode(
+        content, data.image_size, encoded.channels, grey16_max=data.grey16_max, max_megapixels=data.max_megapixels
+    )
+
+
+def _decoded(encoded: Encoded, index: int, data: config.Data, shape: tuple[int, int, int]) -> np.ndarray:
     try:
-        pixels = decode(encoded.load(index), size, encoded.channels)
+        pixels = _decode(encoded.load(index), encoded, data)
     except (Unreadable, OSError) as error:
         raise _cannot_read(encoded, index, str(getattr(error, "strerror", None) or error)) from None
     if pixels.shape != shape:
@@ -132,7 +156,7 @@ def _common_size(encoded: Encoded, data: config.Data, kept: np.ndarray, sizes: n
     if encoded.shape:
         return encoded.shape
     if sizes is None:
-        sizes, unreadable = _scan(encoded, pixels=False, workers=data.workers)
+        sizes, unreadable = _scan(encoded, data, pixels=False)
         if unreadable:
             index = min(unreadable)
             raise _cannot_read(encoded, index, unreadable[index])
@@ -147,7 +171,7 @@ def _common_size(encoded: Encoded, data: config.Data, kept: np.ndarray, sizes: n
     return int(sizes[first][0]), int(sizes[first][1])
 
 
-def _scan(encoded: Encoded, pixels: bool, workers: int) -> tuple[np.ndarray, dict[int, str]]:
+def _scan(encoded: Encoded, data: config.Data, pixels: bool) -> tuple[np.ndarray, dict[int, str]]:
     """Look at every image, its header or all its pixels: sizes int32 [N, 2], and why images are unreadable."""
     passing_trouble = []  # the storage failing, which may be over tomorrow, is not to be kept in a cache
 
@@ -155,10 +179,10 @@ def _scan(encoded: Encoded, pixels: bool, workers: int) -> tuple[np.ndarray, dic
         found = []
         for index in indices:
             try:
-                data = encoded.load(int(index))
+                content = encoded.load(int(index))
                 if pixels:
-                    decode(data, 0, encoded.channels)
-                found.append((*stored_size(data), ""))
+                    _decode(content, encoded, data)
+                found.append((*stored_size(content), ""))
             except (Unreadable, OSError) as error:
                 if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
                     passing_trouble.append(error)
@@ -169,14 +193,15 @@ def _scan(encoded: Encoded, pixels: bool, workers: int) -> tuple[np.ndarray, dic
         count = len(encoded.labels)
         logger.info("checking the %d images of %s", count, encoded.title)
         chunks = [np.arange(start, min(start + _SCAN_CHUNK, count)) for start in range(0, count, _SCAN_CHUNK)]
-        found = [row for rows in map_in_threads(look, chunks, workers) for row in rows]
+        found = [row for rows in map_in_threads(look, chunks, data.workers) for row in rows]
         return {
             "sizes": np.array([row[:2] for row in found], np.int32).reshape(-1, 2),
             "unreadable": np.array([index for index, row in enumerate(found) if row[2]], np.int64),
             "reasons": np.array([row[2] for row in found if row[2]], np.str_),
         }
 
-    key = cache.fingerprint(("scan", pixels, PIL.__version__, encoded.channels, encoded.fingerprint()))
+    limits = (data.image_size, data.grey16_max, data.max_megapixels) if pixels else ()  # decide what can be read
+    key = cache.fingerprint(("scan", 2, pixels, limits, PIL.__version__, encoded.channels, encoded.fingerprint()))
     path = cache_folder() / f"scan-{key}.npz"
     arrays = cache.cached_arrays(path, look_at_all, keep=lambda: not passing_trouble)
     reasons = [str(reason) for reason in arrays["reasons"]]

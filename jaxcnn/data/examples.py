@@ -15,6 +15,19 @@ _Result = TypeVar("_Result")
 
 
 @dataclasses.dataclass(frozen=True)
+class Content:
+    """The images of a base split, in order, as their checksums tell them (`jaxcnn.data.content`).
+
+    Attributes:
+      fingerprint: 32 hex digits that any other images, or another order, would change.
+      images: checksums uint64 [N] that equal images have alike; None where not every image was read.
+    """
+
+    fingerprint: str
+    images: np.ndarray | None
+
+
+@dataclasses.dataclass(frozen=True)
 class Examples:
     """One base split of a source, before slicing and holding out.
 
@@ -22,13 +35,17 @@ class Examples:
       labels: int32 [N], not yet checked against the classes.
       image_shape: (H, W, C) of every image.
       read: images uint8 [n, H, W, C] at int indices [n]; safe to call from several threads.
+      content: checksums of the images; computed when first called, and safe to call from several threads.
       notes: remarks for the user, one line each.
+      hashes: uint64 [N] of each example's path in the set, evenly spread; None where examples have no path.
     """
 
     labels: np.ndarray
     image_shape: tuple[int, int, int]
     read: Callable[[np.ndarray], np.ndarray]
+    content: Callable[[], Content]
     notes: tuple[str, ...] = ()
+    hashes: Callable[[], np.ndarray] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,12 +57,14 @@ class Source:
       class_names: one per class.
       splits: names of the base splits.
       open: the examples of a base split.
+      notes: remarks for the user on the set as a whole, one line each.
     """
 
     title: str
     class_names: tuple[str, ...]
     splits: tuple[str, ...]
     open: Callable[[str], Examples]
+    notes: tuple[str, ...] = ()
 
 
 def worker_count(workers: int = 0) -> int:

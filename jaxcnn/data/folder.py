@@ -1,124 +1,131 @@
 """Images in folders: `<path>/<class>/*.jpg`, or `<path>/{train,val,test}/<class>/*.jpg`."""
 
+import collections
+import functools
 import hashlib
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
 
 from jaxcnn import config
 from jaxcnn.config import UserError
-from jaxcnn.data import cache
+from jaxcnn.data import cache, listing
 from jaxcnn.data.encoded import Encoded, open_encoded
 from jaxcnn.data.examples import Examples, Source
+from jaxcnn.data.layout import LAYOUT, split_folders
+from jaxcnn.paths import expand
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
-_SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-}
-_LAYOUT = "a folder has one sub-folder per class with JPEG, PNG or WebP images in it"
+_NAMED = 3  # classes without an image that a note names
 
 
 def open_folder(argument: str, data: config.Data) -> Source:
     """One sub-folder per class, images of any size in it, at any depth.
 
-    `<path>/<class>/…` has the one base split train; `<path>/{train,val,test}/<class>/…` has those it has. Classes are
-    numbered in the order of their names. Examples are in the order of a hash of their path, so a slice of a split is
-    mixed of all classes, and a new image moves no other one from slice to slice. Hidden files and folders, and files
-    of other kinds, are passed over.
+    `<path>/<class>/…` has the one base split train; `<path>/{train,val,test}/<class>/…` has those it has (see
+    `split_folders`). Classes are those of the training split, numbered in the order of their names. Examples are in the
+    order of a hash of their path, so a slice of a split is mixed of all classes. A new image moves a few others over
+    the bounds of a slice, but none over those of a slice "by path" (`jaxcnn.data.slices`). Links are followed, hidden
+    files and folders passed over; files of other kinds are passed over and counted in the notes (see `list_images`).
 
     Raises:
-      UserError: no such folder, no class in it, or splits that disagree on the classes.
+      UserError: no such folder, a layout that can be understood in two ways, no class in it, a class without an image
+        in the training split, or one that the training split lacks.
     """
     if not argument:
         raise UserError("config.data.source='folder:' needs a path: folder:<path>")
-    root = Path(argument).expanduser()
-    if not root.is_dir():
-        raise UserError(f"config.data.source='folder:{argument}': there is no such folder")
+    root = expand(argument, "config.data.source=folder:")
     title = f"folder:{argument}"
-    roots = _split_folders(root, title)
-    classes = {split: _sub_folders(folder) for split, folder in roots.items()}
+    try:
+        is_folder = root.is_dir()
+    except OSError as error:
+        raise UserError(f"config.data.source={title!r} cannot be read: {error.strerror}") from None
+    if not is_folder:
+        raise UserError(f"config.data.source={title!r}: there is no such folder")
+    roots, notes = split_folders(root, title)
+    classes = {split: listing.sub_folders(folder) for split, folder in roots.items()}
     names = classes["train"]
     if not names:
-        raise UserError(f"{title} has no sub-folder in {roots['train']}; {_LAYOUT}")
+        raise UserError(f"{title} has no sub-folder in {roots['train']}; {LAYOUT}")
     for split, others in classes.items():
-        if others != names:
-            alone = sorted(set(names) ^ set(others))[0]
-            where = ("train", split) if alone in names else (split, "train")
+        if unknown := sorted(set(others) - set(names)):
             raise UserError(
-                f"{title}: class {alone!r} is in {where[0]}, but not in {where[1]}; all splits need the same classes"
+                f"{title}: class {unknown[0]!r} is in {split}, but not in train, whose sub-folders are the classes"
             )
 
     def open_split(split: str) -> Examples:
-        return open_encoded(_list_images(roots[split], names, f"{title} {split}"), data)
+        return open_encoded(_list_images(roots[split], names, f"{title} {split}", learnt=split == "train"), data)
 
-    return Source(title, tuple(names), tuple(roots), open_split)
-
-
-def _split_folders(root: Path, title: str) -> dict[str, Path]:
-    """The folder of each base split; the root itself is train unless it has a `train` with sub-folders."""
-    found: dict[str, Path] = {}
-    for name in _sub_folders(root):
-        split = _SPLIT_NAMES.get(name.lower())
-        if split and _sub_folders(root / name):
-            if split in found:
-                raise UserError(f"{title} has both {found[split].name!r} and {name!r} for the {split} split; keep one")
-            found[split] = root / name
-    return found if "train" in found else {"train": root}
+    return Source(title, tuple(names), tuple(roots), open_split, notes)
 
 
-def _sub_folders(folder: Path) -> list[str]:
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
-    except OSError as error:
-        _cannot_list(error)
-        raise
+def _list_images(root: Path, names: list[str], title: str, learnt: bool = True) -> Encoded:
+    """The images of a split.
 
-
-def _cannot_list(error: OSError) -> None:
-    raise UserError(f"cannot list folder {error.filename}: {error.strerror}") from None
-
-
-def _list_images(root: Path, names: list[str], title: str) -> Encoded:
+    A class without any is noted in a split that is not learnt from; in one that is, it is refused here if its folder
+    has files of other kinds.
+    """
     paths: list[str] = []  # relative to root
     labels: list[int] = []
+    others: collections.Counter[str] = collections.Counter()
+    empty: dict[str, str] = {}  # classes without an image, and what they have instead
+    there = set(listing.sub_folders(root))
     for label, name in enumerate(names):
-        for folder, folders, files in os.walk(root / name, onerror=_cannot_list):
-            folders[:] = [each for each in folders if not each.startswith(".")]
-            for file in files:
-                if file.lower().endswith(EXTENSIONS) and not file.startswith("."):
-                    paths.append(os.path.relpath(os.path.join(folder, file), root))
-                    labels.append(label)
-    order = sorted(range(len(paths)), key=lambda i: hashlib.blake2b(os.fsencode(paths[i]), digest_size=16).digest())
+        found = listing.list_images(root, name) if name in there else listing.Listing()
+        paths += found.paths
+        labels += [label] * len(found.paths)
+        others += found.others
+        if not found.paths:
+            empty[name] = listing.told(found.others)
+    notes = listing.passed_over(others, title)
+    if paths and learnt and (other := next((name for name in empty if empty[name]), None)):
+        raise UserError(f"{title}: class {other!r} has no image, but {empty[other]}; {LAYOUT}")
+    if paths and empty and not learnt:
+        few = ", ".join(repr(name) for name in list(empty)[:_NAMED])
+        more = f" and {len(empty) - _NAMED} more" if len(empty) > _NAMED else ""
+        notes.append(f"{title} has no image of class{'es' if len(empty) > 1 else ''} {few}{more}")
+    halves = _hashes(paths)
+    order = np.lexsort((halves[:, 1], halves[:, 0]))
+    hashes = halves[order, 0].astype(np.uint64)
     paths = [paths[i] for i in order]
+
+    @functools.cache
+    def states() -> list[tuple[int, int]]:
+        return [_state(f"{root}/{path}") for path in paths]
+
+    def fingerprint() -> str:
+        named = ((path, *state) for path, state in zip(paths, states(), strict=True))
+        return cache.fingerprint([str(root.resolve()), *named])
 
     def load(index: int) -> bytes:
         return (root / paths[index]).read_bytes()
 
-    def fingerprint() -> str:
-        return cache.fingerprint([str(root.resolve()), *((path, *_state(root / path)) for path in paths)])
-
     return Encoded(
         title=title,
-        labels=np.array([labels[i] for i in order], np.int32),
+        labels=np.array(labels, np.int32)[order],
         channels=3,
         shape=None,
         name=lambda index: str(root / paths[index]),
         load=load,
-        fingerprint=fingerprint,
+        fingerprint=functools.cache(fingerprint),
+        sizes=lambda: np.array([size for size, _ in states()], np.int64),
+        hashes=lambda: hashes,
+        notes=tuple(notes),
     )
 
 
-def _state(path: Path) -> tuple[int, int]:
+def _hashes(paths: list[str]) -> np.ndarray:
+    """The two halves of a hash of each path, uint64 [N, 2]."""
+    encoding, errors = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()  # as of os.fsencode, but quicker
+    hashes = b"".join(hashlib.blake2b(path.encode(encoding, errors), digest_size=16).digest() for path in paths)
+    return np.frombuffer(hashes, ">u8").reshape(-1, 2)
+
+
+def _state(path: str) -> tuple[int, int]:
     """Size and time of change, by which another content is known."""
     try:
-        stat = path.stat()
+        found = os.stat(path)
     except OSError:  # a link to nowhere: reading it will say so
         return -1, -1
-    return stat.st_size, stat.st_mtime_ns
+    return found.st_size, found.st_mtime_ns

@@ -26,8 +26,12 @@ def nbytes(split: Split) -> int:
 
 
 def load(split: Split, sharding: jax.sharding.NamedSharding) -> Resident:
-    """Read a split (`Split.read`, errors as there) and put it on the devices."""
-    image = np.concatenate(list(read_in_order(split.read, len(split), split.image_shape)))
+    """Read a split (`Split.read`, errors as there) and put it on the devices; the host holds it once meanwhile."""
+    image = np.empty((len(split), *split.image_shape), np.uint8)
+    filled = 0
+    for chunk in read_in_order(split.read, len(split), split.image_shape):
+        image[filled : filled + len(chunk)] = chunk
+        filled += len(chunk)
     return put(Resident(image, split.labels.astype(np.int32)), sharding)
 
 

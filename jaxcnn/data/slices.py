@@ -1,4 +1,8 @@
-"""The grammar of split slices, as TensorFlow Datasets has it: "train", "train[:90%]", "train[:400]+train[-50:]"."""
+"""The grammar of split slices: "train", "train[:90%]", "train[:400]+train[-50:]" as TensorFlow Datasets has it.
+
+"train[:90% by path]" chooses by a hash of each example's path, so that none moves when others come or go. Its share is
+90 % on average.
+"""
 
 import difflib
 import re
@@ -8,11 +12,15 @@ import numpy as np
 
 from jaxcnn.config import UserError
 
-_TERM = re.compile(r"(?P<name>[\w.-]+)(?:\[(?P<start>-?\d+%?)?:(?P<stop>-?\d+%?)?\])?")
+_TERM = re.compile(r"(?P<name>[\w.-]+)(?:\[(?P<start>-?\d+%?)?:(?P<stop>-?\d+%?)?(?P<by_path>\s*by path)?\])?")
 
 
 def resolve(
-    expression: str, key: str, known: Sequence[str], size: Callable[[str], int]
+    expression: str,
+    key: str,
+    known: Sequence[str],
+    size: Callable[[str], int],
+    hashes: Callable[[str], np.ndarray | None] = lambda name: None,
 ) -> list[tuple[str, np.ndarray]]:
     """The examples that a slice expression names.
 
@@ -22,12 +30,13 @@ def resolve(
       key: of the config field, for messages.
       known: names of the base splits.
       size: of a base split; called for those that the expression names.
+      hashes: uint64 [N] of the paths of a base split's examples, or None; called for those with "by path".
 
     Returns:
       (base split, indices int64 [n]) for each term, in order.
 
     Raises:
-      UserError: bad grammar, unknown base split, bounds outside the split, nothing left, or an example twice.
+      UserError: bad grammar, unknown base split, bounds outside the split, no paths, nothing left, or an example twice.
     """
     parts = []
     for term in expression.split("+"):
@@ -44,6 +53,9 @@ def resolve(
                 f"{key}={expression!r}: there is no split {name!r}{hint}; the source has: {', '.join(known)}"
             )
         count = size(name)
+        if match["by_path"]:
+            parts.append((name, _by_path(match, hashes(name), key, expression)))
+            continue
         start = _bound(match["start"], 0, count, key, expression)
         stop = _bound(match["stop"], count, count, key, expression)
         parts.append((name, np.arange(start, stop)))
@@ -74,6 +86,22 @@ def _bound(text: str | None, default: int, count: int, key: str, expression: str
             raise UserError(f"{key}={expression!r}: {text} is beyond the {count} examples of the split")
     from_end = text.startswith("-") and text not in ("-0", "-0%")
     return value + count if from_end else value
+
+
+def _by_path(match: re.Match, hashes: np.ndarray | None, key: str, expression: str) -> np.ndarray:
+    """The examples whose hash is in the slice, with 100 % for all of the 2^64."""
+    if hashes is None:
+        raise UserError(f"{key}={expression!r}: only examples of a folder have paths; leave ' by path' out")
+    for bound in (match["start"], match["stop"]):
+        if bound and not bound.endswith("%"):
+            raise UserError(f"{key}={expression!r}: {bound} must be percent, such as 80%, to be taken by path")
+    start = _bound(match["start"], 0, 100, key, expression)
+    stop = _bound(match["stop"], 100, 100, key, expression)
+    return np.flatnonzero(_below(hashes, stop) & ~_below(hashes, start))
+
+
+def _below(hashes: np.ndarray, percent: int) -> np.ndarray:
+    return np.full(len(hashes), True) if percent >= 100 else hashes < np.uint64(-(-percent * 2**64 // 100))
 
 
 def _sizes(parts: list[tuple[str, np.ndarray]], size: Callable[[str], int]) -> str:

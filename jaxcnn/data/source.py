@@ -2,18 +2,23 @@
 
 import dataclasses
 import difflib
-from collections.abc import Callable
+import itertools
+from collections import Counter
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from jaxcnn import config
 from jaxcnn.config import UserError
-from jaxcnn.data import slices
-from jaxcnn.data.arrays import open_digits, open_npz, open_synthetic
+from jaxcnn.config_check import HELD_OUT
+from jaxcnn.data import content, holdout, slices
+from jaxcnn.data.arrays import open_digits, open_synthetic
 from jaxcnn.data.batch import Split
 from jaxcnn.data.examples import Examples, Source
 from jaxcnn.data.folder import open_folder
+from jaxcnn.data.npz import open_npz
 from jaxcnn.data.tfds_source import open_tfds
+from jaxcnn.text import distinct
 
 SOURCES: dict[str, Callable[[str, config.Data], Source]] = {
     "tfds": open_tfds,
@@ -22,6 +27,10 @@ SOURCES: dict[str, Callable[[str, config.Data], Source]] = {
     "npz": open_npz,
     "folder": open_folder,
 }
+_VALIDATION = ("validation", "val", "valid")  # what sets call the split that they keep for it
+_LONGEST_PATH = 4096  # of Linux
+_FROM_0 = "they are counted from 0; save them less 1"
+_NAMED = 3  # classes that a message names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +43,8 @@ class Splits:
       test: what is measured once, at the end; None with `test_split=""`.
       class_names: one per class.
       notes: remarks for the user, one line each, such as images left out.
+      bases: the base splits that the others are of, by name.
+      has_own_val: whether val is the set's own, chosen without having been asked for.
     """
 
     train: Split
@@ -41,6 +52,26 @@ class Splits:
     test: Split | None
     class_names: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    bases: Mapping[str, Examples] = dataclasses.field(default_factory=dict)
+    has_own_val: bool = False
+
+    def fingerprints(self, split: Split | None = None) -> dict[str, str]:
+        """Of the images of each base split (`jaxcnn.data.content`), or of those that `split` is of."""
+        return {name: examples.content().fingerprint for name, examples in self._bases_of(split).items()}
+
+    def _bases_of(self, split: Split | None) -> Mapping[str, Examples]:
+        if not isinstance(split, Selection):
+            return self.bases
+        return {name: each for name, each in self.bases.items() if any(each is part for part in split.parts)}
+
+    def leaks(self) -> list[str]:
+        """A remark for each two splits that have images alike."""
+        splits = [split for split in (self.train, self.val, self.test) if isinstance(split, Selection)]
+        found = []
+        for one, other in itertools.combinations(splits, 2):
+            if count := content.in_both(one.checksums(), other.checksums()):
+                found.append(f"{count} of the {len(other)} images of {other.name} are also in {one.name}, to the byte")
+        return found
 
 
 @dataclasses.dataclass(eq=False)
@@ -78,6 +109,17 @@ class Selection:
             images[chosen] = self.parts[number].read(place[chosen])
         return images
 
+    def checksums(self) -> np.ndarray | None:
+        """uint64 [N], which equal images have alike; None where they are not known of all."""
+        known = [examples.content().images for examples in self.parts]
+        sums = np.empty(len(self.part), np.uint64)
+        for number, images in enumerate(known):
+            if images is None:
+                return None
+            chosen = self.part == number
+            sums[chosen] = images[self.place[chosen]]
+        return sums
+
     def take(self, chosen: np.ndarray, name: str, description: str) -> "Selection":
         """The examples at `chosen` as a split of their own."""
         return Selection(name, description, self.class_names, self.parts, self.part[chosen], self.place[chosen])
@@ -86,49 +128,55 @@ class Selection:
 def open_splits(data: config.Data) -> Splits:
     """Open `data.source` and cut it into train, val and test.
 
-    The validation split is held out of the training split, chosen by `data.split_seed`; examples keep the order of
+    The validation split is `data.val_split`. Where that is empty it is the one that the set has for it, unless train or
+    test are of that; else it is held out of the training split, chosen by `data.split_seed`. Examples keep the order of
     their index in every split.
 
     Raises:
-      UserError: unknown source or split, train and test that overlap, more held out than there is, a class without
-        a training example, labels out of range, images that differ in size, and what the source itself raises.
+      UserError: unknown source or split, splits that overlap, more held out than there is, a class without a training
+        example, labels out of range, images that differ in shape, and what the source itself raises.
     """
     source = _open_source(data)
-    opened: dict[str, Examples] = {}
-
-    def examples(name: str) -> Examples:
-        if name not in opened:
-            opened[name] = source.open(name)
-        return opened[name]
-
-    def size(name: str) -> int:
-        return len(examples(name).labels)
-
+    names = distinct(source.class_names)
+    notes = []
+    if names != source.class_names:
+        twice = [name for name, count in Counter(source.class_names).items() if count > 1]
+        numbered = [name for name, was in zip(names, source.class_names, strict=True) if was == twice[0]]
+        notes.append(f"{_listed(twice)} names several classes of {source.title}; numbered, as {_listed(numbered)}")
+        source = dataclasses.replace(source, class_names=names)
+    cutter = _Cutter(source)
     if data.test_split == "test" and "test" not in source.splits:
-        raise UserError(
-            f"{source.title} has no test split; take one out of another, as config.data.train_split='train[:80%]' with "
-            "config.data.test_split='train[80%:]', or go without by config.data.test_split=''"
-        )
-    train_parts = slices.resolve(data.train_split, "config.data.train_split", source.splits, size)
-    train = _select("train", train_parts, data.train_split, source, examples)
-    test = None
-    if data.test_split:
-        test_parts = slices.resolve(data.test_split, "config.data.test_split", source.splits, size)
-        if count := slices.common(train_parts, test_parts):
-            raise UserError(
-                f"config.data.train_split={data.train_split!r} and config.data.test_split={data.test_split!r} share "
-                f"{count} examples; make them disjoint"
+        raise UserError(_no_test_split(source))
+    train, train_parts = cutter.cut("train", data.train_split)
+    test, test_parts = cutter.cut("test", data.test_split) if data.test_split else (None, [])
+    _check_disjoint(data, "train_split", train_parts, "test_split", test_parts)
+    own = next((name for name in _VALIDATION if name in source.splits), "")
+    if own in (base for base, _ in [*train_parts, *test_parts]):
+        own = ""
+    wanted = "" if data.val_split == HELD_OUT else data.val_split or own
+    val = None
+    if data.protocol == "full":
+        train = dataclasses.replace(train, description=f"{train.description} (protocol=full)")
+        if wanted:
+            notes.append(f"protocol=full leaves the validation split {wanted!r} unused")
+    elif wanted:
+        val, val_parts = cutter.cut("val", wanted)
+        _check_disjoint(data, "train_split", train_parts, "val_split", val_parts)
+        _check_disjoint(data, "test_split", test_parts, "val_split", val_parts)
+        if not data.val_split:
+            notes.append(
+                f"validation is the set's own split {own!r}; config.data.val_split={HELD_OUT!r} would hold "
+                "config.data.val_examples out of train in its place"
             )
-        test = _select("test", test_parts, data.test_split, source, examples)
-        if test.image_shape != train.image_shape:
-            raise UserError(
-                f"images of {source.title} are {train.image_shape} in train and {test.image_shape} in test; "
-                "set config.data.image_size to resize all images to one size"
-            )
-    train, val = _hold_out(train, data)
-    _check_classes(train, source)
-    notes = tuple(note for each in opened.values() for note in each.notes)
-    return Splits(train, val, test, source.class_names, notes)
+    else:
+        train, val = _hold_out(train, data)
+        if own:
+            notes.append(f"the set's own validation split {own!r} is not used (config.data.val_split={HELD_OUT!r})")
+    _check_classes(train, source, cutter.opened)
+    notes = [*source.notes, *(note for each in cutter.opened.values() for note in each.notes), *notes]
+    notes += [note for split in (val, test) if split for note in _without_example(split, data)]
+    own_val = val is not None and wanted == own != data.val_split
+    return Splits(train, val, test, source.class_names, tuple(notes), cutter.opened, own_val)
 
 
 def _open_source(data: config.Data) -> Source:
@@ -139,64 +187,143 @@ def _open_source(data: config.Data) -> Source:
         raise UserError(
             f"config.data.source={data.source!r}: there is no source {kind!r}{hint}; choose of {', '.join(SOURCES)}"
         )
-    return SOURCES[kind](argument, data)
+    if len(argument) > _LONGEST_PATH:
+        raise UserError(
+            f"config.data.source='{kind}:{argument[:60]}…' is longer than a path may be; look for a slip in it"
+        )
+    try:
+        return SOURCES[kind](argument, data)
+    except OSError as error:
+        raise UserError(f"config.data.source={data.source!r} cannot be read: {error.strerror or error}") from None
 
 
-def _select(
-    name: str,
-    resolved: list[tuple[str, np.ndarray]],
-    expression: str,
-    source: Source,
-    examples: Callable[[str], Examples],
-) -> Selection:
-    names = list(dict.fromkeys(base for base, _ in resolved))
-    parts = tuple(examples(base) for base in names)
-    for base, part in zip(names, parts, strict=True):
-        if part.image_shape != parts[0].image_shape:
+def _no_test_split(source: Source) -> str:
+    by_path = " by path" if source.title.startswith("folder:") else ""
+    stable = "; with 'by path' no image moves from one to the other when others are added" if by_path else ""
+    beside = "".join(f" ({note})" for note in source.notes)
+    return (
+        f"{source.title} has no test split{beside}; take one out of another, as "
+        f"config.data.train_split='train[:80%{by_path}]' with config.data.test_split='train[80%:{by_path}]'{stable}, "
+        "or go without by config.data.test_split=''"
+    )
+
+
+class _Cutter:
+    """Opens the base splits that slices ask for, each once, and cuts them."""
+
+    def __init__(self, source: Source):
+        self.source = source
+        self.opened: dict[str, Examples] = {}
+
+    def cut(self, name: str, expression: str) -> tuple[Selection, list[tuple[str, np.ndarray]]]:
+        """The split `name`, and the base splits and indices that it is of. Raises UserError."""
+        resolved = slices.resolve(expression, f"config.data.{name}_split", self.source.splits, self._size, self._hashes)
+        bases = list(dict.fromkeys(base for base, _ in resolved))
+        for base in bases:
+            self._check_shape(base, name)
+            _check_labels(self._examples(base).labels, self.source, base)
+        which = np.concatenate([np.full(len(indices), bases.index(base)) for base, indices in resolved])
+        place = np.concatenate([indices for _, indices in resolved])
+        parts = tuple(self._examples(base) for base in bases)
+        description = f"{self.source.title} {expression}"
+        return Selection(name, description, self.source.class_names, parts, which, place), resolved
+
+    def _examples(self, base: str) -> Examples:
+        if base not in self.opened:
+            self.opened[base] = self.source.open(base)
+        return self.opened[base]
+
+    def _size(self, base: str) -> int:
+        return len(self._examples(base).labels)
+
+    def _hashes(self, base: str) -> np.ndarray | None:
+        hashes = self._examples(base).hashes
+        return None if hashes is None else hashes()
+
+    def _check_shape(self, base: str, name: str) -> None:
+        """Hold the shape of images against that of the base split that was opened first, which is of train."""
+        first = next(iter(self.opened))
+        (*size, channels), shape = self._examples(base).image_shape, self.opened[first].image_shape
+        where = f"images of {self.source.title}"
+        if channels != shape[-1]:
             raise UserError(
-                f"images of {source.title} are {parts[0].image_shape} in {names[0]} and {part.image_shape} in {base}; "
+                f"{where} {_of_channels(shape[-1])} in {first} and {_of_channels(channels)} in {base}; save them alike"
+            )
+        if tuple(size) != shape[:-1]:
+            raise UserError(
+                f"{where} are {shape} in {first} and {(*size, channels)} in {base}; "
                 "set config.data.image_size to resize all images to one size"
             )
-        _check_labels(part.labels, source, base)
-    which = np.concatenate([np.full(len(indices), names.index(base)) for base, indices in resolved])
-    place = np.concatenate([indices for _, indices in resolved])
-    return Selection(name, f"{source.title} {expression}", source.class_names, parts, which, place)
+
+
+def _of_channels(channels: int) -> str:
+    return "are grey" if channels == 1 else f"have {channels} channels"
 
 
 def _check_labels(labels: np.ndarray, source: Source, base: str) -> None:
-    wrong = np.flatnonzero((labels < 0) | (labels >= len(source.class_names)))
-    if len(wrong):
+    classes = len(source.class_names)
+    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
+    if not len(wrong):
+        return
+    if labels.min() == 1 and labels.max() == classes:
+        raise UserError(f"{source.title} {base}: labels go from 1 to {classes}, but {_FROM_0}")
+    raise UserError(
+        f"{source.title} {base}: label {labels[wrong[0]]} at index {wrong[0]} is out of range, the "
+        f"{classes} classes are 0 to {classes - 1} ({len(wrong)} such labels)"
+    )
+
+
+def _check_disjoint(
+    data: config.Data,
+    one: str,
+    parts: list[tuple[str, np.ndarray]],
+    other: str,
+    other_parts: list[tuple[str, np.ndarray]],
+) -> None:
+    if count := slices.common(parts, other_parts):
         raise UserError(
-            f"{source.title} {base}: label {labels[wrong[0]]} at index {wrong[0]} is out of range, the "
-            f"{len(source.class_names)} classes are 0 to {len(source.class_names) - 1} ({len(wrong)} such labels)"
+            f"config.data.{one}={getattr(data, one)!r} and config.data.{other}={getattr(data, other)!r} share "
+            f"{count} examples; make them disjoint"
         )
 
 
-def _hold_out(train: Selection, data: config.Data) -> tuple[Selection, Selection | None]:
+def _hold_out(train: Selection, data: config.Data) -> tuple[Selection, Selection]:
     """`train` less `val_examples` examples that `split_seed` chooses, and those."""
-    if data.protocol == "full":
-        return dataclasses.replace(train, description=f"{train.description} (protocol=full)"), None
     held = data.val_examples
     if held >= len(train):
         raise UserError(
             f"config.data.val_examples={held} leaves nothing of the {len(train)} examples of {train.description}; "
             "hold out fewer, or set config.data.protocol='full'"
         )
-    order = np.random.Generator(np.random.PCG64(data.split_seed)).permutation(len(train))
-    chosen, rest = np.sort(order[:held]), np.sort(order[held:])
-    how = f"held out by split_seed={data.split_seed}"
+    chosen, rest = holdout.choose(train.labels, held, data.split_seed, data.stratify)
+    how = f"held out by split_seed={data.split_seed}" + (", stratified" if data.stratify else "")
     val = train.take(chosen, "val", f"{train.description} ({held} {how})")
     return train.take(rest, "train", f"{train.description} (minus {held} {how})"), val
 
 
-def _check_classes(train: Selection, source: Source) -> None:
+def _check_classes(train: Selection, source: Source, bases: Mapping[str, Examples]) -> None:
     counts = np.bincount(train.labels, minlength=len(source.class_names))
     if len(counts) < 2:
         raise UserError(f"{source.title} has only one class, {source.class_names[0]!r}; there is nothing to tell apart")
     empty = np.flatnonzero(counts == 0)
-    if len(empty):
-        names = ", ".join(repr(source.class_names[label]) for label in empty[:3])
-        more = f" and {len(empty) - 3} more" if len(empty) > 3 else ""
-        raise UserError(
-            f"class {names}{more} has no example in {train.description}; every class needs some to be learnt"
-        )
+    if not len(empty):
+        return
+    named = f"class {_listed([source.class_names[label] for label in empty])} has no example in {train.description}"
+    from_1 = all(examples.labels.min(initial=1) > 0 for examples in bases.values())
+    if from_1 and source.class_names == tuple(map(str, range(len(counts)))):
+        raise UserError(f"{named}: labels begin at 1, but {_FROM_0}")
+    raise UserError(f"{named}; every class needs some to be learnt")
+
+
+def _without_example(split: Selection, data: config.Data) -> list[str]:
+    """A remark where a split can say nothing of a class."""
+    counts = np.bincount(split.labels, minlength=len(split.class_names))
+    empty = [split.class_names[label] for label in np.flatnonzero(counts == 0)]
+    held_out = split.name == "val" and "held out by" in split.description and not data.stratify
+    advice = "; config.data.stratify=True holds out of every class" if held_out else ""
+    return [f"no example of {_listed(empty)} in {split.name}{advice}"] if empty else []
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(map(repr, names[:_NAMED])) + more

@@ -14,6 +14,7 @@ from jaxcnn import config
 from jaxcnn.config import UserError
 from jaxcnn.data import cache
 from jaxcnn.data.tensorflow import import_tensorflow
+from jaxcnn.paths import expand
 
 _NAME = re.compile(
     r"(?P<name>[A-Za-z]\w*)(?:/(?P<config>(?!\d+\.\d+\.\d+$)[\w.+-]+))?(?:[:/](?P<version>\d+\.\d+\.\d+))?"
@@ -44,7 +45,7 @@ def prepared_set(argument: str, data: config.Data) -> Path:
     argument += f":{match['version']}" if match["version"] else ""
     if "://" in data.dir:
         raise UserError(f"config.data.dir={data.dir!r} must be a folder of this machine")
-    data_dir = Path(data.dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    data_dir = _data_dir(data)
     if folder := _find(data_dir, match):
         return folder
     with cache.lock(data_dir / f".{match['name']}.lock"):
@@ -59,8 +60,14 @@ def prepared_set(argument: str, data: config.Data) -> Path:
 def find_prepared(argument: str, data: config.Data) -> Path | None:
     """The folder of a set, if it is prepared already; nothing is downloaded. `argument` as for `prepared_set`."""
     match = _NAME.fullmatch(argument)
-    data_dir = Path(data.dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    data_dir = _data_dir(data)
     return _find(data_dir, match) if match else None
+
+
+def _data_dir(data: config.Data) -> Path:
+    """Where sets are: config.data.dir, else $TFDS_DATA_DIR, else TFDS's own default."""
+    folder = data.dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    return expand(folder, "config.data.dir=")
 
 
 def prepare_again(folder: Path) -> str:

@@ -144,7 +144,9 @@ def _open_records(described: _Set, split: str) -> Encoded:
     except OSError as error:
         raise UserError(f"{described.folder} is half-prepared: {error.filename} is missing; {again}") from None
     keys = (described.image_key, described.label_key)
-    key = cache.fingerprint((str(described.folder), *keys, *states))
+    # Indexes of ArrayRecord files had no lengths at first.
+    with_lengths = () if described.file_format == "tfrecord" else ("lengths",)
+    key = cache.fingerprint((str(described.folder), *keys, *states, *with_lengths))
     index_of = index_shard if described.file_format == "tfrecord" else index_array_record
 
     def build() -> dict[str, np.ndarray]:
@@ -180,4 +182,5 @@ def _open_records(described: _Set, split: str) -> Encoded:
         name=name,
         load=load,
         fingerprint=lambda: key,
+        sizes=lambda: rows[:, 2],
     )

@@ -8,19 +8,23 @@ is not seen by that; so only commands ask, by `keep`. CPUs of one process only.
 JAX's cache stays behind this one: after a change of the sources that leaves a program as it was, it still has it. A
 program that came from there is not written here, as XLA:CPU (jaxlib 0.10) loses the functions of one that is made bytes
 of twice: calling it ends in "Function … not found".
+
+A kept program is a pickle and machine code, so only what this user alone can have written is taken.
 """
 
 import contextlib
 import functools
 import json
+import logging
 import os
 import pathlib
 import pickle
 import platform
+import stat
 import sys
 import threading
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import flax
@@ -28,6 +32,7 @@ import jax
 import jaxlib
 import numpy as np
 import optax
+import scipy
 from jax.experimental import serialize_executable
 from jax.sharding import Mesh
 
@@ -40,6 +45,7 @@ MOST = 64  # kept; those not used for longest go first
 _PROCESSOR = ("model name", "flags", "CPU implementer", "CPU part", "Features")  # of /proc/cpuinfo
 _PLACES = {"jax_compilation_cache_dir"}  # settings that say where things are, not what is compiled
 
+_log = logging.getLogger("jaxcnn")
 _kept = False
 _here = threading.local()  # .found: how many programs JAX's cache had for this thread
 
@@ -52,11 +58,16 @@ def keep(wanted: bool = True) -> None:
 
 
 def folder() -> pathlib.Path | None:
-    """Where programs are kept, which need not exist; None: they are not."""
+    """Where programs are kept, which need not exist; None: they are not, or others than this user may write there."""
     beside = jax.config.values["jax_compilation_cache_dir"] or ""
     if not _kept or not jax.config.values["jax_enable_compilation_cache"] or not beside or "://" in beside:
         return None
-    return pathlib.Path(beside) / "executables"
+    place = pathlib.Path(beside) / "executables"
+    with contextlib.suppress(OSError):
+        if whose := _not_ours(place.stat()):
+            _tell(f"compiled programs are neither taken from {place} nor kept there: {whose}")
+            return None
+    return place
 
 
 @functools.cache
@@ -116,10 +127,10 @@ def kept_figures(compute: Callable[..., Any], *arguments: Any) -> Any:
     file = place.with_suffix(".json")
     with contextlib.suppress(OSError, ValueError):
         figures = json.loads(file.read_bytes())
-        _touch(file)
+        cache.touch(file)
         return figures
     figures = compute(*arguments)
-    with contextlib.suppress(OSError):
+    with _any_failure_told():
         _write(file, json.dumps(figures).encode())
     return figures
 
@@ -143,7 +154,7 @@ def _mesh(arguments: tuple[Any, ...]) -> Mesh:
 
 def _surroundings() -> tuple[Any, ...]:
     """What a program depends on besides its arguments."""
-    versions = [sys.version, *(module.__version__ for module in (jax, jaxlib, flax, optax, np))]
+    versions = [sys.version, *(module.__version__ for module in (jax, jaxlib, flax, optax, np, scipy))]
     settings = {name: value for name, value in sorted(jax.config.values.items()) if name not in _PLACES}
     return _sources(), versions, settings, _flags_of_xla(), _processor()
 
@@ -177,7 +188,11 @@ def _processor() -> tuple[Any, ...]:
 def _load(file: pathlib.Path, mesh: Mesh) -> jax.stages.Compiled | None:
     """The program in a file, for the devices of the mesh; None: there is none, or it cannot be read."""
     try:
-        whole = file.read_bytes()
+        with file.open("rb") as opened:  # asked of the open file, which nobody can exchange any more
+            if whose := _not_ours(os.fstat(opened.fileno())):
+                _tell(f"the compiled program {file} is not taken: {whose}; it is compiled and written anew")
+                return None
+            whole = opened.read()
         content, checksum = whole[:-CHECKSUM], whole[-CHECKSUM:]
         if zlib.crc32(content) != int.from_bytes(checksum, "little"):
             return None
@@ -186,25 +201,47 @@ def _load(file: pathlib.Path, mesh: Mesh) -> jax.stages.Compiled | None:
         executable = serialize_executable.deserialize_and_load(payload, in_tree, out_tree, execution_devices=devices)
     except Exception:  # a damaged pickle may raise anything; the program is then compiled and written anew
         return None
-    _touch(file)
+    cache.touch(file)
     return executable
 
 
-def _touch(file: pathlib.Path) -> None:
-    """Note that a file is used; those used last stay."""
-    with contextlib.suppress(OSError):  # the folder may be somebody else's
-        os.utime(file)
+def _not_ours(status: os.stat_result) -> str:
+    """Why somebody else than this user may have written a file or folder; empty: nobody may."""
+    if status.st_uid != os.geteuid():
+        return "it belongs to another user ($JAXCNN_CACHE names another cache folder)"
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return "others than its owner may write to it (chmod go-w mends that)"
+    return ""
 
 
 def _save(file: pathlib.Path, executable: jax.stages.Compiled) -> None:
     """Write a program whole or not at all; where it cannot be written or made bytes of, the next start compiles."""
-    with contextlib.suppress(OSError, ValueError):
+    with _any_failure_told():
         content = pickle.dumps(serialize_executable.serialize(executable))
         checksum = zlib.crc32(content).to_bytes(CHECKSUM, "little")
         _write(file, content + checksum)
 
 
+@contextlib.contextmanager
+def _any_failure_told() -> Iterator[None]:
+    """A cache ends no run: whatever fails in writing, JAX's refusal to make bytes of a program too, is told once."""
+    try:
+        yield
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [""]
+        _tell(f"a compiled program is not kept for the next start ({type(error).__name__}: {lines[0][:200]})")
+
+
+@functools.cache
+def _tell(line: str) -> None:
+    """Say a line once in the life of this process."""
+    _log.warning("%s", line)
+
+
 def _write(file: pathlib.Path, content: bytes) -> None:
-    cache.write_whole(file, lambda aside: aside.write(content))
+    """Write a file that its owner alone can read and write, into a folder of that kind; drop those not used longest."""
+    file.parent.parent.mkdir(parents=True, exist_ok=True)
+    file.parent.mkdir(mode=0o700, exist_ok=True)
+    cache.write_whole(file, lambda aside: aside.write(content))  # whose file is made by mkstemp: 0600
     for old in sorted(file.parent.iterdir(), key=lambda each: each.stat().st_mtime)[:-MOST]:
         old.unlink(missing_ok=True)

@@ -54,16 +54,20 @@ def of_params(program: Program, mesh: Mesh, params: Any) -> Layout:
 def of_state(program: Program, mesh: Mesh, state: State) -> State:
     """The sharding of each array of a state, as a state of `NamedSharding`; only shapes are read."""
     layout = of_params(program, mesh, state.params)
-    update = {_keys(path): spec for path, spec in jax.tree_util.tree_flatten_with_path(layout.update)[0]}
+    names = (_keys(path) for path, _ in jax.tree_util.tree_flatten_with_path(state.params)[0])
+    pairs = zip(jax.tree.leaves(state.params), jax.tree.leaves(layout.update), strict=True)
+    update = {name: (leaf.shape, spec) for name, (leaf, spec) in zip(names, pairs, strict=True)}
 
     def on_mesh(spec: jax.P) -> NamedSharding:
         return NamedSharding(mesh, spec)
 
     def like_parameter(path: Any, leaf: Any) -> NamedSharding:
-        # The trees that an optimiser keeps, such as momenta, have the parameters' names at the end of their paths.
+        # The trees that an optimiser keeps, such as momenta, have the parameters' names at the end of their paths. What
+        # has a parameter's name, but another shape, such as the sums of its rows, is kept whole.
         keys = _keys(path)
         found = (update[keys[i:]] for i in range(len(keys)) if keys[i:] in update)
-        return on_mesh(next(found, jax.P()))
+        shape, spec = next(found, (leaf.shape, jax.P()))
+        return on_mesh(spec if shape == leaf.shape else jax.P())
 
     whole: Any = jax.tree.map(lambda _: on_mesh(jax.P()), state)
     ema = state.ema and {**whole.ema, "params": jax.tree.map(on_mesh, layout.update)}

@@ -3,6 +3,7 @@
 from jaxcnn.reporting import labels, provenance
 from jaxcnn.reporting.contents import ON_TEST, machine_letters
 from jaxcnn.reporting.findings import Family, Findings
+from jaxcnn.reporting.read import REPEATED
 
 
 def cautions(findings: Findings) -> list[str]:
@@ -13,6 +14,13 @@ def cautions(findings: Findings) -> list[str]:
         said.append(
             f"{runs} went on from the weights and rates of others: each stands under the rates that it began with, and "
             "no effect, grid or test of significance has it in it."
+        )
+    if repeated := [s for s in findings.settings if len(s.finished) > len(s.seeds)]:
+        differ = sum(s.repeats_differ for s in repeated)
+        said.append(
+            f"{labels.count(len(repeated), 'setting has', 'settings have')} seeds that were run more than once: each "
+            "counts as one seed, with the mean of its runs."
+            + (f" In {differ} of them such runs differ, as sums that are rounded differently make them." * bool(differ))
         )
     if findings.best_on_test:
         said.append(f"Rows marked “best on test” are {ON_TEST}.")
@@ -47,14 +55,19 @@ def cautions(findings: Findings) -> list[str]:
 
 
 def _incomplete(findings: Findings) -> list[str]:
-    said = []
+    material = findings.material
+    said = [f"{note}." for note in material.notes]
+    said += [f"sweep {sweep.name}: {note}." for sweep in material.sweeps for note in sweep.notes]
     if findings.missing:
         count = labels.count(len(findings.missing), "planned trial has", "planned trials have")
         said.append(f"{count} not begun.")
-    for sweep in findings.material.sweeps:
+    for sweep in material.sweeps:
         if sweep.undrawn:
             total = int(sweep.facts["trials"])
             said.append(f"{total - sweep.undrawn} of {total} trials of the search {sweep.name} have been drawn.")
+    if repeats := sum(run.state == REPEATED for run in material.runs):
+        count = labels.count(repeats, "trial of a search repeats", "trials of a search repeat")
+        said.append(f"{count} an earlier one, and so {'was' if repeats == 1 else 'were'} not trained, nor counted.")
     if findings.unfinished:
         count = labels.count(len(findings.unfinished), "run has", "runs have")
         said.append(f"{count} not finished, and no figure includes any such run.")
@@ -64,7 +77,7 @@ def _incomplete(findings: Findings) -> list[str]:
             kinds[run.state] = kinds.get(run.state, 0) + 1
         told = ", ".join(f"{number} {state}" for state, number in kinds.items())
         said.append(f"{labels.count(len(findings.troubles), 'trial')} came to no figure: {told}.")
-    partial = [s for s in findings.settings if s.finished and len(s.finished) < len(s.runs)]
+    partial = [s for s in findings.settings if s.finished and s.lost_seeds]
     if partial:
         said.append(
             f"{labels.count(len(partial), 'setting')} lost some of the seeds: means are of those that finished, and so "
@@ -78,8 +91,10 @@ def _of_choice(family: Family) -> list[str]:
     if family.chosen is None:
         return [f"{place}: {family.why}."]
     said = []
-    if len(family.chosen.finished) == 1:
-        said.append(f"{place}: one seed only, so no spread is known.")
+    if len(family.chosen.seeds) == 1:
+        runs = len(family.chosen.finished)
+        told = "one seed only" if runs == 1 else labels.seeds(1, runs)
+        said.append(f"{place}: {told}, so no spread is known.")
     if family.runner_up:
         other, outcome = family.runner_up
         if outcome.verdict in ("unknown", "within the spread", "not significant", "equal"):

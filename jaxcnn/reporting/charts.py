@@ -1,11 +1,14 @@
 """The pictures of a report, out of its findings."""
 
+import functools
 import textwrap
 from collections.abc import Iterator
 
 import numpy as np
 
 from jaxcnn.reporting import labels
+from jaxcnn.reporting.classes import confusions
+from jaxcnn.reporting.classes import names as class_names
 from jaxcnn.reporting.effect_charts import grid_keys, heat, key_effect, key_scatter
 from jaxcnn.reporting.findings import Family, Findings, scattered
 from jaxcnn.reporting.plots import (
@@ -24,51 +27,46 @@ from jaxcnn.reporting.plots import (
     place,
     plot_name,
     spread_tip,
+    words,
 )
 from jaxcnn.reporting.time_charts import curves, pareto, speed_up, time_to_accuracy
+from jaxcnn.train.confusion import Confusion
 
 MOST_ROWS = 16
 
 
-def named(findings: Findings) -> Iterator[Plot]:
-    """All pictures of `charts`, no two of one name."""
-    taken: set[str] = set()
-    for plot in charts(findings):
-        plot.name = labels.untaken(plot.name, taken)
-        yield plot
-
-
-def charts(findings: Findings) -> Iterator[Plot]:
-    """All pictures that the findings have data for; to be drawn within `plots.style()`."""
+def charts(findings: Findings) -> Iterator[functools.partial[Plot]]:
+    """What makes each picture that the findings have data for; to be called within `plots.style()`."""
+    make = functools.partial
     if any(f.paper or f.published for f in findings.families if f.chosen and f.chosen.test):
-        yield versus_published(findings)
+        yield make(versus_published, findings)
     for family in findings.families:
         if sum(s.validation is not None for s in family.settings) > 2:
-            yield ranking(family)
+            yield make(ranking, family)
     for effect in findings.effects:
-        yield key_effect(effect)
+        yield make(key_effect, effect)
     for family in findings.families:
         for key, members in scattered(family):
-            yield key_scatter(family, key, members)
+            yield make(key_scatter, family, key, members)
     for family in findings.families:
         if (grid := grid_keys(family)) is not None:
-            yield heat(family, *grid)
+            yield make(heat, family, *grid)
     for family in findings.families:
         if any(run.records for s in family.settings for run in s.runs):
-            yield curves(family)
+            yield make(curves, family)
     for dataset in dict.fromkeys(row["data"] for row in findings.times_to_accuracy):
-        yield time_to_accuracy(findings, dataset)
+        yield make(time_to_accuracy, findings, dataset)
     for i, front in enumerate(findings.fronts):
-        yield pareto(front, i, findings)
+        yield make(pareto, front, i, findings)
     for i, facts in enumerate(findings.scalings):
-        yield speed_up(facts, i, findings)
+        yield make(speed_up, facts, i, findings)
     for family in findings.families:
-        if family.chosen and any((run.test or {}).get("confusion_matrix") for run in family.chosen.finished):
-            yield confusion(family)
+        if family.chosen and any(run.confusion for run in family.chosen.finished):
+            yield make(confusion, family)
 
 
-def _wrapped(words: str, width: int = 30) -> str:
-    return "\n".join(textwrap.wrap(words, width)[:3])
+def _wrapped(told: str, width: int = 30) -> str:
+    return "\n".join(textwrap.wrap(told, width)[:3])
 
 
 def versus_published(findings: Findings) -> Plot:
@@ -141,23 +139,24 @@ def ranking(family: Family) -> Plot:
 
 
 def confusion(family: Family) -> Plot:
-    """The confusion matrix of the chosen setting, summed over its seeds."""
+    """The confusion matrix of the chosen setting, of all its seeds."""
     assert family.chosen
-    tests = [run.test for run in family.chosen.finished if (run.test or {}).get("confusion_matrix")]
-    matrix = np.sum([test["confusion_matrix"] for test in tests if test], axis=0)
-    names = list((tests[0] or {}).get("per_class_accuracy") or range(len(matrix)))
-    few = len(matrix) <= 20
+    seeds = confusions(family.chosen)
+    whole = Confusion.mean(seeds)
+    matrix, width = whole.pooled()
+    names = [words(name, 40) for name in class_names(family.chosen)]
+    few = whole.classes <= 20
     plot = new(
        plot_name("confusion", place(family)), "confusion", 4.6 if few else 4.9,
         f"Confusion matrix of {place(family)} on the test split",
-        f"Rows: true class; columns: predicted. {labels.count(len(tests), 'seed')}, "
-        f"{matrix.sum():,} predictions. The depth of colour is the square root of the row's share, so that rare "
-        "confusions can be seen; numbers are per cent of the row.",
+        f"Rows: true class; columns: predicted{f', {width} classes in each' * (width > 1)}. "
+        f"{labels.count(len(seeds), 'seed')}, {len(seeds) * whole.counts.sum():,.0f} predictions. The depth of colour "
+        "is the square root of the row's share, so that rare confusions can be seen; numbers are per cent of the row.",
     )  # fmt: skip
     axes = plot.figure.subplots()
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     if few:
-        axes.set_xticks(range(len(names)), names, rotation=90 if max(map(len, map(str, names))) > 2 else 0)
+        axes.set_xticks(range(len(names)), names, rotation=90 if max(map(len, names)) > 2 else 0)
         axes.set_yticks(range(len(names)), names)
         axes.set(xlim=(-0.5, len(names) - 0.5), ylim=(len(names) - 0.5, -0.5), aspect="equal")
         for row, column in np.ndindex(matrix.shape):

@@ -6,7 +6,9 @@ import numpy as np
 
 from jaxcnn.reporting import labels
 from jaxcnn.reporting.findings import Family, Findings
+from jaxcnn.reporting.settings import Setting
 from jaxcnn.reporting.tables import Table, number, text
+from jaxcnn.train.confusion import Confusion
 
 MOST_CLASSES = 20
 
@@ -19,36 +21,47 @@ def by_class(findings: Findings) -> dict[str, Table]:
     return {table.name: table for table in named}
 
 
+def confusions(setting: Setting) -> list[Confusion]:
+    """The confusion matrices of the tests of a setting's finished runs, one for each seed: the mean of its runs."""
+    by_seed: dict[int | None, list[Confusion]] = {}
+    for run in setting.finished:
+        first = next(iter(by_seed.values()), [run.confusion])[0]
+        if run.confusion and first and run.confusion.classes == first.classes:
+            by_seed.setdefault(run.seed, []).append(run.confusion)
+    return [Confusion.mean(matrices) for matrices in by_seed.values()]
+
+
+def names(setting: Setting) -> tuple[str, ...]:
+    """The names of the classes of `confusions`."""
+    return next(run.class_names for run in setting.finished if run.confusion)
+
+
 def _of_family(family: Family) -> Table | None:
-    runs = family.chosen.finished if family.chosen else []
-    tests = [run.test for run in runs if run.test and run.test.get("confusion_matrix")]
-    if not tests:
+    seeds = confusions(family.chosen) if family.chosen else []
+    if not family.chosen or not seeds:
         return None
-    matrices = np.array([test["confusion_matrix"] for test in tests], float)  # [seeds, K, K]
-    names = list(tests[0].get("per_class_accuracy") or map(str, range(len(matrices[0]))))
-    totals = matrices.sum(axis=2)
-    right = matrices.diagonal(axis1=1, axis2=2) / np.maximum(totals, 1)
-    confused = matrices.sum(axis=0)
-    np.fill_diagonal(confused, 0)
+    named = names(family.chosen)
+    totals = np.array([matrix.totals for matrix in seeds])  # [seeds, K]
+    right = np.array([matrix.right for matrix in seeds]) / np.maximum(totals, 1)
+    other, often = Confusion.mean(seeds).most_confused()
+    shares = often / np.maximum(totals.mean(axis=0), 1e-9)
+    there = [k for k in np.argsort(right.mean(axis=0)) if totals[:, k].any()]
     rows = []
-    for k in np.argsort(right.mean(axis=0)):
-        if not totals[:, k].any():
-            continue
-        std = f" ± {100 * right[:, k].std(ddof=1):.1f}" if len(tests) > 1 else ""
-        other = int(confused[k].argmax())
-        share = confused[k, other] / totals[:, k].sum()
+    for k in there[:MOST_CLASSES]:
+        std = f" ± {100 * right[:, k].std(ddof=1):.1f}" if len(seeds) > 1 else ""
+        share = float(shares[k])
         rows.append([
-            text(names[k]), number(float(right[:, k].mean()), f"{100 * right[:, k].mean():.1f}{std}"),
-            text(names[other] if share else "–"), number(float(share), f"{100 * share:.1f}" if share else "–"),
+            text(named[k]), number(float(right[:, k].mean()), f"{100 * right[:, k].mean():.1f}{std}"),
+            text(named[other[k]] if share else "–"), number(share, f"{100 * share:.1f}" if share else "–"),
             number(float(totals[0, k]), f"{totals[0, k]:.0f}"),
         ])  # fmt: skip
     columns = ["class", "accuracy %", "most often taken for", "share %", "examples"]
     place = f"{family.architecture} on {family.dataset}"
-    hidden = len(rows) - MOST_CLASSES
-    notes = [f"The weakest first, {labels.count(len(tests), 'seed')}."]
+    hidden = len(there) - len(rows)
+    notes = [f"The weakest first, {labels.count(len(seeds), 'seed')}."]
     if hidden > 0:
         notes.append(f"{labels.count(hidden, 'better class', 'better classes')} left out.")
     return Table(
-        f"classes-{labels.slug(place)}", f"Classes of {place}", columns, rows[:MOST_CLASSES],
+        f"classes-{labels.slug(place)}", f"Classes of {place}", columns, rows,
         frozenset({"accuracy %", "share %", "examples"}), notes,
     )  # fmt: skip

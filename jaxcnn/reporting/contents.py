@@ -78,6 +78,8 @@ def results(findings: Findings) -> Table:
                 row += [text(_where(setting, machines))] * several
             rows.append(row)
     notes = ["Test and validation: top-1 accuracy, mean ± standard deviation over seeds; no ± where there is one seed."]
+    if any(len(s.finished) > len(s.seeds) for s in findings.settings):
+        notes.append("A seed that was run more than once is one seed, with the mean of its runs.")
     if any(f.chosen and f.chosen.validation for f in findings.families):
         notes.append("Settings are chosen by mean validation accuracy; the test split decides nothing.")
     notes += dict.fromkeys(f"{f.architecture} on {f.dataset}: {f.why}." for f in findings.families if f.chosen is None)
@@ -94,8 +96,11 @@ def results(findings: Findings) -> Table:
 
 
 def _n(setting: Setting) -> Cell:
-    finished, all_runs = len(setting.finished), len(setting.runs)
-    return number(finished, str(finished) if finished == all_runs else f"{finished} of {all_runs}")
+    seeds, lost, runs = len(setting.seeds), setting.lost_seeds, len(setting.finished)
+    told = f"{seeds} of {seeds + lost}" if lost else str(seeds)
+    if runs > seeds:
+        told += f" (run {runs} times)" if seeds == 1 else f" (in {runs} runs)"
+    return number(seeds, told)
 
 
 def _gap(setting: Setting, paper: float | None) -> Cell:

@@ -21,6 +21,7 @@ from jaxcnn.reporting.plots import (
     place,
     plot_name,
     spread_tip,
+    words,
 )
 from jaxcnn.reporting.settings import Setting
 
@@ -49,7 +50,7 @@ def key_effect(effect: Effect) -> Plot:
     for i, (name, line) in enumerate(lines):
         colour, marker = SERIES[i], MARKERS[i]
         shown = [(s, of) for s in line if (of := s.validation if held_out else s.test)]
-        axes_style: dict[str, Any] = {"color": colour, "marker": marker, "capsize": 2.5, "label": name or None}
+        axes_style: dict[str, Any] = {"color": colour, "marker": marker, "capsize": 2.5, "label": words(name) or None}
         accuracy_axes.errorbar(
             [s.varied[key] for s, _ in shown], [100 * of.mean for _, of in shown],
             yerr=[100 * (of.std or 0) for _, of in shown], **axes_style,
@@ -61,8 +62,8 @@ def key_effect(effect: Effect) -> Plot:
         )  # fmt: skip
         best = max(line, key=lambda s: s.validation.mean if s.validation else -1.0)
         for setting, of in shown:
-            words = spread_tip(f"{setting.all_keys or setting.label}, {split}", of)
-            hover(plot, accuracy_axes, setting.varied[key], 100 * of.mean, words)
+            told = spread_tip(f"{setting.all_keys or setting.label}, {split}", of)
+            hover(plot, accuracy_axes, setting.varied[key], 100 * of.mean, told)
             if held_out and setting is family.chosen:
                 accuracy_axes.plot([setting.varied[key]], [100 * of.mean], color=colour, **STAR)
             elif held_out and setting is best:
@@ -79,7 +80,7 @@ def key_effect(effect: Effect) -> Plot:
     for axes in (accuracy_axes, time_axes):
         axes.margins(y=0.12)
     accuracy_axes.set(title=place(family), ylabel=f"{split} accuracy (%)")
-    time_axes.set(xlabel=word, ylabel="training (s)")
+    time_axes.set(xlabel=words(word), ylabel="training (s)")
     time_axes.set_ylim(0, 1.06 * time_axes.get_ylim()[1])
     if legend:
         plot.figure.legend(
@@ -114,7 +115,7 @@ def key_scatter(family: Family, key: str, settings: list[Setting]) -> Plot:
     if _is_logarithmic(key, [s.varied[key] for s in settings]):
         axes.set_xscale("log")
         logarithmic(axes.xaxis)
-    axes.set(title=place(family), xlabel=word, ylabel="validation accuracy (%)")
+    axes.set(title=place(family), xlabel=words(word), ylabel="validation accuracy (%)")
     axes.margins(y=0.12)
     return plot
 
@@ -155,10 +156,10 @@ def heat(family: Family, across: str, down: str) -> Plot:
         share = (of.mean - low) / (high - low) if high > low else 1.0
         alpha = 0.08 + 0.87 * share**2
         cell(axes, x, y, alpha, gap=0.02)
-        words = labels.percent(of.mean, 1) + (f"\n± {100 * of.std:.1f}" if of.std is not None else "")
+        told = labels.percent(of.mean, 1) + (f"\n± {100 * of.std:.1f}" if of.std is not None else "")
         colour = SURFACE if alpha > DARK else INK
         axes.text(
-            x, y, words, ha="center", va="center", color=colour, fontsize=FONT - 1, linespacing=1.05,
+            x, y, told, ha="center", va="center", color=colour, fontsize=FONT - 1, linespacing=1.05,
             gid=plot.tip(spread_tip(setting.all_keys or setting.label, of)),
         )  # fmt: skip
         if setting is family.chosen:

@@ -6,10 +6,10 @@ import tomllib
 from typing import Any
 
 from jaxcnn.reporting import labels
-from jaxcnn.reporting.read import COMPLETE, FAILED, Material, Run
+from jaxcnn.reporting.read import COMPLETE, FAILED, REPEATED, Material, Run
 from jaxcnn.reporting.scaling import Scaling, scalings
 from jaxcnn.reporting.settings import Setting, group
-from jaxcnn.reporting.statistics import Comparison, compare, pareto_front
+from jaxcnn.reporting.statistics import Comparison, compare, pareto_front, spread
 
 PUBLISHED = pathlib.Path(__file__).parent / "published.toml"
 TARGETS = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.92, 0.93, 0.94, 0.95, 0.96, 0.97, 0.98, 0.99, 0.995)
@@ -92,7 +92,7 @@ def find(material: Material, *, best_on_test: bool = False) -> Findings:
         times_to_accuracy=times_to_accuracy(families),
         scalings=scalings(material, settings),
         troubles=[run for run in material.runs if run.state in FAILED],
-        unfinished=[run for run in material.runs if run.state not in (COMPLETE, *FAILED)],
+        unfinished=[run for run in material.runs if run.state not in (COMPLETE, REPEATED, *FAILED)],
         missing=missing,
         best_on_test=best_on_test,
     )
@@ -253,9 +253,10 @@ def times_to_accuracy(families: list[Family]) -> list[dict[str, Any]]:
         best = max((a for run in runs for _, _, a in validation_curve(run)), default=0.0)
         for target in [t for t in TARGETS if t <= best][-TARGETS_SHOWN:]:
             for setting in chosen:
-                reached = [first for run in setting.finished if (first := _first(run, target)) is not None]
+                seeds = [run.seed for run in setting.finished]
+                reached = spread([_first(run, target) for run in setting.finished], seeds)
                 row = {"data": dataset, "target": target, "setting": setting}
-                rows.append(row | {"of": len(setting.finished), "times": reached})
+                rows.append(row | {"of": len(setting.seeds), "times": list(reached.values) if reached else []})
     return rows
 
 

@@ -84,7 +84,7 @@ def architecture(config: dict[str, Any]) -> str:
 def fraction(of: float) -> str:
     """1/16 for 0.0625; other numbers as they are."""
     inverse = 1 / of if of else 0
-    return f"1/{inverse:.0f}" if inverse > 1.5 and abs(inverse - round(inverse)) < 1e-9 else value(of)
+    return f"1/{inverse:.0f}" if 1.5 < inverse < 1e6 and abs(inverse - round(inverse)) < 1e-9 else value(of)
 
 
 def dataset_id(source: str) -> str:
@@ -126,7 +126,7 @@ def percent(fraction_of: float | None, digits: int = 2) -> str:
 
 
 def percent_spread(of: Spread | None) -> str:
-    """Mean ± std in per cent: "93.61 ± 0.12"; without ± for one run."""
+    """Mean ± std in per cent: "93.61 ± 0.12"; without ± for one seed."""
     if of is None:
         return "–"
     return percent(of.mean) + (f" ± {100 * of.std:.2f}" if of.std is not None else "")
@@ -144,7 +144,7 @@ def seconds(of: float | None) -> str:
 
 
 def seconds_spread(of: Spread | None) -> str:
-    """Mean ± std in the unit of the mean: "4.1 ± 0.2 min"; without ± for one run."""
+    """Mean ± std in the unit of the mean: "4.1 ± 0.2 min"; without ± for one seed."""
     written = seconds(of.mean if of else None)
     if of is None or of.std is None or written == "–":
         return written
@@ -158,9 +158,47 @@ def count(number: int, noun: str, plural: str = "") -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
+def seeds(number: int, runs: int) -> str:
+    """ "3 seeds"; where seeds ran more than once "1 seed, run 3 times", "2 seeds in 5 runs"."""
+    told = count(number, "seed")
+    if runs <= number:
+        return told
+    return f"{told}, run {runs:,} times" if number == 1 else f"{told} in {runs:,} runs"
+
+
+UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069\ufdd0-\ufdef\ufffe\uffff]"
+)
+
+
+def printable(text: str) -> str:
+    """A text that any page, file and picture can hold: what cannot be written, or turns what follows, is escaped.
+
+    Those are control characters but line breaks and tabs, bytes of a file name that are no UTF-8, halves of characters,
+    and marks that change the direction of writing.
+    """
+    return UNPRINTABLE.sub(_escaped, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    code = ord(found.group())
+    if 0xDC80 <= code <= 0xDCFF:  # so Python has the bytes of a name
+        code -= 0xDC00
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def printables(value: Any) -> Any:
+    """A value of JSON with `printable` texts."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, dict):
+        return {printable(str(key)): printables(of) for key, of in value.items()}
+    return [printables(of) for of in value] if isinstance(value, list | tuple) else value
+
+
 def slug(text: str) -> str:
     """Letters, digits and dashes of a text, for file names and anchors; several texts may have the same."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "x"
+    return re.sub(r"[^a-z0-9]+", "-", text.lower())[:80].strip("-") or "x"
 
 
 def untaken(name: str, taken: set[str]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from jaxcnn.reporting import labels, provenance
 from jaxcnn.reporting.findings import Family, Findings
 from jaxcnn.reporting.plots import Plot
-from jaxcnn.reporting.read import COMPLETE, Sweep
+from jaxcnn.reporting.read import COMPLETE, REPEATED, Sweep
 from jaxcnn.reporting.tables import Table
 
 TEMPLATES = pathlib.Path(__file__).parent / "templates"
@@ -69,7 +69,7 @@ def _fits(name: str, pattern: str) -> bool:
 
 
 def _summary(findings: Findings) -> str:
-    runs = findings.material.runs
+    runs = [run for run in findings.material.runs if run.state != REPEATED]
     finished = sum(run.state == COMPLETE for run in runs)
     parts = [labels.count(finished, "finished run") + (f" of {len(runs)}" if finished < len(runs) else "")]
     parts.append(labels.count(len(findings.settings), "setting"))
@@ -88,7 +88,8 @@ def _card(family: Family) -> dict[str, Any]:
     if of is None:
         return card
     card |= {"figure": labels.percent(of.mean), "spread": f"± {100 * of.std:.2f}" if of.std is not None else ""}
-    card["split"] = f"{split}, {labels.count(of.n, 'seed')}" + ("" if of.n > 1 else ": no spread known")
+    seeds = labels.seeds(of.n, of.n + len(chosen.finished) - len(chosen.seeds))
+    card["split"] = f"{split}, {seeds}" + ("" if of.n > 1 else ": no spread known")
     card["setting"] = chosen.label
     facts = []
     if chosen.test and chosen.validation:

@@ -10,6 +10,7 @@ from typing import Any
 from jaxcnn.reporting import labels
 from jaxcnn.reporting.findings import Family
 from jaxcnn.reporting.statistics import Spread
+from jaxcnn.text import save_picture
 
 WIDTH = 4.7  # inches: on a phone the page shows a point as about a pixel
 FONT = 9.0  # points
@@ -118,9 +119,9 @@ def style() -> Any:
 
 def save(plot: Plot, folder: pathlib.Path) -> str:
     """Write the picture as PNG and SVG, both in light colours; return the SVG."""
-    plot.figure.savefig(folder / f"{plot.name}.png", dpi=200)
     drawn = io.StringIO()
-    plot.figure.savefig(drawn, format="svg", metadata={"Date": None, "Creator": None})
+    save_picture(plot.figure, drawn, format="svg", metadata={"Date": None, "Creator": None})
+    save_picture(plot.figure, folder / f"{plot.name}.png", dpi=200)  # last, as it may have to escape letters
     svg = drawn.getvalue()
     (folder / f"{plot.name}.svg").write_text(svg, encoding="utf-8")
     return svg
@@ -130,10 +131,7 @@ def for_page(plot: Plot, svg: str) -> str:
     """An SVG for the page: colours by variables, ids of its own, words for mouse and screen reader, no fixed size."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
-    for name, colour in COLOURS.items():
-        svg = svg.replace(colour, f"var(--{name})")
-    svg = re.sub(r'\bid="', f'id="{plot.name}-', svg)
-    svg = svg.replace("url(#", f"url(#{plot.name}-").replace('href="#', f'href="#{plot.name}-')
+    svg = re.sub(r"<[^>]*>", lambda tag: _tag_for_page(plot.name, tag.group()), svg)  # and no word that is shown
     for name, words in plot.tips.items():
         group = f'<g id="{plot.name}-{name}">'
         svg = svg.replace(group, f"{group}<title>{html.escape(words)}</title>")
@@ -141,6 +139,13 @@ def for_page(plot: Plot, svg: str) -> str:
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r'(<svg[^>]*?) version="[^"]*"', r"\1", svg, count=1)
     return svg.replace("<svg", f'<svg role="img" aria-label="{html.escape(plot.alt, quote=True)}"', 1)
+
+
+def _tag_for_page(name: str, tag: str) -> str:
+    for variable, colour in COLOURS.items():
+        tag = tag.replace(colour, f"var(--{variable})")
+    tag = re.sub(r'\bid="', f'id="{name}-', tag)
+    return tag.replace("url(#", f"url(#{name}-").replace('href="#', f'href="#{name}-')
 
 
 def cell(axes: Any, x: float, y: float, alpha: float, gap: float = 0.0) -> None:
@@ -170,7 +175,14 @@ def plot_name(kind: str, *words: str) -> str:
 
 def place(family: Family) -> str:
     """ "ResNet50 on CIFAR-10"."""
-    return f"{family.architecture} on {family.dataset}"
+    return words(f"{family.architecture} on {family.dataset}")
+
+
+def words(told: str, most: int = 80) -> str:
+    """Any text as a picture can show it: in one line, not too long, and never taken for a name that is not shown."""
+    told = " ".join(labels.printable(told).split())
+    told = told if len(told) <= most else f"{told[: most - 1]}…"
+    return f" {told}" if told.startswith("_") else told  # matplotlib leaves such names out of its legends
 
 
 def spread_tip(title: str, of: Spread) -> str:

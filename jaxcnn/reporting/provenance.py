@@ -6,8 +6,7 @@ import json
 import shlex
 from typing import Any
 
-from jaxcnn import config as configs
-from jaxcnn.config import Config
+from jaxcnn.reporting import sound
 from jaxcnn.reporting.read import Run, Sweep
 
 UNKNOWN = "unknown machine"
@@ -21,7 +20,7 @@ def machine(run: Run) -> str:
     kind = environment.get("device", "")
     if environment.get("backend", "cpu") == "cpu":
         # The runtime's own name for the processor is just "cpu"; several devices are a processor cut into parts.
-        used = int(devices.split(" ")[0]) if devices[:1].isdigit() else 1
+        used = device_count(run) or 1
         parts = f", {used} devices" if used > 1 else ""
         cores = environment.get("cores")
         return f"{cores} core{'' if cores == 1 else 's'} of {environment.get('processor', 'a CPU')}{parts}"
@@ -31,7 +30,7 @@ def machine(run: Run) -> str:
 def device_count(run: Run) -> int | None:
     """On how many devices a run trained."""
     first = str((run.summary or {}).get("device", "")).split(" ")[0]
-    return int(first) if first.isdigit() else None
+    return int(first) if first.isdecimal() and len(first) < 9 else None
 
 
 def environments(runs: list[Run]) -> list[dict[str, Any]]:
@@ -80,7 +79,7 @@ def command_line(command: Any) -> str:
 
 def changed(config: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """The keys of a flat config that are not at their default: {key: (value, default)}."""
-    defaults = configs.flatten(json.loads(json.dumps(configs.to_dict(Config()))))
+    defaults = sound.default_config()
     return {
         key: (value, defaults.get(key)) for key, value in config.items() if key != "seed" and value != defaults.get(key)
     }

@@ -4,14 +4,20 @@ Reading is lenient: a run may be half finished, and a file missing or cut off. W
 run, told in the report; only a path with nothing of ours in it is an error.
 """
 
+import contextlib
 import dataclasses
 import json
 import pathlib
+import stat
 from typing import Any
 
 from jaxcnn import config as configs
-from jaxcnn.config import Config, UserError
-from jaxcnn.train.curves import read_records
+from jaxcnn.config import UserError
+from jaxcnn.reporting import labels, sound
+from jaxcnn.text import distinct
+from jaxcnn.train import curves
+from jaxcnn.train.checksum import is_whole
+from jaxcnn.train.confusion import Confusion
 
 MARKS = ("config.json", "summary.json", "metrics.jsonl", "trial.json")  # a folder with one of them is a run's
 SKIP = ("checkpoints", "tensorboard", "trials", "plots")
@@ -20,6 +26,7 @@ DEPTH = 4  # folders below a path that are searched
 PBT = "pbt"  # kind of the records of `train.population_based`, which is not imported here, as it needs JAX's data types
 COMPLETE, RUNNING, WAITING = "complete", "running", "waiting"
 FAILED = ("failed", "diverged", "pruned")
+REPEATED = "repeated"  # a trial of a search that is an earlier one again, and was not trained
 
 
 @dataclasses.dataclass
@@ -30,9 +37,10 @@ class Run:
       name: its folder, below the path that was given.
       config: flat, {"optim.learning_rate": 0.1, …}; where there is no `config.json`, what the summary tells of it.
       whole_config: whether it comes from `config.json`, or from the sweep's.
-      test: `test.json`, or else the evaluation of the test split that lies there; with a confusion matrix, maybe.
+      test: `test.json`, or else the evaluation of the test split that lies there.
+      confusion, class_names: out of it; None, and no names, where it has no confusion matrix.
       records: of `metrics.jsonl`.
-      state: complete, running, waiting, failed, diverged, pruned, or "unfinished" where nothing says why.
+      state: complete, running, waiting, failed, diverged, pruned, repeated, or "unfinished" where nothing says why.
       notes: what could not be read.
     """
 
@@ -44,6 +52,8 @@ class Run:
     data: dict[str, Any]
     summary: dict[str, Any] | None
     test: dict[str, Any] | None
+    confusion: Confusion | None
+    class_names: tuple[str, ...]
     records: list[dict[str, Any]]
     trial: dict[str, Any] | None
     state: str
@@ -63,6 +73,8 @@ class Run:
     @property
     def reason(self) -> str:
         """Why it did not finish, as far as anything tells."""
+        if self.state == REPEATED and self.trial:
+            return f"as trial {self.trial['as']:04d}"
         if self.trial and self.trial.get("reason"):
             return " ".join(str(self.trial["reason"]).split())
         return "" if self.state == COMPLETE else last_step(self)
@@ -70,12 +82,13 @@ class Run:
 
 @dataclasses.dataclass
 class Sweep:
-    """A sweep's `sweep.json`, and the runs of its trials."""
+    """A sweep's `sweep.json`, the runs of its trials, and what could not be read."""
 
     name: str
     folder: pathlib.Path
     facts: dict[str, Any]
     runs: list[Run]
+    notes: list[str] = dataclasses.field(default_factory=list)
 
     @property
     def missing(self) -> list[dict[str, Any]]:
@@ -100,12 +113,13 @@ class Sweep:
 
 @dataclasses.dataclass
 class Material:
-    """All that was found at the paths of a report."""
+    """All that was found at the paths of a report; notes are of what could not be read and is no run."""
 
     paths: list[pathlib.Path]
     runs: list[Run]
     sweeps: list[Sweep]
     scalings: list[dict[str, Any]]
+    notes: list[str] = dataclasses.field(default_factory=list)
 
 
 def read(paths: list[pathlib.Path]) -> Material:
@@ -117,9 +131,11 @@ def read(paths: list[pathlib.Path]) -> Material:
     material = Material(paths, [], [], [])
     seen: set[pathlib.Path] = set()
     for path in paths:
-        if not path.is_dir():
+        if not _is_dir(path):
             raise UserError(f"{path} is no folder; name the workdir of a run or sweep, or a folder of them")
         if not _search(path, path, DEPTH, material, seen):
+            if material.notes:
+                raise UserError(f"nothing can be reported: {material.notes[-1]}")
             raise UserError(
                 f"{path} holds no run (config.json, metrics.jsonl, summary.json), sweep (sweep.json) or scaling "
                 "measurement (scaling.json); name the workdir of one"
@@ -131,37 +147,56 @@ def _search(folder: pathlib.Path, root: pathlib.Path, depth: int, material: Mate
     """Add what is in and below a folder; return whether there is anything of ours, be it known already."""
     if folder.resolve() in seen:
         return True
-    found = any((folder / name).exists() for name in (*MARKS, "sweep.json", "scaling.json"))
+    try:
+        children = sorted(folder.iterdir())
+    except OSError as error:
+        material.notes.append(f"{labels.printable(str(folder))} cannot be read: {error.strerror}")
+        return False
+    names = {child.name for child in children}
+    found = not names.isdisjoint((*MARKS, "sweep.json", "scaling.json"))
     if found:
         seen.add(folder.resolve())
-    if (folder / "scaling.json").exists():
-        facts, _ = _json(folder / "scaling.json")
+    if "scaling.json" in names:
+        facts, note = _json(folder / "scaling.json")
         if facts is not None and isinstance(facts.get("rows"), list):
-            material.scalings.append({"name": _name(folder, root), **facts})
-    if (folder / "sweep.json").exists():
+            name = facts["name"] if isinstance(facts.get("name"), str) else _name(folder, root)
+            material.scalings.append(facts | {"name": name, "rows": sound.scaling_rows(facts["rows"])})
+        else:
+            material.notes.append(f"{_name(folder, root)}: {note or 'scaling.json has no rows'}")
+    if "sweep.json" in names:
         material.sweeps.append(_sweep(folder, root))
         material.runs += material.sweeps[-1].runs
         seen.update(run.folder.resolve() for run in material.sweeps[-1].runs)
-    elif any((folder / name).exists() for name in MARKS):
+    elif not names.isdisjoint(MARKS):
         material.runs.append(read_run(folder, root))
     if depth > 0:
-        for child in sorted(folder.iterdir()):
-            if child.is_dir() and not child.name.startswith(".") and child.name not in SKIP:
+        for child in children:
+            if _is_dir(child) and not child.name.startswith(".") and child.name not in SKIP:
                 found |= _search(child, root, depth - 1, material, seen)
     return found
 
 
+def _is_dir(path: pathlib.Path) -> bool:
+    with contextlib.suppress(OSError):  # such as of a link into a folder that may not be seen
+        return path.is_dir()
+    return False
+
+
 def _sweep(folder: pathlib.Path, root: pathlib.Path) -> Sweep:
     facts, note = _json(folder / "sweep.json")
-    facts = facts or {}
-    name = str(facts.get("name") or folder.resolve().name)
-    trials = folder / "trials"
-    there = sorted(child for child in trials.iterdir() if child.is_dir()) if trials.is_dir() else []
+    notes = [note] if note else []
+    facts = sound.sweep(facts or {}, notes)
+    name = str(facts.get("name") or labels.printable(folder.resolve().name))
+    there: list[pathlib.Path] = []
+    try:
+        there = sorted(child for child in (folder / "trials").iterdir() if _is_dir(child))
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        notes.append(f"trials cannot be read: {error.strerror}")
     there = [child for child in there if not child.name.startswith(".")]
     runs = [read_run(child, root, sweep=name, base=facts.get("base")) for child in there]
-    if note:
-        facts["notes"] = [note]
-    return Sweep(name, folder, facts, runs)
+    return Sweep(name, folder, facts, runs, notes)
 
 
 def read_run(folder: pathlib.Path, root: pathlib.Path, sweep: str = "", base: dict[str, Any] | None = None) -> Run:
@@ -173,21 +208,28 @@ def read_run(folder: pathlib.Path, root: pathlib.Path, sweep: str = "", base: di
         notes.extend(filter(None, [note]))
         return value
 
-    config, summary, trial = part("config.json"), part("summary.json"), part("trial.json")
-    environment, data = part("environment.json") or {}, part("data.json") or {}
+    config, trial = part("config.json"), sound.trial(part("trial.json"), notes)
+    summary = sound.summary(part("summary.json"), notes)
+    environment, data = sound.environment(part("environment.json")), part("data.json") or {}
     test = part("test.json") or _evaluation(folder) or (summary or {}).get("test")
+    confusion, class_names = _confusion(test, data, notes)
     records = []
     try:
-        records = [r for r in read_records(folder) if isinstance(r, dict) and "kind" in r]
+        if _is_readable(folder / "metrics.jsonl"):
+            records = sound.records(labels.printables(curves.read_records(folder)))
+            notes.extend(curves.damage(folder))
     except FileNotFoundError:
         pass
-    except (OSError, UnicodeDecodeError) as error:
-        notes.append(f"metrics.jsonl cannot be read: {error}")
-    flat = configs.flatten(json.loads(json.dumps(configs.to_dict(Config())))) | configs.flatten(config or base or {})
+    except (OSError, ValueError, RecursionError, UserError) as error:
+        notes.append(f"metrics.jsonl cannot be read: {_reason(error)}")
+    flat = sound.default_config() | configs.flatten(config or base or {})
     if config is None:
         flat = (flat if base else _told_by(summary)) | dict((trial or {}).get("overrides") or {})
         if (trial or {}).get("seed") is not None:
             flat["seed"] = (trial or {})["seed"]
+    flat = sound.config(flat, notes)
+    if trial and type(trial.get("as")) is int and trial.get("state") in (COMPLETE, *FAILED):
+        trial = trial | {"state": REPEATED}
     state = COMPLETE if summary else str((trial or {}).get("state") or "unfinished")
     if state == COMPLETE and not summary:
         state = "unfinished"
@@ -201,6 +243,8 @@ def read_run(folder: pathlib.Path, root: pathlib.Path, sweep: str = "", base: di
         data=data,
         summary=summary,
         test=test,
+        confusion=confusion,
+        class_names=class_names,
         records=records,
         trial=trial,
         state=state,
@@ -217,6 +261,24 @@ def _evaluation(folder: pathlib.Path) -> dict[str, Any] | None:
         if value and "confusion_matrix" in value and value.get("split", "test") == "test":
             return value
     return None
+
+
+def _confusion(
+    test: dict[str, Any] | None, data: dict[str, Any], notes: list[str]
+) -> tuple[Confusion | None, tuple[str, ...]]:
+    """The confusion matrix of a test, which is taken out of it, and the names of its classes."""
+    value = (test or {}).pop("confusion_matrix", None)
+    if value is None:
+        return None, ()
+    try:
+        confusion = Confusion.from_json(value)
+    except ValueError as error:
+        notes.append(f"test: {error}")
+        return None, ()
+    for names in ((test or {}).get("per_class_accuracy"), data.get("class_names")):
+        if isinstance(names, list | dict) and len(names) == confusion.classes:
+            return confusion, distinct([str(name) for name in names])
+    return confusion, tuple(map(str, range(confusion.classes)))
 
 
 def _told_by(summary: dict[str, Any] | None) -> dict[str, Any]:
@@ -248,20 +310,31 @@ def last_step(run: Run) -> str:
 def _json(path: pathlib.Path) -> tuple[dict[str, Any] | None, str]:
     """The JSON object in a file, or None and what is wrong with it; a file that is not there is None and no note."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8")) if _is_readable(path) else None
     except FileNotFoundError:
         return None, ""
-    except (OSError, ValueError) as error:
-        return None, f"{path.name} cannot be read: {error}"
+    except (OSError, ValueError, RecursionError) as error:
+        return None, f"{path.name} cannot be read: {_reason(error)}"
     if not isinstance(value, dict):
         return None, f"{path.name} holds no JSON object"
-    return value, ""
+    if not is_whole(value):
+        return None, f"{path.name} is not what was written (its checksum differs)"
+    return labels.printables(value), ""
+
+
+def _is_readable(path: pathlib.Path) -> bool:
+    """Whether a file is one that ends; of a pipe nobody would ever read the end. Raises OSError if there is none."""
+    return stat.S_ISREG(path.stat().st_mode)
+
+
+def _reason(error: Exception) -> str:
+    return labels.printable(getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__)
 
 
 def _name(folder: pathlib.Path, root: pathlib.Path) -> str:
     inner = folder.relative_to(root).as_posix()
     base = root.resolve().name
-    return base if inner == "." else f"{base}/{inner}"
+    return labels.printable(base if inner == "." else f"{base}/{inner}")
 
 
 def _identity(overrides: Any, seed: Any) -> str:

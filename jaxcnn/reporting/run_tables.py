@@ -2,7 +2,7 @@
 
 from jaxcnn.reporting import labels, provenance
 from jaxcnn.reporting.findings import Findings
-from jaxcnn.reporting.read import COMPLETE, Run
+from jaxcnn.reporting.read import COMPLETE, REPEATED, Run
 from jaxcnn.reporting.settings import test_accuracy, validation_accuracy
 from jaxcnn.reporting.tables import Cell, Table, number, text
 
@@ -63,7 +63,7 @@ def runs(findings: Findings) -> Table:
         rows.append([
             text(run.name), text(setting.dataset), text(setting.architecture),
             text(setting.label or setting.architecture), number(run.seed, "–" if run.seed is None else str(run.seed)),
-            text(run.state),
+            text(run.reason if run.state == REPEATED else run.state),
             number(validation, labels.percent(validation)), *(number(test, labels.percent(test)) for test in tests),
             number(summary.get("train_seconds"), labels.seconds(summary.get("train_seconds"))),
             number(summary.get("wall_seconds"), labels.seconds(summary.get("wall_seconds"))),

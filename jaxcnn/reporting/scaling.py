@@ -38,11 +38,10 @@ def _of_files(material: Material) -> list[Scaling]:
     for facts in material.scalings:
         by_model: dict[str, dict[str, list[dict[str, Any]]]] = {}
         for row in facts["rows"]:
-            if isinstance(row, dict) and all(_is_number(row.get(key)) for key in ("devices", "images_per_second")):
-                mode = row.get("mode") or facts.get("mode") or "strong"
-                over = "" if row.get("over") in (None, "devices") else f", over {row['over']}"
-                curves = by_model.setdefault(str(row.get("model") or ""), {})
-                curves.setdefault(f"{mode} scaling{over}", []).append(row)
+            mode = row.get("mode") or facts.get("mode") or "strong"
+            over = "" if row.get("over") in (None, "devices") else f", over {row['over']}"
+            curves = by_model.setdefault(str(row.get("model") or ""), {})
+            curves.setdefault(f"{mode} scaling{over}", []).append(row)
         for model, curves in by_model.items():
             network = labels.ARCHITECTURES.get(model, model)
             rows = [row for curve in curves.values() for row in curve]
@@ -63,7 +62,7 @@ def _of_setting(setting: Setting) -> Scaling | None:
     for run in setting.finished:
         devices = provenance.device_count(run)
         speed = (run.summary or {}).get("images_per_second")
-        if devices and isinstance(speed, int | float):
+        if devices and speed is not None and speed > 0:
             speeds.setdefault(devices, []).append(speed)
     if len(speeds) < 2:
         return None
@@ -82,7 +81,3 @@ def _related(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         efficiency = row.get("efficiency") or speedup * base["devices"] / row["devices"]
         related.append({**row, "speedup": speedup, "efficiency": efficiency})
     return related
-
-
-def _is_number(of: Any) -> bool:
-    return isinstance(of, int | float) and not isinstance(of, bool)

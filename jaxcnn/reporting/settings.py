@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+from collections.abc import Callable
 from typing import Any
 
 from jaxcnn.reporting import labels
@@ -44,34 +45,54 @@ class Setting:
         return [run for run in self.runs if run.state == COMPLETE]
 
     @functools.cached_property
+    def seeds(self) -> list[int | None]:
+        """The different seeds of the finished runs; runs whose seed nothing tells may be of one."""
+        return list(dict.fromkeys(run.seed for run in self.finished))
+
+    @property
+    def lost_seeds(self) -> int:
+        """How many seeds have runs, but none that finished."""
+        return len({run.seed for run in self.runs} - set(self.seeds))
+
+    @functools.cached_property
+    def repeats_differ(self) -> bool:
+        """Whether finished runs of one seed came to different accuracies, as they may where sums round differently."""
+        figures = {(run.seed, validation_accuracy(run), test_accuracy(run)) for run in self.finished}
+        return len(figures) > len(self.seeds)
+
+    def _spread(self, figure: Callable[[Run], float | None]) -> Spread | None:
+        """A figure of the finished runs over their seeds."""
+        return spread([figure(run) for run in self.finished], [run.seed for run in self.finished])
+
+    @functools.cached_property
     def validation(self) -> Spread | None:
         """Accuracy on the validation split, of the weights that were tested."""
-        return spread([validation_accuracy(run) for run in self.finished])
+        return self._spread(validation_accuracy)
 
     @functools.cached_property
     def test(self) -> Spread | None:
         """Accuracy on the test split."""
-        return spread([test_accuracy(run) for run in self.finished])
+        return self._spread(test_accuracy)
 
     @functools.cached_property
     def augmented_test(self) -> Spread | None:
         """The same with test-time augmentation, where the runs have it."""
-        return spread([test_accuracy(run, "tta_") for run in self.finished])
+        return self._spread(lambda run: test_accuracy(run, "tta_"))
 
     @functools.cached_property
     def train_seconds(self) -> Spread | None:
         """Seconds of training steps, without start-up, compilation, evaluation and saving."""
-        return spread([(run.summary or {}).get("train_seconds") for run in self.finished])
+        return self._spread(lambda run: (run.summary or {}).get("train_seconds"))
 
     @functools.cached_property
     def wall_seconds(self) -> Spread | None:
         """Seconds from start to end."""
-        return spread([(run.summary or {}).get("wall_seconds") for run in self.finished])
+        return self._spread(lambda run: (run.summary or {}).get("wall_seconds"))
 
     @functools.cached_property
     def images_per_second(self) -> Spread | None:
         """Training speed without start-up and compilation."""
-        return spread([(run.summary or {}).get("images_per_second") for run in self.finished])
+        return self._spread(lambda run: (run.summary or {}).get("images_per_second"))
 
     @functools.cached_property
     def machines(self) -> list[str]:
@@ -110,7 +131,8 @@ class Setting:
             "setting": self.label,
             "varied": self.varied,
             "protocol": self.protocol,
-            "seeds": [run.seed for run in self.finished],
+            "seeds": self.seeds,
+            "finished_runs": len(self.finished),
             "states": self.states(),
             "evolved": self.evolved,
             "runs": [run.name for run in self.runs],

@@ -3,20 +3,20 @@
 import dataclasses
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 SIGNIFICANT = 0.05  # the level of p that the words go by
 
 
 @dataclasses.dataclass(frozen=True)
 class Spread:
-    """Values of one figure over runs that differ in their seed only."""
+    """Values of one figure over seeds, one for each: the mean of its runs, if it ran more than once."""
 
     values: tuple[float, ...]
 
     @property
     def n(self) -> int:
-        """How many runs."""
+        """How many seeds."""
         return len(self.values)
 
     @property
@@ -26,7 +26,7 @@ class Spread:
 
     @property
     def std(self) -> float | None:
-        """The sample standard deviation (divisor n - 1); None for one run, whose spread nobody knows."""
+        """The sample standard deviation (divisor n - 1); None for one seed, whose spread nobody knows."""
         return statistics.stdev(self.values) if self.n > 1 else None
 
     def to_json(self) -> dict[str, float | int | list[float] | None]:
@@ -34,10 +34,21 @@ class Spread:
         return {"mean": self.mean, "std": self.std, "n": self.n, "values": list(self.values)}
 
 
-def spread(values: Sequence[float | None]) -> Spread | None:
-    """The spread of the finite values; None if there are none."""
-    there = tuple(float(v) for v in values if v is not None and math.isfinite(v))
-    return Spread(there) if there else None
+def spread(values: Sequence[float | None], seeds: Sequence[Hashable] = ()) -> Spread | None:
+    """The spread of the finite values; None if there are none.
+
+    Where `seeds` tells the seed of each, those of one seed are one sample, and their mean stands for it: a run that is
+    repeated says nothing about other seeds.
+    """
+    by_seed: dict[Hashable, list[float]] = {}
+    for value, seed in zip(values, seeds or range(len(values)), strict=True):
+        if value is not None and math.isfinite(value):
+            by_seed.setdefault(seed, []).append(float(value))
+    return Spread(tuple(map(_mean, by_seed.values()))) if by_seed else None
+
+
+def _mean(values: list[float]) -> float:
+    return values[0] if len(set(values)) == 1 else statistics.fmean(values)  # equal ones are their mean to the bit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +59,8 @@ class Comparison:
       difference: mean of the first less mean of the second.
       p: of Welch's t-test, two-sided; None where it cannot be computed.
       t, degrees: its statistic and degrees of freedom.
-      n: how many runs on either side.
-      verdict: one of "unknown" (one run on a side, or no spread on either), "within the spread", "not significant",
+      n: how many seeds on either side.
+      verdict: one of "unknown" (one seed on a side, or no spread on either), "within the spread", "not significant",
         "significant", "equal".
     """
 

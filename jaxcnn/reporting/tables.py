@@ -11,6 +11,7 @@ LATEX = {
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "×": r"$\times$", "–": "--", "—": "---",
     "≥": r"$\ge$", "≤": r"$\le$", "−": r"$-$", "→": r"$\to$", "…": r"\dots{}", "≈": r"$\approx$", "★": r"$\star$",
     "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "“": "``", "”": "''", '"': "''", "µ": r"$\mu$",
+    "`": r"\textasciigrave{}", "'": r"\textquotesingle{}",
 }  # fmt: skip
 LACKING = "ĦħĸĿŀŉŦŧſ"  # letters below U+0180 that LaTeX's T1 encoding does not have
 LONG = 34  # characters, from which on a LaTeX column breaks its lines
@@ -70,9 +71,9 @@ def number(of: float | None, written: str, *, strong: bool = False) -> Cell:
 
 def markdown(tables: Sequence[Table], title: str) -> str:
     """All tables as GitHub's Markdown."""
-    parts = [f"# {title}"]
+    parts = [f"# {_markdown(title)}"]
     for table in tables:
-        lines = [f"## {table.title}", ""]
+        lines = [f"## {_markdown(table.title)}", ""]
         lines.append("| " + " | ".join(map(_markdown, table.columns)) + " |")
         lines.append("|" + "|".join("---:" if c in table.numeric else "---" for c in table.columns) + "|")
         for row in table.rows:
@@ -91,13 +92,19 @@ def _markdown_cell(cell: Cell) -> str:
 
 
 def _markdown(words: str) -> str:
-    return re.sub(r"([|\\`*_<>\[\]])", r"\\\1", " ".join(words.split()))
+    """Words as one line of Markdown in which nothing is markup, be it mathematics, a reference or a heading."""
+    line = re.sub(r"([|\\`*_<>\[\]&~$#])", r"\\\1", " ".join(words.split()))
+    return re.sub(r"^([-+=](?=[-= ]|$)|\d+(?=[.)](?: |$)))", _not_a_list, line)
+
+
+def _not_a_list(found: re.Match[str]) -> str:
+    return found.group() + "\\" if found.group().isdigit() else "\\" + found.group()
 
 
 def latex(tables: Sequence[Table], title: str) -> str:
     """All tables as a LaTeX document with booktabs; each `table` can be copied into a paper as it is."""
     parts = [
-        f"% {_one_line(title)}",
+        f"% {_one_line(title)}",  # a comment: no character of it matters
         "% Compiles as it is with pdflatex; a table copied from it needs \\usepackage{array,booktabs,graphicx}.",
         r"\documentclass{article}",
         r"\usepackage[utf8]{inputenc}",
@@ -152,9 +159,9 @@ def _latex_cell(cell: Cell) -> str:
 
 
 def escape_latex(words: str) -> str:
-    """Words with LaTeX's special characters escaped, and those that its fonts lack replaced."""
+    """Words with LaTeX's special characters escaped; those that its fonts lack are told by their numbers."""
     # Latin letters with accents are there; anything beyond, and control characters, would stop pdflatex.
-    plain = "".join(c if c in LATEX or _is_in_fonts(c) else "?" for c in _one_line(words))
+    plain = "".join(c if c in LATEX or _is_in_fonts(c) else f"[U+{ord(c):04X}]" for c in _one_line(words))
     plain = re.sub(r"([-,])(?=\1)", "\\1\0", plain)  # in a row they would become a dash, or a quotation mark
     return "".join(LATEX.get(character, character) for character in plain).replace("\0", "{}")
 

@@ -17,6 +17,7 @@ from jaxcnn.reporting.plots import (
     place,
     plot_name,
     spread_tip,
+    words,
 )
 from jaxcnn.reporting.scaling import Scaling
 from jaxcnn.reporting.settings import test_accuracy
@@ -36,25 +37,29 @@ def curves(family: Family) -> Plot:
     top = 0.0
     for setting in ordered:
         chosen = setting is family.chosen
-        for i, run in enumerate(setting.runs):
+        seeds = list(dict.fromkeys(run.seed for run in setting.runs))
+        named: set[int | None] = {None}
+        for run in setting.runs:
+            i = seeds.index(run.seed)
             drawn: dict[str, Any] = {
                 "color": SERIES[i % len(SERIES)] if chosen else MUTED,
                 "alpha": 1.0 if chosen else 0.25,
                 "linewidth": 1.5 if chosen else 0.8,
                 "linestyle": "-" if run.summary else "--",
             }
-            words = f"{run.name}: {setting.all_keys or setting.label} seed {run.seed}, {run.state}"
-            label = f"seed {run.seed}" if chosen and run.seed is not None else None
+            told = f"{run.name}: {setting.all_keys or setting.label} seed {run.seed}, {run.state}"
             losses = training_loss_curve(run)
+            label = f"seed {run.seed}" if chosen and losses and run.seed not in named else None
+            named |= {run.seed} if losses else set()
             if losses := losses[:: max(1, len(losses) // (200 if chosen else 50))]:
                 marker = "." if len(losses) <= 12 else None
-                loss_axes.plot(*zip(*losses, strict=True), label=label, marker=marker, gid=plot.tip(words), **drawn)
+                loss_axes.plot(*zip(*losses, strict=True), label=label, marker=marker, gid=plot.tip(told), **drawn)
                 top = max(top, losses[0][1])
             if points := validation_curve(run):
                 points = points[: -1 : max(1, len(points) // (200 if chosen else 50))] + points[-1:]
                 marker = "." if len(points) <= 12 else None
                 reached = [epoch for epoch, _, _ in points], [100 * of for _, _, of in points]
-                others[0].plot(*reached, marker=marker, gid=plot.tip(words), **drawn)
+                others[0].plot(*reached, marker=marker, gid=plot.tip(told), **drawn)
             elif chosen and (tested := test_accuracy(run)) is not None:
                 others[0].axhline(100 * tested, linestyle=":", color=SERIES[i % len(SERIES)])
     drawn_losses = [y for line in loss_axes.lines for y in np.asarray(line.get_ydata(), float) if np.isfinite(y)]
@@ -79,7 +84,7 @@ def time_to_accuracy(findings: Findings, dataset: str) -> Plot:
     plot = new(
        plot_name("time-to-accuracy", dataset), "times", 3.3 + 0.2 * len(shown),
         f"Validation accuracy on {dataset} over seconds of training",
-        "The chosen setting of each network, a line for each seed; dotted: the targets of the table. "
+        "The chosen setting of each network, a line for each run; dotted: the targets of the table. "
         + several * (len(machines) > 1),
     )  # fmt: skip
     axes = plot.figure.subplots()
@@ -88,13 +93,14 @@ def time_to_accuracy(findings: Findings, dataset: str) -> Plot:
             points = [(seconds, 100 * accuracy) for _, seconds, accuracy in validation_curve(run)]
             axes.plot(
                 *zip(*points, strict=True), color=SERIES[i % len(SERIES)], marker=MARKERS[i % len(MARKERS)],
-                markersize=2.5, linewidth=1.2, alpha=0.85, label=setting.title if number == 0 else None,
+                markersize=2.5, linewidth=1.2, alpha=0.85, label=words(setting.title) if number == 0 else None,
                 gid=plot.tip(f"{setting.title}, seed {run.seed}, {'; '.join(setting.machines)}"),
             )  # fmt: skip
     for target in {row["target"] for row in rows}:
         axes.axhline(100 * target, color=MUTED, linestyle=":", linewidth=1)
-    axes.set(title=dataset, xlabel="training (s)", ylabel="validation accuracy (%)", xlim=(0, None))
-    plot.figure.legend(loc="outside lower left")
+    axes.set(title=words(dataset), xlabel="training (s)", ylabel="validation accuracy (%)", xlim=(0, None))
+    if axes.get_legend_handles_labels()[1]:
+        plot.figure.legend(loc="outside lower left")
     return plot
 
 
@@ -122,13 +128,13 @@ def pareto(front: dict[str, Any], i: int, findings: Findings) -> Plot:
     if len(networks) > 1:
         for which, network in enumerate(networks):
             colour, marker = SERIES[which % len(SERIES)], MARKERS[which % len(MARKERS)]
-            axes.plot([], [], marker, color=colour, label=network, linestyle="none")
+            axes.plot([], [], marker, color=colour, label=words(network), linestyle="none")
         plot.figure.legend(loc="outside lower left", ncols=2)
     times = [s.train_seconds.mean for s in front["settings"]]
     if max(times) > 8 * max(min(times), 1e-9):
         axes.set_xscale("log")
         logarithmic(axes.xaxis)
-    axes.set(title=front["data"], xlabel="training (s)", ylabel="validation accuracy (%)")
+    axes.set(title=words(front["data"]), xlabel="training (s)", ylabel="validation accuracy (%)")
     return plot
 
 
@@ -146,10 +152,12 @@ def speed_up(scaling: Scaling, i: int, findings: Findings) -> Plot:
     axes.plot(devices, [d / devices[0] for d in devices], "--", color=MUTED, linewidth=1, label="ideal")
     for number, (label, rows) in enumerate(curves):
         colour, marker = SERIES[number], MARKERS[number]
-        axes.plot([r["devices"] for r in rows], [r["speedup"] for r in rows], marker=marker, color=colour, label=label)
+        axes.plot(
+            [r["devices"] for r in rows], [r["speedup"] for r in rows], marker=marker, color=colour, label=words(label)
+        )
         for r in rows:
-            words = f"{label}, {r['devices']} devices: {r['speedup']:.2f} times, {r['images_per_second']:,.0f} images/s"
-            hover(plot, axes, r["devices"], r["speedup"], words)
+            told = f"{label}, {r['devices']} devices: {r['speedup']:.2f} times, {r['images_per_second']:,.0f} images/s"
+            hover(plot, axes, r["devices"], r["speedup"], told)
     paper = findings.published["seed_paper"]
     if devices[0] == 1 and devices[-1] >= paper["speedup_devices"]:
         axes.plot(
@@ -157,7 +165,7 @@ def speed_up(scaling: Scaling, i: int, findings: Findings) -> Plot:
             linestyle="none", label=f"seed paper, {paper['speedup_devices']} {paper['speedup_unit']}",
         )  # fmt: skip
     axes.set_xticks(devices)
-    axes.set(title=scaling.name, xlabel="devices", ylabel="speed-up")
+    axes.set(title=words(scaling.name), xlabel="devices", ylabel="speed-up")
     axes.set_ylim(bottom=0)
     plot.figure.legend(loc="outside lower left", ncols=2)
     return plot

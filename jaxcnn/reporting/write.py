@@ -1,16 +1,17 @@
 """A whole report: read the folders, work out the findings, write the page, the tables, the plots and the JSON."""
 
+import contextlib
 import json
 import math
 import pathlib
 from typing import Any
 
 from jaxcnn.config import UserError
-from jaxcnn.reporting import charts, contents, page, plots, provenance, tables
+from jaxcnn.reporting import charts, contents, labels, page, plots, provenance, tables
 from jaxcnn.reporting.cautions import cautions
 from jaxcnn.reporting.classes import by_class
 from jaxcnn.reporting.findings import Findings, find, training_loss_curve, validation_curve
-from jaxcnn.reporting.read import COMPLETE, Material, Run, read
+from jaxcnn.reporting.read import COMPLETE, REPEATED, Material, Run, read
 from jaxcnn.reporting.settings import test_accuracy, validation_accuracy
 
 
@@ -24,7 +25,7 @@ def report(
     """
     material = read(paths)
     findings = find(material, best_on_test=best_on_test)
-    title = title or _title(material)
+    title, command = labels.printable(title or _title(material)), labels.printable(command)
     made = contents.tables(findings) | by_class(findings)
     remarks = cautions(findings)
     try:
@@ -33,9 +34,9 @@ def report(
     except OSError as error:
         raise UserError(f"--out={out} cannot be written: {error.strerror}; choose another folder") from error
     for old in [*folder.glob("*.png"), *folder.glob("*.svg")]:
-        old.unlink()  # of an earlier report, which may have had other pictures
-    with plots.style():
-        pictures = [(plot, plots.for_page(plot, plots.save(plot, folder))) for plot in charts.named(findings)]
+        with contextlib.suppress(IsADirectoryError):
+            old.unlink()  # of an earlier report, which may have had other pictures
+    pictures = _draw(findings, folder, remarks)
     html = page.render(title, findings, made, pictures, remarks, command)
     (out / "report.html").write_text(html, encoding="utf-8")
     (out / "tables.md").write_text(tables.markdown(list(made.values()), title), encoding="utf-8")
@@ -45,9 +46,26 @@ def report(
     text = json.dumps(_finite(figures), indent=1, ensure_ascii=False, allow_nan=False)
     (out / "report.json").write_text(text + "\n", encoding="utf-8")
     finished = sum(run.state == COMPLETE for run in material.runs)
-    lines = [f"{finished} of {len(material.runs)} runs finished, {len(findings.settings)} settings"]
+    trained = sum(run.state != REPEATED for run in material.runs)
+    lines = [f"{finished} of {trained} runs finished, {labels.count(len(findings.settings), 'setting')}"]
     lines += [f"  {remark}" for remark in remarks]
     return [*lines, f"{out}/report.html, tables.md, tables.tex, report.json, plots/ ({len(pictures)} as PNG and SVG)"]
+
+
+def _draw(findings: Findings, folder: pathlib.Path, remarks: list[str]) -> list[tuple[plots.Plot, str]]:
+    """Draw all pictures into a folder; return them with their SVG for the page. One that fails is a remark."""
+    made = []
+    taken: set[str] = set()
+    with plots.style():
+        for draw in charts.charts(findings):
+            try:
+                plot = draw()
+                plot.name = labels.untaken(plot.name, taken)
+                made.append((plot, plots.for_page(plot, plots.save(plot, folder))))
+            except Exception as error:  # whatever is odd in one picture, the figures and the others are there
+                reason = labels.printable(" ".join(str(error).split()))[:200]
+                remarks.append(f"A picture ({draw.func.__name__}) could not be drawn: {type(error).__name__}: {reason}")
+    return made
 
 
 def _title(material: Material) -> str:
@@ -119,7 +137,7 @@ def _run(run: Run) -> dict[str, Any]:
         "changed": {key: value for key, (value, _) in provenance.changed(run.config).items()},
         "validation_curve": [list(point) for point in validation_curve(run)],
         "training_loss_curve": [list(point) for point in training_loss_curve(run)],
-        "confusion_matrix": (run.test or {}).get("confusion_matrix"),
+        "confusion_matrix": run.confusion.to_json() if run.confusion else None,
         "notes": run.notes,
     }
 

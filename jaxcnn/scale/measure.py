@@ -10,6 +10,7 @@ from typing import Any
 from jaxcnn import config as configs
 from jaxcnn.config import Config, UserError
 from jaxcnn.scale import children
+from jaxcnn.text import counted
 
 STOPWATCH = "jaxcnn.scale.stopwatch"
 PROBE = "jaxcnn.scale.probe"
@@ -177,10 +178,8 @@ def related(series: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _told(row: dict[str, Any]) -> str:
-    return (
-        f"  {row['model']}, {row['mode']} scaling, {row['devices']} devices in {row['processes']} processes: "
-        f"{row['images_per_second']:.1f} images/s"
-    )
+    where = f"{counted(row['devices'], 'device')} in {counted(row['processes'], 'process', 'processes')}"
+    return f"  {row['model']}, {row['mode']} scaling, {where}: {row['images_per_second']:.1f} images/s"
 
 
 def _on_cpu(machine: dict[str, Any]) -> bool:

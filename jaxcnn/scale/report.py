@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from jaxcnn.scale.published import FIGURES
+from jaxcnn.text import save_picture
 
 MIB = 2**20
 
@@ -27,10 +28,10 @@ def write(
     """Write `<stem>.json`, `.md` and, if `draw(record)` gives a picture, `.png`; return their paths."""
     paths = [folder / f"{stem}{suffix}" for suffix in (".json", ".md")]
     paths[0].write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    paths[1].write_text(markdown, encoding="utf-8")
+    paths[1].write_text(markdown, encoding="utf-8", errors="backslashreplace")
     if (figure := draw(record)) is not None:
         paths.append(folder / f"{stem}.png")
-        figure.savefig(paths[-1])
+        save_picture(figure, paths[-1])
     return paths
 
 

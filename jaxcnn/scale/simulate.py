@@ -17,7 +17,7 @@ from jaxcnn.learn.state import count_parameters
 from jaxcnn.mesh import check_batch, data_devices
 from jaxcnn.scale import children, machines, replay
 from jaxcnn.scale.stopwatch import memory_of, mesh_over
-from jaxcnn.train import flops, workdir
+from jaxcnn.train import environment, flops
 
 KNOWN = {"tfds:cifar10": ((32, 32, 3), 10, 50000), "tfds:cifar100": ((32, 32, 3), 100, 50000)}
 
@@ -48,7 +48,7 @@ def compile_step(task: dict[str, Any]) -> dict[str, Any]:
         "flops_per_device": flops.step_flops(sharded.traced_train_step(alone, one, "stream")),
         "collectives": [dataclasses.asdict(each) for each in replay.collectives_of(compiled)],
         "memory": memory_of(compiled),
-        "environment": workdir.environment([]),
+        "environment": environment.facts([]),
     }
 
 

@@ -25,7 +25,7 @@ from jaxcnn.learn.program import Program, make_program
 from jaxcnn.learn.state import make_hyper
 from jaxcnn.learn.step import Normalization
 from jaxcnn.scale import children, replay
-from jaxcnn.train import feed, flops, workdir
+from jaxcnn.train import environment, feed, flops
 
 WARM_UP_STEPS = 2
 
@@ -90,7 +90,7 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
         "collectives": [dataclasses.asdict(each) for each in found],
         "flops_per_device": flops.of_program(program, mesh, loader),
         "memory": memory_of(compiled),
-        "environment": workdir.environment([]),
+        "environment": environment.facts([]),
     }
 
 

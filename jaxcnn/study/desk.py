@@ -26,6 +26,8 @@ from optuna.trial import FrozenTrial, TrialState
 from jaxcnn.study import folder as files
 from jaxcnn.study import spec, store
 from jaxcnn.study.folder import Definition
+from jaxcnn.study.repeats import Repeats
+from jaxcnn.study.repeats import number as number_of
 
 MAX_LOSSES = 10  # a worker that vanishes so often at one place of a trial is killed by it
 SILENT_BEATS = 2  # of the heart, left out, after which a worker counts as gone; Optuna's own stores have the same
@@ -49,6 +51,7 @@ class Claim:
       seed: of the run.
       program: by which trials that share a compilation are known; empty: not known.
       gone_on: it was started before.
+      first: the trial, ended, of which this one is a repeat, so that it has its outcome; None: it is to be trained.
       lock: on its folder.
     """
 
@@ -59,6 +62,7 @@ class Claim:
     program: str
     gone_on: bool
     lock: files.Lock
+    first: FrozenTrial | None = None
 
     @property
     def id(self) -> int:
@@ -73,6 +77,7 @@ class Desk:
         self.folder, self.definition, self.storage = folder, definition, storage
         self.worker = f"{platform.node()}:{uuid.uuid4().hex[:8]}"
         self.study = store.load_study(definition, storage)
+        self._repeats = Repeats(definition.base)
 
     def take(self, program: str = "") -> Claim | Nothing:
         """A trial to run, best one of `program`, so that nothing is compiled.
@@ -80,8 +85,7 @@ class Desk:
         Those that a worker left come first, then those that wait; else a search draws one.
         """
         with files.held(self.folder / files.DESK):
-            trials = self.study.get_trials(deepcopy=False)
-            for trial in trials:
+            for trial in self.study.get_trials(deepcopy=False):
                 if trial.state == TrialState.RUNNING and (claim := self._adopt(trial)):
                     return claim
             trials = self.study.get_trials(deepcopy=False)
@@ -89,10 +93,13 @@ class Desk:
             for trial in sorted(waiting, key=lambda t: (t.user_attrs.get("program") != program, t.number)):
                 if claim := self._start(trial):
                     return claim
-            definition = self.definition
-            counted = [t for t in trials if not {"retry_of", "undrawn"} & t.user_attrs.keys()]
-            if definition.space is not None and len(counted) < definition.trials:
-                return self._draw(len(trials))
+            while self.definition.space is not None:
+                trials = self.study.get_trials(deepcopy=False)
+                counted = [t for t in trials if not {"retry_of", "undrawn"} & t.user_attrs.keys()]
+                if len(counted) >= self.definition.trials:
+                    break
+                if claim := self._draw(len(trials)):
+                    return claim
             running = any(trial.state == TrialState.RUNNING for trial in self.study.get_trials(deepcopy=False))
         return Nothing.WAIT if running else Nothing.DONE
 
@@ -103,7 +110,7 @@ class Desk:
             for state, taken in ((TrialState.RUNNING, self._adopt), (TrialState.WAITING, self._start)):
                 for trial in self.study.get_trials(deepcopy=False):
                     if len(claims) < most and trial.state == state and trial.user_attrs.get("program") == program:
-                        with _released_on_error(*(claim.lock for claim in claims)):
+                        with files.released_on_error(*(claim.lock for claim in claims)):
                             claim = taken(trial)
                         claims += [claim] if claim else []
         return claims
@@ -113,13 +120,14 @@ class Desk:
         lock = self._lock(trial)
         if lock is None:
             return None
-        with _released_on_error(lock):
+        with files.released_on_error(lock):
             return self._adopt_locked(trial, lock)
 
     def _adopt_locked(self, trial: FrozenTrial, lock: files.Lock) -> Claim | None:
         trial = self.storage.get_trial(trial._trial_id)  # it may have ended before the lock was ours
         owner = trial.user_attrs.get("worker", "")
-        if trial.state != TrialState.RUNNING or not (self._is_here(owner) or self._is_silent(trial)):
+        gone = self._is_here(owner) or self._is_silent(trial)
+        if trial.state != TrialState.RUNNING or not gone or self._waits(trial):
             lock.release()
             return None
         if not self._is_drawn(trial):  # its worker died while the sampler was at work; another is drawn
@@ -128,7 +136,7 @@ class Desk:
             lock.release()
             return None
         if owner:  # it did not say goodbye
-            step = files.newest_checkpoint(files.trial_folder(self.folder, _number(trial)))
+            step = files.newest_checkpoint(files.trial_folder(self.folder, number_of(trial)))
             before = trial.user_attrs.get("losses", [0, 0])
             losses = [step, before[1] + 1 if before[0] == step else 1]
             self.storage.set_trial_user_attr(trial._trial_id, "losses", losses)
@@ -149,62 +157,79 @@ class Desk:
         """Whether a worker's heartbeat has stopped."""
         if isinstance(self.storage, optuna.storages._heartbeat.BaseHeartbeat):
             return trial._trial_id in self.storage._get_stale_trial_ids(self.study._study_id)
-        beat = self._lock_file(_number(trial)).stat().st_mtime
+        beat = self._lock_file(number_of(trial)).stat().st_mtime
         desk = self.folder / files.DESK
         desk.touch()  # so that both times are of one clock, that of the file system
         return desk.stat().st_mtime - beat > SILENT_BEATS * self.definition.heartbeat
 
     def _start(self, trial: FrozenTrial) -> Claim | None:
-        lock = self._lock(trial)
+        lock = None if self._waits(trial) else self._lock(trial)
         if lock is None:
             return None
-        with _released_on_error(lock), contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
-            self.beat(trial._trial_id, _number(trial))  # first, so that no running trial is without
+        with files.released_on_error(lock), contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+            self.beat(trial._trial_id, number_of(trial))  # first, so that no running trial is without
             if self.storage.set_trial_state_values(trial._trial_id, state=TrialState.RUNNING):
                 return self._sign(trial._trial_id, lock)
         lock.release()
         return None
 
-    def _draw(self, count: int) -> Claim:
+    def _waits(self, trial: FrozenTrial) -> bool:
+        """Whether a trial is a repeat of one that has not ended."""
+        first = self._first(trial)
+        return first is not None and not first.state.is_finished()
+
+    def _first(self, trial: FrozenTrial) -> FrozenTrial | None:
+        """The trial of a search that another one is a repeat of; planned ones are all different."""
+        trials = self.study.get_trials(deepcopy=False) if self.definition.space is not None else []
+        return self._repeats.first(trial, trials)
+
+    def _draw(self, count: int) -> Claim | None:
+        """A new trial; None if it is a repeat of one under way, which it has to wait for."""
         assert self.definition.space is not None
         study = store.load_study(self.definition, self.storage, count)
         trial = study.ask(store.distributions(self.definition.space))
         lock = files.Lock(self._lock_file(trial.number))
         lock.take(wait=True)
-        with _released_on_error(lock):
+        with files.released_on_error(lock):
             self.beat(trial._trial_id, trial.number)
-            drawn = store.overrides(self.definition.space, trial.params)
-            trial.set_user_attr("overrides", drawn)
-            trial.set_user_attr("seed", drawn.get(spec.SEED, self.definition.seed))
+            if self._waits(self._with_overrides(trial._trial_id)):
+                lock.release()
+                return None
             return self._sign(trial._trial_id, lock)
+
+    def _with_overrides(self, trial_id: int) -> FrozenTrial:
+        """A drawn trial with what its parameters stand for."""
+        assert self.definition.space is not None
+        drawn = store.overrides(self.definition.space, self.storage.get_trial(trial_id).params)
+        self.storage.set_trial_user_attr(trial_id, "overrides", drawn)
+        self.storage.set_trial_user_attr(trial_id, "seed", drawn.get(spec.SEED, self.definition.seed))
+        return self.storage.get_trial(trial_id)
 
     def _lock_file(self, number: int) -> pathlib.Path:
         return files.trial_folder(self.folder, number) / files.WORKER
 
     def _lock(self, trial: FrozenTrial) -> files.Lock | None:
-        lock = files.Lock(self._lock_file(_number(trial)))
+        lock = files.Lock(self._lock_file(number_of(trial)))
         return lock if lock.take(wait=False) else None
 
     def _sign(self, trial_id: int, lock: files.Lock) -> Claim:
         """Put this worker's name to a trial."""
-        self.beat(trial_id, _number(self.storage.get_trial(trial_id)))
+        self.beat(trial_id, number_of(self.storage.get_trial(trial_id)))
         self.storage.set_trial_user_attr(trial_id, "worker", self.worker)
         trial = self.storage.get_trial(trial_id)
         if "overrides" not in trial.user_attrs:  # its worker was gone right after it had been drawn
-            assert self.definition.space is not None
-            drawn = store.overrides(self.definition.space, trial.params)
-            self.storage.set_trial_user_attr(trial_id, "overrides", drawn)
-            self.storage.set_trial_user_attr(trial_id, "seed", drawn.get(spec.SEED, self.definition.seed))
-            trial = self.storage.get_trial(trial_id)
+            trial = self._with_overrides(trial_id)
+        first = self._first(trial)
         attributes = trial.user_attrs
         return Claim(
             trial=trial,
-            number=_number(trial),
+            number=number_of(trial),
             overrides={key: value for key, value in attributes["overrides"].items() if key != spec.SEED},
             seed=attributes["seed"],
             program=attributes.get("program", ""),
-            gone_on=files.trial_folder(self.folder, _number(trial)).joinpath(files.TRIAL).exists(),
+            gone_on=files.trial_folder(self.folder, number_of(trial)).joinpath(files.TRIAL).exists(),
             lock=lock,
+            first=first if first is not None and first.state.is_finished() else None,
         )
 
     def beat(self, trial_id: int, number: int) -> None:
@@ -291,12 +316,12 @@ class Desk:
         with files.held(self.folder / files.DESK):
             latest: dict[int, FrozenTrial] = {}
             for trial in self.study.get_trials(deepcopy=False):
-                latest[_number(trial)] = trial
+                latest[number_of(trial)] = trial
             for number, trial in latest.items():
                 if not trial.state.is_finished() or trial.user_attrs.get("state") not in states:
                     continue
                 kept = {k: v for k, v in trial.user_attrs.items() if k in ("overrides", "seed", "program")}
-                self.study.add_trial(_waiting(trial, kept | {"folder": number, "retry_of": trial.number}))
+                self.study.add_trial(store.waiting_trial(trial, kept | {"folder": number, "retry_of": trial.number}))
                 files.put_back(files.trial_folder(self.folder, number))
                 count += 1
         return count
@@ -318,31 +343,6 @@ class Desk:
                     self.study.add_trial(waiting)
                     count += 1
         return count
-
-
-@contextlib.contextmanager
-def _released_on_error(*locks: files.Lock) -> Iterator[None]:
-    """Let go of locks if what is done under them fails, such as where the store is away for a time."""
-    try:
-        yield
-    except BaseException:
-        for lock in locks:
-            lock.release()
-        raise
-
-
-def _waiting(trial: FrozenTrial, attributes: dict[str, Any]) -> FrozenTrial:
-    return optuna.trial.create_trial(
-        state=TrialState.WAITING,
-        params=trial.params,
-        distributions=trial.distributions,
-        user_attrs=attributes,
-        system_attrs={"fixed_params": trial.params},
-    )
-
-
-def _number(trial: FrozenTrial) -> int:
-    return trial.user_attrs.get("folder", trial.number)
 
 
 def _cell(attributes: dict[str, Any]) -> str:

@@ -6,15 +6,16 @@ A report reads these files alone. The store of the study (`study.db` by default)
 import contextlib
 import dataclasses
 import datetime
-import fcntl
 import json
+import logging
 import os
 import pathlib
 import platform
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 from jaxcnn import config as configs
+from jaxcnn import locks
 from jaxcnn.config import Config, UserError
 from jaxcnn.study import spec
 
@@ -23,6 +24,7 @@ SWEEP, TRIAL, TRIALS, LOG = "sweep.json", "trial.json", "trials", "log.txt"
 BEGIN, DESK, WORKER = ".begin", ".desk", ".worker"
 STATES = ("waiting", "running", "complete", "pruned", "diverged", "failed")
 ENDED = STATES[2:]
+_log = logging.getLogger("jaxcnn")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +137,14 @@ def now() -> str:
 
 
 class Lock:
-    """A lock that the kernel lets go of when its process ends, however it ends."""
+    """A lock that the kernel lets go of when its process ends, however it ends.
+
+    Where the file system has no locks, a process that has said so by `work_alone` goes on; its locks then hold among
+    themselves.
+    """
+
+    alone = False
+    _of_this_process: ClassVar[set[pathlib.Path]] = set()  # where the file system has no locks
 
     def __init__(self, path: pathlib.Path) -> None:
         self._path = path
@@ -145,7 +154,7 @@ class Lock:
         """Take the lock; return whether it is ours, which it is for sure if we `wait`.
 
         Raises:
-          UserError: the file system has no locks, or the folder cannot be written.
+          UserError: the file system has no locks and others may work here, or the folder cannot be written.
         """
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -155,15 +164,19 @@ class Lock:
                 f"{self._path.parent} cannot be written: {error.strerror}; choose another folder"
             ) from error
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
+            ours = locks.take(file, wait=wait)
+        except OSError as error:
+            if not (isinstance(error, locks.NoLocksError) and Lock.alone):
+                file.close()
+                raise UserError(
+                    f"{self._path} cannot be locked ({error.strerror}); where several processes work on a sweep, keep "
+                    "it on a file system with locks, or let one do it all: --engine=inline"
+                ) from error
+            ours = self._path not in Lock._of_this_process
+            Lock._of_this_process.add(self._path)
+        if not ours:
             file.close()
             return False
-        except OSError as error:
-            file.close()
-            raise UserError(
-                f"{self._path} cannot be locked ({error.strerror}); keep the sweep on a file system with locks"
-            ) from error
         self._file = file
         return True
 
@@ -172,6 +185,22 @@ class Lock:
         if self._file is not None:
             self._file.close()
             self._file = None
+            Lock._of_this_process.discard(self._path)
+
+
+def work_alone(folder: pathlib.Path) -> None:
+    """Go on without locks where the file system has none, after a remark: this process does all the work."""
+    Lock.alone = True
+    with (folder / BEGIN).open("a+", encoding="utf-8") as file:
+        try:
+            locks.take(file, wait=False)
+        except locks.NoLocksError as error:
+            _log.warning(
+                "%s cannot be locked (%s), so see to it that no other sweep or worker uses this folder meanwhile, and "
+                "name --storage=journal:<file> if SQLite finds no locks either",
+                folder,
+                error.strerror,
+            )
 
 
 @contextlib.contextmanager
@@ -183,6 +212,17 @@ def held(path: pathlib.Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextlib.contextmanager
+def released_on_error(*locks: Lock) -> Iterator[None]:
+    """Let go of locks if what is done under them fails, such as where the store is away for a time."""
+    try:
+        yield
+    except BaseException:
+        for lock in locks:
+            lock.release()
+        raise
 
 
 def settle(folder: pathlib.Path) -> None:

@@ -14,11 +14,12 @@ from rich.console import Console
 from jaxcnn import host_memory
 from jaxcnn import mesh as meshes
 from jaxcnn.config import ConfigError, UserError
+from jaxcnn.data.examples import worker_count
 from jaxcnn.learn import sharded
 from jaxcnn.learn.state import make_hyper
 from jaxcnn.study.engines import processes
 from jaxcnn.study.plan import Group, Plan
-from jaxcnn.train import feed, patience, workdir
+from jaxcnn.train import environment, feed, patience, workdir
 from jaxcnn.train.hooks import Shared
 from jaxcnn.train.pace import choose_steps_per_call
 from jaxcnn.train.session import initialize_from_data
@@ -38,11 +39,11 @@ def measure(plan: Plan, folder: pathlib.Path, shared: Shared, say: Any) -> dict[
       `{key: {"compile_seconds", "step_seconds", "eval_seconds_per_example", "program_bytes"} | {"error"}}`.
     """
     meshes.prepare_backend()
-    where = f"{jax.local_device_count()} x {jax.local_devices()[0].device_kind}, {workdir.worker_count()} cores"
+    where = f"{jax.local_device_count()} x {jax.local_devices()[0].device_kind}, {worker_count()} cores"
     path = folder / FILE
     kept = workdir.read_json(path) if path.exists() else {}
     figures = kept.get("programs", {}) if kept.get("device") == where else {}
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     for number, group in enumerate(plan.groups, 1):
         if group.key not in figures:
             what = f"measuring program {number} of {len(plan.groups)}"
@@ -142,10 +143,10 @@ def peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def environment(command: list[str]) -> dict[str, Any]:
-    """Versions, devices and machine of the process that measures; see `workdir.environment`."""
+def facts(command: list[str]) -> dict[str, Any]:
+    """Versions, devices and machine of the process that measures; see `environment.facts`."""
     try:
-        return workdir.environment(command)
+        return environment.facts(command)
     except RuntimeError as error:
         raise ConfigError(f"JAX finds no device ({error})") from error
 
@@ -153,7 +154,7 @@ def environment(command: list[str]) -> dict[str, Any]:
 def here_or_apart(
     plan: Plan, folder: pathlib.Path, shared: Shared, command: list[str], say: Any, *, place: Any, wanted: bool
 ) -> tuple[dict[str, Any], dict[str, Any], int]:
-    """`measure`, `environment` and `peak_bytes`: in this process, or in one of its own at the `place` of a worker.
+    """`measure`, `facts` and `peak_bytes`: in this process, or in one of its own at the `place` of a worker.
 
     A process that only watches others must not hold an accelerator, nor the cores of its workers.
     """
@@ -166,4 +167,4 @@ def here_or_apart(
 
 def _all(plan: Plan, folder: pathlib.Path, shared: Shared, command: list[str], say: Any) -> tuple[Any, Any, int]:
     figures = measure(plan, folder, shared, say) if say else {}
-    return figures, environment(command), peak_bytes()
+    return figures, facts(command), peak_bytes()

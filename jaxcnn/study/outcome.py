@@ -8,10 +8,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from jaxcnn.config import UserError
 from jaxcnn.study import folder as files
 from jaxcnn.study import spec
 from jaxcnn.study.folder import Definition
 from jaxcnn.study.table import Board, line_of
+from jaxcnn.train.drive import Diverged
 from jaxcnn.train.logbook import duration
 
 GIB = 2**30
@@ -34,7 +36,8 @@ def describe_plan(
 
     drawn = "" if plan.planned is not None else " among those that it may draw"
     trials, programs = _count(plan.trials, "trial"), _count(len(plan.groups), "program")
-    lines: list[str | Table] = [f"jaxcnn: sweep {name}: {trials}, {programs}{drawn} ({plan.sampler})"]
+    remarks = [f"  {plan.remark}"] if plan.remark else []
+    lines: list[str | Table] = [f"jaxcnn: sweep {name}: {trials}, {programs}{drawn} ({plan.sampler})", *remarks]
     table = Table(box=None, pad_edge=False)
     for column in ("  program", "trials", "steps", "compile", "step", "trial", "memory"):
         table.add_column(column, justify="left" if "program" in column else "right")
@@ -59,7 +62,7 @@ def describe_plan(
         total = sum((seconds[group.key] or 0.0) * group.trials for group in measured)
     else:
         shown = sum(group.trials for group in measured)
-        total = plan.trials * sum((seconds[group.key] or 0.0) * group.trials for group in measured) / max(1, shown)
+        total = plan.trained * sum((seconds[group.key] or 0.0) * group.trials for group in measured) / max(1, shown)
     compiling = sum(figures[group.key]["compile_seconds"] for group in measured)
     largest = max((figures[group.key]["program_bytes"] for group in measured), default=0.0)
     lines.append(
@@ -77,7 +80,7 @@ def _count(number: int, noun: str) -> str:
 def show(lines: list[str | Table], console: Console) -> None:
     """Print lines and tables; a pipe gets tables as wide as they are."""
     if not console.is_terminal:
-        console = Console(width=200, highlight=False, file=console.file)
+        console = Console(width=200, highlight=False, markup=False, emoji=False, file=console.file)
     for line in lines:
         if isinstance(line, str):
             console.print(line, markup=False, soft_wrap=True)
@@ -102,14 +105,25 @@ def summarize(folder: pathlib.Path, definition: Definition, board: Board, study:
     for trial in ended:
         if trial["state"] in ("failed", "diverged"):
             lines.append(f"  {line_of(trial)}")
+    if exit_code(board):
+        lines.append("  not one trial came to a figure")
     if board.count("failed", "diverged"):
         lines.append("  --retry=failed runs those again")
     return lines
 
 
+def exit_code(board: Board) -> int:
+    """Of a sweep: 0, but where trials have ended and not one came to a figure 3 if all diverged, else 2."""
+    ended, diverged = board.count(*files.ENDED), board.count("diverged")
+    if not ended or ended > board.count("failed", "diverged"):
+        return 0
+    return Diverged.exit_code if diverged == ended else UserError.exit_code
+
+
 def _front(study: optuna.Study) -> list[str]:
     """The Pareto front: trials that no other beats in every objective."""
-    front = sorted(study.best_trials, key=lambda trial: trial.values[1])
+    front = [trial for trial in study.best_trials if "as" not in trial.user_attrs]
+    front.sort(key=lambda trial: trial.values[1])
     lines = ["  Pareto front of validation accuracy and training time:"] if front else []
     for trial in front:
         accuracy, seconds = trial.values

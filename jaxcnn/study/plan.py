@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import math
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from jaxcnn.study import spec
 from jaxcnn.study.store import PLANNED
 from jaxcnn.train.hooks import Shared
 from jaxcnn.train.session import program_on
+
+MOST_REPEATS = 10_000  # draws in a row that give nothing new, after which a space counts as exhausted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,12 +47,16 @@ class Plan:
       groups: the programs; for a search those of some of the trials that it may draw.
       trials: how many trials there will be.
       sampler: of the trials.
+      trained: how many at most will be trained; the others of a search repeat one of them, and have its outcome.
+      remark: on trials that would have been one of the others again; empty if there are none.
     """
 
     planned: list[dict[str, Any]] | None
     groups: list[Group]
     trials: int
     sampler: str
+    trained: int
+    remark: str = ""
 
 
 def make(sweep: spec.Sweep, base: Config, sampler: str, trials: int, shared: Shared) -> Plan:
@@ -73,21 +80,45 @@ def make(sweep: spec.Sweep, base: Config, sampler: str, trials: int, shared: Sha
         raise UserError("--trials is for random sweeps and searches; a grid makes all trials of its list")
     if sampler not in PLANNED:
         _check_search(sweep, base, sampler)
-        groups = _group(_some(sweep, count), base, shared)
-        return Plan(None, list(groups.values()), count, sampler)
-    if sampler == "grid":
-        cells = spec.cells(sweep.space)
-    else:  # one generator for each trial, so that a larger number of trials has the smaller as its beginning
-        cells = [spec.sample(sweep.space, np.random.default_rng([base.seed, number])) for number in range(count)]
+        groups = _group(_with_configs(_some(sweep, count), base), shared)
+        different = int(min(count, _choices(sweep.space)))
+        remark = f"its space has {different} different trials: what is drawn again is not trained again"
+        return Plan(None, list(groups.values()), count, sampler, different, remark if different < count else "")
+    cells = spec.cells(sweep.space) if sampler == "grid" else _drawn(sweep.space, base.seed, count)
     planned = [
         {"overrides": {k: v for k, v in cell.items() if k != spec.SEED}, "seed": cell.get(spec.SEED, seed)}
         for cell in cells
         for seed in (sweep.seeds or (base.seed,))
     ]
-    groups = _group(planned, base, shared)
+    made = _with_configs(planned, base)
+    firsts = {repr(pair[1]): pair for pair in reversed(made)}  # the first of equals
+    made = [pair for pair in made if firsts[repr(pair[1])] is pair]
+    wanted = count * max(1, len(sweep.seeds)) if sampler == "random" else len(planned)
+    planned = [trial for trial, _ in made]
+    remark = f"its space has {len(planned)} different trials, not {wanted}" if len(planned) < wanted else ""
+    groups = _group(made, shared)
     order = {key: place for place, key in enumerate(groups)}
     planned.sort(key=lambda trial: order[trial["program"]])  # so that one worker compiles each program once
-    return Plan(planned, list(groups.values()), len(planned), sampler)
+    return Plan(planned, list(groups.values()), len(planned), sampler, len(planned), remark)
+
+
+def _drawn(space: spec.Space, seed: int, count: int) -> list[spec.Overrides]:
+    """So many random trials, all different, or fewer where a space has fewer."""
+    wanted, found, number = min(count, _choices(space)), dict[str, spec.Overrides](), 0
+    seen = 0  # draws in a row that were there already, of whole-number ranges that have no more
+    while len(found) < wanted and seen < MOST_REPEATS:
+        # One generator for each draw, so that a larger number of trials has the smaller as its beginning.
+        cell = spec.sample(space, np.random.default_rng([seed, number]))
+        seen = seen + 1 if spec.identity(cell) in found else 0
+        found.setdefault(spec.identity(cell), cell)
+        number += 1
+    return list(found.values())
+
+
+def _choices(space: spec.Space) -> float:
+    """How many different trials a space has; infinity where it has ranges."""
+    lists = [part.rows if isinstance(part, spec.Rows) else None for part in spec.dimensions(space)]
+    return math.prod(math.inf if rows is None else len(set(map(spec.identity, rows))) for rows in lists)
 
 
 def choose_sampler(sweep: spec.Sweep, asked: str) -> str:
@@ -112,11 +143,12 @@ def _some(sweep: spec.Sweep, count: int) -> list[dict[str, Any]]:
     return [{"overrides": spec.sample(sweep.space, generator), "seed": seed} for _ in range(min(count, 200))]
 
 
-def _group(trials: list[dict[str, Any]], base: Config, shared: Shared) -> dict[str, Group]:
+def _with_configs(trials: list[dict[str, Any]], base: Config) -> list[tuple[dict[str, Any], Config]]:
+    return [(trial, spec.apply(base, trial["overrides"] | {spec.SEED: trial["seed"]})) for trial in trials]
+
+
+def _group(made: list[tuple[dict[str, Any], Config]], shared: Shared) -> dict[str, Group]:
     """The programs of the trials, by key, those on the same data together; each trial gets its "program"."""
-    made = []
-    for trial in trials:
-        made.append((trial, spec.apply(base, trial["overrides"] | {spec.SEED: trial["seed"]})))
     found: dict[str, Group] = {}
     for data in dict.fromkeys(config.data for _, config in made):
         splits = shared.splits(data)

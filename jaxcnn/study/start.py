@@ -9,12 +9,15 @@ import uuid
 from typing import Any
 
 from jaxcnn import config as configs
+from jaxcnn import paths
 from jaxcnn.config import Config, ConfigError, UserError
+from jaxcnn.data import place
 from jaxcnn.study import folder as files
 from jaxcnn.study import plan as plans
 from jaxcnn.study import spec, store
 from jaxcnn.study.desk import Desk
 from jaxcnn.study.folder import Definition
+from jaxcnn.text import counted
 from jaxcnn.train.workdir import MAY_CHANGE
 
 DIRECTIONS = {"val_accuracy": "maximize", "train_seconds": "minimize"}
@@ -86,7 +89,7 @@ def define(
         name=name,
         study=f"{name}-{uuid.uuid4().hex[:12]}",
         storage=storage,
-        base=base,
+        base=dataclasses.replace(base, data=place.absolute(base.data)),  # as every trial keeps it
         sampler=plan.sampler,
         pruner=pruner,
         directions=directions,
@@ -115,6 +118,7 @@ def go_on(folder: pathlib.Path, new: Definition) -> Definition:
     """
     old = files.read_definition(folder)
     there, here = (configs.flatten(definition.to_json()["base"]) for definition in (old, new))
+    there["data.source"] = place.absolute_source(there["data.source"])  # older versions kept it as it was typed
     differ = [
         f"  config.{key}: {there[key]} in the folder, {here[key]} now"
         for key in here
@@ -202,7 +206,7 @@ def open_desk(folder: pathlib.Path, definition: Definition, storage: Any, plan: 
         there = [trial.user_attrs for trial in desk.study.get_trials(deepcopy=False)]
         if gone := [trial for trial in there if spec.identity(_cell(trial)) not in now]:
             raise UserError(
-                f"--workdir={folder} has {len(gone)} trials that are no longer planned, such as "
+                f"--workdir={folder} has {counted(len(gone), 'trial')} no longer planned, such as "
                 f"{spec.describe(gone[0]['overrides'])} seed={gone[0]['seed']}; choose another workdir"
             )
         desk.plan(plan.planned)
@@ -245,4 +249,10 @@ def check_storage(folder: pathlib.Path, definition: Definition, url: str) -> Non
 
 def default_url(folder: pathlib.Path) -> str:
     """A SQLite file in the sweep's folder."""
-    return f"sqlite:///{folder.absolute() / DATABASE}"
+    return store.sqlite_url(folder.absolute() / DATABASE)
+
+
+def with_home(url: str) -> str:
+    """A storage's URL with `~` expanded where its path begins."""
+    scheme, separator, path = url.partition(":///" if url.startswith("sqlite") else ":")
+    return f"{scheme}{separator}{paths.expand(path, '--storage: ')}" if path.startswith("~") else url

@@ -1,8 +1,11 @@
 """The study in an Optuna store: storages by URL, samplers and pruners by name."""
 
 import importlib.util
+import os
 import pathlib
+import re
 import time
+import urllib.parse
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +14,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
 
 from jaxcnn import config as configs
 from jaxcnn.config import Config, UserError
@@ -62,6 +66,16 @@ def open_storage(url: str, heartbeat: int) -> optuna.storages.BaseStorage:
     except sqlalchemy.exc.SQLAlchemyError as error:
         reason = str(getattr(error, "orig", error)).strip().splitlines() or [type(error).__name__]
         raise UserError(f"--storage={_public(parsed)} cannot be used: {reason[0][:300]}") from error
+
+
+def sqlite_url(path: pathlib.Path) -> str:
+    """The URL of a SQLite file, whatever its absolute path is made of."""
+    import sqlalchemy
+
+    if re.fullmatch(r"[\w./ ,:;=@~+-]+", str(path)):  # nothing that a URL, or Optuna's template of one, has a use for
+        return f"sqlite:///{path}"
+    file = f"file:{urllib.parse.quote(os.fsencode(path))}"  # SQLite's own URL of a file, which may be of any bytes
+    return sqlalchemy.engine.URL.create("sqlite", database=file, query={"uri": "true"}).render_as_string()
 
 
 def public_url(url: str) -> str:
@@ -211,6 +225,17 @@ def planned_params(trials: list[spec.Overrides]) -> list[tuple[dict[str, Any], d
         ({key: trial[key] for key in trial if key in kinds}, {key: kinds[key] for key in trial if key in kinds})
         for trial in trials
     ]
+
+
+def waiting_trial(trial: FrozenTrial, attributes: dict[str, Any]) -> FrozenTrial:
+    """A trial of the same parameters that waits."""
+    return optuna.trial.create_trial(
+        state=TrialState.WAITING,
+        params=trial.params,
+        distributions=trial.distributions,
+        user_attrs=attributes,
+        system_attrs={"fixed_params": trial.params},
+    )
 
 
 def patiently(call: Callable[[], Any], seconds: float = 300.0) -> Any:

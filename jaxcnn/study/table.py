@@ -125,7 +125,7 @@ class Display:
 
     def __init__(self, board: Board, estimate: Estimate, console: Console | None = None) -> None:
         self.board, self.estimate = board, estimate
-        self.console = console or Console(highlight=False, soft_wrap=True)
+        self.console = console or Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
         self._live: Live | None = None
         self._told: set[tuple[int, int]] = set()
         self._lock = threading.Lock()
@@ -203,6 +203,8 @@ def line_of(trial: dict[str, Any]) -> str:
         outcome = f"val accuracy {100 * accuracy:.2f}%"
     elif trial["reason"]:
         outcome = f"{trial['state']}: {trial['reason']}"
+    if trial.get("as") is not None:
+        outcome += f" (as trial {trial['as']}, which it repeats)"
     seconds = trial.get("train_seconds")
     took = f" in {duration(seconds)} of training" if seconds else ""
     return f"trial {trial['number']}: {_what(trial)}: {outcome}{took}"

@@ -13,7 +13,7 @@ import optuna
 
 from jaxcnn.config import Config, UserError
 from jaxcnn.study import folder as files
-from jaxcnn.study import spec, store
+from jaxcnn.study import repeats, spec, store
 from jaxcnn.study.desk import Claim, Desk
 from jaxcnn.train.drive import Diverged
 from jaxcnn.train.hooks import Hooks, Shared
@@ -67,6 +67,28 @@ def run(desk: Desk, claim: Claim, shared: Shared, command: list[str], interrupts
             return attempt.complete(summary)
 
         return attempt.end(attempt.judge(work))
+
+
+def take_over(desk: Desk, claim: Claim) -> Outcome:
+    """Give a trial that is an earlier one again what that one came to."""
+    assert claim.first is not None
+    first, folder = claim.first, files.trial_folder(desk.folder, claim.number)
+    record = _begin(desk, claim, folder) | {"as": repeats.number(first)}
+    values = dict(zip(desk.definition.directions, first.values or (), strict=False))
+    outcome = Outcome(first.user_attrs.get("state", "failed"), first.user_attrs.get("reason"), values)
+
+    def finish() -> None:
+        desk.storage.set_trial_user_attr(claim.id, "as", record["as"])
+        if outcome.state == "pruned":
+            for step, accuracy in list(first.intermediate_values.items())[-1:]:  # of what the sampler goes by
+                desk.storage.set_trial_intermediate_value(claim.id, step, accuracy)
+        desk.finish(claim, outcome.state, outcome.values, outcome.reason, lambda: _write(folder, record, outcome))
+
+    try:
+        store.patiently(finish)
+    finally:
+        claim.lock.release()
+    return outcome
 
 
 class Attempt:

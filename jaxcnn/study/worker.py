@@ -83,7 +83,9 @@ def work(
                 claims += store.patiently(functools.partial(desk.take_more, program, population.members - 1))
             for each in claims:
                 began(each)
-            if population is None or len(claims) == 1:
+            if claim.first is not None:
+                ended(claim, trial.take_over(desk, claim))
+            elif population is None or len(claims) == 1:
                 ended(claim, trial.run(desk, claim, shared, command, interrupts))
             else:
                 populations.run(

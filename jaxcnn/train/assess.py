@@ -1,30 +1,37 @@
 """`--mode=eval`: what a trained network gets right on a split, in figures and a picture."""
 
-import dataclasses
+import logging
 import pathlib
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from jaxcnn.config import UserError
+from jaxcnn.data import place
 from jaxcnn.data.source import open_splits
 from jaxcnn.learn import loss as losses
-from jaxcnn.train import workdir
-from jaxcnn.train.evaluate import Outputs
-from jaxcnn.train.trained import Trained, logits_of_split
+from jaxcnn.text import counted, shown
+from jaxcnn.train import confusion, same_data, workdir
+from jaxcnn.train.evaluate import Outputs, judge
+from jaxcnn.train.trained import Trained, logits_by_part
 
+_log = logging.getLogger("jaxcnn")
 CALIBRATION_BINS = 15
 TEST = "test.json"
+_log = logging.getLogger("jaxcnn")
 
 
-def assess(trained: Trained, folder: pathlib.Path, split_name: str, data_dir: str, batch_size: int) -> dict[str, Any]:
+def assess(trained: Trained, folder: pathlib.Path, split_name: str, data_path: str, batch_size: int) -> dict[str, Any]:
     """Evaluate a split; write `eval-<split>-<step>.json` and its confusion matrix as PNG into the workdir.
+
+    Where that cannot be written, a remark says so.
 
     Args:
       trained: the network.
       folder: its workdir.
       split_name: train, val or test.
-      data_dir: takes the place of `config.data.dir` if not empty.
+      data_path: where the data lies now (`place.at`); empty: where the run had it.
       batch_size: 0: as in training.
 
     Returns:
@@ -34,28 +41,61 @@ def assess(trained: Trained, folder: pathlib.Path, split_name: str, data_dir: st
     Raises:
       UserError: the run has no such split, or its data is not there.
     """
-    data = dataclasses.replace(trained.config.data, dir=data_dir or trained.config.data.dir)
-    split = getattr(open_splits(data), split_name)
+    data = place.at(trained.config.data, data_path)
+    if not place.is_there(data):
+        raise UserError(
+            f"config.data.source={data.source!r}: nothing is there; --data=<path> says where the data lies now"
+        )
+    splits = open_splits(data)
+    split = getattr(splits, split_name)
     if split is None:
-        raise UserError(f"--split={split_name}: this run has none (config.data.protocol={data.protocol!r})")
+        protocol = trained.config.data.protocol
+        raise UserError(f"--split={split_name}: this run has none (config.data.protocol={protocol!r})")
     if split.class_names != trained.class_names or split.image_shape != trained.program.image_shape:
         raise UserError(f"{split.description} does not have the classes and image size that {folder} was trained on")
-    logits = logits_of_split(trained, split, batch_size)
+    notes = [*splits.notes, *same_data.remarks(workdir.read_data_facts(folder), splits, split)]
+    for note in notes:
+        _log.warning(note)
     figures = {
         "step": trained.step,
         "weights": trained.weights,
         "split": split.name,
         "data": split.description,
-        **measure(logits, split.labels, trained.class_names),
+        "notes": notes,
+        **_measure(logits_by_part(trained, split, batch_size), trained.class_names),
     }
     if (tta := trained.config.run.tta) != "none":
-        logits = logits_of_split(trained, split, batch_size, tta)
-        averaged = {f"tta_{name}": value for name, value in accuracies(logits, split.labels).items()}
-        figures |= {"tta": tta, **averaged}
-    stem = folder / f"eval-{split_name}-{trained.step}"
-    workdir.write_json(stem.with_suffix(".json"), figures)
-    draw_confusion(np.array(figures["confusion_matrix"]), trained.class_names, stem.with_suffix(".png"))
+        averaged = _accuracies(logits_by_part(trained, split, batch_size, tta))
+        figures |= {"tta": tta, **{f"tta_{name}": value for name, value in averaged.items()}}
+    file = _file(folder, figures)
+    try:
+        workdir.write_json(file, figures)
+    except OSError as error:
+        _log.warning("%s cannot be written (%s): the figures are told here only", folder, error.strerror or error)
+    else:
+        _draw(figures["confusion_matrix"], trained.class_names, file.with_suffix(".png"))
     return figures
+
+
+def _file(folder: pathlib.Path, figures: dict[str, Any]) -> pathlib.Path:
+    return folder / f"eval-{figures['split']}-{figures['step']}.json"
+
+
+def is_kept(folder: pathlib.Path, figures: dict[str, Any]) -> bool:
+    """Whether the workdir has what `assess` returned, which it has not where it cannot be written."""
+    try:
+        return _file(folder, figures).read_text(encoding="utf-8") == workdir.as_json(figures)
+    except OSError:
+        return False
+
+
+def _draw(matrix: Any, class_names: tuple[str, ...], path: pathlib.Path) -> None:
+    """Draw the confusion matrix; a picture that cannot be drawn is no reason to lose the figures."""
+    try:
+        path.unlink(missing_ok=True)  # of an earlier evaluation
+        confusion.draw(confusion.Confusion.from_json(matrix), class_names, path)
+    except Exception as error:
+        _log.warning("%s could not be drawn: %s: %s", path, type(error).__name__, " ".join(str(error).split())[:300])
 
 
 def write_test(
@@ -63,10 +103,10 @@ def write_test(
 ) -> None:
     """Write `test.json` of a finished run: the figures of its test, and of the same logits what needs each example.
 
-    That is the confusion matrix (rows: true class), the accuracy of each class and the calibration error.
+    That is the confusion matrix (rows: true class), the figures of each class and the calibration error.
     """
-    logits, labels = (np.concatenate(parts) for parts in zip(*outputs, strict=True))
-    workdir.write_json(folder / TEST, figures | by_class(logits, labels, class_names))
+    guess, confidence, labels = (np.concatenate(parts) for parts in zip(*outputs, strict=True))
+    workdir.write_sealed(folder / TEST, figures | _of_guesses(guess, confidence, labels, class_names))
 
 
 def measure(logits: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> dict[str, Any]:
@@ -74,78 +114,56 @@ def measure(logits: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]
 
     The calibration error is the expected one of Guo et al. 2017 (arXiv 1706.04599), in 15 bins of equal width.
     """
-    return {"examples": len(labels), **accuracies(logits, labels), **by_class(logits, labels, class_names)}
+    return _measure([(logits, labels)], class_names)
 
 
-def by_class(logits: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> dict[str, Any]:
+def _measure(parts: Iterable[tuple[np.ndarray, np.ndarray]], class_names: tuple[str, ...]) -> dict[str, Any]:
+    """`measure` of logits and labels that come in parts, one after the other."""
+    judged = [(labels, *_losses(logits, labels), *judge(logits)) for logits, labels in parts]
+    labels, loss, top1, top5, guess, confidence = (np.concatenate(each) for each in zip(*judged, strict=True))
+    figures = {"examples": len(labels), **_means(loss, top1, top5)}
+    return figures | _of_guesses(guess, confidence, labels, class_names)
+
+
+def _of_guesses(
+    guess: np.ndarray, confidence: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]
+) -> dict[str, Any]:
     """The part of `measure` that JAX has nothing to do with, so that no program is compiled for it."""
-    from scipy.special import softmax
-
-    classes = len(class_names)
-    probabilities = softmax(logits.astype(np.float64), axis=-1)
-    matrix = np.bincount(labels * classes + logits.argmax(-1), minlength=classes**2).reshape(classes, classes)
-    totals = matrix.sum(axis=1)
-    per_class = [float(hit / total) if total else None for hit, total in zip(matrix.diagonal(), totals, strict=True)]
-    return {
-        "calibration_error": calibration_error(probabilities, labels),
-        "per_class_accuracy": dict(zip(class_names, per_class, strict=True)),
-        "confusion_matrix": matrix.tolist(),
-    }
+    matrix = confusion.Confusion.of(labels, guess, len(class_names))
+    error = calibration_error(confidence, guess == labels)
+    return {"calibration_error": error, **confusion.by_class(matrix, class_names)}
 
 
-def accuracies(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Mean loss and accuracies of logits float32 [N, K] for labels int32 [N]."""
+def _accuracies(parts: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
+    """Mean loss and accuracies of logits float32 [n, K] and labels int32 [n] that come in parts."""
+    of_each = zip(*(_losses(logits, labels) for logits, labels in parts), strict=True)
+    return _means(*(np.concatenate(each) for each in of_each))
+
+
+def _losses(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Of each example the loss, and whether its class is the first, and among the first five."""
     one = np.ones(len(labels), np.float32)
     loss = np.asarray(losses.cross_entropy(logits, labels, labels, one, np.float32(0)), np.float64)
+    return loss, *(np.asarray(losses.among_first(logits, labels, k)) for k in (1, 5))
+
+
+def _means(loss: np.ndarray, top1: np.ndarray, top5: np.ndarray) -> dict[str, float]:
     return {
         "loss": float(loss.mean()),
-        "top1_accuracy": float(np.mean(np.asarray(losses.among_first(logits, labels, 1)))),
-        "top5_accuracy": float(np.mean(np.asarray(losses.among_first(logits, labels, 5)))),
+        "top1_accuracy": float(np.mean(top1)),
+        "top5_accuracy": float(np.mean(top5)),
     }
 
 
-def calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """Mean distance between confidence and accuracy over bins of confidence, weighted by their examples."""
-    confidence = probabilities.max(axis=-1)
-    right = probabilities.argmax(axis=-1) == labels
+def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
+    """Mean distance between confidence [N] and accuracy over bins of confidence, weighted by their examples.
+
+    `right` tells of each example whether the guess was, bool [N].
+    """
     edges = np.linspace(0, 1, CALIBRATION_BINS + 1)
     which = np.clip(np.digitize(confidence, edges[1:-1], right=True), 0, CALIBRATION_BINS - 1)
     gaps = np.bincount(which, weights=right - confidence, minlength=CALIBRATION_BINS)
-    return float(np.abs(gaps).sum() / len(labels))
-
-
-def draw_confusion(matrix: np.ndarray, class_names: tuple[str, ...], path: pathlib.Path) -> None:
-    """Draw counts [K, K] (rows: true class) as a picture of row shares.
-
-    Counts are written in for up to 20 classes, names beside the rows for up to 150. The colours are those of the square
-    root of a share, so that confusions of a few per cent can be seen.
-    """
-    from matplotlib.colors import PowerNorm
-    from matplotlib.figure import Figure
-
-    classes = len(class_names)
-    side = min(4 + 0.45 * classes, 22)
-    figure = Figure(figsize=(side + 1, side), layout="constrained", dpi=130)
-    axes = figure.subplots()
-    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=1))
-    if classes <= 150:
-        size = 9 if classes <= 20 else max(5.5, 9 - classes / 30)
-        axes.set_xticks(range(classes), class_names, rotation=90, fontsize=size)
-        axes.set_yticks(range(classes), class_names, fontsize=size)
-    text: dict[str, Any] = {"fontsize": 10 if classes <= 20 else 18}
-    axes.set_xlabel("predicted", **text)
-    axes.set_ylabel("true", **text)
-    accuracy = matrix.trace() / max(matrix.sum(), 1)
-    axes.set_title(f"{path.stem}: {100 * accuracy:.2f} % of {matrix.sum()} right", **text)
-    if classes <= 20:
-        for row, column in np.ndindex(matrix.shape):
-            if matrix[row, column]:
-                colour = "white" if shares[row, column] > 0.3 else "black"
-                axes.text(column, row, str(matrix[row, column]), ha="center", va="center", fontsize=8, color=colour)
-    bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.01, ticks=[0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1])
-    bar.set_label("share of the true class", **text)
-    figure.savefig(path)
+    return float(np.abs(gaps).sum() / len(right))
 
 
 def describe(figures: dict[str, Any]) -> list[str]:
@@ -153,8 +171,10 @@ def describe(figures: dict[str, Any]) -> list[str]:
     per_class = sorted(
         (accuracy, name) for name, accuracy in figures["per_class_accuracy"].items() if accuracy is not None
     )
-    worst = ", ".join(f"{name} {100 * accuracy:.1f}%" for accuracy, name in per_class[:3])
-    best = ", ".join(f"{name} {100 * accuracy:.1f}%" for accuracy, name in per_class[::-1][:3])
+    worst = ", ".join(f"{shown(name)} {100 * accuracy:.1f}%" for accuracy, name in per_class[:3])
+    best = ", ".join(f"{shown(name)} {100 * accuracy:.1f}%" for accuracy, name in per_class[::-1][:3])
+    absent = sum(accuracy is None for accuracy in figures["per_class_accuracy"].values())
+    without = f", less {absent} without examples in this split" if absent else ""
     augmented = []
     if "tta" in figures:
         augmented.append(
@@ -162,10 +182,13 @@ def describe(figures: dict[str, Any]) -> list[str]:
             f"top-5 {100 * figures['tta_top5_accuracy']:.2f}%  loss {figures['tta_loss']:.4f}"
         )
     return [
-        f"{figures['data']}: {figures['examples']} examples, "
+        f"{shown(figures['data'])}: {counted(figures['examples'], 'example')}, "
         f"checkpoint {figures['step']}, {figures['weights']} weights",
         f"top-1 {100 * figures['top1_accuracy']:.2f}%  top-5 {100 * figures['top5_accuracy']:.2f}%  "
         f"loss {figures['loss']:.4f}  calibration error {100 * figures['calibration_error']:.2f}%",
+        f"balanced accuracy {100 * figures['balanced_accuracy']:.2f}%  "
+        + "  ".join(f"{name} {100 * figures[f'macro_{name}']:.2f}%" for name in ("precision", "recall", "f1"))
+        + f" (means over classes{without})",
         *augmented,
         f"best classes: {best}; worst: {worst}",
     ]

@@ -3,12 +3,10 @@
 import contextlib
 import dataclasses
 import errno
-import json
 import os
 import pathlib
 import shutil
-import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import flax.serialization
@@ -16,14 +14,18 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import Sharding
-from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, EveryNSteps, LatestN
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, EveryNSteps, LatestN, PreservationPolicy
 
 from jaxcnn.config import Checkpoint, UserError
 from jaxcnn.learn.state import State
 from jaxcnn.lifeline import Cluster, of_a_collective
 from jaxcnn.mesh import put
+from jaxcnn.train import seals
+from jaxcnn.train.environment import packages
+from jaxcnn.train.workdir import free_name
 
 REPLACED = "replaced-"  # prefix of a checkpoint while another of its step is written
+_OF_THE_LIBRARY = (NotImplementedError, AttributeError, TypeError, ImportError)  # no damage of a file ends so
 TRANSIENT = (errno.EACCES, errno.EIO, errno.ESTALE, errno.ENOMEM, errno.EMFILE)  # tell nothing of the checkpoint
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
@@ -52,18 +54,14 @@ class Checkpoints:
     ) -> None:
         self.folder = folder
         self._cluster = cluster or Cluster()
+        self._keep_best = policy.keep_best
+        self._accuracies: dict[int, float | None] = {}  # of steps whose record was read, or saved
         if not read_only:
             self._finish_replacing()
             self._cluster.gather()
         kept: list[Any] = [LatestN(policy.keep_last)]
         if policy.keep_best:
-            kept.append(
-                BestN(
-                    get_metric_fn=lambda m: (m["val_accuracy"], -m["step"]),  # of equals the first, as the run counts
-                    n=policy.keep_best,
-                    keep_checkpoints_without_metrics=False,
-                )
-            )
+            kept.append(_Best(self._is_worth_keeping))
         if policy.keep_every_steps:
             kept.append(EveryNSteps(policy.keep_every_steps))
         options = ocp.CheckpointManagerOptions(
@@ -92,24 +90,44 @@ class Checkpoints:
         Raises:
           UserError: an earlier save failed, such as on a full disk.
         """
-        step, tree = int(jax.device_get(state.step)), _tree(state)
+        step, tree = int(jax.device_get(state.step)), seals.tree_of(state)
         if self._cluster.alone:
             # Host arrays, as orbax compiles a program for each shape and device to cut what several devices hold.
             tree = jax.tree.map(np.array, jax.device_get(tree))
-        record = record | {"arrays": _seals(tree)}
-        record = record | {"crc32": _crc32_of_record(record)}
+        record = seals.sealed(record | {"val_accuracy": val_accuracy}, tree)
         with self._failures(step):
             if step in self.steps():
                 self._manager.wait_until_finished()
                 self._rename(str(step), f"{REPLACED}{step}")
+            self._accuracies[step] = val_accuracy
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
                     state=ocp.args.StandardSave(tree),
                     record=ocp.args.JsonSave(record),
                 ),
-                metrics=None if val_accuracy is None else {"val_accuracy": val_accuracy, "step": step},
             )
+
+    def best(self) -> int | None:
+        """The kept step of the highest validation accuracy, the first of equals; None if none was evaluated."""
+        return next(iter(_ranked(self.steps(), self._val_accuracy)), None)
+
+    def _val_accuracy(self, step: int) -> float | None:
+        """What the validation split gave at a kept step; None if it was not evaluated there."""
+        if step not in self._accuracies:  # of an earlier start
+            record = seals.read_record(self.folder / str(step))
+            if record is None:
+                return None
+            progress = record.get("progress", {})
+            # Records had no such figure of their own at first.
+            there = progress.get("accuracy") if progress.get("evaluated") == step else None
+            self._accuracies[step] = record.get("val_accuracy", there)
+        return self._accuracies[step]
+
+    def _is_worth_keeping(self, steps: list[int]) -> list[bool]:
+        """Which steps are among the best, or cannot be told: what is damaged is not deleted."""
+        best = _ranked(steps, self._val_accuracy)[: self._keep_best]
+        return [step in best or step not in self._accuracies for step in steps]
 
     def wait(self) -> None:
         """Return when the last save is on disk.
@@ -141,23 +159,35 @@ class Checkpoints:
         """
         damaged: list[int] = []
         remarks: list[str] = []
+        causes: list[BaseException | None] = []
         for step in reversed(self.steps()):
             try:
                 restored = self.restore(step, target, sharding)
             except DamagedError as error:
                 damaged.append(step)
+                causes.append(error.__cause__)
                 remarks.append(f"{error}; falling back to the one before")
                 continue
             if set_aside and damaged:
                 for each in damaged:
-                    self._rename(str(each), _free_name(self.folder / f"damaged-{each}").name)
+                    self._rename(str(each), free_name(self.folder / f"damaged-{each}").name)
             return restored, remarks
+        if damaged and all(isinstance(cause, _OF_THE_LIBRARY) for cause in causes):
+            raise UserError(self._another_orbax(damaged[0], causes[0]))
         if damaged:
             raise UserError(
                 f"{self.folder}: no sound checkpoint is left, of steps {', '.join(map(str, damaged))} "
                 f"({remarks[0].partition(';')[0]}); bring one back, or start again in another workdir"
             )
         return None, remarks
+
+    def _another_orbax(self, step: int, error: BaseException | None) -> str:
+        """What there is to say where no checkpoint is read, and not for what is in its files."""
+        written = (seals.read_record(self.folder / str(step)) or {}).get("packages", {}).get("orbax-checkpoint")
+        return (
+            f"orbax-checkpoint {packages()['orbax-checkpoint']} cannot read the checkpoints in {self.folder}, which "
+            f"orbax-checkpoint {written or 'of another version'} wrote ({type(error).__name__}: {error}); install that"
+        )
 
     def restore(self, step: int, target: State, sharding: Sharding | State) -> Restored:
         """Restore one checkpoint and verify it.
@@ -168,7 +198,9 @@ class Checkpoints:
         """
         each = sharding if isinstance(sharding, State) else jax.tree.map(lambda _: sharding, target)
         wanted = jax.tree.map(
-            lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), _tree(target), _tree(each)
+            lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+            seals.tree_of(target),
+            seals.tree_of(each),
         )
         read = self._read if self._cluster.alone else self._read_apart
         tree, record = read(step, wanted)
@@ -179,13 +211,13 @@ class Checkpoints:
     def _read(self, step: int, wanted: Any) -> tuple[Any, dict[str, Any]]:
         try:
             record = self._manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))["record"]
-            _check_record(record)
+            seals.check_record(record)
         except Exception as error:
             raise _damage(step, error) from error
         self._same_model(step, record["arrays"], wanted)
         try:
             tree = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(wanted)))["state"]
-            _check_seals(tree, record)
+            seals.check_arrays(tree, record)
         except Exception as error:  # orbax raises a bare Exception for a truncated file
             raise _damage(step, error) from error
         return tree, record
@@ -198,7 +230,7 @@ class Checkpoints:
         damage: str | None = None
         try:
             record = ocp.JsonCheckpointHandler().restore(folder / "record", args=ocp.args.JsonRestore())
-            _check_record(record)
+            seals.check_record(record)
         except Exception as error:
             damage = str(_damage(step, error))
         if not any(self._cluster.gather(damage)):
@@ -206,7 +238,7 @@ class Checkpoints:
             on_host = jax.tree.map(lambda x: np.broadcast_to(np.zeros((), x.dtype), x.shape), wanted)
             try:
                 tree = ocp.StandardCheckpointHandler().restore(folder / "state", args=ocp.args.StandardRestore(on_host))
-                _check_seals(tree, record)
+                seals.check_arrays(tree, record)
             except Exception as error:
                 damage = str(_damage(step, error))
         for host, found in zip(self._cluster.hosts, self._cluster.gather(damage), strict=True):
@@ -219,9 +251,9 @@ class Checkpoints:
         self._cluster.of_first(lambda: str((self.folder / old).rename(self.folder / new)))
         self._manager.reload()
 
-    def _same_model(self, step: int, seals: dict[str, Any], wanted: Any) -> None:
-        here = {name: [list(leaf.shape), str(leaf.dtype)] for name, leaf in _leaves(wanted)}
-        there = {name: seal[:2] for name, seal in seals.items()}
+    def _same_model(self, step: int, sealed: dict[str, Any], wanted: Any) -> None:
+        here = {name: [list(leaf.shape), str(leaf.dtype)] for name, leaf in seals.leaves(wanted)}
+        there = {name: seal[:2] for name, seal in sealed.items()}
         if here != there:
             name = min(n for n in here.keys() | there.keys() if here.get(n) != there.get(n))
             raise UserError(
@@ -255,6 +287,27 @@ class Checkpoints:
             ) from error
 
 
+class _Best(PreservationPolicy):
+    """Keeps the checkpoints of the highest validation accuracies.
+
+    orbax's own policy knows the accuracies of those alone that this process saved, and would delete the best one of an
+    earlier start.
+    """
+
+    def __init__(self, worth_keeping: Callable[[list[int]], list[bool]]) -> None:
+        self._worth_keeping = worth_keeping
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
+        """Whether to keep each of them."""
+        return self._worth_keeping([info.step for info in checkpoints])
+
+
+def _ranked(steps: Iterable[int], val_accuracy: Callable[[int], float | None]) -> list[int]:
+    """The steps that were evaluated, the best first, and of equals the first, as the run counts."""
+    known = [(-accuracy, step) for step in steps if (accuracy := val_accuracy(step)) is not None]
+    return [step for _, step in sorted(known)]
+
+
 def _reason(error: Exception) -> str:
     """Why something could not be written: what the system says where it is known, and not where TensorStore was."""
     of_system = (os.strerror(number) for number in FULL if os.strerror(number) in str(error))
@@ -276,53 +329,3 @@ def _damage(step: int, error: Exception) -> Exception:
     if of_machine or (isinstance(error, OSError) and error.errno in TRANSIENT):
         return error
     return DamagedError(step, error)
-
-
-def _tree(state: State) -> dict[str, Any]:
-    """The state as nested dictionaries, which orbax names leaves by."""
-    tree = flax.serialization.to_state_dict(state)
-    return {name: value for name, value in tree.items() if value is not None and jax.tree.leaves(value)}
-
-
-def _leaves(tree: Any) -> list[tuple[str, Any]]:
-    paths = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return [("/".join(str(part.key) for part in path), leaf) for path, leaf in paths]
-
-
-def _seals(tree: Any) -> dict[str, list[Any]]:
-    """Shape, dtype and CRC-32 of every array, by name."""
-    seals = {}
-    for name, leaf in _leaves(tree):
-        array = np.ascontiguousarray(_whole(leaf))
-        seals[name] = [list(leaf.shape), str(leaf.dtype), zlib.crc32(array.view(np.uint8).reshape(-1).data)]
-    return seals
-
-
-def _whole(leaf: Any) -> np.ndarray:
-    """An array on the host, gathered where no process has all of it."""
-    if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
-        from jax.experimental.multihost_utils import process_allgather
-
-        return process_allgather(leaf, tiled=True)
-    return np.asarray(leaf)
-
-
-def _check_seals(tree: Any, record: dict[str, Any]) -> None:
-    for name, seal in _seals(tree).items():
-        if seal != record["arrays"][name]:
-            raise ValueError(f"array {name} is not what was saved")
-
-
-def _check_record(record: dict[str, Any]) -> None:
-    if not isinstance(record["arrays"], dict) or record["crc32"] != _crc32_of_record(record):
-        raise ValueError("its record is not what was saved")
-
-
-def _crc32_of_record(record: dict[str, Any]) -> int:
-    """CRC-32 of all of a record but this figure itself."""
-    rest = {name: value for name, value in record.items() if name != "crc32"}
-    return zlib.crc32(json.dumps(rest, sort_keys=True).encode())
-
-
-def _free_name(path: pathlib.Path) -> pathlib.Path:
-    return next(p for n in range(10**6) if not (p := path.with_name(f"{path.name}{f'-{n}' if n else ''}")).exists())

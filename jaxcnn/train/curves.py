@@ -4,16 +4,35 @@ import json
 import pathlib
 from typing import Any
 
+from jaxcnn.text import save_picture
+
 
 def read_records(folder: pathlib.Path) -> list[dict[str, Any]]:
-    """The records of `metrics.jsonl`; a last line cut off by a crash is left out."""
-    records = []
-    for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+    """The records of `metrics.jsonl`; lines that are damaged, or cut off by a crash, are left out (see `damage`)."""
+    return [record for record in _lines(folder) if record is not None]
+
+
+def damage(folder: pathlib.Path) -> list[str]:
+    """A remark where lines of `metrics.jsonl` are damaged, but for a last one that a crash cut off."""
+    damaged = [number for number, record in enumerate(_lines(folder)[:-1], start=1) if record is None]
+    if not damaged:
+        return []
+    which = f"lines {', '.join(map(str, damaged[:3]))}{' …' if len(damaged) > 3 else ''} are"
+    return [f"{folder}/metrics.jsonl: {which if len(damaged) > 1 else f'line {damaged[0]} is'} damaged, and left out"]
+
+
+def _lines(folder: pathlib.Path) -> list[dict[str, Any] | None]:
+    """What each line of `metrics.jsonl` holds; None where that is no record."""
+
+    def record(line: bytes) -> dict[str, Any] | None:
         try:
-            records.append(json.loads(line))
-        except ValueError:
-            break
-    return records
+            value = json.loads(line.decode())
+        except (ValueError, RecursionError):
+            return None
+        return value if isinstance(value, dict) and {"kind", "step"} <= value.keys() else None
+
+    lines = (folder / "metrics.jsonl").read_bytes().split(b"\n")
+    return [record(line) for line in (lines[:-1] if lines[-1] == b"" else lines)]
 
 
 def draw(folder: pathlib.Path) -> pathlib.Path:
@@ -53,5 +72,5 @@ def draw(folder: pathlib.Path) -> pathlib.Path:
         if axes.lines:
             axes.legend(loc=place, fontsize=9, framealpha=0.85, edgecolor="none")
     path = folder / "curves.png"
-    figure.savefig(path)
+    save_picture(figure, path)
     return path

@@ -11,7 +11,9 @@ from jaxcnn.learn import sharded
 from jaxcnn.learn.step import Normalization
 from jaxcnn.train.feed import Feed
 
-Outputs = tuple[np.ndarray, np.ndarray]  # logits float32 [n, K] and labels int32 [n] of the examples of a batch
+# Of the examples of a batch: the class predicted, int64 [n], its probability, float64 [n], and the label, int32 [n].
+Outputs = tuple[np.ndarray, np.ndarray, np.ndarray]
+MOST_AT_ONCE = 2**22  # probabilities in float64, of any number of examples and classes
 
 
 def evaluate(
@@ -27,8 +29,8 @@ def evaluate(
     """Mean loss and accuracies over a split, as fractions in [0, 1].
 
     With test-time augmentation (`tta` as in `config.run`) the same figures of the averaged logits are there too, named
-    tta_…. `between_batches` is called before each batch is started; what it raises ends the evaluation. The logits and
-    labels of each batch, without test-time augmentation, are appended to `outputs` where it is given.
+    tta_…. `between_batches` is called before each batch is started; what it raises ends the evaluation. What is made of
+    the examples of each batch, without test-time augmentation, is appended to `outputs` where it is given.
     """
     totals: Any = 0.0
     waiting: Any = None  # read one batch late, so that the devices never wait for the host
@@ -59,7 +61,18 @@ def evaluate(
 
 def _outputs(logits: jax.Array, batch: Batch) -> Outputs:
     mask = _on_host(batch.mask)
-    return _on_host(logits)[mask], _on_host(batch.label)[mask]
+    return *judge(_on_host(logits)[mask]), _on_host(batch.label)[mask]
+
+
+def judge(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The class that logits float32 [n, K] predict, int64 [n], and its probability, float64 [n]."""
+    from scipy.special import softmax
+
+    rows = max(1, MOST_AT_ONCE // logits.shape[-1])
+    confidences = [np.empty(0)]
+    for first in range(0, len(logits), rows):
+        confidences.append(softmax(logits[first : first + rows].astype(np.float64), axis=-1).max(axis=-1))
+    return logits.argmax(-1), np.concatenate(confidences)
 
 
 def _on_host(array: jax.Array) -> np.ndarray:

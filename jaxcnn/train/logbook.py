@@ -6,12 +6,15 @@ import json
 import os
 import pathlib
 import time
+import zlib
 from typing import Any, TextIO
 
 from rich.console import Console
 from rich.text import Text
 
 from jaxcnn.config import UserError
+from jaxcnn.train import curves
+from jaxcnn.train.workdir import free_name
 
 # What a narrow terminal shows in place of longer words, one after the other until the line fits.
 SHORTER = (("accuracy ", "acc "), ("images/s", "im/s"), ("epoch ", "ep "), ("step ", ""))
@@ -41,32 +44,58 @@ class Logbook:
         self._workdir = workdir
         self._tensorboard = tensorboard
         self._events: concurrent.futures.Future[Any] | None = None
-        self.console = _Lasting(file=output, highlight=False, soft_wrap=True, quiet=not writes)
+        self.console = _Lasting(file=output, highlight=False, emoji=False, soft_wrap=True, quiet=not writes)
         self._status = self.console.status("", spinner="dots") if self.console.is_terminal else None
         self._last_line = 0.0
         self._file: Any = None
+        self.crc32 = 0  # of all bytes of metrics.jsonl
 
-    def open(self, length: int, step: int) -> None:
+    def open(self, length: int, step: int, *, crc32: int | None = None, resumes: bool = True) -> list[str]:
         """Start writing after the first `length` bytes of `metrics.jsonl`, dropping what a lost run wrote after `step`.
+
+        Args:
+          length: in bytes, of what the checkpoint of `step` was made with; 0 for a new run.
+          step: of the checkpoint.
+          crc32: of these bytes; None: not known.
+          resumes: from a checkpoint; else records that are there are of a run that has lost all of its own, and are
+            kept beside.
+
+        Returns:
+          Remarks on what is there.
 
         Raises:
           UserError: the file is shorter than that.
         """
         if not self._writes:
-            return
+            return []
+        remarks = [] if resumes else self._set_aside()
         self.path.touch()
         if self.path.stat().st_size < length:
             raise UserError(
                 f"{self.path} has {self.path.stat().st_size} bytes, but the checkpoint of step {step} was made with "
                 f"{length}; bring it back from a copy, or start again in another workdir"
             )
-        self._file = self.path.open("r+", encoding="utf-8")
+        self._file = self.path.open("r+b")
+        self.crc32 = zlib.crc32(self._file.read(length))
+        if crc32 not in (None, self.crc32):
+            remarks += curves.damage(self._workdir) or [
+                f"{self.path} is not what the checkpoint of step {step} was made with; it is taken as it is"
+            ]
         self._file.truncate(length)
         self._file.seek(length)
         if self._tensorboard:  # made while the first step is under way, as importing what it needs takes time
             pool = concurrent.futures.ThreadPoolExecutor(1, "jaxcnn-tensorboard")
             self._events = pool.submit(_events, self._workdir / "tensorboard", step)
             pool.shutdown(wait=False)
+        return remarks
+
+    def _set_aside(self) -> list[str]:
+        """Keep the log of a run whose checkpoints are gone under another name; return what there is to say."""
+        if not self.path.exists() or not self.path.stat().st_size:
+            return []
+        aside = free_name(self.path.with_stem("metrics-lost"))
+        self.path.rename(aside)
+        return [f"there is a log in {self._workdir}, but no checkpoint: starts anew, and keeps the log as {aside.name}"]
 
     def length(self) -> int:
         """Bytes in `metrics.jsonl`, all of them safe on disk."""
@@ -80,11 +109,13 @@ class Logbook:
         """Append a record; `kind` is train, val or test."""
         if not self._writes:
             return
+        line = f"{json.dumps({'kind': kind, 'step': step, **values})}\n".encode()
         try:
-            self._file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+            self._file.write(line)
             self._file.flush()
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self.path)) from error
+        self.crc32 = zlib.crc32(line, self.crc32)
         if self._events is not None:
             try:
                 self._events.result().add(kind, step, values)

@@ -15,7 +15,7 @@ from jaxcnn.learn import sharded
 from jaxcnn.learn.program import steps_of
 from jaxcnn.learn.state import State
 from jaxcnn.lifeline import Cluster
-from jaxcnn.train import assess, curves, feed, summary, workdir
+from jaxcnn.train import assess, curves, feed, origin, summary, workdir
 from jaxcnn.train.checkpoint import DamagedError
 from jaxcnn.train.drive import Driver
 from jaxcnn.train.evaluate import Outputs, evaluate
@@ -86,7 +86,7 @@ def opened(
         if cluster.first:
             held.enter_context(workdir.claim(folder, None if cluster.alone else config.hosts.join_seconds))
             workdir.check_config(folder, config)
-        finished = cluster.of_first(lambda: summary.read(folder))
+        finished = cluster.of_first(lambda: None if workdir.asks_for_longer(folder, config) else summary.read(folder))
         if finished is not None:
             if cluster.first:
                 print(f"jaxcnn: {folder} is finished: {summary.last_line(finished)}", file=hooks.output)
@@ -139,11 +139,23 @@ def finish(session: Session) -> dict[str, Any]:
     if session.cluster.first:
         if test is not None:
             assess.write_test(session.folder, test, outputs, session.splits.class_names)
-        curves.draw(session.folder)
-        workdir.write_json(session.folder / summary.FILE, figures)  # last: it says that the run is finished
+        _draw(session)
+        summary.write(session.folder, figures)  # last: it says that the run is finished
     session.logbook.say(f"jaxcnn: finished: {summary.last_line(figures)}")
-    session.logbook.say(f"  {session.folder}/summary.json, metrics.jsonl, test.json, curves.png, checkpoints/")
+    left = ("summary.json", "metrics.jsonl", "test.json", "curves.png", "checkpoints/")
+    session.logbook.say(f"  {session.folder}/{', '.join(name for name in left if (session.folder / name).exists())}")
     return figures
+
+
+def _draw(session: Session) -> None:
+    """Draw the curves; a finished run is not refused its summary where they cannot be."""
+    try:
+        remarks = curves.damage(session.folder)
+        curves.draw(session.folder)
+    except Exception as error:  # matplotlib, or records that another hand has changed, may fail in any way
+        remarks = [f"curves.png could not be drawn ({type(error).__name__}: {error})"]
+    for remark in remarks:
+        session.logbook.say(f"jaxcnn: {remark}")
 
 
 def _train_steps(session: Session) -> None:
@@ -207,7 +219,7 @@ def rhythm(every_epochs: float, steps_per_epoch: float, total: int) -> frozenset
     """The steps at the end of every stretch of epochs, and the last step; only that if `every_epochs` is 0."""
     if not every_epochs:
         return frozenset({total})
-    count = int(total / (every_epochs * steps_per_epoch)) + 1
+    count = int(min(total, total / (every_epochs * steps_per_epoch))) + 1  # as stretches are of a step at least
     return frozenset(s for n in range(1, count + 1) if (s := steps_of(every_epochs, steps_per_epoch, n)) < total) | {
         total
     }
@@ -264,13 +276,14 @@ def save(session: Session, *, evaluated: bool = False) -> None:
     if session.saved == session.step and not evaluated:
         return
     progress = session.progress
-    progress.log_bytes = session.logbook.length()
+    progress.log_bytes, progress.log_crc32 = session.logbook.length(), session.logbook.crc32
     wall_seconds = progress.wall_seconds + time.time() - session.started
     record = {
         "step": session.step,
         "progress": dataclasses.asdict(progress) | {"wall_seconds": wall_seconds},
         "config": configs.to_dict(session.config),
         "devices": meshes.describe(session.mesh),
+        **origin.of(session.splits, session.normalization),
     }
     session.checkpoints.save(session.state, record, progress.accuracy if evaluated else None)
     session.saved = session.step

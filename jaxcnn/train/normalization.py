@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from jaxcnn.config import UserError
+from jaxcnn.data import place
 from jaxcnn.data.batch import Split
 from jaxcnn.learn.step import Normalization
 from jaxcnn.lifeline import Cluster
@@ -45,25 +46,35 @@ def read(folder: pathlib.Path, normalize: bool, channels: int) -> Normalization:
     """The normalisation of a finished or interrupted run; 0 and 1 if it does not `normalize`.
 
     Raises:
-      UserError: it should be in the workdir, but is not.
+      UserError: it should be in the workdir, but is not, or is damaged.
     """
     if not normalize:
         return Normalization(np.zeros(channels, np.float32), np.ones(channels, np.float32))
-    kept = workdir.read_json(folder / FILE)
-    return Normalization(np.array(kept["mean"], np.float32), np.array(kept["std"], np.float32))
+    kept = workdir.read_sealed(folder / FILE)
+    try:
+        mean, std = (np.array(kept[name], np.float32) for name in ("mean", "std"))
+        if mean.shape == std.shape == (channels,) and np.all(np.isfinite(mean)) and np.all(std > 0):
+            return Normalization(mean, std)
+    except (KeyError, TypeError, ValueError):
+        pass
+    raise UserError(
+        f"{folder / FILE} does not hold mean and std of {channels} channels; bring it back from a copy, or start anew "
+        "elsewhere"
+    )
 
 
 def _keep(train: Split, folder: pathlib.Path, statistics: Statistics) -> None:
     """Hold the statistics in the workdir against the training split; compute and write them if there are none."""
     path = folder / FILE
     if path.exists() and (folder / workdir.CONFIG).exists():  # of a run that got to training
-        kept = workdir.read_json(path)
-        if kept["split"] != train.description or kept["examples"] != len(train):
+        kept = workdir.read_sealed(path)
+        there, here = (place.without_place(str(text)) for text in (kept.get("split"), train.description))
+        if there != here or kept.get("examples") != len(train):
             raise UserError(
-                f"{path} is of {kept['split']} with {kept['examples']} examples, the data is now {train.description} "
-                f"with {len(train)}; bring the data back, or choose another workdir"
+                f"{path} is of {kept.get('split')} with {kept.get('examples')} examples, the data is now "
+                f"{train.description} with {len(train)}; bring the data back, or choose another workdir"
             )
         return
     mean, std = statistics(train)
     values = {"mean": [float(x) for x in mean], "std": [float(x) for x in std]}
-    workdir.write_json(path, {"split": train.description, "examples": len(train), **values})
+    workdir.write_sealed(path, {"split": train.description, "examples": len(train), **values})

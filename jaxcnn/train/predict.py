@@ -1,41 +1,58 @@
 """`--mode=predict`: labels for images."""
 
+import csv
+import itertools
+import json
 import pathlib
+import stat
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxcnn.config import UserError
+from jaxcnn.config import Data, UserError
+from jaxcnn.data import listing
 from jaxcnn.data.decode import Unreadable, decode
-from jaxcnn.data.folder import EXTENSIONS
 from jaxcnn.learn import sharded
 from jaxcnn.mesh import data_devices, over_data
+from jaxcnn.paths import expand
 from jaxcnn.train.trained import Trained
 
 BATCH = 64
 SHOWN = 5
 
 
-def find_images(places: list[str]) -> list[pathlib.Path]:
-    """The image files of a list of files and folders; a folder gives all images in it at any depth, sorted.
+def find_images(places: list[str]) -> tuple[list[pathlib.Path], list[str]]:
+    """The image files of a list of files and folders, and notes on what was passed over.
+
+    A folder gives all images in it at any depth, sorted, by the rule of `list_images`; a file is taken whatever it is
+    called.
 
     Raises:
-      UserError: a place does not exist, or a folder has no image.
+      UserError: a place does not exist or is neither file nor folder, or a folder has no image or cannot be listed.
     """
     found: list[pathlib.Path] = []
+    notes: list[str] = []
     for place in places:
-        path = pathlib.Path(place).expanduser()
-        if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in EXTENSIONS and p.is_file())
-            if not inside:
-                raise UserError(f"--images={place}: no image ({', '.join(EXTENSIONS)}) in this folder")
-            found += inside
-        elif path.is_file():
+        path = expand(place, "--images=")
+        try:
+            mode = path.stat().st_mode
+        except FileNotFoundError:
+            raise UserError(f"--images={place}: there is no such file or folder") from None
+        except (OSError, ValueError) as error:
+            raise UserError(f"--images={place} cannot be read: {getattr(error, 'strerror', error)}") from None
+        if stat.S_ISDIR(mode):
+            inside = listing.list_images(path)
+            if not inside.paths:
+                others = f", but {listing.told(inside.others)}" if inside.others else ""
+                raise UserError(f"--images={place}: no image in this folder ({listing.KNOWN}){others}")
+            found += sorted(path / each for each in inside.paths)
+            notes += listing.passed_over(inside.others, place)
+        elif stat.S_ISREG(mode):
             found.append(path)
         else:
-            raise UserError(f"--images={place}: there is no such file or folder")
-    return found
+            raise UserError(f"--images={place} is neither a file nor a folder; copy what it holds into a file")
+    return found, notes
 
 
 def predict(trained: Trained, paths: list[pathlib.Path], *, skip_unreadable: bool) -> list[dict[str, Any]]:
@@ -56,7 +73,7 @@ def predict(trained: Trained, paths: list[pathlib.Path], *, skip_unreadable: boo
         pixels = []
         for path in paths[start : start + BATCH]:
             try:
-                pixels.append(_read(path, shape))
+                pixels.append(_read(path, shape, trained.config.data))
                 batch.append({"file": str(path)})
             except (Unreadable, OSError) as error:
                 if not skip_unreadable:
@@ -74,12 +91,32 @@ def predict(trained: Trained, paths: list[pathlib.Path], *, skip_unreadable: boo
     return results
 
 
-def _read(path: pathlib.Path, shape: tuple[int, int, int]) -> np.ndarray:
+def write(results: list[dict[str, Any]], path: pathlib.Path) -> None:
+    """Write what `predict` gave as CSV, a row for each image, or as JSON, as the file's name ends.
+
+    The columns are file, label, probability, label_2, probability_2, … and error. Bytes of a name that are no UTF-8 are
+    escaped, as they are in JSON.
+    """
+    if path.suffix.lower() != ".csv":
+        path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        return
+    most = max((len(result.get("top", ())) for result in results), default=0)
+    names = [("label", "probability"), *((f"label_{n}", f"probability_{n}") for n in range(2, most + 1))]
+    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+        writer = csv.DictWriter(file, ["file", *itertools.chain(*names), "error"], quoting=csv.QUOTE_MINIMAL)
+        writer.writeheader()
+        for result in results:
+            places = zip(names, result.get("top", ()), strict=False)
+            row = {key: of for (a, b), top in places for key, of in ((a, top["label"]), (b, top["probability"]))}
+            writer.writerow({"file": result["file"], "error": result.get("error", "")} | row)
+
+
+def _read(path: pathlib.Path, shape: tuple[int, int, int], data: Data) -> np.ndarray:
     """Pixels uint8 of the network's image shape; square ones are resized to, others must be met."""
     height, width, channels = shape
-    if height == width:
-        return decode(path.read_bytes(), height, channels)
-    pixels = decode(path.read_bytes(), 0, channels)
+    size = height if height == width else 0
+    content = path.read_bytes()
+    pixels = decode(content, size, channels, grey16_max=data.grey16_max, max_megapixels=data.max_megapixels)
     if pixels.shape != shape:
         raise Unreadable(f"it is {pixels.shape[1]}x{pixels.shape[0]}, but the network takes {width}x{height} only")
     return pixels

@@ -12,18 +12,24 @@ import numpy as np
 from jaxcnn import host_memory, models
 from jaxcnn import mesh as meshes
 from jaxcnn.config import Config, ConfigError
+from jaxcnn.data import cache_limit
+from jaxcnn.data.batch import Split
 from jaxcnn.data.source import Splits
 from jaxcnn.learn import layout, sharded
 from jaxcnn.learn.program import Program, make_program
 from jaxcnn.learn.state import State, count_parameters, make_hyper
 from jaxcnn.learn.step import Normalization, check_sides
 from jaxcnn.lifeline import Cluster
-from jaxcnn.train import feed, normalization, patience, workdir
+from jaxcnn.text import counted
+from jaxcnn.train import environment, feed, limits, normalization, origin, patience, summary, workdir
 from jaxcnn.train.checkpoint import Checkpoints
 from jaxcnn.train.hooks import Hooks
 from jaxcnn.train.interrupts import Interrupts
 from jaxcnn.train.logbook import Logbook
 from jaxcnn.train.pace import choose_steps_per_call
+
+CLASSES_TOLD = 20  # names of classes that a run tells before it trains
+UNEVEN = 1.5  # as many times more examples of one class than of another are told
 
 
 @dataclasses.dataclass
@@ -37,7 +43,7 @@ class Progress:
       evaluated, accuracy: the last step that was evaluated, and what came out.
       best_accuracy, best_step: on the validation split.
       exchanged: the last step at which the state was taken from another member of a population.
-      log_bytes: length of `metrics.jsonl`.
+      log_bytes, log_crc32: length of `metrics.jsonl`, and CRC-32 of so many bytes; None in records of older versions.
       images, train_seconds, eval_seconds, compile_seconds, wall_seconds: in all starts together.
       starts: how often the run was started.
     """
@@ -51,6 +57,7 @@ class Progress:
     best_step: int = 0
     exchanged: int = 0
     log_bytes: int = 0
+    log_crc32: int | None = 0
     images: int = 0
     train_seconds: float = 0.0
     eval_seconds: float = 0.0
@@ -114,6 +121,7 @@ def open_session(
     logbook.say(f"jaxcnn: reading {config.data.source}")
     with cluster.one_per_host_first():
         splits = hooks.shared.splits(config.data)
+        splits.fingerprints()  # read once for all processes of a host
     workdir.check_same_data(cluster, splits)
     program = program_on(config, splits)
     if cluster.first:
@@ -121,6 +129,7 @@ def open_session(
     loader, why = feed.choose_loader(config.data, (splits.train, splits.val, splits.test))
     steps_per_call, why_steps = choose_steps_per_call(config.run.steps_per_call, loader, mesh.devices.flat[0].platform)
     feeder = feed.make_feed(loader, program, mesh, config.seed, config.data.workers, hooks.shared)
+    cache_limit.keep(meshes.cache_folder())
     interrupts.enter("compile")
     logbook.say(f"jaxcnn: {config.model.name} on {splits.train.description}, {meshes.describe(mesh)}, in {folder}")
     _tell_of_splits(splits, logbook)
@@ -132,6 +141,7 @@ def open_session(
         rate = f"{config.optim.learning_rate:g} x {config.global_batch_size} / {base}"
         logbook.say(f"  learning rate {hyper.learning_rate:g}, which is {rate} (config.optim.base_batch_size)")
     compile_started = time.time()
+    limits.check_memory(config, program, mesh, loader, splits)
     key = repr((config.model, config.global_batch_size, splits.train.image_shape, loader, meshes.describe(mesh)))
     kept = sharded.compiled_init_state.is_kept(program, mesh)
     what, before = ("loading", None) if kept else ("compiling", patience.last_time(key))
@@ -146,8 +156,7 @@ def open_session(
             splits.train, config.augment.normalize, folder, meshes.replicated(mesh), hooks.shared.statistics, cluster
         )
         feeder.prepare(splits.train)
-        for compiled in programs:
-            compiled.result()
+        limits.check_compiled(program, mesh, loader, splits, [compiled.result() for compiled in programs])
     state = jax.block_until_ready(sharded.compiled_init_state(program, mesh)(hyper))
     host_memory.keep()
     compile_seconds = time.time() - compile_started
@@ -155,17 +164,20 @@ def open_session(
         patience.took(key, compile_seconds)
     hooks.shared.compile_seconds.setdefault(program, compile_seconds)
     logbook.say(
-        f"  {count_parameters(state.params):,} parameters, {program.total_steps} steps of "
+        f"  {count_parameters(state.params):,} parameters, {counted(program.total_steps, 'step')} of "
         f"{program.global_batch_size}; compiled in {compile_seconds:.1f} s"
     )
 
+    if cluster.first:
+        origin.check(folder, config, workdir.data_facts(splits), normal)
     checkpoints = Checkpoints(folder / "checkpoints", config.checkpoint, cluster=cluster)
     restored, remarks = checkpoints.newest_sound(state, sharded.state_shardings(program, mesh), set_aside=True)
     for remark in remarks:
         logbook.say(f"jaxcnn: {remark}")
     progress = Progress()
     if restored is not None:
-        state, progress = restored.state, Progress(**restored.record["progress"])
+        state, progress = restored.state, Progress(**{"log_crc32": None} | restored.record["progress"])
+        _check_best(config, checkpoints, progress)
         logbook.say(f"jaxcnn: resumed from the checkpoint of step {int(state.step)}")
         if (before := restored.record.get("devices")) not in (None, meshes.describe(mesh)):
             logbook.say(f"  it was made on {before}; from here on {meshes.describe(mesh)}: only the rounding changes")
@@ -173,11 +185,14 @@ def open_session(
         state = initialize_from_data(state, splits, normal)
     progress.starts += 1
     progress.compile_seconds += compile_seconds
-    logbook.open(progress.log_bytes, step=int(state.step))
+    remarks = logbook.open(progress.log_bytes, int(state.step), crc32=progress.log_crc32, resumes=restored is not None)
+    for remark in remarks:
+        logbook.say(f"jaxcnn: {remark}")
     if cluster.first:
+        summary.set_aside(folder)
         workdir.write_config(folder, config)
         workdir.write_data_facts(folder, splits)
-        workdir.write_environment(folder, command, cluster.hosts)
+        environment.write(folder, command, cluster.hosts)
     cluster.standing.step = int(state.step)
     return Session(
         config=config,
@@ -200,6 +215,16 @@ def open_session(
     )
 
 
+def _check_best(config: Config, checkpoints: Checkpoints, progress: Progress) -> None:
+    """Refuse to train to the end where the checkpoint that the test wants is lost already."""
+    best = progress.best_step
+    if config.run.test_with == "best" and best and best not in checkpoints.steps():
+        raise ConfigError(
+            f"config.run.test_with='best', but the best checkpoint so far, of step {best}, is not in "
+            f"{checkpoints.folder}; bring it back, or go on with --config.run.test_with=last"
+        )
+
+
 def program_on(config: Config, splits: Splits) -> Program:
     """The program for these splits. Raises ConfigError where they do not fit the config."""
     num_classes, examples = len(splits.class_names), len(splits.train)
@@ -210,25 +235,40 @@ def program_on(config: Config, splits: Splits) -> Program:
         )
     if examples < config.global_batch_size:
         raise ConfigError(
-            f"{splits.train.description} has {examples} examples, fewer than one batch of "
+            f"{splits.train.description} has {counted(examples, 'example')}, fewer than one batch of "
             f"config.global_batch_size={config.global_batch_size}; lower it"
         )
     shape = splits.train.image_shape
     program = make_program(config, num_classes=num_classes, image_shape=shape, train_examples=examples)
     check_sides(program)
+    limits.check_program(config, program)
     return program
 
 
 def _tell_of_splits(splits: Splits, logbook: Logbook) -> None:
-    for note in splits.notes:
+    for note in (*splits.notes, *splits.leaks()):
         logbook.say(f"  {note}")
     for split in (splits.train, splits.val, splits.test):
         if split is not None:
             logbook.say(
-                f"  {split.name}: {len(split)} examples of {len(splits.class_names)} classes, {split.description}"
+                f"  {split.name}: {counted(len(split), 'example')} of "
+                f"{counted(len(splits.class_names), 'class', 'classes')}, {split.description}"
             )
+    logbook.say(f"  classes: {describe_classes(splits.train)}")
     if splits.val is None:
         logbook.say("  protocol=full: trains on the whole training split; nothing is held out for validation")
+
+
+def describe_classes(split: Split) -> str:
+    """The names of the classes, the first ones of many, with their examples in the split where those differ much."""
+    counts = np.bincount(split.labels, minlength=len(split.class_names))
+    names = [name if name.isprintable() else repr(name) for name in split.class_names]
+    few, many = int(counts.argmin()), int(counts.argmax())
+    uneven = counts[many] > UNEVEN * counts[few]
+    if len(names) <= CLASSES_TOLD:
+        return ", ".join(f"{name} {count}" if uneven else name for name, count in zip(names, counts, strict=True))
+    text = f"{', '.join(names[:CLASSES_TOLD])} and {len(names) - CLASSES_TOLD} more"
+    return text + (f", of {counts[few]} ({names[few]}) to {counts[many]} ({names[many]}) examples" if uneven else "")
 
 
 def initialize_from_data(state: State, splits: Splits, normal: Normalization) -> State:

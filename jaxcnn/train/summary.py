@@ -4,11 +4,12 @@ import functools
 import pathlib
 from typing import TYPE_CHECKING, Any
 
-from jaxcnn.config import Config
+from jaxcnn.config import Config, UserError
 from jaxcnn.learn import executables
 from jaxcnn.learn.state import count_parameters
 from jaxcnn.mesh import describe
-from jaxcnn.train import flops, workdir
+from jaxcnn.text import counted
+from jaxcnn.train import assess, flops, workdir
 
 if TYPE_CHECKING:
     from jaxcnn.train.session import Session
@@ -40,6 +41,7 @@ def make(session: "Session", test: dict[str, Any] | None, test_seconds: float) -
         "headline": headline(config),
         "tta": config.run.tta,
         "test": test,
+        "earlier_tests": earlier_tests(session.folder),
         "val_best": {"accuracy": progress.best_accuracy, "step": progress.best_step} if session.splits.val else None,
         "val_last": progress.accuracy if session.splits.val else None,
         "images_per_second": rate,
@@ -83,9 +85,42 @@ def _computed_cost(*step: Any) -> list[float | None]:
 
 
 def read(folder: pathlib.Path) -> dict[str, Any] | None:
-    """The summary in a workdir; None if the run is not finished."""
+    """The summary in a workdir; None if the run is not finished.
+
+    Raises:
+      UserError: it is damaged.
+    """
     path = folder / FILE
-    return workdir.read_json(path) if path.exists() else None
+    if not path.exists():
+        return None
+    try:
+        figures = workdir.read_sealed(path)
+        last_line(figures)
+    except (UserError, KeyError, TypeError, AttributeError, ValueError) as error:
+        raise UserError(
+            f"{path} is damaged; remove it, and the same command makes it anew from the last checkpoint"
+        ) from error
+    return figures
+
+
+def write(folder: pathlib.Path, figures: dict[str, Any]) -> None:
+    """Write the summary, which says that the run is finished."""
+    workdir.write_sealed(folder / FILE, figures)
+
+
+def set_aside(folder: pathlib.Path) -> None:
+    """Keep the summary and the test of a finished run that goes on, named after the steps it had."""
+    if (figures := read(folder)) is not None:
+        for name in (FILE, assess.TEST):
+            path = folder / name
+            if path.exists():
+                path.rename(path.with_stem(f"{path.stem}-{figures['steps']}"))
+
+
+def earlier_tests(folder: pathlib.Path) -> list[int]:
+    """The steps at which this run was finished, and the test split looked at, before it was made longer."""
+    ends = (path.stem.removeprefix("summary-") for path in folder.glob("summary-*.json"))
+    return sorted(int(end) for end in ends if end.isdecimal())
 
 
 def last_line(figures: dict[str, Any]) -> str:
@@ -94,7 +129,7 @@ def last_line(figures: dict[str, Any]) -> str:
     kind = "moving average, " if name.startswith("ema_") else ""
     if figures["test"]:
         accuracy = figures["test"][name]
-        outcome = f"test accuracy {100 * accuracy:.2f}% ({kind}{figures['test']['examples']} examples)"
+        outcome = f"test accuracy {100 * accuracy:.2f}% ({kind}{counted(figures['test']['examples'], 'example')})"
         augmented = figures["test"].get(name.replace("top1", "tta_top1"))
         if augmented is not None:
             outcome += f", {100 * augmented:.2f}% with test-time augmentation ({figures['tta']})"

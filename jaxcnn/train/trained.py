@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -13,9 +14,11 @@ from jaxcnn.data.batch import Split
 from jaxcnn.learn import sharded
 from jaxcnn.learn.program import Program, make_program
 from jaxcnn.learn.step import Normalization
-from jaxcnn.train import curves, normalization, workdir
+from jaxcnn.train import normalization, origin, seals, workdir
 from jaxcnn.train.checkpoint import Checkpoints, DamagedError
 from jaxcnn.train.feed import choose_loader, eval_batch_size, make_feed
+
+MOST_AT_ONCE = 2**26  # logits that are held together, 256 MiB of them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +55,7 @@ def load(folder: pathlib.Path, checkpoint: str, weights: str, devices: int) -> t
     """
     config = workdir.read_config(folder)
     facts = workdir.read_data_facts(folder)
+    origin.check(folder, config, facts)
     meshes.prepare_backend()
     mesh = meshes.make_mesh(devices)
     program = make_program(
@@ -69,41 +73,65 @@ def load(folder: pathlib.Path, checkpoint: str, weights: str, devices: int) -> t
         newest, remarks = checkpoints.newest_sound(target, sharding, set_aside=False)
         if newest is None:
             raise UserError(f"{folder}/checkpoints holds no checkpoint; train first")
-        state = newest.state
+        restored = newest
     else:
-        step = _best_step(folder, checkpoints.steps()) if checkpoint == "best" else _step(checkpoint)
+        step, remarks = _best_step(checkpoints) if checkpoint == "best" else (_step(checkpoint), [])
         if step not in checkpoints.steps():
             raise UserError(f"{folder} has no checkpoint {step}; it has {', '.join(map(str, checkpoints.steps()))}")
         try:
-            state = checkpoints.restore(step, target, sharding).state
+            restored = checkpoints.restore(step, target, sharding)
         except DamagedError as error:
             raise UserError(f"{error}; choose another with --checkpoint") from error
     checkpoints.close()
+    state = restored.state
     weights = weights or ("last" if state.ema is None else "ema")
     if weights == "ema" and state.ema is None:
         raise UserError(f"--weights=ema: {folder} keeps no moving average (config.optim.ema_decay=0)")
     variables = state.variables() if weights == "last" else state.ema
-    normal = jax.device_put(normalization.read(folder, config.augment.normalize, program.image_shape[-1]), sharding)
+    normal = normalization.read(folder, config.augment.normalize, program.image_shape[-1])
+    origin.check(folder, config, facts, normal)
+    normal = jax.device_put(normal, sharding)
     names = tuple(facts["class_names"])
     return Trained(config, program, mesh, int(state.step), weights, variables, normal, names), remarks
 
 
 def logits_of_split(trained: Trained, split: Split, batch_size: int, tta: str = "none") -> np.ndarray:
     """Logits float32 [N, K] of every example of a split, in its order, averaged over the views of `tta`."""
+    return np.concatenate([logits for logits, _ in logits_by_part(trained, split, batch_size, tta)])
+
+
+def logits_by_part(
+    trained: Trained, split: Split, batch_size: int, tta: str = "none", most: int = MOST_AT_ONCE
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The same in parts, logits float32 [n, K] and labels int32 [n]: all in one, unless they are more than `most`."""
     loader, _ = choose_loader(trained.config.data, [split])
     feed = make_feed(loader, trained.program, trained.mesh, trained.config.seed, trained.config.data.workers)
     batch_size = eval_batch_size(batch_size, trained.program, trained.mesh)
     step = sharded.tta_eval_step(trained.program, trained.mesh, batch_size, tta)
-    parts, labels = [], []
+    parts, labels, told = [], [], 0
     with feed.eval_batches(split, batch_size) as batches:
         for batch in batches:
             _, logits = step(trained.variables, batch, trained.normalization)[-1]
             mask = np.asarray(batch.mask)
             parts.append(np.asarray(logits)[mask])
             labels.append(np.asarray(batch.label)[mask])
-    if not np.array_equal(np.concatenate(labels), split.labels):
+            if sum(part.size for part in parts) > most:
+                told += _check_labels(split, labels, told)
+                yield np.concatenate(parts), np.concatenate(labels)
+                parts, labels = [], []
+    if parts:
+        told += _check_labels(split, labels, told)
+        yield np.concatenate(parts), np.concatenate(labels)
+    if told != len(split):
+        raise AssertionError(f"{split.description}: {told} examples were evaluated of {len(split)}")
+
+
+def _check_labels(split: Split, labels: list[np.ndarray], first: int) -> int:
+    """Return how many labels these are; they must be those of the split from `first` on."""
+    found = np.concatenate(labels)
+    if not np.array_equal(found, split.labels[first : first + len(found)]):
         raise AssertionError(f"{split.description}: the evaluated examples are not those of the split")
-    return np.concatenate(parts)
+    return len(found)
 
 
 def _step(checkpoint: str) -> int:
@@ -113,10 +141,19 @@ def _step(checkpoint: str) -> int:
         raise UserError(f"--checkpoint={checkpoint} is not last, best or a step") from None
 
 
-def _best_step(folder: pathlib.Path, steps: list[int]) -> int:
-    """The kept step of the highest validation accuracy in `metrics.jsonl`; the first one of equals."""
-    written = curves.read_records(folder) if (folder / "metrics.jsonl").exists() else []
-    records = [r for r in written if r["kind"] == "val" and r["step"] in steps]
-    if not records:
-        raise UserError(f"{folder} has no checkpoint that was evaluated on a validation split; use --checkpoint=last")
-    return max(records, key=lambda r: (r.get("ema_top1_accuracy", r["top1_accuracy"]), -r["step"]))["step"]
+def _best_step(checkpoints: Checkpoints) -> tuple[int, list[str]]:
+    """The kept step of the highest validation accuracy, and a remark where a better one is not kept."""
+    step = checkpoints.best()
+    if step is None:
+        raise UserError(
+            f"{checkpoints.folder} has no checkpoint that was evaluated on a validation split; use --checkpoint=last"
+        )
+    newest = seals.read_record(checkpoints.folder / str(checkpoints.steps()[-1])) or {}
+    progress = newest.get("progress", {})
+    best = progress.get("best_step", step)
+    if best in (0, step):
+        return step, []
+    accuracy = 100 * progress["best_accuracy"]
+    return step, [
+        f"the best step was {best} ({accuracy:.2f}%), whose checkpoint is not there; of those kept, {step} is"
+    ]

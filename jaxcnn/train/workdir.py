@@ -1,34 +1,35 @@
 """The folder of a run: who may use it, and what says which run it is."""
 
 import contextlib
-import errno
-import fcntl
-import functools
+import dataclasses
+import itertools
 import json
 import logging
 import os
 import pathlib
 import platform
-import subprocess
-import sys
 import time
-import zlib
-from collections.abc import Iterator, Sequence
-from importlib import metadata
+from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
-import jax
-
 from jaxcnn import config as configs
+from jaxcnn import locks
 from jaxcnn.config import Config, UserError
-from jaxcnn.data.examples import worker_count
+from jaxcnn.config_check import HELD_OUT
+from jaxcnn.data import place
 from jaxcnn.data.source import Splits
-from jaxcnn.hosts import HostsError
 from jaxcnn.lifeline import Cluster
+from jaxcnn.meeting import HostsError
+from jaxcnn.text import distinct, shown
+from jaxcnn.train import length, same_data, seals
+from jaxcnn.train.checksum import crc32_of, is_whole
 
-PACKAGES = ("jaxcnn", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
-# Keys that never change a result: where data lies, how it is loaded, on how many devices.
-MAY_CHANGE = ("parallel.", "hosts.", "data.dir", "data.workers", "data.loader", "data.resident_gib")
+# Keys that never change a result: where data lies, how it is loaded, on how many devices, what is told and kept.
+MAY_CHANGE = (
+    *("parallel.", "hosts.", "data.dir", "data.workers", "data.loader", "data.resident_gib"),
+    *("checkpoint.", "run.log_every_steps", "run.tensorboard"),
+)
+UNTIL_THE_TEST = ("run.test_with",)
 CONFIG, DATA = "config.json", "data.json"
 _log = logging.getLogger("jaxcnn")
 
@@ -37,6 +38,8 @@ _log = logging.getLogger("jaxcnn")
 def claim(workdir: pathlib.Path, seconds: float | None = None) -> Iterator[None]:
     """Create the workdir if need be, and hold it for this process alone.
 
+    Where the file system has no locks that is left to the user, after a remark.
+
     Args:
       workdir: to hold.
       seconds: to wait for another holder to end, which may be what a failure left of the same run; None: there is no
@@ -44,8 +47,12 @@ def claim(workdir: pathlib.Path, seconds: float | None = None) -> Iterator[None]
 
     Raises:
       HostsError: another process still held it after `seconds`; the same command may succeed later.
-      UserError: it cannot be written, or another run holds it.
+      UserError: its path is no Unicode, it cannot be written, or another run holds it.
     """
+    try:
+        str(workdir.absolute()).encode()
+    except UnicodeEncodeError as error:  # TensorStore, which writes checkpoints, takes no bytes
+        raise UserError(f"--workdir={shown(str(workdir))}: its path must be Unicode, so name another") from error
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         lock = (workdir / ".lock").open("a+", encoding="utf-8")
@@ -72,14 +79,19 @@ def claim(workdir: pathlib.Path, seconds: float | None = None) -> Iterator[None]
 
 
 def _locked(lock: TextIO) -> bool:
-    """Take the lock of an open file, if nobody holds it."""
+    """Take the lock of the open file in a workdir, if nobody holds it."""
+    folder = pathlib.Path(lock.name).parent
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return locks.take(lock, wait=False)
+    except locks.NoLocksError as error:
+        _log.warning(
+            "%s cannot be locked (%s), so see to it that no other run uses this folder meanwhile",
+            folder,
+            error.strerror,
+        )
+        return True
     except OSError as error:
-        if error.errno not in (errno.EAGAIN, errno.EACCES):
-            raise
-        return False
-    return True
+        raise UserError(f"--workdir={folder} cannot be locked: {error.strerror}; choose another folder") from error
 
 
 def _holder(lock: TextIO) -> str:
@@ -119,26 +131,52 @@ def _sees(token: pathlib.Path) -> bool:
 
 
 def check_config(workdir: pathlib.Path, config: Config) -> None:
-    """Hold a config against the one that the workdir may have.
+    """Hold a config against that of the run which the workdir may have: its `config.json` and its newest checkpoint.
+
+    The same run for longer is no other one, where nothing of it depends on its length (`length.bound_to`).
 
     Raises:
       UserError: the workdir belongs to a run of another config; the message has a line for each key that differs.
     """
-    if not (workdir / CONFIG).exists():
-        return
+    may_change = MAY_CHANGE if (workdir / "summary.json").exists() else (*MAY_CHANGE, *UNTIL_THE_TEST)
+    there = {"the workdir": read_json(workdir / CONFIG)} if (workdir / CONFIG).exists() else {}
+    if newest := seals.newest_record(workdir / "checkpoints"):
+        there[f"checkpoint {newest[0]}"] = newest[1].get("config", {})
+    for where, tree in there.items():
+        if differ := differences(tree, config, where, may_change):
+            raise UserError(
+                f"--workdir={workdir} holds a run of another config; choose another workdir, or undo:\n"
+                + "\n".join(differ)
+            )
+
+
+def differences(tree: dict[str, Any], config: Config, where: str, may_change: tuple[str, ...]) -> list[str]:
+    """A line for each key in which a config differs from that of a run, as JSON has it, but for what may change."""
     # A key that an older version did not write has its default.
-    there = configs.flatten(_plain(Config())) | configs.flatten(read_json(workdir / CONFIG))
     here = configs.flatten(_plain(config))
+    there = configs.flatten(_plain(Config())) | same_data.settled(configs.flatten(tree), here)
     absent = "absent"
     differ = [
-        f"  config.{key}: {there.get(key, absent)} in the workdir, {here.get(key, absent)} now"
+        key
         for key in sorted(there.keys() | here.keys())
-        if there.get(key, absent) != here.get(key, absent) and not key.startswith(MAY_CHANGE)
+        if there.get(key, absent) != here.get(key, absent) and not key.startswith(may_change)
     ]
-    if differ:
-        raise UserError(
-            f"--workdir={workdir} holds a run of another config; choose another workdir, or undo:\n" + "\n".join(differ)
-        )
+    reason = ""
+    if set(differ) & set(length.KEYS) and not (reason := length.why_not_longer(there, here)):
+        differ = [key for key in differ if key not in length.KEYS]
+    return [
+        f"  config.{key}: {there.get(key, absent)} in {where}, {here.get(key, absent)} now"
+        + (f" ({reason})" if key in length.KEYS else "")
+        for key in differ
+    ]
+
+
+def asks_for_longer(workdir: pathlib.Path, config: Config) -> bool:
+    """Whether a config that `check_config` took is for more steps than that of the workdir."""
+    if not (workdir / CONFIG).exists():
+        return False
+    there = configs.flatten(_plain(Config())) | configs.flatten(read_json(workdir / CONFIG))
+    return length.of(there) != length.of(configs.flatten(_plain(config)))
 
 
 def write_config(workdir: pathlib.Path, config: Config) -> None:
@@ -152,11 +190,12 @@ def read_config(workdir: pathlib.Path) -> Config:
     Raises:
       UserError: there is none, or it cannot be read.
     """
-    return configs.from_config_dict(read_json(workdir / CONFIG))
+    return configs.from_config_dict(same_data.as_it_was_meant(read_json(workdir / CONFIG)))
 
 
 def _plain(config: Config) -> dict[str, Any]:
-    return json.loads(json.dumps(configs.to_dict(config)))
+    """As `config.json` has it: the paths of data hold in any current folder."""
+    return json.loads(json.dumps(configs.to_dict(dataclasses.replace(config, data=place.absolute(config.data)))))
 
 
 def check_same_data(cluster: Cluster, splits: Splits) -> None:
@@ -165,9 +204,9 @@ def check_same_data(cluster: Cluster, splits: Splits) -> None:
     Raises:
       UserError: one of them reads other data.
     """
-    facts = cluster.gather(_data_facts(splits))
+    facts = cluster.gather(data_facts(splits))
     for host, here in zip(cluster.hosts, facts, strict=False):
-        if differ := [key for key in here if facts[0][key] != here[key]]:
+        if differ := same_data.differing(facts[0], here):
             raise UserError(
                 f"the data on {host} is not that on {cluster.hosts[0]} ({', '.join(differ)} differ); see "
                 "config.data.dir and config.data.source there"
@@ -178,12 +217,17 @@ def check_data_facts(workdir: pathlib.Path, splits: Splits) -> None:
     """Hold the data against that of the run the workdir may have.
 
     Raises:
-      UserError: other classes, image sizes, examples or labels than when the run began.
+      UserError: other classes, image sizes, examples, labels or images than when the run began.
     """
     if not (workdir / DATA).exists():
         return
-    there, here = read_json(workdir / DATA), _data_facts(splits)
-    differ = [key for key in here if there.get(key) != here[key]]
+    there, here = read_sealed(workdir / DATA), data_facts(splits)
+    differ = same_data.differing(there, here)
+    if differ and splits.has_own_val and same_data.is_older_than_val_split(read_json(workdir / CONFIG)):
+        raise UserError(
+            f"the run in --workdir={workdir} is from before config.data.val_split, and holds its validation split out "
+            f"of train: go on with --config.data.val_split={HELD_OUT}, or choose another workdir"
+        )
     if differ:
         raise UserError(
             f"the data is not what the run in --workdir={workdir} began with ({', '.join(differ)} differ from "
@@ -193,7 +237,7 @@ def check_data_facts(workdir: pathlib.Path, splits: Splits) -> None:
 
 def write_data_facts(workdir: pathlib.Path, splits: Splits) -> None:
     """Write `data.json`: what of the data a network depends on, so that a workdir is enough to use it."""
-    write_json(workdir / DATA, _data_facts(splits))
+    write_sealed(workdir / DATA, data_facts(splits))
 
 
 def read_data_facts(workdir: pathlib.Path) -> dict[str, Any]:
@@ -202,51 +246,31 @@ def read_data_facts(workdir: pathlib.Path) -> dict[str, Any]:
     Raises:
       UserError: it is not there.
     """
-    facts = read_json(workdir / DATA)
-    if missing := [key for key in ("class_names", "image_shape", "train_examples") if key not in facts]:
+    facts = read_sealed(workdir / DATA)
+    if missing := [key for key, is_right in _FACTS.items() if not is_right(facts.get(key))]:
         raise UserError(
             f"{workdir / DATA} lacks {', '.join(missing)}; bring it back from a copy, or train anew elsewhere"
         )
-    return facts
+    return facts | {"class_names": list(distinct(tuple(facts["class_names"])))}
 
 
-def _data_facts(splits: Splits) -> dict[str, Any]:
+_FACTS: dict[str, Callable[[Any], bool]] = {
+    "class_names": lambda names: isinstance(names, list) and names != [] and all(type(n) is str for n in names),
+    "image_shape": lambda sides: isinstance(sides, list) and len(sides) == 3 and all(type(s) is int for s in sides),
+    "train_examples": lambda count: type(count) is int and count > 0,
+}
+
+
+def data_facts(splits: Splits) -> dict[str, Any]:
+    """What of the data a network, and a run that goes on, depend on."""
     there_are = [split for split in (splits.train, splits.val, splits.test) if split is not None]
     return {
         "class_names": list(splits.class_names),
         "image_shape": list(splits.train.image_shape),
         "train_examples": len(splits.train),
         "splits": {split.name: split.description for split in there_are},
-        "labels_crc32": {split.name: zlib.crc32(split.labels.astype("<i4").tobytes()) for split in there_are},
-    }
-
-
-def write_environment(workdir: pathlib.Path, command: list[str], hosts: Sequence[str] = ()) -> None:
-    """Write `environment.json`: what this start of the run was made with, and, as "earlier", all starts before it."""
-    path = workdir / "environment.json"
-    earlier = []
-    if path.exists():
-        before = read_json(path)
-        earlier = [*before.pop("earlier", []), before]
-    write_json(path, environment(command) | {"hosts": list(hosts) or [platform.node()], "earlier": earlier})
-
-
-def environment(command: list[str]) -> dict[str, Any]:
-    """Versions, devices, machine, source commit and command: what figures of this run were made with."""
-    device = jax.local_devices()[0]
-    return {
-        "command": command,
-        "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
-        "platform": platform.platform(),
-        "processor": _processor(),
-        "cores": worker_count(),
-        "device": device.device_kind,
-        "devices": jax.local_device_count(),
-        "processes": jax.process_count(),
-        "backend": jax.default_backend(),
-        "xla_flags": os.environ.get("XLA_FLAGS", ""),
-        "commit": _commit(),
+        "labels_crc32": {split.name: same_data.checksum(split.labels) for split in there_are},
+        "content": splits.fingerprints(),
     }
 
 
@@ -269,38 +293,40 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     return value
 
 
+def read_sealed(path: pathlib.Path) -> dict[str, Any]:
+    """What `write_sealed` wrote. Files of versions that did not seal them have no checksum, and are believed.
+
+    Raises:
+      UserError: it is missing or damaged.
+    """
+    value = read_json(path)
+    if not is_whole(value):
+        raise UserError(
+            f"{path} is not what was written (its checksum differs); bring it back from a copy, or start anew elsewhere"
+        )
+    value.pop("crc32", None)
+    return value
+
+
+def write_sealed(path: pathlib.Path, value: dict[str, Any]) -> None:
+    """`write_json` with a checksum, for files that figures hang on."""
+    plain = json.loads(json.dumps(value))
+    write_json(path, plain | {"crc32": crc32_of(plain)})
+
+
+def free_name(path: pathlib.Path) -> pathlib.Path:
+    """This path, or where that is taken the first of name-1, name-2, …"""
+    names = (path.with_stem(f"{path.stem}{f'-{n}' if n else ''}") for n in itertools.count())
+    return next(name for name in names if not name.exists())
+
+
 def write_json(path: pathlib.Path, value: Any) -> None:
     """Write JSON so that a reader, or a crash, never meets half a file."""
     part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    part.write_text(as_json(value), encoding="utf-8")
     part.replace(path)
 
 
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-@functools.cache
-def _processor() -> str:
-    with contextlib.suppress(OSError):
-        for line in pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or sys.platform
-
-
-@functools.cache
-def _commit() -> str | None:
-    """The commit of the source tree that this package runs from, "+" added if the tree was changed."""
-    folder = pathlib.Path(__file__).parent
-    try:
-        head = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"],
-            cwd=folder, capture_output=True, text=True, timeout=10, check=True,
-        )  # fmt: skip
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return head.stdout.strip()
+def as_json(value: Any) -> str:
+    """What `write_json` writes."""
+    return json.dumps(value, indent=2) + "\n"

@@ -39,6 +39,9 @@ mpirun=${MPIRUN:-mpirun}
 version=$("$mpirun" --version 2>/dev/null)
 options=
 case $version in *'Open MPI)'*)
+    # What proves to the processes that they are of one run; other MPIs may not hand it to all hosts.
+    JAXCNN_TOKEN=${JAXCNN_TOKEN:-$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')}
+    export JAXCNN_TOKEN
     options=$(awk 'BEGIN { for (name in ENVIRON)
         if (name ~ /^(JAXCNN|JAX|XLA|NCCL)_[A-Za-z0-9_]*$/ || name == "TFDS_DATA_DIR") printf "-x %s ", name }') ;;
 esac

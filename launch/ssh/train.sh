@@ -44,16 +44,24 @@ mkfifo "$scratch/held" || exit 2
 # The processes' standard input is held open here. Where it closes, be it by a signal or because this host is gone,
 # each remote shell sends its process SIGTERM, which ends the run with a checkpoint, and SIGKILL if it is still there
 # after the grace: a stopped process (SIGSTOP) takes nothing else.
+#
+# What proves to the processes that they are of one run comes first on that input, as a command line can be seen by all.
+token=${JAXCNN_TOKEN:-$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')}
 start() { # start <process> <host>
     own="--config.hosts.coordinator=$coordinator --config.hosts.processes=$number --config.hosts.process=$1"
-    line="exec 3<&0; ${JAXCNN_SETUP:-:}; cd $(quote "$home")|| exit 2; $(quote "$python")-m $module $flags$own & "
+    line="IFS= read -r JAXCNN_TOKEN; export JAXCNN_TOKEN; exec 3<&0"
+    line="$line; ${JAXCNN_SETUP:-:}; cd $(quote "$home")|| exit 2; $(quote "$python")-m $module $flags$own & "
     line="$line pid=\$!; { cat <&3; kill -TERM \$pid; sleep $grace; kill -KILL \$pid; } >/dev/null 2>&1 & "
     line="${line}watch=\$!; wait \$pid; code=\$?; kill \$watch 2>/dev/null; exit \$code"
+    [ -p "$scratch/$1.input" ] || mkfifo "$scratch/$1.input"
+    { printf '%s\n' "$token"; exec cat <&5; } >"$scratch/$1.input" &
+    feeding=$!
     # shellcheck disable=SC2086  # the command is to be split
-    $remote "$2" "$line" <"$scratch/held" &
+    $remote "$2" "$line" <"$scratch/$1.input" 5<&- &
     trap 'kill "$!" 2>/dev/null' TERM
     wait "$!"
     echo $? >"$scratch/$1.code"
+    kill "$feeding" 2>/dev/null
 }
 
 count=0
@@ -65,7 +73,7 @@ while :; do
     process=0
     jobs=
     for host in $names; do
-        (exec 4>&-; start "$process" "$host") & # only this shell holds it open
+        (exec 5<"$scratch/held" 4>&-; start "$process" "$host") & # only this shell holds it open for writing
         jobs="$jobs $!"
         process=$((process + 1))
     done

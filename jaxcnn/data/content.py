@@ -1,0 +1,100 @@
+"""What the images of a base split are, told by checksums: whether data is the same, and what is in it twice.
+
+A checksum is the first 8 bytes of BLAKE2b of an image as it is stored: its pixels in an array, the bytes of its file
+or record. Where a base split has more than `LIMIT` bytes of images, every n-th image is read, with the smallest n that
+suffices, and of the others the size alone counts.
+"""
+
+import hashlib
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from jaxcnn.data import cache
+from jaxcnn.data.examples import Content, index_chunks, map_in_threads
+from jaxcnn.mesh import cache_folder
+
+LIMIT = 4 * 2**30  # bytes of images of a base split that are read for its checksums
+_CHUNK = 256
+logger = logging.getLogger(__name__)
+
+
+def of_array(images: np.ndarray) -> Content:
+    """The content of images uint8 [N, H, W, C] in memory."""
+    step = _step(images.nbytes)
+
+    def look(indices: np.ndarray) -> list[int]:
+        rows = np.ascontiguousarray(images[indices]).reshape(len(indices), -1)
+        return [_checksum(row) for row in rows]
+
+    chosen = np.arange(0, len(images), step)
+    chunks = [chosen[places] for places in index_chunks(len(chosen), images.shape[1:])]
+    sums = np.array([each for found in map_in_threads(look, chunks) for each in found], np.uint64)
+    return _content(len(images), step, sums, whole=step == 1)
+
+
+def of_arguments(text: str) -> Content:
+    """The content of images that are a function of these arguments."""
+    return Content(cache.fingerprint((text,)), None)
+
+
+def of_files(
+    title: str, sizes: np.ndarray, load: Callable[[int], bytes], key: str, kept: np.ndarray, workers: int
+) -> Content:
+    """The content of encoded images, whose checksums are computed once and kept in the cache folder.
+
+    Args:
+      title: for the user.
+      sizes: bytes of each image, int64 [N].
+      load: the bytes of image i; where it raises OSError, the image counts as empty.
+      key: changes whenever an image may have.
+      kept: which images count, int64 [n].
+      workers: threads; 0 for one per core.
+    """
+    step = _step(int(np.maximum(sizes, 0).sum()))
+    chosen = np.arange(0, len(sizes), step)
+    trouble = []  # of the storage, which may be over tomorrow
+
+    def look(indices: np.ndarray) -> list[int]:
+        found = []
+        for index in indices:
+            try:
+                found.append(_checksum(load(int(index))))
+            except OSError as error:
+                if not isinstance(error, FileNotFoundError):
+                    trouble.append(error)
+                found.append(0)
+        return found
+
+    def look_at_all() -> dict[str, np.ndarray]:
+        logger.info("reading the %d images of %s once, for their checksums", len(chosen), title)
+        chunks = [chosen[start : start + _CHUNK] for start in range(0, len(chosen), _CHUNK)]
+        found = [each for part in map_in_threads(look, chunks, workers) for each in part]
+        return {"checksums": np.array(found, np.uint64)}
+
+    path = cache_folder() / f"content-{cache.fingerprint((key, step))}.npz"
+    sums = cache.cached_arrays(path, look_at_all, keep=lambda: not trouble)["checksums"]
+    values = np.maximum(sizes, 0).astype(np.uint64)
+    values[chosen] = sums
+    return _content(len(kept), step, values[kept], whole=step == 1)
+
+
+def in_both(one: np.ndarray | None, other: np.ndarray | None) -> int:
+    """How many of the images with checksums `other` are among those of `one`; 0 where they are not known."""
+    return 0 if one is None or other is None else int(np.isin(other, one).sum())
+
+
+def _step(total: int) -> int:
+    return max(1, -(-total // LIMIT))
+
+
+def _checksum(image: Any) -> int:
+    return int.from_bytes(hashlib.blake2b(image, digest_size=8).digest(), "little")
+
+
+def _content(count: int, step: int, values: np.ndarray, whole: bool) -> Content:
+    digest = hashlib.blake2b(f"{count} {step} ".encode(), digest_size=16)
+    digest.update(values.astype("<u8").tobytes())
+    return Content(digest.hexdigest(), values if whole else None)

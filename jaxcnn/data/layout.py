@@ -1,0 +1,107 @@
+"""What the sub-folders of a folder of images are: classes, or splits with the classes in them."""
+
+from pathlib import Path
+
+from jaxcnn.config import UserError
+from jaxcnn.data.listing import list_images, loose_images, sub_folders
+
+LAYOUT = "a folder has one sub-folder per class with images in it (JPEG, PNG, WebP, GIF, BMP, TIFF)"
+_SPLITS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev", "eval", "evaluation"),
+    "test": ("test", "testing"),
+}
+_ORDINARY_WORDS = ("train", "training", "valid")  # also the name of a class, where no classes are inside
+
+
+def split_folders(root: Path, title: str) -> tuple[dict[str, Path], tuple[str, ...]]:
+    """The folder of each base split, and notes on what lies beside them.
+
+    A sub-folder that has sub-folders and the name of a split ("train", "Training", "train_set", "testing", "dev", …) is
+    that split, if there is one for training; else the root itself is train.
+
+    Raises:
+      UserError: what can be understood in two ways.
+    """
+    names = sub_folders(root)
+    inside = {name: sub_folders(root / name) for name in names if _split_of(name) or _hints(name)}
+    found: dict[str, str] = {}
+    for name in names:
+        split = _split_of(name)
+        if split and inside[name]:
+            if split in found:
+                raise UserError(f"{title} has both {found[split]!r} and {name!r} for the {split} split; keep one")
+            found[split] = name
+    notes = _loose(root, title)
+    if "train" not in found:
+        _check_classes(root, title, names, found, inside)
+        return {"train": root}, tuple(notes)
+    for name in names:
+        if name not in found.values() and (count := len(list_images(root, name).paths)):
+            if not _split_of(name) and len(found) == 1:
+                raise UserError(
+                    f"{title}: {found['train']!r} has sub-folders, as a training split has its classes, and {name!r} "
+                    f"beside it has images as well; rename {found['train']!r} if it is a class, else move {name!r} away"
+                )
+            why = "has no class folders in it" if _split_of(name) else "is none of its splits"
+            notes.append(f"passed over {_images(count)} in folder {name!r} of {title}, which {why}")
+    folders = {split: root / name for split, name in found.items()}
+    for folder in folders.values():
+        notes += _loose(folder, f"{title} {folder.name}")
+    return folders, tuple(notes)
+
+
+def _check_classes(
+    root: Path, title: str, names: list[str], found: dict[str, str], inside: dict[str, list[str]]
+) -> None:
+    """Refuse classes that are splits by their names."""
+    if found:
+        name = next(iter(found.values()))
+        raise UserError(
+            f"{title}: {name!r} has sub-folders, as a split has its classes, but there is no 'train' beside it; name "
+            f"the folder of the training split 'train' (a link will do), or rename {name!r} if it is a class"
+        )
+    for name in names:
+        if _split_of(name) and _plain(name) not in _ORDINARY_WORDS and (count := loose_images(root / name)):
+            raise UserError(
+                f"{title}: {name!r} is the name of a split, but has {_images(count)} and no classes in it; move it "
+                "away (--mode=predict labels such images), or rename it if it is a class"
+            )
+    hinted = {name: _hints(name) for name in names if len(_hints(name)) == 1 and inside[name]}
+    for train in (name for name, hints in hinted.items() if hints == {"train"}):
+        for other in (name for name, hints in hinted.items() if hints != {"train"}):
+            if set(inside[train]) & set(inside[other]):
+                (split,) = hinted[other]
+                raise UserError(
+                    f"{title}: {train!r} and {other!r} have the same sub-folders, as splits have; name them 'train' "
+                    f"and {split!r} (links will do), or give one of them as the folder"
+                )
+
+
+def _split_of(name: str) -> str | None:
+    """The split that a folder's name says, such as test for "Test_Set"."""
+    return next((split for split, words in _SPLITS.items() if _plain(name) in words), None)
+
+
+def _plain(name: str) -> str:
+    plain = "_".join(_words(name))
+    return plain.removesuffix("_set")
+
+
+def _hints(name: str) -> set[str]:
+    """The splits that words of a name speak of, such as train for "seg_train" and "train2017"."""
+    words = {word.rstrip("0123456789") for word in _words(name)}
+    return {split for split, known in _SPLITS.items() if words.intersection(known)}
+
+
+def _words(name: str) -> list[str]:
+    return name.lower().replace("-", " ").replace("_", " ").replace(".", " ").split()
+
+
+def _loose(folder: Path, title: str) -> list[str]:
+    count = loose_images(folder)
+    return [f"passed over {_images(count)} in {title} itself, in no folder of a class"] if count else []
+
+
+def _images(count: int) -> str:
+    return f"{count} image{'s' if count != 1 else ''}"

@@ -1,0 +1,163 @@
+"""Which files below a folder are images: one rule for the folders of a set and those of `--mode=predict`."""
+
+import collections
+import dataclasses
+import os
+import stat
+
+from jaxcnn.config import UserError
+from jaxcnn.data import decode
+
+_EXTENSIONS = [extension for each in decode.EXTENSIONS.values() for extension in each]
+KNOWN = ", ".join(_EXTENSIONS)
+_IMAGES = frozenset(_EXTENSIONS)
+_KINDS_TOLD = 5
+_LINK_BACK = "link to a folder that is listed already"
+
+
+@dataclasses.dataclass
+class Listing:
+    """Images below a folder, and what else lies there.
+
+    Attributes:
+      paths: of the images, relative to the folder, in no order.
+      others: how many files of each other kind there are, such as ".txt" or "FIFO".
+    """
+
+    paths: list[str] = dataclasses.field(default_factory=list)
+    others: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+
+
+def list_images(root: str | os.PathLike[str], start: str = "") -> Listing:
+    """The images in folder `start` of `root`, at any depth, with paths relative to `root`.
+
+    Links to files and folders are followed, but for those to a folder that is listed already or that `root` lies in.
+    Hidden files and folders are passed over. A link to nowhere that has the name of an image counts as one, so that
+    reading it tells.
+
+    Raises:
+      UserError: a folder cannot be listed.
+    """
+    listing = Listing()
+    top = os.path.join(root, start) if start else str(root)
+    if start and os.path.islink(top) and _identity(top) in _with_parents(root):
+        raise UserError(f"{top} is a link to a folder that it lies in; remove it")
+    folders, links = _walk(root, start, listing)
+    if not links:
+        return listing
+    seen = _with_parents(root).union(_identity(os.path.join(root, folder)) for folder in folders)
+    while links:  # level by level and by name, so that it never depends on the disk's order which link is followed
+        found: list[str] = []
+        for link in sorted(links):
+            if _identity(os.path.join(root, link)) in seen:
+                listing.others[_LINK_BACK] += 1
+                continue
+            folders, more = _walk(root, link, listing)
+            seen.update(_identity(os.path.join(root, folder)) for folder in folders)
+            found += more
+        links = found
+    return listing
+
+
+def sub_folders(folder: str | os.PathLike[str]) -> list[str]:
+    """Names of the folders in a folder, hidden ones aside, sorted. Raises UserError if it cannot be listed."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entry.name for entry in entries if not entry.name.startswith(".") and _is_folder(entry))
+    except OSError as error:
+        raise _cannot_list(error, folder) from None
+
+
+def loose_images(folder: str | os.PathLike[str]) -> int:
+    """How many images lie in a folder itself. Raises UserError if it cannot be listed."""
+    try:
+        with os.scandir(folder) as entries:
+            return sum(
+                not entry.name.startswith(".") and _extension(entry.name) in _IMAGES and not _is_folder(entry)
+                for entry in entries
+            )
+    except OSError as error:
+        raise _cannot_list(error, folder) from None
+
+
+def told(others: collections.Counter[str]) -> str:
+    """Kinds of files with how many there are of each: ".txt (12), .bin (1)"; empty if there is none."""
+    kinds = [f"{kind} ({count})" for kind, count in sorted(others.items(), key=lambda item: (-item[1], item[0]))]
+    more = len(kinds) - _KINDS_TOLD
+    return ", ".join(kinds[:_KINDS_TOLD]) + (f" and {more} more kind{'s' if more > 1 else ''}" if more > 0 else "")
+
+
+def passed_over(others: collections.Counter[str], where: str) -> list[str]:
+    """A note on files of other kinds, for the user; none if there is no such file."""
+    count = others.total()
+    what = "1 file of another kind" if count == 1 else f"{count} files of other kinds"
+    return [f"passed over {what} in {where}: {told(others)}"] if count else []
+
+
+def _walk(root: str | os.PathLike[str], start: str, listing: Listing) -> tuple[list[str], list[str]]:
+    """Add what lies below `start`, links to folders aside: the folders there with `start`, and those links."""
+    folders, links = [start], []
+    for folder in folders:  # which grows
+        before = f"{folder}/" if folder else ""
+        try:
+            with os.scandir(os.path.join(root, folder)) as entries:
+                for entry in entries:
+                    name = entry.name
+                    if name.startswith("."):
+                        continue
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(before + name)
+                    elif entry.is_symlink() and _is_folder(entry):
+                        links.append(before + name)
+                    elif (kind := _kind(entry)) in _IMAGES:
+                        listing.paths.append(before + name)
+                    else:
+                        listing.others[kind] += 1
+        except OSError as error:
+            raise _cannot_list(error, os.path.join(root, folder)) from None
+    return folders, links
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    """The extension of a file, or what else it is. Of images the rest is looked at, as reading a FIFO would hang."""
+    extension = _extension(entry.name)
+    if extension not in _IMAGES:
+        return extension if extension[1:].isalnum() and len(extension) <= 10 else "without a known extension"
+    try:
+        if entry.is_file(follow_symlinks=False) or entry.is_file():
+            return extension
+        mode = entry.stat().st_mode
+    except OSError:  # a link to nowhere
+        return extension
+    return "FIFO" if stat.S_ISFIFO(mode) else "socket" if stat.S_ISSOCK(mode) else "device"
+
+
+def _extension(name: str) -> str:
+    return name[name.rfind(".") :].lower() if "." in name else ""
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # such as a link to itself
+        return False
+
+
+def _identity(folder: str | os.PathLike[str]) -> tuple[int, int]:
+    try:
+        found = os.stat(folder)
+    except OSError as error:
+        raise _cannot_list(error, folder) from None
+    return found.st_dev, found.st_ino
+
+
+def _with_parents(folder: str | os.PathLike[str]) -> set[tuple[int, int]]:
+    """Identities of a folder and of all that it lies in."""
+    parents = [os.path.realpath(folder)]
+    while (parent := os.path.dirname(parents[-1])) != parents[-1]:
+        parents.append(parent)
+    return {_identity(each) for each in parents}
+
+
+def _cannot_list(error: OSError, folder: str | os.PathLike[str]) -> UserError:
+    return UserError(f"cannot list folder {error.filename or folder}: {error.strerror}")

@@ -1,0 +1,219 @@
+"""Images and labels in `.npz` files; every header is held against its file before an array is loaded."""
+
+import dataclasses
+import math
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from jaxcnn import config
+from jaxcnn.config import UserError
+from jaxcnn.data.arrays import array_examples
+from jaxcnn.data.examples import Examples, Source
+from jaxcnn.paths import expand
+
+_IMAGE_KEYS = ("{}_images", "x_{}", "X_{}", "{}_x", "{}_data", "{}_image")
+_LABEL_KEYS = ("{}_labels", "y_{}", "Y_{}", "{}_y", "{}_targets", "{}_label")
+_PLAIN_IMAGE_KEYS = ("images", "image", "x", "X", "data")  # a file of one split, called train
+_PLAIN_LABEL_KEYS = ("labels", "label", "y", "Y", "targets")
+_NAME_KEYS = ("names", "class_names", "label_names", "classes")
+_SPLIT_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+_DEFLATE_RATIO = 1032  # at most, of bytes that come out to bytes that went in
+_SAVE = "save it with np.savez or np.savez_compressed"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Array:
+    """An array of the file, as its header tells it; `what` names it in messages."""
+
+    what: str
+    member: zipfile.ZipInfo
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+
+def open_npz(argument: str, data: config.Data) -> Source:
+    """Arrays in a `.npz` file: images uint8 [N, H, W, C] or [N, H, W], labels integer [N] or [N, 1].
+
+    For each of train, val and test: images `train_images`, `x_train`, `train_x` or `train_data`, labels
+    `train_labels`, `y_train`, `train_y` or `train_targets`. A file with only `images` (`x`, `data`) and `labels` (`y`,
+    `targets`) has the one split train. `names` or `class_names` are optional; without them, classes are numbers.
+
+    Raises:
+      UserError: no such file, not an `.npz` file, arrays missing, damaged, or of a wrong type or shape.
+    """
+    path = expand(argument, "config.data.source=npz:")
+    if not argument:
+        raise UserError("config.data.source='npz:' needs a path: npz:<path>")
+    title = f"npz:{argument}"
+    members = _members(path, title)
+    keys = _array_keys(list(members), title)
+
+    def header(key: str) -> _Array:
+        return _header(path, members[key], f"{title}: {key!r}")
+
+    labels = {split: _labels(path, header(label_key)) for split, (_, label_key) in keys.items()}
+    name_key = next((key for key in _NAME_KEYS if key in members), None)
+    names = _names(path, header(name_key)) if name_key else _numbers(list(labels.values()), title)
+
+    def open_split(name: str) -> Examples:
+        array = header(keys[name][0])
+        shape = _image_shape(array)
+        if shape[0] != len(labels[name]):
+            raise UserError(f"{array.what} has {shape[0]} images, {keys[name][1]!r} has {len(labels[name])} labels")
+        return array_examples(_load(path, array).reshape(shape), labels[name], data)
+
+    return Source(title, names, tuple(keys), open_split)
+
+
+def _members(path: Path, title: str) -> dict[str, zipfile.ZipInfo]:
+    """What the file holds, by the names that NumPy knows it by."""
+    try:
+        with open(path, "rb") as file:
+            if file.read(6) == b"\x93NUMPY":
+                raise UserError(f"config.data.source={title!r} is not an .npz file, but a single array; {_SAVE}")
+        with zipfile.ZipFile(path) as archive:
+            return {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+    except FileNotFoundError:
+        raise UserError(f"config.data.source={title!r}: there is no such file") from None
+    except OSError as error:
+        raise UserError(f"config.data.source={title!r} cannot be read: {error.strerror or error}") from None
+    except UserError:
+        raise
+    except Exception as error:  # damaged files make zipfile raise errors of any kind
+        raise UserError(f"config.data.source={title!r} is not an .npz file: {_first_line(error)}") from None
+
+
+def _header(path: Path, member: zipfile.ZipInfo, what: str) -> _Array:
+    """What the header of an array says, as far as it can be true."""
+    if member.flag_bits & 0x1:
+        raise UserError(f"{what} is encrypted; save it without a password")
+    if member.compress_type not in _COMPRESSIONS:
+        raise UserError(f"{what} is compressed in an unknown way (type {member.compress_type}); {_SAVE}")
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open(member) as file:
+            if file.read(6) != b"\x93NUMPY":
+                raise UserError(f"{what} is no array; {_SAVE}")
+            version = tuple(file.read(2))
+            if version not in ((1, 0), (2, 0)):
+                raise ValueError("it is of another version")
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, _, dtype = read(file)
+            there = member.file_size - file.tell()
+    except UserError:
+        raise
+    except Exception as error:  # damaged files make NumPy and zipfile raise errors of any kind
+        raise _cannot_read(what, error) from None
+    if dtype.hasobject:
+        raise UserError(f"{what} holds Python objects, not numbers or text of one type; convert it before it is saved")
+    if member.compress_type == zipfile.ZIP_STORED:
+        there = min(there, member.compress_size)
+    elif member.compress_type == zipfile.ZIP_DEFLATED:
+        there = min(there, _DEFLATE_RATIO * member.compress_size)
+    promised = math.prod(shape) * dtype.itemsize
+    if min(shape, default=0) < 0 or promised > max(there, 0):
+        raise UserError(
+            f"{what} cannot be read: its header promises {promised} bytes, and the file has room for {max(there, 0)}; "
+            "make the file anew"
+        )
+    return _Array(what, member, shape, dtype)
+
+
+def _load(path: Path, array: _Array) -> np.ndarray:
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open(array.member) as file:
+            return np.lib.format.read_array(file, allow_pickle=False)
+    except MemoryError:
+        gib = math.prod(array.shape) * array.dtype.itemsize / 2**30
+        raise UserError(
+            f"{array.what} takes {gib:.1f} GiB, which this machine does not have free; save the images as files, one "
+            "folder per class, and use config.data.source='folder:<path>'"
+        ) from None
+    except Exception as error:  # damaged files make NumPy, zipfile and what decompresses raise errors of any kind
+        raise _cannot_read(array.what, error) from None
+
+
+def _cannot_read(what: str, error: Exception) -> UserError:
+    return UserError(f"{what} cannot be read: {_first_line(error)}; make the file anew")
+
+
+def _first_line(error: Exception) -> str:
+    """The first sentence, as NumPy's second one is advice that is not for images, such as to load unsafely."""
+    text = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+    return text.partition("\n")[0].partition(". ")[0][:200] or type(error).__name__
+
+
+def _array_keys(found: list[str], title: str) -> dict[str, tuple[str, str]]:
+    """The keys of images and labels of each base split that the file has."""
+
+    def first(patterns: tuple[str, ...], names: tuple[str, ...] = ("",)) -> str | None:
+        known = (pattern.format(name) for name in names for pattern in patterns)
+        return next((key for key in known if key in found), None)
+
+    keys = {}
+    for split, names in _SPLIT_NAMES.items():
+        images, labels = first(_IMAGE_KEYS, names), first(_LABEL_KEYS, names)
+        if images and labels:
+            keys[split] = (images, labels)
+    images, labels = first(_PLAIN_IMAGE_KEYS), first(_PLAIN_LABEL_KEYS)
+    if images and labels and "train" not in keys:
+        keys["train"] = (images, labels)
+    if not keys:
+        shown = ", ".join(key if key.isprintable() else repr(key) for key in found[:10])
+        shown += f" and {len(found) - 10} more" if len(found) > 10 else ""
+        raise UserError(
+            f"{title} has no images and labels that are known by their names; it has: {shown or 'nothing'}; "
+            "save such as train_images, train_labels, test_images, test_labels"
+        )
+    return keys
+
+
+def _image_shape(array: _Array) -> tuple[int, int, int, int]:
+    """[N, H, W, C] of an array of images."""
+    what, shape = array.what, array.shape
+    if array.dtype != np.uint8:
+        raise UserError(f"{what} is {array.dtype}, but images are uint8 from 0 to 255")
+    if len(shape) == 3:
+        shape = (*shape, 1)
+    if len(shape) != 4:
+        raise UserError(f"{what} has shape {shape}, but images are [N, H, W, C] or [N, H, W]")
+    if 0 in shape[1:]:
+        raise UserError(f"{what} has shape {shape}, so its images have no pixel; images are [N, H, W, C] or [N, H, W]")
+    if shape[1] in (1, 3) and shape[3] not in (1, 3, 4):
+        raise UserError(f"{what} has shape {shape}, channels first; save it as [N, H, W, C] (np.moveaxis(x, 1, -1))")
+    return shape
+
+
+def _labels(path: Path, array: _Array) -> np.ndarray:
+    shape = array.shape[:1] if len(array.shape) == 2 and array.shape[1] == 1 else array.shape
+    if len(shape) != 1 or array.dtype.kind not in "iu":
+        raise UserError(
+            f"{array.what} is {array.dtype} of shape {shape}, but labels are class numbers: integers [N] from 0"
+        )
+    labels = _load(path, array).reshape(shape)
+    beyond = np.flatnonzero((labels < -(2**31)) | (labels >= 2**31))
+    if len(beyond):
+        raise UserError(f"{array.what} holds {labels[beyond[0]]} at index {beyond[0]}, which is no class number")
+    return labels.astype(np.int32)
+
+
+def _names(path: Path, array: _Array) -> tuple[str, ...]:
+    values = _load(path, array).ravel().tolist()
+    if not values:
+        raise UserError(f"{array.what} holds no name; leave it out, or name every class")
+    return tuple(each.decode("utf-8", "replace") if isinstance(each, bytes) else str(each) for each in values)
+
+
+def _numbers(labels: list[np.ndarray], title: str) -> tuple[str, ...]:
+    """Numbers as the names of the classes that there are labels of."""
+    classes = max((int(each.max()) + 1 for each in labels if each.size), default=0)
+    examples = sum(len(each) for each in labels)
+    if classes > examples:
+        raise UserError(
+            f"{title} has label {classes - 1}, but only {examples} examples; labels are class numbers, counted from 0 "
+            "without gaps, and every class needs examples"
+        )
+    return tuple(str(number) for number in range(classes))

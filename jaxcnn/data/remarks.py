@@ -1,0 +1,76 @@
+"""Remarks on what image files lose on their way to examples of one size with 8 bits."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from jaxcnn import config
+from jaxcnn.data.decode import Unreadable, grey16_peak, stored_size
+
+_HEADERS, _IMAGES = 64, 16  # looked at, of those whose sizes are not known: the first of a split, at every start
+_TOLD_FROM = 0.01  # the share of its pixels that an image must lose to be counted
+
+_Load = Callable[[int], bytes]
+
+
+def on_losses(title: str, load: _Load, kept: np.ndarray, data: config.Data, sizes: np.ndarray | None) -> list[str]:
+    """Notes on pixels that are cut away and on grey values that 8 bits no longer tell apart.
+
+    Args:
+      title: of the split, for messages.
+      load: the bytes of an image by its index; raises OSError.
+      kept: int [N], indices of the images.
+      sizes: int [all, 2], heights and widths of all images, where they are known; else some headers are read.
+    """
+    return [*_cut_away(title, load, kept, data, sizes), *_dark_grey(title, load, kept, data)]
+
+
+def centre_square(title: str, image_size: int, sizes: np.ndarray, count: int) -> list[str]:
+    """A note on what lies outside the centre squares of images of `sizes` int [n, 2], which are all `count` or some."""
+    sides = np.sort(np.asarray(sizes, np.float64), axis=1)
+    lost = 1 - sides[:, 0] / sides[:, 1]
+    cut = lost[lost >= _TOLD_FROM]
+    if not len(cut):
+        return []
+    which = f"the {count}" if len(lost) == count else f"the first {len(lost)} of {count}"
+    share = f"{cut.mean():.0%} of their pixels" + (" on average" if np.ptp(cut) > _TOLD_FROM else "")
+    return [
+        f"config.data.image_size={image_size} keeps the centre square of an image: of {which} images of {title}, "
+        f"{len(cut)} lose {share}"
+    ]
+
+
+def _cut_away(title: str, load: _Load, kept: np.ndarray, data: config.Data, sizes: np.ndarray | None) -> list[str]:
+    if not data.image_size:
+        return []
+    if sizes is not None:
+        sizes = sizes[kept]
+    else:
+        sizes = np.array([stored_size(content) for content in _readable(load, kept[:_HEADERS])]).reshape(-1, 2)
+    return centre_square(title, data.image_size, sizes, len(kept))
+
+
+def _dark_grey(title: str, load: _Load, kept: np.ndarray, data: config.Data) -> list[str]:
+    peaks = []
+    for content in _readable(load, kept[:_IMAGES]):
+        with contextlib.suppress(Unreadable):
+            peaks.append(grey16_peak(content, data.max_megapixels))
+    peak = max((peak for peak in peaks if peak is not None), default=0)
+    if not peak or 4 * peak >= data.grey16_max:
+        return []
+    left = (2 * 255 * peak + data.grey16_max) // (2 * data.grey16_max) + 1  # as `decode` scales it
+    return [
+        f"{title} has 16-bit grey images that reach no higher than {peak} of {data.grey16_max} (the first {len(peaks)} "
+        f"were looked at), so they keep {left} of the 256 grey values of 8 bits; "
+        f"config.data.grey16_max={2 ** peak.bit_length() - 1} keeps more"
+    ]
+
+
+def _readable(load: _Load, indices: np.ndarray) -> Iterator[bytes]:
+    """The bytes of those images whose header can be read; reading them all tells of the others."""
+    for index in indices:
+        with contextlib.suppress(Unreadable, OSError):
+            content = load(int(index))
+            stored_size(content)
+            yield content

@@ -1,0 +1,311 @@
+"""How the processes of a run meet at the coordinator's port, and show each other host, versions and config.
+
+Whatever can reach the port may write to it. So a message is believed only in the form that it must have, and where the
+environment has a token ($JAXCNN_TOKEN, which launchers make), only with a proof that its sender has the same one.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import hashlib
+import hmac
+import ipaddress
+import json
+import logging
+import math
+import os
+import platform
+import socket
+import time
+import zlib
+from importlib import metadata
+from typing import Any
+
+from jaxcnn.config import Hosts, UserError
+from jaxcnn.lifeline import RESTARTABLE, Lifeline
+from jaxcnn.messages import read_line, send
+
+VERSIONS = ("jaxcnn", "jax", "jaxlib")
+TOKEN = "JAXCNN_TOKEN"
+CARD_SECONDS = 5.0  # in which one that comes must show its card, as others wait for it
+CARD_BYTES = 2**16
+ROSTER_BYTES = 2**26
+_PROOF = "proof"
+_log = logging.getLogger("jaxcnn")
+
+
+class HostsError(UserError):
+    """The processes did not come together; the same command may succeed when it is started again."""
+
+    exit_code = RESTARTABLE
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where this process stands among those of a run, as its launcher says.
+
+    Attributes:
+      launcher: as in `config.hosts.join`.
+      coordinator: <host>:<port> of process 0.
+      processes, process: how many there are, and which one this is.
+    """
+
+    launcher: str
+    coordinator: str
+    processes: int
+    process: int
+
+
+def meet(place: Place, wanted: Hosts, fingerprint: object = None, run: str = "", token: str | None = None) -> Lifeline:
+    """Meet the other processes of `run` at the coordinator's port; the connections to process 0 stay open.
+
+    Args:
+      place: of this process.
+      wanted: the group `hosts` of the config.
+      fingerprint: plain values that have to be equal on all processes.
+      run: which run it is.
+      token: what all of them know and nobody else does; None: that of the environment; empty: nothing.
+
+    Raises:
+      HostsError: not all came in time.
+      UserError: one has other versions, another `fingerprint`, or alone has a token.
+    """
+    card = {
+        "process": place.process,
+        "processes": place.processes,
+        "run": run,
+        "host": platform.node(),
+        "pid": os.getpid(),
+        "clock": time.time(),
+        "versions": {name: _version(name) for name in VERSIONS} | {"python": platform.python_version()},
+        "fingerprint": zlib.crc32(json.dumps(fingerprint, sort_keys=True, default=str).encode()),
+    }
+    deadline = time.monotonic() + wanted.join_seconds
+    gather = _receive_all if place.process == 0 else _introduce
+    links, roster = gather(place, card, deadline, os.environ.get(TOKEN, "") if token is None else token)
+    lifeline = Lifeline(place.process, roster, links, wanted.heartbeat_seconds)
+    _check_likeness(roster)
+    return lifeline
+
+
+def _receive_all(
+    place: Place, card: dict[str, Any], deadline: float, token: str
+) -> tuple[dict[int, socket.socket], list[Any]]:
+    """Process 0: take in the cards of all others, then send everyone all of them."""
+    links: dict[int, socket.socket] = {}
+    cards = {0: card}
+    told: set[str] = set()
+    try:
+        listener = _listen(place.coordinator)
+    except OSError as error:
+        port = place.coordinator.rpartition(":")[2]
+        raise HostsError(
+            f"{card['host']} cannot listen on the coordinator's port {port}: {error.strerror}; name another one by "
+            "JAX_COORDINATOR_PORT or config.hosts.coordinator"
+        ) from error
+    with listener:
+        while len(cards) < place.processes:
+            listener.settimeout(max(deadline - time.monotonic(), 0.01))
+            try:
+                link, peer = listener.accept()
+            except TimeoutError:
+                missing = ", ".join(str(n) for n in range(place.processes) if n not in cards)
+                complaint = (
+                    f"of {place.processes} processes these did not come to {place.coordinator} within "
+                    f"config.hosts.join_seconds: {missing}; see that they were started, and reach that address"
+                )
+                for link in links.values():
+                    send(link, _proven({"error": complaint}, token))
+                raise HostsError(complaint) from None
+            other = read_line(link, min(CARD_SECONDS, max(deadline - time.monotonic(), 0.01)), CARD_BYTES)
+            link.settimeout(CARD_SECONDS)
+            if refusal := _refusal(other, card, cards, links, token):
+                remark = f"something that is no process of this run came from {peer[0]}: {_one_line(refusal['why'])}"
+                if remark not in told:  # it may come again every second
+                    told.add(remark)
+                    _log.warning("%s", remark)
+                send(link, refusal)
+                link.close()
+                continue
+            other["skew"] = other["clock"] - time.time()
+            if (before := links.pop(other["process"], None)) is not None:  # its first attempt timed out
+                before.close()
+            links[other["process"]] = link
+            cards[other["process"]] = other
+    roster = [cards[n] for n in range(place.processes)]
+    for link in links.values():
+        send(link, _proven({"roster": roster}, token))
+    return links, roster
+
+
+def _listen(coordinator: str) -> socket.socket:
+    """A socket that accepts at the coordinator's port: at its address, if that is a number, else at all of this host.
+
+    All processes connect to an address that is a number, so no other is needed. A name is not asked: this host may
+    resolve its own to a loopback address (Debian), or to that of another network than the others do (clusters with two,
+    pods with a service in front). An address that is not this host's is one that a router or service stands for.
+    """
+    host, _, port = coordinator.rpartition(":")
+    with contextlib.suppress(ValueError):
+        address = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host.strip("[]"))
+        family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+        try:
+            return socket.create_server((str(address), int(port)), family=family)
+        except OSError as error:
+            if error.errno != errno.EADDRNOTAVAIL:
+                raise
+    family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
+    return socket.create_server(("", int(port)), family=family, dualstack_ipv6=family == socket.AF_INET6)
+
+
+def _refusal(
+    other: Any, card: dict[str, Any], cards: dict[int, Any], links: dict[int, socket.socket], token: str
+) -> dict[str, Any] | None:
+    """What process 0 answers to one that has no place in this run, `why` in words; None: it has."""
+    here = f"process 0 on {card['host']}"
+    if not _is_card(other):
+        return {"why": "it shows no card of a process", "stranger": f"{here} did not understand"}
+    if bool(token) != (_PROOF in other):
+        there = f"process {other['process']} on {other['host']}"
+        has, lacks = (here, there) if token else (there, here)
+        unlike = (
+            f"${TOKEN} is set for {has} and not for {lacks}; set it to the same value for all processes, or for none"
+        )
+        return {"why": unlike, "unlike": unlike}
+    if not _is_proven(other, token):
+        return {"why": f"it has another ${TOKEN}", "stranger": f"{here} has another ${TOKEN}"}
+    if _run_of(other) != _run_of(card):
+        return {"why": "it is of another run", "stranger": f"{here} is there of another run: {_told(card)}"}
+    process = other["process"]
+    if not 0 < process < card["processes"]:
+        return {"why": f"it calls itself process {process}", "stranger": f"{here} has no place {process}"}
+    if process in links and other["host"] != cards[process]["host"] and not _is_left(links[process]):
+        there = f"process {process} is there already, from {cards[process]['host']}"
+        return {"why": there, "stranger": f"{here} says that {there}"}
+    return None
+
+
+def _is_card(other: Any) -> bool:
+    """Whether a message has all that a card has, of the right types."""
+    kinds = {
+        "process": int,
+        "processes": int,
+        "run": str,
+        "host": str,
+        "pid": int,
+        "versions": dict,
+        "fingerprint": int,
+    }
+    return (
+        isinstance(other, dict)
+        and all(type(other.get(name)) is kind for name, kind in kinds.items())
+        and type(other.get("clock")) is float
+        and math.isfinite(other["clock"])
+        and all(isinstance(version, str) for version in other["versions"].values())
+        and len(other["host"]) < 256
+    )
+
+
+def _proven(message: dict[str, Any], token: str) -> dict[str, Any]:
+    """A message with the proof that its sender has the token; as it is without one."""
+    return message | {_PROOF: _proof(message, token)} if token else message
+
+
+def _is_proven(message: dict[str, Any], token: str) -> bool:
+    """Whether a message came from one that has the token; takes the same time however much of a proof is right."""
+    proof = message.get(_PROOF)
+    stated = proof.encode(errors="replace") if isinstance(proof, str) else b""
+    return not token or hmac.compare_digest(stated, _proof(message, token).encode())
+
+
+def _proof(message: dict[str, Any], token: str) -> str:
+    content = json.dumps({name: value for name, value in message.items() if name != _PROOF}, sort_keys=True)
+    return hmac.new(token.encode(), content.encode(), hashlib.sha256).hexdigest()
+
+
+def _introduce(
+    place: Place, card: dict[str, Any], deadline: float, token: str
+) -> tuple[dict[int, socket.socket], list[Any]]:
+    """Every other process: bring the card to process 0, and wait for those of all."""
+    host, _, port = place.coordinator.rpartition(":")
+    reason = "no time"
+    while (left := deadline - time.monotonic()) > 0:
+        try:
+            link = socket.create_connection((host.strip("[]"), int(port)), timeout=min(5.0, left))
+        except OSError as error:
+            reason = str(error.strerror or error)
+            time.sleep(0.2)
+            continue
+        send(link, _proven(card | {"clock": time.time()}, token))
+        # Process 0 waits until the deadline of its own, which may be later.
+        answer = read_line(link, left + 10.0, ROSTER_BYTES)
+        if not isinstance(answer, dict):
+            answer = {}
+        if _is_proven(answer, token) and _is_roster(answer.get("roster"), place):
+            return {0: link}, answer["roster"]
+        link.close()
+        if "error" in answer and _is_proven(answer, token):
+            raise HostsError(_one_line(answer["error"]))
+        if "unlike" in answer:
+            raise UserError(_one_line(answer["unlike"]))
+        reason = "it answers, but is no process of this run"
+        if "stranger" in answer:
+            reason = f"{_one_line(answer['stranger'])}; this run is {_told(card)}"
+        time.sleep(1.0)  # it may be about to end
+    raise HostsError(
+        f"process {place.process} on {card['host']} did not reach process 0 at {place.coordinator} within "
+        f"config.hosts.join_seconds: {reason}; see that process 0 was started, that the name resolves and that no "
+        "firewall closes the port (JAX_COORDINATOR_PORT names another)"
+    )
+
+
+def _is_roster(roster: Any, place: Place) -> bool:
+    """Whether these are the cards of all processes in their order."""
+    return isinstance(roster, list) and [each["process"] for each in roster if _is_card(each)] == list(
+        range(place.processes)
+    )
+
+
+def _run_of(card: dict[str, Any]) -> tuple[Any, Any]:
+    return card.get("run"), card.get("processes")
+
+
+def _told(card: dict[str, Any]) -> str:
+    return f"{card['run'] or 'without --workdir'}, of {card['processes']} processes"
+
+
+def _one_line(text: object) -> str:
+    """What another process says, fit to be shown."""
+    return "".join(letter if letter.isprintable() else " " for letter in str(text))[:1000]
+
+
+def _check_likeness(roster: list[dict[str, Any]]) -> None:
+    """Refuse processes that would not compute the same. Raises UserError, on all of them alike."""
+    first = roster[0]
+    for card in roster[1:]:
+        pair = f"process {card['process']} on {card['host']} and process 0 on {first['host']}"
+        for name, version in first["versions"].items():
+            if card["versions"].get(name) != version:
+                raise UserError(f"{pair} have {name} {card['versions'].get(name)} and {version}; install one version")
+        if card["fingerprint"] != first["fingerprint"]:
+            raise UserError(f"{pair} were started with different configs; start all with the same flags")
+
+
+def _is_left(link: socket.socket) -> bool:
+    """Whether the other end of a connection has closed it."""
+    try:
+        link.setblocking(False)
+        return not link.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    finally:
+        link.settimeout(CARD_SECONDS)
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "absent"

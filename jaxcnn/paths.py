@@ -1,0 +1,56 @@
+"""Paths as people write them, who expect `~` to be a home folder wherever a path may stand."""
+
+import csv
+import os
+import pathlib
+
+from jaxcnn.config import UserError
+
+
+def expand(path: str | pathlib.Path, named: str = "") -> pathlib.Path:
+    """A path with `~` and `~user` at its beginning replaced by that home folder; `named` says where it was given.
+
+    Raises:
+      UserError: it is not known where that home is.
+    """
+    try:
+        return pathlib.Path(path).expanduser()
+    except RuntimeError as error:
+        tilde = pathlib.Path(path).parts[0]
+        raise UserError(
+            f"{named}{path}: there is no home folder {tilde!r} (HOME is not set, or there is no such user); write the "
+            "path out, or ./~ for a folder of that name"
+        ) from error
+
+
+def separate(places: str) -> list[str]:
+    """The paths in a list of them that is separated by commas.
+
+    A path that has commas itself is known by its being there, or stands in double quotes, as in CSV. Paths that are not
+    there are given back as they are.
+    """
+    if _is_there(places):
+        return [places]
+    try:
+        (parts,) = csv.reader([places], strict=True)
+    except (csv.Error, ValueError):
+        parts = places.split(",")
+    found: list[str] = []
+    while parts:
+        lengths = range(1, len(parts) + 1)
+        for length, name in ((n, name) for n in lengths for name in _ways(",".join(parts[:n]))):
+            if _is_there(name):
+                found.append(name)
+                parts = parts[length:]
+                break
+        else:
+            return found + [part.strip() for part in parts if part.strip()]
+    return found
+
+
+def _ways(name: str) -> tuple[str, str]:
+    return name, name.strip()
+
+
+def _is_there(path: str) -> bool:
+    return bool(path) and os.path.exists(os.path.expanduser(path))

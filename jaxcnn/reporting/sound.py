@@ -1,0 +1,163 @@
+"""What files tell, as far as it has the types that it must have: damaged parts are left out, and told."""
+
+import functools
+import json
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from jaxcnn import config as configs
+from jaxcnn.config import Config
+
+LARGEST = 1e15  # of any figure in a report: beyond it, means and spreads of floating-point numbers overflow
+OF_RECORDS = ("step", "epoch", "train_seconds", "loss", "top1_accuracy", "ema_top1_accuracy")
+OF_SUMMARY = (
+    "parameters", "steps", "epochs", "global_batch_size", "val_last", "images_per_second", "train_seconds",
+    "wall_seconds", "compile_seconds", "starts",
+)  # fmt: skip
+OF_SCALING = (
+    "devices", "images_per_second", "speedup", "efficiency", "compute_seconds", "communication_seconds",
+    "input_seconds",
+)  # fmt: skip
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a finite number, not too large to be reckoned with."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
+
+
+def default_config() -> dict[str, Any]:
+    """The default config, flat and as JSON has it."""
+    return dict(_defaults())
+
+
+@functools.cache
+def _defaults() -> dict[str, Any]:
+    return configs.flatten(json.loads(json.dumps(configs.to_dict(Config()))))
+
+
+def config(flat: dict[str, Any], notes: list[str]) -> dict[str, Any]:
+    """A flat config with the default in place of each value of a wrong type."""
+    sound = {}
+    for key, value in flat.items():
+        known = key in _defaults()
+        if _fits(value, _defaults()[key]) if known else _is_plain(value):
+            sound[key] = value
+        else:
+            notes.append(f"config.{key} cannot be {str(value)[:40]!r}")
+            if known:
+                sound[key] = _defaults()[key]
+    return sound
+
+
+def _fits(value: Any, default: Any) -> bool:
+    if isinstance(default, bool):
+        return isinstance(value, bool)
+    if isinstance(default, int | float):
+        whole = isinstance(default, float) or (is_number(value) and value == int(value))
+        return is_number(value) and whole
+    return isinstance(value, list) and _is_plain(value) if isinstance(default, list) else isinstance(value, str)
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(_is_plain(item) and not isinstance(item, list) for item in value)
+    return value is None or isinstance(value, str | bool) or is_number(value)
+
+
+def summary(kept: dict[str, Any] | None, notes: list[str]) -> dict[str, Any] | None:
+    """A `summary.json` whose figures are figures."""
+    if kept is None:
+        return None
+    sound = _numbers(kept, OF_SUMMARY, notes, "summary.json")
+    for name, inner in (("test", None), ("val_best", ("accuracy",))):
+        value = sound.get(name)
+        if isinstance(value, dict):
+            keys = [key for key in value if "accuracy" in key] if inner is None else inner
+            sound[name] = _numbers(value, keys, notes, f"summary.json: {name}")
+        elif value is not None:
+            notes.append(f"summary.json: {name} is no object")
+            sound[name] = None
+    if "seed" in sound and type(sound["seed"]) is not int:
+        notes.append("summary.json: seed is no whole number")
+        del sound["seed"]
+    return sound
+
+
+def _numbers(kept: dict[str, Any], names: Iterable[str], notes: list[str], where: str) -> dict[str, Any]:
+    """A mapping without those of the names whose values are neither numbers nor null."""
+    wrong = [name for name in names if kept.get(name) is not None and not is_number(kept[name])]
+    notes += [f"{where}: {name} is no number" for name in wrong]
+    return {name: value for name, value in kept.items() if name not in wrong}
+
+
+def trial(kept: dict[str, Any] | None, notes: list[str]) -> dict[str, Any] | None:
+    """A `trial.json` whose overrides, seed and state are some."""
+    if kept is None:
+        return None
+    sound = planned(kept)
+    if sound is None:
+        notes.append("trial.json: overrides or seed cannot be read")
+        sound = kept | {"overrides": {}, "seed": None}
+    if not isinstance(sound.get("state"), str | None):
+        notes.append("trial.json: state is no text")
+        sound = sound | {"state": None}
+    return sound
+
+
+def planned(kept: Any) -> dict[str, Any] | None:
+    """A planned trial, {"overrides", "seed", …}; None if it is none."""
+    if not isinstance(kept, dict) or type(kept.get("seed", 0)) not in (int, type(None)):
+        return None
+    overrides = kept.get("overrides") or {}
+    if not isinstance(overrides, dict) or not all(map(_is_plain, overrides.values())):
+        return None
+    return kept | {"overrides": overrides}
+
+
+def sweep(kept: dict[str, Any], notes: list[str]) -> dict[str, Any]:
+    """A `sweep.json` whose parts are what they must be."""
+    sound = dict(kept)
+    for name, kind in (("base", dict), ("planned", list), ("varied", list), ("trials", int), ("commands", list)):
+        if sound.get(name) is not None and not isinstance(sound[name], kind):
+            notes.append(f"sweep.json: {name} cannot be read")
+            sound[name] = None
+    if sound.get("planned") is not None:
+        there = [planned(one) for one in sound["planned"]]
+        sound["planned"] = [one for one in there if one is not None]
+        if lost := len(there) - len(sound["planned"]):
+            notes.append(f"sweep.json: {lost} of the planned trials cannot be read")
+    return sound
+
+
+def environment(kept: dict[str, Any] | None) -> dict[str, Any]:
+    """An `environment.json` whose packages are some."""
+    sound = dict(kept or {})
+    if not isinstance(sound.get("packages"), dict):
+        sound.pop("packages", None)
+    return sound
+
+
+def records(lines: list[Any]) -> list[dict[str, Any]]:
+    """Records of `metrics.jsonl` with numbers where numbers belong, which a diverged run may have as NaN."""
+    sound = []
+    for line in lines:
+        if isinstance(line, dict) and isinstance(line.get("kind"), str):
+            wrong = [name for name in OF_RECORDS if name in line and not _is_figure(line[name])]
+            sound.append({name: value for name, value in line.items() if name not in wrong})
+    return sound
+
+
+def _is_figure(value: Any) -> bool:
+    return is_number(value) or (isinstance(value, float) and not math.isfinite(value))
+
+
+def scaling_rows(rows: list[Any]) -> list[dict[str, Any]]:
+    """Rows of a `scaling.json`: those with devices and a speed, and with no figure that is none."""
+    sound = []
+    for row in rows:
+        if isinstance(row, dict):
+            row = {name: of for name, of in row.items() if name not in OF_SCALING or (is_number(of) and of > 0)}
+            if type(row.get("devices")) is int and "images_per_second" in row:
+                sound.append(row)
+    return sound

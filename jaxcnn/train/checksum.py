@@ -1,0 +1,16 @@
+"""The CRC-32 of a JSON object, which it carries in itself as "crc32"."""
+
+import json
+import zlib
+from typing import Any
+
+
+def crc32_of(value: dict[str, Any]) -> int:
+    """CRC-32 of a JSON object, but for this figure itself; the same before it is written and after it is read."""
+    rest = {name: part for name, part in value.items() if name != "crc32"}
+    return zlib.crc32(json.dumps(rest, sort_keys=True).encode())
+
+
+def is_whole(value: dict[str, Any]) -> bool:
+    """Whether a JSON object is what was written; one of a version that wrote no checksum is believed."""
+    return "crc32" not in value or value["crc32"] == crc32_of(value)

@@ -1,0 +1,34 @@
+"""Making a run longer: what its config says of the length, and what in it depends on that."""
+
+from collections.abc import Mapping
+from typing import Any
+
+KEYS = ("run.epochs", "run.steps")
+_FREE_SCHEDULES = ("constant", "multistep")  # their rate at a step is the same however long the run is
+
+
+def of(flat: Mapping[str, Any]) -> tuple[str, float]:
+    """Unit and length of a run, by its flat config."""
+    return ("steps", flat["run.steps"]) if flat["run.steps"] else ("epochs", flat["run.epochs"])
+
+
+def why_not_longer(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """Why a run of the flat config `there` cannot go on with the length of `here`; empty if it can.
+
+    It can where it then is, to the bit, the run that would have been asked for so long from the start.
+    """
+    (unit, before), (new_unit, after) = of(there), of(here)
+    if unit != new_unit:
+        return f"the length of this run is in {unit}"
+    if after < before:
+        return "a run can be made longer, not shorter"
+    if after == before:
+        return ""
+    deciding = []
+    if here["schedule.name"] not in _FREE_SCHEDULES:
+        deciding.append(f"config.schedule.name={here['schedule.name']!r}")
+    elif here["schedule.warmup"] and (here["schedule.unit"] != unit or here["schedule.warmup"] > before):
+        deciding.append(f"config.schedule.warmup={here['schedule.warmup']:g} {here['schedule.unit']}")
+    if here["augment.small_sides"]:
+        deciding.append("config.augment.small_until")
+    return f"what {' and '.join(deciding)} does depends on the length" if deciding else ""

@@ -1,0 +1,128 @@
+"""What of a config the data and the machine bound, told before a run hangs, or is ended for want of memory."""
+
+import math
+
+import jax
+from jax.sharding import Mesh, NamedSharding
+
+from jaxcnn import host_memory
+from jaxcnn.config import Config, ConfigError
+from jaxcnn.config_check import INT32
+from jaxcnn.data import resident
+from jaxcnn.data.source import Splits
+from jaxcnn.learn import sharded
+from jaxcnn.learn.program import Program
+from jaxcnn.mesh import data_devices
+from jaxcnn.train import feed
+
+SLIP = 1e-3  # of a step; from there on "several times a step" is taken for what it can be, once
+MOST_STOPS = 10**7  # evaluations and checkpoints of a run, whose steps are listed in memory
+SPARE = 1.25  # times the memory there is: what a compiler allots is not always all used
+
+
+def check_program(config: Config, program: Program) -> None:
+    """Refuse numbers that make no sense for images of this size, or a run of this length.
+
+    Raises:
+      ConfigError: a line for each of them.
+    """
+    wrong = [*_rhythms(config, program), *_times(config, program)]
+    side = max(program.image_shape[:2])
+    for name, value, most in (
+        ("crop_padding", config.augment.crop_padding * (config.augment.crop != "none"), side),
+        ("cutout", config.augment.cutout, 2 * side),
+    ):
+        if value > most:
+            wrong.append(f"config.augment.{name}={value} is more than {most} pixels, for images of a side of {side}")
+    if wrong:
+        raise ConfigError("\n".join(wrong))
+
+
+def _rhythms(config: Config, program: Program) -> list[str]:
+    """What happens more often than steps do, or too often to be listed."""
+    checkpoint, epoch, total = config.checkpoint, program.steps_per_epoch, program.total_steps
+    rhythms = [
+        ("run.eval_every_epochs", config.run.eval_every_epochs, epoch),
+        ("checkpoint.every_epochs", checkpoint.every_epochs * (not checkpoint.every_steps), epoch),
+        ("checkpoint.every_steps", checkpoint.every_steps, 1.0),
+        ("checkpoint.keep_every_steps", checkpoint.keep_every_steps, 1.0),
+    ]
+    wrong = []
+    for key, value, unit in rhythms:
+        steps = value * unit
+        if 0 < steps < SLIP:
+            wrong.append(f"config.{key}={value:g} is {steps:.1g} steps; the least is one step, {1 / epoch:.2g} epochs")
+        elif steps and total / max(steps, 1) > MOST_STOPS:
+            times = total / max(steps, 1)
+            wrong.append(f"config.{key}={value:g} is due {times:,.0f} times in {total:,} steps; make it seldomer")
+    return wrong
+
+
+def _times(config: Config, program: Program) -> list[str]:
+    """Times after the last step that a program could count."""
+    unit = program.steps_per_epoch if config.schedule.unit == "epochs" else 1.0
+    wrong = []
+    if any(boundary * unit > INT32 for boundary in config.schedule.boundaries):
+        wrong.append(f"config.schedule.boundaries={config.schedule.boundaries} are beyond 2^31 steps")
+    if config.optim.whitening_bias_epochs * program.steps_per_epoch > INT32:
+        wrong.append(f"config.optim.whitening_bias_epochs={config.optim.whitening_bias_epochs:g} is beyond 2^31 steps")
+    return wrong
+
+
+def check_memory(config: Config, program: Program, mesh: Mesh, loader: str, splits: Splits) -> None:
+    """Refuse a run whose state, data and batch alone are more than the memory of a device, before anything compiles.
+
+    Raises:
+      ConfigError: so it is.
+    """
+    parts = _alive(program, mesh, loader, splits)
+    batch = max(
+        program.global_batch_size,
+        feed.eval_batch_size(config.run.eval_batch_size, program, mesh) * bool(splits.val or splits.test),
+    )
+    parts["a batch"] = batch // data_devices(mesh) * math.prod(program.image_shape)
+    _check_fits(parts, mesh, 1.0)
+
+
+def check_compiled(
+    program: Program, mesh: Mesh, loader: str, splits: Splits, compiled: list[jax.stages.Compiled]
+) -> None:
+    """Refuse a run whose programs ask for more memory than there is; on CPU, as a GPU's allocator says so itself.
+
+    Raises:
+      ConfigError: so it is.
+    """
+    if mesh.devices.flat[0].platform != "cpu":
+        return
+    worked_with = [getattr(each.memory_analysis(), "temp_size_in_bytes", 0) for each in compiled]
+    _check_fits(_alive(program, mesh, loader, splits) | {"a step": max(worked_with, default=0)}, mesh, SPARE)
+
+
+def _alive(program: Program, mesh: Mesh, loader: str, splits: Splits) -> dict[str, int]:
+    """Bytes on one device of what stays there, by a name for people."""
+
+    def on_a_device(leaf: jax.ShapeDtypeStruct) -> int:
+        assert isinstance(leaf.sharding, NamedSharding)
+        return math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+
+    state = sum(map(on_a_device, jax.tree.leaves(sharded.abstract_state(program, mesh))))
+    there_are = [split for split in (splits.train, splits.val, splits.test) if split is not None]
+    data = sum(resident.nbytes(split) for split in there_are) if loader == "resident" else 0
+    return {"the parameters and the optimiser's state": state, "the resident set": data}
+
+
+def _check_fits(parts: dict[str, int], mesh: Mesh, spare: float) -> None:
+    """Raise ConfigError where the parts, in bytes on one device, are more than `spare` times its memory."""
+    device = next(device for device in mesh.devices.flat if device.process_index == jax.process_index())
+    needed, there_is = sum(parts.values()), (device.memory_stats() or {}).get("bytes_limit")
+    if device.platform == "cpu":  # whose devices share the host's; they may share the set as well
+        devices = len(mesh.local_devices)
+        needed, there_is = needed * devices - parts["the resident set"] * (devices - 1), host_memory.obtainable()
+    if there_is is None or needed <= spare * there_is:
+        return
+    listed = ", ".join(f"{what} {size / 2**30:,.1f}" for what, size in parts.items() if size >= 2**27)
+    raise ConfigError(
+        f"the run needs {needed / 2**30:,.1f} GiB of memory at least ({listed}), but there are "
+        f"{there_is / 2**30:,.1f} ({device.device_kind}); lower config.model.width, config.global_batch_size, "
+        "config.run.eval_batch_size or config.data.image_size, or stream the set (config.data.loader='stream')"
+    )

@@ -1,0 +1,76 @@
+"""Whether the data of a run is what it began with, wherever it lies now."""
+
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxcnn.config_check import HELD_OUT
+from jaxcnn.data import place
+from jaxcnn.data.batch import Split
+from jaxcnn.data.source import Splits
+from jaxcnn.text import distinct
+
+VAL_SPLIT = "data.val_split"
+
+
+def as_it_was_meant(tree: dict[str, Any]) -> dict[str, Any]:
+    """`config.json` of a run, saying that validation is held out where it is older than the field that can say so."""
+    data = tree.get("data", {})
+    if not isinstance(data, dict) or "val_split" in data:
+        return tree
+    return tree | {"data": {**data, "val_split": HELD_OUT}}
+
+
+def is_older_than_val_split(tree: dict[str, Any]) -> bool:
+    """Whether `config.json` of a run does not say what its validation split is."""
+    return as_it_was_meant(tree) is not tree
+
+
+def settled(there: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, Any]:
+    """The flat config of a run with what only the data can answer set as in `here`.
+
+    That is where files lie, and whether validation is held out where an older version did not say so; `differing` then
+    tells whether the data is the same.
+    """
+    answer = dict(there)
+    kinds = [place.kind(str(config.get("data.source", ""))) for config in (there, here)]
+    if kinds[0] == kinds[1] in place.PLACED:
+        answer["data.source"] = here["data.source"]
+    if VAL_SPLIT not in there and here[VAL_SPLIT] == HELD_OUT:
+        answer[VAL_SPLIT] = HELD_OUT
+    return answer
+
+
+def differing(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """Which facts of the data (`data.json`) differ, as a message names them.
+
+    Where there are checksums of the images, the data may lie elsewhere; older versions wrote none.
+    """
+    known = "content" in there
+    one, other = _comparable(there, known), _comparable(here, known)
+    return ["images" if key == "content" else key for key in other if one.get(key) != other[key]]
+
+
+def remarks(there: Mapping[str, Any], splits: Splits, split: Split) -> list[str]:
+    """A line where labels or images of a split are not those that the run began with, by its `data.json`."""
+    other = []
+    labels = checksum(split.labels)
+    if there.get("labels_crc32", {}).get(split.name, labels) != labels:
+        other.append("labels")
+    known = there.get("content", {})
+    other += [f"images in {base}" for base, now in splits.fingerprints(split).items() if known.get(base, now) != now]
+    return [f"{split.description} is not what the run began with: other {' and '.join(other)}"] if other else []
+
+
+def checksum(labels: np.ndarray) -> int:
+    """Of labels [N], as `data.json` has it."""
+    return zlib.crc32(labels.astype("<i4").tobytes())
+
+
+def _comparable(facts: Mapping[str, Any], known: bool) -> dict[str, Any]:
+    answer = {key: value for key, value in facts.items() if key != "content" or known}
+    if known:
+        answer["splits"] = {name: place.without_place(text) for name, text in facts.get("splits", {}).items()}
+    return answer | {"class_names": list(distinct(tuple(facts.get("class_names", ()))))}

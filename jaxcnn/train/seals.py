@@ -1,0 +1,85 @@
+"""What seals a checkpoint: the CRC-32 of every array in its record, and that of the record in itself."""
+
+import json
+import pathlib
+import zlib
+from typing import Any
+
+import flax.serialization
+import jax
+import numpy as np
+
+from jaxcnn.learn.state import State
+from jaxcnn.train.checksum import crc32_of
+
+RECORD = "record"  # the item of a checkpoint, which orbax writes as one JSON file called metadata
+
+
+def tree_of(state: State) -> dict[str, Any]:
+    """The state as nested dictionaries, which orbax names leaves by."""
+    tree = flax.serialization.to_state_dict(state)
+    return {name: value for name, value in tree.items() if value is not None and jax.tree.leaves(value)}
+
+
+def leaves(tree: Any) -> list[tuple[str, Any]]:
+    """All arrays of a tree with their names, such as "params/conv/kernel"."""
+    paths = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return [("/".join(str(part.key) for part in path), leaf) for path, leaf in paths]
+
+
+def sealed(record: dict[str, Any], tree: Any) -> dict[str, Any]:
+    """A record with what seals it and the arrays of its checkpoint; JSON."""
+    record = record | {"arrays": _seals(tree)}
+    return record | {"crc32": crc32_of(record)}
+
+
+def check_arrays(tree: Any, record: dict[str, Any]) -> None:
+    """Hold restored arrays against the record of their checkpoint. Raises ValueError."""
+    for name, seal in _seals(tree).items():
+        if seal != record["arrays"][name]:
+            raise ValueError(f"array {name} is not what was saved")
+
+
+def check_record(record: Any) -> None:
+    """Hold a record against its own CRC-32. Raises ValueError."""
+    if (
+        not isinstance(record, dict)
+        or not isinstance(record.get("arrays"), dict)
+        or record["crc32"] != crc32_of(record)
+    ):
+        raise ValueError("its record is not what was saved")
+
+
+def newest_record(folder: pathlib.Path) -> tuple[int, dict[str, Any]] | None:
+    """Step and record of the newest checkpoint in a folder whose record is whole; None if there is none."""
+    steps = [int(path.name) for path in folder.glob("*") if path.name.isdecimal()]
+    found = ((step, read_record(folder / str(step))) for step in sorted(steps, reverse=True))
+    return next(((step, record) for step, record in found if record is not None), None)
+
+
+def read_record(checkpoint: pathlib.Path) -> dict[str, Any] | None:
+    """The record of a finished checkpoint, by its folder; None where it is not whole, or not there any more."""
+    try:
+        record = json.loads((checkpoint / RECORD / "metadata").read_text(encoding="utf-8"))
+        check_record(record)
+    except (OSError, ValueError, KeyError):
+        return None
+    return record
+
+
+def _seals(tree: Any) -> dict[str, list[Any]]:
+    """Shape, dtype and CRC-32 of every array, by name."""
+    seals = {}
+    for name, leaf in leaves(tree):
+        array = np.ascontiguousarray(_whole(leaf))
+        seals[name] = [list(leaf.shape), str(leaf.dtype), zlib.crc32(array.view(np.uint8).reshape(-1).data)]
+    return seals
+
+
+def _whole(leaf: Any) -> np.ndarray:
+    """An array on the host, gathered where no process has all of it."""
+    if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
+        from jax.experimental.multihost_utils import process_allgather
+
+        return process_allgather(leaf, tiled=True)
+    return np.asarray(leaf)
