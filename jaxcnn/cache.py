@@ -11,6 +11,10 @@ running process has in use stays.
 Exit codes: 0 done; 2 a mistake, told in one line.
 """
 
+from jaxcnn import at_start  # noqa: F401 (first of all: from here on a signal is told in one line)
+
+# isort: split
+
 import re
 import time
 

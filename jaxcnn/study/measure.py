@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 import jax
+from rich.console import Console
 
 from jaxcnn import host_memory
 from jaxcnn import mesh as meshes
@@ -18,7 +19,7 @@ from jaxcnn.learn import sharded
 from jaxcnn.learn.state import make_hyper
 from jaxcnn.study.engines import processes
 from jaxcnn.study.plan import Group, Plan
-from jaxcnn.train import environment, feed, workdir
+from jaxcnn.train import environment, feed, patience, workdir
 from jaxcnn.train.hooks import Shared
 from jaxcnn.train.pace import choose_steps_per_call
 from jaxcnn.train.session import initialize_from_data
@@ -42,11 +43,19 @@ def measure(plan: Plan, folder: pathlib.Path, shared: Shared, say: Any) -> dict[
     path = folder / FILE
     kept = workdir.read_json(path) if path.exists() else {}
     figures = kept.get("programs", {}) if kept.get("device") == where else {}
+    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     for number, group in enumerate(plan.groups, 1):
         if group.key not in figures:
-            say(f"measuring program {number} of {len(plan.groups)}")
+            what = f"measuring program {number} of {len(plan.groups)}"
+            say(what)
             try:
-                figures[group.key] = _measure(group, shared)
+                with patience.shown(
+                    f"{what}: compiling {group.config.model.name}, and a few steps",
+                    console,
+                    say,
+                    first=patience.LINE_SECONDS,
+                ):
+                    figures[group.key] = _measure(group, shared)
             except (UserError, RuntimeError) as error:  # such as too little memory: told with the plan
                 figures[group.key] = {"error": " ".join(str(error).split())[:200]}
     if folder.is_dir():

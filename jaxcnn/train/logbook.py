@@ -44,8 +44,8 @@ class Logbook:
         self._workdir = workdir
         self._tensorboard = tensorboard
         self._events: concurrent.futures.Future[Any] | None = None
-        self._console = _Lasting(file=output, highlight=False, emoji=False, soft_wrap=True)
-        self._status = self._console.status("", spinner="dots") if self._console.is_terminal else None
+        self.console = _Lasting(file=output, highlight=False, emoji=False, soft_wrap=True, quiet=not writes)
+        self._status = self.console.status("", spinner="dots") if self.console.is_terminal else None
         self._last_line = 0.0
         self._file: Any = None
         self.crc32 = 0  # of all bytes of metrics.jsonl
@@ -128,15 +128,15 @@ class Logbook:
         if not self._writes:
             return
         with contextlib.suppress(OSError):  # nothing that happens to its output stops a run
-            self._console.print(line, markup=False)
-            self._console.file.flush()
+            self.console.print(line, markup=False)
+            self.console.file.flush()
 
     def progress(self, line: str, *, now: bool = False) -> None:
         """Show the progress line; where the output is no terminal, only every ten seconds, or `now`."""
         if not self._writes:
             return
         if self._status is not None:
-            self._status.update(Text(fitted(line, self._console.width - 2)))  # less the spinner and a space
+            self._status.update(Text(fitted(line, self.console.width - 2)))  # less the spinner and a space
             self._status.start()
         elif now or time.monotonic() - self._last_line >= LINE_SECONDS:
             self._last_line = time.monotonic()

@@ -21,7 +21,7 @@ from jaxcnn.learn.state import State, count_parameters, make_hyper
 from jaxcnn.learn.step import Normalization, check_sides
 from jaxcnn.lifeline import Cluster
 from jaxcnn.text import counted
-from jaxcnn.train import environment, feed, limits, normalization, origin, summary, workdir
+from jaxcnn.train import environment, feed, limits, normalization, origin, patience, summary, workdir
 from jaxcnn.train.checkpoint import Checkpoints
 from jaxcnn.train.hooks import Hooks
 from jaxcnn.train.interrupts import Interrupts
@@ -142,7 +142,13 @@ def open_session(
         logbook.say(f"  learning rate {hyper.learning_rate:g}, which is {rate} (config.optim.base_batch_size)")
     compile_started = time.time()
     limits.check_memory(config, program, mesh, loader, splits)
-    with concurrent.futures.ThreadPoolExecutor(_compilers(), "jaxcnn-compile") as pool:
+    key = repr((config.model, config.global_batch_size, splits.train.image_shape, loader, meshes.describe(mesh)))
+    kept = sharded.compiled_init_state.is_kept(program, mesh)
+    what, before = ("loading", None) if kept else ("compiling", patience.last_time(key))
+    with (
+        patience.shown(f"{what} {config.model.name}", logbook.console, logbook.say, before=before),
+        concurrent.futures.ThreadPoolExecutor(_compilers(), "jaxcnn-compile") as pool,
+    ):
         programs = _start_compiling(pool, config, program, mesh, loader, steps_per_call, splits)
         for line in layout.describe(program, mesh, sharded.abstract_state(program, mesh).params):
             logbook.say(f"  {line}")
@@ -154,6 +160,8 @@ def open_session(
     state = jax.block_until_ready(sharded.compiled_init_state(program, mesh)(hyper))
     host_memory.keep()
     compile_seconds = time.time() - compile_started
+    if not kept:
+        patience.took(key, compile_seconds)
     hooks.shared.compile_seconds.setdefault(program, compile_seconds)
     logbook.say(
         f"  {count_parameters(state.params):,} parameters, {counted(program.total_steps, 'step')} of "

@@ -1,0 +1,82 @@
+"""What is shown while something takes long, such as compiling: a spinner on a terminal, a plain line elsewhere."""
+
+import contextlib
+import pathlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import jax
+from rich.console import Console
+from rich.text import Text
+
+from jaxcnn.data import cache
+from jaxcnn.train.logbook import LINE_SECONDS, duration
+
+WORTH_SECONDS = 1.0  # what takes less is not told
+
+
+@contextlib.contextmanager
+def shown(
+    what: str,
+    console: Console,
+    say: Callable[[str], None],
+    *,
+    before: float | None = None,
+    first: float = WORTH_SECONDS,
+) -> Iterator[None]:
+    """Tell, as long as what is done inside takes, what it is, for how long already, and how long it took last time.
+
+    On a terminal that is one line which vanishes, from a second on; elsewhere a line given to `say` after `first`
+    seconds, and then every ten.
+    """
+    done, began = threading.Event(), time.monotonic()
+    expected = "" if before is None else f", {duration(before)} last time"
+
+    def line() -> str:
+        return f"{what} for {duration(time.monotonic() - began)}{expected}"
+
+    def tell() -> None:
+        if done.wait(WORTH_SECONDS if console.is_terminal else first):
+            return
+        if not console.is_terminal:
+            say(f"  {line()}")
+            while not done.wait(LINE_SECONDS):
+                say(f"  {line()}")
+            return
+        with console.status(Text(line()), spinner="dots") as status:
+            console.show_cursor(True)  # a signal may end the process without a chance to show it again
+            while not done.wait(1.0):
+                status.update(Text(line()))
+
+    thread = threading.Thread(target=tell, name="jaxcnn-patience", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def last_time(key: str) -> float | None:
+    """The seconds that something took when it was last `took`; None: that is not known."""
+    with contextlib.suppress(OSError, ValueError):
+        file = _file(key)
+        return float(file.read_text()) if file is not None else None
+    return None
+
+
+def took(key: str, seconds: float) -> None:
+    """Remember it for the next start, if it was worth telling of."""
+    file = _file(key)
+    if file is not None and seconds >= WORTH_SECONDS:
+        with contextlib.suppress(OSError):
+            cache.write_whole(file, lambda opened: opened.write(f"{seconds:.3f}\n".encode()))
+
+
+def _file(key: str) -> pathlib.Path | None:
+    """Beside the compiled programs, where such are kept."""
+    kept = jax.config.values["jax_compilation_cache_dir"] or ""
+    if not kept or "://" in kept:
+        return None
+    return pathlib.Path(kept) / "seconds" / cache.fingerprint([key])
