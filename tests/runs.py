@@ -82,12 +82,18 @@ def kept(workdir: pathlib.Path) -> dict:
 
     The checkpoints with the seals of their arrays and their accuracies, the log, and each JSON file.
     """
-    told = {path.name: json.loads(path.read_text()) for path in workdir.glob("*.json") if path.stem != "environment"}
+    own = ("environment", "trial")
+    told = {path.name: json.loads(path.read_text()) for path in workdir.glob("*.json") if path.stem not in own}
     # Its own checksum is of the times as well.
     changing = ("seconds", "per_second", "per_device", "utilisation", "starts", "crc32")
     if "summary.json" in told:
         told["summary.json"] = {k: v for k, v in told["summary.json"].items() if not k.endswith(changing)}
-    steps = sorted((p for p in (workdir / "checkpoints").iterdir()), key=lambda p: (len(p.name), p.name))
-    sealed = {path.name: json.loads((path / "record" / "metadata").read_text()) for path in steps}
-    checkpoints = {name: (record["arrays"], record["val_accuracy"]) for name, record in sealed.items()}
+    there = sorted((workdir / "checkpoints").iterdir(), key=lambda p: (len(p.name), p.name))
+    checkpoints = {path.name: None if path.name.startswith("damaged-") else _sealed(path) for path in there}
     return {"checkpoints": checkpoints, "records": records(workdir), **told}
+
+
+def _sealed(checkpoint: pathlib.Path) -> tuple[dict, float | None]:
+    """The seals of the arrays of a checkpoint, and its accuracy on validation."""
+    record = json.loads((checkpoint / "record" / "metadata").read_text())
+    return record["arrays"], record["val_accuracy"]

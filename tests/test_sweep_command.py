@@ -37,11 +37,7 @@ def undisturbed(tmp_path_factory):
 
 def same(one, other, count=TRIALS):
     """Whether two sweeps have the same bits in every trial."""
-    return all(
-        runs.seals(files.trial_folder(one, n)) == runs.seals(files.trial_folder(other, n))
-        and runs.records(files.trial_folder(one, n)) == runs.records(files.trial_folder(other, n))
-        for n in range(count)
-    )
+    return all(runs.kept(files.trial_folder(one, n)) == runs.kept(files.trial_folder(other, n)) for n in range(count))
 
 
 def test_a_dry_run_prints_trials_programs_time_and_memory_and_leaves_nothing(tmp_path):
