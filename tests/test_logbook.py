@@ -82,7 +82,7 @@ def test_a_full_disk_is_told_by_the_records_and_no_reason_to_stop_for_tensorboar
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
     assert capsys.readouterr().out.count("TensorBoard gets no more events of this start: No space left on") == 1
     book._file.close()
-    book._file = open("/dev/full", "w")  # noqa: SIM115
+    book._file = open("/dev/full", "wb")  # noqa: SIM115
     with pytest.raises(OSError, match="No space left on device: "):
         book.record("train", 3, {"loss": 0.5})
     book.close()
