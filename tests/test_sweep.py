@@ -373,7 +373,7 @@ def test_a_sweep_may_grow_but_not_become_another(tmp_path):
     grown = studies.make(tmp_path, large, **THIN)
     assert grown.definition.study == first.definition.study
     assert len(grown.desk().study.trials) == 3
-    with pytest.raises(UserError, match="has 1 trials that are no longer planned"):
+    with pytest.raises(UserError, match="has 1 trial no longer planned"):
         studies.make(tmp_path, small, **THIN)
     with pytest.raises(UserError, match="holds another sweep") as caught:
         studies.make(tmp_path, large, **THIN, run={"steps": 50})
