@@ -13,6 +13,7 @@ import pytest
 
 from jaxcnn import config as configs
 from jaxcnn import mesh as meshes
+from jaxcnn.config import UserError
 from jaxcnn.learn.state import Hyper, State
 from jaxcnn.train.checkpoint import Checkpoints
 
@@ -75,6 +76,15 @@ def test_the_best_checkpoint_of_a_version_that_did_not_keep_its_accuracy_apart_i
     reopened = Checkpoints(tmp_path, configs.Checkpoint(), read_only=True)
     assert reopened.best() == 1
     reopened.close()
+
+
+def test_a_checkpoint_of_another_model_is_refused_with_the_first_array_that_differs(tmp_path):
+    checkpoints = Checkpoints(tmp_path, configs.Checkpoint())
+    checkpoints.save(state_of(1), {}, None)
+    checkpoints.wait()
+    with pytest.raises(UserError, match=r"1 is a checkpoint of another model: batch_stats/dense/mean is \[\[2, 3\]"):
+        checkpoints.restore(1, state_of(0, shape=(3, 3)), meshes.replicated(meshes.make_mesh(1)))
+    checkpoints.close()
 
 
 def test_a_checkpoint_whose_record_is_damaged_is_not_deleted(tmp_path):

@@ -122,6 +122,11 @@ def test_images_beyond_pillows_own_limit_are_read_and_those_beyond_ours_refused_
     assert decode(encode(Image.new("L", (250, 200))), max_megapixels=0.05).shape == (200, 250, 3)
 
 
+def told(splits):
+    """The remarks on a set, less those on the few images that these tests hold out."""
+    return [note for note in splits.notes if not note.startswith("no example of")]
+
+
 def test_a_large_jpeg_counts_as_the_scale_it_is_decoded_at():
     data = encode(Image.new("RGB", (800, 800)), format="JPEG")
     assert decode(data, 16, max_megapixels=0.01).shape == (16, 16, 3)
@@ -140,9 +145,9 @@ def test_too_large_images_are_named_or_left_out(tmp_path):
     with pytest.raises(config.UserError, match=r"b/slide.png: it says that it has 200 x 200 pixels, more than"):
         everything(open_splits(data).train)
     skipped = open_splits(folder(tmp_path, max_megapixels=0.01, image_size=8, val_examples=1, on_error="skip"))
-    assert "left out 1 unreadable image" in skipped.notes[0]
+    assert "left out 1 unreadable image" in told(skipped)[0]
     raised = open_splits(folder(tmp_path, image_size=8, val_examples=1, on_error="skip"))
-    assert not raised.notes, "a higher limit finds the old check in the cache"
+    assert not told(raised), "a higher limit finds the old check in the cache"
 
 
 def test_pillow_writes_nothing_to_stderr():
@@ -216,7 +221,7 @@ def test_pixels_that_the_centre_square_leaves_out_are_told(tmp_path, on_error):
     wide(tmp_path)
     Image.fromarray(picture(7, 20, 20)).save(tmp_path / "a" / "square.png")
     fields = {"train_split": "train", "test_split": "", "val_examples": 2, "on_error": on_error}
-    (note,) = open_splits(folder(tmp_path, **fields, image_size=16)).notes
+    (note,) = told(open_splits(folder(tmp_path, **fields, image_size=16)))
     assert note == (
         f"config.data.image_size=16 keeps the centre square of an image: of the 7 images of folder:{tmp_path} train, "
         "6 lose 75% of their pixels"
@@ -231,8 +236,11 @@ def test_of_many_images_the_first_are_looked_at(tmp_path):
 
 def test_square_images_are_not_spoken_of(tmp_path):
     wide(tmp_path, size=(200, 201))
-    assert open_splits(folder(tmp_path, train_split="train", test_split="", image_size=8, val_examples=1)).notes == ()
-    assert open_splits(folder(tmp_path, train_split="train", test_split="", val_examples=1)).notes == ()
+    for size in (8, 0):
+        assert (
+            told(open_splits(folder(tmp_path, train_split="train", test_split="", image_size=size, val_examples=1)))
+            == []
+        )
 
 
 def test_arrays_are_told_of_as_well(tmp_path):

@@ -112,7 +112,7 @@ def test_classes_are_those_of_the_training_split_and_what_a_test_split_lacks_is_
     splits = open_splits(data)
     assert splits.class_names == ("apple", "pear", "plum")
     assert np.bincount(splits.test.labels, minlength=3).tolist() == [2, 0, 2]
-    assert splits.notes == (f"folder:{tmp_path} test has no image of class 'pear'",)
+    assert splits.notes == ("no example of 'pear' in test",)
     (tmp_path / "test" / "pear").mkdir()
     assert open_splits(data).notes == splits.notes
 
@@ -228,5 +228,5 @@ def test_order_and_fingerprint_of_a_plain_folder_are_as_they_always_were(tmp_pat
 
 @pytest.mark.parametrize("argument", ["a" * 5000, "a/" * 2500, "~nobody-of-this-name/x", "\0"])
 def test_paths_that_cannot_be_are_refused_in_one_line(argument):
-    with pytest.raises(UserError, match=r"folder:.*(there is no such folder|cannot be read: File name too long)"):
+    with pytest.raises(UserError, match=r"folder:.*(there is no (such|home) folder|is longer than a path may be)"):
         open_splits(Data(source=f"folder:{argument}"))

@@ -46,6 +46,7 @@ def go_on(run, data):
 def change_json(path, change):
     tree = json.loads(path.read_text())
     change(tree)
+    tree.pop("crc32", None)  # older versions wrote none
     path.write_text(json.dumps(tree))
 
 

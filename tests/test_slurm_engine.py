@@ -14,6 +14,7 @@ from jaxcnn.config import UserError
 from jaxcnn.study import spec, table
 from jaxcnn.study.engines import Job, slurm
 from jaxcnn.train.hooks import Shared
+from jaxcnn.train.interrupts import Interrupts
 from tests import studies
 
 SBATCH = '#!/bin/sh\ncp "$1" "$KEEP/submitted-$(ls "$KEEP" | wc -l).sh"\necho "Submitted batch job 4711"\n'
@@ -49,6 +50,7 @@ def job(tmp_path, **options):
         options=options,
         display=display,
         shared=Shared(),
+        interrupts=Interrupts(),
     )
 
 

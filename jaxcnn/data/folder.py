@@ -17,8 +17,6 @@ from jaxcnn.data.examples import Examples, Source
 from jaxcnn.data.layout import LAYOUT, split_folders
 from jaxcnn.paths import expand
 
-_NAMED = 3  # classes without an image that a note names
-
 
 def open_folder(argument: str, data: config.Data) -> Source:
     """One sub-folder per class, images of any size in it, at any depth.
@@ -63,8 +61,7 @@ def open_folder(argument: str, data: config.Data) -> Source:
 def _list_images(root: Path, names: list[str], title: str, learnt: bool = True) -> Encoded:
     """The images of a split.
 
-    A class without any is noted in a split that is not learnt from; in one that is, it is refused here if its folder
-    has files of other kinds.
+    A class without any is refused here in a split that is learnt from, if its folder has files of other kinds.
     """
     paths: list[str] = []  # relative to root
     labels: list[int] = []
@@ -81,10 +78,6 @@ def _list_images(root: Path, names: list[str], title: str, learnt: bool = True) 
     notes = listing.passed_over(others, title)
     if paths and learnt and (other := next((name for name in empty if empty[name]), None)):
         raise UserError(f"{title}: class {other!r} has no image, but {empty[other]}; {LAYOUT}")
-    if paths and empty and not learnt:
-        few = ", ".join(repr(name) for name in list(empty)[:_NAMED])
-        more = f" and {len(empty) - _NAMED} more" if len(empty) > _NAMED else ""
-        notes.append(f"{title} has no image of class{'es' if len(empty) > 1 else ''} {few}{more}")
     halves = _hashes(paths)
     order = np.lexsort((halves[:, 1], halves[:, 0]))
     hashes = halves[order, 0].astype(np.uint64)

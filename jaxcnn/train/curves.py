@@ -29,7 +29,7 @@ def _lines(folder: pathlib.Path) -> list[dict[str, Any] | None]:
             value = json.loads(line.decode())
         except (ValueError, RecursionError):
             return None
-        return value if isinstance(value, dict) and {"kind", "step"} <= value.keys() else None
+        return value if isinstance(value, dict) and "kind" in value else None
 
     lines = (folder / "metrics.jsonl").read_bytes().split(b"\n")
     return [record(line) for line in (lines[:-1] if lines[-1] == b"" else lines)]
