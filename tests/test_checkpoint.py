@@ -57,6 +57,17 @@ def test_the_last_the_best_and_every_so_many_are_kept(policy, left, tmp_path):
 
 
 @KEPT
+def test_a_step_that_is_saved_again_is_kept_and_left_as_one_saved_once(policy, left, tmp_path):
+    checkpoints = Checkpoints(tmp_path, configs.Checkpoint(**policy))
+    for step, accuracy in enumerate(ACCURACIES, start=1):
+        for value in (None, accuracy):  # as after a stop that came before the evaluation, and at an exchange
+            checkpoints.save(state_of(step), {}, value)
+    checkpoints.wait()
+    checkpoints.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [str(step) for step in left]
+
+
+@KEPT
 def test_what_is_kept_does_not_depend_on_where_a_run_was_stopped(policy, left, tmp_path):
     kept(tmp_path, ACCURACIES[:3], **policy)
     kept(tmp_path, ACCURACIES[3:4], first=4, **policy)

@@ -321,5 +321,4 @@ def test_an_evolution_that_is_stopped_and_goes_on_is_the_one_that_was_not(evolve
     work(study, "vmap", pbt=0.5)
     assert any(row["pbt"] for row in study.trials())
     for one, other in trial_folders(whole, study):
-        assert runs.records(one) == runs.records(other)
-        assert runs.seals(one) == runs.seals(other)
+        assert runs.kept(one) == runs.kept(other)

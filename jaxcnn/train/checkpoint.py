@@ -56,6 +56,7 @@ class Checkpoints:
         self._cluster = cluster or Cluster()
         self._keep_best = policy.keep_best
         self._accuracies: dict[int, float | None] = {}  # of steps whose record was read, or saved
+        self._replacing = False
         if not read_only:
             self._finish_replacing()
             self._cluster.gather()
@@ -96,9 +97,13 @@ class Checkpoints:
             tree = jax.tree.map(np.array, jax.device_get(tree))
         record = seals.sealed(record | {"val_accuracy": val_accuracy}, tree)
         with self._failures(step):
+            if self._replacing:  # orbax deletes no step of which there are two folders
+                self._manager.wait_until_finished()
+                self._finish_replacing()
             if step in self.steps():
                 self._manager.wait_until_finished()
                 self._rename(str(step), f"{REPLACED}{step}")
+                self._replacing = True
             self._accuracies[step] = val_accuracy
             self._manager.save(
                 step,
@@ -263,6 +268,7 @@ class Checkpoints:
 
     def _finish_replacing(self) -> None:
         """Remove what was replaced; bring it back where the new one was never finished. Process 0 does it."""
+        self._replacing = False
         if not self._cluster.first:
             return
         for old in self.folder.glob(f"{REPLACED}*"):
