@@ -32,7 +32,7 @@ AIRBENCH: dict[str, dict[str, Any]] = {
 MATRIX_SIDES = {"cpu": 2048, "gpu": 8192}
 DTYPES = {"cpu": "float32", "gpu": "bfloat16"}  # unless --dtype says otherwise
 # How PyTorch is run: as it stands, compiled, with CUDA graphs, with kernels by trial; and each where the C library asks
-# for huge pages, as it does under jaxcnn's commands (`jaxcnn.host_memory`), though not under PyTorch's users'.
+# for huge pages, as it does under jaxcnn's commands (`jaxcnn.machine.malloc`), though not under PyTorch's users'.
 HUGE_PAGES = "+huge-pages"
 _COMPILED = ("compile", "reduce-overhead", "max-autotune")
 WAYS = tuple(way + pages for pages in ("", HUGE_PAGES) for way in ("eager", *_COMPILED))

@@ -9,13 +9,13 @@ import numpy as np
 from benchmarks import jaxcnn_tasks
 from benchmarks.serve import Task
 from jaxcnn import config as configs
-from jaxcnn import mesh as meshes
 from jaxcnn.data import augment, order, resident
 from jaxcnn.data.batch import Batch, Split
 from jaxcnn.data.source import open_splits
 from jaxcnn.learn.program import Program, make_program
 from jaxcnn.learn.state import step_key
 from jaxcnn.learn.step import AUGMENT
+from jaxcnn.machine import mesh as meshes
 from jaxcnn.train.feed import StreamFeed
 
 facts, device_memory = jaxcnn_tasks.facts, jaxcnn_tasks.device_memory

@@ -10,17 +10,17 @@ import numpy as np
 from benchmarks import flops
 from benchmarks.serve import Task
 from jaxcnn import config as configs
-from jaxcnn import host_memory
-from jaxcnn import mesh as meshes
 from jaxcnn.data import resident
 from jaxcnn.learn import sharded
 from jaxcnn.learn.program import Program, make_program
 from jaxcnn.learn.state import make_hyper
 from jaxcnn.learn.step import Normalization
+from jaxcnn.machine import malloc
+from jaxcnn.machine import mesh as meshes
 from jaxcnn.train import environment
 from jaxcnn.train.pace import choose_steps_per_call
 
-WARM_UP = host_memory.SETTLING  # steps
+WARM_UP = malloc.SETTLING  # steps
 EXAMPLES = 4096  # resident, at least one batch
 SIDE, CLASSES = 32, 10
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # any will do, as long as the peers share them
@@ -45,9 +45,9 @@ def device_memory() -> int | None:
 def build(spec: dict[str, Any]) -> Task:
     """A task of `benchmarks.cases`, warmed up."""
     task = TASKS[spec["task"]](spec)
-    host_memory.of_command()
-    host_memory.keep()  # as the trainer does once it has compiled
-    kept = host_memory.KeptMemory()
+    malloc.of_command()
+    malloc.keep()  # as the trainer does once it has compiled
+    kept = malloc.KeptMemory()
     for _ in range(WARM_UP):
         task.run(1)
         kept.after_call()

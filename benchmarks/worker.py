@@ -11,7 +11,7 @@ import tempfile
 from typing import Any
 
 from jaxcnn.config import UserError
-from jaxcnn.host_memory import HUGE_PAGES, WHOLE_PLACES
+from jaxcnn.machine.malloc import HUGE_PAGES, WHOLE_PLACES
 
 ROOT = pathlib.Path(__file__).parents[1]
 SIGKILL = -9

@@ -8,7 +8,7 @@ Variants: `:paper` is the paper's batch size and learning rate, `:smoke` the sam
 CPU cores train in an hour: 83.33 % (seed 0, 15 epochs, jax 0.10.2; `results/alexnet_cifar10_cpu`).
 """
 
-from jaxcnn import recipes
+from jaxcnn.config import recipes
 
 
 def get_config(variant: str = ""):

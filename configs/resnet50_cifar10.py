@@ -7,7 +7,7 @@ The seed paper reports 93.6 % test accuracy.
 Variants: `:paper` is the paper's batch size and learning rate, `:smoke` the same code path in seconds.
 """
 
-from jaxcnn import recipes
+from jaxcnn.config import recipes
 
 
 def get_config(variant: str = ""):

@@ -20,7 +20,7 @@ Where it differs from airbench94_muon:
 Variants: `:gpu` computes in bfloat16, `:smoke` is the same code path in seconds.
 """
 
-from jaxcnn import recipes
+from jaxcnn.config import recipes
 
 
 def get_config(variant: str = ""):

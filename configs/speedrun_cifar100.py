@@ -19,7 +19,7 @@ were tried, see `results/README.md`.
 Variants: `:gpu` computes in bfloat16, `:smoke` is the same code path in seconds.
 """
 
-from jaxcnn import recipes
+from jaxcnn.config import recipes
 
 
 def get_config(variant: str = ""):

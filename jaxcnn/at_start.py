@@ -9,7 +9,7 @@ import signal
 import sys
 from types import FrameType
 
-INTERRUPTED = 75  # as `jaxcnn.lifeline.RESTARTABLE`, which is not imported yet
+INTERRUPTED = 75  # as `jaxcnn.machine.heartbeat.RESTARTABLE`, which is not imported yet
 
 
 def numbers() -> list[int]:

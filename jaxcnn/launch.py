@@ -16,8 +16,9 @@ import shlex
 import subprocess
 import sys
 
-from jaxcnn import command, paths
+from jaxcnn import command
 from jaxcnn.config import UserError
+from jaxcnn.machine import paths
 
 SCRIPT = pathlib.Path(__file__).parent.parent / "launch" / "slurm" / "train.sbatch"
 

@@ -22,10 +22,12 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from jaxcnn import command, host_memory, hosts, output
+from jaxcnn import command
+from jaxcnn.command import output
 from jaxcnn.config import Config, UserError, flatten, to_dict
 from jaxcnn.data import place
-from jaxcnn.paths import separate
+from jaxcnn.machine import hosts, malloc
+from jaxcnn.machine.paths import separate
 from jaxcnn.text import shown
 
 if TYPE_CHECKING:
@@ -153,7 +155,7 @@ def _load(folder: pathlib.Path) -> "Trained":
     executables.keep()
     network, remarks = trained.load(folder, CHECKPOINT.value, WEIGHTS.value, DEVICES.value)
     _say(*remarks)
-    host_memory.keep()
+    malloc.keep()
     return network
 
 

@@ -90,7 +90,7 @@ def augmented_draws(config: configuration.Config, split: Split, examples: int, d
 
     from jaxcnn.data import augment
     from jaxcnn.data.batch import Batch
-    from jaxcnn.data.statistics import image_statistics
+    from jaxcnn.data.image_statistics import image_statistics
     from jaxcnn.learn import step as learn
     from jaxcnn.learn.state import step_key
 

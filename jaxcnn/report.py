@@ -15,8 +15,9 @@ import sys
 
 from absl import flags
 
-from jaxcnn import command, paths
+from jaxcnn import command
 from jaxcnn.config import UserError
+from jaxcnn.machine import paths
 
 OUT = command.define_path("out", None, "Folder to write to; default: report/ in the first folder named.")
 TITLE = flags.DEFINE_string("title", None, "Title of the page; default: the name of the sweep or folder.")

@@ -198,7 +198,7 @@ def _define(folder: pathlib.Path, shared: Any) -> tuple[Any, Any, Any]:
 
 def _population(plan: Any, shared: Any) -> Any:
     """How trials are trained together, held against the plan; None: each alone."""
-    from jaxcnn.study import population
+    from jaxcnn.study import together
 
     if POPULATION.value == 1:
         if PBT.value:
@@ -208,8 +208,8 @@ def _population(plan: Any, shared: Any) -> Any:
         return None
     if ENGINE.value != "inline":
         raise UserError(f"--population is of --engine=inline, where one process has many trials, not of {ENGINE.value}")
-    settings = population.Settings(POPULATION.value, POPULATION_WAY.value, PBT.value)
-    population.check(plan, shared, settings)
+    settings = together.Settings(POPULATION.value, POPULATION_WAY.value, PBT.value)
+    together.check(plan, shared, settings)
     return settings
 
 

@@ -26,7 +26,15 @@ import jaxlib
 
 ROOT = pathlib.Path(__file__).parent.parent
 COMMIT = "ce5b5c4"
-NETWORKS = {"cnn": 0.25, "alexnet": 0.0625, "vgg16": 0.0625, "resnet50": 0.0625, "airbench": 0.125, "airbench_residual": 0.0625}
+THIN = 0.0625  # width
+NETWORKS = {
+    "cnn": 0.25,
+    "alexnet": 0.0625,
+    "vgg16": 0.0625,
+    "resnet50": 0.0625,
+    "airbench": 0.125,
+    "airbench_residual": THIN,
+}
 VARIANTS = {
     "plain": ["--config.optim.name=sgd"],
     "accumulate": ["--config.optim.accumulate_steps=2"],
@@ -133,7 +141,9 @@ def main() -> None:
     wanted = goldens(names)
     print("this checkout:")
     found = all_bits(ROOT, names)
-    different = [f"{name}: {part}" for name in names for part in wanted[name] if wanted[name][part] != found[name][part]]
+    different = [
+        f"{name}: {part}" for name in names for part in wanted[name] if wanted[name][part] != found[name][part]
+    ]
     sys.exit("different: " + ", ".join(different) if different else print(f"{len(names)} cases, every bit the same"))
 
 

@@ -7,12 +7,12 @@ import jax
 import numpy as np
 
 from jaxcnn import config as configs
-from jaxcnn import mesh as meshes
 from jaxcnn.data import resident
 from jaxcnn.learn import sharded
 from jaxcnn.learn.program import Program, make_program
 from jaxcnn.learn.state import make_hyper
 from jaxcnn.learn.step import Normalization
+from jaxcnn.machine import mesh as meshes
 
 EXAMPLES = 48
 # Thin networks take longer to compile than to train. What compares up to rounding may do without LLVM's optimisation.

@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from jaxcnn import mesh as meshes
-from jaxcnn.lifeline import Cluster
+from jaxcnn.machine import mesh as meshes
+from jaxcnn.machine.heartbeat import Cluster
 from jaxcnn.train.feed import own_places
 from jaxcnn.train.interrupts import Interrupted, Interrupts
 from tests.test_hosts import meet_all

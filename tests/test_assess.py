@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import sklearn.metrics
 
-from jaxcnn import mesh as meshes
 from jaxcnn.config import UserError
 from jaxcnn.data.source import open_splits
 from jaxcnn.learn import sharded
+from jaxcnn.machine import mesh as meshes
 from jaxcnn.text import distinct
 from jaxcnn.train import assess, confusion, trained, workdir
 from jaxcnn.train.checkpoint import Checkpoints

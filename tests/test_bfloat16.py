@@ -8,8 +8,8 @@ import re
 
 import pytest
 
-from jaxcnn import mesh as meshes
 from jaxcnn.learn import sharded
+from jaxcnn.machine import mesh as meshes
 from tests import small
 
 MODELS = {

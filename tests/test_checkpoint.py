@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from jaxcnn import config as configs
-from jaxcnn import mesh as meshes
 from jaxcnn.config import UserError
 from jaxcnn.learn.state import Hyper, State
+from jaxcnn.machine import mesh as meshes
 from jaxcnn.train.checkpoint import Checkpoints
 
 

@@ -6,8 +6,7 @@ import importlib.util
 import pytest
 
 from jaxcnn import config as configs
-from jaxcnn import config_check, conversion
-from jaxcnn.config import Config, ConfigError, default, from_config_dict
+from jaxcnn.config import Config, ConfigError, convert, default, from_config_dict, rules
 from jaxcnn.learn import tta
 from jaxcnn.learn.optim import OPTIMIZERS
 from jaxcnn.models import MODELS
@@ -50,7 +49,7 @@ def test_an_unknown_key_is_named_with_the_nearest_right_one():
     ],
 )
 def test_a_key_of_another_name_or_group_is_known_for_what_is_meant(key, near):
-    assert conversion.nearest_key(key, configs.flatten(configs.to_dict(Config()))) == near
+    assert convert.nearest_key(key, configs.flatten(configs.to_dict(Config()))) == near
 
 
 @pytest.mark.parametrize(
@@ -126,7 +125,7 @@ def test_muon_is_refused_for_a_network_of_which_nobody_said_that_it_has_batchnor
 
 
 @pytest.mark.parametrize("model", [{"form": "imagenet"}, {"batch_norm": False}])
-@pytest.mark.parametrize("name", config_check.WHITENED)
+@pytest.mark.parametrize("name", rules.WHITENED)
 def test_airbench_has_one_form(name, model):
     tree = configs.to_dict(Config())
     tree["model"] |= {"name": name, **model}

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from jaxcnn.examination import CLOCKS_SECONDS, Check, bad_pairs, clocks, compared
-from jaxcnn.lifeline import Cluster, Lifeline
+from jaxcnn.doctor.checks import CLOCKS_SECONDS, Check, bad_pairs, clocks, compared
+from jaxcnn.machine.heartbeat import Cluster, Lifeline
 
 GOOD = {"jax": "0.10.2", "jaxlib": "0.10.2", "numpy": "2.3.1", "tensorflow-cpu": "2.20.0", "tensorflow": ""}
 

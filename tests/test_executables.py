@@ -12,8 +12,8 @@ import jax
 import pytest
 import scipy
 
-from jaxcnn import mesh as meshes
 from jaxcnn.learn import executables, sharded
+from jaxcnn.machine import mesh as meshes
 from tests import runs, small
 
 FLAGS = [*runs.DIGITS, "--config.model.width=0.25", "--config.run.steps=3"]
@@ -198,7 +198,7 @@ def test_a_program_that_jax_makes_no_bytes_of_runs_and_one_line_tells(tmp_path):
     code = """
 import logging
 import jax, jax.numpy as jnp
-from jaxcnn import mesh as meshes
+from jaxcnn.machine import mesh as meshes
 from jaxcnn.learn import executables
 logging.basicConfig()
 executables.keep()

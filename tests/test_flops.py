@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from jaxcnn import mesh as meshes
 from jaxcnn.learn import sharded
 from jaxcnn.learn.state import count_parameters
+from jaxcnn.machine import mesh as meshes
 from jaxcnn.train import flops
 from tests import small
 

@@ -13,10 +13,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from jaxcnn import hosts, meeting, messages
 from jaxcnn.config import Hosts, UserError
-from jaxcnn.hosts import find_launcher
-from jaxcnn.meeting import HostsError, Place
+from jaxcnn.machine import hosts, meeting, messages
+from jaxcnn.machine.hosts import find_launcher
+from jaxcnn.machine.meeting import HostsError, Place
 
 SLURM = {"SLURM_STEP_NODELIST": "h[1-2]", "SLURM_PROCID": "0", "SLURM_NTASKS": "2"}
 OPEN_MPI = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_MCA_orte_hnp_uri": "1.0;tcp://10.0.0.1:1"}

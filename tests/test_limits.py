@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxcnn import config as configs
-from jaxcnn import host_memory
-from jaxcnn import mesh as meshes
 from jaxcnn.config import Config, ConfigError, UserError, from_config_dict
 from jaxcnn.data.source import Splits, open_splits
 from jaxcnn.learn.program import make_program
+from jaxcnn.machine import malloc
+from jaxcnn.machine import mesh as meshes
 from jaxcnn.train import limits
 from jaxcnn.train.loop import rhythm
 from tests import small
@@ -121,7 +121,7 @@ def checked(config: Config, splits: Splits, devices: int = 1, loader: str = "res
 
 
 def test_a_run_that_the_memory_cannot_hold_is_refused_before_it_compiles(grey, monkeypatch):
-    monkeypatch.setattr(host_memory, "obtainable", lambda: 2**30)
+    monkeypatch.setattr(malloc, "obtainable", lambda: 2**30)
     checked(small.config(), grey)
     with pytest.raises(
         ConfigError, match=r"needs 103\.\d GiB of memory at least \(the parameters and the optimiser's "
@@ -132,11 +132,11 @@ def test_a_run_that_the_memory_cannot_hold_is_refused_before_it_compiles(grey, m
 
 
 def test_what_the_compiled_step_works_with_counts_once_for_each_device_of_a_cpu(grey, monkeypatch):
-    monkeypatch.setattr(host_memory, "obtainable", lambda: 2**30)
+    monkeypatch.setattr(malloc, "obtainable", lambda: 2**30)
     checked(small.config(), grey, devices=1)
     with pytest.raises(ConfigError, match=r"needs 2\.0 GiB of memory at least \(a step 1\.0\)"):
         checked(small.config(), grey, devices=2)
-    monkeypatch.setattr(host_memory, "obtainable", lambda: None)
+    monkeypatch.setattr(malloc, "obtainable", lambda: None)
     checked(small.config(), grey, devices=8)
 
 

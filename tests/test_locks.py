@@ -6,9 +6,9 @@ import logging
 
 import pytest
 
-from jaxcnn import locks
 from jaxcnn.config import UserError
 from jaxcnn.data import cache
+from jaxcnn.machine import locks
 from jaxcnn.study import folder as files
 from jaxcnn.train import workdir
 

@@ -9,8 +9,8 @@ import tempfile
 import jax
 import pytest
 
-from jaxcnn import mesh as meshes
 from jaxcnn.config import ConfigError, UserError
+from jaxcnn.machine import mesh as meshes
 from tests import small
 
 
@@ -111,7 +111,7 @@ def test_a_chosen_compile_cache_is_left_alone(monkeypatch):
 
 def test_on_a_cpu_a_call_is_made_before_it_returns():
     program = """
-from jaxcnn import mesh
+from jaxcnn.machine import mesh
 mesh.prepare_backend()
 import jax
 x = jax.numpy.ones((1000, 1000))

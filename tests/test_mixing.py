@@ -9,7 +9,7 @@ from jaxcnn.config import Augment
 from jaxcnn.data import augment, mixing
 from jaxcnn.data.batch import Batch
 from jaxcnn.data.order import storage_positions
-from jaxcnn.mesh import make_mesh
+from jaxcnn.machine.mesh import make_mesh
 
 MEAN, STD = jnp.array([0.4, 0.5, 0.6]), jnp.array([0.2, 0.25, 0.3])
 BATCH = 32

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from jaxcnn import output
+from jaxcnn.command import output
 from jaxcnn.train.logbook import Logbook
 from tests import runs
 
@@ -63,7 +63,8 @@ def test_the_log_of_a_run_that_python_code_makes_goes_on_without_its_reader(kind
 
 COMMAND = """
 import os, sys
-from jaxcnn import at_start, output
+from jaxcnn import at_start
+from jaxcnn.command import output
 output.keep()
 from rich.console import Console
 print("words"), Console().print("more")

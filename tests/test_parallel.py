@@ -10,13 +10,13 @@ import numpy as np
 import optax
 import pytest
 
-from jaxcnn import mesh as meshes
 from jaxcnn.config import ConfigError
 from jaxcnn.data.batch import Batch
 from jaxcnn.learn import layout, sharded
 from jaxcnn.learn.collectives import collectives, total_bytes
 from jaxcnn.learn.program import Program
 from jaxcnn.learn.state import make_hyper
+from jaxcnn.machine import mesh as meshes
 from tests import digits, small
 from tests.test_scan import identical, plain, scanned, setting
 from tests.test_step import TOLERANCE  # derived there

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxcnn import command, launch, paths
+from jaxcnn import command, launch
 from jaxcnn.config import Data, UserError
 from jaxcnn.data import place
 from jaxcnn.data.source import open_splits
+from jaxcnn.machine import paths
 from jaxcnn.study import start, store
 from jaxcnn.train import predict
 from tests import runs
@@ -24,8 +25,8 @@ OF_COMMANDS = {
     "sweep": ("workdir",),
     "report": ("out",),
     "preview": ("out",),
-    "scaling": ("out",),
-    "doctor": ("workdir",),
+    "scaling.__main__": ("out",),
+    "doctor.__main__": ("workdir",),
 }
 PARSED = """
 import importlib, os, sys
@@ -55,7 +56,7 @@ def test_the_flags_of_all_commands_that_are_paths_expand_the_home_folder():
 def test_no_path_is_a_plain_string_among_the_flags(root):
     """A new flag that holds a path is to be defined as the others are."""
     for module in OF_COMMANDS:
-        source = (root / "jaxcnn" / f"{module}.py").read_text()
+        source = (root / "jaxcnn" / f"{module.replace('.', '/')}.py").read_text()
         for name in ("workdir", "out", "json", "data_dir", "data"):
             assert f'DEFINE_string("{name}"' not in source.replace("(\n    ", "("), (module, name)
 

@@ -4,16 +4,16 @@ import jax
 import numpy as np
 import pytest
 
-from jaxcnn import mesh as meshes
 from jaxcnn.config import UserError
 from jaxcnn.data import resident
 from jaxcnn.learn import population, sharded
 from jaxcnn.learn.state import make_hyper
+from jaxcnn.machine import mesh as meshes
 from jaxcnn.study import folder as files
-from jaxcnn.study import population as populations
 from jaxcnn.study import spec, worker
+from jaxcnn.study import together as populations
 from jaxcnn.train import population as population_run
-from jaxcnn.train import population_based, ways
+from jaxcnn.train import population_based, population_ways
 from jaxcnn.train.hooks import Shared
 from jaxcnn.train.interrupts import Interrupted
 from tests import runs, small, studies
@@ -139,7 +139,7 @@ def test_members_in_turn_are_their_trials_alone_to_the_bit_and_members_on_device
         said = []
         study = studies.make(tmp_path / way, FOUR, **THIN)
         assert {outcome.state for outcome in work(study, way, said=said).values()} == {"complete"}
-        assert said == [f"population of 4: {ways.WAYS[way]}, as asked for"]
+        assert said == [f"population of 4: {population_ways.WAYS[way]}, as asked for"]
         for one, other in trial_folders(alone, study):
             compare(one, other, exactly=way == "in_turn")
             assert way != "in_turn" or runs.seals(one) == runs.seals(other)
@@ -147,13 +147,13 @@ def test_members_in_turn_are_their_trials_alone_to_the_bit_and_members_on_device
 
 def in_turn(sessions, _):
     """Stands for members stacked, where only the choice matters: nothing has to compile."""
-    return ways.InTurn(sessions)
+    return population_ways.InTurn(sessions)
 
 
 def test_the_fastest_way_is_chosen_by_a_measurement_that_is_told_and_made_once(tmp_path, monkeypatch):
     seconds = [0.025, 0.010, 0.020]
-    monkeypatch.setattr(ways, "Together", in_turn)
-    monkeypatch.setattr(ways, "_seconds_of_step", lambda *_: seconds.pop(0))
+    monkeypatch.setattr(population_ways, "Together", in_turn)
+    monkeypatch.setattr(population_ways, "_seconds_of_step", lambda *_: seconds.pop(0))
     said, shared = [], Shared()
     study = studies.make(tmp_path, FOUR, **THIN)
     shared.compile_seconds[study.plan.groups[0].program] = 0.5
@@ -178,8 +178,8 @@ def test_the_measurement_leaves_the_members_as_they_were(alone, tmp_path):
 
 
 def test_no_program_is_compiled_for_fewer_steps_than_it_could_earn_its_compilation_with(tmp_path, monkeypatch):
-    monkeypatch.setattr(ways, "_seconds_of_step", lambda *_: 0.025)
-    monkeypatch.setattr(ways, "Together", None)  # which would be an error if it were called
+    monkeypatch.setattr(population_ways, "_seconds_of_step", lambda *_: 0.025)
+    monkeypatch.setattr(population_ways, "Together", None)  # which would be an error if it were called
     said, shared = [], Shared()
     study = studies.make(tmp_path, FOUR, **THIN)
     shared.compile_seconds[study.plan.groups[0].program] = 1.1
@@ -251,7 +251,7 @@ def test_what_cannot_be_trained_together_is_refused(sampler, groups, settings, m
 
 
 def test_members_that_do_not_divide_over_devices_go_by_vmap(tmp_path, monkeypatch):
-    monkeypatch.setattr(ways, "Together", in_turn)
+    monkeypatch.setattr(population_ways, "Together", in_turn)
     sweep, said = spec.sweep(spec.values("optim.learning_rate", [0.05, 0.1, 0.2])), []
     work(studies.make(tmp_path, sweep, **THIN), "devices", 3, said)
     assert said == ["population of 3: vmap on one device, as 3 do not divide over 2 devices"]

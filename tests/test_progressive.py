@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from jaxcnn import config as configs
-from jaxcnn import mesh as meshes
 from jaxcnn.config import ConfigError, UserError
 from jaxcnn.data import image_ops
 from jaxcnn.learn import sharded
 from jaxcnn.learn.step import check_sides
-from jaxcnn.study import measure, population, spec
+from jaxcnn.machine import mesh as meshes
+from jaxcnn.study import measure, spec, together
 from jaxcnn.train import drive, flops
 from jaxcnn.train.hooks import Shared
 from tests import digits, runs, small, studies
@@ -158,7 +158,7 @@ def test_a_population_is_refused():
     group = type("Group", (), {"config": config})
     plan = type("Plan", (), {"planned": [], "groups": [group]})
     with pytest.raises(UserError, match=r"leave config\.augment\.small_sides out"):
-        population.check(plan, None, population.Settings(members=2))
+        together.check(plan, None, together.Settings(members=2))
 
 
 def test_the_fields_are_tuples_whatever_a_file_writes():

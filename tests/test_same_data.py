@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from jaxcnn.config import Data, UserError
-from jaxcnn.config_check import HELD_OUT
+from jaxcnn.config.rules import HELD_OUT
 from jaxcnn.data import place
 from jaxcnn.data.source import open_splits
-from jaxcnn.lifeline import Cluster
+from jaxcnn.machine.heartbeat import Cluster
 from jaxcnn.train import normalization, same_data, workdir
 from jaxcnn.train.loop import train
 from tests import digits, small

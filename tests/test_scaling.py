@@ -7,11 +7,11 @@ import math
 import jax
 import pytest
 
-from jaxcnn import mesh as meshes
 from jaxcnn.config import UserError
 from jaxcnn.learn import sharded
 from jaxcnn.learn.collectives import total_bytes
-from jaxcnn.scale import bandwidth, machines, measure, predict, published, replay, report
+from jaxcnn.machine import mesh as meshes
+from jaxcnn.scaling import bandwidth, machines, measure, predict, published, replay, report
 from tests import runs, small
 
 DEVICES = 8

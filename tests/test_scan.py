@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcnn import mesh as meshes
 from jaxcnn.config import ConfigError
 from jaxcnn.data import resident
 from jaxcnn.learn import compilation, sharded
 from jaxcnn.learn.state import make_hyper
+from jaxcnn.machine import mesh as meshes
 from jaxcnn.train import drive, flops, loop, pace
 from jaxcnn.train.pace import Pace, choose_steps_per_call
 from tests import digits, runs, small

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from jaxcnn import at_start
-from jaxcnn.signals import Signals
+from jaxcnn.command.signals import Signals
 from jaxcnn.train.interrupts import Interrupted
 from tests import runs
 
@@ -137,7 +137,7 @@ def left(monkeypatch):
         raise SystemExit  # the thread that would have ended the process
 
     monkeypatch.setattr(os, "_exit", leave)
-    monkeypatch.setattr("jaxcnn.signals.last_words", words.append)
+    monkeypatch.setattr("jaxcnn.command.signals.last_words", words.append)
     return found, words
 
 

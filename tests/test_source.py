@@ -9,9 +9,9 @@ import pytest
 from jaxcnn.config import Data, UserError
 from jaxcnn.data import examples, resident
 from jaxcnn.data.examples import map_in_threads
+from jaxcnn.data.image_statistics import image_statistics
 from jaxcnn.data.slices import resolve
 from jaxcnn.data.source import open_splits
-from jaxcnn.data.statistics import image_statistics
 
 
 @pytest.fixture(autouse=True)

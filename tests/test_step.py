@@ -6,11 +6,11 @@ import jax
 import numpy as np
 import pytest
 
-from jaxcnn import mesh as meshes
 from jaxcnn.data import order, resident
 from jaxcnn.data.batch import Batch
 from jaxcnn.learn import sharded
 from jaxcnn.learn.state import make_hyper
+from jaxcnn.machine import mesh as meshes
 from tests import small
 
 # Float32 sums in another order differ by some units of 2^-24 = 6e-8 relative to the terms; BatchNorm divides by small

@@ -14,7 +14,7 @@ import pytest
 from jaxcnn import config as configs
 from jaxcnn.config import UserError
 from jaxcnn.data.source import open_splits
-from jaxcnn.meeting import HostsError
+from jaxcnn.machine.meeting import HostsError
 from jaxcnn.train import environment, workdir
 from tests import small
 

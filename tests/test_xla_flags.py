@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from jaxcnn import xla_flags
+from jaxcnn.machine import xla_flags
 from tests import runs
 
 DEFAULTS = {"xla_gpu_first": "true", "xla_gpu_second": "2"}

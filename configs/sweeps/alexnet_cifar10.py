@@ -6,7 +6,7 @@ Variants: `:cpu` is twelve trials of two to three minutes on two CPU cores, 2.5 
 the handwritten digits.
 """
 
-from jaxcnn import recipes
+from jaxcnn.config import recipes
 from jaxcnn.study import spec, sweeps
 
 

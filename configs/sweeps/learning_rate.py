@@ -8,7 +8,7 @@ Variants: `:random`, see above; `:smoke` takes seconds, on the handwritten digit
 `python -m benchmarks.sweep` times.
 """
 
-from jaxcnn import recipes
+from jaxcnn.config import recipes
 from jaxcnn.study import spec, sweeps
 
 

@@ -9,7 +9,7 @@ Optimiser, schedule and length are those of `recipes.paper`.
 Variant: `:smoke`, the same study in minutes on two CPU cores: thin networks, a few steps on the handwritten digits.
 """
 
-from jaxcnn import recipes
+from jaxcnn.config import recipes
 from jaxcnn.study import sweeps
 
 

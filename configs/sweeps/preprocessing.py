@@ -7,7 +7,7 @@ None, normalisation, crop and flip, and on top of those cutout, mixup, CutMix an
 Variant: `:smoke`, in minutes on two CPU cores: AlexNet's small form, a few steps on the handwritten digits.
 """
 
-from jaxcnn import recipes
+from jaxcnn.config import recipes
 from jaxcnn.study import sweeps
 
 

@@ -8,7 +8,7 @@ validation split (protocol=full), and nothing is chosen by these runs.
 Variants: `:gpu` computes in bfloat16; `:smoke` takes seconds, on synthetic images.
 """
 
-from jaxcnn import recipes
+from jaxcnn.config import recipes
 from jaxcnn.study import spec
 
 

@@ -7,13 +7,14 @@ import re
 
 import numpy as np
 
-from jaxcnn import config, host_memory
+from jaxcnn import config
 from jaxcnn.config import UserError
-from jaxcnn.config_check import INT32
+from jaxcnn.config.ranges import INT32
 from jaxcnn.data import content
 from jaxcnn.data.decode import resize
 from jaxcnn.data.examples import Examples, Source
 from jaxcnn.data.remarks import centre_square
+from jaxcnn.machine import malloc
 
 
 def open_digits(argument: str, data: config.Data) -> Source:
@@ -97,7 +98,7 @@ def open_synthetic(argument: str, data: config.Data) -> Source:
         return _resized(Examples(labels, shape, read, made_of), data.image_size)
 
     labels = 16 * length  # bytes: of every example some are in memory, though its pixels are not
-    if classes > length or max(labels, math.prod(shape)) > (host_memory.obtainable() or math.inf):
+    if classes > length or max(labels, math.prod(shape)) > (malloc.obtainable() or math.inf):
         raise UserError(
             f"config.data.source='synthetic:{argument}': an image of each class, one image of {shape[0]}x{shape[1]}x"
             f"{shape[2]} bytes, and the labels of all must fit into memory; choose smaller numbers"

@@ -18,8 +18,8 @@ from typing import IO, BinaryIO
 
 import numpy as np
 
-from jaxcnn import locks
 from jaxcnn.data import cache_limit
+from jaxcnn.machine import locks
 
 
 def fingerprint(parts: Iterable[object]) -> str:

@@ -9,8 +9,8 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from jaxcnn import locks
 from jaxcnn.config import UserError
+from jaxcnn.machine import locks
 
 SWITCH = "JAXCNN_CACHE_GIB"
 DEFAULT_GIB = 20.0

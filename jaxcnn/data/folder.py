@@ -15,7 +15,7 @@ from jaxcnn.data import cache, listing
 from jaxcnn.data.encoded import Encoded, open_encoded
 from jaxcnn.data.examples import Examples, Source
 from jaxcnn.data.layout import LAYOUT, split_folders
-from jaxcnn.paths import expand
+from jaxcnn.machine.paths import expand
 
 
 def open_folder(argument: str, data: config.Data) -> Source:

@@ -12,7 +12,7 @@ from jaxcnn import config
 from jaxcnn.config import UserError
 from jaxcnn.data.arrays import array_examples
 from jaxcnn.data.examples import Examples, Source
-from jaxcnn.paths import expand
+from jaxcnn.machine.paths import expand
 
 _IMAGE_KEYS = ("{}_images", "x_{}", "X_{}", "{}_x", "{}_data", "{}_image")
 _LABEL_KEYS = ("{}_labels", "y_{}", "Y_{}", "{}_y", "{}_targets", "{}_label")

@@ -4,7 +4,7 @@ import dataclasses
 import os
 
 from jaxcnn.config import Data, UserError
-from jaxcnn.paths import expand
+from jaxcnn.machine.paths import expand
 
 PLACED = ("npz", "folder")  # sources that are named by a path
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxcnn.data.batch import Batch, Split
 from jaxcnn.data.examples import read_in_order
-from jaxcnn.mesh import put
+from jaxcnn.machine.mesh import put
 
 
 @flax.struct.dataclass

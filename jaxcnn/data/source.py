@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxcnn import config
 from jaxcnn.config import UserError
-from jaxcnn.config_check import HELD_OUT
+from jaxcnn.config.rules import HELD_OUT
 from jaxcnn.data import content, holdout, slices
 from jaxcnn.data.arrays import open_digits, open_synthetic
 from jaxcnn.data.batch import Split

@@ -14,7 +14,7 @@ from jaxcnn import config
 from jaxcnn.config import UserError
 from jaxcnn.data import cache
 from jaxcnn.data.tensorflow import import_tensorflow
-from jaxcnn.paths import expand
+from jaxcnn.machine.paths import expand
 
 _NAME = re.compile(
     r"(?P<name>[A-Za-z]\w*)(?:/(?P<config>(?!\d+\.\d+\.\d+$)[\w.+-]+))?(?:[:/](?P<version>\d+\.\d+\.\d+))?"

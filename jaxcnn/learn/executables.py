@@ -36,8 +36,8 @@ import scipy
 from jax.experimental import serialize_executable
 from jax.sharding import Mesh
 
-from jaxcnn import xla_flags
 from jaxcnn.data import cache
+from jaxcnn.machine import xla_flags
 
 PACKAGE = pathlib.Path(__file__).parent.parent
 CHECKSUM = 4  # bytes of the CRC-32 that follows a program: flipped bits of machine code would be run

@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding
 from jaxcnn.config import ConfigError
 from jaxcnn.learn.program import Program
 from jaxcnn.learn.state import State
-from jaxcnn.mesh import DATA_AXIS, data_devices, model_devices
+from jaxcnn.machine.mesh import DATA_AXIS, data_devices, model_devices
 from jaxcnn.models import split
 
 

@@ -22,7 +22,7 @@ from jaxcnn.learn import step as steps
 from jaxcnn.learn.compilation import jit
 from jaxcnn.learn.program import Program
 from jaxcnn.learn.state import abstract_hyper
-from jaxcnn.mesh import replicated
+from jaxcnn.machine.mesh import replicated
 
 MEMBER_AXIS = "member"
 

@@ -20,7 +20,7 @@ from jaxcnn.learn.compilation import jit
 from jaxcnn.learn.executables import Kept
 from jaxcnn.learn.program import Program
 from jaxcnn.learn.state import Hyper, abstract_hyper
-from jaxcnn.mesh import DATA_AXIS, device_scalar, over_data, replicated
+from jaxcnn.machine.mesh import DATA_AXIS, device_scalar, over_data, replicated
 
 
 @functools.lru_cache(maxsize=64)

@@ -22,7 +22,7 @@ from jaxcnn.data.resident import Resident
 from jaxcnn.learn import layout as layouts
 from jaxcnn.learn import step as steps
 from jaxcnn.learn.program import Program
-from jaxcnn.mesh import DATA_AXIS, MODEL_AXIS, data_devices, model_devices
+from jaxcnn.machine.mesh import DATA_AXIS, MODEL_AXIS, data_devices, model_devices
 
 
 def train_step(

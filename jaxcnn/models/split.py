@@ -11,7 +11,7 @@ import re
 import jax
 from jax import lax
 
-from jaxcnn.mesh import MODEL_AXIS
+from jaxcnn.machine.mesh import MODEL_AXIS
 
 # What is wide enough to be worth it: 4096 outputs of dense layers, 256 to 2048 channels of convolutions.
 _DENSE = r"dense[12]"  # alexnet, vgg16

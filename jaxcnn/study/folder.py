@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from jaxcnn import config as configs
-from jaxcnn import locks
 from jaxcnn.config import Config, UserError
+from jaxcnn.machine import locks
 from jaxcnn.study import spec
 
 SWEEP, TRIAL, TRIALS, LOG = "sweep.json", "trial.json", "trials", "log.txt"

@@ -11,12 +11,12 @@ from typing import Any
 import jax
 from rich.console import Console
 
-from jaxcnn import host_memory
-from jaxcnn import mesh as meshes
 from jaxcnn.config import ConfigError, UserError
 from jaxcnn.data.examples import worker_count
 from jaxcnn.learn import sharded
 from jaxcnn.learn.state import make_hyper
+from jaxcnn.machine import malloc
+from jaxcnn.machine import mesh as meshes
 from jaxcnn.study.engines import processes
 from jaxcnn.study.plan import Group, Plan
 from jaxcnn.train import environment, feed, patience, workdir
@@ -78,7 +78,7 @@ def _measure(group: Group, shared: Shared) -> dict[str, float]:
     batch_size = feed.eval_batch_size(config.run.eval_batch_size, program, mesh)
     if evaluated is not None:
         sharded.compiled_eval_step(program, mesh, batch_size)
-    host_memory.keep()  # as training does once it has compiled
+    malloc.keep()  # as training does once it has compiled
     compile_seconds = time.perf_counter() - began
     shared.compile_seconds.setdefault(program, compile_seconds)
     normal = jax.device_put(sharded.steps.Normalization(*shared.statistics(splits.train)), meshes.replicated(mesh))

@@ -9,9 +9,9 @@ import uuid
 from typing import Any
 
 from jaxcnn import config as configs
-from jaxcnn import paths
 from jaxcnn.config import Config, ConfigError, UserError
 from jaxcnn.data import place
+from jaxcnn.machine import paths
 from jaxcnn.study import folder as files
 from jaxcnn.study import plan as plans
 from jaxcnn.study import spec, store

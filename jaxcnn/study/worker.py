@@ -10,8 +10,7 @@ from typing import Any
 
 import optuna
 
-from jaxcnn.study import population as populations
-from jaxcnn.study import store, trial
+from jaxcnn.study import store, together, trial
 from jaxcnn.study.desk import Claim, Desk, Nothing
 from jaxcnn.study.folder import Definition
 from jaxcnn.train.hooks import Shared
@@ -30,7 +29,7 @@ def work(
     shared: Shared | None = None,
     began: Callable[[Claim], None] = lambda _: None,
     ended: Callable[[Claim, trial.Outcome], None] = lambda *_: None,
-    population: populations.Settings | None = None,
+    population: together.Settings | None = None,
     say: Callable[[str], None] = lambda _: None,
     interrupts: Interrupts | None = None,
 ) -> None:
@@ -88,7 +87,7 @@ def work(
             elif population is None or len(claims) == 1:
                 ended(claim, trial.run(desk, claim, shared, command, interrupts))
             else:
-                populations.run(
+                together.run(
                     desk, claims, shared, command, interrupts, settings=population, known=known, say=say, ended=ended
                 )
 

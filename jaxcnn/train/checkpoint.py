@@ -18,8 +18,8 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, EveryNSt
 
 from jaxcnn.config import Checkpoint, UserError
 from jaxcnn.learn.state import State
-from jaxcnn.lifeline import Cluster, of_a_collective
-from jaxcnn.mesh import put
+from jaxcnn.machine.heartbeat import Cluster, of_a_collective
+from jaxcnn.machine.mesh import put
 from jaxcnn.train import seals
 from jaxcnn.train.environment import packages
 from jaxcnn.train.workdir import free_name

@@ -10,10 +10,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcnn import host_memory
 from jaxcnn.config import UserError
 from jaxcnn.learn import sharded
 from jaxcnn.learn.step import StepMetrics
+from jaxcnn.machine import malloc
 from jaxcnn.train.interrupts import Interrupted
 from jaxcnn.train.logbook import duration
 from jaxcnn.train.pace import Pace
@@ -51,7 +51,7 @@ class Driver:
             (end, sharded.compiled_train_step(program, session.mesh, session.feed.loader, session.steps_per_call))
             for end, program in session.program.stretches
         ]
-        self._memory = host_memory.KeptMemory()
+        self._memory = malloc.KeptMemory()
         self._unread: Call | None = None
 
     def train_until(self, stop: int) -> None:

@@ -15,7 +15,7 @@ from jaxcnn.data import order, resident
 from jaxcnn.data.batch import Batch, Split
 from jaxcnn.learn import sharded
 from jaxcnn.learn.program import Program
-from jaxcnn.mesh import data_devices, device_scalar, over_data, replicated
+from jaxcnn.machine.mesh import data_devices, device_scalar, over_data, replicated
 from jaxcnn.train.hooks import Shared
 
 

@@ -6,10 +6,10 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from jaxcnn import mesh as meshes
 from jaxcnn.config import Config
 from jaxcnn.learn import sharded, spread
 from jaxcnn.learn.program import Program
+from jaxcnn.machine import mesh as meshes
 
 
 @dataclasses.dataclass(frozen=True)

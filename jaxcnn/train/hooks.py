@@ -9,8 +9,8 @@ import jax
 from jaxcnn import config
 from jaxcnn.data import resident
 from jaxcnn.data.batch import Split
+from jaxcnn.data.image_statistics import image_statistics
 from jaxcnn.data.source import Splits, open_splits
-from jaxcnn.data.statistics import image_statistics
 from jaxcnn.learn.program import Program
 
 

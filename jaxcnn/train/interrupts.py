@@ -3,7 +3,7 @@
 Python raises KeyboardInterrupt between any two bytecodes of the main thread, such as those where a step is made and its
 results are in nobody's hands yet. So a run that is called from the main thread is driven in another one from its first
 step on: there nothing breaks off, and the main thread tells it to stop. Nothing here touches signal handlers or ends
-the process; `jaxcnn.signals` does, for commands.
+the process; `jaxcnn.command.signals` does, for commands.
 """
 
 import concurrent.futures
@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from jaxcnn.lifeline import RESTARTABLE, Cluster
+from jaxcnn.machine.heartbeat import RESTARTABLE, Cluster
 
 GRACE_SECONDS = 20.0  # for the current step, evaluation batch and save
 LOOK_SECONDS = 0.1

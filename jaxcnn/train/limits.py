@@ -5,14 +5,14 @@ import math
 import jax
 from jax.sharding import Mesh, NamedSharding
 
-from jaxcnn import host_memory
 from jaxcnn.config import Config, ConfigError
-from jaxcnn.config_check import INT32
+from jaxcnn.config.ranges import INT32
 from jaxcnn.data import resident
 from jaxcnn.data.source import Splits
 from jaxcnn.learn import sharded
 from jaxcnn.learn.program import Program
-from jaxcnn.mesh import data_devices
+from jaxcnn.machine import malloc
+from jaxcnn.machine.mesh import data_devices
 from jaxcnn.train import feed
 
 SLIP = 1e-3  # of a step; from there on "several times a step" is taken for what it can be, once
@@ -117,7 +117,7 @@ def _check_fits(parts: dict[str, int], mesh: Mesh, spare: float) -> None:
     needed, there_is = sum(parts.values()), (device.memory_stats() or {}).get("bytes_limit")
     if device.platform == "cpu":  # whose devices share the host's; they may share the set as well
         devices = len(mesh.local_devices)
-        needed, there_is = needed * devices - parts["the resident set"] * (devices - 1), host_memory.obtainable()
+        needed, there_is = needed * devices - parts["the resident set"] * (devices - 1), malloc.obtainable()
     if there_is is None or needed <= spare * there_is:
         return
     listed = ", ".join(f"{what} {size / 2**30:,.1f}" for what, size in parts.items() if size >= 2**27)

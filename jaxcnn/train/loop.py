@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from jaxcnn import config as configs
-from jaxcnn import mesh as meshes
 from jaxcnn.config import Config, UserError
 from jaxcnn.data.batch import Split
 from jaxcnn.learn import sharded
 from jaxcnn.learn.program import steps_of
 from jaxcnn.learn.state import State
-from jaxcnn.lifeline import Cluster
+from jaxcnn.machine import mesh as meshes
+from jaxcnn.machine.heartbeat import Cluster
 from jaxcnn.train import assess, curves, feed, origin, summary, workdir
 from jaxcnn.train.checkpoint import DamagedError
 from jaxcnn.train.drive import Driver

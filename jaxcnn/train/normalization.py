@@ -10,8 +10,8 @@ from jaxcnn.config import UserError
 from jaxcnn.data import place
 from jaxcnn.data.batch import Split
 from jaxcnn.learn.step import Normalization
-from jaxcnn.lifeline import Cluster
-from jaxcnn.mesh import put
+from jaxcnn.machine.heartbeat import Cluster
+from jaxcnn.machine.mesh import put
 from jaxcnn.train import workdir
 
 FILE = "normalization.json"

@@ -13,16 +13,16 @@ from typing import Any
 
 import jax
 
-from jaxcnn import host_memory
 from jaxcnn.config import UserError
 from jaxcnn.learn import sharded
+from jaxcnn.machine import malloc
 from jaxcnn.train import loop
 from jaxcnn.train.drive import Diverged, is_there, take_in
 from jaxcnn.train.interrupts import Interrupted, Interrupts
 from jaxcnn.train.pace import Pace
 from jaxcnn.train.population_based import KIND, Evolution, Exchange, exchanged, exchanges
+from jaxcnn.train.population_ways import Maker, Members, first_of
 from jaxcnn.train.session import Session
-from jaxcnn.train.ways import Maker, Members, first_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Group:
                 for number, due in self._due.items()
             }
         self._pace = Pace(first_of(sessions).steps_per_call)
-        self._memory = host_memory.KeptMemory()
+        self._memory = malloc.KeptMemory()
         self._unread: _Call | None = None
         self._window = 0.0
 

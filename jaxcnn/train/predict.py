@@ -14,8 +14,8 @@ from jaxcnn.config import Data, UserError
 from jaxcnn.data import listing
 from jaxcnn.data.decode import Unreadable, decode
 from jaxcnn.learn import sharded
-from jaxcnn.mesh import data_devices, over_data
-from jaxcnn.paths import expand
+from jaxcnn.machine.mesh import data_devices, over_data
+from jaxcnn.machine.paths import expand
 from jaxcnn.train.trained import Trained
 
 BATCH = 64

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxcnn.config_check import HELD_OUT
+from jaxcnn.config.rules import HELD_OUT
 from jaxcnn.data import place
 from jaxcnn.data.batch import Split
 from jaxcnn.data.source import Splits

@@ -9,8 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcnn import host_memory, models
-from jaxcnn import mesh as meshes
+from jaxcnn import models
 from jaxcnn.config import Config, ConfigError
 from jaxcnn.data import cache_limit
 from jaxcnn.data.batch import Split
@@ -19,7 +18,9 @@ from jaxcnn.learn import layout, sharded
 from jaxcnn.learn.program import Program, make_program
 from jaxcnn.learn.state import State, count_parameters, make_hyper
 from jaxcnn.learn.step import Normalization, check_sides
-from jaxcnn.lifeline import Cluster
+from jaxcnn.machine import malloc
+from jaxcnn.machine import mesh as meshes
+from jaxcnn.machine.heartbeat import Cluster
 from jaxcnn.text import counted
 from jaxcnn.train import environment, feed, limits, normalization, origin, patience, summary, workdir
 from jaxcnn.train.checkpoint import Checkpoints
@@ -158,7 +159,7 @@ def open_session(
         feeder.prepare(splits.train)
         limits.check_compiled(program, mesh, loader, splits, [compiled.result() for compiled in programs])
     state = jax.block_until_ready(sharded.compiled_init_state(program, mesh)(hyper))
-    host_memory.keep()
+    malloc.keep()
     compile_seconds = time.time() - compile_started
     if not kept:
         patience.took(key, compile_seconds)

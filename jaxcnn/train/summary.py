@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from jaxcnn.config import Config, UserError
 from jaxcnn.learn import executables
 from jaxcnn.learn.state import count_parameters
-from jaxcnn.mesh import describe
+from jaxcnn.machine.mesh import describe
 from jaxcnn.text import counted
 from jaxcnn.train import assess, flops, workdir
 

@@ -8,12 +8,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcnn import mesh as meshes
 from jaxcnn.config import Config, UserError
 from jaxcnn.data.batch import Split
 from jaxcnn.learn import sharded
 from jaxcnn.learn.program import Program, make_program
 from jaxcnn.learn.step import Normalization
+from jaxcnn.machine import mesh as meshes
 from jaxcnn.train import normalization, origin, seals, workdir
 from jaxcnn.train.checkpoint import Checkpoints, DamagedError
 from jaxcnn.train.feed import choose_loader, eval_batch_size, make_feed

@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 from jaxcnn import config as configs
-from jaxcnn import locks
 from jaxcnn.config import Config, UserError
-from jaxcnn.config_check import HELD_OUT
+from jaxcnn.config.rules import HELD_OUT
 from jaxcnn.data import place
 from jaxcnn.data.source import Splits
-from jaxcnn.lifeline import Cluster
-from jaxcnn.meeting import HostsError
+from jaxcnn.machine import locks
+from jaxcnn.machine.heartbeat import Cluster
+from jaxcnn.machine.meeting import HostsError
 from jaxcnn.text import distinct, shown
 from jaxcnn.train import length, same_data, seals
 from jaxcnn.train.checksum import crc32_of, is_whole

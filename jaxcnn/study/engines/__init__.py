@@ -11,8 +11,8 @@ import sys
 import optuna
 
 from jaxcnn.study.folder import Definition
-from jaxcnn.study.population import Settings
 from jaxcnn.study.table import Display
+from jaxcnn.study.together import Settings
 from jaxcnn.train.hooks import Shared
 from jaxcnn.train.interrupts import Interrupts
 

@@ -5,8 +5,8 @@ import pathlib
 import subprocess
 import time
 
-from jaxcnn import host_memory
 from jaxcnn.config import UserError
+from jaxcnn.machine import malloc
 from jaxcnn.study import folder as files
 from jaxcnn.study.engines import STORAGE_VARIABLE, Job, worker_command
 from jaxcnn.study.table import watch
@@ -101,7 +101,7 @@ def _last_line(log: pathlib.Path) -> str:
 
 def settle(place: dict[str, str] | set[int]) -> None:
     """Put this process, before it has met JAX, where a worker would run, to do as that does."""
-    host_memory.of_command()
+    malloc.of_command()
     if isinstance(place, dict):
         os.environ.update(place)
     else:

@@ -14,9 +14,9 @@ from jaxcnn.data.source import open_splits
 from jaxcnn.learn import sharded
 from jaxcnn.learn.program import Program, make_program
 from jaxcnn.learn.state import count_parameters
-from jaxcnn.mesh import check_batch, data_devices
-from jaxcnn.scale import children, machines, replay
-from jaxcnn.scale.stopwatch import memory_of, mesh_over
+from jaxcnn.machine.mesh import check_batch, data_devices
+from jaxcnn.scaling import children, machines, replay
+from jaxcnn.scaling.stopwatch import memory_of, mesh_over
 from jaxcnn.train import environment, flops
 
 KNOWN = {"tfds:cifar10": ((32, 32, 3), 10, 50000), "tfds:cifar100": ((32, 32, 3), 100, 50000)}

@@ -54,7 +54,7 @@ def main() -> int:
 
 
 def _measure(networks: list[Config], folder: pathlib.Path) -> list[pathlib.Path]:
-    from jaxcnn.scale import measure, pictures, report
+    from jaxcnn.scaling import measure, pictures, report
 
     for mode in MODE.value:
         _among("mode", mode, measure.MODES)
@@ -73,7 +73,7 @@ def _measure(networks: list[Config], folder: pathlib.Path) -> list[pathlib.Path]
 
 
 def _simulate(networks: list[Config], folder: pathlib.Path) -> list[pathlib.Path]:
-    from jaxcnn.scale import absent, machines, pictures, report
+    from jaxcnn.scaling import absent, machines, pictures, report
 
     machine = machines.parse(SIMULATE.value)
     seconds = _seconds(STEP_SECONDS.value, len(networks))

@@ -12,8 +12,8 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from jaxcnn import host_memory
 from jaxcnn.config import UserError
+from jaxcnn.machine import malloc
 
 ROOT = pathlib.Path(__file__).parents[2]
 TASK, RESULT, OUTPUT = "task.json", "result.json", "output.txt"
@@ -51,7 +51,7 @@ def run_all(module: str, tasks: Sequence[dict[str, Any]], environments: Sequence
 def serve(work: Callable[[dict[str, Any]], Any]) -> None:
     """The other end of `run_all`: do `work` on the task in the folder named on the command line, leave its result."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    host_memory.of_command()
+    malloc.of_command()
     folder = pathlib.Path(sys.argv[1])
     try:
         answer = work(json.loads((folder / TASK).read_text(encoding="utf-8")))

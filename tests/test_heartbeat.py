@@ -9,16 +9,16 @@ import textwrap
 
 import pytest
 
-from jaxcnn import messages
-from jaxcnn.lifeline import Cluster, newest_checkpoint
+from jaxcnn.machine import messages
+from jaxcnn.machine.heartbeat import Cluster, newest_checkpoint
 from tests.test_hosts import free_port
 
 # A process of three that exchanges a value, then does what the test wants.
 PROCESS = """
 import os, pathlib, signal, sys, time
-from jaxcnn import meeting
+from jaxcnn.machine import meeting
 from jaxcnn.config import Hosts, UserError
-from jaxcnn.lifeline import Cluster
+from jaxcnn.machine.heartbeat import Cluster
 process, port, folder = int(sys.argv[1]), sys.argv[2], pathlib.Path(sys.argv[3])
 wanted = Hosts(heartbeat_seconds=2, join_seconds=20)
 lifeline = meeting.meet(meeting.Place("address", f"localhost:{{port}}", 3, process), wanted)

@@ -16,15 +16,15 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from jaxcnn import config as configs
-from jaxcnn import host_memory
-from jaxcnn import mesh as meshes
 from jaxcnn.config import UserError
 from jaxcnn.data.source import open_splits
 from jaxcnn.learn import sharded, spread
 from jaxcnn.learn.program import Program, make_program
 from jaxcnn.learn.state import make_hyper
 from jaxcnn.learn.step import Normalization
-from jaxcnn.scale import children, replay
+from jaxcnn.machine import malloc
+from jaxcnn.machine import mesh as meshes
+from jaxcnn.scaling import children, replay
 from jaxcnn.train import environment, feed, flops
 
 WARM_UP_STEPS = 2
@@ -69,7 +69,7 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
     runner = _Runner(compiled, sharded.init_state(program, mesh)(make_hyper(config)), normalization)
     found = replay.collectives_of(compiled)
     communicate = replay.program(found, mesh)
-    host_memory.keep()  # as training does once it has compiled
+    malloc.keep()  # as training does once it has compiled
     rounds = task["rounds"]
     with feeder.train_inputs(splits.train, 0) as inputs:
         first = next(inputs)

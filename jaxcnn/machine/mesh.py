@@ -15,8 +15,8 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 
-from jaxcnn import paths
 from jaxcnn.config import Config, ConfigError
+from jaxcnn.machine import paths
 
 DATA_AXIS = "data"  # of the batch
 MODEL_AXIS = "model"  # of the output channels of wide layers

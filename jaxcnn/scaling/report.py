@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from jaxcnn.scale.published import FIGURES
+from jaxcnn.scaling.published import FIGURES
 from jaxcnn.text import save_picture
 
 MIB = 2**20

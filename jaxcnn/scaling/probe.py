@@ -4,8 +4,8 @@ from typing import Any
 
 import jax
 
-from jaxcnn.scale import children
-from jaxcnn.scale.measure import cores
+from jaxcnn.scaling import children
+from jaxcnn.scaling.measure import cores
 
 
 def look(_: dict[str, Any]) -> dict[str, Any]:

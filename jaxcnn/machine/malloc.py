@@ -16,7 +16,7 @@ import pathlib
 import resource
 import sys
 
-from jaxcnn.xla_flags import gpu_wanted, switched_off
+from jaxcnn.machine.xla_flags import gpu_wanted, switched_off
 
 HUGE_PAGES = {"glibc.malloc.hugetlb": "1"}
 # XLA's arrays are aligned, and the few bytes cut off at their ends become free chunks of their own. A thread's cache of

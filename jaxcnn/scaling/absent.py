@@ -6,10 +6,10 @@ from typing import Any
 
 from jaxcnn import config as configs
 from jaxcnn.config import Config
-from jaxcnn.scale import children, machines
-from jaxcnn.scale.machines import Machine
+from jaxcnn.scaling import children, machines
+from jaxcnn.scaling.machines import Machine
 
-SIMULATOR = "jaxcnn.scale.simulate"
+SIMULATOR = "jaxcnn.scaling.simulate"
 
 
 def simulate(
@@ -34,7 +34,7 @@ def simulate(
     Raises:
       UserError: the config cannot run on such a machine.
     """
-    from jaxcnn.scale.predict import predict
+    from jaxcnn.scaling.predict import predict
 
     compiler = machines.compiler_for(machine)
     networks, environment = [], {}

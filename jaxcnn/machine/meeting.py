@@ -22,8 +22,8 @@ from importlib import metadata
 from typing import Any
 
 from jaxcnn.config import Hosts, UserError
-from jaxcnn.lifeline import RESTARTABLE, Lifeline
-from jaxcnn.messages import read_line, send
+from jaxcnn.machine.heartbeat import RESTARTABLE, Lifeline
+from jaxcnn.machine.messages import read_line, send
 
 VERSIONS = ("jaxcnn", "jax", "jaxlib")
 TOKEN = "JAXCNN_TOKEN"

@@ -9,9 +9,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcnn import mesh as meshes
 from jaxcnn.config import UserError
 from jaxcnn.learn import population, sharded
+from jaxcnn.machine import mesh as meshes
 from jaxcnn.train.session import Session
 
 WAYS = {"vmap": "vmap on one device", "devices": "spread over devices", "in_turn": "one after the other"}

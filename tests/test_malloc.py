@@ -6,11 +6,11 @@ import sys
 
 import pytest
 
-from jaxcnn import host_memory
+from jaxcnn.machine import malloc
 
 SCRIPT = """
 import os, sys
-from jaxcnn.host_memory import use_huge_pages
+from jaxcnn.machine.malloc import use_huge_pages
 use_huge_pages()
 print(sys.argv[1:], os.environ.get("GLIBC_TUNABLES"))
 """
@@ -18,7 +18,7 @@ print(sys.argv[1:], os.environ.get("GLIBC_TUNABLES"))
 
 def start(**environment: str) -> str:
     """What a process that asks for huge pages prints: its arguments, and the tunables it ends up with."""
-    kept = {name: value for name, value in os.environ.items() if name not in ("GLIBC_TUNABLES", host_memory.SWITCH)}
+    kept = {name: value for name, value in os.environ.items() if name not in ("GLIBC_TUNABLES", malloc.SWITCH)}
     kept["JAX_PLATFORMS"] = "cpu"
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, "a b", "--c"], capture_output=True, text=True, env=kept | environment, timeout=60
@@ -27,7 +27,7 @@ def start(**environment: str) -> str:
     return done.stdout.strip()
 
 
-@pytest.mark.skipif(not host_memory._on_request(), reason="no huge pages on request here")
+@pytest.mark.skipif(not malloc._on_request(), reason="no huge pages on request here")
 def test_a_process_comes_back_with_huge_pages_and_its_arguments():
     huge, whole = "glibc.malloc.hugetlb=1", "glibc.malloc.tcache_count=0"
     assert start() == f"['a b', '--c'] {huge}:{whole}"
@@ -38,7 +38,7 @@ def test_a_process_comes_back_with_huge_pages_and_its_arguments():
     assert start(GLIBC_TUNABLES=own) == f"['a b', '--c'] {own}:{huge}"
 
 
-@pytest.mark.skipif(not host_memory._on_request(), reason="no huge pages on request here")
+@pytest.mark.skipif(not malloc._on_request(), reason="no huge pages on request here")
 def test_threads_keep_their_caches_where_a_gpu_computes(tmp_path):
     (tmp_path / "jax_cuda12_plugin.py").touch()
     assert start(PYTHONPATH=str(tmp_path), JAX_PLATFORMS="") == "['a b', '--c'] glibc.malloc.hugetlb=1"
@@ -61,17 +61,17 @@ class Library:
 def library(monkeypatch) -> Library:
     """What `ctypes` finds for the C library, on a machine with huge pages and without a GPU."""
     found = Library()
-    monkeypatch.setattr(host_memory.ctypes, "CDLL", lambda name: found)
-    monkeypatch.setattr(host_memory, "_glibc", lambda: [2, 36])
-    monkeypatch.setattr(host_memory, "gpu_wanted", lambda environment: False)
+    monkeypatch.setattr(malloc.ctypes, "CDLL", lambda name: found)
+    monkeypatch.setattr(malloc, "_glibc", lambda: [2, 36])
+    monkeypatch.setattr(malloc, "gpu_wanted", lambda environment: False)
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
-    monkeypatch.delenv(host_memory.SWITCH, raising=False)
-    monkeypatch.setattr(host_memory, "_command", True)
+    monkeypatch.delenv(malloc.SWITCH, raising=False)
+    monkeypatch.setattr(malloc, "_command", True)
     return found
 
 
 def test_memory_is_kept_once_all_is_compiled(library):
-    host_memory.keep()
+    malloc.keep()
     # M_MMAP_MAX and M_TRIM_THRESHOLD of malloc.h; -1 turns trimming off.
     assert library.told == [(-4, 0), (-1, -1)]
 
@@ -82,7 +82,7 @@ def test_memory_is_kept_once_all_is_compiled(library):
         ("GLIBC_TUNABLES", ""),
         ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=0"),
         ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1:glibc.malloc.trim_threshold=65536"),
-        (host_memory.SWITCH, "off"),
+        (malloc.SWITCH, "off"),
     ],
 )
 def test_memory_is_not_kept_against_a_setting_of_the_users(name, value, library, monkeypatch):
@@ -92,36 +92,36 @@ def test_memory_is_not_kept_against_a_setting_of_the_users(name, value, library,
 
 
 def test_memory_is_kept_only_where_no_gpu_computes(library, monkeypatch):
-    monkeypatch.setattr(host_memory, "gpu_wanted", lambda environment: True)
+    monkeypatch.setattr(malloc, "gpu_wanted", lambda environment: True)
     left_alone(monkeypatch)
     assert library.told == []
 
 
 def test_memory_is_kept_only_in_commands(library, monkeypatch):
-    monkeypatch.setattr(host_memory, "_command", False)
+    monkeypatch.setattr(malloc, "_command", False)
     left_alone(monkeypatch)
     assert library.told == []
-    host_memory.of_command()
-    assert host_memory.keeps()
+    malloc.of_command()
+    assert malloc.keeps()
 
 
 def left_alone(monkeypatch) -> None:
     """Ask to keep memory, and make calls that must not release any."""
-    host_memory.keep()
-    monkeypatch.setattr(host_memory, "release", lambda: pytest.fail("released"))
-    memory = host_memory.KeptMemory()
-    for _ in range(2 * host_memory.LOOK_EVERY):
+    malloc.keep()
+    monkeypatch.setattr(malloc, "release", lambda: pytest.fail("released"))
+    memory = malloc.KeptMemory()
+    for _ in range(2 * malloc.LOOK_EVERY):
         memory.after_call()
 
 
 def test_memory_goes_back_while_the_heap_settles_and_when_it_has_grown(library, monkeypatch):
-    released, resident = [], iter([100] * host_memory.SETTLING + [120, 126, 124])
-    memory = host_memory.KeptMemory()
-    monkeypatch.setattr(host_memory, "release", lambda: released.append(memory._calls))
-    monkeypatch.setattr(host_memory, "_resident", lambda: next(resident))
-    for _ in range(3 * host_memory.LOOK_EVERY):
+    released, resident = [], iter([100] * malloc.SETTLING + [120, 126, 124])
+    memory = malloc.KeptMemory()
+    monkeypatch.setattr(malloc, "release", lambda: released.append(memory._calls))
+    monkeypatch.setattr(malloc, "_resident", lambda: next(resident))
+    for _ in range(3 * malloc.LOOK_EVERY):
         memory.after_call()
-    assert released == [*range(1, host_memory.SETTLING + 1), 2 * host_memory.LOOK_EVERY]
+    assert released == [*range(1, malloc.SETTLING + 1), 2 * malloc.LOOK_EVERY]
 
 
 def test_the_user_has_the_last_word():
@@ -132,17 +132,17 @@ def test_the_user_has_the_last_word():
 @pytest.fixture
 def kernel(monkeypatch, tmp_path):
     """Where the kernel's setting is read from, in a process without settings of its own and with glibc 2.36."""
-    monkeypatch.setattr(host_memory, "_KERNEL", tmp_path / "enabled")
-    monkeypatch.setattr(host_memory, "_glibc", lambda: [2, 36])
+    monkeypatch.setattr(malloc, "_KERNEL", tmp_path / "enabled")
+    monkeypatch.setattr(malloc, "_glibc", lambda: [2, 36])
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
-    monkeypatch.delenv(host_memory.SWITCH, raising=False)
+    monkeypatch.delenv(malloc.SWITCH, raising=False)
     return tmp_path / "enabled"
 
 
 def test_nothing_is_done_where_the_kernel_has_no_huge_pages_to_give(kernel, monkeypatch):
     kernel.write_text("always madvise [never]")
     monkeypatch.setattr(os, "execv", lambda *_: pytest.fail("started anew"))
-    host_memory.use_huge_pages()
+    malloc.use_huge_pages()
 
 
 @pytest.mark.parametrize("setting", ["always [madvise] never", "[always] madvise never"])
@@ -151,7 +151,7 @@ def test_a_process_starts_anew_where_the_kernel_gives_them_to_some_or_all(settin
     monkeypatch.setenv("GLIBC_TUNABLES", "")  # so that it is put back
     started = []
     monkeypatch.setattr(os, "execv", lambda *_: started.append(os.environ["GLIBC_TUNABLES"]))
-    host_memory.use_huge_pages()
+    malloc.use_huge_pages()
     assert len(started) == 1 and started[0].startswith("glibc.malloc.hugetlb=1")
 
 
@@ -171,13 +171,13 @@ def test_what_a_process_can_have_is_what_machine_and_groups_leave_it(groups, fil
     for name, text in files.items():
         (tmp_path / "fs" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "fs" / name).write_text(text + "\n")
-    monkeypatch.setattr(host_memory, "_MEMORY", tmp_path / "meminfo")
-    monkeypatch.setattr(host_memory, "_GROUPS", tmp_path / "cgroup")
-    monkeypatch.setattr(host_memory, "_GROUP_FILES", tmp_path / "fs")
-    monkeypatch.setattr(host_memory, "_resident", lambda: 0)
-    assert host_memory.obtainable() == limit * 1024
+    monkeypatch.setattr(malloc, "_MEMORY", tmp_path / "meminfo")
+    monkeypatch.setattr(malloc, "_GROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(malloc, "_GROUP_FILES", tmp_path / "fs")
+    monkeypatch.setattr(malloc, "_resident", lambda: 0)
+    assert malloc.obtainable() == limit * 1024
     (tmp_path / "meminfo").unlink()
-    assert host_memory.obtainable() is None
+    assert malloc.obtainable() is None
 
 
 @pytest.mark.parametrize("watcher", ["trace", "profile", "debugpy", "prompt"])
@@ -192,7 +192,7 @@ def test_a_process_that_somebody_watches_is_not_started_anew(watcher, kernel, mo
     set_watcher = {"trace": sys.settrace, "profile": sys.setprofile}.get(watcher, lambda _: None)
     set_watcher(lambda *_: None)
     try:
-        host_memory.use_huge_pages()
+        malloc.use_huge_pages()
     finally:
         set_watcher(None)
 

@@ -21,9 +21,10 @@ import absl.logging
 from absl import app, flags
 from ml_collections import config_flags
 
-from jaxcnn import conversion, host_memory, output, paths, xla_flags
-from jaxcnn.config import Config, ConfigError, UserError, flatten, from_config_dict, to_dict
-from jaxcnn.signals import Signals, ignore_at_exit
+from jaxcnn.command import output
+from jaxcnn.command.signals import Signals, ignore_at_exit
+from jaxcnn.config import Config, ConfigError, UserError, convert, flatten, from_config_dict, to_dict
+from jaxcnn.machine import malloc, paths, xla_flags
 from jaxcnn.train.interrupts import Interrupts
 
 flags.disclaim_key_flags()  # those defined here belong to the command, whose --help shows them
@@ -78,10 +79,10 @@ def run(main: Callable[..., int], *, arguments: bool = False) -> None:
 
     With `arguments`, what is no flag is allowed, and `main` gets the list of it; else it is a mistake.
     """
-    host_memory.use_huge_pages()
+    malloc.use_huge_pages()
     main_module = sys.modules["__main__"]  # --help shows its docstring
-    main_module.__doc__ = f"{(main_module.__doc__ or '').rstrip()}\n\n{host_memory.HELP}\n"
-    host_memory.of_command()
+    main_module.__doc__ = f"{(main_module.__doc__ or '').rstrip()}\n\n{malloc.HELP}\n"
+    malloc.of_command()
     output.keep()
     accept_any_text()
     ignore_at_exit()
@@ -264,7 +265,7 @@ def _unknown_key(argv: list[str]) -> str | None:
     for argument in argv:
         key = argument.lstrip("-").removeprefix("config.").partition("=")[0]
         if argument.lstrip("-").startswith("config.") and key not in known and key not in groups:
-            near = conversion.nearest_key(key, known)
+            near = convert.nearest_key(key, known)
             return f"unknown key config.{key}" + (f" (did you mean config.{near}?)" if near else "")
     return None
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from multiprocessing import connection
 from typing import Any, NoReturn
 
-from jaxcnn import messages
+from jaxcnn.machine import messages
 
 RESTARTABLE = 75  # exit code: nothing is wrong with the run, the same command goes on (EX_TEMPFAIL of sysexits.h)
 BUG = 1

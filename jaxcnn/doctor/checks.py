@@ -15,11 +15,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcnn import mesh as meshes
 from jaxcnn.config import Config, UserError
 from jaxcnn.data.source import open_splits
 from jaxcnn.data.tfds_prepare import find_prepared
-from jaxcnn.lifeline import Cluster
+from jaxcnn.machine import mesh as meshes
+from jaxcnn.machine.heartbeat import Cluster
 from jaxcnn.text import counted
 
 STEPS = 20

@@ -1,9 +1,9 @@
 """Joining the processes of a run: which launcher started them, where process 0 is, and whether all can reach it.
 
 JAX does the joining (`jax.distributed`), and its detection of launchers is used. What is added comes before: all
-processes meet at the coordinator's port (`jaxcnn.meeting`) and show each other host, versions and config, so that one
-that is missing, or is not like the others, is named in one line, where JAX would wait and abort. The connections stay:
-`jaxcnn.lifeline` notices through them when a process is lost.
+processes meet at the coordinator's port (`jaxcnn.machine.meeting`) and show each other host, versions and config, so
+that one that is missing, or differs from the others, is named in one line, where JAX would wait and abort. The
+connections stay open: `jaxcnn.machine.heartbeat` notices through them when a process is lost.
 """
 
 import logging
@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from importlib import util
 
 from jaxcnn.config import Hosts, UserError
-from jaxcnn.lifeline import Cluster, Lifeline
-from jaxcnn.meeting import HostsError, Place, meet
+from jaxcnn.machine.heartbeat import Cluster, Lifeline
+from jaxcnn.machine.meeting import HostsError, Place, meet
 
 _log = logging.getLogger("jaxcnn")
 

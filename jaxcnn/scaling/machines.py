@@ -6,9 +6,9 @@ import math
 import os
 from typing import Any
 
-from jaxcnn import xla_flags
 from jaxcnn.config import UserError
-from jaxcnn.scale.bandwidth import ETHERNET, LINKS, TORI, Ethernet, Links, Torus
+from jaxcnn.machine import xla_flags
+from jaxcnn.scaling.bandwidth import ETHERNET, LINKS, TORI, Ethernet, Links, Torus
 
 EXAMPLES = "gpu:256, gpu:h100:256, gpu:a100:64, tpu:v5e:16x16 or cpu:512"
 DEFAULT_GPU = "h100"

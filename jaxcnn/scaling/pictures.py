@@ -3,7 +3,7 @@
 import textwrap
 from typing import Any
 
-from jaxcnn.scale.published import FIGURES
+from jaxcnn.scaling.published import FIGURES
 
 PARTS = {"compute_seconds": "computing", "communication_seconds": "communication", "input_seconds": "input"}
 COLOURS = {"compute_seconds": "tab:blue", "communication_seconds": "tab:orange", "input_seconds": "tab:green"}

@@ -11,11 +11,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from jaxcnn import mesh as meshes
 from jaxcnn.config import UserError
+from jaxcnn.machine import mesh as meshes
 from jaxcnn.study.desk import Claim, Desk
 from jaxcnn.study.trial import Attempt, Outcome
-from jaxcnn.train import loop, ways
+from jaxcnn.train import loop, population_ways
 from jaxcnn.train import population as populations
 from jaxcnn.train.curves import read_records
 from jaxcnn.train.feed import choose_loader
@@ -31,7 +31,7 @@ class Settings:
 
     Attributes:
       members: how many at most; 1: each alone.
-      way: of `train.ways.WAYS`, or "auto".
+      way: of `train.population_ways.WAYS`, or "auto".
       pbt_every_epochs: between exchanges of population-based training; 0: none.
     """
 
@@ -83,7 +83,7 @@ def run(
     interrupts: Interrupts,
     *,
     settings: Settings,
-    known: dict[Any, ways.Choice],
+    known: dict[Any, population_ways.Choice],
     say: Callable[[str], None],
     ended: Callable[[Claim, Outcome], None],
 ) -> None:
@@ -94,7 +94,7 @@ def run(
       claims: of the trials.
       shared, command, interrupts: as of `trial.run`.
       settings: see there.
-      known: the choices of populations before; see `train.ways.prepare`.
+      known: the choices of populations before; see `train.population_ways.prepare`.
       say: told how the steps are made, and why so.
       ended: told of each trial and its outcome.
 
@@ -134,7 +134,7 @@ def run(
             end(number, attempt.judge(lambda: _outcome(attempt, result)))
 
         try:
-            make, choice = ways.prepare(sessions, settings.way, known)
+            make, choice = population_ways.prepare(sessions, settings.way, known)
             say(choice.why)
             for number, session in sessions.items():
                 session.logbook.say(f"  {choice.why}")

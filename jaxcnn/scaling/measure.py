@@ -9,11 +9,11 @@ from typing import Any
 
 from jaxcnn import config as configs
 from jaxcnn.config import Config, UserError
-from jaxcnn.scale import children
+from jaxcnn.scaling import children
 from jaxcnn.text import counted
 
-STOPWATCH = "jaxcnn.scale.stopwatch"
-PROBE = "jaxcnn.scale.probe"
+STOPWATCH = "jaxcnn.scaling.stopwatch"
+PROBE = "jaxcnn.scaling.probe"
 MODES = ("strong", "weak")
 
 

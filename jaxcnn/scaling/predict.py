@@ -4,8 +4,8 @@ import math
 from typing import Any
 
 from jaxcnn.config import Config
-from jaxcnn.scale.bandwidth import Links, collective_seconds
-from jaxcnn.scale.machines import Machine
+from jaxcnn.scaling.bandwidth import Links, collective_seconds
+from jaxcnn.scaling.machines import Machine
 from jaxcnn.train import flops
 
 # NVIDIA's 2470 images/s of ResNet50 v1.5 on one A100 in mixed precision (`published.FIGURES`), at 3 x 8.2 GFLOP each

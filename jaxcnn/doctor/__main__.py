@@ -15,9 +15,10 @@ from jaxcnn import at_start  # noqa: F401 (first of all: from here on a signal i
 
 import pathlib
 
-from jaxcnn import command, hosts
+from jaxcnn import command
 from jaxcnn.config import Config
-from jaxcnn.lifeline import Cluster
+from jaxcnn.machine import hosts
+from jaxcnn.machine.heartbeat import Cluster
 
 CONFIG = command.define_config("The run to look at the data of, and to join the hosts as.")
 WORKDIR = command.define_path("workdir", "runs", "Where runs are to be kept; tried by writing there.")
@@ -30,7 +31,7 @@ def main() -> int:
     """Look at everything and show it; return the exit code."""
     config = command.read_config(CONFIG) if CONFIG.value is not None else Config()
     cluster = hosts.join(config.hosts)
-    from jaxcnn.examination import examine
+    from jaxcnn.doctor.checks import examine
 
     try:
         checks = examine(config, pathlib.Path(WORKDIR.value), cluster)

@@ -1,0 +1,47 @@
+"""The run's configuration: frozen dataclasses, made and checked once, at the boundary.
+
+A file in `jaxcnn/configs/` returns an `ml_collections.ConfigDict` whose tree mirrors `Config`. `from_config_dict` turns
+it into these dataclasses and refuses what is out of range or impossible together; past that point nothing asks a
+dictionary for a key, and a mistake can no longer surface in the middle of a run. Mistakes raise `ConfigError`, one line
+each.
+"""
+
+from jaxcnn.config.errors import ConfigError, UserError
+from jaxcnn.config.fields import (
+    Augment,
+    Checkpoint,
+    Config,
+    Data,
+    Hosts,
+    Model,
+    Norm,
+    Optim,
+    Parallel,
+    Run,
+    Schedule,
+)
+from jaxcnn.config.rules import check
+from jaxcnn.config.tree import choices, default, flatten, from_config_dict, to_dict, unknown_variant
+
+__all__ = [
+    "Augment",
+    "Checkpoint",
+    "Config",
+    "ConfigError",
+    "Data",
+    "Hosts",
+    "Model",
+    "Norm",
+    "Optim",
+    "Parallel",
+    "Run",
+    "Schedule",
+    "UserError",
+    "check",
+    "choices",
+    "default",
+    "flatten",
+    "from_config_dict",
+    "to_dict",
+    "unknown_variant",
+]

@@ -1,0 +1,83 @@
+"""Ranges of numbers, written beside the fields of `jaxcnn.config.fields` as annotations of their types.
+
+Each number has one, so that a typing error is told at once, and neither hangs a run nor ends it inside a library. What
+only the data can bound is in `jaxcnn.train.limits`.
+"""
+
+import dataclasses
+import struct
+from collections.abc import Iterator
+from typing import Annotated, Any, get_args, get_origin
+
+INT32 = 2**31 - 1  # the most that an integer may be where nothing smaller is said
+
+
+@dataclasses.dataclass(frozen=True)
+class AtLeast:
+    """From `least` on."""
+
+    least: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Above:
+    """Greater than `bound`."""
+
+    bound: int
+
+
+@dataclasses.dataclass(frozen=True)
+class UnitInterval:
+    """From 0 on, and below 1 even as a float32."""
+
+
+@dataclasses.dataclass(frozen=True)
+class AtMost:
+    """Far above what is of use, and below what a library, a compiler or a machine can bear."""
+
+    most: float
+
+
+Count = Annotated[int, AtLeast(0)]
+Positive = Annotated[int, Above(0)]
+NonNegative = Annotated[float, AtLeast(0)]
+AboveZero = Annotated[float, Above(0)]
+Fraction = Annotated[float, UnitInterval()]
+
+
+def of_hint(hint: Any) -> tuple[Any, ...]:
+    """The ranges of an annotated type."""
+    return get_args(hint)[1:] if get_origin(hint) is Annotated else ()
+
+
+def violations(key: str, value: Any, ranges: tuple[Any, ...]) -> Iterator[str]:
+    """One line for each range that a value is outside of, and for a number that int32 or float32 does not hold."""
+    for each in ranges:
+        if isinstance(each, AtLeast) and value < each.least:
+            wanted = "not be negative" if each.least == 0 else f"be at least {each.least}"
+            yield f"config.{key} must {wanted}, but is {value}"
+        elif isinstance(each, Above) and value <= each.bound:
+            yield f"config.{key} must be above {each.bound}, but is {value}"
+        elif isinstance(each, UnitInterval) and (not 0 <= value < 1 or as_float32(value) == 1):
+            yield f"config.{key} must be in [0, 1), but is {value}"
+    most = next((each.most for each in ranges if isinstance(each, AtMost)), None)
+    for number in value if isinstance(value, tuple) else (value,):
+        if isinstance(number, int) and number > (INT32 if most is None else most):
+            yield f"config.{key} must be at most {INT32 if most is None else most}, but is {number}"
+        elif isinstance(number, float):
+            if most is not None and number > most:
+                yield f"config.{key} must be at most {most:g}, but is {number:g}"
+            elif as_float32(number) is None:
+                yield f"config.{key}={number:g} is beyond what float32 holds: 0, or 1.2e-38 to 3.4e38 in size"
+
+
+def as_float32(number: float) -> float | None:
+    """The float32 nearest to a number; None for one that is too large, or so small that arithmetic takes it for 0.
+
+    XLA takes numbers below the smallest normal one for 0.
+    """
+    try:
+        (nearest,) = struct.unpack("<f", struct.pack("<f", number))
+    except OverflowError:
+        return None
+    return nearest if number == 0 or abs(nearest) >= 2.0**-126 else None

@@ -1,0 +1,65 @@
+"""Between the nested mappings of config files and `config.json`, and the checked dataclasses of `fields`."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import ml_collections
+
+from jaxcnn.config import convert, rules
+from jaxcnn.config.errors import ConfigError
+from jaxcnn.config.fields import Config
+
+
+def default() -> ml_collections.ConfigDict:
+    """A ConfigDict with every field of `Config` at its default, for the files in `configs/` to change."""
+    return ml_collections.ConfigDict(dataclasses.asdict(Config()))
+
+
+def choices(key: str) -> tuple[str, ...]:
+    """The values that a field with a closed list of them may have, by its flat key; else nothing."""
+    cls: Any = Config
+    for name in key.split("."):
+        cls = get_type_hints(cls)[name]
+    return get_args(cls) if get_origin(cls) is Literal else ()
+
+
+def unknown_variant(variant: str, known: tuple[str, ...]) -> ConfigError:
+    """The error for `--config=configs/x.py:<variant>` with a variant that the file does not have."""
+    return ConfigError(
+        f"no variant ':{variant}' in this config file{convert.nearest(variant, known)}; it has: {', '.join(known)}"
+    )
+
+
+def from_config_dict(tree: Mapping[str, Any] | ml_collections.ConfigDict) -> Config:
+    """Convert a ConfigDict (or nested mapping) to a checked `Config`.
+
+    Raises:
+      ConfigError: unknown keys (with the nearest right one), wrong types, values out of range or impossible
+        combinations, one line each.
+    """
+    if isinstance(tree, ml_collections.ConfigDict):
+        tree = tree.to_dict()
+    mistakes: list[str] = []
+    config = convert.convert(Config, tree, "config", mistakes)
+    if not mistakes:
+        mistakes = rules.check(config)
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
+    return config
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """The nested plain dictionary of a config, as kept in `config.json` (tuples become lists there)."""
+    return dataclasses.asdict(config)
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"optim": {"name": "sgd"}}` -> `{"optim.name": "sgd"}`."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat

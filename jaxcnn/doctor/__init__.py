@@ -1,0 +1,1 @@
+"""Whether this machine is ready to train: `python -m jaxcnn.doctor`."""
