@@ -2,7 +2,7 @@
 
     python -m jaxcnn.main --config=configs/alexnet_cifar10.py
 
-The seed paper reports 87.3 % test accuracy.
+Ashraf et al. report 87.3 % test accuracy.
 
 Variants: `:paper` is the paper's batch size and learning rate, `:smoke` the same code path in seconds, `:cpu` what two
 CPU cores train in an hour: 83.33 % (seed 0, 15 epochs, jax 0.10.2; `results/alexnet_cifar10_cpu`).

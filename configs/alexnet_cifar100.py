@@ -2,7 +2,7 @@
 
     python -m jaxcnn.main --config=configs/alexnet_cifar100.py
 
-The seed paper gives no figure for this pair.
+Ashraf et al. give no figure for this pair.
 
 Variants: `:paper` is the paper's batch size and learning rate, `:smoke` the same code path in seconds.
 """

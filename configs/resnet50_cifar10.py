@@ -2,7 +2,7 @@
 
     python -m jaxcnn.main --config=configs/resnet50_cifar10.py
 
-The seed paper reports 93.6 % test accuracy.
+Ashraf et al. report 93.6 % test accuracy.
 
 Variants: `:paper` is the paper's batch size and learning rate, `:smoke` the same code path in seconds.
 """

@@ -2,7 +2,7 @@
 
     python -m jaxcnn.main --config=configs/resnet50_cifar100.py
 
-The seed paper reports 73.1 % test accuracy.
+Ashraf et al. report 73.1 % test accuracy.
 
 Variants: `:paper` is the paper's batch size and learning rate, `:smoke` the same code path in seconds.
 """

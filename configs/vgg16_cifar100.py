@@ -2,7 +2,7 @@
 
     python -m jaxcnn.main --config=configs/vgg16_cifar100.py
 
-The seed paper reports 68.9 % test accuracy.
+Ashraf et al. report 68.9 % test accuracy.
 
 Variants: `:paper` is the paper's batch size and learning rate, `:smoke` the same code path in seconds.
 """

@@ -10,6 +10,7 @@ Exit codes: 0 submitted; 2 a mistake, told in one line.
 """
 
 import argparse
+import os
 import pathlib
 import re
 import shlex
@@ -20,7 +21,7 @@ from jaxcnn import command
 from jaxcnn.config import UserError
 from jaxcnn.machine import paths
 
-SCRIPT = pathlib.Path(__file__).parent.parent / "launch" / "slurm" / "train.sbatch"
+SCRIPT = paths.shipped("launch") / "slurm" / "train.sbatch"
 
 
 def filled_in(script: str, options: dict[str, str], more: list[str]) -> str:
@@ -71,8 +72,6 @@ def submit(arguments: list[str]) -> str:
         workdir = here
     if not workdir or not any(flag.startswith("--config=") for flag in flags):
         raise UserError("after -- come the flags of the run, --config=… and --workdir=… (shared by all hosts) at least")
-    if not SCRIPT.is_file():
-        raise UserError(f"{SCRIPT} is not there; python -m jaxcnn.launch is run from a clone of jaxcnn")
     gpus = options.gpus_per_node
     script = filled_in(
         SCRIPT.read_text(encoding="utf-8"),
@@ -89,14 +88,16 @@ def submit(arguments: list[str]) -> str:
     )
     if options.dry_run:
         return script
-    home = SCRIPT.parents[2]
+    home = paths.clone()
+    variables = os.environ if home else {"JAXCNN_PYTHON": sys.executable} | os.environ
+    home = home or pathlib.Path.cwd()
     folder = home / workdir
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "train.sbatch").write_text(script, encoding="utf-8", errors="surrogateescape")
         done = subprocess.run(
             ["sbatch", "--parsable", str(folder / "train.sbatch"), *flags],
-            cwd=home,
+            cwd=home, env=variables,
             capture_output=True, text=True, check=True, timeout=60,
         )  # fmt: skip
     except FileNotFoundError as error:

@@ -20,6 +20,7 @@ from jaxcnn import command
 from jaxcnn import config as configuration
 from jaxcnn.config import UserError
 from jaxcnn.data.batch import Split
+from jaxcnn.machine.extras import need
 from jaxcnn.text import save_picture, shown
 
 CONFIG = command.define_config("The config whose augmentation is drawn: a file of configs/, with :variant if wanted.")
@@ -46,6 +47,7 @@ def main() -> int:
     if out.is_dir() or not out.parent.is_dir():
         what = "is a folder" if out.is_dir() else f"lies in {out.parent}, which does not exist"
         raise UserError(f"--out={out} {what}; name a file in a folder that exists")
+    need("report", "the picture", "matplotlib")
     from jaxcnn.data.source import open_splits
 
     sheet = draw_sheet(config, open_splits(config.data).train, EXAMPLES.value, DRAWS.value)

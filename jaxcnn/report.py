@@ -18,6 +18,7 @@ from absl import flags
 from jaxcnn import command
 from jaxcnn.config import UserError
 from jaxcnn.machine import paths
+from jaxcnn.machine.extras import need
 
 OUT = command.define_path("out", None, "Folder to write to; default: report/ in the first folder named.")
 TITLE = flags.DEFINE_string("title", None, "Title of the page; default: the name of the sweep or folder.")
@@ -31,6 +32,7 @@ def main(arguments: list[str]) -> int:
     if not arguments:
         raise UserError("no folder was named; for example python -m jaxcnn.report runs/paper")
     folders = [paths.expand(argument) for argument in arguments]
+    need("report", "a report")
     from jaxcnn.reporting import write
 
     out = pathlib.Path(OUT.value) if OUT.value else folders[0] / "report"

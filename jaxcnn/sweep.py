@@ -26,6 +26,7 @@ from absl import flags
 
 from jaxcnn import command
 from jaxcnn.config import UserError
+from jaxcnn.machine.extras import need
 
 CONFIG = command.define_config("The sweep: a file of configs/sweeps/, with :variant if wanted.")
 WORKDIR = command.define_path("workdir", None, "Folder of the sweep; one that was begun there goes on.")
@@ -80,6 +81,7 @@ def main() -> int:
     from jaxcnn.train.interrupts import INTERRUPTED, Interrupted
 
     _refuse_without_effect()
+    need("sweep", "a sweep", "optuna")
     try:
         return _work(folder) if WORKER.value else _sweep(folder)
     except Interrupted as error:

@@ -313,5 +313,5 @@ def test_every_published_figure_is_cited(root):
     for config in (root / "configs").glob("*_cifar10*.py"):
         text = config.read_text()
         model, data = config.stem.split("_")
-        if "The seed paper reports" in text:
+        if "Ashraf et al. report" in text:
             assert f"{paper[model, data]} %" in text

@@ -1,4 +1,4 @@
-"""The seed paper's study on CIFAR-100: three architectures by batch size, and by learning rate.
+"""Ashraf et al.'s study on CIFAR-100: three architectures by batch size, and by learning rate.
 
     python -m jaxcnn.sweep --config=configs/sweeps/paper_cifar100.py --workdir=runs/paper100
 

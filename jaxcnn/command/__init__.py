@@ -35,7 +35,7 @@ _signals = Signals()
 
 
 def define_config(description: str) -> Any:
-    """Define `--config=<file>[:variant]`, whose fields `--config.<key>=<value>` override."""
+    """Define `--config=<file or name>[:variant]`, whose fields `--config.<key>=<value>` override."""
     holder = config_flags.DEFINE_config_file("config", None, description)
     # --help shows the flags of the main module; this one is defined here, but is the command's.
     flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS["config"])
@@ -64,7 +64,7 @@ def read_config(holder: Any) -> Config:
       ConfigError: there is none, or it holds mistakes.
     """
     if holder.value is None:
-        raise ConfigError("no config was given; for example --config=configs/quickstart.py")
+        raise ConfigError("no config was given; for example --config=quickstart")
     try:
         tree = holder.value.to_dict()
     except OSError as error:  # ml_collections keeps the error of a file until its value is used
@@ -165,7 +165,7 @@ def _guarded(main: Callable[[], int]) -> None:
 def _parse(argv: list[str], *, arguments: bool = False) -> list[str]:
     """Parse flags; every mistake is one line."""
     try:
-        argv = [_with_home(argument) for argument in argv]
+        argv = [_with_path(argument) for argument in argv]
         _refuse_groups(argv)
         rest = flags.FLAGS(argv)
         if len(rest) > 1 and not arguments:
@@ -197,10 +197,29 @@ def _parse(argv: list[str], *, arguments: bool = False) -> list[str]:
     sys.exit(UserError.exit_code)
 
 
-def _with_home(argument: str) -> str:
-    """`--config=~/file.py` with `~` expanded, which ml_collections does not do."""
-    name, _, path = argument.partition("=")
-    return f"{name}={paths.expand(path, '--config=')}" if argument.lstrip("-").startswith("config=~") else argument
+def _with_path(argument: str) -> str:
+    """`--config=` with the path of the file: `~` expanded, and found among those that ship where it is a mere name.
+
+    Raises:
+      ConfigError: there is no file of that name.
+    """
+    flag, _, value = argument.partition("=")
+    if flag.lstrip("-") != "config" or not flag.startswith("-") or not value:
+        return argument
+    name, colon, variant = value.partition(":")
+    if name.startswith("~"):
+        name = str(paths.expand(name, "--config="))
+    elif not name.endswith(".py") and not pathlib.Path(name).exists():
+        folder = paths.shipped("configs")
+        if not (file := folder / f"{name}.py").is_file():
+            known = sorted(str(each.relative_to(folder).with_suffix("")) for each in folder.rglob("*.py"))
+            hint = convert.nearest(name, known)
+            raise ConfigError(
+                f"--config={name}: there is no such file, and none of that name ships with jaxcnn{hint}; these do: "
+                f"{', '.join(known)}"
+            )
+        name = str(file)
+    return f"{flag}={name}{colon}{variant}"
 
 
 def _mistake_in_config_file(error: BaseException | None, argv: list[str]) -> str | None:

@@ -83,7 +83,7 @@ def bfloat16(config: ml_collections.ConfigDict) -> None:
 
 
 def paper(config: ml_collections.ConfigDict) -> None:
-    """The recipe of the seed paper: batch 128 at learning rate 0.001.
+    """The recipe of Ashraf et al.: batch 128 at learning rate 0.001.
 
     The optimiser (Adam), the constant rate and the 100 epochs are choices made here to go with these two figures.
     """

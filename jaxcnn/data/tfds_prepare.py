@@ -14,6 +14,7 @@ from jaxcnn import config
 from jaxcnn.config import UserError
 from jaxcnn.data import cache
 from jaxcnn.data.tensorflow import import_tensorflow
+from jaxcnn.machine.extras import need
 from jaxcnn.machine.paths import expand
 
 _NAME = re.compile(
@@ -112,6 +113,7 @@ def _command(argument: str, data_dir: Path) -> str:
 
 def _prepare(argument: str, data_dir: Path) -> None:
     """Download and prepare a set. Every way in which that fails is a UserError of one line."""
+    need("tfds", f"tfds:{argument} is not under {data_dir}; preparing it")
     try:
         import_tensorflow()
         import tensorflow_datasets as tfds

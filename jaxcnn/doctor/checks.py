@@ -119,7 +119,12 @@ def devices(config: Config) -> Check:
 def tensorflow() -> Check:
     """Whether TensorFlow, which reads data, leaves the accelerators to JAX."""
     if util.find_spec("tensorflow") is None:
-        return Check("TensorFlow", "warn", "not installed", "needed by the stream loader and to prepare TFDS sets only")
+        return Check(
+            "TensorFlow",
+            "warn",
+            "not installed",
+            "needed by the stream loader and to prepare TFDS sets only: pip install 'jaxcnn[tfds]'",
+        )
     from jaxcnn.data.tensorflow import import_tensorflow
 
     tf = import_tensorflow()

@@ -6,6 +6,9 @@ import pathlib
 
 from jaxcnn.config import UserError
 
+_PACKAGE = pathlib.Path(__file__).parents[1]
+_INSIDE = {"configs": "configs", "launch": "launch_files"}  # where the package is installed
+
 
 def expand(path: str | pathlib.Path, named: str = "") -> pathlib.Path:
     """A path with `~` and `~user` at its beginning replaced by that home folder; `named` says where it was given.
@@ -54,3 +57,14 @@ def _ways(name: str) -> tuple[str, str]:
 
 def _is_there(path: str) -> bool:
     return bool(path) and os.path.exists(os.path.expanduser(path))
+
+
+def shipped(name: str) -> pathlib.Path:
+    """The folder `configs` or `launch`: beside the package in a clone of jaxcnn, inside it where it is installed."""
+    inside = _PACKAGE / _INSIDE[name]
+    return inside if inside.is_dir() else _PACKAGE.parent / name
+
+
+def clone() -> pathlib.Path | None:
+    """The root of the clone that jaxcnn runs from; None where it is installed."""
+    return None if (_PACKAGE / _INSIDE["configs"]).is_dir() else _PACKAGE.parent

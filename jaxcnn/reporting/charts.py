@@ -74,7 +74,7 @@ def versus_published(findings: Findings) -> Plot:
     families = [f for f in findings.families if f.chosen and f.chosen.test]
     plot = new(
         "beside-published", "results", 1.35 + 0.5 * len(families),
-        "Test accuracy of each network here, beside the seed paper's and other published figures",
+        "Test accuracy of each network here, beside Ashraf et al.'s and other published figures",
         "Mean ± standard deviation over seeds. Hollow marks are figures of others, from scratch on the same set.",
     )  # fmt: skip
     axes = plot.figure.subplots()
@@ -86,7 +86,7 @@ def versus_published(findings: Findings) -> Plot:
             label="here" if row == 0 else None, zorder=5,
         )  # fmt: skip
         hover(plot, axes, 100 * ours.mean, row, spread_tip(place(family), ours))
-        others = [(family.paper, "D", SERIES[1], "seed paper")] if family.paper else []
+        others = [(family.paper, "D", SERIES[1], "Ashraf et al.")] if family.paper else []
         if family.published:
             others.append(
                 (max(f["accuracy"] for f in family.published) / 100, "s", SERIES[2], "same network, published")

@@ -291,7 +291,7 @@ def _scaling(findings: Findings, one: Scaling, name: str) -> Table:
     notes = ["Speed-up and efficiency are against the row of the same curve with the fewest devices."]
     if one.shares_cores:
         notes.append("Devices that are parts of one processor share its cores: no speed-up is to be expected of them.")
-    notes.append(f"The seed paper reports {paper['speedup']} on {paper['speedup_devices']} {paper['speedup_unit']}.")
+    notes.append(f"Ashraf et al. report {paper['speedup']} on {paper['speedup_devices']} {paper['speedup_unit']}.")
     return Table(name, f"Speed over devices: {one.name}", columns, cells, frozenset(columns) - {"curve"}, notes)
 
 

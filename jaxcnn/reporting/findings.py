@@ -26,7 +26,7 @@ class Family:
       runner_up: the second on validation, and how the chosen one compares with it there; None where one of them went
         on from the weights of others.
       best_on_test: the setting of the highest mean test accuracy, if asked for.
-      paper: the seed paper's accuracy, as a fraction.
+      paper: Ashraf et al.'s accuracy, as a fraction.
       published: entries of published.toml of this network on this data.
     """
 

@@ -97,7 +97,7 @@ def _card(family: Family) -> dict[str, Any]:
     if chosen.augmented_test:
         facts.append(f"test with TTA {labels.percent_spread(chosen.augmented_test)} %")
     if family.paper is not None:
-        facts.append(f"seed paper {100 * family.paper:.1f} %")
+        facts.append(f"Ashraf et al. {100 * family.paper:.1f} %")
     if chosen.train_seconds:
         facts.append(f"{labels.seconds_spread(chosen.train_seconds)} of training")
     card["facts"] = facts

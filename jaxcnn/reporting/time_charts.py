@@ -162,7 +162,7 @@ def speed_up(scaling: Scaling, i: int, findings: Findings) -> Plot:
     if devices[0] == 1 and devices[-1] >= paper["speedup_devices"]:
         axes.plot(
             [paper["speedup_devices"]], [paper["speedup"]], "D", markerfacecolor="none", color=INK, markersize=7,
-            linestyle="none", label=f"seed paper, {paper['speedup_devices']} {paper['speedup_unit']}",
+            linestyle="none", label=f"Ashraf et al., {paper['speedup_devices']} {paper['speedup_unit']}",
         )  # fmt: skip
     axes.set_xticks(devices)
     axes.set(title=words(scaling.name), xlabel="devices", ylabel="speed-up")

@@ -16,6 +16,7 @@ from absl import flags
 
 from jaxcnn import command
 from jaxcnn.config import Config, UserError, from_config_dict, to_dict
+from jaxcnn.machine.extras import need
 from jaxcnn.text import counted
 
 CONFIG = command.define_config("The config whose step is measured; its global_batch_size is that of one device.")
@@ -48,6 +49,7 @@ def main() -> int:
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--out={folder} is no folder; name another")
     work = _simulate if SIMULATE.value else _measure
+    need("report", "the picture", "matplotlib")
     for path in work(networks, folder):
         print(f"wrote {path}")
     return 0

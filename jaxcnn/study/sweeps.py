@@ -11,7 +11,7 @@ LEARNING_RATES = (0.1, 0.01, 0.001, 0.0001)
 
 
 def paper(*, small: bool) -> spec.Sweep:
-    """The seed paper's study: architectures by batch size at its learning rate, and by learning rate at batch 128.
+    """Ashraf et al.'s study: architectures by batch size at its learning rate, and by learning rate at batch 128.
 
     With `small` there are fewer batch sizes, rates and seeds.
     """

@@ -11,6 +11,7 @@ from jaxcnn.config import UserError
 from jaxcnn.data import place
 from jaxcnn.data.source import open_splits
 from jaxcnn.learn import loss as losses
+from jaxcnn.machine import extras
 from jaxcnn.text import counted, shown
 from jaxcnn.train import confusion, same_data, workdir
 from jaxcnn.train.evaluate import Outputs, judge
@@ -95,7 +96,12 @@ def _draw(matrix: Any, class_names: tuple[str, ...], path: pathlib.Path) -> None
         path.unlink(missing_ok=True)  # of an earlier evaluation
         confusion.draw(confusion.Confusion.from_json(matrix), class_names, path)
     except Exception as error:
-        _log.warning("%s could not be drawn: %s: %s", path, type(error).__name__, " ".join(str(error).split())[:300])
+        error = extras.missing(error, str(path))
+        if isinstance(error, extras.MissingExtra):
+            _log.warning("%s", error)
+        else:
+            name, why = type(error).__name__, " ".join(str(error).split())[:300]
+            _log.warning("%s could not be drawn: %s: %s", path, name, why)
 
 
 def write_test(

@@ -15,17 +15,27 @@ from jaxcnn.data import order, resident
 from jaxcnn.data.batch import Batch, Split
 from jaxcnn.learn import sharded
 from jaxcnn.learn.program import Program
+from jaxcnn.machine.extras import need
 from jaxcnn.machine.mesh import data_devices, device_scalar, over_data, replicated
 from jaxcnn.train.hooks import Shared
 
 
 def choose_loader(data: Data, splits: Iterable[Split | None]) -> tuple[str, str]:
-    """The loader for these splits, resident or stream, and why in a few words."""
+    """The loader for these splits, resident or stream, and why in a few words.
+
+    Raises:
+      MissingExtra: it is the stream loader, and TensorFlow is not installed.
+    """
     gib = sum(resident.nbytes(split) for split in splits if split is not None) / 2**30
+    if data.loader == "stream":
+        need("tfds", "config.data.loader='stream'", "tensorflow")
     if data.loader != "auto":
         return data.loader, f"as configured; the set takes {gib:.2f} GiB"
     name = "resident" if gib <= data.resident_gib else "stream"
-    return name, f"the set takes {gib:.2f} GiB, config.data.resident_gib={data.resident_gib:g}"
+    why = f"the set takes {gib:.2f} GiB, config.data.resident_gib={data.resident_gib:g}"
+    if name == "stream":
+        need("tfds", f"{why}, and the loader of larger ones", "tensorflow")
+    return name, why
 
 
 def eval_batch_size(requested: int, program: Program, mesh: Mesh) -> int:

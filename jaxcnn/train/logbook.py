@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from jaxcnn.config import UserError
+from jaxcnn.machine import extras
 from jaxcnn.train import curves
 from jaxcnn.train.workdir import free_name
 
@@ -83,7 +84,9 @@ class Logbook:
             ]
         self._file.truncate(length)
         self._file.seek(length)
-        if self._tensorboard:  # made while the first step is under way, as importing what it needs takes time
+        if self._tensorboard and (lack := _without_tensorboard()):
+            remarks.append(lack)
+        elif self._tensorboard:  # made while the first step is under way, as importing what it needs takes time
             pool = concurrent.futures.ThreadPoolExecutor(1, "jaxcnn-tensorboard")
             self._events = pool.submit(_events, self._workdir / "tensorboard", step)
             pool.shutdown(wait=False)
@@ -156,6 +159,15 @@ class Logbook:
             with contextlib.suppress(OSError):
                 self._events.result().close()
         self._events = None
+
+
+def _without_tensorboard() -> str:
+    """What to say where events cannot be written for want of a package; else nothing."""
+    try:
+        extras.need("tensorboard", "config.run.tensorboard=True")
+    except extras.MissingExtra as error:
+        return f"no events for TensorBoard are written: {error}"
+    return ""
 
 
 def _events(folder: pathlib.Path, step: int) -> Any:

@@ -13,6 +13,7 @@ from jaxcnn.data.batch import Split
 from jaxcnn.learn import sharded
 from jaxcnn.learn.program import steps_of
 from jaxcnn.learn.state import State
+from jaxcnn.machine import extras
 from jaxcnn.machine import mesh as meshes
 from jaxcnn.machine.heartbeat import Cluster
 from jaxcnn.train import assess, curves, feed, origin, summary, workdir
@@ -153,7 +154,9 @@ def _draw(session: Session) -> None:
         remarks = curves.damage(session.folder)
         curves.draw(session.folder)
     except Exception as error:  # matplotlib, or records that another hand has changed, may fail in any way
-        remarks = [f"curves.png could not be drawn ({type(error).__name__}: {error})"]
+        error = extras.missing(error, "curves.png")
+        told = f"curves.png could not be drawn ({type(error).__name__}: {error})"
+        remarks = [str(error) if isinstance(error, extras.MissingExtra) else told]
     for remark in remarks:
         session.logbook.say(f"jaxcnn: {remark}")
 

@@ -1,0 +1,93 @@
+"""What a wheel holds, which packages are optional, and that configs are found by name."""
+
+import pathlib
+import tomllib
+
+import pytest
+
+from jaxcnn import command
+from jaxcnn.config import ConfigError
+from jaxcnn.machine import extras, paths
+from jaxcnn.reporting.findings import PUBLISHED
+
+
+def project(root) -> dict:
+    return tomllib.loads((root / "pyproject.toml").read_text())
+
+
+def test_the_wheel_has_every_package_and_file_that_the_clone_has(root):
+    told = project(root)["tool"]["setuptools"]
+    folders = {each.parent for each in (root / "jaxcnn").rglob("*.py")} | {
+        root / "configs",
+        root / "configs" / "sweeps",
+    }
+    dotted = {".".join(folder.relative_to(root).parts) for folder in folders}
+    expected = {f"jaxcnn.{name}" if name.startswith("configs") else name for name in dotted} | {"jaxcnn.launch_files"}
+    assert sorted(told["packages"]) == sorted(expected)
+    held = {
+        file
+        for package, patterns in told["package-data"].items()
+        for pattern in patterns
+        for file in (root / told["package-dir"].get(package, package.replace(".", "/"))).glob(pattern)
+    }
+    data = {*(root / "launch").rglob("*"), *(root / "jaxcnn").rglob("*")}
+    data = {file for file in data if file.is_file() and file.suffix not in (".py", ".pyc")}
+    assert {file for file in data if file not in held} == set()
+
+
+def test_extras_bring_what_the_code_asks_them_for(root):
+    told = project(root)["project"]["optional-dependencies"]
+    named = {name: {line.partition(">")[0].replace("-", "_") for line in told[name]} for name in extras.EXTRAS}
+    named["tfds"] |= {line.partition(">")[0].replace("-", "_") for line in told["tfds-only"]}
+    for name, packages in extras.EXTRAS.items():
+        assert set(packages) <= named[name], name
+        assert name in told["all"][0]
+
+
+def test_a_missing_package_is_one_line_that_names_what_to_install(monkeypatch):
+    monkeypatch.setattr(extras.util, "find_spec", lambda name: None if name == "optuna" else object())
+    extras.need("report", "a report")
+    with pytest.raises(extras.MissingExtra) as caught:
+        extras.need("sweep", "a sweep")
+    assert str(caught.value) == "a sweep needs optuna, which is not installed: pip install 'jaxcnn[sweep]'"
+    absent = extras.missing(
+        ModuleNotFoundError("No module named 'matplotlib.figure'", name="matplotlib.figure"), "x.png"
+    )
+    assert str(absent) == "x.png needs matplotlib, which is not installed: pip install 'jaxcnn[report]'"
+    other = ValueError("something else")
+    assert extras.missing(other) is other
+
+
+@pytest.mark.parametrize("name", ["quickstart", "vgg16_cifar10", "sweeps/paper_cifar10"])
+def test_a_config_is_found_by_its_name(name, root, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)  # outside the clone
+    assert command._with_path(f"--config={name}:smoke") == f"--config={root}/configs/{name}.py:smoke"
+
+
+def test_a_file_of_that_name_and_other_flags_are_left_alone(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path("quickstart").write_text("")
+    for argument in ("--config=quickstart", "--config=a.py:smoke", "--config.seed=3", "--workdir=quickstart", "config"):
+        assert command._with_path(argument) == argument
+
+
+def test_an_unknown_name_is_told_with_the_nearest(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"--config=quikstart: .* \(did you mean 'quickstart'\?\); these do: "):
+        command._with_path("--config=quikstart")
+
+
+def test_where_the_package_is_installed_its_own_copies_are_taken(monkeypatch, tmp_path):
+    package = tmp_path / "site-packages" / "jaxcnn"
+    (package / "configs").mkdir(parents=True)
+    monkeypatch.setattr(paths, "_PACKAGE", package)
+    assert paths.shipped("configs") == package / "configs" and paths.clone() is None
+
+
+def test_the_paper_is_cited_with_its_tables(root):
+    page = (root / "docs" / "paper.md").read_text()
+    figures = tomllib.loads(PUBLISHED.read_text())["seed_paper"]["figures"]
+    for figure in figures:
+        for name in ("accuracy", "hours"):
+            if name in figure:
+                assert f"{figure[name]:g}" in page
