@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxcnn import models
-from jaxcnn.learn.program import Program
+from jaxcnn.learn.step_spec import StepSpec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,9 +27,9 @@ class Flops:
     train: int
 
 
-def count(program: Program) -> Flops:
+def count(spec: StepSpec) -> Flops:
     """Trace the program's network, without computing anything, and count."""
-    model = models.build(program.model, program.norm, program.num_classes)
+    model = models.build(spec.model, spec.norm, spec.num_classes)
     layers: dict[tuple[str, ...], tuple[int, bool]] = {}  # path -> operations, whether trained; in the order of calls
 
     def record(next_function, args, kwargs, context):
@@ -42,7 +42,7 @@ def count(program: Program) -> Flops:
         return output
 
     with nn.intercept_methods(record):
-        jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *program.image_shape)))
+        jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *spec.image_shape)))
     predict = sum(flops for flops, _ in layers.values())
     first = next(iter(layers.values()))[0]
     train = predict + sum(flops * (1 + trained) for flops, trained in layers.values()) - first

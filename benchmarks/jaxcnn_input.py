@@ -12,11 +12,11 @@ from jaxcnn import config as configs
 from jaxcnn.data import augment, order, resident
 from jaxcnn.data.batch import Batch, Split
 from jaxcnn.data.source import open_splits
-from jaxcnn.learn.program import Program, make_program
 from jaxcnn.learn.state import step_key
 from jaxcnn.learn.step import AUGMENT
+from jaxcnn.learn.step_spec import StepSpec, make_spec
 from jaxcnn.machine import mesh as meshes
-from jaxcnn.train.feed import StreamFeed
+from jaxcnn.train.loaders import StreamLoader
 
 facts, device_memory = jaxcnn_tasks.facts, jaxcnn_tasks.device_memory
 
@@ -35,17 +35,17 @@ def build(spec: dict[str, Any]) -> Task:
         }
     )
     split = open_splits(config.data).train
-    program = make_program(
+    step_spec = make_spec(
         config, num_classes=len(split.class_names), image_shape=split.image_shape, train_examples=len(split)
     )
-    task = {"resident": ResidentLoader, "stream": StreamLoader}[spec["task"]](program, split)
+    task = {"resident": OnDevice, "stream": Streamed}[spec["task"]](step_spec, split)
     task.run(3)
     return task
 
 
 class _Loader(Task):
-    def __init__(self, program: Program, split: Split) -> None:
-        self._program, self._examples, self._number = program, len(split), 0
+    def __init__(self, step_spec: StepSpec, split: Split) -> None:
+        self._program, self._examples, self._number = step_spec, len(split), 0
         self._mesh = meshes.make_mesh(1)
         self._mean = jnp.array(jaxcnn_tasks.MEAN, jnp.float32)
         self._std = jnp.array(jaxcnn_tasks.STD, jnp.float32)
@@ -68,11 +68,11 @@ class _Loader(Task):
         waiting.block_until_ready()
 
 
-class ResidentLoader(_Loader):
+class OnDevice(_Loader):
     """The set lies on the device; order, gather and augmentation are one program."""
 
-    def __init__(self, program: Program, split: Split) -> None:
-        super().__init__(program, split)
+    def __init__(self, step_spec: StepSpec, split: Split) -> None:
+        super().__init__(step_spec, split)
         self._data = resident.load(split, meshes.replicated(self._mesh))
         self._make = jax.jit(self._gathered)
 
@@ -87,13 +87,13 @@ class ResidentLoader(_Loader):
         return self._make(self._data, np.int32(self._number))
 
 
-class StreamLoader(_Loader):
+class Streamed(_Loader):
     """Batches come through tf.data; the device augments them."""
 
-    def __init__(self, program: Program, split: Split) -> None:
-        super().__init__(program, split)
-        feed = StreamFeed(program, self._mesh, SEED)
-        self._open = feed.train_inputs(split, 0)  # kept, since its end would close the stream
+    def __init__(self, step_spec: StepSpec, split: Split) -> None:
+        super().__init__(step_spec, split)
+        loader = StreamLoader(step_spec, self._mesh, SEED)
+        self._open = loader.train_inputs(split, 0)  # kept, since its end would close the stream
         self._batches = self._open.__enter__()
         self._make = jax.jit(self._augmented)
 

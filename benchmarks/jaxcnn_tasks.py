@@ -11,14 +11,14 @@ from benchmarks import flops
 from benchmarks.serve import Task
 from jaxcnn import config as configs
 from jaxcnn.data import resident
-from jaxcnn.learn import sharded
-from jaxcnn.learn.program import Program, make_program
+from jaxcnn.learn import programs, sharded
 from jaxcnn.learn.state import make_hyper
 from jaxcnn.learn.step import Normalization
+from jaxcnn.learn.step_spec import StepSpec, make_spec
 from jaxcnn.machine import malloc
 from jaxcnn.machine import mesh as meshes
 from jaxcnn.train import environment
-from jaxcnn.train.pace import choose_steps_per_call
+from jaxcnn.train.steps_per_call import choose_steps_per_call
 
 WARM_UP = malloc.SETTLING  # steps
 EXAMPLES = 4096  # resident, at least one batch
@@ -62,14 +62,14 @@ class Train(Task):
     """
 
     def __init__(self, spec: dict[str, Any]) -> None:
-        self._program, mesh = program_of(spec), meshes.make_mesh(1)
+        self._program, mesh = spec_of(spec), meshes.make_mesh(1)
         config = _config(spec)
         image, label = examples(spec["batch_size"])
         self._data = jax.device_put(resident.Resident(image, label), meshes.replicated(mesh))
         self._normalization = _normalization(mesh)
         platform = mesh.devices.flat[0].platform
         self._most, _ = choose_steps_per_call(config.run.steps_per_call, "resident", platform)
-        self.compiled = sharded.compiled_train_step(self._program, mesh, "resident", self._most)
+        self.compiled = programs.train_step(self._program, mesh, "resident", self._most)
         self._mesh = mesh
         self._state = sharded.init_state(self._program, mesh)(make_hyper(config))
         self._metrics: Any = None
@@ -79,7 +79,7 @@ class Train(Task):
         for start in range(0, steps, self._most):
             self._in_call = min(self._most, steps - start)
             inputs = (self._state, self._data, self._normalization)
-            inputs = sharded.call_inputs(inputs, self._mesh, self._most, self._in_call)
+            inputs = programs.call_inputs(inputs, self._mesh, self._most, self._in_call)
             self._state, self._metrics = self.compiled(*inputs)
         jax.block_until_ready((self._state, self._metrics))
 
@@ -96,12 +96,12 @@ class Predict(Task):
     """Logits of uint8 images, as `--mode=predict` computes them."""
 
     def __init__(self, spec: dict[str, Any]) -> None:
-        self._program, mesh = program_of(spec), meshes.make_mesh(1)
+        self._program, mesh = spec_of(spec), meshes.make_mesh(1)
         self._variables = jax.device_put(weights(self._program, mesh), meshes.replicated(mesh))
         image, _ = examples(spec["batch_size"])
         self._image = jax.device_put(image[: spec["batch_size"]], meshes.over_data(mesh))
         self._normalization = _normalization(mesh)
-        self._step = sharded.compiled_predict_step(self._program, mesh, spec["batch_size"])
+        self._step = programs.predict_step(self._program, mesh, spec["batch_size"])
 
     def run(self, steps: int) -> None:
         """Predict, waiting for each batch only after the next is under way, as evaluation does."""
@@ -144,13 +144,13 @@ TASKS: dict[str, Callable[[dict[str, Any]], Task]] = {
 }
 
 
-def program_of(spec: dict[str, Any]) -> Program:
+def spec_of(spec: dict[str, Any]) -> StepSpec:
     """The program of a case."""
     count = max(EXAMPLES, spec["batch_size"])
-    return make_program(_config(spec), num_classes=CLASSES, image_shape=(SIDE, SIDE, 3), train_examples=count)
+    return make_spec(_config(spec), num_classes=CLASSES, image_shape=(SIDE, SIDE, 3), train_examples=count)
 
 
-def weights(program: Program, mesh: jax.sharding.Mesh) -> Any:
+def weights(step_spec: StepSpec, mesh: jax.sharding.Mesh) -> Any:
     """Flax variables of the program from the host, as a checkpoint brings them: no state of an optimiser, no drawing.
 
     Kernels are random, with the variance that keeps that of their input; all else is 1.
@@ -165,7 +165,7 @@ def weights(program: Program, mesh: jax.sharding.Mesh) -> Any:
         values *= (outputs / values.size) ** 0.5
         return values.astype(like.dtype, copy=False)
 
-    return jax.tree.map(leaf, sharded.abstract_state(program, mesh).variables())
+    return jax.tree.map(leaf, sharded.abstract_state(step_spec, mesh).variables())
 
 
 def _config(spec: dict[str, Any]) -> configs.Config:

@@ -124,8 +124,8 @@ def _work(folder: pathlib.Path) -> int:
         storage,
         _command(),
         until=_until(),
-        began=lambda claim: print(f"trial {claim.number} {'goes on' if claim.gone_on else 'begins'}", flush=True),
-        ended=lambda claim, outcome: print(f"trial {claim.number} {outcome.state}", flush=True),
+        began=lambda lease: print(f"trial {lease.number} {'goes on' if lease.gone_on else 'begins'}", flush=True),
+        ended=lambda lease, outcome: print(f"trial {lease.number} {outcome.state}", flush=True),
         interrupts=command.interrupts(),
     )
     return 0
@@ -152,11 +152,11 @@ def _sweep(folder: pathlib.Path) -> int:
         return 0
     with files.held(folder / files.BEGIN):  # two commands at once would both make its tables
         storage = store.open_storage(_storage(folder), definition.heartbeat)
-    definition, desk = start.begin(
+    definition, queue = start.begin(
         folder, definition, storage, plan, sweep, _command(), config_file=_config_file(), environment=environment
     )
     if RETRY.value:
-        again = desk.retry({"failed", "diverged"} if RETRY.value == "failed" else {RETRY.value})
+        again = queue.retry({"failed", "diverged"} if RETRY.value == "failed" else {RETRY.value})
         console.print(f"jaxcnn: {again} trial{' is' if again == 1 else 's are'} tried again")
     board = table.Board(folder, definition.trials, plan.planned)
     with table.Display(board, estimate, console) as display:
@@ -175,7 +175,7 @@ def _sweep(folder: pathlib.Path) -> int:
             population=population,
         )
         importlib.import_module(f"jaxcnn.study.engines.{ENGINE.value}").run(job)
-    outcome.show(list(outcome.summarize(folder, definition, board, desk.study)), console)
+    outcome.show(list(outcome.summarize(folder, definition, board, queue.study)), console)
     return outcome.exit_code(board)
 
 

@@ -6,7 +6,7 @@ import pathlib
 from jaxcnn.config import Config
 from jaxcnn.train import drive
 from jaxcnn.train.loop import train
-from jaxcnn.train.pace import Pace
+from jaxcnn.train.steps_per_call import StepsPerCall
 from tests import small
 
 STEPS = 40
@@ -36,7 +36,7 @@ def run(folder: pathlib.Path, **groups) -> dict:
     return train(config(**groups), folder, command=COMMAND)
 
 
-class Whole(Pace):
+class Whole(StepsPerCall):
     """Calls as long as they may be, whatever time they take."""
 
     def __init__(self, most):

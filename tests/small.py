@@ -8,10 +8,10 @@ import numpy as np
 
 from jaxcnn import config as configs
 from jaxcnn.data import resident
-from jaxcnn.learn import sharded
-from jaxcnn.learn.program import Program, make_program
+from jaxcnn.learn import programs, sharded
 from jaxcnn.learn.state import make_hyper
 from jaxcnn.learn.step import Normalization
+from jaxcnn.learn.step_spec import StepSpec, make_spec
 from jaxcnn.machine import mesh as meshes
 
 EXAMPLES = 48
@@ -38,10 +38,10 @@ def split(
     return (noise + 30 * labels[:, None, None, None]).astype(np.uint8), labels
 
 
-def program_of(config: configs.Config, steps: int = 6, side: int = 8, examples: int = EXAMPLES) -> Program:
+def spec_of(config: configs.Config, steps: int = 6, side: int = 8, examples: int = EXAMPLES) -> StepSpec:
     """The program of a config on `split`."""
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, steps=steps))
-    return make_program(config, num_classes=4, image_shape=(side, side, 3), train_examples=examples)
+    return make_spec(config, num_classes=4, image_shape=(side, side, 3), train_examples=examples)
 
 
 def normalization(mesh) -> Normalization:
@@ -51,27 +51,27 @@ def normalization(mesh) -> Normalization:
 
 
 @functools.lru_cache(maxsize=8)
-def unoptimised_step(program: Program, mesh):
+def unoptimised_step(spec: StepSpec, mesh):
     """`sharded.resident_train_step` on `split`, compiled quickly."""
-    traced = sharded.traced_train_step(program, mesh, "resident")
+    traced = programs.train_step.traced(spec, mesh, "resident")
     return traced.lower().compile(UNOPTIMISED)
 
 
-def initial_state(program: Program, mesh, config: configs.Config):
+def initial_state(spec: StepSpec, mesh, config: configs.Config):
     """A new state, drawn on one device; `test_parallel` shows that it is the same on any."""
-    whole = dataclasses.replace(program, shard_optimizer=False, shard_params=False)
+    whole = dataclasses.replace(spec, shard_optimizer=False, shard_params=False)
     state = sharded.init_state(whole, meshes.make_mesh(1))(make_hyper(config))
-    return jax.device_put(state, sharded.state_shardings(program, mesh))
+    return jax.device_put(state, sharded.state_shardings(spec, mesh))
 
 
 def train(config: configs.Config, devices: int = 1, steps: int = 6, side: int = 8, optimised: bool = True):
     """Losses of every step [steps], and the last state, of a resident run."""
     mesh = meshes.make_mesh(devices, config.parallel.model_devices)
-    program = program_of(config, steps, side)
+    spec = spec_of(config, steps, side)
     image, label = split(side=side)
     data = jax.device_put(resident.Resident(image, label), meshes.replicated(mesh))
-    state = initial_state(program, mesh, config)
-    step = (sharded.resident_train_step if optimised else unoptimised_step)(program, mesh)
+    state = initial_state(spec, mesh, config)
+    step = (sharded.resident_train_step if optimised else unoptimised_step)(spec, mesh)
     losses = []
     for _ in range(steps):
         state, metrics = step(state, data, normalization(mesh))

@@ -27,14 +27,14 @@ class Study:
     def storage(self):
         return store.open_storage(self.url, self.definition.heartbeat)
 
-    def desk(self):
+    def queue(self):
         return start.open_desk(self.folder, self.definition, self.storage(), self.plan)
 
     def work(self, most: int = 10**6, shared: Shared | None = None) -> list[trial.Outcome]:
         """Run trials, at most so many, in this process."""
         outcomes = []
 
-        def ended(claim, outcome):
+        def ended(lease, outcome):
             outcomes.append(outcome)
             if len(outcomes) == most:
                 raise StopIteration

@@ -7,16 +7,16 @@ import pytest
 
 from jaxcnn.machine import mesh as meshes
 from jaxcnn.machine.heartbeat import Cluster
-from jaxcnn.train.feed import own_places
 from jaxcnn.train.interrupts import Interrupted, Interrupts
+from jaxcnn.train.loaders import local_rows
 from tests.test_hosts import meet_all
 
 
 @pytest.mark.parametrize("at", [0, 1, 5])
 def test_a_signal_to_one_process_stops_all_at_the_same_call(at):
     lifelines = meet_all(3, [0, 1, 2])
-    for lifeline in lifelines:
-        lifeline.start()
+    for heartbeat in lifelines:
+        heartbeat.start()
 
     def drive(process: int) -> tuple[int, str]:
         interrupts = Interrupts(cluster=Cluster(lifelines[process]))
@@ -31,15 +31,15 @@ def test_a_signal_to_one_process_stops_all_at_the_same_call(at):
 
     with ThreadPoolExecutor(3) as pool:
         found = list(pool.map(drive, range(3)))
-    for lifeline in lifelines:
-        lifeline.end()
+    for heartbeat in lifelines:
+        heartbeat.end()
     assert found == [(at + 1, f"SIGTERM on {lifelines[2].host}")] * 3
 
 
 def test_all_processes_read_the_values_that_all_gave_at_the_call_before():
     lifelines = meet_all(2, [0, 1])
-    for lifeline in lifelines:
-        lifeline.start()
+    for heartbeat in lifelines:
+        heartbeat.start()
 
     def drive(process: int) -> list[list[int]]:
         interrupts = Interrupts(cluster=Cluster(lifelines[process]))
@@ -47,8 +47,8 @@ def test_all_processes_read_the_values_that_all_gave_at_the_call_before():
 
     with ThreadPoolExecutor(2) as pool:
         found = list(pool.map(drive, range(2)))
-    for lifeline in lifelines:
-        lifeline.end()
+    for heartbeat in lifelines:
+        heartbeat.end()
     assert [values[1:] for values in found] == [[[10, 11], [20, 21]]] * 2
 
 
@@ -61,4 +61,4 @@ def test_alone_a_signal_stops_at_once_and_the_value_is_ones_own():
 
 
 def test_one_process_holds_all_rows_of_a_batch_in_their_order():
-    assert np.array_equal(own_places(24, meshes.make_mesh(3)), np.arange(24))
+    assert np.array_equal(local_rows(24, meshes.make_mesh(3)), np.arange(24))

@@ -170,7 +170,7 @@ def test_a_run_without_moving_average_is_evaluated_with_its_last_weights(finishe
     for name in ("data.json", "normalization.json"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
     network = load(folder, weights="last")
-    state = sharded.abstract_state(network.program, network.mesh)
+    state = sharded.abstract_state(network.spec, network.mesh)
     theirs = Checkpoints(folder / "checkpoints", network.config.checkpoint, read_only=True)
     restored = theirs.restore(digits.STEPS, state, meshes.replicated(network.mesh))
     ours = Checkpoints(tmp_path / "checkpoints", config.checkpoint)

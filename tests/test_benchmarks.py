@@ -107,14 +107,14 @@ ALEXNET += [2 * 2 * 256 * 4096, 4096 * 4096, 4096 * 10]
 
 @pytest.mark.parametrize(("model", "layers"), [("vgg16", VGG16), ("alexnet", ALEXNET)])
 def test_flops_are_two_for_each_multiply_add_of_the_layers(model, layers):
-    counted = flops.count(jaxcnn_tasks.program_of(cases.Case(model, "train", 4, "cpu", "float32").spec()))
+    counted = flops.count(jaxcnn_tasks.spec_of(cases.Case(model, "train", 4, "cpu", "float32").spec()))
     assert counted.predict == 2 * sum(layers)
     # Training adds both gradients of every layer, but not that of the images.
     assert counted.train == 2 * (3 * sum(layers) - layers[0])
 
 
 def test_a_frozen_kernel_has_no_gradient_to_count():
-    counted = flops.count(jaxcnn_tasks.program_of(cases.Case("airbench", "train", 4, "cpu", "float32").spec()))
+    counted = flops.count(jaxcnn_tasks.spec_of(cases.Case("airbench", "train", 4, "cpu", "float32").spec()))
     whitening = 2 * 31**2 * 4 * 3 * 24  # the first layer: nor has it a gradient of the images
     assert counted.train == 3 * counted.predict - 2 * whitening
 

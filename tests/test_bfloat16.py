@@ -25,13 +25,13 @@ PRODUCT = re.compile(r"stablehlo\.dot_general .* : \((.*?)\) -> (\S+)")
 def lowered_for_cuda(name: str, dtype: str) -> str:
     """StableHLO of the training step on 32x32 images, for the platform "cuda"."""
     config = small.config(model=MODELS[name] | {"dtype": dtype})
-    program, mesh = small.program_of(config, side=32), meshes.make_mesh(1)
+    spec, mesh = small.spec_of(config, side=32), meshes.make_mesh(1)
     arguments = (
-        sharded.abstract_state(program, mesh),
-        sharded._abstract_batch(program, program.global_batch_size, meshes.over_data(mesh)),
-        sharded.abstract_normalization(program, mesh),
+        sharded.abstract_state(spec, mesh),
+        sharded.abstract_batch(spec, spec.global_batch_size, meshes.over_data(mesh)),
+        sharded.abstract_normalization(spec, mesh),
     )
-    return sharded.train_step(program, mesh).trace(*arguments).lower(lowering_platforms=("cuda",)).as_text()
+    return sharded.train_step(spec, mesh).trace(*arguments).lower(lowering_platforms=("cuda",)).as_text()
 
 
 def element_types(types: str) -> set[str]:

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from jaxcnn.doctor.checks import CLOCKS_SECONDS, Check, bad_pairs, clocks, compared
-from jaxcnn.machine.heartbeat import Cluster, Lifeline
+from jaxcnn.machine.heartbeat import Cluster, Heartbeat
 
 GOOD = {"jax": "0.10.2", "jaxlib": "0.10.2", "numpy": "2.3.1", "tensorflow-cpu": "2.20.0", "tensorflow": ""}
 
@@ -51,7 +51,7 @@ def test_a_process_that_is_slower_than_the_others_is_warned_of():
 @pytest.mark.parametrize(("skew", "status"), [(CLOCKS_SECONDS / 2, "ok"), (-CLOCKS_SECONDS - 1, "warn")])
 def test_a_host_whose_clock_is_far_off_is_warned_of(skew, status):
     roster = [{"host": "h1"}, {"host": "h2", "skew": skew}]
-    check = clocks(Cluster(Lifeline(0, roster, {}, 5.0)))
+    check = clocks(Cluster(Heartbeat(0, roster, {}, 5.0)))
     assert check.status == status
     assert f"2 processes on 2 hosts met; clocks within {abs(skew):.2f} s" in check.found
     assert ("NTP" in check.advice) == (status == "warn")

@@ -12,7 +12,7 @@ import jax
 import pytest
 import scipy
 
-from jaxcnn.learn import executables, sharded
+from jaxcnn.learn import executables, programs, sharded
 from jaxcnn.machine import mesh as meshes
 from tests import runs, small
 
@@ -36,15 +36,15 @@ def cache(tmp_path):
         jax.config.update(name, value)
 
 
-def adder(asked: list[int]) -> executables.Kept:
+def adder(asked: list[int]) -> executables.Program:
     """A program that adds; `asked` grows by what each compilation is for."""
 
-    def compiled_add(mesh, number: int) -> jax.stages.Compiled:
+    def add(mesh, number: int) -> jax.stages.Traced:
         asked.append(number)
         x = jax.ShapeDtypeStruct((), "float32", sharding=meshes.replicated(mesh))
-        return jax.jit(lambda x: x + number).lower(x).compile()
+        return jax.jit(lambda x: x + number).trace(x)
 
-    return executables.Kept(compiled_add)
+    return executables.compiled(add)
 
 
 def test_a_program_is_compiled_once_for_all_processes(cache):
@@ -53,7 +53,7 @@ def test_a_program_is_compiled_once_for_all_processes(cache):
     assert adder(asked)(mesh, 1)(1.0) == 2.0
     assert adder(asked).is_kept(mesh, 1)
     assert not adder(asked).is_kept(mesh, 2)
-    assert adder(asked)(mesh, 1)(1.0) == 2.0  # as another process would: this `Kept` has compiled nothing
+    assert adder(asked)(mesh, 1)(1.0) == 2.0  # as another process would: this one has compiled nothing
     assert asked == [1]
     assert adder(asked)(mesh, 2)(1.0) == 3.0
     assert asked == [1, 2]
@@ -203,10 +203,10 @@ from jaxcnn.learn import executables
 logging.basicConfig()
 executables.keep()
 constant = jnp.ones(1000)
-def compiled_add(mesh, number):
-    return jax.jit(lambda x: x + number + constant).lower(jax.ShapeDtypeStruct((1000,), "float32")).compile()
+def add(mesh, number):
+    return jax.jit(lambda x: x + number + constant).trace(jax.ShapeDtypeStruct((1000,), "float32"))
 mesh = meshes.make_mesh(1)
-print(*(executables.Kept(compiled_add)(mesh, number)(jnp.zeros(1000))[0] for number in (1, 2)))
+print(*(executables.compiled(add)(mesh, number)(jnp.zeros(1000))[0] for number in (1, 2)))
 """
     # Constants that become arguments, as JAX is to have them by default, are what it makes no bytes of.
     variables = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path), "JAX_USE_SIMPLIFIED_JAXPR_CONSTANTS": "1"}
@@ -289,12 +289,12 @@ def test_nothing_is_kept_unless_a_command_says_so(tmp_path):
 @pytest.mark.parametrize("devices", [1, 4])
 def test_the_form_of_the_state_comes_from_the_kept_program_without_tracing(devices, cache, monkeypatch):
     config = small.config(parallel={"shard_optimizer": True})
-    program, mesh = small.program_of(config, steps=7 + devices), meshes.make_mesh(devices)  # of no other test
+    program, mesh = small.spec_of(config, steps=7 + devices), meshes.make_mesh(devices)  # of no other test
     traced = sharded.abstract_state(program, mesh)
-    sharded.compiled_init_state(program, mesh)
+    programs.init_state(program, mesh)
     sharded.abstract_state.cache_clear()
-    sharded.compiled_init_state._in_process.cache_clear()  # as another process would begin
-    monkeypatch.setattr(sharded, "_traced_init_state", None)
+    programs.init_state._compiled.cache_clear()  # as another process would begin
+    monkeypatch.setattr(programs.init_state, "traced", None)
     assert sharded.abstract_state(program, mesh) == traced
 
 

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxcnn.learn import sharded
+from jaxcnn.learn import programs, sharded
 from jaxcnn.learn.state import count_parameters
 from jaxcnn.machine import mesh as meshes
 from jaxcnn.train import flops
@@ -22,9 +22,9 @@ def plugin_mesh(devices):
 @pytest.mark.parametrize("devices", [1, 4])
 def test_the_count_is_that_of_the_convolutions(devices, platform):
     config = small.config(model={"name": "cnn", "width": 1.0})
-    program = small.program_of(config, side=8)
+    spec = small.spec_of(config, side=8)
     mesh = meshes.make_mesh(devices) if platform == "cpu" else plugin_mesh(devices)
-    counted = flops.of_program(program, mesh, "stream")
+    counted = flops.of_program(spec, mesh, "stream")
     # Multiply-adds forward: 3 -> 32 and 32 -> 64 channels on 8x8 pixels, 64 -> 64 on 4x4, each under a 3x3 kernel; two
     # operations each; the gradients of inputs and weights cost as much again, but the first layer needs no input's.
     first, second, third = 64 * 9 * 3 * 32, 64 * 9 * 32 * 64, 16 * 9 * 64 * 64
@@ -37,7 +37,7 @@ def test_every_microbatch_counts_wherever_the_step_runs(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     norm, mesh = {"group_size": 4}, plugin_mesh(1)
     whole, parts = (
-        small.program_of(small.config(norm=norm, optim={"accumulate_steps": count}), side=8) for count in (1, 4)
+        small.spec_of(small.config(norm=norm, optim={"accumulate_steps": count}), side=8) for count in (1, 4)
     )
     counted = flops.of_program(parts, mesh, "stream")
     assert counted == pytest.approx(flops.of_program(whole, mesh, "stream"), rel=0.1)
@@ -89,7 +89,7 @@ def test_shares_are_of_the_peak_at_the_dtype_of_the_run():
 
 def test_the_bytes_of_a_step_are_at_least_those_of_its_state():
     config = small.config(model={"name": "cnn", "width": 1.0})
-    program, mesh = small.program_of(config, side=8), meshes.make_mesh(1)
-    moved = flops.step_bytes(sharded.compiled_train_step(program, mesh, "stream"))
+    spec, mesh = small.spec_of(config, side=8), meshes.make_mesh(1)
+    moved = flops.step_bytes(programs.train_step(spec, mesh, "stream"))
     # Parameters and momentum are read and written.
-    assert moved > 4 * 4 * count_parameters(sharded.abstract_state(program, mesh).params)
+    assert moved > 4 * 4 * count_parameters(sharded.abstract_state(spec, mesh).params)

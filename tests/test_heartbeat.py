@@ -26,7 +26,7 @@ lifeline.start()
 cluster = Cluster(lifeline)
 assert cluster.gather(process * 10) == [0, 10, 20]
 assert cluster.of_first(lambda: "from 0") == "from 0"
-cluster.standing.step, cluster.standing.folder = 17, folder
+cluster.tell_with(lambda: Standing(17, folder))
 cluster.gather()
 print("met", flush=True)
 if process == {actor}:

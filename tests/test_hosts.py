@@ -104,9 +104,9 @@ def meet_all(count: int, present: list[int], fingerprints=lambda process: 0, sec
 
 def test_processes_that_meet_know_each_other():
     lifelines = meet_all(3, [2, 0, 1])
-    assert [lifeline.process for lifeline in lifelines] == [2, 0, 1]
-    for lifeline in lifelines:
-        assert [card["process"] for card in lifeline.roster] == [0, 1, 2]
+    assert [heartbeat.process for heartbeat in lifelines] == [2, 0, 1]
+    for heartbeat in lifelines:
+        assert [card["process"] for card in heartbeat.roster] == [0, 1, 2]
 
 
 def test_a_process_that_does_not_come_is_named_to_all_the_others_and_the_exit_code_says_try_again():

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from jaxcnn import config as configs
 from jaxcnn.config import Config, ConfigError, UserError, from_config_dict
 from jaxcnn.data.source import Splits, open_splits
-from jaxcnn.learn.program import make_program
+from jaxcnn.learn.step_spec import make_spec
 from jaxcnn.machine import malloc
 from jaxcnn.machine import mesh as meshes
 from jaxcnn.train import limits
@@ -44,7 +44,7 @@ def test_any_value_of_any_field_is_taken_or_refused_in_lines_that_name_fields(ch
     try:
         config = from_config_dict(changed(*changes))
         make = dict(num_classes=10, image_shape=(32, 32, 3), train_examples=50_000)
-        limits.check_program(config, make_program(config, **make))
+        limits.check_spec(config, make_spec(config, **make))
     except ConfigError as error:
         for line in str(error).splitlines():
             assert "config." in line and len(line) < 500
@@ -91,7 +91,7 @@ def test_numbers_beyond_any_use_are_refused_before_there_is_data(key, value, wor
 def test_numbers_beyond_what_the_set_allows_are_refused_in_one_line(groups, words):
     config = small.config(**groups)
     with pytest.raises(ConfigError) as caught:
-        limits.check_program(config, small.program_of(config))
+        limits.check_spec(config, small.spec_of(config))
     (line,) = str(caught.value).splitlines()
     assert words in line
 
@@ -99,7 +99,7 @@ def test_numbers_beyond_what_the_set_allows_are_refused_in_one_line(groups, word
 def test_more_stops_than_could_be_listed_are_refused():
     config = small.config(global_batch_size=1, norm={"group_size": 1}, checkpoint={"every_steps": 1})
     with pytest.raises(ConfigError, match="every_steps=1 is due 2,000,000,000 times in 2,000,000,000 steps"):
-        limits.check_program(config, small.program_of(config, steps=2 * 10**9))
+        limits.check_spec(config, small.spec_of(config, steps=2 * 10**9))
 
 
 def test_several_evaluations_in_a_step_are_one():
@@ -114,10 +114,10 @@ def grey() -> Splits:
 
 def checked(config: Config, splits: Splits, devices: int = 1, loader: str = "resident") -> None:
     make = dict(num_classes=10, image_shape=splits.train.image_shape, train_examples=len(splits.train))
-    program, mesh = make_program(config, **make), meshes.make_mesh(devices)
-    limits.check_memory(config, program, mesh, loader, splits)
+    spec, mesh = make_spec(config, **make), meshes.make_mesh(devices)
+    limits.check_memory(config, spec, mesh, loader, splits)
     compiled = types.SimpleNamespace(memory_analysis=lambda: types.SimpleNamespace(temp_size_in_bytes=2**30))
-    limits.check_compiled(program, mesh, loader, splits, [compiled])  # type: ignore[list-item]
+    limits.check_compiled(spec, mesh, loader, splits, [compiled])  # type: ignore[list-item]
 
 
 def test_a_run_that_the_memory_cannot_hold_is_refused_before_it_compiles(grey, monkeypatch):

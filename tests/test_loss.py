@@ -37,14 +37,14 @@ def test_the_gradient_at_huge_logits_is_finite():
 
 @pytest.mark.parametrize("k", [1, 5])
 def test_top_k_is_scikit_learns(k):
-    ours = losses.among_first(jnp.asarray(LOGITS), jnp.asarray(LABEL), k).mean()
+    ours = losses.in_top_k(jnp.asarray(LOGITS), jnp.asarray(LABEL), k).mean()
     assert float(ours) == pytest.approx(top_k_accuracy_score(LABEL, LOGITS, k=k, labels=range(7)))
 
 
 def test_ties_and_nan_do_not_count_as_hits():
     equal = jnp.zeros((1, 4))
-    assert not losses.among_first(equal, jnp.array([0]), 1)[0]
-    assert not losses.among_first(jnp.array([[jnp.nan, 1.0]]), jnp.array([0]), 1)[0]
+    assert not losses.in_top_k(equal, jnp.array([0]), 1)[0]
+    assert not losses.in_top_k(jnp.array([[jnp.nan, 1.0]]), jnp.array([0]), 1)[0]
 
 
 def test_sums_leave_out_what_is_masked_even_where_it_is_not_finite():

@@ -12,10 +12,10 @@ import pytest
 
 from jaxcnn.config import ConfigError
 from jaxcnn.data.batch import Batch
-from jaxcnn.learn import layout, sharded
+from jaxcnn.learn import layout, programs, sharded
 from jaxcnn.learn.collectives import collectives, total_bytes
-from jaxcnn.learn.program import Program
 from jaxcnn.learn.state import make_hyper
+from jaxcnn.learn.step_spec import StepSpec
 from jaxcnn.machine import mesh as meshes
 from tests import digits, small
 from tests.test_scan import identical, plain, scanned, setting
@@ -63,19 +63,19 @@ def test_sharded_steps_in_calls_do_not_depend_on_the_cut_to_the_bit_and_are_the_
         np.testing.assert_allclose(two, one, rtol=50 * TOLERANCE, atol=TOLERANCE)
 
 
-def compiled_step(parallel, devices=8, **groups) -> tuple[Program, jax.stages.Compiled]:
+def compiled_step(parallel, devices=8, **groups) -> tuple[StepSpec, jax.stages.Compiled]:
     config = small.config(norm={"group_size": 2}, parallel=parallel, **groups)
     mesh = meshes.make_mesh(devices, config.parallel.model_devices)
-    program = small.program_of(config)
-    return program, sharded.compiled_train_step(program, mesh, "stream")
+    spec = small.spec_of(config)
+    return spec, programs.train_step(spec, mesh, "stream")
 
 
 def nbytes(tree) -> int:
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def state_of(program, devices=1, model_devices=1):
-    return sharded.abstract_state(program, meshes.make_mesh(devices, model_devices))
+def state_of(spec, devices=1, model_devices=1):
+    return sharded.abstract_state(spec, meshes.make_mesh(devices, model_devices))
 
 
 def kernels(tree):
@@ -83,9 +83,9 @@ def kernels(tree):
 
 
 def test_data_parallelism_moves_gradients_metrics_and_statistics_in_one_all_reduce_and_nothing_else():
-    program, step = compiled_step({})
+    spec, step = compiled_step({})
     (found,) = collectives(step.as_text())
-    state = state_of(program)
+    state = state_of(spec)
     four_sums = 4 * 4
     assert (found.kind, found.group_size, found.dtypes) == ("all-reduce", 8, ("f32",))
     assert found.bytes == nbytes(state.params) + nbytes(state.batch_stats) + four_sums
@@ -93,16 +93,16 @@ def test_data_parallelism_moves_gradients_metrics_and_statistics_in_one_all_redu
 
 def test_statistics_of_groups_over_several_devices_cost_their_own_all_reduces():
     config = small.config(norm={"group_size": 8})
-    program = small.program_of(config)
-    found = collectives(sharded.compiled_train_step(program, meshes.make_mesh(8), "stream").as_text())
+    spec = small.spec_of(config)
+    found = collectives(programs.train_step(spec, meshes.make_mesh(8), "stream").as_text())
     # Three BatchNorm layers, one for the statistics and one for their gradients, among the four devices of a group.
     assert sorted(one.group_size for one in found) == [4] * 6 + [8]
 
 
 @pytest.mark.parametrize(("parallel", "name"), [(ZERO, "ZeRO-1"), (FSDP, "FSDP")])
 def test_sharded_updates_scatter_the_gradients_and_gather_the_parameters_once(parallel, name):
-    program, step = compiled_step(parallel)
-    found, state = collectives(step.as_text()), state_of(program)
+    spec, step = compiled_step(parallel)
+    found, state = collectives(step.as_text()), state_of(spec)
     cut = nbytes(kernels(state.params))
     assert total_bytes(found, "reduce-scatter") == total_bytes(found, "all-gather") == cut, name
     assert {one.kind for one in found} == {"reduce-scatter", "all-gather", "all-reduce"}
@@ -114,9 +114,9 @@ def test_sharded_updates_scatter_the_gradients_and_gather_the_parameters_once(pa
 
 
 def test_a_split_layer_moves_its_activations_and_not_its_kernel():
-    program, step = compiled_step(MODEL)
+    spec, step = compiled_step(MODEL)
     found = collectives(step.as_text())
-    kernel = state_of(program).params["conv3"]["kernel"]
+    kernel = state_of(spec).params["conv3"]["kernel"]
     (gathered,) = [one for one in found if one.kind == "all-gather"]
     activations = (16 // 4) * 4 * 4 * kernel.shape[-1] * 4  # of the 16 examples' share, 4x4 pixels, float32
     assert (gathered.group_size, gathered.bytes) == (2, activations)
@@ -128,8 +128,8 @@ def argument_bytes(parallel) -> int:
 
 
 def test_a_device_keeps_what_arithmetic_says():
-    program, whole = compiled_step({})
-    plain_bytes, state = whole.memory_analysis().argument_size_in_bytes, state_of(program)
+    spec, whole = compiled_step({})
+    plain_bytes, state = whole.memory_analysis().argument_size_in_bytes, state_of(spec)
     cut = nbytes(kernels(state.params))
     assert nbytes(kernels(state.opt_state)) == cut, "SGD has one momentum for each parameter"
     assert plain_bytes - argument_bytes(ZERO) == cut * 7 // 8
@@ -154,35 +154,35 @@ def test_a_device_keeps_what_arithmetic_says():
     ],
 )
 def test_the_wide_layers_of_the_large_networks_are_split_over_model(network, side, whole, share):
-    program = small.program_of(small.config(model=network | {"width": 1.0}), side=side)
-    params = state_of(program, 8, 4).params
+    spec = small.spec_of(small.config(model=network | {"width": 1.0}), side=side)
+    params = state_of(spec, 8, 4).params
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == whole
     mine = sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) for leaf in jax.tree.leaves(params))
     assert whole - mine == sum(share.values()) * 3 // 4
-    lines = layout.describe(program, meshes.make_mesh(8, 4), params)
+    lines = layout.describe(spec, meshes.make_mesh(8, 4), params)
     assert any("dense1/kernel" in line and "dense2/kernel" in line and "'model'" in line for line in lines)
 
 
 def test_the_log_says_what_the_rules_matched_and_what_is_cut():
-    program = small.program_of(small.config(parallel=BOTH))
+    spec = small.spec_of(small.config(parallel=BOTH))
     mesh = meshes.make_mesh(8, 2)
-    lines = layout.describe(program, mesh, state_of(program).params)
+    lines = layout.describe(spec, mesh, state_of(spec).params)
     assert len(lines) == 2
     assert lines[0].startswith("P(None, None, None, 'model') over 2 devices by ")
     assert lines[0].endswith(": conv3/kernel [3, 3, 16, 16]")
     assert lines[1] == "parameters and the optimiser's state cut into 4 parts over data, but for 84 parameters"
-    assert layout.describe(small.program_of(small.config()), meshes.make_mesh(8), state_of(program).params) == []
+    assert layout.describe(small.spec_of(small.config()), meshes.make_mesh(8), state_of(spec).params) == []
 
 
 @pytest.mark.parametrize("parallel", [ZERO, FSDP, BOTH])
 def test_states_lie_as_promised_and_start_the_same_to_the_bit(parallel):
     config = small.config(optim=SGD, parallel=parallel)
-    mesh, program = meshes.make_mesh(8, config.parallel.model_devices), small.program_of(config)
-    state = sharded.init_state(program, mesh)(make_hyper(config))
-    promised = sharded.state_shardings(program, mesh)
+    mesh, spec = meshes.make_mesh(8, config.parallel.model_devices), small.spec_of(config)
+    state = sharded.init_state(spec, mesh)(make_hyper(config))
+    promised = sharded.state_shardings(spec, mesh)
     for leaf, sharding in zip(jax.tree.leaves(state), jax.tree.leaves(promised), strict=True):
         assert leaf.sharding.is_equivalent_to(sharding, leaf.ndim)
-    alone = sharded.init_state(small.program_of(small.config(optim=SGD)), meshes.make_mesh(1))(make_hyper(config))
+    alone = sharded.init_state(small.spec_of(small.config(optim=SGD)), meshes.make_mesh(1))(make_hyper(config))
     assert identical(jax.device_get(state), jax.device_get(alone))
     momentum = optax.tree.get(state.opt_state, "trace")["conv2"]["kernel"]
     assert math.prod(momentum.addressable_shards[0].data.shape) == momentum.size // meshes.data_devices(mesh)
@@ -193,13 +193,13 @@ def test_states_lie_as_promised_and_start_the_same_to_the_bit(parallel):
 @pytest.mark.parametrize("parallel", [ZERO, FSDP, BOTH])
 def test_states_of_an_optimiser_that_are_not_of_their_parameters_shape_are_kept_whole(parallel):
     config = small.config(optim=SGD, parallel=parallel)
-    mesh, program = meshes.make_mesh(8, config.parallel.model_devices), small.program_of(config)
-    state = state_of(program)
+    mesh, spec = meshes.make_mesh(8, config.parallel.model_devices), small.spec_of(config)
+    state = state_of(spec)
     rows = jax.eval_shape(optax.adafactor(0.1, min_dim_size_to_factor=2).init, state.params)
     placed = jax.tree.map(
         lambda leaf, sharding: sharding.shard_shape(leaf.shape),  # raises where an axis is not there, or not divided
         rows,
-        layout.of_state(program, mesh, dataclasses.replace(state, opt_state=rows)).opt_state,
+        layout.of_state(spec, mesh, dataclasses.replace(state, opt_state=rows)).opt_state,
     )
     assert optax.tree.get(placed, "v_row")["conv2"]["kernel"] == optax.tree.get(rows, "v_row")["conv2"]["kernel"].shape
 
@@ -212,9 +212,9 @@ def test_states_of_an_optimiser_that_are_not_of_their_parameters_shape_are_kept_
     ],
 )
 def test_wide_layers_that_devices_cannot_share_are_a_config_error_of_one_line(model, devices, words):
-    program = small.program_of(small.config(model={"width": 12 / 64} | model))
+    spec = small.spec_of(small.config(model={"width": 12 / 64} | model))
     with pytest.raises(ConfigError) as error:
-        sharded.abstract_state(program, meshes.make_mesh(8, devices))
+        sharded.abstract_state(spec, meshes.make_mesh(8, devices))
     assert words in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -226,11 +226,11 @@ def test_gradients_in_bfloat16_are_sent_so_and_move_the_run_by_no_more_than_thei
     batch = jax.device_put(Batch(image, label, rows, rows, np.ones(16, bool)), meshes.over_data(mesh))
     params = {}
     for name in ("float32", "bfloat16"):
-        program, step = compiled_step({}, optim={"gradient_dtype": name})
-        start = sharded.init_state(program, mesh)(make_hyper(small.config()))
+        spec, step = compiled_step({}, optim={"gradient_dtype": name})
+        start = sharded.init_state(spec, mesh)(make_hyper(small.config()))
         params["start"] = jax.device_get(start.params)
         params[name] = jax.device_get(step(start, batch, normal)[0].params)
-    text = sharded.lowered_train_step(program, mesh, "stream").as_text()
+    text = programs.train_step.lowered(spec, mesh, "stream").as_text()
     sent = [line for line in text.splitlines() if line.lstrip().startswith("}) : (tensor<") and "bf16" in line]
     assert len(sent) == len(jax.tree.leaves(params["start"]))
     for before, fine, coarse in zip(*map(jax.tree.leaves, params.values()), strict=True):
@@ -247,11 +247,11 @@ def test_a_sharded_moving_average_is_evaluated_like_a_whole_one():
     examples = jax.device_put(Batch(image, label, rows, rows, np.ones(48, bool)), batch)
     logits = {}
     for name, parallel in (("whole", {}), ("cut", ZERO)):
-        program = small.program_of(with_parallel(config, parallel))
-        average = sharded.init_state(program, mesh)(make_hyper(config)).ema
+        spec = small.spec_of(with_parallel(config, parallel))
+        average = sharded.init_state(spec, mesh)(make_hyper(config)).ema
         assert average["params"]["conv2"]["kernel"].is_fully_replicated == (name == "whole")
-        variables = sharded.as_evaluated(program, mesh, average)
-        step = sharded.compiled_eval_step(program, mesh, 48)
+        variables = programs.as_evaluated(spec, mesh, average)
+        step = programs.eval_step(spec, mesh, 48)
         logits[name] = jax.device_get(step(variables, examples, small.normalization(mesh)))
     assert identical(logits["whole"], logits["cut"])
 
@@ -262,7 +262,7 @@ def test_the_learning_rate_grows_with_the_batch_where_a_base_is_given():
     assert make_hyper(small.config(optim={"learning_rate": 0.1})).learning_rate == np.float32(0.1)
     # It is an input: the same compiled step serves both.
     without = small.config(global_batch_size=32, optim={"learning_rate": 0.2})
-    assert small.program_of(config) == small.program_of(without)
+    assert small.spec_of(config) == small.spec_of(without)
 
 
 def losses_of(folder):

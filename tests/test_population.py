@@ -35,17 +35,17 @@ MEMBERS = [
 
 def together(calls):
     """Losses [steps, members], and the states, of members trained in one program; `calls`: the steps in each call."""
-    program = small.program_of(MEMBERS[0], STEPS)
-    assert all(small.program_of(each, STEPS) == program for each in MEMBERS)
+    step_spec = small.spec_of(MEMBERS[0], STEPS)
+    assert all(small.spec_of(each, STEPS) == step_spec for each in MEMBERS)
     mesh = population.make_mesh(1)
     data = jax.device_put(resident.Resident(*small.split()), meshes.replicated(mesh))
-    initialize = sharded.init_state(program, meshes.make_mesh(1))
+    initialize = sharded.init_state(step_spec, meshes.make_mesh(1))
     states = population.stack([initialize(make_hyper(each)) for each in MEMBERS], mesh)
-    step = population.compiled_train_step(program, mesh, len(MEMBERS), STEPS)
+    step = population.compiled_train_step(step_spec, mesh, len(MEMBERS), STEPS)
     losses = []
     for count in calls:
         states, metrics = step(states, data, small.normalization(mesh), meshes.device_scalar(count, mesh))
-        losses += list(np.asarray(metrics.sums.loss)[:count] / program.global_batch_size)
+        losses += list(np.asarray(metrics.sums.loss)[:count] / step_spec.global_batch_size)
     return np.array(losses), population.unstack(states)
 
 
@@ -80,7 +80,7 @@ def work(study, way="auto", size=4, said=None, pbt=0.0, shared=None):
         study.folder, study.definition, study.storage(), ["test"],
         population=populations.Settings(size, way, pbt), shared=shared,
         say=lambda line: said is None or said.append(line),
-        ended=lambda claim, outcome: outcomes.__setitem__(claim.number, outcome),
+        ended=lambda lease, outcome: outcomes.__setitem__(lease.number, outcome),
     )  # fmt: skip
     return outcomes
 
@@ -147,7 +147,7 @@ def test_members_in_turn_are_their_trials_alone_to_the_bit_and_members_on_device
 
 def in_turn(sessions, _):
     """Stands for members stacked, where only the choice matters: nothing has to compile."""
-    return population_ways.InTurn(sessions)
+    return population_ways.SequentialStepper(sessions)
 
 
 def test_the_fastest_way_is_chosen_by_a_measurement_that_is_told_and_made_once(tmp_path, monkeypatch):
@@ -156,7 +156,7 @@ def test_the_fastest_way_is_chosen_by_a_measurement_that_is_told_and_made_once(t
     monkeypatch.setattr(population_ways, "_seconds_of_step", lambda *_: seconds.pop(0))
     said, shared = [], Shared()
     study = studies.make(tmp_path, FOUR, **THIN)
-    shared.compile_seconds[study.plan.groups[0].program] = 0.5
+    shared.compile_seconds[study.plan.groups[0].step_spec] = 0.5
     work(study, size=2, said=said, shared=shared)
     assert said == 2 * [
         "population of 2 x cnn, measured, one step of all: one after the other 25.0 ms, vmap on one device 10.0 ms, "
@@ -169,7 +169,7 @@ def test_the_fastest_way_is_chosen_by_a_measurement_that_is_told_and_made_once(t
 def test_the_measurement_leaves_the_members_as_they_were(alone, tmp_path):
     said, shared = [], Shared()
     study = studies.make(tmp_path, FOUR, **THIN)
-    shared.compile_seconds[study.plan.groups[0].program] = 0.0
+    shared.compile_seconds[study.plan.groups[0].step_spec] = 0.0
     work(study, said=said, shared=shared)
     assert "one after the other" in said[0]
     assert "vmap on one device" in said[0]
@@ -182,7 +182,7 @@ def test_no_program_is_compiled_for_fewer_steps_than_it_could_earn_its_compilati
     monkeypatch.setattr(population_ways, "Together", None)  # which would be an error if it were called
     said, shared = [], Shared()
     study = studies.make(tmp_path, FOUR, **THIN)
-    shared.compile_seconds[study.plan.groups[0].program] = 1.1
+    shared.compile_seconds[study.plan.groups[0].step_spec] = 1.1
     work(study, said=said, shared=shared)
     assert said == [
         "population of 4 x cnn, measured: 40 steps of all one after the other take 1.0 s, less than the 1.1 s that the "

@@ -176,7 +176,7 @@ def test_images_are_scaled_and_limited_as_the_config_of_the_run_says(network, tm
 
 
 def with_shape(network, *shape):
-    return dataclasses.replace(network, program=dataclasses.replace(network.program, image_shape=shape))
+    return dataclasses.replace(network, spec=dataclasses.replace(network.spec, image_shape=shape))
 
 
 def test_a_network_for_oblong_images_takes_those_of_its_size_only(network, tmp_path):

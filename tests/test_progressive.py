@@ -12,7 +12,7 @@ import pytest
 from jaxcnn import config as configs
 from jaxcnn.config import ConfigError, UserError
 from jaxcnn.data import image_ops
-from jaxcnn.learn import sharded
+from jaxcnn.learn import programs, sharded
 from jaxcnn.learn.step import check_sides
 from jaxcnn.machine import mesh as meshes
 from jaxcnn.study import measure, spec, together
@@ -38,18 +38,18 @@ def test_shrinking_weighs_what_a_pixel_covers_by_a_tent():
 
 
 def test_the_stretches_of_a_run_end_where_the_config_says():
-    program = small.program_of(small.config(augment=GROWING), steps=8)
-    assert [(end, made.small_side) for end, made in program.stretches] == [(2, 4), (6, 6), (8, 0)]
-    assert program.stretches[-1][1] is program
-    constant = small.program_of(small.config(), steps=8)
-    assert constant.stretches == ((8, constant),)
+    step_spec = small.spec_of(small.config(augment=GROWING), steps=8)
+    assert [(end, made.small_side) for end, made in step_spec.stages] == [(2, 4), (6, 6), (8, 0)]
+    assert step_spec.stages[-1][1] is step_spec
+    constant = small.spec_of(small.config(), steps=8)
+    assert constant.stages == ((8, constant),)
 
 
 def test_each_stretch_costs_what_its_images_do_and_takes_the_state_of_the_one_before():
-    program, mesh = small.program_of(small.config(augment=GROWING), steps=8), meshes.make_mesh(1)
-    costs = [flops.step_flops(sharded.traced_train_step(made, mesh, "resident")) for _, made in program.stretches]
+    step_spec, mesh = small.spec_of(small.config(augment=GROWING), steps=8), meshes.make_mesh(1)
+    costs = [flops.step_flops(programs.train_step.traced(made, mesh, "resident")) for _, made in step_spec.stages]
     assert costs[0] < 0.6 * costs[2] and costs[0] < costs[1] < costs[2]
-    states = [sharded.abstract_state(made, mesh) for _, made in program.stretches]
+    states = [sharded.abstract_state(made, mesh) for _, made in step_spec.stages]
     assert states[0] == states[1] == states[2]
 
 
@@ -58,10 +58,10 @@ def test_eight_devices_train_as_one_does_on_small_images():
     found = []
     for devices in (1, 8):
         mesh = meshes.make_mesh(devices)
-        program = dataclasses.replace(small.program_of(config), small_side=4)
+        step_spec = dataclasses.replace(small.spec_of(config), small_side=4)
         data = jax.device_put(small.resident.Resident(*small.split()), meshes.replicated(mesh))
-        state, metrics = small.unoptimised_step(program, mesh)(
-            small.initial_state(program, mesh, config), data, small.normalization(mesh)
+        state, metrics = small.unoptimised_step(step_spec, mesh)(
+            small.initial_state(step_spec, mesh, config), data, small.normalization(mesh)
         )
         found.append(jax.device_get((state.params, metrics.sums.loss)))
     for one, other in zip(jax.tree.leaves(found[0]), jax.tree.leaves(found[1]), strict=True):
@@ -117,8 +117,8 @@ def test_sides_that_a_network_cannot_take_are_refused_before_anything_is_compile
 
     def check(name, side=32, shape=None):
         config = small.config(model={"name": name}, augment=sides)
-        program = small.program_of(config, side=side)
-        check_sides(program if shape is None else dataclasses.replace(program, image_shape=shape))
+        step_spec = small.spec_of(config, side=side)
+        check_sides(step_spec if shape is None else dataclasses.replace(step_spec, image_shape=shape))
 
     check("resnet50")
     check("airbench_residual")
@@ -134,13 +134,13 @@ def test_sides_that_a_network_cannot_take_are_refused_before_anything_is_compile
 
 def test_a_sweep_expects_the_time_of_the_mean_step(tmp_path, monkeypatch):
     clock = [0.0]
-    compiled = sharded.compiled_train_step
+    compiled = programs.train_step
 
-    def timed(program, *rest):
-        step = compiled(program, *rest)
+    def timed(step_spec, *rest):
+        step = compiled(step_spec, *rest)
 
         def call(*arguments):
-            clock[0] += program.small_side or 8
+            clock[0] += step_spec.small_side or 8
             return step(*arguments)
 
         call.memory_analysis = step.memory_analysis

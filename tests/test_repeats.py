@@ -6,8 +6,8 @@ import optuna
 import pytest
 
 from jaxcnn.reporting.read import read
-from jaxcnn.study import desk, outcome, spec, table, trial
 from jaxcnn.study import folder as files
+from jaxcnn.study import outcome, spec, table, trial, trial_queue
 from jaxcnn.study import plan as plans
 from jaxcnn.train.hooks import Shared
 from tests import digits, studies
@@ -20,15 +20,15 @@ def trained(monkeypatch, state="complete"):
     """Let trials end at once, without a run; return the list of those that were to be trained."""
     numbers = []
 
-    def quick(desk, claim, *_):
-        numbers.append(claim.number)
-        values = {"val_accuracy": 0.5 + 0.1 * claim.number}
+    def quick(queue, lease, *_):
+        numbers.append(lease.number)
+        values = {"val_accuracy": 0.5 + 0.1 * lease.number}
         values = values if state == "complete" else {}
-        write = functools.partial(trial._write, files.trial_folder(desk.folder, claim.number))
-        record = trial._begin(desk, claim, files.trial_folder(desk.folder, claim.number))
+        write = functools.partial(trial._write, files.trial_folder(queue.folder, lease.number))
+        record = trial._begin(queue, lease, files.trial_folder(queue.folder, lease.number))
         outcome = trial.Outcome(state, None if state == "complete" else "because", values)
-        desk.finish(claim, state, values, outcome.reason, lambda: write(record, outcome))
-        claim.lock.release()
+        queue.finish(lease, state, values, outcome.reason, lambda: write(record, outcome))
+        lease.lock.release()
         return outcome
 
     monkeypatch.setattr(trial, "run", quick)
@@ -49,7 +49,7 @@ def test_a_trial_that_is_drawn_again_is_not_trained_again_and_has_the_outcome_of
     assert [row["number"] for row in rows] == list(range(8))
     firsts = {row["overrides"]["optim.nesterov"]: row for row in reversed(rows)}
     assert numbers == sorted(row["number"] for row in firsts.values())
-    for row, kept in zip(rows, study.desk().study.trials, strict=True):
+    for row, kept in zip(rows, study.trial_queue().study.trials, strict=True):
         first = firsts[row["overrides"]["optim.nesterov"]]
         assert (row["state"], row["values"]) == ("complete", first["values"])
         assert row.get("as") == kept.user_attrs.get("as") == (None if row is first else first["number"])
@@ -65,12 +65,12 @@ def test_a_trial_that_is_drawn_again_is_not_trained_again_and_has_the_outcome_of
 def test_a_repeat_of_a_trial_under_way_waits_for_its_outcome_whoever_has_it(tmp_path):
     one_choice = spec.sweep(spec.values("optim.nesterov", [True]), trials=3)
     study = studies.make(tmp_path, one_choice, sampler="tpe", **THIN)
-    mine, other = study.desk(), study.desk()
-    claim = mine.take()
-    assert (claim.number, claim.first) == (0, None)
-    assert other.take() is desk.Nothing.WAIT
+    mine, other = study.trial_queue(), study.trial_queue()
+    lease = mine.take()
+    assert (lease.number, lease.first) == (0, None)
+    assert other.take() is trial_queue.Nothing.WAIT
     assert len(mine.study.trials) == 3, "they have been drawn"
-    claim.lock.release()  # its worker is gone
+    lease.lock.release()  # its worker is gone
     again = other.take()
     assert (again.number, again.first) == (0, None), "the first is taken up, and no repeat of it"
     assert other.finish(again, "diverged", {}, "because")
@@ -80,10 +80,10 @@ def test_a_repeat_of_a_trial_under_way_waits_for_its_outcome_whoever_has_it(tmp_
         assert (repeat.number, repeat.first.number) == (number, 0)
         outcome = trial.take_over(mine, repeat)
         assert (outcome.state, outcome.reason) == ("diverged", "because")
-    assert mine.take() is desk.Nothing.DONE
+    assert mine.take() is trial_queue.Nothing.DONE
     assert mine.retry({"diverged"}) == 3
     tried = [mine.take(), mine.take()]
-    assert (tried[0].number, tried[0].first, tried[1]) == (0, None, desk.Nothing.WAIT)
+    assert (tried[0].number, tried[0].first, tried[1]) == (0, None, trial_queue.Nothing.WAIT)
     assert mine.finish(tried[0], "complete", {"val_accuracy": 0.5}, None)
     tried[0].lock.release()
     for number in (1, 2):
@@ -95,14 +95,14 @@ def test_a_repeat_of_a_trial_under_way_waits_for_its_outcome_whoever_has_it(tmp_
 def test_a_repeat_of_a_pruned_trial_is_pruned_where_the_first_was(tmp_path):
     one_choice = spec.sweep(spec.values("optim.nesterov", [True]), trials=2)
     study = studies.make(tmp_path, one_choice, sampler="tpe", pruner="median", **THIN)
-    mine = study.desk()
-    claim = mine.take()
+    mine = study.trial_queue()
+    lease = mine.take()
     for evaluation, accuracy in ((1, 0.25), (2, 0.375)):
-        mine.report(claim, evaluation, accuracy)
-    mine.finish(claim, "pruned", {}, "by median at step 3")
-    claim.lock.release()
+        mine.report(lease, evaluation, accuracy)
+    mine.finish(lease, "pruned", {}, "by median at step 3")
+    lease.lock.release()
     assert trial.take_over(mine, mine.take()).state == "pruned"
-    first, repeat = study.desk().study.trials
+    first, repeat = study.trial_queue().study.trials
     assert (first.value, repeat.value) == (0.375, 0.375)
     assert repeat.state == optuna.trial.TrialState.PRUNED
 
@@ -115,13 +115,13 @@ def test_a_sweep_of_which_no_trial_came_to_a_figure_does_not_end_with_code_0(sta
     board.read()
     assert outcome.exit_code(board) == 0, "none has ended"
     study.work(1)
-    lines = outcome.summarize(tmp_path, study.definition, board, study.desk().study)
+    lines = outcome.summarize(tmp_path, study.definition, board, study.trial_queue().study)
     assert outcome.exit_code(board) == {"diverged": 3, "failed": 2}[state]
     assert "  not one trial came to a figure" in lines
     trained(monkeypatch)
     study.work()
     assert "  not one trial came to a figure" not in outcome.summarize(
-        tmp_path, study.definition, board, study.desk().study
+        tmp_path, study.definition, board, study.trial_queue().study
     )
     assert outcome.exit_code(board) == 0
 

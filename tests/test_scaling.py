@@ -8,7 +8,7 @@ import jax
 import pytest
 
 from jaxcnn.config import UserError
-from jaxcnn.learn import sharded
+from jaxcnn.learn import programs, sharded
 from jaxcnn.learn.collectives import total_bytes
 from jaxcnn.machine import mesh as meshes
 from jaxcnn.scaling import bandwidth, machines, measure, predict, published, replay, report
@@ -21,8 +21,8 @@ THIN = {"cnn": 0.25, "alexnet": 1 / 32, "resnet50": 1 / 32}
 
 def compiled_step(model: str, **norm: int):
     config = small.config(model={"name": model, "width": THIN[model]}, norm=norm)
-    program, mesh = small.program_of(config, side=32), meshes.make_mesh(DEVICES)
-    return sharded.compiled_train_step(program, mesh, "stream"), sharded.abstract_state(program, mesh)
+    spec, mesh = small.spec_of(config, side=32), meshes.make_mesh(DEVICES)
+    return programs.train_step(spec, mesh, "stream"), sharded.abstract_state(spec, mesh)
 
 
 def nbytes(tree) -> int:
@@ -60,7 +60,7 @@ def test_a_replay_sends_what_the_step_sends(norm):
         return sorted((each.kind, each.bytes, each.group_size) for each in collectives)
 
     assert sent(again) == sent(found)
-    replay.program(found, meshes.make_mesh(DEVICES))()
+    replay.spec(found, meshes.make_mesh(DEVICES))()
 
 
 def test_a_long_ring_is_bound_by_its_slowest_link():

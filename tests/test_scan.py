@@ -10,11 +10,12 @@ import pytest
 
 from jaxcnn.config import ConfigError
 from jaxcnn.data import resident
-from jaxcnn.learn import compilation, sharded
+from jaxcnn.learn import compilation, programs, sharded
 from jaxcnn.learn.state import make_hyper
 from jaxcnn.machine import mesh as meshes
-from jaxcnn.train import drive, flops, loop, pace
-from jaxcnn.train.pace import Pace, choose_steps_per_call
+from jaxcnn.train import drive, flops, loop
+from jaxcnn.train import steps_per_call as lengths_of_calls
+from jaxcnn.train.steps_per_call import StepsPerCall, choose_steps_per_call
 from tests import digits, runs, small
 
 STEPS = 8
@@ -36,33 +37,33 @@ def hard(groups):
 def setting(config, devices=1, side=8):
     """Program, mesh, a function that makes a new state, and the other two inputs of a resident step."""
     mesh = meshes.make_mesh(devices, config.parallel.model_devices)
-    program = small.program_of(config, STEPS, side)
+    spec = small.spec_of(config, STEPS, side)
     data = jax.device_put(resident.Resident(*small.split(side=side)), meshes.replicated(mesh))
 
     def new():
-        return sharded.init_state(program, mesh)(make_hyper(config))
+        return sharded.init_state(spec, mesh)(make_hyper(config))
 
-    return program, mesh, new, (data, small.normalization(mesh))
+    return spec, mesh, new, (data, small.normalization(mesh))
 
 
 def joined(parts):
     return jax.tree.map(lambda *rows: np.concatenate([np.atleast_1d(row) for row in rows]), *parts)
 
 
-def plain(program, mesh, new, inputs):
+def plain(spec, mesh, new, inputs):
     """State and metrics of every step, step by step."""
     state, rows = new(), []
     for _ in range(STEPS):
-        state, metrics = sharded.resident_train_step(program, mesh)(state, *inputs)
+        state, metrics = sharded.resident_train_step(spec, mesh)(state, *inputs)
         rows.append(jax.device_get(metrics))
     return jax.device_get(state), joined(rows)
 
 
-def scanned(program, mesh, new, inputs, calls, most=STEPS):
+def scanned(spec, mesh, new, inputs, calls, most=STEPS):
     """State and metrics of every step, in calls of so many steps."""
     state, rows = new(), []
     for count in calls:
-        state, metrics = sharded.resident_train_steps(program, mesh, most)(state, *inputs, np.int32(count))
+        state, metrics = sharded.resident_train_steps(spec, mesh, most)(state, *inputs, np.int32(count))
         rows.append(jax.tree.map(lambda row, count=count: row[:count], jax.device_get(metrics)))
     return jax.device_get(state), joined(rows)
 
@@ -98,32 +99,32 @@ def test_steps_in_one_call_on_a_cut_state_are_the_plain_steps_up_to_rounding_and
 
 
 def test_metrics_past_the_steps_made_are_zero_and_the_old_state_is_donated():
-    program, mesh, new, inputs = setting(small.config())
+    spec, mesh, new, inputs = setting(small.config())
     state = new()
-    made, metrics = sharded.resident_train_steps(program, mesh, STEPS)(state, *inputs, np.int32(3))
+    made, metrics = sharded.resident_train_steps(spec, mesh, STEPS)(state, *inputs, np.int32(3))
     assert int(made.step) == 3
     assert metrics.sums.count.tolist() == [16, 16, 16, 0, 0, 0, 0, 0]
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
 
 
 def test_a_loop_of_steps_counts_the_operations_of_one():
-    program, mesh, _, _ = setting(small.config())
-    one, several = (flops.step_flops(sharded.traced_train_step(program, mesh, "resident", n)) for n in (1, STEPS))
+    spec, mesh, _, _ = setting(small.config())
+    one, several = (flops.step_flops(programs.train_step.traced(spec, mesh, "resident", n)) for n in (1, STEPS))
     assert several == pytest.approx(one, rel=1e-3)
 
 
 def test_the_pace_starts_at_one_step_doubles_and_keeps_to_the_time_of_a_call():
-    measured = Pace(100)
+    measured = StepsPerCall(100)
     lengths = []
     for _ in range(9):
         lengths.append(measured.allowed)
         measured.measured(measured.allowed, 0.001 * measured.allowed)
     assert lengths == [1, 2, 4, 8, 16, 32, 64, 100, 100]
     measured.measured(100, 10.0)  # the steps became slow
-    assert measured.allowed == 10 * pace.CALL_SECONDS
+    assert measured.allowed == 10 * lengths_of_calls.CALL_SECONDS
     measured.measured(1, 60.0)
     assert measured.allowed == 1
-    assert Pace(1).allowed == 1
+    assert StepsPerCall(1).allowed == 1
 
 
 def test_several_steps_are_chosen_for_the_resident_loader_on_accelerators_alone():
@@ -166,7 +167,7 @@ def test_a_run_in_calls_is_the_plain_run_with_all_its_promised_steps_at_any_pace
     assert lengths == [1] * 40
     for name, kind in {"whole": digits.Whole, "varying": Varying}.items():
         lengths.clear()
-        monkeypatch.setattr(drive, "Pace", kind)
+        monkeypatch.setattr(drive, "StepsPerCall", kind)
         digits.run(tmp_path / name, **THIN, run={"steps_per_call": 8})
         # Evaluations and checkpoints are due at steps 20, 39 and 40; steps that are logged cut no call.
         assert {20, 39, 40} <= set(itertools.accumulate(lengths))
@@ -184,8 +185,8 @@ def test_a_run_in_calls_is_the_plain_run_with_all_its_promised_steps_at_any_pace
 def test_the_step_that_diverged_is_named_wherever_it_lies_in_its_call(tmp_path, monkeypatch):
     groups = {"optim": {"learning_rate": 1e30, "ema_decay": 0.0}, "checkpoint": {"keep_every_steps": 0}}
     messages = []
-    for steps_per_call, kind in ((1, Pace), (8, digits.Whole)):
-        monkeypatch.setattr(drive, "Pace", kind)
+    for steps_per_call, kind in ((1, StepsPerCall), (8, digits.Whole)):
+        monkeypatch.setattr(drive, "StepsPerCall", kind)
         with pytest.raises(drive.Diverged) as caught:
             digits.run(tmp_path / str(steps_per_call), **THIN, **groups, run={"steps_per_call": steps_per_call})
         messages.append(str(caught.value).partition(" is not finite")[0])
@@ -194,7 +195,7 @@ def test_the_step_that_diverged_is_named_wherever_it_lies_in_its_call(tmp_path, 
 
 
 def test_the_time_of_a_call_is_shared_by_its_steps(tmp_path, monkeypatch):
-    monkeypatch.setattr(drive, "Pace", digits.Whole)
+    monkeypatch.setattr(drive, "StepsPerCall", digits.Whole)
     summary = digits.run(tmp_path, **THIN, run={"steps_per_call": 40, "log_every_steps": 1})
     rates = [record["images_per_second"] for record in _train_records(tmp_path)]
     assert len(rates) == 40

@@ -71,16 +71,16 @@ def test_group_statistics_are_no_whole_batch_statistics():
 @pytest.mark.parametrize("devices", [1, 4])
 def test_resident_and_streamed_batches_train_to_the_same_bits(devices):
     config = small.config(**HARD, norm={"group_size": 4})
-    mesh, program = meshes.make_mesh(devices), small.program_of(config)
+    mesh, spec = meshes.make_mesh(devices), small.spec_of(config)
     image, label = small.split()
     normalization = small.normalization(mesh)
-    state = sharded.init_state(program, mesh)(make_hyper(config))
-    position = order.storage_positions(program.global_batch_size, devices).reshape(-1)
+    state = sharded.init_state(spec, mesh)(make_hyper(config))
+    position = order.storage_positions(spec.global_batch_size, devices).reshape(-1)
     for step in range(6):
-        index = order.example_index(config.seed, step, position, program.global_batch_size, program.train_examples)
+        index = order.example_index(config.seed, step, position, spec.global_batch_size, spec.train_examples)
         batch = Batch(image[index], label[index], index, position, np.ones(len(index), bool))
         batch = jax.device_put(batch, meshes.over_data(mesh))
-        state, _ = sharded.train_step(program, mesh)(state, batch, normalization)
+        state, _ = sharded.train_step(spec, mesh)(state, batch, normalization)
     _, other = small.train(config, devices)
     for one, two in zip(jax.tree.leaves(jax.device_get(state)), jax.tree.leaves(other), strict=True):
         np.testing.assert_array_equal(one, two)
@@ -132,19 +132,19 @@ def test_every_traced_hyper_parameter_reaches_the_step(field):
 
 def test_the_step_leaves_one_state_and_donates_the_old_one():
     config = small.config()
-    mesh, program = meshes.make_mesh(1), small.program_of(config)
+    mesh, spec = meshes.make_mesh(1), small.spec_of(config)
     image, label = small.split()
     data = jax.device_put(resident.Resident(image, label), meshes.replicated(mesh))
-    state = sharded.init_state(program, mesh)(make_hyper(config))
-    sharded.resident_train_step(program, mesh)(state, data, small.normalization(mesh))
+    state = sharded.init_state(spec, mesh)(make_hyper(config))
+    sharded.resident_train_step(spec, mesh)(state, data, small.normalization(mesh))
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
 
 
 @pytest.mark.parametrize("name", ["cnn", "alexnet", "resnet50"])
 def test_no_kernel_is_copied_before_its_update(name, monkeypatch):
     def copied(width: float) -> list[str]:
-        program = small.program_of(small.config(model={"name": name, "width": width}), side=32)
-        text = small.unoptimised_step(program, meshes.make_mesh(1)).as_text()
+        spec = small.spec_of(small.config(model={"name": name, "width": width}), side=32)
+        text = small.unoptimised_step(spec, meshes.make_mesh(1)).as_text()
         kernels = re.findall(r"(%state_params\w*kernel\S*) = \S+ parameter", text)
         assert len(kernels) > 2
         return [kernel for kernel in kernels if f"copy({kernel})" in text]
@@ -157,14 +157,14 @@ def test_no_kernel_is_copied_before_its_update(name, monkeypatch):
 
 def test_evaluation_ignores_padding():
     config = small.config()
-    mesh, program = meshes.make_mesh(8), small.program_of(config)
+    mesh, spec = meshes.make_mesh(8), small.spec_of(config)
     image, label = small.split()
-    state = sharded.init_state(program, mesh)(make_hyper(config))
+    state = sharded.init_state(spec, mesh)(make_hyper(config))
     data = jax.device_put(resident.Resident(image, label), meshes.replicated(mesh))
     totals = {}
     for batch_size in (8, 40, 64):
         gather = sharded.resident_eval_batch(batch_size, mesh)
-        step = sharded.eval_step(program, mesh)
+        step = sharded.eval_step(spec, mesh)
         sums = [
             step(state.variables(), gather(data, np.int32(i)), small.normalization(mesh))[0]
             for i in range(0, 48, batch_size)

@@ -14,8 +14,8 @@ import pytest
 from jaxcnn.config import UserError, from_config_dict
 from jaxcnn.data import resident
 from jaxcnn.learn import compilation
-from jaxcnn.study import desk, outcome, spec, start, store, table, trial
 from jaxcnn.study import folder as files
+from jaxcnn.study import outcome, spec, start, store, table, trial, trial_queue
 from jaxcnn.study import plan as plans
 from jaxcnn.train import hooks
 from jaxcnn.train.hooks import Shared
@@ -123,7 +123,7 @@ def test_trials_that_diverge_or_fail_are_rows_and_retried_in_their_folders(tmp_p
     assert [row["state"] for row in rows] == ["diverged", "complete", "failed"]
     broken[0] = False
     assert study.work() == [], "nothing runs again by itself"
-    assert study.desk().retry({"failed", "diverged"}) == 2
+    assert study.trial_queue().retry({"failed", "diverged"}) == 2
     assert [row["state"] for row in study.trials()] == ["waiting", "complete", "waiting"]
     assert [outcome.state for outcome in study.work()] == ["diverged", "complete"]
     assert [(row["number"], row["state"], row["starts"]) for row in study.trials()] == [
@@ -146,7 +146,7 @@ def test_a_trial_that_is_killed_between_its_file_and_the_store_is_taken_up_and_e
     assert runs.records(files.trial_folder(tmp_path, 0)) == before, "it was not trained again"
     (again,) = study.trials()
     assert again["values"] == row["values"]
-    assert [trial.value for trial in study.desk().study.trials] == [row["values"]["val_accuracy"]]
+    assert [trial.value for trial in study.trial_queue().study.trials] == [row["values"]["val_accuracy"]]
 
 
 def away(*_, **__):
@@ -155,13 +155,13 @@ def away(*_, **__):
 
 def test_a_store_that_is_away_for_a_while_ends_no_worker_and_loses_no_trial(tmp_path, monkeypatch):
     study = studies.make(tmp_path, spec.sweep(spec.values("optim.learning_rate", [0.1])), **THIN)
-    sign, asked = desk.Desk._sign, []
+    sign, asked = trial_queue.TrialQueue._sign, []
 
     def sometimes(*arguments):
         asked.append(arguments)
         return away() if len(asked) == 1 else sign(*arguments)
 
-    monkeypatch.setattr(desk.Desk, "_sign", sometimes)
+    monkeypatch.setattr(trial_queue.TrialQueue, "_sign", sometimes)
     monkeypatch.setattr(store.time, "sleep", lambda _: None)
     assert [outcome.state for outcome in study.work()] == ["complete"]
     assert len(asked) == 2
@@ -170,13 +170,13 @@ def test_a_store_that_is_away_for_a_while_ends_no_worker_and_loses_no_trial(tmp_
 
 def test_a_signal_ends_a_trial_as_it_should_while_the_store_is_away(tmp_path, monkeypatch):
     study = studies.make(tmp_path, spec.sweep(spec.values("optim.learning_rate", [0.1])), **THIN)
-    mine = study.desk()
-    claim = mine.take()
+    mine = study.trial_queue()
+    lease = mine.take()
     monkeypatch.setattr(mine, "let_go", away)
-    with pytest.raises(Interrupted), trial.Attempt(mine, claim, Shared()):
+    with pytest.raises(Interrupted), trial.Attempt(mine, lease, Shared()):
         raise Interrupted("SIGTERM: stopped with a checkpoint")
     assert [(row["state"], row["reason"]) for row in study.trials()] == [("waiting", "SIGTERM")]
-    assert study.desk().take().number == claim.number, "its lock is free"
+    assert study.trial_queue().take().number == lease.number, "its lock is free"
 
 
 def test_two_commands_that_begin_one_sweep_at_once_have_one_study(tmp_path):
@@ -215,7 +215,7 @@ def test_decisions_see_validation_accuracy_and_never_the_test_split(tmp_path):
     kinds = [record["kind"] for record in runs.records(files.trial_folder(tmp_path, 0))]
     assert kinds.count("test") == 1
     assert kinds[-1] == "test", "it is read after the last decision"
-    (in_store,) = study.desk().study.trials
+    (in_store,) = study.trial_queue().study.trials
     assert "test" not in json.dumps([in_store.user_attrs, in_store.values, in_store.intermediate_values])
 
 
@@ -252,12 +252,12 @@ NO_TORCH = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason=
 
 @pytest.mark.parametrize("sampler", ["random", "tpe", "cmaes", "nsga2", "nsga3", pytest.param("gp", marks=NO_TORCH)])
 def test_a_search_that_stops_and_goes_on_draws_what_one_that_did_not_draws(sampler, tmp_path, monkeypatch):
-    def quick(desk, claim, *_):
+    def quick(queue, lease, *_):
         """An outcome that depends on the trial, without a run."""
-        rate, momentum = claim.overrides["optim.learning_rate"], claim.overrides["optim.momentum"]
+        rate, momentum = lease.overrides["optim.learning_rate"], lease.overrides["optim.momentum"]
         values = {"val_accuracy": 1 / (1 + (rate - 0.1) ** 2), "train_seconds": 1 + momentum}
-        desk.finish(claim, "complete", values, None)
-        claim.lock.release()
+        queue.finish(lease, "complete", values, None)
+        lease.lock.release()
         return trial.Outcome("complete", None, values)
 
     monkeypatch.setattr(trial, "run", quick)
@@ -266,7 +266,7 @@ def test_a_search_that_stops_and_goes_on_draws_what_one_that_did_not_draws(sampl
         for trials in pieces:
             study = studies.make(tmp_path / name, spec.sweep(SPACE), sampler=sampler, trials=trials, **THIN)
             study.work()
-        drawn.append([each.user_attrs["overrides"] for each in study.desk().study.trials])
+        drawn.append([each.user_attrs["overrides"] for each in study.trial_queue().study.trials])
     assert len(drawn[0]) == 16
     if sampler == "random":  # these are planned, and each plan is ordered by program
         drawn = [sorted(each, key=spec.identity) for each in drawn]
@@ -281,7 +281,7 @@ def test_a_search_that_stops_and_goes_on_draws_what_one_that_did_not_draws(sampl
 
 def check_evolution(study):
     """There were generations, whose trials have fields of their parents; and the front is told."""
-    trials = study.desk().study.trials
+    trials = study.trial_queue().study.trials
     generations = [next(v for k, v in each.system_attrs.items() if k.endswith(":generation")) for each in trials]
     assert generations == [0] * 4 + [1] * 4 + [2] * 4 + [3] * 4
     assert study.definition.generation == 4
@@ -292,10 +292,10 @@ def check_evolution(study):
     assert not any(inherited[:4])
     assert sum(inherited[4:]) > 6, "a random search would draw none twice"
     board = table.Board(study.folder, 16, None)
-    lines = outcome.summarize(study.folder, study.definition, board, study.desk().study)
+    lines = outcome.summarize(study.folder, study.definition, board, study.trial_queue().study)
     told = [line for line in lines if line.startswith("    trial ")]
     assert "  Pareto front of validation accuracy and training time:" in lines
-    assert len(told) == sum("as" not in each.user_attrs for each in study.desk().study.best_trials) > 0
+    assert len(told) == sum("as" not in each.user_attrs for each in study.trial_queue().study.best_trials) > 0
     assert all(re.fullmatch(r"    trial \d+: optim.* val accuracy [\d.]+% in [\d.]+ s", line) for line in told)
 
 
@@ -372,7 +372,7 @@ def test_a_sweep_may_grow_but_not_become_another(tmp_path):
     large = spec.sweep(spec.values("optim.learning_rate", [0.1, 0.2, 0.4]))
     grown = studies.make(tmp_path, large, **THIN)
     assert grown.definition.study == first.definition.study
-    assert len(grown.desk().study.trials) == 3
+    assert len(grown.queue().study.trials) == 3
     with pytest.raises(UserError, match="has 1 trial no longer planned"):
         studies.make(tmp_path, small, **THIN)
     with pytest.raises(UserError, match="holds another sweep") as caught:

@@ -129,8 +129,8 @@ class Signals(Interrupts):
             )
 
     def _leave(self, why: str) -> None:
-        if self.cluster.lifeline is not None:
-            self.cluster.lifeline.leave(why, INTERRUPTED)
+        if self.cluster.heartbeat is not None:
+            self.cluster.heartbeat.leave(why, INTERRUPTED)
         last_words(f"{why}; {self.where}")
         if self.leaving is not None:
             thread = threading.Thread(target=self.leaving, name="leaving", daemon=True)

@@ -42,7 +42,7 @@ def at(data: Data, path: str) -> Data:
     raise UserError(f"--data={path}: config.data.source={data.source!r} is read from no file; leave --data out")
 
 
-def is_there(data: Data) -> bool:
+def is_ready(data: Data) -> bool:
     """Whether something lies at the path that the source names, if it names one."""
     name, _, path = data.source.partition(":")
     return name not in PLACED or os.path.exists(os.path.expanduser(path))

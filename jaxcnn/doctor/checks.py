@@ -191,9 +191,9 @@ def compile_cache() -> Check:
 
 def clocks(cluster: Cluster) -> Check:
     """How far the clocks of the hosts are from that of process 0."""
-    if cluster.lifeline is None:
+    if cluster.heartbeat is None:
         return Check("hosts", "ok", f"one process on {platform.node()}")
-    skew = max((abs(card.get("skew", 0.0)) for card in cluster.lifeline.roster), default=0.0)
+    skew = max((abs(card.get("skew", 0.0)) for card in cluster.heartbeat.roster), default=0.0)
     met = f"{counted(cluster.processes, 'process', 'processes')} on {counted(len(set(cluster.hosts)), 'host')} met"
     text = f"{met}; clocks within {skew:.2f} s"
     far = skew > CLOCKS_SECONDS

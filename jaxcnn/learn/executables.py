@@ -83,41 +83,55 @@ def _found() -> int:
     return getattr(_here, "found", 0)
 
 
-class Kept:
-    """`compile(program, mesh, …)`, remembered in the process and, where `keep` said so, between processes."""
+class Program:
+    """A compiled program by what it is made for: `trace(spec, mesh, …)`, remembered in the process.
 
-    def __init__(self, compile: Callable[..., jax.stages.Compiled]) -> None:
-        functools.update_wrapper(self, compile)
-        self._compile = compile
-        self._in_process = functools.lru_cache(maxsize=16)(self._load_or_compile)
+    Where `keep` said so, the compiled one is also kept between processes, and then not even traced again.
+
+    Attributes:
+      traced, lowered: the program for the same arguments before its lowering, and before XLA's optimisation.
+    """
+
+    def __init__(self, trace: Callable[..., jax.stages.Traced]) -> None:
+        functools.update_wrapper(self, trace)
+        self._trace = trace
+        self.traced: Callable[..., jax.stages.Traced] = functools.lru_cache(maxsize=16)(trace)
+        self.lowered: Callable[..., jax.stages.Lowered] = functools.lru_cache(maxsize=16)(self._lower)
+        self._compiled = functools.lru_cache(maxsize=16)(self._load_or_compile)
 
     def __call__(self, *arguments: Any) -> jax.stages.Compiled:
         """The compiled program for `arguments`."""
-        return self._in_process(*arguments)
+        return self._compiled(*arguments)
 
     def is_kept(self, *arguments: Any) -> bool:
         """Whether an earlier process has left the program for `arguments`."""
         file = self._file(arguments)
         return file is not None and os.path.exists(file)  # unlike the path's own, False in a folder closed to the user
 
+    def _lower(self, *arguments: Any) -> jax.stages.Lowered:
+        return self.traced(*arguments).lower()
+
     def _load_or_compile(self, *arguments: Any) -> jax.stages.Compiled:
         file = self._file(arguments)
         if file is None:
-            return self._compile(*arguments)
+            return self.lowered(*arguments).compile()
         if (executable := _load(file, _mesh(arguments))) is None:
             found = _found()
-            executable = self._compile(*arguments)
+            executable = self.lowered(*arguments).compile()
             if _found() == found:
                 _save(file, executable)
         return executable
 
     def _file(self, arguments: tuple[Any, ...]) -> pathlib.Path | None:
         on_cpu = _mesh(arguments).devices.flat[0].platform == "cpu"
-        return _file_of(self._compile, arguments) if on_cpu else None
+        return _file_of(self._trace, arguments) if on_cpu else None
+
+
+compiled = Program  # as the decorator of a function that traces
 
 
 def kept_figures(compute: Callable[..., Any], *arguments: Any) -> Any:
-    """`compute(program, mesh, …)`, which can be written as JSON, kept between processes as programs are.
+    """`compute(spec, mesh, …)`, which can be written as JSON, kept between processes as programs are.
 
     On GPUs too, as there is no machine code in it.
     """

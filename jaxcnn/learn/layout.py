@@ -14,8 +14,8 @@ import jax
 from jax.sharding import Mesh, NamedSharding
 
 from jaxcnn.config import ConfigError
-from jaxcnn.learn.program import Program
 from jaxcnn.learn.state import State
+from jaxcnn.learn.step_spec import StepSpec
 from jaxcnn.machine.mesh import DATA_AXIS, data_devices, model_devices
 from jaxcnn.models import split
 
@@ -35,7 +35,7 @@ class Layout:
     kept: Any
 
 
-def of_params(program: Program, mesh: Mesh, params: Any) -> Layout:
+def of_params(spec: StepSpec, mesh: Mesh, params: Any) -> Layout:
     """The layout of parameters of these shapes.
 
     Raises:
@@ -43,31 +43,31 @@ def of_params(program: Program, mesh: Mesh, params: Any) -> Layout:
     """
     _check(mesh, params)
     step = jax.tree_util.tree_map_with_path(lambda path, _: _model_spec("/".join(_keys(path)), mesh), params)
-    cut = jax.tree.map(lambda leaf, spec: cut_over_data(leaf.shape, spec, mesh), params, step)
+    cut = jax.tree.map(lambda leaf, partition: cut_over_data(leaf.shape, partition, mesh), params, step)
     return Layout(
         step=step,
-        update=cut if program.shard_optimizer else step,
-        kept=cut if program.shard_params else step,
+        update=cut if spec.shard_optimizer else step,
+        kept=cut if spec.shard_params else step,
     )
 
 
-def of_state(program: Program, mesh: Mesh, state: State) -> State:
+def of_state(spec: StepSpec, mesh: Mesh, state: State) -> State:
     """The sharding of each array of a state, as a state of `NamedSharding`; only shapes are read."""
-    layout = of_params(program, mesh, state.params)
+    layout = of_params(spec, mesh, state.params)
     names = (_keys(path) for path, _ in jax.tree_util.tree_flatten_with_path(state.params)[0])
     pairs = zip(jax.tree.leaves(state.params), jax.tree.leaves(layout.update), strict=True)
-    update = {name: (leaf.shape, spec) for name, (leaf, spec) in zip(names, pairs, strict=True)}
+    update = {name: (leaf.shape, partition) for name, (leaf, partition) in zip(names, pairs, strict=True)}
 
-    def on_mesh(spec: jax.P) -> NamedSharding:
-        return NamedSharding(mesh, spec)
+    def on_mesh(partition: jax.P) -> NamedSharding:
+        return NamedSharding(mesh, partition)
 
     def like_parameter(path: Any, leaf: Any) -> NamedSharding:
         # The trees that an optimiser keeps, such as momenta, have the parameters' names at the end of their paths. What
         # has a parameter's name, but another shape, such as the sums of its rows, is kept whole.
         keys = _keys(path)
         found = (update[keys[i:]] for i in range(len(keys)) if keys[i:] in update)
-        shape, spec = next(found, (leaf.shape, jax.P()))
-        return on_mesh(spec if shape == leaf.shape else jax.P())
+        shape, partition = next(found, (leaf.shape, jax.P()))
+        return on_mesh(partition if shape == leaf.shape else jax.P())
 
     whole: Any = jax.tree.map(lambda _: on_mesh(jax.P()), state)
     ema = state.ema and {**whole.ema, "params": jax.tree.map(on_mesh, layout.update)}
@@ -75,43 +75,43 @@ def of_state(program: Program, mesh: Mesh, state: State) -> State:
     return dataclasses.replace(whole, params=jax.tree.map(on_mesh, layout.kept), opt_state=opt_state, ema=ema)
 
 
-def cut_over_data(shape: tuple[int, ...], spec: jax.P, mesh: Mesh) -> jax.P:
+def cut_over_data(shape: tuple[int, ...], partition: jax.P, mesh: Mesh) -> jax.P:
     """`spec` with `data` beside it on the axis that is longest on a device, of those that `data` divides evenly."""
     devices = data_devices(mesh)
-    axes = [*spec, *[None] * (len(shape) - len(spec))]
+    axes = [*partition, *[None] * (len(shape) - len(partition))]
     local = [size // (model_devices(mesh) if axis else 1) for size, axis in zip(shape, axes, strict=True)]
     fitting = [i for i, size in enumerate(local) if size % devices == 0]
     if devices == 1 or len(shape) < 2 or not fitting:
-        return spec
+        return partition
     longest = max(fitting, key=lambda i: local[i])
     axes[longest] = (axes[longest], DATA_AXIS) if axes[longest] else DATA_AXIS
     return jax.P(*axes)
 
 
-def data_dimension(spec: jax.P) -> int | None:
+def data_dimension(partition: jax.P) -> int | None:
     """Which axis of an array is cut over `data`; None where it is whole there."""
-    return next((i for i in range(len(spec)) if DATA_AXIS in _names(spec[i])), None)
+    return next((i for i in range(len(partition)) if DATA_AXIS in _names(partition[i])), None)
 
 
-def is_over(spec: jax.P, axis_name: str) -> bool:
+def is_over(partition: jax.P, axis_name: str) -> bool:
     """Whether an array is cut over a mesh axis."""
-    return any(axis_name in _names(axis) for axis in spec)
+    return any(axis_name in _names(axis) for axis in partition)
 
 
-def describe(program: Program, mesh: Mesh, params: Any) -> list[str]:
+def describe(spec: StepSpec, mesh: Mesh, params: Any) -> list[str]:
     """For a person, one line each: what the rules of `model` matched, and what is cut over `data`; [] if nothing is."""
     lines, shapes = [], _shapes(params)
     if model_devices(mesh) > 1:
-        for pattern, spec in split.RULES.items():
+        for pattern, partition in split.RULES.items():
             matched = {name: shape for name, shape in shapes.items() if split.rule_of(name) == pattern}
             if matched:
                 sizes = ", ".join(f"{name} {list(shape)}" for name, shape in matched.items())
-                lines.append(f"{spec} over {model_devices(mesh)} devices by {pattern}: {sizes}")
-    if program.shard_optimizer and data_devices(mesh) > 1:
-        what = "parameters and the optimiser's state" if program.shard_params else "the optimiser's state"
-        update = jax.tree.leaves(of_params(program, mesh, params).update)
+                lines.append(f"{partition} over {model_devices(mesh)} devices by {pattern}: {sizes}")
+    if spec.shard_optimizer and data_devices(mesh) > 1:
+        what = "parameters and the optimiser's state" if spec.shard_params else "the optimiser's state"
+        update = jax.tree.leaves(of_params(spec, mesh, params).update)
         leaves = zip(jax.tree.leaves(params), update, strict=True)
-        whole = sum(leaf.size for leaf, spec in leaves if not is_over(spec, DATA_AXIS))
+        whole = sum(leaf.size for leaf, partition in leaves if not is_over(partition, DATA_AXIS))
         lines.append(f"{what} cut into {data_devices(mesh)} parts over data, but for {whole:,} parameters")
     return lines
 

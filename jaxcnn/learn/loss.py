@@ -45,7 +45,7 @@ def cross_entropy(
     return -jnp.sum(target * log_probability, axis=-1)
 
 
-def among_first(logits: ArrayLike, label: ArrayLike, k: int) -> jax.Array:
+def in_top_k(logits: ArrayLike, label: ArrayLike, k: int) -> jax.Array:
     """Whether `label` is among the k largest logits, bool [B]; ties count against, NaN never counts."""
     logits, label = jnp.asarray(logits), jnp.asarray(label)
     own = jnp.take_along_axis(logits, label[:, None], axis=-1)
@@ -60,7 +60,7 @@ def sums(
     counted = mask.astype(jnp.float32)
 
     def hits(k: int) -> jax.Array:
-        first = among_first(logits, label, k) * weight
-        return jnp.sum(jnp.where(mask, first + among_first(logits, other_label, k) * (1.0 - weight), 0.0))
+        first = in_top_k(logits, label, k) * weight
+        return jnp.sum(jnp.where(mask, first + in_top_k(logits, other_label, k) * (1.0 - weight), 0.0))
 
     return Sums(jnp.sum(jnp.where(mask, loss, 0.0)), hits(1), hits(5), jnp.sum(counted))

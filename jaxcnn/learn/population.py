@@ -20,8 +20,8 @@ from jaxcnn.data.resident import Resident
 from jaxcnn.learn import sharded, spread
 from jaxcnn.learn import step as steps
 from jaxcnn.learn.compilation import jit
-from jaxcnn.learn.program import Program
 from jaxcnn.learn.state import abstract_hyper
+from jaxcnn.learn.step_spec import StepSpec
 from jaxcnn.machine.mesh import replicated
 
 MEMBER_AXIS = "member"
@@ -38,21 +38,19 @@ def over_members(mesh: Mesh) -> NamedSharding:
 
 
 def member_step(
-    program: Program, mesh: Mesh, state: steps.State, split: Resident, normalization: steps.Normalization
+    spec: StepSpec, mesh: Mesh, state: steps.State, split: Resident, normalization: steps.Normalization
 ) -> tuple[steps.State, steps.StepMetrics]:
     """One step of one member, on one device: its own batch gathered from the shared split, and `steps.train_step`."""
-    position = jnp.asarray(order.storage_positions(program.global_batch_size, 1, program.optim.accumulate_steps)[0])
-    batch = lax.optimization_barrier(spread.batch_part(program, position, state.hyper.seed, state.step, split))
-    unroll = spread.unrolls_microbatches(mesh)
-    gradients = functools.partial(steps.batch_gradients, program, unroll=unroll)
-    return steps.train_step(program, state, batch, normalization, gradients)
+    position = jnp.asarray(order.storage_positions(spec.global_batch_size, 1, spec.optim.accumulate_steps)[0])
+    batch = lax.optimization_barrier(spread.batch_part(spec, position, state.hyper.seed, state.step, split))
+    return steps.train_step(spec, state, batch, normalization, unroll=spread.unrolls_microbatches(mesh))
 
 
 def _share_step(
-    program: Program, mesh: Mesh, states: steps.State, split: Resident, normalization: steps.Normalization
+    spec: StepSpec, mesh: Mesh, states: steps.State, split: Resident, normalization: steps.Normalization
 ) -> Any:
     """One step of the members that a device has."""
-    step = functools.partial(member_step, program, mesh)
+    step = functools.partial(member_step, spec, mesh)
     if states.step.shape[0] > 1:
         return jax.vmap(step, in_axes=(0, None, None))(states, split, normalization)
     # Not by vmap, which would make grouped convolutions of one group of the plain ones.
@@ -61,12 +59,12 @@ def _share_step(
 
 
 def train_step(
-    program: Program, mesh: Mesh, states: steps.State, split: Resident, normalization: steps.Normalization
+    spec: StepSpec, mesh: Mesh, states: steps.State, split: Resident, normalization: steps.Normalization
 ) -> tuple[steps.State, steps.StepMetrics]:
     """One step of every member.
 
     Args:
-      program: of each of them.
+      spec: of each of them.
       mesh: of `make_mesh`; its size divides the number of members.
       states: with a leading axis of members, cut over the mesh.
       split, normalization: on every device.
@@ -74,7 +72,7 @@ def train_step(
     Returns:
       The next states and the metrics [members].
     """
-    share = functools.partial(_share_step, program, mesh)
+    share = functools.partial(_share_step, spec, mesh)
     if mesh.size > 1:
         over = jax.P(MEMBER_AXIS)
         specs = (over, jax.P(), jax.P())
@@ -83,7 +81,7 @@ def train_step(
 
 
 def train_steps(
-    program: Program,
+    spec: StepSpec,
     mesh: Mesh,
     most: int,
     states: steps.State,
@@ -94,13 +92,13 @@ def train_steps(
     """`count` (int32, 1 ... `most`) steps of every member; metrics [most, members], of which the first are set."""
 
     def one(states: steps.State) -> tuple[steps.State, steps.StepMetrics]:
-        return train_step(program, mesh, states, split, normalization)
+        return train_step(spec, mesh, states, split, normalization)
 
     return steps.repeat(one, most, states, count)
 
 
 @functools.lru_cache(maxsize=16)
-def compiled_train_step(program: Program, mesh: Mesh, members: int, steps_per_call: int) -> jax.stages.Compiled:
+def compiled_train_step(spec: StepSpec, mesh: Mesh, members: int, steps_per_call: int) -> jax.stages.Compiled:
     """The step of so many members, compiled; with `steps_per_call` above 1 it is `train_steps`. The states are donated.
 
     Raises:
@@ -108,21 +106,21 @@ def compiled_train_step(program: Program, mesh: Mesh, members: int, steps_per_ca
     """
     if members % mesh.size:
         raise ValueError(f"{members} members do not divide over {mesh.size} devices")
-    states, whole = abstract_states(program, mesh, members), replicated(mesh)
-    split = sharded.abstract_split(program, mesh, program.train_examples)
-    inputs: list[Any] = [states, split, sharded.abstract_normalization(program, mesh)]
-    function: Any = functools.partial(train_step, program, mesh)
+    states, whole = abstract_states(spec, mesh, members), replicated(mesh)
+    split = sharded.abstract_split(spec, mesh, spec.train_examples)
+    inputs: list[Any] = [states, split, sharded.abstract_normalization(spec, mesh)]
+    function: Any = functools.partial(train_step, spec, mesh)
     if steps_per_call > 1:
-        function = functools.partial(train_steps, program, mesh, steps_per_call)
+        function = functools.partial(train_steps, spec, mesh, steps_per_call)
         inputs.append(sharded.abstract_int(mesh))
     rows = whole if mesh.size == 1 or steps_per_call > 1 else over_members(mesh)
     out_shardings = (jax.tree.map(lambda x: x.sharding, states), rows)
     return jit(function, mesh, donate_argnums=0, out_shardings=out_shardings).lower(*inputs).compile()
 
 
-def abstract_states(program: Program, mesh: Mesh, members: int) -> Any:
+def abstract_states(spec: StepSpec, mesh: Mesh, members: int) -> Any:
     """Shapes, dtypes and shardings of the states of so many members."""
-    one = jax.eval_shape(functools.partial(steps.init_state, program), abstract_hyper())
+    one = jax.eval_shape(functools.partial(steps.init_state, spec), abstract_hyper())
     sharding = over_members(mesh)
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct((members, *x.shape), x.dtype, sharding=sharding), one)
 

@@ -1,6 +1,5 @@
 """The step: one pure function from state and batch to state and metrics, and its two companions."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -15,9 +14,9 @@ from jaxcnn.data import augment, order
 from jaxcnn.data.batch import Batch
 from jaxcnn.learn import loss as losses
 from jaxcnn.learn.optim import make_optimizer
-from jaxcnn.learn.program import Program
 from jaxcnn.learn.schedule import learning_rate_factor, whitening_bias_scale
 from jaxcnn.learn.state import Hyper, State, step_key
+from jaxcnn.learn.step_spec import StepSpec
 
 INIT_STEP = -1  # the step whose key initialises the parameters
 RUN_STEP = -2  # the step whose key is that of the whole run
@@ -47,36 +46,51 @@ class StepMetrics:
     learning_rate: jax.Array
 
 
-def init_state(program: Program, hyper: Hyper) -> State:
+@flax.struct.dataclass
+class Gradients:
+    """What the first half of a step makes of a batch.
+
+    Attributes:
+      grads: of the loss, a tree like the parameters.
+      sums: of the training metrics.
+      batch_stats: the new running statistics of BatchNorm.
+    """
+
+    grads: Any
+    sums: losses.Sums
+    batch_stats: Any
+
+
+def init_state(spec: StepSpec, hyper: Hyper) -> State:
     """A new state at step 0, its parameters drawn from `hyper.seed`."""
-    model = models.build(program.model, program.norm, program.num_classes)
+    model = models.build(spec.model, spec.norm, spec.num_classes)
     key = step_key(hyper.seed, INIT_STEP)
-    variables = model.init(key, jnp.zeros((1, *program.image_shape), jnp.float32))
+    variables = model.init(key, jnp.zeros((1, *spec.image_shape), jnp.float32))
     params, batch_stats = variables["params"], variables.get("batch_stats", {})
     hyper = jax.tree.map(jnp.asarray, hyper)
-    ema = {"params": params, "batch_stats": batch_stats} if program.optim.ema_decay else None
+    ema = {"params": params, "batch_stats": batch_stats} if spec.optim.ema_decay else None
     # A copy, since a donated state must not hold one buffer twice.
     ema = jax.tree.map(jnp.copy, ema)
-    opt_state = make_optimizer(program.optim, hyper, hyper.learning_rate).init(params)
+    opt_state = make_optimizer(spec.optim, hyper, hyper.learning_rate).init(params)
     return State(jnp.zeros((), jnp.int32), params, batch_stats, opt_state, ema, hyper)
 
 
-def check_sides(program: Program) -> None:
+def check_sides(spec: StepSpec) -> None:
     """Refuse sides of training images that the network cannot take with the parameters it has.
 
     Raises:
       ConfigError: it has others for such images, or the images are smaller or not square.
       UserError: it needs larger images.
     """
-    height, width, channels = program.image_shape
-    sides = program.augment.small_sides
+    height, width, channels = spec.image_shape
+    sides = spec.augment.small_sides
     if not sides:
         return
     if height != width:
         raise ConfigError(f"config.augment.small_sides={sides} is for square images, but these are {height}x{width}")
     if max(sides) > height:
         raise ConfigError(f"config.augment.small_sides={sides} must not be above the images' own side, {height} pixels")
-    model = models.build(program.model, program.norm, program.num_classes)
+    model = models.build(spec.model, spec.norm, spec.num_classes)
 
     def shapes(side: int) -> Any:
         image = jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
@@ -86,57 +100,65 @@ def check_sides(program: Program) -> None:
     for side in sides:
         if shapes(side) != whole:
             raise ConfigError(
-                f"config.augment.small_sides={sides}: {program.model.name} has other parameters for images of {side} "
+                f"config.augment.small_sides={sides}: {spec.model.name} has other parameters for images of {side} "
                 f"pixels than for those of {height}; take sides that leave as many places before its dense layer, or "
                 "a network that pools over all of them, such as resnet50"
             )
 
 
 def train_step(
-    program: Program,
-    state: State,
-    batch: Batch,
-    normalization: Normalization,
-    gradients: Callable[..., tuple[Any, losses.Sums, Any]] | None = None,
+    spec: StepSpec, state: State, batch: Batch, normalization: Normalization, *, unroll: bool = False
 ) -> tuple[State, StepMetrics]:
-    """One step of training: augment, differentiate, update.
+    """One step of training on one device: augment, differentiate, update.
 
     Args:
-      program: static.
-      state: as of `state.step` steps.
+      spec: static.
+      state: after `state.step` steps.
       batch: the whole batch [B, …].
       normalization: of the training split.
-      gradients: what stands for `batch_gradients` where the batch is spread over a mesh (`learn.sharded`). It alone
-        knows of devices; the update is written for whole arrays, and XLA cuts it as the arrays are cut.
+      unroll: see `batch_gradients`.
 
     Returns:
       The next state and the metrics.
     """
-    gradients = gradients or functools.partial(batch_gradients, program)
-    grads, metrics, batch_stats = gradients(
-        state.params, state.batch_stats, state.step, state.hyper, batch, normalization
-    )
-    grads = jax.tree.map(lambda share: share.astype(jnp.float32), grads)
+    inputs = state.params, state.batch_stats, state.step, state.hyper, batch, normalization
+    return update(spec, state, batch_gradients(spec, *inputs, unroll=unroll))
+
+
+def update(spec: StepSpec, state: State, gradients: Gradients) -> tuple[State, StepMetrics]:
+    """The second half of a step: the optimiser, and the moving average.
+
+    It knows nothing of devices: it is written for whole arrays, and XLA partitions it as the arrays are sharded.
+
+    Args:
+      spec: static.
+      state: after `state.step` steps.
+      gradients: of the whole batch.
+
+    Returns:
+      The next state and the metrics.
+    """
+    grads = jax.tree.map(lambda share: share.astype(jnp.float32), gradients.grads)
     factor = learning_rate_factor(
-        program.schedule, state.step, total_steps=program.total_steps, steps_per_epoch=program.steps_per_epoch
+        spec.schedule, state.step, total_steps=spec.total_steps, steps_per_epoch=spec.steps_per_epoch
     )
     learning_rate = state.hyper.learning_rate * factor
     bias_scale = whitening_bias_scale(
-        program.optim.whitening_bias_epochs, state.step, factor, steps_per_epoch=program.steps_per_epoch
+        spec.optim.whitening_bias_epochs, state.step, factor, steps_per_epoch=spec.steps_per_epoch
     )
     norm = optax.tree.norm(grads)
-    optimizer = make_optimizer(program.optim, state.hyper, _known_after(norm, learning_rate), bias_scale)
+    optimizer = make_optimizer(spec.optim, state.hyper, _known_after(norm, learning_rate), bias_scale)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     next_state = State(
         step=state.step + 1,
         params=params,
-        batch_stats=batch_stats,
+        batch_stats=gradients.batch_stats,
         opt_state=opt_state,
-        ema=_average(program, state, {"params": params, "batch_stats": batch_stats}),
+        ema=_average(spec, state, {"params": params, "batch_stats": gradients.batch_stats}),
         hyper=state.hyper,
     )
-    return next_state, StepMetrics(metrics, norm, learning_rate)
+    return next_state, StepMetrics(gradients.sums, norm, learning_rate)
 
 
 def _known_after(norm: jax.Array, learning_rate: jax.Array) -> jax.Array:
@@ -149,7 +171,7 @@ def _known_after(norm: jax.Array, learning_rate: jax.Array) -> jax.Array:
 
 
 def batch_gradients(
-    program: Program,
+    spec: StepSpec,
     params: Any,
     batch_stats: Any,
     step: jax.Array,
@@ -158,11 +180,11 @@ def batch_gradients(
     normalization: Normalization,
     axis_name: str | None = None,
     unroll: bool = False,
-) -> tuple[Any, losses.Sums, Any]:
-    """Augment a batch and differentiate its loss.
+) -> Gradients:
+    """The first half of a step: augment a batch and differentiate its loss.
 
     Args:
-      program: static.
+      spec: static.
       params, batch_stats, step, hyper: of the state.
       batch: the whole batch [B, …]; or, where `axis_name` names a mesh axis inside `jax.shard_map`, this device's
         shard of it, stored as `jaxcnn.data.order.storage_positions` says.
@@ -171,24 +193,24 @@ def batch_gradients(
       unroll: write the microbatches out one after another in place of a loop over them.
 
     Returns:
-      The gradients, in `optim.gradient_dtype`; the sums of the metrics; the new running statistics. Over the devices,
-      the first two add up and the third is averaged.
+      Those of this device's examples, `grads` in `optim.gradient_dtype`. Over the devices, `grads` and `sums` add up,
+      and `batch_stats` is averaged.
     """
-    microbatches = program.optim.accumulate_steps
+    microbatches = spec.optim.accumulate_steps
     key = step_key(hyper.seed, step)
     examples = augment.augment(
-        program.augment,
+        spec.augment,
         batch,
         jax.random.fold_in(key, AUGMENT),
         normalization.mean,
         normalization.std,
         run_key=step_key(hyper.seed, RUN_STEP),
-        epoch=order.epoch_of(step, batch.position, program.global_batch_size, program.train_examples),
+        epoch=order.epoch_of(step, batch.position, spec.global_batch_size, spec.train_examples),
         axis_name=axis_name,
         microbatches=microbatches,
-        small_side=program.small_side,
+        small_side=spec.small_side,
     )
-    model = models.build(program.model, program.norm, program.num_classes, axis_name)
+    model = models.build(spec.model, spec.norm, spec.num_classes, axis_name)
     dropout_key = jax.random.fold_in(key, DROPOUT)
 
     def microbatch_loss(params: Any, micro: tuple[augment.Augmented, Batch]) -> tuple[jax.Array, Any]:
@@ -203,20 +225,20 @@ def batch_gradients(
         )
         loss = losses.cross_entropy(logits, part.label, part.other_label, part.weight, hyper.label_smoothing)
         metrics = losses.sums(loss, logits, part.label, part.other_label, part.weight, source.mask)
-        return metrics.loss / program.global_batch_size, (metrics, updates.get("batch_stats", {}))
+        return metrics.loss / spec.global_batch_size, (metrics, updates.get("batch_stats", {}))
 
     gradient = jax.value_and_grad(microbatch_loss, has_aux=True)
     (_, (metrics, new_stats)), grads = _accumulate(gradient, params, (examples, batch), microbatches, unroll)
-    dtype = jnp.dtype(program.optim.gradient_dtype)
+    dtype = jnp.dtype(spec.optim.gradient_dtype)
     grads = jax.tree.map(lambda share: share.astype(dtype), grads)
-    return grads, metrics, jax.tree.map(lambda total: total / microbatches, new_stats)
+    return Gradients(grads, metrics, jax.tree.map(lambda total: total / microbatches, new_stats))
 
 
 def eval_step(
-    program: Program, variables: Any, batch: Batch, normalization: Normalization
+    spec: StepSpec, variables: Any, batch: Batch, normalization: Normalization
 ) -> tuple[losses.Sums, jax.Array]:
     """Evaluate a batch, or a device's shard of one: sums over the examples not masked, and logits float32 [B, K]."""
-    logits = predict_step(program, variables, batch.image, normalization)
+    logits = predict_step(spec, variables, batch.image, normalization)
     return eval_sums(logits, batch), logits
 
 
@@ -227,9 +249,9 @@ def eval_sums(logits: jax.Array, batch: Batch) -> losses.Sums:
     return losses.sums(loss, logits, batch.label, batch.label, whole, batch.mask)
 
 
-def predict_step(program: Program, variables: Any, image: jax.Array, normalization: Normalization) -> jax.Array:
+def predict_step(spec: StepSpec, variables: Any, image: jax.Array, normalization: Normalization) -> jax.Array:
     """Logits float32 [B, K] of uint8 images [B, H, W, C]."""
-    model: Any = models.build(program.model, program.norm, program.num_classes)
+    model: Any = models.build(spec.model, spec.norm, spec.num_classes)
     return model.apply(variables, augment.normalize(image, normalization.mean, normalization.std), train=False)
 
 
@@ -269,10 +291,10 @@ def repeat(one: Callable[[Any], tuple[Any, Any]], most: int, state: Any, count: 
     return jax.lax.fori_loop(0, count, next_step, (state, metrics))
 
 
-def _average(program: Program, state: State, variables: Any) -> Any:
+def _average(spec: StepSpec, state: State, variables: Any) -> Any:
     """The moving average after this step, of weight min(decay, (1 + t) / (10 + t)) on the old one."""
     if state.ema is None:
         return None
     step = state.step.astype(jnp.float32)
-    decay = jnp.minimum(program.optim.ema_decay, (1.0 + step) / (10.0 + step))
+    decay = jnp.minimum(spec.optim.ema_decay, (1.0 + step) / (10.0 + step))
     return jax.tree.map(lambda old, new: decay * old + (1.0 - decay) * new, state.ema, variables)

@@ -39,7 +39,7 @@ class Standing:
     folder: pathlib.Path | None = None
 
 
-class Lifeline:
+class Heartbeat:
     """The connections of one process, and the thread that watches them.
 
     Args:
@@ -54,7 +54,7 @@ class Lifeline:
     ) -> None:
         self.process, self.roster = process, roster
         self.host: str = roster[process]["host"]
-        self.standing = Standing()
+        self.standing: Callable[[], Standing] = Standing  # asked for the last word
         self._links = links
         self._silence = heartbeat_seconds
         self._lock = threading.Condition()
@@ -113,7 +113,7 @@ class Lifeline:
         time.sleep(_GRACE_SECONDS)
 
     def _last_word(self, cause: str, code: int) -> str:
-        standing = self.standing
+        standing = self.standing()
         which = f"process {self.process} of {len(self.roster)} on {self.host}"
         words = [f"{which} stopped at step {standing.step}: {cause}"]
         if standing.folder is not None:
@@ -239,19 +239,23 @@ class Lifeline:
 
 
 class Cluster:
-    """The processes of a run, of which this is one; without a lifeline it is the only one, and nothing is ever sent."""
+    """The processes of a run, of which this is one; without a heartbeat it is the only one, and nothing is sent."""
 
-    def __init__(self, lifeline: Lifeline | None = None) -> None:
-        self.lifeline = lifeline
-        self.process = lifeline.process if lifeline else 0
-        self.processes = len(lifeline.roster) if lifeline else 1
-        self.hosts = [card["host"] for card in lifeline.roster] if lifeline else []
-        self.standing = lifeline.standing if lifeline else Standing()
+    def __init__(self, heartbeat: Heartbeat | None = None) -> None:
+        self.heartbeat = heartbeat
+        self.process = heartbeat.process if heartbeat else 0
+        self.processes = len(heartbeat.roster) if heartbeat else 1
+        self.hosts = [card["host"] for card in heartbeat.roster] if heartbeat else []
+
+    def tell_with(self, standing: Callable[[], Standing]) -> None:
+        """Ask `standing`, from any thread, for how far the run is, should this process have to end with a last word."""
+        if self.heartbeat is not None:
+            self.heartbeat.standing = standing
 
     @property
     def alone(self) -> bool:
         """Whether there is no other process."""
-        return self.lifeline is None
+        return self.heartbeat is None
 
     @property
     def first(self) -> bool:
@@ -265,10 +269,10 @@ class Cluster:
 
     def start_gather(self, value: Any) -> Callable[[], list[Any]]:
         """Send a JSON value to all processes; what is returned waits for the values of all, in their order."""
-        if self.lifeline is None:
+        if self.heartbeat is None:
             return lambda: [value]
-        lifeline, number = self.lifeline, self.lifeline.start_gather(value)
-        return lambda: lifeline.gathered(number)
+        heartbeat, number = self.heartbeat, self.heartbeat.start_gather(value)
+        return lambda: heartbeat.gathered(number)
 
     def gather(self, value: Any = None) -> list[Any]:
         """The values of all processes. It is also a barrier: all must call it alike."""
@@ -289,9 +293,9 @@ class Cluster:
 
     def end(self) -> None:
         """Wait until all processes have come to the end, and take leave."""
-        if self.lifeline is not None:
+        if self.heartbeat is not None:
             self.gather()
-            self.lifeline.end()
+            self.heartbeat.end()
 
     def fail(self, error: BaseException, code: int) -> None:
         """Have the last word about an error, and exit; returns only where this process is alone.
@@ -299,17 +303,17 @@ class Cluster:
         An error inside a collective operation is mostly the echo of another process's end, of which the lifeline knows
         more, so it is given the time to say so.
         """
-        lifeline = self.lifeline
-        if lifeline is None:
+        heartbeat = self.heartbeat
+        if heartbeat is None:
             return
         lines = str(error).strip().splitlines() or [""]
         cause = f"{type(error).__name__}: {lines[0][:300]}" if code in (BUG, RESTARTABLE) else "\n  ".join(lines)
         if of_a_collective(error):
-            lifeline.wait_for_cause()
+            heartbeat.wait_for_cause()
             code = RESTARTABLE
         elif code == BUG:
             traceback.print_exception(error)
-        lifeline.leave(cause, code)
+        heartbeat.leave(cause, code)
 
 
 def newest_checkpoint(folder: pathlib.Path | None) -> str | None:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from importlib import util
 
 from jaxcnn.config import Hosts, UserError
-from jaxcnn.machine.heartbeat import Cluster, Lifeline
+from jaxcnn.machine.heartbeat import Cluster, Heartbeat
 from jaxcnn.machine.meeting import HostsError, Place, meet
 
 _log = logging.getLogger("jaxcnn")
@@ -39,10 +39,10 @@ def join(wanted: Hosts, fingerprint: object = None, run: str = "") -> Cluster:
     place = find_place(wanted, launcher)
     if place.processes == 1:
         return Cluster()
-    lifeline = meet(place, wanted, fingerprint, run or os.environ.get("SLURM_JOB_ID", ""))
-    _initialize(place, wanted, lifeline)
-    lifeline.start()
-    return Cluster(lifeline)
+    heartbeat = meet(place, wanted, fingerprint, run or os.environ.get("SLURM_JOB_ID", ""))
+    _initialize(place, wanted, heartbeat)
+    heartbeat.start()
+    return Cluster(heartbeat)
 
 
 def find_launcher(wanted: Hosts, environment: Mapping[str, str]) -> str:
@@ -128,12 +128,12 @@ def _stated_place(wanted: Hosts, environment: Mapping[str, str]) -> Place:
     return Place("address", coordinator, processes, process)
 
 
-def _initialize(place: Place, wanted: Hosts, lifeline: Lifeline) -> None:
+def _initialize(place: Place, wanted: Hosts, heartbeat: Heartbeat) -> None:
     """Join JAX's own service. It can only abort, and does so after half of its time, so the lifeline has less."""
     import jax
 
     jax.config.update("jax_enable_preemption_service", False)  # its SIGTERM handler would take the place of ours
-    mates = [card["process"] for card in lifeline.roster if card["host"] == lifeline.host]
+    mates = [card["process"] for card in heartbeat.roster if card["host"] == heartbeat.host]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     shared = len(mates) > 1 and "JAX_LOCAL_DEVICE_IDS" not in os.environ and (not visible or "," in visible)
     try:

@@ -22,7 +22,7 @@ from importlib import metadata
 from typing import Any
 
 from jaxcnn.config import Hosts, UserError
-from jaxcnn.machine.heartbeat import RESTARTABLE, Lifeline
+from jaxcnn.machine.heartbeat import RESTARTABLE, Heartbeat
 from jaxcnn.machine.messages import read_line, send
 
 VERSIONS = ("jaxcnn", "jax", "jaxlib")
@@ -56,7 +56,7 @@ class Place:
     process: int
 
 
-def meet(place: Place, wanted: Hosts, fingerprint: object = None, run: str = "", token: str | None = None) -> Lifeline:
+def meet(place: Place, wanted: Hosts, fingerprint: object = None, run: str = "", token: str | None = None) -> Heartbeat:
     """Meet the other processes of `run` at the coordinator's port; the connections to process 0 stay open.
 
     Args:
@@ -83,9 +83,9 @@ def meet(place: Place, wanted: Hosts, fingerprint: object = None, run: str = "",
     deadline = time.monotonic() + wanted.join_seconds
     gather = _receive_all if place.process == 0 else _introduce
     links, roster = gather(place, card, deadline, os.environ.get(TOKEN, "") if token is None else token)
-    lifeline = Lifeline(place.process, roster, links, wanted.heartbeat_seconds)
+    heartbeat = Heartbeat(place.process, roster, links, wanted.heartbeat_seconds)
     _check_likeness(roster)
-    return lifeline
+    return heartbeat
 
 
 def _receive_all(

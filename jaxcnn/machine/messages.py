@@ -41,7 +41,7 @@ def parsed(line: bytes) -> Any:
 
 
 def understood(line: bytes) -> dict[str, Any] | None:
-    """A message between processes that have met; None where it is none: see `Lifeline`."""
+    """A message between processes that have met; None where it is none: see `Heartbeat`."""
     message = parsed(line)
     if not isinstance(message, dict):
         return None

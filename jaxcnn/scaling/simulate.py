@@ -11,9 +11,9 @@ import jax
 from jaxcnn import config as configs
 from jaxcnn.config import Config, Data
 from jaxcnn.data.source import open_splits
-from jaxcnn.learn import sharded
-from jaxcnn.learn.program import Program, make_program
+from jaxcnn.learn import programs, sharded
 from jaxcnn.learn.state import count_parameters
+from jaxcnn.learn.step_spec import StepSpec, make_spec
 from jaxcnn.machine.mesh import check_batch, data_devices
 from jaxcnn.scaling import children, machines, replay
 from jaxcnn.scaling.stopwatch import memory_of, mesh_over
@@ -40,12 +40,12 @@ def compile_step(task: dict[str, Any]) -> dict[str, Any]:
     mesh = mesh_over(machines.devices(machine, compiler), machine.devices, config.parallel.model_devices)
     whole = dataclasses.replace(config, global_batch_size=per_device * data_devices(mesh))
     check_batch(whole, data_devices(mesh))
-    program = _program(whole, facts)
-    compiled = sharded.compiled_train_step(program, mesh, "stream")
+    spec = _program(whole, facts)
+    compiled = programs.train_step(spec, mesh, "stream")
     one = mesh_over(jax.devices(), 1)
     return {
         "parameters": count_parameters(sharded.abstract_state(alone, one).params),
-        "flops_per_device": flops.step_flops(sharded.traced_train_step(alone, one, "stream")),
+        "flops_per_device": flops.step_flops(programs.train_step.traced(alone, one, "stream")),
         "collectives": [dataclasses.asdict(each) for each in replay.collectives_of(compiled)],
         "memory": memory_of(compiled),
         "environment": environment.facts([]),
@@ -60,11 +60,11 @@ def data_facts(data: Data) -> tuple[tuple[int, int, int], int, int]:
     return splits.train.image_shape, len(splits.class_names), len(splits.train)
 
 
-def _program(config: Config, facts: tuple[tuple[int, int, int], int, int]) -> Program:
+def _program(config: Config, facts: tuple[tuple[int, int, int], int, int]) -> StepSpec:
     shape, classes, examples = facts
     # How long the run is does not change the step, and a large batch could take it past the end of the order.
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, steps=1000))
-    return make_program(
+    return make_spec(
         config, num_classes=config.model.num_classes or classes, image_shape=shape, train_examples=examples
     )
 

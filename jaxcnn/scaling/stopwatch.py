@@ -18,14 +18,14 @@ from jax.sharding import Mesh
 from jaxcnn import config as configs
 from jaxcnn.config import UserError
 from jaxcnn.data.source import open_splits
-from jaxcnn.learn import sharded, spread
-from jaxcnn.learn.program import Program, make_program
+from jaxcnn.learn import programs, sharded, spread
 from jaxcnn.learn.state import make_hyper
 from jaxcnn.learn.step import Normalization
+from jaxcnn.learn.step_spec import StepSpec
 from jaxcnn.machine import malloc
 from jaxcnn.machine import mesh as meshes
 from jaxcnn.scaling import children, replay
-from jaxcnn.train import environment, feed, flops
+from jaxcnn.train import environment, flops, setup
 
 WARM_UP_STEPS = 2
 
@@ -51,29 +51,23 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
     config = configs.from_config_dict(task["config"])
     meshes.prepare_backend()
     mesh = mesh_over(jax.devices(), task["devices"], config.parallel.model_devices)
-    meshes.check_batch(config, meshes.data_devices(mesh))
     splits = open_splits(config.data)
-    program = make_program(
-        config,
-        num_classes=config.model.num_classes or len(splits.class_names),
-        image_shape=splits.train.image_shape,
-        train_examples=len(splits.train),
-    )
-    loader, _ = feed.choose_loader(config.data, (splits.train, splits.val, splits.test))
-    if loader == "stream" and task["processes"] > 1:
+    found_setup = setup.on(config, splits, mesh)
+    spec, kind = found_setup.spec, found_setup.loader
+    if kind == "stream" and task["processes"] > 1:
         raise UserError("over processes the resident loader is measured; set config.data.loader='resident'")
-    feeder = feed.make_feed(loader, program, mesh, config.seed, config.data.workers)
-    compiled = sharded.compiled_train_step(program, mesh, loader)
-    channels = np.full(program.image_shape[-1], 0.5, np.float32)
+    loader = found_setup.make_loader()
+    compiled = programs.train_step(spec, mesh, kind)
+    channels = np.full(spec.image_shape[-1], 0.5, np.float32)
     normalization = jax.device_put(Normalization(channels, channels), meshes.replicated(mesh))
-    runner = _Runner(compiled, sharded.init_state(program, mesh)(make_hyper(config)), normalization)
+    runner = _Runner(compiled, sharded.init_state(spec, mesh)(make_hyper(config)), normalization)
     found = replay.collectives_of(compiled)
     communicate = replay.program(found, mesh)
     malloc.keep()  # as training does once it has compiled
     rounds = task["rounds"]
-    with feeder.train_inputs(splits.train, 0) as inputs:
+    with loader.train_inputs(splits.train, 0) as inputs:
         first = next(inputs)
-        gather = _input_alone(program, mesh, first) if loader == "resident" else None
+        gather = _input_alone(spec, mesh, first) if kind == "resident" else None
         clock = _Clock(task["seconds"] / rounds)
         timed: dict[str, list[float]] = {"step_seconds": [], "communication_seconds": [], "input_seconds": []}
         for _ in range(rounds):
@@ -86,9 +80,9 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
                 fed = clock.per_call("fed", lambda: runner.step(first), runner.wait)
                 timed["input_seconds"].append(max(0.0, step - fed))
     return timed | {
-        "loader": loader,
+        "loader": kind,
         "collectives": [dataclasses.asdict(each) for each in found],
-        "flops_per_device": flops.of_program(program, mesh, loader),
+        "flops_per_device": flops.of_program(spec, mesh, kind),
         "memory": memory_of(compiled),
         "environment": environment.facts([]),
     }
@@ -171,9 +165,9 @@ def _agreed(count: int) -> int:
     return int(multihost_utils.broadcast_one_to_all(np.int32(count)))
 
 
-def _input_alone(program: Program, mesh: Mesh, split: Any) -> Callable[[], Any]:
+def _input_alone(spec: StepSpec, mesh: Mesh, split: Any) -> Callable[[], Any]:
     """The resident loader's share of the step, as a program of its own: order and gather."""
-    local = functools.partial(spread.resident_batch, program, meshes.data_devices(mesh))
+    local = functools.partial(spread.resident_batch, spec, meshes.data_devices(mesh))
     mapped = jax.shard_map(local, mesh=mesh, in_specs=jax.P(), out_specs=jax.P(meshes.DATA_AXIS), check_vma=False)
     gather = jax.jit(mapped)
     return lambda: jax.block_until_ready(gather(np.uint32(0), np.int32(0), split))

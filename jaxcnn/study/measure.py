@@ -13,15 +13,14 @@ from rich.console import Console
 
 from jaxcnn.config import ConfigError, UserError
 from jaxcnn.data.examples import worker_count
-from jaxcnn.learn import sharded
+from jaxcnn.learn import programs, sharded
 from jaxcnn.learn.state import make_hyper
 from jaxcnn.machine import malloc
 from jaxcnn.machine import mesh as meshes
 from jaxcnn.study.engines import processes
 from jaxcnn.study.plan import Group, Plan
-from jaxcnn.train import environment, feed, patience, workdir
+from jaxcnn.train import environment, patience, setup, workdir
 from jaxcnn.train.hooks import Shared
-from jaxcnn.train.pace import choose_steps_per_call
 from jaxcnn.train.session import initialize_from_data
 
 STEPS = 3  # timed, after one that warms up
@@ -64,44 +63,41 @@ def measure(plan: Plan, folder: pathlib.Path, shared: Shared, say: Any) -> dict[
 
 
 def _measure(group: Group, shared: Shared) -> dict[str, float]:
-    config, program = group.config, group.program
+    config = group.config
     mesh = meshes.make_mesh(config.parallel.devices, config.parallel.model_devices)
-    meshes.check_batch(config, meshes.data_devices(mesh))
     splits = shared.splits(config.data)
-    loader, _ = feed.choose_loader(config.data, (splits.train, splits.val, splits.test))
-    steps_per_call, _ = choose_steps_per_call(config.run.steps_per_call, loader, mesh.devices.flat[0].platform)
-    feeder = feed.make_feed(loader, program, mesh, config.seed, config.data.workers, shared)
+    found = setup.on(config, splits, mesh)
+    spec, loader, batch_size = found.spec, found.make_loader(shared), found.eval_batch_size
     began = time.perf_counter()
-    steps = [sharded.compiled_train_step(made, mesh, loader, steps_per_call) for _, made in program.stretches]
-    state = sharded.compiled_init_state(program, mesh)(make_hyper(config))
+    steps = [programs.train_step(*arguments) for arguments in found.train_steps]
+    state = programs.init_state(spec, mesh)(make_hyper(config))
     evaluated = splits.val or splits.test
-    batch_size = feed.eval_batch_size(config.run.eval_batch_size, program, mesh)
     if evaluated is not None:
-        sharded.compiled_eval_step(program, mesh, batch_size)
+        programs.eval_step(spec, mesh, batch_size)
     malloc.keep()  # as training does once it has compiled
     compile_seconds = time.perf_counter() - began
-    shared.compile_seconds.setdefault(program, compile_seconds)
+    shared.compile_seconds.setdefault(spec, compile_seconds)
     normal = jax.device_put(sharded.steps.Normalization(*shared.statistics(splits.train)), meshes.replicated(mesh))
     state = initialize_from_data(state, splits, normal)
     step_seconds = []
-    with feeder.train_inputs(splits.train, 0) as inputs:
+    with loader.train_inputs(splits.train, 0) as inputs:
         for step in steps:
             seconds = []
             for _ in range(1 + STEPS):
-                arguments = sharded.call_inputs((state, next(inputs), normal), mesh, steps_per_call, 1)
+                arguments = programs.call_inputs((state, next(inputs), normal), mesh, found.steps_per_call, 1)
                 (state, _), took = _timed(step, *arguments)
                 seconds.append(took)
             step_seconds.append(min(seconds[1:]))
     figures = {
         "compile_seconds": compile_seconds,
-        "step_seconds": program.mean_step(step_seconds),
+        "step_seconds": spec.mean_step(step_seconds),
         "program_bytes": max(program_bytes(step) for step in steps),
         "eval_seconds_per_example": 0.0,
     }
     if evaluated is not None:
-        evaluate = sharded.compiled_eval_step(program, mesh, batch_size)
-        variables = sharded.as_evaluated(program, mesh, state.variables())
-        with feeder.eval_batches(evaluated, batch_size) as batches:
+        evaluate = programs.eval_step(spec, mesh, batch_size)
+        variables = programs.as_evaluated(spec, mesh, state.variables())
+        with loader.eval_batches(evaluated, batch_size) as batches:
             batch = next(batches)
             seconds = [_timed(evaluate, variables, batch, normal)[1] for _ in range(2)]
         figures["eval_seconds_per_example"] = min(seconds) / batch_size
@@ -131,9 +127,9 @@ def seconds_of(group: Group, figures: dict[str, Any]) -> float | None:
     """The seconds that one trial of a group takes without compiling; None if its program could not be measured."""
     if "error" in figures:
         return None
-    config, program = group.config, group.program
-    seconds = program.total_steps * figures["step_seconds"]
-    epochs = program.total_steps / program.steps_per_epoch
+    config, spec = group.config, group.spec
+    seconds = spec.total_steps * figures["step_seconds"]
+    epochs = spec.total_steps / spec.steps_per_epoch
     times = max(1.0, epochs / config.run.eval_every_epochs)
     return seconds + figures["eval_seconds_per_example"] * (times * group.val_examples + group.test_examples)
 

@@ -43,7 +43,7 @@ def describe_plan(
         table.add_column(column, justify="left" if "program" in column else "right")
     for group in plan.groups:
         known = figures.get(group.key, {})
-        row: list[Any] = [Text(f"  {title(group, plan.groups)}"), str(group.trials), str(group.program.total_steps)]
+        row: list[Any] = [Text(f"  {title(group, plan.groups)}"), str(group.trials), str(group.spec.total_steps)]
         if "error" in known:
             row += [Text(f"cannot run: {known['error']}", style="red")]
         elif known:

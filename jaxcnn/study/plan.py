@@ -9,11 +9,11 @@ import numpy as np
 
 from jaxcnn import config as configs
 from jaxcnn.config import Config, ConfigError, UserError
-from jaxcnn.learn.program import Program
+from jaxcnn.learn.step_spec import StepSpec
 from jaxcnn.study import spec
 from jaxcnn.study.store import PLANNED
 from jaxcnn.train.hooks import Shared
-from jaxcnn.train.session import program_on
+from jaxcnn.train.setup import spec_on
 
 MOST_REPEATS = 10_000  # draws in a row that give nothing new, after which a space counts as exhausted
 
@@ -25,14 +25,14 @@ class Group:
     Attributes:
       key: by which workers know it.
       config: of the first of its trials.
-      program: of the step.
+      spec: of the step.
       trials: how many there are.
       val_examples, test_examples: of the splits; 0 where there is none.
     """
 
     key: str
     config: Config
-    program: Program
+    spec: StepSpec
     trials: int
     val_examples: int
     test_examples: int
@@ -156,20 +156,20 @@ def _group(made: list[tuple[dict[str, Any], Config]], shared: Shared) -> dict[st
             if config.data != data:
                 continue
             try:
-                program = program_on(config, splits)
+                step_spec = spec_on(config, splits)
             except ConfigError as error:
                 raise ConfigError(f"{error} (in the trial with {spec.describe(trial['overrides'])})") from error
-            trial["program"] = key = program_key(config, program)
+            trial["program"] = key = program_key(config, step_spec)
             val, test = (0 if split is None else len(split) for split in (splits.val, splits.test))
-            group = found.get(key) or Group(key, config, program, 0, val, test)
+            group = found.get(key) or Group(key, config, step_spec, 0, val, test)
             found[key] = dataclasses.replace(group, trials=group.trials + 1)
     return found
 
 
-def program_key(config: Config, program: Program) -> str:
+def program_key(config: Config, step_spec: StepSpec) -> str:
     """A short name that trials have in common that share all compiled programs."""
     also = (config.data, config.run.eval_batch_size, config.run.steps_per_call, config.parallel)
-    return hashlib.sha256(repr((program, also)).encode()).hexdigest()[:12]
+    return hashlib.sha256(repr((step_spec, also)).encode()).hexdigest()[:12]
 
 
 def evaluations(base: Config) -> int:

@@ -15,8 +15,8 @@ from jaxcnn.machine import paths
 from jaxcnn.study import folder as files
 from jaxcnn.study import plan as plans
 from jaxcnn.study import spec, store
-from jaxcnn.study.desk import Desk
 from jaxcnn.study.folder import Definition
+from jaxcnn.study.trial_queue import TrialQueue
 from jaxcnn.text import counted
 from jaxcnn.train.workdir import MAY_CHANGE
 
@@ -150,7 +150,7 @@ def begin(
     *,
     config_file: str,
     environment: dict[str, Any],
-) -> tuple[Definition, Desk]:
+) -> tuple[Definition, TrialQueue]:
     """Make the study and its `sweep.json`; return them as they are, which another command may have made meanwhile.
 
     Raises:
@@ -159,9 +159,9 @@ def begin(
     with files.held(folder / files.BEGIN):
         if (folder / files.SWEEP).exists():
             definition = go_on(folder, definition)
-        desk = open_desk(folder, definition, storage, plan)
+        queue = open_desk(folder, definition, storage, plan)
         _write(folder, definition, plan, sweep, command, config_file, environment)
-    return definition, desk
+    return definition, queue
 
 
 def _write(
@@ -193,24 +193,24 @@ def _write(
     files.write_json(folder / files.SWEEP, definition.to_json() | record)
 
 
-def open_desk(folder: pathlib.Path, definition: Definition, storage: Any, plan: plans.Plan) -> Desk:
+def open_desk(folder: pathlib.Path, definition: Definition, storage: Any, plan: plans.Plan) -> TrialQueue:
     """The study in its store, with all planned trials in the queue.
 
     Raises:
       UserError: trials that were planned before no longer are.
     """
     store.create_study(definition, storage)
-    desk = Desk(folder, definition, storage)
+    queue = TrialQueue(folder, definition, storage)
     if plan.planned is not None:
         now = {spec.identity(_cell(trial)) for trial in plan.planned}
-        there = [trial.user_attrs for trial in desk.study.get_trials(deepcopy=False)]
+        there = [trial.user_attrs for trial in queue.study.get_trials(deepcopy=False)]
         if gone := [trial for trial in there if spec.identity(_cell(trial)) not in now]:
             raise UserError(
                 f"--workdir={folder} has {counted(len(gone), 'trial')} no longer planned, such as "
                 f"{spec.describe(gone[0]['overrides'])} seed={gone[0]['seed']}; choose another workdir"
             )
-        desk.plan(plan.planned)
-    return desk
+        queue.plan(plan.planned)
+    return queue
 
 
 def _cell(trial: Any) -> dict[str, Any]:

@@ -13,14 +13,14 @@ from typing import Any
 
 from jaxcnn.config import UserError
 from jaxcnn.machine import mesh as meshes
-from jaxcnn.study.desk import Claim, Desk
 from jaxcnn.study.trial import Attempt, Outcome
+from jaxcnn.study.trial_queue import Lease, TrialQueue
 from jaxcnn.train import loop, population_ways
 from jaxcnn.train import population as populations
 from jaxcnn.train.curves import read_records
-from jaxcnn.train.feed import choose_loader
 from jaxcnn.train.hooks import Shared
 from jaxcnn.train.interrupts import Interrupted, Interrupts
+from jaxcnn.train.loaders import choose_loader
 from jaxcnn.train.population_based import KIND, Evolution
 from jaxcnn.train.session import Session
 
@@ -76,8 +76,8 @@ def check(plan: Any, shared: Shared, settings: Settings) -> None:
 
 
 def run(
-    desk: Desk,
-    claims: list[Claim],
+    queue: TrialQueue,
+    leases: list[Lease],
     shared: Shared,
     command: list[str],
     interrupts: Interrupts,
@@ -85,7 +85,7 @@ def run(
     settings: Settings,
     known: dict[Any, population_ways.Choice],
     say: Callable[[str], None],
-    ended: Callable[[Claim, Outcome], None],
+    ended: Callable[[Lease, Outcome], None],
 ) -> None:
     """Train trials of one program together until each has ended, and record what came of them.
 
@@ -102,16 +102,16 @@ def run(
       Interrupted: they were stopped; the trials wait for any worker, each with a checkpoint.
     """
     with contextlib.ExitStack() as held:
-        attempts = [held.enter_context(Attempt(desk, claim, shared)) for claim in claims]
+        attempts = [held.enter_context(Attempt(queue, lease, shared)) for lease in leases]
         held.enter_context(interrupts.one_run())
-        runs = [held.enter_context(contextlib.ExitStack()) for _ in claims]
+        runs = [held.enter_context(contextlib.ExitStack()) for _ in leases]
 
         sessions: dict[int, Session] = {}  # of those that have not ended
 
         def end(number: int, outcome: Outcome) -> None:
             sessions.pop(number, None)
             runs[number].close()  # first, so that whoever takes the trial up again finds its folder free
-            ended(claims[number], attempts[number].end(outcome))
+            ended(leases[number], attempts[number].end(outcome))
 
         def leave_all() -> None:
             for attempt in attempts:
@@ -141,8 +141,8 @@ def run(
                 attempts[number].notes["population"] = {"members": len(sessions), "way": choice.way}
             evolution = None
             if settings.pbt_every_epochs:
-                names = {number: claims[number].number for number in sessions}
-                evolution = Evolution(settings.pbt_every_epochs, desk.definition.seed, names)
+                names = {number: leases[number].number for number in sessions}
+                evolution = Evolution(settings.pbt_every_epochs, queue.definition.seed, names)
             interrupts.drive(populations.Group(dict(sessions), make, interrupts, through, evolution).run)
         except (Interrupted, UserError):
             raise

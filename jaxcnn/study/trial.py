@@ -14,7 +14,7 @@ import optuna
 from jaxcnn.config import Config, UserError
 from jaxcnn.study import folder as files
 from jaxcnn.study import repeats, spec, store
-from jaxcnn.study.desk import Claim, Desk
+from jaxcnn.study.trial_queue import Lease, TrialQueue
 from jaxcnn.train.drive import Diverged
 from jaxcnn.train.hooks import Hooks, Shared
 from jaxcnn.train.interrupts import Interrupted, Interrupts
@@ -46,18 +46,18 @@ class Outcome:
     figures: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def config_of(base: Config, claim: Claim) -> Config:
+def config_of(base: Config, lease: Lease) -> Config:
     """The config of a trial. Raises ConfigError where it is impossible."""
-    return spec.apply(base, claim.overrides | {spec.SEED: claim.seed})
+    return spec.apply(base, lease.overrides | {spec.SEED: lease.seed})
 
 
-def run(desk: Desk, claim: Claim, shared: Shared, command: list[str], interrupts: Interrupts) -> Outcome:
+def run(queue: TrialQueue, lease: Lease, shared: Shared, command: list[str], interrupts: Interrupts) -> Outcome:
     """Run a trial that is this worker's to its end, or as far as it gets, and record what came of it.
 
     Raises:
       Interrupted: `interrupts` stopped it; the trial waits for any worker, with a checkpoint.
     """
-    with Attempt(desk, claim, shared) as attempt:
+    with Attempt(queue, lease, shared) as attempt:
 
         def work() -> Outcome:
             config, hooks = attempt.config(), attempt.hooks()
@@ -69,25 +69,25 @@ def run(desk: Desk, claim: Claim, shared: Shared, command: list[str], interrupts
         return attempt.end(attempt.judge(work))
 
 
-def take_over(desk: Desk, claim: Claim) -> Outcome:
+def take_over(queue: TrialQueue, lease: Lease) -> Outcome:
     """Give a trial that is an earlier one again what that one came to."""
-    assert claim.first is not None
-    first, folder = claim.first, files.trial_folder(desk.folder, claim.number)
-    record = _begin(desk, claim, folder) | {"as": repeats.number(first)}
-    values = dict(zip(desk.definition.directions, first.values or (), strict=False))
+    assert lease.first is not None
+    first, folder = lease.first, files.trial_folder(queue.folder, lease.number)
+    record = _begin(queue, lease, folder) | {"as": repeats.number(first)}
+    values = dict(zip(queue.definition.directions, first.values or (), strict=False))
     outcome = Outcome(first.user_attrs.get("state", "failed"), first.user_attrs.get("reason"), values)
 
     def finish() -> None:
-        desk.storage.set_trial_user_attr(claim.id, "as", record["as"])
+        queue.storage.set_trial_user_attr(lease.id, "as", record["as"])
         if outcome.state == "pruned":
             for step, accuracy in list(first.intermediate_values.items())[-1:]:  # of what the sampler goes by
-                desk.storage.set_trial_intermediate_value(claim.id, step, accuracy)
-        desk.finish(claim, outcome.state, outcome.values, outcome.reason, lambda: _write(folder, record, outcome))
+                queue.storage.set_trial_intermediate_value(lease.id, step, accuracy)
+        queue.finish(lease, outcome.state, outcome.values, outcome.reason, lambda: _write(folder, record, outcome))
 
     try:
         store.patiently(finish)
     finally:
-        claim.lock.release()
+        lease.lock.release()
     return outcome
 
 
@@ -100,18 +100,18 @@ class Attempt:
       notes: what `trial.json` tells beside the usual, by name.
     """
 
-    def __init__(self, desk: Desk, claim: Claim, shared: Shared) -> None:
-        self.claim, self.folder = claim, files.trial_folder(desk.folder, claim.number)
+    def __init__(self, queue: TrialQueue, lease: Lease, shared: Shared) -> None:
+        self.lease, self.folder = lease, files.trial_folder(queue.folder, lease.number)
         self.notes: dict[str, Any] = {}
-        self._desk, self._shared = desk, shared
-        self._record = _begin(desk, claim, self.folder)
+        self._desk, self._shared = queue, shared
+        self._record = _begin(queue, lease, self.folder)
         self._held = contextlib.ExitStack()
         self._log: Any = None
         self._ended = False
 
     def __enter__(self) -> "Attempt":
-        self._held.callback(self.claim.lock.release)
-        self._held.enter_context(self._desk.beating(self.claim))
+        self._held.callback(self.lease.lock.release)
+        self._held.enter_context(self._desk.beating(self.lease))
         self._log = self._held.enter_context((self.folder / files.LOG).open("a", encoding="utf-8"))
         return self
 
@@ -122,7 +122,7 @@ class Attempt:
 
     def config(self) -> Config:
         """Of the trial. Raises ConfigError where it is impossible."""
-        return config_of(self._desk.definition.base, self.claim)
+        return config_of(self._desk.definition.base, self.lease)
 
     def hooks(self) -> Hooks:
         """By which the run is tied to the study; they raise Pruned and Lost."""
@@ -130,20 +130,20 @@ class Attempt:
         return Hooks(output=self._log, where=where, evaluated=self._evaluated, leaving=self.leave, shared=self._shared)
 
     def _evaluated(self, step: int, accuracy: float) -> None:
-        desk, claim = self._desk, self.claim
+        queue, lease = self._desk, self.lease
         try:
-            mine, prune = desk.is_mine(claim), desk.report(claim, _evaluations(self.folder), accuracy)
+            mine, prune = queue.is_mine(lease), queue.report(lease, _evaluations(self.folder), accuracy)
         except optuna.exceptions.StorageInternalError as error:  # away for a while: no reason to stop a run
             print(f"jaxcnn: the store cannot be reached: {error}", file=self._log)
             return
         if not mine:
             raise Lost
         if prune:
-            raise Pruned(f"by {desk.definition.pruner} at step {step}, validation accuracy {100 * accuracy:.2f}%")
+            raise Pruned(f"by {queue.definition.pruner} at step {step}, validation accuracy {100 * accuracy:.2f}%")
 
     def judge(self, work: Callable[[], Any]) -> Any:
         """What `work` returns; or the outcome, if it ends the trial. Every end but a signal's is one."""
-        if given_up := self._desk.killed_too_often(self.claim):
+        if given_up := self._desk.killed_too_often(self.lease):
             return Outcome("failed", given_up)
         try:
             return work()
@@ -173,8 +173,8 @@ class Attempt:
             def write() -> None:
                 _write(self.folder, self._record | self.notes, outcome)
 
-            desk, claim = self._desk, self.claim
-            store.patiently(lambda: desk.finish(claim, outcome.state, outcome.values, outcome.reason, write))
+            queue, lease = self._desk, self.lease
+            store.patiently(lambda: queue.finish(lease, outcome.state, outcome.values, outcome.reason, write))
         return outcome
 
     def leave(self, reason: str = "stopped by a signal") -> None:
@@ -183,7 +183,7 @@ class Attempt:
             return
         _write(self.folder, self._record | self.notes, Outcome("waiting", reason))
         try:
-            self._desk.let_go(self.claim)
+            self._desk.let_go(self.lease)
         except optuna.exceptions.StorageInternalError as error:  # a signal must end the process all the same
             print(f"jaxcnn: the store cannot be reached: {error}; the trial is free by its lock", file=self._log)
 
@@ -206,18 +206,18 @@ def _evaluations(folder: pathlib.Path) -> int:
         return sum(json.loads(line)["kind"] == "val" for line in lines)
 
 
-def _begin(desk: Desk, claim: Claim, folder: pathlib.Path) -> dict[str, Any]:
+def _begin(queue: TrialQueue, lease: Lease, folder: pathlib.Path) -> dict[str, Any]:
     """Write that the trial runs; return what of `trial.json` stays."""
     before = files.read_trial(folder) or {}
     record = {
-        "number": claim.number,
-        "overrides": claim.overrides,
-        "seed": claim.seed,
-        "program": claim.program,
+        "number": lease.number,
+        "overrides": lease.overrides,
+        "seed": lease.seed,
+        "program": lease.program,
         "state": "running",
         "reason": None,
         "starts": before.get("starts", 0) + 1,
-        "worker": desk.worker,
+        "worker": queue.worker,
         "began": before.get("began") or files.now(),
         "started": files.now(),
         "ended": None,

@@ -11,8 +11,8 @@ from typing import Any
 import optuna
 
 from jaxcnn.study import store, together, trial
-from jaxcnn.study.desk import Claim, Desk, Nothing
 from jaxcnn.study.folder import Definition
+from jaxcnn.study.trial_queue import Lease, Nothing, TrialQueue
 from jaxcnn.train.hooks import Shared
 from jaxcnn.train.interrupts import Interrupted, Interrupts
 
@@ -27,8 +27,8 @@ def work(
     *,
     until: float | None = None,
     shared: Shared | None = None,
-    began: Callable[[Claim], None] = lambda _: None,
-    ended: Callable[[Claim, trial.Outcome], None] = lambda *_: None,
+    began: Callable[[Lease], None] = lambda _: None,
+    ended: Callable[[Lease, trial.Outcome], None] = lambda *_: None,
     population: together.Settings | None = None,
     say: Callable[[str], None] = lambda _: None,
     interrupts: Interrupts | None = None,
@@ -54,7 +54,7 @@ def work(
       Interrupted: it was stopped; the trial under way has a checkpoint, and any worker may go on with it.
       UserError: the store has been away for minutes.
     """
-    desk, shared, program = Desk(folder, definition, storage), shared or Shared(), ""
+    queue, shared, program = TrialQueue(folder, definition, storage), shared or Shared(), ""
     known: dict[Any, Any] = {}
     interrupts = interrupts or Interrupts()
     with interrupts.one_run():
@@ -64,31 +64,31 @@ def work(
             interrupts.where = interrupts.goes_on(folder)
             if until is not None and time.time() >= until:
                 return
-            claim = store.patiently(functools.partial(desk.take, program))
-            if claim is Nothing.DONE:
+            lease = store.patiently(functools.partial(queue.take, program))
+            if lease is Nothing.DONE:
                 return
             if interrupts.is_asked():
-                if isinstance(claim, Claim):
-                    desk.let_go(claim)
-                    claim.lock.release()
+                if isinstance(lease, Lease):
+                    queue.let_go(lease)
+                    lease.lock.release()
                 raise Interrupted(f"{interrupts.received}: stopped between trials; {interrupts.where}")
-            if claim is Nothing.WAIT:
+            if lease is Nothing.WAIT:
                 time.sleep(POLL_SECONDS)
                 continue
-            assert isinstance(claim, Claim)
-            program = claim.program
-            claims = [claim]
+            assert isinstance(lease, Lease)
+            program = lease.program
+            leases = [lease]
             if population is not None and program:
-                claims += store.patiently(functools.partial(desk.take_more, program, population.members - 1))
-            for each in claims:
+                leases += store.patiently(functools.partial(queue.take_more, program, population.members - 1))
+            for each in leases:
                 began(each)
-            if claim.first is not None:
-                ended(claim, trial.take_over(desk, claim))
-            elif population is None or len(claims) == 1:
-                ended(claim, trial.run(desk, claim, shared, command, interrupts))
+            if lease.first is not None:
+                ended(lease, trial.take_over(queue, lease))
+            elif population is None or len(leases) == 1:
+                ended(lease, trial.run(queue, lease, shared, command, interrupts))
             else:
                 together.run(
-                    desk, claims, shared, command, interrupts, settings=population, known=known, say=say, ended=ended
+                    queue, leases, shared, command, interrupts, settings=population, known=known, say=say, ended=ended
                 )
 
 

@@ -43,7 +43,7 @@ def assess(trained: Trained, folder: pathlib.Path, split_name: str, data_path: s
       UserError: the run has no such split, or its data is not there.
     """
     data = place.at(trained.config.data, data_path)
-    if not place.is_there(data):
+    if not place.is_ready(data):
         raise UserError(
             f"config.data.source={data.source!r}: nothing is there; --data=<path> says where the data lies now"
         )
@@ -52,7 +52,7 @@ def assess(trained: Trained, folder: pathlib.Path, split_name: str, data_path: s
     if split is None:
         protocol = trained.config.data.protocol
         raise UserError(f"--split={split_name}: this run has none (config.data.protocol={protocol!r})")
-    if split.class_names != trained.class_names or split.image_shape != trained.program.image_shape:
+    if split.class_names != trained.class_names or split.image_shape != trained.spec.image_shape:
         raise UserError(f"{split.description} does not have the classes and image size that {folder} was trained on")
     notes = [*splits.notes, *same_data.remarks(workdir.read_data_facts(folder), splits, split)]
     for note in notes:
@@ -150,7 +150,7 @@ def _losses(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, ...]:
     """Of each example the loss, and whether its class is the first, and among the first five."""
     one = np.ones(len(labels), np.float32)
     loss = np.asarray(losses.cross_entropy(logits, labels, labels, one, np.float32(0)), np.float64)
-    return loss, *(np.asarray(losses.among_first(logits, labels, k)) for k in (1, 5))
+    return loss, *(np.asarray(losses.in_top_k(logits, labels, k)) for k in (1, 5))
 
 
 def _means(loss: np.ndarray, top1: np.ndarray, top5: np.ndarray) -> dict[str, float]:

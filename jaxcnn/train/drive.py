@@ -11,13 +11,13 @@ import jax
 import numpy as np
 
 from jaxcnn.config import UserError
-from jaxcnn.learn import sharded
+from jaxcnn.learn import programs
 from jaxcnn.learn.step import StepMetrics
 from jaxcnn.machine import malloc
 from jaxcnn.train.interrupts import Interrupted
 from jaxcnn.train.logbook import duration
-from jaxcnn.train.pace import Pace
 from jaxcnn.train.session import Session
+from jaxcnn.train.steps_per_call import StepsPerCall
 
 
 class Diverged(UserError):
@@ -46,10 +46,10 @@ class Driver:
 
     def __init__(self, session: Session, inputs: Iterator[Any]) -> None:
         self._session, self._inputs = session, inputs
-        self._pace = Pace(session.steps_per_call)
+        self._pace = StepsPerCall(session.steps_per_call)
         self._stretches = [
-            (end, sharded.compiled_train_step(program, session.mesh, session.feed.loader, session.steps_per_call))
-            for end, program in session.program.stretches
+            (end, programs.train_step(spec, session.mesh, session.loader.kind, session.steps_per_call))
+            for end, spec in session.spec.stages
         ]
         self._memory = malloc.KeptMemory()
         self._unread: Call | None = None
@@ -71,7 +71,7 @@ class Driver:
                 call = self._start(min(allowed, min(stop, self._stretch[0]) - session.step))
                 self._read()  # the call before, so the host never holds up the devices
                 self._unread = call
-                if is_there(call.metrics):
+                if is_ready(call.metrics):
                     self._read()
         except Interrupted:
             self._read()
@@ -86,7 +86,7 @@ class Driver:
     def _start(self, count: int) -> Call:
         session = self._session
         inputs = (session.state, next(self._inputs), session.normalization)
-        inputs = sharded.call_inputs(inputs, session.mesh, session.steps_per_call, count)
+        inputs = programs.call_inputs(inputs, session.mesh, session.steps_per_call, count)
         session.state, metrics = self._stretch[1](*inputs)
         call = Call(session.step + 1, count, metrics)
         session.step += count
@@ -104,17 +104,17 @@ class Driver:
         if not session.time_to_first_step:
             session.time_to_first_step = now - session.started
         for i in range(call.count):
-            take_in(session, call.first + i, jax.tree.map(operator.itemgetter(i), metrics), seconds / call.count)
+            record_metrics(session, call.first + i, jax.tree.map(operator.itemgetter(i), metrics), seconds / call.count)
         self._pace.measured(call.count, seconds)
         self._memory.after_call()
 
 
-def is_there(metrics: Any) -> bool:
+def is_ready(metrics: Any) -> bool:
     """Whether the metrics of a call can be read without waiting: at once on a CPU, which makes it before it returns."""
     return all(leaf.is_ready() for leaf in jax.tree.leaves(metrics))
 
 
-def take_in(session: Session, step: int, metrics: StepMetrics, seconds: float) -> None:
+def record_metrics(session: Session, step: int, metrics: StepMetrics, seconds: float) -> None:
     """Take in the metrics of one step, on the host, and how long it took: check, add, log.
 
     Raises:
@@ -138,17 +138,17 @@ def take_in(session: Session, step: int, metrics: StepMetrics, seconds: float) -
     progress.images += int(count)
     progress.train_seconds += seconds
     progress.window_seconds += seconds
-    if step % config.run.log_every_steps == 0 or step == session.program.total_steps:
+    if step % config.run.log_every_steps == 0 or step == session.spec.total_steps:
         _log(session, step, float(metrics.grad_norm), float(metrics.learning_rate))
 
 
 def _log(session: Session, step: int, grad_norm: float, learning_rate: float) -> None:
     """Write the training record of the steps since the last one, and the progress line."""
-    progress, program = session.progress, session.program
+    progress, spec = session.progress, session.spec
     loss, top1, top5, count = progress.window
     rate = count / max(progress.window_seconds, 1e-9)
     progress.window, progress.window_seconds = [0.0] * 4, 0.0
-    epoch = step / program.steps_per_epoch
+    epoch = step / spec.steps_per_epoch
     values = {
         "epoch": round(epoch, 6),
         "loss": loss / count,
@@ -160,8 +160,8 @@ def _log(session: Session, step: int, grad_norm: float, learning_rate: float) ->
         "train_seconds": progress.train_seconds,
     }
     session.logbook.record("train", step, values)
-    left = (program.total_steps - step) * program.global_batch_size / rate
+    left = (spec.total_steps - step) * spec.global_batch_size / rate
     session.logbook.progress(
-        f"step {step}/{program.total_steps} epoch {epoch:.2f}/{program.total_steps / program.steps_per_epoch:.2f} "
+        f"step {step}/{spec.total_steps} epoch {epoch:.2f}/{spec.total_steps / spec.steps_per_epoch:.2f} "
         f"loss {loss / count:.4f} accuracy {100 * top1 / count:.2f}% {rate:.1f} images/s ETA {duration(left)}"
     )

@@ -7,9 +7,9 @@ import jax
 import numpy as np
 
 from jaxcnn.data.batch import Batch, Split
-from jaxcnn.learn import sharded
+from jaxcnn.learn import programs
 from jaxcnn.learn.step import Normalization
-from jaxcnn.train.feed import Feed
+from jaxcnn.train.loaders import Loader
 
 # Of the examples of a batch: the class predicted, int64 [n], its probability, float64 [n], and the label, int32 [n].
 Outputs = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -17,7 +17,7 @@ MOST_AT_ONCE = 2**22  # probabilities in float64, of any number of examples and 
 
 
 def evaluate(
-    feed: Feed,
+    loader: Loader,
     split: Split,
     variables: Any,
     normalization: Normalization,
@@ -34,15 +34,15 @@ def evaluate(
     """
     totals: Any = 0.0
     waiting: Any = None  # read one batch late, so that the devices never wait for the host
-    variables = sharded.as_evaluated(feed.program, feed.mesh, variables)
+    variables = programs.as_evaluated(loader.spec, loader.mesh, variables)
 
     def read(sums: list[Any], logits: jax.Array, batch: Batch) -> np.ndarray:
         if outputs is not None:
             outputs.append(_outputs(logits, batch))
         return _read(sums)
 
-    step = sharded.tta_eval_step(feed.program, feed.mesh, batch_size, tta)
-    with feed.eval_batches(split, batch_size) as batches:
+    step = programs.tta_eval_step(loader.spec, loader.mesh, batch_size, tta)
+    with loader.eval_batches(split, batch_size) as batches:
         for batch in batches:
             between_batches()
             results = step(variables, batch, normalization)

@@ -7,8 +7,8 @@ import jax
 from jax.sharding import Mesh
 
 from jaxcnn.config import Config
-from jaxcnn.learn import sharded, spread
-from jaxcnn.learn.program import Program
+from jaxcnn.learn import programs, spread
+from jaxcnn.learn.step_spec import StepSpec
 from jaxcnn.machine import mesh as meshes
 
 
@@ -62,27 +62,27 @@ def step_flops(traced: jax.stages.Traced) -> float | None:
     return _count(traced.lower(lowering_platforms=("cuda",)), "flops")
 
 
-def of_program(program: Program, mesh: Mesh, loader: str, steps_per_call: int = 1) -> float | None:
+def of_program(spec: StepSpec, mesh: Mesh, loader: str, steps_per_call: int = 1) -> float | None:
     """`step_flops` of a program on one device of a mesh, whatever its platform; None if there is no CPU backend either.
 
     Plugins, as those of GPUs and TPUs are, count nothing in a program that is not compiled. Their step is traced once
     more, for one device of the CPU backend that does all of the batch.
     """
     if mesh.devices.flat[0].platform == "cpu":
-        return step_flops(sharded.traced_train_step(program, mesh, loader, steps_per_call))
+        return step_flops(programs.train_step.traced(spec, mesh, loader, steps_per_call))
     try:
         one = meshes.over(jax.local_devices(backend="cpu")[:1])
     except RuntimeError:  # JAX_PLATFORMS leaves it out
         return None
-    whole = step_flops(sharded.traced_train_step(program, one, loader))
+    whole = step_flops(programs.train_step.traced(spec, one, loader))
     return None if whole is None else whole / mesh.size
 
 
-def bytes_of_program(program: Program, mesh: Mesh, loader: str, steps_per_call: int = 1) -> float | None:
+def bytes_of_program(spec: StepSpec, mesh: Mesh, loader: str, steps_per_call: int = 1) -> float | None:
     """`step_bytes` of the compiled step of a program; None where it loops over microbatches, as XLA counts one turn."""
-    if program.optim.accumulate_steps > 1 and not spread.unrolls_microbatches(mesh):
+    if spec.optim.accumulate_steps > 1 and not spread.unrolls_microbatches(mesh):
         return None
-    return step_bytes(sharded.compiled_train_step(program, mesh, loader, steps_per_call))
+    return step_bytes(programs.train_step(spec, mesh, loader, steps_per_call))
 
 
 def step_bytes(compiled: jax.stages.Compiled) -> float | None:
@@ -94,9 +94,9 @@ def step_bytes(compiled: jax.stages.Compiled) -> float | None:
     return _count(compiled, "bytes accessed")
 
 
-def _count(program: jax.stages.Lowered | jax.stages.Compiled, name: str) -> float | None:
+def _count(spec: jax.stages.Lowered | jax.stages.Compiled, name: str) -> float | None:
     try:
-        analysis: Any = program.cost_analysis()
+        analysis: Any = spec.cost_analysis()
     except Exception:  # not every backend has one
         return None
     count = (analysis or {}).get(name, 0.0)

@@ -11,7 +11,7 @@ from jaxcnn.data import resident
 from jaxcnn.data.batch import Split
 from jaxcnn.data.image_statistics import image_statistics
 from jaxcnn.data.source import Splits, open_splits
-from jaxcnn.learn.program import Program
+from jaxcnn.learn.step_spec import StepSpec
 
 
 class Shared:
@@ -20,11 +20,11 @@ class Shared:
     One set is kept, so that a sweep over data sets holds no more memory than each of its runs.
 
     Attributes:
-      compile_seconds: how long the programs of a run took to come, by `Program`, when they first did in this process.
+      compile_seconds: how long the programs of a run took to come, by `StepSpec`, when they first did in this process.
     """
 
     def __init__(self) -> None:
-        self.compile_seconds: dict[Program, float] = {}
+        self.compile_seconds: dict[StepSpec, float] = {}
         self._data: config.Data | None = None
         self._splits: Splits | None = None
         self._resident: dict[Any, resident.Resident] = {}

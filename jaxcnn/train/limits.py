@@ -10,24 +10,24 @@ from jaxcnn.config.ranges import INT32
 from jaxcnn.data import resident
 from jaxcnn.data.source import Splits
 from jaxcnn.learn import sharded
-from jaxcnn.learn.program import Program
+from jaxcnn.learn.step_spec import StepSpec
 from jaxcnn.machine import malloc
 from jaxcnn.machine.mesh import data_devices
-from jaxcnn.train import feed
+from jaxcnn.train import loaders
 
 SLIP = 1e-3  # of a step; from there on "several times a step" is taken for what it can be, once
 MOST_STOPS = 10**7  # evaluations and checkpoints of a run, whose steps are listed in memory
 SPARE = 1.25  # times the memory there is: what a compiler allots is not always all used
 
 
-def check_program(config: Config, program: Program) -> None:
+def check_spec(config: Config, spec: StepSpec) -> None:
     """Refuse numbers that make no sense for images of this size, or a run of this length.
 
     Raises:
       ConfigError: a line for each of them.
     """
-    wrong = [*_rhythms(config, program), *_times(config, program)]
-    side = max(program.image_shape[:2])
+    wrong = [*_rhythms(config, spec), *_times(config, spec)]
+    side = max(spec.image_shape[:2])
     for name, value, most in (
         ("crop_padding", config.augment.crop_padding * (config.augment.crop != "none"), side),
         ("cutout", config.augment.cutout, 2 * side),
@@ -38,9 +38,9 @@ def check_program(config: Config, program: Program) -> None:
         raise ConfigError("\n".join(wrong))
 
 
-def _rhythms(config: Config, program: Program) -> list[str]:
+def _rhythms(config: Config, spec: StepSpec) -> list[str]:
     """What happens more often than steps do, or too often to be listed."""
-    checkpoint, epoch, total = config.checkpoint, program.steps_per_epoch, program.total_steps
+    checkpoint, epoch, total = config.checkpoint, spec.steps_per_epoch, spec.total_steps
     rhythms = [
         ("run.eval_every_epochs", config.run.eval_every_epochs, epoch),
         ("checkpoint.every_epochs", checkpoint.every_epochs * (not checkpoint.every_steps), epoch),
@@ -58,34 +58,34 @@ def _rhythms(config: Config, program: Program) -> list[str]:
     return wrong
 
 
-def _times(config: Config, program: Program) -> list[str]:
+def _times(config: Config, spec: StepSpec) -> list[str]:
     """Times after the last step that a program could count."""
-    unit = program.steps_per_epoch if config.schedule.unit == "epochs" else 1.0
+    unit = spec.steps_per_epoch if config.schedule.unit == "epochs" else 1.0
     wrong = []
     if any(boundary * unit > INT32 for boundary in config.schedule.boundaries):
         wrong.append(f"config.schedule.boundaries={config.schedule.boundaries} are beyond 2^31 steps")
-    if config.optim.whitening_bias_epochs * program.steps_per_epoch > INT32:
+    if config.optim.whitening_bias_epochs * spec.steps_per_epoch > INT32:
         wrong.append(f"config.optim.whitening_bias_epochs={config.optim.whitening_bias_epochs:g} is beyond 2^31 steps")
     return wrong
 
 
-def check_memory(config: Config, program: Program, mesh: Mesh, loader: str, splits: Splits) -> None:
+def check_memory(config: Config, spec: StepSpec, mesh: Mesh, loader: str, splits: Splits) -> None:
     """Refuse a run whose state, data and batch alone are more than the memory of a device, before anything compiles.
 
     Raises:
       ConfigError: so it is.
     """
-    parts = _alive(program, mesh, loader, splits)
+    parts = _alive(spec, mesh, loader, splits)
     batch = max(
-        program.global_batch_size,
-        feed.eval_batch_size(config.run.eval_batch_size, program, mesh) * bool(splits.val or splits.test),
+        spec.global_batch_size,
+        loaders.eval_batch_size(config.run.eval_batch_size, spec, mesh) * bool(splits.val or splits.test),
     )
-    parts["a batch"] = batch // data_devices(mesh) * math.prod(program.image_shape)
+    parts["a batch"] = batch // data_devices(mesh) * math.prod(spec.image_shape)
     _check_fits(parts, mesh, 1.0)
 
 
 def check_compiled(
-    program: Program, mesh: Mesh, loader: str, splits: Splits, compiled: list[jax.stages.Compiled]
+    spec: StepSpec, mesh: Mesh, loader: str, splits: Splits, compiled: list[jax.stages.Compiled]
 ) -> None:
     """Refuse a run whose programs ask for more memory than there is; on CPU, as a GPU's allocator says so itself.
 
@@ -95,17 +95,17 @@ def check_compiled(
     if mesh.devices.flat[0].platform != "cpu":
         return
     worked_with = [getattr(each.memory_analysis(), "temp_size_in_bytes", 0) for each in compiled]
-    _check_fits(_alive(program, mesh, loader, splits) | {"a step": max(worked_with, default=0)}, mesh, SPARE)
+    _check_fits(_alive(spec, mesh, loader, splits) | {"a step": max(worked_with, default=0)}, mesh, SPARE)
 
 
-def _alive(program: Program, mesh: Mesh, loader: str, splits: Splits) -> dict[str, int]:
+def _alive(spec: StepSpec, mesh: Mesh, loader: str, splits: Splits) -> dict[str, int]:
     """Bytes on one device of what stays there, by a name for people."""
 
     def on_a_device(leaf: jax.ShapeDtypeStruct) -> int:
         assert isinstance(leaf.sharding, NamedSharding)
         return math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
 
-    state = sum(map(on_a_device, jax.tree.leaves(sharded.abstract_state(program, mesh))))
+    state = sum(map(on_a_device, jax.tree.leaves(sharded.abstract_state(spec, mesh))))
     there_are = [split for split in (splits.train, splits.val, splits.test) if split is not None]
     data = sum(resident.nbytes(split) for split in there_are) if loader == "resident" else 0
     return {"the parameters and the optimiser's state": state, "the resident set": data}

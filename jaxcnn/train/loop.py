@@ -11,12 +11,12 @@ from jaxcnn import config as configs
 from jaxcnn.config import Config, UserError
 from jaxcnn.data.batch import Split
 from jaxcnn.learn import sharded
-from jaxcnn.learn.program import steps_of
 from jaxcnn.learn.state import State
+from jaxcnn.learn.step_spec import steps_of
 from jaxcnn.machine import extras
 from jaxcnn.machine import mesh as meshes
-from jaxcnn.machine.heartbeat import Cluster
-from jaxcnn.train import assess, curves, feed, origin, summary, workdir
+from jaxcnn.machine.heartbeat import Cluster, Standing
+from jaxcnn.train import assess, curves, loaders, origin, summary, workdir
 from jaxcnn.train.checkpoint import DamagedError
 from jaxcnn.train.drive import Driver
 from jaxcnn.train.evaluate import Outputs, evaluate
@@ -93,11 +93,12 @@ def opened(
                 print(f"jaxcnn: {folder} is finished: {summary.last_line(finished)}", file=hooks.output)
             yield finished
             return
-        cluster.standing.folder = folder
+        cluster.tell_with(lambda: Standing(0, folder))
         workdir.check_shared(folder, cluster)
         logbook = Logbook(folder, tensorboard=config.run.tensorboard, writes=cluster.first, output=hooks.output)
         try:
             session = open_session(config, folder, started, interrupts, logbook, command, hooks, cluster)
+            cluster.tell_with(lambda: Standing(session.step, folder))
             try:
                 yield session
             finally:
@@ -120,7 +121,7 @@ def stop(session: Session, why: Interrupted) -> str:
     save(session)
     _finish_saving(session)
     return (
-        f"{why}: stopped with a checkpoint of step {session.step} of {session.program.total_steps}; "
+        f"{why}: stopped with a checkpoint of step {session.step} of {session.spec.total_steps}; "
         f"{session.interrupts.where}"
     )
 
@@ -165,7 +166,7 @@ def _train_steps(session: Session) -> None:
     """Train to each step at which something is due, the last one among them, and evaluate and save there."""
     due = due_steps(session)
     begin(session, due)
-    with session.feed.train_inputs(session.splits.train, session.step) as inputs:
+    with session.loader.train_inputs(session.splits.train, session.step) as inputs:
         driver = Driver(session, inputs)
         for step in due.steps:
             if step > session.step:
@@ -188,8 +189,8 @@ class Due:
 
 def due_steps(session: Session) -> Due:
     """What the config of a run promises."""
-    program, config = session.program, session.config
-    steps_per_epoch, total = program.steps_per_epoch, program.total_steps
+    spec, config = session.spec, session.config
+    steps_per_epoch, total = spec.steps_per_epoch, spec.total_steps
     eval_steps = rhythm(config.run.eval_every_epochs, steps_per_epoch, total) if session.splits.val else frozenset()
     if every := config.checkpoint.every_steps:
         save_steps = frozenset(range(every, total, every)) | {total}
@@ -237,7 +238,7 @@ def _evaluate(session: Session) -> bool:
     progress = session.progress
     progress.eval_seconds += time.time() - began
     progress.evaluated = session.step
-    epoch = round(session.step / session.program.steps_per_epoch, 6)
+    epoch = round(session.step / session.spec.steps_per_epoch, 6)
     session.logbook.record("val", session.step, {"epoch": epoch, **values, "train_seconds": progress.train_seconds})
     accuracy = progress.accuracy = values[summary.headline(session.config)]
     better = accuracy > progress.best_accuracy
@@ -245,7 +246,7 @@ def _evaluate(session: Session) -> bool:
         progress.best_accuracy, progress.best_step = accuracy, session.step
     averaged = f" ema {100 * accuracy:.2f}%" if session.state.ema is not None else ""
     session.logbook.progress(
-        f"step {session.step}/{session.program.total_steps} epoch {epoch:.2f} val loss {values['loss']:.4f} "
+        f"step {session.step}/{session.spec.total_steps} epoch {epoch:.2f} val loss {values['loss']:.4f} "
         f"val accuracy {100 * values['top1_accuracy']:.2f}%{averaged} best {100 * progress.best_accuracy:.2f}%",
         now=True,
     )
@@ -260,11 +261,11 @@ def _figures(
     Those with test-time augmentation, if there is one, are named tta_… and ema_tta_…. What the weights of the headline
     make of each example is appended to `outputs`.
     """
-    batch_size = feed.eval_batch_size(session.config.run.eval_batch_size, session.program, session.mesh)
+    batch_size = loaders.eval_batch_size(session.config.run.eval_batch_size, session.spec, session.mesh)
 
     def measure(variables: Any, outputs: list[Outputs] | None) -> dict[str, float]:
         check = session.interrupts.check
-        return evaluate(session.feed, split, variables, session.normalization, batch_size, check, tta, outputs)
+        return evaluate(session.loader, split, variables, session.normalization, batch_size, check, tta, outputs)
 
     values = measure(state.variables(), outputs if state.ema is None else None)
     if state.ema is not None:
@@ -307,7 +308,7 @@ def _test(session: Session) -> tuple[dict[str, Any] | None, list[Outputs]]:
     if session.config.run.test_with == "best":
         step = session.progress.best_step
         try:
-            shardings = sharded.state_shardings(session.program, session.mesh)
+            shardings = sharded.state_shardings(session.spec, session.mesh)
             state = session.checkpoints.restore(step, session.state, shardings).state
         except DamagedError as error:
             raise UserError(

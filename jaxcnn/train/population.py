@@ -17,12 +17,12 @@ from jaxcnn.config import UserError
 from jaxcnn.learn import sharded
 from jaxcnn.machine import malloc
 from jaxcnn.train import loop
-from jaxcnn.train.drive import Diverged, is_there, take_in
+from jaxcnn.train.drive import Diverged, is_ready, record_metrics
 from jaxcnn.train.interrupts import Interrupted, Interrupts
-from jaxcnn.train.pace import Pace
 from jaxcnn.train.population_based import KIND, Evolution, Exchange, exchanged, exchanges
-from jaxcnn.train.population_ways import Maker, Members, first_of
+from jaxcnn.train.population_ways import Members, Stepper, first_of
 from jaxcnn.train.session import Session
+from jaxcnn.train.steps_per_call import StepsPerCall
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Group:
     def __init__(
         self,
         sessions: Members,
-        make: Maker,
+        make: Stepper,
         interrupts: Interrupts,
         ended: Callable[[int, dict[str, Any] | Exception], None],
         evolution: Evolution | None = None,
@@ -58,16 +58,16 @@ class Group:
         self._make, self._interrupts, self._ended, self._evolution = make, interrupts, ended, evolution
         self._exchange_steps: frozenset[int] = frozenset()
         if evolution is not None:
-            program = first_of(sessions).program
-            total = program.total_steps
+            spec = first_of(sessions).spec
+            total = spec.total_steps
             # After the last step nobody would train what was taken over.
-            self._exchange_steps = loop.rhythm(evolution.every_epochs, program.steps_per_epoch, total) - {total}
+            self._exchange_steps = loop.rhythm(evolution.every_epochs, spec.steps_per_epoch, total) - {total}
             # All are saved there, so that what one took over and what it took it from are of one step on disk too.
             self._due = {
                 number: loop.Due(due.evaluate | self._exchange_steps, due.save | self._exchange_steps)
                 for number, due in self._due.items()
             }
-        self._pace = Pace(first_of(sessions).steps_per_call)
+        self._pace = StepsPerCall(first_of(sessions).steps_per_call)
         self._memory = malloc.KeptMemory()
         self._unread: _Call | None = None
         self._window = 0.0
@@ -102,7 +102,7 @@ class Group:
             with _holding(session, states[number]):
                 try:
                     what(session, self._due[number])
-                    through = session.step >= session.program.total_steps
+                    through = session.step >= session.spec.total_steps
                     figures = loop.finish(session) if through else None
                 except Interrupted:
                     raise
@@ -165,7 +165,7 @@ class Group:
                     session.step += count
                 self._read()  # the call before, so the host never holds up the devices
                 self._unread = call
-                if is_there(call.metrics):
+                if is_ready(call.metrics):
                     self._read()
                 done += count
         finally:
@@ -188,7 +188,7 @@ class Group:
             session.time_to_first_step = session.time_to_first_step or now - session.started
             try:
                 for i in range(call.count):
-                    take_in(session, before + i + 1, jax.tree.map(operator.itemgetter(i), rows[number]), share)
+                    record_metrics(session, before + i + 1, jax.tree.map(operator.itemgetter(i), rows[number]), share)
             except Diverged as error:
                 self._end(number, error)
         self._memory.after_call()
@@ -212,8 +212,8 @@ class Group:
 @contextlib.contextmanager
 def _holding(session: Session, state: Any) -> Iterator[None]:
     """A session with its state, on its own mesh, for a while; else it has shapes alone, so no member is kept twice."""
-    session.state = jax.device_put(state, sharded.state_shardings(session.program, session.mesh))
+    session.state = jax.device_put(state, sharded.state_shardings(session.spec, session.mesh))
     try:
         yield
     finally:
-        session.state = sharded.abstract_state(session.program, session.mesh)
+        session.state = sharded.abstract_state(session.spec, session.mesh)

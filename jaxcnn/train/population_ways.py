@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from jaxcnn.config import UserError
-from jaxcnn.learn import population, sharded
+from jaxcnn.learn import population, programs, sharded
 from jaxcnn.machine import mesh as meshes
 from jaxcnn.train.session import Session
 
@@ -19,14 +19,14 @@ TIMED_CALLS, TIMED_STEPS = 3, 16  # calls that are timed, and steps in each wher
 Members = dict[int, Session]  # by number; those that have not ended
 
 
-class Together:
+class StackedStepper:
     """Members in one program, stacked, over the first `devices` devices of this machine."""
 
     def __init__(self, sessions: Members, devices: int) -> None:
         first = first_of(sessions)
         self._numbers, self._most = list(sessions), first.steps_per_call
         self._mesh = population.make_mesh(devices)
-        self._compiled = population.compiled_train_step(first.program, self._mesh, len(sessions), first.steps_per_call)
+        self._compiled = population.compiled_train_step(first.spec, self._mesh, len(sessions), first.steps_per_call)
         split = first.hooks.shared.resident(first.splits.train, meshes.replicated(first.mesh))
         self._inputs = jax.device_put((split, first.normalization), meshes.replicated(self._mesh))
         self._states: Any = None
@@ -37,7 +37,7 @@ class Together:
 
     def step(self, count: int, live: Members) -> Any:
         """Start `count` steps of every member; metrics, for `rows`."""
-        inputs = sharded.call_inputs((self._states, *self._inputs), self._mesh, self._most, count)
+        inputs = programs.call_inputs((self._states, *self._inputs), self._mesh, self._most, count)
         self._states, metrics = self._compiled(*inputs)
         return metrics
 
@@ -58,15 +58,15 @@ class Together:
         jax.block_until_ready(self._states)
 
 
-class InTurn:
+class SequentialStepper:
     """Each member by the program of a run alone, one after the other; those that have ended cost nothing."""
 
     def __init__(self, sessions: Members) -> None:
         first = first_of(sessions)
         self._mesh, self._most = first.mesh, first.steps_per_call
-        arguments = (first.program, first.mesh, first.feed.loader, first.steps_per_call)
-        self._compiled = sharded.compiled_train_step(*arguments)  # a run alone has compiled it
-        self._shardings = sharded.state_shardings(first.program, first.mesh)
+        arguments = (first.spec, first.mesh, first.loader.kind, first.steps_per_call)
+        self._compiled = programs.train_step(*arguments)  # a run alone has compiled it
+        self._shardings = sharded.state_shardings(first.spec, first.mesh)
         split = first.hooks.shared.resident(first.splits.train, meshes.replicated(first.mesh))
         self._inputs = (split, first.normalization)
         self._states: dict[int, Any] = {}
@@ -80,7 +80,7 @@ class InTurn:
         """Start `count` steps of every member that lives; metrics, for `rows`."""
         found = {}
         for number in live:
-            inputs = sharded.call_inputs((self._states[number], *self._inputs), self._mesh, self._most, count)
+            inputs = programs.call_inputs((self._states[number], *self._inputs), self._mesh, self._most, count)
             self._states[number], found[number] = self._compiled(*inputs)
         return found
 
@@ -97,7 +97,7 @@ class InTurn:
         jax.block_until_ready(self._states)
 
 
-Maker = Together | InTurn
+Stepper = StackedStepper | SequentialStepper
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Choice:
     lasting: bool = True
 
 
-def prepare(sessions: Members, way: str, known: dict[Any, Choice]) -> tuple[Maker, Choice]:
+def prepare(sessions: Members, way: str, known: dict[Any, Choice]) -> tuple[Stepper, Choice]:
     """What makes the steps of members: in a way of `WAYS`, or, with "auto", in the one that is fastest for these.
 
     Args:
@@ -123,10 +123,10 @@ def prepare(sessions: Members, way: str, known: dict[Any, Choice]) -> tuple[Make
     began = time.time()
     states = {number: jax.device_get(session.state) for number, session in sessions.items()}
     for session in sessions.values():
-        session.state = sharded.abstract_state(session.program, session.mesh)
+        session.state = sharded.abstract_state(session.spec, session.mesh)
     possible = _possible(sessions)
     devices = first_of(sessions).mesh.size
-    key = (first_of(sessions).program, len(sessions))
+    key = (first_of(sessions).spec, len(sessions))
     if way not in ("auto", *possible):
         why = f"as {len(sessions)} do not divide over {devices} devices"
         choice = Choice("vmap", f"population of {len(sessions)}: {WAYS['vmap']}, {why}")
@@ -145,18 +145,21 @@ def prepare(sessions: Members, way: str, known: dict[Any, Choice]) -> tuple[Make
     return make, choice
 
 
-def _possible(sessions: Members) -> dict[str, Callable[[], Maker]]:
+def _possible(sessions: Members) -> dict[str, Callable[[], Stepper]]:
     """What makes the steps of members, by way."""
-    found: dict[str, Callable[[], Maker]] = {"in_turn": lambda: InTurn(sessions), "vmap": lambda: Together(sessions, 1)}
+    found: dict[str, Callable[[], Stepper]] = {
+        "in_turn": lambda: SequentialStepper(sessions),
+        "vmap": lambda: StackedStepper(sessions, 1),
+    }
     fitting = [n for n in range(2, first_of(sessions).mesh.size + 1) if len(sessions) % n == 0]
     if fitting:
-        found["devices"] = lambda: Together(sessions, fitting[-1])
+        found["devices"] = lambda: StackedStepper(sessions, fitting[-1])
     return found
 
 
-def _measure(sessions: Members, states: dict[int, Any], possible: dict[str, Callable[[], Maker]]) -> Choice:
+def _measure(sessions: Members, states: dict[int, Any], possible: dict[str, Callable[[], Stepper]]) -> Choice:
     """Time a few steps in each way; only in turn, whose program is there, where no other could earn its compilation."""
-    name = f"population of {len(sessions)} x {first_of(sessions).program.model.name}"
+    name = f"population of {len(sessions)} x {first_of(sessions).spec.model.name}"
     seconds, words = {}, []
     for way, made in possible.items():
         try:
@@ -181,8 +184,8 @@ def _measure(sessions: Members, states: dict[int, Any], possible: dict[str, Call
 def _too_few_steps(sessions: Members, seconds: float) -> str:
     """Whether all steps that are left, at so many seconds each, cost less than to compile a program: then, how much."""
     first = first_of(sessions)
-    left = max(session.program.total_steps - session.step for session in sessions.values())
-    compiling = first.hooks.shared.compile_seconds.get(first.program, 0.0)
+    left = max(session.spec.total_steps - session.step for session in sessions.values())
+    compiling = first.hooks.shared.compile_seconds.get(first.spec, 0.0)
     if left * seconds >= compiling:
         return ""
     return (
@@ -191,7 +194,7 @@ def _too_few_steps(sessions: Members, seconds: float) -> str:
     )
 
 
-def _seconds_of_step(make: Maker, sessions: Members, states: dict[int, Any]) -> float:
+def _seconds_of_step(make: Stepper, sessions: Members, states: dict[int, Any]) -> float:
     """The seconds of one step of all members; the least of a few, after one call that warms up.
 
     With the metrics brought to the host, as in training: on a CPU nothing hides that.

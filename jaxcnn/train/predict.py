@@ -13,7 +13,7 @@ import numpy as np
 from jaxcnn.config import Data, UserError
 from jaxcnn.data import listing
 from jaxcnn.data.decode import Unreadable, decode
-from jaxcnn.learn import sharded
+from jaxcnn.learn import programs
 from jaxcnn.machine.mesh import data_devices, over_data
 from jaxcnn.machine.paths import expand
 from jaxcnn.train.trained import Trained
@@ -64,7 +64,7 @@ def predict(trained: Trained, paths: list[pathlib.Path], *, skip_unreadable: boo
     Raises:
       UserError: an image cannot be read, or the network takes images of no kind that files hold.
     """
-    shape = trained.program.image_shape
+    shape = trained.spec.image_shape
     if shape[-1] not in (1, 3):
         raise UserError(f"this network takes images of {shape[-1]} channels; --mode=predict reads grey and colour ones")
     results: list[dict[str, Any]] = []
@@ -127,7 +127,7 @@ def _probabilities(trained: Trained, images: np.ndarray) -> np.ndarray:
     devices = data_devices(trained.mesh)
     padded = np.zeros((-(-BATCH // devices) * devices, *images.shape[1:]), np.uint8)
     padded[: len(images)] = images
-    step = sharded.compiled_predict_step(trained.program, trained.mesh, len(padded))
+    step = programs.predict_step(trained.spec, trained.mesh, len(padded))
     placed = jax.device_put(padded, over_data(trained.mesh))
     logits = np.asarray(step(trained.variables, placed, trained.normalization))[: len(images)]
     return np.asarray(jax.nn.softmax(logits))

@@ -14,20 +14,21 @@ from jaxcnn.config import Config, ConfigError
 from jaxcnn.data import cache_limit
 from jaxcnn.data.batch import Split
 from jaxcnn.data.source import Splits
-from jaxcnn.learn import layout, sharded
-from jaxcnn.learn.program import Program, make_program
+from jaxcnn.learn import layout, programs, sharded
 from jaxcnn.learn.state import State, count_parameters, make_hyper
-from jaxcnn.learn.step import Normalization, check_sides
+from jaxcnn.learn.step import Normalization
+from jaxcnn.learn.step_spec import StepSpec
 from jaxcnn.machine import malloc
 from jaxcnn.machine import mesh as meshes
 from jaxcnn.machine.heartbeat import Cluster
 from jaxcnn.text import counted
-from jaxcnn.train import environment, feed, limits, normalization, origin, patience, summary, workdir
+from jaxcnn.train import environment, limits, loaders, normalization, origin, patience, summary, workdir
+from jaxcnn.train import setup as setups
 from jaxcnn.train.checkpoint import Checkpoints
 from jaxcnn.train.hooks import Hooks
 from jaxcnn.train.interrupts import Interrupts
 from jaxcnn.train.logbook import Logbook
-from jaxcnn.train.pace import choose_steps_per_call
+from jaxcnn.train.setup import Setup
 
 CLASSES_TOLD = 20  # names of classes that a run tells before it trains
 UNEVEN = 1.5  # as many times more examples of one class than of another are told
@@ -69,7 +70,7 @@ class Progress:
 
 @dataclasses.dataclass
 class Session:
-    """All that one start of a run holds."""
+    """All that one start of a run holds; `step` counts the steps that were started."""
 
     config: Config
     folder: pathlib.Path
@@ -77,8 +78,8 @@ class Session:
     interrupts: Interrupts
     splits: Splits
     mesh: jax.sharding.Mesh
-    program: Program
-    feed: feed.Feed
+    spec: StepSpec
+    loader: loaders.Loader
     normalization: Normalization
     logbook: Logbook
     checkpoints: Checkpoints
@@ -89,16 +90,8 @@ class Session:
     steps_per_call: int = 1
     window_started: float = 0.0
     time_to_first_step: float = 0.0
+    step: int = 0
     saved: int = -1
-
-    @property
-    def step(self) -> int:
-        """The steps that were started."""
-        return self.cluster.standing.step
-
-    @step.setter
-    def step(self, step: int) -> None:
-        self.cluster.standing.step = step
 
 
 def open_session(
@@ -120,90 +113,35 @@ def open_session(
     meshes.check_batch(config, meshes.data_devices(mesh))
     interrupts.enter("data")
     logbook.say(f"jaxcnn: reading {config.data.source}")
-    with cluster.one_per_host_first():
-        splits = hooks.shared.splits(config.data)
-        splits.fingerprints()  # read once for all processes of a host
-    workdir.check_same_data(cluster, splits)
-    program = program_on(config, splits)
+    found = setups.on(config, _read(config, hooks, cluster), mesh)
     if cluster.first:
-        workdir.check_data_facts(folder, splits)
-    loader, why = feed.choose_loader(config.data, (splits.train, splits.val, splits.test))
-    steps_per_call, why_steps = choose_steps_per_call(config.run.steps_per_call, loader, mesh.devices.flat[0].platform)
-    feeder = feed.make_feed(loader, program, mesh, config.seed, config.data.workers, hooks.shared)
+        workdir.check_data_facts(folder, found.splits)
     cache_limit.keep(meshes.cache_folder())
     interrupts.enter("compile")
-    logbook.say(f"jaxcnn: {config.model.name} on {splits.train.description}, {meshes.describe(mesh)}, in {folder}")
-    _tell_of_splits(splits, logbook)
-    logbook.say(f"  loader {loader} ({why})")
-    if steps_per_call > 1:
-        logbook.say(f"  up to {steps_per_call} steps in one call ({why_steps})")
-    hyper = make_hyper(config)
-    if base := config.optim.base_batch_size:
-        rate = f"{config.optim.learning_rate:g} x {config.global_batch_size} / {base}"
-        logbook.say(f"  learning rate {hyper.learning_rate:g}, which is {rate} (config.optim.base_batch_size)")
-    compile_started = time.time()
-    limits.check_memory(config, program, mesh, loader, splits)
-    key = repr((config.model, config.global_batch_size, splits.train.image_shape, loader, meshes.describe(mesh)))
-    kept = sharded.compiled_init_state.is_kept(program, mesh)
-    what, before = ("loading", None) if kept else ("compiling", patience.last_time(key))
-    with (
-        patience.shown(f"{what} {config.model.name}", logbook.console, logbook.say, before=before),
-        concurrent.futures.ThreadPoolExecutor(_compilers(), "jaxcnn-compile") as pool,
-    ):
-        programs = _start_compiling(pool, config, program, mesh, loader, steps_per_call, splits)
-        for line in layout.describe(program, mesh, sharded.abstract_state(program, mesh).params):
-            logbook.say(f"  {line}")
-        normal = normalization.of_split(
-            splits.train, config.augment.normalize, folder, meshes.replicated(mesh), hooks.shared.statistics, cluster
-        )
-        feeder.prepare(splits.train)
-        limits.check_compiled(program, mesh, loader, splits, [compiled.result() for compiled in programs])
-    state = jax.block_until_ready(sharded.compiled_init_state(program, mesh)(hyper))
-    malloc.keep()
-    compile_seconds = time.time() - compile_started
-    if not kept:
-        patience.took(key, compile_seconds)
-    hooks.shared.compile_seconds.setdefault(program, compile_seconds)
-    logbook.say(
-        f"  {count_parameters(state.params):,} parameters, {counted(program.total_steps, 'step')} of "
-        f"{program.global_batch_size}; compiled in {compile_seconds:.1f} s"
-    )
-
-    if cluster.first:
-        origin.check(folder, config, workdir.data_facts(splits), normal)
+    _tell(found, folder, logbook)
+    loader = found.make_loader(hooks.shared)
+    normal, state, compile_seconds = _compile(found, loader, folder, logbook, hooks, cluster)
     checkpoints = Checkpoints(folder / "checkpoints", config.checkpoint, cluster=cluster)
-    restored, remarks = checkpoints.newest_sound(state, sharded.state_shardings(program, mesh), set_aside=True)
-    for remark in remarks:
-        logbook.say(f"jaxcnn: {remark}")
-    progress = Progress()
-    if restored is not None:
-        state, progress = restored.state, Progress(**{"log_crc32": None} | restored.record["progress"])
-        _check_best(config, checkpoints, progress)
-        logbook.say(f"jaxcnn: resumed from the checkpoint of step {int(state.step)}")
-        if (before := restored.record.get("devices")) not in (None, meshes.describe(mesh)):
-            logbook.say(f"  it was made on {before}; from here on {meshes.describe(mesh)}: only the rounding changes")
-    else:
-        state = initialize_from_data(state, splits, normal)
+    state, progress, resumes = _restore_or_begin(found, folder, state, normal, checkpoints, logbook, cluster)
     progress.starts += 1
     progress.compile_seconds += compile_seconds
-    remarks = logbook.open(progress.log_bytes, int(state.step), crc32=progress.log_crc32, resumes=restored is not None)
+    remarks = logbook.open(progress.log_bytes, int(state.step), crc32=progress.log_crc32, resumes=resumes)
     for remark in remarks:
         logbook.say(f"jaxcnn: {remark}")
     if cluster.first:
         summary.set_aside(folder)
         workdir.write_config(folder, config)
-        workdir.write_data_facts(folder, splits)
+        workdir.write_data_facts(folder, found.splits)
         environment.write(folder, command, cluster.hosts)
-    cluster.standing.step = int(state.step)
     return Session(
         config=config,
         folder=folder,
         started=started,
         interrupts=interrupts,
-        splits=splits,
+        splits=found.splits,
         mesh=mesh,
-        program=program,
-        feed=feeder,
+        spec=found.spec,
+        loader=loader,
         normalization=normal,
         logbook=logbook,
         checkpoints=checkpoints,
@@ -211,9 +149,96 @@ def open_session(
         state=state,
         hooks=hooks,
         cluster=cluster,
-        steps_per_call=steps_per_call,
-        saved=int(state.step) if restored is not None else -1,
+        steps_per_call=found.steps_per_call,
+        step=int(state.step),
+        saved=int(state.step) if resumes else -1,
     )
+
+
+def _read(config: Config, hooks: Hooks, cluster: Cluster) -> Splits:
+    """The splits, the same ones in all processes."""
+    with cluster.one_per_host_first():
+        splits = hooks.shared.splits(config.data)
+        splits.fingerprints()  # read once for all processes of a host
+    workdir.check_same_data(cluster, splits)
+    return splits
+
+
+def _tell(found: Setup, folder: pathlib.Path, logbook: Logbook) -> None:
+    """Say what will be trained on what."""
+    config, splits = found.config, found.splits
+    where = f"{splits.train.description}, {meshes.describe(found.mesh)}, in {folder}"
+    logbook.say(f"jaxcnn: {config.model.name} on {where}")
+    _tell_of_splits(splits, logbook)
+    logbook.say(f"  loader {found.loader} ({found.why_loader})")
+    if found.steps_per_call > 1:
+        logbook.say(f"  up to {found.steps_per_call} steps in one call ({found.why_steps})")
+    if base := config.optim.base_batch_size:
+        rate = f"{config.optim.learning_rate:g} x {config.global_batch_size} / {base}"
+        scaled = f"{make_hyper(config).learning_rate:g}"
+        logbook.say(f"  learning rate {scaled}, which is {rate} (config.optim.base_batch_size)")
+
+
+def _compile(
+    found: Setup, loader: loaders.Loader, folder: pathlib.Path, logbook: Logbook, hooks: Hooks, cluster: Cluster
+) -> tuple[Normalization, State, float]:
+    """Compile all programs while the data is loaded; return its normalisation, a new state, and the seconds."""
+    config, spec, mesh, splits = found.config, found.spec, found.mesh, found.splits
+    began = time.time()
+    limits.check_memory(config, spec, mesh, found.loader, splits)
+    key = repr((config.model, config.global_batch_size, splits.train.image_shape, found.loader, meshes.describe(mesh)))
+    kept = programs.init_state.is_kept(spec, mesh)
+    what, before = ("loading", None) if kept else ("compiling", patience.last_time(key))
+    with (
+        patience.shown(f"{what} {config.model.name}", logbook.console, logbook.say, before=before),
+        concurrent.futures.ThreadPoolExecutor(_compilers(), "jaxcnn-compile") as pool,
+    ):
+        compiling = found.start_compiling(pool)
+        for line in layout.describe(spec, mesh, sharded.abstract_state(spec, mesh).params):
+            logbook.say(f"  {line}")
+        normal = normalization.of_split(
+            splits.train, config.augment.normalize, folder, meshes.replicated(mesh), hooks.shared.statistics, cluster
+        )
+        loader.prepare(splits.train)
+        limits.check_compiled(spec, mesh, found.loader, splits, [compiled.result() for compiled in compiling])
+    state = jax.block_until_ready(programs.init_state(spec, mesh)(make_hyper(config)))
+    malloc.keep()
+    seconds = time.time() - began
+    if not kept:
+        patience.took(key, seconds)
+    hooks.shared.compile_seconds.setdefault(spec, seconds)
+    logbook.say(
+        f"  {count_parameters(state.params):,} parameters, {counted(spec.total_steps, 'step')} of "
+        f"{spec.global_batch_size}; compiled in {seconds:.1f} s"
+    )
+    return normal, state, seconds
+
+
+def _restore_or_begin(
+    found: Setup,
+    folder: pathlib.Path,
+    state: State,
+    normal: Normalization,
+    checkpoints: Checkpoints,
+    logbook: Logbook,
+    cluster: Cluster,
+) -> tuple[State, Progress, bool]:
+    """The state and progress of the newest sound checkpoint, or of a new run; and whether there was a checkpoint."""
+    if cluster.first:
+        origin.check(folder, found.config, workdir.data_facts(found.splits), normal)
+    shardings = sharded.state_shardings(found.spec, found.mesh)
+    restored, remarks = checkpoints.newest_sound(state, shardings, set_aside=True)
+    for remark in remarks:
+        logbook.say(f"jaxcnn: {remark}")
+    if restored is None:
+        return initialize_from_data(state, found.splits, normal), Progress(), False
+    progress = Progress(**{"log_crc32": None} | restored.record["progress"])
+    _check_best(found.config, checkpoints, progress)
+    here = meshes.describe(found.mesh)
+    logbook.say(f"jaxcnn: resumed from the checkpoint of step {int(restored.state.step)}")
+    if (before := restored.record.get("devices")) not in (None, here):
+        logbook.say(f"  it was made on {before}; from here on {here}: only the rounding changes")
+    return restored.state, progress, True
 
 
 def _check_best(config: Config, checkpoints: Checkpoints, progress: Progress) -> None:
@@ -224,26 +249,6 @@ def _check_best(config: Config, checkpoints: Checkpoints, progress: Progress) ->
             f"config.run.test_with='best', but the best checkpoint so far, of step {best}, is not in "
             f"{checkpoints.folder}; bring it back, or go on with --config.run.test_with=last"
         )
-
-
-def program_on(config: Config, splits: Splits) -> Program:
-    """The program for these splits. Raises ConfigError where they do not fit the config."""
-    num_classes, examples = len(splits.class_names), len(splits.train)
-    if config.model.num_classes not in (0, num_classes):
-        raise ConfigError(
-            f"config.model.num_classes={config.model.num_classes}, but {splits.train.description} has {num_classes} "
-            "classes; set it to 0 to follow the data"
-        )
-    if examples < config.global_batch_size:
-        raise ConfigError(
-            f"{splits.train.description} has {counted(examples, 'example')}, fewer than one batch of "
-            f"config.global_batch_size={config.global_batch_size}; lower it"
-        )
-    shape = splits.train.image_shape
-    program = make_program(config, num_classes=num_classes, image_shape=shape, train_examples=examples)
-    check_sides(program)
-    limits.check_program(config, program)
-    return program
 
 
 def _tell_of_splits(splits: Splits, logbook: Logbook) -> None:
@@ -292,47 +297,3 @@ def initialize_from_data(state: State, splits: Splits, normal: Normalization) ->
 def _compilers() -> int:
     """How many programs may compile at once; an accelerator's compiler times kernels on the device, so there one."""
     return 2 if jax.default_backend() == "cpu" else 1
-
-
-def _start_compiling(
-    pool: concurrent.futures.Executor,
-    config: Config,
-    program: Program,
-    mesh: jax.sharding.Mesh,
-    loader: str,
-    steps_per_call: int,
-    splits: Splits,
-) -> list[concurrent.futures.Future[Any]]:
-    """Trace the programs of the run that are not kept; have all compiled, or loaded, in the background.
-
-    `sharded.compiled_…` then has them, so nothing compiles once the run is under way.
-    """
-    needed: list[tuple[Any, Any, tuple[Any, ...]]] = [
-        *(
-            (sharded.lowered_train_step, sharded.compiled_train_step, (made, mesh, loader, steps_per_call))
-            for _, made in program.stretches
-        ),
-        (sharded.lowered_init_state, sharded.compiled_init_state, (program, mesh)),
-    ]
-    batch_size = feed.eval_batch_size(config.run.eval_batch_size, program, mesh)
-    evaluated = [split for split in (splits.val, splits.test) if split is not None]
-    if evaluated:
-        needed.append((sharded.lowered_eval_step, sharded.compiled_eval_step, (program, mesh, batch_size)))
-        if config.run.tta != "none" and splits.test is not None:
-            views = (program, mesh, batch_size, config.run.tta)
-            needed.append((sharded.lowered_tta_views, sharded.compiled_tta_views, views))
-            needed.append((sharded.lowered_tta_sums, sharded.compiled_tta_sums, views))
-        if program.optim.ema_decay and program.shard_optimizer and not program.shard_params:
-            needed.append((sharded.lowered_whole_average, sharded.compiled_whole_average, (program, mesh)))
-    if loader == "resident":
-        sizes = {len(split) for split in evaluated}
-        needed += [
-            (sharded.lowered_eval_batch, sharded.compiled_eval_batch, (program, mesh, batch_size, size))
-            for size in sorted(sizes)
-        ]
-    programs = []
-    for lower, compiled, arguments in needed:
-        if not compiled.is_kept(*arguments):
-            lower(*arguments)
-        programs.append(pool.submit(compiled, *arguments))
-    return programs

@@ -24,7 +24,7 @@ def headline(config: Config) -> str:
 
 def make(session: "Session", test: dict[str, Any] | None, test_seconds: float) -> dict[str, Any]:
     """The summary of a finished run; seconds are sums over all its starts, but for those of the one test."""
-    config, program, progress = session.config, session.program, session.progress
+    config, spec, progress = session.config, session.spec, session.progress
     rate = progress.images / max(progress.train_seconds, 1e-9)
     figures = {
         "model": config.model.name,
@@ -33,11 +33,11 @@ def make(session: "Session", test: dict[str, Any] | None, test_seconds: float) -
         "seed": config.seed,
         "parameters": count_parameters(session.state.params),
         "steps": session.step,
-        "epochs": session.step / program.steps_per_epoch,
-        "global_batch_size": program.global_batch_size,
+        "epochs": session.step / spec.steps_per_epoch,
+        "global_batch_size": spec.global_batch_size,
         "device": describe(session.mesh),
         "dtype": config.model.dtype,
-        "loader": session.feed.loader,
+        "loader": session.loader.kind,
         "headline": headline(config),
         "tta": config.run.tta,
         "test": test,
@@ -59,15 +59,15 @@ def make(session: "Session", test: dict[str, Any] | None, test_seconds: float) -
 
 def _utilisation(session: "Session", rate: float) -> dict[str, float | None]:
     """How much of each device the steps used, on average."""
-    program = session.program
-    costs = [_cost(made, session.mesh, session.feed.loader, session.steps_per_call) for _, made in program.stretches]
+    spec = session.spec
+    costs = [_cost(made, session.mesh, session.loader.kind, session.steps_per_call) for _, made in spec.stages]
     mean_flops, mean_bytes = (
-        None if None in of_step else program.mean_step(of_step) for of_step in zip(*costs, strict=True)
+        None if None in of_step else spec.mean_step(of_step) for of_step in zip(*costs, strict=True)
     )
     return flops.utilisation(
         session.config,
         session.mesh.devices.flat[0].device_kind,
-        rate / program.global_batch_size,
+        rate / spec.global_batch_size,
         mean_flops,
         mean_bytes,
     )
@@ -75,7 +75,7 @@ def _utilisation(session: "Session", rate: float) -> dict[str, float | None]:
 
 @functools.lru_cache(maxsize=16)  # runs of one process that share a program share this too
 def _cost(*step: Any) -> list[float | None]:
-    """FLOPs of one step, and the bytes that it moves, by the arguments of `sharded.compiled_train_step`."""
+    """FLOPs of one step, and the bytes that it moves, by the arguments of `programs.train_step`."""
     return executables.kept_figures(_computed_cost, *step)
 
 

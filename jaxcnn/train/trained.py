@@ -10,13 +10,13 @@ import numpy as np
 
 from jaxcnn.config import Config, UserError
 from jaxcnn.data.batch import Split
-from jaxcnn.learn import sharded
-from jaxcnn.learn.program import Program, make_program
+from jaxcnn.learn import programs, sharded
 from jaxcnn.learn.step import Normalization
+from jaxcnn.learn.step_spec import StepSpec, make_spec
 from jaxcnn.machine import mesh as meshes
 from jaxcnn.train import normalization, origin, seals, workdir
 from jaxcnn.train.checkpoint import Checkpoints, DamagedError
-from jaxcnn.train.feed import choose_loader, eval_batch_size, make_feed
+from jaxcnn.train.loaders import choose_loader, eval_batch_size, make_loader
 
 MOST_AT_ONCE = 2**26  # logits that are held together, 256 MiB of them
 
@@ -32,7 +32,7 @@ class Trained:
     """
 
     config: Config
-    program: Program
+    spec: StepSpec
     mesh: jax.sharding.Mesh
     step: int
     weights: str
@@ -58,16 +58,16 @@ def load(folder: pathlib.Path, checkpoint: str, weights: str, devices: int) -> t
     origin.check(folder, config, facts)
     meshes.prepare_backend()
     mesh = meshes.make_mesh(devices)
-    program = make_program(
+    spec = make_spec(
         config,
         num_classes=len(facts["class_names"]),
         image_shape=tuple(facts["image_shape"]),
         train_examples=facts["train_examples"],
     )
     # Only one set of weights is used, and it is needed whole.
-    program = dataclasses.replace(program, shard_optimizer=False, shard_params=False)
+    spec = dataclasses.replace(spec, shard_optimizer=False, shard_params=False)
     checkpoints = Checkpoints(folder / "checkpoints", config.checkpoint, read_only=True)
-    target, sharding = sharded.abstract_state(program, mesh), meshes.replicated(mesh)
+    target, sharding = sharded.abstract_state(spec, mesh), meshes.replicated(mesh)
     remarks: list[str] = []
     if checkpoint == "last":
         newest, remarks = checkpoints.newest_sound(target, sharding, set_aside=False)
@@ -88,11 +88,11 @@ def load(folder: pathlib.Path, checkpoint: str, weights: str, devices: int) -> t
     if weights == "ema" and state.ema is None:
         raise UserError(f"--weights=ema: {folder} keeps no moving average (config.optim.ema_decay=0)")
     variables = state.variables() if weights == "last" else state.ema
-    normal = normalization.read(folder, config.augment.normalize, program.image_shape[-1])
+    normal = normalization.read(folder, config.augment.normalize, spec.image_shape[-1])
     origin.check(folder, config, facts, normal)
     normal = jax.device_put(normal, sharding)
     names = tuple(facts["class_names"])
-    return Trained(config, program, mesh, int(state.step), weights, variables, normal, names), remarks
+    return Trained(config, spec, mesh, int(state.step), weights, variables, normal, names), remarks
 
 
 def logits_of_split(trained: Trained, split: Split, batch_size: int, tta: str = "none") -> np.ndarray:
@@ -104,12 +104,12 @@ def logits_by_part(
     trained: Trained, split: Split, batch_size: int, tta: str = "none", most: int = MOST_AT_ONCE
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The same in parts, logits float32 [n, K] and labels int32 [n]: all in one, unless they are more than `most`."""
-    loader, _ = choose_loader(trained.config.data, [split])
-    feed = make_feed(loader, trained.program, trained.mesh, trained.config.seed, trained.config.data.workers)
-    batch_size = eval_batch_size(batch_size, trained.program, trained.mesh)
-    step = sharded.tta_eval_step(trained.program, trained.mesh, batch_size, tta)
+    kind, _ = choose_loader(trained.config.data, [split])
+    loader = make_loader(kind, trained.spec, trained.mesh, trained.config.seed, trained.config.data.workers)
+    batch_size = eval_batch_size(batch_size, trained.spec, trained.mesh)
+    step = programs.tta_eval_step(trained.spec, trained.mesh, batch_size, tta)
     parts, labels, told = [], [], 0
-    with feed.eval_batches(split, batch_size) as batches:
+    with loader.eval_batches(split, batch_size) as batches:
         for batch in batches:
             _, logits = step(trained.variables, batch, trained.normalization)[-1]
             mask = np.asarray(batch.mask)

@@ -41,7 +41,7 @@ class Nothing(enum.Enum):
 
 
 @dataclasses.dataclass
-class Claim:
+class Lease:
     """A trial that is this worker's.
 
     Attributes:
@@ -70,7 +70,7 @@ class Claim:
         return self.trial._trial_id
 
 
-class Desk:
+class TrialQueue:
     """One worker's view of the study. For use from one thread, heartbeats apart."""
 
     def __init__(self, folder: pathlib.Path, definition: Definition, storage: optuna.storages.BaseStorage) -> None:
@@ -79,43 +79,43 @@ class Desk:
         self.study = store.load_study(definition, storage)
         self._repeats = Repeats(definition.base)
 
-    def take(self, program: str = "") -> Claim | Nothing:
+    def take(self, program: str = "") -> Lease | Nothing:
         """A trial to run, best one of `program`, so that nothing is compiled.
 
         Those that a worker left come first, then those that wait; else a search draws one.
         """
         with files.held(self.folder / files.DESK):
             for trial in self.study.get_trials(deepcopy=False):
-                if trial.state == TrialState.RUNNING and (claim := self._adopt(trial)):
-                    return claim
+                if trial.state == TrialState.RUNNING and (lease := self._adopt(trial)):
+                    return lease
             trials = self.study.get_trials(deepcopy=False)
             waiting = [trial for trial in trials if trial.state == TrialState.WAITING]
             for trial in sorted(waiting, key=lambda t: (t.user_attrs.get("program") != program, t.number)):
-                if claim := self._start(trial):
-                    return claim
+                if lease := self._start(trial):
+                    return lease
             while self.definition.space is not None:
                 trials = self.study.get_trials(deepcopy=False)
                 counted = [t for t in trials if not {"retry_of", "undrawn"} & t.user_attrs.keys()]
                 if len(counted) >= self.definition.trials:
                     break
-                if claim := self._draw(len(trials)):
-                    return claim
+                if lease := self._draw(len(trials)):
+                    return lease
             running = any(trial.state == TrialState.RUNNING for trial in self.study.get_trials(deepcopy=False))
         return Nothing.WAIT if running else Nothing.DONE
 
-    def take_more(self, program: str, most: int) -> list[Claim]:
+    def take_more(self, program: str, most: int) -> list[Lease]:
         """Further trials of a program, at most so many, those that a worker left first; no other program's."""
-        claims: list[Claim] = []
+        leases: list[Lease] = []
         with files.held(self.folder / files.DESK):
             for state, taken in ((TrialState.RUNNING, self._adopt), (TrialState.WAITING, self._start)):
                 for trial in self.study.get_trials(deepcopy=False):
-                    if len(claims) < most and trial.state == state and trial.user_attrs.get("program") == program:
-                        with files.released_on_error(*(claim.lock for claim in claims)):
-                            claim = taken(trial)
-                        claims += [claim] if claim else []
-        return claims
+                    if len(leases) < most and trial.state == state and trial.user_attrs.get("program") == program:
+                        with files.released_on_error(*(lease.lock for lease in leases)):
+                            lease = taken(trial)
+                        leases += [lease] if lease else []
+        return leases
 
-    def _adopt(self, trial: FrozenTrial) -> Claim | None:
+    def _adopt(self, trial: FrozenTrial) -> Lease | None:
         """A running trial, if its worker is gone."""
         lock = self._lock(trial)
         if lock is None:
@@ -123,7 +123,7 @@ class Desk:
         with files.released_on_error(lock):
             return self._adopt_locked(trial, lock)
 
-    def _adopt_locked(self, trial: FrozenTrial, lock: files.Lock) -> Claim | None:
+    def _adopt_locked(self, trial: FrozenTrial, lock: files.Lock) -> Lease | None:
         trial = self.storage.get_trial(trial._trial_id)  # it may have ended before the lock was ours
         owner = trial.user_attrs.get("worker", "")
         gone = self._is_here(owner) or self._is_silent(trial)
@@ -158,11 +158,11 @@ class Desk:
         if isinstance(self.storage, optuna.storages._heartbeat.BaseHeartbeat):
             return trial._trial_id in self.storage._get_stale_trial_ids(self.study._study_id)
         beat = self._lock_file(number_of(trial)).stat().st_mtime
-        desk = self.folder / files.DESK
-        desk.touch()  # so that both times are of one clock, that of the file system
-        return desk.stat().st_mtime - beat > SILENT_BEATS * self.definition.heartbeat
+        queue = self.folder / files.DESK
+        queue.touch()  # so that both times are of one clock, that of the file system
+        return queue.stat().st_mtime - beat > SILENT_BEATS * self.definition.heartbeat
 
-    def _start(self, trial: FrozenTrial) -> Claim | None:
+    def _start(self, trial: FrozenTrial) -> Lease | None:
         lock = None if self._waits(trial) else self._lock(trial)
         if lock is None:
             return None
@@ -183,7 +183,7 @@ class Desk:
         trials = self.study.get_trials(deepcopy=False) if self.definition.space is not None else []
         return self._repeats.first(trial, trials)
 
-    def _draw(self, count: int) -> Claim | None:
+    def _draw(self, count: int) -> Lease | None:
         """A new trial; None if it is a repeat of one under way, which it has to wait for."""
         assert self.definition.space is not None
         study = store.load_study(self.definition, self.storage, count)
@@ -212,7 +212,7 @@ class Desk:
         lock = files.Lock(self._lock_file(number_of(trial)))
         return lock if lock.take(wait=False) else None
 
-    def _sign(self, trial_id: int, lock: files.Lock) -> Claim:
+    def _sign(self, trial_id: int, lock: files.Lock) -> Lease:
         """Put this worker's name to a trial."""
         self.beat(trial_id, number_of(self.storage.get_trial(trial_id)))
         self.storage.set_trial_user_attr(trial_id, "worker", self.worker)
@@ -221,7 +221,7 @@ class Desk:
             trial = self._with_overrides(trial_id)
         first = self._first(trial)
         attributes = trial.user_attrs
-        return Claim(
+        return Lease(
             trial=trial,
             number=number_of(trial),
             overrides={key: value for key, value in attributes["overrides"].items() if key != spec.SEED},
@@ -240,14 +240,14 @@ class Desk:
             self._lock_file(number).touch()
 
     @contextlib.contextmanager
-    def beating(self, claim: Claim) -> Iterator[None]:
+    def beating(self, lease: Lease) -> Iterator[None]:
         """Keep telling so, in a thread."""
         stop = threading.Event()
 
         def beat() -> None:
             while not stop.wait(self.definition.heartbeat):
                 with contextlib.suppress(Exception):  # a store that is away for a while must not end a run
-                    self.beat(claim.id, claim.number)
+                    self.beat(lease.id, lease.number)
 
         thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
         thread.start()
@@ -257,29 +257,29 @@ class Desk:
             stop.set()
             thread.join()
 
-    def is_mine(self, claim: Claim) -> bool:
+    def is_mine(self, lease: Lease) -> bool:
         """Whether a trial is still this worker's, and not another's who took it for dead."""
-        trial = self.storage.get_trial(claim.id)
+        trial = self.storage.get_trial(lease.id)
         return trial.state == TrialState.RUNNING and trial.user_attrs.get("worker") == self.worker
 
-    def killed_too_often(self, claim: Claim) -> str:
+    def killed_too_often(self, lease: Lease) -> str:
         """Why a trial is given up that workers vanish from; empty if it is not."""
-        step, times = claim.trial.user_attrs.get("losses", [0, 0])
+        step, times = lease.trial.user_attrs.get("losses", [0, 0])
         return f"its worker vanished {times} times after step {step}" if times >= MAX_LOSSES else ""
 
-    def report(self, claim: Claim, evaluation: int, accuracy: float) -> bool:
+    def report(self, lease: Lease, evaluation: int, accuracy: float) -> bool:
         """Report the validation accuracy of the trial's n-th evaluation; return whether the trial is to be pruned."""
-        trial = self.storage.get_trial(claim.id)
+        trial = self.storage.get_trial(lease.id)
         if evaluation not in trial.intermediate_values:
-            self.storage.set_trial_intermediate_value(claim.id, evaluation, accuracy)
-            trial = self.storage.get_trial(claim.id)
+            self.storage.set_trial_intermediate_value(lease.id, evaluation, accuracy)
+            trial = self.storage.get_trial(lease.id)
         if self.definition.pruner == "none" or evaluation < max(trial.intermediate_values):
             return False
         return self.study.pruner.prune(self.study, trial)
 
     def finish(
         self,
-        claim: Claim,
+        lease: Lease,
         state: str,
         values: dict[str, float],
         reason: str | None,
@@ -292,23 +292,23 @@ class Desk:
         would come back to the folder.
         """
         with files.held(self.folder / files.DESK):
-            if not self.is_mine(claim):
+            if not self.is_mine(lease):
                 return False
-            self.storage.set_trial_user_attr(claim.id, "state", state)
+            self.storage.set_trial_user_attr(lease.id, "state", state)
             if reason:
-                self.storage.set_trial_user_attr(claim.id, "reason", reason)
-            study = store.load_study(self.definition, self.storage, claim.trial.number)
+                self.storage.set_trial_user_attr(lease.id, "reason", reason)
+            study = store.load_study(self.definition, self.storage, lease.trial.number)
             write()
             if state == "complete":
-                study.tell(claim.trial.number, [values[name] for name in self.definition.directions])
+                study.tell(lease.trial.number, [values[name] for name in self.definition.directions])
             else:
-                study.tell(claim.trial.number, state=TrialState.PRUNED if state == "pruned" else TrialState.FAIL)
+                study.tell(lease.trial.number, state=TrialState.PRUNED if state == "pruned" else TrialState.FAIL)
         return True
 
-    def let_go(self, claim: Claim) -> None:
+    def let_go(self, lease: Lease) -> None:
         """Leave a trial for any worker to go on with."""
-        if self.is_mine(claim):
-            self.storage.set_trial_user_attr(claim.id, "worker", "")
+        if self.is_mine(lease):
+            self.storage.set_trial_user_attr(lease.id, "worker", "")
 
     def retry(self, states: set[str]) -> int:
         """Put the trials that ended so in the queue again, each in its folder; return how many there are."""

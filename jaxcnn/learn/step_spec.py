@@ -16,7 +16,7 @@ _NOT_SEEN: dict[str, Any] = {"base_batch_size": 0}  # acts on the traced learnin
 
 
 @dataclasses.dataclass(frozen=True)
-class Program:
+class StepSpec:
     """All that shapes the compiled step. Two runs with equal programs share one compilation.
 
     Attributes:
@@ -50,7 +50,7 @@ class Program:
         return self.train_examples / self.global_batch_size
 
     @property
-    def stretches(self) -> tuple[tuple[int, "Program"], ...]:
+    def stages(self) -> tuple[tuple[int, "StepSpec"], ...]:
         """The programs that make the steps of the run: (step at which it is the next one's turn, program), in order.
 
         There are several where training images grow (`augment.small_sides`). The last one is this program, and ends at
@@ -63,13 +63,11 @@ class Program:
         return (*small, (self.total_steps, self))
 
     def mean_step(self, figures: Sequence[float]) -> float:
-        """The mean over the steps of the run of what a step costs in each of the `stretches`."""
-        return float(np.average(figures, weights=np.diff([end for end, _ in self.stretches], prepend=0)))
+        """The mean over the steps of the run of what a step costs in each of the `stages`."""
+        return float(np.average(figures, weights=np.diff([end for end, _ in self.stages], prepend=0)))
 
 
-def make_program(
-    config: Config, *, num_classes: int, image_shape: tuple[int, int, int], train_examples: int
-) -> Program:
+def make_spec(config: Config, *, num_classes: int, image_shape: tuple[int, int, int], train_examples: int) -> StepSpec:
     """The program of a config on a data set of this many classes and training examples, of images [H, W, C].
 
     Raises:
@@ -82,7 +80,7 @@ def make_program(
             f"{total_steps} steps of config.global_batch_size={config.global_batch_size} are more than the 2^32 "
             "examples that the order of a run reaches; shorten config.run.epochs or config.run.steps"
         )
-    return Program(
+    return StepSpec(
         global_batch_size=config.global_batch_size,
         model=config.model,
         norm=config.norm,

@@ -28,7 +28,7 @@ def choose_steps_per_call(requested: int, loader: str, platform: str) -> tuple[i
     return (1, "on a CPU") if platform == "cpu" else (AUTOMATIC, "the resident loader on an accelerator")
 
 
-class Pace:
+class StepsPerCall:
     """Cuts calls to about `CALL_SECONDS`, by the time of the calls before.
 
     Attributes:

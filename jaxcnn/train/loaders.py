@@ -13,8 +13,8 @@ from jax.sharding import Mesh
 from jaxcnn.config import Data
 from jaxcnn.data import order, resident
 from jaxcnn.data.batch import Batch, Split
-from jaxcnn.learn import sharded
-from jaxcnn.learn.program import Program
+from jaxcnn.learn import programs
+from jaxcnn.learn.step_spec import StepSpec
 from jaxcnn.machine.extras import need
 from jaxcnn.machine.mesh import data_devices, device_scalar, over_data, replicated
 from jaxcnn.train.hooks import Shared
@@ -38,20 +38,20 @@ def choose_loader(data: Data, splits: Iterable[Split | None]) -> tuple[str, str]
     return name, why
 
 
-def eval_batch_size(requested: int, program: Program, mesh: Mesh) -> int:
+def eval_batch_size(requested: int, spec: StepSpec, mesh: Mesh) -> int:
     """The evaluation batch: as requested (0: the global batch), up to the next multiple of the devices."""
     devices = data_devices(mesh)
-    return -(-(requested or program.global_batch_size) // devices) * devices
+    return -(-(requested or spec.global_batch_size) // devices) * devices
 
 
 @dataclasses.dataclass
-class ResidentFeed:
+class ResidentLoader:
     """Every split lies on the devices; each is put there when it is first used, by this run or one before it."""
 
-    program: Program
+    spec: StepSpec
     mesh: Mesh
     shared: Shared
-    loader = "resident"
+    kind = "resident"
 
     def prepare(self, train: Split) -> None:
         """Put the training split on the devices, rather than at the first step."""
@@ -65,7 +65,7 @@ class ResidentFeed:
     @contextlib.contextmanager
     def eval_batches(self, split: Split, batch_size: int) -> Iterator[Iterator[Batch]]:
         """Every example once, in order, in batches of `batch_size`, the last one padded and masked."""
-        gather = sharded.compiled_eval_batch(self.program, self.mesh, batch_size, len(split))
+        gather = programs.eval_batch(self.spec, self.mesh, batch_size, len(split))
         loaded = self._load(split)
         yield (gather(loaded, device_scalar(start, self.mesh)) for start in range(0, len(split), batch_size))
 
@@ -74,23 +74,23 @@ class ResidentFeed:
 
 
 @dataclasses.dataclass
-class StreamFeed:
+class StreamLoader:
     """Batches come from the host through tf.data, a few ahead of the devices.
 
     Every process reads only the examples that its own devices need.
     """
 
-    program: Program
+    spec: StepSpec
     mesh: Mesh
     seed: int
     workers: int = 0
-    loader = "stream"
+    kind = "stream"
 
     def __post_init__(self) -> None:
         table = order.storage_positions(
-            self.program.global_batch_size, data_devices(self.mesh), self.program.optim.accumulate_steps
+            self.spec.global_batch_size, data_devices(self.mesh), self.spec.optim.accumulate_steps
         )
-        self._positions = table.reshape(-1)[own_places(self.program.global_batch_size, self.mesh)]
+        self._positions = table.reshape(-1)[local_rows(self.spec.global_batch_size, self.mesh)]
 
     def prepare(self, train: Split) -> None:
         """Nothing: batches are read when they are needed."""
@@ -100,19 +100,17 @@ class StreamFeed:
         """The second argument of every step from `first_step` on."""
 
         def index_of_batch(step: int) -> np.ndarray:
-            program = self.program
-            return order.example_index(
-                self.seed, step, self._positions, program.global_batch_size, program.train_examples
-            )
+            spec = self.spec
+            return order.example_index(self.seed, step, self._positions, spec.global_batch_size, spec.train_examples)
 
-        with self._stream(train, index_of_batch, first_step, self.program.total_steps, self._positions) as batches:
+        with self._stream(train, index_of_batch, first_step, self.spec.total_steps, self._positions) as batches:
             yield batches
 
     @contextlib.contextmanager
     def eval_batches(self, split: Split, batch_size: int) -> Iterator[Iterator[Batch]]:
         """Every example once, in order, in batches of `batch_size`, the last one padded and masked."""
 
-        positions = own_places(batch_size, self.mesh).astype(np.int32)
+        positions = local_rows(batch_size, self.mesh).astype(np.int32)
 
         def index_of_batch(number: int) -> np.ndarray:
             return np.minimum(number * batch_size + positions, len(split) - 1)
@@ -141,18 +139,18 @@ class StreamFeed:
         return jax.make_array_from_process_local_data(over_data(self.mesh), own)
 
 
-def own_places(batch_size: int, mesh: Mesh) -> np.ndarray:
+def local_rows(batch_size: int, mesh: Mesh) -> np.ndarray:
     """The rows of a batch that the devices of this process hold: integers, rising."""
     rows = np.arange(batch_size)
     held = over_data(mesh).addressable_devices_indices_map((batch_size,)).values()
     return np.unique(np.concatenate([rows[index] for index in held]))
 
 
-Feed = ResidentFeed | StreamFeed
+Loader = ResidentLoader | StreamLoader
 
 
-def make_feed(loader: str, program: Program, mesh: Mesh, seed: int, workers: int, shared: Shared | None = None) -> Feed:
-    """The feed of a loader, resident or stream; `shared` has what runs in this process have in common."""
-    if loader == "resident":
-        return ResidentFeed(program, mesh, shared or Shared())
-    return StreamFeed(program, mesh, seed, workers)
+def make_loader(kind: str, spec: StepSpec, mesh: Mesh, seed: int, workers: int, shared: Shared | None = None) -> Loader:
+    """The loader of a kind, resident or stream; `shared` has what runs in this process have in common."""
+    if kind == "resident":
+        return ResidentLoader(spec, mesh, shared or Shared())
+    return StreamLoader(spec, mesh, seed, workers)

@@ -8,7 +8,7 @@ from optuna.trial import TrialState
 
 from jaxcnn.study import folder as files
 from jaxcnn.study import spec
-from jaxcnn.study.desk import MAX_LOSSES, Nothing
+from jaxcnn.study.trial_queue import MAX_LOSSES, Nothing
 from tests import studies
 
 SWEEP = spec.sweep(spec.values("optim.learning_rate", [0.1, 0.2, 0.3]))
@@ -22,32 +22,32 @@ def study(request, tmp_path):
 
 
 def states(study):
-    return [trial.state for trial in study.desk().study.get_trials(deepcopy=False)]
+    return [trial.state for trial in study.trial_queue().study.get_trials(deepcopy=False)]
 
 
 def test_two_workers_never_have_the_same_trial(study):
-    one, other = study.desk(), study.desk()
-    claims = [one.take(), other.take(), one.take()]
-    assert [claim.number for claim in claims] == [0, 1, 2]
-    assert [claim.overrides for claim in claims] == [{"optim.learning_rate": rate} for rate in (0.1, 0.2, 0.3)]
+    one, other = study.trial_queue(), study.trial_queue()
+    leases = [one.take(), other.take(), one.take()]
+    assert [lease.number for lease in leases] == [0, 1, 2]
+    assert [lease.overrides for lease in leases] == [{"optim.learning_rate": rate} for rate in (0.1, 0.2, 0.3)]
     assert one.take() is Nothing.WAIT
     assert other.take() is Nothing.WAIT
 
 
 def test_all_trials_end_once_and_then_there_is_nothing_left(study):
-    desk = study.desk()
+    queue = study.trial_queue()
     for _ in range(3):
-        claim = desk.take()
-        assert desk.finish(claim, "complete", {"val_accuracy": 0.5}, None)
-        claim.lock.release()
-        assert not desk.finish(claim, "complete", {"val_accuracy": 0.9}, None), "an end is told once"
-    assert desk.take() is Nothing.DONE
+        lease = queue.take()
+        assert queue.finish(lease, "complete", {"val_accuracy": 0.5}, None)
+        lease.lock.release()
+        assert not queue.finish(lease, "complete", {"val_accuracy": 0.9}, None), "an end is told once"
+    assert queue.take() is Nothing.DONE
     assert states(study) == [TrialState.COMPLETE] * 3
-    assert [trial.value for trial in desk.study.trials] == [0.5] * 3
+    assert [trial.value for trial in queue.study.trials] == [0.5] * 3
 
 
 def test_a_trial_whose_worker_died_on_this_machine_is_taken_up_at_once_under_its_number(study):
-    dead, living = study.desk(), study.desk()
+    dead, living = study.trial_queue(), study.trial_queue()
     left = dead.take()
     assert living.take().number == 1, "its worker lives, as its lock is held"
     left.lock.release()  # the kernel does this when a process ends
@@ -61,67 +61,67 @@ def test_a_trial_whose_worker_died_on_this_machine_is_taken_up_at_once_under_its
 
 
 def test_a_trial_of_another_machine_is_left_alone_while_its_heart_beats(study):
-    elsewhere, here = study.desk(), study.desk()
+    elsewhere, here = study.trial_queue(), study.trial_queue()
     elsewhere.worker = f"another-{platform.node()}:1"
     left = elsewhere.take()
     left.lock.release()  # as on a file system that does not carry locks between machines
     with elsewhere.beating(left):
         time.sleep(2.5)
         others = [here.take(), here.take()]
-        assert [claim.number for claim in others] == [1, 2]
+        assert [lease.number for lease in others] == [1, 2]
         assert here.take() is Nothing.WAIT
     deadline = time.monotonic() + 20
-    while (claim := here.take()) is Nothing.WAIT:
+    while (lease := here.take()) is Nothing.WAIT:
         assert time.monotonic() < deadline, "a silent worker's trial was never taken up"
         time.sleep(0.2)
-    assert claim.number == left.number
+    assert lease.number == left.number
 
 
 def test_a_trial_that_was_let_go_is_anybodys(study):
-    one, other = study.desk(), study.desk()
+    one, other = study.trial_queue(), study.trial_queue()
     one.worker = "another-machine:1"
-    claim = one.take()
-    one.let_go(claim)
-    claim.lock.release()
-    assert other.take().number == claim.number
+    lease = one.take()
+    one.let_go(lease)
+    lease.lock.release()
+    assert other.take().number == lease.number
 
 
 def test_a_trial_that_kills_its_workers_is_given_up_but_progress_starts_the_count_anew(study):
-    desk = study.desk()
+    queue = study.trial_queue()
     for times in range(1, MAX_LOSSES + 1):
-        claim = desk.take()
-        assert claim.number == 0
-        assert not desk.killed_too_often(claim), times
-        claim.lock.release()
-    claim = desk.take()
-    assert f"vanished {MAX_LOSSES} times after step 0" in desk.killed_too_often(claim)
+        lease = queue.take()
+        assert lease.number == 0
+        assert not queue.killed_too_often(lease), times
+        lease.lock.release()
+    lease = queue.take()
+    assert f"vanished {MAX_LOSSES} times after step 0" in queue.killed_too_often(lease)
     (files.trial_folder(study.folder, 0) / "checkpoints" / "20").mkdir(parents=True)
-    claim.lock.release()
-    assert not desk.killed_too_often(desk.take())
+    lease.lock.release()
+    assert not queue.killed_too_often(queue.take())
 
 
 def test_a_failed_trial_is_retried_in_its_folder_and_counts_as_one(study):
-    desk = study.desk()
-    claims = [desk.take() for _ in range(3)]
-    for claim, state in zip(claims, ("failed", "diverged", "complete"), strict=True):
-        desk.finish(claim, state, {"val_accuracy": 0.5}, "because")
-        claim.lock.release()
-    assert desk.retry({"failed", "diverged"}) == 2
-    assert desk.retry({"failed", "diverged"}) == 0, "they wait already"
-    again = [desk.take(), desk.take()]
-    assert [(claim.number, claim.overrides) for claim in again] == [(c.number, c.overrides) for c in claims[:2]]
-    assert desk.finish(again[0], "complete", {"val_accuracy": 0.6}, None)
-    assert study.desk().take() is Nothing.WAIT, "planned cells are not queued anew"
+    queue = study.trial_queue()
+    leases = [queue.take() for _ in range(3)]
+    for lease, state in zip(leases, ("failed", "diverged", "complete"), strict=True):
+        queue.finish(lease, state, {"val_accuracy": 0.5}, "because")
+        lease.lock.release()
+    assert queue.retry({"failed", "diverged"}) == 2
+    assert queue.retry({"failed", "diverged"}) == 0, "they wait already"
+    again = [queue.take(), queue.take()]
+    assert [(lease.number, lease.overrides) for lease in again] == [(c.number, c.overrides) for c in leases[:2]]
+    assert queue.finish(again[0], "complete", {"val_accuracy": 0.6}, None)
+    assert study.trial_queue().take() is Nothing.WAIT, "planned cells are not queued anew"
 
 
 def test_a_search_whose_worker_died_while_it_drew_draws_another(tmp_path):
     sweep = spec.sweep(spec.log_uniform("optim.learning_rate", 0.1, 0.2))
     study = studies.make(tmp_path, sweep, sampler="tpe", trials=2)
-    desk = study.desk()
-    desk.study.ask()  # a trial that has been made, but has no parameters
-    claims = [desk.take(), desk.take()]
-    assert [claim.number for claim in claims] == [1, 2]
-    assert desk.take() is Nothing.WAIT
+    queue = study.trial_queue()
+    queue.study.ask()  # a trial that has been made, but has no parameters
+    leases = [queue.take(), queue.take()]
+    assert [lease.number for lease in leases] == [1, 2]
+    assert queue.take() is Nothing.WAIT
     assert states(study) == [TrialState.FAIL, TrialState.RUNNING, TrialState.RUNNING]
 
 
@@ -130,7 +130,7 @@ def test_workers_prefer_trials_of_the_program_that_they_have(tmp_path):
         spec.product(spec.values("optim.learning_rate", [0.1, 0.2]), spec.values("global_batch_size", [32, 64]))
     )
     study = studies.make(tmp_path, sweep)
-    first, second = study.desk(), study.desk()
+    first, second = study.trial_queue(), study.trial_queue()
     one = first.take()
     programs = [trial["program"] for trial in study.plan.planned]
     assert programs[0] == programs[1] != programs[2] == programs[3], "trials that share a program are neighbours"

@@ -1,0 +1,116 @@
+"""The compiled programs of a run: each can also be had traced, lowered, or from the programs that earlier runs kept.
+
+All are compiled before there is any data. Tracing holds Python's lock, so one thread does it best; XLA's work does not.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from jaxcnn.data.batch import Batch
+from jaxcnn.learn import sharded, tta
+from jaxcnn.learn import step as steps
+from jaxcnn.learn.executables import compiled
+from jaxcnn.learn.step_spec import StepSpec
+from jaxcnn.machine.mesh import device_scalar, over_data
+
+init_state = sharded.init_program
+
+
+@compiled
+def train_step(spec: StepSpec, mesh: Mesh, loader: str, steps_per_call: int = 1) -> jax.stages.Traced:
+    """The training step for a loader, "resident" or "stream".
+
+    With `steps_per_call` above 1 it is `sharded.resident_train_steps`, which the stream loader cannot feed.
+    """
+    state, normalization = sharded.abstract_state(spec, mesh), sharded.abstract_normalization(spec, mesh)
+    if loader == "stream":
+        batch = sharded.abstract_batch(spec, mesh, spec.global_batch_size)
+        return sharded.train_step(spec, mesh).trace(state, batch, normalization)
+    split = sharded.abstract_split(spec, mesh, spec.train_examples)
+    if steps_per_call == 1:
+        return sharded.resident_train_step(spec, mesh).trace(state, split, normalization)
+    count = sharded.abstract_int(mesh)
+    return sharded.resident_train_steps(spec, mesh, steps_per_call).trace(state, split, normalization, count)
+
+
+def call_inputs(inputs: tuple[Any, ...], mesh: Mesh, steps_per_call: int, count: int) -> tuple[Any, ...]:
+    """What a compiled training step takes: `inputs`, and how many steps to make where a call may make several."""
+    return inputs if steps_per_call == 1 else (*inputs, device_scalar(count, mesh))
+
+
+@compiled
+def eval_step(spec: StepSpec, mesh: Mesh, batch_size: int) -> jax.stages.Traced:
+    """`sharded.eval_step` for batches of `batch_size`, a multiple of the devices."""
+    variables = sharded.abstract_state(spec, mesh).variables()
+    batch = sharded.abstract_batch(spec, mesh, batch_size)
+    return sharded.eval_step(spec, mesh).trace(variables, batch, sharded.abstract_normalization(spec, mesh))
+
+
+@compiled
+def predict_step(spec: StepSpec, mesh: Mesh, batch_size: int) -> jax.stages.Traced:
+    """`sharded.predict_step` for batches of `batch_size`, a multiple of the devices."""
+    image = sharded.abstract_batch(spec, mesh, batch_size).image
+    variables = sharded.abstract_state(spec, mesh).variables()
+    return sharded.predict_step(spec, mesh).trace(variables, image, sharded.abstract_normalization(spec, mesh))
+
+
+@compiled
+def whole_average(spec: StepSpec, mesh: Mesh) -> jax.stages.Traced:
+    """What brings a moving average that is cut over devices into the form of the parameters."""
+    state = sharded.abstract_state(spec, mesh)
+    out_shardings = jax.tree.map(lambda x: x.sharding, state.variables())
+    return jax.jit(lambda average: average, out_shardings=out_shardings).trace(state.ema)
+
+
+def as_evaluated(spec: StepSpec, mesh: Mesh, variables: Any) -> Any:
+    """Variables of a state, or its moving average, as the compiled evaluation step takes them."""
+    wanted = jax.tree.leaves(sharded.abstract_state(spec, mesh).variables())
+    if all(have.sharding == want.sharding for have, want in zip(jax.tree.leaves(variables), wanted, strict=True)):
+        return variables
+    return whole_average(spec, mesh)(variables)
+
+
+@compiled
+def eval_batch(spec: StepSpec, mesh: Mesh, batch_size: int, examples: int) -> jax.stages.Traced:
+    """`sharded.resident_eval_batch` for a split of this many examples."""
+    split = sharded.abstract_split(spec, mesh, examples)
+    return sharded.resident_eval_batch(batch_size, mesh).trace(split, sharded.abstract_int(mesh))
+
+
+@compiled
+def tta_views(spec: StepSpec, mesh: Mesh, batch_size: int, kind: str) -> jax.stages.Traced:
+    """`sharded.tta_views` of batches of `batch_size`."""
+    return sharded.tta_views(kind, mesh).trace(sharded.abstract_batch(spec, mesh, batch_size).image)
+
+
+@compiled
+def tta_sums(spec: StepSpec, mesh: Mesh, batch_size: int, kind: str) -> jax.stages.Traced:
+    """`sharded.tta_sums` of batches of `batch_size`."""
+    logits = jax.ShapeDtypeStruct((batch_size, spec.num_classes), jnp.float32, sharding=over_data(mesh))
+    batch = sharded.abstract_batch(spec, mesh, batch_size)
+    return sharded.tta_sums(kind, mesh).trace([logits] * len(tta.VIEWS[kind]), batch)
+
+
+def tta_eval_step(spec: StepSpec, mesh: Mesh, batch_size: int, kind: str) -> Callable[..., list[Any]]:
+    """`(variables, batch, normalization) -> [(sums, logits), …]`: as they are, and if asked for, with views averaged.
+
+    Every view goes through the one compiled evaluation step, so the network is not compiled again. Views are made of
+    the uint8 pixels, since mirroring, moving and reflecting commute with the normalisation.
+    """
+    step = eval_step(spec, mesh, batch_size)
+    if kind == "none":
+        return lambda *inputs: [step(*inputs)]
+    views, sums = (made(spec, mesh, batch_size, kind) for made in (tta_views, tta_sums))
+
+    def evaluate(variables: Any, batch: Batch, normalization: steps.Normalization) -> list[Any]:
+        plain = step(variables, batch, normalization)
+        others = [dataclasses.replace(batch, image=view) for view in views(batch.image)]
+        logits = [step(variables, other, normalization)[1] for other in others]
+        return [plain, sums([plain[1], *logits], batch)]
+
+    return evaluate

@@ -1,0 +1,128 @@
+"""What a config comes to on this data and these devices, before anything is compiled."""
+
+import concurrent.futures
+import dataclasses
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from jaxcnn.config import Config, ConfigError
+from jaxcnn.data.source import Splits
+from jaxcnn.learn import programs
+from jaxcnn.learn.executables import Program
+from jaxcnn.learn.step import check_sides
+from jaxcnn.learn.step_spec import StepSpec, make_spec
+from jaxcnn.machine import mesh as meshes
+from jaxcnn.text import counted
+from jaxcnn.train import limits, loaders
+from jaxcnn.train.hooks import Shared
+from jaxcnn.train.steps_per_call import choose_steps_per_call
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Setup:
+    """What training, sweeps, scaling and benchmarks settle alike before they compile.
+
+    Attributes:
+      config: checked.
+      splits: of its data.
+      mesh: of the devices.
+      spec: what the compiled step is made for.
+      loader: "resident" or "stream".
+      steps_per_call: the most steps in one call of the compiled program.
+      why_loader, why_steps: why these two, in a few words.
+    """
+
+    config: Config
+    splits: Splits
+    mesh: Mesh
+    spec: StepSpec
+    loader: str
+    steps_per_call: int
+    why_loader: str
+    why_steps: str
+
+    @property
+    def eval_batch_size(self) -> int:
+        """Examples in an evaluation batch, a multiple of the devices."""
+        return loaders.eval_batch_size(self.config.run.eval_batch_size, self.spec, self.mesh)
+
+    @property
+    def train_steps(self) -> list[tuple[Any, ...]]:
+        """The arguments of `programs.train_step` for each stage of the run, in order."""
+        return [(stage, self.mesh, self.loader, self.steps_per_call) for _, stage in self.spec.stages]
+
+    def make_loader(self, shared: Shared | None = None) -> loaders.Loader:
+        """The loader; `shared` has what runs in this process have in common."""
+        return loaders.make_loader(
+            self.loader, self.spec, self.mesh, self.config.seed, self.config.data.workers, shared
+        )
+
+    def programs(self) -> list[tuple[Program, tuple[Any, ...]]]:
+        """All compiled programs that the run needs, with their arguments; the dearest first."""
+        config, spec, mesh, batch_size = self.config, self.spec, self.mesh, self.eval_batch_size
+        needed: list[tuple[Program, tuple[Any, ...]]] = [
+            *((programs.train_step, arguments) for arguments in self.train_steps),
+            (programs.init_state, (spec, mesh)),
+        ]
+        evaluated = [split for split in (self.splits.val, self.splits.test) if split is not None]
+        if evaluated:
+            needed.append((programs.eval_step, (spec, mesh, batch_size)))
+            if config.run.tta != "none" and self.splits.test is not None:
+                views = (spec, mesh, batch_size, config.run.tta)
+                needed += [(programs.tta_views, views), (programs.tta_sums, views)]
+            if spec.optim.ema_decay and spec.shard_optimizer and not spec.shard_params:
+                needed.append((programs.whole_average, (spec, mesh)))
+        if self.loader == "resident":
+            sizes = {len(split) for split in evaluated}
+            needed += [(programs.eval_batch, (spec, mesh, batch_size, size)) for size in sorted(sizes)]
+        return needed
+
+    def start_compiling(
+        self, pool: concurrent.futures.Executor
+    ) -> list[concurrent.futures.Future[jax.stages.Compiled]]:
+        """Trace and lower the programs of the run that are not kept; have all compiled, or loaded, in the background.
+
+        `jaxcnn.learn.programs` then has them, so nothing compiles once the run is under way.
+        """
+        started = []
+        for program, arguments in self.programs():
+            if not program.is_kept(*arguments):
+                program.lowered(*arguments)
+            started.append(pool.submit(program, *arguments))
+        return started
+
+
+def on(config: Config, splits: Splits, mesh: Mesh) -> Setup:
+    """The setup of a config on these splits and this mesh.
+
+    Raises:
+      ConfigError: they do not fit together.
+      MissingExtra: the loader needs a package that is not installed.
+    """
+    spec = spec_on(config, splits)
+    meshes.check_batch(config, meshes.data_devices(mesh))
+    loader, why_loader = loaders.choose_loader(config.data, (splits.train, splits.val, splits.test))
+    steps, why_steps = choose_steps_per_call(config.run.steps_per_call, loader, mesh.devices.flat[0].platform)
+    return Setup(config, splits, mesh, spec, loader, steps, why_loader, why_steps)
+
+
+def spec_on(config: Config, splits: Splits) -> StepSpec:
+    """What the step is compiled for on these splits. Raises ConfigError where they do not fit the config."""
+    num_classes, examples = len(splits.class_names), len(splits.train)
+    if config.model.num_classes not in (0, num_classes):
+        raise ConfigError(
+            f"config.model.num_classes={config.model.num_classes}, but {splits.train.description} has {num_classes} "
+            "classes; set it to 0 to follow the data"
+        )
+    if examples < config.global_batch_size:
+        raise ConfigError(
+            f"{splits.train.description} has {counted(examples, 'example')}, fewer than one batch of "
+            f"config.global_batch_size={config.global_batch_size}; lower it"
+        )
+    shape = splits.train.image_shape
+    spec = make_spec(config, num_classes=num_classes, image_shape=shape, train_examples=examples)
+    check_sides(spec)
+    limits.check_spec(config, spec)
+    return spec
