@@ -37,7 +37,7 @@ NETWORKS = {
 }
 VARIANTS = {
     "plain": ["--config.optim.name=sgd"],
-    "accumulate": ["--config.optim.accumulate_steps=2"],
+    "accumulate": ["--config.optim.accumulate_steps=2", "--config.norm.group_size=8"],
     "mixing": ["--config.augment.mixup=0.2", "--config.augment.cutmix=1.0"],
     "ema": ["--config.optim.ema_decay=0.99", "--config.augment.policy=trivialaugment"],
     "muon": ["--config.optim.name=muon", "--config.optim.learning_rate=0.02"],

@@ -252,3 +252,14 @@ def test_the_log_of_a_run_is_sealed_by_its_checkpoints(half):
     record = json.loads((half / "checkpoints" / "39" / "record" / "metadata").read_text())["progress"]
     log = (half / "metrics.jsonl").read_bytes()[: record["log_bytes"]]
     assert record["log_crc32"] == zlib.crc32(log)
+
+
+@pytest.mark.parametrize("damage", [b"\xa7\x16 no text", b"{}x", None])
+def test_a_finished_run_tells_of_a_test_that_is_not_what_was_written(run, capsys, damage):
+    digits.run(run)
+    assert "test.json" not in capsys.readouterr().out.partition("is finished")[0]
+    written = (run / "test.json").read_bytes()
+    (run / "test.json").write_bytes(damage or written.replace(b"0.", b"0.1", 1))
+    digits.run(run)
+    told = capsys.readouterr().out
+    assert f"--mode=eval --workdir={run} measures the test split anew\n" in told and "is finished" in told

@@ -308,7 +308,8 @@ def _check_classes(train: Selection, source: Source, bases: Mapping[str, Example
     empty = np.flatnonzero(counts == 0)
     if not len(empty):
         return
-    named = f"class {_listed([source.class_names[label] for label in empty])} has no example in {train.description}"
+    names, verb = _listed([source.class_names[label] for label in empty]), "has" if len(empty) == 1 else "have"
+    named = f"{'class' if len(empty) == 1 else 'classes'} {names} {verb} no example in {train.description}"
     from_1 = all(examples.labels.min(initial=1) > 0 for examples in bases.values())
     if from_1 and source.class_names == tuple(map(str, range(len(counts)))):
         raise UserError(f"{named}: labels begin at 1, but {_FROM_0}")

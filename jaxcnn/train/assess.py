@@ -115,6 +115,16 @@ def write_test(
     workdir.write_sealed(folder / TEST, figures | _of_guesses(guess, confidence, labels, class_names))
 
 
+def damage(folder: pathlib.Path) -> str:
+    """One line where the `test.json` of a finished run is not what was written; else nothing."""
+    try:
+        if (folder / TEST).exists():
+            workdir.read_sealed(folder / TEST)
+    except UserError as error:
+        return f"{str(error).partition(';')[0]}; --mode=eval --workdir={folder} measures the test split anew"
+    return ""
+
+
 def measure(logits: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> dict[str, Any]:
     """Figures of merit of logits float32 [N, K] for labels int32 [N].
 
