@@ -11,9 +11,9 @@ from benchmarks import flops
 from benchmarks.serve import Task
 from jaxcnn import config as configs
 from jaxcnn.data import resident
+from jaxcnn.data.batch import Normalization
 from jaxcnn.learn import programs, sharded
 from jaxcnn.learn.state import make_hyper
-from jaxcnn.learn.step import Normalization
 from jaxcnn.learn.step_spec import StepSpec, make_spec
 from jaxcnn.machine import malloc
 from jaxcnn.machine import mesh as meshes

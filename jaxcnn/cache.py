@@ -23,7 +23,7 @@ from absl import flags
 from jaxcnn import command
 from jaxcnn.config import UserError
 from jaxcnn.data import cache_limit
-from jaxcnn.machine.mesh import cache_folder
+from jaxcnn.machine.paths import cache_folder
 
 CLEAN = flags.DEFINE_bool("clean", False, "Remove all that is not in use.")
 OLDER_THAN = flags.DEFINE_string("older_than", "", "Remove what was not used for so long, such as 30d or 12h.")

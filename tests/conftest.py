@@ -1,14 +1,50 @@
-"""Every test runs on eight virtual CPU devices, sees no GPU, and keeps its caches out of the user's folder."""
+"""Every test runs on eight virtual CPU devices, sees no GPU, and keeps its caches out of the user's folder.
 
+JAX's cache of compiled programs alone stays from one `make test` to the next, as compiling is most of the time. It is
+asked with the whole program, so no change of the code is missed. Tests about caches have their own (`runs.own_caches`).
+"""
+
+import contextlib
+import hashlib
 import os
 import pathlib
 import signal
+import time
+from importlib import metadata
 
 import pytest
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_NUM_CPU_DEVICES"] = "8"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+
+UNUSED_DAYS = 14
+
+
+def compile_cache() -> pathlib.Path:
+    """The folder for the programs of these versions and this kind of CPU."""
+    cpu = pathlib.Path("/proc/cpuinfo")
+    names = ("model name", "flags", "CPU part", "Features")
+    lines = sorted({line for line in cpu.read_text().splitlines() if line.startswith(names)})
+    versions = f"{metadata.version('jax')}-{metadata.version('jaxlib')}"
+    kind = hashlib.sha256(repr(lines).encode()).hexdigest()[:12]
+    home = os.environ.get("JAXCNN_TEST_CACHE") or pathlib.Path.home() / ".cache" / "jaxcnn-tests"
+    return pathlib.Path(home) / f"{versions}-{kind}"
+
+
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(compile_cache())
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Remove programs that no test has asked for in two weeks."""
+    if hasattr(session.config, "workerinput"):
+        return
+    for file in compile_cache().glob("*"):
+        with contextlib.suppress(OSError):
+            used = max(file.stat().st_atime, file.stat().st_mtime)
+            if file.is_file() and time.time() - used > UNUSED_DAYS * 86400:
+                file.unlink()
 
 
 # Tests send these to themselves and to what they start, which would ignore them as `nohup` and background jobs do.

@@ -11,6 +11,7 @@ import time
 ROOT = pathlib.Path(__file__).parent.parent
 # For runs whose promise is no number: compiling is most of their time.
 UNOPTIMISED = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
+OF_THE_CACHE = ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")
 DIGITS = ("--config=configs/quickstart.py", "--config.run.tensorboard=False")
 
 
@@ -21,6 +22,12 @@ def start(*flags: str, module: str = "jaxcnn.main", devices: int = 1, **environm
     return subprocess.Popen(
         command, cwd=ROOT, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
+
+
+def own_caches(folder: pathlib.Path, **environment: str) -> dict[str, str]:
+    """Environment variables for a process whose caches lie in a folder, JAX's compiled programs too."""
+    variables = {name: value for name, value in os.environ.items() if name not in OF_THE_CACHE}
+    return variables | {"JAXCNN_CACHE": str(folder)} | environment
 
 
 def run(*flags: str, seconds: float = 240, **options) -> tuple[int, str]:

@@ -1,6 +1,7 @@
 """What is lost, changed or damaged in a workdir is told in one line; nothing of it changes a figure in silence."""
 
 import json
+import os
 import shutil
 import zlib
 
@@ -263,3 +264,10 @@ def test_a_finished_run_tells_of_a_test_that_is_not_what_was_written(run, capsys
     digits.run(run)
     told = capsys.readouterr().out
     assert f"--mode=eval --workdir={run} measures the test split anew\n" in told and "is finished" in told
+
+
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(run, capsys):
+    (run / "test.json").unlink()
+    os.mkfifo(run / "test.json")
+    digits.run(run)
+    assert "test.json is not a regular file; --mode=eval" in capsys.readouterr().out

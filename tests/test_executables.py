@@ -300,7 +300,7 @@ def test_the_form_of_the_state_comes_from_the_kept_program_without_tracing(devic
 
 def start(folder, cache) -> tuple[list[dict], set[str]]:
     """A run of the command: the metrics of its steps, and the names of the programs kept after it."""
-    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "2", "JAXCNN_CACHE": str(cache)} | runs.UNOPTIMISED
+    environment = runs.own_caches(cache, JAX_NUM_CPU_DEVICES="2", **runs.UNOPTIMISED)
     done = subprocess.run(
         [sys.executable, "-m", "jaxcnn.main", *FLAGS, f"--workdir={folder}"],
         cwd=runs.ROOT, env=environment, capture_output=True, text=True, timeout=240,

@@ -11,6 +11,7 @@ import pytest
 
 from jaxcnn.config import ConfigError, UserError
 from jaxcnn.machine import mesh as meshes
+from jaxcnn.machine import paths
 from tests import small
 
 
@@ -63,12 +64,12 @@ def test_a_batch_that_the_devices_cannot_share_is_refused(devices, batch, microb
 
 def test_the_cache_folder_follows_the_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("JAXCNN_CACHE", str(tmp_path))
-    assert meshes.cache_folder() == tmp_path
+    assert paths.cache_folder() == tmp_path
     monkeypatch.delenv("JAXCNN_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert meshes.cache_folder() == tmp_path / "jaxcnn"
+    assert paths.cache_folder() == tmp_path / "jaxcnn"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert meshes.cache_folder() == pathlib.Path.home() / ".cache" / "jaxcnn"
+    assert paths.cache_folder() == pathlib.Path.home() / ".cache" / "jaxcnn"
 
 
 def test_without_a_home_the_cache_is_a_temporary_folder_of_the_user_alone(monkeypatch, tmp_path, caplog):
@@ -80,18 +81,18 @@ def test_without_a_home_the_cache_is_a_temporary_folder_of_the_user_alone(monkey
     folder = tmp_path / f"jaxcnn-{os.getuid()}"
     for _ in range(2):  # from start to start
         meshes._temporary_folder.cache_clear()
-        assert meshes.cache_folder() == meshes.cache_folder() == folder
+        assert paths.cache_folder() == paths.cache_folder() == folder
         assert folder.stat().st_mode & 0o777 == 0o700
     assert len(caplog.messages) == 2, "one remark for a start"
     assert f"caches are kept in {folder}; JAXCNN_CACHE=<folder>" in caplog.messages[0]
     folder.chmod(0o777)  # whoever made it may put programs into it
     meshes._temporary_folder.cache_clear()
     try:
-        assert meshes.cache_folder() != folder
-        assert meshes.cache_folder().stat().st_mode & 0o777 == 0o700
+        assert paths.cache_folder() != folder
+        assert paths.cache_folder().stat().st_mode & 0o777 == 0o700
         monkeypatch.setenv("JAXCNN_CACHE", "~/cache")
         with pytest.raises(UserError, match=r"^JAXCNN_CACHE=~/cache: there is no home folder '~'"):
-            meshes.cache_folder()
+            paths.cache_folder()
     finally:
         meshes._temporary_folder.cache_clear()
 
@@ -104,7 +105,7 @@ def test_a_chosen_compile_cache_is_left_alone(monkeypatch):
         assert jax.config.values["jax_compilation_cache_dir"] == "/chosen"
         jax.config.update("jax_compilation_cache_dir", None)
         meshes.enable_compile_cache()
-        assert jax.config.values["jax_compilation_cache_dir"] == str(meshes.cache_folder() / "compiled")
+        assert jax.config.values["jax_compilation_cache_dir"] == str(paths.cache_folder() / "compiled")
     finally:
         jax.config.update("jax_compilation_cache_dir", before)
 

@@ -7,8 +7,9 @@ import optax
 import pytest
 
 from jaxcnn.config import Optim
-from jaxcnn.learn import muon, optim
+from jaxcnn.learn import muon, optim, rates
 from jaxcnn.learn.state import Hyper
+from jaxcnn.models import whitening
 
 RATE, DECAY, MOMENTUM, SGD_MOMENTUM = 0.24, 0.02, 0.6, 0.85
 FACTORS = {"bias": 3.0, "classifier": 5.0}
@@ -87,11 +88,14 @@ def test_muon_is_its_definition(nesterov):
     with jax.enable_x64(True):
         hyper = Hyper(*(jnp.float64(x) for x in (RATE, DECAY, MOMENTUM, 0)), jnp.uint32(0))
         params: dict = jax.tree.map(jnp.asarray, PARAMS)
-        state = optim.make_optimizer(fields, hyper, hyper.learning_rate).init(params)
+        part = rates.trainable(params, whitening.FROZEN)
+        state = optim.make_optimizer(fields, hyper, hyper.learning_rate).init(part)
         for step in range(3):
-            optimizer = optim.make_optimizer(fields, hyper, hyper.learning_rate, scales[step])
-            updates, state = optimizer.update(jax.tree.map(jnp.asarray, gradients(step)), state, params)
-            params = optax.apply_updates(params, updates)
+            scale = rates.scale(whitening.FROZEN, {whitening.BIAS: scales[step]})
+            optimizer = optim.make_optimizer(fields, hyper, hyper.learning_rate, scale)
+            part, grads = (rates.trainable(tree, whitening.FROZEN) for tree in (params, gradients(step)))
+            updates, state = optimizer.update(jax.tree.map(jnp.asarray, grads), state, part)
+            params = rates.merged(optax.apply_updates(part, updates), params)
     expected = by_definition(3, nesterov, scales)
     np.testing.assert_array_equal(params["whitening"]["kernel"], PARAMS["whitening"]["kernel"])
     for (path, ours), theirs in zip(

@@ -152,11 +152,11 @@ def in_turn(sessions, _):
 
 def test_the_fastest_way_is_chosen_by_a_measurement_that_is_told_and_made_once(tmp_path, monkeypatch):
     seconds = [0.025, 0.010, 0.020]
-    monkeypatch.setattr(population_ways, "Together", in_turn)
+    monkeypatch.setattr(population_ways, "StackedStepper", in_turn)
     monkeypatch.setattr(population_ways, "_seconds_of_step", lambda *_: seconds.pop(0))
     said, shared = [], Shared()
     study = studies.make(tmp_path, FOUR, **THIN)
-    shared.compile_seconds[study.plan.groups[0].step_spec] = 0.5
+    shared.compile_seconds[study.plan.groups[0].spec] = 0.5
     work(study, size=2, said=said, shared=shared)
     assert said == 2 * [
         "population of 2 x cnn, measured, one step of all: one after the other 25.0 ms, vmap on one device 10.0 ms, "
@@ -169,7 +169,7 @@ def test_the_fastest_way_is_chosen_by_a_measurement_that_is_told_and_made_once(t
 def test_the_measurement_leaves_the_members_as_they_were(alone, tmp_path):
     said, shared = [], Shared()
     study = studies.make(tmp_path, FOUR, **THIN)
-    shared.compile_seconds[study.plan.groups[0].step_spec] = 0.0
+    shared.compile_seconds[study.plan.groups[0].spec] = 0.0
     work(study, said=said, shared=shared)
     assert "one after the other" in said[0]
     assert "vmap on one device" in said[0]
@@ -179,10 +179,10 @@ def test_the_measurement_leaves_the_members_as_they_were(alone, tmp_path):
 
 def test_no_program_is_compiled_for_fewer_steps_than_it_could_earn_its_compilation_with(tmp_path, monkeypatch):
     monkeypatch.setattr(population_ways, "_seconds_of_step", lambda *_: 0.025)
-    monkeypatch.setattr(population_ways, "Together", None)  # which would be an error if it were called
+    monkeypatch.setattr(population_ways, "StackedStepper", None)  # which would be an error if it were called
     said, shared = [], Shared()
     study = studies.make(tmp_path, FOUR, **THIN)
-    shared.compile_seconds[study.plan.groups[0].step_spec] = 1.1
+    shared.compile_seconds[study.plan.groups[0].spec] = 1.1
     work(study, said=said, shared=shared)
     assert said == [
         "population of 4 x cnn, measured: 40 steps of all one after the other take 1.0 s, less than the 1.1 s that the "
@@ -224,7 +224,9 @@ def test_a_population_that_is_stopped_goes_on_where_it_stopped(stacked, tmp_path
             work(study, "vmap")
     assert [row["state"] for row in study.trials()] == ["waiting"] * 4
     assert [files.newest_checkpoint(files.trial_folder(study.folder, number)) for number in range(4)] == [25] * 4
-    work(study, "vmap")
+    with monkeypatch.context() as patched:  # by the way of before, as another would round otherwise
+        patched.setattr(population_ways, "_measure", lambda *_: pytest.fail("measured anew"))
+        work(study, "auto")
     for row, (one, other) in zip(study.trials(), trial_folders(stacked, study), strict=True):
         assert (row["state"], row["starts"]) == ("complete", 2)
         assert runs.kept(one) == runs.kept(other)
@@ -251,7 +253,7 @@ def test_what_cannot_be_trained_together_is_refused(sampler, groups, settings, m
 
 
 def test_members_that_do_not_divide_over_devices_go_by_vmap(tmp_path, monkeypatch):
-    monkeypatch.setattr(population_ways, "Together", in_turn)
+    monkeypatch.setattr(population_ways, "StackedStepper", in_turn)
     sweep, said = spec.sweep(spec.values("optim.learning_rate", [0.05, 0.1, 0.2])), []
     work(studies.make(tmp_path, sweep, **THIN), "devices", 3, said)
     assert said == ["population of 3: vmap on one device, as 3 do not divide over 2 devices"]

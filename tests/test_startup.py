@@ -1,7 +1,6 @@
 """What a start imports and compiles, and that its benchmark reports it; no timing decides anything here."""
 
 import json
-import os
 import subprocess
 import sys
 
@@ -54,7 +53,7 @@ def count(folder, loader: str, cache) -> tuple[dict[str, int], str]:
     """The counts of a run in a process of its own, and what it wrote to standard error."""
     done = subprocess.run(
         [sys.executable, "-c", COUNTING, str(folder), loader],
-        cwd=runs.ROOT, env=os.environ | {"JAX_NUM_CPU_DEVICES": "2", "JAXCNN_CACHE": str(cache)},
+        cwd=runs.ROOT, env=runs.own_caches(cache, JAX_NUM_CPU_DEVICES="2"),
         capture_output=True, text=True, timeout=240,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -83,7 +83,12 @@ def _typed(hint: Any, value: Any) -> Any:
     if origin is tuple:
         if not isinstance(value, list | tuple):
             raise ValueError(f"must be a list, not {_shown(value)}")
-        return tuple(_typed(get_args(hint)[0], item) for item in value)
+        kinds = get_args(hint)
+        if kinds[-1] is Ellipsis:
+            return tuple(_typed(kinds[0], item) for item in value)
+        if len(kinds) != len(value):
+            raise ValueError(f"must have {len(kinds)} parts, not {_shown(value)}")
+        return tuple(_typed(kind, item) for kind, item in zip(kinds, value, strict=True))
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         try:
             return float(value)

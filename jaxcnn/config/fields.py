@@ -87,6 +87,8 @@ class Optim:
     weight_decay: NonNegative = 5e-4  # (traced) in the gradient (sgd, adam, lars, muon) or decoupled (adamw, lamb)
     decay_norm_and_bias: bool = False  # weight decay also on BatchNorm parameters and biases
     trust_coefficient: AboveZero = 0.001  # lars
+    layers: tuple[tuple[str, float], ...] = ()  # (pattern of a path, factor on its learning rate); 0: frozen
+    freeze_norm: bool = False  # BatchNorm normalises by its running statistics, which stay, as do its parameters
     newton_schulz_steps: Annotated[Positive, AtMost(100)] = 3  # muon
     sgd_momentum: Fraction = 0.9  # muon: of the classifier, the biases and the BatchNorm scales, which take SGD
     bias_gradient_factor: NonNegative = 1.0  # muon: their gradient times this, at learning_rate (biases and scales)

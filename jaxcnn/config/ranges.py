@@ -61,7 +61,7 @@ def violations(key: str, value: Any, ranges: tuple[Any, ...]) -> Iterator[str]:
         elif isinstance(each, UnitInterval) and (not 0 <= value < 1 or as_float32(value) == 1):
             yield f"config.{key} must be in [0, 1), but is {value}"
     most = next((each.most for each in ranges if isinstance(each, AtMost)), None)
-    for number in value if isinstance(value, tuple) else (value,):
+    for number in _flat(value):
         if isinstance(number, int) and number > (INT32 if most is None else most):
             yield f"config.{key} must be at most {INT32 if most is None else most}, but is {number}"
         elif isinstance(number, float):
@@ -69,6 +69,14 @@ def violations(key: str, value: Any, ranges: tuple[Any, ...]) -> Iterator[str]:
                 yield f"config.{key} must be at most {most:g}, but is {number:g}"
             elif as_float32(number) is None:
                 yield f"config.{key}={number:g} is beyond what float32 holds: 0, or 1.2e-38 to 3.4e38 in size"
+
+
+def _flat(value: Any) -> Iterator[Any]:
+    if isinstance(value, tuple):
+        for each in value:
+            yield from _flat(each)
+    else:
+        yield value
 
 
 def as_float32(number: float) -> float | None:

@@ -99,6 +99,10 @@ def _impossible(config: Config) -> list[str]:
         all(a < b for a, b in itertools.pairwise((0, *augment.small_until, 1))),
         f"config.augment.small_until must rise from above 0 to below 1, but is {augment.small_until}",
     )
+    need(
+        all(factor >= 0 for _, factor in optim.layers),
+        f"config.optim.layers must have factors of at least 0, but is {optim.layers}",
+    )
     need(config.run.steps > 0 or config.run.epochs > 0, "config.run.epochs (or config.run.steps) must be above 0")
     need(
         config.run.steps_per_call <= 1 or config.data.loader != "stream",

@@ -50,3 +50,11 @@ class Split(Protocol):
     def read(self, indices: np.ndarray) -> np.ndarray:
         """Images uint8 [n, H, W, C] at int indices [n]. Safe to call from several threads."""
         ...
+
+
+@flax.struct.dataclass
+class Normalization:
+    """Mean and standard deviation per channel, float32 [C], in units of [0, 1] pixels; 0 and 1 change nothing."""
+
+    mean: Any
+    std: Any

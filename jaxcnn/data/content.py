@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxcnn.data import cache
 from jaxcnn.data.examples import Content, index_chunks, map_in_threads
-from jaxcnn.machine.mesh import cache_folder
+from jaxcnn.machine.paths import cache_folder
 
 LIMIT = 4 * 2**30  # bytes of images of a base split that are read for its checksums
 _CHUNK = 256

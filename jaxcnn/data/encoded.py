@@ -18,7 +18,7 @@ from jaxcnn.data import cache, remarks
 from jaxcnn.data.content import of_files
 from jaxcnn.data.decode import Unreadable, decode, stored_size
 from jaxcnn.data.examples import Content, Examples, map_in_threads, read_in_order
-from jaxcnn.machine.mesh import cache_folder
+from jaxcnn.machine.paths import cache_folder
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from jaxcnn.data.encoded import Encoded, open_encoded
 from jaxcnn.data.examples import Examples, Source
 from jaxcnn.data.tfds_prepare import prepare_again, prepared_set
 from jaxcnn.data.tfrecord import Damaged, ShardFiles, index_shard
-from jaxcnn.machine.mesh import cache_folder
+from jaxcnn.machine.paths import cache_folder
 
 _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
 

@@ -15,7 +15,14 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic; chosen there for the
 EPSILON = 1e-10  # added to the norm of a gradient (of the batch's mean loss)
 
 
-def muon(learning_rate: jax.Array, momentum: jax.Array, *, nesterov: bool, steps: int) -> optax.GradientTransformation:
+def muon(
+    learning_rate: jax.Array,
+    momentum: jax.Array,
+    *,
+    nesterov: bool,
+    steps: int,
+    scale: optax.GradientTransformation | None = None,
+) -> optax.GradientTransformation:
     """Muon for kernels `[..., out]`, without weight decay.
 
     The momentum is a sum of gradients, as PyTorch's; `optax.contrib.scale_by_muon` averages them and corrects the bias
@@ -25,12 +32,15 @@ def muon(learning_rate: jax.Array, momentum: jax.Array, *, nesterov: bool, steps
       learning_rate: float32 scalar; the spectral norm of an update is about this.
       momentum: float32 scalar.
       nesterov: look ahead by one step.
-      steps: of the Newton-Schulz iteration.
+      steps: number of Newton-Schulz iterations.
+      scale: of the updates of some kernels, without a state.
     """
+    scale = scale or optax.identity()
     return optax.chain(
         optax.trace(momentum, nesterov=nesterov),
         optax.stateless_with_tree_map(lambda update, _: orthogonalize(update, steps)),
         optax.scale_by_learning_rate(learning_rate),
+        optax.stateless(lambda updates, params: scale.update(updates, optax.EmptyState(), params)[0]),
         renormalize(),
     )
 
@@ -64,13 +74,13 @@ def renormalize() -> optax.GradientTransformation:
     return optax.stateless_with_tree_map(update)
 
 
-def labels(params: Any, whitening: str, classifier: str) -> Any:
-    """What each parameter is to Muon: "kernel", "classifier" (its kernel), "frozen" (whitening's) or "bias"."""
+def labels(params: Any, classifier: str) -> Any:
+    """What each parameter is to Muon: "kernel", "classifier" (its kernel) or "bias"."""
 
     def label(path: Any, _: Any) -> str:
         module, name = path[0].key, path[-1].key
         if name != "kernel":
             return "bias"
-        return {whitening: "frozen", classifier: "classifier"}.get(module, "kernel")
+        return "classifier" if module == classifier else "kernel"
 
     return jax.tree_util.tree_map_with_path(label, params)

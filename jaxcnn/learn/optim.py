@@ -10,7 +10,6 @@ import optax
 from jaxcnn.config import Optim
 from jaxcnn.learn import muon
 from jaxcnn.learn.state import Hyper
-from jaxcnn.models import whitening
 
 LARS_EPSILON = 1e-9
 CLASSIFIER = "classifier"  # the last layer of every network
@@ -32,7 +31,7 @@ def decay_mask(optim: Optim) -> Callable[[optax.Params], optax.Params]:
 
 
 def make_optimizer(
-    optim: Optim, hyper: Hyper, learning_rate: jax.Array, whitening_bias_scale: Any = 1.0
+    optim: Optim, hyper: Hyper, learning_rate: jax.Array, scale: optax.GradientTransformation | None = None
 ) -> optax.GradientTransformation:
     """The optimiser for one step, at this step's `learning_rate` (float32 scalar).
 
@@ -43,25 +42,22 @@ def make_optimizer(
       optim: which, and its static fields.
       hyper: the traced ones.
       learning_rate: of this step.
-      whitening_bias_scale: what the updates of a whitening layer's bias are multiplied by.
+      scale: applies the factors of layers on the learning rate (`learn.rates.scale`).
     """
     clip = optax.clip_by_global_norm(optim.clip_norm) if optim.clip_norm else optax.identity()
-    return _spare_whitening(
-        optax.chain(clip, OPTIMIZERS[optim.name](optim, hyper, learning_rate)), whitening_bias_scale
-    )
+    scale = scale or optax.identity()
+    if optim.name == "muon":
+        return optax.chain(clip, _muon(optim, hyper, learning_rate, scale))
+    # Scaled outside the chain, so that the state has the same form with and without it.
+    return _then(optax.chain(clip, OPTIMIZERS[optim.name](optim, hyper, learning_rate)), scale)
 
 
-def _spare_whitening(inner: optax.GradientTransformation, bias_scale: Any) -> optax.GradientTransformation:
-    """`inner`, with no update for a whitening layer's kernel, and `bias_scale` times the one for its bias."""
+def _then(inner: optax.GradientTransformation, last: optax.GradientTransformation) -> optax.GradientTransformation:
+    """`inner`, and then `last`, which has no state."""
 
     def update(grads: optax.Updates, state: optax.OptState, params: optax.Params | None = None) -> Any:
-        updates: Any
         updates, state = inner.update(grads, state, params)
-        if whitening.NAME in updates:
-            own = updates[whitening.NAME]
-            own = {"kernel": jnp.zeros_like(own["kernel"]), "bias": bias_scale * own["bias"]}
-            updates = {**updates, whitening.NAME: own}
-        return updates, state
+        return last.update(updates, optax.EmptyState(), params)[0], state
 
     return optax.GradientTransformation(inner.init, update)
 
@@ -137,7 +133,9 @@ def _lamb(optim: Optim, hyper: Hyper, learning_rate: jax.Array) -> optax.Gradien
     )
 
 
-def _muon(optim: Optim, hyper: Hyper, learning_rate: jax.Array) -> optax.GradientTransformation:
+def _muon(
+    optim: Optim, hyper: Hyper, learning_rate: jax.Array, scale: optax.GradientTransformation
+) -> optax.GradientTransformation:
     """Muon for the kernels of convolutions, without weight decay; SGD with momentum for all other parameters.
 
     SGD's gradient is `optim.bias_gradient_factor` (or that of the classifier) times the loss's, plus the weight decay,
@@ -145,23 +143,30 @@ def _muon(optim: Optim, hyper: Hyper, learning_rate: jax.Array) -> optax.Gradien
     """
 
     def sgd(factor: float) -> optax.GradientTransformation:
-        return optax.chain(
+        inner = optax.chain(
             optax.scale(factor),
             optax.add_decayed_weights(hyper.weight_decay, decay_mask(optim)),
             optax.sgd(learning_rate, optim.sgd_momentum, nesterov=optim.nesterov),
         )
+        return _then(inner, scale)
 
     return optax.partition(
         {
             "kernel": muon.muon(
-                learning_rate, hyper.momentum, nesterov=optim.nesterov, steps=optim.newton_schulz_steps
+                learning_rate, hyper.momentum, nesterov=optim.nesterov, steps=optim.newton_schulz_steps, scale=scale
             ),
             "classifier": sgd(optim.classifier_gradient_factor),
             "bias": sgd(optim.bias_gradient_factor),
-            "frozen": optax.set_to_zero(),
         },
-        lambda params: muon.labels(params, whitening.NAME, CLASSIFIER),
+        lambda params: muon.labels(params, CLASSIFIER),
     )
 
 
-OPTIMIZERS = {"sgd": _sgd, "adam": _adam, "adamw": _adamw, "lars": _lars, "lamb": _lamb, "muon": _muon}
+OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {
+    "sgd": _sgd,
+    "adam": _adam,
+    "adamw": _adamw,
+    "lars": _lars,
+    "lamb": _lamb,
+    "muon": _muon,
+}

@@ -16,11 +16,12 @@ from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding
 
 from jaxcnn.data import order
+from jaxcnn.data.batch import Normalization
 from jaxcnn.data.resident import Resident
 from jaxcnn.learn import sharded, spread
 from jaxcnn.learn import step as steps
 from jaxcnn.learn.compilation import jit
-from jaxcnn.learn.state import abstract_hyper
+from jaxcnn.learn.state import State, abstract_hyper
 from jaxcnn.learn.step_spec import StepSpec
 from jaxcnn.machine.mesh import replicated
 
@@ -38,17 +39,15 @@ def over_members(mesh: Mesh) -> NamedSharding:
 
 
 def member_step(
-    spec: StepSpec, mesh: Mesh, state: steps.State, split: Resident, normalization: steps.Normalization
-) -> tuple[steps.State, steps.StepMetrics]:
+    spec: StepSpec, mesh: Mesh, state: State, split: Resident, normalization: Normalization
+) -> tuple[State, steps.StepMetrics]:
     """One step of one member, on one device: its own batch gathered from the shared split, and `steps.train_step`."""
     position = jnp.asarray(order.storage_positions(spec.global_batch_size, 1, spec.optim.accumulate_steps)[0])
     batch = lax.optimization_barrier(spread.batch_part(spec, position, state.hyper.seed, state.step, split))
     return steps.train_step(spec, state, batch, normalization, unroll=spread.unrolls_microbatches(mesh))
 
 
-def _share_step(
-    spec: StepSpec, mesh: Mesh, states: steps.State, split: Resident, normalization: steps.Normalization
-) -> Any:
+def _share_step(spec: StepSpec, mesh: Mesh, states: State, split: Resident, normalization: Normalization) -> Any:
     """One step of the members that a device has."""
     step = functools.partial(member_step, spec, mesh)
     if states.step.shape[0] > 1:
@@ -59,8 +58,8 @@ def _share_step(
 
 
 def train_step(
-    spec: StepSpec, mesh: Mesh, states: steps.State, split: Resident, normalization: steps.Normalization
-) -> tuple[steps.State, steps.StepMetrics]:
+    spec: StepSpec, mesh: Mesh, states: State, split: Resident, normalization: Normalization
+) -> tuple[State, steps.StepMetrics]:
     """One step of every member.
 
     Args:
@@ -84,14 +83,14 @@ def train_steps(
     spec: StepSpec,
     mesh: Mesh,
     most: int,
-    states: steps.State,
+    states: State,
     split: Resident,
-    normalization: steps.Normalization,
+    normalization: Normalization,
     count: jax.Array,
-) -> tuple[steps.State, steps.StepMetrics]:
+) -> tuple[State, steps.StepMetrics]:
     """`count` (int32, 1 ... `most`) steps of every member; metrics [most, members], of which the first are set."""
 
-    def one(states: steps.State) -> tuple[steps.State, steps.StepMetrics]:
+    def one(states: State) -> tuple[State, steps.StepMetrics]:
         return train_step(spec, mesh, states, split, normalization)
 
     return steps.repeat(one, most, states, count)

@@ -11,9 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from jaxcnn.data.batch import Batch
+from jaxcnn.data.batch import Batch, Normalization
 from jaxcnn.learn import sharded, tta
-from jaxcnn.learn import step as steps
 from jaxcnn.learn.executables import compiled
 from jaxcnn.learn.step_spec import StepSpec
 from jaxcnn.machine.mesh import device_scalar, over_data
@@ -107,7 +106,7 @@ def tta_eval_step(spec: StepSpec, mesh: Mesh, batch_size: int, kind: str) -> Cal
         return lambda *inputs: [step(*inputs)]
     views, sums = (made(spec, mesh, batch_size, kind) for made in (tta_views, tta_sums))
 
-    def evaluate(variables: Any, batch: Batch, normalization: steps.Normalization) -> list[Any]:
+    def evaluate(variables: Any, batch: Batch, normalization: Normalization) -> list[Any]:
         plain = step(variables, batch, normalization)
         others = [dataclasses.replace(batch, image=view) for view in views(batch.image)]
         logits = [step(variables, other, normalization)[1] for other in others]

@@ -10,14 +10,14 @@ from jax import lax
 from jax.sharding import Mesh
 
 from jaxcnn.data import resident
-from jaxcnn.data.batch import Batch
+from jaxcnn.data.batch import Batch, Normalization
 from jaxcnn.data.resident import Resident
 from jaxcnn.learn import layout as layouts
 from jaxcnn.learn import spread, tta
 from jaxcnn.learn import step as steps
 from jaxcnn.learn.compilation import jit
 from jaxcnn.learn.executables import compiled
-from jaxcnn.learn.state import Hyper, abstract_hyper
+from jaxcnn.learn.state import Hyper, State, abstract_hyper
 from jaxcnn.learn.step_spec import StepSpec
 from jaxcnn.machine.mesh import DATA_AXIS, over_data, replicated
 
@@ -26,7 +26,7 @@ from jaxcnn.machine.mesh import DATA_AXIS, over_data, replicated
 def init_state(spec: StepSpec, mesh: Mesh) -> Any:
     """Jitted `hyper -> State`, on the mesh as `state_shardings` says."""
 
-    def init(hyper: Hyper) -> steps.State:
+    def init(hyper: Hyper) -> State:
         state = steps.init_state(spec, hyper)
         # Drawn whole, so that no rounding hangs on the layout.
         params = lax.with_sharding_constraint(state.params, replicated(mesh))
@@ -50,7 +50,7 @@ def train_step(spec: StepSpec, mesh: Mesh) -> Any:
     The batch is stored as `jaxcnn.data.order.storage_positions` says.
     """
 
-    def train_step(state: steps.State, batch: Batch, normalization: steps.Normalization) -> Any:
+    def train_step(state: State, batch: Batch, normalization: Normalization) -> Any:
         return spread.train_step(spec, mesh, state, batch, normalization)
 
     return _jit_step(train_step, spec, mesh)
@@ -63,7 +63,7 @@ def resident_train_step(spec: StepSpec, mesh: Mesh) -> Any:
     `split` is a `Resident` replicated over the mesh; nothing crosses from the host.
     """
 
-    def resident_train_step(state: steps.State, split: Resident, normalization: steps.Normalization) -> Any:
+    def resident_train_step(state: State, split: Resident, normalization: Normalization) -> Any:
         return spread.resident_train_step(spec, mesh, state, split, normalization)
 
     return _jit_step(resident_train_step, spec, mesh)
@@ -78,10 +78,8 @@ def resident_train_steps(spec: StepSpec, mesh: Mesh, most: int) -> Any:
     Each metric has a leading axis of `most` steps, of which the first `count` are set.
     """
 
-    def resident_train_steps(
-        state: steps.State, split: Resident, normalization: steps.Normalization, count: jax.Array
-    ) -> Any:
-        def one(state: steps.State) -> tuple[steps.State, steps.StepMetrics]:
+    def resident_train_steps(state: State, split: Resident, normalization: Normalization, count: jax.Array) -> Any:
+        def one(state: State) -> tuple[State, steps.StepMetrics]:
             return spread.resident_train_step(spec, mesh, state, split, normalization)
 
         return steps.repeat(one, most, state, count)
@@ -93,11 +91,11 @@ def resident_train_steps(spec: StepSpec, mesh: Mesh, most: int) -> Any:
 def eval_step(spec: StepSpec, mesh: Mesh) -> Any:
     """Jitted `(variables, batch, normalization) -> (sums, logits [B, K])`, the batch split over the mesh."""
 
-    def local(variables: Any, batch: Batch, normalization: steps.Normalization) -> Any:
+    def local(variables: Any, batch: Batch, normalization: Normalization) -> Any:
         sums, logits = steps.eval_step(spec, variables, batch, normalization)
         return jax.lax.psum(sums, DATA_AXIS), logits
 
-    def eval_step(variables: Any, batch: Batch, normalization: steps.Normalization) -> Any:
+    def eval_step(variables: Any, batch: Batch, normalization: Normalization) -> Any:
         specs = (_variable_specs(spec, mesh, variables), jax.P(DATA_AXIS), jax.P())
         out_specs = (jax.P(), jax.P(DATA_AXIS))
         mapped = jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=out_specs, check_vma=False)
@@ -132,7 +130,7 @@ def predict_step(spec: StepSpec, mesh: Mesh) -> Any:
     """Jitted `(variables, image uint8 [B, H, W, C], normalization) -> logits [B, K]`, split over the mesh."""
     local = functools.partial(steps.predict_step, spec)
 
-    def predict_step(variables: Any, image: jax.Array, normalization: steps.Normalization) -> jax.Array:
+    def predict_step(variables: Any, image: jax.Array, normalization: Normalization) -> jax.Array:
         specs = (_variable_specs(spec, mesh, variables), jax.P(DATA_AXIS), jax.P())
         mapped = jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=jax.P(DATA_AXIS), check_vma=False)
         return mapped(variables, image, normalization)
@@ -196,10 +194,10 @@ def abstract_batch(spec: StepSpec, mesh: Mesh, batch_size: int) -> Batch:
     return Batch(image, integer, integer, integer, mask)
 
 
-def abstract_normalization(spec: StepSpec, mesh: Mesh) -> steps.Normalization:
+def abstract_normalization(spec: StepSpec, mesh: Mesh) -> Normalization:
     """On every device of the mesh."""
     channel = jax.ShapeDtypeStruct((spec.image_shape[-1],), jnp.float32, sharding=replicated(mesh))
-    return steps.Normalization(channel, channel)
+    return Normalization(channel, channel)
 
 
 def _jit_step(step: Any, spec: StepSpec, mesh: Mesh) -> Any:

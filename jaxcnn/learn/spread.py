@@ -17,19 +17,22 @@ from jax import lax
 from jax.sharding import Mesh
 
 from jaxcnn.data import order, resident
-from jaxcnn.data.batch import Batch
+from jaxcnn.data.batch import Batch, Normalization
 from jaxcnn.data.resident import Resident
 from jaxcnn.learn import layout as layouts
+from jaxcnn.learn import rates
 from jaxcnn.learn import step as steps
+from jaxcnn.learn.state import State
 from jaxcnn.learn.step_spec import StepSpec
 from jaxcnn.machine.mesh import DATA_AXIS, MODEL_AXIS, data_devices, model_devices
 
 
 def train_step(
-    spec: StepSpec, mesh: Mesh, state: steps.State, batch: Batch, normalization: steps.Normalization
-) -> tuple[steps.State, steps.StepMetrics]:
+    spec: StepSpec, mesh: Mesh, state: State, batch: Batch, normalization: Normalization
+) -> tuple[State, steps.StepMetrics]:
     """`steps.train_step` with the batch over the mesh and the state as `state_shardings` says, before and after."""
     layout = layouts.of_params(spec, mesh, state.params)
+    trained = rates.trainable(layout.update, steps.layers_of(spec, state.batch_stats))
     # No axis on one device, where XLA:CPU would copy every gradient for nothing.
     axis_name = DATA_AXIS if data_devices(mesh) > 1 else None
     batch_gradients = functools.partial(
@@ -38,12 +41,12 @@ def train_step(
 
     def local(*inputs: Any) -> steps.Gradients:
         own = batch_gradients(*inputs)
-        grads = jax.tree.map(lambda share, partition: _sum(share, partition, mesh), own.grads, layout.update)
+        grads = jax.tree.map(lambda share, partition: _sum(share, partition, mesh), own.grads, trained)
         sums, stats = jax.tree.map(lambda share: _sum(share, jax.P(), mesh), (own.sums, own.batch_stats))
         return steps.Gradients(grads, sums, jax.tree.map(lambda total: total / data_devices(mesh), stats))
 
     in_specs = (layout.step, jax.P(), jax.P(), jax.P(), jax.P(DATA_AXIS), jax.P())
-    out_specs = steps.Gradients(layout.update, jax.P(), jax.P())  # type: ignore[arg-type]  # of arrays
+    out_specs = steps.Gradients(trained, jax.P(), jax.P())  # type: ignore[arg-type]  # of arrays
     whole = jax.shard_map(local, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
     inputs = state.params, state.batch_stats, state.step, state.hyper, batch, normalization
     state, metrics = steps.update(spec, state, whole(*inputs))
@@ -74,8 +77,8 @@ def _sum(share: jax.Array, partition: jax.P, mesh: Mesh) -> jax.Array:
 
 
 def resident_train_step(
-    spec: StepSpec, mesh: Mesh, state: steps.State, split: Resident, normalization: steps.Normalization
-) -> tuple[steps.State, steps.StepMetrics]:
+    spec: StepSpec, mesh: Mesh, state: State, split: Resident, normalization: Normalization
+) -> tuple[State, steps.StepMetrics]:
     """The same with the batch of this step gathered from a `split` that every device holds whole."""
     gather = functools.partial(resident_batch, spec, data_devices(mesh))
     specs = (jax.P(), jax.P(), jax.P())

@@ -8,27 +8,20 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxcnn import models
-from jaxcnn.config import ConfigError
 from jaxcnn.data import augment, order
-from jaxcnn.data.batch import Batch
+from jaxcnn.data.batch import Batch, Normalization
 from jaxcnn.learn import loss as losses
+from jaxcnn.learn import rates
+from jaxcnn.learn.network import layers_of, network
 from jaxcnn.learn.optim import make_optimizer
 from jaxcnn.learn.schedule import learning_rate_factor, whitening_bias_scale
 from jaxcnn.learn.state import Hyper, State, step_key
 from jaxcnn.learn.step_spec import StepSpec
+from jaxcnn.models import whitening
 
 INIT_STEP = -1  # the step whose key initialises the parameters
 RUN_STEP = -2  # the step whose key is that of the whole run
 AUGMENT, DROPOUT = 0, 1  # folds of a step's key
-
-
-@flax.struct.dataclass
-class Normalization:
-    """Mean and standard deviation per channel, float32 [C], in units of [0, 1] pixels; 0 and 1 change nothing."""
-
-    mean: Any
-    std: Any
 
 
 @flax.struct.dataclass
@@ -63,7 +56,7 @@ class Gradients:
 
 def init_state(spec: StepSpec, hyper: Hyper) -> State:
     """A new state at step 0, its parameters drawn from `hyper.seed`."""
-    model = models.build(spec.model, spec.norm, spec.num_classes)
+    model = network(spec)
     key = step_key(hyper.seed, INIT_STEP)
     variables = model.init(key, jnp.zeros((1, *spec.image_shape), jnp.float32))
     params, batch_stats = variables["params"], variables.get("batch_stats", {})
@@ -71,39 +64,9 @@ def init_state(spec: StepSpec, hyper: Hyper) -> State:
     ema = {"params": params, "batch_stats": batch_stats} if spec.optim.ema_decay else None
     # A copy, since a donated state must not hold one buffer twice.
     ema = jax.tree.map(jnp.copy, ema)
-    opt_state = make_optimizer(spec.optim, hyper, hyper.learning_rate).init(params)
+    part = rates.trainable(params, layers_of(spec, batch_stats))
+    opt_state = make_optimizer(spec.optim, hyper, hyper.learning_rate).init(part)
     return State(jnp.zeros((), jnp.int32), params, batch_stats, opt_state, ema, hyper)
-
-
-def check_sides(spec: StepSpec) -> None:
-    """Refuse sides of training images that the network cannot take with the parameters it has.
-
-    Raises:
-      ConfigError: it has others for such images, or the images are smaller or not square.
-      UserError: it needs larger images.
-    """
-    height, width, channels = spec.image_shape
-    sides = spec.augment.small_sides
-    if not sides:
-        return
-    if height != width:
-        raise ConfigError(f"config.augment.small_sides={sides} is for square images, but these are {height}x{width}")
-    if max(sides) > height:
-        raise ConfigError(f"config.augment.small_sides={sides} must not be above the images' own side, {height} pixels")
-    model = models.build(spec.model, spec.norm, spec.num_classes)
-
-    def shapes(side: int) -> Any:
-        image = jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
-        return jax.eval_shape(lambda image: model.init(jax.random.key(0), image), image)
-
-    whole = shapes(height)
-    for side in sides:
-        if shapes(side) != whole:
-            raise ConfigError(
-                f"config.augment.small_sides={sides}: {spec.model.name} has other parameters for images of {side} "
-                f"pixels than for those of {height}; take sides that leave as many places before its dense layer, or "
-                "a network that pools over all of them, such as resnet50"
-            )
 
 
 def train_step(
@@ -147,9 +110,12 @@ def update(spec: StepSpec, state: State, gradients: Gradients) -> tuple[State, S
         spec.optim.whitening_bias_epochs, state.step, factor, steps_per_epoch=spec.steps_per_epoch
     )
     norm = optax.tree.norm(grads)
-    optimizer = make_optimizer(spec.optim, state.hyper, _known_after(norm, learning_rate), bias_scale)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
+    layers = layers_of(spec, state.batch_stats)
+    scale = rates.scale(layers, {whitening.BIAS: bias_scale})
+    optimizer = make_optimizer(spec.optim, state.hyper, _known_after(norm, learning_rate), scale)
+    part = rates.trainable(state.params, layers)
+    updates, opt_state = optimizer.update(grads, state.opt_state, part)
+    params = rates.merged(optax.apply_updates(part, updates), state.params)
     next_state = State(
         step=state.step + 1,
         params=params,
@@ -210,25 +176,27 @@ def batch_gradients(
         microbatches=microbatches,
         small_side=spec.small_side,
     )
-    model = models.build(spec.model, spec.norm, spec.num_classes, axis_name)
+    model = network(spec, axis_name)
     dropout_key = jax.random.fold_in(key, DROPOUT)
 
-    def microbatch_loss(params: Any, micro: tuple[augment.Augmented, Batch]) -> tuple[jax.Array, Any]:
-        part, source = micro
+    def microbatch_loss(part: Any, micro: tuple[augment.Augmented, Batch]) -> tuple[jax.Array, Any]:
+        examples, source = micro
         logits, updates = model.apply(
-            {"params": params, "batch_stats": batch_stats},
-            part.image,
+            {"params": rates.merged(part, params), "batch_stats": batch_stats},
+            examples.image,
             positions=source.position,
             train=True,
             rngs={"dropout": dropout_key},
             mutable=["batch_stats"],
         )
-        loss = losses.cross_entropy(logits, part.label, part.other_label, part.weight, hyper.label_smoothing)
-        metrics = losses.sums(loss, logits, part.label, part.other_label, part.weight, source.mask)
+        target = examples.label, examples.other_label, examples.weight
+        loss = losses.cross_entropy(logits, *target, hyper.label_smoothing)
+        metrics = losses.sums(loss, logits, *target, source.mask)
         return metrics.loss / spec.global_batch_size, (metrics, updates.get("batch_stats", {}))
 
     gradient = jax.value_and_grad(microbatch_loss, has_aux=True)
-    (_, (metrics, new_stats)), grads = _accumulate(gradient, params, (examples, batch), microbatches, unroll)
+    part = rates.trainable(params, layers_of(spec, batch_stats))
+    (_, (metrics, new_stats)), grads = _accumulate(gradient, part, (examples, batch), microbatches, unroll)
     dtype = jnp.dtype(spec.optim.gradient_dtype)
     grads = jax.tree.map(lambda share: share.astype(dtype), grads)
     return Gradients(grads, metrics, jax.tree.map(lambda total: total / microbatches, new_stats))
@@ -251,7 +219,7 @@ def eval_sums(logits: jax.Array, batch: Batch) -> losses.Sums:
 
 def predict_step(spec: StepSpec, variables: Any, image: jax.Array, normalization: Normalization) -> jax.Array:
     """Logits float32 [B, K] of uint8 images [B, H, W, C]."""
-    model: Any = models.build(spec.model, spec.norm, spec.num_classes)
+    model: Any = network(spec)
     return model.apply(variables, augment.normalize(image, normalization.mean, normalization.std), train=False)
 
 

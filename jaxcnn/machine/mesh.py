@@ -1,14 +1,8 @@
 """Devices: the mesh, where arrays lie on it, and the cache of compiled programs."""
 
-import contextlib
-import functools
 import itertools
-import logging
 import operator
 import os
-import pathlib
-import stat
-import tempfile
 from typing import Any
 
 import jax
@@ -20,38 +14,6 @@ from jaxcnn.machine import paths
 
 DATA_AXIS = "data"  # of the batch
 MODEL_AXIS = "model"  # of the output channels of wide layers
-
-
-def cache_folder() -> pathlib.Path:
-    """The user's cache folder for jaxcnn: $JAXCNN_CACHE, else $XDG_CACHE_HOME/jaxcnn, else ~/.cache/jaxcnn.
-
-    Where there is no home folder either, it is one of the system's temporary folders, after a remark.
-
-    Raises:
-      UserError: the `~` in $JAXCNN_CACHE is not known.
-    """
-    if folder := os.environ.get("JAXCNN_CACHE"):
-        return paths.expand(folder, "JAXCNN_CACHE=")
-    try:
-        return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "jaxcnn"
-    except RuntimeError:  # HOME is not set, and the user id has no entry, as in some containers
-        return _temporary_folder()
-
-
-@functools.cache
-def _temporary_folder() -> pathlib.Path:
-    """A folder for this user alone among the temporary ones, kept from start to start where it can be trusted."""
-    folder = pathlib.Path(tempfile.gettempdir()) / f"jaxcnn-{os.getuid()}"
-    with contextlib.suppress(OSError):
-        folder.mkdir(mode=0o700)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        folder = pathlib.Path(tempfile.mkdtemp(prefix="jaxcnn-"))  # somebody else has made the other
-    os.environ.setdefault("MPLCONFIGDIR", str(folder / "matplotlib"))  # which has caches of its own, in the home
-    logging.getLogger("jaxcnn").warning(
-        "HOME is not set, so caches are kept in %s; JAXCNN_CACHE=<folder> names another", folder
-    )
-    return folder
 
 
 def prepare_backend() -> None:
@@ -72,7 +34,7 @@ def enable_compile_cache() -> None:
     start needs several of them. On a GPU, JAX keeps XLA's autotuning results in the same folder.
     """
     if not jax.config.values["jax_compilation_cache_dir"]:
-        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
+        jax.config.update("jax_compilation_cache_dir", str(paths.cache_folder() / "compiled"))
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 

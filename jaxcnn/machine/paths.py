@@ -1,8 +1,13 @@
 """Paths as people write them, who expect `~` to be a home folder wherever a path may stand."""
 
+import contextlib
 import csv
+import functools
+import logging
 import os
 import pathlib
+import stat
+import tempfile
 
 from jaxcnn.config import UserError
 
@@ -57,6 +62,38 @@ def _ways(name: str) -> tuple[str, str]:
 
 def _is_there(path: str) -> bool:
     return bool(path) and os.path.exists(os.path.expanduser(path))
+
+
+def cache_folder() -> pathlib.Path:
+    """The user's cache folder for jaxcnn: $JAXCNN_CACHE, else $XDG_CACHE_HOME/jaxcnn, else ~/.cache/jaxcnn.
+
+    Where there is no home folder either, it is one of the system's temporary folders, after a remark.
+
+    Raises:
+      UserError: the `~` in $JAXCNN_CACHE is not known.
+    """
+    if folder := os.environ.get("JAXCNN_CACHE"):
+        return expand(folder, "JAXCNN_CACHE=")
+    try:
+        return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "jaxcnn"
+    except RuntimeError:  # HOME is not set, and the user id has no entry, as in some containers
+        return _temporary_folder()
+
+
+@functools.cache
+def _temporary_folder() -> pathlib.Path:
+    """A folder for this user alone among the temporary ones, kept from start to start where it can be trusted."""
+    folder = pathlib.Path(tempfile.gettempdir()) / f"jaxcnn-{os.getuid()}"
+    with contextlib.suppress(OSError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        folder = pathlib.Path(tempfile.mkdtemp(prefix="jaxcnn-"))  # somebody else has made the other
+    os.environ.setdefault("MPLCONFIGDIR", str(folder / "matplotlib"))  # which has caches of its own, in the home
+    logging.getLogger("jaxcnn").warning(
+        "HOME is not set, so caches are kept in %s; JAXCNN_CACHE=<folder> names another", folder
+    )
+    return folder
 
 
 def shipped(name: str) -> pathlib.Path:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn import config
+from jaxcnn.config.layers import Layers
 from jaxcnn.models import whitening
 from jaxcnn.models.airbench import Airbench, ResidualAirbench
 from jaxcnn.models.alexnet import AlexNet
@@ -23,6 +24,11 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet50": ResNet50,
     "vgg16": VGG16,
 }
+
+
+def frozen(model: config.Model) -> Layers:
+    """Patterns of the parameters that a network never trains, as it computes them from its data."""
+    return getattr(MODELS[model.name], "FROZEN", ())
 
 
 def build(model: config.Model, norm: config.Norm, num_classes: int, axis_name: str | None = None) -> nn.Module:

@@ -5,18 +5,19 @@ Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024, arXiv:2404.0049
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from jaxcnn import config
+from jaxcnn.models import whitening
 from jaxcnn.models.batch_norm import BatchNorm
 from jaxcnn.models.initializers import partial_identity, unit_deviation_uniform
 from jaxcnn.models.layers import Conv, Dense, Dropout, at_least_float32, scaled
 from jaxcnn.models.pooling import max_pool
-from jaxcnn.models.whitening import NAME, Whitening
+from jaxcnn.models.whitening import Whitening
 
 CHANNELS = (64, 256, 256)
 
@@ -56,6 +57,8 @@ class _Whitened(nn.Module):
       dtype: of the computation.
     """
 
+    FROZEN: ClassVar = whitening.FROZEN
+
     model: config.Model
     norm: config.Norm
     num_classes: int
@@ -63,7 +66,7 @@ class _Whitened(nn.Module):
     dtype: Any = jnp.float32
 
     def _stem(self, images: jax.Array) -> jax.Array:
-        return _gelu(Whitening(self.dtype, name=NAME)(images.astype(self.dtype)))
+        return _gelu(Whitening(self.dtype, name=whitening.NAME)(images.astype(self.dtype)))
 
     def _layer(
         self,

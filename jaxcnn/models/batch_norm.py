@@ -1,5 +1,6 @@
 """Batch normalisation whose statistics belong to groups of examples, whatever devices hold them."""
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -11,10 +12,28 @@ from flax.typing import Initializer
 from jax import lax
 
 from jaxcnn import config
+from jaxcnn.config.layers import Layers, factor_of
 
 # Square of a mean, in units of the variance, from which on the variance is computed once more: it has then lost three
 # of float32's seven digits.
 LARGE_MEAN = 1000.0
+
+
+@dataclasses.dataclass(frozen=True)
+class PartlyFrozen(config.Norm):
+    """The options of BatchNorm in a network of which some layers are frozen.
+
+    Attributes:
+      layers: patterns of paths with the factor on their learning rate.
+      all_frozen: every BatchNorm is frozen.
+    """
+
+    layers: Layers = ()
+    all_frozen: bool = False
+
+    def is_frozen(self, path: tuple[str, ...], names: tuple[str, ...]) -> bool:
+        """Whether the layer at a path, with parameters of these names, is frozen."""
+        return self.all_frozen or all(factor_of("/".join((*path, name)), self.layers) == 0 for name in names)
 
 
 class BatchNorm(nn.Module):
@@ -25,6 +44,8 @@ class BatchNorm(nn.Module):
     unbiased one. With several groups the running statistics take their average; a device knows its own groups only, so
     under an axis the new running statistics are those of all groups once they are averaged over the devices, which the
     training step does together with the gradients.
+
+    A frozen layer (`PartlyFrozen`) normalises by its running statistics in training too, and leaves them as they are.
 
     Attributes:
       norm: momentum, epsilon and group_size (consecutive examples of the global batch; 0: all of it).
@@ -51,7 +72,7 @@ class BatchNorm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, channels, jnp.float32)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
         running_variance = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
-        if not train:
+        if not train or self._is_frozen():
             y = _affine(_wide(x), running_mean.value, running_variance.value, scale, bias, self.norm.epsilon)
             return y.astype(x.dtype)
         devices = lax.axis_size(self.axis_name) if self.axis_name else 1
@@ -66,6 +87,10 @@ class BatchNorm(nn.Module):
             running_mean.value = momentum * running_mean.value + (1 - momentum) * mean.mean(axis=(0, 1))
             running_variance.value = momentum * running_variance.value + (1 - momentum) * unbiased.mean(axis=(0, 1))
         return y.reshape(x.shape)
+
+    def _is_frozen(self) -> bool:
+        names = ("scale", "bias") if self.use_scale else ("bias",)
+        return isinstance(self.norm, PartlyFrozen) and self.norm.is_frozen(self.path, names)
 
 
 def group_layout(group_size: int, batch: int, devices: int) -> tuple[int, int]:

@@ -59,7 +59,6 @@ class Conv(nn.Module):
       use_bias: add a bias, which starts at 0.
       dtype: of the computation.
       kernel_init: of the kernel.
-      frozen: the kernel gets no gradient.
     """
 
     features: int
@@ -69,7 +68,6 @@ class Conv(nn.Module):
     use_bias: bool = True
     dtype: Any = jnp.float32
     kernel_init: Initializer = he_normal
-    frozen: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -78,7 +76,6 @@ class Conv(nn.Module):
         features = self.features // parts
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
-        kernel = jax.lax.stop_gradient(kernel) if self.frozen else kernel
         check_covers(x, self.kernel_size, self.padding, self)
         x = split.enter(x) if parts > 1 else x
         x = convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.strides, self.padding)

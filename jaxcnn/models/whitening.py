@@ -16,7 +16,9 @@ from jax import lax
 from jaxcnn.models.initializers import fan_in_bias
 from jaxcnn.models.layers import Conv
 
-NAME = "whitening"  # of the layer in every network that has one; the optimiser leaves its kernel alone
+NAME = "whitening"  # of the layer in every network that has one
+BIAS = f"{NAME}/bias"
+FROZEN = ((f"{NAME}/kernel", 0.0),)  # patterns of the optimiser
 SIZE = 2  # side of a patch, pixels
 EPSILON = 5e-4  # added to the eigenvalues
 EXAMPLES = 5000  # training images that the covariance is taken over
@@ -26,7 +28,8 @@ _IMAGES_AT_ONCE = 500
 class Whitening(nn.Module):
     """`[B, H, W, C]` -> `[B, H - 1, W - 1, 2 * 2 * 2 * C]` in `dtype`: a frozen kernel, and a trained bias.
 
-    The kernel gets no gradient; `whitening_kernel` computes it, and until then it is random.
+    Networks with this layer have `FROZEN` among their frozen parameters; `whitening_kernel` computes the kernel, which
+    is random until then.
     """
 
     dtype: Any = jnp.float32
@@ -35,7 +38,7 @@ class Whitening(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Whiten the patches of `x`."""
         inputs = SIZE * SIZE * x.shape[-1]
-        conv = Conv(2 * inputs, SIZE, use_bias=False, dtype=self.dtype, frozen=True)
+        conv = Conv(2 * inputs, SIZE, use_bias=False, dtype=self.dtype)
         nn.share_scope(self, conv)  # the parameters are "whitening/kernel" and "whitening/bias"
         bias = self.param("bias", fan_in_bias(inputs), (2 * inputs,), jnp.float32)
         return _add_bias(conv(x), bias)

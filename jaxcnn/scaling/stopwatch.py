@@ -17,10 +17,10 @@ from jax.sharding import Mesh
 
 from jaxcnn import config as configs
 from jaxcnn.config import UserError
+from jaxcnn.data.batch import Normalization
 from jaxcnn.data.source import open_splits
 from jaxcnn.learn import programs, sharded, spread
 from jaxcnn.learn.state import make_hyper
-from jaxcnn.learn.step import Normalization
 from jaxcnn.learn.step_spec import StepSpec
 from jaxcnn.machine import malloc
 from jaxcnn.machine import mesh as meshes

@@ -12,8 +12,9 @@ import jax
 from rich.console import Console
 
 from jaxcnn.config import ConfigError, UserError
+from jaxcnn.data.batch import Normalization
 from jaxcnn.data.examples import worker_count
-from jaxcnn.learn import programs, sharded
+from jaxcnn.learn import programs
 from jaxcnn.learn.state import make_hyper
 from jaxcnn.machine import malloc
 from jaxcnn.machine import mesh as meshes
@@ -77,7 +78,7 @@ def _measure(group: Group, shared: Shared) -> dict[str, float]:
     malloc.keep()  # as training does once it has compiled
     compile_seconds = time.perf_counter() - began
     shared.compile_seconds.setdefault(spec, compile_seconds)
-    normal = jax.device_put(sharded.steps.Normalization(*shared.statistics(splits.train)), meshes.replicated(mesh))
+    normal = jax.device_put(Normalization(*shared.statistics(splits.train)), meshes.replicated(mesh))
     state = initialize_from_data(state, splits, normal)
     step_seconds = []
     with loader.train_inputs(splits.train, 0) as inputs:

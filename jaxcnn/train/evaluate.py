@@ -6,9 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcnn.data.batch import Batch, Split
+from jaxcnn.data.batch import Batch, Normalization, Split
 from jaxcnn.learn import programs
-from jaxcnn.learn.step import Normalization
 from jaxcnn.train.loaders import Loader
 
 # Of the examples of a batch: the class predicted, int64 [n], its probability, float64 [n], and the label, int32 [n].

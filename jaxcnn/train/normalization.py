@@ -8,8 +8,7 @@ import numpy as np
 
 from jaxcnn.config import UserError
 from jaxcnn.data import place
-from jaxcnn.data.batch import Split
-from jaxcnn.learn.step import Normalization
+from jaxcnn.data.batch import Normalization, Split
 from jaxcnn.machine.heartbeat import Cluster
 from jaxcnn.machine.mesh import put
 from jaxcnn.train import workdir

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from jaxcnn.config import Config, UserError
+from jaxcnn.data.batch import Normalization
 from jaxcnn.data.source import Splits
-from jaxcnn.learn.step import Normalization
 from jaxcnn.train import environment, normalization, same_data, seals, workdir
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -132,17 +132,27 @@ def prepare(sessions: Members, way: str, known: dict[Any, Choice]) -> tuple[Step
         choice = Choice("vmap", f"population of {len(sessions)}: {WAYS['vmap']}, {why}")
     elif way != "auto":
         choice = Choice(way, f"population of {len(sessions)}: {WAYS[way]}, as asked for")
+    elif before := _way_before(sessions, possible):
+        choice = Choice(before, f"population of {len(sessions)}: {WAYS[before]}, as before this start")
     elif key in known:
         choice = known[key]
     else:
         choice = _measure(sessions, states, possible)
         if choice.lasting:
             known[key] = choice
+    for session in sessions.values():
+        session.progress.way = choice.way
     make = possible[choice.way]()
     make.load(states)
     for session in sessions.values():
         session.progress.compile_seconds += (time.time() - began) / len(sessions)  # measuring is mostly that
     return make, choice
+
+
+def _way_before(sessions: Members, possible: Mapping[str, Any]) -> str:
+    """The way in which these members were trained before they were stopped, as another one would round otherwise."""
+    ways = {session.progress.way for session in sessions.values()}
+    return next(iter(ways)) if len(ways) == 1 and ways <= possible.keys() else ""
 
 
 def _possible(sessions: Members) -> dict[str, Callable[[], Stepper]]:

@@ -12,13 +12,12 @@ import numpy as np
 from jaxcnn import models
 from jaxcnn.config import Config, ConfigError
 from jaxcnn.data import cache_limit
-from jaxcnn.data.batch import Split
+from jaxcnn.data.batch import Normalization, Split
 from jaxcnn.data.source import Splits
 from jaxcnn.learn import layout, programs, sharded
 from jaxcnn.learn.state import State, count_parameters, make_hyper
-from jaxcnn.learn.step import Normalization
 from jaxcnn.learn.step_spec import StepSpec
-from jaxcnn.machine import malloc
+from jaxcnn.machine import malloc, paths
 from jaxcnn.machine import mesh as meshes
 from jaxcnn.machine.heartbeat import Cluster
 from jaxcnn.text import counted
@@ -44,6 +43,7 @@ class Progress:
       last_loss: of the last step read, and finite.
       evaluated, accuracy: the last step that was evaluated, and what came out.
       best_accuracy, best_step: on the validation split.
+      way: in which a population made the steps so far; empty: none did, or they were made as those of a run alone.
       exchanged: the last step at which the state was taken from another member of a population.
       log_bytes, log_crc32: length of `metrics.jsonl`, and CRC-32 of so many bytes; None in records of older versions.
       images, train_seconds, eval_seconds, compile_seconds, wall_seconds: in all starts together.
@@ -57,6 +57,7 @@ class Progress:
     accuracy: float = 0.0
     best_accuracy: float = -1.0
     best_step: int = 0
+    way: str = ""
     exchanged: int = 0
     log_bytes: int = 0
     log_crc32: int | None = 0
@@ -116,7 +117,7 @@ def open_session(
     found = setups.on(config, _read(config, hooks, cluster), mesh)
     if cluster.first:
         workdir.check_data_facts(folder, found.splits)
-    cache_limit.keep(meshes.cache_folder())
+    cache_limit.keep(paths.cache_folder())
     interrupts.enter("compile")
     _tell(found, folder, logbook)
     loader = found.make_loader(hooks.shared)

@@ -11,7 +11,7 @@ from jaxcnn.config import Config, ConfigError
 from jaxcnn.data.source import Splits
 from jaxcnn.learn import programs
 from jaxcnn.learn.executables import Program
-from jaxcnn.learn.step import check_sides
+from jaxcnn.learn.network import check_layers, check_sides
 from jaxcnn.learn.step_spec import StepSpec, make_spec
 from jaxcnn.machine import mesh as meshes
 from jaxcnn.text import counted
@@ -124,5 +124,6 @@ def spec_on(config: Config, splits: Splits) -> StepSpec:
     shape = splits.train.image_shape
     spec = make_spec(config, num_classes=num_classes, image_shape=shape, train_examples=examples)
     check_sides(spec)
+    check_layers(spec)
     limits.check_spec(config, spec)
     return spec

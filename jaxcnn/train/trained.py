@@ -9,9 +9,8 @@ import jax
 import numpy as np
 
 from jaxcnn.config import Config, UserError
-from jaxcnn.data.batch import Split
+from jaxcnn.data.batch import Normalization, Split
 from jaxcnn.learn import programs, sharded
-from jaxcnn.learn.step import Normalization
 from jaxcnn.learn.step_spec import StepSpec, make_spec
 from jaxcnn.machine import mesh as meshes
 from jaxcnn.train import normalization, origin, seals, workdir

@@ -276,6 +276,8 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     Raises:
       UserError: it is missing or damaged.
     """
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise UserError(f"{path} is not a regular file; bring it back from a copy, or start anew elsewhere")
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

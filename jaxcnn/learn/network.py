@@ -1,0 +1,70 @@
+"""The network that a step is compiled for, and which of its layers are frozen or have a rate of their own."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxcnn import models
+from jaxcnn.config import ConfigError
+from jaxcnn.config.layers import Layers
+from jaxcnn.learn import rates
+from jaxcnn.learn.step_spec import StepSpec
+from jaxcnn.models.batch_norm import PartlyFrozen
+
+
+def network(spec: StepSpec, axis_name: str | None = None) -> Any:
+    """The network of a spec; `axis_name` as for `jaxcnn.models.build`."""
+    norm = spec.norm
+    if spec.optim.layers or spec.optim.freeze_norm:
+        norm = PartlyFrozen(**dataclasses.asdict(norm), layers=spec.optim.layers, all_frozen=spec.optim.freeze_norm)
+    return models.build(spec.model, norm, spec.num_classes, axis_name)
+
+
+def layers_of(spec: StepSpec, batch_stats: Any) -> Layers:
+    """The patterns of all layers with a rate of their own, frozen ones among them."""
+    return rates.effective(spec.optim, models.frozen(spec.model), batch_stats)
+
+
+def check_layers(spec: StepSpec) -> None:
+    """Refuse patterns of `optim.layers` that match nothing, or leave nothing to train.
+
+    Raises:
+      ConfigError: one does.
+    """
+    if spec.optim.layers:
+        image = jax.ShapeDtypeStruct((1, *spec.image_shape), jnp.float32)
+        variables = jax.eval_shape(lambda image: network(spec).init(jax.random.key(0), image), image)
+        rates.check(spec.optim.layers, variables["params"])
+
+
+def check_sides(spec: StepSpec) -> None:
+    """Refuse sides of training images that the network cannot take with the parameters it has.
+
+    Raises:
+      ConfigError: it has others for such images, or the images are smaller or not square.
+      UserError: it needs larger images.
+    """
+    height, width, channels = spec.image_shape
+    sides = spec.augment.small_sides
+    if not sides:
+        return
+    if height != width:
+        raise ConfigError(f"config.augment.small_sides={sides} is for square images, but these are {height}x{width}")
+    if max(sides) > height:
+        raise ConfigError(f"config.augment.small_sides={sides} must not be above the images' own side, {height} pixels")
+    model = network(spec)
+
+    def shapes(side: int) -> Any:
+        image = jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
+        return jax.eval_shape(lambda image: model.init(jax.random.key(0), image), image)
+
+    whole = shapes(height)
+    for side in sides:
+        if shapes(side) != whole:
+            raise ConfigError(
+                f"config.augment.small_sides={sides}: {spec.model.name} has other parameters for images of {side} "
+                f"pixels than for those of {height}; take sides that leave as many places before its dense layer, or "
+                "a network that pools over all of them, such as resnet50"
+            )

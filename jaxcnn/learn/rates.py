@@ -1,0 +1,86 @@
+"""Learning rates by layer: patterns of parameter paths with a factor on the learning rate; 0 freezes.
+
+A frozen parameter is a constant of the step: it gets no gradient, no momentum and no weight decay, and a BatchNorm
+whose parameters are all frozen keeps its running statistics too. What is not frozen is called trainable.
+
+A path is the names of the modules and of the parameter, such as "block1_2/conv1/kernel". A pattern is a regular
+expression that must match the whole path; the first pattern that matches decides.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import optax
+
+from jaxcnn.config import ConfigError, Optim
+from jaxcnn.config.layers import Layers, factor_of
+
+
+def path_of(keys: Any) -> str:
+    """The path of a leaf, from what `jax.tree_util.tree_map_with_path` gives."""
+    return "/".join(str(key.key) for key in keys)
+
+
+def trainable(params: Any, layers: Layers) -> Any:
+    """A tree like `params` with None in place of every frozen leaf."""
+    return jax.tree_util.tree_map_with_path(
+        lambda keys, leaf: None if factor_of(path_of(keys), layers) == 0 else leaf, params
+    )
+
+
+def merged(part: Any, params: Any) -> Any:
+    """`params` with the leaves of `part`, a tree of `trainable`, in their places."""
+    return jax.tree.map(lambda new, old: old if new is None else new, part, params, is_leaf=lambda leaf: leaf is None)
+
+
+def scale(layers: Layers, others: Mapping[str, Any]) -> optax.GradientTransformation:
+    """Multiply each update by the factor of its path, and by that of `others`, whose values may be traced."""
+
+    def scaled(keys: Any, update: jax.Array) -> jax.Array:
+        path = path_of(keys)
+        for factor in (factor_of(path, layers), others.get(path, 1.0)):
+            update = update if isinstance(factor, float) and factor == 1.0 else factor * update
+        return update
+
+    return optax.stateless(lambda updates, _: jax.tree_util.tree_map_with_path(scaled, updates))
+
+
+def effective(optim: Optim, own: Layers, batch_stats: Any) -> Layers:
+    """All patterns of a run, the deciding ones first.
+
+    Args:
+      optim: `layers` and `freeze_norm` are read here.
+      own: patterns of the network itself, such as a kernel that is computed from the data.
+      batch_stats: the running statistics, which say where BatchNorm layers are.
+    """
+    norms = {path_of(keys[:-1]) for keys, _ in jax.tree_util.tree_flatten_with_path(batch_stats)[0]}
+    frozen = tuple((re.escape(path) + "/(scale|bias)", 0.0) for path in sorted(norms)) if optim.freeze_norm else ()
+    return (*own, *frozen, *optim.layers)
+
+
+def check(layers: Layers, params: Any) -> None:
+    """Refuse patterns that change nothing.
+
+    Args:
+      layers: the patterns of the config.
+      params: shapes are enough.
+
+    Raises:
+      ConfigError: a pattern is no regular expression or matches no parameter, or nothing is left to train.
+    """
+    paths = [path_of(keys) for keys, _ in jax.tree_util.tree_flatten_with_path(params)[0]]
+    for pattern, _ in layers:
+        try:
+            found = any(re.fullmatch(pattern, path) for path in paths)
+        except re.error as error:
+            raise ConfigError(f"config.optim.layers: {pattern!r} is no regular expression ({error})") from error
+        if not found:
+            modules = sorted({path.rpartition("/")[0] for path in paths})
+            raise ConfigError(
+                f"config.optim.layers: {pattern!r} matches no parameter; a pattern must match a whole path, such as "
+                f"{paths[0]!r}; the layers are {', '.join(modules)}"
+            )
+    if all(factor_of(path, layers) == 0 for path in paths):
+        raise ConfigError("config.optim.layers freezes every parameter, so nothing is left to train")
