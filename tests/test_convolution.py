@@ -23,10 +23,11 @@ def draw(shape: tuple[int, ...], seed: int) -> jax.Array:
     return jnp.asarray(np.random.default_rng(seed).standard_normal(shape))
 
 
-def by_lax(x, kernel, strides, padding):
+def by_lax(x, kernel, strides, padding, groups=1, dilation=1):
     return jax.lax.conv_general_dilated(
-        x, kernel, (strides, strides), [(padding, padding)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
+        x, kernel, (strides, strides), [(padding, padding)] * 2, rhs_dilation=(dilation, dilation),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=groups,
+    )  # fmt: skip
 
 
 def inputs(image_shape, kernel_shape, strides, padding):
@@ -202,3 +203,47 @@ def test_inside_a_loop_and_mapped_over_members_it_is_the_same():
             # Other products of matrices, other order of sums: 144 to 256 terms, rounded at 6e-8.
             np.testing.assert_allclose(in_loop[j][i], one_by_one[i][j], rtol=0, atol=1e-4)
             np.testing.assert_allclose(mapped[j][i], one_by_one[i][j], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("size", "strides", "dilation", "groups", "channels", "outputs"),
+    [
+        (3, 1, 1, 6, 6, 6),
+        (3, 2, 1, 6, 6, 12),
+        (4, 3, 1, 6, 6, 6),
+        (3, 1, 2, 6, 6, 6),
+        (3, 2, 1, 3, 6, 9),
+        (1, 1, 1, 2, 4, 2),
+        (3, 1, 3, 2, 4, 2),
+        (4, 1, 2, 1, 3, 4),
+        (3, 2, 2, 1, 3, 4),
+        (3, 3, 2, 3, 6, 9),
+    ],
+)
+def test_groups_and_dilation_are_those_of_lax(size, strides, dilation, groups, channels, outputs):
+    options = {"strides": strides, "padding": dilation * (size - 1) // 2, "groups": groups, "dilation": dilation}
+    with jax.enable_x64(True):
+        x, kernel = draw((2, 11, 13, channels), 0), draw((size, size, channels // groups, outputs), 1)
+        dy = draw(jax.eval_shape(functools.partial(by_lax, **options), x, kernel).shape, 2)
+        ours, theirs = (
+            quickly(functools.partial(passes, functools.partial(function, **options)), x, kernel, dy)
+            for function in (convolve, by_lax)
+        )
+        for mine, expected in zip(ours, theirs, strict=True):
+            assert mine.dtype == jnp.float64
+            np.testing.assert_allclose(mine, expected, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize(("shape", "groups"), [((3, 3, 4, 8), 2), ((3, 3, 2, 7), 2), ((3, 2, 4, 8), 1)])
+def test_a_kernel_that_does_not_fit_is_refused(shape, groups):
+    with pytest.raises(ValueError, match=r"does not fit 4 channels in \d groups"):
+        convolve(jnp.zeros((1, 8, 8, 4)), jnp.zeros(shape), 1, 1, groups)
+
+
+def test_a_depthwise_convolution_on_a_cpu_is_one_pass_without_a_convolution_or_a_product():
+    x, kernel = jnp.zeros((4, 16, 16, 32)), jnp.zeros((3, 3, 1, 32))
+    compiled = jax.jit(lambda x, kernel: convolve(x, kernel, 1, 1, 32)).lower(x, kernel).compile()
+    text = compiled.as_text()
+    assert " convolution(" not in text and " dot(" not in text
+    # The padded images at most: no patches, which would be nine times as large as the images.
+    assert compiled.memory_analysis().temp_size_in_bytes < 2 * x.nbytes

@@ -2,9 +2,11 @@
 
 On GPU and TPU that is `lax.conv_general_dilated`. XLA's convolutions on CPU are weak for small images and for kernel
 gradients, and inside loops their gradients are twenty times slower still; products of matrices are fast everywhere. So
-on CPU every pass is one, by Winograd's forms where these save the most work, else over the image's patches.
+on CPU every pass is one, by Winograd's forms where these save the most work, else over the image's patches; depthwise
+convolutions are sums of shifted images there.
 """
 
+import dataclasses
 import functools
 
 import jax
@@ -19,8 +21,19 @@ WINOGRAD_CHANNELS = 16
 WINOGRAD_PIXELS = {2: 128, 4: 2048}  # of a batch, by tile
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def convolve(x: jax.Array, kernel: jax.Array, strides: int, padding: int) -> jax.Array:
+@dataclasses.dataclass(frozen=True)
+class Geometry:
+    """How a kernel moves over an image: strides, padding and dilation in pixels, and the groups of channels."""
+
+    strides: int
+    padding: int
+    groups: int
+    dilation: int
+
+
+def convolve(
+    x: jax.Array, kernel: jax.Array, strides: int, padding: int, groups: int = 1, dilation: int = 1
+) -> jax.Array:
     """Cross-correlate images with a kernel, as neural networks do.
 
     Differentiable once, in reverse mode. The platform is chosen when the program is lowered, so one that is exported
@@ -28,15 +41,28 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: int, padding: int) -> jax
 
     Args:
       x: [B, H, W, C].
-      kernel: [k, k, C, O], of the dtype of `x`.
+      kernel: [k, k, C / groups, O], of the dtype of `x`.
       strides: pixels between outputs.
-      padding: zeros added on each side, pixels; less than k.
+      padding: zeros added on each side, pixels; less than the extent of the kernel, dilation (k - 1) + 1.
+      groups: parts of equal size that inputs and outputs are cut into, each part convolved by itself; C: depthwise.
+      dilation: pixels between the taps of the kernel.
 
     Returns:
-      [B, H', W', O] in the dtype of `x`, H' = (H + 2 padding - k) // strides + 1.
+      [B, H', W', O] in the dtype of `x`, H' = (H + 2 padding - dilation (k - 1) - 1) // strides + 1.
+
+    Raises:
+      ValueError: the kernel is not square, or the groups do not divide its channels or fit the images.
     """
-    on_cpu = functools.partial(_on_cpu, strides=strides, padding=padding)
-    by_lax = functools.partial(_by_lax, strides=strides, padding=padding)
+    channels, (height, width, inputs, outputs) = x.shape[-1], kernel.shape
+    if height != width or inputs * groups != channels or outputs % groups:
+        raise ValueError(f"a kernel of shape {kernel.shape} does not fit {channels} channels in {groups} groups")
+    return _convolve(x, kernel, Geometry(strides, padding, groups, dilation))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _convolve(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
+    on_cpu = functools.partial(_on_cpu, geometry=geometry)
+    by_lax = functools.partial(_by_lax, geometry=geometry)
     return lax.platform_dependent(x, kernel, cpu=on_cpu, default=by_lax)
 
 
@@ -53,58 +79,70 @@ def winograd_tile(image_shape: tuple[int, ...], kernel_shape: tuple[int, ...], s
     return 2 if pixels < WINOGRAD_PIXELS[4] or max(height, width) <= 2 else 4
 
 
-def _forward(x: jax.Array, kernel: jax.Array, strides: int, padding: int) -> tuple[jax.Array, tuple]:
-    return convolve(x, kernel, strides, padding), (x, kernel)
+def _forward(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> tuple[jax.Array, tuple]:
+    return _convolve(x, kernel, geometry), (x, kernel)
 
 
-def _backward(strides: int, padding: int, residuals: tuple, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _backward(geometry: Geometry, residuals: tuple, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, kernel = residuals
 
     def on_cpu(x, kernel, dy):
-        return _gradients_on_cpu(x, kernel, dy, strides, padding)
+        return _gradients_on_cpu(x, kernel, dy, geometry)
 
     def by_lax(x, kernel, dy):
-        return jax.vjp(lambda x, kernel: _by_lax(x, kernel, strides, padding), x, kernel)[1](dy)
+        return jax.vjp(lambda x, kernel: _by_lax(x, kernel, geometry), x, kernel)[1](dy)
 
     return lax.platform_dependent(x, kernel, dy, cpu=on_cpu, default=by_lax)
 
 
-convolve.defvjp(_forward, _backward)
+_convolve.defvjp(_forward, _backward)
 
 
-def _by_lax(x: jax.Array, kernel: jax.Array, strides: int, padding: int) -> jax.Array:
+def _by_lax(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
     return lax.conv_general_dilated(
         x,
         kernel,
-        window_strides=(strides, strides),
-        padding=[(padding, padding)] * 2,
+        window_strides=(geometry.strides, geometry.strides),
+        padding=[(geometry.padding, geometry.padding)] * 2,
+        rhs_dilation=(geometry.dilation, geometry.dilation),
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=geometry.groups,
     )
 
 
-def _on_cpu(x: jax.Array, kernel: jax.Array, strides: int, padding: int) -> jax.Array:
+def _on_cpu(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
     dtype = x.dtype
     x, kernel = _wide(x), _wide(kernel)
-    if tile := winograd_tile(x.shape, kernel.shape, strides, padding):
-        y = winograd.forward(x, kernel, tile=tile, padding=padding)
+    if tile := _tile(x, kernel, geometry):
+        y = winograd.forward(x, kernel, tile=tile, padding=geometry.padding)
     else:
-        y = patches.forward(x, kernel, strides=strides, padding=padding)
+        y = patches.forward(x, kernel, **dataclasses.asdict(geometry))
     return y.astype(dtype)
 
 
 def _gradients_on_cpu(
-    x: jax.Array, kernel: jax.Array, dy: jax.Array, strides: int, padding: int
+    x: jax.Array, kernel: jax.Array, dy: jax.Array, geometry: Geometry
 ) -> tuple[jax.Array, jax.Array]:
     dtypes = x.dtype, kernel.dtype
     x, kernel, dy = _wide(x), _wide(kernel), _wide(dy)
-    if tile := winograd_tile(x.shape, kernel.shape, strides, padding):
-        dx = winograd.input_gradient(dy, kernel, tile=tile, padding=padding)
-        dkernel = winograd.kernel_gradient(x, dy, tile=tile, padding=padding)
+    if tile := _tile(x, kernel, geometry):
+        dx = winograd.input_gradient(dy, kernel, tile=tile, padding=geometry.padding)
+        dkernel = winograd.kernel_gradient(x, dy, tile=tile, padding=geometry.padding)
     else:
         size, image_size = kernel.shape[0], (x.shape[1], x.shape[2])
-        dx = patches.input_gradient(dy, kernel, image_size=image_size, strides=strides, padding=padding)
-        dkernel = patches.kernel_gradient(x, dy, kernel_size=size, strides=strides, padding=padding)
+        options = dataclasses.asdict(geometry)
+        if geometry.strides > 1 and geometry.dilation > 1:
+            dx = jax.vjp(lambda x: _by_lax(x, kernel, geometry), x)[1](dy)[0]
+        else:
+            dx = patches.input_gradient(dy, kernel, image_size=image_size, **options)
+        dkernel = patches.kernel_gradient(x, dy, kernel_size=size, **options)
     return dx.astype(dtypes[0]), dkernel.astype(dtypes[1])
+
+
+def _tile(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> int:
+    if geometry.groups > 1 or geometry.dilation > 1:
+        return 0
+    return winograd_tile(x.shape, kernel.shape, geometry.strides, geometry.padding)
 
 
 def _wide(x: jax.Array) -> jax.Array:

@@ -1,48 +1,61 @@
-"""Convolution of any kernel size and stride as one product of matrices with the image's patches ("im2col").
+"""Convolution of any kernel size, stride, dilation and groups by products with the image's patches ("im2col").
 
-A 1x1 convolution is that product without any copying. Chellapilla et al. 2006, "High performance convolutional neural
-networks for document processing".
+With one group it is one product of matrices; a 1x1 convolution is that product without any copying. Chellapilla et al.
+2006, "High performance convolutional neural networks for document processing". With as many groups as channels
+(depthwise) it is a sum of shifted images, each times one number per channel; XLA computes it in one pass over memory.
 """
 
 import functools
 import itertools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 
 
-@functools.partial(jax.jit, static_argnames=("strides", "padding"))
-def forward(x: jax.Array, kernel: jax.Array, *, strides: int, padding: int) -> jax.Array:
-    """Convolve `x` [B, H, W, C] with `kernel` [k, k, C, O].
+@functools.partial(jax.jit, static_argnames=("strides", "padding", "groups", "dilation"))
+def forward(
+    x: jax.Array, kernel: jax.Array, *, strides: int, padding: int, groups: int = 1, dilation: int = 1
+) -> jax.Array:
+    """Convolve `x` [B, H, W, C] with `kernel` [k, k, C / groups, O].
 
-    Returns `[B, H', W', O]`, H' = (H + 2 padding - k) // strides + 1.
+    Returns `[B, H', W', O]`, H' = (H + 2 padding - dilation (k - 1) - 1) // strides + 1.
     """
-    columns = _slide(_pad(x, padding), kernel.shape[0], kernel.shape[1], strides)
-    return columns @ kernel.reshape(-1, kernel.shape[-1])
+    views = _views(_pad(x, padding), kernel.shape[0], kernel.shape[1], strides, dilation)
+    return _product(views, kernel.reshape(-1, *kernel.shape[2:]), groups)
 
 
-@functools.partial(jax.jit, static_argnames=("image_size", "strides", "padding"))
+@functools.partial(jax.jit, static_argnames=("image_size", "strides", "padding", "groups", "dilation"))
 def input_gradient(
-    dy: jax.Array, kernel: jax.Array, *, image_size: tuple[int, int], strides: int, padding: int
+    dy: jax.Array,
+    kernel: jax.Array,
+    *,
+    image_size: tuple[int, int],
+    strides: int,
+    padding: int,
+    groups: int = 1,
+    dilation: int = 1,
 ) -> jax.Array:
     """Gradient of `forward` with respect to `x` [B, *image_size, C], from `dy` [B, H', W', O].
 
     The pixels of `x` at one offset modulo the stride meet the same taps of the kernel, so for each offset it is a
-    convolution of `dy`, of stride 1, with these taps turned.
+    convolution of `dy`, of stride 1, with these taps turned. `strides` or `dilation` must be 1.
     """
-    reach = -(-kernel.shape[0] // strides)
+    reach = -(-(dilation * (kernel.shape[0] - 1) + 1) // strides)
     rows, columns = (length + reach - 1 for length in dy.shape[1:3])
+    channels = kernel.shape[2] * groups
     phases = []
     for i, j in itertools.product(range(strides), repeat=2):
-        taps = kernel[i::strides, j::strides][::-1, ::-1].swapaxes(2, 3)  # [at most reach, same, O, C]
+        taps = _turned(kernel[i::strides, j::strides], groups)  # [at most reach, same, O / groups, C]
         if 0 in taps.shape:
-            phases.append(jnp.zeros((dy.shape[0], rows, columns, kernel.shape[2]), dy.dtype))
+            phases.append(jnp.zeros((dy.shape[0], rows, columns, channels), dy.dtype))
             continue
         # The offset's pixels reach `reach - 1` places before and after the outputs; fewer taps leave zeros there.
-        before = (taps.shape[0] - 1, taps.shape[1] - 1)
+        before = [dilation * (size - 1) for size in taps.shape[:2]]
         after = (reach - 1, reach - 1)
         padded = jnp.pad(dy, ((0, 0), (before[0], after[0]), (before[1], after[1]), (0, 0)))
-        phases.append(_slide(padded, taps.shape[0], taps.shape[1], 1) @ taps.reshape(-1, taps.shape[-1]))
+        views = _views(padded, taps.shape[0], taps.shape[1], 1, dilation)
+        phases.append(_product(views, taps.reshape(-1, *taps.shape[2:]), groups))
     if strides == 1:
         whole = phases[0]
     else:
@@ -55,31 +68,73 @@ def input_gradient(
     return whole[:, padding : padding + height, padding : padding + width]
 
 
-@functools.partial(jax.jit, static_argnames=("kernel_size", "strides", "padding"))
-def kernel_gradient(x: jax.Array, dy: jax.Array, *, kernel_size: int, strides: int, padding: int) -> jax.Array:
-    """Gradient of `forward` with respect to `kernel`, [k, k, C, O].
+@functools.partial(jax.jit, static_argnames=("kernel_size", "strides", "padding", "groups", "dilation"))
+def kernel_gradient(
+    x: jax.Array, dy: jax.Array, *, kernel_size: int, strides: int, padding: int, groups: int = 1, dilation: int = 1
+) -> jax.Array:
+    """Gradient of `forward` with respect to `kernel`, [k, k, C / groups, O].
 
     One row of taps at a time. With all of the patches XLA would keep those of the forward pass until here.
     """
-    x, dy = _pad(x, padding), dy.reshape(-1, dy.shape[-1])
-    last = x.shape[1] - kernel_size
+    x = _pad(x, padding)
+    last = x.shape[1] - dilation * (kernel_size - 1) - 1
     products = []
     for i in range(kernel_size):
-        columns = _slide(x[:, i : i + last + 1], 1, kernel_size, strides)
-        products.append(columns.reshape(-1, columns.shape[-1]).T @ dy)
-    return jnp.stack(products).reshape(kernel_size, kernel_size, x.shape[-1], dy.shape[-1])
+        row = x[:, i * dilation : i * dilation + last + 1]
+        products.append(_taps(_views(row, 1, kernel_size, strides, dilation), dy, groups))
+    return jnp.stack(products).reshape(kernel_size, kernel_size, x.shape[-1] // groups, dy.shape[-1])
 
 
 def _pad(x: jax.Array, padding: int) -> jax.Array:
     return jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
 
 
-def _slide(x: jax.Array, height: int, width: int, strides: int) -> jax.Array:
-    """The patch under each window: [B, H', W', height * width * C], in the order of the kernel's axes."""
-    down = (x.shape[1] - height) // strides + 1
-    right = (x.shape[2] - width) // strides + 1
-    shifted = [
+def _views(x: jax.Array, height: int, width: int, strides: int, dilation: int) -> list[jax.Array]:
+    """What each tap of a kernel sees, in the order of its axes: [B, H', W', C] each."""
+    down = (x.shape[1] - dilation * (height - 1) - 1) // strides + 1
+    right = (x.shape[2] - dilation * (width - 1) - 1) // strides + 1
+    return [
         x[:, i : i + strides * (down - 1) + 1 : strides, j : j + strides * (right - 1) + 1 : strides]
-        for i, j in itertools.product(range(height), range(width))
+        for i, j in itertools.product(range(0, dilation * height, dilation), range(0, dilation * width, dilation))
     ]
-    return shifted[0] if len(shifted) == 1 else jnp.concatenate(shifted, axis=-1)
+
+
+def _together(views: Sequence[jax.Array]) -> jax.Array:
+    return views[0] if len(views) == 1 else jnp.concatenate(views, axis=-1)
+
+
+def _product(views: Sequence[jax.Array], taps: jax.Array, groups: int) -> jax.Array:
+    """[B, H', W', O]: the sum of the views times `taps` [taps, C / groups, O], within each group of channels."""
+    inputs, outputs = taps.shape[1:]
+    if groups == 1:
+        return _together(views) @ taps.reshape(-1, outputs)
+    if inputs == 1:
+        # One multiplication for each output and tap: each channel is repeated for the outputs of its group.
+        repeated = (view if outputs == groups else jnp.repeat(view, outputs // groups, axis=-1) for view in views)
+        return sum(view * tap[0] for view, tap in zip(repeated, taps, strict=True))
+    columns = jnp.stack([view.reshape(*view.shape[:3], groups, inputs) for view in views], axis=-2)
+    return jnp.einsum("bhwgtc,tcgo->bhwgo", columns, taps.reshape(-1, inputs, groups, outputs // groups)).reshape(
+        *views[0].shape[:3], outputs
+    )
+
+
+def _taps(views: Sequence[jax.Array], dy: jax.Array, groups: int) -> jax.Array:
+    """The gradient of the taps [taps, C / groups, O] of `_product`, from that of its result."""
+    outputs, channels = dy.shape[-1], views[0].shape[-1]
+    if groups == 1:
+        columns = _together(views)
+        return columns.reshape(-1, columns.shape[-1]).T @ dy.reshape(-1, outputs)
+    if channels == groups:
+        repeated = (view if outputs == groups else jnp.repeat(view, outputs // groups, axis=-1) for view in views)
+        # Over the rows first: XLA:CPU sums a large array to few numbers faster in two stages.
+        return jnp.stack([(view * dy).sum(axis=1).sum(axis=(0, 1)) for view in repeated])[:, None]
+    columns = jnp.stack([view.reshape(*view.shape[:3], groups, channels // groups) for view in views], axis=-2)
+    grouped = dy.reshape(*dy.shape[:3], groups, outputs // groups)
+    return jnp.einsum("bhwgtc,bhwgo->tcgo", columns, grouped).reshape(len(views), channels // groups, outputs)
+
+
+def _turned(kernel: jax.Array, groups: int) -> jax.Array:
+    """The kernel [h, w, C / groups, O] that takes the outputs' gradient to the inputs': [h, w, O / groups, C]."""
+    height, width, inputs, outputs = kernel.shape
+    apart = kernel[::-1, ::-1].reshape(height, width, inputs, groups, outputs // groups)
+    return apart.transpose(0, 1, 4, 3, 2).reshape(height, width, outputs // groups, groups * inputs)
