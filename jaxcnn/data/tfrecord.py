@@ -121,9 +121,7 @@ def _first_bytes(get: Callable[[int, int], bytes], start: int, end: int) -> tupl
 
 
 def _first_integer(get: Callable[[int, int], bytes], start: int, end: int) -> int | None:
-    for _, list_start, list_end in _fields(
-        get, start, end, 3
-    ):  # Feature.int64_list; it begins with a varint, packed or not
+    for _, list_start, list_end in _fields(get, start, end, 3):  # Feature.int64_list; starts with a varint in any case
         for _, value_start, value_end in _fields(get, list_start, list_end, 1):
             value, _ = _varint(get, value_start, value_end)
             return value - 2**64 if value >= 2**63 else value

@@ -1,4 +1,4 @@
-"""Paths as people write them, who expect `~` to be a home folder wherever a path may stand."""
+"""Paths given by users, where `~` is a home folder in every place that takes a path."""
 
 import contextlib
 import csv
@@ -12,14 +12,14 @@ import tempfile
 from jaxcnn.config import UserError
 
 _PACKAGE = pathlib.Path(__file__).parents[1]
-_INSIDE = {"configs": "configs", "launch": "launch_files"}  # where the package is installed
+_INSIDE = {"configs": "configs", "launch": "launch_files"}  # folders inside an installed package
 
 
 def expand(path: str | pathlib.Path, named: str = "") -> pathlib.Path:
-    """A path with `~` and `~user` at its beginning replaced by that home folder; `named` says where it was given.
+    """A path with a leading `~` or `~user` replaced by that home folder; `named` says where the path was given.
 
     Raises:
-      UserError: it is not known where that home is.
+      UserError: that home folder is unknown.
     """
     try:
         return pathlib.Path(path).expanduser()
@@ -32,10 +32,10 @@ def expand(path: str | pathlib.Path, named: str = "") -> pathlib.Path:
 
 
 def separate(places: str) -> list[str]:
-    """The paths in a list of them that is separated by commas.
+    """The paths in a comma-separated list.
 
-    A path that has commas itself is known by its being there, or stands in double quotes, as in CSV. Paths that are not
-    there are given back as they are.
+    A path that contains commas must exist, or be in double quotes, as in CSV. Paths that do not exist are returned
+    unchanged.
     """
     if _is_there(places):
         return [places]
@@ -97,11 +97,11 @@ def _temporary_folder() -> pathlib.Path:
 
 
 def shipped(name: str) -> pathlib.Path:
-    """The folder `configs` or `launch`: beside the package in a clone of jaxcnn, inside it where it is installed."""
+    """The folder `configs` or `launch`: beside the package in a clone of jaxcnn, inside an installed package."""
     inside = _PACKAGE / _INSIDE[name]
     return inside if inside.is_dir() else _PACKAGE.parent / name
 
 
 def clone() -> pathlib.Path | None:
-    """The root of the clone that jaxcnn runs from; None where it is installed."""
+    """The root of the clone that jaxcnn runs from; None for an installed package."""
     return None if (_PACKAGE / _INSIDE["configs"]).is_dir() else _PACKAGE.parent
