@@ -1,9 +1,8 @@
 """Communication between the processes of a run: they detect lost processes, exchange values and report why they end.
 
-A thread of each process watches the connections from the meeting, one between each process and process 0. The
-connection of a killed process closes at once; a process that was stopped, or whose host or link is down, falls silent.
-A process that notices this tells the others. Each prints its step and the cause, and exits by `os._exit`, because a
-collective operation, and also an orderly exit, would wait for ever for the lost process.
+A thread of each process watches its connections: one between each process and process 0. That of a killed process
+closes at once; a stopped process, or one whose host or link is down, falls silent. Who notices this tells the others.
+Each prints its step and the cause, and exits by `os._exit`: a collective, or an orderly exit, would wait for ever.
 """
 
 import contextlib
@@ -124,8 +123,7 @@ class Heartbeat:
         return f"jaxcnn: {'; '.join(words)} (exit code {code})"
 
     def _say(self, line: str) -> None:
-        # Not print: another thread may hold the lock of a buffered stream.
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # not print: another thread may hold the lock of a buffered stream
             os.write(2, f"\n{line}\n".encode(errors="backslashreplace"))
 
     def _name(self, process: int) -> str:
@@ -300,8 +298,7 @@ class Cluster:
     def fail(self, error: BaseException, code: int) -> None:
         """Report an error and exit; returns only if this process is alone.
 
-        An error in a collective operation is usually the consequence of another process's end. The heartbeat knows its
-        cause, so it gets time to report it.
+        A collective usually fails because another process has ended: the watching thread gets time to report why.
         """
         heartbeat = self.heartbeat
         if heartbeat is None:
