@@ -51,7 +51,7 @@ def preprocessing(*, small: bool) -> spec.Sweep:
 
 
 def smoke(config: ml_collections.ConfigDict) -> None:
-    """The same code path in minutes: a thin network and a few steps on the handwritten digits."""
+    """The same code path in minutes: a narrow network and a few steps on the handwritten digits."""
     config.data.source = "digits"
     config.data.image_size = 32
     config.data.val_examples = 200
