@@ -1,8 +1,8 @@
-"""The convolution under every network, by the fastest way that the platform has for its shape.
+"""The convolution of all networks, by the fastest method of the platform for its shape.
 
-On GPU and TPU that is `lax.conv_general_dilated`. XLA's convolutions on CPU are weak for small images and for kernel
-gradients, and inside loops their gradients are twenty times slower still; products of matrices are fast everywhere. So
-on CPU every pass is one, by Winograd's forms where these save the most work, else over the image's patches.
+On GPU and TPU, this is `lax.conv_general_dilated`. XLA's CPU convolutions are slow for small images and for kernel
+gradients, and inside loops their gradients are another twenty times slower; matrix products are fast everywhere. So on
+CPU, every pass is computed by matrix products: by Winograd's method where it saves most work, else over image patches.
 """
 
 import functools
@@ -13,22 +13,22 @@ from jax import lax
 
 from jaxcnn.models import patches, winograd
 
-# Below these, transforming tiles and kernel costs more than the multiplications that it saves. Larger tiles save more,
-# but their kernels grow more: to 36/9 of their size, against 16/9. Measured with 128 to 512 channels on two cores.
+# Below these, the transforms of tiles and kernel cost more than the saved multiplications. Larger tiles save more, but
+# their kernels grow more: to 36/9 of their size, against 16/9. Measured with 128 to 512 channels on two cores.
 WINOGRAD_CHANNELS = 16
 WINOGRAD_PIXELS = {2: 128, 4: 2048}  # of a batch, by tile
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def convolve(x: jax.Array, kernel: jax.Array, strides: int, padding: int) -> jax.Array:
-    """Cross-correlate images with a kernel, as neural networks do.
+    """Cross-correlate images with a kernel, as usual in neural networks.
 
-    Differentiable once, in reverse mode. The platform is chosen when the program is lowered, so one that is exported
-    for several platforms is right on each.
+    Differentiable once, in reverse mode. The platform is chosen when the program is lowered, so a program exported for
+    several platforms is right on each.
 
     Args:
       x: [B, H, W, C].
-      kernel: [k, k, C, O], of the dtype of `x`.
+      kernel: [k, k, C, O], with the dtype of `x`.
       strides: pixels between outputs.
       padding: zeros added on each side, pixels; less than k.
 
@@ -41,7 +41,7 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: int, padding: int) -> jax
 
 
 def winograd_tile(image_shape: tuple[int, ...], kernel_shape: tuple[int, ...], strides: int, padding: int) -> int:
-    """The tile of Winograd's form that suits a convolution on CPU: 2 or 4; 0 where the product over patches does."""
+    """The best tile of Winograd's method for a convolution on CPU: 2 or 4; 0 if the product over patches is best."""
     batch, height, width, _ = image_shape
     size, _, channels, features = kernel_shape
     if (size, strides) != (winograd.KERNEL_SIZE, 1):
@@ -108,5 +108,5 @@ def _gradients_on_cpu(
 
 
 def _wide(x: jax.Array) -> jax.Array:
-    """At least float32: CPUs gain nothing from less, and the transforms would lose digits."""
+    """`x` as at least float32: CPUs gain nothing from less, and the transforms would lose digits."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))

@@ -1,6 +1,6 @@
-"""Convolution of any kernel size and stride as one product of matrices with the image's patches ("im2col").
+"""Convolution of any kernel size and stride as one matrix product with the image's patches ("im2col").
 
-A 1x1 convolution is that product without any copying. Chellapilla et al. 2006, "High performance convolutional neural
+A 1x1 convolution is this product without any copying. Chellapilla et al. 2006, "High performance convolutional neural
 networks for document processing".
 """
 
@@ -27,8 +27,8 @@ def input_gradient(
 ) -> jax.Array:
     """Gradient of `forward` with respect to `x` [B, *image_size, C], from `dy` [B, H', W', O].
 
-    The pixels of `x` at one offset modulo the stride meet the same taps of the kernel, so for each offset it is a
-    convolution of `dy`, of stride 1, with these taps turned.
+    The pixels of `x` at one offset modulo the stride meet the same taps of the kernel, so for each offset the gradient
+    is a convolution of `dy`, of stride 1, with these taps rotated by 180 degrees.
     """
     reach = -(-kernel.shape[0] // strides)
     rows, columns = (length + reach - 1 for length in dy.shape[1:3])
@@ -38,7 +38,7 @@ def input_gradient(
         if 0 in taps.shape:
             phases.append(jnp.zeros((dy.shape[0], rows, columns, kernel.shape[2]), dy.dtype))
             continue
-        # The offset's pixels reach `reach - 1` places before and after the outputs; fewer taps leave zeros there.
+        # Pixels of the offset extend `reach - 1` places before and after the outputs; with fewer taps, these are zero.
         before = (taps.shape[0] - 1, taps.shape[1] - 1)
         after = (reach - 1, reach - 1)
         padded = jnp.pad(dy, ((0, 0), (before[0], after[0]), (before[1], after[1]), (0, 0)))
@@ -49,7 +49,7 @@ def input_gradient(
         grid = jnp.stack(phases, axis=-2).reshape(dy.shape[0], rows, columns, strides, strides, -1)
         whole = grid.swapaxes(2, 3).reshape(dy.shape[0], rows * strides, columns * strides, -1)
     height, width = image_size
-    # Where the stride does not divide, the last pixels were met by no window.
+    # If the stride does not divide the size, no window covers the last pixels.
     short = [max(0, padding + wanted - have) for wanted, have in zip(image_size, whole.shape[1:3], strict=True)]
     whole = jnp.pad(whole, ((0, 0), (0, short[0]), (0, short[1]), (0, 0)))
     return whole[:, padding : padding + height, padding : padding + width]
@@ -59,7 +59,7 @@ def input_gradient(
 def kernel_gradient(x: jax.Array, dy: jax.Array, *, kernel_size: int, strides: int, padding: int) -> jax.Array:
     """Gradient of `forward` with respect to `kernel`, [k, k, C, O].
 
-    One row of taps at a time. With all of the patches XLA would keep those of the forward pass until here.
+    Computed for one row of taps at a time: with all patches at once, XLA would keep those of the forward pass.
     """
     x, dy = _pad(x, padding), dy.reshape(-1, dy.shape[-1])
     last = x.shape[1] - kernel_size
@@ -75,7 +75,7 @@ def _pad(x: jax.Array, padding: int) -> jax.Array:
 
 
 def _slide(x: jax.Array, height: int, width: int, strides: int) -> jax.Array:
-    """The patch under each window: [B, H', W', height * width * C], in the order of the kernel's axes."""
+    """The patch of each window: [B, H', W', height * width * C], in the order of the kernel's axes."""
     down = (x.shape[1] - height) // strides + 1
     right = (x.shape[2] - width) // strides + 1
     shifted = [
