@@ -87,8 +87,8 @@ class Optim:
     weight_decay: NonNegative = 5e-4  # (traced) in the gradient (sgd, adam, lars, muon) or decoupled (adamw, lamb)
     decay_norm_and_bias: bool = False  # weight decay also on BatchNorm parameters and biases
     trust_coefficient: AboveZero = 0.001  # lars
-    layers: tuple[tuple[str, float], ...] = ()  # (pattern of a path, factor on its learning rate); 0: frozen
-    freeze_norm: bool = False  # BatchNorm normalises by its running statistics, which stay, as do its parameters
+    layers: tuple[tuple[str, float], ...] = ()  # (pattern of paths, factor of their learning rate); 0: frozen
+    freeze_norm: bool = False  # BatchNorm uses its running statistics, and keeps these and its parameters
     newton_schulz_steps: Annotated[Positive, AtMost(100)] = 3  # muon
     sgd_momentum: Fraction = 0.9  # muon: for the classifier, biases and BatchNorm scales, which use SGD
     bias_gradient_factor: NonNegative = 1.0  # muon: multiplies the gradient of biases and scales, at learning_rate

@@ -67,10 +67,10 @@ def _is_there(path: str) -> bool:
 def cache_folder() -> pathlib.Path:
     """The user's cache folder for jaxcnn: $JAXCNN_CACHE, else $XDG_CACHE_HOME/jaxcnn, else ~/.cache/jaxcnn.
 
-    Where there is no home folder either, it is one of the system's temporary folders, after a remark.
+    Without a home folder, it is one of the system's temporary folders, and this is logged.
 
     Raises:
-      UserError: the `~` in $JAXCNN_CACHE is not known.
+      UserError: the `~` in $JAXCNN_CACHE cannot be resolved.
     """
     if folder := os.environ.get("JAXCNN_CACHE"):
         return expand(folder, "JAXCNN_CACHE=")
@@ -82,14 +82,14 @@ def cache_folder() -> pathlib.Path:
 
 @functools.cache
 def _temporary_folder() -> pathlib.Path:
-    """A folder for this user alone among the temporary ones, kept from start to start where it can be trusted."""
+    """A temporary folder for this user only, reused by later starts if it can be trusted."""
     folder = pathlib.Path(tempfile.gettempdir()) / f"jaxcnn-{os.getuid()}"
     with contextlib.suppress(OSError):
         folder.mkdir(mode=0o700)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        folder = pathlib.Path(tempfile.mkdtemp(prefix="jaxcnn-"))  # somebody else has made the other
-    os.environ.setdefault("MPLCONFIGDIR", str(folder / "matplotlib"))  # which has caches of its own, in the home
+        folder = pathlib.Path(tempfile.mkdtemp(prefix="jaxcnn-"))  # the usual one was made by another user
+    os.environ.setdefault("MPLCONFIGDIR", str(folder / "matplotlib"))  # matplotlib's own caches are in the home folder
     logging.getLogger("jaxcnn").warning(
         "HOME is not set, so caches are kept in %s; JAXCNN_CACHE=<folder> names another", folder
     )
