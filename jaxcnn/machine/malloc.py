@@ -124,7 +124,7 @@ def release() -> None:
 def obtainable() -> int | None:
     """Total bytes of memory that this process can have, including what it has already; None if unknown.
 
-    Includes free swap, and respects the limits of control groups, as of containers and scheduler jobs.
+    Includes free swap, and respects the limits of control groups, for example of containers and scheduler jobs.
     """
     try:
         lines = (line.split() for line in _MEMORY.read_text().splitlines())

@@ -1,8 +1,8 @@
 """The matrix product of all dense layers, with a method for few rows and a large kernel on CPU.
 
 XLA:CPU multiplies by a library that splits the rows of the left factor over its threads, and reads this factor without
-repacking if its rows are contiguous in memory. Kernels are stored so, and a large one is the left factor when there are
-few rows. For the gradient of the rows, it would have to be read across memory. This product is left to Eigen, which
+repacking if its rows are contiguous in memory. Kernels are stored so, and with few rows, a large kernel is used as the
+left factor. For the gradient of the rows, it would have to be read across memory. This product is left to Eigen, which
 splits either side; XLA uses it if the left factor is stored transposed.
 """
 

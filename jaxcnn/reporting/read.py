@@ -299,7 +299,7 @@ def _told_by(summary: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def last_step(run: Run) -> str:
-    """How far a run got, in words."""
+    """The progress of a run, in words."""
     if not run.records:
         return "it wrote no record of training" if run.config else "it has not begun"
     last = run.records[-1]

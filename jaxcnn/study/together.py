@@ -87,7 +87,7 @@ def run(
     say: Callable[[str], None],
     ended: Callable[[Lease, Outcome], None],
 ) -> None:
-    """Train trials of one program together until each has ended, and record what came of them.
+    """Train trials of one program together until each has ended, and record their outcomes.
 
     Args:
       queue: the queue of this worker, which has the trials.

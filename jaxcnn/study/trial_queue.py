@@ -34,7 +34,7 @@ SILENT_BEATS = 2  # missed heartbeats after which a worker counts as gone, as in
 
 
 class Nothing(enum.Enum):
-    """Why there is no trial to take."""
+    """Why no trial can be taken."""
 
     WAIT = "others are running, and may yet leave one behind"
     DONE = "all trials have ended"
