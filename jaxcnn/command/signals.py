@@ -2,8 +2,8 @@
 
 SIGTERM, SIGINT, SIGHUP (a closed terminal) and SIGUSR1 (the notice of many schedulers) all ask the command to stop.
 Python runs signal handlers only between bytecodes of the main thread, which may spend a minute in an XLA compilation.
-So the signal's number goes through `signal.set_wakeup_fd` to a separate thread. If there is nothing to save, it acts at
-once; otherwise it asks the run to save and stop, and makes sure that this happens.
+So the signal's number goes through `signal.set_wakeup_fd` to a separate thread. If nothing needs saving, it ends the
+process at once; otherwise it asks the run to save and stop, and makes sure that this happens.
 """
 
 import atexit

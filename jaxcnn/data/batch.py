@@ -33,7 +33,7 @@ class Split(Protocol):
 
     Attributes:
       name: "train", "val" or "test".
-      description: for messages and records, such as "tfds:cifar10/train[5000 held out]".
+      description: text for messages and records, such as "tfds:cifar10/train[5000 held out]".
       labels: int32 [N].
       class_names: one per class.
       image_shape: (H, W, C) of every image, after resizing.

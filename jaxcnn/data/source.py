@@ -28,7 +28,7 @@ SOURCES: dict[str, Callable[[str, config.Data], Source]] = {
     "folder": open_folder,
 }
 _VALIDATION = ("validation", "val", "valid")  # names that sets give to their validation split
-_LONGEST_PATH = 4096  # of Linux
+_LONGEST_PATH = 4096  # the limit of Linux
 _FROM_0 = "they are counted from 0; save them less 1"
 _NAMED = 3  # at most this many classes are named in a message
 

@@ -1,8 +1,8 @@
 """Communication between the processes of a run: they detect lost processes, exchange values and report why they end.
 
-A thread of each process watches its connections: one between each process and process 0. That of a killed process
-closes at once; a stopped process, or one whose host or link is down, falls silent. Who notices this tells the others.
-Each prints its step and the cause, and exits by `os._exit`: a collective, or an orderly exit, would wait for ever.
+A thread of each process watches its connections, one between each process and process 0. A killed process closes its
+own at once; a stopped one, or one whose host or link is down, falls silent. The observer tells the others. Each prints
+its step and the cause, and exits by `os._exit`: a collective, or an orderly exit, would wait for ever.
 """
 
 import contextlib

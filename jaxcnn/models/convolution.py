@@ -16,7 +16,7 @@ from jaxcnn.models import patches, winograd
 # Below these, the transforms of tiles and kernel cost more than the saved multiplications. Larger tiles save more, but
 # their kernels grow more: to 36/9 of their size, against 16/9. Measured with 128 to 512 channels on two cores.
 WINOGRAD_CHANNELS = 16
-WINOGRAD_PIXELS = {2: 128, 4: 2048}  # of a batch, by tile
+WINOGRAD_PIXELS = {2: 128, 4: 2048}  # pixels of a batch, keyed by tile
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))

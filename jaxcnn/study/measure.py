@@ -31,7 +31,7 @@ FILE = "plan.json"
 def measure(plan: Plan, folder: pathlib.Path, shared: Shared, say: Any) -> dict[str, Any]:
     """Seconds and bytes of every program of a plan, by its key; kept in `plan.json`, so none is measured twice.
 
-    The trials later get the programs compiled here from memory or from the cache of compiled programs.
+    Later, the trials load the programs compiled here from memory or from the cache of compiled programs.
 
     `step_seconds` is the mean over the run, as steps differ if its images grow.
 
