@@ -4,8 +4,8 @@
 
 Ashraf et al. report 87.3 % test accuracy.
 
-Variants: `:paper` is the paper's batch size and learning rate, `:smoke` the same code path in seconds, `:cpu` what two
-CPU cores train in an hour: 83.33 % (seed 0, 15 epochs, jax 0.10.2; `results/alexnet_cifar10_cpu`).
+Variants: `:paper` is the paper's batch size and learning rate, `:smoke` the same code path in seconds, `:cpu` a run of
+one hour on two CPU cores: 83.33 % (seed 0, 15 epochs, jax 0.10.2; `results/alexnet_cifar10_cpu`).
 """
 
 from jaxcnn.config import recipes

@@ -3,19 +3,19 @@
     python -m jaxcnn.main --config=configs/speedrun_cifar10.py
 
 Its author reports 94.01 % test accuracy with test-time augmentation in eight epochs (mean of 200 seeds), so half of the
-seeds stay below 94; two more epochs are to put nearly all above. `--config.run.epochs=8` is the published length.
-Reached here: see `results/README.md`. Trains on the whole training split (protocol=full), without validation.
+seeds stay below 94 %; two more epochs should bring nearly all above. `--config.run.epochs=8` is the published length.
+Our results: see `results/README.md`. Trains on the whole training split (protocol=full), without validation.
 
-What it consists of: patch whitening from the data (`models/whitening.py`), partial-identity initialisation, a scaled
+Parts of the recipe: patch whitening from the data (`models/whitening.py`), partial-identity initialisation, a scaled
 classifier (`models/airbench.py`), Muon on renormalised kernels (`learn/muon.py`), alternating flip
 (`data/augment.py`), test-time augmentation (`learn/tta.py`), a linear schedule, label smoothing.
 
-Where it differs from airbench94_muon:
-- computes in float32, there float16, and bfloat16 within Muon (`:gpu` computes in bfloat16, and Muon in float32);
-- the loss is the batch's mean, there its sum: factors below convert the rates exactly, and Muon ignores the scale;
+Differences from airbench94_muon ("there"):
+- computes in float32; there in float16, and in bfloat16 within Muon (`:gpu` computes in bfloat16, and Muon in float32);
+- the loss is the batch's mean; there its sum: factors below convert the rates exactly, and Muon ignores the scale;
 - pixels are normalised by the set's own mean and standard deviation, equal to the constants there to four digits;
-- whitening looks at the first 5000 images in the order of the source at hand;
-- an example's flip follows its crop, there it precedes it: the distribution is the same.
+- whitening uses the first 5000 images in the order of the data source;
+- an example is flipped after its crop; there before it: the distribution is the same.
 
 Variants: `:gpu` computes in bfloat16, `:smoke` is the same code path in seconds.
 """

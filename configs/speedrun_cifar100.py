@@ -1,20 +1,20 @@
-"""75 % on CIFAR-100 in little time: the recipe of `speedrun_cifar10.py` with a residual network and growing images.
+"""75 % on CIFAR-100 in a short time: the recipe of `speedrun_cifar10.py` with a residual network and growing images.
 
     python -m jaxcnn.main --config=configs/speedrun_cifar100.py
 
-Reached here: 75.36 %, and 76.90 % with test-time augmentation; see `results/README.md`. Trains on the whole training
+Our result: 75.36 %, and 76.90 % with test-time augmentation; see `results/README.md`. Trains on the whole training
 split (protocol=full), without validation.
 
-A hundred classes of 500 images want a wider and deeper network than ten of 5000: `airbench_residual` has 768 channels
-before its classifier, where images are small and channels are cheap. Its form, the sides of the images (20 pixels for
-15 % of the steps, 24 up to half of them), the batch of about 1000 with Muon's rate at 0.18, and the label smoothing are
-those that NAVIER-STOKED describe, who report 75.19 % in 8.75 epochs and 75.8 % in ten without test-time augmentation
-(https://github.com/AIDDA-Institute/CIFAR-100-speedrun, 2026); GELU stands where they have SiLU, and the rate rises over
-a fifth of the run, there a quarter. Momentum, the rate of the biases and the order of what is done to an image are as
+A hundred classes of 500 images need a wider and deeper network than ten of 5000: `airbench_residual` has 768 channels
+before its classifier, where images are small and channels are cheap. Its form, the image sides (20 pixels for 15 % of
+the steps, 24 up to half of them), the batch of about 1000 with Muon's rate of 0.18, and the label smoothing are from
+NAVIER-STOKED, who report 75.19 % in 8.75 epochs and 75.8 % in ten, without test-time augmentation
+(https://github.com/AIDDA-Institute/CIFAR-100-speedrun, 2026). Differences: GELU instead of SiLU, and the rate rises
+over a fifth of the run instead of a quarter. Momentum, the rate of the biases and the order of image operations are as
 in `speedrun_cifar10.py`.
 
-The classifier's rate has no twin there, as its inputs are divided by their number here: 6 is the best of the three that
-were tried, see `results/README.md`.
+The classifier's rate has no counterpart there, because here its inputs are divided by their number: 6 is the best of
+three values tried (see `results/README.md`).
 
 Variants: `:gpu` computes in bfloat16, `:smoke` is the same code path in seconds.
 """

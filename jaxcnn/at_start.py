@@ -1,6 +1,6 @@
-"""Signals to a command that is still importing: one line and exit code 75, where Python would show a traceback.
+"""Signals to a command during its imports: one line and exit code 75, where Python would show a traceback.
 
-Commands import this before anything else; it acts in the process that was started as one, and nowhere else.
+Commands import this before anything else. It acts only in the process that was started as a command.
 """
 
 import contextlib
@@ -9,18 +9,18 @@ import signal
 import sys
 from types import FrameType
 
-INTERRUPTED = 75  # as `jaxcnn.machine.heartbeat.RESTARTABLE`, which is not imported yet
+INTERRUPTED = 75  # equal to `jaxcnn.machine.heartbeat.RESTARTABLE`, which is not imported yet
 
 
 def numbers() -> list[int]:
-    """The signals that ask a command to stop: those a parent had ignored, as `nohup` does, stay so."""
+    """The signals that ask a command to stop, without those that a parent ignores, as `nohup` does."""
     ignored = (number for number in (signal.SIGHUP, signal.SIGUSR1) if signal.getsignal(number) != signal.SIG_IGN)
     return [signal.SIGTERM, signal.SIGINT, *ignored]
 
 
 def last_words(line: str) -> None:
-    """Tell the user, from any thread, something that the process may end with."""
-    # Not print: the main thread may hold the lock of a buffered stream. The terminal may be what is gone.
+    """Print, from any thread, a line that may be the last one of the process."""
+    # Not print: the main thread may hold the lock of a buffered stream. The terminal may have been closed.
     with contextlib.suppress(OSError):
         os.write(2, f"\njaxcnn: {line}\n".encode(errors="backslashreplace"))
 

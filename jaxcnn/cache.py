@@ -1,17 +1,17 @@
-"""What lies in the cache folder, and what of it may go.
+"""Show the cache folder, and remove files from it.
 
     python -m jaxcnn.cache                     # kinds, sizes and ages
-    python -m jaxcnn.cache --older_than=30d    # remove what was not used for 30 days (h: hours)
-    python -m jaxcnn.cache --limit_gib=5       # remove what was not used for longest, decoded images first
+    python -m jaxcnn.cache --older_than=30d    # remove files not used for 30 days (h: hours)
+    python -m jaxcnn.cache --limit_gib=5       # remove least recently used files, decoded images first
     python -m jaxcnn.cache --clean             # remove all
 
-$JAXCNN_CACHE names the folder, else it is ~/.cache/jaxcnn; runs hold it to $JAXCNN_CACHE_GIB (20) by themselves. What a
-running process has in use stays.
+The folder is $JAXCNN_CACHE, or by default ~/.cache/jaxcnn. Runs themselves limit it to $JAXCNN_CACHE_GIB (20). Files in
+use by a running process are kept.
 
-Exit codes: 0 done; 2 a mistake, told in one line.
+Exit codes: 0 done; 2 an error, reported in one line.
 """
 
-from jaxcnn import at_start  # noqa: F401 (first of all: from here on a signal is told in one line)
+from jaxcnn import at_start  # noqa: F401 (imported first: from now on, a signal is reported in one line)
 
 # isort: split
 
@@ -32,7 +32,7 @@ _SECONDS = {"h": 3600, "d": 86400}
 
 
 def main() -> int:
-    """Show, and remove what the flags say; return the exit code."""
+    """Show the cache, and remove files as given by the flags; return the exit code."""
     folder, files = cache_folder(), cache_limit.kept(cache_folder())
     removed = []
     if CLEAN.value or OLDER_THAN.value:

@@ -3,10 +3,10 @@
     python -m jaxcnn.launch slurm --nodes=2 [--gpus-per-node=8] [--cpus-per-task=12] [--time=24:00:00] \
         [--sbatch=<option>] [--dry-run] -- --config=configs/resnet50_cifar10.py --workdir=/shared/runs/resnet50
 
-Fills in `launch/slurm/train.sbatch`, keeps the result in the workdir and submits it. What follows `--` goes to
-`python -m jaxcnn.main`. `launch/` has the ways without a scheduler, and Kubernetes.
+Fills in `launch/slurm/train.sbatch`, saves the result in the workdir and submits it. Arguments after `--` go to
+`python -m jaxcnn.main`. `launch/` also has files for starting without a scheduler, and for Kubernetes.
 
-Exit codes: 0 submitted; 2 a mistake, told in one line.
+Exit codes: 0 submitted; 2 an error, reported in one line.
 """
 
 import argparse
@@ -25,9 +25,9 @@ SCRIPT = paths.shipped("launch") / "slurm" / "train.sbatch"
 
 
 def filled_in(script: str, options: dict[str, str], more: list[str]) -> str:
-    """The batch script with `options` of sbatch in place of its own, and `more` after them.
+    """The batch script with sbatch `options` replacing its own, followed by the options `more`.
 
-    An option with an empty value is left as the script has it.
+    An option with an empty value keeps the value of the script.
     """
     lines = []
     for name, value in options.items():
@@ -42,12 +42,12 @@ def filled_in(script: str, options: dict[str, str], more: list[str]) -> str:
 
 
 def _quoted(value: str) -> str:
-    """As sbatch reads it in a script."""
+    """The text quoted for an sbatch line in a script."""
     return value if re.fullmatch(r"[^\s\"'#\\]+", value) else '"' + re.sub(r'(["\\])', r"\\\1", value) + '"'
 
 
 def submit(arguments: list[str]) -> str:
-    """Fill in the script, keep it and submit it; return what to tell the user.
+    """Fill in the script, save it and submit it; return a message for the user.
 
     Raises:
       UserError: a flag is missing, or Slurm refuses.
@@ -66,7 +66,7 @@ def submit(arguments: list[str]) -> str:
     own, _, flags = _split(arguments)
     options = parser.parse_args(own)
     workdir = next((flag.partition("=")[2] for flag in flags if flag.startswith("--workdir=")), "")
-    if workdir.startswith("~"):  # sbatch expands nothing, and the job may have another home
+    if workdir.startswith("~"):  # sbatch does not expand it, and the job may have another home
         here = str(paths.expand(workdir, "--workdir="))
         flags = [f"--workdir={here}" if flag == f"--workdir={workdir}" else flag for flag in flags]
         workdir = here
@@ -108,7 +108,7 @@ def submit(arguments: list[str]) -> str:
         raise UserError("sbatch did not answer within a minute; see whether Slurm is up (sinfo), and squeue") from error
     except OSError as error:
         raise UserError(f"--workdir={folder} cannot be written: {error.strerror}") from error
-    job = done.stdout.strip().partition(";")[0]  # <job>;<cluster> where there are several
+    job = done.stdout.strip().partition(";")[0]  # <job>;<cluster> with several clusters
     return f"job {job}: squeue -j {job}; tail -F {shlex.quote(f'{folder}/slurm-{job}.log')}; scancel {job}"
 
 

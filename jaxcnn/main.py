@@ -4,10 +4,10 @@
     python -m jaxcnn.main --mode=eval --workdir=<folder>
     python -m jaxcnn.main --mode=predict --workdir=<folder> --images=<file or folder>,…
 
-Exit codes: 0 done; 2 a mistake, told in one line; 3 the loss was not finite; 75 stopped by a signal, resumable.
+Exit codes: 0 done; 2 an error, reported in one line; 3 the loss was not finite; 75 stopped by a signal, resumable.
 """
 
-from jaxcnn import at_start  # noqa: F401 (first of all: from here on a signal is told in one line)
+from jaxcnn import at_start  # noqa: F401 (imported first: from now on, a signal is reported in one line)
 
 # isort: split
 
@@ -68,7 +68,7 @@ OF_MODES = {
 
 
 def main() -> int:
-    """Do what the flags say; return the exit code."""
+    """Run the mode given by the flags; return the exit code."""
     _check_mode()
     _check_files()
     return {"train": _train, "eval": _evaluate, "predict": _predict}[MODE.value]()
@@ -87,7 +87,7 @@ def _train() -> int:
     try:
         folder = pathlib.Path(cluster.of_first(lambda: str(_new_workdir())))
         arguments = [pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]
-        interrupts.enter("finish")  # which it does once the run is through
+        interrupts.enter("finish")  # the phase after the end of the run
         train(config, folder, command=arguments, started=STARTED, cluster=cluster, interrupts=interrupts)
     except Interrupted as error:
         cluster.end()
@@ -101,11 +101,11 @@ def _train() -> int:
 
 
 def _must_be_equal(config: Config) -> dict[str, object]:
-    """What of a config the processes of a run must have alike, or they would wait for each other for ever."""
+    """The config values that must be equal in all processes; otherwise they would deadlock."""
     own = ("hosts.", "data.dir", "data.workers")
     alike = {key: value for key, value in flatten(to_dict(config)).items() if not key.startswith(own)}
     if (kind := place.kind(config.data.source)) in place.PLACED:
-        alike["data.source"] = kind  # where it lies is each process's own; checksums tell whether it is the same
+        alike["data.source"] = kind  # the location may differ per process; checksums show whether data is equal
     return alike
 
 
@@ -148,7 +148,7 @@ def _predict() -> int:
 
 
 def _load(folder: pathlib.Path) -> "Trained":
-    """The trained network that the flags choose; what there is to say of it is said."""
+    """The trained network chosen by the flags; prints its notes."""
     from jaxcnn.learn import executables
     from jaxcnn.train import trained
 
@@ -160,9 +160,9 @@ def _load(folder: pathlib.Path) -> "Trained":
 
 
 def _new_workdir() -> pathlib.Path:
-    """The workdir asked for, or a new one named after the config and the time.
+    """The requested workdir, or a new one named after the config and the time.
 
-    That one is made here, so that no other start in the same second takes it too.
+    A new one is created here, so that no other start in the same second takes it, too.
     """
     if WORKDIR.value:
         return pathlib.Path(WORKDIR.value)
@@ -175,7 +175,7 @@ def _new_workdir() -> pathlib.Path:
             if folder.exists():
                 continue
         except OSError:
-            pass  # whoever claims it will say why it cannot be made
+            pass  # the code that takes the workdir reports why it cannot be created
         return folder
     raise AssertionError("there is always a next number")
 
@@ -187,7 +187,7 @@ def _existing_workdir() -> pathlib.Path:
 
 
 def _check_mode() -> None:
-    """Refuse flags that the mode has no use for."""
+    """Refuse flags that the mode does not use."""
     for name, modes in OF_MODES.items():
         if flags.FLAGS[name].present and MODE.value not in modes:
             hint = "; it takes the config of its --workdir" if name == "config" else ""
@@ -195,7 +195,7 @@ def _check_mode() -> None:
 
 
 def _check_files() -> None:
-    """Refuse a --json or --out that could not be written, before any work is done."""
+    """Refuse a --json or --out that is not writable, before any work is done."""
     for flag, value in (("json", JSON.value), ("out", OUT.value)):
         path = pathlib.Path(value)
         if value and (flag, value) != ("json", "-") and (path.is_dir() or not path.parent.is_dir()):
@@ -208,7 +208,7 @@ def _check_files() -> None:
 
 
 def _write_json(value: object) -> bool:
-    """Write the results where --json says; return whether that was standard output, which then has nothing else."""
+    """Write the results to --json; return whether that is standard output, which then gets nothing else."""
     if JSON.value == "-":
         print(json.dumps(value, indent=2), flush=True)
         if lost := output.failure():

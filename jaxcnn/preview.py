@@ -1,10 +1,10 @@
 """See the augmentation of a config: `python -m jaxcnn.preview --config=configs/vgg16_cifar10.py`.
 
-Writes a contact sheet, a PNG with one row for each of a few training examples: the original, then what training makes
-of it in different steps. Any field can be changed on the way, as in `--config.augment.cutmix=1.0`.
+Writes a contact sheet: a PNG with one row for each of a few training examples, showing the original and its augmented
+forms in different training steps. Any field can be overridden, as in `--config.augment.cutmix=1.0`.
 """
 
-from jaxcnn import at_start  # noqa: F401 (first of all: from here on a signal is told in one line)
+from jaxcnn import at_start  # noqa: F401 (imported first: from now on, a signal is reported in one line)
 
 # isort: split
 
@@ -29,17 +29,17 @@ EXAMPLES = flags.DEFINE_integer("examples", 8, "Rows: training examples, of diff
 DRAWS = flags.DEFINE_integer("draws", 8, "Columns: augmentations of each example, one for each step.", lower_bound=1)
 SEED = flags.DEFINE_integer("seed", None, "Chooses examples and augmentations. Default: config.seed.", lower_bound=0)
 
-CELL = 120  # pixels, about: the side of an image in the sheet, a whole multiple of the image's own
-LARGEST_CELL = 256  # pixels; images with longer sides are made smaller
+CELL = 120  # approximate side in pixels of an image in the sheet; rounded to a multiple of the image's own side
+LARGEST_CELL = 256  # pixels; larger images are shrunk
 MARGIN, GAP, GAP_AFTER_ORIGINAL = 20, 8, 24  # pixels
 LINE, CHARACTER = 15, 6.6  # pixels: height of a line of text, width of an average character
-OUTLINE = 0.75  # grey, so that white borders of an image can be told from the page
+OUTLINE = 0.75  # grey, so that white borders of an image differ from the page
 DPI = 100
 FONT_POINTS = 8
 
 
 def main() -> int:
-    """Draw the sheet that the flags ask for; return the exit code."""
+    """Draw the sheet given by the flags; return the exit code."""
     config = command.read_config(CONFIG)
     if SEED.value is not None:
         config = dataclasses.replace(config, seed=SEED.value)
@@ -58,14 +58,14 @@ def main() -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Draws:
-    """What a sheet shows, for n examples and d steps.
+    """The contents of a sheet, for n examples and d steps.
 
     Attributes:
       original: uint8 [n, H, W, C].
       label: int32 [n].
       image: float32 [d, n, H, W, C] in [0, 1], augmented and de-normalised.
       other_label: int32 [d, n].
-      weight: float32 [d, n], the share of `label` in the target.
+      weight: float32 [d, n], share of `label` in the target.
     """
 
     original: np.ndarray
@@ -76,16 +76,16 @@ class Draws:
 
 
 def draw_sheet(config: configuration.Config, split: Split, examples: int, draws: int) -> Any:
-    """The contact sheet as a `matplotlib.figure.Figure`, to be saved with `dpi=DPI`."""
+    """The contact sheet as a `matplotlib.figure.Figure`; save it with `dpi=DPI`."""
     made = augmented_draws(config, split, examples, draws)
     title = [f"{shown(split.description)}, seed {config.seed}", settings(config.augment)]
     return lay_out(made, tuple(map(shown, split.class_names)), title)
 
 
 def augmented_draws(config: configuration.Config, split: Split, examples: int, draws: int) -> Draws:
-    """Augment examples of a split as training does at positions 0, 1, … of steps 0, 1, ….
+    """Augment examples of a split as in training at positions 0, 1, … of steps 0, 1, ….
 
-    Each step counts as an epoch of its own, as an example is seen once in each.
+    Each step counts as a new epoch, since an example is seen once per epoch.
     """
     import jax
     import jax.numpy as jnp
@@ -100,7 +100,7 @@ def augmented_draws(config: configuration.Config, split: Split, examples: int, d
     original, label = split.read(chosen), split.labels[chosen].astype(np.int32)
     channels = split.image_shape[-1]
     mean, std = jnp.zeros(channels), jnp.ones(channels)
-    if config.augment.normalize and config.augment.cutout:  # the only operation that shows them
+    if config.augment.normalize and config.augment.cutout:  # the only operation in which they are visible
         mean, std = map(jnp.asarray, image_statistics(split))
     position = jnp.arange(len(chosen), dtype=jnp.int32)
     index = jnp.asarray(chosen, jnp.int32)
@@ -120,7 +120,7 @@ def augmented_draws(config: configuration.Config, split: Split, examples: int, d
 
 
 def choose(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Indices [count] of random examples, with as many different classes as there can be; fewer if there are fewer."""
+    """Indices [count] of random examples, of as many different classes as possible; fewer if the set is smaller."""
     order = np.random.Generator(np.random.PCG64(seed)).permutation(len(labels))
     _, first = np.unique(labels[order], return_index=True)
     rest = np.setdiff1d(np.arange(len(order)), first)
@@ -128,7 +128,7 @@ def choose(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
 
 
 def settings(augment: configuration.Augment) -> str:
-    """The augmentation in words: the fields that are on, with what they depend on."""
+    """The augmentation in words: the enabled fields, with those on which they depend."""
     fields = dataclasses.asdict(augment)
     needs = {
         "crop_padding": augment.crop != "none",
@@ -145,7 +145,7 @@ def settings(augment: configuration.Augment) -> str:
 
 
 def caption(names: tuple[str, ...], label: int, other_label: int, weight: float, width: int) -> str:
-    """A target in words, such as "cat 70 % / dog 30 %", its names cut so that each fits `width` characters."""
+    """A target in words, such as "cat 70 % / dog 30 %", with names cut so that each fits `width` characters."""
     shares = {label: weight}
     shares[other_label] = shares.get(other_label, 0) + 1 - weight
     percents = {number: round(100 * share) for number, share in shares.items()}
@@ -154,12 +154,12 @@ def caption(names: tuple[str, ...], label: int, other_label: int, weight: float,
 
 
 def shorten(name: str, width: int) -> str:
-    """A name of at most `width` characters."""
+    """A name cut to at most `width` characters."""
     return name if len(name) <= width else f"{name[: max(width - 1, 1)]}…"
 
 
 def lay_out(made: Draws, names: tuple[str, ...], title: list[str]) -> Any:
-    """Put images and words on a figure, pixel by pixel."""
+    """Place images and words on a figure with pixel accuracy."""
     from matplotlib.figure import Figure
 
     draws, examples = made.weight.shape
@@ -211,7 +211,7 @@ def lay_out(made: Draws, names: tuple[str, ...], title: list[str]) -> Any:
 
 
 def to_cell(image: np.ndarray) -> np.ndarray:
-    """An image [H, W, C] in [0, 1] as RGB [h, w, 3] for the sheet: each pixel a square of whole pixels, if it fits."""
+    """An image [H, W, C] in [0, 1] as RGB [h, w, 3] for the sheet, enlarged by a whole factor if it fits."""
     rgb = image[..., :3] if image.shape[-1] >= 3 else image[..., :1].repeat(3, axis=-1)
     longest = max(rgb.shape[:2])
     if longest <= LARGEST_CELL:

@@ -1,12 +1,13 @@
-"""Tables, plots and one page out of finished, running or failed runs.
+"""Make tables, plots and one page from finished, running or failed runs.
 
     python -m jaxcnn.report <folder> [<folder> …] [--out=<folder>]
 
-A folder is the workdir of a run, a folder of such, or the workdir of a sweep. Writes `report.html` (one file that needs
-nothing else), `tables.md`, `tables.tex` (booktabs), `plots/*.png` and `*.svg`, and `report.json` with all figures.
+A folder is the workdir of a run, a folder of such workdirs, or the workdir of a sweep. Writes `report.html` (one
+self-contained file), `tables.md`, `tables.tex` (booktabs), `plots/*.png` and `*.svg`, and `report.json` with all
+figures.
 """
 
-from jaxcnn import at_start  # noqa: F401 (first of all: from here on a signal is told in one line)
+from jaxcnn import at_start  # noqa: F401 (imported first: from now on, a signal is reported in one line)
 
 # isort: split
 
@@ -28,7 +29,7 @@ BEST_ON_TEST = flags.DEFINE_bool(
 
 
 def main(arguments: list[str]) -> int:
-    """Report on the folders named; return the exit code."""
+    """Write the report of the given folders; return the exit code."""
     if not arguments:
         raise UserError("no folder was named; for example python -m jaxcnn.report runs/paper")
     folders = [paths.expand(argument) for argument in arguments]

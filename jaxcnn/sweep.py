@@ -3,15 +3,15 @@
     python -m jaxcnn.sweep --config=configs/sweeps/<file>.py[:variant] --workdir=<folder> [--dry_run]
     python -m jaxcnn.sweep --worker --workdir=<folder> [--storage=<URL>]
 
-The first prints the plan and runs it; the same command goes on where it stopped. The second works on a sweep that the
-first has made, beside any number of others, on any host that sees the folder and the storage.
+The first prints the plan and runs it; the same command continues after a stop. The second is a worker for a sweep
+started by the first. Any number of workers can run, on any host that can access the folder and the storage.
 
-Exit codes: 0 all that may be done is done; 2 a mistake, told in one line; 75 stopped by a signal, the same command
-goes on. A trial that fails is a row of the sweep, not an end of it; but if trials have ended and not one came to a
-figure, the code is 3 where all diverged, and 2 where some failed otherwise.
+Exit codes: 0 all possible work is done; 2 an error, reported in one line; 75 stopped by a signal, the same command
+continues. A failed trial is a row of the sweep and does not stop it; but if trials have ended and none has a result,
+the code is 3 if all diverged, and 2 if some failed otherwise.
 """
 
-from jaxcnn import at_start  # noqa: F401 (first of all: from here on a signal is told in one line)
+from jaxcnn import at_start  # noqa: F401 (imported first: from now on, a signal is reported in one line)
 
 # isort: split
 
@@ -67,14 +67,14 @@ HEARTBEAT = flags.DEFINE_integer(
     "heartbeat", 60, "Seconds between signs of life; a worker on another host is taken for dead after two without.",
     lower_bound=1,
 )  # fmt: skip
-OF_SWEEP = (  # what workers read in the folder
+OF_SWEEP = (  # workers read these from the folder
     "config", "dry_run", "measure", "sampler", "pruner", "trials", "retry", "engine", "population", "population_way",
     "pbt_every_epochs", "heartbeat",
 )  # fmt: skip
 
 
 def main() -> int:
-    """Do what the flags say; return the exit code."""
+    """Run the sweep or the worker given by the flags; return the exit code."""
     if not WORKDIR.value:
         raise UserError("--workdir=<folder of the sweep> is missing")
     folder = pathlib.Path(WORKDIR.value)
@@ -93,7 +93,7 @@ def _refuse_without_effect() -> None:
     """Refuse flags that would be ignored.
 
     Raises:
-      UserError: there is one.
+      UserError: such a flag is set.
     """
     given = [name for name in (*OF_SWEEP, "slurm", "workers") if flags.FLAGS[name].present]
     if WORKER.value:
@@ -109,7 +109,7 @@ def _refuse_without_effect() -> None:
 
 
 def _work(folder: pathlib.Path) -> int:
-    """A worker."""
+    """Run a worker; return the exit code."""
     from jaxcnn.study import folder as files
     from jaxcnn.study import start, store, worker
 
@@ -132,7 +132,7 @@ def _work(folder: pathlib.Path) -> int:
 
 
 def _sweep(folder: pathlib.Path) -> int:
-    """The sweep: plan, study, engine, outcome."""
+    """Run the sweep: plan, study, engine, outcome; return the exit code."""
     from rich.console import Console
 
     from jaxcnn.study import folder as files
@@ -150,7 +150,7 @@ def _sweep(folder: pathlib.Path) -> int:
     environment, estimate = _show_plan(folder, plan, definition.name, shared, console)
     if DRY_RUN.value:
         return 0
-    with files.held(folder / files.BEGIN):  # two commands at once would both make its tables
+    with files.held(folder / files.BEGIN):  # two commands at once would both create the store's tables
         storage = store.open_storage(_storage(folder), definition.heartbeat)
     definition, queue = start.begin(
         folder, definition, storage, plan, sweep, _command(), config_file=_config_file(), environment=environment
@@ -180,7 +180,7 @@ def _sweep(folder: pathlib.Path) -> int:
 
 
 def _define(folder: pathlib.Path, shared: Any) -> tuple[Any, Any, Any]:
-    """The sweep of the config file, its plan, and the definition of its study, held against what the folder has."""
+    """The sweep of the config file, its plan, and the definition of its study, checked against that in the folder."""
     from jaxcnn.study import folder as files
     from jaxcnn.study import plan, spec, start, store
 
@@ -199,7 +199,7 @@ def _define(folder: pathlib.Path, shared: Any) -> tuple[Any, Any, Any]:
 
 
 def _population(plan: Any, shared: Any) -> Any:
-    """How trials are trained together, held against the plan; None: each alone."""
+    """How trials are trained together, checked against the plan; None: each alone."""
     from jaxcnn.study import together
 
     if POPULATION.value == 1:
@@ -216,17 +216,17 @@ def _population(plan: Any, shared: Any) -> Any:
 
 
 def _show_plan(folder: pathlib.Path, plan: Any, name: str, shared: Any, console: Any) -> tuple[dict[str, Any], Any]:
-    """Measure the plan where its trials will run, and print it; return the environment there, and the estimate."""
+    """Measure the plan where its trials will run, and print it; return that environment and the estimate."""
     from jaxcnn.study import measure, outcome, table
     from jaxcnn.study.engines import processes
 
-    places: list[Any] = [{}]  # a process of its own, since this one must hold neither devices nor cores of the workers
+    places: list[Any] = [{}]  # a separate process, since this one must not occupy devices or cores of the workers
     if ENGINE.value == "inline":
         places = [None]
     elif ENGINE.value == "processes":
         places = list(processes.places_of(WORKERS.value))
     workers = len(places) if ENGINE.value in ("inline", "processes") else max(1, WORKERS.value)
-    wanted = MEASURE.value and ENGINE.value in ("inline", "processes")  # others run on machines that are not this one
+    wanted = MEASURE.value and ENGINE.value in ("inline", "processes")  # other engines run on other machines
     figures, environment, peak = measure.here_or_apart(
         plan, folder, shared, _command(), console.print, place=places[0], wanted=wanted
     )
@@ -250,7 +250,7 @@ def _until() -> float | None:
 
 
 def _options() -> dict[str, str]:
-    """The options of --slurm by name."""
+    """The options in --slurm, by name."""
     options = {}
     for part in SLURM.value:
         name, equals, value = part.partition("=")

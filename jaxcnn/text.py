@@ -1,8 +1,8 @@
-"""How many of a thing, and text that others chose, such as names of files: on one line, apart, and in pictures.
+"""Counts with nouns, and foreign text such as file names: shown on one line, made distinct, and drawn in pictures.
 
-A text that others chose may hold anything that a file system or an array takes: `$` and `_`, line breaks, bytes that
-are no UTF-8 (which Python has as lone surrogates), and letters of any script. It is shown as it is where that can be,
-and what can not is escaped as in Python, so that nothing shown is taken for something else.
+Foreign text may contain anything that a file system or an array accepts: `$` and `_`, line breaks, bytes that are not
+UTF-8 (lone surrogates in Python), and letters of any script. It is shown unchanged if possible; other characters are
+escaped as in Python, so that nothing shown is mistaken for something else.
 """
 
 import contextlib
@@ -11,20 +11,20 @@ import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-_NO_LETTERS = ("Cc", "Cs", "Zl", "Zp")  # Unicode's categories of controls, surrogates, ends of lines and paragraphs
+_NO_LETTERS = ("Cc", "Cs", "Zl", "Zp")  # Unicode categories of controls, surrogates, line and paragraph separators
 
 
 def shown(text: str) -> str:
-    """A text on one line, for any stream and file: controls, line breaks and what is no Unicode are escaped.
+    """A text on one line, for any stream and file: controls, line breaks and invalid Unicode are escaped.
 
-    A byte that was no UTF-8 in the name of a file becomes `\\xe9`.
+    A byte in a file name that is not UTF-8 becomes, for example, `\\xe9`.
     """
     return "".join(map(_shown, text))
 
 
 def _shown(letter: str) -> str:
     code = ord(letter)
-    if 0xDC80 <= code <= 0xDCFF:  # how Python has a byte that could not be decoded
+    if 0xDC80 <= code <= 0xDCFF:  # Python's form of a byte that could not be decoded
         return f"\\x{code - 0xDC00:02x}"
     is_none = code & 0xFFFE == 0xFFFE or 0xFDD0 <= code <= 0xFDEF
     return _escaped(letter) if is_none or unicodedata.category(letter) in _NO_LETTERS else letter
@@ -35,12 +35,12 @@ def _escaped(letter: str) -> str:
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:
-    """Such as "1 example", "2 examples"."""
+    """A number with its noun, such as "1 example", "2 examples"."""
     return f"{number} {noun if number == 1 else plural or noun + 's'}"
 
 
 def distinct(names: Sequence[str]) -> tuple[str, ...]:
-    """Names of which no two are equal: those that are get their place, "crane (0)" and "crane (2)"."""
+    """Distinct names: equal ones get their index, as in "crane (0)" and "crane (2)"."""
     if len(set(names)) == len(names):
         return tuple(names)
     seen: dict[str, int] = {}
@@ -61,8 +61,8 @@ def distinct(names: Sequence[str]) -> tuple[str, ...]:
 def save_picture(figure: Any, target: Any, **options: Any) -> None:
     """`figure.savefig` of a matplotlib Figure, for any text in it.
 
-    No text is read as mathematics. Letters that the font has not are taken from the installed fonts, and are escaped
-    where none has them; in an SVG whose text stays text that is left to whoever shows it.
+    No text is read as mathematics. Letters missing in the font are taken from other installed fonts, or escaped if no
+    font has them; in an SVG that keeps text as text, this is left to the viewer.
     """
     import matplotlib
 
@@ -73,7 +73,7 @@ def save_picture(figure: Any, target: Any, **options: Any) -> None:
         _show(text, vector)
     with warnings.catch_warnings():
         if vector:
-            warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # measured only, not drawn
+            warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # only measured, not drawn
         figure.savefig(target, **options)
 
 
@@ -84,7 +84,7 @@ def _texts(figure: Any) -> list[Any]:
 
 
 def _show(text: Any, vector: bool) -> None:
-    """Make a text of a figure one that can be drawn."""
+    """Change a text of a figure so that it can be drawn."""
     lines = [shown(line) for line in text.get_text().split("\n")]
     if not vector:
         families = _families("".join(lines), text)
@@ -97,7 +97,7 @@ def _show(text: Any, vector: bool) -> None:
 
 
 def _show_ticks(figure: Any, vector: bool) -> None:
-    """The same for names along an axis, which matplotlib writes into their texts once more whenever it draws."""
+    """The same for names along an axis, which matplotlib sets again whenever it draws."""
     from matplotlib.ticker import FixedFormatter, FuncFormatter
 
     for axes in figure.axes:
@@ -112,11 +112,11 @@ def _show_ticks(figure: Any, vector: bool) -> None:
                     axis.set_ticks(axis.get_majorticklocs(), after)
 
 
-_found: dict[str, str | None] = {}  # family of an installed font that has a letter, by letter; None: there is none
+_found: dict[str, str | None] = {}  # letter -> family of an installed font that has it; None: no font has it
 
 
 def _families(letters: str, text: Any) -> dict[str, str | None]:
-    """The installed families to take letters from that the font of a text has not; None where no font has one."""
+    """For each letter missing in a text's font, an installed family that has it; None if no font has it."""
     from matplotlib import font_manager
 
     own = font_manager.get_font(font_manager.findfont(text.get_fontproperties()))
@@ -127,7 +127,7 @@ def _families(letters: str, text: Any) -> dict[str, str | None]:
 
 
 def _search(letters: Iterable[str]) -> None:
-    """Look through the installed fonts for letters."""
+    """Search the installed fonts for letters."""
     from matplotlib import font_manager
 
     left = set(letters)
@@ -135,9 +135,9 @@ def _search(letters: Iterable[str]) -> None:
     for font in sorted(upright, key=lambda font: ("Sans" not in font.name, font.name)):
         if not left:
             break
-        with contextlib.suppress(OSError, RuntimeError):  # a font of bitmaps, or a damaged one
+        with contextlib.suppress(OSError, RuntimeError):  # a bitmap font, or a damaged one
             face = font_manager.get_font(font.fname)
-            if face.scalable and not font.name.startswith("Last Resort"):  # that one has a box for everything
+            if face.scalable and not font.name.startswith("Last Resort"):  # that font has only placeholder boxes
                 has = {letter for letter in left if face.get_char_index(ord(letter))}
                 _found.update(dict.fromkeys(has, font.name))
                 left -= has

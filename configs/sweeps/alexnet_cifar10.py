@@ -20,7 +20,7 @@ def get_config(variant: str = ""):
 
 
 def cpu(config):
-    """A short one-cycle run, evaluated twice, with what it must leave and no more."""
+    """A short one-cycle run, evaluated twice, that writes only what is necessary."""
     config.schedule.warmup = 0.5
     config.run.epochs = 2.5
     config.run.eval_every_epochs = 1.25

@@ -2,10 +2,10 @@
 
     python -m jaxcnn.sweep --config=configs/sweeps/learning_rate.py --workdir=runs/rates
 
-Eight rates in a list; with `:random`, sixteen pairs of rate and weight decay that are drawn at random.
+Eight rates in a list; with `:random`, sixteen randomly drawn pairs of rate and weight decay.
 
-Variants: `:random`, see above; `:smoke` takes seconds, on the handwritten digits; `:short` is what
-`python -m benchmarks.sweep` times.
+Variants: `:random`, see above; `:smoke` takes seconds, on the handwritten digits; `:short` is timed by
+`python -m benchmarks.sweep`.
 """
 
 from jaxcnn.config import recipes
@@ -20,11 +20,11 @@ def get_config(variant: str = ""):
 
 
 def as_it_is(config):
-    """The sweep alone is another."""
+    """The unchanged config: only the sweep differs."""
 
 
 def short(config):
-    """Half the width, 300 steps a trial; what is evaluated is small, so that the time is that of the steps."""
+    """Half the width, 300 steps per trial; evaluation is small, so that the steps determine the time."""
     config.model.width = 0.5
     config.run.epochs = 0.0
     config.run.steps = 300

@@ -1,12 +1,12 @@
-"""Ashraf et al.'s study on CIFAR-10: three architectures by batch size, and by learning rate.
+"""The study of Ashraf et al. on CIFAR-10: three architectures by batch size, and by learning rate.
 
     python -m jaxcnn.sweep --config=configs/sweeps/paper_cifar10.py --workdir=runs/paper
 
 Every architecture at batch sizes 32 to 512 with learning rate 0.001, and at learning rates 0.1 to 0.0001 with batch
-size 128, three seeds each: 72 trials, since what both lists have in common is made once, with 15 compiled programs.
+size 128, three seeds each: 72 trials (those common to both lists run once), with 15 compiled programs.
 Optimiser, schedule and length are those of `recipes.paper`.
 
-Variant: `:smoke`, the same study in minutes on two CPU cores: thin networks, a few steps on the handwritten digits.
+Variant: `:smoke`, the same study in minutes on two CPU cores: narrow networks, a few steps on the handwritten digits.
 """
 
 from jaxcnn.config import recipes

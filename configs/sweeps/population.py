@@ -1,9 +1,9 @@
-"""Learning rates that `python -m benchmarks.population` times as a population and one after another.
+"""Learning rates, timed by `python -m benchmarks.population` as a population and one after another.
 
     python -m jaxcnn.sweep --config=configs/sweeps/population.py:small --workdir=runs/population --population=8
 
 Variants: `:small`, eight rates for a small CNN on the handwritten digits; `:large`, four for AlexNet of full width on
-images of memory, a few steps each; `:smoke`, four for the CNN, in seconds.
+images in memory, a few steps each; `:smoke`, four for the CNN, in seconds.
 """
 
 from jaxcnn.config import default, unknown_variant

@@ -1,8 +1,8 @@
-"""What augmentation is worth: one architecture, VGG16 on CIFAR-10, seven ways to prepare its images.
+"""The effect of augmentation: one architecture, VGG16 on CIFAR-10, with seven ways to prepare its images.
 
     python -m jaxcnn.sweep --config=configs/sweeps/preprocessing.py --workdir=runs/preprocessing
 
-None, normalisation, crop and flip, and on top of those cutout, mixup, CutMix and RandAugment; three seeds each.
+None, normalisation, crop and flip, and in addition to those cutout, mixup, CutMix and RandAugment; three seeds each.
 
 Variant: `:smoke`, in minutes on two CPU cores: AlexNet's small form, a few steps on the handwritten digits.
 """

@@ -1,9 +1,9 @@
-"""The speedrun on CIFAR-10 over ten seeds, in the published eight epochs and in the ten of its own config.
+"""The speedrun on CIFAR-10 over ten seeds, with the published eight epochs and with the ten of its config.
 
     python -m jaxcnn.sweep --config=configs/sweeps/speedrun_cifar10.py:gpu --workdir=runs/speedruns
 
-How sure 94 % is, and how long it takes: trials after the first of a length start with a compiled program. There is no
-validation split (protocol=full), and nothing is chosen by these runs.
+Shows how reliably 94 % is reached, and the time: trials after the first of a length start with a compiled program.
+Without a validation split (protocol=full); these runs choose nothing.
 
 Variants: `:gpu` computes in bfloat16; `:smoke` takes seconds, on synthetic images.
 """

@@ -1,9 +1,9 @@
-"""How every command starts and ends: flags in, exit code out.
+"""The start and end of every command: parsing flags, and exit codes.
 
-Exit codes: 0 done; 1 a bug of ours, with its traceback; 2 a mistake in flags, config, data or on the machine, told in
-one line; 3 the loss or gradient was not finite; 75 stopped by SIGTERM, SIGINT, SIGHUP or SIGUSR1: training goes on from
-its checkpoint by the same command, another command starts again; 128 + n stopped at once by a second SIGTERM or SIGINT,
-of number n. What becomes of the output changes none of them.
+Exit codes: 0 done; 1 a bug in jaxcnn, with a traceback; 2 an error in flags, config, data or machine, reported in one
+line; 3 the loss or gradient was not finite; 75 stopped by SIGTERM, SIGINT, SIGHUP or SIGUSR1: the same command
+continues training from its checkpoint, other commands start again; 128 + n stopped at once by a second SIGTERM or
+SIGINT, of signal number n. Output that cannot be written does not change the exit code.
 """
 
 import errno
@@ -27,23 +27,23 @@ from jaxcnn.config import Config, ConfigError, UserError, convert, flatten, from
 from jaxcnn.machine import malloc, paths, xla_flags
 from jaxcnn.train.interrupts import Interrupts
 
-flags.disclaim_key_flags()  # those defined here belong to the command, whose --help shows them
-_NO_BOOLEAN = re.compile(r"\('Non-boolean argument to boolean flag', .*\)")  # absl shows the arguments of its error
+flags.disclaim_key_flags()  # flags defined here belong to the command, and its --help shows them
+_NO_BOOLEAN = re.compile(r"\('Non-boolean argument to boolean flag', .*\)")  # absl prints the arguments of its error
 MACHINE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG)
 
 _signals = Signals()
 
 
 def define_config(description: str) -> Any:
-    """Define `--config=<file or name>[:variant]`, whose fields `--config.<key>=<value>` override."""
+    """Define `--config=<file or name>[:variant]`, whose fields can be overridden by `--config.<key>=<value>`."""
     holder = config_flags.DEFINE_config_file("config", None, description)
-    # --help shows the flags of the main module; this one is defined here, but is the command's.
+    # --help shows the flags of the main module; this flag is defined here, but belongs to the command.
     flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS["config"])
     return holder
 
 
 class _PathParser(flags.ArgumentParser):
-    """A path, `~` in it expanded, as a string: some flags take "-" or nothing as well."""
+    """A path with `~` expanded, as a string: some flags also take "-" or an empty value."""
 
     def parse(self, argument: str) -> str:
         try:
@@ -53,7 +53,7 @@ class _PathParser(flags.ArgumentParser):
 
 
 def define_path(name: str, default: str | None, description: str) -> Any:
-    """Define a flag that is a path; every flag that is one is defined so."""
+    """Define a flag that is a path; must be used for every such flag."""
     return flags.DEFINE(_PathParser(), name, default, description)
 
 
@@ -61,13 +61,13 @@ def read_config(holder: Any) -> Config:
     """The checked config of a holder from `define_config`.
 
     Raises:
-      ConfigError: there is none, or it holds mistakes.
+      ConfigError: the config is missing or contains mistakes.
     """
     if holder.value is None:
         raise ConfigError("no config was given; for example --config=quickstart")
     try:
         tree = holder.value.to_dict()
-    except OSError as error:  # ml_collections keeps the error of a file until its value is used
+    except OSError as error:  # ml_collections delays the error of a file until its value is used
         file = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")[0]
         raise ConfigError(f"--config={file}: there is no such Python file") from error
     _refuse_replaced_groups(tree)
@@ -75,9 +75,9 @@ def read_config(holder: Any) -> Config:
 
 
 def run(main: Callable[..., int], *, arguments: bool = False) -> None:
-    """Parse the flags, call `main`, and exit with its code; a user's mistake ends in one line and exit code 2.
+    """Parse the flags, call `main`, and exit with its code; a user error is reported in one line, with exit code 2.
 
-    With `arguments`, what is no flag is allowed, and `main` gets the list of it; else it is a mistake.
+    With `arguments`, arguments that are not flags are passed to `main` as a list; otherwise they are an error.
     """
     malloc.use_huge_pages()
     main_module = sys.modules["__main__"]  # --help shows its docstring
@@ -101,19 +101,19 @@ def run(main: Callable[..., int], *, arguments: bool = False) -> None:
 
 
 def interrupts() -> Interrupts:
-    """What watches for signals to this command, for the runs that it makes."""
+    """The watcher of signals to this command, for its runs."""
     return _signals
 
 
 def accept_any_text() -> None:
-    """Let standard output and error take any text, whatever their encoding: what that has not is escaped."""
+    """Let standard output and error accept any text: characters missing in their encoding are escaped."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def exit_code(error: BaseException) -> int:
-    """The exit code that an error ends a command with: 1 for a bug."""
+    """The exit code of a command that ends with `error`: 1 for a bug."""
     if isinstance(error, UserError):
         return error.exit_code
     of_machine = (isinstance(error, OSError) and error.errno in MACHINE_ERRORS) or (
@@ -123,14 +123,14 @@ def exit_code(error: BaseException) -> int:
 
 
 def _without_closed_loops(unraisable: Any) -> None:
-    """Leave out what tensorstore tells of an event loop that orbax closed at the first error of a save or restore."""
+    """Hide tensorstore's errors about an event loop that orbax closed at the first error of a save or restore."""
     if str(unraisable.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(unraisable)
 
 
 def _guarded(main: Callable[[], int]) -> None:
-    # absl shows all that libraries tell, and orbax tells every step of a save, and each array of a failed one: that is
-    # left to --verbosity, while jaxcnn's own remarks are always shown.
+    # absl shows all messages of libraries, and orbax logs every step of a save and each array of a failed one: these
+    # need --verbosity, while jaxcnn's own messages are always shown.
     if not flags.FLAGS["verbosity"].present:
         absl.logging.set_verbosity(absl.logging.WARNING)
         for name in ("absl", "asyncio"):
@@ -163,7 +163,7 @@ def _guarded(main: Callable[[], int]) -> None:
 
 
 def _parse(argv: list[str], *, arguments: bool = False) -> list[str]:
-    """Parse flags; every mistake is one line."""
+    """Parse flags; every mistake is reported in one line."""
     try:
         argv = [_with_path(argument) for argument in argv]
         _refuse_groups(argv)
@@ -171,17 +171,17 @@ def _parse(argv: list[str], *, arguments: bool = False) -> list[str]:
         if len(rest) > 1 and not arguments:
             raise UserError(f"{rest[1]!r} is not a flag; flags look like --name=value")
         return rest
-    except SystemExit:  # absl has shown the help that was asked for, and would exit with 1
+    except SystemExit:  # absl has shown the requested help, and would exit with 1
         sys.stdout.flush()
         sys.exit(0)
     except (flags.Error, UserError) as error:
         found = _mistake_in_config_file(error, argv)
-        before, _, trace = str(error).partition("Traceback")  # ml_collections puts one into its message
+        before, _, trace = str(error).partition("Traceback")  # ml_collections includes one in its message
         message = found or before + trace.strip().rpartition("\n")[2]
         message = _NO_BOOLEAN.sub("it must be True or False", message)
     except FileNotFoundError as error:
         message = f"config file {error.filename or error} does not exist"
-    except OSError as error:  # so ml_collections tells of an override for a config file that it could not load
+    except OSError as error:  # ml_collections' error for an override if the config file could not be loaded
         if "Failed loading config file" not in str(error):
             raise
         named = [argument.partition("=")[2] for argument in argv if argument.lstrip("-").startswith("config=")]
@@ -189,7 +189,7 @@ def _parse(argv: list[str], *, arguments: bool = False) -> list[str]:
     except Exception as error:
         found = _mistake_in_config_file(error, argv)
         if found is None and isinstance(error, AttributeError | KeyError):
-            found = _unknown_key(argv)  # so ml_collections tells of an override for a key that is not there
+            found = _unknown_key(argv)  # ml_collections' error for an override of an unknown key
         if found is None:
             raise
         message = found
@@ -198,10 +198,10 @@ def _parse(argv: list[str], *, arguments: bool = False) -> list[str]:
 
 
 def _with_path(argument: str) -> str:
-    """`--config=` with the path of the file: `~` expanded, and found among those that ship where it is a mere name.
+    """`--config=` with the path of the file: `~` is expanded, and a plain name is searched in the shipped configs.
 
     Raises:
-      ConfigError: there is no file of that name.
+      ConfigError: no file of that name.
     """
     flag, _, value = argument.partition("=")
     if flag.lstrip("-") != "config" or not flag.startswith("-") or not value:
@@ -223,7 +223,7 @@ def _with_path(argument: str) -> str:
 
 
 def _mistake_in_config_file(error: BaseException | None, argv: list[str]) -> str | None:
-    """Where and why the Python of a config file failed, be it the cause of `error`; None if it did not."""
+    """Where and why the Python code of a config file failed, if that caused `error`; else None."""
     found = None
     while error is not None:
         place = None
@@ -240,15 +240,15 @@ def _mistake_in_config_file(error: BaseException | None, argv: list[str]) -> str
 
 
 def _groups() -> dict[str, list[str]]:
-    """The fields of each group of `Config`, by its name."""
+    """The fields of each group of `Config`, by group name."""
     return {name: list(value) for name, value in to_dict(Config()).items() if isinstance(value, dict)}
 
 
 def _refuse_groups(argv: list[str]) -> None:
-    """Refuse `--config.<group>=…`, which would set all fields that it does not name to their defaults.
+    """Refuse `--config.<group>=…`, which would reset the fields that it does not name to their defaults.
 
     Raises:
-      ConfigError: there is one.
+      ConfigError: `argv` contains one.
     """
     for argument in argv[1:]:
         key = argument.lstrip("-").removeprefix("config.").partition("=")[0]
@@ -260,12 +260,12 @@ def _refuse_groups(argv: list[str]) -> None:
 
 
 def _refuse_replaced_groups(tree: Mapping[str, Any]) -> None:
-    """Refuse a config file that has put a mapping of its own in place of a group, whose other fields would be lost.
+    """Refuse a config file that replaced a group by its own mapping, which would lose the group's other fields.
 
-    A file that gives no more than some groups is taken for one that leaves the rest to the defaults.
+    A file that contains only some groups is assumed to leave the others at their defaults.
 
     Raises:
-      ConfigError: there is one.
+      ConfigError: a group was replaced.
     """
     groups = _groups()
     if not groups.keys() <= tree.keys():
@@ -279,7 +279,7 @@ def _refuse_replaced_groups(tree: Mapping[str, Any]) -> None:
 
 
 def _unknown_key(argv: list[str]) -> str | None:
-    """The complaint about the first `--config.<key>` that `Config` does not have; None if it has all."""
+    """The error message for the first `--config.<key>` that `Config` does not have; None if it has all."""
     known, groups = flatten(to_dict(Config())), _groups()
     for argument in argv:
         key = argument.lstrip("-").removeprefix("config.").partition("=")[0]

@@ -1,7 +1,7 @@
-"""Standard output and standard error that never end what writes to them.
+"""Standard output and standard error that never stop the program that writes to them.
 
-A reader may go away (`… | head`), a terminal may be closed, the disk behind a file may be full. What cannot be written
-is then dropped, below everything that writes: `print`, logging, and rich, which would exit at a closed pipe.
+A reader may exit (`… | head`), a terminal may be closed, a disk may be full. Output that cannot be written is then
+dropped, at a level below `print`, logging, and rich, which would exit at a closed pipe.
 """
 
 import contextlib
@@ -12,26 +12,26 @@ import select
 import sys
 from typing import Any
 
-_GONE = (errno.EPIPE, errno.EIO)  # nobody is there to read it
+_GONE = (errno.EPIPE, errno.EIO)  # no reader any more
 
 
 class _Lasting(io.FileIO):
-    """A descriptor to write to that raises nothing.
+    """A writable descriptor that raises no errors.
 
     Attributes:
-      failure: why something was dropped though somebody wanted it; None: nothing was.
+      failure: why output was dropped although it has a reader; None if it was not.
     """
 
     failure: OSError | None = None
 
     def write(self, data: Any, /) -> int:
-        """Write all of the bytes, or drop the rest of them; return how many there are."""
+        """Write all bytes, or drop the rest; return the number of bytes in `data`."""
         rest = memoryview(data).cast("B")
         size = rest.nbytes
         try:
             while rest:
                 written = super().write(rest)
-                if written is None:  # a descriptor that does not block, and is full
+                if written is None:  # a non-blocking descriptor that is full
                     select.select([], [self], [])
                 else:
                     rest = rest[written:]
@@ -42,8 +42,8 @@ class _Lasting(io.FileIO):
 
 
 def keep() -> None:
-    """Make standard output and standard error such; to be called before anybody holds the streams as they are."""
-    for descriptor in range(3):  # one that is closed would be taken by the next file, which then got our messages
+    """Replace standard output and error by such streams. Must be called before any code stores the originals."""
+    for descriptor in range(3):  # the next opened file would reuse a closed descriptor, and receive our messages
         try:
             os.fstat(descriptor)
         except OSError:
@@ -52,7 +52,7 @@ def keep() -> None:
 
 
 def failure() -> OSError | None:
-    """Why some of the standard output is lost, though somebody wanted it."""
+    """Why part of the standard output was lost although it has a reader; None if it was not."""
     buffer = getattr(sys.stdout, "buffer", None)
     raw = getattr(buffer, "raw", buffer)
     return raw.failure if isinstance(raw, _Lasting) else None
@@ -62,7 +62,7 @@ def _lasting(stream: Any, descriptor: int) -> Any:
     if stream is None:  # it was closed when Python started
         return io.TextIOWrapper(io.BufferedWriter(_Lasting(descriptor, "wb", closefd=False)))
     if not isinstance(stream, io.TextIOWrapper) or stream.name not in ("<stdout>", "<stderr>"):
-        return stream  # somebody else's, such as a notebook's or a test's
+        return stream  # replaced by other code, such as a notebook or a test
     with contextlib.suppress(OSError):
         stream.flush()
     raw = _Lasting(stream.fileno(), "wb", closefd=False)

@@ -1,9 +1,9 @@
-"""Signals to a command, in any phase of it.
+"""Signals to a command in any of its phases.
 
-SIGTERM, SIGINT, SIGHUP (a terminal that was closed) and SIGUSR1 (the notice of many schedulers) all ask it to stop.
-Python runs signal handlers only between bytecodes of the main thread, which may be inside one XLA compilation for a
-minute. So the signal's number goes through `signal.set_wakeup_fd` to a thread of our own, which acts at once where
-there is nothing to save, and else asks the run to save and stop, and makes sure that it does.
+SIGTERM, SIGINT, SIGHUP (a closed terminal) and SIGUSR1 (the notice of many schedulers) all ask the command to stop.
+Python runs signal handlers only between bytecodes of the main thread, which may spend a minute in an XLA compilation.
+So the signal's number goes through `signal.set_wakeup_fd` to a separate thread. If nothing needs saving, it ends the
+process at once; otherwise it asks the run to save and stop, and makes sure that this happens.
 """
 
 import atexit
@@ -20,7 +20,8 @@ from jaxcnn.at_start import last_words, numbers
 from jaxcnn.train.interrupts import INTERRUPTED, NOTHING_TO_SAVE, Interrupts
 
 LEAVING_SECONDS = 5.0
-# A person, or a scheduler, that sends these twice insists; SIGHUP comes from the kernel and from the shell as well.
+# If a person or a scheduler sends one of these twice, the process ends at once. SIGHUP is excluded, because it comes
+# both from the kernel and from the shell.
 _INSISTENT = (signal.SIGTERM, signal.SIGINT)
 _STOPPING = {
     "sweep": "stopping",
@@ -31,18 +32,17 @@ T = TypeVar("T")
 
 
 class Signals(Interrupts):
-    """A context manager that watches for signals while a command is under way; `Interrupts` says the rest.
+    """A context manager that watches for signals while a command runs; see also `Interrupts`.
 
-    A run that has not stopped `grace_seconds` after a signal is left as it is, and the process ends. Where a run has
-    several processes, they are told why this one leaves; and a second signal changes nothing, since schedulers and
-    launchers send one each. `leaving` is called by the watching thread before the process leaves, and is given
-    `LEAVING_SECONDS`.
+    If a run has not stopped `grace_seconds` after a signal, the process ends without waiting. If a run has several
+    processes, the others get the reason, and a second signal has no effect, since scheduler and launcher each send one.
+    The watching thread calls `leaving` before the process ends, and waits for it for up to `LEAVING_SECONDS`.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.where = "the same command starts it again"
-        self._lock = threading.Lock()  # what a signal does goes by the phase, which must not change meanwhile
+        self._lock = threading.Lock()  # a signal's effect depends on the phase, which must not change meanwhile
         self._timer: threading.Timer | None = None
         self._insisted = False
         self._code: int | None = None
@@ -59,7 +59,7 @@ class Signals(Interrupts):
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._code is not None:  # the process is at its end
+        if self._code is not None:  # the process is ending
             return
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
@@ -67,18 +67,18 @@ class Signals(Interrupts):
         self._write.close()  # ends the thread
 
     def end(self, code: int) -> None:
-        """The command has done all it does: a signal from here on cannot change its exit code."""
+        """The command has finished: from now on, a signal cannot change its exit code."""
         with self._lock:
             self._code = code
             self._cancel()
 
     def enter(self, phase: str) -> None:
-        """Tell what the command does from here on."""
+        """Set the current phase of the command."""
         with self._lock:
             self.phase = phase
 
     def goes_on(self, folder: pathlib.Path) -> str:
-        """How a run in a workdir goes on, in words."""
+        """A text on how to continue a run in a workdir."""
         return f"the same command with --workdir={folder} goes on"
 
     def _forget(self) -> None:
@@ -86,7 +86,7 @@ class Signals(Interrupts):
             self._cancel()
 
     def drive(self, work: Callable[[], T]) -> T:
-        """`work()`: no signal raises anything here."""
+        """Return `work()`; signals raise no exception during it."""
         return work()
 
     def _cancel(self) -> None:
@@ -121,7 +121,7 @@ class Signals(Interrupts):
 
     def _give_up(self) -> None:
         with self._lock:
-            if self._timer is None:  # it was cancelled as it went off
+            if self._timer is None:  # it was cancelled while it fired
                 return
             self._leave(
                 f"{self.phase} did not finish within {self.grace_seconds:.0f} s of the signal; "
@@ -140,14 +140,14 @@ class Signals(Interrupts):
 
 
 def _wake_only(number: int, frame: FrameType | None) -> None:
-    """A handler that does nothing: the wake-up descriptor has already told the watching thread."""
+    """A handler that does nothing: the wake-up descriptor has already notified the watching thread."""
 
 
 def ignore_at_exit() -> None:
-    """Once Python has ended its threads nothing can watch, and signals no longer change a command's exit code."""
+    """Ignore signals once Python has ended its threads, so that no thread watches: the exit code must not change."""
 
     def ignore() -> None:
         for number in numbers():
             signal.signal(number, signal.SIG_IGN)
 
-    atexit.register(ignore)  # what is registered first is called last
+    atexit.register(ignore)  # functions registered first are called last

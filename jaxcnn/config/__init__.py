@@ -1,9 +1,8 @@
-"""The run's configuration: frozen dataclasses, made and checked once, at the boundary.
+"""The configuration of a run: frozen dataclasses, created and checked once, at the start.
 
 A file in `jaxcnn/configs/` returns an `ml_collections.ConfigDict` whose tree mirrors `Config`. `from_config_dict` turns
-it into these dataclasses and refuses what is out of range or impossible together; past that point nothing asks a
-dictionary for a key, and a mistake can no longer surface in the middle of a run. Mistakes raise `ConfigError`, one line
-each.
+it into these dataclasses and refuses values out of range and impossible combinations. After that, no code looks up keys
+in a dictionary, and a mistake cannot appear in the middle of a run. Mistakes raise `ConfigError`, one line each.
 """
 
 from jaxcnn.config.errors import ConfigError, UserError

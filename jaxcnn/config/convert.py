@@ -1,4 +1,4 @@
-"""Nested mappings as frozen dataclasses, with a line for each thing wrong with them."""
+"""Converts nested mappings to frozen dataclasses, with one line for each mistake in them."""
 
 import dataclasses
 import difflib
@@ -7,7 +7,7 @@ import types
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-# What fields are called elsewhere.
+# Names of fields in other programs.
 _COMMON_NAMES = {
     "lr": "learning_rate", "wd": "weight_decay", "bs": "global_batch_size", "batch_size": "global_batch_size",
     "batch": "global_batch_size", "ema": "ema_decay", "clip": "clip_norm", "grad_clip": "clip_norm",
@@ -19,15 +19,15 @@ _COMMON_NAMES = {
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint at the known name that is closest to an unknown one; empty if none is close."""
+    """A hint that names the known name closest to an unknown one; empty if none is close."""
     close = nearest_key(name, known)
     return f" (did you mean {close!r}?)" if close else ""
 
 
 def nearest_key(key: str, known: Iterable[str]) -> str:
-    """The known key that one is most likely to stand for, keys being names after names of groups; "" if none is.
+    """The known key (group names, then field name) that `key` most probably means; "" if none.
 
-    First comes what fields are called elsewhere, such as "lr", then a field of that name in any group, then letters.
+    Checked in order: names used elsewhere, such as "lr"; a field of that name in any group; similar spelling.
     """
     keys = list(known)
     name = key.rpartition(".")[2]
@@ -38,7 +38,7 @@ def nearest_key(key: str, known: Iterable[str]) -> str:
 
 
 def convert(cls: type, tree: Any, path: str, mistakes: list[str]) -> Any:
-    """Build dataclass `cls` from a mapping, appending a line to `mistakes` for each thing wrong with it."""
+    """Build dataclass `cls` from a mapping, appending a line to `mistakes` for each mistake in it."""
     if not isinstance(tree, Mapping):
         mistakes.append(f"{path} must be a group of fields, not {_shown(tree)}")
         return cls()
@@ -61,16 +61,16 @@ def convert(cls: type, tree: Any, path: str, mistakes: list[str]) -> Any:
 
 
 def _shown(value: Any) -> str:
-    """A wrong value as a person is to see it: its first letters."""
+    """The beginning of a wrong value, for messages."""
     try:
         text = repr(value)
-    except ValueError:  # Python writes no integer of thousands of digits
+    except ValueError:  # Python does not convert integers of thousands of digits to text
         return f"such {type(value).__name__}"
     return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 def _typed(hint: Any, value: Any) -> Any:
-    """`value` as the annotated type; an int may stand for a float, a list for a tuple. Raises ValueError."""
+    """`value` as the annotated type; an int is accepted for a float, a list for a tuple. Raises ValueError."""
     origin = get_origin(hint)
     if origin is Literal:
         choices = get_args(hint)

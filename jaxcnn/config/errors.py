@@ -1,15 +1,15 @@
-"""Mistakes of the user's or of the machine, told in one line without a traceback."""
+"""Errors of the user or the machine, reported in one line without a traceback."""
 
 
 class UserError(Exception):
-    """A mistake of the user's or of the machine: what happened, where, what to do; no traceback.
+    """An error of the user or the machine: says what happened, where, and what to do; shown without a traceback.
 
     Attributes:
-      exit_code: of the command that it ends.
+      exit_code: exit code of the command that it ends.
     """
 
     exit_code = 2
 
 
 class ConfigError(UserError):
-    """The configuration holds mistakes; `str` has one line for each of them."""
+    """The configuration contains mistakes; `str` has one line for each."""

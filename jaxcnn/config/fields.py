@@ -12,12 +12,12 @@ class Model:
 
     name: Literal["alexnet", "vgg16", "resnet50", "cnn", "airbench", "airbench_residual"] = "vgg16"
     form: Literal["cifar", "imagenet"] = "cifar"  # stem for small images, or torchvision's layout
-    num_classes: Count = 0  # 0: as many as the data set has
+    num_classes: Count = 0  # 0: that of the data set
     width: Annotated[AboveZero, AtMost(1024.0)] = 1.0  # multiplies every channel count and hidden size
     head: Literal["linear", "dense4096"] = "linear"  # vgg16 in CIFAR form only
     batch_norm: bool = True  # alexnet and vgg16; the others always have it
-    dropout: Fraction = 0.0  # rate, where torchvision has it; else before the classifier
-    dtype: Literal["float32", "bfloat16"] = "float32"  # of the computation; parameters stay float32
+    dropout: Fraction = 0.0  # rate; at torchvision's places, else before the classifier
+    dtype: Literal["float32", "bfloat16"] = "float32"  # type of computation; parameters stay float32
     zero_init_residual: bool = True  # resnet50: the last BatchNorm scale of each block starts at 0
 
 
@@ -39,16 +39,16 @@ class Data:
     train_split: str = "train"  # TFDS-like slices: "train[:90%]", "train[10000:]"; folders also "train[:80% by path]"
     test_split: str = "test"
     protocol: Literal["holdout", "full"] = "holdout"  # full: train on everything, no validation split
-    val_split: str = ""  # a slice; empty: the set's own val or validation, else held out; "holdout": always held out
+    val_split: str = ""  # a slice; empty: the set's own val or validation, else held out; "holdout": always hold out
     val_examples: Count = 5000  # held out of the training split, chosen by split_seed
     split_seed: Annotated[Count, AtMost(2**63 - 1)] = 0
-    stratify: bool = False  # hold out as large a share of every class
-    image_size: Annotated[Count, AtMost(2**14)] = 0  # side of the resized centre square, pixels; 0: as they are
+    stratify: bool = False  # hold out the same share of every class
+    image_size: Annotated[Count, AtMost(2**14)] = 0  # side of the resized centre square, pixels; 0: no resizing
     grey16_max: Annotated[Positive, AtMost(65535)] = 65535  # the white of 16-bit grey; 4095 for 12-bit cameras
-    max_megapixels: AboveZero = 500.0  # of an image; a resized JPEG counts as the scale it is decoded at
+    max_megapixels: AboveZero = 500.0  # largest image; a resized JPEG counts with its decoded scale
     loader: Literal["auto", "resident", "stream"] = "auto"
-    resident_gib: NonNegative = 4.0  # auto: sets up to this size (all splits, uint8) lie on the device
-    on_error: Literal["raise", "skip"] = "raise"  # an unreadable image stops the run, or is left out and counted
+    resident_gib: NonNegative = 4.0  # auto: sets up to this size (all splits, uint8) are kept on the device
+    on_error: Literal["raise", "skip"] = "raise"  # unreadable image: stop the run, or leave it out and count it
     workers: Annotated[Count, AtMost(1024)] = 0  # parallel decoders of the stream loader; 0: one per core
 
 
@@ -59,19 +59,19 @@ class Augment:
     normalize: bool = True  # by the training split's own mean and std per channel
     crop: Literal["none", "zero", "reflect"] = "none"  # random crop after padding by crop_padding
     crop_padding: Count = 4  # pixels
-    flip: Literal["none", "random", "alternating"] = "none"  # left to right; alternating: once in every two epochs
+    flip: Literal["none", "random", "alternating"] = "none"  # left to right; alternating: in one of every two epochs
     cutout: Count = 0  # side of the square, pixels
     mixup: NonNegative = 0.0  # alpha of the Beta distribution; 0: off
-    cutmix: NonNegative = 0.0  # alpha; with mixup also on, each example gets one of the two
+    cutmix: NonNegative = 0.0  # alpha; if mixup is also on, each example gets one of the two
     brightness: Annotated[NonNegative, AtMost(255.0)] = 0.0  # colour jitter: factors drawn from [1 - x, 1 + x]
     contrast: Annotated[NonNegative, AtMost(255.0)] = 0.0
     saturation: Annotated[NonNegative, AtMost(255.0)] = 0.0
     hue: Annotated[NonNegative, AtMost(0.5)] = 0.0  # rotation drawn from [-x, x] turns of the colour circle, x <= 0.5
     policy: Literal["none", "randaugment", "trivialaugment"] = "none"
     policy_layers: Annotated[Positive, AtMost(100)] = 2  # operations per image (randaugment)
-    policy_magnitude: Annotated[NonNegative, AtMost(30.0)] = 9.0  # of 30 (randaugment)
-    small_sides: tuple[int, ...] = ()  # progressive resizing: training images begin with these sides, pixels
-    small_until: tuple[float, ...] = ()  # until these shares of the run; then they are as large as in evaluation
+    policy_magnitude: Annotated[NonNegative, AtMost(30.0)] = 9.0  # 0 to 30 (randaugment)
+    small_sides: tuple[int, ...] = ()  # progressive resizing: sides of the first training images, pixels
+    small_until: tuple[float, ...] = ()  # each until this share of the run; then the size of evaluation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,19 +87,19 @@ class Optim:
     weight_decay: NonNegative = 5e-4  # (traced) in the gradient (sgd, adam, lars, muon) or decoupled (adamw, lamb)
     decay_norm_and_bias: bool = False  # weight decay also on BatchNorm parameters and biases
     trust_coefficient: AboveZero = 0.001  # lars
-    layers: tuple[tuple[str, float], ...] = ()  # (pattern of a path, factor on its learning rate); 0: frozen
-    freeze_norm: bool = False  # BatchNorm normalises by its running statistics, which stay, as do its parameters
+    layers: tuple[tuple[str, float], ...] = ()  # (pattern of paths, factor of their learning rate); 0: frozen
+    freeze_norm: bool = False  # BatchNorm uses its running statistics, and keeps these and its parameters
     newton_schulz_steps: Annotated[Positive, AtMost(100)] = 3  # muon
-    sgd_momentum: Fraction = 0.9  # muon: of the classifier, the biases and the BatchNorm scales, which take SGD
-    bias_gradient_factor: NonNegative = 1.0  # muon: their gradient times this, at learning_rate (biases and scales)
-    classifier_gradient_factor: NonNegative = 1.0  # muon: the same of the classifier's kernel
-    whitening_bias_epochs: NonNegative = 0.0  # airbench: how long its first bias is trained; 0: to the end
+    sgd_momentum: Fraction = 0.9  # muon: for the classifier, biases and BatchNorm scales, which use SGD
+    bias_gradient_factor: NonNegative = 1.0  # muon: multiplies the gradient of biases and scales, at learning_rate
+    classifier_gradient_factor: NonNegative = 1.0  # muon: the same for the classifier's kernel
+    whitening_bias_epochs: NonNegative = 0.0  # airbench: epochs of training of its first bias; 0: to the end
     label_smoothing: Fraction = 0.0  # (traced)
     clip_norm: NonNegative = 0.0  # global norm of the gradient; 0: off
     accumulate_steps: Annotated[Positive, AtMost(1024)] = 1  # microbatches per step
-    base_batch_size: Count = 0  # > 0: learning_rate is that of such a batch, and grows with global_batch_size
-    gradient_dtype: Literal["float32", "bfloat16"] = "float32"  # in which devices send their shares of the gradient
-    ema_decay: Fraction = 0.0  # moving average of parameters and batch_stats, after t steps at most (1 + t) / (10 + t)
+    base_batch_size: Count = 0  # > 0: learning_rate is for this batch size, and scales with global_batch_size
+    gradient_dtype: Literal["float32", "bfloat16"] = "float32"  # type in which devices send their gradients
+    ema_decay: Fraction = 0.0  # moving average of parameters and batch_stats; after t steps at most (1 + t) / (10 + t)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,11 +107,11 @@ class Schedule:
     """Learning rate over time, as a factor of `optim.learning_rate`."""
 
     name: Literal["constant", "cosine", "multistep", "linear", "onecycle"] = "cosine"
-    unit: Literal["epochs", "steps"] = "epochs"  # of warmup and boundaries
-    warmup: NonNegative = 0.0  # linear, from 1 / its steps; onecycle: its rise, from 1/25 (0: 30 % of the run)
+    unit: Literal["epochs", "steps"] = "epochs"  # unit of warmup and boundaries
+    warmup: NonNegative = 0.0  # linear, from 1 / warm-up steps; onecycle: its rise, from 1/25 (0: 30 % of the run)
     boundaries: tuple[float, ...] = ()  # multistep
     decay_factor: AboveZero = 0.1  # multistep
-    final_factor: NonNegative = 0.0  # cosine, linear, onecycle: where they end
+    final_factor: NonNegative = 0.0  # end value of cosine, linear and onecycle
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,35 +119,35 @@ class Run:
     """Length, rhythm and logging."""
 
     epochs: NonNegative = 200.0
-    steps: Count = 0  # > 0 takes the place of epochs
+    steps: Count = 0  # > 0 replaces epochs
     eval_every_epochs: AboveZero = 1.0
     eval_batch_size: Count = 0  # 0: the global batch size
     log_every_steps: Positive = 50
-    steps_per_call: Annotated[Count, AtMost(2**20)] = 0  # most steps in one call; 1: the plain loop, 0: chosen
-    test_with: Literal["last", "best"] = "last"  # state for the one test: the last, or the best on validation
-    tta: Literal["none", "flip", "flip_translate"] = "none"  # test-time augmentation, told of beside the plain figures
+    steps_per_call: Annotated[Count, AtMost(2**20)] = 0  # most steps per call; 1: the plain loop, 0: automatic
+    test_with: Literal["last", "best"] = "last"  # state for the single test: the last, or the best on validation
+    tta: Literal["none", "flip", "flip_translate"] = "none"  # test-time augmentation, reported beside the plain figures
     tensorboard: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """When checkpoints are made and which are kept."""
+    """When checkpoints are written and which are kept."""
 
     every_epochs: NonNegative = 1.0
-    every_steps: Count = 0  # > 0 takes the place of every_epochs
+    every_steps: Count = 0  # > 0 replaces every_epochs
     keep_last: Positive = 2
-    keep_best: Count = 1  # by validation accuracy; protocol=full has none
-    keep_every_steps: Count = 0  # > 0: multiples of this step are saved, and kept for good
+    keep_best: Count = 1  # by validation accuracy, which protocol=full does not have
+    keep_every_steps: Count = 0  # > 0: multiples of this step are saved and always kept
 
 
 @dataclasses.dataclass(frozen=True)
 class Parallel:
-    """Devices. Never changes the mathematics, so it alone may differ when a run is resumed."""
+    """Devices. Never changes the mathematics, so this group (and no other) may differ when a run is resumed."""
 
     devices: Count = 0  # local devices to use; 0: all
-    model_devices: Positive = 1  # groups of devices that split the wide layers and see the same images
-    shard_optimizer: bool = False  # each device keeps and updates a part of the optimiser's state ("ZeRO-1")
-    shard_params: bool = False  # and of the parameters, which are gathered for each step ("FSDP")
+    model_devices: Positive = 1  # size of device groups that split the wide layers and get the same images
+    shard_optimizer: bool = False  # each device stores and updates a part of the optimiser state ("ZeRO-1")
+    shard_params: bool = False  # the same for parameters, which are gathered for each step ("FSDP")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,11 +156,11 @@ class Hosts:
 
     join: Literal["auto", "alone", "address", "slurm", "ompi", "mpi4py", "k8s", "gcetpu", "gketpu"] = "auto"
     coordinator: str = ""  # address: <host>:<port> of process 0; empty: $JAX_COORDINATOR_ADDRESS
-    processes: Annotated[Count, AtMost(2**20)] = 0  # address: how many there are; 0: $JAX_NUM_PROCESSES
-    process: Annotated[int, AtLeast(-1)] = -1  # address: which one this is, from 0; -1: $JAX_PROCESS_ID
-    join_seconds: Annotated[Positive, AtMost(10**6)] = 120  # for all processes to come
-    heartbeat_seconds: Annotated[Positive, AtMost(10**6)] = 20  # of silence, after which a process counts as lost
-    shutdown_seconds: Annotated[Positive, AtMost(10**6)] = 5  # for all processes to end together
+    processes: Annotated[Count, AtMost(2**20)] = 0  # address: number of processes; 0: $JAX_NUM_PROCESSES
+    process: Annotated[int, AtLeast(-1)] = -1  # address: number of this process, from 0; -1: $JAX_PROCESS_ID
+    join_seconds: Annotated[Positive, AtMost(10**6)] = 120  # timeout for all processes to join
+    heartbeat_seconds: Annotated[Positive, AtMost(10**6)] = 20  # silence after which a process counts as lost
+    shutdown_seconds: Annotated[Positive, AtMost(10**6)] = 5  # timeout for all processes to end together
 
 
 @dataclasses.dataclass(frozen=True)

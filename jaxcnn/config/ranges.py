@@ -1,7 +1,7 @@
-"""Ranges of numbers, written beside the fields of `jaxcnn.config.fields` as annotations of their types.
+"""Ranges of numbers, used as type annotations of the fields in `jaxcnn.config.fields`.
 
-Each number has one, so that a typing error is told at once, and neither hangs a run nor ends it inside a library. What
-only the data can bound is in `jaxcnn.train.limits`.
+Each number has one, so that a typing error is reported at once, instead of hanging a run or failing inside a library.
+Limits that depend on the data are in `jaxcnn.train.limits`.
 """
 
 import dataclasses
@@ -9,12 +9,12 @@ import struct
 from collections.abc import Iterator
 from typing import Annotated, Any, get_args, get_origin
 
-INT32 = 2**31 - 1  # the most that an integer may be where nothing smaller is said
+INT32 = 2**31 - 1  # upper limit of integers without a smaller one
 
 
 @dataclasses.dataclass(frozen=True)
 class AtLeast:
-    """From `least` on."""
+    """At least `least`."""
 
     least: int
 
@@ -28,12 +28,12 @@ class Above:
 
 @dataclasses.dataclass(frozen=True)
 class UnitInterval:
-    """From 0 on, and below 1 even as a float32."""
+    """At least 0, and below 1 even as a float32."""
 
 
 @dataclasses.dataclass(frozen=True)
 class AtMost:
-    """Far above what is of use, and below what a library, a compiler or a machine can bear."""
+    """At most this: far above useful values, and below what a library, a compiler or a machine can handle."""
 
     most: float
 
@@ -46,12 +46,12 @@ Fraction = Annotated[float, UnitInterval()]
 
 
 def of_hint(hint: Any) -> tuple[Any, ...]:
-    """The ranges of an annotated type."""
+    """The ranges in an annotated type."""
     return get_args(hint)[1:] if get_origin(hint) is Annotated else ()
 
 
 def violations(key: str, value: Any, ranges: tuple[Any, ...]) -> Iterator[str]:
-    """One line for each range that a value is outside of, and for a number that int32 or float32 does not hold."""
+    """One line for each range that the value violates, and for a number that int32 or float32 cannot represent."""
     for each in ranges:
         if isinstance(each, AtLeast) and value < each.least:
             wanted = "not be negative" if each.least == 0 else f"be at least {each.least}"
@@ -80,9 +80,9 @@ def _flat(value: Any) -> Iterator[Any]:
 
 
 def as_float32(number: float) -> float | None:
-    """The float32 nearest to a number; None for one that is too large, or so small that arithmetic takes it for 0.
+    """The float32 nearest to a number; None if it is too large, or so small that arithmetic treats it as 0.
 
-    XLA takes numbers below the smallest normal one for 0.
+    XLA treats numbers below the smallest normal one as 0.
     """
     try:
         (nearest,) = struct.unpack("<f", struct.pack("<f", number))

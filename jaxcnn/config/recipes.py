@@ -1,4 +1,4 @@
-"""Training recipes that the files of `configs/` share; each changes a ConfigDict from `jaxcnn.config.default`."""
+"""Training recipes shared by the files in `configs/`; each changes a ConfigDict from `jaxcnn.config.default`."""
 
 import ml_collections
 
@@ -9,7 +9,7 @@ def strong(model: str, source: str) -> ml_collections.ConfigDict:
     """The default recipe: SGD with Nesterov momentum, cosine from 0.1, weight decay 5e-4, 200 epochs, crop and flip.
 
     The usual recipe for CIFAR since wide residual networks (Zagoruyko & Komodakis 2016, arXiv 1605.07146), with a
-    cosine in place of steps (Loshchilov & Hutter 2016, arXiv 1608.03983).
+    cosine instead of steps (Loshchilov & Hutter 2016, arXiv 1608.03983).
     """
     config = default()
     config.model.name = model
@@ -58,17 +58,17 @@ def speedrun(source: str) -> ml_collections.ConfigDict:
 def speedrun_rates(
     config: ml_collections.ConfigDict, batch: int, kernels: float = 0.24, classifier: float = 0.67
 ) -> None:
-    """The batch size, and rates as airbench94_muon states them.
+    """Set the batch size, and the learning rates of airbench94_muon.
 
-    There the loss is summed over the batch, here it is the mean, so SGD's rates, 0.053 for biases and that of the
-    classifier, are `batch` times as large here (Muon ignores the scale). All these parameters shrink by 2e-6 * batch a
-    step. As factors of Muon's rate, all of it follows a sweep over `optim.learning_rate`.
+    Its loss is the sum over the batch, ours the mean, so SGD's rates (0.053 for biases, and that of the classifier) are
+    multiplied by `batch` here; Muon ignores the scale. All these parameters shrink by 2e-6 * batch per step. The rates
+    are stored as factors of Muon's rate, so all follow a sweep over `optim.learning_rate`.
 
     Args:
-      config: is changed.
-      batch: examples in each step.
+      config: the config to change.
+      batch: examples per step.
       kernels: Muon's rate.
-      classifier: SGD's rate for its kernel.
+      classifier: SGD's rate for the classifier's kernel.
     """
     config.global_batch_size = batch
     config.optim.learning_rate = kernels
@@ -85,7 +85,7 @@ def bfloat16(config: ml_collections.ConfigDict) -> None:
 def paper(config: ml_collections.ConfigDict) -> None:
     """The recipe of Ashraf et al.: batch 128 at learning rate 0.001.
 
-    The optimiser (Adam), the constant rate and the 100 epochs are choices made here to go with these two figures.
+    The optimiser (Adam), the constant rate and the 100 epochs are our choices to go with these two figures.
     """
     config.global_batch_size = 128
     config.optim.name = "adam"
@@ -97,7 +97,7 @@ def paper(config: ml_collections.ConfigDict) -> None:
 
 
 def smoke(config: ml_collections.ConfigDict) -> None:
-    """The same code path in seconds: a thin network and a few steps on synthetic images, without any data set."""
+    """The same code path in seconds: a narrow network and a few steps on synthetic images, without a data set."""
     classes = 100 if "100" in config.data.source else 10
     config.data.source = f"synthetic:32x32x3:{classes}:1024"
     config.data.val_examples = 256
@@ -111,7 +111,7 @@ def smoke(config: ml_collections.ConfigDict) -> None:
 
 
 def speedrun_smoke(config: ml_collections.ConfigDict) -> None:
-    """`smoke` of a speedrun."""
+    """`smoke` for a speedrun."""
     smoke(config)
     speedrun_rates(config, batch=config.global_batch_size)
     config.model.width = 1 / 4
@@ -121,12 +121,12 @@ VARIANTS = {"paper": paper, "smoke": smoke}
 
 
 def apply_variant(config: ml_collections.ConfigDict, variant: str, **own) -> ml_collections.ConfigDict:
-    """Apply the variant named in `--config=<file>:<variant>`, of the shared ones or of the file's `own`.
+    """Apply the variant named in `--config=<file>:<variant>`: a shared one, or one of the file's `own`.
 
-    A shared one that is None in `own` is not there.
+    A shared variant that is None in `own` is not available.
 
     Raises:
-      ConfigError: there is no such variant.
+      ConfigError: no such variant.
     """
     variants = {name: change for name, change in (VARIANTS | own).items() if change is not None}
     if variant:
@@ -137,5 +137,5 @@ def apply_variant(config: ml_collections.ConfigDict, variant: str, **own) -> ml_
 
 
 def apply_speedrun_variant(config: ml_collections.ConfigDict, variant: str) -> ml_collections.ConfigDict:
-    """`apply_variant` for a speedrun, which has a `smoke` of its own, `gpu`, and no `paper`."""
+    """`apply_variant` for a speedrun, which has its own `smoke`, has `gpu`, and has no `paper`."""
     return apply_variant(config, variant, paper=None, smoke=speedrun_smoke, gpu=bfloat16)

@@ -1,4 +1,4 @@
-"""What is impossible about a config before data and devices are known: values out of range, and combinations."""
+"""Checks of a config that need neither data nor devices: values out of range, and impossible combinations."""
 
 import dataclasses
 import itertools
@@ -8,13 +8,13 @@ from typing import Any, get_type_hints
 from jaxcnn.config import ranges
 from jaxcnn.config.fields import Config, Model
 
-HELD_OUT = "holdout"  # data.val_split: held out of the training split, even where the set has one for validation
-WHITENED = ("airbench", "airbench_residual")  # networks whose first layer is patch whitening
-NORMALISED = (*WHITENED, "cnn", "resnet50")  # whatever their form: BatchNorm after every kernel but the classifier's
+HELD_OUT = "holdout"  # data.val_split: hold out of the training split, even if the set has a validation split
+WHITENED = ("airbench", "airbench_residual")  # networks whose first layer whitens patches
+NORMALISED = (*WHITENED, "cnn", "resnet50")  # in every form: BatchNorm after each kernel except the classifier's
 
 
 def check(config: Config) -> list[str]:
-    """What is wrong with a config, one line each; empty if all is well."""
+    """The mistakes in a config, one line each; empty without any."""
     return [*_out_of_range(config), *_impossible(config)]
 
 

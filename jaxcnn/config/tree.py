@@ -1,4 +1,4 @@
-"""Between the nested mappings of config files and `config.json`, and the checked dataclasses of `fields`."""
+"""Conversion between nested mappings (config files, `config.json`) and the checked dataclasses of `fields`."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ def default() -> ml_collections.ConfigDict:
 
 
 def choices(key: str) -> tuple[str, ...]:
-    """The values that a field with a closed list of them may have, by its flat key; else nothing."""
+    """The allowed values of a field with a fixed list of them, by its flat key; empty for other fields."""
     cls: Any = Config
     for name in key.split("."):
         cls = get_type_hints(cls)[name]
@@ -25,7 +25,7 @@ def choices(key: str) -> tuple[str, ...]:
 
 
 def unknown_variant(variant: str, known: tuple[str, ...]) -> ConfigError:
-    """The error for `--config=configs/x.py:<variant>` with a variant that the file does not have."""
+    """The error for `--config=configs/x.py:<variant>` if the file does not have the variant."""
     return ConfigError(
         f"no variant ':{variant}' in this config file{convert.nearest(variant, known)}; it has: {', '.join(known)}"
     )
@@ -50,7 +50,7 @@ def from_config_dict(tree: Mapping[str, Any] | ml_collections.ConfigDict) -> Con
 
 
 def to_dict(config: Config) -> dict[str, Any]:
-    """The nested plain dictionary of a config, as kept in `config.json` (tuples become lists there)."""
+    """The nested plain dictionary of a config, as stored in `config.json` (where tuples become lists)."""
     return dataclasses.asdict(config)
 
 

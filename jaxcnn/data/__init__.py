@@ -1,1 +1,1 @@
-"""Examples and batches: where they come from, in which order, and what is done to them on the way."""
+"""Examples and batches: their sources, their order, and their processing."""

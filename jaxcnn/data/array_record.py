@@ -1,4 +1,4 @@
-"""ArrayRecord files, the other format that TensorFlow Datasets writes, read by the number of the record."""
+"""ArrayRecord files, the second format that TensorFlow Datasets writes; records are read by number."""
 
 import threading
 from pathlib import Path
@@ -11,7 +11,7 @@ from jaxcnn.data.tfrecord import Damaged, find_features
 
 
 def index_array_record(path: Path, image_key: str, label_key: str) -> np.ndarray:
-    """As `index_shard`, for an ArrayRecord file: int64 [records, 3] of record number, length of the image, label."""
+    """`index_shard` for an ArrayRecord file: int64 [records, 3] of record number, image length in bytes, label."""
     rows = []
     reader = _reader(path)
     try:
@@ -24,10 +24,10 @@ def index_array_record(path: Path, image_key: str, label_key: str) -> np.ndarray
 
 
 class ArrayRecordFiles:
-    """The counterpart of `ShardFiles` for ArrayRecord files, which read a record by its number.
+    """The counterpart of `ShardFiles` for ArrayRecord files, whose records are read by number.
 
-    Only the opening is locked. Several threads may share a reader to read by number, as those of array_record's own
-    data source do; only its reading in sequence has a state.
+    Only opening a file takes the lock. Several threads may share one reader for reads by number, as array_record's own
+    data source does; only sequential reading has state.
     """
 
     def __init__(self, paths: list[Path], image_key: str, label_key: str):
@@ -65,7 +65,7 @@ def _reader(path: Path) -> Any:
 def _record(reader: Any, number: int) -> bytes:
     try:
         (record,) = reader.read([number])
-    except RuntimeError as error:  # what the package makes of damage and of a failing disk
+    except RuntimeError as error:  # the package raises this for damage and for a failing disk
         raise OSError(str(error).partition("\n")[0]) from None
     return record
 

@@ -1,4 +1,4 @@
-"""Sources that are arrays in memory or made up: handwritten digits, and synthetic images of any number."""
+"""Sources held in memory or generated: handwritten digits, and any number of synthetic images."""
 
 import dataclasses
 import functools
@@ -50,7 +50,7 @@ def array_examples(images: np.ndarray, labels: np.ndarray, data: config.Data) ->
 
 
 def _resized(examples: Examples, size: int) -> Examples:
-    """Examples that are resized to `size` as they are read; the same ones for 0 or the size they have."""
+    """Examples resized to `size` when read; unchanged if `size` is 0 or already their size."""
     height, width, channels = examples.image_shape
     if not size or (height, width) == (size, size):
         return examples
@@ -75,9 +75,9 @@ _SYNTHETIC = re.compile(
 def open_synthetic(argument: str, data: config.Data) -> Source:
     """Made-up images that can be learnt: `HxWxC:classes:length`, by default 32x32x3:10:1024.
 
-    Each class has a pattern of coarse blocks; an image is its pattern with noise on every pixel. Pixels are a function
-    of (split, index) alone and computed when read, so the length may exceed any memory. The test split has a quarter
-    of the length. Example i has class i modulo the number of classes.
+    Each class has a pattern of coarse blocks; an image is the pattern of its class plus noise on every pixel. Pixels
+    depend only on (split, index) and are computed when read, so the set may be larger than any memory. The test split
+    has a quarter of the length. Example i has class i modulo the number of classes.
     """
     match = _SYNTHETIC.fullmatch(argument or "32x32x3")
     if not match:
@@ -100,7 +100,7 @@ def open_synthetic(argument: str, data: config.Data) -> Source:
         made_of = functools.partial(content.of_arguments, f"synthetic {shape} {classes} {count} {salt}")
         return _resized(Examples(labels, shape, read, made_of), data.image_size)
 
-    labels = 16 * length  # bytes: of every example some are in memory, though its pixels are not
+    labels = 16 * length  # bytes: every example takes some memory, though its pixels do not
     if classes > length or max(labels, math.prod(shape)) > (malloc.obtainable() or math.inf):
         raise UserError(
             f"config.data.source='synthetic:{argument}': an image of each class, one image of {shape[0]}x{shape[1]}x"

@@ -1,8 +1,8 @@
-"""What training does to a batch: augmentation, normalisation and mixing, as one pure function.
+"""Processing of a training batch: augmentation, normalisation and mixing, as one pure function.
 
-The randomness of an example comes from `fold_in(key of the step, position in the global batch)` and nothing else, so an
-example is augmented the same wherever it lies, on any number of devices, and by every loader. Each kind of operation
-folds its own constant into that key: switching one on never changes what another draws.
+The randomness of an example comes only from `fold_in(key of the step, position in the global batch)`, so its
+augmentation does not depend on its place in memory, the number of devices or the loader. Each kind of operation folds
+its own constant into that key: enabling one never changes the random numbers of another.
 """
 
 import enum
@@ -21,10 +21,10 @@ class Augmented:
     """A batch ready for the network, or one device's shard of it.
 
     Attributes:
-      image: float32 [B, H, W, C], normalised; smaller than the batch's if that was asked for.
+      image: float32 [B, H, W, C], normalised; smaller than the input images if `small_side` was given.
       label: int32 [B].
-      other_label: int32 [B], of the example mixed in; `label` where nothing is.
-      weight: float32 [B], the share of `label` in the target; `other_label` has the rest. 1 where nothing is mixed in.
+      other_label: int32 [B], label of the example mixed in; equal to `label` without mixing.
+      weight: float32 [B], share of `label` in the target; `other_label` has the rest. 1 without mixing.
     """
 
     image: jax.Array
@@ -34,7 +34,7 @@ class Augmented:
 
 
 class Draw(enum.IntEnum):
-    """The constant that each kind of operation folds into an example's key; part of what a seed means, so it stays."""
+    """The constant that each kind of operation folds into an example's key. A change would alter every seed's run."""
 
     CROP = 0
     FLIP = 1
@@ -59,20 +59,21 @@ def augment(
 ) -> Augmented:
     """Augment a training batch: crop, flip, policy, colour jitter, normalisation, cutout, mixing, shrinking, in order.
 
-    Pure, and static but for the arrays; it can be jitted, vmapped and run inside `shard_map(check_vma=False)`.
+    Pure; every argument except the arrays is static. It can be jitted, vmapped and run inside
+    `shard_map(check_vma=False)`.
 
     Args:
-      config: which operations, and how strong.
-      batch: images uint8 [B, H, W, C]; inside `shard_map`, this device's shard, laid out as `mixing.partners` says.
-      key: of this step; the same on every device. Its implementation must be counter-based under `vmap`, as JAX's
+      config: operations and their strengths.
+      batch: images uint8 [B, H, W, C]; inside `shard_map`, this device's shard, in the layout of `mixing.partners`.
+      key: key of this step, equal on all devices. Its implementation must be counter-based under `vmap`, as JAX's
         default (threefry) is.
-      mean: float32 [C] of the training split, in [0, 1]; ignored with `config.normalize` off.
-      std: float32 [C], likewise.
-      run_key: of the whole run, for flip="alternating" alone, as is:
-      epoch: int [B], in which each example is seen, from 0.
-      axis_name: the mesh axis over which the batch is spread; None: the whole batch is here.
-      microbatches: into which the batch is cut.
-      small_side: pixels that square images have at the end; 0: as many as before.
+      mean: float32 [C], mean of the training split, in [0, 1]; ignored if `config.normalize` is off.
+      std: float32 [C], standard deviation of the training split, in the same unit; also ignored then.
+      run_key: key of the whole run; used by flip="alternating" only.
+      epoch: int [B], epoch of each example, from 0; used by flip="alternating" only.
+      axis_name: mesh axis over which the batch is split; None if this is the whole batch.
+      microbatches: number of microbatches in the batch.
+      small_side: side in pixels to which square images are finally shrunk; 0 keeps their size.
 
     Raises:
       ValueError: flip="alternating" without `run_key` or `epoch`.
@@ -99,17 +100,17 @@ def normalize(image: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
     Args:
       image: uint8 [..., C] in 0..255, or floating-point [..., C] in [0, 1] already.
       mean: float32 [C], in units of [0, 1].
-      std: float32 [C], likewise; a constant channel (0) is only centred.
+      std: float32 [C], in the same units; a constant channel (0) is only centred.
 
     Returns:
-      float32, of the image's shape.
+      float32, in the shape of `image`.
     """
     scaled = image_ops.unit_interval(image, 255) if image.dtype == jnp.uint8 else image.astype(jnp.float32)
     return (scaled - mean) / jnp.where(std > 0, std, 1)
 
 
 def denormalize(image: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
-    """The inverse of `normalize`: float32 [..., C], in [0, 1] for an image that came from there."""
+    """The inverse of `normalize`: float32 [..., C], in [0, 1] for an image that `normalize` returned."""
     return image * jnp.where(std > 0, std, 1) + mean
 
 
@@ -122,8 +123,8 @@ def _flipped(
 ) -> jax.Array:
     """Which images are mirrored left to right, bool [B]: half of them (Krizhevsky et al. 2012, section 4.1).
 
-    "random" tosses a coin for each example whenever it is seen. "alternating" tosses it once an example and run, and
-    turns it over with every epoch, so two epochs in a row show all examples both ways: Jordan 2024 (arXiv:2404.00498).
+    "random" draws anew each time an example is seen. "alternating" draws once per example and run, and inverts the
+    result every epoch, so two consecutive epochs show each example both ways: Jordan 2024 (arXiv:2404.00498).
     """
     fold_in = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
     if config.flip == "random":

@@ -1,4 +1,4 @@
-"""What passes from data to mathematics: a batch of examples, and a split that can be read at any index."""
+"""The interface between data and training: a batch of examples, and a split that can be read at any index."""
 
 from typing import Any, Protocol
 
@@ -13,12 +13,12 @@ class Batch:
     Attributes:
       image: uint8 [B, H, W, C].
       label: int32 [B].
-      index: int32 [B], of the example in its split.
-      position: int32 [B], in the global batch, whatever place the example has in memory. All randomness of an
-        example is keyed by it, so neither devices nor microbatches nor hosts change what happens to an example.
+      index: int32 [B], index of the example in its split.
+      position: int32 [B], position in the global batch, independent of the place in memory. All randomness of an
+        example is keyed by it, so devices, microbatches and hosts do not change how an example is processed.
       mask: bool [B], False for padding.
 
-    The fields are arrays of JAX or NumPy, tracers, or the shapes that a step is compiled for.
+    The fields are JAX or NumPy arrays, tracers, or the shapes for which a step is compiled.
     """
 
     image: Any
@@ -33,7 +33,7 @@ class Split(Protocol):
 
     Attributes:
       name: "train", "val" or "test".
-      description: for messages and records, such as "tfds:cifar10/train[5000 held out]".
+      description: text for messages and records, such as "tfds:cifar10/train[5000 held out]".
       labels: int32 [N].
       class_names: one per class.
       image_shape: (H, W, C) of every image, after resizing.

@@ -1,9 +1,9 @@
-"""What is worth keeping between starts: indexes of record files and decoded pixels, in the user's cache folder.
+"""Results kept between starts in the user's cache folder: indexes of record files and decoded pixels.
 
-A cache is never needed and never trusted: its key names everything that made it, files appear whole (written aside,
-then renamed), a damaged one counts as absent, and a folder that cannot be written only costs time. How much of it stays
-is the business of `jaxcnn.data.cache_limit`: files are touched when they are used, and pixels are locked while they are
-mapped, as what is still written is.
+The cache is never required and never trusted: a key covers everything its file was made from, files are complete
+(written under a temporary name, then renamed), a damaged one counts as absent, and a read-only folder only costs time.
+`jaxcnn.data.cache_limit` limits its size: files are touched when used, and locked while they are written or, for
+pixels, memory-mapped.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from jaxcnn.machine import locks
 
 
 def fingerprint(parts: Iterable[object]) -> str:
-    """A name of 32 hex digits for a sequence of plain values; any difference gives another name."""
+    """A name of 32 hex digits for a sequence of plain values; different values give different names."""
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
         digest.update(repr(part).encode() + b"\0")
@@ -32,15 +32,15 @@ def fingerprint(parts: Iterable[object]) -> str:
 
 @contextlib.contextmanager
 def lock(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on a file among the processes of this machine; freed when the holder dies.
+    """Hold an exclusive lock on a file among the processes of this machine; it is released when the holder dies.
 
-    Waits for as long as another process holds it. Where files cannot be made or locked, there is no lock: all that
-    happens under one is also sound, only wasteful, when done twice. The file is removed by its last holder.
+    Waits while another process holds it. Where files cannot be created or locked, nothing is locked: work done under
+    the lock is also correct, only wasteful, when done twice. The last holder removes the file.
     """
     handle = None
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        while handle is None or not _is_at(handle, path):  # one that was waited for is gone with its holder
+        while handle is None or not _is_at(handle, path):  # the previous holder has removed the file
             if handle:
                 handle.close()
                 handle = None
@@ -57,22 +57,22 @@ def lock(path: Path) -> Iterator[None]:
 
 
 def _is_at(handle: IO[bytes], path: Path) -> bool:
-    """Whether an open file is the one of this name."""
+    """Whether the open file is still the one at `path`."""
     with contextlib.suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(handle.fileno()), path.stat())
     return False
 
 
 def touch(path: Path) -> None:
-    """Note that a file is used; those used last stay longest."""
-    with contextlib.suppress(OSError):  # the folder may be somebody else's
+    """Record that a file is used now; recently used files are kept longest."""
+    with contextlib.suppress(OSError):  # the folder may belong to another user
         os.utime(path)
 
 
 def cached_arrays(
     path: Path, build: Callable[[], dict[str, np.ndarray]], keep: Callable[[], bool] = lambda: True
 ) -> dict[str, np.ndarray]:
-    """The arrays of the `.npz` file at `path`, built when it is absent or damaged, and kept there if `keep()`."""
+    """The arrays of the `.npz` file at `path`; built if it is absent or damaged, and saved there if `keep()`."""
     if (arrays := _load_arrays(path)) is not None:
         return arrays
     with lock(path.with_suffix(".lock")):
@@ -87,15 +87,15 @@ def cached_arrays(
 def cached_images(
     path: Path, shape: tuple[int, ...], decode: Callable[[], Iterable[np.ndarray]]
 ) -> tuple[np.ndarray | None, str]:
-    """Images uint8 of `shape` as a read-only memory map of `path`, decoded and kept there when absent or damaged.
+    """Images uint8 of `shape` as a read-only memory map of `path`; decoded and saved there if absent or damaged.
 
     Args:
-      path: of the `.npy` file; the CRC-32 of its pixels follows them.
+      path: path of the `.npy` file; the CRC-32 of the pixels follows them.
       shape: (N, H, W, C).
-      decode: gives the images in order, in chunks [n, H, W, C]. Its errors pass through, and nothing is kept.
+      decode: yields the images in order, in chunks [n, H, W, C]. Its errors are passed on, and nothing is saved.
 
     Returns:
-      The images and "", or None and why they could not be kept.
+      The images and "", or None and the reason why they could not be saved.
     """
     if (images := _load_images(path, shape)) is not None:
         return images, ""
@@ -136,7 +136,7 @@ def _load_images(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
     try:
         with open(path, "rb") as file:
             with contextlib.suppress(OSError):
-                locks.take(file, wait=True, shared=True)  # while the map lives, which has the file open
+                locks.take(file, wait=True, shared=True)  # held while the map exists, which keeps the file open
             if np.lib.format.read_magic(file) != (1, 0):
                 return None
             kept_shape, _, dtype = np.lib.format.read_array_header_1_0(file)
@@ -165,13 +165,13 @@ def _load_arrays(path: Path) -> dict[str, np.ndarray] | None:
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file whole or not at all. Raises OSError, and whatever `write` does."""
+    """Write a file completely or not at all. Raises OSError, and what `write` raises."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, aside = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".partial")
     try:
         with open(handle, "wb") as file:
             with contextlib.suppress(OSError):
-                locks.take(file, wait=True)  # until it is closed: somebody is at it
+                locks.take(file, wait=True)  # held until the file is closed: it is in use
             write(file)
             file.flush()
             os.fsync(file.fileno())

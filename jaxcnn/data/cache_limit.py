@@ -1,4 +1,4 @@
-"""How much the cache folder keeps: what lies there, what of it is in use, and what goes first."""
+"""The size limit of the cache folder: its files, which of them are in use, and which are removed first."""
 
 import contextlib
 import dataclasses
@@ -14,10 +14,10 @@ from jaxcnn.machine import locks
 
 SWITCH = "JAXCNN_CACHE_GIB"
 DEFAULT_GIB = 20.0
-LEFT_AFTER = 3600.0  # seconds in which nobody touched what a process writes aside, or locks
+LEFT_AFTER = 3600.0  # seconds without use after which a temporary file or a lock file counts as left over
 _DAY = 86400.0
 PIXELS, LEFT = "decoded images", "left by processes that were killed"
-# By the beginning of a name, or the first folder. What else lies there is not ours.
+# Keyed by the beginning of the file name or of the first folder. Other files in the folder are not jaxcnn's.
 _KINDS = {
     "pixels-": PIXELS,
     "scan-": "sizes of images",
@@ -30,7 +30,7 @@ _log = logging.getLogger("jaxcnn")
 
 @dataclasses.dataclass(frozen=True)
 class KeptFile:
-    """A file of the cache: its kind in words, bytes, and when it was used last, in seconds since 1970."""
+    """A file of the cache: its kind in words, its size in bytes, and its last use in seconds since 1970."""
 
     path: Path
     kind: str
@@ -39,10 +39,10 @@ class KeptFile:
 
 
 def limit_bytes() -> float:
-    """What the cache may hold, by $JAXCNN_CACHE_GIB.
+    """The size limit of the cache in bytes, from $JAXCNN_CACHE_GIB.
 
     Raises:
-      UserError: it is no number.
+      UserError: the variable is not a number of at least 0.
     """
     text = os.environ.get(SWITCH) or str(DEFAULT_GIB)
     with contextlib.suppress(ValueError):
@@ -52,7 +52,7 @@ def limit_bytes() -> float:
 
 
 def kept(folder: Path) -> list[KeptFile]:
-    """All files of the cache, those used last at the end; of other files in the folder nothing is said."""
+    """All files of the cache, the most recently used last. Other files in the folder are ignored."""
     found = []
     for place, _, names in os.walk(folder):
         for path in (Path(place) / name for name in names):
@@ -64,15 +64,15 @@ def kept(folder: Path) -> list[KeptFile]:
                 status = path.lstat()
                 if path.suffix in (".lock", ".partial"):
                     kind = LEFT
-                # JAX does not touch its programs; many file systems note, once a day, that a file was read.
+                # JAX does not touch its compiled programs; many file systems record reads once a day (atime).
                 found.append(KeptFile(path, kind, status.st_size, max(status.st_mtime, status.st_atime)))
     return sorted(found, key=lambda each: each.used)
 
 
 def keep(folder: Path) -> None:
-    """Hold the cache to its limit, and remove what killed processes left; what is in use stays.
+    """Reduce the cache to its limit, and remove files left by killed processes. Files in use stay.
 
-    Decoded images go first, those not used for longest before others: they are the largest, and made anew in minutes.
+    Decoded images are removed first, least recently used first: they are the largest and are rebuilt in minutes.
     """
     files, most, now = kept(folder), limit_bytes(), time.time()
     gone = remove(each for each in files if each.kind == LEFT and now - each.used > LEFT_AFTER)
@@ -90,12 +90,12 @@ def keep(folder: Path) -> None:
 
 
 def in_order(files: list[KeptFile]) -> list[KeptFile]:
-    """Files in the order in which they go."""
+    """Files in the order of removal."""
     return sorted(files, key=lambda each: (each.kind != PIXELS, each.used))
 
 
 def remove(files: Iterable[KeptFile], enough: float = math.inf) -> list[KeptFile]:
-    """Remove files that nobody uses, in order, until `enough` bytes are free; return those that are gone."""
+    """Remove unused files, in order, until `enough` bytes are freed; return the removed ones."""
     removed: list[KeptFile] = []
     for each in files:
         if enough <= 0:
@@ -107,7 +107,7 @@ def remove(files: Iterable[KeptFile], enough: float = math.inf) -> list[KeptFile
 
 
 def _removed(file: KeptFile) -> bool:
-    """Remove a file unless somebody has a lock on it, or may not show it where there are no locks."""
+    """Remove a file, unless it is locked or may be in use on a file system without locks; return whether it is gone."""
     try:
         with file.path.open("r+b") as opened:
             try:

@@ -1,8 +1,8 @@
-"""What the images of a base split are, told by checksums: whether data is the same, and what is in it twice.
+"""Checksums of the images of a base split, to detect changed data and duplicate images.
 
-A checksum is the first 8 bytes of BLAKE2b of an image as it is stored: its pixels in an array, the bytes of its file
-or record. Where a base split has more than `LIMIT` bytes of images, every n-th image is read, with the smallest n that
-suffices, and of the others the size alone counts.
+A checksum is the first 8 bytes of BLAKE2b of an image as stored: its pixels in an array, or the bytes of its file or
+record. If a base split has more than `LIMIT` bytes of images, only every n-th image is read, with the smallest n that
+suffices; for the others only the size counts.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from jaxcnn.data import cache
 from jaxcnn.data.examples import Content, index_chunks, map_in_threads
 from jaxcnn.machine.paths import cache_folder
 
-LIMIT = 4 * 2**30  # bytes of images of a base split that are read for its checksums
+LIMIT = 4 * 2**30  # most bytes of images that are read for the checksums of a base split
 _CHUNK = 256
 logger = logging.getLogger(__name__)
 
@@ -36,26 +36,26 @@ def of_array(images: np.ndarray) -> Content:
 
 
 def of_arguments(text: str) -> Content:
-    """The content of images that are a function of these arguments."""
+    """The content of images that are computed from these arguments."""
     return Content(cache.fingerprint((text,)), None)
 
 
 def of_files(
     title: str, sizes: np.ndarray, load: Callable[[int], bytes], key: str, kept: np.ndarray, workers: int
 ) -> Content:
-    """The content of encoded images, whose checksums are computed once and kept in the cache folder.
+    """The content of encoded images; checksums are computed once and kept in the cache folder.
 
     Args:
-      title: for the user.
+      title: name of the set in messages.
       sizes: bytes of each image, int64 [N].
-      load: the bytes of image i; where it raises OSError, the image counts as empty.
-      key: changes whenever an image may have.
-      kept: which images count, int64 [n].
-      workers: threads; 0 for one per core.
+      load: returns the bytes of image i; if it raises OSError, the image counts as empty.
+      key: changes whenever an image may have changed.
+      kept: indices of the images that count, int64 [n].
+      workers: number of threads; 0 for one per core.
     """
     step = _step(int(np.maximum(sizes, 0).sum()))
     chosen = np.arange(0, len(sizes), step)
-    trouble = []  # of the storage, which may be over tomorrow
+    trouble = []  # failures of the storage, possibly temporary
 
     def look(indices: np.ndarray) -> list[int]:
         found = []
@@ -82,7 +82,7 @@ def of_files(
 
 
 def in_both(one: np.ndarray | None, other: np.ndarray | None) -> int:
-    """How many of the images with checksums `other` are among those of `one`; 0 where they are not known."""
+    """The number of checksums in `other` that also occur in `one`; 0 if either is unknown."""
     return 0 if one is None or other is None else int(np.isin(other, one).sum())
 
 

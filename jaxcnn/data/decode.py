@@ -1,4 +1,4 @@
-"""From the bytes of an image file to uint8 pixels: the one decoder, so that every loader sees the same bits."""
+"""Decoding of image files to uint8 pixels. There is only this decoder, so every loader gets the same bits."""
 
 import contextlib
 import io
@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 
 from jaxcnn.config import Data
 
-EXTENSIONS = {  # of files that are taken for images in a folder, by Pillow's name of the format
+EXTENSIONS = {  # extensions of files that count as images in a folder, keyed by Pillow's format name
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
     "PNG": (".png", ".apng"),
     "WEBP": (".webp",),
@@ -21,16 +21,16 @@ EXTENSIONS = {  # of files that are taken for images in a folder, by Pillow's na
 FORMATS = tuple(EXTENSIONS)
 _TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 _WHITE_IS_ZERO, _PHOTOMETRIC = 0, 262
-Image.init()  # registers all formats now: doing so lazily is not safe in threads
-# Pillow's own limit is one of the whole process, knows nothing of JPEG's reduced scales, and speaks of attacks; the one
-# in `decode` takes its place. Its warnings and log are about metadata that is not read here, and name no file.
+Image.init()  # registers all formats now: lazy registration is not thread-safe
+# `decode` has a limit of its own: Pillow's holds for the whole process, ignores JPEG's reduced scales, and its message
+# speaks of attacks. Pillow's warnings and log concern metadata that is not read here, and name no file.
 Image.MAX_IMAGE_PIXELS = None
 warnings.filterwarnings("ignore", module=r"PIL\.")
 logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 
 class Unreadable(Exception):
-    """The bytes are no image, or not all of one; `str` says why. Callers add which file it was."""
+    """The bytes are not a complete image; `str` gives the reason. Callers add the file name."""
 
 
 def decode(
@@ -43,24 +43,23 @@ def decode(
 ) -> np.ndarray:
     """Decode one image to uint8 pixels [H, W, channels].
 
-    Animations give their first frame, files of several pages the first. EXIF orientation is applied. Transparent pixels
-    are laid over white. 16-bit grey is scaled to 8 bits (v * 255 / grey16_max, rounded), CMYK and palettes go through
-    Pillow's conversion.
+    Only the first frame or page of a file is used. EXIF orientation is applied. Transparent pixels are blended over
+    white. 16-bit grey is scaled to 8 bits (v * 255 / grey16_max, rounded); Pillow converts CMYK and palettes.
 
     Args:
-      encoded: of one of `FORMATS`.
+      encoded: bytes in one of `FORMATS`.
       size: side in pixels of the square result (see `resize`); 0 keeps the image's own size.
       channels: 3 for RGB, 1 for grey.
       grey16_max: the value of 16-bit grey that becomes 255.
-      max_megapixels: that may be decoded. A JPEG that is resized counts as the reduced scale that it is decoded at.
+      max_megapixels: largest image to decode. A resized JPEG counts with the reduced scale at which it is decoded.
 
     Raises:
-      Unreadable: damaged, truncated, too large, of values that cannot be scaled to 8 bits, or not an image.
+      Unreadable: damaged, truncated, too large, with values that cannot be scaled to 8 bits, or not an image.
     """
     try:
         with Image.open(io.BytesIO(encoded), formats=FORMATS) as file:
             if size:
-                # JPEG can be decoded at 1/2, 1/4 or 1/8: quick for photographs, and still twice the asked size.
+                # JPEG can be decoded at 1/2, 1/4 or 1/8 scale: fast for photographs, and still at least twice `size`.
                 file.draft(None, (2 * size, 2 * size))
             _check_size(file.size, max_megapixels)
             _check_values(file)
@@ -80,12 +79,12 @@ def decode(
 
 
 def stored_size(encoded: bytes) -> tuple[int, int]:
-    """(height, width) as `decode` would give it, from the header alone. Raises Unreadable."""
+    """(height, width) of the image that `decode` would return, from the header alone. Raises Unreadable."""
     try:
         with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
             width, height = image.size
             orientation = 1
-            if image.format != "TIFF":  # whose size Pillow gives with the orientation applied
+            if image.format != "TIFF":  # for TIFF, Pillow reports the size after applying the orientation
                 with contextlib.suppress(Exception):
                     orientation = image.getexif().get(0x0112, 1)
     except Exception as error:
@@ -94,7 +93,7 @@ def stored_size(encoded: bytes) -> tuple[int, int]:
 
 
 def grey16_peak(encoded: bytes, max_megapixels: float = Data.max_megapixels) -> int | None:
-    """The highest value of an image of 16-bit grey; None for others. Raises Unreadable."""
+    """The highest value of a 16-bit grey image; None for other images. Raises Unreadable."""
     try:
         with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
             if not image.mode.startswith("I"):
@@ -110,8 +109,8 @@ def grey16_peak(encoded: bytes, max_megapixels: float = Data.max_megapixels) -> 
 def resize(pixels: np.ndarray, size: int) -> np.ndarray:
     """The centre square of uint8 pixels [H, W, C] (C = 1 or 3), resized to [size, size, C].
 
-    Bilinear with antialiasing; the same as resizing the shorter side to `size` and cropping the centre, except that the
-    parts to be cropped away are never made.
+    Bilinear with antialiasing; equal to resizing the shorter side to `size` and cropping the centre, but the cropped
+    parts are never computed.
     """
     channels = pixels.shape[-1]
     image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
@@ -134,7 +133,7 @@ def _check_size(size: tuple[int, int], max_megapixels: float) -> None:
 
 
 def _check_values(file: Image.Image) -> None:
-    """Refuse what Pillow would clip, or show as its negative, without a word. Only TIFF holds such."""
+    """Refuse values that Pillow would silently clip or show as a negative. Only TIFF can hold them."""
     if file.mode == "F":
         raise Unreadable("its pixels are floating-point numbers; save it with 8 or 16 bits")
     if file.format == "TIFF" and file.mode == "I":

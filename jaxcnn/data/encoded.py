@@ -1,7 +1,7 @@
-"""Images that lie somewhere as encoded bytes (files in folders, records of TFDS) as examples of one size.
+"""Images stored as encoded bytes (files in folders, TFDS records), as examples of one size.
 
-Both kinds of storage come through here, so resizing, broken images, differing sizes and the cache of decoded pixels
-behave alike.
+Both kinds of storage share this code, so resizing, broken images, differing sizes and the cache of decoded pixels
+behave the same.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 _Read = Callable[[np.ndarray], np.ndarray]
 _SCAN_CHUNK = 256
-_NAMED = 3  # left-out images that a note names
+_NAMED = 3  # at most this many left-out images are named in a note
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,15 +32,15 @@ class Encoded:
     """Encoded images of one base split.
 
     Attributes:
-      title: for messages, such as "tfds:cifar10:3.0.2 train".
+      title: name in messages, such as "tfds:cifar10:3.0.2 train".
       labels: int32 [N].
-      channels: 3 or 1, of the decoded images.
-      shape: (H, W) where the storage promises that all images have it, else None.
-      name: what to call image i in a message.
-      load: the bytes of image i; raises OSError. Safe to call from several threads.
-      fingerprint: changes whenever an image does.
+      channels: 3 or 1, channels of the decoded images.
+      shape: (H, W) of all images if the storage guarantees it, else None.
+      name: returns the name of image i in messages.
+      load: returns the bytes of image i; raises OSError. Safe to call from several threads.
+      fingerprint: returns a text that changes whenever an image changes.
       sizes: bytes of each image, int64 [N].
-      hashes: uint64 [N] of each image's path in the set; None where images have no path.
+      hashes: uint64 [N], hash of each image's path in the set; None if images have no path.
       notes: remarks for the user, such as files passed over.
     """
 
@@ -57,10 +57,10 @@ class Encoded:
 
 
 def open_encoded(encoded: Encoded, data: config.Data) -> Examples:
-    """Encoded images as examples, all of `data.image_size`, or of the one size they have.
+    """Encoded images as examples, all of `data.image_size`, or of their common size.
 
-    With `data.on_error="skip"` every image is decoded up front, in threads, and those that cannot be are left out. A
-    split of up to `data.resident_gib` is decoded once and kept in the cache folder, unless `data.loader="stream"`.
+    With `data.on_error="skip"` every image is decoded first, in threads, and unreadable ones are left out. A split of
+    up to `data.resident_gib` is decoded once and kept in the cache folder, unless `data.loader="stream"`.
 
     Raises:
       UserError: images of differing sizes without `data.image_size`; no readable image.
@@ -106,8 +106,8 @@ def open_encoded(encoded: Encoded, data: config.Data) -> Examples:
 def _through_cache(
     encoded: Encoded, data: config.Data, kept: np.ndarray, shape: tuple[int, int, int], read: _Read
 ) -> tuple[_Read, str]:
-    """Reading from the cache of decoded pixels, which is made if need be, or `read` itself and why not."""
-    # Pillow's version is in the key, since another JPEG decoder may round otherwise.
+    """A reader of the cache of decoded pixels (built if needed) and ""; or `read` itself and the reason."""
+    # Pillow's version is in the key, since another JPEG decoder may round differently.
     made_by = ("pixels", PIL.__version__, encoded.fingerprint(), data.image_size, encoded.channels)
     scale = () if data.grey16_max == config.Data.grey16_max else (data.grey16_max,)
     key = cache.fingerprint((*made_by, len(kept), kept.tobytes(), *scale))
@@ -150,7 +150,7 @@ def _cannot_read(encoded: Encoded, index: int, reason: str) -> UserError:
 
 
 def _common_size(encoded: Encoded, data: config.Data, kept: np.ndarray, sizes: np.ndarray | None) -> tuple[int, int]:
-    """(H, W) of every example; looks at all headers where nothing else tells."""
+    """(H, W) of every example; reads all headers if the size is not known otherwise."""
     if data.image_size:
         return data.image_size, data.image_size
     if encoded.shape:
@@ -172,8 +172,8 @@ def _common_size(encoded: Encoded, data: config.Data, kept: np.ndarray, sizes: n
 
 
 def _scan(encoded: Encoded, data: config.Data, pixels: bool) -> tuple[np.ndarray, dict[int, str]]:
-    """Look at every image, its header or all its pixels: sizes int32 [N, 2], and why images are unreadable."""
-    passing_trouble = []  # the storage failing, which may be over tomorrow, is not to be kept in a cache
+    """Read every image's header or, with `pixels`, all of it: sizes int32 [N, 2], and why images are unreadable."""
+    passing_trouble = []  # storage failures may be temporary: such results are not cached
 
     def look(indices: np.ndarray) -> list[tuple[int, int, str]]:
         found = []
@@ -200,7 +200,7 @@ def _scan(encoded: Encoded, data: config.Data, pixels: bool) -> tuple[np.ndarray
             "reasons": np.array([row[2] for row in found if row[2]], np.str_),
         }
 
-    limits = (data.image_size, data.grey16_max, data.max_megapixels) if pixels else ()  # decide what can be read
+    limits = (data.image_size, data.grey16_max, data.max_megapixels) if pixels else ()  # decide what is readable
     key = cache.fingerprint(("scan", 2, pixels, limits, PIL.__version__, encoded.channels, encoded.fingerprint()))
     path = cache_folder() / f"scan-{key}.npz"
     arrays = cache.cached_arrays(path, look_at_all, keep=lambda: not passing_trouble)

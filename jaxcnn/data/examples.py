@@ -1,4 +1,4 @@
-"""What a source gives: base splits that are read at any index, and the reading of many examples in parallel."""
+"""Sources and their base splits, readable at any index, and parallel reading of many examples."""
 
 import dataclasses
 import os
@@ -9,18 +9,18 @@ from typing import TypeVar
 
 import numpy as np
 
-_CHUNK_BYTES = 2**23  # of pixels read at a time: large enough to hide the cost of a call, small beside any memory
+_CHUNK_BYTES = 2**23  # pixels per read: enough to hide the cost of a call, little compared with any memory
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 
 @dataclasses.dataclass(frozen=True)
 class Content:
-    """The images of a base split, in order, as their checksums tell them (`jaxcnn.data.content`).
+    """Checksums of the images of a base split, in order (`jaxcnn.data.content`).
 
     Attributes:
-      fingerprint: 32 hex digits that any other images, or another order, would change.
-      images: checksums uint64 [N] that equal images have alike; None where not every image was read.
+      fingerprint: 32 hex digits; they differ for other images or another order.
+      images: uint64 [N], one checksum per image, equal for equal images; None if not every image was read.
     """
 
     fingerprint: str
@@ -34,10 +34,10 @@ class Examples:
     Attributes:
       labels: int32 [N], not yet checked against the classes.
       image_shape: (H, W, C) of every image.
-      read: images uint8 [n, H, W, C] at int indices [n]; safe to call from several threads.
-      content: checksums of the images; computed when first called, and safe to call from several threads.
+      read: returns images uint8 [n, H, W, C] at int indices [n]; safe to call from several threads.
+      content: returns the checksums of the images, computed at the first call; safe to call from several threads.
       notes: remarks for the user, one line each.
-      hashes: uint64 [N] of each example's path in the set, evenly spread; None where examples have no path.
+      hashes: uint64 [N], evenly distributed hash of each example's path in the set; None if examples have no path.
     """
 
     labels: np.ndarray
@@ -53,11 +53,11 @@ class Source:
     """A set of images with its base splits, each opened only when a slice asks for it.
 
     Attributes:
-      title: for messages and records, such as "tfds:cifar10:3.0.2".
+      title: name in messages and records, such as "tfds:cifar10:3.0.2".
       class_names: one per class.
       splits: names of the base splits.
-      open: the examples of a base split.
-      notes: remarks for the user on the set as a whole, one line each.
+      open: returns the examples of a base split.
+      notes: remarks for the user about the whole set, one line each.
     """
 
     title: str
@@ -68,14 +68,14 @@ class Source:
 
 
 def worker_count(workers: int = 0) -> int:
-    """`workers`, or one per core this process may use for 0."""
+    """`workers`; for 0, one per core that this process may use."""
     if workers:
         return workers
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def map_in_threads(function: Callable[[_Item], _Result], items: Iterable[_Item], workers: int = 0) -> Iterator[_Result]:
-    """`map(function, items)` in threads, in order, a few items ahead; leaving early cancels what has not begun."""
+    """`map(function, items)` in threads, in order, a few items ahead; leaving early cancels calls not yet started."""
     workers = worker_count(workers)
     pool = ThreadPoolExecutor(workers, thread_name_prefix="jaxcnn-read")
     waiting: deque[Future[_Result]] = deque()
@@ -91,7 +91,7 @@ def map_in_threads(function: Callable[[_Item], _Result], items: Iterable[_Item],
 
 
 def index_chunks(count: int, image_shape: tuple[int, ...]) -> list[np.ndarray]:
-    """The indices 0 .. count - 1 in order, in chunks of some 8 MiB of pixels each."""
+    """The indices 0 .. count - 1 in order, in chunks of about 8 MiB of pixels each."""
     length = max(1, min(1024, _CHUNK_BYTES // max(1, int(np.prod(image_shape)))))
     return [np.arange(start, min(start + length, count)) for start in range(0, count, length)]
 

@@ -19,17 +19,17 @@ from jaxcnn.machine.paths import expand
 
 
 def open_folder(argument: str, data: config.Data) -> Source:
-    """One sub-folder per class, images of any size in it, at any depth.
+    """One sub-folder per class, with images of any size at any depth.
 
-    `<path>/<class>/…` has the one base split train; `<path>/{train,val,test}/<class>/…` has those it has (see
-    `split_folders`). Classes are those of the training split, numbered in the order of their names. Examples are in the
-    order of a hash of their path, so a slice of a split is mixed of all classes. A new image moves a few others over
-    the bounds of a slice, but none over those of a slice "by path" (`jaxcnn.data.slices`). Links are followed, hidden
-    files and folders passed over; files of other kinds are passed over and counted in the notes (see `list_images`).
+    `<path>/<class>/…` has one base split, train; `<path>/{train,val,test}/<class>/…` has those that exist (see
+    `split_folders`). The classes are those of the training split, numbered in the order of their names. Examples are
+    sorted by a hash of their path, so a slice of a split mixes all classes. A new image moves a few others across the
+    bounds of a slice, but none across those of a slice "by path" (`jaxcnn.data.slices`). Links are followed. Hidden
+    files and folders are skipped; files of other kinds are skipped and counted in the notes (see `list_images`).
 
     Raises:
-      UserError: no such folder, a layout that can be understood in two ways, no class in it, a class without an image
-        in the training split, or one that the training split lacks.
+      UserError: no such folder, an ambiguous layout, no class, a class without an image in the training split, or a
+        class that the training split lacks.
     """
     if not argument:
         raise UserError("config.data.source='folder:' needs a path: folder:<path>")
@@ -61,12 +61,12 @@ def open_folder(argument: str, data: config.Data) -> Source:
 def _list_images(root: Path, names: list[str], title: str, learnt: bool = True) -> Encoded:
     """The images of a split.
 
-    A class without any is refused here in a split that is learnt from, if its folder has files of other kinds.
+    In the training split (`learnt`), a class whose folder has only files of other kinds is refused here.
     """
     paths: list[str] = []  # relative to root
     labels: list[int] = []
     others: collections.Counter[str] = collections.Counter()
-    empty: dict[str, str] = {}  # classes without an image, and what they have instead
+    empty: dict[str, str] = {}  # classes without an image, and the files they have instead
     there = set(listing.sub_folders(root))
     for label, name in enumerate(names):
         found = listing.list_images(root, name) if name in there else listing.Listing()
@@ -110,15 +110,15 @@ def _list_images(root: Path, names: list[str], title: str, learnt: bool = True) 
 
 def _hashes(paths: list[str]) -> np.ndarray:
     """The two halves of a hash of each path, uint64 [N, 2]."""
-    encoding, errors = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()  # as of os.fsencode, but quicker
+    encoding, errors = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()  # as os.fsencode, but faster
     hashes = b"".join(hashlib.blake2b(path.encode(encoding, errors), digest_size=16).digest() for path in paths)
     return np.frombuffer(hashes, ">u8").reshape(-1, 2)
 
 
 def _state(path: str) -> tuple[int, int]:
-    """Size and time of change, by which another content is known."""
+    """Size and modification time, which show whether the content has changed."""
     try:
         found = os.stat(path)
-    except OSError:  # a link to nowhere: reading it will say so
+    except OSError:  # a broken link: reading it reports the error
         return -1, -1
     return found.st_size, found.st_mtime_ns

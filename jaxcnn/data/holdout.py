@@ -4,20 +4,20 @@ import numpy as np
 
 
 def choose(labels: np.ndarray, count: int, seed: int, stratify: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of `count` examples and of the rest, both rising, chosen by the seed.
+    """Indices of `count` randomly chosen examples and of the rest, both ascending.
 
     Args:
       labels: int32 [N].
-      count: below N.
-      seed: of the choice.
-      stratify: as large a share of every class as of the whole, to the nearest example; of a class with two examples
-        or more at least one where there is room, and one is left.
+      count: number of examples to hold out, below N.
+      seed: seed of the choice.
+      stratify: hold out the same share of every class, to the nearest example. A class of two or more examples gives
+        at least one if `count` allows, and keeps at least one.
     """
     order = np.random.Generator(np.random.PCG64(seed)).permutation(len(labels))
     if stratify:
         shuffled = labels[order]
         counts = np.bincount(labels)
-        within = np.empty(len(labels), np.int64)  # how many of its class come before, in that order
+        within = np.empty(len(labels), np.int64)  # number of earlier examples of the same class in that order
         within[np.argsort(shuffled, kind="stable")] = np.arange(len(labels)) - np.repeat(
             np.cumsum(counts) - counts, counts
         )
@@ -27,14 +27,14 @@ def choose(labels: np.ndarray, count: int, seed: int, stratify: bool) -> tuple[n
 
 
 def quotas(counts: np.ndarray, held: int) -> np.ndarray:
-    """How many examples of each class are held out, of int [K] that there are; the sum is `held`."""
+    """The number of held-out examples of each class, int [K], from the class sizes `counts`; the sum is `held`."""
     exact = counts.astype(np.int64) * held
     share, remainder = exact // counts.sum(), exact % counts.sum()
     most = np.maximum(counts - 1, 0)
     share = np.minimum(share, most)
     while (missing := held - int(share.sum())) > 0:
         room = np.flatnonzero(share < most)
-        if not len(room):  # so many are held out that a class must go whole
+        if not len(room):  # `held` is so large that some class must be held out completely
             most = counts
             continue
         share[room[np.argsort(-remainder[room], kind="stable")][:missing]] += 1

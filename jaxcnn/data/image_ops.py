@@ -1,31 +1,31 @@
-"""Operations on one image, pure JAX: what the augmentations of a batch are made of.
+"""Operations on one image in pure JAX, the parts of batch augmentation.
 
-Randomness comes in as a key of the operation's own. Shapes are static, so everything can be jitted and vmapped. Pixels,
-factors and coordinates are integers: no order of summation and no fused multiply-add can then change a bit when the
-same example is computed in a batch of another size, on another number of devices, or in another program.
+Each operation gets its own random key. Shapes are static, so everything can be jitted and vmapped. Pixels, factors and
+coordinates are integers, so the order of summation and fused multiply-adds cannot change a bit when the same example is
+computed in a batch of another size, on another number of devices, or in another program.
 """
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-COORDINATE_BITS = 16  # fraction bits of a place in an image, as in Pillow
+COORDINATE_BITS = 16  # fraction bits of an image coordinate, as in Pillow
 FACTOR_BITS = 12  # fraction bits of a blend factor
 FINE = 64  # steps per pixel value in colour jitter
-LARGEST_FACTOR = 31.0  # of colour jitter; 31 * 2^FACTOR_BITS * 255 * FINE is just within int32
+LARGEST_FACTOR = 31.0  # of colour jitter; 31 * 2^FACTOR_BITS * 255 * FINE just fits into int32
 
 
 def random_crop(image: jax.Array, key: jax.Array, padding: int, mode: str) -> jax.Array:
-    """Pad an image on all sides and crop it back to its size at a uniformly drawn place.
+    """Pad an image on all sides and crop it back to its size at a uniformly drawn position.
 
     The standard augmentation of CIFAR: Lee et al., "Deeply-Supervised Nets" (2015); He et al., "Deep Residual Learning
     for Image Recognition" (2016), section 4.2, pad by 4.
 
     Args:
       image: [H, W, C], any dtype.
-      key: of this operation.
+      key: key of this operation.
       padding: pixels on each side.
-      mode: "zero" fills with pixel value 0, that is black before normalisation, as torchvision's RandomCrop does;
+      mode: "zero" fills with pixel value 0 (black before normalisation), as torchvision's RandomCrop does;
         "reflect" mirrors the image about its border pixels without repeating them.
     """
     height, width, _ = image.shape
@@ -39,9 +39,9 @@ def random_crop(image: jax.Array, key: jax.Array, padding: int, mode: str) -> ja
 
 
 def shrink(images: jax.Array, side: int) -> jax.Array:
-    """Images [B, H, W, C], float32, resized to [B, side, side, C]: bilinear, each pixel from all those it covers.
+    """Images [B, H, W, C], float32, resized to [B, side, side, C]: bilinear with antialiasing.
 
-    Training on small images first and on whole ones last costs less for about the same accuracy: Howard, "Training
+    Training on small images first and on full-size ones last costs less for about the same accuracy: Howard, "Training
     Imagenet in 3 hours for USD 25" (fast.ai, 2018); Tan & Le 2021, "EfficientNetV2" (arXiv:2104.00298), section 4.
     """
     count, _, _, channels = images.shape
@@ -49,7 +49,7 @@ def shrink(images: jax.Array, side: int) -> jax.Array:
 
 
 def box_mask(height: int, width: int, center: jax.Array, size: jax.Array | tuple[int, int]) -> jax.Array:
-    """A box as bool [height, width], clipped at the borders.
+    """A mask bool [height, width] of a box, clipped at the borders.
 
     `center` (row, column) is the pixel at offset size // 2 from the box's first one; `size` is (rows, columns).
     """
@@ -61,7 +61,7 @@ def box_mask(height: int, width: int, center: jax.Array, size: jax.Array | tuple
 def random_cutout(image: jax.Array, key: jax.Array, side: int) -> jax.Array:
     """Fill a square centred on a uniformly drawn pixel with 0, which in a normalised image is the data's mean.
 
-    The square is clipped at the borders, so what is left of it may be smaller: DeVries & Taylor, "Improved
+    The square is clipped at the borders, so the filled area may be smaller: DeVries & Taylor, "Improved
     Regularization of Convolutional Neural Networks with Cutout" (2017), section 3.2 (side 16 on CIFAR-10, 8 on
     CIFAR-100). `image` is [H, W, C].
     """
@@ -75,13 +75,13 @@ def color_jitter(
 ) -> jax.Array:
     """Change brightness, contrast, saturation and hue by random amounts, each as torchvision's ColorJitter defines it.
 
-    Brightness, contrast and saturation take a factor from [max(0, 1 - x), 1 + x], hue a shift from [-x, x] turns; an x
-    of 0 leaves that one out. The order is always the one above, where torchvision draws an order for each image. The
-    idea: Howard, "Some Improvements on Deep Convolutional Neural Network Based Image Classification" (2013).
+    Brightness, contrast and saturation take a factor from [max(0, 1 - x), 1 + x], hue a shift from [-x, x] turns; x = 0
+    disables a change. The order is always the one above, whereas torchvision draws an order for each image. From
+    Howard, "Some Improvements on Deep Convolutional Neural Network Based Image Classification" (2013).
 
     Args:
-      image: uint8 [H, W, C]; with C other than 3, saturation and hue do nothing.
-      key: of this operation; each of the four folds its own constant into it.
+      image: uint8 [H, W, C]; unless C is 3, saturation and hue do nothing.
+      key: key of this operation; each of the four changes folds its own constant into it.
 
     Returns:
       float32 [H, W, C] in [0, 1].
@@ -100,8 +100,8 @@ def color_jitter(
 def adjust_brightness(fine: jax.Array, factor: jax.Array) -> jax.Array:
     """Blend an image with black.
 
-    This and the next two take an image int32 [H, W, C] in 0..255 * FINE and a factor int32 in units of 2^-FACTOR_BITS:
-    1 changes nothing, 0 gives the other image, more than 1 goes beyond the given one.
+    This and the next two functions take an image int32 [H, W, C] in 0..255 * FINE and a factor int32 in units of
+    2^-FACTOR_BITS: 1 changes nothing, 0 gives the other image, more than 1 extrapolates beyond the given one.
     """
     return blend(fine, jnp.int32(0), factor, 255 * FINE)
 
@@ -109,18 +109,18 @@ def adjust_brightness(fine: jax.Array, factor: jax.Array) -> jax.Array:
 def adjust_contrast(fine: jax.Array, factor: jax.Array) -> jax.Array:
     """Blend an image with the mean of its luminance."""
     pixels = fine.shape[0] * fine.shape[1]
-    spare = max(0, (255 * FINE * pixels).bit_length() - 31)  # bits that a sum in int32 has no room for
+    spare = max(0, (255 * FINE * pixels).bit_length() - 31)  # bits by which the sum would exceed int32
     mean = (jnp.sum(luminance(fine) >> spare) // pixels) << spare
     return blend(fine, mean, factor, 255 * FINE)
 
 
 def adjust_saturation(fine: jax.Array, factor: jax.Array) -> jax.Array:
-    """Blend an RGB image with its luminance; others stay as they are."""
+    """Blend an RGB image with its luminance; other images are unchanged."""
     return blend(fine, luminance(fine), factor, 255 * FINE) if fine.shape[-1] == 3 else fine
 
 
 def adjust_hue(fine: jax.Array, shift: jax.Array) -> jax.Array:
-    """Rotate the hue of an RGB image on the colour circle of HSV; others stay as they are.
+    """Rotate the hue of an RGB image on the HSV colour circle; other images are unchanged.
 
     Args:
       fine: int32 [H, W, C] in 0..255 * FINE.
@@ -135,7 +135,7 @@ def adjust_hue(fine: jax.Array, shift: jax.Array) -> jax.Array:
     difference = jnp.where(value == red, green - blue, jnp.where(value == green, blue - red, red - green))
     origin = jnp.where(value == red, 0, jnp.where(value == green, 2 * one, 4 * one))
     hue = origin + (difference << FACTOR_BITS) // jnp.maximum(chroma, 1) + shift
-    # Each channel is the value less the chroma by a trapezoid of the hue; red, green and blue lie two sixths apart.
+    # Each channel is the value minus the chroma times a trapezoid of the hue; red, green and blue are 2/6 turn apart.
     distance = (hue[..., None] + jnp.array([5 * one, 3 * one, one])) % (6 * one)
     trapezoid = jnp.clip(jnp.minimum(distance, 4 * one - distance), 0, one)
     return value[..., None] - (chroma[..., None] * trapezoid >> FACTOR_BITS)
@@ -143,8 +143,8 @@ def adjust_hue(fine: jax.Array, shift: jax.Array) -> jax.Array:
 
 def unit_interval(image: jax.Array, highest: int) -> jax.Array:
     """Integers in 0..highest as float32 in [0, 1]."""
-    # The bound makes no difference to the value. It stands between the product and whatever sum comes next, so that no
-    # compiler makes a fused multiply-add of the two in one program and not in another.
+    # The bound never changes the value. It separates the product from a following sum, so that no compiler fuses the
+    # two into a multiply-add in one program and not in another.
     return jnp.minimum(image.astype(jnp.float32) * np.float32(1 / highest), 1)
 
 
@@ -154,15 +154,15 @@ def blend(image: jax.Array, other: jax.Array, factor: jax.Array, highest: int) -
 
 
 def affine_nearest(image: jax.Array, matrix: jax.Array) -> jax.Array:
-    """Sample an image at affinely mapped places, the nearest pixel each; 0 outside, as torchvision and Pillow fill.
+    """Affine transform with nearest-pixel sampling; 0 outside the image, as in torchvision and Pillow.
 
     Args:
       image: [H, W, C], sides below 2^15.
-      matrix: int32 [2, 3] in units of 2^-COORDINATE_BITS; (x, y, 1) of a place in the output -> (x, y) in the input, in
-        pixels from the top left corner, so that the centre of the first pixel is (1/2, 1/2).
+      matrix: int32 [2, 3] in units of 2^-COORDINATE_BITS; maps (x, y, 1) in the output to (x, y) in the input, in
+        pixels from the top left corner, so the centre of the first pixel is (1/2, 1/2).
     """
     height, width, _ = image.shape
-    start = matrix[:, 2] + ((matrix[:, 0] + matrix[:, 1]) >> 1)  # of the first pixel's centre
+    start = matrix[:, 2] + ((matrix[:, 0] + matrix[:, 1]) >> 1)  # input place of the first pixel's centre
     x, y = jnp.arange(width), jnp.arange(height)[:, None]
     column = (start[0] + matrix[0, 0] * x + matrix[0, 1] * y) >> COORDINATE_BITS
     row = (start[1] + matrix[1, 0] * x + matrix[1, 1] * y) >> COORDINATE_BITS
@@ -179,7 +179,7 @@ def autocontrast_table(image: jax.Array) -> jax.Array:
 
 
 def equalize_table(image: jax.Array) -> jax.Array:
-    """The table int32 [C, 256] that makes each channel's histogram flat, as Pillow's ImageOps.equalize does."""
+    """The table int32 [C, 256] that flattens each channel's histogram, as Pillow's ImageOps.equalize does."""
     channels = image.shape[-1]
     counts = jnp.zeros((channels, 256), jnp.int32).at[jnp.arange(channels), image].add(1)
     highest = jnp.take_along_axis(counts, jnp.max(image, axis=(0, 1))[:, None], axis=1)
@@ -189,7 +189,7 @@ def equalize_table(image: jax.Array) -> jax.Array:
 
 
 def luminance(image: jax.Array) -> jax.Array:
-    """Luminance int32 [H, W, 1] of int32 [H, W, C] below 2^15, by ITU-R 601-2; the mean where C is not 3.
+    """Luminance int32 [H, W, 1] of int32 [H, W, C] below 2^15, by ITU-R 601-2; the mean if C is not 3.
 
     The weights are those of Pillow, in 16-bit integers: 0.299, 0.587, 0.114.
     """
@@ -223,7 +223,7 @@ def _within(index: jax.Array, length: int) -> jax.Array:
 
 
 def _reflect(index: jax.Array, length: int) -> jax.Array:
-    """Indices beyond [0, length) mirrored into it; the border pixel itself is not repeated."""
+    """Indices outside [0, length) mirrored into it; the border pixel itself is not repeated."""
     period = max(2 * (length - 1), 1)
     index = index % period
     return jnp.minimum(index, period - index) if length > 1 else jnp.zeros_like(index)

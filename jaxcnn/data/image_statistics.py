@@ -12,13 +12,12 @@ from jaxcnn.data.examples import read_in_order
 def image_statistics(split: Split, workers: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of each channel over all pixels of all images.
 
-    Sums are of integers and exact, so neither the order of reading nor the number of threads changes a bit. The
-    standard deviation is the population's (divided by n); it is 1 for a channel that is constant, which normalises
-    to 0.
+    Sums are exact integers, so neither the order of reading nor the number of threads changes a bit. The standard
+    deviation is the population's (divided by n); it is 1 for a constant channel, which then normalises to 0.
 
     Args:
-      split: its images are all read once.
-      workers: threads; 0 for one per core.
+      split: every image is read once.
+      workers: number of threads; 0 for one per core.
 
     Returns:
       float32 [C] each, in units where 255 is 1.
@@ -26,7 +25,7 @@ def image_statistics(split: Split, workers: int = 0) -> tuple[np.ndarray, np.nda
     channels, pixels = split.image_shape[-1], len(split) * math.prod(split.image_shape[:-1])
     totals, squares = np.zeros(channels, np.int64), np.zeros(channels, np.int64)
     for images in read_in_order(split.read, len(split), split.image_shape, workers):
-        rows = images.reshape(len(images), -1)  # at most 1024, whose sums have room in 32 bits
+        rows = images.reshape(len(images), -1)  # at most 1024 rows, so that sums fit into 32 bits
         totals += _over_pixels(rows.sum(axis=0, dtype=np.uint32), channels)
         squares += _over_pixels(np.square(rows, dtype=np.uint16).sum(axis=0, dtype=np.uint32), channels)
     mean, std = np.empty(channels, np.float32), np.empty(channels, np.float32)
@@ -38,5 +37,5 @@ def image_statistics(split: Split, workers: int = 0) -> tuple[np.ndarray, np.nda
 
 
 def _over_pixels(sums: np.ndarray, channels: int) -> np.ndarray:
-    """int64 [C] of sums [H * W * C]."""
+    """Sums [H * W * C] added up over all pixels: int64 [C]."""
     return sums.reshape(-1, channels).sum(axis=0, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""What the sub-folders of a folder of images are: classes, or splits with the classes in them."""
+"""Whether the sub-folders of an image folder are classes, or splits that contain the classes."""
 
 from pathlib import Path
 
@@ -11,17 +11,17 @@ _SPLITS = {
     "val": ("val", "valid", "validation", "dev", "eval", "evaluation"),
     "test": ("test", "testing"),
 }
-_ORDINARY_WORDS = ("train", "training", "valid")  # also the name of a class, where no classes are inside
+_ORDINARY_WORDS = ("train", "training", "valid")  # may also be class names, if there are no classes inside
 
 
 def split_folders(root: Path, title: str) -> tuple[dict[str, Path], tuple[str, ...]]:
-    """The folder of each base split, and notes on what lies beside them.
+    """The folder of each base split, and notes on images outside them.
 
     A sub-folder that has sub-folders and the name of a split ("train", "Training", "train_set", "testing", "dev", …) is
-    that split, if there is one for training; else the root itself is train.
+    that split, provided that one of them is for training; otherwise the root itself is train.
 
     Raises:
-      UserError: what can be understood in two ways.
+      UserError: the layout is ambiguous.
     """
     names = sub_folders(root)
     inside = {name: sub_folders(root / name) for name in names if _split_of(name) or _hints(name)}
@@ -54,7 +54,7 @@ def split_folders(root: Path, title: str) -> tuple[dict[str, Path], tuple[str, .
 def _check_classes(
     root: Path, title: str, names: list[str], found: dict[str, str], inside: dict[str, list[str]]
 ) -> None:
-    """Refuse classes that are splits by their names."""
+    """Refuse classes whose names say that they are splits."""
     if found:
         name = next(iter(found.values()))
         raise UserError(
@@ -79,7 +79,7 @@ def _check_classes(
 
 
 def _split_of(name: str) -> str | None:
-    """The split that a folder's name says, such as test for "Test_Set"."""
+    """The split that a folder's name denotes, such as test for "Test_Set"."""
     return next((split for split, words in _SPLITS.items() if _plain(name) in words), None)
 
 
@@ -89,7 +89,7 @@ def _plain(name: str) -> str:
 
 
 def _hints(name: str) -> set[str]:
-    """The splits that words of a name speak of, such as train for "seg_train" and "train2017"."""
+    """The splits that words in a name suggest, such as train for "seg_train" and "train2017"."""
     words = {word.rstrip("0123456789") for word in _words(name)}
     return {split for split, known in _SPLITS.items() if words.intersection(known)}
 

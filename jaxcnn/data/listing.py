@@ -1,4 +1,4 @@
-"""Which files below a folder are images: one rule for the folders of a set and those of `--mode=predict`."""
+"""Finding the images below a folder: the same rule for a data set and for `--mode=predict`."""
 
 import collections
 import dataclasses
@@ -17,11 +17,11 @@ _LINK_BACK = "link to a folder that is listed already"
 
 @dataclasses.dataclass
 class Listing:
-    """Images below a folder, and what else lies there.
+    """The images below a folder, and counts of other files.
 
     Attributes:
-      paths: of the images, relative to the folder, in no order.
-      others: how many files of each other kind there are, such as ".txt" or "FIFO".
+      paths: paths of the images, relative to the folder, in no order.
+      others: number of files of each other kind, such as ".txt" or "FIFO".
     """
 
     paths: list[str] = dataclasses.field(default_factory=list)
@@ -31,9 +31,9 @@ class Listing:
 def list_images(root: str | os.PathLike[str], start: str = "") -> Listing:
     """The images in folder `start` of `root`, at any depth, with paths relative to `root`.
 
-    Links to files and folders are followed, but for those to a folder that is listed already or that `root` lies in.
-    Hidden files and folders are passed over. A link to nowhere that has the name of an image counts as one, so that
-    reading it tells.
+    Links to files and folders are followed, except links to a folder that is already listed or that contains `root`.
+    Hidden files and folders are skipped. A broken link with the name of an image counts as an image, so that reading it
+    reports the error.
 
     Raises:
       UserError: a folder cannot be listed.
@@ -46,7 +46,7 @@ def list_images(root: str | os.PathLike[str], start: str = "") -> Listing:
     if not links:
         return listing
     seen = _with_parents(root).union(_identity(os.path.join(root, folder)) for folder in folders)
-    while links:  # level by level and by name, so that it never depends on the disk's order which link is followed
+    while links:  # by level and name, so that the links followed do not depend on the disk's order
         found: list[str] = []
         for link in sorted(links):
             if _identity(os.path.join(root, link)) in seen:
@@ -60,7 +60,7 @@ def list_images(root: str | os.PathLike[str], start: str = "") -> Listing:
 
 
 def sub_folders(folder: str | os.PathLike[str]) -> list[str]:
-    """Names of the folders in a folder, hidden ones aside, sorted. Raises UserError if it cannot be listed."""
+    """Sorted names of the folders in a folder, without hidden ones. Raises UserError if it cannot be listed."""
     try:
         with os.scandir(folder) as entries:
             return sorted(entry.name for entry in entries if not entry.name.startswith(".") and _is_folder(entry))
@@ -69,7 +69,7 @@ def sub_folders(folder: str | os.PathLike[str]) -> list[str]:
 
 
 def loose_images(folder: str | os.PathLike[str]) -> int:
-    """How many images lie in a folder itself. Raises UserError if it cannot be listed."""
+    """The number of images directly in a folder. Raises UserError if it cannot be listed."""
     try:
         with os.scandir(folder) as entries:
             return sum(
@@ -81,23 +81,23 @@ def loose_images(folder: str | os.PathLike[str]) -> int:
 
 
 def told(others: collections.Counter[str]) -> str:
-    """Kinds of files with how many there are of each: ".txt (12), .bin (1)"; empty if there is none."""
+    """Kinds of files with their counts as text, such as ".txt (12), .bin (1)"; empty if there are none."""
     kinds = [f"{kind} ({count})" for kind, count in sorted(others.items(), key=lambda item: (-item[1], item[0]))]
     more = len(kinds) - _KINDS_TOLD
     return ", ".join(kinds[:_KINDS_TOLD]) + (f" and {more} more kind{'s' if more > 1 else ''}" if more > 0 else "")
 
 
 def passed_over(others: collections.Counter[str], where: str) -> list[str]:
-    """A note on files of other kinds, for the user; none if there is no such file."""
+    """A note for the user on files of other kinds; an empty list if there are none."""
     count = others.total()
     what = "1 file of another kind" if count == 1 else f"{count} files of other kinds"
     return [f"passed over {what} in {where}: {told(others)}"] if count else []
 
 
 def _walk(root: str | os.PathLike[str], start: str, listing: Listing) -> tuple[list[str], list[str]]:
-    """Add what lies below `start`, links to folders aside: the folders there with `start`, and those links."""
+    """Add the files below `start` to `listing`; return `start` with the folders below it, and the links to folders."""
     folders, links = [start], []
-    for folder in folders:  # which grows
+    for folder in folders:  # the list grows in the loop
         before = f"{folder}/" if folder else ""
         try:
             with os.scandir(os.path.join(root, folder)) as entries:
@@ -119,7 +119,7 @@ def _walk(root: str | os.PathLike[str], start: str, listing: Listing) -> tuple[l
 
 
 def _kind(entry: os.DirEntry[str]) -> str:
-    """The extension of a file, or what else it is. Of images the rest is looked at, as reading a FIFO would hang."""
+    """The extension of a file, or its kind. Names of images are checked for the kind, as reading a FIFO would hang."""
     extension = _extension(entry.name)
     if extension not in _IMAGES:
         return extension if extension[1:].isalnum() and len(extension) <= 10 else "without a known extension"
@@ -127,7 +127,7 @@ def _kind(entry: os.DirEntry[str]) -> str:
         if entry.is_file(follow_symlinks=False) or entry.is_file():
             return extension
         mode = entry.stat().st_mode
-    except OSError:  # a link to nowhere
+    except OSError:  # a broken link
         return extension
     return "FIFO" if stat.S_ISFIFO(mode) else "socket" if stat.S_ISSOCK(mode) else "device"
 
@@ -152,7 +152,7 @@ def _identity(folder: str | os.PathLike[str]) -> tuple[int, int]:
 
 
 def _with_parents(folder: str | os.PathLike[str]) -> set[tuple[int, int]]:
-    """Identities of a folder and of all that it lies in."""
+    """Identities of a folder and of all folders that contain it."""
     parents = [os.path.realpath(folder)]
     while (parent := os.path.dirname(parents[-1])) != parents[-1]:
         parents.append(parent)

@@ -1,8 +1,8 @@
 """Mixing an example with another one of its batch: mixup and cutmix.
 
-The partner of the example at position p of the global batch is the one at position p - 1 (the last one for the first),
-after its own augmentation; how much of it comes in is drawn with the example's own key. Neither depends on where the
-examples lie, so devices and microbatches never change the result, bit for bit.
+The partner of the example at position p of the global batch is the augmented example at position p - 1 (for the first,
+the last one). The share of the partner is drawn with the example's own key. Neither depends on where the examples are
+stored, so devices and microbatches never change a bit of the result.
 """
 
 import functools
@@ -28,15 +28,15 @@ def mix(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Mix each example of a batch with its partner as `config.mixup` and `config.cutmix` say.
 
-    Where both are on, each example gets one of them by a fair coin.
+    If both are on, each example gets one of them with probability 1/2 each.
 
     Args:
-      config: static; an alpha of 0 leaves that kind out.
+      config: static; an alpha of 0 disables that kind.
       image: float32 [b, H, W, C], this device's part of the batch (see `partners`).
       label: int32 [b].
-      keys: [b], one for each example, of mixing alone.
-      axis_name: the mesh axis over which the batch is spread, inside `shard_map`; None: the whole batch is here.
-      microbatches: into which the batch is cut.
+      keys: [b], one key per example, used for mixing only.
+      axis_name: inside `shard_map`, the mesh axis over which the batch is split; None if this is the whole batch.
+      microbatches: number of microbatches in the batch.
 
     Returns:
       The mixed images; the partners' labels, int32 [b]; and the share of `label` in each target, float32 [b].
@@ -49,7 +49,7 @@ def mix(
         by_mixup = mixup_shares(jax.random.fold_in(key, 0), config.mixup, height, width) if config.mixup else None
         by_cutmix = cutmix_shares(jax.random.fold_in(key, 1), config.cutmix, height, width) if config.cutmix else None
         if by_mixup is None or by_cutmix is None:
-            return by_mixup or by_cutmix  # type: ignore[return-value]  # one of them is on
+            return by_mixup or by_cutmix  # type: ignore[return-value]  # at least one is on
         coin = jax.random.bernoulli(jax.random.fold_in(key, 2))
         return jax.tree.map(lambda one, other: jnp.where(coin, one, other), by_mixup, by_cutmix)
 
@@ -60,7 +60,7 @@ def mix(
 
 
 def mixup_shares(key: jax.Array, alpha: float, height: int, width: int) -> tuple[jax.Array, jax.Array]:
-    """The share of an example in each of its pixels, float32 [H, W], and in its target, by mixup: the same everywhere.
+    """The share of an example in each of its pixels, float32 [H, W], and in its target, for mixup: all equal.
 
     Drawn from Beta(alpha, alpha): Zhang et al., "mixup: Beyond Empirical Risk Minimization" (2017), equation 2.
     """
@@ -69,11 +69,12 @@ def mixup_shares(key: jax.Array, alpha: float, height: int, width: int) -> tuple
 
 
 def cutmix_shares(key: jax.Array, alpha: float, height: int, width: int) -> tuple[jax.Array, jax.Array]:
-    """The share of an example in each of its pixels, float32 [H, W], and in its target, by cutmix.
+    """The share of an example in each of its pixels, float32 [H, W], and in its target, for cutmix.
 
     It is 0 in a box with the image's proportions, of area 1 - Beta(alpha, alpha), centred on a uniformly drawn pixel
-    and clipped at the borders; the share of the target is that of the pixels left after clipping: Yun et al., "CutMix:
-    Regularization Strategy to Train Strong Classifiers with Localizable Features" (2019), section 3.1 and algorithm A1.
+    and clipped at the borders. The target's share is the fraction of pixels outside the clipped box: Yun et al.,
+    "CutMix: Regularization Strategy to Train Strong Classifiers with Localizable Features" (2019), section 3.1 and
+    algorithm A1.
     """
     share_key, center_key = jax.random.split(key)
     sides = np.sqrt(1 - beta_quantiles(alpha))[:, None] * [height, width]
@@ -85,9 +86,9 @@ def cutmix_shares(key: jax.Array, alpha: float, height: int, width: int) -> tupl
 
 @functools.lru_cache(maxsize=16)
 def beta_quantiles(alpha: float) -> np.ndarray:
-    """`QUANTILES` equally likely values that stand for Beta(alpha, alpha): its quantiles, float32, rising.
+    """`QUANTILES` equally likely values that approximate Beta(alpha, alpha): its quantiles, float32, ascending.
 
-    Unlike a rejection sampler, a draw from them is one integer, so it is exact in every program, and needs no loop.
+    Unlike a rejection sampler, a draw from them is one integer, so it is exact in every program and needs no loop.
     """
     from scipy import special
 
@@ -95,14 +96,14 @@ def beta_quantiles(alpha: float) -> np.ndarray:
 
 
 def partners(values, axis_name: str | None = None, microbatches: int = 1):
-    """The values of the examples one position earlier in the global batch, the last one's for the first.
+    """The values of the examples one position earlier in the global batch; for the first, those of the last.
 
-    Microbatch i of k holds positions i B / k to (i + 1) B / k of a global batch of B, and device d of D the d-th part
-    of each microbatch, one microbatch after the other. So all but the first example of a part have their partner just
-    before them; one exchange between neighbouring devices brings the rest.
+    Microbatch i of k holds positions i B / k to (i + 1) B / k of a global batch of B; device d of D holds the d-th part
+    of each microbatch, one microbatch after another. So every example of a part except the first has its partner just
+    before it; one exchange between neighbouring devices supplies the rest.
 
     Args:
-      values: pytree of arrays [b, ...], b a multiple of `microbatches`.
+      values: pytree of arrays [b, ...]; b is a multiple of `microbatches`.
       axis_name: as in `mix`.
       microbatches: k.
     """
@@ -113,9 +114,9 @@ def partners(values, axis_name: str | None = None, microbatches: int = 1):
 
     def before(value: jax.Array) -> jax.Array:
         parts = value.reshape(microbatches, -1, *value.shape[1:])
-        last = parts[:, -1]  # precedes the next device's first of the same microbatch
+        last = parts[:, -1]  # precedes the next device's first example of the same microbatch
         received = jax.lax.ppermute(last, axis_name, [(d, (d + 1) % devices) for d in range(devices)])
-        # What the first device receives, from the last one, precedes the next microbatch.
+        # The values that the first device receives from the last one precede the next microbatch.
         received = jnp.where(jax.lax.axis_index(axis_name) == 0, jnp.roll(received, 1, axis=0), received)
         return jnp.concatenate([received[:, None], parts[:, :-1]], axis=1).reshape(value.shape)
 
@@ -123,8 +124,8 @@ def partners(values, axis_name: str | None = None, microbatches: int = 1):
 
 
 def _rounded(product: jax.Array) -> jax.Array:
-    """A product, kept apart from the sum it goes into: a bound that is never met forbids a fused multiply-add.
+    """A product, separated from the following sum: a bound that is never reached prevents a fused multiply-add.
 
-    Compilers fuse them in one program and not in another, and the results differ in the last bit.
+    Compilers fuse them in one program and not in another, and then the results differ in the last bit.
     """
     return jnp.clip(product, -1e30, 1e30)

@@ -1,4 +1,4 @@
-"""Images and labels in `.npz` files; every header is held against its file before an array is loaded."""
+"""Images and labels in `.npz` files; every array header is checked against the file before loading."""
 
 import dataclasses
 import math
@@ -21,13 +21,13 @@ _PLAIN_LABEL_KEYS = ("labels", "label", "y", "Y", "targets")
 _NAME_KEYS = ("names", "class_names", "label_names", "classes")
 _SPLIT_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
-_DEFLATE_RATIO = 1032  # at most, of bytes that come out to bytes that went in
+_DEFLATE_RATIO = 1032  # maximum ratio of decompressed to compressed bytes
 _SAVE = "save it with np.savez or np.savez_compressed"
 
 
 @dataclasses.dataclass(frozen=True)
 class _Array:
-    """An array of the file, as its header tells it; `what` names it in messages."""
+    """An array of the file, as described by its header; `what` is its name in messages."""
 
     what: str
     member: zipfile.ZipInfo
@@ -40,10 +40,10 @@ def open_npz(argument: str, data: config.Data) -> Source:
 
     For each of train, val and test: images `train_images`, `x_train`, `train_x` or `train_data`, labels
     `train_labels`, `y_train`, `train_y` or `train_targets`. A file with only `images` (`x`, `data`) and `labels` (`y`,
-    `targets`) has the one split train. `names` or `class_names` are optional; without them, classes are numbers.
+    `targets`) has one split, train. `names` or `class_names` are optional; without them, classes are numbers.
 
     Raises:
-      UserError: no such file, not an `.npz` file, arrays missing, damaged, or of a wrong type or shape.
+      UserError: no such file, not an `.npz` file, or arrays missing, damaged, or of a wrong type or shape.
     """
     path = expand(argument, "config.data.source=npz:")
     if not argument:
@@ -70,7 +70,7 @@ def open_npz(argument: str, data: config.Data) -> Source:
 
 
 def _members(path: Path, title: str) -> dict[str, zipfile.ZipInfo]:
-    """What the file holds, by the names that NumPy knows it by."""
+    """The members of the file, keyed by NumPy's names for them."""
     try:
         with open(path, "rb") as file:
             if file.read(6) == b"\x93NUMPY":
@@ -88,7 +88,7 @@ def _members(path: Path, title: str) -> dict[str, zipfile.ZipInfo]:
 
 
 def _header(path: Path, member: zipfile.ZipInfo, what: str) -> _Array:
-    """What the header of an array says, as far as it can be true."""
+    """Read the header of an array and check that the file can hold such an array."""
     if member.flag_bits & 0x1:
         raise UserError(f"{what} is encrypted; save it without a password")
     if member.compress_type not in _COMPRESSIONS:
@@ -132,7 +132,7 @@ def _load(path: Path, array: _Array) -> np.ndarray:
             f"{array.what} takes {gib:.1f} GiB, which this machine does not have free; save the images as files, one "
             "folder per class, and use config.data.source='folder:<path>'"
         ) from None
-    except Exception as error:  # damaged files make NumPy, zipfile and what decompresses raise errors of any kind
+    except Exception as error:  # damaged files make NumPy, zipfile and decompressors raise errors of any kind
         raise _cannot_read(array.what, error) from None
 
 
@@ -141,13 +141,13 @@ def _cannot_read(what: str, error: Exception) -> UserError:
 
 
 def _first_line(error: Exception) -> str:
-    """The first sentence, as NumPy's second one is advice that is not for images, such as to load unsafely."""
+    """The first sentence; NumPy's second one is advice that does not fit images, such as to load unsafely."""
     text = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
     return text.partition("\n")[0].partition(". ")[0][:200] or type(error).__name__
 
 
 def _array_keys(found: list[str], title: str) -> dict[str, tuple[str, str]]:
-    """The keys of images and labels of each base split that the file has."""
+    """The keys of the images and labels of each base split in the file."""
 
     def first(patterns: tuple[str, ...], names: tuple[str, ...] = ("",)) -> str | None:
         known = (pattern.format(name) for name in names for pattern in patterns)
@@ -208,7 +208,7 @@ def _names(path: Path, array: _Array) -> tuple[str, ...]:
 
 
 def _numbers(labels: list[np.ndarray], title: str) -> tuple[str, ...]:
-    """Numbers as the names of the classes that there are labels of."""
+    """Numbers as class names, one for each class that the labels imply."""
     classes = max((int(each.max()) + 1 for each in labels if each.size), default=0)
     examples = sum(len(each) for each in labels)
     if classes > examples:

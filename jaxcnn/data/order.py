@@ -1,11 +1,12 @@
-"""The order of examples: which one stands at which position of which batch, from the seed and the step alone.
+"""The order of examples: which example is at which position of which batch, computed from the seed and the step alone.
 
-The examples of a run form one endless sequence: batch `t` takes the places `t * B ... t * B + B - 1`. Place `o` lies
-in epoch `o // N`, and every epoch is a permutation of the N examples of its own, so each example is seen exactly once
-an epoch, none is dropped, and a batch may reach over the end of an epoch. The permutation is a Feistel network
-(Luby & Rackoff 1988) walked until it falls inside N, as in bandwidth-optimal shuffling on GPUs (Mitchell et al. 2021,
-arXiv 2106.06161): it is computed for the places needed, on any device, and needs neither memory nor state.
-All arithmetic is in uint32, so NumPy (stream) and JAX (resident) give the same integers.
+The examples of a run form one endless sequence: batch `t` takes the places `t * B ... t * B + B - 1`. Place `o` is in
+epoch `o // N`. Each epoch has its own permutation of the N examples, so each example is seen exactly once per epoch,
+none is dropped, and a batch may cross the end of an epoch. The permutation is a Feistel network (Luby & Rackoff 1988),
+applied repeatedly until the result is below N, as in bandwidth-optimal shuffling on GPUs (Mitchell et al. 2021, arXiv
+2106.06161). It is computed only for the places needed, on any device, and needs neither memory nor state.
+
+All arithmetic is in uint32, so NumPy (stream loader) and JAX (resident loader) give the same integers.
 """
 
 from typing import Any
@@ -21,7 +22,7 @@ MAX_PLACES = 2**32
 def storage_positions(global_batch_size: int, devices: int, microbatches: int = 1) -> np.ndarray:
     """Global position of each storage place of a batch: int32 [devices, B / devices].
 
-    A global batch consists of microbatches of consecutive positions, each shared evenly by the devices in order; a
+    A global batch consists of microbatches of consecutive positions, each split evenly over the devices in order; a
     device stores its parts of all microbatches one after another.
     """
     positions = np.arange(global_batch_size, dtype=np.int32).reshape(microbatches, devices, -1)
@@ -29,17 +30,17 @@ def storage_positions(global_batch_size: int, devices: int, microbatches: int = 
 
 
 def example_index(seed: Any, step: Any, position: Any, global_batch_size: int, examples: int) -> Any:
-    """Index in the split of the example at `position` of batch `step`.
+    """Index, in the split, of the example at `position` of batch `step`.
 
     Args:
-      seed: integer scalar, of the run.
-      step: integer scalar; batch number from 0.
-      position: int [n], in the global batch.
+      seed: integer scalar, seed of the run.
+      step: integer scalar, batch number from 0.
+      position: int [n], positions in the global batch.
       global_batch_size: B.
       examples: N, the size of the split.
 
     Returns:
-      int32 [n] in [0, N): of JAX if any argument is, else of NumPy.
+      int32 [n] in [0, N): a JAX array if any argument is one, else a NumPy array.
     """
     xp: Any = jnp if any(isinstance(x, jax.Array) for x in (seed, step, position)) else np
     uint32 = xp.uint32
@@ -64,7 +65,7 @@ def example_index(seed: Any, step: Any, position: Any, global_batch_size: int, e
 
 
 def epoch_of(step: Any, position: Any, global_batch_size: int, examples: int) -> Any:
-    """The epoch, from 0, that the example at `position` of batch `step` is seen in: uint32 [n]; see `example_index`."""
+    """The epoch, from 0, of the example at `position` of batch `step`: uint32 [n]; arguments as for `example_index`."""
     xp: Any = jnp if any(isinstance(x, jax.Array) for x in (step, position)) else np
     return _place(step, position, global_batch_size, xp) // xp.uint32(examples)
 

@@ -1,4 +1,4 @@
-"""Where a set lies: what may change without making it another one."""
+"""The location of a data set, which may change while the set stays the same."""
 
 import dataclasses
 import os
@@ -6,7 +6,7 @@ import os
 from jaxcnn.config import Data, UserError
 from jaxcnn.machine.paths import expand
 
-PLACED = ("npz", "folder")  # sources that are named by a path
+PLACED = ("npz", "folder")  # sources whose name contains a path
 
 
 def kind(source: str) -> str:
@@ -15,22 +15,22 @@ def kind(source: str) -> str:
 
 
 def absolute(data: Data) -> Data:
-    """The same with paths that hold in any current folder."""
+    """`data` with absolute paths, valid in any current folder."""
     name, _, path = data.source.partition(":")
     source = f"{name}:{_absolute(path)}" if name in PLACED and path else data.source
     return dataclasses.replace(data, source=source, dir=_absolute(data.dir) if data.dir else "")
 
 
 def absolute_source(source: str) -> str:
-    """`config.data.source` with a path that holds in any current folder."""
+    """`config.data.source` with an absolute path, valid in any current folder."""
     return absolute(Data(source=source)).source
 
 
 def at(data: Data, path: str) -> Data:
-    """The same set at another path, as `--data` gives it: a file, a folder, or the data_dir of TFDS.
+    """The same set at another path, as given by `--data`: a file, a folder, or the data_dir of TFDS.
 
     Raises:
-      UserError: the source lies nowhere.
+      UserError: the source is not read from files.
     """
     name = kind(data.source)
     if not path:
@@ -43,15 +43,15 @@ def at(data: Data, path: str) -> Data:
 
 
 def is_ready(data: Data) -> bool:
-    """Whether something lies at the path that the source names, if it names one."""
+    """Whether the path in the source exists; True for sources without a path."""
     name, _, path = data.source.partition(":")
     return name not in PLACED or os.path.exists(os.path.expanduser(path))
 
 
 def without_place(description: str) -> str:
-    """The description of a split as far as it says the same wherever the set lies.
+    """The part of a split's description that does not depend on the location of the set.
 
-    That is nothing where it begins with a path: slices are in the config, and checksums say what they hold.
+    Empty if the description begins with a path: the config has the slices, and checksums identify their contents.
     """
     return "" if kind(description) in PLACED else description
 

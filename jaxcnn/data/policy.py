@@ -1,12 +1,11 @@
-"""Augmentation policies: a few operations drawn from one list, with their strengths.
+"""Augmentation policies: a few operations drawn from a list, with their strengths.
 
 Both policies draw from the same fourteen operations and differ in the strengths. Operations act on pixel values 0..255
 as Pillow defines them, with nearest-neighbour sampling, black outside the image, and integers throughout.
 
-A branch for each operation would cost all fourteen under `vmap`, which turns a switch into a selection. So every
-operation is a `Setting` of one common form: an affine map, a look-up table for each channel, and a blend with another
-image, where two of the three are the identity. A policy is a table of settings, computed once with NumPy, from which a
-draw takes a row.
+With one branch per operation, `vmap` would compute all fourteen, since it turns a switch into a selection. So every
+operation is a `Setting` of a common form: an affine map, a look-up table per channel, and a blend with another image;
+two of the three are the identity. A policy is a table of settings, computed once with NumPy; a draw takes one row.
 """
 
 import functools
@@ -33,12 +32,12 @@ class Setting:
     """One operation with its amount, or a table of them with one more leading axis; all int32.
 
     Attributes:
-      matrix: [2, 3], of `image_ops.affine_nearest`.
+      matrix: [2, 3], for `image_ops.affine_nearest`.
       stretch: 1 for autocontrast, 2 for equalize, else 0.
       invert_from: the first pixel value that solarize inverts, 256 for none.
       kept_bits: the mask of the bits that posterize keeps.
       blended_with: index in `_BLENDED_WITH`.
-      factor: of the blend, in units of 2^-FACTOR_BITS.
+      factor: factor of the blend, in units of 2^-FACTOR_BITS.
     """
 
     matrix: Any
@@ -53,14 +52,14 @@ def randaugment(image: jax.Array, key: jax.Array, layers: int, magnitude: float)
     """Apply `layers` uniformly drawn operations (with replacement), all at one strength.
 
     Cubuk et al., "RandAugment: Practical Automated Data Augmentation with a Reduced Search Space" (2019), section 3;
-    its N is `layers`, its M is `magnitude`. What magnitude 30 means for each operation is as in torchvision's
-    RandAugment of 31 bins; operations with a direction take either with probability 1/2.
+    its N is `layers`, its M is `magnitude`. The amount of each operation at magnitude 30 is that of torchvision's
+    RandAugment with 31 bins; operations with a direction take each with probability 1/2.
 
     Args:
       image: uint8 [H, W, C].
-      key: of this operation; each layer folds its number into it.
-      layers: operations for each image.
-      magnitude: of 30; any number in between is fine.
+      key: key of this call; each layer folds its number into it.
+      layers: operations per image.
+      magnitude: strength from 0 to 30; need not be an integer.
     """
     table = _table_of(randaugment_amount, (magnitude,), *image.shape[:2])
     for layer in range(layers):
@@ -69,18 +68,18 @@ def randaugment(image: jax.Array, key: jax.Array, layers: int, magnitude: float)
 
 
 def trivialaugment(image: jax.Array, key: jax.Array) -> jax.Array:
-    """Apply one uniformly drawn operation at a strength drawn uniformly from 31.
+    """Apply one uniformly drawn operation at one of 31 strengths, also drawn uniformly.
 
     Müller & Hutter, "TrivialAugment: Tuning-free Yet State-of-the-Art Data Augmentation" (2021), the wide space (TA),
-    table 1; operations with a direction take either with probability 1/2. Translation is by up to 32 pixels whatever
-    the image's size, as in the paper, so a few images of 32 x 32 end up all black. `image` is uint8 [H, W, C].
+    table 1; operations with a direction take each with probability 1/2. Translation is by up to 32 pixels for any image
+    size, as in the paper, so a few images of 32 x 32 become completely black. `image` is uint8 [H, W, C].
     """
     levels = tuple(float(level) for level in range(LEVELS + 1))
     return apply(image, _draw(_table_of(trivialaugment_amount, levels, *image.shape[:2]), key))
 
 
 def randaugment_amount(name: str, level: float, sign: int, height: int, width: int) -> float:
-    """The amount of an operation at a level of 30 in RandAugment, in the units of `setting`."""
+    """The amount of an operation at `level` (0 to 30) in RandAugment, in the units of `setting`."""
     side = width if name == "translate_x" else height
     return _amount(
         name, level / LEVELS, sign, enhance=0.9, rotate=30, shear=0.3, translate=side * 150 / 331, posterize=4
@@ -88,13 +87,13 @@ def randaugment_amount(name: str, level: float, sign: int, height: int, width: i
 
 
 def trivialaugment_amount(name: str, level: float, sign: int, height: int, width: int) -> float:
-    """The amount of an operation at a level of 30 in TrivialAugment (wide), whatever the image's size."""
+    """The amount of an operation at `level` (0 to 30) in TrivialAugment (wide), for any image size."""
     del height, width
     return _amount(name, level / LEVELS, sign, enhance=0.99, rotate=135, shear=0.99, translate=32, posterize=6)
 
 
 def _amount(name, share, sign, *, enhance, rotate, shear, translate, posterize) -> float:
-    """The amount at a share of the highest strengths, which are given by keyword."""
+    """The amount at `share` (0 to 1) of the maximum strengths, which are the keyword arguments."""
     match name:
         case "color" | "contrast" | "brightness" | "sharpness":
             return 1 + sign * share * enhance
@@ -114,10 +113,10 @@ def _amount(name, share, sign, *, enhance, rotate, shear, translate, posterize) 
 def setting(name: str, amount: float, height: int, width: int) -> Setting:
     """One of `OPERATIONS` with its amount, for images of one size.
 
-    The unit of `amount` depends on the operation. rotate: degrees counter-clockwise; shear_x (shear_y): how far to the
-    left (up) a row (column) goes for each one before it; translate_x, translate_y: pixels to the left, up; solarize:
-    the value from which pixels are inverted; posterize: bits kept; color, contrast, brightness, sharpness: a factor, 1
-    for no change. The others ignore it.
+    The unit of `amount` depends on the operation. rotate: degrees counter-clockwise; shear_x (shear_y): pixels by which
+    each row (column) moves to the left (up) relative to the previous one; translate_x, translate_y: pixels to the left,
+    up; solarize: the lowest inverted pixel value; posterize: bits kept; color, contrast, brightness, sharpness: a
+    factor, 1 for no change. The others ignore it.
     """
     matrix = np.array([[1, 0, 0], [0, 1, 0]], np.float64)
     match name:
@@ -146,7 +145,7 @@ def setting(name: str, amount: float, height: int, width: int) -> Setting:
 
 
 def apply(image: jax.Array, setting: Setting) -> jax.Array:
-    """Apply one operation to an image, uint8 [H, W, C] to the same; with one channel, color does nothing."""
+    """Apply one operation to an image uint8 [H, W, C]; the result has the same type. With C = 1, color does nothing."""
     moved = image_ops.affine_nearest(image, setting.matrix).astype(jnp.int32)
     looked_up = _lookup_table(moved, setting)[jnp.arange(image.shape[-1]), moved]
     return _enhance(looked_up, setting).astype(jnp.uint8)
@@ -154,7 +153,7 @@ def apply(image: jax.Array, setting: Setting) -> jax.Array:
 
 @functools.lru_cache(maxsize=16)
 def _table_of(amount, levels: tuple[float, ...], height: int, width: int) -> Setting:
-    """All operations at all levels in both directions, each of them equally often; NumPy, [rows, ...]."""
+    """All operations at all levels in both directions, each equally often; NumPy, [rows, ...]."""
     rows = [
         setting(name, amount(name, level, sign, height, width), height, width)
         for name in OPERATIONS
@@ -178,7 +177,7 @@ def _lookup_table(image: jax.Array, setting: Setting) -> jax.Array:
 
 
 def _enhance(image: jax.Array, setting: Setting) -> jax.Array:
-    """Blend int32 [H, W, C] in 0..255 with what the four enhancements have at factor 0; others change nothing."""
+    """Blend int32 [H, W, C] in 0..255 with the factor-0 image of the four enhancements; the others change nothing."""
     luminance = image_ops.luminance(image)
     mean = (2 * jnp.sum(luminance) + luminance.size) // (2 * luminance.size)
     others = {

@@ -1,4 +1,4 @@
-"""Remarks on what image files lose on their way to examples of one size with 8 bits."""
+"""Remarks on information that image files lose when converted to 8-bit examples of one size."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -8,26 +8,26 @@ import numpy as np
 from jaxcnn import config
 from jaxcnn.data.decode import Unreadable, grey16_peak, stored_size
 
-_HEADERS, _IMAGES = 64, 16  # looked at, of those whose sizes are not known: the first of a split, at every start
-_TOLD_FROM = 0.01  # the share of its pixels that an image must lose to be counted
+_HEADERS, _IMAGES = 64, 16  # checked at every start if sizes are not known: the first ones of a split
+_TOLD_FROM = 0.01  # an image counts if it loses at least this share of its pixels
 
 _Load = Callable[[int], bytes]
 
 
 def on_losses(title: str, load: _Load, kept: np.ndarray, data: config.Data, sizes: np.ndarray | None) -> list[str]:
-    """Notes on pixels that are cut away and on grey values that 8 bits no longer tell apart.
+    """Notes on pixels that are cut away and on grey values that 8 bits cannot distinguish.
 
     Args:
-      title: of the split, for messages.
-      load: the bytes of an image by its index; raises OSError.
+      title: name of the split in messages.
+      load: returns the bytes of an image by its index; raises OSError.
       kept: int [N], indices of the images.
-      sizes: int [all, 2], heights and widths of all images, where they are known; else some headers are read.
+      sizes: int [all, 2], heights and widths of all images, if known; else some headers are read.
     """
     return [*_cut_away(title, load, kept, data, sizes), *_dark_grey(title, load, kept, data)]
 
 
 def centre_square(title: str, image_size: int, sizes: np.ndarray, count: int) -> list[str]:
-    """A note on what lies outside the centre squares of images of `sizes` int [n, 2], which are all `count` or some."""
+    """A note on pixels outside the centre squares; `sizes` int [n, 2] are those of some or all of `count` images."""
     sides = np.sort(np.asarray(sizes, np.float64), axis=1)
     lost = 1 - sides[:, 0] / sides[:, 1]
     cut = lost[lost >= _TOLD_FROM]
@@ -59,7 +59,7 @@ def _dark_grey(title: str, load: _Load, kept: np.ndarray, data: config.Data) -> 
     peak = max((peak for peak in peaks if peak is not None), default=0)
     if not peak or 4 * peak >= data.grey16_max:
         return []
-    left = (2 * 255 * peak + data.grey16_max) // (2 * data.grey16_max) + 1  # as `decode` scales it
+    left = (2 * 255 * peak + data.grey16_max) // (2 * data.grey16_max) + 1  # scaled as in `decode`
     return [
         f"{title} has 16-bit grey images that reach no higher than {peak} of {data.grey16_max} (the first {len(peaks)} "
         f"were looked at), so they keep {left} of the 256 grey values of 8 bits; "
@@ -68,7 +68,7 @@ def _dark_grey(title: str, load: _Load, kept: np.ndarray, data: config.Data) -> 
 
 
 def _readable(load: _Load, indices: np.ndarray) -> Iterator[bytes]:
-    """The bytes of those images whose header can be read; reading them all tells of the others."""
+    """The bytes of the images whose header can be read; the others are reported when all images are read."""
     for index in indices:
         with contextlib.suppress(Unreadable, OSError):
             content = load(int(index))

@@ -1,4 +1,4 @@
-"""The resident loader: the whole split lies on the device as uint8, and batches are gathered there."""
+"""The resident loader: the whole split is in device memory as uint8, and batches are gathered there."""
 
 from typing import Any
 
@@ -21,12 +21,12 @@ class Resident:
 
 
 def nbytes(split: Split) -> int:
-    """Bytes that the split takes when resident."""
+    """Bytes of device memory that the split needs."""
     return len(split) * (int(np.prod(split.image_shape)) + 4)
 
 
 def load(split: Split, sharding: jax.sharding.NamedSharding) -> Resident:
-    """Read a split (`Split.read`, errors as there) and put it on the devices; the host holds it once meanwhile."""
+    """Read a split and copy it to the devices; the host holds one copy meanwhile. Raises what `Split.read` raises."""
     image = np.empty((len(split), *split.image_shape), np.uint8)
     filled = 0
     for chunk in read_in_order(split.read, len(split), split.image_shape):
@@ -36,7 +36,7 @@ def load(split: Split, sharding: jax.sharding.NamedSharding) -> Resident:
 
 
 def gather(resident: Resident, index: jax.Array, position: jax.Array) -> Batch:
-    """The examples at int32 [b] `index`; an index outside the split is padding (mask False)."""
+    """The examples at `index`, int32 [b]; an index outside the split is padding (mask False)."""
     inside = index < resident.label.shape[0]
     index = jnp.where(inside, index, 0)
     return Batch(resident.image[index], resident.label[index], index, position, inside)

@@ -1,7 +1,7 @@
-"""The grammar of split slices: "train", "train[:90%]", "train[:400]+train[-50:]" as TensorFlow Datasets has it.
+"""The grammar of split slices, that of TensorFlow Datasets: "train", "train[:90%]", "train[:400]+train[-50:]".
 
-"train[:90% by path]" chooses by a hash of each example's path, so that none moves when others come or go. Its share is
-90 % on average.
+"train[:90% by path]" chooses by a hash of each example's path, so that none moves when others are added or removed. Its
+share is 90 % on average.
 """
 
 import difflib
@@ -27,10 +27,10 @@ def resolve(
     Args:
       expression: base splits, each with an optional slice in examples or percent, joined by "+". Percentages round to
         the nearest example; negative numbers count from the end.
-      key: of the config field, for messages.
+      key: name of the config field in messages.
       known: names of the base splits.
-      size: of a base split; called for those that the expression names.
-      hashes: uint64 [N] of the paths of a base split's examples, or None; called for those with "by path".
+      size: returns the size of a base split; called for those in the expression.
+      hashes: returns uint64 [N], hashes of the paths of a base split's examples, or None; called for "by path" only.
 
     Returns:
       (base split, indices int64 [n]) for each term, in order.
@@ -68,7 +68,7 @@ def resolve(
 
 
 def common(one: list[tuple[str, np.ndarray]], other: list[tuple[str, np.ndarray]]) -> int:
-    """How many examples two resolved expressions share."""
+    """The number of examples that two resolved expressions share."""
     return sum(len(np.intersect1d(a, b)) for name, a in one for also, b in other if name == also)
 
 
@@ -89,7 +89,7 @@ def _bound(text: str | None, default: int, count: int, key: str, expression: str
 
 
 def _by_path(match: re.Match, hashes: np.ndarray | None, key: str, expression: str) -> np.ndarray:
-    """The examples whose hash is in the slice, with 100 % for all of the 2^64."""
+    """The examples whose hash is in the slice, where 100 % is 2^64."""
     if hashes is None:
         raise UserError(f"{key}={expression!r}: only examples of a folder have paths; leave ' by path' out")
     for bound in (match["start"], match["stop"]):

@@ -1,4 +1,4 @@
-"""The one door to examples: a source by its name, cut into train, val and test."""
+"""The single entry point to examples: opens a source by name and cuts it into train, val and test."""
 
 import dataclasses
 import difflib
@@ -27,24 +27,24 @@ SOURCES: dict[str, Callable[[str, config.Data], Source]] = {
     "npz": open_npz,
     "folder": open_folder,
 }
-_VALIDATION = ("validation", "val", "valid")  # what sets call the split that they keep for it
-_LONGEST_PATH = 4096  # of Linux
+_VALIDATION = ("validation", "val", "valid")  # names that sets give to their validation split
+_LONGEST_PATH = 4096  # the limit of Linux
 _FROM_0 = "they are counted from 0; save them less 1"
-_NAMED = 3  # classes that a message names
+_NAMED = 3  # at most this many classes are named in a message
 
 
 @dataclasses.dataclass(frozen=True)
 class Splits:
-    """A set, cut up for a run.
+    """A set, cut into splits for a run.
 
     Attributes:
-      train: what is learnt from.
-      val: what decisions look at; None with `protocol="full"`.
-      test: what is measured once, at the end; None with `test_split=""`.
+      train: the training split.
+      val: the split on which decisions are based; None with `protocol="full"`.
+      test: the split that is measured once, at the end; None with `test_split=""`.
       class_names: one per class.
       notes: remarks for the user, one line each, such as images left out.
-      bases: the base splits that the others are of, by name.
-      has_own_val: whether val is the set's own, chosen without having been asked for.
+      bases: by name, the base splits from which the others are cut.
+      has_own_val: whether val is the set's own validation split, used by default.
     """
 
     train: Split
@@ -56,7 +56,7 @@ class Splits:
     has_own_val: bool = False
 
     def fingerprints(self, split: Split | None = None) -> dict[str, str]:
-        """Of the images of each base split (`jaxcnn.data.content`), or of those that `split` is of."""
+        """Fingerprints (`jaxcnn.data.content`) of all base splits, or of those from which `split` is cut."""
         return {name: examples.content().fingerprint for name, examples in self._bases_of(split).items()}
 
     def _bases_of(self, split: Split | None) -> Mapping[str, Examples]:
@@ -65,7 +65,7 @@ class Splits:
         return {name: each for name, each in self.bases.items() if any(each is part for part in split.parts)}
 
     def leaks(self) -> list[str]:
-        """A remark for each two splits that have images alike."""
+        """A remark for each pair of splits that have equal images."""
         splits = [split for split in (self.train, self.val, self.test) if isinstance(split, Selection)]
         found = []
         for one, other in itertools.combinations(splits, 2):
@@ -82,8 +82,8 @@ class Selection:
     description: str
     class_names: tuple[str, ...]
     parts: tuple[Examples, ...]
-    part: np.ndarray  # int64 [N], which part each example is of
-    place: np.ndarray  # int64 [N], its index there
+    part: np.ndarray  # int64 [N], the part that each example belongs to
+    place: np.ndarray  # int64 [N], its index in that part
     labels: np.ndarray = dataclasses.field(init=False)
     image_shape: tuple[int, int, int] = dataclasses.field(init=False)
 
@@ -110,7 +110,7 @@ class Selection:
         return images
 
     def checksums(self) -> np.ndarray | None:
-        """uint64 [N], which equal images have alike; None where they are not known of all."""
+        """uint64 [N], equal for equal images; None unless known for all images."""
         known = [examples.content().images for examples in self.parts]
         sums = np.empty(len(self.part), np.uint64)
         for number, images in enumerate(known):
@@ -121,20 +121,20 @@ class Selection:
         return sums
 
     def take(self, chosen: np.ndarray, name: str, description: str) -> "Selection":
-        """The examples at `chosen` as a split of their own."""
+        """The examples at indices `chosen` as a new split."""
         return Selection(name, description, self.class_names, self.parts, self.part[chosen], self.place[chosen])
 
 
 def open_splits(data: config.Data) -> Splits:
     """Open `data.source` and cut it into train, val and test.
 
-    The validation split is `data.val_split`. Where that is empty it is the one that the set has for it, unless train or
-    test are of that; else it is held out of the training split, chosen by `data.split_seed`. Examples keep the order of
-    their index in every split.
+    The validation split is `data.val_split`. If that is empty, it is the set's own validation split, unless train or
+    test are cut from that one; otherwise it is held out of the training split, chosen by `data.split_seed`. In every
+    split, examples keep the order of their index.
 
     Raises:
-      UserError: unknown source or split, splits that overlap, more held out than there is, a class without a training
-        example, labels out of range, images that differ in shape, and what the source itself raises.
+      UserError: unknown source or split, overlapping splits, more examples held out than exist, a class without a
+        training example, labels out of range, images that differ in shape, and errors of the source itself.
     """
     source = _open_source(data)
     names = distinct(source.class_names)
@@ -209,14 +209,14 @@ def _no_test_split(source: Source) -> str:
 
 
 class _Cutter:
-    """Opens the base splits that slices ask for, each once, and cuts them."""
+    """Opens the base splits that the slices use, each once, and cuts them."""
 
     def __init__(self, source: Source):
         self.source = source
         self.opened: dict[str, Examples] = {}
 
     def cut(self, name: str, expression: str) -> tuple[Selection, list[tuple[str, np.ndarray]]]:
-        """The split `name`, and the base splits and indices that it is of. Raises UserError."""
+        """The split `name`, and its base splits with the indices in them. Raises UserError."""
         resolved = slices.resolve(expression, f"config.data.{name}_split", self.source.splits, self._size, self._hashes)
         bases = list(dict.fromkeys(base for base, _ in resolved))
         for base in bases:
@@ -241,7 +241,7 @@ class _Cutter:
         return None if hashes is None else hashes()
 
     def _check_shape(self, base: str, name: str) -> None:
-        """Hold the shape of images against that of the base split that was opened first, which is of train."""
+        """Compare the shape of images with that of the base split opened first, which belongs to train."""
         first = next(iter(self.opened))
         (*size, channels), shape = self._examples(base).image_shape, self.opened[first].image_shape
         where = f"images of {self.source.title}"
@@ -288,7 +288,7 @@ def _check_disjoint(
 
 
 def _hold_out(train: Selection, data: config.Data) -> tuple[Selection, Selection]:
-    """`train` less `val_examples` examples that `split_seed` chooses, and those."""
+    """`train` without `val_examples` examples chosen by `split_seed`, and those examples."""
     held = data.val_examples
     if held >= len(train):
         raise UserError(
@@ -317,7 +317,7 @@ def _check_classes(train: Selection, source: Source, bases: Mapping[str, Example
 
 
 def _without_example(split: Selection, data: config.Data) -> list[str]:
-    """A remark where a split can say nothing of a class."""
+    """A remark if a split has no example of some class."""
     counts = np.bincount(split.labels, minlength=len(split.class_names))
     empty = [split.class_names[label] for label in np.flatnonzero(counts == 0)]
     held_out = split.name == "val" and "held out by" in split.description and not data.stratify

@@ -1,8 +1,8 @@
-"""The stream loader: batches read and decoded on the way by a tf.data pipeline, for sets larger than memory.
+"""The stream loader: a tf.data pipeline reads and decodes batches during training, for sets larger than memory.
 
-TensorFlow only schedules here: it calls `split.read` on pieces of a batch in several threads, keeps their order and
-runs a few batches ahead. Which examples a batch holds is asked of `index_of_batch(step)`, so a stream opened at any
-step goes on exactly as one opened at 0, and pixels are those of `split.read`, bit for bit.
+TensorFlow only does the scheduling: it calls `split.read` on pieces of a batch in several threads, keeps their order
+and runs a few batches ahead. `index_of_batch(step)` gives the examples of a batch, so a stream opened at any step
+continues exactly as one opened at 0, and pixels are those of `split.read`, bit for bit.
 """
 
 import weakref
@@ -30,18 +30,18 @@ def stream(
     """The batches of steps `first_step` to `last_step - 1`, in order, as an iterator that should be closed.
 
     Args:
-      split: what is read.
-      index_of_batch: indices [b] of the batch of a step (this process's part of it), the same b for every step.
+      split: the split to read.
+      index_of_batch: returns the indices [b] of a step's batch (this process's part), with the same b for every step.
         Called from another thread, once per step and in order.
-      first_step: the first step to give.
-      last_step: one past the last.
+      first_step: the first step.
+      last_step: the last step plus one.
       workers: decoding threads; 0 for one per core.
       prefetch: batches kept ready on the host.
 
     Returns:
       An iterator of (images uint8 [b, H, W, C], labels int32 [b], indices int32 [b]), read-only arrays. It is also a
-      context manager; `close` stops its threads. What `split.read` or `index_of_batch` raises is raised by `next` for
-      the batch concerned, as it was.
+      context manager; `close` stops its threads. For the batch concerned, `next` raises the original exception of
+      `split.read` or `index_of_batch`.
     """
     return Stream(split, index_of_batch, first_step, last_step, worker_count(workers), prefetch)
 
@@ -60,8 +60,8 @@ class Stream(Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]):
     ):
         self._failures: list[Exception] = []
         iterators: list[Any] = []
-        # TensorFlow's threads must not outlive the interpreter, which would wait for them for ever: a stream that
-        # nobody closed is closed at the exit. The list is all that this refers to, so the stream itself can go before.
+        # TensorFlow's threads must not outlive the interpreter, which would wait for them for ever: an open stream is
+        # closed at exit. The finalizer refers only to the list, so the stream itself can be collected before.
         self._close = weakref.finalize(self, iterators.clear)
         self._iterators = iterators
         if first_step < last_step:
@@ -91,7 +91,7 @@ class Stream(Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]):
         self.close()
 
     def close(self) -> None:
-        """Stop the pipeline and its threads, within the time of the reads that have begun. Does no harm twice."""
+        """Stop the pipeline and its threads once the reads in progress end. May be called more than once."""
         self._close()
 
 
@@ -106,8 +106,8 @@ def _pipeline(
 ) -> Any:
     """The tf.data.Dataset of (images, labels, indices, number of the failure in `failures` or 0 for each example).
 
-    Exceptions travel as numbers beside the examples: raised through TensorFlow they would lose their type and come
-    with a page of its own.
+    Exceptions are passed as numbers beside the examples: raised through TensorFlow, they would lose their type and
+    come with a page of its messages.
     """
     tf = import_tensorflow()
     labels_of = np.asarray(split.labels, np.int32)
@@ -147,12 +147,12 @@ def _pipeline(
         flat = (tf.ensure_shape(each, (None,)) for each in (labels, indices, failure))
         return tf.ensure_shape(images, (None, *split.image_shape)), *flat
 
-    # Pieces of a batch, several for each worker, so that all of them work on the batch that is needed next.
+    # A batch is cut into several pieces per worker, so that all workers work on the batch that is needed next.
     piece = max(1, -(-batch // (2 * workers)))
     options = tf.data.Options()
     options.deterministic = True
     options.autotune.enabled = False
-    options.threading.private_threadpool_size = workers + 1  # one asks for indices meanwhile
+    options.threading.private_threadpool_size = workers + 1  # one more thread gets the indices
     return (
         tf.data.Dataset.range(steps.start, steps.stop)
         .map(index_op)
@@ -165,10 +165,10 @@ def _pipeline(
 
 
 def device_prefetch(batches: Iterable[_Item], put: Callable[[_Item], Any], depth: int = 2) -> Iterator[Any]:
-    """`put(batch)` for each batch, `depth` of them ahead, so that copies to the devices overlap the work there.
+    """`put(batch)` for each batch, `depth` of them ahead, so that copies to the devices overlap computation there.
 
-    `put` should only begin the copy, as `jax.device_put` does. An error of `batches` is raised after the batches
-    before it were given. Closing this iterator closes `batches`.
+    `put` should only start the copy, as `jax.device_put` does. An error of `batches` is raised after the preceding
+    batches have been yielded. Closing this iterator closes `batches`.
     """
     ahead: deque[Any] = deque()
     failure: Exception | None = None

@@ -1,4 +1,4 @@
-"""The one door to TensorFlow: quiet, and never on an accelerator."""
+"""The only import of TensorFlow: without its log messages, and never on an accelerator."""
 
 import contextlib
 import os
@@ -8,23 +8,23 @@ from jaxcnn.machine.extras import missing
 
 
 def import_tensorflow() -> ModuleType:
-    """TensorFlow with every accelerator hidden from it, so that JAX keeps all of the device memory.
+    """TensorFlow with all accelerators hidden from it, so that JAX keeps all device memory.
 
-    Everything of jaxcnn that touches TensorFlow or TensorFlow Datasets calls this first. It takes some seconds the
-    first time and nothing later.
+    All code that uses TensorFlow or TensorFlow Datasets calls this first. The first call takes some seconds, later
+    calls no time.
 
     Raises:
-      MissingExtra: it is not installed.
+      MissingExtra: TensorFlow is not installed.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # no mathematics happens here; spares its start-up notice
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # avoids its start-up notice; TensorFlow computes nothing here
     try:
         import tensorflow
     except ModuleNotFoundError as error:
         raise missing(error, "preparing a set of TensorFlow Datasets, or the stream loader,") from None
 
     for kind in ("GPU", "TPU"):
-        # A caller that used TensorFlow before us (a notebook) has settled this; it can no longer be changed.
+        # If the caller (a notebook) has used TensorFlow before, its devices can no longer be changed.
         with contextlib.suppress(RuntimeError):
             tensorflow.config.set_visible_devices([], kind)
     return tensorflow

@@ -1,4 +1,4 @@
-"""Where TensorFlow Datasets keeps a prepared set, and preparing one that is not there."""
+"""Finding the prepared files of a TensorFlow Datasets set, and preparing them if they are missing."""
 
 import difflib
 import json
@@ -25,17 +25,17 @@ _OFFLINE = "or train without a network on config.data.source= digits, synthetic,
 
 
 def prepared_set(argument: str, data: config.Data) -> Path:
-    """The folder of a set, `<data_dir>/<name>[/<config>]/<version>`, which is downloaded and prepared if need be.
+    """The folder of a set, `<data_dir>/<name>[/<config>]/<version>`; the set is downloaded and prepared if needed.
 
     The data_dir is `data.dir`, else `$TFDS_DATA_DIR`, else ~/tensorflow_datasets. One process prepares while the others
-    wait. Of several versions the newest counts.
+    wait. The newest version is used.
 
     Args:
       argument: `name`, `name:version`, `name/config` or `name/config:version`.
-      data: its `dir` is used.
+      data: only its `dir` is used.
 
     Raises:
-      UserError: unknown set, half-prepared folder, no network, or preparation that failed; says what to do.
+      UserError: unknown set, partly prepared folder, no network, or failed preparation; the message says what to do.
     """
     match = _NAME.fullmatch(argument)
     if not match:
@@ -50,7 +50,7 @@ def prepared_set(argument: str, data: config.Data) -> Path:
     if folder := _find(data_dir, match):
         return folder
     with cache.lock(data_dir / f".{match['name']}.lock"):
-        if folder := _find(data_dir, match):  # another process has prepared it by now
+        if folder := _find(data_dir, match):  # another process has prepared it meanwhile
             return folder
         _prepare(argument, data_dir)
     if folder := _find(data_dir, match):
@@ -59,20 +59,20 @@ def prepared_set(argument: str, data: config.Data) -> Path:
 
 
 def find_prepared(argument: str, data: config.Data) -> Path | None:
-    """The folder of a set, if it is prepared already; nothing is downloaded. `argument` as for `prepared_set`."""
+    """The folder of a set if it is already prepared; downloads nothing. `argument` as for `prepared_set`."""
     match = _NAME.fullmatch(argument)
     data_dir = _data_dir(data)
     return _find(data_dir, match) if match else None
 
 
 def _data_dir(data: config.Data) -> Path:
-    """Where sets are: config.data.dir, else $TFDS_DATA_DIR, else TFDS's own default."""
+    """The folder of all sets: config.data.dir, else $TFDS_DATA_DIR, else TFDS's own default."""
     folder = data.dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     return expand(folder, "config.data.dir=")
 
 
 def prepare_again(folder: Path) -> str:
-    """What to do about a set whose files are damaged, as the end of a message."""
+    """The end of a message that says how to replace a set whose files are damaged."""
     return f"remove {folder} and run the same command again, or `tfds build`, to prepare it anew"
 
 
@@ -112,7 +112,7 @@ def _command(argument: str, data_dir: Path) -> str:
 
 
 def _prepare(argument: str, data_dir: Path) -> None:
-    """Download and prepare a set. Every way in which that fails is a UserError of one line."""
+    """Download and prepare a set. Every failure becomes a UserError of one line."""
     need("tfds", f"tfds:{argument} is not under {data_dir}; preparing it")
     try:
         import_tensorflow()
@@ -132,7 +132,7 @@ def _prepare(argument: str, data_dir: Path) -> None:
     except Exception as error:
         raise UserError(f"{failed}: {_first_line(error)}") from None
     hosts = sorted({urllib.parse.urlparse(url).hostname or "" for url in (builder.url_infos or {})} - {""})
-    # What was downloaded before, or is to be downloaded by hand, needs no network; a proxy has its own ways.
+    # Files downloaded before or by hand need no network; behind a proxy, reachability cannot be tested directly.
     aside = builder.MANUAL_DOWNLOAD_INSTRUCTIONS or urllib.request.getproxies() or any(data_dir.glob("downloads/*.*"))
     if hosts and not aside and not _any_reachable(hosts):
         raise UserError(
@@ -148,7 +148,7 @@ def _prepare(argument: str, data_dir: Path) -> None:
 
 
 def _any_reachable(hosts: list[str]) -> bool:
-    """Whether one of the hosts answers on the port of HTTPS or HTTP within some seconds."""
+    """Whether one of the hosts answers on the HTTPS or HTTP port within a few seconds."""
     answered = threading.Event()
 
     def attempt(host: str, port: int) -> None:
@@ -158,7 +158,7 @@ def _any_reachable(hosts: list[str]) -> bool:
         except OSError:
             pass
 
-    # In threads of their own, since looking up a name has no time limit.
+    # In separate threads, since looking up a host name has no time limit.
     tries = [threading.Thread(target=attempt, args=(h, p), daemon=True) for h in hosts[:4] for p in (443, 80)]
     for each in tries:
         each.start()

@@ -1,4 +1,4 @@
-"""Sets of TensorFlow Datasets: read from the prepared files without TensorFlow, prepared first where they are not."""
+"""TensorFlow Datasets sets, read from their prepared files without TensorFlow; prepared first if needed."""
 
 import dataclasses
 import json
@@ -22,7 +22,7 @@ _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
 
 @dataclasses.dataclass(frozen=True)
 class _Set:
-    """A prepared set, as its `dataset_info.json` and `features.json` tell it."""
+    """A prepared set, as described by its `dataset_info.json` and `features.json`."""
 
     title: str
     folder: Path
@@ -32,16 +32,16 @@ class _Set:
     channels: int
     class_names: tuple[str, ...]
     file_format: str
-    shards: dict[str, list[tuple[Path, int]]]  # of each split: file, and how many records it promises
+    shards: dict[str, list[tuple[Path, int]]]  # per split: each file and its number of records
 
 
 def open_tfds(argument: str, data: config.Data) -> Source:
-    """A set of TensorFlow Datasets: `name`, `name:version`, `name/config` or `name/config:version`.
+    """A TensorFlow Datasets set: `name`, `name:version`, `name/config` or `name/config:version`.
 
-    Prepared first where it is not (see `prepared_set`). Examples are in the order of the records, shard after shard.
+    It is prepared first if needed (see `prepared_set`). Examples are in the order of the records, shard after shard.
 
     Raises:
-      UserError: unknown set, no network, failed preparation, damaged files, or no image classification set.
+      UserError: unknown set, no network, failed preparation, damaged files, or not an image classification set.
     """
     described = _describe(argument, prepared_set(argument, data))
 
@@ -52,7 +52,7 @@ def open_tfds(argument: str, data: config.Data) -> Source:
 
 
 def _describe(argument: str, folder: Path) -> _Set:
-    """Read the metadata that TFDS keeps beside its files."""
+    """Read the metadata that TFDS stores beside its files."""
     try:
         info = json.loads((folder / "dataset_info.json").read_text())
         features = json.loads((folder / "features.json").read_text())["featuresDict"]["features"]
@@ -90,7 +90,7 @@ def _describe(argument: str, folder: Path) -> _Set:
 
 
 def _feature_keys(info: dict[str, Any], features: dict[str, Any], title: str) -> tuple[str, str]:
-    """The features that hold image and label: the supervised pair, else the only one of each type."""
+    """The names of the image and label features: the supervised pair, else the only feature of each type."""
     pair = [item.get("featureKey", "") for item in info.get("supervisedKeys", {}).get("tuple", {}).get("items", ())]
     for candidate in (pair, [_only(features, "image"), _only(features, "classLabel")]):
         if len(candidate) == 2:
@@ -136,7 +136,7 @@ def _shards(folder: Path, name: str, file_format: str, split: dict[str, Any]) ->
 
 
 def _open_records(described: _Set, split: str) -> Encoded:
-    """The records of one split, by an index that is made once and kept in the cache folder."""
+    """The records of one split, located by an index that is built once and kept in the cache folder."""
     shards = described.shards[split]
     again = prepare_again(described.folder)
     try:
@@ -144,7 +144,7 @@ def _open_records(described: _Set, split: str) -> Encoded:
     except OSError as error:
         raise UserError(f"{described.folder} is half-prepared: {error.filename} is missing; {again}") from None
     keys = (described.image_key, described.label_key)
-    # Indexes of ArrayRecord files had no lengths at first.
+    # "lengths" is part of the key because the first indexes of ArrayRecord files had no lengths.
     with_lengths = () if described.file_format == "tfrecord" else ("lengths",)
     key = cache.fingerprint((str(described.folder), *keys, *states, *with_lengths))
     index_of = index_shard if described.file_format == "tfrecord" else index_array_record

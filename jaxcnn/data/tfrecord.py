@@ -1,8 +1,8 @@
-"""TFRecord files read at random, without TensorFlow: where each record's image lies, and its label.
+"""Random access to TFRecord files without TensorFlow: the place of each record's image, and its label.
 
-A TFRecord file is a sequence of (length uint64, CRC of the length uint32, data, CRC of the data uint32). The data here
-are `tf.train.Example` messages in protocol-buffer wire format, of which only two features are looked at; the walk over
-a message skips all others, so an index needs a few hundred bytes of each record and not its image.
+A TFRecord file is a sequence of (length uint64, CRC of the length uint32, data, CRC of the data uint32). Here, the data
+are `tf.train.Example` messages in protocol-buffer wire format. Only two features are parsed and all others are skipped,
+so building an index reads a few hundred bytes of each record and not its image.
 """
 
 import os
@@ -14,16 +14,16 @@ from pathlib import Path
 
 import numpy as np
 
-_WINDOW = 4096  # bytes read at once: most often the header and all small features of a record
+_WINDOW = 4096  # bytes per read: usually the header and all small features of a record
 _CASTAGNOLI = 0x82F63B78  # the polynomial of CRC-32C, reflected
 
 
 class Damaged(Exception):
-    """A file that is not what it should be; `str` says what is wrong."""
+    """A file has the wrong format or is damaged; `str` says what is wrong."""
 
 
 class ShardFiles:
-    """Files read at any offset by several threads; they stay open as far as the limit on open files allows."""
+    """Files read at any offset by several threads; they stay open within the limit on open files."""
 
     def __init__(self, paths: list[Path], keep_open: int = 256):
         self._paths = paths
@@ -33,7 +33,7 @@ class ShardFiles:
         weakref.finalize(self, _close_all, self._open)
 
     def read(self, shard: int, offset: int, length: int) -> bytes:
-        """`length` bytes of a file. Raises OSError, also when the file ends before."""
+        """`length` bytes of a file from `offset`. Raises OSError, also if the file ends earlier."""
         descriptor = self._open.get(shard)
         if descriptor is None:
             with self._lock:
@@ -56,13 +56,13 @@ def _close_all(descriptors: dict[int, int]) -> None:
 
 
 def index_shard(path: Path, image_key: str, label_key: str) -> np.ndarray:
-    """Where the images of a TFRecord file lie, and their labels.
+    """The places of the images in a TFRecord file, and their labels.
 
     Returns:
-      int64 [records, 3]: offset of the encoded image in the file, its length, the label.
+      int64 [records, 3]: offset of the encoded image in the file, its length (both in bytes), the label.
 
     Raises:
-      Damaged: not a TFRecord file, cut off, or a record without the two features.
+      Damaged: not a TFRecord file, a truncated file, or a record without the two features.
       OSError: the file cannot be read.
     """
     rows: list[tuple[int, int, int]] = []
@@ -91,10 +91,10 @@ def index_shard(path: Path, image_key: str, label_key: str) -> np.ndarray:
 def find_features(
     get: Callable[[int, int], bytes], start: int, end: int, image_key: str, label_key: str
 ) -> tuple[int, int, int]:
-    """(offset of the image, its length, the label) of the `tf.train.Example` in bytes [start, end) of `get`.
+    """(offset of the image, its length, the label) of the `tf.train.Example` in bytes [start, end), read by `get`.
 
     Raises:
-      Damaged: no such message, or it lacks one of the two features.
+      Damaged: no such message, or one of the two features is missing.
     """
     image: tuple[int, int] | None = None
     label: int | None = None
@@ -121,7 +121,7 @@ def _first_bytes(get: Callable[[int, int], bytes], start: int, end: int) -> tupl
 
 
 def _first_integer(get: Callable[[int, int], bytes], start: int, end: int) -> int | None:
-    for _, list_start, list_end in _fields(get, start, end, 3):  # Feature.int64_list; packed or not, a varint begins it
+    for _, list_start, list_end in _fields(get, start, end, 3):  # Feature.int64_list; starts with a varint in any case
         for _, value_start, value_end in _fields(get, list_start, list_end, 1):
             value, _ = _varint(get, value_start, value_end)
             return value - 2**64 if value >= 2**63 else value
@@ -131,7 +131,7 @@ def _first_integer(get: Callable[[int, int], bytes], start: int, end: int) -> in
 def _fields(
     get: Callable[[int, int], bytes], start: int, end: int, only: int | None = None
 ) -> Iterator[tuple[int, int, int]]:
-    """(field number, start, end of the value) of each field of a message; `only` one number if given."""
+    """(field number, start, end of the value) of each field of a message; with `only`, of fields of that number."""
     position = start
     while position < end:
         tag, position = _varint(get, position, end)
@@ -164,7 +164,7 @@ def _varint(get: Callable[[int, int], bytes], position: int, end: int) -> tuple[
 
 
 class _Window:
-    """Small reads of a file served from one larger read."""
+    """Serves small reads of a file from one larger read."""
 
     def __init__(self, read: Callable[[int, int], bytes]):
         self._read = read

@@ -1,15 +1,15 @@
-"""Is this machine, or are these hosts, ready to train? A table of what is well, what is doubtful, and what to do.
+"""Check whether this machine, or these hosts, are ready to train: a table of results, warnings, and what to do.
 
     python -m jaxcnn.doctor [--config=configs/resnet50_cifar10.py] [--workdir=runs]
     srun -N2 -n2 python -m jaxcnn.doctor --workdir=/shared/runs
 
-Under any launcher that `jaxcnn.main` runs under, all processes are looked at together: whether they reach each other,
-how far their clocks are apart, and whether one is slower than the rest.
+Under any launcher of `jaxcnn.main`, all processes are checked together: whether they reach each other, how much their
+clocks differ, and whether one is slower than the others.
 
-Exit codes: 0 ready, with warnings or without; 2 something fails; 75 the processes did not come together.
+Exit codes: 0 ready, with or without warnings; 2 a check failed; 75 the processes could not join.
 """
 
-from jaxcnn import at_start  # noqa: F401 (first of all: from here on a signal is told in one line)
+from jaxcnn import at_start  # noqa: F401 (imported first: from now on, a signal is reported in one line)
 
 # isort: split
 
@@ -28,7 +28,7 @@ WORDS = {"ok": "ok", "warn": "warnings", "fail": "failures"}
 
 
 def main() -> int:
-    """Look at everything and show it; return the exit code."""
+    """Run all checks and print the table; return the exit code."""
     config = command.read_config(CONFIG) if CONFIG.value is not None else Config()
     cluster = hosts.join(config.hosts)
     from jaxcnn.doctor.checks import examine
@@ -46,7 +46,7 @@ def main() -> int:
 
 
 def _show(of_all: list[list[list[str]]], cluster: Cluster) -> None:
-    """The table; what all processes found alike takes one row."""
+    """Print the table; equal results of all processes share one row."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

@@ -1,4 +1,4 @@
-"""The checks of `python -m jaxcnn.doctor`. None raises for what it finds; each says what to do."""
+"""The checks of `python -m jaxcnn.doctor`. No check raises because of its result; each says what to do."""
 
 import contextlib
 import dataclasses
@@ -23,8 +23,8 @@ from jaxcnn.machine.heartbeat import Cluster
 from jaxcnn.text import counted
 
 STEPS = 20
-SLOW = 0.7  # of the median: a device below it holds up all others
-CLOCKS_SECONDS = 2.0  # further apart, logs and file times mislead
+SLOW = 0.7  # share of the median speed: a slower device delays all others
+CLOCKS_SECONDS = 2.0  # with a larger difference, logs and file times mislead
 DISK_MIB = 32
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 DISK_MIB_PER_SECOND = 50
@@ -32,7 +32,7 @@ DISK_MIB_PER_SECOND = 50
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """One thing looked at: `status` is ok, warn or fail; `advice` says what to do where it is not ok."""
+    """The result of a check: `status` is ok, warn or fail; `advice` says what to do if it is not ok."""
 
     name: str
     status: str
@@ -40,12 +40,12 @@ class Check:
     advice: str = ""
 
     def as_list(self) -> list[str]:
-        """As it is sent to the other processes."""
+        """The form in which it is sent to the other processes."""
         return [self.name, self.status, self.found, self.advice]
 
 
 def examine(config: Config, workdir: pathlib.Path, cluster: Cluster) -> list[Check]:
-    """All checks of this process, in an order that all processes share."""
+    """All checks of this process, in the same order in all processes."""
     checks: list[tuple[str, Callable[[], Check]]] = [
         ("versions", versions),
         ("devices", lambda: devices(config)),
@@ -73,7 +73,7 @@ def _guarded(name: str, check: Callable[[], Check]) -> Check:
 
 
 def versions() -> Check:
-    """Versions, and pairs of them that are known not to work together."""
+    """Versions, and pairs of them known not to work together."""
     names = ("jaxcnn", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     found = {name: _version(name) for name in names}
     text = f"Python {platform.python_version()}, " + ", ".join(f"{name} {version}" for name, version in found.items())
@@ -86,7 +86,7 @@ PLUGINS = ("jax-cuda12-plugin", "jax-cuda13-plugin", "jax-cuda12-pjrt", "jax-cud
 
 
 def bad_pairs(found: dict[str, str]) -> list[str]:
-    """What is known to break, among versions by package name ("" for one that is absent)."""
+    """Known incompatibilities among versions, given by package name ("" for a missing package)."""
     bad = []
     jax_version, jaxlib = found.get("jax", ""), found.get("jaxlib", "")
     if _numbers(jaxlib)[:2] != _numbers(jax_version)[:2]:
@@ -105,7 +105,7 @@ def bad_pairs(found: dict[str, str]) -> list[str]:
 
 
 def devices(config: Config) -> Check:
-    """What JAX computes on, and how much memory that has."""
+    """JAX's devices, and their memory."""
     mesh = meshes.make_mesh(config.parallel.devices)
     local = jax.local_devices()
     limits = [(device.memory_stats() or {}).get("bytes_limit") for device in local]
@@ -137,7 +137,7 @@ def tensorflow() -> Check:
 
 
 def data(config: Config) -> Check:
-    """Whether the data set is there, without downloading it."""
+    """Whether the data set is present; nothing is downloaded."""
     source = config.data.source
     if source.startswith("tfds:"):
         folder = find_prepared(source.removeprefix("tfds:"), config.data)
@@ -150,7 +150,7 @@ def data(config: Config) -> Check:
 
 
 def writable(workdir: pathlib.Path, process: int) -> Check:
-    """Whether the workdir can be written, and how fast."""
+    """Whether the workdir is writable, and how fast."""
     file = workdir / f".doctor-{platform.node()}-{process}"
     block = np.random.default_rng(0).bytes(2**20)
     try:
@@ -190,7 +190,7 @@ def compile_cache() -> Check:
 
 
 def clocks(cluster: Cluster) -> Check:
-    """How far the clocks of the hosts are from that of process 0."""
+    """How much the clocks of the hosts differ from that of process 0."""
     if cluster.heartbeat is None:
         return Check("hosts", "ok", f"one process on {platform.node()}")
     skew = max((abs(card.get("skew", 0.0)) for card in cluster.heartbeat.roster), default=0.0)
@@ -201,9 +201,9 @@ def clocks(cluster: Cluster) -> Check:
 
 
 def throughput() -> Check:
-    """Images/s and device of 20 steps of a network of three convolutions on all devices of this process.
+    """Images/s per device in 20 steps of a network of three convolutions on all devices of this process.
 
-    It is a network of its own, as those of `jaxcnn.models` take longer to compile than to measure.
+    It uses a special network, because those of `jaxcnn.models` take longer to compile than to measure.
     """
     local = jax.local_devices()
     mesh = jax.sharding.Mesh(np.array(local), (meshes.DATA_AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
@@ -232,7 +232,7 @@ def throughput() -> Check:
 
 
 def compared(check: Check, cluster: Cluster) -> Check:
-    """`throughput`, held against that of all processes."""
+    """`throughput`, compared with that of all processes."""
     mine = float(check.found) if check.status == "ok" else None
     everyone = [rate for rate in cluster.gather(mine) if rate is not None]
     if mine is None:

@@ -1,1 +1,1 @@
-"""The machine that a run is on: devices, hosts, memory, files; nothing here knows of images or networks."""
+"""The machine of a run: devices, hosts, memory and files. Nothing here depends on images or networks."""

@@ -1,4 +1,4 @@
-"""The optional packages, and which extra of `pip install 'jaxcnn[…]'` brings each."""
+"""The optional packages, and the extra of `pip install 'jaxcnn[…]'` that installs each."""
 
 from importlib import util
 
@@ -13,11 +13,11 @@ EXTRAS = {
 
 
 class MissingExtra(UserError):
-    """A package that only an extra brings is not installed."""
+    """A package of an optional extra is not installed."""
 
 
 def need(extra: str, what: str, *packages: str) -> None:
-    """Refuse to begin `what` without the packages of an extra, or those named of them.
+    """Refuse to start `what` unless `packages` (by default, all packages of the extra) are installed.
 
     Raises:
       MissingExtra: one is not installed.
@@ -28,7 +28,7 @@ def need(extra: str, what: str, *packages: str) -> None:
 
 
 def missing(error: Exception, what: str = "this") -> Exception:
-    """The same error as one line that names what to install, where it is that an extra's package is absent."""
+    """A one-line MissingExtra that names the extra to install, if `error` is its missing package; else `error`."""
     absent = (getattr(error, "name", None) or "").partition(".")[0]
     for extra, packages in EXTRAS.items():
         if isinstance(error, ModuleNotFoundError) and absent in packages:

@@ -1,9 +1,8 @@
-"""What holds the processes of a run together: they notice the loss of one, agree on things, and have a last word.
+"""Communication between the processes of a run: they detect lost processes, exchange values and report why they end.
 
-A thread of each process keeps the connections that the processes met by, every process with process 0. A killed
-process closes its own at once; one whose host or link is gone, or that was stopped, falls silent. Whoever notices tells
-the others, and each prints where it stood and why it ends, and leaves by `os._exit`: a collective operation without the
-lost process would wait for ever, and so would an orderly end.
+A thread of each process watches its connections, one between each process and process 0. A killed process closes its
+own at once; a stopped one, or one whose host or link is down, falls silent. The observer tells the others. Each prints
+its step and the cause, and exits by `os._exit`: a collective, or an orderly exit, would wait for ever.
 """
 
 import contextlib
@@ -20,18 +19,18 @@ from typing import Any, NoReturn
 
 from jaxcnn.machine import messages
 
-RESTARTABLE = 75  # exit code: nothing is wrong with the run, the same command goes on (EX_TEMPFAIL of sysexits.h)
+RESTARTABLE = 75  # exit code: the run is intact, the same command continues it (EX_TEMPFAIL of sysexits.h)
 BUG = 1
 OF_COLLECTIVES = ("gloo", "nccl", "collective", "coordination", "barrier", "connection", "deadline", "unavailable")
-_GRACE_SECONDS = 4.0  # to hear of a cause, and for process 0 to see the others leave before it
+_GRACE_SECONDS = 4.0  # time to receive a cause, and for process 0 to see the others exit first
 
 
 @dataclasses.dataclass
 class Standing:
-    """How far a run is; it is what the last word tells beside the cause.
+    """The progress of a run, printed with the cause in the last message.
 
     Attributes:
-      step: the steps that were started.
+      step: number of steps started.
       folder: the workdir, once it is known.
     """
 
@@ -43,10 +42,10 @@ class Heartbeat:
     """The connections of one process, and the thread that watches them.
 
     Args:
-      process: the number of this one.
-      roster: what each process brought to the meeting; `host` is used.
-      links: open connections; process 0 has one with every other process, and these have one with it.
-      heartbeat_seconds: of silence, after which a process counts as lost.
+      process: number of this process.
+      roster: the card that each process sent at the meeting; only `host` is used.
+      links: open connections, keyed by process; process 0 has one to every other process, the others one to it.
+      heartbeat_seconds: seconds of silence after which a process counts as lost.
     """
 
     def __init__(
@@ -54,7 +53,7 @@ class Heartbeat:
     ) -> None:
         self.process, self.roster = process, roster
         self.host: str = roster[process]["host"]
-        self.standing: Callable[[], Standing] = Standing  # asked for the last word
+        self.standing: Callable[[], Standing] = Standing  # called for the last message
         self._links = links
         self._silence = heartbeat_seconds
         self._lock = threading.Condition()
@@ -73,7 +72,7 @@ class Heartbeat:
         threading.Thread(target=self._watch, name="lifeline", daemon=True).start()
 
     def start_gather(self, value: Any) -> int:
-        """Send a JSON value to all processes; return the number to ask `gathered` with. All must do so alike."""
+        """Send a JSON value to all processes; return the number to pass to `gathered`. All must make the same calls."""
         with self._lock:
             self._round += 1
             number = self._round
@@ -83,33 +82,33 @@ class Heartbeat:
         return number
 
     def gathered(self, number: int) -> list[Any]:
-        """The values of all processes, in their order; waits for the last of them."""
+        """The values of all processes, in process order; waits until all have arrived."""
         with self._lock:
             while number not in self._gathered:
                 self._lock.wait()
             return self._gathered.pop(number)
 
     def end(self) -> None:
-        """Take leave of the others at the end of a run, when all have come that far."""
+        """Tell the others that the run has ended; called when all processes have reached the end."""
         self._ended_well = True
         for other in list(self._links):
             self._send(other, {"done": True})
 
     def leave(self, cause: str, code: int) -> NoReturn:
-        """Tell the others why this process ends, print the last word, and exit. Any thread may call it."""
+        """Tell the others why this process ends, print the last message, and exit. Any thread may call it."""
         if not self._leaving.acquire(blocking=False):
-            time.sleep(3600)  # another thread is at it, and ends the process
+            time.sleep(3600)  # another thread is doing this, and ends the process
         self._say(self._last_word(cause, code))
         for other in list(self._links):
             self._send(other, {"leaving": self.process, "cause": cause, "code": code, "passed_on": False})
-        if self.process == 0:  # JAX aborts a process that loses process 0, so that goes last
+        if self.process == 0:  # JAX aborts processes that lose process 0, so it exits last
             deadline = time.monotonic() + _GRACE_SECONDS
             while time.monotonic() < deadline and not all(map(_is_closed, list(self._links.values()))):
                 time.sleep(0.05)
         os._exit(code)
 
     def wait_for_cause(self) -> None:
-        """Give the watching thread some time to end this process with a better cause than ours."""
+        """Give the watching thread time to end this process with a better cause than the caller knows."""
         time.sleep(_GRACE_SECONDS)
 
     def _last_word(self, cause: str, code: int) -> str:
@@ -124,15 +123,14 @@ class Heartbeat:
         return f"jaxcnn: {'; '.join(words)} (exit code {code})"
 
     def _say(self, line: str) -> None:
-        # Not print: another thread may hold the lock of a buffered stream.
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # not print: another thread may hold the lock of a buffered stream
             os.write(2, f"\n{line}\n".encode(errors="backslashreplace"))
 
     def _name(self, process: int) -> str:
         return f"process {process} on {self.roster[process]['host']}"
 
     def _watch(self) -> None:
-        """Watch until the process ends. A bug of the watching ends it too, since a run that nobody watches may hang."""
+        """Watch until the process ends. A bug in the watching also ends it, since an unwatched run may hang."""
         try:
             self._hear_and_beat()
         except BaseException as error:
@@ -140,15 +138,15 @@ class Heartbeat:
             self.leave(f"its lifeline broke: {type(error).__name__}: {error}", BUG)
 
     def _hear_and_beat(self) -> None:
-        """Hear from the others, and let them hear from here."""
+        """Receive from the other processes, and send them heartbeats."""
         heard = dict.fromkeys(self._links, time.monotonic())
         pause = min(self._silence / 5, 2.0)
         rest = dict.fromkeys(self._links, b"")
         beaten = looked = time.monotonic()
         while self._links:
-            ready = connection.wait(list(self._links.values()), pause)  # select would end at 1024 descriptors
+            ready = connection.wait(list(self._links.values()), pause)  # select is limited to 1024 descriptors
             now = time.monotonic()
-            if now - looked > self._silence / 2:  # this process itself was stopped, so nobody else was silent
+            if now - looked > self._silence / 2:  # this process was stopped, so the others were not silent
                 heard = dict.fromkeys(self._links, now)
             looked = now
             for other, link in list(self._links.items()):
@@ -163,7 +161,7 @@ class Heartbeat:
                     self._send(other, {})
 
     def _read(self, other: int, link: socket.socket, rest: bytes) -> bytes:
-        """Take in what a process sent; return the beginning of a message that is not whole yet."""
+        """Receive messages of a process; return the beginning of an incomplete message."""
         try:
             data = link.recv(2**16)
         except OSError:
@@ -205,7 +203,7 @@ class Heartbeat:
         self.leave(cause, RESTARTABLE)
 
     def _pass_on(self, cause: str, code: int, about: int) -> None:
-        """Process 0 tells all others, which have a connection only with it."""
+        """If this is process 0, tell all others, which are connected only with it."""
         if self.process == 0:
             for each in list(self._links):
                 if each != about:
@@ -239,7 +237,7 @@ class Heartbeat:
 
 
 class Cluster:
-    """The processes of a run, of which this is one; without a heartbeat it is the only one, and nothing is sent."""
+    """The processes of a run, including this one; without a heartbeat it is alone, and nothing is sent."""
 
     def __init__(self, heartbeat: Heartbeat | None = None) -> None:
         self.heartbeat = heartbeat
@@ -248,43 +246,43 @@ class Cluster:
         self.hosts = [card["host"] for card in heartbeat.roster] if heartbeat else []
 
     def tell_with(self, standing: Callable[[], Standing]) -> None:
-        """Ask `standing`, from any thread, for how far the run is, should this process have to end with a last word."""
+        """Call `standing`, from any thread, for the progress of the run if this process must end."""
         if self.heartbeat is not None:
             self.heartbeat.standing = standing
 
     @property
     def alone(self) -> bool:
-        """Whether there is no other process."""
+        """Whether this is the only process."""
         return self.heartbeat is None
 
     @property
     def first(self) -> bool:
-        """Whether this is process 0, which alone writes logs and records."""
+        """Whether this is process 0, the only one that writes logs and records."""
         return self.process == 0
 
     @property
     def first_on_host(self) -> bool:
-        """Whether no process before this one runs on the same host."""
+        """Whether this is the lowest-numbered process on its host."""
         return self.alone or self.hosts.index(self.hosts[self.process]) == self.process
 
     def start_gather(self, value: Any) -> Callable[[], list[Any]]:
-        """Send a JSON value to all processes; what is returned waits for the values of all, in their order."""
+        """Send a JSON value to all processes; the returned function waits for all values, in process order."""
         if self.heartbeat is None:
             return lambda: [value]
         heartbeat, number = self.heartbeat, self.heartbeat.start_gather(value)
         return lambda: heartbeat.gathered(number)
 
     def gather(self, value: Any = None) -> list[Any]:
-        """The values of all processes. It is also a barrier: all must call it alike."""
+        """The values of all processes, in process order. It is also a barrier: all must call it."""
         return self.start_gather(value)()
 
     def of_first(self, make: Callable[[], Any]) -> Any:
-        """What process 0 makes, a JSON value, while the others wait."""
+        """The JSON value that process 0 computes with `make` while the others wait."""
         return self.gather(make() if self.first else None)[0]
 
     @contextlib.contextmanager
     def one_per_host_first(self) -> Iterator[None]:
-        """One process of each host does what follows while the others wait, then these do it."""
+        """One process of each host runs the block while the others wait; then the others run it."""
         if not self.first_on_host:
             self.gather()
         yield
@@ -292,16 +290,15 @@ class Cluster:
             self.gather()
 
     def end(self) -> None:
-        """Wait until all processes have come to the end, and take leave."""
+        """Wait until all processes have reached the end, and tell them that the run has ended."""
         if self.heartbeat is not None:
             self.gather()
             self.heartbeat.end()
 
     def fail(self, error: BaseException, code: int) -> None:
-        """Have the last word about an error, and exit; returns only where this process is alone.
+        """Report an error and exit; returns only if this process is alone.
 
-        An error inside a collective operation is mostly the echo of another process's end, of which the lifeline knows
-        more, so it is given the time to say so.
+        A collective usually fails because another process has ended: the watching thread gets time to report why.
         """
         heartbeat = self.heartbeat
         if heartbeat is None:
@@ -317,7 +314,7 @@ class Cluster:
 
 
 def newest_checkpoint(folder: pathlib.Path | None) -> str | None:
-    """The newest finished checkpoint of a workdir in words, by its name alone; None if there is none."""
+    """A text that names the newest finished checkpoint of a workdir, from folder names; None if there is none."""
     with contextlib.suppress(OSError):
         steps = [int(p.name) for p in (folder / "checkpoints").iterdir() if p.name.isdigit()]  # type: ignore[operator]
         return f"the newest checkpoint is that of step {max(steps)}" if steps else None
@@ -325,13 +322,13 @@ def newest_checkpoint(folder: pathlib.Path | None) -> str | None:
 
 
 def of_a_collective(error: BaseException) -> bool:
-    """Whether an error is likely to come from the loss of another process: of Gloo, NCCL or JAX's service."""
+    """Whether an error of Gloo, NCCL or JAX's service probably comes from the loss of another process."""
     known = type(error).__name__ in ("ValueError", "RuntimeError", "JaxRuntimeError", "XlaRuntimeError")
     return known and any(word in str(error).lower() for word in OF_COLLECTIVES)
 
 
 def _is_closed(link: socket.socket) -> bool:
-    """Whether the other end of a connection is closed; reads, and drops, what came before."""
+    """Whether the other end of a connection is closed; reads and drops pending data."""
     try:
         link.setblocking(False)
         while link.recv(2**16):
@@ -344,7 +341,7 @@ def _is_closed(link: socket.socket) -> bool:
 
 
 def _within(seconds: float, ask: Callable[[], Any]) -> Any:
-    """The answer, or None if it does not come in time, as from a file server that is gone."""
+    """The result of `ask`, or None if it takes longer, for example if a file server is down."""
     answers: list[Any] = []
     thread = threading.Thread(target=lambda: answers.append(ask()), daemon=True)
     thread.start()

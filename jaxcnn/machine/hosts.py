@@ -1,9 +1,9 @@
-"""Joining the processes of a run: which launcher started them, where process 0 is, and whether all can reach it.
+"""Joining the processes of a run: finds their launcher and process 0, and checks that all can reach it.
 
-JAX does the joining (`jax.distributed`), and its detection of launchers is used. What is added comes before: all
-processes meet at the coordinator's port (`jaxcnn.machine.meeting`) and show each other host, versions and config, so
-that one that is missing, or differs from the others, is named in one line, where JAX would wait and abort. The
-connections stay open: `jaxcnn.machine.heartbeat` notices through them when a process is lost.
+JAX joins the processes (`jax.distributed`), and its launcher detection is used. Before that, all processes meet at the
+coordinator's port (`jaxcnn.machine.meeting`) and exchange host, versions and config, so that a missing or different
+process is named in one line, where JAX would wait and abort. The connections stay open: `jaxcnn.machine.heartbeat`
+uses them to detect the loss of a process.
 """
 
 import logging
@@ -19,19 +19,19 @@ _log = logging.getLogger("jaxcnn")
 
 
 def join(wanted: Hosts, fingerprint: object = None, run: str = "") -> Cluster:
-    """Come together with the other processes, if there are any; to be called before JAX starts a backend.
+    """Join the other processes, if there are any. Must be called before JAX starts a backend.
 
     Args:
       wanted: the group `hosts` of the config.
-      fingerprint: plain values that have to be equal on all processes, such as the config.
-      run: which run it is, such as its workdir; empty: Slurm's job, if there is one.
+      fingerprint: plain values that must be equal in all processes, such as the config.
+      run: identifies the run, for example by its workdir; empty: Slurm's job, if there is one.
 
     Returns:
-      The cluster; for a process that runs alone it costs nothing, and JAX is not even imported.
+      The cluster. For a single process this costs nothing and does not import JAX.
 
     Raises:
-      HostsError: a process did not come in time; exit code 75.
-      UserError: the launcher says too little, or a process differs from the others.
+      HostsError: a process did not join in time; exit code 75.
+      UserError: the launcher gives too little information, or a process differs from the others.
     """
     launcher = find_launcher(wanted, os.environ)
     if launcher == "alone":
@@ -46,10 +46,10 @@ def join(wanted: Hosts, fingerprint: object = None, run: str = "") -> Cluster:
 
 
 def find_launcher(wanted: Hosts, environment: Mapping[str, str]) -> str:
-    """The launcher that started this process, as in `config.hosts.join`: "alone" where it started only one.
+    """The launcher that started this process, as in `config.hosts.join`; "alone" if it started only one.
 
     Raises:
-      UserError: it was an MPI that needs mpi4py, which is not installed.
+      UserError: the launcher is an MPI for which mpi4py is needed but not installed.
     """
 
     def several(variable: str) -> bool:
@@ -59,7 +59,7 @@ def find_launcher(wanted: Hosts, environment: Mapping[str, str]) -> str:
         return wanted.join
     if wanted.coordinator or environment.get("JAX_COORDINATOR_ADDRESS"):
         return "address"
-    # Before Slurm: in its allocation mpirun starts its daemons by srun, whose variables the processes inherit.
+    # Before Slurm: in its allocation, mpirun starts its daemons by srun, whose variables the processes inherit.
     by_open_mpi = "OMPI_COMM_WORLD_SIZE" in environment
     if several("OMPI_COMM_WORLD_SIZE") and "OMPI_MCA_orte_hnp_uri" in environment:
         return "ompi"
@@ -81,14 +81,14 @@ def find_launcher(wanted: Hosts, environment: Mapping[str, str]) -> str:
 
 
 def find_place(wanted: Hosts, launcher: str) -> Place:
-    """Ask the launcher, through JAX, or the config and environment for `launcher="address"`.
+    """The place given by the launcher, through JAX; for `launcher="address"`, by config and environment.
 
     Raises:
-      UserError: what is needed is not there.
+      UserError: required information is missing.
     """
     if launcher == "address":
         return _stated_place(wanted, os.environ)
-    from jax._src.clusters import ClusterEnv  # JAX's detection, which `jax.distributed.initialize` alone would hide
+    from jax._src.clusters import ClusterEnv  # JAX's detection; `jax.distributed.initialize` would hide its result
 
     known = {kind.name: kind for kind in ClusterEnv._cluster_types}
     try:
@@ -102,14 +102,14 @@ def find_place(wanted: Hosts, launcher: str) -> Place:
         )
     except UserError:
         raise
-    except Exception as error:  # of the launcher's own library, or of JAX about an environment it does not know
+    except Exception as error:  # from the launcher's library, or from JAX in an unknown environment
         raise UserError(f"config.hosts.join={launcher}: {_reason(error)}") from error
     assert coordinator is not None and processes is not None and process is not None
     return Place(launcher, coordinator, int(processes), int(process))
 
 
 def _stated_place(wanted: Hosts, environment: Mapping[str, str]) -> Place:
-    """The place that config and environment state."""
+    """The place given by config and environment."""
     coordinator = wanted.coordinator or environment.get("JAX_COORDINATOR_ADDRESS", "")
     host, colon, port = coordinator.rpartition(":")
     if not (host and colon and port.isdecimal() and 0 < int(port) < 2**16):
@@ -129,10 +129,10 @@ def _stated_place(wanted: Hosts, environment: Mapping[str, str]) -> Place:
 
 
 def _initialize(place: Place, wanted: Hosts, heartbeat: Heartbeat) -> None:
-    """Join JAX's own service. It can only abort, and does so after half of its time, so the lifeline has less."""
+    """Join JAX's own service. It can only abort, after half of its timeout, so the heartbeat has a shorter one."""
     import jax
 
-    jax.config.update("jax_enable_preemption_service", False)  # its SIGTERM handler would take the place of ours
+    jax.config.update("jax_enable_preemption_service", False)  # its SIGTERM handler would replace ours
     mates = [card["process"] for card in heartbeat.roster if card["host"] == heartbeat.host]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     shared = len(mates) > 1 and "JAX_LOCAL_DEVICE_IDS" not in os.environ and (not visible or "," in visible)
@@ -141,7 +141,7 @@ def _initialize(place: Place, wanted: Hosts, heartbeat: Heartbeat) -> None:
             place.coordinator,
             place.processes,
             place.process,
-            local_device_ids=[mates.index(place.process)] if shared else None,  # a GPU each, where a host has several
+            local_device_ids=[mates.index(place.process)] if shared else None,  # one GPU per process of a shared host
             cluster_detection_method="deactivate",
             initialization_timeout=wanted.join_seconds,
             heartbeat_timeout_seconds=4 * wanted.heartbeat_seconds,

@@ -1,4 +1,4 @@
-"""Locks on files, which the kernel lets go of when their process ends, however it ends."""
+"""File locks, which the kernel releases when their process ends, however it ends."""
 
 import errno
 import fcntl
@@ -6,19 +6,19 @@ import logging
 import pathlib
 from typing import IO
 
-# What file systems without flock answer: Lustre without -o flock, NFS without lockd, some of FUSE, shared folders.
+# Errors of file systems without flock: Lustre without -o flock, NFS without lockd, some of FUSE, shared folders.
 _ABSENT = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EPROTO, errno.EINVAL)
 
 
 class NoLocksError(OSError):
-    """The file system has no locks."""
+    """The file system does not support locks."""
 
 
 _told: list[NoLocksError] = []
 
 
 def tell(folder: pathlib.Path, error: NoLocksError, others: str) -> None:
-    """Remark, once in a process, that nothing keeps others from using a folder meanwhile."""
+    """Log once per process that a folder is not locked, so others could use it at the same time."""
     if not _told:
         _told.append(error)
         logging.getLogger("jaxcnn").warning(
@@ -28,12 +28,12 @@ def tell(folder: pathlib.Path, error: NoLocksError, others: str) -> None:
 
 
 def take(file: IO, *, wait: bool, shared: bool = False) -> bool:
-    """Lock an open file until it is closed; return whether the lock is ours, which it is for sure if we `wait`.
+    """Lock an open file until it is closed; return whether this succeeded, which is certain with `wait`.
 
-    Many may have a `shared` lock at once, but not while one has the other kind.
+    Several holders may have a `shared` lock at the same time, but not together with an exclusive one.
 
     Raises:
-      NoLocksError: the file system has no locks.
+      NoLocksError: the file system does not support locks.
       OSError: the file cannot be locked for another reason.
     """
     try:

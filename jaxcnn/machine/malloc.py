@@ -1,12 +1,12 @@
-"""The host's memory: huge pages, memory that is kept from step to step, and release.
+"""Host memory settings: huge pages, keeping freed memory from step to step, and releasing it.
 
-XLA:CPU asks the C library anew for the memory of every step and gives it back after it. Taking it from the kernel in
-pages of 4 KiB, one fault each, costs a third of a step; glibc (from 2.35) asks for pages of 2 MiB when told so before
-the process starts, and so a command starts itself once more, unless a debugger or somebody at a prompt would lose the
-process by it. Fresh memory costs time even then, as the kernel must
-clear it, and where the machine is a virtual one, its host must find it: so once all is compiled, and on a machine
-without a GPU, glibc is told to keep what is freed. That is for the rest of the process, so it is done in commands, and
-not in a process that calls jaxcnn from Python.
+XLA:CPU allocates the memory of every step anew and frees it afterwards. Getting it from the kernel in pages of 4 KiB,
+with one page fault each, costs a third of a step. glibc (from 2.35) uses pages of 2 MiB if this is set before the
+process starts, so a command restarts itself once, unless a debugger or an interactive prompt would lose the process.
+
+Fresh memory still costs time: the kernel must clear it, and on a virtual machine the host must provide it. So after
+compilation, on a machine without a GPU, glibc is set to keep freed memory. This holds for the rest of the process, so
+it is done only in commands, not in a process that calls jaxcnn from Python.
 """
 
 import contextlib
@@ -19,22 +19,20 @@ import sys
 from jaxcnn.machine.xla_flags import gpu_wanted, switched_off
 
 HUGE_PAGES = {"glibc.malloc.hugetlb": "1"}
-# XLA's arrays are aligned, and the few bytes cut off at their ends become free chunks of their own. A thread's cache of
-# such chunks keeps them from joining the array's place again, which is then too small for the array of the next step:
-# the memory of a step came to lie in the heap twice, in about one of five starts. Where a GPU computes, memory is not
-# kept, and the caches stay, for threads that decode images.
+# XLA's arrays are aligned, and the few bytes cut off at their ends become free chunks. A thread's cache (tcache) of
+# such chunks prevents merging them with the freed array, whose place is then too small for the array of the next step:
+# in about one of five starts, the heap grew to twice the memory of a step. With a GPU, memory is not kept, and the
+# caches stay on for threads that decode images.
 WHOLE_PLACES = {"glibc.malloc.tcache_count": "0"}
-# Nothing outside of the heaps, and nothing given back before `release`: parameters of mallopt(3), by the name of the
-# setting that would say the same from the start, while a compiler's memory should still go back.
+# mallopt(3) parameters, keyed by the equivalent tunable: no memory outside the heaps, and none returned before
+# `release`. Not set at start-up, because compilation should still return its memory.
 KEEP = {"glibc.malloc.mmap_max": (-4, 0), "glibc.malloc.trim_threshold": (-1, -1)}
 SWITCH = "JAXCNN_HUGE_PAGES"
 HELP = (
     f"On Linux a command starts itself once more, with huge pages (GLIBC_TUNABLES), unless {SWITCH}=off, or a debugger "
     "or profiler is at work, or Python is at a prompt."
 )
-SETTLING = (
-    5  # calls until the heap has its shape: what lives long lies beside the memory of the steps, not in its place
-)
+SETTLING = 5  # calls until the heap is stable: long-lived data lies beside the memory of the steps, not inside it
 LOOK_EVERY = 16  # calls
 GROWN = 1.25  # times the resident memory of the settling calls
 _MEMORY = pathlib.Path("/proc/meminfo")
@@ -47,18 +45,18 @@ _command = False
 
 
 def of_command() -> None:
-    """This process is a command of jaxcnn's, or a child of one: from here on `keep` may keep memory."""
+    """Mark this process as a jaxcnn command, or a child of one: from now on `keep` may keep memory."""
     global _command
     _command = True
 
 
 def use_huge_pages() -> None:
-    """Replace this process by the same command with huge pages, where they help and were not asked for yet.
+    """Replace this process by the same command with huge pages, if they help and are not requested yet.
 
-    They help on Linux with glibc where the kernel gives huge pages to those who ask ("madvise"); where it gives them to
-    all ("always"), this start is for what goes with them. JAXCNN_HUGE_PAGES=off or a setting of glibc.malloc.hugetlb in
-    GLIBC_TUNABLES leaves everything as it is; one of glibc.malloc.tcache_count stays. To be called before anything is
-    imported or opened that could not be done twice. A process that is watched step by step is left as it is.
+    They help on Linux with glibc if the kernel gives huge pages on request ("madvise"); if it always gives them
+    ("always"), the restart is for the settings that go with them. JAXCNN_HUGE_PAGES=off or a glibc.malloc.hugetlb in
+    GLIBC_TUNABLES prevents the restart; a glibc.malloc.tcache_count there is kept. Must be called before importing or
+    opening anything that cannot be repeated. A process under a debugger, profiler or prompt is not replaced.
     """
     if _is_watched():
         return
@@ -74,10 +72,10 @@ def use_huge_pages() -> None:
 
 
 def keep() -> None:
-    """Give back what a compiler used; from here on keep what is freed, for the steps to come.
+    """Release the memory that compilation used; from now on keep freed memory for later steps.
 
-    Memory is kept in commands, with huge pages and without a GPU, whose host's threads decode images, and where no
-    setting of the user's says otherwise.
+    Memory is kept only in commands, with huge pages, without a GPU (whose host threads decode images), and unless a
+    setting of the user says otherwise.
     """
     release()
     if keeps():
@@ -86,7 +84,7 @@ def keep() -> None:
 
 
 def keeps() -> bool:
-    """Whether `keep` does so here."""
+    """Whether `keep` keeps memory in this process."""
     there = os.environ.get("GLIBC_TUNABLES", "")
     asked = all(f"{name}={value}" in there for name, value in HUGE_PAGES.items())
     own = any(name in there for name in KEEP)
@@ -94,10 +92,10 @@ def keeps() -> bool:
 
 
 class KeptMemory:
-    """Holds a process that keeps its memory to what its steps need.
+    """Limits the memory of a process that keeps freed memory to the need of its steps.
 
-    The first steps leave gaps, where something that lives longer took a place in the memory of a step; from these, and
-    from what grew later, memory goes back to the kernel.
+    The first steps leave gaps in the heap, where longer-lived data occupies memory of a step. The unused memory from
+    this, and from later growth, is returned to the kernel.
     """
 
     def __init__(self) -> None:
@@ -106,7 +104,7 @@ class KeptMemory:
         self._settled = 0
 
     def after_call(self) -> None:
-        """To be called after each call of the compiled step."""
+        """Must be called after each call of the compiled step."""
         self._calls += 1
         if not self._on:
             return
@@ -118,15 +116,15 @@ class KeptMemory:
 
 
 def release() -> None:
-    """Give memory that is no longer used, such as a compiler's, back to the kernel; does nothing without glibc."""
+    """Return unused memory, such as that of compilation, to the kernel; does nothing without glibc."""
     if _glibc():
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def obtainable() -> int | None:
-    """Bytes of memory that this process can have in all, what it has already included; None: nobody knows.
+    """Total bytes of memory that this process can have, including what it has already; None if unknown.
 
-    Swap counts, and so do the limits of control groups, of containers and of schedulers' jobs.
+    Includes free swap, and respects the limits of control groups, for example of containers and scheduler jobs.
     """
     try:
         lines = (line.split() for line in _MEMORY.read_text().splitlines())
@@ -138,7 +136,7 @@ def obtainable() -> int | None:
 
 
 def _limits() -> list[int]:
-    """Bytes that the control groups of this process, and those around them, may have at most."""
+    """Memory limits in bytes of the control groups of this process and of their parents."""
     found = []
     for line in _GROUPS.read_text().splitlines():
         _, controllers, path = line.split(":", 2)
@@ -148,7 +146,7 @@ def _limits() -> list[int]:
         place = root / path.lstrip("/")
         for folder in (place, *place.parents):
             for name in ("memory.max", "memory.limit_in_bytes"):
-                with contextlib.suppress(OSError, ValueError):  # "max": none here
+                with contextlib.suppress(OSError, ValueError):  # "max": no limit here
                     found.append(int((folder / name).read_text()))
             if folder == root:
                 break
@@ -156,7 +154,7 @@ def _limits() -> list[int]:
 
 
 def _is_watched() -> bool:
-    """Whether a debugger, a profiler, a measure of coverage or a person at a prompt would lose this process."""
+    """Whether a debugger, a profiler, coverage measurement or an interactive prompt would lose this process."""
     monitoring = getattr(sys, "monitoring", None)  # from Python 3.12
     return (
         sys.gettrace() is not None
@@ -169,7 +167,7 @@ def _is_watched() -> bool:
 
 
 def _resident() -> int:
-    """Bytes of this process in memory."""
+    """Resident memory of this process in bytes."""
     return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
@@ -181,7 +179,7 @@ def _on_request() -> bool:
 
 
 def _glibc() -> list[int]:
-    """Version of the C library, if it is glibc; else nothing."""
+    """(major, minor) version of glibc; empty for another C library."""
     if "CS_GNU_LIBC_VERSION" not in getattr(os, "confstr_names", ()):
         return []
     version = (os.confstr("CS_GNU_LIBC_VERSION") or "").removeprefix("glibc ").split(".")

@@ -1,7 +1,7 @@
-"""How the processes of a run meet at the coordinator's port, and show each other host, versions and config.
+"""The meeting of a run's processes at the coordinator's port, where they exchange host, versions and config.
 
-Whatever can reach the port may write to it. So a message is believed only in the form that it must have, and where the
-environment has a token ($JAXCNN_TOKEN, which launchers make), only with a proof that its sender has the same one.
+Anything that can reach the port can write to it. So a message is accepted only in the required form and, if the
+environment has a token ($JAXCNN_TOKEN, made by launchers), only with a proof that its sender has the same token.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from jaxcnn.machine.messages import read_line, send
 
 VERSIONS = ("jaxcnn", "jax", "jaxlib")
 TOKEN = "JAXCNN_TOKEN"
-CARD_SECONDS = 5.0  # in which one that comes must show its card, as others wait for it
+CARD_SECONDS = 5.0  # time for a new connection to send its card, while others wait
 CARD_BYTES = 2**16
 ROSTER_BYTES = 2**26
 _PROOF = "proof"
@@ -35,19 +35,19 @@ _log = logging.getLogger("jaxcnn")
 
 
 class HostsError(UserError):
-    """The processes did not come together; the same command may succeed when it is started again."""
+    """The processes could not join; the same command may succeed when started again."""
 
     exit_code = RESTARTABLE
 
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Where this process stands among those of a run, as its launcher says.
+    """The place of this process among those of a run, as given by its launcher.
 
     Attributes:
       launcher: as in `config.hosts.join`.
       coordinator: <host>:<port> of process 0.
-      processes, process: how many there are, and which one this is.
+      processes, process: number of processes, and number of this one.
     """
 
     launcher: str
@@ -60,15 +60,15 @@ def meet(place: Place, wanted: Hosts, fingerprint: object = None, run: str = "",
     """Meet the other processes of `run` at the coordinator's port; the connections to process 0 stay open.
 
     Args:
-      place: of this process.
+      place: place of this process.
       wanted: the group `hosts` of the config.
-      fingerprint: plain values that have to be equal on all processes.
-      run: which run it is.
-      token: what all of them know and nobody else does; None: that of the environment; empty: nothing.
+      fingerprint: plain values that must be equal in all processes.
+      run: identifies the run.
+      token: secret shared by the processes; None: the one of the environment; empty: none.
 
     Raises:
-      HostsError: not all came in time.
-      UserError: one has other versions, another `fingerprint`, or alone has a token.
+      HostsError: not all processes came in time.
+      UserError: a process has other versions, another `fingerprint`, or not all processes have a token.
     """
     card = {
         "process": place.process,
@@ -91,7 +91,7 @@ def meet(place: Place, wanted: Hosts, fingerprint: object = None, run: str = "",
 def _receive_all(
     place: Place, card: dict[str, Any], deadline: float, token: str
 ) -> tuple[dict[int, socket.socket], list[Any]]:
-    """Process 0: take in the cards of all others, then send everyone all of them."""
+    """Process 0: receive the cards of all others, then send all cards to everyone."""
     links: dict[int, socket.socket] = {}
     cards = {0: card}
     told: set[str] = set()
@@ -121,7 +121,7 @@ def _receive_all(
             link.settimeout(CARD_SECONDS)
             if refusal := _refusal(other, card, cards, links, token):
                 remark = f"something that is no process of this run came from {peer[0]}: {_one_line(refusal['why'])}"
-                if remark not in told:  # it may come again every second
+                if remark not in told:  # it may try again every second
                     told.add(remark)
                     _log.warning("%s", remark)
                 send(link, refusal)
@@ -139,11 +139,11 @@ def _receive_all(
 
 
 def _listen(coordinator: str) -> socket.socket:
-    """A socket that accepts at the coordinator's port: at its address, if that is a number, else at all of this host.
+    """A socket that accepts at the coordinator's port: at its numeric address, else at all addresses of this host.
 
-    All processes connect to an address that is a number, so no other is needed. A name is not asked: this host may
-    resolve its own to a loopback address (Debian), or to that of another network than the others do (clusters with two,
-    pods with a service in front). An address that is not this host's is one that a router or service stands for.
+    All processes connect to a numeric address, so no other is needed. A name is not resolved: this host may resolve
+    its own name to a loopback address (Debian), or to another network than the others do (clusters with two networks,
+    pods behind a service). An address that is not this host's belongs to a router or service that forwards to it.
     """
     host, _, port = coordinator.rpartition(":")
     with contextlib.suppress(ValueError):
@@ -161,7 +161,7 @@ def _listen(coordinator: str) -> socket.socket:
 def _refusal(
     other: Any, card: dict[str, Any], cards: dict[int, Any], links: dict[int, socket.socket], token: str
 ) -> dict[str, Any] | None:
-    """What process 0 answers to one that has no place in this run, `why` in words; None: it has."""
+    """The answer of process 0 to a process that does not belong to this run, with the reason `why`; else None."""
     here = f"process 0 on {card['host']}"
     if not _is_card(other):
         return {"why": "it shows no card of a process", "stranger": f"{here} did not understand"}
@@ -186,7 +186,7 @@ def _refusal(
 
 
 def _is_card(other: Any) -> bool:
-    """Whether a message has all that a card has, of the right types."""
+    """Whether a message has all fields of a card, with the right types."""
     kinds = {
         "process": int,
         "processes": int,
@@ -207,12 +207,12 @@ def _is_card(other: Any) -> bool:
 
 
 def _proven(message: dict[str, Any], token: str) -> dict[str, Any]:
-    """A message with the proof that its sender has the token; as it is without one."""
+    """A message with the proof that its sender has the token; unchanged without a token."""
     return message | {_PROOF: _proof(message, token)} if token else message
 
 
 def _is_proven(message: dict[str, Any], token: str) -> bool:
-    """Whether a message came from one that has the token; takes the same time however much of a proof is right."""
+    """Whether the sender of a message has the token; compares in constant time."""
     proof = message.get(_PROOF)
     stated = proof.encode(errors="replace") if isinstance(proof, str) else b""
     return not token or hmac.compare_digest(stated, _proof(message, token).encode())
@@ -226,7 +226,7 @@ def _proof(message: dict[str, Any], token: str) -> str:
 def _introduce(
     place: Place, card: dict[str, Any], deadline: float, token: str
 ) -> tuple[dict[int, socket.socket], list[Any]]:
-    """Every other process: bring the card to process 0, and wait for those of all."""
+    """Every other process: send the card to process 0, and wait for the cards of all."""
     host, _, port = place.coordinator.rpartition(":")
     reason = "no time"
     while (left := deadline - time.monotonic()) > 0:
@@ -237,7 +237,7 @@ def _introduce(
             time.sleep(0.2)
             continue
         send(link, _proven(card | {"clock": time.time()}, token))
-        # Process 0 waits until the deadline of its own, which may be later.
+        # Process 0 waits until its own deadline, which may be later.
         answer = read_line(link, left + 10.0, ROSTER_BYTES)
         if not isinstance(answer, dict):
             answer = {}
@@ -260,7 +260,7 @@ def _introduce(
 
 
 def _is_roster(roster: Any, place: Place) -> bool:
-    """Whether these are the cards of all processes in their order."""
+    """Whether these are the cards of all processes in process order."""
     return isinstance(roster, list) and [each["process"] for each in roster if _is_card(each)] == list(
         range(place.processes)
     )
@@ -275,12 +275,12 @@ def _told(card: dict[str, Any]) -> str:
 
 
 def _one_line(text: object) -> str:
-    """What another process says, fit to be shown."""
+    """Text of another process as one printable line."""
     return "".join(letter if letter.isprintable() else " " for letter in str(text))[:1000]
 
 
 def _check_likeness(roster: list[dict[str, Any]]) -> None:
-    """Refuse processes that would not compute the same. Raises UserError, on all of them alike."""
+    """Refuse processes that would not compute the same. Raises the same UserError in all of them."""
     first = roster[0]
     for card in roster[1:]:
         pair = f"process {card['process']} on {card['host']} and process 0 on {first['host']}"

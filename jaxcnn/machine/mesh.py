@@ -1,4 +1,4 @@
-"""Devices: the mesh, where arrays lie on it, and the cache of compiled programs."""
+"""Devices: the mesh, the placement of arrays on it, and the cache of compiled programs."""
 
 import itertools
 import operator
@@ -12,26 +12,26 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jaxcnn.config import Config, ConfigError
 from jaxcnn.machine import paths
 
-DATA_AXIS = "data"  # of the batch
-MODEL_AXIS = "model"  # of the output channels of wide layers
+DATA_AXIS = "data"  # splits the batch
+MODEL_AXIS = "model"  # splits the output channels of wide layers
 
 
 def prepare_backend() -> None:
-    """What is to be settled before JAX is first asked for a device: the cache of programs, and steps one at a time.
+    """Settings needed before the first use of a JAX device: the cache of programs, and synchronous steps on a CPU.
 
-    On a CPU a call then makes its step before it returns. Calls that XLA queues begin when the results of the one
-    before are there, which is before its working memory is given back: two steps' memory would be alive. There is
-    nothing to gain from the queue where the host is the device. GPUs and TPUs do not know of this.
+    On a CPU, a call then runs its step before it returns. A queued call would start when the results of the previous
+    one exist, before its working memory is freed, so the memory of two steps would be in use. The queue gains nothing
+    if the host is the device. GPUs and TPUs are not affected.
     """
     enable_compile_cache()
     jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 
 def enable_compile_cache() -> None:
-    """Keep compiled programs in the user's cache folder, unless JAX_COMPILATION_CACHE_DIR chose another place.
+    """Keep compiled programs in the user's cache folder, unless JAX_COMPILATION_CACHE_DIR names another one.
 
-    Programs that compile within a second are kept too, unless JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS says else: a
-    start needs several of them. On a GPU, JAX keeps XLA's autotuning results in the same folder.
+    Programs that compile in less than a second are kept too, unless JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS is set:
+    a start needs several of them. On a GPU, JAX keeps XLA's autotuning results in the same folder.
     """
     if not jax.config.values["jax_compilation_cache_dir"]:
         jax.config.update("jax_compilation_cache_dir", str(paths.cache_folder() / "compiled"))
@@ -42,11 +42,11 @@ def enable_compile_cache() -> None:
 def make_mesh(devices: int = 0, model_devices: int = 1) -> Mesh:
     """A mesh of axes (`data`, `model`) over the first `devices` devices of each process (0: all of them).
 
-    The devices of a process follow one another along `data`, and processes stand in their order. `model_devices`
-    consecutive devices of a process share the wide layers; `data` has as many places as there are such groups.
+    The devices of a process are consecutive along `data`, in process order. Each group of `model_devices` consecutive
+    devices of a process shares the wide layers; the size of `data` is the number of such groups.
 
     Raises:
-      ConfigError: more devices asked for than there are, groups that do not fill them, or no backend starts.
+      ConfigError: more devices requested than exist, `model_devices` does not divide them, or no backend starts.
     """
     try:
         local = jax.local_devices()
@@ -75,26 +75,26 @@ def make_mesh(devices: int = 0, model_devices: int = 1) -> Mesh:
 
 
 def over(devices: Any, model_devices: int = 1) -> Mesh:
-    """A mesh of axes (`data`, `model`) over these devices in their order, which `model_devices` must divide."""
+    """A mesh of axes (`data`, `model`) over these devices in order; `model_devices` must divide their number."""
     grid = np.array(devices).reshape(-1, model_devices)
     return Mesh(grid, (DATA_AXIS, MODEL_AXIS), axis_types=(AxisType.Auto, AxisType.Auto))
 
 
 def data_devices(mesh: Mesh) -> int:
-    """Into how many parts a batch is cut."""
+    """The number of parts into which a batch is split."""
     return mesh.shape[DATA_AXIS]
 
 
 def model_devices(mesh: Mesh) -> int:
-    """Among how many devices the wide layers are split."""
+    """The number of devices over which the wide layers are split."""
     return mesh.shape[MODEL_AXIS]
 
 
 def check_batch(config: Config, devices: int) -> None:
-    """Refuse a batch that `devices` parts of the mesh (`data_devices`) cannot share.
+    """Refuse a batch that cannot be split into `devices` parts (`data_devices`).
 
     Raises:
-      ConfigError: the global batch, its microbatches or the BatchNorm groups do not divide over `devices`.
+      ConfigError: the global batch, its microbatches or the BatchNorm groups are not divisible by `devices`.
     """
     batch, microbatches, group = config.global_batch_size, config.optim.accumulate_steps, config.norm.group_size
     if batch % (devices * microbatches):
@@ -112,19 +112,19 @@ def check_batch(config: Config, devices: int) -> None:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The sharding of what every device holds whole."""
+    """The sharding of arrays of which every device holds a complete copy."""
     return NamedSharding(mesh, jax.P())
 
 
 def device_scalar(value: int, mesh: Mesh) -> jax.Array:
-    """An int32 scalar that every device holds, moved there explicitly, as `jax.transfer_guard` wants it."""
+    """An int32 scalar on every device, transferred explicitly, as `jax.transfer_guard` requires."""
     return put(np.int32(value), replicated(mesh))
 
 
 def put(tree: Any, sharding: NamedSharding) -> Any:
-    """Host arrays on devices, each process giving what its own devices hold of them; all must have equal arrays.
+    """Host arrays on devices; each process supplies the parts of its own devices. All must have equal arrays.
 
-    Across processes `jax.device_put` would send every array to all of them to compare.
+    With several processes, `jax.device_put` would send every array to all of them for comparison.
     """
     if sharding.is_fully_addressable:
         return jax.device_put(tree, sharding)

@@ -1,4 +1,4 @@
-"""What the processes of a run send each other: a JSON value a line, of which nothing is believed but its form."""
+"""Messages between the processes of a run: one JSON value per line, accepted only in the expected form."""
 
 import contextlib
 import json
@@ -6,19 +6,19 @@ import socket
 import time
 from typing import Any
 
-LONGEST = 2**28  # bytes of a message between processes that have met; what is gathered is small
+LONGEST = 2**28  # bytes of a message between joined processes; gathered values are small
 
 
 def send(link: socket.socket, message: Any) -> None:
-    """Send a line, if the connection is open: the reader finds out where it is not."""
+    """Send a line; errors are ignored, because the reading thread detects a closed connection."""
     with contextlib.suppress(OSError):
         link.sendall(json.dumps(message).encode() + b"\n")
 
 
 def read_line(link: socket.socket, seconds: float, most: int) -> Any:
-    """The value of one line of at most `most` bytes; None where none comes in time.
+    """The value of one line of at most `most` bytes; None if none arrives within `seconds`.
 
-    Reads byte by byte, as what follows belongs to the lifeline.
+    Reads byte by byte, because the data after the line belongs to the heartbeat.
     """
     line = bytearray()
     deadline = time.monotonic() + seconds
@@ -33,7 +33,7 @@ def read_line(link: socket.socket, seconds: float, most: int) -> Any:
 
 
 def parsed(line: bytes) -> Any:
-    """The value of a line; None where it has none."""
+    """The value of a line; None if it is not valid."""
     try:
         return json.loads(line)
     except (ValueError, RecursionError):
@@ -41,7 +41,7 @@ def parsed(line: bytes) -> Any:
 
 
 def understood(line: bytes) -> dict[str, Any] | None:
-    """A message between processes that have met; None where it is none: see `Heartbeat`."""
+    """A message between joined processes (see `Heartbeat`); None if it is not one."""
     message = parsed(line)
     if not isinstance(message, dict):
         return None

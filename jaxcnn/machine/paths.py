@@ -1,4 +1,4 @@
-"""Paths as people write them, who expect `~` to be a home folder wherever a path may stand."""
+"""Paths given by users, where `~` is a home folder in every place that takes a path."""
 
 import contextlib
 import csv
@@ -12,14 +12,14 @@ import tempfile
 from jaxcnn.config import UserError
 
 _PACKAGE = pathlib.Path(__file__).parents[1]
-_INSIDE = {"configs": "configs", "launch": "launch_files"}  # where the package is installed
+_INSIDE = {"configs": "configs", "launch": "launch_files"}  # folders inside an installed package
 
 
 def expand(path: str | pathlib.Path, named: str = "") -> pathlib.Path:
-    """A path with `~` and `~user` at its beginning replaced by that home folder; `named` says where it was given.
+    """A path with a leading `~` or `~user` replaced by that home folder; `named` says where the path was given.
 
     Raises:
-      UserError: it is not known where that home is.
+      UserError: that home folder is unknown.
     """
     try:
         return pathlib.Path(path).expanduser()
@@ -32,10 +32,10 @@ def expand(path: str | pathlib.Path, named: str = "") -> pathlib.Path:
 
 
 def separate(places: str) -> list[str]:
-    """The paths in a list of them that is separated by commas.
+    """The paths in a comma-separated list.
 
-    A path that has commas itself is known by its being there, or stands in double quotes, as in CSV. Paths that are not
-    there are given back as they are.
+    A path that contains commas must exist, or be in double quotes, as in CSV. Paths that do not exist are returned
+    unchanged.
     """
     if _is_there(places):
         return [places]
@@ -67,10 +67,10 @@ def _is_there(path: str) -> bool:
 def cache_folder() -> pathlib.Path:
     """The user's cache folder for jaxcnn: $JAXCNN_CACHE, else $XDG_CACHE_HOME/jaxcnn, else ~/.cache/jaxcnn.
 
-    Where there is no home folder either, it is one of the system's temporary folders, after a remark.
+    Without a home folder, it is one of the system's temporary folders, and this is logged.
 
     Raises:
-      UserError: the `~` in $JAXCNN_CACHE is not known.
+      UserError: the `~` in $JAXCNN_CACHE cannot be resolved.
     """
     if folder := os.environ.get("JAXCNN_CACHE"):
         return expand(folder, "JAXCNN_CACHE=")
@@ -82,14 +82,14 @@ def cache_folder() -> pathlib.Path:
 
 @functools.cache
 def _temporary_folder() -> pathlib.Path:
-    """A folder for this user alone among the temporary ones, kept from start to start where it can be trusted."""
+    """A temporary folder for this user only, reused by later starts if it can be trusted."""
     folder = pathlib.Path(tempfile.gettempdir()) / f"jaxcnn-{os.getuid()}"
     with contextlib.suppress(OSError):
         folder.mkdir(mode=0o700)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        folder = pathlib.Path(tempfile.mkdtemp(prefix="jaxcnn-"))  # somebody else has made the other
-    os.environ.setdefault("MPLCONFIGDIR", str(folder / "matplotlib"))  # which has caches of its own, in the home
+        folder = pathlib.Path(tempfile.mkdtemp(prefix="jaxcnn-"))  # the usual one was made by another user
+    os.environ.setdefault("MPLCONFIGDIR", str(folder / "matplotlib"))  # matplotlib's own caches are in the home folder
     logging.getLogger("jaxcnn").warning(
         "HOME is not set, so caches are kept in %s; JAXCNN_CACHE=<folder> names another", folder
     )
@@ -97,11 +97,11 @@ def _temporary_folder() -> pathlib.Path:
 
 
 def shipped(name: str) -> pathlib.Path:
-    """The folder `configs` or `launch`: beside the package in a clone of jaxcnn, inside it where it is installed."""
+    """The folder `configs` or `launch`: beside the package in a clone of jaxcnn, inside an installed package."""
     inside = _PACKAGE / _INSIDE[name]
     return inside if inside.is_dir() else _PACKAGE.parent / name
 
 
 def clone() -> pathlib.Path | None:
-    """The root of the clone that jaxcnn runs from; None where it is installed."""
+    """The root of the clone that jaxcnn runs from; None for an installed package."""
     return None if (_PACKAGE / _INSIDE["configs"]).is_dir() else _PACKAGE.parent

@@ -27,40 +27,40 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 
 
 def frozen(model: config.Model) -> Layers:
-    """Patterns of the parameters that a network never trains, as it computes them from its data."""
+    """Patterns of the parameters that a network does not train, because it computes them from its data."""
     return getattr(MODELS[model.name], "FROZEN", ())
 
 
 def build(model: config.Model, norm: config.Norm, num_classes: int, axis_name: str | None = None) -> nn.Module:
-    """Make the network `model` names.
+    """Build the network that `model` names.
 
-    `module.init(key, zeros)` gives float32 "params" and, with BatchNorm, "batch_stats".
+    `module.init(key, zeros)` returns float32 "params" and, with BatchNorm, "batch_stats".
     `module.apply(variables, images, positions=positions, train=True, rngs={"dropout": key}, mutable=["batch_stats"])`
-    gives logits float32 [B, K] of images [B, H, W, C], and the new running statistics; `train=False`, the default,
+    returns logits float32 [B, K] of images [B, H, W, C], and the new running statistics; `train=False`, the default,
     uses the running ones. positions (int32 [B], in the global batch) and the key are needed only with dropout.
 
     Args:
-      model: the architecture; its `num_classes` is not read here.
-      norm: of the BatchNorm layers.
+      model: the architecture; its `num_classes` is not used here.
+      norm: options of the BatchNorm layers.
       num_classes: K.
-      axis_name: mesh axis, inside `jax.shard_map(..., check_vma=False)`, that the images are sharded over; device d
-        holds the d-th part of the batch. None: the whole batch is here.
+      axis_name: inside `jax.shard_map(..., check_vma=False)`, the mesh axis over which images are sharded; device d
+        holds the d-th part of the batch. None if the whole batch is on this device.
     """
     return MODELS[model.name](model, norm, num_classes, axis_name, jnp.dtype(model.dtype))
 
 
 def examples_for_initialization(params: Any) -> int:
-    """How many training images `initialize_from_data` wants for these parameters; 0: it has nothing to do."""
+    """The number of training images that `initialize_from_data` needs for these parameters; 0: it does nothing."""
     return whitening.EXAMPLES if whitening.NAME in params else 0
 
 
 def initialize_from_data(params: Any, images: np.ndarray, mean: np.ndarray, std: np.ndarray) -> Any:
-    """New parameters with what a network computes from its data: the kernel of a whitening layer.
+    """A copy of the parameters with those set that are computed from data: the kernel of a whitening layer.
 
     Args:
-      params: as initialised; not changed.
-      images: uint8 [N, H, W, C], the first of the training split.
-      mean, std: float [C], of the normalisation.
+      params: the initial parameters; not changed.
+      images: uint8 [N, H, W, C], the first images of the training split.
+      mean, std: float [C], mean and standard deviation for normalisation.
     """
     if whitening.NAME not in params:
         return params

@@ -1,4 +1,4 @@
-"""The network of airbench94, and a residual one of its line.
+"""The network of airbench94, and a residual network derived from it.
 
 Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024, arXiv:2404.00498.
 """
@@ -24,12 +24,12 @@ CHANNELS = (64, 256, 256)
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """A group of `ResidualAirbench`: a convolution, a 2x2 max-pool, and two convolutions around which `x` is added.
+    """A group of `ResidualAirbench`: a convolution, a 2x2 max-pool, and a residual branch of two convolutions.
 
     Attributes:
-      channels: of the group's output.
-      kernel_size: of its first convolution.
-      inner_channels: between the two others.
+      channels: channels of the group's output.
+      kernel_size: kernel size of its first convolution.
+      inner_channels: channels between the two other convolutions.
       branch: kernel sizes of these two.
     """
 
@@ -47,14 +47,14 @@ RESIDUAL_GROUPS = (
 
 
 class _Whitened(nn.Module):
-    """What the networks here have in common: their attributes, and the layers they are made of.
+    """The common attributes and layers of these networks.
 
     Attributes:
-      model: `width` and `dropout` are read here; the width leaves the whitening layer alone.
-      norm: of the BatchNorm layers.
+      model: `width` and `dropout` are used here; the width does not affect the whitening layer.
+      norm: options of the BatchNorm layers.
       num_classes: K.
-      axis_name: mesh axis the batch is sharded over, or None.
-      dtype: of the computation.
+      axis_name: mesh axis over which the batch is sharded, or None.
+      dtype: type of the computation.
     """
 
     FROZEN: ClassVar = whitening.FROZEN
@@ -79,9 +79,9 @@ class _Whitened(nn.Module):
         pool: bool = False,
         residual: jax.Array | None = None,
     ) -> jax.Array:
-        """Convolution, 2x2 max-pool if asked for, BatchNorm, plus `residual`, GELU.
+        """Convolution, optional 2x2 max-pool, BatchNorm, addition of `residual`, GELU.
 
-        Zeros around images keep their size where the kernel's side is odd.
+        Zero padding keeps the image size if the kernel's side is odd.
         """
         padding = kernel_size // 2 if kernel_size % 2 else 0
         name = f"group{group}_conv{index}"
@@ -98,9 +98,10 @@ class _Whitened(nn.Module):
 class Airbench(_Whitened):
     """Patch whitening, three groups of two 3x3 convolutions with a 2x2 max-pool each, a 3x3 max-pool, a dense layer.
 
-    GELU (exact), BatchNorm without scales, convolutions without biases that start as partial identities. The logits
-    are divided by the inputs of the dense layer, which has no bias. 1,971,640 parameters for 3 channels and 10 classes,
-    288 of them in the frozen whitening kernel. Takes images from 25x25 pixels up. Dropout precedes the dense layer.
+    GELU (exact), BatchNorm without scales, convolutions without biases, initialised as partial identities. The logits
+    are divided by the number of inputs of the dense layer, which has no bias. 1,971,640 parameters for 3 channels and
+    10 classes, 288 of them in the frozen whitening kernel. Images must have at least 25x25 pixels. Dropout precedes the
+    dense layer.
     """
 
     @nn.compact
@@ -116,17 +117,17 @@ class Airbench(_Whitened):
 
 
 class ResidualAirbench(_Whitened):
-    """`Airbench` with a residual branch in each group, wide where images are small, for more than a few classes.
+    """`Airbench` with a residual branch in each group, wide where images are small, for larger numbers of classes.
 
-    airbench96 (Jordan 2024) has three convolutions in each group and adds the first's output to the third's. The
-    channels and kernel sizes are those that entries to a speedrun of CIFAR-100 came to (Vibecoders/futurebiohackers,
-    then NAVIER-STOKED, https://github.com/AIDDA-Institute/CIFAR-100-speedrun, 2026), as described by the latter: 175
-    million products of two numbers for an image of 32x32 pixels, a third more than `Airbench` has. A 2x2 kernel takes
-    no zeros around its images; what these would add at the lower right, the max-pool leaves out. The largest and the
-    mean value of each channel, added up, go to the dense layer.
+    airbench96 (Jordan 2024) has three convolutions in each group and adds the first one's output to the third one's.
+    The channels and kernel sizes come from entries to a CIFAR-100 speedrun (Vibecoders/futurebiohackers, then
+    NAVIER-STOKED, https://github.com/AIDDA-Institute/CIFAR-100-speedrun, 2026), as described by the latter: 175 million
+    multiplications for an image of 32x32 pixels, a third more than `Airbench`. A 2x2 kernel uses no zero padding; the
+    max-pool would drop the values that padding adds at the lower right. The dense layer gets the sum of the maximum and
+    the mean of each channel.
 
-    8,605,368 parameters for 3 channels and 100 classes. Takes images from 13x13 pixels up. Everything else is as in
-    `Airbench`.
+    8,605,368 parameters for 3 channels and 100 classes. Images must have at least 13x13 pixels. Everything else is as
+    in `Airbench`.
     """
 
     @nn.compact
@@ -143,9 +144,9 @@ class ResidualAirbench(_Whitened):
 
 
 class ScaledClassifier(nn.Module):
-    """Dense layer without bias, `[B, inputs]` -> logits float32 `[B, num_classes]`, divided by its inputs.
+    """Dense layer without bias, `[B, inputs]` -> logits float32 `[B, num_classes]`, divided by the number of inputs.
 
-    Weights of standard deviation 1 then give small logits, and the layer learns at a rate of its own.
+    So weights of standard deviation 1 give small logits, and the layer learns at a separate rate.
     """
 
     num_classes: int
@@ -160,9 +161,9 @@ class ScaledClassifier(nn.Module):
 
 
 def _gelu(x: jax.Array) -> jax.Array:
-    """GELU (Hendrycks & Gimpel 2016, arXiv:1606.08415) by erf, as PyTorch has it.
+    """GELU (Hendrycks & Gimpel 2016, arXiv:1606.08415) by erf, as in PyTorch.
 
-    `jax.nn.gelu` takes erfc, which has more digits far below 0, where nothing depends on them, and costs four times as
-    much on CPU.
+    `jax.nn.gelu` uses erfc, which is more precise far below 0, where this does not matter, and costs four times as much
+    on CPU.
     """
     return 0.5 * x * (1 + jax.lax.erf(x * math.sqrt(0.5)))

@@ -19,17 +19,17 @@ HIDDEN = 4096
 class AlexNet(nn.Module):
     """Five convolutions, three dense layers. Dropout before each hidden dense layer; no local response normalisation.
 
-    form="cifar": a 3x3 stem of stride 2 and 2x2 max-pools; the first dense layer takes whatever is left of the image,
-    2x2 of 32x32. For 32x32x3 and 10 classes 23,272,266 parameters without BatchNorm, 23,273,418 with it.
+    form="cifar": a 3x3 stem of stride 2 and 2x2 max-pools; the input of the first dense layer is the remaining image,
+    2x2 for 32x32. For 32x32x3 and 10 classes, 23,272,266 parameters without BatchNorm, 23,273,418 with it.
     form="imagenet": torchvision's layout, 61,100,840 parameters for 1000 classes without BatchNorm.
-    With BatchNorm, after each convolution, the convolutions have no bias.
+    With BatchNorm, which follows each convolution, the convolutions have no bias.
 
     Attributes:
-      model: `width`, `form`, `batch_norm` and `dropout` are read here.
-      norm: of the BatchNorm layers.
+      model: `width`, `form`, `batch_norm` and `dropout` are used here.
+      norm: options of the BatchNorm layers.
       num_classes: K.
-      axis_name: mesh axis the batch is sharded over, or None.
-      dtype: of the computation.
+      axis_name: mesh axis over which the batch is sharded, or None.
+      dtype: type of the computation.
     """
 
     model: config.Model

@@ -1,4 +1,4 @@
-"""Batch normalisation whose statistics belong to groups of examples, whatever devices hold them."""
+"""Batch normalisation with statistics of groups of examples, independent of the devices that hold them."""
 
 import dataclasses
 import functools
@@ -14,17 +14,17 @@ from jax import lax
 from jaxcnn import config
 from jaxcnn.config.layers import Layers, factor_of
 
-# Square of a mean, in units of the variance, from which on the variance is computed once more: it has then lost three
-# of float32's seven digits.
+# If the square of a mean exceeds this many times the variance, the variance is computed again: it has lost three of
+# float32's seven digits.
 LARGE_MEAN = 1000.0
 
 
 @dataclasses.dataclass(frozen=True)
 class PartlyFrozen(config.Norm):
-    """The options of BatchNorm in a network of which some layers are frozen.
+    """The options of BatchNorm in a network with frozen layers.
 
     Attributes:
-      layers: patterns of paths with the factor on their learning rate.
+      layers: patterns of paths with the factor of their learning rate.
       all_frozen: every BatchNorm is frozen.
     """
 
@@ -32,7 +32,7 @@ class PartlyFrozen(config.Norm):
     all_frozen: bool = False
 
     def is_frozen(self, path: tuple[str, ...], names: tuple[str, ...]) -> bool:
-        """Whether the layer at a path, with parameters of these names, is frozen."""
+        """Whether the layer at `path`, with parameters `names`, is frozen."""
         return self.all_frozen or all(factor_of("/".join((*path, name)), self.layers) == 0 for name in names)
 
 
@@ -40,17 +40,17 @@ class BatchNorm(nn.Module):
     """Batch normalisation whose statistics do not depend on the device count.
 
     Ioffe & Szegedy 2015, arXiv:1502.03167; with groups smaller than the batch, "ghost" batches, Hoffer et al. 2017,
-    arXiv:1705.08741. As in PyTorch, a group is normalised by its biased variance, and the running variance takes the
-    unbiased one. With several groups the running statistics take their average; a device knows its own groups only, so
-    under an axis the new running statistics are those of all groups once they are averaged over the devices, which the
-    training step does together with the gradients.
+    arXiv:1705.08741. As in PyTorch, a group is normalised by its biased variance, and the running variance uses the
+    unbiased one. With several groups, the running statistics use their average. A device knows only its own groups, so
+    with an axis, the new running statistics must still be averaged over the devices, which the training step does
+    together with the gradients.
 
-    A frozen layer (`PartlyFrozen`) normalises by its running statistics in training too, and leaves them as they are.
+    A frozen layer (`PartlyFrozen`) uses its running statistics also in training, and does not change them.
 
     Attributes:
       norm: momentum, epsilon and group_size (consecutive examples of the global batch; 0: all of it).
-      axis_name: mesh axis the batch is sharded over, device d holding the d-th part; None: all of it is here.
-      scale_init: of the scale.
+      axis_name: mesh axis over which the batch is sharded, with the d-th part on device d; None: not sharded.
+      scale_init: initializer of the scale.
       use_scale: multiply by a trained scale.
     """
 
@@ -61,10 +61,10 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Normalise `x` [B, ..., C]; the result has the dtype of `x`, the arithmetic is float32.
+        """Normalise `x` [B, ..., C] in float32; the result has the dtype of `x`.
 
         Raises:
-          ValueError: in training, where group_size does not fit the batch and the devices.
+          ValueError: in training, if group_size does not fit the batch and the devices.
         """
         channels = x.shape[-1:]
         ones = jnp.ones(channels, jnp.float32)
@@ -94,15 +94,15 @@ class BatchNorm(nn.Module):
 
 
 def group_layout(group_size: int, batch: int, devices: int) -> tuple[int, int]:
-    """How BatchNorm groups lie on devices: (examples of one group on one device, devices one group spans).
+    """The layout of BatchNorm groups on devices: (examples of one group on one device, devices per group).
 
     Args:
       group_size: examples per group; 0: all of the global batch.
       batch: examples on each device.
-      devices: how many hold the global batch.
+      devices: number of devices that hold the global batch.
 
     Raises:
-      ValueError: the groups neither divide a device's examples nor take up a whole number of devices.
+      ValueError: the groups neither divide a device's examples nor occupy a whole number of devices.
     """
     group_size = group_size or batch * devices
     if batch % group_size == 0:
@@ -115,7 +115,7 @@ def group_layout(group_size: int, batch: int, devices: int) -> tuple[int, int]:
     )
 
 
-# The mesh axis (or None), its size, and how many consecutive devices of it hold one group, a divisor of the size.
+# The mesh axis (or None), its size, and the number of consecutive devices that hold one group, a divisor of the size.
 Layout = tuple[str | None, int, int]
 
 
@@ -125,18 +125,18 @@ def normalize_groups(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Normalise each group by its own mean and biased variance, then scale and shift its channels.
 
-    The statistics cost one reading of `x` and one collective, mean and mean of squares together. Their difference
-    loses digits where a mean is far above the deviation, so the moments are those of `x - shift`, which is near 0
-    where `shift` is the running mean. XLA:CPU would write that difference to memory first, so there the moments of a
-    group on one device are those of `x`, and where digits are lost the variance is computed once more, around the mean.
-    Differentiable in reverse mode with respect to `x`, `scale` and `bias`, by y alone; inside
+    The statistics need one pass over `x` and one collective for the mean and the mean of squares. The difference of
+    these loses digits if a mean is much larger than the deviation, so the moments are those of `x - shift`, whose mean
+    is near 0 if `shift` is the running mean. XLA:CPU would write that difference to memory, so there the moments of a
+    group on one device are those of `x`; if digits are lost, the variance is computed again, around the mean.
+    Differentiable in reverse mode with respect to `x`, `scale` and `bias`, through y only; inside
     `jax.shard_map(..., check_vma=False)`, the gradients of `scale` and `bias` are this device's share.
 
     Args:
       x: this device's part of its groups, [groups, elements, C].
       scale, bias, shift: float32 [C].
       epsilon: added to the variance.
-      layout: how groups lie on devices.
+      layout: layout of the groups on devices.
 
     Returns:
       (y [groups, elements, C] in the dtype of `x`, mean and variance [groups, 1, C] of at least float32).
@@ -155,8 +155,8 @@ def _backward(epsilon: float, layout: Layout, residuals: Any, cotangents: Any) -
     x, scale, bias, shift, mean, inverse = residuals
     dy, wide = _wide(cotangents[0]), _wide(x)
     total = _sum(dy)
-    # The sum over dy * (x - mean), without that difference, which XLA:CPU would write to memory first. Digits are lost
-    # in it as in `x` itself, which has none below those of the mean.
+    # The sum over dy * (x - mean), without computing x - mean, which XLA:CPU would write to memory. This loses no more
+    # digits than `x` itself, which has none below those of the mean.
     correlation = (_sum(dy * wide) - mean * total) * inverse
     dbias, dscale = total.sum(axis=(0, 1)), correlation.sum(axis=(0, 1))
     over_group = _over_group(jnp.stack([total, correlation]), layout) / (x.shape[1] * layout[2])
@@ -179,21 +179,21 @@ def _statistics(x: jax.Array, shift: jax.Array, layout: Layout) -> tuple[jax.Arr
         mean, variance = _from_moments(x - shift, layout)
         return mean + shift, variance
 
-    if layout[2] > 1:  # of several devices, since a collective must not hang on a condition
+    if layout[2] > 1:  # several devices: a collective must not depend on a condition
         return around_shift(x, shift)
     return lax.platform_dependent(x, shift, cpu=around_zero, default=around_shift)
 
 
 def _from_moments(x: jax.Array, layout: Layout) -> tuple[jax.Array, jax.Array]:
-    """Mean and biased variance of each group by one reading and one collective; the variance is a small difference."""
-    # XLA:CPU sums squares three times as fast in one stage as in the two of `_sum`.
+    """Mean and biased variance of each group by one pass and one collective; the variance is a small difference."""
+    # XLA:CPU sums squares three times as fast in one stage as in the two stages of `_sum`.
     moments = jnp.stack([x.sum(axis=1, keepdims=True), jnp.square(x).sum(axis=1, keepdims=True)]) / x.shape[1]
     mean, square = _over_group(moments, layout) / layout[2]
     return mean, jnp.maximum(square - jnp.square(mean), 0)
 
 
 def _over_group(sums: jax.Array, layout: Layout) -> jax.Array:
-    """Sums over the devices that a group spans."""
+    """Sums over the devices of a group."""
     axis_name, devices, span = layout
     if span == 1:
         return sums
@@ -204,12 +204,12 @@ def _over_group(sums: jax.Array, layout: Layout) -> jax.Array:
 def _sum(x: jax.Array) -> jax.Array:
     """Sum over the elements of `x` [groups, elements, C]: [groups, 1, C].
 
-    In two stages, since XLA:CPU takes a hundred times longer for the one-stage sum of a product of two arrays.
+    In two stages, since XLA:CPU needs a hundred times longer for the one-stage sum of a product of two arrays.
     """
     groups, elements, channels = x.shape
     blocks = max(n for n in range(1, 65) if elements % n == 0)
     partial = x.reshape(groups, blocks, elements // blocks, channels).sum(axis=2)
-    return lax.optimization_barrier(partial).sum(axis=1, keepdims=True)  # or XLA would make it one stage again
+    return lax.optimization_barrier(partial).sum(axis=1, keepdims=True)  # else XLA would merge the two stages
 
 
 def _affine(x: jax.Array, mean: Any, variance: Any, scale: Any, bias: Any, epsilon: float) -> jax.Array:

@@ -1,4 +1,4 @@
-"""A small network for small images: the quickstart's, and that of tests."""
+"""A small network for small images, used by the quick start and by tests."""
 
 from typing import Any
 
@@ -20,11 +20,11 @@ class CNN(nn.Module):
     56,554 parameters for 1 channel and 10 classes, 57,130 for 3 channels. Dropout precedes the classifier.
 
     Attributes:
-      model: `width` and `dropout` are read here.
-      norm: of the BatchNorm layers.
+      model: `width` and `dropout` are used here.
+      norm: options of the BatchNorm layers.
       num_classes: K.
-      axis_name: mesh axis the batch is sharded over, or None.
-      dtype: of the computation.
+      axis_name: mesh axis over which the batch is sharded, or None.
+      dtype: type of the computation.
     """
 
     model: config.Model

@@ -1,4 +1,4 @@
-"""Whether windows fit images."""
+"""Checks that windows fit into images."""
 
 import flax.linen as nn
 import jax
@@ -7,10 +7,10 @@ from jaxcnn import config
 
 
 def check_covers(x: jax.Array, window: int, padding: int, module: nn.Module | None = None) -> None:
-    """Refuse images [B, H, W, C] smaller than a window; `module` is the layer to name, None: max-pool.
+    """Refuse images [B, H, W, C] smaller than a window; `module` is the layer to name, None for max-pool.
 
     Raises:
-      UserError: with what to change.
+      UserError: the image is too small; the message says what to change.
     """
     height, width = x.shape[1:3]
     if min(height, width) + 2 * padding < window:

@@ -1,4 +1,4 @@
-"""Initial weights beyond those of the common layers; kernels are given as `[height, width, in, out]` or `[in, out]`."""
+"""Initial weights in addition to those of the common layers; kernels are `[height, width, in, out]` or `[in, out]`."""
 
 import math
 from typing import Any
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 
 def fan_in_uniform(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
-    """Uniform within 1 / sqrt(fan_in), which is what PyTorch gives convolutions and dense layers by default.
+    """Uniform within +-1 / sqrt(fan_in), PyTorch's default for convolutions and dense layers.
 
     He et al. 2015 (arXiv:1502.01852) with a leaky ReLU of slope sqrt(5).
     """
@@ -17,15 +17,15 @@ def fan_in_uniform(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.floa
 
 
 def partial_identity(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
-    """A convolution that hands its input channels on: output channel i is input channel i, as far as there are inputs.
+    """A convolution that copies its input channels: output channel i is input channel i, if the input exists.
 
-    The output channels beyond are `fan_in_uniform`. Zagoruyko & Komodakis 2017 (arXiv:1706.00388) initialise by Dirac
-    kernels; leaving the rest random is from Jordan 2024 (arXiv:2404.00498).
+    Further output channels are `fan_in_uniform`. Dirac kernels are from Zagoruyko & Komodakis 2017 (arXiv:1706.00388),
+    random further channels from Jordan 2024 (arXiv:2404.00498).
 
     Args:
-      key: of the random channels.
-      shape: (height, width, in, out); of an even side, the second of the two middle places is taken.
-      dtype: of the kernel.
+      key: key of the random channels.
+      shape: (height, width, in, out); for an even side, the second of the two middle places is used.
+      dtype: type of the kernel.
     """
     height, width, inputs, outputs = shape
     passed = jnp.zeros(shape, dtype).at[height // 2, width // 2].set(jnp.eye(inputs, outputs, dtype=dtype))
@@ -39,7 +39,7 @@ def unit_deviation_uniform(key: jax.Array, shape: tuple[int, ...], dtype: Any = 
 
 
 def fan_in_bias(fan_in: int):
-    """An initializer of biases: uniform within 1 / sqrt(fan_in), as PyTorch's default."""
+    """An initializer of biases: uniform within +-1 / sqrt(fan_in), PyTorch's default."""
 
     def initialize(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
         bound = 1 / math.sqrt(fan_in)

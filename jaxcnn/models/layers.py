@@ -1,9 +1,9 @@
-"""The layers all networks are made of. Images are `[B, H, W, C]`, convolution kernels `[height, width, in, out]`.
+"""The layers of all networks. Images are `[B, H, W, C]`, convolution kernels `[height, width, in, out]`.
 
-The kernel of a dense layer is `[features, inputs]`: a forward pass reads it in the order of memory, which on CPU makes
-it faster (`jaxcnn.models.linear`). Convolutions and dense layers may be split over devices (`jaxcnn.models.split`).
-Parameters are float32. A layer computes in its `dtype`; BatchNorm statistics are at least float32. Parameters named
-"kernel" are weights, "bias" and "scale" are not.
+The kernel of a dense layer is `[features, inputs]`: the forward pass reads it in memory order, which is faster on CPU
+(`jaxcnn.models.linear`). Convolutions and dense layers may be split over devices (`jaxcnn.models.split`). Parameters
+are float32. A layer computes in its `dtype`; BatchNorm statistics are at least float32. Parameters named "kernel" are
+weights, "bias" and "scale" are not.
 """
 
 import math
@@ -28,13 +28,13 @@ def he_normal(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) 
     """
     truncation = 0.87962566103423978  # standard deviation of the standard normal truncated at 2
     standard_deviation = math.sqrt(2 / math.prod(shape[:-1])) / truncation
-    # Drawn flat, because XLA compiles the generator four times faster so, which is most of the time to initialise.
+    # Drawn as a flat array: XLA then compiles the generator four times faster, which dominates initialisation time.
     flat = jax.random.truncated_normal(key, -2, 2, (math.prod(shape),), dtype)
     return flat.reshape(shape) * jnp.asarray(standard_deviation, dtype)
 
 
 def classifier_normal(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
-    """Initial weights of standard deviation 0.01 for the layer that makes the logits: the first loss is log(classes).
+    """Initial weights of standard deviation 0.01 for the layer of the logits: the first loss is about log(classes).
 
     Krizhevsky et al. 2012, section 5; Goyal et al. 2017, arXiv:1706.02677, section 5.1.
     """
@@ -47,7 +47,7 @@ def scaled(channels: int, width: float) -> int:
 
 
 class Conv(nn.Module):
-    """Convolution with a square kernel; every convolution of every network goes through here.
+    """Convolution with a square kernel, used for every convolution of every network.
 
     `[B, H, W, C]` -> `[B, H', W', features]` in `dtype`, H' = (H + 2 padding - kernel_size) // strides + 1.
 
@@ -56,9 +56,9 @@ class Conv(nn.Module):
       kernel_size: side of the kernel, pixels.
       strides: pixels between outputs.
       padding: zeros added on each side, pixels.
-      use_bias: add a bias, which starts at 0.
-      dtype: of the computation.
-      kernel_init: of the kernel.
+      use_bias: add a bias, initially 0.
+      dtype: type of the computation.
+      kernel_init: initializer of the kernel.
     """
 
     features: int
@@ -71,7 +71,7 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Convolve `x`. Raises UserError where the image is smaller than the kernel."""
+        """Convolve `x`. Raises UserError if the image is smaller than the kernel."""
         parts = split.parts(self.path)
         features = self.features // parts
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], features)
@@ -89,10 +89,10 @@ class Dense(nn.Module):
     """Affine map `[B, inputs]` -> `[B, features]` in `dtype`.
 
     Attributes:
-      features: outputs.
-      use_bias: add a bias, which starts at 0.
-      dtype: of the computation.
-      kernel_init: of the kernel's transpose, `[inputs, features]`.
+      features: number of outputs.
+      use_bias: add a bias, initially 0.
+      dtype: type of the computation.
+      kernel_init: initializer of the kernel's transpose, `[inputs, features]`.
     """
 
     features: int
@@ -117,7 +117,7 @@ class Dense(nn.Module):
 
 
 class Classifier(nn.Module):
-    """The last dense layer: `[B, inputs]` -> logits `[B, num_classes]`, computed in float32 whatever came before."""
+    """The last dense layer: `[B, inputs]` -> logits `[B, num_classes]`, always computed in float32."""
 
     num_classes: int
 
@@ -130,11 +130,11 @@ class Classifier(nn.Module):
 
 
 class Dropout(nn.Module):
-    """Dropout whose noise belongs to the example: neither devices nor microbatches change it.
+    """Dropout with noise per example, independent of devices and microbatches.
 
-    Srivastava et al. 2014, JMLR 15; kept values are divided by the chance of being kept, so evaluation is the identity.
-    The noise of an example is that of the layer's "dropout" key folded with the example's position. Needs a "threefry"
-    key: the bits of "rbg" keys depend on how many examples are drawn for together.
+    Srivastava et al. 2014, JMLR 15; kept values are divided by the probability of keeping, so evaluation is the
+    identity. An example's noise comes from the layer's "dropout" key folded with the example's position. Needs a
+    "threefry" key: the bits of "rbg" keys depend on the number of examples drawn together.
     """
 
     rate: float
@@ -154,18 +154,18 @@ class Dropout(nn.Module):
 
 
 def threshold_of(rate: float) -> tuple[int, int]:
-    """How a value is dropped at `rate` in (0, 1): if an integer of that many random bits is below that threshold.
+    """(bits, threshold) for `rate` in (0, 1): a value is dropped if a random integer of `bits` is below the threshold.
 
-    One bit does for 0.5. A rate that 1, 2, 4, 8 or 16 bits do not hold becomes the nearest multiple of 2^-16 in (0, 1).
+    One bit suffices for 0.5. A rate not exact in 1, 2, 4, 8 or 16 bits becomes the nearest multiple of 2^-16 in (0, 1).
     """
     bits = next((bits for bits in (1, 2, 4, 8) if (rate * 2**bits).is_integer()), 16)
     return bits, min(max(round(rate * 2**bits), 1), 2**bits - 1)
 
 
 def random_integers(key: jax.Array, shape: tuple[int, ...], bits: int) -> jax.Array:
-    """Integers uint32 of that shape, uniform in [0, 2^bits), for bits that divide 32.
+    """Integers uint32 of this shape, uniform in [0, 2^bits); `bits` must divide 32.
 
-    `jax.random.bits` computes 32 bits for an integer of any width; here those of one word make 32 / bits of them.
+    `jax.random.bits` computes 32 bits for an integer of any width; here, one word gives 32 / bits integers.
     """
     size = math.prod(shape)
     words = jax.random.bits(key, (-(-size * bits // 32),), jnp.uint32)
@@ -174,5 +174,5 @@ def random_integers(key: jax.Array, shape: tuple[int, ...], bits: int) -> jax.Ar
 
 
 def at_least_float32(x: jax.Array) -> Any:
-    """The dtype of `x`, or float32 where that is wider."""
+    """The dtype of `x`, or float32 if that is wider."""
     return jnp.promote_types(x.dtype, jnp.float32)

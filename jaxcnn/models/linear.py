@@ -1,17 +1,17 @@
-"""The product under every dense layer, by the way that suits few rows against a large kernel on CPU.
+"""The matrix product of all dense layers, with a method for few rows and a large kernel on CPU.
 
-XLA:CPU multiplies in a library that splits the left factor's rows among its threads, and reads that factor without
-repacking it where rows lie along memory. Kernels lie so, and a large one takes the left of few rows. For the gradient
-of the rows it would have to be read across memory: that is left to Eigen, which splits either side, and is taken where
-the left factor lies transposed.
+XLA:CPU multiplies by a library that splits the rows of the left factor over its threads, and reads this factor without
+repacking if its rows are contiguous in memory. Kernels are stored so, and with few rows, a large kernel is used as the
+left factor. For the gradient of the rows, it would have to be read across memory. This product is left to Eigen, which
+splits either side; XLA uses it if the left factor is stored transposed.
 """
 
 import jax
 from jax import lax
 
-# Below this many rows and from this many entries of the kernel on. Measured on two cores at 32 rows: 10.0 -> 6.3 ms
-# with a kernel of 4096 x 4096, its gradient of the rows 19.2 -> 12.8; with 1024 x 4096 2.8 -> 1.9 and 4.4 -> 4.1. At 64
-# rows or with smaller kernels there is little gain, at 128 rows none.
+# Used below this number of rows and from this number of kernel entries. Measured on two cores with 32 rows: 10.0 -> 6.3
+# ms with a kernel of 4096 x 4096, its gradient of the rows 19.2 -> 12.8 ms; with 1024 x 4096, 2.8 -> 1.9 ms and 4.4 ->
+# 4.1 ms. With 64 rows or smaller kernels the gain is small, with 128 rows zero.
 FEW_ROWS = 64
 LARGE_KERNEL = 1024 * 4096
 
@@ -24,7 +24,7 @@ def linear(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
     Args:
       x: [B, inputs].
-      kernel: [features, inputs], of the dtype of `x`.
+      kernel: [features, inputs], with the dtype of `x`.
 
     Returns:
       [B, features] in the dtype of `x`.

@@ -1,4 +1,4 @@
-"""Pooling: images `[B, H, W, C]` to smaller ones."""
+"""Pooling: reduces images `[B, H, W, C]` to smaller ones."""
 
 import functools
 import itertools
@@ -15,8 +15,8 @@ from jaxcnn.models.geometry import check_covers
 def max_pool(x: jax.Array, window: int, strides: int, padding: int = 0) -> jax.Array:
     """Largest value of each window: `[B, H, W, C]` -> `[B, H', W', C]`, H' = (H + 2 padding - window) // strides + 1.
 
-    Padding never wins. The gradient goes to the first of equal values, row by row, as PyTorch has it. Raises UserError
-    where the image is smaller than the window.
+    Padding is never the largest. The gradient goes to the first of equal values, row by row, as in PyTorch. Raises
+    UserError if the image is smaller than the window.
     """
     check_covers(x, window, padding)
     if padding:
@@ -28,7 +28,7 @@ def max_pool(x: jax.Array, window: int, strides: int, padding: int = 0) -> jax.A
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def _max_of_windows(x: jax.Array, window: int, strides: int) -> jax.Array:
-    # A maximum of slices is one pass over the image; XLA:CPU walks the windows of `reduce_window` one value at a time.
+    # A maximum of slices is one pass over the image; XLA:CPU computes `reduce_window` one value at a time.
     return functools.reduce(jnp.maximum, _taps(x, window, strides))
 
 
@@ -42,10 +42,10 @@ def _max_forward(x: jax.Array, window: int, strides: int) -> tuple[jax.Array, tu
 
 
 def _max_backward(window: int, strides: int, residuals: tuple[jax.Array, ...], dy: jax.Array) -> tuple[jax.Array]:
-    """The gradient by what the platform needs of the residuals; XLA drops the rest.
+    """The gradient, by the platform's own method; XLA drops the residuals that it does not use.
 
-    On a GPU by the places of the largest values, a byte each, in one pass over the image, so that `x` need not be kept.
-    On CPU that is no faster, and the sums over it would round otherwise in a loop of steps.
+    On a GPU, it uses the places of the largest values, one byte each, in one pass over the image, so that `x` need not
+    be kept. On CPU, this is not faster, and sums over it would round differently in a loop of steps.
     """
     by_values = functools.partial(_gradient_by_values, window, strides)
     by_places = functools.partial(_gradient_by_places, window, strides)
@@ -78,7 +78,7 @@ _max_of_windows.defvjp(_max_forward, _max_backward)
 
 
 def _taps(x: jax.Array, window: int, strides: int) -> list[jax.Array]:
-    """For each place of the window, the values that the windows have there: window * window of [B, H', W', C]."""
+    """For each place in the window, the values of all windows at it: window * window arrays [B, H', W', C]."""
     ends = [strides * ((length - window) // strides) + 1 for length in x.shape[1:3]]
     return [
         x[:, i : i + ends[0] : strides, j : j + ends[1] : strides]
@@ -87,7 +87,7 @@ def _taps(x: jax.Array, window: int, strides: int) -> list[jax.Array]:
 
 
 def _overlap(shares: list[jax.Array], shape: tuple[int, ...], strides: int) -> jax.Array:
-    """Add up the values of each place of the windows where they came from."""
+    """The inverse of `_taps` for gradients: adds the values of each window place to the pixels they came from."""
     window = math.isqrt(len(shares))
     zero = jnp.zeros((), shares[0].dtype)
     total = jnp.zeros(shape, shares[0].dtype)
@@ -101,9 +101,9 @@ def _overlap(shares: list[jax.Array], shape: tuple[int, ...], strides: int) -> j
 
 
 def _spread(place: jax.Array, dy: jax.Array, window: int, size: tuple[int, ...]) -> jax.Array:
-    """Put the value of each window, none of which overlap, at its place in the image of `size`; 0 elsewhere.
+    """Put the value of each (non-overlapping) window at its place in the image of `size`; 0 elsewhere.
 
-    Rows and columns that no window covers get a window of their own, which has no place.
+    Rows and columns that no window covers get an additional window without a place.
     """
     rest = [(0, -(-length // window) - count) for length, count in zip(size, dy.shape[1:3], strict=True)]
     edges = [(0, 0), *rest, (0, 0)]
@@ -115,7 +115,7 @@ def _spread(place: jax.Array, dy: jax.Array, window: int, size: tuple[int, ...])
 
 
 def _interleave(shares: list[jax.Array], shape: tuple[int, ...], window: int) -> jax.Array:
-    """Put the values of each place of the windows, which do not overlap, back where they came from; 0 elsewhere."""
+    """Put the values of each place in the (non-overlapping) windows back to their pixels; 0 elsewhere."""
     batch, down, right, channels = shares[0].shape
     grid = jnp.stack(shares, axis=3).reshape(batch, down, right, window, window, channels)
     whole = grid.swapaxes(2, 3).reshape(batch, down * window, right * window, channels)
@@ -131,8 +131,8 @@ def global_average_pool(x: jax.Array) -> jax.Array:
 def adaptive_average_pool(x: jax.Array, size: int) -> jax.Array:
     """Mean over size x size windows that cover the image: `[B, H, W, C]` -> `[B, size, size, C]`.
 
-    Window i reaches from floor(i H / size) to ceil((i + 1) H / size), as PyTorch's AdaptiveAvgPool2d has it, so
-    windows may overlap, and an image may also be smaller than `size`.
+    Window i extends from floor(i H / size) to ceil((i + 1) H / size), as in PyTorch's AdaptiveAvgPool2d, so windows may
+    overlap, and an image may also be smaller than `size`.
     """
     for axis in (1, 2):
         length = x.shape[axis]

@@ -22,14 +22,14 @@ class ResNet50(nn.Module):
     form="cifar": a 3x3 stem of stride 1 and no max-pool, 23,520,842 parameters for 3 channels and 10 classes.
     form="imagenet": torchvision's layout, 25,557,032 parameters for 1000 classes.
 
-    Dropout precedes the classifier; torchvision's has none.
+    Dropout precedes the classifier; torchvision's ResNet50 has none.
 
     Attributes:
-      model: `width`, `form`, `dropout` and `zero_init_residual` are read here.
-      norm: of the BatchNorm layers.
+      model: `width`, `form`, `dropout` and `zero_init_residual` are used here.
+      norm: options of the BatchNorm layers.
       num_classes: K.
-      axis_name: mesh axis the batch is sharded over, or None.
-      dtype: of the computation.
+      axis_name: mesh axis over which the batch is sharded, or None.
+      dtype: type of the computation.
     """
 
     model: config.Model
@@ -70,15 +70,15 @@ class Bottleneck(nn.Module):
     """1x1, 3x3 and 1x1 convolutions beside a shortcut: He et al. 2016, figure 5.
 
     Attributes:
-      channels: of the first two convolutions.
-      output_channels: of the third.
-      strides: of the 3x3 convolution.
+      channels: channels of the first two convolutions.
+      output_channels: channels of the third.
+      strides: stride of the 3x3 convolution.
       project: the shortcut is a 1x1 convolution with BatchNorm instead of the identity.
       zero_init: the scale of the last BatchNorm starts at 0, so the block starts as its shortcut: Goyal et al. 2017,
         arXiv:1706.02677, section 5.1.
-      norm: of the BatchNorm layers.
-      axis_name: mesh axis the batch is sharded over, or None.
-      dtype: of the computation.
+      norm: options of the BatchNorm layers.
+      axis_name: mesh axis over which the batch is sharded, or None.
+      dtype: type of the computation.
     """
 
     channels: int
@@ -117,9 +117,10 @@ def _join(x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def _join_once(x: jax.Array, y: jax.Array) -> jax.Array:
-    """The same in memory of its own.
+    """The sum, stored in memory.
 
-    XLA:CPU would rather add anew wherever the sum is read, the next block's sum among them, and so keep the terms of
-    all blocks of a stage until its end. It fuses nothing across a conditional. Training keeps what its gradients need.
+    Otherwise XLA:CPU would repeat the addition wherever the sum is read, also in the next block's sum, and so keep the
+    terms of all blocks of a stage until its end. It does not fuse across a conditional. Training stores what its
+    gradients need.
     """
     return lax.cond(jnp.isnan(x[(0,) * x.ndim]), _join, _join, x, y)

@@ -1,9 +1,9 @@
-"""Layers split over the devices of the mesh axis `model`, each of which computes some of the output channels.
+"""Layers split over the devices of the mesh axis `model`; each device computes a part of the output channels.
 
-A split layer's kernel and bias are cut along the outputs into equal parts, one for each device; its input is whole on
-every device, and the parts of its output are put together again. So no sum is cut, and everything between split layers
-is as without. Shoeybi et al. 2019, "Megatron-LM" (arXiv:1909.08053), section 3, whose column-parallel layer this is; it
-leaves outputs cut where the next layer is row-parallel, which here dropout, BatchNorm and pooling stand against.
+A split layer's kernel and bias are cut along the outputs into equal parts, one per device; every device has the whole
+input, and the parts of the output are gathered. So no sum is split, and the code between split layers is unchanged.
+This is the column-parallel layer of Shoeybi et al. 2019, "Megatron-LM" (arXiv:1909.08053), section 3. They leave
+outputs split if the next layer is row-parallel; here, dropout, BatchNorm and pooling prevent this.
 """
 
 import re
@@ -13,7 +13,7 @@ from jax import lax
 
 from jaxcnn.machine.mesh import MODEL_AXIS
 
-# What is wide enough to be worth it: 4096 outputs of dense layers, 256 to 2048 channels of convolutions.
+# The layers wide enough to benefit: 4096 outputs of dense layers, 256 to 2048 channels of convolutions.
 _DENSE = r"dense[12]"  # alexnet, vgg16
 _CONVOLUTIONS = (
     r"conv[345]"  # alexnet (and cnn's third)
@@ -29,12 +29,12 @@ RULES: dict[str, jax.P] = {
 
 
 def rule_of(path: str) -> str | None:
-    """The first pattern of `RULES` that matches all of a parameter's path, such as "dense1/kernel"; None: whole."""
+    """The first pattern of `RULES` that matches a parameter's whole path, such as "dense1/kernel"; None: not split."""
     return next((pattern for pattern in RULES if re.fullmatch(pattern, path)), None)
 
 
 def parts(path: tuple[str, ...]) -> int:
-    """Among how many devices the layer at `path` is split, where the program is traced: 1 outside `jax.shard_map`."""
+    """The number of devices over which the layer at `path` is split in the current trace; 1 outside `jax.shard_map`."""
     mesh = jax.sharding.get_abstract_mesh()
     if MODEL_AXIS not in mesh.manual_axes or rule_of("/".join((*path, "kernel"))) is None:
         return 1
@@ -43,7 +43,7 @@ def parts(path: tuple[str, ...]) -> int:
 
 @jax.custom_vjp
 def enter(x: jax.Array) -> jax.Array:
-    """The input of a split layer: itself, and its gradient is the sum over the devices that share the layer."""
+    """The unchanged input of a split layer; its gradient is the sum over the devices that share the layer."""
     return x
 
 
@@ -52,12 +52,12 @@ enter.defvjp(lambda x: (x, None), lambda _, dy: (lax.psum(dy, MODEL_AXIS),))
 
 @jax.custom_vjp
 def leave(y: jax.Array) -> jax.Array:
-    """The whole output `[..., channels]` of a split layer, from this device's part of the channels."""
+    """The whole output `[..., channels]` of a split layer, gathered from each device's part of the channels."""
     return lax.all_gather(y, MODEL_AXIS, axis=y.ndim - 1, tiled=True)
 
 
 def _own_part(_: None, dy: jax.Array) -> tuple[jax.Array]:
-    # The devices go on alike from the whole output, so each has the whole gradient and takes its part of it.
+    # All devices compute the same from the whole output, so each has the whole gradient and takes its part.
     size = dy.shape[-1] // lax.axis_size(MODEL_AXIS)
     return (lax.dynamic_slice_in_dim(dy, lax.axis_index(MODEL_AXIS) * size, size, axis=dy.ndim - 1),)
 

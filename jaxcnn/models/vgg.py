@@ -18,8 +18,8 @@ HIDDEN = 4096
 class VGG16(nn.Module):
     """Thirteen 3x3 convolutions in five blocks, then one or three dense layers.
 
-    form="cifar": a global average pool (of 1x1 for 32x32 images), then head="linear", the classifier alone, or
-    head="dense4096", two hidden layers and the classifier. For 3 channels and 10 classes 14,724,042 and 33,642,442
+    form="cifar": a global average pool (over 1x1 for 32x32 images), then head="linear", the classifier alone, or
+    head="dense4096", two hidden layers and the classifier. For 3 channels and 10 classes, 14,724,042 and 33,642,442
     parameters with BatchNorm. Convolutions have a bias only without BatchNorm.
     form="imagenet": torchvision's layout, an adaptive average pool to 7x7 and two hidden layers, 138,357,544
     parameters for 1000 classes without BatchNorm, 138,365,992 with it; convolutions always have a bias.
@@ -27,11 +27,11 @@ class VGG16(nn.Module):
     Dropout follows each hidden dense layer (torchvision's placement); with head="linear" it precedes the classifier.
 
     Attributes:
-      model: `width`, `form`, `head`, `batch_norm` and `dropout` are read here.
-      norm: of the BatchNorm layers.
+      model: `width`, `form`, `head`, `batch_norm` and `dropout` are used here.
+      norm: options of the BatchNorm layers.
       num_classes: K.
-      axis_name: mesh axis the batch is sharded over, or None.
-      dtype: of the computation.
+      axis_name: mesh axis over which the batch is sharded, or None.
+      dtype: type of the computation.
     """
 
     model: config.Model

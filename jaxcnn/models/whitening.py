@@ -1,7 +1,7 @@
-"""Patch whitening: a first convolution whose filters are computed from the data and stay as they are.
+"""Patch whitening: a first convolution whose filters are computed from the data and not trained.
 
 Its outputs are the components of each image patch along the eigenvectors of the covariance of all patches, scaled to
-about unit variance, and their negatives: Page, "How to Train Your ResNet" (2019), part 8; as used here in Jordan 2024
+about unit variance, and their negatives: Page, "How to Train Your ResNet" (2019), part 8; in the form of Jordan 2024
 (arXiv:2404.00498).
 """
 
@@ -16,20 +16,20 @@ from jax import lax
 from jaxcnn.models.initializers import fan_in_bias
 from jaxcnn.models.layers import Conv
 
-NAME = "whitening"  # of the layer in every network that has one
+NAME = "whitening"  # name of the layer in every network that has one
 BIAS = f"{NAME}/bias"
 FROZEN = ((f"{NAME}/kernel", 0.0),)  # patterns of the optimiser
 SIZE = 2  # side of a patch, pixels
 EPSILON = 5e-4  # added to the eigenvalues
-EXAMPLES = 5000  # training images that the covariance is taken over
+EXAMPLES = 5000  # training images for the covariance
 _IMAGES_AT_ONCE = 500
 
 
 class Whitening(nn.Module):
     """`[B, H, W, C]` -> `[B, H - 1, W - 1, 2 * 2 * 2 * C]` in `dtype`: a frozen kernel, and a trained bias.
 
-    Networks with this layer have `FROZEN` among their frozen parameters; `whitening_kernel` computes the kernel, which
-    is random until then.
+    Networks with this layer have `FROZEN` among their frozen parameters. The kernel is random until it is replaced by
+    the result of `whitening_kernel`.
     """
 
     dtype: Any = jnp.float32
@@ -48,7 +48,7 @@ class Whitening(nn.Module):
 def _add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
     """`x` [B, H, W, C] plus `bias` float32 [C], in the dtype of `x`. The gradient of `bias` is summed in float32.
 
-    Over the batch and the rows first, then over the columns: GPUs sum few channels badly, but a whole row well.
+    First over the batch and the rows, then over the columns: GPUs sum few channels slowly, but a whole row fast.
     """
     return x + bias.astype(x.dtype)
 
@@ -56,7 +56,7 @@ def _add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
 def _add_bias_backward(_: None, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
     batch, height, width, channels = dy.shape
     rows = dy.reshape(batch * height, width * channels).sum(axis=0, dtype=jnp.float32)
-    rows = lax.optimization_barrier(rows)  # or XLA would make it one sum again
+    rows = lax.optimization_barrier(rows)  # else XLA would merge the two sums
     return dy, rows.reshape(width, channels).sum(axis=0)
 
 
@@ -69,13 +69,13 @@ def whitening_kernel(
     """The filters that whiten the patches of these images, float32 [size, size, C, 2 * size * size * C].
 
     With the eigenvectors v and eigenvalues l of the covariance of the normalised patches (about 0, not about their
-    mean), from the smallest l up, the filters are v / sqrt(l + epsilon), then their negatives. An eigenvector's sign is
-    such that its component of largest magnitude is positive. The sums are of integers and exact, so no number of
-    threads changes a bit.
+    mean), in ascending order of l, the filters are v / sqrt(l + epsilon), then their negatives. The sign of an
+    eigenvector makes its component of largest magnitude positive. Sums are exact integers, so the number of threads
+    does not change a bit.
 
     Args:
       images: uint8 [N, H, W, C].
-      mean, std: float [C], of the normalisation, in units where 255 is 1.
+      mean, std: float [C], mean and standard deviation for normalisation, in units where 255 is 1.
       size: side of a patch, pixels.
       epsilon: added to the eigenvalues, in units of the normalised pixels' variance.
     """

@@ -1,14 +1,14 @@
-"""3x3 convolution of stride 1 with a quarter of the multiplications, as products of matrices.
+"""3x3 convolution of stride 1 with a quarter of the multiplications, as matrix products.
 
 Winograd's minimal filtering (Lavin & Gray 2015, arXiv:1509.09308): the image is cut into overlapping tiles, tiles and
-kernel are transformed by small constant matrices, and what is left is one matrix product for each of the (m + 2)^2
-places of a tile: 36 multiplications for 4x4 outputs, where the plain sum has 144. All three passes of training are of
-that kind, so each has its own form here. Each takes the rows of a tile's places in turn, transform, product and
-transform back, so that what one row needs is still in the cache.
+kernel are transformed by small constant matrices, and then one matrix product is computed for each of the (m + 2)^2
+places of a tile: 36 multiplications for 4x4 outputs, where the plain sum needs 144. All three passes of training can be
+computed so, each by its own function here. Each processes the rows of a tile's places in turn (transform, product,
+inverse transform), so that the data of one row is still in the cache.
 
-The interpolation points of tiles of 4 are 0, +-3/4, +-3/2 and infinity: the error in float32 hangs on them (Barabasz et
-al. 2018, arXiv:1803.10986). With 512 channels it is 2e-6 of the result's standard deviation, half of what the customary
-0, +-1, +-2 give, and six times that of the plain sum.
+The interpolation points of tiles of 4 are 0, +-3/4, +-3/2 and infinity: the float32 error depends on them (Barabasz et
+al. 2018, arXiv:1803.10986). With 512 channels it is 2e-6 of the result's standard deviation, half of that of the usual
+points 0, +-1, +-2, and six times that of the plain sum.
 """
 
 import functools
@@ -22,8 +22,8 @@ from numpy.polynomial import polynomial
 
 KERNEL_SIZE = 3
 POINTS = {2: (0.0, 1.0, -1.0), 4: (0.0, 0.75, -0.75, 1.5, -1.5)}
-# Bytes of transformed tiles in one pass of the loop over parts of a batch, of which the rows' turns keep about half.
-# Measured with a last-level cache of 32 MiB; up to 96 MiB the same.
+# Bytes of transformed tiles per pass of the loop over parts of a batch; about half is in use at once, due to the rows'
+# turns. Measured with a last-level cache of 32 MiB; up to 96 MiB, the result is the same.
 CACHE = 40 * 2**20
 
 
@@ -32,7 +32,7 @@ def matrices(tile: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The transforms (A [n, m], B [n, n], G [n, 3]) with n = m + 2, for tiles of `tile` = m outputs, float64.
 
     For any d [n] and g [3], A.T @ ((G @ g) * (B @ d)) is the correlation of d and g, [m]. Toom-Cook: A and G evaluate
-    polynomials at the points and at infinity, B holds the Lagrange polynomials.
+    polynomials at the points and at infinity, B contains the Lagrange polynomials.
     """
     points = np.array(POINTS[tile])
     size = tile + KERNEL_SIZE - 1
@@ -56,14 +56,14 @@ def forward(x: jax.Array, kernel: jax.Array, *, tile: int, padding: int) -> jax.
 
 @functools.partial(jax.jit, static_argnames=("tile", "padding"))
 def input_gradient(dy: jax.Array, kernel: jax.Array, *, tile: int, padding: int) -> jax.Array:
-    """Gradient of `forward` with respect to `x`, from `dy` [B, H', W', O]: the convolution with the kernel turned."""
+    """Gradient of `forward` with respect to `x`, from `dy` [B, H', W', O]: convolution with the rotated kernel."""
     _, _, g = matrices(tile)
     return _products(dy, _both_axes(g, kernel[::-1, ::-1]), "pto,pco->ptc", tile, KERNEL_SIZE - 1 - padding)
 
 
 @functools.partial(jax.jit, static_argnames=("tile", "padding"))
 def kernel_gradient(x: jax.Array, dy: jax.Array, *, tile: int, padding: int) -> jax.Array:
-    """Gradient of `forward` with respect to `kernel`, [3, 3, C, O]: the transposes of the transforms of `dy` and it."""
+    """Gradient of `forward` with respect to `kernel`, [3, 3, C, O], by the transposed transforms of `dy` and kernel."""
     a, _, g = matrices(tile)
 
     def add(totals: list[jax.Array], part: tuple[jax.Array, jax.Array]) -> tuple[list[jax.Array], None]:
@@ -79,7 +79,7 @@ def kernel_gradient(x: jax.Array, dy: jax.Array, *, tile: int, padding: int) -> 
 
 
 def _products(x: jax.Array, kernel: list[jax.Array], contraction: str, tile: int, padding: int) -> jax.Array:
-    """Transform `x`, contract it with the transformed `kernel` [n, C, O] of each row of a tile, transform back."""
+    """Transform `x`, multiply by the transformed `kernel` [n, C, O] for each row of a tile, transform back."""
 
     def convolve(part: jax.Array) -> jax.Array:
         rows = zip(_tiles(part, tile, padding), kernel, strict=True)
@@ -91,9 +91,9 @@ def _products(x: jax.Array, kernel: list[jax.Array], contraction: str, tile: int
 
 
 def _in_parts(x: jax.Array, channels: int, tile: int) -> jax.Array:
-    """Cut the batch of `x` [B, H, W, C] into parts [parts, B / parts, H, W, C] whose transforms a cache can hold.
+    """Cut the batch of `x` [B, H, W, C] into parts [parts, B / parts, H, W, C] whose transforms fit into the cache.
 
-    `channels` are those of the images before and after together.
+    `channels` is the total of input and output channels.
     """
     batch, height, width, _ = x.shape
     tiles = -(-height // tile) * -(-width // tile)
@@ -108,10 +108,10 @@ def _outputs(x: jax.Array, padding: int) -> tuple[int, int]:
 
 
 def _tiles(x: jax.Array, tile: int, padding: int) -> list[jax.Array]:
-    """Transform the tiles of `x` [B, H, W, C] by B on both axes: for each row of a tile [n, B * tiles, C]."""
+    """Transform the tiles of `x` [B, H, W, C] by B on both axes: for each row of a tile, [n, B * tiles, C]."""
     _, b, _ = matrices(tile)
     down, right = (-(-size // tile) for size in _outputs(x, padding))
-    # Zeros for all but the outermost places, which one row of a transform reads: there `_strided` adds them in passing.
+    # Pads all but the outermost places, which only one row of a transform reads: for these, `_strided` adds the zeros.
     before = min(padding, 1)
     ends = [max(count * tile + 1 - padding - size, 0) for count, size in zip((down, right), x.shape[1:3], strict=True)]
     x = jnp.pad(x, ((0, 0), (padding - before, ends[0]), (padding - before, ends[1]), (0, 0)))
@@ -119,7 +119,7 @@ def _tiles(x: jax.Array, tile: int, padding: int) -> list[jax.Array]:
 
 
 def _spread(dy: jax.Array, tile: int) -> list[jax.Array]:
-    """Transform the gradients of the outputs `dy` [B, H', W', O] by A: for each row of a tile [n, B * tiles, O]."""
+    """Transform the gradients of the outputs `dy` [B, H', W', O] by A: for each row of a tile, [n, B * tiles, O]."""
     a, _, _ = matrices(tile)
     down, right = (-(-size // tile) for size in dy.shape[1:3])
     ends = (down * tile - dy.shape[1], right * tile - dy.shape[2])
@@ -128,9 +128,9 @@ def _spread(dy: jax.Array, tile: int) -> list[jax.Array]:
 
 
 def _rows(matrix: np.ndarray, x: jax.Array, counts: tuple[int, int], stride: int, before: int) -> list[jax.Array]:
-    """Apply `matrix` [n, k] to both axes of `counts` tiles of `x`: for each row of a tile [n, B * tiles, C].
+    """Apply `matrix` [n, k] to both axes of `counts` tiles of `x`: for each row of a tile, [n, B * tiles, C].
 
-    Tiles of k places lie `stride` apart; the first one begins `before` places in front of `x`.
+    Tiles of k places are `stride` apart; the first one begins `before` places in front of `x`.
     """
     starts = matrix.shape[1]
     rows = _materialize(_combinations(matrix, _strided(x, 1, starts, counts[0], stride, before)))
@@ -155,18 +155,18 @@ def _both_axes(matrix: np.ndarray, kernel: jax.Array) -> list[jax.Array]:
 
 
 def _strided(x: jax.Array, axis: int, starts: int, count: int, stride: int, before: int) -> list[jax.Array]:
-    """For each of the first `starts` places along an axis, `count` of `x` from there on, `stride` apart.
+    """For each of the first `starts` places along an axis, `count` values of `x` from this place, `stride` apart.
 
-    The first place lies `before` places in front of `x`; there and behind it are zeros.
+    The first place is `before` places in front of `x`; values in front of `x` and behind it are zeros.
     """
 
     def from_place(start: int) -> jax.Array:
         first = start - before
         end = first + (count - 1) * stride + 1
-        if first >= 0 and end <= x.shape[axis]:  # no padding, which a start would have to trace
+        if first >= 0 and end <= x.shape[axis]:  # no padding, whose tracing would delay a start
             return lax.slice_in_dim(x, first, end, stride, axis)
         ends = [(0, 0, 0)] * x.ndim
-        ends[axis] = (-first, end - x.shape[axis], 0)  # cut off where negative
+        ends[axis] = (-first, end - x.shape[axis], 0)  # negative values cut off
         return lax.slice_in_dim(lax.pad(x, jnp.zeros((), x.dtype), ends), 0, None, stride, axis)
 
     return [from_place(start) for start in range(starts)]
@@ -183,13 +183,13 @@ def _combine(matrix: np.ndarray, terms: list[jax.Array], axis: int = 0) -> jax.A
 
 
 def _combinations(matrix: np.ndarray, terms: list[jax.Array]) -> list[jax.Array]:
-    """For each row of `matrix` the sum of the terms with its factors; multiplications by 0 and 1 are left out."""
+    """For each row of `matrix`, the sum of the terms times its factors; multiplications by 0 and 1 are left out."""
     return _traced_once(tuple(map(tuple, matrix.tolist())), terms)
 
 
 @functools.partial(jax.jit, static_argnames="matrix")
 def _traced_once(matrix: tuple[tuple[float, ...], ...], terms: list[jax.Array]) -> list[jax.Array]:
-    """`_combinations`, whose many operations JAX traces once per shape: a start from compiled programs waits for it."""
+    """`_combinations`, traced once per shape: its many operations would delay even a start from compiled programs."""
 
     def scaled(term: jax.Array, factor: float) -> jax.Array:
         return term if factor == 1 else lax.mul(term, term.dtype.type(factor))
@@ -201,5 +201,5 @@ def _traced_once(matrix: tuple[tuple[float, ...], ...], terms: list[jax.Array]) 
 
 
 def _materialize(x: Any) -> Any:
-    """Keep XLA from fusing the pass along one axis into that along the other, which would do the first n times over."""
+    """Prevent XLA from fusing the pass along one axis into that along the other, which would repeat it n times."""
     return lax.optimization_barrier(x)

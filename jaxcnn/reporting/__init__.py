@@ -1,1 +1,1 @@
-"""What runs have found, as tables, pictures and one page; from their folders alone, without JAX."""
+"""Results of runs as tables, pictures and one page; made from their folders alone, without JAX."""

@@ -1,4 +1,4 @@
-"""What a reader has to know before believing a report's figures."""
+"""Warnings that a reader needs in order to judge a report's figures."""
 
 from jaxcnn.reporting import labels, provenance
 from jaxcnn.reporting.contents import ON_TEST, machine_letters
@@ -7,7 +7,7 @@ from jaxcnn.reporting.read import REPEATED
 
 
 def cautions(findings: Findings) -> list[str]:
-    """Sentences, the weightiest first; empty if nothing has to be said."""
+    """The warnings as sentences, the most important first; empty without any."""
     said = _incomplete(findings)
     if evolved := sum(run.evolved for run in findings.material.runs):
         runs = labels.count(evolved, "run of population-based training", "runs of population-based training")
@@ -107,7 +107,7 @@ def _of_choice(family: Family) -> list[str]:
 
 
 def _of_comparability(family: Family) -> list[str]:
-    """What keeps a family's figures from being set beside the published ones."""
+    """Reasons why a family's figures cannot be compared with the published ones."""
     if family.paper is None and not family.published:
         return []
     config = (family.chosen or family.settings[0]).config

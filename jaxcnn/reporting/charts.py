@@ -1,4 +1,4 @@
-"""The pictures of a report, out of its findings."""
+"""The pictures of a report, made from its findings."""
 
 import functools
 import textwrap
@@ -36,7 +36,7 @@ MOST_ROWS = 16
 
 
 def charts(findings: Findings) -> Iterator[functools.partial[Plot]]:
-    """What makes each picture that the findings have data for; to be called within `plots.style()`."""
+    """A function for each picture for which the findings have data; call it within `plots.style()`."""
     make = functools.partial
     if any(f.paper or f.published for f in findings.families if f.chosen and f.chosen.test):
         yield make(versus_published, findings)
@@ -139,7 +139,7 @@ def ranking(family: Family) -> Plot:
 
 
 def confusion(family: Family) -> Plot:
-    """The confusion matrix of the chosen setting, of all its seeds."""
+    """The confusion matrix of the chosen setting over all its seeds."""
     assert family.chosen
     seeds = confusions(family.chosen)
     whole = Confusion.mean(seeds)
@@ -168,7 +168,7 @@ def confusion(family: Family) -> Plot:
                     column, row, f"{100 * shares[row, column]:.0f}", ha="center", va="center", color=colour,
                     fontsize=FONT - 1.5,
                 )  # fmt: skip
-    else:  # as pixels, of one colour and its opacity, so that the surface shows through
+    else:  # as pixels of one colour with varying opacity, so that the background shows through
         base = [int(SERIES[0][i : i + 2], 16) / 255 for i in (1, 3, 5)]
         pixels = np.empty((*shares.shape, 4))
         pixels[..., :3], pixels[..., 3] = base, np.sqrt(shares)

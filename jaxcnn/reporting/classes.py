@@ -1,4 +1,4 @@
-"""Accuracy by class of the chosen settings, out of the confusion matrices of their tests."""
+"""Accuracy by class of the chosen settings, from the confusion matrices of their tests."""
 
 import dataclasses
 
@@ -22,7 +22,7 @@ def by_class(findings: Findings) -> dict[str, Table]:
 
 
 def confusions(setting: Setting) -> list[Confusion]:
-    """The confusion matrices of the tests of a setting's finished runs, one for each seed: the mean of its runs."""
+    """The test confusion matrices of a setting's finished runs, one per seed: the mean of that seed's runs."""
     by_seed: dict[int | None, list[Confusion]] = {}
     for run in setting.finished:
         first = next(iter(by_seed.values()), [run.confusion])[0]
@@ -32,7 +32,7 @@ def confusions(setting: Setting) -> list[Confusion]:
 
 
 def names(setting: Setting) -> tuple[str, ...]:
-    """The names of the classes of `confusions`."""
+    """The class names of `confusions`."""
     return next(run.class_names for run in setting.finished if run.confusion)
 
 

@@ -1,4 +1,4 @@
-"""The tables of a report, out of its findings."""
+"""The tables of a report, made from its findings."""
 
 import dataclasses
 from typing import Any
@@ -12,7 +12,7 @@ from jaxcnn.reporting.tables import Cell, Table, number, text
 
 ON_TEST = "chosen on the test split (--best_on_test), so biased upwards"
 NOTHING = text("–")
-CONSTANT = ("data", "network", "machine", "starts")  # columns left out where all rows agree
+CONSTANT = ("data", "network", "machine", "starts")  # columns left out if equal in all rows
 
 
 def tables(findings: Findings) -> dict[str, Table]:
@@ -25,7 +25,7 @@ def tables(findings: Findings) -> dict[str, Table]:
 
 
 def without_constants(table: Table) -> Table:
-    """A table without the columns of `CONSTANT` that say the same in every row; a note says it once."""
+    """A table without the `CONSTANT` columns that are equal in every row; a note states their value once."""
     if len(table.rows) < 2:
         return table
     alike = {c for i, c in enumerate(table.columns) if c in CONSTANT and len({row[i].text for row in table.rows}) == 1}
@@ -47,7 +47,7 @@ def seconds_cell(of: Spread | None) -> Cell:
 
 
 def results(findings: Findings) -> Table:
-    """One row for each network on each data set, beside what others report."""
+    """One row for each network on each data set, beside published figures."""
     machines = machine_letters(findings)
     paper = any(f.paper is not None for f in findings.families)
     augmented = any(s.augmented_test for s in findings.settings)
@@ -104,7 +104,7 @@ def _n(setting: Setting) -> Cell:
 
 
 def _gap(setting: Setting, paper: float | None) -> Cell:
-    """The distance to a figure that was published without spread."""
+    """The difference to a figure published without a spread."""
     if paper is None or setting.test is None:
         return NOTHING
     gap = setting.test.mean - paper
@@ -118,7 +118,7 @@ def _epochs(setting: Setting) -> float | None:
 
 
 def machine_letters(findings: Findings) -> dict[str, str]:
-    """A letter for each machine that finished runs ran on."""
+    """A letter for each machine of a finished run."""
     names = dict.fromkeys(name for s in findings.settings for name in s.machines)
     return {name: chr(ord("A") + i % 26) + ("" if i < 26 else str(i // 26)) for i, name in enumerate(names)}
 
@@ -128,7 +128,7 @@ def _where(setting: Setting, machines: dict[str, str]) -> str:
 
 
 def published(findings: Findings) -> Table:
-    """What others published on the data sets at hand."""
+    """Figures that others published on these data sets."""
     data = {f.dataset_id for f in findings.families}
     entries = [f for f in findings.published["figures"] if f["data"] in data]
     entries.sort(key=lambda f: (f["data"], -f["accuracy"]))
@@ -207,7 +207,7 @@ def _value(of: Any) -> Cell:
 
 
 def comparisons(findings: Findings) -> Table:
-    """Whether differences are larger than chance makes them."""
+    """Whether differences are larger than those due to chance."""
     rows = []
     for row in findings.comparisons:
         outcome = row["outcome"]
@@ -251,7 +251,7 @@ def time_to_accuracy(findings: Findings) -> Table:
 
 
 def pareto(findings: Findings) -> Table:
-    """The settings that no other one beats in both accuracy and time."""
+    """The settings that no other setting beats in both accuracy and time."""
     rows = []
     for front in findings.fronts:
         for s in front["front"]:

@@ -1,4 +1,4 @@
-"""Pictures of what a config key does: accuracy and time against its values, and over two keys at once."""
+"""Pictures of the effect of a config key: accuracy and time against its values, and over two keys at once."""
 
 from typing import Any
 
@@ -31,7 +31,7 @@ LOGARITHMIC = ("optim.learning_rate", "optim.weight_decay", "optim.epsilon")
 
 
 def key_effect(effect: Effect) -> Plot:
-    """Accuracy and training time against one key, a line for each choice of the others."""
+    """Accuracy and training time against one key, with a line for each choice of the others."""
     family, key = effect.family, effect.key
     word = labels.key(key)
     lines = effect.lines[:MOST_LINES]
@@ -94,7 +94,7 @@ def _is_logarithmic(key: str, values: list[Any]) -> bool:
 
 
 def key_scatter(family: Family, key: str, settings: list[Setting]) -> Plot:
-    """Validation accuracy against one key of settings that differ in others too, as where all are drawn at random."""
+    """Validation accuracy against one key for settings that differ in others too, such as randomly drawn ones."""
     word = labels.key(key)
     plot = new(
         plot_name("scatter", word, place(family)), "effects", 3.2,
@@ -125,7 +125,7 @@ def _long(lines: list[tuple[str, list[Setting]]]) -> bool:
 
 
 def grid_keys(family: Family) -> tuple[str, str] | None:
-    """Two keys whose values make a grid that is mostly filled by settings which differ in these two alone."""
+    """Two keys whose values form a grid that is mostly filled by settings which differ only in these two."""
     measured = [s for s in family.settings if s.validation and not s.evolved]
     keys = {key for s in measured for key in s.varied}
     if keys != {"global_batch_size", "optim.learning_rate"}:

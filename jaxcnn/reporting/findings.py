@@ -1,4 +1,4 @@
-"""What the runs show: the choices made on validation, comparisons, effects of each key, times, and what is missing."""
+"""Findings from the runs: choices made on validation, comparisons, effects of each key, times, and missing results."""
 
 import dataclasses
 import pathlib
@@ -21,11 +21,12 @@ class Family:
     """The settings of one network on one data set, the best on validation first.
 
     Attributes:
-      chosen: by the highest mean validation accuracy; None where nothing was held out and there is a choice.
-      why: how it was chosen, in words.
-      runner_up: the second on validation, and how the chosen one compares with it there; None where one of them went
-        on from the weights of others.
-      best_on_test: the setting of the highest mean test accuracy, if asked for.
+      chosen: the setting with the highest mean validation accuracy; None if there are several settings and no
+        validation split.
+      why: a text on how it was chosen.
+      runner_up: the second on validation, and its comparison with the chosen one there; None if one of them continued
+        from the weights of other runs.
+      best_on_test: the setting with the highest mean test accuracy, if requested.
       paper: Ashraf et al.'s accuracy, as a fraction.
       published: entries of published.toml of this network on this data.
     """
@@ -48,7 +49,7 @@ class Effect:
     """Settings that differ in one key only, as lines over its values.
 
     Attributes:
-      lines: (what the other keys are, settings by rising value) for each.
+      lines: for each line, (text on the other keys, settings in ascending order of the value).
     """
 
     key: str
@@ -58,7 +59,7 @@ class Effect:
 
 @dataclasses.dataclass
 class Findings:
-    """All that a report tells."""
+    """The contents of a report."""
 
     material: Material
     published: dict[str, Any]
@@ -76,7 +77,7 @@ class Findings:
 
 
 def find(material: Material, *, best_on_test: bool = False) -> Findings:
-    """Work out all findings. Figures of the test split decide nothing, unless `best_on_test` asks for such a row."""
+    """Compute all findings. Test figures decide nothing, except for the extra row of `best_on_test`."""
     published = tomllib.loads(PUBLISHED.read_text(encoding="utf-8"))
     settings = group(material.runs)
     families = _families(settings, published, best_on_test)
@@ -146,7 +147,7 @@ def _order(named: tuple[tuple[str, str], list[Setting]]) -> tuple[Any, ...]:
 
 
 def _choose(members: list[Setting]) -> tuple[Setting | None, str]:
-    """The setting that stands for a family, and why."""
+    """The setting that represents a family, and the reason."""
     finished = [s for s in members if s.finished]
     validated = [s for s in finished if s.validation]
     if not finished:
@@ -162,7 +163,7 @@ def _choose(members: list[Setting]) -> tuple[Setting | None, str]:
 
 
 def _comparisons(families: list[Family]) -> list[dict[str, Any]]:
-    """Rows set side by side: the chosen with the runner-up (validation), and networks with each other (test)."""
+    """Comparisons: the chosen setting with the runner-up (validation), and networks with each other (test)."""
     rows = []
     for family in families:
         if family.chosen and family.runner_up:
@@ -185,7 +186,7 @@ def _row(dataset: str, split: str, one: Setting, two: Setting, outcome: Comparis
 
 
 def effects(family: Family) -> list[Effect]:
-    """For each key with numbers: the settings that differ in nothing else."""
+    """For each numeric key: the settings that differ in nothing else."""
     found = []
     measured = [s for s in family.settings if (s.validation or s.test) and not s.evolved]
     keys = {key for s in measured for key, of in s.varied.items() if _is_number(of)}
@@ -203,7 +204,7 @@ def effects(family: Family) -> list[Effect]:
 
 
 def scattered(family: Family) -> list[tuple[str, list[Setting]]]:
-    """Numbers that were drawn at random, so that no two settings differ in one alone, with the settings measured."""
+    """Numeric keys drawn at random (so no two settings differ in only one key), each with its measured settings."""
     measured = [s for s in family.settings if s.validation and not s.evolved]
     lines = {effect.key for effect in effects(family)}
     found = []
@@ -219,8 +220,8 @@ def _is_number(of: Any) -> bool:
 
 
 def _fronts(families: list[Family]) -> list[dict[str, Any]]:
-    """For each data set and machine: settings by training time and validation accuracy, and which of them no other
-    one beats in both."""
+    """For each data set and machine: settings by training time and validation accuracy, and those of them that no
+    other one beats in both."""
     places: dict[tuple[str, str], list[Setting]] = {}
     for family in families:
         for setting in family.settings:
@@ -242,9 +243,9 @@ def _fronts(families: list[Family]) -> list[dict[str, Any]]:
 
 
 def times_to_accuracy(families: list[Family]) -> list[dict[str, Any]]:
-    """Seconds of training until validation first reached a target, for the chosen setting of each family.
+    """Training seconds until validation first reached a target, for the chosen setting of each family.
 
-    The targets of a data set are the three highest round ones that any of its chosen runs reached.
+    The targets of a data set are the three highest round values that any of its chosen runs reached.
     """
     rows = []
     for dataset in dict.fromkeys(f.dataset for f in families):
@@ -261,7 +262,7 @@ def times_to_accuracy(families: list[Family]) -> list[dict[str, Any]]:
 
 
 def validation_curve(run: Run) -> list[tuple[float, float, float]]:
-    """(epoch, seconds of training, accuracy) of each evaluation of a run; of the moving average, if it keeps one."""
+    """(epoch, training seconds, accuracy) of each evaluation of a run; of the moving average if it has one."""
     return [
         (float(r.get("epoch", 0.0)), float(r["train_seconds"]), float(r.get("ema_top1_accuracy", r["top1_accuracy"])))
         for r in run.records

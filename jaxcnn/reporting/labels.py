@@ -1,4 +1,4 @@
-"""How keys, values, times and figures are written in a report."""
+"""The written form of keys, values, times and figures in a report."""
 
 import collections
 import functools
@@ -36,7 +36,7 @@ KEYS = {
 
 
 def key(name: str) -> str:
-    """A config key in words: "optim.learning_rate" -> "learning rate"; with its group where others end alike."""
+    """A config key in words: "optim.learning_rate" -> "learning rate"; with its group if the end is ambiguous."""
     if name in KEYS:
         return KEYS[name]
     group, _, leaf = name.rpartition(".")
@@ -46,7 +46,7 @@ def key(name: str) -> str:
 
 @functools.cache
 def _ambiguous() -> frozenset[str]:
-    """Last parts that several keys of a config have."""
+    """Last parts that are common to several config keys."""
     leaves = collections.Counter(key.rpartition(".")[2] for key in configs.flatten(configs.to_dict(configs.Config())))
     return frozenset(leaf for leaf, count in leaves.items() if count > 1)
 
@@ -74,7 +74,7 @@ def _known(name: str, of: Any) -> str:
 
 
 def architecture(config: dict[str, Any]) -> str:
-    """The network's name, with its width where that is not the full one."""
+    """The network's name, with its width if that is not the full one."""
     name = ARCHITECTURES.get(config.get("model.name", ""), config.get("model.name") or "unknown network")
     form = " (ImageNet form)" if config.get("model.form") == "imagenet" else ""
     width = config.get("model.width", 1.0)
@@ -82,13 +82,13 @@ def architecture(config: dict[str, Any]) -> str:
 
 
 def fraction(of: float) -> str:
-    """1/16 for 0.0625; other numbers as they are."""
+    """1/16 for 0.0625; other numbers unchanged."""
     inverse = 1 / of if of else 0
     return f"1/{inverse:.0f}" if 1.5 < inverse < 1e6 and abs(inverse - round(inverse)) < 1e-9 else value(of)
 
 
 def dataset_id(source: str) -> str:
-    """What a data set is known as: "cifar10" for "tfds:cifar10" and "npz:/data/cifar10.npz"."""
+    """The short name of a data set: "cifar10" for "tfds:cifar10" and "npz:/data/cifar10.npz"."""
     kind, _, rest = source.partition(":")
     if kind == "tfds":
         return rest.split(":")[0]
@@ -100,7 +100,7 @@ def dataset_id(source: str) -> str:
 
 
 def dataset(config: dict[str, Any]) -> str:
-    """The data set's name, with what part of it is trained on if that is not all."""
+    """The data set's name, with the part used for training if that is not all."""
     known = dataset_id(str(config.get("data.source") or ""))
     name = DATA.get(known, known or "unknown data")
     split = config.get("data.train_split", "train")
@@ -108,9 +108,9 @@ def dataset(config: dict[str, Any]) -> str:
 
 
 def datasets(all_configs: Iterable[dict[str, Any]]) -> dict[str, str]:
-    """Sources whose data sets would be named alike though they are others -> what tells them apart: their path.
+    """Sources whose different data sets would get the same name -> the path that distinguishes them.
 
-    Copies of a set that is known by name may lie anywhere.
+    Copies of a set that is known by name may be in any place.
     """
     places: dict[str, set[str]] = {}
     for config in all_configs:
@@ -133,7 +133,7 @@ def percent_spread(of: Spread | None) -> str:
 
 
 def seconds(of: float | None) -> str:
-    """A time for a person: "0.42 s", "12.3 s", "4.1 min", "2.3 h"."""
+    """A time in readable form: "0.42 s", "12.3 s", "4.1 min", "2.3 h"."""
     if of is None or not math.isfinite(of):
         return "–"
     if of < 1:
@@ -159,7 +159,7 @@ def count(number: int, noun: str, plural: str = "") -> str:
 
 
 def seeds(number: int, runs: int) -> str:
-    """ "3 seeds"; where seeds ran more than once "1 seed, run 3 times", "2 seeds in 5 runs"."""
+    """ "3 seeds"; if seeds ran more than once, "1 seed, run 3 times" or "2 seeds in 5 runs"."""
     told = count(number, "seed")
     if runs <= number:
         return told
@@ -172,23 +172,23 @@ UNPRINTABLE = re.compile(
 
 
 def printable(text: str) -> str:
-    """A text that any page, file and picture can hold: what cannot be written, or turns what follows, is escaped.
+    """A text that any page, file and picture can contain: characters that cannot be shown safely are escaped.
 
-    Those are control characters but line breaks and tabs, bytes of a file name that are no UTF-8, halves of characters,
-    and marks that change the direction of writing.
+    These are control characters except line breaks and tabs, bytes of a file name that are not UTF-8, surrogates (half
+    characters), and marks that change the direction of writing.
     """
     return UNPRINTABLE.sub(_escaped, text)
 
 
 def _escaped(found: re.Match[str]) -> str:
     code = ord(found.group())
-    if 0xDC80 <= code <= 0xDCFF:  # so Python has the bytes of a name
+    if 0xDC80 <= code <= 0xDCFF:  # Python's form of undecodable bytes in a name
         code -= 0xDC00
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 def printables(value: Any) -> Any:
-    """A value of JSON with `printable` texts."""
+    """A JSON value with `printable` texts."""
     if isinstance(value, str):
         return printable(value)
     if isinstance(value, dict):
@@ -197,12 +197,12 @@ def printables(value: Any) -> Any:
 
 
 def slug(text: str) -> str:
-    """Letters, digits and dashes of a text, for file names and anchors; several texts may have the same."""
+    """Letters, digits and dashes of a text, for file names and anchors; several texts may give the same slug."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower())[:80].strip("-") or "x"
 
 
 def untaken(name: str, taken: set[str]) -> str:
-    """A name, or "<name>-2" and so on where it is taken; it is from then on."""
+    """A name, or "<name>-2" and so on if it is taken; the result is added to `taken`."""
     chosen, number = name, 2
     while chosen in taken:
         chosen, number = f"{name}-{number}", number + 1

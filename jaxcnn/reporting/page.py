@@ -1,4 +1,4 @@
-"""The page of a report: one HTML file that holds its style, its script and its pictures, and needs no network."""
+"""The page of a report: one HTML file that contains its style, script and pictures, and needs no network."""
 
 import datetime
 import pathlib
@@ -12,7 +12,7 @@ from jaxcnn.reporting.tables import Table
 
 TEMPLATES = pathlib.Path(__file__).parent / "templates"
 
-# Sections of the page in their order: name, title, the tables that stand in it (a name, or a beginning with *).
+# Sections of the page in order: name, title, its tables (a name, or the beginning of a name followed by *).
 SECTIONS = (
     ("results", "Results", ("results",)),
     ("settings", "Settings", ("settings", "comparisons")),
@@ -36,7 +36,7 @@ def render(
     cautions: list[str],
     command: str,
 ) -> str:
-    """The page; `pictures` come with their SVG for the page."""
+    """The page; `pictures` are pairs of a plot and its SVG for the page."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -79,7 +79,7 @@ def _summary(findings: Findings) -> str:
 
 
 def _card(family: Family) -> dict[str, Any]:
-    """The one figure of a family, and what it stands on."""
+    """The main figure of a family, and its basis."""
     chosen = family.chosen
     card: dict[str, Any] = {"title": family.architecture, "data": family.dataset, "why": family.why, "figure": ""}
     if chosen is None:

@@ -1,4 +1,4 @@
-"""How the pictures of a report look, and how they become PNG, SVG, and SVG that follows the theme of the page."""
+"""The style of a report's pictures, and saving them as PNG, SVG, and SVG that follows the theme of the page."""
 
 import dataclasses
 import html
@@ -12,10 +12,10 @@ from jaxcnn.reporting.findings import Family
 from jaxcnn.reporting.statistics import Spread
 from jaxcnn.text import save_picture
 
-WIDTH = 4.7  # inches: on a phone the page shows a point as about a pixel
+WIDTH = 4.7  # inches: on a phone, the page shows a point as about one pixel
 FONT = 9.0  # points
 
-# Colours of the light theme; in the page each becomes the variable of its name, which the dark theme has its own of.
+# Colours of the light theme; in the page, each becomes a variable of its name, for which the dark theme has its own.
 COLOURS = {
     "ink": "#1f2329",
     "muted": "#5b636d",
@@ -69,24 +69,24 @@ STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "jaxcnn",
 }
-DARK = 0.68  # a cell of more than this opacity has the surface's colour for its text
+DARK = 0.68  # above this opacity, the text of a cell has the background colour
 STAR: dict[str, Any] = {"marker": "*", "markersize": 13, "linestyle": "none", "markeredgecolor": SURFACE, "zorder": 6}
 
 
 def hollow(colour: str) -> dict[str, Any]:
-    """What makes a `STAR` one that is not filled."""
+    """Marker arguments for an unfilled `STAR`."""
     return {"markerfacecolor": SURFACE, "markeredgecolor": colour, "markersize": 11}
 
 
 @dataclasses.dataclass
 class Plot:
-    """A picture and what belongs to it.
+    """A picture with its texts.
 
     Attributes:
-      section: of the page, where it stands.
-      alt: what it shows, for those who cannot see it.
+      section: section of the page in which it is shown.
+      alt: description for readers who cannot see it.
       caption: how to read it.
-      tips: what a mouse over the group of each id tells.
+      tips: id of each group -> text shown when the mouse is over it.
     """
 
     name: str
@@ -97,21 +97,21 @@ class Plot:
     tips: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def tip(self, words: str) -> str:
-        """The id for the artist that these words belong to."""
+        """The id for the artist to which these words belong."""
         name = f"tip-{len(self.tips) + 1}"
         self.tips[name] = words
         return name
 
 
 def new(name: str, section: str, height: float, alt: str, caption: str) -> Plot:
-    """An empty picture; to be made and filled within `style()`."""
+    """An empty picture; create and fill it within `style()`."""
     from matplotlib.figure import Figure
 
     return Plot(name, section, alt, caption, Figure(figsize=(WIDTH, height), layout="constrained"))
 
 
 def style() -> Any:
-    """A context in which pictures are made and saved."""
+    """The context in which pictures are created and saved."""
     import matplotlib
 
     return matplotlib.rc_context(STYLE)  # type: ignore[arg-type]
@@ -121,17 +121,17 @@ def save(plot: Plot, folder: pathlib.Path) -> str:
     """Write the picture as PNG and SVG, both in light colours; return the SVG."""
     drawn = io.StringIO()
     save_picture(plot.figure, drawn, format="svg", metadata={"Date": None, "Creator": None})
-    save_picture(plot.figure, folder / f"{plot.name}.png", dpi=200)  # last, as it may have to escape letters
+    save_picture(plot.figure, folder / f"{plot.name}.png", dpi=200)  # last, as it may have to escape characters
     svg = drawn.getvalue()
     (folder / f"{plot.name}.svg").write_text(svg, encoding="utf-8")
     return svg
 
 
 def for_page(plot: Plot, svg: str) -> str:
-    """An SVG for the page: colours by variables, ids of its own, words for mouse and screen reader, no fixed size."""
+    """An SVG for the page: colours as variables, unique ids, words for mouse and screen reader, no fixed size."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
-    svg = re.sub(r"<[^>]*>", lambda tag: _tag_for_page(plot.name, tag.group()), svg)  # and no word that is shown
+    svg = re.sub(r"<[^>]*>", lambda tag: _tag_for_page(plot.name, tag.group()), svg)  # only tags, no visible text
     for name, words in plot.tips.items():
         group = f'<g id="{plot.name}-{name}">'
         svg = svg.replace(group, f"{group}<title>{html.escape(words)}</title>")
@@ -149,13 +149,13 @@ def _tag_for_page(name: str, tag: str) -> str:
 
 
 def cell(axes: Any, x: float, y: float, alpha: float, gap: float = 0.0) -> None:
-    """A square around (x, y) in the first colour, see-through, so that it follows the theme of the page."""
+    """A square around (x, y) in the first colour, transparent, so that it follows the theme of the page."""
     side = 0.5 - gap
     axes.fill_between([x - side, x + side], y - side, y + side, color=SERIES[0], alpha=alpha, linewidth=0)
 
 
 def hover(plot: Plot, axes: Any, x: float, y: float, words: str) -> None:
-    """Words for the mouse around a point."""
+    """Text shown when the mouse is near a point."""
     axes.plot([x], [y], "o", markersize=11, alpha=0.01, color=SERIES[0], linestyle="none", gid=plot.tip(words))
 
 
@@ -179,12 +179,12 @@ def place(family: Family) -> str:
 
 
 def words(told: str, most: int = 80) -> str:
-    """Any text as a picture can show it: in one line, not too long, and never taken for a name that is not shown."""
+    """A text fit for a picture: one line, not too long, and never mistaken for a hidden name."""
     told = " ".join(labels.printable(told).split())
     told = told if len(told) <= most else f"{told[: most - 1]}…"
-    return f" {told}" if told.startswith("_") else told  # matplotlib leaves such names out of its legends
+    return f" {told}" if told.startswith("_") else told  # matplotlib omits such names from legends
 
 
 def spread_tip(title: str, of: Spread) -> str:
-    """A figure with its spread and n, for the mouse."""
+    """A figure with its spread and n, as mouse-over text."""
     return f"{title}: {labels.percent_spread(of)} % (n = {of.n})"

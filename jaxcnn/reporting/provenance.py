@@ -1,4 +1,4 @@
-"""What figures were made with: machines, versions, commands, and how configs differ from the defaults."""
+"""The origin of figures: machines, versions, commands, and differences of configs from the defaults."""
 
 import datetime
 import itertools
@@ -13,13 +13,13 @@ UNKNOWN = "unknown machine"
 
 
 def machine(run: Run) -> str:
-    """What a run ran on, in words: "2 cores of AMD EPYC", "4 x NVIDIA H100"."""
+    """The hardware of a run in words: "2 cores of AMD EPYC", "4 x NVIDIA H100"."""
     environment, devices = run.environment, str((run.summary or {}).get("device", ""))
     if not environment:
         return f"{UNKNOWN} ({devices})" if devices else UNKNOWN
     kind = environment.get("device", "")
     if environment.get("backend", "cpu") == "cpu":
-        # The runtime's own name for the processor is just "cpu"; several devices are a processor cut into parts.
+        # The runtime's name of the processor is just "cpu"; several devices are parts of one processor.
         used = device_count(run) or 1
         parts = f", {used} devices" if used > 1 else ""
         cores = environment.get("cores")
@@ -28,13 +28,13 @@ def machine(run: Run) -> str:
 
 
 def device_count(run: Run) -> int | None:
-    """On how many devices a run trained."""
+    """The number of devices on which a run trained."""
     first = str((run.summary or {}).get("device", "")).split(" ")[0]
     return int(first) if first.isdecimal() and len(first) < 9 else None
 
 
 def environments(runs: list[Run]) -> list[dict[str, Any]]:
-    """The distinct machines and versions, each with how many runs it is of; the most frequent first."""
+    """The distinct machines and versions, each with its number of runs; the most frequent first."""
     found: dict[str, dict[str, Any]] = {}
     for run in runs:
         if not run.environment:
@@ -52,7 +52,7 @@ def environments(runs: list[Run]) -> list[dict[str, Any]]:
 
 
 def commands(runs: list[Run], sweeps: list[Sweep]) -> list[dict[str, Any]]:
-    """The distinct commands, each with how many runs it made; a sweep's own first."""
+    """The distinct commands, each with its number of runs; those of sweeps first."""
     found: dict[str, int] = {}
     for sweep in sweeps:
         lines = [*map(command_line, sweep.facts.get("commands") or [sweep.facts.get("command")])]
@@ -68,7 +68,7 @@ def commands(runs: list[Run], sweeps: list[Sweep]) -> list[dict[str, Any]]:
 
 
 def command_line(command: Any) -> str:
-    """A command as one would type it."""
+    """A command as typed in a shell."""
     if not isinstance(command, list):
         return str(command or "")
     words = [str(word) for word in command]
@@ -78,7 +78,7 @@ def command_line(command: Any) -> str:
 
 
 def changed(config: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The keys of a flat config that are not at their default: {key: (value, default)}."""
+    """The keys of a flat config that differ from their default: {key: (value, default)}."""
     defaults = sound.default_config()
     return {
         key: (value, defaults.get(key)) for key, value in config.items() if key != "seed" and value != defaults.get(key)
@@ -86,9 +86,9 @@ def changed(config: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
 
 
 def overlapping(runs: list[Run]) -> bool:
-    """Whether trials ran at the same time on one machine, so that their times hold each other's load.
+    """Whether trials ran at the same time on one machine, so that their times include each other's load.
 
-    Those of a population do not count: the time of each is its share, see `in_populations`.
+    Those of a population do not count: the time of each is its share (see `in_populations`).
     """
     spans: dict[str, list[tuple[float, float]]] = {}
     for run in runs:
@@ -106,12 +106,12 @@ def overlapping(runs: list[Run]) -> bool:
 
 
 def in_populations(runs: list[Run]) -> int:
-    """How many trials were trained together with others in a population."""
+    """The number of trials trained together with others in a population."""
     return sum("population" in (run.trial or {}) for run in runs)
 
 
 def _moment(value: Any) -> float | None:
-    """Seconds since 1970 of a number or an ISO 8601 text."""
+    """Seconds since 1970, from a number or an ISO 8601 text."""
     if isinstance(value, int | float):
         return float(value)
     try:

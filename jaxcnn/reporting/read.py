@@ -1,7 +1,7 @@
-"""Folders of runs, sweeps and scaling measurements -> what is in them.
+"""Reads folders of runs, sweeps and scaling measurements.
 
-Reading is lenient: a run may be half finished, and a file missing or cut off. What could not be read is a note of the
-run, told in the report; only a path with nothing of ours in it is an error.
+Reading is lenient: a run may be half finished, and a file missing or truncated. Unreadable parts become notes of the
+run, which the report shows; only a path without any of our folders is an error.
 """
 
 import contextlib
@@ -19,14 +19,14 @@ from jaxcnn.train import curves
 from jaxcnn.train.checksum import is_whole
 from jaxcnn.train.confusion import Confusion
 
-MARKS = ("config.json", "summary.json", "metrics.jsonl", "trial.json")  # a folder with one of them is a run's
+MARKS = ("config.json", "summary.json", "metrics.jsonl", "trial.json")  # a folder with one of these is a run
 SKIP = ("checkpoints", "tensorboard", "trials", "plots")
 DEPTH = 4  # folders below a path that are searched
 
 PBT = "pbt"  # kind of the records of `train.population_based`, which is not imported here, as it needs JAX's data types
 COMPLETE, RUNNING, WAITING = "complete", "running", "waiting"
 FAILED = ("failed", "diverged", "pruned")
-REPEATED = "repeated"  # a trial of a search that is an earlier one again, and was not trained
+REPEATED = "repeated"  # a trial of a search that repeats an earlier one, and was not trained
 
 
 @dataclasses.dataclass
@@ -34,14 +34,14 @@ class Run:
     """One training run, as far as it got.
 
     Attributes:
-      name: its folder, below the path that was given.
-      config: flat, {"optim.learning_rate": 0.1, …}; where there is no `config.json`, what the summary tells of it.
-      whole_config: whether it comes from `config.json`, or from the sweep's.
-      test: `test.json`, or else the evaluation of the test split that lies there.
-      confusion, class_names: out of it; None, and no names, where it has no confusion matrix.
-      records: of `metrics.jsonl`.
-      state: complete, running, waiting, failed, diverged, pruned, repeated, or "unfinished" where nothing says why.
-      notes: what could not be read.
+      name: its folder, relative to the given path.
+      config: flat, {"optim.learning_rate": 0.1, …}; without a `config.json`, the part known from the summary.
+      whole_config: whether it comes from the `config.json` of the run or the config of its sweep.
+      test: `test.json`, or else the test evaluation in the folder.
+      confusion, class_names: taken from `test`; None and empty without a confusion matrix.
+      records: records of `metrics.jsonl`.
+      state: complete, running, waiting, failed, diverged, pruned, repeated, or "unfinished" for an unknown reason.
+      notes: notes on unreadable parts.
     """
 
     name: str
@@ -62,17 +62,17 @@ class Run:
 
     @property
     def seed(self) -> int | None:
-        """The seed, where it is known."""
+        """The seed, if known."""
         return self.config.get("seed", (self.trial or {}).get("seed"))
 
     @property
     def evolved(self) -> bool:
-        """Whether it took over the weights and rates of another run, in population-based training."""
+        """Whether it took over weights and rates of another run in population-based training."""
         return bool((self.trial or {}).get(PBT)) or any(record["kind"] == PBT for record in self.records)
 
     @property
     def reason(self) -> str:
-        """Why it did not finish, as far as anything tells."""
+        """Why it did not finish, if known."""
         if self.state == REPEATED and self.trial:
             return f"as trial {self.trial['as']:04d}"
         if self.trial and self.trial.get("reason"):
@@ -82,7 +82,7 @@ class Run:
 
 @dataclasses.dataclass
 class Sweep:
-    """A sweep's `sweep.json`, the runs of its trials, and what could not be read."""
+    """A sweep's `sweep.json`, the runs of its trials, and notes on unreadable parts."""
 
     name: str
     folder: pathlib.Path
@@ -92,7 +92,7 @@ class Sweep:
 
     @property
     def missing(self) -> list[dict[str, Any]]:
-        """The planned trials that have no folder, as {"overrides", "seed"}."""
+        """The planned trials without a folder, as {"overrides", "seed"}."""
         left = [_identity((run.trial or {}).get("overrides"), run.seed) for run in self.runs]
         missing = []
         for planned in self.facts.get("planned") or []:
@@ -105,7 +105,7 @@ class Sweep:
 
     @property
     def undrawn(self) -> int:
-        """How many trials of a search have not been drawn yet."""
+        """The number of trials that a search has not drawn yet."""
         if self.facts.get("planned") is not None:
             return 0
         return max(0, int(self.facts.get("trials") or 0) - sum(run.trial is not None for run in self.runs))
@@ -113,7 +113,7 @@ class Sweep:
 
 @dataclasses.dataclass
 class Material:
-    """All that was found at the paths of a report; notes are of what could not be read and is no run."""
+    """Everything found at the paths of a report; `notes` concern unreadable parts outside of runs."""
 
     paths: list[pathlib.Path]
     runs: list[Run]
@@ -123,10 +123,10 @@ class Material:
 
 
 def read(paths: list[pathlib.Path]) -> Material:
-    """Everything of ours at and below these paths.
+    """All runs, sweeps and scaling measurements at and below these paths.
 
     Raises:
-      UserError: a path is no folder, or holds no run, sweep or scaling measurement.
+      UserError: a path is not a folder, or has no run, sweep or scaling measurement.
     """
     material = Material(paths, [], [], [])
     seen: set[pathlib.Path] = set()
@@ -144,7 +144,7 @@ def read(paths: list[pathlib.Path]) -> Material:
 
 
 def _search(folder: pathlib.Path, root: pathlib.Path, depth: int, material: Material, seen: set[pathlib.Path]) -> bool:
-    """Add what is in and below a folder; return whether there is anything of ours, be it known already."""
+    """Add the contents of a folder and those below it; return whether any are found, including known ones."""
     if folder.resolve() in seen:
         return True
     try:
@@ -177,7 +177,7 @@ def _search(folder: pathlib.Path, root: pathlib.Path, depth: int, material: Mate
 
 
 def _is_dir(path: pathlib.Path) -> bool:
-    with contextlib.suppress(OSError):  # such as of a link into a folder that may not be seen
+    with contextlib.suppress(OSError):  # such as a link into an inaccessible folder
         return path.is_dir()
     return False
 
@@ -200,7 +200,7 @@ def _sweep(folder: pathlib.Path, root: pathlib.Path) -> Sweep:
 
 
 def read_run(folder: pathlib.Path, root: pathlib.Path, sweep: str = "", base: dict[str, Any] | None = None) -> Run:
-    """What is in the workdir of a run; a trial that never wrote its config has that of the sweep, and its overrides."""
+    """The run in a workdir; a trial that never wrote its config gets that of the sweep with its overrides."""
     notes: list[str] = []
 
     def part(name: str) -> dict[str, Any] | None:
@@ -254,7 +254,7 @@ def read_run(folder: pathlib.Path, root: pathlib.Path, sweep: str = "", base: di
 
 
 def _evaluation(folder: pathlib.Path) -> dict[str, Any] | None:
-    """The last evaluation of the test split that `--mode=eval` left, for runs without `test.json`."""
+    """The last test evaluation written by `--mode=eval`, for runs without `test.json`."""
     names = sorted(folder.glob("eval-test-*.json"), key=lambda path: (len(path.name), path.name))
     for path in [*names[::-1], folder / "eval.json"]:
         value, _ = _json(path)
@@ -266,7 +266,7 @@ def _evaluation(folder: pathlib.Path) -> dict[str, Any] | None:
 def _confusion(
     test: dict[str, Any] | None, data: dict[str, Any], notes: list[str]
 ) -> tuple[Confusion | None, tuple[str, ...]]:
-    """The confusion matrix of a test, which is taken out of it, and the names of its classes."""
+    """The confusion matrix of a test, which is removed from it, and its class names."""
     value = (test or {}).pop("confusion_matrix", None)
     if value is None:
         return None, ()
@@ -282,7 +282,7 @@ def _confusion(
 
 
 def _told_by(summary: dict[str, Any] | None) -> dict[str, Any]:
-    """The part of a config that a summary tells of."""
+    """The part of a config that is in a summary."""
     if not summary:
         return {}
     keys = {
@@ -299,7 +299,7 @@ def _told_by(summary: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def last_step(run: Run) -> str:
-    """How far a run came, in words."""
+    """The progress of a run, in words."""
     if not run.records:
         return "it wrote no record of training" if run.config else "it has not begun"
     last = run.records[-1]
@@ -308,7 +308,7 @@ def last_step(run: Run) -> str:
 
 
 def _json(path: pathlib.Path) -> tuple[dict[str, Any] | None, str]:
-    """The JSON object in a file, or None and what is wrong with it; a file that is not there is None and no note."""
+    """The JSON object in a file, or None and the problem; a missing file gives None without a note."""
     try:
         value = json.loads(path.read_text(encoding="utf-8")) if _is_readable(path) else None
     except FileNotFoundError:
@@ -323,7 +323,7 @@ def _json(path: pathlib.Path) -> tuple[dict[str, Any] | None, str]:
 
 
 def _is_readable(path: pathlib.Path) -> bool:
-    """Whether a file is one that ends; of a pipe nobody would ever read the end. Raises OSError if there is none."""
+    """Whether a file can be read to its end, unlike a pipe. Raises OSError if it does not exist."""
     return stat.S_ISREG(path.stat().st_mode)
 
 

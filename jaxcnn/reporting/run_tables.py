@@ -1,4 +1,4 @@
-"""The tables of a report that list runs and what they were made with."""
+"""The tables of a report that list runs and their origin."""
 
 from jaxcnn.reporting import labels, provenance
 from jaxcnn.reporting.findings import Findings
@@ -24,7 +24,7 @@ def troubles(findings: Findings) -> Table:
 
 
 def unfinished(findings: Findings) -> Table:
-    """Runs that have begun, or wait."""
+    """Runs that have started or wait."""
     rows = [_trouble(run) for run in findings.unfinished]
     return Table("unfinished", "Not finished", ["run", "state", "setting", "seed", "how far it came"], rows, SEED)
 
@@ -43,7 +43,7 @@ def _trouble(run: Run) -> list[Cell]:
 
 
 def missing(findings: Findings) -> Table:
-    """Planned trials that have no folder."""
+    """Planned trials without a folder."""
     rows = [
         [text(m["sweep"]), text(labels.setting(m.get("overrides") or {}) or "as configured"), text(m.get("seed", "–"))]
         for m in findings.missing
@@ -78,7 +78,7 @@ def runs(findings: Findings) -> Table:
 
 
 def configs(findings: Findings) -> Table:
-    """Where configs differ from jaxcnn's defaults, the keys of all settings first."""
+    """Differences of configs from jaxcnn's defaults, keys common to all settings first."""
     changes = [provenance.changed(s.config) for s in findings.settings if any(r.whole_config for r in s.runs)]
     keys = sorted({key for one in changes for key in one})
     rows = []

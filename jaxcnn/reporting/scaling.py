@@ -1,4 +1,4 @@
-"""Measurements of speed over devices: those of `scaling.json`, and runs that differ in their devices only."""
+"""Measurements of speed over devices: from `scaling.json`, and from runs that differ only in their devices."""
 
 import dataclasses
 from typing import Any
@@ -10,12 +10,12 @@ from jaxcnn.reporting.settings import Setting
 
 @dataclasses.dataclass
 class Scaling:
-    """Speed over devices of one network.
+    """The speed of one network over devices.
 
     Attributes:
-      curves: label -> rows with `devices`, `images_per_second`, `speedup` and `efficiency`, by rising devices.
+      curves: label -> rows with `devices`, `images_per_second`, `speedup` and `efficiency`, in ascending `devices`.
       shares_cores: whether some devices were parts of one processor, which cannot be faster together.
-      source: what it was read from.
+      source: where it was read from.
     """
 
     name: str
@@ -24,12 +24,12 @@ class Scaling:
     source: str
 
     def to_json(self) -> dict[str, Any]:
-        """All of it."""
+        """All fields."""
         return dataclasses.asdict(self)
 
 
 def scalings(material: Material, settings: list[Setting]) -> list[Scaling]:
-    """All that was measured of speed over devices."""
+    """All measurements of speed over devices."""
     return [*_of_files(material), *filter(None, map(_of_setting, settings))]
 
 
@@ -57,7 +57,7 @@ def _of_files(material: Material) -> list[Scaling]:
 
 
 def _of_setting(setting: Setting) -> Scaling | None:
-    """Runs of one setting on different numbers of devices of one kind."""
+    """The runs of one setting on different numbers of devices of the same kind."""
     speeds: dict[int, list[float]] = {}
     for run in setting.finished:
         devices = provenance.device_count(run)
@@ -72,7 +72,7 @@ def _of_setting(setting: Setting) -> Scaling | None:
 
 
 def _related(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows by devices, each with its speed-up and efficiency against the first, where the file does not tell."""
+    """Rows sorted by devices; speed-up and efficiency against the first are added if the file lacks them."""
     rows = sorted(rows, key=lambda row: row["devices"])
     base = rows[0]
     related = []

@@ -1,4 +1,4 @@
-"""Runs that differ in their seed only are one setting; settings of one network on one data set are one family."""
+"""Groups runs: those that differ only in seed are a setting; settings of one network on one data set are a family."""
 
 import dataclasses
 import functools
@@ -11,13 +11,13 @@ from jaxcnn.reporting.provenance import machine
 from jaxcnn.reporting.read import COMPLETE, Run
 from jaxcnn.reporting.statistics import Spread, spread
 
-# Keys that say nothing about what is learned: devices, rhythm of logs and checkpoints, where data lies.
+# Keys that do not affect what is learned: devices, intervals of logs and checkpoints, location of data.
 NEUTRAL = (
     "parallel.", "hosts.", "checkpoint.", "data.dir", "data.workers", "data.loader", "data.resident_gib",
     "run.tensorboard", "run.log_every_steps", "run.steps_per_call", "run.eval_batch_size",
 )  # fmt: skip
 FAMILY = ("model.name", "model.form", "model.width", "data.source", "data.train_split", "data.test_split")
-MOST_KEYS = 4  # in a label
+MOST_KEYS = 4  # per label
 FIRST_KEYS = ("global_batch_size", "optim.learning_rate", "optim.name", "schedule.name", "run.epochs")
 
 
@@ -26,9 +26,9 @@ class Setting:
     """Runs of one config over seeds.
 
     Attributes:
-      varied: the keys that differ between the settings of its family, with their values here.
-      label: these in words; "" where a family has one setting.
-      all_keys: `label` with every varied key, where there are more than `label` has.
+      varied: the keys that differ between the settings of its family, with their values in this one.
+      label: these in words; "" if the family has one setting.
+      all_keys: `label` with every varied key, if `label` does not have all.
     """
 
     architecture: str
@@ -41,32 +41,32 @@ class Setting:
 
     @functools.cached_property
     def finished(self) -> list[Run]:
-        """The runs that went to their end; figures are of these."""
+        """The runs that reached their end; all figures use only these."""
         return [run for run in self.runs if run.state == COMPLETE]
 
     @functools.cached_property
     def seeds(self) -> list[int | None]:
-        """The different seeds of the finished runs; runs whose seed nothing tells may be of one."""
+        """The different seeds of the finished runs; runs with an unknown seed count as one seed."""
         return list(dict.fromkeys(run.seed for run in self.finished))
 
     @property
     def lost_seeds(self) -> int:
-        """How many seeds have runs, but none that finished."""
+        """The number of seeds with runs of which none finished."""
         return len({run.seed for run in self.runs} - set(self.seeds))
 
     @functools.cached_property
     def repeats_differ(self) -> bool:
-        """Whether finished runs of one seed came to different accuracies, as they may where sums round differently."""
+        """Whether finished runs of one seed have different accuracies, which is possible if sums round differently."""
         figures = {(run.seed, validation_accuracy(run), test_accuracy(run)) for run in self.finished}
         return len(figures) > len(self.seeds)
 
     def _spread(self, figure: Callable[[Run], float | None]) -> Spread | None:
-        """A figure of the finished runs over their seeds."""
+        """The spread of a figure of the finished runs over their seeds."""
         return spread([figure(run) for run in self.finished], [run.seed for run in self.finished])
 
     @functools.cached_property
     def validation(self) -> Spread | None:
-        """Accuracy on the validation split, of the weights that were tested."""
+        """Accuracy of the tested weights on the validation split."""
         return self._spread(validation_accuracy)
 
     @functools.cached_property
@@ -76,12 +76,12 @@ class Setting:
 
     @functools.cached_property
     def augmented_test(self) -> Spread | None:
-        """The same with test-time augmentation, where the runs have it."""
+        """Accuracy on the test split with test-time augmentation, if the runs have it."""
         return self._spread(lambda run: test_accuracy(run, "tta_"))
 
     @functools.cached_property
     def train_seconds(self) -> Spread | None:
-        """Seconds of training steps, without start-up, compilation, evaluation and saving."""
+        """Seconds of training steps, excluding start-up, compilation, evaluation and saving."""
         return self._spread(lambda run: (run.summary or {}).get("train_seconds"))
 
     @functools.cached_property
@@ -96,12 +96,12 @@ class Setting:
 
     @functools.cached_property
     def machines(self) -> list[str]:
-        """Where its finished runs ran."""
+        """The machines of its finished runs."""
         return sorted({machine(run) for run in self.finished})
 
     @property
     def evolved(self) -> int:
-        """How many of its runs went on from the weights and rates of others, so that its label tells their start."""
+        """The number of runs that continued from weights and rates of others; its label describes only their start."""
         return sum(run.evolved for run in self.runs)
 
     @property
@@ -115,7 +115,7 @@ class Setting:
         return f"{self.architecture}: {self.label}" if self.label else self.architecture
 
     def states(self) -> dict[str, int]:
-        """How many runs are in which state."""
+        """The number of runs in each state."""
         found: dict[str, int] = {}
         for run in self.runs:
             found[run.state] = found.get(run.state, 0) + 1
@@ -142,7 +142,7 @@ class Setting:
 
 
 def validation_accuracy(run: Run) -> float | None:
-    """On the validation split, of the weights that were tested; None where nothing was held out."""
+    """Accuracy of the tested weights on the validation split; None without such a split."""
     summary = run.summary or {}
     best, last = summary.get("val_best"), summary.get("val_last")
     of_best = run.config.get("run.test_with") == "best"
@@ -150,7 +150,7 @@ def validation_accuracy(run: Run) -> float | None:
 
 
 def test_accuracy(run: Run, prefix: str = "") -> float | None:
-    """On the test split, of the moving average where the run keeps one; `prefix` "tta_": with augmentation."""
+    """Test accuracy, of the moving average if the run has one; `prefix` "tta_": with test-time augmentation."""
     summary = run.summary or {}
     name = str(summary.get("headline") or "top1_accuracy").replace("top1", f"{prefix}top1")
     return (summary.get("test") or {}).get(name)
@@ -162,7 +162,7 @@ def group(runs: list[Run]) -> list[Setting]:
     alike = labels.datasets(run.config for run in runs)
     for run in runs:
         known = {key: value for key, value in run.config.items() if key != "seed" and not key.startswith(NEUTRAL)}
-        if not run.config:  # a trial that never wrote anything, and whose trial.json tells nothing
+        if not run.config:  # a trial that wrote nothing, and whose trial.json has no config
             known = {"folder": run.name}
         identity = json.dumps(known, sort_keys=True, default=str)
         if identity not in by_identity:
@@ -181,7 +181,7 @@ def group(runs: list[Run]) -> list[Setting]:
 
 
 def _with_those_that_never_began(settings: list[Setting]) -> list[Setting]:
-    """Runs that never wrote a config join the one setting that their overrides fit, if there is one."""
+    """Runs that never wrote a config join the setting that fits their overrides, if exactly one does."""
     whole = [s for s in settings if any(run.whole_config for run in s.runs)]
     left = []
     for setting in settings:
@@ -196,7 +196,7 @@ def _with_those_that_never_began(settings: list[Setting]) -> list[Setting]:
 
 
 def _label(family: list[Setting]) -> None:
-    """Name the settings of a family by what differs between them."""
+    """Label the settings of a family by their differences."""
     keys = sorted(set().union(*(setting.config for setting in family)) - set(FAMILY) - {"seed"}, key=_rank)
     absent = object()
     differing = [

@@ -1,4 +1,4 @@
-"""What files tell, as far as it has the types that it must have: damaged parts are left out, and told."""
+"""Checks the types of values read from files: damaged parts are left out, and reported in notes."""
 
 import functools
 import json
@@ -9,7 +9,7 @@ from typing import Any
 from jaxcnn import config as configs
 from jaxcnn.config import Config
 
-LARGEST = 1e15  # of any figure in a report: beyond it, means and spreads of floating-point numbers overflow
+LARGEST = 1e15  # limit of all figures in a report: beyond it, floating-point means and spreads may overflow
 OF_RECORDS = ("step", "epoch", "train_seconds", "loss", "top1_accuracy", "ema_top1_accuracy")
 OF_SUMMARY = (
     "parameters", "steps", "epochs", "global_batch_size", "val_last", "images_per_second", "train_seconds",
@@ -22,12 +22,12 @@ OF_SCALING = (
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a finite number, not too large to be reckoned with."""
+    """Whether a value is a finite number, not too large for calculations."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
 
 
 def default_config() -> dict[str, Any]:
-    """The default config, flat and as JSON has it."""
+    """The default config, flat, with JSON types."""
     return dict(_defaults())
 
 
@@ -37,7 +37,7 @@ def _defaults() -> dict[str, Any]:
 
 
 def config(flat: dict[str, Any], notes: list[str]) -> dict[str, Any]:
-    """A flat config with the default in place of each value of a wrong type."""
+    """A flat config in which values of a wrong type are replaced by the default."""
     sound = {}
     for key, value in flat.items():
         known = key in _defaults()
@@ -66,7 +66,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def summary(kept: dict[str, Any] | None, notes: list[str]) -> dict[str, Any] | None:
-    """A `summary.json` whose figures are figures."""
+    """A `summary.json` with valid figures only."""
     if kept is None:
         return None
     sound = _numbers(kept, OF_SUMMARY, notes, "summary.json")
@@ -85,14 +85,14 @@ def summary(kept: dict[str, Any] | None, notes: list[str]) -> dict[str, Any] | N
 
 
 def _numbers(kept: dict[str, Any], names: Iterable[str], notes: list[str], where: str) -> dict[str, Any]:
-    """A mapping without those of the names whose values are neither numbers nor null."""
+    """A mapping without those of `names` whose values are neither numbers nor null."""
     wrong = [name for name in names if kept.get(name) is not None and not is_number(kept[name])]
     notes += [f"{where}: {name} is no number" for name in wrong]
     return {name: value for name, value in kept.items() if name not in wrong}
 
 
 def trial(kept: dict[str, Any] | None, notes: list[str]) -> dict[str, Any] | None:
-    """A `trial.json` whose overrides, seed and state are some."""
+    """A `trial.json` with valid overrides, seed and state."""
     if kept is None:
         return None
     sound = planned(kept)
@@ -106,7 +106,7 @@ def trial(kept: dict[str, Any] | None, notes: list[str]) -> dict[str, Any] | Non
 
 
 def planned(kept: Any) -> dict[str, Any] | None:
-    """A planned trial, {"overrides", "seed", …}; None if it is none."""
+    """A planned trial, {"overrides", "seed", …}; None if it is not valid."""
     if not isinstance(kept, dict) or type(kept.get("seed", 0)) not in (int, type(None)):
         return None
     overrides = kept.get("overrides") or {}
@@ -116,7 +116,7 @@ def planned(kept: Any) -> dict[str, Any] | None:
 
 
 def sweep(kept: dict[str, Any], notes: list[str]) -> dict[str, Any]:
-    """A `sweep.json` whose parts are what they must be."""
+    """A `sweep.json` with valid parts only."""
     sound = dict(kept)
     for name, kind in (("base", dict), ("planned", list), ("varied", list), ("trials", int), ("commands", list)):
         if sound.get(name) is not None and not isinstance(sound[name], kind):
@@ -131,7 +131,7 @@ def sweep(kept: dict[str, Any], notes: list[str]) -> dict[str, Any]:
 
 
 def environment(kept: dict[str, Any] | None) -> dict[str, Any]:
-    """An `environment.json` whose packages are some."""
+    """An `environment.json` with valid packages."""
     sound = dict(kept or {})
     if not isinstance(sound.get("packages"), dict):
         sound.pop("packages", None)
@@ -139,7 +139,7 @@ def environment(kept: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def records(lines: list[Any]) -> list[dict[str, Any]]:
-    """Records of `metrics.jsonl` with numbers where numbers belong, which a diverged run may have as NaN."""
+    """Valid records of `metrics.jsonl`: with numbers, which may be NaN in a diverged run, where required."""
     sound = []
     for line in lines:
         if isinstance(line, dict) and isinstance(line.get("kind"), str):
@@ -153,7 +153,7 @@ def _is_figure(value: Any) -> bool:
 
 
 def scaling_rows(rows: list[Any]) -> list[dict[str, Any]]:
-    """Rows of a `scaling.json`: those with devices and a speed, and with no figure that is none."""
+    """Rows of a `scaling.json` without their invalid figures; only rows with devices and a speed."""
     sound = []
     for row in rows:
         if isinstance(row, dict):

@@ -1,22 +1,22 @@
-"""Means, spreads and tests of significance over seeds, and the words for what they do and do not show."""
+"""Means, spreads and significance tests over seeds, and the words for their conclusions."""
 
 import dataclasses
 import math
 import statistics
 from collections.abc import Hashable, Sequence
 
-SIGNIFICANT = 0.05  # the level of p that the words go by
+SIGNIFICANT = 0.05  # the p level used in the words
 
 
 @dataclasses.dataclass(frozen=True)
 class Spread:
-    """Values of one figure over seeds, one for each: the mean of its runs, if it ran more than once."""
+    """Values of a figure over seeds, one per seed: the mean of its runs if it ran more than once."""
 
     values: tuple[float, ...]
 
     @property
     def n(self) -> int:
-        """How many seeds."""
+        """The number of seeds."""
         return len(self.values)
 
     @property
@@ -26,7 +26,7 @@ class Spread:
 
     @property
     def std(self) -> float | None:
-        """The sample standard deviation (divisor n - 1); None for one seed, whose spread nobody knows."""
+        """The sample standard deviation (divisor n - 1); None for one seed, whose spread is unknown."""
         return statistics.stdev(self.values) if self.n > 1 else None
 
     def to_json(self) -> dict[str, float | int | list[float] | None]:
@@ -37,8 +37,8 @@ class Spread:
 def spread(values: Sequence[float | None], seeds: Sequence[Hashable] = ()) -> Spread | None:
     """The spread of the finite values; None if there are none.
 
-    Where `seeds` tells the seed of each, those of one seed are one sample, and their mean stands for it: a run that is
-    repeated says nothing about other seeds.
+    If `seeds` gives the seed of each value, the values of one seed are one sample, their mean: a repeated run gives no
+    information about other seeds.
     """
     by_seed: dict[Hashable, list[float]] = {}
     for value, seed in zip(values, seeds or range(len(values)), strict=True):
@@ -48,18 +48,18 @@ def spread(values: Sequence[float | None], seeds: Sequence[Hashable] = ()) -> Sp
 
 
 def _mean(values: list[float]) -> float:
-    return values[0] if len(set(values)) == 1 else statistics.fmean(values)  # equal ones are their mean to the bit
+    return values[0] if len(set(values)) == 1 else statistics.fmean(values)  # exact for equal values
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """Two rows set side by side.
+    """A comparison of two rows.
 
     Attributes:
-      difference: mean of the first less mean of the second.
-      p: of Welch's t-test, two-sided; None where it cannot be computed.
-      t, degrees: its statistic and degrees of freedom.
-      n: how many seeds on either side.
+      difference: mean of the first minus mean of the second.
+      p: p value of Welch's two-sided t-test; None if it cannot be computed.
+      t, degrees: statistic and degrees of freedom of the test.
+      n: number of seeds of each side.
       verdict: one of "unknown" (one seed on a side, or no spread on either), "within the spread", "not significant",
         "significant", "equal".
     """
@@ -89,10 +89,10 @@ class Comparison:
 
 
 def compare(first: Spread, second: Spread) -> Comparison:
-    """Set two rows side by side, by the t-test for unequal variances (Welch 1947, doi 10.1093/biomet/34.1-2.28).
+    """Compare two rows by the t-test for unequal variances (Welch 1947, doi 10.1093/biomet/34.1-2.28).
 
-    A difference that is not larger than the larger of the two standard deviations counts as within the spread,
-    whatever the test says: with many seeds a test finds differences that no single run would show.
+    A difference not larger than the larger of the two standard deviations counts as within the spread, whatever the
+    test says: with many seeds, a test detects differences that no single run would show.
     """
     difference, n = first.mean - second.mean, (first.n, second.n)
     if first.std is None or second.std is None:
@@ -117,7 +117,7 @@ def _p(p: float) -> str:
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Indices of the points (cost, gain) that no other one beats in both; cheapest first, one of equals."""
+    """Indices of the points (cost, gain) that no other point beats in both; cheapest first, one of equal points."""
     order = sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1]))
     front: list[int] = []
     for i in order:

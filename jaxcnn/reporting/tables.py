@@ -1,4 +1,4 @@
-"""A table once, in three notations: Markdown, LaTeX (booktabs) and rows for the page."""
+"""Tables in three formats: Markdown, LaTeX (booktabs) and rows for the page."""
 
 import dataclasses
 import re
@@ -13,17 +13,17 @@ LATEX = {
     "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "“": "``", "”": "''", '"': "''", "µ": r"$\mu$",
     "`": r"\textasciigrave{}", "'": r"\textquotesingle{}",
 }  # fmt: skip
-LACKING = "ĦħĸĿŀŉŦŧſ"  # letters below U+0180 that LaTeX's T1 encoding does not have
-LONG = 34  # characters, from which on a LaTeX column breaks its lines
+LACKING = "ĦħĸĿŀŉŦŧſ"  # letters below U+0180 missing in LaTeX's T1 encoding
+LONG = 34  # characters; a LaTeX column of at least this width breaks its lines
 
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """A cell: what is written, and the number it is sorted by, if it is one.
+    """A cell: its text and, for numbers, the number by which it is sorted.
 
     Attributes:
-      strong: the best of its kind, to be set apart.
-      link: where it leads on the web, for sources.
+      strong: emphasised, as the best of its kind.
+      link: web address of a source.
     """
 
     text: str
@@ -37,9 +37,9 @@ class Table:
     """Rows under named columns.
 
     Attributes:
-      name: for anchors and LaTeX labels.
-      numeric: the columns that are set flush right.
-      notes: below the table; what a reader has to know to read it rightly.
+      name: name in anchors and LaTeX labels.
+      numeric: the right-aligned columns.
+      notes: notes below the table that are needed to read it correctly.
     """
 
     name: str
@@ -65,7 +65,7 @@ def text(of: Any, *, strong: bool = False, link: str = "") -> Cell:
 
 
 def number(of: float | None, written: str, *, strong: bool = False) -> Cell:
-    """A cell of a number, written as told."""
+    """A cell of a number, shown as `written`."""
     return Cell(written, of, strong)
 
 
@@ -92,7 +92,7 @@ def _markdown_cell(cell: Cell) -> str:
 
 
 def _markdown(words: str) -> str:
-    """Words as one line of Markdown in which nothing is markup, be it mathematics, a reference or a heading."""
+    """Words as one line of Markdown without any markup, such as mathematics, references or headings."""
     line = re.sub(r"([|\\`*_<>\[\]&~$#])", r"\\\1", " ".join(words.split()))
     return re.sub(r"^([-+=](?=[-= ]|$)|\d+(?=[.)](?: |$)))", _not_a_list, line)
 
@@ -102,7 +102,7 @@ def _not_a_list(found: re.Match[str]) -> str:
 
 
 def latex(tables: Sequence[Table], title: str) -> str:
-    """All tables as a LaTeX document with booktabs; each `table` can be copied into a paper as it is."""
+    """All tables as a LaTeX document with booktabs; each `table` can be copied into a paper unchanged."""
     parts = [
         f"% {_one_line(title)}",  # a comment: no character of it matters
         "% Compiles as it is with pdflatex; a table copied from it needs \\usepackage{array,booktabs,graphicx}.",
@@ -148,7 +148,7 @@ def _latex_table(table: Table) -> str:
 
 
 def _latex_row(cells: list[str]) -> str:
-    r"""A line of a table; one that began with [ or * would be taken for an argument of the \\ or rule before it."""
+    r"""A line of a table, protected if it begins with [ or *, which the preceding \\ or rule would take as argument."""
     line = " & ".join(cells) + r" \\"
     return "{}" + line if line.startswith(("[", "*")) else line
 
@@ -159,10 +159,10 @@ def _latex_cell(cell: Cell) -> str:
 
 
 def escape_latex(words: str) -> str:
-    """Words with LaTeX's special characters escaped; those that its fonts lack are told by their numbers."""
-    # Latin letters with accents are there; anything beyond, and control characters, would stop pdflatex.
+    """Words with LaTeX's special characters escaped; characters missing in its fonts are given by number."""
+    # Latin letters with accents exist; anything beyond, and control characters, would stop pdflatex.
     plain = "".join(c if c in LATEX or _is_in_fonts(c) else f"[U+{ord(c):04X}]" for c in _one_line(words))
-    plain = re.sub(r"([-,])(?=\1)", "\\1\0", plain)  # in a row they would become a dash, or a quotation mark
+    plain = re.sub(r"([-,])(?=\1)", "\\1\0", plain)  # two in a row would become a dash or a quotation mark
     return "".join(LATEX.get(character, character) for character in plain).replace("\0", "{}")
 
 

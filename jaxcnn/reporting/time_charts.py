@@ -1,4 +1,4 @@
-"""Pictures with time in them: training curves, time to accuracy, the Pareto front, and speed over devices."""
+"""Pictures about time: training curves, time to accuracy, the Pareto front, and speed over devices."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ from jaxcnn.reporting.settings import test_accuracy
 
 
 def curves(family: Family) -> Plot:
-    """Loss and accuracy over epochs: the chosen setting before all the others; loss alone where nothing is chosen."""
+    """Loss and accuracy over epochs: the chosen setting in front of the others; only loss if none is chosen."""
     validated = any(validation_curve(run) for s in family.settings for run in s.runs)
     accuracies = validated or family.chosen is not None
     plot = new(
@@ -76,7 +76,7 @@ def curves(family: Family) -> Plot:
 
 
 def time_to_accuracy(findings: Findings, dataset: str) -> Plot:
-    """Validation accuracy over seconds of training, for the chosen setting of each network."""
+    """Validation accuracy over training seconds, for the chosen setting of each network."""
     rows = [row for row in findings.times_to_accuracy if row["data"] == dataset]
     shown = list({id(row["setting"]): row["setting"] for row in rows}.values())
     machines = {name for s in shown for name in s.machines}

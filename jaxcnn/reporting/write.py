@@ -1,4 +1,4 @@
-"""A whole report: read the folders, work out the findings, write the page, the tables, the plots and the JSON."""
+"""A whole report: reads the folders, computes the findings, writes the page, the tables, the plots and the JSON."""
 
 import contextlib
 import json
@@ -21,7 +21,7 @@ def report(
     """Write the report of these folders into `out`; return lines for the user.
 
     Raises:
-      UserError: there is nothing to report, or `out` cannot be written.
+      UserError: nothing to report, or `out` is not writable.
     """
     material = read(paths)
     findings = find(material, best_on_test=best_on_test)
@@ -35,7 +35,7 @@ def report(
         raise UserError(f"--out={out} cannot be written: {error.strerror}; choose another folder") from error
     for old in [*folder.glob("*.png"), *folder.glob("*.svg")]:
         with contextlib.suppress(IsADirectoryError):
-            old.unlink()  # of an earlier report, which may have had other pictures
+            old.unlink()  # from an earlier report, which may have had other pictures
     pictures = _draw(findings, folder, remarks)
     html = page.render(title, findings, made, pictures, remarks, command)
     (out / "report.html").write_text(html, encoding="utf-8")
@@ -53,7 +53,7 @@ def report(
 
 
 def _draw(findings: Findings, folder: pathlib.Path, remarks: list[str]) -> list[tuple[plots.Plot, str]]:
-    """Draw all pictures into a folder; return them with their SVG for the page. One that fails is a remark."""
+    """Draw all pictures into a folder; return them with their SVG for the page. A failure becomes a remark."""
     made = []
     taken: set[str] = set()
     with plots.style():
@@ -62,7 +62,7 @@ def _draw(findings: Findings, folder: pathlib.Path, remarks: list[str]) -> list[
                 plot = draw()
                 plot.name = labels.untaken(plot.name, taken)
                 made.append((plot, plots.for_page(plot, plots.save(plot, folder))))
-            except Exception as error:  # whatever is odd in one picture, the figures and the others are there
+            except Exception as error:  # a failed picture must not lose the figures and the other pictures
                 reason = labels.printable(" ".join(str(error).split()))[:200]
                 remarks.append(f"A picture ({draw.func.__name__}) could not be drawn: {type(error).__name__}: {reason}")
     return made
@@ -143,7 +143,7 @@ def _run(run: Run) -> dict[str, Any]:
 
 
 def _finite(value: Any) -> Any:
-    """The same without infinities and NaN, which JSON does not have."""
+    """`value` without infinities and NaN, which JSON does not have."""
     if isinstance(value, dict):
         return {str(key): _finite(of) for key, of in value.items()}
     if isinstance(value, list | tuple):

@@ -1,1 +1,1 @@
-"""How training scales over devices: measured on those that are here, predicted for those that are not."""
+"""Scaling of training over devices: measured on available devices, predicted for others."""

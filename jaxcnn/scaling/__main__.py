@@ -1,11 +1,11 @@
 """Measure or predict how training scales: `python -m jaxcnn.scaling --config=configs/alexnet_cifar10.py`.
 
-Times the real training step on 1, 2, 4, … devices, each count in a process of its own, under strong and weak scaling,
-and writes `scaling.json`, `.md` and `.png` to --out. With --simulate it compiles the step for a machine that is not
-here and predicts instead (`simulated-<machine>.json`, …). `docs/scaling.md` explains both.
+Times the real training step on 1, 2, 4, … devices, each count in a separate process, under strong and weak scaling, and
+writes `scaling.json`, `.md` and `.png` to --out. With --simulate, it compiles the step for a machine that is not
+available and predicts instead (`simulated-<machine>.json`, …). `docs/scaling.md` explains both.
 """
 
-from jaxcnn import at_start  # noqa: F401 (first of all: from here on a signal is told in one line)
+from jaxcnn import at_start  # noqa: F401 (imported first: from now on, a signal is reported in one line)
 
 # isort: split
 
@@ -38,11 +38,11 @@ UTILISATION = flags.DEFINE_float(
 STEP_SECONDS = flags.DEFINE_list(
     "step_seconds", [], "Measured seconds of a step on one such device, for each network; in place of --utilisation."
 )
-VIRTUAL_DEVICES = (1, 2, 4, 8)  # where there is only one
+VIRTUAL_DEVICES = (1, 2, 4, 8)  # if there is only one device
 
 
 def main() -> int:
-    """Measure or predict what the flags ask for; return the exit code."""
+    """Measure or predict as given by the flags; return the exit code."""
     config = command.read_config(CONFIG)
     networks = [_with_model(config, name) for name in MODELS.value] or [config]
     folder = pathlib.Path(OUT.value)
@@ -89,7 +89,7 @@ def _simulate(networks: list[Config], folder: pathlib.Path) -> list[pathlib.Path
 
 
 def _with_model(config: Config, name: str) -> Config:
-    """The config with another network, checked anew."""
+    """The config with another network, checked again."""
     tree = to_dict(config)
     tree["model"]["name"] = name
     return from_config_dict(tree)

@@ -1,4 +1,4 @@
-"""Simulations of machines that are not here: one process compiles for each network, then the model predicts."""
+"""Simulation of machines that are not available: a process per network compiles, then the model predicts."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -22,11 +22,11 @@ def simulate(
     """Compile and predict for each network.
 
     Args:
-      machine: to compile for.
-      wanted: configs of the networks, whose batch is that of one device.
+      machine: the machine to compile for.
+      wanted: configs of the networks; their batch is that of one device.
       utilisation: see `predict.predict`.
-      step_seconds: measured on one device, for each network, or None.
-      say: is told of each network as it is compiled.
+      step_seconds: for each network, seconds measured on one device, or None.
+      say: called with a text for each compiled network.
 
     Returns:
       `machine`, `networks` and the `environment` of the compiler.
@@ -60,7 +60,7 @@ def simulate(
 
 
 def title(config: Config) -> str:
-    """A network in words, with what of its config changes how it scales."""
+    """The name of a network, with the parts of its config that affect scaling."""
     told: list[str] = [config.model.name, config.model.dtype]
     told += [f"width {config.model.width:g}"] * (config.model.width != 1)
     if config.norm.group_size:

@@ -1,9 +1,8 @@
-"""How long a collective takes: an alpha-beta model over the links of a cluster, its constants in one cited table.
+"""The time of a collective: an alpha-beta model over the links of a cluster, with constants in one cited table.
 
-Every step of a collective costs a latency (alpha) and every byte its share of a link (beta). For GPUs it is the model
-by which NCCL itself chooses between rings and trees; for TPUs that of rings along the axes of a torus; for CPUs that of
-one ring over Ethernet.
-`docs/scaling.md` explains both, and what they leave out.
+Every step of a collective costs a latency (alpha), and every byte a time on a link (beta). For GPUs, this is the model
+by which NCCL itself chooses between rings and trees; for TPUs, rings along the axes of a torus; for CPUs, one ring over
+Ethernet. `docs/scaling.md` explains the models and their limits.
 """
 
 import dataclasses
@@ -15,14 +14,14 @@ MICROSECOND = 1e-6
 
 @dataclasses.dataclass(frozen=True)
 class Links:
-    """What joins the devices of a cluster.
+    """The links between the devices of a GPU cluster.
 
     Attributes:
-      node: devices that share the inner links.
+      node: number of devices that share the inner links.
       inner: bytes/s of one device into the links of its node, in one direction.
       outer: bytes/s of one device's share of the network between nodes, in one direction.
       attained: share of both that long collectives reach.
-      source: where the figures are from.
+      source: source of the figures.
     """
 
     node: int
@@ -36,9 +35,9 @@ class Links:
         if size < 2:
             return 0.0
         per_node = size / nodes
-        # A ring leaves each node by all the adapters of its members at once.
+        # A ring leaves each node through all adapters of its members at once.
         bandwidth = self.inner if nodes == 1 else min(self.inner, self.outer * per_node)
-        if kind not in _RING_STEPS:  # pairs: every device sends by itself
+        if kind not in _RING_STEPS:  # pairs: every device sends on its own
             lone = (self.inner if nodes == 1 else min(self.inner, self.outer)) * self.attained
             ring = _NCCL["ring", "simple"]
             return ring.base + (ring.inner if nodes == 1 else ring.outer) + _moved(kind, nbytes, size) / lone
@@ -48,13 +47,13 @@ class Links:
 
 @dataclasses.dataclass(frozen=True)
 class Torus:
-    """Devices in a grid whose rows and columns are rings where they are long enough.
+    """Devices in a grid whose rows and columns are rings if they are long enough.
 
     Attributes:
       link: bytes/s of one link in one direction; each device has two links along every axis.
-      wraps: an axis of at least so many devices is closed to a ring.
+      wraps: an axis of at least this many devices is closed to a ring.
       hop: seconds from one device to the next.
-      source: where the figures are from.
+      source: source of the figures.
     """
 
     link: float
@@ -67,7 +66,7 @@ class Torus:
         axes = [side for side in shape if side > 1]
         if not axes:
             return 0.0
-        # Data is split over the axes, so that all links are busy at once; an open axis sends in one direction only.
+        # Data is split over the axes, so that all links work at once; an open axis sends in one direction only.
         bandwidth = sum(self.link * (2 if side >= self.wraps else 1) for side in axes)
         hops = sum(side / 2 if side >= self.wraps else side - 1 for side in axes)
         passes = _RING_STEPS.get(kind, 1)
@@ -77,13 +76,13 @@ class Torus:
 
 @dataclasses.dataclass(frozen=True)
 class Ethernet:
-    """Hosts at one switch, a device each, whose collectives are rings over TCP, as Gloo makes them.
+    """Hosts at one switch with one device each; collectives are rings over TCP, as in Gloo.
 
     Attributes:
       link: bytes/s of a host's adapter in one direction.
       attained: share of it that long transfers reach.
-      step: seconds until the next host of the ring has what was sent, beside the bytes.
-      source: where the figures are from.
+      step: latency in seconds of a transfer to the next host of the ring, in addition to the time of its bytes.
+      source: source of the figures.
     """
 
     link: float
@@ -103,7 +102,7 @@ class Ethernet:
 
 @dataclasses.dataclass(frozen=True)
 class _Way:
-    """One way of NCCL to make a collective: its latencies in seconds, and the share of the bandwidth it can use."""
+    """An NCCL algorithm for a collective: its latencies in seconds, and the share of the bandwidth it can use."""
 
     shape: str
     base: float
@@ -128,9 +127,9 @@ def _way(shape: str, base: float, inner: float, outer: float, share: float) -> _
 # Passes of a ring over all its members.
 _RING_STEPS = {"all-reduce": 2, "all-gather": 1, "reduce-scatter": 1}
 
-# Microseconds: at the start, per step within a node (NVLink), per step between nodes; and the share of the bandwidth.
+# Microseconds at the start, per step within a node (NVLink), and per step between nodes; and the share of bandwidth.
 # From NCCL's own model, github.com/NVIDIA/nccl, src/graph/tuning.cc at 01afd20a77b5 (baseLat, hwLat; "LL" trades
-# bandwidth for latency, and its steps within a node take 1.8 times as long where there are several nodes).
+# bandwidth for latency, and its steps within a node take 1.8 times as long if there are several nodes).
 _NCCL = {
     ("ring", "simple"): _way("ring", 8.4, 3.4, 9.6, 1.0),
     ("ring", "LL"): _way("ring", 3.6, 1.8 * 0.47, 2.7, 1 / 4),
@@ -139,7 +138,7 @@ _NCCL = {
 }
 
 _DGX = "NVIDIA's data sheets of the GPU (NVLink, half of the bidirectional figure) and of DGX"
-# By the name in `--simulate`. One InfiniBand adapter for each GPU.
+# Keyed by the name in `--simulate`. One InfiniBand adapter per GPU.
 LINKS: dict[str, Links] = {
     "h100": Links(
         8, 450e9, 50e9, 370 / 450, f"{_DGX} H100 (8 x 400 Gb/s); attained: jax-ml.github.io/scaling-book/gpus"
@@ -171,13 +170,13 @@ def collective_seconds(
     """Predicted time of one collective.
 
     Args:
-      links: what joins the devices.
+      links: the links between the devices.
       kind: "all-reduce", "all-gather", "reduce-scatter", "all-to-all" or "collective-permute".
-      nbytes: of the whole array: what each device puts into an all-reduce, reduce-scatter, all-to-all or permutation,
-        and what it gets from an all-gather.
+      nbytes: bytes of the whole array: the input of each device to an all-reduce, reduce-scatter, all-to-all or
+        permutation, or its output from an all-gather.
       size: devices in a group.
-      nodes: nodes that a group reaches over (GPUs).
-      shape: of the grid (TPUs); a group that does not fill it is taken as one axis.
+      nodes: number of nodes over which a group extends (GPUs).
+      shape: shape of the grid (TPUs); a group that does not fill it is treated as one axis.
     """
     if isinstance(links, Ethernet):
         return links.seconds(kind, nbytes, size)
@@ -188,5 +187,5 @@ def collective_seconds(
 
 
 def _moved(kind: str, nbytes: float, size: int) -> float:
-    """Bytes that leave a device, where it sends each by itself."""
+    """Bytes that leave a device if it sends all of them on its own."""
     return nbytes * (size - 1) / size if kind == "all-to-all" else nbytes

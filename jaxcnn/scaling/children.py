@@ -1,4 +1,4 @@
-"""Processes of their own: how many devices JAX sees, and of which kind, is fixed when it starts."""
+"""Child processes, needed because the number and kind of JAX's devices are fixed when it starts."""
 
 import contextlib
 import json
@@ -20,13 +20,13 @@ TASK, RESULT, OUTPUT = "task.json", "result.json", "output.txt"
 
 
 def run_all(module: str, tasks: Sequence[dict[str, Any]], environments: Sequence[dict[str, str]]) -> list[Any]:
-    """Run one process of `module` for each task, all at once; return what each `serve`d.
+    """Run one process of `module` per task, all at once; return the result of each (see `serve`).
 
-    A process that fails ends the others, which may wait for it in a collective.
+    If a process fails, the others are ended, since they may wait for it in a collective.
 
     Raises:
-      UserError: what a process told as a user's mistake.
-      RuntimeError: one failed otherwise; its output is shown.
+      UserError: a process reported a user error.
+      RuntimeError: a process failed otherwise; its output is shown.
     """
     with contextlib.ExitStack() as stack:
         children = [
@@ -49,7 +49,7 @@ def run_all(module: str, tasks: Sequence[dict[str, Any]], environments: Sequence
 
 
 def serve(work: Callable[[dict[str, Any]], Any]) -> None:
-    """The other end of `run_all`: do `work` on the task in the folder named on the command line, leave its result."""
+    """The child's side of `run_all`: run `work` on the task in the folder on the command line, and save its result."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     malloc.of_command()
     folder = pathlib.Path(sys.argv[1])
@@ -57,7 +57,7 @@ def serve(work: Callable[[dict[str, Any]], Any]) -> None:
         answer = work(json.loads((folder / TASK).read_text(encoding="utf-8")))
     except UserError as error:
         (folder / RESULT).write_text(json.dumps({"mistake": str(error)}), encoding="utf-8")
-        os._exit(UserError.exit_code)  # not through the barrier at which jax.distributed waits for all processes
+        os._exit(UserError.exit_code)  # skips the barrier at which jax.distributed waits for all processes
     except BaseException:
         traceback.print_exc()
         sys.stderr.flush()
@@ -86,7 +86,7 @@ def _started(module: str, task: dict[str, Any], environment: dict[str, str]) -> 
             process = subprocess.Popen(
                 [sys.executable, "-m", module, name],
                 env=os.environ | {"PYTHONPATH": path} | environment,
-                stdin=subprocess.PIPE,  # it ends when this end is closed, be it that this process was killed
+                stdin=subprocess.PIPE,  # the child ends when this pipe closes, also if this process is killed
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
@@ -98,6 +98,6 @@ def _started(module: str, task: dict[str, Any], environment: dict[str, str]) -> 
 
 
 def _end_with_parent() -> None:
-    while os.read(0, 1):  # not sys.stdin, whose lock this thread would hold while the interpreter ends
+    while os.read(0, 1):  # not sys.stdin: this thread would hold its lock at interpreter exit
         pass
     os._exit(1)

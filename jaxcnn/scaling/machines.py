@@ -1,4 +1,4 @@
-"""Machines that are not here: what `--simulate` names, and how to compile for it."""
+"""Machines that are not available: those that `--simulate` names, and how to compile for them."""
 
 import dataclasses
 import importlib.util
@@ -12,7 +12,7 @@ from jaxcnn.scaling.bandwidth import ETHERNET, LINKS, TORI, Ethernet, Links, Tor
 
 EXAMPLES = "gpu:256, gpu:h100:256, gpu:a100:64, tpu:v5e:16x16 or cpu:512"
 DEFAULT_GPU = "h100"
-MOST_DEVICES = 4096  # virtual CPU devices beyond which a compilation here takes too long to be of use
+MOST_DEVICES = 4096  # with more virtual CPU devices, compilation takes too long
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,9 +21,9 @@ class Machine:
 
     Attributes:
       platform: "gpu", "tpu" or "cpu".
-      name: of the device, such as "h100"; empty for CPUs.
-      devices: how many.
-      grid: of TPUs, such as (16, 16).
+      name: name of the device, such as "h100"; empty for CPUs.
+      devices: number of devices.
+      grid: grid of TPUs, such as (16, 16).
     """
 
     platform: str
@@ -37,12 +37,12 @@ class Machine:
 
     @property
     def links(self) -> Links | Torus | Ethernet:
-        """What joins its devices."""
+        """The links between its devices."""
         return LINKS.get(self.name) or TORI.get(self.name) or ETHERNET
 
     @property
     def device_kind(self) -> str:
-        """JAX's name of the device, by which `train.flops.peak` knows it."""
+        """JAX's name of the device, as used by `train.flops.peak`."""
         return _KINDS.get(self.name, "cpu")
 
 
@@ -50,10 +50,10 @@ _KINDS = {"h100": "NVIDIA H100 80GB HBM3", "h200": "NVIDIA H200", "a100": "NVIDI
 
 
 def parse(text: str) -> Machine:
-    """The machine that a value of `--simulate` names.
+    """The machine named by a value of `--simulate`.
 
     Raises:
-      UserError: it names none.
+      UserError: the value names no machine.
     """
     platform, *rest = text.lower().split(":")
     size = rest[-1] if rest else ""
@@ -80,8 +80,8 @@ class Compiler:
     """How the step of a machine is compiled here.
 
     Attributes:
-      target: "cuda", "tpu" or "cpu": whose compiler is used.
-      remark: what the reader must know about that; empty if it is the machine's own.
+      target: the compiler that is used: "cuda", "tpu" or "cpu".
+      remark: note on it for the reader; empty if it is the machine's own compiler.
     """
 
     target: str
@@ -89,7 +89,7 @@ class Compiler:
 
 
 def compiler_for(machine: Machine) -> Compiler:
-    """The machine's own compiler where its plugin is installed; else XLA:CPU for as many virtual devices."""
+    """The machine's own compiler if its plugin is installed; else XLA:CPU with the same number of virtual devices."""
     if machine.platform == "cpu":
         return Compiler("cpu", "")
     modules: tuple[str, ...]
@@ -108,22 +108,22 @@ def compiler_for(machine: Machine) -> Compiler:
 
 
 def environment(machine: Machine, compiler: Compiler) -> dict[str, str]:
-    """Environment variables of the process that compiles for a machine."""
+    """Environment variables for the process that compiles for a machine."""
     changes = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
     if compiler.target == "cpu":
         changes["JAX_NUM_CPU_DEVICES"] = str(machine.devices)
     elif compiler.target == "cuda":
-        changes["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"  # of libraries that only running would need
-        # There is no GPU to time kernels on.
+        changes["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"  # for libraries needed only at run time
+        # Without a GPU, kernels cannot be timed.
         flags = xla_flags.GPU_FLAGS | {"xla_gpu_autotune_level": "0"}
         changes["XLA_FLAGS"] = xla_flags.merged(os.environ.get("XLA_FLAGS", ""), flags)
     else:
-        changes["TPU_SKIP_MDS_QUERY"] = "1"  # which asks the cloud what machine this is
+        changes["TPU_SKIP_MDS_QUERY"] = "1"  # this query asks the cloud for the type of this machine
     return changes
 
 
 def devices(machine: Machine, compiler: Compiler) -> list[Any]:
-    """Devices to compile for, in the order of a ring through nodes; to be called in an `environment` of its own."""
+    """Devices to compile for, in the order of a ring through the nodes; call it in a process with `environment`."""
     import jax
     from jax.experimental import topologies
 
@@ -136,20 +136,20 @@ def devices(machine: Machine, compiler: Compiler) -> list[Any]:
     topology = topologies.get_topology_desc(
         platform="cuda",
         target_config=_GPUS[machine.name].target_config(),
-        topology=f"1x{machine.devices // node}x{node}",  # slices x hosts x GPUs of a host
+        topology=f"1x{machine.devices // node}x{node}",  # slices x hosts x GPUs per host
     )
     return list(topology.devices)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Gpu:
-    """What XLA must know of a GPU to compile for it."""
+    """The properties of a GPU that XLA needs to compile for it."""
 
     description: str
     major: int
     multiprocessors: int
-    single_units: int  # float32 units of a multiprocessor
-    shared_memory: int  # KiB of a multiprocessor
+    single_units: int  # float32 units per multiprocessor
+    shared_memory: int  # KiB per multiprocessor
     level2_cache: int  # MiB
     clock: float  # GHz, boost
     memory: int  # bytes
@@ -196,5 +196,5 @@ _GPUS = {
 def _installed(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # its parent is not there
+    except ModuleNotFoundError:  # the parent package is missing
         return False

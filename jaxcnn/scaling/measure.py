@@ -1,4 +1,4 @@
-"""Scaling measured on the devices that are here: which points, each in processes of its own, and the rows they give."""
+"""Measures scaling on the available devices: the points, each in separate processes, and the resulting rows."""
 
 import dataclasses
 import os
@@ -19,7 +19,7 @@ MODES = ("strong", "weak")
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """One measurement: a config (its batch already that of the point) on so many devices of so many processes."""
+    """One measurement: a config (with the batch of this point), and the numbers of devices and processes."""
 
     config: Config
     devices: int
@@ -31,12 +31,12 @@ class Plan:
     """What to measure.
 
     Attributes:
-      networks: configs, whose batch is the global one under strong scaling, and that of one device under weak scaling.
-      modes: of `MODES`.
+      networks: configs; their batch is the global one under strong scaling, that of one device under weak scaling.
+      modes: some of `MODES`.
       devices: counts of devices within one process.
       processes: counts of processes, each with one device.
-      seconds: of each of the three measurements of a point.
-      rounds: into which they are split.
+      seconds: duration of each of the three measurements of a point.
+      rounds: number of rounds into which they are split.
     """
 
     networks: Sequence[Config]
@@ -48,7 +48,7 @@ class Plan:
 
 
 def probe() -> dict[str, Any]:
-    """What JAX sees on this machine: `backend`, `device_kind`, `devices` and `cores` (a list)."""
+    """JAX's view of this machine: `backend`, `device_kind`, `devices` and `cores` (a list)."""
     return children.run_all(PROBE, [{}], [{}])[0]
 
 
@@ -56,15 +56,15 @@ def run(plan: Plan, machine: dict[str, Any], say: Callable[[str], None]) -> dict
     """Measure all points of a plan.
 
     Args:
-      plan: what.
+      plan: what to measure.
       machine: from `probe`.
-      say: is told of each point as it is done.
+      say: called with a text after each point.
 
     Returns:
       `rows` and the `environment` of the first point.
 
     Raises:
-      UserError: the batch does not divide, or there are fewer devices than asked for.
+      UserError: the batch is not divisible, or fewer devices exist than requested.
     """
     check(plan, machine)
     done: dict[tuple[Point, str], dict[str, Any]] = {}
@@ -75,7 +75,7 @@ def run(plan: Plan, machine: dict[str, Any], say: Callable[[str], None]) -> dict
                 series = []
                 for count in counts:
                     point = _point(config, mode, over, count)
-                    key = point, over  # one device is the same in both modes; one process has one core of a CPU
+                    key = point, over  # one device is equal in both modes; one process has one CPU core
                     if key not in done:
                         done[key] = _timed(point, over, machine, plan.seconds, plan.rounds)
                     series.append(_row(config.model.name, mode, over, point, done[key], machine))
@@ -86,7 +86,7 @@ def run(plan: Plan, machine: dict[str, Any], say: Callable[[str], None]) -> dict
 
 
 def check(plan: Plan, machine: dict[str, Any]) -> None:
-    """Refuse a plan that cannot be measured before anything is.
+    """Refuse, before measuring, a plan that cannot be measured.
 
     Raises:
       UserError: see `run`.
@@ -109,7 +109,7 @@ def _point(config: Config, mode: str, over: str, count: int) -> Point:
 
 
 def _timed(point: Point, over: str, machine: dict[str, Any], seconds: float, rounds: int) -> dict[str, Any]:
-    """Measure a point in processes of its own; the figures of process 0."""
+    """Measure a point in separate processes; return the figures of process 0."""
     shared = {
         "config": configs.to_dict(point.config),
         "devices": point.devices,
@@ -135,13 +135,13 @@ def _timed(point: Point, over: str, machine: dict[str, Any], seconds: float, rou
 def _row(
     model: str, mode: str, over: str, point: Point, timed: dict[str, Any], machine: dict[str, Any]
 ) -> dict[str, Any]:
-    """A row of the report, without what relates it to the others of its series."""
+    """A row of the report, without the figures relative to others of its series."""
     middle = {
         name: statistics.median(timed[name]) for name in ("step_seconds", "communication_seconds", "input_seconds")
     }
     batch = point.config.global_batch_size
     step = middle["step_seconds"]
-    # Communication that runs while something is computed costs the step less than it takes alone.
+    # Communication that overlaps computation costs the step less than it takes alone.
     communication = min(middle["communication_seconds"], max(0.0, step - middle["input_seconds"]))
     cores = len(machine["cores"])
     return {
@@ -168,7 +168,7 @@ def _row(
 
 
 def related(series: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of one curve with `speedup` and `efficiency` against the one with the fewest devices."""
+    """The rows of one curve with `speedup` and `efficiency` relative to the row with the fewest devices."""
     base = min(series, key=lambda row: row["devices"], default=None)
     for row in series:
         assert base is not None
@@ -193,5 +193,5 @@ def _free_port() -> int:
 
 
 def cores() -> list[int]:
-    """The cores that this process may run on."""
+    """The cores on which this process may run."""
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))

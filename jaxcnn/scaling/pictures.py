@@ -11,7 +11,7 @@ MARKERS = "osD^vP"
 
 
 def draw_measured(record: dict[str, Any]) -> Any:
-    """Speed-up over devices beside the time of a step, a row of panels for each network, as a matplotlib Figure."""
+    """Speed-up over devices beside the step time, one row of panels per network, as a matplotlib Figure."""
     from matplotlib.figure import Figure
 
     rows = record["rows"]
@@ -35,7 +35,7 @@ def _draw_speedup(axes: Any, rows: list[dict[str, Any]], title: str) -> None:
         series = [row for row in rows if (row["mode"], row["over"]) == (mode, over)]
         label = f"{mode}, {'virtual devices' if series[-1]['shares_cores'] and over == 'devices' else over}"
         line = axes.plot([row["devices"] for row in series], [row["speedup"] for row in series], label=label)
-        for row in series:  # hollow where devices share cores
+        for row in series:  # hollow marker if devices share cores
             axes.plot(
                 row["devices"],
                 row["speedup"],
@@ -68,7 +68,7 @@ def _draw_split(axes: Any, rows: list[dict[str, Any]], title: str) -> None:
 
 
 def draw_simulated(record: dict[str, Any]) -> Any:
-    """Predicted efficiency over devices, and a step on all of them, as a Figure; None without predictions."""
+    """Predicted efficiency over devices, and the step on all devices, as a Figure; None without predictions."""
     from matplotlib.figure import Figure
 
     networks = [network for network in record["networks"] if network["prediction"]["curve"]]

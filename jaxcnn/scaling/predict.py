@@ -1,4 +1,4 @@
-"""From what a compiled step holds to the time it would take, by the bandwidth model and a cost of computing."""
+"""Predicts the time of a compiled step from its contents, by the bandwidth model and a cost of computation."""
 
 import math
 from typing import Any
@@ -8,12 +8,12 @@ from jaxcnn.scaling.bandwidth import Links, collective_seconds
 from jaxcnn.scaling.machines import Machine
 from jaxcnn.train import flops
 
-# NVIDIA's 2470 images/s of ResNet50 v1.5 on one A100 in mixed precision (`published.FIGURES`), at 3 x 8.2 GFLOP each
-# for 224x224 pixels, are 61 TFLOP/s of its 312.
+# NVIDIA's 2470 images/s of ResNet50 v1.5 on one A100 in mixed precision (`published.FIGURES`), at 3 x 8.2 GFLOP per
+# image of 224x224 pixels, are 61 TFLOP/s of its 312.
 UTILISATION = 0.2
-HIDDEN_SHARE = 2 / 3  # of the compute time is the backward pass, behind which gradients may travel
-HIDEABLE_BYTES = 2**20  # smaller collectives are BatchNorm's, whose result the next layer waits for
-# What carries gradients. Parameters are gathered before the step (FSDP) or after its update (ZeRO-1), where no backward
+HIDDEN_SHARE = 2 / 3  # share of the backward pass, which may hide gradients, in compute time
+HIDEABLE_BYTES = 2**20  # smaller collectives belong to BatchNorm; the next layer waits for their result
+# These carry gradients. Parameters are gathered before the step (FSDP) or after its update (ZeRO-1), when no backward
 # pass runs.
 HIDEABLE_KINDS = ("all-reduce", "reduce-scatter")
 
@@ -21,18 +21,18 @@ HIDEABLE_KINDS = ("all-reduce", "reduce-scatter")
 def predict(
     machine: Machine, compiled: dict[str, Any], config: Config, utilisation: float, step_seconds: float | None
 ) -> dict[str, Any]:
-    """Times and efficiencies under weak scaling, from what `compile_step` found and the bandwidth model.
+    """Times and efficiencies under weak scaling, from the result of `compile_step` and the bandwidth model.
 
     Args:
-      machine: that was compiled for.
-      compiled: by `compile_step`.
-      config: whose `global_batch_size` is that of one device.
-      utilisation: share of the device's peak FLOP/s that computing is taken to reach.
-      step_seconds: of one device by itself, where that has been measured; takes the place of `utilisation`.
+      machine: the machine for which the step was compiled.
+      compiled: result of `compile_step`.
+      config: its `global_batch_size` is that of one device.
+      utilisation: assumed share of the device's peak FLOP/s that computation reaches.
+      step_seconds: seconds of a step on one device alone, if measured; replaces `utilisation`.
 
     Returns:
-      `compute_seconds` and how it was come by; `curve`: for 1, 2, 4, … devices, communication that the step waits for
-      without and with overlap, and efficiency (a pair in both cases: nothing hidden; all hidden that could be).
+      `compute_seconds` and its origin; `curve`: for 1, 2, 4, … devices, communication that the step waits for without
+      and with overlap, and efficiency (both are pairs: nothing hidden; everything hidden that could be).
     """
     peak = flops.peak(machine.device_kind)
     basis = "measured on one device"
@@ -64,17 +64,17 @@ def predict(
         "compute_seconds": compute,
         "compute_basis": basis,
         "curve": curve,
-        # Nine tenths of the step must be computing, which grows with the batch; communication does not.
+        # Nine tenths of the step must be computation, which grows with the batch; communication does not grow.
         "batch_for_90_percent": math.ceil(config.global_batch_size * 9 * curve[-1]["communication_seconds"] / compute),
     }
 
 
 def communication(machine: Machine, collectives: list[dict[str, Any]], devices: int) -> tuple[float, float]:
-    """Seconds of the collectives that nothing can hide, and of those that may travel behind the backward pass.
+    """Seconds of the collectives that cannot be hidden, and of those that the backward pass may hide.
 
-    Hideable are large sums, which are gradients; small ones and gathers are waited for.
+    Large sums can be hidden: they are gradients. The step waits for small sums and for gathers.
 
-    Collectives over all devices are taken to be over so many; of others the groups stay as they are.
+    Collectives over all devices are assumed to be over `devices` devices; the groups of others keep their size.
     """
     links = machine.links
     totals = [0.0, 0.0]
@@ -95,7 +95,7 @@ def communication(machine: Machine, collectives: list[dict[str, Any]], devices: 
 
 
 def _part(grid: tuple[int, ...], devices: int) -> tuple[int, ...]:
-    """A grid of so many devices inside `grid`, as square as its halves allow."""
+    """A grid of `devices` devices inside `grid`, as square as halving its sides allows."""
     sides = [1] * len(grid)
     while math.prod(sides) < devices:
         growing = [i for i, side in enumerate(sides) if 2 * side <= grid[i]]

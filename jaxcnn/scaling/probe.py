@@ -1,4 +1,4 @@
-"""What JAX sees on this machine, found out in a process of its own, since asking starts a backend."""
+"""JAX's view of this machine, determined in a separate process, since the query starts a backend."""
 
 from typing import Any
 

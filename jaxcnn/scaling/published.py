@@ -1,18 +1,18 @@
-"""Published scaling figures, to stand beside ours."""
+"""Published scaling figures, for comparison with ours."""
 
 import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """Speed-up of training over devices, as its source states it.
+    """Speed-up of training over devices, as stated in its source.
 
     Attributes:
       what: network and machine.
-      devices: how many, against `base` of them.
-      speedup: images/s against those of `base` devices.
-      base: devices of the smaller run.
-      source: where it is from.
+      devices: number of devices, compared with `base`.
+      speedup: images/s relative to those of `base` devices.
+      base: number of devices of the smaller run.
+      source: source of the figure.
     """
 
     what: str
@@ -23,7 +23,7 @@ class Published:
 
     @property
     def efficiency(self) -> float:
-        """Speed-up over the ratio of devices."""
+        """Speed-up divided by the ratio of devices."""
         return self.speedup / (self.devices / self.base)
 
 

@@ -1,4 +1,4 @@
-"""The collectives of a compiled step alone: the same kinds, bytes and groups one after the other, without the step."""
+"""Replays the collectives of a compiled step alone: the same kinds, bytes and groups, one after another."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from jaxcnn.learn.collectives import Collective, collectives
 
-TOGETHER = "devices"  # the one axis of a replay's mesh, whatever axes the step has
+TOGETHER = "devices"  # the only axis of a replay's mesh, whatever axes the step has
 
 
 def collectives_of(compiled: jax.stages.Compiled) -> list[Collective]:
@@ -19,11 +19,11 @@ def collectives_of(compiled: jax.stages.Compiled) -> list[Collective]:
 
 
 def program(found: Sequence[Collective], mesh: Mesh) -> Callable[[], Any]:
-    """A call that makes the given collectives on the devices of a mesh, the largest first, each needing the one before.
+    """A call that runs the given collectives on the devices of a mesh, the largest first, each depending on the last.
 
-    Each is of one float32 array of as many bytes, up to a few. Kinds other than all-reduce, all-gather and
-    reduce-scatter are left out. The call waits for them: calls that do not depend on each other must not be under way
-    at once on virtual CPU devices, whose threads could all be taken by devices that wait for each other.
+    Each has one float32 array of the same number of bytes, except for a few. Kinds other than all-reduce, all-gather
+    and reduce-scatter are left out. The call waits for the result: independent calls must not run at the same time on
+    virtual CPU devices, as devices that wait for each other could occupy all threads.
     """
     compiled, inputs = _compiled(tuple(found), mesh)
     return lambda: jax.block_until_ready(compiled(*inputs))
@@ -35,17 +35,17 @@ def compiled_text(found: Sequence[Collective], mesh: Mesh) -> str:
 
 
 def _compiled(found: tuple[Collective, ...], mesh: Mesh) -> tuple[Any, list[jax.Array]]:
-    # The largest first: it needs no other, so its operand is not touched before it is sent.
+    # Largest first: the first collective has no dependency, so its operand needs no extra add.
     found = tuple(sorted((each for each in found if each.kind in _ONE), key=lambda each: -each.bytes))
     flat = Mesh(mesh.devices.reshape(-1), (TOGETHER,))
     split = NamedSharding(flat, jax.P(TOGETHER))
-    # Shares that differ between devices: what XLA knows to be equal everywhere it need not send.
+    # Shares differ between devices: XLA need not send values that it knows to be equal everywhere.
     inputs = [_zeros(_share(each, mesh.size), mesh.size, split) for each in found]
 
     def local(*shares: jax.Array) -> list[jax.Array]:
         results: list[jax.Array] = []
         for each, share in zip(found, shares, strict=True):
-            if results:  # it needs the one before, else XLA would join them (a barrier does not keep XLA:CPU from it)
+            if results:  # a dependency on the last one, else XLA would merge them (on XLA:CPU, also across a barrier)
                 share = share + results[-1][0]
             results.append(_ONE[each.kind](share, each, mesh.size))
         return [result[:1] for result in results]
@@ -55,7 +55,7 @@ def _compiled(found: tuple[Collective, ...], mesh: Mesh) -> tuple[Any, list[jax.
 
 
 def _share(each: Collective, devices: int) -> int:
-    """Elements of float32 that one device holds before a collective."""
+    """Number of float32 elements on one device before a collective."""
     elements = max(1, each.bytes // 4)
     group = each.group_size or devices
     if each.kind == "all-gather":

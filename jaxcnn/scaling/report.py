@@ -1,4 +1,4 @@
-"""The Markdown of scaling reports, and the files they are written to."""
+"""The Markdown of scaling reports, and writing their files."""
 
 import datetime
 import json
@@ -14,7 +14,7 @@ MIB = 2**20
 
 
 def provenance(command: Sequence[str], environment: dict[str, Any]) -> dict[str, Any]:
-    """By which command, when, and on what."""
+    """The command, the time and the environment of a report."""
     return {
         "command": shlex.join(["python", "-m", "jaxcnn.scaling", *command]),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -25,7 +25,7 @@ def provenance(command: Sequence[str], environment: dict[str, Any]) -> dict[str,
 def write(
     folder: pathlib.Path, stem: str, record: dict[str, Any], markdown: str, draw: Callable[[dict[str, Any]], Any]
 ) -> list[pathlib.Path]:
-    """Write `<stem>.json`, `.md` and, if `draw(record)` gives a picture, `.png`; return their paths."""
+    """Write `<stem>.json`, `.md` and, if `draw(record)` returns a picture, `.png`; return their paths."""
     paths = [folder / f"{stem}{suffix}" for suffix in (".json", ".md")]
     paths[0].write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     paths[1].write_text(markdown, encoding="utf-8", errors="backslashreplace")
@@ -102,7 +102,7 @@ def _about_shared_cores(record: dict[str, Any]) -> str:
 
 
 def simulated(record: dict[str, Any], picture: str) -> str:
-    """The report of a machine that is not here."""
+    """The report of a simulated machine."""
     machine, networks = record["machine"], record["networks"]
     parts = [
         f"# Simulated: {machine['name']}",
@@ -142,7 +142,7 @@ _OVERLAP = (
 
 
 def program_table(networks: Sequence[dict[str, Any]]) -> str:
-    """One row for each network: parameters, FLOPs, bytes, memory."""
+    """One row per network: parameters, FLOPs, bytes, memory."""
     header = ["network", "batch per device", "parameters", "GFLOP per device", "collectives", "MiB moved"]
     header += ["MiB of parameters", "MiB per device", "arguments", "temporaries"]
     body = []
@@ -165,7 +165,7 @@ def program_table(networks: Sequence[dict[str, Any]]) -> str:
 
 
 def collectives_table(found: Sequence[dict[str, Any]]) -> str:
-    """Collectives by kind and group, the large ones apart from the small."""
+    """Collectives by kind and group, with large and small ones separate."""
     groups: dict[tuple[str, int, bool], list[int]] = {}
     for each in found:
         groups.setdefault((each["kind"], each["group_size"], each["bytes"] >= MIB), []).append(each["bytes"])
@@ -184,7 +184,7 @@ def collectives_table(found: Sequence[dict[str, Any]]) -> str:
 
 
 def prediction_table(networks: Sequence[dict[str, Any]]) -> str:
-    """One row for each network and count of devices."""
+    """One row per network and number of devices."""
     header = ["network", "devices", "computing, ms", "communication, ms", "left after overlap, ms", "efficiency"]
     header += ["with overlap", "images/s", "batch for 90 %"]
     body = []
@@ -210,7 +210,7 @@ def prediction_table(networks: Sequence[dict[str, Any]]) -> str:
 
 
 def published_table() -> str:
-    """`published.FIGURES`."""
+    """The table of `published.FIGURES`."""
     body = [
         [each.what, f"{each.base} to {each.devices}", f"{each.speedup:.2f}", f"{each.efficiency:.1%}", each.source]
         for each in FIGURES

@@ -1,6 +1,6 @@
-"""The real training step compiled for a machine that is not here: its collectives, memory and FLOPs.
+"""Compiles the real training step for a machine that is not available: its collectives, memory and FLOPs.
 
-Runs in a process of its own (`children.run_all`), whose environment `machines.environment` gives.
+Runs in a separate process (`children.run_all`) with the environment from `machines.environment`.
 """
 
 import dataclasses
@@ -26,10 +26,10 @@ def compile_step(task: dict[str, Any]) -> dict[str, Any]:
     """Compile the step of a config for a machine.
 
     Args:
-      task: `config` (a dictionary, whose `global_batch_size` is that of one device), `machine` (as in `--simulate`).
+      task: `config` (a dictionary; its `global_batch_size` is that of one device), `machine` (as in `--simulate`).
 
     Returns:
-      What the compiled program says: `collectives`, `memory`, and the count of parameters and FLOPs of one device.
+      Figures of the compiled program: `collectives`, `memory`, and the parameters and FLOPs of one device.
     """
     machine = machines.parse(task["machine"])
     compiler = machines.compiler_for(machine)
@@ -53,7 +53,7 @@ def compile_step(task: dict[str, Any]) -> dict[str, Any]:
 
 
 def data_facts(data: Data) -> tuple[tuple[int, int, int], int, int]:
-    """Shape of an image, classes and training examples of a set; CIFAR need not be here for it."""
+    """Image shape, number of classes and of training examples of a set; CIFAR need not be present."""
     if data.source in KNOWN:
         return KNOWN[data.source]
     splits = open_splits(data)
@@ -62,7 +62,7 @@ def data_facts(data: Data) -> tuple[tuple[int, int, int], int, int]:
 
 def _program(config: Config, facts: tuple[tuple[int, int, int], int, int]) -> StepSpec:
     shape, classes, examples = facts
-    # How long the run is does not change the step, and a large batch could take it past the end of the order.
+    # The length of the run does not change the step, and with a large batch it could exceed the example order's limit.
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, steps=1000))
     return make_spec(
         config, num_classes=config.model.num_classes or classes, image_shape=shape, train_examples=examples

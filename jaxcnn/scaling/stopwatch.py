@@ -1,6 +1,6 @@
-"""One point of a scaling curve, timed: the real step on a mesh, its collectives alone, its input alone.
+"""Times one point of a scaling curve: the real step on a mesh, its collectives alone, its input alone.
 
-Runs in a process of its own (`children.run_all`), or in one of several that are joined by `jax.distributed`.
+Runs in a separate process (`children.run_all`), or in each of several processes joined by `jax.distributed`.
 """
 
 import dataclasses
@@ -38,11 +38,11 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
         for several processes), `cores` (to run on; empty: all), `seconds` (of each measurement), `rounds`.
 
     Returns:
-      Seconds per step as lists of one figure for each round: `step_seconds`, `communication_seconds`, `input_seconds`;
-      beside them what was measured (`collectives`, `flops`, `memory`, `loader`, `environment`).
+      Seconds per step, as lists with one figure per round: `step_seconds`, `communication_seconds`, `input_seconds`;
+      also properties of the measured step (`collectives`, `flops`, `memory`, `loader`, `environment`).
 
     Raises:
-      UserError: the config cannot run on so many devices.
+      UserError: the config cannot run on this number of devices.
     """
     if task["cores"]:
         os.sched_setaffinity(0, task["cores"])
@@ -63,7 +63,7 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
     runner = _Runner(compiled, sharded.init_state(spec, mesh)(make_hyper(config)), normalization)
     found = replay.collectives_of(compiled)
     communicate = replay.program(found, mesh)
-    malloc.keep()  # as training does once it has compiled
+    malloc.keep()  # as in training after compilation
     rounds = task["rounds"]
     with loader.train_inputs(splits.train, 0) as inputs:
         first = next(inputs)
@@ -89,10 +89,10 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
 
 
 def mesh_over(devices: list[Any], count: int, model_devices: int = 1) -> Mesh:
-    """A mesh of axes (`data`, `model`) over the first `count` devices, which may be of several processes, or absent.
+    """A mesh of axes (`data`, `model`) over the first `count` devices, of several processes or simulated ones, too.
 
     Raises:
-      UserError: there are fewer, or groups of `model_devices` do not fill them.
+      UserError: fewer devices exist, or `model_devices` does not divide `count`.
     """
     if count > len(devices):
         raise UserError(f"--devices={count}, but there are {len(devices)} ({devices[0].device_kind})")
@@ -102,18 +102,18 @@ def mesh_over(devices: list[Any], count: int, model_devices: int = 1) -> Mesh:
 
 
 def memory_of(compiled: jax.stages.Compiled) -> dict[str, int] | None:
-    """Bytes of one device's memory that a program takes, by the compiler's own account; None if it gives none."""
+    """Bytes of one device's memory that a program needs, according to the compiler; None if it does not say."""
     analysis: Any = compiled.memory_analysis()
     if analysis is None:
         return None
     names = {"arguments": "argument", "outputs": "output", "temporaries": "temp", "aliased": "alias"}
     parts = {name: int(getattr(analysis, f"{key}_size_in_bytes")) for name, key in names.items()}
-    # What is donated is counted as argument and as result.
+    # Donated arrays are counted both as argument and as result.
     return parts | {"total": parts["arguments"] + parts["outputs"] + parts["temporaries"] - parts["aliased"]}
 
 
 class _Runner:
-    """The compiled step with its state, which each call gives away."""
+    """The compiled step with its state, which each call donates."""
 
     def __init__(self, compiled: Any, state: Any, normalization: Normalization) -> None:
         self._compiled, self.state, self._normalization = compiled, state, normalization
@@ -122,7 +122,7 @@ class _Runner:
     def step(self, inputs: Any) -> None:
         before = self._metrics
         self.state, self._metrics = self._compiled(self.state, inputs, self._normalization)
-        if before is not None:  # as the trainer, which reads the metrics of the step before
+        if before is not None:  # as in the trainer, which reads the metrics of the previous step
             jax.block_until_ready(before)
 
     def wait(self) -> None:
@@ -130,14 +130,14 @@ class _Runner:
 
 
 class _Clock:
-    """Times calls for about so many seconds; the number of calls is agreed on by all processes."""
+    """Times calls for about `seconds` seconds; all processes agree on the number of calls."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._counts: dict[str, int] = {}
 
     def per_call(self, name: str, call: Callable[[], Any], wait: Callable[[], Any] | None = None) -> float:
-        """Seconds of one call, averaged over a round of them. `wait` waits for the last one, by default its result."""
+        """Seconds per call, averaged over a round. `wait` waits for the last call; by default, for its result."""
         if name not in self._counts:
             self._run(WARM_UP_STEPS, call, wait)
             once = self._run(1, call, wait)
@@ -159,14 +159,14 @@ class _Clock:
 
 
 def _agreed(count: int) -> int:
-    """The count of process 0."""
+    """The `count` of process 0."""
     if jax.process_count() == 1:
         return count
     return int(multihost_utils.broadcast_one_to_all(np.int32(count)))
 
 
 def _input_alone(spec: StepSpec, mesh: Mesh, split: Any) -> Callable[[], Any]:
-    """The resident loader's share of the step, as a program of its own: order and gather."""
+    """The resident loader's part of the step as a separate program: order and gather."""
     local = functools.partial(spread.resident_batch, spec, meshes.data_devices(mesh))
     mapped = jax.shard_map(local, mesh=mesh, in_specs=jax.P(), out_specs=jax.P(meshes.DATA_AXIS), check_vma=False)
     gather = jax.jit(mapped)

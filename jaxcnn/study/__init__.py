@@ -1,1 +1,1 @@
-"""Sweeps and searches: many runs as one study, in one Optuna store, by one or many processes."""
+"""Sweeps and searches: many runs as one study, in one Optuna store, run by one or many processes."""

@@ -1,6 +1,6 @@
-"""The folder of a sweep: `sweep.json`, which every worker goes by, and one run workdir with a `trial.json` per trial.
+"""The folder of a sweep: `sweep.json`, which all workers follow, and per trial one run workdir with a `trial.json`.
 
-A report reads these files alone. The store of the study (`study.db` by default) decides which trial is whose.
+A report reads only these files. The store of the study (`study.db` by default) decides which worker has which trial.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from jaxcnn.machine import locks
 from jaxcnn.study import spec
 
 SWEEP, TRIAL, TRIALS, LOG = "sweep.json", "trial.json", "trials", "log.txt"
-# Locks: of the sweep while it is made, and while a trial is chosen; of a trial while it has a worker.
+# Lock files: of the sweep while it is created, and while a trial is chosen; of a trial while it has a worker.
 BEGIN, DESK, WORKER = ".begin", ".desk", ".worker"
 STATES = ("waiting", "running", "complete", "pruned", "diverged", "failed")
 ENDED = STATES[2:]
@@ -27,23 +27,22 @@ ENDED = STATES[2:]
 
 @dataclasses.dataclass(frozen=True)
 class Definition:
-    """What a study is, the same for all its workers.
+    """The definition of a study, the same for all its workers.
 
     Attributes:
-      name: of the config file and variant.
+      name: name of the config file and variant.
       study: name of the study in the store.
-      storage: where the store is, without a password; for people.
+      storage: location of the store for display, without a password.
       base: the config that trials change.
       sampler: grid, random, or one of Optuna's.
       pruner: none, median or hyperband.
       directions: name of each objective -> maximize or minimize.
-      space: what a search draws from; None where all trials are planned.
-      trials: how many a search makes.
-      seed: of sampler, and of the trials of a search.
-      heartbeat: seconds between signs of life of a running trial.
-      evaluations: on validation in a whole run, for the pruner; 0: not known.
-      generation: trials in one of an evolutionary search, which does not change when it is given more trials; 0: the
-        sampler's own.
+      space: the space from which a search draws; None if all trials are planned.
+      trials: number of trials of a search.
+      seed: seed of the sampler, and of the trials of a search.
+      heartbeat: seconds between heartbeats of a running trial.
+      evaluations: validation evaluations in a whole run, for the pruner; 0: unknown.
+      generation: trials per generation of an evolutionary search, unchanged if trials are added; 0: the sampler's own.
     """
 
     name: str
@@ -61,7 +60,7 @@ class Definition:
     generation: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        """As kept in `sweep.json`."""
+        """The JSON form in `sweep.json`."""
         kept = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         space = None if self.space is None else [dataclasses.asdict(each) for each in spec.dimensions(self.space)]
         return kept | {"base": configs.to_dict(self.base), "space": space}
@@ -71,7 +70,7 @@ def read_definition(folder: pathlib.Path) -> Definition:
     """The definition in a sweep's folder.
 
     Raises:
-      UserError: there is none, or it cannot be read.
+      UserError: it is missing or cannot be read.
     """
     kept = read_sweep(folder)
     names = {field.name for field in dataclasses.fields(Definition)}
@@ -87,7 +86,7 @@ def read_sweep(folder: pathlib.Path) -> dict[str, Any]:
     """All of `sweep.json`.
 
     Raises:
-      UserError: there is none, or it cannot be read.
+      UserError: it is missing or cannot be read.
     """
     path = folder / SWEEP
     try:
@@ -106,7 +105,7 @@ def trial_folder(folder: pathlib.Path, number: int) -> pathlib.Path:
 
 
 def read_trial(folder: pathlib.Path) -> dict[str, Any] | None:
-    """The `trial.json` of a trial's workdir; None if there is none yet."""
+    """The `trial.json` in a trial's workdir; None if it does not exist yet."""
     try:
         return json.loads((folder / TRIAL).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
@@ -116,43 +115,43 @@ def read_trial(folder: pathlib.Path) -> dict[str, Any] | None:
 
 
 def newest_checkpoint(trial: pathlib.Path) -> int:
-    """The step of the newest checkpoint of a trial's workdir; 0 if there is none."""
+    """The step of the newest checkpoint in a trial's workdir; 0 without one."""
     folder = trial / "checkpoints"
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     return max((int(name) for name in names if name.isdigit()), default=0)
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-    """Write JSON so that a reader, or a crash, never meets half a file."""
+    """Write JSON so that no reader ever sees a partial file, even after a crash."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     part.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
     part.replace(path)
 
 
 def now() -> str:
-    """The time, as ISO 8601 with its zone."""
+    """The current time in ISO 8601 with its time zone."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
 
 
 class Lock:
-    """A lock that the kernel lets go of when its process ends, however it ends.
+    """A lock that the kernel releases when its process ends, however it ends.
 
-    Where the file system has no locks, a process that has said so by `work_alone` goes on; its locks then hold among
-    themselves.
+    Without locks in the file system, a process that called `work_alone` continues; its locks then exclude each other
+    only within the process.
     """
 
     alone = False
-    _of_this_process: ClassVar[set[pathlib.Path]] = set()  # where the file system has no locks
+    _of_this_process: ClassVar[set[pathlib.Path]] = set()  # used without locks in the file system
 
     def __init__(self, path: pathlib.Path) -> None:
         self._path = path
         self._file: Any = None
 
     def take(self, *, wait: bool) -> bool:
-        """Take the lock; return whether it is ours, which it is for sure if we `wait`.
+        """Take the lock; return whether this succeeded, which is certain with `wait`.
 
         Raises:
-          UserError: the file system has no locks and others may work here, or the folder cannot be written.
+          UserError: the file system has no locks and others may work here, or the folder is not writable.
         """
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -179,7 +178,7 @@ class Lock:
         return True
 
     def release(self) -> None:
-        """Let go of it."""
+        """Release the lock."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -187,7 +186,7 @@ class Lock:
 
 
 def work_alone(folder: pathlib.Path) -> None:
-    """Go on without locks where the file system has none, after a remark: this process does all the work."""
+    """Allow this process to work without locks if the file system has none, with a log message: it works alone."""
     Lock.alone = True
     with (folder / BEGIN).open("a+", encoding="utf-8") as file:
         try:
@@ -198,7 +197,7 @@ def work_alone(folder: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def held(path: pathlib.Path) -> Iterator[None]:
-    """Hold a lock, waiting for it."""
+    """Wait for a lock and hold it."""
     lock = Lock(path)
     lock.take(wait=True)
     try:
@@ -209,7 +208,7 @@ def held(path: pathlib.Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def released_on_error(*locks: Lock) -> Iterator[None]:
-    """Let go of locks if what is done under them fails, such as where the store is away for a time."""
+    """Release locks if the work under them fails, for example because the store is temporarily unavailable."""
     try:
         yield
     except BaseException:
@@ -219,7 +218,7 @@ def released_on_error(*locks: Lock) -> Iterator[None]:
 
 
 def settle(folder: pathlib.Path) -> None:
-    """Write "waiting" into the `trial.json` of trials whose worker, on this machine, was killed."""
+    """Write "waiting" into the `trial.json` of trials whose worker on this machine was killed."""
     for trial in sorted((folder / TRIALS).glob("*")):
         there = read_trial(trial)
         if there is None or there["state"] != "running" or there["worker"].rpartition(":")[0] != platform.node():
@@ -231,6 +230,6 @@ def settle(folder: pathlib.Path) -> None:
 
 
 def put_back(trial: pathlib.Path) -> None:
-    """Say that an ended trial waits to be run again."""
+    """Record that an ended trial waits to be run again."""
     if (there := read_trial(trial)) is not None:
         write_json(trial / TRIAL, there | {"state": "waiting", "reason": None, "ended": None})

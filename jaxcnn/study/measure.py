@@ -1,4 +1,4 @@
-"""How long a sweep will take and how much memory: each of its programs compiled, and stepped a few times."""
+"""Measures the time and memory of a sweep: compiles each of its programs and runs a few steps."""
 
 import concurrent.futures
 import multiprocessing
@@ -24,16 +24,16 @@ from jaxcnn.train import environment, patience, setup, workdir
 from jaxcnn.train.hooks import Shared
 from jaxcnn.train.session import initialize_from_data
 
-STEPS = 3  # timed, after one that warms up
+STEPS = 3  # timed steps, after one warm-up step
 FILE = "plan.json"
 
 
 def measure(plan: Plan, folder: pathlib.Path, shared: Shared, say: Any) -> dict[str, Any]:
     """Seconds and bytes of every program of a plan, by its key; kept in `plan.json`, so none is measured twice.
 
-    What is compiled here comes from memory or from the cache of compiled programs when the trials run.
+    Later, the trials load the programs compiled here from memory or from the cache of compiled programs.
 
-    The step's is the mean over the run, whose steps differ where its images grow.
+    `step_seconds` is the mean over the run, as steps differ if its images grow.
 
     Returns:
       `{key: {"compile_seconds", "step_seconds", "eval_seconds_per_example", "program_bytes"} | {"error"}}`.
@@ -56,7 +56,7 @@ def measure(plan: Plan, folder: pathlib.Path, shared: Shared, say: Any) -> dict[
                     first=patience.LINE_SECONDS,
                 ):
                     figures[group.key] = _measure(group, shared)
-            except (UserError, RuntimeError) as error:  # such as too little memory: told with the plan
+            except (UserError, RuntimeError) as error:  # such as too little memory: reported with the plan
                 figures[group.key] = {"error": " ".join(str(error).split())[:200]}
     if folder.is_dir():
         workdir.write_json(path, {"device": where, "programs": figures})
@@ -75,7 +75,7 @@ def _measure(group: Group, shared: Shared) -> dict[str, float]:
     evaluated = splits.val or splits.test
     if evaluated is not None:
         programs.eval_step(spec, mesh, batch_size)
-    malloc.keep()  # as training does once it has compiled
+    malloc.keep()  # as in training after compilation
     compile_seconds = time.perf_counter() - began
     shared.compile_seconds.setdefault(spec, compile_seconds)
     normal = jax.device_put(Normalization(*shared.statistics(splits.train)), meshes.replicated(mesh))
@@ -106,13 +106,13 @@ def _measure(group: Group, shared: Shared) -> dict[str, float]:
 
 
 def _timed(compiled: jax.stages.Compiled, *arguments: Any) -> tuple[Any, float]:
-    """The results, once they are there, and the seconds until then."""
+    """The results, when ready, and the seconds until then."""
     began = time.perf_counter()
     return jax.block_until_ready(compiled(*arguments)), time.perf_counter() - began
 
 
 def program_bytes(compiled: jax.stages.Compiled) -> float:
-    """Bytes on one device that a compiled step needs at once, by XLA's account; 0 where it gives none."""
+    """Peak bytes of a compiled step on one device, according to XLA; 0 if XLA does not say."""
     analysis: Any = compiled.memory_analysis()
     if analysis is None:
         return 0.0
@@ -125,7 +125,7 @@ def program_bytes(compiled: jax.stages.Compiled) -> float:
 
 
 def seconds_of(group: Group, figures: dict[str, Any]) -> float | None:
-    """The seconds that one trial of a group takes without compiling; None if its program could not be measured."""
+    """Seconds of one trial of a group without compilation; None if its program could not be measured."""
     if "error" in figures:
         return None
     config, spec = group.config, group.spec
@@ -136,12 +136,12 @@ def seconds_of(group: Group, figures: dict[str, Any]) -> float | None:
 
 
 def peak_bytes() -> int:
-    """The most memory that this process has had on the host."""
+    """Peak host memory of this process in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def facts(command: list[str]) -> dict[str, Any]:
-    """Versions, devices and machine of the process that measures; see `environment.facts`."""
+    """Versions, devices and machine of the measuring process; see `environment.facts`."""
     try:
         return environment.facts(command)
     except RuntimeError as error:
@@ -151,9 +151,9 @@ def facts(command: list[str]) -> dict[str, Any]:
 def here_or_apart(
     plan: Plan, folder: pathlib.Path, shared: Shared, command: list[str], say: Any, *, place: Any, wanted: bool
 ) -> tuple[dict[str, Any], dict[str, Any], int]:
-    """`measure`, `facts` and `peak_bytes`: in this process, or in one of its own at the `place` of a worker.
+    """`measure`, `facts` and `peak_bytes`: in this process, or in a separate one at the `place` of a worker.
 
-    A process that only watches others must not hold an accelerator, nor the cores of its workers.
+    A process that only watches workers must not occupy an accelerator or the cores of its workers.
     """
     if place is None:
         return _all(plan, folder, shared, command, say if wanted else None)

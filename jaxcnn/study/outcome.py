@@ -1,4 +1,4 @@
-"""What a sweep says before and after: its plan, and what came of it."""
+"""The texts of a sweep before and after it runs: its plan and its results."""
 
 import pathlib
 from typing import Any
@@ -22,15 +22,15 @@ GIB = 2**30
 def describe_plan(
     name: str, plan: Any, figures: dict[str, dict[str, Any]], seconds: dict[str, float | None], peak: int, workers: int
 ) -> list[str | Table]:
-    """The plan for a person: a line of what there is, the programs, and what all will take.
+    """The plan as text: a summary line, the programs, and the total time and memory.
 
     Args:
-      name: of the sweep.
-      plan: `plan.Plan`.
-      figures: of `measure.measure`; empty: nothing was measured.
-      seconds: of one trial, by program; None where it could not be measured.
-      peak: bytes of the measuring process on the host.
-      workers: at once.
+      name: name of the sweep.
+      plan: a `plan.Plan`.
+      figures: results of `measure.measure`; empty: nothing was measured.
+      seconds: seconds of one trial, by program; None if it could not be measured.
+      peak: peak host bytes of the measuring process.
+      workers: number of workers at the same time.
     """
     from jaxcnn.study.plan import title
 
@@ -78,7 +78,7 @@ def _count(number: int, noun: str) -> str:
 
 
 def show(lines: list[str | Table], console: Console) -> None:
-    """Print lines and tables; a pipe gets tables as wide as they are."""
+    """Print lines and tables; tables keep their full width in a pipe."""
     if not console.is_terminal:
         console = Console(width=200, highlight=False, markup=False, emoji=False, file=console.file)
     for line in lines:
@@ -89,7 +89,7 @@ def show(lines: list[str | Table], console: Console) -> None:
 
 
 def summarize(folder: pathlib.Path, definition: Definition, board: Board, study: optuna.Study) -> list[str]:
-    """What came of a sweep: how many trials, which was best, the Pareto front, what failed and why."""
+    """The results of a sweep as text: number of trials, the best one, the Pareto front, failures and their reasons."""
     board.read()
     ended = [trial for trial in board.trials if trial["state"] in files.ENDED]
     counts = [f"{board.count(state)} {state}" for state in files.ENDED if board.count(state)]
@@ -113,7 +113,7 @@ def summarize(folder: pathlib.Path, definition: Definition, board: Board, study:
 
 
 def exit_code(board: Board) -> int:
-    """Of a sweep: 0, but where trials have ended and not one came to a figure 3 if all diverged, else 2."""
+    """The exit code of a sweep: 0. If trials have ended and none has a result: 3 if all diverged, else 2."""
     ended, diverged = board.count(*files.ENDED), board.count("diverged")
     if not ended or ended > board.count("failed", "diverged"):
         return 0
@@ -121,7 +121,7 @@ def exit_code(board: Board) -> int:
 
 
 def _front(study: optuna.Study) -> list[str]:
-    """The Pareto front: trials that no other beats in every objective."""
+    """The Pareto front: trials that no other trial beats in every objective."""
     front = [trial for trial in study.best_trials if "as" not in trial.user_attrs]
     front.sort(key=lambda trial: trial.values[1])
     lines = ["  Pareto front of validation accuracy and training time:"] if front else []

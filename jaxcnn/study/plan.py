@@ -1,4 +1,4 @@
-"""The plan of a sweep: which trials there will be, and which of them share a compiled program."""
+"""The plan of a sweep: its trials, and which of them share a compiled program."""
 
 import dataclasses
 import hashlib
@@ -15,7 +15,7 @@ from jaxcnn.study.store import PLANNED
 from jaxcnn.train.hooks import Shared
 from jaxcnn.train.setup import spec_on
 
-MOST_REPEATS = 10_000  # draws in a row that give nothing new, after which a space counts as exhausted
+MOST_REPEATS = 10_000  # consecutive draws without a new trial after which a space counts as exhausted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,11 +23,11 @@ class Group:
     """Trials that share one compiled program.
 
     Attributes:
-      key: by which workers know it.
-      config: of the first of its trials.
-      spec: of the step.
-      trials: how many there are.
-      val_examples, test_examples: of the splits; 0 where there is none.
+      key: name of the program among workers.
+      config: config of its first trial.
+      spec: the `StepSpec` of its step.
+      trials: number of trials.
+      val_examples, test_examples: sizes of these splits; 0 without the split.
     """
 
     key: str
@@ -40,15 +40,15 @@ class Group:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What a sweep will do.
+    """The trials of a sweep and their programs.
 
     Attributes:
-      planned: the trials in the order they run in, `{"overrides", "seed", "program"}`; None for a search.
-      groups: the programs; for a search those of some of the trials that it may draw.
-      trials: how many trials there will be.
-      sampler: of the trials.
-      trained: how many at most will be trained; the others of a search repeat one of them, and have its outcome.
-      remark: on trials that would have been one of the others again; empty if there are none.
+      planned: the trials in their order, each `{"overrides", "seed", "program"}`; None for a search.
+      groups: the programs; for a search, those of some trials that it may draw.
+      trials: number of trials.
+      sampler: name of the sampler.
+      trained: most trials that will be trained; the others of a search repeat one of these and take over its outcome.
+      remark: text about trials left out because they equal another one; empty without any.
     """
 
     planned: list[dict[str, Any]] | None
@@ -60,17 +60,17 @@ class Plan:
 
 
 def make(sweep: spec.Sweep, base: Config, sampler: str, trials: int, shared: Shared) -> Plan:
-    """The plan of a sweep that was checked; opens its data.
+    """The plan of a checked sweep; opens its data.
 
     Args:
       sweep: what is varied.
-      base: the config that is.
-      sampler: one of `store.SAMPLERS`, or "" for what fits the sweep.
-      trials: as the command says; 0: as the sweep does.
+      base: the config that is varied.
+      sampler: one of `store.SAMPLERS`, or "" to choose one that fits the sweep.
+      trials: number of trials given to the command; 0: that of the sweep.
       shared: keeps the data for the first trial.
 
     Raises:
-      UserError: sampler and sweep do not fit, a number of trials is missing, or a trial does not fit its data.
+      UserError: sampler and sweep do not fit, the number of trials is missing, or a trial does not fit its data.
     """
     sampler = choose_sampler(sweep, sampler)
     count = trials or sweep.trials
@@ -91,23 +91,23 @@ def make(sweep: spec.Sweep, base: Config, sampler: str, trials: int, shared: Sha
         for seed in (sweep.seeds or (base.seed,))
     ]
     made = _with_configs(planned, base)
-    firsts = {repr(pair[1]): pair for pair in reversed(made)}  # the first of equals
+    firsts = {repr(pair[1]): pair for pair in reversed(made)}  # keeps the first of equal trials
     made = [pair for pair in made if firsts[repr(pair[1])] is pair]
     wanted = count * max(1, len(sweep.seeds)) if sampler == "random" else len(planned)
     planned = [trial for trial, _ in made]
     remark = f"its space has {len(planned)} different trials, not {wanted}" if len(planned) < wanted else ""
     groups = _group(made, shared)
     order = {key: place for place, key in enumerate(groups)}
-    planned.sort(key=lambda trial: order[trial["program"]])  # so that one worker compiles each program once
+    planned.sort(key=lambda trial: order[trial["program"]])  # so that a worker compiles each program once
     return Plan(planned, list(groups.values()), len(planned), sampler, len(planned), remark)
 
 
 def _drawn(space: spec.Space, seed: int, count: int) -> list[spec.Overrides]:
-    """So many random trials, all different, or fewer where a space has fewer."""
+    """`count` different random trials, or fewer if the space has fewer."""
     wanted, found, number = min(count, _choices(space)), dict[str, spec.Overrides](), 0
-    seen = 0  # draws in a row that were there already, of whole-number ranges that have no more
+    seen = 0  # consecutive repeated draws, from integer ranges that are exhausted
     while len(found) < wanted and seen < MOST_REPEATS:
-        # One generator for each draw, so that a larger number of trials has the smaller as its beginning.
+        # One generator per draw, so that a larger number of trials begins with the same trials as a smaller one.
         cell = spec.sample(space, np.random.default_rng([seed, number]))
         seen = seen + 1 if spec.identity(cell) in found else 0
         found.setdefault(spec.identity(cell), cell)
@@ -116,13 +116,13 @@ def _drawn(space: spec.Space, seed: int, count: int) -> list[spec.Overrides]:
 
 
 def _choices(space: spec.Space) -> float:
-    """How many different trials a space has; infinity where it has ranges."""
+    """The number of different trials in a space; infinity if it has ranges."""
     lists = [part.rows if isinstance(part, spec.Rows) else None for part in spec.dimensions(space)]
     return math.prod(math.inf if rows is None else len(set(map(spec.identity, rows))) for rows in lists)
 
 
 def choose_sampler(sweep: spec.Sweep, asked: str) -> str:
-    """The sampler asked for, or what fits the sweep: random for ranges, grid for lists."""
+    """The requested sampler, or the one that fits the sweep: random for ranges, grid for lists."""
     return asked or ("random" if spec.has_ranges(sweep.space) else "grid")
 
 
@@ -137,7 +137,7 @@ def _check_search(sweep: spec.Sweep, base: Config, sampler: str) -> None:
 
 
 def _some(sweep: spec.Sweep, count: int) -> list[dict[str, Any]]:
-    """Trials like those that a search will draw."""
+    """Examples of the trials that a search will draw."""
     generator = np.random.default_rng(0)
     seed = sweep.seeds[0] if sweep.seeds else 0
     return [{"overrides": spec.sample(sweep.space, generator), "seed": seed} for _ in range(min(count, 200))]
@@ -148,7 +148,7 @@ def _with_configs(trials: list[dict[str, Any]], base: Config) -> list[tuple[dict
 
 
 def _group(made: list[tuple[dict[str, Any], Config]], shared: Shared) -> dict[str, Group]:
-    """The programs of the trials, by key, those on the same data together; each trial gets its "program"."""
+    """The programs of the trials by key, those with the same data together; sets the "program" of each trial."""
     found: dict[str, Group] = {}
     for data in dict.fromkeys(config.data for _, config in made):
         splits = shared.splits(data)
@@ -167,18 +167,18 @@ def _group(made: list[tuple[dict[str, Any], Config]], shared: Shared) -> dict[st
 
 
 def program_key(config: Config, step_spec: StepSpec) -> str:
-    """A short name that trials have in common that share all compiled programs."""
+    """A short name, equal for trials that share all compiled programs."""
     also = (config.data, config.run.eval_batch_size, config.run.steps_per_call, config.parallel)
     return hashlib.sha256(repr((step_spec, also)).encode()).hexdigest()[:12]
 
 
 def evaluations(base: Config) -> int:
-    """How often a whole run of a config is evaluated on validation; 0 where that is not known beforehand."""
+    """The number of validation evaluations in a whole run of a config; 0 if unknown beforehand."""
     return 0 if base.run.steps else max(1, round(base.run.epochs / base.run.eval_every_epochs))
 
 
 def title(group: Group, groups: list[Group]) -> str:
-    """What sets a group apart from the others, for a person."""
+    """A title of a group that shows how it differs from the others."""
     flat = [configs.flatten(configs.to_dict(each.config)) for each in groups]
     mine = flat[groups.index(group)]
     traced = ("seed", "optim.learning_rate", "optim.weight_decay", "optim.momentum", "optim.label_smoothing")

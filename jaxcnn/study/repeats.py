@@ -1,7 +1,7 @@
-"""Trials of a search that would be an earlier one again, to the bit: they are not trained, but have its outcome.
+"""Trials of a search that would repeat an earlier one bit for bit: they are not trained, but take over its outcome.
 
-Runs are exact, so the same config and seed can only give the same figures. The first trial of a config is trained; what
-it came to is taken over by every later one, which waits for it while it runs.
+Runs are exact, so the same config and seed always give the same results. Only the first trial of a config is trained;
+later ones take over its outcome, and wait for it while it runs.
 """
 
 import json
@@ -14,23 +14,23 @@ from jaxcnn.study import spec
 
 
 def identity(base: Config, overrides: spec.Overrides, seed: int) -> str:
-    """Text that is equal for equal trials: of their whole configs, so that 1 is 1.0, and a default is itself."""
+    """A text that is equal for equal trials. It uses the whole config, so 1 equals 1.0, and a default equals itself."""
     whole = overrides | {spec.SEED: seed}
     try:
         return spec.identity(configs.to_dict(spec.apply(base, whole)))
-    except ConfigError:  # an impossible one fails in its own words
+    except ConfigError:  # an impossible config fails later with its own message
         return spec.identity(whole)
 
 
 class Repeats:
-    """Which trials of a study are an earlier one again."""
+    """Finds the trials of a study that repeat an earlier one."""
 
     def __init__(self, base: Config) -> None:
         self._base = base
         self._known: dict[str, str] = {}
 
     def _of(self, trial: FrozenTrial) -> str | None:
-        """What is equal for equal trials; None for one that has not been drawn."""
+        """A text that is equal for equal trials; None if the trial is not completely drawn."""
         attributes = trial.user_attrs
         if "overrides" not in attributes:
             return None
@@ -40,7 +40,7 @@ class Repeats:
         return self._known[key]
 
     def first(self, trial: FrozenTrial, trials: list[FrozenTrial]) -> FrozenTrial | None:
-        """The newest try of the first trial of the same config, if that is in another folder than this one."""
+        """The newest attempt of the first trial of the same config, unless that is this trial (the same folder)."""
         mine = self._of(trial)
         same = [other for other in trials if mine is not None and self._of(other) == mine]
         first = min(map(number, same), default=number(trial))
@@ -48,5 +48,5 @@ class Repeats:
 
 
 def number(trial: FrozenTrial) -> int:
-    """Of a trial's folder and row; a retried trial keeps that of the first try."""
+    """The number of a trial's folder and row; a retried trial keeps the number of its first attempt."""
     return trial.user_attrs.get("folder", trial.number)

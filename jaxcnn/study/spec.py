@@ -1,14 +1,14 @@
-"""What a sweep varies: products, zips, lists, chains and random ranges over the fields of a config, and seeds.
+"""Definition of a sweep: products, zips, lists, chains and random ranges over config fields, and seeds.
 
-A file in `configs/sweeps/` has `get_config(variant)`, the run that is varied, and `get_sweep(variant)`, which returns a
-`Sweep` made of the functions here:
+A file in `configs/sweeps/` has `get_config(variant)`, the run to vary, and `get_sweep(variant)`, which returns a
+`Sweep` made with the functions of this module:
 
     def get_sweep(variant=""):
         rates = spec.values("optim.learning_rate", [0.1, 0.01])
         sizes = spec.values("global_batch_size", [32, 128])
         return spec.sweep(spec.product(sizes, rates), seeds=3)
 
-Nothing here imports JAX or Optuna, and nothing is random but `sample`, by the generator given to it.
+Nothing here imports JAX or Optuna, and nothing is random except `sample`, which uses the given generator.
 """
 
 import dataclasses
@@ -26,12 +26,12 @@ from jaxcnn.config import Config, ConfigError
 
 Overrides = dict[str, Any]  # flat key of a config -> value
 SEED = "seed"
-MAX_CELLS = 100_000  # more planned trials than this are a slip, not a sweep
+MAX_CELLS = 100_000  # more planned trials are probably a mistake
 
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-    """A list of sets of overrides, of which each trial has one."""
+    """A list of sets of overrides; each trial has one of them."""
 
     rows: tuple[Overrides, ...]
 
@@ -42,7 +42,7 @@ class Range:
 
     Attributes:
       key: flat key of the field.
-      low, high: ends.
+      low, high: the ends.
       log: uniform in the logarithm.
       integer: whole numbers only.
     """
@@ -63,7 +63,7 @@ class Product:
 
 @dataclasses.dataclass(frozen=True)
 class Chain:
-    """The trials of the first part, then those of the next; the same trial is made once."""
+    """The trials of the first part, then those of the next; equal trials occur once."""
 
     parts: tuple["Space", ...]
 
@@ -73,12 +73,12 @@ Space = Rows | Range | Product | Chain
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """What a config file's `get_sweep` returns.
+    """The return value of `get_sweep` in a config file.
 
     Attributes:
       space: what is varied.
       seeds: `config.seed` of the repetitions of every planned trial.
-      trials: how many trials a random or searched sweep makes, unless the command says; 0: it must say.
+      trials: default number of trials of a random or searched sweep; 0: the command must give it.
     """
 
     space: Space
@@ -94,14 +94,14 @@ def values(key: str, choices: Sequence[Any]) -> Rows:
 
 
 def rows(sets: Sequence[Mapping[str, Any]]) -> Rows:
-    """A list of sets of overrides, such as `[{}, {"augment.cutout": 16}]`; {} is the config as it is."""
+    """A list of sets of overrides, such as `[{}, {"augment.cutout": 16}]`; {} is the unchanged config."""
     if not sets or not all(isinstance(each, Mapping) for each in sets):
         raise ConfigError(f"sweep: rows(…) needs a list of mappings from key to value, not {sets!r}")
     return Rows(tuple(dict(each) for each in sets))
 
 
 def zipped(*parts: Space) -> Rows:
-    """The first choice of every part together, then the second, and so on.
+    """Combines the first choices of all parts, then the second ones, and so on.
 
     Raises:
       ConfigError: the parts differ in length, or one of them is a range.
@@ -119,7 +119,7 @@ def product(*parts: Space) -> Product:
 
 
 def chain(*parts: Space) -> Chain:
-    """One part after the other; what several have in common is made once."""
+    """One part after another; trials common to several parts occur once."""
     return Chain(parts)
 
 
@@ -134,12 +134,12 @@ def log_uniform(key: str, low: float, high: float) -> Range:
 
 
 def integers(key: str, low: int, high: int, *, log: bool = False) -> Range:
-    """A whole-number field in low ... high, both included; with `log` uniform in the logarithm."""
+    """A whole-number field in low ... high, both included; with `log`, uniform in the logarithm."""
     return _range(Range(key, low, high, log=log, integer=True))
 
 
 def sweep(space: Space, *, seeds: int | Sequence[int] = (), trials: int = 0) -> Sweep:
-    """A sweep over a space; `seeds` is a list, or n for 0 ... n - 1, or nothing for the config's own seed."""
+    """A sweep over a space; `seeds` is a list, n for 0 ... n - 1, or empty for the config's own seed."""
     chosen = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
     if len(set(chosen)) < len(chosen) or any(type(seed) is not int or not 0 <= seed < 2**31 for seed in chosen):
         raise ConfigError(f"sweep: seeds must be different whole numbers in [0, 2^31), but are {seeds!r}")
@@ -159,7 +159,7 @@ def dimensions(space: Space) -> list[Rows | Range]:
     """The independent dimensions of a space, as a sampler sees them.
 
     Raises:
-      ConfigError: it has a chain inside, whose parts are no dimensions.
+      ConfigError: it contains a chain, whose parts are not dimensions.
     """
     if isinstance(space, Product):
         return [each for part in space.parts for each in dimensions(part)]
@@ -171,7 +171,7 @@ def dimensions(space: Space) -> list[Rows | Range]:
 
 
 def has_ranges(space: Space) -> bool:
-    """Whether a space has random ranges, so that its trials cannot be listed."""
+    """Whether a space has random ranges, so its trials cannot be listed."""
     if isinstance(space, Product | Chain):
         return any(has_ranges(part) for part in space.parts)
     return isinstance(space, Range)
@@ -190,7 +190,7 @@ def cells(space: Space) -> list[Overrides]:
     """All trials of a space without random ranges, each once.
 
     Raises:
-      ConfigError: it has a range, sets one key twice, or is absurdly large.
+      ConfigError: it has a range, sets a key twice, or has more than `MAX_CELLS` trials.
     """
     found: dict[str, Overrides] = {}
     for cell in itertools.islice(_cells(space), MAX_CELLS + 1):
@@ -223,7 +223,7 @@ def _merged(parts: Sequence[Overrides]) -> Overrides:
 
 
 def sample(space: Space, generator: np.random.Generator) -> Overrides:
-    """One random trial of a space: every dimension uniform (in the logarithm where it says so)."""
+    """One random trial of a space: every dimension uniform (with `log`, in the logarithm)."""
     return _merged([_draw(dimension, generator) for dimension in dimensions(space)])
 
 
@@ -231,7 +231,7 @@ def _draw(dimension: Rows | Range, generator: np.random.Generator) -> Overrides:
     if isinstance(dimension, Rows):
         return dimension.rows[int(generator.integers(len(dimension.rows)))]
     low, high = dimension.low, dimension.high
-    if dimension.integer:  # half a step more on both sides, so that the ends are as likely as the rest
+    if dimension.integer:  # half a step wider on both sides, so that the ends are as likely as the rest
         low, high = low - 0.5, high + 0.5
     if dimension.log:
         drawn = math.exp(generator.uniform(math.log(low), math.log(high)))
@@ -242,7 +242,7 @@ def _draw(dimension: Rows | Range, generator: np.random.Generator) -> Overrides:
 
 
 def identity(overrides: Overrides) -> str:
-    """Overrides as text that is equal for equal trials."""
+    """A text of the overrides, equal for equal trials."""
     return json.dumps(overrides, sort_keys=True, default=list)
 
 
@@ -273,7 +273,7 @@ def _nearest(key: str, known: Mapping[str, Any]) -> str:
 
 
 def check(sweep: Sweep, base: Config) -> None:
-    """Try a sweep's trials on its config: all of them, or the ends of its random ranges.
+    """Check a sweep's trials on its config: all of them, or the ends of its random ranges.
 
     Raises:
       ConfigError: the first mistakes, one line each.
@@ -299,7 +299,7 @@ def check(sweep: Sweep, base: Config) -> None:
 
 
 def _corners(space: Space) -> list[Overrides]:
-    """Trials that together show every listed choice and both ends of every range."""
+    """Trials that together contain every listed choice and both ends of every range."""
     choices = [
         list(dimension.rows)
         if isinstance(dimension, Rows)
@@ -311,7 +311,7 @@ def _corners(space: Space) -> list[Overrides]:
 
 
 def describe(overrides: Overrides) -> str:
-    """Overrides for a person: `optim.learning_rate=0.1 seed=2`."""
+    """Overrides in readable form: `optim.learning_rate=0.1 seed=2`."""
     return " ".join(f"{key}={_short(value)}" for key, value in overrides.items()) or "the config as it is"
 
 

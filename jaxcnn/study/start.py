@@ -1,4 +1,4 @@
-"""From a config file with `get_sweep` to a study that workers can work on, new or gone on with."""
+"""Creates or continues the study of a config file with `get_sweep`, ready for workers."""
 
 import dataclasses
 import importlib.util
@@ -26,10 +26,10 @@ MULTI_OBJECTIVE = ("nsga2", "nsga3")
 
 
 def load_sweep(file: str, variant: str) -> spec.Sweep:
-    """The sweep of a config file.
+    """The sweep defined in a config file.
 
     Raises:
-      UserError: the file has no `get_sweep`, or it fails.
+      UserError: the file has no `get_sweep`, or this function fails.
     """
     try:
         module = _import(pathlib.Path(file))
@@ -59,7 +59,7 @@ def refuse_overridden(sweep: spec.Sweep, argv: list[str]) -> None:
     """Refuse `--config.<key>` for a field that the sweep varies.
 
     Raises:
-      ConfigError: there is one.
+      ConfigError: `argv` contains one.
     """
     given = {argument.lstrip("-").partition("=")[0].removeprefix("config.") for argument in argv}
     varied = spec.varied(sweep.space) + ([spec.SEED] if sweep.seeds else [])
@@ -79,7 +79,7 @@ def define(
     full = base.data.protocol == "full"
     if plan.sampler in MULTI_OBJECTIVE:
         directions = dict(DIRECTIONS)
-    else:  # without a validation split nothing may be decided on accuracy
+    else:  # without a validation split, no decision may use accuracy
         objective = "train_seconds" if full else "val_accuracy"
         directions = {objective: DIRECTIONS[objective]}
     if pruner != "none" and (full or len(directions) > 1):
@@ -89,7 +89,7 @@ def define(
         name=name,
         study=f"{name}-{uuid.uuid4().hex[:12]}",
         storage=storage,
-        base=dataclasses.replace(base, data=place.absolute(base.data)),  # as every trial keeps it
+        base=dataclasses.replace(base, data=place.absolute(base.data)),  # as in the config of every trial
         sampler=plan.sampler,
         pruner=pruner,
         directions=directions,
@@ -103,22 +103,22 @@ def define(
 
 
 def _generation(plan: plans.Plan) -> int:
-    """Trials in a generation of an evolutionary search: four generations in all, of 4 to 50 trials.
+    """Trials per generation of an evolutionary search: four generations in total, of 4 to 50 trials.
 
-    Optuna's own 50 would make a search of up to 50 trials a random one.
+    Optuna's default of 50 would turn a search of up to 50 trials into a random one.
     """
     return min(max(plan.trials // 4, 4), 50)
 
 
 def go_on(folder: pathlib.Path, new: Definition) -> Definition:
-    """The definition that a folder has, held against what the command says now; a search may be given more trials.
+    """The definition in a folder, after comparison with the one of the current command; a search may get more trials.
 
     Raises:
-      UserError: it is of another sweep; the message has a line for each thing that differs.
+      UserError: the folder belongs to another sweep; the message has one line per difference.
     """
     old = files.read_definition(folder)
     there, here = (configs.flatten(definition.to_json()["base"]) for definition in (old, new))
-    there["data.source"] = place.absolute_source(there["data.source"])  # older versions kept it as it was typed
+    there["data.source"] = place.absolute_source(there["data.source"])  # older versions stored it as typed
     differ = [
         f"  config.{key}: {there[key]} in the folder, {here[key]} now"
         for key in here
@@ -151,10 +151,10 @@ def begin(
     config_file: str,
     environment: dict[str, Any],
 ) -> tuple[Definition, TrialQueue]:
-    """Make the study and its `sweep.json`; return them as they are, which another command may have made meanwhile.
+    """Create the study and its `sweep.json`, unless another command has done so meanwhile; return what exists.
 
     Raises:
-      UserError: as of `go_on` and `open_desk`.
+      UserError: as in `go_on` and `open_desk`.
     """
     with files.held(folder / files.BEGIN):
         if (folder / files.SWEEP).exists():
@@ -173,7 +173,7 @@ def _write(
     config_file: str,
     environment: dict[str, Any],
 ) -> None:
-    """Write `sweep.json`, from which workers and reports know the sweep."""
+    """Write `sweep.json`, which describes the sweep to workers and reports."""
     there = files.read_sweep(folder) if (folder / files.SWEEP).exists() else {}
     first = without_storage(there.get("command") or command)
     commands = there.get("commands") or [first]
@@ -197,7 +197,7 @@ def open_desk(folder: pathlib.Path, definition: Definition, storage: Any, plan: 
     """The study in its store, with all planned trials in the queue.
 
     Raises:
-      UserError: trials that were planned before no longer are.
+      UserError: trials planned before are not planned any more.
     """
     store.create_study(definition, storage)
     queue = TrialQueue(folder, definition, storage)
@@ -218,12 +218,12 @@ def _cell(trial: Any) -> dict[str, Any]:
 
 
 def storage_name(folder: pathlib.Path, url: str) -> str:
-    """How `sweep.json` names a storage: without a password, and the default one wherever the folder may be seen."""
+    """The storage as named in `sweep.json`: without a password; the default one is independent of the folder's path."""
     return DATABASE if url == default_url(folder) else store.public_url(url)
 
 
 def without_storage(arguments: list[str]) -> list[str]:
-    """Arguments without --storage and its URL, which may hold a password."""
+    """The arguments without --storage and its URL, which may contain a password."""
     kept: list[str] = []
     url_follows = False
     for argument in arguments:
@@ -236,7 +236,7 @@ def without_storage(arguments: list[str]) -> list[str]:
 
 
 def check_storage(folder: pathlib.Path, definition: Definition, url: str) -> None:
-    """Refuse a storage that the sweep does not have.
+    """Refuse a storage other than that of the sweep.
 
     Raises:
       UserError: it is another one.
@@ -248,11 +248,11 @@ def check_storage(folder: pathlib.Path, definition: Definition, url: str) -> Non
 
 
 def default_url(folder: pathlib.Path) -> str:
-    """A SQLite file in the sweep's folder."""
+    """The URL of a SQLite file in the sweep's folder."""
     return store.sqlite_url(folder.absolute() / DATABASE)
 
 
 def with_home(url: str) -> str:
-    """A storage's URL with `~` expanded where its path begins."""
+    """A storage URL with a `~` at the beginning of its path expanded."""
     scheme, separator, path = url.partition(":///" if url.startswith("sqlite") else ":")
     return f"{scheme}{separator}{paths.expand(path, '--storage: ')}" if path.startswith("~") else url

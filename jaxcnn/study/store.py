@@ -21,18 +21,18 @@ from jaxcnn.config import Config, UserError
 from jaxcnn.study import spec
 from jaxcnn.study.folder import Definition
 
-PLANNED = ("grid", "random")  # samplers whose trials are all known before the first one runs
+PLANNED = ("grid", "random")  # samplers whose trials are all known beforehand
 SAMPLERS = (*PLANNED, "tpe", "cmaes", "nsga2", "nsga3", "gp")
 PRUNERS = ("none", "median", "hyperband")
-DRIVERS = {"postgresql": "psycopg", "mysql": "pymysql"}  # where a URL names no driver
+DRIVERS = {"postgresql": "psycopg", "mysql": "pymysql"}  # defaults for URLs without a driver
 JOURNAL = "journal:"
 
 
 def open_storage(url: str, heartbeat: int) -> optuna.storages.BaseStorage:
-    """The storage at a URL of SQLAlchemy's, or at `journal:<file>`.
+    """The storage at an SQLAlchemy URL, or at `journal:<file>`.
 
     Raises:
-      UserError: its driver is missing, or it cannot be reached.
+      UserError: the driver is missing, or the storage cannot be reached.
     """
     _quieten()
     if url.startswith(JOURNAL):
@@ -70,17 +70,17 @@ def open_storage(url: str, heartbeat: int) -> optuna.storages.BaseStorage:
 
 
 def sqlite_url(path: pathlib.Path) -> str:
-    """The URL of a SQLite file, whatever its absolute path is made of."""
+    """The URL of a SQLite file, with any characters in its absolute path."""
     import sqlalchemy
 
-    if re.fullmatch(r"[\w./ ,:;=@~+-]+", str(path)):  # nothing that a URL, or Optuna's template of one, has a use for
+    if re.fullmatch(r"[\w./ ,:;=@~+-]+", str(path)):  # no character special in a URL, or in Optuna's template of one
         return f"sqlite:///{path}"
-    file = f"file:{urllib.parse.quote(os.fsencode(path))}"  # SQLite's own URL of a file, which may be of any bytes
+    file = f"file:{urllib.parse.quote(os.fsencode(path))}"  # SQLite's own file URL, which allows any bytes
     return sqlalchemy.engine.URL.create("sqlite", database=file, query={"uri": "true"}).render_as_string()
 
 
 def public_url(url: str) -> str:
-    """A storage's URL without its password."""
+    """A storage URL without its password."""
     if url.startswith(JOURNAL):
         return url
     import sqlalchemy
@@ -95,14 +95,14 @@ def _public(parsed: Any) -> str:
 
 
 def _quieten() -> None:
-    """Optuna's own lines would tear the table; and it warns of heartbeats outside of `optimize`, where ours are."""
+    """Silence Optuna: its lines would break the table, and it warns of heartbeats outside `optimize`, such as ours."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     warnings.filterwarnings("ignore", message="Heartbeat of storage is supposed to be used")
 
 
 def create_study(definition: Definition, storage: optuna.storages.BaseStorage) -> optuna.Study:
-    """The study of a definition, made if it is not there."""
+    """The study of a definition, created if it does not exist."""
     return optuna.create_study(
         study_name=definition.study,
         storage=storage,
@@ -112,13 +112,13 @@ def create_study(definition: Definition, storage: optuna.storages.BaseStorage) -
 
 
 def load_study(definition: Definition, storage: optuna.storages.BaseStorage, trials: int = 0) -> optuna.Study:
-    """The study, with a sampler for its trial number `trials`, and its pruner.
+    """The study with its pruner and the sampler for trial number `trials`.
 
-    Each trial is drawn by a sampler of its own, seeded by the number of trials before it: so a search that stops and
-    goes on makes the trials of one that did not, and two workers never draw the same.
+    Each trial is drawn by its own sampler, seeded by the number of earlier trials. So a search that was stopped and
+    continued draws the same trials as an uninterrupted one, and two workers never draw the same trial.
 
     Raises:
-      UserError: the store does not have it.
+      UserError: the store does not contain the study.
     """
     try:
         return optuna.load_study(
@@ -135,10 +135,10 @@ def load_study(definition: Definition, storage: optuna.storages.BaseStorage, tri
 
 
 def check_sampler(name: str) -> None:
-    """Refuse a sampler that needs a package that is not installed.
+    """Refuse a sampler whose package is not installed.
 
     Raises:
-      UserError: it does.
+      UserError: the package is missing.
     """
     package = {"gp": "torch", "cmaes": "cmaes"}.get(name)
     if package and importlib.util.find_spec(package) is None:
@@ -146,12 +146,12 @@ def check_sampler(name: str) -> None:
 
 
 def make_sampler(name: str, seed: int, generation: int = 0) -> optuna.samplers.BaseSampler:
-    """A sampler by its name, evolutionary ones with so many trials in a generation; planned sweeps draw nothing."""
+    """A sampler by name; evolutionary ones use `generation` trials per generation. Planned sweeps draw nothing."""
     seed %= 2**32
     if name in PLANNED:
         return optuna.samplers.RandomSampler(seed=seed)
     if name == "tpe":
-        return optuna.samplers.TPESampler(seed=seed, constant_liar=True)  # running trials of other workers count
+        return optuna.samplers.TPESampler(seed=seed, constant_liar=True)  # considers other workers' running trials
     if name == "cmaes":
         return optuna.samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
     if name == "nsga2":
@@ -163,7 +163,7 @@ def make_sampler(name: str, seed: int, generation: int = 0) -> optuna.samplers.B
 
 
 def make_pruner(name: str, evaluations: int) -> optuna.pruners.BasePruner:
-    """A pruner by its name, which counts evaluations."""
+    """A pruner by name; its steps are evaluations."""
     if name == "median":  # Golovin et al. 2017, Google Vizier
         return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=1)
     if name == "hyperband":  # Li et al. 2018, arXiv 1603.06560
@@ -172,7 +172,7 @@ def make_pruner(name: str, evaluations: int) -> optuna.pruners.BasePruner:
 
 
 def distributions(space: spec.Space) -> dict[str, BaseDistribution]:
-    """What Optuna draws from for a space: one distribution for each dimension."""
+    """Optuna's distributions for a space, one per dimension."""
     made: dict[str, BaseDistribution] = {}
     for dimension in spec.dimensions(space):
         if isinstance(dimension, spec.Rows):
@@ -185,7 +185,7 @@ def distributions(space: spec.Space) -> dict[str, BaseDistribution]:
 
 
 def overrides(space: spec.Space, params: dict[str, Any]) -> spec.Overrides:
-    """The overrides that drawn parameters stand for."""
+    """The overrides that correspond to drawn parameters."""
     found: spec.Overrides = {}
     for dimension in spec.dimensions(space):
         if isinstance(dimension, spec.Rows):
@@ -200,7 +200,7 @@ def _name(dimension: spec.Rows) -> str:
 
 
 def _labels(dimension: spec.Rows) -> dict[Any, spec.Overrides]:
-    """The choices of a list by names that Optuna can store: the value itself where one scalar field varies."""
+    """The choices of a list, keyed by labels that Optuna can store: the value itself if one scalar field varies."""
     keys = spec.varied(dimension)
     alone = len(keys) == 1 and all(keys[0] in row for row in dimension.rows)
     if alone and all(isinstance(row[keys[0]], str | int | float | bool) for row in dimension.rows):
@@ -209,12 +209,12 @@ def _labels(dimension: spec.Rows) -> dict[Any, spec.Overrides]:
 
 
 def planned_params(trials: list[spec.Overrides]) -> list[tuple[dict[str, Any], dict[str, BaseDistribution]]]:
-    """Parameters and distributions of planned trials, for dashboards to show; fields that are lists are left out."""
+    """Parameters and distributions of planned trials, for dashboards; fields that are lists are left out."""
     fields = configs.flatten(configs.to_dict(Config()))
     kinds: dict[str, BaseDistribution] = {}
     for key in dict.fromkeys(key for trial in trials for key in trial):
         seen = [trial[key] for trial in trials if key in trial]
-        if isinstance(fields[key], bool):  # by the field, not the values, so that later trials are of the same kind
+        if isinstance(fields[key], bool):  # by the field, not its values, so that later trials get the same type
             kinds[key] = CategoricalDistribution([False, True])
         elif isinstance(fields[key], int):
             kinds[key] = IntDistribution(min(seen), max(seen))
@@ -229,7 +229,7 @@ def planned_params(trials: list[spec.Overrides]) -> list[tuple[dict[str, Any], d
 
 
 def waiting_trial(trial: FrozenTrial, attributes: dict[str, Any]) -> FrozenTrial:
-    """A trial of the same parameters that waits."""
+    """A waiting trial with the same parameters."""
     return optuna.trial.create_trial(
         state=TrialState.WAITING,
         params=trial.params,
@@ -240,10 +240,10 @@ def waiting_trial(trial: FrozenTrial, attributes: dict[str, Any]) -> FrozenTrial
 
 
 def patiently(call: Callable[[], Any], seconds: float = 300.0) -> Any:
-    """What a call to the store returns, tried again while the store is away for a time.
+    """The result of a call to the store, retried for up to `seconds` while the store is unavailable.
 
     Raises:
-      UserError: it stays away.
+      UserError: the store stays unavailable.
     """
     deadline = time.monotonic() + seconds
     while True:

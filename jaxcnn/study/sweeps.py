@@ -1,4 +1,4 @@
-"""Sweeps that the files of `configs/sweeps/` share."""
+"""Sweeps shared by the files in `configs/sweeps/`."""
 
 from typing import Any
 
@@ -11,9 +11,9 @@ LEARNING_RATES = (0.1, 0.01, 0.001, 0.0001)
 
 
 def paper(*, small: bool) -> spec.Sweep:
-    """Ashraf et al.'s study: architectures by batch size at its learning rate, and by learning rate at batch 128.
+    """The study of Ashraf et al.: architectures x batch sizes at its learning rate, and x learning rates at batch 128.
 
-    With `small` there are fewer batch sizes, rates and seeds.
+    With `small`, it has fewer batch sizes, rates and seeds.
     """
     networks = spec.zipped(
         spec.values("model.name", ["alexnet", "vgg16", "resnet50"]),
@@ -32,7 +32,7 @@ def paper(*, small: bool) -> spec.Sweep:
 
 
 def preprocessing(*, small: bool) -> spec.Sweep:
-    """What is done to the images: nothing, normalisation, crop and flip, and on top of those each augmentation.
+    """Image preprocessing: none, normalisation, crop and flip, and each other augmentation in addition to those.
 
     Cutout: DeVries & Taylor 2017 (arXiv 1708.04552). Mixup: Zhang et al. 2018 (1710.09412). CutMix: Yun et al. 2019
     (1905.04899). RandAugment: Cubuk et al. 2019 (1909.13719).
@@ -51,7 +51,7 @@ def preprocessing(*, small: bool) -> spec.Sweep:
 
 
 def smoke(config: ml_collections.ConfigDict) -> None:
-    """The same code path in minutes: a thin network and a few steps on the handwritten digits."""
+    """The same code path in minutes: a narrow network and a few steps on the handwritten digits."""
     config.data.source = "digits"
     config.data.image_size = 32
     config.data.val_examples = 200

@@ -1,4 +1,4 @@
-"""What a sweep looks like while it runs: one live table on a terminal, a line for every trial that ends elsewhere."""
+"""The display of a running sweep: a live table on a terminal; elsewhere, a line for every trial that ends."""
 
 import dataclasses
 import datetime
@@ -24,14 +24,14 @@ TAIL_BYTES = 4096
 
 @dataclasses.dataclass
 class Estimate:
-    """What the plan measured: seconds of a trial by its program, without compiling."""
+    """The plan's measurements: seconds of a trial by program, without compilation."""
 
     seconds: dict[str, float]
     workers: int = 1
 
 
 class Board:
-    """The trials of a sweep as their folders tell, read again as far as they may have changed."""
+    """The trials of a sweep, read from their folders; only those that may have changed are read again."""
 
     def __init__(self, folder: pathlib.Path, total: int, planned: list[dict[str, Any]] | None) -> None:
         self.folder, self.total = folder, total
@@ -40,7 +40,7 @@ class Board:
         self.trials: list[dict[str, Any]] = []
 
     def read(self) -> None:
-        """Look again."""
+        """Read the folders again."""
         root = self.folder / files.TRIALS
         names = sorted(path.name for path in root.iterdir()) if root.is_dir() else []
         trials = []
@@ -54,16 +54,16 @@ class Board:
         self.trials = trials
 
     def count(self, *states: str) -> int:
-        """How many trials are in one of these states."""
+        """The number of trials in one of these states."""
         return sum(trial["state"] in states for trial in self.trials)
 
     def best(self) -> dict[str, Any] | None:
-        """The complete trial of the highest validation accuracy."""
+        """The complete trial with the highest validation accuracy."""
         known = [trial for trial in self.trials if "val_accuracy" in trial["values"]]
         return max(known, key=lambda trial: trial["values"]["val_accuracy"], default=None)
 
     def seconds_left(self, estimate: Estimate) -> float | None:
-        """Until the last trial ends: the plan's estimates, corrected by what the ended trials took; None: not known."""
+        """Seconds until the last trial ends: the estimates, corrected by the times of ended trials; None if unknown."""
         done = [trial for trial in self.trials if trial["state"] == "complete" and "wall_seconds" in trial]
         ended = sum(trial["state"] in files.ENDED for trial in self.trials)
         if not self.total - ended:
@@ -85,7 +85,7 @@ class Board:
         return max(0.0, left - spent) / max(1, estimate.workers)
 
     def headline(self, estimate: Estimate) -> str:
-        """All of it in one line."""
+        """The state of the sweep in one line."""
         words = [f"{self.count('complete')}/{self.total} done"]
         for state in ("running", "pruned", "diverged", "failed"):
             if count := self.count(state):
@@ -97,7 +97,7 @@ class Board:
         return ", ".join(words)
 
     def progress(self, trial: dict[str, Any]) -> dict[str, Any]:
-        """The newest record of a trial's metrics; empty if there is none."""
+        """The newest record of a trial's metrics; empty without one."""
         path = files.trial_folder(self.folder, trial["number"]) / "metrics.jsonl"
         try:
             with path.open("rb") as file:
@@ -121,7 +121,7 @@ def _age(began: str) -> float:
 
 
 class Display:
-    """Shows a board until it is left: rewritten in place on a terminal, else a line for each trial that ends."""
+    """Context manager that shows a board: updated in place on a terminal, else one line per ended trial."""
 
     def __init__(self, board: Board, estimate: Estimate, console: Console | None = None) -> None:
         self.board, self.estimate = board, estimate
@@ -136,7 +136,7 @@ class Display:
         if self.console.is_terminal:
             self._live = Live(get_renderable=self.render, console=self.console, refresh_per_second=1)
             self._live.start()
-            self.console.show_cursor(True)  # a signal may end the process without a chance to show it again
+            self.console.show_cursor(True)  # a signal may end the process before it is shown again
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -145,12 +145,12 @@ class Display:
             self._live.stop()
 
     def say(self, line: str) -> None:
-        """A line above the table."""
+        """Print a line above the table."""
         self.console.print(line, markup=False)
         self.console.file.flush()
 
     def update(self) -> None:
-        """Tell of what has changed, where there is no table that does."""
+        """Print what has changed, if there is no table."""
         with self._lock:
             self.board.read()
         if self._live is None:
@@ -160,7 +160,7 @@ class Display:
                     self.say(f"{line_of(trial)} | {self.board.headline(self.estimate)}")
 
     def render(self) -> Group:
-        """The table, of the newest state."""
+        """The table with the newest state."""
         with self._lock:
             self.board.read()
         board = self.board
@@ -197,7 +197,7 @@ def _what(trial: dict[str, Any]) -> str:
 
 
 def line_of(trial: dict[str, Any]) -> str:
-    """A trial and how it ended, in one line."""
+    """A trial and its outcome in one line."""
     outcome = trial["state"]
     if accuracy := trial["values"].get("val_accuracy"):
         outcome = f"val accuracy {100 * accuracy:.2f}%"

@@ -1,7 +1,7 @@
-"""Several trials of one program as one population: trained together, each with the folder and the outcome of its own.
+"""Several trials of one program as a population: trained together, each with its own folder and outcome.
 
-A trial of a population is judged, pruned and written as any other is. Where its steps are made in one program, a trial
-that ends before the others goes on costing its part of their steps, as the program is for so many.
+A trial of a population is evaluated, pruned and recorded like any other. If one program computes the steps of all
+members, a trial that ends early still costs its share of the steps, because the program has a fixed number of members.
 """
 
 import contextlib
@@ -30,9 +30,9 @@ class Settings:
     """How trials are trained together.
 
     Attributes:
-      members: how many at most; 1: each alone.
-      way: of `train.population_ways.WAYS`, or "auto".
-      pbt_every_epochs: between exchanges of population-based training; 0: none.
+      members: most members of a population; 1: each trial alone.
+      way: one of `train.population_ways.WAYS`, or "auto".
+      pbt_every_epochs: epochs between exchanges of population-based training; 0: no exchanges.
     """
 
     members: int = 1
@@ -41,11 +41,11 @@ class Settings:
 
 
 def check(plan: Any, shared: Shared, settings: Settings) -> None:
-    """Refuse a sweep whose trials cannot be trained together so.
+    """Refuse a sweep whose trials cannot be trained together with these settings.
 
     Raises:
-      UserError: a sampler draws them one by one, their data is streamed, their images grow, there is one device to
-        spread them over, or nothing tells which of them does well.
+      UserError: a sampler draws the trials one by one, their data is streamed, their images grow, there is only one
+        device to spread them over, or no validation accuracy shows which of them does well.
     """
     if plan.planned is None:
         raise UserError(
@@ -87,30 +87,30 @@ def run(
     say: Callable[[str], None],
     ended: Callable[[Lease, Outcome], None],
 ) -> None:
-    """Train trials of one program together until each has ended, and record what came of them.
+    """Train trials of one program together until each has ended, and record their outcomes.
 
     Args:
-      desk: of this worker, whose trials they are.
-      claims: of the trials.
-      shared, command, interrupts: as of `trial.run`.
-      settings: see there.
-      known: the choices of populations before; see `train.population_ways.prepare`.
-      say: told how the steps are made, and why so.
-      ended: told of each trial and its outcome.
+      queue: the queue of this worker, which has the trials.
+      leases: leases of the trials.
+      shared, command, interrupts: as in `trial.run`.
+      settings: how the trials are trained together.
+      known: choices made for earlier populations; see `train.population_ways.prepare`.
+      say: called with a text on how the steps are computed, and why.
+      ended: called with each ended trial and its outcome.
 
     Raises:
-      Interrupted: they were stopped; the trials wait for any worker, each with a checkpoint.
+      Interrupted: the run was stopped; the trials wait for any worker, each with a checkpoint.
     """
     with contextlib.ExitStack() as held:
         attempts = [held.enter_context(Attempt(queue, lease, shared)) for lease in leases]
         held.enter_context(interrupts.one_run())
         runs = [held.enter_context(contextlib.ExitStack()) for _ in leases]
 
-        sessions: dict[int, Session] = {}  # of those that have not ended
+        sessions: dict[int, Session] = {}  # sessions of the trials that have not ended
 
         def end(number: int, outcome: Outcome) -> None:
             sessions.pop(number, None)
-            runs[number].close()  # first, so that whoever takes the trial up again finds its folder free
+            runs[number].close()  # first, so that the folder is free for a worker that continues the trial
             ended(leases[number], attempts[number].end(outcome))
 
         def leave_all() -> None:
@@ -146,13 +146,13 @@ def run(
             interrupts.drive(populations.Group(dict(sessions), make, interrupts, through, evolution).run)
         except (Interrupted, UserError):
             raise
-        except Exception as error:  # of the steps of all, such as too little memory: a row of the sweep for each
+        except Exception as error:  # in the common steps, such as too little memory: fails every trial
             for number in list(sessions):
                 through(number, error)
 
 
 def _opened(attempt: Attempt, interrupts: Interrupts, command: list[str], leave_all: Callable[[], None]) -> Any:
-    """The run of a trial up to its first step, or its summary, as a context manager."""
+    """A context manager of the trial's run, ready for its first step; or of its summary if it has already ended."""
     hooks = dataclasses.replace(attempt.hooks(), leaving=leave_all)
     return loop.opened(attempt.config(), attempt.folder, interrupts, command=command, started=time.time(), hooks=hooks)
 

@@ -1,4 +1,4 @@
-"""One trial: an ordinary run in a folder of its own, whatever its end is, with a `trial.json` that tells of it."""
+"""One trial: an ordinary run in its own folder, with a `trial.json` that describes it, however it ends."""
 
 import contextlib
 import dataclasses
@@ -22,11 +22,11 @@ from jaxcnn.train.loop import train
 
 
 class Pruned(Exception):
-    """The pruner sees nothing to come of this trial."""
+    """The pruner expects no good result from this trial."""
 
 
 class Lost(Exception):
-    """Another worker took this trial for dead, and goes on with it."""
+    """Another worker has taken over this trial, because this worker seemed dead."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,9 +35,9 @@ class Outcome:
 
     Attributes:
       state: one of `folder.STATES`.
-      reason: why, if it is not complete.
-      values: of the objectives, by name.
-      figures: of its `summary.json` that tables show.
+      reason: the reason, if it is not complete.
+      values: values of the objectives, by name.
+      figures: figures of its `summary.json`, for tables.
     """
 
     state: str
@@ -47,12 +47,12 @@ class Outcome:
 
 
 def config_of(base: Config, lease: Lease) -> Config:
-    """The config of a trial. Raises ConfigError where it is impossible."""
+    """The config of a trial. Raises ConfigError if it is impossible."""
     return spec.apply(base, lease.overrides | {spec.SEED: lease.seed})
 
 
 def run(queue: TrialQueue, lease: Lease, shared: Shared, command: list[str], interrupts: Interrupts) -> Outcome:
-    """Run a trial that is this worker's to its end, or as far as it gets, and record what came of it.
+    """Run a leased trial to its end, or as far as it gets, and record the outcome.
 
     Raises:
       Interrupted: `interrupts` stopped it; the trial waits for any worker, with a checkpoint.
@@ -70,7 +70,7 @@ def run(queue: TrialQueue, lease: Lease, shared: Shared, command: list[str], int
 
 
 def take_over(queue: TrialQueue, lease: Lease) -> Outcome:
-    """Give a trial that is an earlier one again what that one came to."""
+    """Give a trial that repeats an earlier one the outcome of that one."""
     assert lease.first is not None
     first, folder = lease.first, files.trial_folder(queue.folder, lease.number)
     record = _begin(queue, lease, folder) | {"as": repeats.number(first)}
@@ -80,7 +80,7 @@ def take_over(queue: TrialQueue, lease: Lease) -> Outcome:
     def finish() -> None:
         queue.storage.set_trial_user_attr(lease.id, "as", record["as"])
         if outcome.state == "pruned":
-            for step, accuracy in list(first.intermediate_values.items())[-1:]:  # of what the sampler goes by
+            for step, accuracy in list(first.intermediate_values.items())[-1:]:  # the values that the sampler uses
                 queue.storage.set_trial_intermediate_value(lease.id, step, accuracy)
         queue.finish(lease, outcome.state, outcome.values, outcome.reason, lambda: _write(folder, record, outcome))
 
@@ -92,12 +92,12 @@ def take_over(queue: TrialQueue, lease: Lease) -> Outcome:
 
 
 class Attempt:
-    """A trial while it is this worker's, a context manager: its lock, heartbeat, log, and what is written of it.
+    """A trial while this worker has it, a context manager: its lock, heartbeat, log and records.
 
     Attributes:
-      claim: of the trial.
+      lease: lease of the trial.
       folder: its workdir.
-      notes: what `trial.json` tells beside the usual, by name.
+      notes: additional entries of `trial.json`, by name.
     """
 
     def __init__(self, queue: TrialQueue, lease: Lease, shared: Shared) -> None:
@@ -121,11 +121,11 @@ class Attempt:
         self._held.close()
 
     def config(self) -> Config:
-        """Of the trial. Raises ConfigError where it is impossible."""
+        """The config of the trial. Raises ConfigError if it is impossible."""
         return config_of(self._desk.definition.base, self.lease)
 
     def hooks(self) -> Hooks:
-        """By which the run is tied to the study; they raise Pruned and Lost."""
+        """The hooks that connect the run to the study; they raise Pruned and Lost."""
         where = f"the same command with --workdir={self._desk.folder} goes on"
         return Hooks(output=self._log, where=where, evaluated=self._evaluated, leaving=self.leave, shared=self._shared)
 
@@ -133,7 +133,7 @@ class Attempt:
         queue, lease = self._desk, self.lease
         try:
             mine, prune = queue.is_mine(lease), queue.report(lease, _evaluations(self.folder), accuracy)
-        except optuna.exceptions.StorageInternalError as error:  # away for a while: no reason to stop a run
+        except optuna.exceptions.StorageInternalError as error:  # temporarily unavailable: no reason to stop a run
             print(f"jaxcnn: the store cannot be reached: {error}", file=self._log)
             return
         if not mine:
@@ -142,7 +142,7 @@ class Attempt:
             raise Pruned(f"by {queue.definition.pruner} at step {step}, validation accuracy {100 * accuracy:.2f}%")
 
     def judge(self, work: Callable[[], Any]) -> Any:
-        """What `work` returns; or the outcome, if it ends the trial. Every end but a signal's is one."""
+        """The result of `work`, or an Outcome if an exception ends the trial; only `Interrupted` is passed on."""
         if given_up := self._desk.killed_too_often(self.lease):
             return Outcome("failed", given_up)
         try:
@@ -157,16 +157,16 @@ class Attempt:
             return Outcome("failed", " ".join(str(error).split()))
         except Interrupted:
             raise
-        except Exception as error:  # a bug or the machine's: a row of the sweep, with its traceback in the log
+        except Exception as error:  # a bug or machine error: the trial failed, with the traceback in its log
             traceback.print_exc(file=self._log)
             return Outcome("failed", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}; see {files.LOG}")
 
     def complete(self, summary: dict[str, Any]) -> Outcome:
-        """The outcome of a run that has come to its end."""
+        """The outcome of a completed run."""
         return Outcome("complete", None, objectives(summary, self.config()), summary)
 
     def end(self, outcome: Outcome) -> Outcome:
-        """Record an outcome, unless another worker has the trial now."""
+        """Record the outcome, unless another worker has the trial now."""
         self._ended = True
         if outcome.state != "waiting":
 
@@ -178,20 +178,20 @@ class Attempt:
         return outcome
 
     def leave(self, reason: str = "stopped by a signal") -> None:
-        """Leave the trial, if it has not ended, for any worker to go on with."""
+        """If the trial has not ended, leave it for any worker to continue."""
         if self._ended:
             return
         _write(self.folder, self._record | self.notes, Outcome("waiting", reason))
         try:
             self._desk.let_go(self.lease)
-        except optuna.exceptions.StorageInternalError as error:  # a signal must end the process all the same
+        except optuna.exceptions.StorageInternalError as error:  # a signal must end the process nevertheless
             print(f"jaxcnn: the store cannot be reached: {error}; the trial is free by its lock", file=self._log)
 
 
 def objectives(summary: dict[str, Any], config: Config) -> dict[str, float]:
-    """What a sweep may decide on: the accuracy on validation of the weights that are tested, and the time of the steps.
+    """The values that a sweep may optimise: validation accuracy of the tested weights, and seconds of the steps.
 
-    The test split is not among them.
+    The test split is not used.
     """
     values = {"train_seconds": float(summary["train_seconds"])}
     if summary["val_best"] is not None:
@@ -201,13 +201,13 @@ def objectives(summary: dict[str, Any], config: Config) -> dict[str, float]:
 
 
 def _evaluations(folder: pathlib.Path) -> int:
-    """How often the run has been evaluated on validation."""
+    """The number of validation evaluations so far."""
     with (folder / "metrics.jsonl").open(encoding="utf-8") as lines:
         return sum(json.loads(line)["kind"] == "val" for line in lines)
 
 
 def _begin(queue: TrialQueue, lease: Lease, folder: pathlib.Path) -> dict[str, Any]:
-    """Write that the trial runs; return what of `trial.json` stays."""
+    """Record in `trial.json` that the trial runs; return the record, which later writes extend."""
     before = files.read_trial(folder) or {}
     record = {
         "number": lease.number,

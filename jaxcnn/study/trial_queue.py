@@ -1,13 +1,13 @@
-"""The desk where workers take trials: each is one worker's at a time, and what a dead worker left is taken up again.
+"""The queue from which workers take trials: a trial has one worker at a time, and trials of dead workers continue.
 
-Optuna's store says what state each trial is in. Beside it every trial has a lock in its folder, which the kernel lets
-go of when its worker ends, however it ends. Whoever can take the lock of a running trial has found one whose worker is
-gone: on the same machine that is certain; of another machine's trial the heartbeat must have stopped too, since not
-every network file system carries locks from machine to machine. It beats in the store, or, where a store keeps none, in
-the time of the trial's lock file. The trial keeps its number, its folder and its checkpoints.
+Optuna's store has the state of each trial. In addition, every trial has a lock in its folder, which the kernel releases
+when its worker ends, however it ends. If the lock of a running trial can be taken, its worker is gone. On the same
+machine this is certain; for another machine's trial, the heartbeat must have stopped too, since not every network file
+system shares locks between machines. Heartbeats are recorded in the store or, if it does not support them, as the
+modification time of the trial's lock file. The trial keeps its number, its folder and its checkpoints.
 
-A short lock on the sweep's folder is held while a trial is chosen, since a SQLite store alone would let two workers
-have the same one.
+While a trial is chosen, a lock on the sweep's folder is held briefly, since a SQLite store alone would let two workers
+take the same trial.
 """
 
 import contextlib
@@ -29,12 +29,12 @@ from jaxcnn.study.folder import Definition
 from jaxcnn.study.repeats import Repeats
 from jaxcnn.study.repeats import number as number_of
 
-MAX_LOSSES = 10  # a worker that vanishes so often at one place of a trial is killed by it
-SILENT_BEATS = 2  # of the heart, left out, after which a worker counts as gone; Optuna's own stores have the same
+MAX_LOSSES = 10  # after so many lost workers at one step, the trial itself is considered the cause
+SILENT_BEATS = 2  # missed heartbeats after which a worker counts as gone, as in Optuna's own stores
 
 
 class Nothing(enum.Enum):
-    """Why there is no trial to take."""
+    """Why no trial can be taken."""
 
     WAIT = "others are running, and may yet leave one behind"
     DONE = "all trials have ended"
@@ -42,17 +42,17 @@ class Nothing(enum.Enum):
 
 @dataclasses.dataclass
 class Lease:
-    """A trial that is this worker's.
+    """A trial that this worker has taken.
 
     Attributes:
-      trial: as it was in the store when it was taken.
-      number: of its folder and row; a retried trial keeps that of the first try.
-      overrides: of the config, without the seed.
-      seed: of the run.
-      program: by which trials that share a compilation are known; empty: not known.
-      gone_on: it was started before.
-      first: the trial, ended, of which this one is a repeat, so that it has its outcome; None: it is to be trained.
-      lock: on its folder.
+      trial: the trial as it was in the store when taken.
+      number: number of its folder and row; a retried trial keeps that of the first attempt.
+      overrides: overrides of the config, without the seed.
+      seed: seed of the run.
+      program: key of the compiled program, equal for trials that share it; empty if unknown.
+      gone_on: whether the trial was started before.
+      first: the ended trial that this one repeats, and whose outcome it takes over; None: it must be trained.
+      lock: lock on its folder.
     """
 
     trial: FrozenTrial
@@ -66,12 +66,12 @@ class Lease:
 
     @property
     def id(self) -> int:
-        """In the store."""
+        """The trial's id in the store."""
         return self.trial._trial_id
 
 
 class TrialQueue:
-    """One worker's view of the study. For use from one thread, heartbeats apart."""
+    """One worker's view of the study. Only `beat` may be called from another thread."""
 
     def __init__(self, folder: pathlib.Path, definition: Definition, storage: optuna.storages.BaseStorage) -> None:
         self.folder, self.definition, self.storage = folder, definition, storage
@@ -80,9 +80,9 @@ class TrialQueue:
         self._repeats = Repeats(definition.base)
 
     def take(self, program: str = "") -> Lease | Nothing:
-        """A trial to run, best one of `program`, so that nothing is compiled.
+        """A trial to run, preferably one of `program`, which needs no compilation.
 
-        Those that a worker left come first, then those that wait; else a search draws one.
+        Trials left by a worker come first, then waiting ones; otherwise a search draws one.
         """
         with files.held(self.folder / files.DESK):
             for trial in self.study.get_trials(deepcopy=False):
@@ -104,7 +104,7 @@ class TrialQueue:
         return Nothing.WAIT if running else Nothing.DONE
 
     def take_more(self, program: str, most: int) -> list[Lease]:
-        """Further trials of a program, at most so many, those that a worker left first; no other program's."""
+        """At most `most` further trials of this program only, those left by a worker first."""
         leases: list[Lease] = []
         with files.held(self.folder / files.DESK):
             for state, taken in ((TrialState.RUNNING, self._adopt), (TrialState.WAITING, self._start)):
@@ -116,7 +116,7 @@ class TrialQueue:
         return leases
 
     def _adopt(self, trial: FrozenTrial) -> Lease | None:
-        """A running trial, if its worker is gone."""
+        """Take over a running trial if its worker is gone."""
         lock = self._lock(trial)
         if lock is None:
             return None
@@ -124,18 +124,18 @@ class TrialQueue:
             return self._adopt_locked(trial, lock)
 
     def _adopt_locked(self, trial: FrozenTrial, lock: files.Lock) -> Lease | None:
-        trial = self.storage.get_trial(trial._trial_id)  # it may have ended before the lock was ours
+        trial = self.storage.get_trial(trial._trial_id)  # it may have ended before the lock was taken
         owner = trial.user_attrs.get("worker", "")
         gone = self._is_here(owner) or self._is_silent(trial)
         if trial.state != TrialState.RUNNING or not gone or self._waits(trial):
             lock.release()
             return None
-        if not self._is_drawn(trial):  # its worker died while the sampler was at work; another is drawn
+        if not self._is_drawn(trial):  # its worker died during sampling; another trial is drawn
             self.storage.set_trial_user_attr(trial._trial_id, "undrawn", True)
             self.storage.set_trial_state_values(trial._trial_id, state=TrialState.FAIL)
             lock.release()
             return None
-        if owner:  # it did not say goodbye
+        if owner:  # the worker did not leave the trial properly
             step = files.newest_checkpoint(files.trial_folder(self.folder, number_of(trial)))
             before = trial.user_attrs.get("losses", [0, 0])
             losses = [step, before[1] + 1 if before[0] == step else 1]
@@ -143,14 +143,14 @@ class TrialQueue:
         return self._sign(trial._trial_id, lock)
 
     def _is_drawn(self, trial: FrozenTrial) -> bool:
-        """Whether a trial has all that it varies."""
+        """Whether a trial has all its parameters."""
         space = self.definition.space
         return (
             "overrides" in trial.user_attrs or space is None or store.distributions(space).keys() <= trial.params.keys()
         )
 
     def _is_here(self, owner: str) -> bool:
-        """Whether a lock tells all about a worker: it is of this machine, or has let go of its trial."""
+        """Whether the lock alone is decisive: the worker is on this machine, or has released its trial."""
         return not owner or owner.rpartition(":")[0] == platform.node()
 
     def _is_silent(self, trial: FrozenTrial) -> bool:
@@ -159,7 +159,7 @@ class TrialQueue:
             return trial._trial_id in self.storage._get_stale_trial_ids(self.study._study_id)
         beat = self._lock_file(number_of(trial)).stat().st_mtime
         queue = self.folder / files.DESK
-        queue.touch()  # so that both times are of one clock, that of the file system
+        queue.touch()  # so that both times come from the file system's clock
         return queue.stat().st_mtime - beat > SILENT_BEATS * self.definition.heartbeat
 
     def _start(self, trial: FrozenTrial) -> Lease | None:
@@ -167,24 +167,24 @@ class TrialQueue:
         if lock is None:
             return None
         with files.released_on_error(lock), contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
-            self.beat(trial._trial_id, number_of(trial))  # first, so that no running trial is without
+            self.beat(trial._trial_id, number_of(trial))  # first, so that no running trial is without a heartbeat
             if self.storage.set_trial_state_values(trial._trial_id, state=TrialState.RUNNING):
                 return self._sign(trial._trial_id, lock)
         lock.release()
         return None
 
     def _waits(self, trial: FrozenTrial) -> bool:
-        """Whether a trial is a repeat of one that has not ended."""
+        """Whether a trial repeats one that has not ended."""
         first = self._first(trial)
         return first is not None and not first.state.is_finished()
 
     def _first(self, trial: FrozenTrial) -> FrozenTrial | None:
-        """The trial of a search that another one is a repeat of; planned ones are all different."""
+        """The trial of a search that `trial` repeats, if any; planned trials are all different."""
         trials = self.study.get_trials(deepcopy=False) if self.definition.space is not None else []
         return self._repeats.first(trial, trials)
 
     def _draw(self, count: int) -> Lease | None:
-        """A new trial; None if it is a repeat of one under way, which it has to wait for."""
+        """A new trial; None if it repeats one that has not ended, for which it must wait."""
         assert self.definition.space is not None
         study = store.load_study(self.definition, self.storage, count)
         trial = study.ask(store.distributions(self.definition.space))
@@ -198,7 +198,7 @@ class TrialQueue:
             return self._sign(trial._trial_id, lock)
 
     def _with_overrides(self, trial_id: int) -> FrozenTrial:
-        """A drawn trial with what its parameters stand for."""
+        """Store the overrides and the seed that a drawn trial's parameters stand for; return the trial."""
         assert self.definition.space is not None
         drawn = store.overrides(self.definition.space, self.storage.get_trial(trial_id).params)
         self.storage.set_trial_user_attr(trial_id, "overrides", drawn)
@@ -213,11 +213,11 @@ class TrialQueue:
         return lock if lock.take(wait=False) else None
 
     def _sign(self, trial_id: int, lock: files.Lock) -> Lease:
-        """Put this worker's name to a trial."""
+        """Record this worker as the owner of a trial."""
         self.beat(trial_id, number_of(self.storage.get_trial(trial_id)))
         self.storage.set_trial_user_attr(trial_id, "worker", self.worker)
         trial = self.storage.get_trial(trial_id)
-        if "overrides" not in trial.user_attrs:  # its worker was gone right after it had been drawn
+        if "overrides" not in trial.user_attrs:  # its worker died right after drawing it
             trial = self._with_overrides(trial_id)
         first = self._first(trial)
         attributes = trial.user_attrs
@@ -233,7 +233,7 @@ class TrialQueue:
         )
 
     def beat(self, trial_id: int, number: int) -> None:
-        """Tell that a trial's worker lives: the store, or, where it does not keep that, by the time of a file."""
+        """Record a heartbeat of a trial's worker: in the store or, if it keeps none, as the time of the lock file."""
         if isinstance(self.storage, optuna.storages._heartbeat.BaseHeartbeat):
             self.storage.record_heartbeat(trial_id)
         else:
@@ -241,12 +241,12 @@ class TrialQueue:
 
     @contextlib.contextmanager
     def beating(self, lease: Lease) -> Iterator[None]:
-        """Keep telling so, in a thread."""
+        """Record heartbeats regularly, in a thread."""
         stop = threading.Event()
 
         def beat() -> None:
             while not stop.wait(self.definition.heartbeat):
-                with contextlib.suppress(Exception):  # a store that is away for a while must not end a run
+                with contextlib.suppress(Exception):  # an unavailable store must not end a run
                     self.beat(lease.id, lease.number)
 
         thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
@@ -258,17 +258,17 @@ class TrialQueue:
             thread.join()
 
     def is_mine(self, lease: Lease) -> bool:
-        """Whether a trial is still this worker's, and not another's who took it for dead."""
+        """Whether this worker still has the trial, and no other worker has taken it over."""
         trial = self.storage.get_trial(lease.id)
         return trial.state == TrialState.RUNNING and trial.user_attrs.get("worker") == self.worker
 
     def killed_too_often(self, lease: Lease) -> str:
-        """Why a trial is given up that workers vanish from; empty if it is not."""
+        """The reason for giving up a trial that repeatedly loses its workers; empty if it goes on."""
         step, times = lease.trial.user_attrs.get("losses", [0, 0])
         return f"its worker vanished {times} times after step {step}" if times >= MAX_LOSSES else ""
 
     def report(self, lease: Lease, evaluation: int, accuracy: float) -> bool:
-        """Report the validation accuracy of the trial's n-th evaluation; return whether the trial is to be pruned."""
+        """Report the validation accuracy of the trial's n-th evaluation; return whether to prune the trial."""
         trial = self.storage.get_trial(lease.id)
         if evaluation not in trial.intermediate_values:
             self.storage.set_trial_intermediate_value(lease.id, evaluation, accuracy)
@@ -285,11 +285,11 @@ class TrialQueue:
         reason: str | None,
         write: Callable[[], None] = lambda: None,
     ) -> bool:
-        """Record how a trial ended, once; return whether it was still this worker's to end.
+        """Record how a trial ended, once; return whether this worker still had the trial.
 
-        `write` leaves the outcome in the trial's folder. It is called before the store is told: what is killed between
-        the two still runs as far as the store knows, is taken up again, and ends at once; the other way round nobody
-        would come back to the folder.
+        `write` writes the outcome to the trial's folder. It is called before the store is updated: after a kill between
+        the two, the store still has the trial as running, so it is taken over and ends at once. In the other order,
+        nobody would complete the folder.
         """
         with files.held(self.folder / files.DESK):
             if not self.is_mine(lease):
@@ -306,12 +306,12 @@ class TrialQueue:
         return True
 
     def let_go(self, lease: Lease) -> None:
-        """Leave a trial for any worker to go on with."""
+        """Leave a trial for any worker to continue."""
         if self.is_mine(lease):
             self.storage.set_trial_user_attr(lease.id, "worker", "")
 
     def retry(self, states: set[str]) -> int:
-        """Put the trials that ended so in the queue again, each in its folder; return how many there are."""
+        """Queue the trials that ended in these states again, each in its folder; return their number."""
         count = 0
         with files.held(self.folder / files.DESK):
             latest: dict[int, FrozenTrial] = {}
@@ -327,7 +327,7 @@ class TrialQueue:
         return count
 
     def plan(self, trials: list[dict[str, Any]]) -> int:
-        """Put planned trials that are not in the study yet in the queue; return how many there are.
+        """Queue the planned trials that are not in the study yet; return their number.
 
         Each is `{"overrides", "seed", "program"}`.
         """

@@ -1,4 +1,4 @@
-"""A worker: takes one trial after the other until all have ended. Every engine is made of these."""
+"""A worker: runs one trial after another until all have ended. Every engine consists of workers."""
 
 import functools
 import os
@@ -16,7 +16,7 @@ from jaxcnn.study.trial_queue import Lease, Nothing, TrialQueue
 from jaxcnn.train.hooks import Shared
 from jaxcnn.train.interrupts import Interrupted, Interrupts
 
-POLL_SECONDS = 2.0  # between looks for a trial that another worker leaves behind
+POLL_SECONDS = 2.0  # between checks for a trial left by another worker
 
 
 def work(
@@ -33,33 +33,33 @@ def work(
     say: Callable[[str], None] = lambda _: None,
     interrupts: Interrupts | None = None,
 ) -> None:
-    """Run trials until all have ended, or, at `until` (time.time()), none may begin or go on any more.
+    """Run trials until all have ended or the time is `until`, when no trial may start or continue.
 
-    One program and one data set stay with the worker from trial to trial, and it prefers trials that share them. While
-    others run the last trials it stays, to take up what they may leave behind.
+    The worker keeps one program and one data set from trial to trial, and prefers trials that share them. While others
+    run the last trials, it stays to take over trials that they may leave.
 
     Args:
-      folder: of the sweep.
-      definition: of the study.
-      storage: where it is.
-      command: what started this, for the record.
-      until: see above; None: no limit.
-      shared: data that lies ready.
-      began, ended: called around every trial.
+      folder: folder of the sweep.
+      definition: definition of the study.
+      storage: its storage.
+      command: command line that started this process, for the record.
+      until: end time as in time.time(); None: no limit.
+      shared: data already loaded.
+      began, ended: called before and after every trial.
       population: how trials of a program are trained together; None: each alone.
-      say: told of the way that is chosen.
-      interrupts: what may stop it, as of `train`.
+      say: called with a text on the way that is chosen.
+      interrupts: what may stop the worker, as in `train`.
 
     Raises:
-      Interrupted: it was stopped; the trial under way has a checkpoint, and any worker may go on with it.
-      UserError: the store has been away for minutes.
+      Interrupted: it was stopped; the current trial has a checkpoint, and any worker can continue it.
+      UserError: the store has been unavailable for minutes.
     """
     queue, shared, program = TrialQueue(folder, definition, storage), shared or Shared(), ""
     known: dict[Any, Any] = {}
     interrupts = interrupts or Interrupts()
     with interrupts.one_run():
         while True:
-            # Between trials too a signal waits for what is written; each trial tells what it is doing.
+            # Between trials, too, a signal waits for writes to finish; each trial states its current phase.
             interrupts.enter("sweep")
             interrupts.where = interrupts.goes_on(folder)
             if until is not None and time.time() >= until:
@@ -93,6 +93,6 @@ def work(
 
 
 def ignore_preemption_notice() -> None:
-    """Leave SIGUSR2, by which Slurm gives notice to all processes of a job, to the process that started this one."""
+    """Leave SIGUSR2, which Slurm sends to all processes of a job as notice, to the process that started this one."""
     if os.environ.get("SLURM_JOB_ID") or os.environ.get("SUBMITIT_EXECUTOR"):
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)

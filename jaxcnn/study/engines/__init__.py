@@ -1,7 +1,7 @@
-"""What runs the workers of a sweep: this process, processes of this machine, Slurm, or anything else that starts them.
+"""Engines run the workers of a sweep: in this process, in processes of this machine, by Slurm, or started elsewhere.
 
-An engine is a module with `run(job)`, which returns when all has been done that may be. Workers take their trials from
-the desk, so engines know of no trial, and each goes on where another stopped.
+An engine is a module with `run(job)`, which returns when all possible work is done. Workers take their trials from the
+queue, so engines do not handle trials, and each engine can continue the work of another.
 """
 
 import dataclasses
@@ -19,19 +19,19 @@ from jaxcnn.train.interrupts import Interrupts
 
 @dataclasses.dataclass
 class Job:
-    """A sweep that is ready to be worked on.
+    """A sweep that is ready for workers.
 
     Attributes:
-      folder: of the sweep.
-      definition: of the study.
-      storage, url: where it is.
-      command: what started it, for the record.
-      until: time.time() from which on no trial is begun; None: no limit.
-      workers: how many; 0: as the engine finds fit.
-      options: of the engine, by name.
-      display: shows how it goes.
-      shared: data that lies ready in this process.
-      interrupts: what may stop it, as of `train`.
+      folder: folder of the sweep.
+      definition: definition of the study.
+      storage, url: its storage.
+      command: command line that started it, for the record.
+      until: time.time() after which no trial starts; None: no limit.
+      workers: number of workers; 0: chosen by the engine.
+      options: options of the engine, by name.
+      display: shows the progress.
+      shared: data already loaded in this process.
+      interrupts: what may stop the sweep, as in `train`.
       population: how trials are trained together, by the inline engine; None: each alone.
     """
 
@@ -50,7 +50,7 @@ class Job:
 
 
 def worker_command(folder: pathlib.Path, timeout: float | None = None) -> list[str]:
-    """What starts a worker; its storage goes by the environment, where it does not show in a list of processes."""
+    """The command of a worker; its storage is passed in the environment, which process lists do not show."""
     command = [sys.executable, "-m", "jaxcnn.sweep", "--worker", f"--workdir={folder}"]
     return command if timeout is None else [*command, f"--timeout={max(0.0, timeout):.0f}"]
 

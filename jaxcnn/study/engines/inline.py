@@ -1,4 +1,4 @@
-"""One worker, in this process: programs and data stay from trial to trial."""
+"""One worker, in this process: programs and data are kept from trial to trial."""
 
 from jaxcnn.study.engines import Job
 from jaxcnn.study.worker import work
@@ -8,7 +8,7 @@ def run(job: Job) -> None:
     """Work until all trials have ended.
 
     Raises:
-      Interrupted: it was stopped; the trial under way has a checkpoint.
+      Interrupted: it was stopped; the current trial has a checkpoint.
     """
     job.display.estimate.workers = job.population.members if job.population else 1
     work(

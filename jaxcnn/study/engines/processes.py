@@ -1,4 +1,4 @@
-"""Workers on this machine, one for each device or set of cores; one that dies is started again."""
+"""Workers on this machine, one per device or set of cores; a worker that dies is restarted."""
 
 import os
 import pathlib
@@ -12,7 +12,7 @@ from jaxcnn.study.engines import STORAGE_VARIABLE, Job, worker_command
 from jaxcnn.study.table import watch
 from jaxcnn.train.interrupts import Interrupted
 
-MAX_RESTARTS = 20  # of one worker; a trial that kills its workers is given up before
+MAX_RESTARTS = 20  # per worker; a trial that kills its workers is given up earlier
 GRACE_SECONDS = 60.0
 
 
@@ -20,8 +20,8 @@ def run(job: Job) -> None:
     """Start the workers and show the table until all have ended.
 
     Raises:
-      Interrupted: a signal came; it was passed on, and every worker has saved its trial.
-      UserError: a worker could not work at all.
+      Interrupted: a signal arrived and was passed on, and every worker has saved its trial.
+      UserError: a worker could not start working.
     """
     places = places_of(job.workers)
     job.display.estimate.workers = len(places)
@@ -47,7 +47,7 @@ def run(job: Job) -> None:
 
 
 class _Worker:
-    """A process that works, and that is started again when it dies."""
+    """A worker process that is restarted when it dies."""
 
     def __init__(self, job: Job, number: int, place: dict[str, str] | set[int]) -> None:
         self._job, self._place, self._restarts = job, place, 0
@@ -59,7 +59,7 @@ class _Worker:
         environment = os.environ | {STORAGE_VARIABLE: job.url} | (place if isinstance(place, dict) else {})
         timeout = None if job.until is None else job.until - time.time()
         with self._log.open("ab") as log:
-            # A session of its own: Ctrl-C in a terminal reaches this process alone, which passes it on once.
+            # A new session: Ctrl-C in a terminal reaches only this process, which passes it on once.
             process = subprocess.Popen(
                 worker_command(job.folder, timeout), env=environment, stdout=log, stderr=log, start_new_session=True
             )
@@ -68,7 +68,7 @@ class _Worker:
         return process
 
     def look_after(self) -> bool:
-        """Whether it works; starts it again if it died."""
+        """Return whether it is working; restart it if it died."""
         code = self.process.poll()
         if code is None:
             return True
@@ -100,7 +100,7 @@ def _last_line(log: pathlib.Path) -> str:
 
 
 def settle(place: dict[str, str] | set[int]) -> None:
-    """Put this process, before it has met JAX, where a worker would run, to do as that does."""
+    """Give this process the place of a worker (GPU or cores), so that it behaves the same. Call it before using JAX."""
     malloc.of_command()
     if isinstance(place, dict):
         os.environ.update(place)
@@ -109,27 +109,27 @@ def settle(place: dict[str, str] | set[int]) -> None:
 
 
 def places_of(workers: int) -> list[dict[str, str] | set[int]]:
-    """Where each worker runs: a GPU of its own by an environment variable, or a set of cores.
+    """The place of each worker: its own GPU by an environment variable, or a set of cores.
 
     Raises:
-      UserError: there are not so many.
+      UserError: more workers than GPUs.
     """
     gpus = _gpus()
     if gpus:
         if workers > len(gpus):
             raise UserError(f"--workers={workers}, but there are {len(gpus)} GPUs")
         return [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus[: workers or len(gpus)]]
-    if not hasattr(os, "sched_getaffinity"):  # macOS cannot tie a process to cores
+    if not hasattr(os, "sched_getaffinity"):  # macOS cannot bind a process to cores
         return [{} for _ in range(workers or 1)]
     cores = sorted(os.sched_getaffinity(0))
-    count = workers or max(1, len(cores) // 4)  # four cores are about what one program still makes good use of
+    count = workers or max(1, len(cores) // 4)  # one program uses up to about four cores well
     if count > len(cores):
         return [{} for _ in range(count)]
     return [set(cores[number::count]) for number in range(count)]
 
 
 def _gpus() -> list[str]:
-    """NVIDIA GPUs that workers may use, without a driver of our own."""
+    """NVIDIA GPUs that workers may use, found without calling the driver."""
     if os.environ.get("JAX_PLATFORMS", "").startswith("cpu"):
         return []
     if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:

@@ -1,9 +1,9 @@
-"""Workers as an array of Slurm jobs, by submitit: preempted or timed-out jobs are queued again and go on.
+"""Workers as an array of Slurm jobs, by submitit: preempted or timed-out jobs are queued again and continue.
 
-Every job runs `python -m jaxcnn.sweep --worker` as a process of its own. On Slurm's notice (SIGUSR2, some time before
-the end) submitit asks for a checkpoint; that process is then told to save its trial, and the job is queued again.
-Preemption may come as SIGTERM to all processes of a job: submitit lets that pass, while the worker saves and ends. The
-job then stays until Slurm queues it again, and goes on if it does not: a job that ended would be over for good.
+Every job runs `python -m jaxcnn.sweep --worker` as a child process. On Slurm's notice (SIGUSR2, some time before the
+end), submitit requests a checkpoint; the child is then asked to save its trial, and the job is queued again. Preemption
+may also come as SIGTERM to all processes of a job: submitit ignores it, while the worker saves and ends. The job then
+stays until Slurm queues it again, and continues if Slurm does not: a job that ended would not be queued again.
 """
 
 import contextlib
@@ -21,19 +21,19 @@ from jaxcnn.study.table import watch
 from jaxcnn.train.interrupts import INTERRUPTED
 
 JOBS = "jobs.json"
-SAVE_SECONDS = 120  # notice before the end, for a step, a save and the queue
-STAY_SECONDS = 120.0  # after a signal that stopped the worker, for Slurm to take the job off
-MINUTES = 240  # of one job, unless the options say; it is queued again until the sweep has ended
+SAVE_SECONDS = 120  # notice before the end, enough for a step, a save and queuing
+STAY_SECONDS = 120.0  # time for Slurm to remove the job after a signal stopped the worker
+MINUTES = 240  # default time limit of a job, which is queued again until the sweep has ended
 MAX_TIMEOUTS = 10_000
 
 
 class Worker:
-    """The function of a job. submitit pickles it, calls it in the job, and on notice calls `checkpoint`.
+    """The function of a job. submitit pickles it, calls it in the job, and calls `checkpoint` on notice.
 
     Args:
-      folder: of the sweep.
-      storage: its URL.
-      until: time.time() from which on no trial is begun, however long jobs wait in the queue; None: no limit.
+      folder: folder of the sweep.
+      storage: URL of its storage.
+      until: time.time() after which no trial starts, however long jobs wait in Slurm's queue; None: no limit.
     """
 
     def __init__(self, folder: pathlib.Path, storage: str, until: float | None = None) -> None:
@@ -46,7 +46,7 @@ class Worker:
         Raises:
           RuntimeError: the worker failed.
         """
-        while (code := self._run()) == INTERRUPTED:  # on notice `checkpoint` ends this process, so it was not that
+        while (code := self._run()) == INTERRUPTED:  # not by notice, on which `checkpoint` ends this process
             print(f"the worker was stopped by a signal; it starts again in {STAY_SECONDS:.0f} s", flush=True)
             time.sleep(STAY_SECONDS)
         if code:
@@ -60,13 +60,13 @@ class Worker:
             env=os.environ | {STORAGE_VARIABLE: self.storage},
             preexec_fn=_without_notice,
         )
-        # Not `wait`: what it holds would keep `checkpoint`, in a signal handler of this thread, from waiting.
+        # Not `wait`: its lock would block the waiting in `checkpoint`, which runs in a signal handler of this thread.
         while (code := self._process.poll()) is None:
             time.sleep(0.5)
         return code
 
     def checkpoint(self) -> Any:
-        """Save the trial under way; return what to queue again."""
+        """Save the current trial; return the job to queue again."""
         import submitit
 
         if self._process is not None and self._process.returncode is None:
@@ -77,24 +77,24 @@ class Worker:
 
 
 def _without_notice() -> None:
-    """Slurm gives notice to every process of a job; this one is told by its parent, and must not die of it."""
+    """Ignore Slurm's notice to all processes of a job: the parent handles it, and this process must not die of it."""
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
 
 
 def run(job: Job) -> None:
-    """Submit an array of workers, as many as there are not yet, and show the table until all trials have ended.
+    """Submit an array of the workers still missing, and show the table until all trials have ended.
 
-    Options are those of `sbatch` as submitit names them, without its `slurm_`, such as `partition=gpu,time=240,
-    gpus_per_node=1,cpus_per_task=8`; `cluster=local` runs them on this machine, to try it out.
+    Options are those of `sbatch` as named by submitit without `slurm_`, such as `partition=gpu,time=240,
+    gpus_per_node=1,cpus_per_task=8`; `cluster=local` runs the workers on this machine for a trial.
 
     Raises:
-      UserError: there is no Slurm, or it refuses.
+      UserError: Slurm is missing, or refuses.
     """
     import submitit
 
     logs = job.folder / "slurm"
     logs.mkdir(exist_ok=True)
-    logs.chmod(0o700)  # submitit keeps the function of each job there, which knows the storage and its password
+    logs.chmod(0o700)  # submitit stores each job's function there, which has the storage's password
     executor = make_executor(logs, dict(job.options), job.definition.name)
     running = [old for old in _known(logs, executor) if not old.done()]
     wanted = max(0, (job.workers or 1) - len(running))
@@ -123,7 +123,7 @@ def make_executor(logs: pathlib.Path, options: dict[str, str], name: str) -> Any
     """submitit's executor with these options.
 
     Raises:
-      UserError: Slurm is not here, or an option is unknown.
+      UserError: Slurm is missing, or an option is unknown.
     """
     import submitit
 

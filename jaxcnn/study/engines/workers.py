@@ -1,4 +1,4 @@
-"""No workers of its own: the study is made ready, and shown while workers started elsewhere work on it."""
+"""An engine without workers: prepares the study, and shows it while workers started elsewhere work on it."""
 
 from jaxcnn.study.engines import Job
 from jaxcnn.study.table import watch
