@@ -14,10 +14,10 @@ import jax
 from jax.sharding import Mesh, NamedSharding
 
 from jaxcnn.config import ConfigError
+from jaxcnn.learn.network import split_layers
 from jaxcnn.learn.state import State
 from jaxcnn.learn.step_spec import StepSpec
 from jaxcnn.machine.mesh import DATA_AXIS, data_devices, model_devices
-from jaxcnn.models import split
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,8 +41,9 @@ def of_params(spec: StepSpec, mesh: Mesh, params: Any) -> Layout:
     Raises:
       ConfigError: `model_devices` does not divide the channels of a wide layer.
     """
-    _check(mesh, params)
-    step = jax.tree_util.tree_map_with_path(lambda path, _: _model_spec("/".join(_keys(path)), mesh), params)
+    _check(spec, mesh, params)
+    over_model = _over_model(spec, mesh)
+    step = jax.tree_util.tree_map_with_path(lambda path, _: over_model.get("/".join(_keys(path)), jax.P()), params)
     cut = jax.tree.map(lambda leaf, partition: cut_over_data(leaf.shape, partition, mesh), params, step)
     return Layout(
         step=step,
@@ -99,14 +100,14 @@ def is_over(partition: jax.P, axis_name: str) -> bool:
 
 
 def describe(spec: StepSpec, mesh: Mesh, params: Any) -> list[str]:
-    """For a person, one line each: what the rules of `model` matched, and what is cut over `data`; [] if nothing is."""
+    """For a person, one line each: what is split over `model`, and what is cut over `data`; [] if nothing is."""
     lines, shapes = [], _shapes(params)
     if model_devices(mesh) > 1:
-        for pattern, partition in split.RULES.items():
-            matched = {name: shape for name, shape in shapes.items() if split.rule_of(name) == pattern}
-            if matched:
-                sizes = ", ".join(f"{name} {list(shape)}" for name, shape in matched.items())
-                lines.append(f"{partition} over {model_devices(mesh)} devices by {pattern}: {sizes}")
+        over_model = _over_model(spec, mesh)
+        for partition in dict.fromkeys(over_model.values()):
+            names = [name for name, each in over_model.items() if each == partition and name in shapes]
+            sizes = [f"{name} {list(shapes[name])}" for name in names]
+            lines.append(f"{partition} over {model_devices(mesh)} devices: {', '.join(sizes)}")
     if spec.shard_optimizer and data_devices(mesh) > 1:
         what = "parameters and the optimiser's state" if spec.shard_params else "the optimiser's state"
         update = jax.tree.leaves(of_params(spec, mesh, params).update)
@@ -116,19 +117,19 @@ def describe(spec: StepSpec, mesh: Mesh, params: Any) -> list[str]:
     return lines
 
 
-def _check(mesh: Mesh, params: Any) -> None:
-    devices = model_devices(mesh)
+def _check(spec: StepSpec, mesh: Mesh, params: Any) -> None:
+    devices, over_model = model_devices(mesh), _over_model(spec, mesh)
     for name, shape in _shapes(params).items():
-        for size, axis in zip(shape, _model_spec(name, mesh), strict=False):  # a spec may name the first axes alone
+        for size, axis in zip(shape, over_model.get(name, jax.P()), strict=False):  # it may name fewer axes
             if axis and size % devices:
                 raise ConfigError(
                     f"config.parallel.model_devices={devices} does not divide the {size} channels of {name}; change it"
                 )
 
 
-def _model_spec(name: str, mesh: Mesh) -> jax.P:
-    rule = split.rule_of(name)
-    return split.RULES[rule] if rule and model_devices(mesh) > 1 else jax.P()
+def _over_model(spec: StepSpec, mesh: Mesh) -> dict[str, jax.P]:
+    """The parameters that are cut over `model`, by path, and how."""
+    return split_layers(spec) if model_devices(mesh) > 1 else {}
 
 
 def _names(axis: Any) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """The network that a step is compiled for, and which of its layers are frozen or have a rate of their own."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ from jaxcnn.config import ConfigError
 from jaxcnn.config.layers import Layers
 from jaxcnn.learn import rates
 from jaxcnn.learn.step_spec import StepSpec
+from jaxcnn.models import split
 from jaxcnn.models.batch_norm import PartlyFrozen
 
 
@@ -20,6 +22,13 @@ def network(spec: StepSpec, axis_name: str | None = None) -> Any:
     if spec.optim.layers or spec.optim.freeze_norm:
         norm = PartlyFrozen(**dataclasses.asdict(norm), layers=spec.optim.layers, all_frozen=spec.optim.freeze_norm)
     return models.build(spec.model, norm, spec.num_classes, axis_name)
+
+
+@functools.lru_cache(maxsize=16)
+def split_layers(spec: StepSpec) -> dict[str, jax.P]:
+    """The parameters that are split over the mesh axis `model`, by path, and how."""
+    image = jnp.zeros((1, *spec.image_shape), jnp.float32)
+    return split.layers_of(lambda: network(spec).init(jax.random.key(0), image))
 
 
 def layers_of(spec: StepSpec, batch_stats: Any) -> Layers:

@@ -85,7 +85,8 @@ class _Whitened(nn.Module):
         """
         padding = kernel_size // 2 if kernel_size % 2 else 0
         name = f"group{group}_conv{index}"
-        x = Conv(channels, kernel_size, 1, padding, False, self.dtype, kernel_init=partial_identity, name=name)(x)
+        options: dict[str, Any] = {"kernel_init": partial_identity, "split": group >= 2, "name": name}
+        x = Conv(channels, kernel_size, 1, padding, False, self.dtype, **options)(x)
         x = max_pool(x, 2, strides=2) if pool else x
         x = BatchNorm(self.norm, self.axis_name, use_scale=False, name=f"group{group}_bn{index}")(x, train)
         return _gelu(x if residual is None else x + residual)

@@ -49,7 +49,8 @@ class AlexNet(nn.Module):
         for i, (channels, (size, strides, padding)) in enumerate(zip(CONV_CHANNELS, geometry, strict=True), start=1):
             channels = scaled(channels, self.model.width)
             use_bias = not self.model.batch_norm
-            x = Conv(channels, size, strides, padding, use_bias, self.dtype, name=f"conv{i}")(x)
+            conv = Conv(channels, size, strides, padding, use_bias, self.dtype, split=i >= 3, name=f"conv{i}")
+            x = conv(x)
             if self.model.batch_norm:
                 x = BatchNorm(self.norm, self.axis_name, name=f"bn{i}")(x, train)
             x = nn.relu(x)
@@ -60,5 +61,5 @@ class AlexNet(nn.Module):
         x = x.reshape(x.shape[0], -1)
         for i in (1, 2):
             x = Dropout(self.model.dropout, name=f"dropout{i}")(x, positions, train)
-            x = nn.relu(Dense(scaled(HIDDEN, self.model.width), dtype=self.dtype, name=f"dense{i}")(x))
+            x = nn.relu(Dense(scaled(HIDDEN, self.model.width), dtype=self.dtype, split=True, name=f"dense{i}")(x))
         return Classifier(self.num_classes, name="classifier")(x)

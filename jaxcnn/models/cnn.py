@@ -39,7 +39,7 @@ class CNN(nn.Module):
         x = images.astype(self.dtype)
         for i, channels in enumerate(CHANNELS, start=1):
             channels = scaled(channels, self.model.width)
-            x = Conv(channels, 3, padding=1, use_bias=False, dtype=self.dtype, name=f"conv{i}")(x)
+            x = Conv(channels, 3, padding=1, use_bias=False, dtype=self.dtype, split=i == 3, name=f"conv{i}")(x)
             x = nn.relu(BatchNorm(self.norm, self.axis_name, name=f"bn{i}")(x, train))
             if i == 2:
                 x = max_pool(x, 2, strides=2)

@@ -49,7 +49,8 @@ def scaled(channels: int, width: float) -> int:
 class Conv(nn.Module):
     """Convolution with a square kernel, used for every convolution of every network.
 
-    `[B, H, W, C]` -> `[B, H', W', features]` in `dtype`, H' = (H + 2 padding - kernel_size) // strides + 1.
+    `[B, H, W, C]` -> `[B, H', W', features]` in `dtype`, H' = (H + 2 padding - extent) // strides + 1, where the extent
+    is dilation (kernel_size - 1) + 1.
 
     Attributes:
       features: output channels.
@@ -59,6 +60,9 @@ class Conv(nn.Module):
       use_bias: add a bias, initially 0.
       dtype: type of the computation.
       kernel_init: initializer of the kernel.
+      groups: parts of the channels that are convolved separately; as many as there are input channels: depthwise.
+      dilation: pixels between the taps of the kernel.
+      split: whether the layer is wide enough to be split over the devices of the mesh axis `model`.
     """
 
     features: int
@@ -68,17 +72,21 @@ class Conv(nn.Module):
     use_bias: bool = True
     dtype: Any = jnp.float32
     kernel_init: Initializer = he_normal
+    groups: int = 1
+    dilation: int = 1
+    split: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Convolve `x`. Raises UserError if the image is smaller than the kernel."""
-        parts = split.parts(self.path)
+        parts = split.parts(self.path, self.split and self.groups == 1, kernel_ndim=4)
         features = self.features // parts
-        shape = (self.kernel_size, self.kernel_size, x.shape[-1], features)
+        shape = (self.kernel_size, self.kernel_size, x.shape[-1] // self.groups, features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
-        check_covers(x, self.kernel_size, self.padding, self)
+        check_covers(x, self.dilation * (self.kernel_size - 1) + 1, self.padding, self)
         x = split.enter(x) if parts > 1 else x
-        x = convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.strides, self.padding)
+        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+        x = convolve(x, kernel, self.strides, self.padding, self.groups, self.dilation)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (features,), jnp.float32)
             x += bias.astype(self.dtype)
@@ -93,17 +101,19 @@ class Dense(nn.Module):
       use_bias: add a bias, initially 0.
       dtype: type of the computation.
       kernel_init: initializer of the kernel's transpose, `[inputs, features]`.
+      split: whether the layer is wide enough to be split over the devices of the mesh axis `model`.
     """
 
     features: int
     use_bias: bool = True
     dtype: Any = jnp.float32
     kernel_init: Initializer = he_normal
+    split: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map `x`."""
-        parts = split.parts(self.path)
+        parts = split.parts(self.path, self.split, kernel_ndim=2)
         features = self.features // parts
         kernel = self.param("kernel", self._initial_kernel, (features, x.shape[-1]))
         x = split.enter(x) if parts > 1 else x

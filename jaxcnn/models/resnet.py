@@ -60,6 +60,7 @@ class ResNet50(nn.Module):
                     norm=self.norm,
                     axis_name=self.axis_name,
                     dtype=self.dtype,
+                    split=stage >= 3,
                     name=f"block{stage}_{i}",
                 )(x, train)
         x = Dropout(self.model.dropout, name="dropout")(global_average_pool(x), positions, train)
@@ -79,6 +80,7 @@ class Bottleneck(nn.Module):
       norm: options of the BatchNorm layers.
       axis_name: mesh axis over which the batch is sharded, or None.
       dtype: type of the computation.
+      split: whether the convolutions are split over the devices of the mesh axis `model`.
     """
 
     channels: int
@@ -89,13 +91,16 @@ class Bottleneck(nn.Module):
     norm: config.Norm
     axis_name: str | None
     dtype: Any
+    split: bool
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """`[B, H, W, C]` -> `[B, H', W', output_channels]`, H' = ceil(H / strides)."""
 
         def conv(name: str, features: int, size: int, strides: int) -> Conv:
-            return Conv(features, size, strides, size // 2, use_bias=False, dtype=self.dtype, name=name)
+            return Conv(
+                features, size, strides, size // 2, use_bias=False, dtype=self.dtype, split=self.split, name=name
+            )
 
         def batch_norm(name: str, scale_init=nn.initializers.ones) -> BatchNorm:
             return BatchNorm(self.norm, self.axis_name, scale_init, name=name)

@@ -6,39 +6,48 @@ This is the column-parallel layer of Shoeybi et al. 2019, "Megatron-LM" (arXiv:1
 outputs split if the next layer is row-parallel; here, dropout, BatchNorm and pooling prevent this.
 """
 
-import re
+import contextvars
+from collections.abc import Callable
+from typing import Any
 
 import jax
 from jax import lax
 
 from jaxcnn.machine.mesh import MODEL_AXIS
 
-# The layers wide enough to benefit: 4096 outputs of dense layers, 256 to 2048 channels of convolutions.
-_DENSE = r"dense[12]"  # alexnet, vgg16
-_CONVOLUTIONS = (
-    r"conv[345]"  # alexnet (and cnn's third)
-    r"|block[345]_conv[123]"  # vgg16
-    r"|block[34]_\d/(conv[123]|shortcut_conv)"  # resnet50
-    r"|group[23]_conv[123]"  # airbench (its residual form has the third)
-)
-RULES: dict[str, jax.P] = {
-    rf"({_DENSE})/(kernel|bias)": jax.P(MODEL_AXIS),
-    rf"({_CONVOLUTIONS})/kernel": jax.P(None, None, None, MODEL_AXIS),
-    rf"({_CONVOLUTIONS})/bias": jax.P(MODEL_AXIS),
-}
+_noted: contextvars.ContextVar[dict[str, jax.P] | None] = contextvars.ContextVar("noted", default=None)
 
 
-def rule_of(path: str) -> str | None:
-    """The first pattern of `RULES` that matches a parameter's whole path, such as "dense1/kernel"; None: not split."""
-    return next((pattern for pattern in RULES if re.fullmatch(pattern, path)), None)
+def layers_of(initialize: Callable[[], Any]) -> dict[str, jax.P]:
+    """The parameters of the split layers of a network, by path such as "dense1/kernel", and how each is cut.
+
+    Args:
+      initialize: makes the network's variables; it is traced only.
+    """
+    found: dict[str, jax.P] = {}
+    token = _noted.set(found)
+    try:
+        jax.eval_shape(initialize)
+    finally:
+        _noted.reset(token)
+    return found
 
 
-def parts(path: tuple[str, ...]) -> int:
-    """The number of devices over which the layer at `path` is split in the current trace; 1 outside `jax.shard_map`."""
-    mesh = jax.sharding.get_abstract_mesh()
-    if MODEL_AXIS not in mesh.manual_axes or rule_of("/".join((*path, "kernel"))) is None:
+def parts(path: tuple[str, ...], split: bool, kernel_ndim: int) -> int:
+    """Among how many devices the layer at `path` is split, where the program is traced: 1 outside `jax.shard_map`.
+
+    Args:
+      path: of the module.
+      split: whether the layer is to be split at all: one that is wide enough to be worth it.
+      kernel_ndim: 4 for a convolution, whose kernel has the outputs last, or 2 for a dense layer, which has them first.
+    """
+    if not split:
         return 1
-    return mesh.shape[MODEL_AXIS]
+    if (noted := _noted.get()) is not None:
+        cut = jax.P(MODEL_AXIS) if kernel_ndim == 2 else jax.P(*[None] * (kernel_ndim - 1), MODEL_AXIS)
+        noted |= {"/".join((*path, "kernel")): cut, "/".join((*path, "bias")): jax.P(MODEL_AXIS)}
+    mesh = jax.sharding.get_abstract_mesh()
+    return mesh.shape[MODEL_AXIS] if MODEL_AXIS in mesh.manual_axes else 1
 
 
 @jax.custom_vjp

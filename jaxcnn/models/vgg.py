@@ -49,8 +49,8 @@ class VGG16(nn.Module):
         for block, (channels, convolutions) in enumerate(BLOCKS, start=1):
             for i in range(1, convolutions + 1):
                 channels_scaled = scaled(channels, self.model.width)
-                conv = Conv(channels_scaled, 3, 1, 1, use_bias, self.dtype, name=f"block{block}_conv{i}")
-                x = conv(x)
+                wide, name = block >= 3, f"block{block}_conv{i}"
+                x = Conv(channels_scaled, 3, 1, 1, use_bias, self.dtype, split=wide, name=name)(x)
                 if self.model.batch_norm:
                     x = BatchNorm(self.norm, self.axis_name, name=f"block{block}_bn{i}")(x, train)
                 x = nn.relu(x)
@@ -62,7 +62,7 @@ class VGG16(nn.Module):
             x = global_average_pool(x)
         if imagenet or self.model.head == "dense4096":
             for i in (1, 2):
-                x = nn.relu(Dense(scaled(HIDDEN, self.model.width), dtype=self.dtype, name=f"dense{i}")(x))
+                x = nn.relu(Dense(scaled(HIDDEN, self.model.width), dtype=self.dtype, split=True, name=f"dense{i}")(x))
                 x = Dropout(self.model.dropout, name=f"dropout{i}")(x, positions, train)
         else:
             x = Dropout(self.model.dropout, name="dropout")(x, positions, train)
