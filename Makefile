@@ -1,5 +1,7 @@
 # make quickstart   train on handwritten digits, in under a minute
+# make check        lint, types and the quick tests: under three minutes, for every edit
 # make test         lint, types and tests
+# make durations    measure the tests anew, with nothing compiled; `make check` goes by that
 # make test-services   tests of many processes, and of what Debian brings (as root, or by sudo): PostgreSQL, MariaDB,
 #                      Chromium, LaTeX
 # make test-hosts   runs of several hosts under a real Slurm and MPI, on this machine; needs root and Debian; twelve
@@ -12,10 +14,20 @@ READY := $(VENV)/.ready
 RUN := $(VENV)/bin/python -m
 HOSTS ?= hosts
 
-.PHONY: quickstart test test-services test-hosts lock clean
+.PHONY: quickstart check test durations test-services test-hosts lock clean
 
 quickstart: $(READY)
 	$(RUN) jaxcnn.main --config=configs/quickstart.py
+
+check: $(READY)
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) mypy
+	$(RUN) pytest -n 2 --dist worksteal --quick
+
+durations: $(READY)
+	JAXCNN_TEST_CACHE=$$(mktemp -d) $(RUN) pytest -n 2 --dist worksteal --junitxml durations.xml
+	$(RUN) tests.durations durations.xml
 
 test: $(READY)
 	$(RUN) ruff check .

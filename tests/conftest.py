@@ -57,6 +57,21 @@ for _number, _handler in (
         signal.signal(_number, _handler)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--quick`, for `make check`."""
+    parser.addoption("--quick", action="store_true", help="leave out the tests that tests/durations.json says are slow")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out slow tests if asked to."""
+    if config.getoption("--quick"):
+        from tests.durations import slow_of
+
+        slow = {item.nodeid for item in slow_of(items)}
+        config.hook.pytest_deselected(items=[item for item in items if item.nodeid in slow])
+        items[:] = [item for item in items if item.nodeid not in slow]
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     base = tmp_path_factory.getbasetemp()

@@ -1,0 +1,60 @@
+"""How long each test takes: `make durations` measures them anew, `pytest --quick` leaves out the slow ones.
+
+    python -m tests.durations durations.xml    write tests/durations.json from a report of pytest, and show the slowest
+
+The figures are of a first run on two cores, with nothing compiled yet. Tests below `LISTED` seconds are not listed.
+"""
+
+import collections
+import json
+import pathlib
+import sys
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+
+FILE = pathlib.Path(__file__).parent / "durations.json"
+LISTED = 0.3
+QUICK = 1.0  # seconds; slower tests are left out by --quick
+
+
+def read_report(path: pathlib.Path) -> dict[str, float]:
+    """Seconds of each test, its fixtures among them, by pytest's name of it."""
+    cases = ElementTree.parse(path).iter("testcase")
+    return {
+        f"{case.attrib['classname'].replace('.', '/')}.py::{case.attrib['name']}": float(case.attrib["time"])
+        for case in cases
+    }
+
+
+def slow_of(items: list[pytest.Item]) -> list[pytest.Item]:
+    """The slow tests: those known to be, and those that share a fixture with one, which would pay for it instead."""
+    known = json.loads(FILE.read_text()) if FILE.exists() else {}
+    slow = [item for item in items if known.get(item.nodeid, 0.0) >= QUICK]
+    dear = {name for item in slow for name in _shared_fixtures(item)}
+    return [item for item in items if item in slow or dear & set(_shared_fixtures(item))]
+
+
+def _shared_fixtures(item: pytest.Item) -> list[tuple[str, str]]:
+    found = item._fixtureinfo.name2fixturedefs  # type: ignore[attr-defined]
+    return [(each[-1].baseid, name) for name, each in found.items() if each[-1].scope == "module"]
+
+
+def main() -> None:
+    """Write the file; show where the time goes."""
+    seconds = read_report(pathlib.Path(sys.argv[1]))
+    listed = {name: round(took, 1) for name, took in sorted(seconds.items()) if took >= LISTED}
+    FILE.write_text(json.dumps(listed, indent=0) + "\n")
+    modules = collections.Counter[str]()
+    for name, took in seconds.items():
+        modules[name.partition("::")[0]] += took
+    print(f"{len(seconds)} tests, {sum(seconds.values()):.0f} s in all workers together; by module:")
+    for name, took in modules.most_common(25):
+        print(f"  {took:6.1f} s  {name}")
+    print("the slowest tests:")
+    for name, took in sorted(seconds.items(), key=lambda item: -item[1])[:40]:
+        print(f"  {took:6.1f} s  {name}")
+
+
+if __name__ == "__main__":
+    main()
