@@ -1,1 +1,1 @@
-"""jaxcnn measured beside its peers. Nothing here is imported by the package, and importing this imports nothing."""
+"""Benchmarks of jaxcnn and its peers. The package imports nothing from here, and this module imports nothing."""

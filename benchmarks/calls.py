@@ -1,8 +1,8 @@
-"""Measure many steps in one call beside the plain loop, in turns: `python -m benchmarks.calls`.
+"""Compare many steps in one call with the plain loop, in turns: `python -m benchmarks.calls`.
 
-The same training step of the same networks, in two processes: one starts every step from Python, the other many steps
-in one call of the compiled program (`config.run.steps_per_call`). Thin networks and small batches, for which Python's
-part of a step is largest. Writes <out>.json and a section of <out>.md.
+Two processes run the same training step of the same networks. One starts every step from Python; the other makes many
+steps in one call of the compiled program (`config.run.steps_per_call`). The networks are thin and the batches small, so
+Python's share of a step is large. Writes <out>.json and a section of <out>.md.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ SECTION = "calls"
 
 
 def main() -> int:
-    """Measure what the flags ask for; return the exit code."""
+    """Measure as the flags say; return the exit code."""
     out = report.check_out(OUT.value)
     if unknown := [name for name in MODELS.value if name not in (*NETWORKS, "cnn")]:
         raise UserError(f"--models: there is no {unknown[0]!r}; known are cnn, {', '.join(NETWORKS)}")
@@ -48,12 +48,12 @@ def main() -> int:
 
 
 def start() -> Worker:
-    """A worker of jaxcnn on its default device."""
+    """Start a worker of jaxcnn on its default device."""
     return Worker("jaxcnn", sys.executable, "benchmarks.jaxcnn_tasks", jaxcnn_environment(""))
 
 
 def measure(model: str) -> dict[str, Any]:
-    """Seconds per step of both ways, and how many times faster the calls are."""
+    """Measure the seconds per step of both ways, and the speed of the calls relative to the loop."""
     if model in NETWORKS:
         spec = Case(model, "train", BATCH_SIZE.value, "", "float32", WIDTH.value).spec()
     else:
@@ -81,7 +81,7 @@ def _line(result: dict[str, Any]) -> str:
 
 
 def markdown(record: dict[str, Any]) -> str:
-    """The section: what was done, and a table."""
+    """The section of the Markdown file: a description of the measurement and a table."""
     text = (
         "Milliseconds of a training step where Python starts each step, and where one call makes "
         f"{record['steps_per_call']} (`config.run.steps_per_call`): medians of {record['rounds']} rounds in which the "

@@ -1,4 +1,4 @@
-"""What is measured: one case for each network, mode and batch size."""
+"""The cases that are measured: one for each network, mode and batch size."""
 
 import dataclasses
 from typing import Any
@@ -9,9 +9,9 @@ PEERS = ("jaxcnn", "torch")
 TITLES = {"jaxcnn": "jaxcnn", "torch": "PyTorch"}
 MODES = {"train": "training", "predict": "inference"}
 BATCH_SIZES = (32, 128)
-# A rate so low that random labels are never learnt by heart, which leaves all numbers in their usual range.
+# The rate is too low to memorise random labels, so all numbers stay in their usual range.
 SGD = {"name": "sgd", "learning_rate": 1e-3, "momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
-# airbench94_muon.py: its rates at a batch of 2000, as in recipes.speedrun.
+# The rates of airbench94_muon.py at a batch size of 2000, as in recipes.speedrun.
 MUON: dict[str, Any] = {
     "name": "muon",
     "learning_rate": 0.24,
@@ -31,12 +31,12 @@ AIRBENCH: dict[str, dict[str, Any]] = {
 }
 MATRIX_SIDES = {"cpu": 2048, "gpu": 8192}
 DTYPES = {"cpu": "float32", "gpu": "bfloat16"}  # unless --dtype says otherwise
-# How PyTorch is run: as it stands, compiled, with CUDA graphs, with kernels by trial; and each where the C library asks
-# for huge pages, as it does under jaxcnn's commands (`jaxcnn.machine.malloc`), though not under PyTorch's users'.
+# How PyTorch is run: eagerly, compiled, with CUDA graphs, with autotuned kernels. Each of these also with a C library
+# that requests huge pages, as in jaxcnn's commands (`jaxcnn.machine.malloc`), but not in the usual use of PyTorch.
 HUGE_PAGES = "+huge-pages"
 _COMPILED = ("compile", "reduce-overhead", "max-autotune")
 WAYS = tuple(way + pages for pages in ("", HUGE_PAGES) for way in ("eager", *_COMPILED))
-# Those that are tried, of which the fastest counts.
+# The variants that are tried; the fastest one counts.
 VARIANTS = {
     "cpu": ("eager", "compile", "eager" + HUGE_PAGES, "compile" + HUGE_PAGES),
     "gpu": ("eager", *_COMPILED),
@@ -48,9 +48,9 @@ class Network:
     """A network as both peers build it.
 
     Attributes:
-      config: groups of fields that differ from `jaxcnn.config.Config`; PyTorch's side reads them too.
-      modes: that are measured.
-      batch_sizes: unless --batch_sizes says otherwise.
+      config: groups of fields that differ from `jaxcnn.config.Config`; the PyTorch side reads them too.
+      modes: the modes that are measured.
+      batch_sizes: the default of --batch_sizes.
     """
 
     config: dict[str, dict[str, Any]]
@@ -68,7 +68,7 @@ NETWORKS = {
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A measurement; two peers do it in turns."""
+    """One measurement, which the peers make in turns."""
 
     model: str
     mode: str
@@ -79,11 +79,11 @@ class Case:
 
     @property
     def title(self) -> str:
-        """Such as "vgg16 training, batch 128, cpu float32"."""
+        """A title such as "vgg16 training, batch 128, cpu float32"."""
         return f"{self.model} {MODES[self.mode]}, batch {self.batch_size}, {self.device} {self.dtype}"
 
     def spec(self) -> dict[str, Any]:
-        """What a worker needs to know to build it."""
+        """The description from which a worker builds the task."""
         config = dict(NETWORKS[self.model].config)
         if self.width != 1:
             config["model"] = config["model"] | {"width": self.width}
@@ -94,10 +94,10 @@ class Case:
 def make_cases(
     models: list[str], modes: list[str], batch_sizes: list[int], devices: list[str], dtype: str, width: float
 ) -> list[Case]:
-    """Every combination that has a meaning, in order; no batch sizes: each network's own.
+    """All meaningful combinations, in order. With no batch sizes, each network has its own.
 
     Raises:
-      UserError: none has.
+      UserError: no combination is meaningful.
     """
     cases = [
         Case(model, mode, batch_size, device, dtype or DTYPES[device], width)

@@ -1,4 +1,4 @@
-"""A contest of peers over networks: who takes part, in which order, and the figures that come out."""
+"""The comparison of peers on networks: which peers take part, in which order, and the resulting figures."""
 
 import contextlib
 import dataclasses
@@ -10,7 +10,7 @@ from benchmarks.cases import HUGE_PAGES, MATRIX_SIDES, Case
 from benchmarks.measure import Timing, interleave, speed_ratio
 from benchmarks.worker import Worker, WorkerFailed
 
-TRIAL_ROUNDS, TRIAL_SECONDS = 2, 1.0  # of the variants of PyTorch, once they are warm
+TRIAL_ROUNDS, TRIAL_SECONDS = 2, 1.0  # for each variant of PyTorch, after its warm-up
 MATRIX_ROUNDS, MATRIX_SECONDS = 3, 1.0
 
 Products = dict[tuple[str, str], dict[str, float]]  # FLOP/s of each peer, by device and dtype
@@ -21,10 +21,10 @@ class Plan:
     """How to measure.
 
     Attributes:
-      start: starts a worker of a peer for a device, in a way to run it ("" for the usual one); raises UserError.
-      peers: their names, jaxcnn first.
-      rounds, seconds: of turns.
-      variants: of PyTorch, by device.
+      start: starts a worker of a peer for a device, in a variant ("" for the usual one); raises UserError.
+      peers: the names of the peers, jaxcnn first.
+      rounds, seconds: the number of rounds, and the length of a turn.
+      variants: the variants of PyTorch to try, by device.
     """
 
     start: Callable[[str, str, str], Worker]
@@ -35,9 +35,9 @@ class Plan:
 
 
 def meet(plan: Plan) -> dict[str, dict[str, Any]]:
-    """What each peer says of itself; whatever is missing is found missing here."""
+    """The facts of each peer; a package that is not installed is found here."""
     facts = {}
-    for peer in reversed(plan.peers):  # what is missing is rather PyTorch
+    for peer in reversed(plan.peers):  # PyTorch first, because it is more likely to be missing
         with contextlib.closing(plan.start(peer, "", "")) as worker:
             facts[peer] = worker.facts
     return facts
@@ -46,9 +46,9 @@ def meet(plan: Plan) -> dict[str, dict[str, Any]]:
 def measure_all(
     plan: Plan, cases: list[Case], say: Callable[[str], None], keep: Callable[[dict[str, Any]], object]
 ) -> dict[str, Any]:
-    """Matrix products, all cases, and matrix products again; a case that fails has an "error" instead of figures.
+    """Measure matrix products, all cases, and matrix products again; a failed case has an "error" instead of figures.
 
-    `keep` gets the record so far after each case, so that a contest of an hour can be cut short.
+    `keep` gets the record so far after each case, so an hour of measuring can be stopped early.
     """
     kinds = dict.fromkeys((case.device, case.dtype) for case in cases)
     before = {kind: matrix_products(plan, *kind) for kind in kinds}
@@ -68,7 +68,7 @@ def measure_all(
 
 
 def _record(plan: Plan, before: Products, after: Products, results: list[dict[str, Any]]) -> dict[str, Any]:
-    """The results, each with its share of the machine's matrix-product speed."""
+    """The results so far, each with its fraction of the machine's matrix-product speed."""
     matrix = []
     for kind, first in before.items():
         (device, dtype), last = kind, after.get(kind, {})
@@ -83,7 +83,7 @@ def _record(plan: Plan, before: Products, after: Products, results: list[dict[st
 
 
 def matrix_products(plan: Plan, device: str, dtype: str) -> dict[str, float]:
-    """FLOP/s of each peer's best block of square matrix products."""
+    """FLOP/s of the fastest block of square matrix products, for each peer."""
     side = MATRIX_SIDES[device]
     with contextlib.ExitStack() as stack:
         workers = {peer: stack.enter_context(contextlib.closing(plan.start(peer, device, ""))) for peer in plan.peers}
@@ -94,7 +94,7 @@ def matrix_products(plan: Plan, device: str, dtype: str) -> dict[str, float]:
 
 
 def measure(plan: Plan, case: Case) -> dict[str, Any]:
-    """All figures of a case; two workers are alive at a time."""
+    """Measure all figures of a case; at most two workers are alive at a time."""
     with contextlib.ExitStack() as stack:
         workers: dict[str, Worker] = {}
         builds: dict[str, float] = {}
@@ -130,14 +130,14 @@ def measure(plan: Plan, case: Case) -> dict[str, Any]:
 
 
 def first_start(plan: Plan, case: Case) -> dict[str, Any]:
-    """Have jaxcnn compile a case into the cache of programs, from which later starts take it; its time and memory."""
+    """Let jaxcnn compile a case into the program cache, for later starts; return the time and the memory of it."""
     with contextlib.closing(plan.start("jaxcnn", case.device, "")) as worker:
         seconds = worker.build(case.spec())
         return {"build_seconds": seconds, "peak_bytes": worker.ask("finish")["memory"]["peak_bytes"]}
 
 
 def ratios(timings: dict[str, Timing], memory: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """jaxcnn's speed and memory over PyTorch's: above 1 is faster, and more memory."""
+    """jaxcnn's speed and memory relative to PyTorch's: above 1 means faster, and more memory."""
     ours, theirs = memory["jaxcnn"], memory["torch"]
     of_memory = {"peak": ours["peak_bytes"] / theirs["peak_bytes"]}
     if ours.get("peak_of_steps_bytes") and theirs.get("peak_of_steps_bytes"):
@@ -151,10 +151,10 @@ def ratios(timings: dict[str, Timing], memory: dict[str, dict[str, Any]]) -> dic
 
 
 def best_variant(plan: Plan, case: Case) -> tuple[Worker, dict[str, Any]]:
-    """PyTorch run in the way that is fastest here, each way in a process of its own, and how all of them fared.
+    """A worker of the fastest variant of PyTorch, and the times of all variants, each measured in a separate process.
 
     Raises:
-      WorkerFailed: none of them works.
+      WorkerFailed: no variant works.
     """
     best: Worker | None = None
     tried: dict[str, Any] = {"variants": {}}

@@ -1,8 +1,8 @@
 """Measure input pipelines in turns: `python -m benchmarks.input`.
 
 jaxcnn's resident and stream (tf.data) loaders and PyTorch's DataLoader make batches of normalised float32 images,
-randomly cropped and flipped: of a set whose pixels lie in memory (CIFAR-10), and of JPEGs of 256 pixels, which this
-command makes of the same images. Writes <out>.json and a section of <out>.md.
+randomly cropped and flipped. They read two sets: pixels in memory (CIFAR-10), and JPEGs of 256 pixels, which this
+command makes from the same images. Writes <out>.json and a section of <out>.md.
 """
 
 import contextlib
@@ -33,14 +33,14 @@ SECTION = "input"
 
 
 def main() -> int:
-    """Measure what the flags ask for; return the exit code."""
+    """Measure as the flags say; return the exit code."""
     out = report.check_out(OUT.value)
     if "jaxcnn" not in PEERS.value or not set(PEERS.value) <= {"jaxcnn", "torch"}:
         raise UserError(f"--peers={','.join(PEERS.value)} must be jaxcnn or jaxcnn,torch")
     if not all(number.isdigit() for number in WORKERS.value):
         raise UserError(f"--workers={','.join(WORKERS.value)} must be whole numbers")
     facts = {}
-    for peer in sorted(PEERS.value, reverse=True):  # what is missing is rather PyTorch
+    for peer in sorted(PEERS.value, reverse=True):  # PyTorch first, because it is more likely to be missing
         with contextlib.closing(start(peer, "")) as worker:
             facts[peer] = worker.facts
     check_devices([DEVICE.value], facts)
@@ -65,7 +65,7 @@ def main() -> int:
 
 
 def start(peer: str, device: str) -> Worker:
-    """A worker of a peer for a device, the default one where none is named."""
+    """Start a worker of a peer; an empty device is the default device."""
     if peer == "torch":
         return start_torch(TORCH_PYTHON.value, "benchmarks.torch_input", device)
     return Worker("jaxcnn", sys.executable, "benchmarks.jaxcnn_input", jaxcnn_environment(device))

@@ -1,4 +1,4 @@
-"""How figures of `benchmarks.input` are told: the section of the Markdown file."""
+"""The report of `benchmarks.input`: lines of text, and the section of the Markdown file."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from benchmarks.loaders import JPEG_QUALITY, PADDING
 
 
 def lines(result: dict[str, Any]) -> list[str]:
-    """A line for each loader of a set."""
+    """One line of text for each loader of a set."""
     return [f"{name}: {_speed(figures)}" for name, figures in result["loaders"].items()]
 
 
@@ -18,7 +18,7 @@ def _speed(figures: dict[str, Any]) -> str:
 
 
 def markdown(record: dict[str, Any]) -> str:
-    """The section: what was done, and a table."""
+    """The section of the Markdown file: a description of the measurement and a table."""
     text = (
         f"Images per second of batches of {record['batch_size']}, normalised, randomly cropped (padding of {PADDING}) "
         f"and flipped: medians of {record['rounds']} rounds in which the loaders take turns of about "

@@ -1,4 +1,4 @@
-"""jaxcnn's two loaders in `benchmarks.input`: batches that are augmented and ready for the network."""
+"""jaxcnn's two loaders in `benchmarks.input`; their batches are augmented and ready for the network."""
 
 from typing import Any
 
@@ -21,11 +21,11 @@ from jaxcnn.train.loaders import StreamLoader
 facts, device_memory = jaxcnn_tasks.facts, jaxcnn_tasks.device_memory
 
 SEED = 0
-QUEUED = 8  # batches that may lie ready when a block begins, at most: tf.data's and the device's
+QUEUED = 8  # most batches that can be ready when a block begins, in tf.data's queue and on the device
 
 
 def build(spec: dict[str, Any]) -> Task:
-    """A loader of `benchmarks.input`, warmed up."""
+    """Build a loader of `benchmarks.input` and warm it up."""
     config = configs.from_config_dict(
         {
             "global_batch_size": spec["batch_size"],
@@ -51,7 +51,7 @@ class _Loader(Task):
         self._std = jnp.array(jaxcnn_tasks.STD, jnp.float32)
 
     def _augmented(self, batch: Batch, number: jax.Array) -> jax.Array:
-        """Images float32 [B, H, W, C], as the training step makes them of a batch."""
+        """The augmented images of a batch, float32 [B, H, W, C], as in the training step."""
         key = jax.random.fold_in(step_key(SEED, number), AUGMENT)
         return augment.augment(self._program.augment, batch, key, self._mean, self._std).image
 
@@ -59,7 +59,7 @@ class _Loader(Task):
         raise NotImplementedError
 
     def run(self, steps: int) -> None:
-        """Make batches, waiting for each only after the next is under way."""
+        """Make batches; wait for each batch only after the next one has started."""
         waiting = self._next()
         for _ in range(steps - 1):
             batch = self._next()
@@ -69,7 +69,7 @@ class _Loader(Task):
 
 
 class OnDevice(_Loader):
-    """The set lies on the device; order, gather and augmentation are one program."""
+    """The resident loader: the set is on the device; order, gather and augmentation are one program."""
 
     def __init__(self, step_spec: StepSpec, split: Split) -> None:
         super().__init__(step_spec, split)
@@ -88,12 +88,12 @@ class OnDevice(_Loader):
 
 
 class Streamed(_Loader):
-    """Batches come through tf.data; the device augments them."""
+    """The stream loader: batches come through tf.data; the device augments them."""
 
     def __init__(self, step_spec: StepSpec, split: Split) -> None:
         super().__init__(step_spec, split)
         loader = StreamLoader(step_spec, self._mesh, SEED)
-        self._open = loader.train_inputs(split, 0)  # kept, since its end would close the stream
+        self._open = loader.train_inputs(split, 0)  # kept alive, because its end closes the stream
         self._batches = self._open.__enter__()
         self._make = jax.jit(self._augmented)
 
@@ -102,5 +102,5 @@ class Streamed(_Loader):
         return self._make(next(self._batches), np.int32(self._number))
 
     def settle(self) -> None:
-        """Take what lay ready."""
+        """Take the batches that are ready."""
         self.run(QUEUED)

@@ -1,4 +1,4 @@
-"""What jaxcnn does in `benchmarks.peers`: the trainer's own compiled step, prediction, and matrix products."""
+"""The tasks of jaxcnn in `benchmarks.peers`: the trainer's own compiled step, prediction, and matrix products."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,15 +21,15 @@ from jaxcnn.train import environment
 from jaxcnn.train.steps_per_call import choose_steps_per_call
 
 WARM_UP = malloc.SETTLING  # steps
-EXAMPLES = 4096  # resident, at least one batch
+EXAMPLES = 4096  # in the resident set, but at least one batch
 SIDE, CLASSES = 32, 10
-MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # any will do, as long as the peers share them
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # any values will do, but both peers must use the same
 
 
 def facts() -> dict[str, Any]:
-    """The environment as runs record it, without this worker's command; starts the backend, with the cache of programs.
+    """Start the backend; return the environment as runs record it, without the command of this worker.
 
-    Every command of jaxcnn keeps compiled programs there.
+    The program cache is on, as in every command of jaxcnn.
     """
     meshes.prepare_backend()
     found = environment.facts([])
@@ -38,15 +38,15 @@ def facts() -> dict[str, Any]:
 
 
 def device_memory() -> int | None:
-    """Peak bytes of the device's allocator; None on a CPU."""
+    """Peak memory of the device's allocator, bytes; None on a CPU."""
     return (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
 
 
 def build(spec: dict[str, Any]) -> Task:
-    """A task of `benchmarks.cases`, warmed up."""
+    """Build a task of `benchmarks.cases` and warm it up."""
     task = TASKS[spec["task"]](spec)
     malloc.of_command()
-    malloc.keep()  # as the trainer does once it has compiled
+    malloc.keep()  # as the trainer does after compilation
     kept = malloc.KeptMemory()
     for _ in range(WARM_UP):
         task.run(1)
@@ -55,10 +55,10 @@ def build(spec: dict[str, Any]) -> Task:
 
 
 class Train(Task):
-    """Steps of the trainer: order, gather, normalisation, gradients, optimiser and metrics in one program.
+    """Training steps of the trainer: order, gather, normalisation, gradients, optimiser and metrics in one program.
 
     Attributes:
-      compiled: that program.
+      compiled: the compiled program.
     """
 
     def __init__(self, spec: dict[str, Any]) -> None:
@@ -75,7 +75,7 @@ class Train(Task):
         self._metrics: Any = None
 
     def run(self, steps: int) -> None:
-        """Train, in calls as long as the trainer's; each needs the state before it, so the last is waited for alone."""
+        """Train in calls of the trainer's length; wait only for the last, because each needs the state before it."""
         for start in range(0, steps, self._most):
             self._in_call = min(self._most, steps - start)
             inputs = (self._state, self._data, self._normalization)
@@ -84,7 +84,7 @@ class Train(Task):
         jax.block_until_ready((self._state, self._metrics))
 
     def facts(self) -> dict[str, Any]:
-        """Loss of the last step, FLOPs of an image, parameters. Raises where the loss is not finite."""
+        """Loss of the last step, steps in a call, FLOPs per image. Raises ValueError if the loss is not finite."""
         sums = jax.tree.map(lambda rows: np.ravel(rows)[self._in_call - 1], self._metrics.sums)
         loss = float(sums.loss / sums.count)
         if not np.isfinite(loss):
@@ -93,7 +93,7 @@ class Train(Task):
 
 
 class Predict(Task):
-    """Logits of uint8 images, as `--mode=predict` computes them."""
+    """Prediction: logits of uint8 images, as `--mode=predict` computes them."""
 
     def __init__(self, spec: dict[str, Any]) -> None:
         self._program, mesh = spec_of(spec), meshes.make_mesh(1)
@@ -104,7 +104,7 @@ class Predict(Task):
         self._step = programs.predict_step(self._program, mesh, spec["batch_size"])
 
     def run(self, steps: int) -> None:
-        """Predict, waiting for each batch only after the next is under way, as evaluation does."""
+        """Predict; wait for each batch only after the next one has started, as evaluation does."""
         waiting = self._step(self._variables, self._image, self._normalization)
         for _ in range(steps - 1):
             logits = self._step(self._variables, self._image, self._normalization)
@@ -113,7 +113,7 @@ class Predict(Task):
         self._logits = waiting.block_until_ready()
 
     def facts(self) -> dict[str, Any]:
-        """FLOPs of an image. Raises where a logit is not finite."""
+        """FLOPs per image. Raises ValueError if a logit is not finite."""
         if not np.isfinite(self._logits).all():
             raise ValueError("a logit is not finite")
         return {"flops_per_image": flops.count(self._program).predict}
@@ -145,15 +145,15 @@ TASKS: dict[str, Callable[[dict[str, Any]], Task]] = {
 
 
 def spec_of(spec: dict[str, Any]) -> StepSpec:
-    """The program of a case."""
+    """The `StepSpec` of a case."""
     count = max(EXAMPLES, spec["batch_size"])
     return make_spec(_config(spec), num_classes=CLASSES, image_shape=(SIDE, SIDE, 3), train_examples=count)
 
 
 def weights(step_spec: StepSpec, mesh: jax.sharding.Mesh) -> Any:
-    """Flax variables of the program from the host, as a checkpoint brings them: no state of an optimiser, no drawing.
+    """Flax variables on the host, as restored from a checkpoint: without optimiser state and without an initialiser.
 
-    Kernels are random, with the variance that keeps that of their input; all else is 1.
+    Kernels are random, with the variance that preserves the variance of their input; all other values are 1.
     """
     generator = np.random.default_rng(0)
 
@@ -169,7 +169,7 @@ def weights(step_spec: StepSpec, mesh: jax.sharding.Mesh) -> Any:
 
 
 def _config(spec: dict[str, Any]) -> configs.Config:
-    """The config of a case: nothing but normalisation happens to the images."""
+    """The config of a case: images are normalised, but not augmented."""
     tree = configs.to_dict(configs.Config())
     for group, fields in spec["config"].items():
         tree[group] |= fields

@@ -1,7 +1,7 @@
-"""Where the time of a training step goes on a GPU: `python -m benchmarks.kernels --model=resnet50`.
+"""Profile a training step on a GPU: `python -m benchmarks.kernels --model=resnet50`.
 
-jaxcnn's own step, alone: its speed, its FLOP/s and bytes/s beside the device's peaks, and the kernels that take
-longest, as JAX's profiler sees them. On a CPU, which has no kernels, the speeds alone.
+Measures jaxcnn's step without a peer: its speed, its FLOP/s and bytes/s beside the peaks of the device, and the kernels
+that take longest according to JAX's profiler. A CPU has no kernels, so there it measures only the speeds.
 """
 
 import pathlib
@@ -31,7 +31,7 @@ BLOCKS = 3
 
 
 def main() -> int:
-    """Measure what the flags ask for; return the exit code."""
+    """Measure as the flags say; return the exit code."""
     facts = jaxcnn_tasks.facts()
     device = facts["device_kind"]
     case = Case(MODEL.value, "train", BATCH_SIZE.value, device, DTYPE.value or DTYPES[device], WIDTH.value)

@@ -1,4 +1,4 @@
-"""A contest of loaders: the sets they read, in the forms each of them needs, and the figures that come out."""
+"""The comparison of loaders: the sets in the form that each loader reads, and the resulting figures."""
 
 import contextlib
 import dataclasses
@@ -12,18 +12,18 @@ from benchmarks.measure import interleave, speed_ratio
 from benchmarks.worker import Worker, WorkerFailed
 from jaxcnn.config import UserError, from_config_dict
 
-PADDING = 4  # pixels, of the random crop
+PADDING = 4  # padding of the random crop, pixels
 JPEG_SIDE, JPEG_QUALITY = 256, 90
 
 
 @dataclasses.dataclass(frozen=True)
 class Loader:
-    """What is measured.
+    """A loader that is measured.
 
     Attributes:
-      title: for the table.
+      title: its name in the table.
       peer: jaxcnn or torch.
-      task: what the peer's worker builds.
+      task: the description from which the worker of the peer builds it.
     """
 
     title: str
@@ -33,12 +33,12 @@ class Loader:
 
 @dataclasses.dataclass(frozen=True)
 class ImageSet:
-    """Images in the forms that the peers read.
+    """A set of images in the forms that the peers read.
 
     Attributes:
-      title: for the table.
+      title: its name in the table.
       data: fields of `jaxcnn.config.Data`.
-      torch: the keys of `torch_input.Images`.
+      torch: keys of the spec of `torch_input.Images`.
     """
 
     title: str
@@ -47,7 +47,7 @@ class ImageSet:
 
 
 def make_sets(folder: pathlib.Path, source: str, data_dir: str, jpegs: int) -> list[ImageSet]:
-    """The set itself, its pixels written to `folder` for PyTorch; and so many of its images as JPEGs.
+    """The source as pixels, written to `folder` for PyTorch; and `jpegs` of its images as JPEG files.
 
     Raises:
       UserError: the source cannot be read.
@@ -68,7 +68,7 @@ def make_sets(folder: pathlib.Path, source: str, data_dir: str, jpegs: int) -> l
     if jpegs:
         count = min(jpegs, len(pixels))
         write_jpegs(folder / "jpegs", pixels[:count], split.labels[:count])
-        # What is decoded is to be decoded by both: no cache of pixels.
+        # Both peers must decode the images, so there is no cache of pixels.
         data = {"source": f"folder:{folder / 'jpegs'}", "loader": "stream"}
         title = f"{count:,} of them as JPEGs of {JPEG_SIDE}x{JPEG_SIDE}"
         sets.append(ImageSet(title, data, {"folder": str(folder / "jpegs")}))
@@ -87,7 +87,7 @@ def write_jpegs(folder: pathlib.Path, images: np.ndarray, labels: np.ndarray) ->
 
 
 def loaders_of(image_set: ImageSet, batch_size: int, peers: list[str], workers: list[str]) -> list[Loader]:
-    """What is measured on a set."""
+    """The loaders that are measured on a set."""
     shared = {"batch_size": batch_size, "padding": PADDING}
     found = [
         Loader(f"jaxcnn {task}", "jaxcnn", {"task": task, "data": image_set.data} | shared)
@@ -103,7 +103,7 @@ def loaders_of(image_set: ImageSet, batch_size: int, peers: list[str], workers: 
 def measure(
     image_set: ImageSet, measured: list[Loader], start_worker: Callable[[str], Worker], rounds: int, seconds: float
 ) -> dict[str, Any]:
-    """Figures of all loaders of a set, in turns; one that cannot be built has an "error" instead."""
+    """Measure all loaders of a set in turns; a loader that cannot be built has an "error" instead of figures."""
     failed: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
         workers: dict[str, Worker] = {}

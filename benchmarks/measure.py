@@ -1,4 +1,4 @@
-"""Measuring peers in turns: A B A B …, so that whatever else the machine does meets them alike."""
+"""Measure peers in turns (A B A B …), so that other load on the machine affects them equally."""
 
 import dataclasses
 import statistics
@@ -7,24 +7,24 @@ from typing import Any, Protocol
 
 
 class Runs(Protocol):
-    """What is measured: a `worker.Worker`, say."""
+    """Something that is measured, such as a `worker.Worker`."""
 
     def run(self, steps: int) -> float:
-        """Seconds for so many steps."""
+        """Run `steps` steps; return the seconds."""
         ...
 
     def steps_for(self, seconds: float) -> int:
-        """How many steps take about so long."""
+        """The number of steps that take about `seconds`."""
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Timing:
-    """Blocks of steps of one peer.
+    """The times of one peer.
 
     Attributes:
-      steps: in a block.
-      seconds_per_step: of each block, in the order of the rounds.
+      steps: the number of steps in a block.
+      seconds_per_step: one value for each block, in the order of the rounds.
     """
 
     steps: int
@@ -32,15 +32,15 @@ class Timing:
 
     @property
     def median(self) -> float:
-        """Seconds per step."""
+        """The median of the seconds per step."""
         return statistics.median(self.seconds_per_step)
 
 
 def interleave(peers: Mapping[str, Runs], rounds: int, seconds: float) -> dict[str, Timing]:
-    """Time all peers: in every round each runs a block of about so many seconds, one peer after the other.
+    """Time all peers: in every round, one after the other runs a block of about `seconds`.
 
-    Each begins with a step that is not counted, since a process that stood still has lost its caches, and memory that
-    it gave back must be taken anew.
+    Each block begins with a step that is not counted. A process that was stopped has lost its caches, and it must
+    request the memory again that it gave back.
     """
     steps = {name: peer.steps_for(seconds) for name, peer in peers.items()}
     times: dict[str, list[float]] = {name: [] for name in peers}
@@ -52,6 +52,6 @@ def interleave(peers: Mapping[str, Runs], rounds: int, seconds: float) -> dict[s
 
 
 def speed_ratio(ours: Timing, theirs: Timing) -> dict[str, Any]:
-    """How many times faster `ours` is: the median over the rounds, the lowest and the highest."""
+    """The speed of `ours` relative to `theirs`: median, lowest and highest over the rounds."""
     ratios = [b / a for a, b in zip(ours.seconds_per_step, theirs.seconds_per_step, strict=True)]
     return {"median": statistics.median(ratios), "lowest": min(ratios), "highest": max(ratios)}

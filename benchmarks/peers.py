@@ -1,8 +1,8 @@
 """Measure jaxcnn and PyTorch in turns: `python -m benchmarks.peers`.
 
-For each network, mode and batch size, one process per peer warms up, jaxcnn's with programs that another one compiled
-into a cache of this command's own; then they take turns, round after round, each for about --seconds, while the other
-one stands still. Writes <out>.json and a section of <out>.md, anew after each case.
+For each network, mode and batch size, one process of each peer warms up. jaxcnn's process loads programs that another
+process compiled before, into a cache that belongs to this command. Then the peers take turns, round after round, each
+for about --seconds, while the other process is stopped. Writes <out>.json and a section of <out>.md after each case.
 """
 
 import functools
@@ -48,7 +48,7 @@ KNOWN: tuple[tuple[flags.FlagHolder, Collection[str]], ...] = (
 
 
 def main() -> int:
-    """Measure what the flags ask for; return the exit code."""
+    """Measure as the flags say; return the exit code."""
     for flag, known in KNOWN:
         _check_names(flag, known)
     if "jaxcnn" not in PEERS_FLAG.value:
@@ -85,7 +85,7 @@ def _measure(start: Callable[[str, str, str], Worker], batch_sizes: list[int], o
 
 
 def start(peer: str, device: str, way: str, cache: str) -> Worker:
-    """A worker of a peer for a device, to be run in a certain way, or in the usual one for ""; `cache`: a folder."""
+    """Start a worker of a peer for a device, in variant `way` ("": the usual one); `cache`: folder of the programs."""
     if peer == "torch":
         return start_torch(TORCH_PYTHON.value, "benchmarks.torch_tasks", device, way.endswith(HUGE_PAGES))
     environment = jaxcnn_environment(device) | {"JAX_COMPILATION_CACHE_DIR": cache}

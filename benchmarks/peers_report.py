@@ -1,4 +1,4 @@
-"""How figures of `benchmarks.peers` are told: a line for each case, and the section of the Markdown file."""
+"""The report of `benchmarks.peers`: a line of text for each case, and the section of the Markdown file."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ MEBI = 2**20
 
 
 def line(result: dict[str, Any]) -> str:
-    """One case, measured."""
+    """One line of text for a measured case."""
     parts = [f"{TITLES[peer]} {report.figure(f['images_per_second'])} images/s" for peer, f in result["peers"].items()]
     if "ratios" in result:
         parts.append(f"{result['ratios']['speed']['median']:.2f} x PyTorch ({result['peers']['torch']['variant']})")
@@ -17,7 +17,7 @@ def line(result: dict[str, Any]) -> str:
 
 
 def markdown(record: dict[str, Any]) -> str:
-    """The section: what was done, speeds, memory."""
+    """The section of the Markdown file: a description of the measurement, speeds and memory."""
     measured = [case for case in record["cases"] if "error" not in case]
     parts = ["## jaxcnn and PyTorch: networks", report.describe(record), _protocol(record)]
     if measured:

@@ -1,10 +1,10 @@
-"""What a population costs beside the same trials one after another, for a small and a large network.
+"""Compare the time of a population with that of the same trials one after another, for a small and a large network.
 
     python -m benchmarks.population [--cases=small,large] [--ways=auto] [--rounds=3]
 
-Each sweep of `configs/sweeps/population.py` is run by `python -m jaxcnn.sweep` in a process of its own with an empty
-cache of compiled programs: in every round first one trial after another, then as a population, as jaxcnn chooses by its
-measurement (auto) or in the ways that are named. Writes <out>.json and a section of <out>.md.
+`python -m jaxcnn.sweep` runs each sweep of `configs/sweeps/population.py` in a separate process with an empty cache of
+compiled programs. In every round it first runs one trial after another, and then a population: in the way that jaxcnn
+measures to be the fastest (auto), or in the given ways. Writes <out>.json and a section of <out>.md.
 """
 
 import os
@@ -49,10 +49,10 @@ def main() -> int:
 
 
 def run_sweep(case: str, way: str) -> Swept:
-    """Run a sweep, as a population of all its trials in a way, or one after another.
+    """Run a sweep, either as a population of all its trials or with one trial after another.
 
     Raises:
-      UserError: not all its trials were completed.
+      UserError: not all trials were completed.
     """
     sweep = [sys.executable, "-m", "jaxcnn.sweep", f"--config={CONFIG}:{case}", "--nomeasure"]
     if way != ALONE:

@@ -1,4 +1,4 @@
-"""The figures of `benchmarks.population`: what trials took one after another, and as a population."""
+"""The figures of `benchmarks.population`: the times of trials one after another, and as a population."""
 
 import dataclasses
 import statistics
@@ -11,13 +11,13 @@ ALONE = "one after another"
 
 @dataclasses.dataclass(frozen=True)
 class Swept:
-    """A sweep that was run.
+    """A finished sweep.
 
     Attributes:
-      rows: its trials, as in `trial.json`.
-      seconds: of the whole command: start, compiling, measuring the ways of a population, steps, evaluation and files.
-      said: the lines about its populations.
-      environment: as of `environment.json`.
+      rows: the contents of `trial.json` of its trials.
+      seconds: time of the whole command: start, compilation, timing the ways of a population, steps, evaluation, files.
+      said: the lines of the log about its populations.
+      environment: the contents of `environment.json`.
     """
 
     rows: list[dict[str, Any]]
@@ -26,13 +26,13 @@ class Swept:
     environment: dict[str, Any]
 
     def parts(self) -> dict[str, float]:
-        """Seconds of the whole, and of its parts, summed over the trials."""
+        """Seconds of the whole command, and seconds of its parts, summed over the trials."""
         names = ("train_seconds", "compile_seconds", "eval_seconds")
         return {"total_seconds": self.seconds} | {name: sum(row[name] for row in self.rows) for name in names}
 
 
 def describe(swept: Swept) -> str:
-    """The seconds in one line."""
+    """The seconds as one line of text."""
     parts = swept.parts()
     return (
         f"{parts['total_seconds']:.1f} s in total: steps {parts['train_seconds']:.1f}, compiling "
@@ -41,7 +41,7 @@ def describe(swept: Swept) -> str:
 
 
 def figures(found: dict[str, dict[str, list[Swept]]]) -> dict[str, Any]:
-    """Medians over the rounds, by case and way, and how much faster than one after another in the same round."""
+    """Medians over the rounds, by case and way, and the speed relative to one after another in the same round."""
     cases = {}
     for case, ways in found.items():
         rounds = {way: [swept.parts() for swept in each] for way, each in ways.items()}
@@ -62,7 +62,7 @@ def _of_way(rounds: list[dict[str, float]], alone: list[dict[str, float]], said:
 
 
 def table(record: dict[str, Any]) -> str:
-    """A row for each case and way, as Markdown."""
+    """A Markdown table with a row for each case and way."""
     rows = []
     for case, facts in record["cases"].items():
         for way, its in facts["ways"].items():
@@ -82,7 +82,7 @@ def _ratio(values: list[float]) -> str:
 
 
 def markdown(record: dict[str, Any]) -> str:
-    """The section: what was done, a table, and what was chosen."""
+    """The section of the Markdown file: a description of the measurement, a table, and the ways that were chosen."""
     text = (
         f"Sweeps of `configs/sweeps/population.py`: medians of {record['rounds']} rounds in which the ways take turns, "
         "each a command in a process of its own with an empty cache of compiled programs. *Total* is the time of the "

@@ -1,4 +1,4 @@
-"""The two files that benchmarks leave: JSON with everything, and Markdown with a section for each command."""
+"""The two result files of the benchmarks: JSON with all figures, and Markdown with a section for each command."""
 
 import datetime
 import json
@@ -15,10 +15,10 @@ TITLE = "# Benchmarks\n\njaxcnn beside its peers, in turns on one machine. Each 
 
 
 def check_out(stem: str) -> pathlib.Path:
-    """The stem of the two files, checked before any work is done.
+    """Check the common path of the two files before any work; return it without a suffix.
 
     Raises:
-      UserError: its folder does not exist, or what is there is not ours.
+      UserError: its folder does not exist, or an existing file does not hold benchmarks.
     """
     path = pathlib.Path(stem)
     if path.suffix in (".json", ".md"):
@@ -30,7 +30,7 @@ def check_out(stem: str) -> pathlib.Path:
 
 
 def write(out: pathlib.Path, section: str, record: dict[str, Any], markdown: str) -> tuple[pathlib.Path, pathlib.Path]:
-    """Put a section into `<out>.json` and `<out>.md`, in place of the one of that name; return the two paths."""
+    """Write a section into `<out>.json` and `<out>.md`, replacing the section of that name; return both paths."""
     text, sections = _read(out)
     begin, end = _marks(section)
     block = f"{begin}\n{markdown.strip()}\n{end}"
@@ -49,7 +49,7 @@ def _marks(section: str) -> tuple[str, str]:
 
 
 def _read(out: pathlib.Path) -> tuple[str, dict[str, Any]]:
-    """The Markdown and the sections of the JSON as they are, or those of new files."""
+    """The present Markdown text and the sections of the JSON; for new files, their initial contents."""
     markdown, data = out.with_name(out.name + ".md"), out.with_name(out.name + ".json")
     text = markdown.read_text(encoding="utf-8") if markdown.exists() else TITLE
     if not data.exists():
@@ -64,7 +64,7 @@ def _read(out: pathlib.Path) -> tuple[str, dict[str, Any]]:
 
 
 def provenance(module: str, facts: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """When, by which command, and what every peer says of its versions and devices."""
+    """The date, the command, and the versions and devices of every peer."""
     command = ["python", "-m", module, *sys.argv[1:]]
     return {
         "command": shlex.join(command),
@@ -74,7 +74,7 @@ def provenance(module: str, facts: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def describe(record: dict[str, Any]) -> str:
-    """The provenance as a paragraph and the command as a block."""
+    """The provenance as a Markdown paragraph, and the command as a code block."""
     ours, theirs = record["peers"].get("jaxcnn", {}), record["peers"].get("torch")
     machine = f"{ours.get('cores')} cores of {ours.get('processor')}"
     if ours.get("backend") != "cpu":
@@ -94,7 +94,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def figure(value: float | None, digits: int = 3) -> str:
-    """A number of so many significant digits, with separators and without exponents; "-" for None."""
+    """A number with `digits` significant digits, with separators and without an exponent; "-" for None."""
     if value is None:
         return "-"
     rounded = float(f"{value:.{digits}g}")

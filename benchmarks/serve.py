@@ -1,14 +1,14 @@
-"""A worker process: it builds one thing to measure, then runs it for as many steps as it is asked to.
+"""A worker process: it builds a task and runs it for the requested number of steps.
 
     python -m benchmarks.serve <module>
 
-Each peer runs in a process, and perhaps an interpreter, of its own, so this needs nothing but the standard library.
-Requests come as lines of JSON on standard input, answers go as lines of JSON to standard output; whatever libraries
-print goes to standard error. The module has
+Each peer runs in a separate process, and may have its own interpreter. So this module needs only the standard library.
+Requests are lines of JSON on standard input; answers are lines of JSON on standard output. The output of libraries goes
+to standard error. The module of a peer has
 
-- `facts()`: versions, device and threads, after the backend has started;
-- `build(spec)`: a `Task`, compiled and warmed up;
-- `device_memory()`: the allocator's peak in bytes since the process began, or None where the host's memory is all.
+- `facts()`: starts the backend and returns versions, device and threads;
+- `build(spec)`: returns a `Task`, compiled and warmed up;
+- `device_memory()`: returns the peak of the device's allocator in bytes, or None if there is only the host's memory.
 """
 
 import abc
@@ -29,23 +29,23 @@ RESET_PEAK_RSS = "5"  # proc_pid_clear_refs(5)
 
 
 class Task(abc.ABC):
-    """Something to measure."""
+    """A task that is measured."""
 
     @abc.abstractmethod
     def run(self, steps: int) -> None:
-        """Do so many steps, and wait for the last of their results."""
+        """Run `steps` steps, and wait for the last result."""
 
     def settle(self) -> None:
-        """What comes before a measured block and is not measured, such as emptying a queue that filled up meanwhile."""
+        """Prepare a measured block, such as emptying a queue that has filled up; this is not measured."""
         return None
 
     def facts(self) -> dict[str, Any]:
-        """What is worth recording of it; asked for after it has run. Raises where the work was not done right."""
+        """Facts for the record, called after the task has run. Raises if the results are wrong."""
         return {}
 
 
 class Served:
-    """What a worker does with requests; one of them is under way at a time."""
+    """The answers of a worker to requests, one request at a time."""
 
     def __init__(self, module: str) -> None:
         self._module = module
@@ -54,14 +54,14 @@ class Served:
         self._memory: dict[str, Any] = {}
 
     def hello(self) -> dict[str, Any]:
-        """Import the peer and start its backend; the resident memory after that is what a case is held against."""
+        """Import the peer and start its backend; the resident memory after that is the baseline of a case."""
         self._peer = importlib.import_module(self._module)
         facts = self._peer.facts()
         self._memory["baseline_bytes"] = memory("VmRSS")
         return facts
 
     def build(self, spec: dict[str, Any]) -> dict[str, Any]:
-        """Build a task, and say how long it took."""
+        """Build a task; return the seconds."""
         started = time.perf_counter()
         self._task = self._peer.build(spec)
         seconds = time.perf_counter() - started
@@ -70,14 +70,14 @@ class Served:
         return {"seconds": seconds}
 
     def run(self, steps: int) -> dict[str, Any]:
-        """Run so many steps; seconds for all of them."""
+        """Run `steps` steps; return the seconds for all of them."""
         self._task.settle()
         started = time.perf_counter()
         self._task.run(steps)
         return {"seconds": time.perf_counter() - started}
 
     def finish(self) -> dict[str, Any]:
-        """Facts of the task and its memory, in bytes."""
+        """The facts of the task, and its memory in bytes."""
         steps = memory("VmHWM")
         self._memory["peak_of_steps_bytes"] = steps
         self._memory["peak_bytes"] = max(steps, self._memory["peak_of_build_bytes"])
@@ -86,7 +86,7 @@ class Served:
 
 
 def memory(field: str) -> int:
-    """VmRSS or VmHWM of this process, in bytes; where there is no /proc, its peak for both."""
+    """VmRSS or VmHWM of this process, in bytes; without /proc, the peak in both cases."""
     try:
         with open("/proc/self/status", encoding="utf-8") as file:
             return next(int(line.split()[1]) * 1024 for line in file if line.startswith(field + ":"))
@@ -96,14 +96,14 @@ def memory(field: str) -> int:
 
 
 def reset_peak_memory() -> None:
-    """Let VmHWM begin again at VmRSS; where the system cannot, it goes on."""
+    """Reset VmHWM to VmRSS, if the system supports it."""
     with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w", encoding="utf-8") as file:
         file.write(RESET_PEAK_RSS)
 
 
 def main() -> None:
     """Answer requests until standard input ends."""
-    if sys.platform == "linux":  # a worker that stands still could not notice that its parent has gone
+    if sys.platform == "linux":  # a stopped worker cannot notice that its parent has ended
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)

@@ -1,11 +1,12 @@
-"""Time to start: imports, --help, and from the command to the first step, cold and with a warm compile cache.
+"""Measure start-up times: imports, --help, and from the command to the first step, with a cold and a warm cache.
 
     python -m benchmarks.startup [--repeats=3] [--out=results/benchmarks] -- --config=configs/vgg16_cifar10.py [flags]
 
-Everything is measured from outside, in fresh processes: a start counts from the moment its process is made to the
-moment the line of its first step arrives, and is killed then. Cold and warm starts take turns, and each pair has a new
-folder for compiled programs, which only its warm start finds filled. Decoded images are prepared once, before, as they
-are kept between runs. What follows `--` is handed to `jaxcnn.main`. Writes <out>.json and a section of <out>.md.
+All times are measured from outside, in new processes. The time of a start begins when its process is created and ends
+when the line of its first step arrives; then the process is killed. Cold and warm starts take turns. Each pair has a
+new folder for compiled programs, so only the warm start finds programs there. Decoded images are prepared once before,
+because they are kept between runs. Arguments after `--` go to `jaxcnn.main`. Writes <out>.json and a section of
+<out>.md.
 """
 
 import argparse
@@ -39,7 +40,7 @@ FIRST_STEP = re.compile(r"^step 1/")
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
-    """Measure, print a table, write the files; return what their JSON holds."""
+    """Measure, print a table and write the files; return the contents of the JSON section."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3, help="how often each is measured (default: 3)")
     parser.add_argument("--out", default="results/benchmarks", help="the files to write, without .json and .md")
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     except UserError as error:
         parser.error(str(error))
     figures = measure(options.flags or ["--config=configs/vgg16_cifar10.py"], options.repeats)
-    from jaxcnn.train import environment  # with JAX, and so after what is measured
+    from jaxcnn.train import environment  # imports JAX, so only after the measurement
 
     record = report.provenance("benchmarks.startup", {"jaxcnn": environment.facts([])}) | figures
     print(table(record))
@@ -62,10 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 def measure(flags: list[str], repeats: int) -> dict[str, Any]:
-    """Seconds of every measure, by name, with what they were measured on."""
+    """Seconds of every measure by name, with their medians and the flags."""
     seconds: dict[str, list[float]] = {name: [] for name in MEASURES}
     with tempfile.TemporaryDirectory() as folder:
-        first_step(flags, pathlib.Path(folder), "prepare")  # reads the files of Python and of the data once
+        first_step(flags, pathlib.Path(folder), "prepare")  # reads the files of Python and the data once
         for number in range(repeats):
             seconds["import"].append(_timed("-c", "import jaxcnn"))
             seconds["import_training"].append(_timed("-c", "import jaxcnn.train.loop"))
@@ -83,7 +84,7 @@ def measure(flags: list[str], repeats: int) -> dict[str, Any]:
 
 
 def first_step(flags: list[str], folder: pathlib.Path, cache: str) -> tuple[float, float]:
-    """Seconds from the command to its first step, with the compiled programs of folder/cache; and of one more step.
+    """Seconds from the command to its first step, with the compiled programs in folder/cache; and of one more step.
 
     Raises:
       RuntimeError: the run ended before its second step.
@@ -111,9 +112,9 @@ def first_step(flags: list[str], folder: pathlib.Path, cache: str) -> tuple[floa
 
 
 def _second_step(metrics: pathlib.Path, process: subprocess.Popen[str]) -> float:
-    """Seconds of the second step, once the log has it."""
+    """Wait for the second step in the log; return its seconds."""
     while process.poll() is None:
-        records = metrics.read_text(encoding="utf-8").split("\n")[:-1]  # what follows the last is not yet whole
+        records = metrics.read_text(encoding="utf-8").split("\n")[:-1]  # the last line is not complete yet
         if len(records) > 1:
             first, second = (json.loads(record)["train_seconds"] for record in records[:2])
             return second - first
@@ -128,7 +129,7 @@ def _timed(*arguments: str) -> float:
 
 
 def table(record: dict[str, Any]) -> str:
-    """Median and range of each measure, as Markdown."""
+    """A Markdown table with the median and the range of each measure."""
     rows = []
     for name, meaning in MEASURES.items():
         values = record["seconds"][name]
@@ -137,7 +138,7 @@ def table(record: dict[str, Any]) -> str:
 
 
 def markdown(record: dict[str, Any]) -> str:
-    """The section: what was done, and a table."""
+    """The section of the Markdown file: a description of the measurement and a table."""
     text = (
         "Each in a fresh process, from the moment it is made; a start ends with the line of its first step. Cold and "
         f"warm starts of `jaxcnn.main {shlex.join(record['flags'])}` take turns; the images had been decoded before."

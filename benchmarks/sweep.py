@@ -1,12 +1,12 @@
-"""What a sweep costs beyond the steps of its trials.
+"""The overhead of a sweep beyond the steps of its trials.
 
     python -m benchmarks.sweep --workdir=runs/rates
 
-Reads the folder of a finished sweep that one process ran without a stop, such as
+Reads the folder of a finished sweep that one process ran without interruption, such as
 
     python -m jaxcnn.sweep --config=configs/sweeps/learning_rate.py:short --workdir=runs/rates --nomeasure
 
-and tells the time of the steps, of compiling and of everything else, and their ratio to the steps. Writes <out>.json
+and prints the time of the steps, of compilation and of everything else, and their ratio to the steps. Writes <out>.json
 and a section of <out>.md.
 """
 
@@ -27,7 +27,7 @@ SECTION = "sweep"
 
 
 def main() -> int:
-    """Tell the figures; return the exit code."""
+    """Print and write the figures; return the exit code."""
     if not WORKDIR.value:
         raise UserError("--workdir=<folder of a sweep> is missing")
     out, folder = report.check_out(OUT.value), pathlib.Path(WORKDIR.value)

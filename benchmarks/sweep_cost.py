@@ -1,4 +1,4 @@
-"""What the time of a finished sweep was spent on, read from its folder: for `benchmarks.sweep`."""
+"""The parts of the time of a finished sweep, read from its folder; for `benchmarks.sweep`."""
 
 import datetime
 import pathlib
@@ -10,10 +10,10 @@ from jaxcnn.study import folder as files
 
 
 def read(folder: pathlib.Path) -> list[dict[str, Any]]:
-    """The trials, in the order they ran in.
+    """The trials, in the order in which they ran.
 
     Raises:
-      UserError: not all are complete, or not by one process without a stop.
+      UserError: not all are complete, or several processes ran them, or the sweep was interrupted.
     """
     rows = [row for path in (folder / files.TRIALS).glob("*") if (row := files.read_trial(path)) is not None]
     planned = len(files.read_sweep(folder)["planned"] or [])
@@ -25,9 +25,9 @@ def read(folder: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def measure(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Seconds of the parts, and the ratio of all but the one compilation to the steps.
+    """Seconds of the parts, and the ratio of the whole time without the one compilation to the time of the steps.
 
-    `preparation_seconds` is what the other trials took for what was compiling in the first.
+    `preparation_seconds` is the longest time that another trial spent in the phase in which the first trial compiled.
     """
     steps, compiling = sum(row["train_seconds"] for row in rows), rows[0]["compile_seconds"]
     whole = _seconds(rows[0]["began"], rows[-1]["ended"])
@@ -43,7 +43,7 @@ def measure(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def markdown(record: dict[str, Any]) -> str:
-    """The section: what was done, and the figures."""
+    """The section of the Markdown file: a description of the measurement and the figures."""
     text = (
         f"{record['trials']} trials of `{record['sweep']}`, from the start of the first to the end of the last: "
         f"{record['whole_seconds']:.1f} s. Steps took {record['step_seconds']:.1f} s, evaluation "

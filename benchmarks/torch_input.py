@@ -1,6 +1,6 @@
-"""PyTorch's DataLoader in `benchmarks.input`, with a data set of the usual kind. Nothing of JAX is imported.
+"""PyTorch's DataLoader in `benchmarks.input`, with a data set of the usual kind. This module does not import JAX.
 
-Every image is loaded, cropped, flipped and normalised by itself, in NumPy and Torch, as torchvision's transforms do it.
+Every image is loaded, cropped, flipped and normalised separately, in NumPy and Torch, as in torchvision's transforms.
 """
 
 import pathlib
@@ -17,11 +17,11 @@ from benchmarks.serve import Task
 facts, device_memory = torch_tasks.facts, torch_tasks.device_memory
 
 ENDLESS = 2**40  # images
-PREFETCH = 2  # batches that each worker keeps ready; PyTorch's default
+PREFETCH = 2  # batches that each worker prepares in advance; PyTorch's default
 
 
 def build(spec: dict[str, Any]) -> Task:
-    """A loader of `benchmarks.input`, warmed up."""
+    """Build a loader of `benchmarks.input` and warm it up."""
     torch.manual_seed(0)
     task = Loader(spec)
     task.run(3)
@@ -32,7 +32,7 @@ class Images(data.Dataset):
     """Normalised images float32 [3, H, W], randomly cropped and flipped, with their labels.
 
     Args:
-      spec: "images" and "labels" name .npy files, of uint8 [N, H, W, 3] and integers [N]; or "folder" names a folder
+      spec: "images" and "labels" name .npy files with uint8 [N, H, W, 3] and integers [N]; or "folder" names a folder
         with one sub-folder of JPEGs for each class.
     """
 
@@ -70,7 +70,7 @@ class Images(data.Dataset):
 
 
 class Loader(Task):
-    """Random batches without end, on the GPU where there is one."""
+    """An endless sequence of random batches, on the GPU if one is available."""
 
     def __init__(self, spec: dict[str, Any]) -> None:
         workers = spec["workers"]
@@ -97,5 +97,5 @@ class Loader(Task):
             torch.cuda.synchronize()
 
     def settle(self) -> None:
-        """Take what lay ready."""
+        """Take the batches that are ready."""
         self.run(self._queued)

@@ -1,17 +1,18 @@
-"""Muon in PyTorch: momentum whose update of each filter bank is made orthogonal (Jordan et al. 2024)."""
+"""Muon in PyTorch: momentum with an orthogonalised update of each filter bank (Jordan et al. 2024)."""
 
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
-# Of the quintic x -> a x + b x^3 + c x^5 that takes singular values in (0, 1] to about 1 in a few turns.
+# Coefficients of the quintic x -> a x + b x^3 + c x^5, which maps singular values in (0, 1] to about 1 in a few
+# iterations.
 QUINTIC = (3.4445, -4.7750, 2.0315)
 TURNS = 3
 
 
 def orthogonalized(matrix: torch.Tensor) -> torch.Tensor:
-    """Nearly U V^T for a matrix U S V^T, by Newton-Schulz iterations in bfloat16, as its author has it."""
+    """Approximately U V^T for a matrix U S V^T, by Newton-Schulz iterations in bfloat16, as in the author's code."""
     a, b, c = QUINTIC
     x = matrix.bfloat16()
     x = x / (x.norm() + 1e-7)
@@ -24,13 +25,13 @@ def orthogonalized(matrix: torch.Tensor) -> torch.Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Nesterov momentum, orthogonal updates, and filter banks held at the norm sqrt(filters).
+    """Nesterov momentum, orthogonal updates, and filter banks that are rescaled to the norm sqrt(filters).
 
     Args:
-      params: of at least two axes, the first one the filters.
-      learning_rate: of the orthogonal update.
-      momentum: of the gradients' running sum.
-      compiled: applied to `orthogonalized`, such as torch.compile.
+      params: parameters with at least two axes; the first axis is the filters.
+      learning_rate: factor of the orthogonal update.
+      momentum: factor of the running sum of the gradients.
+      compiled: a function that is applied to `orthogonalized`, such as torch.compile.
     """
 
     def __init__(

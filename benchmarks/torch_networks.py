@@ -1,7 +1,7 @@
 """The networks of `jaxcnn.models` in PyTorch, in torchvision's layout, from parts of `torch.nn`.
 
-The tests' golden values are made with these very networks (`tests/goldens/make_torch_goldens.py`), so what is measured
-here is known to compute what jaxcnn's networks compute. Nothing of JAX is imported.
+The golden values of the tests come from these networks (`tests/goldens/make_torch_goldens.py`), so they are known to
+compute the same as jaxcnn's networks. This module does not import JAX.
 """
 
 import itertools
@@ -17,14 +17,14 @@ AIRBENCH_GROUPS = (64, 256, 256)
 
 
 class Network(NamedTuple):
-    """A network and its (jaxcnn's name, PyTorch's name) of every layer with parameters."""
+    """A network, and a pair (jaxcnn's name, PyTorch's name) for every layer with parameters."""
 
     module: nn.Module
     names: list[tuple[str, str]]
 
 
 def build(model: dict[str, Any], num_classes: int) -> Network:
-    """The network of the fields of `jaxcnn.config.Model` in `model`, absent ones at the defaults there."""
+    """Build a network from fields of `jaxcnn.config.Model`; absent fields have the defaults of that class."""
     fields = {key: value for key, value in model.items() if key not in ("name", "dtype")}
     return NETWORKS[model["name"]](num_classes=num_classes, **fields)
 
@@ -115,7 +115,7 @@ def vgg16(
 
 
 class Bottleneck(nn.Module):
-    """torchvision/models/resnet.py's, with the stride on the 3x3 convolution."""
+    """The bottleneck block of torchvision/models/resnet.py, with the stride on the 3x3 convolution."""
 
     def __init__(self, inputs: int, channels: int, outputs: int, stride: int, project: bool):
         super().__init__()
@@ -131,7 +131,7 @@ class Bottleneck(nn.Module):
             self.downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """One block."""
+        """The output of the block."""
         y = self.relu(self.bn1(self.conv1(x)))
         y = self.relu(self.bn2(self.conv2(y)))
         y = self.bn3(self.conv3(y))
@@ -177,7 +177,7 @@ class AirbenchGroup(nn.Module):
             norm.weight.requires_grad = False
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Halves the image."""
+        """The output of the group, with half the side of the image."""
         x = nn.functional.gelu(self.norm1(nn.functional.max_pool2d(self.conv1(x), 2)))
         return nn.functional.gelu(self.norm2(self.conv2(x)))
 
@@ -212,7 +212,7 @@ class Airbench(nn.Module):
 
 
 def airbench(num_classes: int, width: float = 1.0) -> Network:
-    """The speedrun's network; it is measured only, so its layers go without jaxcnn's names."""
+    """The network of the speedrun. It is only measured, so its layers need no names of jaxcnn."""
     return Network(Airbench(num_classes, width), [])
 
 

@@ -1,7 +1,7 @@
-"""What PyTorch does in `benchmarks.peers`: the same work, the way its users write it. Nothing of JAX is imported.
+"""The tasks of PyTorch in `benchmarks.peers`: the same work in PyTorch's usual style. This module does not import JAX.
 
-Images are uint8 and normalised in the step; networks and images are channels_last. On a GPU: TF32 for float32,
-cuDNN's own choice by measurement, and bfloat16 under autocast.
+Images are uint8 and are normalised in the step; networks and images are channels_last. On a GPU: TF32 for float32,
+cuDNN's benchmark mode, and bfloat16 under autocast.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ WARM_UP = 3  # steps
 EXAMPLES = 4096  # as in jaxcnn_tasks
 SIDE, CLASSES = 32, 10
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
-# How a function is run: as it stands, compiled, with CUDA graphs too, and with kernels chosen by measurement too.
+# How a function is run: eagerly, compiled, also with CUDA graphs, and also with autotuned kernels.
 VARIANTS: dict[str, Callable[[Any], Any]] = {
     "eager": lambda function: function,
     "compile": torch.compile,
@@ -32,7 +32,7 @@ CUDA_GRAPHS = ("reduce-overhead", "max-autotune")
 
 
 def facts() -> dict[str, Any]:
-    """Versions, device and threads; starts the backend."""
+    """Start the backend; return versions, device and threads."""
     gpu = torch.cuda.is_available()
     torch.zeros((), device="cuda" if gpu else "cpu")
     return {
@@ -46,12 +46,12 @@ def facts() -> dict[str, Any]:
 
 
 def device_memory() -> int | None:
-    """Peak bytes of the GPU's allocator; None on a CPU."""
+    """Peak memory of the GPU's allocator, bytes; None on a CPU."""
     return torch.cuda.max_memory_allocated() if torch.cuda.is_initialized() else None
 
 
 def build(spec: dict[str, Any]) -> Task:
-    """A task of `benchmarks.cases`, warmed up."""
+    """Build a task of `benchmarks.cases` and warm it up."""
     torch.manual_seed(0)
     torch.backends.cudnn.benchmark = True
     torch.set_float32_matmul_precision("high" if spec["device"] == "gpu" else "highest")
@@ -62,7 +62,7 @@ def build(spec: dict[str, Any]) -> Task:
 
 
 class _Network:
-    """A network on its device, and the functions that normalise images for it."""
+    """A network on its device, with the normalisation of its images."""
 
     def __init__(self, spec: dict[str, Any]) -> None:
         self.device = torch.device({"cpu": "cpu", "gpu": "cuda"}[spec["device"]])
@@ -73,11 +73,11 @@ class _Network:
         self._std = torch.tensor(STD, device=self.device).view(1, 3, 1, 1)
 
     def normalized(self, images: torch.Tensor) -> torch.Tensor:
-        """float32 [B, 3, H, W], channels_last, of uint8 [B, H, W, 3]."""
+        """Normalise uint8 [B, H, W, 3] to float32 [B, 3, H, W], channels_last."""
         return (images.permute(0, 3, 1, 2).float() / 255 - self._mean) / self._std
 
     def logits(self, images: torch.Tensor) -> torch.Tensor:
-        """float32 [B, K] of uint8 [B, H, W, 3]."""
+        """Logits float32 [B, K] of images uint8 [B, H, W, 3]."""
         x = self.normalized(images)
         if self._dtype == torch.float32:
             return self.module(x)
@@ -91,7 +91,7 @@ class _Network:
 
 
 class Train(Task):
-    """Gather a batch of resident images, normalise, differentiate, update."""
+    """Training steps: gather a batch of resident images, normalise, differentiate, update."""
 
     def __init__(self, spec: dict[str, Any]) -> None:
         self._network = network = _Network(spec)
@@ -130,7 +130,7 @@ class Train(Task):
         self._network.synchronize()
 
     def facts(self) -> dict[str, Any]:
-        """Loss of the last step. Raises where it is not finite."""
+        """Loss of the last step. Raises ValueError if it is not finite."""
         loss = float(self._last)
         if not np.isfinite(loss):
             raise ValueError(f"the loss is {loss}")
@@ -138,7 +138,7 @@ class Train(Task):
 
 
 class Predict(Task):
-    """Logits of uint8 images."""
+    """Prediction: logits of uint8 images."""
 
     def __init__(self, spec: dict[str, Any]) -> None:
         self._network = _Network(spec)
@@ -156,7 +156,7 @@ class Predict(Task):
         self._network.synchronize()
 
     def facts(self) -> dict[str, Any]:
-        """Nothing. Raises where a logit is not finite."""
+        """No facts. Raises ValueError if a logit is not finite."""
         if not torch.isfinite(self._logits).all():
             raise ValueError("a logit is not finite")
         return {}
@@ -188,7 +188,7 @@ TASKS: dict[str, Callable[[dict[str, Any]], Task]] = {
 
 
 def _sgd(module: nn.Module, spec: dict[str, Any], compiled: Callable[[Any], Any]) -> list[torch.optim.Optimizer]:
-    """SGD with Nesterov momentum, weight decay on kernels alone, as in jaxcnn; fused where the device has that."""
+    """SGD with Nesterov momentum, and weight decay on kernels only, as in jaxcnn; fused if the device supports it."""
     optim = spec["config"]["optim"]
     kernels = [p for p in module.parameters() if p.ndim > 1]
     others = [p for p in module.parameters() if p.ndim <= 1]
@@ -199,7 +199,7 @@ def _sgd(module: nn.Module, spec: dict[str, Any], compiled: Callable[[Any], Any]
 
 
 def _airbench(module: nn.Module, spec: dict[str, Any], compiled: Callable[[Any], Any]) -> list[torch.optim.Optimizer]:
-    """Muon for filters, SGD for the rest, at the first rates of airbench94_muon.py, which sums losses over a batch."""
+    """Muon for filters, SGD for the rest, with the initial rates of airbench94_muon.py, which sums the losses."""
     filters = [p for p in module.parameters() if p.ndim == 4 and p.requires_grad]
     others = [p for p in module.parameters() if p.ndim != 4 and p.requires_grad]
     batch_size = spec["batch_size"]

@@ -1,4 +1,4 @@
-"""The kernels of a profile that JAX's profiler made: which take the time of a GPU."""
+"""The GPU kernels in a profile of JAX's profiler, and their times."""
 
 import collections
 import dataclasses
@@ -10,7 +10,7 @@ from benchmarks import report
 
 @dataclasses.dataclass(frozen=True)
 class Kernel:
-    """A kernel: seconds and starts, of all traced steps together."""
+    """A kernel, with its total seconds and its number of starts over all traced steps."""
 
     name: str
     seconds: float
@@ -18,7 +18,7 @@ class Kernel:
 
 
 def kernels_of(planes: Iterable[Any]) -> list[Kernel]:
-    """The kernels on the streams of the GPUs of a profile, those that take longest first."""
+    """The kernels on the GPU streams of a profile, sorted by time, longest first."""
     seconds: collections.Counter[str] = collections.Counter()
     starts: collections.Counter[str] = collections.Counter()
     for plane in planes:
@@ -31,7 +31,7 @@ def kernels_of(planes: Iterable[Any]) -> list[Kernel]:
 
 
 def describe(kernels: list[Kernel], steps: int, top: int) -> str:
-    """Markdown: the time of all kernels in a step, and a table of the `top` that take longest."""
+    """Markdown text with the time of all kernels in a step, and a table of the `top` slowest kernels."""
     total, starts = sum(kernel.seconds for kernel in kernels), sum(kernel.starts for kernel in kernels)
     rows = [
         [f"`{kernel.name[:80]}`", f"{1e3 * kernel.seconds / steps:.4f}", f"{kernel.starts / steps:.1f}"]

@@ -1,4 +1,4 @@
-"""The parent's end of worker processes: starting them, asking them, and keeping all but one of them still."""
+"""The parent's side of worker processes: start them, send requests, and stop all but one of them."""
 
 import contextlib
 import json
@@ -18,10 +18,10 @@ SIGKILL = -9
 
 
 class WorkerFailed(UserError):
-    """A worker could not do what it was asked; told in one line.
+    """A worker could not answer a request; the message is one line.
 
     Attributes:
-      missing: the module that its interpreter lacks, if that is why.
+      missing: the module that its interpreter lacks, if that is the cause.
     """
 
     def __init__(self, message: str, missing: str | None = None) -> None:
@@ -30,14 +30,14 @@ class WorkerFailed(UserError):
 
 
 class Worker:
-    """A process that serves one peer (`benchmarks.serve`) and stands still (SIGSTOP) unless it is asked something.
+    """A process that serves one peer (`benchmarks.serve`). It is stopped (SIGSTOP) except while it answers a request.
 
-    So what its idle threads would do, spinning for OpenMP's next loop or filling a queue of batches, takes nothing from
-    the peer that is being measured, and neither peer's own settings have to be touched.
+    So its idle threads, which spin for the next OpenMP loop or fill a queue of batches, take no time from the peer that
+    is measured, and no settings of the peers have to be changed.
 
     Attributes:
-      name: for messages.
-      facts: what the peer says of itself.
+      name: the name in messages.
+      facts: the facts of the peer.
     """
 
     def __init__(self, name: str, python: str, module: str, environment: dict[str, str] | None = None) -> None:
@@ -52,7 +52,7 @@ class Worker:
                 stdout=subprocess.PIPE,
                 stderr=self._log,
                 text=True,
-                start_new_session=True,  # so that signals reach its children too
+                start_new_session=True,  # so that signals also reach its children
             )
         except OSError as error:
             raise WorkerFailed(f"{name}: {python} does not start: {error.strerror}") from error
@@ -63,10 +63,10 @@ class Worker:
             raise
 
     def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
-        """The answer to a request.
+        """Send a request and return the answer.
 
         Raises:
-          WorkerFailed: it could not be done, or the process ended.
+          WorkerFailed: the request failed, or the process ended.
         """
         assert self._process.stdin is not None and self._process.stdout is not None
         self._signal(signal.SIGCONT)
@@ -83,15 +83,15 @@ class Worker:
         return answer["ok"]
 
     def build(self, spec: dict[str, Any]) -> float:
-        """Build and warm up what the spec says; seconds it took."""
+        """Build and warm up the task of a spec; return the seconds."""
         return self.ask("build", spec=spec)["seconds"]
 
     def run(self, steps: int) -> float:
-        """Seconds for so many steps."""
+        """Run `steps` steps; return the seconds."""
         return self.ask("run", steps=steps)["seconds"]
 
     def steps_for(self, seconds: float) -> int:
-        """How many steps take about so long, at least 1."""
+        """The number of steps that take about `seconds`, at least 1."""
         steps, spent = 1, self.run(1)
         while spent < seconds / 10:
             steps *= 2
@@ -121,16 +121,16 @@ class Worker:
 
 
 def jaxcnn_environment(device: str) -> dict[str, str]:
-    """One device of a kind, and no more of a GPU's memory than is used, since a peer is to share it."""
+    """Variables for one device, without preallocation of GPU memory, because a peer shares the GPU."""
     platforms = {"cpu": "cpu", "gpu": "cuda"}.get(device)
     environment = {"JAX_NUM_CPU_DEVICES": "1", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     return environment | ({"JAX_PLATFORMS": platforms} if platforms else {})
 
 
 def start_torch(python: str, module: str, device: str, huge_pages: bool = False) -> Worker:
-    """A worker of PyTorch, which sees no GPU where `device` is cpu.
+    """Start a worker of PyTorch; it sees no GPU if `device` is cpu.
 
-    It does not inherit what jaxcnn's commands ask of the C library, but may ask for huge pages of its own.
+    It does not inherit the settings of the C library that jaxcnn's commands make, but `huge_pages` requests huge pages.
 
     Raises:
       UserError: PyTorch is not installed for that interpreter.
@@ -158,10 +158,10 @@ def _torch_environment(device: str, huge_pages: bool) -> dict[str, str]:
 
 
 def check_devices(devices: list[str], facts: dict[str, dict[str, Any]]) -> None:
-    """Refuse a GPU that one of the peers, by its facts, does not see.
+    """Refuse to measure a GPU that one of the peers does not see.
 
     Raises:
-      UserError: it does not.
+      UserError: a peer does not see the GPU.
     """
     blind = [peer for peer, told in facts.items() if told["device_kind"] != "gpu"]
     if "gpu" in devices and blind:

@@ -2,7 +2,7 @@
 
     python -m jaxcnn.main --config=configs/quickstart.py
 
-A small CNN (configs of the same form train large networks) on the 8 x 8 digits that ship with scikit-learn
+A small CNN (configs of the same form train large networks) on the 8 x 8 digits that ship with jaxcnn
 (E. Alpaydin & C. Kaynak, Optical Recognition of Handwritten Digits, UCI 1998): above 98 % test accuracy.
 """
 
