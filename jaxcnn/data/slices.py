@@ -4,13 +4,12 @@
 share is 90 % on average.
 """
 
-import difflib
 import re
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from jaxcnn.config import UserError
+from jaxcnn.config import UserError, convert
 
 _TERM = re.compile(r"(?P<name>[\w.-]+)(?:\[(?P<start>-?\d+%?)?:(?P<stop>-?\d+%?)?(?P<by_path>\s*by path)?\])?")
 
@@ -47,8 +46,7 @@ def resolve(
             )
         name = match["name"]
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            hint = convert.nearest(name, known)
             raise UserError(
                 f"{key}={expression!r}: there is no split {name!r}{hint}; the source has: {', '.join(known)}"
             )

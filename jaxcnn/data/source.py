@@ -1,7 +1,6 @@
 """The single entry point to examples: opens a source by name and cuts it into train, val and test."""
 
 import dataclasses
-import difflib
 import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -9,7 +8,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from jaxcnn import config
-from jaxcnn.config import UserError
+from jaxcnn.config import UserError, convert
 from jaxcnn.config.rules import HELD_OUT
 from jaxcnn.data import content, holdout, slices
 from jaxcnn.data.arrays import open_digits, open_synthetic
@@ -182,8 +181,7 @@ def open_splits(data: config.Data) -> Splits:
 def _open_source(data: config.Data) -> Source:
     kind, _, argument = data.source.partition(":")
     if kind not in SOURCES:
-        near = difflib.get_close_matches(kind, SOURCES, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        hint = convert.nearest(kind, SOURCES)
         raise UserError(
             f"config.data.source={data.source!r}: there is no source {kind!r}{hint}; choose of {', '.join(SOURCES)}"
         )

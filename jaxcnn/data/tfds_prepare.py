@@ -1,6 +1,5 @@
 """Finding the prepared files of a TensorFlow Datasets set, and preparing them if they are missing."""
 
-import difflib
 import json
 import os
 import re
@@ -11,7 +10,7 @@ import urllib.request
 from pathlib import Path
 
 from jaxcnn import config
-from jaxcnn.config import UserError
+from jaxcnn.config import UserError, convert
 from jaxcnn.data import cache
 from jaxcnn.data.tensorflow import import_tensorflow
 from jaxcnn.machine.extras import need
@@ -126,8 +125,8 @@ def _prepare(argument: str, data_dir: Path) -> None:
         builder = tfds.builder(argument, data_dir=str(data_dir))
     except tfds.core.DatasetNotFoundError:
         name = re.split("[/:]", argument)[0]
-        near = difflib.get_close_matches(name, tfds.list_builders(with_community_datasets=False), n=1)
-        hint = f"; did you mean tfds:{near[0]}?" if near else ""
+        near = convert.nearest_key(name, tfds.list_builders(with_community_datasets=False))
+        hint = f"; did you mean tfds:{near}?" if near else ""
         raise UserError(f"{failed}, and TensorFlow Datasets knows no set {name!r}{hint}") from None
     except Exception as error:
         raise UserError(f"{failed}: {_first_line(error)}") from None

@@ -12,7 +12,6 @@ Nothing here imports JAX or Optuna, and nothing is random except `sample`, which
 """
 
 import dataclasses
-import difflib
 import itertools
 import json
 import math
@@ -22,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from jaxcnn import config as configs
-from jaxcnn.config import Config, ConfigError
+from jaxcnn.config import Config, ConfigError, convert
 
 Overrides = dict[str, Any]  # flat key of a config -> value
 SEED = "seed"
@@ -268,8 +267,8 @@ def apply(base: Config, overrides: Overrides) -> Config:
 def _nearest(key: str, known: Mapping[str, Any]) -> str:
     if any(each.startswith(f"{key}.") for each in known):
         return ", which is a group of fields; name one of them"
-    close = difflib.get_close_matches(key, list(known), n=1)
-    return f" (did you mean config.{close[0]}?)" if close else ""
+    close = convert.nearest_key(key, known)
+    return f" (did you mean config.{close}?)" if close else ""
 
 
 def check(sweep: Sweep, base: Config) -> None:
