@@ -10,9 +10,10 @@ import optax
 from jaxcnn.config import Optim
 from jaxcnn.learn import muon
 from jaxcnn.learn.state import Hyper
+from jaxcnn.models.network import Network
 
 LARS_EPSILON = 1e-9
-CLASSIFIER = "classifier"  # the last layer of every network
+CLASSIFIER = Network.HEAD  # the last layer of every network
 
 
 def decay_mask(optim: Optim) -> Callable[[optax.Params], optax.Params]:

@@ -1,6 +1,5 @@
 """The networks, by name."""
 
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -13,10 +12,11 @@ from jaxcnn.models import whitening
 from jaxcnn.models.airbench import Airbench, ResidualAirbench
 from jaxcnn.models.alexnet import AlexNet
 from jaxcnn.models.cnn import CNN
+from jaxcnn.models.network import Network
 from jaxcnn.models.resnet import ResNet50
 from jaxcnn.models.vgg import VGG16
 
-MODELS: dict[str, Callable[..., nn.Module]] = {
+MODELS: dict[str, type[Network]] = {
     "airbench": Airbench,
     "airbench_residual": ResidualAirbench,
     "alexnet": AlexNet,
@@ -28,7 +28,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 
 def frozen(model: config.Model) -> Layers:
     """Patterns of the parameters that a network does not train, because it computes them from its data."""
-    return getattr(MODELS[model.name], "FROZEN", ())
+    return MODELS[model.name].FROZEN
 
 
 def build(model: config.Model, norm: config.Norm, num_classes: int, axis_name: str | None = None) -> nn.Module:

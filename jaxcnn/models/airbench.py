@@ -9,13 +9,12 @@ from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
-from jaxcnn import config
 from jaxcnn.models import whitening
 from jaxcnn.models.batch_norm import BatchNorm
 from jaxcnn.models.initializers import partial_identity, unit_deviation_uniform
 from jaxcnn.models.layers import Conv, Dense, Dropout, at_least_float32, scaled
+from jaxcnn.models.network import Network
 from jaxcnn.models.pooling import max_pool
 from jaxcnn.models.whitening import Whitening
 
@@ -46,24 +45,13 @@ RESIDUAL_GROUPS = (
 )
 
 
-class _Whitened(nn.Module):
+class _Whitened(Network):
     """The common attributes and layers of these networks.
 
-    Attributes:
-      model: `width` and `dropout` are used here; the width does not affect the whitening layer.
-      norm: options of the BatchNorm layers.
-      num_classes: K.
-      axis_name: mesh axis over which the batch is sharded, or None.
-      dtype: type of the computation.
+    Of `model`, `width` and `dropout` are used here; the width does not affect the whitening layer.
     """
 
     FROZEN: ClassVar = whitening.FROZEN
-
-    model: config.Model
-    norm: config.Norm
-    num_classes: int
-    axis_name: str | None = None
-    dtype: Any = jnp.float32
 
     def _stem(self, images: jax.Array) -> jax.Array:
         return _gelu(Whitening(self.dtype, name=whitening.NAME)(images.astype(self.dtype)))

@@ -1,14 +1,11 @@
 """AlexNet: Krizhevsky, "One weird trick for parallelizing convolutional neural networks", 2014, arXiv:1404.5997."""
 
-from typing import Any
-
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
-from jaxcnn import config
 from jaxcnn.models.batch_norm import BatchNorm
 from jaxcnn.models.layers import Classifier, Conv, Dense, Dropout, scaled
+from jaxcnn.models.network import Network
 from jaxcnn.models.pooling import adaptive_average_pool, max_pool
 
 CONV_CHANNELS = (64, 192, 384, 256, 256)
@@ -16,7 +13,7 @@ POOLED_CONVS = (1, 2, 5)  # a max-pool follows each of these
 HIDDEN = 4096
 
 
-class AlexNet(nn.Module):
+class AlexNet(Network):
     """Five convolutions, three dense layers. Dropout before each hidden dense layer; no local response normalisation.
 
     form="cifar": a 3x3 stem of stride 2 and 2x2 max-pools; the input of the first dense layer is the remaining image,
@@ -24,19 +21,8 @@ class AlexNet(nn.Module):
     form="imagenet": torchvision's layout, 61,100,840 parameters for 1000 classes without BatchNorm.
     With BatchNorm, which follows each convolution, the convolutions have no bias.
 
-    Attributes:
-      model: `width`, `form`, `batch_norm` and `dropout` are used here.
-      norm: options of the BatchNorm layers.
-      num_classes: K.
-      axis_name: mesh axis over which the batch is sharded, or None.
-      dtype: type of the computation.
+    Of `model`, `width`, `form`, `batch_norm` and `dropout` are used here.
     """
-
-    model: config.Model
-    norm: config.Norm
-    num_classes: int
-    axis_name: str | None = None
-    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, images: jax.Array, positions: jax.Array | None = None, train: bool = False) -> jax.Array:

@@ -1,37 +1,23 @@
 """A small network for small images, used by the quick start and by tests."""
 
-from typing import Any
-
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
-from jaxcnn import config
 from jaxcnn.models.batch_norm import BatchNorm
 from jaxcnn.models.layers import Classifier, Conv, Dropout, scaled
+from jaxcnn.models.network import Network
 from jaxcnn.models.pooling import global_average_pool, max_pool
 
 CHANNELS = (32, 64, 64)
 
 
-class CNN(nn.Module):
+class CNN(Network):
     """Three 3x3 convolutions with BatchNorm, a 2x2 max-pool after the second, a global average pool, a classifier.
 
     56,554 parameters for 1 channel and 10 classes, 57,130 for 3 channels. Dropout precedes the classifier.
 
-    Attributes:
-      model: `width` and `dropout` are used here.
-      norm: options of the BatchNorm layers.
-      num_classes: K.
-      axis_name: mesh axis over which the batch is sharded, or None.
-      dtype: type of the computation.
+    Of `model`, `width` and `dropout` are used here.
     """
-
-    model: config.Model
-    norm: config.Norm
-    num_classes: int
-    axis_name: str | None = None
-    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, images: jax.Array, positions: jax.Array | None = None, train: bool = False) -> jax.Array:

@@ -10,13 +10,14 @@ from jax import lax
 from jaxcnn import config
 from jaxcnn.models.batch_norm import BatchNorm
 from jaxcnn.models.layers import Classifier, Conv, Dropout, scaled
+from jaxcnn.models.network import Network
 from jaxcnn.models.pooling import global_average_pool, max_pool
 
 STAGES = ((64, 3), (128, 4), (256, 6), (512, 3))  # (channels of the 3x3 convolutions, blocks)
 EXPANSION = 4  # a block's output has this many times the channels of its 3x3 convolution
 
 
-class ResNet50(nn.Module):
+class ResNet50(Network):
     """Sixteen bottleneck blocks; the stride of a stage is on the 3x3 convolution of its first block ("v1.5").
 
     form="cifar": a 3x3 stem of stride 1 and no max-pool, 23,520,842 parameters for 3 channels and 10 classes.
@@ -24,19 +25,8 @@ class ResNet50(nn.Module):
 
     Dropout precedes the classifier; torchvision's ResNet50 has none.
 
-    Attributes:
-      model: `width`, `form`, `dropout` and `zero_init_residual` are used here.
-      norm: options of the BatchNorm layers.
-      num_classes: K.
-      axis_name: mesh axis over which the batch is sharded, or None.
-      dtype: type of the computation.
+    Of `model`, `width`, `form`, `dropout` and `zero_init_residual` are used here.
     """
-
-    model: config.Model
-    norm: config.Norm
-    num_classes: int
-    axis_name: str | None = None
-    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, images: jax.Array, positions: jax.Array | None = None, train: bool = False) -> jax.Array:

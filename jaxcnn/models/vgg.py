@@ -1,21 +1,18 @@
 """VGG16: Simonyan & Zisserman, "Very deep convolutional networks", 2015, arXiv:1409.1556, table 1, column D."""
 
-from typing import Any
-
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
-from jaxcnn import config
 from jaxcnn.models.batch_norm import BatchNorm
 from jaxcnn.models.layers import Classifier, Conv, Dense, Dropout, scaled
+from jaxcnn.models.network import Network
 from jaxcnn.models.pooling import adaptive_average_pool, global_average_pool, max_pool
 
 BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # (channels, convolutions); a 2x2 max-pool ends each
 HIDDEN = 4096
 
 
-class VGG16(nn.Module):
+class VGG16(Network):
     """Thirteen 3x3 convolutions in five blocks, then one or three dense layers.
 
     form="cifar": a global average pool (over 1x1 for 32x32 images), then head="linear", the classifier alone, or
@@ -26,19 +23,8 @@ class VGG16(nn.Module):
 
     Dropout follows each hidden dense layer (torchvision's placement); with head="linear" it precedes the classifier.
 
-    Attributes:
-      model: `width`, `form`, `head`, `batch_norm` and `dropout` are used here.
-      norm: options of the BatchNorm layers.
-      num_classes: K.
-      axis_name: mesh axis over which the batch is sharded, or None.
-      dtype: type of the computation.
+    Of `model`, `width`, `form`, `head`, `batch_norm` and `dropout` are used here.
     """
-
-    model: config.Model
-    norm: config.Norm
-    num_classes: int
-    axis_name: str | None = None
-    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, images: jax.Array, positions: jax.Array | None = None, train: bool = False) -> jax.Array:
