@@ -1,6 +1,7 @@
 # make quickstart   train on handwritten digits, in under a minute
 # make check        lint, types and the quick tests: under three minutes, for every edit
 # make test         lint, types and tests
+# make check-newest the quick tests on Python 3.12 or later with the newest jax, where such a Python is found
 # make durations    measure the tests anew, with nothing compiled; `make check` goes by that
 # make test-services   tests of many processes, and of what Debian brings (as root, or by sudo): PostgreSQL, MariaDB,
 #                      Chromium, LaTeX
@@ -14,7 +15,7 @@ READY := $(VENV)/.ready
 RUN := $(VENV)/bin/python -m
 HOSTS ?= hosts
 
-.PHONY: quickstart check test durations test-services test-hosts lock clean
+.PHONY: quickstart check check-newest quick test durations test-services test-hosts lock clean
 
 quickstart: $(READY)
 	$(RUN) jaxcnn.main --config=configs/quickstart.py
@@ -23,6 +24,15 @@ check: $(READY)
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
 	$(RUN) mypy
+	$(MAKE) quick
+
+check-newest:
+	@newest=$$(for python in python3.14 python3.13 python3.12 $$HOME/.pyenv/versions/3.1[2-9]*/bin/python; do \
+		"$$python" -c 'import sys; print(sys.executable)' 2>/dev/null && break; done); \
+	if [ -z "$$newest" ]; then echo 'no Python 3.12 or later was found: nothing to check'; else \
+		$(MAKE) quick VENV=.venv-newest PYTHON="$$newest"; fi
+
+quick: $(READY)
 	$(RUN) pytest -n 2 --dist worksteal --quick
 
 durations: $(READY)
@@ -62,4 +72,4 @@ lock: $(READY)
 		--quiet --upgrade --output-file requirements.lock pyproject.toml
 
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-newest build *.egg-info .mypy_cache .pytest_cache .ruff_cache
