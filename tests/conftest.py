@@ -63,10 +63,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out slow tests if asked to."""
-    if config.getoption("--quick"):
-        from tests.durations import slow_of
+    """Keep tests that share a fixture on one worker, which then makes it once; leave out slow tests if asked to."""
+    from tests.durations import shared_fixtures, slow_of
 
+    for item in items:
+        if shared_fixtures(item):
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+    if config.getoption("--quick"):
         slow = {item.nodeid for item in slow_of(items)}
         config.hook.pytest_deselected(items=[item for item in items if item.nodeid in slow])
         items[:] = [item for item in items if item.nodeid not in slow]

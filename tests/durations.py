@@ -31,11 +31,12 @@ def slow_of(items: list[pytest.Item]) -> list[pytest.Item]:
     """The slow tests: those known to be, and those that share a fixture with one, which would pay for it instead."""
     known = json.loads(FILE.read_text()) if FILE.exists() else {}
     slow = [item for item in items if known.get(item.nodeid, 0.0) >= QUICK]
-    dear = {name for item in slow for name in _shared_fixtures(item)}
-    return [item for item in items if item in slow or dear & set(_shared_fixtures(item))]
+    dear = {name for item in slow for name in shared_fixtures(item)}
+    return [item for item in items if item in slow or dear & set(shared_fixtures(item))]
 
 
-def _shared_fixtures(item: pytest.Item) -> list[tuple[str, str]]:
+def shared_fixtures(item: pytest.Item) -> list[tuple[str, str]]:
+    """The fixtures of a test that are made once for its module."""
     found = item._fixtureinfo.name2fixturedefs  # type: ignore[attr-defined]
     return [(each[-1].baseid, name) for name, each in found.items() if each[-1].scope == "module"]
 
