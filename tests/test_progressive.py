@@ -13,7 +13,7 @@ from jaxcnn import config as configs
 from jaxcnn.config import ConfigError, UserError
 from jaxcnn.data import image_ops
 from jaxcnn.learn import programs, sharded
-from jaxcnn.learn.step import check_sides
+from jaxcnn.learn.network import check_sides
 from jaxcnn.machine import mesh as meshes
 from jaxcnn.study import measure, spec, together
 from jaxcnn.train import drive, flops
