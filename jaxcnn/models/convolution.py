@@ -1,9 +1,9 @@
-"""The convolution under every network, by the fastest way that the platform has for its shape.
+"""The convolution of all networks, by the fastest method of the platform for its shape.
 
-On GPU and TPU that is `lax.conv_general_dilated`. XLA's convolutions on CPU are weak for small images and for kernel
-gradients, and inside loops their gradients are twenty times slower still; products of matrices are fast everywhere. So
-on CPU every pass is one, by Winograd's forms where these save the most work, else over the image's patches; depthwise
-convolutions are sums of shifted images there.
+On GPU and TPU, this is `lax.conv_general_dilated`. XLA's CPU convolutions are slow for small images and for kernel
+gradients, and inside loops their gradients are another twenty times slower; matrix products are fast everywhere. So on
+CPU, every pass is computed by matrix products: by Winograd's method where it saves most work, else over image patches.
+Depthwise convolutions are sums of shifted images there.
 """
 
 import dataclasses
@@ -15,10 +15,10 @@ from jax import lax
 
 from jaxcnn.models import patches, winograd
 
-# Below these, transforming tiles and kernel costs more than the multiplications that it saves. Larger tiles save more,
-# but their kernels grow more: to 36/9 of their size, against 16/9. Measured with 128 to 512 channels on two cores.
+# Below these, the transforms of tiles and kernel cost more than the saved multiplications. Larger tiles save more, but
+# their kernels grow more: to 36/9 of their size, against 16/9. Measured with 128 to 512 channels on two cores.
 WINOGRAD_CHANNELS = 16
-WINOGRAD_PIXELS = {2: 128, 4: 2048}  # of a batch, by tile
+WINOGRAD_PIXELS = {2: 128, 4: 2048}  # pixels of a batch, keyed by tile
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,10 +34,10 @@ class Geometry:
 def convolve(
     x: jax.Array, kernel: jax.Array, strides: int, padding: int, groups: int = 1, dilation: int = 1
 ) -> jax.Array:
-    """Cross-correlate images with a kernel, as neural networks do.
+    """Cross-correlate images with a kernel, as usual in neural networks.
 
-    Differentiable once, in reverse mode. The platform is chosen when the program is lowered, so one that is exported
-    for several platforms is right on each.
+    Differentiable once, in reverse mode. The platform is chosen when the program is lowered, so a program exported for
+    several platforms is right on each.
 
     Args:
       x: [B, H, W, C].
@@ -67,7 +67,7 @@ def _convolve(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
 
 
 def winograd_tile(image_shape: tuple[int, ...], kernel_shape: tuple[int, ...], strides: int, padding: int) -> int:
-    """The tile of Winograd's form that suits a convolution on CPU: 2 or 4; 0 where the product over patches does."""
+    """The best tile of Winograd's method for a convolution on CPU: 2 or 4; 0 if the product over patches is best."""
     batch, height, width, _ = image_shape
     size, _, channels, features = kernel_shape
     if (size, strides) != (winograd.KERNEL_SIZE, 1):
@@ -146,5 +146,5 @@ def _tile(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> int:
 
 
 def _wide(x: jax.Array) -> jax.Array:
-    """At least float32: CPUs gain nothing from less, and the transforms would lose digits."""
+    """`x` as at least float32: CPUs gain nothing from less, and the transforms would lose digits."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
