@@ -28,7 +28,7 @@ def lowered_for_cuda(name: str, dtype: str) -> str:
     spec, mesh = small.spec_of(config, side=32), meshes.make_mesh(1)
     arguments = (
         sharded.abstract_state(spec, mesh),
-        sharded.abstract_batch(spec, spec.global_batch_size, meshes.over_data(mesh)),
+        sharded.abstract_batch(spec, mesh, spec.global_batch_size),
         sharded.abstract_normalization(spec, mesh),
     )
     return sharded.train_step(spec, mesh).trace(*arguments).lower(lowering_platforms=("cuda",)).as_text()

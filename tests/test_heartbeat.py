@@ -1,4 +1,4 @@
-"""The lifeline: values are exchanged, a lost process is noticed by all, and each has a last word."""
+"""The heartbeat: values are exchanged, a lost process is noticed by all, and each has a last word."""
 
 import contextlib
 import os
@@ -18,12 +18,12 @@ PROCESS = """
 import os, pathlib, signal, sys, time
 from jaxcnn.machine import meeting
 from jaxcnn.config import Hosts, UserError
-from jaxcnn.machine.heartbeat import Cluster
+from jaxcnn.machine.heartbeat import Cluster, Standing
 process, port, folder = int(sys.argv[1]), sys.argv[2], pathlib.Path(sys.argv[3])
 wanted = Hosts(heartbeat_seconds=2, join_seconds=20)
-lifeline = meeting.meet(meeting.Place("address", f"localhost:{{port}}", 3, process), wanted)
-lifeline.start()
-cluster = Cluster(lifeline)
+heartbeat = meeting.meet(meeting.Place("address", f"localhost:{{port}}", 3, process), wanted)
+heartbeat.start()
+cluster = Cluster(heartbeat)
 assert cluster.gather(process * 10) == [0, 10, 20]
 assert cluster.of_first(lambda: "from 0") == "from 0"
 cluster.tell_with(lambda: Standing(17, folder))

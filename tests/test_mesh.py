@@ -80,13 +80,13 @@ def test_without_a_home_the_cache_is_a_temporary_folder_of_the_user_alone(monkey
     monkeypatch.setenv("MPLCONFIGDIR", "")
     folder = tmp_path / f"jaxcnn-{os.getuid()}"
     for _ in range(2):  # from start to start
-        meshes._temporary_folder.cache_clear()
+        paths._temporary_folder.cache_clear()
         assert paths.cache_folder() == paths.cache_folder() == folder
         assert folder.stat().st_mode & 0o777 == 0o700
     assert len(caplog.messages) == 2, "one remark for a start"
     assert f"caches are kept in {folder}; JAXCNN_CACHE=<folder>" in caplog.messages[0]
     folder.chmod(0o777)  # whoever made it may put programs into it
-    meshes._temporary_folder.cache_clear()
+    paths._temporary_folder.cache_clear()
     try:
         assert paths.cache_folder() != folder
         assert paths.cache_folder().stat().st_mode & 0o777 == 0o700
@@ -94,7 +94,7 @@ def test_without_a_home_the_cache_is_a_temporary_folder_of_the_user_alone(monkey
         with pytest.raises(UserError, match=r"^JAXCNN_CACHE=~/cache: there is no home folder '~'"):
             paths.cache_folder()
     finally:
-        meshes._temporary_folder.cache_clear()
+        paths._temporary_folder.cache_clear()
 
 
 def test_a_chosen_compile_cache_is_left_alone(monkeypatch):

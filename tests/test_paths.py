@@ -87,8 +87,8 @@ def test_images_config_files_stores_and_slurm_scripts_expand_it_too(monkeypatch,
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "a.png").touch()
     assert predict.find_images(["~/a.png"])[0] == [tmp_path / "a.png"]
-    assert command._with_home("--config=~/mine.py:smoke") == f"--config={tmp_path}/mine.py:smoke"
-    assert command._with_home("--config.data.source=~") == "--config.data.source=~"
+    assert command._with_path("--config=~/mine.py:smoke") == f"--config={tmp_path}/mine.py:smoke"
+    assert command._with_path("--config.data.source=~") == "--config.data.source=~"
     assert start.with_home("journal:~/log") == f"journal:{tmp_path}/log"
     assert start.with_home("sqlite:///~/study.db") == f"sqlite:///{tmp_path}/study.db"
     assert start.with_home("postgresql://me@host/~") == "postgresql://me@host/~"

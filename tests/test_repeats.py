@@ -49,7 +49,7 @@ def test_a_trial_that_is_drawn_again_is_not_trained_again_and_has_the_outcome_of
     assert [row["number"] for row in rows] == list(range(8))
     firsts = {row["overrides"]["optim.nesterov"]: row for row in reversed(rows)}
     assert numbers == sorted(row["number"] for row in firsts.values())
-    for row, kept in zip(rows, study.trial_queue().study.trials, strict=True):
+    for row, kept in zip(rows, study.queue().study.trials, strict=True):
         first = firsts[row["overrides"]["optim.nesterov"]]
         assert (row["state"], row["values"]) == ("complete", first["values"])
         assert row.get("as") == kept.user_attrs.get("as") == (None if row is first else first["number"])
@@ -65,7 +65,7 @@ def test_a_trial_that_is_drawn_again_is_not_trained_again_and_has_the_outcome_of
 def test_a_repeat_of_a_trial_under_way_waits_for_its_outcome_whoever_has_it(tmp_path):
     one_choice = spec.sweep(spec.values("optim.nesterov", [True]), trials=3)
     study = studies.make(tmp_path, one_choice, sampler="tpe", **THIN)
-    mine, other = study.trial_queue(), study.trial_queue()
+    mine, other = study.queue(), study.queue()
     lease = mine.take()
     assert (lease.number, lease.first) == (0, None)
     assert other.take() is trial_queue.Nothing.WAIT
@@ -95,14 +95,14 @@ def test_a_repeat_of_a_trial_under_way_waits_for_its_outcome_whoever_has_it(tmp_
 def test_a_repeat_of_a_pruned_trial_is_pruned_where_the_first_was(tmp_path):
     one_choice = spec.sweep(spec.values("optim.nesterov", [True]), trials=2)
     study = studies.make(tmp_path, one_choice, sampler="tpe", pruner="median", **THIN)
-    mine = study.trial_queue()
+    mine = study.queue()
     lease = mine.take()
     for evaluation, accuracy in ((1, 0.25), (2, 0.375)):
         mine.report(lease, evaluation, accuracy)
     mine.finish(lease, "pruned", {}, "by median at step 3")
     lease.lock.release()
     assert trial.take_over(mine, mine.take()).state == "pruned"
-    first, repeat = study.trial_queue().study.trials
+    first, repeat = study.queue().study.trials
     assert (first.value, repeat.value) == (0.375, 0.375)
     assert repeat.state == optuna.trial.TrialState.PRUNED
 
@@ -115,13 +115,13 @@ def test_a_sweep_of_which_no_trial_came_to_a_figure_does_not_end_with_code_0(sta
     board.read()
     assert outcome.exit_code(board) == 0, "none has ended"
     study.work(1)
-    lines = outcome.summarize(tmp_path, study.definition, board, study.trial_queue().study)
+    lines = outcome.summarize(tmp_path, study.definition, board, study.queue().study)
     assert outcome.exit_code(board) == {"diverged": 3, "failed": 2}[state]
     assert "  not one trial came to a figure" in lines
     trained(monkeypatch)
     study.work()
     assert "  not one trial came to a figure" not in outcome.summarize(
-        tmp_path, study.definition, board, study.trial_queue().study
+        tmp_path, study.definition, board, study.queue().study
     )
     assert outcome.exit_code(board) == 0
 

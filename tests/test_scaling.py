@@ -60,7 +60,7 @@ def test_a_replay_sends_what_the_step_sends(norm):
         return sorted((each.kind, each.bytes, each.group_size) for each in collectives)
 
     assert sent(again) == sent(found)
-    replay.spec(found, meshes.make_mesh(DEVICES))()
+    replay.program(found, meshes.make_mesh(DEVICES))()
 
 
 def test_a_long_ring_is_bound_by_its_slowest_link():

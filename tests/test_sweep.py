@@ -123,7 +123,7 @@ def test_trials_that_diverge_or_fail_are_rows_and_retried_in_their_folders(tmp_p
     assert [row["state"] for row in rows] == ["diverged", "complete", "failed"]
     broken[0] = False
     assert study.work() == [], "nothing runs again by itself"
-    assert study.trial_queue().retry({"failed", "diverged"}) == 2
+    assert study.queue().retry({"failed", "diverged"}) == 2
     assert [row["state"] for row in study.trials()] == ["waiting", "complete", "waiting"]
     assert [outcome.state for outcome in study.work()] == ["diverged", "complete"]
     assert [(row["number"], row["state"], row["starts"]) for row in study.trials()] == [
@@ -146,7 +146,7 @@ def test_a_trial_that_is_killed_between_its_file_and_the_store_is_taken_up_and_e
     assert runs.records(files.trial_folder(tmp_path, 0)) == before, "it was not trained again"
     (again,) = study.trials()
     assert again["values"] == row["values"]
-    assert [trial.value for trial in study.trial_queue().study.trials] == [row["values"]["val_accuracy"]]
+    assert [trial.value for trial in study.queue().study.trials] == [row["values"]["val_accuracy"]]
 
 
 def away(*_, **__):
@@ -170,13 +170,13 @@ def test_a_store_that_is_away_for_a_while_ends_no_worker_and_loses_no_trial(tmp_
 
 def test_a_signal_ends_a_trial_as_it_should_while_the_store_is_away(tmp_path, monkeypatch):
     study = studies.make(tmp_path, spec.sweep(spec.values("optim.learning_rate", [0.1])), **THIN)
-    mine = study.trial_queue()
+    mine = study.queue()
     lease = mine.take()
     monkeypatch.setattr(mine, "let_go", away)
     with pytest.raises(Interrupted), trial.Attempt(mine, lease, Shared()):
         raise Interrupted("SIGTERM: stopped with a checkpoint")
     assert [(row["state"], row["reason"]) for row in study.trials()] == [("waiting", "SIGTERM")]
-    assert study.trial_queue().take().number == lease.number, "its lock is free"
+    assert study.queue().take().number == lease.number, "its lock is free"
 
 
 def test_two_commands_that_begin_one_sweep_at_once_have_one_study(tmp_path):
@@ -215,7 +215,7 @@ def test_decisions_see_validation_accuracy_and_never_the_test_split(tmp_path):
     kinds = [record["kind"] for record in runs.records(files.trial_folder(tmp_path, 0))]
     assert kinds.count("test") == 1
     assert kinds[-1] == "test", "it is read after the last decision"
-    (in_store,) = study.trial_queue().study.trials
+    (in_store,) = study.queue().study.trials
     assert "test" not in json.dumps([in_store.user_attrs, in_store.values, in_store.intermediate_values])
 
 
@@ -266,7 +266,7 @@ def test_a_search_that_stops_and_goes_on_draws_what_one_that_did_not_draws(sampl
         for trials in pieces:
             study = studies.make(tmp_path / name, spec.sweep(SPACE), sampler=sampler, trials=trials, **THIN)
             study.work()
-        drawn.append([each.user_attrs["overrides"] for each in study.trial_queue().study.trials])
+        drawn.append([each.user_attrs["overrides"] for each in study.queue().study.trials])
     assert len(drawn[0]) == 16
     if sampler == "random":  # these are planned, and each plan is ordered by program
         drawn = [sorted(each, key=spec.identity) for each in drawn]
@@ -281,7 +281,7 @@ def test_a_search_that_stops_and_goes_on_draws_what_one_that_did_not_draws(sampl
 
 def check_evolution(study):
     """There were generations, whose trials have fields of their parents; and the front is told."""
-    trials = study.trial_queue().study.trials
+    trials = study.queue().study.trials
     generations = [next(v for k, v in each.system_attrs.items() if k.endswith(":generation")) for each in trials]
     assert generations == [0] * 4 + [1] * 4 + [2] * 4 + [3] * 4
     assert study.definition.generation == 4
@@ -292,10 +292,10 @@ def check_evolution(study):
     assert not any(inherited[:4])
     assert sum(inherited[4:]) > 6, "a random search would draw none twice"
     board = table.Board(study.folder, 16, None)
-    lines = outcome.summarize(study.folder, study.definition, board, study.trial_queue().study)
+    lines = outcome.summarize(study.folder, study.definition, board, study.queue().study)
     told = [line for line in lines if line.startswith("    trial ")]
     assert "  Pareto front of validation accuracy and training time:" in lines
-    assert len(told) == sum("as" not in each.user_attrs for each in study.trial_queue().study.best_trials) > 0
+    assert len(told) == sum("as" not in each.user_attrs for each in study.queue().study.best_trials) > 0
     assert all(re.fullmatch(r"    trial \d+: optim.* val accuracy [\d.]+% in [\d.]+ s", line) for line in told)
 
 

@@ -22,11 +22,11 @@ def study(request, tmp_path):
 
 
 def states(study):
-    return [trial.state for trial in study.trial_queue().study.get_trials(deepcopy=False)]
+    return [trial.state for trial in study.queue().study.get_trials(deepcopy=False)]
 
 
 def test_two_workers_never_have_the_same_trial(study):
-    one, other = study.trial_queue(), study.trial_queue()
+    one, other = study.queue(), study.queue()
     leases = [one.take(), other.take(), one.take()]
     assert [lease.number for lease in leases] == [0, 1, 2]
     assert [lease.overrides for lease in leases] == [{"optim.learning_rate": rate} for rate in (0.1, 0.2, 0.3)]
@@ -35,7 +35,7 @@ def test_two_workers_never_have_the_same_trial(study):
 
 
 def test_all_trials_end_once_and_then_there_is_nothing_left(study):
-    queue = study.trial_queue()
+    queue = study.queue()
     for _ in range(3):
         lease = queue.take()
         assert queue.finish(lease, "complete", {"val_accuracy": 0.5}, None)
@@ -47,7 +47,7 @@ def test_all_trials_end_once_and_then_there_is_nothing_left(study):
 
 
 def test_a_trial_whose_worker_died_on_this_machine_is_taken_up_at_once_under_its_number(study):
-    dead, living = study.trial_queue(), study.trial_queue()
+    dead, living = study.queue(), study.queue()
     left = dead.take()
     assert living.take().number == 1, "its worker lives, as its lock is held"
     left.lock.release()  # the kernel does this when a process ends
@@ -61,7 +61,7 @@ def test_a_trial_whose_worker_died_on_this_machine_is_taken_up_at_once_under_its
 
 
 def test_a_trial_of_another_machine_is_left_alone_while_its_heart_beats(study):
-    elsewhere, here = study.trial_queue(), study.trial_queue()
+    elsewhere, here = study.queue(), study.queue()
     elsewhere.worker = f"another-{platform.node()}:1"
     left = elsewhere.take()
     left.lock.release()  # as on a file system that does not carry locks between machines
@@ -78,7 +78,7 @@ def test_a_trial_of_another_machine_is_left_alone_while_its_heart_beats(study):
 
 
 def test_a_trial_that_was_let_go_is_anybodys(study):
-    one, other = study.trial_queue(), study.trial_queue()
+    one, other = study.queue(), study.queue()
     one.worker = "another-machine:1"
     lease = one.take()
     one.let_go(lease)
@@ -87,7 +87,7 @@ def test_a_trial_that_was_let_go_is_anybodys(study):
 
 
 def test_a_trial_that_kills_its_workers_is_given_up_but_progress_starts_the_count_anew(study):
-    queue = study.trial_queue()
+    queue = study.queue()
     for times in range(1, MAX_LOSSES + 1):
         lease = queue.take()
         assert lease.number == 0
@@ -101,7 +101,7 @@ def test_a_trial_that_kills_its_workers_is_given_up_but_progress_starts_the_coun
 
 
 def test_a_failed_trial_is_retried_in_its_folder_and_counts_as_one(study):
-    queue = study.trial_queue()
+    queue = study.queue()
     leases = [queue.take() for _ in range(3)]
     for lease, state in zip(leases, ("failed", "diverged", "complete"), strict=True):
         queue.finish(lease, state, {"val_accuracy": 0.5}, "because")
@@ -111,13 +111,13 @@ def test_a_failed_trial_is_retried_in_its_folder_and_counts_as_one(study):
     again = [queue.take(), queue.take()]
     assert [(lease.number, lease.overrides) for lease in again] == [(c.number, c.overrides) for c in leases[:2]]
     assert queue.finish(again[0], "complete", {"val_accuracy": 0.6}, None)
-    assert study.trial_queue().take() is Nothing.WAIT, "planned cells are not queued anew"
+    assert study.queue().take() is Nothing.WAIT, "planned cells are not queued anew"
 
 
 def test_a_search_whose_worker_died_while_it_drew_draws_another(tmp_path):
     sweep = spec.sweep(spec.log_uniform("optim.learning_rate", 0.1, 0.2))
     study = studies.make(tmp_path, sweep, sampler="tpe", trials=2)
-    queue = study.trial_queue()
+    queue = study.queue()
     queue.study.ask()  # a trial that has been made, but has no parameters
     leases = [queue.take(), queue.take()]
     assert [lease.number for lease in leases] == [1, 2]
@@ -130,7 +130,7 @@ def test_workers_prefer_trials_of_the_program_that_they_have(tmp_path):
         spec.product(spec.values("optim.learning_rate", [0.1, 0.2]), spec.values("global_batch_size", [32, 64]))
     )
     study = studies.make(tmp_path, sweep)
-    first, second = study.trial_queue(), study.trial_queue()
+    first, second = study.queue(), study.queue()
     one = first.take()
     programs = [trial["program"] for trial in study.plan.planned]
     assert programs[0] == programs[1] != programs[2] == programs[3], "trials that share a program are neighbours"

@@ -112,7 +112,9 @@ class Heartbeat:
         time.sleep(_GRACE_SECONDS)
 
     def _last_word(self, cause: str, code: int) -> str:
-        standing = self.standing()
+        standing = Standing()
+        with contextlib.suppress(Exception):  # of the caller's: the last word is said whatever it knows
+            standing = self.standing()
         which = f"process {self.process} of {len(self.roster)} on {self.host}"
         words = [f"{which} stopped at step {standing.step}: {cause}"]
         if standing.folder is not None:

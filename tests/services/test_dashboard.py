@@ -18,7 +18,7 @@ pytestmark = pytest.mark.services
 def test_the_dashboard_shows_the_study_with_its_trials(tmp_path):
     pytest.importorskip("optuna_dashboard", reason="the extra [dashboard] is not installed")
     study = studies.make(tmp_path, spec.sweep(spec.values("optim.learning_rate", [0.1, 0.2])))
-    queue = study.trial_queue()
+    queue = study.queue()
     assert queue.finish(queue.take(), "complete", {"val_accuracy": 0.5}, None)
     port = free_port()
     code = "from optuna_dashboard._cli import main; main()"
