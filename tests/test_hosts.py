@@ -81,7 +81,8 @@ def test_what_is_missing_is_told_in_one_line(wanted, words, monkeypatch):
 
 def test_a_process_alone_does_not_even_import_jax():
     code = (
-        "import sys; from jaxcnn import config; from jaxcnn.machine import hosts; cluster = hosts.join(config.Hosts()); "
+        "import sys; from jaxcnn import config; from jaxcnn.machine import hosts; "
+        "cluster = hosts.join(config.Hosts()); "
         "assert cluster.alone and cluster.first and cluster.gather(3) == [3]; assert 'jax' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -12,7 +12,7 @@ from jax.extend.core import jaxprs_in_params
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxcnn import config, models
-from jaxcnn.learn import compilation
+from jaxcnn.learn import compilation, rates
 from jaxcnn.machine import mesh as meshes
 from jaxcnn.models import initializers
 from tests.small import UNOPTIMISED
