@@ -271,3 +271,31 @@ def test_a_pipe_in_place_of_a_file_is_not_waited_for(run, capsys):
     os.mkfifo(run / "test.json")
     digits.run(run)
     assert "test.json is not a regular file; --mode=eval" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["config.json", "data.json", "normalization.json", "metrics.jsonl"])
+@pytest.mark.parametrize("how", ["missing", "empty", "digit", "pipe"])
+def test_a_finished_run_tells_of_each_file_that_is_not_as_it_was_left(run, capsys, name, how):
+    written = (run / name).read_bytes()
+    (run / name).unlink()
+    if how == "pipe":
+        os.mkfifo(run / name)
+    elif how != "missing":
+        first = next(place for place, byte in enumerate(written) if chr(byte).isdigit())
+        other = b"%d" % ((int(chr(written[first])) + 1) % 10)
+        (run / name).write_bytes(written[:first] + other + written[first + 1 :] if how == "digit" else b"")
+    try:
+        digits.run(run)
+    except UserError as error:
+        told = str(error)
+    else:
+        told = capsys.readouterr().out
+    if (name, how) != ("config.json", "missing"):  # the same is written anew
+        assert name.partition(".")[0] in told
+
+
+def test_a_folder_in_place_of_the_log_is_one_line(half):
+    (half / "metrics.jsonl").unlink()
+    (half / "metrics.jsonl").mkdir()
+    with pytest.raises(UserError, match=r"metrics\.jsonl is not a regular file; move it away"):
+        digits.run(half)

@@ -109,14 +109,14 @@ def test_a_bug_on_one_process_keeps_its_traceback_and_ends_all(tmp_path):
 
 
 def test_a_bug_of_the_watching_ends_the_process_and_the_others_where_a_run_unwatched_might_hang(tmp_path):
-    found = run_three(tmp_path, 0, "lifeline._take = None")
+    found = run_three(tmp_path, 0, "heartbeat._take = None")
     assert [code for code, _ in found] == [1, 1, 1]
-    assert "Traceback" in found[0][1] and "its lifeline broke: TypeError" in found[0][1]
-    assert "its lifeline broke" in found[1][1] and "its lifeline broke" in found[2][1]
+    assert "Traceback" in found[0][1] and "its heartbeat broke: TypeError" in found[0][1]
+    assert "its heartbeat broke" in found[1][1] and "its heartbeat broke" in found[2][1]
 
 
 def test_a_message_that_is_none_of_the_runs_ends_it_with_its_sender_named(tmp_path):
-    found = run_three(tmp_path, 1, "lifeline._send(0, {'round': 99})")
+    found = run_three(tmp_path, 1, "heartbeat._send(0, {'round': 99})")
     assert [code for code, _ in found] == [75, 75, 75]
     assert "process 1 on " in found[0][1] and "is not understood: it sends what is no message" in found[0][1]
     assert "Traceback" not in found[0][1]

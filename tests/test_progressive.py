@@ -90,7 +90,7 @@ def test_a_run_resumed_before_at_and_after_a_change_of_size_is_the_undisturbed_o
 
 def test_calls_of_several_steps_end_where_images_grow_and_change_no_bit(whole, tmp_path, monkeypatch):
     lengths = digits.call_lengths(monkeypatch)
-    monkeypatch.setattr(drive, "Pace", digits.Whole)
+    monkeypatch.setattr(drive, "StepsPerCall", digits.Whole)
     digits.run(tmp_path, augment=GROWING, run={"steps_per_call": 40})
     # At 20, 39 and 40 they end for evaluations and checkpoints.
     assert list(np.cumsum(lengths)) == [10, 20, 30, 39, 40]
@@ -146,7 +146,7 @@ def test_a_sweep_expects_the_time_of_the_mean_step(tmp_path, monkeypatch):
         call.memory_analysis = step.memory_analysis
         return call
 
-    monkeypatch.setattr(sharded, "compiled_train_step", timed)
+    monkeypatch.setattr(programs, "train_step", timed)
     monkeypatch.setattr(measure, "time", types.SimpleNamespace(perf_counter=lambda: clock[0]))
     study = studies.make(tmp_path, spec.sweep(spec.values("optim.learning_rate", [0.1])), augment=GROWING)
     (figures,) = measure.measure(study.plan, tmp_path, Shared(), print).values()

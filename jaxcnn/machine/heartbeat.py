@@ -69,7 +69,7 @@ class Heartbeat:
 
     def start(self) -> None:
         """Start watching."""
-        threading.Thread(target=self._watch, name="lifeline", daemon=True).start()
+        threading.Thread(target=self._watch, name="jaxcnn-heartbeat", daemon=True).start()
 
     def start_gather(self, value: Any) -> int:
         """Send a JSON value to all processes; return the number to pass to `gathered`. All must make the same calls."""
@@ -137,7 +137,7 @@ class Heartbeat:
             self._hear_and_beat()
         except BaseException as error:
             traceback.print_exception(error)
-            self.leave(f"its lifeline broke: {type(error).__name__}: {error}", BUG)
+            self.leave(f"its heartbeat broke: {type(error).__name__}: {error}", BUG)
 
     def _hear_and_beat(self) -> None:
         """Receive from the other processes, and send them heartbeats."""

@@ -69,6 +69,8 @@ class Logbook:
         """
         if not self._writes:
             return []
+        if self.path.exists() and not self.path.is_file():
+            raise UserError(f"{self.path} is not a regular file; move it away, or start again in another workdir")
         remarks = [] if resumes else self._set_aside()
         self.path.touch()
         if self.path.stat().st_size < length:

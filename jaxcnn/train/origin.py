@@ -1,6 +1,7 @@
 """What the checkpoints of a run say of its other files, so that one that another hand changed is told."""
 
 import pathlib
+import zlib
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,32 @@ def check(folder: pathlib.Path, config: Config, facts: dict[str, Any], normal: N
         raise _changed(folder / workdir.DATA, step, f"{', '.join(differ)} differ")
     if normal is not None and record.get("normalization", now := _plain(normal)) != now:
         raise _changed(folder / normalization.FILE, step, "mean and std differ")
+
+
+def damage(folder: pathlib.Path) -> list[str]:
+    """One line for each file of a finished run that is not as the run left it; nothing is raised."""
+    found = []
+    try:
+        config, facts = workdir.read_config(folder), workdir.read_data_facts(folder)
+        normal = normalization.read(folder, config.augment.normalize, facts["image_shape"][-1])
+        check(folder, config, facts, normal)
+    except UserError as error:
+        found.append(" ".join(str(error).split()).partition(";")[0])
+    newest = seals.newest_record(folder / "checkpoints")
+    if newest is not None and not _has_log(folder / "metrics.jsonl", newest[1].get("progress", {})):
+        found.append(f"{folder}/metrics.jsonl is not what checkpoint {newest[0]} was made with")
+    return found
+
+
+def _has_log(path: pathlib.Path, progress: dict[str, Any]) -> bool:
+    """Whether a log begins with the lines that were there when a checkpoint was made."""
+    length, crc32 = progress.get("log_bytes", 0), progress.get("log_crc32")
+    if crc32 is None:  # of an older version
+        return True
+    if not path.is_file():
+        return False
+    lines = path.read_bytes()[:length]
+    return len(lines) == length and zlib.crc32(lines) == crc32
 
 
 def _changed(path: pathlib.Path, step: int, how: str) -> UserError:
