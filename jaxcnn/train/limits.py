@@ -24,7 +24,7 @@ def check_spec(config: Config, spec: StepSpec) -> None:
     """Refuse numbers that make no sense for images of this size, or a run of this length.
 
     Raises:
-      ConfigError: there are such numbers; the message has a line for each.
+      ConfigError: some numbers are refused; the message has a line for each.
     """
     wrong = [*_rhythms(config, spec), *_times(config, spec)]
     side = max(spec.image_shape[:2])

@@ -19,7 +19,7 @@ from jaxcnn.train.workdir import free_name
 
 # Replacements of longer words on a narrow terminal, applied in this order until the line fits.
 SHORTER = (("accuracy ", "acc "), ("images/s", "im/s"), ("epoch ", "ep "), ("step ", ""))
-LINE_SECONDS = 10.0  # between progress lines where the output is not a terminal
+LINE_SECONDS = 10.0  # between progress lines if the output is not a terminal
 
 
 class _Lasting(Console):

@@ -113,7 +113,7 @@ class Group:
                     self._end(number, figures)
 
     def _exchange(self) -> None:
-        """Where due, let members take over the states of others at the same step, and save them.
+        """If due, let members take over the states of others at the same step, and save them.
 
         A member that did so at this step before it was stopped does not do so again. Its accuracy is still that of its
         own last evaluation, so the exchanges of the others are the same as they would have been then.

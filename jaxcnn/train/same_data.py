@@ -24,14 +24,14 @@ def as_it_was_meant(tree: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_older_than_val_split(tree: dict[str, Any]) -> bool:
-    """Whether `config.json` of a run does not say what its validation split is."""
+    """Whether `config.json` of a run is older than the field `data.val_split`."""
     return as_it_was_meant(tree) is not tree
 
 
 def settled(there: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, Any]:
     """The flat config of a run, with the keys that only the data can verify set as in `here`.
 
-    These are the place of the files, and held-out validation where an older version did not record it; `differing` then
+    These are the place of the files, and held-out validation if an older version did not record it; `differing` then
     says whether the data is the same.
     """
     answer = dict(there)

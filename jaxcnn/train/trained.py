@@ -46,7 +46,7 @@ def load(folder: pathlib.Path, checkpoint: str, weights: str, devices: int) -> t
     Args:
       folder: the workdir.
       checkpoint: "last", "best" (on the validation split) or a step.
-      weights: "last", "ema", or "" for the moving average where the run keeps one.
+      weights: "last", "ema", or "" for the moving average if the run keeps one, else "last".
       devices: number of devices to use; 0: all.
 
     Raises:
