@@ -1,14 +1,14 @@
-"""Whether this checkout trains to the same bits as the commit that the goldens are kept of.
+"""Check that this checkout trains to the same bits as the commit of the goldens.
 
     python -m tests.bits                    all cases; about five minutes the first time, two after that
-    python -m tests.bits resnet50 muon      those whose names hold one of these words
+    python -m tests.bits resnet50 muon      cases whose names contain one of these words
 
 Each case is a whole run of 20 steps through `python -m jaxcnn.main`, so the goldens outlive any change of the code
-inside. What is compared with `==`: the loss and accuracy of every step, the CRC-32 of every array of the last
-checkpoint, and all of `test.json`.
+inside. Compared with `==`: the loss and accuracy of every step, the CRC-32 of every array of the last checkpoint, and
+the loss and accuracy in `test.json`.
 
-Goldens differ between kinds of CPU and versions of jax, so they are not in the repository: they are made on this
-machine from `COMMIT`, once, and kept in `$JAXCNN_BITS` (default `~/.cache/jaxcnn-bits`).
+Goldens depend on the kind of CPU and the version of jax, so they are not in the repository: they are made once on this
+machine, from `COMMIT`, and kept in `$JAXCNN_BITS` (default `~/.cache/jaxcnn-bits`).
 """
 
 import concurrent.futures
@@ -46,9 +46,9 @@ VARIANTS = {
     "lars": ["--config.optim.name=lars", "--config.optim.clip_norm=1.0"],
     "bfloat16": ["--config.model.dtype=bfloat16", "--config.schedule.name=cosine"],
 }
-# Of a run on one device, whose loader has the images on it, and of one on eight, which are sent them.
-# Frozen parameters have no momentum any more: it did nothing.
+# Frozen parameters no longer have momentum: it had no effect.
 DROPPED = re.compile(r"opt_state/.*/whitening/kernel")
+# Devices and flags by loader: one device that holds the images, or eight devices to which batches are sent.
 PLACES = {"resident": (1, []), "stream": (8, ["--config.parallel.shard_optimizer=True"])}
 BASE = [
     "--config=configs/quickstart.py",
@@ -79,12 +79,12 @@ def cases() -> dict[str, tuple[int, list[str]]]:
 
 
 def bits(code: pathlib.Path, devices: int, flags: list[str]) -> dict:
-    """What a run of a checkout leaves, less what tells of times."""
+    """The results of a run of a checkout, without times."""
     with tempfile.TemporaryDirectory() as folder:
         workdir = pathlib.Path(folder) / "run"
         command = [sys.executable, "-m", "jaxcnn.main", *flags, f"--workdir={workdir}"]
         variables = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "JAXCNN_CACHE": str(home() / "programs")}
-        # The folder itself comes first on the path, so an installed jaxcnn is not taken.
+        # The checkout comes first on the path, so an installed jaxcnn is not used.
         made = subprocess.run(command, cwd=code, env=variables, capture_output=True, text=True)
         if made.returncode:
             sys.exit(f"{' '.join(command)}\n{made.stdout}{made.stderr}")
@@ -99,12 +99,12 @@ def bits(code: pathlib.Path, devices: int, flags: list[str]) -> dict:
 
 
 def home() -> pathlib.Path:
-    """Where goldens are kept."""
+    """The folder of the goldens."""
     return pathlib.Path(os.environ.get("JAXCNN_BITS", "~/.cache/jaxcnn-bits")).expanduser()
 
 
 def goldens_file() -> pathlib.Path:
-    """The goldens of this kind of CPU and these versions."""
+    """The file of the goldens for this kind of CPU and these versions."""
     cpu = pathlib.Path("/proc/cpuinfo")
     flags = [line for line in cpu.read_text().splitlines() if line.startswith("flags")][:1] if cpu.exists() else []
     kind = hashlib.sha256(repr((flags, platform.machine(), BASE, VARIANTS, NETWORKS)).encode()).hexdigest()[:12]
@@ -112,7 +112,7 @@ def goldens_file() -> pathlib.Path:
 
 
 def all_bits(code: pathlib.Path, names: list[str]) -> dict[str, dict]:
-    """The bits of these cases, two at a time."""
+    """The bits of these cases, several at a time."""
     known = cases()
     with concurrent.futures.ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2 * 2)) as pool:
         made = {}
@@ -123,7 +123,7 @@ def all_bits(code: pathlib.Path, names: list[str]) -> dict[str, dict]:
 
 
 def goldens(names: list[str]) -> dict[str, dict]:
-    """The goldens of these cases; those that this machine does not have yet are made."""
+    """The goldens of these cases; those missing on this machine are made."""
     path = goldens_file()
     kept = json.loads(path.read_text()) if path.exists() else {}
     missing = [name for name in names if name not in kept]
@@ -139,7 +139,7 @@ def goldens(names: list[str]) -> dict[str, dict]:
 
 
 def main() -> None:
-    """Compare; exit code 1 where a bit differs."""
+    """Compare; exit with code 1 if a bit differs."""
     names = [name for name in cases() if not sys.argv[1:] or any(word in name for word in sys.argv[1:])]
     wanted = goldens(names)
     print("this checkout:")

@@ -1,7 +1,7 @@
 """Every test runs on eight virtual CPU devices, sees no GPU, and keeps its caches out of the user's folder.
 
-JAX's cache of compiled programs alone stays from one `make test` to the next, as compiling is most of the time. It is
-asked with the whole program, so no change of the code is missed. Tests about caches have their own (`runs.own_caches`).
+Only JAX's cache of compiled programs is kept from one `make test` to the next, as compiling takes most of the time. Its
+key is the whole program, so no change of the code is missed. Tests about caches have their own (`runs.own_caches`).
 """
 
 import contextlib
@@ -22,7 +22,7 @@ UNUSED_DAYS = 14
 
 
 def compile_cache() -> pathlib.Path:
-    """The folder for the programs of these versions and this kind of CPU."""
+    """The folder for compiled programs of these versions and this kind of CPU."""
     cpu = pathlib.Path("/proc/cpuinfo")
     names = ("model name", "flags", "CPU part", "Features")
     lines = sorted({line for line in cpu.read_text().splitlines() if line.startswith(names)})
@@ -37,7 +37,7 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Remove programs that no test has asked for in two weeks."""
+    """Remove programs that no test has used in two weeks."""
     if hasattr(session.config, "workerinput"):
         return
     for file in compile_cache().glob("*"):
@@ -47,7 +47,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
                 file.unlink()
 
 
-# Tests send these to themselves and to what they start, which would ignore them as `nohup` and background jobs do.
+# Tests send these to themselves and to child processes, which ignore them under `nohup` or as background jobs.
 for _number, _handler in (
     (signal.SIGHUP, signal.SIG_DFL),
     (signal.SIGUSR1, signal.SIG_DFL),
@@ -63,7 +63,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep tests that share a fixture on one worker, which then makes it once; leave out slow tests if asked to."""
+    """Keep tests that share a fixture on one worker, which then makes it once; leave out slow tests with `--quick`."""
     from tests.durations import shared_fixtures, slow_of
 
     for item in items:

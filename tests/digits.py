@@ -1,4 +1,4 @@
-"""Short runs on the digits, in this process, for tests of what a finished run holds."""
+"""Short runs on the digits, in this process, for tests of finished runs."""
 
 import dataclasses
 import pathlib
@@ -37,7 +37,7 @@ def run(folder: pathlib.Path, **groups) -> dict:
 
 
 class Whole(StepsPerCall):
-    """Calls as long as they may be, whatever time they take."""
+    """Always allows the longest call, whatever time it takes."""
 
     def __init__(self, most):
         self.most = self.allowed = most
@@ -47,7 +47,7 @@ class Whole(StepsPerCall):
 
 
 def call_lengths(monkeypatch) -> list[int]:
-    """The lengths of the calls that all runs from now on make, as they make them."""
+    """A list to which every run from now on appends the number of steps of each call."""
     seen: list[int] = []
     start = drive.Driver._start
     monkeypatch.setattr(drive.Driver, "_start", lambda self, count: seen.append(count) or start(self, count))

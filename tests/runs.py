@@ -1,4 +1,4 @@
-"""Whole runs in processes of their own, as a user starts them."""
+"""Whole runs in separate processes, as a user starts them."""
 
 import json
 import os
@@ -9,14 +9,14 @@ import sys
 import time
 
 ROOT = pathlib.Path(__file__).parent.parent
-# For runs whose promise is no number: compiling is most of their time.
+# For runs whose tests check no numbers: compiling is most of their time.
 UNOPTIMISED = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
 OF_THE_CACHE = ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")
 DIGITS = ("--config=configs/quickstart.py", "--config.run.tensorboard=False")
 
 
 def start(*flags: str, module: str = "jaxcnn.main", devices: int = 1, **environment: str) -> subprocess.Popen:
-    """Start `python -m jaxcnn.main` with flags."""
+    """Start `python -m jaxcnn.main`, or another module, with flags."""
     variables = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "PYTHONUNBUFFERED": "1"} | environment
     command = [sys.executable, "-m", module, *flags]
     return subprocess.Popen(
@@ -25,7 +25,7 @@ def start(*flags: str, module: str = "jaxcnn.main", devices: int = 1, **environm
 
 
 def own_caches(folder: pathlib.Path, **environment: str) -> dict[str, str]:
-    """Environment variables for a process whose caches lie in a folder, JAX's compiled programs too."""
+    """Environment variables for a process with all its caches in a folder, also JAX's compiled programs."""
     variables = {name: value for name, value in os.environ.items() if name not in OF_THE_CACHE}
     return variables | {"JAXCNN_CACHE": str(folder)} | environment
 
@@ -42,7 +42,7 @@ def run(*flags: str, seconds: float = 240, **options) -> tuple[int, str]:
 
 
 def wait_for(process: subprocess.Popen, words: str, seconds: float = 120) -> str:
-    """Read the output up to a line that holds `words`."""
+    """Read the output up to a line that contains `words`; return it."""
     seen = ""
     deadline = time.monotonic() + seconds
     assert process.stdout is not None
@@ -65,7 +65,7 @@ def stop(process: subprocess.Popen, number: int, seconds: float = 60) -> tuple[i
 
 
 def kill(process: subprocess.Popen) -> None:
-    """SIGKILL, and wait."""
+    """Send SIGKILL, and wait for the end."""
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=60)
 
@@ -85,13 +85,13 @@ def seals(workdir: pathlib.Path) -> dict:
 
 
 def kept(workdir: pathlib.Path) -> dict:
-    """All that a workdir keeps, less what tells of times and of this start: what no kill may change.
+    """Everything in a workdir that no kill may change, so without times and facts of this start.
 
-    The checkpoints with the seals of their arrays and their accuracies, the log, and each JSON file.
+    That is the checkpoints, by the seals of their arrays and their accuracies; the log; and each JSON file.
     """
     own = ("environment", "trial")
     told = {path.name: json.loads(path.read_text()) for path in workdir.glob("*.json") if path.stem not in own}
-    # Its own checksum is of the times as well.
+    # The checksum covers the times as well.
     changing = ("seconds", "per_second", "per_device", "utilisation", "starts", "crc32")
     if "summary.json" in told:
         told["summary.json"] = {k: v for k, v in told["summary.json"].items() if not k.endswith(changing)}
@@ -101,6 +101,6 @@ def kept(workdir: pathlib.Path) -> dict:
 
 
 def _sealed(checkpoint: pathlib.Path) -> tuple[dict, float | None]:
-    """The seals of the arrays of a checkpoint, and its accuracy on validation."""
+    """The seals of the arrays of a checkpoint, and its validation accuracy."""
     record = json.loads((checkpoint / "record" / "metadata").read_text())
     return record["arrays"], record["val_accuracy"]

@@ -1,4 +1,4 @@
-"""Small things that several tests train: synthetic batches, thin networks."""
+"""Small data and networks for several tests: synthetic images, thin networks."""
 
 import dataclasses
 import functools
@@ -15,7 +15,7 @@ from jaxcnn.learn.step_spec import StepSpec, make_spec
 from jaxcnn.machine import mesh as meshes
 
 EXAMPLES = 48
-# Thin networks take longer to compile than to train. What compares up to rounding may do without LLVM's optimisation.
+# Thin networks take longer to compile than to train. Tests that compare up to rounding can skip LLVM's optimisation.
 UNOPTIMISED = {"xla_backend_optimization_level": 0}
 
 
@@ -39,13 +39,13 @@ def split(
 
 
 def spec_of(config: configs.Config, steps: int = 6, side: int = 8, examples: int = EXAMPLES) -> StepSpec:
-    """The program of a config on `split`."""
+    """The spec of a config for the images of `split`."""
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, steps=steps))
     return make_spec(config, num_classes=4, image_shape=(side, side, 3), train_examples=examples)
 
 
 def normalization(mesh) -> Normalization:
-    """Half and a quarter."""
+    """Mean 0.5 and standard deviation 0.25 for each channel."""
     half, quarter = np.full(3, 0.5, np.float32), np.full(3, 0.25, np.float32)
     return jax.device_put(Normalization(half, quarter), meshes.replicated(mesh))
 

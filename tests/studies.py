@@ -16,7 +16,7 @@ RATES = (0.02, 0.05, 0.1, 0.2)
 
 @dataclasses.dataclass
 class Study:
-    """A study that is ready to be worked on."""
+    """A study that is ready to run."""
 
     folder: pathlib.Path
     definition: files.Definition
@@ -31,7 +31,7 @@ class Study:
         return start.open_desk(self.folder, self.definition, self.storage(), self.plan)
 
     def work(self, most: int = 10**6, shared: Shared | None = None) -> list[trial.Outcome]:
-        """Run trials, at most so many, in this process."""
+        """Run at most `most` trials in this process; return their outcomes."""
         outcomes = []
 
         def ended(lease, outcome):

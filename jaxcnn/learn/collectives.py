@@ -1,4 +1,4 @@
-"""What a compiled program moves between devices, read from the text of its optimised HLO."""
+"""The data that a compiled program moves between devices, read from the text of its optimised HLO."""
 
 import dataclasses
 import math
@@ -7,7 +7,7 @@ import re
 import numpy as np
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast")
-BITS = {"pred": 8, "s4": 4, "u4": 4, "bf16": 16, "c64": 64, "c128": 128}  # of other types, the number in their name
+BITS = {"pred": 8, "s4": 4, "u4": 4, "bf16": 16, "c64": 64, "c128": 128}  # other types have the number in their name
 
 _ARRAY = re.compile(r"\b([a-z]+\d*(?:e\d+m\d+\w*)?)\[([\d,]*)\]")
 _OPERATION = re.compile(
@@ -26,14 +26,14 @@ class Collective:
     """One operation among devices.
 
     Attributes:
-      kind: one of `KINDS`; an operation that is started and finished apart counts once.
-      arrays: how many arrays it moves together.
-      bytes: of the whole arrays, as one device knows them before a reduction or after a gathering: operands of
-        all-reduce and reduce-scatter, results of all the others.
-      dtypes: of the arrays, each once, as HLO names them ("f32", "bf16").
-      group_size: devices that take part together; 0: all.
-      replica_groups: the devices of each group, by number; for collective-permute the pairs (source, target). Empty:
-        all devices together.
+      kind: one of `KINDS`; an asynchronous operation, with a start and an end, counts once.
+      arrays: number of arrays that it moves together.
+      bytes: bytes of the whole arrays, as one device has them before a reduction or after a gather: operands of
+        all-reduce and reduce-scatter, results of all others.
+      dtypes: the distinct dtypes of the arrays, as HLO names them ("f32", "bf16").
+      group_size: number of devices in each group; 0: all.
+      replica_groups: the devices of each group, by number; for collective-permute, the pairs (source, target). Empty:
+        one group of all devices.
       op_name: the JAX operation that it came from, such as "jit(train_step)/shard_map/psum"; "" if unknown.
     """
 
@@ -49,8 +49,8 @@ class Collective:
 def collectives(text: str) -> list[Collective]:
     """The collectives in the text of a compiled program (`jax.stages.Compiled.as_text()`), in its order.
 
-    Those in the body of a loop are there once, however often it runs; those of groups of one device are left out, as
-    they move nothing.
+    A collective in the body of a loop is listed once, however often it runs; collectives in groups of one device are
+    omitted, as they move nothing.
     """
     found = [_read(match) for line in text.splitlines() if (match := _OPERATION.match(line))]
     return [collective for collective in found if collective.group_size != 1]
@@ -78,7 +78,7 @@ def _results(type_text: str, kind: str, started: bool) -> list[tuple[str, str]]:
     """(dtype, shape) of each result."""
     arrays = _ARRAY.findall(type_text)
     if started and kind != "all-reduce":
-        # Such a start has a pair of operands and results, and perhaps scalars of its own beside them.
+        # The type of such a start has the operands, then the results, and perhaps scalars of its own.
         arrays = [array for array in arrays if array[0] != "u32" or array[1]]
         arrays = arrays[len(arrays) // 2 :]
     if kind == "all-to-all" and len(arrays) > 1:
@@ -109,7 +109,7 @@ def _groups(rest: str) -> tuple[tuple[int, ...], ...]:
 def _mesh_groups(mesh: str, device_ids: str | None, axes: str) -> tuple[tuple[int, ...], ...]:
     """Groups along `axes`, such as "'b','c':(2)4", of a mesh such as "'a'=2,'b'=8,'c'=16".
 
-    "(2)4" is a part of an axis: it is seen as one of 2, one of 4 and one of what is left, and the second is meant.
+    "(2)4" means a part of an axis: the axis is split into axes of 2, of 4 and of the rest; the second one is meant.
     """
     whole = {name: int(size) for name, size in re.findall(r"'?([^',=]+)'?=(\d+)", mesh)}
     wanted = {name: (int(before or 1), int(size or whole[name])) for name, before, size in _AXIS.findall(axes)}

@@ -1,4 +1,4 @@
-"""How XLA is asked to compile the networks' programs."""
+"""Compilation of the networks' programs, with options for XLA."""
 
 import functools
 from typing import Any
@@ -9,17 +9,17 @@ from jax.sharding import Mesh
 
 
 def jit(function: Any, mesh: Mesh, **arguments: Any) -> Any:
-    """`jax.jit` with the options of XLA for the networks' programs on the devices of the mesh."""
+    """`jax.jit` with the XLA options of the networks' programs for the devices of the mesh."""
     return jax.jit(function, compiler_options=_compiler_options(mesh.devices.flat[0].platform), **arguments)
 
 
 @functools.cache
 def _compiler_options(platform: str) -> dict[str, str] | None:
-    """Options of XLA for the networks' programs.
+    """XLA options of the networks' programs.
 
-    On CPU, run operations in the order that needs the least memory. XLA's default starts whatever can run, which keeps
-    twice as many arrays alive and copies parameters that are updated in place; our operations are wide enough to fill
-    the cores one at a time.
+    On CPU, run operations in the order that needs the least memory. XLA's default starts every operation that is ready,
+    which keeps twice as many arrays alive and copies parameters instead of updating them in place; our operations are
+    large enough to fill the cores one at a time.
     """
     if platform != "cpu":
         return None

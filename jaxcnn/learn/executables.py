@@ -1,15 +1,15 @@
-"""Compiled programs kept whole between the starts of a command, so that an unchanged one is not even traced.
+"""Compiled programs kept on disk between the starts of a command, so that an unchanged one is not even traced.
 
-JAX's cache of compiled programs is asked with the lowered program, so tracing and lowering come before it, which take
-longer than loading. Here the question is what tracing depends on instead: the sources of jaxcnn, the versions below it,
-JAX's settings, the processor and the arguments. Code that was replaced in a running process (a notebook's, a test's)
-is not seen by that; so only commands ask, by `keep`. CPUs of one process only.
+JAX's own cache of compiled programs has the lowered program as its key, so tracing and lowering come first, and these
+take longer than loading. Here the key is what tracing depends on: the sources of jaxcnn, the versions of the packages
+it uses, JAX's settings, the processor and the arguments. Code replaced in a running process (by a notebook or a test)
+is not part of this key, so only commands enable this cache, by `keep`. It is for CPUs of one process only.
 
-JAX's cache stays behind this one: after a change of the sources that leaves a program as it was, it still has it. A
-program that came from there is not written here, as XLA:CPU (jaxlib 0.10) loses the functions of one that is made bytes
-of twice: calling it ends in "Function … not found".
+JAX's cache stays behind this one: it still has a program after a change of the sources that does not affect it. A
+program that came from there is not written here. An executable that was deserialised cannot be serialised again:
+XLA:CPU (jaxlib 0.10) drops its functions, and calling it fails with "Function … not found".
 
-A kept program is a pickle and machine code, so only what this user alone can have written is taken.
+A kept program is a pickle and machine code, so only files that no other user can have written are loaded.
 """
 
 import contextlib
@@ -40,25 +40,25 @@ from jaxcnn.data import cache
 from jaxcnn.machine import xla_flags
 
 PACKAGE = pathlib.Path(__file__).parent.parent
-CHECKSUM = 4  # bytes of the CRC-32 that follows a program: flipped bits of machine code would be run
-MOST = 64  # kept; those not used for longest go first
-_PROCESSOR = ("model name", "flags", "CPU implementer", "CPU part", "Features")  # of /proc/cpuinfo
-_PLACES = {"jax_compilation_cache_dir"}  # settings that say where things are, not what is compiled
+CHECKSUM = 4  # bytes of the CRC-32 after a program; without it, flipped bits of machine code would run
+MOST = 64  # most files kept; the least recently used are deleted first
+_PROCESSOR = ("model name", "flags", "CPU implementer", "CPU part", "Features")  # lines of /proc/cpuinfo
+_PLACES = {"jax_compilation_cache_dir"}  # settings that are places, and do not affect what is compiled
 
 _log = logging.getLogger("jaxcnn")
 _kept = False
-_here = threading.local()  # .found: how many programs JAX's cache had for this thread
+_here = threading.local()  # .found: number of programs that this thread got from JAX's cache
 
 
 def keep(wanted: bool = True) -> None:
-    """From now on keep programs beside JAX's cache, and take them from there; or no longer."""
+    """From now on, keep programs beside JAX's cache and load them from there; or stop doing so."""
     global _kept
     _kept = wanted
     _listen()
 
 
 def folder() -> pathlib.Path | None:
-    """Where programs are kept, which need not exist; None: they are not, or others than this user may write there."""
+    """The folder of kept programs, which may not exist yet; None if none are kept, or others may write to it."""
     beside = jax.config.values["jax_compilation_cache_dir"] or ""
     if not _kept or not jax.config.values["jax_enable_compilation_cache"] or not beside or "://" in beside:
         return None
@@ -84,12 +84,12 @@ def _found() -> int:
 
 
 class Program:
-    """A compiled program by what it is made for: `trace(spec, mesh, …)`, remembered in the process.
+    """The compiled program of `trace(spec, mesh, …)` for each set of arguments, cached in the process.
 
-    Where `keep` said so, the compiled one is also kept between processes, and then not even traced again.
+    After `keep`, compiled programs are also kept between processes, and then not even traced again.
 
     Attributes:
-      traced, lowered: the program for the same arguments before its lowering, and before XLA's optimisation.
+      traced, lowered: give the program for the same arguments before its lowering, and before XLA's optimisation.
     """
 
     def __init__(self, trace: Callable[..., jax.stages.Traced]) -> None:
@@ -106,7 +106,7 @@ class Program:
     def is_kept(self, *arguments: Any) -> bool:
         """Whether an earlier process has left the program for `arguments`."""
         file = self._file(arguments)
-        return file is not None and os.path.exists(file)  # unlike the path's own, False in a folder closed to the user
+        return file is not None and os.path.exists(file)  # unlike `Path.exists`, False in a folder closed to the user
 
     def _lower(self, *arguments: Any) -> jax.stages.Lowered:
         return self.traced(*arguments).lower()
@@ -127,13 +127,13 @@ class Program:
         return _file_of(self._trace, arguments) if on_cpu else None
 
 
-compiled = Program  # as the decorator of a function that traces
+compiled = Program  # the decorator of a tracing function
 
 
 def kept_figures(compute: Callable[..., Any], *arguments: Any) -> Any:
-    """`compute(spec, mesh, …)`, which can be written as JSON, kept between processes as programs are.
+    """`compute(spec, mesh, …)`, a JSON value, kept between processes like programs.
 
-    On GPUs too, as there is no machine code in it.
+    It is kept on GPUs too, as it contains no machine code.
     """
     place = _file_of(compute, arguments)
     if place is None:
@@ -150,7 +150,7 @@ def kept_figures(compute: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _file_of(function: Callable[..., Any], arguments: tuple[Any, ...]) -> pathlib.Path | None:
-    """Where its result for `arguments`, a mesh among them, is kept; None: it is not."""
+    """The file for the result of `function` for `arguments`, which include a mesh; None if it is not kept."""
     kept = folder()
     if kept is None or jax.process_count() > 1:
         return None
@@ -167,14 +167,14 @@ def _mesh(arguments: tuple[Any, ...]) -> Mesh:
 
 
 def _surroundings() -> tuple[Any, ...]:
-    """What a program depends on besides its arguments."""
+    """Everything that a program depends on besides its arguments."""
     versions = [sys.version, *(module.__version__ for module in (jax, jaxlib, flax, optax, np, scipy))]
     settings = {name: value for name, value in sorted(jax.config.values.items()) if name not in _PLACES}
     return _sources(), versions, settings, _flags_of_xla(), _processor()
 
 
 def _flags_of_xla() -> tuple[str, str]:
-    """XLA_FLAGS, and what stands in the file that it may name in place of flags."""
+    """XLA_FLAGS, and the content of the file that it may name instead of flags."""
     flags, text = os.environ.get("XLA_FLAGS", "").strip(), ""
     if xla_flags.names_file(flags):
         with contextlib.suppress(OSError):
@@ -184,14 +184,14 @@ def _flags_of_xla() -> tuple[str, str]:
 
 @functools.cache
 def _sources() -> str:
-    """Digest of every module of jaxcnn, as it lies on the disk."""
+    """Digest of all modules of jaxcnn, as they are on disk."""
     files = sorted(PACKAGE.rglob("*.py"))
     return cache.fingerprint((str(path.relative_to(PACKAGE)), path.read_bytes()) for path in files)
 
 
 @functools.cache
 def _processor() -> tuple[Any, ...]:
-    """What machine code is made for, and how many threads share an operation."""
+    """The processor that machine code is compiled for, and how many threads share an operation."""
     lines: set[str] = set()
     with contextlib.suppress(OSError):
         lines = {line for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines() if line.startswith(_PROCESSOR)}
@@ -200,9 +200,9 @@ def _processor() -> tuple[Any, ...]:
 
 
 def _load(file: pathlib.Path, mesh: Mesh) -> jax.stages.Compiled | None:
-    """The program in a file, for the devices of the mesh; None: there is none, or it cannot be read."""
+    """The program in a file, for the devices of the mesh; None if it is missing, unreadable or not trusted."""
     try:
-        with file.open("rb") as opened:  # asked of the open file, which nobody can exchange any more
+        with file.open("rb") as opened:  # check the open file, which nobody can replace any more
             if whose := _not_ours(os.fstat(opened.fileno())):
                 _tell(f"the compiled program {file} is not taken: {whose}; it is compiled and written anew")
                 return None
@@ -220,7 +220,7 @@ def _load(file: pathlib.Path, mesh: Mesh) -> jax.stages.Compiled | None:
 
 
 def _not_ours(status: os.stat_result) -> str:
-    """Why somebody else than this user may have written a file or folder; empty: nobody may."""
+    """Why another user may have written a file or folder; empty if no other user can."""
     if status.st_uid != os.geteuid():
         return "it belongs to another user ($JAXCNN_CACHE names another cache folder)"
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
@@ -229,7 +229,7 @@ def _not_ours(status: os.stat_result) -> str:
 
 
 def _save(file: pathlib.Path, executable: jax.stages.Compiled) -> None:
-    """Write a program whole or not at all; where it cannot be written or made bytes of, the next start compiles."""
+    """Write a program completely or not at all; if it cannot be serialised or written, the next start compiles."""
     with _any_failure_told():
         content = pickle.dumps(serialize_executable.serialize(executable))
         checksum = zlib.crc32(content).to_bytes(CHECKSUM, "little")
@@ -238,7 +238,7 @@ def _save(file: pathlib.Path, executable: jax.stages.Compiled) -> None:
 
 @contextlib.contextmanager
 def _any_failure_told() -> Iterator[None]:
-    """A cache ends no run: whatever fails in writing, JAX's refusal to make bytes of a program too, is told once."""
+    """Report any failure to write once, also if JAX refuses to serialise a program: a cache must end no run."""
     try:
         yield
     except Exception as error:
@@ -248,14 +248,14 @@ def _any_failure_told() -> Iterator[None]:
 
 @functools.cache
 def _tell(line: str) -> None:
-    """Say a line once in the life of this process."""
+    """Log a line at most once in this process."""
     _log.warning("%s", line)
 
 
 def _write(file: pathlib.Path, content: bytes) -> None:
-    """Write a file that its owner alone can read and write, into a folder of that kind; drop those not used longest."""
+    """Write a file that only its owner can read and write, to such a folder; delete the least recently used files."""
     file.parent.parent.mkdir(parents=True, exist_ok=True)
     file.parent.mkdir(mode=0o700, exist_ok=True)
-    cache.write_whole(file, lambda aside: aside.write(content))  # whose file is made by mkstemp: 0600
+    cache.write_whole(file, lambda aside: aside.write(content))  # its file is made by mkstemp: 0600
     for old in sorted(file.parent.iterdir(), key=lambda each: each.stat().st_mtime)[:-MOST]:
         old.unlink(missing_ok=True)

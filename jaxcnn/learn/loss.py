@@ -1,4 +1,4 @@
-"""The loss, and the sums that all reported figures are made of."""
+"""The loss, and the sums from which all reported figures are computed."""
 
 import flax.struct
 import jax
@@ -8,13 +8,13 @@ from jax.typing import ArrayLike
 
 @flax.struct.dataclass
 class Sums:
-    """Sums over examples, float32 scalars, which add over microbatches, devices, batches and hosts.
+    """Sums over examples, float32 scalars, which add up over microbatches, devices, batches and hosts.
 
     Attributes:
-      loss: cross-entropy, natural logarithm.
-      top1, top5: examples whose label was the first, or among the first five; for mixed examples (mixup, cutmix) the
-        share of the label that was.
-      count: examples.
+      loss: cross-entropy in nats.
+      top1, top5: examples whose label has the largest logit, or one of the five largest; of a mixed example (mixup,
+        cutmix), the shares of those labels that do.
+      count: number of examples.
     """
 
     loss: jax.Array

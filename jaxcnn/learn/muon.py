@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic; chosen there for the largest slope at 0
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic polynomial; Jordan chose them for the largest slope at 0
 EPSILON = 1e-10  # added to the norm of a gradient (of the batch's mean loss)
 
 
@@ -25,15 +25,15 @@ def muon(
 ) -> optax.GradientTransformation:
     """Muon for kernels `[..., out]`, without weight decay.
 
-    The momentum is a sum of gradients, as PyTorch's; `optax.contrib.scale_by_muon` averages them and corrects the bias
-    of old and new gradient apart, so its first few Nesterov updates point elsewhere.
+    The momentum is a sum of gradients, as in PyTorch. `optax.contrib.scale_by_muon` averages them and corrects the bias
+    of old and new gradients separately, so its first few Nesterov updates have another direction.
 
     Args:
       learning_rate: float32 scalar; the spectral norm of an update is about this.
       momentum: float32 scalar.
-      nesterov: look ahead by one step.
+      nesterov: whether to look ahead by one step.
       steps: number of Newton-Schulz iterations.
-      scale: of the updates of some kernels, without a state.
+      scale: a stateless transformation that scales the updates of some kernels; None: no scaling.
     """
     scale = scale or optax.identity()
     return optax.chain(
@@ -46,10 +46,10 @@ def muon(
 
 
 def orthogonalize(kernel: jax.Array, steps: int) -> jax.Array:
-    """The kernel `[..., out]` as a matrix [inputs, out], its singular values brought near to 1 (0.7 to 1.2, roughly).
+    """The kernel `[..., out]` with its singular values, as a matrix [inputs, out], close to 1 (roughly 0.7 to 1.2).
 
-    Newton-Schulz: each step applies an odd polynomial of degree 5 to the singular values. Few steps leave small ones
-    smaller. `X = steps(X / norm)` needs matrix products alone.
+    Newton-Schulz: each step applies an odd polynomial of degree 5 to the singular values. After few steps, small ones
+    are still smaller. `X = steps(X / norm)` needs only matrix products.
     """
     matrix = kernel.reshape(-1, kernel.shape[-1])
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
@@ -62,10 +62,10 @@ def orthogonalize(kernel: jax.Array, steps: int) -> jax.Array:
 
 
 def renormalize() -> optax.GradientTransformation:
-    """Add to the update of each kernel `[..., out]` what first brings the kernel to the norm sqrt(out).
+    """Extend the update of each kernel `[..., out]` so that it first rescales the kernel to the norm sqrt(out).
 
-    Where BatchNorm follows, a kernel's norm only sets how far an update turns it; with this, a rate means the same for
-    every kernel at all times. Last in a chain, since the update it gives is no longer to be scaled.
+    If BatchNorm follows, a kernel's norm only sets how far an update turns it; with a fixed norm, a learning rate means
+    the same for every kernel at all times. It must be last in a chain, since its updates must not be scaled.
     """
 
     def update(update: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -75,7 +75,7 @@ def renormalize() -> optax.GradientTransformation:
 
 
 def labels(params: Any, classifier: str) -> Any:
-    """What each parameter is to Muon: "kernel", "classifier" (its kernel) or "bias"."""
+    """The kind of each parameter for Muon: "kernel", "classifier" (its kernel) or "bias"."""
 
     def label(path: Any, _: Any) -> str:
         module, name = path[0].key, path[-1].key

@@ -19,8 +19,8 @@ CLASSIFIER = Network.HEAD  # the last layer of every network
 def decay_mask(optim: Optim) -> Callable[[optax.Params], optax.Params]:
     """A function from parameters to a tree of bools: which leaves get weight decay.
 
-    Kernels always do; BatchNorm's scales and all biases only with `decay_norm_and_bias` (leaving them out is from
-    Goyal et al. 2017, arXiv 1706.02677).
+    Kernels always do; BatchNorm's scales and all biases only with `decay_norm_and_bias` (excluding them follows Goyal
+    et al. 2017, arXiv 1706.02677).
     """
 
     def mask(params: optax.Params) -> optax.Params:
@@ -36,25 +36,25 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
     """The optimiser for one step, at this step's `learning_rate` (float32 scalar).
 
-    It is made anew in every step, inside the traced function, so `hyper` and `learning_rate` are inputs of the
-    compiled program; the structure of its state depends on `optim` alone.
+    It is built again in every step, inside the traced function, so `hyper` and `learning_rate` are inputs of the
+    compiled program; the structure of its state depends only on `optim`.
 
     Args:
-      optim: which, and its static fields.
-      hyper: the traced ones.
-      learning_rate: of this step.
-      scale: applies the factors of layers on the learning rate (`learn.rates.scale`).
+      optim: the name and the static fields of the optimiser.
+      hyper: the traced hyper-parameters.
+      learning_rate: the learning rate of this step.
+      scale: applies the learning-rate factors of layers (`learn.rates.scale`); None: all are 1.
     """
     clip = optax.clip_by_global_norm(optim.clip_norm) if optim.clip_norm else optax.identity()
     scale = scale or optax.identity()
     if optim.name == "muon":
         return optax.chain(clip, _muon(optim, hyper, learning_rate, scale))
-    # Scaled outside the chain, so that the state has the same form with and without it.
+    # Scaled outside the chain, so that the state has the same structure with and without it.
     return _then(optax.chain(clip, OPTIMIZERS[optim.name](optim, hyper, learning_rate)), scale)
 
 
 def _then(inner: optax.GradientTransformation, last: optax.GradientTransformation) -> optax.GradientTransformation:
-    """`inner`, and then `last`, which has no state."""
+    """`inner` followed by `last`, which has no state."""
 
     def update(grads: optax.Updates, state: optax.OptState, params: optax.Params | None = None) -> Any:
         updates, state = inner.update(grads, state, params)
@@ -64,10 +64,10 @@ def _then(inner: optax.GradientTransformation, last: optax.GradientTransformatio
 
 
 def _sgd(optim: Optim, hyper: Hyper, learning_rate: jax.Array) -> optax.GradientTransformation:
-    """SGD with (Nesterov) momentum and L2 weight decay in the gradient, as PyTorch's (Sutskever et al. 2013).
+    """SGD with (Nesterov) momentum and L2 weight decay in the gradient, as in PyTorch (Sutskever et al. 2013).
 
-    What `optax.add_decayed_weights` and `optax.sgd` make in turn, but for rounding. There the decayed gradient has two
-    readers, so XLA writes it to memory. Here Nesterov's sum is in another order, and no part of it is the momentum's.
+    Equal to `optax.add_decayed_weights` followed by `optax.sgd`, except for rounding. There, the decayed gradient is
+    read twice, so XLA writes it to memory. Here, Nesterov's sum has another order and shares no part with the momentum.
     """
 
     def init(params: optax.Params) -> optax.TraceState:
@@ -89,7 +89,7 @@ def _sgd(optim: Optim, hyper: Hyper, learning_rate: jax.Array) -> optax.Gradient
 
 
 def _adam(optim: Optim, hyper: Hyper, learning_rate: jax.Array) -> optax.GradientTransformation:
-    """Adam (Kingma & Ba 2014, arXiv 1412.6980) with L2 weight decay in the gradient, as PyTorch's."""
+    """Adam (Kingma & Ba 2014, arXiv 1412.6980) with L2 weight decay in the gradient, as in PyTorch."""
     return optax.chain(
         optax.add_decayed_weights(hyper.weight_decay, decay_mask(optim)),
         optax.adam(learning_rate, hyper.momentum, optim.beta2, optim.epsilon),
@@ -139,8 +139,8 @@ def _muon(
 ) -> optax.GradientTransformation:
     """Muon for the kernels of convolutions, without weight decay; SGD with momentum for all other parameters.
 
-    SGD's gradient is `optim.bias_gradient_factor` (or that of the classifier) times the loss's, plus the weight decay,
-    so a sweep over the learning rate scales everything alike.
+    SGD's gradient is that of the loss times `optim.bias_gradient_factor` (or `classifier_gradient_factor`), plus the
+    weight decay, so a sweep over the learning rate scales everything equally.
     """
 
     def sgd(factor: float) -> optax.GradientTransformation:

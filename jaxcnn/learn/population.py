@@ -1,9 +1,9 @@
-"""Several runs of one program trained as one: the step of `learn.step` over stacked states.
+"""Several runs of one spec trained together: the step of `learn.step` over stacked states.
 
-A member is a whole run: its state with its own hyper-parameters, seed and step, so its own order of examples, random
-keys and schedule. Members share the training split and the normalisation, and nothing else; none sees how many there
-are. They lie along the first axis of every array of the state, cut over the devices of a mesh of one axis; what
-members a device has, it computes by `jax.vmap`, or as it is where that is one.
+A member is a whole run: its state has its own hyper-parameters, seed and step, and so its own order of examples, random
+keys and schedule. Members share only the training split and the normalisation; none depends on their number. They are
+stacked along the first axis of every state array, which is split over the devices of a mesh with one axis. Each device
+runs its members under `jax.vmap`; a single member runs without it.
 """
 
 import functools
@@ -29,7 +29,7 @@ MEMBER_AXIS = "member"
 
 
 def make_mesh(devices: int) -> Mesh:
-    """A mesh of one axis, of members, over the first `devices` devices of this process."""
+    """A mesh with one axis, that of members, over the first `devices` devices of this process."""
     return Mesh(np.array(jax.local_devices()[:devices]), (MEMBER_AXIS,), axis_types=(AxisType.Auto,))
 
 
@@ -48,11 +48,11 @@ def member_step(
 
 
 def _share_step(spec: StepSpec, mesh: Mesh, states: State, split: Resident, normalization: Normalization) -> Any:
-    """One step of the members that a device has."""
+    """One step of the members on one device."""
     step = functools.partial(member_step, spec, mesh)
     if states.step.shape[0] > 1:
         return jax.vmap(step, in_axes=(0, None, None))(states, split, normalization)
-    # Not by vmap, which would make grouped convolutions of one group of the plain ones.
+    # Without vmap, which would turn the plain convolutions into grouped ones with a single group.
     alone = step(jax.tree.map(lambda x: x[0], states), split, normalization)
     return jax.tree.map(lambda x: x[None], alone)
 
@@ -63,13 +63,13 @@ def train_step(
     """One step of every member.
 
     Args:
-      spec: of each of them.
-      mesh: of `make_mesh`; its size divides the number of members.
-      states: with a leading axis of members, cut over the mesh.
-      split, normalization: on every device.
+      spec: the spec of every member.
+      mesh: a mesh from `make_mesh`; its size divides the number of members.
+      states: the states with a leading axis of members, split over the mesh.
+      split, normalization: replicated on every device.
 
     Returns:
-      The next states and the metrics [members].
+      The next states, and the metrics [members].
     """
     share = functools.partial(_share_step, spec, mesh)
     if mesh.size > 1:
@@ -88,7 +88,7 @@ def train_steps(
     normalization: Normalization,
     count: jax.Array,
 ) -> tuple[State, steps.StepMetrics]:
-    """`count` (int32, 1 ... `most`) steps of every member; metrics [most, members], of which the first are set."""
+    """`count` (int32, 1 ... `most`) steps of every member; metrics [most, members], the first `count` rows set."""
 
     def one(states: State) -> tuple[State, steps.StepMetrics]:
         return train_step(spec, mesh, states, split, normalization)
@@ -98,10 +98,10 @@ def train_steps(
 
 @functools.lru_cache(maxsize=16)
 def compiled_train_step(spec: StepSpec, mesh: Mesh, members: int, steps_per_call: int) -> jax.stages.Compiled:
-    """The step of so many members, compiled; with `steps_per_call` above 1 it is `train_steps`. The states are donated.
+    """The compiled step of `members` members; with `steps_per_call` above 1, `train_steps`. The states are donated.
 
     Raises:
-      ValueError: the mesh does not divide the members.
+      ValueError: the size of the mesh does not divide the number of members.
     """
     if members % mesh.size:
         raise ValueError(f"{members} members do not divide over {mesh.size} devices")
@@ -118,14 +118,14 @@ def compiled_train_step(spec: StepSpec, mesh: Mesh, members: int, steps_per_call
 
 
 def abstract_states(spec: StepSpec, mesh: Mesh, members: int) -> Any:
-    """Shapes, dtypes and shardings of the states of so many members."""
+    """Shapes, dtypes and shardings of the states of `members` members."""
     one = jax.eval_shape(functools.partial(steps.init_state, spec), abstract_hyper())
     sharding = over_members(mesh)
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct((members, *x.shape), x.dtype, sharding=sharding), one)
 
 
 def stack(states: list[Any], mesh: Mesh) -> Any:
-    """The states of members, wherever they lie, as one along a new first axis, on the mesh."""
+    """The states of members, from any devices, stacked along a new first axis on the mesh."""
     on_host = jax.device_get(states)
     return jax.device_put(jax.tree.map(lambda *leaves: np.stack(leaves), *on_host), over_members(mesh))
 

@@ -1,6 +1,6 @@
-"""The compiled programs of a run: each can also be had traced, lowered, or from the programs that earlier runs kept.
+"""The compiled programs of a run; each is also available traced or lowered, and is loaded if an earlier run kept it.
 
-All are compiled before there is any data. Tracing holds Python's lock, so one thread does it best; XLA's work does not.
+Compiling needs no data. Tracing holds Python's global lock, so one thread does it best; XLA's compilation does not.
 """
 
 import dataclasses
@@ -38,13 +38,13 @@ def train_step(spec: StepSpec, mesh: Mesh, loader: str, steps_per_call: int = 1)
 
 
 def call_inputs(inputs: tuple[Any, ...], mesh: Mesh, steps_per_call: int, count: int) -> tuple[Any, ...]:
-    """What a compiled training step takes: `inputs`, and how many steps to make where a call may make several."""
+    """The arguments of a compiled training step: `inputs`, and the number of steps if a call may make several."""
     return inputs if steps_per_call == 1 else (*inputs, device_scalar(count, mesh))
 
 
 @compiled
 def eval_step(spec: StepSpec, mesh: Mesh, batch_size: int) -> jax.stages.Traced:
-    """`sharded.eval_step` for batches of `batch_size`, a multiple of the devices."""
+    """`sharded.eval_step` for batches of `batch_size`, a multiple of the number of devices."""
     variables = sharded.abstract_state(spec, mesh).variables()
     batch = sharded.abstract_batch(spec, mesh, batch_size)
     return sharded.eval_step(spec, mesh).trace(variables, batch, sharded.abstract_normalization(spec, mesh))
@@ -52,7 +52,7 @@ def eval_step(spec: StepSpec, mesh: Mesh, batch_size: int) -> jax.stages.Traced:
 
 @compiled
 def predict_step(spec: StepSpec, mesh: Mesh, batch_size: int) -> jax.stages.Traced:
-    """`sharded.predict_step` for batches of `batch_size`, a multiple of the devices."""
+    """`sharded.predict_step` for batches of `batch_size`, a multiple of the number of devices."""
     image = sharded.abstract_batch(spec, mesh, batch_size).image
     variables = sharded.abstract_state(spec, mesh).variables()
     return sharded.predict_step(spec, mesh).trace(variables, image, sharded.abstract_normalization(spec, mesh))
@@ -60,14 +60,14 @@ def predict_step(spec: StepSpec, mesh: Mesh, batch_size: int) -> jax.stages.Trac
 
 @compiled
 def whole_average(spec: StepSpec, mesh: Mesh) -> jax.stages.Traced:
-    """What brings a moving average that is cut over devices into the form of the parameters."""
+    """Convert a moving average that is sharded over devices to the sharding of the parameters."""
     state = sharded.abstract_state(spec, mesh)
     out_shardings = jax.tree.map(lambda x: x.sharding, state.variables())
     return jax.jit(lambda average: average, out_shardings=out_shardings).trace(state.ema)
 
 
 def as_evaluated(spec: StepSpec, mesh: Mesh, variables: Any) -> Any:
-    """Variables of a state, or its moving average, as the compiled evaluation step takes them."""
+    """Variables of a state, or its moving average, sharded as the compiled evaluation step takes them."""
     wanted = jax.tree.leaves(sharded.abstract_state(spec, mesh).variables())
     if all(have.sharding == want.sharding for have, want in zip(jax.tree.leaves(variables), wanted, strict=True)):
         return variables
@@ -76,30 +76,30 @@ def as_evaluated(spec: StepSpec, mesh: Mesh, variables: Any) -> Any:
 
 @compiled
 def eval_batch(spec: StepSpec, mesh: Mesh, batch_size: int, examples: int) -> jax.stages.Traced:
-    """`sharded.resident_eval_batch` for a split of this many examples."""
+    """`sharded.resident_eval_batch` for a split of `examples` examples."""
     split = sharded.abstract_split(spec, mesh, examples)
     return sharded.resident_eval_batch(batch_size, mesh).trace(split, sharded.abstract_int(mesh))
 
 
 @compiled
 def tta_views(spec: StepSpec, mesh: Mesh, batch_size: int, kind: str) -> jax.stages.Traced:
-    """`sharded.tta_views` of batches of `batch_size`."""
+    """`sharded.tta_views` for batches of `batch_size`."""
     return sharded.tta_views(kind, mesh).trace(sharded.abstract_batch(spec, mesh, batch_size).image)
 
 
 @compiled
 def tta_sums(spec: StepSpec, mesh: Mesh, batch_size: int, kind: str) -> jax.stages.Traced:
-    """`sharded.tta_sums` of batches of `batch_size`."""
+    """`sharded.tta_sums` for batches of `batch_size`."""
     logits = jax.ShapeDtypeStruct((batch_size, spec.num_classes), jnp.float32, sharding=over_data(mesh))
     batch = sharded.abstract_batch(spec, mesh, batch_size)
     return sharded.tta_sums(kind, mesh).trace([logits] * len(tta.VIEWS[kind]), batch)
 
 
 def tta_eval_step(spec: StepSpec, mesh: Mesh, batch_size: int, kind: str) -> Callable[..., list[Any]]:
-    """`(variables, batch, normalization) -> [(sums, logits), …]`: as they are, and if asked for, with views averaged.
+    """`(variables, batch, normalization) -> [(sums, logits), …]`: plain and, unless `kind` is "none", view-averaged.
 
-    Every view goes through the one compiled evaluation step, so the network is not compiled again. Views are made of
-    the uint8 pixels, since mirroring, moving and reflecting commute with the normalisation.
+    Every view goes through the same compiled evaluation step, so the network is not compiled again. Views are made from
+    the uint8 pixels, since mirroring, shifting and reflecting commute with the normalisation.
     """
     step = eval_step(spec, mesh, batch_size)
     if kind == "none":

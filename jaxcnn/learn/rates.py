@@ -1,10 +1,10 @@
-"""Learning rates by layer: patterns of parameter paths with a factor on the learning rate; 0 freezes.
+"""Learning rates by layer: patterns of parameter paths, each with a factor on the learning rate; 0 freezes.
 
 A frozen parameter is a constant of the step: it gets no gradient, no momentum and no weight decay, and a BatchNorm
-whose parameters are all frozen keeps its running statistics too. What is not frozen is called trainable.
+whose parameters are all frozen keeps its running statistics too. The other parameters are called trainable.
 
-A path is the names of the modules and of the parameter, such as "block1_2/conv1/kernel". A pattern is a regular
-expression that must match the whole path; the first pattern that matches decides.
+A path consists of the names of the modules and of the parameter, such as "block1_2/conv1/kernel". A pattern is a
+regular expression that must match the whole path; the first pattern that matches decides.
 """
 
 import re
@@ -19,7 +19,7 @@ from jaxcnn.config.layers import Layers, factor_of
 
 
 def path_of(keys: Any) -> str:
-    """The path of a leaf, from what `jax.tree_util.tree_map_with_path` gives."""
+    """The path of a leaf, from the keys that `jax.tree_util.tree_map_with_path` gives."""
     return "/".join(str(key.key) for key in keys)
 
 
@@ -31,12 +31,12 @@ def trainable(params: Any, layers: Layers) -> Any:
 
 
 def merged(part: Any, params: Any) -> Any:
-    """`params` with the leaves of `part`, a tree of `trainable`, in their places."""
+    """`params` with its trainable leaves replaced by those of `part`, a tree from `trainable`."""
     return jax.tree.map(lambda new, old: old if new is None else new, part, params, is_leaf=lambda leaf: leaf is None)
 
 
 def scale(layers: Layers, others: Mapping[str, Any]) -> optax.GradientTransformation:
-    """Multiply each update by the factor of its path, and by that of `others`, whose values may be traced."""
+    """Multiply each update by the factor of its path, and by its factor in `others`, which may be traced."""
 
     def scaled(keys: Any, update: jax.Array) -> jax.Array:
         path = path_of(keys)
@@ -48,12 +48,12 @@ def scale(layers: Layers, others: Mapping[str, Any]) -> optax.GradientTransforma
 
 
 def effective(optim: Optim, own: Layers, batch_stats: Any) -> Layers:
-    """All patterns of a run, the deciding ones first.
+    """All patterns of a run, in order of precedence.
 
     Args:
-      optim: `layers` and `freeze_norm` are read here.
-      own: patterns of the network itself, such as a kernel that is computed from the data.
-      batch_stats: the running statistics, which say where BatchNorm layers are.
+      optim: only `layers` and `freeze_norm` are used.
+      own: patterns of the network itself, such as for a kernel that is computed from the data.
+      batch_stats: the running statistics, which show where BatchNorm layers are.
     """
     norms = {path_of(keys[:-1]) for keys, _ in jax.tree_util.tree_flatten_with_path(batch_stats)[0]}
     frozen = tuple((re.escape(path) + "/(scale|bias)", 0.0) for path in sorted(norms)) if optim.freeze_norm else ()
@@ -65,10 +65,10 @@ def check(layers: Layers, params: Any) -> None:
 
     Args:
       layers: the patterns of the config.
-      params: shapes are enough.
+      params: the parameters; shapes are enough.
 
     Raises:
-      ConfigError: a pattern is no regular expression or matches no parameter, or nothing is left to train.
+      ConfigError: a pattern is not a regular expression or matches no parameter, or nothing is left to train.
     """
     paths = [path_of(keys) for keys, _ in jax.tree_util.tree_flatten_with_path(params)[0]]
     for pattern, _ in layers:

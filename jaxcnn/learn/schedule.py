@@ -16,9 +16,9 @@ ONECYCLE_RISE = 0.3  # of the run, when no warm-up is given
 def learning_rate_factor(schedule: Schedule, step: jax.Array, *, total_steps: int, steps_per_epoch: float) -> jax.Array:
     """The factor at `step` (int32 scalar, from 0), float32 scalar.
 
-    With a warm-up of w steps the factor at step t < w is (t + 1) / w, after Goyal et al. 2017 (arXiv 1706.02677);
-    then the named schedule runs over what is left of `total_steps` (multistep: boundaries count from the start of
-    the run). `cosine` is without restarts (Loshchilov & Hutter 2016, arXiv 1608.03983); `onecycle` rises linearly
+    With a warm-up of w steps, the factor at step t < w is (t + 1) / w, after Goyal et al. 2017 (arXiv 1706.02677);
+    then the named schedule runs over the rest of `total_steps` (multistep: boundaries count from the start of the
+    run). `cosine` is without restarts (Loshchilov & Hutter 2016, arXiv 1608.03983); `onecycle` rises linearly
     from 1/25 and falls linearly (Smith & Topin 2017, arXiv 1708.07120).
     """
     unit = steps_per_epoch if schedule.unit == "epochs" else 1.0
@@ -45,10 +45,10 @@ def learning_rate_factor(schedule: Schedule, step: jax.Array, *, total_steps: in
 
 
 def whitening_bias_scale(epochs: float, step: jax.Array, factor: jax.Array, *, steps_per_epoch: float) -> Any:
-    """What makes the schedule's `factor` at `step` that of a whitening layer's bias: float32 scalar.
+    """The multiplier that turns the schedule's `factor` at `step` into that of a whitening bias: float32 scalar.
 
-    The bias is trained for the first `epochs` epochs (s steps, rounded up), and its factor at step t is 1 - t / s; 0
-    epochs leave it the schedule's own. Jordan 2024 (arXiv:2404.00498).
+    The bias is trained for the first `epochs` epochs (s steps, rounded up), and its factor at step t is 1 - t / s; with
+    0 epochs it keeps the schedule's factor. Jordan 2024 (arXiv:2404.00498).
     """
     if not epochs:
         return 1.0

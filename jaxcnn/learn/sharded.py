@@ -1,4 +1,4 @@
-"""The pure functions of `learn.step` over a mesh, jitted once for each spec and mesh, and the shapes that they take."""
+"""The pure functions of `learn.step` over a mesh, jitted once per spec and mesh, and the shapes of their inputs."""
 
 import dataclasses
 import functools
@@ -24,11 +24,11 @@ from jaxcnn.machine.mesh import DATA_AXIS, over_data, replicated
 
 @functools.lru_cache(maxsize=64)
 def init_state(spec: StepSpec, mesh: Mesh) -> Any:
-    """Jitted `hyper -> State`, on the mesh as `state_shardings` says."""
+    """Jitted `hyper -> State`, on the mesh, sharded as in `state_shardings`."""
 
     def init(hyper: Hyper) -> State:
         state = steps.init_state(spec, hyper)
-        # Drawn whole, so that no rounding hangs on the layout.
+        # Drawn unsharded, so that no rounding depends on the layout.
         params = lax.with_sharding_constraint(state.params, replicated(mesh))
         state = dataclasses.replace(state, params=params)
         return lax.with_sharding_constraint(state, layouts.of_state(spec, mesh, state))
@@ -39,7 +39,7 @@ def init_state(spec: StepSpec, mesh: Mesh) -> Any:
 
 @compiled
 def init_program(spec: StepSpec, mesh: Mesh) -> jax.stages.Traced:
-    """`init_state`."""
+    """The program of `init_state`."""
     return init_state(spec, mesh).trace(abstract_hyper())
 
 
@@ -47,7 +47,7 @@ def init_program(spec: StepSpec, mesh: Mesh) -> jax.stages.Traced:
 def train_step(spec: StepSpec, mesh: Mesh) -> Any:
     """Jitted `(state, batch, normalization) -> (state, metrics)`; the batch is split over the mesh, the state donated.
 
-    The batch is stored as `jaxcnn.data.order.storage_positions` says.
+    The batch is stored in the order of `jaxcnn.data.order.storage_positions`.
     """
 
     def train_step(state: State, batch: Batch, normalization: Normalization) -> Any:
@@ -60,7 +60,7 @@ def train_step(spec: StepSpec, mesh: Mesh) -> Any:
 def resident_train_step(spec: StepSpec, mesh: Mesh) -> Any:
     """Jitted `(state, split, normalization) -> (state, metrics)`: order, gather and step are one program.
 
-    `split` is a `Resident` replicated over the mesh; nothing crosses from the host.
+    `split` is a `Resident` replicated over the mesh; nothing is copied from the host.
     """
 
     def resident_train_step(state: State, split: Resident, normalization: Normalization) -> Any:
@@ -73,9 +73,9 @@ def resident_train_step(spec: StepSpec, mesh: Mesh) -> Any:
 def resident_train_steps(spec: StepSpec, mesh: Mesh, most: int) -> Any:
     """Jitted `(state, split, normalization, count) -> (state, metrics)`: `count` steps in one program.
 
-    `count` is an int32 scalar of 1 ... `most`. It is traced, so one compilation serves calls of every length, and as
-    XLA cannot unroll the loop nor peel steps off it, bits do not depend on how the steps of a run are cut into calls.
-    Each metric has a leading axis of `most` steps, of which the first `count` are set.
+    `count` is an int32 scalar, 1 ... `most`. It is traced, so one compilation serves calls of every length. As XLA can
+    neither unroll the loop nor peel steps off it, the number of steps per call changes no bit of a run. Each metric has
+    a leading axis of `most` steps, of which the first `count` are set.
     """
 
     def resident_train_steps(state: State, split: Resident, normalization: Normalization, count: jax.Array) -> Any:
@@ -106,7 +106,7 @@ def eval_step(spec: StepSpec, mesh: Mesh) -> Any:
 
 @functools.lru_cache(maxsize=16)
 def tta_views(kind: str, mesh: Mesh) -> Any:
-    """Jitted `image [B, H, W, C] -> list of views`, see `tta.views`, but the first; all split over the mesh."""
+    """Jitted `image [B, H, W, C] -> list of views`: those of `tta.views` except the first, split over the mesh."""
 
     def tta_views(image: jax.Array) -> list[jax.Array]:
         return tta.views(image, kind)[1:]
@@ -139,7 +139,7 @@ def predict_step(spec: StepSpec, mesh: Mesh) -> Any:
 
 
 def _variable_specs(spec: StepSpec, mesh: Mesh, variables: Any) -> Any:
-    """How Flax variables enter `shard_map`: parameters as in the step, statistics whole."""
+    """The partition of Flax variables in `shard_map`: parameters as in the step, statistics replicated."""
     params = layouts.of_params(spec, mesh, variables["params"]).step
     return {name: params if name == "params" else jax.P() for name in variables}
 
@@ -158,7 +158,7 @@ def resident_eval_batch(batch_size: int, mesh: Mesh) -> Any:
 @functools.lru_cache(maxsize=16)
 def abstract_state(spec: StepSpec, mesh: Mesh) -> Any:
     """Shapes, dtypes and shardings of the state."""
-    # A kept program knows its results, and loading it is several times faster than tracing.
+    # A kept program knows the shapes of its results, and loading it is several times faster than tracing.
     kept = init_program.is_kept(spec, mesh)
     shapes = (init_program if kept else init_program.traced)(spec, mesh).out_info
     return jax.tree.map(
@@ -174,19 +174,19 @@ def state_shardings(spec: StepSpec, mesh: Mesh) -> Any:
 
 
 def abstract_split(spec: StepSpec, mesh: Mesh, examples: int) -> Resident:
-    """A split of so many examples, on every device of the mesh."""
+    """The shapes of a split of `examples` examples, on every device of the mesh."""
     whole = replicated(mesh)
     image = jax.ShapeDtypeStruct((examples, *spec.image_shape), jnp.uint8, sharding=whole)
     return Resident(image, jax.ShapeDtypeStruct((examples,), jnp.int32, sharding=whole))
 
 
 def abstract_int(mesh: Mesh) -> jax.ShapeDtypeStruct:
-    """An int32 scalar on every device of the mesh."""
+    """The shape of an int32 scalar on every device of the mesh."""
     return jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated(mesh))
 
 
 def abstract_batch(spec: StepSpec, mesh: Mesh, batch_size: int) -> Batch:
-    """A batch of this size, split over the mesh."""
+    """The shapes of a batch of `batch_size` examples, split over the mesh."""
     sharding = over_data(mesh)
     image = jax.ShapeDtypeStruct((batch_size, *spec.image_shape), jnp.uint8, sharding=sharding)
     integer = jax.ShapeDtypeStruct((batch_size,), jnp.int32, sharding=sharding)
@@ -195,7 +195,7 @@ def abstract_batch(spec: StepSpec, mesh: Mesh, batch_size: int) -> Batch:
 
 
 def abstract_normalization(spec: StepSpec, mesh: Mesh) -> Normalization:
-    """On every device of the mesh."""
+    """The shapes of a normalisation, on every device of the mesh."""
     channel = jax.ShapeDtypeStruct((spec.image_shape[-1],), jnp.float32, sharding=replicated(mesh))
     return Normalization(channel, channel)
 

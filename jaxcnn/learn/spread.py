@@ -1,11 +1,12 @@
-"""The step of a batch that is spread over a mesh.
+"""The step of a batch that is split over a mesh.
 
-What knows of devices runs under `jax.shard_map`: a device makes the gradients of its shard of the batch, and they are
-summed by hand, in one place. The update then is the pure function of whole arrays, which XLA cuts as the state is cut
-(`learn.layout`), so norms over whole layers, clipping and orthogonalisation are right however that is.
+The part that depends on devices runs under `jax.shard_map`: each device computes the gradients of its shard of the
+batch, and these are summed explicitly, in one place. The update is then the pure function of whole arrays, which XLA
+partitions as the state is sharded (`learn.layout`), so norms over whole layers, clipping and orthogonalisation are
+right for any sharding.
 
-`check_vma` is off in every `shard_map`: gradients are summed by hand, and the groups of BatchNorm need `psum` with
-`axis_index_groups`, which the checker does not know.
+`check_vma` is off in every `shard_map`: gradients are summed explicitly, and the groups of BatchNorm need `psum` with
+`axis_index_groups`, which the checker does not support.
 """
 
 import functools
@@ -30,10 +31,10 @@ from jaxcnn.machine.mesh import DATA_AXIS, MODEL_AXIS, data_devices, model_devic
 def train_step(
     spec: StepSpec, mesh: Mesh, state: State, batch: Batch, normalization: Normalization
 ) -> tuple[State, steps.StepMetrics]:
-    """`steps.train_step` with the batch over the mesh and the state as `state_shardings` says, before and after."""
+    """`steps.train_step` with the batch split over the mesh; the state is sharded by `state_shardings` throughout."""
     layout = layouts.of_params(spec, mesh, state.params)
     trained = rates.trainable(layout.update, steps.layers_of(spec, state.batch_stats))
-    # No axis on one device, where XLA:CPU would copy every gradient for nothing.
+    # No axis on one device: there XLA:CPU would copy every gradient without need.
     axis_name = DATA_AXIS if data_devices(mesh) > 1 else None
     batch_gradients = functools.partial(
         steps.batch_gradients, spec, axis_name=axis_name, unroll=unrolls_microbatches(mesh)
@@ -56,16 +57,16 @@ def train_step(
 
 
 def unrolls_microbatches(mesh: Mesh) -> bool:
-    """Whether a step on these devices writes its microbatches out: XLA:CPU computes that better than a loop."""
+    """Whether a step on these devices unrolls its microbatches, which XLA:CPU computes better than a loop."""
     return mesh.devices.flat[0].platform == "cpu"
 
 
 def _sum(share: jax.Array, partition: jax.P, mesh: Mesh) -> jax.Array:
-    """The sum of the devices' shares, whole or, where `spec` says so, this device's part of it alone.
+    """The sum of the devices' shares: whole or, if `partition` says so, only this device's part of it.
 
-    XLA makes one collective of all that are summed over the same devices, in buckets on accelerators. The devices of
-    `model` have the same share of what is not split over them; its mean keeps it the same to the bit, should their
-    kernels not be deterministic.
+    XLA combines all sums over the same devices into one collective, in buckets on accelerators. Devices along `model`
+    have equal shares of arrays that are not split over them; the mean keeps these equal to the bit, even if kernels are
+    not deterministic.
     """
     dimension = layouts.data_dimension(partition)
     alike = model_devices(mesh) > 1 and not layouts.is_over(partition, MODEL_AXIS)
@@ -79,11 +80,11 @@ def _sum(share: jax.Array, partition: jax.P, mesh: Mesh) -> jax.Array:
 def resident_train_step(
     spec: StepSpec, mesh: Mesh, state: State, split: Resident, normalization: Normalization
 ) -> tuple[State, steps.StepMetrics]:
-    """The same with the batch of this step gathered from a `split` that every device holds whole."""
+    """`train_step` with the batch of this step gathered from a `split` that every device holds completely."""
     gather = functools.partial(resident_batch, spec, data_devices(mesh))
     specs = (jax.P(), jax.P(), jax.P())
     mapped = jax.shard_map(gather, mesh=mesh, in_specs=specs, out_specs=jax.P(DATA_AXIS), check_vma=False)
-    # The barrier keeps the step the same program as with the stream loader, to the bit.
+    # The barrier keeps the step equal, to the bit, to that of the stream loader.
     batch = lax.optimization_barrier(mapped(state.hyper.seed, state.step, split))
     return train_step(spec, mesh, state, batch, normalization)
 

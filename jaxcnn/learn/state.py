@@ -29,7 +29,7 @@ class State:
       step: int32 scalar, steps done.
       params: float32 parameters.
       batch_stats: running statistics of BatchNorm; empty for a network without it.
-      opt_state: of optax.
+      opt_state: state of the optax optimiser.
       ema: {"params": …, "batch_stats": …}, the moving average; None when `optim.ema_decay` is 0.
       hyper: the traced hyper-parameters. The random key of step t is `step_key(hyper.seed, t)`, so none is kept.
     """
@@ -49,8 +49,8 @@ class State:
 def make_hyper(config: Config) -> Hyper:
     """The traced fields of a config, as NumPy scalars.
 
-    With `optim.base_batch_size` the learning rate is multiplied by how many times larger the batch is, the linear
-    scaling rule of Goyal et al. 2017 (arXiv 1706.02677); large batches want `schedule.warmup` beside it.
+    With `optim.base_batch_size`, the learning rate is multiplied by the batch size over that size: the linear scaling
+    rule of Goyal et al. 2017 (arXiv 1706.02677). Large batches also need `schedule.warmup`.
     """
     optim = config.optim
     scale = config.global_batch_size / optim.base_batch_size if optim.base_batch_size else 1.0
@@ -70,10 +70,10 @@ def abstract_hyper() -> Hyper:
 
 
 def step_key(seed: Any, step: Any) -> jax.Array:
-    """The random key of a step; all randomness of the step is folded out of it. Step -1 is initialisation."""
+    """The random key of a step; all randomness of the step comes from it, by `fold_in`. Step -1 is initialisation."""
     return jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), jnp.asarray(step).astype(jnp.uint32))
 
 
 def count_parameters(params: Any) -> int:
-    """The number of parameters, frozen ones among them."""
+    """The number of parameters, including frozen ones."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -1,4 +1,4 @@
-"""The step: one pure function from state and batch to state and metrics, and its two companions."""
+"""The training step, a pure function from state and batch to state and metrics; the evaluation and prediction steps."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,17 +21,17 @@ from jaxcnn.models import whitening
 
 INIT_STEP = -1  # the step whose key initialises the parameters
 RUN_STEP = -2  # the step whose key is that of the whole run
-AUGMENT, DROPOUT = 0, 1  # folds of a step's key
+AUGMENT, DROPOUT = 0, 1  # constants folded into a step's key
 
 
 @flax.struct.dataclass
 class StepMetrics:
-    """What a training step reports.
+    """The metrics of a training step.
 
     Attributes:
-      sums: over the global batch, of the training loss (smoothed, mixed targets) and accuracy.
+      sums: sums over the global batch, of the training loss (smoothed, mixed targets) and accuracy.
       grad_norm: global L2 norm of the gradient, before clipping.
-      learning_rate: that was used.
+      learning_rate: the learning rate that was used.
     """
 
     sums: losses.Sums
@@ -41,11 +41,11 @@ class StepMetrics:
 
 @flax.struct.dataclass
 class Gradients:
-    """What the first half of a step makes of a batch.
+    """The results of the first half of a step.
 
     Attributes:
-      grads: of the loss, a tree like the parameters.
-      sums: of the training metrics.
+      grads: gradients of the loss, a tree like the parameters.
+      sums: sums of the training metrics.
       batch_stats: the new running statistics of BatchNorm.
     """
 
@@ -75,10 +75,10 @@ def train_step(
     """One step of training on one device: augment, differentiate, update.
 
     Args:
-      spec: static.
-      state: after `state.step` steps.
+      spec: the static part of the run.
+      state: the state after `state.step` steps.
       batch: the whole batch [B, …].
-      normalization: of the training split.
+      normalization: normalisation by the training split.
       unroll: see `batch_gradients`.
 
     Returns:
@@ -91,12 +91,12 @@ def train_step(
 def update(spec: StepSpec, state: State, gradients: Gradients) -> tuple[State, StepMetrics]:
     """The second half of a step: the optimiser, and the moving average.
 
-    It knows nothing of devices: it is written for whole arrays, and XLA partitions it as the arrays are sharded.
+    It does not depend on devices: it is written for whole arrays, and XLA partitions it as the arrays are sharded.
 
     Args:
-      spec: static.
-      state: after `state.step` steps.
-      gradients: of the whole batch.
+      spec: the static part of the run.
+      state: the state after `state.step` steps.
+      gradients: the gradients of the whole batch.
 
     Returns:
       The next state and the metrics.
@@ -128,10 +128,11 @@ def update(spec: StepSpec, state: State, gradients: Gradients) -> tuple[State, S
 
 
 def _known_after(norm: jax.Array, learning_rate: jax.Array) -> jax.Array:
-    """`learning_rate`; NaN where the gradients' `norm` is, which stops a run anyway.
+    """`learning_rate`; NaN if the gradients' `norm` is NaN, which stops a run anyway.
 
-    So the update of any parameter follows the last use of all of them. XLA, not told, writes each into a copy, lest
-    the gradient of that layer's input should still need the old one; `lax.optimization_barrier` is gone by then.
+    With this dependency, the update of any parameter comes after the last use of all of them. Without it, XLA writes
+    each update to a copy, in case the gradient of that layer's input still needs the old parameter;
+    `lax.optimization_barrier` does not help, as XLA removes it before.
     """
     return jnp.where(jnp.isnan(norm), norm, learning_rate)
 
@@ -150,17 +151,17 @@ def batch_gradients(
     """The first half of a step: augment a batch and differentiate its loss.
 
     Args:
-      spec: static.
-      params, batch_stats, step, hyper: of the state.
-      batch: the whole batch [B, …]; or, where `axis_name` names a mesh axis inside `jax.shard_map`, this device's
-        shard of it, stored as `jaxcnn.data.order.storage_positions` says.
-      normalization: of the training split.
-      axis_name: the mesh axis that the batch is split over, or None.
-      unroll: write the microbatches out one after another in place of a loop over them.
+      spec: the static part of the run.
+      params, batch_stats, step, hyper: fields of the state.
+      batch: the whole batch [B, …]; or, if `axis_name` is a mesh axis inside `jax.shard_map`, this device's shard of
+        it, stored in the order of `jaxcnn.data.order.storage_positions`.
+      normalization: normalisation by the training split.
+      axis_name: the mesh axis over which the batch is split, or None.
+      unroll: write out the microbatches one after another instead of looping over them.
 
     Returns:
-      Those of this device's examples, `grads` in `optim.gradient_dtype`. Over the devices, `grads` and `sums` add up,
-      and `batch_stats` is averaged.
+      The `Gradients` of this device's examples, `grads` in `optim.gradient_dtype`. Over the devices, `grads` and `sums`
+      must be summed, and `batch_stats` averaged.
     """
     microbatches = spec.optim.accumulate_steps
     key = step_key(hyper.seed, step)
@@ -205,13 +206,13 @@ def batch_gradients(
 def eval_step(
     spec: StepSpec, variables: Any, batch: Batch, normalization: Normalization
 ) -> tuple[losses.Sums, jax.Array]:
-    """Evaluate a batch, or a device's shard of one: sums over the examples not masked, and logits float32 [B, K]."""
+    """Evaluate a batch or a device's shard: sums over examples whose mask is True, and logits float32 [B, K]."""
     logits = predict_step(spec, variables, batch.image, normalization)
     return eval_sums(logits, batch), logits
 
 
 def eval_sums(logits: jax.Array, batch: Batch) -> losses.Sums:
-    """Sums over the examples not masked, of a batch with these logits."""
+    """Sums over the examples of a batch whose mask is True, from its logits float32 [B, K]."""
     whole = jnp.ones(batch.label.shape, jnp.float32)
     loss = losses.cross_entropy(logits, batch.label, batch.label, whole, jnp.zeros(()))
     return losses.sums(loss, logits, batch.label, batch.label, whole, batch.mask)
@@ -242,9 +243,9 @@ def repeat(one: Callable[[Any], tuple[Any, Any]], most: int, state: Any, count: 
 
     Args:
       one: the step.
-      most: steps that there is room for.
-      state: before the first.
-      count: int32, 1 ... `most`, traced.
+      most: the most steps; length of the leading axis of the metrics.
+      state: the state before the first step.
+      count: int32 scalar, 1 ... `most`, traced.
 
     Returns:
       The state after the last step, and the metrics with a leading axis of `most`, of which the first `count` are set.
@@ -260,7 +261,7 @@ def repeat(one: Callable[[Any], tuple[Any, Any]], most: int, state: Any, count: 
 
 
 def _average(spec: StepSpec, state: State, variables: Any) -> Any:
-    """The moving average after this step, of weight min(decay, (1 + t) / (10 + t)) on the old one."""
+    """The moving average after this step; the old average has the weight min(decay, (1 + t) / (10 + t))."""
     if state.ema is None:
         return None
     step = state.step.astype(jnp.float32)

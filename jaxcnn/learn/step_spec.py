@@ -1,4 +1,4 @@
-"""What a compiled step is made for: the static part of a run, apart from the values that are traced."""
+"""The static part of a run, for which the step is compiled; the other values are traced."""
 
 import dataclasses
 import math
@@ -10,24 +10,24 @@ import numpy as np
 from jaxcnn.config import Augment, Config, ConfigError, Model, Norm, Optim, Schedule
 from jaxcnn.data.order import MAX_PLACES
 
-# These are inputs of the step, not parts of the program, so the program holds one value for all.
+# These are inputs of the step, not parts of the spec, so all specs hold the same value here.
 _TRACED: dict[str, Any] = {"learning_rate": 0.0, "weight_decay": 0.0, "momentum": 0.0, "label_smoothing": 0.0}
-_NOT_SEEN: dict[str, Any] = {"base_batch_size": 0}  # acts on the traced learning rate alone
+_NOT_SEEN: dict[str, Any] = {"base_batch_size": 0}  # affects only the traced learning rate
 
 
 @dataclasses.dataclass(frozen=True)
 class StepSpec:
-    """All that shapes the compiled step. Two runs with equal programs share one compilation.
+    """Everything that determines the compiled step. Two runs with equal specs share one compilation.
 
     Attributes:
       global_batch_size: examples per step.
       model, norm, augment, optim, schedule: as in the config; the traced fields of `optim` are blanked.
-      num_classes: of the data set.
+      num_classes: number of classes of the data set.
       image_shape: (H, W, C).
-      train_examples: N, in the training split.
-      total_steps: of the whole run.
-      shard_optimizer, shard_params: what each device keeps a part of only; the mathematics is the same.
-      small_side: of the training images once they are augmented, pixels; 0: they stay as they are.
+      train_examples: N, number of examples in the training split.
+      total_steps: steps of the whole run.
+      shard_optimizer, shard_params: whether each device keeps only a part of these; the mathematics is the same.
+      small_side: side in pixels of the training images after augmentation; 0: unchanged.
     """
 
     global_batch_size: int
@@ -46,15 +46,15 @@ class StepSpec:
 
     @property
     def steps_per_epoch(self) -> float:
-        """Steps in which every training example is seen once; seldom an integer, as no example is dropped."""
+        """Steps in which every training example is seen once; rarely an integer, as no example is dropped."""
         return self.train_examples / self.global_batch_size
 
     @property
     def stages(self) -> tuple[tuple[int, "StepSpec"], ...]:
-        """The programs that make the steps of the run: (step at which it is the next one's turn, program), in order.
+        """The stages of the run, in order: (step at which the stage ends, spec of its steps).
 
-        There are several where training images grow (`augment.small_sides`). The last one is this program, and ends at
-        `total_steps`. Their states are of one form.
+        A run has several if its training images grow (`augment.small_sides`). The last stage is this spec and ends at
+        `total_steps`. All stages share one state structure.
         """
         small = [
             (round(share * self.total_steps), dataclasses.replace(self, small_side=side))
@@ -63,15 +63,15 @@ class StepSpec:
         return (*small, (self.total_steps, self))
 
     def mean_step(self, figures: Sequence[float]) -> float:
-        """The mean over the steps of the run of what a step costs in each of the `stages`."""
+        """The mean over all steps of the run of a figure that is given for a step of each of the `stages`."""
         return float(np.average(figures, weights=np.diff([end for end, _ in self.stages], prepend=0)))
 
 
 def make_spec(config: Config, *, num_classes: int, image_shape: tuple[int, int, int], train_examples: int) -> StepSpec:
-    """The program of a config on a data set of this many classes and training examples, of images [H, W, C].
+    """The spec of a config for a data set of this many classes and training examples, with images [H, W, C].
 
     Raises:
-      ConfigError: the run is longer than the order of examples reaches.
+      ConfigError: the run is longer than the order of examples allows.
     """
     steps_per_epoch = train_examples / config.global_batch_size
     total_steps = config.run.steps or steps_of(config.run.epochs, steps_per_epoch, 1)
@@ -97,5 +97,5 @@ def make_spec(config: Config, *, num_classes: int, image_shape: tuple[int, int, 
 
 
 def steps_of(epochs: float, steps_per_epoch: float, number: int) -> int:
-    """The step after which the `number`-th stretch of `epochs` epochs is complete (number 1: the first)."""
+    """The step after which the `number`-th interval of `epochs` epochs is complete (number 1: the first)."""
     return max(number, math.ceil(round(number * epochs * steps_per_epoch, 6)))

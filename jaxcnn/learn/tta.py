@@ -11,10 +11,10 @@ import jax.numpy as jnp
 
 
 class View(NamedTuple):
-    """A way to look at an image: mirrored left to right or not, its content moved by pixels, and the view's weight."""
+    """A view of an image: whether it is mirrored left to right, its shift in pixels, and its weight in the mean."""
 
     mirrored: bool
-    shift: int  # down and to the right, pixels; what is missing is filled by reflection
+    shift: int  # down and to the right, pixels; gaps are filled by reflection
     weight: float
 
 
@@ -33,7 +33,7 @@ VIEWS: dict[str, tuple[View, ...]] = {
 
 
 def views(image: jax.Array, kind: str) -> list[jax.Array]:
-    """The views of images [B, H, W, C], of any dtype; the first is the images as they are."""
+    """The views of images [B, H, W, C], of any dtype; the first view is the unchanged images."""
     return [_view(image, view) for view in VIEWS[kind]]
 
 
@@ -43,7 +43,7 @@ def average(logits: Sequence[jax.Array], kind: str) -> jax.Array:
 
 
 def predict(network: Callable[[jax.Array], jax.Array], image: jax.Array, kind: str) -> jax.Array:
-    """Averaged logits [B, K] of images [B, H, W, C] by a `network` that gives logits of images."""
+    """Averaged logits [B, K] of images [B, H, W, C], from a `network` that maps images to logits."""
     return average([network(view) for view in views(image, kind)], kind)
 
 

@@ -1,1 +1,1 @@
-"""The run: the rooms that know time, files and signals."""
+"""One run: everything that deals with time, files and signals."""

@@ -1,4 +1,4 @@
-"""`--mode=eval`: what a trained network gets right on a split, in figures and a picture."""
+"""`--mode=eval`: accuracy and other figures of a trained network on a split, and its confusion matrix as a picture."""
 
 import logging
 import pathlib
@@ -26,21 +26,21 @@ _log = logging.getLogger("jaxcnn")
 def assess(trained: Trained, folder: pathlib.Path, split_name: str, data_path: str, batch_size: int) -> dict[str, Any]:
     """Evaluate a split; write `eval-<split>-<step>.json` and its confusion matrix as PNG into the workdir.
 
-    Where that cannot be written, a remark says so.
+    If the workdir cannot be written, a warning says so.
 
     Args:
-      trained: the network.
+      trained: the trained network.
       folder: its workdir.
-      split_name: train, val or test.
-      data_path: where the data lies now (`place.at`); empty: where the run had it.
-      batch_size: 0: as in training.
+      split_name: "train", "val" or "test".
+      data_path: the path of the data now (`place.at`); empty if it is still where the run had it.
+      batch_size: examples per batch; 0: the batch size of training.
 
     Returns:
-      What the JSON file holds; accuracies are fractions in [0, 1]. Where the run has test-time augmentation, loss and
-      accuracies with it are there as well, named tta_….
+      The content of the JSON file; accuracies are fractions in [0, 1]. If the run has test-time augmentation, this
+      includes loss and accuracies with it, named tta_….
 
     Raises:
-      UserError: the run has no such split, or its data is not there.
+      UserError: the run has no such split, its data is not there, or the split has other classes or another image size.
     """
     data = place.at(trained.config.data, data_path)
     if not place.is_ready(data):
@@ -83,7 +83,7 @@ def _file(folder: pathlib.Path, figures: dict[str, Any]) -> pathlib.Path:
 
 
 def is_kept(folder: pathlib.Path, figures: dict[str, Any]) -> bool:
-    """Whether the workdir has what `assess` returned, which it has not where it cannot be written."""
+    """Whether the workdir holds the result of `assess`; it does not if it cannot be written."""
     try:
         return _file(folder, figures).read_text(encoding="utf-8") == workdir.as_json(figures)
     except OSError:
@@ -91,9 +91,9 @@ def is_kept(folder: pathlib.Path, figures: dict[str, Any]) -> bool:
 
 
 def _draw(matrix: Any, class_names: tuple[str, ...], path: pathlib.Path) -> None:
-    """Draw the confusion matrix; a picture that cannot be drawn is no reason to lose the figures."""
+    """Draw the confusion matrix; a failure is only a warning, so that the figures are not lost."""
     try:
-        path.unlink(missing_ok=True)  # of an earlier evaluation
+        path.unlink(missing_ok=True)  # left by an earlier evaluation
         confusion.draw(confusion.Confusion.from_json(matrix), class_names, path)
     except Exception as error:
         error = extras.missing(error, str(path))
@@ -107,16 +107,16 @@ def _draw(matrix: Any, class_names: tuple[str, ...], path: pathlib.Path) -> None
 def write_test(
     folder: pathlib.Path, figures: dict[str, Any], outputs: list[Outputs], class_names: tuple[str, ...]
 ) -> None:
-    """Write `test.json` of a finished run: the figures of its test, and of the same logits what needs each example.
+    """Write `test.json` of a finished run: the figures of its test, and those computed from single examples.
 
-    That is the confusion matrix (rows: true class), the figures of each class and the calibration error.
+    The latter come from the same logits: confusion matrix (rows: true class), figures of each class, calibration error.
     """
     guess, confidence, labels = (np.concatenate(parts) for parts in zip(*outputs, strict=True))
     workdir.write_sealed(folder / TEST, figures | _of_guesses(guess, confidence, labels, class_names))
 
 
 def damage(folder: pathlib.Path) -> str:
-    """One line where the `test.json` of a finished run is not what was written; else nothing."""
+    """One line if the `test.json` of a finished run is not what was written; else an empty string."""
     try:
         if (folder / TEST).exists():
             workdir.read_sealed(folder / TEST)
@@ -126,15 +126,16 @@ def damage(folder: pathlib.Path) -> str:
 
 
 def measure(logits: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]) -> dict[str, Any]:
-    """Figures of merit of logits float32 [N, K] for labels int32 [N].
+    """The metrics of logits float32 [N, K] for labels int32 [N].
 
-    The calibration error is the expected one of Guo et al. 2017 (arXiv 1706.04599), in 15 bins of equal width.
+    The calibration error is the expected calibration error of Guo et al. 2017 (arXiv 1706.04599), with 15 bins of equal
+    width.
     """
     return _measure([(logits, labels)], class_names)
 
 
 def _measure(parts: Iterable[tuple[np.ndarray, np.ndarray]], class_names: tuple[str, ...]) -> dict[str, Any]:
-    """`measure` of logits and labels that come in parts, one after the other."""
+    """`measure` for logits and labels that arrive in parts."""
     judged = [(labels, *_losses(logits, labels), *judge(logits)) for logits, labels in parts]
     labels, loss, top1, top5, guess, confidence = (np.concatenate(each) for each in zip(*judged, strict=True))
     figures = {"examples": len(labels), **_means(loss, top1, top5)}
@@ -144,20 +145,20 @@ def _measure(parts: Iterable[tuple[np.ndarray, np.ndarray]], class_names: tuple[
 def _of_guesses(
     guess: np.ndarray, confidence: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...]
 ) -> dict[str, Any]:
-    """The part of `measure` that JAX has nothing to do with, so that no program is compiled for it."""
+    """The part of `measure` that does not use JAX, so no program is compiled for it."""
     matrix = confusion.Confusion.of(labels, guess, len(class_names))
     error = calibration_error(confidence, guess == labels)
     return {"calibration_error": error, **confusion.by_class(matrix, class_names)}
 
 
 def _accuracies(parts: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
-    """Mean loss and accuracies of logits float32 [n, K] and labels int32 [n] that come in parts."""
+    """Mean loss and accuracies of logits float32 [n, K] and labels int32 [n] that arrive in parts."""
     of_each = zip(*(_losses(logits, labels) for logits, labels in parts), strict=True)
     return _means(*(np.concatenate(each) for each in of_each))
 
 
 def _losses(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Of each example the loss, and whether its class is the first, and among the first five."""
+    """For each example: its loss, and whether its class is the most probable one or among the five most probable."""
     one = np.ones(len(labels), np.float32)
     loss = np.asarray(losses.cross_entropy(logits, labels, labels, one, np.float32(0)), np.float64)
     return loss, *(np.asarray(losses.in_top_k(logits, labels, k)) for k in (1, 5))
@@ -174,7 +175,7 @@ def _means(loss: np.ndarray, top1: np.ndarray, top5: np.ndarray) -> dict[str, fl
 def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
     """Mean distance between confidence [N] and accuracy over bins of confidence, weighted by their examples.
 
-    `right` tells of each example whether the guess was, bool [N].
+    `right` says for each example whether its guess is right, bool [N].
     """
     edges = np.linspace(0, 1, CALIBRATION_BINS + 1)
     which = np.clip(np.digitize(confidence, edges[1:-1], right=True), 0, CALIBRATION_BINS - 1)
@@ -183,7 +184,7 @@ def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
 
 
 def describe(figures: dict[str, Any]) -> list[str]:
-    """The figures for a person, in a few lines."""
+    """The figures as a few readable lines."""
     per_class = sorted(
         (accuracy, name) for name, accuracy in figures["per_class_accuracy"].items() if accuracy is not None
     )

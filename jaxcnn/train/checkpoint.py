@@ -1,4 +1,4 @@
-"""Checkpoints: orbax writes and keeps them; here each is sealed with checksums, and only sound ones are restored."""
+"""Checkpoints: orbax writes and keeps them; this module adds checksums and restores only sound checkpoints."""
 
 import contextlib
 import dataclasses
@@ -24,15 +24,15 @@ from jaxcnn.train import seals
 from jaxcnn.train.environment import packages
 from jaxcnn.train.workdir import free_name
 
-REPLACED = "replaced-"  # prefix of a checkpoint while another of its step is written
-_OF_THE_LIBRARY = (NotImplementedError, AttributeError, TypeError, ImportError)  # no damage of a file ends so
-TRANSIENT = (errno.EACCES, errno.EIO, errno.ESTALE, errno.ENOMEM, errno.EMFILE)  # tell nothing of the checkpoint
+REPLACED = "replaced-"  # prefix of a checkpoint while a new one of the same step is written
+_OF_THE_LIBRARY = (NotImplementedError, AttributeError, TypeError, ImportError)  # damaged files never cause these
+TRANSIENT = (errno.EACCES, errno.EIO, errno.ESTALE, errno.ENOMEM, errno.EMFILE)  # say nothing about the checkpoint
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
 
 @dataclasses.dataclass(frozen=True)
 class Restored:
-    """A sound checkpoint: the state, and what the run knew beside it."""
+    """A sound checkpoint: the state, and the record saved with it."""
 
     state: State
     record: dict[str, Any]
@@ -42,11 +42,11 @@ class Checkpoints:
     """The checkpoints of one workdir.
 
     A checkpoint holds two items: `state`, all arrays, and `record`, JSON: the config, the progress of the run, and a
-    CRC-32 for each array and for itself. orbax makes both visible in one atomic rename, so what is there is whole;
-    damage that comes later (a lost file, flipped bytes, which orbax alone restores silently) is found by the checksums.
+    CRC-32 for each array and for itself. orbax makes both visible in one atomic rename, so a visible checkpoint is
+    complete. The checksums find later damage: a lost file, or flipped bytes, which orbax alone restores silently.
 
-    Of several processes each writes its part of the arrays. Each reads on its own, without orbax's barriers, at which
-    the others would wait for one that finds a file damaged; then they agree whether all found it whole.
+    Each of several processes writes its part of the arrays. Each reads on its own, without orbax's barriers, where the
+    others would wait for a process that found a damaged file; then they agree whether all found the checkpoint whole.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Checkpoints:
         self.folder = folder
         self._cluster = cluster or Cluster()
         self._keep_best = policy.keep_best
-        self._accuracies: dict[int, float | None] = {}  # of steps whose record was read, or saved
+        self._accuracies: dict[int, float | None] = {}  # by step, once its record was read or saved
         self._replacing = False
         if not read_only:
             self._finish_replacing()
@@ -84,20 +84,20 @@ class Checkpoints:
         return self._cluster.of_first(lambda: sorted(self._manager.all_steps()))
 
     def save(self, state: State, record: dict[str, Any], val_accuracy: float | None) -> None:
-        """Start saving in the background; the arrays are copied before it returns, so the state may be donated.
+        """Start saving in the background; the arrays are copied before this returns, so the state may be donated.
 
-        A checkpoint of the same step is replaced once the new one is whole.
+        An older checkpoint of the same step is removed once the new one is complete.
 
         Raises:
-          UserError: an earlier save failed, such as on a full disk.
+          UserError: an earlier save failed, for example because the disk is full.
         """
         step, tree = int(jax.device_get(state.step)), seals.tree_of(state)
         if self._cluster.alone:
-            # Host arrays, as orbax compiles a program for each shape and device to cut what several devices hold.
+            # Host arrays: for arrays on several devices, orbax compiles a program per shape and device to slice them.
             tree = jax.tree.map(np.array, jax.device_get(tree))
         record = seals.sealed(record | {"val_accuracy": val_accuracy}, tree)
         with self._failures(step):
-            if self._replacing:  # orbax deletes no step of which there are two folders
+            if self._replacing:  # orbax deletes no step that has two folders
                 self._manager.wait_until_finished()
                 self._finish_replacing()
             if step in self.steps():
@@ -114,23 +114,23 @@ class Checkpoints:
             )
 
     def best(self) -> int | None:
-        """The kept step of the highest validation accuracy, the first of equals; None if none was evaluated."""
+        """The kept step with the highest validation accuracy, the first of equals; None if none was evaluated."""
         return next(iter(_ranked(self.steps(), self._val_accuracy)), None)
 
     def _val_accuracy(self, step: int) -> float | None:
-        """What the validation split gave at a kept step; None if it was not evaluated there."""
-        if step not in self._accuracies:  # of an earlier start
+        """The validation accuracy at a kept step; None if it was not evaluated there."""
+        if step not in self._accuracies:  # saved by an earlier start
             record = seals.read_record(self.folder / str(step))
             if record is None:
                 return None
             progress = record.get("progress", {})
-            # Records had no such figure of their own at first.
+            # Early versions did not record this figure.
             there = progress.get("accuracy") if progress.get("evaluated") == step else None
             self._accuracies[step] = record.get("val_accuracy", there)
         return self._accuracies[step]
 
     def _is_worth_keeping(self, steps: list[int]) -> list[bool]:
-        """Which steps are among the best, or cannot be told: what is damaged is not deleted."""
+        """Which steps are among the best or have no readable record: a damaged checkpoint is not deleted."""
         best = _ranked(steps, self._val_accuracy)[: self._keep_best]
         return [step in best or step not in self._accuracies for step in steps]
 
@@ -138,14 +138,14 @@ class Checkpoints:
         """Return when the last save is on disk.
 
         Raises:
-          UserError: it failed.
+          UserError: the save failed.
         """
         with self._failures(None):
             self._manager.wait_until_finished()
             self._finish_replacing()
 
     def close(self) -> None:
-        """Let go of orbax's threads."""
+        """Release orbax's threads."""
         self._manager.close()
 
     def newest_sound(
@@ -154,13 +154,14 @@ class Checkpoints:
         """The newest checkpoint that is whole, and one line for each newer one that is not.
 
         Args:
-          target: shapes and dtypes, as of `jax.eval_shape`.
-          sharding: of the restored arrays, one for all or a state of them; the saved ones may have lain otherwise.
-          set_aside: where a sound one is found, rename the damaged ones to `damaged-<step>`, so that their steps can be
-            saved again.
+          target: shapes and dtypes of the state, as from `jax.eval_shape`.
+          sharding: sharding of the restored arrays, one for all or a state of them; the saved arrays may have had
+            another.
+          set_aside: if a sound checkpoint is found, rename the damaged ones to `damaged-<step>`, so that their steps
+            can be saved again.
 
         Raises:
-          UserError: a checkpoint is of another model, or there are some and none is sound.
+          UserError: a checkpoint belongs to another model, or checkpoints exist but none is sound.
         """
         damaged: list[int] = []
         remarks: list[str] = []
@@ -187,7 +188,7 @@ class Checkpoints:
         return None, remarks
 
     def _another_orbax(self, step: int, error: BaseException | None) -> str:
-        """What there is to say where no checkpoint is read, and not for what is in its files."""
+        """The error message if orbax can read no checkpoint, for a reason other than the content of its files."""
         written = (seals.read_record(self.folder / str(step)) or {}).get("packages", {}).get("orbax-checkpoint")
         return (
             f"orbax-checkpoint {packages()['orbax-checkpoint']} cannot read the checkpoints in {self.folder}, which "
@@ -198,8 +199,8 @@ class Checkpoints:
         """Restore one checkpoint and verify it.
 
         Raises:
-          DamagedError: it is not whole.
-          UserError: it is of another model.
+          DamagedError: the checkpoint is not whole.
+          UserError: it belongs to another model.
         """
         each = sharding if isinstance(sharding, State) else jax.tree.map(lambda _: sharding, target)
         wanted = jax.tree.map(
@@ -209,7 +210,7 @@ class Checkpoints:
         )
         read = self._read if self._cluster.alone else self._read_apart
         tree, record = read(step, wanted)
-        # What holds no array (batch_stats of a network without BatchNorm, no moving average) was not saved.
+        # Parts without arrays (batch_stats of a network without BatchNorm, an absent moving average) were not saved.
         empty = {name: value for name, value in flax.serialization.to_state_dict(target).items() if name not in tree}
         return Restored(flax.serialization.from_state_dict(target, tree | empty), record)
 
@@ -252,7 +253,7 @@ class Checkpoints:
         return jax.tree.map(lambda leaf, like: put(leaf, like.sharding), tree, wanted), record
 
     def _rename(self, old: str, new: str) -> None:
-        """Process 0 renames a checkpoint, while the others wait; then all look anew."""
+        """Process 0 renames a checkpoint while the others wait; then all list the folder again."""
         self._cluster.of_first(lambda: str((self.folder / old).rename(self.folder / new)))
         self._manager.reload()
 
@@ -267,7 +268,7 @@ class Checkpoints:
             )
 
     def _finish_replacing(self) -> None:
-        """Remove what was replaced; bring it back where the new one was never finished. Process 0 does it."""
+        """Remove replaced checkpoints; bring one back if its new one was never finished. Only process 0 does this."""
         self._replacing = False
         if not self._cluster.first:
             return
@@ -280,7 +281,7 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _failures(self, step: int | None) -> Iterator[None]:
-        """Turn a failure to write into the user's error that it is."""
+        """Turn a failure to write into a `UserError`."""
         try:
             yield
         except Exception as error:
@@ -296,26 +297,26 @@ class Checkpoints:
 class _Best(PreservationPolicy):
     """Keeps the checkpoints of the highest validation accuracies.
 
-    orbax's own policy knows the accuracies of those alone that this process saved, and would delete the best one of an
-    earlier start.
+    orbax's own policy knows only the accuracies of checkpoints that this process saved, and would delete the best one
+    of an earlier start.
     """
 
     def __init__(self, worth_keeping: Callable[[list[int]], list[bool]]) -> None:
         self._worth_keeping = worth_keeping
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
-        """Whether to keep each of them."""
+        """Whether to keep each checkpoint."""
         return self._worth_keeping([info.step for info in checkpoints])
 
 
 def _ranked(steps: Iterable[int], val_accuracy: Callable[[int], float | None]) -> list[int]:
-    """The steps that were evaluated, the best first, and of equals the first, as the run counts."""
+    """The evaluated steps, best first; of equals, the earliest first, as for `Progress.best_step`."""
     known = [(-accuracy, step) for step in steps if (accuracy := val_accuracy(step)) is not None]
     return [step for _, step in sorted(known)]
 
 
 def _reason(error: Exception) -> str:
-    """Why something could not be written: what the system says where it is known, and not where TensorStore was."""
+    """Why something could not be written: the system's own words if known, without TensorStore's source locations."""
     of_system = (os.strerror(number) for number in FULL if os.strerror(number) in str(error))
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return next(of_system, lines[0][:300])
@@ -330,7 +331,7 @@ class DamagedError(Exception):
 
 
 def _damage(step: int, error: Exception) -> Exception:
-    """The error as one of the checkpoint; or itself, where it is one of the machine."""
+    """A `DamagedError` of the checkpoint, or the error itself if the machine caused it."""
     of_machine = isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
     if of_machine or (isinstance(error, OSError) and error.errno in TRANSIENT):
         return error

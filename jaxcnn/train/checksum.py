@@ -1,4 +1,4 @@
-"""The CRC-32 of a JSON object, which it carries in itself as "crc32"."""
+"""The CRC-32 of a JSON object, stored in the object itself as "crc32"."""
 
 import json
 import zlib
@@ -6,11 +6,11 @@ from typing import Any
 
 
 def crc32_of(value: dict[str, Any]) -> int:
-    """CRC-32 of a JSON object, but for this figure itself; the same before it is written and after it is read."""
+    """CRC-32 of a JSON object without its "crc32"; the same before writing and after reading."""
     rest = {name: part for name, part in value.items() if name != "crc32"}
     return zlib.crc32(json.dumps(rest, sort_keys=True).encode())
 
 
 def is_whole(value: dict[str, Any]) -> bool:
-    """Whether a JSON object is what was written; one of a version that wrote no checksum is believed."""
+    """Whether a JSON object is what was written; objects without a checksum, from older versions, are accepted."""
     return "crc32" not in value or value["crc32"] == crc32_of(value)

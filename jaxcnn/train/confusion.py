@@ -1,4 +1,4 @@
-"""Which class was taken for which: counts by true and predicted class, the figures that follow, and their picture."""
+"""Confusion matrices: counts by true and predicted class, the figures that follow from them, and their picture."""
 
 import dataclasses
 import pathlib
@@ -9,18 +9,18 @@ import numpy as np
 
 from jaxcnn.text import distinct, save_picture, shown
 
-MOST_DENSE = 200  # classes up to which a file has every cell, and not only those that are not zero
-MOST_DRAWN = 1000  # rows of a picture; of more classes neighbours are put together
-MOST_CLASSES = 10_000_000  # that a file may claim
+MOST_DENSE = 200  # classes up to which a file has every cell; with more, only non-zero cells
+MOST_DRAWN = 1000  # rows of a picture; with more classes, neighbours share a row
+MOST_CLASSES = 10_000_000  # the most that a file may declare
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Confusion:
-    """A confusion matrix as its cells that are not zero, so that it is as large as what was counted.
+    """A confusion matrix stored as its non-zero cells, so its size is bounded by the number of counted examples.
 
     Attributes:
-      classes: how many; rows (true class) and columns (predicted class) of the matrix.
-      true, predicted: int64 [M], of each cell, by rising (true, predicted).
+      classes: number of classes; rows (true class) and columns (predicted class) of the matrix.
+      true, predicted: int64 [M], classes of each cell, sorted by (true, predicted).
       counts: int64 or float64 [M], above 0.
     """
 
@@ -31,13 +31,13 @@ class Confusion:
 
     @classmethod
     def of(cls, labels: np.ndarray, guesses: np.ndarray, classes: int) -> "Confusion":
-        """That of labels and guesses, integers [N] below `classes`."""
+        """The matrix of labels and guesses, integers [N] below `classes`."""
         cells, counts = np.unique(labels.astype(np.int64) * classes + guesses, return_counts=True)
         return cls(classes, cells // classes, cells % classes, counts.astype(np.int64))
 
     @classmethod
     def mean(cls, several: Sequence["Confusion"]) -> "Confusion":
-        """The mean of matrices of as many classes."""
+        """The mean of matrices with equal numbers of classes."""
         classes = several[0].classes
         cells = np.concatenate([one.true * classes + one.predicted for one in several])
         found, place = np.unique(cells, return_inverse=True)
@@ -46,10 +46,10 @@ class Confusion:
 
     @classmethod
     def from_json(cls, value: Any) -> "Confusion":
-        """What `to_json` made, in either form.
+        """The matrix from the output of `to_json`, in either form.
 
         Raises:
-          ValueError: it is not.
+          ValueError: the value is no such output.
         """
         if isinstance(value, dict):
             classes, cells = value.get("classes"), np.array(value.get("cells"), dtype=object)
@@ -76,7 +76,7 @@ class Confusion:
         return cls(classes, cells // classes, cells % classes, counts[place].astype(np.int64))
 
     def to_json(self) -> Any:
-        """All rows, or of more than 200 classes {"classes", "cells": [[true, predicted, count], …]}."""
+        """All rows; for more than 200 classes {"classes", "cells": [[true, predicted, count], …]}."""
         if self.classes <= MOST_DENSE:
             return self.dense().tolist()
         cells = np.stack([self.true, self.predicted], axis=1).tolist()
@@ -92,7 +92,7 @@ class Confusion:
         return matrix
 
     def pooled(self, most: int = MOST_DRAWN) -> tuple[np.ndarray, int]:
-        """The matrix with at most so many rows, and how many neighbouring classes are put together in each."""
+        """The matrix with at most `most` rows, and how many neighbouring classes share a row."""
         width = -(-self.classes // most)
         rows = -(-self.classes // width)
         matrix = np.zeros((rows, rows), self.counts.dtype)
@@ -111,16 +111,16 @@ class Confusion:
 
     @property
     def right(self) -> np.ndarray:
-        """How often each class was predicted rightly [K]."""
+        """How often each class was predicted correctly [K]."""
         on_diagonal = self.true == self.predicted
         return np.bincount(self.true[on_diagonal], self.counts[on_diagonal], self.classes)
 
     def most_confused(self) -> tuple[np.ndarray, np.ndarray]:
-        """For each class the other that it was most often taken for, the first of equals, and how often [K]."""
+        """For each class, the wrong class most often predicted for it (the first of equals), and how often [K]."""
         other, often = np.zeros(self.classes, np.int64), np.zeros(self.classes)
         wrong = self.true != self.predicted
         true, predicted, counts = self.true[wrong], self.predicted[wrong], self.counts[wrong]
-        order = np.lexsort((-predicted, counts, true))  # the last of each class is the one
+        order = np.lexsort((-predicted, counts, true))  # the last entry of each class is assigned
         other[true[order]], often[true[order]] = predicted[order], counts[order]
         return other, often
 
@@ -128,8 +128,8 @@ class Confusion:
 def by_class(confusion: Confusion, class_names: Sequence[str]) -> dict[str, Any]:
     """Accuracy, precision, recall and F1 of each class, and their means over the classes that have examples.
 
-    A class without examples has none of these. Precision is 0 for a class that was never predicted; recall is what
-    `per_class_accuracy` has, and balanced accuracy its mean.
+    For a class without examples they are None. Precision is 0 for a class that was never predicted.
+    `per_class_accuracy` is the recall, and balanced accuracy is its mean.
     """
     names = distinct(class_names)
     totals, guessed, right = confusion.totals, confusion.guessed, confusion.right
@@ -159,8 +159,8 @@ def by_class(confusion: Confusion, class_names: Sequence[str]) -> dict[str, Any]
 def draw(confusion: Confusion, class_names: Sequence[str], path: pathlib.Path) -> None:
     """Draw a matrix as a picture of row shares.
 
-    Counts are written in for up to 20 classes, names beside the rows for up to 150; above 1,000 neighbouring classes
-    share a row. The colours are those of the square root of a share, so that confusions of a few per cent can be seen.
+    Cells show counts for up to 20 classes, axes show names for up to 150; above 1,000 classes, neighbours share a row.
+    Colours follow the square root of a share, so that confusions of a few per cent are visible.
     """
     from matplotlib.colors import PowerNorm
     from matplotlib.figure import Figure

@@ -13,7 +13,7 @@ def read_records(folder: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def damage(folder: pathlib.Path) -> list[str]:
-    """A remark where lines of `metrics.jsonl` are damaged, but for a last one that a crash cut off."""
+    """A remark if lines of `metrics.jsonl` are damaged; a last line that a crash cut off does not count."""
     damaged = [number for number, record in enumerate(_lines(folder)[:-1], start=1) if record is None]
     if not damaged:
         return []
@@ -22,7 +22,7 @@ def damage(folder: pathlib.Path) -> list[str]:
 
 
 def _lines(folder: pathlib.Path) -> list[dict[str, Any] | None]:
-    """What each line of `metrics.jsonl` holds; None where that is no record."""
+    """The record in each line of `metrics.jsonl`; None for a line that holds none."""
 
     def record(line: bytes) -> dict[str, Any] | None:
         try:

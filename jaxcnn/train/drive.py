@@ -31,9 +31,9 @@ class Call:
     """Steps that were started together.
 
     Attributes:
-      first: the step after the first of them, counted from 1.
-      count: how many there are.
-      metrics: `StepMetrics` on the devices: scalars of a single step, or [n] with n >= `count`.
+      first: number of the first step, counted from 1.
+      count: number of steps.
+      metrics: `StepMetrics` on the devices: scalars for a single step, else [n] with n >= `count`.
     """
 
     first: int
@@ -42,7 +42,7 @@ class Call:
 
 
 class Driver:
-    """Makes the steps of one start of a run, one or several in a call."""
+    """Runs the steps of one start of a run, one or several per call."""
 
     def __init__(self, session: Session, inputs: Iterator[Any]) -> None:
         self._session, self._inputs = session, inputs
@@ -55,7 +55,7 @@ class Driver:
         self._unread: Call | None = None
 
     def train_until(self, stop: int) -> None:
-        """Train from `session.step` to step `stop`. Every step made has been read and logged when it returns or raises.
+        """Train from `session.step` to `stop`. When this returns or raises, all steps made are read and logged.
 
         Raises:
           Interrupted: the run has to stop; `session.step` says how far it got.
@@ -69,7 +69,7 @@ class Driver:
                 # Processes measure different times, but must make the same calls.
                 allowed = min(filter(None, session.interrupts.agree(self._pace.allowed)), default=1)
                 call = self._start(min(allowed, min(stop, self._stretch[0]) - session.step))
-                self._read()  # the call before, so the host never holds up the devices
+                self._read()  # the previous call, so the devices never wait for the host
                 self._unread = call
                 if is_ready(call.metrics):
                     self._read()
@@ -80,7 +80,7 @@ class Driver:
 
     @property
     def _stretch(self) -> tuple[int, jax.stages.Compiled]:
-        """The compiled program that makes the next step, and the step at which it is the next one's turn."""
+        """The stage of the next step: the step at which the stage ends, and its compiled program."""
         return next(stretch for stretch in self._stretches if stretch[0] > self._session.step)
 
     def _start(self, count: int) -> Call:
@@ -93,7 +93,7 @@ class Driver:
         return call
 
     def _read(self) -> None:
-        """Wait for the unread call, if there is one; take in the metrics of its steps, which share its time."""
+        """Wait for the unread call, if any; record the metrics of its steps, which share its time equally."""
         session, call = self._session, self._unread
         if call is None:
             return
@@ -110,15 +110,15 @@ class Driver:
 
 
 def is_ready(metrics: Any) -> bool:
-    """Whether the metrics of a call can be read without waiting: at once on a CPU, which makes it before it returns."""
+    """Whether the metrics of a call can be read without waiting; on a CPU always, as it computes before it returns."""
     return all(leaf.is_ready() for leaf in jax.tree.leaves(metrics))
 
 
 def record_metrics(session: Session, step: int, metrics: StepMetrics, seconds: float) -> None:
-    """Take in the metrics of one step, on the host, and how long it took: check, add, log.
+    """Check, add up and log the metrics of one step, which are on the host, and its `seconds`.
 
     Raises:
-      Diverged: they are not finite.
+      Diverged: the loss or the gradient norm is not finite.
     """
     progress, config = session.progress, session.config
     count = float(metrics.sums.count)
@@ -143,7 +143,7 @@ def record_metrics(session: Session, step: int, metrics: StepMetrics, seconds: f
 
 
 def _log(session: Session, step: int, grad_norm: float, learning_rate: float) -> None:
-    """Write the training record of the steps since the last one, and the progress line."""
+    """Write the training record of the steps since the last record, and the progress line."""
     progress, spec = session.progress, session.spec
     loss, top1, top5, count = progress.window
     rate = count / max(progress.window_seconds, 1e-9)

@@ -1,4 +1,4 @@
-"""What figures are made with: versions, devices, machine, source commit and command, in `environment.json`."""
+"""The environment of a run, in `environment.json`: versions, devices, machine, source commit and command."""
 
 import contextlib
 import functools
@@ -23,9 +23,9 @@ _log = logging.getLogger("jaxcnn")
 
 
 def write(workdir: pathlib.Path, command: list[str], hosts: Sequence[str] = ()) -> None:
-    """Write `environment.json`: what this start of the run was made with, and, as "earlier", all starts before it.
+    """Write `environment.json`: the environment of this start of the run and, as "earlier", of all starts before it.
 
-    Nothing hangs on it, so one that is damaged stops no run; it is kept beside.
+    No result depends on the file, so a damaged one stops no run; it is kept under another name.
     """
     path = workdir / "environment.json"
     earlier = []
@@ -41,7 +41,7 @@ def write(workdir: pathlib.Path, command: list[str], hosts: Sequence[str] = ()) 
 
 
 def facts(command: list[str]) -> dict[str, Any]:
-    """Versions, devices, machine, source commit and command: what figures of this run were made with."""
+    """The environment of this start: versions, devices, machine, source commit and command."""
     device = jax.local_devices()[0]
     return {
         "command": command,
@@ -60,7 +60,7 @@ def facts(command: list[str]) -> dict[str, Any]:
 
 
 def packages() -> dict[str, str | None]:
-    """Versions of what computes, loads and saves."""
+    """Versions of the packages that compute, load and save; None for one that is not installed."""
     return {name: _version(name) for name in PACKAGES}
 
 
@@ -82,9 +82,9 @@ def _processor() -> str:
 
 @functools.cache
 def _commit(source: pathlib.Path) -> str | None:
-    """The commit of the repository that has this source file, "+" added if its tree was changed; None if none has.
+    """The commit of the repository that tracks this source file, plus "+" if its tree was changed; None without one.
 
-    A folder where packages are installed may lie in a repository that knows nothing of them.
+    Installed packages may lie inside a repository that does not track them.
     """
 
     def git(*arguments: str) -> str:

@@ -10,9 +10,9 @@ from jaxcnn.data.batch import Batch, Normalization, Split
 from jaxcnn.learn import programs
 from jaxcnn.train.loaders import Loader
 
-# Of the examples of a batch: the class predicted, int64 [n], its probability, float64 [n], and the label, int32 [n].
+# For the examples of a batch: predicted class, int64 [n]; its probability, float64 [n]; label, int32 [n].
 Outputs = tuple[np.ndarray, np.ndarray, np.ndarray]
-MOST_AT_ONCE = 2**22  # probabilities in float64, of any number of examples and classes
+MOST_AT_ONCE = 2**22  # float64 probabilities computed at once: examples times classes
 
 
 def evaluate(
@@ -27,9 +27,9 @@ def evaluate(
 ) -> dict[str, float]:
     """Mean loss and accuracies over a split, as fractions in [0, 1].
 
-    With test-time augmentation (`tta` as in `config.run`) the same figures of the averaged logits are there too, named
-    tta_…. `between_batches` is called before each batch is started; what it raises ends the evaluation. What is made of
-    the examples of each batch, without test-time augmentation, is appended to `outputs` where it is given.
+    With test-time augmentation (`tta` as in `config.run`), the figures of the averaged logits are included, named
+    tta_…. `between_batches` is called before each batch starts; its exceptions end the evaluation. If `outputs` is
+    given, the `Outputs` of each batch, without test-time augmentation, are appended to it.
     """
     totals: Any = 0.0
     waiting: Any = None  # read one batch late, so that the devices never wait for the host
@@ -64,7 +64,7 @@ def _outputs(logits: jax.Array, batch: Batch) -> Outputs:
 
 
 def judge(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The class that logits float32 [n, K] predict, int64 [n], and its probability, float64 [n]."""
+    """The class predicted by logits float32 [n, K], int64 [n], and its probability, float64 [n]."""
     from scipy.special import softmax
 
     rows = max(1, MOST_AT_ONCE // logits.shape[-1])
@@ -75,7 +75,7 @@ def judge(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _on_host(array: jax.Array) -> np.ndarray:
-    """The whole array, also where its parts lie on several hosts (each of which then has to ask for it)."""
+    """The whole array, even if its parts lie on several hosts; then every host has to call this."""
     if array.is_fully_addressable:
         return np.asarray(array)
     from jax.experimental import multihost_utils
@@ -84,5 +84,5 @@ def _on_host(array: jax.Array) -> np.ndarray:
 
 
 def _read(sums: list[Any]) -> np.ndarray:
-    """[kinds, 4] of the sums of one batch."""
+    """The sums of one batch, float64 [kinds, 4]: loss, top-1, top-5, count."""
     return np.array([[one.loss, one.top1, one.top5, one.count] for one in jax.device_get(sums)], np.float64)

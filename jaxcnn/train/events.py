@@ -1,4 +1,4 @@
-"""TensorBoard's events, by tensorboardX's records without its threads: a full disk ends no run, nor hangs it."""
+"""TensorBoard events, by tensorboardX's record writer without its threads: a full disk neither ends nor hangs a run."""
 
 import importlib.abc
 import pathlib
@@ -12,14 +12,14 @@ FLUSH_SECONDS = 30.0
 
 
 class Events:
-    """Writes scalars to a folder, over those of a lost run after `step`.
+    """Writes scalars to a folder; they replace those of a lost run after `step`.
 
     Raises:
-      OSError: the folder cannot be written; so does `add`.
+      OSError: the folder cannot be written; `add` raises it too.
     """
 
     def __init__(self, folder: pathlib.Path, step: int) -> None:
-        # tensorboardX imports PyTorch where it is installed, for seconds, and scalars need nothing of it.
+        # tensorboardX imports PyTorch if it is installed; that takes seconds, and scalars do not need it.
         hidden = _HiddenTorch()
         sys.meta_path.insert(0, hidden)
         try:
@@ -35,7 +35,7 @@ class Events:
         self._write(step=step + 1, session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START))
 
     def add(self, kind: str, step: int, values: dict[str, Any]) -> None:
-        """Append the numbers among the values of a record."""
+        """Append the numeric values of a record."""
         numbers = {name: float(value) for name, value in values.items() if isinstance(value, int | float)}
         summary = {"value": [{"tag": f"{kind}/{name}", "simple_value": value} for name, value in numbers.items()]}
         self._write(step=step, summary=summary)
@@ -44,7 +44,7 @@ class Events:
             self._file.flush()
 
     def close(self) -> None:
-        """Write what is not written yet. Raises OSError where that cannot be."""
+        """Write all pending events. Raises OSError if that fails."""
         self._file.close()
 
     def _write(self, **fields: Any) -> None:
@@ -52,12 +52,12 @@ class Events:
 
 
 class _HiddenTorch(importlib.abc.MetaPathFinder):
-    """Hides PyTorch from the imports of the thread that makes this; any other may import it meanwhile."""
+    """Hides PyTorch from imports in the thread that creates this; other threads may import it meanwhile."""
 
     def __init__(self) -> None:
         self._thread = threading.get_ident()
 
     def find_spec(self, name: str, path: Any, target: Any = None) -> None:
-        """Nothing, so that the finders after this one are asked. Raises ModuleNotFoundError to hide."""
+        """Return None, so that the next finders are tried. Raises ModuleNotFoundError to hide PyTorch."""
         if name == "torch" and threading.get_ident() == self._thread:
             raise ModuleNotFoundError("torch is not needed for scalars", name=name)

@@ -14,9 +14,9 @@ from jaxcnn.machine import mesh as meshes
 
 @dataclasses.dataclass(frozen=True)
 class Peak:
-    """What one device can do at most, dense: FLOP/s in 16-bit and float32 arithmetic, bytes/s of its memory.
+    """Peak rates of one device, without sparsity: FLOP/s in 16-bit and float32 arithmetic, bytes/s of its memory.
 
-    float32 is as XLA runs it by default, which is TF32 on Ampere and later.
+    float32 means XLA's default for it, which is TF32 on Ampere and later.
     """
 
     half: float
@@ -28,9 +28,9 @@ class Peak:
         return self.single if dtype == "float32" else self.half
 
 
-# By a part of JAX's name for the device, the longest that fits. From NVIDIA's data sheets (SXM where no other form is
-# named; half of what they state with sparsity) and Google Cloud's TPU pages. P100, V100 and T4 reach the 16-bit figure
-# in float16 only: they have no bfloat16 arithmetic.
+# Keyed by a part of JAX's device name; the longest matching key counts. From NVIDIA's data sheets (SXM unless the key
+# names another form; half of the figures given with sparsity) and Google Cloud's TPU pages. P100, V100 and T4 reach the
+# 16-bit figure in float16 only: they have no bfloat16 arithmetic.
 PEAKS = {
     "P100": Peak(21.2e12, 10.6e12, 732e9),
     "V100": Peak(125e12, 15.7e12, 900e9),
@@ -53,43 +53,43 @@ PEAKS = {
 
 
 def step_flops(traced: jax.stages.Traced) -> float | None:
-    """Floating-point operations of one step on one device, by XLA's own count; None if it has none.
+    """Floating-point operations of one step on one device, as counted by XLA; None if it has no count.
 
-    Counted as for a GPU, before optimisation: there a convolution is one operation of known cost. On CPU Winograd's
-    forms do less, and after optimisation a GPU's convolutions are calls into cuDNN, which count as nothing. So this is
+    Counted as for a GPU before optimisation, where a convolution is one operation of known cost. On CPU, Winograd's
+    method does fewer; after optimisation, a GPU's convolutions are calls into cuDNN, which count as zero. So this is
     the cost of the mathematics, the same on every machine. A loop whose length is an input counts as one step.
     """
     return _count(traced.lower(lowering_platforms=("cuda",)), "flops")
 
 
 def of_program(spec: StepSpec, mesh: Mesh, loader: str, steps_per_call: int = 1) -> float | None:
-    """`step_flops` of a program on one device of a mesh, whatever its platform; None if there is no CPU backend either.
+    """`step_flops` of the train step of `spec`, per device of a mesh of any platform; None if it cannot be counted.
 
-    Plugins, as those of GPUs and TPUs are, count nothing in a program that is not compiled. Their step is traced once
-    more, for one device of the CPU backend that does all of the batch.
+    Backend plugins, such as those of GPUs and TPUs, count nothing in an uncompiled program. For them the step is traced
+    again, for one device of the CPU backend that does the whole batch; None if that backend is not available.
     """
     if mesh.devices.flat[0].platform == "cpu":
         return step_flops(programs.train_step.traced(spec, mesh, loader, steps_per_call))
     try:
         one = meshes.over(jax.local_devices(backend="cpu")[:1])
-    except RuntimeError:  # JAX_PLATFORMS leaves it out
+    except RuntimeError:  # JAX_PLATFORMS excludes it
         return None
     whole = step_flops(programs.train_step.traced(spec, one, loader))
     return None if whole is None else whole / mesh.size
 
 
 def bytes_of_program(spec: StepSpec, mesh: Mesh, loader: str, steps_per_call: int = 1) -> float | None:
-    """`step_bytes` of the compiled step of a program; None where it loops over microbatches, as XLA counts one turn."""
+    """`step_bytes` of the train step of `spec`; None if it loops over microbatches, as XLA counts one iteration."""
     if spec.optim.accumulate_steps > 1 and not spread.unrolls_microbatches(mesh):
         return None
     return step_bytes(programs.train_step(spec, mesh, loader, steps_per_call))
 
 
 def step_bytes(compiled: jax.stages.Compiled) -> float | None:
-    """Bytes that one step moves to and from one device's memory, by XLA's estimate; None if it has none.
+    """Bytes that one step moves to and from one device's memory, as estimated by XLA; None if it has no estimate.
 
-    The operands and results of every operation left after fusion, as if no cache held any of them. On a GPU calls into
-    cuDNN and cuBLAS may count as nothing; the figure is then less than the traffic.
+    Counts operands and results of every operation left after fusion, as if none were cached. On a GPU, calls into cuDNN
+    and cuBLAS may count as zero; the figure is then less than the traffic.
     """
     return _count(compiled, "bytes accessed")
 
@@ -97,17 +97,17 @@ def step_bytes(compiled: jax.stages.Compiled) -> float | None:
 def _count(spec: jax.stages.Lowered | jax.stages.Compiled, name: str) -> float | None:
     try:
         analysis: Any = spec.cost_analysis()
-    except Exception:  # not every backend has one
+    except Exception:  # not every backend has a cost analysis
         return None
     count = (analysis or {}).get(name, 0.0)
     return float(count) if count > 0 else None
 
 
 def peak(device_kind: str) -> Peak | None:
-    """The peaks of a device by JAX's name for it; None for one that is not listed, such as a CPU."""
+    """The peak rates of a device by JAX's name for it; None for an unlisted device, such as a CPU."""
     words = device_kind.split()
     for name in sorted(PEAKS, key=len, reverse=True):
-        # "L4" is not in "NVIDIA L40": a part counts from the start of a word, up to a digit or letter that goes on.
+        # "L4" must not match "NVIDIA L40": a key starts at a word, and no letter or digit follows it.
         if any(
             (rest := " ".join(words[i:])).startswith(name) and not rest[len(name) :][:1].isalnum()
             for i in range(len(words))

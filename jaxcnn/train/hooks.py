@@ -1,4 +1,4 @@
-"""What a caller that makes many runs in one process has a hand in: their output, what they share, when they end."""
+"""Hooks and shared data for callers that make many runs in one process, such as a sweep."""
 
 import dataclasses
 from collections.abc import Callable
@@ -15,12 +15,12 @@ from jaxcnn.learn.step_spec import StepSpec
 
 
 class Shared:
-    """The data of the newest run, for the next one that has the same: opened splits, their arrays, their statistics.
+    """The data of the latest run, reused if the next run has the same: opened splits, their arrays, their statistics.
 
-    One set is kept, so that a sweep over data sets holds no more memory than each of its runs.
+    Only one data set is kept, so a sweep over data sets needs no more memory than each of its runs.
 
     Attributes:
-      compile_seconds: how long the programs of a run took to come, by `StepSpec`, when they first did in this process.
+      compile_seconds: seconds to compile or load the programs of a run, by `StepSpec`, the first time in this process.
     """
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class Shared:
         self._statistics: dict[str, Any] = {}
 
     def splits(self, data: config.Data) -> Splits:
-        """The opened splits; errors as of `open_splits`."""
+        """The opened splits; raises what `open_splits` raises."""
         if self._splits is None or data != self._data:
             self._data, self._splits = None, None
             self._resident.clear()
@@ -41,7 +41,7 @@ class Shared:
         return self._splits
 
     def resident(self, split: Split, sharding: jax.sharding.NamedSharding) -> resident.Resident:
-        """A split on the devices."""
+        """A split, placed on the devices."""
         if not self._has(split):
             return resident.load(split, sharding)
         key = (split.name, sharding)
@@ -50,7 +50,7 @@ class Shared:
         return self._resident[key]
 
     def statistics(self, split: Split) -> Any:
-        """Mean and standard deviation of a split's channels, as of `image_statistics`."""
+        """Mean and standard deviation of a split's channels, from `image_statistics`."""
         if not self._has(split):
             return image_statistics(split)
         if split.name not in self._statistics:
@@ -63,20 +63,20 @@ class Shared:
 
 
 def _go_on(step: int, accuracy: float) -> None:
-    """The hook of a run that nobody watches."""
+    """The default of `Hooks.evaluated`: does nothing."""
 
 
 @dataclasses.dataclass
 class Hooks:
-    """How a run is tied to what called it.
+    """The connections of a run to its caller.
 
     Attributes:
-      output: where its lines go; None: standard output.
-      where: how a run stopped by a signal goes on, for the message; empty: by its own workdir.
-      evaluated: called with step and validation accuracy after every evaluation, once what is due is being saved, and
-        on resume with those of the last one. What it raises ends the run, which the same config resumes later.
-      leaving: called if a signal ends the process where there is nothing to save, such as while it compiles.
-      shared: what this run and the next may have in common.
+      output: stream for the lines of the run; None: standard output.
+      where: how to resume a run that a signal stopped, for the message; empty: by its own workdir.
+      evaluated: called with step and validation accuracy after every evaluation, once a due save has started, and on
+        resume with those of the last evaluation. Its exceptions end the run, which the same config resumes later.
+      leaving: called if a signal ends the process while nothing needs saving, such as during compilation.
+      shared: data that this run may share with the next one.
     """
 
     output: TextIO | None = None

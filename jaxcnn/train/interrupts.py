@@ -1,9 +1,9 @@
-"""What stops a run between its steps: a condition of its caller's, or KeyboardInterrupt; in commands, signals.
+"""Stopping a run between steps: by a condition of its caller or KeyboardInterrupt; in commands, by signals.
 
-Python raises KeyboardInterrupt between any two bytecodes of the main thread, such as those where a step is made and its
-results are in nobody's hands yet. So a run that is called from the main thread is driven in another one from its first
-step on: there nothing breaks off, and the main thread tells it to stop. Nothing here touches signal handlers or ends
-the process; `jaxcnn.command.signals` does, for commands.
+Python raises KeyboardInterrupt between any two bytecodes of the main thread, for example when a step has run but its
+results are not stored yet. So a run called from the main thread continues in another thread from its first step on:
+nothing interrupts that thread, and the main thread asks it to stop. This module neither touches signal handlers nor
+ends the process; `jaxcnn.command.signals` does so for commands.
 """
 
 import concurrent.futures
@@ -21,7 +21,7 @@ GRACE_SECONDS = 20.0  # for the current step, evaluation batch and save
 LOOK_SECONDS = 0.1
 INTERRUPTED = RESTARTABLE  # exit code: stopped by a signal
 
-# Phases in which the state on disk is all there is, so that leaving at once loses nothing.
+# Phases in which all state is on disk, so leaving at once loses nothing.
 NOTHING_TO_SAVE = ("start", "data", "compile")
 
 T = TypeVar("T")
@@ -33,20 +33,21 @@ class Interrupted(Exception):
 
 
 class Interrupts:
-    """Whether a run has to stop, and what it is doing.
+    """Whether a run has to stop, and its current phase.
 
     Args:
-      asked: asked between steps and between batches of an evaluation, from the thread that trains; once it is true the
-        run saves a checkpoint and stops.
+      asked: called between steps and between batches of an evaluation, in the training thread; once it returns true,
+        the run saves a checkpoint and stops.
+      cluster: see the attribute.
 
     Attributes:
-      phase: what the run is doing: start, data, compile, train, evaluate, save, finish; told by `enter`. A sweep is in
+      phase: what the run is doing: start, data, compile, train, evaluate, save or finish; set by `enter`. A sweep is in
         phase sweep between its trials.
-      where: one line on how to go on, for the message.
-      leaving: called before the process leaves where there is nothing to save; by commands alone.
-      cluster: the processes of the run. Where there are several, all stop at the same step.
-      grace_seconds: how long a run may take to stop; only commands make sure of it.
-      received: what asked the run to stop, in a word or two; None: nothing has.
+      where: one line on how to resume, for the message.
+      leaving: called before the process exits while nothing needs saving; only commands call it.
+      cluster: the processes of the run; if there are several, all stop at the same step.
+      grace_seconds: seconds that a run may take to stop; only commands enforce this.
+      received: what asked the run to stop, in a word or two; None if nothing did.
     """
 
     def __init__(self, asked: Callable[[], bool] = lambda: False, cluster: Cluster | None = None) -> None:
@@ -60,21 +61,21 @@ class Interrupts:
         self._sent: Callable[[], list[Any]] | None = None
 
     def enter(self, phase: str) -> None:
-        """Tell what the run does from here on. Raises Interrupted where it has to stop and has nothing to save."""
+        """Set the phase. Raises Interrupted if the run has to stop and nothing needs saving."""
         self.phase = phase
         if phase in NOTHING_TO_SAVE and self.cluster.alone and self.is_asked():
             raise Interrupted(f"{self.received} before {phase}: stopped, nothing was lost; {self.where}")
 
     def check(self) -> None:
-        """Raise `Interrupted` if the run has to stop: on several processes at the same call of this, if any has to.
+        """Raise `Interrupted` if the run has to stop; if any of several processes has to, all raise at the same call.
 
-        What the processes tell each other is read a call late, so that nobody waits for it; the call after the one
-        that a signal came before is the one that raises.
+        Processes read each other's messages one call late, so that none waits: after a signal, the first call sends
+        it and the second one raises.
         """
         self.agree()
 
     def agree(self, value: Any = None) -> list[Any]:
-        """`check`, and the values that the processes gave at the call before, in their order; this one's if alone."""
+        """`check`, and return the values that all processes gave at the previous call, in order; [value] if alone."""
         self.is_asked()
         if self.cluster.alone:
             if self.received:
@@ -88,18 +89,18 @@ class Interrupts:
         return [given for _, given in answers]
 
     def is_asked(self) -> bool:
-        """Whether this process has to stop, as far as it knows; then `received` says why."""
+        """Whether this process knows that it has to stop; then `received` says why."""
         if self.received is None and self._asked():
             self.received = "asked to stop"
         return self.received is not None
 
     def goes_on(self, folder: pathlib.Path) -> str:
-        """How a run in a workdir goes on, in words."""
+        """How to resume a run in a workdir, in words."""
         return f"the same call with {folder} goes on"
 
     @contextlib.contextmanager
     def one_run(self) -> Iterator[None]:
-        """What is told meanwhile is of one run: afterwards it is as it was before."""
+        """Limit changes of this object to one run: afterwards it is as before."""
         names = ("phase", "where", "leaving", "cluster", "grace_seconds", "_sent")
         before = {name: getattr(self, name) for name in names}
         try:
@@ -109,13 +110,13 @@ class Interrupts:
             self._forget()
 
     def _forget(self) -> None:
-        """After a run: a KeyboardInterrupt was its own alone."""
+        """After a run: forget a KeyboardInterrupt, which concerned that run only."""
         self.received = None
 
     def drive(self, work: Callable[[], T]) -> T:
-        """`work()`, the steps of a run. A KeyboardInterrupt asks it to stop, and is raised once it has.
+        """Return `work()`, the steps of a run. A KeyboardInterrupt asks it to stop, and is raised once it has stopped.
 
-        So is whatever else a signal handler of the caller's raises in the main thread.
+        The same holds for any other exception that a signal handler of the caller raises in the main thread.
         """
         if threading.current_thread() is not threading.main_thread():
             return work()
@@ -132,12 +133,12 @@ class Interrupts:
         raise broken
 
     def _wait(self, running: concurrent.futures.Future[Any]) -> BaseException | None:
-        """Wait for the end of a run that works in another thread; return what was raised here meanwhile."""
+        """Wait for the end of a run in another thread; return the exception raised in this thread meanwhile, if any."""
         broken: BaseException | None = None
         while not running.done():
             try:
-                concurrent.futures.wait([running], LOOK_SECONDS)  # `_thread.interrupt_main` wakes nobody
-            except BaseException as error:  # once more: the run is stopping, and its files are not to be torn
+                concurrent.futures.wait([running], LOOK_SECONDS)  # `_thread.interrupt_main` does not end a wait
+            except BaseException as error:  # keep waiting: the run is stopping, and must complete its files
                 if broken is None:
                     broken, self.received = error, type(error).__name__
                     _log.warning("%s during %s: saving a checkpoint and stopping", self.received, self.phase)

@@ -1,21 +1,21 @@
-"""Making a run longer: what its config says of the length, and what in it depends on that."""
+"""Making a run longer: the length in its config, and the settings that depend on the length."""
 
 from collections.abc import Mapping
 from typing import Any
 
 KEYS = ("run.epochs", "run.steps")
-_FREE_SCHEDULES = ("constant", "multistep")  # their rate at a step is the same however long the run is
+_FREE_SCHEDULES = ("constant", "multistep")  # their rate at a step does not depend on the length of the run
 
 
 def of(flat: Mapping[str, Any]) -> tuple[str, float]:
-    """Unit and length of a run, by its flat config."""
+    """Unit and length of a run, from its flat config."""
     return ("steps", flat["run.steps"]) if flat["run.steps"] else ("epochs", flat["run.epochs"])
 
 
 def why_not_longer(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     """Why a run of the flat config `there` cannot go on with the length of `here`; empty if it can.
 
-    It can where it then is, to the bit, the run that would have been asked for so long from the start.
+    It can if the result is, to the bit, that of a run configured with the new length from the start.
     """
     (unit, before), (new_unit, after) = of(there), of(here)
     if unit != new_unit:

@@ -1,4 +1,4 @@
-"""What of a config the data and the machine bound, told before a run hangs, or is ended for want of memory."""
+"""Limits that data and machine impose on a config, checked before a run hangs or is killed for lack of memory."""
 
 import math
 
@@ -15,16 +15,16 @@ from jaxcnn.machine import malloc
 from jaxcnn.machine.mesh import data_devices
 from jaxcnn.train import loaders
 
-SLIP = 1e-3  # of a step; from there on "several times a step" is taken for what it can be, once
+SLIP = 1e-3  # of a step; intervals from this up to one step are taken as one step
 MOST_STOPS = 10**7  # evaluations and checkpoints of a run, whose steps are listed in memory
-SPARE = 1.25  # times the memory there is: what a compiler allots is not always all used
+SPARE = 1.25  # times the available memory: a program does not always use all that its compiler allots
 
 
 def check_spec(config: Config, spec: StepSpec) -> None:
     """Refuse numbers that make no sense for images of this size, or a run of this length.
 
     Raises:
-      ConfigError: a line for each of them.
+      ConfigError: some numbers are refused; the message has a line for each.
     """
     wrong = [*_rhythms(config, spec), *_times(config, spec)]
     side = max(spec.image_shape[:2])
@@ -39,7 +39,7 @@ def check_spec(config: Config, spec: StepSpec) -> None:
 
 
 def _rhythms(config: Config, spec: StepSpec) -> list[str]:
-    """What happens more often than steps do, or too often to be listed."""
+    """Errors for intervals that are shorter than a step, or due too often to be listed."""
     checkpoint, epoch, total = config.checkpoint, spec.steps_per_epoch, spec.total_steps
     rhythms = [
         ("run.eval_every_epochs", config.run.eval_every_epochs, epoch),
@@ -59,7 +59,7 @@ def _rhythms(config: Config, spec: StepSpec) -> list[str]:
 
 
 def _times(config: Config, spec: StepSpec) -> list[str]:
-    """Times after the last step that a program could count."""
+    """Errors for times after the last step that a program can count."""
     unit = spec.steps_per_epoch if config.schedule.unit == "epochs" else 1.0
     wrong = []
     if any(boundary * unit > INT32 for boundary in config.schedule.boundaries):
@@ -70,10 +70,10 @@ def _times(config: Config, spec: StepSpec) -> list[str]:
 
 
 def check_memory(config: Config, spec: StepSpec, mesh: Mesh, loader: str, splits: Splits) -> None:
-    """Refuse a run whose state, data and batch alone are more than the memory of a device, before anything compiles.
+    """Refuse a run whose state, data and batch alone exceed the memory of a device, before anything compiles.
 
     Raises:
-      ConfigError: so it is.
+      ConfigError: they do; the message lists the large parts in GiB.
     """
     parts = _alive(spec, mesh, loader, splits)
     batch = max(
@@ -87,10 +87,10 @@ def check_memory(config: Config, spec: StepSpec, mesh: Mesh, loader: str, splits
 def check_compiled(
     spec: StepSpec, mesh: Mesh, loader: str, splits: Splits, compiled: list[jax.stages.Compiled]
 ) -> None:
-    """Refuse a run whose programs ask for more memory than there is; on CPU, as a GPU's allocator says so itself.
+    """Refuse a run whose programs need more memory than available; on CPU only, as a GPU's allocator reports it itself.
 
     Raises:
-      ConfigError: so it is.
+      ConfigError: they do; the message lists the large parts in GiB.
     """
     if mesh.devices.flat[0].platform != "cpu":
         return
@@ -99,7 +99,7 @@ def check_compiled(
 
 
 def _alive(spec: StepSpec, mesh: Mesh, loader: str, splits: Splits) -> dict[str, int]:
-    """Bytes on one device of what stays there, by a name for people."""
+    """Bytes on one device that stay allocated, by a readable name."""
 
     def on_a_device(leaf: jax.ShapeDtypeStruct) -> int:
         assert isinstance(leaf.sharding, NamedSharding)
@@ -112,10 +112,10 @@ def _alive(spec: StepSpec, mesh: Mesh, loader: str, splits: Splits) -> dict[str,
 
 
 def _check_fits(parts: dict[str, int], mesh: Mesh, spare: float) -> None:
-    """Raise ConfigError where the parts, in bytes on one device, are more than `spare` times its memory."""
+    """Raise ConfigError if the parts, in bytes on one device, exceed `spare` times its memory."""
     device = next(device for device in mesh.devices.flat if device.process_index == jax.process_index())
     needed, there_is = sum(parts.values()), (device.memory_stats() or {}).get("bytes_limit")
-    if device.platform == "cpu":  # whose devices share the host's; they may share the set as well
+    if device.platform == "cpu":  # CPU devices share the host's memory, and may share the set as well
         devices = len(mesh.local_devices)
         needed, there_is = needed * devices - parts["the resident set"] * (devices - 1), malloc.obtainable()
     if there_is is None or needed <= spare * there_is:

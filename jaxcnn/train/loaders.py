@@ -1,4 +1,4 @@
-"""How examples reach the step: the two loaders behind one face."""
+"""How examples reach the step: two loaders with one interface."""
 
 import contextlib
 import dataclasses
@@ -39,14 +39,14 @@ def choose_loader(data: Data, splits: Iterable[Split | None]) -> tuple[str, str]
 
 
 def eval_batch_size(requested: int, spec: StepSpec, mesh: Mesh) -> int:
-    """The evaluation batch: as requested (0: the global batch), up to the next multiple of the devices."""
+    """Examples per evaluation batch: as requested (0: as the global batch), rounded up to a multiple of the devices."""
     devices = data_devices(mesh)
     return -(-(requested or spec.global_batch_size) // devices) * devices
 
 
 @dataclasses.dataclass
 class ResidentLoader:
-    """Every split lies on the devices; each is put there when it is first used, by this run or one before it."""
+    """Keeps every split on the devices; each is put there at its first use, by this run or an earlier one."""
 
     spec: StepSpec
     mesh: Mesh
@@ -54,7 +54,7 @@ class ResidentLoader:
     kind = "resident"
 
     def prepare(self, train: Split) -> None:
-        """Put the training split on the devices, rather than at the first step."""
+        """Put the training split on the devices now, not at the first step."""
         self._load(train)
 
     @contextlib.contextmanager
@@ -93,7 +93,7 @@ class StreamLoader:
         self._positions = table.reshape(-1)[local_rows(self.spec.global_batch_size, self.mesh)]
 
     def prepare(self, train: Split) -> None:
-        """Nothing: batches are read when they are needed."""
+        """Do nothing: batches are read when needed."""
 
     @contextlib.contextmanager
     def train_inputs(self, train: Split, first_step: int) -> Iterator[Iterator[Any]]:
@@ -135,12 +135,12 @@ class StreamLoader:
         return jax.tree.map(self._shared, batch)
 
     def _shared(self, own: np.ndarray) -> jax.Array:
-        """The global array of which this process has the rows of its own devices."""
+        """The global array, from this process's rows, which are those of its own devices."""
         return jax.make_array_from_process_local_data(over_data(self.mesh), own)
 
 
 def local_rows(batch_size: int, mesh: Mesh) -> np.ndarray:
-    """The rows of a batch that the devices of this process hold: integers, rising."""
+    """The rows of a batch that the devices of this process hold: ascending integers."""
     rows = np.arange(batch_size)
     held = over_data(mesh).addressable_devices_indices_map((batch_size,)).values()
     return np.unique(np.concatenate([rows[index] for index in held]))
@@ -150,7 +150,7 @@ Loader = ResidentLoader | StreamLoader
 
 
 def make_loader(kind: str, spec: StepSpec, mesh: Mesh, seed: int, workers: int, shared: Shared | None = None) -> Loader:
-    """The loader of a kind, resident or stream; `shared` has what runs in this process have in common."""
+    """The loader of a kind, "resident" or "stream"; `shared` has the data that runs in this process share."""
     if kind == "resident":
         return ResidentLoader(spec, mesh, shared or Shared())
     return StreamLoader(spec, mesh, seed, workers)

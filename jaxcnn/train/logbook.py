@@ -1,4 +1,4 @@
-"""What a run leaves to read: the progress line, metrics.jsonl, TensorBoard events."""
+"""The log of a run: the progress line, metrics.jsonl, TensorBoard events."""
 
 import concurrent.futures
 import contextlib
@@ -17,24 +17,24 @@ from jaxcnn.machine import extras
 from jaxcnn.train import curves
 from jaxcnn.train.workdir import free_name
 
-# What a narrow terminal shows in place of longer words, one after the other until the line fits.
+# Replacements of longer words on a narrow terminal, applied in this order until the line fits.
 SHORTER = (("accuracy ", "acc "), ("images/s", "im/s"), ("epoch ", "ep "), ("step ", ""))
-LINE_SECONDS = 10.0  # between progress lines where the output is not a terminal
+LINE_SECONDS = 10.0  # between progress lines if the output is not a terminal
 
 
 class _Lasting(Console):
-    """A console whose reader may go away, as in `… | head`: rich's own would exit the process, with code 1."""
+    """A console whose reader may close the pipe, as in `… | head`: rich's own would then exit the process, code 1."""
 
     def on_broken_pipe(self) -> None:
-        """Say nothing more."""
+        """Print nothing more."""
         self.quiet = True
 
 
 class Logbook:
-    """Writes records to `metrics.jsonl` and TensorBoard, and tells the user how the run goes.
+    """Writes records to `metrics.jsonl` and TensorBoard, and shows the user the progress of the run.
 
-    On a terminal the progress is one line, rewritten in place; elsewhere it is a plain line every ten seconds, of
-    `key value` pairs in a fixed order that grep and awk can read. Of several processes only the first `writes`.
+    On a terminal, the progress is one line, rewritten in place; elsewhere it is a plain line every ten seconds, of
+    `key value` pairs in a fixed order that grep and awk can read. Of several processes, only the first `writes`.
     """
 
     def __init__(
@@ -52,20 +52,20 @@ class Logbook:
         self.crc32 = 0  # of all bytes of metrics.jsonl
 
     def open(self, length: int, step: int, *, crc32: int | None = None, resumes: bool = True) -> list[str]:
-        """Start writing after the first `length` bytes of `metrics.jsonl`, dropping what a lost run wrote after `step`.
+        """Start writing after the first `length` bytes of `metrics.jsonl`; drop what a lost run wrote after `step`.
 
         Args:
-          length: in bytes, of what the checkpoint of `step` was made with; 0 for a new run.
-          step: of the checkpoint.
-          crc32: of these bytes; None: not known.
-          resumes: from a checkpoint; else records that are there are of a run that has lost all of its own, and are
-            kept beside.
+          length: bytes in the file when the checkpoint of `step` was made; 0 for a new run.
+          step: step of the checkpoint.
+          crc32: CRC-32 of these bytes; None if not known.
+          resumes: whether the run resumes from a checkpoint; if not, existing records belong to a run that has lost all
+            its checkpoints, and are kept under another name.
 
         Returns:
-          Remarks on what is there.
+          Remarks on the existing file and on missing packages.
 
         Raises:
-          UserError: the file is shorter than that.
+          UserError: the file is shorter than `length`, or not a regular file.
         """
         if not self._writes:
             return []
@@ -88,14 +88,14 @@ class Logbook:
         self._file.seek(length)
         if self._tensorboard and (lack := _without_tensorboard()):
             remarks.append(lack)
-        elif self._tensorboard:  # made while the first step is under way, as importing what it needs takes time
+        elif self._tensorboard:  # created while the first step runs, as its imports take time
             pool = concurrent.futures.ThreadPoolExecutor(1, "jaxcnn-tensorboard")
             self._events = pool.submit(_events, self._workdir / "tensorboard", step)
             pool.shutdown(wait=False)
         return remarks
 
     def _set_aside(self) -> list[str]:
-        """Keep the log of a run whose checkpoints are gone under another name; return what there is to say."""
+        """Rename the log of a run whose checkpoints are lost; return remarks."""
         if not self.path.exists() or not self.path.stat().st_size:
             return []
         aside = free_name(self.path.with_stem("metrics-lost"))
@@ -103,7 +103,7 @@ class Logbook:
         return [f"there is a log in {self._workdir}, but no checkpoint: starts anew, and keeps the log as {aside.name}"]
 
     def length(self) -> int:
-        """Bytes in `metrics.jsonl`, all of them safe on disk."""
+        """Bytes in `metrics.jsonl`, after all of them are written to disk."""
         if not self._writes:
             return 0
         self._file.flush()
@@ -111,7 +111,7 @@ class Logbook:
         return self._file.tell()
 
     def record(self, kind: str, step: int, values: dict[str, Any]) -> None:
-        """Append a record; `kind` is train, val or test."""
+        """Append a record; `kind` is train, val, test or pbt. Raises OSError if `metrics.jsonl` cannot be written."""
         if not self._writes:
             return
         line = f"{json.dumps({'kind': kind, 'step': step, **values})}\n".encode()
@@ -129,15 +129,15 @@ class Logbook:
                 self.say(f"jaxcnn: TensorBoard gets no more events of this start: {error.strerror}")
 
     def say(self, line: str) -> None:
-        """A line for the user, above the progress line."""
+        """Print a line for the user, above the progress line."""
         if not self._writes:
             return
-        with contextlib.suppress(OSError):  # nothing that happens to its output stops a run
+        with contextlib.suppress(OSError):  # a failing output stops no run
             self.console.print(line, markup=False)
             self.console.file.flush()
 
     def progress(self, line: str, *, now: bool = False) -> None:
-        """Show the progress line; where the output is no terminal, only every ten seconds, or `now`."""
+        """Show the progress line; if the output is no terminal, at most every ten seconds, unless `now`."""
         if not self._writes:
             return
         if self._status is not None:
@@ -153,7 +153,7 @@ class Logbook:
             self._status.stop()
         self._close_events()
         if self._file is not None:
-            with contextlib.suppress(OSError):  # of a record that could not be written, which has been told
+            with contextlib.suppress(OSError):  # from a record that could not be written, already reported
                 self._file.close()
 
     def _close_events(self) -> None:
@@ -164,7 +164,7 @@ class Logbook:
 
 
 def _without_tensorboard() -> str:
-    """What to say where events cannot be written for want of a package; else nothing."""
+    """A remark if events cannot be written because a package is missing; else an empty string."""
     try:
         extras.need("tensorboard", "config.run.tensorboard=True")
     except extras.MissingExtra as error:
@@ -179,7 +179,7 @@ def _events(folder: pathlib.Path, step: int) -> Any:
 
 
 def fitted(line: str, width: int) -> str:
-    """A progress line in `width` columns: words are shortened as need be, and if that is not enough the end is cut."""
+    """A progress line in `width` columns: words are shortened as needed; if that is not enough, the end is cut."""
     for word, shorter in SHORTER:
         if len(line) > width:
             line = line.replace(word, shorter)
@@ -187,7 +187,7 @@ def fitted(line: str, width: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Such as "1:02:03" or "2:03"."""
+    """Seconds as text, such as "1:02:03" or "2:03"."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -1,4 +1,4 @@
-"""The run: drive steps, evaluate, save, test once, sum up."""
+"""The run: train, evaluate, save, test once, summarise."""
 
 import contextlib
 import dataclasses
@@ -39,20 +39,20 @@ def train(
     """Train as the config says, in a workdir; resume if it holds checkpoints; return the summary.
 
     Args:
-      config: checked.
-      folder: the workdir; created if need be.
-      command: what started this, for the record.
+      config: the checked config.
+      folder: the workdir; created if missing.
+      command: the command line of this start, for the record.
       started: time.time() when the process started, for the time to first step.
-      hooks: of a caller that makes many runs, such as a sweep.
-      cluster: the processes that train together, from `hosts.join`; None: this one alone.
-      interrupts: what may stop the run, such as `Interrupts(event.is_set)` for a button; None: KeyboardInterrupt alone.
+      hooks: hooks of a caller that makes many runs, such as a sweep.
+      cluster: the processes that train together, from `hosts.join`; None: this process alone.
+      interrupts: what may stop the run, such as `Interrupts(event.is_set)` for a button; None: KeyboardInterrupt only.
 
     Raises:
       UserError: the data, the workdir or the checkpoints are not usable.
       Diverged: a loss or gradient was not finite.
       Interrupted: `interrupts` asked for it; a resumable checkpoint is in the workdir.
-      KeyboardInterrupt: at once up to the first step, as there is nothing to save; after that once a checkpoint of the
-        step under way is saved, or, while the last files are written, once they are.
+      KeyboardInterrupt: at once up to the first step, as nothing needs saving; later, after a checkpoint of the current
+        step is saved; while the last files are written, after they are complete.
       Exception: what `hooks.evaluated` raises.
     """
     interrupts = interrupts or Interrupts()
@@ -74,9 +74,9 @@ def opened(
     hooks: Hooks | None = None,
     cluster: Cluster | None = None,
 ) -> Iterator[Session | dict[str, Any]]:
-    """A run up to its first step, in a workdir that it holds; or the summary of one that is finished.
+    """Open a run up to its first step, with its workdir locked; or give its summary if it is finished.
 
-    Arguments and errors are those of `train`. What is told to `interrupts` is for the caller to take back.
+    Arguments and errors are those of `train`. The caller has to undo the changes of `interrupts`.
     """
     hooks, cluster = hooks or Hooks(), cluster or Cluster()
     started = time.time() if started is None else started
@@ -119,7 +119,7 @@ def _drive(session: Session) -> dict[str, Any]:
 
 
 def stop(session: Session, why: Interrupted) -> str:
-    """Save where a run stands when a signal stops it; return what there is to say."""
+    """Save a run that is asked to stop; return the message for the user."""
     save(session)
     _finish_saving(session)
     return (
@@ -129,10 +129,10 @@ def stop(session: Session, why: Interrupted) -> str:
 
 
 def finish(session: Session) -> dict[str, Any]:
-    """After the last step: the one test, and the summary, which is returned.
+    """After the last step: evaluate the test split once, write the summary and return it.
 
     Raises:
-      Interrupted: a signal came before the test was over.
+      Interrupted: a signal came before the end of the test.
     """
     _finish_saving(session)
     began = time.time()
@@ -144,7 +144,7 @@ def finish(session: Session) -> dict[str, Any]:
         if test is not None:
             assess.write_test(session.folder, test, outputs, session.splits.class_names)
         _draw(session)
-        summary.write(session.folder, figures)  # last: it says that the run is finished
+        summary.write(session.folder, figures)  # last, as this file marks the run as finished
     session.logbook.say(f"jaxcnn: finished: {summary.last_line(figures)}")
     left = ("summary.json", "metrics.jsonl", "test.json", "curves.png", "checkpoints/")
     session.logbook.say(f"  {session.folder}/{', '.join(name for name in left if (session.folder / name).exists())}")
@@ -152,11 +152,11 @@ def finish(session: Session) -> dict[str, Any]:
 
 
 def _draw(session: Session) -> None:
-    """Draw the curves; a finished run is not refused its summary where they cannot be."""
+    """Draw the curves; a failure is only reported, so that a finished run still gets its summary."""
     try:
         remarks = curves.damage(session.folder)
         curves.draw(session.folder)
-    except Exception as error:  # matplotlib, or records that another hand has changed, may fail in any way
+    except Exception as error:  # matplotlib may fail in any way, and so may records that somebody changed
         error = extras.missing(error, "curves.png")
         told = f"curves.png could not be drawn ({type(error).__name__}: {error})"
         remarks = [str(error) if isinstance(error, extras.MissingExtra) else told]
@@ -165,7 +165,7 @@ def _draw(session: Session) -> None:
 
 
 def _train_steps(session: Session) -> None:
-    """Train to each step at which something is due, the last one among them, and evaluate and save there."""
+    """Train to each step at which something is due, the last step included; evaluate and save there."""
     due = due_steps(session)
     begin(session, due)
     with session.loader.train_inputs(session.splits.train, session.step) as inputs:
@@ -185,12 +185,12 @@ class Due:
 
     @property
     def steps(self) -> list[int]:
-        """All of them, in order; the last one ends the run."""
+        """All due steps, in order; the last one ends the run."""
         return sorted(self.evaluate | self.save)
 
 
 def due_steps(session: Session) -> Due:
-    """What the config of a run promises."""
+    """The due steps of a run, from its config."""
     spec, config = session.spec, session.config
     steps_per_epoch, total = spec.steps_per_epoch, spec.total_steps
     eval_steps = rhythm(config.run.eval_every_epochs, steps_per_epoch, total) if session.splits.val else frozenset()
@@ -204,7 +204,7 @@ def due_steps(session: Session) -> Due:
 
 
 def begin(session: Session, due: Due) -> None:
-    """Before the first step of a start: what was due at the step that it goes on from, and was not done."""
+    """Before the first step of a start: do what was due at the step it resumes from, but was not done."""
     if session.progress.evaluated:
         session.hooks.evaluated(session.progress.evaluated, session.progress.accuracy)
     if session.step in due.evaluate and session.progress.evaluated < session.step:
@@ -222,17 +222,17 @@ def at_step(session: Session, due: Due) -> None:
 
 
 def rhythm(every_epochs: float, steps_per_epoch: float, total: int) -> frozenset[int]:
-    """The steps at the end of every stretch of epochs, and the last step; only that if `every_epochs` is 0."""
+    """The step at the end of each interval of `every_epochs`, and the last step; only the last step if that is 0."""
     if not every_epochs:
         return frozenset({total})
-    count = int(min(total, total / (every_epochs * steps_per_epoch))) + 1  # as stretches are of a step at least
+    count = int(min(total, total / (every_epochs * steps_per_epoch))) + 1  # as an interval has at least one step
     return frozenset(s for n in range(1, count + 1) if (s := steps_of(every_epochs, steps_per_epoch, n)) < total) | {
         total
     }
 
 
 def _evaluate(session: Session) -> bool:
-    """Evaluate the validation split; return whether it is the best so far."""
+    """Evaluate the validation split; return whether the accuracy is the best so far."""
     session.interrupts.enter("evaluate")
     began = time.time()
     assert session.splits.val is not None
@@ -258,10 +258,10 @@ def _evaluate(session: Session) -> bool:
 def _figures(
     session: Session, split: Split, state: State, tta: str = "none", outputs: list[Outputs] | None = None
 ) -> dict[str, Any]:
-    """Loss and accuracies of a split, with those of the moving average, if there is one, named ema_…
+    """Loss and accuracies of a split; those of the moving average, if the run keeps one, are named ema_….
 
-    Those with test-time augmentation, if there is one, are named tta_… and ema_tta_…. What the weights of the headline
-    make of each example is appended to `outputs`.
+    Those with test-time augmentation, if any, are named tta_… and ema_tta_…. The `Outputs` of the weights behind the
+    headline figure are appended to `outputs`.
     """
     batch_size = loaders.eval_batch_size(session.config.run.eval_batch_size, session.spec, session.mesh)
 
@@ -277,7 +277,7 @@ def _figures(
 
 
 def save(session: Session, *, evaluated: bool = False) -> None:
-    """Start to save the state, unless the same is saved already."""
+    """Start saving the state, unless it is saved already."""
     session.interrupts.enter("save")
     if session.saved == session.step and not evaluated:
         return
@@ -301,7 +301,7 @@ def _finish_saving(session: Session) -> None:
 
 
 def _test(session: Session) -> tuple[dict[str, Any] | None, list[Outputs]]:
-    """The one look at the test split: figures, and what the network makes of each example."""
+    """The one evaluation of the test split: its figures, and the outputs for its examples."""
     split, outputs = session.splits.test, list[Outputs]()
     if split is None:
         return None, outputs

@@ -1,4 +1,4 @@
-"""The statistics that images are normalised by: of the training split, computed once and kept in the workdir."""
+"""The statistics for normalising images: those of the training split, computed once and kept in the workdir."""
 
 import pathlib
 from collections.abc import Callable
@@ -29,10 +29,10 @@ def of_split(
 ) -> Normalization:
     """Mean and standard deviation of the training split, read from the workdir or else computed and written there.
 
-    Without `normalize` they are 0 and 1. `statistics` computes them, in process 0 for all.
+    Without `normalize`, they are 0 and 1. Process 0 computes them by `statistics`, for all processes.
 
     Raises:
-      UserError: those in the workdir are of other data.
+      UserError: those in the workdir belong to other data.
     """
     if normalize and cluster.first:
         _keep(train, folder, statistics)
@@ -45,7 +45,7 @@ def read(folder: pathlib.Path, normalize: bool, channels: int) -> Normalization:
     """The normalisation of a finished or interrupted run; 0 and 1 if it does not `normalize`.
 
     Raises:
-      UserError: it should be in the workdir, but is not, or is damaged.
+      UserError: it should be in the workdir, but is missing or damaged.
     """
     if not normalize:
         return Normalization(np.zeros(channels, np.float32), np.ones(channels, np.float32))
@@ -63,9 +63,9 @@ def read(folder: pathlib.Path, normalize: bool, channels: int) -> Normalization:
 
 
 def _keep(train: Split, folder: pathlib.Path, statistics: Statistics) -> None:
-    """Hold the statistics in the workdir against the training split; compute and write them if there are none."""
+    """Check the statistics in the workdir against the training split; compute and write them if missing."""
     path = folder / FILE
-    if path.exists() and (folder / workdir.CONFIG).exists():  # of a run that got to training
+    if path.exists() and (folder / workdir.CONFIG).exists():  # written by a run that reached training
         kept = workdir.read_sealed(path)
         there, here = (place.without_place(str(text)) for text in (kept.get("split"), train.description))
         if there != here or kept.get("examples") != len(train):

@@ -1,4 +1,4 @@
-"""What the checkpoints of a run say of its other files, so that one that another hand changed is told."""
+"""Checks of a workdir's files against its newest checkpoint, so that a file changed by others is reported."""
 
 import pathlib
 import zlib
@@ -13,21 +13,21 @@ from jaxcnn.train import environment, normalization, same_data, seals, workdir
 
 
 def of(splits: Splits, normal: Normalization) -> dict[str, Any]:
-    """The part of a checkpoint's record that other files of the workdir hold as well."""
+    """The part of a checkpoint's record that is also in other files of the workdir."""
     return {"data": workdir.data_facts(splits), "normalization": _plain(normal), "packages": environment.packages()}
 
 
 def check(folder: pathlib.Path, config: Config, facts: dict[str, Any], normal: Normalization | None = None) -> None:
-    """Hold what a network is used with against the newest checkpoint; one of an older version has less to say.
+    """Check config, data and normalisation of a network against the newest checkpoint; older versions recorded less.
 
     Args:
-      folder: the workdir; where it has no checkpoint whose record is whole, there is nothing to hold against.
-      config: of the run, from `config.json` or the command.
-      facts: of the data, as of `workdir.data_facts`.
-      normal: what images are normalised by; None: not known yet.
+      folder: the workdir; without a checkpoint whose record is whole, nothing is checked.
+      config: config of the run, from `config.json` or the command.
+      facts: facts of the data, from `workdir.data_facts`.
+      normal: normalisation of the images; None if not known yet.
 
     Raises:
-      UserError: something is not what the checkpoint was made with; the message names the file.
+      UserError: one of them differs from what the checkpoint was made with; the message names the file.
     """
     newest = seals.newest_record(folder / "checkpoints")
     if newest is None:
@@ -43,7 +43,7 @@ def check(folder: pathlib.Path, config: Config, facts: dict[str, Any], normal: N
 
 
 def damage(folder: pathlib.Path) -> list[str]:
-    """One line for each file of a finished run that is not as the run left it; nothing is raised."""
+    """One line for each file of a finished run that is not as the run left it; raises nothing."""
     found = []
     try:
         config, facts = workdir.read_config(folder), workdir.read_data_facts(folder)
@@ -58,9 +58,9 @@ def damage(folder: pathlib.Path) -> list[str]:
 
 
 def _has_log(path: pathlib.Path, progress: dict[str, Any]) -> bool:
-    """Whether a log begins with the lines that were there when a checkpoint was made."""
+    """Whether a log begins with the lines that it had when a checkpoint was made."""
     length, crc32 = progress.get("log_bytes", 0), progress.get("log_crc32")
-    if crc32 is None:  # of an older version
+    if crc32 is None:  # written by an older version
         return True
     if not path.is_file():
         return False

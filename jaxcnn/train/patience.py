@@ -1,4 +1,4 @@
-"""What is shown while something takes long, such as compiling: a spinner on a terminal, a plain line elsewhere."""
+"""Messages while something takes long, such as compiling: a spinner on a terminal, plain lines elsewhere."""
 
 import contextlib
 import pathlib
@@ -13,7 +13,7 @@ from rich.text import Text
 from jaxcnn.data import cache
 from jaxcnn.train.logbook import LINE_SECONDS, duration
 
-WORTH_SECONDS = 1.0  # what takes less is not told
+WORTH_SECONDS = 1.0  # shorter waits are not shown
 
 
 @contextlib.contextmanager
@@ -25,10 +25,10 @@ def shown(
     before: float | None = None,
     first: float = WORTH_SECONDS,
 ) -> Iterator[None]:
-    """Tell, as long as what is done inside takes, what it is, for how long already, and how long it took last time.
+    """While the body runs, show `what` it does, for how long already, and how long it took last time.
 
-    On a terminal that is one line which vanishes, from a second on; elsewhere a line given to `say` after `first`
-    seconds, and then every ten.
+    On a terminal, this is one line, shown after a second, which vanishes at the end; elsewhere, a line given to `say`
+    after `first` seconds and then every ten seconds. `before` is the seconds of last time; None if not known.
     """
     done, began = threading.Event(), time.monotonic()
     expected = "" if before is None else f", {duration(before)} last time"
@@ -59,7 +59,7 @@ def shown(
 
 
 def last_time(key: str) -> float | None:
-    """The seconds that something took when it was last `took`; None: that is not known."""
+    """The seconds that `took` last recorded for a key; None if not known."""
     with contextlib.suppress(OSError, ValueError):
         file = _file(key)
         return float(file.read_text()) if file is not None else None
@@ -67,7 +67,7 @@ def last_time(key: str) -> float | None:
 
 
 def took(key: str, seconds: float) -> None:
-    """Remember it for the next start, if it was worth telling of."""
+    """Record the seconds for the next start, if they were long enough to be shown."""
     file = _file(key)
     if file is not None and seconds >= WORTH_SECONDS:
         with contextlib.suppress(OSError):
@@ -75,7 +75,7 @@ def took(key: str, seconds: float) -> None:
 
 
 def _file(key: str) -> pathlib.Path | None:
-    """Beside the compiled programs, where such are kept."""
+    """The file of a key, beside the cached compiled programs; None if these are not kept in a local folder."""
     kept = jax.config.values["jax_compilation_cache_dir"] or ""
     if not kept or "://" in kept:
         return None

@@ -1,7 +1,7 @@
-"""Several runs of one program trained together: each an ordinary run in its own workdir, but for who makes its steps.
+"""Several runs of one spec trained together: each is an ordinary run in its own workdir, except for its steps.
 
-All members are evaluated, saved and tested as runs alone are, at the steps that their config promises, by the same
-functions and programs. Only their steps are made together, in the way that is the fastest of those there are.
+Members are evaluated, saved and tested like single runs, at the steps due by their config, by the same functions and
+programs. Only their steps are made together, in the fastest of the possible ways.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from jaxcnn.train.steps_per_call import StepsPerCall
 
 @dataclasses.dataclass(frozen=True)
 class _Call:
-    """Steps that were started together: how many, the step of each member before them, and their metrics."""
+    """Steps that were started together: their number, the step of each member before them, and their metrics."""
 
     count: int
     before: dict[int, int]
@@ -38,11 +38,11 @@ class Group:
     """Members that are trained together, until each has ended.
 
     Args:
-      sessions: of one program, by number, each up to its first step; they may stand at different steps.
-      make: makes their steps; their states are loaded.
+      sessions: sessions of one spec, by number, each opened up to its first step; they may be at different steps.
+      make: the stepper that makes their steps; their states are loaded.
       interrupts: what may stop them all.
       ended: called with the number of a member and its summary, or the exception that ended it.
-      evolution: by which members take over the states of others; None: each is for itself.
+      evolution: how members take over the states of others; None: they never do.
     """
 
     def __init__(
@@ -60,9 +60,9 @@ class Group:
         if evolution is not None:
             spec = first_of(sessions).spec
             total = spec.total_steps
-            # After the last step nobody would train what was taken over.
+            # After the last step, a state taken over would not be trained any more.
             self._exchange_steps = loop.rhythm(evolution.every_epochs, spec.steps_per_epoch, total) - {total}
-            # All are saved there, so that what one took over and what it took it from are of one step on disk too.
+            # All members are saved there, so that on disk too a state taken over and its source are of the same step.
             self._due = {
                 number: loop.Due(due.evaluate | self._exchange_steps, due.save | self._exchange_steps)
                 for number, due in self._due.items()
@@ -95,7 +95,7 @@ class Group:
         return min(due for due in self._due[number].steps if due > step) - step
 
     def _visit(self, what: Callable[[Session, loop.Due], None], numbers: list[int]) -> None:
-        """Do what is due with some members, one after the other, as with a run alone; end those that are through."""
+        """Do what is due for some members, one by one as for a single run; finish those at their last step."""
         states = self._make.states() if numbers else {}
         for number in numbers:
             session = self._live[number]
@@ -113,10 +113,10 @@ class Group:
                     self._end(number, figures)
 
     def _exchange(self) -> None:
-        """Where it is due, let members take over the states of others that stand at the same step, and save them.
+        """If due, let members take over the states of others at the same step, and save them.
 
-        One that has done so at this step, before it was stopped, does not again; its accuracy is that of its own last
-        evaluation, so the others find the same as they would have then.
+        A member that did so at this step before it was stopped does not do so again. Its accuracy is still that of its
+        own last evaluation, so the exchanges of the others are the same as they would have been then.
         """
         if self._evolution is None:
             return
@@ -133,7 +133,7 @@ class Group:
             self._make.load(states)
 
     def _record(self, exchange: Exchange, step: int, states: dict[int, Any]) -> None:
-        """Tell of an exchange in the logs of the member, and save it."""
+        """Log an exchange in the logs of its member, and save the member."""
         assert self._evolution is not None
         session, name = self._live[exchange.member], self._evolution.names[exchange.source]
         hyper = states[exchange.member].hyper
@@ -151,7 +151,7 @@ class Group:
                 self._end(exchange.member, error)
 
     def _train(self, steps: int) -> None:
-        """Train all members so many steps. All that were made have been read when it returns or raises."""
+        """Train all members for `steps` steps. When this returns or raises, all steps made are read."""
         self._interrupts.enter("train")
         self._window = time.time()
         done = 0
@@ -163,7 +163,7 @@ class Group:
                 call = _Call(count, before, self._make.step(count, self._live))
                 for session in self._live.values():
                     session.step += count
-                self._read()  # the call before, so the host never holds up the devices
+                self._read()  # the previous call, so the devices never wait for the host
                 self._unread = call
                 if is_ready(call.metrics):
                     self._read()
@@ -172,7 +172,7 @@ class Group:
             self._read()
 
     def _read(self) -> None:
-        """Wait for the unread call, if there is one; each member takes in its metrics, and its share of the time."""
+        """Wait for the unread call, if any; record for each member its metrics and its share of the time."""
         call, self._unread = self._unread, None
         if call is None:
             return
@@ -198,20 +198,20 @@ class Group:
         self._ended(number, result)
 
     def _stop(self, why: Interrupted) -> str:
-        """Save all members; return what there is to say."""
+        """Save all members; return the message for the user."""
         states = self._make.states()
         for number, session in list(self._live.items()):
             with _holding(session, states[number]):
                 try:
                     loop.stop(session, why)
-                except UserError as error:  # the others are saved all the same
+                except UserError as error:  # the others are still saved
                     self._end(number, error)
         return f"{why}: stopped with a checkpoint of each of {len(self._live)} trials; {self._interrupts.where}"
 
 
 @contextlib.contextmanager
 def _holding(session: Session, state: Any) -> Iterator[None]:
-    """A session with its state, on its own mesh, for a while; else it has shapes alone, so no member is kept twice."""
+    """Give a session its state, on its own mesh, in the body; else it has only shapes, so no state is stored twice."""
     session.state = jax.device_put(state, sharded.state_shardings(session.spec, session.mesh))
     try:
         yield

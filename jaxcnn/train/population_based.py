@@ -1,8 +1,8 @@
-"""Population-based training: members that do badly go on with the weights of ones that do well.
+"""Population-based training: bad members continue from the weights of good ones.
 
-Jaderberg et al. 2017, arXiv:1711.09846, with truncation selection: at intervals each of the worst fifth on validation
+Jaderberg et al. 2017, arXiv:1711.09846, with truncation selection: at intervals, each of the worst fifth on validation
 copies weights, optimiser state and hyper-parameters of one of the best fifth (exploit), and multiplies learning rate
-and weight decay by 0.8 or 1.2 (explore). It keeps its own seed, so its own examples and random draws.
+and weight decay by 0.8 or 1.2 (explore). It keeps its own seed, and so its own examples and random draws.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ import numpy as np
 
 FRACTION = 0.2
 FACTORS = (0.8, 1.2)
-KIND = "pbt"  # of the records in metrics.jsonl
+KIND = "pbt"  # kind of the records in metrics.jsonl
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,9 +20,9 @@ class Evolution:
     """How a population evolves.
 
     Attributes:
-      every_epochs: between exchanges.
-      seed: of the draws.
-      names: the numbers of the trials, by member.
+      every_epochs: epochs between exchanges.
+      seed: seed of the random draws.
+      names: number of the trial, by member.
     """
 
     every_epochs: float
@@ -32,7 +32,7 @@ class Evolution:
 
 @dataclasses.dataclass(frozen=True)
 class Exchange:
-    """A member that goes on from the state of another, its rates multiplied."""
+    """A member continues from the state of another, `source`, with its learning rate and weight decay multiplied."""
 
     member: int
     source: int
@@ -41,15 +41,16 @@ class Exchange:
 
 
 def exchanges(evolution: Evolution, step: int, accuracies: dict[int, float]) -> list[Exchange]:
-    """Who goes on from whom after a step; a pure function, so that a run that is repeated evolves alike.
+    """The exchanges after a step; a pure function, so a repeated run evolves in the same way.
 
     Args:
-      evolution: seed and names are used; draws of a member depend on its name, not on its place in the group.
-      step: that all these members have done.
-      accuracies: on validation at that step, by member.
+      evolution: only seed and names are used; a member's draws depend on its name, not on its place in the group.
+      step: the step that all these members have done.
+      accuracies: validation accuracy at that step, by member.
 
     Returns:
-      An exchange for each of the worst fifth (at least one) of two or more, unless the one it drew is no better.
+      An exchange for each of the worst fifth (at least one) of two or more members, unless the source that it drew is
+      no better.
     """
     name = evolution.names.__getitem__
     ranked = sorted(accuracies, key=lambda member: (accuracies[member], -name(member)))
@@ -65,7 +66,7 @@ def exchanges(evolution: Evolution, step: int, accuracies: dict[int, float]) -> 
 
 
 def exchanged(exchange: Exchange, states: dict[int, Any]) -> Any:
-    """The state that the member of an exchange goes on with, on the host."""
+    """The state from which the member of an exchange continues, on the host."""
     own, source = states[exchange.member], states[exchange.source]
     hyper = dataclasses.replace(
         source.hyper,

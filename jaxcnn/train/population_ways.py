@@ -1,4 +1,4 @@
-"""How the steps of a population are made: in which ways, and which of them is the fastest here."""
+"""The ways to make the steps of a population, and the choice of the fastest one here."""
 
 import dataclasses
 import math
@@ -15,12 +15,12 @@ from jaxcnn.machine import mesh as meshes
 from jaxcnn.train.session import Session
 
 WAYS = {"vmap": "vmap on one device", "devices": "spread over devices", "in_turn": "one after the other"}
-TIMED_CALLS, TIMED_STEPS = 3, 16  # calls that are timed, and steps in each where several may be
-Members = dict[int, Session]  # by number; those that have not ended
+TIMED_CALLS, TIMED_STEPS = 3, 16  # timed calls, and the steps in each if it may have several
+Members = dict[int, Session]  # by number; members that have not ended
 
 
 class StackedStepper:
-    """Members in one program, stacked, over the first `devices` devices of this machine."""
+    """Steps all members in one program, with stacked states, over the first `devices` devices of this machine."""
 
     def __init__(self, sessions: Members, devices: int) -> None:
         first = first_of(sessions)
@@ -32,17 +32,17 @@ class StackedStepper:
         self._states: Any = None
 
     def load(self, states: dict[int, Any]) -> None:
-        """Begin with these states."""
+        """Start from these states, by member."""
         self._states = population.stack([states[number] for number in self._numbers], self._mesh)
 
     def step(self, count: int, live: Members) -> Any:
-        """Start `count` steps of every member; metrics, for `rows`."""
+        """Start `count` steps of every member; return their metrics, for `rows`."""
         inputs = programs.call_inputs((self._states, *self._inputs), self._mesh, self._most, count)
         self._states, metrics = self._compiled(*inputs)
         return metrics
 
     def rows(self, metrics: Any) -> dict[int, Any]:
-        """The metrics of each member on the host, once they are there: arrays [steps]."""
+        """Wait for the metrics and copy them to the host: arrays [steps], by member."""
         host = jax.device_get(metrics)
         return {
             number: jax.tree.map(lambda x, place=place: np.atleast_1d(x[..., place]), host)
@@ -50,34 +50,34 @@ class StackedStepper:
         }
 
     def states(self) -> dict[int, Any]:
-        """The state of each member."""
+        """The state of each member, by number."""
         return dict(zip(self._numbers, population.unstack(self._states), strict=True))
 
     def wait(self) -> None:
-        """Return when what was started is done."""
+        """Wait until all started steps are done."""
         jax.block_until_ready(self._states)
 
 
 class SequentialStepper:
-    """Each member by the program of a run alone, one after the other; those that have ended cost nothing."""
+    """Steps one member after the other, by the program of a single run; members that have ended cost nothing."""
 
     def __init__(self, sessions: Members) -> None:
         first = first_of(sessions)
         self._mesh, self._most = first.mesh, first.steps_per_call
         arguments = (first.spec, first.mesh, first.loader.kind, first.steps_per_call)
-        self._compiled = programs.train_step(*arguments)  # a run alone has compiled it
+        self._compiled = programs.train_step(*arguments)  # compiled already, as for a single run
         self._shardings = sharded.state_shardings(first.spec, first.mesh)
         split = first.hooks.shared.resident(first.splits.train, meshes.replicated(first.mesh))
         self._inputs = (split, first.normalization)
         self._states: dict[int, Any] = {}
 
     def load(self, states: dict[int, Any]) -> None:
-        """Begin with these states."""
-        # Copies, since the step donates them.
+        """Start from these states, by member."""
+        # Copies, because the step donates its state.
         self._states = {n: jax.device_put(jax.tree.map(np.array, s), self._shardings) for n, s in states.items()}
 
     def step(self, count: int, live: Members) -> Any:
-        """Start `count` steps of every member that lives; metrics, for `rows`."""
+        """Start `count` steps of every live member; return their metrics, for `rows`."""
         found = {}
         for number in live:
             inputs = programs.call_inputs((self._states[number], *self._inputs), self._mesh, self._most, count)
@@ -85,15 +85,15 @@ class SequentialStepper:
         return found
 
     def rows(self, metrics: Any) -> dict[int, Any]:
-        """The metrics of each member on the host, once they are there: arrays [steps]."""
+        """Wait for the metrics and copy them to the host: arrays [steps], by member."""
         return jax.tree.map(np.atleast_1d, jax.device_get(metrics))
 
     def states(self) -> dict[int, Any]:
-        """The state of each member."""
+        """The state of each member, by number."""
         return self._states
 
     def wait(self) -> None:
-        """Return when what was started is done."""
+        """Wait until all started steps are done."""
         jax.block_until_ready(self._states)
 
 
@@ -102,7 +102,7 @@ Stepper = StackedStepper | SequentialStepper
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """The way of a group, and why, in a line; `lasting` if the next group of its program and size does well with it."""
+    """The way of a group, and why, in a line. `lasting`: may be reused for the next group of the same spec and size."""
 
     way: str
     why: str
@@ -110,12 +110,12 @@ class Choice:
 
 
 def prepare(sessions: Members, way: str, known: dict[Any, Choice]) -> tuple[Stepper, Choice]:
-    """What makes the steps of members: in a way of `WAYS`, or, with "auto", in the one that is fastest for these.
+    """The stepper of members, by a way of `WAYS` or, for "auto", by the way that is fastest for them; and the choice.
 
     Args:
-      sessions: of one program, each with its state, which is taken from it.
-      way: see above.
-      known: what was measured before, which is not measured again; it gets what is measured now.
+      sessions: sessions of one spec, each with its state, which is taken from it.
+      way: a key of `WAYS`, or "auto".
+      known: earlier measured choices, which are not measured again; a new lasting choice is added.
 
     Raises:
       UserError: no way is possible here.
@@ -145,18 +145,18 @@ def prepare(sessions: Members, way: str, known: dict[Any, Choice]) -> tuple[Step
     make = possible[choice.way]()
     make.load(states)
     for session in sessions.values():
-        session.progress.compile_seconds += (time.time() - began) / len(sessions)  # measuring is mostly that
+        session.progress.compile_seconds += (time.time() - began) / len(sessions)  # measuring is mostly compiling
     return make, choice
 
 
 def _way_before(sessions: Members, possible: Mapping[str, Any]) -> str:
-    """The way in which these members were trained before they were stopped, as another one would round otherwise."""
+    """The way of these members before they were stopped, as another would round differently; empty if not usable."""
     ways = {session.progress.way for session in sessions.values()}
     return next(iter(ways)) if len(ways) == 1 and ways <= possible.keys() else ""
 
 
 def _possible(sessions: Members) -> dict[str, Callable[[], Stepper]]:
-    """What makes the steps of members, by way."""
+    """Functions that create the stepper of members, by way; only ways that are possible here."""
     found: dict[str, Callable[[], Stepper]] = {
         "in_turn": lambda: SequentialStepper(sessions),
         "vmap": lambda: StackedStepper(sessions, 1),
@@ -168,7 +168,7 @@ def _possible(sessions: Members) -> dict[str, Callable[[], Stepper]]:
 
 
 def _measure(sessions: Members, states: dict[int, Any], possible: dict[str, Callable[[], Stepper]]) -> Choice:
-    """Time a few steps in each way; only in turn, whose program is there, where no other could earn its compilation."""
+    """Time a few steps in each way; only "in_turn", compiled already, if no other could save its compilation time."""
     name = f"population of {len(sessions)} x {first_of(sessions).spec.model.name}"
     seconds, words = {}, []
     for way, made in possible.items():
@@ -192,7 +192,7 @@ def _measure(sessions: Members, states: dict[int, Any], possible: dict[str, Call
 
 
 def _too_few_steps(sessions: Members, seconds: float) -> str:
-    """Whether all steps that are left, at so many seconds each, cost less than to compile a program: then, how much."""
+    """A reason if all remaining steps, at `seconds` each, take less time than compiling a program did; else empty."""
     first = first_of(sessions)
     left = max(session.spec.total_steps - session.step for session in sessions.values())
     compiling = first.hooks.shared.compile_seconds.get(first.spec, 0.0)
@@ -205,9 +205,9 @@ def _too_few_steps(sessions: Members, seconds: float) -> str:
 
 
 def _seconds_of_step(make: Stepper, sessions: Members, states: dict[int, Any]) -> float:
-    """The seconds of one step of all members; the least of a few, after one call that warms up.
+    """The seconds of one step of all members: the least of a few calls, after a call to warm up.
 
-    With the metrics brought to the host, as in training: on a CPU nothing hides that.
+    The time includes copying the metrics to the host, as in training: on a CPU, nothing hides it.
     """
     count = min(first_of(sessions).steps_per_call, TIMED_STEPS)
     seconds = []
@@ -221,5 +221,5 @@ def _seconds_of_step(make: Stepper, sessions: Members, states: dict[int, Any]) -
 
 
 def first_of(sessions: Members) -> Session:
-    """A member whose program, mesh and data are those of all."""
+    """Any one member; its spec, mesh and data are those of all."""
     return next(iter(sessions.values()))

@@ -23,10 +23,9 @@ SHOWN = 5
 
 
 def find_images(places: list[str]) -> tuple[list[pathlib.Path], list[str]]:
-    """The image files of a list of files and folders, and notes on what was passed over.
+    """The image files in a list of files and folders, and notes on skipped files.
 
-    A folder gives all images in it at any depth, sorted, by the rule of `list_images`; a file is taken whatever it is
-    called.
+    A folder gives all its images at any depth, sorted, by the rule of `list_images`; a file is taken whatever its name.
 
     Raises:
       UserError: a place does not exist or is neither file nor folder, or a folder has no image or cannot be listed.
@@ -56,13 +55,13 @@ def find_images(places: list[str]) -> tuple[list[pathlib.Path], list[str]]:
 
 
 def predict(trained: Trained, paths: list[pathlib.Path], *, skip_unreadable: bool) -> list[dict[str, Any]]:
-    """For each image its file and the most probable classes: `{"file", "label", "probability", "top": [...]}`.
+    """For each image, its file and the most probable classes: `{"file", "label", "probability", "top": [...]}`.
 
-    Results are in the order of `paths`. Images are resized as for training. One that cannot be read has an "error" in
-    place of the labels if `skip_unreadable`.
+    Results are in the order of `paths`. Images are resized as for training. With `skip_unreadable`, an image that
+    cannot be read has an "error" in place of the labels.
 
     Raises:
-      UserError: an image cannot be read, or the network takes images of no kind that files hold.
+      UserError: an image cannot be read, or the network takes images with neither 1 nor 3 channels.
     """
     shape = trained.spec.image_shape
     if shape[-1] not in (1, 3):
@@ -92,10 +91,10 @@ def predict(trained: Trained, paths: list[pathlib.Path], *, skip_unreadable: boo
 
 
 def write(results: list[dict[str, Any]], path: pathlib.Path) -> None:
-    """Write what `predict` gave as CSV, a row for each image, or as JSON, as the file's name ends.
+    """Write the results of `predict`: as CSV, one row per image, if the file's name ends in .csv; else as JSON.
 
-    The columns are file, label, probability, label_2, probability_2, … and error. Bytes of a name that are no UTF-8 are
-    escaped, as they are in JSON.
+    The columns are file, label, probability, label_2, probability_2, … and error. Bytes of a name that are not UTF-8
+    are escaped, as in JSON.
     """
     if path.suffix.lower() != ".csv":
         path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
@@ -112,7 +111,7 @@ def write(results: list[dict[str, Any]], path: pathlib.Path) -> None:
 
 
 def _read(path: pathlib.Path, shape: tuple[int, int, int], data: Data) -> np.ndarray:
-    """Pixels uint8 of the network's image shape; square ones are resized to, others must be met."""
+    """Pixels, uint8 in the network's image shape; resized if that is square, otherwise the image must have it."""
     height, width, channels = shape
     size = height if height == width else 0
     content = path.read_bytes()
@@ -123,7 +122,7 @@ def _read(path: pathlib.Path, shape: tuple[int, int, int], data: Data) -> np.nda
 
 
 def _probabilities(trained: Trained, images: np.ndarray) -> np.ndarray:
-    """float32 [n, K] of uint8 images [n, H, W, C]; a short batch is padded, so that one program serves all."""
+    """Probabilities float32 [n, K] of uint8 images [n, H, W, C]; a short batch is padded, so one program serves all."""
     devices = data_devices(trained.mesh)
     padded = np.zeros((-(-BATCH // devices) * devices, *images.shape[1:]), np.uint8)
     padded[: len(images)] = images

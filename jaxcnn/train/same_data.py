@@ -1,4 +1,4 @@
-"""Whether the data of a run is what it began with, wherever it lies now."""
+"""Whether the data of a run is the data it began with, wherever it lies now."""
 
 import zlib
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ VAL_SPLIT = "data.val_split"
 
 
 def as_it_was_meant(tree: dict[str, Any]) -> dict[str, Any]:
-    """`config.json` of a run, saying that validation is held out where it is older than the field that can say so."""
+    """`config.json` of a run; if it is older than `data.val_split`, with that field set to held-out validation."""
     data = tree.get("data", {})
     if not isinstance(data, dict) or "val_split" in data:
         return tree
@@ -24,15 +24,15 @@ def as_it_was_meant(tree: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_older_than_val_split(tree: dict[str, Any]) -> bool:
-    """Whether `config.json` of a run does not say what its validation split is."""
+    """Whether `config.json` of a run is older than the field `data.val_split`."""
     return as_it_was_meant(tree) is not tree
 
 
 def settled(there: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, Any]:
-    """The flat config of a run with what only the data can answer set as in `here`.
+    """The flat config of a run, with the keys that only the data can verify set as in `here`.
 
-    That is where files lie, and whether validation is held out where an older version did not say so; `differing` then
-    tells whether the data is the same.
+    These are the place of the files, and held-out validation if an older version did not record it; `differing` then
+    says whether the data is the same.
     """
     answer = dict(there)
     kinds = [place.kind(str(config.get("data.source", ""))) for config in (there, here)]
@@ -44,9 +44,9 @@ def settled(there: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, Any]
 
 
 def differing(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    """Which facts of the data (`data.json`) differ, as a message names them.
+    """The facts of the data (`data.json`) that differ, as named in messages.
 
-    Where there are checksums of the images, the data may lie elsewhere; older versions wrote none.
+    If `there` has checksums of the images, the data may lie elsewhere; older versions wrote none.
     """
     known = "content" in there
     one, other = _comparable(there, known), _comparable(here, known)
@@ -54,7 +54,7 @@ def differing(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
 
 
 def remarks(there: Mapping[str, Any], splits: Splits, split: Split) -> list[str]:
-    """A line where labels or images of a split are not those that the run began with, by its `data.json`."""
+    """A line if labels or images of a split are not those that the run began with, by its `data.json`."""
     other = []
     labels = checksum(split.labels)
     if there.get("labels_crc32", {}).get(split.name, labels) != labels:
@@ -65,7 +65,7 @@ def remarks(there: Mapping[str, Any], splits: Splits, split: Split) -> list[str]
 
 
 def checksum(labels: np.ndarray) -> int:
-    """Of labels [N], as `data.json` has it."""
+    """The CRC-32 of labels [N], as in `data.json`."""
     return zlib.crc32(labels.astype("<i4").tobytes())
 
 

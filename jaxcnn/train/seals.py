@@ -1,4 +1,4 @@
-"""What seals a checkpoint: the CRC-32 of every array in its record, and that of the record in itself."""
+"""Seals of a checkpoint: its record holds the shape, dtype and CRC-32 of every array, and the CRC-32 of the record."""
 
 import json
 import pathlib
@@ -16,7 +16,7 @@ RECORD = "record"  # the item of a checkpoint, which orbax writes as one JSON fi
 
 
 def tree_of(state: State) -> dict[str, Any]:
-    """The state as nested dictionaries, which orbax names leaves by."""
+    """The state as nested dictionaries, from whose keys orbax names the leaves."""
     tree = flax.serialization.to_state_dict(state)
     return {name: value for name, value in tree.items() if value is not None and jax.tree.leaves(value)}
 
@@ -28,20 +28,20 @@ def leaves(tree: Any) -> list[tuple[str, Any]]:
 
 
 def sealed(record: dict[str, Any], tree: Any) -> dict[str, Any]:
-    """A record with what seals it and the arrays of its checkpoint; JSON."""
+    """A record with the seals of the arrays of its checkpoint and its own CRC-32; JSON."""
     record = record | {"arrays": _seals(tree)}
     return record | {"crc32": crc32_of(record)}
 
 
 def check_arrays(tree: Any, record: dict[str, Any]) -> None:
-    """Hold restored arrays against the record of their checkpoint. Raises ValueError."""
+    """Check restored arrays against the record of their checkpoint. Raises ValueError if they differ."""
     for name, seal in _seals(tree).items():
         if seal != record["arrays"][name]:
             raise ValueError(f"array {name} is not what was saved")
 
 
 def check_record(record: Any) -> None:
-    """Hold a record against its own CRC-32. Raises ValueError."""
+    """Check a record against its own CRC-32. Raises ValueError if they differ."""
     if (
         not isinstance(record, dict)
         or not isinstance(record.get("arrays"), dict)
@@ -58,7 +58,7 @@ def newest_record(folder: pathlib.Path) -> tuple[int, dict[str, Any]] | None:
 
 
 def read_record(checkpoint: pathlib.Path) -> dict[str, Any] | None:
-    """The record of a finished checkpoint, by its folder; None where it is not whole, or not there any more."""
+    """The record of the finished checkpoint in a folder; None if it is not whole, or no longer exists."""
     try:
         record = json.loads((checkpoint / RECORD / "metadata").read_text(encoding="utf-8"))
         check_record(record)
@@ -77,7 +77,7 @@ def _seals(tree: Any) -> dict[str, list[Any]]:
 
 
 def _whole(leaf: Any) -> np.ndarray:
-    """An array on the host, gathered where no process has all of it."""
+    """An array on the host, gathered if no process has all of it."""
     if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
         from jax.experimental.multihost_utils import process_allgather
 

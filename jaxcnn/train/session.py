@@ -1,4 +1,4 @@
-"""One start of a run, up to its first step: data, devices, programs, and the state made or restored."""
+"""One start of a run, up to its first step: data, devices, programs, and a new or restored state."""
 
 import concurrent.futures
 import dataclasses
@@ -29,25 +29,25 @@ from jaxcnn.train.interrupts import Interrupts
 from jaxcnn.train.logbook import Logbook
 from jaxcnn.train.setup import Setup
 
-CLASSES_TOLD = 20  # names of classes that a run tells before it trains
-UNEVEN = 1.5  # as many times more examples of one class than of another are told
+CLASSES_TOLD = 20  # most class names that a run prints before it trains
+UNEVEN = 1.5  # numbers of examples are printed if the largest class has more than this times the smallest
 
 
 @dataclasses.dataclass
 class Progress:
-    """What a run knows beside its state; it is kept in every checkpoint, so a resumed run goes on as if never stopped.
+    """What a run keeps besides its state; every checkpoint has it, so a resumed run continues as if never stopped.
 
     Attributes:
       window: sums of loss, top-1, top-5 and count over the steps since the last training record.
-      window_seconds: of training, since then.
-      last_loss: of the last step read, and finite.
-      evaluated, accuracy: the last step that was evaluated, and what came out.
-      best_accuracy, best_step: on the validation split.
-      way: in which a population made the steps so far; empty: none did, or they were made as those of a run alone.
+      window_seconds: seconds of training since then.
+      last_loss: loss of the last step read; always finite.
+      evaluated, accuracy: the last evaluated step, and its validation accuracy.
+      best_accuracy, best_step: the best validation accuracy, and its step.
+      way: how a population made the steps so far; empty: no population, or steps made as in a single run.
       exchanged: the last step at which the state was taken from another member of a population.
-      log_bytes, log_crc32: length of `metrics.jsonl`, and CRC-32 of so many bytes; None in records of older versions.
-      images, train_seconds, eval_seconds, compile_seconds, wall_seconds: in all starts together.
-      starts: how often the run was started.
+      log_bytes, log_crc32: length of `metrics.jsonl`, and CRC-32 of these bytes (None in records of older versions).
+      images, train_seconds, eval_seconds, compile_seconds, wall_seconds: sums over all starts.
+      starts: number of starts of the run.
     """
 
     window: list[float] = dataclasses.field(default_factory=lambda: [0.0] * 4)
@@ -71,7 +71,7 @@ class Progress:
 
 @dataclasses.dataclass
 class Session:
-    """All that one start of a run holds; `step` counts the steps that were started."""
+    """Everything that one start of a run holds; `step` counts the steps that were started."""
 
     config: Config
     folder: pathlib.Path
@@ -105,9 +105,9 @@ def open_session(
     hooks: Hooks,
     cluster: Cluster,
 ) -> Session:
-    """Data, devices, programs and state, up to the first step.
+    """Prepare data, devices, programs and state, up to the first step.
 
-    Nothing that a later start would be held against is written before all of it has proved possible.
+    Files that later starts are checked against are written only after all of this has proved possible.
     """
     meshes.prepare_backend()
     mesh = meshes.make_mesh(config.parallel.devices, config.parallel.model_devices)
@@ -166,7 +166,7 @@ def _read(config: Config, hooks: Hooks, cluster: Cluster) -> Splits:
 
 
 def _tell(found: Setup, folder: pathlib.Path, logbook: Logbook) -> None:
-    """Say what will be trained on what."""
+    """Print what will be trained, on which data and devices."""
     config, splits = found.config, found.splits
     where = f"{splits.train.description}, {meshes.describe(found.mesh)}, in {folder}"
     logbook.say(f"jaxcnn: {config.model.name} on {where}")
@@ -183,7 +183,7 @@ def _tell(found: Setup, folder: pathlib.Path, logbook: Logbook) -> None:
 def _compile(
     found: Setup, loader: loaders.Loader, folder: pathlib.Path, logbook: Logbook, hooks: Hooks, cluster: Cluster
 ) -> tuple[Normalization, State, float]:
-    """Compile all programs while the data is loaded; return its normalisation, a new state, and the seconds."""
+    """Compile all programs while the data is loaded; return its normalisation, a new state, and the seconds taken."""
     config, spec, mesh, splits = found.config, found.spec, found.mesh, found.splits
     began = time.time()
     limits.check_memory(config, spec, mesh, found.loader, splits)
@@ -224,7 +224,7 @@ def _restore_or_begin(
     logbook: Logbook,
     cluster: Cluster,
 ) -> tuple[State, Progress, bool]:
-    """The state and progress of the newest sound checkpoint, or of a new run; and whether there was a checkpoint."""
+    """The state and progress of the newest sound checkpoint, or of a new run; and whether a checkpoint was found."""
     if cluster.first:
         origin.check(folder, found.config, workdir.data_facts(found.splits), normal)
     shardings = sharded.state_shardings(found.spec, found.mesh)
@@ -243,7 +243,7 @@ def _restore_or_begin(
 
 
 def _check_best(config: Config, checkpoints: Checkpoints, progress: Progress) -> None:
-    """Refuse to train to the end where the checkpoint that the test wants is lost already."""
+    """Refuse to train to the end if the checkpoint that the test needs is already lost."""
     best = progress.best_step
     if config.run.test_with == "best" and best and best not in checkpoints.steps():
         raise ConfigError(
@@ -267,7 +267,7 @@ def _tell_of_splits(splits: Splits, logbook: Logbook) -> None:
 
 
 def describe_classes(split: Split) -> str:
-    """The names of the classes, the first ones of many, with their examples in the split where those differ much."""
+    """The class names (only the first of many), with their numbers of examples in the split if these differ much."""
     counts = np.bincount(split.labels, minlength=len(split.class_names))
     names = [name if name.isprintable() else repr(name) for name in split.class_names]
     few, many = int(counts.argmin()), int(counts.argmax())
@@ -279,7 +279,7 @@ def describe_classes(split: Split) -> str:
 
 
 def initialize_from_data(state: State, splits: Splits, normal: Normalization) -> State:
-    """A new state with the parameters that its network computes from the training split, if there are any."""
+    """A new state, with the parameters that its network computes from the training split, if it has any such."""
     wanted = min(models.examples_for_initialization(state.params), len(splits.train))
     if not wanted:
         return state
@@ -290,11 +290,11 @@ def initialize_from_data(state: State, splits: Splits, normal: Normalization) ->
         made = models.initialize_from_data(params, images, mean, std)
         return jax.tree.map(lambda new, old: meshes.put(new, old.sharding), made, params)
 
-    # Each has arrays of its own, since a donated state must not hold one buffer twice.
+    # Parameters and moving average get separate arrays: a donated state must not hold one buffer twice.
     ema = state.ema and {**state.ema, "params": initialize(state.ema["params"])}
     return dataclasses.replace(state, params=initialize(state.params), ema=ema)
 
 
 def _compilers() -> int:
-    """How many programs may compile at once; an accelerator's compiler times kernels on the device, so there one."""
+    """How many programs may compile at once: one on an accelerator, whose compiler times kernels on the device."""
     return 2 if jax.default_backend() == "cpu" else 1

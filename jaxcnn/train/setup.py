@@ -1,4 +1,4 @@
-"""What a config comes to on this data and these devices, before anything is compiled."""
+"""The settings that follow from a config, its data and the devices, before anything is compiled."""
 
 import concurrent.futures
 import dataclasses
@@ -22,16 +22,16 @@ from jaxcnn.train.steps_per_call import choose_steps_per_call
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Setup:
-    """What training, sweeps, scaling and benchmarks settle alike before they compile.
+    """The settings that training, sweeps, scaling and benchmarks all determine in the same way before they compile.
 
     Attributes:
-      config: checked.
-      splits: of its data.
-      mesh: of the devices.
-      spec: what the compiled step is made for.
+      config: the checked config.
+      splits: the splits of its data.
+      mesh: the mesh of the devices.
+      spec: the spec for which the step is compiled.
       loader: "resident" or "stream".
       steps_per_call: the most steps in one call of the compiled program.
-      why_loader, why_steps: why these two, in a few words.
+      why_loader, why_steps: the reasons for these two, in a few words.
     """
 
     config: Config
@@ -45,7 +45,7 @@ class Setup:
 
     @property
     def eval_batch_size(self) -> int:
-        """Examples in an evaluation batch, a multiple of the devices."""
+        """Examples in an evaluation batch, a multiple of the number of devices."""
         return loaders.eval_batch_size(self.config.run.eval_batch_size, self.spec, self.mesh)
 
     @property
@@ -54,13 +54,13 @@ class Setup:
         return [(stage, self.mesh, self.loader, self.steps_per_call) for _, stage in self.spec.stages]
 
     def make_loader(self, shared: Shared | None = None) -> loaders.Loader:
-        """The loader; `shared` has what runs in this process have in common."""
+        """The loader; `shared` has the data that runs in this process share."""
         return loaders.make_loader(
             self.loader, self.spec, self.mesh, self.config.seed, self.config.data.workers, shared
         )
 
     def programs(self) -> list[tuple[Program, tuple[Any, ...]]]:
-        """All compiled programs that the run needs, with their arguments; the dearest first."""
+        """All compiled programs that the run needs, with their arguments; the most expensive first."""
         config, spec, mesh, batch_size = self.config, self.spec, self.mesh, self.eval_batch_size
         needed: list[tuple[Program, tuple[Any, ...]]] = [
             *((programs.train_step, arguments) for arguments in self.train_steps),
@@ -82,9 +82,9 @@ class Setup:
     def start_compiling(
         self, pool: concurrent.futures.Executor
     ) -> list[concurrent.futures.Future[jax.stages.Compiled]]:
-        """Trace and lower the programs of the run that are not kept; have all compiled, or loaded, in the background.
+        """Trace and lower the programs of the run that are not kept; compile, or load, all of them in the background.
 
-        `jaxcnn.learn.programs` then has them, so nothing compiles once the run is under way.
+        `jaxcnn.learn.programs` then has them, so nothing compiles during the run.
         """
         started = []
         for program, arguments in self.programs():
@@ -98,7 +98,7 @@ def on(config: Config, splits: Splits, mesh: Mesh) -> Setup:
     """The setup of a config on these splits and this mesh.
 
     Raises:
-      ConfigError: they do not fit together.
+      ConfigError: config, splits and mesh do not fit together.
       MissingExtra: the loader needs a package that is not installed.
     """
     spec = spec_on(config, splits)
@@ -109,7 +109,7 @@ def on(config: Config, splits: Splits, mesh: Mesh) -> Setup:
 
 
 def spec_on(config: Config, splits: Splits) -> StepSpec:
-    """What the step is compiled for on these splits. Raises ConfigError where they do not fit the config."""
+    """The spec of the step for these splits. Raises ConfigError if they do not fit the config."""
     num_classes, examples = len(splits.class_names), len(splits.train)
     if config.model.num_classes not in (0, num_classes):
         raise ConfigError(

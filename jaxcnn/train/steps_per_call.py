@@ -1,17 +1,17 @@
-"""How many steps one call of the compiled program makes. How steps are cut into calls never changes a bit of a run."""
+"""How many steps one call of the compiled program makes. This number never changes a bit of a run's results."""
 
 from jaxcnn.config import ConfigError
 
-AUTOMATIC = 256  # steps in one call at most, where jaxcnn chooses to have several
-CALL_SECONDS = 1.0  # aim for one call: two are under way at once, and a signal waits for both
+AUTOMATIC = 256  # most steps in one call, if jaxcnn chooses several
+CALL_SECONDS = 1.0  # target for one call: two are in flight at once, and a signal waits for both
 
 
 def choose_steps_per_call(requested: int, loader: str, platform: str) -> tuple[int, str]:
     """The most steps in one call, and why in a few words.
 
-    Left to jaxcnn (0), accelerators with the resident loader get many: there a step may take less time than Python
-    needs to start it. CPUs get one: Python's part is about a millisecond, near the noise even in networks
-    of a quarter of the width (`benchmarks.calls`), and one step is all that a signal waits for.
+    If jaxcnn chooses (0), accelerators with the resident loader get many steps: there a step may take less time than
+    Python needs to start it. CPUs get one step: Python's part is about a millisecond, near the noise even for networks
+    of a quarter of the width (`benchmarks.calls`), and a signal then waits for one step only.
 
     Raises:
       ConfigError: several are requested, but the batches come from the host.
@@ -29,10 +29,10 @@ def choose_steps_per_call(requested: int, loader: str, platform: str) -> tuple[i
 
 
 class StepsPerCall:
-    """Cuts calls to about `CALL_SECONDS`, by the time of the calls before.
+    """Limits calls to about `CALL_SECONDS`, from the times of the previous calls.
 
     Attributes:
-      most: steps in one call.
+      most: the most steps in one call.
       allowed: steps in the next call; 1 at first, and at most doubled by each measurement.
     """
 
@@ -41,6 +41,6 @@ class StepsPerCall:
         self.allowed = 1
 
     def measured(self, steps: int, seconds: float) -> None:
-        """Take in that a call of so many steps took so long."""
+        """Record that a call of `steps` steps took `seconds`."""
         fitting = int(CALL_SECONDS * steps / max(seconds, 1e-9))
         self.allowed = max(1, min(fitting, 2 * self.allowed, self.most))

@@ -18,12 +18,12 @@ FILE = "summary.json"
 
 
 def headline(config: Config) -> str:
-    """The figure that decisions look at: of the moving average where the run keeps one."""
+    """The name of the figure that decisions use: that of the moving average if the run keeps one."""
     return "ema_top1_accuracy" if config.optim.ema_decay else "top1_accuracy"
 
 
 def make(session: "Session", test: dict[str, Any] | None, test_seconds: float) -> dict[str, Any]:
-    """The summary of a finished run; seconds are sums over all its starts, but for those of the one test."""
+    """The summary of a finished run; seconds are sums over all its starts, except `test_seconds`, of the one test."""
     config, spec, progress = session.config, session.spec, session.progress
     rate = progress.images / max(progress.train_seconds, 1e-9)
     figures = {
@@ -73,14 +73,14 @@ def _utilisation(session: "Session", rate: float) -> dict[str, float | None]:
     )
 
 
-@functools.lru_cache(maxsize=16)  # runs of one process that share a program share this too
+@functools.lru_cache(maxsize=16)  # runs in one process that share a program share this too
 def _cost(*step: Any) -> list[float | None]:
-    """FLOPs of one step, and the bytes that it moves, by the arguments of `programs.train_step`."""
+    """FLOPs of one step and the bytes that it moves, for the arguments of `programs.train_step`."""
     return executables.kept_figures(_computed_cost, *step)
 
 
 def _computed_cost(*step: Any) -> list[float | None]:
-    # A step is traced for its FLOPs where a kept program left nothing to trace.
+    # A step whose program was kept by an earlier process was not traced yet; it is traced here, for its FLOPs.
     return [flops.of_program(*step), flops.bytes_of_program(*step)]
 
 
@@ -104,12 +104,12 @@ def read(folder: pathlib.Path) -> dict[str, Any] | None:
 
 
 def write(folder: pathlib.Path, figures: dict[str, Any]) -> None:
-    """Write the summary, which says that the run is finished."""
+    """Write the summary, which marks the run as finished."""
     workdir.write_sealed(folder / FILE, figures)
 
 
 def set_aside(folder: pathlib.Path) -> None:
-    """Keep the summary and the test of a finished run that goes on, named after the steps it had."""
+    """Rename the summary and the test of a finished run that is made longer, after the steps it had."""
     if (figures := read(folder)) is not None:
         for name in (FILE, assess.TEST):
             path = folder / name
@@ -118,13 +118,13 @@ def set_aside(folder: pathlib.Path) -> None:
 
 
 def earlier_tests(folder: pathlib.Path) -> list[int]:
-    """The steps at which this run was finished, and the test split looked at, before it was made longer."""
+    """The steps at which this run was finished, and the test split evaluated, before it was made longer."""
     ends = (path.stem.removeprefix("summary-") for path in folder.glob("summary-*.json"))
     return sorted(int(end) for end in ends if end.isdecimal())
 
 
 def last_line(figures: dict[str, Any]) -> str:
-    """The outcome for a person, on one line."""
+    """The outcome as one readable line."""
     name = figures["headline"]
     kind = "moving average, " if name.startswith("ema_") else ""
     if figures["test"]:

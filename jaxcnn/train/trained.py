@@ -1,4 +1,4 @@
-"""A trained network out of a workdir, for evaluation and prediction."""
+"""A trained network from a workdir, for evaluation and prediction."""
 
 import dataclasses
 import pathlib
@@ -17,7 +17,7 @@ from jaxcnn.train import normalization, origin, seals, workdir
 from jaxcnn.train.checkpoint import Checkpoints, DamagedError
 from jaxcnn.train.loaders import choose_loader, eval_batch_size, make_loader
 
-MOST_AT_ONCE = 2**26  # logits that are held together, 256 MiB of them
+MOST_AT_ONCE = 2**26  # logits held at once, 256 MiB
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,9 +25,9 @@ class Trained:
     """A network with the weights of one checkpoint.
 
     Attributes:
-      step: of the checkpoint.
+      step: step of the checkpoint.
       weights: "last", the parameters of that step, or "ema", their moving average.
-      variables: of Flax, on the mesh.
+      variables: Flax variables, on the mesh.
     """
 
     config: Config
@@ -41,16 +41,16 @@ class Trained:
 
 
 def load(folder: pathlib.Path, checkpoint: str, weights: str, devices: int) -> tuple[Trained, list[str]]:
-    """The network of a workdir, and remarks on checkpoints that had to be passed over.
+    """The network of a workdir, and remarks on checkpoints that had to be skipped.
 
     Args:
       folder: the workdir.
       checkpoint: "last", "best" (on the validation split) or a step.
-      weights: "last", "ema", or "" for the moving average where the run keeps one.
-      devices: how many to use; 0: all.
+      weights: "last", "ema", or "" for the moving average if the run keeps one, else "last".
+      devices: number of devices to use; 0: all.
 
     Raises:
-      UserError: no run there, no such checkpoint, or it is damaged.
+      UserError: the folder has no run, no such checkpoint or no such weights, or files of it are damaged.
     """
     config = workdir.read_config(folder)
     facts = workdir.read_data_facts(folder)
@@ -63,7 +63,7 @@ def load(folder: pathlib.Path, checkpoint: str, weights: str, devices: int) -> t
         image_shape=tuple(facts["image_shape"]),
         train_examples=facts["train_examples"],
     )
-    # Only one set of weights is used, and it is needed whole.
+    # Only one set of weights is used, and every device needs all of it.
     spec = dataclasses.replace(spec, shard_optimizer=False, shard_params=False)
     checkpoints = Checkpoints(folder / "checkpoints", config.checkpoint, read_only=True)
     target, sharding = sharded.abstract_state(spec, mesh), meshes.replicated(mesh)
@@ -102,7 +102,7 @@ def logits_of_split(trained: Trained, split: Split, batch_size: int, tta: str = 
 def logits_by_part(
     trained: Trained, split: Split, batch_size: int, tta: str = "none", most: int = MOST_AT_ONCE
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The same in parts, logits float32 [n, K] and labels int32 [n]: all in one, unless they are more than `most`."""
+    """`logits_of_split` in parts: logits float32 [n, K], labels int32 [n]; one part if at most `most` logits in all."""
     kind, _ = choose_loader(trained.config.data, [split])
     loader = make_loader(kind, trained.spec, trained.mesh, trained.config.seed, trained.config.data.workers)
     batch_size = eval_batch_size(batch_size, trained.spec, trained.mesh)
@@ -126,7 +126,7 @@ def logits_by_part(
 
 
 def _check_labels(split: Split, labels: list[np.ndarray], first: int) -> int:
-    """Return how many labels these are; they must be those of the split from `first` on."""
+    """Check that the labels are those of the split from `first` on; return their number."""
     found = np.concatenate(labels)
     if not np.array_equal(found, split.labels[first : first + len(found)]):
         raise AssertionError(f"{split.description}: the evaluated examples are not those of the split")
@@ -141,7 +141,7 @@ def _step(checkpoint: str) -> int:
 
 
 def _best_step(checkpoints: Checkpoints) -> tuple[int, list[str]]:
-    """The kept step of the highest validation accuracy, and a remark where a better one is not kept."""
+    """The kept step with the highest validation accuracy, and a remark if a better one is not kept."""
     step = checkpoints.best()
     if step is None:
         raise UserError(

@@ -1,4 +1,4 @@
-"""The folder of a run: who may use it, and what says which run it is."""
+"""The folder of a run: its lock, and the files that identify the run."""
 
 import contextlib
 import dataclasses
@@ -24,7 +24,7 @@ from jaxcnn.text import distinct, shown
 from jaxcnn.train import length, same_data, seals
 from jaxcnn.train.checksum import crc32_of, is_whole
 
-# Keys that never change a result: where data lies, how it is loaded, on how many devices, what is told and kept.
+# Keys that never change a result: place and loading of the data, number of devices, logging, kept checkpoints.
 MAY_CHANGE = (
     *("parallel.", "hosts.", "data.dir", "data.workers", "data.loader", "data.resident_gib"),
     *("checkpoint.", "run.log_every_steps", "run.tensorboard"),
@@ -36,22 +36,22 @@ _log = logging.getLogger("jaxcnn")
 
 @contextlib.contextmanager
 def claim(workdir: pathlib.Path, seconds: float | None = None) -> Iterator[None]:
-    """Create the workdir if need be, and hold it for this process alone.
+    """Create the workdir if missing, and lock it for this process.
 
-    Where the file system has no locks that is left to the user, after a remark.
+    If the file system has no locks, exclusive use is left to the user, after a remark.
 
     Args:
-      workdir: to hold.
-      seconds: to wait for another holder to end, which may be what a failure left of the same run; None: there is no
-        such other, so do not wait.
+      workdir: the folder to lock.
+      seconds: seconds to wait for another holder, which may be left of a failure of the same run; None: that cannot be,
+        so do not wait.
 
     Raises:
       HostsError: another process still held it after `seconds`; the same command may succeed later.
-      UserError: its path is no Unicode, it cannot be written, or another run holds it.
+      UserError: its path is not Unicode, it cannot be written, or another run holds it.
     """
     try:
         str(workdir.absolute()).encode()
-    except UnicodeEncodeError as error:  # TensorStore, which writes checkpoints, takes no bytes
+    except UnicodeEncodeError as error:  # TensorStore, which writes checkpoints, takes no bytes as a path
         raise UserError(f"--workdir={shown(str(workdir))}: its path must be Unicode, so name another") from error
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -79,7 +79,7 @@ def claim(workdir: pathlib.Path, seconds: float | None = None) -> Iterator[None]
 
 
 def _locked(lock: TextIO) -> bool:
-    """Take the lock of the open file in a workdir, if nobody holds it."""
+    """Lock the open file in a workdir; return False if another process holds the lock."""
     folder = pathlib.Path(lock.name).parent
     try:
         return locks.take(lock, wait=False)
@@ -99,7 +99,7 @@ def check_shared(workdir: pathlib.Path, cluster: Cluster) -> None:
     """Refuse a workdir that is not the same folder for all processes.
 
     Raises:
-      UserError: one of them does not see what process 0 wrote there.
+      UserError: one of the processes does not see what process 0 wrote there.
     """
     if cluster.alone:
         return
@@ -107,7 +107,7 @@ def check_shared(workdir: pathlib.Path, cluster: Cluster) -> None:
     if cluster.first:
         token.touch()
     cluster.gather()
-    deadline = time.monotonic() + 10  # a file server may tell of a new file late
+    deadline = time.monotonic() + 10  # a file server may show a new file late
     while not (seen := _sees(token)) and time.monotonic() < deadline:
         time.sleep(0.2)
     blind = [cluster.hosts[process] for process, sees in enumerate(cluster.gather(seen)) if not sees]
@@ -122,14 +122,14 @@ def check_shared(workdir: pathlib.Path, cluster: Cluster) -> None:
 
 def _sees(token: pathlib.Path) -> bool:
     with contextlib.suppress(OSError):
-        os.listdir(token.parent)  # makes a client of NFS look anew
+        os.listdir(token.parent)  # makes an NFS client refresh its view
     return token.exists()
 
 
 def check_config(workdir: pathlib.Path, config: Config) -> None:
-    """Hold a config against that of the run which the workdir may have: its `config.json` and its newest checkpoint.
+    """Check a config against the run in the workdir, if any: its `config.json` and its newest checkpoint.
 
-    The same run for longer is no other one, where nothing of it depends on its length (`length.bound_to`).
+    A longer run is still the same run if nothing in it depends on its length (`length.why_not_longer`).
 
     Raises:
       UserError: the workdir belongs to a run of another config; the message has a line for each key that differs.
@@ -147,7 +147,7 @@ def check_config(workdir: pathlib.Path, config: Config) -> None:
 
 
 def differences(tree: dict[str, Any], config: Config, where: str, may_change: tuple[str, ...]) -> list[str]:
-    """A line for each key in which a config differs from that of a run, as JSON has it, but for what may change."""
+    """A line for each key in which a config differs from `tree`, that of a run as JSON, except keys that may change."""
     # A key that an older version did not write has its default.
     here = configs.flatten(_plain(config))
     there = configs.flatten(_plain(Config())) | same_data.settled(configs.flatten(tree), here)
@@ -168,7 +168,7 @@ def differences(tree: dict[str, Any], config: Config, where: str, may_change: tu
 
 
 def asks_for_longer(workdir: pathlib.Path, config: Config) -> bool:
-    """Whether a config that `check_config` took is for more steps than that of the workdir."""
+    """Whether a config accepted by `check_config` is for more steps than that of the workdir."""
     if not (workdir / CONFIG).exists():
         return False
     there = configs.flatten(_plain(Config())) | configs.flatten(read_json(workdir / CONFIG))
@@ -184,18 +184,18 @@ def read_config(workdir: pathlib.Path) -> Config:
     """The config of a workdir.
 
     Raises:
-      UserError: there is none, or it cannot be read.
+      UserError: it is missing, or cannot be read.
     """
     return configs.from_config_dict(same_data.as_it_was_meant(read_json(workdir / CONFIG)))
 
 
 def _plain(config: Config) -> dict[str, Any]:
-    """As `config.json` has it: the paths of data hold in any current folder."""
+    """The config as in `config.json`: its data paths are absolute, so they hold in any current folder."""
     return json.loads(json.dumps(configs.to_dict(dataclasses.replace(config, data=place.absolute(config.data)))))
 
 
 def check_same_data(cluster: Cluster, splits: Splits) -> None:
-    """Hold the data of all processes against each other.
+    """Check that all processes read the same data.
 
     Raises:
       UserError: one of them reads other data.
@@ -210,10 +210,10 @@ def check_same_data(cluster: Cluster, splits: Splits) -> None:
 
 
 def check_data_facts(workdir: pathlib.Path, splits: Splits) -> None:
-    """Hold the data against that of the run the workdir may have.
+    """Check the data against that of the run in the workdir, if any.
 
     Raises:
-      UserError: other classes, image sizes, examples, labels or images than when the run began.
+      UserError: classes, image sizes, examples, labels or images are not those that the run began with.
     """
     if not (workdir / DATA).exists():
         return
@@ -232,15 +232,15 @@ def check_data_facts(workdir: pathlib.Path, splits: Splits) -> None:
 
 
 def write_data_facts(workdir: pathlib.Path, splits: Splits) -> None:
-    """Write `data.json`: what of the data a network depends on, so that a workdir is enough to use it."""
+    """Write `data.json`: the facts of the data that a network depends on, so that a workdir is enough to use it."""
     write_sealed(workdir / DATA, data_facts(splits))
 
 
 def read_data_facts(workdir: pathlib.Path) -> dict[str, Any]:
-    """What `write_data_facts` wrote.
+    """Read what `write_data_facts` wrote.
 
     Raises:
-      UserError: it is not there.
+      UserError: the file or a needed fact is missing, or it is damaged.
     """
     facts = read_sealed(workdir / DATA)
     if missing := [key for key, is_right in _FACTS.items() if not is_right(facts.get(key))]:
@@ -258,7 +258,7 @@ _FACTS: dict[str, Callable[[Any], bool]] = {
 
 
 def data_facts(splits: Splits) -> dict[str, Any]:
-    """What of the data a network, and a run that goes on, depend on."""
+    """The facts of the data that a network, and a resumed run, depend on."""
     there_are = [split for split in (splits.train, splits.val, splits.test) if split is not None]
     return {
         "class_names": list(splits.class_names),
@@ -276,7 +276,7 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     Raises:
       UserError: it is missing or damaged.
     """
-    if path.exists() and not path.is_file():  # a pipe would be waited for
+    if path.exists() and not path.is_file():  # reading a pipe would block
         raise UserError(f"{path} is not a regular file; bring it back from a copy, or start anew elsewhere")
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -292,7 +292,7 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
 
 
 def read_sealed(path: pathlib.Path) -> dict[str, Any]:
-    """What `write_sealed` wrote. Files of versions that did not seal them have no checksum, and are believed.
+    """Read what `write_sealed` wrote. Files of older versions have no checksum, and are accepted.
 
     Raises:
       UserError: it is missing or damaged.
@@ -307,24 +307,24 @@ def read_sealed(path: pathlib.Path) -> dict[str, Any]:
 
 
 def write_sealed(path: pathlib.Path, value: dict[str, Any]) -> None:
-    """`write_json` with a checksum, for files that figures hang on."""
+    """`write_json` with a checksum, for files that results depend on."""
     plain = json.loads(json.dumps(value))
     write_json(path, plain | {"crc32": crc32_of(plain)})
 
 
 def free_name(path: pathlib.Path) -> pathlib.Path:
-    """This path, or where that is taken the first of name-1, name-2, …"""
+    """This path or, if it exists, the first free one of name-1, name-2, …"""
     names = (path.with_stem(f"{path.stem}{f'-{n}' if n else ''}") for n in itertools.count())
     return next(name for name in names if not name.exists())
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-    """Write JSON so that a reader, or a crash, never meets half a file."""
+    """Write JSON atomically: no reader meets half a file, and no crash leaves one."""
     part = path.with_name(f".{path.name}.part")
     part.write_text(as_json(value), encoding="utf-8")
     part.replace(path)
 
 
 def as_json(value: Any) -> str:
-    """What `write_json` writes."""
+    """The text that `write_json` writes."""
     return json.dumps(value, indent=2) + "\n"
