@@ -1,8 +1,8 @@
 """Communication between the processes of a run: they detect lost processes, exchange values and report why they end.
 
-A thread of each process watches its connections, one between each process and process 0. A killed process closes its
-own at once; a stopped one, or one whose host or link is down, falls silent. The observer tells the others. Each prints
-its step and the cause, and exits by `os._exit`: a collective, or an orderly exit, would wait for ever.
+A thread of each process watches its connection to process 0. A killed process closes its own at once; a stopped one, or
+one whose host or link is down, falls silent. The observer tells the others. Each prints its step and the cause, and
+exits by `os._exit`: a collective, or an orderly exit, would wait for ever.
 """
 
 import contextlib
@@ -27,12 +27,7 @@ _GRACE_SECONDS = 4.0  # time to receive a cause, and for process 0 to see the ot
 
 @dataclasses.dataclass
 class Standing:
-    """The progress of a run, printed with the cause in the last message.
-
-    Attributes:
-      step: number of steps started.
-      folder: the workdir, once it is known.
-    """
+    """The progress of a run, printed with the cause in the last message: steps started, and the workdir if known."""
 
     step: int = 0
     folder: pathlib.Path | None = None
@@ -115,11 +110,12 @@ class Heartbeat:
         standing = Standing()
         with contextlib.suppress(Exception):  # of the caller's: the last word is said whatever it knows
             standing = self.standing()
-        which = f"process {self.process} of {len(self.roster)} on {self.host}"
-        words = [f"{which} stopped at step {standing.step}: {cause}"]
+        words = [
+            f"process {self.process} of {len(self.roster)} on {self.host} stopped at step {standing.step}: {cause}"
+        ]
         if standing.folder is not None:
-            newest = _within(2.0, lambda: newest_checkpoint(standing.folder))
-            words.append(f"{newest or 'there is no checkpoint'} in {standing.folder}")
+            newest = _within(2.0, lambda: newest_checkpoint(standing.folder)) or "there is no checkpoint"
+            words.append(f"{newest} in {standing.folder}")
         if code == RESTARTABLE:
             words.append("the same command goes on")
         return f"jaxcnn: {'; '.join(words)} (exit code {code})"
