@@ -64,7 +64,7 @@ class Heartbeat:
 
     def start(self) -> None:
         """Start watching."""
-        threading.Thread(target=self._watch, name="jaxcnn-heartbeat", daemon=True).start()
+        threading.Thread(target=self._watch, name="heartbeat", daemon=True).start()
 
     def start_gather(self, value: Any) -> int:
         """Send a JSON value to all processes; return the number to pass to `gathered`. All must make the same calls."""
