@@ -163,13 +163,12 @@ def test_the_wide_layers_of_the_large_networks_are_split_over_model(network, sid
     assert any("dense1/kernel" in line and "dense2/kernel" in line and "'model'" in line for line in lines)
 
 
-def test_the_log_says_what_the_rules_matched_and_what_is_cut():
+def test_the_log_says_which_layers_are_split_and_what_is_cut():
     spec = small.spec_of(small.config(parallel=BOTH))
     mesh = meshes.make_mesh(8, 2)
     lines = layout.describe(spec, mesh, state_of(spec).params)
     assert len(lines) == 2
-    assert lines[0].startswith("P(None, None, None, 'model') over 2 devices by ")
-    assert lines[0].endswith(": conv3/kernel [3, 3, 16, 16]")
+    assert lines[0] == "P(None, None, None, 'model') over 2 devices: conv3/kernel [3, 3, 16, 16]"
     assert lines[1] == "parameters and the optimiser's state cut into 4 parts over data, but for 84 parameters"
     assert layout.describe(small.spec_of(small.config()), meshes.make_mesh(8), state_of(spec).params) == []
 
