@@ -103,9 +103,9 @@ def describe(spec: StepSpec, mesh: Mesh, params: Any) -> list[str]:
     """For a person, one line each: what is split over `model`, and what is cut over `data`; [] if nothing is."""
     lines, shapes = [], _shapes(params)
     if model_devices(mesh) > 1:
-        over_model = _over_model(spec, mesh)
+        over_model = {name: each for name, each in _over_model(spec, mesh).items() if name in shapes}
         for partition in dict.fromkeys(over_model.values()):
-            names = [name for name, each in over_model.items() if each == partition and name in shapes]
+            names = [name for name, each in over_model.items() if each == partition]
             sizes = [f"{name} {list(shapes[name])}" for name in names]
             lines.append(f"{partition} over {model_devices(mesh)} devices: {', '.join(sizes)}")
     if spec.shard_optimizer and data_devices(mesh) > 1:
