@@ -290,8 +290,7 @@ def test_a_finished_run_tells_of_each_file_that_is_not_as_it_was_left(run, capsy
         told = str(error)
     else:
         told = capsys.readouterr().out
-    if (name, how) != ("config.json", "missing"):  # the same is written anew
-        assert name.partition(".")[0] in told
+    assert name.partition(".")[0] in told
 
 
 def test_a_folder_in_place_of_the_log_is_one_line(half):

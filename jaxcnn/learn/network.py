@@ -24,11 +24,15 @@ def network(spec: StepSpec, axis_name: str | None = None) -> Any:
     return models.build(spec.model, norm, spec.num_classes, axis_name)
 
 
+def _initialize(spec: StepSpec, image_shape: tuple[int, int, int]) -> Any:
+    """The variables of the network for images of a shape; to be traced, as only shapes are of interest."""
+    return network(spec).init(jax.random.key(0), jnp.zeros((1, *image_shape), jnp.float32))
+
+
 @functools.lru_cache(maxsize=16)
 def split_layers(spec: StepSpec) -> dict[str, jax.P]:
     """The parameters that are split over the mesh axis `model`, by path, and how."""
-    image = jnp.zeros((1, *spec.image_shape), jnp.float32)
-    return split.layers_of(lambda: network(spec).init(jax.random.key(0), image))
+    return split.layers_of(lambda: _initialize(spec, spec.image_shape))
 
 
 def layers_of(spec: StepSpec, batch_stats: Any) -> Layers:
@@ -43,9 +47,7 @@ def check_layers(spec: StepSpec) -> None:
       ConfigError: one does.
     """
     if spec.optim.layers:
-        image = jax.ShapeDtypeStruct((1, *spec.image_shape), jnp.float32)
-        variables = jax.eval_shape(lambda image: network(spec).init(jax.random.key(0), image), image)
-        rates.check(spec.optim.layers, variables["params"])
+        rates.check(spec.optim.layers, jax.eval_shape(lambda: _initialize(spec, spec.image_shape))["params"])
 
 
 def check_sides(spec: StepSpec) -> None:
@@ -63,11 +65,9 @@ def check_sides(spec: StepSpec) -> None:
         raise ConfigError(f"config.augment.small_sides={sides} is for square images, but these are {height}x{width}")
     if max(sides) > height:
         raise ConfigError(f"config.augment.small_sides={sides} must not be above the images' own side, {height} pixels")
-    model = network(spec)
 
     def shapes(side: int) -> Any:
-        image = jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
-        return jax.eval_shape(lambda image: model.init(jax.random.key(0), image), image)
+        return jax.eval_shape(lambda: _initialize(spec, (side, side, channels)))
 
     whole = shapes(height)
     for side in sides:
