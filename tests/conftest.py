@@ -9,6 +9,7 @@ import hashlib
 import os
 import pathlib
 import signal
+import sys
 import time
 from importlib import metadata
 
@@ -73,6 +74,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         slow = {item.nodeid for item in slow_of(items)}
         config.hook.pytest_deselected(items=[item for item in items if item.nodeid in slow])
         items[:] = [item for item in items if item.nodeid not in slow]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Programs end with their module: those of all modules together take gigabytes, and too many regions of memory."""
+    executables = sys.modules.get("jaxcnn.learn.executables")
+    if executables and nextitem and nextitem.path != item.path:
+        executables.forget()
 
 
 @pytest.fixture(scope="session", autouse=True)

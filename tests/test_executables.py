@@ -1,5 +1,6 @@
 """Programs kept whole between starts are those that would have been compiled."""
 
+import functools
 import json
 import os
 import shutil
@@ -9,10 +10,12 @@ import sys
 import zlib
 
 import jax
+import jax.numpy as jnp
 import pytest
 import scipy
 
 from jaxcnn.learn import executables, programs, sharded
+from jaxcnn.machine import mappings
 from jaxcnn.machine import mesh as meshes
 from tests import runs, small
 
@@ -198,6 +201,7 @@ def test_a_program_that_jax_makes_no_bytes_of_runs_and_one_line_tells(tmp_path):
     code = """
 import logging
 import jax, jax.numpy as jnp
+from jaxcnn.machine import mappings
 from jaxcnn.machine import mesh as meshes
 from jaxcnn.learn import executables
 logging.basicConfig()
@@ -328,3 +332,26 @@ def metrics(lines: list[dict]) -> list[list]:
     found = [[line.get(key) for key in keys] for line in lines]
     assert any(None not in values for values in found), "no line has all of these"
     return found
+
+
+@pytest.mark.skipif(not mappings.used(), reason="only Linux limits the regions that a process may map")
+def test_programs_that_nobody_uses_make_room_for_others(monkeypatch):
+    """Otherwise a process that compiles enough of them ends in a segmentation fault (jaxlib 0.10, LLVM)."""
+    mesh = meshes.make_mesh(1)
+
+    def sorts(mesh, number: int) -> jax.stages.Traced:
+        x = jax.ShapeDtypeStruct((64,), "float32", sharding=meshes.replicated(mesh))
+        return jax.jit(lambda x: functools.reduce(lambda x, _: jnp.sort(x) + number, range(8), x)).trace(x)
+
+    def regions_of(programs: range) -> float:
+        before = mappings.used()
+        used = [program(mesh, number) for number in programs][:1]
+        assert used[0](jnp.zeros(64))[0] == 8 * programs[0], "a program in use stays"
+        return mappings.used() - before
+
+    program = executables.compiled(sorts)
+    executables.forget()
+    all_kept = regions_of(range(12))
+    executables.forget()
+    monkeypatch.setattr(executables, "FULL", mappings.used() + all_kept / 4)
+    assert regions_of(range(12, 36)) < all_kept / 2

@@ -14,6 +14,7 @@ A kept program is a pickle and machine code, so only files that no other user ca
 
 import contextlib
 import functools
+import gc
 import json
 import logging
 import os
@@ -23,9 +24,10 @@ import platform
 import stat
 import sys
 import threading
+import weakref
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import flax
 import jax
@@ -37,16 +39,18 @@ from jax.experimental import serialize_executable
 from jax.sharding import Mesh
 
 from jaxcnn.data import cache
-from jaxcnn.machine import xla_flags
+from jaxcnn.machine import mappings, xla_flags
 
 PACKAGE = pathlib.Path(__file__).parent.parent
 CHECKSUM = 4  # bytes of the CRC-32 after a program; without it, flipped bits of machine code would run
 MOST = 64  # most files kept; the least recently used are deleted first
+FULL = 0.5  # part of the regions that a process may map, above which earlier programs are forgotten
 _PROCESSOR = ("model name", "flags", "CPU implementer", "CPU part", "Features")  # lines of /proc/cpuinfo
 _PLACES = {"jax_compilation_cache_dir"}  # settings that are places, and do not affect what is compiled
 
 _log = logging.getLogger("jaxcnn")
 _kept = False
+_programs = weakref.WeakSet["Program"]()
 _here = threading.local()  # .found: number of programs that this thread got from JAX's cache
 
 
@@ -98,6 +102,7 @@ class Program:
         self.traced: Callable[..., jax.stages.Traced] = functools.lru_cache(maxsize=16)(trace)
         self.lowered: Callable[..., jax.stages.Lowered] = functools.lru_cache(maxsize=16)(self._lower)
         self._compiled = functools.lru_cache(maxsize=16)(self._load_or_compile)
+        _programs.add(self)
 
     def __call__(self, *arguments: Any) -> jax.stages.Compiled:
         """The compiled program for `arguments`."""
@@ -108,10 +113,17 @@ class Program:
         file = self._file(arguments)
         return file is not None and os.path.exists(file)  # unlike `Path.exists`, False in a folder closed to the user
 
+    def forget(self) -> None:
+        """Let go of all that was traced, lowered and compiled; programs still in use stay with their users."""
+        for cached in (self.traced, self.lowered, self._compiled):
+            cast(Any, cached).cache_clear()
+
     def _lower(self, *arguments: Any) -> jax.stages.Lowered:
         return self.traced(*arguments).lower()
 
     def _load_or_compile(self, *arguments: Any) -> jax.stages.Compiled:
+        if mappings.used() > FULL:
+            forget()
         file = self._file(arguments)
         if file is None:
             return self.lowered(*arguments).compile()
@@ -128,6 +140,14 @@ class Program:
 
 
 compiled = Program  # the decorator of a tracing function
+
+
+def forget() -> None:
+    """Let go of all programs of this process that nobody uses: its own, and those in JAX's caches."""
+    for program in list(_programs):
+        program.forget()
+    jax.clear_caches()
+    gc.collect()
 
 
 def kept_figures(compute: Callable[..., Any], *arguments: Any) -> Any:
