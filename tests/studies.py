@@ -28,7 +28,7 @@ class Study:
         return store.open_storage(self.url, self.definition.heartbeat)
 
     def queue(self):
-        return start.open_desk(self.folder, self.definition, self.storage(), self.plan)
+        return start.open_queue(self.folder, self.definition, self.storage(), self.plan)
 
     def work(self, most: int = 10**6, shared: Shared | None = None) -> list[trial.Outcome]:
         """Run at most `most` trials in this process; return their outcomes."""

@@ -37,7 +37,7 @@ def test_shrinking_weighs_what_a_pixel_covers_by_a_tent():
     np.testing.assert_allclose(image_ops.shrink(jnp.full((1, 9, 9, 1), 0.3), 5), 0.3, rtol=1e-6)
 
 
-def test_the_stretches_of_a_run_end_where_the_config_says():
+def test_the_stages_of_a_run_end_where_the_config_says():
     step_spec = small.spec_of(small.config(augment=GROWING), steps=8)
     assert [(end, made.small_side) for end, made in step_spec.stages] == [(2, 4), (6, 6), (8, 0)]
     assert step_spec.stages[-1][1] is step_spec
@@ -45,7 +45,7 @@ def test_the_stretches_of_a_run_end_where_the_config_says():
     assert constant.stages == ((8, constant),)
 
 
-def test_each_stretch_costs_what_its_images_do_and_takes_the_state_of_the_one_before():
+def test_each_stage_costs_what_its_images_do_and_takes_the_state_of_the_one_before():
     step_spec, mesh = small.spec_of(small.config(augment=GROWING), steps=8), meshes.make_mesh(1)
     costs = [flops.step_flops(programs.train_step.traced(made, mesh, "resident")) for _, made in step_spec.stages]
     assert costs[0] < 0.6 * costs[2] and costs[0] < costs[1] < costs[2]
@@ -107,7 +107,7 @@ def test_calls_of_several_steps_end_where_images_grow_and_change_no_bit(whole, t
         ({"small_sides": (20,), "small_until": (1.0,)}, "must rise from above 0 to below 1"),
     ],
 )
-def test_impossible_stretches_are_mistakes_of_the_config(fields, words):
+def test_impossible_stages_are_mistakes_of_the_config(fields, words):
     with pytest.raises(ConfigError, match=words):
         small.config(augment=fields)
 

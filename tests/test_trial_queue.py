@@ -1,4 +1,4 @@
-"""The desk: every trial is one worker's at a time, and what a dead worker leaves is taken up again."""
+"""The queue of trials: every trial is one worker's at a time, and what a dead worker leaves is taken up again."""
 
 import platform
 import time

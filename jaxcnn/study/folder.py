@@ -20,7 +20,7 @@ from jaxcnn.study import spec
 
 SWEEP, TRIAL, TRIALS, LOG = "sweep.json", "trial.json", "trials", "log.txt"
 # Lock files: of the sweep while it is created, and while a trial is chosen; of a trial while it has a worker.
-BEGIN, DESK, WORKER = ".begin", ".desk", ".worker"
+BEGIN, QUEUE, WORKER = ".begin", ".queue", ".worker"
 STATES = ("waiting", "running", "complete", "pruned", "diverged", "failed")
 ENDED = STATES[2:]
 

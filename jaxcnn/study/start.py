@@ -154,12 +154,12 @@ def begin(
     """Create the study and its `sweep.json`, unless another command has done so meanwhile; return what exists.
 
     Raises:
-      UserError: as in `go_on` and `open_desk`.
+      UserError: as in `go_on` and `open_queue`.
     """
     with files.held(folder / files.BEGIN):
         if (folder / files.SWEEP).exists():
             definition = go_on(folder, definition)
-        queue = open_desk(folder, definition, storage, plan)
+        queue = open_queue(folder, definition, storage, plan)
         _write(folder, definition, plan, sweep, command, config_file, environment)
     return definition, queue
 
@@ -193,7 +193,7 @@ def _write(
     files.write_json(folder / files.SWEEP, definition.to_json() | record)
 
 
-def open_desk(folder: pathlib.Path, definition: Definition, storage: Any, plan: plans.Plan) -> TrialQueue:
+def open_queue(folder: pathlib.Path, definition: Definition, storage: Any, plan: plans.Plan) -> TrialQueue:
     """The study in its store, with all planned trials in the queue.
 
     Raises:

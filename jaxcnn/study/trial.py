@@ -103,7 +103,7 @@ class Attempt:
     def __init__(self, queue: TrialQueue, lease: Lease, shared: Shared) -> None:
         self.lease, self.folder = lease, files.trial_folder(queue.folder, lease.number)
         self.notes: dict[str, Any] = {}
-        self._desk, self._shared = queue, shared
+        self._queue, self._shared = queue, shared
         self._record = _begin(queue, lease, self.folder)
         self._held = contextlib.ExitStack()
         self._log: Any = None
@@ -111,7 +111,7 @@ class Attempt:
 
     def __enter__(self) -> "Attempt":
         self._held.callback(self.lease.lock.release)
-        self._held.enter_context(self._desk.beating(self.lease))
+        self._held.enter_context(self._queue.beating(self.lease))
         self._log = self._held.enter_context((self.folder / files.LOG).open("a", encoding="utf-8"))
         return self
 
@@ -122,15 +122,15 @@ class Attempt:
 
     def config(self) -> Config:
         """The config of the trial. Raises ConfigError if it is impossible."""
-        return config_of(self._desk.definition.base, self.lease)
+        return config_of(self._queue.definition.base, self.lease)
 
     def hooks(self) -> Hooks:
         """The hooks that connect the run to the study; they raise Pruned and Lost."""
-        where = f"the same command with --workdir={self._desk.folder} goes on"
+        where = f"the same command with --workdir={self._queue.folder} goes on"
         return Hooks(output=self._log, where=where, evaluated=self._evaluated, leaving=self.leave, shared=self._shared)
 
     def _evaluated(self, step: int, accuracy: float) -> None:
-        queue, lease = self._desk, self.lease
+        queue, lease = self._queue, self.lease
         try:
             mine, prune = queue.is_mine(lease), queue.report(lease, _evaluations(self.folder), accuracy)
         except optuna.exceptions.StorageInternalError as error:  # temporarily unavailable: no reason to stop a run
@@ -143,7 +143,7 @@ class Attempt:
 
     def judge(self, work: Callable[[], Any]) -> Any:
         """The result of `work`, or an Outcome if an exception ends the trial; only `Interrupted` is passed on."""
-        if given_up := self._desk.killed_too_often(self.lease):
+        if given_up := self._queue.killed_too_often(self.lease):
             return Outcome("failed", given_up)
         try:
             return work()
@@ -173,7 +173,7 @@ class Attempt:
             def write() -> None:
                 _write(self.folder, self._record | self.notes, outcome)
 
-            queue, lease = self._desk, self.lease
+            queue, lease = self._queue, self.lease
             store.patiently(lambda: queue.finish(lease, outcome.state, outcome.values, outcome.reason, write))
         return outcome
 
@@ -183,7 +183,7 @@ class Attempt:
             return
         _write(self.folder, self._record | self.notes, Outcome("waiting", reason))
         try:
-            self._desk.let_go(self.lease)
+            self._queue.let_go(self.lease)
         except optuna.exceptions.StorageInternalError as error:  # a signal must end the process nevertheless
             print(f"jaxcnn: the store cannot be reached: {error}; the trial is free by its lock", file=self._log)
 

@@ -84,7 +84,7 @@ class TrialQueue:
 
         Trials left by a worker come first, then waiting ones; otherwise a search draws one.
         """
-        with files.held(self.folder / files.DESK):
+        with files.held(self.folder / files.QUEUE):
             for trial in self.study.get_trials(deepcopy=False):
                 if trial.state == TrialState.RUNNING and (lease := self._adopt(trial)):
                     return lease
@@ -106,7 +106,7 @@ class TrialQueue:
     def take_more(self, program: str, most: int) -> list[Lease]:
         """At most `most` further trials of this program only, those left by a worker first."""
         leases: list[Lease] = []
-        with files.held(self.folder / files.DESK):
+        with files.held(self.folder / files.QUEUE):
             for state, taken in ((TrialState.RUNNING, self._adopt), (TrialState.WAITING, self._start)):
                 for trial in self.study.get_trials(deepcopy=False):
                     if len(leases) < most and trial.state == state and trial.user_attrs.get("program") == program:
@@ -158,7 +158,7 @@ class TrialQueue:
         if isinstance(self.storage, optuna.storages._heartbeat.BaseHeartbeat):
             return trial._trial_id in self.storage._get_stale_trial_ids(self.study._study_id)
         beat = self._lock_file(number_of(trial)).stat().st_mtime
-        queue = self.folder / files.DESK
+        queue = self.folder / files.QUEUE
         queue.touch()  # so that both times come from the file system's clock
         return queue.stat().st_mtime - beat > SILENT_BEATS * self.definition.heartbeat
 
@@ -291,7 +291,7 @@ class TrialQueue:
         the two, the store still has the trial as running, so it is taken over and ends at once. In the other order,
         nobody would complete the folder.
         """
-        with files.held(self.folder / files.DESK):
+        with files.held(self.folder / files.QUEUE):
             if not self.is_mine(lease):
                 return False
             self.storage.set_trial_user_attr(lease.id, "state", state)
@@ -313,7 +313,7 @@ class TrialQueue:
     def retry(self, states: set[str]) -> int:
         """Queue the trials that ended in these states again, each in its folder; return their number."""
         count = 0
-        with files.held(self.folder / files.DESK):
+        with files.held(self.folder / files.QUEUE):
             latest: dict[int, FrozenTrial] = {}
             for trial in self.study.get_trials(deepcopy=False):
                 latest[number_of(trial)] = trial
@@ -333,7 +333,7 @@ class TrialQueue:
         """
         params = store.planned_params([trial["overrides"] | {spec.SEED: trial["seed"]} for trial in trials])
         count = 0
-        with files.held(self.folder / files.DESK):
+        with files.held(self.folder / files.QUEUE):
             there = {_cell(trial.user_attrs) for trial in self.study.get_trials(deepcopy=False)}
             for trial, (values, kinds) in zip(trials, params, strict=True):
                 if _cell(trial) not in there:

@@ -46,8 +46,8 @@ class Driver:
 
     def __init__(self, session: Session, inputs: Iterator[Any]) -> None:
         self._session, self._inputs = session, inputs
-        self._pace = StepsPerCall(session.steps_per_call)
-        self._stretches = [
+        self._calls = StepsPerCall(session.steps_per_call)
+        self._stages = [
             (end, programs.train_step(spec, session.mesh, session.loader.kind, session.steps_per_call))
             for end, spec in session.spec.stages
         ]
@@ -67,8 +67,8 @@ class Driver:
         try:
             while session.step < stop:
                 # Processes measure different times, but must make the same calls.
-                allowed = min(filter(None, session.interrupts.agree(self._pace.allowed)), default=1)
-                call = self._start(min(allowed, min(stop, self._stretch[0]) - session.step))
+                allowed = min(filter(None, session.interrupts.agree(self._calls.allowed)), default=1)
+                call = self._start(min(allowed, min(stop, self._stage[0]) - session.step))
                 self._read()  # the previous call, so the devices never wait for the host
                 self._unread = call
                 if is_ready(call.metrics):
@@ -79,15 +79,15 @@ class Driver:
         self._read()
 
     @property
-    def _stretch(self) -> tuple[int, jax.stages.Compiled]:
+    def _stage(self) -> tuple[int, jax.stages.Compiled]:
         """The stage of the next step: the step at which the stage ends, and its compiled program."""
-        return next(stretch for stretch in self._stretches if stretch[0] > self._session.step)
+        return next(stage for stage in self._stages if stage[0] > self._session.step)
 
     def _start(self, count: int) -> Call:
         session = self._session
         inputs = (session.state, next(self._inputs), session.normalization)
         inputs = programs.call_inputs(inputs, session.mesh, session.steps_per_call, count)
-        session.state, metrics = self._stretch[1](*inputs)
+        session.state, metrics = self._stage[1](*inputs)
         call = Call(session.step + 1, count, metrics)
         session.step += count
         return call
@@ -105,7 +105,7 @@ class Driver:
             session.time_to_first_step = now - session.started
         for i in range(call.count):
             record_metrics(session, call.first + i, jax.tree.map(operator.itemgetter(i), metrics), seconds / call.count)
-        self._pace.measured(call.count, seconds)
+        self._calls.measured(call.count, seconds)
         self._memory.after_call()
 
 

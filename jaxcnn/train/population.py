@@ -67,7 +67,7 @@ class Group:
                 number: loop.Due(due.evaluate | self._exchange_steps, due.save | self._exchange_steps)
                 for number, due in self._due.items()
             }
-        self._pace = StepsPerCall(first_of(sessions).steps_per_call)
+        self._calls = StepsPerCall(first_of(sessions).steps_per_call)
         self._memory = malloc.KeptMemory()
         self._unread: _Call | None = None
         self._window = 0.0
@@ -158,7 +158,7 @@ class Group:
         try:
             while done < steps and self._live:
                 self._interrupts.check()
-                count = min(self._pace.allowed, steps - done)
+                count = min(self._calls.allowed, steps - done)
                 before = {number: session.step for number, session in self._live.items()}
                 call = _Call(count, before, self._make.step(count, self._live))
                 for session in self._live.values():
@@ -179,7 +179,7 @@ class Group:
         rows = self._make.rows(call.metrics)
         now = time.time()
         seconds, self._window = now - self._window, now
-        self._pace.measured(call.count, seconds)
+        self._calls.measured(call.count, seconds)
         share = seconds / call.count / len(call.before)
         for number, before in call.before.items():
             if number not in self._live:
