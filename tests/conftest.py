@@ -20,6 +20,7 @@ os.environ["JAX_NUM_CPU_DEVICES"] = "8"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
 UNUSED_DAYS = 14
+MANY = 0.25  # part of the regions of memory that a process may map
 
 
 def compile_cache() -> pathlib.Path:
@@ -78,9 +79,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """Programs end with their module: those of all modules together take gigabytes, and too many regions of memory."""
+    """Let go of programs after a module, if they are many: those of all modules are more than Linux allows a process.
+
+    Not after every module: small operations, which no cache on disk holds, would be compiled anew for each.
+    """
     executables = sys.modules.get("jaxcnn.learn.executables")
-    if executables and nextitem and nextitem.path != item.path:
+    if executables and nextitem and nextitem.path != item.path and executables.mappings.used() > MANY:
         executables.forget()
 
 
