@@ -2,11 +2,13 @@
 
 import dataclasses
 import importlib.util
+from collections.abc import Iterator
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import pytest
 
 from jaxcnn import config as configs
-from jaxcnn.config import Config, ConfigError, convert, default, from_config_dict, rules
+from jaxcnn.config import Config, ConfigError, convert, default, from_config_dict, ranges, rules
 from jaxcnn.learn import tta
 from jaxcnn.learn.optim import OPTIMIZERS
 from jaxcnn.models import MODELS
@@ -131,6 +133,20 @@ def test_airbench_has_one_form(name, model):
     tree["model"] |= {"name": name, **model}
     with pytest.raises(ConfigError, match="airbench"):
         from_config_dict(tree)
+
+
+def hints(kind: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The type of every field, by its key."""
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        yield from hints(hint, f"{prefix}{name}.") if dataclasses.is_dataclass(hint) else [(prefix + name, hint)]
+
+
+def test_every_number_has_a_range_beside_it():
+    found = dict(hints(configs.Config))
+    plain = {key: get_args(hint)[0] if get_origin(hint) is Annotated else hint for key, hint in found.items()}
+    numbers = [key for key, kind in plain.items() if kind in (int, float)]
+    assert len(numbers) > 50
+    assert [key for key in numbers if not ranges.of_hint(found[key])] == []
 
 
 def test_the_choices_are_those_that_exist():
