@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 
+from tests import warm_start
+
 ROOT = pathlib.Path(__file__).parent.parent
 # For runs whose tests check no numbers: compiling is most of their time.
 UNOPTIMISED = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
@@ -15,11 +17,19 @@ OF_THE_CACHE = ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_T
 DIGITS = ("--config=configs/quickstart.py", "--config.run.tensorboard=False")
 
 
-def start(*flags: str, module: str = "jaxcnn.main", devices: int = 1, **environment: str) -> subprocess.Popen:
-    """Start `python -m jaxcnn.main`, or another module, with flags."""
+def start(
+    *flags: str, module: str = "jaxcnn.main", devices: int = 1, fresh: bool = False, **environment: str
+) -> subprocess.Popen:
+    """Start `python -m jaxcnn.main`, or another module, with flags.
+
+    Unless `fresh`, it is forked from a process that has imported jax (`tests.warm_start`).
+    """
     variables = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "PYTHONUNBUFFERED": "1"} | environment
     command = [sys.executable, "-m", module, *flags]
-    return subprocess.Popen(
+    forked = not fresh and warm_start.can_start(variables)
+    if forked:
+        variables |= {"JAXCNN_HUGE_PAGES": "off"}  # the command would replace the process, and import everything again
+    return (warm_start.Popen if forked else subprocess.Popen)(
         command, cwd=ROOT, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
 

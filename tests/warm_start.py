@@ -1,0 +1,183 @@
+"""Start Python commands by forking a process that has already imported jax, flax, optax, orbax and matplotlib.
+
+Importing these takes longer than most runs that tests start. The forked process has imported nothing of jaxcnn, and no
+backend is initialised; it gets its own environment, folder and streams, is a child of this process with a PID of its
+own, receives signals, and can be killed, as one that was started by its command line. `Popen` has the interface of
+`subprocess.Popen`.
+
+    Popen([sys.executable, "-m", "jaxcnn.main", …], cwd=…, env=…, stdout=…)
+
+What it cannot have is what Python or the C library read before the first import: see `can_start`.
+"""
+
+import array
+import ctypes
+import gc
+import importlib
+import io
+import json
+import os
+import runpy
+import socket
+import subprocess
+import sys
+import threading
+import warnings
+from typing import Any
+
+SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of prctl(2): orphans of descendants become children of this process
+BEFORE_IMPORTS = ("PYTHON", "GLIBC", "LD_", "LC_", "LANG", "MALLOC", "JAXCNN_HUGE_PAGES")
+ALWAYS = {"PYTHONUNBUFFERED": "1"}
+JAX = "JAX_"
+PRELOADED = (
+    "jax",
+    "flax.linen",
+    "matplotlib.figure",
+    "matplotlib.backends.backend_agg",
+    "ml_collections.config_flags",
+    "optax",
+    "orbax.checkpoint",
+    "scipy.special",
+)
+
+
+def can_start(env: dict[str, str]) -> bool:
+    """Whether a forked process is like a started one in this environment."""
+    here = os.environ | ALWAYS
+    early = {name for name in env.keys() | here.keys() if name.startswith(BEFORE_IMPORTS)}
+    return sys.platform == "linux" and all(env.get(name) == here.get(name) for name in early)
+
+
+class Popen(subprocess.Popen):
+    """A command `[sys.executable, "-m", module, *arguments]`, forked."""
+
+    def _execute_child(self, args: Any, _executable: Any, _preexec: Any, _close: Any, _pass: Any, cwd: Any, env: Any,
+                       _startup: Any, _flags: Any, _shell: Any, *rest: Any) -> None:  # fmt: skip
+        pipes = rest[:6]  # as in subprocess: read and write ends for the child's stdin, stdout and stderr
+        given = [pipes[0], pipes[3], pipes[5]]
+        self.pid = _server().fork({"args": args[1:], "cwd": str(cwd or os.getcwd()), "env": env}, given)
+        self._child_created = True
+        self._close_pipe_fds(*pipes)  # type: ignore[attr-defined]
+
+
+class Server:
+    """The process that is forked, and the socket to it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._socket, theirs = socket.socketpair()
+        env = {name: value for name, value in os.environ.items() if not name.startswith(JAX)} | ALWAYS
+        command = [sys.executable, "-m", "tests.warm_start", str(theirs.fileno())]
+        self._process = subprocess.Popen(command, env=env, pass_fds=[theirs.fileno()])
+        theirs.close()
+
+    def fork(self, request: dict[str, Any], streams: list[int]) -> int:
+        """The PID of a new child of this process; a stream of -1 is inherited."""
+        own = [stream if stream >= 0 else number for number, stream in enumerate(streams)]
+        body = json.dumps(request).encode()
+        with self._lock:
+            _adopt(True)
+            try:
+                rights = array.array("i", own)
+                self._socket.sendmsg(
+                    [len(body).to_bytes(8, "little")], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
+                )
+                self._socket.sendall(body)
+                return int.from_bytes(_exactly(self._socket, 8), "little")
+            finally:
+                _adopt(False)
+
+
+_started: list[Server] = []
+
+
+def _server() -> Server:
+    if not _started:
+        _started.append(Server())
+    return _started[0]
+
+
+def _adopt(wanted: bool) -> None:
+    if ctypes.CDLL(None, use_errno=True).prctl(SUBREAPER, int(wanted), 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl")
+
+
+def _exactly(connection: socket.socket, size: int) -> bytes:
+    found = b""
+    while len(found) < size:
+        part = connection.recv(size - len(found))
+        if not part:
+            raise EOFError("the other process is gone")
+        found += part
+    return found
+
+
+def _serve(connection: socket.socket) -> dict[str, Any] | None:
+    """Fork for every request, until the socket closes; in the forked process, return the request."""
+    while True:
+        size, ancillary, _, _ = connection.recvmsg(8, socket.CMSG_SPACE(3 * 4))
+        if not size:
+            return None
+        streams = array.array("i", ancillary[0][2])
+        request = json.loads(_exactly(connection, int.from_bytes(size, "little")))
+        reader, writer = os.pipe()
+        between = os.fork()
+        if between == 0:  # its end makes the process that it forks a child of the one that asked
+            child = os.fork()
+            if child:
+                os.write(writer, child.to_bytes(8, "little"))
+                os._exit(0)
+            for number, stream in enumerate(streams):
+                os.dup2(stream, number)
+            for descriptor in (reader, writer, connection.detach(), *(each for each in streams if each > 2)):
+                os.close(descriptor)
+            return request
+        os.waitpid(between, 0)
+        connection.sendall(os.read(reader, 8))
+        for descriptor in (reader, writer, *streams):
+            os.close(descriptor)
+
+
+def _become(request: dict[str, Any]) -> None:
+    """Run the module of a request as Python would."""
+    import jax
+
+    os.environ.clear()
+    os.environ.update(request["env"])
+    os.chdir(request["cwd"])
+    sys.path[0] = request["cwd"]
+    for name, now in dict(jax.config.values).items():
+        if (text := os.environ.get(name.upper())) is not None:
+            jax.config.update(name, _parsed(text, now))
+    encoding = sys.stdout.encoding
+    sys.stdout = io.TextIOWrapper(io.FileIO(1, "wb", closefd=False), encoding, write_through=True)
+    sys.stderr = io.TextIOWrapper(io.FileIO(2, "wb", closefd=False), encoding, "backslashreplace", write_through=True)
+    sys.orig_argv = [sys.executable, *request["args"]]
+    option, module, *arguments = request["args"]
+    assert option == "-m"
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def _parsed(text: str, now: Any) -> Any:
+    """The value of an environment variable of JAX, of the type of the setting's value now."""
+    if isinstance(now, bool):
+        return text.lower() in ("1", "true", "yes", "on", "y", "t")
+    return type(now)(text) if isinstance(now, int | float) else text
+
+
+def main() -> None:
+    """Import what takes long; then fork for requests."""
+    for name in PRELOADED:
+        importlib.import_module(name)
+    warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called")
+    gc.collect()
+    gc.freeze()
+    request = _serve(socket.socket(fileno=int(sys.argv[1])))
+    if request is not None:
+        gc.unfreeze()
+        _become(request)
+
+
+if __name__ == "__main__":
+    main()
