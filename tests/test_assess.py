@@ -113,10 +113,10 @@ def test_each_split_has_its_own_examples(finished):
 
 def test_figures_and_confusion_matrix_are_left_in_the_workdir(finished, monkeypatch):
     folder, _ = finished
-    noted = dataclasses.replace(open_splits(load(folder).config.data), notes=("passed over 3 files",))
+    noted = dataclasses.replace(open_splits(load(folder).config.data), notes=("skipped 3 files",))
     monkeypatch.setattr(assess, "open_splits", lambda data: noted)
     figures = evaluate(folder)
-    assert figures["notes"] == ["passed over 3 files"]
+    assert figures["notes"] == ["skipped 3 files"]
     assert json.loads((folder / f"eval-test-{digits.STEPS}.json").read_text()) == figures
     assert (folder / f"eval-test-{digits.STEPS}.png").read_bytes().startswith(PNG)
 

@@ -49,10 +49,10 @@ def imported(stderr: str) -> set[str]:
         (["--mode=predict", "--out=x.txt"], "--out=x.txt must end in .csv or .json"),
         ([QUICK, "--config.checkpoint.keep_last=0"], "config.checkpoint.keep_last must be above 0, but is 0"),
         ([f"{QUICK}:smok"], "no variant ':smok' in this config file (did you mean 'smoke'?); it has: smoke"),
-        (["--config=configs/nothing.py"], "--config=configs/nothing.py: there is no such Python file"),
+        (["--config=configs/nothing.py"], "--config=configs/nothing.py: this Python file does not exist"),
         (
             ["--config=configs/nothing.py:x", "--config.seed=1"],
-            "--config=configs/nothing.py: there is no such Python file",
+            "--config=configs/nothing.py: this Python file does not exist",
         ),
         (["--config=README.md"], "--config=README.md: line "),
         ([], "no config was given; for example --config=quickstart"),
@@ -64,7 +64,7 @@ def imported(stderr: str) -> set[str]:
         (["--mode=eval", "--workdir=x", QUICK], "--config is for --mode=train, not eval; it takes the config of its"),
         (["--mode=predict", "--workdir=x", "--images=x", "--split=val"], "--split is for --mode=eval, not predict"),
         ([QUICK, "--json=-"], "--json is for --mode=eval or predict, not train; leave it out"),
-        ([QUICK, "--data=photos"], "--data=photos: config.data.source='digits' is read from no file"),
+        ([QUICK, "--data=photos"], "--data=photos: config.data.source='digits' is not read from a file"),
         (["--mode=eval", "--workdir=x", "--json=no/such/folder.json"], "--json=no/such/folder.json cannot be written"),
     ],
 )

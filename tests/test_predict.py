@@ -127,7 +127,7 @@ def test_folders_are_searched_to_any_depth_and_files_taken_as_given(tmp_path):
     in_b = ["b/a.webp", "b/deep/er/z.JPG"]
     in_linked = [name.replace("b/", "linked/", 1) for name in in_b]
     assert [str(path.relative_to(tmp_path)) for path in found] == ["c.png", *in_b, "a.data", *in_linked]
-    assert notes == [f"passed over 1 file of another kind in {tmp_path / each}: .txt (1)" for each in ("b", "linked")]
+    assert notes == [f"skipped 1 file of another kind in {tmp_path / each}: .txt (1)" for each in ("b", "linked")]
 
 
 def test_folders_are_listed_by_the_rule_of_training(tmp_path):
@@ -139,8 +139,7 @@ def test_folders_are_listed_by_the_rule_of_training(tmp_path):
     found, notes = predict.find_images([str(tmp_path)])
     assert [path.name for path in found] == ["a.png", "b.bmp"]
     assert notes == [
-        f"passed over 3 files of other kinds in {tmp_path}: "
-        ".jp2 (1), FIFO (1), link to a folder that is listed already (1)"
+        f"skipped 3 files of other kinds in {tmp_path}: .jp2 (1), FIFO (1), link to a folder that is already listed (1)"
     ]
 
 
@@ -150,7 +149,7 @@ def test_places_without_images_are_refused(tmp_path):
     (tmp_path / "a.svg").write_bytes(b"")
     with pytest.raises(UserError, match=r"no image in this folder \(\.jpg, .*\), but \.svg \(1\)$"):
         predict.find_images([str(tmp_path)])
-    with pytest.raises(UserError, match=r"--images=.*none\.png: there is no such file or folder"):
+    with pytest.raises(UserError, match=r"--images=.*none\.png: this file or folder does not exist"):
         predict.find_images([str(tmp_path / "none.png")])
     os.mkfifo(tmp_path / "pipe.png")
     with pytest.raises(UserError, match=r"pipe\.png is neither a file nor a folder"):

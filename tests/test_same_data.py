@@ -127,7 +127,7 @@ def test_one_flag_says_where_any_source_lies():
     assert place.at(Data(source="npz:a.npz"), "b.npz") == Data(source="npz:b.npz")
     assert place.at(Data(source="tfds:cifar10"), "/sets") == Data(source="tfds:cifar10", dir="/sets")
     assert place.at(Data(source="digits"), "") == Data(source="digits")
-    with pytest.raises(UserError, match=r"--data=x: config\.data\.source='digits' is read from no file"):
+    with pytest.raises(UserError, match=r"--data=x: config\.data\.source='digits' is not read from a file"):
         place.at(Data(source="digits"), "x")
 
 

@@ -69,7 +69,7 @@ def read_config(holder: Any) -> Config:
         tree = holder.value.to_dict()
     except OSError as error:  # ml_collections delays the error of a file until its value is used
         file = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")[0]
-        raise ConfigError(f"--config={file}: there is no such Python file") from error
+        raise ConfigError(f"--config={file}: this Python file does not exist") from error
     _refuse_replaced_groups(tree)
     return from_config_dict(tree)
 
@@ -185,7 +185,7 @@ def _parse(argv: list[str], *, arguments: bool = False) -> list[str]:
         if "Failed loading config file" not in str(error):
             raise
         named = [argument.partition("=")[2] for argument in argv if argument.lstrip("-").startswith("config=")]
-        message = f"--config={''.join(named[-1:]).partition(':')[0]}: there is no such Python file"
+        message = f"--config={''.join(named[-1:]).partition(':')[0]}: this Python file does not exist"
     except Exception as error:
         found = _mistake_in_config_file(error, argv)
         if found is None and isinstance(error, AttributeError | KeyError):

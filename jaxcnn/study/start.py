@@ -49,7 +49,7 @@ def load_sweep(file: str, variant: str) -> spec.Sweep:
 def _import(path: pathlib.Path) -> types.ModuleType:
     made = importlib.util.spec_from_file_location(f"_sweep_{path.stem}", path)
     if made is None or made.loader is None:
-        raise UserError(f"--config={path}: there is no such Python file")
+        raise UserError(f"--config={path}: this Python file does not exist")
     module = importlib.util.module_from_spec(made)
     made.loader.exec_module(module)
     return module

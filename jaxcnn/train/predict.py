@@ -37,7 +37,7 @@ def find_images(places: list[str]) -> tuple[list[pathlib.Path], list[str]]:
         try:
             mode = path.stat().st_mode
         except FileNotFoundError:
-            raise UserError(f"--images={place}: there is no such file or folder") from None
+            raise UserError(f"--images={place}: this file or folder does not exist") from None
         except (OSError, ValueError) as error:
             raise UserError(f"--images={place} cannot be read: {getattr(error, 'strerror', error)}") from None
         if stat.S_ISDIR(mode):
