@@ -132,7 +132,7 @@ def test_processes_with_different_configs_are_refused_on_all_of_them_alike():
 def test_processes_with_different_versions_are_refused(monkeypatch):
     monkeypatch.setattr(meeting, "_version", lambda package: str(threading.get_ident()))
     errors = meet_all(2, [0, 1])
-    assert all("install one version" in str(error) for error in errors)
+    assert all("install the same version" in str(error) for error in errors)
 
 
 def test_whatever_else_comes_to_the_port_is_sent_away():
@@ -235,11 +235,11 @@ def test_a_taken_place_is_kept_until_its_holder_has_left():
     with first_of(3) as (port, meeting_of_0):
         held = comes(port, card(processes=3))
         answer = answer_to(port, card(processes=3, host="b"))
-        assert "process 1 is there already, from a" in answer["stranger"]
+        assert "process 1 is already connected, from a" in answer["stranger"]
         held.close()
         kept = comes(port, card(processes=3, host="b"))
         last = comes(port, card(processes=3, process=2, host="c"))
-        with pytest.raises(UserError, match="install one version"):  # both are read, and they are of no version
+        with pytest.raises(UserError, match="install the same version"):  # both are read, and they are of no version
             meeting_of_0.result()
         kept.close(), last.close()
 
@@ -257,7 +257,7 @@ def test_a_token_on_one_side_alone_is_told_in_one_line_at_once(tokens):
         with pytest.raises(UserError) as error:
             second(port, token=tokens[1], seconds=60)
         assert "$JAXCNN_TOKEN is set for process " in str(error.value) and "\n" not in str(error.value)
-        with pytest.raises(HostsError, match="these did not come"):
+        with pytest.raises(HostsError, match="these did not connect"):
             meeting_of_0.result()
 
 

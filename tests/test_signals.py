@@ -163,7 +163,10 @@ def test_no_timer_outlives_the_run_and_what_came_is_handed_on(number, left):
         with pytest.raises(Interrupted, match=number.name):
             watch.check()
     name = number.name
-    assert left == ([], [f"{name} during finish: stopping once the last files are written (again: at once)"])
+    assert left == (
+        [],
+        [f"{name} during finish: stopping after the last files are written (a second signal stops it at once)"],
+    )
     assert not [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
 
 

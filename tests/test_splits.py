@@ -97,7 +97,7 @@ def test_the_full_protocol_leaves_a_validation_split_unused_and_says_so(with_val
 
 def test_no_examples_need_be_held_out_where_the_validation_split_is_named():
     assert from_config_dict({"data": {"val_split": "val", "val_examples": 0}}).data.val_examples == 0
-    with pytest.raises(ConfigError, match="val_examples=0 leaves nothing to decide on"):
+    with pytest.raises(ConfigError, match="val_examples=0 leaves no validation examples"):
         from_config_dict({"data": {"val_examples": 0}})
 
 
