@@ -63,7 +63,7 @@ def test_figures_are_told_where_the_workdir_cannot_be_written(finished, monkeypa
     monkeypatch.setattr(workdir, "write_json", refuse)
     assert evaluate(folder) == figures
     told = [record.getMessage() for record in caplog.records if record.name == "jaxcnn"]
-    assert told == [f"{folder} cannot be written (Read-only file system): the figures are told here only"]
+    assert told == [f"{folder} cannot be written (Read-only file system): the results are only shown here"]
     assert not assess.is_kept(folder, figures | {"loss": 0.0}), "an earlier evaluation is not this one"
 
 
@@ -192,7 +192,7 @@ def test_evaluation_on_other_pictures_than_the_run_began_with_is_told(finished, 
         evaluate(folder)
         evaluate(folder, "val")
     assert [record.message for record in caplog.records] == [
-        "digits test is not what the run began with: other images in test"
+        "digits test has changed since the start of the run: different images in test"
     ]
 
 
@@ -200,7 +200,7 @@ def test_where_the_data_is_gone_the_flag_for_its_new_place_is_named(finished):
     network = load(finished[0])
     gone = dataclasses.replace(network.config.data, source="npz:/nowhere.npz")
     network = dataclasses.replace(network, config=dataclasses.replace(network.config, data=gone))
-    with pytest.raises(UserError, match=r"npz:/nowhere\.npz': nothing is there; --data=<path> says"):
+    with pytest.raises(UserError, match=r"npz:/nowhere\.npz': no data was found there; set --data=<path>"):
         assess.assess(network, finished[0], "test", "", 0)
 
 

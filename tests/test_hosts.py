@@ -160,7 +160,7 @@ def test_a_process_of_another_run_is_sent_away_and_told_which_run_is_there():
         other = Place("address", f"localhost:{port}", 2, 1)
         with pytest.raises(HostsError) as error:
             meeting.meet(other, Hosts(join_seconds=2), run="/shared/b")
-        assert "is there of another run: /shared/a, of 2 processes; this run is /shared/b" in str(error.value)
+        assert "belongs to another run: /shared/a, of 2 processes; this run is /shared/b" in str(error.value)
         assert len(meeting.meet(other, Hosts(join_seconds=10), run="/shared/a").roster) == 2
         assert len(first.result().roster) == 2
 
@@ -246,7 +246,7 @@ def test_a_taken_place_is_kept_until_its_holder_has_left():
 
 def test_processes_with_one_token_meet_and_one_with_another_does_not():
     with first_of(2, token="a") as (port, meeting_of_0):
-        with pytest.raises(HostsError, match=r"process 0 on \S+ has another \$JAXCNN_TOKEN"):
+        with pytest.raises(HostsError, match=r"process 0 on \S+ has a different \$JAXCNN_TOKEN"):
             second(port, token="b", seconds=1)
         assert len(second(port, token="a").roster) == len(meeting_of_0.result().roster) == 2
 

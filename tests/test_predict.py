@@ -144,10 +144,10 @@ def test_folders_are_listed_by_the_rule_of_training(tmp_path):
 
 
 def test_places_without_images_are_refused(tmp_path):
-    with pytest.raises(UserError, match=r"no image in this folder \(\.jpg, .*\)$"):
+    with pytest.raises(UserError, match=r"no images in this folder \(\.jpg, .*\)$"):
         predict.find_images([str(tmp_path)])
     (tmp_path / "a.svg").write_bytes(b"")
-    with pytest.raises(UserError, match=r"no image in this folder \(\.jpg, .*\), but \.svg \(1\)$"):
+    with pytest.raises(UserError, match=r"no images in this folder \(\.jpg, .*\), but \.svg \(1\)$"):
         predict.find_images([str(tmp_path)])
     with pytest.raises(UserError, match=r"--images=.*none\.png: this file or folder does not exist"):
         predict.find_images([str(tmp_path / "none.png")])
@@ -184,7 +184,7 @@ def test_a_network_for_oblong_images_takes_those_of_its_size_only(network, tmp_p
     Image.new("L", (8, 6)).save(tmp_path / "lies.png")
     results = predict.predict(oblong, [tmp_path / "fits.png", tmp_path / "lies.png"], skip_unreadable=True)
     assert results[0]["label"] in network.class_names
-    assert results[1]["error"] == "it is 8x6, but the network takes 6x8 only"
+    assert results[1]["error"] == "it is 8x6, but the network accepts only 6x8"
 
 
 def test_a_network_for_images_that_are_neither_grey_nor_colour_is_refused(network, tmp_path):

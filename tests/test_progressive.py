@@ -159,7 +159,7 @@ def test_a_population_is_refused():
     config = small.config(augment=GROWING)
     group = type("Group", (), {"config": config})
     plan = type("Plan", (), {"planned": [], "groups": [group]})
-    with pytest.raises(UserError, match=r"leave config\.augment\.small_sides out"):
+    with pytest.raises(UserError, match=r"leave out config\.augment\.small_sides"):
         together.check(plan, None, together.Settings(members=2))
 
 
