@@ -349,7 +349,7 @@ def test_a_class_without_examples_has_no_accuracy_and_few_classes_no_top_5_mista
     assert "top-1 66.67%" in lines[1]
     # Class a: 1 right of 2 guesses, of 1 example; b: 1 of 1, of 2. F1: 2 * 1 / (1 + 2) of both.
     told = "balanced accuracy 75.00%  precision 75.00%  recall 75.00%  f1 66.67%"
-    assert lines[2] == f"{told} (means over classes, less 1 without examples in this split)"
+    assert lines[2] == f"{told} (means over classes, except 1 without examples in this split)"
 
 
 @pytest.mark.parametrize("classes", [2, 100, 2500])

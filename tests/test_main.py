@@ -48,7 +48,7 @@ def imported(stderr: str) -> set[str]:
         ([QUICK, "--config.optim.lr=1"], "unknown key config.optim.lr (did you mean config.optim.learning_rate?)"),
         (["--mode=predict", "--out=x.txt"], "--out=x.txt must end in .csv or .json"),
         ([QUICK, "--config.checkpoint.keep_last=0"], "config.checkpoint.keep_last must be above 0, but is 0"),
-        ([f"{QUICK}:smok"], "no variant ':smok' in this config file (did you mean 'smoke'?); it has: smoke"),
+        ([f"{QUICK}:smok"], "this config file has no variant ':smok' (did you mean 'smoke'?); it has: smoke"),
         (["--config=configs/nothing.py"], "--config=configs/nothing.py: this Python file does not exist"),
         (
             ["--config=configs/nothing.py:x", "--config.seed=1"],

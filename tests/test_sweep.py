@@ -339,7 +339,7 @@ def test_gp_without_torch_is_one_line(monkeypatch):
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("nonsense", "is no URL"),
+        ("nonsense", "is not a URL"),
         (
             "postgresql://nobody:secret@localhost:1/none",
             r"postgresql\+psycopg://nobody:\*\*\*@localhost:1/none cannot be",
