@@ -22,8 +22,8 @@ MODELS = flags.DEFINE_list("models", ["cnn", "alexnet", "vgg16", "resnet50"], "W
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Images in a batch.", lower_bound=1)
 WIDTH = flags.DEFINE_float("width", 0.25, "Multiplies all channels of the networks.", lower_bound=0.01)
 STEPS = flags.DEFINE_integer("steps", 16, "Steps in one call.", lower_bound=2)
-ROUNDS = flags.DEFINE_integer("rounds", 5, "How often each way has its turn.", lower_bound=1)
-SECONDS = flags.DEFINE_float("seconds", 2.0, "How long a turn is, about; at least one call.", lower_bound=0.0)
+ROUNDS = flags.DEFINE_integer("rounds", 5, "Number of turns of each way.", lower_bound=1)
+SECONDS = flags.DEFINE_float("seconds", 2.0, "Approximate seconds of a turn; at least one call.", lower_bound=0.0)
 OUT = flags.DEFINE_string("out", "results/benchmarks", "The files to write, without .json and .md.")
 
 SECTION = "calls"
@@ -33,7 +33,7 @@ def main() -> int:
     """Measure as the flags say; return the exit code."""
     out = report.check_out(OUT.value)
     if unknown := [name for name in MODELS.value if name not in (*NETWORKS, "cnn")]:
-        raise UserError(f"--models: there is no {unknown[0]!r}; known are cnn, {', '.join(NETWORKS)}")
+        raise UserError(f"--models: unknown value {unknown[0]!r}; choose from cnn, {', '.join(NETWORKS)}")
     with contextlib.closing(start()) as worker:
         facts = {"jaxcnn": worker.facts}
     results = []

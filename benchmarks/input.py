@@ -18,13 +18,15 @@ from jaxcnn import command
 from jaxcnn.config import UserError
 
 SOURCE = flags.DEFINE_string("source", "tfds:cifar10", "The set, as in config.data.source: tfds:<name> or npz:<path>.")
-DATA_DIR = flags.DEFINE_string("data_dir", "", "Where TFDS sets are; empty: TFDS's own default.")
-JPEGS = flags.DEFINE_integer("jpegs", 2000, "How many JPEGs to make of it; 0: none.", lower_bound=0)
+DATA_DIR = flags.DEFINE_string("data_dir", "", "Folder of TFDS sets; empty: the default of TFDS.")
+JPEGS = flags.DEFINE_integer("jpegs", 2000, "Number of JPEGs to make from it; 0: none.", lower_bound=0)
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "Images in a batch.", lower_bound=1)
-WORKERS = flags.DEFINE_list("workers", ["0", "2"], "Of PyTorch's DataLoader; each number is measured.")
-ROUNDS = flags.DEFINE_integer("rounds", 5, "How often each loader has its turn.", lower_bound=1)
-SECONDS = flags.DEFINE_float("seconds", 3.0, "How long a turn is, about; at least one batch.", lower_bound=0.0)
-DEVICE = flags.DEFINE_enum("device", "", ["", "cpu", "gpu"], "Where batches go. Default: gpu where JAX sees one.")
+WORKERS = flags.DEFINE_list("workers", ["0", "2"], "Numbers of workers of PyTorch's DataLoader; each is measured.")
+ROUNDS = flags.DEFINE_integer("rounds", 5, "Number of turns of each loader.", lower_bound=1)
+SECONDS = flags.DEFINE_float("seconds", 3.0, "Approximate seconds of a turn; at least one batch.", lower_bound=0.0)
+DEVICE = flags.DEFINE_enum(
+    "device", "", ["", "cpu", "gpu"], "Device that receives the batches. Default: gpu if JAX finds one."
+)
 PEERS = flags.DEFINE_list("peers", ["jaxcnn", "torch"], "jaxcnn, or jaxcnn,torch.")
 TORCH_PYTHON = flags.DEFINE_string("torch_python", sys.executable, "The interpreter that has PyTorch.")
 OUT = flags.DEFINE_string("out", "results/benchmarks", "The files to write, without .json and .md.")

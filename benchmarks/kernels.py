@@ -20,12 +20,15 @@ from jaxcnn.train.flops import peak, step_bytes
 MODEL = flags.DEFINE_enum("model", "resnet50", list(NETWORKS), "Which network.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "Images in a batch.", lower_bound=1)
 DTYPE = flags.DEFINE_enum(
-    "dtype", "", ["", "float32", "bfloat16"], "Of the computation. Default: float32 on CPU, bfloat16 on GPU."
+    "dtype",
+    "",
+    ["", "float32", "bfloat16"],
+    "Number format of the computation. Default: float32 on CPU, bfloat16 on GPU.",
 )
 WIDTH = flags.DEFINE_float("width", 1.0, "Multiplies all channels of the network.", lower_bound=0.01)
 STEPS = flags.DEFINE_integer("steps", 100, "Steps in each of three blocks that are timed.", lower_bound=1)
-TRACED = flags.DEFINE_integer("traced", 16, "Steps that the profiler sees, afterwards.", lower_bound=1)
-TOP = flags.DEFINE_integer("top", 25, "Kernels that are listed.", lower_bound=0)
+TRACED = flags.DEFINE_integer("traced", 16, "Steps that are profiled afterwards.", lower_bound=1)
+TOP = flags.DEFINE_integer("top", 25, "Number of kernels to list.", lower_bound=0)
 
 BLOCKS = 3
 

@@ -23,12 +23,15 @@ from jaxcnn.config import UserError
 MODELS = flags.DEFINE_list("models", list(NETWORKS), f"Which of {', '.join(NETWORKS)}.")
 MODES_FLAG = flags.DEFINE_list("modes", list(MODES), f"Which of {', '.join(MODES)}.")
 BATCH_SIZES = flags.DEFINE_list("batch_sizes", [], "Batch sizes. Default: those of each network (32,128).")
-ROUNDS = flags.DEFINE_integer("rounds", 5, "How often each peer has its turn.", lower_bound=1)
-SECONDS = flags.DEFINE_float("seconds", 3.0, "How long a turn is, about; at least one step.", lower_bound=0.0)
+ROUNDS = flags.DEFINE_integer("rounds", 5, "Number of turns of each peer.", lower_bound=1)
+SECONDS = flags.DEFINE_float("seconds", 3.0, "Approximate seconds of a turn; at least one step.", lower_bound=0.0)
 DTYPE = flags.DEFINE_enum(
-    "dtype", "", ["", "float32", "bfloat16"], "Of the computation. Default: float32 on CPU, bfloat16 on GPU."
+    "dtype",
+    "",
+    ["", "float32", "bfloat16"],
+    "Number format of the computation. Default: float32 on CPU, bfloat16 on GPU.",
 )
-DEVICES = flags.DEFINE_list("devices", [], "Which of cpu, gpu. Default: gpu where JAX sees one, else cpu.")
+DEVICES = flags.DEFINE_list("devices", [], "cpu or gpu. Default: gpu if JAX finds one, else cpu.")
 PEERS_FLAG = flags.DEFINE_list("peers", list(PEERS), "jaxcnn, or jaxcnn,torch.")
 TORCH_PYTHON = flags.DEFINE_string("torch_python", sys.executable, "The interpreter that has PyTorch.")
 TORCH_VARIANTS = flags.DEFINE_list(
@@ -52,7 +55,7 @@ def main() -> int:
     for flag, known in KNOWN:
         _check_names(flag, known)
     if "jaxcnn" not in PEERS_FLAG.value:
-        raise UserError("--peers needs jaxcnn, which the others are held against")
+        raise UserError("--peers must include jaxcnn, with which the others are compared")
     batch_sizes = _batch_sizes()
     out = report.check_out(OUT.value)
     with tempfile.TemporaryDirectory(prefix="jaxcnn-programs-") as cache:
@@ -95,7 +98,7 @@ def start(peer: str, device: str, way: str, cache: str) -> Worker:
 def _check_names(flag: flags.FlagHolder, known: Collection[str]) -> None:
     for name in flag.value:
         if name not in known:
-            raise UserError(f"--{flag.name}: there is no {name!r}; known are {', '.join(known)}")
+            raise UserError(f"--{flag.name}: unknown value {name!r}; choose from {', '.join(known)}")
 
 
 def _batch_sizes() -> list[int]:

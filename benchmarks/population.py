@@ -24,7 +24,7 @@ from jaxcnn.study import folder as files
 
 CASES = flags.DEFINE_list("cases", ["small", "large"], "Variants of configs/sweeps/population.py.")
 WAYS = flags.DEFINE_list("ways", ["auto"], "Of --population_way.")
-ROUNDS = flags.DEFINE_integer("rounds", 3, "How often each is run.", lower_bound=1)
+ROUNDS = flags.DEFINE_integer("rounds", 3, "Number of runs of each.", lower_bound=1)
 OUT = flags.DEFINE_string("out", "results/benchmarks", "The files to write, without .json and .md.")
 
 CONFIG = "configs/sweeps/population.py"

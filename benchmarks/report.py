@@ -59,7 +59,7 @@ def _read(out: pathlib.Path) -> tuple[str, dict[str, Any]]:
     except ValueError:
         sections = None
     if not isinstance(sections, dict):
-        raise UserError(f"{data} holds no benchmarks; name other files with --out")
+        raise UserError(f"{data} contains no benchmarks; choose other files with --out")
     return text, sections
 
 

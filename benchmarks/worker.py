@@ -116,7 +116,7 @@ class Worker:
         lines = [line for line in self._log.read().splitlines() if line.strip()]
         last = f": {lines[-1].strip()}" if lines else ""
         if code == SIGKILL:
-            return f"it was killed, perhaps for want of memory{last}"
+            return f"it was killed, perhaps because of too little memory{last}"
         return f"it ended with exit code {code}{last}"
 
 
@@ -142,7 +142,7 @@ def start_torch(python: str, module: str, device: str, huge_pages: bool = False)
             raise
         where = "this Python" if python == sys.executable else f"--torch_python={python}"
         raise UserError(
-            f"{where} has no {error.missing}; pip install -e .[bench], name another interpreter with --torch_python, "
+            f"{where} has no {error.missing}; pip install -e .[bench], choose another interpreter with --torch_python, "
             "or measure jaxcnn alone with --peers=jaxcnn"
         ) from error
 
@@ -165,4 +165,4 @@ def check_devices(devices: list[str], facts: dict[str, dict[str, Any]]) -> None:
     """
     blind = [peer for peer, told in facts.items() if told["device_kind"] != "gpu"]
     if "gpu" in devices and blind:
-        raise UserError(f"a GPU is to be measured, but {' and '.join(blind)} sees none; see its installation")
+        raise UserError(f"a GPU is to be measured, but {' and '.join(blind)} finds none; check its installation")

@@ -25,9 +25,11 @@ from jaxcnn.config import UserError
 from jaxcnn.data import cache_limit
 from jaxcnn.machine.paths import cache_folder
 
-CLEAN = flags.DEFINE_bool("clean", False, "Remove all that is not in use.")
-OLDER_THAN = flags.DEFINE_string("older_than", "", "Remove what was not used for so long, such as 30d or 12h.")
-LIMIT_GIB = flags.DEFINE_float("limit_gib", None, "Remove what was not used for longest, down to this.", lower_bound=0)
+CLEAN = flags.DEFINE_bool("clean", False, "Remove all files that are not in use.")
+OLDER_THAN = flags.DEFINE_string("older_than", "", "Remove files that were not used for this time, such as 30d or 12h.")
+LIMIT_GIB = flags.DEFINE_float(
+    "limit_gib", None, "Remove the least recently used files until the cache has at most this size.", lower_bound=0
+)
 _SECONDS = {"h": 3600, "d": 86400}
 
 

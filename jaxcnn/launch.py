@@ -56,13 +56,17 @@ def submit(arguments: list[str]) -> str:
     parser.add_argument("scheduler", choices=["slurm"])
     parser.add_argument("--nodes", type=int, default=1)
     parser.add_argument("--gpus-per-node", type=int, default=0, help="one task is started for each; 0: a CPU run")
-    parser.add_argument("--cpus-per-task", type=int, default=0, help="cores for each task; 0: as the cluster has it")
-    parser.add_argument("--time", default="", help="limit, as sbatch takes it; default: that of the script")
+    parser.add_argument(
+        "--cpus-per-task", type=int, default=0, help="cores for each task; 0: the default of the cluster"
+    )
+    parser.add_argument(
+        "--time", default="", help="time limit in a form that sbatch accepts; default: that of the script"
+    )
     parser.add_argument("--job-name", default="")
     parser.add_argument(
-        "--sbatch", action="append", default=[], help="a further option, such as --sbatch=--partition=a"
+        "--sbatch", action="append", default=[], help="another option of sbatch, such as --sbatch=--partition=a"
     )
-    parser.add_argument("--dry-run", action="store_true", help="print the script, submit nothing")
+    parser.add_argument("--dry-run", action="store_true", help="print the script, and do not submit it")
     own, _, flags = _split(arguments)
     options = parser.parse_args(own)
     workdir = next((flag.partition("=")[2] for flag in flags if flag.startswith("--workdir=")), "")
@@ -71,7 +75,9 @@ def submit(arguments: list[str]) -> str:
         flags = [f"--workdir={here}" if flag == f"--workdir={workdir}" else flag for flag in flags]
         workdir = here
     if not workdir or not any(flag.startswith("--config=") for flag in flags):
-        raise UserError("after -- come the flags of the run, --config=… and --workdir=… (shared by all hosts) at least")
+        raise UserError(
+            "the flags of the run come after --: at least --config=… and --workdir=… (a folder that all hosts share)"
+        )
     gpus = options.gpus_per_node
     script = filled_in(
         SCRIPT.read_text(encoding="utf-8"),
@@ -101,11 +107,14 @@ def submit(arguments: list[str]) -> str:
             capture_output=True, text=True, check=True, timeout=60,
         )  # fmt: skip
     except FileNotFoundError as error:
-        raise UserError("there is no sbatch here; run this on a host of the cluster") from error
+        raise UserError("sbatch was not found; run this command on a host of the cluster") from error
     except subprocess.CalledProcessError as error:
         raise UserError(f"sbatch: {error.stderr.strip()}") from error
     except subprocess.TimeoutExpired as error:
-        raise UserError("sbatch did not answer within a minute; see whether Slurm is up (sinfo), and squeue") from error
+        raise UserError(
+            "sbatch did not answer within a minute; check whether Slurm is running (sinfo), and look for the job in "
+            "squeue"
+        ) from error
     except OSError as error:
         raise UserError(f"--workdir={folder} cannot be written: {error.strerror}") from error
     job = done.stdout.strip().partition(";")[0]  # <job>;<cluster> with several clusters

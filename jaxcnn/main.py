@@ -36,26 +36,35 @@ if TYPE_CHECKING:
 STARTED = time.time()
 CONFIG = command.define_config("The run: a file of configs/, with :variant if wanted (mode train).")
 WORKDIR = command.define_path(
-    "workdir", None, "Folder of the run. Train: one with checkpoints is resumed; default: a new one in runs/."
+    "workdir", None, "Folder of the run. Train: a run with checkpoints is resumed; default: a new folder in runs/."
 )
 MODE = flags.DEFINE_enum("mode", "train", ["train", "eval", "predict"], "What to do.")
-CHECKPOINT = flags.DEFINE_string("checkpoint", "last", "eval, predict: last, best (on validation) or a step.")
+CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", "last", "eval, predict: the checkpoint to use: last, best (on validation) or a step."
+)
 WEIGHTS = flags.DEFINE_enum(
-    "weights", "", ["", "last", "ema"], "eval, predict: of the step, or their moving average; default: that if kept."
+    "weights",
+    "",
+    ["", "last", "ema"],
+    "eval, predict: weights of the step, or their moving average; default: the average if it is kept.",
 )
 DEVICES = flags.DEFINE_integer("devices", 0, "eval, predict: how many local devices to use; 0: all.", lower_bound=0)
-SPLIT = flags.DEFINE_enum("split", "test", ["train", "val", "test"], "eval: which split.")
-BATCH_SIZE = flags.DEFINE_integer("batch_size", 0, "eval: examples at a time; 0: as in training.", 0, 2**31 - 1)
+SPLIT = flags.DEFINE_enum("split", "test", ["train", "val", "test"], "eval: the split to evaluate on.")
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 0, "eval: batch size; 0: as in training.", 0, 2**31 - 1)
 DATA = command.define_path(
-    "data", "", "train, eval: where the data lies, in place of the path in config.data.source (TFDS: config.data.dir)."
+    "data", "", "train, eval: path of the data, in place of the path in config.data.source (TFDS: config.data.dir)."
 )
 DATA_DIR = command.define_path("data_dir", "", "eval: the same as --data.")
 IMAGES = flags.DEFINE_multi_string(
-    "images", [], "predict: image files and folders, separated by commas, or each by a flag of its own."
+    "images", [], "predict: image files and folders, separated by commas, or each in a separate flag."
 )
 ON_ERROR = flags.DEFINE_enum("on_error", "raise", ["raise", "skip"], "predict: what to do with an unreadable image.")
-JSON = command.define_path("json", "", "eval, predict: also write the results to this file; '-': standard output only.")
-OUT = command.define_path("out", "", "predict: also write the results to this file, as its name ends: .csv or .json.")
+JSON = command.define_path(
+    "json", "", "eval, predict: also write the results as JSON to this file; '-': only to standard output."
+)
+OUT = command.define_path(
+    "out", "", "predict: also write the results to this file, in the format of its extension: .csv or .json."
+)
 
 OF_MODES = {
     "config": ("train",),
@@ -190,7 +199,7 @@ def _check_mode() -> None:
     """Refuse flags that the mode does not use."""
     for name, modes in OF_MODES.items():
         if flags.FLAGS[name].present and MODE.value not in modes:
-            hint = "; it takes the config of its --workdir" if name == "config" else ""
+            hint = "; it uses the config in --workdir" if name == "config" else ""
             raise UserError(f"--{name} is for --mode={' or '.join(modes)}, not {MODE.value}{hint}; leave it out")
 
 
@@ -201,7 +210,7 @@ def _check_files() -> None:
         if value and (flag, value) != ("json", "-") and (path.is_dir() or not path.parent.is_dir()):
             raise UserError(
                 f"--{flag}={path} cannot be written: {'it' if path.is_dir() else path.parent} is "
-                f"{'a folder' if path.is_dir() else 'no folder'}"
+                f"{'a folder' if path.is_dir() else 'not a folder'}"
             )
     if OUT.value and pathlib.Path(OUT.value).suffix.lower() not in (".csv", ".json"):
         raise UserError(f"--out={OUT.value} must end in .csv or .json")

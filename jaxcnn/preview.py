@@ -24,7 +24,7 @@ from jaxcnn.machine.extras import need
 from jaxcnn.text import save_picture, shown
 
 CONFIG = command.define_config("The config whose augmentation is drawn: a file of configs/, with :variant if wanted.")
-OUT = command.define_path("out", "preview.png", "The picture to write, a PNG.")
+OUT = command.define_path("out", "preview.png", "The PNG file to write.")
 EXAMPLES = flags.DEFINE_integer("examples", 8, "Rows: training examples, of different classes first.", lower_bound=1)
 DRAWS = flags.DEFINE_integer("draws", 8, "Columns: augmentations of each example, one for each step.", lower_bound=1)
 SEED = flags.DEFINE_integer("seed", None, "Chooses examples and augmentations. Default: config.seed.", lower_bound=0)

@@ -21,17 +21,17 @@ from jaxcnn.config import UserError
 from jaxcnn.machine import paths
 from jaxcnn.machine.extras import need
 
-OUT = command.define_path("out", None, "Folder to write to; default: report/ in the first folder named.")
+OUT = command.define_path("out", None, "Folder to write to; default: report/ in the first folder given.")
 TITLE = flags.DEFINE_string("title", None, "Title of the page; default: the name of the sweep or folder.")
 BEST_ON_TEST = flags.DEFINE_bool(
-    "best_on_test", False, "Also show, labelled so, the setting of the highest test accuracy: a biased figure."
+    "best_on_test", False, "Also show the setting with the highest test accuracy, labelled as a biased figure."
 )
 
 
 def main(arguments: list[str]) -> int:
     """Write the report of the given folders; return the exit code."""
     if not arguments:
-        raise UserError("no folder was named; for example python -m jaxcnn.report runs/paper")
+        raise UserError("no folder was given; for example python -m jaxcnn.report runs/paper")
     folders = [paths.expand(argument) for argument in arguments]
     need("report", "a report")
     from jaxcnn.reporting import write

@@ -29,42 +29,49 @@ from jaxcnn.config import UserError
 from jaxcnn.machine.extras import need
 
 CONFIG = command.define_config("The sweep: a file of configs/sweeps/, with :variant if wanted.")
-WORKDIR = command.define_path("workdir", None, "Folder of the sweep; one that was begun there goes on.")
-DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the plan, and stop.")
-MEASURE = flags.DEFINE_bool("measure", True, "Compile each program and time a few steps of it for the plan.")
+WORKDIR = command.define_path("workdir", None, "Folder of the sweep; a sweep that was started there continues.")
+DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only print the plan.")
+MEASURE = flags.DEFINE_bool("measure", True, "For the plan, compile each program and measure a few of its steps.")
 SAMPLER = flags.DEFINE_enum(
     "sampler", None, ["grid", "random", "tpe", "cmaes", "nsga2", "nsga3", "gp"],
     "Who chooses the trials; default: grid for lists, random for ranges. nsga2 and nsga3 also minimise training time.",
 )  # fmt: skip
-PRUNER = flags.DEFINE_enum("pruner", "none", ["none", "median", "hyperband"], "Ends hopeless trials early.")
-TRIALS = flags.DEFINE_integer("trials", 0, "How many, of a random sweep or a search.", lower_bound=0)
+PRUNER = flags.DEFINE_enum(
+    "pruner",
+    "none",
+    ["none", "median", "hyperband"],
+    "Method that ends trials early if they have little chance of a good result.",
+)
+TRIALS = flags.DEFINE_integer("trials", 0, "Number of trials of a random sweep or a search.", lower_bound=0)
 TIMEOUT = flags.DEFINE_float("timeout", None, "Seconds after which no further trial begins.", lower_bound=0)
-RETRY = flags.DEFINE_enum("retry", None, ["failed", "pruned"], "First put trials that failed or diverged (or were "
-    "pruned) in the queue again, each to go on from its checkpoint.")  # fmt: skip
+RETRY = flags.DEFINE_enum(
+    "retry", None, ["failed", "pruned"], "First return trials that failed or diverged (or were pruned) to the queue; "
+        "each continues from its checkpoint.")  # fmt: skip
 STORAGE = flags.DEFINE_string(
     "storage", None, "Optuna storage: sqlite:///…, postgresql://…, mysql://… or journal:<file>; default: study.db in "
-    "the folder. $JAXCNN_STORAGE says the same without showing a password.")  # fmt: skip
+        "the folder. $JAXCNN_STORAGE sets the same without showing a password.")  # fmt: skip
 ENGINE = flags.DEFINE_enum(
     "engine", "inline", ["inline", "processes", "slurm", "workers"],
-    "inline: in this process; processes: one per GPU or set of cores; slurm: an array of jobs; workers: those that "
-    "are started elsewhere with --worker.",
+    "inline: in this process; processes: one per GPU or set of cores; slurm: an array of jobs; workers: only workers "
+    "that are started elsewhere with --worker.",
 )  # fmt: skip
-WORKERS = flags.DEFINE_integer("workers", 0, "processes, slurm: how many workers; 0: as there is room.", lower_bound=0)
-SLURM = flags.DEFINE_list("slurm", [], "slurm: options of sbatch, as partition=gpu,time=240,gpus_per_node=1.")
+WORKERS = flags.DEFINE_integer("workers", 0, "processes, slurm: number of workers; 0: as many as fit.", lower_bound=0)
+SLURM = flags.DEFINE_list("slurm", [], "slurm: options of sbatch, such as partition=gpu,time=240,gpus_per_node=1.")
 POPULATION = flags.DEFINE_integer(
-    "population", 1, "inline: how many trials of one program are trained together, in the way that is measured to be "
-    "the fastest.", lower_bound=1)  # fmt: skip
+    "population", 1, "inline: number of trials of one program that are trained together, in the way that was "
+        "measured as the fastest.", lower_bound=1)  # fmt: skip
 POPULATION_WAY = flags.DEFINE_enum(
     "population_way", "auto", ["auto", "vmap", "devices", "in_turn"],
     "auto: measured; vmap: in one program on one device; devices: members spread over the devices of this machine; "
     "in_turn: one after the other, step by step.",
 )  # fmt: skip
 PBT = flags.DEFINE_float(
-    "pbt_every_epochs", 0.0, "Population-based training: after every so many epochs the worst fifth of a population "
-    "goes on with the weights of the best, learning rate and weight decay changed. 0: off.", lower_bound=0)  # fmt: skip
+    "pbt_every_epochs", 0.0, "Population-based training: after each interval of this many epochs, the worst fifth of a "
+        "population continues with the weights of the best, and with a changed learning rate and weight decay. "
+        "0: off.", lower_bound=0)  # fmt: skip
 WORKER = flags.DEFINE_bool("worker", False, "Work on the sweep in --workdir until all its trials have ended.")
 HEARTBEAT = flags.DEFINE_integer(
-    "heartbeat", 60, "Seconds between signs of life; a worker on another host is taken for dead after two without.",
+    "heartbeat", 60, "Seconds between heartbeats; a worker on another host counts as dead after two missed ones.",
     lower_bound=1,
 )  # fmt: skip
 OF_SWEEP = (  # workers read these from the folder
@@ -99,13 +106,16 @@ def _refuse_without_effect() -> None:
     if WORKER.value:
         for name in given:
             raise UserError(
-                f"--{name} is not for --worker, which goes by what the folder says; leave it out, or leave --worker out"
+                f"--{name} is not for --worker, which takes its settings from the folder; leave out this flag or "
+                "--worker"
             )
     for name, engines in {"slurm": ("slurm",), "workers": ("processes", "slurm")}.items():
         if name in given and ENGINE.value not in engines:
             raise UserError(f"--{name} is not for --engine={ENGINE.value}, but for {' and '.join(engines)}")
     if ENGINE.value == "workers" and TIMEOUT.value is not None:
-        raise UserError("--timeout is not for --engine=workers, whose workers others start; give it to each --worker")
+        raise UserError(
+            "--timeout is not for --engine=workers, whose workers are started elsewhere; give it to each --worker"
+        )
 
 
 def _work(folder: pathlib.Path) -> int:
@@ -124,7 +134,7 @@ def _work(folder: pathlib.Path) -> int:
         storage,
         _command(),
         until=_until(),
-        began=lambda lease: print(f"trial {lease.number} {'goes on' if lease.gone_on else 'begins'}", flush=True),
+        began=lambda lease: print(f"trial {lease.number} {'continues' if lease.gone_on else 'begins'}", flush=True),
         ended=lambda lease, outcome: print(f"trial {lease.number} {outcome.state}", flush=True),
         interrupts=command.interrupts(),
     )
@@ -204,12 +214,14 @@ def _population(plan: Any, shared: Any) -> Any:
 
     if POPULATION.value == 1:
         if PBT.value:
-            raise UserError("--pbt_every_epochs needs --population=<how many trials exchange their weights>")
+            raise UserError("--pbt_every_epochs needs --population=<number of trials that exchange their weights>")
         if POPULATION_WAY.value != "auto":
-            raise UserError("--population_way needs --population=<how many trials are trained together>")
+            raise UserError("--population_way needs --population=<number of trials that are trained together>")
         return None
     if ENGINE.value != "inline":
-        raise UserError(f"--population is of --engine=inline, where one process has many trials, not of {ENGINE.value}")
+        raise UserError(
+            f"--population is for --engine=inline, where one process trains many trials, not for {ENGINE.value}"
+        )
     settings = together.Settings(POPULATION.value, POPULATION_WAY.value, PBT.value)
     together.check(plan, shared, settings)
     return settings

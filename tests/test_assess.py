@@ -63,7 +63,7 @@ def test_figures_are_told_where_the_workdir_cannot_be_written(finished, monkeypa
     monkeypatch.setattr(workdir, "write_json", refuse)
     assert evaluate(folder) == figures
     told = [record.getMessage() for record in caplog.records if record.name == "jaxcnn"]
-    assert told == [f"{folder} cannot be written (Read-only file system): the figures are told here only"]
+    assert told == [f"{folder} cannot be written (Read-only file system): the results are only shown here"]
     assert not assess.is_kept(folder, figures | {"loss": 0.0}), "an earlier evaluation is not this one"
 
 
@@ -113,10 +113,10 @@ def test_each_split_has_its_own_examples(finished):
 
 def test_figures_and_confusion_matrix_are_left_in_the_workdir(finished, monkeypatch):
     folder, _ = finished
-    noted = dataclasses.replace(open_splits(load(folder).config.data), notes=("passed over 3 files",))
+    noted = dataclasses.replace(open_splits(load(folder).config.data), notes=("skipped 3 files",))
     monkeypatch.setattr(assess, "open_splits", lambda data: noted)
     figures = evaluate(folder)
-    assert figures["notes"] == ["passed over 3 files"]
+    assert figures["notes"] == ["skipped 3 files"]
     assert json.loads((folder / f"eval-test-{digits.STEPS}.json").read_text()) == figures
     assert (folder / f"eval-test-{digits.STEPS}.png").read_bytes().startswith(PNG)
 
@@ -192,7 +192,7 @@ def test_evaluation_on_other_pictures_than_the_run_began_with_is_told(finished, 
         evaluate(folder)
         evaluate(folder, "val")
     assert [record.message for record in caplog.records] == [
-        "digits test is not what the run began with: other images in test"
+        "digits test has changed since the start of the run: different images in test"
     ]
 
 
@@ -200,7 +200,7 @@ def test_where_the_data_is_gone_the_flag_for_its_new_place_is_named(finished):
     network = load(finished[0])
     gone = dataclasses.replace(network.config.data, source="npz:/nowhere.npz")
     network = dataclasses.replace(network, config=dataclasses.replace(network.config, data=gone))
-    with pytest.raises(UserError, match=r"npz:/nowhere\.npz': nothing is there; --data=<path> says"):
+    with pytest.raises(UserError, match=r"npz:/nowhere\.npz': no data was found there; set --data=<path>"):
         assess.assess(network, finished[0], "test", "", 0)
 
 
@@ -349,7 +349,7 @@ def test_a_class_without_examples_has_no_accuracy_and_few_classes_no_top_5_mista
     assert "top-1 66.67%" in lines[1]
     # Class a: 1 right of 2 guesses, of 1 example; b: 1 of 1, of 2. F1: 2 * 1 / (1 + 2) of both.
     told = "balanced accuracy 75.00%  precision 75.00%  recall 75.00%  f1 66.67%"
-    assert lines[2] == f"{told} (means over classes, less 1 without examples in this split)"
+    assert lines[2] == f"{told} (means over classes, except 1 without examples in this split)"
 
 
 @pytest.mark.parametrize("classes", [2, 100, 2500])

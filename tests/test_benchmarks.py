@@ -160,7 +160,7 @@ def test_a_workers_failure_is_one_line(spec, told):
 def test_a_killed_worker_is_said_to_be_killed():
     with fake() as worker:
         worker._signal(signal.SIGKILL)
-        with pytest.raises(WorkerFailed, match="it was killed, perhaps for want of memory"):
+        with pytest.raises(WorkerFailed, match="it was killed, perhaps because of too little memory"):
             worker.build({})
 
 
@@ -251,7 +251,7 @@ def test_each_command_rewrites_its_own_section_only(tmp_path):
 
 def test_files_that_are_not_ours_are_not_written_over(tmp_path):
     (tmp_path / "mine.json").write_text("[1]")
-    with pytest.raises(UserError, match="holds no benchmarks"):
+    with pytest.raises(UserError, match="contains no benchmarks"):
         report.check_out(str(tmp_path / "mine"))
     with pytest.raises(UserError, match="there is no folder"):
         report.check_out(str(tmp_path / "absent" / "x"))
@@ -332,9 +332,9 @@ def test_the_command_measures_and_writes(tmp_path):
 @pytest.mark.parametrize(
     ("flag", "told"),
     [
-        ("--models=vgg", f"--models: there is no 'vgg'; known are {', '.join(cases.NETWORKS)}"),
+        ("--models=vgg", f"--models: unknown value 'vgg'; choose from {', '.join(cases.NETWORKS)}"),
         ("--batch_sizes=8,no", "--batch_sizes=8,no must be whole numbers of at least 1"),
-        ("--peers=torch", "--peers needs jaxcnn, which the others are held against"),
+        ("--peers=torch", "--peers must include jaxcnn, with which the others are compared"),
         ("--torch_python=/absent/python", "PyTorch: /absent/python does not start: No such file or directory"),
     ],
 )
@@ -357,7 +357,7 @@ def test_pytorch_has_huge_pages_only_where_it_is_asked_to(monkeypatch, huge_page
 def test_a_gpu_that_is_not_there_is_refused():
     facts = {"jaxcnn": {"device_kind": "gpu"}, "torch": {"device_kind": "cpu"}}
     check_devices(["cpu"], facts)
-    with pytest.raises(UserError, match="but torch sees none"):
+    with pytest.raises(UserError, match="but torch finds none"):
         check_devices(["cpu", "gpu"], facts)
 
 

@@ -135,7 +135,7 @@ def test_a_file_is_locked_while_it_is_written(folder):
 @pytest.mark.parametrize("text", ["many", "-1", "nan"])
 def test_a_limit_that_is_no_number_is_refused_in_one_line(folder, monkeypatch, text):
     monkeypatch.setenv("JAXCNN_CACHE_GIB", text)
-    with pytest.raises(UserError, match=f"JAXCNN_CACHE_GIB='{text}' must be a number of GiB"):
+    with pytest.raises(UserError, match=f"JAXCNN_CACHE_GIB='{text}' must be a number in GiB"):
         cache_limit.keep(folder)
 
 

@@ -82,7 +82,7 @@ def test_a_lost_best_checkpoint_is_told_before_training_and_in_evaluation(tmp_pa
         train(digits.config(**more), tmp_path, command=[], hooks=stop_after(30))
     shutil.rmtree(tmp_path / "checkpoints" / "15")
     with pytest.raises(
-        UserError, match=r"the best checkpoint so far, of step 15, is not in .*; bring it back, or go on"
+        UserError, match=r"the best checkpoint so far, of step 15, is not in .*; restore it, or continue"
     ):
         digits.run(tmp_path, **PEAK)
     _, (remark,) = trained.load(tmp_path, "best", "", 1)
@@ -115,7 +115,7 @@ def test_a_network_is_not_used_with_a_file_that_its_checkpoint_was_not_made_with
 @pytest.mark.parametrize("file", ["normalization.json", "data.json"])
 def test_one_changed_figure_is_found_by_the_checksum_of_its_file(file, run):
     change(run / file, examples=1238)
-    with pytest.raises(UserError, match=rf"{file} is not what was written \(its checksum differs\)"):
+    with pytest.raises(UserError, match=rf"{file} has changed since it was written \(its checksum differs\)"):
         trained.load(run, "last", "", 1)
 
 
@@ -123,9 +123,9 @@ def test_one_changed_figure_is_found_by_the_checksum_of_its_file(file, run):
 def test_a_file_of_another_run_is_refused_though_it_is_whole(file, half, tmp_path):
     digits.run(tmp_path / "other", data={"val_examples": 300}, run={"steps": 1})
     shutil.copy(tmp_path / "other" / file, half / file)
-    with pytest.raises(UserError, match=f"{file} is not what checkpoint 39 was made with|{file} is of|differ from"):
+    with pytest.raises(UserError, match=f"{file} has changed since checkpoint 39|{file} was computed from|differ from"):
         digits.run(half)
-    with pytest.raises(UserError, match=f"{file} is not what checkpoint 39 was made with"):
+    with pytest.raises(UserError, match=f"{file} has changed since checkpoint 39"):
         trained.load(half, "last", "", 1)
 
 
@@ -153,7 +153,7 @@ def test_a_damaged_line_of_the_log_is_told_at_the_start_and_keeps_no_run_from_it
     (half / "metrics.jsonl").write_bytes(log)
     figures = digits.run(half)
     output = capfd.readouterr().out
-    assert output.index("metrics.jsonl: line 2 is damaged, and left out") < output.index("finished:")
+    assert output.index("metrics.jsonl: line 2 is damaged, and skipped") < output.index("finished:")
     assert figures["test"] == summary.read(finished)["test"]
     whole = curves.read_records(finished)
     assert [r["step"] for r in curves.read_records(half)] == [r["step"] for r in whole[:1] + whole[2:]]
@@ -163,7 +163,7 @@ def test_a_log_that_another_hand_changed_is_told_though_every_line_is_sound(half
     log = (half / "metrics.jsonl").read_text()
     (half / "metrics.jsonl").write_text(log.replace('"epoch": 0.2', '"epoch": 0.3', 1))
     digits.run(half)
-    assert "metrics.jsonl is not what the checkpoint of step 39 was made with" in capfd.readouterr().out
+    assert "metrics.jsonl has changed since the checkpoint of step 39" in capfd.readouterr().out
 
 
 def test_a_damaged_environment_file_stops_nothing_and_is_kept_beside(half):
@@ -177,7 +177,10 @@ def test_where_all_checkpoints_are_gone_the_run_says_so_and_keeps_the_log(half, 
     shutil.rmtree(half / "checkpoints")
     before = (half / "metrics.jsonl").read_bytes()
     digits.run(half)
-    assert "but no checkpoint: starts anew, and keeps the log as metrics-lost.jsonl" in capfd.readouterr().out
+    assert (
+        "but no checkpoint: the run starts from the beginning, and the log is kept as metrics-lost.jsonl"
+        in capfd.readouterr().out
+    )
     assert (half / "metrics-lost.jsonl").read_bytes() == before
     assert runs.records(half) == runs.records(finished)
 
@@ -195,7 +198,7 @@ def test_a_drawing_that_fails_does_not_keep_a_finished_run_from_its_summary(half
 @pytest.mark.parametrize("text", ["{}", "{ half of", "[]", '{"headline": 3}'])
 def test_a_damaged_summary_is_told_with_the_way_to_make_it_anew(text, run, finished):
     (run / "summary.json").write_text(text)
-    with pytest.raises(UserError, match=r"summary\.json is damaged; remove it, and the same command makes it anew"):
+    with pytest.raises(UserError, match=r"summary\.json is damaged; remove it, and the same command creates it again"):
         digits.run(run)
     (run / "summary.json").unlink()
     assert digits.run(run)["test"] == summary.read(finished)["test"]
@@ -234,7 +237,7 @@ def test_a_finished_run_goes_on_for_longer_as_if_it_had_been_asked_for_that_from
         ({"schedule": {"name": "cosine"}}, r"what config\.schedule\.name='cosine' does depends on the length"),
         ({"schedule": {"warmup": 30.0, "unit": "steps"}}, r"what config\.schedule\.warmup=30 steps does depends on"),
         ({"augment": {"small_sides": (4,), "small_until": (0.5,)}}, r"what config\.augment\.small_until does depends"),
-        ({}, "a run can be made longer, not shorter"),
+        ({}, "a run can only be made longer, not shorter"),
     ],
 )
 def test_a_run_whose_fields_depend_on_its_length_says_which(groups, reason, run):
@@ -263,7 +266,7 @@ def test_a_finished_run_tells_of_a_test_that_is_not_what_was_written(run, capsys
     (run / "test.json").write_bytes(damage or written.replace(b"0.", b"0.1", 1))
     digits.run(run)
     told = capsys.readouterr().out
-    assert f"--mode=eval --workdir={run} measures the test split anew\n" in told and "is finished" in told
+    assert f"--mode=eval --workdir={run} measures the test split again\n" in told and "is finished" in told
 
 
 def test_a_pipe_in_place_of_a_file_is_not_waited_for(run, capsys):

@@ -45,7 +45,7 @@ class Others(Cluster):
 def test_a_process_that_is_slower_than_the_others_is_warned_of():
     assert compared(Check("throughput", "ok", "90"), Others(100.0, 100.0)).status == "ok"
     slow = compared(Check("throughput", "ok", "60"), Others(100.0, None, 100.0))
-    assert slow.status == "warn" and "holds up" in slow.advice and "60 images/s" in slow.found
+    assert slow.status == "warn" and "slows down" in slow.advice and "60 images/s" in slow.found
 
 
 @pytest.mark.parametrize(("skew", "status"), [(CLOCKS_SECONDS / 2, "ok"), (-CLOCKS_SECONDS - 1, "warn")])

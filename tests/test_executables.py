@@ -219,7 +219,11 @@ print(*(executables.compiled(add)(mesh, number)(jnp.zeros(1000))[0] for number i
         cwd=runs.ROOT, env=os.environ | variables, capture_output=True, text=True, timeout=240,
     )  # fmt: skip
     assert done.stdout.split("\n")[0] == "2.0 3.0", done.stderr
-    lines = [line for line in done.stderr.splitlines() if "not kept for the next start (NotImplementedError: " in line]
+    lines = [
+        line
+        for line in done.stderr.splitlines()
+        if "could not be saved for the next start (NotImplementedError: " in line
+    ]
     assert len(lines) == 1, done.stderr
 
 
@@ -249,7 +253,7 @@ def test_a_program_that_others_may_have_written_is_not_run_but_written_anew(mode
     file.chmod(mode)
     assert adder(asked)(mesh, 1)(1.0) == 2.0
     (line,) = told()
-    assert f"{file} is not taken: others than its owner may write to it" in line
+    assert f"{file} is not used: users other than its owner may write to it" in line
     assert adder(asked)(mesh, 1)(1.0) == 2.0
     assert asked == [1, 1]
 
@@ -263,7 +267,7 @@ def test_a_folder_that_others_may_write_to_keeps_no_programs(cache, told):
         adder(asked)(mesh, number)
     assert asked == [1, 1, 2] and len(list(cache.iterdir())) == 1
     (line,) = told()
-    assert f"{cache} nor kept there: others than its owner may write to it (chmod go-w" in line
+    assert f"{cache} nor saved there: users other than its owner may write to it (chmod go-w" in line
     cache.chmod(0o700)
     assert adder(asked).is_kept(mesh, 1)
 

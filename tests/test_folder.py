@@ -113,11 +113,11 @@ def test_extensions_in_any_case_nested_folders_and_files_of_other_kinds(tmp_path
 @pytest.mark.parametrize(
     "make, line",
     [
-        (lambda root: None, "there is no such folder"),
-        (lambda root: root.mkdir(), "no sub-folder"),
+        (lambda root: None, "this folder does not exist"),
+        (lambda root: root.mkdir(), "no sub-folders"),
         (lambda root: make_folder(root, classes=("cat",)), "only one class"),
-        (lambda root: [make_folder(root), (root / "eel").mkdir()], "class 'eel' has no example"),
-        (lambda root: [(root / each).mkdir(parents=True) for each in "ab"], "has no image"),
+        (lambda root: [make_folder(root), (root / "eel").mkdir()], "class 'eel' has no examples"),
+        (lambda root: [(root / each).mkdir(parents=True) for each in "ab"], "has no images"),
         (
             lambda root: [make_folder(root / "train"), make_folder(root / "test", classes=("cat", "dog", "eel"))],
             "class 'eel' is in test, but not in train",
@@ -270,7 +270,7 @@ def test_skip_leaves_unreadable_images_out_and_counts_them(tmp_path, broken, mon
     splits = open_splits(data)
     assert len(splits.train) + len(splits.val) == 17
     note = splits.notes[0]
-    assert "left out 3 unreadable images" in note and all(str(broken[number]) in note for number in (2, 11, 15))
+    assert "skipped 3 unreadable images" in note and all(str(broken[number]) in note for number in (2, 11, 15))
     images = {image.tobytes() for split in (splits.train, splits.val) for image in everything(split)}
     assert images == {picture(number).tobytes() for number in range(20) if number not in (2, 11, 15)}
 
@@ -279,7 +279,7 @@ def test_skip_leaves_unreadable_images_out_and_counts_them(tmp_path, broken, mon
         again = open_splits(data)
     assert again.notes == splits.notes and (everything(again.train) == everything(splits.train)).all()
     Image.fromarray(picture(2)).save(broken[2])  # a mended file is seen
-    assert "left out 2 unreadable images" in open_splits(data).notes[0]
+    assert "skipped 2 unreadable images" in open_splits(data).notes[0]
 
 
 def test_a_file_that_could_not_be_opened_is_tried_again_at_the_next_start(tmp_path, monkeypatch):
@@ -295,7 +295,7 @@ def test_a_file_that_could_not_be_opened_is_tried_again_at_the_next_start(tmp_pa
     with monkeypatch.context() as patch:
         patch.setattr(type(tmp_path), "read_bytes", refuse)
         assert "Permission denied" in open_splits(data).notes[0]
-    assert not any("left out" in note for note in open_splits(data).notes)
+    assert not any("unreadable" in note for note in open_splits(data).notes)
 
 
 def test_nothing_readable_at_all(tmp_path):

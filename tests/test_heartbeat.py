@@ -70,7 +70,7 @@ def test_when_a_process_is_killed_every_other_tells_which_and_where_the_run_stan
             assert f"process {process} of 3 on {os.uname().nodename} stopped at step 17" in output
             assert f"process {actor} on {os.uname().nodename} is gone: it was killed, or it crashed" in output
             assert f"the newest checkpoint is that of step 10 in {tmp_path}" in output
-            assert "the same command goes on (exit code 75)" in output
+            assert "the same command continues the run (exit code 75)" in output
 
 
 @pytest.mark.parametrize("actor", [0, 2], ids=["the first", "another"])
@@ -86,7 +86,7 @@ def test_a_users_mistake_on_one_process_ends_all_with_its_code_and_cause(tmp_pat
     found = run_three(tmp_path, 1, "cluster.fail(UserError('no space on the disk'), 2)")
     for code, output in found:
         assert code == 2, output
-        assert "no space on the disk" in output and "goes on" not in output
+        assert "no space on the disk" in output and "continues the run" not in output
 
 
 def test_the_echo_of_a_lost_process_in_a_collective_operation_is_told_by_its_cause(tmp_path):
@@ -118,7 +118,9 @@ def test_a_bug_of_the_watching_ends_the_process_and_the_others_where_a_run_unwat
 def test_a_message_that_is_none_of_the_runs_ends_it_with_its_sender_named(tmp_path):
     found = run_three(tmp_path, 1, "heartbeat._send(0, {'round': 99})")
     assert [code for code, _ in found] == [75, 75, 75]
-    assert "process 1 on " in found[0][1] and "is not understood: it sends what is no message" in found[0][1]
+    assert (
+        "process 1 on " in found[0][1] and "is not understood: it sends something that is not a message" in found[0][1]
+    )
     assert "Traceback" not in found[0][1]
 
 

@@ -132,7 +132,7 @@ def test_processes_with_different_configs_are_refused_on_all_of_them_alike():
 def test_processes_with_different_versions_are_refused(monkeypatch):
     monkeypatch.setattr(meeting, "_version", lambda package: str(threading.get_ident()))
     errors = meet_all(2, [0, 1])
-    assert all("install one version" in str(error) for error in errors)
+    assert all("install the same version" in str(error) for error in errors)
 
 
 def test_whatever_else_comes_to_the_port_is_sent_away():
@@ -160,7 +160,7 @@ def test_a_process_of_another_run_is_sent_away_and_told_which_run_is_there():
         other = Place("address", f"localhost:{port}", 2, 1)
         with pytest.raises(HostsError) as error:
             meeting.meet(other, Hosts(join_seconds=2), run="/shared/b")
-        assert "is there of another run: /shared/a, of 2 processes; this run is /shared/b" in str(error.value)
+        assert "belongs to another run: /shared/a, of 2 processes; this run is /shared/b" in str(error.value)
         assert len(meeting.meet(other, Hosts(join_seconds=10), run="/shared/a").roster) == 2
         assert len(first.result().roster) == 2
 
@@ -235,18 +235,18 @@ def test_a_taken_place_is_kept_until_its_holder_has_left():
     with first_of(3) as (port, meeting_of_0):
         held = comes(port, card(processes=3))
         answer = answer_to(port, card(processes=3, host="b"))
-        assert "process 1 is there already, from a" in answer["stranger"]
+        assert "process 1 is already connected, from a" in answer["stranger"]
         held.close()
         kept = comes(port, card(processes=3, host="b"))
         last = comes(port, card(processes=3, process=2, host="c"))
-        with pytest.raises(UserError, match="install one version"):  # both are read, and they are of no version
+        with pytest.raises(UserError, match="install the same version"):  # both are read, and they are of no version
             meeting_of_0.result()
         kept.close(), last.close()
 
 
 def test_processes_with_one_token_meet_and_one_with_another_does_not():
     with first_of(2, token="a") as (port, meeting_of_0):
-        with pytest.raises(HostsError, match=r"process 0 on \S+ has another \$JAXCNN_TOKEN"):
+        with pytest.raises(HostsError, match=r"process 0 on \S+ has a different \$JAXCNN_TOKEN"):
             second(port, token="b", seconds=1)
         assert len(second(port, token="a").roster) == len(meeting_of_0.result().roster) == 2
 
@@ -257,7 +257,7 @@ def test_a_token_on_one_side_alone_is_told_in_one_line_at_once(tokens):
         with pytest.raises(UserError) as error:
             second(port, token=tokens[1], seconds=60)
         assert "$JAXCNN_TOKEN is set for process " in str(error.value) and "\n" not in str(error.value)
-        with pytest.raises(HostsError, match="these did not come"):
+        with pytest.raises(HostsError, match="these did not connect"):
             meeting_of_0.result()
 
 

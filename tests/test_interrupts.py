@@ -106,14 +106,15 @@ def test_a_condition_stops_a_run_in_a_thread_that_is_not_the_main_one(tmp_path, 
     thread.start()
     thread.join()
     assert (
-        ended[0] == f"asked to stop: stopped with a checkpoint of step 20 of 40; the same call with {tmp_path} goes on"
+        ended[0]
+        == f"stop requested: stopped with a checkpoint of step 20 of 40; the same call with {tmp_path} continues"
     )
     assert ended[1]["starts"] == 2
     assert same(tmp_path, undisturbed)
 
 
 def test_a_condition_that_holds_already_stops_a_run_before_it_reads_any_data(tmp_path):
-    with pytest.raises(Interrupted, match="asked to stop before start: stopped, nothing was lost"):
+    with pytest.raises(Interrupted, match="stop requested before start: stopped, nothing was lost"):
         train(digits.config(), tmp_path, command=["test"], interrupts=Interrupts(lambda: True))
     assert not (tmp_path / "metrics.jsonl").exists()
 
@@ -156,7 +157,9 @@ def test_a_signal_while_a_trial_writes_its_last_files_stops_the_sweep_and_nothin
         worker.work(study.folder, study.definition, study.storage(), ["test"], interrupts=interrupts)
 
     if count == 1:
-        with pytest.raises(Interrupted, match=f"SIGINT: stopped between trials; the same call with {tmp_path} goes on"):
+        with pytest.raises(
+            Interrupted, match=f"SIGINT: stopped between trials; the same call with {tmp_path} continues"
+        ):
             work()
     else:
         work()  # nothing is left, so nothing was stopped

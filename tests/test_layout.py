@@ -54,15 +54,16 @@ def test_folders_of_splits_are_known_by_their_usual_names(tmp_path, train, val, 
     [
         (
             lambda root: [make_folder(root, classes=("bus", "car")), make_folder(root / "train", ("steam", "diesel"))],
-            r"'train' has sub-folders, as a training split has its classes, and 'bus' beside it has images as well",
+            r"'train' has sub-folders, like a training split with its classes, but 'bus' beside it contains images as "
+            r"well",
         ),
         (
             lambda root: make_folder(root, classes=("ok", "nok", "test")),
-            r"'test' is the name of a split, but has 10 images and no classes in it",
+            r"'test' is the name of a split, but contains 10 images and no class folders",
         ),
         (
             lambda root: [make_folder(root), make_folder(root / "Testing")],
-            r"'Testing' has sub-folders, as a split has its classes, but there is no 'train' beside it",
+            r"'Testing' has sub-folders, like a split with its classes, but there is no 'train' folder beside it",
         ),
         (lambda root: split_folder(root, "seg_train", "seg_test"), r"'seg_train' and 'seg_test' have the same sub-f"),
         (lambda root: split_folder(root, "train2017", "val2017"), r"name them 'train' and 'val'"),
@@ -89,9 +90,9 @@ def test_a_folder_beside_the_splits_and_images_in_no_class_are_told(tmp_path):
     Image.fromarray(picture(0)).save(tmp_path / "cover.jpg")
     notes = open_splits(Data(source=f"folder:{tmp_path}", protocol="full")).notes
     assert [note.replace(f"folder:{tmp_path}", "S") for note in notes] == [
-        "passed over 1 image in S itself, in no folder of a class",
-        "passed over 2 images in folder 'extra' of S, which is none of its splits",
-        "passed over 1 image in S train itself, in no folder of a class",
+        "skipped 1 image in S itself, outside the class folders",
+        "skipped 2 images in folder 'extra' of S, which is not one of its splits",
+        "skipped 1 image in S train itself, outside the class folders",
     ]
 
 
@@ -100,7 +101,7 @@ def test_a_test_folder_without_classes_is_told_of_where_a_test_split_is_wanted(t
     make_folder(tmp_path, classes=("test",), count=7)
     with pytest.raises(
         UserError,
-        match=r"no test split \(passed over 7 images in folder 'test' .* no class folders in it\); take",
+        match=r"no test split \(skipped 7 images in folder 'test' .* no class folders in it\); cut",
     ):
         open_splits(Data(source=f"folder:{tmp_path}"))
 
@@ -112,7 +113,7 @@ def test_classes_are_those_of_the_training_split_and_what_a_test_split_lacks_is_
     splits = open_splits(data)
     assert splits.class_names == ("apple", "pear", "plum")
     assert np.bincount(splits.test.labels, minlength=3).tolist() == [2, 0, 2]
-    assert splits.notes == ("no example of 'pear' in test",)
+    assert splits.notes == ("test has no examples of 'pear'",)
     (tmp_path / "test" / "pear").mkdir()
     assert open_splits(data).notes == splits.notes
 
@@ -130,8 +131,7 @@ def test_images_of_every_format_that_the_decoder_has_are_listed_and_the_rest_is_
     splits = whole(tmp_path)
     assert len(splits.train) == 7
     assert splits.notes == (
-        f"passed over 5 files of other kinds in folder:{tmp_path} train: "
-        ".jp2 (2), without a known extension (2), .svg (1)",
+        f"skipped 5 files of other kinds in folder:{tmp_path} train: .jp2 (2), unknown extension (2), .svg (1)",
     )
 
 
@@ -139,10 +139,10 @@ def test_what_is_found_is_named_where_there_is_no_image(tmp_path):
     for name in ("cat/a.jp2", "dog/b.jp2"):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_text("")
-    with pytest.raises(UserError, match=r"train has no image; passed over 2 files of other kinds in .*: \.jp2 \(2\)"):
+    with pytest.raises(UserError, match=r"train has no images; skipped 2 files of other kinds in .*: \.jp2 \(2\)"):
         whole(tmp_path)
     Image.fromarray(picture(0)).save(tmp_path / "cat" / "a.png")
-    with pytest.raises(UserError, match=r"class 'dog' has no image, but \.jp2 \(1\); a folder has one sub-folder per"):
+    with pytest.raises(UserError, match=r"class 'dog' has no images, but \.jp2 \(1\); a folder has one sub-folder per"):
         whole(tmp_path)
 
 
@@ -186,11 +186,11 @@ def test_links_in_a_circle_end_and_are_told(tmp_path):
     splits = whole(tmp_path / "set")
     assert len(splits.train) == 6
     assert splits.notes == (
-        f"passed over 4 files of other kinds in folder:{tmp_path / 'set'} train: "
-        "link to a folder that is listed already (4)",
+        f"skipped 4 files of other kinds in folder:{tmp_path / 'set'} train: link to a folder that is already listed "
+        "(4)",
     )
     (tmp_path / "set" / "loop").symlink_to(tmp_path / "set")
-    with pytest.raises(UserError, match=r"set/loop is a link to a folder that it lies in; remove it"):
+    with pytest.raises(UserError, match=r"set/loop is a link to a folder that contains it; remove it"):
         whole(tmp_path / "set")
 
 
@@ -228,5 +228,7 @@ def test_order_and_fingerprint_of_a_plain_folder_are_as_they_always_were(tmp_pat
 
 @pytest.mark.parametrize("argument", ["a" * 5000, "a/" * 2500, "~nobody-of-this-name/x", "\0"])
 def test_paths_that_cannot_be_are_refused_in_one_line(argument):
-    with pytest.raises(UserError, match=r"folder:.*(there is no (such|home) folder|is longer than a path may be)"):
+    with pytest.raises(
+        UserError, match=r"folder:.*(this folder does not exist|there is no home folder|is longer than any path can be)"
+    ):
         open_splits(Data(source=f"folder:{argument}"))

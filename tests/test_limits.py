@@ -61,11 +61,11 @@ def test_any_value_of_any_field_is_taken_or_refused_in_lines_that_name_fields(ch
         ("data.workers", 1_000_000, "must be at most 1024"),
         ("run.eval_batch_size", 10**12, "must be at most 2147483647"),
         ("data.image_size", 100_000, "must be at most 16384"),
-        ("optim.learning_rate", 1e308, "config.optim.learning_rate=1e+308 is beyond what float32 holds"),
-        ("norm.epsilon", 1e-320, "is beyond what float32 holds"),
+        ("optim.learning_rate", 1e308, "config.optim.learning_rate=1e+308 is outside the range of float32"),
+        ("norm.epsilon", 1e-320, "is outside the range of float32"),
         ("optim.beta2", 1 - 1e-12, "must be in [0, 1)"),
         ("optim.learning_rate", 10**400, "must be a finite number"),
-        ("schedule.boundaries", (1e308,), "is beyond what float32 holds"),
+        ("schedule.boundaries", (1e308,), "is outside the range of float32"),
         ("augment.small_sides", (10**12,), "must be at most 2147483647"),
         ("hosts.join_seconds", 10**12, "must be at most 1000000"),
         ("hosts.process", -2, "must be at least -1"),
@@ -80,12 +80,12 @@ def test_numbers_beyond_any_use_are_refused_before_there_is_data(key, value, wor
 @pytest.mark.parametrize(
     ("groups", "words"),
     [
-        ({"run": {"eval_every_epochs": 1e-9}}, "eval_every_epochs=1e-09 is 3e-09 steps; the least is one step, 0.33"),
+        ({"run": {"eval_every_epochs": 1e-9}}, "eval_every_epochs=1e-09 is 3e-09 steps; the minimum is one step, 0.33"),
         ({"checkpoint": {"every_epochs": 1e-9}}, "config.checkpoint.every_epochs=1e-09 is 3e-09 steps"),
-        ({"augment": {"crop": "zero", "crop_padding": 9}}, "crop_padding=9 is more than 8 pixels, for images of"),
+        ({"augment": {"crop": "zero", "crop_padding": 9}}, "crop_padding=9 is more than 8 pixels, for images with"),
         ({"augment": {"cutout": 17}}, "config.augment.cutout=17 is more than 16 pixels"),
-        ({"schedule": {"name": "multistep", "boundaries": (1e9,)}}, "are beyond 2^31 steps"),
-        ({"model": {"name": "airbench"}, "optim": {"whitening_bias_epochs": 1e9}}, "is beyond 2^31 steps"),
+        ({"schedule": {"name": "multistep", "boundaries": (1e9,)}}, "are above the limit of 2^31 steps"),
+        ({"model": {"name": "airbench"}, "optim": {"whitening_bias_epochs": 1e9}}, "is above the limit of 2^31 steps"),
     ],
 )  # fmt: skip
 def test_numbers_beyond_what_the_set_allows_are_refused_in_one_line(groups, words):
@@ -124,17 +124,17 @@ def test_a_run_that_the_memory_cannot_hold_is_refused_before_it_compiles(grey, m
     monkeypatch.setattr(malloc, "obtainable", lambda: 2**30)
     checked(small.config(), grey)
     with pytest.raises(
-        ConfigError, match=r"needs 103\.\d GiB of memory at least \(the parameters and the optimiser's "
+        ConfigError, match=r"needs at least 103\.\d GiB of memory \(the parameters and the optimiser's "
     ):
         checked(small.config(model={"width": 500.0}), grey)
-    with pytest.raises(ConfigError, match=r"needs 11\.\d GiB of memory at least \(a batch 11\.9\), but there are 1\.0"):
+    with pytest.raises(ConfigError, match=r"needs at least 11\.\d GiB of memory \(a batch 11\.9\), but only 1\.0 GiB"):
         checked(small.config(run={"eval_batch_size": 2 * 10**8}), grey)
 
 
 def test_what_the_compiled_step_works_with_counts_once_for_each_device_of_a_cpu(grey, monkeypatch):
     monkeypatch.setattr(malloc, "obtainable", lambda: 2**30)
     checked(small.config(), grey, devices=1)
-    with pytest.raises(ConfigError, match=r"needs 2\.0 GiB of memory at least \(a step 1\.0\)"):
+    with pytest.raises(ConfigError, match=r"needs at least 2\.0 GiB of memory \(a step 1\.0\)"):
         checked(small.config(), grey, devices=2)
     monkeypatch.setattr(malloc, "obtainable", lambda: None)
     checked(small.config(), grey, devices=8)

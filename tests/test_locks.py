@@ -45,7 +45,7 @@ def test_a_run_goes_on_without_the_lock_after_one_remark(no_locks, tmp_path, cap
     (remark,) = caplog.messages
     assert (
         remark
-        == f"{tmp_path}/run cannot be locked (refused), so see to it that no other run uses this folder meanwhile"
+        == f"{tmp_path}/run cannot be locked (refused); make sure that no other run uses this folder at the same time"
     )
 
 

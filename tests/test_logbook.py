@@ -42,7 +42,9 @@ def test_records_after_the_kept_length_are_dropped(tmp_path):
 
 def test_records_that_a_checkpoint_counted_and_are_gone_are_the_users_error(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("{}\n")
-    with pytest.raises(UserError, match=r"metrics\.jsonl has 3 bytes, but the checkpoint of step 9 was made with 40"):
+    with pytest.raises(
+        UserError, match=r"metrics\.jsonl has 3 bytes, but had 40 when the checkpoint of step 9 was saved"
+    ):
         Logbook(tmp_path, tensorboard=False).open(40, 9)
     assert (tmp_path / "metrics.jsonl").read_text() == "{}\n"
 
@@ -80,7 +82,10 @@ def test_a_full_disk_is_told_by_the_records_and_no_reason_to_stop_for_tensorboar
     for step in (1, 2):
         book.record("train", step, {"loss": 0.5})
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
-    assert capsys.readouterr().out.count("TensorBoard gets no more events of this start: No space left on") == 1
+    assert (
+        capsys.readouterr().out.count("no more TensorBoard events are written until the next start: No space left on")
+        == 1
+    )
     book._file.close()
     book._file = open("/dev/full", "wb")  # noqa: SIM115
     with pytest.raises(OSError, match="No space left on device: "):

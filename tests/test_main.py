@@ -42,29 +42,29 @@ def imported(stderr: str) -> set[str]:
         ),
         (
             [QUICK, '--config.optim={"learning_rate": 0.2}'],
-            "config.optim is a group of fields; set those one by one, as in --config.optim.learning_rate=…",
+            "config.optim is a group of fields; set its fields one by one, as in --config.optim.learning_rate=…",
         ),
         ([QUICK, "--config.optim.nesterov=no"], "--config.optim.nesterov=no: it must be True or False"),
         ([QUICK, "--config.optim.lr=1"], "unknown key config.optim.lr (did you mean config.optim.learning_rate?)"),
         (["--mode=predict", "--out=x.txt"], "--out=x.txt must end in .csv or .json"),
         ([QUICK, "--config.checkpoint.keep_last=0"], "config.checkpoint.keep_last must be above 0, but is 0"),
-        ([f"{QUICK}:smok"], "no variant ':smok' in this config file (did you mean 'smoke'?); it has: smoke"),
-        (["--config=configs/nothing.py"], "--config=configs/nothing.py: there is no such Python file"),
+        ([f"{QUICK}:smok"], "this config file has no variant ':smok' (did you mean 'smoke'?); it has: smoke"),
+        (["--config=configs/nothing.py"], "--config=configs/nothing.py: this Python file does not exist"),
         (
             ["--config=configs/nothing.py:x", "--config.seed=1"],
-            "--config=configs/nothing.py: there is no such Python file",
+            "--config=configs/nothing.py: this Python file does not exist",
         ),
         (["--config=README.md"], "--config=README.md: line "),
-        ([], "no config was given; for example --config=quickstart"),
+        ([], "no config was given; give one, for example --config=quickstart"),
         (["--confg=x"], "Unknown command line flag 'confg'. Did you mean: config ?"),
         (["--mode=evil"], "--mode=evil: value should be one of <train|eval|predict>"),
         ([QUICK, "config.seed=3"], "'config.seed=3' is not a flag; flags look like --name=value"),
         (["--mode=eval"], "--mode=eval needs --workdir=<folder of a run>"),
         (["--mode=predict", "--workdir=x"], "--mode=predict needs --images=<file or folder>"),
-        (["--mode=eval", "--workdir=x", QUICK], "--config is for --mode=train, not eval; it takes the config of its"),
+        (["--mode=eval", "--workdir=x", QUICK], "--config is for --mode=train, not eval; it uses the config in"),
         (["--mode=predict", "--workdir=x", "--images=x", "--split=val"], "--split is for --mode=eval, not predict"),
         ([QUICK, "--json=-"], "--json is for --mode=eval or predict, not train; leave it out"),
-        ([QUICK, "--data=photos"], "--data=photos: config.data.source='digits' is read from no file"),
+        ([QUICK, "--data=photos"], "--data=photos: config.data.source='digits' is not read from a file"),
         (["--mode=eval", "--workdir=x", "--json=no/such/folder.json"], "--json=no/such/folder.json cannot be written"),
     ],
 )
@@ -121,7 +121,7 @@ def test_help_shows_every_flag_and_imports_nothing_heavy():
         "--split:",
     ):
         assert flag in out
-    assert "starts itself once more, with huge pages" in out
+    assert "restarts itself once, with huge pages" in out
     assert imported(err) >= {"absl", "jaxcnn"}, "the report of imports was not understood"
     assert not imported(err) & set(HEAVY)
 

@@ -73,7 +73,7 @@ def test_a_file_of_that_name_and_other_flags_are_left_alone(monkeypatch, tmp_pat
 
 def test_an_unknown_name_is_told_with_the_nearest(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match=r"--config=quikstart: .* \(did you mean 'quickstart'\?\); these do: "):
+    with pytest.raises(ConfigError, match=r"--config=quikstart: .* \(did you mean 'quickstart'\?\); it has: "):
         command._with_path("--config=quikstart")
 
 

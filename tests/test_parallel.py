@@ -169,7 +169,7 @@ def test_the_log_says_which_layers_are_split_and_what_is_cut():
     lines = layout.describe(spec, mesh, state_of(spec).params)
     assert len(lines) == 2
     assert lines[0] == "P(None, None, None, 'model') over 2 devices: conv3/kernel [3, 3, 16, 16]"
-    assert lines[1] == "parameters and the optimiser's state cut into 4 parts over data, but for 84 parameters"
+    assert lines[1] == "parameters and the optimiser's state cut into 4 parts over data, except for 84 parameters"
     assert layout.describe(small.spec_of(small.config()), meshes.make_mesh(8), state_of(spec).params) == []
 
 

@@ -139,7 +139,7 @@ def test_members_in_turn_are_their_trials_alone_to_the_bit_and_members_on_device
         said = []
         study = studies.make(tmp_path / way, FOUR, **THIN)
         assert {outcome.state for outcome in work(study, way, said=said).values()} == {"complete"}
-        assert said == [f"population of 4: {population_ways.WAYS[way]}, as asked for"]
+        assert said == [f"population of 4: {population_ways.WAYS[way]}, as requested"]
         for one, other in trial_folders(alone, study):
             compare(one, other, exactly=way == "in_turn")
             assert way != "in_turn" or runs.seals(one) == runs.seals(other)
@@ -240,9 +240,9 @@ PBT = {"pbt_every_epochs": 1.0}
     [
         ("tpe", {}, {}, "--population is for sweeps whose trials are planned; --sampler=tpe draws each"),
         ("", {"data": {"loader": "stream"}}, {}, r"needs config\.data\.loader='resident', but digits is streamed"),
-        ("", {}, {"way": "devices"}, "--population_way=devices: there is one device"),
-        ("", {"data": {"protocol": "full"}}, PBT, "--pbt_every_epochs goes by validation accuracy"),
-        ("", {"run": {"test_with": "best"}}, PBT, r"--pbt_every_epochs goes with config\.run\.test_with='last' alone"),
+        ("", {}, {"way": "devices"}, "--population_way=devices: there is only one device"),
+        ("", {"data": {"protocol": "full"}}, PBT, "--pbt_every_epochs needs the validation accuracy"),
+        ("", {"run": {"test_with": "best"}}, PBT, r"--pbt_every_epochs needs config\.run\.test_with='last'"),
     ],
 )
 def test_what_cannot_be_trained_together_is_refused(sampler, groups, settings, message, tmp_path):
@@ -256,7 +256,7 @@ def test_members_that_do_not_divide_over_devices_go_by_vmap(tmp_path, monkeypatc
     monkeypatch.setattr(population_ways, "StackedStepper", in_turn)
     sweep, said = spec.sweep(spec.values("optim.learning_rate", [0.05, 0.1, 0.2])), []
     work(studies.make(tmp_path, sweep, **THIN), "devices", 3, said)
-    assert said == ["population of 3: vmap on one device, as 3 do not divide over 2 devices"]
+    assert said == ["population of 3: vmap on one device, because 3 trials cannot be divided equally over 2 devices"]
 
 
 def test_the_worst_fifth_goes_on_from_one_of_the_best_fifth():

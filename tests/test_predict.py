@@ -127,7 +127,7 @@ def test_folders_are_searched_to_any_depth_and_files_taken_as_given(tmp_path):
     in_b = ["b/a.webp", "b/deep/er/z.JPG"]
     in_linked = [name.replace("b/", "linked/", 1) for name in in_b]
     assert [str(path.relative_to(tmp_path)) for path in found] == ["c.png", *in_b, "a.data", *in_linked]
-    assert notes == [f"passed over 1 file of another kind in {tmp_path / each}: .txt (1)" for each in ("b", "linked")]
+    assert notes == [f"skipped 1 file of another kind in {tmp_path / each}: .txt (1)" for each in ("b", "linked")]
 
 
 def test_folders_are_listed_by_the_rule_of_training(tmp_path):
@@ -139,18 +139,17 @@ def test_folders_are_listed_by_the_rule_of_training(tmp_path):
     found, notes = predict.find_images([str(tmp_path)])
     assert [path.name for path in found] == ["a.png", "b.bmp"]
     assert notes == [
-        f"passed over 3 files of other kinds in {tmp_path}: "
-        ".jp2 (1), FIFO (1), link to a folder that is listed already (1)"
+        f"skipped 3 files of other kinds in {tmp_path}: .jp2 (1), FIFO (1), link to a folder that is already listed (1)"
     ]
 
 
 def test_places_without_images_are_refused(tmp_path):
-    with pytest.raises(UserError, match=r"no image in this folder \(\.jpg, .*\)$"):
+    with pytest.raises(UserError, match=r"no images in this folder \(\.jpg, .*\)$"):
         predict.find_images([str(tmp_path)])
     (tmp_path / "a.svg").write_bytes(b"")
-    with pytest.raises(UserError, match=r"no image in this folder \(\.jpg, .*\), but \.svg \(1\)$"):
+    with pytest.raises(UserError, match=r"no images in this folder \(\.jpg, .*\), but \.svg \(1\)$"):
         predict.find_images([str(tmp_path)])
-    with pytest.raises(UserError, match=r"--images=.*none\.png: there is no such file or folder"):
+    with pytest.raises(UserError, match=r"--images=.*none\.png: this file or folder does not exist"):
         predict.find_images([str(tmp_path / "none.png")])
     os.mkfifo(tmp_path / "pipe.png")
     with pytest.raises(UserError, match=r"pipe\.png is neither a file nor a folder"):
@@ -185,7 +184,7 @@ def test_a_network_for_oblong_images_takes_those_of_its_size_only(network, tmp_p
     Image.new("L", (8, 6)).save(tmp_path / "lies.png")
     results = predict.predict(oblong, [tmp_path / "fits.png", tmp_path / "lies.png"], skip_unreadable=True)
     assert results[0]["label"] in network.class_names
-    assert results[1]["error"] == "it is 8x6, but the network takes 6x8 only"
+    assert results[1]["error"] == "it is 8x6, but the network accepts only 6x8"
 
 
 def test_a_network_for_images_that_are_neither_grey_nor_colour_is_refused(network, tmp_path):

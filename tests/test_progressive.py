@@ -101,10 +101,10 @@ def test_calls_of_several_steps_end_where_images_grow_and_change_no_bit(whole, t
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"small_sides": (24,)}, "must be as many"),
+        ({"small_sides": (24,)}, "must have the same length"),
         ({"small_sides": (0,), "small_until": (0.5,)}, "must be above 0"),
-        ({"small_sides": (20, 24), "small_until": (0.5, 0.5)}, "must rise from above 0 to below 1"),
-        ({"small_sides": (20,), "small_until": (1.0,)}, "must rise from above 0 to below 1"),
+        ({"small_sides": (20, 24), "small_until": (0.5, 0.5)}, "must increase, with all values between 0 and 1"),
+        ({"small_sides": (20,), "small_until": (1.0,)}, "must increase, with all values between 0 and 1"),
     ],
 )
 def test_impossible_stages_are_mistakes_of_the_config(fields, words):
@@ -122,11 +122,13 @@ def test_sides_that_a_network_cannot_take_are_refused_before_anything_is_compile
 
     check("resnet50")
     check("airbench_residual")
-    with pytest.raises(ConfigError, match="alexnet has other parameters for images of 24 pixels than for those of 64"):
+    with pytest.raises(
+        ConfigError, match="alexnet has different parameters for images of 24 pixels than for those of 64"
+    ):
         check("alexnet", side=64)
     with pytest.raises(UserError, match="the images are too small for this network"):
         check("airbench")
-    with pytest.raises(ConfigError, match="must not be above the images' own side, 16 pixels"):
+    with pytest.raises(ConfigError, match="must not be larger than the side of the images, 16 pixels"):
         check("resnet50", side=16)
     with pytest.raises(ConfigError, match="is for square images, but these are 32x40"):
         check("resnet50", shape=(32, 40, 3))
@@ -157,7 +159,7 @@ def test_a_population_is_refused():
     config = small.config(augment=GROWING)
     group = type("Group", (), {"config": config})
     plan = type("Plan", (), {"planned": [], "groups": [group]})
-    with pytest.raises(UserError, match=r"leave config\.augment\.small_sides out"):
+    with pytest.raises(UserError, match=r"leave out config\.augment\.small_sides"):
         together.check(plan, None, together.Settings(members=2))
 
 

@@ -117,12 +117,10 @@ def test_a_sweep_of_which_no_trial_came_to_a_figure_does_not_end_with_code_0(sta
     study.work(1)
     lines = outcome.summarize(tmp_path, study.definition, board, study.queue().study)
     assert outcome.exit_code(board) == {"diverged": 3, "failed": 2}[state]
-    assert "  not one trial came to a figure" in lines
+    assert "  no trial has a result" in lines
     trained(monkeypatch)
     study.work()
-    assert "  not one trial came to a figure" not in outcome.summarize(
-        tmp_path, study.definition, board, study.queue().study
-    )
+    assert "  no trial has a result" not in outcome.summarize(tmp_path, study.definition, board, study.queue().study)
     assert outcome.exit_code(board) == 0
 
 

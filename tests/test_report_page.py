@@ -163,7 +163,7 @@ def test_a_sweep_of_which_nothing_has_begun_makes_a_page_and_one_of_random_numbe
     shutil.rmtree(empty / "trials")
     page, figures = make(tmp_path / "none", empty)
     Page(page)
-    assert "14 planned trials have not begun." in page
+    assert "14 planned trials have not started." in page
     assert (figures["runs"], len(figures["missing"])) == ([], 14)
     for number, rate in enumerate((0.011, 0.043, 0.12, 0.3)):
         folders.write_run(tmp_path / "random" / str(number), optim__learning_rate=rate, optim__weight_decay=rate**2)
@@ -277,7 +277,7 @@ def test_the_command_reports_and_its_mistakes_are_one_line_each(tmp_path):
     (tmp_path / "empty").mkdir()
     code, output = processes.run(str(tmp_path / "empty"), module="jaxcnn.report")
     assert (code, output.count("\n")) == (2, 1)
-    assert f"{tmp_path}/empty holds no run" in output
+    assert f"{tmp_path}/empty contains no run" in output
     code, output = processes.run(module="jaxcnn.report")
     assert (code, output.count("\n")) == (2, 1)
 

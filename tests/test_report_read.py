@@ -45,7 +45,7 @@ def test_a_sweep_knows_its_trials_their_ends_and_what_is_missing(tmp_path):
     ]
     reasons = {run.state: run.reason for run in material.runs}
     assert reasons["diverged"] == "step 3 is not finite"
-    assert reasons["running"] == "its last record is of step 20 (epoch 2.00)"
+    assert reasons["running"] == "its last record is from step 20 (epoch 2.00)"
 
 
 def test_a_trial_that_says_complete_without_a_summary_is_not_finished(tmp_path):
@@ -65,7 +65,7 @@ def test_a_figure_that_was_changed_after_it_was_written_is_told_and_left_out(tmp
     (folder / "summary.json").write_text(text.replace('"starts": 1', '"starts": 2'))
     (run,) = read([folder]).runs
     assert run.summary is None
-    assert "summary.json is not what was written (its checksum differs)" in run.notes
+    assert "summary.json has changed since it was written (its checksum differs)" in run.notes
 
 
 def test_a_damaged_line_of_a_log_is_told_and_the_others_are_read(tmp_path):
@@ -76,7 +76,7 @@ def test_a_damaged_line_of_a_log_is_told_and_the_others_are_read(tmp_path):
     (folder / "metrics.jsonl").write_bytes(b"\n".join(lines))
     (run,) = read([folder]).runs
     assert run.records == whole[:2] + whole[3:]
-    assert any("metrics.jsonl: line 3 is damaged, and left out" in note for note in run.notes)
+    assert any("metrics.jsonl: line 3 is damaged, and skipped" in note for note in run.notes)
 
 
 def test_files_cut_off_or_damaged_are_notes_and_no_end(tmp_path):
@@ -88,7 +88,7 @@ def test_files_cut_off_or_damaged_are_notes_and_no_end(tmp_path):
     (run,) = read([folder]).runs
     assert len(run.records) == 6
     assert any(note.startswith("environment.json cannot be read") for note in run.notes)
-    assert "data.json holds no JSON object" in run.notes
+    assert "data.json does not contain a JSON object" in run.notes
 
 
 def change(path, **values):
@@ -100,14 +100,22 @@ def change(path, **values):
     [
         ("config.json", {"seed": "x", "model": {"name": ["a"], "width": 1e400}, "new": {}}, "config.seed cannot be"),
         ("config.json", {"optim": 3, "global_batch_size": 10**30, "data": None}, "config.global_batch_size cannot be"),
-        ("summary.json", {"train_seconds": "long", "wall_seconds": True}, "summary.json: train_seconds is no number"),
-        ("summary.json", {"test": [1], "val_last": {}}, "summary.json: test is no object"),
-        ("summary.json", {"test": {"top1_accuracy": "all"}}, "summary.json: test: top1_accuracy is no number"),
-        ("summary.json", {"val_best": {"accuracy": 1e300}, "headline": []}, "val_best: accuracy is no number"),
-        ("summary.json", {"device": "² x GPU", "seed": 1.5, "images_per_second": 0}, "seed is no whole number"),
+        (
+            "summary.json",
+            {"train_seconds": "long", "wall_seconds": True},
+            "summary.json: train_seconds is not a number",
+        ),
+        ("summary.json", {"test": [1], "val_last": {}}, "summary.json: test is not an object"),
+        ("summary.json", {"test": {"top1_accuracy": "all"}}, "summary.json: test: top1_accuracy is not a number"),
+        ("summary.json", {"val_best": {"accuracy": 1e300}, "headline": []}, "val_best: accuracy is not a number"),
+        ("summary.json", {"device": "² x GPU", "seed": 1.5, "images_per_second": 0}, "seed is not an integer"),
         ("test.json", {"confusion_matrix": [[1, 2], [3]], "per_class_accuracy": 7}, "confusion matrix is not square"),
         ("trial.json", {"overrides": {"a": {}}, "seed": [1], "state": {}, "as": "x"}, "overrides or seed cannot be"),
-        ("trial.json", {"state": 5, "started": [], "ended": 1e300, "reason": {"a": 1}}, "trial.json: state is no text"),
+        (
+            "trial.json",
+            {"state": 5, "started": [], "ended": 1e300, "reason": {"a": 1}},
+            "trial.json: state is not a string",
+        ),
         ("environment.json", {"packages": 3, "command": {"a": 1}, "cores": [], "backend": {}}, ""),
         ("data.json", {"class_names": 3}, ""),
     ],
@@ -183,7 +191,7 @@ def test_a_folder_that_may_not_be_read_is_told(tmp_path, monkeypatch):
     material = read([tmp_path])
     assert [run.name.rpartition("/")[2] for run in material.runs] == ["open"]
     assert material.notes == [f"{tmp_path}/closed cannot be read: Permission denied"]
-    with pytest.raises(UserError, match=r"nothing can be reported: .*closed cannot be read: Permission denied"):
+    with pytest.raises(UserError, match=r"there is nothing to report: .*closed cannot be read: Permission denied"):
         read([tmp_path / "closed"])
 
 

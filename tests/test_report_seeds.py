@@ -60,8 +60,8 @@ def test_where_runs_of_one_seed_differ_their_mean_counts_and_it_is_said(tmp_path
     (comparison,) = findings.comparisons
     assert comparison["outcome"].n == (2, 2)
     assert (
-        "2 settings have seeds that were run more than once: each counts as one seed, with the mean of its runs. "
-        "In 2 of them such runs differ, as sums that are rounded differently make them."
+        "2 settings have seeds that were run more than once: each counts as one seed, with the mean of its runs. In 2 "
+        "of them the results of such runs differ, because sums are rounded differently."
     ) in cautions.cautions(findings)
     table = contents.tables(findings)["settings"]
     assert [row[table.columns.index("seeds")].text for row in table.rows] == [

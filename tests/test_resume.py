@@ -140,7 +140,7 @@ def test_without_a_sound_checkpoint_the_run_stops_and_says_so(unfinished):
             damage_truncated(step)
     code, output = runs.run(*AGAIN, f"--workdir={unfinished}")
     assert code == 2
-    assert "no sound checkpoint is left" in output
+    assert "no undamaged checkpoint is left" in output
     assert "Traceback" not in output
 
 

@@ -58,12 +58,13 @@ def test_other_pictures_under_the_same_names_and_labels_are_refused_on_resume_an
     for path in paths:
         Image.new("RGB", (12, 12), (7, 7, 7)).save(path)
     with pytest.raises(
-        UserError, match=r"the data is not what the run .* began with \(images differ from data\.json\)"
+        UserError,
+        match=r"the data has changed since the start of the run .* \(images differ from data\.json\)",
     ):
         go_on(run, data)
     splits = open_splits(data)
     (remark,) = same_data.remarks(workdir.read_data_facts(run), splits, splits.test)
-    assert remark.endswith("train[80%:] is not what the run began with: other images in train")
+    assert remark.endswith("train[80%:] has changed since the start of the run: different images in train")
     change_json(run / "data.json", lambda facts: facts.pop("content"))  # as an older version wrote it
     go_on(run, data)
     assert same_data.remarks(workdir.read_data_facts(run), splits, splits.test) == []
@@ -77,7 +78,7 @@ def test_evaluation_on_other_labels_is_told_and_of_the_split_in_question_alone(t
     facts = workdir.read_data_facts(tmp_path / "run")
     assert same_data.remarks(facts, other, other.train) == same_data.remarks(facts, other, other.val) == []
     (remark,) = same_data.remarks(facts, other, other.test)
-    assert remark.endswith("is not what the run began with: other labels")
+    assert remark.endswith("has changed since the start of the run: different labels")
 
 
 @pytest.mark.parametrize("kind", ["folder", "npz"])
@@ -127,7 +128,7 @@ def test_one_flag_says_where_any_source_lies():
     assert place.at(Data(source="npz:a.npz"), "b.npz") == Data(source="npz:b.npz")
     assert place.at(Data(source="tfds:cifar10"), "/sets") == Data(source="tfds:cifar10", dir="/sets")
     assert place.at(Data(source="digits"), "") == Data(source="digits")
-    with pytest.raises(UserError, match=r"--data=x: config\.data\.source='digits' is read from no file"):
+    with pytest.raises(UserError, match=r"--data=x: config\.data\.source='digits' is not read from a file"):
         place.at(Data(source="digits"), "x")
 
 
@@ -142,7 +143,7 @@ def test_a_run_from_before_the_field_goes_on_as_it_began_or_says_how(tmp_path):
         change_json(run / "data.json", lambda facts: facts.pop("content"))
         data = npz(tmp_path / f"{name}.npz")
         if name == "a":
-            with pytest.raises(UserError, match=r"go on with --config\.data\.val_split=holdout"):
+            with pytest.raises(UserError, match=r"continue with --config\.data\.val_split=holdout"):
                 go_on(run, data)
         else:
             go_on(run, data)
@@ -176,7 +177,7 @@ def test_processes_may_have_the_data_at_places_of_their_own_but_not_other_pictur
     there = workdir.data_facts(open_splits(folder(tmp_path / "one")))
     workdir.check_same_data(Two(there), open_splits(folder(tmp_path / "two")))
     Image.fromarray(picture(99)).save(tmp_path / "two" / paths[0].relative_to(tmp_path / "one"))
-    with pytest.raises(UserError, match=r"the data on h1 is not that on h0 \(images differ\)"):
+    with pytest.raises(UserError, match=r"the data on h1 differs from that on h0 \(images differ\)"):
         workdir.check_same_data(Two(there), open_splits(folder(tmp_path / "two")))
 
 

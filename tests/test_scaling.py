@@ -291,8 +291,8 @@ def test_xla_gpu_joins_gradients_into_buckets_where_its_plugin_is_installed(tmp_
     ("flag", "words"),
     [
         ("--devices=0", "whole numbers of at least 1"),
-        ("--devices=3", "does not divide over 3 devices"),
-        ("--mode=fast", "known are strong, weak"),
+        ("--devices=3", "cannot be divided equally over 3 devices"),
+        ("--mode=fast", "choose from strong, weak"),
         ("--models=lenet", "config.model.name must be one of"),
         ("--simulate=gpu:12", "a node has 8 GPUs"),
         ("--step_seconds=x", "must be 1 positive numbers"),

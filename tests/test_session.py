@@ -29,7 +29,7 @@ DIGITS = {"source": "digits", "val_examples": 200}
         ({"parallel": {"devices": 9}}, "config.parallel.devices=9, but there are 8"),
         ({"model": {"name": "vgg16"}}, "the images are too small for this network"),
         ({"data": DIGITS | {"source": "digit"}}, "did you mean 'digits'"),
-        ({"data": DIGITS | {"source": "folder:/nowhere"}}, "there is no such folder"),
+        ({"data": DIGITS | {"source": "folder:/nowhere"}}, "this folder does not exist"),
         ({"run": {"epochs": 1e8}}, "more than the 2\\^32 examples"),
     ],
 )
@@ -64,10 +64,10 @@ def test_a_run_tells_its_classes_and_how_uneven_they_are(counts, told):
 
 def test_a_run_tells_its_classes_and_what_was_passed_over_before_it_trains():
     data = Data(source="synthetic:8x8x3:25:100", protocol="full", test_split="")
-    splits = dataclasses.replace(open_splits(data), notes=("passed over 3 files",))
+    splits = dataclasses.replace(open_splits(data), notes=("skipped 3 files",))
     lines: list[str] = []
     session._tell_of_splits(splits, types.SimpleNamespace(say=lines.append))
-    assert lines[0] == "  passed over 3 files"
+    assert lines[0] == "  skipped 3 files"
     assert any(line.startswith("  classes: 0, 1, ") and line.endswith("19 and 5 more") for line in lines)
 
 

@@ -163,7 +163,10 @@ def test_no_timer_outlives_the_run_and_what_came_is_handed_on(number, left):
         with pytest.raises(Interrupted, match=number.name):
             watch.check()
     name = number.name
-    assert left == ([], [f"{name} during finish: stopping once the last files are written (again: at once)"])
+    assert left == (
+        [],
+        [f"{name} during finish: stopping after the last files are written (a second signal stops it at once)"],
+    )
     assert not [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
 
 
@@ -253,7 +256,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
     assert code == 3
     (step,) = re.findall(r"step (\d+) is not finite", output)
     assert "last finite loss: " in output
-    assert f"checkpoint {int(step) - 1} is from before it" in output
+    assert f"checkpoint {int(step) - 1} was saved before this step" in output
     assert max(checkpoints(tmp_path)) == int(step) - 1
     assert "Traceback" not in output
 

@@ -148,21 +148,21 @@ def test_npz_without_test_split_says_how_to_slice_one(tmp_path):
 @pytest.mark.parametrize(
     "changes, line",
     [
-        ({"train_images": np.zeros((30, 4, 5, 3), np.float32)}, "'train_images' is float32, but images are uint8"),
+        ({"train_images": np.zeros((30, 4, 5, 3), np.float32)}, "'train_images' is float32, but images must be uint8"),
         ({"train_images": np.zeros((30, 3, 9, 9), np.uint8)}, "channels first"),
-        ({"train_images": np.zeros((30, 9), np.uint8)}, r"images are \[N, H, W, C\]"),
-        ({"train_images": np.zeros((29, 4, 5, 3), np.uint8)}, "29 images, 'train_labels' has 30 labels"),
-        ({"train_labels": np.arange(30) % 3 / 1.0}, "labels are class numbers"),
-        ({"train_labels": np.eye(3, dtype=int)[np.arange(30) % 3]}, "labels are class numbers"),
-        ({"train_labels": np.arange(30) % 3 - 1}, "label -1 at index 0 is out of range, the 3 classes"),
+        ({"train_images": np.zeros((30, 9), np.uint8)}, r"images must be \[N, H, W, C\]"),
+        ({"train_images": np.zeros((29, 4, 5, 3), np.uint8)}, "29 images, but 'train_labels' has 30 labels"),
+        ({"train_labels": np.arange(30) % 3 / 1.0}, "labels must be class numbers"),
+        ({"train_labels": np.eye(3, dtype=int)[np.arange(30) % 3]}, "labels must be class numbers"),
+        ({"train_labels": np.arange(30) % 3 - 1}, "label -1 at index 0 is out of range; the 3 classes"),
         ({"train_labels": np.full(30, 2**40)}, "holds 1099511627776 at index 0"),
-        ({"names": np.array(["a", "b"])}, "label 2 at index 2 is out of range, the 2 classes are 0 to 1"),
-        ({"names": np.array(["a", "b", "c", "d"])}, "class 'd' has no example"),
+        ({"names": np.array(["a", "b"])}, "label 2 at index 2 is out of range; the 2 classes are 0 to 1"),
+        ({"names": np.array(["a", "b", "c", "d"])}, "class 'd' has no examples"),
         ({"train_labels": np.zeros(30, int), "test_labels": np.zeros(8, int)}, "only one class"),
-        ({"train_labels": None, "test_labels": None}, "no images and labels that are known by their names"),
+        ({"train_labels": None, "test_labels": None}, "no arrays of images and labels with known names"),
         ({"test_images": np.zeros((8, 6, 6, 3), np.uint8)}, "set config.data.image_size"),
         ({"train_labels": np.array([{}] * 30)}, "holds Python objects"),
-        ({"train_images": np.zeros((0, 4, 5, 3), np.uint8), "train_labels": np.zeros(0, int)}, "holds no example"),
+        ({"train_images": np.zeros((0, 4, 5, 3), np.uint8), "train_labels": np.zeros(0, int)}, "selects no examples"),
     ],
 )
 def test_npz_of_a_wrong_kind_is_refused_in_one_line(tmp_path, changes, line):
@@ -173,7 +173,7 @@ def test_npz_of_a_wrong_kind_is_refused_in_one_line(tmp_path, changes, line):
 
 
 def test_npz_that_is_missing_cut_off_or_something_else(tmp_path):
-    with pytest.raises(UserError, match="there is no such file"):
+    with pytest.raises(UserError, match="this file does not exist"):
         open_splits(npz(tmp_path / "none.npz"))
     (tmp_path / "text.npz").write_text("hello")
     with pytest.raises(UserError, match=r"not an \.npz file"):
@@ -192,9 +192,9 @@ def test_npz_that_is_missing_cut_off_or_something_else(tmp_path):
 
 
 def test_unknown_sources_are_refused_with_the_nearest_right_one():
-    with pytest.raises(UserError, match=r"no source 'digit' \(did you mean 'digits'\?\)"):
+    with pytest.raises(UserError, match=r"unknown source 'digit' \(did you mean 'digits'\?\)"):
         open_splits(Data(source="digit"))
-    with pytest.raises(UserError, match="digits takes nothing"):
+    with pytest.raises(UserError, match="digits takes no argument"):
         open_splits(Data(source="digits:8x8"))
 
 
@@ -233,11 +233,11 @@ def test_percentages_tile_a_split_without_gap(count):
         ("train[", "not a split slice"),
         ("train[5]", "not a split slice"),
         ("", "not a split slice"),
-        ("tran", r"no split 'tran' \(did you mean 'train'\?\); the source has: train, test"),
-        ("train[:2000]", "2000 is beyond the 1000 examples"),
-        ("train[:120%]", "beyond 100%"),
-        ("train[5:5]", "holds no example"),
-        ("train[:10]+train[9:12]", "names 1 examples twice"),
+        ("tran", r"the source has no split 'tran' \(did you mean 'train'\?\); it has: train, test"),
+        ("train[:2000]", "2000 is more than the 1000 examples"),
+        ("train[:120%]", "more than 100%"),
+        ("train[5:5]", "selects no examples"),
+        ("train[:10]+train[9:12]", "selects 1 examples twice"),
     ],
 )
 def test_bad_slices_are_refused(expression, line):
@@ -287,7 +287,7 @@ def test_the_full_protocol_holds_nothing_out(tmp_path):
 
 def test_holding_out_everything_is_refused(tmp_path):
     save_npz(tmp_path / "a.npz")
-    with pytest.raises(UserError, match="val_examples=30 leaves nothing of the 30 examples"):
+    with pytest.raises(UserError, match="val_examples=30 leaves none of the 30 examples"):
         open_splits(npz(tmp_path / "a.npz", val_examples=30))
 
 

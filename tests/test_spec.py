@@ -27,7 +27,7 @@ def test_zipped_parts_go_together():
         {"model.name": "alexnet", "model.dropout": 0.5},
         {"model.name": "vgg16", "model.dropout": 0.0},
     ]
-    with pytest.raises(ConfigError, match="parts of one length, but they have 2, 3"):
+    with pytest.raises(ConfigError, match="parts of equal length, but their lengths are 2, 3"):
         spec.zipped(SIZES, RATES)
 
 
@@ -82,13 +82,13 @@ def test_what_is_drawn_is_a_function_of_the_generator(seed):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: spec.values("seed", []), "needs a list of one value or more"),
-        (lambda: spec.values("model.name", "vgg16"), "needs a list of one value or more"),
+        (lambda: spec.values("seed", []), "needs a list of at least one value"),
+        (lambda: spec.values("model.name", "vgg16"), "needs a list of at least one value"),
         (lambda: spec.rows([3]), "needs a list of mappings"),
         (lambda: spec.uniform("optim.momentum", 0.9, 0.1), "needs low < high, but is 0.9 to 0.1"),
-        (lambda: spec.log_uniform("optim.momentum", 0.0, 0.1), "must be above 0, but begins at 0.0"),
+        (lambda: spec.log_uniform("optim.momentum", 0.0, 0.1), "must be above 0, but starts at 0.0"),
         (lambda: spec.integers("global_batch_size", 2.0, 8), "needs low < high"),
-        (lambda: spec.sweep(SIZES, seeds=[1, 1]), "must be different whole numbers"),
+        (lambda: spec.sweep(SIZES, seeds=[1, 1]), "must be distinct integers"),
         (lambda: spec.cells(RANGES["uniform"]), "is a random range, which has no list of values"),
         (lambda: spec.dimensions(spec.chain(SIZES, RATES)), "a chain is a list of trials, not a space"),
     ],

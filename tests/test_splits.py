@@ -64,7 +64,7 @@ def test_validation_may_be_any_slice_that_shares_nothing_with_the_others(with_va
         open_splits(npz(path, val_split="train[25:]"))
     with pytest.raises(UserError, match=r"test_split='test' and config\.data\.val_split='test' share 8 examples"):
         open_splits(npz(path, val_split="test"))
-    with pytest.raises(UserError, match=r"val_split='vall': there is no split 'vall' \(did you mean 'val'"):
+    with pytest.raises(UserError, match=r"val_split='vall': the source has no split 'vall' \(did you mean 'val'"):
         open_splits(npz(path, val_split="vall"))
 
 
@@ -97,7 +97,7 @@ def test_the_full_protocol_leaves_a_validation_split_unused_and_says_so(with_val
 
 def test_no_examples_need_be_held_out_where_the_validation_split_is_named():
     assert from_config_dict({"data": {"val_split": "val", "val_examples": 0}}).data.val_examples == 0
-    with pytest.raises(ConfigError, match="val_examples=0 leaves nothing to decide on"):
+    with pytest.raises(ConfigError, match="val_examples=0 leaves no validation examples"):
         from_config_dict({"data": {"val_examples": 0}})
 
 
@@ -131,9 +131,9 @@ def test_a_rare_class_is_in_a_stratified_validation_split_and_told_of_where_it_i
     stratified = open_splits(npz(tmp_path / "a.npz", val_examples=12, stratify=True))
     assert np.bincount(stratified.val.labels).tolist() == [5, 6, 1]
     assert "12 held out by split_seed=0, stratified" in stratified.val.description
-    assert [note for note in stratified.notes if "no example" in note] == ["no example of 'rare' in test"]
+    assert [note for note in stratified.notes if "no example" in note] == ["test has no examples of 'rare'"]
     plain = open_splits(npz(tmp_path / "a.npz", val_examples=12, split_seed=2))
-    advice = "no example of 'rare' in val; config.data.stratify=True holds out of every class"
+    advice = "val has no examples of 'rare'; config.data.stratify=True holds out examples of every class"
     assert 2 not in plain.val.labels and advice in plain.notes
 
 
@@ -176,8 +176,8 @@ def test_slices_by_path_tile_a_split_and_keep_to_their_share():
 @pytest.mark.parametrize(
     ("expression", "words"),
     [
-        ("[:80 by path]", "80 must be percent"),
-        ("[:120% by path]", "beyond 100%"),
+        ("[:80 by path]", "80 must be a percentage"),
+        ("[:120% by path]", "more than 100%"),
         ("[by path]", "not a"),
     ],
 )
@@ -203,7 +203,7 @@ def test_classes_of_one_name_are_numbered_and_told(tmp_path):
     save_npz(tmp_path / "a.npz", names=np.array(["crane", "maillot", "crane"]))
     splits = open_splits(npz(tmp_path / "a.npz"))
     assert splits.class_names == ("crane (0)", "maillot", "crane (2)") == splits.test.class_names
-    assert any("'crane' names several classes" in note and "'crane (0)', 'crane (2)'" in note for note in splits.notes)
+    assert any("share the name 'crane'" in note and "'crane (0)', 'crane (2)'" in note for note in splits.notes)
 
 
 # What is told
@@ -213,7 +213,9 @@ def test_grey_beside_colour_is_told_without_advice_that_cannot_help(tmp_path):
     grey = np.zeros((8, 4, 5), np.uint8)
     save_npz(tmp_path / "a.npz", test_images=grey)
     for size in (0, 16):
-        with pytest.raises(UserError, match="have 3 channels in train and are grey in test; save them alike") as caught:
+        with pytest.raises(
+            UserError, match="have 3 channels in train and are grey in test; save all in one format"
+        ) as caught:
             open_splits(npz(tmp_path / "a.npz", image_size=size))
         assert "image_size" not in str(caught.value)
 
@@ -221,10 +223,10 @@ def test_grey_beside_colour_is_told_without_advice_that_cannot_help(tmp_path):
 @pytest.mark.parametrize("names", [None, np.array(["a", "b", "c"])])
 def test_labels_that_begin_at_1_are_told(names, tmp_path):
     save_npz(tmp_path / "a.npz", train_labels=np.arange(30) % 3 + 1, test_labels=np.arange(8) % 3 + 1, names=names)
-    with pytest.raises(UserError, match=r"labels (begin at 1|go from 1 to 3), but they are counted from 0"):
+    with pytest.raises(UserError, match=r"labels (start at 1|go from 1 to 3), but they must be counted from 0"):
         open_splits(npz(tmp_path / "a.npz"))
     save_npz(tmp_path / "b.npz", train_labels=np.arange(30) % 2 + 1)  # while test has the class 0
-    with pytest.raises(UserError, match="every class needs some to be learnt"):
+    with pytest.raises(UserError, match="every class needs training examples"):
         open_splits(npz(tmp_path / "b.npz"))
 
 
@@ -234,10 +236,10 @@ def test_images_that_are_in_two_splits_are_told_with_their_number(tmp_path):
     leaking[[1, 4, 6]] = arrays["train_images"][[3, 9, 9]]
     save_npz(tmp_path / "a.npz", test_images=leaking)
     splits = open_splits(npz(tmp_path / "a.npz", val_split="train[20:]", train_split="train[:20]"))
-    assert splits.leaks() == ["3 of the 8 images of test are also in train, to the byte"]
+    assert splits.leaks() == ["3 of the 8 images of test are also in train, byte for byte"]
     assert open_splits(npz(tmp_path / "a.npz", val_split="train[:8]", train_split="train[8:]")).leaks() == [
-        "2 of the 8 images of test are also in train, to the byte",
-        "1 of the 8 images of test are also in val, to the byte",
+        "2 of the 8 images of test are also in train, byte for byte",
+        "1 of the 8 images of test are also in val, byte for byte",
     ]
     assert dataclasses.replace(splits, test=None).leaks() == []
     assert open_splits(Data(source="digits", val_examples=99)).leaks() == []
@@ -248,4 +250,4 @@ def test_files_that_are_in_two_splits_are_told(tmp_path):
     make_folder(tmp_path / "set" / "test", count=2)  # pictures 0 to 3, of which 0 to 5 are cats in train
     assert len(paths) == 12
     data = Data(source=f"folder:{tmp_path / 'set'}", protocol="full")
-    assert open_splits(data).leaks() == ["4 of the 4 images of test are also in train, to the byte"]
+    assert open_splits(data).leaks() == ["4 of the 4 images of test are also in train, byte for byte"]

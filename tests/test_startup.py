@@ -84,7 +84,7 @@ def test_the_benchmark_reports_every_measure_of_every_repeat(tmp_path, capsys):
 
 
 def test_a_run_that_fails_is_told_with_its_words(tmp_path):
-    with pytest.raises(RuntimeError, match="there is no such Python file"):
+    with pytest.raises(RuntimeError, match="this Python file does not exist"):
         startup.first_step(["--config=nothing.py"], tmp_path, "cache")
 
 

@@ -321,7 +321,7 @@ SEARCH = spec.sweep(spec.log_uniform("optim.learning_rate", 0.01, 0.5))
         (EIGHT, {"trials": 3}, "--trials is for random sweeps and searches"),
         (EIGHT, {"sampler": "tpe", "trials": 3}, "gives each trial one seed, but the sweep has 2"),
         (SEARCH, {"sampler": "nsga2", "trials": 3, "pruner": "median"}, "two objectives cannot be pruned"),
-        (SEARCH, {"sampler": "tpe", "trials": 3, "data": {"protocol": "full"}}, "decides on validation accuracy"),
+        (SEARCH, {"sampler": "tpe", "trials": 3, "data": {"protocol": "full"}}, "decides by validation accuracy"),
     ],
 )
 def test_what_does_not_go_together_is_refused_before_anything_is_made(sweep, options, message, tmp_path):
@@ -339,7 +339,7 @@ def test_gp_without_torch_is_one_line(monkeypatch):
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("nonsense", "is no URL"),
+        ("nonsense", "is not a URL"),
         (
             "postgresql://nobody:secret@localhost:1/none",
             r"postgresql\+psycopg://nobody:\*\*\*@localhost:1/none cannot be",
@@ -359,10 +359,10 @@ def test_a_worker_with_another_storage_than_its_sweep_is_told_so(tmp_path):
     study = studies.make(tmp_path, SEARCH, trials=2)
     assert study.definition.storage == "study.db"
     start.check_storage(tmp_path, study.definition, start.default_url(tmp_path))
-    with pytest.raises(UserError, match=r"is in its study\.db; leave --storage out"):
+    with pytest.raises(UserError, match=r"is in its study\.db; leave out --storage"):
         start.check_storage(tmp_path, study.definition, "postgresql://host/database")
     elsewhere = studies.make(tmp_path / "other", SEARCH, trials=2, url=f"journal:{tmp_path / 'journal'}")
-    with pytest.raises(UserError, match=r"is in journal:.*; name that by --storage"):
+    with pytest.raises(UserError, match=r"is in journal:.*; set --storage to that"):
         start.check_storage(tmp_path / "other", elsewhere.definition, start.default_url(tmp_path / "other"))
 
 

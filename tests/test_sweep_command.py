@@ -88,7 +88,7 @@ def test_a_sweep_that_is_stopped_and_killed_in_the_middle_of_trials_ends_with_th
         code, output, _ = runs.stop(process, number)
         if number == signal.SIGTERM:
             assert code == 75, output
-            assert f"the same command with --workdir={tmp_path} goes on" in output
+            assert f"the same command with --workdir={tmp_path} continues" in output
             assert states(tmp_path) == ["waiting"]
     assert states(tmp_path) == ["complete", "running"], "it had no chance to tell"
     code, output = sweep(*command)
@@ -110,7 +110,7 @@ def test_retry_from_the_command_line_and_a_report_of_what_the_sweep_left(tmp_pat
     code, output = sweep(*command)
     assert code == 0, output
     assert "1 complete, 1 diverged" in output
-    assert "--retry=failed runs those again" in output
+    assert "--retry=failed runs these trials again" in output
     code, output = sweep(*command, "--retry=failed")
     assert code == 0, output
     assert "1 trial is tried again" in output
@@ -142,7 +142,7 @@ def test_help_imports_nothing_heavy():
         (("--workdir={tmp}", *TINY, "--config.optim.learning_rate=1.0"), "config.optim.learning_rate has no effect"),
         (("--workdir={tmp}", *TINY, "--sampler=tpe"), "--sampler=tpe needs --trials"),
         (("--workdir={tmp}", *TINY, "--sampler=nonsense"), "should be one of"),
-        (("--workdir={tmp}", *TINY, "--population=2", "--engine=processes"), "--population is of --engine=inline"),
+        (("--workdir={tmp}", *TINY, "--population=2", "--engine=processes"), "--population is for --engine=inline"),
         (("--workdir={tmp}", *TINY, "--pbt_every_epochs=1"), "--pbt_every_epochs needs --population"),
         (("--workdir={tmp}", *TINY, "--population_way=vmap"), "--population_way needs --population"),
         (("--workdir={tmp}", "--worker", "--population=2"), "--population is not for --worker"),

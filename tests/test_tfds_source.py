@@ -166,7 +166,7 @@ def test_unreadable_records_are_named_or_left_out(tmp_path):
     with pytest.raises(UserError, match=r"cannot read image .*00001-of-00002 record 2: "):
         open_splits(pets(tmp_path))
     splits = open_splits(pets(tmp_path, on_error="skip"))
-    assert len(splits.train) == 8 and "left out 1 unreadable image of" in splits.notes[0]
+    assert len(splits.train) == 8 and "skipped 1 unreadable image of" in splits.notes[0]
 
 
 # Which set
@@ -242,19 +242,19 @@ def rewrite(name, change):
         (cut_off, "00001-of-00002 is damaged: it ends inside record 4; remove .*pets/1.0.0"),
         (overwrite_header, "00000-of-00002 is damaged: record 0 has a damaged header"),
         (lose_a_record, "00000-of-00002 is damaged: it has 6 records, not 7"),
-        (lambda folder: next(folder.glob("*train*")).unlink(), "half-prepared: .*train.* is missing"),
-        (lambda folder: (folder / "dataset_info.json").unlink(), "half-prepared: dataset_info.json is missing"),
+        (lambda folder: next(folder.glob("*train*")).unlink(), "only partly prepared: .*train.* is missing"),
+        (lambda folder: (folder / "dataset_info.json").unlink(), "only partly prepared: dataset_info.json is missing"),
         (lambda folder: (folder / "features.json").write_text("{"), "cannot be understood"),
-        (rewrite("dataset_info.json", lambda tree: tree.update(fileFormat="riegeli")), "kept as riegeli"),
+        (rewrite("dataset_info.json", lambda tree: tree.update(fileFormat="riegeli")), "stored as riegeli"),
         (
             rewrite("features.json", lambda tree: tree["featuresDict"]["features"].pop("image")),
-            "no image classification set .* it has: id, coarse, label",
+            "not an image classification set .* it has: id, coarse, label",
         ),
         (
             rewrite(
                 "features.json", lambda tree: tree["featuresDict"]["features"]["image"]["image"].update(dtype="float32")
             ),
-            "images of float32",
+            "images of type float32",
         ),
     ],
 )
@@ -281,7 +281,7 @@ def test_a_promised_size_that_an_image_does_not_have_is_named(tmp_path):
 def test_names_that_cannot_be_are_refused(tmp_path):
     with pytest.raises(UserError, match="write tfds:<name>"):
         open_splits(pets(tmp_path, source="tfds:../etc"))
-    with pytest.raises(UserError, match="must be a folder of this machine"):
+    with pytest.raises(UserError, match="must be a local folder"):
         open_splits(pets("gs://bucket"))
 
 
@@ -362,7 +362,7 @@ def test_files_that_tfds_wrote_give_the_examples_that_tfds_reads(tmp_path, tfds,
 
 
 def test_an_unknown_set_is_refused_with_the_nearest_known_one(tmp_path, tfds):
-    with pytest.raises(UserError, match=r"knows no set 'cifar_10'.*did you mean tfds:cifar10"):
+    with pytest.raises(UserError, match=r"has no set 'cifar_10'.*did you mean tfds:cifar10"):
         open_splits(pets(tmp_path, source="tfds:cifar_10"))
 
 
@@ -372,7 +372,7 @@ def test_without_network_the_command_and_the_offline_choices_are_named(tmp_path,
     with pytest.raises(UserError) as caught:
         open_splits(pets(tmp_path, source="tfds:cifar10"))
     line = str(caught.value)
-    assert f"`tfds build cifar10 --data_dir={tmp_path}`" in line and "no network to www.cs.toronto.edu" in line
+    assert f"`tfds build cifar10 --data_dir={tmp_path}`" in line and "cannot reach www.cs.toronto.edu" in line
     assert all(choice in line for choice in ("digits", "synthetic", "npz:", "folder:")) and "\n" not in line
 
 

@@ -95,7 +95,7 @@ def test_a_folder_that_cannot_be_made_is_refused_in_one_line():
 
 def test_a_workdir_whose_path_is_no_unicode_is_refused_before_anything_is_made(tmp_path):
     folder = tmp_path / os.fsdecode(b"caf\xe9")  # TensorStore could not write checkpoints there
-    with pytest.raises(UserError, match=r"^--workdir=.*/caf\\xe9: its path must be Unicode, so name another$"):
+    with pytest.raises(UserError, match=r"^--workdir=.*/caf\\xe9: its path must be valid Unicode; choose another$"):
         workdir.claim(folder).__enter__()
     assert not folder.exists()
 
@@ -109,7 +109,10 @@ def test_a_claimed_workdir_names_its_holder_and_is_free_again_afterwards(tmp_pat
 
 
 def test_a_process_of_several_waits_for_what_a_failure_left_and_is_told_to_come_again_if_that_stays(tmp_path):
-    with workdir.claim(tmp_path), pytest.raises(HostsError, match=f"is in use by process {os.getpid()} on ") as error:
+    with (
+        workdir.claim(tmp_path),
+        pytest.raises(HostsError, match=f"has been in use by process {os.getpid()} on ") as error,
+    ):
         workdir.claim(tmp_path, 0.3).__enter__()
     assert error.value.exit_code == 75
     held = workdir.claim(tmp_path)
@@ -130,7 +133,10 @@ def test_data_facts_hold_what_the_network_depends_on(tmp_path):
     assert facts["train_examples"] == 1337
     assert set(facts["splits"]) == {"train", "val", "test"}
     others = open_splits(small.config(data={"source": "digits", "val_examples": 101}).data)
-    with pytest.raises(UserError, match=r"the data is not what the run .* began with \(train_examples, .* differ from"):
+    with pytest.raises(
+        UserError,
+        match=r"the data has changed since the start of the run .* \(train_examples, .* differ from",
+    ):
         workdir.check_data_facts(tmp_path, others)
     (tmp_path / "data.json").write_text('{"class_names": ["0"], "image_shape": [8, 8, 1]}')
     with pytest.raises(UserError, match=r"data\.json lacks train_examples"):

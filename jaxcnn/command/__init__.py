@@ -64,12 +64,12 @@ def read_config(holder: Any) -> Config:
       ConfigError: the config is missing or contains mistakes.
     """
     if holder.value is None:
-        raise ConfigError("no config was given; for example --config=quickstart")
+        raise ConfigError("no config was given; give one, for example --config=quickstart")
     try:
         tree = holder.value.to_dict()
     except OSError as error:  # ml_collections delays the error of a file until its value is used
         file = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")[0]
-        raise ConfigError(f"--config={file}: there is no such Python file") from error
+        raise ConfigError(f"--config={file}: this Python file does not exist") from error
     _refuse_replaced_groups(tree)
     return from_config_dict(tree)
 
@@ -149,14 +149,14 @@ def _guarded(main: Callable[[], int]) -> None:
             raise
         code = UserError.exit_code
         where = f"{error.filename}: " if error.filename else ""
-        _complain(f"{where}{error.strerror}; free some space or mend the permissions, then run the same command")
+        _complain(f"{where}{error.strerror}; free some space or correct the permissions, then run the same command")
     except RuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         code = UserError.exit_code
         _complain(
-            f"the device has not enough memory ({str(error).splitlines()[0][:200]}); lower config.global_batch_size, "
-            "or set config.optim.accumulate_steps (with config.norm.group_size)"
+            f"the device does not have enough memory ({str(error).splitlines()[0][:200]}); lower "
+            "config.global_batch_size, or set config.optim.accumulate_steps (with config.norm.group_size)"
         )
     _signals.end(code)
     sys.exit(code)
@@ -185,7 +185,7 @@ def _parse(argv: list[str], *, arguments: bool = False) -> list[str]:
         if "Failed loading config file" not in str(error):
             raise
         named = [argument.partition("=")[2] for argument in argv if argument.lstrip("-").startswith("config=")]
-        message = f"--config={''.join(named[-1:]).partition(':')[0]}: there is no such Python file"
+        message = f"--config={''.join(named[-1:]).partition(':')[0]}: this Python file does not exist"
     except Exception as error:
         found = _mistake_in_config_file(error, argv)
         if found is None and isinstance(error, AttributeError | KeyError):
@@ -215,7 +215,7 @@ def _with_path(argument: str) -> str:
             known = sorted(str(each.relative_to(folder).with_suffix("")) for each in folder.rglob("*.py"))
             hint = convert.nearest(name, known)
             raise ConfigError(
-                f"--config={name}: there is no such file, and none of that name ships with jaxcnn{hint}; these do: "
+                f"--config={name}: this file does not exist, and jaxcnn has no config of that name{hint}; it has: "
                 f"{', '.join(known)}"
             )
         name = str(file)
@@ -255,7 +255,8 @@ def _refuse_groups(argv: list[str]) -> None:
         if argument.lstrip("-").startswith("config.") and (fields := _groups().get(key)):
             meant = next((field for field in fields if field in argument), fields[0])
             raise ConfigError(
-                f"{argument}: config.{key} is a group of fields; set those one by one, as in --config.{key}.{meant}=…"
+                f"{argument}: config.{key} is a group of fields; set its fields one by one, as in "
+                f"--config.{key}.{meant}=…"
             )
 
 

@@ -25,7 +25,7 @@ LEAVING_SECONDS = 5.0
 _INSISTENT = (signal.SIGTERM, signal.SIGINT)
 _STOPPING = {
     "sweep": "stopping",
-    "finish": "stopping once the last files are written",
+    "finish": "stopping after the last files are written",
 }
 
 T = TypeVar("T")
@@ -79,7 +79,7 @@ class Signals(Interrupts):
 
     def goes_on(self, folder: pathlib.Path) -> str:
         """A text on how to continue a run in a workdir."""
-        return f"the same command with --workdir={folder} goes on"
+        return f"the same command with --workdir={folder} continues"
 
     def _forget(self) -> None:
         with self._lock:
@@ -112,7 +112,7 @@ class Signals(Interrupts):
         self.received = number.name
         if self.phase in NOTHING_TO_SAVE:
             self._leave(f"{number.name} during {self.phase}: stopped, nothing was lost")
-        again = " (again: at once)" if self.cluster.alone else ""
+        again = " (a second signal stops it at once)" if self.cluster.alone else ""
         stopping = _STOPPING.get(self.phase, "saving a checkpoint and stopping")
         last_words(f"{number.name} during {self.phase}: {stopping}{again}")
         self._timer = threading.Timer(self.grace_seconds, self._give_up)

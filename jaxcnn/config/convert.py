@@ -93,11 +93,11 @@ def _typed(hint: Any, value: Any) -> Any:
         try:
             return float(value)
         except OverflowError:
-            raise ValueError("must be a finite number, not an integer of hundreds of digits") from None
+            raise ValueError("must be a finite number, not an integer with hundreds of digits") from None
     if type(value) is not hint:
         raise ValueError(f"must be of type {hint.__name__}, not {_shown(value)}")
     if hint is int and abs(value) >= 2**64:
-        raise ValueError("must be an integer below 2^64 in size")
+        raise ValueError("must be an integer with an absolute value below 2^64")
     if hint is float and not math.isfinite(value):
         raise ValueError(f"must be a finite number, not {value}")
     return value

@@ -68,7 +68,10 @@ def violations(key: str, value: Any, ranges: tuple[Any, ...]) -> Iterator[str]:
             if most is not None and number > most:
                 yield f"config.{key} must be at most {most:g}, but is {number:g}"
             elif as_float32(number) is None:
-                yield f"config.{key}={number:g} is beyond what float32 holds: 0, or 1.2e-38 to 3.4e38 in size"
+                yield (
+                    f"config.{key}={number:g} is outside the range of float32: 0, or an absolute value of 1.2e-38 to "
+                    "3.4e38"
+                )
 
 
 def _flat(value: Any) -> Iterator[Any]:

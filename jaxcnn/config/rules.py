@@ -35,7 +35,10 @@ def _impossible(config: Config) -> list[str]:
             wrong.append(line)
 
     model, norm, optim, schedule, augment = config.model, config.norm, config.optim, config.schedule, config.augment
-    need(model.num_classes != 1, "config.model.num_classes must be at least 2, or 0 for the data set's own")
+    need(
+        model.num_classes != 1,
+        "config.model.num_classes must be at least 2, or 0 for the number of classes of the data set",
+    )
     need(
         model.head == "linear" or (model.name == "vgg16" and model.form == "cifar"),
         "config.model.head='dense4096' is for model.name='vgg16' with form='cifar' only",
@@ -50,8 +53,9 @@ def _impossible(config: Config) -> list[str]:
     )
     need(
         optim.name != "muon" or _only_normalised_convolutions(model),
-        "config.optim.name='muon' renormalises kernels, so it needs BatchNorm after every one but the classifier's: "
-        "airbench, airbench_residual, cnn, resnet50, or vgg16 with form='cifar', head='linear' and batch_norm=True",
+        "config.optim.name='muon' renormalises kernels, so it needs BatchNorm after every kernel except the "
+        "classifier's: airbench, airbench_residual, cnn, resnet50, or vgg16 with form='cifar', head='linear' and "
+        "batch_norm=True",
     )
     need(
         optim.whitening_bias_epochs == 0 or model.name in WHITENED,
@@ -62,7 +66,7 @@ def _impossible(config: Config) -> list[str]:
         need(
             ranges.as_float32(scaled) is not None,
             f"config.optim.learning_rate times config.global_batch_size / config.optim.base_batch_size is {scaled:g}, "
-            "beyond what float32 holds",
+            "outside the range of float32",
         )
     batch, micro = config.global_batch_size, optim.accumulate_steps
     if batch > 0 and micro > 0:
@@ -70,8 +74,8 @@ def _impossible(config: Config) -> list[str]:
             wrong.append(f"config.global_batch_size={batch} is not divisible by config.optim.accumulate_steps={micro}")
         elif norm.group_size == 0 and micro > 1 and model.batch_norm:
             wrong.append(
-                f"config.optim.accumulate_steps={micro} cannot have BatchNorm statistics of the whole batch "
-                f"(config.norm.group_size=0); set config.norm.group_size={batch // micro} or a divisor of it"
+                f"config.optim.accumulate_steps={micro} cannot be combined with BatchNorm statistics of the whole "
+                f"batch (config.norm.group_size=0); set config.norm.group_size={batch // micro} or a divisor of it"
             )
         elif norm.group_size > 0 and (batch // micro) % norm.group_size:
             wrong.append(
@@ -83,13 +87,15 @@ def _impossible(config: Config) -> list[str]:
             bool(schedule.boundaries)
             and schedule.boundaries[0] > 0
             and list(schedule.boundaries) == sorted(set(schedule.boundaries)),
-            f"config.schedule.boundaries must be positive and rise for multistep, but is {schedule.boundaries}",
+            "config.schedule.boundaries must be positive and increasing for schedule.name='multistep', but is "
+            f"{schedule.boundaries}",
         )
     else:
-        need(not schedule.boundaries, f"config.schedule.boundaries has no meaning for schedule.name={schedule.name!r}")
+        need(not schedule.boundaries, f"config.schedule.boundaries has no effect with schedule.name={schedule.name!r}")
     need(
         len(augment.small_sides) == len(augment.small_until),
-        f"config.augment.small_sides={augment.small_sides} and small_until={augment.small_until} must be as many",
+        f"config.augment.small_sides={augment.small_sides} and small_until={augment.small_until} must have the same "
+        "length",
     )
     need(
         all(side > 0 for side in augment.small_sides),
@@ -97,11 +103,11 @@ def _impossible(config: Config) -> list[str]:
     )
     need(
         all(a < b for a, b in itertools.pairwise((0, *augment.small_until, 1))),
-        f"config.augment.small_until must rise from above 0 to below 1, but is {augment.small_until}",
+        f"config.augment.small_until must increase, with all values between 0 and 1, but is {augment.small_until}",
     )
     need(
         all(factor >= 0 for _, factor in optim.layers),
-        f"config.optim.layers must have factors of at least 0, but is {optim.layers}",
+        f"config.optim.layers must have only factors of at least 0, but is {optim.layers}",
     )
     need(config.run.steps > 0 or config.run.epochs > 0, "config.run.epochs (or config.run.steps) must be above 0")
     need(
@@ -111,7 +117,8 @@ def _impossible(config: Config) -> list[str]:
     )
     need(
         config.data.protocol == "full" or config.data.val_examples > 0 or config.data.val_split not in ("", HELD_OUT),
-        "config.data.val_examples=0 leaves nothing to decide on; config.data.protocol='full' trains without validation",
+        "config.data.val_examples=0 leaves no validation examples; to train without validation, set "
+        "config.data.protocol='full'",
     )
     need(
         config.run.test_with == "last" or config.data.protocol == "holdout",

@@ -27,7 +27,7 @@ def choices(key: str) -> tuple[str, ...]:
 def unknown_variant(variant: str, known: tuple[str, ...]) -> ConfigError:
     """The error for `--config=configs/x.py:<variant>` if the file does not have the variant."""
     return ConfigError(
-        f"no variant ':{variant}' in this config file{convert.nearest(variant, known)}; it has: {', '.join(known)}"
+        f"this config file has no variant ':{variant}'{convert.nearest(variant, known)}; it has: {', '.join(known)}"
     )
 
 

@@ -55,7 +55,7 @@ def _reader(path: Path) -> Any:
     try:
         from array_record.python.array_record_module import ArrayRecordReader
     except ImportError:
-        raise UserError(f"{path} needs the package array_record to be read; pip install array_record") from None
+        raise UserError(f"reading {path} needs the package array_record: pip install array_record") from None
     try:
         return ArrayRecordReader(str(path))
     except Exception as error:

@@ -28,7 +28,7 @@ def open_digits(argument: str, data: config.Data) -> Source:
     counted class by class, is test: 1437 train, 360 test.
     """
     if argument:
-        raise UserError(f"config.data.source='digits:{argument}': digits takes nothing after its name")
+        raise UserError(f"config.data.source='digits:{argument}': digits takes no argument")
     with np.load(DIGITS) as file:
         images = np.rint(file["images"] * (255 / 16)).astype(np.uint8)[..., None]
         labels = file["labels"].astype(np.int32)
@@ -86,8 +86,8 @@ def open_synthetic(argument: str, data: config.Data) -> Source:
     classes, length = int(match["classes"] or 10), int(match["length"] or 1024)
     if min(shape) < 1 or classes < 2 or not 4 <= length <= INT32:
         raise UserError(
-            f"config.data.source='synthetic:{argument}': sides and channels are at least 1, classes 2, length 4, and "
-            "length is below 2^31"
+            f"config.data.source='synthetic:{argument}': sides and channels must be at least 1, classes at least 2, "
+            "and length at least 4 and below 2^31"
         )
 
     def open_split(name: str) -> Examples:

@@ -16,7 +16,7 @@ SWITCH = "JAXCNN_CACHE_GIB"
 DEFAULT_GIB = 20.0
 LEFT_AFTER = 3600.0  # seconds without use after which a temporary file or a lock file counts as left over
 _DAY = 86400.0
-PIXELS, LEFT = "decoded images", "left by processes that were killed"
+PIXELS, LEFT = "decoded images", "left behind by killed processes"
 # Keyed by the beginning of the file name or of the first folder. Other files in the folder are not jaxcnn's.
 _KINDS = {
     "pixels-": PIXELS,
@@ -48,7 +48,7 @@ def limit_bytes() -> float:
     with contextlib.suppress(ValueError):
         if (gib := float(text)) >= 0:
             return gib * 2**30
-    raise UserError(f"{SWITCH}={text!r} must be a number of GiB, or inf")
+    raise UserError(f"{SWITCH}={text!r} must be a number in GiB, or inf")
 
 
 def kept(folder: Path) -> list[KeptFile]:
@@ -84,7 +84,8 @@ def keep(folder: Path) -> None:
     if removed:
         freed = sum(each.size for each in removed) / 2**30
         _log.info(
-            "%s was %.1f GiB above its limit (%s=%g): removed %.1f GiB that were not used for longest (files: %d)",
+            "%s was %.1f GiB above its limit (%s=%g): removed the %.1f GiB that had not been used for the longest "
+            "time (files: %d)",
             folder, over / 2**30, SWITCH, most / 2**30, freed, len(removed),
         )  # fmt: skip
 

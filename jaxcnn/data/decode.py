@@ -128,7 +128,7 @@ def _check_size(size: tuple[int, int], max_megapixels: float) -> None:
     width, height = size
     if width * height > max_megapixels * 1e6:
         raise Unreadable(
-            f"it says that it has {width} x {height} pixels, more than config.data.max_megapixels={max_megapixels:g}"
+            f"its header states {width} x {height} pixels, more than config.data.max_megapixels={max_megapixels:g}"
         )
 
 
@@ -137,16 +137,16 @@ def _check_values(file: Image.Image) -> None:
     if file.mode == "F":
         raise Unreadable("its pixels are floating-point numbers; save it with 8 or 16 bits")
     if file.format == "TIFF" and file.mode == "I":
-        raise Unreadable("its pixels have 32 bits or a sign; save it with 8 or 16 bits")
+        raise Unreadable("its pixels have 32 bits or are signed; save it with 8 or 16 unsigned bits")
     if file.mode.startswith("I") and getattr(file, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
-        raise Unreadable("it is 16-bit grey that counts from white; save it with black as 0")
+        raise Unreadable("it is 16-bit grey with white as 0; save it with black as 0")
 
 
 def _convert(image: Image.Image, channels: int, grey16_max: int) -> Image.Image:
     if image.mode.startswith("I"):  # 16-bit grey
         values = np.clip(np.asarray(image), 0, 2**16 - 1).astype(np.uint32)
         if (peak := int(values.max())) > grey16_max:
-            raise Unreadable(f"it holds the value {peak}, beyond config.data.grey16_max={grey16_max}")
+            raise Unreadable(f"it contains the value {peak}, above config.data.grey16_max={grey16_max}")
         grey = ((2 * 255 * values + grey16_max) // (2 * grey16_max)).astype(np.uint8)
         if isinstance(transparent := image.info.get("transparency"), int):
             grey[values == transparent] = 255
@@ -165,5 +165,5 @@ def _reason(error: Exception, encoded: bytes) -> str:
     text = str(error).partition("\n")[0]
     if "cannot identify image file" in text:
         tiff = encoded[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-        return "a TIFF of a kind that cannot be read" if tiff else "not an image file"
+        return "a TIFF of an unsupported kind" if tiff else "not an image file"
     return text or type(error).__name__

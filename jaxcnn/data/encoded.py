@@ -74,7 +74,7 @@ def open_encoded(encoded: Encoded, data: config.Data) -> Examples:
         if unreadable:
             notes.append(_left_out(encoded, unreadable))
     if not len(kept):
-        what = "readable image" if len(encoded.labels) else "image"
+        what = "readable images" if len(encoded.labels) else "images"
         raise UserError("; ".join([f"{encoded.title} has no {what}", *notes]))
     height, width = _common_size(encoded, data, kept, sizes)
     shape = (height, width, encoded.channels)
@@ -136,16 +136,16 @@ def _decoded(encoded: Encoded, index: int, data: config.Data, shape: tuple[int, 
         raise _cannot_read(encoded, index, str(getattr(error, "strerror", None) or error)) from None
     if pixels.shape != shape:
         raise UserError(
-            f"image {encoded.name(index)} is {_size(pixels.shape)}, not {_size(shape)} as {encoded.title} promises; "
-            "set config.data.image_size to resize all images to one size"
+            f"image {encoded.name(index)} is {_size(pixels.shape)}, not {_size(shape)} as {encoded.title} states; set "
+            "config.data.image_size to resize all images to one size"
         )
     return pixels
 
 
 def _cannot_read(encoded: Encoded, index: int, reason: str) -> UserError:
     return UserError(
-        f"cannot read image {encoded.name(index)}: {reason}; "
-        "mend or remove it, or set config.data.on_error='skip' to leave such images out"
+        f"cannot read image {encoded.name(index)}: {reason}; repair or remove it, or set config.data.on_error='skip' "
+        "to skip such images"
     )
 
 
@@ -212,7 +212,7 @@ def _left_out(encoded: Encoded, unreadable: dict[int, str]) -> str:
     names = [f"{encoded.name(index)} ({unreadable[index]})" for index in sorted(unreadable)[:_NAMED]]
     more = f" and {len(unreadable) - _NAMED} more" if len(unreadable) > _NAMED else ""
     plural = "s" if len(unreadable) > 1 else ""
-    return f"left out {len(unreadable)} unreadable image{plural} of {encoded.title}: {', '.join(names)}{more}"
+    return f"skipped {len(unreadable)} unreadable image{plural} of {encoded.title}: {', '.join(names)}{more}"
 
 
 def _size(shape) -> str:

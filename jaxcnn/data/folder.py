@@ -40,12 +40,12 @@ def open_folder(argument: str, data: config.Data) -> Source:
     except OSError as error:
         raise UserError(f"config.data.source={title!r} cannot be read: {error.strerror}") from None
     if not is_folder:
-        raise UserError(f"config.data.source={title!r}: there is no such folder")
+        raise UserError(f"config.data.source={title!r}: this folder does not exist")
     roots, notes = split_folders(root, title)
     classes = {split: listing.sub_folders(folder) for split, folder in roots.items()}
     names = classes["train"]
     if not names:
-        raise UserError(f"{title} has no sub-folder in {roots['train']}; {LAYOUT}")
+        raise UserError(f"{title} has no sub-folders in {roots['train']}; {LAYOUT}")
     for split, others in classes.items():
         if unknown := sorted(set(others) - set(names)):
             raise UserError(
@@ -77,7 +77,7 @@ def _list_images(root: Path, names: list[str], title: str, learnt: bool = True) 
             empty[name] = listing.told(found.others)
     notes = listing.passed_over(others, title)
     if paths and learnt and (other := next((name for name in empty if empty[name]), None)):
-        raise UserError(f"{title}: class {other!r} has no image, but {empty[other]}; {LAYOUT}")
+        raise UserError(f"{title}: class {other!r} has no images, but {empty[other]}; {LAYOUT}")
     halves = _hashes(paths)
     order = np.lexsort((halves[:, 1], halves[:, 0]))
     hashes = halves[order, 0].astype(np.uint64)

@@ -30,7 +30,7 @@ def split_folders(root: Path, title: str) -> tuple[dict[str, Path], tuple[str, .
         split = _split_of(name)
         if split and inside[name]:
             if split in found:
-                raise UserError(f"{title} has both {found[split]!r} and {name!r} for the {split} split; keep one")
+                raise UserError(f"{title} has both {found[split]!r} and {name!r} for the {split} split; keep only one")
             found[split] = name
     notes = _loose(root, title)
     if "train" not in found:
@@ -40,11 +40,12 @@ def split_folders(root: Path, title: str) -> tuple[dict[str, Path], tuple[str, .
         if name not in found.values() and (count := len(list_images(root, name).paths)):
             if not _split_of(name) and len(found) == 1:
                 raise UserError(
-                    f"{title}: {found['train']!r} has sub-folders, as a training split has its classes, and {name!r} "
-                    f"beside it has images as well; rename {found['train']!r} if it is a class, else move {name!r} away"
+                    f"{title}: {found['train']!r} has sub-folders, like a training split with its classes, but "
+                    f"{name!r} beside it contains images as well; rename {found['train']!r} if it is a class, or else "
+                    f"move {name!r} away"
                 )
-            why = "has no class folders in it" if _split_of(name) else "is none of its splits"
-            notes.append(f"passed over {_images(count)} in folder {name!r} of {title}, which {why}")
+            why = "has no class folders in it" if _split_of(name) else "is not one of its splits"
+            notes.append(f"skipped {_images(count)} in folder {name!r} of {title}, which {why}")
     folders = {split: root / name for split, name in found.items()}
     for folder in folders.values():
         notes += _loose(folder, f"{title} {folder.name}")
@@ -58,14 +59,14 @@ def _check_classes(
     if found:
         name = next(iter(found.values()))
         raise UserError(
-            f"{title}: {name!r} has sub-folders, as a split has its classes, but there is no 'train' beside it; name "
-            f"the folder of the training split 'train' (a link will do), or rename {name!r} if it is a class"
+            f"{title}: {name!r} has sub-folders, like a split with its classes, but there is no 'train' folder beside "
+            f"it; name the folder of the training split 'train' (a link is enough), or rename {name!r} if it is a class"
         )
     for name in names:
         if _split_of(name) and _plain(name) not in _ORDINARY_WORDS and (count := loose_images(root / name)):
             raise UserError(
-                f"{title}: {name!r} is the name of a split, but has {_images(count)} and no classes in it; move it "
-                "away (--mode=predict labels such images), or rename it if it is a class"
+                f"{title}: {name!r} is the name of a split, but contains {_images(count)} and no class folders; move "
+                "it away (--mode=predict labels such images), or rename it if it is a class"
             )
     hinted = {name: _hints(name) for name in names if len(_hints(name)) == 1 and inside[name]}
     for train in (name for name, hints in hinted.items() if hints == {"train"}):
@@ -73,8 +74,8 @@ def _check_classes(
             if set(inside[train]) & set(inside[other]):
                 (split,) = hinted[other]
                 raise UserError(
-                    f"{title}: {train!r} and {other!r} have the same sub-folders, as splits have; name them 'train' "
-                    f"and {split!r} (links will do), or give one of them as the folder"
+                    f"{title}: {train!r} and {other!r} have the same sub-folders, like splits; name them 'train' and "
+                    f"{split!r} (links are enough), or use one of them as the folder of config.data.source"
                 )
 
 
@@ -100,7 +101,7 @@ def _words(name: str) -> list[str]:
 
 def _loose(folder: Path, title: str) -> list[str]:
     count = loose_images(folder)
-    return [f"passed over {_images(count)} in {title} itself, in no folder of a class"] if count else []
+    return [f"skipped {_images(count)} in {title} itself, outside the class folders"] if count else []
 
 
 def _images(count: int) -> str:

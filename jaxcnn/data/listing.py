@@ -12,7 +12,7 @@ _EXTENSIONS = [extension for each in decode.EXTENSIONS.values() for extension in
 KNOWN = ", ".join(_EXTENSIONS)
 _IMAGES = frozenset(_EXTENSIONS)
 _KINDS_TOLD = 5
-_LINK_BACK = "link to a folder that is listed already"
+_LINK_BACK = "link to a folder that is already listed"
 
 
 @dataclasses.dataclass
@@ -41,7 +41,7 @@ def list_images(root: str | os.PathLike[str], start: str = "") -> Listing:
     listing = Listing()
     top = os.path.join(root, start) if start else str(root)
     if start and os.path.islink(top) and _identity(top) in _with_parents(root):
-        raise UserError(f"{top} is a link to a folder that it lies in; remove it")
+        raise UserError(f"{top} is a link to a folder that contains it; remove it")
     folders, links = _walk(root, start, listing)
     if not links:
         return listing
@@ -91,7 +91,7 @@ def passed_over(others: collections.Counter[str], where: str) -> list[str]:
     """A note for the user on files of other kinds; an empty list if there are none."""
     count = others.total()
     what = "1 file of another kind" if count == 1 else f"{count} files of other kinds"
-    return [f"passed over {what} in {where}: {told(others)}"] if count else []
+    return [f"skipped {what} in {where}: {told(others)}"] if count else []
 
 
 def _walk(root: str | os.PathLike[str], start: str, listing: Listing) -> tuple[list[str], list[str]]:
@@ -122,7 +122,7 @@ def _kind(entry: os.DirEntry[str]) -> str:
     """The extension of a file, or its kind. Names of images are checked for the kind, as reading a FIFO would hang."""
     extension = _extension(entry.name)
     if extension not in _IMAGES:
-        return extension if extension[1:].isalnum() and len(extension) <= 10 else "without a known extension"
+        return extension if extension[1:].isalnum() and len(extension) <= 10 else "unknown extension"
     try:
         if entry.is_file(follow_symlinks=False) or entry.is_file():
             return extension

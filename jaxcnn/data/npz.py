@@ -63,7 +63,7 @@ def open_npz(argument: str, data: config.Data) -> Source:
         array = header(keys[name][0])
         shape = _image_shape(array)
         if shape[0] != len(labels[name]):
-            raise UserError(f"{array.what} has {shape[0]} images, {keys[name][1]!r} has {len(labels[name])} labels")
+            raise UserError(f"{array.what} has {shape[0]} images, but {keys[name][1]!r} has {len(labels[name])} labels")
         return array_examples(_load(path, array).reshape(shape), labels[name], data)
 
     return Source(title, names, tuple(keys), open_split)
@@ -74,11 +74,11 @@ def _members(path: Path, title: str) -> dict[str, zipfile.ZipInfo]:
     try:
         with open(path, "rb") as file:
             if file.read(6) == b"\x93NUMPY":
-                raise UserError(f"config.data.source={title!r} is not an .npz file, but a single array; {_SAVE}")
+                raise UserError(f"config.data.source={title!r} is a single array, not an .npz file; {_SAVE}")
         with zipfile.ZipFile(path) as archive:
             return {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
     except FileNotFoundError:
-        raise UserError(f"config.data.source={title!r}: there is no such file") from None
+        raise UserError(f"config.data.source={title!r}: this file does not exist") from None
     except OSError as error:
         raise UserError(f"config.data.source={title!r} cannot be read: {error.strerror or error}") from None
     except UserError:
@@ -96,10 +96,10 @@ def _header(path: Path, member: zipfile.ZipInfo, what: str) -> _Array:
     try:
         with zipfile.ZipFile(path) as archive, archive.open(member) as file:
             if file.read(6) != b"\x93NUMPY":
-                raise UserError(f"{what} is no array; {_SAVE}")
+                raise UserError(f"{what} is not an array; {_SAVE}")
             version = tuple(file.read(2))
             if version not in ((1, 0), (2, 0)):
-                raise ValueError("it is of another version")
+                raise ValueError("it has another version")
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape, _, dtype = read(file)
             there = member.file_size - file.tell()
@@ -116,8 +116,8 @@ def _header(path: Path, member: zipfile.ZipInfo, what: str) -> _Array:
     promised = math.prod(shape) * dtype.itemsize
     if min(shape, default=0) < 0 or promised > max(there, 0):
         raise UserError(
-            f"{what} cannot be read: its header promises {promised} bytes, and the file has room for {max(there, 0)}; "
-            "make the file anew"
+            f"{what} cannot be read: its header states {promised} bytes, but the file has only {max(there, 0)} for "
+            "them; create the file again"
         )
     return _Array(what, member, shape, dtype)
 
@@ -129,15 +129,15 @@ def _load(path: Path, array: _Array) -> np.ndarray:
     except MemoryError:
         gib = math.prod(array.shape) * array.dtype.itemsize / 2**30
         raise UserError(
-            f"{array.what} takes {gib:.1f} GiB, which this machine does not have free; save the images as files, one "
-            "folder per class, and use config.data.source='folder:<path>'"
+            f"{array.what} takes {gib:.1f} GiB, more than the free memory of this machine; save the images as files, "
+            "one folder per class, and use config.data.source='folder:<path>'"
         ) from None
     except Exception as error:  # damaged files make NumPy, zipfile and decompressors raise errors of any kind
         raise _cannot_read(array.what, error) from None
 
 
 def _cannot_read(what: str, error: Exception) -> UserError:
-    return UserError(f"{what} cannot be read: {_first_line(error)}; make the file anew")
+    return UserError(f"{what} cannot be read: {_first_line(error)}; create the file again")
 
 
 def _first_line(error: Exception) -> str:
@@ -165,8 +165,8 @@ def _array_keys(found: list[str], title: str) -> dict[str, tuple[str, str]]:
         shown = ", ".join(key if key.isprintable() else repr(key) for key in found[:10])
         shown += f" and {len(found) - 10} more" if len(found) > 10 else ""
         raise UserError(
-            f"{title} has no images and labels that are known by their names; it has: {shown or 'nothing'}; "
-            "save such as train_images, train_labels, test_images, test_labels"
+            f"{title} has no arrays of images and labels with known names; it has: {shown or 'nothing'}; use names "
+            "such as train_images, train_labels, test_images, test_labels"
         )
     return keys
 
@@ -175,13 +175,15 @@ def _image_shape(array: _Array) -> tuple[int, int, int, int]:
     """[N, H, W, C] of an array of images."""
     what, shape = array.what, array.shape
     if array.dtype != np.uint8:
-        raise UserError(f"{what} is {array.dtype}, but images are uint8 from 0 to 255")
+        raise UserError(f"{what} is {array.dtype}, but images must be uint8, from 0 to 255")
     if len(shape) == 3:
         shape = (*shape, 1)
     if len(shape) != 4:
-        raise UserError(f"{what} has shape {shape}, but images are [N, H, W, C] or [N, H, W]")
+        raise UserError(f"{what} has shape {shape}, but images must be [N, H, W, C] or [N, H, W]")
     if 0 in shape[1:]:
-        raise UserError(f"{what} has shape {shape}, so its images have no pixel; images are [N, H, W, C] or [N, H, W]")
+        raise UserError(
+            f"{what} has shape {shape}, so its images have no pixels; images must be [N, H, W, C] or [N, H, W]"
+        )
     if shape[1] in (1, 3) and shape[3] not in (1, 3, 4):
         raise UserError(f"{what} has shape {shape}, channels first; save it as [N, H, W, C] (np.moveaxis(x, 1, -1))")
     return shape
@@ -191,19 +193,20 @@ def _labels(path: Path, array: _Array) -> np.ndarray:
     shape = array.shape[:1] if len(array.shape) == 2 and array.shape[1] == 1 else array.shape
     if len(shape) != 1 or array.dtype.kind not in "iu":
         raise UserError(
-            f"{array.what} is {array.dtype} of shape {shape}, but labels are class numbers: integers [N] from 0"
+            f"{array.what} is {array.dtype} of shape {shape}, but labels must be class numbers: integers [N], counted "
+            "from 0"
         )
     labels = _load(path, array).reshape(shape)
     beyond = np.flatnonzero((labels < -(2**31)) | (labels >= 2**31))
     if len(beyond):
-        raise UserError(f"{array.what} holds {labels[beyond[0]]} at index {beyond[0]}, which is no class number")
+        raise UserError(f"{array.what} holds {labels[beyond[0]]} at index {beyond[0]}, which is not a class number")
     return labels.astype(np.int32)
 
 
 def _names(path: Path, array: _Array) -> tuple[str, ...]:
     values = _load(path, array).ravel().tolist()
     if not values:
-        raise UserError(f"{array.what} holds no name; leave it out, or name every class")
+        raise UserError(f"{array.what} contains no names; leave it out, or name every class")
     return tuple(each.decode("utf-8", "replace") if isinstance(each, bytes) else str(each) for each in values)
 
 

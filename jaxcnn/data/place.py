@@ -39,7 +39,7 @@ def at(data: Data, path: str) -> Data:
         return dataclasses.replace(data, source=f"{name}:{path}")
     if name == "tfds":
         return dataclasses.replace(data, dir=path)
-    raise UserError(f"--data={path}: config.data.source={data.source!r} is read from no file; leave --data out")
+    raise UserError(f"--data={path}: config.data.source={data.source!r} is not read from a file; leave --data out")
 
 
 def is_ready(data: Data) -> bool:

@@ -36,8 +36,8 @@ def centre_square(title: str, image_size: int, sizes: np.ndarray, count: int) ->
     which = f"the {count}" if len(lost) == count else f"the first {len(lost)} of {count}"
     share = f"{cut.mean():.0%} of their pixels" + (" on average" if np.ptp(cut) > _TOLD_FROM else "")
     return [
-        f"config.data.image_size={image_size} keeps the centre square of an image: of {which} images of {title}, "
-        f"{len(cut)} lose {share}"
+        f"config.data.image_size={image_size} keeps only the centre square of each image: of {which} images of "
+        f"{title}, {len(cut)} lose {share}"
     ]
 
 
@@ -61,8 +61,8 @@ def _dark_grey(title: str, load: _Load, kept: np.ndarray, data: config.Data) -> 
         return []
     left = (2 * 255 * peak + data.grey16_max) // (2 * data.grey16_max) + 1  # scaled as in `decode`
     return [
-        f"{title} has 16-bit grey images that reach no higher than {peak} of {data.grey16_max} (the first {len(peaks)} "
-        f"were looked at), so they keep {left} of the 256 grey values of 8 bits; "
+        f"{title} has 16-bit grey images with values up to only {peak} of {data.grey16_max} (the first {len(peaks)} "
+        f"were checked), so they keep {left} of the 256 grey values of 8 bits; "
         f"config.data.grey16_max={2 ** peak.bit_length() - 1} keeps more"
     ]
 

@@ -42,14 +42,13 @@ def resolve(
         match = _TERM.fullmatch(term.strip())
         if not match:
             raise UserError(
-                f"{key}={expression!r} is not a split slice; write such as 'train', 'train[:90%]', 'train[10000:]'"
+                f"{key}={expression!r} is not a split slice; write for example 'train', 'train[:90%]' or "
+                "'train[10000:]'"
             )
         name = match["name"]
         if name not in known:
             hint = convert.nearest(name, known)
-            raise UserError(
-                f"{key}={expression!r}: there is no split {name!r}{hint}; the source has: {', '.join(known)}"
-            )
+            raise UserError(f"{key}={expression!r}: the source has no split {name!r}{hint}; it has: {', '.join(known)}")
         count = size(name)
         if match["by_path"]:
             parts.append((name, _by_path(match, hashes(name), key, expression)))
@@ -58,10 +57,10 @@ def resolve(
         stop = _bound(match["stop"], count, count, key, expression)
         parts.append((name, np.arange(start, stop)))
     if not any(len(indices) for _, indices in parts):
-        raise UserError(f"{key}={expression!r} holds no example; its splits have {_sizes(parts, size)}")
+        raise UserError(f"{key}={expression!r} selects no examples; the sizes of its splits are {_sizes(parts, size)}")
     for position, (name, indices) in enumerate(parts):
         if count := common(parts[:position], [(name, indices)]):
-            raise UserError(f"{key}={expression!r} names {count} examples twice; its terms must not overlap")
+            raise UserError(f"{key}={expression!r} selects {count} examples twice; its parts must not overlap")
     return parts
 
 
@@ -76,12 +75,12 @@ def _bound(text: str | None, default: int, count: int, key: str, expression: str
     if text.endswith("%"):
         percent = int(text[:-1])
         if abs(percent) > 100:
-            raise UserError(f"{key}={expression!r}: {text} is beyond 100%")
+            raise UserError(f"{key}={expression!r}: {text} is more than 100%")
         value = round(percent * count / 100)
     else:
         value = int(text)
         if abs(value) > count:
-            raise UserError(f"{key}={expression!r}: {text} is beyond the {count} examples of the split")
+            raise UserError(f"{key}={expression!r}: {text} is more than the {count} examples of the split")
     from_end = text.startswith("-") and text not in ("-0", "-0%")
     return value + count if from_end else value
 
@@ -89,10 +88,10 @@ def _bound(text: str | None, default: int, count: int, key: str, expression: str
 def _by_path(match: re.Match, hashes: np.ndarray | None, key: str, expression: str) -> np.ndarray:
     """The examples whose hash is in the slice, where 100 % is 2^64."""
     if hashes is None:
-        raise UserError(f"{key}={expression!r}: only examples of a folder have paths; leave ' by path' out")
+        raise UserError(f"{key}={expression!r}: only examples of a folder have paths; leave out ' by path'")
     for bound in (match["start"], match["stop"]):
         if bound and not bound.endswith("%"):
-            raise UserError(f"{key}={expression!r}: {bound} must be percent, such as 80%, to be taken by path")
+            raise UserError(f"{key}={expression!r}: with 'by path', {bound} must be a percentage, such as 80%")
     start = _bound(match["start"], 0, 100, key, expression)
     stop = _bound(match["stop"], 100, 100, key, expression)
     return np.flatnonzero(_below(hashes, stop) & ~_below(hashes, start))

@@ -28,7 +28,7 @@ SOURCES: dict[str, Callable[[str, config.Data], Source]] = {
 }
 _VALIDATION = ("validation", "val", "valid")  # names that sets give to their validation split
 _LONGEST_PATH = 4096  # the limit of Linux
-_FROM_0 = "they are counted from 0; save them less 1"
+_FROM_0 = "they must be counted from 0; subtract 1 from each"
 _NAMED = 3  # at most this many classes are named in a message
 
 
@@ -69,7 +69,9 @@ class Splits:
         found = []
         for one, other in itertools.combinations(splits, 2):
             if count := content.in_both(one.checksums(), other.checksums()):
-                found.append(f"{count} of the {len(other)} images of {other.name} are also in {one.name}, to the byte")
+                found.append(
+                    f"{count} of the {len(other)} images of {other.name} are also in {one.name}, byte for byte"
+                )
         return found
 
 
@@ -141,7 +143,10 @@ def open_splits(data: config.Data) -> Splits:
     if names != source.class_names:
         twice = [name for name, count in Counter(source.class_names).items() if count > 1]
         numbered = [name for name, was in zip(names, source.class_names, strict=True) if was == twice[0]]
-        notes.append(f"{_listed(twice)} names several classes of {source.title}; numbered, as {_listed(numbered)}")
+        notes.append(
+            f"several classes of {source.title} share the name {_listed(twice)}; they are numbered, as in "
+            f"{_listed(numbered)}"
+        )
         source = dataclasses.replace(source, class_names=names)
     cutter = _Cutter(source)
     if data.test_split == "test" and "test" not in source.splits:
@@ -164,8 +169,8 @@ def open_splits(data: config.Data) -> Splits:
         _check_disjoint(data, "test_split", test_parts, "val_split", val_parts)
         if not data.val_split:
             notes.append(
-                f"validation is the set's own split {own!r}; config.data.val_split={HELD_OUT!r} would hold "
-                "config.data.val_examples out of train in its place"
+                f"validation is the set's own split {own!r}; config.data.val_split={HELD_OUT!r} would instead hold out "
+                "config.data.val_examples of train"
             )
     else:
         train, val = _hold_out(train, data)
@@ -183,11 +188,11 @@ def _open_source(data: config.Data) -> Source:
     if kind not in SOURCES:
         hint = convert.nearest(kind, SOURCES)
         raise UserError(
-            f"config.data.source={data.source!r}: there is no source {kind!r}{hint}; choose of {', '.join(SOURCES)}"
+            f"config.data.source={data.source!r}: unknown source {kind!r}{hint}; choose one of {', '.join(SOURCES)}"
         )
     if len(argument) > _LONGEST_PATH:
         raise UserError(
-            f"config.data.source='{kind}:{argument[:60]}…' is longer than a path may be; look for a slip in it"
+            f"config.data.source='{kind}:{argument[:60]}…' is longer than any path can be; check it for a mistake"
         )
     try:
         return SOURCES[kind](argument, data)
@@ -197,12 +202,12 @@ def _open_source(data: config.Data) -> Source:
 
 def _no_test_split(source: Source) -> str:
     by_path = " by path" if source.title.startswith("folder:") else ""
-    stable = "; with 'by path' no image moves from one to the other when others are added" if by_path else ""
+    stable = "; with 'by path', no image changes its split when others are added" if by_path else ""
     beside = "".join(f" ({note})" for note in source.notes)
     return (
-        f"{source.title} has no test split{beside}; take one out of another, as "
+        f"{source.title} has no test split{beside}; cut one from another split, for example "
         f"config.data.train_split='train[:80%{by_path}]' with config.data.test_split='train[80%:{by_path}]'{stable}, "
-        "or go without by config.data.test_split=''"
+        "or train without a test split by config.data.test_split=''"
     )
 
 
@@ -245,7 +250,8 @@ class _Cutter:
         where = f"images of {self.source.title}"
         if channels != shape[-1]:
             raise UserError(
-                f"{where} {_of_channels(shape[-1])} in {first} and {_of_channels(channels)} in {base}; save them alike"
+                f"{where} {_of_channels(shape[-1])} in {first} and {_of_channels(channels)} in {base}; save all in one "
+                "format"
             )
         if tuple(size) != shape[:-1]:
             raise UserError(
@@ -266,8 +272,8 @@ def _check_labels(labels: np.ndarray, source: Source, base: str) -> None:
     if labels.min() == 1 and labels.max() == classes:
         raise UserError(f"{source.title} {base}: labels go from 1 to {classes}, but {_FROM_0}")
     raise UserError(
-        f"{source.title} {base}: label {labels[wrong[0]]} at index {wrong[0]} is out of range, the "
-        f"{classes} classes are 0 to {classes - 1} ({len(wrong)} such labels)"
+        f"{source.title} {base}: label {labels[wrong[0]]} at index {wrong[0]} is out of range; the {classes} classes "
+        f"are 0 to {classes - 1} ({len(wrong)} such labels)"
     )
 
 
@@ -290,8 +296,8 @@ def _hold_out(train: Selection, data: config.Data) -> tuple[Selection, Selection
     held = data.val_examples
     if held >= len(train):
         raise UserError(
-            f"config.data.val_examples={held} leaves nothing of the {len(train)} examples of {train.description}; "
-            "hold out fewer, or set config.data.protocol='full'"
+            f"config.data.val_examples={held} leaves none of the {len(train)} examples of {train.description} for "
+            "training; hold out fewer, or set config.data.protocol='full'"
         )
     chosen, rest = holdout.choose(train.labels, held, data.split_seed, data.stratify)
     how = f"held out by split_seed={data.split_seed}" + (", stratified" if data.stratify else "")
@@ -302,16 +308,18 @@ def _hold_out(train: Selection, data: config.Data) -> tuple[Selection, Selection
 def _check_classes(train: Selection, source: Source, bases: Mapping[str, Examples]) -> None:
     counts = np.bincount(train.labels, minlength=len(source.class_names))
     if len(counts) < 2:
-        raise UserError(f"{source.title} has only one class, {source.class_names[0]!r}; there is nothing to tell apart")
+        raise UserError(
+            f"{source.title} has only one class, {source.class_names[0]!r}; classification needs at least two"
+        )
     empty = np.flatnonzero(counts == 0)
     if not len(empty):
         return
     names, verb = _listed([source.class_names[label] for label in empty]), "has" if len(empty) == 1 else "have"
-    named = f"{'class' if len(empty) == 1 else 'classes'} {names} {verb} no example in {train.description}"
+    named = f"{'class' if len(empty) == 1 else 'classes'} {names} {verb} no examples in {train.description}"
     from_1 = all(examples.labels.min(initial=1) > 0 for examples in bases.values())
     if from_1 and source.class_names == tuple(map(str, range(len(counts)))):
-        raise UserError(f"{named}: labels begin at 1, but {_FROM_0}")
-    raise UserError(f"{named}; every class needs some to be learnt")
+        raise UserError(f"{named}: labels start at 1, but {_FROM_0}")
+    raise UserError(f"{named}; every class needs training examples")
 
 
 def _without_example(split: Selection, data: config.Data) -> list[str]:
@@ -319,8 +327,8 @@ def _without_example(split: Selection, data: config.Data) -> list[str]:
     counts = np.bincount(split.labels, minlength=len(split.class_names))
     empty = [split.class_names[label] for label in np.flatnonzero(counts == 0)]
     held_out = split.name == "val" and "held out by" in split.description and not data.stratify
-    advice = "; config.data.stratify=True holds out of every class" if held_out else ""
-    return [f"no example of {_listed(empty)} in {split.name}{advice}"] if empty else []
+    advice = "; config.data.stratify=True holds out examples of every class" if held_out else ""
+    return [f"{split.name} has no examples of {_listed(empty)}{advice}"] if empty else []
 
 
 def _listed(names: list[str]) -> str:

@@ -121,7 +121,7 @@ def _pipeline(
             indices = np.asarray(index_of_batch(int(step)), np.int32)
             if indices.shape != (batch,):
                 raise ValueError(
-                    f"index_of_batch({step}) has shape {indices.shape}, but that of the first step ({batch},)"
+                    f"index_of_batch({step}) has shape {indices.shape}, but that of the first step had ({batch},)"
                 )
             return indices, np.zeros(batch, np.int32)
         except Exception as error:

@@ -20,7 +20,7 @@ _NAME = re.compile(
     r"(?P<name>[A-Za-z]\w*)(?:/(?P<config>(?!\d+\.\d+\.\d+$)[\w.+-]+))?(?:[:/](?P<version>\d+\.\d+\.\d+))?"
 )
 _CONNECT_SECONDS = 5.0
-_OFFLINE = "or train without a network on config.data.source= digits, synthetic, npz:<path> or folder:<path>"
+_OFFLINE = "or train offline with config.data.source= digits, synthetic, npz:<path> or folder:<path>"
 
 
 def prepared_set(argument: str, data: config.Data) -> Path:
@@ -39,12 +39,12 @@ def prepared_set(argument: str, data: config.Data) -> Path:
     match = _NAME.fullmatch(argument)
     if not match:
         raise UserError(
-            f"config.data.source='tfds:{argument}': write tfds:<name>, with /<config> and :<version> if need be"
+            f"config.data.source='tfds:{argument}': write tfds:<name>, with /<config> and :<version> if needed"
         )
     argument = match["name"] + (f"/{match['config']}" if match["config"] else "")
     argument += f":{match['version']}" if match["version"] else ""
     if "://" in data.dir:
-        raise UserError(f"config.data.dir={data.dir!r} must be a folder of this machine")
+        raise UserError(f"config.data.dir={data.dir!r} must be a local folder")
     data_dir = _data_dir(data)
     if folder := _find(data_dir, match):
         return folder
@@ -72,7 +72,7 @@ def _data_dir(data: config.Data) -> Path:
 
 def prepare_again(folder: Path) -> str:
     """The end of a message that says how to replace a set whose files are damaged."""
-    return f"remove {folder} and run the same command again, or `tfds build`, to prepare it anew"
+    return f"remove {folder} and run the same command again, or `tfds build`, to prepare it again"
 
 
 def _find(data_dir: Path, wanted: re.Match) -> Path | None:
@@ -95,7 +95,7 @@ def _find(data_dir: Path, wanted: re.Match) -> Path | None:
     folder = root / versions[-1]
     for name in ("dataset_info.json", "features.json"):
         if not (folder / name).is_file():
-            raise UserError(f"{folder} is half-prepared: {name} is missing; {prepare_again(folder)}")
+            raise UserError(f"{folder} is only partly prepared: {name} is missing; {prepare_again(folder)}")
     return folder
 
 
@@ -127,7 +127,7 @@ def _prepare(argument: str, data_dir: Path) -> None:
         name = re.split("[/:]", argument)[0]
         near = convert.nearest_key(name, tfds.list_builders(with_community_datasets=False))
         hint = f"; did you mean tfds:{near}?" if near else ""
-        raise UserError(f"{failed}, and TensorFlow Datasets knows no set {name!r}{hint}") from None
+        raise UserError(f"{failed}, and TensorFlow Datasets has no set {name!r}{hint}") from None
     except Exception as error:
         raise UserError(f"{failed}: {_first_line(error)}") from None
     hosts = sorted({urllib.parse.urlparse(url).hostname or "" for url in (builder.url_infos or {})} - {""})
@@ -135,8 +135,8 @@ def _prepare(argument: str, data_dir: Path) -> None:
     aside = builder.MANUAL_DOWNLOAD_INSTRUCTIONS or urllib.request.getproxies() or any(data_dir.glob("downloads/*.*"))
     if hosts and not aside and not _any_reachable(hosts):
         raise UserError(
-            f"{failed}, and there is no network to {' or '.join(hosts[:2])}; "
-            f"{_command(argument, data_dir)} where there is one, {_OFFLINE}"
+            f"{failed}, and this machine cannot reach {' or '.join(hosts[:2])}; {_command(argument, data_dir)} on a "
+            f"machine that can, {_OFFLINE}"
         )
     try:
         builder.download_and_prepare()

@@ -67,14 +67,14 @@ def _describe(argument: str, folder: Path) -> _Set:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"the metadata of tfds:{argument} in {folder} cannot be understood ({type(error).__name__}: {error}); "
-            f"prepare it anew with a current tensorflow-datasets"
+            "prepare it again with a current tensorflow-datasets"
         ) from None
     if features[image_key]["image"].get("dtype", "uint8") not in ("uint8", "uint16"):
         raise UserError(
-            f"{title} has images of {features[image_key]['image']['dtype']}; only uint8 and uint16 can be read"
+            f"{title} has images of type {features[image_key]['image']['dtype']}; only uint8 and uint16 can be read"
         )
     if file_format not in ("tfrecord", "array_record"):
-        raise UserError(f"{title} is kept as {file_format}; only tfrecord and array_record can be read")
+        raise UserError(f"{title} is stored as {file_format}; only tfrecord and array_record can be read")
     height, width, channels = dimensions if len(dimensions) == 3 else (-1, -1, 3)
     return _Set(
         title=title,
@@ -98,7 +98,7 @@ def _feature_keys(info: dict[str, Any], features: dict[str, Any], title: str) ->
             if "image" in image and "classLabel" in label:
                 return candidate[0], candidate[1]
     raise UserError(
-        f"{title} is no image classification set with one image and one label; it has: {', '.join(features)}"
+        f"{title} is not an image classification set with one image and one label; it has: {', '.join(features)}"
     )
 
 
@@ -142,7 +142,7 @@ def _open_records(described: _Set, split: str) -> Encoded:
     try:
         states = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path, _ in shards]
     except OSError as error:
-        raise UserError(f"{described.folder} is half-prepared: {error.filename} is missing; {again}") from None
+        raise UserError(f"{described.folder} is only partly prepared: {error.filename} is missing; {again}") from None
     keys = (described.image_key, described.label_key)
     # "lengths" is part of the key because the first indexes of ArrayRecord files had no lengths.
     with_lengths = () if described.file_format == "tfrecord" else ("lengths",)

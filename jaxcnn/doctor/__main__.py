@@ -20,8 +20,8 @@ from jaxcnn.config import Config
 from jaxcnn.machine import hosts
 from jaxcnn.machine.heartbeat import Cluster
 
-CONFIG = command.define_config("The run to look at the data of, and to join the hosts as.")
-WORKDIR = command.define_path("workdir", "runs", "Where runs are to be kept; tried by writing there.")
+CONFIG = command.define_config("The config of the run whose data is checked, and with which the hosts join.")
+WORKDIR = command.define_path("workdir", "runs", "Folder for runs; the check writes a file there.")
 
 
 WORDS = {"ok": "ok", "warn": "warnings", "fail": "failures"}

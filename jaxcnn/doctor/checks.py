@@ -78,7 +78,7 @@ def versions() -> Check:
     found = {name: _version(name) for name in names}
     text = f"Python {platform.python_version()}, " + ", ".join(f"{name} {version}" for name, version in found.items())
     bad = bad_pairs({name: _version(name) for name in (*names, *PLUGINS, "tensorflow", "tensorflow-cpu")})
-    advice = "install what requirements.lock names" if bad else ""
+    advice = "install the versions in requirements.lock" if bad else ""
     return Check("versions", "fail" if bad else "ok", "; ".join(bad) or text, advice)
 
 
@@ -90,10 +90,10 @@ def bad_pairs(found: dict[str, str]) -> list[str]:
     bad = []
     jax_version, jaxlib = found.get("jax", ""), found.get("jaxlib", "")
     if _numbers(jaxlib)[:2] != _numbers(jax_version)[:2]:
-        bad.append(f"jax {jax_version} with jaxlib {jaxlib}: they must be of one release")
+        bad.append(f"jax {jax_version} with jaxlib {jaxlib}: both must be of the same release")
     for plugin in PLUGINS:
         if (version := found.get(plugin, "")) and _numbers(version)[:2] != _numbers(jaxlib)[:2]:
-            bad.append(f"{plugin} {version} with jaxlib {jaxlib}: they must be of one release")
+            bad.append(f"{plugin} {version} with jaxlib {jaxlib}: both must be of the same release")
     if found.get("jax-cuda12-plugin") and found.get("jax-cuda13-plugin"):
         bad.append("jax-cuda12-plugin and jax-cuda13-plugin together: JAX loads both; uninstall one")
     if found.get("tensorflow") and found.get("tensorflow-cpu"):
@@ -112,7 +112,7 @@ def devices(config: Config) -> Check:
     memory = f", {limits[0] / 2**30:.1f} GiB each" if limits[0] else ""
     text = f"{len(local)} x {local[0].device_kind}{memory}; {meshes.describe(mesh)} in all"
     idle = pathlib.Path("/dev/nvidiactl").exists() and local[0].platform == "cpu"
-    advice = "an NVIDIA driver is here, but JAX uses the CPU: pip install 'jaxcnn[cuda13]', see JAX_PLATFORMS"
+    advice = "this machine has an NVIDIA driver, but JAX uses the CPU: pip install 'jaxcnn[cuda13]', see JAX_PLATFORMS"
     return Check("devices", "warn" if idle else "ok", text, advice * idle)
 
 
@@ -123,7 +123,7 @@ def tensorflow() -> Check:
             "TensorFlow",
             "warn",
             "not installed",
-            "needed by the stream loader and to prepare TFDS sets only: pip install 'jaxcnn[tfds]'",
+            "needed only by the stream loader and to prepare TFDS sets: pip install 'jaxcnn[tfds]'",
         )
     from jaxcnn.data.tensorflow import import_tensorflow
 
@@ -142,7 +142,7 @@ def data(config: Config) -> Check:
     if source.startswith("tfds:"):
         folder = find_prepared(source.removeprefix("tfds:"), config.data)
         if folder is None:
-            advice = "the first run downloads it; without a network name a prepared one by config.data.dir"
+            advice = "the first run downloads it; without a network, set config.data.dir to a prepared set"
             return Check("data", "warn", f"{source} is not prepared", advice)
     splits = open_splits(config.data)
     parts = [f"{split.name} {len(split)}" for split in (splits.train, splits.val, splits.test) if split is not None]
@@ -163,14 +163,14 @@ def writable(workdir: pathlib.Path, process: int) -> Check:
             os.fsync(handle.fileno())
         rate = DISK_MIB / (time.perf_counter() - began)
     except OSError as error:
-        return Check("workdir", "fail", f"{workdir}: {error.strerror}", "choose another --workdir, or mend the folder")
+        return Check(
+            "workdir", "fail", f"{workdir}: {error.strerror}", "choose another --workdir, or repair the folder"
+        )
     finally:
         with contextlib.suppress(OSError):
             file.unlink(missing_ok=True)
     slow = rate < DISK_MIB_PER_SECOND
-    advice = (
-        "checkpoints will hold up the run: choose a faster disk, or save less often (config.checkpoint.every_epochs)"
-    )
+    advice = "checkpoints will delay the run: choose a faster disk, or save less often (config.checkpoint.every_epochs)"
     return Check("workdir", "warn" if slow else "ok", f"{workdir} takes {rate:.0f} MiB/s", advice * slow)
 
 
@@ -184,7 +184,7 @@ def compile_cache() -> Check:
         (folder / ".doctor").unlink(missing_ok=True)
         sizes = [file.stat().st_size for file in folder.rglob("*") if file.is_file()]
     except OSError as error:
-        advice = "every start compiles anew; set JAXCNN_CACHE to a folder that can be written"
+        advice = "every start compiles again; set JAXCNN_CACHE to a writable folder"
         return Check("compile cache", "warn", f"{folder}: {error.strerror}", advice)
     return Check("compile cache", "ok", f"{folder}: {counted(len(sizes), 'file')}, {sum(sizes) / 2**20:.0f} MiB")
 
@@ -197,7 +197,12 @@ def clocks(cluster: Cluster) -> Check:
     met = f"{counted(cluster.processes, 'process', 'processes')} on {counted(len(set(cluster.hosts)), 'host')} met"
     text = f"{met}; clocks within {skew:.2f} s"
     far = skew > CLOCKS_SECONDS
-    return Check("hosts", "warn" if far else "ok", text, "set the clocks by NTP (chrony), or logs will mislead" * far)
+    return Check(
+        "hosts",
+        "warn" if far else "ok",
+        text,
+        "synchronise the clocks by NTP (chrony), or the times in logs will be misleading" * far,
+    )
 
 
 def throughput() -> Check:
@@ -239,7 +244,7 @@ def compared(check: Check, cluster: Cluster) -> Check:
         return check
     median = statistics.median(everyone)
     text = f"{STEPS} steps: {mine:.0f} images/s per device (median of all processes {median:.0f})"
-    advice = "it holds up all others: see what else runs there" if mine < SLOW * median else ""
+    advice = "it slows down all others: check which other programs run there" if mine < SLOW * median else ""
     return Check("throughput", "warn" if advice else "ok", text, advice)
 
 
@@ -252,7 +257,9 @@ def exchange(config: Config) -> Check:
     total = jax.jit(lambda x: x.sum(axis=0), out_shardings=meshes.replicated(mesh))
     result = total(ones)
     if float(result.addressable_data(0)[0]) != mesh.size:
-        return Check("exchange", "fail", "a sum over all devices is wrong", "see the network and the driver's log")
+        return Check(
+            "exchange", "fail", "the sum over all devices is wrong", "check the network and the log of the driver"
+        )
     return Check("exchange", "ok", f"1 MiB summed over {mesh.size} devices")
 
 

@@ -69,7 +69,7 @@ def folder() -> pathlib.Path | None:
     place = pathlib.Path(beside) / "executables"
     with contextlib.suppress(OSError):
         if whose := _not_ours(place.stat()):
-            _tell(f"compiled programs are neither taken from {place} nor kept there: {whose}")
+            _tell(f"compiled programs are neither loaded from {place} nor saved there: {whose}")
             return None
     return place
 
@@ -224,7 +224,7 @@ def _load(file: pathlib.Path, mesh: Mesh) -> jax.stages.Compiled | None:
     try:
         with file.open("rb") as opened:  # check the open file, which nobody can replace any more
             if whose := _not_ours(os.fstat(opened.fileno())):
-                _tell(f"the compiled program {file} is not taken: {whose}; it is compiled and written anew")
+                _tell(f"the compiled program {file} is not used: {whose}; it is compiled and written again")
                 return None
             whole = opened.read()
         content, checksum = whole[:-CHECKSUM], whole[-CHECKSUM:]
@@ -244,7 +244,7 @@ def _not_ours(status: os.stat_result) -> str:
     if status.st_uid != os.geteuid():
         return "it belongs to another user ($JAXCNN_CACHE names another cache folder)"
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        return "others than its owner may write to it (chmod go-w mends that)"
+        return "users other than its owner may write to it (chmod go-w corrects this)"
     return ""
 
 
@@ -263,7 +263,7 @@ def _any_failure_told() -> Iterator[None]:
         yield
     except Exception as error:
         lines = str(error).strip().splitlines() or [""]
-        _tell(f"a compiled program is not kept for the next start ({type(error).__name__}: {lines[0][:200]})")
+        _tell(f"a compiled program could not be saved for the next start ({type(error).__name__}: {lines[0][:200]})")
 
 
 @functools.cache

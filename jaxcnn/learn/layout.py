@@ -113,7 +113,7 @@ def describe(spec: StepSpec, mesh: Mesh, params: Any) -> list[str]:
         update = jax.tree.leaves(of_params(spec, mesh, params).update)
         leaves = zip(jax.tree.leaves(params), update, strict=True)
         whole = sum(leaf.size for leaf, partition in leaves if not is_over(partition, DATA_AXIS))
-        lines.append(f"{what} cut into {data_devices(mesh)} parts over data, but for {whole:,} parameters")
+        lines.append(f"{what} cut into {data_devices(mesh)} parts over data, except for {whole:,} parameters")
     return lines
 
 

@@ -64,7 +64,9 @@ def check_sides(spec: StepSpec) -> None:
     if height != width:
         raise ConfigError(f"config.augment.small_sides={sides} is for square images, but these are {height}x{width}")
     if max(sides) > height:
-        raise ConfigError(f"config.augment.small_sides={sides} must not be above the images' own side, {height} pixels")
+        raise ConfigError(
+            f"config.augment.small_sides={sides} must not be larger than the side of the images, {height} pixels"
+        )
 
     def shapes(side: int) -> Any:
         return jax.eval_shape(lambda: _initialize(spec, (side, side, channels)))
@@ -73,7 +75,7 @@ def check_sides(spec: StepSpec) -> None:
     for side in sides:
         if shapes(side) != whole:
             raise ConfigError(
-                f"config.augment.small_sides={sides}: {spec.model.name} has other parameters for images of {side} "
-                f"pixels than for those of {height}; take sides that leave as many places before its dense layer, or "
-                "a network that pools over all of them, such as resnet50"
+                f"config.augment.small_sides={sides}: {spec.model.name} has different parameters for images of {side} "
+                f"pixels than for those of {height}; choose sides that give the same number of positions before its "
+                "dense layer, or a network that pools over all of them, such as resnet50"
             )

@@ -104,7 +104,7 @@ def compiled_train_step(spec: StepSpec, mesh: Mesh, members: int, steps_per_call
       ValueError: the size of the mesh does not divide the number of members.
     """
     if members % mesh.size:
-        raise ValueError(f"{members} members do not divide over {mesh.size} devices")
+        raise ValueError(f"{members} members cannot be divided equally over {mesh.size} devices")
     states, whole = abstract_states(spec, mesh, members), replicated(mesh)
     split = sharded.abstract_split(spec, mesh, spec.train_examples)
     inputs: list[Any] = [states, split, sharded.abstract_normalization(spec, mesh)]

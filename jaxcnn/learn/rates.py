@@ -75,12 +75,12 @@ def check(layers: Layers, params: Any) -> None:
         try:
             found = any(re.fullmatch(pattern, path) for path in paths)
         except re.error as error:
-            raise ConfigError(f"config.optim.layers: {pattern!r} is no regular expression ({error})") from error
+            raise ConfigError(f"config.optim.layers: {pattern!r} is not a regular expression ({error})") from error
         if not found:
             modules = sorted({path.rpartition("/")[0] for path in paths})
             raise ConfigError(
-                f"config.optim.layers: {pattern!r} matches no parameter; a pattern must match a whole path, such as "
-                f"{paths[0]!r}; the layers are {', '.join(modules)}"
+                f"config.optim.layers: {pattern!r} matches no parameter; a pattern must match the whole path of a "
+                f"parameter, such as {paths[0]!r}; the layers are {', '.join(modules)}"
             )
     if all(factor_of(path, layers) == 0 for path in paths):
         raise ConfigError("config.optim.layers freezes every parameter, so nothing is left to train")

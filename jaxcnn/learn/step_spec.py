@@ -78,7 +78,7 @@ def make_spec(config: Config, *, num_classes: int, image_shape: tuple[int, int, 
     if total_steps * config.global_batch_size >= MAX_PLACES:
         raise ConfigError(
             f"{total_steps} steps of config.global_batch_size={config.global_batch_size} are more than the 2^32 "
-            "examples that the order of a run reaches; shorten config.run.epochs or config.run.steps"
+            "examples that a run can order; reduce config.run.epochs or config.run.steps"
         )
     return StepSpec(
         global_batch_size=config.global_batch_size,

@@ -117,7 +117,7 @@ class Heartbeat:
             newest = _within(2.0, lambda: newest_checkpoint(standing.folder)) or "there is no checkpoint"
             words.append(f"{newest} in {standing.folder}")
         if code == RESTARTABLE:
-            words.append("the same command goes on")
+            words.append("the same command continues the run")
         return f"jaxcnn: {'; '.join(words)} (exit code {code})"
 
     def _say(self, line: str) -> None:
@@ -172,11 +172,11 @@ class Heartbeat:
         *lines, rest = (rest + data).split(b"\n")
         for line in lines:
             if (message := messages.understood(line)) is None:
-                self._lost(other, "not understood: it sends what is no message of this run")
+                self._lost(other, "not understood: it sends something that is not a message of this run")
             else:
                 self._take(other, message)
         if len(rest) > messages.LONGEST:
-            self._lost(other, "not understood: it sends a message without end")
+            self._lost(other, "not understood: it sends an endless message")
         return rest
 
     def _take(self, other: int, message: dict[str, Any]) -> None:

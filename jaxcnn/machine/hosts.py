@@ -67,12 +67,12 @@ def find_launcher(wanted: Hosts, environment: Mapping[str, str]) -> str:
         if several("SLURM_NTASKS"):
             return "slurm"
     elif several("SLURM_JOB_NUM_NODES") and not by_open_mpi:
-        _log.warning("this job has several nodes, but srun did not start this process: it runs on one of them, alone")
+        _log.warning("this job has several nodes, but srun did not start this process, so it runs alone on one of them")
     if several("OMPI_COMM_WORLD_SIZE") or several("PMI_SIZE"):
         if util.find_spec("mpi4py") is None:
             raise UserError(
-                "an MPI started this process, of which only mpi4py can tell the others: pip install 'jaxcnn[mpi]', or "
-                "set config.hosts.join=alone to run alone"
+                "this process was started by an MPI under which only mpi4py can find the other processes: pip install "
+                "'jaxcnn[mpi]', or set config.hosts.join=alone to run alone"
             )
         return "mpi4py"
     if "KUBERNETES_SERVICE_HOST" in environment and "JOB_COMPLETION_INDEX" in environment:
@@ -94,8 +94,8 @@ def find_place(wanted: Hosts, launcher: str) -> Place:
     try:
         if not known[launcher].is_env_present():
             raise UserError(
-                f"config.hosts.join={launcher}, but {launcher} did not start this process; start it so, or state the "
-                "others by config.hosts.coordinator, processes and process"
+                f"config.hosts.join={launcher}, but {launcher} did not start this process; start it under {launcher}, "
+                "or set config.hosts.coordinator, config.hosts.processes and config.hosts.process"
             )
         coordinator, processes, process, _ = ClusterEnv.auto_detect_unset_distributed_params(
             None, None, None, [], launcher, wanted.join_seconds

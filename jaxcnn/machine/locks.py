@@ -22,7 +22,7 @@ def tell(folder: pathlib.Path, error: NoLocksError, others: str) -> None:
     if not _told:
         _told.append(error)
         logging.getLogger("jaxcnn").warning(
-            "%s cannot be locked (%s), so see to it that no other %s uses this folder meanwhile",
+            "%s cannot be locked (%s); make sure that no other %s uses this folder at the same time",
             folder, error.strerror, others,
         )  # fmt: skip
 

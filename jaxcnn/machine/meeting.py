@@ -100,8 +100,8 @@ def _receive_all(
     except OSError as error:
         port = place.coordinator.rpartition(":")[2]
         raise HostsError(
-            f"{card['host']} cannot listen on the coordinator's port {port}: {error.strerror}; name another one by "
-            "JAX_COORDINATOR_PORT or config.hosts.coordinator"
+            f"{card['host']} cannot listen on the coordinator's port {port}: {error.strerror}; choose another port "
+            "with JAX_COORDINATOR_PORT or config.hosts.coordinator"
         ) from error
     with listener:
         while len(cards) < place.processes:
@@ -111,8 +111,8 @@ def _receive_all(
             except TimeoutError:
                 missing = ", ".join(str(n) for n in range(place.processes) if n not in cards)
                 complaint = (
-                    f"of {place.processes} processes these did not come to {place.coordinator} within "
-                    f"config.hosts.join_seconds: {missing}; see that they were started, and reach that address"
+                    f"of {place.processes} processes, these did not connect to {place.coordinator} within "
+                    f"config.hosts.join_seconds: {missing}; check that they were started and can reach that address"
                 )
                 for link in links.values():
                     send(link, _proven({"error": complaint}, token))
@@ -120,7 +120,9 @@ def _receive_all(
             other = read_line(link, min(CARD_SECONDS, max(deadline - time.monotonic(), 0.01)), CARD_BYTES)
             link.settimeout(CARD_SECONDS)
             if refusal := _refusal(other, card, cards, links, token):
-                remark = f"something that is no process of this run came from {peer[0]}: {_one_line(refusal['why'])}"
+                remark = (
+                    f"something that is not a process of this run connected from {peer[0]}: {_one_line(refusal['why'])}"
+                )
                 if remark not in told:  # it may try again every second
                     told.add(remark)
                     _log.warning("%s", remark)
@@ -164,23 +166,26 @@ def _refusal(
     """The answer of process 0 to a process that does not belong to this run, with the reason `why`; else None."""
     here = f"process 0 on {card['host']}"
     if not _is_card(other):
-        return {"why": "it shows no card of a process", "stranger": f"{here} did not understand"}
+        return {
+            "why": "it did not introduce itself as a process",
+            "stranger": f"{here} did not understand this process",
+        }
     if bool(token) != (_PROOF in other):
         there = f"process {other['process']} on {other['host']}"
         has, lacks = (here, there) if token else (there, here)
         unlike = (
-            f"${TOKEN} is set for {has} and not for {lacks}; set it to the same value for all processes, or for none"
+            f"${TOKEN} is set for {has}, but not for {lacks}; set it to the same value for all processes, or for none"
         )
         return {"why": unlike, "unlike": unlike}
     if not _is_proven(other, token):
-        return {"why": f"it has another ${TOKEN}", "stranger": f"{here} has another ${TOKEN}"}
+        return {"why": f"it has a different ${TOKEN}", "stranger": f"{here} has a different ${TOKEN}"}
     if _run_of(other) != _run_of(card):
-        return {"why": "it is of another run", "stranger": f"{here} is there of another run: {_told(card)}"}
+        return {"why": "it belongs to another run", "stranger": f"{here} belongs to another run: {_told(card)}"}
     process = other["process"]
     if not 0 < process < card["processes"]:
-        return {"why": f"it calls itself process {process}", "stranger": f"{here} has no place {process}"}
+        return {"why": f"it calls itself process {process}", "stranger": f"{here} does not expect a process {process}"}
     if process in links and other["host"] != cards[process]["host"] and not _is_left(links[process]):
-        there = f"process {process} is there already, from {cards[process]['host']}"
+        there = f"process {process} is already connected, from {cards[process]['host']}"
         return {"why": there, "stranger": f"{here} says that {there}"}
     return None
 
@@ -248,14 +253,14 @@ def _introduce(
             raise HostsError(_one_line(answer["error"]))
         if "unlike" in answer:
             raise UserError(_one_line(answer["unlike"]))
-        reason = "it answers, but is no process of this run"
+        reason = "it answers, but is not a process of this run"
         if "stranger" in answer:
             reason = f"{_one_line(answer['stranger'])}; this run is {_told(card)}"
         time.sleep(1.0)  # it may be about to end
     raise HostsError(
         f"process {place.process} on {card['host']} did not reach process 0 at {place.coordinator} within "
-        f"config.hosts.join_seconds: {reason}; see that process 0 was started, that the name resolves and that no "
-        "firewall closes the port (JAX_COORDINATOR_PORT names another)"
+        f"config.hosts.join_seconds: {reason}; check that process 0 was started, that the host name can be resolved "
+        "and that no firewall blocks the port (JAX_COORDINATOR_PORT sets another)"
     )
 
 
@@ -286,7 +291,9 @@ def _check_likeness(roster: list[dict[str, Any]]) -> None:
         pair = f"process {card['process']} on {card['host']} and process 0 on {first['host']}"
         for name, version in first["versions"].items():
             if card["versions"].get(name) != version:
-                raise UserError(f"{pair} have {name} {card['versions'].get(name)} and {version}; install one version")
+                raise UserError(
+                    f"{pair} have {name} {card['versions'].get(name)} and {version}; install the same version"
+                )
         if card["fingerprint"] != first["fingerprint"]:
             raise UserError(f"{pair} were started with different configs; start all with the same flags")
 

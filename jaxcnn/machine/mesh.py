@@ -54,22 +54,24 @@ def make_mesh(devices: int = 0, model_devices: int = 1) -> Mesh:
     except Exception as error:  # a backend may fail to start in any way
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ConfigError(
-            f"JAX finds no device ({reason[0][:300]}); see JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')!r} and "
+            f"JAX finds no devices ({reason[0][:300]}); see JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')!r} and "
             "the installed jaxlib and plugins"
         ) from error
     if devices > len(local):
-        raise ConfigError(f"config.parallel.devices={devices}, but there are {len(local)} ({local[0].device_kind})")
+        raise ConfigError(
+            f"config.parallel.devices={devices}, but this process has {len(local)} ({local[0].device_kind})"
+        )
     of_processes = itertools.groupby(all_devices, key=operator.attrgetter("process_index"))
     shares = [list(share)[: devices or None] for _, share in of_processes]
     if len({len(share) for share in shares}) > 1:
         raise ConfigError(
             f"processes have {', '.join(str(len(share)) for share in shares)} devices; give each the same number, or "
-            "set config.parallel.devices to what all have"
+            "set config.parallel.devices to a number that all have"
         )
     if len(shares[0]) % model_devices:
         raise ConfigError(
             f"config.parallel.model_devices={model_devices} does not divide the {len(shares[0])} devices of a process; "
-            "change it, or choose how many with config.parallel.devices"
+            "change it, or set the number of devices with config.parallel.devices"
         )
     return over(np.array(shares), model_devices)
 

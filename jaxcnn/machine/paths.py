@@ -26,8 +26,8 @@ def expand(path: str | pathlib.Path, named: str = "") -> pathlib.Path:
     except RuntimeError as error:
         tilde = pathlib.Path(path).parts[0]
         raise UserError(
-            f"{named}{path}: there is no home folder {tilde!r} (HOME is not set, or there is no such user); write the "
-            "path out, or ./~ for a folder of that name"
+            f"{named}{path}: there is no home folder {tilde!r} (HOME is not set, or this user does not exist); write "
+            "the full path, or ./~ for a folder of that name"
         ) from error
 
 
@@ -91,7 +91,7 @@ def _temporary_folder() -> pathlib.Path:
         folder = pathlib.Path(tempfile.mkdtemp(prefix="jaxcnn-"))  # the usual one was made by another user
     os.environ.setdefault("MPLCONFIGDIR", str(folder / "matplotlib"))  # matplotlib's own caches are in the home folder
     logging.getLogger("jaxcnn").warning(
-        "HOME is not set, so caches are kept in %s; JAXCNN_CACHE=<folder> names another", folder
+        "HOME is not set, so caches are kept in %s; JAXCNN_CACHE=<folder> sets another folder", folder
     )
     return folder
 

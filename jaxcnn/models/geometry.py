@@ -16,6 +16,7 @@ def check_covers(x: jax.Array, window: int, padding: int, module: nn.Module | No
     if min(height, width) + 2 * padding < window:
         where = "/".join(module.path) if module is not None else "max-pool"
         raise config.UserError(
-            f"the images are too small for this network: {height}x{width} pixels are left before a {window}x{window} "
-            f"window ({where}); use larger images (config.data.image_size), or another config.model.name or form"
+            f"the images are too small for this network: only {height}x{width} pixels are left before a "
+            f"{window}x{window} window ({where}); use larger images (config.data.image_size), or another "
+            "config.model.name or form"
         )

@@ -12,15 +12,18 @@ def cautions(findings: Findings) -> list[str]:
     if evolved := sum(run.evolved for run in findings.material.runs):
         runs = labels.count(evolved, "run of population-based training", "runs of population-based training")
         said.append(
-            f"{runs} went on from the weights and rates of others: each stands under the rates that it began with, and "
-            "no effect, grid or test of significance has it in it."
+            f"{runs} continued from the weights and rates of other runs: each is listed under its initial rates, and "
+            "is excluded from all effects, grids and tests of significance."
         )
     if repeated := [s for s in findings.settings if len(s.finished) > len(s.seeds)]:
         differ = sum(s.repeats_differ for s in repeated)
         said.append(
             f"{labels.count(len(repeated), 'setting has', 'settings have')} seeds that were run more than once: each "
             "counts as one seed, with the mean of its runs."
-            + (f" In {differ} of them such runs differ, as sums that are rounded differently make them." * bool(differ))
+            + (
+                f" In {differ} of them the results of such runs differ, because sums are rounded differently."
+                * bool(differ)
+            )
         )
     if findings.best_on_test:
         said.append(f"Rows marked “best on test” are {ON_TEST}.")
@@ -30,8 +33,8 @@ def cautions(findings: Findings) -> list[str]:
     if full:
         names = ", ".join(dict.fromkeys(f"{s.architecture} on {s.dataset}" for s in full))
         said.append(
-            f"{labels.count(len(full), 'setting')} ({names}) trained with protocol=full: nothing was held out, so "
-            "nothing could be decided on validation."
+            f"{labels.count(len(full), 'setting')} ({names}) trained with protocol=full: nothing was held out, so no "
+            "decision could be based on validation."
         )
     if len(machines := machine_letters(findings)) > 1:
         said.append(
@@ -39,17 +42,17 @@ def cautions(findings: Findings) -> list[str]:
             "other, and are compared within one machine only."
         )
     if provenance.overlapping(findings.material.runs):
-        said.append("Trials ran at the same time on one machine: their times hold each other's load.")
+        said.append("Trials ran at the same time on one machine: their times include the load of each other.")
     if members := provenance.in_populations(findings.material.runs):
         said.append(
             f"{labels.count(members, 'trial was', 'trials were')} trained in a population: the training time of each "
-            "is an equal share of that of all."
+            "is an equal share of the total."
         )
     without = sum(not run.whole_config for run in findings.material.runs)
     if without:
         said.append(
-            f"{labels.count(without, 'run')} without config.json: what summary.json and trial.json tell stands in for "
-            "it."
+            f"{labels.count(without, 'run has', 'runs have')} no config.json: its content is taken from summary.json "
+            "and trial.json."
         )
     return said
 
@@ -60,14 +63,14 @@ def _incomplete(findings: Findings) -> list[str]:
     said += [f"sweep {sweep.name}: {note}." for sweep in material.sweeps for note in sweep.notes]
     if findings.missing:
         count = labels.count(len(findings.missing), "planned trial has", "planned trials have")
-        said.append(f"{count} not begun.")
+        said.append(f"{count} not started.")
     for sweep in material.sweeps:
         if sweep.undrawn:
             total = int(sweep.facts["trials"])
             said.append(f"{total - sweep.undrawn} of {total} trials of the search {sweep.name} have been drawn.")
     if repeats := sum(run.state == REPEATED for run in material.runs):
         count = labels.count(repeats, "trial of a search repeats", "trials of a search repeat")
-        said.append(f"{count} an earlier one, and so {'was' if repeats == 1 else 'were'} not trained, nor counted.")
+        said.append(f"{count} an earlier one, and so {'was' if repeats == 1 else 'were'} neither trained nor counted.")
     if findings.unfinished:
         count = labels.count(len(findings.unfinished), "run has", "runs have")
         said.append(f"{count} not finished, and no figure includes any such run.")
@@ -76,12 +79,12 @@ def _incomplete(findings: Findings) -> list[str]:
         for run in findings.troubles:
             kinds[run.state] = kinds.get(run.state, 0) + 1
         told = ", ".join(f"{number} {state}" for state, number in kinds.items())
-        said.append(f"{labels.count(len(findings.troubles), 'trial')} came to no figure: {told}.")
+        said.append(f"{labels.count(len(findings.troubles), 'trial')} gave no result: {told}.")
     partial = [s for s in findings.settings if s.finished and s.lost_seeds]
     if partial:
         said.append(
-            f"{labels.count(len(partial), 'setting')} lost some of the seeds: means are of those that finished, and so "
-            "flatter them."
+            f"{labels.count(len(partial), 'setting')} lost some of the seeds: means include only the finished ones, "
+            "and so may be too good."
         )
     return said
 
@@ -119,4 +122,4 @@ def _of_comparability(family: Family) -> list[str]:
     if config.get("data.train_split", "train") != "train":
         differs.append(f"only {config['data.train_split']} is trained on")
     place = f"{family.architecture} on {family.dataset}"
-    return [f"{place} is not like the published runs: {'; '.join(differs)}."] if differs else []
+    return [f"{place} is not comparable with the published runs: {'; '.join(differs)}."] if differs else []

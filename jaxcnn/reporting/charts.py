@@ -75,7 +75,8 @@ def versus_published(findings: Findings) -> Plot:
     plot = new(
         "beside-published", "results", 1.35 + 0.5 * len(families),
         "Test accuracy of each network here, beside Ashraf et al.'s and other published figures",
-        "Mean ± standard deviation over seeds. Hollow marks are figures of others, from scratch on the same set.",
+        "Mean ± standard deviation over seeds. Hollow marks are figures published by others, trained from scratch on "
+        "the same set.",
     )  # fmt: skip
     axes = plot.figure.subplots()
     for row, family in enumerate(reversed(families)):
@@ -117,7 +118,7 @@ def ranking(family: Family) -> Plot:
        plot_name("ranking", place(family)), "settings", 0.9 + 0.17 * lines + 0.09 * len(rows),
         f"Validation accuracy of the settings of {place(family)}, the best first",
         "Small dots: single seeds. Bars: mean ± standard deviation. Star: chosen."
-        + (f" {labels.count(hidden, 'lower setting')} are in the table only." if hidden else ""),
+        + (f" The table also has {labels.count(hidden, 'lower setting')}." if hidden else ""),
     )  # fmt: skip
     axes = plot.figure.subplots()
     for row, setting in enumerate(members):

@@ -81,7 +81,7 @@ def results(findings: Findings) -> Table:
     if any(len(s.finished) > len(s.seeds) for s in findings.settings):
         notes.append("A seed that was run more than once is one seed, with the mean of its runs.")
     if any(f.chosen and f.chosen.validation for f in findings.families):
-        notes.append("Settings are chosen by mean validation accuracy; the test split decides nothing.")
+        notes.append("Settings are chosen by mean validation accuracy; the test split is never used for decisions.")
     notes += dict.fromkeys(f"{f.architecture} on {f.dataset}: {f.why}." for f in findings.families if f.chosen is None)
     if paper:
         notes.append(f"Paper: {findings.published['seed_paper']['note']}")
@@ -147,8 +147,8 @@ def published(findings: Findings) -> Table:
         ])  # fmt: skip
     columns = ["data", "network", "test %", "which runs", "augmentation", "training", "source", "remarks"]
     notes = [
-        "Trained from scratch on the set's own training split. Times are those of the sources' machines, and not "
-        "comparable with times measured here."
+        "Trained from scratch on the set's own training split. Times were measured on the machines of the sources, "
+        "and are not comparable with times measured here."
     ]
     return Table("published", "Published figures, for comparison", columns, rows, frozenset({"test %"}), notes)
 
@@ -185,8 +185,8 @@ def settings(findings: Findings) -> Table:
             rows.append(row)
     numeric = frozenset(columns) - {"chosen", "data", "network", "setting", "machine"}
     notes = [
-        "★: chosen by validation accuracy. Taking the largest number of the test column instead would be choosing on "
-        "the test split."
+        "★: chosen by validation accuracy. Choosing the largest number of the test column instead would be selection "
+        "on the test split."
     ]
     if any(s.protocol == "full" for s in findings.settings):
         notes.append("Settings without validation accuracy are of protocol=full: nothing was held out.")
@@ -194,8 +194,8 @@ def settings(findings: Findings) -> Table:
         notes.append(f"“Best on test” is {ON_TEST}.")
     if any(s.evolved for s in findings.settings):
         notes.append(
-            "Evolved: went on from the weights and rates of others (population-based training); what is told are the "
-            "rates that it began with."
+            "Evolved: continued from the weights and rates of other runs (population-based training); the rates shown "
+            "are the initial ones."
         )
     return Table("settings", "All settings", columns, rows, numeric, notes)
 
@@ -222,9 +222,9 @@ def comparisons(findings: Findings) -> Table:
         ])  # fmt: skip
     columns = ["data", "higher", "lower", "accuracy on", "difference", "p", "n", "verdict"]
     notes = [
-        "Welch's t-test, two-sided. A difference not larger than the larger of the two standard deviations is called "
-        "smaller than the seeds' spread, whatever p is. p is not corrected for the number of rows, nor for the chosen "
-        "setting having been picked as the highest."
+        "Welch's t-test, two-sided. A difference up to the larger of the two standard deviations is called smaller "
+        "than the spread over seeds, whatever p is. p is not corrected for the number of rows, nor for choosing the "
+        "setting with the highest accuracy."
     ]
     return Table("comparisons", "Is the difference real?", columns, rows, frozenset({"difference", "p", "n"}), notes)
 
@@ -243,8 +243,8 @@ def time_to_accuracy(findings: Findings) -> Table:
         ])  # fmt: skip
     columns = ["data", "target %", "network", "setting", "mean time", "std", "reached by", "machine"]
     notes = [
-        "Seconds of training until an evaluation on validation first gave the target; only as fine as evaluations are "
-        "frequent. Means are of the seeds that reached it."
+        "Seconds of training until an evaluation on validation first reached the target; the resolution is the "
+        "interval between evaluations. Means are over the seeds that reached it."
     ]
     numeric = frozenset({"target %", "mean time", "std", "reached by"})
     return Table("time-to-accuracy", "Time to accuracy", columns, rows, numeric, notes)
@@ -261,7 +261,7 @@ def pareto(findings: Findings) -> Table:
             ])  # fmt: skip
     columns = ["data", "setting", "training", "validation %", "seeds", "machine"]
     notes = [
-        "Settings than which no other one on the same machine is both faster and more accurate (means over seeds)."
+        "Settings for which no other setting on the same machine is both faster and more accurate (means over seeds)."
     ]
     numeric = frozenset({"training", "validation %", "seeds"})
     return Table("pareto", "Pareto front of accuracy and training time", columns, rows, numeric, notes)
@@ -290,7 +290,9 @@ def _scaling(findings: Findings, one: Scaling, name: str) -> Table:
     paper = findings.published["seed_paper"]
     notes = ["Speed-up and efficiency are against the row of the same curve with the fewest devices."]
     if one.shares_cores:
-        notes.append("Devices that are parts of one processor share its cores: no speed-up is to be expected of them.")
+        notes.append(
+            "Devices that are parts of one processor share its cores, so they are not expected to give a speed-up."
+        )
     notes.append(f"Ashraf et al. report {paper['speedup']} on {paper['speedup_devices']} {paper['speedup_unit']}.")
     return Table(name, f"Speed over devices: {one.name}", columns, cells, frozenset(columns) - {"curve"}, notes)
 

@@ -26,7 +26,7 @@ from jaxcnn.reporting.plots import (
 from jaxcnn.reporting.settings import Setting
 
 MOST_LINES = len(SERIES)
-MARKS = "Star: the setting chosen on validation; hollow stars: the best of their lines there. "
+MARKS = "Star: the setting chosen on validation; hollow stars: the best setting of each line on validation. "
 LOGARITHMIC = ("optim.learning_rate", "optim.weight_decay", "optim.epsilon")
 
 
@@ -41,7 +41,7 @@ def key_effect(effect: Effect) -> Plot:
     plot = new(
        plot_name("effect", word, place(family)), "effects", 4.1 + 0.2 * ((len(lines) + 1) // 2) * legend,
         f"{split} accuracy and training time of {place(family)} against {word}",
-        f"Mean ± standard deviation over seeds, nothing but the {word} changed along a line. "
+        f"Mean ± standard deviation over seeds, only the {word} changes along a line. "
         + (MARKS if held_out else "Nothing was held out, so nothing is marked. ")
         + (f"{len(effect.lines) - len(lines)} more lines are in the table." if len(effect.lines) > len(lines) else ""),
     )  # fmt: skip
@@ -100,7 +100,7 @@ def key_scatter(family: Family, key: str, settings: list[Setting]) -> Plot:
         plot_name("scatter", word, place(family)), "effects", 3.2,
         f"validation accuracy of {place(family)} against {word}, a mark for each setting",
         "A mark is a setting, its bar the standard deviation over seeds, if several. Other keys change from mark to "
-        "mark too, so the picture shows a tendency at most. Star: the best of these settings on validation.",
+        "mark too, so the picture shows at most a tendency. Star: the best of these settings on validation.",
     )  # fmt: skip
     axes = plot.figure.subplots()
     best = max(settings, key=lambda s: s.validation.mean if s.validation else -1.0)

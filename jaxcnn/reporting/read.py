@@ -132,13 +132,13 @@ def read(paths: list[pathlib.Path]) -> Material:
     seen: set[pathlib.Path] = set()
     for path in paths:
         if not _is_dir(path):
-            raise UserError(f"{path} is no folder; name the workdir of a run or sweep, or a folder of them")
+            raise UserError(f"{path} is not a folder; give the workdir of a run or sweep, or a folder of such workdirs")
         if not _search(path, path, DEPTH, material, seen):
             if material.notes:
-                raise UserError(f"nothing can be reported: {material.notes[-1]}")
+                raise UserError(f"there is nothing to report: {material.notes[-1]}")
             raise UserError(
-                f"{path} holds no run (config.json, metrics.jsonl, summary.json), sweep (sweep.json) or scaling "
-                "measurement (scaling.json); name the workdir of one"
+                f"{path} contains no run (config.json, metrics.jsonl, summary.json), sweep (sweep.json) or scaling "
+                "measurement (scaling.json); give the workdir of one"
             )
     return material
 
@@ -301,10 +301,10 @@ def _told_by(summary: dict[str, Any] | None) -> dict[str, Any]:
 def last_step(run: Run) -> str:
     """The progress of a run, in words."""
     if not run.records:
-        return "it wrote no record of training" if run.config else "it has not begun"
+        return "it wrote no record of training" if run.config else "it has not started"
     last = run.records[-1]
     epoch = f" (epoch {last['epoch']:.2f})" if isinstance(last.get("epoch"), int | float) else ""
-    return f"its last record is of step {last.get('step')}{epoch}"
+    return f"its last record is from step {last.get('step')}{epoch}"
 
 
 def _json(path: pathlib.Path) -> tuple[dict[str, Any] | None, str]:
@@ -316,9 +316,9 @@ def _json(path: pathlib.Path) -> tuple[dict[str, Any] | None, str]:
     except (OSError, ValueError, RecursionError) as error:
         return None, f"{path.name} cannot be read: {_reason(error)}"
     if not isinstance(value, dict):
-        return None, f"{path.name} holds no JSON object"
+        return None, f"{path.name} does not contain a JSON object"
     if not is_whole(value):
-        return None, f"{path.name} is not what was written (its checksum differs)"
+        return None, f"{path.name} has changed since it was written (its checksum differs)"
     return labels.printables(value), ""
 
 

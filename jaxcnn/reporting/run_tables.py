@@ -26,7 +26,7 @@ def troubles(findings: Findings) -> Table:
 def unfinished(findings: Findings) -> Table:
     """Runs that have started or wait."""
     rows = [_trouble(run) for run in findings.unfinished]
-    return Table("unfinished", "Not finished", ["run", "state", "setting", "seed", "how far it came"], rows, SEED)
+    return Table("unfinished", "Not finished", ["run", "state", "setting", "seed", "progress"], rows, SEED)
 
 
 def _trouble(run: Run) -> list[Cell]:
@@ -38,7 +38,7 @@ def _trouble(run: Run) -> list[Cell]:
         text(run.state),
         text(told),
         number(run.seed, seed),
-        text(run.reason or "no reason is told"),
+        text(run.reason or "no reason recorded"),
     ]
 
 
@@ -48,7 +48,7 @@ def missing(findings: Findings) -> Table:
         [text(m["sweep"]), text(labels.setting(m.get("overrides") or {}) or "as configured"), text(m.get("seed", "–"))]
         for m in findings.missing
     ]
-    return Table("missing", "Planned, and not run", ["sweep", "setting", "seed"], rows, SEED)
+    return Table("missing", "Planned trials that did not run", ["sweep", "setting", "seed"], rows, SEED)
 
 
 def runs(findings: Findings) -> Table:
@@ -93,7 +93,7 @@ def configs(findings: Findings) -> Table:
     rows.sort(key=lambda row: (row[3].text, row[0].text))
     columns = ["key", "values", "default", "settings"]
     notes = ["Every other key is at its default (jaxcnn/config.py); each run's config.json has all of them."]
-    return Table("configs", "Configuration, where it is not the default", columns, rows, notes=notes)
+    return Table("configs", "Configuration: values that are not the default", columns, rows, notes=notes)
 
 
 def environments(findings: Findings) -> Table:

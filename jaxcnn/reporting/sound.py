@@ -76,10 +76,10 @@ def summary(kept: dict[str, Any] | None, notes: list[str]) -> dict[str, Any] | N
             keys = [key for key in value if "accuracy" in key] if inner is None else inner
             sound[name] = _numbers(value, keys, notes, f"summary.json: {name}")
         elif value is not None:
-            notes.append(f"summary.json: {name} is no object")
+            notes.append(f"summary.json: {name} is not an object")
             sound[name] = None
     if "seed" in sound and type(sound["seed"]) is not int:
-        notes.append("summary.json: seed is no whole number")
+        notes.append("summary.json: seed is not an integer")
         del sound["seed"]
     return sound
 
@@ -87,7 +87,7 @@ def summary(kept: dict[str, Any] | None, notes: list[str]) -> dict[str, Any] | N
 def _numbers(kept: dict[str, Any], names: Iterable[str], notes: list[str], where: str) -> dict[str, Any]:
     """A mapping without those of `names` whose values are neither numbers nor null."""
     wrong = [name for name in names if kept.get(name) is not None and not is_number(kept[name])]
-    notes += [f"{where}: {name} is no number" for name in wrong]
+    notes += [f"{where}: {name} is not a number" for name in wrong]
     return {name: value for name, value in kept.items() if name not in wrong}
 
 
@@ -100,7 +100,7 @@ def trial(kept: dict[str, Any] | None, notes: list[str]) -> dict[str, Any] | Non
         notes.append("trial.json: overrides or seed cannot be read")
         sound = kept | {"overrides": {}, "seed": None}
     if not isinstance(sound.get("state"), str | None):
-        notes.append("trial.json: state is no text")
+        notes.append("trial.json: state is not a string")
         sound = sound | {"state": None}
     return sound
 

@@ -110,8 +110,9 @@ def pareto(front: dict[str, Any], i: int, findings: Findings) -> Plot:
     plot = new(
        plot_name("pareto", front["data"], str(i + 1)), "times", 3.5,
         f"Validation accuracy against training time on {front['data']}; the front has {len(front['front'])} settings",
-        f"Each mark is the mean of a setting; on the line, those that no other beats in both. On {front['machine']}"
-        + (" alone; other machines have pictures of their own." if several else "."),
+        "Each mark is the mean of a setting; on the line are those that no other setting beats in both. On "
+        f"{front['machine']}"
+        + (" alone; other machines have separate pictures." if several else "."),
     )  # fmt: skip
     axes = plot.figure.subplots()
     networks = list(dict.fromkeys(s.architecture for s in front["settings"]))
@@ -144,7 +145,7 @@ def speed_up(scaling: Scaling, i: int, findings: Findings) -> Plot:
     plot = new(
         f"speed-up-{i + 1}", "scaling", 3.3 + 0.2 * ((len(curves) + 2) // 2),
         f"Speed-up over devices of {scaling.name}",
-        "Dashed: as many times as fast as there are devices."
+        "Dashed: ideal speed-up, equal to the number of devices."
         + (" Some devices share the cores of one processor: see the table." if scaling.shares_cores else ""),
     )  # fmt: skip
     axes = plot.figure.subplots()

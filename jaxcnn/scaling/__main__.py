@@ -21,19 +21,23 @@ from jaxcnn.text import counted
 
 CONFIG = command.define_config("The config whose step is measured; its global_batch_size is that of one device.")
 MODELS = flags.DEFINE_list("models", [], "Networks in place of config.model.name, such as alexnet,vgg16,resnet50.")
-OUT = command.define_path("out", "scaling", "The folder to write to; made if it is not there.")
+OUT = command.define_path("out", "scaling", "The folder to write to; created if it does not exist.")
 MODE = flags.DEFINE_list(
-    "mode", ["strong", "weak"], "strong (the global batch stays), weak (that of a device), or both."
+    "mode", ["strong", "weak"], "strong (constant global batch), weak (constant batch per device), or both."
 )
-DEVICES = flags.DEFINE_list("devices", [], "Counts of devices in one process. Default: 1, 2, 4, … of those here.")
+DEVICES = flags.DEFINE_list(
+    "devices", [], "Counts of devices in one process. Default: 1, 2, 4, … up to all local devices."
+)
 PROCESSES = flags.DEFINE_list("processes", [], "Counts of processes with one device each, such as 1,2,4.")
-SECONDS = flags.DEFINE_float("seconds", 5.0, "Of each measurement, about; at least one step.", lower_bound=0.0)
-ROUNDS = flags.DEFINE_integer("rounds", 5, "Into which a measurement is split.", lower_bound=1)
+SECONDS = flags.DEFINE_float(
+    "seconds", 5.0, "Approximate duration of each measurement; at least one step.", lower_bound=0.0
+)
+ROUNDS = flags.DEFINE_integer("rounds", 5, "Number of parts of a measurement.", lower_bound=1)
 SIMULATE = flags.DEFINE_string(
     "simulate", "", "A machine to compile for: gpu:256, gpu:a100:64, tpu:v5e:16x16, cpu:512."
 )
 UTILISATION = flags.DEFINE_float(
-    "utilisation", 0.2, "Share of the peak that computing is taken to reach (--simulate).", 0.0, 1.0
+    "utilisation", 0.2, "Assumed share of the peak that computing reaches (--simulate).", 0.0, 1.0
 )
 STEP_SECONDS = flags.DEFINE_list(
     "step_seconds", [], "Measured seconds of a step on one such device, for each network; in place of --utilisation."
@@ -47,7 +51,7 @@ def main() -> int:
     networks = [_with_model(config, name) for name in MODELS.value] or [config]
     folder = pathlib.Path(OUT.value)
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"--out={folder} is no folder; name another")
+        raise UserError(f"--out={folder} is not a folder; choose another")
     work = _simulate if SIMULATE.value else _measure
     need("report", "the picture", "matplotlib")
     for path in work(networks, folder):
@@ -97,7 +101,7 @@ def _with_model(config: Config, name: str) -> Config:
 
 def _among(flag: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
-        raise UserError(f"--{flag}: there is no {value!r}; known are {', '.join(known)}")
+        raise UserError(f"--{flag}: unknown value {value!r}; choose from {', '.join(known)}")
 
 
 def _counts(flag: str, values: list[str]) -> list[int]:
@@ -118,7 +122,7 @@ def _seconds(values: list[str], networks: int) -> list[float | None]:
     except ValueError:
         seconds = [0.0]
     if len(seconds) != networks or not all(each > 0 for each in seconds):
-        raise UserError(f"--step_seconds={','.join(values)} must be {networks} positive numbers, one for a network")
+        raise UserError(f"--step_seconds={','.join(values)} must be {networks} positive numbers, one for each network")
     return list(seconds)
 
 

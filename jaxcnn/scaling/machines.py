@@ -60,15 +60,18 @@ def parse(text: str) -> Machine:
     name = rest[0] if len(rest) == 2 else ""
     sides = size.split("x")
     if platform not in ("gpu", "tpu", "cpu") or len(rest) > 2 or not all(side.isdecimal() for side in sides):
-        raise UserError(f"--simulate={text} names no machine; write for example {EXAMPLES}")
+        raise UserError(f"--simulate={text} is not a machine; write for example {EXAMPLES}")
     grid = tuple(int(side) for side in sides)
     if platform == "gpu":
         name = name or DEFAULT_GPU
     known = {"gpu": tuple(LINKS), "tpu": tuple(TORI), "cpu": ("",)}[platform]
     if name not in known or (len(grid) > 1) != (platform == "tpu"):
-        raise UserError(f"--simulate={text}: known are {EXAMPLES}; devices: {', '.join((*LINKS, *TORI))}")
+        raise UserError(
+            f"--simulate={text}: unknown machine; write for example {EXAMPLES}; known devices: "
+            f"{', '.join((*LINKS, *TORI))}"
+        )
     if not 1 <= math.prod(grid) <= MOST_DEVICES:
-        raise UserError(f"--simulate={text}: from 1 to {MOST_DEVICES} devices can be compiled for")
+        raise UserError(f"--simulate={text}: the number of devices must be from 1 to {MOST_DEVICES}")
     node = LINKS[name].node if platform == "gpu" else 1
     if grid[0] % node and grid[0] > node:
         raise UserError(f"--simulate={text}: a node has {node} GPUs; take a multiple of {node}, or fewer")

@@ -98,8 +98,8 @@ def check(plan: Plan, machine: dict[str, Any]) -> None:
     for count in (*plan.devices, *plan.processes):
         if "strong" in plan.modes and batch % count:
             raise UserError(
-                f"config.global_batch_size={batch} does not divide over {count} devices, which strong scaling needs; "
-                "change it, --devices or --processes"
+                f"config.global_batch_size={batch} cannot be divided equally over {count} devices, as strong scaling "
+                "requires; change it, --devices or --processes"
             )
 
 

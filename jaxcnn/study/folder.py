@@ -96,7 +96,7 @@ def read_sweep(folder: pathlib.Path) -> dict[str, Any]:
             f"{path} is missing; start the sweep there first: python -m jaxcnn.sweep --config=<file> --workdir={folder}"
         ) from error
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); bring it back from a copy") from error
+        raise UserError(f"{path} cannot be read ({error}); restore it from a backup") from error
 
 
 def trial_folder(folder: pathlib.Path, number: int) -> pathlib.Path:
@@ -111,7 +111,7 @@ def read_trial(folder: pathlib.Path) -> dict[str, Any] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
-        raise UserError(f"{folder / TRIAL} cannot be read ({error}); bring it back from a copy") from error
+        raise UserError(f"{folder / TRIAL} cannot be read ({error}); restore it from a backup") from error
 
 
 def newest_checkpoint(trial: pathlib.Path) -> int:
@@ -167,7 +167,7 @@ class Lock:
                 file.close()
                 raise UserError(
                     f"{self._path} cannot be locked ({error.strerror}); where several processes work on a sweep, keep "
-                    "it on a file system with locks, or let one do it all: --engine=inline"
+                    "it on a file system with locks, or use a single process: --engine=inline"
                 ) from error
             ours = self._path not in Lock._of_this_process
             Lock._of_this_process.add(self._path)

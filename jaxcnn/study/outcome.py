@@ -34,7 +34,7 @@ def describe_plan(
     """
     from jaxcnn.study.plan import title
 
-    drawn = "" if plan.planned is not None else " among those that it may draw"
+    drawn = "" if plan.planned is not None else " among the trials that it can draw"
     trials, programs = _count(plan.trials, "trial"), _count(len(plan.groups), "program")
     remarks = [f"  {plan.remark}"] if plan.remark else []
     lines: list[str | Table] = [f"jaxcnn: sweep {name}: {trials}, {programs}{drawn} ({plan.sampler})", *remarks]
@@ -96,7 +96,7 @@ def summarize(folder: pathlib.Path, definition: Definition, board: Board, study:
     left = board.total - len(ended)
     lines = [
         f"jaxcnn: {folder}: {', '.join(counts) or 'no trial has ended'}"
-        + (f"; {left} of {board.total} are left, the same command goes on" if left > 0 else "")
+        + (f"; {left} of {board.total} are left; the same command continues" if left > 0 else "")
     ]
     if len(definition.directions) > 1:
         lines += _front(study)
@@ -106,9 +106,9 @@ def summarize(folder: pathlib.Path, definition: Definition, board: Board, study:
         if trial["state"] in ("failed", "diverged"):
             lines.append(f"  {line_of(trial)}")
     if exit_code(board):
-        lines.append("  not one trial came to a figure")
+        lines.append("  no trial has a result")
     if board.count("failed", "diverged"):
-        lines.append("  --retry=failed runs those again")
+        lines.append("  --retry=failed runs these trials again")
     return lines
 
 

@@ -75,14 +75,14 @@ def make(sweep: spec.Sweep, base: Config, sampler: str, trials: int, shared: Sha
     sampler = choose_sampler(sweep, sampler)
     count = trials or sweep.trials
     if sampler != "grid" and not count:
-        raise UserError(f"--sampler={sampler} needs --trials=<how many>, or trials=… in get_sweep()")
+        raise UserError(f"--sampler={sampler} needs --trials=<number>, or trials=… in get_sweep()")
     if sampler == "grid" and trials:
-        raise UserError("--trials is for random sweeps and searches; a grid makes all trials of its list")
+        raise UserError("--trials is for random sweeps and searches; a grid runs all trials of its list")
     if sampler not in PLANNED:
         _check_search(sweep, base, sampler)
         groups = _group(_with_configs(_some(sweep, count), base), shared)
         different = int(min(count, _choices(sweep.space)))
-        remark = f"its space has {different} different trials: what is drawn again is not trained again"
+        remark = f"its space has {different} different trials: a trial that is drawn again is not trained again"
         return Plan(None, list(groups.values()), count, sampler, different, remark if different < count else "")
     cells = spec.cells(sweep.space) if sampler == "grid" else _drawn(sweep.space, base.seed, count)
     planned = [
@@ -129,7 +129,7 @@ def choose_sampler(sweep: spec.Sweep, asked: str) -> str:
 def _check_search(sweep: spec.Sweep, base: Config, sampler: str) -> None:
     if base.data.protocol == "full":
         raise UserError(
-            f"--sampler={sampler} decides on validation accuracy, which config.data.protocol='full' does not have"
+            f"--sampler={sampler} decides by validation accuracy, which config.data.protocol='full' does not have"
         )
     if len(sweep.seeds) > 1:
         raise UserError(f"--sampler={sampler} gives each trial one seed, but the sweep has {len(sweep.seeds)}")

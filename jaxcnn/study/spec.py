@@ -88,7 +88,7 @@ class Sweep:
 def values(key: str, choices: Sequence[Any]) -> Rows:
     """One field with each of these values."""
     if isinstance(choices, str) or not isinstance(choices, Sequence) or not choices:
-        raise ConfigError(f"sweep: values({key!r}, …) needs a list of one value or more, not {choices!r}")
+        raise ConfigError(f"sweep: values({key!r}, …) needs a list of at least one value, not {choices!r}")
     return Rows(tuple({key: choice} for choice in choices))
 
 
@@ -108,7 +108,9 @@ def zipped(*parts: Space) -> Rows:
     lists = [list(_cells(part)) for part in parts]
     lengths = [len(each) for each in lists]
     if len(set(lengths)) > 1:
-        raise ConfigError(f"sweep: zipped(…) needs parts of one length, but they have {', '.join(map(str, lengths))}")
+        raise ConfigError(
+            f"sweep: zipped(…) needs parts of equal length, but their lengths are {', '.join(map(str, lengths))}"
+        )
     return Rows(tuple(_merged(together) for together in zip(*lists, strict=True)))
 
 
@@ -141,7 +143,7 @@ def sweep(space: Space, *, seeds: int | Sequence[int] = (), trials: int = 0) -> 
     """A sweep over a space; `seeds` is a list, n for 0 ... n - 1, or empty for the config's own seed."""
     chosen = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
     if len(set(chosen)) < len(chosen) or any(type(seed) is not int or not 0 <= seed < 2**31 for seed in chosen):
-        raise ConfigError(f"sweep: seeds must be different whole numbers in [0, 2^31), but are {seeds!r}")
+        raise ConfigError(f"sweep: seeds must be distinct integers in [0, 2^31), but are {seeds!r}")
     return Sweep(space, chosen, trials)
 
 
@@ -150,7 +152,7 @@ def _range(made: Range) -> Range:
     if not (whole and math.isfinite(made.low) and math.isfinite(made.high) and made.low < made.high):
         raise ConfigError(f"sweep: the range of {made.key} needs low < high, but is {made.low} to {made.high}")
     if made.log and made.low <= 0:
-        raise ConfigError(f"sweep: the logarithmic range of {made.key} must be above 0, but begins at {made.low}")
+        raise ConfigError(f"sweep: the logarithmic range of {made.key} must be above 0, but starts at {made.low}")
     return made
 
 
@@ -216,7 +218,9 @@ def _merged(parts: Sequence[Overrides]) -> Overrides:
     merged: Overrides = {}
     for part in parts:
         if common := merged.keys() & part.keys():
-            raise ConfigError(f"sweep: config.{min(common)} is varied twice in one trial; chain(…) makes alternatives")
+            raise ConfigError(
+                f"sweep: config.{min(common)} is varied twice in one trial; for alternatives, use chain(…)"
+            )
         merged |= part
     return merged
 
@@ -266,7 +270,7 @@ def apply(base: Config, overrides: Overrides) -> Config:
 
 def _nearest(key: str, known: Mapping[str, Any]) -> str:
     if any(each.startswith(f"{key}.") for each in known):
-        return ", which is a group of fields; name one of them"
+        return ", which is a group of fields; choose one of them"
     close = convert.nearest_key(key, known)
     return f" (did you mean config.{close}?)" if close else ""
 
@@ -278,7 +282,7 @@ def check(sweep: Sweep, base: Config) -> None:
       ConfigError: the first mistakes, one line each.
     """
     if not isinstance(sweep, Sweep):
-        raise ConfigError(f"get_sweep() must return what spec.sweep(…) makes, not {type(sweep).__name__}")
+        raise ConfigError(f"get_sweep() must return the result of spec.sweep(…), not {type(sweep).__name__}")
     if sweep.trials < 0:
         raise ConfigError(f"sweep: trials must not be negative, but is {sweep.trials}")
     trials = _corners(sweep.space) if has_ranges(sweep.space) else cells(sweep.space)

@@ -35,7 +35,8 @@ def load_sweep(file: str, variant: str) -> spec.Sweep:
         module = _import(pathlib.Path(file))
         if not hasattr(module, "get_sweep"):
             raise UserError(
-                f"--config={file} has no get_sweep(variant), so it says nothing to vary; configs/sweeps/ has some"
+                f"--config={file} has no get_sweep(variant), so it does not define a sweep; see configs/sweeps/ for "
+                "examples"
             )
         return module.get_sweep(variant) if variant else module.get_sweep()
     except UserError:
@@ -49,7 +50,7 @@ def load_sweep(file: str, variant: str) -> spec.Sweep:
 def _import(path: pathlib.Path) -> types.ModuleType:
     made = importlib.util.spec_from_file_location(f"_sweep_{path.stem}", path)
     if made is None or made.loader is None:
-        raise UserError(f"--config={path}: there is no such Python file")
+        raise UserError(f"--config={path}: this Python file does not exist")
     module = importlib.util.module_from_spec(made)
     made.loader.exec_module(module)
     return module
@@ -242,9 +243,9 @@ def check_storage(folder: pathlib.Path, definition: Definition, url: str) -> Non
       UserError: it is another one.
     """
     if definition.storage == DATABASE and url != default_url(folder):
-        raise UserError(f"the study of --workdir={folder} is in its {DATABASE}; leave --storage out")
+        raise UserError(f"the study of --workdir={folder} is in its {DATABASE}; leave out --storage")
     if definition.storage != DATABASE and url == default_url(folder):
-        raise UserError(f"the study of --workdir={folder} is in {definition.storage}; name that by --storage")
+        raise UserError(f"the study of --workdir={folder} is in {definition.storage}; set --storage to that")
 
 
 def default_url(folder: pathlib.Path) -> str:

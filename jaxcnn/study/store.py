@@ -46,8 +46,8 @@ def open_storage(url: str, heartbeat: int) -> optuna.storages.BaseStorage:
         parsed = sqlalchemy.engine.make_url(url)
     except sqlalchemy.exc.ArgumentError as error:
         raise UserError(
-            f"--storage={url!r} is no URL; such as sqlite:///study.db, postgresql://user:password@host/database, "
-            "mysql://… or journal:<file>"
+            f"--storage={url!r} is not a URL; write for example sqlite:///study.db, "
+            "postgresql://user:password@host/database, mysql://… or journal:<file>"
         ) from error
     if parsed.drivername in DRIVERS:
         parsed = parsed.set(drivername=f"{parsed.drivername}+{DRIVERS[parsed.drivername]}")
@@ -65,7 +65,11 @@ def open_storage(url: str, heartbeat: int) -> optuna.storages.BaseStorage:
         ) from error
     except sqlalchemy.exc.SQLAlchemyError as error:
         reason = str(getattr(error, "orig", error)).strip().splitlines() or [type(error).__name__]
-        advice = "; where SQLite finds no locks, --storage=journal:<file> needs none" if "lock" in reason[0] else ""
+        advice = (
+            "; on a file system without locks for SQLite, use --storage=journal:<file>, which needs none"
+            if "lock" in reason[0]
+            else ""
+        )
         raise UserError(f"--storage={_public(parsed)} cannot be used: {reason[0][:300]}{advice}") from error
 
 
@@ -129,8 +133,8 @@ def load_study(definition: Definition, storage: optuna.storages.BaseStorage, tri
         )
     except KeyError as error:
         raise UserError(
-            f"the store has no study {definition.study!r} of this sweep (it was in {definition.storage}); "
-            "name that by --storage, or bring it back"
+            f"the store has no study {definition.study!r} of this sweep (it was in {definition.storage}); set "
+            "--storage to that, or restore it"
         ) from error
 
 
@@ -254,6 +258,6 @@ def patiently(call: Callable[[], Any], seconds: float = 300.0) -> Any:
                 reason = str(error.__cause__ or error).strip().splitlines()[0][:200]
                 raise UserError(
                     f"the store could not be reached for {seconds:.0f} s ({reason}); start the same command again when "
-                    "it is back: nothing that is in the folders of the trials is lost"
+                    "it can be reached: nothing in the folders of the trials is lost"
                 ) from error
             time.sleep(min(5.0, seconds / 10))

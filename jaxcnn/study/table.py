@@ -204,7 +204,7 @@ def line_of(trial: dict[str, Any]) -> str:
     elif trial["reason"]:
         outcome = f"{trial['state']}: {trial['reason']}"
     if trial.get("as") is not None:
-        outcome += f" (as trial {trial['as']}, which it repeats)"
+        outcome += f" (repeats trial {trial['as']})"
     seconds = trial.get("train_seconds")
     took = f" in {duration(seconds)} of training" if seconds else ""
     return f"trial {trial['number']}: {_what(trial)}: {outcome}{took}"

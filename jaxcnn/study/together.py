@@ -49,23 +49,24 @@ def check(plan: Any, shared: Shared, settings: Settings) -> None:
     """
     if plan.planned is None:
         raise UserError(
-            f"--population is for sweeps whose trials are planned; --sampler={plan.sampler} draws each by those before"
+            f"--population is for sweeps whose trials are planned; --sampler={plan.sampler} draws each trial from the "
+            "results of the earlier ones"
         )
     for group in plan.groups:
         parallel = group.config.parallel
         if settings.way == "devices" and meshes.make_mesh(parallel.devices, parallel.model_devices).size == 1:
-            raise UserError("--population_way=devices: there is one device; leave it out")
+            raise UserError("--population_way=devices: there is only one device; leave this flag out")
         if group.config.augment.small_sides:
-            raise UserError("--population trains on images of one size; leave config.augment.small_sides out")
+            raise UserError("--population needs images of one size; leave out config.augment.small_sides")
         if settings.pbt_every_epochs:
             if group.config.data.protocol == "full":
                 raise UserError(
-                    "--pbt_every_epochs goes by validation accuracy, which config.data.protocol='full' does not have"
+                    "--pbt_every_epochs needs the validation accuracy, which config.data.protocol='full' does not have"
                 )
             if group.config.run.test_with == "best":
                 raise UserError(
-                    "--pbt_every_epochs goes with config.run.test_with='last' alone, since what a member takes over "
-                    "replaces its checkpoint of that step"
+                    "--pbt_every_epochs needs config.run.test_with='last', since the weights that a member takes over "
+                    "replace its checkpoint of that step"
                 )
         splits = shared.splits(group.config.data)
         loader, why = choose_loader(group.config.data, (splits.train, splits.val, splits.test))

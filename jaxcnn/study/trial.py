@@ -126,7 +126,7 @@ class Attempt:
 
     def hooks(self) -> Hooks:
         """The hooks that connect the run to the study; they raise Pruned and Lost."""
-        where = f"the same command with --workdir={self._queue.folder} goes on"
+        where = f"the same command with --workdir={self._queue.folder} continues"
         return Hooks(output=self._log, where=where, evaluated=self._evaluated, leaving=self.leave, shared=self._shared)
 
     def _evaluated(self, step: int, accuracy: float) -> None:
@@ -148,7 +148,7 @@ class Attempt:
         try:
             return work()
         except Lost:
-            return Outcome("waiting", "another worker goes on with it")
+            return Outcome("waiting", "another worker continues it")
         except Pruned as error:
             return Outcome("pruned", str(error))
         except Diverged as error:
@@ -185,7 +185,10 @@ class Attempt:
         try:
             self._queue.let_go(self.lease)
         except optuna.exceptions.StorageInternalError as error:  # a signal must end the process nevertheless
-            print(f"jaxcnn: the store cannot be reached: {error}; the trial is free by its lock", file=self._log)
+            print(
+                f"jaxcnn: the store cannot be reached: {error}; the released lock makes the trial free again",
+                file=self._log,
+            )
 
 
 def objectives(summary: dict[str, Any], config: Config) -> dict[str, float]:

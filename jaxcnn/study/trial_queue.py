@@ -36,7 +36,7 @@ SILENT_BEATS = 2  # missed heartbeats after which a worker counts as gone, as in
 class Nothing(enum.Enum):
     """Why no trial can be taken."""
 
-    WAIT = "others are running, and may yet leave one behind"
+    WAIT = "other trials are running, and may return to the queue"
     DONE = "all trials have ended"
 
 

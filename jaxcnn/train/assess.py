@@ -45,7 +45,7 @@ def assess(trained: Trained, folder: pathlib.Path, split_name: str, data_path: s
     data = place.at(trained.config.data, data_path)
     if not place.is_ready(data):
         raise UserError(
-            f"config.data.source={data.source!r}: nothing is there; --data=<path> says where the data lies now"
+            f"config.data.source={data.source!r}: no data was found there; set --data=<path> to its current path"
         )
     splits = open_splits(data)
     split = getattr(splits, split_name)
@@ -53,7 +53,7 @@ def assess(trained: Trained, folder: pathlib.Path, split_name: str, data_path: s
         protocol = trained.config.data.protocol
         raise UserError(f"--split={split_name}: this run has none (config.data.protocol={protocol!r})")
     if split.class_names != trained.class_names or split.image_shape != trained.spec.image_shape:
-        raise UserError(f"{split.description} does not have the classes and image size that {folder} was trained on")
+        raise UserError(f"{split.description} does not have the classes and image size that {folder} was trained with")
     notes = [*splits.notes, *same_data.remarks(workdir.read_data_facts(folder), splits, split)]
     for note in notes:
         _log.warning(note)
@@ -72,7 +72,7 @@ def assess(trained: Trained, folder: pathlib.Path, split_name: str, data_path: s
     try:
         workdir.write_json(file, figures)
     except OSError as error:
-        _log.warning("%s cannot be written (%s): the figures are told here only", folder, error.strerror or error)
+        _log.warning("%s cannot be written (%s): the results are only shown here", folder, error.strerror or error)
     else:
         _draw(figures["confusion_matrix"], trained.class_names, file.with_suffix(".png"))
     return figures
@@ -121,7 +121,7 @@ def damage(folder: pathlib.Path) -> str:
         if (folder / TEST).exists():
             workdir.read_sealed(folder / TEST)
     except UserError as error:
-        return f"{str(error).partition(';')[0]}; --mode=eval --workdir={folder} measures the test split anew"
+        return f"{str(error).partition(';')[0]}; --mode=eval --workdir={folder} measures the test split again"
     return ""
 
 
@@ -191,7 +191,7 @@ def describe(figures: dict[str, Any]) -> list[str]:
     worst = ", ".join(f"{shown(name)} {100 * accuracy:.1f}%" for accuracy, name in per_class[:3])
     best = ", ".join(f"{shown(name)} {100 * accuracy:.1f}%" for accuracy, name in per_class[::-1][:3])
     absent = sum(accuracy is None for accuracy in figures["per_class_accuracy"].values())
-    without = f", less {absent} without examples in this split" if absent else ""
+    without = f", except {absent} without examples in this split" if absent else ""
     augmented = []
     if "tta" in figures:
         augmented.append(

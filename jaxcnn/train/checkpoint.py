@@ -172,7 +172,7 @@ class Checkpoints:
             except DamagedError as error:
                 damaged.append(step)
                 causes.append(error.__cause__)
-                remarks.append(f"{error}; falling back to the one before")
+                remarks.append(f"{error}; using the previous checkpoint instead")
                 continue
             if set_aside and damaged:
                 for each in damaged:
@@ -182,8 +182,8 @@ class Checkpoints:
             raise UserError(self._another_orbax(damaged[0], causes[0]))
         if damaged:
             raise UserError(
-                f"{self.folder}: no sound checkpoint is left, of steps {', '.join(map(str, damaged))} "
-                f"({remarks[0].partition(';')[0]}); bring one back, or start again in another workdir"
+                f"{self.folder}: no undamaged checkpoint is left among those of steps {', '.join(map(str, damaged))} "
+                f"({remarks[0].partition(';')[0]}); restore one from a backup, or start again in another workdir"
             )
         return None, remarks
 
@@ -192,7 +192,8 @@ class Checkpoints:
         written = (seals.read_record(self.folder / str(step)) or {}).get("packages", {}).get("orbax-checkpoint")
         return (
             f"orbax-checkpoint {packages()['orbax-checkpoint']} cannot read the checkpoints in {self.folder}, which "
-            f"orbax-checkpoint {written or 'of another version'} wrote ({type(error).__name__}: {error}); install that"
+            f"orbax-checkpoint {written or 'of another version'} wrote ({type(error).__name__}: {error}); install that "
+            "version"
         )
 
     def restore(self, step: int, target: State, sharding: Sharding | State) -> Restored:
@@ -289,7 +290,7 @@ class Checkpoints:
                 raise  # the folder is not to blame
             what = "a checkpoint" if step is None else f"the checkpoint of step {step}"
             raise UserError(
-                f"{self.folder}: {what} could not be saved: {_reason(error)}; free some space or mend the folder, "
+                f"{self.folder}: {what} could not be saved: {_reason(error)}; free some space or repair the folder, "
                 "then run the same command: it resumes from the newest finished checkpoint"
             ) from error
 

@@ -64,7 +64,7 @@ class Confusion:
             if matrix.ndim != 2 or not matrix.size or matrix.shape[0] != matrix.shape[1]:
                 raise ValueError("the confusion matrix is not square")
             if not all(type(of) is int for of in matrix.flat):
-                raise ValueError("the confusion matrix has cells that are no counts")
+                raise ValueError("the confusion matrix has cells that are not counts")
             classes = len(matrix)
             true, predicted = np.nonzero(matrix)
             counts = matrix[true, predicted]

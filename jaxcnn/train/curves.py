@@ -18,7 +18,7 @@ def damage(folder: pathlib.Path) -> list[str]:
     if not damaged:
         return []
     which = f"lines {', '.join(map(str, damaged[:3]))}{' …' if len(damaged) > 3 else ''} are"
-    return [f"{folder}/metrics.jsonl: {which if len(damaged) > 1 else f'line {damaged[0]} is'} damaged, and left out"]
+    return [f"{folder}/metrics.jsonl: {which if len(damaged) > 1 else f'line {damaged[0]} is'} damaged, and skipped"]
 
 
 def _lines(folder: pathlib.Path) -> list[dict[str, Any] | None]:

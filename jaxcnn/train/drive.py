@@ -125,12 +125,16 @@ def record_metrics(session: Session, step: int, metrics: StepMetrics, seconds: f
     loss = float(metrics.sums.loss) / count
     if not (math.isfinite(loss) and math.isfinite(float(metrics.grad_norm))):
         newest = max(session.checkpoints.steps(), default=None)
-        kept = "no checkpoint was made before it" if newest is None else f"checkpoint {newest} is from before it"
+        kept = (
+            "no checkpoint was saved before this step"
+            if newest is None
+            else f"checkpoint {newest} was saved before this step"
+        )
         what = f"loss {loss:g}, gradient norm {float(metrics.grad_norm):g}"
         last = "there was none" if progress.last_loss is None else f"{progress.last_loss:.6g}"
         raise Diverged(
-            f"step {step} is not finite ({what}); last finite loss: {last}; {kept}; "
-            "lower config.optim.learning_rate, or add warm-up or config.optim.clip_norm"
+            f"step {step} is not finite ({what}); last finite loss: {last}; {kept}; lower config.optim.learning_rate, "
+            "or set config.schedule.warmup or config.optim.clip_norm"
         )
     progress.last_loss = loss
     sums = (metrics.sums.loss, metrics.sums.top1, metrics.sums.top5, metrics.sums.count)

@@ -91,12 +91,12 @@ class Interrupts:
     def is_asked(self) -> bool:
         """Whether this process knows that it has to stop; then `received` says why."""
         if self.received is None and self._asked():
-            self.received = "asked to stop"
+            self.received = "stop requested"
         return self.received is not None
 
     def goes_on(self, folder: pathlib.Path) -> str:
         """How to resume a run in a workdir, in words."""
-        return f"the same call with {folder} goes on"
+        return f"the same call with {folder} continues"
 
     @contextlib.contextmanager
     def one_run(self) -> Iterator[None]:

@@ -21,7 +21,7 @@ def why_not_longer(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     if unit != new_unit:
         return f"the length of this run is in {unit}"
     if after < before:
-        return "a run can be made longer, not shorter"
+        return "a run can only be made longer, not shorter"
     if after == before:
         return ""
     deciding = []

@@ -33,7 +33,9 @@ def check_spec(config: Config, spec: StepSpec) -> None:
         ("cutout", config.augment.cutout, 2 * side),
     ):
         if value > most:
-            wrong.append(f"config.augment.{name}={value} is more than {most} pixels, for images of a side of {side}")
+            wrong.append(
+                f"config.augment.{name}={value} is more than {most} pixels, for images with a side of {side} pixels"
+            )
     if wrong:
         raise ConfigError("\n".join(wrong))
 
@@ -51,10 +53,14 @@ def _rhythms(config: Config, spec: StepSpec) -> list[str]:
     for key, value, unit in rhythms:
         steps = value * unit
         if 0 < steps < SLIP:
-            wrong.append(f"config.{key}={value:g} is {steps:.1g} steps; the least is one step, {1 / epoch:.2g} epochs")
+            wrong.append(
+                f"config.{key}={value:g} is {steps:.1g} steps; the minimum is one step, {1 / epoch:.2g} epochs"
+            )
         elif steps and total / max(steps, 1) > MOST_STOPS:
             times = total / max(steps, 1)
-            wrong.append(f"config.{key}={value:g} is due {times:,.0f} times in {total:,} steps; make it seldomer")
+            wrong.append(
+                f"config.{key}={value:g} is due {times:,.0f} times in {total:,} steps; choose a larger interval"
+            )
     return wrong
 
 
@@ -63,9 +69,12 @@ def _times(config: Config, spec: StepSpec) -> list[str]:
     unit = spec.steps_per_epoch if config.schedule.unit == "epochs" else 1.0
     wrong = []
     if any(boundary * unit > INT32 for boundary in config.schedule.boundaries):
-        wrong.append(f"config.schedule.boundaries={config.schedule.boundaries} are beyond 2^31 steps")
+        wrong.append(f"config.schedule.boundaries={config.schedule.boundaries} are above the limit of 2^31 steps")
     if config.optim.whitening_bias_epochs * spec.steps_per_epoch > INT32:
-        wrong.append(f"config.optim.whitening_bias_epochs={config.optim.whitening_bias_epochs:g} is beyond 2^31 steps")
+        wrong.append(
+            f"config.optim.whitening_bias_epochs={config.optim.whitening_bias_epochs:g} is above the limit of 2^31 "
+            "steps"
+        )
     return wrong
 
 
@@ -122,7 +131,7 @@ def _check_fits(parts: dict[str, int], mesh: Mesh, spare: float) -> None:
         return
     listed = ", ".join(f"{what} {size / 2**30:,.1f}" for what, size in parts.items() if size >= 2**27)
     raise ConfigError(
-        f"the run needs {needed / 2**30:,.1f} GiB of memory at least ({listed}), but there are "
-        f"{there_is / 2**30:,.1f} ({device.device_kind}); lower config.model.width, config.global_batch_size, "
+        f"the run needs at least {needed / 2**30:,.1f} GiB of memory ({listed}), but only {there_is / 2**30:,.1f} GiB "
+        f"are available ({device.device_kind}); lower config.model.width, config.global_batch_size, "
         "config.run.eval_batch_size or config.data.image_size, or stream the set (config.data.loader='stream')"
     )

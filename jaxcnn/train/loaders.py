@@ -34,7 +34,7 @@ def choose_loader(data: Data, splits: Iterable[Split | None]) -> tuple[str, str]
     name = "resident" if gib <= data.resident_gib else "stream"
     why = f"the set takes {gib:.2f} GiB, config.data.resident_gib={data.resident_gib:g}"
     if name == "stream":
-        need("tfds", f"{why}, and the loader of larger ones", "tensorflow")
+        need("tfds", f"{why}, and the stream loader for larger sets", "tensorflow")
     return name, why
 
 

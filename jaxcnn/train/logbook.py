@@ -75,14 +75,14 @@ class Logbook:
         self.path.touch()
         if self.path.stat().st_size < length:
             raise UserError(
-                f"{self.path} has {self.path.stat().st_size} bytes, but the checkpoint of step {step} was made with "
-                f"{length}; bring it back from a copy, or start again in another workdir"
+                f"{self.path} has {self.path.stat().st_size} bytes, but had {length} when the checkpoint of step "
+                f"{step} was saved; restore it from a backup, or start again in another workdir"
             )
         self._file = self.path.open("r+b")
         self.crc32 = zlib.crc32(self._file.read(length))
         if crc32 not in (None, self.crc32):
             remarks += curves.damage(self._workdir) or [
-                f"{self.path} is not what the checkpoint of step {step} was made with; it is taken as it is"
+                f"{self.path} has changed since the checkpoint of step {step}; it is used as it is"
             ]
         self._file.truncate(length)
         self._file.seek(length)
@@ -100,7 +100,10 @@ class Logbook:
             return []
         aside = free_name(self.path.with_stem("metrics-lost"))
         self.path.rename(aside)
-        return [f"there is a log in {self._workdir}, but no checkpoint: starts anew, and keeps the log as {aside.name}"]
+        return [
+            f"there is a log in {self._workdir}, but no checkpoint: the run starts from the beginning, and the log is "
+            f"kept as {aside.name}"
+        ]
 
     def length(self) -> int:
         """Bytes in `metrics.jsonl`, after all of them are written to disk."""
@@ -126,7 +129,7 @@ class Logbook:
                 self._events.result().add(kind, step, values)
             except OSError as error:
                 self._close_events()
-                self.say(f"jaxcnn: TensorBoard gets no more events of this start: {error.strerror}")
+                self.say(f"jaxcnn: no more TensorBoard events are written until the next start: {error.strerror}")
 
     def say(self, line: str) -> None:
         """Print a line for the user, above the progress line."""
@@ -168,7 +171,7 @@ def _without_tensorboard() -> str:
     try:
         extras.need("tensorboard", "config.run.tensorboard=True")
     except extras.MissingExtra as error:
-        return f"no events for TensorBoard are written: {error}"
+        return f"no TensorBoard events are written: {error}"
     return ""
 
 

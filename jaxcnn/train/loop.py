@@ -314,8 +314,8 @@ def _test(session: Session) -> tuple[dict[str, Any] | None, list[Outputs]]:
             state = session.checkpoints.restore(step, session.state, shardings).state
         except DamagedError as error:
             raise UserError(
-                f"config.run.test_with='best': {error}; bring {session.folder}/checkpoints/{step} back, or test the "
-                f"last one by --mode=eval --workdir={session.folder}"
+                f"config.run.test_with='best': {error}; restore {session.folder}/checkpoints/{step} from a backup, or "
+                f"test the last checkpoint with --mode=eval --workdir={session.folder}"
             ) from error
     values = _figures(session, split, state, session.config.run.tta, outputs)
     session.logbook.record("test", session.step, {"of_step": step, **values})

@@ -57,8 +57,8 @@ def read(folder: pathlib.Path, normalize: bool, channels: int) -> Normalization:
     except (KeyError, TypeError, ValueError):
         pass
     raise UserError(
-        f"{folder / FILE} does not hold mean and std of {channels} channels; bring it back from a copy, or start anew "
-        "elsewhere"
+        f"{folder / FILE} does not contain the mean and std of {channels} channels; restore it from a backup, or start "
+        "again in another workdir"
     )
 
 
@@ -70,8 +70,8 @@ def _keep(train: Split, folder: pathlib.Path, statistics: Statistics) -> None:
         there, here = (place.without_place(str(text)) for text in (kept.get("split"), train.description))
         if there != here or kept.get("examples") != len(train):
             raise UserError(
-                f"{path} is of {kept.get('split')} with {kept.get('examples')} examples, the data is now "
-                f"{train.description} with {len(train)}; bring the data back, or choose another workdir"
+                f"{path} was computed from {kept.get('split')} with {kept.get('examples')} examples, but the data is "
+                f"now {train.description} with {len(train)}; restore the data, or choose another workdir"
             )
         return
     mean, std = statistics(train)

@@ -53,7 +53,7 @@ def damage(folder: pathlib.Path) -> list[str]:
         found.append(" ".join(str(error).split()).partition(";")[0])
     newest = seals.newest_record(folder / "checkpoints")
     if newest is not None and not _has_log(folder / "metrics.jsonl", newest[1].get("progress", {})):
-        found.append(f"{folder}/metrics.jsonl is not what checkpoint {newest[0]} was made with")
+        found.append(f"{folder}/metrics.jsonl has changed since checkpoint {newest[0]}")
     return found
 
 
@@ -70,8 +70,8 @@ def _has_log(path: pathlib.Path, progress: dict[str, Any]) -> bool:
 
 def _changed(path: pathlib.Path, step: int, how: str) -> UserError:
     return UserError(
-        f"{path} is not what checkpoint {step} was made with ({how}); bring it back from a copy, or start anew "
-        "elsewhere"
+        f"{path} has changed since checkpoint {step} ({how}); restore it from a backup, or start again in another "
+        "workdir"
     )
 
 

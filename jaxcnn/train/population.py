@@ -140,8 +140,8 @@ class Group:
         values = {"from": name, "learning_rate": float(hyper.learning_rate), "weight_decay": float(hyper.weight_decay)}
         session.logbook.record(KIND, step, values)
         session.logbook.say(
-            f"step {step}: goes on from trial {name}, learning rate {values['learning_rate']:g}, "
-            f"weight decay {values['weight_decay']:g}"
+            f"step {step}: continues from trial {name}, learning rate {values['learning_rate']:g}, weight decay "
+            f"{values['weight_decay']:g}"
         )
         session.progress.exchanged, session.saved = step, -1
         with _holding(session, states[exchange.member]):

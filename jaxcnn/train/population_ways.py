@@ -128,10 +128,10 @@ def prepare(sessions: Members, way: str, known: dict[Any, Choice]) -> tuple[Step
     devices = first_of(sessions).mesh.size
     key = (first_of(sessions).spec, len(sessions))
     if way not in ("auto", *possible):
-        why = f"as {len(sessions)} do not divide over {devices} devices"
+        why = f"because {len(sessions)} trials cannot be divided equally over {devices} devices"
         choice = Choice("vmap", f"population of {len(sessions)}: {WAYS['vmap']}, {why}")
     elif way != "auto":
-        choice = Choice(way, f"population of {len(sessions)}: {WAYS[way]}, as asked for")
+        choice = Choice(way, f"population of {len(sessions)}: {WAYS[way]}, as requested")
     elif before := _way_before(sessions, possible):
         choice = Choice(before, f"population of {len(sessions)}: {WAYS[before]}, as before this start")
     elif key in known:

@@ -37,20 +37,20 @@ def find_images(places: list[str]) -> tuple[list[pathlib.Path], list[str]]:
         try:
             mode = path.stat().st_mode
         except FileNotFoundError:
-            raise UserError(f"--images={place}: there is no such file or folder") from None
+            raise UserError(f"--images={place}: this file or folder does not exist") from None
         except (OSError, ValueError) as error:
             raise UserError(f"--images={place} cannot be read: {getattr(error, 'strerror', error)}") from None
         if stat.S_ISDIR(mode):
             inside = listing.list_images(path)
             if not inside.paths:
                 others = f", but {listing.told(inside.others)}" if inside.others else ""
-                raise UserError(f"--images={place}: no image in this folder ({listing.KNOWN}){others}")
+                raise UserError(f"--images={place}: no images in this folder ({listing.KNOWN}){others}")
             found += sorted(path / each for each in inside.paths)
             notes += listing.passed_over(inside.others, place)
         elif stat.S_ISREG(mode):
             found.append(path)
         else:
-            raise UserError(f"--images={place} is neither a file nor a folder; copy what it holds into a file")
+            raise UserError(f"--images={place} is neither a file nor a folder; copy its content into a file")
     return found, notes
 
 
@@ -65,7 +65,9 @@ def predict(trained: Trained, paths: list[pathlib.Path], *, skip_unreadable: boo
     """
     shape = trained.spec.image_shape
     if shape[-1] not in (1, 3):
-        raise UserError(f"this network takes images of {shape[-1]} channels; --mode=predict reads grey and colour ones")
+        raise UserError(
+            f"this network needs images of {shape[-1]} channels; --mode=predict reads only grey and colour images"
+        )
     results: list[dict[str, Any]] = []
     for start in range(0, len(paths), BATCH):
         batch: list[dict[str, Any]] = []
@@ -77,7 +79,7 @@ def predict(trained: Trained, paths: list[pathlib.Path], *, skip_unreadable: boo
             except (Unreadable, OSError) as error:
                 if not skip_unreadable:
                     raise UserError(
-                        f"cannot read image {path}: {error}; mend it, leave it out, or set --on_error=skip"
+                        f"cannot read image {path}: {error}; repair it, leave it out, or set --on_error=skip"
                     ) from None
                 batch.append({"file": str(path), "error": str(error)})
         if pixels:
@@ -117,7 +119,7 @@ def _read(path: pathlib.Path, shape: tuple[int, int, int], data: Data) -> np.nda
     content = path.read_bytes()
     pixels = decode(content, size, channels, grey16_max=data.grey16_max, max_megapixels=data.max_megapixels)
     if pixels.shape != shape:
-        raise Unreadable(f"it is {pixels.shape[1]}x{pixels.shape[0]}, but the network takes {width}x{height} only")
+        raise Unreadable(f"it is {pixels.shape[1]}x{pixels.shape[0]}, but the network accepts only {width}x{height}")
     return pixels
 
 

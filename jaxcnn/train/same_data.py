@@ -61,7 +61,11 @@ def remarks(there: Mapping[str, Any], splits: Splits, split: Split) -> list[str]
         other.append("labels")
     known = there.get("content", {})
     other += [f"images in {base}" for base, now in splits.fingerprints(split).items() if known.get(base, now) != now]
-    return [f"{split.description} is not what the run began with: other {' and '.join(other)}"] if other else []
+    return (
+        [f"{split.description} has changed since the start of the run: different {' and '.join(other)}"]
+        if other
+        else []
+    )
 
 
 def checksum(labels: np.ndarray) -> int:

@@ -37,7 +37,7 @@ def check_arrays(tree: Any, record: dict[str, Any]) -> None:
     """Check restored arrays against the record of their checkpoint. Raises ValueError if they differ."""
     for name, seal in _seals(tree).items():
         if seal != record["arrays"][name]:
-            raise ValueError(f"array {name} is not what was saved")
+            raise ValueError(f"array {name} differs from what was saved")
 
 
 def check_record(record: Any) -> None:
@@ -47,7 +47,7 @@ def check_record(record: Any) -> None:
         or not isinstance(record.get("arrays"), dict)
         or record["crc32"] != crc32_of(record)
     ):
-        raise ValueError("its record is not what was saved")
+        raise ValueError("its record differs from what was saved")
 
 
 def newest_record(folder: pathlib.Path) -> tuple[int, dict[str, Any]] | None:

@@ -238,7 +238,7 @@ def _restore_or_begin(
     here = meshes.describe(found.mesh)
     logbook.say(f"jaxcnn: resumed from the checkpoint of step {int(restored.state.step)}")
     if (before := restored.record.get("devices")) not in (None, here):
-        logbook.say(f"  it was made on {before}; from here on {here}: only the rounding changes")
+        logbook.say(f"  it was saved on {before}; the run continues on {here}: only the rounding changes")
     return restored.state, progress, True
 
 
@@ -248,7 +248,7 @@ def _check_best(config: Config, checkpoints: Checkpoints, progress: Progress) ->
     if config.run.test_with == "best" and best and best not in checkpoints.steps():
         raise ConfigError(
             f"config.run.test_with='best', but the best checkpoint so far, of step {best}, is not in "
-            f"{checkpoints.folder}; bring it back, or go on with --config.run.test_with=last"
+            f"{checkpoints.folder}; restore it, or continue with --config.run.test_with=last"
         )
 
 

@@ -98,7 +98,7 @@ def read(folder: pathlib.Path) -> dict[str, Any] | None:
         last_line(figures)
     except (UserError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise UserError(
-            f"{path} is damaged; remove it, and the same command makes it anew from the last checkpoint"
+            f"{path} is damaged; remove it, and the same command creates it again from the last checkpoint"
         ) from error
     return figures
 

@@ -122,7 +122,7 @@ def logits_by_part(
         told += _check_labels(split, labels, told)
         yield np.concatenate(parts), np.concatenate(labels)
     if told != len(split):
-        raise AssertionError(f"{split.description}: {told} examples were evaluated of {len(split)}")
+        raise AssertionError(f"{split.description}: {told} of {len(split)} examples were evaluated")
 
 
 def _check_labels(split: Split, labels: list[np.ndarray], first: int) -> int:
@@ -154,5 +154,6 @@ def _best_step(checkpoints: Checkpoints) -> tuple[int, list[str]]:
         return step, []
     accuracy = 100 * progress["best_accuracy"]
     return step, [
-        f"the best step was {best} ({accuracy:.2f}%), whose checkpoint is not there; of those kept, {step} is"
+        f"the best step was {best} ({accuracy:.2f}%), but its checkpoint no longer exists; {step} is the best one that "
+        "is kept"
     ]

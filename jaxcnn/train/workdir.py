@@ -52,7 +52,7 @@ def claim(workdir: pathlib.Path, seconds: float | None = None) -> Iterator[None]
     try:
         str(workdir.absolute()).encode()
     except UnicodeEncodeError as error:  # TensorStore, which writes checkpoints, takes no bytes as a path
-        raise UserError(f"--workdir={shown(str(workdir))}: its path must be Unicode, so name another") from error
+        raise UserError(f"--workdir={shown(str(workdir))}: its path must be valid Unicode; choose another") from error
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         lock = (workdir / ".lock").open("a+", encoding="utf-8")
@@ -63,13 +63,14 @@ def claim(workdir: pathlib.Path, seconds: float | None = None) -> Iterator[None]
             holder = _holder(lock)
             if seconds is None:
                 raise UserError(f"--workdir={workdir} is in use by {holder}; wait for it, or choose another")
-            _log.warning("waiting for %s, which holds %s", holder, workdir)
+            _log.warning("waiting for %s, which uses %s", holder, workdir)
             deadline = time.monotonic() + seconds
             while not _locked(lock):
                 if time.monotonic() > deadline:
                     raise HostsError(
-                        f"--workdir={workdir} is in use by {_holder(lock)}, and was for config.hosts.join_seconds; if "
-                        "that is left of a failure (kill -KILL ends even a stopped process), the same command goes on"
+                        f"--workdir={workdir} has been in use by {_holder(lock)} for config.hosts.join_seconds; if "
+                        "that process is left over from a failure, end it (kill -KILL ends even a stopped process) "
+                        "and run the same command again"
                     )
                 time.sleep(0.2)
         lock.truncate(0)
@@ -204,7 +205,7 @@ def check_same_data(cluster: Cluster, splits: Splits) -> None:
     for host, here in zip(cluster.hosts, facts, strict=False):
         if differ := same_data.differing(facts[0], here):
             raise UserError(
-                f"the data on {host} is not that on {cluster.hosts[0]} ({', '.join(differ)} differ); see "
+                f"the data on {host} differs from that on {cluster.hosts[0]} ({', '.join(differ)} differ); check "
                 "config.data.dir and config.data.source there"
             )
 
@@ -221,13 +222,13 @@ def check_data_facts(workdir: pathlib.Path, splits: Splits) -> None:
     differ = same_data.differing(there, here)
     if differ and splits.has_own_val and same_data.is_older_than_val_split(read_json(workdir / CONFIG)):
         raise UserError(
-            f"the run in --workdir={workdir} is from before config.data.val_split, and holds its validation split out "
-            f"of train: go on with --config.data.val_split={HELD_OUT}, or choose another workdir"
+            f"the run in --workdir={workdir} was made before config.data.val_split existed, and holds out its "
+            f"validation split of train: continue with --config.data.val_split={HELD_OUT}, or choose another workdir"
         )
     if differ:
         raise UserError(
-            f"the data is not what the run in --workdir={workdir} began with ({', '.join(differ)} differ from "
-            f"{DATA}); bring it back, or choose another workdir"
+            f"the data has changed since the start of the run in --workdir={workdir} ({', '.join(differ)} differ from "
+            f"{DATA}); restore it, or choose another workdir"
         )
 
 
@@ -245,7 +246,7 @@ def read_data_facts(workdir: pathlib.Path) -> dict[str, Any]:
     facts = read_sealed(workdir / DATA)
     if missing := [key for key, is_right in _FACTS.items() if not is_right(facts.get(key))]:
         raise UserError(
-            f"{workdir / DATA} lacks {', '.join(missing)}; bring it back from a copy, or train anew elsewhere"
+            f"{workdir / DATA} lacks {', '.join(missing)}; restore it from a backup, or train again in another workdir"
         )
     return facts | {"class_names": list(distinct(tuple(facts["class_names"])))}
 
@@ -277,17 +278,21 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
       UserError: it is missing or damaged.
     """
     if path.exists() and not path.is_file():  # reading a pipe would block
-        raise UserError(f"{path} is not a regular file; bring it back from a copy, or start anew elsewhere")
+        raise UserError(f"{path} is not a regular file; restore it from a backup, or start again in another workdir")
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise UserError(f"{path} is missing; is {path.parent} the folder of a run that got to training?") from error
+        raise UserError(
+            f"{path} is missing; is {path.parent} the folder of a run that has started training?"
+        ) from error
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{path} cannot be read ({error}); bring it back from a copy, or start anew elsewhere"
+            f"{path} cannot be read ({error}); restore it from a backup, or start again in another workdir"
         ) from error
     if not isinstance(value, dict):
-        raise UserError(f"{path} holds no JSON object; bring it back from a copy, or start anew elsewhere")
+        raise UserError(
+            f"{path} does not contain a JSON object; restore it from a backup, or start again in another workdir"
+        )
     return value
 
 
@@ -300,7 +305,8 @@ def read_sealed(path: pathlib.Path) -> dict[str, Any]:
     value = read_json(path)
     if not is_whole(value):
         raise UserError(
-            f"{path} is not what was written (its checksum differs); bring it back from a copy, or start anew elsewhere"
+            f"{path} has changed since it was written (its checksum differs); restore it from a backup, or start again "
+            "in another workdir"
         )
     value.pop("crc32", None)
     return value

@@ -129,7 +129,7 @@ def test_flipped_bytes_of_a_checkpoint_of_two_processes_are_noticed_and_the_one_
 def test_a_checkpoint_of_two_processes_goes_on_on_any_number_of_devices_of_one_up_to_rounding(split, devices, capsys):
     moved = back_to_half(split, f"moved-{devices}")
     run_one(moved, split, devices, shard_params=False, model_devices=1)
-    made = f"it was made on 4 x cpu (data 2 x model 2) of 2 processes; from here on {devices} x cpu"
+    made = f"it was saved on 4 x cpu (data 2 x model 2) of 2 processes; the run continues on {devices} x cpu"
     assert made in capsys.readouterr().out
     assert_same_curve(moved, split)
 
@@ -137,5 +137,5 @@ def test_a_checkpoint_of_two_processes_goes_on_on_any_number_of_devices_of_one_u
 def test_a_checkpoint_of_two_processes_goes_on_on_four_up_to_rounding(split):
     moved = back_to_half(split, "four")
     output = run_several(moved, {"shard_params": True, "model_devices": 1}, count=4, devices=1)
-    assert "of 2 processes; from here on 4 x cpu of 4 processes" in output
+    assert "of 2 processes; the run continues on 4 x cpu of 4 processes" in output
     assert_same_curve(moved, split)

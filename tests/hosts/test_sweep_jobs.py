@@ -65,4 +65,4 @@ def test_workers_that_an_urgent_job_preempts_are_queued_again_and_their_trials_g
     assert {folder: row["starts"] for folder, row in found.items()} == {
         folder: 2 if folder in hit else 1 for folder in found
     }
-    assert len(re.findall(r"^trial \d goes on$", told(), re.MULTILINE)) == 2, told()
+    assert len(re.findall(r"^trial \d continues$", told(), re.MULTILINE)) == 2, told()

@@ -23,7 +23,7 @@ def test_processes_share_the_trials_pass_on_a_signal_and_one_that_is_killed_is_r
     wait_until(process, lambda: len(states(disturbed)) >= 2)
     killed = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[-1]
     os.kill(int(killed), signal.SIGKILL)
-    runs.wait_for(process, "a worker died (exit code -9) and is started again")
+    runs.wait_for(process, "a worker died (exit code -9) and is restarted")
     code, output, _ = runs.stop(process, signal.SIGTERM, seconds=100)
     assert code == 75, output
     assert "running" not in states(disturbed)

@@ -40,7 +40,7 @@ def run(job: Job) -> None:
             watch(job.display, alive)
         except Interrupted as error:
             stop(workers, job.folder)
-            raise Interrupted(f"{error}: stopped, every trial under way has a checkpoint; {interrupts.where}") from None
+            raise Interrupted(f"{error}: stopped, every running trial has a checkpoint; {interrupts.where}") from None
         except BaseException:
             stop(workers, job.folder)
             raise
@@ -79,7 +79,7 @@ class _Worker:
         self._restarts += 1
         if self._restarts > MAX_RESTARTS:
             raise UserError(f"a worker died {self._restarts} times, the last time by {code}; see {self._log}")
-        self._job.display.say(f"a worker died (exit code {code}) and is started again; see {self._log}")
+        self._job.display.say(f"a worker died (exit code {code}) and is restarted; see {self._log}")
         self.process = self._start()
         return True
 
@@ -96,7 +96,7 @@ def stop(workers: list[_Worker], folder: pathlib.Path) -> None:
 
 def _last_line(log: pathlib.Path) -> str:
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1] if lines else "it said nothing"
+    return lines[-1] if lines else "it wrote no output"
 
 
 def settle(place: dict[str, str] | set[int]) -> None:

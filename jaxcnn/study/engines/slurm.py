@@ -47,7 +47,7 @@ class Worker:
           RuntimeError: the worker failed.
         """
         while (code := self._run()) == INTERRUPTED:  # not by notice, on which `checkpoint` ends this process
-            print(f"the worker was stopped by a signal; it starts again in {STAY_SECONDS:.0f} s", flush=True)
+            print(f"the worker was stopped by a signal; it restarts in {STAY_SECONDS:.0f} s", flush=True)
             time.sleep(STAY_SECONDS)
         if code:
             raise RuntimeError(f"the worker ended with exit code {code}; its last lines are in this job's log")
@@ -107,7 +107,7 @@ def run(job: Job) -> None:
             raise UserError(f"Slurm refused the jobs: {' '.join(str(error).split())[:400]}") from error
         running += submitted
     (logs / JOBS).write_text(json.dumps([each.job_id for each in running]) + "\n", encoding="utf-8")
-    job.display.say(f"jobs {', '.join(each.job_id for each in running)}; logs in {logs}; Ctrl-C leaves them running")
+    job.display.say(f"jobs {', '.join(each.job_id for each in running)}; logs in {logs}; Ctrl-C does not stop them")
     job.display.estimate.workers = len(running)
     board = job.display.board
 
