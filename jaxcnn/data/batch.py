@@ -11,6 +11,8 @@ tracers, or the shapes for which a step is compiled. These names of dimensions m
     kh, kw, i   height, width and input channels of a kernel; i is c / groups
     k           classes
     d           devices
+
+`...`, or a name after `*`, is any number of dimensions, also none.
 """
 
 from typing import Any, Protocol

@@ -90,7 +90,7 @@ def cutmix_shares(key: Key[Array, ""], alpha: float, height: int, width: int) ->
 
 
 @functools.lru_cache(maxsize=16)
-def beta_quantiles(alpha: float) -> Float32[np.ndarray, "4096"]:
+def beta_quantiles(alpha: float) -> Float32[np.ndarray, " quantiles"]:
     """`QUANTILES` equally likely values that approximate Beta(alpha, alpha): its quantiles, ascending.
 
     Unlike a rejection sampler, a draw from them is one integer, so it is exact in every program and needs no loop.

@@ -24,10 +24,11 @@ OPERATIONS = (
     "identity", "autocontrast", "equalize", "rotate", "solarize", "color", "posterize",
     "contrast", "brightness", "sharpness", "shear_x", "shear_y", "translate_x", "translate_y",
 )  # fmt: skip
-Image = UInt8[Array, "h w c"]
-Number = Int32[Any, "*rows"]
 LEVELS = 30  # strengths run from 0 to this
 _BLENDED_WITH = ("itself", "brightness", "contrast", "color", "sharpness")
+
+Image = UInt8[Array, "h w c"]
+Number = Int32[Any, "*rows"]
 
 
 @flax.struct.dataclass

@@ -18,6 +18,7 @@ from jaxcnn.data.examples import worker_count
 from jaxcnn.data.tensorflow import import_tensorflow
 
 _Item = TypeVar("_Item")
+_Put = TypeVar("_Put")
 _Integers = Int32[np.ndarray, " b"]
 _Host = tuple[UInt8[np.ndarray, "b h w c"], _Integers, _Integers]  # images, labels, indices
 _IndexOfBatch = Callable[[int], Int[np.ndarray, " b"]]
@@ -167,13 +168,13 @@ def _pipeline(
     )
 
 
-def device_prefetch(batches: Iterable[_Item], put: Callable[[_Item], Any], depth: int = 2) -> Iterator[Any]:
+def device_prefetch(batches: Iterable[_Item], put: Callable[[_Item], _Put], depth: int = 2) -> Iterator[_Put]:
     """`put(batch)` for each batch, `depth` of them ahead, so that copies to the devices overlap computation there.
 
     `put` should only start the copy, as `jax.device_put` does. An error of `batches` is raised after the preceding
     batches have been yielded. Closing this iterator closes `batches`.
     """
-    ahead: deque[Any] = deque()
+    ahead: deque[_Put] = deque()
     failure: Exception | None = None
     source = iter(batches)
     try:

@@ -2,8 +2,8 @@
 
 import dataclasses
 import functools
-from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.typing import Collection, VariableDict
@@ -17,7 +17,7 @@ from jaxcnn.models import split
 from jaxcnn.models.batch_norm import PartlyFrozen
 
 
-def network(spec: StepSpec, axis_name: str | None = None) -> Any:
+def network(spec: StepSpec, axis_name: str | None = None) -> nn.Module:
     """The network of a spec; `axis_name` as for `jaxcnn.models.build`."""
     norm = spec.norm
     if spec.optim.layers or spec.optim.freeze_norm:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -121,6 +120,7 @@ Layout = tuple[str | None, int, int]
 Groups = Float[Array, "groups elements c"]
 Moment = Float[Array, "groups 1 c"]  # of at least float32
 Channels = Float32[Array, " c"]
+Residuals = tuple[Groups, Channels, Channels, Channels, Moment, Moment]  # x, scale, bias, shift, mean, 1 / deviation
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
@@ -150,12 +150,16 @@ def normalize_groups(
     return y.astype(x.dtype), mean, variance
 
 
-def _forward(x, scale, bias, shift, epsilon, layout) -> tuple[Any, Any]:
+def _forward(
+    x: Groups, scale: Channels, bias: Channels, shift: Channels, epsilon: float, layout: Layout
+) -> tuple[tuple[Groups, Moment, Moment], Residuals]:
     y, mean, variance = normalize_groups(x, scale, bias, shift, epsilon, layout)
     return (y, mean, variance), (x, scale, bias, shift, mean, lax.rsqrt(variance + epsilon))
 
 
-def _backward(epsilon: float, layout: Layout, residuals: Any, cotangents: Any) -> Any:
+def _backward(
+    epsilon: float, layout: Layout, residuals: Residuals, cotangents: tuple[Groups, Moment, Moment]
+) -> tuple[Groups, Channels, Channels, Channels]:
     x, scale, bias, shift, mean, inverse = residuals
     dy, wide = _wide(cotangents[0]), _wide(x)
     total = _sum(dy)
