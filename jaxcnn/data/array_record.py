@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int64
 
 from jaxcnn.config import UserError
 from jaxcnn.data.tfrecord import Damaged, find_features
 
 
-def index_array_record(path: Path, image_key: str, label_key: str) -> np.ndarray:
-    """`index_shard` for an ArrayRecord file: int64 [records, 3] of record number, image length in bytes, label."""
+def index_array_record(path: Path, image_key: str, label_key: str) -> Int64[np.ndarray, "n 3"]:
+    """`index_shard` for an ArrayRecord file: record number, image length in bytes, label."""
     rows = []
     reader = _reader(path)
     try:

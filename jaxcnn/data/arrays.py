@@ -7,13 +7,14 @@ import pathlib
 import re
 
 import numpy as np
+from jaxtyping import Integer, UInt8, UInt64
 
 from jaxcnn import config
 from jaxcnn.config import UserError
 from jaxcnn.config.ranges import INT32
 from jaxcnn.data import content
 from jaxcnn.data.decode import resize
-from jaxcnn.data.examples import Examples, Source
+from jaxcnn.data.examples import Examples, Indices, Pixels, Source
 from jaxcnn.data.remarks import centre_square
 from jaxcnn.machine import malloc
 
@@ -42,8 +43,10 @@ def open_digits(argument: str, data: config.Data) -> Source:
     return Source("digits", tuple("0123456789"), ("train", "test"), open_split)
 
 
-def array_examples(images: np.ndarray, labels: np.ndarray, data: config.Data) -> Examples:
-    """Images uint8 [N, H, W, C] and labels [N] in memory, resized to `data.image_size` as they are read."""
+def array_examples(
+    images: UInt8[np.ndarray, "n h w c"], labels: Integer[np.ndarray, " n"], data: config.Data
+) -> Examples:
+    """Images and labels in memory, resized to `data.image_size` as they are read."""
     of_pixels = functools.cache(lambda: content.of_array(images))
     examples = Examples(labels.astype(np.int32), images.shape[1:], lambda indices: images[indices], of_pixels)
     return _resized(examples, data.image_size)
@@ -57,7 +60,7 @@ def _resized(examples: Examples, size: int) -> Examples:
     if channels not in (1, 3):
         raise UserError(f"config.data.image_size={size}: images of {channels} channels cannot be resized")
 
-    def read(indices: np.ndarray) -> np.ndarray:
+    def read(indices: Indices) -> Pixels:
         images = np.empty((len(indices), size, size, channels), np.uint8)
         for place, image in enumerate(examples.read(indices)):
             images[place] = resize(image, size)
@@ -94,7 +97,7 @@ def open_synthetic(argument: str, data: config.Data) -> Source:
         salt, count = (1, length) if name == "train" else (2, length // 4)
         labels = (np.arange(count) % classes).astype(np.int32)
 
-        def read(indices: np.ndarray) -> np.ndarray:
+        def read(indices: Indices) -> Pixels:
             return _synthesize(np.asarray(indices), salt, shape, classes)
 
         made_of = functools.partial(content.of_arguments, f"synthetic {shape} {classes} {count} {salt}")
@@ -110,7 +113,7 @@ def open_synthetic(argument: str, data: config.Data) -> Source:
     return Source(f"synthetic:{argument}" if argument else "synthetic", names, ("train", "test"), open_split)
 
 
-def _synthesize(indices: np.ndarray, salt: int, shape: tuple[int, int, int], classes: int) -> np.ndarray:
+def _synthesize(indices: Indices, salt: int, shape: tuple[int, int, int], classes: int) -> Pixels:
     height, width, channels = shape
     grid = 4  # blocks per side of a pattern
     pixels = height * width * channels
@@ -126,8 +129,8 @@ def _synthesize(indices: np.ndarray, salt: int, shape: tuple[int, int, int], cla
     return (pattern + noise).astype(np.uint8)
 
 
-def _noise(counter: np.ndarray, salt: int) -> np.ndarray:
-    """A random byte for each uint64 counter: the finaliser of SplitMix64 (Steele et al. 2014), top 8 bits."""
+def _noise(counter: UInt64[np.ndarray, "..."], salt: int) -> UInt8[np.ndarray, "..."]:
+    """A random byte for each counter: the finaliser of SplitMix64 (Steele et al. 2014), top 8 bits."""
     x = counter + np.uint64((salt * 0x9E3779B97F4A7C15 + 0x632BE59BD9B4E019) % 2**64)
     x = x * np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -10,10 +10,15 @@ import enum
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Float32, Int, Int32, Key, Num, UInt8
 
 from jaxcnn import config as configuration
 from jaxcnn.data import image_ops, mixing, policy
 from jaxcnn.data.batch import Batch
+
+Labels = Int32[Array, " b"]
+Keys = Key[Array, " b"]
+Channels = Float32[Array, " c"]
 
 
 @flax.struct.dataclass
@@ -21,16 +26,16 @@ class Augmented:
     """A batch ready for the network, or one device's shard of it.
 
     Attributes:
-      image: float32 [B, H, W, C], normalised; smaller than the input images if `small_side` was given.
-      label: int32 [B].
-      other_label: int32 [B], label of the example mixed in; equal to `label` without mixing.
-      weight: float32 [B], share of `label` in the target; `other_label` has the rest. 1 without mixing.
+      image: normalised; smaller than the input images if `small_side` was given.
+      label: number of the class.
+      other_label: label of the example mixed in; equal to `label` without mixing.
+      weight: share of `label` in the target; `other_label` has the rest. 1 without mixing.
     """
 
-    image: jax.Array
-    label: jax.Array
-    other_label: jax.Array
-    weight: jax.Array
+    image: Float32[Array, "b h w c"]
+    label: Labels
+    other_label: Labels
+    weight: Float32[Array, " b"]
 
 
 class Draw(enum.IntEnum):
@@ -47,12 +52,12 @@ class Draw(enum.IntEnum):
 def augment(
     config: configuration.Augment,
     batch: Batch,
-    key: jax.Array,
-    mean: jax.Array,
-    std: jax.Array,
+    key: Key[Array, ""],
+    mean: Channels,
+    std: Channels,
     *,
-    run_key: jax.Array | None = None,
-    epoch: jax.Array | None = None,
+    run_key: Key[Array, ""] | None = None,
+    epoch: Int[Array, " b"] | None = None,
     axis_name: str | None = None,
     microbatches: int = 1,
     small_side: int = 0,
@@ -64,13 +69,13 @@ def augment(
 
     Args:
       config: operations and their strengths.
-      batch: images uint8 [B, H, W, C]; inside `shard_map`, this device's shard, in the layout of `mixing.partners`.
+      batch: inside `shard_map`, this device's shard, in the layout of `mixing.partners`.
       key: key of this step, equal on all devices. Its implementation must be counter-based under `vmap`, as JAX's
         default (threefry) is.
-      mean: float32 [C], mean of the training split, in [0, 1]; ignored if `config.normalize` is off.
-      std: float32 [C], standard deviation of the training split, in the same unit; also ignored then.
+      mean: mean of the training split, in [0, 1]; ignored if `config.normalize` is off.
+      std: standard deviation of the training split, in the same unit; also ignored then.
       run_key: key of the whole run; used by flip="alternating" only.
-      epoch: int [B], epoch of each example, from 0; used by flip="alternating" only.
+      epoch: epoch of each example, from 0; used by flip="alternating" only.
       axis_name: mesh axis over which the batch is split; None if this is the whole batch.
       microbatches: number of microbatches in the batch.
       small_side: side in pixels to which square images are finally shrunk; 0 keeps their size.
@@ -94,34 +99,31 @@ def augment(
     return Augmented(image, batch.label, other_label, weight)
 
 
-def normalize(image: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
+def normalize(image: Num[Array, "... c"], mean: Channels, std: Channels) -> Float32[Array, "... c"]:
     """Scale an image to [0, 1], subtract the mean and divide by the standard deviation of each channel.
 
     Args:
-      image: uint8 [..., C] in 0..255, or floating-point [..., C] in [0, 1] already.
-      mean: float32 [C], in units of [0, 1].
-      std: float32 [C], in the same units; a constant channel (0) is only centred.
-
-    Returns:
-      float32, in the shape of `image`.
+      image: uint8 in 0..255, or floating-point in [0, 1] already.
+      mean: in units of [0, 1].
+      std: in the same units; a constant channel (0) is only centred.
     """
     scaled = image_ops.unit_interval(image, 255) if image.dtype == jnp.uint8 else image.astype(jnp.float32)
     return (scaled - mean) / jnp.where(std > 0, std, 1)
 
 
-def denormalize(image: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
-    """The inverse of `normalize`: float32 [..., C], in [0, 1] for an image that `normalize` returned."""
+def denormalize(image: Float[Array, "... c"], mean: Channels, std: Channels) -> Float32[Array, "... c"]:
+    """The inverse of `normalize`: in [0, 1] for an image that `normalize` returned."""
     return image * jnp.where(std > 0, std, 1) + mean
 
 
 def _flipped(
     config: configuration.Augment,
-    keys: jax.Array,
-    index: jax.Array,
-    run_key: jax.Array | None,
-    epoch: jax.Array | None,
-) -> jax.Array:
-    """Which images are mirrored left to right, bool [B]: half of them (Krizhevsky et al. 2012, section 4.1).
+    keys: Keys,
+    index: Int32[Array, " b"],
+    run_key: Key[Array, ""] | None,
+    epoch: Int[Array, " b"] | None,
+) -> Bool[Array, " b"]:
+    """Which images are mirrored left to right: half of them (Krizhevsky et al. 2012, section 4.1).
 
     "random" draws anew each time an example is seen. "alternating" draws once per example and run, and inverts the
     result every epoch, so two consecutive epochs show each example both ways: Jordan 2024 (arXiv:2404.00498).
@@ -139,13 +141,13 @@ def _flipped(
 
 def _augment_one(
     config: configuration.Augment,
-    image: jax.Array,
-    key: jax.Array,
-    flipped: jax.Array,
-    mean: jax.Array,
-    std: jax.Array,
-) -> jax.Array:
-    """One image, uint8 [H, W, C] to normalised float32; `key` is the example's own."""
+    image: UInt8[Array, "h w c"],
+    key: Key[Array, ""],
+    flipped: Bool[Array, ""],
+    mean: Channels,
+    std: Channels,
+) -> Float32[Array, "h w c"]:
+    """One image, normalised; `key` is the example's own."""
     if config.crop != "none":
         image = image_ops.random_crop(image, jax.random.fold_in(key, Draw.CROP), config.crop_padding, config.crop)
     if config.flip != "none":

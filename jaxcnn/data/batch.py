@@ -1,9 +1,29 @@
-"""The interface between data and training: a batch of examples, and a split that can be read at any index."""
+"""The interface between data and training: a batch of examples, and a split that can be read at any index.
+
+An annotation such as `UInt8[Array, "b h w c"]` (jaxtyping) gives the element type and the dimensions of an array. It is
+for readers and for mypy; nothing checks it while a program runs. `Any` in place of `Array` means JAX or NumPy arrays,
+tracers, or the shapes for which a step is compiled. These names of dimensions mean the same everywhere:
+
+    b           examples of a batch, or of one device's shard of it
+    n, m        examples of a split, or of another list of images; some of them
+    h, w, c     height, width and channels of images
+    oh, ow, o   the same of the outputs of a layer
+    kh, kw, i   height, width and input channels of a kernel; i is c / groups
+    k           classes
+    d           devices
+
+`...`, or a name after `*`, is any number of dimensions, also none.
+"""
 
 from typing import Any, Protocol
 
 import flax.struct
-import numpy as np
+from jaxtyping import Bool, Float32, Int32, UInt8
+
+from jaxcnn.data.examples import Indices, Labels, Pixels
+
+Integers = Int32[Any, " b"]
+Channels = Float32[Any, " c"]
 
 
 @flax.struct.dataclass
@@ -11,21 +31,19 @@ class Batch:
     """A batch, or one device's shard of it.
 
     Attributes:
-      image: uint8 [B, H, W, C].
-      label: int32 [B].
-      index: int32 [B], index of the example in its split.
-      position: int32 [B], position in the global batch, independent of the place in memory. All randomness of an
-        example is keyed by it, so devices, microbatches and hosts do not change how an example is processed.
-      mask: bool [B], False for padding.
-
-    The fields are JAX or NumPy arrays, tracers, or the shapes for which a step is compiled.
+      image: the pixels.
+      label: number of the class.
+      index: index of the example in its split.
+      position: position in the global batch, independent of the place in memory. All randomness of an example is keyed
+        by it, so devices, microbatches and hosts do not change how an example is processed.
+      mask: False for padding.
     """
 
-    image: Any
-    label: Any
-    index: Any
-    position: Any
-    mask: Any
+    image: UInt8[Any, "b h w c"]
+    label: Integers
+    index: Integers
+    position: Integers
+    mask: Bool[Any, " b"]
 
 
 class Split(Protocol):
@@ -34,27 +52,27 @@ class Split(Protocol):
     Attributes:
       name: "train", "val" or "test".
       description: text for messages and records, such as "tfds:cifar10/train[5000 held out]".
-      labels: int32 [N].
+      labels: number of the class of each example.
       class_names: one per class.
       image_shape: (H, W, C) of every image, after resizing.
     """
 
     name: str
     description: str
-    labels: np.ndarray
+    labels: Labels
     class_names: tuple[str, ...]
     image_shape: tuple[int, int, int]
 
     def __len__(self) -> int: ...
 
-    def read(self, indices: np.ndarray) -> np.ndarray:
-        """Images uint8 [n, H, W, C] at int indices [n]. Safe to call from several threads."""
+    def read(self, indices: Indices) -> Pixels:
+        """The images at these indices. Safe to call from several threads."""
         ...
 
 
 @flax.struct.dataclass
 class Normalization:
-    """Mean and standard deviation per channel, float32 [C], in units of [0, 1] pixels; 0 and 1 change nothing."""
+    """Mean and standard deviation per channel, in units of [0, 1] pixels; 0 and 1 change nothing."""
 
-    mean: Any
-    std: Any
+    mean: Channels
+    std: Channels

@@ -17,9 +17,13 @@ from pathlib import Path
 from typing import IO, BinaryIO
 
 import numpy as np
+from jaxtyping import UInt8
 
 from jaxcnn.data import cache_limit
 from jaxcnn.machine import locks
+
+Images = UInt8[np.ndarray, "n h w c"]
+Chunk = UInt8[np.ndarray, "m h w c"]
 
 
 def fingerprint(parts: Iterable[object]) -> str:
@@ -85,14 +89,14 @@ def cached_arrays(
 
 
 def cached_images(
-    path: Path, shape: tuple[int, ...], decode: Callable[[], Iterable[np.ndarray]]
-) -> tuple[np.ndarray | None, str]:
-    """Images uint8 of `shape` as a read-only memory map of `path`; decoded and saved there if absent or damaged.
+    path: Path, shape: tuple[int, ...], decode: Callable[[], Iterable[Chunk]]
+) -> tuple[Images | None, str]:
+    """Images of `shape` as a read-only memory map of `path`; decoded and saved there if absent or damaged.
 
     Args:
       path: path of the `.npy` file; the CRC-32 of the pixels follows them.
-      shape: (N, H, W, C).
-      decode: yields the images in order, in chunks [n, H, W, C]. Its errors are passed on, and nothing is saved.
+      shape: (n, h, w, c).
+      decode: yields the images in order, in chunks. Its errors are passed on, and nothing is saved.
 
     Returns:
       The images and "", or None and the reason why they could not be saved.
@@ -104,7 +108,7 @@ def cached_images(
             return images, ""
         reading: list[Exception] = []
 
-        def chunks() -> Iterator[np.ndarray]:
+        def chunks() -> Iterator[Chunk]:
             try:
                 yield from decode()
             except Exception as error:
@@ -122,7 +126,7 @@ def cached_images(
     return images, f"decoded images kept in {path.parent} cannot be read back"
 
 
-def _write_images(file: BinaryIO, shape: tuple[int, ...], chunks: Iterable[np.ndarray]) -> None:
+def _write_images(file: BinaryIO, shape: tuple[int, ...], chunks: Iterable[Chunk]) -> None:
     np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
     checksum = 0
     for chunk in chunks:
@@ -132,7 +136,7 @@ def _write_images(file: BinaryIO, shape: tuple[int, ...], chunks: Iterable[np.nd
     file.write(checksum.to_bytes(4, "little"))
 
 
-def _load_images(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+def _load_images(path: Path, shape: tuple[int, ...]) -> Images | None:
     try:
         with open(path, "rb") as file:
             with contextlib.suppress(OSError):

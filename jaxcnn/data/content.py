@@ -11,9 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int64, UInt8
 
 from jaxcnn.data import cache
-from jaxcnn.data.examples import Content, index_chunks, map_in_threads
+from jaxcnn.data.examples import Content, Hashes, Indices, index_chunks, map_in_threads
 from jaxcnn.machine.paths import cache_folder
 
 LIMIT = 4 * 2**30  # most bytes of images that are read for the checksums of a base split
@@ -21,11 +22,11 @@ _CHUNK = 256
 logger = logging.getLogger(__name__)
 
 
-def of_array(images: np.ndarray) -> Content:
-    """The content of images uint8 [N, H, W, C] in memory."""
+def of_array(images: UInt8[np.ndarray, "n h w c"]) -> Content:
+    """The content of images in memory."""
     step = _step(images.nbytes)
 
-    def look(indices: np.ndarray) -> list[int]:
+    def look(indices: Indices) -> list[int]:
         rows = np.ascontiguousarray(images[indices]).reshape(len(indices), -1)
         return [_checksum(row) for row in rows]
 
@@ -41,23 +42,23 @@ def of_arguments(text: str) -> Content:
 
 
 def of_files(
-    title: str, sizes: np.ndarray, load: Callable[[int], bytes], key: str, kept: np.ndarray, workers: int
+    title: str, sizes: Int64[np.ndarray, " n"], load: Callable[[int], bytes], key: str, kept: Indices, workers: int
 ) -> Content:
     """The content of encoded images; checksums are computed once and kept in the cache folder.
 
     Args:
       title: name of the set in messages.
-      sizes: bytes of each image, int64 [N].
+      sizes: bytes of each image.
       load: returns the bytes of image i; if it raises OSError, the image counts as empty.
       key: changes whenever an image may have changed.
-      kept: indices of the images that count, int64 [n].
+      kept: indices of the images that count.
       workers: number of threads; 0 for one per core.
     """
     step = _step(int(np.maximum(sizes, 0).sum()))
     chosen = np.arange(0, len(sizes), step)
     trouble = []  # failures of the storage, possibly temporary
 
-    def look(indices: np.ndarray) -> list[int]:
+    def look(indices: Indices) -> list[int]:
         found = []
         for index in indices:
             try:
@@ -81,7 +82,7 @@ def of_files(
     return _content(len(kept), step, values[kept], whole=step == 1)
 
 
-def in_both(one: np.ndarray | None, other: np.ndarray | None) -> int:
+def in_both(one: Hashes | None, other: Hashes | None) -> int:
     """The number of checksums in `other` that also occur in `one`; 0 if either is unknown."""
     return 0 if one is None or other is None else int(np.isin(other, one).sum())
 
@@ -94,7 +95,7 @@ def _checksum(image: Any) -> int:
     return int.from_bytes(hashlib.blake2b(image, digest_size=8).digest(), "little")
 
 
-def _content(count: int, step: int, values: np.ndarray, whole: bool) -> Content:
+def _content(count: int, step: int, values: Hashes, whole: bool) -> Content:
     digest = hashlib.blake2b(f"{count} {step} ".encode(), digest_size=16)
     digest.update(values.astype("<u8").tobytes())
     return Content(digest.hexdigest(), values if whole else None)

@@ -6,6 +6,7 @@ import logging
 import warnings
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
 from jaxcnn.config import Data
@@ -40,8 +41,8 @@ def decode(
     *,
     grey16_max: int = Data.grey16_max,
     max_megapixels: float = Data.max_megapixels,
-) -> np.ndarray:
-    """Decode one image to uint8 pixels [H, W, channels].
+) -> UInt8[np.ndarray, "h w c"]:
+    """Decode one image to pixels of `channels` channels.
 
     Only the first frame or page of a file is used. EXIF orientation is applied. Transparent pixels are blended over
     white. 16-bit grey is scaled to 8 bits (v * 255 / grey16_max, rounded); Pillow converts CMYK and palettes.
@@ -106,8 +107,8 @@ def grey16_peak(encoded: bytes, max_megapixels: float = Data.max_megapixels) -> 
         raise Unreadable(_reason(error, encoded)) from None
 
 
-def resize(pixels: np.ndarray, size: int) -> np.ndarray:
-    """The centre square of uint8 pixels [H, W, C] (C = 1 or 3), resized to [size, size, C].
+def resize(pixels: UInt8[np.ndarray, "h w c"], size: int) -> UInt8[np.ndarray, "size size c"]:
+    """The centre square of an image of 1 or 3 channels, resized.
 
     Bilinear with antialiasing; equal to resizing the shorter side to `size` and cropping the centre, but the cropped
     parts are never computed.

@@ -11,18 +11,20 @@ from collections.abc import Callable
 
 import numpy as np
 import PIL
+from jaxtyping import Int, Int64, UInt8
 
 from jaxcnn import config
 from jaxcnn.config import UserError
 from jaxcnn.data import cache, remarks
 from jaxcnn.data.content import of_files
 from jaxcnn.data.decode import Unreadable, decode, stored_size
-from jaxcnn.data.examples import Content, Examples, map_in_threads, read_in_order
+from jaxcnn.data.examples import Content, Examples, Hashes, Indices, Labels, Pixels, Read, map_in_threads, read_in_order
 from jaxcnn.machine.paths import cache_folder
 
 logger = logging.getLogger(__name__)
 
-_Read = Callable[[np.ndarray], np.ndarray]
+_Image = UInt8[np.ndarray, "h w c"]
+_Sizes = Int[np.ndarray, "n 2"]  # height and width of each image
 _SCAN_CHUNK = 256
 _NAMED = 3  # at most this many left-out images are named in a note
 
@@ -33,26 +35,26 @@ class Encoded:
 
     Attributes:
       title: name in messages, such as "tfds:cifar10:3.0.2 train".
-      labels: int32 [N].
+      labels: class number of each image.
       channels: 3 or 1, channels of the decoded images.
       shape: (H, W) of all images if the storage guarantees it, else None.
       name: returns the name of image i in messages.
       load: returns the bytes of image i; raises OSError. Safe to call from several threads.
       fingerprint: returns a text that changes whenever an image changes.
-      sizes: bytes of each image, int64 [N].
-      hashes: uint64 [N], hash of each image's path in the set; None if images have no path.
+      sizes: returns the bytes of each image.
+      hashes: returns a hash of each image's path in the set; None if images have no path.
       notes: remarks for the user, such as files passed over.
     """
 
     title: str
-    labels: np.ndarray
+    labels: Labels
     channels: int
     shape: tuple[int, int] | None
     name: Callable[[int], str]
     load: Callable[[int], bytes]
     fingerprint: Callable[[], str]
-    sizes: Callable[[], np.ndarray]
-    hashes: Callable[[], np.ndarray] | None = None
+    sizes: Callable[[], Int64[np.ndarray, " n"]]
+    hashes: Callable[[], Hashes] | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -82,13 +84,13 @@ def open_encoded(encoded: Encoded, data: config.Data) -> Examples:
         sizes = np.tile(encoded.shape, (len(encoded.labels), 1))
     notes += remarks.on_losses(encoded.title, encoded.load, kept, data, sizes)
 
-    def decoded(indices: np.ndarray) -> np.ndarray:
+    def decoded(indices: Indices) -> Pixels:
         images = np.empty((len(indices), *shape), np.uint8)
         for place, index in enumerate(kept[indices]):
             images[place] = _decoded(encoded, int(index), data, shape)
         return images
 
-    read: _Read = decoded
+    read: Read = decoded
     labels = encoded.labels[kept]
     if data.loader != "stream" and len(kept) * int(np.prod(shape)) <= data.resident_gib * 2**30:
         read, note = _through_cache(encoded, data, kept, shape, decoded)
@@ -104,8 +106,8 @@ def open_encoded(encoded: Encoded, data: config.Data) -> Examples:
 
 
 def _through_cache(
-    encoded: Encoded, data: config.Data, kept: np.ndarray, shape: tuple[int, int, int], read: _Read
-) -> tuple[_Read, str]:
+    encoded: Encoded, data: config.Data, kept: Indices, shape: tuple[int, int, int], read: Read
+) -> tuple[Read, str]:
     """A reader of the cache of decoded pixels (built if needed) and ""; or `read` itself and the reason."""
     # Pillow's version is in the key, since another JPEG decoder may round differently.
     made_by = ("pixels", PIL.__version__, encoded.fingerprint(), data.image_size, encoded.channels)
@@ -123,13 +125,13 @@ def _through_cache(
     return lambda indices: pixels[indices], ""
 
 
-def _decode(content: bytes, encoded: Encoded, data: config.Data) -> np.ndarray:
+def _decode(content: bytes, encoded: Encoded, data: config.Data) -> _Image:
     return decode(
         content, data.image_size, encoded.channels, grey16_max=data.grey16_max, max_megapixels=data.max_megapixels
     )
 
 
-def _decoded(encoded: Encoded, index: int, data: config.Data, shape: tuple[int, int, int]) -> np.ndarray:
+def _decoded(encoded: Encoded, index: int, data: config.Data, shape: tuple[int, int, int]) -> _Image:
     try:
         pixels = _decode(encoded.load(index), encoded, data)
     except (Unreadable, OSError) as error:
@@ -149,7 +151,7 @@ def _cannot_read(encoded: Encoded, index: int, reason: str) -> UserError:
     )
 
 
-def _common_size(encoded: Encoded, data: config.Data, kept: np.ndarray, sizes: np.ndarray | None) -> tuple[int, int]:
+def _common_size(encoded: Encoded, data: config.Data, kept: Indices, sizes: _Sizes | None) -> tuple[int, int]:
     """(H, W) of every example; reads all headers if the size is not known otherwise."""
     if data.image_size:
         return data.image_size, data.image_size
@@ -171,11 +173,11 @@ def _common_size(encoded: Encoded, data: config.Data, kept: np.ndarray, sizes: n
     return int(sizes[first][0]), int(sizes[first][1])
 
 
-def _scan(encoded: Encoded, data: config.Data, pixels: bool) -> tuple[np.ndarray, dict[int, str]]:
-    """Read every image's header or, with `pixels`, all of it: sizes int32 [N, 2], and why images are unreadable."""
+def _scan(encoded: Encoded, data: config.Data, pixels: bool) -> tuple[_Sizes, dict[int, str]]:
+    """Read every image's header or, with `pixels`, all of it: sizes, and why images are unreadable."""
     passing_trouble = []  # storage failures may be temporary: such results are not cached
 
-    def look(indices: np.ndarray) -> list[tuple[int, int, str]]:
+    def look(indices: Indices) -> list[tuple[int, int, str]]:
         found = []
         for index in indices:
             try:

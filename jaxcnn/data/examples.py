@@ -8,6 +8,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 import numpy as np
+from jaxtyping import Int, Int32, UInt8, UInt64
+
+# The dimensions of arrays are named in `jaxcnn.data.batch`.
+Indices = Int[np.ndarray, " m"]
+Labels = Int32[np.ndarray, " n"]
+Pixels = UInt8[np.ndarray, "m h w c"]
+Hashes = UInt64[np.ndarray, " n"]
+Read = Callable[[Indices], Pixels]
 
 _CHUNK_BYTES = 2**23  # pixels per read: enough to hide the cost of a call, little compared with any memory
 _Item = TypeVar("_Item")
@@ -20,11 +28,11 @@ class Content:
 
     Attributes:
       fingerprint: 32 hex digits; they differ for other images or another order.
-      images: uint64 [N], one checksum per image, equal for equal images; None if not every image was read.
+      images: one checksum per image, equal for equal images; None if not every image was read.
     """
 
     fingerprint: str
-    images: np.ndarray | None
+    images: Hashes | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,20 +40,20 @@ class Examples:
     """One base split of a source, before slicing and holding out.
 
     Attributes:
-      labels: int32 [N], not yet checked against the classes.
+      labels: class numbers, not yet checked against the classes.
       image_shape: (H, W, C) of every image.
-      read: returns images uint8 [n, H, W, C] at int indices [n]; safe to call from several threads.
+      read: returns the images at these indices; safe to call from several threads.
       content: returns the checksums of the images, computed at the first call; safe to call from several threads.
       notes: remarks for the user, one line each.
-      hashes: uint64 [N], evenly distributed hash of each example's path in the set; None if examples have no path.
+      hashes: returns an evenly distributed hash of each example's path in the set; None if examples have no path.
     """
 
-    labels: np.ndarray
+    labels: Labels
     image_shape: tuple[int, int, int]
-    read: Callable[[np.ndarray], np.ndarray]
+    read: Read
     content: Callable[[], Content]
     notes: tuple[str, ...] = ()
-    hashes: Callable[[], np.ndarray] | None = None
+    hashes: Callable[[], Hashes] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,14 +98,12 @@ def map_in_threads(function: Callable[[_Item], _Result], items: Iterable[_Item],
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def index_chunks(count: int, image_shape: tuple[int, ...]) -> list[np.ndarray]:
+def index_chunks(count: int, image_shape: tuple[int, ...]) -> list[Indices]:
     """The indices 0 .. count - 1 in order, in chunks of about 8 MiB of pixels each."""
     length = max(1, min(1024, _CHUNK_BYTES // max(1, int(np.prod(image_shape)))))
     return [np.arange(start, min(start + length, count)) for start in range(0, count, length)]
 
 
-def read_in_order(
-    read: Callable[[np.ndarray], np.ndarray], count: int, image_shape: tuple[int, ...], workers: int = 0
-) -> Iterator[np.ndarray]:
-    """All images of a split in order, in chunks uint8 [n, H, W, C], read by several threads."""
+def read_in_order(read: Read, count: int, image_shape: tuple[int, ...], workers: int = 0) -> Iterator[Pixels]:
+    """All images of a split in order, in chunks, read by several threads."""
     return map_in_threads(read, index_chunks(count, image_shape), workers)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import UInt64
 
 from jaxcnn import config
 from jaxcnn.config import UserError
@@ -108,8 +109,8 @@ def _list_images(root: Path, names: list[str], title: str, learnt: bool = True) 
     )
 
 
-def _hashes(paths: list[str]) -> np.ndarray:
-    """The two halves of a hash of each path, uint64 [N, 2]."""
+def _hashes(paths: list[str]) -> UInt64[np.ndarray, "n 2"]:
+    """The two halves of a hash of each path."""
     encoding, errors = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()  # as os.fsencode, but faster
     hashes = b"".join(hashlib.blake2b(path.encode(encoding, errors), digest_size=16).digest() for path in paths)
     return np.frombuffer(hashes, ">u8").reshape(-1, 2)

@@ -1,14 +1,17 @@
 """Which examples of the training split are held out for validation."""
 
 import numpy as np
+from jaxtyping import Int, Int64
+
+from jaxcnn.data.examples import Indices, Labels
 
 
-def choose(labels: np.ndarray, count: int, seed: int, stratify: bool) -> tuple[np.ndarray, np.ndarray]:
+def choose(labels: Labels, count: int, seed: int, stratify: bool) -> tuple[Indices, Indices]:
     """Indices of `count` randomly chosen examples and of the rest, both ascending.
 
     Args:
-      labels: int32 [N].
-      count: number of examples to hold out, below N.
+      labels: class number of each of the n examples.
+      count: number of examples to hold out, below n.
       seed: seed of the choice.
       stratify: hold out the same share of every class, to the nearest example. A class of two or more examples gives
         at least one if `count` allows, and keeps at least one.
@@ -26,8 +29,8 @@ def choose(labels: np.ndarray, count: int, seed: int, stratify: bool) -> tuple[n
     return np.sort(order[:count]), np.sort(order[count:])
 
 
-def quotas(counts: np.ndarray, held: int) -> np.ndarray:
-    """The number of held-out examples of each class, int [K], from the class sizes `counts`; the sum is `held`."""
+def quotas(counts: Int[np.ndarray, " k"], held: int) -> Int64[np.ndarray, " k"]:
+    """The number of held-out examples of each class, from the class sizes `counts`; the sum is `held`."""
     exact = counts.astype(np.int64) * held
     share, remainder = exact // counts.sum(), exact % counts.sum()
     most = np.maximum(counts - 1, 0)

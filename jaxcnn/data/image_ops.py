@@ -8,6 +8,13 @@ computed in a batch of another size, on another number of devices, or in another
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float32, Int, Int32, Key, Shaped, UInt8
+
+Image = Shaped[Array, "h w c"]  # of any type
+Pixels = Int32[Array, "h w c"]
+Factor = Int32[Array, ""]  # in units of 2^-FACTOR_BITS
+Table = Int32[Array, "c 256"]
+Pair = Int32[Array, "2"]
 
 COORDINATE_BITS = 16  # fraction bits of an image coordinate, as in Pillow
 FACTOR_BITS = 12  # fraction bits of a blend factor
@@ -15,14 +22,14 @@ FINE = 64  # steps per pixel value in colour jitter
 LARGEST_FACTOR = 31.0  # of colour jitter; 31 * 2^FACTOR_BITS * 255 * FINE just fits into int32
 
 
-def random_crop(image: jax.Array, key: jax.Array, padding: int, mode: str) -> jax.Array:
+def random_crop(image: Image, key: Key[Array, ""], padding: int, mode: str) -> Image:
     """Pad an image on all sides and crop it back to its size at a uniformly drawn position.
 
     The standard augmentation of CIFAR: Lee et al., "Deeply-Supervised Nets" (2015); He et al., "Deep Residual Learning
     for Image Recognition" (2016), section 4.2, pad by 4.
 
     Args:
-      image: [H, W, C], any dtype.
+      image: the image.
       key: key of this operation.
       padding: pixels on each side.
       mode: "zero" fills with pixel value 0 (black before normalisation), as torchvision's RandomCrop does;
@@ -38,8 +45,8 @@ def random_crop(image: jax.Array, key: jax.Array, padding: int, mode: str) -> ja
     return jnp.where(inside[..., None], cropped, jnp.zeros((), image.dtype))
 
 
-def shrink(images: jax.Array, side: int) -> jax.Array:
-    """Images [B, H, W, C], float32, resized to [B, side, side, C]: bilinear with antialiasing.
+def shrink(images: Float32[Array, "b h w c"], side: int) -> Float32[Array, "b side side c"]:
+    """Images resized to squares: bilinear with antialiasing.
 
     Training on small images first and on full-size ones last costs less for about the same accuracy: Howard, "Training
     Imagenet in 3 hours for USD 25" (fast.ai, 2018); Tan & Le 2021, "EfficientNetV2" (arXiv:2104.00298), section 4.
@@ -48,8 +55,8 @@ def shrink(images: jax.Array, side: int) -> jax.Array:
     return jax.image.resize(images, (count, side, side, channels), "linear")
 
 
-def box_mask(height: int, width: int, center: jax.Array, size: jax.Array | tuple[int, int]) -> jax.Array:
-    """A mask bool [height, width] of a box, clipped at the borders.
+def box_mask(height: int, width: int, center: Pair, size: Pair | tuple[int, int]) -> Bool[Array, "h w"]:
+    """A mask of a box, clipped at the borders.
 
     `center` (row, column) is the pixel at offset size // 2 from the box's first one; `size` is (rows, columns).
     """
@@ -58,12 +65,12 @@ def box_mask(height: int, width: int, center: jax.Array, size: jax.Array | tuple
     return ((rows >= top) & (rows < top + size[0]))[:, None] & ((columns >= left) & (columns < left + size[1]))
 
 
-def random_cutout(image: jax.Array, key: jax.Array, side: int) -> jax.Array:
+def random_cutout(image: Image, key: Key[Array, ""], side: int) -> Image:
     """Fill a square centred on a uniformly drawn pixel with 0, which in a normalised image is the data's mean.
 
     The square is clipped at the borders, so the filled area may be smaller: DeVries & Taylor, "Improved
     Regularization of Convolutional Neural Networks with Cutout" (2017), section 3.2 (side 16 on CIFAR-10, 8 on
-    CIFAR-100). `image` is [H, W, C].
+    CIFAR-100).
     """
     height, width, _ = image.shape
     center = jax.random.randint(key, (2,), 0, jnp.array([height, width]))
@@ -71,8 +78,13 @@ def random_cutout(image: jax.Array, key: jax.Array, side: int) -> jax.Array:
 
 
 def color_jitter(
-    image: jax.Array, key: jax.Array, brightness: float, contrast: float, saturation: float, hue: float
-) -> jax.Array:
+    image: UInt8[Array, "h w c"],
+    key: Key[Array, ""],
+    brightness: float,
+    contrast: float,
+    saturation: float,
+    hue: float,
+) -> Float32[Array, "h w c"]:
     """Change brightness, contrast, saturation and hue by random amounts, each as torchvision's ColorJitter defines it.
 
     Brightness, contrast and saturation take a factor from [max(0, 1 - x), 1 + x], hue a shift from [-x, x] turns; x = 0
@@ -80,11 +92,11 @@ def color_jitter(
     Howard, "Some Improvements on Deep Convolutional Neural Network Based Image Classification" (2013).
 
     Args:
-      image: uint8 [H, W, C]; unless C is 3, saturation and hue do nothing.
+      image: the pixels; unless c is 3, saturation and hue do nothing.
       key: key of this operation; each of the four changes folds its own constant into it.
 
     Returns:
-      float32 [H, W, C] in [0, 1].
+      Pixels in [0, 1].
     """
     fine = image.astype(jnp.int32) * FINE
     extents = ((brightness, adjust_brightness), (contrast, adjust_contrast), (saturation, adjust_saturation))
@@ -97,16 +109,16 @@ def color_jitter(
     return unit_interval(fine, 255 * FINE)
 
 
-def adjust_brightness(fine: jax.Array, factor: jax.Array) -> jax.Array:
+def adjust_brightness(fine: Pixels, factor: Factor) -> Pixels:
     """Blend an image with black.
 
-    This and the next two functions take an image int32 [H, W, C] in 0..255 * FINE and a factor int32 in units of
-    2^-FACTOR_BITS: 1 changes nothing, 0 gives the other image, more than 1 extrapolates beyond the given one.
+    This and the next two functions take an image in 0..255 * FINE and a factor in units of 2^-FACTOR_BITS: 1 changes
+    nothing, 0 gives the other image, more than 1 extrapolates beyond the given one.
     """
     return blend(fine, jnp.int32(0), factor, 255 * FINE)
 
 
-def adjust_contrast(fine: jax.Array, factor: jax.Array) -> jax.Array:
+def adjust_contrast(fine: Pixels, factor: Factor) -> Pixels:
     """Blend an image with the mean of its luminance."""
     pixels = fine.shape[0] * fine.shape[1]
     spare = max(0, (255 * FINE * pixels).bit_length() - 31)  # bits by which the sum would exceed int32
@@ -114,17 +126,17 @@ def adjust_contrast(fine: jax.Array, factor: jax.Array) -> jax.Array:
     return blend(fine, mean, factor, 255 * FINE)
 
 
-def adjust_saturation(fine: jax.Array, factor: jax.Array) -> jax.Array:
+def adjust_saturation(fine: Pixels, factor: Factor) -> Pixels:
     """Blend an RGB image with its luminance; other images are unchanged."""
     return blend(fine, luminance(fine), factor, 255 * FINE) if fine.shape[-1] == 3 else fine
 
 
-def adjust_hue(fine: jax.Array, shift: jax.Array) -> jax.Array:
+def adjust_hue(fine: Pixels, shift: Factor) -> Pixels:
     """Rotate the hue of an RGB image on the HSV colour circle; other images are unchanged.
 
     Args:
-      fine: int32 [H, W, C] in 0..255 * FINE.
-      shift: int32, sixths of a turn in units of 2^-FACTOR_BITS.
+      fine: pixels in 0..255 * FINE.
+      shift: sixths of a turn in units of 2^-FACTOR_BITS.
     """
     if fine.shape[-1] != 3:
         return fine
@@ -141,24 +153,24 @@ def adjust_hue(fine: jax.Array, shift: jax.Array) -> jax.Array:
     return value[..., None] - (chroma[..., None] * trapezoid >> FACTOR_BITS)
 
 
-def unit_interval(image: jax.Array, highest: int) -> jax.Array:
-    """Integers in 0..highest as float32 in [0, 1]."""
+def unit_interval(image: Int[Array, "..."], highest: int) -> Float32[Array, "..."]:
+    """Integers in 0..highest as numbers in [0, 1]."""
     # The bound never changes the value. It separates the product from a following sum, so that no compiler fuses the
     # two into a multiply-add in one program and not in another.
     return jnp.minimum(image.astype(jnp.float32) * np.float32(1 / highest), 1)
 
 
-def blend(image: jax.Array, other: jax.Array, factor: jax.Array, highest: int) -> jax.Array:
+def blend(image: Pixels, other: Int32[Array, "..."], factor: Factor, highest: int) -> Pixels:
     """`other + factor * (image - other)` in 0..highest, rounded down; `factor` is in units of 2^-FACTOR_BITS."""
     return jnp.clip(((other << FACTOR_BITS) + factor * (image - other)) >> FACTOR_BITS, 0, highest)
 
 
-def affine_nearest(image: jax.Array, matrix: jax.Array) -> jax.Array:
+def affine_nearest(image: Image, matrix: Int32[Array, "2 3"]) -> Image:
     """Affine transform with nearest-pixel sampling; 0 outside the image, as in torchvision and Pillow.
 
     Args:
-      image: [H, W, C], sides below 2^15.
-      matrix: int32 [2, 3] in units of 2^-COORDINATE_BITS; maps (x, y, 1) in the output to (x, y) in the input, in
+      image: sides below 2^15.
+      matrix: in units of 2^-COORDINATE_BITS; maps (x, y, 1) in the output to (x, y) in the input, in
         pixels from the top left corner, so the centre of the first pixel is (1/2, 1/2).
     """
     height, width, _ = image.shape
@@ -171,15 +183,15 @@ def affine_nearest(image: jax.Array, matrix: jax.Array) -> jax.Array:
     return jnp.where(inside[..., None], sampled, jnp.zeros((), image.dtype))
 
 
-def autocontrast_table(image: jax.Array) -> jax.Array:
-    """The table int32 [C, 256] that stretches each channel of int32 [H, W, C] in 0..255 to the whole range."""
+def autocontrast_table(image: Pixels) -> Table:
+    """The table that stretches each channel of pixels in 0..255 to the whole range."""
     low, high = jnp.min(image, axis=(0, 1))[:, None], jnp.max(image, axis=(0, 1))[:, None]
     values = jnp.arange(256)
     return jnp.where(high > low, jnp.clip((values - low) * 255 // jnp.maximum(high - low, 1), 0, 255), values)
 
 
-def equalize_table(image: jax.Array) -> jax.Array:
-    """The table int32 [C, 256] that flattens each channel's histogram, as Pillow's ImageOps.equalize does."""
+def equalize_table(image: Pixels) -> Table:
+    """The table that flattens each channel's histogram, as Pillow's ImageOps.equalize does."""
     channels = image.shape[-1]
     counts = jnp.zeros((channels, 256), jnp.int32).at[jnp.arange(channels), image].add(1)
     highest = jnp.take_along_axis(counts, jnp.max(image, axis=(0, 1))[:, None], axis=1)
@@ -188,8 +200,8 @@ def equalize_table(image: jax.Array) -> jax.Array:
     return jnp.where(step > 0, jnp.clip((below + step // 2) // jnp.maximum(step, 1), 0, 255), jnp.arange(256))
 
 
-def luminance(image: jax.Array) -> jax.Array:
-    """Luminance int32 [H, W, 1] of int32 [H, W, C] below 2^15, by ITU-R 601-2; the mean if C is not 3.
+def luminance(image: Pixels) -> Int32[Array, "h w 1"]:
+    """Luminance of pixels below 2^15, by ITU-R 601-2; the mean if c is not 3.
 
     The weights are those of Pillow, in 16-bit integers: 0.299, 0.587, 0.114.
     """
@@ -199,8 +211,8 @@ def luminance(image: jax.Array) -> jax.Array:
     return (jnp.sum(image * jnp.array([19595, 38470, 7471]), axis=-1, keepdims=True) + (1 << 15)) >> 16
 
 
-def smooth(image: jax.Array) -> jax.Array:
-    """Int32 [H, W, C] in 0..255 filtered by (1 1 1 / 1 5 1 / 1 1 1) / 13, border pixels kept, as in Pillow."""
+def smooth(image: Pixels) -> Pixels:
+    """Pixels in 0..255 filtered by (1 1 1 / 1 5 1 / 1 1 1) / 13, border pixels kept, as in Pillow."""
     height, width, _ = image.shape
     if min(height, width) < 3:
         return image
@@ -212,17 +224,17 @@ def smooth(image: jax.Array) -> jax.Array:
     return jnp.where(inner, filtered, image)
 
 
-def _draw_fixed(key: jax.Array, low: float, high: float) -> jax.Array:
+def _draw_fixed(key: Key[Array, ""], low: float, high: float) -> Factor:
     """Uniform in [low, high], in units of 2^-FACTOR_BITS: an integer draw, equal in every program."""
     one = 1 << FACTOR_BITS
     return jax.random.randint(key, (), round(low * one), round(high * one) + 1)
 
 
-def _within(index: jax.Array, length: int) -> jax.Array:
+def _within(index: Int32[Array, "..."], length: int) -> Bool[Array, "..."]:
     return (index >= 0) & (index < length)
 
 
-def _reflect(index: jax.Array, length: int) -> jax.Array:
+def _reflect(index: Int32[Array, " m"], length: int) -> Int32[Array, " m"]:
     """Indices outside [0, length) mirrored into it; the border pixel itself is not repeated."""
     period = max(2 * (length - 1), 1)
     index = index % period

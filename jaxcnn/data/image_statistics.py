@@ -4,12 +4,15 @@ import math
 from fractions import Fraction
 
 import numpy as np
+from jaxtyping import Float32, Int64, UInt32
 
 from jaxcnn.data.batch import Split
 from jaxcnn.data.examples import read_in_order
 
+Channels = Float32[np.ndarray, " c"]
 
-def image_statistics(split: Split, workers: int = 0) -> tuple[np.ndarray, np.ndarray]:
+
+def image_statistics(split: Split, workers: int = 0) -> tuple[Channels, Channels]:
     """Mean and standard deviation of each channel over all pixels of all images.
 
     Sums are exact integers, so neither the order of reading nor the number of threads changes a bit. The standard
@@ -20,7 +23,7 @@ def image_statistics(split: Split, workers: int = 0) -> tuple[np.ndarray, np.nda
       workers: number of threads; 0 for one per core.
 
     Returns:
-      float32 [C] each, in units where 255 is 1.
+      Both in units where 255 is 1.
     """
     channels, pixels = split.image_shape[-1], len(split) * math.prod(split.image_shape[:-1])
     totals, squares = np.zeros(channels, np.int64), np.zeros(channels, np.int64)
@@ -36,6 +39,6 @@ def image_statistics(split: Split, workers: int = 0) -> tuple[np.ndarray, np.nda
     return mean, std
 
 
-def _over_pixels(sums: np.ndarray, channels: int) -> np.ndarray:
-    """Sums [H * W * C] added up over all pixels: int64 [C]."""
+def _over_pixels(sums: UInt32[np.ndarray, " h*w*c"], channels: int) -> Int64[np.ndarray, " c"]:
+    """Sums added up over all pixels."""
     return sums.reshape(-1, channels).sum(axis=0, dtype=np.int64)

@@ -6,46 +6,51 @@ stored, so devices and microbatches never change a bit of the result.
 """
 
 import functools
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Float32, Int32, Key, Shaped
 
 from jaxcnn import config as configuration
 from jaxcnn.data import image_ops
+
+Shares = tuple[Float32[Array, "h w"], Float32[Array, ""]]
+_Tree = TypeVar("_Tree")
 
 QUANTILES = 4096
 
 
 def mix(
     config: configuration.Augment,
-    image: jax.Array,
-    label: jax.Array,
-    keys: jax.Array,
+    image: Float32[Array, "b h w c"],
+    label: Int32[Array, " b"],
+    keys: Key[Array, " b"],
     *,
     axis_name: str | None = None,
     microbatches: int = 1,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+) -> tuple[Float32[Array, "b h w c"], Int32[Array, " b"], Float32[Array, " b"]]:
     """Mix each example of a batch with its partner as `config.mixup` and `config.cutmix` say.
 
     If both are on, each example gets one of them with probability 1/2 each.
 
     Args:
       config: static; an alpha of 0 disables that kind.
-      image: float32 [b, H, W, C], this device's part of the batch (see `partners`).
-      label: int32 [b].
-      keys: [b], one key per example, used for mixing only.
+      image: the images of this device's part of the batch (see `partners`).
+      label: their class numbers.
+      keys: one key per example, used for mixing only.
       axis_name: inside `shard_map`, the mesh axis over which the batch is split; None if this is the whole batch.
       microbatches: number of microbatches in the batch.
 
     Returns:
-      The mixed images; the partners' labels, int32 [b]; and the share of `label` in each target, float32 [b].
+      The mixed images; the partners' labels; and the share of `label` in each target.
     """
     if not (config.mixup or config.cutmix):
         return image, label, jnp.ones(label.shape, jnp.float32)
     height, width = image.shape[1:3]
 
-    def shares(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def shares(key: Key[Array, ""]) -> Shares:
         by_mixup = mixup_shares(jax.random.fold_in(key, 0), config.mixup, height, width) if config.mixup else None
         by_cutmix = cutmix_shares(jax.random.fold_in(key, 1), config.cutmix, height, width) if config.cutmix else None
         if by_mixup is None or by_cutmix is None:
@@ -59,8 +64,8 @@ def mix(
     return _rounded(image * share) + _rounded(partner_image * (1 - share)), partner_label, weight
 
 
-def mixup_shares(key: jax.Array, alpha: float, height: int, width: int) -> tuple[jax.Array, jax.Array]:
-    """The share of an example in each of its pixels, float32 [H, W], and in its target, for mixup: all equal.
+def mixup_shares(key: Key[Array, ""], alpha: float, height: int, width: int) -> Shares:
+    """The share of an example in each of its pixels, and in its target, for mixup: all equal.
 
     Drawn from Beta(alpha, alpha): Zhang et al., "mixup: Beyond Empirical Risk Minimization" (2017), equation 2.
     """
@@ -68,8 +73,8 @@ def mixup_shares(key: jax.Array, alpha: float, height: int, width: int) -> tuple
     return jnp.full((height, width), share), share
 
 
-def cutmix_shares(key: jax.Array, alpha: float, height: int, width: int) -> tuple[jax.Array, jax.Array]:
-    """The share of an example in each of its pixels, float32 [H, W], and in its target, for cutmix.
+def cutmix_shares(key: Key[Array, ""], alpha: float, height: int, width: int) -> Shares:
+    """The share of an example in each of its pixels, and in its target, for cutmix.
 
     It is 0 in a box with the image's proportions, of area 1 - Beta(alpha, alpha), centred on a uniformly drawn pixel
     and clipped at the borders. The target's share is the fraction of pixels outside the clipped box: Yun et al.,
@@ -85,8 +90,8 @@ def cutmix_shares(key: jax.Array, alpha: float, height: int, width: int) -> tupl
 
 
 @functools.lru_cache(maxsize=16)
-def beta_quantiles(alpha: float) -> np.ndarray:
-    """`QUANTILES` equally likely values that approximate Beta(alpha, alpha): its quantiles, float32, ascending.
+def beta_quantiles(alpha: float) -> Float32[np.ndarray, " quantiles"]:
+    """`QUANTILES` equally likely values that approximate Beta(alpha, alpha): its quantiles, ascending.
 
     Unlike a rejection sampler, a draw from them is one integer, so it is exact in every program and needs no loop.
     """
@@ -95,7 +100,7 @@ def beta_quantiles(alpha: float) -> np.ndarray:
     return special.betaincinv(alpha, alpha, (np.arange(QUANTILES) + 0.5) / QUANTILES).astype(np.float32)
 
 
-def partners(values, axis_name: str | None = None, microbatches: int = 1):
+def partners(values: _Tree, axis_name: str | None = None, microbatches: int = 1) -> _Tree:
     """The values of the examples one position earlier in the global batch; for the first, those of the last.
 
     Microbatch i of k holds positions i B / k to (i + 1) B / k of a global batch of B; device d of D holds the d-th part
@@ -112,7 +117,7 @@ def partners(values, axis_name: str | None = None, microbatches: int = 1):
     if devices == 1:
         return jax.tree.map(lambda value: jnp.roll(value, 1, axis=0), values)
 
-    def before(value: jax.Array) -> jax.Array:
+    def before(value: Shaped[Array, "b ..."]) -> Shaped[Array, "b ..."]:
         parts = value.reshape(microbatches, -1, *value.shape[1:])
         last = parts[:, -1]  # precedes the next device's first example of the same microbatch
         received = jax.lax.ppermute(last, axis_name, [(d, (d + 1) % devices) for d in range(devices)])
@@ -123,7 +128,7 @@ def partners(values, axis_name: str | None = None, microbatches: int = 1):
     return jax.tree.map(before, values)
 
 
-def _rounded(product: jax.Array) -> jax.Array:
+def _rounded(product: Float[Array, "..."]) -> Float[Array, "..."]:
     """A product, separated from the following sum: a bound that is never reached prevents a fused multiply-add.
 
     Compilers fuse them in one program and not in another, and then the results differ in the last bit.

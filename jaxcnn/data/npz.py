@@ -11,7 +11,7 @@ import numpy as np
 from jaxcnn import config
 from jaxcnn.config import UserError
 from jaxcnn.data.arrays import array_examples
-from jaxcnn.data.examples import Examples, Source
+from jaxcnn.data.examples import Examples, Labels, Source
 from jaxcnn.machine.paths import expand
 
 _IMAGE_KEYS = ("{}_images", "x_{}", "X_{}", "{}_x", "{}_data", "{}_image")
@@ -189,7 +189,7 @@ def _image_shape(array: _Array) -> tuple[int, int, int, int]:
     return shape
 
 
-def _labels(path: Path, array: _Array) -> np.ndarray:
+def _labels(path: Path, array: _Array) -> Labels:
     shape = array.shape[:1] if len(array.shape) == 2 and array.shape[1] == 1 else array.shape
     if len(shape) != 1 or array.dtype.kind not in "iu":
         raise UserError(
@@ -210,7 +210,7 @@ def _names(path: Path, array: _Array) -> tuple[str, ...]:
     return tuple(each.decode("utf-8", "replace") if isinstance(each, bytes) else str(each) for each in values)
 
 
-def _numbers(labels: list[np.ndarray], title: str) -> tuple[str, ...]:
+def _numbers(labels: list[Labels], title: str) -> tuple[str, ...]:
     """Numbers as class names, one for each class that the labels imply."""
     classes = max((int(each.max()) + 1 for each in labels if each.size), default=0)
     examples = sum(len(each) for each in labels)

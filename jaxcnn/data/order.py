@@ -14,13 +14,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Int, Int32, Integer, UInt32
+
+Scalar = Integer[Any, ""] | int
+Positions = Int[Any, " b"]
+Words = UInt32[Any, " b"]
 
 ROUNDS = 12
 MAX_PLACES = 2**32
 
 
-def storage_positions(global_batch_size: int, devices: int, microbatches: int = 1) -> np.ndarray:
-    """Global position of each storage place of a batch: int32 [devices, B / devices].
+def storage_positions(global_batch_size: int, devices: int, microbatches: int = 1) -> Int32[np.ndarray, "d b"]:
+    """Global position of each storage place of a batch, on each device.
 
     A global batch consists of microbatches of consecutive positions, each split evenly over the devices in order; a
     device stores its parts of all microbatches one after another.
@@ -29,18 +34,20 @@ def storage_positions(global_batch_size: int, devices: int, microbatches: int = 
     return np.ascontiguousarray(positions.swapaxes(0, 1).reshape(devices, -1))
 
 
-def example_index(seed: Any, step: Any, position: Any, global_batch_size: int, examples: int) -> Any:
+def example_index(
+    seed: Scalar, step: Scalar, position: Positions, global_batch_size: int, examples: int
+) -> Int32[Any, " b"]:
     """Index, in the split, of the example at `position` of batch `step`.
 
     Args:
-      seed: integer scalar, seed of the run.
-      step: integer scalar, batch number from 0.
-      position: int [n], positions in the global batch.
+      seed: seed of the run.
+      step: batch number from 0.
+      position: positions in the global batch.
       global_batch_size: B.
       examples: N, the size of the split.
 
     Returns:
-      int32 [n] in [0, N): a JAX array if any argument is one, else a NumPy array.
+      Indices in [0, N): a JAX array if any argument is one, else a NumPy array.
     """
     xp: Any = jnp if any(isinstance(x, jax.Array) for x in (seed, step, position)) else np
     uint32 = xp.uint32
@@ -64,19 +71,19 @@ def example_index(seed: Any, step: Any, position: Any, global_batch_size: int, e
     return index.astype(xp.int32)
 
 
-def epoch_of(step: Any, position: Any, global_batch_size: int, examples: int) -> Any:
-    """The epoch, from 0, of the example at `position` of batch `step`: uint32 [n]; arguments as for `example_index`."""
+def epoch_of(step: Scalar, position: Positions, global_batch_size: int, examples: int) -> Words:
+    """The epoch, from 0, of the example at `position` of batch `step`; arguments as for `example_index`."""
     xp: Any = jnp if any(isinstance(x, jax.Array) for x in (step, position)) else np
     return _place(step, position, global_batch_size, xp) // xp.uint32(examples)
 
 
-def _place(step: Any, position: Any, global_batch_size: int, xp: Any) -> Any:
-    """Place in the endless sequence of examples, uint32 [n]."""
+def _place(step: Scalar, position: Positions, global_batch_size: int, xp: Any) -> Words:
+    """Place in the endless sequence of examples."""
     return xp.asarray(step).astype(xp.uint32) * xp.uint32(global_batch_size) + xp.asarray(position).astype(xp.uint32)
 
 
-def _feistel(value: Any, key: Any, bits: int, xp: Any) -> Any:
-    """A permutation of [0, 2^bits), chosen by `key`; `value` and `key` are uint32 [n]."""
+def _feistel(value: Words, key: Words, bits: int, xp: Any) -> Words:
+    """A permutation of [0, 2^bits), chosen by `key`."""
     low_bits = bits // 2
     widths = (bits - low_bits, low_bits)
     uint32 = xp.uint32
@@ -87,7 +94,7 @@ def _feistel(value: Any, key: Any, bits: int, xp: Any) -> Any:
     return (left << uint32(low_bits)) | right
 
 
-def _mix(x: Any) -> Any:
+def _mix(x: Words) -> Words:
     """The finaliser of MurmurHash3 (A. Appleby, public domain): a bijection of uint32 that mixes all bits."""
     x = x ^ (x >> 16)
     x = x * x.dtype.type(0x85EBCA6B)

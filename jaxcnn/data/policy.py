@@ -16,6 +16,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Int32, Key, UInt8
 
 from jaxcnn.data import image_ops
 
@@ -26,13 +27,16 @@ OPERATIONS = (
 LEVELS = 30  # strengths run from 0 to this
 _BLENDED_WITH = ("itself", "brightness", "contrast", "color", "sharpness")
 
+Image = UInt8[Array, "h w c"]
+Number = Int32[Any, "*rows"]
+
 
 @flax.struct.dataclass
 class Setting:
-    """One operation with its amount, or a table of them with one more leading axis; all int32.
+    """One operation with its amount, or a table of them with a leading axis of rows.
 
     Attributes:
-      matrix: [2, 3], for `image_ops.affine_nearest`.
+      matrix: for `image_ops.affine_nearest`.
       stretch: 1 for autocontrast, 2 for equalize, else 0.
       invert_from: the first pixel value that solarize inverts, 256 for none.
       kept_bits: the mask of the bits that posterize keeps.
@@ -40,15 +44,15 @@ class Setting:
       factor: factor of the blend, in units of 2^-FACTOR_BITS.
     """
 
-    matrix: Any
-    stretch: Any
-    invert_from: Any
-    kept_bits: Any
-    blended_with: Any
-    factor: Any
+    matrix: Int32[Any, "*rows 2 3"]
+    stretch: Number
+    invert_from: Number
+    kept_bits: Number
+    blended_with: Number
+    factor: Number
 
 
-def randaugment(image: jax.Array, key: jax.Array, layers: int, magnitude: float) -> jax.Array:
+def randaugment(image: Image, key: Key[Array, ""], layers: int, magnitude: float) -> Image:
     """Apply `layers` uniformly drawn operations (with replacement), all at one strength.
 
     Cubuk et al., "RandAugment: Practical Automated Data Augmentation with a Reduced Search Space" (2019), section 3;
@@ -56,7 +60,7 @@ def randaugment(image: jax.Array, key: jax.Array, layers: int, magnitude: float)
     RandAugment with 31 bins; operations with a direction take each with probability 1/2.
 
     Args:
-      image: uint8 [H, W, C].
+      image: the pixels.
       key: key of this call; each layer folds its number into it.
       layers: operations per image.
       magnitude: strength from 0 to 30; need not be an integer.
@@ -67,12 +71,12 @@ def randaugment(image: jax.Array, key: jax.Array, layers: int, magnitude: float)
     return image
 
 
-def trivialaugment(image: jax.Array, key: jax.Array) -> jax.Array:
+def trivialaugment(image: Image, key: Key[Array, ""]) -> Image:
     """Apply one uniformly drawn operation at one of 31 strengths, also drawn uniformly.
 
     Müller & Hutter, "TrivialAugment: Tuning-free Yet State-of-the-Art Data Augmentation" (2021), the wide space (TA),
     table 1; operations with a direction take each with probability 1/2. Translation is by up to 32 pixels for any image
-    size, as in the paper, so a few images of 32 x 32 become completely black. `image` is uint8 [H, W, C].
+    size, as in the paper, so a few images of 32 x 32 become completely black.
     """
     levels = tuple(float(level) for level in range(LEVELS + 1))
     return apply(image, _draw(_table_of(trivialaugment_amount, levels, *image.shape[:2]), key))
@@ -144,8 +148,8 @@ def setting(name: str, amount: float, height: int, width: int) -> Setting:
     )
 
 
-def apply(image: jax.Array, setting: Setting) -> jax.Array:
-    """Apply one operation to an image uint8 [H, W, C]; the result has the same type. With C = 1, color does nothing."""
+def apply(image: Image, setting: Setting) -> Image:
+    """Apply one operation to an image. With one channel, color does nothing."""
     moved = image_ops.affine_nearest(image, setting.matrix).astype(jnp.int32)
     looked_up = _lookup_table(moved, setting)[jnp.arange(image.shape[-1]), moved]
     return _enhance(looked_up, setting).astype(jnp.uint8)
@@ -153,7 +157,7 @@ def apply(image: jax.Array, setting: Setting) -> jax.Array:
 
 @functools.lru_cache(maxsize=16)
 def _table_of(amount, levels: tuple[float, ...], height: int, width: int) -> Setting:
-    """All operations at all levels in both directions, each equally often; NumPy, [rows, ...]."""
+    """All operations at all levels in both directions, each equally often; NumPy, with a leading axis."""
     rows = [
         setting(name, amount(name, level, sign, height, width), height, width)
         for name in OPERATIONS
@@ -163,21 +167,21 @@ def _table_of(amount, levels: tuple[float, ...], height: int, width: int) -> Set
     return jax.tree.map(lambda *values: np.stack(values), *rows)
 
 
-def _draw(table: Setting, key: jax.Array) -> Setting:
+def _draw(table: Setting, key: Key[Array, ""]) -> Setting:
     row = jax.random.randint(key, (), 0, len(table.factor))
     return jax.tree.map(lambda values: jnp.asarray(values)[row], table)
 
 
-def _lookup_table(image: jax.Array, setting: Setting) -> jax.Array:
-    """The look-up tables int32 [C, 256] of the four tonal operations; the identity for the others."""
+def _lookup_table(image: image_ops.Pixels, setting: Setting) -> image_ops.Table:
+    """The look-up tables of the four tonal operations; the identity for the others."""
     values = jnp.arange(256)
     table = jnp.where(setting.stretch == 1, image_ops.autocontrast_table(image), values)
     table = jnp.where(setting.stretch == 2, image_ops.equalize_table(image), table)
     return jnp.where(values >= setting.invert_from, 255 - table, table) & setting.kept_bits
 
 
-def _enhance(image: jax.Array, setting: Setting) -> jax.Array:
-    """Blend int32 [H, W, C] in 0..255 with the factor-0 image of the four enhancements; the others change nothing."""
+def _enhance(image: image_ops.Pixels, setting: Setting) -> image_ops.Pixels:
+    """Blend an image in 0..255 with the factor-0 image of the four enhancements; the others change nothing."""
     luminance = image_ops.luminance(image)
     mean = (2 * jnp.sum(luminance) + luminance.size) // (2 * luminance.size)
     others = {

@@ -4,30 +4,33 @@ import contextlib
 from collections.abc import Callable, Iterator
 
 import numpy as np
+from jaxtyping import Int
 
 from jaxcnn import config
 from jaxcnn.data.decode import Unreadable, grey16_peak, stored_size
+from jaxcnn.data.examples import Indices
 
 _HEADERS, _IMAGES = 64, 16  # checked at every start if sizes are not known: the first ones of a split
 _TOLD_FROM = 0.01  # an image counts if it loses at least this share of its pixels
 
 _Load = Callable[[int], bytes]
+_Sizes = Int[np.ndarray, "n 2"]  # height and width of each image
 
 
-def on_losses(title: str, load: _Load, kept: np.ndarray, data: config.Data, sizes: np.ndarray | None) -> list[str]:
+def on_losses(title: str, load: _Load, kept: Indices, data: config.Data, sizes: _Sizes | None) -> list[str]:
     """Notes on pixels that are cut away and on grey values that 8 bits cannot distinguish.
 
     Args:
       title: name of the split in messages.
       load: returns the bytes of an image by its index; raises OSError.
-      kept: int [N], indices of the images.
-      sizes: int [all, 2], heights and widths of all images, if known; else some headers are read.
+      kept: indices of the images.
+      sizes: heights and widths of all images, also of those that are not kept, if known; else some headers are read.
     """
     return [*_cut_away(title, load, kept, data, sizes), *_dark_grey(title, load, kept, data)]
 
 
-def centre_square(title: str, image_size: int, sizes: np.ndarray, count: int) -> list[str]:
-    """A note on pixels outside the centre squares; `sizes` int [n, 2] are those of some or all of `count` images."""
+def centre_square(title: str, image_size: int, sizes: _Sizes, count: int) -> list[str]:
+    """A note on pixels outside the centre squares; `sizes` are those of some or all of `count` images."""
     sides = np.sort(np.asarray(sizes, np.float64), axis=1)
     lost = 1 - sides[:, 0] / sides[:, 1]
     cut = lost[lost >= _TOLD_FROM]
@@ -41,7 +44,7 @@ def centre_square(title: str, image_size: int, sizes: np.ndarray, count: int) ->
     ]
 
 
-def _cut_away(title: str, load: _Load, kept: np.ndarray, data: config.Data, sizes: np.ndarray | None) -> list[str]:
+def _cut_away(title: str, load: _Load, kept: Indices, data: config.Data, sizes: _Sizes | None) -> list[str]:
     if not data.image_size:
         return []
     if sizes is not None:
@@ -51,7 +54,7 @@ def _cut_away(title: str, load: _Load, kept: np.ndarray, data: config.Data, size
     return centre_square(title, data.image_size, sizes, len(kept))
 
 
-def _dark_grey(title: str, load: _Load, kept: np.ndarray, data: config.Data) -> list[str]:
+def _dark_grey(title: str, load: _Load, kept: Indices, data: config.Data) -> list[str]:
     peaks = []
     for content in _readable(load, kept[:_IMAGES]):
         with contextlib.suppress(Unreadable):
@@ -67,7 +70,7 @@ def _dark_grey(title: str, load: _Load, kept: np.ndarray, data: config.Data) -> 
     ]
 
 
-def _readable(load: _Load, indices: np.ndarray) -> Iterator[bytes]:
+def _readable(load: _Load, indices: Indices) -> Iterator[bytes]:
     """The bytes of the images whose header can be read; the others are reported when all images are read."""
     for index in indices:
         with contextlib.suppress(Unreadable, OSError):

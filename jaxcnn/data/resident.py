@@ -6,6 +6,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Int32, UInt8
 
 from jaxcnn.data.batch import Batch, Split
 from jaxcnn.data.examples import read_in_order
@@ -14,10 +15,10 @@ from jaxcnn.machine.mesh import put
 
 @flax.struct.dataclass
 class Resident:
-    """A split in device memory: image uint8 [N, H, W, C], label int32 [N]."""
+    """A split in device memory."""
 
-    image: Any
-    label: Any
+    image: UInt8[Any, "n h w c"]
+    label: Int32[Any, " n"]
 
 
 def nbytes(split: Split) -> int:
@@ -35,8 +36,8 @@ def load(split: Split, sharding: jax.sharding.NamedSharding) -> Resident:
     return put(Resident(image, split.labels.astype(np.int32)), sharding)
 
 
-def gather(resident: Resident, index: jax.Array, position: jax.Array) -> Batch:
-    """The examples at `index`, int32 [b]; an index outside the split is padding (mask False)."""
+def gather(resident: Resident, index: Int32[Array, " b"], position: Int32[Array, " b"]) -> Batch:
+    """The examples at `index`; an index outside the split is padding (mask False)."""
     inside = index < resident.label.shape[0]
     index = jnp.where(inside, index, 0)
     return Batch(resident.image[index], resident.label[index], index, position, inside)

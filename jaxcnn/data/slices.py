@@ -8,8 +8,12 @@ import re
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from jaxtyping import Bool
 
 from jaxcnn.config import UserError, convert
+from jaxcnn.data.examples import Hashes, Indices
+
+Part = tuple[str, Indices]  # a base split, and which of its examples
 
 _TERM = re.compile(r"(?P<name>[\w.-]+)(?:\[(?P<start>-?\d+%?)?:(?P<stop>-?\d+%?)?(?P<by_path>\s*by path)?\])?")
 
@@ -19,8 +23,8 @@ def resolve(
     key: str,
     known: Sequence[str],
     size: Callable[[str], int],
-    hashes: Callable[[str], np.ndarray | None] = lambda name: None,
-) -> list[tuple[str, np.ndarray]]:
+    hashes: Callable[[str], Hashes | None] = lambda name: None,
+) -> list[Part]:
     """The examples that a slice expression names.
 
     Args:
@@ -29,10 +33,10 @@ def resolve(
       key: name of the config field in messages.
       known: names of the base splits.
       size: returns the size of a base split; called for those in the expression.
-      hashes: returns uint64 [N], hashes of the paths of a base split's examples, or None; called for "by path" only.
+      hashes: returns the hashes of the paths of a base split's examples, or None; called for "by path" only.
 
     Returns:
-      (base split, indices int64 [n]) for each term, in order.
+      The base split and the indices of each term, in order.
 
     Raises:
       UserError: bad grammar, unknown base split, bounds outside the split, no paths, nothing left, or an example twice.
@@ -64,7 +68,7 @@ def resolve(
     return parts
 
 
-def common(one: list[tuple[str, np.ndarray]], other: list[tuple[str, np.ndarray]]) -> int:
+def common(one: list[Part], other: list[Part]) -> int:
     """The number of examples that two resolved expressions share."""
     return sum(len(np.intersect1d(a, b)) for name, a in one for also, b in other if name == also)
 
@@ -85,7 +89,7 @@ def _bound(text: str | None, default: int, count: int, key: str, expression: str
     return value + count if from_end else value
 
 
-def _by_path(match: re.Match, hashes: np.ndarray | None, key: str, expression: str) -> np.ndarray:
+def _by_path(match: re.Match, hashes: Hashes | None, key: str, expression: str) -> Indices:
     """The examples whose hash is in the slice, where 100 % is 2^64."""
     if hashes is None:
         raise UserError(f"{key}={expression!r}: only examples of a folder have paths; leave out ' by path'")
@@ -97,9 +101,9 @@ def _by_path(match: re.Match, hashes: np.ndarray | None, key: str, expression: s
     return np.flatnonzero(_below(hashes, stop) & ~_below(hashes, start))
 
 
-def _below(hashes: np.ndarray, percent: int) -> np.ndarray:
+def _below(hashes: Hashes, percent: int) -> Bool[np.ndarray, " n"]:
     return np.full(len(hashes), True) if percent >= 100 else hashes < np.uint64(-(-percent * 2**64 // 100))
 
 
-def _sizes(parts: list[tuple[str, np.ndarray]], size: Callable[[str], int]) -> str:
+def _sizes(parts: list[Part], size: Callable[[str], int]) -> str:
     return ", ".join(f"{name}: {size(name)}" for name in dict.fromkeys(name for name, _ in parts))

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 
 import numpy as np
+from jaxtyping import Int64
 
 from jaxcnn import config
 from jaxcnn.config import UserError, convert
@@ -13,7 +14,7 @@ from jaxcnn.config.rules import HELD_OUT
 from jaxcnn.data import content, holdout, slices
 from jaxcnn.data.arrays import open_digits, open_synthetic
 from jaxcnn.data.batch import Split
-from jaxcnn.data.examples import Examples, Source
+from jaxcnn.data.examples import Examples, Hashes, Indices, Labels, Pixels, Source
 from jaxcnn.data.folder import open_folder
 from jaxcnn.data.npz import open_npz
 from jaxcnn.data.tfds_source import open_tfds
@@ -83,9 +84,9 @@ class Selection:
     description: str
     class_names: tuple[str, ...]
     parts: tuple[Examples, ...]
-    part: np.ndarray  # int64 [N], the part that each example belongs to
-    place: np.ndarray  # int64 [N], its index in that part
-    labels: np.ndarray = dataclasses.field(init=False)
+    part: Int64[np.ndarray, " n"]  # the part that each example belongs to
+    place: Int64[np.ndarray, " n"]  # its index in that part
+    labels: Labels = dataclasses.field(init=False)
     image_shape: tuple[int, int, int] = dataclasses.field(init=False)
 
     def __post_init__(self):
@@ -99,8 +100,8 @@ class Selection:
     def __len__(self) -> int:
         return len(self.part)
 
-    def read(self, indices: np.ndarray) -> np.ndarray:
-        """Images uint8 [n, H, W, C] at int indices [n]. Safe to call from several threads."""
+    def read(self, indices: Indices) -> Pixels:
+        """The images at these indices. Safe to call from several threads."""
         if len(self.parts) == 1:
             return self.parts[0].read(self.place[indices])
         part, place = self.part[indices], self.place[indices]
@@ -110,8 +111,8 @@ class Selection:
             images[chosen] = self.parts[number].read(place[chosen])
         return images
 
-    def checksums(self) -> np.ndarray | None:
-        """uint64 [N], equal for equal images; None unless known for all images."""
+    def checksums(self) -> Hashes | None:
+        """Equal for equal images; None unless known for all images."""
         known = [examples.content().images for examples in self.parts]
         sums = np.empty(len(self.part), np.uint64)
         for number, images in enumerate(known):
@@ -121,7 +122,7 @@ class Selection:
             sums[chosen] = images[self.place[chosen]]
         return sums
 
-    def take(self, chosen: np.ndarray, name: str, description: str) -> "Selection":
+    def take(self, chosen: Indices, name: str, description: str) -> "Selection":
         """The examples at indices `chosen` as a new split."""
         return Selection(name, description, self.class_names, self.parts, self.part[chosen], self.place[chosen])
 
@@ -218,7 +219,7 @@ class _Cutter:
         self.source = source
         self.opened: dict[str, Examples] = {}
 
-    def cut(self, name: str, expression: str) -> tuple[Selection, list[tuple[str, np.ndarray]]]:
+    def cut(self, name: str, expression: str) -> tuple[Selection, list[slices.Part]]:
         """The split `name`, and its base splits with the indices in them. Raises UserError."""
         resolved = slices.resolve(expression, f"config.data.{name}_split", self.source.splits, self._size, self._hashes)
         bases = list(dict.fromkeys(base for base, _ in resolved))
@@ -239,7 +240,7 @@ class _Cutter:
     def _size(self, base: str) -> int:
         return len(self._examples(base).labels)
 
-    def _hashes(self, base: str) -> np.ndarray | None:
+    def _hashes(self, base: str) -> Hashes | None:
         hashes = self._examples(base).hashes
         return None if hashes is None else hashes()
 
@@ -264,7 +265,7 @@ def _of_channels(channels: int) -> str:
     return "are grey" if channels == 1 else f"have {channels} channels"
 
 
-def _check_labels(labels: np.ndarray, source: Source, base: str) -> None:
+def _check_labels(labels: Labels, source: Source, base: str) -> None:
     classes = len(source.class_names)
     wrong = np.flatnonzero((labels < 0) | (labels >= classes))
     if not len(wrong):
@@ -280,9 +281,9 @@ def _check_labels(labels: np.ndarray, source: Source, base: str) -> None:
 def _check_disjoint(
     data: config.Data,
     one: str,
-    parts: list[tuple[str, np.ndarray]],
+    parts: list[slices.Part],
     other: str,
-    other_parts: list[tuple[str, np.ndarray]],
+    other_parts: list[slices.Part],
 ) -> None:
     if count := slices.common(parts, other_parts):
         raise UserError(

@@ -11,17 +11,22 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 import numpy as np
+from jaxtyping import Int, Int32, UInt8
 
 from jaxcnn.data.batch import Split
 from jaxcnn.data.examples import worker_count
 from jaxcnn.data.tensorflow import import_tensorflow
 
 _Item = TypeVar("_Item")
+_Put = TypeVar("_Put")
+_Integers = Int32[np.ndarray, " b"]
+_Host = tuple[UInt8[np.ndarray, "b h w c"], _Integers, _Integers]  # images, labels, indices
+_IndexOfBatch = Callable[[int], Int[np.ndarray, " b"]]
 
 
 def stream(
     split: Split,
-    index_of_batch: Callable[[int], np.ndarray],
+    index_of_batch: _IndexOfBatch,
     first_step: int,
     last_step: int,
     workers: int = 0,
@@ -31,7 +36,7 @@ def stream(
 
     Args:
       split: the split to read.
-      index_of_batch: returns the indices [b] of a step's batch (this process's part), with the same b for every step.
+      index_of_batch: returns the indices of a step's batch (this process's part), equally many for every step.
         Called from another thread, once per step and in order.
       first_step: the first step.
       last_step: the last step plus one.
@@ -39,20 +44,19 @@ def stream(
       prefetch: batches kept ready on the host.
 
     Returns:
-      An iterator of (images uint8 [b, H, W, C], labels int32 [b], indices int32 [b]), read-only arrays. It is also a
-      context manager; `close` stops its threads. For the batch concerned, `next` raises the original exception of
-      `split.read` or `index_of_batch`.
+      An iterator of (images, labels, indices), read-only arrays. It is also a context manager; `close` stops its
+      threads. For the batch concerned, `next` raises the original exception of `split.read` or `index_of_batch`.
     """
     return Stream(split, index_of_batch, first_step, last_step, worker_count(workers), prefetch)
 
 
-class Stream(Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]):
+class Stream(Iterator[_Host]):
     """A running tf.data pipeline; see `stream`."""
 
     def __init__(
         self,
         split: Split,
-        index_of_batch: Callable[[int], np.ndarray],
+        index_of_batch: _IndexOfBatch,
         first_step: int,
         last_step: int,
         workers: int,
@@ -71,7 +75,7 @@ class Stream(Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]):
             )
             iterators.append(pipeline.as_numpy_iterator())
 
-    def __next__(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def __next__(self) -> _Host:
         if not self._iterators:
             raise StopIteration
         try:
@@ -97,7 +101,7 @@ class Stream(Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]):
 
 def _pipeline(
     split: Split,
-    index_of_batch: Callable[[int], np.ndarray],
+    index_of_batch: _IndexOfBatch,
     steps: range,
     batch: int,
     workers: int,
@@ -116,7 +120,7 @@ def _pipeline(
         failures.append(error)
         return len(failures)
 
-    def indices_at(step: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def indices_at(step: Int[np.ndarray, ""]) -> tuple[_Integers, _Integers]:
         try:
             indices = np.asarray(index_of_batch(int(step)), np.int32)
             if indices.shape != (batch,):
@@ -127,7 +131,7 @@ def _pipeline(
         except Exception as error:
             return np.zeros(batch, np.int32), np.full(batch, failed(error), np.int32)
 
-    def read(indices: np.ndarray, failure: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    def read(indices: _Integers, failure: _Integers) -> tuple[*_Host, _Integers]:
         try:
             if not failure.any():
                 images = np.ascontiguousarray(split.read(indices), np.uint8)
@@ -164,13 +168,13 @@ def _pipeline(
     )
 
 
-def device_prefetch(batches: Iterable[_Item], put: Callable[[_Item], Any], depth: int = 2) -> Iterator[Any]:
+def device_prefetch(batches: Iterable[_Item], put: Callable[[_Item], _Put], depth: int = 2) -> Iterator[_Put]:
     """`put(batch)` for each batch, `depth` of them ahead, so that copies to the devices overlap computation there.
 
     `put` should only start the copy, as `jax.device_put` does. An error of `batches` is raised after the preceding
     batches have been yielded. Closing this iterator closes `batches`.
     """
-    ahead: deque[Any] = deque()
+    ahead: deque[_Put] = deque()
     failure: Exception | None = None
     source = iter(batches)
     try:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Int64
 
 _WINDOW = 4096  # bytes per read: usually the header and all small features of a record
 _CASTAGNOLI = 0x82F63B78  # the polynomial of CRC-32C, reflected
@@ -55,11 +56,11 @@ def _close_all(descriptors: dict[int, int]) -> None:
         os.close(descriptor)
 
 
-def index_shard(path: Path, image_key: str, label_key: str) -> np.ndarray:
+def index_shard(path: Path, image_key: str, label_key: str) -> Int64[np.ndarray, "n 3"]:
     """The places of the images in a TFRecord file, and their labels.
 
     Returns:
-      int64 [records, 3]: offset of the encoded image in the file, its length (both in bytes), the label.
+      For each record: offset of the encoded image in the file, its length (both in bytes), the label.
 
     Raises:
       Damaged: not a TFRecord file, a truncated file, or a record without the two features.

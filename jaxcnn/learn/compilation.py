@@ -1,6 +1,7 @@
 """Compilation of the networks' programs, with options for XLA."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 
-def jit(function: Any, mesh: Mesh, **arguments: Any) -> Any:
+def jit(function: Callable[..., Any], mesh: Mesh, **arguments: Any) -> jax.stages.Wrapped:
     """`jax.jit` with the XLA options of the networks' programs for the devices of the mesh."""
     return jax.jit(function, compiler_options=_compiler_options(mesh.devices.flat[0].platform), **arguments)
 

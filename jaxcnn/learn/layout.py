@@ -8,9 +8,11 @@ own. So does a kernel of which no axis divides.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
+from flax.typing import Collection
 from jax.sharding import Mesh, NamedSharding
 
 from jaxcnn.config import ConfigError
@@ -30,12 +32,12 @@ class Layout:
       kept: of the parameters between steps.
     """
 
-    step: Any
-    update: Any
-    kept: Any
+    step: Collection
+    update: Collection
+    kept: Collection
 
 
-def of_params(spec: StepSpec, mesh: Mesh, params: Any) -> Layout:
+def of_params(spec: StepSpec, mesh: Mesh, params: Collection) -> Layout:
     """The layout of parameters of these shapes.
 
     Raises:
@@ -62,7 +64,7 @@ def of_state(spec: StepSpec, mesh: Mesh, state: State) -> State:
     def on_mesh(partition: jax.P) -> NamedSharding:
         return NamedSharding(mesh, partition)
 
-    def like_parameter(path: Any, leaf: Any) -> NamedSharding:
+    def like_parameter(path: Sequence[Any], leaf: Any) -> NamedSharding:
         # The trees that an optimiser keeps, such as momenta, have the parameters' names at the end of their paths. What
         # has a parameter's name, but another shape, such as the sums of its rows, is kept whole.
         keys = _keys(path)
@@ -99,7 +101,7 @@ def is_over(partition: jax.P, axis_name: str) -> bool:
     return any(axis_name in _names(axis) for axis in partition)
 
 
-def describe(spec: StepSpec, mesh: Mesh, params: Any) -> list[str]:
+def describe(spec: StepSpec, mesh: Mesh, params: Collection) -> list[str]:
     """For a person, one line each: what is split over `model`, and what is cut over `data`; [] if nothing is."""
     lines, shapes = [], _shapes(params)
     if model_devices(mesh) > 1:
@@ -117,7 +119,7 @@ def describe(spec: StepSpec, mesh: Mesh, params: Any) -> list[str]:
     return lines
 
 
-def _check(spec: StepSpec, mesh: Mesh, params: Any) -> None:
+def _check(spec: StepSpec, mesh: Mesh, params: Collection) -> None:
     devices, over_model = model_devices(mesh), _over_model(spec, mesh)
     for name, shape in _shapes(params).items():
         for size, axis in zip(shape, over_model.get(name, jax.P()), strict=False):  # it may name fewer axes
@@ -132,20 +134,20 @@ def _over_model(spec: StepSpec, mesh: Mesh) -> dict[str, jax.P]:
     return split_layers(spec) if model_devices(mesh) > 1 else {}
 
 
-def _names(axis: Any) -> tuple[str, ...]:
+def _names(axis: str | tuple[str, ...] | None) -> tuple[str, ...]:
     """The mesh axes that one axis of an array is cut over."""
     return axis if isinstance(axis, tuple) else (axis,) if axis else ()
 
 
-def _by_name(tree: Any) -> list[tuple[str, Any]]:
+def _by_name(tree: Collection) -> list[tuple[str, Any]]:
     return [("/".join(_keys(path)), leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]]
 
 
-def _shapes(params: Any) -> dict[str, tuple[int, ...]]:
+def _shapes(params: Collection) -> dict[str, tuple[int, ...]]:
     return {name: leaf.shape for name, leaf in _by_name(params)}
 
 
-def _keys(path: Any) -> tuple[str, ...]:
+def _keys(path: Sequence[Any]) -> tuple[str, ...]:
     """The names of the dictionaries at the end of a path."""
     keys: list[str] = []
     for part in reversed(path):

@@ -4,11 +4,14 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Float32, Int32
+
+Scalar = Float32[Array, ""]
 
 
 @flax.struct.dataclass
 class Sums:
-    """Sums over examples, float32 scalars, which add up over microbatches, devices, batches and hosts.
+    """Sums over examples, which add up over microbatches, devices, batches and hosts.
 
     Attributes:
       loss: cross-entropy in nats.
@@ -17,25 +20,29 @@ class Sums:
       count: number of examples.
     """
 
-    loss: jax.Array
-    top1: jax.Array
-    top5: jax.Array
-    count: jax.Array
+    loss: Scalar
+    top1: Scalar
+    top5: Scalar
+    count: Scalar
 
 
 def cross_entropy(
-    logits: ArrayLike, label: ArrayLike, other_label: ArrayLike, weight: ArrayLike, label_smoothing: ArrayLike
-) -> jax.Array:
-    """Cross-entropy of each example with a mixed and smoothed target, float32 [B].
+    logits: Float32[ArrayLike, "b k"],
+    label: Int32[ArrayLike, " b"],
+    other_label: Int32[ArrayLike, " b"],
+    weight: Float32[ArrayLike, " b"],
+    label_smoothing: Float32[ArrayLike, ""],
+) -> Float32[Array, " b"]:
+    """Cross-entropy of each example with a mixed and smoothed target.
 
     The target is `weight` on `label` and the rest on `other_label`, then mixed with the uniform distribution by
     `label_smoothing` (Szegedy et al. 2015, arXiv 1512.00567).
 
     Args:
-      logits: float32 [B, K].
-      label, other_label: int32 [B].
-      weight: float32 [B], in [0, 1].
-      label_smoothing: float32 scalar, in [0, 1).
+      logits: the logits of each example.
+      label, other_label: numbers of the classes.
+      weight: in [0, 1].
+      label_smoothing: in [0, 1).
     """
     log_probability = jax.nn.log_softmax(logits)
     classes = log_probability.shape[-1]
@@ -45,8 +52,8 @@ def cross_entropy(
     return -jnp.sum(target * log_probability, axis=-1)
 
 
-def in_top_k(logits: ArrayLike, label: ArrayLike, k: int) -> jax.Array:
-    """Whether `label` is among the k largest logits, bool [B]; ties count against, NaN never counts."""
+def in_top_k(logits: Float32[ArrayLike, "b classes"], label: Int32[ArrayLike, " b"], k: int) -> Bool[Array, " b"]:
+    """Whether `label` is among the k largest logits; ties count against, NaN never counts."""
     logits, label = jnp.asarray(logits), jnp.asarray(label)
     own = jnp.take_along_axis(logits, label[:, None], axis=-1)
     ahead = jnp.sum((logits >= own) & (jnp.arange(logits.shape[-1]) != label[:, None]), axis=-1)
@@ -54,12 +61,17 @@ def in_top_k(logits: ArrayLike, label: ArrayLike, k: int) -> jax.Array:
 
 
 def sums(
-    loss: jax.Array, logits: jax.Array, label: jax.Array, other_label: jax.Array, weight: jax.Array, mask: jax.Array
+    loss: Float32[Array, " b"],
+    logits: Float32[Array, "b k"],
+    label: Int32[Array, " b"],
+    other_label: Int32[Array, " b"],
+    weight: Float32[Array, " b"],
+    mask: Bool[Array, " b"],
 ) -> Sums:
-    """Sum losses [B] and accuracies over the examples whose mask [B] is True."""
+    """Sum losses and accuracies over the examples whose mask is True."""
     counted = mask.astype(jnp.float32)
 
-    def hits(k: int) -> jax.Array:
+    def hits(k: int) -> Scalar:
         first = in_top_k(logits, label, k) * weight
         return jnp.sum(jnp.where(mask, first + in_top_k(logits, other_label, k) * (1.0 - weight), 0.0))
 

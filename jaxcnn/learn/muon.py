@@ -5,32 +5,38 @@ every kernel is also brought back to a fixed norm before its update.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from flax.typing import Collection
+from jaxtyping import Array, Float32
+
+Kernel = Float32[Array, "... o"]
+Scalar = Float32[Array, ""]
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic polynomial; Jordan chose them for the largest slope at 0
 EPSILON = 1e-10  # added to the norm of a gradient (of the batch's mean loss)
 
 
 def muon(
-    learning_rate: jax.Array,
-    momentum: jax.Array,
+    learning_rate: Scalar,
+    momentum: Scalar,
     *,
     nesterov: bool,
     steps: int,
     scale: optax.GradientTransformation | None = None,
 ) -> optax.GradientTransformation:
-    """Muon for kernels `[..., out]`, without weight decay.
+    """Muon for kernels, without weight decay.
 
     The momentum is a sum of gradients, as in PyTorch. `optax.contrib.scale_by_muon` averages them and corrects the bias
     of old and new gradients separately, so its first few Nesterov updates have another direction.
 
     Args:
-      learning_rate: float32 scalar; the spectral norm of an update is about this.
-      momentum: float32 scalar.
+      learning_rate: the spectral norm of an update is about this.
+      momentum: the factor of the old sum.
       nesterov: whether to look ahead by one step.
       steps: number of Newton-Schulz iterations.
       scale: a stateless transformation that scales the updates of some kernels; None: no scaling.
@@ -45,8 +51,8 @@ def muon(
     )
 
 
-def orthogonalize(kernel: jax.Array, steps: int) -> jax.Array:
-    """The kernel `[..., out]` with its singular values, as a matrix [inputs, out], close to 1 (roughly 0.7 to 1.2).
+def orthogonalize(kernel: Kernel, steps: int) -> Kernel:
+    """The kernel with its singular values, as a matrix "inputs o", close to 1 (roughly 0.7 to 1.2).
 
     Newton-Schulz: each step applies an odd polynomial of degree 5 to the singular values. After few steps, small ones
     are still smaller. `X = steps(X / norm)` needs only matrix products.
@@ -62,22 +68,22 @@ def orthogonalize(kernel: jax.Array, steps: int) -> jax.Array:
 
 
 def renormalize() -> optax.GradientTransformation:
-    """Extend the update of each kernel `[..., out]` so that it first rescales the kernel to the norm sqrt(out).
+    """Extend the update of each kernel so that it first rescales the kernel to the norm sqrt(o).
 
     If BatchNorm follows, a kernel's norm only sets how far an update turns it; with a fixed norm, a learning rate means
     the same for every kernel at all times. It must be last in a chain, since its updates must not be scaled.
     """
 
-    def update(update: jax.Array, kernel: jax.Array) -> jax.Array:
+    def update(update: Kernel, kernel: Kernel) -> Kernel:
         return update + kernel * (math.sqrt(kernel.shape[-1]) / jnp.linalg.norm(kernel) - 1)
 
     return optax.stateless_with_tree_map(update)
 
 
-def labels(params: Any, classifier: str) -> Any:
+def labels(params: Collection, classifier: str) -> Collection:
     """The kind of each parameter for Muon: "kernel", "classifier" (its kernel) or "bias"."""
 
-    def label(path: Any, _: Any) -> str:
+    def label(path: Sequence[Any], _: Any) -> str:
         module, name = path[0].key, path[-1].key
         if name != "kernel":
             return "bias"

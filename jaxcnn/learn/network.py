@@ -2,10 +2,11 @@
 
 import dataclasses
 import functools
-from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.typing import Collection, VariableDict
 
 from jaxcnn import models
 from jaxcnn.config import ConfigError
@@ -16,7 +17,7 @@ from jaxcnn.models import split
 from jaxcnn.models.batch_norm import PartlyFrozen
 
 
-def network(spec: StepSpec, axis_name: str | None = None) -> Any:
+def network(spec: StepSpec, axis_name: str | None = None) -> nn.Module:
     """The network of a spec; `axis_name` as for `jaxcnn.models.build`."""
     norm = spec.norm
     if spec.optim.layers or spec.optim.freeze_norm:
@@ -24,7 +25,7 @@ def network(spec: StepSpec, axis_name: str | None = None) -> Any:
     return models.build(spec.model, norm, spec.num_classes, axis_name)
 
 
-def _initialize(spec: StepSpec, image_shape: tuple[int, int, int]) -> Any:
+def _initialize(spec: StepSpec, image_shape: tuple[int, int, int]) -> VariableDict:
     """The variables of the network for images of a shape; to be traced, as only shapes are of interest."""
     return network(spec).init(jax.random.key(0), jnp.zeros((1, *image_shape), jnp.float32))
 
@@ -35,7 +36,7 @@ def split_layers(spec: StepSpec) -> dict[str, jax.P]:
     return split.layers_of(lambda: _initialize(spec, spec.image_shape))
 
 
-def layers_of(spec: StepSpec, batch_stats: Any) -> Layers:
+def layers_of(spec: StepSpec, batch_stats: Collection) -> Layers:
     """The patterns of all layers with a rate of their own, frozen ones among them."""
     return rates.effective(spec.optim, models.frozen(spec.model), batch_stats)
 
@@ -68,7 +69,7 @@ def check_sides(spec: StepSpec) -> None:
             f"config.augment.small_sides={sides} must not be larger than the side of the images, {height} pixels"
         )
 
-    def shapes(side: int) -> Any:
+    def shapes(side: int) -> VariableDict:
         return jax.eval_shape(lambda: _initialize(spec, (side, side, channels)))
 
     whole = shapes(height)

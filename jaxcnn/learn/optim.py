@@ -6,11 +6,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float32
 
 from jaxcnn.config import Optim
 from jaxcnn.learn import muon
 from jaxcnn.learn.state import Hyper
 from jaxcnn.models.network import Network
+
+Scalar = Float32[Array, ""]
+Update = tuple[optax.Updates, Any]  # and the new state
 
 LARS_EPSILON = 1e-9
 CLASSIFIER = Network.HEAD  # the last layer of every network
@@ -32,9 +36,9 @@ def decay_mask(optim: Optim) -> Callable[[optax.Params], optax.Params]:
 
 
 def make_optimizer(
-    optim: Optim, hyper: Hyper, learning_rate: jax.Array, scale: optax.GradientTransformation | None = None
+    optim: Optim, hyper: Hyper, learning_rate: Scalar, scale: optax.GradientTransformation | None = None
 ) -> optax.GradientTransformation:
-    """The optimiser for one step, at this step's `learning_rate` (float32 scalar).
+    """The optimiser for one step, at this step's `learning_rate`.
 
     It is built again in every step, inside the traced function, so `hyper` and `learning_rate` are inputs of the
     compiled program; the structure of its state depends only on `optim`.
@@ -56,14 +60,14 @@ def make_optimizer(
 def _then(inner: optax.GradientTransformation, last: optax.GradientTransformation) -> optax.GradientTransformation:
     """`inner` followed by `last`, which has no state."""
 
-    def update(grads: optax.Updates, state: optax.OptState, params: optax.Params | None = None) -> Any:
+    def update(grads: optax.Updates, state: optax.OptState, params: optax.Params | None = None) -> Update:
         updates, state = inner.update(grads, state, params)
         return last.update(updates, optax.EmptyState(), params)[0], state
 
     return optax.GradientTransformation(inner.init, update)
 
 
-def _sgd(optim: Optim, hyper: Hyper, learning_rate: jax.Array) -> optax.GradientTransformation:
+def _sgd(optim: Optim, hyper: Hyper, learning_rate: Scalar) -> optax.GradientTransformation:
     """SGD with (Nesterov) momentum and L2 weight decay in the gradient, as in PyTorch (Sutskever et al. 2013).
 
     Equal to `optax.add_decayed_weights` followed by `optax.sgd`, except for rounding. There, the decayed gradient is
@@ -73,7 +77,7 @@ def _sgd(optim: Optim, hyper: Hyper, learning_rate: jax.Array) -> optax.Gradient
     def init(params: optax.Params) -> optax.TraceState:
         return optax.TraceState(optax.tree.zeros_like(params))
 
-    def update(grads: optax.Updates, state: optax.TraceState, params: optax.Params | None = None) -> Any:
+    def update(grads: optax.Updates, state: optax.TraceState, params: optax.Params | None = None) -> Update:
         decays: Any = jax.tree.map(
             lambda param, decayed: hyper.weight_decay * param if decayed else jnp.zeros_like(param),
             params,
@@ -88,7 +92,7 @@ def _sgd(optim: Optim, hyper: Hyper, learning_rate: jax.Array) -> optax.Gradient
     return optax.chain(optax.GradientTransformation(init, update), optax.scale_by_learning_rate(learning_rate))
 
 
-def _adam(optim: Optim, hyper: Hyper, learning_rate: jax.Array) -> optax.GradientTransformation:
+def _adam(optim: Optim, hyper: Hyper, learning_rate: Scalar) -> optax.GradientTransformation:
     """Adam (Kingma & Ba 2014, arXiv 1412.6980) with L2 weight decay in the gradient, as in PyTorch."""
     return optax.chain(
         optax.add_decayed_weights(hyper.weight_decay, decay_mask(optim)),
@@ -96,7 +100,7 @@ def _adam(optim: Optim, hyper: Hyper, learning_rate: jax.Array) -> optax.Gradien
     )
 
 
-def _adamw(optim: Optim, hyper: Hyper, learning_rate: jax.Array) -> optax.GradientTransformation:
+def _adamw(optim: Optim, hyper: Hyper, learning_rate: Scalar) -> optax.GradientTransformation:
     """Adam with decoupled weight decay (Loshchilov & Hutter 2017, arXiv 1711.05101)."""
     return optax.adamw(
         learning_rate,
@@ -108,7 +112,7 @@ def _adamw(optim: Optim, hyper: Hyper, learning_rate: jax.Array) -> optax.Gradie
     )
 
 
-def _lars(optim: Optim, hyper: Hyper, learning_rate: jax.Array) -> optax.GradientTransformation:
+def _lars(optim: Optim, hyper: Hyper, learning_rate: Scalar) -> optax.GradientTransformation:
     """LARS for large batches (You et al. 2017, arXiv 1708.03888); BatchNorm and biases take plain steps."""
     return optax.lars(
         learning_rate,
@@ -122,7 +126,7 @@ def _lars(optim: Optim, hyper: Hyper, learning_rate: jax.Array) -> optax.Gradien
     )
 
 
-def _lamb(optim: Optim, hyper: Hyper, learning_rate: jax.Array) -> optax.GradientTransformation:
+def _lamb(optim: Optim, hyper: Hyper, learning_rate: Scalar) -> optax.GradientTransformation:
     """LAMB for large batches (You et al. 2019, arXiv 1904.00962)."""
     return optax.lamb(
         learning_rate,
@@ -135,7 +139,7 @@ def _lamb(optim: Optim, hyper: Hyper, learning_rate: jax.Array) -> optax.Gradien
 
 
 def _muon(
-    optim: Optim, hyper: Hyper, learning_rate: jax.Array, scale: optax.GradientTransformation
+    optim: Optim, hyper: Hyper, learning_rate: Scalar, scale: optax.GradientTransformation
 ) -> optax.GradientTransformation:
     """Muon for the kernels of convolutions, without weight decay; SGD with momentum for all other parameters.
 

@@ -7,6 +7,7 @@ runs its members under `jax.vmap`; a single member runs without it.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding
+from jaxtyping import Array, Int32
 
 from jaxcnn.data import order
 from jaxcnn.data.batch import Normalization
@@ -47,7 +49,9 @@ def member_step(
     return steps.train_step(spec, state, batch, normalization, unroll=spread.unrolls_microbatches(mesh))
 
 
-def _share_step(spec: StepSpec, mesh: Mesh, states: State, split: Resident, normalization: Normalization) -> Any:
+def _share_step(
+    spec: StepSpec, mesh: Mesh, states: State, split: Resident, normalization: Normalization
+) -> tuple[State, steps.StepMetrics]:
     """One step of the members on one device."""
     step = functools.partial(member_step, spec, mesh)
     if states.step.shape[0] > 1:
@@ -86,9 +90,9 @@ def train_steps(
     states: State,
     split: Resident,
     normalization: Normalization,
-    count: jax.Array,
+    count: Int32[Array, ""],
 ) -> tuple[State, steps.StepMetrics]:
-    """`count` (int32, 1 ... `most`) steps of every member; metrics [most, members], the first `count` rows set."""
+    """`count` (1 ... `most`) steps of every member; metrics [most, members], the first `count` rows set."""
 
     def one(states: State) -> tuple[State, steps.StepMetrics]:
         return train_step(spec, mesh, states, split, normalization)
@@ -108,7 +112,7 @@ def compiled_train_step(spec: StepSpec, mesh: Mesh, members: int, steps_per_call
     states, whole = abstract_states(spec, mesh, members), replicated(mesh)
     split = sharded.abstract_split(spec, mesh, spec.train_examples)
     inputs: list[Any] = [states, split, sharded.abstract_normalization(spec, mesh)]
-    function: Any = functools.partial(train_step, spec, mesh)
+    function: Callable[..., Any] = functools.partial(train_step, spec, mesh)
     if steps_per_call > 1:
         function = functools.partial(train_steps, spec, mesh, steps_per_call)
         inputs.append(sharded.abstract_int(mesh))
@@ -117,20 +121,20 @@ def compiled_train_step(spec: StepSpec, mesh: Mesh, members: int, steps_per_call
     return jit(function, mesh, donate_argnums=0, out_shardings=out_shardings).lower(*inputs).compile()
 
 
-def abstract_states(spec: StepSpec, mesh: Mesh, members: int) -> Any:
+def abstract_states(spec: StepSpec, mesh: Mesh, members: int) -> State:
     """Shapes, dtypes and shardings of the states of `members` members."""
     one = jax.eval_shape(functools.partial(steps.init_state, spec), abstract_hyper())
     sharding = over_members(mesh)
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct((members, *x.shape), x.dtype, sharding=sharding), one)
 
 
-def stack(states: list[Any], mesh: Mesh) -> Any:
+def stack(states: list[State], mesh: Mesh) -> State:
     """The states of members, from any devices, stacked along a new first axis on the mesh."""
     on_host = jax.device_get(states)
     return jax.device_put(jax.tree.map(lambda *leaves: np.stack(leaves), *on_host), over_members(mesh))
 
 
-def unstack(states: Any) -> list[Any]:
+def unstack(states: State) -> list[State]:
     """The state of each member, on the host."""
     on_host = jax.device_get(states)
     return [jax.tree.map(lambda leaf, row=row: leaf[row], on_host) for row in range(len(on_host.step))]

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax.typing import VariableDict
 from jax.sharding import Mesh
 
 from jaxcnn.data.batch import Batch, Normalization
@@ -66,7 +67,7 @@ def whole_average(spec: StepSpec, mesh: Mesh) -> jax.stages.Traced:
     return jax.jit(lambda average: average, out_shardings=out_shardings).trace(state.ema)
 
 
-def as_evaluated(spec: StepSpec, mesh: Mesh, variables: Any) -> Any:
+def as_evaluated(spec: StepSpec, mesh: Mesh, variables: VariableDict) -> VariableDict:
     """Variables of a state, or its moving average, sharded as the compiled evaluation step takes them."""
     wanted = jax.tree.leaves(sharded.abstract_state(spec, mesh).variables())
     if all(have.sharding == want.sharding for have, want in zip(jax.tree.leaves(variables), wanted, strict=True)):
@@ -106,7 +107,7 @@ def tta_eval_step(spec: StepSpec, mesh: Mesh, batch_size: int, kind: str) -> Cal
         return lambda *inputs: [step(*inputs)]
     views, sums = (made(spec, mesh, batch_size, kind) for made in (tta_views, tta_sums))
 
-    def evaluate(variables: Any, batch: Batch, normalization: Normalization) -> list[Any]:
+    def evaluate(variables: VariableDict, batch: Batch, normalization: Normalization) -> list[Any]:
         plain = step(variables, batch, normalization)
         others = [dataclasses.replace(batch, image=view) for view in views(batch.image)]
         logits = [step(variables, other, normalization)[1] for other in others]

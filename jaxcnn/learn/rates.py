@@ -8,37 +8,39 @@ regular expression that must match the whole path; the first pattern that matche
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import optax
+from flax.typing import Collection
+from jaxtyping import Array, Float
 
 from jaxcnn.config import ConfigError, Optim
 from jaxcnn.config.layers import Layers, factor_of
 
 
-def path_of(keys: Any) -> str:
+def path_of(keys: Sequence[Any]) -> str:
     """The path of a leaf, from the keys that `jax.tree_util.tree_map_with_path` gives."""
     return "/".join(str(key.key) for key in keys)
 
 
-def trainable(params: Any, layers: Layers) -> Any:
+def trainable(params: Collection, layers: Layers) -> Collection:
     """A tree like `params` with None in place of every frozen leaf."""
     return jax.tree_util.tree_map_with_path(
         lambda keys, leaf: None if factor_of(path_of(keys), layers) == 0 else leaf, params
     )
 
 
-def merged(part: Any, params: Any) -> Any:
+def merged(part: Collection, params: Collection) -> Collection:
     """`params` with its trainable leaves replaced by those of `part`, a tree from `trainable`."""
     return jax.tree.map(lambda new, old: old if new is None else new, part, params, is_leaf=lambda leaf: leaf is None)
 
 
-def scale(layers: Layers, others: Mapping[str, Any]) -> optax.GradientTransformation:
+def scale(layers: Layers, others: Mapping[str, Float[Array, ""] | float]) -> optax.GradientTransformation:
     """Multiply each update by the factor of its path, and by its factor in `others`, which may be traced."""
 
-    def scaled(keys: Any, update: jax.Array) -> jax.Array:
+    def scaled(keys: Sequence[Any], update: Float[Array, "..."]) -> Float[Array, "..."]:
         path = path_of(keys)
         for factor in (factor_of(path, layers), others.get(path, 1.0)):
             update = update if isinstance(factor, float) and factor == 1.0 else factor * update
@@ -47,7 +49,7 @@ def scale(layers: Layers, others: Mapping[str, Any]) -> optax.GradientTransforma
     return optax.stateless(lambda updates, _: jax.tree_util.tree_map_with_path(scaled, updates))
 
 
-def effective(optim: Optim, own: Layers, batch_stats: Any) -> Layers:
+def effective(optim: Optim, own: Layers, batch_stats: Collection) -> Layers:
     """All patterns of a run, in order of precedence.
 
     Args:
@@ -60,7 +62,7 @@ def effective(optim: Optim, own: Layers, batch_stats: Any) -> Layers:
     return (*own, *frozen, *optim.layers)
 
 
-def check(layers: Layers, params: Any) -> None:
+def check(layers: Layers, params: Collection) -> None:
     """Refuse patterns that change nothing.
 
     Args:

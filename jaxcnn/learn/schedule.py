@@ -1,11 +1,10 @@
 """Learning-rate schedules: the factor on `optim.learning_rate` at each step, in [0, 1]."""
 
 import math
-from typing import Any
 
-import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float32, Int32
 
 from jaxcnn.config import Schedule
 
@@ -13,8 +12,10 @@ ONECYCLE_START = 1 / 25  # of the peak (Smith & Topin 2017, arXiv 1708.07120, as
 ONECYCLE_RISE = 0.3  # of the run, when no warm-up is given
 
 
-def learning_rate_factor(schedule: Schedule, step: jax.Array, *, total_steps: int, steps_per_epoch: float) -> jax.Array:
-    """The factor at `step` (int32 scalar, from 0), float32 scalar.
+def learning_rate_factor(
+    schedule: Schedule, step: Int32[Array, ""], *, total_steps: int, steps_per_epoch: float
+) -> Float32[Array, ""]:
+    """The factor at `step`, from 0.
 
     With a warm-up of w steps, the factor at step t < w is (t + 1) / w, after Goyal et al. 2017 (arXiv 1706.02677);
     then the named schedule runs over the rest of `total_steps` (multistep: boundaries count from the start of the
@@ -44,8 +45,10 @@ def learning_rate_factor(schedule: Schedule, step: jax.Array, *, total_steps: in
     return jnp.asarray(whole(step), jnp.float32)
 
 
-def whitening_bias_scale(epochs: float, step: jax.Array, factor: jax.Array, *, steps_per_epoch: float) -> Any:
-    """The multiplier that turns the schedule's `factor` at `step` into that of a whitening bias: float32 scalar.
+def whitening_bias_scale(
+    epochs: float, step: Int32[Array, ""], factor: Float32[Array, ""], *, steps_per_epoch: float
+) -> Float32[Array, ""] | float:
+    """The multiplier that turns the schedule's `factor` at `step` into that of a whitening bias.
 
     The bias is trained for the first `epochs` epochs (s steps, rounded up), and its factor at step t is 1 - t / s; with
     0 epochs it keeps the schedule's factor. Jordan 2024 (arXiv:2404.00498).

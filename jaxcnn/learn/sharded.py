@@ -2,17 +2,21 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax.typing import VariableDict
 from jax import lax
 from jax.sharding import Mesh
+from jaxtyping import Array, Int32, UInt8
 
 from jaxcnn.data import resident
 from jaxcnn.data.batch import Batch, Normalization
 from jaxcnn.data.resident import Resident
 from jaxcnn.learn import layout as layouts
+from jaxcnn.learn import loss as losses
 from jaxcnn.learn import spread, tta
 from jaxcnn.learn import step as steps
 from jaxcnn.learn.compilation import jit
@@ -21,9 +25,12 @@ from jaxcnn.learn.state import Hyper, State, abstract_hyper
 from jaxcnn.learn.step_spec import StepSpec
 from jaxcnn.machine.mesh import DATA_AXIS, over_data, replicated
 
+StepResult = tuple[State, steps.StepMetrics]
+Evaluated = tuple[losses.Sums, steps.Logits]
+
 
 @functools.lru_cache(maxsize=64)
-def init_state(spec: StepSpec, mesh: Mesh) -> Any:
+def init_state(spec: StepSpec, mesh: Mesh) -> jax.stages.Wrapped:
     """Jitted `hyper -> State`, on the mesh, sharded as in `state_shardings`."""
 
     def init(hyper: Hyper) -> State:
@@ -44,42 +51,44 @@ def init_program(spec: StepSpec, mesh: Mesh) -> jax.stages.Traced:
 
 
 @functools.lru_cache(maxsize=64)
-def train_step(spec: StepSpec, mesh: Mesh) -> Any:
+def train_step(spec: StepSpec, mesh: Mesh) -> jax.stages.Wrapped:
     """Jitted `(state, batch, normalization) -> (state, metrics)`; the batch is split over the mesh, the state donated.
 
     The batch is stored in the order of `jaxcnn.data.order.storage_positions`.
     """
 
-    def train_step(state: State, batch: Batch, normalization: Normalization) -> Any:
+    def train_step(state: State, batch: Batch, normalization: Normalization) -> StepResult:
         return spread.train_step(spec, mesh, state, batch, normalization)
 
     return _jit_step(train_step, spec, mesh)
 
 
 @functools.lru_cache(maxsize=64)
-def resident_train_step(spec: StepSpec, mesh: Mesh) -> Any:
+def resident_train_step(spec: StepSpec, mesh: Mesh) -> jax.stages.Wrapped:
     """Jitted `(state, split, normalization) -> (state, metrics)`: order, gather and step are one program.
 
     `split` is a `Resident` replicated over the mesh; nothing is copied from the host.
     """
 
-    def resident_train_step(state: State, split: Resident, normalization: Normalization) -> Any:
+    def resident_train_step(state: State, split: Resident, normalization: Normalization) -> StepResult:
         return spread.resident_train_step(spec, mesh, state, split, normalization)
 
     return _jit_step(resident_train_step, spec, mesh)
 
 
 @functools.lru_cache(maxsize=64)
-def resident_train_steps(spec: StepSpec, mesh: Mesh, most: int) -> Any:
+def resident_train_steps(spec: StepSpec, mesh: Mesh, most: int) -> jax.stages.Wrapped:
     """Jitted `(state, split, normalization, count) -> (state, metrics)`: `count` steps in one program.
 
-    `count` is an int32 scalar, 1 ... `most`. It is traced, so one compilation serves calls of every length. As XLA can
+    `count` is 1 ... `most`. It is traced, so one compilation serves calls of every length. As XLA can
     neither unroll the loop nor peel steps off it, the number of steps per call changes no bit of a run. Each metric has
     a leading axis of `most` steps, of which the first `count` are set.
     """
 
-    def resident_train_steps(state: State, split: Resident, normalization: Normalization, count: jax.Array) -> Any:
-        def one(state: State) -> tuple[State, steps.StepMetrics]:
+    def resident_train_steps(
+        state: State, split: Resident, normalization: Normalization, count: Int32[Array, ""]
+    ) -> StepResult:
+        def one(state: State) -> StepResult:
             return spread.resident_train_step(spec, mesh, state, split, normalization)
 
         return steps.repeat(one, most, state, count)
@@ -88,14 +97,14 @@ def resident_train_steps(spec: StepSpec, mesh: Mesh, most: int) -> Any:
 
 
 @functools.lru_cache(maxsize=64)
-def eval_step(spec: StepSpec, mesh: Mesh) -> Any:
-    """Jitted `(variables, batch, normalization) -> (sums, logits [B, K])`, the batch split over the mesh."""
+def eval_step(spec: StepSpec, mesh: Mesh) -> jax.stages.Wrapped:
+    """Jitted `(variables, batch, normalization) -> (sums, logits)`, the batch split over the mesh."""
 
-    def local(variables: Any, batch: Batch, normalization: Normalization) -> Any:
+    def local(variables: VariableDict, batch: Batch, normalization: Normalization) -> Evaluated:
         sums, logits = steps.eval_step(spec, variables, batch, normalization)
         return jax.lax.psum(sums, DATA_AXIS), logits
 
-    def eval_step(variables: Any, batch: Batch, normalization: Normalization) -> Any:
+    def eval_step(variables: VariableDict, batch: Batch, normalization: Normalization) -> Evaluated:
         specs = (_variable_specs(spec, mesh, variables), jax.P(DATA_AXIS), jax.P())
         out_specs = (jax.P(), jax.P(DATA_AXIS))
         mapped = jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=out_specs, check_vma=False)
@@ -105,20 +114,20 @@ def eval_step(spec: StepSpec, mesh: Mesh) -> Any:
 
 
 @functools.lru_cache(maxsize=16)
-def tta_views(kind: str, mesh: Mesh) -> Any:
-    """Jitted `image [B, H, W, C] -> list of views`: those of `tta.views` except the first, split over the mesh."""
+def tta_views(kind: str, mesh: Mesh) -> jax.stages.Wrapped:
+    """Jitted `image -> list of views`: those of `tta.views` except the first, split over the mesh."""
 
-    def tta_views(image: jax.Array) -> list[jax.Array]:
+    def tta_views(image: tta.Images) -> list[tta.Images]:
         return tta.views(image, kind)[1:]
 
     return jax.jit(tta_views, out_shardings=over_data(mesh))
 
 
 @functools.lru_cache(maxsize=16)
-def tta_sums(kind: str, mesh: Mesh) -> Any:
-    """Jitted `(logits of each view, batch) -> (sums, averaged logits [B, K])`."""
+def tta_sums(kind: str, mesh: Mesh) -> jax.stages.Wrapped:
+    """Jitted `(logits of each view, batch) -> (sums, averaged logits)`."""
 
-    def tta_sums(logits: list[jax.Array], batch: Batch) -> Any:
+    def tta_sums(logits: list[steps.Logits], batch: Batch) -> Evaluated:
         averaged = tta.average(logits, kind)
         return steps.eval_sums(averaged, batch), averaged
 
@@ -126,11 +135,13 @@ def tta_sums(kind: str, mesh: Mesh) -> Any:
 
 
 @functools.lru_cache(maxsize=64)
-def predict_step(spec: StepSpec, mesh: Mesh) -> Any:
-    """Jitted `(variables, image uint8 [B, H, W, C], normalization) -> logits [B, K]`, split over the mesh."""
+def predict_step(spec: StepSpec, mesh: Mesh) -> jax.stages.Wrapped:
+    """Jitted `(variables, image, normalization) -> logits`, split over the mesh."""
     local = functools.partial(steps.predict_step, spec)
 
-    def predict_step(variables: Any, image: jax.Array, normalization: Normalization) -> jax.Array:
+    def predict_step(
+        variables: VariableDict, image: UInt8[Array, "b h w c"], normalization: Normalization
+    ) -> steps.Logits:
         specs = (_variable_specs(spec, mesh, variables), jax.P(DATA_AXIS), jax.P())
         mapped = jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=jax.P(DATA_AXIS), check_vma=False)
         return mapped(variables, image, normalization)
@@ -138,17 +149,17 @@ def predict_step(spec: StepSpec, mesh: Mesh) -> Any:
     return jit(predict_step, mesh)
 
 
-def _variable_specs(spec: StepSpec, mesh: Mesh, variables: Any) -> Any:
+def _variable_specs(spec: StepSpec, mesh: Mesh, variables: VariableDict) -> dict[str, Any]:
     """The partition of Flax variables in `shard_map`: parameters as in the step, statistics replicated."""
     params = layouts.of_params(spec, mesh, variables["params"]).step
     return {name: params if name == "params" else jax.P() for name in variables}
 
 
 @functools.lru_cache(maxsize=8)
-def resident_eval_batch(batch_size: int, mesh: Mesh) -> Any:
+def resident_eval_batch(batch_size: int, mesh: Mesh) -> jax.stages.Wrapped:
     """Jitted `(split, start) -> Batch`: examples start ... start + batch_size - 1 in order, masked past the end."""
 
-    def eval_batch(split: Resident, start: jax.Array) -> Batch:
+    def eval_batch(split: Resident, start: Int32[Array, ""]) -> Batch:
         position = jnp.arange(batch_size, dtype=jnp.int32)
         return resident.gather(split, start + position, position)
 
@@ -156,7 +167,7 @@ def resident_eval_batch(batch_size: int, mesh: Mesh) -> Any:
 
 
 @functools.lru_cache(maxsize=16)
-def abstract_state(spec: StepSpec, mesh: Mesh) -> Any:
+def abstract_state(spec: StepSpec, mesh: Mesh) -> State:
     """Shapes, dtypes and shardings of the state."""
     # A kept program knows the shapes of its results, and loading it is several times faster than tracing.
     kept = init_program.is_kept(spec, mesh)
@@ -168,7 +179,7 @@ def abstract_state(spec: StepSpec, mesh: Mesh) -> Any:
     )
 
 
-def state_shardings(spec: StepSpec, mesh: Mesh) -> Any:
+def state_shardings(spec: StepSpec, mesh: Mesh) -> State:
     """The `NamedSharding` of each array of the state, as a `State`."""
     return jax.tree.map(lambda x: x.sharding, abstract_state(spec, mesh))
 
@@ -200,6 +211,6 @@ def abstract_normalization(spec: StepSpec, mesh: Mesh) -> Normalization:
     return Normalization(channel, channel)
 
 
-def _jit_step(step: Any, spec: StepSpec, mesh: Mesh) -> Any:
+def _jit_step(step: Callable[..., StepResult], spec: StepSpec, mesh: Mesh) -> jax.stages.Wrapped:
     out_shardings = (state_shardings(spec, mesh), replicated(mesh))
     return jit(step, mesh, donate_argnums=0, out_shardings=out_shardings)

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int32, UInt32
 
 from jaxcnn.data import order, resident
 from jaxcnn.data.batch import Batch, Normalization
@@ -61,7 +62,7 @@ def unrolls_microbatches(mesh: Mesh) -> bool:
     return mesh.devices.flat[0].platform == "cpu"
 
 
-def _sum(share: jax.Array, partition: jax.P, mesh: Mesh) -> jax.Array:
+def _sum(share: Float[Array, "..."], partition: jax.P, mesh: Mesh) -> Float[Array, "..."]:
     """The sum of the devices' shares: whole or, if `partition` says so, only this device's part of it.
 
     XLA combines all sums over the same devices into one collective, in buckets on accelerators. Devices along `model`
@@ -89,13 +90,17 @@ def resident_train_step(
     return train_step(spec, mesh, state, batch, normalization)
 
 
-def resident_batch(spec: StepSpec, devices: int, seed: jax.Array, step: jax.Array, split: Resident) -> Batch:
+def resident_batch(
+    spec: StepSpec, devices: int, seed: UInt32[Array, ""], step: Int32[Array, ""], split: Resident
+) -> Batch:
     """This device's shard of the batch of a step, inside `shard_map` over `devices` parts of the batch."""
     table = order.storage_positions(spec.global_batch_size, devices, spec.optim.accumulate_steps)
     return batch_part(spec, jnp.asarray(table)[jax.lax.axis_index(DATA_AXIS)], seed, step, split)
 
 
-def batch_part(spec: StepSpec, position: jax.Array, seed: jax.Array, step: jax.Array, split: Resident) -> Batch:
-    """The examples at some positions (int32 [b]) of the batch of a step."""
+def batch_part(
+    spec: StepSpec, position: Int32[Array, " b"], seed: UInt32[Array, ""], step: Int32[Array, ""], split: Resident
+) -> Batch:
+    """The examples at some positions of the batch of a step."""
     index = order.example_index(seed, step, position, spec.global_batch_size, spec.train_examples)
     return resident.gather(split, index, position)

@@ -6,19 +6,24 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
+from flax.typing import Collection
+from jaxtyping import Array, Float32, Int32, Integer, Key, UInt32
 
 from jaxcnn.config import Config
+
+Scalar = Float32[Any, ""]
 
 
 @flax.struct.dataclass
 class Hyper:
-    """Hyper-parameters that are inputs of the compiled step: float32 scalars, and the seed as uint32."""
+    """Hyper-parameters that are inputs of the compiled step."""
 
-    learning_rate: Any
-    weight_decay: Any
-    momentum: Any
-    label_smoothing: Any
-    seed: Any
+    learning_rate: Scalar
+    weight_decay: Scalar
+    momentum: Scalar
+    label_smoothing: Scalar
+    seed: UInt32[Any, ""]
 
 
 @flax.struct.dataclass
@@ -26,7 +31,7 @@ class State:
     """A pytree of arrays.
 
     Attributes:
-      step: int32 scalar, steps done.
+      step: steps done.
       params: float32 parameters.
       batch_stats: running statistics of BatchNorm; empty for a network without it.
       opt_state: state of the optax optimiser.
@@ -34,14 +39,14 @@ class State:
       hyper: the traced hyper-parameters. The random key of step t is `step_key(hyper.seed, t)`, so none is kept.
     """
 
-    step: Any
-    params: Any
-    batch_stats: Any
-    opt_state: Any
-    ema: Any
+    step: Int32[Any, ""]
+    params: Collection
+    batch_stats: Collection
+    opt_state: optax.OptState
+    ema: dict[str, Collection] | None
     hyper: Hyper
 
-    def variables(self) -> dict[str, Any]:
+    def variables(self) -> dict[str, Collection]:
         """Flax variables of the last step."""
         return {"params": self.params, "batch_stats": self.batch_stats}
 
@@ -69,11 +74,11 @@ def abstract_hyper() -> Hyper:
     return Hyper(scalar, scalar, scalar, scalar, jax.ShapeDtypeStruct((), jnp.uint32))
 
 
-def step_key(seed: Any, step: Any) -> jax.Array:
+def step_key(seed: UInt32[Any, ""], step: Integer[Any, ""] | int) -> Key[Array, ""]:
     """The random key of a step; all randomness of the step comes from it, by `fold_in`. Step -1 is initialisation."""
     return jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), jnp.asarray(step).astype(jnp.uint32))
 
 
-def count_parameters(params: Any) -> int:
+def count_parameters(params: Collection) -> int:
     """The number of parameters, including frozen ones."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -1,12 +1,14 @@
 """The training step, a pure function from state and batch to state and metrics; the evaluation and prediction steps."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from flax.typing import Collection, VariableDict
+from jaxtyping import Array, Float32, Int32, UInt8
 
 from jaxcnn.data import augment, order
 from jaxcnn.data.batch import Batch, Normalization
@@ -18,6 +20,10 @@ from jaxcnn.learn.schedule import learning_rate_factor, whitening_bias_scale
 from jaxcnn.learn.state import Hyper, State, step_key
 from jaxcnn.learn.step_spec import StepSpec
 from jaxcnn.models import whitening
+
+Logits = Float32[Array, "b k"]
+_Carried = TypeVar("_Carried")
+_Metrics = TypeVar("_Metrics")
 
 INIT_STEP = -1  # the step whose key initialises the parameters
 RUN_STEP = -2  # the step whose key is that of the whole run
@@ -35,8 +41,8 @@ class StepMetrics:
     """
 
     sums: losses.Sums
-    grad_norm: jax.Array
-    learning_rate: jax.Array
+    grad_norm: losses.Scalar
+    learning_rate: losses.Scalar
 
 
 @flax.struct.dataclass
@@ -49,9 +55,9 @@ class Gradients:
       batch_stats: the new running statistics of BatchNorm.
     """
 
-    grads: Any
+    grads: Collection
     sums: losses.Sums
-    batch_stats: Any
+    batch_stats: Collection
 
 
 def init_state(spec: StepSpec, hyper: Hyper) -> State:
@@ -77,7 +83,7 @@ def train_step(
     Args:
       spec: the static part of the run.
       state: the state after `state.step` steps.
-      batch: the whole batch [B, …].
+      batch: the whole batch.
       normalization: normalisation by the training split.
       unroll: see `batch_gradients`.
 
@@ -127,7 +133,7 @@ def update(spec: StepSpec, state: State, gradients: Gradients) -> tuple[State, S
     return next_state, StepMetrics(gradients.sums, norm, learning_rate)
 
 
-def _known_after(norm: jax.Array, learning_rate: jax.Array) -> jax.Array:
+def _known_after(norm: losses.Scalar, learning_rate: losses.Scalar) -> losses.Scalar:
     """`learning_rate`; NaN if the gradients' `norm` is NaN, which stops a run anyway.
 
     With this dependency, the update of any parameter comes after the last use of all of them. Without it, XLA writes
@@ -139,9 +145,9 @@ def _known_after(norm: jax.Array, learning_rate: jax.Array) -> jax.Array:
 
 def batch_gradients(
     spec: StepSpec,
-    params: Any,
-    batch_stats: Any,
-    step: jax.Array,
+    params: Collection,
+    batch_stats: Collection,
+    step: Int32[Array, ""],
     hyper: Hyper,
     batch: Batch,
     normalization: Normalization,
@@ -153,7 +159,7 @@ def batch_gradients(
     Args:
       spec: the static part of the run.
       params, batch_stats, step, hyper: fields of the state.
-      batch: the whole batch [B, …]; or, if `axis_name` is a mesh axis inside `jax.shard_map`, this device's shard of
+      batch: the whole batch; or, if `axis_name` is a mesh axis inside `jax.shard_map`, this device's shard of
         it, stored in the order of `jaxcnn.data.order.storage_positions`.
       normalization: normalisation by the training split.
       axis_name: the mesh axis over which the batch is split, or None.
@@ -180,7 +186,9 @@ def batch_gradients(
     model = network(spec, axis_name)
     dropout_key = jax.random.fold_in(key, DROPOUT)
 
-    def microbatch_loss(part: Any, micro: tuple[augment.Augmented, Batch]) -> tuple[jax.Array, Any]:
+    def microbatch_loss(
+        part: Collection, micro: tuple[augment.Augmented, Batch]
+    ) -> tuple[losses.Scalar, tuple[losses.Sums, Collection]]:
         examples, source = micro
         logits, updates = model.apply(
             {"params": rates.merged(part, params), "batch_stats": batch_stats},
@@ -204,28 +212,32 @@ def batch_gradients(
 
 
 def eval_step(
-    spec: StepSpec, variables: Any, batch: Batch, normalization: Normalization
-) -> tuple[losses.Sums, jax.Array]:
-    """Evaluate a batch or a device's shard: sums over examples whose mask is True, and logits float32 [B, K]."""
+    spec: StepSpec, variables: VariableDict, batch: Batch, normalization: Normalization
+) -> tuple[losses.Sums, Logits]:
+    """Evaluate a batch or a device's shard: sums over examples whose mask is True, and logits."""
     logits = predict_step(spec, variables, batch.image, normalization)
     return eval_sums(logits, batch), logits
 
 
-def eval_sums(logits: jax.Array, batch: Batch) -> losses.Sums:
-    """Sums over the examples of a batch whose mask is True, from its logits float32 [B, K]."""
+def eval_sums(logits: Logits, batch: Batch) -> losses.Sums:
+    """Sums over the examples of a batch whose mask is True, from its logits."""
     whole = jnp.ones(batch.label.shape, jnp.float32)
     loss = losses.cross_entropy(logits, batch.label, batch.label, whole, jnp.zeros(()))
     return losses.sums(loss, logits, batch.label, batch.label, whole, batch.mask)
 
 
-def predict_step(spec: StepSpec, variables: Any, image: jax.Array, normalization: Normalization) -> jax.Array:
-    """Logits float32 [B, K] of uint8 images [B, H, W, C]."""
+def predict_step(
+    spec: StepSpec, variables: VariableDict, image: UInt8[Array, "b h w c"], normalization: Normalization
+) -> Logits:
+    """Logits of images."""
     model: Any = network(spec)
     return model.apply(variables, augment.normalize(image, normalization.mean, normalization.std), train=False)
 
 
-def _accumulate(gradient: Any, params: Any, examples: Any, microbatches: int, unroll: bool) -> Any:
-    """Sum `gradient(params, microbatch)` over the microbatches of a local batch [k * b, …]."""
+def _accumulate(
+    gradient: Callable[..., Any], params: Collection, examples: Any, microbatches: int, unroll: bool
+) -> Any:
+    """Sum `gradient(params, microbatch)` over the microbatches of a local batch."""
     if microbatches == 1:
         return gradient(params, examples)
     parts = jax.tree.map(lambda x: x.reshape(microbatches, -1, *x.shape[1:]), examples)
@@ -238,20 +250,22 @@ def _accumulate(gradient: Any, params: Any, examples: Any, microbatches: int, un
     return jax.lax.scan(add, zero, parts, unroll=unroll)[0]
 
 
-def repeat(one: Callable[[Any], tuple[Any, Any]], most: int, state: Any, count: jax.Array) -> tuple[Any, Any]:
+def repeat(
+    one: Callable[[_Carried], tuple[_Carried, _Metrics]], most: int, state: _Carried, count: Int32[Array, ""]
+) -> tuple[_Carried, _Metrics]:
     """`count` steps `state -> (state, metrics)` in a loop.
 
     Args:
       one: the step.
       most: the most steps; length of the leading axis of the metrics.
       state: the state before the first step.
-      count: int32 scalar, 1 ... `most`, traced.
+      count: 1 ... `most`, traced.
 
     Returns:
       The state after the last step, and the metrics with a leading axis of `most`, of which the first `count` are set.
     """
 
-    def next_step(i: jax.Array, carry: Any) -> Any:
+    def next_step(i: Int32[Array, ""], carry: tuple[_Carried, _Metrics]) -> tuple[_Carried, _Metrics]:
         state, metrics = one(carry[0])
         return state, jax.tree.map(lambda rows, row: rows.at[i].set(row), carry[1], metrics)
 
@@ -260,7 +274,7 @@ def repeat(one: Callable[[Any], tuple[Any, Any]], most: int, state: Any, count: 
     return jax.lax.fori_loop(0, count, next_step, (state, metrics))
 
 
-def _average(spec: StepSpec, state: State, variables: Any) -> Any:
+def _average(spec: StepSpec, state: State, variables: dict[str, Collection]) -> dict[str, Collection] | None:
     """The moving average after this step; the old average has the weight min(decay, (1 + t) / (10 + t))."""
     if state.ema is None:
         return None

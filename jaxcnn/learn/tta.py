@@ -6,8 +6,11 @@ The views and weights of "flip_translate" are those of airbench94 (Jordan 2024, 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float32, Shaped
+
+Images = Shaped[Array, "b h w c"]  # of any type
+Logits = Float32[Array, "b k"]
 
 
 class View(NamedTuple):
@@ -32,22 +35,22 @@ VIEWS: dict[str, tuple[View, ...]] = {
 }
 
 
-def views(image: jax.Array, kind: str) -> list[jax.Array]:
-    """The views of images [B, H, W, C], of any dtype; the first view is the unchanged images."""
+def views(image: Images, kind: str) -> list[Images]:
+    """The views of images; the first view is the unchanged images."""
     return [_view(image, view) for view in VIEWS[kind]]
 
 
-def average(logits: Sequence[jax.Array], kind: str) -> jax.Array:
-    """The weighted mean of the logits [B, K] of each of the `views`."""
+def average(logits: Sequence[Logits], kind: str) -> Logits:
+    """The weighted mean of the logits of each of the `views`."""
     return sum((view.weight * one for view, one in zip(VIEWS[kind], logits, strict=True)), jnp.zeros(()))
 
 
-def predict(network: Callable[[jax.Array], jax.Array], image: jax.Array, kind: str) -> jax.Array:
-    """Averaged logits [B, K] of images [B, H, W, C], from a `network` that maps images to logits."""
+def predict(network: Callable[[Images], Logits], image: Images, kind: str) -> Logits:
+    """Averaged logits of images, from a `network` that maps images to logits."""
     return average([network(view) for view in views(image, kind)], kind)
 
 
-def _view(image: jax.Array, view: View) -> jax.Array:
+def _view(image: Images, view: View) -> Images:
     if view.shift:
         height, width = image.shape[1:3]
         size = abs(view.shift)

@@ -1,10 +1,10 @@
 """The networks, by name."""
 
-from typing import Any
-
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
+from flax.typing import Collection
+from jaxtyping import Float, UInt8
 
 from jaxcnn import config
 from jaxcnn.config.layers import Layers
@@ -36,31 +36,36 @@ def build(model: config.Model, norm: config.Norm, num_classes: int, axis_name: s
 
     `module.init(key, zeros)` returns float32 "params" and, with BatchNorm, "batch_stats".
     `module.apply(variables, images, positions=positions, train=True, rngs={"dropout": key}, mutable=["batch_stats"])`
-    returns logits float32 [B, K] of images [B, H, W, C], and the new running statistics; `train=False`, the default,
-    uses the running ones. positions (int32 [B], in the global batch) and the key are needed only with dropout.
+    returns the logits (`network.Logits`) of `network.Images`, and the new running statistics; `train=False`, the
+    default, uses the running ones. The positions in the global batch and the key are needed only with dropout.
 
     Args:
       model: the architecture; its `num_classes` is not used here.
       norm: options of the BatchNorm layers.
-      num_classes: K.
+      num_classes: k.
       axis_name: inside `jax.shard_map(..., check_vma=False)`, the mesh axis over which images are sharded; device d
         holds the d-th part of the batch. None if the whole batch is on this device.
     """
     return MODELS[model.name](model, norm, num_classes, axis_name, jnp.dtype(model.dtype))
 
 
-def examples_for_initialization(params: Any) -> int:
+def examples_for_initialization(params: Collection) -> int:
     """The number of training images that `initialize_from_data` needs for these parameters; 0: it does nothing."""
     return whitening.EXAMPLES if whitening.NAME in params else 0
 
 
-def initialize_from_data(params: Any, images: np.ndarray, mean: np.ndarray, std: np.ndarray) -> Any:
+def initialize_from_data(
+    params: Collection,
+    images: UInt8[np.ndarray, "n h w c"],
+    mean: Float[np.ndarray, " c"],
+    std: Float[np.ndarray, " c"],
+) -> Collection:
     """A copy of the parameters with those set that are computed from data: the kernel of a whitening layer.
 
     Args:
       params: the initial parameters; not changed.
-      images: uint8 [N, H, W, C], the first images of the training split.
-      mean, std: float [C], mean and standard deviation for normalisation.
+      images: the first images of the training split.
+      mean, std: mean and standard deviation for normalisation.
     """
     if whitening.NAME not in params:
         return params

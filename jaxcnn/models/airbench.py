@@ -9,12 +9,13 @@ from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
+from jaxtyping import Array, Float
 
 from jaxcnn.models import whitening
 from jaxcnn.models.batch_norm import BatchNorm
 from jaxcnn.models.initializers import partial_identity, unit_deviation_uniform
 from jaxcnn.models.layers import Conv, Dense, Dropout, at_least_float32, scaled
-from jaxcnn.models.network import Network
+from jaxcnn.models.network import Features, Images, Logits, Network, Positions
 from jaxcnn.models.pooling import max_pool
 from jaxcnn.models.whitening import Whitening
 
@@ -53,20 +54,20 @@ class _Whitened(Network):
 
     FROZEN: ClassVar = whitening.FROZEN
 
-    def _stem(self, images: jax.Array) -> jax.Array:
+    def _stem(self, images: Images) -> Float[Array, "b oh ow o"]:
         return _gelu(Whitening(self.dtype, name=whitening.NAME)(images.astype(self.dtype)))
 
     def _layer(
         self,
-        x: jax.Array,
+        x: Images,
         train: bool,
         group: int,
         index: int,
         channels: int,
         kernel_size: int = 3,
         pool: bool = False,
-        residual: jax.Array | None = None,
-    ) -> jax.Array:
+        residual: Float[Array, "b oh ow o"] | None = None,
+    ) -> Float[Array, "b oh ow o"]:
         """Convolution, optional 2x2 max-pool, BatchNorm, addition of `residual`, GELU.
 
         Zero padding keeps the image size if the kernel's side is odd.
@@ -79,7 +80,7 @@ class _Whitened(Network):
         x = BatchNorm(self.norm, self.axis_name, use_scale=False, name=f"group{group}_bn{index}")(x, train)
         return _gelu(x if residual is None else x + residual)
 
-    def _classify(self, x: jax.Array, positions: jax.Array | None, train: bool) -> jax.Array:
+    def _classify(self, x: Features, positions: Positions | None, train: bool) -> Logits:
         x = Dropout(self.model.dropout, name="dropout")(x, positions, train)
         return ScaledClassifier(self.num_classes, name="classifier")(x)
 
@@ -94,8 +95,8 @@ class Airbench(_Whitened):
     """
 
     @nn.compact
-    def __call__(self, images: jax.Array, positions: jax.Array | None = None, train: bool = False) -> jax.Array:
-        """Logits float32 [B, K] of images [B, H, W, C]; positions: int32 [B], for dropout in training."""
+    def __call__(self, images: Images, positions: Positions | None = None, train: bool = False) -> Logits:
+        """Logits of images; the positions in the global batch are for dropout in training."""
         x = self._stem(images)
         for group, channels in enumerate(CHANNELS, start=1):
             channels = scaled(channels, self.model.width)
@@ -120,8 +121,8 @@ class ResidualAirbench(_Whitened):
     """
 
     @nn.compact
-    def __call__(self, images: jax.Array, positions: jax.Array | None = None, train: bool = False) -> jax.Array:
-        """Logits float32 [B, K] of images [B, H, W, C]; positions: int32 [B], for dropout in training."""
+    def __call__(self, images: Images, positions: Positions | None = None, train: bool = False) -> Logits:
+        """Logits of images; the positions in the global batch are for dropout in training."""
         x = self._stem(images)
         for number, group in enumerate(RESIDUAL_GROUPS, start=1):
             channels = scaled(group.channels, self.model.width)
@@ -133,7 +134,7 @@ class ResidualAirbench(_Whitened):
 
 
 class ScaledClassifier(nn.Module):
-    """Dense layer without bias, `[B, inputs]` -> logits float32 `[B, num_classes]`, divided by the number of inputs.
+    """Dense layer without bias, whose outputs are divided by the number of inputs.
 
     So weights of standard deviation 1 give small logits, and the layer learns at a separate rate.
     """
@@ -141,7 +142,7 @@ class ScaledClassifier(nn.Module):
     num_classes: int
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Features) -> Logits:
         """Map `x` to logits."""
         dtype = at_least_float32(x)
         dense = Dense(self.num_classes, use_bias=False, dtype=dtype, kernel_init=unit_deviation_uniform)
@@ -149,7 +150,7 @@ class ScaledClassifier(nn.Module):
         return dense(x) / x.shape[-1]
 
 
-def _gelu(x: jax.Array) -> jax.Array:
+def _gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """GELU (Hendrycks & Gimpel 2016, arXiv:1606.08415) by erf, as in PyTorch.
 
     `jax.nn.gelu` uses erfc, which is more precise far below 0, where this does not matter, and costs four times as much

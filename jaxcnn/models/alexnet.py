@@ -1,11 +1,10 @@
 """AlexNet: Krizhevsky, "One weird trick for parallelizing convolutional neural networks", 2014, arXiv:1404.5997."""
 
 import flax.linen as nn
-import jax
 
 from jaxcnn.models.batch_norm import BatchNorm
 from jaxcnn.models.layers import Classifier, Conv, Dense, Dropout, scaled
-from jaxcnn.models.network import Network
+from jaxcnn.models.network import Images, Logits, Network, Positions
 from jaxcnn.models.pooling import adaptive_average_pool, max_pool
 
 CONV_CHANNELS = (64, 192, 384, 256, 256)
@@ -25,8 +24,8 @@ class AlexNet(Network):
     """
 
     @nn.compact
-    def __call__(self, images: jax.Array, positions: jax.Array | None = None, train: bool = False) -> jax.Array:
-        """Logits float32 [B, K] of images [B, H, W, C]; positions: int32 [B], for dropout in training."""
+    def __call__(self, images: Images, positions: Positions | None = None, train: bool = False) -> Logits:
+        """Logits of images; the positions in the global batch are for dropout in training."""
         imagenet = self.model.form == "imagenet"
         pool = 3 if imagenet else 2
         first_two = ((11, 4, 2), (5, 1, 2)) if imagenet else ((3, 2, 1), (3, 1, 1))

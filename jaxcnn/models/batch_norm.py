@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -10,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.typing import Initializer
 from jax import lax
+from jaxtyping import Array, Float, Float32
 
 from jaxcnn import config
 from jaxcnn.config.layers import Layers, factor_of
@@ -60,8 +60,8 @@ class BatchNorm(nn.Module):
     use_scale: bool = True
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Normalise `x` [B, ..., C] in float32; the result has the dtype of `x`.
+    def __call__(self, x: Float[Array, "b ... c"], train: bool) -> Float[Array, "b ... c"]:
+        """Normalise `x` in float32; the result has the dtype of `x`.
 
         Raises:
           ValueError: in training, if group_size does not fit the batch and the devices.
@@ -117,12 +117,16 @@ def group_layout(group_size: int, batch: int, devices: int) -> tuple[int, int]:
 
 # The mesh axis (or None), its size, and the number of consecutive devices that hold one group, a divisor of the size.
 Layout = tuple[str | None, int, int]
+Groups = Float[Array, "groups elements c"]
+Moment = Float[Array, "groups 1 c"]  # of at least float32
+Channels = Float32[Array, " c"]
+Residuals = tuple[Groups, Channels, Channels, Channels, Moment, Moment]  # x, scale, bias, shift, mean, 1 / deviation
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
 def normalize_groups(
-    x: jax.Array, scale: jax.Array, bias: jax.Array, shift: jax.Array, epsilon: float, layout: Layout
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+    x: Groups, scale: Channels, bias: Channels, shift: Channels, epsilon: float, layout: Layout
+) -> tuple[Groups, Moment, Moment]:
     """Normalise each group by its own mean and biased variance, then scale and shift its channels.
 
     The statistics need one pass over `x` and one collective for the mean and the mean of squares. The difference of
@@ -133,25 +137,29 @@ def normalize_groups(
     `jax.shard_map(..., check_vma=False)`, the gradients of `scale` and `bias` are this device's share.
 
     Args:
-      x: this device's part of its groups, [groups, elements, C].
-      scale, bias, shift: float32 [C].
+      x: this device's part of its groups.
+      scale, bias, shift: of each channel.
       epsilon: added to the variance.
       layout: layout of the groups on devices.
 
     Returns:
-      (y [groups, elements, C] in the dtype of `x`, mean and variance [groups, 1, C] of at least float32).
+      y in the dtype of `x`, the mean and the variance.
     """
     mean, variance = _statistics(_wide(x), shift, layout)
     y = _affine(_wide(x), mean, variance, scale, bias, epsilon)
     return y.astype(x.dtype), mean, variance
 
 
-def _forward(x, scale, bias, shift, epsilon, layout) -> tuple[Any, Any]:
+def _forward(
+    x: Groups, scale: Channels, bias: Channels, shift: Channels, epsilon: float, layout: Layout
+) -> tuple[tuple[Groups, Moment, Moment], Residuals]:
     y, mean, variance = normalize_groups(x, scale, bias, shift, epsilon, layout)
     return (y, mean, variance), (x, scale, bias, shift, mean, lax.rsqrt(variance + epsilon))
 
 
-def _backward(epsilon: float, layout: Layout, residuals: Any, cotangents: Any) -> Any:
+def _backward(
+    epsilon: float, layout: Layout, residuals: Residuals, cotangents: tuple[Groups, Moment, Moment]
+) -> tuple[Groups, Channels, Channels, Channels]:
     x, scale, bias, shift, mean, inverse = residuals
     dy, wide = _wide(cotangents[0]), _wide(x)
     total = _sum(dy)
@@ -167,15 +175,15 @@ def _backward(epsilon: float, layout: Layout, residuals: Any, cotangents: Any) -
 normalize_groups.defvjp(_forward, _backward)
 
 
-def _statistics(x: jax.Array, shift: jax.Array, layout: Layout) -> tuple[jax.Array, jax.Array]:
-    """Mean and biased variance of each group, `[groups, 1, C]`."""
+def _statistics(x: Groups, shift: Channels, layout: Layout) -> tuple[Moment, Moment]:
+    """Mean and biased variance of each group."""
 
-    def around_zero(x: jax.Array, shift: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def around_zero(x: Groups, shift: Channels) -> tuple[Moment, Moment]:
         mean, variance = _from_moments(x, layout)
         lost = jnp.any(jnp.square(mean) > LARGE_MEAN * variance)
         return mean, lax.cond(lost, lambda: _from_moments(x - mean, layout)[1], lambda: variance)
 
-    def around_shift(x: jax.Array, shift: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def around_shift(x: Groups, shift: Channels) -> tuple[Moment, Moment]:
         mean, variance = _from_moments(x - shift, layout)
         return mean + shift, variance
 
@@ -184,7 +192,7 @@ def _statistics(x: jax.Array, shift: jax.Array, layout: Layout) -> tuple[jax.Arr
     return lax.platform_dependent(x, shift, cpu=around_zero, default=around_shift)
 
 
-def _from_moments(x: jax.Array, layout: Layout) -> tuple[jax.Array, jax.Array]:
+def _from_moments(x: Groups, layout: Layout) -> tuple[Moment, Moment]:
     """Mean and biased variance of each group by one pass and one collective; the variance is a small difference."""
     # XLA:CPU sums squares three times as fast in one stage as in the two stages of `_sum`.
     moments = jnp.stack([x.sum(axis=1, keepdims=True), jnp.square(x).sum(axis=1, keepdims=True)]) / x.shape[1]
@@ -192,7 +200,7 @@ def _from_moments(x: jax.Array, layout: Layout) -> tuple[jax.Array, jax.Array]:
     return mean, jnp.maximum(square - jnp.square(mean), 0)
 
 
-def _over_group(sums: jax.Array, layout: Layout) -> jax.Array:
+def _over_group(sums: Float[Array, "2 groups 1 c"], layout: Layout) -> Float[Array, "2 groups 1 c"]:
     """Sums over the devices of a group."""
     axis_name, devices, span = layout
     if span == 1:
@@ -201,8 +209,8 @@ def _over_group(sums: jax.Array, layout: Layout) -> jax.Array:
     return lax.psum(sums, axis_name, axis_index_groups=groups)
 
 
-def _sum(x: jax.Array) -> jax.Array:
-    """Sum over the elements of `x` [groups, elements, C]: [groups, 1, C].
+def _sum(x: Groups) -> Moment:
+    """Sum over the elements of each group.
 
     In two stages, since XLA:CPU needs a hundred times longer for the one-stage sum of a product of two arrays.
     """
@@ -212,9 +220,16 @@ def _sum(x: jax.Array) -> jax.Array:
     return lax.optimization_barrier(partial).sum(axis=1, keepdims=True)  # else XLA would merge the two stages
 
 
-def _affine(x: jax.Array, mean: Any, variance: Any, scale: Any, bias: Any, epsilon: float) -> jax.Array:
+def _affine(
+    x: Float[Array, "... c"],
+    mean: Channels | Moment,
+    variance: Channels | Moment,
+    scale: Channels,
+    bias: Channels,
+    epsilon: float,
+) -> Float[Array, "... c"]:
     return (x - mean) * (lax.rsqrt(variance + epsilon) * scale) + bias
 
 
-def _wide(x: jax.Array) -> jax.Array:
+def _wide(x: Float[Array, "..."]) -> Float[Array, "..."]:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))

@@ -1,11 +1,10 @@
 """A small network for small images, used by the quick start and by tests."""
 
 import flax.linen as nn
-import jax
 
 from jaxcnn.models.batch_norm import BatchNorm
 from jaxcnn.models.layers import Classifier, Conv, Dropout, scaled
-from jaxcnn.models.network import Network
+from jaxcnn.models.network import Images, Logits, Network, Positions
 from jaxcnn.models.pooling import global_average_pool, max_pool
 
 CHANNELS = (32, 64, 64)
@@ -20,8 +19,8 @@ class CNN(Network):
     """
 
     @nn.compact
-    def __call__(self, images: jax.Array, positions: jax.Array | None = None, train: bool = False) -> jax.Array:
-        """Logits float32 [B, K] of images [B, H, W, C]; positions: int32 [B], for dropout in training."""
+    def __call__(self, images: Images, positions: Positions | None = None, train: bool = False) -> Logits:
+        """Logits of images; the positions in the global batch are for dropout in training."""
         x = images.astype(self.dtype)
         for i, channels in enumerate(CHANNELS, start=1):
             channels = scaled(channels, self.model.width)

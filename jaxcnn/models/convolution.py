@@ -12,8 +12,10 @@ import functools
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Float
 
 from jaxcnn.models import patches, winograd
+from jaxcnn.models.patches import Inputs, Kernel, Outputs
 
 # Below these, the transforms of tiles and kernel cost more than the saved multiplications. Larger tiles save more, but
 # their kernels grow more: to 36/9 of their size, against 16/9. Measured with 128 to 512 channels on two cores.
@@ -31,24 +33,22 @@ class Geometry:
     dilation: int
 
 
-def convolve(
-    x: jax.Array, kernel: jax.Array, strides: int, padding: int, groups: int = 1, dilation: int = 1
-) -> jax.Array:
+def convolve(x: Inputs, kernel: Kernel, strides: int, padding: int, groups: int = 1, dilation: int = 1) -> Outputs:
     """Cross-correlate images with a kernel, as usual in neural networks.
 
     Differentiable once, in reverse mode. The platform is chosen when the program is lowered, so a program exported for
     several platforms is right on each.
 
     Args:
-      x: [B, H, W, C].
-      kernel: [k, k, C / groups, O], of the dtype of `x`.
+      x: the images.
+      kernel: a square kernel, of the dtype of `x`.
       strides: pixels between outputs.
-      padding: zeros added on each side, pixels; less than the extent of the kernel, dilation (k - 1) + 1.
-      groups: parts of equal size that inputs and outputs are cut into, each part convolved by itself; C: depthwise.
+      padding: zeros added on each side, pixels; less than the extent of the kernel, dilation (kh - 1) + 1.
+      groups: parts of equal size that inputs and outputs are cut into, each part convolved by itself; c: depthwise.
       dilation: pixels between the taps of the kernel.
 
     Returns:
-      [B, H', W', O] in the dtype of `x`, H' = (H + 2 padding - dilation (k - 1) - 1) // strides + 1.
+      An array of the dtype of `x`, with oh = (h + 2 padding - dilation (kh - 1) - 1) // strides + 1.
 
     Raises:
       ValueError: the kernel is not square, or the groups do not divide its channels or fit the images.
@@ -60,7 +60,7 @@ def convolve(
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _convolve(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
+def _convolve(x: Inputs, kernel: Kernel, geometry: Geometry) -> Outputs:
     on_cpu = functools.partial(_on_cpu, geometry=geometry)
     by_lax = functools.partial(_by_lax, geometry=geometry)
     return lax.platform_dependent(x, kernel, cpu=on_cpu, default=by_lax)
@@ -79,11 +79,11 @@ def winograd_tile(image_shape: tuple[int, ...], kernel_shape: tuple[int, ...], s
     return 2 if pixels < WINOGRAD_PIXELS[4] or max(height, width) <= 2 else 4
 
 
-def _forward(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> tuple[jax.Array, tuple]:
+def _forward(x: Inputs, kernel: Kernel, geometry: Geometry) -> tuple[Outputs, tuple[Inputs, Kernel]]:
     return _convolve(x, kernel, geometry), (x, kernel)
 
 
-def _backward(geometry: Geometry, residuals: tuple, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _backward(geometry: Geometry, residuals: tuple[Inputs, Kernel], dy: Outputs) -> tuple[Inputs, Kernel]:
     x, kernel = residuals
 
     def on_cpu(x, kernel, dy):
@@ -98,7 +98,7 @@ def _backward(geometry: Geometry, residuals: tuple, dy: jax.Array) -> tuple[jax.
 _convolve.defvjp(_forward, _backward)
 
 
-def _by_lax(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
+def _by_lax(x: Inputs, kernel: Kernel, geometry: Geometry) -> Outputs:
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -110,7 +110,7 @@ def _by_lax(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
     )
 
 
-def _on_cpu(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
+def _on_cpu(x: Inputs, kernel: Kernel, geometry: Geometry) -> Outputs:
     dtype = x.dtype
     x, kernel = _wide(x), _wide(kernel)
     if tile := _tile(x, kernel, geometry):
@@ -120,9 +120,7 @@ def _on_cpu(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
     return y.astype(dtype)
 
 
-def _gradients_on_cpu(
-    x: jax.Array, kernel: jax.Array, dy: jax.Array, geometry: Geometry
-) -> tuple[jax.Array, jax.Array]:
+def _gradients_on_cpu(x: Inputs, kernel: Kernel, dy: Outputs, geometry: Geometry) -> tuple[Inputs, Kernel]:
     dtypes = x.dtype, kernel.dtype
     x, kernel, dy = _wide(x), _wide(kernel), _wide(dy)
     if tile := _tile(x, kernel, geometry):
@@ -139,12 +137,12 @@ def _gradients_on_cpu(
     return dx.astype(dtypes[0]), dkernel.astype(dtypes[1])
 
 
-def _tile(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> int:
+def _tile(x: Inputs, kernel: Kernel, geometry: Geometry) -> int:
     if geometry.groups > 1 or geometry.dilation > 1:
         return 0
     return winograd_tile(x.shape, kernel.shape, geometry.strides, geometry.padding)
 
 
-def _wide(x: jax.Array) -> jax.Array:
+def _wide(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """`x` as at least float32: CPUs gain nothing from less, and the transforms would lose digits."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))

@@ -1,13 +1,13 @@
 """Checks that windows fit into images."""
 
 import flax.linen as nn
-import jax
+from jaxtyping import Array, Float
 
 from jaxcnn import config
 
 
-def check_covers(x: jax.Array, window: int, padding: int, module: nn.Module | None = None) -> None:
-    """Refuse images [B, H, W, C] smaller than a window; `module` is the layer to name, None for max-pool.
+def check_covers(x: Float[Array, "b h w c"], window: int, padding: int, module: nn.Module | None = None) -> None:
+    """Refuse images smaller than a window; `module` is the layer to name, None for max-pool.
 
     Raises:
       UserError: the image is too small; the message says what to change.

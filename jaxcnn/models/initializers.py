@@ -1,13 +1,16 @@
-"""Initial weights in addition to those of the common layers; kernels are `[height, width, in, out]` or `[in, out]`."""
+"""Initial weights in addition to those of the common layers; kernels are "kh kw i o" or "inputs features"."""
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax.typing import Dtype, Initializer
+from jaxtyping import Array, Float, Key
+
+Weights = Float[Array, "*shape"]
 
 
-def fan_in_uniform(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+def fan_in_uniform(key: Key[Array, ""], shape: tuple[int, ...], dtype: Dtype = jnp.float32) -> Weights:
     """Uniform within +-1 / sqrt(fan_in), PyTorch's default for convolutions and dense layers.
 
     He et al. 2015 (arXiv:1502.01852) with a leaky ReLU of slope sqrt(5).
@@ -16,7 +19,7 @@ def fan_in_uniform(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.floa
     return jax.random.uniform(key, (math.prod(shape),), dtype, -bound, bound).reshape(shape)
 
 
-def partial_identity(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+def partial_identity(key: Key[Array, ""], shape: tuple[int, ...], dtype: Dtype = jnp.float32) -> Weights:
     """A convolution that copies its input channels: output channel i is input channel i, if the input exists.
 
     Further output channels are `fan_in_uniform`. Dirac kernels are from Zagoruyko & Komodakis 2017 (arXiv:1706.00388),
@@ -24,7 +27,7 @@ def partial_identity(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.fl
 
     Args:
       key: key of the random channels.
-      shape: (height, width, in, out); for an even side, the second of the two middle places is used.
+      shape: (kh, kw, i, o); for an even side, the second of the two middle places is used.
       dtype: type of the kernel.
     """
     height, width, inputs, outputs = shape
@@ -32,16 +35,16 @@ def partial_identity(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.fl
     return jnp.where(jnp.arange(outputs) < inputs, passed, fan_in_uniform(key, shape, dtype))
 
 
-def unit_deviation_uniform(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+def unit_deviation_uniform(key: Key[Array, ""], shape: tuple[int, ...], dtype: Dtype = jnp.float32) -> Weights:
     """Uniform weights, scaled so that the sample's own standard deviation is 1."""
     weights = jax.random.uniform(key, shape, dtype, -1, 1)
     return weights / weights.std(ddof=1)
 
 
-def fan_in_bias(fan_in: int):
+def fan_in_bias(fan_in: int) -> Initializer:
     """An initializer of biases: uniform within +-1 / sqrt(fan_in), PyTorch's default."""
 
-    def initialize(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+    def initialize(key: Key[Array, ""], shape: tuple[int, ...], dtype: Dtype = jnp.float32) -> Weights:
         bound = 1 / math.sqrt(fan_in)
         return jax.random.uniform(key, shape, dtype, -bound, bound)
 

@@ -1,26 +1,28 @@
-"""The layers of all networks. Images are `[B, H, W, C]`, convolution kernels `[height, width, in, out]`.
+"""The layers of all networks. Images are "b h w c", kernels of convolutions "kh kw i o".
 
-The kernel of a dense layer is `[features, inputs]`: the forward pass reads it in memory order, which is faster on CPU
+The kernel of a dense layer is "features inputs": the forward pass reads it in memory order, which is faster on CPU
 (`jaxcnn.models.linear`). Convolutions and dense layers may be split over devices (`jaxcnn.models.split`). Parameters
 are float32. A layer computes in its `dtype`; BatchNorm statistics are at least float32. Parameters named "kernel" are
 weights, "bias" and "scale" are not.
 """
 
 import math
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax.typing import Initializer
+from flax.typing import Dtype, Initializer
+from jaxtyping import Array, Float, Key, UInt32
 
 from jaxcnn.models import split
 from jaxcnn.models.convolution import convolve
 from jaxcnn.models.geometry import check_covers
+from jaxcnn.models.initializers import Weights
 from jaxcnn.models.linear import linear
+from jaxcnn.models.network import Features, Images, Logits, Positions
 
 
-def he_normal(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+def he_normal(key: Key[Array, ""], shape: tuple[int, ...], dtype: Dtype = jnp.float32) -> Weights:
     """Initial weights `[..., in, out]` that keep the scale of the signal through ReLU layers in the forward pass.
 
     A normal distribution truncated at two standard deviations, of variance 2 / fan_in after truncation: He et al. 2015,
@@ -33,7 +35,9 @@ def he_normal(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) 
     return flat.reshape(shape) * jnp.asarray(standard_deviation, dtype)
 
 
-def classifier_normal(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+def classifier_normal(
+    key: Key[Array, ""], shape: tuple[int, ...], dtype: Dtype = jnp.float32
+) -> Float[Array, "*shape"]:
     """Initial weights of standard deviation 0.01 for the layer of the logits: the first loss is about log(classes).
 
     Krizhevsky et al. 2012, section 5; Goyal et al. 2017, arXiv:1706.02677, section 5.1.
@@ -49,11 +53,11 @@ def scaled(channels: int, width: float) -> int:
 class Conv(nn.Module):
     """Convolution with a square kernel, used for every convolution of every network.
 
-    `[B, H, W, C]` -> `[B, H', W', features]` in `dtype`, H' = (H + 2 padding - extent) // strides + 1, where the extent
-    is dilation (kernel_size - 1) + 1.
+    Its output, of `dtype`, has oh = (h + 2 padding - extent) // strides + 1, where the extent is
+    dilation (kernel_size - 1) + 1.
 
     Attributes:
-      features: output channels.
+      features: output channels, o.
       kernel_size: side of the kernel, pixels.
       strides: pixels between outputs.
       padding: zeros added on each side, pixels.
@@ -70,14 +74,14 @@ class Conv(nn.Module):
     strides: int = 1
     padding: int = 0
     use_bias: bool = True
-    dtype: Any = jnp.float32
+    dtype: Dtype = jnp.float32
     kernel_init: Initializer = he_normal
     groups: int = 1
     dilation: int = 1
     split: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Images) -> Float[Array, "b oh ow o"]:
         """Convolve `x`. Raises UserError if the image is smaller than the kernel."""
         parts = split.parts(self.path, self.split and self.groups == 1, kernel_ndim=4)
         features = self.features // parts
@@ -94,24 +98,24 @@ class Conv(nn.Module):
 
 
 class Dense(nn.Module):
-    """Affine map `[B, inputs]` -> `[B, features]` in `dtype`.
+    """Affine map; its output is of `dtype`.
 
     Attributes:
       features: number of outputs.
       use_bias: add a bias, initially 0.
       dtype: type of the computation.
-      kernel_init: initializer of the kernel's transpose, `[inputs, features]`.
+      kernel_init: initializer of the kernel's transpose, "inputs features".
       split: whether the layer is wide enough to be split over the devices of the mesh axis `model`.
     """
 
     features: int
     use_bias: bool = True
-    dtype: Any = jnp.float32
+    dtype: Dtype = jnp.float32
     kernel_init: Initializer = he_normal
     split: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Features) -> Float[Array, "b features"]:
         """Map `x`."""
         parts = split.parts(self.path, self.split, kernel_ndim=2)
         features = self.features // parts
@@ -122,17 +126,17 @@ class Dense(nn.Module):
             y += self.param("bias", nn.initializers.zeros, (features,), jnp.float32).astype(self.dtype)
         return split.leave(y) if parts > 1 else y
 
-    def _initial_kernel(self, key: jax.Array, shape: tuple[int, int]) -> jax.Array:
+    def _initial_kernel(self, key: Key[Array, ""], shape: tuple[int, int]) -> Float[Array, "features inputs"]:
         return self.kernel_init(key, shape[::-1], jnp.float32).T
 
 
 class Classifier(nn.Module):
-    """The last dense layer: `[B, inputs]` -> logits `[B, num_classes]`, always computed in float32."""
+    """The last dense layer, always computed in float32."""
 
     num_classes: int
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Features) -> Logits:
         """Map `x` to logits."""
         dense = Dense(self.num_classes, dtype=at_least_float32(x), kernel_init=classifier_normal)
         nn.share_scope(self, dense)  # the parameters are "classifier/kernel", not "classifier/Dense_0/kernel"
@@ -150,8 +154,8 @@ class Dropout(nn.Module):
     rate: float
 
     @nn.compact
-    def __call__(self, x: jax.Array, positions: jax.Array | None, train: bool) -> jax.Array:
-        """Drop values of `x` [B, ...]; positions: int32 [B] in the global batch. Raises ValueError without them."""
+    def __call__(self, x: Float[Array, "b ..."], positions: Positions | None, train: bool) -> Float[Array, "b ..."]:
+        """Drop values of `x`; the positions are those in the global batch. Raises ValueError without them."""
         if not train or self.rate == 0:
             return x
         if positions is None:
@@ -172,8 +176,8 @@ def threshold_of(rate: float) -> tuple[int, int]:
     return bits, min(max(round(rate * 2**bits), 1), 2**bits - 1)
 
 
-def random_integers(key: jax.Array, shape: tuple[int, ...], bits: int) -> jax.Array:
-    """Integers uint32 of this shape, uniform in [0, 2^bits); `bits` must divide 32.
+def random_integers(key: Key[Array, ""], shape: tuple[int, ...], bits: int) -> UInt32[Array, "*shape"]:
+    """Integers of this shape, uniform in [0, 2^bits); `bits` must divide 32.
 
     `jax.random.bits` computes 32 bits for an integer of any width; here, one word gives 32 / bits integers.
     """
@@ -183,6 +187,6 @@ def random_integers(key: jax.Array, shape: tuple[int, ...], bits: int) -> jax.Ar
     return integers.reshape(-1)[:size].reshape(shape)
 
 
-def at_least_float32(x: jax.Array) -> Any:
+def at_least_float32(x: Float[Array, "..."]) -> Dtype:
     """The dtype of `x`, or float32 if that is wider."""
     return jnp.promote_types(x.dtype, jnp.float32)

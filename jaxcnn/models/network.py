@@ -1,19 +1,26 @@
 """What every network has: its fields, and what the optimiser and the mesh need to know of it."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
+from flax.typing import Dtype
+from jaxtyping import Array, Float, Float32, Int32
 
 from jaxcnn import config
 from jaxcnn.config.layers import Layers
+
+# The dimensions of arrays are named in `jaxcnn.data.batch`.
+Images = Float[Array, "b h w c"]
+Positions = Int32[Array, " b"]
+Features = Float[Array, "b inputs"]
+Logits = Float32[Array, "b k"]
 
 
 class Network(nn.Module):
     """Base class of the networks. A subclass has a compact `__call__(images, positions=None, train=False)`.
 
-    It returns logits float32 [B, num_classes] of images [B, H, W, C]; `positions`, int32 [B] in the global batch, are
-    needed for dropout in training.
+    It maps `Images` to `Logits`; `positions` (`Positions`, in the global batch) are needed for dropout in training.
 
     Attributes:
       model: the options; a network's docstring says which of them it reads.
@@ -32,4 +39,4 @@ class Network(nn.Module):
     norm: config.Norm
     num_classes: int
     axis_name: str | None = None
-    dtype: Any = jnp.float32
+    dtype: Dtype = jnp.float32

@@ -11,32 +11,34 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+Inputs = Float[Array, "b h w c"]
+Outputs = Float[Array, "b oh ow o"]
+Kernel = Float[Array, "kh kw i o"]
+View = Float[Array, "b oh ow c"]  # what one tap of a kernel sees
+Taps = Float[Array, "taps i o"]
 
 
 @functools.partial(jax.jit, static_argnames=("strides", "padding", "groups", "dilation"))
-def forward(
-    x: jax.Array, kernel: jax.Array, *, strides: int, padding: int, groups: int = 1, dilation: int = 1
-) -> jax.Array:
-    """Convolve `x` [B, H, W, C] with `kernel` [k, k, C / groups, O].
-
-    Returns `[B, H', W', O]`, H' = (H + 2 padding - dilation (k - 1) - 1) // strides + 1.
-    """
+def forward(x: Inputs, kernel: Kernel, *, strides: int, padding: int, groups: int = 1, dilation: int = 1) -> Outputs:
+    """Convolve `x` with `kernel`; oh = (h + 2 padding - dilation (kh - 1) - 1) // strides + 1."""
     views = _views(_pad(x, padding), kernel.shape[0], kernel.shape[1], strides, dilation)
     return _product(views, kernel.reshape(-1, *kernel.shape[2:]), groups)
 
 
 @functools.partial(jax.jit, static_argnames=("image_size", "strides", "padding", "groups", "dilation"))
 def input_gradient(
-    dy: jax.Array,
-    kernel: jax.Array,
+    dy: Outputs,
+    kernel: Kernel,
     *,
     image_size: tuple[int, int],
     strides: int,
     padding: int,
     groups: int = 1,
     dilation: int = 1,
-) -> jax.Array:
-    """Gradient of `forward` with respect to `x` [B, *image_size, C], from `dy` [B, H', W', O].
+) -> Inputs:
+    """Gradient of `forward` with respect to `x`, with (h, w) = `image_size`.
 
     The pixels of `x` at one offset modulo the stride meet the same taps of the kernel, so for each offset it is a
     convolution of `dy`, of stride 1, with these taps turned. `strides` or `dilation` must be 1.
@@ -70,9 +72,9 @@ def input_gradient(
 
 @functools.partial(jax.jit, static_argnames=("kernel_size", "strides", "padding", "groups", "dilation"))
 def kernel_gradient(
-    x: jax.Array, dy: jax.Array, *, kernel_size: int, strides: int, padding: int, groups: int = 1, dilation: int = 1
-) -> jax.Array:
-    """Gradient of `forward` with respect to `kernel`, [k, k, C / groups, O].
+    x: Inputs, dy: Outputs, *, kernel_size: int, strides: int, padding: int, groups: int = 1, dilation: int = 1
+) -> Kernel:
+    """Gradient of `forward` with respect to `kernel`.
 
     One row of taps at a time. With all of the patches XLA would keep those of the forward pass until here.
     """
@@ -85,12 +87,12 @@ def kernel_gradient(
     return jnp.stack(products).reshape(kernel_size, kernel_size, x.shape[-1] // groups, dy.shape[-1])
 
 
-def _pad(x: jax.Array, padding: int) -> jax.Array:
+def _pad(x: Inputs, padding: int) -> Inputs:
     return jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
 
 
-def _views(x: jax.Array, height: int, width: int, strides: int, dilation: int) -> list[jax.Array]:
-    """What each tap of a kernel sees, in the order of its axes: [B, H', W', C] each."""
+def _views(x: Inputs, height: int, width: int, strides: int, dilation: int) -> list[View]:
+    """What each tap of a kernel sees, in the order of its axes."""
     down = (x.shape[1] - dilation * (height - 1) - 1) // strides + 1
     right = (x.shape[2] - dilation * (width - 1) - 1) // strides + 1
     return [
@@ -99,12 +101,12 @@ def _views(x: jax.Array, height: int, width: int, strides: int, dilation: int) -
     ]
 
 
-def _together(views: Sequence[jax.Array]) -> jax.Array:
+def _together(views: Sequence[View]) -> Float[Array, "b oh ow taps*c"]:
     return views[0] if len(views) == 1 else jnp.concatenate(views, axis=-1)
 
 
-def _product(views: Sequence[jax.Array], taps: jax.Array, groups: int) -> jax.Array:
-    """[B, H', W', O]: the sum of the views times `taps` [taps, C / groups, O], within each group of channels."""
+def _product(views: Sequence[View], taps: Taps, groups: int) -> Outputs:
+    """The sum of the views times `taps`, within each group of channels."""
     inputs, outputs = taps.shape[1:]
     if groups == 1:
         return _together(views) @ taps.reshape(-1, outputs)
@@ -118,8 +120,8 @@ def _product(views: Sequence[jax.Array], taps: jax.Array, groups: int) -> jax.Ar
     )
 
 
-def _taps(views: Sequence[jax.Array], dy: jax.Array, groups: int) -> jax.Array:
-    """The gradient of the taps [taps, C / groups, O] of `_product`, from that of its result."""
+def _taps(views: Sequence[View], dy: Outputs, groups: int) -> Taps:
+    """The gradient of the taps of `_product`, from that of its result."""
     outputs, channels = dy.shape[-1], views[0].shape[-1]
     if groups == 1:
         columns = _together(views)
@@ -133,8 +135,8 @@ def _taps(views: Sequence[jax.Array], dy: jax.Array, groups: int) -> jax.Array:
     return jnp.einsum("bhwgtc,bhwgo->tcgo", columns, grouped).reshape(len(views), channels // groups, outputs)
 
 
-def _turned(kernel: jax.Array, groups: int) -> jax.Array:
-    """The kernel [h, w, C / groups, O] that takes the outputs' gradient to the inputs': [h, w, O / groups, C]."""
+def _turned(kernel: Kernel, groups: int) -> Float[Array, "kh kw o//groups c"]:
+    """The kernel that takes the outputs' gradient to the inputs'."""
     height, width, inputs, outputs = kernel.shape
     apart = kernel[::-1, ::-1].reshape(height, width, inputs, groups, outputs // groups)
     return apart.transpose(0, 1, 4, 3, 2).reshape(height, width, outputs // groups, groups * inputs)

@@ -1,4 +1,4 @@
-"""Pooling: reduces images `[B, H, W, C]` to smaller ones."""
+"""Pooling: reduces images to smaller ones."""
 
 import functools
 import itertools
@@ -8,12 +8,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jaxtyping import Array, Float, UInt
 
 from jaxcnn.models.geometry import check_covers
 
+Images = Float[Array, "b h w c"]
+Pooled = Float[Array, "b oh ow c"]
+Places = UInt[Array, "b oh ow c"]
 
-def max_pool(x: jax.Array, window: int, strides: int, padding: int = 0) -> jax.Array:
-    """Largest value of each window: `[B, H, W, C]` -> `[B, H', W', C]`, H' = (H + 2 padding - window) // strides + 1.
+
+def max_pool(x: Images, window: int, strides: int, padding: int = 0) -> Pooled:
+    """Largest value of each window; oh = (h + 2 padding - window) // strides + 1.
 
     Padding is never the largest. The gradient goes to the first of equal values, row by row, as in PyTorch. Raises
     UserError if the image is smaller than the window.
@@ -27,12 +32,12 @@ def max_pool(x: jax.Array, window: int, strides: int, padding: int = 0) -> jax.A
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def _max_of_windows(x: jax.Array, window: int, strides: int) -> jax.Array:
+def _max_of_windows(x: Images, window: int, strides: int) -> Pooled:
     # A maximum of slices is one pass over the image; XLA:CPU computes `reduce_window` one value at a time.
     return functools.reduce(jnp.maximum, _taps(x, window, strides))
 
 
-def _max_forward(x: jax.Array, window: int, strides: int) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+def _max_forward(x: Images, window: int, strides: int) -> tuple[Pooled, tuple[Images, Pooled, Places]]:
     largest, *others = _taps(x, window, strides)
     place = jnp.zeros(largest.shape, np.min_scalar_type(window**2))
     for number, tap in enumerate(others, start=1):
@@ -41,7 +46,7 @@ def _max_forward(x: jax.Array, window: int, strides: int) -> tuple[jax.Array, tu
     return _max_of_windows(x, window, strides), (x, largest, place)
 
 
-def _max_backward(window: int, strides: int, residuals: tuple[jax.Array, ...], dy: jax.Array) -> tuple[jax.Array]:
+def _max_backward(window: int, strides: int, residuals: tuple[Images, Pooled, Places], dy: Pooled) -> tuple[Images]:
     """The gradient, by the platform's own method; XLA drops the residuals that it does not use.
 
     On a GPU, it uses the places of the largest values, one byte each, in one pass over the image, so that `x` need not
@@ -52,9 +57,7 @@ def _max_backward(window: int, strides: int, residuals: tuple[jax.Array, ...], d
     return (lax.platform_dependent(*residuals, dy, cpu=by_values, default=by_places),)
 
 
-def _gradient_by_values(
-    window: int, strides: int, x: jax.Array, y: jax.Array, place: jax.Array, dy: jax.Array
-) -> jax.Array:
+def _gradient_by_values(window: int, strides: int, x: Images, y: Pooled, place: Places, dy: Pooled) -> Images:
     del place
     taken = jnp.zeros(y.shape, bool)
     shares = []
@@ -65,9 +68,7 @@ def _gradient_by_values(
     return _interleave(shares, x.shape, window) if window == strides else _overlap(shares, x.shape, strides)
 
 
-def _gradient_by_places(
-    window: int, strides: int, x: jax.Array, y: jax.Array, place: jax.Array, dy: jax.Array
-) -> jax.Array:
+def _gradient_by_places(window: int, strides: int, x: Images, y: Pooled, place: Places, dy: Pooled) -> Images:
     del y
     if window == strides:
         return _spread(place, dy, window, x.shape[1:3])
@@ -77,8 +78,8 @@ def _gradient_by_places(
 _max_of_windows.defvjp(_max_forward, _max_backward)
 
 
-def _taps(x: jax.Array, window: int, strides: int) -> list[jax.Array]:
-    """For each place in the window, the values of all windows at it: window * window arrays [B, H', W', C]."""
+def _taps(x: Images, window: int, strides: int) -> list[Pooled]:
+    """For each place in the window, the values of all windows at it: window * window arrays."""
     ends = [strides * ((length - window) // strides) + 1 for length in x.shape[1:3]]
     return [
         x[:, i : i + ends[0] : strides, j : j + ends[1] : strides]
@@ -86,7 +87,7 @@ def _taps(x: jax.Array, window: int, strides: int) -> list[jax.Array]:
     ]
 
 
-def _overlap(shares: list[jax.Array], shape: tuple[int, ...], strides: int) -> jax.Array:
+def _overlap(shares: list[Pooled], shape: tuple[int, ...], strides: int) -> Images:
     """The inverse of `_taps` for gradients: adds the values of each window place to the pixels they came from."""
     window = math.isqrt(len(shares))
     zero = jnp.zeros((), shares[0].dtype)
@@ -100,7 +101,7 @@ def _overlap(shares: list[jax.Array], shape: tuple[int, ...], strides: int) -> j
     return total
 
 
-def _spread(place: jax.Array, dy: jax.Array, window: int, size: tuple[int, ...]) -> jax.Array:
+def _spread(place: Places, dy: Pooled, window: int, size: tuple[int, ...]) -> Images:
     """Put the value of each (non-overlapping) window at its place in the image of `size`; 0 elsewhere.
 
     Rows and columns that no window covers get an additional window without a place.
@@ -114,7 +115,7 @@ def _spread(place: jax.Array, dy: jax.Array, window: int, size: tuple[int, ...])
     return grid.reshape(batch, down * window, right * window, channels)[:, : size[0], : size[1]]
 
 
-def _interleave(shares: list[jax.Array], shape: tuple[int, ...], window: int) -> jax.Array:
+def _interleave(shares: list[Pooled], shape: tuple[int, ...], window: int) -> Images:
     """Put the values of each place in the (non-overlapping) windows back to their pixels; 0 elsewhere."""
     batch, down, right, channels = shares[0].shape
     grid = jnp.stack(shares, axis=3).reshape(batch, down, right, window, window, channels)
@@ -123,15 +124,15 @@ def _interleave(shares: list[jax.Array], shape: tuple[int, ...], window: int) ->
     return jnp.pad(whole, ((0, 0), (0, rest[0]), (0, rest[1]), (0, 0)))
 
 
-def global_average_pool(x: jax.Array) -> jax.Array:
-    """Mean over all pixels: `[B, H, W, C]` -> `[B, C]`."""
+def global_average_pool(x: Images) -> Float[Array, "b c"]:
+    """Mean over all pixels."""
     return x.mean(axis=(1, 2))
 
 
-def adaptive_average_pool(x: jax.Array, size: int) -> jax.Array:
-    """Mean over size x size windows that cover the image: `[B, H, W, C]` -> `[B, size, size, C]`.
+def adaptive_average_pool(x: Images, size: int) -> Float[Array, "b size size c"]:
+    """Mean over size x size windows that cover the image.
 
-    Window i extends from floor(i H / size) to ceil((i + 1) H / size), as in PyTorch's AdaptiveAvgPool2d, so windows may
+    Window i extends from floor(i h / size) to ceil((i + 1) h / size), as in PyTorch's AdaptiveAvgPool2d, so windows may
     overlap, and an image may also be smaller than `size`.
     """
     for axis in (1, 2):

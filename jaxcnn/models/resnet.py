@@ -1,16 +1,15 @@
 """ResNet50: He et al., "Deep residual learning for image recognition", 2016, arXiv:1512.03385, table 1."""
 
-from typing import Any
-
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
+from flax.typing import Dtype
 from jax import lax
+from jaxtyping import Array, Float
 
 from jaxcnn import config
 from jaxcnn.models.batch_norm import BatchNorm
 from jaxcnn.models.layers import Classifier, Conv, Dropout, scaled
-from jaxcnn.models.network import Network
+from jaxcnn.models.network import Images, Logits, Network, Positions
 from jaxcnn.models.pooling import global_average_pool, max_pool
 
 STAGES = ((64, 3), (128, 4), (256, 6), (512, 3))  # (channels of the 3x3 convolutions, blocks)
@@ -29,8 +28,8 @@ class ResNet50(Network):
     """
 
     @nn.compact
-    def __call__(self, images: jax.Array, positions: jax.Array | None = None, train: bool = False) -> jax.Array:
-        """Logits float32 [B, K] of images [B, H, W, C]; positions: int32 [B], for dropout in training."""
+    def __call__(self, images: Images, positions: Positions | None = None, train: bool = False) -> Logits:
+        """Logits of images; the positions in the global batch are for dropout in training."""
         x = images.astype(self.dtype)
         imagenet = self.model.form == "imagenet"
         size, strides, padding = (7, 2, 3) if imagenet else (3, 1, 1)
@@ -80,12 +79,12 @@ class Bottleneck(nn.Module):
     zero_init: bool
     norm: config.Norm
     axis_name: str | None
-    dtype: Any
+    dtype: Dtype
     split: bool
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """`[B, H, W, C]` -> `[B, H', W', output_channels]`, H' = ceil(H / strides)."""
+    def __call__(self, x: Images, train: bool) -> Float[Array, "b oh ow o"]:
+        """The block of `x`: o is `output_channels`, oh = ceil(h / strides)."""
 
         def conv(name: str, features: int, size: int, strides: int) -> Conv:
             return Conv(
@@ -107,11 +106,11 @@ class Bottleneck(nn.Module):
         return _join(x, y) if train else lax.platform_dependent(x, y, cpu=_join_once, default=_join)
 
 
-def _join(x: jax.Array, y: jax.Array) -> jax.Array:
+def _join(x: Images, y: Images) -> Images:
     return nn.relu(x + y)
 
 
-def _join_once(x: jax.Array, y: jax.Array) -> jax.Array:
+def _join_once(x: Images, y: Images) -> Images:
     """The sum, stored in memory.
 
     Otherwise XLA:CPU would repeat the addition wherever the sum is read, also in the next block's sum, and so keep the

@@ -8,17 +8,18 @@ outputs split if the next layer is row-parallel; here, dropout, BatchNorm and po
 
 import contextvars
 from collections.abc import Callable
-from typing import Any
 
 import jax
+from flax.typing import VariableDict
 from jax import lax
+from jaxtyping import Array, Float
 
 from jaxcnn.machine.mesh import MODEL_AXIS
 
 _noted: contextvars.ContextVar[dict[str, jax.P] | None] = contextvars.ContextVar("noted", default=None)
 
 
-def layers_of(initialize: Callable[[], Any]) -> dict[str, jax.P]:
+def layers_of(initialize: Callable[[], VariableDict]) -> dict[str, jax.P]:
     """The parameters of the split layers of a network, by path such as "dense1/kernel", and how each is cut.
 
     Args:
@@ -51,7 +52,7 @@ def parts(path: tuple[str, ...], split: bool, kernel_ndim: int) -> int:
 
 
 @jax.custom_vjp
-def enter(x: jax.Array) -> jax.Array:
+def enter(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """The unchanged input of a split layer; its gradient is the sum over the devices that share the layer."""
     return x
 
@@ -60,12 +61,12 @@ enter.defvjp(lambda x: (x, None), lambda _, dy: (lax.psum(dy, MODEL_AXIS),))
 
 
 @jax.custom_vjp
-def leave(y: jax.Array) -> jax.Array:
-    """The whole output `[..., channels]` of a split layer, gathered from each device's part of the channels."""
+def leave(y: Float[Array, "... part"]) -> Float[Array, "... o"]:
+    """The whole output of a split layer, gathered from each device's part of the channels."""
     return lax.all_gather(y, MODEL_AXIS, axis=y.ndim - 1, tiled=True)
 
 
-def _own_part(_: None, dy: jax.Array) -> tuple[jax.Array]:
+def _own_part(_: None, dy: Float[Array, "... o"]) -> tuple[Float[Array, "... part"]]:
     # All devices compute the same from the whole output, so each has the whole gradient and takes its part.
     size = dy.shape[-1] // lax.axis_size(MODEL_AXIS)
     return (lax.dynamic_slice_in_dim(dy, lax.axis_index(MODEL_AXIS) * size, size, axis=dy.ndim - 1),)

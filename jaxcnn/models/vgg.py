@@ -1,11 +1,10 @@
 """VGG16: Simonyan & Zisserman, "Very deep convolutional networks", 2015, arXiv:1409.1556, table 1, column D."""
 
 import flax.linen as nn
-import jax
 
 from jaxcnn.models.batch_norm import BatchNorm
 from jaxcnn.models.layers import Classifier, Conv, Dense, Dropout, scaled
-from jaxcnn.models.network import Network
+from jaxcnn.models.network import Images, Logits, Network, Positions
 from jaxcnn.models.pooling import adaptive_average_pool, global_average_pool, max_pool
 
 BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # (channels, convolutions); a 2x2 max-pool ends each
@@ -27,8 +26,8 @@ class VGG16(Network):
     """
 
     @nn.compact
-    def __call__(self, images: jax.Array, positions: jax.Array | None = None, train: bool = False) -> jax.Array:
-        """Logits float32 [B, K] of images [B, H, W, C]; positions: int32 [B], for dropout in training."""
+    def __call__(self, images: Images, positions: Positions | None = None, train: bool = False) -> Logits:
+        """Logits of images; the positions in the global batch are for dropout in training."""
         imagenet = self.model.form == "imagenet"
         use_bias = imagenet or not self.model.batch_norm
         x = images.astype(self.dtype)

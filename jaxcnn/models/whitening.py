@@ -5,13 +5,13 @@ about unit variance, and their negatives: Page, "How to Train Your ResNet" (2019
 (arXiv:2404.00498).
 """
 
-from typing import Any
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.typing import Dtype
 from jax import lax
+from jaxtyping import Array, Float, Float32, UInt8
 
 from jaxcnn.models.initializers import fan_in_bias
 from jaxcnn.models.layers import Conv
@@ -26,16 +26,16 @@ _IMAGES_AT_ONCE = 500
 
 
 class Whitening(nn.Module):
-    """`[B, H, W, C]` -> `[B, H - 1, W - 1, 2 * 2 * 2 * C]` in `dtype`: a frozen kernel, and a trained bias.
+    """A convolution with a frozen kernel, and a trained bias; its output is of `dtype`.
 
     Networks with this layer have `FROZEN` among their frozen parameters. The kernel is random until it is replaced by
     the result of `whitening_kernel`.
     """
 
-    dtype: Any = jnp.float32
+    dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h-1 w-1 2*2*2*c"]:
         """Whiten the patches of `x`."""
         inputs = SIZE * SIZE * x.shape[-1]
         conv = Conv(2 * inputs, SIZE, use_bias=False, dtype=self.dtype)
@@ -45,15 +45,15 @@ class Whitening(nn.Module):
 
 
 @jax.custom_vjp
-def _add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
-    """`x` [B, H, W, C] plus `bias` float32 [C], in the dtype of `x`. The gradient of `bias` is summed in float32.
+def _add_bias(x: Float[Array, "b h w c"], bias: Float32[Array, " c"]) -> Float[Array, "b h w c"]:
+    """`x` plus `bias`, in the dtype of `x`. The gradient of `bias` is summed in float32.
 
     First over the batch and the rows, then over the columns: GPUs sum few channels slowly, but a whole row fast.
     """
     return x + bias.astype(x.dtype)
 
 
-def _add_bias_backward(_: None, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _add_bias_backward(_: None, dy: Float[Array, "b h w c"]) -> tuple[Float[Array, "b h w c"], Float32[Array, " c"]]:
     batch, height, width, channels = dy.shape
     rows = dy.reshape(batch * height, width * channels).sum(axis=0, dtype=jnp.float32)
     rows = lax.optimization_barrier(rows)  # else XLA would merge the two sums
@@ -64,9 +64,13 @@ _add_bias.defvjp(lambda x, bias: (_add_bias(x, bias), None), _add_bias_backward)
 
 
 def whitening_kernel(
-    images: np.ndarray, mean: np.ndarray, std: np.ndarray, size: int = SIZE, epsilon: float = EPSILON
-) -> np.ndarray:
-    """The filters that whiten the patches of these images, float32 [size, size, C, 2 * size * size * C].
+    images: UInt8[np.ndarray, "n h w c"],
+    mean: Float[np.ndarray, " c"],
+    std: Float[np.ndarray, " c"],
+    size: int = SIZE,
+    epsilon: float = EPSILON,
+) -> Float32[np.ndarray, "size size c 2*size*size*c"]:
+    """The filters that whiten the patches of these images.
 
     With the eigenvectors v and eigenvalues l of the covariance of the normalised patches (about 0, not about their
     mean), in ascending order of l, the filters are v / sqrt(l + epsilon), then their negatives. The sign of an
@@ -74,8 +78,8 @@ def whitening_kernel(
     does not change a bit.
 
     Args:
-      images: uint8 [N, H, W, C].
-      mean, std: float [C], mean and standard deviation for normalisation, in units where 255 is 1.
+      images: the pixels.
+      mean, std: mean and standard deviation for normalisation, in units where 255 is 1.
       size: side of a patch, pixels.
       epsilon: added to the eigenvalues, in units of the normalised pixels' variance.
     """
@@ -86,7 +90,7 @@ def whitening_kernel(
     for start in range(0, len(images), _IMAGES_AT_ONCE):
         windows = np.lib.stride_tricks.sliding_window_view(
             images[start : start + _IMAGES_AT_ONCE], (size, size), axis=(1, 2)
-        )  # [n, H', W', C, size, size]
+        )  # [images, oh, ow, c, size, size]
         patches = windows.transpose(0, 1, 2, 4, 5, 3).reshape(-1, inputs).astype(np.float64)
         total += patches.sum(axis=0)  # integers far below 2^53: exact in any order
         products += patches.T @ patches

@@ -12,13 +12,24 @@ points 0, +-1, +-2, and six times that of the plain sum.
 """
 
 import functools
-from typing import Any
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jaxtyping import Array, Float, Float64
 from numpy.polynomial import polynomial
+
+# Dimensions besides those of `jaxcnn.data.batch`: p places along the side of a tile, tiles t of (a part of) a batch.
+Inputs = Float[Array, "b h w c"]
+Outputs = Float[Array, "b oh ow o"]
+Kernel = Float[Array, "3 3 c o"]
+Tiles = Float[Array, "p t c"]  # one row of the places of all tiles
+TilesOfOutputs = Float[Array, "p t o"]
+KernelRow = Float[Array, "p c o"]
+Matrix = Float64[np.ndarray, "p q"]
+_Tree = TypeVar("_Tree")
 
 KERNEL_SIZE = 3
 POINTS = {2: (0.0, 1.0, -1.0), 4: (0.0, 0.75, -0.75, 1.5, -1.5)}
@@ -28,11 +39,13 @@ CACHE = 40 * 2**20
 
 
 @functools.cache
-def matrices(tile: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The transforms (A [n, m], B [n, n], G [n, 3]) with n = m + 2, for tiles of `tile` = m outputs, float64.
+def matrices(
+    tile: int,
+) -> tuple[Float64[np.ndarray, "p tile"], Float64[np.ndarray, "p p"], Float64[np.ndarray, "p 3"]]:
+    """The transforms (A, B, G) for tiles of `tile` outputs, with p = tile + 2.
 
-    For any d [n] and g [3], A.T @ ((G @ g) * (B @ d)) is the correlation of d and g, [m]. Toom-Cook: A and G evaluate
-    polynomials at the points and at infinity, B contains the Lagrange polynomials.
+    For any d [p] and g [3], A.T @ ((G @ g) * (B @ d)) is the correlation of d and g, [tile]. Toom-Cook: A and G
+    evaluate polynomials at the points and at infinity, B contains the Lagrange polynomials.
     """
     points = np.array(POINTS[tile])
     size = tile + KERNEL_SIZE - 1
@@ -48,25 +61,25 @@ def matrices(tile: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 @functools.partial(jax.jit, static_argnames=("tile", "padding"))
-def forward(x: jax.Array, kernel: jax.Array, *, tile: int, padding: int) -> jax.Array:
-    """Convolve `x` [B, H, W, C] with `kernel` [3, 3, C, O]: `[B, H', W', O]`, H' = H + 2 padding - 2."""
+def forward(x: Inputs, kernel: Kernel, *, tile: int, padding: int) -> Outputs:
+    """Convolve `x` with `kernel`; oh = h + 2 padding - 2."""
     _, _, g = matrices(tile)
     return _products(x, _both_axes(g, kernel), "ptc,pco->pto", tile, padding)
 
 
 @functools.partial(jax.jit, static_argnames=("tile", "padding"))
-def input_gradient(dy: jax.Array, kernel: jax.Array, *, tile: int, padding: int) -> jax.Array:
-    """Gradient of `forward` with respect to `x`, from `dy` [B, H', W', O]: convolution with the rotated kernel."""
+def input_gradient(dy: Outputs, kernel: Kernel, *, tile: int, padding: int) -> Inputs:
+    """Gradient of `forward` with respect to `x`: convolution with the rotated kernel."""
     _, _, g = matrices(tile)
     return _products(dy, _both_axes(g, kernel[::-1, ::-1]), "pto,pco->ptc", tile, KERNEL_SIZE - 1 - padding)
 
 
 @functools.partial(jax.jit, static_argnames=("tile", "padding"))
-def kernel_gradient(x: jax.Array, dy: jax.Array, *, tile: int, padding: int) -> jax.Array:
-    """Gradient of `forward` with respect to `kernel`, [3, 3, C, O], by the transposed transforms of `dy` and kernel."""
+def kernel_gradient(x: Inputs, dy: Outputs, *, tile: int, padding: int) -> Kernel:
+    """Gradient of `forward` with respect to `kernel`, by the transposed transforms of `dy` and kernel."""
     a, _, g = matrices(tile)
 
-    def add(totals: list[jax.Array], part: tuple[jax.Array, jax.Array]) -> tuple[list[jax.Array], None]:
+    def add(totals: list[KernelRow], part: tuple[Inputs, Outputs]) -> tuple[list[KernelRow], None]:
         x, dy = part
         rows = zip(totals, _tiles(x, tile, padding), _spread(dy, tile), strict=True)
         return [total + jnp.einsum("ptc,pto->pco", x, dy) for total, x, dy in rows], None
@@ -78,10 +91,10 @@ def kernel_gradient(x: jax.Array, dy: jax.Array, *, tile: int, padding: int) -> 
     return jnp.stack(_both_axes(g.T, jnp.stack(totals)))
 
 
-def _products(x: jax.Array, kernel: list[jax.Array], contraction: str, tile: int, padding: int) -> jax.Array:
-    """Transform `x`, multiply by the transformed `kernel` [n, C, O] for each row of a tile, transform back."""
+def _products(x: Inputs, kernel: list[KernelRow], contraction: str, tile: int, padding: int) -> Outputs:
+    """Transform `x`, multiply by the transformed `kernel` for each row of a tile, transform back."""
 
-    def convolve(part: jax.Array) -> jax.Array:
+    def convolve(part: Inputs) -> Outputs:
         rows = zip(_tiles(part, tile, padding), kernel, strict=True)
         products = [jnp.einsum(contraction, tiles, kernel) for tiles, kernel in rows]
         return _untile(products, (part.shape[0], *_outputs(part, padding)), tile)
@@ -90,8 +103,8 @@ def _products(x: jax.Array, kernel: list[jax.Array], contraction: str, tile: int
     return y.reshape(-1, *y.shape[2:])
 
 
-def _in_parts(x: jax.Array, channels: int, tile: int) -> jax.Array:
-    """Cut the batch of `x` [B, H, W, C] into parts [parts, B / parts, H, W, C] whose transforms fit into the cache.
+def _in_parts(x: Inputs, channels: int, tile: int) -> Float[Array, "parts b//parts h w c"]:
+    """Cut the batch of `x` into parts whose transforms fit into the cache.
 
     `channels` is the total of input and output channels.
     """
@@ -102,13 +115,13 @@ def _in_parts(x: jax.Array, channels: int, tile: int) -> jax.Array:
     return x.reshape(parts, batch // parts, *x.shape[1:])
 
 
-def _outputs(x: jax.Array, padding: int) -> tuple[int, int]:
+def _outputs(x: Inputs, padding: int) -> tuple[int, int]:
     height, width = (size + 2 * padding - KERNEL_SIZE + 1 for size in x.shape[1:3])
     return height, width
 
 
-def _tiles(x: jax.Array, tile: int, padding: int) -> list[jax.Array]:
-    """Transform the tiles of `x` [B, H, W, C] by B on both axes: for each row of a tile, [n, B * tiles, C]."""
+def _tiles(x: Inputs, tile: int, padding: int) -> list[Tiles]:
+    """Transform the tiles of `x` by B on both axes, for each row of a tile."""
     _, b, _ = matrices(tile)
     down, right = (-(-size // tile) for size in _outputs(x, padding))
     # Pads all but the outermost places, which only one row of a transform reads: for these, `_strided` adds the zeros.
@@ -118,8 +131,8 @@ def _tiles(x: jax.Array, tile: int, padding: int) -> list[jax.Array]:
     return _rows(b, x, (down, right), tile, before)
 
 
-def _spread(dy: jax.Array, tile: int) -> list[jax.Array]:
-    """Transform the gradients of the outputs `dy` [B, H', W', O] by A: for each row of a tile, [n, B * tiles, O]."""
+def _spread(dy: Outputs, tile: int) -> list[TilesOfOutputs]:
+    """Transform the gradients of the outputs by A, for each row of a tile."""
     a, _, _ = matrices(tile)
     down, right = (-(-size // tile) for size in dy.shape[1:3])
     ends = (down * tile - dy.shape[1], right * tile - dy.shape[2])
@@ -127,40 +140,40 @@ def _spread(dy: jax.Array, tile: int) -> list[jax.Array]:
     return _rows(a, dy, (down, right), tile, before=0)
 
 
-def _rows(matrix: np.ndarray, x: jax.Array, counts: tuple[int, int], stride: int, before: int) -> list[jax.Array]:
-    """Apply `matrix` [n, k] to both axes of `counts` tiles of `x`: for each row of a tile, [n, B * tiles, C].
+def _rows(matrix: Matrix, x: Inputs, counts: tuple[int, int], stride: int, before: int) -> list[Tiles]:
+    """Apply `matrix` to both axes of `counts` tiles of `x`, for each row of a tile.
 
-    Tiles of k places are `stride` apart; the first one begins `before` places in front of `x`.
+    Tiles of q places are `stride` apart; the first one begins `before` places in front of `x`.
     """
     starts = matrix.shape[1]
     rows = _materialize(_combinations(matrix, _strided(x, 1, starts, counts[0], stride, before)))
     return [_flat(_combine(matrix, _strided(row, 2, starts, counts[1], stride, before))) for row in rows]
 
 
-def _untile(products: list[jax.Array], shape: tuple[int, int, int], tile: int) -> jax.Array:
-    """Transform the rows' products [n, B * tiles, O] by A's transpose on both axes: images of `shape` = (B, H, W)."""
+def _untile(products: list[TilesOfOutputs], shape: tuple[int, int, int], tile: int) -> Outputs:
+    """Transform the rows' products by A's transpose on both axes: images of `shape` = (b, oh, ow)."""
     a, _, _ = matrices(tile)
     batch, height, width = shape
     down, right = -(-height // tile), -(-width // tile)
     products = [row.reshape(len(a), batch, down, right, -1) for row in products]
-    rows = [_materialize(_combine(a.T, list(row), axis=3)) for row in products]  # [B, down, right, tile, O]
+    rows = [_materialize(_combine(a.T, list(row), axis=3)) for row in products]  # [b, down, right, tile, o]
     image = _combine(a.T, rows, axis=2)
     return image.reshape(batch, down * tile, right * tile, -1)[:, :height, :width]
 
 
-def _both_axes(matrix: np.ndarray, kernel: jax.Array) -> list[jax.Array]:
-    """Apply `matrix` [n, k] to the first two axes of `kernel` [k, k, C, O]: for each row [n, C, O]."""
+def _both_axes(matrix: Matrix, kernel: Float[Array, "q q c o"]) -> list[KernelRow]:
+    """Apply `matrix` to the first two axes of `kernel`, for each row."""
     columns = [_combinations(matrix, list(kernel[:, j])) for j in range(kernel.shape[1])]
     return [_combine(matrix, list(row)) for row in zip(*columns, strict=True)]
 
 
-def _strided(x: jax.Array, axis: int, starts: int, count: int, stride: int, before: int) -> list[jax.Array]:
+def _strided(x: Array, axis: int, starts: int, count: int, stride: int, before: int) -> list[Array]:
     """For each of the first `starts` places along an axis, `count` values of `x` from this place, `stride` apart.
 
     The first place is `before` places in front of `x`; values in front of `x` and behind it are zeros.
     """
 
-    def from_place(start: int) -> jax.Array:
+    def from_place(start: int) -> Array:
         first = start - before
         end = first + (count - 1) * stride + 1
         if first >= 0 and end <= x.shape[axis]:  # no padding, whose tracing would delay a start
@@ -172,26 +185,26 @@ def _strided(x: jax.Array, axis: int, starts: int, count: int, stride: int, befo
     return [from_place(start) for start in range(starts)]
 
 
-def _flat(places: jax.Array) -> jax.Array:
-    """`[n, B, down, right, C]` as [n, tiles, C]."""
+def _flat(places: Float[Array, "p b down right c"]) -> Tiles:
+    """The tiles of all images along one axis."""
     return places.reshape(len(places), -1, places.shape[-1])
 
 
-def _combine(matrix: np.ndarray, terms: list[jax.Array], axis: int = 0) -> jax.Array:
-    """`matrix` [n, k] times the k terms, stacked along a new axis."""
+def _combine(matrix: Matrix, terms: list[Array], axis: int = 0) -> Array:
+    """`matrix` times the q terms, stacked along a new axis."""
     return jnp.stack(_combinations(matrix, terms), axis)
 
 
-def _combinations(matrix: np.ndarray, terms: list[jax.Array]) -> list[jax.Array]:
+def _combinations(matrix: Matrix, terms: list[Array]) -> list[Array]:
     """For each row of `matrix`, the sum of the terms times its factors; multiplications by 0 and 1 are left out."""
     return _traced_once(tuple(map(tuple, matrix.tolist())), terms)
 
 
 @functools.partial(jax.jit, static_argnames="matrix")
-def _traced_once(matrix: tuple[tuple[float, ...], ...], terms: list[jax.Array]) -> list[jax.Array]:
+def _traced_once(matrix: tuple[tuple[float, ...], ...], terms: list[Array]) -> list[Array]:
     """`_combinations`, traced once per shape: its many operations would delay even a start from compiled programs."""
 
-    def scaled(term: jax.Array, factor: float) -> jax.Array:
+    def scaled(term: Array, factor: float) -> Array:
         return term if factor == 1 else lax.mul(term, term.dtype.type(factor))
 
     return [
@@ -200,6 +213,6 @@ def _traced_once(matrix: tuple[tuple[float, ...], ...], terms: list[jax.Array]) 
     ]
 
 
-def _materialize(x: Any) -> Any:
+def _materialize(x: _Tree) -> _Tree:
     """Prevent XLA from fusing the pass along one axis into that along the other, which would repeat it n times."""
     return lax.optimization_barrier(x)
