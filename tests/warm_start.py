@@ -49,7 +49,7 @@ def can_start(env: dict[str, str]) -> bool:
 
 
 class Popen(subprocess.Popen):
-    """A command `[sys.executable, "-m", module, *arguments]`, forked."""
+    """A command `[sys.executable, "-m", module, *arguments]`, or with "-c" and code, forked."""
 
     def _execute_child(self, args: Any, _executable: Any, _preexec: Any, _close: Any, _pass: Any, cwd: Any, env: Any,
                        _startup: Any, _flags: Any, _shell: Any, *rest: Any) -> None:  # fmt: skip
@@ -138,25 +138,31 @@ def _serve(connection: socket.socket) -> dict[str, Any] | None:
             os.close(descriptor)
 
 
-def _become(request: dict[str, Any]) -> None:
-    """Run the module of a request as Python would."""
+def _become(request: dict[str, Any], imported: dict[str, str]) -> None:
+    """Run the module of a request as Python would; `imported` are the variables that imports set if they are unset."""
     import jax
 
     os.environ.clear()
-    os.environ.update(request["env"])
+    os.environ.update(imported | request["env"])
     os.chdir(request["cwd"])
     sys.path[0] = request["cwd"]
     for name, now in dict(jax.config.values).items():
         if (text := os.environ.get(name.upper())) is not None:
             jax.config.update(name, _parsed(text, now))
-    encoding = sys.stdout.encoding
-    sys.stdout = io.TextIOWrapper(io.FileIO(1, "wb", closefd=False), encoding, write_through=True)
-    sys.stderr = io.TextIOWrapper(io.FileIO(2, "wb", closefd=False), encoding, "backslashreplace", write_through=True)
+    own = [(stream.encoding, stream.errors) for stream in (sys.stdout, sys.stderr)]
+    sys.stdout, sys.stderr = (
+        io.TextIOWrapper(io.FileIO(number, "wb", closefd=False), *how, write_through=True)
+        for number, how in enumerate(own, start=1)
+    )
     sys.orig_argv = [sys.executable, *request["args"]]
-    option, module, *arguments = request["args"]
-    assert option == "-m"
-    sys.argv = [module, *arguments]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    option, what, *arguments = request["args"]
+    if option == "-c":
+        sys.path[0], sys.argv = "", ["-c", *arguments]
+        exec(what, {"__name__": "__main__"})
+    else:
+        assert option == "-m"
+        sys.argv = [what, *arguments]
+        runpy.run_module(what, run_name="__main__", alter_sys=True)
 
 
 def _parsed(text: str, now: Any) -> Any:
@@ -168,6 +174,7 @@ def _parsed(text: str, now: Any) -> Any:
 
 def main() -> None:
     """Import what takes long; then fork for requests."""
+    before = dict(os.environ)
     for name in PRELOADED:
         importlib.import_module(name)
     warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called")
@@ -176,7 +183,7 @@ def main() -> None:
     request = _serve(socket.socket(fileno=int(sys.argv[1])))
     if request is not None:
         gc.unfreeze()
-        _become(request)
+        _become(request, {name: value for name, value in os.environ.items() if name not in before})
 
 
 if __name__ == "__main__":
