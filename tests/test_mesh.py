@@ -34,7 +34,7 @@ def test_groups_that_do_not_fill_the_devices_are_a_config_error():
 
 
 def test_more_devices_than_there_are_is_a_config_error():
-    with pytest.raises(ConfigError, match=r"^config\.parallel\.devices=9, but there are 8 \(cpu\)$"):
+    with pytest.raises(ConfigError, match=r"^config\.parallel\.devices=9, but this process has 8 \(cpu\)$"):
         meshes.make_mesh(9)
 
 

@@ -54,7 +54,7 @@ def test_a_trial_that_is_drawn_again_is_not_trained_again_and_has_the_outcome_of
         assert (row["state"], row["values"]) == ("complete", first["values"])
         assert row.get("as") == kept.user_attrs.get("as") == (None if row is first else first["number"])
         assert kept.value == first["values"]["val_accuracy"]
-        assert (f"as trial {first['number']}" in table.line_of(row)) == (row is not first)
+        assert (f"repeats trial {first['number']}" in table.line_of(row)) == (row is not first)
     found = read([tmp_path])
     states = [run.state for run in found.runs]
     assert states.count("repeated") == 6

@@ -26,7 +26,7 @@ DIGITS = {"source": "digits", "val_examples": 200}
             "is not divisible by 8 devices x config.optim.accumulate_steps=16",
         ),
         ({"global_batch_size": 48, "norm": {"group_size": 16}}, "config.norm.group_size=16 does not fit 6 examples"),
-        ({"parallel": {"devices": 9}}, "config.parallel.devices=9, but there are 8"),
+        ({"parallel": {"devices": 9}}, "config.parallel.devices=9, but this process has 8"),
         ({"model": {"name": "vgg16"}}, "the images are too small for this network"),
         ({"data": DIGITS | {"source": "digit"}}, "did you mean 'digits'"),
         ({"data": DIGITS | {"source": "folder:/nowhere"}}, "this folder does not exist"),
