@@ -101,6 +101,8 @@ def test_a_lost_best_checkpoint_is_told_before_training_and_in_evaluation(tmp_pa
         ("data.json", '{"class_names": ["1", "0"], "image_shape": [8, 8, 1], "train_examples": 1237}'),
         ("data.json", '{"class_names": 10, "image_shape": [8, 8, 1], "train_examples": 1237}'),
         ("data.json", "[]"),
+        ("data.json", "[" * 5000),
+        ("normalization.json", "[" * 5000),
         ("config.json", '{"optim": {"learning_rate": 0.1}}'),
         ("config.json", "\x00"),
     ],
@@ -274,6 +276,15 @@ def test_a_pipe_in_place_of_a_file_is_not_waited_for(run, capsys):
     os.mkfifo(run / "test.json")
     digits.run(run)
     assert "test.json is not a regular file; --mode=eval" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["state/manifest.ocdbt", "record/metadata"])
+def test_a_pipe_in_a_checkpoint_is_damage(half, capsys, name):
+    (half / "checkpoints" / "39" / name).unlink()
+    os.mkfifo(half / "checkpoints" / "39" / name)
+    digits.run(half)
+    told = capsys.readouterr().out
+    assert f"checkpoint 39 is damaged ({name} is not a regular file); using the previous checkpoint" in told
 
 
 @pytest.mark.parametrize("name", ["config.json", "data.json", "normalization.json", "metrics.jsonl"])

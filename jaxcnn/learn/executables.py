@@ -39,7 +39,7 @@ from jax.experimental import serialize_executable
 from jax.sharding import Mesh
 
 from jaxcnn.data import cache
-from jaxcnn.machine import mappings, xla_flags
+from jaxcnn.machine import json_text, mappings, xla_flags
 
 PACKAGE = pathlib.Path(__file__).parent.parent
 CHECKSUM = 4  # bytes of the CRC-32 after a program; without it, flipped bits of machine code would run
@@ -160,7 +160,7 @@ def kept_figures(compute: Callable[..., Any], *arguments: Any) -> Any:
         return compute(*arguments)
     file = place.with_suffix(".json")
     with contextlib.suppress(OSError, ValueError):
-        figures = json.loads(file.read_bytes())
+        figures = json_text.parse(file.read_bytes())
         cache.touch(file)
         return figures
     figures = compute(*arguments)

@@ -6,6 +6,8 @@ import socket
 import time
 from typing import Any
 
+from jaxcnn.machine import json_text
+
 LONGEST = 2**28  # bytes of a message between joined processes; gathered values are small
 
 
@@ -35,8 +37,8 @@ def read_line(link: socket.socket, seconds: float, most: int) -> Any:
 def parsed(line: bytes) -> Any:
     """The value of a line; None if it is not valid."""
     try:
-        return json.loads(line)
-    except (ValueError, RecursionError):
+        return json_text.parse(line)
+    except ValueError:
         return None
 
 

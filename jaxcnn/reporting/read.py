@@ -13,6 +13,7 @@ from typing import Any
 
 from jaxcnn import config as configs
 from jaxcnn.config import UserError
+from jaxcnn.machine import json_text
 from jaxcnn.reporting import labels, sound
 from jaxcnn.text import distinct
 from jaxcnn.train import curves
@@ -310,10 +311,10 @@ def last_step(run: Run) -> str:
 def _json(path: pathlib.Path) -> tuple[dict[str, Any] | None, str]:
     """The JSON object in a file, or None and the problem; a missing file gives None without a note."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8")) if _is_readable(path) else None
+        value = json_text.parse(path.read_text(encoding="utf-8")) if _is_readable(path) else None
     except FileNotFoundError:
         return None, ""
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         return None, f"{path.name} cannot be read: {_reason(error)}"
     if not isinstance(value, dict):
         return None, f"{path.name} does not contain a JSON object"

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from jaxcnn import config as configs
 from jaxcnn.config import Config, UserError
-from jaxcnn.machine import locks
+from jaxcnn.machine import json_text, locks
 from jaxcnn.study import spec
 
 SWEEP, TRIAL, TRIALS, LOG = "sweep.json", "trial.json", "trials", "log.txt"
@@ -90,7 +90,7 @@ def read_sweep(folder: pathlib.Path) -> dict[str, Any]:
     """
     path = folder / SWEEP
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json_text.parse(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(
             f"{path} is missing; start the sweep there first: python -m jaxcnn.sweep --config=<file> --workdir={folder}"
@@ -107,7 +107,7 @@ def trial_folder(folder: pathlib.Path, number: int) -> pathlib.Path:
 def read_trial(folder: pathlib.Path) -> dict[str, Any] | None:
     """The `trial.json` in a trial's workdir; None if it does not exist yet."""
     try:
-        return json.loads((folder / TRIAL).read_text(encoding="utf-8"))
+        return json_text.parse((folder / TRIAL).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:

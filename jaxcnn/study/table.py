@@ -2,7 +2,6 @@
 
 import dataclasses
 import datetime
-import json
 import pathlib
 import statistics
 import threading
@@ -14,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from jaxcnn.machine import json_text
 from jaxcnn.study import folder as files
 from jaxcnn.study import spec
 from jaxcnn.train.logbook import duration
@@ -108,7 +108,7 @@ class Board:
             return {}
         for line in reversed(lines):
             try:
-                record = json.loads(line)
+                record = json_text.parse(line)
             except ValueError:
                 continue
             if isinstance(record, dict):

@@ -217,6 +217,7 @@ class Checkpoints:
 
     def _read(self, step: int, wanted: Any) -> tuple[Any, dict[str, Any]]:
         try:
+            seals.check_files(self.folder / str(step))
             record = self._manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))["record"]
             seals.check_record(record)
         except Exception as error:
@@ -236,6 +237,7 @@ class Checkpoints:
         record: dict[str, Any] = {}
         damage: str | None = None
         try:
+            seals.check_files(folder)
             record = ocp.JsonCheckpointHandler().restore(folder / "record", args=ocp.args.JsonRestore())
             seals.check_record(record)
         except Exception as error:

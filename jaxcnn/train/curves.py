@@ -1,9 +1,9 @@
 """The training curves of a workdir, as a picture."""
 
-import json
 import pathlib
 from typing import Any
 
+from jaxcnn.machine import json_text
 from jaxcnn.text import save_picture
 
 
@@ -26,8 +26,8 @@ def _lines(folder: pathlib.Path) -> list[dict[str, Any] | None]:
 
     def record(line: bytes) -> dict[str, Any] | None:
         try:
-            value = json.loads(line.decode())
-        except (ValueError, RecursionError):
+            value = json_text.parse(line.decode())
+        except ValueError:
             return None
         return value if isinstance(value, dict) and "kind" in value else None
 

@@ -1,6 +1,5 @@
 """Seals of a checkpoint: its record holds the shape, dtype and CRC-32 of every array, and the CRC-32 of the record."""
 
-import json
 import pathlib
 import zlib
 from typing import Any
@@ -10,6 +9,7 @@ import jax
 import numpy as np
 
 from jaxcnn.learn.state import State
+from jaxcnn.machine import json_text
 from jaxcnn.train.checksum import crc32_of
 
 RECORD = "record"  # the item of a checkpoint, which orbax writes as one JSON file called metadata
@@ -57,10 +57,18 @@ def newest_record(folder: pathlib.Path) -> tuple[int, dict[str, Any]] | None:
     return next(((step, record) for step, record in found if record is not None), None)
 
 
+def check_files(checkpoint: pathlib.Path) -> None:
+    """Raise ValueError if anything but files and folders is in a checkpoint: reading a pipe would never end."""
+    for path in checkpoint.rglob("*"):
+        if not (path.is_file() or path.is_dir()):
+            raise ValueError(f"{path.relative_to(checkpoint)} is not a regular file")
+
+
 def read_record(checkpoint: pathlib.Path) -> dict[str, Any] | None:
     """The record of the finished checkpoint in a folder; None if it is not whole, or no longer exists."""
     try:
-        record = json.loads((checkpoint / RECORD / "metadata").read_text(encoding="utf-8"))
+        check_files(checkpoint)
+        record = json_text.parse((checkpoint / RECORD / "metadata").read_text(encoding="utf-8"))
         check_record(record)
     except (OSError, ValueError, KeyError):
         return None

@@ -17,7 +17,7 @@ from jaxcnn.config import Config, UserError
 from jaxcnn.config.rules import HELD_OUT
 from jaxcnn.data import place
 from jaxcnn.data.source import Splits
-from jaxcnn.machine import locks
+from jaxcnn.machine import json_text, locks
 from jaxcnn.machine.heartbeat import Cluster
 from jaxcnn.machine.meeting import HostsError
 from jaxcnn.text import distinct, shown
@@ -280,7 +280,7 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     if path.exists() and not path.is_file():  # reading a pipe would block
         raise UserError(f"{path} is not a regular file; restore it from a backup, or start again in another workdir")
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json_text.parse(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(
             f"{path} is missing; is {path.parent} the folder of a run that has started training?"

@@ -16,6 +16,7 @@ import time
 from typing import Any
 
 from jaxcnn.config import UserError
+from jaxcnn.machine import json_text
 from jaxcnn.study.engines import STORAGE_VARIABLE, Job, worker_command
 from jaxcnn.study.table import watch
 from jaxcnn.train.interrupts import INTERRUPTED
@@ -145,5 +146,5 @@ def make_executor(logs: pathlib.Path, options: dict[str, str], name: str) -> Any
 def _known(logs: pathlib.Path, executor: Any) -> list[Any]:
     """Jobs that an earlier command submitted."""
     path = logs / JOBS
-    names = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    names = json_text.parse(path.read_text(encoding="utf-8")) if path.exists() else []
     return [executor._executor.job_class(folder=logs / "%j", job_id=name, tasks=[0]) for name in names]

@@ -1,0 +1,16 @@
+"""JSON that others may have written: files of a workdir, messages from the network."""
+
+import json
+from typing import Any
+
+
+def parse(text: str | bytes) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+      ValueError: it is not valid JSON, or nested too deeply.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
