@@ -57,17 +57,17 @@ def newest_record(folder: pathlib.Path) -> tuple[int, dict[str, Any]] | None:
     return next(((step, record) for step, record in found if record is not None), None)
 
 
-def check_files(checkpoint: pathlib.Path) -> None:
-    """Raise ValueError if anything but files and folders is in a checkpoint: reading a pipe would never end."""
-    for path in checkpoint.rglob("*"):
+def check_files(folder: pathlib.Path) -> None:
+    """Raise ValueError if a folder holds anything but files and folders: reading a pipe would never end."""
+    for path in folder.rglob("*"):
         if not (path.is_file() or path.is_dir()):
-            raise ValueError(f"{path.relative_to(checkpoint)} is not a regular file")
+            raise ValueError(f"{path.relative_to(folder)} is not a regular file")
 
 
 def read_record(checkpoint: pathlib.Path) -> dict[str, Any] | None:
     """The record of the finished checkpoint in a folder; None if it is not whole, or no longer exists."""
     try:
-        check_files(checkpoint)
+        check_files(checkpoint / RECORD)
         record = json_text.parse((checkpoint / RECORD / "metadata").read_text(encoding="utf-8"))
         check_record(record)
     except (OSError, ValueError, KeyError):
