@@ -5,6 +5,7 @@ Damaged checkpoints and those of other models are in test_resume.py, a full disk
 
 import dataclasses
 import json
+import os
 import zlib
 
 import jax
@@ -102,6 +103,24 @@ def test_a_checkpoint_whose_record_is_damaged_is_not_deleted(tmp_path):
     kept(tmp_path, [0.9, 0.1])
     (tmp_path / "1" / "record" / "metadata").write_text("{")
     assert kept(tmp_path, [0.2, 0.3, 0.4], first=3, keep_last=1) == [1, 5]
+
+
+def test_a_kill_while_an_old_checkpoint_is_deleted_leaves_no_half_of_it(monkeypatch, tmp_path):
+    def killed(*_, **__):
+        raise OSError("killed here")
+
+    checkpoints = Checkpoints(tmp_path, configs.Checkpoint(keep_last=1, keep_best=0))
+    checkpoints.save(state_of(1), {}, None)
+    checkpoints.wait()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "rmdir", killed)  # the files of a folder are gone by then
+        checkpoints.save(state_of(2), {}, None)
+        with pytest.raises(UserError, match="killed here"):
+            checkpoints.wait()
+    assert [path.name for path in tmp_path.iterdir() if path.name.isdigit()] == ["2"]
+    again = Checkpoints(tmp_path, configs.Checkpoint(keep_last=1, keep_best=0))
+    again.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["2"]
 
 
 def test_of_equally_good_checkpoints_the_first_is_kept_as_the_run_counts(tmp_path):

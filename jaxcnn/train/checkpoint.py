@@ -25,6 +25,7 @@ from jaxcnn.train.environment import packages
 from jaxcnn.train.workdir import free_name
 
 REPLACED = "replaced-"  # prefix of a checkpoint while a new one of the same step is written
+REMOVED = "removed"  # folder of the checkpoints that are being deleted
 _OF_THE_LIBRARY = (NotImplementedError, AttributeError, TypeError, ImportError)  # damaged files never cause these
 TRANSIENT = (errno.EACCES, errno.EIO, errno.ESTALE, errno.ENOMEM, errno.EMFILE)  # say nothing about the checkpoint
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
@@ -43,7 +44,8 @@ class Checkpoints:
 
     A checkpoint holds two items: `state`, all arrays, and `record`, JSON: the config, the progress of the run, and a
     CRC-32 for each array and for itself. orbax makes both visible in one atomic rename, so a visible checkpoint is
-    complete. The checksums find later damage: a lost file, or flipped bytes, which orbax alone restores silently.
+    complete. The checksums find later damage: a lost file, or flipped bytes, which orbax alone restores silently. A
+    checkpoint that is no longer kept is renamed before it is deleted: a kill never leaves half of one.
 
     Each of several processes writes its part of the arrays. Each reads on its own, without orbax's barriers, where the
     others would wait for a process that found a damaged file; then they agree whether all found the checkpoint whole.
@@ -59,6 +61,7 @@ class Checkpoints:
         self._replacing = False
         if not read_only:
             self._finish_replacing()
+            self._delete_removed()
             self._cluster.gather()
         kept: list[Any] = [LatestN(policy.keep_last)]
         if policy.keep_best:
@@ -72,6 +75,7 @@ class Checkpoints:
             create=not read_only,
             cleanup_tmp_directories=not read_only,
             enable_async_checkpointing=not read_only,
+            todelete_subdir=None if read_only else REMOVED,
         )
         self._manager = ocp.CheckpointManager(
             folder.absolute(),
@@ -97,11 +101,11 @@ class Checkpoints:
             tree = jax.tree.map(np.array, jax.device_get(tree))
         record = seals.sealed(record | {"val_accuracy": val_accuracy}, tree)
         with self._failures(step):
+            self._manager.wait_until_finished()
+            self._delete_removed()
             if self._replacing:  # orbax deletes no step that has two folders
-                self._manager.wait_until_finished()
                 self._finish_replacing()
             if step in self.steps():
-                self._manager.wait_until_finished()
                 self._rename(str(step), f"{REPLACED}{step}")
                 self._replacing = True
             self._accuracies[step] = val_accuracy
@@ -143,6 +147,7 @@ class Checkpoints:
         with self._failures(None):
             self._manager.wait_until_finished()
             self._finish_replacing()
+            self._delete_removed()
 
     def close(self) -> None:
         """Release orbax's threads."""
@@ -281,6 +286,11 @@ class Checkpoints:
                 shutil.rmtree(old)
             else:
                 old.rename(new)
+
+    def _delete_removed(self) -> None:
+        """Delete the checkpoints that orbax has removed from those kept. Only process 0 does this."""
+        if self._cluster.first and (self.folder / REMOVED).exists():
+            shutil.rmtree(self.folder / REMOVED)
 
     @contextlib.contextmanager
     def _failures(self, step: int | None) -> Iterator[None]:
