@@ -9,6 +9,7 @@ import numpy as np
 from benchmarks import jaxcnn_tasks
 from benchmarks.serve import Task
 from jaxcnn import config as configs
+from jaxcnn import tasks
 from jaxcnn.data import augment, order, resident
 from jaxcnn.data.batch import Batch, Split
 from jaxcnn.data.source import open_splits
@@ -36,7 +37,10 @@ def build(spec: dict[str, Any]) -> Task:
     )
     split = open_splits(config.data).train
     step_spec = make_spec(
-        config, num_classes=len(split.class_names), image_shape=split.image_shape, train_examples=len(split)
+        config,
+        task=tasks.make(config.task, len(split.class_names)),
+        image_shape=split.image_shape,
+        train_examples=len(split),
     )
     task = {"resident": OnDevice, "stream": Streamed}[spec["task"]](step_spec, split)
     task.run(3)
@@ -53,7 +57,9 @@ class _Loader(Task):
     def _augmented(self, batch: Batch, number: jax.Array) -> jax.Array:
         """The augmented images of a batch, float32 [B, H, W, C], as in the training step."""
         key = jax.random.fold_in(step_key(SEED, number), AUGMENT)
-        return augment.augment(self._program.augment, batch, key, self._mean, self._std).image
+        return augment.augment(
+            self._program.augment, self._program.task.targets, batch, key, self._mean, self._std
+        ).image
 
     def _next(self) -> jax.Array:
         raise NotImplementedError

@@ -10,8 +10,9 @@ import numpy as np
 from benchmarks import flops
 from benchmarks.serve import Task
 from jaxcnn import config as configs
+from jaxcnn import tasks
 from jaxcnn.data import resident
-from jaxcnn.data.batch import Normalization
+from jaxcnn.data.batch import Constants
 from jaxcnn.learn import programs, sharded
 from jaxcnn.learn.state import make_hyper
 from jaxcnn.learn.step_spec import StepSpec, make_spec
@@ -147,7 +148,9 @@ TASKS: dict[str, Callable[[dict[str, Any]], Task]] = {
 def spec_of(spec: dict[str, Any]) -> StepSpec:
     """The `StepSpec` of a case."""
     count = max(EXAMPLES, spec["batch_size"])
-    return make_spec(_config(spec), num_classes=CLASSES, image_shape=(SIDE, SIDE, 3), train_examples=count)
+    return make_spec(
+        _config(spec), task=tasks.make(configs.Task(), CLASSES), image_shape=(SIDE, SIDE, 3), train_examples=count
+    )
 
 
 def weights(step_spec: StepSpec, mesh: jax.sharding.Mesh) -> Any:
@@ -188,6 +191,6 @@ def examples(batch_size: int) -> tuple[np.ndarray, np.ndarray]:
     return image, generator.integers(0, CLASSES, count, np.int32)
 
 
-def _normalization(mesh: jax.sharding.Mesh) -> Normalization:
-    values = Normalization(np.array(MEAN, np.float32), np.array(STD, np.float32))
+def _normalization(mesh: jax.sharding.Mesh) -> Constants:
+    values = Constants(np.array(MEAN, np.float32), np.array(STD, np.float32))
     return jax.device_put(values, meshes.replicated(mesh))

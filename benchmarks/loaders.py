@@ -61,13 +61,13 @@ def make_sets(folder: pathlib.Path, source: str, data_dir: str, jpegs: int) -> l
     if pixels.shape[-1] != 3:
         raise UserError(f"--source={source} has images of {pixels.shape[-1]} channels; colour images are needed")
     np.save(folder / "images.npy", pixels)
-    np.save(folder / "labels.npy", split.labels)
+    np.save(folder / "labels.npy", split.targets)
     arrays = {"images": str(folder / "images.npy"), "labels": str(folder / "labels.npy")}
     height, width = pixels.shape[1:3]
     sets = [ImageSet(f"{split.description}: {len(pixels):,} images of {height}x{width}", fields, arrays)]
     if jpegs:
         count = min(jpegs, len(pixels))
-        write_jpegs(folder / "jpegs", pixels[:count], split.labels[:count])
+        write_jpegs(folder / "jpegs", pixels[:count], split.targets[:count])
         # Both peers must decode the images, so there is no cache of pixels.
         data = {"source": f"folder:{folder / 'jpegs'}", "loader": "stream"}
         title = f"{count:,} of them as JPEGs of {JPEG_SIDE}x{JPEG_SIDE}"

@@ -125,10 +125,10 @@ def _evaluate() -> int:
     network = _load(folder)
     figures = assess.assess(network, folder, SPLIT.value, DATA.value or DATA_DIR.value, BATCH_SIZE.value)
     if not _write_json(figures):
-        print(*assess.describe(figures), sep="\n")
+        print(*assess.describe(network, figures), sep="\n")
         stem = f"eval-{figures['split']}-{figures['step']}"
         if assess.is_kept(folder, figures):
-            picture = f", {stem}.png (confusion matrix)" if (folder / f"{stem}.png").exists() else ""
+            picture = f", {stem}.png" if (folder / f"{stem}.png").exists() else ""
             print(f"{folder}/{stem}.json{picture}")
     return 0
 

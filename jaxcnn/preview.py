@@ -11,6 +11,7 @@ from jaxcnn import at_start  # noqa: F401 (imported first: from now on, a signal
 import dataclasses
 import pathlib
 import textwrap
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,9 @@ from jaxcnn import command
 from jaxcnn import config as configuration
 from jaxcnn.config import UserError
 from jaxcnn.data.batch import Split
+from jaxcnn.data.source import open_splits
 from jaxcnn.machine.extras import need
+from jaxcnn.tasks import Targets
 from jaxcnn.text import save_picture, shown
 
 CONFIG = command.define_config("The config whose augmentation is drawn: a file of configs/, with :variant if wanted.")
@@ -48,9 +51,8 @@ def main() -> int:
         what = "is a folder" if out.is_dir() else f"lies in {out.parent}, which does not exist"
         raise UserError(f"--out={out} {what}; name a file in a folder that exists")
     need("report", "the picture", "matplotlib")
-    from jaxcnn.data.source import open_splits
-
-    sheet = draw_sheet(config, open_splits(config.data).train, EXAMPLES.value, DRAWS.value)
+    splits = open_splits(config.data, config.task)
+    sheet = draw_sheet(config, splits.train, splits.kind, EXAMPLES.value, DRAWS.value)
     save_picture(sheet, out, format="png", dpi=DPI)
     print(f"wrote {out}")
     return 0
@@ -62,27 +64,30 @@ class Draws:
 
     Attributes:
       original: uint8 [n, H, W, C].
-      label: int32 [n].
+      target: the targets of the originals, from `jaxcnn.tasks.Targets.whole`.
       image: float32 [d, n, H, W, C] in [0, 1], augmented and de-normalised.
-      other_label: int32 [d, n].
-      weight: float32 [d, n], share of `label` in the target.
+      targets: those of the augmented images, one pytree for each step.
     """
 
     original: np.ndarray
-    label: np.ndarray
+    target: Any
     image: np.ndarray
-    other_label: np.ndarray
-    weight: np.ndarray
+    targets: list[Any]
 
 
-def draw_sheet(config: configuration.Config, split: Split, examples: int, draws: int) -> Any:
+def draw_sheet(config: configuration.Config, split: Split, kind: Targets, examples: int, draws: int) -> Any:
     """The contact sheet as a `matplotlib.figure.Figure`; save it with `dpi=DPI`."""
-    made = augmented_draws(config, split, examples, draws)
+    made = augmented_draws(config, split, kind, examples, draws)
     title = [f"{shown(split.description)}, seed {config.seed}", settings(config.augment)]
-    return lay_out(made, tuple(map(shown, split.class_names)), title)
+
+    def captions(target: Any, letters: int) -> list[str]:
+        return kind.captions(target, tuple(map(shown, split.class_names)), letters)
+
+    mixed = bool(config.augment.mixup or config.augment.cutmix)
+    return lay_out(made, captions, mixed, title)
 
 
-def augmented_draws(config: configuration.Config, split: Split, examples: int, draws: int) -> Draws:
+def augmented_draws(config: configuration.Config, split: Split, kind: Targets, examples: int, draws: int) -> Draws:
     """Augment examples of a split as in training at positions 0, 1, … of steps 0, 1, ….
 
     Each step counts as a new epoch, since an example is seen once per epoch.
@@ -96,33 +101,33 @@ def augmented_draws(config: configuration.Config, split: Split, examples: int, d
     from jaxcnn.learn import step as learn
     from jaxcnn.learn.state import step_key
 
-    chosen = choose(split.labels, examples, config.seed)
-    original, label = split.read(chosen), split.labels[chosen].astype(np.int32)
+    chosen = choose(kind.groups(split.targets), examples, config.seed)
+    original, target = split.read(chosen), jax.tree.map(lambda rows: jnp.asarray(rows[chosen]), split.targets)
     channels = split.image_shape[-1]
     mean, std = jnp.zeros(channels), jnp.ones(channels)
     if config.augment.normalize and config.augment.cutout:  # the only operation in which they are visible
         mean, std = map(jnp.asarray, image_statistics(split))
     position = jnp.arange(len(chosen), dtype=jnp.int32)
     index = jnp.asarray(chosen, jnp.int32)
-    batch = Batch(jnp.asarray(original), jnp.asarray(label), index, position, jnp.ones(len(chosen), bool))
+    batch = Batch(jnp.asarray(original), target, index, position, jnp.ones(len(chosen), bool))
     run_key = step_key(jnp.int32(config.seed), learn.RUN_STEP)
 
     @jax.jit
     def of_step(step: jax.Array) -> Any:
         key = jax.random.fold_in(step_key(jnp.int32(config.seed), step), learn.AUGMENT)
         epoch = jnp.full(position.shape, step)
-        augmented = augment.augment(config.augment, batch, key, mean, std, run_key=run_key, epoch=epoch)
+        augmented = augment.augment(config.augment, kind, batch, key, mean, std, run_key=run_key, epoch=epoch)
         return dataclasses.replace(augmented, image=augment.denormalize(augmented.image, mean, std))
 
     steps = [jax.device_get(of_step(jnp.int32(step))) for step in range(draws)]
-    stacked = jax.tree.map(lambda *values: np.stack(values), *steps)
-    return Draws(original, label, stacked.image, stacked.other_label, stacked.weight)
+    images = np.stack([made.image for made in steps])
+    return Draws(original, jax.device_get(kind.whole(target)), images, [made.target for made in steps])
 
 
-def choose(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Indices [count] of random examples, of as many different classes as possible; fewer if the set is smaller."""
-    order = np.random.Generator(np.random.PCG64(seed)).permutation(len(labels))
-    _, first = np.unique(labels[order], return_index=True)
+def choose(groups: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Indices [count] of random examples, of as many different groups as possible; fewer if the set is smaller."""
+    order = np.random.Generator(np.random.PCG64(seed)).permutation(len(groups))
+    _, first = np.unique(groups[order], return_index=True)
     rest = np.setdiff1d(np.arange(len(order)), first)
     return order[np.concatenate([np.sort(first), rest])[:count]]
 
@@ -144,37 +149,23 @@ def settings(augment: configuration.Augment) -> str:
     return ", ".join(f"{name}={value}" for name, value in told.items()) or "no augmentation"
 
 
-def caption(names: tuple[str, ...], label: int, other_label: int, weight: float, width: int) -> str:
-    """A target in words, such as "cat 70 % / dog 30 %", with names cut so that each fits `width` characters."""
-    shares = {label: weight}
-    shares[other_label] = shares.get(other_label, 0) + 1 - weight
-    percents = {number: round(100 * share) for number, share in shares.items()}
-    parts = [f"{shorten(names[number], width - 6)} {percent} %" for number, percent in percents.items() if percent > 0]
-    return " / ".join(parts)
+def lay_out(made: Draws, captions: Callable[[Any, int], list[str]], mixed: bool, title: list[str]) -> Any:
+    """Place images and words on a figure with pixel accuracy.
 
-
-def shorten(name: str, width: int) -> str:
-    """A name cut to at most `width` characters."""
-    return name if len(name) <= width else f"{name[: max(width - 1, 1)]}…"
-
-
-def lay_out(made: Draws, names: tuple[str, ...], title: list[str]) -> Any:
-    """Place images and words on a figure with pixel accuracy."""
+    Args:
+      made: the images and their targets.
+      captions: the targets in words of so many letters.
+      mixed: whether images are mixed; then each has a caption.
+      title: lines above the images.
+    """
     from matplotlib.figure import Figure
 
-    draws, examples = made.weight.shape
+    draws, examples = made.image.shape[:2]
     original = [to_cell(image / 255) for image in made.original]
     height, width = original[0].shape[:2]
     letters = int((width + GAP) / CHARACTER)
-    mixed = bool((made.weight < 1).any())
-    own = [shorten(names[label], letters) for label in made.label]
-    targets = [
-        [
-            caption(names, int(label), int(other), float(weight), letters)
-            for label, other, weight in zip(made.label, made.other_label[step], made.weight[step], strict=True)
-        ]
-        for step in range(draws)
-    ]
+    own = captions(made.target, letters)
+    targets = [captions(target, letters) for target in made.targets]
     lines = 1
     if mixed and max(len(text) for column in targets for text in column) > letters:
         lines, targets = 2, [[text.replace(" / ", "\n") for text in column] for column in targets]

@@ -142,3 +142,14 @@ def _search(letters: Iterable[str]) -> None:
                 _found.update(dict.fromkeys(has, font.name))
                 left -= has
     _found.update(dict.fromkeys(left))
+
+
+def listed(names: Sequence[str], most: int = 3) -> str:
+    """Names in quotes, at most the first few of them and the number of the others."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(repr, names[:most])) + more
+
+
+def shorten(name: str, width: int) -> str:
+    """A name cut to at most `width` characters."""
+    return name if len(name) <= width else f"{name[: max(width - 1, 1)]}…"

@@ -7,8 +7,9 @@ import jax
 import numpy as np
 
 from jaxcnn import config as configs
+from jaxcnn import tasks
 from jaxcnn.data import resident
-from jaxcnn.data.batch import Normalization
+from jaxcnn.data.batch import Constants
 from jaxcnn.learn import programs, sharded
 from jaxcnn.learn.state import make_hyper
 from jaxcnn.learn.step_spec import StepSpec, make_spec
@@ -41,13 +42,13 @@ def split(
 def spec_of(config: configs.Config, steps: int = 6, side: int = 8, examples: int = EXAMPLES) -> StepSpec:
     """The spec of a config for the images of `split`."""
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, steps=steps))
-    return make_spec(config, num_classes=4, image_shape=(side, side, 3), train_examples=examples)
+    return make_spec(config, task=tasks.make(config.task, 4), image_shape=(side, side, 3), train_examples=examples)
 
 
-def normalization(mesh) -> Normalization:
+def constants(mesh) -> Constants:
     """Mean 0.5 and standard deviation 0.25 for each channel."""
     half, quarter = np.full(3, 0.5, np.float32), np.full(3, 0.25, np.float32)
-    return jax.device_put(Normalization(half, quarter), meshes.replicated(mesh))
+    return jax.device_put(Constants(half, quarter), meshes.replicated(mesh))
 
 
 @functools.lru_cache(maxsize=8)
@@ -74,6 +75,6 @@ def train(config: configs.Config, devices: int = 1, steps: int = 6, side: int = 
     step = (sharded.resident_train_step if optimised else unoptimised_step)(spec, mesh)
     losses = []
     for _ in range(steps):
-        state, metrics = step(state, data, normalization(mesh))
-        losses.append(float(metrics.sums.loss) / float(metrics.sums.count))
+        state, metrics = step(state, data, constants(mesh))
+        losses.append(float(metrics.sums["loss"]) / float(metrics.sums["count"]))
     return np.array(losses), jax.device_get(state)

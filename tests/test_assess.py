@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import sklearn.metrics
 
-from jaxcnn.config import UserError
+from jaxcnn import tasks
+from jaxcnn.config import Task, UserError
 from jaxcnn.data.source import open_splits
 from jaxcnn.learn import sharded
 from jaxcnn.machine import mesh as meshes
+from jaxcnn.tasks import classification, confusion
 from jaxcnn.text import distinct
-from jaxcnn.train import assess, confusion, trained, workdir
+from jaxcnn.train import assess, trained, workdir
 from jaxcnn.train.checkpoint import Checkpoints
 from tests import digits
 
@@ -37,6 +39,10 @@ def load(folder, checkpoint="last", weights="", devices=1):
 
 def evaluate(folder, split="test", **choices):
     return assess.assess(load(folder, **choices), folder, split, "", 0)
+
+
+def measure(logits, labels, names):
+    return tasks.make(Task(), len(names)).figures(logits, labels, names)
 
 
 def test_evaluation_agrees_with_the_test_record_of_the_run(finished):
@@ -77,14 +83,14 @@ def test_the_moving_average_is_the_default_where_the_run_keeps_one(finished):
 def test_every_example_is_counted_once_on_any_devices_and_batch_size(finished, devices, batch_size):
     folder, summary = finished
     network = load(folder, devices=devices)
-    labels = open_splits(network.config.data).test.labels
-    logits = trained.logits_of_split(network, open_splits(network.config.data).test, batch_size)
-    matrix = np.array(assess.measure(logits, labels, network.class_names)["confusion_matrix"])
+    labels = open_splits(network.config.data).test.targets
+    logits = network.outputs(open_splits(network.config.data).test, batch_size)
+    matrix = np.array(measure(logits, labels, network.class_names)["confusion_matrix"])
     assert logits.shape == (360, 10)
     assert matrix.sum(axis=1).tolist() == np.bincount(labels).tolist()
     assert matrix.trace() == round(360 * summary["test"]["ema_top1_accuracy"])
     # Other batches and partitions round other intermediate sums: a few units in the last place of float32.
-    alone = trained.logits_of_split(load(folder), open_splits(network.config.data).test, 360)
+    alone = load(folder).outputs(open_splits(network.config.data).test, 360)
     np.testing.assert_allclose(logits, alone, rtol=0, atol=np.abs(alone).max() * 2**-24 * 64)
     assert logits.argmax(-1).tolist() == alone.argmax(-1).tolist()
 
@@ -218,7 +224,7 @@ def test_figures_are_those_of_scikit_learn_on_the_same_logits():
     logits = generator.normal(size=(200, 12)).astype(np.float32)
     logits[np.arange(200), labels] += 1.5
     names = tuple(f"class {k}" for k in range(12))
-    figures = assess.measure(logits, labels, names)
+    figures = measure(logits, labels, names)
     guesses = logits.argmax(-1)
     exponentials = np.exp(logits.astype(np.float64))
     probabilities = exponentials / exponentials.sum(-1, keepdims=True)
@@ -231,7 +237,7 @@ def test_figures_are_those_of_scikit_learn_on_the_same_logits():
     recall = sklearn.metrics.recall_score(labels, guesses, average=None)
     assert list(figures["per_class_accuracy"]) == list(names)
     assert list(figures["per_class_accuracy"].values()) == pytest.approx(recall.tolist(), rel=1e-12)
-    error = assess.calibration_error(probabilities.max(-1), guesses == labels)
+    error = classification.calibration_error(probabilities.max(-1), guesses == labels)
     assert figures["calibration_error"] == pytest.approx(error, rel=1e-12)
 
 
@@ -261,7 +267,7 @@ def test_figures_of_each_class_and_their_means_are_those_of_scikit_learn(absent)
 
 def test_classes_of_one_name_are_numbered_and_none_is_lost():
     labels = np.array([0, 1, 2, 2], np.int32)
-    figures = assess.measure(np.eye(3, dtype=np.float32)[[0, 1, 0, 2]], labels, ("crane", "maillot", "crane"))
+    figures = measure(np.eye(3, dtype=np.float32)[[0, 1, 0, 2]], labels, ("crane", "maillot", "crane"))
     assert figures["per_class_accuracy"] == {"crane (0)": 1.0, "maillot": 1.0, "crane (2)": 0.5}
     assert list(figures["per_class"]) == ["crane (0)", "maillot", "crane (2)"]
     assert distinct(["a", "a", "a (0)", "b"]) == ("a (0)'", "a (1)", "a (0)", "b")
@@ -307,14 +313,11 @@ def test_what_is_no_confusion_matrix_is_refused(value):
 def test_logits_that_come_in_parts_give_the_figures_of_all(finished):
     network = load(finished[0])
     split = open_splits(network.config.data).test
-    parts = list(trained.logits_by_part(network, split, 50, most=1000))
-    assert len(parts) > 2
-    whole = trained.logits_of_split(network, split, 50)
-    assert np.concatenate([logits for logits, _ in parts]).tobytes() == whole.tobytes()
-    figures = assess._measure(parts, network.class_names)
-    expected = assess.measure(whole, split.labels, network.class_names)
-    assert figures.pop("loss") == pytest.approx(expected.pop("loss"), rel=1e-6)
-    assert figures == expected
+    outputs, parts = network.outputs(split, 50), classification.Guesses()
+    for first in range(0, len(split), 70):
+        parts.add(outputs[first : first + 70], split.targets[first : first + 70])
+    whole = measure(outputs, split.targets, network.class_names)
+    assert parts.figures(network.class_names).items() <= whole.items()
 
 
 def test_an_evaluation_keeps_its_figures_though_its_picture_cannot_be_drawn(finished, monkeypatch, caplog):
@@ -336,15 +339,15 @@ def test_calibration_error_of_a_case_worked_by_hand():
     # |2/3 - 0.9| = 0.7/3; 1.0 (bin 15, wrong): 1. Weighted by 2, 3 and 1 of 6: (0 + 0.7 + 1) / 6.
     confidence = np.array([0.5, 0.5, 0.9, 0.9, 0.9, 1.0])
     right = np.array([True, False, True, True, False, False])
-    assert assess.calibration_error(confidence, right) == pytest.approx(1.7 / 6, abs=1e-12)
+    assert classification.calibration_error(confidence, right) == pytest.approx(1.7 / 6, abs=1e-12)
 
 
 def test_a_class_without_examples_has_no_accuracy_and_few_classes_no_top_5_mistakes():
     logits = np.eye(3, dtype=np.float32)[[0, 1, 0]]
-    figures = assess.measure(logits, np.array([0, 1, 1], np.int32), ("a", "b", "never seen"))
+    figures = measure(logits, np.array([0, 1, 1], np.int32), ("a", "b", "never seen"))
     assert figures["per_class_accuracy"] == {"a": 1.0, "b": 0.5, "never seen": None}
     assert figures["top5_accuracy"] == 1
-    lines = assess.describe({**figures, "data": "a set", "step": 3, "weights": "last"})
+    lines = classification.describe({**figures, "data": "a set", "step": 3, "weights": "last"})
     assert "never seen" not in "\n".join(lines)
     assert "top-1 66.67%" in lines[1]
     # Class a: 1 right of 2 guesses, of 1 example; b: 1 of 1, of 2. F1: 2 * 1 / (1 + 2) of both.

@@ -13,6 +13,7 @@ from jaxcnn.config import Augment
 from jaxcnn.data import augment, image_ops, order
 from jaxcnn.data.batch import Batch
 from jaxcnn.learn.state import step_key
+from jaxcnn.tasks.classes import Classes
 
 EXAMPLES = 37  # in the split of the tests of flips
 MEAN, STD = jnp.array([0.4, 0.5, 0.6]), jnp.array([0.2, 0.25, 0.3])
@@ -33,11 +34,12 @@ def batch_of(image, position=None):
     return Batch(jnp.asarray(image), label, label, jnp.asarray(position, jnp.int32), jnp.ones(count, bool))
 
 
-jitted = jax.jit(augment.augment, static_argnums=0)
+CLASSES = Classes(10)
+jitted = jax.jit(augment.augment, static_argnums=(0, 1))
 
 
 def run(config, batch, key=None, mean=MEAN, std=STD):
-    return jitted(config, batch, jax.random.key(3) if key is None else key, mean, std)
+    return jitted(config, CLASSES, batch, jax.random.key(3) if key is None else key, mean, std)
 
 
 def keys(count, seed=0):
@@ -79,9 +81,9 @@ def test_without_operations_images_are_normalised_and_labels_whole():
     batch = batch_of(images(5))
     result = run(Augment(), batch)
     np.testing.assert_array_equal(result.image, jax.jit(augment.normalize)(batch.image, MEAN, STD))
-    np.testing.assert_array_equal(result.label, batch.label)
-    np.testing.assert_array_equal(result.other_label, batch.label)
-    np.testing.assert_array_equal(result.weight, 1)
+    np.testing.assert_array_equal(result.target.label, batch.target)
+    np.testing.assert_array_equal(result.target.other, batch.target)
+    np.testing.assert_array_equal(result.target.share, 1)
 
 
 # Crop and flip
@@ -120,7 +122,7 @@ def mirrored(config, image, position=None, index=None, step=0, batch_size=None, 
     batch = dataclasses.replace(batch, index=index)
     epoch = order.epoch_of(step, batch.position, batch_size, EXAMPLES)
     config = dataclasses.replace(config, normalize=False)
-    out = jitted(config, batch, step_key(seed, step), MEAN, STD, run_key=step_key(seed, -2), epoch=epoch).image
+    out = jitted(config, CLASSES, batch, step_key(seed, step), MEAN, STD, run_key=step_key(seed, -2), epoch=epoch).image
     out = np.round(np.asarray(out) * 255).astype(np.uint8)
     flipped = np.array([np.array_equal(*pair) for pair in zip(out, image[:, :, ::-1], strict=True)])
     same = np.array([np.array_equal(*pair) for pair in zip(out, image, strict=True)])
@@ -270,9 +272,9 @@ def test_dtypes_shapes_and_range_of_everything_at_once(channels):
     batch = batch_of(images(6, channels=channels))
     result = run(EVERYTHING, batch, mean=MEAN[:channels], std=STD[:channels])
     assert result.image.shape == batch.image.shape
-    assert result.image.dtype == result.weight.dtype == jnp.float32
-    assert result.label.dtype == result.other_label.dtype == jnp.int32
-    assert ((result.weight >= 0) & (result.weight <= 1)).all()
+    assert result.image.dtype == result.target.share.dtype == jnp.float32
+    assert result.target.label.dtype == result.target.other.dtype == jnp.int32
+    assert ((result.target.share >= 0) & (result.target.share <= 1)).all()
     pixels = augment.denormalize(result.image, MEAN[:channels], STD[:channels])
     assert (pixels > -1e-5).all()
     assert (pixels < 1 + 1e-5).all()
@@ -332,7 +334,7 @@ def test_switching_operations_on_never_changes_what_others_draw():
     np.testing.assert_array_equal(left_is_dark(crop="zero", crop_padding=1, contrast=0.2), left_is_dark())
 
     weights = [
-        run(config, white).weight for config in (Augment(mixup=0.4), Augment(mixup=0.4, flip="random", cutout=3))
+        run(config, white).target.share for config in (Augment(mixup=0.4), Augment(mixup=0.4, flip="random", cutout=3))
     ]
     np.testing.assert_array_equal(*weights)
 
@@ -346,7 +348,7 @@ def test_it_can_be_vmapped_over_steps():
     batch = batch_of(images(4))
     steps = jax.random.split(jax.random.key(0), 3)
     config = Augment(crop="zero", flip="random", contrast=0.4, mixup=0.4)
-    together = jax.jit(jax.vmap(lambda key: augment.augment(config, batch, key, MEAN, STD)))(steps)
+    together = jax.jit(jax.vmap(lambda key: augment.augment(config, CLASSES, batch, key, MEAN, STD)))(steps)
     for number, key in enumerate(steps):
         alone = run(config, batch, key)
         jax.tree.map(np.testing.assert_array_equal, jax.tree.map(lambda value, n=number: value[n], together), alone)

@@ -29,7 +29,7 @@ def lowered_for_cuda(name: str, dtype: str) -> str:
     arguments = (
         sharded.abstract_state(spec, mesh),
         sharded.abstract_batch(spec, mesh, spec.global_batch_size),
-        sharded.abstract_normalization(spec, mesh),
+        sharded.abstract_constants(spec, mesh),
     )
     return sharded.train_step(spec, mesh).trace(*arguments).lower(lowering_platforms=("cuda",)).as_text()
 

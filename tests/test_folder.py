@@ -65,10 +65,10 @@ def test_one_folder_per_class_is_one_split_mixed_of_all_classes(tmp_path):
     found = {
         (image.tobytes(), int(label))
         for split in (splits.train, splits.val, splits.test)
-        for image, label in zip(everything(split), split.labels, strict=True)
+        for image, label in zip(everything(split), split.targets, strict=True)
     }
     assert found == {(picture(number).tobytes(), number // 10) for number in range(20)}
-    assert set(splits.test.labels) == {0, 1}
+    assert set(splits.test.targets) == {0, 1}
 
 
 def test_the_default_test_split_of_such_a_folder_is_refused_with_what_to_set(tmp_path):

@@ -112,7 +112,7 @@ def test_classes_are_those_of_the_training_split_and_what_a_test_split_lacks_is_
     data = Data(source=f"folder:{tmp_path}", protocol="full")
     splits = open_splits(data)
     assert splits.class_names == ("apple", "pear", "plum")
-    assert np.bincount(splits.test.labels, minlength=3).tolist() == [2, 0, 2]
+    assert np.bincount(splits.test.targets, minlength=3).tolist() == [2, 0, 2]
     assert splits.notes == ("test has no examples of 'pear'",)
     (tmp_path / "test" / "pear").mkdir()
     assert open_splits(data).notes == splits.notes
@@ -171,7 +171,7 @@ def test_linked_folders_are_followed_to_any_depth(tmp_path):
     (tmp_path / "elsewhere" / "more" / "deep" / "again").symlink_to(tmp_path / "third" / "even")
     (tmp_path / "set" / "eel").symlink_to(tmp_path / "third" / "even")
     splits = whole(tmp_path / "set")
-    assert np.bincount(splits.train.labels).tolist() == [2 + 3 + 4, 2, 4] and not splits.notes
+    assert np.bincount(splits.train.targets).tolist() == [2 + 3 + 4, 2, 4] and not splits.notes
 
 
 def test_links_in_a_circle_end_and_are_told(tmp_path):

@@ -10,6 +10,7 @@ from jaxcnn.data import augment, mixing
 from jaxcnn.data.batch import Batch
 from jaxcnn.data.order import storage_positions
 from jaxcnn.machine.mesh import make_mesh
+from jaxcnn.tasks.classes import Classes
 
 MEAN, STD = jnp.array([0.4, 0.5, 0.6]), jnp.array([0.2, 0.25, 0.3])
 BATCH = 32
@@ -19,7 +20,8 @@ def keys(count, seed=0):
     return jax.random.split(jax.random.key(seed), count)
 
 
-jitted = jax.jit(augment.augment, static_argnums=0)
+CLASSES = Classes(BATCH)
+jitted = jax.jit(augment.augment, static_argnums=(0, 1))
 
 
 def global_batch(height=8, width=6):
@@ -35,7 +37,9 @@ def storage_order(devices, microbatches):
 def augment_sharded(config, batch, key, devices, microbatches):
     order = storage_order(devices, microbatches)
     function = jax.shard_map(
-        lambda batch, key: augment.augment(config, batch, key, MEAN, STD, axis_name="data", microbatches=microbatches),
+        lambda batch, key: augment.augment(
+            config, CLASSES, batch, key, MEAN, STD, axis_name="data", microbatches=microbatches
+        ),
         mesh=make_mesh(devices),
         in_specs=(jax.P("data"), jax.P()),
         out_specs=jax.P("data"),
@@ -73,7 +77,7 @@ EVERYTHING = Augment(
 )
 def test_devices_and_microbatches_never_change_a_bit(config, cases):
     batch, key = global_batch(), jax.random.key(5)
-    whole = jitted(config, batch, key, MEAN, STD)
+    whole = jitted(config, CLASSES, batch, key, MEAN, STD)
     for devices, microbatches in cases:
         sharded = augment_sharded(config, batch, key, devices, microbatches)
         jax.tree.map(np.testing.assert_array_equal, sharded, whole)
@@ -81,15 +85,15 @@ def test_devices_and_microbatches_never_change_a_bit(config, cases):
 
 def test_mixup_blends_image_and_label_by_one_share():
     batch, key = global_batch(), jax.random.key(1)
-    plain = np.asarray(jitted(Augment(flip="random"), batch, key, MEAN, STD).image, np.float64)
-    mixed = jitted(Augment(flip="random", mixup=0.5), batch, key, MEAN, STD)
-    np.testing.assert_array_equal(mixed.label, batch.label)
-    np.testing.assert_array_equal(mixed.other_label, np.roll(batch.label, 1))
-    share = np.asarray(mixed.weight, np.float64)[:, None, None, None]
+    plain = np.asarray(jitted(Augment(flip="random"), CLASSES, batch, key, MEAN, STD).image, np.float64)
+    mixed = jitted(Augment(flip="random", mixup=0.5), CLASSES, batch, key, MEAN, STD)
+    np.testing.assert_array_equal(mixed.target.label, batch.target)
+    np.testing.assert_array_equal(mixed.target.other, np.roll(batch.target, 1))
+    share = np.asarray(mixed.target.share, np.float64)[:, None, None, None]
     expected = share * plain + (1 - share) * np.roll(plain, 1, axis=0)
     # Normalised values are below 4: three roundings of a sum below 8.
     np.testing.assert_allclose(mixed.image, expected, atol=3 * 8 * 2**-24)
-    assert len(np.unique(mixed.weight)) == BATCH
+    assert len(np.unique(mixed.target.share)) == BATCH
 
 
 @pytest.mark.parametrize("alpha", [0.01, 0.2, 1.0, 50.0])
@@ -113,13 +117,13 @@ def test_mixup_shares_have_the_moments_of_the_beta_distribution(alpha):
 
 def test_cutmix_pastes_one_box_of_the_partner_and_weighs_its_exact_area():
     batch, key = global_batch(), jax.random.key(2)
-    plain = np.asarray(jitted(Augment(), batch, key, MEAN, STD).image)
-    mixed = jitted(Augment(cutmix=1.0), batch, key, MEAN, STD)
+    plain = np.asarray(jitted(Augment(), CLASSES, batch, key, MEAN, STD).image)
+    mixed = jitted(Augment(cutmix=1.0), CLASSES, batch, key, MEAN, STD)
     partner = np.roll(plain, 1, axis=0)
-    np.testing.assert_array_equal(mixed.other_label, np.roll(batch.label, 1))
+    np.testing.assert_array_equal(mixed.target.other, np.roll(batch.target, 1))
     own, pasted = (mixed.image == plain).all(-1), (mixed.image == partner).all(-1)
     assert (own ^ pasted).all()  # exact pixels of one or the other
-    np.testing.assert_allclose(mixed.weight, own.mean(axis=(1, 2)), rtol=2**-23)
+    np.testing.assert_allclose(mixed.target.share, own.mean(axis=(1, 2)), rtol=2**-23)
     for box in pasted:
         rows, columns = box.any(axis=1), box.any(axis=0)
         np.testing.assert_array_equal(box, rows[:, None] & columns)
@@ -148,7 +152,11 @@ def test_with_both_on_each_example_gets_one_by_a_fair_coin_and_its_own_draws():
     def weights(**alphas):
         config = Augment(**alphas)
         return jax.jit(
-            jax.vmap(lambda key: mixing.mix(config, jnp.zeros((1, 3, 5, 1)), jnp.zeros(1, jnp.int32), key[None])[2][0])
+            jax.vmap(
+                lambda key: mixing.mix(config, CLASSES, jnp.zeros((1, 3, 5, 1)), jnp.zeros(1, jnp.int32), key[None])[
+                    1
+                ].share[0]
+            )
         )(keys(2000))
 
     mixup, cutmix, both = weights(mixup=0.7), weights(cutmix=0.7), weights(mixup=0.7, cutmix=0.7)
@@ -159,7 +167,7 @@ def test_with_both_on_each_example_gets_one_by_a_fair_coin_and_its_own_draws():
 
 def test_a_batch_of_one_is_its_own_partner():
     batch = jax.tree.map(lambda value: value[:1], global_batch())
-    plain = jitted(Augment(), batch, jax.random.key(0), MEAN, STD)
-    mixed = jitted(Augment(cutmix=1.0), batch, jax.random.key(0), MEAN, STD)
+    plain = jitted(Augment(), CLASSES, batch, jax.random.key(0), MEAN, STD)
+    mixed = jitted(Augment(cutmix=1.0), CLASSES, batch, jax.random.key(0), MEAN, STD)
     np.testing.assert_array_equal(mixed.image, plain.image)
-    np.testing.assert_array_equal(mixed.other_label, plain.label)
+    np.testing.assert_array_equal(mixed.target.other, plain.target.label)

@@ -219,7 +219,7 @@ def test_wide_layers_that_devices_cannot_share_are_a_config_error_of_one_line(mo
 
 
 def test_gradients_in_bfloat16_are_sent_so_and_move_the_run_by_no_more_than_their_rounding():
-    mesh, normal = meshes.make_mesh(8), small.normalization(meshes.make_mesh(8))
+    mesh, normal = meshes.make_mesh(8), small.constants(meshes.make_mesh(8))
     image, label = (part[:16] for part in small.split())
     rows = np.arange(16, dtype=np.int32)
     batch = jax.device_put(Batch(image, label, rows, rows, np.ones(16, bool)), meshes.over_data(mesh))
@@ -251,7 +251,7 @@ def test_a_sharded_moving_average_is_evaluated_like_a_whole_one():
         assert average["params"]["conv2"]["kernel"].is_fully_replicated == (name == "whole")
         variables = programs.as_evaluated(spec, mesh, average)
         step = programs.eval_step(spec, mesh, 48)
-        logits[name] = jax.device_get(step(variables, examples, small.normalization(mesh)))
+        logits[name] = jax.device_get(step(variables, examples, small.constants(mesh)))
     assert identical(logits["whole"], logits["cut"])
 
 

@@ -11,6 +11,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from jaxcnn.config import Augment
 from jaxcnn.data import augment, policy
 from jaxcnn.data.batch import Batch
+from jaxcnn.tasks.classes import Classes
 
 OPERATIONS = policy.OPERATIONS
 
@@ -169,7 +170,8 @@ def test_the_batch_goes_through_the_policy_with_the_examples_own_key(name):
     label = jnp.arange(6, dtype=jnp.int32)
     batch = Batch(image, label, label, label, jnp.ones(6, bool))
     config = Augment(policy=name, policy_layers=1, normalize=False)  # type: ignore[arg-type]
-    result = jax.jit(augment.augment, static_argnums=0)(config, batch, jax.random.key(0), jnp.zeros(3), jnp.ones(3))
+    made = jax.jit(augment.augment, static_argnums=(0, 1))
+    result = made(config, Classes(6), batch, jax.random.key(0), jnp.zeros(3), jnp.ones(3))
     alone = jax.jit(
         policy.trivialaugment if name == "trivialaugment" else lambda image, key: policy.randaugment(image, key, 1, 9.0)
     )

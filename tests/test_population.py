@@ -44,8 +44,8 @@ def together(calls):
     step = population.compiled_train_step(step_spec, mesh, len(MEMBERS), STEPS)
     losses = []
     for count in calls:
-        states, metrics = step(states, data, small.normalization(mesh), meshes.device_scalar(count, mesh))
-        losses += list(np.asarray(metrics.sums.loss)[:count] / step_spec.global_batch_size)
+        states, metrics = step(states, data, small.constants(mesh), meshes.device_scalar(count, mesh))
+        losses += list(np.asarray(metrics.sums["loss"])[:count] / step_spec.global_batch_size)
     return np.array(losses), population.unstack(states)
 
 

@@ -29,7 +29,7 @@ def network(tmp_path_factory):
 @pytest.fixture(scope="module")
 def test_split(network):
     split = open_splits(network.config.data).test
-    return split.read(np.arange(len(split))), split.labels
+    return split.read(np.arange(len(split))), split.targets
 
 
 def labels_of(results) -> list[str | None]:
@@ -43,7 +43,7 @@ def test_predictions_are_those_of_evaluation(network, test_split, tmp_path):
         paths.append(tmp_path / f"{number}.png")
         Image.fromarray(images[number, ..., 0]).save(paths[-1])
     results = predict.predict(network, paths, skip_unreadable=False)
-    logits = trained.logits_of_split(network, open_splits(network.config.data).test, 0)[::3]
+    logits = network.outputs(open_splits(network.config.data).test, 0)[::3]
     assert labels_of(results) == [str(k) for k in logits.argmax(-1)]
     assert np.mean(logits.argmax(-1) == labels[::3]) > 0.5, "the network has learnt nothing to test with"
     for result, row in zip(results, logits, strict=True):

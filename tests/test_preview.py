@@ -17,14 +17,16 @@ from jaxcnn.data import augment
 from jaxcnn.data.batch import Batch
 from jaxcnn.learn.state import step_key
 from jaxcnn.learn.step import AUGMENT
+from jaxcnn.tasks.classes import Classes, Mixed
 
+KIND = Classes(4)
 NAMES = ("cat", "dog", "automobile", "an uncommonly long class name")
 
 
 @dataclasses.dataclass
 class MemorySplit:
     images: np.ndarray
-    labels: np.ndarray
+    targets: np.ndarray
     class_names: tuple[str, ...] = NAMES
     name: str = "train"
     description: str = "in memory/train"
@@ -34,7 +36,7 @@ class MemorySplit:
         return self.images.shape[1:]
 
     def __len__(self):
-        return len(self.labels)
+        return len(self.targets)
 
     def read(self, indices):
         return self.images[indices]
@@ -58,23 +60,25 @@ def rendered(sheet, path):
 def test_draws_are_what_training_does_at_these_steps_and_positions():
     config = config_of(seed=5, crop="zero", crop_padding=2, flip="random", mixup=0.5)
     data = split()
-    shown = preview.augmented_draws(config, data, examples=5, draws=3)
-    chosen = preview.choose(data.labels, 5, 5)
+    shown = preview.augmented_draws(config, data, KIND, examples=5, draws=3)
+    chosen = preview.choose(data.targets, 5, 5)
     np.testing.assert_array_equal(shown.original, data.images[chosen])
-    np.testing.assert_array_equal(shown.label, data.labels[chosen])
+    np.testing.assert_array_equal(shown.target.label, data.targets[chosen])
     position = jnp.arange(5, dtype=jnp.int32)
-    batch = Batch(jnp.asarray(data.images[chosen]), jnp.asarray(data.labels[chosen]), position, position, position >= 0)
+    batch = Batch(
+        jnp.asarray(data.images[chosen]), jnp.asarray(data.targets[chosen]), position, position, position >= 0
+    )
     for step in range(3):
         key = jax.random.fold_in(step_key(jnp.int32(5), jnp.int32(step)), AUGMENT)
-        expected = jax.jit(augment.augment, static_argnums=0)(config.augment, batch, key, jnp.zeros(3), jnp.ones(3))
+        made = jax.jit(augment.augment, static_argnums=(0, 1))
+        expected = made(config.augment, KIND, batch, key, jnp.zeros(3), jnp.ones(3))
         np.testing.assert_allclose(shown.image[step], expected.image, atol=1e-6)
-        np.testing.assert_array_equal(shown.other_label[step], expected.other_label)
-        np.testing.assert_array_equal(shown.weight[step], expected.weight)
+        jax.tree.map(np.testing.assert_array_equal, shown.targets[step], expected.target)
 
 
 def test_an_alternating_flip_turns_over_from_column_to_column():
     data = split()
-    shown = preview.augmented_draws(config_of(flip="alternating"), data, examples=6, draws=3)
+    shown = preview.augmented_draws(config_of(flip="alternating"), data, KIND, examples=6, draws=3)
     for example, original in enumerate(shown.original / np.float32(255)):
         mirrored = [np.allclose(draw[example], original[:, ::-1], atol=1e-6) for draw in shown.image]
         assert mirrored in ([True, False, True], [False, True, False])
@@ -92,8 +96,8 @@ def test_examples_are_of_different_classes_first_and_each_is_shown_once():
 @pytest.mark.parametrize(("side", "channels"), [(8, 1), (32, 3), (224, 3), (300, 1)])
 def test_the_sheet_shows_the_original_crisp_and_every_cell(side, channels, tmp_path):
     data = split(side, channels, count=4)
-    pixels = rendered(preview.draw_sheet(config_of(), data, 2, 2), tmp_path / "sheet.png")
-    original = data.images[preview.choose(data.labels, 1, 0)[0]]
+    pixels = rendered(preview.draw_sheet(config_of(), data, KIND, 2, 2), tmp_path / "sheet.png")
+    original = data.images[preview.choose(data.targets, 1, 0)[0]]
     cell = np.round(preview.to_cell(original / 255) * 255).astype(np.uint8)
     height, width = cell.shape[:2]
     assert height == width == {8: 120, 32: 128, 224: 224, 300: 256}[side]
@@ -109,17 +113,17 @@ def test_the_sheet_shows_the_original_crisp_and_every_cell(side, channels, tmp_p
 
 
 def test_mixed_targets_are_told_in_percent():
-    assert preview.caption(NAMES, 0, 1, 0.7, 40) == "cat 70 % / dog 30 %"
-    assert preview.caption(NAMES, 0, 1, 1.0, 40) == "cat 100 %"
-    assert preview.caption(NAMES, 0, 1, 0.001, 40) == "dog 100 %"
-    assert preview.caption(NAMES, 1, 1, 0.3, 40) == "dog 100 %"
-    for part in preview.caption(NAMES, 3, 2, 0.5, 18).split(" / "):
-        assert len(part) <= 18
+    mixed = Mixed(np.array([0, 0, 0, 1]), np.array([1, 1, 1, 1]), np.array([0.7, 1.0, 0.001, 0.3]))
+    assert KIND.captions(mixed, NAMES, 40) == ["cat 70 % / dog 30 %", "cat", "dog", "dog"]
+    (long,) = KIND.captions(Mixed(*(np.array([each]) for each in (3, 2, 0.5))), NAMES, 18)
+    assert [len(part) <= 18 for part in long.split(" / ")] == [True, True]
 
 
 def test_mixed_sheets_have_a_caption_under_every_cell(tmp_path):
-    plain = rendered(preview.draw_sheet(config_of(flip="random"), split(), 3, 2), tmp_path / "plain.png")
-    mixed = rendered(preview.draw_sheet(config_of(flip="random", cutmix=1.0), split(), 3, 2), tmp_path / "mixed.png")
+    plain = rendered(preview.draw_sheet(config_of(flip="random"), split(), KIND, 3, 2), tmp_path / "plain.png")
+    mixed = rendered(
+        preview.draw_sheet(config_of(flip="random", cutmix=1.0), split(), KIND, 3, 2), tmp_path / "mixed.png"
+    )
     assert mixed.shape[0] - plain.shape[0] == 3 * preview.LINE  # two lines in each of three rows
     assert mixed.shape[1] == plain.shape[1]
 

@@ -61,9 +61,9 @@ def test_eight_devices_train_as_one_does_on_small_images():
         step_spec = dataclasses.replace(small.spec_of(config), small_side=4)
         data = jax.device_put(small.resident.Resident(*small.split()), meshes.replicated(mesh))
         state, metrics = small.unoptimised_step(step_spec, mesh)(
-            small.initial_state(step_spec, mesh, config), data, small.normalization(mesh)
+            small.initial_state(step_spec, mesh, config), data, small.constants(mesh)
         )
-        found.append(jax.device_get((state.params, metrics.sums.loss)))
+        found.append(jax.device_get((state.params, metrics.sums["loss"])))
     for one, other in zip(jax.tree.leaves(found[0]), jax.tree.leaves(found[1]), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 

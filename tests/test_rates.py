@@ -72,7 +72,7 @@ def grad_norm(layers) -> float:
     step = small.sharded.resident_train_step(spec, mesh)
     image, label = small.split()
     data = jax.device_put(small.resident.Resident(image, label), small.meshes.replicated(mesh))
-    _, metrics = step(small.initial_state(spec, mesh, config), data, small.normalization(mesh))
+    _, metrics = step(small.initial_state(spec, mesh, config), data, small.constants(mesh))
     return float(metrics.grad_norm)
 
 

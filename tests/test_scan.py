@@ -43,7 +43,7 @@ def setting(config, devices=1, side=8):
     def new():
         return sharded.init_state(spec, mesh)(make_hyper(config))
 
-    return spec, mesh, new, (data, small.normalization(mesh))
+    return spec, mesh, new, (data, small.constants(mesh))
 
 
 def joined(parts):
@@ -78,7 +78,7 @@ def test_steps_in_one_call_are_the_plain_steps_to_the_bit_however_they_are_group
     side, groups = NETWORKS[name]
     parts = setting(hard(groups), devices, side)
     whole = scanned(*parts, [8])
-    losses = whole[1].sums.loss
+    losses = whole[1].sums["loss"]
     assert len(set(losses.tolist())) == STEPS, "the run must move for the comparison to mean anything"
     assert identical(whole, plain(*parts))
     for calls in ([4, 4], [1, 5, 2], [1] * 8):
@@ -103,7 +103,7 @@ def test_metrics_past_the_steps_made_are_zero_and_the_old_state_is_donated():
     state = new()
     made, metrics = sharded.resident_train_steps(spec, mesh, STEPS)(state, *inputs, np.int32(3))
     assert int(made.step) == 3
-    assert metrics.sums.count.tolist() == [16, 16, 16, 0, 0, 0, 0, 0]
+    assert metrics.sums["count"].tolist() == [16, 16, 16, 0, 0, 0, 0, 0]
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from jaxcnn.config import ConfigError, Data, UserError
 from jaxcnn.data.source import open_splits
+from jaxcnn.tasks.classes import Classes
 from jaxcnn.train import session
 from jaxcnn.train.loop import train
 from tests import small
@@ -58,8 +59,7 @@ def test_a_workdir_that_is_a_file_is_refused(tmp_path):
 )
 def test_a_run_tells_its_classes_and_how_uneven_they_are(counts, told):
     labels = np.repeat(np.arange(len(counts)), counts).astype(np.int32)
-    split = types.SimpleNamespace(labels=labels, class_names=tuple(f"a{k}" for k in range(len(counts))))
-    assert session.describe_classes(split) == told
+    assert Classes(len(counts)).describe(labels, [f"a{k}" for k in range(len(counts))]) == told
 
 
 def test_a_run_tells_its_classes_and_what_was_passed_over_before_it_trains():

@@ -54,7 +54,7 @@ def test_digits_are_the_1797_of_scikit_learn_scaled_to_bytes_and_cut_evenly_by_c
     assert images.dtype == np.uint8 and images.max() == 255
     ours = sorted(np.rint(image.ravel() / 255 * 16).astype(int).tolist() for image in images)
     assert ours == sorted(image.ravel().astype(int).tolist() for image in load_digits().images)
-    share = np.bincount(splits.test.labels) / (np.bincount(splits.train.labels) + np.bincount(splits.test.labels))
+    share = np.bincount(splits.test.targets) / (np.bincount(splits.train.targets) + np.bincount(splits.test.targets))
     assert np.abs(share - 0.2).max() < 1 / 170  # each class has at least 174 examples, and is cut to the nearest one
 
 
@@ -95,10 +95,10 @@ def test_synthetic_may_be_longer_than_memory():
 
 def test_synthetic_can_be_learnt_from_class_means():
     splits = open_splits(Data(source="synthetic:8x8x3:5:300", protocol="full"))
-    images, labels = everything(splits.train).astype(float), splits.train.labels
+    images, labels = everything(splits.train).astype(float), splits.train.targets
     means = np.stack([images[labels == label].mean(axis=0) for label in range(5)])
     distance = ((everything(splits.test)[:, None] - means) ** 2).sum(axis=(2, 3, 4))
-    assert (distance.argmin(axis=1) == splits.test.labels).mean() == 1.0
+    assert (distance.argmin(axis=1) == splits.test.targets).mean() == 1.0
 
 
 @pytest.mark.parametrize("text", ["32x32", "0x4x3", "8x8x3:1", "8x8x3:10:2", "8x8x3:ten"])
@@ -115,7 +115,7 @@ def test_npz_gives_its_arrays(tmp_path):
     splits = open_splits(npz(tmp_path / "a.npz", protocol="full"))
     assert splits.class_names == ("ant", "bee", "cat")
     assert (everything(splits.train) == arrays["train_images"]).all()
-    assert (splits.test.labels == arrays["test_labels"]).all() and splits.test.labels.dtype == np.int32
+    assert (splits.test.targets == arrays["test_labels"]).all() and splits.test.targets.dtype == np.int32
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_npz_knows_the_usual_names(tmp_path, images, labels):
     np.savez(tmp_path / "b.npz", **renamed)
     splits = open_splits(npz(tmp_path / "b.npz"))
     assert (everything(splits.test) == arrays["test_images"]).all()
-    assert (splits.test.labels == arrays["test_labels"]).all()
+    assert (splits.test.targets == arrays["test_labels"]).all()
 
 
 def test_npz_of_grey_images_without_a_channel_axis(tmp_path):
@@ -252,7 +252,7 @@ def test_a_split_joined_of_two_reads_both(tmp_path):
     images = np.concatenate([arrays["train_images"][:20], arrays["test_images"]])
     order = np.random.default_rng(0).permutation(28)
     assert (splits.train.read(order) == images[order]).all()
-    assert (splits.train.labels == np.concatenate([np.arange(20) % 3, np.arange(8) % 3])).all()
+    assert (splits.train.targets == np.concatenate([np.arange(20) % 3, np.arange(8) % 3])).all()
 
 
 def test_train_and_test_may_not_overlap(tmp_path):
@@ -270,7 +270,7 @@ def test_validation_is_held_out_by_the_split_seed_and_nothing_is_lost_or_shared(
     train, val = everything(splits.train).reshape(24, -1), everything(splits.val).reshape(6, -1)
     assert len(np.unique(np.concatenate([train, val]), axis=0)) == 30
     assert (splits.train.place == np.sort(splits.train.place)).all()
-    assert (splits.val.labels == arrays["train_labels"][splits.val.place]).all()
+    assert (splits.val.targets == arrays["train_labels"][splits.val.place]).all()
     again, other = open_splits(npz(tmp_path / "a.npz")), open_splits(npz(tmp_path / "a.npz", split_seed=1))
     assert (again.val.place == splits.val.place).all() and (other.val.place != splits.val.place).any()
     assert (

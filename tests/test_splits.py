@@ -50,7 +50,7 @@ def test_validation_can_still_be_held_out_of_train_and_then_has_the_same_bits(wi
     save_npz(tmp_path / "without.npz", **arrays | {"val_images": None})
     without = open_splits(npz(tmp_path / "without.npz"))
     for ours, theirs in ((splits.train, without.train), (splits.val, without.val)):
-        assert (everything(ours) == everything(theirs)).all() and (ours.labels == theirs.labels).all()
+        assert (everything(ours) == everything(theirs)).all() and (ours.targets == theirs.targets).all()
     assert any("own validation split 'val' is not used" in note for note in splits.notes)
     assert without.notes == ()
 
@@ -129,12 +129,12 @@ def test_a_rare_class_is_in_a_stratified_validation_split_and_told_of_where_it_i
              test_images=np.zeros((8, 4, 4, 3), np.uint8))  # fmt: skip
     assert holdout.quotas(np.array([60, 60, 3]), 12).tolist() == [5, 6, 1]
     stratified = open_splits(npz(tmp_path / "a.npz", val_examples=12, stratify=True))
-    assert np.bincount(stratified.val.labels).tolist() == [5, 6, 1]
+    assert np.bincount(stratified.val.targets).tolist() == [5, 6, 1]
     assert "12 held out by split_seed=0, stratified" in stratified.val.description
     assert [note for note in stratified.notes if "no example" in note] == ["test has no examples of 'rare'"]
     plain = open_splits(npz(tmp_path / "a.npz", val_examples=12, split_seed=2))
     advice = "val has no examples of 'rare'; config.data.stratify=True holds out examples of every class"
-    assert 2 not in plain.val.labels and advice in plain.notes
+    assert 2 not in plain.val.targets and advice in plain.notes
 
 
 # Slices by path

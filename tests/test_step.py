@@ -73,7 +73,7 @@ def test_resident_and_streamed_batches_train_to_the_same_bits(devices):
     config = small.config(**HARD, norm={"group_size": 4})
     mesh, spec = meshes.make_mesh(devices), small.spec_of(config)
     image, label = small.split()
-    normalization = small.normalization(mesh)
+    normalization = small.constants(mesh)
     state = sharded.init_state(spec, mesh)(make_hyper(config))
     position = order.storage_positions(spec.global_batch_size, devices).reshape(-1)
     for step in range(6):
@@ -136,7 +136,7 @@ def test_the_step_leaves_one_state_and_donates_the_old_one():
     image, label = small.split()
     data = jax.device_put(resident.Resident(image, label), meshes.replicated(mesh))
     state = sharded.init_state(spec, mesh)(make_hyper(config))
-    sharded.resident_train_step(spec, mesh)(state, data, small.normalization(mesh))
+    sharded.resident_train_step(spec, mesh)(state, data, small.constants(mesh))
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
 
 
@@ -166,7 +166,7 @@ def test_evaluation_ignores_padding():
         gather = sharded.resident_eval_batch(batch_size, mesh)
         step = sharded.eval_step(spec, mesh)
         sums = [
-            step(state.variables(), gather(data, np.int32(i)), small.normalization(mesh))[0]
+            step(state.variables(), gather(data, np.int32(i)), small.constants(mesh))[0]
             for i in range(0, 48, batch_size)
         ]
         totals[batch_size] = [sum(float(getattr(s, name)) for s in sums) for name in ("loss", "top1", "top5", "count")]

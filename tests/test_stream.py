@@ -33,7 +33,7 @@ class Slow:
 
     def __init__(self, split, seconds=0.0, bad=()):
         self.split, self.seconds, self.bad = split, seconds, set(bad)
-        self.labels, self.image_shape = split.labels, split.image_shape
+        self.labels, self.image_shape = split.targets, split.image_shape
         self.reads = 0
 
     def read(self, indices):
@@ -52,7 +52,7 @@ def test_batches_are_those_of_read_bit_for_bit_and_in_order(split, workers):
             assert images.dtype == np.uint8 and labels.dtype == np.int32 and indices.dtype == np.int32
             assert (indices == index_of_batch(step)).all()
             assert (images == split.read(indices)).all()
-            assert (labels == split.labels[indices]).all()
+            assert (labels == split.targets[indices]).all()
         assert step == 12
 
 
@@ -139,7 +139,7 @@ from jaxcnn.data.source import open_splits
 from jaxcnn.data.stream import stream
 split = open_splits(Data(source="synthetic:6x5x3:4:64", protocol="full")).train
 class Slow:
-    labels, image_shape = split.labels, split.image_shape
+    labels, image_shape = split.targets, split.image_shape
     def read(self, indices):
         time.sleep(0.02)
         return split.read(indices)

@@ -18,7 +18,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from jaxcnn import command, text
-from jaxcnn.train import assess, confusion, logbook
+from jaxcnn.tasks import classification, confusion
+from jaxcnn.train import logbook
 
 ANY = st.text(st.characters(codec=None), max_size=12)  # surrogates, controls and all
 BYTE = os.fsdecode(b"caf\xe9")  # no UTF-8
@@ -132,7 +133,7 @@ def test_an_evaluation_is_described_whatever_its_classes_are_called():
     means = ("top1_accuracy", "top5_accuracy", "loss", "calibration_error", "balanced_accuracy")
     figures = dict.fromkeys((*means, *(f"macro_{name}" for name in ("precision", "recall", "f1"))), 0.5)
     figures |= {"data": f"folder:{BYTE}\n/test", "examples": 3, "step": 1, "weights": "last"}
-    lines = assess.describe(figures | {"per_class_accuracy": accuracies})
+    lines = classification.describe(figures | {"per_class_accuracy": accuracies})
     assert all(len(line.splitlines()) == 1 for line in lines)
     assert "\n".join(lines).encode("utf-8")
 

@@ -113,7 +113,7 @@ def test_examples_come_in_the_order_of_the_records_over_all_shards(tmp_path):
     assert splits.class_names == ("cat", "dog", "eel")
     assert (everything(splits.train) == np.stack([picture(number) for number in range(12)])).all()
     assert (everything(splits.test) == np.stack([picture(number) for number in range(12, 16)])).all()
-    assert splits.train.labels.tolist() == [number % 3 for number in range(12)]
+    assert splits.train.targets.tolist() == [number % 3 for number in range(12)]
     assert splits.train.description == "tfds:pets:1.0.0 train (protocol=full)"
 
 
@@ -148,7 +148,7 @@ def test_a_changed_file_is_read_anew(tmp_path):
     open_splits(pets(tmp_path))
     shutil.rmtree(folder)
     make_set(tmp_path, label=lambda number: (number + 1) % 3)
-    assert open_splits(pets(tmp_path, protocol="full")).train.labels.tolist() == [(n + 1) % 3 for n in range(12)]
+    assert open_splits(pets(tmp_path, protocol="full")).train.targets.tolist() == [(n + 1) % 3 for n in range(12)]
 
 
 def test_grey_images_keep_one_channel(tmp_path):
@@ -355,7 +355,7 @@ def test_files_that_tfds_wrote_give_the_examples_that_tfds_reads(tmp_path, tfds,
             wanted = list(builder.as_data_source(split=split.name))
         assert len(split) == len(wanted)
         assert (everything(split) == np.stack([each["image"] for each in wanted])).all()
-        assert split.labels.tolist() == [each["label"] for each in wanted]
+        assert split.targets.tolist() == [each["label"] for each in wanted]
     assert splits.class_names == ("cat", "dog", "eel")
     streamed = open_splits(pets(tmp_path, protocol="full", loader="stream"))
     assert (everything(streamed.train) == everything(splits.train)).all()

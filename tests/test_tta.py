@@ -87,7 +87,7 @@ def test_evaluation_agrees_with_the_test_record_on_any_devices(finished, devices
         for name in ("top1_accuracy", "tta_top1_accuracy", "tta_top5_accuracy"):
             assert found[name] == test[prefix + name]
         assert found["tta_loss"] == pytest.approx(test[f"{prefix}tta_loss"], rel=1e-4)
-        text = "\n".join(assess.describe(found))
+        text = "\n".join(assess.describe(network, found))
         assert f"with test-time augmentation (flip_translate): top-1 {100 * found['tta_top1_accuracy']:.2f}%" in text
 
 
@@ -95,7 +95,7 @@ def test_the_averaged_logits_of_a_split_are_those_of_the_definition(finished):
     folder, _ = finished
     network, _ = trained.load(folder, "last", "last", 8)
     split = open_splits(network.config.data).test
-    found = trained.logits_of_split(network, split, 64, "flip")
-    plain = trained.logits_of_split(network, split, 64)
+    found = network.outputs(split, 64, "flip")
+    plain = network.outputs(split, 64)
     assert plain.shape == found.shape == (360, 10)
     assert (plain.argmax(-1) != found.argmax(-1)).any()

@@ -18,6 +18,7 @@ from jaxcnn.config.fields import (
     Parallel,
     Run,
     Schedule,
+    Task,
 )
 from jaxcnn.config.rules import check
 from jaxcnn.config.tree import choices, default, flatten, from_config_dict, to_dict, unknown_variant
@@ -35,6 +36,7 @@ __all__ = [
     "Parallel",
     "Run",
     "Schedule",
+    "Task",
     "UserError",
     "check",
     "choices",

@@ -22,6 +22,13 @@ class Model:
 
 
 @dataclasses.dataclass(frozen=True)
+class Task:
+    """What the network learns (`jaxcnn.tasks`)."""
+
+    name: Literal["classification"] = "classification"
+
+
+@dataclasses.dataclass(frozen=True)
 class Norm:
     """BatchNorm. Statistics never depend on the device count."""
 
@@ -170,6 +177,7 @@ class Config:
     seed: Count = 0  # (traced) initialisation, order, augmentation and dropout
     global_batch_size: Positive = 128
     model: Model = Model()
+    task: Task = Task()
     norm: Norm = Norm()
     data: Data = Data()
     augment: Augment = Augment()

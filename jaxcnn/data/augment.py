@@ -6,6 +6,7 @@ its own constant into that key: enabling one never changes the random numbers of
 """
 
 import enum
+from typing import Any
 
 import flax.struct
 import jax
@@ -15,8 +16,8 @@ from jaxtyping import Array, Bool, Float, Float32, Int, Int32, Key, Num, UInt8
 from jaxcnn import config as configuration
 from jaxcnn.data import image_ops, mixing, policy
 from jaxcnn.data.batch import Batch
+from jaxcnn.tasks.task import Targets
 
-Labels = Int32[Array, " b"]
 Keys = Key[Array, " b"]
 Channels = Float32[Array, " c"]
 
@@ -27,15 +28,11 @@ class Augmented:
 
     Attributes:
       image: normalised; smaller than the input images if `small_side` was given.
-      label: number of the class.
-      other_label: label of the example mixed in; equal to `label` without mixing.
-      weight: share of `label` in the target; `other_label` has the rest. 1 without mixing.
+      target: from `jaxcnn.tasks.Targets.whole` or, if images are mixed, `mixed`.
     """
 
     image: Float32[Array, "b h w c"]
-    label: Labels
-    other_label: Labels
-    weight: Float32[Array, " b"]
+    target: Any
 
 
 class Draw(enum.IntEnum):
@@ -51,6 +48,7 @@ class Draw(enum.IntEnum):
 
 def augment(
     config: configuration.Augment,
+    targets: Targets,
     batch: Batch,
     key: Key[Array, ""],
     mean: Channels,
@@ -69,6 +67,7 @@ def augment(
 
     Args:
       config: operations and their strengths.
+      targets: the kind of the targets, which are mixed with the images.
       batch: inside `shard_map`, this device's shard, in the layout of `mixing.partners`.
       key: key of this step, equal on all devices. Its implementation must be counter-based under `vmap`, as JAX's
         default (threefry) is.
@@ -91,12 +90,12 @@ def augment(
         batch.image, keys, flipped
     )
     mixing_keys = jax.vmap(lambda key: jax.random.fold_in(key, Draw.MIXING))(keys)
-    image, other_label, weight = mixing.mix(
-        config, image, batch.label, mixing_keys, axis_name=axis_name, microbatches=microbatches
+    image, target = mixing.mix(
+        config, targets, image, batch.target, mixing_keys, axis_name=axis_name, microbatches=microbatches
     )
     if small_side:
         image = image_ops.shrink(image, small_side)
-    return Augmented(image, batch.label, other_label, weight)
+    return Augmented(image, target)
 
 
 def normalize(image: Num[Array, "... c"], mean: Channels, std: Channels) -> Float32[Array, "... c"]:

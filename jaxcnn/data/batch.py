@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import flax.struct
 from jaxtyping import Bool, Float32, Int32, UInt8
 
-from jaxcnn.data.examples import Indices, Labels, Pixels
+from jaxcnn.data.examples import Indices, Pixels
 
 Integers = Int32[Any, " b"]
 Channels = Float32[Any, " c"]
@@ -32,7 +32,7 @@ class Batch:
 
     Attributes:
       image: the pixels.
-      label: number of the class.
+      target: the answer for each example, a pytree (`jaxcnn.tasks.Targets`); for classification, int32 class numbers.
       index: index of the example in its split.
       position: position in the global batch, independent of the place in memory. All randomness of an example is keyed
         by it, so devices, microbatches and hosts do not change how an example is processed.
@@ -40,7 +40,7 @@ class Batch:
     """
 
     image: UInt8[Any, "b h w c"]
-    label: Integers
+    target: Any
     index: Integers
     position: Integers
     mask: Bool[Any, " b"]
@@ -52,14 +52,14 @@ class Split(Protocol):
     Attributes:
       name: "train", "val" or "test".
       description: text for messages and records, such as "tfds:cifar10/train[5000 held out]".
-      labels: number of the class of each example.
+      targets: the answers for all examples, a pytree of arrays [n, ...]; for classification, int32 class numbers.
       class_names: one per class.
       image_shape: (H, W, C) of every image, after resizing.
     """
 
     name: str
     description: str
-    labels: Labels
+    targets: Any
     class_names: tuple[str, ...]
     image_shape: tuple[int, int, int]
 
@@ -71,8 +71,14 @@ class Split(Protocol):
 
 
 @flax.struct.dataclass
-class Normalization:
-    """Mean and standard deviation per channel, in units of [0, 1] pixels; 0 and 1 change nothing."""
+class Constants:
+    """Inputs of the step that are the same in every step of a run.
+
+    Attributes:
+      mean, std: mean and standard deviation of each channel, in units of [0, 1] pixels; 0 and 1 change nothing.
+      task: the arrays of `jaxcnn.tasks.Loss.constants`, by name.
+    """
 
     mean: Channels
     std: Channels
+    task: dict[str, Any] = flax.struct.field(default_factory=dict)

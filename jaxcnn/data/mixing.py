@@ -6,15 +6,16 @@ stored, so devices and microbatches never change a bit of the result.
 """
 
 import functools
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32, Int32, Key, Shaped
+from jaxtyping import Array, Float, Float32, Key, Shaped
 
 from jaxcnn import config as configuration
 from jaxcnn.data import image_ops
+from jaxcnn.tasks.task import Targets
 
 Shares = tuple[Float32[Array, "h w"], Float32[Array, ""]]
 _Tree = TypeVar("_Tree")
@@ -24,30 +25,32 @@ QUANTILES = 4096
 
 def mix(
     config: configuration.Augment,
+    targets: Targets,
     image: Float32[Array, "b h w c"],
-    label: Int32[Array, " b"],
+    target: Any,
     keys: Key[Array, " b"],
     *,
     axis_name: str | None = None,
     microbatches: int = 1,
-) -> tuple[Float32[Array, "b h w c"], Int32[Array, " b"], Float32[Array, " b"]]:
+) -> tuple[Float32[Array, "b h w c"], Any]:
     """Mix each example of a batch with its partner as `config.mixup` and `config.cutmix` say.
 
     If both are on, each example gets one of them with probability 1/2 each.
 
     Args:
       config: static; an alpha of 0 disables that kind.
+      targets: the kind of the targets, which mixes them.
       image: the images of this device's part of the batch (see `partners`).
-      label: their class numbers.
+      target: their targets.
       keys: one key per example, used for mixing only.
       axis_name: inside `shard_map`, the mesh axis over which the batch is split; None if this is the whole batch.
       microbatches: number of microbatches in the batch.
 
     Returns:
-      The mixed images; the partners' labels; and the share of `label` in each target.
+      The mixed images and targets.
     """
     if not (config.mixup or config.cutmix):
-        return image, label, jnp.ones(label.shape, jnp.float32)
+        return image, targets.whole(target)
     height, width = image.shape[1:3]
 
     def shares(key: Key[Array, ""]) -> Shares:
@@ -59,9 +62,10 @@ def mix(
         return jax.tree.map(lambda one, other: jnp.where(coin, one, other), by_mixup, by_cutmix)
 
     share, weight = jax.vmap(shares)(keys)
-    partner_image, partner_label = partners((image, label), axis_name, microbatches)
+    partner_image, partner = partners((image, target), axis_name, microbatches)
     share = share[..., None]
-    return _rounded(image * share) + _rounded(partner_image * (1 - share)), partner_label, weight
+    mixed = _rounded(image * share) + _rounded(partner_image * (1 - share))
+    return mixed, targets.mixed(target, partner, weight)
 
 
 def mixup_shares(key: Key[Array, ""], alpha: float, height: int, width: int) -> Shares:

@@ -18,12 +18,13 @@ class Resident:
     """A split in device memory."""
 
     image: UInt8[Any, "n h w c"]
-    label: Int32[Any, " n"]
+    target: Any  # a pytree of arrays [n, ...]
 
 
 def nbytes(split: Split) -> int:
     """Bytes of device memory that the split needs."""
-    return len(split) * (int(np.prod(split.image_shape)) + 4)
+    targets = sum(leaf.nbytes for leaf in jax.tree.leaves(split.targets))
+    return len(split) * int(np.prod(split.image_shape)) + targets
 
 
 def load(split: Split, sharding: jax.sharding.NamedSharding) -> Resident:
@@ -33,11 +34,12 @@ def load(split: Split, sharding: jax.sharding.NamedSharding) -> Resident:
     for chunk in read_in_order(split.read, len(split), split.image_shape):
         image[filled : filled + len(chunk)] = chunk
         filled += len(chunk)
-    return put(Resident(image, split.labels.astype(np.int32)), sharding)
+    return put(Resident(image, split.targets), sharding)
 
 
 def gather(resident: Resident, index: Int32[Array, " b"], position: Int32[Array, " b"]) -> Batch:
     """The examples at `index`; an index outside the split is padding (mask False)."""
-    inside = index < resident.label.shape[0]
+    inside = index < resident.image.shape[0]
     index = jnp.where(inside, index, 0)
-    return Batch(resident.image[index], resident.label[index], index, position, inside)
+    target = jax.tree.map(lambda rows: rows[index], resident.target)
+    return Batch(resident.image[index], target, index, position, inside)

@@ -4,21 +4,24 @@ import dataclasses
 import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping
+from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Int64
 
-from jaxcnn import config
+from jaxcnn import config, tasks
 from jaxcnn.config import UserError, convert
 from jaxcnn.config.rules import HELD_OUT
 from jaxcnn.data import content, holdout, slices
 from jaxcnn.data.arrays import open_digits, open_synthetic
 from jaxcnn.data.batch import Split
-from jaxcnn.data.examples import Examples, Hashes, Indices, Labels, Pixels, Source
+from jaxcnn.data.examples import Examples, Hashes, Indices, Pixels, Source
 from jaxcnn.data.folder import open_folder
 from jaxcnn.data.npz import open_npz
 from jaxcnn.data.tfds_source import open_tfds
-from jaxcnn.text import distinct
+from jaxcnn.tasks import Targets
+from jaxcnn.text import distinct, listed
 
 SOURCES: dict[str, Callable[[str, config.Data], Source]] = {
     "tfds": open_tfds,
@@ -29,8 +32,6 @@ SOURCES: dict[str, Callable[[str, config.Data], Source]] = {
 }
 _VALIDATION = ("validation", "val", "valid")  # names that sets give to their validation split
 _LONGEST_PATH = 4096  # the limit of Linux
-_FROM_0 = "they must be counted from 0; subtract 1 from each"
-_NAMED = 3  # at most this many classes are named in a message
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Splits:
       val: the split on which decisions are based; None with `protocol="full"`.
       test: the split that is measured once, at the end; None with `test_split=""`.
       class_names: one per class.
+      kind: the kind of the targets.
       notes: remarks for the user, one line each, such as images left out.
       bases: by name, the base splits from which the others are cut.
       has_own_val: whether val is the set's own validation split, used by default.
@@ -51,6 +53,7 @@ class Splits:
     val: Split | None
     test: Split | None
     class_names: tuple[str, ...]
+    kind: Targets
     notes: tuple[str, ...] = ()
     bases: Mapping[str, Examples] = dataclasses.field(default_factory=dict)
     has_own_val: bool = False
@@ -84,17 +87,21 @@ class Selection:
     description: str
     class_names: tuple[str, ...]
     parts: tuple[Examples, ...]
+    part_targets: tuple[Any, ...]  # of all examples of each part
     part: Int64[np.ndarray, " n"]  # the part that each example belongs to
     place: Int64[np.ndarray, " n"]  # its index in that part
-    labels: Labels = dataclasses.field(init=False)
+    targets: Any = dataclasses.field(init=False)
     image_shape: tuple[int, int, int] = dataclasses.field(init=False)
 
     def __post_init__(self):
-        labels = np.empty(len(self.part), np.int32)
-        for number, examples in enumerate(self.parts):
-            chosen = self.part == number
-            labels[chosen] = examples.labels[self.place[chosen]]
-        self.labels = labels
+        def taken(*of_parts: np.ndarray) -> np.ndarray:
+            rows = np.empty((len(self.part), *of_parts[0].shape[1:]), of_parts[0].dtype)
+            for number, of_part in enumerate(of_parts):
+                chosen = self.part == number
+                rows[chosen] = of_part[self.place[chosen]]
+            return rows
+
+        self.targets = jax.tree.map(taken, *self.part_targets)
         self.image_shape = self.parts[0].image_shape
 
     def __len__(self) -> int:
@@ -124,11 +131,12 @@ class Selection:
 
     def take(self, chosen: Indices, name: str, description: str) -> "Selection":
         """The examples at indices `chosen` as a new split."""
-        return Selection(name, description, self.class_names, self.parts, self.part[chosen], self.place[chosen])
+        part, place = self.part[chosen], self.place[chosen]
+        return Selection(name, description, self.class_names, self.parts, self.part_targets, part, place)
 
 
-def open_splits(data: config.Data) -> Splits:
-    """Open `data.source` and cut it into train, val and test.
+def open_splits(data: config.Data, task: config.Task = config.Task()) -> Splits:  # noqa: B008  # is frozen
+    """Open `data.source` and cut it into train, val and test, with the targets of a task.
 
     The validation split is `data.val_split`. If that is empty, it is the set's own validation split, unless train or
     test are cut from that one; otherwise it is held out of the training split, chosen by `data.split_seed`. In every
@@ -145,11 +153,12 @@ def open_splits(data: config.Data) -> Splits:
         twice = [name for name, count in Counter(source.class_names).items() if count > 1]
         numbered = [name for name, was in zip(names, source.class_names, strict=True) if was == twice[0]]
         notes.append(
-            f"several classes of {source.title} share the name {_listed(twice)}; they are numbered, as in "
-            f"{_listed(numbered)}"
+            f"several classes of {source.title} share the name {listed(twice)}; they are numbered, as in "
+            f"{listed(numbered)}"
         )
         source = dataclasses.replace(source, class_names=names)
-    cutter = _Cutter(source)
+    kind = tasks.targets(task, len(source.class_names))
+    cutter = _Cutter(source, kind)
     if data.test_split == "test" and "test" not in source.splits:
         raise UserError(_no_test_split(source))
     train, train_parts = cutter.cut("train", data.train_split)
@@ -174,14 +183,15 @@ def open_splits(data: config.Data) -> Splits:
                 "config.data.val_examples of train"
             )
     else:
-        train, val = _hold_out(train, data)
+        train, val = _hold_out(train, data, kind)
         if own:
             notes.append(f"the set's own validation split {own!r} is not used (config.data.val_split={HELD_OUT!r})")
-    _check_classes(train, source, cutter.opened)
+    lowest = min(examples.labels.min(initial=1) for examples in cutter.opened.values())
+    kind.check(train.targets, source.class_names, source.title, train.description, lowest)
     notes = [*source.notes, *(note for each in cutter.opened.values() for note in each.notes), *notes]
-    notes += [note for split in (val, test) if split for note in _without_example(split, data)]
+    notes += [note for split in (val, test) if split for note in _lacks(split, kind, data)]
     own_val = val is not None and wanted == own != data.val_split
-    return Splits(train, val, test, source.class_names, tuple(notes), cutter.opened, own_val)
+    return Splits(train, val, test, source.class_names, kind, tuple(notes), cutter.opened, own_val)
 
 
 def _open_source(data: config.Data) -> Source:
@@ -215,8 +225,8 @@ def _no_test_split(source: Source) -> str:
 class _Cutter:
     """Opens the base splits that the slices use, each once, and cuts them."""
 
-    def __init__(self, source: Source):
-        self.source = source
+    def __init__(self, source: Source, kind: Targets):
+        self.source, self.kind = source, kind
         self.opened: dict[str, Examples] = {}
 
     def cut(self, name: str, expression: str) -> tuple[Selection, list[slices.Part]]:
@@ -225,12 +235,14 @@ class _Cutter:
         bases = list(dict.fromkeys(base for base, _ in resolved))
         for base in bases:
             self._check_shape(base, name)
-            _check_labels(self._examples(base).labels, self.source, base)
         which = np.concatenate([np.full(len(indices), bases.index(base)) for base, indices in resolved])
         place = np.concatenate([indices for _, indices in resolved])
         parts = tuple(self._examples(base) for base in bases)
+        targets = tuple(
+            self.kind.read(part.labels, self.source.title, base) for part, base in zip(parts, bases, strict=True)
+        )
         description = f"{self.source.title} {expression}"
-        return Selection(name, description, self.source.class_names, parts, which, place), resolved
+        return Selection(name, description, self.source.class_names, parts, targets, which, place), resolved
 
     def _examples(self, base: str) -> Examples:
         if base not in self.opened:
@@ -265,19 +277,6 @@ def _of_channels(channels: int) -> str:
     return "are grey" if channels == 1 else f"have {channels} channels"
 
 
-def _check_labels(labels: Labels, source: Source, base: str) -> None:
-    classes = len(source.class_names)
-    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
-    if not len(wrong):
-        return
-    if labels.min() == 1 and labels.max() == classes:
-        raise UserError(f"{source.title} {base}: labels go from 1 to {classes}, but {_FROM_0}")
-    raise UserError(
-        f"{source.title} {base}: label {labels[wrong[0]]} at index {wrong[0]} is out of range; the {classes} classes "
-        f"are 0 to {classes - 1} ({len(wrong)} such labels)"
-    )
-
-
 def _check_disjoint(
     data: config.Data,
     one: str,
@@ -292,7 +291,7 @@ def _check_disjoint(
         )
 
 
-def _hold_out(train: Selection, data: config.Data) -> tuple[Selection, Selection]:
+def _hold_out(train: Selection, data: config.Data, kind: Targets) -> tuple[Selection, Selection]:
     """`train` without `val_examples` examples chosen by `split_seed`, and those examples."""
     held = data.val_examples
     if held >= len(train):
@@ -300,38 +299,15 @@ def _hold_out(train: Selection, data: config.Data) -> tuple[Selection, Selection
             f"config.data.val_examples={held} leaves none of the {len(train)} examples of {train.description} for "
             "training; hold out fewer, or set config.data.protocol='full'"
         )
-    chosen, rest = holdout.choose(train.labels, held, data.split_seed, data.stratify)
+    chosen, rest = holdout.choose(kind.groups(train.targets), held, data.split_seed, data.stratify)
     how = f"held out by split_seed={data.split_seed}" + (", stratified" if data.stratify else "")
     val = train.take(chosen, "val", f"{train.description} ({held} {how})")
     return train.take(rest, "train", f"{train.description} (minus {held} {how})"), val
 
 
-def _check_classes(train: Selection, source: Source, bases: Mapping[str, Examples]) -> None:
-    counts = np.bincount(train.labels, minlength=len(source.class_names))
-    if len(counts) < 2:
-        raise UserError(
-            f"{source.title} has only one class, {source.class_names[0]!r}; classification needs at least two"
-        )
-    empty = np.flatnonzero(counts == 0)
-    if not len(empty):
-        return
-    names, verb = _listed([source.class_names[label] for label in empty]), "has" if len(empty) == 1 else "have"
-    named = f"{'class' if len(empty) == 1 else 'classes'} {names} {verb} no examples in {train.description}"
-    from_1 = all(examples.labels.min(initial=1) > 0 for examples in bases.values())
-    if from_1 and source.class_names == tuple(map(str, range(len(counts)))):
-        raise UserError(f"{named}: labels start at 1, but {_FROM_0}")
-    raise UserError(f"{named}; every class needs training examples")
-
-
-def _without_example(split: Selection, data: config.Data) -> list[str]:
-    """A remark if a split has no example of some class."""
-    counts = np.bincount(split.labels, minlength=len(split.class_names))
-    empty = [split.class_names[label] for label in np.flatnonzero(counts == 0)]
+def _lacks(split: Selection, kind: Targets, data: config.Data) -> list[str]:
+    """A remark if a split lacks something, such as examples of some class."""
+    remark = kind.remark(split.targets, split.class_names)
     held_out = split.name == "val" and "held out by" in split.description and not data.stratify
     advice = "; config.data.stratify=True holds out examples of every class" if held_out else ""
-    return [f"{split.name} has no examples of {_listed(empty)}{advice}"] if empty else []
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(map(repr, names[:_NAMED])) + more
+    return [f"{split.name} {remark}{advice}"] if remark else []

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
+import jax
 import numpy as np
 from jaxtyping import Int, Int32, UInt8
 
@@ -20,7 +21,7 @@ from jaxcnn.data.tensorflow import import_tensorflow
 _Item = TypeVar("_Item")
 _Put = TypeVar("_Put")
 _Integers = Int32[np.ndarray, " b"]
-_Host = tuple[UInt8[np.ndarray, "b h w c"], _Integers, _Integers]  # images, labels, indices
+_Host = tuple[UInt8[np.ndarray, "b h w c"], Any, _Integers]  # images, targets, indices
 _IndexOfBatch = Callable[[int], Int[np.ndarray, " b"]]
 
 
@@ -44,7 +45,7 @@ def stream(
       prefetch: batches kept ready on the host.
 
     Returns:
-      An iterator of (images, labels, indices), read-only arrays. It is also a context manager; `close` stops its
+      An iterator of (images, targets, indices), read-only arrays. It is also a context manager; `close` stops its
       threads. For the batch concerned, `next` raises the original exception of `split.read` or `index_of_batch`.
     """
     return Stream(split, index_of_batch, first_step, last_step, worker_count(workers), prefetch)
@@ -63,6 +64,7 @@ class Stream(Iterator[_Host]):
         prefetch: int,
     ):
         self._failures: list[Exception] = []
+        self._structure = jax.tree.structure(split.targets)
         iterators: list[Any] = []
         # TensorFlow's threads must not outlive the interpreter, which would wait for them for ever: an open stream is
         # closed at exit. The finalizer refers only to the list, so the stream itself can be collected before.
@@ -79,14 +81,14 @@ class Stream(Iterator[_Host]):
         if not self._iterators:
             raise StopIteration
         try:
-            images, labels, indices, failure = next(self._iterators[0])
+            images, indices, failure, *targets = next(self._iterators[0])
         except StopIteration:
             self.close()
             raise
         if failure.any():
             self.close()
             raise self._failures[failure[failure > 0][0] - 1]
-        return images, labels, indices
+        return images, jax.tree.unflatten(self._structure, targets), indices
 
     def __enter__(self) -> "Stream":
         return self
@@ -108,13 +110,13 @@ def _pipeline(
     prefetch: int,
     failures: list[Exception],
 ) -> Any:
-    """The tf.data.Dataset of (images, labels, indices, number of the failure in `failures` or 0 for each example).
+    """The tf.data.Dataset of (images, indices, numbers of failures, target arrays); numbers count in `failures` from 1.
 
     Exceptions are passed as numbers beside the examples: raised through TensorFlow, they would lose their type and
     come with a page of its messages.
     """
     tf = import_tensorflow()
-    labels_of = np.asarray(split.labels, np.int32)
+    targets_of = jax.tree.leaves(split.targets)
 
     def failed(error: Exception) -> int:
         failures.append(error)
@@ -131,25 +133,30 @@ def _pipeline(
         except Exception as error:
             return np.zeros(batch, np.int32), np.full(batch, failed(error), np.int32)
 
-    def read(indices: _Integers, failure: _Integers) -> tuple[*_Host, _Integers]:
+    def read(indices: _Integers, failure: _Integers) -> tuple[np.ndarray, ...]:
         try:
             if not failure.any():
                 images = np.ascontiguousarray(split.read(indices), np.uint8)
-                return images, labels_of[indices], indices, failure
+                return images, indices, failure, *(rows[indices] for rows in targets_of)
         except Exception as error:
             failure = np.full(len(indices), failed(error), np.int32)
         nothing = np.zeros((len(indices), *split.image_shape), np.uint8)
-        return nothing, np.zeros_like(indices), indices, failure
+        return (
+            nothing,
+            indices,
+            failure,
+            *(np.zeros((len(indices), *rows.shape[1:]), rows.dtype) for rows in targets_of),
+        )
 
     def index_op(step):
         indices, failure = tf.numpy_function(indices_at, [step], (tf.int32, tf.int32))
         return tf.ensure_shape(indices, (batch,)), tf.ensure_shape(failure, (batch,))
 
     def read_op(indices, failure):
-        types = (tf.uint8, tf.int32, tf.int32, tf.int32)
-        images, labels, indices, failure = tf.numpy_function(read, [indices, failure], types)
-        flat = (tf.ensure_shape(each, (None,)) for each in (labels, indices, failure))
-        return tf.ensure_shape(images, (None, *split.image_shape)), *flat
+        types = (tf.uint8, tf.int32, tf.int32, *(tf.as_dtype(rows.dtype) for rows in targets_of))
+        shapes = (split.image_shape, (), (), *(rows.shape[1:] for rows in targets_of))
+        made = tf.numpy_function(read, [indices, failure], types)
+        return tuple(tf.ensure_shape(each, (None, *shape)) for each, shape in zip(made, shapes, strict=True))
 
     # A batch is cut into several pieces per worker, so that all workers work on the batch that is needed next.
     piece = max(1, -(-batch // (2 * workers)))

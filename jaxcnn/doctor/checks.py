@@ -144,7 +144,7 @@ def data(config: Config) -> Check:
         if folder is None:
             advice = "the first run downloads it; without a network, set config.data.dir to a prepared set"
             return Check("data", "warn", f"{source} is not prepared", advice)
-    splits = open_splits(config.data)
+    splits = open_splits(config.data, config.task)
     parts = [f"{split.name} {len(split)}" for split in (splits.train, splits.val, splits.test) if split is not None]
     return Check("data", "ok", f"{source}: {', '.join(parts)}")
 

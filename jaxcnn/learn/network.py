@@ -22,7 +22,7 @@ def network(spec: StepSpec, axis_name: str | None = None) -> nn.Module:
     norm = spec.norm
     if spec.optim.layers or spec.optim.freeze_norm:
         norm = PartlyFrozen(**dataclasses.asdict(norm), layers=spec.optim.layers, all_frozen=spec.optim.freeze_norm)
-    return models.build(spec.model, norm, spec.num_classes, axis_name)
+    return models.build(spec.model, norm, spec.task.targets.outputs, axis_name)
 
 
 def _initialize(spec: StepSpec, image_shape: tuple[int, int, int]) -> VariableDict:

@@ -18,7 +18,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jaxtyping import Array, Int32
 
 from jaxcnn.data import order
-from jaxcnn.data.batch import Normalization
+from jaxcnn.data.batch import Constants
 from jaxcnn.data.resident import Resident
 from jaxcnn.learn import sharded, spread
 from jaxcnn.learn import step as steps
@@ -41,28 +41,28 @@ def over_members(mesh: Mesh) -> NamedSharding:
 
 
 def member_step(
-    spec: StepSpec, mesh: Mesh, state: State, split: Resident, normalization: Normalization
+    spec: StepSpec, mesh: Mesh, state: State, split: Resident, constants: Constants
 ) -> tuple[State, steps.StepMetrics]:
     """One step of one member, on one device: its own batch gathered from the shared split, and `steps.train_step`."""
     position = jnp.asarray(order.storage_positions(spec.global_batch_size, 1, spec.optim.accumulate_steps)[0])
     batch = lax.optimization_barrier(spread.batch_part(spec, position, state.hyper.seed, state.step, split))
-    return steps.train_step(spec, state, batch, normalization, unroll=spread.unrolls_microbatches(mesh))
+    return steps.train_step(spec, state, batch, constants, unroll=spread.unrolls_microbatches(mesh))
 
 
 def _share_step(
-    spec: StepSpec, mesh: Mesh, states: State, split: Resident, normalization: Normalization
+    spec: StepSpec, mesh: Mesh, states: State, split: Resident, constants: Constants
 ) -> tuple[State, steps.StepMetrics]:
     """One step of the members on one device."""
     step = functools.partial(member_step, spec, mesh)
     if states.step.shape[0] > 1:
-        return jax.vmap(step, in_axes=(0, None, None))(states, split, normalization)
+        return jax.vmap(step, in_axes=(0, None, None))(states, split, constants)
     # Without vmap, which would turn the plain convolutions into grouped ones with a single group.
-    alone = step(jax.tree.map(lambda x: x[0], states), split, normalization)
+    alone = step(jax.tree.map(lambda x: x[0], states), split, constants)
     return jax.tree.map(lambda x: x[None], alone)
 
 
 def train_step(
-    spec: StepSpec, mesh: Mesh, states: State, split: Resident, normalization: Normalization
+    spec: StepSpec, mesh: Mesh, states: State, split: Resident, constants: Constants
 ) -> tuple[State, steps.StepMetrics]:
     """One step of every member.
 
@@ -70,7 +70,7 @@ def train_step(
       spec: the spec of every member.
       mesh: a mesh from `make_mesh`; its size divides the number of members.
       states: the states with a leading axis of members, split over the mesh.
-      split, normalization: replicated on every device.
+      split, constants: replicated on every device.
 
     Returns:
       The next states, and the metrics [members].
@@ -80,7 +80,7 @@ def train_step(
         over = jax.P(MEMBER_AXIS)
         specs = (over, jax.P(), jax.P())
         share = jax.shard_map(share, mesh=mesh, in_specs=specs, out_specs=(over, over), check_vma=False)
-    return share(states, split, normalization)
+    return share(states, split, constants)
 
 
 def train_steps(
@@ -89,13 +89,13 @@ def train_steps(
     most: int,
     states: State,
     split: Resident,
-    normalization: Normalization,
+    constants: Constants,
     count: Int32[Array, ""],
 ) -> tuple[State, steps.StepMetrics]:
     """`count` (1 ... `most`) steps of every member; metrics [most, members], the first `count` rows set."""
 
     def one(states: State) -> tuple[State, steps.StepMetrics]:
-        return train_step(spec, mesh, states, split, normalization)
+        return train_step(spec, mesh, states, split, constants)
 
     return steps.repeat(one, most, states, count)
 
@@ -111,7 +111,7 @@ def compiled_train_step(spec: StepSpec, mesh: Mesh, members: int, steps_per_call
         raise ValueError(f"{members} members cannot be divided equally over {mesh.size} devices")
     states, whole = abstract_states(spec, mesh, members), replicated(mesh)
     split = sharded.abstract_split(spec, mesh, spec.train_examples)
-    inputs: list[Any] = [states, split, sharded.abstract_normalization(spec, mesh)]
+    inputs: list[Any] = [states, split, sharded.abstract_constants(spec, mesh)]
     function: Callable[..., Any] = functools.partial(train_step, spec, mesh)
     if steps_per_call > 1:
         function = functools.partial(train_steps, spec, mesh, steps_per_call)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax.typing import VariableDict
 from jax.sharding import Mesh
 
-from jaxcnn.data.batch import Batch, Normalization
+from jaxcnn.data.batch import Batch, Constants
 from jaxcnn.learn import sharded, tta
 from jaxcnn.learn.executables import compiled
 from jaxcnn.learn.step_spec import StepSpec
@@ -27,15 +27,15 @@ def train_step(spec: StepSpec, mesh: Mesh, loader: str, steps_per_call: int = 1)
 
     With `steps_per_call` above 1 it is `sharded.resident_train_steps`, which the stream loader cannot feed.
     """
-    state, normalization = sharded.abstract_state(spec, mesh), sharded.abstract_normalization(spec, mesh)
+    state, constants = sharded.abstract_state(spec, mesh), sharded.abstract_constants(spec, mesh)
     if loader == "stream":
         batch = sharded.abstract_batch(spec, mesh, spec.global_batch_size)
-        return sharded.train_step(spec, mesh).trace(state, batch, normalization)
+        return sharded.train_step(spec, mesh).trace(state, batch, constants)
     split = sharded.abstract_split(spec, mesh, spec.train_examples)
     if steps_per_call == 1:
-        return sharded.resident_train_step(spec, mesh).trace(state, split, normalization)
+        return sharded.resident_train_step(spec, mesh).trace(state, split, constants)
     count = sharded.abstract_int(mesh)
-    return sharded.resident_train_steps(spec, mesh, steps_per_call).trace(state, split, normalization, count)
+    return sharded.resident_train_steps(spec, mesh, steps_per_call).trace(state, split, constants, count)
 
 
 def call_inputs(inputs: tuple[Any, ...], mesh: Mesh, steps_per_call: int, count: int) -> tuple[Any, ...]:
@@ -48,7 +48,7 @@ def eval_step(spec: StepSpec, mesh: Mesh, batch_size: int) -> jax.stages.Traced:
     """`sharded.eval_step` for batches of `batch_size`, a multiple of the number of devices."""
     variables = sharded.abstract_state(spec, mesh).variables()
     batch = sharded.abstract_batch(spec, mesh, batch_size)
-    return sharded.eval_step(spec, mesh).trace(variables, batch, sharded.abstract_normalization(spec, mesh))
+    return sharded.eval_step(spec, mesh).trace(variables, batch, sharded.abstract_constants(spec, mesh))
 
 
 @compiled
@@ -56,7 +56,7 @@ def predict_step(spec: StepSpec, mesh: Mesh, batch_size: int) -> jax.stages.Trac
     """`sharded.predict_step` for batches of `batch_size`, a multiple of the number of devices."""
     image = sharded.abstract_batch(spec, mesh, batch_size).image
     variables = sharded.abstract_state(spec, mesh).variables()
-    return sharded.predict_step(spec, mesh).trace(variables, image, sharded.abstract_normalization(spec, mesh))
+    return sharded.predict_step(spec, mesh).trace(variables, image, sharded.abstract_constants(spec, mesh))
 
 
 @compiled
@@ -91,13 +91,14 @@ def tta_views(spec: StepSpec, mesh: Mesh, batch_size: int, kind: str) -> jax.sta
 @compiled
 def tta_sums(spec: StepSpec, mesh: Mesh, batch_size: int, kind: str) -> jax.stages.Traced:
     """`sharded.tta_sums` for batches of `batch_size`."""
-    logits = jax.ShapeDtypeStruct((batch_size, spec.num_classes), jnp.float32, sharding=over_data(mesh))
-    batch = sharded.abstract_batch(spec, mesh, batch_size)
-    return sharded.tta_sums(kind, mesh).trace([logits] * len(tta.VIEWS[kind]), batch)
+    shape = (batch_size, spec.task.targets.outputs)
+    outputs = [jax.ShapeDtypeStruct(shape, jnp.float32, sharding=over_data(mesh))] * len(tta.VIEWS[kind])
+    batch, constants = sharded.abstract_batch(spec, mesh, batch_size), sharded.abstract_constants(spec, mesh)
+    return sharded.tta_sums(spec.task, kind, mesh).trace(outputs, batch, constants)
 
 
 def tta_eval_step(spec: StepSpec, mesh: Mesh, batch_size: int, kind: str) -> Callable[..., list[Any]]:
-    """`(variables, batch, normalization) -> [(sums, logits), …]`: plain and, unless `kind` is "none", view-averaged.
+    """`(variables, batch, constants) -> [(sums, outputs), …]`: plain and, unless `kind` is "none", view-averaged.
 
     Every view goes through the same compiled evaluation step, so the network is not compiled again. Views are made from
     the uint8 pixels, since mirroring, shifting and reflecting commute with the normalisation.
@@ -107,10 +108,10 @@ def tta_eval_step(spec: StepSpec, mesh: Mesh, batch_size: int, kind: str) -> Cal
         return lambda *inputs: [step(*inputs)]
     views, sums = (made(spec, mesh, batch_size, kind) for made in (tta_views, tta_sums))
 
-    def evaluate(variables: VariableDict, batch: Batch, normalization: Normalization) -> list[Any]:
-        plain = step(variables, batch, normalization)
+    def evaluate(variables: VariableDict, batch: Batch, constants: Constants) -> list[Any]:
+        plain = step(variables, batch, constants)
         others = [dataclasses.replace(batch, image=view) for view in views(batch.image)]
-        logits = [step(variables, other, normalization)[1] for other in others]
-        return [plain, sums([plain[1], *logits], batch)]
+        outputs = [step(variables, other, constants)[1] for other in others]
+        return [plain, sums([plain[1], *outputs], batch, constants)]
 
     return evaluate

@@ -9,24 +9,24 @@ import jax
 import jax.numpy as jnp
 from flax.typing import VariableDict
 from jax import lax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Int32, UInt8
 
 from jaxcnn.data import resident
-from jaxcnn.data.batch import Batch, Normalization
+from jaxcnn.data.batch import Batch, Constants
 from jaxcnn.data.resident import Resident
 from jaxcnn.learn import layout as layouts
-from jaxcnn.learn import loss as losses
-from jaxcnn.learn import spread, tta
+from jaxcnn.learn import metrics, spread, tta
 from jaxcnn.learn import step as steps
 from jaxcnn.learn.compilation import jit
 from jaxcnn.learn.executables import compiled
 from jaxcnn.learn.state import Hyper, State, abstract_hyper
 from jaxcnn.learn.step_spec import StepSpec
 from jaxcnn.machine.mesh import DATA_AXIS, over_data, replicated
+from jaxcnn.tasks.task import Task
 
 StepResult = tuple[State, steps.StepMetrics]
-Evaluated = tuple[losses.Sums, steps.Logits]
+Evaluated = tuple[metrics.Sums, steps.Outputs]
 
 
 @functools.lru_cache(maxsize=64)
@@ -52,33 +52,33 @@ def init_program(spec: StepSpec, mesh: Mesh) -> jax.stages.Traced:
 
 @functools.lru_cache(maxsize=64)
 def train_step(spec: StepSpec, mesh: Mesh) -> jax.stages.Wrapped:
-    """Jitted `(state, batch, normalization) -> (state, metrics)`; the batch is split over the mesh, the state donated.
+    """Jitted `(state, batch, constants) -> (state, metrics)`; the batch is split over the mesh, the state donated.
 
     The batch is stored in the order of `jaxcnn.data.order.storage_positions`.
     """
 
-    def train_step(state: State, batch: Batch, normalization: Normalization) -> StepResult:
-        return spread.train_step(spec, mesh, state, batch, normalization)
+    def train_step(state: State, batch: Batch, constants: Constants) -> StepResult:
+        return spread.train_step(spec, mesh, state, batch, constants)
 
     return _jit_step(train_step, spec, mesh)
 
 
 @functools.lru_cache(maxsize=64)
 def resident_train_step(spec: StepSpec, mesh: Mesh) -> jax.stages.Wrapped:
-    """Jitted `(state, split, normalization) -> (state, metrics)`: order, gather and step are one program.
+    """Jitted `(state, split, constants) -> (state, metrics)`: order, gather and step are one program.
 
     `split` is a `Resident` replicated over the mesh; nothing is copied from the host.
     """
 
-    def resident_train_step(state: State, split: Resident, normalization: Normalization) -> StepResult:
-        return spread.resident_train_step(spec, mesh, state, split, normalization)
+    def resident_train_step(state: State, split: Resident, constants: Constants) -> StepResult:
+        return spread.resident_train_step(spec, mesh, state, split, constants)
 
     return _jit_step(resident_train_step, spec, mesh)
 
 
 @functools.lru_cache(maxsize=64)
 def resident_train_steps(spec: StepSpec, mesh: Mesh, most: int) -> jax.stages.Wrapped:
-    """Jitted `(state, split, normalization, count) -> (state, metrics)`: `count` steps in one program.
+    """Jitted `(state, split, constants, count) -> (state, metrics)`: `count` steps in one program.
 
     `count` is 1 ... `most`. It is traced, so one compilation serves calls of every length. As XLA can
     neither unroll the loop nor peel steps off it, the number of steps per call changes no bit of a run. Each metric has
@@ -86,10 +86,10 @@ def resident_train_steps(spec: StepSpec, mesh: Mesh, most: int) -> jax.stages.Wr
     """
 
     def resident_train_steps(
-        state: State, split: Resident, normalization: Normalization, count: Int32[Array, ""]
+        state: State, split: Resident, constants: Constants, count: Int32[Array, ""]
     ) -> StepResult:
         def one(state: State) -> StepResult:
-            return spread.resident_train_step(spec, mesh, state, split, normalization)
+            return spread.resident_train_step(spec, mesh, state, split, constants)
 
         return steps.repeat(one, most, state, count)
 
@@ -98,17 +98,17 @@ def resident_train_steps(spec: StepSpec, mesh: Mesh, most: int) -> jax.stages.Wr
 
 @functools.lru_cache(maxsize=64)
 def eval_step(spec: StepSpec, mesh: Mesh) -> jax.stages.Wrapped:
-    """Jitted `(variables, batch, normalization) -> (sums, logits)`, the batch split over the mesh."""
+    """Jitted `(variables, batch, constants) -> (sums, outputs)`, the batch split over the mesh."""
 
-    def local(variables: VariableDict, batch: Batch, normalization: Normalization) -> Evaluated:
-        sums, logits = steps.eval_step(spec, variables, batch, normalization)
-        return jax.lax.psum(sums, DATA_AXIS), logits
+    def local(variables: VariableDict, batch: Batch, constants: Constants) -> Evaluated:
+        sums, outputs = steps.eval_step(spec, variables, batch, constants)
+        return jax.lax.psum(sums, DATA_AXIS), outputs
 
-    def eval_step(variables: VariableDict, batch: Batch, normalization: Normalization) -> Evaluated:
+    def eval_step(variables: VariableDict, batch: Batch, constants: Constants) -> Evaluated:
         specs = (_variable_specs(spec, mesh, variables), jax.P(DATA_AXIS), jax.P())
         out_specs = (jax.P(), jax.P(DATA_AXIS))
         mapped = jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=out_specs, check_vma=False)
-        return mapped(variables, batch, normalization)
+        return mapped(variables, batch, constants)
 
     return jit(eval_step, mesh, out_shardings=(replicated(mesh), over_data(mesh)))
 
@@ -124,27 +124,25 @@ def tta_views(kind: str, mesh: Mesh) -> jax.stages.Wrapped:
 
 
 @functools.lru_cache(maxsize=16)
-def tta_sums(kind: str, mesh: Mesh) -> jax.stages.Wrapped:
-    """Jitted `(logits of each view, batch) -> (sums, averaged logits)`."""
+def tta_sums(task: Task, kind: str, mesh: Mesh) -> jax.stages.Wrapped:
+    """Jitted `(outputs of each view, batch, constants) -> (sums, averaged outputs)`."""
 
-    def tta_sums(logits: list[steps.Logits], batch: Batch) -> Evaluated:
-        averaged = tta.average(logits, kind)
-        return steps.eval_sums(averaged, batch), averaged
+    def tta_sums(outputs: list[steps.Outputs], batch: Batch, constants: Constants) -> Evaluated:
+        averaged = tta.average(outputs, kind)
+        return steps.eval_sums(task, averaged, batch, constants), averaged
 
     return jax.jit(tta_sums, out_shardings=(replicated(mesh), over_data(mesh)))
 
 
 @functools.lru_cache(maxsize=64)
 def predict_step(spec: StepSpec, mesh: Mesh) -> jax.stages.Wrapped:
-    """Jitted `(variables, image, normalization) -> logits`, split over the mesh."""
+    """Jitted `(variables, image, constants) -> outputs`, split over the mesh."""
     local = functools.partial(steps.predict_step, spec)
 
-    def predict_step(
-        variables: VariableDict, image: UInt8[Array, "b h w c"], normalization: Normalization
-    ) -> steps.Logits:
+    def predict_step(variables: VariableDict, image: UInt8[Array, "b h w c"], constants: Constants) -> steps.Outputs:
         specs = (_variable_specs(spec, mesh, variables), jax.P(DATA_AXIS), jax.P())
         mapped = jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=jax.P(DATA_AXIS), check_vma=False)
-        return mapped(variables, image, normalization)
+        return mapped(variables, image, constants)
 
     return jit(predict_step, mesh)
 
@@ -188,7 +186,7 @@ def abstract_split(spec: StepSpec, mesh: Mesh, examples: int) -> Resident:
     """The shapes of a split of `examples` examples, on every device of the mesh."""
     whole = replicated(mesh)
     image = jax.ShapeDtypeStruct((examples, *spec.image_shape), jnp.uint8, sharding=whole)
-    return Resident(image, jax.ShapeDtypeStruct((examples,), jnp.int32, sharding=whole))
+    return Resident(image, _abstract_targets(spec, examples, whole))
 
 
 def abstract_int(mesh: Mesh) -> jax.ShapeDtypeStruct:
@@ -202,13 +200,24 @@ def abstract_batch(spec: StepSpec, mesh: Mesh, batch_size: int) -> Batch:
     image = jax.ShapeDtypeStruct((batch_size, *spec.image_shape), jnp.uint8, sharding=sharding)
     integer = jax.ShapeDtypeStruct((batch_size,), jnp.int32, sharding=sharding)
     mask = jax.ShapeDtypeStruct((batch_size,), jnp.bool_, sharding=sharding)
-    return Batch(image, integer, integer, integer, mask)
+    return Batch(image, _abstract_targets(spec, batch_size, sharding), integer, integer, mask)
 
 
-def abstract_normalization(spec: StepSpec, mesh: Mesh) -> Normalization:
-    """The shapes of a normalisation, on every device of the mesh."""
-    channel = jax.ShapeDtypeStruct((spec.image_shape[-1],), jnp.float32, sharding=replicated(mesh))
-    return Normalization(channel, channel)
+def _abstract_targets(spec: StepSpec, examples: int, sharding: NamedSharding) -> Any:
+    return jax.tree.map(
+        lambda of_one: jax.ShapeDtypeStruct((examples, *of_one.shape), of_one.dtype, sharding=sharding),
+        spec.task.targets.spec(),
+    )
+
+
+def abstract_constants(spec: StepSpec, mesh: Mesh) -> Constants:
+    """The shapes of the constants, on every device of the mesh."""
+    whole = replicated(mesh)
+    channel = jax.ShapeDtypeStruct((spec.image_shape[-1],), jnp.float32, sharding=whole)
+    task = jax.tree.map(
+        lambda of_task: jax.ShapeDtypeStruct(of_task.shape, of_task.dtype, sharding=whole), spec.task.loss.abstract()
+    )
+    return Constants(channel, channel, task)
 
 
 def _jit_step(step: Callable[..., StepResult], spec: StepSpec, mesh: Mesh) -> jax.stages.Wrapped:

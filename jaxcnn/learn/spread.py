@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int32, UInt32
 
 from jaxcnn.data import order, resident
-from jaxcnn.data.batch import Batch, Normalization
+from jaxcnn.data.batch import Batch, Constants
 from jaxcnn.data.resident import Resident
 from jaxcnn.learn import layout as layouts
 from jaxcnn.learn import rates
@@ -30,7 +30,7 @@ from jaxcnn.machine.mesh import DATA_AXIS, MODEL_AXIS, data_devices, model_devic
 
 
 def train_step(
-    spec: StepSpec, mesh: Mesh, state: State, batch: Batch, normalization: Normalization
+    spec: StepSpec, mesh: Mesh, state: State, batch: Batch, constants: Constants
 ) -> tuple[State, steps.StepMetrics]:
     """`steps.train_step` with the batch split over the mesh; the state is sharded by `state_shardings` throughout."""
     layout = layouts.of_params(spec, mesh, state.params)
@@ -50,7 +50,7 @@ def train_step(
     in_specs = (layout.step, jax.P(), jax.P(), jax.P(), jax.P(DATA_AXIS), jax.P())
     out_specs = steps.Gradients(trained, jax.P(), jax.P())  # type: ignore[arg-type]  # of arrays
     whole = jax.shard_map(local, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
-    inputs = state.params, state.batch_stats, state.step, state.hyper, batch, normalization
+    inputs = state.params, state.batch_stats, state.step, state.hyper, batch, constants
     state, metrics = steps.update(spec, state, whole(*inputs))
     if mesh.size > 1:
         state = lax.with_sharding_constraint(state, layouts.of_state(spec, mesh, state))
@@ -79,7 +79,7 @@ def _sum(share: Float[Array, "..."], partition: jax.P, mesh: Mesh) -> Float[Arra
 
 
 def resident_train_step(
-    spec: StepSpec, mesh: Mesh, state: State, split: Resident, normalization: Normalization
+    spec: StepSpec, mesh: Mesh, state: State, split: Resident, constants: Constants
 ) -> tuple[State, steps.StepMetrics]:
     """`train_step` with the batch of this step gathered from a `split` that every device holds completely."""
     gather = functools.partial(resident_batch, spec, data_devices(mesh))
@@ -87,7 +87,7 @@ def resident_train_step(
     mapped = jax.shard_map(gather, mesh=mesh, in_specs=specs, out_specs=jax.P(DATA_AXIS), check_vma=False)
     # The barrier keeps the step equal, to the bit, to that of the stream loader.
     batch = lax.optimization_barrier(mapped(state.hyper.seed, state.step, split))
-    return train_step(spec, mesh, state, batch, normalization)
+    return train_step(spec, mesh, state, batch, constants)
 
 
 def resident_batch(

@@ -11,17 +11,17 @@ from flax.typing import Collection, VariableDict
 from jaxtyping import Array, Float32, Int32, UInt8
 
 from jaxcnn.data import augment, order
-from jaxcnn.data.batch import Batch, Normalization
-from jaxcnn.learn import loss as losses
-from jaxcnn.learn import rates
+from jaxcnn.data.batch import Batch, Constants
+from jaxcnn.learn import metrics, rates
 from jaxcnn.learn.network import layers_of, network
 from jaxcnn.learn.optim import make_optimizer
 from jaxcnn.learn.schedule import learning_rate_factor, whitening_bias_scale
 from jaxcnn.learn.state import Hyper, State, step_key
 from jaxcnn.learn.step_spec import StepSpec
 from jaxcnn.models import whitening
+from jaxcnn.tasks.task import Task
 
-Logits = Float32[Array, "b k"]
+Outputs = Float32[Array, "b k"]  # of the network
 _Carried = TypeVar("_Carried")
 _Metrics = TypeVar("_Metrics")
 
@@ -35,14 +35,14 @@ class StepMetrics:
     """The metrics of a training step.
 
     Attributes:
-      sums: sums over the global batch, of the training loss (smoothed, mixed targets) and accuracy.
+      sums: sums over the global batch, of the training loss (smoothed, mixed targets) and the task's metrics.
       grad_norm: global L2 norm of the gradient, before clipping.
       learning_rate: the learning rate that was used.
     """
 
-    sums: losses.Sums
-    grad_norm: losses.Scalar
-    learning_rate: losses.Scalar
+    sums: metrics.Sums
+    grad_norm: metrics.Scalar
+    learning_rate: metrics.Scalar
 
 
 @flax.struct.dataclass
@@ -56,7 +56,7 @@ class Gradients:
     """
 
     grads: Collection
-    sums: losses.Sums
+    sums: metrics.Sums
     batch_stats: Collection
 
 
@@ -76,7 +76,7 @@ def init_state(spec: StepSpec, hyper: Hyper) -> State:
 
 
 def train_step(
-    spec: StepSpec, state: State, batch: Batch, normalization: Normalization, *, unroll: bool = False
+    spec: StepSpec, state: State, batch: Batch, constants: Constants, *, unroll: bool = False
 ) -> tuple[State, StepMetrics]:
     """One step of training on one device: augment, differentiate, update.
 
@@ -84,13 +84,13 @@ def train_step(
       spec: the static part of the run.
       state: the state after `state.step` steps.
       batch: the whole batch.
-      normalization: normalisation by the training split.
+      constants: normalisation by the training split, and the arrays of the task.
       unroll: see `batch_gradients`.
 
     Returns:
       The next state and the metrics.
     """
-    inputs = state.params, state.batch_stats, state.step, state.hyper, batch, normalization
+    inputs = state.params, state.batch_stats, state.step, state.hyper, batch, constants
     return update(spec, state, batch_gradients(spec, *inputs, unroll=unroll))
 
 
@@ -133,7 +133,7 @@ def update(spec: StepSpec, state: State, gradients: Gradients) -> tuple[State, S
     return next_state, StepMetrics(gradients.sums, norm, learning_rate)
 
 
-def _known_after(norm: losses.Scalar, learning_rate: losses.Scalar) -> losses.Scalar:
+def _known_after(norm: metrics.Scalar, learning_rate: metrics.Scalar) -> metrics.Scalar:
     """`learning_rate`; NaN if the gradients' `norm` is NaN, which stops a run anyway.
 
     With this dependency, the update of any parameter comes after the last use of all of them. Without it, XLA writes
@@ -150,7 +150,7 @@ def batch_gradients(
     step: Int32[Array, ""],
     hyper: Hyper,
     batch: Batch,
-    normalization: Normalization,
+    constants: Constants,
     axis_name: str | None = None,
     unroll: bool = False,
 ) -> Gradients:
@@ -161,7 +161,7 @@ def batch_gradients(
       params, batch_stats, step, hyper: fields of the state.
       batch: the whole batch; or, if `axis_name` is a mesh axis inside `jax.shard_map`, this device's shard of
         it, stored in the order of `jaxcnn.data.order.storage_positions`.
-      normalization: normalisation by the training split.
+      constants: normalisation by the training split, and the arrays of the task.
       axis_name: the mesh axis over which the batch is split, or None.
       unroll: write out the microbatches one after another instead of looping over them.
 
@@ -173,10 +173,11 @@ def batch_gradients(
     key = step_key(hyper.seed, step)
     examples = augment.augment(
         spec.augment,
+        spec.task.targets,
         batch,
         jax.random.fold_in(key, AUGMENT),
-        normalization.mean,
-        normalization.std,
+        constants.mean,
+        constants.std,
         run_key=step_key(hyper.seed, RUN_STEP),
         epoch=order.epoch_of(step, batch.position, spec.global_batch_size, spec.train_examples),
         axis_name=axis_name,
@@ -188,9 +189,9 @@ def batch_gradients(
 
     def microbatch_loss(
         part: Collection, micro: tuple[augment.Augmented, Batch]
-    ) -> tuple[losses.Scalar, tuple[losses.Sums, Collection]]:
+    ) -> tuple[metrics.Scalar, tuple[metrics.Sums, Collection]]:
         examples, source = micro
-        logits, updates = model.apply(
+        outputs, updates = model.apply(
             {"params": rates.merged(part, params), "batch_stats": batch_stats},
             examples.image,
             positions=source.position,
@@ -198,40 +199,41 @@ def batch_gradients(
             rngs={"dropout": dropout_key},
             mutable=["batch_stats"],
         )
-        target = examples.label, examples.other_label, examples.weight
-        loss = losses.cross_entropy(logits, *target, hyper.label_smoothing)
-        metrics = losses.sums(loss, logits, *target, source.mask)
-        return metrics.loss / spec.global_batch_size, (metrics, updates.get("batch_stats", {}))
+        task, settings = spec.task, {"label_smoothing": hyper.label_smoothing}
+        loss = task.loss.losses(outputs, examples.target, settings, constants, examples.image)
+        values = task.evaluation.values(outputs, examples.target, constants)
+        sums = metrics.summed({metrics.LOSS: loss, **values}, source.mask)
+        return sums[metrics.LOSS] / spec.global_batch_size, (sums, updates.get("batch_stats", {}))
 
     gradient = jax.value_and_grad(microbatch_loss, has_aux=True)
     part = rates.trainable(params, layers_of(spec, batch_stats))
-    (_, (metrics, new_stats)), grads = _accumulate(gradient, part, (examples, batch), microbatches, unroll)
+    (_, (sums, new_stats)), grads = _accumulate(gradient, part, (examples, batch), microbatches, unroll)
     dtype = jnp.dtype(spec.optim.gradient_dtype)
     grads = jax.tree.map(lambda share: share.astype(dtype), grads)
-    return Gradients(grads, metrics, jax.tree.map(lambda total: total / microbatches, new_stats))
+    return Gradients(grads, sums, jax.tree.map(lambda total: total / microbatches, new_stats))
 
 
 def eval_step(
-    spec: StepSpec, variables: VariableDict, batch: Batch, normalization: Normalization
-) -> tuple[losses.Sums, Logits]:
-    """Evaluate a batch or a device's shard: sums over examples whose mask is True, and logits."""
-    logits = predict_step(spec, variables, batch.image, normalization)
-    return eval_sums(logits, batch), logits
+    spec: StepSpec, variables: VariableDict, batch: Batch, constants: Constants
+) -> tuple[metrics.Sums, Outputs]:
+    """Evaluate a batch or a device's shard: sums over examples whose mask is True, and outputs."""
+    outputs = predict_step(spec, variables, batch.image, constants)
+    return eval_sums(spec.task, outputs, batch, constants), outputs
 
 
-def eval_sums(logits: Logits, batch: Batch) -> losses.Sums:
-    """Sums over the examples of a batch whose mask is True, from its logits."""
-    whole = jnp.ones(batch.label.shape, jnp.float32)
-    loss = losses.cross_entropy(logits, batch.label, batch.label, whole, jnp.zeros(()))
-    return losses.sums(loss, logits, batch.label, batch.label, whole, batch.mask)
+def eval_sums(task: Task, outputs: Outputs, batch: Batch, constants: Constants) -> metrics.Sums:
+    """Sums over the examples of a batch whose mask is True, from the outputs of the network."""
+    target = task.targets.whole(batch.target)
+    values = task.evaluation.values(outputs, target, constants)
+    return metrics.summed({metrics.LOSS: task.loss.reported(outputs, target, constants), **values}, batch.mask)
 
 
 def predict_step(
-    spec: StepSpec, variables: VariableDict, image: UInt8[Array, "b h w c"], normalization: Normalization
-) -> Logits:
-    """Logits of images."""
+    spec: StepSpec, variables: VariableDict, image: UInt8[Array, "b h w c"], constants: Constants
+) -> Outputs:
+    """Outputs of the network for images."""
     model: Any = network(spec)
-    return model.apply(variables, augment.normalize(image, normalization.mean, normalization.std), train=False)
+    return model.apply(variables, augment.normalize(image, constants.mean, constants.std), train=False)
 
 
 def _accumulate(

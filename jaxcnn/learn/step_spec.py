@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxcnn.config import Augment, Config, ConfigError, Model, Norm, Optim, Schedule
 from jaxcnn.data.order import MAX_PLACES
+from jaxcnn.tasks import Task
 
 # These are inputs of the step, not parts of the spec, so all specs hold the same value here.
 _TRACED: dict[str, Any] = {"learning_rate": 0.0, "weight_decay": 0.0, "momentum": 0.0, "label_smoothing": 0.0}
@@ -22,7 +23,7 @@ class StepSpec:
     Attributes:
       global_batch_size: examples per step.
       model, norm, augment, optim, schedule: as in the config; the traced fields of `optim` are blanked.
-      num_classes: number of classes of the data set.
+      task: what the network learns, for the classes of the data set.
       image_shape: (H, W, C).
       train_examples: N, number of examples in the training split.
       total_steps: steps of the whole run.
@@ -36,7 +37,7 @@ class StepSpec:
     augment: Augment
     optim: Optim
     schedule: Schedule
-    num_classes: int
+    task: Task
     image_shape: tuple[int, int, int]
     train_examples: int
     total_steps: int
@@ -67,8 +68,8 @@ class StepSpec:
         return float(np.average(figures, weights=np.diff([end for end, _ in self.stages], prepend=0)))
 
 
-def make_spec(config: Config, *, num_classes: int, image_shape: tuple[int, int, int], train_examples: int) -> StepSpec:
-    """The spec of a config for a data set of this many classes and training examples, with images [H, W, C].
+def make_spec(config: Config, *, task: Task, image_shape: tuple[int, int, int], train_examples: int) -> StepSpec:
+    """The spec of a config for a task and a data set of this many training examples, with images [H, W, C].
 
     Raises:
       ConfigError: the run is longer than the order of examples allows.
@@ -87,7 +88,7 @@ def make_spec(config: Config, *, num_classes: int, image_shape: tuple[int, int, 
         augment=config.augment,
         optim=dataclasses.replace(config.optim, **_TRACED, **_NOT_SEEN),
         schedule=config.schedule,
-        num_classes=num_classes,
+        task=task,
         image_shape=image_shape,
         train_examples=train_examples,
         total_steps=total_steps,

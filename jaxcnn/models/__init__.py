@@ -31,7 +31,7 @@ def frozen(model: config.Model) -> Layers:
     return MODELS[model.name].FROZEN
 
 
-def build(model: config.Model, norm: config.Norm, num_classes: int, axis_name: str | None = None) -> nn.Module:
+def build(model: config.Model, norm: config.Norm, outputs: int, axis_name: str | None = None) -> nn.Module:
     """Build the network that `model` names.
 
     `module.init(key, zeros)` returns float32 "params" and, with BatchNorm, "batch_stats".
@@ -42,11 +42,11 @@ def build(model: config.Model, norm: config.Norm, num_classes: int, axis_name: s
     Args:
       model: the architecture; its `num_classes` is not used here.
       norm: options of the BatchNorm layers.
-      num_classes: k.
+      outputs: k.
       axis_name: inside `jax.shard_map(..., check_vma=False)`, the mesh axis over which images are sharded; device d
         holds the d-th part of the batch. None if the whole batch is on this device.
     """
-    return MODELS[model.name](model, norm, num_classes, axis_name, jnp.dtype(model.dtype))
+    return MODELS[model.name](model, norm, outputs, axis_name, jnp.dtype(model.dtype))
 
 
 def examples_for_initialization(params: Collection) -> int:

@@ -82,7 +82,7 @@ class _Whitened(Network):
 
     def _classify(self, x: Features, positions: Positions | None, train: bool) -> Logits:
         x = Dropout(self.model.dropout, name="dropout")(x, positions, train)
-        return ScaledClassifier(self.num_classes, name="classifier")(x)
+        return ScaledClassifier(self.outputs, name="classifier")(x)
 
 
 class Airbench(_Whitened):
@@ -139,13 +139,13 @@ class ScaledClassifier(nn.Module):
     So weights of standard deviation 1 give small logits, and the layer learns at a separate rate.
     """
 
-    num_classes: int
+    outputs: int
 
     @nn.compact
     def __call__(self, x: Features) -> Logits:
         """Map `x` to logits."""
         dtype = at_least_float32(x)
-        dense = Dense(self.num_classes, use_bias=False, dtype=dtype, kernel_init=unit_deviation_uniform)
+        dense = Dense(self.outputs, use_bias=False, dtype=dtype, kernel_init=unit_deviation_uniform)
         nn.share_scope(self, dense)  # the parameter is "classifier/kernel"
         return dense(x) / x.shape[-1]
 

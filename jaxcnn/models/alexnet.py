@@ -47,4 +47,4 @@ class AlexNet(Network):
         for i in (1, 2):
             x = Dropout(self.model.dropout, name=f"dropout{i}")(x, positions, train)
             x = nn.relu(Dense(scaled(HIDDEN, self.model.width), dtype=self.dtype, split=True, name=f"dense{i}")(x))
-        return Classifier(self.num_classes, name="classifier")(x)
+        return Classifier(self.outputs, name="classifier")(x)

@@ -29,4 +29,4 @@ class CNN(Network):
             if i == 2:
                 x = max_pool(x, 2, strides=2)
         x = Dropout(self.model.dropout, name="dropout")(global_average_pool(x), positions, train)
-        return Classifier(self.num_classes, name="classifier")(x)
+        return Classifier(self.outputs, name="classifier")(x)

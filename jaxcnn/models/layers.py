@@ -133,12 +133,12 @@ class Dense(nn.Module):
 class Classifier(nn.Module):
     """The last dense layer, always computed in float32."""
 
-    num_classes: int
+    outputs: int
 
     @nn.compact
     def __call__(self, x: Features) -> Logits:
         """Map `x` to logits."""
-        dense = Dense(self.num_classes, dtype=at_least_float32(x), kernel_init=classifier_normal)
+        dense = Dense(self.outputs, dtype=at_least_float32(x), kernel_init=classifier_normal)
         nn.share_scope(self, dense)  # the parameters are "classifier/kernel", not "classifier/Dense_0/kernel"
         return dense(x)
 

@@ -25,7 +25,7 @@ class Network(nn.Module):
     Attributes:
       model: the options; a network's docstring says which of them it reads.
       norm: options of the BatchNorm layers.
-      num_classes: number of classes.
+      outputs: number of outputs; for classification, of classes.
       axis_name: mesh axis over which the batch is sharded, or None.
       dtype: type of the computation.
       HEAD: name of the module that makes the logits; Muon leaves it to SGD.
@@ -37,6 +37,6 @@ class Network(nn.Module):
 
     model: config.Model
     norm: config.Norm
-    num_classes: int
+    outputs: int
     axis_name: str | None = None
     dtype: Dtype = jnp.float32

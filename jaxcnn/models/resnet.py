@@ -53,7 +53,7 @@ class ResNet50(Network):
                     name=f"block{stage}_{i}",
                 )(x, train)
         x = Dropout(self.model.dropout, name="dropout")(global_average_pool(x), positions, train)
-        return Classifier(self.num_classes, name="classifier")(x)
+        return Classifier(self.outputs, name="classifier")(x)
 
 
 class Bottleneck(nn.Module):

@@ -51,4 +51,4 @@ class VGG16(Network):
                 x = Dropout(self.model.dropout, name=f"dropout{i}")(x, positions, train)
         else:
             x = Dropout(self.model.dropout, name="dropout")(x, positions, train)
-        return Classifier(self.num_classes, name="classifier")(x)
+        return Classifier(self.outputs, name="classifier")(x)

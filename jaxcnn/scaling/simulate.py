@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from jaxcnn import config as configs
+from jaxcnn import tasks
 from jaxcnn.config import Config, Data
 from jaxcnn.data.source import open_splits
 from jaxcnn.learn import programs, sharded
@@ -65,7 +66,10 @@ def _program(config: Config, facts: tuple[tuple[int, int, int], int, int]) -> St
     # The length of the run does not change the step, and with a large batch it could exceed the example order's limit.
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, steps=1000))
     return make_spec(
-        config, num_classes=config.model.num_classes or classes, image_shape=shape, train_examples=examples
+        config,
+        task=tasks.make(config.task, config.model.num_classes or classes),
+        image_shape=shape,
+        train_examples=examples,
     )
 
 

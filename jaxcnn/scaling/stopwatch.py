@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 
 from jaxcnn import config as configs
 from jaxcnn.config import UserError
-from jaxcnn.data.batch import Normalization
+from jaxcnn.data.batch import Constants
 from jaxcnn.data.source import open_splits
 from jaxcnn.learn import programs, sharded, spread
 from jaxcnn.learn.state import make_hyper
@@ -51,7 +51,7 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
     config = configs.from_config_dict(task["config"])
     meshes.prepare_backend()
     mesh = mesh_over(jax.devices(), task["devices"], config.parallel.model_devices)
-    splits = open_splits(config.data)
+    splits = open_splits(config.data, config.task)
     found_setup = setup.on(config, splits, mesh)
     spec, kind = found_setup.spec, found_setup.loader
     if kind == "stream" and task["processes"] > 1:
@@ -59,8 +59,8 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
     loader = found_setup.make_loader()
     compiled = programs.train_step(spec, mesh, kind)
     channels = np.full(spec.image_shape[-1], 0.5, np.float32)
-    normalization = jax.device_put(Normalization(channels, channels), meshes.replicated(mesh))
-    runner = _Runner(compiled, sharded.init_state(spec, mesh)(make_hyper(config)), normalization)
+    constants = found_setup.constants(Constants(channels, channels))
+    runner = _Runner(compiled, sharded.init_state(spec, mesh)(make_hyper(config)), constants)
     found = replay.collectives_of(compiled)
     communicate = replay.program(found, mesh)
     malloc.keep()  # as in training after compilation
@@ -115,13 +115,13 @@ def memory_of(compiled: jax.stages.Compiled) -> dict[str, int] | None:
 class _Runner:
     """The compiled step with its state, which each call donates."""
 
-    def __init__(self, compiled: Any, state: Any, normalization: Normalization) -> None:
-        self._compiled, self.state, self._normalization = compiled, state, normalization
+    def __init__(self, compiled: Any, state: Any, constants: Constants) -> None:
+        self._compiled, self.state, self._constants = compiled, state, constants
         self._metrics: Any = None
 
     def step(self, inputs: Any) -> None:
         before = self._metrics
-        self.state, self._metrics = self._compiled(self.state, inputs, self._normalization)
+        self.state, self._metrics = self._compiled(self.state, inputs, self._constants)
         if before is not None:  # as in the trainer, which reads the metrics of the previous step
             jax.block_until_ready(before)
 

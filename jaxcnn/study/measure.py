@@ -12,7 +12,7 @@ import jax
 from rich.console import Console
 
 from jaxcnn.config import ConfigError, UserError
-from jaxcnn.data.batch import Normalization
+from jaxcnn.data.batch import Constants
 from jaxcnn.data.examples import worker_count
 from jaxcnn.learn import programs
 from jaxcnn.learn.state import make_hyper
@@ -66,7 +66,7 @@ def measure(plan: Plan, folder: pathlib.Path, shared: Shared, say: Any) -> dict[
 def _measure(group: Group, shared: Shared) -> dict[str, float]:
     config = group.config
     mesh = meshes.make_mesh(config.parallel.devices, config.parallel.model_devices)
-    splits = shared.splits(config.data)
+    splits = shared.splits(config.data, config.task)
     found = setup.on(config, splits, mesh)
     spec, loader, batch_size = found.spec, found.make_loader(shared), found.eval_batch_size
     began = time.perf_counter()
@@ -78,14 +78,14 @@ def _measure(group: Group, shared: Shared) -> dict[str, float]:
     malloc.keep()  # as in training after compilation
     compile_seconds = time.perf_counter() - began
     shared.compile_seconds.setdefault(spec, compile_seconds)
-    normal = jax.device_put(Normalization(*shared.statistics(splits.train)), meshes.replicated(mesh))
-    state = initialize_from_data(state, splits, normal)
+    constants = found.constants(Constants(*shared.statistics(splits.train)))
+    state = initialize_from_data(state, splits, constants)
     step_seconds = []
     with loader.train_inputs(splits.train, 0) as inputs:
         for step in steps:
             seconds = []
             for _ in range(1 + STEPS):
-                arguments = programs.call_inputs((state, next(inputs), normal), mesh, found.steps_per_call, 1)
+                arguments = programs.call_inputs((state, next(inputs), constants), mesh, found.steps_per_call, 1)
                 (state, _), took = _timed(step, *arguments)
                 seconds.append(took)
             step_seconds.append(min(seconds[1:]))
@@ -100,7 +100,7 @@ def _measure(group: Group, shared: Shared) -> dict[str, float]:
         variables = programs.as_evaluated(spec, mesh, state.variables())
         with loader.eval_batches(evaluated, batch_size) as batches:
             batch = next(batches)
-            seconds = [_timed(evaluate, variables, batch, normal)[1] for _ in range(2)]
+            seconds = [_timed(evaluate, variables, batch, constants)[1] for _ in range(2)]
         figures["eval_seconds_per_example"] = min(seconds) / batch_size
     return figures
 

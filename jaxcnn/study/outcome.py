@@ -13,6 +13,7 @@ from jaxcnn.study import folder as files
 from jaxcnn.study import spec
 from jaxcnn.study.folder import Definition
 from jaxcnn.study.table import Board, line_of
+from jaxcnn.tasks import Headline
 from jaxcnn.train.drive import Diverged
 from jaxcnn.train.logbook import duration
 
@@ -99,12 +100,12 @@ def summarize(folder: pathlib.Path, definition: Definition, board: Board, study:
         + (f"; {left} of {board.total} are left; the same command continues" if left > 0 else "")
     ]
     if len(definition.directions) > 1:
-        lines += _front(study)
+        lines += _front(study, board.figure)
     elif best := board.best():
-        lines.append(f"  best on validation: {line_of(best)}")
+        lines.append(f"  best on validation: {line_of(best, board.figure)}")
     for trial in ended:
         if trial["state"] in ("failed", "diverged"):
-            lines.append(f"  {line_of(trial)}")
+            lines.append(f"  {line_of(trial, board.figure)}")
     if exit_code(board):
         lines.append("  no trial has a result")
     if board.count("failed", "diverged"):
@@ -120,13 +121,13 @@ def exit_code(board: Board) -> int:
     return Diverged.exit_code if diverged == ended else UserError.exit_code
 
 
-def _front(study: optuna.Study) -> list[str]:
+def _front(study: optuna.Study, figure: Headline) -> list[str]:
     """The Pareto front: trials that no other trial beats in every objective."""
     front = [trial for trial in study.best_trials if "as" not in trial.user_attrs]
     front.sort(key=lambda trial: trial.values[1])
-    lines = ["  Pareto front of validation accuracy and training time:"] if front else []
+    lines = [f"  Pareto front of validation {figure.label} and training time:"] if front else []
     for trial in front:
-        accuracy, seconds = trial.values
+        value, seconds = trial.values
         number, what = trial.user_attrs.get("folder", trial.number), spec.describe(trial.user_attrs["overrides"])
-        lines.append(f"    trial {number}: {what}: val accuracy {100 * accuracy:.2f}% in {seconds:.1f} s")
+        lines.append(f"    trial {number}: {what}: val {figure.label} {figure.shown(value)} in {seconds:.1f} s")
     return lines

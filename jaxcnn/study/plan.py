@@ -129,7 +129,7 @@ def choose_sampler(sweep: spec.Sweep, asked: str) -> str:
 def _check_search(sweep: spec.Sweep, base: Config, sampler: str) -> None:
     if base.data.protocol == "full":
         raise UserError(
-            f"--sampler={sampler} decides by validation accuracy, which config.data.protocol='full' does not have"
+            f"--sampler={sampler} decides by figures on validation, which config.data.protocol='full' does not have"
         )
     if len(sweep.seeds) > 1:
         raise UserError(f"--sampler={sampler} gives each trial one seed, but the sweep has {len(sweep.seeds)}")
@@ -150,10 +150,10 @@ def _with_configs(trials: list[dict[str, Any]], base: Config) -> list[tuple[dict
 def _group(made: list[tuple[dict[str, Any], Config]], shared: Shared) -> dict[str, Group]:
     """The programs of the trials by key, those with the same data together; sets the "program" of each trial."""
     found: dict[str, Group] = {}
-    for data in dict.fromkeys(config.data for _, config in made):
-        splits = shared.splits(data)
+    for data, task in dict.fromkeys((config.data, config.task) for _, config in made):
+        splits = shared.splits(data, task)
         for trial, config in made:
-            if config.data != data:
+            if (config.data, config.task) != (data, task):
                 continue
             try:
                 step_spec = spec_on(config, splits)

@@ -9,6 +9,7 @@ import uuid
 from typing import Any
 
 from jaxcnn import config as configs
+from jaxcnn import tasks
 from jaxcnn.config import Config, ConfigError, UserError
 from jaxcnn.data import place
 from jaxcnn.machine import paths
@@ -20,7 +21,6 @@ from jaxcnn.study.trial_queue import TrialQueue
 from jaxcnn.text import counted
 from jaxcnn.train.workdir import MAY_CHANGE
 
-DIRECTIONS = {"val_accuracy": "maximize", "train_seconds": "minimize"}
 DATABASE = "study.db"
 MULTI_OBJECTIVE = ("nsga2", "nsga3")
 
@@ -78,13 +78,16 @@ def define(
       UserError: pruner and config do not fit.
     """
     full = base.data.protocol == "full"
+    headline = tasks.evaluation(base.task).headline
+    better = "maximize" if headline.better == "higher" else "minimize"
+    possible = {headline.objective: better, "train_seconds": "minimize"}
     if plan.sampler in MULTI_OBJECTIVE:
-        directions = dict(DIRECTIONS)
-    else:  # without a validation split, no decision may use accuracy
-        objective = "train_seconds" if full else "val_accuracy"
-        directions = {objective: DIRECTIONS[objective]}
+        directions = possible
+    else:  # without a validation split, no decision may use the headline figure
+        objective = "train_seconds" if full else headline.objective
+        directions = {objective: possible[objective]}
     if pruner != "none" and (full or len(directions) > 1):
-        reason = "config.data.protocol='full' has no validation accuracy" if full else "two objectives cannot be pruned"
+        reason = "config.data.protocol='full' has no validation split" if full else "two objectives cannot be pruned"
         raise UserError(f"--pruner={pruner}: {reason}; leave it out")
     return Definition(
         name=name,

@@ -16,6 +16,7 @@ from rich.text import Text
 from jaxcnn.machine import json_text
 from jaxcnn.study import folder as files
 from jaxcnn.study import spec
+from jaxcnn.tasks import Headline
 from jaxcnn.train.logbook import duration
 
 RUNNING_ROWS = 12
@@ -33,8 +34,10 @@ class Estimate:
 class Board:
     """The trials of a sweep, read from their folders; only those that may have changed are read again."""
 
-    def __init__(self, folder: pathlib.Path, total: int, planned: list[dict[str, Any]] | None) -> None:
-        self.folder, self.total = folder, total
+    def __init__(
+        self, folder: pathlib.Path, total: int, planned: list[dict[str, Any]] | None, figure: Headline
+    ) -> None:
+        self.folder, self.total, self.figure = folder, total, figure
         self._programs = [trial.get("program", "") for trial in planned or []]
         self._ended: dict[str, dict[str, Any]] = {}
         self.trials: list[dict[str, Any]] = []
@@ -58,9 +61,10 @@ class Board:
         return sum(trial["state"] in states for trial in self.trials)
 
     def best(self) -> dict[str, Any] | None:
-        """The complete trial with the highest validation accuracy."""
-        known = [trial for trial in self.trials if "val_accuracy" in trial["values"]]
-        return max(known, key=lambda trial: trial["values"]["val_accuracy"], default=None)
+        """The complete trial whose headline figure is the best on validation."""
+        figure, name = self.figure, self.figure.objective
+        known = [trial for trial in self.trials if name in trial["values"]]
+        return max(known, key=lambda trial: figure.score(trial["values"][name]), default=None)
 
     def seconds_left(self, estimate: Estimate) -> float | None:
         """Seconds until the last trial ends: the estimates, corrected by the times of ended trials; None if unknown."""
@@ -91,7 +95,8 @@ class Board:
             if count := self.count(state):
                 words.append(f"{count} {state}")
         if best := self.best():
-            words.append(f"best {100 * best['values']['val_accuracy']:.2f}% (trial {best['number']})")
+            value = best["values"][self.figure.objective]
+            words.append(f"best {self.figure.shown(value)} (trial {best['number']})")
         left = self.seconds_left(estimate)
         words.append(f"ETA {'?' if left is None else duration(left)}")
         return ", ".join(words)
@@ -157,7 +162,7 @@ class Display:
             for trial in self.board.trials:
                 if trial["state"] in files.ENDED and _key(trial) not in self._told:
                     self._told.add(_key(trial))
-                    self.say(f"{line_of(trial)} | {self.board.headline(self.estimate)}")
+                    self.say(f"{line_of(trial, self.board.figure)} | {self.board.headline(self.estimate)}")
 
     def render(self) -> Group:
         """The table with the newest state."""
@@ -170,21 +175,22 @@ class Display:
         running = [trial for trial in board.trials if trial["state"] == "running"]
         for trial in running[:RUNNING_ROWS]:
             newest = board.progress(trial)
-            accuracy = f"{newest['kind']} {100 * newest['top1_accuracy']:.1f}%" if "top1_accuracy" in newest else ""
+            value = newest.get(board.figure.name)
+            shown = "" if value is None else f"{newest['kind']} {board.figure.shown(value, 1)}"
             table.add_row(
                 str(trial["number"]),
                 Text(_what(trial)),
                 str(newest.get("step", "starts")),
-                accuracy,
+                shown,
                 duration(_age(trial["started"])),
             )
         if len(running) > RUNNING_ROWS:
             table.add_row("", f"and {len(running) - RUNNING_ROWS} more", "", "", "")
         parts: list[Any] = [table] if running else []
         if best := board.best():
-            parts.append(Text(f"best: {line_of(best)}"))
+            parts.append(Text(f"best: {line_of(best, board.figure)}"))
         troubles = [trial for trial in board.trials if trial["state"] in ("failed", "diverged")]
-        parts += [Text(line_of(trial)[: self.console.width], style="red") for trial in troubles[-3:]]
+        parts += [Text(line_of(trial, board.figure)[: self.console.width], style="red") for trial in troubles[-3:]]
         return Group(*parts, Text(board.headline(self.estimate), style="bold"))
 
 
@@ -196,11 +202,11 @@ def _what(trial: dict[str, Any]) -> str:
     return f"{spec.describe(trial['overrides'])} seed={trial['seed']}"
 
 
-def line_of(trial: dict[str, Any]) -> str:
+def line_of(trial: dict[str, Any], figure: Headline) -> str:
     """A trial and its outcome in one line."""
     outcome = trial["state"]
-    if accuracy := trial["values"].get("val_accuracy"):
-        outcome = f"val accuracy {100 * accuracy:.2f}%"
+    if (value := trial["values"].get(figure.objective)) is not None:
+        outcome = f"val {figure.label} {figure.shown(value)}"
     elif trial["reason"]:
         outcome = f"{trial['state']}: {trial['reason']}"
     if trial.get("as") is not None:

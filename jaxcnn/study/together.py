@@ -45,7 +45,7 @@ def check(plan: Any, shared: Shared, settings: Settings) -> None:
 
     Raises:
       UserError: a sampler draws the trials one by one, their data is streamed, their images grow, there is only one
-        device to spread them over, or no validation accuracy shows which of them does well.
+        device to spread them over, or no figure on validation shows which of them does well.
     """
     if plan.planned is None:
         raise UserError(
@@ -61,14 +61,14 @@ def check(plan: Any, shared: Shared, settings: Settings) -> None:
         if settings.pbt_every_epochs:
             if group.config.data.protocol == "full":
                 raise UserError(
-                    "--pbt_every_epochs needs the validation accuracy, which config.data.protocol='full' does not have"
+                    "--pbt_every_epochs needs figures on validation, which config.data.protocol='full' does not have"
                 )
             if group.config.run.test_with == "best":
                 raise UserError(
                     "--pbt_every_epochs needs config.run.test_with='last', since the weights that a member takes over "
                     "replace its checkpoint of that step"
                 )
-        splits = shared.splits(group.config.data)
+        splits = shared.splits(group.config.data, group.config.task)
         loader, why = choose_loader(group.config.data, (splits.train, splits.val, splits.test))
         if loader != "resident":
             raise UserError(

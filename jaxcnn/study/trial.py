@@ -11,6 +11,7 @@ from typing import Any
 
 import optuna
 
+from jaxcnn import tasks
 from jaxcnn.config import Config, UserError
 from jaxcnn.study import folder as files
 from jaxcnn.study import repeats, spec, store
@@ -19,6 +20,7 @@ from jaxcnn.train.drive import Diverged
 from jaxcnn.train.hooks import Hooks, Shared
 from jaxcnn.train.interrupts import Interrupted, Interrupts
 from jaxcnn.train.loop import train
+from jaxcnn.train.summary import headline_of
 
 
 class Pruned(Exception):
@@ -80,8 +82,8 @@ def take_over(queue: TrialQueue, lease: Lease) -> Outcome:
     def finish() -> None:
         queue.storage.set_trial_user_attr(lease.id, "as", record["as"])
         if outcome.state == "pruned":
-            for step, accuracy in list(first.intermediate_values.items())[-1:]:  # the values that the sampler uses
-                queue.storage.set_trial_intermediate_value(lease.id, step, accuracy)
+            for step, value in list(first.intermediate_values.items())[-1:]:  # the values that the sampler uses
+                queue.storage.set_trial_intermediate_value(lease.id, step, value)
         queue.finish(lease, outcome.state, outcome.values, outcome.reason, lambda: _write(folder, record, outcome))
 
     try:
@@ -129,17 +131,21 @@ class Attempt:
         where = f"the same command with --workdir={self._queue.folder} continues"
         return Hooks(output=self._log, where=where, evaluated=self._evaluated, leaving=self.leave, shared=self._shared)
 
-    def _evaluated(self, step: int, accuracy: float) -> None:
+    def _evaluated(self, step: int, score: float) -> None:
         queue, lease = self._queue, self.lease
+        headline = tasks.evaluation(queue.definition.base.task).headline
+        value = headline.value(score)
         try:
-            mine, prune = queue.is_mine(lease), queue.report(lease, _evaluations(self.folder), accuracy)
+            mine, prune = queue.is_mine(lease), queue.report(lease, _evaluations(self.folder), value)
         except optuna.exceptions.StorageInternalError as error:  # temporarily unavailable: no reason to stop a run
             print(f"jaxcnn: the store cannot be reached: {error}", file=self._log)
             return
         if not mine:
             raise Lost
         if prune:
-            raise Pruned(f"by {queue.definition.pruner} at step {step}, validation accuracy {100 * accuracy:.2f}%")
+            raise Pruned(
+                f"by {queue.definition.pruner} at step {step}, validation {headline.label} {headline.shown(value)}"
+            )
 
     def judge(self, work: Callable[[], Any]) -> Any:
         """The result of `work`, or an Outcome if an exception ends the trial; only `Interrupted` is passed on."""
@@ -192,14 +198,15 @@ class Attempt:
 
 
 def objectives(summary: dict[str, Any], config: Config) -> dict[str, float]:
-    """The values that a sweep may optimise: validation accuracy of the tested weights, and seconds of the steps.
+    """The values that a sweep may optimise: the headline figure of the tested weights, and seconds of the steps.
 
-    The test split is not used.
+    The former is measured on validation; the test split is not used.
     """
     values = {"train_seconds": float(summary["train_seconds"])}
     if summary["val_best"] is not None:
         best = config.run.test_with == "best"
-        values["val_accuracy"] = float(summary["val_best"]["accuracy"] if best else summary["val_last"])
+        headline = headline_of(summary)
+        values[headline.objective] = float(summary["val_best"][headline.key] if best else summary["val_last"])
     return values
 
 

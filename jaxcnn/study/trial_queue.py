@@ -267,11 +267,11 @@ class TrialQueue:
         step, times = lease.trial.user_attrs.get("losses", [0, 0])
         return f"its worker vanished {times} times after step {step}" if times >= MAX_LOSSES else ""
 
-    def report(self, lease: Lease, evaluation: int, accuracy: float) -> bool:
-        """Report the validation accuracy of the trial's n-th evaluation; return whether to prune the trial."""
+    def report(self, lease: Lease, evaluation: int, value: float) -> bool:
+        """Report the headline figure of the trial's n-th validation; return whether to prune the trial."""
         trial = self.storage.get_trial(lease.id)
         if evaluation not in trial.intermediate_values:
-            self.storage.set_trial_intermediate_value(lease.id, evaluation, accuracy)
+            self.storage.set_trial_intermediate_value(lease.id, evaluation, value)
             trial = self.storage.get_trial(lease.id)
         if self.definition.pruner == "none" or evaluation < max(trial.intermediate_values):
             return False

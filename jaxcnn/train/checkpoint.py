@@ -57,7 +57,7 @@ class Checkpoints:
         self.folder = folder
         self._cluster = cluster or Cluster()
         self._keep_best = policy.keep_best
-        self._accuracies: dict[int, float | None] = {}  # by step, once its record was read or saved
+        self._scores: dict[int, float | None] = {}  # by step, once its record was read or saved
         self._replacing = False
         if not read_only:
             self._finish_replacing()
@@ -87,7 +87,7 @@ class Checkpoints:
         """Steps of the finished checkpoints, oldest first, as process 0 sees them."""
         return self._cluster.of_first(lambda: sorted(self._manager.all_steps()))
 
-    def save(self, state: State, record: dict[str, Any], val_accuracy: float | None) -> None:
+    def save(self, state: State, record: dict[str, Any], score: float | None) -> None:
         """Start saving in the background; the arrays are copied before this returns, so the state may be donated.
 
         An older checkpoint of the same step is removed once the new one is complete.
@@ -99,7 +99,7 @@ class Checkpoints:
         if self._cluster.alone:
             # Host arrays: for arrays on several devices, orbax compiles a program per shape and device to slice them.
             tree = jax.tree.map(np.array, jax.device_get(tree))
-        record = seals.sealed(record | {"val_accuracy": val_accuracy}, tree)
+        record = seals.sealed(record | {"score": score}, tree)
         with self._failures(step):
             self._manager.wait_until_finished()
             self._delete_removed()
@@ -108,7 +108,7 @@ class Checkpoints:
             if step in self.steps():
                 self._rename(str(step), f"{REPLACED}{step}")
                 self._replacing = True
-            self._accuracies[step] = val_accuracy
+            self._scores[step] = score
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
@@ -118,25 +118,25 @@ class Checkpoints:
             )
 
     def best(self) -> int | None:
-        """The kept step with the highest validation accuracy, the first of equals; None if none was evaluated."""
-        return next(iter(_ranked(self.steps(), self._val_accuracy)), None)
+        """The kept step with the highest score on validation, the first of equals; None if none was evaluated."""
+        return next(iter(_ranked(self.steps(), self._score)), None)
 
-    def _val_accuracy(self, step: int) -> float | None:
-        """The validation accuracy at a kept step; None if it was not evaluated there."""
-        if step not in self._accuracies:  # saved by an earlier start
+    def _score(self, step: int) -> float | None:
+        """The score on validation at a kept step; None if it was not evaluated there."""
+        if step not in self._scores:  # saved by an earlier start
             record = seals.read_record(self.folder / str(step))
             if record is None:
                 return None
             progress = record.get("progress", {})
-            # Early versions did not record this figure.
+            # Earlier versions recorded it as an accuracy, and the first ones only in the progress.
             there = progress.get("accuracy") if progress.get("evaluated") == step else None
-            self._accuracies[step] = record.get("val_accuracy", there)
-        return self._accuracies[step]
+            self._scores[step] = record.get("score", record.get("val_accuracy", there))
+        return self._scores[step]
 
     def _is_worth_keeping(self, steps: list[int]) -> list[bool]:
         """Which steps are among the best or have no readable record: a damaged checkpoint is not deleted."""
-        best = _ranked(steps, self._val_accuracy)[: self._keep_best]
-        return [step in best or step not in self._accuracies for step in steps]
+        best = _ranked(steps, self._score)[: self._keep_best]
+        return [step in best or step not in self._scores for step in steps]
 
     def wait(self) -> None:
         """Return when the last save is on disk.
@@ -308,9 +308,9 @@ class Checkpoints:
 
 
 class _Best(PreservationPolicy):
-    """Keeps the checkpoints of the highest validation accuracies.
+    """Keeps the checkpoints of the highest scores on validation.
 
-    orbax's own policy knows only the accuracies of checkpoints that this process saved, and would delete the best one
+    orbax's own policy knows only the scores of checkpoints that this process saved, and would delete the best one
     of an earlier start.
     """
 
@@ -322,9 +322,9 @@ class _Best(PreservationPolicy):
         return self._worth_keeping([info.step for info in checkpoints])
 
 
-def _ranked(steps: Iterable[int], val_accuracy: Callable[[int], float | None]) -> list[int]:
+def _ranked(steps: Iterable[int], score_of: Callable[[int], float | None]) -> list[int]:
     """The evaluated steps, best first; of equals, the earliest first, as for `Progress.best_step`."""
-    known = [(-accuracy, step) for step in steps if (accuracy := val_accuracy(step)) is not None]
+    known = [(-score, step) for step in steps if (score := score_of(step)) is not None]
     return [step for _, step in sorted(known)]
 
 

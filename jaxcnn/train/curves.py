@@ -4,6 +4,7 @@ import pathlib
 from typing import Any
 
 from jaxcnn.machine import json_text
+from jaxcnn.tasks import Headline
 from jaxcnn.text import save_picture
 
 
@@ -35,14 +36,14 @@ def _lines(folder: pathlib.Path) -> list[dict[str, Any] | None]:
     return [record(line) for line in (lines[:-1] if lines[-1] == b"" else lines)]
 
 
-def draw(folder: pathlib.Path) -> pathlib.Path:
-    """Draw loss, accuracy and learning rate over epochs from `metrics.jsonl` into `curves.png`; return its path."""
+def draw(folder: pathlib.Path, headline: Headline) -> pathlib.Path:
+    """Draw `metrics.jsonl` into `curves.png`: loss, headline figure and learning rate over epochs; return its path."""
     from matplotlib.figure import Figure
 
-    records = read_records(folder)
+    records, scale = read_records(folder), 100 if headline.percent else 1
     kinds = {kind: [r for r in records if r["kind"] == kind] for kind in ("train", "val", "test")}
     figure = Figure(figsize=(12, 3.8), layout="constrained", dpi=150)
-    loss_axes, accuracy_axes, rate_axes = figure.subplots(1, 3)
+    loss_axes, figure_axes, rate_axes = figure.subplots(1, 3)
     series = [("train", "", "tab:gray", "train"), ("val", "", "tab:blue", "validation")]
     if any("ema_loss" in r for r in records):
         series.append(("val", "ema_", "tab:orange", "validation, moving average"))
@@ -53,22 +54,28 @@ def draw(folder: pathlib.Path) -> pathlib.Path:
             style["marker"] = "."
         if epochs:
             loss_axes.plot(epochs, [r[f"{prefix}loss"] for r in kinds[kind]], **style)
-            accuracy_axes.plot(epochs, [100 * r[f"{prefix}top1_accuracy"] for r in kinds[kind]], **style)
+        name = f"{prefix}{headline.name}"
+        found = [(r["epoch"], scale * r[name]) for r in kinds[kind] if name in r]
+        if found:
+            figure_axes.plot(*zip(*found, strict=True), **style)
     for test in kinds["test"]:
-        name = "ema_top1_accuracy" if "ema_top1_accuracy" in test else "top1_accuracy"
-        accuracy = 100 * test[name]
-        accuracy_axes.axhline(accuracy, color="tab:red", linewidth=1, linestyle="--", label=f"test {accuracy:.2f} %")
+        value = test.get(f"ema_{headline.name}") or test[headline.name]
+        label = f"test {headline.shown(value).replace('%', ' %')}"
+        figure_axes.axhline(scale * value, color="tab:red", linewidth=1, linestyle="--", label=label)
     train = kinds["train"]
     rate_axes.plot([r["epoch"] for r in train], [r["learning_rate"] for r in train], color="tab:green", linewidth=1.2)
     for axes, title in (
-        (loss_axes, "cross-entropy (nats)"),
-        (accuracy_axes, "top-1 accuracy (%)"),
+        (loss_axes, "loss"),
+        (figure_axes, f"{headline.label}{' (%)' if headline.percent else ''}"),
         (rate_axes, "learning rate"),
     ):
         axes.set(title=title, xlabel="epoch")
         axes.grid(alpha=0.3)
         axes.set_xlim(left=0)
-    for axes, place in ((loss_axes, "upper right"), (accuracy_axes, "lower right")):
+    for axes, place in (
+        (loss_axes, "upper right"),
+        (figure_axes, "lower right" if headline.better == "higher" else "upper right"),
+    ):
         if axes.lines:
             axes.legend(loc=place, fontsize=9, framealpha=0.85, edgecolor="none")
     path = folder / "curves.png"

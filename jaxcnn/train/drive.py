@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxcnn.config import UserError
 from jaxcnn.learn import programs
+from jaxcnn.learn.metrics import COUNT, LOSS, means_of
 from jaxcnn.learn.step import StepMetrics
 from jaxcnn.machine import malloc
 from jaxcnn.train.interrupts import Interrupted
@@ -85,7 +86,7 @@ class Driver:
 
     def _start(self, count: int) -> Call:
         session = self._session
-        inputs = (session.state, next(self._inputs), session.normalization)
+        inputs = (session.state, next(self._inputs), session.constants)
         inputs = programs.call_inputs(inputs, session.mesh, session.steps_per_call, count)
         session.state, metrics = self._stage[1](*inputs)
         call = Call(session.step + 1, count, metrics)
@@ -121,8 +122,8 @@ def record_metrics(session: Session, step: int, metrics: StepMetrics, seconds: f
       Diverged: the loss or the gradient norm is not finite.
     """
     progress, config = session.progress, session.config
-    count = float(metrics.sums.count)
-    loss = float(metrics.sums.loss) / count
+    count = float(metrics.sums[COUNT])
+    loss = float(metrics.sums[LOSS]) / count
     if not (math.isfinite(loss) and math.isfinite(float(metrics.grad_norm))):
         newest = max(session.checkpoints.steps(), default=None)
         kept = (
@@ -137,8 +138,7 @@ def record_metrics(session: Session, step: int, metrics: StepMetrics, seconds: f
             "or set config.schedule.warmup or config.optim.clip_norm"
         )
     progress.last_loss = loss
-    sums = (metrics.sums.loss, metrics.sums.top1, metrics.sums.top5, metrics.sums.count)
-    progress.window = [total + float(value) for total, value in zip(progress.window, sums, strict=True)]
+    progress.window = {name: progress.window.get(name, 0.0) + float(value) for name, value in metrics.sums.items()}
     progress.images += int(count)
     progress.train_seconds += seconds
     progress.window_seconds += seconds
@@ -149,15 +149,13 @@ def record_metrics(session: Session, step: int, metrics: StepMetrics, seconds: f
 def _log(session: Session, step: int, grad_norm: float, learning_rate: float) -> None:
     """Write the training record of the steps since the last record, and the progress line."""
     progress, spec = session.progress, session.spec
-    loss, top1, top5, count = progress.window
-    rate = count / max(progress.window_seconds, 1e-9)
-    progress.window, progress.window_seconds = [0.0] * 4, 0.0
+    means, evaluation = means_of(progress.window), spec.task.evaluation
+    rate = progress.window[COUNT] / max(progress.window_seconds, 1e-9)
+    progress.window, progress.window_seconds = {}, 0.0
     epoch = step / spec.steps_per_epoch
     values = {
         "epoch": round(epoch, 6),
-        "loss": loss / count,
-        "top1_accuracy": top1 / count,
-        "top5_accuracy": top5 / count,
+        **{name: means[name] for name in (LOSS, *evaluation.metrics)},
         "grad_norm": grad_norm,
         "learning_rate": learning_rate,
         "images_per_second": rate,
@@ -167,5 +165,5 @@ def _log(session: Session, step: int, grad_norm: float, learning_rate: float) ->
     left = (spec.total_steps - step) * spec.global_batch_size / rate
     session.logbook.progress(
         f"step {step}/{spec.total_steps} epoch {epoch:.2f}/{spec.total_steps / spec.steps_per_epoch:.2f} "
-        f"loss {loss / count:.4f} accuracy {100 * top1 / count:.2f}% {rate:.1f} images/s ETA {duration(left)}"
+        f"loss {means[LOSS]:.4f}{evaluation.headline.among(means)} {rate:.1f} images/s ETA {duration(left)}"
     )

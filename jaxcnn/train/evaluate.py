@@ -6,72 +6,56 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcnn.data.batch import Batch, Normalization, Split
-from jaxcnn.learn import programs
+from jaxcnn.data.batch import Batch, Constants, Split
+from jaxcnn.learn import metrics, programs
+from jaxcnn.tasks import Collector
 from jaxcnn.train.loaders import Loader
-
-# For the examples of a batch: predicted class, int64 [n]; its probability, float64 [n]; label, int32 [n].
-Outputs = tuple[np.ndarray, np.ndarray, np.ndarray]
-MOST_AT_ONCE = 2**22  # float64 probabilities computed at once: examples times classes
 
 
 def evaluate(
     loader: Loader,
     split: Split,
     variables: Any,
-    normalization: Normalization,
+    constants: Constants,
     batch_size: int,
     between_batches: Callable[[], None],
     tta: str = "none",
-    outputs: list[Outputs] | None = None,
+    collector: Collector | None = None,
 ) -> dict[str, float]:
-    """Mean loss and accuracies over a split, as fractions in [0, 1].
+    """Mean loss and metrics over a split, by name.
 
-    With test-time augmentation (`tta` as in `config.run`), the figures of the averaged logits are included, named
-    tta_…. `between_batches` is called before each batch starts; its exceptions end the evaluation. If `outputs` is
-    given, the `Outputs` of each batch, without test-time augmentation, are appended to it.
+    With test-time augmentation (`tta` as in `config.run`), the figures of the averaged outputs are included, named
+    tta_…. `between_batches` is called before each batch starts; its exceptions end the evaluation. If a `collector` is
+    given, the outputs of each batch, without test-time augmentation, are added to it.
     """
-    totals: Any = 0.0
+    totals: list[dict[str, float]] = []
     waiting: Any = None  # read one batch late, so that the devices never wait for the host
     variables = programs.as_evaluated(loader.spec, loader.mesh, variables)
 
-    def read(sums: list[Any], logits: jax.Array, batch: Batch) -> np.ndarray:
-        if outputs is not None:
-            outputs.append(_outputs(logits, batch))
-        return _read(sums)
+    def read(sums: list[metrics.Sums], outputs: jax.Array, batch: Batch) -> None:
+        if collector is not None:
+            mask = _on_host(batch.mask)
+            collector.add(_on_host(outputs)[mask], jax.tree.map(lambda of_each: _on_host(of_each)[mask], batch.target))
+        for kind, one in enumerate(jax.device_get(sums)):
+            if kind == len(totals):
+                totals.append(dict.fromkeys(one, 0.0))
+            totals[kind] = {name: total + float(one[name]) for name, total in totals[kind].items()}
 
     step = programs.tta_eval_step(loader.spec, loader.mesh, batch_size, tta)
     with loader.eval_batches(split, batch_size) as batches:
         for batch in batches:
             between_batches()
-            results = step(variables, batch, normalization)
+            results = step(variables, batch, constants)
             if waiting is not None:
-                totals += read(*waiting)
+                read(*waiting)
             waiting = [sums for sums, _ in results], results[0][1], batch
-    totals += read(*waiting)
+    read(*waiting)
     values: dict[str, float] = {}
-    for prefix, (loss, top1, top5, count) in zip(("", "tta_"), totals.tolist(), strict=False):
-        if count != len(split):
-            raise AssertionError(f"{count} examples counted of {len(split)} in {split.description}")
-        means = {"loss": loss / count, "top1_accuracy": top1 / count, "top5_accuracy": top5 / count}
-        values |= {f"{prefix}{name}": mean for name, mean in means.items()}
+    for prefix, sums in zip(("", "tta_"), totals, strict=False):
+        if sums[metrics.COUNT] != len(split):
+            raise AssertionError(f"{sums[metrics.COUNT]} examples counted of {len(split)} in {split.description}")
+        values |= {f"{prefix}{name}": mean for name, mean in metrics.means_of(sums).items()}
     return values | {"examples": len(split)}
-
-
-def _outputs(logits: jax.Array, batch: Batch) -> Outputs:
-    mask = _on_host(batch.mask)
-    return *judge(_on_host(logits)[mask]), _on_host(batch.label)[mask]
-
-
-def judge(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The class predicted by logits float32 [n, K], int64 [n], and its probability, float64 [n]."""
-    from scipy.special import softmax
-
-    rows = max(1, MOST_AT_ONCE // logits.shape[-1])
-    confidences = [np.empty(0)]
-    for first in range(0, len(logits), rows):
-        confidences.append(softmax(logits[first : first + rows].astype(np.float64), axis=-1).max(axis=-1))
-    return logits.argmax(-1), np.concatenate(confidences)
 
 
 def _on_host(array: jax.Array) -> np.ndarray:
@@ -81,8 +65,3 @@ def _on_host(array: jax.Array) -> np.ndarray:
     from jax.experimental import multihost_utils
 
     return np.asarray(multihost_utils.process_allgather(array, tiled=True))
-
-
-def _read(sums: list[Any]) -> np.ndarray:
-    """The sums of one batch, float64 [kinds, 4]: loss, top-1, top-5, count."""
-    return np.array([[one.loss, one.top1, one.top5, one.count] for one in jax.device_get(sums)], np.float64)

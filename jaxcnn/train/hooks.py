@@ -25,19 +25,19 @@ class Shared:
 
     def __init__(self) -> None:
         self.compile_seconds: dict[StepSpec, float] = {}
-        self._data: config.Data | None = None
+        self._data: tuple[config.Data, config.Task] | None = None
         self._splits: Splits | None = None
         self._resident: dict[Any, resident.Resident] = {}
         self._statistics: dict[str, Any] = {}
 
-    def splits(self, data: config.Data) -> Splits:
+    def splits(self, data: config.Data, task: config.Task) -> Splits:
         """The opened splits; raises what `open_splits` raises."""
-        if self._splits is None or data != self._data:
+        if self._splits is None or (data, task) != self._data:
             self._data, self._splits = None, None
             self._resident.clear()
             self._statistics.clear()
-            self._splits = open_splits(data)
-            self._data = data
+            self._splits = open_splits(data, task)
+            self._data = data, task
         return self._splits
 
     def resident(self, split: Split, sharding: jax.sharding.NamedSharding) -> resident.Resident:
@@ -62,7 +62,7 @@ class Shared:
         return kept is not None and any(split is each for each in (kept.train, kept.val, kept.test))
 
 
-def _go_on(step: int, accuracy: float) -> None:
+def _go_on(step: int, score: float) -> None:
     """The default of `Hooks.evaluated`: does nothing."""
 
 
@@ -73,8 +73,8 @@ class Hooks:
     Attributes:
       output: stream for the lines of the run; None: standard output.
       where: how to resume a run that a signal stopped, for the message; empty: by its own workdir.
-      evaluated: called with step and validation accuracy after every evaluation, once a due save has started, and on
-        resume with those of the last evaluation. Its exceptions end the run, which the same config resumes later.
+      evaluated: called with step and score (`tasks.Headline.score`) after every validation, once a due save has
+        started, and on resume with those of the last one. Its exceptions end the run, which the same config resumes.
       leaving: called if a signal ends the process while nothing needs saving, such as during compilation.
       shared: data that this run may share with the next one.
     """

@@ -130,8 +130,8 @@ class StreamLoader:
         with contextlib.closing(stream.stream(split, index_of_batch, first, last, self.workers)) as host_batches:
             yield stream.device_prefetch(host_batches, lambda host: self._put(*host, positions))
 
-    def _put(self, image: np.ndarray, label: np.ndarray, index: np.ndarray, positions: np.ndarray) -> Batch:
-        batch = Batch(image, label, index.astype(np.int32), positions, np.ones(len(label), bool))
+    def _put(self, image: np.ndarray, target: Any, index: np.ndarray, positions: np.ndarray) -> Batch:
+        batch = Batch(image, target, index.astype(np.int32), positions, np.ones(len(image), bool))
         return jax.tree.map(self._shared, batch)
 
     def _shared(self, own: np.ndarray) -> jax.Array:

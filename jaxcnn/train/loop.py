@@ -16,10 +16,11 @@ from jaxcnn.learn.step_spec import steps_of
 from jaxcnn.machine import extras
 from jaxcnn.machine import mesh as meshes
 from jaxcnn.machine.heartbeat import Cluster, Standing
+from jaxcnn.tasks import Collector
 from jaxcnn.train import assess, curves, loaders, origin, summary, workdir
 from jaxcnn.train.checkpoint import DamagedError
 from jaxcnn.train.drive import Driver
-from jaxcnn.train.evaluate import Outputs, evaluate
+from jaxcnn.train.evaluate import evaluate
 from jaxcnn.train.hooks import Hooks
 from jaxcnn.train.interrupts import Interrupted, Interrupts
 from jaxcnn.train.logbook import Logbook
@@ -136,13 +137,13 @@ def finish(session: Session) -> dict[str, Any]:
     """
     _finish_saving(session)
     began = time.time()
-    test, outputs = _test(session)
+    test, collected = _test(session)
     session.interrupts.enter("finish")
     session.progress.wall_seconds += time.time() - session.started
     figures = summary.make(session, test, time.time() - began)
     if session.cluster.first:
         if test is not None:
-            assess.write_test(session.folder, test, outputs, session.splits.class_names)
+            assess.write_test(session.folder, test | collected)
         _draw(session)
         summary.write(session.folder, figures)  # last, as this file marks the run as finished
     session.logbook.say(f"jaxcnn: finished: {summary.last_line(figures)}")
@@ -155,7 +156,7 @@ def _draw(session: Session) -> None:
     """Draw the curves; a failure is only reported, so that a finished run still gets its summary."""
     try:
         remarks = curves.damage(session.folder)
-        curves.draw(session.folder)
+        curves.draw(session.folder, session.spec.task.evaluation.headline)
     except Exception as error:  # matplotlib may fail in any way, and so may records that somebody changed
         error = extras.missing(error, "curves.png")
         told = f"curves.png could not be drawn ({type(error).__name__}: {error})"
@@ -206,7 +207,7 @@ def due_steps(session: Session) -> Due:
 def begin(session: Session, due: Due) -> None:
     """Before the first step of a start: do what was due at the step it resumes from, but was not done."""
     if session.progress.evaluated:
-        session.hooks.evaluated(session.progress.evaluated, session.progress.accuracy)
+        session.hooks.evaluated(session.progress.evaluated, session.progress.score)
     if session.step in due.evaluate and session.progress.evaluated < session.step:
         at_step(session, due)  # the stop came before or during this evaluation
 
@@ -218,7 +219,7 @@ def at_step(session: Session, due: Due) -> None:
     if session.step in due.save or (better and session.config.checkpoint.keep_best):
         save(session, evaluated=evaluate)
     if evaluate:
-        session.hooks.evaluated(session.step, session.progress.accuracy)
+        session.hooks.evaluated(session.step, session.progress.score)
 
 
 def rhythm(every_epochs: float, steps_per_epoch: float, total: int) -> frozenset[int]:
@@ -232,47 +233,56 @@ def rhythm(every_epochs: float, steps_per_epoch: float, total: int) -> frozenset
 
 
 def _evaluate(session: Session) -> bool:
-    """Evaluate the validation split; return whether the accuracy is the best so far."""
+    """Evaluate the validation split; return whether its headline figure is the best so far."""
     session.interrupts.enter("evaluate")
     began = time.time()
     assert session.splits.val is not None
-    values = _figures(session, session.splits.val, session.state)
+    split, evaluation = session.splits.val, session.spec.task.evaluation
+    collector = evaluation.collector(len(split), session.constants) if evaluation.collected else None
+    values = _figures(session, split, session.state, collector=collector)
     progress = session.progress
     progress.eval_seconds += time.time() - began
     progress.evaluated = session.step
     epoch = round(session.step / session.spec.steps_per_epoch, 6)
     session.logbook.record("val", session.step, {"epoch": epoch, **values, "train_seconds": progress.train_seconds})
-    accuracy = progress.accuracy = values[summary.headline(session.config)]
-    better = accuracy > progress.best_accuracy
+    headline = evaluation.headline
+    decisive = values[summary.headline(session.config, headline)]
+    progress.score = headline.score(decisive)
+    better = progress.best_score is None or progress.score > progress.best_score
     if better:
-        progress.best_accuracy, progress.best_step = accuracy, session.step
-    averaged = f" ema {100 * accuracy:.2f}%" if session.state.ema is not None else ""
+        progress.best_score, progress.best_step = progress.score, session.step
+    assert progress.best_score is not None
+    averaged = f" ema {headline.shown(decisive)}" if session.state.ema is not None else ""
+    best = headline.shown(headline.value(progress.best_score))
     session.logbook.progress(
         f"step {session.step}/{session.spec.total_steps} epoch {epoch:.2f} val loss {values['loss']:.4f} "
-        f"val accuracy {100 * values['top1_accuracy']:.2f}%{averaged} best {100 * progress.best_accuracy:.2f}%",
+        f"val{headline.among(values)}{averaged} best {best}",
         now=True,
     )
     return better
 
 
 def _figures(
-    session: Session, split: Split, state: State, tta: str = "none", outputs: list[Outputs] | None = None
+    session: Session, split: Split, state: State, tta: str = "none", collector: Collector | None = None
 ) -> dict[str, Any]:
-    """Loss and accuracies of a split; those of the moving average, if the run keeps one, are named ema_….
+    """Loss and metrics of a split; those of the moving average, if the run keeps one, are named ema_….
 
-    Those with test-time augmentation, if any, are named tta_… and ema_tta_…. The `Outputs` of the weights behind the
-    headline figure are appended to `outputs`.
+    Those with test-time augmentation, if any, are named tta_… and ema_tta_…. The outputs of the weights behind the
+    headline figure are added to `collector`.
     """
     batch_size = loaders.eval_batch_size(session.config.run.eval_batch_size, session.spec, session.mesh)
 
-    def measure(variables: Any, outputs: list[Outputs] | None) -> dict[str, float]:
+    def measure(variables: Any, collector: Collector | None) -> dict[str, float]:
         check = session.interrupts.check
-        return evaluate(session.loader, split, variables, session.normalization, batch_size, check, tta, outputs)
+        return evaluate(session.loader, split, variables, session.constants, batch_size, check, tta, collector)
 
-    values = measure(state.variables(), outputs if state.ema is None else None)
+    values, prefix = measure(state.variables(), collector if state.ema is None else None), ""
     if state.ema is not None:
-        averaged = measure(state.ema, outputs)
+        averaged, prefix = measure(state.ema, collector), "ema_"
         values |= {f"ema_{name}": value for name, value in averaged.items() if name != "examples"}
+    if collector is not None and (wanted := session.spec.task.evaluation.collected):
+        figures = collector.figures(split.class_names)
+        values |= {f"{prefix}{name}": figures[name] for name in wanted}
     return values
 
 
@@ -289,9 +299,9 @@ def save(session: Session, *, evaluated: bool = False) -> None:
         "progress": dataclasses.asdict(progress) | {"wall_seconds": wall_seconds},
         "config": configs.to_dict(session.config),
         "devices": meshes.describe(session.mesh),
-        **origin.of(session.splits, session.normalization),
+        **origin.of(session.splits, session.constants),
     }
-    session.checkpoints.save(session.state, record, progress.accuracy if evaluated else None)
+    session.checkpoints.save(session.state, record, progress.score if evaluated else None)
     session.saved = session.step
 
 
@@ -300,11 +310,11 @@ def _finish_saving(session: Session) -> None:
     session.checkpoints.wait()
 
 
-def _test(session: Session) -> tuple[dict[str, Any] | None, list[Outputs]]:
-    """The one evaluation of the test split: its figures, and the outputs for its examples."""
-    split, outputs = session.splits.test, list[Outputs]()
+def _test(session: Session) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    """The one evaluation of the test split: its figures, and those of its collected outputs."""
+    split = session.splits.test
     if split is None:
-        return None, outputs
+        return None, {}
     session.interrupts.enter("evaluate")
     state, step = session.state, session.step
     if session.config.run.test_with == "best":
@@ -317,6 +327,7 @@ def _test(session: Session) -> tuple[dict[str, Any] | None, list[Outputs]]:
                 f"config.run.test_with='best': {error}; restore {session.folder}/checkpoints/{step} from a backup, or "
                 f"test the last checkpoint with --mode=eval --workdir={session.folder}"
             ) from error
-    values = _figures(session, split, state, session.config.run.tta, outputs)
+    collector = session.spec.task.evaluation.collector(len(split), session.constants)
+    values = _figures(session, split, state, session.config.run.tta, collector)
     session.logbook.record("test", session.step, {"of_step": step, **values})
-    return {"of_step": step, **values}, outputs
+    return {"of_step": step, **values}, collector.figures(session.splits.class_names)

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxcnn.config import UserError
 from jaxcnn.data import place
-from jaxcnn.data.batch import Normalization, Split
+from jaxcnn.data.batch import Constants, Split
 from jaxcnn.machine.heartbeat import Cluster
 from jaxcnn.machine.mesh import put
 from jaxcnn.train import workdir
@@ -26,7 +26,7 @@ def of_split(
     sharding: jax.sharding.NamedSharding,
     statistics: Statistics,
     cluster: Cluster,
-) -> Normalization:
+) -> Constants:
     """Mean and standard deviation of the training split, read from the workdir or else computed and written there.
 
     Without `normalize`, they are 0 and 1. Process 0 computes them by `statistics`, for all processes.
@@ -38,22 +38,22 @@ def of_split(
         _keep(train, folder, statistics)
     normal = read(folder, normalize, train.image_shape[-1]) if cluster.first else None
     mean, std = cluster.of_first(lambda: [[float(x) for x in values] for values in (normal.mean, normal.std)])  # type: ignore[union-attr]
-    return put(Normalization(np.array(mean, np.float32), np.array(std, np.float32)), sharding)
+    return put(Constants(np.array(mean, np.float32), np.array(std, np.float32)), sharding)
 
 
-def read(folder: pathlib.Path, normalize: bool, channels: int) -> Normalization:
+def read(folder: pathlib.Path, normalize: bool, channels: int) -> Constants:
     """The normalisation of a finished or interrupted run; 0 and 1 if it does not `normalize`.
 
     Raises:
       UserError: it should be in the workdir, but is missing or damaged.
     """
     if not normalize:
-        return Normalization(np.zeros(channels, np.float32), np.ones(channels, np.float32))
+        return Constants(np.zeros(channels, np.float32), np.ones(channels, np.float32))
     kept = workdir.read_sealed(folder / FILE)
     try:
         mean, std = (np.array(kept[name], np.float32) for name in ("mean", "std"))
         if mean.shape == std.shape == (channels,) and np.all(np.isfinite(mean)) and np.all(std > 0):
-            return Normalization(mean, std)
+            return Constants(mean, std)
     except (KeyError, TypeError, ValueError):
         pass
     raise UserError(

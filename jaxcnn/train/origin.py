@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 
 from jaxcnn.config import Config, UserError
-from jaxcnn.data.batch import Normalization
+from jaxcnn.data.batch import Constants
 from jaxcnn.data.source import Splits
 from jaxcnn.train import environment, normalization, same_data, seals, workdir
 
 
-def of(splits: Splits, normal: Normalization) -> dict[str, Any]:
+def of(splits: Splits, normal: Constants) -> dict[str, Any]:
     """The part of a checkpoint's record that is also in other files of the workdir."""
     return {"data": workdir.data_facts(splits), "normalization": _plain(normal), "packages": environment.packages()}
 
 
-def check(folder: pathlib.Path, config: Config, facts: dict[str, Any], normal: Normalization | None = None) -> None:
+def check(folder: pathlib.Path, config: Config, facts: dict[str, Any], normal: Constants | None = None) -> None:
     """Check config, data and normalisation of a network against the newest checkpoint; older versions recorded less.
 
     Args:
@@ -75,7 +75,7 @@ def _changed(path: pathlib.Path, step: int, how: str) -> UserError:
     )
 
 
-def _plain(normal: Normalization) -> dict[str, list[float]]:
+def _plain(normal: Constants) -> dict[str, list[float]]:
     return {
         name: [float(x) for x in np.asarray(values)] for name, values in (("mean", normal.mean), ("std", normal.std))
     }

@@ -115,14 +115,14 @@ class Group:
     def _exchange(self) -> None:
         """If due, let members take over the states of others at the same step, and save them.
 
-        A member that did so at this step before it was stopped does not do so again. Its accuracy is still that of its
+        A member that did so at this step before it was stopped does not do so again. Its score is still that of its
         own last evaluation, so the exchanges of the others are the same as they would have been then.
         """
         if self._evolution is None:
             return
         for step in {session.step for session in self._live.values()} & self._exchange_steps:
             there = {n: session.progress for n, session in self._live.items() if session.step == step}
-            found = exchanges(self._evolution, step, {n: progress.accuracy for n, progress in there.items()})
+            found = exchanges(self._evolution, step, {n: progress.score for n, progress in there.items()})
             found = [each for each in found if there[each.member].exchanged < step]
             if not found:
                 continue

@@ -40,27 +40,27 @@ class Exchange:
     weight_decay_factor: float
 
 
-def exchanges(evolution: Evolution, step: int, accuracies: dict[int, float]) -> list[Exchange]:
+def exchanges(evolution: Evolution, step: int, scores: dict[int, float]) -> list[Exchange]:
     """The exchanges after a step; a pure function, so a repeated run evolves in the same way.
 
     Args:
       evolution: only seed and names are used; a member's draws depend on its name, not on its place in the group.
       step: the step that all these members have done.
-      accuracies: validation accuracy at that step, by member.
+      scores: score on validation at that step, by member.
 
     Returns:
       An exchange for each of the worst fifth (at least one) of two or more members, unless the source that it drew is
       no better.
     """
     name = evolution.names.__getitem__
-    ranked = sorted(accuracies, key=lambda member: (accuracies[member], -name(member)))
+    ranked = sorted(scores, key=lambda member: (scores[member], -name(member)))
     count = max(1, int(FRACTION * len(ranked))) if len(ranked) > 1 else 0
     found = []
     for member in ranked[:count]:
         generator = np.random.default_rng([evolution.seed, step, name(member)])
         source = ranked[-1 - int(generator.integers(count))]
         factors = [FACTORS[i] for i in generator.integers(2, size=2)]
-        if accuracies[source] > accuracies[member]:
+        if scores[source] > scores[member]:
             found.append(Exchange(member, source, *factors))
     return found
 

@@ -28,7 +28,7 @@ class StackedStepper:
         self._mesh = population.make_mesh(devices)
         self._compiled = population.compiled_train_step(first.spec, self._mesh, len(sessions), first.steps_per_call)
         split = first.hooks.shared.resident(first.splits.train, meshes.replicated(first.mesh))
-        self._inputs = jax.device_put((split, first.normalization), meshes.replicated(self._mesh))
+        self._inputs = jax.device_put((split, first.constants), meshes.replicated(self._mesh))
         self._states: Any = None
 
     def load(self, states: dict[int, Any]) -> None:
@@ -68,7 +68,7 @@ class SequentialStepper:
         self._compiled = programs.train_step(*arguments)  # compiled already, as for a single run
         self._shardings = sharded.state_shardings(first.spec, first.mesh)
         split = first.hooks.shared.resident(first.splits.train, meshes.replicated(first.mesh))
-        self._inputs = (split, first.normalization)
+        self._inputs = (split, first.constants)
         self._states: dict[int, Any] = {}
 
     def load(self, states: dict[int, Any]) -> None:

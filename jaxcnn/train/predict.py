@@ -19,7 +19,6 @@ from jaxcnn.machine.paths import expand
 from jaxcnn.train.trained import Trained
 
 BATCH = 64
-SHOWN = 5
 
 
 def find_images(places: list[str]) -> tuple[list[pathlib.Path], list[str]]:
@@ -55,7 +54,8 @@ def find_images(places: list[str]) -> tuple[list[pathlib.Path], list[str]]:
 
 
 def predict(trained: Trained, paths: list[pathlib.Path], *, skip_unreadable: bool) -> list[dict[str, Any]]:
-    """For each image, its file and the most probable classes: `{"file", "label", "probability", "top": [...]}`.
+    """For each image, its file and the answer of the task; for classification
+    `{"file", "label", "probability", "top": [...]}`, the most probable classes.
 
     Results are in the order of `paths`. Images are resized as for training. With `skip_unreadable`, an image that
     cannot be read has an "error" in place of the labels.
@@ -84,10 +84,11 @@ def predict(trained: Trained, paths: list[pathlib.Path], *, skip_unreadable: boo
                 batch.append({"file": str(path), "error": str(error)})
         if pixels:
             readable = [result for result in batch if "error" not in result]
-            for result, row in zip(readable, _probabilities(trained, np.stack(pixels)), strict=True):
-                order = np.argsort(-row, kind="stable")[:SHOWN]
-                top = [{"label": trained.class_names[k], "probability": float(row[k])} for k in order]
-                result |= {**top[0], "top": top}
+            answers = trained.spec.task.evaluation.answers(
+                outputs_of(trained, np.stack(pixels)), trained.class_names, trained.constants
+            )
+            for result, answer in zip(readable, answers, strict=True):
+                result |= answer
         results += batch
     return results
 
@@ -123,12 +124,11 @@ def _read(path: pathlib.Path, shape: tuple[int, int, int], data: Data) -> np.nda
     return pixels
 
 
-def _probabilities(trained: Trained, images: np.ndarray) -> np.ndarray:
-    """Probabilities float32 [n, K] of uint8 images [n, H, W, C]; a short batch is padded, so one program serves all."""
+def outputs_of(trained: Trained, images: np.ndarray) -> np.ndarray:
+    """The outputs float32 [n, K] for uint8 images [n, H, W, C]; a short batch is padded, so one program serves all."""
     devices = data_devices(trained.mesh)
     padded = np.zeros((-(-BATCH // devices) * devices, *images.shape[1:]), np.uint8)
     padded[: len(images)] = images
     step = programs.predict_step(trained.spec, trained.mesh, len(padded))
     placed = jax.device_put(padded, over_data(trained.mesh))
-    logits = np.asarray(step(trained.variables, placed, trained.normalization))[: len(images)]
-    return np.asarray(jax.nn.softmax(logits))
+    return np.asarray(step(trained.variables, placed, trained.constants))[: len(images)]

@@ -4,6 +4,7 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxcnn.config.rules import HELD_OUT
@@ -56,7 +57,7 @@ def differing(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
 def remarks(there: Mapping[str, Any], splits: Splits, split: Split) -> list[str]:
     """A line if labels or images of a split are not those that the run began with, by its `data.json`."""
     other = []
-    labels = checksum(split.labels)
+    labels = checksum(split.targets)
     if there.get("labels_crc32", {}).get(split.name, labels) != labels:
         other.append("labels")
     known = there.get("content", {})
@@ -68,9 +69,12 @@ def remarks(there: Mapping[str, Any], splits: Splits, split: Split) -> list[str]
     )
 
 
-def checksum(labels: np.ndarray) -> int:
-    """The CRC-32 of labels [N], as in `data.json`."""
-    return zlib.crc32(labels.astype("<i4").tobytes())
+def checksum(targets: Any) -> int:
+    """The CRC-32 of targets, a pytree of arrays, as in `data.json`."""
+    crc32 = 0
+    for leaf in jax.tree.leaves(targets):
+        crc32 = zlib.crc32(np.ascontiguousarray(leaf, leaf.dtype.newbyteorder("<")).data, crc32)
+    return crc32
 
 
 def _comparable(facts: Mapping[str, Any], known: bool) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import concurrent.futures
 import dataclasses
 import pathlib
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -12,9 +13,10 @@ import numpy as np
 from jaxcnn import models
 from jaxcnn.config import Config, ConfigError
 from jaxcnn.data import cache_limit
-from jaxcnn.data.batch import Normalization, Split
+from jaxcnn.data.batch import Constants
 from jaxcnn.data.source import Splits
 from jaxcnn.learn import layout, programs, sharded
+from jaxcnn.learn.metrics import COUNT, LOSS
 from jaxcnn.learn.state import State, count_parameters, make_hyper
 from jaxcnn.learn.step_spec import StepSpec
 from jaxcnn.machine import malloc, paths
@@ -29,20 +31,17 @@ from jaxcnn.train.interrupts import Interrupts
 from jaxcnn.train.logbook import Logbook
 from jaxcnn.train.setup import Setup
 
-CLASSES_TOLD = 20  # most class names that a run prints before it trains
-UNEVEN = 1.5  # numbers of examples are printed if the largest class has more than this times the smallest
-
 
 @dataclasses.dataclass
 class Progress:
     """What a run keeps besides its state; every checkpoint has it, so a resumed run continues as if never stopped.
 
     Attributes:
-      window: sums of loss, top-1, top-5 and count over the steps since the last training record.
+      window: sums of loss, metrics and count over the steps since the last training record, by name.
       window_seconds: seconds of training since then.
       last_loss: loss of the last step read; always finite.
-      evaluated, accuracy: the last evaluated step, and its validation accuracy.
-      best_accuracy, best_step: the best validation accuracy, and its step.
+      evaluated, score: the last evaluated step, and the score of its headline figure on validation; larger is better.
+      best_score, best_step: the best score, and its step; None and 0 before the first evaluation.
       way: how a population made the steps so far; empty: no population, or steps made as in a single run.
       exchanged: the last step at which the state was taken from another member of a population.
       log_bytes, log_crc32: length of `metrics.jsonl`, and CRC-32 of these bytes (None in records of older versions).
@@ -50,12 +49,12 @@ class Progress:
       starts: number of starts of the run.
     """
 
-    window: list[float] = dataclasses.field(default_factory=lambda: [0.0] * 4)
+    window: dict[str, float] = dataclasses.field(default_factory=dict)
     window_seconds: float = 0.0
     last_loss: float | None = None
     evaluated: int = 0
-    accuracy: float = 0.0
-    best_accuracy: float = -1.0
+    score: float = 0.0
+    best_score: float | None = None
     best_step: int = 0
     way: str = ""
     exchanged: int = 0
@@ -67,6 +66,22 @@ class Progress:
     compile_seconds: float = 0.0
     wall_seconds: float = 0.0
     starts: int = 0
+
+    @classmethod
+    def of_record(cls, progress: dict[str, Any], metrics: Sequence[str]) -> "Progress":
+        """The progress in a checkpoint's record; `metrics` are the names of the task's metrics.
+
+        Earlier versions had accuracies as scores, and the sums as a list.
+        """
+        values = {"log_crc32": None} | progress
+        for name, before in (("score", "accuracy"), ("best_score", "best_accuracy")):
+            if before in values:
+                values[name] = values.pop(before)
+        if not values.get("best_step"):
+            values["best_score"] = None
+        if isinstance(values.get("window"), list):
+            values["window"] = dict(zip((LOSS, *metrics, COUNT), values["window"], strict=True))
+        return cls(**values)
 
 
 @dataclasses.dataclass
@@ -81,7 +96,7 @@ class Session:
     mesh: jax.sharding.Mesh
     spec: StepSpec
     loader: loaders.Loader
-    normalization: Normalization
+    constants: Constants
     logbook: Logbook
     checkpoints: Checkpoints
     progress: Progress
@@ -143,7 +158,7 @@ def open_session(
         mesh=mesh,
         spec=found.spec,
         loader=loader,
-        normalization=normal,
+        constants=normal,
         logbook=logbook,
         checkpoints=checkpoints,
         progress=progress,
@@ -159,7 +174,7 @@ def open_session(
 def _read(config: Config, hooks: Hooks, cluster: Cluster) -> Splits:
     """The splits, the same ones in all processes."""
     with cluster.one_per_host_first():
-        splits = hooks.shared.splits(config.data)
+        splits = hooks.shared.splits(config.data, config.task)
         splits.fingerprints()  # read once for all processes of a host
     workdir.check_same_data(cluster, splits)
     return splits
@@ -182,7 +197,7 @@ def _tell(found: Setup, folder: pathlib.Path, logbook: Logbook) -> None:
 
 def _compile(
     found: Setup, loader: loaders.Loader, folder: pathlib.Path, logbook: Logbook, hooks: Hooks, cluster: Cluster
-) -> tuple[Normalization, State, float]:
+) -> tuple[Constants, State, float]:
     """Compile all programs while the data is loaded; return its normalisation, a new state, and the seconds taken."""
     config, spec, mesh, splits = found.config, found.spec, found.mesh, found.splits
     began = time.time()
@@ -212,14 +227,14 @@ def _compile(
         f"  {count_parameters(state.params):,} parameters, {counted(spec.total_steps, 'step')} of "
         f"{spec.global_batch_size}; compiled in {seconds:.1f} s"
     )
-    return normal, state, seconds
+    return found.constants(normal), state, seconds
 
 
 def _restore_or_begin(
     found: Setup,
     folder: pathlib.Path,
     state: State,
-    normal: Normalization,
+    normal: Constants,
     checkpoints: Checkpoints,
     logbook: Logbook,
     cluster: Cluster,
@@ -233,7 +248,7 @@ def _restore_or_begin(
         logbook.say(f"jaxcnn: {remark}")
     if restored is None:
         return initialize_from_data(state, found.splits, normal), Progress(), False
-    progress = Progress(**{"log_crc32": None} | restored.record["progress"])
+    progress = Progress.of_record(restored.record["progress"], found.spec.task.evaluation.metrics)
     _check_best(found.config, checkpoints, progress)
     here = meshes.describe(found.mesh)
     logbook.say(f"jaxcnn: resumed from the checkpoint of step {int(restored.state.step)}")
@@ -261,24 +276,12 @@ def _tell_of_splits(splits: Splits, logbook: Logbook) -> None:
                 f"  {split.name}: {counted(len(split), 'example')} of "
                 f"{counted(len(splits.class_names), 'class', 'classes')}, {split.description}"
             )
-    logbook.say(f"  classes: {describe_classes(splits.train)}")
+    logbook.say(f"  classes: {splits.kind.describe(splits.train.targets, splits.class_names)}")
     if splits.val is None:
         logbook.say("  protocol=full: trains on the whole training split; nothing is held out for validation")
 
 
-def describe_classes(split: Split) -> str:
-    """The class names (only the first of many), with their numbers of examples in the split if these differ much."""
-    counts = np.bincount(split.labels, minlength=len(split.class_names))
-    names = [name if name.isprintable() else repr(name) for name in split.class_names]
-    few, many = int(counts.argmin()), int(counts.argmax())
-    uneven = counts[many] > UNEVEN * counts[few]
-    if len(names) <= CLASSES_TOLD:
-        return ", ".join(f"{name} {count}" if uneven else name for name, count in zip(names, counts, strict=True))
-    text = f"{', '.join(names[:CLASSES_TOLD])} and {len(names) - CLASSES_TOLD} more"
-    return text + (f", of {counts[few]} ({names[few]}) to {counts[many]} ({names[many]}) examples" if uneven else "")
-
-
-def initialize_from_data(state: State, splits: Splits, normal: Normalization) -> State:
+def initialize_from_data(state: State, splits: Splits, normal: Constants) -> State:
     """A new state, with the parameters that its network computes from the training split, if it has any such."""
     wanted = min(models.examples_for_initialization(state.params), len(splits.train))
     if not wanted:

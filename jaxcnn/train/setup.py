@@ -7,7 +7,9 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from jaxcnn import tasks
 from jaxcnn.config import Config, ConfigError
+from jaxcnn.data.batch import Constants
 from jaxcnn.data.source import Splits
 from jaxcnn.learn import programs
 from jaxcnn.learn.executables import Program
@@ -52,6 +54,12 @@ class Setup:
     def train_steps(self) -> list[tuple[Any, ...]]:
         """The arguments of `programs.train_step` for each stage of the run, in order."""
         return [(stage, self.mesh, self.loader, self.steps_per_call) for _, stage in self.spec.stages]
+
+    def constants(self, normal: Constants) -> Constants:
+        """The constants of the step on the mesh, from the normalisation and the targets of the training split."""
+        targets = self.splits.train.targets
+        of_task = self.spec.task.loss.constants(self.splits.kind.facts(targets), targets)
+        return jax.device_put(dataclasses.replace(normal, task=of_task), meshes.replicated(self.mesh))
 
     def make_loader(self, shared: Shared | None = None) -> loaders.Loader:
         """The loader; `shared` has the data that runs in this process share."""
@@ -110,10 +118,10 @@ def on(config: Config, splits: Splits, mesh: Mesh) -> Setup:
 
 def spec_on(config: Config, splits: Splits) -> StepSpec:
     """The spec of the step for these splits. Raises ConfigError if they do not fit the config."""
-    num_classes, examples = len(splits.class_names), len(splits.train)
-    if config.model.num_classes not in (0, num_classes):
+    outputs, examples = len(splits.class_names), len(splits.train)
+    if config.model.num_classes not in (0, outputs):
         raise ConfigError(
-            f"config.model.num_classes={config.model.num_classes}, but {splits.train.description} has {num_classes} "
+            f"config.model.num_classes={config.model.num_classes}, but {splits.train.description} has {outputs} "
             "classes; set it to 0 to follow the data"
         )
     if examples < config.global_batch_size:
@@ -122,7 +130,8 @@ def spec_on(config: Config, splits: Splits) -> StepSpec:
             f"config.global_batch_size={config.global_batch_size}; lower it"
         )
     shape = splits.train.image_shape
-    spec = make_spec(config, num_classes=num_classes, image_shape=shape, train_examples=examples)
+    task = tasks.make(config.task, outputs)
+    spec = make_spec(config, task=task, image_shape=shape, train_examples=examples)
     check_sides(spec)
     check_layers(spec)
     limits.check_spec(config, spec)

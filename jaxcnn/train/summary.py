@@ -8,6 +8,7 @@ from jaxcnn.config import Config, UserError
 from jaxcnn.learn import executables
 from jaxcnn.learn.state import count_parameters
 from jaxcnn.machine.mesh import describe
+from jaxcnn.tasks import Headline
 from jaxcnn.text import counted
 from jaxcnn.train import assess, flops, workdir
 
@@ -17,15 +18,23 @@ if TYPE_CHECKING:
 FILE = "summary.json"
 
 
-def headline(config: Config) -> str:
+def headline(config: Config, figure: Headline) -> str:
     """The name of the figure that decisions use: that of the moving average if the run keeps one."""
-    return "ema_top1_accuracy" if config.optim.ema_decay else "top1_accuracy"
+    return f"ema_{figure.name}" if config.optim.ema_decay else figure.name
+
+
+def headline_of(figures: dict[str, Any]) -> Headline:
+    """The headline figure of a summary; earlier versions knew only accuracy."""
+    kind = figures.get("headline_kind", {"label": "accuracy", "better": "higher", "percent": True})
+    return Headline(figures["headline"].removeprefix("ema_"), **kind)
 
 
 def make(session: "Session", test: dict[str, Any] | None, test_seconds: float) -> dict[str, Any]:
     """The summary of a finished run; seconds are sums over all its starts, except `test_seconds`, of the one test."""
     config, spec, progress = session.config, session.spec, session.progress
     rate = progress.images / max(progress.train_seconds, 1e-9)
+    figure, best = spec.task.evaluation.headline, progress.best_score
+    validated = session.splits.val is not None
     figures = {
         "model": config.model.name,
         "data": session.splits.train.description,
@@ -38,12 +47,15 @@ def make(session: "Session", test: dict[str, Any] | None, test_seconds: float) -
         "device": describe(session.mesh),
         "dtype": config.model.dtype,
         "loader": session.loader.kind,
-        "headline": headline(config),
+        "headline": headline(config, figure),
+        "headline_kind": {"label": figure.label, "better": figure.better, "percent": figure.percent},
         "tta": config.run.tta,
         "test": test,
         "earlier_tests": earlier_tests(session.folder),
-        "val_best": {"accuracy": progress.best_accuracy, "step": progress.best_step} if session.splits.val else None,
-        "val_last": progress.accuracy if session.splits.val else None,
+        "val_best": {figure.key: None if best is None else figure.value(best), "step": progress.best_step}
+        if validated
+        else None,
+        "val_last": figure.value(progress.score) if validated else None,
         "images_per_second": rate,
         "images_per_second_excludes": "start-up, compilation, evaluation, saving",
         "time_to_first_step_seconds": session.time_to_first_step,
@@ -125,14 +137,15 @@ def earlier_tests(folder: pathlib.Path) -> list[int]:
 
 def last_line(figures: dict[str, Any]) -> str:
     """The outcome as one readable line."""
-    name = figures["headline"]
+    name, figure = figures["headline"], headline_of(figures)
     kind = "moving average, " if name.startswith("ema_") else ""
     if figures["test"]:
-        accuracy = figures["test"][name]
-        outcome = f"test accuracy {100 * accuracy:.2f}% ({kind}{counted(figures['test']['examples'], 'example')})"
-        augmented = figures["test"].get(name.replace("top1", "tta_top1"))
+        value = figures["test"][name]
+        examples = counted(figures["test"]["examples"], "example")
+        outcome = f"test {figure.label} {figure.shown(value)} ({kind}{examples})"
+        augmented = figures["test"].get(name.replace(figure.name, f"tta_{figure.name}"))
         if augmented is not None:
-            outcome += f", {100 * augmented:.2f}% with test-time augmentation ({figures['tta']})"
+            outcome += f", {figure.shown(augmented)} with test-time augmentation ({figures['tta']})"
     else:
         outcome = "no test split"
     full = ", protocol=full (no validation split)" if figures["protocol"] == "full" else ""

@@ -2,22 +2,22 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
 
+from jaxcnn import tasks
 from jaxcnn.config import Config, UserError
-from jaxcnn.data.batch import Normalization, Split
+from jaxcnn.data.batch import Constants, Split
 from jaxcnn.learn import programs, sharded
 from jaxcnn.learn.step_spec import StepSpec, make_spec
 from jaxcnn.machine import mesh as meshes
+from jaxcnn.tasks import Headline
 from jaxcnn.train import normalization, origin, seals, workdir
 from jaxcnn.train.checkpoint import Checkpoints, DamagedError
-from jaxcnn.train.loaders import choose_loader, eval_batch_size, make_loader
-
-MOST_AT_ONCE = 2**26  # logits held at once, 256 MiB
+from jaxcnn.train.evaluate import evaluate
+from jaxcnn.train.loaders import Loader, choose_loader, eval_batch_size, make_loader
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,8 +36,40 @@ class Trained:
     step: int
     weights: str
     variables: Any
-    normalization: Normalization
+    constants: Constants
     class_names: tuple[str, ...]
+
+    def evaluate(self, split: Split, batch_size: int = 0) -> dict[str, Any]:
+        """The figures of a split, as in `test.json`; `batch_size` 0: the batch size of training."""
+        evaluation = self.spec.task.evaluation
+        collector = evaluation.collector(len(split), self.constants)
+        loader, batch_size = self._loader(split), eval_batch_size(batch_size, self.spec, self.mesh)
+        means = evaluate(
+            loader, split, self.variables, self.constants, batch_size, _go_on, self.config.run.tta, collector
+        )
+        return means | collector.figures(self.class_names)
+
+    def _loader(self, split: Split) -> Loader:
+        kind, _ = choose_loader(self.config.data, [split])
+        return make_loader(kind, self.spec, self.mesh, self.config.seed, self.config.data.workers)
+
+    def outputs(self, split: Split, batch_size: int, tta: str = "none") -> np.ndarray:
+        """The outputs of the network, float32 [N, K], for every example of a split, in its order.
+
+        They are averaged over the views of `tta`.
+        """
+        batch_size = eval_batch_size(batch_size, self.spec, self.mesh)
+        step = programs.tta_eval_step(self.spec, self.mesh, batch_size, tta)
+        parts: list[np.ndarray] = []
+        with self._loader(split).eval_batches(split, batch_size) as batches:
+            for batch in batches:
+                _, outputs = step(self.variables, batch, self.constants)[-1]
+                parts.append(np.asarray(outputs)[np.asarray(batch.mask)])
+        return np.concatenate(parts)
+
+
+def _go_on() -> None:
+    """Nothing interrupts the evaluation of a trained network."""
 
 
 def load(folder: pathlib.Path, checkpoint: str, weights: str, devices: int) -> tuple[Trained, list[str]]:
@@ -59,7 +91,7 @@ def load(folder: pathlib.Path, checkpoint: str, weights: str, devices: int) -> t
     mesh = meshes.make_mesh(devices)
     spec = make_spec(
         config,
-        num_classes=len(facts["class_names"]),
+        task=tasks.make(config.task, len(facts["class_names"])).trained,
         image_shape=tuple(facts["image_shape"]),
         train_examples=facts["train_examples"],
     )
@@ -74,7 +106,9 @@ def load(folder: pathlib.Path, checkpoint: str, weights: str, devices: int) -> t
             raise UserError(f"{folder}/checkpoints holds no checkpoint; train first")
         restored = newest
     else:
-        step, remarks = _best_step(checkpoints) if checkpoint == "best" else (_step(checkpoint), [])
+        step, remarks = (
+            _best_step(checkpoints, spec.task.evaluation.headline) if checkpoint == "best" else (_step(checkpoint), [])
+        )
         if step not in checkpoints.steps():
             raise UserError(f"{folder} has no checkpoint {step}; it has {', '.join(map(str, checkpoints.steps()))}")
         try:
@@ -89,48 +123,10 @@ def load(folder: pathlib.Path, checkpoint: str, weights: str, devices: int) -> t
     variables = state.variables() if weights == "last" else state.ema
     normal = normalization.read(folder, config.augment.normalize, spec.image_shape[-1])
     origin.check(folder, config, facts, normal)
-    normal = jax.device_put(normal, sharding)
+    task = spec.task.loss.constants(facts.get("targets", {}), None)
+    constants = jax.device_put(dataclasses.replace(normal, task=task), sharding)
     names = tuple(facts["class_names"])
-    return Trained(config, spec, mesh, int(state.step), weights, variables, normal, names), remarks
-
-
-def logits_of_split(trained: Trained, split: Split, batch_size: int, tta: str = "none") -> np.ndarray:
-    """Logits float32 [N, K] of every example of a split, in its order, averaged over the views of `tta`."""
-    return np.concatenate([logits for logits, _ in logits_by_part(trained, split, batch_size, tta)])
-
-
-def logits_by_part(
-    trained: Trained, split: Split, batch_size: int, tta: str = "none", most: int = MOST_AT_ONCE
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """`logits_of_split` in parts: logits float32 [n, K], labels int32 [n]; one part if at most `most` logits in all."""
-    kind, _ = choose_loader(trained.config.data, [split])
-    loader = make_loader(kind, trained.spec, trained.mesh, trained.config.seed, trained.config.data.workers)
-    batch_size = eval_batch_size(batch_size, trained.spec, trained.mesh)
-    step = programs.tta_eval_step(trained.spec, trained.mesh, batch_size, tta)
-    parts, labels, told = [], [], 0
-    with loader.eval_batches(split, batch_size) as batches:
-        for batch in batches:
-            _, logits = step(trained.variables, batch, trained.normalization)[-1]
-            mask = np.asarray(batch.mask)
-            parts.append(np.asarray(logits)[mask])
-            labels.append(np.asarray(batch.label)[mask])
-            if sum(part.size for part in parts) > most:
-                told += _check_labels(split, labels, told)
-                yield np.concatenate(parts), np.concatenate(labels)
-                parts, labels = [], []
-    if parts:
-        told += _check_labels(split, labels, told)
-        yield np.concatenate(parts), np.concatenate(labels)
-    if told != len(split):
-        raise AssertionError(f"{split.description}: {told} of {len(split)} examples were evaluated")
-
-
-def _check_labels(split: Split, labels: list[np.ndarray], first: int) -> int:
-    """Check that the labels are those of the split from `first` on; return their number."""
-    found = np.concatenate(labels)
-    if not np.array_equal(found, split.labels[first : first + len(found)]):
-        raise AssertionError(f"{split.description}: the evaluated examples are not those of the split")
-    return len(found)
+    return Trained(config, spec, mesh, int(state.step), weights, variables, constants, names), remarks
 
 
 def _step(checkpoint: str) -> int:
@@ -140,8 +136,8 @@ def _step(checkpoint: str) -> int:
         raise UserError(f"--checkpoint={checkpoint} is not last, best or a step") from None
 
 
-def _best_step(checkpoints: Checkpoints) -> tuple[int, list[str]]:
-    """The kept step with the highest validation accuracy, and a remark if a better one is not kept."""
+def _best_step(checkpoints: Checkpoints, headline: Headline) -> tuple[int, list[str]]:
+    """The kept step that is the best on validation, and a remark if a better one is not kept."""
     step = checkpoints.best()
     if step is None:
         raise UserError(
@@ -152,8 +148,8 @@ def _best_step(checkpoints: Checkpoints) -> tuple[int, list[str]]:
     best = progress.get("best_step", step)
     if best in (0, step):
         return step, []
-    accuracy = 100 * progress["best_accuracy"]
+    score = progress.get("best_score", progress.get("best_accuracy"))
     return step, [
-        f"the best step was {best} ({accuracy:.2f}%), but its checkpoint no longer exists; {step} is the best one that "
-        "is kept"
+        f"the best step was {best} ({headline.shown(headline.value(score))}), but its checkpoint no longer exists; "
+        f"{step} is the best one that is kept"
     ]

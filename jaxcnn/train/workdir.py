@@ -266,8 +266,9 @@ def data_facts(splits: Splits) -> dict[str, Any]:
         "image_shape": list(splits.train.image_shape),
         "train_examples": len(splits.train),
         "splits": {split.name: split.description for split in there_are},
-        "labels_crc32": {split.name: same_data.checksum(split.labels) for split in there_are},
+        "labels_crc32": {split.name: same_data.checksum(split.targets) for split in there_are},
         "content": splits.fingerprints(),
+        **({"targets": facts} if (facts := splits.kind.facts(splits.train.targets)) else {}),
     }
 
 

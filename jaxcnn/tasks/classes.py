@@ -1,0 +1,130 @@
+"""Targets that are classes: one for each image."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float32, Int32
+
+from jaxcnn.config import UserError
+from jaxcnn.tasks.task import Facts, OfEach
+from jaxcnn.text import listed, shorten
+
+FROM_0 = "they must be counted from 0; subtract 1 from each"
+TOLD = 20  # most class names that a run prints before it trains
+UNEVEN = 1.5  # numbers of examples are printed if the largest class has more than this times the smallest
+
+Labels = Int32[np.ndarray, " n"]
+
+
+@flax.struct.dataclass
+class Mixed:
+    """The classes of an image, which is a mixture of up to two.
+
+    Attributes:
+      label: number of the class.
+      other: label of the image mixed in; equal to `label` without mixing.
+      share: share of `label` in the target; `other` has the rest. 1 without mixing.
+    """
+
+    label: Int32[Array, " b"]
+    other: Int32[Array, " b"]
+    share: Float32[Array, " b"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Classes:
+    """Targets that are numbers of classes, int32."""
+
+    classes: int
+
+    @property
+    def outputs(self) -> int:
+        """One logit for each class."""
+        return self.classes
+
+    def spec(self) -> jax.ShapeDtypeStruct:
+        """The number of the class."""
+        return jax.ShapeDtypeStruct((), jnp.int32)
+
+    def whole(self, target: Int32[ArrayLike, " b"]) -> Mixed:
+        """Each image is of one class."""
+        label = jnp.asarray(target)
+        return Mixed(label, label, jnp.ones(label.shape, jnp.float32))
+
+    def mixed(self, target: Int32[Array, " b"], other: Int32[Array, " b"], share: OfEach) -> Mixed:
+        """Two classes, each with the share of its image."""
+        return Mixed(target, other, share)
+
+    def read(self, labels: np.ndarray, title: str, base: str) -> Labels:
+        """The labels of a base split as targets."""
+        wrong = np.flatnonzero((labels < 0) | (labels >= self.classes))
+        if not len(wrong):
+            return labels.astype(np.int32, copy=False)
+        if labels.min() == 1 and labels.max() == self.classes:
+            raise UserError(f"{title} {base}: labels go from 1 to {self.classes}, but {FROM_0}")
+        raise UserError(
+            f"{title} {base}: label {labels[wrong[0]]} at index {wrong[0]} is out of range; the {self.classes} classes "
+            f"are 0 to {self.classes - 1} ({len(wrong)} such labels)"
+        )
+
+    def check(self, targets: Labels, names: Sequence[str], title: str, description: str, lowest: int) -> None:
+        """Refuse a training split that has no example of some class."""
+        if self.classes < 2:
+            raise UserError(f"{title} has only one class, {names[0]!r}; classification needs at least two")
+        empty = np.flatnonzero(self._counts(targets) == 0)
+        if not len(empty):
+            return
+        told, verb = listed([names[int(label)] for label in empty]), "has" if len(empty) == 1 else "have"
+        named = f"{'class' if len(empty) == 1 else 'classes'} {told} {verb} no examples in {description}"
+        if lowest > 0 and list(names) == list(map(str, range(self.classes))):
+            raise UserError(f"{named}: labels start at 1, but {FROM_0}")
+        raise UserError(f"{named}; every class needs training examples")
+
+    def groups(self, targets: Labels) -> Labels:
+        """The examples of a class are a group."""
+        return targets
+
+    def remark(self, targets: Labels, names: Sequence[str]) -> str:
+        """The classes without an example, if there are any."""
+        empty = [names[int(label)] for label in np.flatnonzero(self._counts(targets) == 0)]
+        return f"has no examples of {listed(empty)}" if empty else ""
+
+    def describe(self, targets: Labels, names: Sequence[str]) -> str:
+        """The class names (only the first of many), with their numbers of examples if these differ much."""
+        counts = self._counts(targets)
+        names = tuple(name if name.isprintable() else repr(name) for name in names)
+        few, many = int(counts.argmin()), int(counts.argmax())
+        uneven = counts[many] > UNEVEN * counts[few]
+        if len(names) <= TOLD:
+            return ", ".join(f"{name} {count}" if uneven else name for name, count in zip(names, counts, strict=True))
+        text = f"{', '.join(names[:TOLD])} and {len(names) - TOLD} more"
+        return text + (
+            f", of {counts[few]} ({names[few]}) to {counts[many]} ({names[many]}) examples" if uneven else ""
+        )
+
+    def _counts(self, targets: Labels) -> np.ndarray:
+        return np.bincount(targets, minlength=self.classes)
+
+    def captions(self, target: Mixed, names: Sequence[str], width: int) -> list[str]:
+        """Such as "cat", or "cat 70 % / dog 30 %"."""
+        return [
+            self._caption(names, int(label), int(other), float(share), width)
+            for label, other, share in zip(target.label, target.other, target.share, strict=True)
+        ]
+
+    def _caption(self, names: Sequence[str], label: int, other: int, share: float, width: int) -> str:
+        shares = {label: share}
+        shares[other] = shares.get(other, 0) + 1 - share
+        percents = {number: round(100 * part) for number, part in shares.items() if round(100 * part)}
+        if len(percents) == 1:
+            return shorten(names[next(iter(percents))], width)
+        return " / ".join(f"{shorten(names[number], width - 6)} {part} %" for number, part in percents.items())
+
+    def facts(self, targets: Labels) -> Facts:
+        """None: the number of classes is known from their names."""
+        return {}

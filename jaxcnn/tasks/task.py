@@ -1,0 +1,244 @@
+"""A task is three parts, each with one question: targets, loss and evaluation.
+
+All parts are frozen dataclasses without arrays: the task is a static part of the compiled step. Numbers that depend on
+the data, such as class weights, are its `constants`, and numbers that a sweep may vary are its `settings`; both are
+inputs of the step.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from jaxtyping import Array, Float32
+
+Outputs = Float32[Array, "b k"]  # of the network
+OfEach = Float32[Array, " b"]
+Settings = Mapping[str, Float32[Array, ""]]
+Tree = Any  # a pytree of arrays whose first dimension is that of the examples
+Facts = Mapping[str, Any]  # JSON
+
+
+class Targets(Protocol):
+    """What the answer for an example is, and what happens to it when images are mixed."""
+
+    @property
+    def outputs(self) -> int:
+        """The number of outputs of the network."""
+        ...
+
+    def spec(self) -> Tree:
+        """`jax.ShapeDtypeStruct`s of the target of one example."""
+        ...
+
+    def whole(self, target: Tree) -> Tree:
+        """Targets of unmixed images, as losses and metrics take them."""
+        ...
+
+    def mixed(self, target: Tree, other: Tree, share: OfEach) -> Tree:
+        """Targets of images with `share` of their own pixels and the rest of another image, as losses take them."""
+        ...
+
+    def read(self, labels: np.ndarray, title: str, base: str) -> Tree:
+        """The targets of a base split from the labels that a source gave, as NumPy arrays.
+
+        Args:
+          labels: [n, ...], one row for each example.
+          title: name of the set, for messages.
+          base: name of the base split, for messages.
+
+        Raises:
+          UserError: some are no such targets.
+        """
+        ...
+
+    def check(self, targets: Tree, names: Sequence[str], title: str, description: str, lowest: int) -> None:
+        """Raise UserError if a network cannot learn from the targets of the training split.
+
+        Args:
+          targets: those of the training split.
+          names: names of the outputs.
+          title: name of the set, for messages.
+          description: that of the split, for messages.
+          lowest: the smallest label in the base splits.
+        """
+        ...
+
+    def groups(self, targets: Tree) -> np.ndarray:
+        """Integers [n], equal for examples of one group; holding out with `data.stratify` takes a share of each."""
+        ...
+
+    def remark(self, targets: Tree, names: Sequence[str]) -> str:
+        """What a validation or test split lacks, as the end of a sentence; empty if nothing."""
+        ...
+
+    def describe(self, targets: Tree, names: Sequence[str]) -> str:
+        """The names of the outputs, and how often each occurs if that differs much, as text."""
+        ...
+
+    def captions(self, target: Tree, names: Sequence[str], width: int) -> list[str]:
+        """Targets from `whole` or `mixed` in words, each name cut to `width` characters."""
+        ...
+
+    def facts(self, targets: Tree) -> Facts:
+        """The facts about the targets of the training split that a network depends on later, JSON; empty if none."""
+        ...
+
+
+class Loss(Protocol):
+    """How wrong an output is."""
+
+    @property
+    def plain(self) -> "Loss":
+        """The loss without what only training uses; for evaluation and prediction."""
+        ...
+
+    def abstract(self) -> dict[str, Any]:
+        """The shapes of `constants`: a pytree of `jax.ShapeDtypeStruct`s by name."""
+        ...
+
+    def constants(self, facts: Facts, targets: Tree | None) -> dict[str, Any]:
+        """The arrays that the task needs besides the batch, by name; empty if none.
+
+        Args:
+          facts: from `Targets.facts`.
+          targets: those of the training split; None for a `plain` loss.
+        """
+        ...
+
+    def losses(self, outputs: Outputs, target: Tree, settings: Settings, constants: Any, image: Any) -> OfEach:
+        """The training loss of each example, whose mean over the batch is minimised.
+
+        Args:
+          outputs: outputs of the network.
+          target: from `Targets.whole` or `Targets.mixed`.
+          settings: numbers of the config that are inputs of the step.
+          constants: `data.batch.Constants`: the normalisation, and in `task` the arrays of `constants`.
+          image: the normalised images, as the network got them.
+        """
+        ...
+
+    def reported(self, outputs: Outputs, target: Tree, constants: Any) -> OfEach:
+        """The loss that evaluation reports: without smoothing, weights or the like."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Headline:
+    """The figure on which decisions are based: the best checkpoint, sweeps, tables.
+
+    Attributes:
+      name: its name among the figures, such as "top1_accuracy".
+      label: its name in text, such as "accuracy".
+      better: which values are better.
+      percent: whether it is a fraction of 1, shown in per cent.
+    """
+
+    name: str
+    label: str
+    better: Literal["higher", "lower"] = "higher"
+    percent: bool = True
+
+    def shown(self, value: float, digits: int = 2) -> str:
+        """A value as text."""
+        return f"{100 * value:.{digits}f}%" if self.percent else f"{value:.{digits + 2}g}"
+
+    def among(self, figures: Mapping[str, float]) -> str:
+        """Its name and value in figures, with a space before; empty if it is not there."""
+        return f" {self.label} {self.shown(figures[self.name])}" if self.name in figures else ""
+
+    def score(self, value: float) -> float:
+        """A number that is larger for better values."""
+        return value if self.better == "higher" else -value
+
+    def value(self, score: float) -> float:
+        """The inverse of `score`."""
+        return self.score(score)
+
+    @property
+    def key(self) -> str:
+        """Its label as a key of JSON."""
+        return self.label.replace(" ", "_")
+
+    @property
+    def objective(self) -> str:
+        """Its name among the objectives of a sweep, measured on validation."""
+        return f"val_{self.key}"
+
+
+class Collector(Protocol):
+    """Collects the outputs of a network for a split, for the figures that are no means over examples."""
+
+    def add(self, outputs: np.ndarray, target: Tree) -> None:
+        """Add the outputs [n, k] and the targets of some examples."""
+        ...
+
+    def figures(self, names: Sequence[str]) -> dict[str, Any]:
+        """The figures of all examples added, JSON; `names` are those of the outputs."""
+        ...
+
+
+class Evaluation(Protocol):
+    """Which figures are reported, which one decides, and how one answer is shown."""
+
+    @property
+    def headline(self) -> Headline:
+        """The figure that decides."""
+        ...
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The names of the figures that are means over examples, the loss aside."""
+        ...
+
+    @property
+    def collected(self) -> tuple[str, ...]:
+        """The names of those figures of the collector that every validation records."""
+        ...
+
+    def values(self, outputs: Outputs, target: Tree, constants: Any) -> dict[str, OfEach]:
+        """The `metrics` of each example; targets are those of `Targets.whole` or `Targets.mixed`."""
+        ...
+
+    def collector(self, examples: int, constants: Any) -> Collector:
+        """A collector for so many examples."""
+        ...
+
+    def answers(self, outputs: np.ndarray, names: Sequence[str], constants: Any) -> list[dict[str, Any]]:
+        """The answer for each row of outputs [n, k], JSON."""
+        ...
+
+    def describe(self, figures: Mapping[str, Any]) -> list[str]:
+        """The figures of a split as a few readable lines."""
+        ...
+
+    def draw(self, figures: Mapping[str, Any], names: Sequence[str], path: pathlib.Path) -> None:
+        """Draw the figures of a split as a picture."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What the network learns; a static part of the compiled step."""
+
+    targets: Targets
+    loss: Loss
+    evaluation: Evaluation
+
+    @property
+    def trained(self) -> "Task":
+        """The task of a trained network, whose loss is `plain`."""
+        return dataclasses.replace(self, loss=self.loss.plain)
+
+    def figures(
+        self, outputs: np.ndarray, targets: Tree, names: Sequence[str], constants: Any = None
+    ) -> dict[str, Any]:
+        """The figures of outputs float32 [N, K] and the targets of N examples, as for a whole split."""
+        whole = self.targets.whole(targets)
+        of_each = {"loss": self.loss.reported(outputs, whole, constants)}
+        of_each |= self.evaluation.values(outputs, whole, constants)
+        means = {name: float(np.asarray(values, np.float64).mean()) for name, values in of_each.items()}
+        collector = self.evaluation.collector(len(outputs), constants)
+        collector.add(outputs, targets)
+        return {"examples": len(outputs), **means, **collector.figures(names)}
