@@ -25,7 +25,12 @@ class Model:
 class Task:
     """What the network learns (`jaxcnn.tasks`)."""
 
-    name: Literal["classification"] = "classification"
+    name: Literal["classification", "multilabel", "regression"] = "classification"
+    class_weights: Literal["none", "auto"] = "none"  # auto: inverse frequency with mean 1; not for regression
+    weights_by_name: tuple[tuple[str, float], ...] = ()  # (class, weight); the other classes as by class_weights
+    focal_gamma: Annotated[NonNegative, AtMost(100.0)] = 0.0  # (traced) focal loss; 0: off
+    logit_adjustment: Annotated[NonNegative, AtMost(100.0)] = 0.0  # (traced) classification: its tau; 0: off
+    error: Literal["squared", "absolute"] = "squared"  # regression
 
 
 @dataclasses.dataclass(frozen=True)

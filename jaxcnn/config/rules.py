@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, get_type_hints
 
 from jaxcnn.config import ranges
-from jaxcnn.config.fields import Config, Model
+from jaxcnn.config.fields import Config, Model, Optim, Task
 
 HELD_OUT = "holdout"  # data.val_split: hold out of the training split, even if the set has a validation split
 WHITENED = ("airbench", "airbench_residual")  # networks whose first layer whitens patches
@@ -51,6 +51,7 @@ def _impossible(config: Config) -> list[str]:
         model.name not in ("cnn", *WHITENED) or model.form == "cifar",
         f"config.model.name={model.name!r} has only form='cifar'",
     )
+    wrong += _impossible_task(config.task, optim)
     need(
         optim.name != "muon" or _only_normalised_convolutions(model),
         "config.optim.name='muon' renormalises kernels, so it needs BatchNorm after every kernel except the "
@@ -136,3 +137,25 @@ def _only_normalised_convolutions(model: Model) -> bool:
     if model.name == "vgg16":
         return model.form == "cifar" and model.head == "linear" and model.batch_norm
     return model.name in NORMALISED
+
+
+def _impossible_task(task: Task, optim: Optim) -> list[str]:
+    """The mistakes in what is learnt."""
+    wrong = []
+    if task.name == "regression":
+        for name, value in (
+            ("task.class_weights", task.class_weights != "none"),
+            ("task.weights_by_name", task.weights_by_name),
+            ("task.focal_gamma", task.focal_gamma),
+            ("optim.label_smoothing", optim.label_smoothing),
+        ):
+            if value:
+                wrong.append(f"config.{name} is for classes; config.task.name='regression' has none")
+    if task.logit_adjustment and task.name != "classification":
+        wrong.append("config.task.logit_adjustment is for config.task.name='classification' only")
+    if task.error != "squared" and task.name != "regression":
+        wrong.append("config.task.error is for config.task.name='regression' only")
+    for name, weight in task.weights_by_name:
+        if weight <= 0:
+            wrong.append(f"config.task.weights_by_name gives {name!r} a weight of {weight:g}; it must be above 0")
+    return wrong

@@ -123,7 +123,7 @@ def compiled_train_step(spec: StepSpec, mesh: Mesh, members: int, steps_per_call
 
 def abstract_states(spec: StepSpec, mesh: Mesh, members: int) -> State:
     """Shapes, dtypes and shardings of the states of `members` members."""
-    one = jax.eval_shape(functools.partial(steps.init_state, spec), abstract_hyper())
+    one = jax.eval_shape(functools.partial(steps.init_state, spec), abstract_hyper(spec.task))
     sharding = over_members(mesh)
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct((members, *x.shape), x.dtype, sharding=sharding), one)
 

@@ -47,7 +47,7 @@ def init_state(spec: StepSpec, mesh: Mesh) -> jax.stages.Wrapped:
 @compiled
 def init_program(spec: StepSpec, mesh: Mesh) -> jax.stages.Traced:
     """The program of `init_state`."""
-    return init_state(spec, mesh).trace(abstract_hyper())
+    return init_state(spec, mesh).trace(abstract_hyper(spec.task))
 
 
 @functools.lru_cache(maxsize=64)

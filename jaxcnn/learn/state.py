@@ -10,20 +10,27 @@ import optax
 from flax.typing import Collection
 from jaxtyping import Array, Float32, Int32, Integer, Key, UInt32
 
+from jaxcnn import tasks
 from jaxcnn.config import Config
+from jaxcnn.tasks import Task
 
 Scalar = Float32[Any, ""]
 
 
 @flax.struct.dataclass
 class Hyper:
-    """Hyper-parameters that are inputs of the compiled step."""
+    """Hyper-parameters that are inputs of the compiled step; `task` has those of the task, by name."""
 
     learning_rate: Scalar
     weight_decay: Scalar
     momentum: Scalar
     label_smoothing: Scalar
     seed: UInt32[Any, ""]
+    task: dict[str, Scalar] = flax.struct.field(default_factory=dict)
+
+    def settings(self) -> dict[str, Scalar]:
+        """The settings of the loss (`jaxcnn.tasks.Loss.losses`)."""
+        return {"label_smoothing": self.label_smoothing, **self.task}
 
 
 @flax.struct.dataclass
@@ -65,13 +72,15 @@ def make_hyper(config: Config) -> Hyper:
         momentum=np.float32(optim.momentum),
         label_smoothing=np.float32(optim.label_smoothing),
         seed=np.uint32(config.seed),
+        task={name: np.float32(value) for name, value in tasks.settings(config.task).items()},
     )
 
 
-def abstract_hyper() -> Hyper:
+def abstract_hyper(task: Task) -> Hyper:
     """Shapes and dtypes of `make_hyper`."""
     scalar = jax.ShapeDtypeStruct((), jnp.float32)
-    return Hyper(scalar, scalar, scalar, scalar, jax.ShapeDtypeStruct((), jnp.uint32))
+    of_task = dict.fromkeys(task.loss.settings, scalar)
+    return Hyper(scalar, scalar, scalar, scalar, jax.ShapeDtypeStruct((), jnp.uint32), of_task)
 
 
 def step_key(seed: UInt32[Any, ""], step: Integer[Any, ""] | int) -> Key[Array, ""]:

@@ -199,7 +199,7 @@ def batch_gradients(
             rngs={"dropout": dropout_key},
             mutable=["batch_stats"],
         )
-        task, settings = spec.task, {"label_smoothing": hyper.label_smoothing}
+        task, settings = spec.task, hyper.settings()
         loss = task.loss.losses(outputs, examples.target, settings, constants, examples.image)
         values = task.evaluation.values(outputs, examples.target, constants)
         sums = metrics.summed({metrics.LOSS: loss, **values}, source.mask)

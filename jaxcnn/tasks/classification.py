@@ -11,61 +11,93 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float32, Int32
 
-from jaxcnn.tasks import confusion
+from jaxcnn import config as configuration
+from jaxcnn.tasks import confusion, weights
 from jaxcnn.tasks.classes import Mixed
 from jaxcnn.tasks.task import Facts, Headline, OfEach, Outputs, Settings
 from jaxcnn.text import shown
 
 CALIBRATION_BINS = 15
 MOST_AT_ONCE = 2**22  # float64 probabilities computed at once: examples times classes
+MOST_KEPT = 2**25  # logits kept of a split
+SMALLEST = 1e-7  # of 1 - probability, so that its power has a finite gradient
 ANSWERS = 5  # classes in the answer for an image
 
 
 @dataclasses.dataclass(frozen=True)
 class CrossEntropy:
-    """Cross-entropy in nats, with label smoothing in training."""
+    """Cross-entropy in nats; label smoothing, weights and the like only count in training.
+
+    Attributes:
+      classes: number of classes.
+      weighted: whether each class has a weight, in constants["class_weights"].
+      focal: whether well-classified examples count less (Lin et al. 2017, arXiv 1708.02002), by
+        settings["focal_gamma"].
+      adjusted: whether logits are shifted by the logarithm of the class's frequency, times
+        settings["logit_adjustment"], so that the network itself favours no frequent class (Menon et al. 2020, arXiv 2007.07314, equation 10).
+    """
+
+    classes: int
+    weighted: bool = False
+    focal: bool = False
+    adjusted: bool = False
 
     @property
     def plain(self) -> "CrossEntropy":
-        """The same."""
-        return self
+        """Without weights and the like."""
+        return CrossEntropy(self.classes)
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """Those of the parts that are used."""
+        used = {"focal_gamma": self.focal, "logit_adjustment": self.adjusted}
+        return tuple(name for name, there in used.items() if there)
 
     def abstract(self) -> dict[str, Any]:
-        """No constants."""
-        return {}
+        """Weights and frequencies of the classes, if used."""
+        of_each = jax.ShapeDtypeStruct((self.classes,), jnp.float32)
+        used = {"class_weights": self.weighted, "log_frequencies": self.adjusted}
+        return {name: of_each for name, there in used.items() if there}
 
-    def constants(self, facts: Facts, targets: Int32[np.ndarray, " n"] | None) -> dict[str, Any]:
-        """None."""
-        return {}
+    def constants(
+        self, config: configuration.Task, names: Sequence[str], facts: Facts, targets: Int32[np.ndarray, " n"] | None
+    ) -> dict[str, Any]:
+        """Weights and frequencies of the classes, if used."""
+        if targets is None:
+            return {}
+        counts = np.bincount(targets, minlength=self.classes)
+        found = {}
+        if self.weighted:
+            found["class_weights"] = weights.class_weights(config, names, counts)
+        if self.adjusted:
+            found["log_frequencies"] = weights.log_frequencies(counts)
+        return found
 
     def losses(self, outputs: Outputs, target: Mixed, settings: Settings, constants: Any, image: Any) -> OfEach:
-        """Cross-entropy with the smoothed target."""
-        return cross_entropy(outputs, target, settings["label_smoothing"])
+        """With the smoothed target, weights and the like."""
+        if self.adjusted:
+            outputs = outputs + settings["logit_adjustment"] * constants.task["log_frequencies"]
+        log_probability = jax.nn.log_softmax(outputs)
+        terms = smoothed(target, self.classes, settings["label_smoothing"]) * log_probability
+        if self.weighted:
+            terms = terms * constants.task["class_weights"]
+        if self.focal:
+            terms = terms * jnp.maximum(-jnp.expm1(log_probability), SMALLEST) ** settings["focal_gamma"]
+        return -jnp.sum(terms, axis=-1)
 
     def reported(self, outputs: Outputs, target: Mixed, constants: Any) -> OfEach:
-        """Cross-entropy without smoothing."""
-        return cross_entropy(outputs, target, jnp.zeros(()))
+        """Without smoothing, weights and the like."""
+        return self.plain.losses(outputs, target, {"label_smoothing": jnp.zeros(())}, constants, None)
 
 
-def cross_entropy(
-    logits: Float32[ArrayLike, "b k"], target: Mixed, label_smoothing: Float32[ArrayLike, ""]
-) -> Float32[Array, " b"]:
-    """Cross-entropy of each example with a mixed and smoothed target.
+def smoothed(target: Mixed, classes: int, label_smoothing: Float32[ArrayLike, ""]) -> Float32[Array, "b k"]:
+    """Target distributions: `share` on `label` and the rest on `other`, mixed with the uniform distribution.
 
-    The target is `share` on `label` and the rest on `other`, then mixed with the uniform distribution by
-    `label_smoothing` (Szegedy et al. 2015, arXiv 1512.00567).
-
-    Args:
-      logits: the logits of each example.
-      target: numbers of the classes, and the share of the first.
-      label_smoothing: in [0, 1).
+    `label_smoothing` in [0, 1) is the part of the latter (Szegedy et al. 2015, arXiv 1512.00567).
     """
-    log_probability = jax.nn.log_softmax(logits)
-    classes = log_probability.shape[-1]
     share = jnp.asarray(target.share)[:, None]
     one_hot = jax.nn.one_hot(target.label, classes) * share + jax.nn.one_hot(target.other, classes) * (1.0 - share)
-    smooth = one_hot * (1.0 - label_smoothing) + label_smoothing / classes
-    return -jnp.sum(smooth * log_probability, axis=-1)
+    return one_hot * (1.0 - label_smoothing) + label_smoothing / classes
 
 
 def in_top_k(logits: Float32[ArrayLike, "b classes"], label: Int32[ArrayLike, " b"], k: int) -> Bool[Array, " b"]:
@@ -95,10 +127,10 @@ class Accuracy:
         return {name: hits(outputs, target, k) for name, k in zip(self.metrics, (1, 5), strict=True)}
 
     def collector(self, examples: int, constants: Any) -> "Guesses":
-        """Collects the predicted class of each example and its probability."""
+        """Collects the predicted class of each example and its probability; the logits, unless they are too many."""
         return Guesses()
 
-    def answers(self, outputs: np.ndarray, names: Sequence[str], constants: Any) -> list[dict[str, Any]]:
+    def answers(self, outputs: np.ndarray, names: Sequence[str], constants: Any, fitted: Facts) -> list[dict[str, Any]]:
         """The most probable classes: `{"label", "probability", "top": [{"label", "probability"}, …]}`."""
         found = []
         for row in np.asarray(jax.nn.softmax(outputs)):
@@ -106,6 +138,14 @@ class Accuracy:
             top = [{"label": names[k], "probability": float(row[k])} for k in order]
             found.append({**top[0], "top": top})
         return found
+
+    def columns(self, answer: Mapping[str, Any]) -> dict[str, Any]:
+        """Columns label, probability, label_2, probability_2, …"""
+        row: dict[str, Any] = {}
+        for number, one in enumerate(answer["top"], start=1):
+            end = f"_{number}" if number > 1 else ""
+            row |= {f"label{end}": one["label"], f"probability{end}": one["probability"]}
+        return row
 
     def describe(self, figures: Mapping[str, Any]) -> list[str]:
         """Accuracies, calibration, means over classes, and the best and worst classes."""
@@ -117,24 +157,47 @@ class Accuracy:
 
 
 class Guesses:
-    """The predicted class of each example, int64, its probability, float64, and its label, int32."""
+    """The predicted class of each example, int64, its probability, float64, and its label, int32.
+
+    Logits, float32 [n, K], are kept as long as they are at most `MOST_KEPT` numbers.
+    """
 
     def __init__(self) -> None:
         self._parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        self._logits: list[np.ndarray] | None = []
 
     def add(self, outputs: np.ndarray, target: np.ndarray) -> None:
         """Add logits float32 [n, K] and labels int32 [n]."""
         self._parts.append((*judge(outputs), target))
+        if self._logits is not None:
+            self._logits.append(outputs)
+            if sum(part.size for part in self._logits) > MOST_KEPT:
+                self._logits = None
 
-    def figures(self, names: Sequence[str]) -> dict[str, Any]:
-        """Confusion matrix (rows: true class), figures of each class, and calibration error.
+    def fitted(self) -> dict[str, Any]:
+        """The temperature that divides the logits for the lowest cross-entropy (Guo et al. 2017, arXiv 1706.04599)."""
+        if self._logits is None:
+            return {}
+        labels = np.concatenate([part[2] for part in self._parts])
+        return {"temperature": best_temperature(np.concatenate(self._logits), labels)}
 
-        The latter is the expected calibration error of Guo et al. 2017 (arXiv 1706.04599), with 15 bins of equal width.
+    def figures(self, names: Sequence[str], fitted: Facts) -> dict[str, Any]:
+        """Confusion matrix (rows: true class), figures of each class, calibration error, and area under the ROC curve.
+
+        The calibration error is the expected one of Guo et al. 2017, with 15 bins of equal width; after temperature
+        scaling, if a temperature was fitted, it is "calibrated_error".
         """
         guess, confidence, labels = (np.concatenate(parts) for parts in zip(*self._parts, strict=True))
         matrix = confusion.Confusion.of(labels, guess, len(names))
-        error = calibration_error(confidence, guess == labels)
-        return {"calibration_error": error, **confusion.by_class(matrix, names)}
+        figures: dict[str, Any] = {"calibration_error": calibration_error(confidence, guess == labels)}
+        if self._logits is not None:
+            logits = np.concatenate(self._logits)
+            if "temperature" in fitted:
+                figures["temperature"] = fitted["temperature"]
+                _, scaled = judge(logits / fitted["temperature"])
+                figures["calibrated_error"] = calibration_error(scaled, guess == labels)
+            figures["macro_auroc"] = macro_auroc(logits, labels)
+        return {**figures, **confusion.by_class(matrix, names)}
 
 
 def judge(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -146,6 +209,42 @@ def judge(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     for first in range(0, len(logits), rows):
         confidences.append(softmax(logits[first : first + rows].astype(np.float64), axis=-1).max(axis=-1))
     return logits.argmax(-1), np.concatenate(confidences)
+
+
+def best_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+    """The temperature in [0.05, 20] that divides logits [n, K] for the lowest cross-entropy with labels int [n]."""
+    from scipy import optimize, special
+
+    logits = logits.astype(np.float64)
+
+    def cross_entropy(log_temperature: float) -> float:
+        log_probability = special.log_softmax(logits / np.exp(log_temperature), axis=-1)
+        return -float(log_probability[np.arange(len(labels)), labels].mean())
+
+    found = optimize.minimize_scalar(cross_entropy, bounds=(np.log(0.05), np.log(20)), method="bounded")
+    return float(np.exp(found.x))
+
+
+def macro_auroc(logits: np.ndarray, labels: np.ndarray) -> float | None:
+    """The area under the ROC curve of each class against the rest, by its probability, averaged over classes.
+
+    Classes that have no example, or all of them, are left out; None if that leaves none.
+
+    Args:
+      logits: float32 [n, K].
+      labels: int32 [n].
+    """
+    from scipy import special, stats
+
+    probabilities = special.softmax(logits.astype(np.float64), axis=-1)
+    areas = []
+    for k, scores in enumerate(probabilities.T):
+        inside = labels == k
+        count, others = int(inside.sum()), int((~inside).sum())
+        if count and others:
+            ranks = stats.rankdata(scores)[inside].sum()
+            areas.append((ranks - count * (count + 1) / 2) / (count * others))
+    return float(np.mean(areas)) if areas else None
 
 
 def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
@@ -168,6 +267,11 @@ def describe(figures: Mapping[str, Any]) -> list[str]:
     best = ", ".join(f"{shown(name)} {100 * accuracy:.1f}%" for accuracy, name in per_class[::-1][:3])
     absent = sum(accuracy is None for accuracy in figures["per_class_accuracy"].values())
     without = f", except {absent} without examples in this split" if absent else ""
+    scaled = ""
+    if "calibrated_error" in figures:
+        error, temperature = 100 * figures["calibrated_error"], figures["temperature"]
+        scaled = f" ({error:.2f}% with the temperature {temperature:.2f}, fitted on validation)"
+    area = "" if figures.get("macro_auroc") is None else f"  AUROC {100 * figures['macro_auroc']:.2f}%"
     augmented = []
     if "tta" in figures:
         augmented.append(
@@ -176,10 +280,10 @@ def describe(figures: Mapping[str, Any]) -> list[str]:
         )
     return [
         f"top-1 {100 * figures['top1_accuracy']:.2f}%  top-5 {100 * figures['top5_accuracy']:.2f}%  "
-        f"loss {figures['loss']:.4f}  calibration error {100 * figures['calibration_error']:.2f}%",
+        f"loss {figures['loss']:.4f}  calibration error {100 * figures['calibration_error']:.2f}%{scaled}",
         f"balanced accuracy {100 * figures['balanced_accuracy']:.2f}%  "
         + "  ".join(f"{name} {100 * figures[f'macro_{name}']:.2f}%" for name in ("precision", "recall", "f1"))
-        + f" (means over classes{without})",
+        + f"{area} (means over classes{without})",
         *augmented,
         f"best classes: {best}; worst: {worst}",
     ]

@@ -7,13 +7,16 @@ inputs of the step.
 
 import dataclasses
 import pathlib
+import types
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from jaxtyping import Array, Float32
 
-Outputs = Float32[Array, "b k"]  # of the network
+from jaxcnn import config as configuration
+
+Outputs = Float32[Any, "b k"]  # of the network
 OfEach = Float32[Array, " b"]
 Settings = Mapping[str, Float32[Array, ""]]
 Tree = Any  # a pytree of arrays whose first dimension is that of the examples
@@ -94,14 +97,23 @@ class Loss(Protocol):
         """The loss without what only training uses; for evaluation and prediction."""
         ...
 
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """The names of its settings, label smoothing aside."""
+        ...
+
     def abstract(self) -> dict[str, Any]:
         """The shapes of `constants`: a pytree of `jax.ShapeDtypeStruct`s by name."""
         ...
 
-    def constants(self, facts: Facts, targets: Tree | None) -> dict[str, Any]:
+    def constants(
+        self, config: configuration.Task, names: Sequence[str], facts: Facts, targets: Tree | None
+    ) -> dict[str, Any]:
         """The arrays that the task needs besides the batch, by name; empty if none.
 
         Args:
+          config: the group `config.task`.
+          names: names of the outputs.
           facts: from `Targets.facts`.
           targets: those of the training split; None for a `plain` loss.
         """
@@ -174,8 +186,17 @@ class Collector(Protocol):
         """Add the outputs [n, k] and the targets of some examples."""
         ...
 
-    def figures(self, names: Sequence[str]) -> dict[str, Any]:
-        """The figures of all examples added, JSON; `names` are those of the outputs."""
+    def fitted(self) -> dict[str, Any]:
+        """What is fitted to the examples added, which are those of the validation split, JSON; empty if nothing."""
+        ...
+
+    def figures(self, names: Sequence[str], fitted: Facts) -> dict[str, Any]:
+        """The figures of all examples added, JSON.
+
+        Args:
+          names: names of the outputs.
+          fitted: from `fitted` for the validation split; empty without one.
+        """
         ...
 
 
@@ -205,8 +226,12 @@ class Evaluation(Protocol):
         """A collector for so many examples."""
         ...
 
-    def answers(self, outputs: np.ndarray, names: Sequence[str], constants: Any) -> list[dict[str, Any]]:
-        """The answer for each row of outputs [n, k], JSON."""
+    def answers(self, outputs: np.ndarray, names: Sequence[str], constants: Any, fitted: Facts) -> list[dict[str, Any]]:
+        """The answer for each row of outputs [n, k], JSON; arguments as in `Collector`."""
+        ...
+
+    def columns(self, answer: Mapping[str, Any]) -> dict[str, Any]:
+        """An answer as columns of a table."""
         ...
 
     def describe(self, figures: Mapping[str, Any]) -> list[str]:
@@ -232,7 +257,12 @@ class Task:
         return dataclasses.replace(self, loss=self.loss.plain)
 
     def figures(
-        self, outputs: np.ndarray, targets: Tree, names: Sequence[str], constants: Any = None
+        self,
+        outputs: np.ndarray,
+        targets: Tree,
+        names: Sequence[str],
+        constants: Any = None,
+        fitted: Facts = types.MappingProxyType({}),
     ) -> dict[str, Any]:
         """The figures of outputs float32 [N, K] and the targets of N examples, as for a whole split."""
         whole = self.targets.whole(targets)
@@ -241,4 +271,4 @@ class Task:
         means = {name: float(np.asarray(values, np.float64).mean()) for name, values in of_each.items()}
         collector = self.evaluation.collector(len(outputs), constants)
         collector.add(outputs, targets)
-        return {"examples": len(outputs), **means, **collector.figures(names)}
+        return {"examples": len(outputs), **means, **collector.figures(names, fitted)}

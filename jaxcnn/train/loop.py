@@ -17,7 +17,7 @@ from jaxcnn.machine import extras
 from jaxcnn.machine import mesh as meshes
 from jaxcnn.machine.heartbeat import Cluster, Standing
 from jaxcnn.tasks import Collector
-from jaxcnn.train import assess, curves, loaders, origin, summary, workdir
+from jaxcnn.train import assess, curves, fitted, loaders, origin, summary, workdir
 from jaxcnn.train.checkpoint import DamagedError
 from jaxcnn.train.drive import Driver
 from jaxcnn.train.evaluate import evaluate
@@ -270,20 +270,23 @@ def _figures(
     Those with test-time augmentation, if any, are named tta_… and ema_tta_…. The outputs of the weights behind the
     headline figure are added to `collector`.
     """
-    batch_size = loaders.eval_batch_size(session.config.run.eval_batch_size, session.spec, session.mesh)
-
-    def measure(variables: Any, collector: Collector | None) -> dict[str, float]:
-        check = session.interrupts.check
-        return evaluate(session.loader, split, variables, session.constants, batch_size, check, tta, collector)
-
-    values, prefix = measure(state.variables(), collector if state.ema is None else None), ""
+    values, prefix = _measure(session, split, state.variables(), tta, collector if state.ema is None else None), ""
     if state.ema is not None:
-        averaged, prefix = measure(state.ema, collector), "ema_"
+        averaged, prefix = _measure(session, split, state.ema, tta, collector), "ema_"
         values |= {f"ema_{name}": value for name, value in averaged.items() if name != "examples"}
     if collector is not None and (wanted := session.spec.task.evaluation.collected):
-        figures = collector.figures(split.class_names)
+        figures = collector.figures(split.class_names, {})
         values |= {f"{prefix}{name}": figures[name] for name in wanted}
     return values
+
+
+def _measure(
+    session: Session, split: Split, variables: Any, tta: str = "none", collector: Collector | None = None
+) -> dict[str, float]:
+    """`evaluate` with the loader of the run."""
+    batch_size = loaders.eval_batch_size(session.config.run.eval_batch_size, session.spec, session.mesh)
+    check = session.interrupts.check
+    return evaluate(session.loader, split, variables, session.constants, batch_size, check, tta, collector)
 
 
 def save(session: Session, *, evaluated: bool = False) -> None:
@@ -327,7 +330,21 @@ def _test(session: Session) -> tuple[dict[str, Any] | None, dict[str, Any]]:
                 f"config.run.test_with='best': {error}; restore {session.folder}/checkpoints/{step} from a backup, or "
                 f"test the last checkpoint with --mode=eval --workdir={session.folder}"
             ) from error
+    found = _fit(session, state, step)
     collector = session.spec.task.evaluation.collector(len(split), session.constants)
     values = _figures(session, split, state, session.config.run.tta, collector)
     session.logbook.record("test", session.step, {"of_step": step, **values})
-    return {"of_step": step, **values}, collector.figures(session.splits.class_names)
+    return {"of_step": step, **values}, collector.figures(session.splits.class_names, found)
+
+
+def _fit(session: Session, state: State, step: int) -> dict[str, Any]:
+    """Fit what the task fits to the validation split, such as thresholds, with the weights that are tested."""
+    split = session.splits.val
+    if split is None:
+        return {}
+    collector = session.spec.task.evaluation.collector(len(split), session.constants)
+    _measure(session, split, state.variables() if state.ema is None else state.ema, collector=collector)
+    found = collector.fitted()
+    if found and session.cluster.first:
+        fitted.write(session.folder, found, step, "last" if state.ema is None else "ema")
+    return found

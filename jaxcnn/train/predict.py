@@ -1,7 +1,6 @@
 """`--mode=predict`: labels for images."""
 
 import csv
-import itertools
 import json
 import pathlib
 import stat
@@ -85,7 +84,7 @@ def predict(trained: Trained, paths: list[pathlib.Path], *, skip_unreadable: boo
         if pixels:
             readable = [result for result in batch if "error" not in result]
             answers = trained.spec.task.evaluation.answers(
-                outputs_of(trained, np.stack(pixels)), trained.class_names, trained.constants
+                outputs_of(trained, np.stack(pixels)), trained.class_names, trained.constants, trained.fitted
             )
             for result, answer in zip(readable, answers, strict=True):
                 result |= answer
@@ -93,23 +92,22 @@ def predict(trained: Trained, paths: list[pathlib.Path], *, skip_unreadable: boo
     return results
 
 
-def write(results: list[dict[str, Any]], path: pathlib.Path) -> None:
+def write(trained: Trained, results: list[dict[str, Any]], path: pathlib.Path) -> None:
     """Write the results of `predict`: as CSV, one row per image, if the file's name ends in .csv; else as JSON.
 
-    The columns are file, label, probability, label_2, probability_2, … and error. Bytes of a name that are not UTF-8
-    are escaped, as in JSON.
+    The columns are file, those of the task (for classification label, probability, label_2, probability_2, …) and
+    error. Bytes of a name that are not UTF-8 are escaped, as in JSON.
     """
     if path.suffix.lower() != ".csv":
         path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
         return
-    most = max((len(result.get("top", ())) for result in results), default=0)
-    names = [("label", "probability"), *((f"label_{n}", f"probability_{n}") for n in range(2, most + 1))]
+    columns_of = trained.spec.task.evaluation.columns
+    rows = [{} if "error" in result else columns_of(result) for result in results]
+    names = dict.fromkeys(name for row in rows for name in row)
     with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-        writer = csv.DictWriter(file, ["file", *itertools.chain(*names), "error"], quoting=csv.QUOTE_MINIMAL)
+        writer = csv.DictWriter(file, ["file", *names, "error"], quoting=csv.QUOTE_MINIMAL)
         writer.writeheader()
-        for result in results:
-            places = zip(names, result.get("top", ()), strict=False)
-            row = {key: of for (a, b), top in places for key, of in ((a, top["label"]), (b, top["probability"]))}
+        for result, row in zip(results, rows, strict=True):
             writer.writerow({"file": result["file"], "error": result.get("error", "")} | row)
 
 

@@ -58,7 +58,9 @@ class Setup:
     def constants(self, normal: Constants) -> Constants:
         """The constants of the step on the mesh, from the normalisation and the targets of the training split."""
         targets = self.splits.train.targets
-        of_task = self.spec.task.loss.constants(self.splits.kind.facts(targets), targets)
+        of_task = self.spec.task.loss.constants(
+            self.config.task, self.splits.class_names, self.splits.kind.facts(targets), targets
+        )
         return jax.device_put(dataclasses.replace(normal, task=of_task), meshes.replicated(self.mesh))
 
     def make_loader(self, shared: Shared | None = None) -> loaders.Loader:

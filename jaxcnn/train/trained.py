@@ -14,7 +14,7 @@ from jaxcnn.learn import programs, sharded
 from jaxcnn.learn.step_spec import StepSpec, make_spec
 from jaxcnn.machine import mesh as meshes
 from jaxcnn.tasks import Headline
-from jaxcnn.train import normalization, origin, seals, workdir
+from jaxcnn.train import fitted, normalization, origin, seals, workdir
 from jaxcnn.train.checkpoint import Checkpoints, DamagedError
 from jaxcnn.train.evaluate import evaluate
 from jaxcnn.train.loaders import Loader, choose_loader, eval_batch_size, make_loader
@@ -28,6 +28,7 @@ class Trained:
       step: step of the checkpoint.
       weights: "last", the parameters of that step, or "ema", their moving average.
       variables: Flax variables, on the mesh.
+      fitted: what was fitted to the validation split with these weights (`jaxcnn.tasks.Collector.fitted`).
     """
 
     config: Config
@@ -38,6 +39,7 @@ class Trained:
     variables: Any
     constants: Constants
     class_names: tuple[str, ...]
+    fitted: dict[str, Any]
 
     def evaluate(self, split: Split, batch_size: int = 0) -> dict[str, Any]:
         """The figures of a split, as in `test.json`; `batch_size` 0: the batch size of training."""
@@ -47,7 +49,7 @@ class Trained:
         means = evaluate(
             loader, split, self.variables, self.constants, batch_size, _go_on, self.config.run.tta, collector
         )
-        return means | collector.figures(self.class_names)
+        return means | collector.figures(self.class_names, self.fitted)
 
     def _loader(self, split: Split) -> Loader:
         kind, _ = choose_loader(self.config.data, [split])
@@ -123,10 +125,12 @@ def load(folder: pathlib.Path, checkpoint: str, weights: str, devices: int) -> t
     variables = state.variables() if weights == "last" else state.ema
     normal = normalization.read(folder, config.augment.normalize, spec.image_shape[-1])
     origin.check(folder, config, facts, normal)
-    task = spec.task.loss.constants(facts.get("targets", {}), None)
+    task = spec.task.loss.constants(config.task, facts["class_names"], facts.get("targets", {}), None)
     constants = jax.device_put(dataclasses.replace(normal, task=task), sharding)
     names = tuple(facts["class_names"])
-    return Trained(config, spec, mesh, int(state.step), weights, variables, constants, names), remarks
+    step = int(state.step)
+    fit = fitted.read(folder, step, weights)
+    return Trained(config, spec, mesh, step, weights, variables, constants, names, fit), remarks
 
 
 def _step(checkpoint: str) -> int:

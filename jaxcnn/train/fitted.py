@@ -1,0 +1,25 @@
+"""What a finished run fitted to its validation split, such as thresholds or a temperature, in `fitted.json`."""
+
+import pathlib
+from typing import Any
+
+from jaxcnn.train import workdir
+
+FILE = "fitted.json"
+
+
+def write(folder: pathlib.Path, fitted: dict[str, Any], step: int, weights: str) -> None:
+    """Keep what was fitted with the weights ("last" or "ema") of a step."""
+    workdir.write_sealed(folder / FILE, {"step": step, "weights": weights, "fitted": fitted})
+
+
+def read(folder: pathlib.Path, step: int, weights: str) -> dict[str, Any]:
+    """What was fitted with these weights; empty if nothing was.
+
+    Raises:
+      UserError: the file is damaged.
+    """
+    if not (folder / FILE).exists():
+        return {}
+    kept = workdir.read_sealed(folder / FILE)
+    return kept["fitted"] if (kept.get("step"), kept.get("weights")) == (step, weights) else {}
