@@ -53,6 +53,10 @@ def _impossible(config: Config) -> list[str]:
     )
     wrong += _impossible_task(config.task, optim)
     need(
+        not (config.task.teacher and augment.small_sides),
+        "config.task.teacher needs images of one size; leave config.augment.small_sides out",
+    )
+    need(
         optim.name != "muon" or _only_normalised_convolutions(model),
         "config.optim.name='muon' renormalises kernels, so it needs BatchNorm after every kernel except the "
         "classifier's: airbench, airbench_residual, cnn, resnet50, or vgg16 with form='cifar', head='linear' and "
@@ -155,6 +159,8 @@ def _impossible_task(task: Task, optim: Optim) -> list[str]:
         wrong.append("config.task.logit_adjustment is for config.task.name='classification' only")
     if task.error != "squared" and task.name != "regression":
         wrong.append("config.task.error is for config.task.name='regression' only")
+    if task.teacher and task.name != "classification":
+        wrong.append("config.task.teacher is for config.task.name='classification' only")
     for name, weight in task.weights_by_name:
         if weight <= 0:
             wrong.append(f"config.task.weights_by_name gives {name!r} a weight of {weight:g}; it must be above 0")

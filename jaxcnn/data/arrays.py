@@ -7,7 +7,7 @@ import pathlib
 import re
 
 import numpy as np
-from jaxtyping import Integer, UInt8, UInt64
+from jaxtyping import Shaped, UInt8, UInt64
 
 from jaxcnn import config
 from jaxcnn.config import UserError
@@ -44,11 +44,11 @@ def open_digits(argument: str, data: config.Data) -> Source:
 
 
 def array_examples(
-    images: UInt8[np.ndarray, "n h w c"], labels: Integer[np.ndarray, " n"], data: config.Data
+    images: UInt8[np.ndarray, "n h w c"], labels: Shaped[np.ndarray, "n ..."], data: config.Data
 ) -> Examples:
     """Images and labels in memory, resized to `data.image_size` as they are read."""
     of_pixels = functools.cache(lambda: content.of_array(images))
-    examples = Examples(labels.astype(np.int32), images.shape[1:], lambda indices: images[indices], of_pixels)
+    examples = Examples(labels, images.shape[1:], lambda indices: images[indices], of_pixels)
     return _resized(examples, data.image_size)
 
 

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 import numpy as np
-from jaxtyping import Int, Int32, UInt8, UInt64
+from jaxtyping import Int, Int32, Shaped, UInt8, UInt64
 
 # The dimensions of arrays are named in `jaxcnn.data.batch`.
 Indices = Int[np.ndarray, " m"]
@@ -40,7 +40,7 @@ class Examples:
     """One base split of a source, before slicing and holding out.
 
     Attributes:
-      labels: class numbers, not yet checked against the classes.
+      labels: class numbers [n], or columns of numbers [n, k]; not yet checked (`jaxcnn.tasks.Targets.read`).
       image_shape: (H, W, C) of every image.
       read: returns the images at these indices; safe to call from several threads.
       content: returns the checksums of the images, computed at the first call; safe to call from several threads.
@@ -48,7 +48,7 @@ class Examples:
       hashes: returns an evenly distributed hash of each example's path in the set; None if examples have no path.
     """
 
-    labels: Labels
+    labels: Shaped[np.ndarray, "n ..."]
     image_shape: tuple[int, int, int]
     read: Read
     content: Callable[[], Content]
@@ -62,10 +62,11 @@ class Source:
 
     Attributes:
       title: name in messages and records, such as "tfds:cifar10:3.0.2".
-      class_names: one per class.
+      class_names: one per class; empty: by number, from `labels`.
       splits: names of the base splits.
       open: returns the examples of a base split.
       notes: remarks for the user about the whole set, one line each.
+      labels: the labels of all base splits, if no names are known.
     """
 
     title: str
@@ -73,6 +74,7 @@ class Source:
     splits: tuple[str, ...]
     open: Callable[[str], Examples]
     notes: tuple[str, ...] = ()
+    labels: tuple[np.ndarray, ...] = ()
 
 
 def worker_count(workers: int = 0) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxcnn import config
 from jaxcnn.config import UserError
 from jaxcnn.data.arrays import array_examples
-from jaxcnn.data.examples import Examples, Labels, Source
+from jaxcnn.data.examples import Examples, Source
 from jaxcnn.machine.paths import expand
 
 _IMAGE_KEYS = ("{}_images", "x_{}", "X_{}", "{}_x", "{}_data", "{}_image")
@@ -36,7 +36,8 @@ class _Array:
 
 
 def open_npz(argument: str, data: config.Data) -> Source:
-    """Arrays in a `.npz` file: images uint8 [N, H, W, C] or [N, H, W], labels integer [N] or [N, 1].
+    """Arrays in a `.npz` file: images uint8 [N, H, W, C] or [N, H, W], labels integer [N] or [N, 1]; or
+    columns of numbers [N, K], for tasks of several.
 
     For each of train, val and test: images `train_images`, `x_train`, `train_x` or `train_data`, labels
     `train_labels`, `y_train`, `train_y` or `train_targets`. A file with only `images` (`x`, `data`) and `labels` (`y`,
@@ -57,7 +58,7 @@ def open_npz(argument: str, data: config.Data) -> Source:
 
     labels = {split: _labels(path, header(label_key)) for split, (_, label_key) in keys.items()}
     name_key = next((key for key in _NAME_KEYS if key in members), None)
-    names = _names(path, header(name_key)) if name_key else _numbers(list(labels.values()), title)
+    names = _names(path, header(name_key)) if name_key else ()
 
     def open_split(name: str) -> Examples:
         array = header(keys[name][0])
@@ -66,7 +67,7 @@ def open_npz(argument: str, data: config.Data) -> Source:
             raise UserError(f"{array.what} has {shape[0]} images, but {keys[name][1]!r} has {len(labels[name])} labels")
         return array_examples(_load(path, array).reshape(shape), labels[name], data)
 
-    return Source(title, names, tuple(keys), open_split)
+    return Source(title, names, tuple(keys), open_split, labels=tuple(labels.values()))
 
 
 def _members(path: Path, title: str) -> dict[str, zipfile.ZipInfo]:
@@ -189,18 +190,14 @@ def _image_shape(array: _Array) -> tuple[int, int, int, int]:
     return shape
 
 
-def _labels(path: Path, array: _Array) -> Labels:
+def _labels(path: Path, array: _Array) -> np.ndarray:
     shape = array.shape[:1] if len(array.shape) == 2 and array.shape[1] == 1 else array.shape
-    if len(shape) != 1 or array.dtype.kind not in "iu":
+    if not 1 <= len(shape) <= 2 or array.dtype.kind not in "iufb":
         raise UserError(
             f"{array.what} is {array.dtype} of shape {shape}, but labels must be class numbers: integers [N], counted "
-            "from 0"
+            "from 0; or columns of numbers [N, K], for config.task.name='multilabel' or 'regression'"
         )
-    labels = _load(path, array).reshape(shape)
-    beyond = np.flatnonzero((labels < -(2**31)) | (labels >= 2**31))
-    if len(beyond):
-        raise UserError(f"{array.what} holds {labels[beyond[0]]} at index {beyond[0]}, which is not a class number")
-    return labels.astype(np.int32)
+    return _load(path, array).reshape(shape)
 
 
 def _names(path: Path, array: _Array) -> tuple[str, ...]:
@@ -208,15 +205,3 @@ def _names(path: Path, array: _Array) -> tuple[str, ...]:
     if not values:
         raise UserError(f"{array.what} contains no names; leave it out, or name every class")
     return tuple(each.decode("utf-8", "replace") if isinstance(each, bytes) else str(each) for each in values)
-
-
-def _numbers(labels: list[Labels], title: str) -> tuple[str, ...]:
-    """Numbers as class names, one for each class that the labels imply."""
-    classes = max((int(each.max()) + 1 for each in labels if each.size), default=0)
-    examples = sum(len(each) for each in labels)
-    if classes > examples:
-        raise UserError(
-            f"{title} has label {classes - 1}, but only {examples} examples; labels are class numbers, counted from 0 "
-            "without gaps, and every class needs examples"
-        )
-    return tuple(str(number) for number in range(classes))

@@ -147,6 +147,8 @@ def open_splits(data: config.Data, task: config.Task = config.Task()) -> Splits:
         training example, labels out of range, images that differ in shape, and errors of the source itself.
     """
     source = _open_source(data)
+    names = tasks.names(task, source.class_names, source.labels, source.title)
+    source = dataclasses.replace(source, class_names=names)
     names = distinct(source.class_names)
     notes = []
     if names != source.class_names:
@@ -186,7 +188,7 @@ def open_splits(data: config.Data, task: config.Task = config.Task()) -> Splits:
         train, val = _hold_out(train, data, kind)
         if own:
             notes.append(f"the set's own validation split {own!r} is not used (config.data.val_split={HELD_OUT!r})")
-    lowest = min(examples.labels.min(initial=1) for examples in cutter.opened.values())
+    lowest = min(float(examples.labels.min(initial=1)) for examples in cutter.opened.values())
     kind.check(train.targets, source.class_names, source.title, train.description, lowest)
     notes = [*source.notes, *(note for each in cutter.opened.values() for note in each.notes), *notes]
     notes += [note for split in (val, test) if split for note in _lacks(split, kind, data)]

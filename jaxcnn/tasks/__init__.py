@@ -1,8 +1,13 @@
 """Tasks: what the answer for an image is, how wrong an output is, and which figures are reported."""
 
+from collections.abc import Sequence
+
+import numpy as np
+
 from jaxcnn import config as configuration
 from jaxcnn.tasks import classification, multilabel, regression, weights
-from jaxcnn.tasks.classes import Classes
+from jaxcnn.tasks.classes import Classes, numbers_as_names
+from jaxcnn.tasks.distillation import Distilled, Teacher
 from jaxcnn.tasks.task import Collector, Evaluation, Headline, Loss, Settings, Targets, Task
 
 __all__ = [
@@ -15,18 +20,22 @@ __all__ = [
     "Task",
     "evaluation",
     "make",
+    "names",
     "targets",
 ]
 
 
-def make(config: configuration.Task, outputs: int) -> Task:
+def make(config: configuration.Task, outputs: int, teacher: Teacher | None = None) -> Task:
     """The task of a config.
 
     Args:
       config: the group `config.task`.
       outputs: number of outputs of the network: of classes, or of numbers.
+      teacher: a trained network from which this one learns, too.
     """
-    return Task(targets(config, outputs), loss(config, outputs), evaluation(config))
+    of_labels = loss(config, outputs)
+    used = of_labels if teacher is None else Distilled(of_labels, teacher)
+    return Task(targets(config, outputs), used, evaluation(config))
 
 
 def targets(config: configuration.Task, outputs: int) -> Targets:
@@ -36,6 +45,28 @@ def targets(config: configuration.Task, outputs: int) -> Targets:
     if config.name == "regression":
         return regression.Quantities(outputs)
     return Classes(outputs)
+
+
+def names(
+    config: configuration.Task, known: tuple[str, ...], labels: Sequence[np.ndarray], title: str
+) -> tuple[str, ...]:
+    """The names of the outputs of a set.
+
+    Args:
+      config: the group `config.task`.
+      known: the names of its classes, or of its columns of labels; empty if it has none.
+      labels: if it has none, the labels of its base splits, [n] or [n, k].
+      title: name of the set, for messages.
+
+    Raises:
+      UserError: the labels are not those of such a task.
+    """
+    columns = labels[0].shape[1] if labels and labels[0].ndim == 2 else 0
+    if config.name == "regression" and not columns:
+        return ("value",)
+    if known:
+        return known
+    return tuple(map(str, range(columns))) if columns else numbers_as_names(labels, title)
 
 
 def loss(config: configuration.Task, outputs: int) -> Loss:
@@ -59,4 +90,5 @@ def evaluation(config: configuration.Task) -> Evaluation:
 
 def settings(config: configuration.Task) -> dict[str, float]:
     """The numbers of a config that are inputs of the step, by name: those that the loss uses."""
-    return {name: getattr(config, name) for name in loss(config, 2).settings}
+    names = (*loss(config, 2).settings, *(Distilled.OWN_SETTINGS if config.teacher else ()))
+    return {name: getattr(config, name) for name in names}

@@ -36,6 +36,22 @@ class Mixed:
     share: Float32[Array, " b"]
 
 
+def numbers_as_names(labels: Sequence[np.ndarray], title: str) -> tuple[str, ...]:
+    """Numbers as class names, one for each class that the labels [n] of the base splits imply.
+
+    Raises:
+      UserError: there would be more classes than examples, so these are no class numbers.
+    """
+    classes = max((int(each.max()) + 1 for each in labels if each.size and each.dtype.kind in "iu"), default=2)
+    examples = sum(len(each) for each in labels)
+    if classes > examples:
+        raise UserError(
+            f"{title} has label {classes - 1}, but only {examples} examples; labels are class numbers, counted from 0 "
+            "without gaps, and every class needs examples"
+        )
+    return tuple(str(number) for number in range(classes))
+
+
 @dataclasses.dataclass(frozen=True)
 class Classes:
     """Targets that are numbers of classes, int32."""
@@ -62,6 +78,11 @@ class Classes:
 
     def read(self, labels: np.ndarray, title: str, base: str) -> Labels:
         """The labels of a base split as targets."""
+        if labels.ndim != 1 or labels.dtype.kind not in "iu":
+            raise UserError(
+                f"{title} {base}: labels are {labels.dtype} of shape {labels.shape}, but labels must be class numbers: "
+                "integers [N], counted from 0; config.task.name='multilabel' or 'regression' takes others"
+            )
         wrong = np.flatnonzero((labels < 0) | (labels >= self.classes))
         if not len(wrong):
             return labels.astype(np.int32, copy=False)
@@ -72,7 +93,7 @@ class Classes:
             f"are 0 to {self.classes - 1} ({len(wrong)} such labels)"
         )
 
-    def check(self, targets: Labels, names: Sequence[str], title: str, description: str, lowest: int) -> None:
+    def check(self, targets: Labels, names: Sequence[str], title: str, description: str, lowest: float) -> None:
         """Refuse a training split that has no example of some class."""
         if self.classes < 2:
             raise UserError(f"{title} has only one class, {names[0]!r}; classification needs at least two")

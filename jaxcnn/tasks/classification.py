@@ -34,7 +34,8 @@ class CrossEntropy:
       focal: whether well-classified examples count less (Lin et al. 2017, arXiv 1708.02002), by
         settings["focal_gamma"].
       adjusted: whether logits are shifted by the logarithm of the class's frequency, times
-        settings["logit_adjustment"], so that the network itself favours no frequent class (Menon et al. 2020, arXiv 2007.07314, equation 10).
+        settings["logit_adjustment"], so that the network itself favours no frequent class (Menon et al. 2020, arXiv
+        2007.07314, equation 10).
     """
 
     classes: int

@@ -52,7 +52,8 @@ class LabelSets:
         if labels.ndim == 1:
             outside = (labels < 0) | (labels >= self.classes)
             if outside.any():
-                raise UserError(f"{title} {base}: label {labels[outside][0]} is out of range for {self.classes} classes")
+                wrong_label = labels[outside][0]
+                raise UserError(f"{title} {base}: label {wrong_label} is out of range for {self.classes} classes")
             return np.eye(self.classes, dtype=np.uint8)[labels]
         if labels.ndim != 2 or labels.shape[1] != self.classes:
             raise UserError(f"{title} {base}: labels have shape {labels.shape}, not (images, {self.classes} classes)")
@@ -62,7 +63,7 @@ class LabelSets:
             raise UserError(f"{title} {base}: label {labels[row, column]} at index {row} is neither 0 nor 1")
         return labels.astype(np.uint8)
 
-    def check(self, targets: Hot, names: Sequence[str], title: str, description: str, lowest: int) -> None:
+    def check(self, targets: Hot, names: Sequence[str], title: str, description: str, lowest: float) -> None:
         """Refuse a training split without an image of some class."""
         if lacking := self._without(targets, names):
             verb = "has" if len(lacking) == 1 else "have"

@@ -55,7 +55,7 @@ class Quantities:
             raise UserError(f"{title} {base}: the label at index {wrong[0][0]} is not a finite number")
         return values
 
-    def check(self, targets: Values, names: Sequence[str], title: str, description: str, lowest: int) -> None:
+    def check(self, targets: Values, names: Sequence[str], title: str, description: str, lowest: float) -> None:
         """Refuse numbers that are all equal."""
         for name, spread in zip(names, np.ptp(targets, axis=0), strict=True):
             if spread == 0:

@@ -56,7 +56,7 @@ class Targets(Protocol):
         """
         ...
 
-    def check(self, targets: Tree, names: Sequence[str], title: str, description: str, lowest: int) -> None:
+    def check(self, targets: Tree, names: Sequence[str], title: str, description: str, lowest: float) -> None:
         """Raise UserError if a network cannot learn from the targets of the training split.
 
         Args:

@@ -14,7 +14,8 @@ from jaxcnn.train import environment, normalization, same_data, seals, workdir
 
 def of(splits: Splits, normal: Constants) -> dict[str, Any]:
     """The part of a checkpoint's record that is also in other files of the workdir."""
-    return {"data": workdir.data_facts(splits), "normalization": _plain(normal), "packages": environment.packages()}
+    kept = {"data": workdir.data_facts(splits), "normalization": _plain(normal), "packages": environment.packages()}
+    return kept | ({"task_crc32": same_data.checksum(normal.task)} if normal.task else {})
 
 
 def check(folder: pathlib.Path, config: Config, facts: dict[str, Any], normal: Constants | None = None) -> None:
@@ -40,6 +41,11 @@ def check(folder: pathlib.Path, config: Config, facts: dict[str, Any], normal: C
         raise _changed(folder / workdir.DATA, step, f"{', '.join(differ)} differ")
     if normal is not None and record.get("normalization", now := _plain(normal)) != now:
         raise _changed(folder / normalization.FILE, step, "mean and std differ")
+    if normal is not None and normal.task and record.get("task_crc32", own := same_data.checksum(normal.task)) != own:
+        raise UserError(
+            f"the class weights, or the network in config.task.teacher, have changed since checkpoint {step} in "
+            f"{folder}; restore what the run began with, or start again in another workdir"
+        )
 
 
 def damage(folder: pathlib.Path) -> list[str]:

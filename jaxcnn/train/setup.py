@@ -17,7 +17,7 @@ from jaxcnn.learn.network import check_layers, check_sides
 from jaxcnn.learn.step_spec import StepSpec, make_spec
 from jaxcnn.machine import mesh as meshes
 from jaxcnn.text import counted
-from jaxcnn.train import limits, loaders
+from jaxcnn.train import limits, loaders, teachers
 from jaxcnn.train.hooks import Shared
 from jaxcnn.train.steps_per_call import choose_steps_per_call
 
@@ -61,7 +61,10 @@ class Setup:
         of_task = self.spec.task.loss.constants(
             self.config.task, self.splits.class_names, self.splits.kind.facts(targets), targets
         )
-        return jax.device_put(dataclasses.replace(normal, task=of_task), meshes.replicated(self.mesh))
+        if self.config.task.teacher:
+            of_task |= {"teacher": jax.device_get(teachers.constants(self.config))}
+        replicated = meshes.replicated(self.mesh)
+        return dataclasses.replace(normal, task=jax.tree.map(lambda leaf: meshes.put(leaf, replicated), of_task))
 
     def make_loader(self, shared: Shared | None = None) -> loaders.Loader:
         """The loader; `shared` has the data that runs in this process share."""
@@ -132,7 +135,7 @@ def spec_on(config: Config, splits: Splits) -> StepSpec:
             f"config.global_batch_size={config.global_batch_size}; lower it"
         )
     shape = splits.train.image_shape
-    task = tasks.make(config.task, outputs)
+    task = tasks.make(config.task, outputs, teachers.of(config, splits) if config.task.teacher else None)
     spec = make_spec(config, task=task, image_shape=shape, train_examples=examples)
     check_sides(spec)
     check_layers(spec)

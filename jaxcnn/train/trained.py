@@ -74,6 +74,18 @@ def _go_on() -> None:
     """Nothing interrupts the evaluation of a trained network."""
 
 
+def spec_of(config: Config, facts: dict[str, Any]) -> StepSpec:
+    """The spec of the trained network of a run, from its config and the facts of its data."""
+    spec = make_spec(
+        config,
+        task=tasks.make(config.task, len(facts["class_names"])).trained,
+        image_shape=tuple(facts["image_shape"]),
+        train_examples=facts["train_examples"],
+    )
+    # Only one set of weights is used, and every device needs all of it.
+    return dataclasses.replace(spec, shard_optimizer=False, shard_params=False)
+
+
 def load(folder: pathlib.Path, checkpoint: str, weights: str, devices: int) -> tuple[Trained, list[str]]:
     """The network of a workdir, and remarks on checkpoints that had to be skipped.
 
@@ -91,16 +103,12 @@ def load(folder: pathlib.Path, checkpoint: str, weights: str, devices: int) -> t
     origin.check(folder, config, facts)
     meshes.prepare_backend()
     mesh = meshes.make_mesh(devices)
-    spec = make_spec(
-        config,
-        task=tasks.make(config.task, len(facts["class_names"])).trained,
-        image_shape=tuple(facts["image_shape"]),
-        train_examples=facts["train_examples"],
-    )
-    # Only one set of weights is used, and every device needs all of it.
-    spec = dataclasses.replace(spec, shard_optimizer=False, shard_params=False)
+    spec = spec_of(config, facts)
     checkpoints = Checkpoints(folder / "checkpoints", config.checkpoint, read_only=True)
     target, sharding = sharded.abstract_state(spec, mesh), meshes.replicated(mesh)
+    # The checkpoint also has the settings of the training loss, which the task of a trained network lacks.
+    hyper = dataclasses.replace(target.hyper, task=dict.fromkeys(tasks.settings(config.task), target.hyper.momentum))
+    target = dataclasses.replace(target, hyper=hyper)
     remarks: list[str] = []
     if checkpoint == "last":
         newest, remarks = checkpoints.newest_sound(target, sharding, set_aside=False)

@@ -1,0 +1,88 @@
+"""Distillation: a network learns from the outputs of a trained one, its teacher, besides the labels."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, ClassVar, Protocol
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float32
+
+from jaxcnn import config as configuration
+from jaxcnn.tasks.task import Facts, Loss, OfEach, Outputs, Settings, Tree
+
+
+class Teacher(Protocol):
+    """A trained network; static, its variables are constants of the task."""
+
+    def abstract(self) -> Any:
+        """The shapes of its constants."""
+        ...
+
+    def outputs(self, constants: Any, of_teacher: Any, image: Float32[Array, "b h w c"]) -> Outputs:
+        """Its outputs for images that are normalised by `constants`; `of_teacher` are its own constants."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Distilled:
+    """A loss of which settings["teacher_share"] is the divergence from the distribution over classes of a teacher.
+
+    The divergence is that of distributions at settings["temperature"] (Hinton et al. 2015, arXiv 1503.02531).
+
+    The teacher gets the images that the network gets, with the same augmentation (Beyer et al. 2021, arXiv 2106.05237).
+
+    Attributes:
+      inner: the loss for the labels.
+      teacher: the trained network.
+    """
+
+    OWN_SETTINGS: ClassVar[tuple[str, ...]] = ("temperature", "teacher_share")
+
+    inner: Loss
+    teacher: Teacher
+
+    @property
+    def plain(self) -> Loss:
+        """The loss for the labels."""
+        return self.inner.plain
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """Those of the inner loss, the temperature, and the share of the teacher."""
+        return (*self.inner.settings, *self.OWN_SETTINGS)
+
+    def abstract(self) -> dict[str, Any]:
+        """Those of the inner loss and of the teacher."""
+        return self.inner.abstract() | {"teacher": self.teacher.abstract()}
+
+    def constants(
+        self, config: configuration.Task, names: Sequence[str], facts: Facts, targets: Tree | None
+    ) -> dict[str, Any]:
+        """Those of the inner loss; the caller adds those of the teacher, as "teacher"."""
+        return self.inner.constants(config, names, facts, targets)
+
+    def losses(self, outputs: Outputs, target: Tree, settings: Settings, constants: Any, image: Any) -> OfEach:
+        """The two parts, weighted by the share."""
+        of_labels = self.inner.losses(outputs, target, settings, constants, image)
+        theirs = jax.lax.stop_gradient(self.teacher.outputs(constants, constants.task["teacher"], image))
+        share, temperature = settings["teacher_share"], settings["temperature"]
+        of_teacher = divergence(outputs, theirs, temperature)
+        return (1.0 - share) * of_labels + share * of_teacher
+
+    def reported(self, outputs: Outputs, target: Tree, constants: Any) -> OfEach:
+        """That of the labels."""
+        return self.inner.reported(outputs, target, constants)
+
+
+def divergence(outputs: Outputs, theirs: Outputs, temperature: Float32[Array, ""]) -> OfEach:
+    """The Kullback-Leibler divergence of the teacher's distribution from the network's, times the squared temperature.
+
+    Args:
+      outputs: logits of the network.
+      theirs: logits of the teacher.
+      temperature: divides both.
+    """
+    mine = jax.nn.log_softmax(outputs / temperature)
+    wanted = jax.nn.log_softmax(theirs / temperature)
+    return jnp.sum(jnp.exp(wanted) * (wanted - mine), axis=-1) * jnp.square(temperature)

@@ -1,0 +1,55 @@
+"""The teacher of a run: the trained network of another workdir."""
+
+import functools
+import pathlib
+from typing import Any
+
+from jaxcnn import config as configuration
+from jaxcnn.config import ConfigError
+from jaxcnn.data.source import Splits
+from jaxcnn.learn.teacher import TrainedTeacher
+from jaxcnn.machine.paths import expand
+from jaxcnn.train import trained, workdir
+
+KEY = "config.task.teacher"
+
+
+def folder_of(config: configuration.Config) -> pathlib.Path:
+    """The workdir of the teacher."""
+    return expand(config.task.teacher, f"{KEY}=")
+
+
+def of(config: configuration.Config, splits: Splits) -> TrainedTeacher:
+    """The teacher of a run on these splits.
+
+    Raises:
+      UserError: the workdir has no run.
+      ConfigError: its network is for other classes or another size of images.
+    """
+    folder = folder_of(config)
+    facts = workdir.read_data_facts(folder)
+    if tuple(facts["class_names"]) != splits.class_names:
+        raise ConfigError(f"{KEY}={config.task.teacher!r} was trained on other classes than {splits.train.description}")
+    shape = tuple(facts["image_shape"])
+    if shape != splits.train.image_shape:
+        raise ConfigError(
+            f"{KEY}={config.task.teacher!r} was trained on images of {shape}, but those of {splits.train.description} "
+            f"are {splits.train.image_shape}"
+        )
+    return TrainedTeacher(trained.spec_of(workdir.read_config(folder), facts))
+
+
+def constants(config: configuration.Config) -> dict[str, Any]:
+    """The constants of the teacher: the weights that its test used, of its last checkpoint.
+
+    Raises:
+      UserError: the workdir has no sound checkpoint.
+    """
+    return _constants(folder_of(config).absolute())
+
+
+@functools.lru_cache(maxsize=1)  # the runs of a sweep share it
+def _constants(folder: pathlib.Path) -> dict[str, Any]:
+    network, _ = trained.load(folder, "last", "", 1)
+    variables = {"batch_stats": {}, **network.variables}
+    return {"variables": variables, "mean": network.constants.mean, "std": network.constants.std}
