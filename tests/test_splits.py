@@ -251,3 +251,18 @@ def test_files_that_are_in_two_splits_are_told(tmp_path):
     assert len(paths) == 12
     data = Data(source=f"folder:{tmp_path / 'set'}", protocol="full")
     assert open_splits(data).leaks() == ["4 of the 4 images of test are also in train, byte for byte"]
+
+
+def test_balanced_sampling_repeats_the_examples_of_small_classes_equally_often_and_leaves_none_out(tmp_path):
+    labels = np.repeat([0, 1, 2], [13, 5, 4])
+    chosen = holdout.balanced(labels, 3)
+    assert np.bincount(labels[chosen]).tolist() == [13, 13, 13]
+    times = np.bincount(chosen, minlength=22)
+    assert [set(times[labels == k]) for k in range(3)] == [{1}, {2, 3}, {3, 4}]
+    assert chosen.tolist() == holdout.balanced(labels, 3).tolist() != holdout.balanced(labels, 4).tolist()
+    images = np.arange(22, dtype=np.uint8)[:, None, None, None].repeat(4, axis=1).repeat(4, axis=2)
+    np.savez(tmp_path / "a.npz", train_images=images, train_labels=labels, test_images=images, test_labels=labels)
+    data = Data(source=f"npz:{tmp_path / 'a.npz'}", protocol="full", sampling="balanced", split_seed=3)
+    splits = open_splits(data)
+    assert len(splits.test) == 22 and splits.train.description.endswith("(balanced: 39 of 22 examples)")
+    assert splits.train.read(np.arange(39))[:, 0, 0, 0].tolist() == chosen.tolist()

@@ -1,4 +1,4 @@
-"""Which examples of the training split are held out for validation."""
+"""Which examples of the training split are held out for validation, and which are repeated to balance it."""
 
 import numpy as np
 from jaxtyping import Int, Int64
@@ -48,3 +48,19 @@ def quotas(counts: Int[np.ndarray, " k"], held: int) -> Int64[np.ndarray, " k"]:
         share[richest] -= 1
         share[rare] += 1
     return share
+
+
+def balanced(groups: Int[np.ndarray, " n"], seed: int) -> Indices:
+    """Indices of all examples, those of smaller groups repeated until all groups have equally many; ascending.
+
+    Each example of a group is repeated equally often, up to a difference of 1; `seed` chooses those repeated once more.
+    The order of training then shows each of these as it shows any other example.
+
+    Args:
+      groups: the group (class) of each of the n examples.
+      seed: seed of the choice.
+    """
+    order = np.random.Generator(np.random.PCG64(seed)).permutation(len(groups))
+    _, group, counts = np.unique(groups[order], return_inverse=True, return_counts=True)
+    repeated = [np.resize(order[group == number], counts.max()) for number in range(len(counts))]
+    return np.sort(np.concatenate(repeated))

@@ -192,6 +192,9 @@ def open_splits(data: config.Data, task: config.Task = config.Task()) -> Splits:
     kind.check(train.targets, source.class_names, source.title, train.description, lowest)
     notes = [*source.notes, *(note for each in cutter.opened.values() for note in each.notes), *notes]
     notes += [note for split in (val, test) if split for note in _lacks(split, kind, data)]
+    if data.sampling == "balanced":
+        chosen = holdout.balanced(kind.groups(train.targets), data.split_seed)
+        train = train.take(chosen, "train", f"{train.description} (balanced: {len(chosen)} of {len(train)} examples)")
     own_val = val is not None and wanted == own != data.val_split
     return Splits(train, val, test, source.class_names, kind, tuple(notes), cutter.opened, own_val)
 
