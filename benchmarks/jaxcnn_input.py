@@ -9,7 +9,6 @@ import numpy as np
 from benchmarks import jaxcnn_tasks
 from benchmarks.serve import Task
 from jaxcnn import config as configs
-from jaxcnn import tasks
 from jaxcnn.data import augment, order, resident
 from jaxcnn.data.batch import Batch, Split
 from jaxcnn.data.source import open_splits
@@ -17,6 +16,7 @@ from jaxcnn.learn.state import step_key
 from jaxcnn.learn.step import AUGMENT
 from jaxcnn.learn.step_spec import StepSpec, make_spec
 from jaxcnn.machine import mesh as meshes
+from jaxcnn.tasks import by_name
 from jaxcnn.train.loaders import StreamLoader
 
 facts, device_memory = jaxcnn_tasks.facts, jaxcnn_tasks.device_memory
@@ -38,7 +38,7 @@ def build(spec: dict[str, Any]) -> Task:
     split = open_splits(config.data).train
     step_spec = make_spec(
         config,
-        task=tasks.make(config.task, len(split.class_names)),
+        task=by_name.make(config.task, len(split.class_names)),
         image_shape=split.image_shape,
         train_examples=len(split),
     )

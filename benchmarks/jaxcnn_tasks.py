@@ -10,7 +10,6 @@ import numpy as np
 from benchmarks import flops
 from benchmarks.serve import Task
 from jaxcnn import config as configs
-from jaxcnn import tasks
 from jaxcnn.data import resident
 from jaxcnn.data.batch import Constants
 from jaxcnn.learn import programs, sharded
@@ -18,6 +17,7 @@ from jaxcnn.learn.state import make_hyper
 from jaxcnn.learn.step_spec import StepSpec, make_spec
 from jaxcnn.machine import malloc
 from jaxcnn.machine import mesh as meshes
+from jaxcnn.tasks import by_name
 from jaxcnn.train import environment
 from jaxcnn.train.steps_per_call import choose_steps_per_call
 
@@ -149,7 +149,7 @@ def spec_of(spec: dict[str, Any]) -> StepSpec:
     """The `StepSpec` of a case."""
     count = max(EXAMPLES, spec["batch_size"])
     return make_spec(
-        _config(spec), task=tasks.make(configs.Task(), CLASSES), image_shape=(SIDE, SIDE, 3), train_examples=count
+        _config(spec), task=by_name.make(configs.Task(), CLASSES), image_shape=(SIDE, SIDE, 3), train_examples=count
     )
 
 

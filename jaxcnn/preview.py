@@ -23,7 +23,7 @@ from jaxcnn.config import UserError
 from jaxcnn.data.batch import Split
 from jaxcnn.data.source import open_splits
 from jaxcnn.machine.extras import need
-from jaxcnn.tasks import Targets
+from jaxcnn.tasks.task import Targets
 from jaxcnn.text import save_picture, shown
 
 CONFIG = command.define_config("The config whose augmentation is drawn: a file of configs/, with :variant if wanted.")
@@ -64,7 +64,7 @@ class Draws:
 
     Attributes:
       original: uint8 [n, H, W, C].
-      target: the targets of the originals, from `jaxcnn.tasks.Targets.whole`.
+      target: the targets of the originals, from `jaxcnn.tasks.task.Targets.whole`.
       image: float32 [d, n, H, W, C] in [0, 1], augmented and de-normalised.
       targets: those of the augmented images, one pytree for each step.
     """

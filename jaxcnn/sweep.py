@@ -145,10 +145,10 @@ def _sweep(folder: pathlib.Path) -> int:
     """Run the sweep: plan, study, engine, outcome; return the exit code."""
     from rich.console import Console
 
-    from jaxcnn import tasks
     from jaxcnn.study import folder as files
     from jaxcnn.study import outcome, start, store, table
     from jaxcnn.study.engines import Job
+    from jaxcnn.tasks import by_name
     from jaxcnn.train.hooks import Shared
 
     console, shared = Console(highlight=False, markup=False, emoji=False, soft_wrap=True), Shared()
@@ -169,7 +169,7 @@ def _sweep(folder: pathlib.Path) -> int:
     if RETRY.value:
         again = queue.retry({"failed", "diverged"} if RETRY.value == "failed" else {RETRY.value})
         console.print(f"jaxcnn: {again} trial{' is' if again == 1 else 's are'} tried again")
-    board = table.Board(folder, definition.trials, plan.planned, tasks.evaluation(definition.base.task).headline)
+    board = table.Board(folder, definition.trials, plan.planned, by_name.evaluation(definition.base.task).headline)
     with table.Display(board, estimate, console) as display:
         job = Job(
             folder=folder,

@@ -7,13 +7,13 @@ import jax
 import numpy as np
 
 from jaxcnn import config as configs
-from jaxcnn import tasks
 from jaxcnn.data import resident
 from jaxcnn.data.batch import Constants
 from jaxcnn.learn import programs, sharded
 from jaxcnn.learn.state import make_hyper
 from jaxcnn.learn.step_spec import StepSpec, make_spec
 from jaxcnn.machine import mesh as meshes
+from jaxcnn.tasks import by_name
 
 EXAMPLES = 48
 # Thin networks take longer to compile than to train. Tests that compare up to rounding can skip LLVM's optimisation.
@@ -42,7 +42,7 @@ def split(
 def spec_of(config: configs.Config, steps: int = 6, side: int = 8, examples: int = EXAMPLES) -> StepSpec:
     """The spec of a config for the images of `split`."""
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, steps=steps))
-    return make_spec(config, task=tasks.make(config.task, 4), image_shape=(side, side, 3), train_examples=examples)
+    return make_spec(config, task=by_name.make(config.task, 4), image_shape=(side, side, 3), train_examples=examples)
 
 
 def constants(mesh) -> Constants:

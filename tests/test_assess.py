@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 import sklearn.metrics
 
-from jaxcnn import tasks
 from jaxcnn.config import Task, UserError
 from jaxcnn.data.source import open_splits
 from jaxcnn.learn import sharded
 from jaxcnn.machine import mesh as meshes
-from jaxcnn.tasks import classification, confusion
+from jaxcnn.tasks import by_name, classification, confusion
 from jaxcnn.text import distinct
 from jaxcnn.train import assess, trained, workdir
 from jaxcnn.train.checkpoint import Checkpoints
@@ -42,7 +41,7 @@ def evaluate(folder, split="test", **choices):
 
 
 def measure(logits, labels, names):
-    return tasks.make(Task(), len(names)).figures(logits, labels, names)
+    return by_name.make(Task(), len(names)).figures(logits, labels, names)
 
 
 def test_evaluation_agrees_with_the_test_record_of_the_run(finished):

@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxcnn import config as configs
-from jaxcnn import tasks
 from jaxcnn.config import Config, ConfigError, UserError, from_config_dict
 from jaxcnn.data.source import Splits, open_splits
 from jaxcnn.learn.step_spec import make_spec
 from jaxcnn.machine import malloc
 from jaxcnn.machine import mesh as meshes
+from jaxcnn.tasks import by_name
 from jaxcnn.train import limits
-from jaxcnn.train.loop import rhythm
+from jaxcnn.train.due import rhythm
 from tests import small
 
 KEYS = sorted(configs.flatten(configs.to_dict(Config())))
@@ -44,7 +44,7 @@ def changed(*changes: tuple[str, object]) -> dict:
 def test_any_value_of_any_field_is_taken_or_refused_in_lines_that_name_fields(changes):
     try:
         config = from_config_dict(changed(*changes))
-        make = dict(task=tasks.make(configs.Task(), 10), image_shape=(32, 32, 3), train_examples=50_000)
+        make = dict(task=by_name.make(configs.Task(), 10), image_shape=(32, 32, 3), train_examples=50_000)
         limits.check_spec(config, make_spec(config, **make))
     except ConfigError as error:
         for line in str(error).splitlines():
@@ -115,7 +115,7 @@ def grey() -> Splits:
 
 def checked(config: Config, splits: Splits, devices: int = 1, loader: str = "resident") -> None:
     make = dict(
-        task=tasks.make(configs.Task(), 10), image_shape=splits.train.image_shape, train_examples=len(splits.train)
+        task=by_name.make(configs.Task(), 10), image_shape=splits.train.image_shape, train_examples=len(splits.train)
     )
     spec, mesh = make_spec(config, **make), meshes.make_mesh(devices)
     limits.check_memory(config, spec, mesh, loader, splits)

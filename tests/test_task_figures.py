@@ -5,10 +5,9 @@ import pytest
 import sklearn.metrics as reference
 from scipy import special
 
-from jaxcnn import tasks
 from jaxcnn.config import Task, UserError
 from jaxcnn.data.batch import Constants
-from jaxcnn.tasks import classification, multilabel, regression
+from jaxcnn.tasks import by_name, classification, multilabel, regression
 
 GENERATOR = np.random.default_rng(0)
 NAMES = tuple("abcde")
@@ -17,7 +16,7 @@ LOGITS = (GENERATOR.normal(size=(300, 5)) * 2 + 2 * HOT - 2).round(1).astype(np.
 
 
 def test_the_figures_of_sets_are_scikit_learns():
-    figures = tasks.make(Task(name="multilabel"), 5).figures(LOGITS, HOT, NAMES)
+    figures = by_name.make(Task(name="multilabel"), 5).figures(LOGITS, HOT, NAMES)
     scores = special.expit(LOGITS)
     assert figures["mean_average_precision"] == pytest.approx(
         reference.average_precision_score(HOT, scores, average="macro"), abs=1e-6
@@ -54,7 +53,7 @@ def test_thresholds_give_the_best_f1_of_each_class_on_the_split_that_they_are_fi
 def test_temperature_calibration_and_area_of_classes_are_those_of_the_references():
     labels = GENERATOR.integers(5, size=300).astype(np.int32)
     logits = (GENERATOR.normal(size=(300, 5)) + 2 * np.eye(5)[labels]).astype(np.float32) * 4  # too certain
-    figures = tasks.make(Task(), 5).figures(logits, labels, NAMES)
+    figures = by_name.make(Task(), 5).figures(logits, labels, NAMES)
     probabilities = special.softmax(logits.astype(np.float64), axis=-1)
     area = reference.roc_auc_score(labels, probabilities, multi_class="ovr", average="macro")
     assert figures["macro_auroc"] == pytest.approx(area, abs=1e-6)
@@ -72,8 +71,8 @@ def test_temperature_calibration_and_area_of_classes_are_those_of_the_references
 
 def test_the_figures_of_numbers_are_scikit_learns_in_their_units():
     wanted = GENERATOR.normal(size=(200, 2)).astype(np.float32) * [10, 3] + [100, -5]
-    targets = tasks.targets(Task(name="regression"), 2)
-    task = tasks.make(Task(name="regression"), 2)
+    targets = by_name.targets(Task(name="regression"), 2)
+    task = by_name.make(Task(name="regression"), 2)
     facts = targets.facts(wanted.astype(np.float32))
     constants = Constants(None, None, task.loss.constants(Task(), ("x", "y"), facts, None))
     outputs = ((wanted - facts["mean"]) / facts["std"] + GENERATOR.normal(size=(200, 2)) * 0.3).astype(np.float32)
@@ -99,4 +98,4 @@ def test_the_figures_of_numbers_are_scikit_learns_in_their_units():
 )
 def test_labels_of_another_kind_are_refused(name, labels, words):
     with pytest.raises(UserError, match=f"a set train: .*{words}"):
-        tasks.targets(Task(name=name), 2).read(labels, "a set", "train")
+        by_name.targets(Task(name=name), 2).read(labels, "a set", "train")

@@ -28,7 +28,7 @@ class Augmented:
 
     Attributes:
       image: normalised; smaller than the input images if `small_side` was given.
-      target: from `jaxcnn.tasks.Targets.whole` or, if images are mixed, `mixed`.
+      target: from `jaxcnn.tasks.task.Targets.whole` or, if images are mixed, `mixed`.
     """
 
     image: Float32[Array, "b h w c"]

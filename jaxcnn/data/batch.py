@@ -32,7 +32,7 @@ class Batch:
 
     Attributes:
       image: the pixels.
-      target: the answer for each example, a pytree (`jaxcnn.tasks.Targets`); for classification, int32 class numbers.
+      target: the answers, a pytree (`jaxcnn.tasks.task.Targets`); for classification, int32 class numbers.
       index: index of the example in its split.
       position: position in the global batch, independent of the place in memory. All randomness of an example is keyed
         by it, so devices, microbatches and hosts do not change how an example is processed.
@@ -76,7 +76,7 @@ class Constants:
 
     Attributes:
       mean, std: mean and standard deviation of each channel, in units of [0, 1] pixels; 0 and 1 change nothing.
-      task: the arrays of `jaxcnn.tasks.Loss.constants`, by name.
+      task: the arrays of `jaxcnn.tasks.task.Loss.constants`, by name.
     """
 
     mean: Channels

@@ -40,7 +40,7 @@ class Examples:
     """One base split of a source, before slicing and holding out.
 
     Attributes:
-      labels: class numbers [n], or columns of numbers [n, k]; not yet checked (`jaxcnn.tasks.Targets.read`).
+      labels: class numbers [n], or columns of numbers [n, k]; not yet checked (`jaxcnn.tasks.task.Targets.read`).
       image_shape: (H, W, C) of every image.
       read: returns the images at these indices; safe to call from several threads.
       content: returns the checksums of the images, computed at the first call; safe to call from several threads.

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import Int64
 
-from jaxcnn import config, tasks
+from jaxcnn import config
 from jaxcnn.config import UserError, convert
 from jaxcnn.config.rules import HELD_OUT
 from jaxcnn.data import content, holdout, slices
@@ -20,7 +20,8 @@ from jaxcnn.data.examples import Examples, Hashes, Indices, Pixels, Source
 from jaxcnn.data.folder import open_folder
 from jaxcnn.data.npz import open_npz
 from jaxcnn.data.tfds_source import open_tfds
-from jaxcnn.tasks import Targets
+from jaxcnn.tasks import by_name
+from jaxcnn.tasks.task import Targets
 from jaxcnn.text import distinct, listed
 
 SOURCES: dict[str, Callable[[str, config.Data], Source]] = {
@@ -147,7 +148,7 @@ def open_splits(data: config.Data, task: config.Task = config.Task()) -> Splits:
         training example, labels out of range, images that differ in shape, and errors of the source itself.
     """
     source = _open_source(data)
-    names = tasks.names(task, source.class_names, source.labels, source.title)
+    names = by_name.names(task, source.class_names, source.labels, source.title)
     source = dataclasses.replace(source, class_names=names)
     names = distinct(source.class_names)
     notes = []
@@ -159,7 +160,7 @@ def open_splits(data: config.Data, task: config.Task = config.Task()) -> Splits:
             f"{listed(numbered)}"
         )
         source = dataclasses.replace(source, class_names=names)
-    kind = tasks.targets(task, len(source.class_names))
+    kind = by_name.targets(task, len(source.class_names))
     cutter = _Cutter(source, kind)
     if data.test_split == "test" and "test" not in source.splits:
         raise UserError(_no_test_split(source))

@@ -10,9 +10,9 @@ import optax
 from flax.typing import Collection
 from jaxtyping import Array, Float32, Int32, Integer, Key, UInt32
 
-from jaxcnn import tasks
 from jaxcnn.config import Config
-from jaxcnn.tasks import Task
+from jaxcnn.tasks import by_name
+from jaxcnn.tasks.task import Task
 
 Scalar = Float32[Any, ""]
 
@@ -29,7 +29,7 @@ class Hyper:
     task: dict[str, Scalar] = flax.struct.field(default_factory=dict)
 
     def settings(self) -> dict[str, Scalar]:
-        """The settings of the loss (`jaxcnn.tasks.Loss.losses`)."""
+        """The settings of the loss (`jaxcnn.tasks.task.Loss.losses`)."""
         return {"label_smoothing": self.label_smoothing, **self.task}
 
 
@@ -72,7 +72,7 @@ def make_hyper(config: Config) -> Hyper:
         momentum=np.float32(optim.momentum),
         label_smoothing=np.float32(optim.label_smoothing),
         seed=np.uint32(config.seed),
-        task={name: np.float32(value) for name, value in tasks.settings(config.task).items()},
+        task={name: np.float32(value) for name, value in by_name.settings(config.task).items()},
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxcnn.config import Augment, Config, ConfigError, Model, Norm, Optim, Schedule
 from jaxcnn.data.order import MAX_PLACES
-from jaxcnn.tasks import Task
+from jaxcnn.tasks.task import Task
 
 # These are inputs of the step, not parts of the spec, so all specs hold the same value here.
 _TRACED: dict[str, Any] = {"learning_rate": 0.0, "weight_decay": 0.0, "momentum": 0.0, "label_smoothing": 0.0}

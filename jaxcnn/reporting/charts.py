@@ -30,7 +30,7 @@ from jaxcnn.reporting.plots import (
     words,
 )
 from jaxcnn.reporting.time_charts import curves, pareto, speed_up, time_to_accuracy
-from jaxcnn.train.confusion import Confusion
+from jaxcnn.tasks.confusion import Confusion
 
 MOST_ROWS = 16
 

@@ -8,7 +8,7 @@ from jaxcnn.reporting import labels
 from jaxcnn.reporting.findings import Family, Findings
 from jaxcnn.reporting.settings import Setting
 from jaxcnn.reporting.tables import Table, number, text
-from jaxcnn.train.confusion import Confusion
+from jaxcnn.tasks.confusion import Confusion
 
 MOST_CLASSES = 20
 

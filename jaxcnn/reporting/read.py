@@ -15,10 +15,10 @@ from jaxcnn import config as configs
 from jaxcnn.config import UserError
 from jaxcnn.machine import json_text
 from jaxcnn.reporting import labels, sound
+from jaxcnn.tasks.confusion import Confusion
 from jaxcnn.text import distinct
 from jaxcnn.train import curves
 from jaxcnn.train.checksum import is_whole
-from jaxcnn.train.confusion import Confusion
 
 MARKS = ("config.json", "summary.json", "metrics.jsonl", "trial.json")  # a folder with one of these is a run
 SKIP = ("checkpoints", "tensorboard", "trials", "plots")

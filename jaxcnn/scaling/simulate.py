@@ -9,7 +9,6 @@ from typing import Any
 import jax
 
 from jaxcnn import config as configs
-from jaxcnn import tasks
 from jaxcnn.config import Config, Data
 from jaxcnn.data.source import open_splits
 from jaxcnn.learn import programs, sharded
@@ -18,6 +17,7 @@ from jaxcnn.learn.step_spec import StepSpec, make_spec
 from jaxcnn.machine.mesh import check_batch, data_devices
 from jaxcnn.scaling import children, machines, replay
 from jaxcnn.scaling.stopwatch import memory_of, mesh_over
+from jaxcnn.tasks import by_name
 from jaxcnn.train import environment, flops
 
 KNOWN = {"tfds:cifar10": ((32, 32, 3), 10, 50000), "tfds:cifar100": ((32, 32, 3), 100, 50000)}
@@ -67,7 +67,7 @@ def _program(config: Config, facts: tuple[tuple[int, int, int], int, int]) -> St
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, steps=1000))
     return make_spec(
         config,
-        task=tasks.make(config.task, config.model.num_classes or classes),
+        task=by_name.make(config.task, config.model.num_classes or classes),
         image_shape=shape,
         train_examples=examples,
     )

@@ -13,7 +13,7 @@ from jaxcnn.study import folder as files
 from jaxcnn.study import spec
 from jaxcnn.study.folder import Definition
 from jaxcnn.study.table import Board, line_of
-from jaxcnn.tasks import Headline
+from jaxcnn.tasks.headline import Headline
 from jaxcnn.train.drive import Diverged
 from jaxcnn.train.logbook import duration
 

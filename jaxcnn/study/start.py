@@ -9,7 +9,6 @@ import uuid
 from typing import Any
 
 from jaxcnn import config as configs
-from jaxcnn import tasks
 from jaxcnn.config import Config, ConfigError, UserError
 from jaxcnn.data import place
 from jaxcnn.machine import paths
@@ -18,6 +17,7 @@ from jaxcnn.study import plan as plans
 from jaxcnn.study import spec, store
 from jaxcnn.study.folder import Definition
 from jaxcnn.study.trial_queue import TrialQueue
+from jaxcnn.tasks import by_name
 from jaxcnn.text import counted
 from jaxcnn.train.workdir import MAY_CHANGE
 
@@ -78,7 +78,7 @@ def define(
       UserError: pruner and config do not fit.
     """
     full = base.data.protocol == "full"
-    headline = tasks.evaluation(base.task).headline
+    headline = by_name.evaluation(base.task).headline
     better = "maximize" if headline.better == "higher" else "minimize"
     possible = {headline.objective: better, "train_seconds": "minimize"}
     if plan.sampler in MULTI_OBJECTIVE:

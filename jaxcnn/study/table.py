@@ -16,7 +16,7 @@ from rich.text import Text
 from jaxcnn.machine import json_text
 from jaxcnn.study import folder as files
 from jaxcnn.study import spec
-from jaxcnn.tasks import Headline
+from jaxcnn.tasks.headline import Headline
 from jaxcnn.train.logbook import duration
 
 RUNNING_ROWS = 12

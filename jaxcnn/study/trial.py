@@ -11,11 +11,11 @@ from typing import Any
 
 import optuna
 
-from jaxcnn import tasks
 from jaxcnn.config import Config, UserError
 from jaxcnn.study import folder as files
 from jaxcnn.study import repeats, spec, store
 from jaxcnn.study.trial_queue import Lease, TrialQueue
+from jaxcnn.tasks import by_name
 from jaxcnn.train.drive import Diverged
 from jaxcnn.train.hooks import Hooks, Shared
 from jaxcnn.train.interrupts import Interrupted, Interrupts
@@ -133,7 +133,7 @@ class Attempt:
 
     def _evaluated(self, step: int, score: float) -> None:
         queue, lease = self._queue, self.lease
-        headline = tasks.evaluation(queue.definition.base.task).headline
+        headline = by_name.evaluation(queue.definition.base.task).headline
         value = headline.value(score)
         try:
             mine, prune = queue.is_mine(lease), queue.report(lease, _evaluations(self.folder), value)

@@ -14,7 +14,8 @@ from jaxtyping import Array, Bool, Float32, Int32
 from jaxcnn import config as configuration
 from jaxcnn.tasks import confusion, weights
 from jaxcnn.tasks.classes import Mixed
-from jaxcnn.tasks.task import Facts, Headline, OfEach, Outputs, Settings
+from jaxcnn.tasks.headline import Headline
+from jaxcnn.tasks.task import Facts, OfEach, Outputs, Settings
 from jaxcnn.text import shown
 
 CALIBRATION_BINS = 15

@@ -13,7 +13,8 @@ from jaxtyping import Array, Float32, UInt8
 from jaxcnn import config as configuration
 from jaxcnn.config import UserError
 from jaxcnn.tasks import weights
-from jaxcnn.tasks.task import Facts, Headline, OfEach, Outputs, Settings
+from jaxcnn.tasks.headline import Headline
+from jaxcnn.tasks.task import Facts, OfEach, Outputs, Settings
 from jaxcnn.text import distinct, listed, save_picture, shorten, shown
 
 THRESHOLD = 0.5  # probability from which a class counts as predicted, unless thresholds were chosen on validation

@@ -12,7 +12,8 @@ from jaxtyping import Array, Float32
 
 from jaxcnn import config as configuration
 from jaxcnn.config import UserError
-from jaxcnn.tasks.task import Facts, Headline, OfEach, Outputs, Settings
+from jaxcnn.tasks.headline import Headline
+from jaxcnn.tasks.task import Facts, OfEach, Outputs, Settings
 from jaxcnn.text import distinct, save_picture, shown
 
 GROUPS = 10  # of the first number, for stratified validation

@@ -2,8 +2,6 @@
 
 import contextlib
 import dataclasses
-import errno
-import os
 import pathlib
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,14 +19,13 @@ from jaxcnn.learn.state import State
 from jaxcnn.machine.heartbeat import Cluster, of_a_collective
 from jaxcnn.machine.mesh import put
 from jaxcnn.train import seals
+from jaxcnn.train.damage import DamagedError, damage_of, reason_of
 from jaxcnn.train.environment import packages
 from jaxcnn.train.workdir import free_name
 
 REPLACED = "replaced-"  # prefix of a checkpoint while a new one of the same step is written
 REMOVED = "removed"  # folder of the checkpoints that are being deleted
 _OF_THE_LIBRARY = (NotImplementedError, AttributeError, TypeError, ImportError)  # damaged files never cause these
-TRANSIENT = (errno.EACCES, errno.EIO, errno.ESTALE, errno.ENOMEM, errno.EMFILE)  # say nothing about the checkpoint
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,13 +223,13 @@ class Checkpoints:
             record = self._manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))["record"]
             seals.check_record(record)
         except Exception as error:
-            raise _damage(step, error) from error
+            raise damage_of(step, error) from error
         self._same_model(step, record["arrays"], wanted)
         try:
             tree = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(wanted)))["state"]
             seals.check_arrays(tree, record)
         except Exception as error:  # orbax raises a bare Exception for a truncated file
-            raise _damage(step, error) from error
+            raise damage_of(step, error) from error
         return tree, record
 
     def _read_apart(self, step: int, wanted: Any) -> tuple[Any, dict[str, Any]]:
@@ -246,7 +243,7 @@ class Checkpoints:
             record = ocp.JsonCheckpointHandler().restore(folder / "record", args=ocp.args.JsonRestore())
             seals.check_record(record)
         except Exception as error:
-            damage = str(_damage(step, error))
+            damage = str(damage_of(step, error))
         if not any(self._cluster.gather(damage)):
             self._same_model(step, record["arrays"], wanted)
             on_host = jax.tree.map(lambda x: np.broadcast_to(np.zeros((), x.dtype), x.shape), wanted)
@@ -254,7 +251,7 @@ class Checkpoints:
                 tree = ocp.StandardCheckpointHandler().restore(folder / "state", args=ocp.args.StandardRestore(on_host))
                 seals.check_arrays(tree, record)
             except Exception as error:
-                damage = str(_damage(step, error))
+                damage = str(damage_of(step, error))
         for host, found in zip(self._cluster.hosts, self._cluster.gather(damage), strict=True):
             if found:
                 raise DamagedError(step, ValueError(f"on {host}: {found}"))
@@ -302,7 +299,7 @@ class Checkpoints:
                 raise  # the folder is not to blame
             what = "a checkpoint" if step is None else f"the checkpoint of step {step}"
             raise UserError(
-                f"{self.folder}: {what} could not be saved: {_reason(error)}; free some space or repair the folder, "
+                f"{self.folder}: {what} could not be saved: {reason_of(error)}; free some space or repair the folder, "
                 "then run the same command: it resumes from the newest finished checkpoint"
             ) from error
 
@@ -326,26 +323,3 @@ def _ranked(steps: Iterable[int], score_of: Callable[[int], float | None]) -> li
     """The evaluated steps, best first; of equals, the earliest first, as for `Progress.best_step`."""
     known = [(-score, step) for step in steps if (score := score_of(step)) is not None]
     return [step for _, step in sorted(known)]
-
-
-def _reason(error: Exception) -> str:
-    """Why something could not be written: the system's own words if known, without TensorStore's source locations."""
-    of_system = (os.strerror(number) for number in FULL if os.strerror(number) in str(error))
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return next(of_system, lines[0][:300])
-
-
-class DamagedError(Exception):
-    """A checkpoint is not whole."""
-
-    def __init__(self, step: int, cause: Exception) -> None:
-        reason = str(cause).strip().splitlines() or [type(cause).__name__]
-        super().__init__(f"checkpoint {step} is damaged ({reason[0][:200]})")
-
-
-def _damage(step: int, error: Exception) -> Exception:
-    """A `DamagedError` of the checkpoint, or the error itself if the machine caused it."""
-    of_machine = isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
-    if of_machine or (isinstance(error, OSError) and error.errno in TRANSIENT):
-        return error
-    return DamagedError(step, error)

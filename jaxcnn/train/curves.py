@@ -4,7 +4,7 @@ import pathlib
 from typing import Any
 
 from jaxcnn.machine import json_text
-from jaxcnn.tasks import Headline
+from jaxcnn.tasks.headline import Headline
 from jaxcnn.text import save_picture
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxcnn.data.batch import Batch, Constants, Split
 from jaxcnn.learn import metrics, programs
-from jaxcnn.tasks import Collector
+from jaxcnn.tasks.task import Collector
 from jaxcnn.train.loaders import Loader
 
 

@@ -12,14 +12,14 @@ from jaxcnn.config import Config, UserError
 from jaxcnn.data.batch import Split
 from jaxcnn.learn import sharded
 from jaxcnn.learn.state import State
-from jaxcnn.learn.step_spec import steps_of
 from jaxcnn.machine import extras
 from jaxcnn.machine import mesh as meshes
 from jaxcnn.machine.heartbeat import Cluster, Standing
-from jaxcnn.tasks import Collector
+from jaxcnn.tasks.task import Collector
 from jaxcnn.train import assess, curves, fitted, loaders, origin, summary, workdir
-from jaxcnn.train.checkpoint import DamagedError
+from jaxcnn.train.damage import DamagedError
 from jaxcnn.train.drive import Driver
+from jaxcnn.train.due import Due, due_steps
 from jaxcnn.train.evaluate import evaluate
 from jaxcnn.train.hooks import Hooks
 from jaxcnn.train.interrupts import Interrupted, Interrupts
@@ -167,7 +167,7 @@ def _draw(session: Session) -> None:
 
 def _train_steps(session: Session) -> None:
     """Train to each step at which something is due, the last step included; evaluate and save there."""
-    due = due_steps(session)
+    due = due_of(session)
     begin(session, due)
     with session.loader.train_inputs(session.splits.train, session.step) as inputs:
         driver = Driver(session, inputs)
@@ -177,31 +177,9 @@ def _train_steps(session: Session) -> None:
                 at_step(session, due)
 
 
-@dataclasses.dataclass(frozen=True)
-class Due:
-    """The steps after which a run is evaluated on validation, and those after which it is saved."""
-
-    evaluate: frozenset[int]
-    save: frozenset[int]
-
-    @property
-    def steps(self) -> list[int]:
-        """All due steps, in order; the last one ends the run."""
-        return sorted(self.evaluate | self.save)
-
-
-def due_steps(session: Session) -> Due:
-    """The due steps of a run, from its config."""
-    spec, config = session.spec, session.config
-    steps_per_epoch, total = spec.steps_per_epoch, spec.total_steps
-    eval_steps = rhythm(config.run.eval_every_epochs, steps_per_epoch, total) if session.splits.val else frozenset()
-    if every := config.checkpoint.every_steps:
-        save_steps = frozenset(range(every, total, every)) | {total}
-    else:
-        save_steps = rhythm(config.checkpoint.every_epochs, steps_per_epoch, total)
-    if every := config.checkpoint.keep_every_steps:
-        save_steps |= frozenset(range(every, total, every))
-    return Due(eval_steps, save_steps)
+def due_of(session: Session) -> Due:
+    """The due steps of a run."""
+    return due_steps(session.spec, session.config, validates=session.splits.val is not None)
 
 
 def begin(session: Session, due: Due) -> None:
@@ -220,16 +198,6 @@ def at_step(session: Session, due: Due) -> None:
         save(session, evaluated=evaluate)
     if evaluate:
         session.hooks.evaluated(session.step, session.progress.score)
-
-
-def rhythm(every_epochs: float, steps_per_epoch: float, total: int) -> frozenset[int]:
-    """The step at the end of each interval of `every_epochs`, and the last step; only the last step if that is 0."""
-    if not every_epochs:
-        return frozenset({total})
-    count = int(min(total, total / (every_epochs * steps_per_epoch))) + 1  # as an interval has at least one step
-    return frozenset(s for n in range(1, count + 1) if (s := steps_of(every_epochs, steps_per_epoch, n)) < total) | {
-        total
-    }
 
 
 def _evaluate(session: Session) -> bool:

@@ -16,7 +16,7 @@ import jax
 from jaxcnn.config import UserError
 from jaxcnn.learn import sharded
 from jaxcnn.machine import malloc
-from jaxcnn.train import loop
+from jaxcnn.train import due, loop
 from jaxcnn.train.drive import Diverged, is_ready, record_metrics
 from jaxcnn.train.interrupts import Interrupted, Interrupts
 from jaxcnn.train.population_based import KIND, Evolution, Exchange, exchanged, exchanges
@@ -54,14 +54,14 @@ class Group:
         evolution: Evolution | None = None,
     ) -> None:
         self._live = dict(sessions)
-        self._due = {number: loop.due_steps(session) for number, session in self._live.items()}
+        self._due = {number: loop.due_of(session) for number, session in self._live.items()}
         self._make, self._interrupts, self._ended, self._evolution = make, interrupts, ended, evolution
         self._exchange_steps: frozenset[int] = frozenset()
         if evolution is not None:
             spec = first_of(sessions).spec
             total = spec.total_steps
             # After the last step, a state taken over would not be trained any more.
-            self._exchange_steps = loop.rhythm(evolution.every_epochs, spec.steps_per_epoch, total) - {total}
+            self._exchange_steps = due.rhythm(evolution.every_epochs, spec.steps_per_epoch, total) - {total}
             # All members are saved there, so that on disk too a state taken over and its source are of the same step.
             self._due = {
                 number: loop.Due(due.evaluate | self._exchange_steps, due.save | self._exchange_steps)

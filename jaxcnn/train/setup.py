@@ -7,7 +7,6 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from jaxcnn import tasks
 from jaxcnn.config import Config, ConfigError
 from jaxcnn.data.batch import Constants
 from jaxcnn.data.source import Splits
@@ -16,6 +15,7 @@ from jaxcnn.learn.executables import Program
 from jaxcnn.learn.network import check_layers, check_sides
 from jaxcnn.learn.step_spec import StepSpec, make_spec
 from jaxcnn.machine import mesh as meshes
+from jaxcnn.tasks import by_name
 from jaxcnn.text import counted
 from jaxcnn.train import limits, loaders, teachers
 from jaxcnn.train.hooks import Shared
@@ -135,7 +135,7 @@ def spec_on(config: Config, splits: Splits) -> StepSpec:
             f"config.global_batch_size={config.global_batch_size}; lower it"
         )
     shape = splits.train.image_shape
-    task = tasks.make(config.task, outputs, teachers.of(config, splits) if config.task.teacher else None)
+    task = by_name.make(config.task, outputs, teachers.of(config, splits) if config.task.teacher else None)
     spec = make_spec(config, task=task, image_shape=shape, train_examples=examples)
     check_sides(spec)
     check_layers(spec)

@@ -8,7 +8,7 @@ from jaxcnn.config import Config, UserError
 from jaxcnn.learn import executables
 from jaxcnn.learn.state import count_parameters
 from jaxcnn.machine.mesh import describe
-from jaxcnn.tasks import Headline
+from jaxcnn.tasks.headline import Headline
 from jaxcnn.text import counted
 from jaxcnn.train import assess, flops, workdir
 

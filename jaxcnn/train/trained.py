@@ -7,15 +7,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcnn import tasks
 from jaxcnn.config import Config, UserError
 from jaxcnn.data.batch import Constants, Split
 from jaxcnn.learn import programs, sharded
 from jaxcnn.learn.step_spec import StepSpec, make_spec
 from jaxcnn.machine import mesh as meshes
-from jaxcnn.tasks import Headline
+from jaxcnn.tasks import by_name
+from jaxcnn.tasks.headline import Headline
 from jaxcnn.train import fitted, normalization, origin, seals, workdir
-from jaxcnn.train.checkpoint import Checkpoints, DamagedError
+from jaxcnn.train.checkpoint import Checkpoints
+from jaxcnn.train.damage import DamagedError
 from jaxcnn.train.evaluate import evaluate
 from jaxcnn.train.loaders import Loader, choose_loader, eval_batch_size, make_loader
 
@@ -28,7 +29,7 @@ class Trained:
       step: step of the checkpoint.
       weights: "last", the parameters of that step, or "ema", their moving average.
       variables: Flax variables, on the mesh.
-      fitted: what was fitted to the validation split with these weights (`jaxcnn.tasks.Collector.fitted`).
+      fitted: what was fitted to the validation split with these weights (`jaxcnn.tasks.task.Collector.fitted`).
     """
 
     config: Config
@@ -78,7 +79,7 @@ def spec_of(config: Config, facts: dict[str, Any]) -> StepSpec:
     """The spec of the trained network of a run, from its config and the facts of its data."""
     spec = make_spec(
         config,
-        task=tasks.make(config.task, len(facts["class_names"])).trained,
+        task=by_name.make(config.task, len(facts["class_names"])).trained,
         image_shape=tuple(facts["image_shape"]),
         train_examples=facts["train_examples"],
     )
@@ -107,7 +108,7 @@ def load(folder: pathlib.Path, checkpoint: str, weights: str, devices: int) -> t
     checkpoints = Checkpoints(folder / "checkpoints", config.checkpoint, read_only=True)
     target, sharding = sharded.abstract_state(spec, mesh), meshes.replicated(mesh)
     # The checkpoint also has the settings of the training loss, which the task of a trained network lacks.
-    hyper = dataclasses.replace(target.hyper, task=dict.fromkeys(tasks.settings(config.task), target.hyper.momentum))
+    hyper = dataclasses.replace(target.hyper, task=dict.fromkeys(by_name.settings(config.task), target.hyper.momentum))
     target = dataclasses.replace(target, hyper=hyper)
     remarks: list[str] = []
     if checkpoint == "last":

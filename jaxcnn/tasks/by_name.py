@@ -1,0 +1,80 @@
+"""The task that a config names."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxcnn import config as configuration
+from jaxcnn.tasks import classification, multilabel, regression, weights
+from jaxcnn.tasks.classes import Classes, numbers_as_names
+from jaxcnn.tasks.distillation import Distilled, Teacher
+from jaxcnn.tasks.task import Evaluation, Loss, Targets, Task
+
+
+def make(config: configuration.Task, outputs: int, teacher: Teacher | None = None) -> Task:
+    """The task of a config.
+
+    Args:
+      config: the group `config.task`.
+      outputs: number of outputs of the network: of classes, or of numbers.
+      teacher: a trained network from which this one learns, too.
+    """
+    of_labels = loss(config, outputs)
+    used = of_labels if teacher is None else Distilled(of_labels, teacher)
+    return Task(targets(config, outputs), used, evaluation(config))
+
+
+def targets(config: configuration.Task, outputs: int) -> Targets:
+    """The kind of the targets."""
+    if config.name == "multilabel":
+        return multilabel.LabelSets(outputs)
+    if config.name == "regression":
+        return regression.Quantities(outputs)
+    return Classes(outputs)
+
+
+def names(
+    config: configuration.Task, known: tuple[str, ...], labels: Sequence[np.ndarray], title: str
+) -> tuple[str, ...]:
+    """The names of the outputs of a set.
+
+    Args:
+      config: the group `config.task`.
+      known: the names of its classes, or of its columns of labels; empty if it has none.
+      labels: if it has none, the labels of its base splits, [n] or [n, k].
+      title: name of the set, for messages.
+
+    Raises:
+      UserError: the labels are not those of such a task.
+    """
+    columns = labels[0].shape[1] if labels and labels[0].ndim == 2 else 0
+    if config.name == "regression" and not columns:
+        return known if len(known) == 1 else ("value",)
+    if known:
+        return known
+    return tuple(map(str, range(columns))) if columns else numbers_as_names(labels, title)
+
+
+def loss(config: configuration.Task, outputs: int) -> Loss:
+    """The loss."""
+    weighted, focal = weights.is_weighted(config), config.focal_gamma > 0
+    if config.name == "multilabel":
+        return multilabel.BinaryCrossEntropy(outputs, weighted, focal)
+    if config.name == "regression":
+        return regression.StandardizedError(outputs, config.error)
+    return classification.CrossEntropy(outputs, weighted, focal, config.logit_adjustment > 0)
+
+
+def evaluation(config: configuration.Task) -> Evaluation:
+    """The figures that are reported."""
+    if config.name == "multilabel":
+        return multilabel.SetFigures()
+    if config.name == "regression":
+        return regression.Errors()
+    return classification.Accuracy()
+
+
+def settings(config: configuration.Task) -> dict[str, float]:
+    """The numbers of a config that are inputs of the step, by name: those that the loss uses."""
+    names = (*loss(config, 2).settings, *(Distilled.OWN_SETTINGS if config.teacher else ()))
+    return {name: getattr(config, name) for name in names}
