@@ -275,7 +275,7 @@ def test_skip_leaves_unreadable_images_out_and_counts_them(tmp_path, broken, mon
     assert images == {picture(number).tobytes() for number in range(20) if number not in (2, 11, 15)}
 
     with monkeypatch.context() as patch:
-        patch.setattr("jaxcnn.data.encoded.decode", None)  # the second start decodes nothing
+        patch.setattr("jaxcnn.data.encoded.decode_for", None)  # the second start decodes nothing
         again = open_splits(data)
     assert again.notes == splits.notes and (everything(again.train) == everything(splits.train)).all()
     Image.fromarray(picture(2)).save(broken[2])  # a mended file is seen

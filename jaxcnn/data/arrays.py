@@ -49,12 +49,13 @@ def array_examples(
     """Images and labels in memory, resized to `data.image_size` as they are read."""
     of_pixels = functools.cache(lambda: content.of_array(images))
     examples = Examples(labels.astype(np.int32), images.shape[1:], lambda indices: images[indices], of_pixels)
-    return _resized(examples, data.image_size)
+    return _resized(examples, data)
 
 
-def _resized(examples: Examples, size: int) -> Examples:
-    """Examples resized to `size` when read; unchanged if `size` is 0 or already their size."""
+def _resized(examples: Examples, data: config.Data) -> Examples:
+    """Examples resized to `data.image_size` when read; unchanged if that is 0 or already their size."""
     height, width, channels = examples.image_shape
+    size = data.image_size
     if not size or (height, width) == (size, size):
         return examples
     if channels not in (1, 3):
@@ -63,10 +64,10 @@ def _resized(examples: Examples, size: int) -> Examples:
     def read(indices: Indices) -> Pixels:
         images = np.empty((len(indices), size, size, channels), np.uint8)
         for place, image in enumerate(examples.read(indices)):
-            images[place] = resize(image, size)
+            images[place] = resize(image, size, data.resize)
         return images
 
-    notes = centre_square("the set", size, np.tile((height, width), (len(examples.labels), 1)), len(examples.labels))
+    notes = centre_square("the set", data, np.tile((height, width), (len(examples.labels), 1)), len(examples.labels))
     return dataclasses.replace(examples, image_shape=(size, size, channels), read=read, notes=(*examples.notes, *notes))
 
 
@@ -101,7 +102,7 @@ def open_synthetic(argument: str, data: config.Data) -> Source:
             return _synthesize(np.asarray(indices), salt, shape, classes)
 
         made_of = functools.partial(content.of_arguments, f"synthetic {shape} {classes} {count} {salt}")
-        return _resized(Examples(labels, shape, read, made_of), data.image_size)
+        return _resized(Examples(labels, shape, read, made_of), data)
 
     labels = 16 * length  # bytes: every example takes some memory, though its pixels do not
     if classes > length or max(labels, math.prod(shape)) > (malloc.obtainable() or math.inf):

@@ -39,6 +39,7 @@ def decode(
     size: int = 0,
     channels: int = 3,
     *,
+    fit: str = Data.resize,
     grey16_max: int = Data.grey16_max,
     max_megapixels: float = Data.max_megapixels,
 ) -> UInt8[np.ndarray, "h w c"]:
@@ -51,6 +52,7 @@ def decode(
       encoded: bytes in one of `FORMATS`.
       size: side in pixels of the square result (see `resize`); 0 keeps the image's own size.
       channels: 3 for RGB, 1 for grey.
+      fit: how an image that is not square becomes square (see `resize`).
       grey16_max: the value of 16-bit grey that becomes 255.
       max_megapixels: largest image to decode. A resized JPEG counts with the reduced scale at which it is decoded.
 
@@ -60,8 +62,9 @@ def decode(
     try:
         with Image.open(io.BytesIO(encoded), formats=FORMATS) as file:
             if size:
-                # JPEG can be decoded at 1/2, 1/4 or 1/8 scale: fast for photographs, and still at least twice `size`.
-                file.draft(None, (2 * size, 2 * size))
+                # JPEG can be decoded at 1/2, 1/4 or 1/8 scale: fast for photographs, and still twice as large as needed.
+                width, height = _fitted(file.size, size, fit)
+                file.draft(None, (2 * width, 2 * height))
             _check_size(file.size, max_megapixels)
             _check_values(file)
             file.load()
@@ -74,9 +77,21 @@ def decode(
         ImageOps.exif_transpose(image, in_place=True)
     image = _convert(image, channels, grey16_max)
     if size:
-        image = _square(image, size)
+        image = _square(image, size, fit)
     pixels = np.asarray(image, np.uint8)
     return pixels.reshape(*pixels.shape[:2], channels)
+
+
+def decode_for(data: Data, encoded: bytes, size: int, channels: int) -> UInt8[np.ndarray, "h w c"]:
+    """`decode` with the settings of a config. Raises Unreadable."""
+    return decode(
+        encoded,
+        size,
+        channels,
+        fit=data.resize,
+        grey16_max=data.grey16_max,
+        max_megapixels=data.max_megapixels,
+    )
 
 
 def stored_size(encoded: bytes) -> tuple[int, int]:
@@ -107,22 +122,40 @@ def grey16_peak(encoded: bytes, max_megapixels: float = Data.max_megapixels) -> 
         raise Unreadable(_reason(error, encoded)) from None
 
 
-def resize(pixels: UInt8[np.ndarray, "h w c"], size: int) -> UInt8[np.ndarray, "size size c"]:
-    """The centre square of an image of 1 or 3 channels, resized.
+def resize(pixels: UInt8[np.ndarray, "h w c"], size: int, fit: str = Data.resize) -> UInt8[np.ndarray, "size size c"]:
+    """An image of 1 or 3 channels as a square: bilinear with antialiasing.
 
-    Bilinear with antialiasing; equal to resizing the shorter side to `size` and cropping the centre, but the cropped
-    parts are never computed.
+    Args:
+      pixels: the image.
+      size: side of the square in pixels.
+      fit: "crop" keeps the centre square; the rest is never computed. "pad" (letterbox) keeps the whole image and its
+        proportions, between two bars of pixel value 0. "stretch" keeps the whole image without its proportions.
     """
     channels = pixels.shape[-1]
     image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
-    return np.asarray(_square(image, size)).reshape(size, size, channels)
+    return np.asarray(_square(image, size, fit)).reshape(size, size, channels)
 
 
-def _square(image: Image.Image, size: int) -> Image.Image:
+def _square(image: Image.Image, size: int, fit: str) -> Image.Image:
     width, height = image.size
     side = min(width, height)
-    left, top = (width - side) / 2, (height - side) / 2
-    return image.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
+    left, top = ((width - side) / 2, (height - side) / 2) if fit == "crop" else (0, 0)
+    box = (left, top, width - left, height - top)
+    resized = image.resize(_fitted(image.size, size, fit), Image.Resampling.BILINEAR, box=box)
+    if resized.size == (size, size):
+        return resized
+    square = Image.new(resized.mode, (size, size))  # 0 everywhere
+    square.paste(resized, ((size - resized.width) // 2, (size - resized.height) // 2))
+    return square
+
+
+def _fitted(sides: tuple[int, int], size: int, fit: str) -> tuple[int, int]:
+    """Width and height of a resized image within its square, from the `sides` that it has."""
+    longest = max(sides)
+    if fit != "pad":
+        return size, size
+    width, height = (max(1, (2 * size * side + longest) // (2 * longest)) for side in sides)  # rounded
+    return width, height
 
 
 def _check_size(size: tuple[int, int], max_megapixels: float) -> None:

@@ -17,7 +17,7 @@ from jaxcnn import config
 from jaxcnn.config import UserError
 from jaxcnn.data import cache, remarks
 from jaxcnn.data.content import of_files
-from jaxcnn.data.decode import Unreadable, decode, stored_size
+from jaxcnn.data.decode import Unreadable, decode_for, stored_size
 from jaxcnn.data.examples import Content, Examples, Hashes, Indices, Labels, Pixels, Read, map_in_threads, read_in_order
 from jaxcnn.machine.paths import cache_folder
 
@@ -111,7 +111,8 @@ def _through_cache(
     """A reader of the cache of decoded pixels (built if needed) and ""; or `read` itself and the reason."""
     # Pillow's version is in the key, since another JPEG decoder may round differently.
     made_by = ("pixels", PIL.__version__, encoded.fingerprint(), data.image_size, encoded.channels)
-    scale = () if data.grey16_max == config.Data.grey16_max else (data.grey16_max,)
+    scale: tuple[object, ...] = () if data.grey16_max == config.Data.grey16_max else (data.grey16_max,)
+    scale += _fit(data)
     key = cache.fingerprint((*made_by, len(kept), kept.tobytes(), *scale))
 
     def decode_all():
@@ -126,9 +127,12 @@ def _through_cache(
 
 
 def _decode(content: bytes, encoded: Encoded, data: config.Data) -> _Image:
-    return decode(
-        content, data.image_size, encoded.channels, grey16_max=data.grey16_max, max_megapixels=data.max_megapixels
-    )
+    return decode_for(data, content, data.image_size, encoded.channels)
+
+
+def _fit(data: config.Data) -> tuple[str, ...]:
+    """The part of a cache's key that says how images become square; without one, they are cropped, or keep their size."""
+    return (data.resize,) if data.image_size and data.resize != "crop" else ()
 
 
 def _decoded(encoded: Encoded, index: int, data: config.Data, shape: tuple[int, int, int]) -> _Image:
@@ -202,7 +206,8 @@ def _scan(encoded: Encoded, data: config.Data, pixels: bool) -> tuple[_Sizes, di
             "reasons": np.array([row[2] for row in found if row[2]], np.str_),
         }
 
-    limits = (data.image_size, data.grey16_max, data.max_megapixels) if pixels else ()  # decide what is readable
+    # These decide what is readable.
+    limits = (data.image_size, data.grey16_max, data.max_megapixels, *_fit(data)) if pixels else ()
     key = cache.fingerprint(("scan", 2, pixels, limits, PIL.__version__, encoded.channels, encoded.fingerprint()))
     path = cache_folder() / f"scan-{key}.npz"
     arrays = cache.cached_arrays(path, look_at_all, keep=lambda: not passing_trouble)

@@ -29,8 +29,10 @@ def on_losses(title: str, load: _Load, kept: Indices, data: config.Data, sizes: 
     return [*_cut_away(title, load, kept, data, sizes), *_dark_grey(title, load, kept, data)]
 
 
-def centre_square(title: str, image_size: int, sizes: _Sizes, count: int) -> list[str]:
+def centre_square(title: str, data: config.Data, sizes: _Sizes, count: int) -> list[str]:
     """A note on pixels outside the centre squares; `sizes` are those of some or all of `count` images."""
+    if data.resize != "crop":
+        return []
     sides = np.sort(np.asarray(sizes, np.float64), axis=1)
     lost = 1 - sides[:, 0] / sides[:, 1]
     cut = lost[lost >= _TOLD_FROM]
@@ -39,19 +41,19 @@ def centre_square(title: str, image_size: int, sizes: _Sizes, count: int) -> lis
     which = f"the {count}" if len(lost) == count else f"the first {len(lost)} of {count}"
     share = f"{cut.mean():.0%} of their pixels" + (" on average" if np.ptp(cut) > _TOLD_FROM else "")
     return [
-        f"config.data.image_size={image_size} keeps only the centre square of each image: of {which} images of "
-        f"{title}, {len(cut)} lose {share}"
+        f"config.data.image_size={data.image_size} keeps only the centre square of each image: of {which} images of "
+        f"{title}, {len(cut)} lose {share}; config.data.resize='pad' or 'stretch' keeps them"
     ]
 
 
 def _cut_away(title: str, load: _Load, kept: Indices, data: config.Data, sizes: _Sizes | None) -> list[str]:
-    if not data.image_size:
+    if not data.image_size or data.resize != "crop":
         return []
     if sizes is not None:
         sizes = sizes[kept]
     else:
         sizes = np.array([stored_size(content) for content in _readable(load, kept[:_HEADERS])]).reshape(-1, 2)
-    return centre_square(title, data.image_size, sizes, len(kept))
+    return centre_square(title, data, sizes, len(kept))
 
 
 def _dark_grey(title: str, load: _Load, kept: Indices, data: config.Data) -> list[str]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxcnn.config import Data, UserError
 from jaxcnn.data import listing
-from jaxcnn.data.decode import Unreadable, decode
+from jaxcnn.data.decode import Unreadable, decode_for
 from jaxcnn.learn import programs
 from jaxcnn.machine.mesh import data_devices, over_data
 from jaxcnn.machine.paths import expand
@@ -117,7 +117,7 @@ def _read(path: pathlib.Path, shape: tuple[int, int, int], data: Data) -> np.nda
     height, width, channels = shape
     size = height if height == width else 0
     content = path.read_bytes()
-    pixels = decode(content, size, channels, grey16_max=data.grey16_max, max_megapixels=data.max_megapixels)
+    pixels = decode_for(data, content, size, channels)
     if pixels.shape != shape:
         raise Unreadable(f"it is {pixels.shape[1]}x{pixels.shape[0]}, but the network accepts only {width}x{height}")
     return pixels
