@@ -302,7 +302,7 @@ def test_each_way_has_a_cache_of_its_own_and_arrays_and_predictions_are_resized_
 
 
 def test_a_way_that_is_none_is_refused():
-    with pytest.raises(config.ConfigError, match="config.data.resize must be one of crop, pad, stretch, not 'letterbox'"):
+    with pytest.raises(config.ConfigError, match="must be one of crop, pad, stretch, not 'letterbox'"):
         config.from_config_dict({"data": {"resize": "letterbox"}})
 
 

@@ -44,7 +44,7 @@ class Data:
     split_seed: Annotated[Count, AtMost(2**63 - 1)] = 0
     stratify: bool = False  # hold out the same share of every class
     image_size: Annotated[Count, AtMost(2**14)] = 0  # side of the resized square, pixels; 0: no resizing
-    resize: Literal["crop", "pad", "stretch"] = "crop"  # to the square: its centre, all between black bars, or distorted
+    resize: Literal["crop", "pad", "stretch"] = "crop"  # to the square: centre only, black bars, or distorted
     grey16_max: Annotated[Positive, AtMost(65535)] = 65535  # the white of 16-bit grey; 4095 for 12-bit cameras
     max_megapixels: AboveZero = 500.0  # largest image; a resized JPEG counts with its decoded scale
     loader: Literal["auto", "resident", "stream"] = "auto"

@@ -62,7 +62,7 @@ def decode(
     try:
         with Image.open(io.BytesIO(encoded), formats=FORMATS) as file:
             if size:
-                # JPEG can be decoded at 1/2, 1/4 or 1/8 scale: fast for photographs, and still twice as large as needed.
+                # JPEG can be decoded at 1/2, 1/4 or 1/8 scale: fast for photographs, and still twice as large.
                 width, height = _fitted(file.size, size, fit)
                 file.draft(None, (2 * width, 2 * height))
             _check_size(file.size, max_megapixels)

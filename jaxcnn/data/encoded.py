@@ -131,7 +131,7 @@ def _decode(content: bytes, encoded: Encoded, data: config.Data) -> _Image:
 
 
 def _fit(data: config.Data) -> tuple[str, ...]:
-    """The part of a cache's key that says how images become square; without one, they are cropped, or keep their size."""
+    """The part of a cache's key that says how images become square, unless they are cropped or keep their size."""
     return (data.resize,) if data.image_size and data.resize != "crop" else ()
 
 
