@@ -34,7 +34,7 @@ class Norm:
 class Data:
     """Where examples come from (`jaxcnn.data`)."""
 
-    source: str = "tfds:cifar10"  # tfds:<name> | digits | synthetic[:HxWxC:classes:length] | npz:<path> | folder:<path>
+    source: str = "tfds:cifar10"  # tfds:<name> | npz:<path> | folder:<path> | csv:<path> | digits | synthetic[:…]
     dir: str = ""  # the TFDS data_dir; empty: TFDS's own default
     train_split: str = "train"  # TFDS-like slices: "train[:90%]", "train[10000:]"; folders also "train[:80% by path]"
     test_split: str = "test"
@@ -43,6 +43,10 @@ class Data:
     val_examples: Count = 5000  # held out of the training split, chosen by split_seed
     split_seed: Annotated[Count, AtMost(2**63 - 1)] = 0
     stratify: bool = False  # hold out the same share of every class
+    image_column: str = ""  # csv: the column of image paths; empty: by a usual name, such as "image" or "path"
+    label_column: str = ""  # csv: the column of class names or numbers; empty: by a usual name
+    split_column: str = ""  # csv: train, val or test; empty: by a usual name; without any, the set is divided by itself
+    weight_column: str = ""  # csv: a weight of each example
     image_size: Annotated[Count, AtMost(2**14)] = 0  # side of the resized square, pixels; 0: no resizing
     resize: Literal["crop", "pad", "stretch"] = "crop"  # to the square: centre only, black bars, or distorted
     grey16_max: Annotated[Positive, AtMost(65535)] = 65535  # the white of 16-bit grey; 4095 for 12-bit cameras

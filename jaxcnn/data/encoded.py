@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 import PIL
-from jaxtyping import Int, Int64, UInt8
+from jaxtyping import Float32, Int, Int64, UInt8
 
 from jaxcnn import config
 from jaxcnn.config import UserError
@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 _Image = UInt8[np.ndarray, "h w c"]
 _Sizes = Int[np.ndarray, "n 2"]  # height and width of each image
 _SCAN_CHUNK = 256
+SIDE = 64  # pixels: that of the squares which images of differing sizes become, unless the config gives another
 _NAMED = 3  # at most this many left-out images are named in a note
 
 
@@ -43,6 +44,7 @@ class Encoded:
       fingerprint: returns a text that changes whenever an image changes.
       sizes: returns the bytes of each image.
       hashes: returns a hash of each image's path in the set; None if images have no path.
+      weights: weight of each image; None if they have none.
       notes: remarks for the user, such as files passed over.
     """
 
@@ -55,17 +57,18 @@ class Encoded:
     fingerprint: Callable[[], str]
     sizes: Callable[[], Int64[np.ndarray, " n"]]
     hashes: Callable[[], Hashes] | None = None
+    weights: Float32[np.ndarray, " n"] | None = None
     notes: tuple[str, ...] = ()
 
 
 def open_encoded(encoded: Encoded, data: config.Data) -> Examples:
-    """Encoded images as examples, all of `data.image_size`, or of their common size.
+    """Encoded images as examples, all of `data.image_size`, or else of their common size, or else of `SIDE`.
 
     With `data.on_error="skip"` every image is decoded first, in threads, and unreadable ones are left out. A split of
     up to `data.resident_gib` is decoded once and kept in the cache folder, unless `data.loader="stream"`.
 
     Raises:
-      UserError: images of differing sizes without `data.image_size`; no readable image.
+      UserError: no readable image.
     """
     notes = list(encoded.notes)
     kept = np.arange(len(encoded.labels))
@@ -78,10 +81,18 @@ def open_encoded(encoded: Encoded, data: config.Data) -> Examples:
     if not len(kept):
         what = "readable images" if len(encoded.labels) else "images"
         raise UserError("; ".join([f"{encoded.title} has no {what}", *notes]))
-    height, width = _common_size(encoded, data, kept, sizes)
+    if encoded.shape:
+        sizes = np.tile(encoded.shape, (len(encoded.labels), 1)) if sizes is None else sizes
+    elif not data.image_size:
+        sizes = _stored_sizes(encoded, data) if sizes is None else sizes
+        if note := _differing(encoded, kept, sizes):
+            notes.append(note)
+            data = dataclasses.replace(data, image_size=SIDE)
+    if data.image_size:
+        height = width = data.image_size
+    else:
+        height, width = encoded.shape or map(int, sizes[kept[0]])  # type: ignore[index]  # known without image_size
     shape = (height, width, encoded.channels)
-    if sizes is None and encoded.shape:
-        sizes = np.tile(encoded.shape, (len(encoded.labels), 1))
     notes += remarks.on_losses(encoded.title, encoded.load, kept, data, sizes)
 
     def decoded(indices: Indices) -> Pixels:
@@ -102,7 +113,8 @@ def open_encoded(encoded: Encoded, data: config.Data) -> Examples:
 
     hashes = encoded.hashes
     of_kept = None if hashes is None else lambda: hashes()[kept]
-    return Examples(labels, shape, read, functools.cache(content), tuple(notes), of_kept)
+    weights = None if encoded.weights is None else encoded.weights[kept]
+    return Examples(labels, shape, read, functools.cache(content), tuple(notes), of_kept, weights)
 
 
 def _through_cache(
@@ -155,26 +167,26 @@ def _cannot_read(encoded: Encoded, index: int, reason: str) -> UserError:
     )
 
 
-def _common_size(encoded: Encoded, data: config.Data, kept: Indices, sizes: _Sizes | None) -> tuple[int, int]:
-    """(H, W) of every example; reads all headers if the size is not known otherwise."""
-    if data.image_size:
-        return data.image_size, data.image_size
-    if encoded.shape:
-        return encoded.shape
-    if sizes is None:
-        sizes, unreadable = _scan(encoded, data, pixels=False)
-        if unreadable:
-            index = min(unreadable)
-            raise _cannot_read(encoded, index, unreadable[index])
+def _stored_sizes(encoded: Encoded, data: config.Data) -> _Sizes:
+    """Height and width of every image, from the headers."""
+    sizes, unreadable = _scan(encoded, data, pixels=False)
+    if unreadable:
+        index = min(unreadable)
+        raise _cannot_read(encoded, index, unreadable[index])
+    return sizes
+
+
+def _differing(encoded: Encoded, kept: Indices, sizes: _Sizes) -> str:
+    """A note if the images differ in size, which then become squares of `SIDE`; else empty."""
     first = kept[0]
     other = kept[(sizes[kept] != sizes[first]).any(axis=1)]
-    if len(other):
-        raise UserError(
-            f"images of {encoded.title} differ in size: {encoded.name(int(first))} is {_size(sizes[first])}, "
-            f"{encoded.name(int(other[0]))} is {_size(sizes[other[0]])}; "
-            "set config.data.image_size to resize all images to one size"
-        )
-    return int(sizes[first][0]), int(sizes[first][1])
+    if not len(other):
+        return ""
+    return (
+        f"images of {encoded.title} differ in size ({encoded.name(int(first))} is {_size(sizes[first])}, "
+        f"{encoded.name(int(other[0]))} is {_size(sizes[other[0]])}), so they are resized to {SIDE}x{SIDE}; "
+        "config.data.image_size chooses another side"
+    )
 
 
 def _scan(encoded: Encoded, data: config.Data, pixels: bool) -> tuple[_Sizes, dict[int, str]]:

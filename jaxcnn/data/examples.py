@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 import numpy as np
-from jaxtyping import Int, Int32, UInt8, UInt64
+from jaxtyping import Float32, Int, Int32, UInt8, UInt64
 
 # The dimensions of arrays are named in `jaxcnn.data.batch`.
 Indices = Int[np.ndarray, " m"]
@@ -46,6 +46,7 @@ class Examples:
       content: returns the checksums of the images, computed at the first call; safe to call from several threads.
       notes: remarks for the user, one line each.
       hashes: returns an evenly distributed hash of each example's path in the set; None if examples have no path.
+      weights: weight of each example; None if they have none.
     """
 
     labels: Labels
@@ -54,6 +55,7 @@ class Examples:
     content: Callable[[], Content]
     notes: tuple[str, ...] = ()
     hashes: Callable[[], Hashes] | None = None
+    weights: Float32[np.ndarray, " n"] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +68,7 @@ class Source:
       splits: names of the base splits.
       open: returns the examples of a base split.
       notes: remarks for the user about the whole set, one line each.
+      undivided: whether nothing divides the images, which have paths (`Examples.hashes`), into splits.
     """
 
     title: str
@@ -73,6 +76,7 @@ class Source:
     splits: tuple[str, ...]
     open: Callable[[str], Examples]
     notes: tuple[str, ...] = ()
+    undivided: bool = False
 
 
 def worker_count(workers: int = 0) -> int:

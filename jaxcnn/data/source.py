@@ -11,11 +11,12 @@ from jaxtyping import Int64
 from jaxcnn import config
 from jaxcnn.config import UserError, convert
 from jaxcnn.config.rules import HELD_OUT
-from jaxcnn.data import content, holdout, slices
+from jaxcnn.data import automatic, content, holdout, slices
 from jaxcnn.data.arrays import open_digits, open_synthetic
 from jaxcnn.data.batch import Split
 from jaxcnn.data.examples import Examples, Hashes, Indices, Labels, Pixels, Source
 from jaxcnn.data.folder import open_folder
+from jaxcnn.data.manifest import open_manifest
 from jaxcnn.data.npz import open_npz
 from jaxcnn.data.tfds_source import open_tfds
 from jaxcnn.text import distinct
@@ -26,6 +27,7 @@ SOURCES: dict[str, Callable[[str, config.Data], Source]] = {
     "synthetic": open_synthetic,
     "npz": open_npz,
     "folder": open_folder,
+    "csv": open_manifest,
 }
 _VALIDATION = ("validation", "val", "valid")  # names that sets give to their validation split
 _LONGEST_PATH = 4096  # the limit of Linux
@@ -138,7 +140,7 @@ def open_splits(data: config.Data) -> Splits:
       UserError: unknown source or split, overlapping splits, more examples held out than exist, a class without a
         training example, labels out of range, images that differ in shape, and errors of the source itself.
     """
-    source = _open_source(data)
+    source = automatic.divided(_open_source(data), data)
     names = distinct(source.class_names)
     notes = []
     if names != source.class_names:
@@ -168,7 +170,7 @@ def open_splits(data: config.Data) -> Splits:
         val, val_parts = cutter.cut("val", wanted)
         _check_disjoint(data, "train_split", train_parts, "val_split", val_parts)
         _check_disjoint(data, "test_split", test_parts, "val_split", val_parts)
-        if not data.val_split:
+        if not data.val_split and not source.undivided:
             notes.append(
                 f"validation is the set's own split {own!r}; config.data.val_split={HELD_OUT!r} would instead hold out "
                 "config.data.val_examples of train"
@@ -202,7 +204,7 @@ def _open_source(data: config.Data) -> Source:
 
 
 def _no_test_split(source: Source) -> str:
-    by_path = " by path" if source.title.startswith("folder:") else ""
+    by_path = " by path" if source.title.startswith(("folder:", "csv:")) else ""
     stable = "; with 'by path', no image changes its split when others are added" if by_path else ""
     beside = "".join(f" ({note})" for note in source.notes)
     return (

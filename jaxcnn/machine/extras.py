@@ -9,6 +9,7 @@ EXTRAS = {
     "sweep": ("optuna", "cmaes", "submitit"),
     "report": ("matplotlib", "jinja2"),
     "tensorboard": ("tensorboardX",),
+    "parquet": ("pyarrow",),
 }
 
 
