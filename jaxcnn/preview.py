@@ -61,9 +61,9 @@ class Draws:
     """The contents of a sheet, for n examples and d steps.
 
     Attributes:
-      original: uint8 [n, H, W, C].
+      original: [n, H, W, C], in the type of the split.
       label: int32 [n].
-      image: float32 [d, n, H, W, C] in [0, 1], augmented and de-normalised.
+      image: float32 [d, n, H, W, C], augmented and de-normalised: in [0, 1], or floats as they are stored.
       other_label: int32 [d, n].
       weight: float32 [d, n], share of `label` in the target.
     """
@@ -163,7 +163,8 @@ def lay_out(made: Draws, names: tuple[str, ...], title: list[str]) -> Any:
     from matplotlib.figure import Figure
 
     draws, examples = made.weight.shape
-    original = [to_cell(image / 255) for image in made.original]
+    unchanged, augmented = in_unit_interval(made)
+    original = [to_cell(each) for each in unchanged]
     height, width = original[0].shape[:2]
     letters = int((width + GAP) / CHARACTER)
     mixed = bool((made.weight < 1).any())
@@ -200,7 +201,7 @@ def lay_out(made: Draws, names: tuple[str, ...], title: list[str]) -> Any:
         write(x + width / 2, first - 5, name, ha="center", va="bottom", color="#777777")
         for row in range(examples):
             y = first + row * pitch
-            cell = original[row] if column == 0 else to_cell(made.image[column - 1, row])
+            cell = original[row] if column == 0 else to_cell(augmented[column - 1, row])
             page[y - 1 : y + height + 1, x - 1 : x + width + 1] = OUTLINE
             page[y : y + height, x : x + width] = cell
             if column == 0 or mixed:
@@ -208,6 +209,15 @@ def lay_out(made: Draws, names: tuple[str, ...], title: list[str]) -> Any:
                 write(x + width / 2, y + height + 3, text, ha="center")
     figure.figimage(page, 0, 0, origin="upper", zorder=-1)
     return figure
+
+
+def in_unit_interval(made: Draws) -> tuple[np.ndarray, np.ndarray]:
+    """Originals and augmented images in [0, 1]; floats by the lowest and the highest of the originals."""
+    if made.original.dtype.kind == "u":
+        return made.original / np.iinfo(made.original.dtype).max, made.image
+    low, high = made.original.min(), made.original.max()
+    scale = 1 / max(high - low, np.finfo(np.float32).tiny)
+    return (made.original - low) * scale, (made.image - low) * scale
 
 
 def to_cell(image: np.ndarray) -> np.ndarray:

@@ -47,12 +47,16 @@ class Data:
     label_column: str = ""  # csv: the column of class names or numbers; empty: by a usual name
     split_column: str = ""  # csv: train, val or test; empty: by a usual name; without any, the set is divided by itself
     weight_column: str = ""  # csv: a weight of each example
+    channels: Annotated[Count, AtMost(1024)] = (
+        0  # of image files: 3 RGB, 1 grey, others as stored; 0: 3, or the set's own
+    )
+    dtype: Literal["uint8", "uint16", "float32"] = "uint8"  # of pixels; uint16 and float32: the values as stored
     image_size: Annotated[Count, AtMost(2**14)] = 0  # side of the resized square, pixels; 0: no resizing
     resize: Literal["crop", "pad", "stretch"] = "crop"  # to the square: centre only, black bars, or distorted
     grey16_max: Annotated[Positive, AtMost(65535)] = 65535  # the white of 16-bit grey; 4095 for 12-bit cameras
     max_megapixels: AboveZero = 500.0  # largest image; a resized JPEG counts with its decoded scale
     loader: Literal["auto", "resident", "stream"] = "auto"
-    resident_gib: NonNegative = 4.0  # auto: sets up to this size (all splits, uint8) are kept on the device
+    resident_gib: NonNegative = 4.0  # auto: sets up to this size (all splits) are kept on the device
     on_error: Literal["raise", "skip"] = "raise"  # unreadable image: stop the run, or leave it out and count it
     workers: Annotated[Count, AtMost(1024)] = 0  # parallel decoders of the stream loader; 0: one per core
 

@@ -18,7 +18,8 @@ tracers, or the shapes for which a step is compiled. These names of dimensions m
 from typing import Any, Protocol
 
 import flax.struct
-from jaxtyping import Bool, Float32, Int32, UInt8
+import numpy as np
+from jaxtyping import Bool, Float32, Int32, Shaped
 
 from jaxcnn.data.examples import Indices, Labels, Pixels
 
@@ -39,7 +40,7 @@ class Batch:
       mask: False for padding.
     """
 
-    image: UInt8[Any, "b h w c"]
+    image: Shaped[Any, "b h w c"]
     label: Integers
     index: Integers
     position: Integers
@@ -55,6 +56,7 @@ class Split(Protocol):
       labels: number of the class of each example.
       class_names: one per class.
       image_shape: (H, W, C) of every image, after resizing.
+      dtype: type of the pixels: uint8, uint16 or float32.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Split(Protocol):
     labels: Labels
     class_names: tuple[str, ...]
     image_shape: tuple[int, int, int]
+    dtype: np.dtype
 
     def __len__(self) -> int: ...
 
@@ -72,7 +75,7 @@ class Split(Protocol):
 
 @flax.struct.dataclass
 class Normalization:
-    """Mean and standard deviation per channel, in units of [0, 1] pixels; 0 and 1 change nothing."""
+    """Mean and standard deviation per channel, in units of [0, 1] pixels (or of floats); 0 and 1 change nothing."""
 
     mean: Channels
     std: Channels

@@ -11,19 +11,20 @@ from collections.abc import Callable
 
 import numpy as np
 import PIL
-from jaxtyping import Float32, Int, Int64, UInt8
+from jaxtyping import Float32, Int, Int64, Shaped
 
 from jaxcnn import config
 from jaxcnn.config import UserError
 from jaxcnn.data import cache, remarks
 from jaxcnn.data.content import of_files
-from jaxcnn.data.decode import Unreadable, decode_for, stored_size
+from jaxcnn.data.decode import Unreadable
 from jaxcnn.data.examples import Content, Examples, Hashes, Indices, Labels, Pixels, Read, map_in_threads, read_in_order
+from jaxcnn.data.pixels import decode_for, size_for
 from jaxcnn.machine.paths import cache_folder
 
 logger = logging.getLogger(__name__)
 
-_Image = UInt8[np.ndarray, "h w c"]
+_Image = Shaped[np.ndarray, "h w c"]
 _Sizes = Int[np.ndarray, "n 2"]  # height and width of each image
 _SCAN_CHUNK = 256
 SIDE = 64  # pixels: that of the squares which images of differing sizes become, unless the config gives another
@@ -70,6 +71,7 @@ def open_encoded(encoded: Encoded, data: config.Data) -> Examples:
     Raises:
       UserError: no readable image.
     """
+    encoded = dataclasses.replace(encoded, channels=data.channels or encoded.channels)
     notes = list(encoded.notes)
     kept = np.arange(len(encoded.labels))
     sizes = None
@@ -93,17 +95,20 @@ def open_encoded(encoded: Encoded, data: config.Data) -> Examples:
     else:
         height, width = encoded.shape or map(int, sizes[kept[0]])  # type: ignore[index]  # known without image_size
     shape = (height, width, encoded.channels)
-    notes += remarks.on_losses(encoded.title, encoded.load, kept, data, sizes)
+    notes += remarks.on_losses(encoded.title, encoded.load, kept, data, encoded.channels, sizes)
 
     def decoded(indices: Indices) -> Pixels:
-        images = np.empty((len(indices), *shape), np.uint8)
+        images = np.empty((len(indices), *shape), data.dtype)
         for place, index in enumerate(kept[indices]):
             images[place] = _decoded(encoded, int(index), data, shape)
         return images
 
     read: Read = decoded
     labels = encoded.labels[kept]
-    if data.loader != "stream" and len(kept) * int(np.prod(shape)) <= data.resident_gib * 2**30:
+    if (
+        data.loader != "stream"
+        and len(kept) * int(np.prod(shape)) * np.dtype(data.dtype).itemsize <= data.resident_gib * 2**30
+    ):
         read, note = _through_cache(encoded, data, kept, shape, decoded)
         if note:
             notes.append(note)
@@ -114,7 +119,7 @@ def open_encoded(encoded: Encoded, data: config.Data) -> Examples:
     hashes = encoded.hashes
     of_kept = None if hashes is None else lambda: hashes()[kept]
     weights = None if encoded.weights is None else encoded.weights[kept]
-    return Examples(labels, shape, read, functools.cache(content), tuple(notes), of_kept, weights)
+    return Examples(labels, shape, read, functools.cache(content), tuple(notes), of_kept, weights, np.dtype(data.dtype))
 
 
 def _through_cache(
@@ -124,14 +129,16 @@ def _through_cache(
     # Pillow's version is in the key, since another JPEG decoder may round differently.
     made_by = ("pixels", PIL.__version__, encoded.fingerprint(), data.image_size, encoded.channels)
     scale: tuple[object, ...] = () if data.grey16_max == config.Data.grey16_max else (data.grey16_max,)
-    scale += _fit(data)
+    scale += _form(data)
     key = cache.fingerprint((*made_by, len(kept), kept.tobytes(), *scale))
 
     def decode_all():
         logger.info("decoding the %d images of %s once, into %s", len(kept), encoded.title, cache_folder())
         return read_in_order(read, len(kept), shape, data.workers)
 
-    images, trouble = cache.cached_images(cache_folder() / f"pixels-{key}.npy", (len(kept), *shape), decode_all)
+    images, trouble = cache.cached_images(
+        cache_folder() / f"pixels-{key}.npy", (len(kept), *shape), decode_all, data.dtype
+    )
     if images is None:
         return read, trouble
     pixels = np.asarray(images)  # a plain view: indexing a memory map would give memory maps
@@ -142,9 +149,10 @@ def _decode(content: bytes, encoded: Encoded, data: config.Data) -> _Image:
     return decode_for(data, content, data.image_size, encoded.channels)
 
 
-def _fit(data: config.Data) -> tuple[str, ...]:
-    """The part of a cache's key that says how images become square, unless they are cropped or keep their size."""
-    return (data.resize,) if data.image_size and data.resize != "crop" else ()
+def _form(data: config.Data) -> tuple[str, ...]:
+    """The part of a cache's key for how images become square and for their type, where these are not the usual ones."""
+    fit = (data.resize,) if data.image_size and data.resize != "crop" else ()
+    return fit if data.dtype == "uint8" else (*fit, data.dtype)
 
 
 def _decoded(encoded: Encoded, index: int, data: config.Data, shape: tuple[int, int, int]) -> _Image:
@@ -200,7 +208,7 @@ def _scan(encoded: Encoded, data: config.Data, pixels: bool) -> tuple[_Sizes, di
                 content = encoded.load(int(index))
                 if pixels:
                     _decode(content, encoded, data)
-                found.append((*stored_size(content), ""))
+                found.append((*size_for(data, content, encoded.channels), ""))
             except (Unreadable, OSError) as error:
                 if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
                     passing_trouble.append(error)
@@ -219,7 +227,8 @@ def _scan(encoded: Encoded, data: config.Data, pixels: bool) -> tuple[_Sizes, di
         }
 
     # These decide what is readable.
-    limits = (data.image_size, data.grey16_max, data.max_megapixels, *_fit(data)) if pixels else ()
+    limits: tuple[object, ...] = (data.image_size, data.grey16_max, data.max_megapixels) if pixels else ()
+    limits += _form(data)
     key = cache.fingerprint(("scan", 2, pixels, limits, PIL.__version__, encoded.channels, encoded.fingerprint()))
     path = cache_folder() / f"scan-{key}.npz"
     arrays = cache.cached_arrays(path, look_at_all, keep=lambda: not passing_trouble)

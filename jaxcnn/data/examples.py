@@ -8,16 +8,18 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 import numpy as np
-from jaxtyping import Float32, Int, Int32, UInt8, UInt64
+from jaxtyping import Float32, Int, Int32, Shaped, UInt64
 
 # The dimensions of arrays are named in `jaxcnn.data.batch`.
 Indices = Int[np.ndarray, " m"]
 Labels = Int32[np.ndarray, " n"]
-Pixels = UInt8[np.ndarray, "m h w c"]
+Pixels = Shaped[np.ndarray, "m h w c"]  # uint8, uint16 or float32
 Hashes = UInt64[np.ndarray, " n"]
 Read = Callable[[Indices], Pixels]
 
+WHITE = {"uint8": 255, "uint16": 65535, "float32": 1}  # the pixel value that counts as 1, by type
 _CHUNK_BYTES = 2**23  # pixels per read: enough to hide the cost of a call, little compared with any memory
+_UINT8 = np.dtype("uint8")
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
@@ -47,6 +49,7 @@ class Examples:
       notes: remarks for the user, one line each.
       hashes: returns an evenly distributed hash of each example's path in the set; None if examples have no path.
       weights: weight of each example; None if they have none.
+      dtype: type of the pixels.
     """
 
     labels: Labels
@@ -56,6 +59,7 @@ class Examples:
     notes: tuple[str, ...] = ()
     hashes: Callable[[], Hashes] | None = None
     weights: Float32[np.ndarray, " n"] | None = None
+    dtype: np.dtype = _UINT8
 
 
 @dataclasses.dataclass(frozen=True)

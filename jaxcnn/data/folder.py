@@ -49,15 +49,18 @@ def open_folder(argument: str, data: config.Data) -> Source:
             )
 
     def open_split(split: str) -> Examples:
-        return open_encoded(_list_images(roots[split], names, f"{title} {split}", learnt=split == "train"), data)
+        arrays = data.dtype != "uint8" or data.channels not in (0, 1, 3)
+        listed = _list_images(roots[split], names, f"{title} {split}", learnt=split == "train", arrays=arrays)
+        return open_encoded(listed, data)
 
     return Source(title, tuple(names), tuple(roots), open_split, notes, undivided=roots["train"] == root)
 
 
-def _list_images(root: Path, names: list[str], title: str, learnt: bool = True) -> Encoded:
+def _list_images(root: Path, names: list[str], title: str, *, learnt: bool = True, arrays: bool = False) -> Encoded:
     """The images of a split.
 
-    In the training split (`learnt`), a class whose folder has only files of other kinds is refused here.
+    In the training split (`learnt`), a class whose folder has only files of other kinds is refused here. With `arrays`,
+    `.npy` files are images too.
     """
     paths: list[str] = []  # relative to root
     labels: list[int] = []
@@ -65,7 +68,7 @@ def _list_images(root: Path, names: list[str], title: str, learnt: bool = True) 
     empty: dict[str, str] = {}  # classes without an image, and the files they have instead
     there = set(listing.sub_folders(root))
     for label, name in enumerate(names):
-        found = listing.list_images(root, name) if name in there else listing.Listing()
+        found = listing.list_images(root, name, arrays) if name in there else listing.Listing()
         paths += found.paths
         labels += [label] * len(found.paths)
         others += found.others

@@ -90,6 +90,7 @@ class Selection:
     place: Int64[np.ndarray, " n"]  # its index in that part
     labels: Labels = dataclasses.field(init=False)
     image_shape: tuple[int, int, int] = dataclasses.field(init=False)
+    dtype: np.dtype = dataclasses.field(init=False)
 
     def __post_init__(self):
         labels = np.empty(len(self.part), np.int32)
@@ -97,7 +98,7 @@ class Selection:
             chosen = self.part == number
             labels[chosen] = examples.labels[self.place[chosen]]
         self.labels = labels
-        self.image_shape = self.parts[0].image_shape
+        self.image_shape, self.dtype = self.parts[0].image_shape, self.parts[0].dtype
 
     def __len__(self) -> int:
         return len(self.part)
@@ -107,7 +108,7 @@ class Selection:
         if len(self.parts) == 1:
             return self.parts[0].read(self.place[indices])
         part, place = self.part[indices], self.place[indices]
-        images = np.empty((len(part), *self.image_shape), np.uint8)
+        images = np.empty((len(part), *self.image_shape), self.dtype)
         for number in np.unique(part):
             chosen = part == number
             images[chosen] = self.parts[number].read(place[chosen])

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 import numpy as np
-from jaxtyping import Int, Int32, UInt8
+from jaxtyping import Int, Int32, Shaped
 
 from jaxcnn.data.batch import Split
 from jaxcnn.data.examples import worker_count
@@ -20,7 +20,7 @@ from jaxcnn.data.tensorflow import import_tensorflow
 _Item = TypeVar("_Item")
 _Put = TypeVar("_Put")
 _Integers = Int32[np.ndarray, " b"]
-_Host = tuple[UInt8[np.ndarray, "b h w c"], _Integers, _Integers]  # images, labels, indices
+_Host = tuple[Shaped[np.ndarray, "b h w c"], _Integers, _Integers]  # images, labels, indices
 _IndexOfBatch = Callable[[int], Int[np.ndarray, " b"]]
 
 
@@ -134,11 +134,11 @@ def _pipeline(
     def read(indices: _Integers, failure: _Integers) -> tuple[*_Host, _Integers]:
         try:
             if not failure.any():
-                images = np.ascontiguousarray(split.read(indices), np.uint8)
+                images = np.ascontiguousarray(split.read(indices), split.dtype)
                 return images, labels_of[indices], indices, failure
         except Exception as error:
             failure = np.full(len(indices), failed(error), np.int32)
-        nothing = np.zeros((len(indices), *split.image_shape), np.uint8)
+        nothing = np.zeros((len(indices), *split.image_shape), split.dtype)
         return nothing, np.zeros_like(indices), indices, failure
 
     def index_op(step):
@@ -146,7 +146,7 @@ def _pipeline(
         return tf.ensure_shape(indices, (batch,)), tf.ensure_shape(failure, (batch,))
 
     def read_op(indices, failure):
-        types = (tf.uint8, tf.int32, tf.int32, tf.int32)
+        types = (tf.as_dtype(split.dtype), tf.int32, tf.int32, tf.int32)
         images, labels, indices, failure = tf.numpy_function(read, [indices, failure], types)
         flat = (tf.ensure_shape(each, (None,)) for each in (labels, indices, failure))
         return tf.ensure_shape(images, (None, *split.image_shape)), *flat

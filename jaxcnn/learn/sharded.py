@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax.typing import VariableDict
 from jax import lax
 from jax.sharding import Mesh
-from jaxtyping import Array, Int32, UInt8
+from jaxtyping import Array, Int32, Num
 
 from jaxcnn.data import resident
 from jaxcnn.data.batch import Batch, Normalization
@@ -140,7 +140,7 @@ def predict_step(spec: StepSpec, mesh: Mesh) -> jax.stages.Wrapped:
     local = functools.partial(steps.predict_step, spec)
 
     def predict_step(
-        variables: VariableDict, image: UInt8[Array, "b h w c"], normalization: Normalization
+        variables: VariableDict, image: Num[Array, "b h w c"], normalization: Normalization
     ) -> steps.Logits:
         specs = (_variable_specs(spec, mesh, variables), jax.P(DATA_AXIS), jax.P())
         mapped = jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=jax.P(DATA_AXIS), check_vma=False)
@@ -187,7 +187,7 @@ def state_shardings(spec: StepSpec, mesh: Mesh) -> State:
 def abstract_split(spec: StepSpec, mesh: Mesh, examples: int) -> Resident:
     """The shapes of a split of `examples` examples, on every device of the mesh."""
     whole = replicated(mesh)
-    image = jax.ShapeDtypeStruct((examples, *spec.image_shape), jnp.uint8, sharding=whole)
+    image = jax.ShapeDtypeStruct((examples, *spec.image_shape), jnp.dtype(spec.image_dtype), sharding=whole)
     return Resident(image, jax.ShapeDtypeStruct((examples,), jnp.int32, sharding=whole))
 
 
@@ -199,7 +199,7 @@ def abstract_int(mesh: Mesh) -> jax.ShapeDtypeStruct:
 def abstract_batch(spec: StepSpec, mesh: Mesh, batch_size: int) -> Batch:
     """The shapes of a batch of `batch_size` examples, split over the mesh."""
     sharding = over_data(mesh)
-    image = jax.ShapeDtypeStruct((batch_size, *spec.image_shape), jnp.uint8, sharding=sharding)
+    image = jax.ShapeDtypeStruct((batch_size, *spec.image_shape), jnp.dtype(spec.image_dtype), sharding=sharding)
     integer = jax.ShapeDtypeStruct((batch_size,), jnp.int32, sharding=sharding)
     mask = jax.ShapeDtypeStruct((batch_size,), jnp.bool_, sharding=sharding)
     return Batch(image, integer, integer, integer, mask)

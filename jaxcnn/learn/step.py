@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax.typing import Collection, VariableDict
-from jaxtyping import Array, Float32, Int32, UInt8
+from jaxtyping import Array, Float32, Int32, Num
 
 from jaxcnn.data import augment, order
 from jaxcnn.data.batch import Batch, Normalization
@@ -227,7 +227,7 @@ def eval_sums(logits: Logits, batch: Batch) -> losses.Sums:
 
 
 def predict_step(
-    spec: StepSpec, variables: VariableDict, image: UInt8[Array, "b h w c"], normalization: Normalization
+    spec: StepSpec, variables: VariableDict, image: Num[Array, "b h w c"], normalization: Normalization
 ) -> Logits:
     """Logits of images."""
     model: Any = network(spec)

@@ -24,6 +24,7 @@ class StepSpec:
       model, norm, augment, optim, schedule: as in the config; the traced fields of `optim` are blanked.
       num_classes: number of classes of the data set.
       image_shape: (H, W, C).
+      image_dtype: type of the pixels.
       train_examples: N, number of examples in the training split.
       total_steps: steps of the whole run.
       shard_optimizer, shard_params: whether each device keeps only a part of these; the mathematics is the same.
@@ -43,6 +44,7 @@ class StepSpec:
     shard_optimizer: bool = False
     shard_params: bool = False
     small_side: int = 0
+    image_dtype: str = "uint8"
 
     @property
     def steps_per_epoch(self) -> float:
@@ -93,6 +95,7 @@ def make_spec(config: Config, *, num_classes: int, image_shape: tuple[int, int, 
         total_steps=total_steps,
         shard_optimizer=config.parallel.shard_optimizer or config.parallel.shard_params,
         shard_params=config.parallel.shard_params,
+        image_dtype=config.data.dtype,
     )
 
 

@@ -10,6 +10,7 @@ EXTRAS = {
     "report": ("matplotlib", "jinja2"),
     "tensorboard": ("tensorboardX",),
     "parquet": ("pyarrow",),
+    "tiff": ("tifffile",),
 }
 
 
