@@ -88,6 +88,15 @@ def test_a_new_image_moves_no_other_one(tmp_path):
     assert len(after) == 21 and (after[old] == before).all()
 
 
+def test_a_small_set_with_a_test_split_needs_no_other_flag(tmp_path):
+    make_folder(tmp_path / "set" / "train", count=20)
+    make_folder(tmp_path / "set" / "test", count=2)
+    splits = open_splits(Data(source=f"folder:{tmp_path / 'set'}"))
+    assert (len(splits.train), len(splits.val), len(splits.test)) == (36, 4, 4)
+    with pytest.raises(UserError, match="val_examples=40 leaves none of the 40 examples"):
+        open_splits(Data(source=f"folder:{tmp_path / 'set'}", val_examples=40))
+
+
 def test_folders_of_splits_are_base_splits(tmp_path):
     for split, count in (("train", 6), ("Validation", 3), ("test", 2)):
         make_folder(tmp_path / "set" / split, count=count)

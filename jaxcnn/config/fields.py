@@ -40,7 +40,7 @@ class Data:
     test_split: str = "test"
     protocol: Literal["holdout", "full"] = "holdout"  # full: train on everything, no validation split
     val_split: str = ""  # a slice; empty: the set's own val or validation, else held out; "holdout": always hold out
-    val_examples: Count = 5000  # held out of the training split, chosen by split_seed
+    val_examples: Count = 5000  # held out of the training split, chosen by split_seed; of a smaller set, a tenth
     split_seed: Annotated[Count, AtMost(2**63 - 1)] = 0
     stratify: bool = False  # hold out the same share of every class
     image_column: str = ""  # csv: the column of image paths; empty: by a usual name, such as "image" or "path"

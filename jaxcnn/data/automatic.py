@@ -69,7 +69,7 @@ def _parts_of(examples: Examples, shares: tuple[int, ...]) -> Int8[np.ndarray, "
 
 def _some(examples: Examples, chosen: Indices, with_notes: bool) -> Examples:
     """Some of the examples, in order."""
-    hashes = examples.hashes
+    hashes, name = examples.hashes, examples.name
 
     def content() -> Content:
         whole = examples.content()
@@ -84,4 +84,7 @@ def _some(examples: Examples, chosen: Indices, with_notes: bool) -> Examples:
         notes=examples.notes if with_notes else (),
         hashes=None if hashes is None else lambda: hashes()[chosen],
         weights=None if examples.weights is None else examples.weights[chosen],
+        name=None if name is None else lambda index: name(int(chosen[index])),
+        sizes=None if examples.sizes is None else examples.sizes[chosen],
+        unreadable=examples.unreadable if with_notes else (),
     )

@@ -74,7 +74,7 @@ def open_encoded(encoded: Encoded, data: config.Data) -> Examples:
     encoded = dataclasses.replace(encoded, channels=data.channels or encoded.channels)
     notes = list(encoded.notes)
     kept = np.arange(len(encoded.labels))
-    sizes = None
+    sizes, unreadable = None, dict[int, str]()
     if data.on_error == "skip" and len(kept):
         sizes, unreadable = _scan(encoded, data, pixels=True)
         kept = np.setdiff1d(kept, list(unreadable))
@@ -117,9 +117,19 @@ def open_encoded(encoded: Encoded, data: config.Data) -> Examples:
         return of_files(encoded.title, encoded.sizes(), encoded.load, encoded.fingerprint(), kept, data.workers)
 
     hashes = encoded.hashes
-    of_kept = None if hashes is None else lambda: hashes()[kept]
-    weights = None if encoded.weights is None else encoded.weights[kept]
-    return Examples(labels, shape, read, functools.cache(content), tuple(notes), of_kept, weights, np.dtype(data.dtype))
+    return Examples(
+        labels,
+        shape,
+        read,
+        functools.cache(content),
+        tuple(notes),
+        hashes=None if hashes is None else lambda: hashes()[kept],
+        weights=None if encoded.weights is None else encoded.weights[kept],
+        dtype=np.dtype(data.dtype),
+        name=lambda index: encoded.name(int(kept[index])),
+        sizes=None if sizes is None else sizes[kept],
+        unreadable=tuple(f"{encoded.name(index)} ({unreadable[index]})" for index in sorted(unreadable)),
+    )
 
 
 def _through_cache(

@@ -50,6 +50,9 @@ class Examples:
       hashes: returns an evenly distributed hash of each example's path in the set; None if examples have no path.
       weights: weight of each example; None if they have none.
       dtype: type of the pixels.
+      name: returns the file or record of an example, by its index, for messages; None if it has only its index.
+      sizes: height and width of each image as it is stored, where they are known.
+      unreadable: the images that are left out because they cannot be read, each with the reason.
     """
 
     labels: Labels
@@ -60,6 +63,9 @@ class Examples:
     hashes: Callable[[], Hashes] | None = None
     weights: Float32[np.ndarray, " n"] | None = None
     dtype: np.dtype = _UINT8
+    name: Callable[[int], str] | None = None
+    sizes: Int[np.ndarray, "n 2"] | None = None
+    unreadable: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

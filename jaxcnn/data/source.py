@@ -125,6 +125,11 @@ class Selection:
             sums[chosen] = images[self.place[chosen]]
         return sums
 
+    def name_of(self, index: int) -> str:
+        """The file or record of an example, or its index in its base split."""
+        name, place = self.parts[self.part[index]].name, int(self.place[index])
+        return f"image {place}" if name is None else name(place)
+
     def take(self, chosen: Indices, name: str, description: str) -> "Selection":
         """The examples at indices `chosen` as a new split."""
         return Selection(name, description, self.class_names, self.parts, self.part[chosen], self.place[chosen])
@@ -298,9 +303,11 @@ def _check_disjoint(
 def _hold_out(train: Selection, data: config.Data) -> tuple[Selection, Selection]:
     """`train` without `val_examples` examples chosen by `split_seed`, and those examples."""
     held = data.val_examples
-    if held >= len(train):
+    if held >= len(train) and held == config.Data.val_examples:  # meant for a large set
+        held = len(train) // 10
+    if not 0 < held < len(train):
         raise UserError(
-            f"config.data.val_examples={held} leaves none of the {len(train)} examples of {train.description} for "
+            f"config.data.val_examples={data.val_examples} leaves none of the {len(train)} examples of {train.description} for "
             "training; hold out fewer, or set config.data.protocol='full'"
         )
     chosen, rest = holdout.choose(train.labels, held, data.split_seed, data.stratify)
