@@ -63,9 +63,9 @@ class Draws:
     """The contents of a sheet, for n examples and d steps.
 
     Attributes:
-      original: uint8 [n, H, W, C].
+      original: [n, H, W, C], in the type of the split.
       target: the targets of the originals, from `jaxcnn.tasks.task.Targets.whole`.
-      image: float32 [d, n, H, W, C] in [0, 1], augmented and de-normalised.
+      image: float32 [d, n, H, W, C], augmented and de-normalised: in [0, 1], or floats as they are stored.
       targets: those of the augmented images, one pytree for each step.
     """
 
@@ -161,7 +161,8 @@ def lay_out(made: Draws, captions: Callable[[Any, int], list[str]], mixed: bool,
     from matplotlib.figure import Figure
 
     draws, examples = made.image.shape[:2]
-    original = [to_cell(image / 255) for image in made.original]
+    unchanged, augmented = in_unit_interval(made)
+    original = [to_cell(each) for each in unchanged]
     height, width = original[0].shape[:2]
     letters = int((width + GAP) / CHARACTER)
     own = captions(made.target, letters)
@@ -191,7 +192,7 @@ def lay_out(made: Draws, captions: Callable[[Any, int], list[str]], mixed: bool,
         write(x + width / 2, first - 5, name, ha="center", va="bottom", color="#777777")
         for row in range(examples):
             y = first + row * pitch
-            cell = original[row] if column == 0 else to_cell(made.image[column - 1, row])
+            cell = original[row] if column == 0 else to_cell(augmented[column - 1, row])
             page[y - 1 : y + height + 1, x - 1 : x + width + 1] = OUTLINE
             page[y : y + height, x : x + width] = cell
             if column == 0 or mixed:
@@ -199,6 +200,15 @@ def lay_out(made: Draws, captions: Callable[[Any, int], list[str]], mixed: bool,
                 write(x + width / 2, y + height + 3, text, ha="center")
     figure.figimage(page, 0, 0, origin="upper", zorder=-1)
     return figure
+
+
+def in_unit_interval(made: Draws) -> tuple[np.ndarray, np.ndarray]:
+    """Originals and augmented images in [0, 1]; floats by the lowest and the highest of the originals."""
+    if made.original.dtype.kind == "u":
+        return made.original / np.iinfo(made.original.dtype).max, made.image
+    low, high = made.original.min(), made.original.max()
+    scale = 1 / max(high - low, np.finfo(np.float32).tiny)
+    return (made.original - low) * scale, (made.image - low) * scale
 
 
 def to_cell(image: np.ndarray) -> np.ndarray:

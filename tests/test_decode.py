@@ -12,6 +12,7 @@ from PIL import Image, TiffImagePlugin
 from jaxcnn import config
 from jaxcnn.data.decode import EXTENSIONS, FORMATS, Unreadable, decode, grey16_peak, stored_size
 from jaxcnn.data.source import open_splits
+from jaxcnn.train.predict import _read
 from tests.test_folder import encode, everything, folder, picture
 
 
@@ -224,14 +225,14 @@ def test_pixels_that_the_centre_square_leaves_out_are_told(tmp_path, on_error):
     (note,) = told(open_splits(folder(tmp_path, **fields, image_size=16)))
     assert note == (
         f"config.data.image_size=16 keeps only the centre square of each image: of the 7 images of folder:{tmp_path} "
-        "train, 6 lose 75% of their pixels"
+        "train, 6 lose 75% of their pixels; config.data.resize='pad' or 'stretch' keeps them"
     )
 
 
 def test_of_many_images_the_first_are_looked_at(tmp_path):
     wide(tmp_path, count=40, size=(9, 12))
     (note,) = open_splits(folder(tmp_path, train_split="train", test_split="", image_size=8)).notes
-    assert "of the first 64 of 80 images of" in note and note.endswith("64 lose 25% of their pixels")
+    assert "of the first 64 of 80 images of" in note and "64 lose 25% of their pixels;" in note
 
 
 def test_square_images_are_not_spoken_of(tmp_path):
@@ -248,6 +249,61 @@ def test_arrays_are_told_of_as_well(tmp_path):
     data = config.Data(source=f"npz:{tmp_path / 'a.npz'}", image_size=8, protocol="full", test_split="")
     (note,) = open_splits(data).notes
     assert "of the 6 images of the set, 6 lose 20% of their pixels" in note
+
+
+# Crop, pad, stretch
+
+
+def test_pad_keeps_the_whole_image_and_its_proportions_between_two_bars_of_0():
+    pixels = picture(0, 9, 30)
+    padded = decode(encode(Image.fromarray(pixels)), 20, fit="pad")
+    inside = np.asarray(Image.fromarray(pixels).resize((20, 6), Image.Resampling.BILINEAR))
+    assert (padded[7:13] == inside).all() and not padded[:7].any() and not padded[13:].any()
+    upright = decode(encode(Image.fromarray(pixels.transpose(1, 0, 2))), 20, fit="pad")
+    assert (upright == padded.transpose(1, 0, 2)).all()
+
+
+def test_stretch_keeps_the_whole_image_without_its_proportions():
+    pixels = picture(0, 9, 30)
+    expected = np.asarray(Image.fromarray(pixels).resize((20, 20), Image.Resampling.BILINEAR))
+    assert (decode(encode(Image.fromarray(pixels)), 20, fit="stretch") == expected).all()
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+def test_a_square_is_the_same_in_every_way_and_a_line_of_pixels_can_be_padded(fit):
+    square = encode(Image.fromarray(picture(0)))
+    assert (decode(square, 7, fit=fit) == decode(square, 7)).all()
+    line = decode(encode(Image.new("L", (400, 1), 255)), 20, 1, fit=fit)
+    assert line.shape == (20, 20, 1) and line.any(axis=(1, 2)).sum() == (1 if fit == "pad" else 20)
+
+
+@pytest.mark.parametrize("fit", ["pad", "stretch"])
+def test_a_large_jpeg_of_reduced_scale_is_close_to_the_one_of_full_scale(fit):
+    y, x = np.mgrid[:600, :1600]
+    pixels = np.stack([x * 255 // 1599, y * 255 // 599, (x + y) % 251], -1).astype(np.uint8)
+    pixels[..., 2] = 90
+    jpeg, png = (encode(Image.fromarray(pixels), format=kind) for kind in ("JPEG", "PNG"))
+    assert np.abs(decode(jpeg, 64, fit=fit).astype(int) - decode(png, 64, fit=fit)).max() <= 6
+
+
+def test_each_way_has_a_cache_of_its_own_and_arrays_and_predictions_are_resized_alike(tmp_path):
+    wide(tmp_path / "set", size=(9, 30))
+    fields = {"train_split": "train", "test_split": "", "protocol": "full", "image_size": 12}
+    read = {
+        fit: everything(open_splits(folder(tmp_path / "set", **fields, resize=fit)).train)
+        for fit in ("crop", "pad", "stretch", "crop")
+    }
+    assert len({images.tobytes() for images in read.values()}) == 3
+    pixels = np.stack([picture(number, 9, 30) for number in range(2)])
+    np.savez(tmp_path / "a.npz", images=pixels, labels=np.arange(2))
+    data = config.Data(source=f"npz:{tmp_path / 'a.npz'}", **fields | {"resize": "pad"})
+    (tmp_path / "one.png").write_bytes(encode(Image.fromarray(pixels[1])))
+    assert (everything(open_splits(data).train)[1] == _read(tmp_path / "one.png", (12, 12, 3), data)).all()
+
+
+def test_a_way_that_is_none_is_refused():
+    with pytest.raises(config.ConfigError, match="must be one of crop, pad, stretch, not 'letterbox'"):
+        config.from_config_dict({"data": {"resize": "letterbox"}})
 
 
 @pytest.mark.parametrize("value", [0, -1, 65536])

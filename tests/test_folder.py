@@ -71,8 +71,8 @@ def test_one_folder_per_class_is_one_split_mixed_of_all_classes(tmp_path):
     assert set(splits.test.targets) == {0, 1}
 
 
-def test_the_default_test_split_of_such_a_folder_is_refused_with_what_to_set(tmp_path):
-    make_folder(tmp_path / "set")
+def test_folders_without_a_test_split_are_refused_with_what_to_set(tmp_path):
+    make_folder(tmp_path / "set" / "train")
     advice = r"train_split='train\[:80% by path\]' with config.data.test_split='train\[80%: by path\]'"
     with pytest.raises(UserError, match=advice):
         open_splits(Data(source=f"folder:{tmp_path / 'set'}"))
@@ -86,6 +86,15 @@ def test_a_new_image_moves_no_other_one(tmp_path):
     after = everything(open_splits(data).train)
     old = np.array([image.tobytes() != picture(99).tobytes() for image in after])
     assert len(after) == 21 and (after[old] == before).all()
+
+
+def test_a_small_set_with_a_test_split_needs_no_other_flag(tmp_path):
+    make_folder(tmp_path / "set" / "train", count=20)
+    make_folder(tmp_path / "set" / "test", count=2)
+    splits = open_splits(Data(source=f"folder:{tmp_path / 'set'}"))
+    assert (len(splits.train), len(splits.val), len(splits.test)) == (36, 4, 4)
+    with pytest.raises(UserError, match="val_examples=40 leaves none of the 40 examples"):
+        open_splits(Data(source=f"folder:{tmp_path / 'set'}", val_examples=40))
 
 
 def test_folders_of_splits_are_base_splits(tmp_path):
@@ -134,14 +143,15 @@ def test_folders_of_a_wrong_kind_are_refused_in_one_line(tmp_path, make, line):
 # Sizes
 
 
-def test_differing_sizes_need_an_image_size_and_two_files_are_named(tmp_path):
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_images_of_differing_sizes_become_squares_and_two_files_are_named(tmp_path, on_error):
     paths = make_folder(tmp_path / "set")
     Image.fromarray(picture(3, 15, 20)).save(paths[3])
-    with pytest.raises(
-        UserError, match=r"differ in size: .*\.png is .*, .*\.png is .*set config.data.image_size"
-    ) as caught:
-        open_splits(folder(tmp_path / "set"))
-    assert str(paths[3]) in str(caught.value) and "15x20" in str(caught.value) and "12x12" in str(caught.value)
+    splits = open_splits(folder(tmp_path / "set", on_error=on_error))
+    (note,) = (note for note in splits.notes if "differ in size" in note)
+    assert str(paths[3]) in note and "15x20" in note and "12x12" in note and "image_size chooses" in note
+    square = everything(open_splits(folder(tmp_path / "set", image_size=64)).train)
+    assert square.shape[1:] == (64, 64, 3) and (everything(splits.train) == square).all()
     assert open_splits(folder(tmp_path / "set", image_size=10)).train.image_shape == (10, 10, 3)
 
 
@@ -275,7 +285,7 @@ def test_skip_leaves_unreadable_images_out_and_counts_them(tmp_path, broken, mon
     assert images == {picture(number).tobytes() for number in range(20) if number not in (2, 11, 15)}
 
     with monkeypatch.context() as patch:
-        patch.setattr("jaxcnn.data.encoded.decode", None)  # the second start decodes nothing
+        patch.setattr("jaxcnn.data.encoded.decode_for", None)  # the second start decodes nothing
         again = open_splits(data)
     assert again.notes == splits.notes and (everything(again.train) == everything(splits.train)).all()
     Image.fromarray(picture(2)).save(broken[2])  # a mended file is seen

@@ -187,9 +187,10 @@ def test_a_network_for_oblong_images_takes_those_of_its_size_only(network, tmp_p
     assert results[1]["error"] == "it is 8x6, but the network accepts only 6x8"
 
 
-def test_a_network_for_images_that_are_neither_grey_nor_colour_is_refused(network, tmp_path):
-    with pytest.raises(UserError, match="images of 2 channels"):
-        predict.predict(with_shape(network, 8, 8, 2), [tmp_path], skip_unreadable=True)
+def test_an_image_of_other_channels_than_those_of_the_network_is_refused(network, tmp_path):
+    Image.new("L", (8, 8)).save(tmp_path / "grey.png")
+    with pytest.raises(UserError, match=r"grey.png: it has 1 channel, not 2"):
+        predict.predict(with_shape(network, 8, 8, 2), [tmp_path / "grey.png"], skip_unreadable=False)
 
 
 ANY = st.text(st.characters(codec=None, exclude_characters="\0"), max_size=12)  # surrogates, line breaks and all

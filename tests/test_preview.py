@@ -35,6 +35,10 @@ class MemorySplit:
     def image_shape(self):
         return self.images.shape[1:]
 
+    @property
+    def dtype(self):
+        return self.images.dtype
+
     def __len__(self):
         return len(self.targets)
 

@@ -184,7 +184,7 @@ def test_slices_by_path_tile_a_split_and_keep_to_their_share():
 def test_slices_by_path_that_mean_nothing_are_refused(expression, words):
     with pytest.raises(UserError, match=words):
         resolve(f"train{expression}", "key", ("train",), lambda _: 10, lambda _: np.arange(10, dtype=np.uint64))
-    with pytest.raises(UserError, match="only examples of a folder have paths"):
+    with pytest.raises(UserError, match="only image files have paths"):
         open_splits(Data(source="digits", train_split="train[:80% by path]"))
 
 

@@ -33,7 +33,7 @@ class Slow:
 
     def __init__(self, split, seconds=0.0, bad=()):
         self.split, self.seconds, self.bad = split, seconds, set(bad)
-        self.labels, self.image_shape = split.targets, split.image_shape
+        self.targets, self.image_shape, self.dtype = split.targets, split.image_shape, split.dtype
         self.reads = 0
 
     def read(self, indices):
@@ -139,7 +139,7 @@ from jaxcnn.data.source import open_splits
 from jaxcnn.data.stream import stream
 split = open_splits(Data(source="synthetic:6x5x3:4:64", protocol="full")).train
 class Slow:
-    labels, image_shape = split.targets, split.image_shape
+    targets, image_shape, dtype = split.targets, split.image_shape, split.dtype
     def read(self, indices):
         time.sleep(0.02)
         return split.read(indices)

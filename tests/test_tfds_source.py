@@ -139,7 +139,7 @@ assert not [name for name in sys.modules if name.startswith(("tensorflow", "skle
 """
     subprocess.run([sys.executable, "-c", program], check=True)
     monkeypatch.setattr("jaxcnn.data.tfds_source.index_shard", None)
-    monkeypatch.setattr("jaxcnn.data.encoded.decode", None)
+    monkeypatch.setattr("jaxcnn.data.encoded.decode_for", None)
     assert len(everything(open_splits(pets(tmp_path)).train)) == 9
 
 

@@ -49,21 +49,30 @@ class Norm:
 class Data:
     """Where examples come from (`jaxcnn.data`)."""
 
-    source: str = "tfds:cifar10"  # tfds:<name> | digits | synthetic[:HxWxC:classes:length] | npz:<path> | folder:<path>
+    source: str = "tfds:cifar10"  # tfds:<name> | npz:<path> | folder:<path> | csv:<path> | digits | synthetic[:…]
     dir: str = ""  # the TFDS data_dir; empty: TFDS's own default
     train_split: str = "train"  # TFDS-like slices: "train[:90%]", "train[10000:]"; folders also "train[:80% by path]"
     test_split: str = "test"
     protocol: Literal["holdout", "full"] = "holdout"  # full: train on everything, no validation split
     val_split: str = ""  # a slice; empty: the set's own val or validation, else held out; "holdout": always hold out
-    val_examples: Count = 5000  # held out of the training split, chosen by split_seed
+    val_examples: Count = 5000  # held out of the training split, chosen by split_seed; of a smaller set, a tenth
     split_seed: Annotated[Count, AtMost(2**63 - 1)] = 0
     stratify: bool = False  # hold out the same share of every class
     sampling: Literal["uniform", "balanced"] = "uniform"  # balanced: repeats examples of small classes
-    image_size: Annotated[Count, AtMost(2**14)] = 0  # side of the resized centre square, pixels; 0: no resizing
+    image_column: str = ""  # csv: the column of image paths; empty: by a usual name, such as "image" or "path"
+    label_column: str = ""  # csv: the column of class names or numbers; empty: by a usual name
+    split_column: str = ""  # csv: train, val or test; empty: by a usual name; without any, the set is divided by itself
+    weight_column: str = ""  # csv: a weight of each example
+    channels: Annotated[Count, AtMost(1024)] = (
+        0  # of image files: 3 RGB, 1 grey, others as stored; 0: 3, or the set's own
+    )
+    dtype: Literal["uint8", "uint16", "float32"] = "uint8"  # of pixels; uint16 and float32: the values as stored
+    image_size: Annotated[Count, AtMost(2**14)] = 0  # side of the resized square, pixels; 0: no resizing
+    resize: Literal["crop", "pad", "stretch"] = "crop"  # to the square: centre only, black bars, or distorted
     grey16_max: Annotated[Positive, AtMost(65535)] = 65535  # the white of 16-bit grey; 4095 for 12-bit cameras
     max_megapixels: AboveZero = 500.0  # largest image; a resized JPEG counts with its decoded scale
     loader: Literal["auto", "resident", "stream"] = "auto"
-    resident_gib: NonNegative = 4.0  # auto: sets up to this size (all splits, uint8) are kept on the device
+    resident_gib: NonNegative = 4.0  # auto: sets up to this size (all splits) are kept on the device
     on_error: Literal["raise", "skip"] = "raise"  # unreadable image: stop the run, or leave it out and count it
     workers: Annotated[Count, AtMost(1024)] = 0  # parallel decoders of the stream loader; 0: one per core
 

@@ -114,6 +114,16 @@ def _impossible(config: Config) -> list[str]:
         all(factor >= 0 for _, factor in optim.layers),
         f"config.optim.layers must have only factors of at least 0, but is {optim.layers}",
     )
+    colours = augment.brightness, augment.contrast, augment.saturation, augment.hue
+    need(
+        config.data.dtype == "uint8" or (augment.policy == "none" and not any(colours)),
+        "config.augment: policies and colour jitter are for 8-bit pixels; with config.data.dtype="
+        f"{config.data.dtype!r}, set policy='none', and brightness, contrast, saturation and hue to 0",
+    )
+    if not config.data.source.startswith("csv:"):
+        for name in ("image_column", "label_column", "split_column", "weight_column"):
+            column = getattr(config.data, name)
+            need(not column, f"config.data.{name}={column!r} is for config.data.source='csv:<path>' only")
     need(config.run.steps > 0 or config.run.epochs > 0, "config.run.epochs (or config.run.steps) must be above 0")
     need(
         config.run.steps_per_call <= 1 or config.data.loader != "stream",

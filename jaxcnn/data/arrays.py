@@ -7,14 +7,14 @@ import pathlib
 import re
 
 import numpy as np
-from jaxtyping import Shaped, UInt8, UInt64
+from jaxtyping import Num, Shaped, UInt8, UInt64
 
 from jaxcnn import config
 from jaxcnn.config import UserError
 from jaxcnn.config.ranges import INT32
 from jaxcnn.data import content
-from jaxcnn.data.decode import resize
 from jaxcnn.data.examples import Examples, Indices, Pixels, Source
+from jaxcnn.data.pixels import of_channels, resized
 from jaxcnn.data.remarks import centre_square
 from jaxcnn.machine import malloc
 
@@ -33,6 +33,7 @@ def open_digits(argument: str, data: config.Data) -> Source:
     with np.load(DIGITS) as file:
         images = np.rint(file["images"] * (255 / 16)).astype(np.uint8)[..., None]
         labels = file["labels"].astype(np.int32)
+    _check(data, images.shape[-1], "digits")
     rank = np.empty(len(labels), np.int64)
     rank[np.argsort(labels, kind="stable")] = np.arange(len(labels))
     chosen = {"train": np.flatnonzero(rank % 5), "test": np.flatnonzero(rank % 5 == 0)}
@@ -44,29 +45,36 @@ def open_digits(argument: str, data: config.Data) -> Source:
 
 
 def array_examples(
-    images: UInt8[np.ndarray, "n h w c"], labels: Shaped[np.ndarray, "n ..."], data: config.Data
+    images: Num[np.ndarray, "n h w c"], labels: Shaped[np.ndarray, "n ..."], data: config.Data
 ) -> Examples:
-    """Images and labels in memory, resized to `data.image_size` as they are read."""
+    """Images of `data.dtype` and labels in memory, resized to `data.image_size` as they are read."""
     of_pixels = functools.cache(lambda: content.of_array(images))
-    examples = Examples(labels, images.shape[1:], lambda indices: images[indices], of_pixels)
-    return _resized(examples, data.image_size)
+    examples = Examples(labels, images.shape[1:], lambda indices: images[indices], of_pixels, dtype=images.dtype)
+    return _resized(examples, data)
 
 
-def _resized(examples: Examples, size: int) -> Examples:
-    """Examples resized to `size` when read; unchanged if `size` is 0 or already their size."""
+def _check(data: config.Data, channels: int, what: str) -> None:
+    """Refuse a config that wants other pixels than these 8-bit ones. Raises UserError."""
+    if data.dtype != "uint8":
+        raise UserError(f"config.data.dtype={data.dtype!r}: {what} has images of type uint8")
+    if data.channels not in (0, channels):
+        raise UserError(f"config.data.channels={data.channels}: {what} has images of {of_channels(channels)}")
+
+
+def _resized(examples: Examples, data: config.Data) -> Examples:
+    """Examples resized to `data.image_size` when read; unchanged if that is 0 or already their size."""
     height, width, channels = examples.image_shape
+    size = data.image_size
     if not size or (height, width) == (size, size):
         return examples
-    if channels not in (1, 3):
-        raise UserError(f"config.data.image_size={size}: images of {channels} channels cannot be resized")
 
     def read(indices: Indices) -> Pixels:
-        images = np.empty((len(indices), size, size, channels), np.uint8)
+        images = np.empty((len(indices), size, size, channels), examples.dtype)
         for place, image in enumerate(examples.read(indices)):
-            images[place] = resize(image, size)
+            images[place] = resized(image, size, data.resize)
         return images
 
-    notes = centre_square("the set", size, np.tile((height, width), (len(examples.labels), 1)), len(examples.labels))
+    notes = centre_square("the set", data, np.tile((height, width), (len(examples.labels), 1)), len(examples.labels))
     return dataclasses.replace(examples, image_shape=(size, size, channels), read=read, notes=(*examples.notes, *notes))
 
 
@@ -92,6 +100,7 @@ def open_synthetic(argument: str, data: config.Data) -> Source:
             f"config.data.source='synthetic:{argument}': sides and channels must be at least 1, classes at least 2, "
             "and length at least 4 and below 2^31"
         )
+    _check(data, shape[-1], "synthetic")
 
     def open_split(name: str) -> Examples:
         salt, count = (1, length) if name == "train" else (2, length // 4)
@@ -101,7 +110,7 @@ def open_synthetic(argument: str, data: config.Data) -> Source:
             return _synthesize(np.asarray(indices), salt, shape, classes)
 
         made_of = functools.partial(content.of_arguments, f"synthetic {shape} {classes} {count} {salt}")
-        return _resized(Examples(labels, shape, read, made_of), data.image_size)
+        return _resized(Examples(labels, shape, read, made_of), data)
 
     labels = 16 * length  # bytes: every example takes some memory, though its pixels do not
     if classes > length or max(labels, math.prod(shape)) > (malloc.obtainable() or math.inf):

@@ -11,7 +11,7 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Float32, Int, Int32, Key, Num, UInt8
+from jaxtyping import Array, Bool, Float, Float32, Int, Int32, Key, Num
 
 from jaxcnn import config as configuration
 from jaxcnn.data import image_ops, mixing, policy
@@ -62,6 +62,8 @@ def augment(
 ) -> Augmented:
     """Augment a training batch: crop, flip, policy, colour jitter, normalisation, cutout, mixing, shrinking, in order.
 
+    Policies and colour jitter need 8-bit pixels; the other operations take any.
+
     Pure; every argument except the arrays is static. It can be jitted, vmapped and run inside
     `shard_map(check_vma=False)`.
 
@@ -99,14 +101,15 @@ def augment(
 
 
 def normalize(image: Num[Array, "... c"], mean: Channels, std: Channels) -> Float32[Array, "... c"]:
-    """Scale an image to [0, 1], subtract the mean and divide by the standard deviation of each channel.
+    """Scale integers to [0, 1], subtract the mean and divide by the standard deviation of each channel.
 
     Args:
-      image: uint8 in 0..255, or floating-point in [0, 1] already.
-      mean: in units of [0, 1].
+      image: integers from 0 to the highest of their type, or floating-point numbers, which are not scaled.
+      mean: in units of [0, 1], or of the floating-point numbers.
       std: in the same units; a constant channel (0) is only centred.
     """
-    scaled = image_ops.unit_interval(image, 255) if image.dtype == jnp.uint8 else image.astype(jnp.float32)
+    whole = jnp.issubdtype(image.dtype, jnp.unsignedinteger)
+    scaled = image_ops.unit_interval(image, jnp.iinfo(image.dtype).max) if whole else image.astype(jnp.float32)
     return (scaled - mean) / jnp.where(std > 0, std, 1)
 
 
@@ -140,7 +143,7 @@ def _flipped(
 
 def _augment_one(
     config: configuration.Augment,
-    image: UInt8[Array, "h w c"],
+    image: Num[Array, "h w c"],
     key: Key[Array, ""],
     flipped: Bool[Array, ""],
     mean: Channels,

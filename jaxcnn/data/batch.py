@@ -18,7 +18,8 @@ tracers, or the shapes for which a step is compiled. These names of dimensions m
 from typing import Any, Protocol
 
 import flax.struct
-from jaxtyping import Bool, Float32, Int32, UInt8
+import numpy as np
+from jaxtyping import Bool, Float32, Int32, Shaped
 
 from jaxcnn.data.examples import Indices, Pixels
 
@@ -39,7 +40,7 @@ class Batch:
       mask: False for padding.
     """
 
-    image: UInt8[Any, "b h w c"]
+    image: Shaped[Any, "b h w c"]
     target: Any
     index: Integers
     position: Integers
@@ -55,6 +56,7 @@ class Split(Protocol):
       targets: the answers for all examples, a pytree of arrays [n, ...]; for classification, int32 class numbers.
       class_names: one per class.
       image_shape: (H, W, C) of every image, after resizing.
+      dtype: type of the pixels: uint8, uint16 or float32.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Split(Protocol):
     targets: Any
     class_names: tuple[str, ...]
     image_shape: tuple[int, int, int]
+    dtype: np.dtype
 
     def __len__(self) -> int: ...
 
@@ -75,7 +78,8 @@ class Constants:
     """Inputs of the step that are the same in every step of a run.
 
     Attributes:
-      mean, std: mean and standard deviation of each channel, in units of [0, 1] pixels; 0 and 1 change nothing.
+      mean, std: mean and standard deviation of each channel, in units of [0, 1] pixels (or of floats); 0 and 1 change
+        nothing.
       task: the arrays of `jaxcnn.tasks.task.Loss.constants`, by name.
     """
 

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import IO, BinaryIO
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Shaped
 
 from jaxcnn.data import cache_limit
 from jaxcnn.machine import locks
 
-Images = UInt8[np.ndarray, "n h w c"]
-Chunk = UInt8[np.ndarray, "m h w c"]
+Images = Shaped[np.ndarray, "n h w c"]
+Chunk = Shaped[np.ndarray, "m h w c"]
 
 
 def fingerprint(parts: Iterable[object]) -> str:
@@ -89,9 +89,9 @@ def cached_arrays(
 
 
 def cached_images(
-    path: Path, shape: tuple[int, ...], decode: Callable[[], Iterable[Chunk]]
+    path: Path, shape: tuple[int, ...], decode: Callable[[], Iterable[Chunk]], dtype: str = "uint8"
 ) -> tuple[Images | None, str]:
-    """Images of `shape` as a read-only memory map of `path`; decoded and saved there if absent or damaged.
+    """Images of `shape` and `dtype` as a read-only memory map of `path`; decoded and saved there if absent or damaged.
 
     Args:
       path: path of the `.npy` file; the CRC-32 of the pixels follows them.
@@ -101,10 +101,10 @@ def cached_images(
     Returns:
       The images and "", or None and the reason why they could not be saved.
     """
-    if (images := _load_images(path, shape)) is not None:
+    if (images := _load_images(path, shape, np.dtype(dtype))) is not None:
         return images, ""
     with lock(path.with_suffix(".lock")):
-        if (images := _load_images(path, shape)) is not None:
+        if (images := _load_images(path, shape, np.dtype(dtype))) is not None:
             return images, ""
         reading: list[Exception] = []
 
@@ -116,18 +116,20 @@ def cached_images(
                 raise
 
         try:
-            write_whole(path, lambda file: _write_images(file, shape, chunks()))
+            write_whole(path, lambda file: _write_images(file, shape, np.dtype(dtype), chunks()))
         except OSError as error:
             if error in reading:
                 raise
             return None, f"cannot keep decoded images in {path.parent}: {error.strerror or error}"
-    images = _load_images(path, shape)
+    images = _load_images(path, shape, np.dtype(dtype))
     cache_limit.keep(path.parent)
     return images, f"decoded images kept in {path.parent} cannot be read back"
 
 
-def _write_images(file: BinaryIO, shape: tuple[int, ...], chunks: Iterable[Chunk]) -> None:
-    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+def _write_images(file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype, chunks: Iterable[Chunk]) -> None:
+    np.lib.format.write_array_header_1_0(
+        file, {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    )
     checksum = 0
     for chunk in chunks:
         chunk = np.ascontiguousarray(chunk)
@@ -136,7 +138,7 @@ def _write_images(file: BinaryIO, shape: tuple[int, ...], chunks: Iterable[Chunk
     file.write(checksum.to_bytes(4, "little"))
 
 
-def _load_images(path: Path, shape: tuple[int, ...]) -> Images | None:
+def _load_images(path: Path, shape: tuple[int, ...], wanted: np.dtype) -> Images | None:
     try:
         with open(path, "rb") as file:
             with contextlib.suppress(OSError):
@@ -144,9 +146,9 @@ def _load_images(path: Path, shape: tuple[int, ...]) -> Images | None:
             if np.lib.format.read_magic(file) != (1, 0):
                 return None
             kept_shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-            if kept_shape != shape or dtype != np.uint8:
+            if kept_shape != shape or dtype != wanted:
                 return None
-            images: np.ndarray = np.memmap(file, np.uint8, "r", file.tell(), shape)
+            images: np.ndarray = np.memmap(file, dtype, "r", file.tell(), shape)
             file.seek(-4, os.SEEK_END)
             if file.tell() != images.offset + images.nbytes:  # type: ignore[attr-defined]
                 return None

@@ -39,6 +39,7 @@ def decode(
     size: int = 0,
     channels: int = 3,
     *,
+    fit: str = Data.resize,
     grey16_max: int = Data.grey16_max,
     max_megapixels: float = Data.max_megapixels,
 ) -> UInt8[np.ndarray, "h w c"]:
@@ -51,6 +52,7 @@ def decode(
       encoded: bytes in one of `FORMATS`.
       size: side in pixels of the square result (see `resize`); 0 keeps the image's own size.
       channels: 3 for RGB, 1 for grey.
+      fit: how an image that is not square becomes square (see `resize`).
       grey16_max: the value of 16-bit grey that becomes 255.
       max_megapixels: largest image to decode. A resized JPEG counts with the reduced scale at which it is decoded.
 
@@ -60,21 +62,22 @@ def decode(
     try:
         with Image.open(io.BytesIO(encoded), formats=FORMATS) as file:
             if size:
-                # JPEG can be decoded at 1/2, 1/4 or 1/8 scale: fast for photographs, and still at least twice `size`.
-                file.draft(None, (2 * size, 2 * size))
-            _check_size(file.size, max_megapixels)
+                # JPEG can be decoded at 1/2, 1/4 or 1/8 scale: fast for photographs, and still twice as large.
+                width, height = _fitted(file.size, size, fit)
+                file.draft(None, (2 * width, 2 * height))
+            check_size(file.size, max_megapixels)
             _check_values(file)
             file.load()
             image: Image.Image = file
     except Unreadable:
         raise
     except Exception as error:  # damaged files make Pillow raise errors of any kind
-        raise Unreadable(_reason(error, encoded)) from None
+        raise Unreadable(reason(error, encoded)) from None
     with contextlib.suppress(Exception):  # a damaged EXIF block: leave the pixels as stored
         ImageOps.exif_transpose(image, in_place=True)
     image = _convert(image, channels, grey16_max)
     if size:
-        image = _square(image, size)
+        image = square(image, size, fit)
     pixels = np.asarray(image, np.uint8)
     return pixels.reshape(*pixels.shape[:2], channels)
 
@@ -89,7 +92,7 @@ def stored_size(encoded: bytes) -> tuple[int, int]:
                 with contextlib.suppress(Exception):
                     orientation = image.getexif().get(0x0112, 1)
     except Exception as error:
-        raise Unreadable(_reason(error, encoded)) from None
+        raise Unreadable(reason(error, encoded)) from None
     return (width, height) if orientation in _TRANSPOSED else (height, width)
 
 
@@ -99,33 +102,60 @@ def grey16_peak(encoded: bytes, max_megapixels: float = Data.max_megapixels) -> 
         with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
             if not image.mode.startswith("I"):
                 return None
-            _check_size(image.size, max_megapixels)
+            check_size(image.size, max_megapixels)
             return int(np.asarray(image).max())
     except Unreadable:
         raise
     except Exception as error:
-        raise Unreadable(_reason(error, encoded)) from None
+        raise Unreadable(reason(error, encoded)) from None
 
 
-def resize(pixels: UInt8[np.ndarray, "h w c"], size: int) -> UInt8[np.ndarray, "size size c"]:
-    """The centre square of an image of 1 or 3 channels, resized.
+def is_deep_colour(encoded: bytes) -> bool:
+    """Whether this is a colour image of 16 bits, of which `decode` keeps 8; False if it cannot be read."""
+    with contextlib.suppress(Exception), Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
+        return image.mode in ("RGB", "RGBA") and any(";16" in str(tile.args) for tile in image.tile)
+    return False
 
-    Bilinear with antialiasing; equal to resizing the shorter side to `size` and cropping the centre, but the cropped
-    parts are never computed.
+
+def resize(pixels: UInt8[np.ndarray, "h w c"], size: int, fit: str = Data.resize) -> UInt8[np.ndarray, "size size c"]:
+    """An image of 1 or 3 channels as a square: bilinear with antialiasing.
+
+    Args:
+      pixels: the image.
+      size: side of the square in pixels.
+      fit: "crop" keeps the centre square; the rest is never computed. "pad" (letterbox) keeps the whole image and its
+        proportions, between two bars of pixel value 0. "stretch" keeps the whole image without its proportions.
     """
     channels = pixels.shape[-1]
     image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
-    return np.asarray(_square(image, size)).reshape(size, size, channels)
+    return np.asarray(square(image, size, fit)).reshape(size, size, channels)
 
 
-def _square(image: Image.Image, size: int) -> Image.Image:
+def square(image: Image.Image, size: int, fit: str) -> Image.Image:
+    """The square of `resize`, of a Pillow image in a mode of one value for each channel."""
     width, height = image.size
     side = min(width, height)
-    left, top = (width - side) / 2, (height - side) / 2
-    return image.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
+    left, top = ((width - side) / 2, (height - side) / 2) if fit == "crop" else (0, 0)
+    box = (left, top, width - left, height - top)
+    resized = image.resize(_fitted(image.size, size, fit), Image.Resampling.BILINEAR, box=box)
+    if resized.size == (size, size):
+        return resized
+    square = Image.new(resized.mode, (size, size))  # 0 everywhere
+    square.paste(resized, ((size - resized.width) // 2, (size - resized.height) // 2))
+    return square
 
 
-def _check_size(size: tuple[int, int], max_megapixels: float) -> None:
+def _fitted(sides: tuple[int, int], size: int, fit: str) -> tuple[int, int]:
+    """Width and height of a resized image within its square, from the `sides` that it has."""
+    longest = max(sides)
+    if fit != "pad":
+        return size, size
+    width, height = (max(1, (2 * size * side + longest) // (2 * longest)) for side in sides)  # rounded
+    return width, height
+
+
+def check_size(size: tuple[int, int], max_megapixels: float) -> None:
+    """Refuse an image of this (width, height) that is too large. Raises Unreadable."""
     width, height = size
     if width * height > max_megapixels * 1e6:
         raise Unreadable(
@@ -136,7 +166,9 @@ def _check_size(size: tuple[int, int], max_megapixels: float) -> None:
 def _check_values(file: Image.Image) -> None:
     """Refuse values that Pillow would silently clip or show as a negative. Only TIFF can hold them."""
     if file.mode == "F":
-        raise Unreadable("its pixels are floating-point numbers; save it with 8 or 16 bits")
+        raise Unreadable(
+            "its pixels are floating-point numbers; save it with 8 or 16 bits, or set config.data.dtype='float32'"
+        )
     if file.format == "TIFF" and file.mode == "I":
         raise Unreadable("its pixels have 32 bits or are signed; save it with 8 or 16 unsigned bits")
     if file.mode.startswith("I") and getattr(file, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
@@ -162,7 +194,8 @@ def _convert(image: Image.Image, channels: int, grey16_max: int) -> Image.Image:
         raise Unreadable(f"its colours ({image.mode}) cannot be read: {error}") from None
 
 
-def _reason(error: Exception, encoded: bytes) -> str:
+def reason(error: Exception, encoded: bytes) -> str:
+    """Why these bytes cannot be decoded, from the error of a library."""
     text = str(error).partition("\n")[0]
     if "cannot identify image file" in text:
         tiff = encoded[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")

@@ -11,21 +11,23 @@ from collections.abc import Callable
 
 import numpy as np
 import PIL
-from jaxtyping import Int, Int64, UInt8
+from jaxtyping import Float32, Int, Int64, Shaped
 
 from jaxcnn import config
 from jaxcnn.config import UserError
 from jaxcnn.data import cache, remarks
 from jaxcnn.data.content import of_files
-from jaxcnn.data.decode import Unreadable, decode, stored_size
+from jaxcnn.data.decode import Unreadable
 from jaxcnn.data.examples import Content, Examples, Hashes, Indices, Labels, Pixels, Read, map_in_threads, read_in_order
+from jaxcnn.data.pixels import decode_for, size_for
 from jaxcnn.machine.paths import cache_folder
 
 logger = logging.getLogger(__name__)
 
-_Image = UInt8[np.ndarray, "h w c"]
+_Image = Shaped[np.ndarray, "h w c"]
 _Sizes = Int[np.ndarray, "n 2"]  # height and width of each image
 _SCAN_CHUNK = 256
+SIDE = 64  # pixels: that of the squares which images of differing sizes become, unless the config gives another
 _NAMED = 3  # at most this many left-out images are named in a note
 
 
@@ -43,6 +45,7 @@ class Encoded:
       fingerprint: returns a text that changes whenever an image changes.
       sizes: returns the bytes of each image.
       hashes: returns a hash of each image's path in the set; None if images have no path.
+      weights: weight of each image; None if they have none.
       notes: remarks for the user, such as files passed over.
     """
 
@@ -55,21 +58,23 @@ class Encoded:
     fingerprint: Callable[[], str]
     sizes: Callable[[], Int64[np.ndarray, " n"]]
     hashes: Callable[[], Hashes] | None = None
+    weights: Float32[np.ndarray, " n"] | None = None
     notes: tuple[str, ...] = ()
 
 
 def open_encoded(encoded: Encoded, data: config.Data) -> Examples:
-    """Encoded images as examples, all of `data.image_size`, or of their common size.
+    """Encoded images as examples, all of `data.image_size`, or else of their common size, or else of `SIDE`.
 
     With `data.on_error="skip"` every image is decoded first, in threads, and unreadable ones are left out. A split of
     up to `data.resident_gib` is decoded once and kept in the cache folder, unless `data.loader="stream"`.
 
     Raises:
-      UserError: images of differing sizes without `data.image_size`; no readable image.
+      UserError: no readable image.
     """
+    encoded = dataclasses.replace(encoded, channels=data.channels or encoded.channels)
     notes = list(encoded.notes)
     kept = np.arange(len(encoded.labels))
-    sizes = None
+    sizes, unreadable = None, dict[int, str]()
     if data.on_error == "skip" and len(kept):
         sizes, unreadable = _scan(encoded, data, pixels=True)
         kept = np.setdiff1d(kept, list(unreadable))
@@ -78,21 +83,32 @@ def open_encoded(encoded: Encoded, data: config.Data) -> Examples:
     if not len(kept):
         what = "readable images" if len(encoded.labels) else "images"
         raise UserError("; ".join([f"{encoded.title} has no {what}", *notes]))
-    height, width = _common_size(encoded, data, kept, sizes)
+    if encoded.shape:
+        sizes = np.tile(encoded.shape, (len(encoded.labels), 1)) if sizes is None else sizes
+    elif not data.image_size:
+        sizes = _stored_sizes(encoded, data) if sizes is None else sizes
+        if note := _differing(encoded, kept, sizes):
+            notes.append(note)
+            data = dataclasses.replace(data, image_size=SIDE)
+    if data.image_size:
+        height = width = data.image_size
+    else:
+        height, width = encoded.shape or map(int, sizes[kept[0]])  # type: ignore[index]  # known without image_size
     shape = (height, width, encoded.channels)
-    if sizes is None and encoded.shape:
-        sizes = np.tile(encoded.shape, (len(encoded.labels), 1))
-    notes += remarks.on_losses(encoded.title, encoded.load, kept, data, sizes)
+    notes += remarks.on_losses(encoded.title, encoded.load, kept, data, encoded.channels, sizes)
 
     def decoded(indices: Indices) -> Pixels:
-        images = np.empty((len(indices), *shape), np.uint8)
+        images = np.empty((len(indices), *shape), data.dtype)
         for place, index in enumerate(kept[indices]):
             images[place] = _decoded(encoded, int(index), data, shape)
         return images
 
     read: Read = decoded
     labels = encoded.labels[kept]
-    if data.loader != "stream" and len(kept) * int(np.prod(shape)) <= data.resident_gib * 2**30:
+    if (
+        data.loader != "stream"
+        and len(kept) * int(np.prod(shape)) * np.dtype(data.dtype).itemsize <= data.resident_gib * 2**30
+    ):
         read, note = _through_cache(encoded, data, kept, shape, decoded)
         if note:
             notes.append(note)
@@ -101,8 +117,19 @@ def open_encoded(encoded: Encoded, data: config.Data) -> Examples:
         return of_files(encoded.title, encoded.sizes(), encoded.load, encoded.fingerprint(), kept, data.workers)
 
     hashes = encoded.hashes
-    of_kept = None if hashes is None else lambda: hashes()[kept]
-    return Examples(labels, shape, read, functools.cache(content), tuple(notes), of_kept)
+    return Examples(
+        labels,
+        shape,
+        read,
+        functools.cache(content),
+        tuple(notes),
+        hashes=None if hashes is None else lambda: hashes()[kept],
+        weights=None if encoded.weights is None else encoded.weights[kept],
+        dtype=np.dtype(data.dtype),
+        name=lambda index: encoded.name(int(kept[index])),
+        sizes=None if sizes is None else sizes[kept],
+        unreadable=tuple(f"{encoded.name(index)} ({unreadable[index]})" for index in sorted(unreadable)),
+    )
 
 
 def _through_cache(
@@ -111,14 +138,17 @@ def _through_cache(
     """A reader of the cache of decoded pixels (built if needed) and ""; or `read` itself and the reason."""
     # Pillow's version is in the key, since another JPEG decoder may round differently.
     made_by = ("pixels", PIL.__version__, encoded.fingerprint(), data.image_size, encoded.channels)
-    scale = () if data.grey16_max == config.Data.grey16_max else (data.grey16_max,)
+    scale: tuple[object, ...] = () if data.grey16_max == config.Data.grey16_max else (data.grey16_max,)
+    scale += _form(data)
     key = cache.fingerprint((*made_by, len(kept), kept.tobytes(), *scale))
 
     def decode_all():
         logger.info("decoding the %d images of %s once, into %s", len(kept), encoded.title, cache_folder())
         return read_in_order(read, len(kept), shape, data.workers)
 
-    images, trouble = cache.cached_images(cache_folder() / f"pixels-{key}.npy", (len(kept), *shape), decode_all)
+    images, trouble = cache.cached_images(
+        cache_folder() / f"pixels-{key}.npy", (len(kept), *shape), decode_all, data.dtype
+    )
     if images is None:
         return read, trouble
     pixels = np.asarray(images)  # a plain view: indexing a memory map would give memory maps
@@ -126,9 +156,13 @@ def _through_cache(
 
 
 def _decode(content: bytes, encoded: Encoded, data: config.Data) -> _Image:
-    return decode(
-        content, data.image_size, encoded.channels, grey16_max=data.grey16_max, max_megapixels=data.max_megapixels
-    )
+    return decode_for(data, content, data.image_size, encoded.channels)
+
+
+def _form(data: config.Data) -> tuple[str, ...]:
+    """The part of a cache's key for how images become square and for their type, where these are not the usual ones."""
+    fit = (data.resize,) if data.image_size and data.resize != "crop" else ()
+    return fit if data.dtype == "uint8" else (*fit, data.dtype)
 
 
 def _decoded(encoded: Encoded, index: int, data: config.Data, shape: tuple[int, int, int]) -> _Image:
@@ -151,26 +185,26 @@ def _cannot_read(encoded: Encoded, index: int, reason: str) -> UserError:
     )
 
 
-def _common_size(encoded: Encoded, data: config.Data, kept: Indices, sizes: _Sizes | None) -> tuple[int, int]:
-    """(H, W) of every example; reads all headers if the size is not known otherwise."""
-    if data.image_size:
-        return data.image_size, data.image_size
-    if encoded.shape:
-        return encoded.shape
-    if sizes is None:
-        sizes, unreadable = _scan(encoded, data, pixels=False)
-        if unreadable:
-            index = min(unreadable)
-            raise _cannot_read(encoded, index, unreadable[index])
+def _stored_sizes(encoded: Encoded, data: config.Data) -> _Sizes:
+    """Height and width of every image, from the headers."""
+    sizes, unreadable = _scan(encoded, data, pixels=False)
+    if unreadable:
+        index = min(unreadable)
+        raise _cannot_read(encoded, index, unreadable[index])
+    return sizes
+
+
+def _differing(encoded: Encoded, kept: Indices, sizes: _Sizes) -> str:
+    """A note if the images differ in size, which then become squares of `SIDE`; else empty."""
     first = kept[0]
     other = kept[(sizes[kept] != sizes[first]).any(axis=1)]
-    if len(other):
-        raise UserError(
-            f"images of {encoded.title} differ in size: {encoded.name(int(first))} is {_size(sizes[first])}, "
-            f"{encoded.name(int(other[0]))} is {_size(sizes[other[0]])}; "
-            "set config.data.image_size to resize all images to one size"
-        )
-    return int(sizes[first][0]), int(sizes[first][1])
+    if not len(other):
+        return ""
+    return (
+        f"images of {encoded.title} differ in size ({encoded.name(int(first))} is {_size(sizes[first])}, "
+        f"{encoded.name(int(other[0]))} is {_size(sizes[other[0]])}), so they are resized to {SIDE}x{SIDE}; "
+        "config.data.image_size chooses another side"
+    )
 
 
 def _scan(encoded: Encoded, data: config.Data, pixels: bool) -> tuple[_Sizes, dict[int, str]]:
@@ -184,7 +218,7 @@ def _scan(encoded: Encoded, data: config.Data, pixels: bool) -> tuple[_Sizes, di
                 content = encoded.load(int(index))
                 if pixels:
                     _decode(content, encoded, data)
-                found.append((*stored_size(content), ""))
+                found.append((*size_for(data, content, encoded.channels), ""))
             except (Unreadable, OSError) as error:
                 if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
                     passing_trouble.append(error)
@@ -202,7 +236,9 @@ def _scan(encoded: Encoded, data: config.Data, pixels: bool) -> tuple[_Sizes, di
             "reasons": np.array([row[2] for row in found if row[2]], np.str_),
         }
 
-    limits = (data.image_size, data.grey16_max, data.max_megapixels) if pixels else ()  # decide what is readable
+    # These decide what is readable.
+    limits: tuple[object, ...] = (data.image_size, data.grey16_max, data.max_megapixels) if pixels else ()
+    limits += _form(data)
     key = cache.fingerprint(("scan", 2, pixels, limits, PIL.__version__, encoded.channels, encoded.fingerprint()))
     path = cache_folder() / f"scan-{key}.npz"
     arrays = cache.cached_arrays(path, look_at_all, keep=lambda: not passing_trouble)

@@ -8,16 +8,18 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 import numpy as np
-from jaxtyping import Int, Int32, Shaped, UInt8, UInt64
+from jaxtyping import Float32, Int, Int32, Shaped, UInt64
 
 # The dimensions of arrays are named in `jaxcnn.data.batch`.
 Indices = Int[np.ndarray, " m"]
 Labels = Int32[np.ndarray, " n"]
-Pixels = UInt8[np.ndarray, "m h w c"]
+Pixels = Shaped[np.ndarray, "m h w c"]  # uint8, uint16 or float32
 Hashes = UInt64[np.ndarray, " n"]
 Read = Callable[[Indices], Pixels]
 
+WHITE = {"uint8": 255, "uint16": 65535, "float32": 1}  # the pixel value that counts as 1, by type
 _CHUNK_BYTES = 2**23  # pixels per read: enough to hide the cost of a call, little compared with any memory
+_UINT8 = np.dtype("uint8")
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
@@ -46,6 +48,11 @@ class Examples:
       content: returns the checksums of the images, computed at the first call; safe to call from several threads.
       notes: remarks for the user, one line each.
       hashes: returns an evenly distributed hash of each example's path in the set; None if examples have no path.
+      weights: weight of each example; None if they have none.
+      dtype: type of the pixels.
+      name: returns the file or record of an example, by its index, for messages; None if it has only its index.
+      sizes: height and width of each image as it is stored, where they are known.
+      unreadable: the images that are left out because they cannot be read, each with the reason.
     """
 
     labels: Shaped[np.ndarray, "n ..."]
@@ -54,6 +61,11 @@ class Examples:
     content: Callable[[], Content]
     notes: tuple[str, ...] = ()
     hashes: Callable[[], Hashes] | None = None
+    weights: Float32[np.ndarray, " n"] | None = None
+    dtype: np.dtype = _UINT8
+    name: Callable[[int], str] | None = None
+    sizes: Int[np.ndarray, "n 2"] | None = None
+    unreadable: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +79,7 @@ class Source:
       open: returns the examples of a base split.
       notes: remarks for the user about the whole set, one line each.
       labels: the labels of all base splits, if no names are known.
+      undivided: whether nothing divides the images, which have paths (`Examples.hashes`), into splits.
     """
 
     title: str
@@ -75,6 +88,7 @@ class Source:
     open: Callable[[str], Examples]
     notes: tuple[str, ...] = ()
     labels: tuple[np.ndarray, ...] = ()
+    undivided: bool = False
 
 
 def worker_count(workers: int = 0) -> int:

@@ -1,20 +1,14 @@
 """Images in folders: `<path>/<class>/*.jpg`, or `<path>/{train,val,test}/<class>/*.jpg`."""
 
 import collections
-import functools
-import hashlib
-import os
-import sys
 from pathlib import Path
-
-import numpy as np
-from jaxtyping import UInt64
 
 from jaxcnn import config
 from jaxcnn.config import UserError
-from jaxcnn.data import cache, listing
+from jaxcnn.data import listing
 from jaxcnn.data.encoded import Encoded, open_encoded
 from jaxcnn.data.examples import Examples, Source
+from jaxcnn.data.files import encoded_files
 from jaxcnn.data.layout import LAYOUT, split_folders
 from jaxcnn.machine.paths import expand
 
@@ -22,11 +16,12 @@ from jaxcnn.machine.paths import expand
 def open_folder(argument: str, data: config.Data) -> Source:
     """One sub-folder per class, with images of any size at any depth.
 
-    `<path>/<class>/…` has one base split, train; `<path>/{train,val,test}/<class>/…` has those that exist (see
-    `split_folders`). The classes are those of the training split, numbered in the order of their names. Examples are
-    sorted by a hash of their path, so a slice of a split mixes all classes. A new image moves a few others across the
-    bounds of a slice, but none across those of a slice "by path" (`jaxcnn.data.slices`). Links are followed. Hidden
-    files and folders are skipped; files of other kinds are skipped and counted in the notes (see `list_images`).
+    `<path>/<class>/…` has one base split, train, which is split by itself unless the config has slices of it (see
+    `jaxcnn.data.automatic`). `<path>/{train,val,test}/<class>/…` has those that exist (see `split_folders`). The
+    classes are those of the training split, numbered in the order of their names. Examples are sorted by a hash of
+    their path, so a slice of a split mixes all classes. A new image moves a few others across the bounds of a slice,
+    but none across those of a slice "by path" (`jaxcnn.data.slices`). Links are followed. Hidden files and folders are
+    skipped; files of other kinds are skipped and counted in the notes (see `list_images`).
 
     Raises:
       UserError: no such folder, an ambiguous layout, no class, a class without an image in the training split, or a
@@ -54,15 +49,18 @@ def open_folder(argument: str, data: config.Data) -> Source:
             )
 
     def open_split(split: str) -> Examples:
-        return open_encoded(_list_images(roots[split], names, f"{title} {split}", learnt=split == "train"), data)
+        arrays = data.dtype != "uint8" or data.channels not in (0, 1, 3)
+        listed = _list_images(roots[split], names, f"{title} {split}", learnt=split == "train", arrays=arrays)
+        return open_encoded(listed, data)
 
-    return Source(title, tuple(names), tuple(roots), open_split, notes)
+    return Source(title, tuple(names), tuple(roots), open_split, notes, undivided=roots["train"] == root)
 
 
-def _list_images(root: Path, names: list[str], title: str, learnt: bool = True) -> Encoded:
+def _list_images(root: Path, names: list[str], title: str, *, learnt: bool = True, arrays: bool = False) -> Encoded:
     """The images of a split.
 
-    In the training split (`learnt`), a class whose folder has only files of other kinds is refused here.
+    In the training split (`learnt`), a class whose folder has only files of other kinds is refused here. With `arrays`,
+    `.npy` files are images too.
     """
     paths: list[str] = []  # relative to root
     labels: list[int] = []
@@ -70,7 +68,7 @@ def _list_images(root: Path, names: list[str], title: str, learnt: bool = True) 
     empty: dict[str, str] = {}  # classes without an image, and the files they have instead
     there = set(listing.sub_folders(root))
     for label, name in enumerate(names):
-        found = listing.list_images(root, name) if name in there else listing.Listing()
+        found = listing.list_images(root, name, arrays) if name in there else listing.Listing()
         paths += found.paths
         labels += [label] * len(found.paths)
         others += found.others
@@ -79,47 +77,4 @@ def _list_images(root: Path, names: list[str], title: str, learnt: bool = True) 
     notes = listing.passed_over(others, title)
     if paths and learnt and (other := next((name for name in empty if empty[name]), None)):
         raise UserError(f"{title}: class {other!r} has no images, but {empty[other]}; {LAYOUT}")
-    halves = _hashes(paths)
-    order = np.lexsort((halves[:, 1], halves[:, 0]))
-    hashes = halves[order, 0].astype(np.uint64)
-    paths = [paths[i] for i in order]
-
-    @functools.cache
-    def states() -> list[tuple[int, int]]:
-        return [_state(f"{root}/{path}") for path in paths]
-
-    def fingerprint() -> str:
-        named = ((path, *state) for path, state in zip(paths, states(), strict=True))
-        return cache.fingerprint([str(root.resolve()), *named])
-
-    def load(index: int) -> bytes:
-        return (root / paths[index]).read_bytes()
-
-    return Encoded(
-        title=title,
-        labels=np.array(labels, np.int32)[order],
-        channels=3,
-        shape=None,
-        name=lambda index: str(root / paths[index]),
-        load=load,
-        fingerprint=functools.cache(fingerprint),
-        sizes=lambda: np.array([size for size, _ in states()], np.int64),
-        hashes=lambda: hashes,
-        notes=tuple(notes),
-    )
-
-
-def _hashes(paths: list[str]) -> UInt64[np.ndarray, "n 2"]:
-    """The two halves of a hash of each path."""
-    encoding, errors = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()  # as os.fsencode, but faster
-    hashes = b"".join(hashlib.blake2b(path.encode(encoding, errors), digest_size=16).digest() for path in paths)
-    return np.frombuffer(hashes, ">u8").reshape(-1, 2)
-
-
-def _state(path: str) -> tuple[int, int]:
-    """Size and modification time, which show whether the content has changed."""
-    try:
-        found = os.stat(path)
-    except OSError:  # a broken link: reading it reports the error
-        return -1, -1
-    return found.st_size, found.st_mtime_ns
+    return encoded_files(title, root, paths, labels, notes=tuple(notes))

@@ -24,10 +24,10 @@ def split_folders(root: Path, title: str) -> tuple[dict[str, Path], tuple[str, .
       UserError: the layout is ambiguous.
     """
     names = sub_folders(root)
-    inside = {name: sub_folders(root / name) for name in names if _split_of(name) or _hints(name)}
+    inside = {name: sub_folders(root / name) for name in names if split_of(name) or _hints(name)}
     found: dict[str, str] = {}
     for name in names:
-        split = _split_of(name)
+        split = split_of(name)
         if split and inside[name]:
             if split in found:
                 raise UserError(f"{title} has both {found[split]!r} and {name!r} for the {split} split; keep only one")
@@ -38,13 +38,13 @@ def split_folders(root: Path, title: str) -> tuple[dict[str, Path], tuple[str, .
         return {"train": root}, tuple(notes)
     for name in names:
         if name not in found.values() and (count := len(list_images(root, name).paths)):
-            if not _split_of(name) and len(found) == 1:
+            if not split_of(name) and len(found) == 1:
                 raise UserError(
                     f"{title}: {found['train']!r} has sub-folders, like a training split with its classes, but "
                     f"{name!r} beside it contains images as well; rename {found['train']!r} if it is a class, or else "
                     f"move {name!r} away"
                 )
-            why = "has no class folders in it" if _split_of(name) else "is not one of its splits"
+            why = "has no class folders in it" if split_of(name) else "is not one of its splits"
             notes.append(f"skipped {_images(count)} in folder {name!r} of {title}, which {why}")
     folders = {split: root / name for split, name in found.items()}
     for folder in folders.values():
@@ -63,7 +63,7 @@ def _check_classes(
             f"it; name the folder of the training split 'train' (a link is enough), or rename {name!r} if it is a class"
         )
     for name in names:
-        if _split_of(name) and _plain(name) not in _ORDINARY_WORDS and (count := loose_images(root / name)):
+        if split_of(name) and _plain(name) not in _ORDINARY_WORDS and (count := loose_images(root / name)):
             raise UserError(
                 f"{title}: {name!r} is the name of a split, but contains {_images(count)} and no class folders; move "
                 "it away (--mode=predict labels such images), or rename it if it is a class"
@@ -79,7 +79,7 @@ def _check_classes(
                 )
 
 
-def _split_of(name: str) -> str | None:
+def split_of(name: str) -> str | None:
     """The split that a folder's name denotes, such as test for "Test_Set"."""
     return next((split for split, words in _SPLITS.items() if _plain(name) in words), None)
 

@@ -22,23 +22,25 @@ class Listing:
     Attributes:
       paths: paths of the images, relative to the folder, in no order.
       others: number of files of each other kind, such as ".txt" or "FIFO".
+      images: extensions of files that count as images.
     """
 
     paths: list[str] = dataclasses.field(default_factory=list)
     others: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    images: frozenset[str] = _IMAGES
 
 
-def list_images(root: str | os.PathLike[str], start: str = "") -> Listing:
+def list_images(root: str | os.PathLike[str], start: str = "", arrays: bool = False) -> Listing:
     """The images in folder `start` of `root`, at any depth, with paths relative to `root`.
 
     Links to files and folders are followed, except links to a folder that is already listed or that contains `root`.
     Hidden files and folders are skipped. A broken link with the name of an image counts as an image, so that reading it
-    reports the error.
+    reports the error. With `arrays`, `.npy` files count as images.
 
     Raises:
       UserError: a folder cannot be listed.
     """
-    listing = Listing()
+    listing = Listing(images=_IMAGES | {".npy"} if arrays else _IMAGES)
     top = os.path.join(root, start) if start else str(root)
     if start and os.path.islink(top) and _identity(top) in _with_parents(root):
         raise UserError(f"{top} is a link to a folder that contains it; remove it")
@@ -109,7 +111,7 @@ def _walk(root: str | os.PathLike[str], start: str, listing: Listing) -> tuple[l
                         folders.append(before + name)
                     elif entry.is_symlink() and _is_folder(entry):
                         links.append(before + name)
-                    elif (kind := _kind(entry)) in _IMAGES:
+                    elif (kind := _kind(entry, listing.images)) in listing.images:
                         listing.paths.append(before + name)
                     else:
                         listing.others[kind] += 1
@@ -118,10 +120,10 @@ def _walk(root: str | os.PathLike[str], start: str, listing: Listing) -> tuple[l
     return folders, links
 
 
-def _kind(entry: os.DirEntry[str]) -> str:
+def _kind(entry: os.DirEntry[str], images: frozenset[str]) -> str:
     """The extension of a file, or its kind. Names of images are checked for the kind, as reading a FIFO would hang."""
     extension = _extension(entry.name)
-    if extension not in _IMAGES:
+    if extension not in images:
         return extension if extension[1:].isalnum() and len(extension) <= 10 else "unknown extension"
     try:
         if entry.is_file(follow_symlinks=False) or entry.is_file():

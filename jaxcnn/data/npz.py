@@ -11,7 +11,10 @@ import numpy as np
 from jaxcnn import config
 from jaxcnn.config import UserError
 from jaxcnn.data.arrays import array_examples
-from jaxcnn.data.examples import Examples, Source
+from jaxcnn.data.as_stored import as_type
+from jaxcnn.data.decode import Unreadable
+from jaxcnn.data.examples import WHITE, Examples, Source
+from jaxcnn.data.pixels import of_channels
 from jaxcnn.machine.paths import expand
 
 _IMAGE_KEYS = ("{}_images", "x_{}", "X_{}", "{}_x", "{}_data", "{}_image")
@@ -36,8 +39,10 @@ class _Array:
 
 
 def open_npz(argument: str, data: config.Data) -> Source:
-    """Arrays in a `.npz` file: images uint8 [N, H, W, C] or [N, H, W], labels integer [N] or [N, 1]; or
-    columns of numbers [N, K], for tasks of several.
+    """Arrays in a `.npz` file: images [N, H, W, C] or [N, H, W] of `data.dtype`, labels integer [N] or [N, 1].
+
+    With `data.dtype="float32"`, images may be of any type of numbers. For tasks of several labels or numbers, labels
+    are columns [N, K].
 
     For each of train, val and test: images `train_images`, `x_train`, `train_x` or `train_data`, labels
     `train_labels`, `y_train`, `train_y` or `train_targets`. A file with only `images` (`x`, `data`) and `labels` (`y`,
@@ -62,10 +67,14 @@ def open_npz(argument: str, data: config.Data) -> Source:
 
     def open_split(name: str) -> Examples:
         array = header(keys[name][0])
-        shape = _image_shape(array)
+        shape = _image_shape(array, data)
         if shape[0] != len(labels[name]):
             raise UserError(f"{array.what} has {shape[0]} images, but {keys[name][1]!r} has {len(labels[name])} labels")
-        return array_examples(_load(path, array).reshape(shape), labels[name], data)
+        try:
+            images = as_type(_load(path, array), data.dtype)
+        except Unreadable as error:
+            raise UserError(f"{array.what}: {error}") from None
+        return array_examples(images.reshape(shape), labels[name], data)
 
     return Source(title, names, tuple(keys), open_split, labels=tuple(labels.values()))
 
@@ -172,11 +181,15 @@ def _array_keys(found: list[str], title: str) -> dict[str, tuple[str, str]]:
     return keys
 
 
-def _image_shape(array: _Array) -> tuple[int, int, int, int]:
+def _image_shape(array: _Array, data: config.Data) -> tuple[int, int, int, int]:
     """[N, H, W, C] of an array of images."""
     what, shape = array.what, array.shape
-    if array.dtype != np.uint8:
-        raise UserError(f"{what} is {array.dtype}, but images must be uint8, from 0 to 255")
+    if array.dtype.newbyteorder("=") != data.dtype and (data.dtype != "float32" or array.dtype.kind not in "buif"):
+        known = array.dtype.name if array.dtype.name in WHITE else "float32"
+        raise UserError(
+            f"{what} is {array.dtype}, but images must be {data.dtype} (config.data.dtype); set it to {known!r}, or "
+            f"save them as {data.dtype}"
+        )
     if len(shape) == 3:
         shape = (*shape, 1)
     if len(shape) != 4:
@@ -187,6 +200,8 @@ def _image_shape(array: _Array) -> tuple[int, int, int, int]:
         )
     if shape[1] in (1, 3) and shape[3] not in (1, 3, 4):
         raise UserError(f"{what} has shape {shape}, channels first; save it as [N, H, W, C] (np.moveaxis(x, 1, -1))")
+    if data.channels not in (0, shape[3]):
+        raise UserError(f"{what} has images of {of_channels(shape[3])}, but config.data.channels={data.channels}")
     return shape
 
 

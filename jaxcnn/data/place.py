@@ -6,7 +6,7 @@ import os
 from jaxcnn.config import Data, UserError
 from jaxcnn.machine.paths import expand
 
-PLACED = ("npz", "folder")  # sources whose name contains a path
+PLACED = ("npz", "folder", "csv")  # sources whose name contains a path
 
 
 def kind(source: str) -> str:

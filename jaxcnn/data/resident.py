@@ -1,4 +1,4 @@
-"""The resident loader: the whole split is in device memory as uint8, and batches are gathered there."""
+"""The resident loader: the whole split is in device memory as it is stored, and batches are gathered there."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int32, UInt8
+from jaxtyping import Array, Int32, Shaped
 
 from jaxcnn.data.batch import Batch, Split
 from jaxcnn.data.examples import read_in_order
@@ -17,19 +17,19 @@ from jaxcnn.machine.mesh import put
 class Resident:
     """A split in device memory."""
 
-    image: UInt8[Any, "n h w c"]
+    image: Shaped[Any, "n h w c"]
     target: Any  # a pytree of arrays [n, ...]
 
 
 def nbytes(split: Split) -> int:
     """Bytes of device memory that the split needs."""
     targets = sum(leaf.nbytes for leaf in jax.tree.leaves(split.targets))
-    return len(split) * int(np.prod(split.image_shape)) + targets
+    return len(split) * int(np.prod(split.image_shape)) * split.dtype.itemsize + targets
 
 
 def load(split: Split, sharding: jax.sharding.NamedSharding) -> Resident:
     """Read a split and copy it to the devices; the host holds one copy meanwhile. Raises what `Split.read` raises."""
-    image = np.empty((len(split), *split.image_shape), np.uint8)
+    image = np.empty((len(split), *split.image_shape), split.dtype)
     filled = 0
     for chunk in read_in_order(split.read, len(split), split.image_shape):
         image[filled : filled + len(chunk)] = chunk

@@ -92,7 +92,7 @@ def _bound(text: str | None, default: int, count: int, key: str, expression: str
 def _by_path(match: re.Match, hashes: Hashes | None, key: str, expression: str) -> Indices:
     """The examples whose hash is in the slice, where 100 % is 2^64."""
     if hashes is None:
-        raise UserError(f"{key}={expression!r}: only examples of a folder have paths; leave out ' by path'")
+        raise UserError(f"{key}={expression!r}: only image files have paths; leave out ' by path'")
     for bound in (match["start"], match["stop"]):
         if bound and not bound.endswith("%"):
             raise UserError(f"{key}={expression!r}: with 'by path', {bound} must be a percentage, such as 80%")

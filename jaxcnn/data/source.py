@@ -13,11 +13,12 @@ from jaxtyping import Int64
 from jaxcnn import config
 from jaxcnn.config import UserError, convert
 from jaxcnn.config.rules import HELD_OUT
-from jaxcnn.data import content, holdout, slices
+from jaxcnn.data import automatic, content, holdout, slices
 from jaxcnn.data.arrays import open_digits, open_synthetic
 from jaxcnn.data.batch import Split
 from jaxcnn.data.examples import Examples, Hashes, Indices, Pixels, Source
 from jaxcnn.data.folder import open_folder
+from jaxcnn.data.manifest import open_manifest
 from jaxcnn.data.npz import open_npz
 from jaxcnn.data.tfds_source import open_tfds
 from jaxcnn.tasks import by_name
@@ -30,6 +31,7 @@ SOURCES: dict[str, Callable[[str, config.Data], Source]] = {
     "synthetic": open_synthetic,
     "npz": open_npz,
     "folder": open_folder,
+    "csv": open_manifest,
 }
 _VALIDATION = ("validation", "val", "valid")  # names that sets give to their validation split
 _LONGEST_PATH = 4096  # the limit of Linux
@@ -87,12 +89,14 @@ class Selection:
     name: str
     description: str
     class_names: tuple[str, ...]
+    kind: Targets
     parts: tuple[Examples, ...]
     part_targets: tuple[Any, ...]  # of all examples of each part
     part: Int64[np.ndarray, " n"]  # the part that each example belongs to
     place: Int64[np.ndarray, " n"]  # its index in that part
     targets: Any = dataclasses.field(init=False)
     image_shape: tuple[int, int, int] = dataclasses.field(init=False)
+    dtype: np.dtype = dataclasses.field(init=False)
 
     def __post_init__(self):
         def taken(*of_parts: np.ndarray) -> np.ndarray:
@@ -103,7 +107,7 @@ class Selection:
             return rows
 
         self.targets = jax.tree.map(taken, *self.part_targets)
-        self.image_shape = self.parts[0].image_shape
+        self.image_shape, self.dtype = self.parts[0].image_shape, self.parts[0].dtype
 
     def __len__(self) -> int:
         return len(self.part)
@@ -113,7 +117,7 @@ class Selection:
         if len(self.parts) == 1:
             return self.parts[0].read(self.place[indices])
         part, place = self.part[indices], self.place[indices]
-        images = np.empty((len(part), *self.image_shape), np.uint8)
+        images = np.empty((len(part), *self.image_shape), self.dtype)
         for number in np.unique(part):
             chosen = part == number
             images[chosen] = self.parts[number].read(place[chosen])
@@ -130,10 +134,15 @@ class Selection:
             sums[chosen] = images[self.place[chosen]]
         return sums
 
+    def name_of(self, index: int) -> str:
+        """The file or record of an example, or its index in its base split."""
+        name, place = self.parts[self.part[index]].name, int(self.place[index])
+        return f"image {place}" if name is None else name(place)
+
     def take(self, chosen: Indices, name: str, description: str) -> "Selection":
         """The examples at indices `chosen` as a new split."""
         part, place = self.part[chosen], self.place[chosen]
-        return Selection(name, description, self.class_names, self.parts, self.part_targets, part, place)
+        return Selection(name, description, self.class_names, self.kind, self.parts, self.part_targets, part, place)
 
 
 def open_splits(data: config.Data, task: config.Task = config.Task()) -> Splits:  # noqa: B008  # is frozen
@@ -147,7 +156,7 @@ def open_splits(data: config.Data, task: config.Task = config.Task()) -> Splits:
       UserError: unknown source or split, overlapping splits, more examples held out than exist, a class without a
         training example, labels out of range, images that differ in shape, and errors of the source itself.
     """
-    source = _open_source(data)
+    source = automatic.divided(_open_source(data), data)
     names = by_name.names(task, source.class_names, source.labels, source.title)
     source = dataclasses.replace(source, class_names=names)
     names = distinct(source.class_names)
@@ -180,7 +189,7 @@ def open_splits(data: config.Data, task: config.Task = config.Task()) -> Splits:
         val, val_parts = cutter.cut("val", wanted)
         _check_disjoint(data, "train_split", train_parts, "val_split", val_parts)
         _check_disjoint(data, "test_split", test_parts, "val_split", val_parts)
-        if not data.val_split:
+        if not data.val_split and not source.undivided:
             notes.append(
                 f"validation is the set's own split {own!r}; config.data.val_split={HELD_OUT!r} would instead hold out "
                 "config.data.val_examples of train"
@@ -218,7 +227,7 @@ def _open_source(data: config.Data) -> Source:
 
 
 def _no_test_split(source: Source) -> str:
-    by_path = " by path" if source.title.startswith("folder:") else ""
+    by_path = " by path" if source.title.startswith(("folder:", "csv:")) else ""
     stable = "; with 'by path', no image changes its split when others are added" if by_path else ""
     beside = "".join(f" ({note})" for note in source.notes)
     return (
@@ -248,7 +257,7 @@ class _Cutter:
             self.kind.read(part.labels, self.source.title, base) for part, base in zip(parts, bases, strict=True)
         )
         description = f"{self.source.title} {expression}"
-        return Selection(name, description, self.source.class_names, parts, targets, which, place), resolved
+        return Selection(name, description, self.source.class_names, self.kind, parts, targets, which, place), resolved
 
     def _examples(self, base: str) -> Examples:
         if base not in self.opened:
@@ -300,10 +309,12 @@ def _check_disjoint(
 def _hold_out(train: Selection, data: config.Data, kind: Targets) -> tuple[Selection, Selection]:
     """`train` without `val_examples` examples chosen by `split_seed`, and those examples."""
     held = data.val_examples
-    if held >= len(train):
+    if held >= len(train) and held == config.Data.val_examples:  # meant for a large set
+        held = len(train) // 10
+    if not 0 < held < len(train):
         raise UserError(
-            f"config.data.val_examples={held} leaves none of the {len(train)} examples of {train.description} for "
-            "training; hold out fewer, or set config.data.protocol='full'"
+            f"config.data.val_examples={data.val_examples} leaves none of the {len(train)} examples of "
+            f"{train.description} for training; hold out fewer, or set config.data.protocol='full'"
         )
     chosen, rest = holdout.choose(kind.groups(train.targets), held, data.split_seed, data.stratify)
     how = f"held out by split_seed={data.split_seed}" + (", stratified" if data.stratify else "")

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
-from jaxtyping import Int, Int32, UInt8
+from jaxtyping import Int, Int32, Shaped
 
 from jaxcnn.data.batch import Split
 from jaxcnn.data.examples import worker_count
@@ -21,7 +21,7 @@ from jaxcnn.data.tensorflow import import_tensorflow
 _Item = TypeVar("_Item")
 _Put = TypeVar("_Put")
 _Integers = Int32[np.ndarray, " b"]
-_Host = tuple[UInt8[np.ndarray, "b h w c"], Any, _Integers]  # images, targets, indices
+_Host = tuple[Shaped[np.ndarray, "b h w c"], Any, _Integers]  # images, targets, indices
 _IndexOfBatch = Callable[[int], Int[np.ndarray, " b"]]
 
 
@@ -136,11 +136,11 @@ def _pipeline(
     def read(indices: _Integers, failure: _Integers) -> tuple[np.ndarray, ...]:
         try:
             if not failure.any():
-                images = np.ascontiguousarray(split.read(indices), np.uint8)
+                images = np.ascontiguousarray(split.read(indices), split.dtype)
                 return images, indices, failure, *(rows[indices] for rows in targets_of)
         except Exception as error:
             failure = np.full(len(indices), failed(error), np.int32)
-        nothing = np.zeros((len(indices), *split.image_shape), np.uint8)
+        nothing = np.zeros((len(indices), *split.image_shape), split.dtype)
         return (
             nothing,
             indices,
@@ -153,7 +153,7 @@ def _pipeline(
         return tf.ensure_shape(indices, (batch,)), tf.ensure_shape(failure, (batch,))
 
     def read_op(indices, failure):
-        types = (tf.uint8, tf.int32, tf.int32, *(tf.as_dtype(rows.dtype) for rows in targets_of))
+        types = (tf.as_dtype(split.dtype), tf.int32, tf.int32, *(tf.as_dtype(rows.dtype) for rows in targets_of))
         shapes = (split.image_shape, (), (), *(rows.shape[1:] for rows in targets_of))
         made = tf.numpy_function(read, [indices, failure], types)
         return tuple(tf.ensure_shape(each, (None, *shape)) for each, shape in zip(made, shapes, strict=True))

@@ -20,7 +20,7 @@ _NAME = re.compile(
     r"(?P<name>[A-Za-z]\w*)(?:/(?P<config>(?!\d+\.\d+\.\d+$)[\w.+-]+))?(?:[:/](?P<version>\d+\.\d+\.\d+))?"
 )
 _CONNECT_SECONDS = 5.0
-_OFFLINE = "or train offline with config.data.source= digits, synthetic, npz:<path> or folder:<path>"
+_OFFLINE = "or train offline with config.data.source= digits, synthetic, npz:<path>, folder:<path> or csv:<path>"
 
 
 def prepared_set(argument: str, data: config.Data) -> Path:

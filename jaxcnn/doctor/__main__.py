@@ -2,11 +2,16 @@
 
     python -m jaxcnn.doctor [--config=configs/resnet50_cifar10.py] [--workdir=runs]
     srun -N2 -n2 python -m jaxcnn.doctor --workdir=/shared/runs
+    python -m jaxcnn.doctor --data --config=quickstart --config.data.source=folder:photos
 
 Under any launcher of `jaxcnn.main`, all processes are checked together: whether they reach each other, how much their
 clocks differ, and whether one is slower than the others.
 
-Exit codes: 0 ready, with or without warnings; 2 a check failed; 75 the processes could not join.
+With --data, the images of the config are checked instead, and all of them: unreadable ones, sizes, classes, and images
+that are equal or look alike, within the splits and between them.
+
+Exit codes: 0 ready, with or without warnings; 2 a check failed, such as a test image that is also in train; 75 the
+processes could not join.
 """
 
 from jaxcnn import at_start  # noqa: F401 (imported first: from now on, a signal is reported in one line)
@@ -14,21 +19,29 @@ from jaxcnn import at_start  # noqa: F401 (imported first: from now on, a signal
 # isort: split
 
 import pathlib
+from typing import Any
+
+from absl import flags
 
 from jaxcnn import command
-from jaxcnn.config import Config
+from jaxcnn.config import Config, UserError
 from jaxcnn.machine import hosts
 from jaxcnn.machine.heartbeat import Cluster
+from jaxcnn.text import shown
 
 CONFIG = command.define_config("The config of the run whose data is checked, and with which the hosts join.")
 WORKDIR = command.define_path("workdir", "runs", "Folder for runs; the check writes a file there.")
+DATA = flags.DEFINE_boolean("data", False, "Check the images of --config instead: every one is read.")
 
-
+SHOWN = 20  # classes shown of each end of a long list
+COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 WORDS = {"ok": "ok", "warn": "warnings", "fail": "failures"}
 
 
 def main() -> int:
     """Run all checks and print the table; return the exit code."""
+    if DATA.value:
+        return _data()
     config = command.read_config(CONFIG) if CONFIG.value is not None else Config()
     cluster = hosts.join(config.hosts)
     from jaxcnn.doctor.checks import examine
@@ -47,11 +60,9 @@ def main() -> int:
 
 def _show(of_all: list[list[list[str]]], cluster: Cluster) -> None:
     """Print the table; equal results of all processes share one row."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    colours = {"ok": "green", "warn": "yellow", "fail": "red"}
     table = Table("", "what", "where", "found", "what to do")
     for row, first in enumerate(of_all[0]):
         if all(checks[row] == first for checks in of_all):
@@ -60,11 +71,57 @@ def _show(of_all: list[list[list[str]]], cluster: Cluster) -> None:
             places = [f"{n} ({host})" for n, host in enumerate(cluster.hosts)] or ["here"]
             groups = [(place, checks[row]) for place, checks in zip(places, of_all, strict=True)]
         for place, (name, status, found, advice) in groups:
-            table.add_row(Text(status, style=colours[status]), name, place, found, advice)
-    Console(highlight=False, markup=False, emoji=False).print(table)
-    statuses = [status for checks in of_all for _, status, _, _ in checks]
+            table.add_row(Text(status, style=COLOURS[status]), name, place, found, advice)
+    _console().print(table)
+    _count([status for checks in of_all for _, status, _, _ in checks])
+
+
+def _data() -> int:
+    """Check the images of the config and print what was found; return the exit code."""
+    if CONFIG.value is None:
+        raise UserError("--data needs --config=<file or name>; --config.data.source=<source> may name other data")
+    config = command.read_config(CONFIG)
+    from rich.table import Table
+    from rich.text import Text
+
+    from jaxcnn.doctor import data
+
+    found = data.examine(config.data, config.task)
+    console = _console()
+    names = [name for name, _, _ in found.splits]
+    if names:
+        splits, classes = Table("split", "examples", "images"), Table("class", *names)
+        for name, count, what in found.splits:
+            splits.add_row(name, f"{count:,}", what)
+        rows = found.classes
+        if len(rows) > 2 * SHOWN:
+            by_size = sorted(rows, key=lambda row: -row[1][0])
+            left_out = (f"{len(rows) - 2 * SHOWN} more", ())
+            rows = [*by_size[:SHOWN], left_out, *by_size[-SHOWN:]]
+        for name, counts in rows:
+            classes.add_row(shown(name), *(f"{count:,}" for count in counts))
+        console.print(splits, classes)
+    for result in found.results:
+        advice = f"; {result.advice}" if result.advice else ""
+        text = f"{result.name}: {result.found}{advice}"
+        console.print(Text(f"{result.status:<4}", style=COLOURS[result.status]), shown(text), soft_wrap=True)
+        for example in result.examples:
+            console.print("      ", shown(example), soft_wrap=True)
+    for note in found.notes:
+        console.print("note", shown(note), soft_wrap=True)
+    _count([result.status for result in found.results])
+    return found.exit_code
+
+
+def _count(statuses: list[str]) -> None:
     counts = ", ".join(f"{statuses.count(status)} {word}" for status, word in WORDS.items())
     print(f"jaxcnn: {counts}")
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(highlight=False, markup=False, emoji=False)
 
 
 if __name__ == "__main__":

@@ -101,7 +101,7 @@ def tta_eval_step(spec: StepSpec, mesh: Mesh, batch_size: int, kind: str) -> Cal
     """`(variables, batch, constants) -> [(sums, outputs), …]`: plain and, unless `kind` is "none", view-averaged.
 
     Every view goes through the same compiled evaluation step, so the network is not compiled again. Views are made from
-    the uint8 pixels, since mirroring, shifting and reflecting commute with the normalisation.
+    the pixels, since mirroring, shifting and reflecting commute with the normalisation.
     """
     step = eval_step(spec, mesh, batch_size)
     if kind == "none":

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax.typing import VariableDict
 from jax import lax
 from jax.sharding import Mesh, NamedSharding
-from jaxtyping import Array, Int32, UInt8
+from jaxtyping import Array, Int32, Num
 
 from jaxcnn.data import resident
 from jaxcnn.data.batch import Batch, Constants
@@ -139,7 +139,7 @@ def predict_step(spec: StepSpec, mesh: Mesh) -> jax.stages.Wrapped:
     """Jitted `(variables, image, constants) -> outputs`, split over the mesh."""
     local = functools.partial(steps.predict_step, spec)
 
-    def predict_step(variables: VariableDict, image: UInt8[Array, "b h w c"], constants: Constants) -> steps.Outputs:
+    def predict_step(variables: VariableDict, image: Num[Array, "b h w c"], constants: Constants) -> steps.Outputs:
         specs = (_variable_specs(spec, mesh, variables), jax.P(DATA_AXIS), jax.P())
         mapped = jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=jax.P(DATA_AXIS), check_vma=False)
         return mapped(variables, image, constants)
@@ -185,7 +185,7 @@ def state_shardings(spec: StepSpec, mesh: Mesh) -> State:
 def abstract_split(spec: StepSpec, mesh: Mesh, examples: int) -> Resident:
     """The shapes of a split of `examples` examples, on every device of the mesh."""
     whole = replicated(mesh)
-    image = jax.ShapeDtypeStruct((examples, *spec.image_shape), jnp.uint8, sharding=whole)
+    image = jax.ShapeDtypeStruct((examples, *spec.image_shape), jnp.dtype(spec.image_dtype), sharding=whole)
     return Resident(image, _abstract_targets(spec, examples, whole))
 
 
@@ -197,7 +197,7 @@ def abstract_int(mesh: Mesh) -> jax.ShapeDtypeStruct:
 def abstract_batch(spec: StepSpec, mesh: Mesh, batch_size: int) -> Batch:
     """The shapes of a batch of `batch_size` examples, split over the mesh."""
     sharding = over_data(mesh)
-    image = jax.ShapeDtypeStruct((batch_size, *spec.image_shape), jnp.uint8, sharding=sharding)
+    image = jax.ShapeDtypeStruct((batch_size, *spec.image_shape), jnp.dtype(spec.image_dtype), sharding=sharding)
     integer = jax.ShapeDtypeStruct((batch_size,), jnp.int32, sharding=sharding)
     mask = jax.ShapeDtypeStruct((batch_size,), jnp.bool_, sharding=sharding)
     return Batch(image, _abstract_targets(spec, batch_size, sharding), integer, integer, mask)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax.typing import Collection, VariableDict
-from jaxtyping import Array, Float32, Int32, UInt8
+from jaxtyping import Array, Float32, Int32, Num
 
 from jaxcnn.data import augment, order
 from jaxcnn.data.batch import Batch, Constants
@@ -229,7 +229,7 @@ def eval_sums(task: Task, outputs: Outputs, batch: Batch, constants: Constants) 
 
 
 def predict_step(
-    spec: StepSpec, variables: VariableDict, image: UInt8[Array, "b h w c"], constants: Constants
+    spec: StepSpec, variables: VariableDict, image: Num[Array, "b h w c"], constants: Constants
 ) -> Outputs:
     """Outputs of the network for images."""
     model: Any = network(spec)

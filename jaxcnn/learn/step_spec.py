@@ -25,6 +25,7 @@ class StepSpec:
       model, norm, augment, optim, schedule: as in the config; the traced fields of `optim` are blanked.
       task: what the network learns, for the classes of the data set.
       image_shape: (H, W, C).
+      image_dtype: type of the pixels.
       train_examples: N, number of examples in the training split.
       total_steps: steps of the whole run.
       shard_optimizer, shard_params: whether each device keeps only a part of these; the mathematics is the same.
@@ -44,6 +45,7 @@ class StepSpec:
     shard_optimizer: bool = False
     shard_params: bool = False
     small_side: int = 0
+    image_dtype: str = "uint8"
 
     @property
     def steps_per_epoch(self) -> float:
@@ -94,6 +96,7 @@ def make_spec(config: Config, *, task: Task, image_shape: tuple[int, int, int], 
         total_steps=total_steps,
         shard_optimizer=config.parallel.shard_optimizer or config.parallel.shard_params,
         shard_params=config.parallel.shard_params,
+        image_dtype=config.data.dtype,
     )
 
 

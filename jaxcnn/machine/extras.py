@@ -9,6 +9,8 @@ EXTRAS = {
     "sweep": ("optuna", "cmaes", "submitit"),
     "report": ("matplotlib", "jinja2"),
     "tensorboard": ("tensorboardX",),
+    "parquet": ("pyarrow",),
+    "tiff": ("tifffile",),
 }
 
 

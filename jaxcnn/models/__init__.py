@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 from flax.typing import Collection
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Num
 
 from jaxcnn import config
 from jaxcnn.config.layers import Layers
@@ -56,7 +56,7 @@ def examples_for_initialization(params: Collection) -> int:
 
 def initialize_from_data(
     params: Collection,
-    images: UInt8[np.ndarray, "n h w c"],
+    images: Num[np.ndarray, "n h w c"],
     mean: Float[np.ndarray, " c"],
     std: Float[np.ndarray, " c"],
 ) -> Collection:

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax.typing import Dtype
 from jax import lax
-from jaxtyping import Array, Float, Float32, UInt8
+from jaxtyping import Array, Float, Float32, Num
 
+from jaxcnn.data.examples import WHITE
 from jaxcnn.models.initializers import fan_in_bias
 from jaxcnn.models.layers import Conv
 
@@ -64,7 +65,7 @@ _add_bias.defvjp(lambda x, bias: (_add_bias(x, bias), None), _add_bias_backward)
 
 
 def whitening_kernel(
-    images: UInt8[np.ndarray, "n h w c"],
+    images: Num[np.ndarray, "n h w c"],
     mean: Float[np.ndarray, " c"],
     std: Float[np.ndarray, " c"],
     size: int = SIZE,
@@ -74,12 +75,12 @@ def whitening_kernel(
 
     With the eigenvectors v and eigenvalues l of the covariance of the normalised patches (about 0, not about their
     mean), in ascending order of l, the filters are v / sqrt(l + epsilon), then their negatives. The sign of an
-    eigenvector makes its component of largest magnitude positive. Sums are exact integers, so the number of threads
-    does not change a bit.
+    eigenvector makes its component of largest magnitude positive. Sums of 8-bit pixels are exact integers, so
+    the number of threads does not change a bit.
 
     Args:
       images: the pixels.
-      mean, std: mean and standard deviation for normalisation, in units where 255 is 1.
+      mean, std: mean and standard deviation for normalisation, in units where the white of the pixels' type is 1.
       size: side of a patch, pixels.
       epsilon: added to the eigenvalues, in units of the normalised pixels' variance.
     """
@@ -96,7 +97,8 @@ def whitening_kernel(
         products += patches.T @ patches
     shift = np.tile(np.asarray(mean, np.float64), size * size)
     scale = np.tile(np.where(np.asarray(std) > 0, np.asarray(std, np.float64), 1.0), size * size)
-    first, second = total / (255 * count), products / (255**2 * count)
+    white = WHITE[images.dtype.name]
+    first, second = total / (white * count), products / (white**2 * count)
     covariance = second - np.outer(first, shift) - np.outer(shift, first) + np.outer(shift, shift)
     eigenvalues, eigenvectors = np.linalg.eigh(covariance / np.outer(scale, scale))
     largest = np.abs(eigenvectors).argmax(axis=0)

@@ -92,7 +92,7 @@ def dataset_id(source: str) -> str:
     kind, _, rest = source.partition(":")
     if kind == "tfds":
         return rest.split(":")[0]
-    if kind == "npz":
+    if kind in ("npz", "csv"):
         return pathlib.PurePath(rest).stem
     if kind == "folder":
         return pathlib.PurePath(rest).name or rest
@@ -115,7 +115,7 @@ def datasets(all_configs: Iterable[dict[str, Any]]) -> dict[str, str]:
     places: dict[str, set[str]] = {}
     for config in all_configs:
         source = str(config.get("data.source") or "")
-        if source.startswith(("npz:", "folder:")) and dataset_id(source) not in DATA:
+        if source.startswith(("npz:", "folder:", "csv:")) and dataset_id(source) not in DATA:
             places.setdefault(dataset_id(source), set()).add(source)
     return {source: source.partition(":")[2] for found in places.values() if len(found) > 1 for source in found}
 

@@ -97,7 +97,7 @@ class Classes:
         """Refuse a training split that has no example of some class."""
         if self.classes < 2:
             raise UserError(f"{title} has only one class, {names[0]!r}; classification needs at least two")
-        empty = np.flatnonzero(self._counts(targets) == 0)
+        empty = np.flatnonzero(self.counts(targets) == 0)
         if not len(empty):
             return
         told, verb = listed([names[int(label)] for label in empty]), "has" if len(empty) == 1 else "have"
@@ -112,12 +112,12 @@ class Classes:
 
     def remark(self, targets: Labels, names: Sequence[str]) -> str:
         """The classes without an example, if there are any."""
-        empty = [names[int(label)] for label in np.flatnonzero(self._counts(targets) == 0)]
+        empty = [names[int(label)] for label in np.flatnonzero(self.counts(targets) == 0)]
         return f"has no examples of {listed(empty)}" if empty else ""
 
     def describe(self, targets: Labels, names: Sequence[str]) -> str:
         """The class names (only the first of many), with their numbers of examples if these differ much."""
-        counts = self._counts(targets)
+        counts = self.counts(targets)
         names = tuple(name if name.isprintable() else repr(name) for name in names)
         few, many = int(counts.argmin()), int(counts.argmax())
         uneven = counts[many] > UNEVEN * counts[few]
@@ -128,7 +128,8 @@ class Classes:
             f", of {counts[few]} ({names[few]}) to {counts[many]} ({names[many]}) examples" if uneven else ""
         )
 
-    def _counts(self, targets: Labels) -> np.ndarray:
+    def counts(self, targets: Labels) -> np.ndarray:
+        """The number of examples of each class."""
         return np.bincount(targets, minlength=self.classes)
 
     def captions(self, target: Mixed, names: Sequence[str], width: int) -> list[str]:

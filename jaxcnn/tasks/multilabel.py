@@ -70,6 +70,10 @@ class LabelSets:
             verb = "has" if len(lacking) == 1 else "have"
             raise UserError(f"{listed(lacking)} {verb} no examples in {description}; every class needs some")
 
+    def counts(self, targets: Hot) -> np.ndarray:
+        """The number of images of each class."""
+        return targets.sum(axis=0, dtype=np.int64)
+
     def groups(self, targets: Hot) -> np.ndarray:
         """Images with the same set of classes are a group."""
         return np.unique(targets, axis=0, return_inverse=True)[1].reshape(-1)
@@ -81,7 +85,7 @@ class LabelSets:
 
     def describe(self, targets: Hot, names: Sequence[str]) -> str:
         """The first class names with their numbers of examples, and the mean number of classes of an image."""
-        counts = targets.sum(axis=0, dtype=np.int64)
+        counts = self.counts(targets)
         told = ", ".join(f"{shown(name)} {count}" for name, count in list(zip(names, counts, strict=True))[:20])
         more = f" and {len(names) - 20} more" if len(names) > 20 else ""
         return f"{told}{more}; {targets.sum(axis=1).mean():.2f} per image"
@@ -102,7 +106,7 @@ class LabelSets:
         return {}
 
     def _without(self, targets: Hot, names: Sequence[str]) -> list[str]:
-        return [names[int(k)] for k in np.flatnonzero(targets.sum(axis=0, dtype=np.int64) == 0)]
+        return [names[int(k)] for k in np.flatnonzero(self.counts(targets) == 0)]
 
 
 @dataclasses.dataclass(frozen=True)

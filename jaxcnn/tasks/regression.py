@@ -62,6 +62,9 @@ class Quantities:
             if spread == 0:
                 raise UserError(f"{name!r} is the same number in all examples of {description}: nothing can be learnt")
 
+    def counts(self, targets: Values) -> None:
+        """Numbers are not counted."""
+
     def groups(self, targets: Values) -> np.ndarray:
         """Tenths of the examples by the first number."""
         edges = np.quantile(targets[:, 0], np.linspace(0, 1, GROUPS + 1)[1:-1])

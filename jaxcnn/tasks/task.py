@@ -69,6 +69,10 @@ class Targets(Protocol):
         """
         ...
 
+    def counts(self, targets: Tree) -> np.ndarray | None:
+        """How many examples each output is the answer of, integers [k]; None if that says nothing."""
+        ...
+
     def groups(self, targets: Tree) -> np.ndarray:
         """Integers [n], equal for examples of one group; holding out with `data.stratify` takes a share of each."""
         ...

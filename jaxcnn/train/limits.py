@@ -3,6 +3,7 @@
 import math
 
 import jax
+import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from jaxcnn.config import Config, ConfigError
@@ -89,7 +90,7 @@ def check_memory(config: Config, spec: StepSpec, mesh: Mesh, loader: str, splits
         spec.global_batch_size,
         loaders.eval_batch_size(config.run.eval_batch_size, spec, mesh) * bool(splits.val or splits.test),
     )
-    parts["a batch"] = batch // data_devices(mesh) * math.prod(spec.image_shape)
+    parts["a batch"] = batch // data_devices(mesh) * math.prod(spec.image_shape) * np.dtype(spec.image_dtype).itemsize
     _check_fits(parts, mesh, 1.0)
 
 

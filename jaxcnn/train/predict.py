@@ -11,7 +11,8 @@ import numpy as np
 
 from jaxcnn.config import Data, UserError
 from jaxcnn.data import listing
-from jaxcnn.data.decode import Unreadable, decode
+from jaxcnn.data.decode import Unreadable
+from jaxcnn.data.pixels import decode_for
 from jaxcnn.learn import programs
 from jaxcnn.machine.mesh import data_devices, over_data
 from jaxcnn.machine.paths import expand
@@ -23,7 +24,8 @@ BATCH = 64
 def find_images(places: list[str]) -> tuple[list[pathlib.Path], list[str]]:
     """The image files in a list of files and folders, and notes on skipped files.
 
-    A folder gives all its images at any depth, sorted, by the rule of `list_images`; a file is taken whatever its name.
+    A folder gives all its images at any depth, sorted, by the rule of `list_images`, or else all its
+    `.npy` files; a file is taken whatever its name.
 
     Raises:
       UserError: a place does not exist or is neither file nor folder, or a folder has no image or cannot be listed.
@@ -40,6 +42,8 @@ def find_images(places: list[str]) -> tuple[list[pathlib.Path], list[str]]:
             raise UserError(f"--images={place} cannot be read: {getattr(error, 'strerror', error)}") from None
         if stat.S_ISDIR(mode):
             inside = listing.list_images(path)
+            if not inside.paths:
+                inside = listing.list_images(path, arrays=True)
             if not inside.paths:
                 others = f", but {listing.told(inside.others)}" if inside.others else ""
                 raise UserError(f"--images={place}: no images in this folder ({listing.KNOWN}){others}")
@@ -60,13 +64,9 @@ def predict(trained: Trained, paths: list[pathlib.Path], *, skip_unreadable: boo
     cannot be read has an "error" in place of the labels.
 
     Raises:
-      UserError: an image cannot be read, or the network takes images with neither 1 nor 3 channels.
+      UserError: an image cannot be read, or does not have the channels and the type of values of the network's images.
     """
     shape = trained.spec.image_shape
-    if shape[-1] not in (1, 3):
-        raise UserError(
-            f"this network needs images of {shape[-1]} channels; --mode=predict reads only grey and colour images"
-        )
     results: list[dict[str, Any]] = []
     for start in range(0, len(paths), BATCH):
         batch: list[dict[str, Any]] = []
@@ -112,20 +112,20 @@ def write(trained: Trained, results: list[dict[str, Any]], path: pathlib.Path) -
 
 
 def _read(path: pathlib.Path, shape: tuple[int, int, int], data: Data) -> np.ndarray:
-    """Pixels, uint8 in the network's image shape; resized if that is square, otherwise the image must have it."""
+    """Pixels in the type and network's image shape; resized if that is square, otherwise the image must have it."""
     height, width, channels = shape
     size = height if height == width else 0
     content = path.read_bytes()
-    pixels = decode(content, size, channels, grey16_max=data.grey16_max, max_megapixels=data.max_megapixels)
+    pixels = decode_for(data, content, size, channels)
     if pixels.shape != shape:
         raise Unreadable(f"it is {pixels.shape[1]}x{pixels.shape[0]}, but the network accepts only {width}x{height}")
     return pixels
 
 
 def outputs_of(trained: Trained, images: np.ndarray) -> np.ndarray:
-    """The outputs float32 [n, K] for uint8 images [n, H, W, C]; a short batch is padded, so one program serves all."""
+    """The outputs float32 [n, K] for images [n, H, W, C]; a short batch is padded, so one program serves all."""
     devices = data_devices(trained.mesh)
-    padded = np.zeros((-(-BATCH // devices) * devices, *images.shape[1:]), np.uint8)
+    padded = np.zeros((-(-BATCH // devices) * devices, *images.shape[1:]), images.dtype)
     padded[: len(images)] = images
     step = programs.predict_step(trained.spec, trained.mesh, len(padded))
     placed = jax.device_put(padded, over_data(trained.mesh))

@@ -1,0 +1,90 @@
+"""A set that nothing divides into splits is divided by itself: by the path of each image."""
+
+import dataclasses
+import functools
+
+import numpy as np
+from jaxtyping import Int8
+
+from jaxcnn import config
+from jaxcnn.config import UserError
+from jaxcnn.config.rules import HELD_OUT
+from jaxcnn.data import cache
+from jaxcnn.data.examples import Content, Examples, Hashes, Indices, Labels, Source
+
+SHARES = {"train": 80, "val": 10, "test": 10}  # percent, on average
+WITHOUT_VAL = {"train": 90, "test": 10}
+_CUT = "config.data.train_split='train[:70%]', val_split='train[70%:85%]', test_split='train[85%:]'"
+
+
+def divided(source: Source, data: config.Data) -> Source:
+    """The source with base splits by `SHARES`, if nothing divides it and the config names no slices of it.
+
+    If the config asks for another validation split, or none, only a test split is divided off (`WITHOUT_VAL`).
+    """
+    as_default = (data.train_split, data.test_split) == (config.Data.train_split, config.Data.test_split)
+    if not source.undivided or not as_default or data.val_split not in ("", HELD_OUT):
+        return source
+    own = data.protocol == "holdout" and data.val_examples == config.Data.val_examples and not data.val_split
+    shares = SHARES if own else WITHOUT_VAL
+    everything = functools.cache(lambda: source.open("train"))
+    parts = functools.cache(lambda: _parts_of(everything(), tuple(shares.values())))
+
+    def open_split(name: str) -> Examples:
+        chosen = np.flatnonzero(parts() == list(shares).index(name))
+        if not len(chosen):
+            raise UserError(
+                f"{source.title} has {len(parts())} images, of whose paths none falls in {name}; add images, or cut "
+                f"them by number ({_CUT})"
+            )
+        return _some(everything(), chosen, with_notes=name == "train")
+
+    told = ", ".join(f"{share} % {name}" for name, share in shares.items())
+    note = f"{source.title} is divided by the path of each image: about {told} (config.data.train_split cuts otherwise)"
+    return dataclasses.replace(source, splits=tuple(shares), open=open_split, notes=(*source.notes, note))
+
+
+def divide(hashes: Hashes, labels: Labels, shares: tuple[int, ...]) -> Int8[np.ndarray, " n"]:
+    """The part of each example: 0 for the first of `shares`, 1 for the second, and so on.
+
+    The part depends only on the hash of the image's path, so an image stays where it is when others are added or
+    removed. In each class the shares hold on average. A class of which no image falls in the first part, for training,
+    is put there completely.
+
+    Args:
+      hashes: evenly distributed hash of each path.
+      labels: class number of each example.
+      shares: percentages whose sum is 100.
+    """
+    bounds = [-(-int(percent) * 2**64 // 100) for percent in np.cumsum(shares)[:-1]]
+    parts = np.searchsorted(np.array(bounds, np.uint64), hashes, side="right").astype(np.int8)
+    parts[~np.isin(labels, labels[parts == 0])] = 0
+    return parts
+
+
+def _parts_of(examples: Examples, shares: tuple[int, ...]) -> Int8[np.ndarray, " n"]:
+    assert examples.hashes is not None  # an undivided source has paths
+    return divide(examples.hashes(), examples.labels, shares)
+
+
+def _some(examples: Examples, chosen: Indices, with_notes: bool) -> Examples:
+    """Some of the examples, in order."""
+    hashes, name = examples.hashes, examples.name
+
+    def content() -> Content:
+        whole = examples.content()
+        named = cache.fingerprint((whole.fingerprint, chosen.tobytes()))
+        return Content(named, None if whole.images is None else whole.images[chosen])
+
+    return dataclasses.replace(
+        examples,
+        labels=examples.labels[chosen],
+        read=lambda indices: examples.read(chosen[indices]),
+        content=functools.cache(content),
+        notes=examples.notes if with_notes else (),
+        hashes=None if hashes is None else lambda: hashes()[chosen],
+        weights=None if examples.weights is None else examples.weights[chosen],
+        name=None if name is None else lambda index: name(int(chosen[index])),
+        sizes=None if examples.sizes is None else examples.sizes[chosen],
+        unreadable=examples.unreadable if with_notes else (),
+    )

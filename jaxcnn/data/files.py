@@ -1,0 +1,82 @@
+"""Image files on a disk, named by their paths, as the encoded images of a base split."""
+
+import functools
+import hashlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32, UInt64
+
+from jaxcnn.data import cache
+from jaxcnn.data.encoded import Encoded
+
+State = tuple[int, int]
+
+
+def encoded_files(
+    title: str,
+    root: Path,
+    paths: Sequence[str],
+    labels: Sequence[int],
+    *,
+    weights: Float32[np.ndarray, " n"] | None = None,
+    notes: tuple[str, ...] = (),
+) -> Encoded:
+    """Image files, sorted by a hash of their path, so that a slice of a split mixes all classes.
+
+    Args:
+      title: name of the split in messages.
+      root: the folder of the set.
+      paths: path of each image, relative to `root` or absolute; it decides the place of the image in the split.
+      labels: class number of each image.
+      weights: weight of each image; None if they have none.
+      notes: remarks for the user.
+    """
+    halves = _hashes(paths)
+    order = np.lexsort((halves[:, 1], halves[:, 0]))
+    hashes = halves[order, 0].astype(np.uint64)
+    paths = [paths[i] for i in order]
+
+    @functools.cache
+    def states() -> list[State]:
+        return [state(os.path.join(root, path)) for path in paths]
+
+    def fingerprint() -> str:
+        named = ((path, *state) for path, state in zip(paths, states(), strict=True))
+        return cache.fingerprint([str(root.resolve()), *named])
+
+    def load(index: int) -> bytes:
+        return (root / paths[index]).read_bytes()
+
+    return Encoded(
+        title=title,
+        labels=np.array(labels, np.int32)[order],
+        channels=3,
+        shape=None,
+        name=lambda index: str(root / paths[index]),
+        load=load,
+        fingerprint=functools.cache(fingerprint),
+        sizes=lambda: np.array([size for size, _ in states()], np.int64),
+        hashes=lambda: hashes,
+        weights=None if weights is None else weights[order],
+        notes=notes,
+    )
+
+
+def state(path: str) -> State:
+    """Size and modification time, which show whether the content has changed; both -1 if there is no such file."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):  # for example a broken link: reading it reports the error
+        return -1, -1
+    return found.st_size, found.st_mtime_ns
+
+
+def _hashes(paths: Sequence[str]) -> UInt64[np.ndarray, "n 2"]:
+    """The two halves of a hash of each path."""
+    encoding, errors = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()  # as os.fsencode, but faster
+    hashes = b"".join(hashlib.blake2b(path.encode(encoding, errors), digest_size=16).digest() for path in paths)
+    return np.frombuffer(hashes, ">u8").reshape(-1, 2)

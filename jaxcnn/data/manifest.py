@@ -1,0 +1,186 @@
+"""Image files listed in a table with their labels: `csv:labels.csv`.
+
+The columns are read first (`read_manifest`), whatever the labels are for; `open_manifest` makes class numbers of them.
+"""
+
+import collections
+import dataclasses
+import math
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+
+from jaxcnn import config
+from jaxcnn.config import UserError, convert
+from jaxcnn.data import files, labels, layout
+from jaxcnn.data.encoded import open_encoded
+from jaxcnn.data.examples import Examples, Source
+from jaxcnn.data.table import Table, read_table
+from jaxcnn.machine.paths import expand
+
+USUAL = {  # names of columns, in lower case, from the surest to the least sure
+    "image": ("image", "image_path", "filepath", "file_path", "path", "filename", "file_name", "file", "img"),
+    "label": ("label", "class", "class_name", "category", "target", "y"),
+    "split": ("split", "subset", "partition"),
+    "weight": ("example_weight", "sample_weight"),
+}
+_NEEDED = ("image", "label")
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """The rows of a manifest.
+
+    Attributes:
+      title: name in messages, such as "csv:labels.csv".
+      folder: the folder of the manifest; relative paths begin there.
+      images: path of each image as a normal path, relative to `folder` or absolute; no two are equal.
+      labels: the cell of each label.
+      splits: "train", "val" or "test" for each row; None without such a column.
+      weights: weight of each row; None without such a column.
+      where: returns the place of row i in messages.
+    """
+
+    title: str
+    folder: Path
+    images: list[str]
+    labels: list[Any]
+    splits: list[str] | None
+    weights: Float32[np.ndarray, " n"] | None
+    where: Callable[[int], str]
+
+
+def open_manifest(argument: str, data: config.Data) -> Source:
+    """Images listed in a CSV, TSV, JSON-lines or Parquet file, with one label each.
+
+    Columns are those that the config names, or else have usual names (`USUAL`). A label is a name or a number; the
+    classes are the labels that occur (`labels.class_numbers`). The base splits are those in the column of splits;
+    without one, the set is divided by itself (`jaxcnn.data.automatic`). As in a folder, examples are sorted by a hash
+    of their path.
+
+    Raises:
+      UserError: what `read_manifest` refuses, an empty label, or no training split.
+    """
+    if not argument:
+        raise UserError("config.data.source='csv:' needs a path: csv:<path>")
+    manifest = read_manifest(expand(argument, "config.data.source=csv:"), f"csv:{argument}", data)
+    numbers, names = labels.class_numbers(_texts(manifest))
+    rows: dict[str, list[int]] = {"train": list(range(len(numbers)))}
+    if manifest.splits is not None:
+        rows = {split: [] for split in ("train", "val", "test") if split in manifest.splits}
+        for row, split in enumerate(manifest.splits):
+            rows[split].append(row)
+        if "train" not in rows:
+            raise UserError(f"{manifest.title} has no row of the train split; it has: {', '.join(rows)}")
+    notes = () if manifest.weights is None else (f"the weights in {manifest.title} are read, but not used yet",)
+
+    def open_split(split: str) -> Examples:
+        chosen = rows[split]
+        weights = None if manifest.weights is None else manifest.weights[chosen]
+        title, images = f"{manifest.title} {split}", [manifest.images[row] for row in chosen]
+        encoded = files.encoded_files(title, manifest.folder, images, numbers[chosen].tolist(), weights=weights)
+        return open_encoded(encoded, data)
+
+    return Source(manifest.title, names, tuple(rows), open_split, notes, undivided=manifest.splits is None)
+
+
+def read_manifest(path: Path, title: str, data: config.Data) -> Manifest:
+    """The rows of a manifest, checked except for the labels.
+
+    Raises:
+      UserError: what `read_table` refuses; no column of images or labels; a row without an image, with a missing image
+        (unless `data.on_error="skip"`), an image listed before, an unknown split, or a weight that is none.
+    """
+    table = read_table(path, title)
+    columns = _columns(table, title, data)
+    folder = path.absolute().parent
+
+    def refuse(row: int, what: str, rows: Sequence[int] = ()) -> UserError:
+        more = f" ({len(rows)} such rows)" if len(rows) > 1 else ""
+        return UserError(f"{title} {table.where(row)}: {what}{more}")
+
+    images: list[str] = []
+    first: dict[str, int] = {}
+    for row, cell in enumerate(table.column(columns["image"])):
+        text = cell.strip() if isinstance(cell, str) else ""
+        if not text:
+            raise refuse(row, f"column {columns['image']!r} has no path of an image")
+        image = os.path.normpath(text)
+        if image in first:
+            raise refuse(row, f"image {text!r} is already in {table.where(first[image])}; list each image once")
+        first[image] = row
+        images.append(image)
+    if data.on_error == "raise":
+        missing = [row for row, image in enumerate(images) if files.state(os.path.join(folder, image)) == (-1, -1)]
+        if missing:
+            advice = "correct it, or set config.data.on_error='skip' to leave such rows out"
+            raise refuse(missing[0], f"image {images[missing[0]]!r} does not exist; {advice}", missing)
+    splits = weights = None
+    if name := columns["split"]:
+        splits = [layout.split_of(str(cell)) or "" for cell in table.column(name)]
+        if unknown := [row for row, split in enumerate(splits) if not split]:
+            cell = table.column(name)[unknown[0]]
+            raise refuse(unknown[0], f"column {name!r} is {cell!r}, but must be train, val or test", unknown)
+    if name := columns["weight"]:
+        weights = np.array([_weight(cell) for cell in table.column(name)], np.float32)
+        if len(wrong := np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))):
+            cell = table.column(name)[wrong[0]]
+            raise refuse(
+                int(wrong[0]), f"weight {cell!r} in column {name!r} must be a number of at least 0", wrong.tolist()
+            )
+    return Manifest(title, folder, images, table.column(columns["label"]), splits, weights, table.where)
+
+
+def _texts(manifest: Manifest) -> list[str]:
+    """The label of each row as text."""
+    texts = []
+    for row, cell in enumerate(manifest.labels):
+        try:
+            texts.append(labels.as_text(cell))
+        except ValueError as error:
+            raise UserError(f"{manifest.title} {manifest.where(row)}: the label {error}") from None
+    if empty := [row for row, text in enumerate(texts) if not text]:
+        more = f" ({len(empty)} such rows)" if len(empty) > 1 else ""
+        raise UserError(
+            f"{manifest.title} {manifest.where(empty[0])}: the label is empty{more}; fill it, or remove the row"
+        )
+    return texts
+
+
+def _columns(table: Table, title: str, data: config.Data) -> dict[str, str]:
+    """The name of each kind of column; empty if the table has none of that kind. Raises UserError."""
+    lower = collections.defaultdict(list)
+    for name in table.names:
+        lower[name.lower()].append(name)
+    found = {}
+    for kind, usual in USUAL.items():
+        wanted = getattr(data, f"{kind}_column")
+        if wanted and wanted not in table.names:
+            hint = convert.nearest(wanted, table.names)
+            raise UserError(
+                f"config.data.{kind}_column={wanted!r}: {title} has no such column{hint}; it has: {_listed(table)}"
+            )
+        found[kind] = wanted or next((lower[name][0] for name in usual if name in lower), "")
+        if kind in _NEEDED and not found[kind]:
+            raise UserError(
+                f"{title} has no column of {kind}s with a usual name; it has: {_listed(table)}; name the column by "
+                f"config.data.{kind}_column"
+            )
+    return found
+
+
+def _weight(cell: Any) -> float:
+    """A weight as a number; NaN if it is none."""
+    try:
+        return float(cell)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
+
+
+def _listed(table: Table) -> str:
+    shown = [name if name.isprintable() else repr(name) for name in table.names[:10]]
+    return ", ".join(shown) + (f" and {len(table.names) - 10} more" if len(table.names) > 10 else "")

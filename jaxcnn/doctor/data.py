@@ -1,0 +1,202 @@
+"""Whether the images of a config are fit to train on: `python -m jaxcnn.doctor --data`."""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+
+from jaxcnn.config import Data, Task, UserError
+from jaxcnn.data import content
+from jaxcnn.data.source import Selection, Splits, open_splits
+from jaxcnn.doctor import near
+from jaxcnn.text import counted
+
+LONGEST = 60  # letters of a class name
+EXAMPLES = 3  # named for each finding
+UNEVEN = 10  # times as many examples in the largest class as in the smallest: worth a warning
+MOST_COMPARED = 10**11  # pairs of images of two splits
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """The result of a check: `status` is ok, warn or fail; `advice` says what to do; `examples` names some images."""
+
+    name: str
+    status: str
+    found: str
+    advice: str = ""
+    examples: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Findings:
+    """What was found in a data set.
+
+    Attributes:
+      results: the results of the checks.
+      splits: for each split, its name, number of examples and what its images are.
+      classes: for each class, its name and its number of examples in each split.
+      notes: what a run would say of the set as well.
+    """
+
+    results: list[Finding]
+    splits: list[tuple[str, int, str]] = dataclasses.field(default_factory=list)
+    classes: list[tuple[str, tuple[int, ...]]] = dataclasses.field(default_factory=list)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """That of the command: 2 if a check failed, else 0."""
+        return 2 if any(result.status == "fail" for result in self.results) else 0
+
+
+def examine(data: Data, task: Task) -> Findings:
+    """Read every image, and look for what spoils training or the test. Raises nothing because of the data."""
+    try:
+        splits = open_splits(dataclasses.replace(data, on_error="skip"), task)
+        chosen = [split for split in (splits.train, splits.val, splits.test) if isinstance(split, Selection)]
+        of_splits = [splits.kind.counts(split.targets) for split in chosen]
+        counts = None if of_splits[0] is None else np.array(of_splits)
+        results = [
+            _unreadable(splits, data),
+            *([] if counts is None else [_classes(chosen, counts)]),
+            *_equal_within(chosen),
+            *_equal_between(chosen),
+            *_alike(chosen),
+        ]
+    except UserError as error:
+        return Findings([Finding("data", "fail", " ".join(str(error).splitlines()))])
+    return Findings(
+        results,
+        [(split.name, len(split), _images(split)) for split in chosen],
+        []
+        if counts is None
+        else [(name, tuple(counts[:, label].tolist())) for label, name in enumerate(splits.class_names)],
+        splits.notes,
+    )
+
+
+def _unreadable(splits: Splits, data: Data) -> Finding:
+    found = [each for examples in splits.bases.values() for each in examples.unreadable]
+    if not found:
+        return Finding("unreadable images", "ok", "none")
+    stops = data.on_error == "raise"
+    advice = "repair or remove them, or set config.data.on_error='skip'" if stops else "they are left out"
+    status = "fail" if stops else "warn"
+    return Finding("unreadable images", status, f"{len(found)}", advice, tuple(found[:EXAMPLES]))
+
+
+def _classes(chosen: list[Selection], counts: np.ndarray) -> Finding:
+    """Whether val and test have every class (else train does not open), and how uneven the classes are.
+
+    Args:
+      chosen: the splits, train first.
+      counts: number of examples [splits, classes].
+    """
+    names = chosen[0].class_names
+    few, many = int(counts[0].argmin()), int(counts[0].argmax())
+    text = f"{len(names)}; of {counts[0, few]} ({names[few]}) to {counts[0, many]} ({names[many]}) examples in train"
+    without = tuple(
+        f"{split.name} has no example of {names[label]!r}"
+        for split, of_class in zip(chosen, counts, strict=True)
+        for label in np.flatnonzero(of_class == 0)
+    )
+    if without:
+        advice = "what is measured there says nothing about them; add examples"
+        return Finding("classes", "warn", text, advice, without[:EXAMPLES])
+    if counts[0, many] > UNEVEN * counts[0, few]:
+        return Finding("classes", "warn", text, "accuracy says little about the rare ones; see balanced accuracy")
+    return Finding("classes", "ok", text)
+
+
+def _equal_within(chosen: list[Selection]) -> Iterator[Finding]:
+    """Images of one split that are equal, byte for byte."""
+    for split in chosen:
+        name, sums = f"equal images in {split.name}", split.checksums()
+        if sums is None:
+            yield Finding(name, "ok", "not compared: more than 4 GiB, or images that are made as they are read")
+            continue
+        order = np.argsort(sums, kind="stable")
+        same = sums[order][1:] == sums[order][:-1]
+        pairs = list(zip(order[:-1][same].tolist(), order[1:][same].tolist(), strict=True))
+        if not pairs:
+            yield Finding(name, "ok", "none")
+            continue
+        differ = {pair: not _same_answer(split, pair[0], split, pair[1]) for pair in pairs}
+        other = sum(differ.values())
+        text = counted(len(pairs), "copy", "copies") + (f", {other} with another label" if other else "")
+        pairs.sort(key=lambda pair: not differ[pair])  # with other labels first
+        yield Finding(name, "warn", text, "remove them", _named(split, split, pairs))
+
+
+def _equal_between(chosen: list[Selection]) -> Iterator[Finding]:
+    """Images of two splits that are equal, byte for byte."""
+    for one, two in itertools.combinations(chosen, 2):
+        name, first, second = f"images of {two.name} in {one.name}", one.checksums(), two.checksums()
+        if first is None or second is None:
+            continue
+        if not (count := content.in_both(first, second)):
+            yield Finding(name, "ok", "none")
+            continue
+        place = {int(each): index for index, each in enumerate(first)}
+        pairs = [(place[int(each)], index) for index, each in enumerate(second) if int(each) in place]
+        advice = f"remove them from one of the two: what is measured on {two.name} is too good"
+        yield Finding(name, "fail", f"{count} of {len(two)}", advice, _named(one, two, pairs))
+
+
+def _alike(chosen: list[Selection]) -> Iterator[Finding]:
+    """Images of two splits that look alike and are not equal."""
+    most = max((len(one) * len(two) for one, two in itertools.combinations(chosen, 2)), default=0)
+    if most > MOST_COMPARED:
+        yield Finding("similar images", "ok", "not compared: too many")
+        return
+    pictures = [near.thumbnails(split) for split in chosen]
+    for (one, first), (two, second) in itertools.combinations(zip(chosen, pictures, strict=True), 2):
+        cosine, index = near.nearest(second, first)
+        sums = one.checksums(), two.checksums()
+        if sums[0] is not None and sums[1] is not None:
+            cosine[np.isin(sums[1], sums[0])] = 0  # equal ones are told above
+        found = np.flatnonzero(cosine >= near.ALIKE)
+        name = f"images of {two.name} like one of {one.name}"
+        if not len(found):
+            yield Finding(name, "ok", "none")
+            continue
+        pairs = [(int(index[place]), int(place)) for place in found[np.argsort(-cosine[found], kind="stable")]]
+        advice = "look at them: the same scene in both makes what is measured too good"
+        yield Finding(name, "warn", f"{len(found)} of {len(two)}", advice, _named(one, two, pairs))
+
+
+def _same_answer(one: Selection, first: int, two: Selection, second: int) -> bool:
+    leaves = zip(jax.tree.leaves(one.targets), jax.tree.leaves(two.targets), strict=True)
+    return all(np.array_equal(a[first], b[second]) for a, b in leaves)
+
+
+def _answer(split: Selection, index: int) -> str:
+    """The answer for an example in words."""
+    target = split.kind.whole(jax.tree.map(lambda rows: rows[[index]], split.targets))
+    return split.kind.captions(target, split.class_names, LONGEST)[0]
+
+
+def _named(one: Selection, two: Selection, pairs: list[tuple[int, int]]) -> tuple[str, ...]:
+    """The first pairs of images, with their classes if these differ."""
+    told = []
+    for first, second in pairs[:EXAMPLES]:
+        classes = ""
+        if not _same_answer(one, first, two, second):
+            classes = f" (labels {_answer(two, second)!r} and {_answer(one, first)!r})"
+        told.append(f"{two.name_of(second)} and {one.name_of(first)}{classes}")
+    return tuple(told)
+
+
+def _images(split: Selection) -> str:
+    """What the images of a split are, and what sizes they are stored in."""
+    text = "x".join(map(str, split.image_shape)) + f" {split.dtype.name}"
+    known = [examples.sizes for examples in split.parts if examples.sizes is not None]
+    if len(known) < len(split.parts):
+        return text
+    sizes = np.concatenate([known[part][split.place[split.part == part]] for part in range(len(known))])
+    area = sizes.astype(np.int64).prod(axis=1)
+    small, large = (f"{height}x{width}" for height, width in (sizes[area.argmin()], sizes[area.argmax()]))
+    return f"{text}, stored as {small}" + (f" to {large}" if small != large else "")

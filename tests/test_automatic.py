@@ -1,0 +1,73 @@
+"""A set without splits is divided by the path of each image."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxcnn.config import UserError
+from jaxcnn.data.automatic import divide
+from jaxcnn.data.source import open_splits
+from tests.test_folder import Data, cache, everything, make_folder, picture  # noqa: F401 (a fixture)
+
+
+def parts_of(root, **fields):
+    """The split of each image, by its pixels; and the splits."""
+    splits = open_splits(Data(source=f"folder:{root}", **fields))
+    named = {"train": splits.train, "val": splits.val, "test": splits.test}
+    found = [(image.tobytes(), name) for name, split in named.items() if split for image in everything(split)]
+    assert len(dict(found)) == len(found)
+    return dict(found), splits
+
+
+def test_a_folder_alone_is_divided_and_said_to_be(tmp_path):
+    make_folder(tmp_path / "set", count=60)
+    parts, splits = parts_of(tmp_path / "set")
+    assert len(parts) == 120 and {*parts.values()} == {"train", "val", "test"}
+    assert [note for note in splits.notes if "about 80 % train, 10 % val, 10 % test" in note] == list(splits.notes)
+    assert splits.has_own_val and splits.train.description == f"folder:{tmp_path / 'set'} train"
+
+
+def test_adding_and_removing_images_moves_none(tmp_path):
+    paths = make_folder(tmp_path / "set", count=40)
+    before, _ = parts_of(tmp_path / "set")
+    for number in range(100, 130):
+        Image.fromarray(picture(number)).save(paths[0].with_name(f"{number}.png"))
+    for path in paths[:5]:
+        path.unlink()
+    after, _ = parts_of(tmp_path / "set")
+    common = before.keys() & after.keys()
+    assert len(common) == 75 and all(before[image] == after[image] for image in common)
+
+
+def test_the_parts_are_those_of_slices_by_path(tmp_path):
+    make_folder(tmp_path / "set", count=40)
+    slices = {"train_split": "train[:80% by path]", "val_split": "train[80%:90% by path]"}
+    sliced, _ = parts_of(tmp_path / "set", **slices, test_split="train[90%: by path]")
+    assert parts_of(tmp_path / "set")[0] == sliced
+
+
+@pytest.mark.parametrize(
+    "fields", [{"protocol": "full"}, {"val_examples": 7}, {"val_examples": 7, "val_split": "holdout"}]
+)
+def test_without_a_validation_split_of_its_own_nine_tenths_are_for_training(tmp_path, fields):
+    make_folder(tmp_path / "set", count=40)
+    parts, splits = parts_of(tmp_path / "set", **fields)
+    usual, _ = parts_of(tmp_path / "set")
+    assert {image for image in parts if parts[image] == "test"} == {image for image in usual if usual[image] == "test"}
+    assert len(parts) == 80 and (splits.val is None if "protocol" in fields else len(splits.val) == 7)
+
+
+def test_every_class_is_divided_alike_and_none_is_left_without_training_images():
+    hashes = np.random.default_rng(0).integers(2**64, size=30_000, dtype=np.uint64)
+    labels = np.arange(30_000, dtype=np.int32) % 3
+    parts = divide(hashes, labels, (80, 10, 10))
+    for label in range(3):  # 10,000 examples of each class: the standard deviation of a share is 0.004 at most
+        assert np.bincount(parts[labels == label]) / 10_000 == pytest.approx([0.8, 0.1, 0.1], abs=0.02)
+    last = np.array([2**64 - 1, 2**64 - 2, 0], np.uint64)
+    assert divide(last, np.array([0, 0, 1], np.int32), (80, 10, 10)).tolist() == [0, 0, 0]
+
+
+def test_a_set_too_small_to_be_divided_is_told_what_to_set(tmp_path):
+    make_folder(tmp_path / "set", count=1)
+    with pytest.raises(UserError, match=r"has 2 images, of whose paths none falls in (val|test); add.*train\[:70%\]"):
+        open_splits(Data(source=f"folder:{tmp_path / 'set'}"))
