@@ -215,7 +215,8 @@ class Checkpoints:
         tree, record = read(step, wanted)
         # Parts without arrays (batch_stats of a network without BatchNorm, an absent moving average) were not saved.
         empty = {name: value for name, value in flax.serialization.to_state_dict(target).items() if name not in tree}
-        return Restored(flax.serialization.from_state_dict(target, tree | empty), record)
+        tree |= empty | {"hyper": {"task": {}} | tree["hyper"]}
+        return Restored(flax.serialization.from_state_dict(target, tree), record)
 
     def _read(self, step: int, wanted: Any) -> tuple[Any, dict[str, Any]]:
         try:

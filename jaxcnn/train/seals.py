@@ -18,14 +18,9 @@ RECORD = "record"  # the item of a checkpoint, which orbax writes as one JSON fi
 def tree_of(state: State) -> dict[str, Any]:
     """The state as nested dictionaries, from whose keys orbax names the leaves."""
     tree = flax.serialization.to_state_dict(state)
-    return {name: _without_empty(value) for name, value in tree.items() if value is not None and jax.tree.leaves(value)}
-
-
-def _without_empty(tree: Any) -> Any:
-    """A tree without the nested dictionaries that hold no array, which earlier versions did not have."""
-    if not isinstance(tree, dict):
-        return tree
-    return {name: _without_empty(value) for name, value in tree.items() if jax.tree.leaves(value)}
+    if not tree["hyper"]["task"]:  # as in checkpoints of earlier versions
+        tree["hyper"] = {name: value for name, value in tree["hyper"].items() if name != "task"}
+    return {name: value for name, value in tree.items() if value is not None and jax.tree.leaves(value)}
 
 
 def leaves(tree: Any) -> list[tuple[str, Any]]:
