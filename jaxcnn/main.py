@@ -145,7 +145,7 @@ def _predict() -> int:
     network = _load(folder)
     results = predict.predict(network, paths, skip_unreadable=ON_ERROR.value == "skip")
     if OUT.value:
-        predict.write(network, results, pathlib.Path(OUT.value))
+        predict.write(network.spec.task.evaluation, results, pathlib.Path(OUT.value))
     if not _write_json(results):
         for result in results:
             if "error" in result:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from jaxcnn.config import UserError
 from jaxcnn.data.source import open_splits
+from jaxcnn.tasks.classification import Accuracy
 from jaxcnn.train import predict, trained
 from tests import digits
 
@@ -204,8 +205,8 @@ def test_any_name_comes_back_from_a_table_of_predictions(rows):
         top = [{"label": label, "probability": 0.75}, {"label": "b", "probability": 0.25}]
         results.append({"file": file} | ({**top[0], "top": top} if readable else {"error": label or "no image"}))
     with tempfile.TemporaryDirectory() as folder:
-        predict.write(results, table := pathlib.Path(folder) / "x.CSV")
-        predict.write(results, whole := pathlib.Path(folder) / "x.json")
+        predict.write(Accuracy(), results, table := pathlib.Path(folder) / "x.CSV")
+        predict.write(Accuracy(), results, whole := pathlib.Path(folder) / "x.json")
         assert json.loads(whole.read_text()) == results
         with table.open(encoding="utf-8", newline="") as file:
             read = list(csv.DictReader(file))

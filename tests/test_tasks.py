@@ -97,7 +97,7 @@ def test_predictions_of_several_labels_are_a_list_of_names_and_a_column_for_each
     for result in results:
         wanted = [n for n, p in result["probabilities"].items() if p >= network.fitted["thresholds"][SETS.index(n)]]
         assert result["labels"] == wanted
-    predict.write(network, results, tmp_path / "out.csv")
+    predict.write(network.spec.task.evaluation, results, tmp_path / "out.csv")
     assert (tmp_path / "out.csv").read_text().splitlines()[0] == "file,labels,even,prime,large,error"
 
 

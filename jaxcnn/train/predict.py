@@ -16,6 +16,7 @@ from jaxcnn.data.pixels import decode_for
 from jaxcnn.learn import programs
 from jaxcnn.machine.mesh import data_devices, over_data
 from jaxcnn.machine.paths import expand
+from jaxcnn.tasks.task import Evaluation
 from jaxcnn.train.trained import Trained
 
 BATCH = 64
@@ -92,7 +93,7 @@ def predict(trained: Trained, paths: list[pathlib.Path], *, skip_unreadable: boo
     return results
 
 
-def write(trained: Trained, results: list[dict[str, Any]], path: pathlib.Path) -> None:
+def write(evaluation: Evaluation, results: list[dict[str, Any]], path: pathlib.Path) -> None:
     """Write the results of `predict`: as CSV, one row per image, if the file's name ends in .csv; else as JSON.
 
     The columns are file, those of the task (for classification label, probability, label_2, probability_2, …) and
@@ -101,8 +102,7 @@ def write(trained: Trained, results: list[dict[str, Any]], path: pathlib.Path) -
     if path.suffix.lower() != ".csv":
         path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
         return
-    columns_of = trained.spec.task.evaluation.columns
-    rows = [{} if "error" in result else columns_of(result) for result in results]
+    rows = [{} if "error" in result else evaluation.columns(result) for result in results]
     names = dict.fromkeys(name for row in rows for name in row)
     with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         writer = csv.DictWriter(file, ["file", *names, "error"], quoting=csv.QUOTE_MINIMAL)
