@@ -113,4 +113,4 @@ def kept(workdir: pathlib.Path) -> dict:
 def _sealed(checkpoint: pathlib.Path) -> tuple[dict, float | None]:
     """The seals of the arrays of a checkpoint, and its validation accuracy."""
     record = json.loads((checkpoint / "record" / "metadata").read_text())
-    return record["arrays"], record["val_accuracy"]
+    return record["arrays"], record["score"]
