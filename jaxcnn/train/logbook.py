@@ -34,18 +34,28 @@ class Logbook:
     """Writes records to `metrics.jsonl` and TensorBoard, and shows the user the progress of the run.
 
     On a terminal, the progress is one line, rewritten in place; elsewhere it is a plain line every ten seconds, of
-    `key value` pairs in a fixed order that grep and awk can read. Of several processes, only the first `writes`.
+    `key value` pairs in a fixed order that grep and awk can read. Of several processes, only the first `writes`. Without
+    `progress_lines`, the caller shows the progress.
     """
 
     def __init__(
-        self, workdir: pathlib.Path, *, tensorboard: bool, writes: bool = True, output: TextIO | None = None
+        self,
+        workdir: pathlib.Path,
+        *,
+        tensorboard: bool,
+        writes: bool = True,
+        output: TextIO | None = None,
+        progress_lines: bool = True,
     ) -> None:
         self._writes = writes
         self.path = workdir / "metrics.jsonl"
         self._workdir = workdir
         self._tensorboard = tensorboard
         self._events: concurrent.futures.Future[Any] | None = None
-        self.console = _Lasting(file=output, highlight=False, emoji=False, soft_wrap=True, quiet=not writes)
+        self._progress_lines = progress_lines
+        self.console = _Lasting(  # in a notebook plain text, as rich would send each line as a page of HTML
+            file=output, force_jupyter=False, highlight=False, emoji=False, soft_wrap=True, quiet=not writes
+        )
         self._status = self.console.status("", spinner="dots") if self.console.is_terminal else None
         self._last_line = 0.0
         self._file: Any = None
@@ -141,7 +151,7 @@ class Logbook:
 
     def progress(self, line: str, *, now: bool = False) -> None:
         """Show the progress line; if the output is no terminal, at most every ten seconds, unless `now`."""
-        if not self._writes:
+        if not self._writes or not self._progress_lines:
             return
         if self._status is not None:
             self._status.update(Text(fitted(line, self.console.width - 2)))  # less the spinner and a space

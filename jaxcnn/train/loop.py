@@ -20,7 +20,7 @@ from jaxcnn.train import assess, curves, loaders, origin, summary, workdir
 from jaxcnn.train.checkpoint import DamagedError
 from jaxcnn.train.drive import Driver
 from jaxcnn.train.evaluate import Outputs, evaluate
-from jaxcnn.train.hooks import Hooks
+from jaxcnn.train.hooks import Evaluation, Hooks
 from jaxcnn.train.interrupts import Interrupted, Interrupts
 from jaxcnn.train.logbook import Logbook
 from jaxcnn.train.session import Session, open_session
@@ -97,7 +97,13 @@ def opened(
             return
         cluster.tell_with(lambda: Standing(0, folder))
         workdir.check_shared(folder, cluster)
-        logbook = Logbook(folder, tensorboard=config.run.tensorboard, writes=cluster.first, output=hooks.output)
+        logbook = Logbook(
+            folder,
+            tensorboard=config.run.tensorboard,
+            writes=cluster.first,
+            output=hooks.output,
+            progress_lines=hooks.progress_lines,
+        )
         try:
             session = open_session(config, folder, started, interrupts, logbook, command, hooks, cluster)
             cluster.tell_with(lambda: Standing(session.step, folder))
@@ -218,6 +224,8 @@ def at_step(session: Session, due: Due) -> None:
     if session.step in due.save or (better and session.config.checkpoint.keep_best):
         save(session, evaluated=evaluate)
     if evaluate:
+        if session.hooks.after_evaluation is not None and session.evaluation is not None:
+            session.hooks.after_evaluation(session.evaluation)
         session.hooks.evaluated(session.step, session.progress.accuracy)
 
 
@@ -246,6 +254,7 @@ def _evaluate(session: Session) -> bool:
     better = accuracy > progress.best_accuracy
     if better:
         progress.best_accuracy, progress.best_step = accuracy, session.step
+    session.evaluation = Evaluation(session.step, session.spec.total_steps, epoch, values, better)
     averaged = f" ema {100 * accuracy:.2f}%" if session.state.ema is not None else ""
     session.logbook.progress(
         f"step {session.step}/{session.spec.total_steps} epoch {epoch:.2f} val loss {values['loss']:.4f} "
