@@ -34,8 +34,8 @@ class Logbook:
     """Writes records to `metrics.jsonl` and TensorBoard, and shows the user the progress of the run.
 
     On a terminal, the progress is one line, rewritten in place; elsewhere it is a plain line every ten seconds, of
-    `key value` pairs in a fixed order that grep and awk can read. Of several processes, only the first `writes`. Without
-    `progress_lines`, the caller shows the progress.
+    `key value` pairs in a fixed order that grep and awk can read. Of several processes, only the first `writes`.
+    Without `progress_lines`, the caller shows the progress.
     """
 
     def __init__(
