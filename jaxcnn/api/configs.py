@@ -102,11 +102,11 @@ def _file(name: str) -> pathlib.Path:
     try:
         return paths.shipped_config(name)
     except ConfigError:
-        known = [*configs.choices("model.name"), *paths.shipped_configs()]
+        networks = configs.choices("model.name")
+        shipped = [each for each in paths.shipped_configs() if "/" not in each]  # without sweeps
         raise ConfigError(
-            f"there is no recipe {name!r}{convert.nearest(name, known)}; there are the networks "
-            f"{', '.join(configs.choices('model.name'))}, the configs {', '.join(each for each in paths.shipped_configs() if '/' not in each)}, and files "
-            "that end in .py"
+            f"there is no recipe {name!r}{convert.nearest(name, (*networks, *shipped))}; there are the networks "
+            f"{', '.join(networks)}, the configs {', '.join(shipped)}, and files that end in .py"
         ) from None
 
 

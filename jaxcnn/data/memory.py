@@ -166,6 +166,16 @@ def _labels(given: Mapping[str, Any], names: Sequence[str] | None) -> tuple[dict
     return {name: np.array([number_of[text] for text in row], np.int32) for name, row in texts.items()}, found
 
 
+def labels_of(value: Any, class_names: tuple[str, ...], count: int) -> Labels:
+    """The class numbers of `count` examples, given as numbers or names of these classes. Raises UserError."""
+    labels = _labels({"given": value}, class_names)[0]["given"]
+    if len(labels) != count:
+        raise UserError(f"there are {count} images, but {len(labels)} labels")
+    if len(beyond := np.flatnonzero((labels < 0) | (labels >= len(class_names)))):
+        raise UserError(f"label {labels[beyond[0]]} at index {beyond[0]} is none of the {len(class_names)} classes")
+    return labels
+
+
 def _numbers(array: np.ndarray, name: str) -> Labels:
     beyond = np.flatnonzero((array < -(2**31)) | (array >= 2**31))
     if len(beyond):

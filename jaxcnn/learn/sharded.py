@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax.typing import VariableDict
 from jax import lax
 from jax.sharding import Mesh
-from jaxtyping import Array, Int32, UInt8
+from jaxtyping import Array, Float, Int32, UInt8
 
 from jaxcnn.data import resident
 from jaxcnn.data.batch import Batch, Normalization
@@ -135,13 +135,16 @@ def tta_sums(kind: str, mesh: Mesh) -> jax.stages.Wrapped:
 
 
 @functools.lru_cache(maxsize=64)
-def predict_step(spec: StepSpec, mesh: Mesh) -> jax.stages.Wrapped:
-    """Jitted `(variables, image, normalization) -> logits`, split over the mesh."""
-    local = functools.partial(steps.predict_step, spec)
+def predict_step(spec: StepSpec, mesh: Mesh, layer: str | None = None) -> jax.stages.Wrapped:
+    """Jitted `(variables, image, normalization) -> logits`, split over the mesh; or -> features of a `layer`."""
+    if layer is None:
+        local = functools.partial(steps.predict_step, spec)
+    else:
+        local = functools.partial(steps.features_step, spec, layer)
 
     def predict_step(
         variables: VariableDict, image: UInt8[Array, "b h w c"], normalization: Normalization
-    ) -> steps.Logits:
+    ) -> Float[Array, "b ..."]:
         specs = (_variable_specs(spec, mesh, variables), jax.P(DATA_AXIS), jax.P())
         mapped = jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=jax.P(DATA_AXIS), check_vma=False)
         return mapped(variables, image, normalization)

@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxcnn.config import UserError
 from jaxcnn.data import place
+from jaxcnn.data.batch import Split
 from jaxcnn.data.source import open_splits
 from jaxcnn.learn import loss as losses
 from jaxcnn.machine import extras
@@ -63,12 +64,9 @@ def assess(trained: Trained, folder: pathlib.Path, split_name: str, data_path: s
         "split": split.name,
         "data": split.description,
         "notes": notes,
-        **_measure(logits_by_part(trained, split, batch_size), trained.class_names),
+        **figures_of(trained, split, batch_size),
     }
-    if (tta := trained.config.run.tta) != "none":
-        averaged = _accuracies(logits_by_part(trained, split, batch_size, tta))
-        figures |= {"tta": tta, **{f"tta_{name}": value for name, value in averaged.items()}}
-    file = _file(folder, figures)
+    file = file_of(folder, figures)
     try:
         workdir.write_json(file, figures)
     except OSError as error:
@@ -78,14 +76,24 @@ def assess(trained: Trained, folder: pathlib.Path, split_name: str, data_path: s
     return figures
 
 
-def _file(folder: pathlib.Path, figures: dict[str, Any]) -> pathlib.Path:
+def figures_of(trained: Trained, split: Split, batch_size: int = 0) -> dict[str, Any]:
+    """The figures of a split that `assess` writes, without facts of the run."""
+    figures = _measure(logits_by_part(trained, split, batch_size), trained.class_names)
+    if (tta := trained.config.run.tta) != "none":
+        averaged = _accuracies(logits_by_part(trained, split, batch_size, tta))
+        figures |= {"tta": tta, **{f"tta_{name}": value for name, value in averaged.items()}}
+    return figures
+
+
+def file_of(folder: pathlib.Path, figures: dict[str, Any]) -> pathlib.Path:
+    """The file of the figures from `assess`; its picture lies beside it, with the suffix .png."""
     return folder / f"eval-{figures['split']}-{figures['step']}.json"
 
 
 def is_kept(folder: pathlib.Path, figures: dict[str, Any]) -> bool:
     """Whether the workdir holds the result of `assess`; it does not if it cannot be written."""
     try:
-        return _file(folder, figures).read_text(encoding="utf-8") == workdir.as_json(figures)
+        return file_of(folder, figures).read_text(encoding="utf-8") == workdir.as_json(figures)
     except OSError:
         return False
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Float32, UInt8
 
 from jaxcnn.config import Data, UserError
 from jaxcnn.data import listing
@@ -74,22 +75,28 @@ def predict(trained: Trained, paths: list[pathlib.Path], *, skip_unreadable: boo
         pixels = []
         for path in paths[start : start + BATCH]:
             try:
-                pixels.append(_read(path, shape, trained.config.data))
+                pixels.append(read(path, shape, trained.config.data))
                 batch.append({"file": str(path)})
             except (Unreadable, OSError) as error:
                 if not skip_unreadable:
-                    raise UserError(
-                        f"cannot read image {path}: {error}; repair it, leave it out, or set --on_error=skip"
-                    ) from None
+                    raise unreadable(path, error) from None
                 batch.append({"file": str(path), "error": str(error)})
         if pixels:
             readable = [result for result in batch if "error" not in result]
-            for result, row in zip(readable, _probabilities(trained, np.stack(pixels)), strict=True):
-                order = np.argsort(-row, kind="stable")[:SHOWN]
-                top = [{"label": trained.class_names[k], "probability": float(row[k])} for k in order]
-                result |= {**top[0], "top": top}
+            for result, answer in zip(readable, answers(trained, np.stack(pixels)), strict=True):
+                result |= answer
         results += batch
     return results
+
+
+def answers(trained: Trained, images: UInt8[np.ndarray, "n h w c"]) -> list[dict[str, Any]]:
+    """For each image, the most probable classes: `{"label", "probability", "top": [...]}`."""
+    found: list[dict[str, Any]] = []
+    for row in probabilities(outputs_of(trained, images)):
+        order = np.argsort(-row, kind="stable")[:SHOWN]
+        top = [{"label": trained.class_names[k], "probability": float(row[k])} for k in order]
+        found.append({**top[0], "top": top})
+    return found
 
 
 def write(results: list[dict[str, Any]], path: pathlib.Path) -> None:
@@ -112,7 +119,12 @@ def write(results: list[dict[str, Any]], path: pathlib.Path) -> None:
             writer.writerow({"file": result["file"], "error": result.get("error", "")} | row)
 
 
-def _read(path: pathlib.Path, shape: tuple[int, int, int], data: Data) -> np.ndarray:
+def unreadable(path: pathlib.Path, error: Exception) -> UserError:
+    """The error of a file that cannot be read as an image."""
+    return UserError(f"cannot read image {path}: {error}; repair it, leave it out, or set --on_error=skip")
+
+
+def read(path: pathlib.Path, shape: tuple[int, int, int], data: Data) -> np.ndarray:
     """Pixels, uint8 in the network's image shape; resized if that is square, otherwise the image must have it."""
     height, width, channels = shape
     size = height if height == width else 0
@@ -123,12 +135,19 @@ def _read(path: pathlib.Path, shape: tuple[int, int, int], data: Data) -> np.nda
     return pixels
 
 
-def _probabilities(trained: Trained, images: np.ndarray) -> np.ndarray:
-    """Probabilities float32 [n, K] of uint8 images [n, H, W, C]; a short batch is padded, so one program serves all."""
+def outputs_of(trained: Trained, images: UInt8[np.ndarray, "n h w c"], layer: str | None = None) -> np.ndarray:
+    """The logits float32 [n, K] of at most `BATCH` images, or the features of a `layer` (`learn.step.features_step`).
+
+    A short batch is padded, so that one program serves all.
+    """
     devices = data_devices(trained.mesh)
-    padded = np.zeros((-(-BATCH // devices) * devices, *images.shape[1:]), np.uint8)
+    padded = np.zeros((-(-BATCH // devices) * devices, *images.shape[1:]), images.dtype)
     padded[: len(images)] = images
-    step = programs.predict_step(trained.spec, trained.mesh, len(padded))
+    step = programs.predict_step(trained.spec, trained.mesh, len(padded), *(() if layer is None else (layer,)))
     placed = jax.device_put(padded, over_data(trained.mesh))
-    logits = np.asarray(step(trained.variables, placed, trained.normalization))[: len(images)]
+    return np.asarray(step(trained.variables, placed, trained.normalization))[: len(images)]
+
+
+def probabilities(logits: Float32[np.ndarray, "n k"]) -> Float32[np.ndarray, "n k"]:
+    """The softmax of logits."""
     return np.asarray(jax.nn.softmax(logits))
