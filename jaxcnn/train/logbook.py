@@ -53,9 +53,7 @@ class Logbook:
         self._tensorboard = tensorboard
         self._events: concurrent.futures.Future[Any] | None = None
         self._progress_lines = progress_lines
-        self.console = _Lasting(  # in a notebook plain text, as rich would send each line as a page of HTML
-            file=output, force_jupyter=False, highlight=False, emoji=False, soft_wrap=True, quiet=not writes
-        )
+        self.console = _console(output, quiet=not writes)
         self._status = self.console.status("", spinner="dots") if self.console.is_terminal else None
         self._last_line = 0.0
         self._file: Any = None
@@ -174,6 +172,23 @@ class Logbook:
             with contextlib.suppress(OSError):
                 self._events.result().close()
         self._events = None
+
+
+def _console(output: TextIO | None, quiet: bool) -> Console:
+    """The console for the lines of a run. In a notebook they are plain text: rich would make HTML of each line.
+
+    A notebook's standard output claims to be a terminal, but cannot rewrite a line.
+    """
+    terminal = False if Console().is_jupyter else None
+    return _Lasting(
+        file=output,
+        force_jupyter=False,
+        force_terminal=terminal,
+        highlight=False,
+        emoji=False,
+        soft_wrap=True,
+        quiet=quiet,
+    )
 
 
 def _without_tensorboard() -> str:
