@@ -9,6 +9,7 @@ import pytest
 
 from jaxcnn.study import folder as files
 from jaxcnn.study import spec, worker
+from jaxcnn.train import session
 from jaxcnn.train.interrupts import Interrupted, Interrupts
 from jaxcnn.train.loop import train
 from tests import digits, runs, studies
@@ -166,3 +167,28 @@ def test_a_signal_while_a_trial_writes_its_last_files_stops_the_sweep_and_nothin
     assert [row["state"] for row in study.trials()] == states
     assert [outcome.state for outcome in study.work()] == ["complete"] * (2 - count)
     assert [row["starts"] for row in study.trials()] == [1, 1]
+
+
+def test_an_interrupt_between_the_start_of_the_run_and_the_wait_for_it_stops_the_run(
+    tmp_path, undisturbed, monkeypatch
+):
+    def interrupted(self, running):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Interrupts, "_wait", interrupted)
+    with pytest.raises(KeyboardInterrupt, match="stopped with a checkpoint of step"):
+        train(digits.config(**THIN), tmp_path, command=["test"])
+    monkeypatch.undo()
+    assert files.newest_checkpoint(tmp_path) < 40
+    digits.run(tmp_path, **THIN)
+    assert same(tmp_path, undisturbed)
+
+
+def test_what_compiles_when_a_start_is_interrupted_is_not_waited_for():
+    release, ended = threading.Event(), threading.Event()
+    with pytest.raises(KeyboardInterrupt), session._compilers() as pool:
+        pool.submit(lambda: (release.wait(60), ended.set()))
+        raise KeyboardInterrupt
+    assert not ended.is_set()
+    release.set()
+    assert ended.wait(60)

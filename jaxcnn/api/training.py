@@ -84,7 +84,8 @@ def train(
         try:
             loop.train(wanted, folder, command=["jaxcnn.train"], hooks=hooks, interrupts=_interrupts(stop))
         except KeyboardInterrupt as error:
-            raise one_line(KeyboardInterrupt(str(error) or f"stopped, nothing was lost; {hooks.where}")) from None
+            told = str(error).removeprefix("KeyboardInterrupt: ") or f"stopped, nothing was lost; {hooks.where}"
+            raise one_line(KeyboardInterrupt(told)) from None
         finally:
             if display is not None:
                 display.close()

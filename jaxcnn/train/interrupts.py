@@ -120,12 +120,23 @@ class Interrupts:
         """
         if threading.current_thread() is not threading.main_thread():
             return work()
+        running: concurrent.futures.Future[T] = concurrent.futures.Future()
+
+        def run() -> None:
+            try:
+                running.set_result(work())
+            except BaseException as error:
+                running.set_exception(error)
+
         with concurrent.futures.ThreadPoolExecutor(1, "jaxcnn-run") as pool:
-            running = pool.submit(contextvars.copy_context().run, work)
-            broken = self._wait(running)
+            try:
+                pool.submit(contextvars.copy_context().run, run)
+                broken = self._wait(running)
+            except BaseException as caught:  # just before or after the wait
+                broken, self.received = caught, self.received or type(caught).__name__
         if broken is None:
             return running.result()
-        error = running.exception()
+        error = running.exception() if running.done() else None
         if error is not None and not isinstance(error, Interrupted):
             raise error
         if isinstance(broken, KeyboardInterrupt):
