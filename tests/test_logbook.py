@@ -1,6 +1,7 @@
 """What a run leaves to read: records that survive a crash, lines for grep, one line on a terminal."""
 
 import concurrent.futures
+import io
 import json
 import os
 import pty
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import termios
 import time
+import types
 from fcntl import ioctl
 
 import pytest
