@@ -183,7 +183,7 @@ def test_an_interrupt_between_the_start_of_the_run_and_the_wait_for_it_stops_the
         train(digits.config(**THIN), tmp_path, command=["test"])
     assert files.newest_checkpoint(tmp_path) < 40
     digits.run(tmp_path, **THIN)
-    assert same(tmp_path, undisturbed)
+    assert runs.seals(tmp_path) == runs.seals(undisturbed) and runs.records(tmp_path) == runs.records(undisturbed)
 
 
 def test_an_interrupt_while_the_thread_of_the_run_starts_leaves_no_run_behind(monkeypatch):
