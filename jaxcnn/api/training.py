@@ -22,7 +22,7 @@ from jaxcnn.train.interrupts import Interrupts
 Event = TypeVar("Event", Step, Evaluation)
 Callbacks = Callable[[Event], Any] | Iterable[Callable[[Event], Any]]
 
-HELD_OUT_SHARE = 5  # of arrays without a validation part, one example in five is held out, if they are few
+HELD_OUT_SHARE = 5  # of arrays without a validation part, at most one example in five is held out
 
 
 def train(
@@ -49,8 +49,8 @@ def train(
       workdir: the folder of the run; created if missing.
       data: the data in place of `config.data.source`: the name of a source, such as "folder:photos"; a pair
         (images, labels); or a mapping such as {"train": (images, labels), "val": …, "test": …, "class_names": names}.
-        Images are arrays uint8 [N, H, W, C] or [N, H, W]; labels are class numbers or names [N]. Without "val", a part
-        of "train" is held out; without "test", nothing is tested. To continue the run, give equal arrays again.
+        Images are arrays uint8 [N, H, W, C] or [N, H, W]; labels are class numbers or names [N]. Without "val", some
+        of "train" are held out; without "test", nothing is tested. To continue the run, give equal arrays again.
       model: the name of a network in place of `config.model.name`.
       after_step: a function, or several, called with a `jaxcnn.Step` after each training step. Its figures are read
         when `step.metrics` is first used.
@@ -112,16 +112,12 @@ def _with(config: Config, data: Any, model: str | None) -> tuple[Config, memory.
 
 
 def divided(data: Data, arrays: memory.Arrays) -> Data:
-    """`data` for arrays: without a test if they have none, and with a validation split that is not too large.
-
-    Fields that differ from their defaults are left as they are.
-    """
+    """`data` for arrays: without a test if they have none, and with at most a fifth of them held out for validation."""
     changes: dict[str, Any] = {"source": arrays.source}
-    default = Data()
-    if "test" not in arrays.parts and data.test_split == default.test_split:
+    if "test" not in arrays.parts and data.test_split == Data.test_split:
         changes["test_split"] = ""
     held = len(arrays.parts["train"].labels) // HELD_OUT_SHARE
-    if "val" not in arrays.parts and data.val_examples == default.val_examples > held:
+    if "val" not in arrays.parts and data.val_examples > held:
         changes |= {"val_examples": held, "stratify": True}
     return dataclasses.replace(data, **changes)
 
