@@ -12,11 +12,13 @@ also the packages of these names.
 """
 
 import importlib
-import inspect
 import types
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # that of typing, whose import would take most of the time
 if TYPE_CHECKING:
+    import inspect
+    from typing import Any
+
     from jaxcnn.api.network import Network as Network
     from jaxcnn.api.run import Run as Run
     from jaxcnn.api.run import load as load
@@ -44,7 +46,7 @@ _CALLABLE = {"config": "jaxcnn.api.configs", "train": "jaxcnn.api.training"}
 __all__ = [*_PLACES, *_CALLABLE]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     """Import a public name when it is first used."""
     if name in _CALLABLE:
         return importlib.import_module(f"{__name__}.{name}")  # a package that can be called
@@ -63,14 +65,16 @@ class CallablePackage(types.ModuleType):
     """A package with the name of a public function, which a call of the package calls."""
 
     @property
-    def _function(self) -> Any:
+    def _function(self) -> "Any":
         name = self.__name__.rpartition(".")[2]
         return getattr(importlib.import_module(_CALLABLE[name]), name)
 
     @property
-    def __signature__(self) -> inspect.Signature:
+    def __signature__(self) -> "inspect.Signature":
+        import inspect
+
         return inspect.signature(self._function)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: "Any", **kwargs: "Any") -> "Any":
         """Call the function; its own help is that of `jaxcnn.api`."""
         return self._function(*args, **kwargs)
