@@ -1,5 +1,6 @@
 """Programs kept whole between starts are those that would have been compiled."""
 
+import concurrent.futures
 import functools
 import json
 import os
@@ -7,6 +8,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import threading
 import zlib
 
 import jax
@@ -60,6 +62,20 @@ def test_a_program_is_compiled_once_for_all_processes(cache):
     assert asked == [1]
     assert adder(asked)(mesh, 2)(1.0) == 3.0
     assert asked == [1, 2]
+
+
+def test_threads_that_need_a_program_at_once_wait_for_one_compilation():
+    asked, mesh = [], meshes.make_mesh(1)
+    program, both = adder(asked), threading.Barrier(2)
+
+    def use() -> None:
+        both.wait()
+        assert program(mesh, 1)(1.0) == 2.0
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        for used in [pool.submit(use), pool.submit(use)]:
+            used.result()
+    assert asked == [1]
 
 
 @pytest.mark.parametrize("change", ["sources", "settings", "flags", "processor", "mesh", "scipy"])

@@ -9,6 +9,7 @@ import pytest
 
 from jaxcnn.study import folder as files
 from jaxcnn.study import spec, worker
+from jaxcnn.train import session
 from jaxcnn.train.interrupts import Interrupted, Interrupts
 from jaxcnn.train.loop import train
 from tests import digits, runs, studies
@@ -166,3 +167,45 @@ def test_a_signal_while_a_trial_writes_its_last_files_stops_the_sweep_and_nothin
     assert [row["state"] for row in study.trials()] == states
     assert [outcome.state for outcome in study.work()] == ["complete"] * (2 - count)
     assert [row["starts"] for row in study.trials()] == [1, 1]
+
+
+def test_an_interrupt_between_the_start_of_the_run_and_the_wait_for_it_stops_the_run(
+    tmp_path, undisturbed, monkeypatch
+):
+    wait = Interrupts._wait
+
+    def interrupted(self, running):
+        monkeypatch.setattr(Interrupts, "_wait", wait)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Interrupts, "_wait", interrupted)
+    with pytest.raises(KeyboardInterrupt, match="stopped with a checkpoint of step"):
+        train(digits.config(**THIN), tmp_path, command=["test"])
+    assert files.newest_checkpoint(tmp_path) < 40
+    digits.run(tmp_path, **THIN)
+    assert runs.seals(tmp_path) == runs.seals(undisturbed) and runs.records(tmp_path) == runs.records(undisturbed)
+
+
+def test_an_interrupt_while_the_thread_of_the_run_starts_leaves_no_run_behind(monkeypatch):
+    start, made = threading.Thread.start, []
+
+    def interrupted(self):
+        start(self)
+        made.append(self)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Interrupts().drive(lambda: pytest.fail("it ran"))
+    made[0].join(60)
+    assert not made[0].is_alive()
+
+
+def test_what_compiles_when_a_start_is_interrupted_is_not_waited_for():
+    release, ended = threading.Event(), threading.Event()
+    with pytest.raises(KeyboardInterrupt), session._compilers() as pool:
+        pool.submit(lambda: (release.wait(60), ended.set()))
+        raise KeyboardInterrupt
+    assert not ended.is_set()
+    release.set()
+    assert ended.wait(60)

@@ -1,6 +1,7 @@
 """What a run leaves to read: records that survive a crash, lines for grep, one line on a terminal."""
 
 import concurrent.futures
+import io
 import json
 import os
 import pty
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import termios
 import time
+import types
 from fcntl import ioctl
 
 import pytest
@@ -218,3 +220,22 @@ def test_pytorch_is_hidden_from_the_thread_that_imports_tensorboardx_alone(tmp_p
         module = pool.submit(__import__, "torch").result()
     assert module.__file__ == str(tmp_path / "torch.py")
     assert sys.modules.pop("torch") is module
+
+
+def test_in_a_notebook_lines_are_plain_text_though_its_output_says_it_is_a_terminal(tmp_path, monkeypatch):
+    class Output(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr(logbook, "Console", lambda: types.SimpleNamespace(is_jupyter=True))
+    book = logbook.Logbook(tmp_path, tensorboard=False, output=(output := Output()))
+    book.say("one")
+    book.progress("two")
+    assert output.getvalue() == "one\ntwo\n"
+
+
+def test_a_caller_that_shows_the_progress_gets_no_progress_lines(tmp_path):
+    book = logbook.Logbook(tmp_path, tensorboard=False, output=(output := io.StringIO()), progress_lines=False)
+    book.progress("one", now=True)
+    book.say("two")
+    assert output.getvalue() == "two\n"

@@ -210,15 +210,7 @@ def _with_path(argument: str) -> str:
     if name.startswith("~"):
         name = str(paths.expand(name, "--config="))
     elif not name.endswith(".py") and not pathlib.Path(name).exists():
-        folder = paths.shipped("configs")
-        if not (file := folder / f"{name}.py").is_file():
-            known = sorted(str(each.relative_to(folder).with_suffix("")) for each in folder.rglob("*.py"))
-            hint = convert.nearest(name, known)
-            raise ConfigError(
-                f"--config={name}: this file does not exist, and jaxcnn has no config of that name{hint}; it has: "
-                f"{', '.join(known)}"
-            )
-        name = str(file)
+        name = str(paths.shipped_config(name))
     return f"{flag}={name}{colon}{variant}"
 
 

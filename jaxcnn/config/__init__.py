@@ -3,8 +3,13 @@
 A file in `jaxcnn/configs/` returns an `ml_collections.ConfigDict` whose tree mirrors `Config`. `from_config_dict` turns
 it into these dataclasses and refuses values out of range and impossible combinations. After that, no code looks up keys
 in a dictionary, and a mistake cannot appear in the middle of a run. Mistakes raise `ConfigError`, one line each.
+
+`jaxcnn.config("resnet50", epochs=5)` is a call of this package: `jaxcnn.api.configs.config`.
 """
 
+import sys
+
+import jaxcnn
 from jaxcnn.config.errors import ConfigError, UserError
 from jaxcnn.config.fields import (
     Augment,
@@ -46,3 +51,5 @@ __all__ = [
     "to_dict",
     "unknown_variant",
 ]
+
+sys.modules[__name__].__class__ = jaxcnn.CallablePackage

@@ -37,6 +37,12 @@ def nearest_key(key: str, known: Iterable[str]) -> str:
     return next(iter(difflib.get_close_matches(key, keys, n=1)), "")
 
 
+def usual_name(name: str, known: Iterable[str]) -> str:
+    """The known key that other programs call `name`, such as "optim.learning_rate" for "lr"; "" if none."""
+    wanted = _COMMON_NAMES.get(name)
+    return next((key for key in known if wanted and f".{key}".endswith(f".{wanted}")), "")
+
+
 def convert(cls: type, tree: Any, path: str, mistakes: list[str]) -> Any:
     """Build dataclass `cls` from a mapping, appending a line to `mistakes` for each mistake in it."""
     if not isinstance(tree, Mapping):

@@ -10,6 +10,10 @@ class UserError(Exception):
 
     exit_code = 2
 
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows: one line, as commands do."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class ConfigError(UserError):
     """The configuration contains mistakes; `str` has one line for each."""

@@ -75,6 +75,13 @@ def decode(
         raise Unreadable(reason(error, encoded)) from None
     with contextlib.suppress(Exception):  # a damaged EXIF block: leave the pixels as stored
         ImageOps.exif_transpose(image, in_place=True)
+    return pixels_of(image, size, channels, fit=fit, grey16_max=grey16_max)
+
+
+def pixels_of(
+    image: Image.Image, size: int, channels: int, *, fit: str = Data.resize, grey16_max: int = Data.grey16_max
+) -> UInt8[np.ndarray, "h w c"]:
+    """The pixels of a Pillow image as `decode` gives them, with the same arguments. Raises Unreadable."""
     image = _convert(image, channels, grey16_max)
     if size:
         image = square(image, size, fit)

@@ -7,6 +7,7 @@ from jaxcnn.config import Data, UserError
 from jaxcnn.machine.paths import expand
 
 PLACED = ("npz", "folder", "csv")  # sources whose name contains a path
+BY_CONTENT = (*PLACED, "arrays")  # sources whose content `data.json` identifies, whatever their name
 
 
 def kind(source: str) -> str:

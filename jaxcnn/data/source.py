@@ -13,7 +13,7 @@ from jaxtyping import Int64
 from jaxcnn import config
 from jaxcnn.config import UserError, convert
 from jaxcnn.config.rules import HELD_OUT
-from jaxcnn.data import automatic, content, holdout, slices
+from jaxcnn.data import automatic, content, holdout, memory, slices
 from jaxcnn.data.arrays import open_digits, open_synthetic
 from jaxcnn.data.batch import Split
 from jaxcnn.data.examples import Examples, Hashes, Indices, Pixels, Source
@@ -32,6 +32,7 @@ SOURCES: dict[str, Callable[[str, config.Data], Source]] = {
     "npz": open_npz,
     "folder": open_folder,
     "csv": open_manifest,
+    memory.KIND: memory.open_arrays,
 }
 _VALIDATION = ("validation", "val", "valid")  # names that sets give to their validation split
 _LONGEST_PATH = 4096  # the limit of Linux

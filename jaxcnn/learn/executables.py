@@ -12,6 +12,7 @@ XLA:CPU (jaxlib 0.10) drops its functions, and calling it fails with "Function â
 A kept program is a pickle and machine code, so only files that no other user can have written are loaded.
 """
 
+import collections
 import contextlib
 import functools
 import gc
@@ -102,11 +103,13 @@ class Program:
         self.traced: Callable[..., jax.stages.Traced] = functools.lru_cache(maxsize=16)(trace)
         self.lowered: Callable[..., jax.stages.Lowered] = functools.lru_cache(maxsize=16)(self._lower)
         self._compiled = functools.lru_cache(maxsize=16)(self._load_or_compile)
+        self._compiling: dict[tuple[Any, ...], threading.Lock] = collections.defaultdict(threading.Lock)
         _programs.add(self)
 
     def __call__(self, *arguments: Any) -> jax.stages.Compiled:
-        """The compiled program for `arguments`."""
-        return self._compiled(*arguments)
+        """The compiled program for `arguments`; if another thread compiles it, that one's."""
+        with self._compiling[arguments]:
+            return self._compiled(*arguments)
 
     def is_kept(self, *arguments: Any) -> bool:
         """Whether an earlier process has left the program for `arguments`."""

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax.typing import VariableDict
 from jax import lax
 from jax.sharding import Mesh, NamedSharding
-from jaxtyping import Array, Int32, Num
+from jaxtyping import Array, Float, Int32, Num
 
 from jaxcnn.data import resident
 from jaxcnn.data.batch import Batch, Constants
@@ -135,11 +135,16 @@ def tta_sums(task: Task, kind: str, mesh: Mesh) -> jax.stages.Wrapped:
 
 
 @functools.lru_cache(maxsize=64)
-def predict_step(spec: StepSpec, mesh: Mesh) -> jax.stages.Wrapped:
-    """Jitted `(variables, image, constants) -> outputs`, split over the mesh."""
-    local = functools.partial(steps.predict_step, spec)
+def predict_step(spec: StepSpec, mesh: Mesh, layer: str | None = None) -> jax.stages.Wrapped:
+    """Jitted `(variables, image, constants) -> outputs`, split over the mesh; or -> features of a `layer`."""
+    if layer is None:
+        local = functools.partial(steps.predict_step, spec)
+    else:
+        local = functools.partial(steps.features_step, spec, layer)
 
-    def predict_step(variables: VariableDict, image: Num[Array, "b h w c"], constants: Constants) -> steps.Outputs:
+    def predict_step(
+        variables: VariableDict, image: Num[Array, "b h w c"], constants: Constants
+    ) -> Float[Array, "b ..."]:
         specs = (_variable_specs(spec, mesh, variables), jax.P(DATA_AXIS), jax.P())
         mapped = jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=jax.P(DATA_AXIS), check_vma=False)
         return mapped(variables, image, constants)

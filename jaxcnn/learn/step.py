@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
 from flax.typing import Collection, VariableDict
-from jaxtyping import Array, Float32, Int32, Num
+from jaxtyping import Array, Float, Float32, Int32, Num
 
 from jaxcnn.data import augment, order
 from jaxcnn.data.batch import Batch, Constants
@@ -234,6 +235,27 @@ def predict_step(
     """Outputs of the network for images."""
     model: Any = network(spec)
     return model.apply(variables, augment.normalize(image, constants.mean, constants.std), train=False)
+
+
+def features_step(
+    spec: StepSpec, layer: str, variables: VariableDict, image: Num[Array, "b h w c"], constants: Constants
+) -> Float[Array, "b ..."]:
+    """The output of a layer for images; with an empty `layer`, the input of the layer that makes the outputs.
+
+    Layers have the path of their parameters, such as "block1_conv1".
+    """
+    model: Any = network(spec)
+    found: list[Array] = []
+
+    def look(call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        output = call(*args, **kwargs)
+        if context.method_name == "__call__" and "/".join(context.module.path) == (layer or model.HEAD):
+            found.append(output if layer else args[0])
+        return output
+
+    with nn.intercept_methods(look):
+        predict_step(spec, variables, image, constants)
+    return found[-1]  # layers that share a path, the outermost last
 
 
 def _accumulate(

@@ -9,7 +9,7 @@ import pathlib
 import stat
 import tempfile
 
-from jaxcnn.config import UserError
+from jaxcnn.config import ConfigError, UserError, convert
 
 _PACKAGE = pathlib.Path(__file__).parents[1]
 _INSIDE = {"configs": "configs", "launch": "launch_files"}  # folders inside an installed package
@@ -100,6 +100,28 @@ def shipped(name: str) -> pathlib.Path:
     """The folder `configs` or `launch`: beside the package in a clone of jaxcnn, inside an installed package."""
     inside = _PACKAGE / _INSIDE[name]
     return inside if inside.is_dir() else _PACKAGE.parent / name
+
+
+def shipped_configs() -> list[str]:
+    """The names of the configs that ship with jaxcnn, such as "quickstart"."""
+    folder = shipped("configs")
+    return sorted(str(file.relative_to(folder).with_suffix("")) for file in folder.rglob("*.py"))
+
+
+def shipped_config(name: str) -> pathlib.Path:
+    """The file of a config that ships with jaxcnn.
+
+    Raises:
+      ConfigError: there is none of that name.
+    """
+    file = shipped("configs") / f"{name}.py"
+    if not file.is_file():
+        known = shipped_configs()
+        raise ConfigError(
+            f"--config={name}: this file does not exist, and jaxcnn has no config of that name"
+            f"{convert.nearest(name, known)}; it has: {', '.join(known)}"
+        )
+    return file
 
 
 def clone() -> pathlib.Path | None:

@@ -135,11 +135,15 @@ class Accuracy:
     def answers(self, outputs: np.ndarray, names: Sequence[str], constants: Any, fitted: Facts) -> list[dict[str, Any]]:
         """The most probable classes: `{"label", "probability", "top": [{"label", "probability"}, …]}`."""
         found = []
-        for row in np.asarray(jax.nn.softmax(outputs)):
+        for row in self.probabilities(outputs):
             order = np.argsort(-row, kind="stable")[:ANSWERS]
             top = [{"label": names[k], "probability": float(row[k])} for k in order]
             found.append({**top[0], "top": top})
         return found
+
+    def probabilities(self, outputs: np.ndarray) -> np.ndarray:
+        """The softmax of the logits."""
+        return np.asarray(jax.nn.softmax(outputs))
 
     def columns(self, answer: Mapping[str, Any]) -> dict[str, Any]:
         """Columns label, probability, label_2, probability_2, …"""

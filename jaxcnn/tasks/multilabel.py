@@ -193,6 +193,10 @@ class SetFigures:
             for row in sigmoid(outputs)
         ]
 
+    def probabilities(self, outputs: np.ndarray) -> np.ndarray:
+        """The sigmoid of the logits."""
+        return sigmoid(outputs)
+
     def columns(self, answer: Mapping[str, Any]) -> dict[str, Any]:
         """The predicted classes, separated by ";", and a column for each probability."""
         return {"labels": ";".join(answer["labels"])} | dict(answer["probabilities"])

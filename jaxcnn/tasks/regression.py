@@ -165,6 +165,9 @@ class Errors:
         values = np.asarray(in_units(outputs, constants), np.float64)
         return [{"values": dict(zip(names, row, strict=True))} for row in values.tolist()]
 
+    def probabilities(self, outputs: np.ndarray) -> None:
+        """Numbers have none."""
+
     def columns(self, answer: Mapping[str, Any]) -> dict[str, Any]:
         """A column for each number."""
         return dict(answer["values"])

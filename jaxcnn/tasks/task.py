@@ -192,6 +192,10 @@ class Evaluation(Protocol):
         """The answer for each row of outputs [n, k], JSON; arguments as in `Collector`."""
         ...
 
+    def probabilities(self, outputs: np.ndarray) -> np.ndarray | None:
+        """The probability of each output; None if outputs are no classes."""
+        ...
+
     def columns(self, answer: Mapping[str, Any]) -> dict[str, Any]:
         """An answer as columns of a table."""
         ...

@@ -58,9 +58,7 @@ def assess(trained: Trained, folder: pathlib.Path, split_name: str, data_path: s
         "notes": notes,
         **trained.evaluate(split, batch_size),
     }
-    if (tta := trained.config.run.tta) != "none":
-        figures |= {"tta": tta}
-    file = _file(folder, figures)
+    file = file_of(folder, figures)
     try:
         workdir.write_json(file, figures)
     except OSError as error:
@@ -70,14 +68,15 @@ def assess(trained: Trained, folder: pathlib.Path, split_name: str, data_path: s
     return figures
 
 
-def _file(folder: pathlib.Path, figures: dict[str, Any]) -> pathlib.Path:
+def file_of(folder: pathlib.Path, figures: dict[str, Any]) -> pathlib.Path:
+    """The file of the figures from `assess`; its picture lies beside it, with the suffix .png."""
     return folder / f"eval-{figures['split']}-{figures['step']}.json"
 
 
 def is_kept(folder: pathlib.Path, figures: dict[str, Any]) -> bool:
     """Whether the workdir holds the result of `assess`; it does not if it cannot be written."""
     try:
-        return _file(folder, figures).read_text(encoding="utf-8") == workdir.as_json(figures)
+        return file_of(folder, figures).read_text(encoding="utf-8") == workdir.as_json(figures)
     except OSError:
         return False
 

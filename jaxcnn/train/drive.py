@@ -15,6 +15,7 @@ from jaxcnn.learn import programs
 from jaxcnn.learn.metrics import COUNT, LOSS, means_of
 from jaxcnn.learn.step import StepMetrics
 from jaxcnn.machine import malloc
+from jaxcnn.train.hooks import Step
 from jaxcnn.train.interrupts import Interrupted
 from jaxcnn.train.logbook import duration
 from jaxcnn.train.session import Session
@@ -105,7 +106,11 @@ class Driver:
         if not session.time_to_first_step:
             session.time_to_first_step = now - session.started
         for i in range(call.count):
-            record_metrics(session, call.first + i, jax.tree.map(operator.itemgetter(i), metrics), seconds / call.count)
+            step, of_step = call.first + i, jax.tree.map(operator.itemgetter(i), metrics)
+            record_metrics(session, step, of_step, seconds / call.count)
+            if session.hooks.after_step is not None:
+                epoch = step / session.spec.steps_per_epoch
+                session.hooks.after_step(Step(step, session.spec.total_steps, epoch, seconds / call.count, of_step))
         self._calls.measured(call.count, seconds)
         self._memory.after_call()
 

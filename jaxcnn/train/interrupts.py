@@ -120,9 +120,32 @@ class Interrupts:
         """
         if threading.current_thread() is not threading.main_thread():
             return work()
-        with concurrent.futures.ThreadPoolExecutor(1, "jaxcnn-run") as pool:
-            running = pool.submit(contextvars.copy_context().run, work)
+        running: concurrent.futures.Future[T] = concurrent.futures.Future()
+        may_start, started = threading.Event(), False
+
+        def run() -> None:
+            may_start.wait()
+            if not started:
+                return
+            try:
+                running.set_result(work())
+            except BaseException as error:
+                running.set_exception(error)
+
+        # No executor: if the start of its thread is interrupted, it forgets the thread, which runs on.
+        thread = threading.Thread(target=contextvars.copy_context().run, args=(run,), name="jaxcnn-run")
+        try:
+            thread.start()
+            started = True
+            may_start.set()
             broken = self._wait(running)
+        except BaseException as caught:  # just before or after the wait
+            self.received = self.received or type(caught).__name__
+            may_start.set()
+            if not started:
+                raise
+            self._wait(running)
+            broken = caught
         if broken is None:
             return running.result()
         error = running.exception()

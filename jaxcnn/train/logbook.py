@@ -35,17 +35,25 @@ class Logbook:
 
     On a terminal, the progress is one line, rewritten in place; elsewhere it is a plain line every ten seconds, of
     `key value` pairs in a fixed order that grep and awk can read. Of several processes, only the first `writes`.
+    Without `progress_lines`, the caller shows the progress.
     """
 
     def __init__(
-        self, workdir: pathlib.Path, *, tensorboard: bool, writes: bool = True, output: TextIO | None = None
+        self,
+        workdir: pathlib.Path,
+        *,
+        tensorboard: bool,
+        writes: bool = True,
+        output: TextIO | None = None,
+        progress_lines: bool = True,
     ) -> None:
         self._writes = writes
         self.path = workdir / "metrics.jsonl"
         self._workdir = workdir
         self._tensorboard = tensorboard
         self._events: concurrent.futures.Future[Any] | None = None
-        self.console = _Lasting(file=output, highlight=False, emoji=False, soft_wrap=True, quiet=not writes)
+        self._progress_lines = progress_lines
+        self.console = _console(output, quiet=not writes)
         self._status = self.console.status("", spinner="dots") if self.console.is_terminal else None
         self._last_line = 0.0
         self._file: Any = None
@@ -141,7 +149,7 @@ class Logbook:
 
     def progress(self, line: str, *, now: bool = False) -> None:
         """Show the progress line; if the output is no terminal, at most every ten seconds, unless `now`."""
-        if not self._writes:
+        if not self._writes or not self._progress_lines:
             return
         if self._status is not None:
             self._status.update(Text(fitted(line, self.console.width - 2)))  # less the spinner and a space
@@ -164,6 +172,23 @@ class Logbook:
             with contextlib.suppress(OSError):
                 self._events.result().close()
         self._events = None
+
+
+def _console(output: TextIO | None, quiet: bool) -> Console:
+    """The console for the lines of a run. In a notebook they are plain text: rich would make HTML of each line.
+
+    A notebook's standard output claims to be a terminal, but cannot rewrite a line.
+    """
+    terminal = False if Console().is_jupyter else None
+    return _Lasting(
+        file=output,
+        force_jupyter=False,
+        force_terminal=terminal,
+        highlight=False,
+        emoji=False,
+        soft_wrap=True,
+        quiet=quiet,
+    )
 
 
 def _without_tensorboard() -> str:

@@ -21,7 +21,7 @@ from jaxcnn.train.damage import DamagedError
 from jaxcnn.train.drive import Driver
 from jaxcnn.train.due import Due, due_steps
 from jaxcnn.train.evaluate import evaluate
-from jaxcnn.train.hooks import Hooks
+from jaxcnn.train.hooks import Evaluation, Hooks
 from jaxcnn.train.interrupts import Interrupted, Interrupts
 from jaxcnn.train.logbook import Logbook
 from jaxcnn.train.session import Session, open_session
@@ -98,7 +98,13 @@ def opened(
             return
         cluster.tell_with(lambda: Standing(0, folder))
         workdir.check_shared(folder, cluster)
-        logbook = Logbook(folder, tensorboard=config.run.tensorboard, writes=cluster.first, output=hooks.output)
+        logbook = Logbook(
+            folder,
+            tensorboard=config.run.tensorboard,
+            writes=cluster.first,
+            output=hooks.output,
+            progress_lines=hooks.progress_lines,
+        )
         try:
             session = open_session(config, folder, started, interrupts, logbook, command, hooks, cluster)
             cluster.tell_with(lambda: Standing(session.step, folder))
@@ -197,6 +203,8 @@ def at_step(session: Session, due: Due) -> None:
     if session.step in due.save or (better and session.config.checkpoint.keep_best):
         save(session, evaluated=evaluate)
     if evaluate:
+        if session.hooks.after_evaluation is not None and session.evaluation is not None:
+            session.hooks.after_evaluation(session.evaluation)
         session.hooks.evaluated(session.step, session.progress.score)
 
 
@@ -222,6 +230,7 @@ def _evaluate(session: Session) -> bool:
     assert progress.best_score is not None
     averaged = f" ema {headline.shown(decisive)}" if session.state.ema is not None else ""
     best = headline.shown(headline.value(progress.best_score))
+    session.evaluation = Evaluation(session.step, session.spec.total_steps, epoch, values, better)
     session.logbook.progress(
         f"step {session.step}/{session.spec.total_steps} epoch {epoch:.2f} val loss {values['loss']:.4f} "
         f"val{headline.among(values)}{averaged} best {best}",

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Num
 
 from jaxcnn.config import Data, UserError
 from jaxcnn.data import listing
@@ -74,23 +75,24 @@ def predict(trained: Trained, paths: list[pathlib.Path], *, skip_unreadable: boo
         pixels = []
         for path in paths[start : start + BATCH]:
             try:
-                pixels.append(_read(path, shape, trained.config.data))
+                pixels.append(read(path, shape, trained.config.data))
                 batch.append({"file": str(path)})
             except (Unreadable, OSError) as error:
                 if not skip_unreadable:
-                    raise UserError(
-                        f"cannot read image {path}: {error}; repair it, leave it out, or set --on_error=skip"
-                    ) from None
+                    raise unreadable(path, error) from None
                 batch.append({"file": str(path), "error": str(error)})
         if pixels:
             readable = [result for result in batch if "error" not in result]
-            answers = trained.spec.task.evaluation.answers(
-                outputs_of(trained, np.stack(pixels)), trained.class_names, trained.constants, trained.fitted
-            )
-            for result, answer in zip(readable, answers, strict=True):
+            for result, answer in zip(readable, answers(trained, np.stack(pixels)), strict=True):
                 result |= answer
         results += batch
     return results
+
+
+def answers(trained: Trained, images: Num[np.ndarray, "n h w c"]) -> list[dict[str, Any]]:
+    """For each image, the answer of the task; for classification, `{"label", "probability", "top": [...]}`."""
+    outputs = outputs_of(trained, images)
+    return trained.spec.task.evaluation.answers(outputs, trained.class_names, trained.constants, trained.fitted)
 
 
 def write(evaluation: Evaluation, results: list[dict[str, Any]], path: pathlib.Path) -> None:
@@ -111,7 +113,12 @@ def write(evaluation: Evaluation, results: list[dict[str, Any]], path: pathlib.P
             writer.writerow({"file": result["file"], "error": result.get("error", "")} | row)
 
 
-def _read(path: pathlib.Path, shape: tuple[int, int, int], data: Data) -> np.ndarray:
+def unreadable(path: pathlib.Path, error: Exception) -> UserError:
+    """The error of a file that cannot be read as an image."""
+    return UserError(f"cannot read image {path}: {error}; repair it, leave it out, or set --on_error=skip")
+
+
+def read(path: pathlib.Path, shape: tuple[int, int, int], data: Data) -> np.ndarray:
     """Pixels in the type and network's image shape; resized if that is square, otherwise the image must have it."""
     height, width, channels = shape
     size = height if height == width else 0
@@ -122,11 +129,14 @@ def _read(path: pathlib.Path, shape: tuple[int, int, int], data: Data) -> np.nda
     return pixels
 
 
-def outputs_of(trained: Trained, images: np.ndarray) -> np.ndarray:
-    """The outputs float32 [n, K] for images [n, H, W, C]; a short batch is padded, so one program serves all."""
+def outputs_of(trained: Trained, images: Num[np.ndarray, "n h w c"], layer: str | None = None) -> np.ndarray:
+    """The outputs float32 [n, K] of at most `BATCH` images, or the features of a `layer` (`learn.step.features_step`).
+
+    A short batch is padded, so that one program serves all.
+    """
     devices = data_devices(trained.mesh)
     padded = np.zeros((-(-BATCH // devices) * devices, *images.shape[1:]), images.dtype)
     padded[: len(images)] = images
-    step = programs.predict_step(trained.spec, trained.mesh, len(padded))
+    step = programs.predict_step(trained.spec, trained.mesh, len(padded), *(() if layer is None else (layer,)))
     placed = jax.device_put(padded, over_data(trained.mesh))
     return np.asarray(step(trained.variables, placed, trained.constants))[: len(images)]

@@ -32,12 +32,12 @@ def is_older_than_val_split(tree: dict[str, Any]) -> bool:
 def settled(there: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, Any]:
     """The flat config of a run, with the keys that only the data can verify set as in `here`.
 
-    These are the place of the files, and held-out validation if an older version did not record it; `differing` then
-    says whether the data is the same.
+    These are the place of the files or the name of arrays, and held-out validation if an older version did not record
+    it; `differing` then says whether the data is the same.
     """
     answer = dict(there)
     kinds = [place.kind(str(config.get("data.source", ""))) for config in (there, here)]
-    if kinds[0] == kinds[1] in place.PLACED:
+    if kinds[0] == kinds[1] in place.BY_CONTENT:
         answer["data.source"] = here["data.source"]
     if VAL_SPLIT not in there and here[VAL_SPLIT] == HELD_OUT:
         answer[VAL_SPLIT] = HELD_OUT

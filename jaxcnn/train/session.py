@@ -1,10 +1,11 @@
 """One start of a run, up to its first step: data, devices, programs, and a new or restored state."""
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import pathlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -26,7 +27,7 @@ from jaxcnn.text import counted
 from jaxcnn.train import environment, limits, loaders, normalization, origin, patience, summary, workdir
 from jaxcnn.train import setup as setups
 from jaxcnn.train.checkpoint import Checkpoints
-from jaxcnn.train.hooks import Hooks
+from jaxcnn.train.hooks import Evaluation, Hooks
 from jaxcnn.train.interrupts import Interrupts
 from jaxcnn.train.logbook import Logbook
 from jaxcnn.train.setup import Setup
@@ -108,6 +109,7 @@ class Session:
     time_to_first_step: float = 0.0
     step: int = 0
     saved: int = -1
+    evaluation: Evaluation | None = None  # the last one of this start
 
 
 def open_session(
@@ -207,7 +209,7 @@ def _compile(
     what, before = ("loading", None) if kept else ("compiling", patience.last_time(key))
     with (
         patience.shown(f"{what} {config.model.name}", logbook.console, logbook.say, before=before),
-        concurrent.futures.ThreadPoolExecutor(_compilers(), "jaxcnn-compile") as pool,
+        _compilers() as pool,
     ):
         compiling = found.start_compiling(pool)
         for line in layout.describe(spec, mesh, sharded.abstract_state(spec, mesh).params):
@@ -298,6 +300,16 @@ def initialize_from_data(state: State, splits: Splits, normal: Constants) -> Sta
     return dataclasses.replace(state, params=initialize(state.params), ema=ema)
 
 
-def _compilers() -> int:
-    """How many programs may compile at once: one on an accelerator, whose compiler times kernels on the device."""
-    return 2 if jax.default_backend() == "cpu" else 1
+@contextlib.contextmanager
+def _compilers() -> Iterator[concurrent.futures.Executor]:
+    """Threads that compile; an accelerator gets one, because its compiler times kernels on the device.
+
+    XLA cannot be interrupted. So after an exception, such as KeyboardInterrupt, what compiles is left to its thread.
+    """
+    pool = concurrent.futures.ThreadPoolExecutor(2 if jax.default_backend() == "cpu" else 1, "jaxcnn-compile")
+    ended = False
+    try:
+        yield pool
+        ended = True
+    finally:
+        pool.shutdown(wait=ended, cancel_futures=not ended)

@@ -50,7 +50,8 @@ class Trained:
         means = evaluate(
             loader, split, self.variables, self.constants, batch_size, _go_on, self.config.run.tta, collector
         )
-        return means | collector.figures(self.class_names, self.fitted)
+        tta = self.config.run.tta
+        return means | collector.figures(self.class_names, self.fitted) | ({} if tta == "none" else {"tta": tta})
 
     def _loader(self, split: Split) -> Loader:
         kind, _ = choose_loader(self.config.data, [split])

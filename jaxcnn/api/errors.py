@@ -1,0 +1,48 @@
+"""Messages in the words of a Python program."""
+
+import contextlib
+import logging
+import re
+from collections.abc import Iterator
+from typing import TypeVar
+
+from jaxcnn.config import UserError
+
+# Flags in messages of the library, as the arguments that they are in Python.
+_FLAG = re.compile(r"--(?=(?:config\.[a-z0-9_.]+|[a-z_]+)\b)")
+_COMMAND = re.compile(r"--mode=|python -m ")
+
+
+def in_python(message: str) -> str:
+    """A message with flags written as arguments: "workdir=…" for "--workdir=…". Whole commands stay as they are."""
+    return message if _COMMAND.search(message) else _FLAG.sub("", message)
+
+
+class _WithoutOrbax(logging.Filter):
+    """Drops what orbax logs of every checkpoint, as commands do; its errors stay."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.ERROR or "orbax" not in record.pathname
+
+
+_without_orbax = _WithoutOrbax()
+
+
+@contextlib.contextmanager
+def python_words() -> Iterator[None]:
+    """Errors of the user that leave the body are written for a Python program, and orbax is quiet from now on."""
+    logging.getLogger("absl").addFilter(_without_orbax)  # once, however often it is added
+    try:
+        yield
+    except UserError as error:
+        error.args = (in_python(str(error)),)
+        raise
+
+
+Raised = TypeVar("Raised", bound=BaseException)
+
+
+def one_line(error: Raised) -> Raised:
+    """An exception that a notebook shows as one line, without its traceback."""
+    vars(error)["_render_traceback_"] = lambda: [f"{type(error).__name__}: {error}"]
+    return error

@@ -1,0 +1,112 @@
+"""The network of a run, as a function of images."""
+
+import functools
+import pathlib
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+
+from jaxcnn.api import images as forms
+from jaxcnn.api.errors import python_words
+from jaxcnn.api.shown import Predictions
+from jaxcnn.config import UserError
+from jaxcnn.train import predict, trained
+
+
+class Network:
+    """A network with the weights of one checkpoint. Images in, NumPy arrays out.
+
+    Images are arrays uint8 [N, H, W, C] (also [N, H, W] for grey ones, or one image [H, W, C]), paths of files and
+    folders, Pillow images, and iterables of these, which are read batch by batch. Images of another size are resized as
+    in training.
+
+    Attributes:
+      class_names: the name of each class.
+      image_shape: (H, W, C) of the images that the network sees.
+      step: step of the checkpoint.
+      weights: "last", the parameters of that step, or "ema", their moving average.
+      remarks: one line for each checkpoint that had to be skipped.
+    """
+
+    def __init__(self, workdir: pathlib.Path, checkpoint: str = "last", weights: str = "", devices: int = 0) -> None:
+        self.trained, self.remarks = trained.load(workdir, checkpoint, weights, devices)
+        self.class_names = self.trained.class_names
+        self.image_shape = self.trained.spec.image_shape
+        self.step, self.weights = self.trained.step, self.trained.weights
+
+    def __repr__(self) -> str:
+        model = self.trained.config.model.name
+        return f"<{model} of {len(self.class_names)} classes, step {self.step}, {self.weights} weights>"
+
+    def __call__(self, images: Any) -> Float32[np.ndarray, "n k"]:
+        """The outputs of the network (logits) for images. Raises UserError for something that is not an image."""
+        return self._outputs(images, None)
+
+    def probabilities(self, images: Any) -> Float32[np.ndarray, "n k"]:
+        """The probability of each class, for each image. Raises as `__call__`, and for a task without probabilities."""
+        found = self.trained.spec.task.evaluation.probabilities(self(images))
+        if found is None:
+            raise UserError("this network gives numbers, not probabilities; use predict")
+        return found
+
+    def features(self, images: Any, layer: str = "") -> np.ndarray:
+        """What the classifier sees of images, [N, features]: an embedding for search, clustering or another classifier.
+
+        Args:
+          images: see the class.
+          layer: the path of a layer (`layers`), whose output is returned in place of that, [N, ...].
+
+        Raises:
+          UserError: there is no such layer; and as `__call__`.
+        """
+        if layer and layer not in self.layers:
+            raise UserError(f"the network has no layer {layer!r}; it has {', '.join(self.layers)}")
+        return self._outputs(images, layer)
+
+    @functools.cached_property
+    def layers(self) -> tuple[str, ...]:
+        """The paths of the layers that have parameters, such as "conv1"."""
+        import jax
+
+        paths = jax.tree_util.tree_flatten_with_path(self.trained.variables["params"])[0]
+        return tuple(dict.fromkeys("/".join(str(part.key) for part in path[:-1]) for path, _ in paths))
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """The Flax variables as NumPy arrays: "params" and, with BatchNorm, "batch_stats"."""
+        import jax
+
+        return jax.device_get(self.trained.variables)
+
+    def predict(self, images: Any, *, on_error: str = "raise") -> Predictions:
+        """For each image, its most probable classes: `{"label", "probability", "top": [...]}`, and "file" if it is one.
+
+        Args:
+          images: see the class.
+          on_error: for an image file that cannot be read: "raise", or "skip", which gives "file" and "error" only.
+
+        Raises:
+          UserError: as `__call__`.
+        """
+        if on_error not in ("raise", "skip"):
+            raise UserError(f"on_error must be 'raise' or 'skip', not {on_error!r}")
+        found = Predictions()
+        with python_words():
+            for batch in self._batches(images, skip_unreadable=on_error == "skip"):
+                readable = any(each.pixels is not None for each in batch)
+                answers = iter(predict.answers(self.trained, forms.stacked(batch)) if readable else [])
+                for each in batch:
+                    named = {"file": each.file} if each.file is not None else {}
+                    found.see(named | ({"error": each.error} if each.pixels is None else next(answers)), each.pixels)
+        return found
+
+    def _outputs(self, images: Any, layer: str | None) -> np.ndarray:
+        with python_words():
+            parts = [predict.outputs_of(self.trained, forms.stacked(batch), layer) for batch in self._batches(images)]
+        if not parts:
+            raise UserError("images has no image")
+        return np.concatenate(parts)
+
+    def _batches(self, images: Any, *, skip_unreadable: bool = False) -> Any:
+        return forms.batches(images, self.image_shape, self.trained.config.data, skip_unreadable=skip_unreadable)

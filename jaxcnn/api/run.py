@@ -1,0 +1,229 @@
+"""A run in a workdir, whether it has ended or not, for scripts and notebooks."""
+
+import dataclasses
+import functools
+import html
+import os
+import pathlib
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from jaxcnn import config as configs
+from jaxcnn.api import images as forms
+from jaxcnn.api import shown
+from jaxcnn.api.errors import python_words
+from jaxcnn.api.network import Network
+from jaxcnn.api.shown import Figures, Picture, Predictions, Records
+from jaxcnn.config import UserError
+from jaxcnn.data import memory
+from jaxcnn.machine import extras, paths
+from jaxcnn.tasks import by_name
+from jaxcnn.train import assess, curves, seals, summary
+from jaxcnn.train import workdir as files
+
+_SPLITS = ("train", "val", "test")
+
+
+def load(
+    workdir: str | os.PathLike[str], *, checkpoint: str | int = "last", weights: str = "", devices: int = 0
+) -> "Run":
+    """The run in a workdir.
+
+    Args:
+      workdir: the folder of a run that has started training.
+      checkpoint: the weights to use: "last", "best" (on the validation split) or a step.
+      weights: "last" for the parameters of that step, "ema" for their moving average; empty: the average if it is kept.
+      devices: how many local devices to use; 0: all.
+
+    Raises:
+      UserError: the folder has no run.
+    """
+    if checkpoint not in ("last", "best") and not str(checkpoint).isdecimal():
+        raise UserError(f"checkpoint must be 'last', 'best' or a step, not {checkpoint!r}")
+    if weights not in ("", "last", "ema"):
+        raise UserError(f"weights must be 'last', 'ema' or '', not {weights!r}")
+    with python_words():
+        return Run(paths.expand(os.fspath(workdir), "workdir="), str(checkpoint), weights, devices)
+
+
+class Run:
+    """A run in a workdir: its figures, its curves, and its network. `jaxcnn.train` and `jaxcnn.load` return one.
+
+    Attributes:
+      workdir: the folder of the run.
+      config: its config.
+    """
+
+    def __init__(
+        self,
+        workdir: pathlib.Path,
+        checkpoint: str = "last",
+        weights: str = "",
+        devices: int = 0,
+        arrays: memory.Arrays | None = None,
+    ) -> None:
+        self.workdir = workdir
+        self.config = ml_collections.ConfigDict(configs.to_dict(files.read_config(workdir)))
+        self._checkpoint, self._weights, self._devices, self._arrays = checkpoint, weights, devices, arrays
+
+    def __repr__(self) -> str:
+        return f"<run of {self.config.model.name} in {self.workdir}: {self._state()}>"
+
+    def _repr_html_(self) -> str:
+        rows = [("run", str(self.workdir)), ("network", self.config.model.name), ("data", self.config.data.source)]
+        try:
+            picture = shown.image(self.curves())
+        except UserError as error:
+            picture = f"<p>{html.escape(str(error))}</p>"
+        return shown.table(("", ""), [*rows, ("state", self._state())]) + picture
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has ended."""
+        return self.summary is not None
+
+    @property
+    def step(self) -> int:
+        """The step of the newest checkpoint; 0 if there is none."""
+        newest = seals.newest_record(self.workdir / "checkpoints")
+        return newest[0] if newest else 0
+
+    @property
+    def summary(self) -> Figures | None:
+        """The figures of a finished run (`summary.json`); None before that. Raises UserError if they are damaged."""
+        with python_words():
+            figures = summary.read(self.workdir)
+        return None if figures is None else Figures(figures)
+
+    @property
+    def test(self) -> Figures | None:
+        """The one test of a finished run, with its confusion matrix (`test.json`); None if there was none."""
+        file = self.workdir / assess.TEST
+        with python_words():
+            return Figures(files.read_sealed(file)) if file.exists() else None
+
+    def records(self, kind: str = "") -> Records:
+        """The records of `metrics.jsonl` in order: of one `kind` ("train", "val", "test"), or all."""
+        records = curves.read_records(self.workdir) if (self.workdir / "metrics.jsonl").exists() else []
+        return Records(record for record in records if kind in ("", record["kind"]))
+
+    def curves(self) -> Picture:
+        """Loss, headline figure and learning rate over epochs, also in `curves.png` of the workdir.
+
+        Raises:
+          UserError: the run has no records yet, or matplotlib is not installed.
+        """
+        if not self.records():
+            raise UserError(f"{self.workdir} has no records yet")
+        extras.need("report", "curves", "matplotlib")
+        try:
+            with python_words():
+                task = files.read_config(self.workdir).task
+            return Picture(curves.draw(self.workdir, by_name.evaluation(task).headline))
+        except OSError as error:
+            raise UserError(f"{self.workdir}/curves.png cannot be written: {error.strerror}") from None
+
+    @functools.cached_property
+    def network(self) -> Network:
+        """The network with the weights chosen in `load`: a function of images.
+
+        Raises:
+          UserError: there is no such checkpoint, or it is damaged.
+        """
+        with python_words():
+            return Network(self.workdir, self._checkpoint, self._weights, self._devices)
+
+    def predict(self, images: Any, *, on_error: str = "raise") -> Predictions:
+        """The most probable classes of images: `Network.predict`."""
+        return self.network.predict(images, on_error=on_error)
+
+    def evaluate(self, split: Any = "test", *, data: Any = None, batch_size: int = 0) -> Figures:
+        """Accuracy, loss, calibration, figures of each class and the confusion matrix, on a split or on other images.
+
+        The figures of a split are also written into the workdir, as by `--mode=eval`.
+
+        Args:
+          split: "train", "val" or "test" of the data of the run; or a pair (images, labels), where images are as for
+            `predict` and labels are class numbers or names, or what the task takes.
+          data: where the data of the run is now, if it has moved: a path; or, for a run made from arrays, these arrays.
+          batch_size: examples per batch; 0: as in training.
+
+        Raises:
+          UserError: the run has no such split, or its data is not there.
+        """
+        if not isinstance(split, str):
+            return self._evaluate_given(split, batch_size)
+        if split not in _SPLITS:
+            raise UserError(f"split must be train, val, test or a pair (images, labels), not {split!r}")
+        network = self.network.trained
+        with python_words():
+            arrays, path = self._arrays, ""
+            if data is not None and not isinstance(data, str | os.PathLike):
+                arrays = memory.give(data)
+            elif data is not None:
+                arrays, path = None, os.fspath(data)
+            if arrays is not None:
+                memory.know(arrays)
+                with_arrays = dataclasses.replace(network.config.data, source=arrays.source)
+                network = dataclasses.replace(network, config=dataclasses.replace(network.config, data=with_arrays))
+            figures = Figures(assess.assess(network, self.workdir, split, path, batch_size))
+        drawn = assess.file_of(self.workdir, figures).with_suffix(".png")
+        if drawn.exists():
+            figures.picture = Picture(drawn)
+        return figures
+
+    def _evaluate_given(self, pair: Any, batch_size: int) -> Figures:
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise UserError("split must be train, val, test or a pair (images, labels)")
+        network = self.network
+        with python_words():
+            found = [
+                each
+                for batch in forms.batches(pair[0], network.image_shape, network.trained.config.data)
+                for each in batch
+            ]
+            if not found:
+                raise UserError("images has no image")
+            pixels = forms.stacked(found)
+            targets = self._targets(pair[1], len(pixels))
+            given = Given(targets, network.class_names, pixels, network.image_shape, pixels.dtype)
+            figures = network.trained.evaluate(given, batch_size)
+        return Figures({"step": network.step, "weights": network.weights, "split": given.name} | figures)
+
+    def _targets(self, labels: Any, count: int) -> np.ndarray:
+        network = self.network
+        if network.trained.config.task.name == "classification":
+            return memory.labels_of(labels, network.class_names, count)
+        kind = network.trained.spec.task.targets
+        targets = kind.read(memory.as_array(labels, "labels"), "the given", "labels")
+        if len(targets) != count:
+            raise UserError(f"there are {count} images, but {len(targets)} labels")
+        return targets
+
+    def _state(self) -> str:
+        figures = self.summary
+        if figures is not None:
+            return f"finished, {summary.last_line(figures)}"
+        return f"not finished, its newest checkpoint is of step {self.step}" if self.step else "no checkpoint yet"
+
+
+@dataclasses.dataclass(eq=False)
+class Given:
+    """Images and labels given for one evaluation: a `jaxcnn.data.batch.Split`."""
+
+    targets: np.ndarray
+    class_names: tuple[str, ...]
+    images: np.ndarray
+    image_shape: tuple[int, int, int]
+    dtype: np.dtype
+    name: str = "given"
+    description: str = "given images"
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        """The images at these indices."""
+        return self.images[indices]

@@ -1,0 +1,148 @@
+"""Results that a notebook shows as tables and pictures; they are plain lists and dictionaries otherwise."""
+
+import base64
+import html
+import io
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+_ROWS = 12  # of records
+_IMAGES = 20  # thumbnails
+_SIDE = 96  # largest side of a thumbnail, pixels
+
+
+class Picture:
+    """A picture in a file, which a notebook shows.
+
+    Attributes:
+      path: the PNG file.
+    """
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self.path = path
+
+    def __repr__(self) -> str:
+        return f"Picture({str(self.path)!r})"
+
+    def _repr_png_(self) -> bytes:
+        return self.path.read_bytes()
+
+
+class Figures(dict[str, Any]):
+    """Figures by name; a notebook shows them as a table, with their picture if there is one."""
+
+    picture: Picture | None = None
+
+    def _repr_html_(self) -> str:
+        rows = [(name, value) for name, value in _plain(self) if not isinstance(value, list | dict)]
+        return table(("", ""), rows) + (image(self.picture) if self.picture is not None else "")
+
+
+class Records(list[dict[str, Any]]):
+    """Records of `metrics.jsonl` in order, such as for `pandas.DataFrame(records)`; a notebook shows the last ones."""
+
+    def column(self, name: str) -> list[Any]:
+        """The values of one name, of the records that have it."""
+        return [record[name] for record in self if name in record]
+
+    def _repr_html_(self) -> str:
+        last = self[-_ROWS:]
+        names = list(dict.fromkeys(name for record in last for name in record))
+        note = f"<p>the last {_ROWS} of {len(self)} records</p>" if len(self) > _ROWS else ""
+        return note + table(names, ([record.get(name) for name in names] for record in last))
+
+
+class Predictions(list[dict[str, Any]]):
+    """The answers for images, in order; a notebook shows the first ones beside their images."""
+
+    def __init__(self, answers: Iterable[dict[str, Any]] = (), pixels: Iterable[np.ndarray | None] = ()) -> None:
+        super().__init__(answers)
+        self._pixels = list(pixels)
+
+    def see(self, answer: dict[str, Any], pixels: np.ndarray | None) -> None:
+        """Append an answer; the image is kept if it will be shown."""
+        if len(self) < _IMAGES:
+            self._pixels.append(pixels)
+        self.append(answer)
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (
+                Html(thumbnail(pixels) if pixels is not None else ""),
+                pathlib.Path(answer.get("file", "")).name,
+                *_said(answer),
+            )
+            for answer, pixels in zip(self, self._pixels, strict=False)
+        ]
+        note = f"<p>the first {_IMAGES} of {len(self)} images</p>" if len(self) > _IMAGES else ""
+        return note + table(("image", "file", "label", "probability", "next"), rows)
+
+
+class Html(str):
+    """Text that is HTML already."""
+
+
+def table(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """An HTML table."""
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
+    body = "".join(f"<tr>{''.join(f'<td>{_cell(value)}</td>' for value in row)}</tr>" for row in rows)
+    return f"<table>{f'<thead><tr>{head}</tr></thead>' if any(names) else ''}<tbody>{body}</tbody></table>"
+
+
+def image(picture: Picture) -> str:
+    """A picture as part of a page of HTML."""
+    return f'<img style="max-width: 100%" src="data:image/png;base64,{_base64(picture.path.read_bytes())}">'
+
+
+def thumbnail(pixels: np.ndarray) -> str:
+    """A small picture of an image uint8 [H, W, C]; of other than 1 or 3 channels, of the first one."""
+    from PIL import Image
+
+    channels = pixels.shape[-1]
+    drawn = Image.fromarray(pixels if channels == 3 else pixels[..., 0])
+    side = min(_SIDE, 4 * max(drawn.size))
+    drawn = drawn.resize(
+        (max(1, drawn.width * side // max(drawn.size)), max(1, drawn.height * side // max(drawn.size)))
+    )
+    opened = io.BytesIO()
+    drawn.save(opened, "PNG")
+    return f'<img src="data:image/png;base64,{_base64(opened.getvalue())}">'
+
+
+def value_text(value: Any) -> str:
+    """A number or text, as tables show it."""
+    if isinstance(value, bool) or value is None:
+        return "" if value is None else str(value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _cell(value: Any) -> str:
+    return value if isinstance(value, Html) else html.escape(value_text(value))
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode()
+
+
+def _plain(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Names and values, with those of inner mappings of few numbers as "test loss"."""
+    found: list[tuple[str, Any]] = []
+    for name, value in tree.items():
+        if isinstance(value, Mapping) and len(value) <= 20 and not prefix:
+            found += _plain(value, f"{name} ")
+        else:
+            found.append((f"{prefix}{name}", value))
+    return found
+
+
+def _said(answer: dict[str, Any]) -> tuple[str, Any, str]:
+    """Label, probability and the next labels of an answer."""
+    if "error" in answer:
+        return f"unreadable: {answer['error']}", None, ""
+    rest = ", ".join(f"{top['label']} {100 * top['probability']:.1f} %" for top in answer["top"][1:3])
+    return answer["label"], f"{100 * answer['probability']:.1f} %", rest

@@ -1,0 +1,231 @@
+"""Arrays of the program that calls jaxcnn: the source "arrays:<fingerprint>".
+
+`give` checks arrays and makes them known in this process for as long as the returned object lives. The fingerprint
+identifies their content, so the config of a run says which arrays it was made from, but a later process has to give
+them again.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+import jaxcnn.config as config
+from jaxcnn.config import UserError
+from jaxcnn.data import content
+from jaxcnn.data.arrays import array_examples
+from jaxcnn.data.examples import Content, Examples, Labels, Pixels, Source
+
+KIND = "arrays"
+_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+_CLASSES = "class_names"
+_FORMS = "a pair (images, labels), or a mapping such as {'train': (images, labels), 'test': (images, labels)}"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Part:
+    """Images and labels of one base split, and the checksums of the images."""
+
+    images: Pixels
+    labels: np.ndarray
+    content: Content
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Arrays:
+    """Checked arrays by base split ("train", "val", "test"), and the names of their classes."""
+
+    parts: Mapping[str, Part]
+    class_names: tuple[str, ...]
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits that differ for other images, labels or names."""
+        digest = hashlib.blake2b(repr(self.class_names).encode(), digest_size=8)
+        for name, part in sorted(self.parts.items()):
+            digest.update(f"{name} {part.images.shape} {part.content.fingerprint} ".encode())
+            labels = part.labels.astype("<i4") if part.labels.dtype.kind in "iu" else part.labels
+            digest.update(labels.tobytes())
+        return digest.hexdigest()
+
+    @property
+    def source(self) -> str:
+        """The value of `config.data.source` that means these arrays."""
+        return f"{KIND}:{self.fingerprint}"
+
+
+_given: "weakref.WeakValueDictionary[str, Arrays]" = weakref.WeakValueDictionary()
+
+
+def give(data: Any) -> Arrays:
+    """Check arrays and make them known in this process while the result is alive.
+
+    Args:
+      data: (images, labels) for training, or a mapping of "train", "val" and "test" to such pairs, with "class_names"
+        if wanted. Images are uint8 [N, H, W, C] or [N, H, W]; labels are class numbers [N], counted from 0, or class
+        names [N]; for tasks of several labels or numbers, columns [N, K]. NumPy, JAX and PyTorch arrays are accepted.
+
+    Raises:
+      UserError: something else was given.
+    """
+    pairs, names = _pairs(data)
+    images = {name: _images(pair[0], f"data[{name!r}] images") for name, pair in pairs.items()}
+    labels, names = _labels({name: pair[1] for name, pair in pairs.items()}, names)
+    for name, array in images.items():
+        if len(array) != len(labels[name]):
+            raise UserError(f"data[{name!r}] has {len(array)} images, but {len(labels[name])} labels")
+    arrays = Arrays({name: Part(array, labels[name], content.of_array(array)) for name, array in images.items()}, names)
+    know(arrays)
+    return arrays
+
+
+def know(arrays: Arrays) -> None:
+    """Make these arrays known in this process again, in place of equal ones."""
+    _given[arrays.fingerprint] = arrays
+
+
+def open_arrays(argument: str, data: config.Data) -> Source:
+    """The arrays of a fingerprint, given to this process by `give`.
+
+    Raises:
+      UserError: they were not given.
+    """
+    arrays = _given.get(argument)
+    if arrays is None:
+        raise UserError(
+            f"config.data.source='{KIND}:{argument}': this run was made from arrays of a Python program, which only "
+            "Python can give again: jaxcnn.train(config, workdir, data=(images, labels)), and data= of run.evaluate"
+        )
+
+    def open_split(name: str) -> Examples:
+        part = arrays.parts[name]
+        examples = array_examples(part.images, part.labels, data)
+        return dataclasses.replace(examples, content=lambda: part.content)
+
+    labels = tuple(part.labels for part in arrays.parts.values())
+    return Source(KIND, arrays.class_names, tuple(arrays.parts), open_split, labels=labels)
+
+
+def _pairs(data: Any) -> tuple[dict[str, tuple[Any, Any]], Sequence[str] | None]:
+    """The pairs of images and labels by base split, and the class names if given."""
+    if not isinstance(data, Mapping):
+        data = {"train": data}
+    names = data.get(_CLASSES)
+    pairs: dict[str, tuple[Any, Any]] = {}
+    for key, pair in data.items():
+        if key == _CLASSES:
+            continue
+        if key not in _NAMES:
+            raise UserError(f"data has the key {key!r}; it may have train, val, test and {_CLASSES}")
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise UserError(f"data[{key!r}] must be a pair (images, labels), not {_kind(pair)}")
+        pairs[_NAMES[key]] = (pair[0], pair[1])
+    if "train" not in pairs:
+        raise UserError(f"data has no 'train'; give {_FORMS}")
+    return pairs, names
+
+
+def _images(value: Any, what: str) -> Pixels:
+    images = as_array(value, what)
+    if images.dtype == object:
+        raise UserError(f"{what} must be one array; these differ in shape, or are not numbers")
+    if images.dtype != np.uint8:
+        raise UserError(f"{what} are {images.dtype}, but must be uint8, from 0 to 255{hint_for(images)}")
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.ndim != 4 or 0 in images.shape:
+        raise UserError(f"{what} have shape {images.shape}; images must be [N, H, W, C] or [N, H, W]")
+    if images.shape[1] in (1, 3) and images.shape[3] not in (1, 3, 4):
+        raise UserError(
+            f"{what} have shape {images.shape}, channels first; give them as [N, H, W, C] (np.moveaxis(x, 1, -1))"
+        )
+    return images
+
+
+def _labels(given: Mapping[str, Any], names: Sequence[str] | None) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Class numbers int32 [N] by base split, and the names of the classes; numbers and columns [N, K] as they are."""
+    labels = {name: as_array(value, f"data[{name!r}] labels") for name, value in given.items()}
+    for name, array in labels.items():
+        if array.ndim == 2 and array.shape[1] == 1:
+            labels[name] = array = array[:, 0]
+    if any(array.ndim == 2 or array.dtype.kind in "fb" for array in labels.values()):
+        return labels, () if names is None else tuple(map(str, names))
+    for name, array in labels.items():
+        if array.ndim != 1 or array.dtype.kind not in "iuUSO":
+            raise UserError(
+                f"data[{name!r}] labels are {array.dtype} of shape {array.shape}, but must be class numbers, counted "
+                "from 0, or class names: [N]"
+            )
+    if all(array.dtype.kind in "iu" for array in labels.values()):
+        return {name: _numbers(array, name) for name, array in labels.items()}, _names_of(labels, names)
+    texts = {name: _texts(array, name) for name, array in labels.items()}
+    found = tuple(map(str, names)) if names is not None else tuple(sorted(set().union(*map(set, texts.values()))))
+    number_of = {text: number for number, text in enumerate(found)}
+    for name, row in texts.items():
+        if unknown := [text for text in row if text not in number_of]:
+            raise UserError(f"data[{name!r}] has the label {unknown[0]!r}, which is not in {_CLASSES}")
+    return {name: np.array([number_of[text] for text in row], np.int32) for name, row in texts.items()}, found
+
+
+def labels_of(value: Any, class_names: tuple[str, ...], count: int) -> Labels:
+    """The class numbers of `count` examples, given as numbers or names of these classes. Raises UserError."""
+    labels = _labels({"given": value}, class_names)[0]["given"]
+    if len(labels) != count:
+        raise UserError(f"there are {count} images, but {len(labels)} labels")
+    if len(beyond := np.flatnonzero((labels < 0) | (labels >= len(class_names)))):
+        raise UserError(f"label {labels[beyond[0]]} at index {beyond[0]} is none of the {len(class_names)} classes")
+    return labels
+
+
+def _numbers(array: np.ndarray, name: str) -> Labels:
+    beyond = np.flatnonzero((array < -(2**31)) | (array >= 2**31))
+    if len(beyond):
+        raise UserError(f"data[{name!r}] has the label {array[beyond[0]]} at index {beyond[0]}, not a class number")
+    return array.astype(np.int32)
+
+
+def _names_of(labels: Mapping[str, np.ndarray], names: Sequence[str] | None) -> tuple[str, ...]:
+    """The class names that were given, or else numbers."""
+    if names is not None:
+        return tuple(map(str, names))
+    classes = max((int(array.max()) + 1 for array in labels.values() if array.size), default=0)
+    examples = sum(map(len, labels.values()))
+    if classes > examples:
+        raise UserError(
+            f"data has label {classes - 1}, but only {examples} examples; labels are class numbers, counted from 0 "
+            "without gaps, and every class needs examples"
+        )
+    return tuple(map(str, range(classes)))
+
+
+def _texts(array: np.ndarray, name: str) -> list[str]:
+    texts = [each.decode("utf-8", "replace") if isinstance(each, bytes) else each for each in array.tolist()]
+    if wrong := [each for each in texts if not isinstance(each, str)]:
+        raise UserError(f"data[{name!r}] has the label {wrong[0]!r}; give all labels as numbers, or all as names")
+    return texts
+
+
+def as_array(value: Any, what: str) -> np.ndarray:
+    """A NumPy array of something like one. Raises UserError."""
+    try:
+        return np.asarray(value)
+    except Exception as error:  # arrays of other libraries raise errors of any kind, such as for a tensor on a GPU
+        reason = str(error).partition("\n")[0][:200]
+        raise UserError(f"{what} cannot be taken as an array ({type(error).__name__}: {reason})") from None
+
+
+def hint_for(images: np.ndarray) -> str:
+    """What to do with images of another type than uint8."""
+    if images.dtype.kind == "f" and images.size and images.min() >= 0 and images.max() <= 1:
+        return "; convert them by (255 * images).round().astype('uint8')"
+    if images.dtype.kind in "iufb":
+        return "; scale them to that range, then images.astype('uint8')"
+    return ""
+
+
+def _kind(value: Any) -> str:
+    return f"an array of shape {value.shape}" if hasattr(value, "shape") else type(value).__name__
