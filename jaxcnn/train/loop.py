@@ -143,7 +143,8 @@ def finish(session: Session) -> dict[str, Any]:
     if session.cluster.first:
         if test is not None:
             assess.write_test(session.folder, test, outputs, session.splits.class_names)
-        _draw(session)
+        if session.config.run.curves:
+            _draw(session)
         summary.write(session.folder, figures)  # last, as this file marks the run as finished
     session.logbook.say(f"jaxcnn: finished: {summary.last_line(figures)}")
     left = ("summary.json", "metrics.jsonl", "test.json", "curves.png", "checkpoints/")
