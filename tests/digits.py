@@ -33,7 +33,8 @@ def config(**groups) -> Config:
 
 def run(folder: pathlib.Path, **groups) -> dict:
     """Train `config(**groups)` in a workdir; return the summary."""
-    return train(config(**groups), folder, command=COMMAND)
+    with small.programs_kept():
+        return train(config(**groups), folder, command=COMMAND)
 
 
 class Whole(StepsPerCall):

@@ -18,7 +18,12 @@ DIGITS = ("--config=configs/quickstart.py", "--config.run.tensorboard=False", "-
 
 
 def start(
-    *flags: str, module: str = "jaxcnn.main", devices: int = 1, fresh: bool = False, **environment: str
+    *flags: str,
+    module: str = "jaxcnn.main",
+    devices: int = 1,
+    fresh: bool = False,
+    stderr: int = subprocess.STDOUT,
+    **environment: str,
 ) -> subprocess.Popen:
     """Start `python -m jaxcnn.main`, or another module, with flags.
 
@@ -30,7 +35,7 @@ def start(
     if forked:
         variables |= {"JAXCNN_HUGE_PAGES": "off"}  # the command would replace the process, and import everything again
     return (warm_start.Popen if forked else subprocess.Popen)(
-        command, cwd=ROOT, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command, cwd=ROOT, env=variables, stdout=subprocess.PIPE, stderr=stderr, text=True
     )
 
 

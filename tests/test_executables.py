@@ -114,6 +114,14 @@ def test_programs_that_differ_only_in_the_argument_that_they_take_are_two(cache)
     assert [program(mesh, first)(1.0, 2.0) for first in (True, False)] == [2.0, 3.0]
 
 
+def test_a_program_that_jax_had_in_this_process_is_not_kept_as_it_may_be_made_from_bytes(cache):
+    mesh, add = meshes.make_mesh(1), jax.jit(lambda x: x + 1)
+    x = jax.ShapeDtypeStruct((), "float32", sharding=meshes.replicated(mesh))
+    add.lower(x).compile()
+    assert executables.compiled(lambda mesh: add.trace(x))(mesh)(1.0) == 2.0
+    assert not cache.exists()
+
+
 def test_what_a_file_of_flags_says_counts_too(cache, monkeypatch, tmp_path):
     asked, mesh, flags = [], meshes.make_mesh(1), tmp_path / "flags.txt"
     flags.write_text("--xla_cpu_enable_fast_math=false")

@@ -18,6 +18,8 @@ from jaxcnn.data.source import open_splits
 from jaxcnn.train import predict, trained
 from tests import digits
 
+pytestmark = pytest.mark.usefixtures("kept_programs")
+
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory):

@@ -8,9 +8,9 @@ is not part of this key, so only commands enable this cache, by `keep`. It is fo
 What is found by this key is the name of a program, which is a digest of what was lowered. So sources whose change does
 not affect a program are given the old one after it was traced and lowered once.
 
-JAX's cache stays behind this one. A program that came from there is not written here. An executable that was
-deserialised cannot be serialised again: XLA:CPU (jaxlib 0.10) drops its functions, and calling it fails with
-"Function … not found".
+JAX's cache stays behind this one. A program that JAX had, on disk or in this process, is not written here. An
+executable that was deserialised cannot be serialised again: XLA:CPU (jaxlib 0.10) drops its functions, and calling it
+fails with "Function … not found".
 
 A kept program is a pickle and machine code, so only files that no other user can have written are loaded.
 """
@@ -55,7 +55,7 @@ _PLACES = {"jax_compilation_cache_dir"}  # settings that are places, and do not 
 _log = logging.getLogger("jaxcnn")
 _kept = False
 _programs = weakref.WeakSet["Program"]()
-_here = threading.local()  # .found: number of programs that this thread got from JAX's cache
+_here = threading.local()  # .compiled: number of programs that XLA compiled in this thread
 
 
 def keep(wanted: bool = True) -> None:
@@ -63,6 +63,11 @@ def keep(wanted: bool = True) -> None:
     global _kept
     _kept = wanted
     _listen()
+
+
+def kept() -> bool:
+    """Whether programs are kept now."""
+    return _kept
 
 
 def folder() -> pathlib.Path | None:
@@ -80,15 +85,21 @@ def folder() -> pathlib.Path | None:
 
 @functools.cache
 def _listen() -> None:
-    def count(event: str, **_: Any) -> None:
+    def asked(event: str, _: float, **__: Any) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            _here.compiled = _compiled() + 1
+
+    def found(event: str, **_: Any) -> None:
         if event == "/jax/compilation_cache/cache_hits":
-            _here.found = _found() + 1
+            _here.compiled = _compiled() - 1
 
-    jax.monitoring.register_event_listener(count)
+    jax.monitoring.register_event_duration_secs_listener(asked)
+    jax.monitoring.register_event_listener(found)
 
 
-def _found() -> int:
-    return getattr(_here, "found", 0)
+def _compiled() -> int:
+    """How many programs XLA compiled in this thread, without those that JAX had on disk or in this process."""
+    return getattr(_here, "compiled", 0)
 
 
 class Program:
@@ -96,13 +107,16 @@ class Program:
 
     After `keep`, compiled programs are also kept between processes, and then not even traced again.
 
+    `options` are for XLA, besides those of the traced function.
+
     Attributes:
       traced, lowered: give the program for the same arguments before its lowering, and before XLA's optimisation.
     """
 
-    def __init__(self, trace: Callable[..., jax.stages.Traced]) -> None:
+    def __init__(self, trace: Callable[..., jax.stages.Traced], options: dict[str, Any] | None = None) -> None:
         functools.update_wrapper(self, trace)
         self._trace = trace
+        self._options = options
         self.traced: Callable[..., jax.stages.Traced] = functools.lru_cache(maxsize=16)(trace)
         self.lowered: Callable[..., jax.stages.Lowered] = functools.lru_cache(maxsize=16)(self._lower)
         self._compiled = functools.lru_cache(maxsize=16)(self._load_or_compile)
@@ -130,16 +144,16 @@ class Program:
             forget()
         name, mesh = self._name(arguments), _mesh(arguments)
         if name is None:
-            return self.lowered(*arguments).compile()
+            return self.lowered(*arguments).compile(self._options)
         if (file := _named(name)) and (executable := _load(file, mesh)):
             cache.touch(name)
             return executable
         lowered = self.lowered(*arguments)
-        file = name.parent / _digest(lowered, mesh)
+        file = name.parent / _digest(lowered, mesh, self._options)
         if (executable := _load(file, mesh)) is None:
-            found = _found()
-            executable = lowered.compile()
-            if _found() > found:
+            before = _compiled()
+            executable = lowered.compile(self._options)
+            if _compiled() == before:
                 return executable
             _save(file, executable)
         with _any_failure_told():
@@ -201,15 +215,15 @@ def _named(name: pathlib.Path) -> pathlib.Path | None:
     return None
 
 
-def _digest(lowered: jax.stages.Lowered, mesh: Mesh) -> str:
+def _digest(lowered: jax.stages.Lowered, mesh: Mesh, options: dict[str, Any] | None) -> str:
     """A name for a lowered program: equal ones compile to the same, and take and return the same."""
-    operations = lowered.compiler_ir().body.operations
+    operations = cast(Any, lowered.compiler_ir()).body.operations
     (main,) = (each for each in operations if str(each.name) == '"main"')
     # The text does not say which arguments the program takes and which it drops, nor the options for the compiler.
     taken = [str(argument.location) for argument in main.arguments]
-    options = pathlib.Path(compilation.__file__).read_bytes()
+    told = options, pathlib.Path(compilation.__file__).read_bytes()
     trees = lowered.in_tree, lowered.out_tree, lowered.args_info
-    return cache.fingerprint([lowered.as_text(), taken, trees, options, *_surroundings(mesh)])
+    return cache.fingerprint([lowered.as_text(), taken, trees, told, *_surroundings(mesh)])
 
 
 def _mesh(arguments: tuple[Any, ...]) -> Mesh:
