@@ -33,17 +33,17 @@ check-newest:
 		$(MAKE) quick VENV=.venv-newest PYTHON="$$newest"; fi
 
 quick: $(READY)
-	$(RUN) pytest -n 2 --dist loadgroup --quick
+	$(RUN) pytest -n 2 --dist loadgroup --no-loadscope-reorder --quick
 
 durations: $(READY)
-	JAXCNN_TEST_CACHE=$$(mktemp -d) $(RUN) pytest -n 2 --dist loadgroup --junitxml durations.xml
+	JAXCNN_TEST_CACHE=$$(mktemp -d) $(RUN) pytest -n 2 --dist loadgroup --no-loadscope-reorder --junitxml durations.xml
 	$(RUN) tests.durations durations.xml
 
 test: $(READY)
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
 	$(RUN) mypy
-	$(RUN) pytest -n 2 --dist loadgroup --durations 10
+	$(RUN) pytest -n 2 --dist loadgroup --no-loadscope-reorder --durations 10
 
 test-services: $(READY)
 	@{ ls /usr/lib/postgresql/*/bin/initdb /usr/sbin/mariadbd && command -v chromium && command -v pdflatex; } \

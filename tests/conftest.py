@@ -1,7 +1,9 @@
 """Every test runs on eight virtual CPU devices, sees no GPU, and keeps its caches out of the user's folder.
 
-Only JAX's cache of compiled programs is kept from one `make test` to the next, as compiling takes most of the time. Its
-key is the whole program, so no change of the code is missed. Tests about caches have their own (`runs.own_caches`).
+Only compiled programs are kept from one `make test` to the next, as compiling takes most of the time: those of JAX's
+cache, whose key is the whole program, and the networks' own (`jaxcnn.learn.executables`), whose key is all sources. So
+no change of the code is missed, unless a test makes it (`small.programs_kept`). Tests about caches have their own
+(`runs.own_caches`).
 """
 
 import contextlib
@@ -11,6 +13,7 @@ import pathlib
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from importlib import metadata
 
 import pytest
@@ -35,7 +38,7 @@ def compile_cache() -> pathlib.Path:
 
 
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(compile_cache())
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"  # also small operations
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -66,8 +69,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keep tests that share a fixture on one worker, which then makes it once; leave out slow tests with `--quick`."""
-    from tests.durations import shared_fixtures, slow_of
+    from tests.durations import longest_first, shared_fixtures, slow_of
 
+    items[:] = longest_first(items)
     for item in items:
         if shared_fixtures(item):
             item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
@@ -93,6 +97,15 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # one for all workers
     os.environ["JAXCNN_CACHE"] = str(shared / "jaxcnn-cache")
+
+
+@pytest.fixture
+def kept_programs() -> Iterator[None]:
+    """See `small.programs_kept`."""
+    from tests import small
+
+    with small.programs_kept():
+        yield
 
 
 @pytest.fixture

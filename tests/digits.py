@@ -20,7 +20,7 @@ def config(**groups) -> Config:
         data={"source": "digits", "val_examples": 200},
         optim={"learning_rate": 0.2, "ema_decay": 0.8},
         schedule={"name": "constant"},
-        run={"steps": STEPS, "log_every_steps": 5, "tensorboard": False},
+        run={"steps": STEPS, "log_every_steps": 5, "tensorboard": False, "curves": False},
         checkpoint={"keep_every_steps": 20},
         parallel={"devices": 1},
     )
@@ -33,7 +33,8 @@ def config(**groups) -> Config:
 
 def run(folder: pathlib.Path, **groups) -> dict:
     """Train `config(**groups)` in a workdir; return the summary."""
-    return train(config(**groups), folder, command=COMMAND)
+    with small.programs_kept():
+        return train(config(**groups), folder, command=COMMAND)
 
 
 class Whole(StepsPerCall):

@@ -35,6 +35,15 @@ def slow_of(items: list[pytest.Item]) -> list[pytest.Item]:
     return [item for item in items if item in slow or dear & set(shared_fixtures(item))]
 
 
+def longest_first(items: list[pytest.Item]) -> list[pytest.Item]:
+    """The tests, the modules that take longest first, so that at the end no worker waits long for another."""
+    known = json.loads(FILE.read_text()) if FILE.exists() else {}
+    modules = collections.Counter[str]()
+    for name, took in known.items():
+        modules[name.partition("::")[0]] += took
+    return sorted(items, key=lambda item: -modules[item.nodeid.partition("::")[0]])
+
+
 def shared_fixtures(item: pytest.Item) -> list[tuple[str, str]]:
     """The fixtures of a test that are made once for its module."""
     found = item._fixtureinfo.name2fixturedefs  # type: ignore[attr-defined]

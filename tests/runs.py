@@ -14,11 +14,16 @@ ROOT = pathlib.Path(__file__).parent.parent
 # For runs whose tests check no numbers: compiling is most of their time.
 UNOPTIMISED = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
 OF_THE_CACHE = ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")
-DIGITS = ("--config=configs/quickstart.py", "--config.run.tensorboard=False")
+DIGITS = ("--config=configs/quickstart.py", "--config.run.tensorboard=False", "--config.run.curves=False")
 
 
 def start(
-    *flags: str, module: str = "jaxcnn.main", devices: int = 1, fresh: bool = False, **environment: str
+    *flags: str,
+    module: str = "jaxcnn.main",
+    devices: int = 1,
+    fresh: bool = False,
+    stderr: int = subprocess.STDOUT,
+    **environment: str,
 ) -> subprocess.Popen:
     """Start `python -m jaxcnn.main`, or another module, with flags.
 
@@ -30,7 +35,7 @@ def start(
     if forked:
         variables |= {"JAXCNN_HUGE_PAGES": "off"}  # the command would replace the process, and import everything again
     return (warm_start.Popen if forked else subprocess.Popen)(
-        command, cwd=ROOT, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command, cwd=ROOT, env=variables, stdout=subprocess.PIPE, stderr=stderr, text=True
     )
 
 

@@ -1,7 +1,7 @@
 """Small data and networks for several tests: synthetic images, thin networks."""
 
+import contextlib
 import dataclasses
-import functools
 
 import jax
 import numpy as np
@@ -9,7 +9,7 @@ import numpy as np
 from jaxcnn import config as configs
 from jaxcnn.data import resident
 from jaxcnn.data.batch import Constants
-from jaxcnn.learn import programs, sharded
+from jaxcnn.learn import executables, programs, sharded
 from jaxcnn.learn.state import make_hyper
 from jaxcnn.learn.step_spec import StepSpec, make_spec
 from jaxcnn.machine import mesh as meshes
@@ -51,18 +51,32 @@ def constants(mesh) -> Constants:
     return jax.device_put(Constants(half, quarter), meshes.replicated(mesh))
 
 
-@functools.lru_cache(maxsize=8)
-def unoptimised_step(spec: StepSpec, mesh):
-    """`sharded.resident_train_step` on `split`, compiled quickly."""
-    traced = programs.train_step.traced(spec, mesh, "resident")
-    return traced.lower().compile(UNOPTIMISED)
+def unoptimised_step_program(spec: StepSpec, mesh) -> jax.stages.Traced:
+    """`sharded.resident_train_step` on `split`."""
+    return programs.train_step.traced(spec, mesh, "resident")
+
+
+unoptimised_step = executables.Program(unoptimised_step_program, UNOPTIMISED)  # compiled quickly
+
+
+@contextlib.contextmanager
+def programs_kept():
+    """Take programs from an earlier `make test` without tracing them; not where code of theirs is replaced."""
+    meshes.prepare_backend()
+    before = executables.kept()
+    executables.keep()
+    try:
+        yield
+    finally:
+        executables.keep(before)
 
 
 def initial_state(spec: StepSpec, mesh, config: configs.Config):
     """A new state, drawn on one device; `test_parallel` shows that it is the same on any."""
     whole = dataclasses.replace(spec, shard_optimizer=False, shard_params=False)
-    state = sharded.init_state(whole, meshes.make_mesh(1))(make_hyper(config))
-    return jax.device_put(state, sharded.state_shardings(spec, mesh))
+    with programs_kept():
+        state = programs.init_state(whole, meshes.make_mesh(1))(make_hyper(config))
+        return jax.device_put(state, sharded.state_shardings(spec, mesh))
 
 
 def train(config: configs.Config, devices: int = 1, steps: int = 6, side: int = 8, optimised: bool = True):
@@ -72,7 +86,8 @@ def train(config: configs.Config, devices: int = 1, steps: int = 6, side: int = 
     image, label = split(side=side)
     data = jax.device_put(resident.Resident(image, label), meshes.replicated(mesh))
     state = initial_state(spec, mesh, config)
-    step = (sharded.resident_train_step if optimised else unoptimised_step)(spec, mesh)
+    with programs_kept():
+        step = programs.train_step(spec, mesh, "resident") if optimised else unoptimised_step(spec, mesh)
     losses = []
     for _ in range(steps):
         state, metrics = step(state, data, constants(mesh))

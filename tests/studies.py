@@ -9,7 +9,7 @@ from jaxcnn.study import folder as files
 from jaxcnn.study import plan as plans
 from jaxcnn.study import spec, start, store, trial, worker
 from jaxcnn.train.hooks import Shared
-from tests import digits
+from tests import digits, small
 
 RATES = (0.02, 0.05, 0.1, 0.2)
 
@@ -39,7 +39,7 @@ class Study:
             if len(outcomes) == most:
                 raise StopIteration
 
-        with contextlib.suppress(StopIteration):
+        with small.programs_kept(), contextlib.suppress(StopIteration):
             worker.work(self.folder, self.definition, self.storage(), ["test"], shared=shared, ended=ended)
         return outcomes
 

@@ -19,6 +19,8 @@ from jaxcnn.train import assess, trained, workdir
 from jaxcnn.train.checkpoint import Checkpoints
 from tests import digits
 
+pytestmark = pytest.mark.usefixtures("kept_programs")
+
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -36,8 +38,11 @@ def load(folder, checkpoint="last", weights="", devices=1):
     return network
 
 
-def evaluate(folder, split="test", **choices):
-    return assess.assess(load(folder, **choices), folder, split, "", 0)
+def evaluate(folder, split="test", picture=False, **choices):
+    with pytest.MonkeyPatch.context() as patched:
+        if not picture:  # which takes most of the time
+            patched.setattr(assess, "_draw", lambda *_: None)
+        return assess.assess(load(folder, **choices), folder, split, "", 0)
 
 
 def measure(logits, labels, names):
@@ -120,7 +125,7 @@ def test_figures_and_confusion_matrix_are_left_in_the_workdir(finished, monkeypa
     folder, _ = finished
     noted = dataclasses.replace(open_splits(load(folder).config.data), notes=("skipped 3 files",))
     monkeypatch.setattr(assess, "open_splits", lambda *_: noted)
-    figures = evaluate(folder)
+    figures = evaluate(folder, picture=True)
     assert figures["notes"] == ["skipped 3 files"]
     assert json.loads((folder / f"eval-test-{digits.STEPS}.json").read_text()) == figures
     assert (folder / f"eval-test-{digits.STEPS}.png").read_bytes().startswith(PNG)
@@ -325,9 +330,9 @@ def test_an_evaluation_keeps_its_figures_though_its_picture_cannot_be_drawn(fini
 
     monkeypatch.setattr(confusion, "draw", fail)
     folder, _ = finished
-    evaluate(folder)  # as before
+    evaluate(folder, picture=True)  # as before
     with caplog.at_level("WARNING", logger="jaxcnn"):
-        figures = evaluate(folder, "val")
+        figures = evaluate(folder, "val", picture=True)
     assert json.loads((folder / f"eval-val-{digits.STEPS}.json").read_text()) == figures
     assert not (folder / f"eval-val-{digits.STEPS}.png").exists()
     assert caplog.messages[-1].endswith("could not be drawn: RuntimeError: no font")

@@ -13,6 +13,8 @@ from jaxcnn.train.hooks import Hooks
 from jaxcnn.train.loop import train
 from tests import digits, runs
 
+pytestmark = pytest.mark.usefixtures("kept_programs")
+
 # The accuracy is highest at step 15; soon after, the rate is 40 times as high.
 PEAK = {
     "optim": {"ema_decay": 0.0},
@@ -187,12 +189,16 @@ def test_where_all_checkpoints_are_gone_the_run_says_so_and_keeps_the_log(half, 
     assert runs.records(half) == runs.records(finished)
 
 
+def test_a_run_draws_no_curves_where_none_are_wanted(finished):
+    assert (finished / "summary.json").exists() and not (finished / "curves.png").exists()
+
+
 def test_a_drawing_that_fails_does_not_keep_a_finished_run_from_its_summary(half, monkeypatch, capfd):
     def fail(folder):
         raise RuntimeError("no font")
 
     monkeypatch.setattr(curves, "draw", fail)
-    digits.run(half)
+    digits.run(half, run={"curves": True})
     assert "curves.png could not be drawn (RuntimeError: no font)" in capfd.readouterr().out
     assert (half / "summary.json").exists()
 

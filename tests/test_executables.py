@@ -52,6 +52,12 @@ def adder(asked: list[int]) -> executables.Program:
     return executables.compiled(add)
 
 
+def kept_program(cache):
+    """The file of the only program that is kept, beside the one with its name."""
+    (file,) = (file for file in cache.iterdir() if file.suffix != ".json")
+    return file
+
+
 def test_a_program_is_compiled_once_for_all_processes(cache):
     asked, mesh = [], meshes.make_mesh(1)
     assert not adder(asked).is_kept(mesh, 1)
@@ -102,6 +108,36 @@ def test_what_a_program_hangs_on_asks_for_another(change, cache, monkeypatch):
         jax.config.update("jax_default_matmul_precision", before)
 
 
+def test_other_sources_that_make_the_same_program_take_the_old_one(cache, monkeypatch):
+    asked, mesh = [], meshes.make_mesh(1)
+    adder(asked)(mesh, 1)
+    file = kept_program(cache)
+    before = file.stat().st_ino
+    monkeypatch.setattr(executables, "_sources", lambda: "others")
+    assert adder(asked)(mesh, 1)(1.0) == 2.0
+    assert adder(asked)(mesh, 1)(1.0) == 2.0
+    assert asked == [1, 1], "it was traced once for the new sources"
+    assert kept_program(cache) == file and file.stat().st_ino == before, "and compiled for none"
+
+
+def test_programs_that_differ_only_in_the_argument_that_they_take_are_two(cache):
+    # They are the same operations for XLA, as JAX drops an argument that is not used.
+    def either(mesh, first: bool) -> jax.stages.Traced:
+        x = jax.ShapeDtypeStruct((), "float32", sharding=meshes.replicated(mesh))
+        return jax.jit(lambda x, y: (x if first else y) + 1).trace(x, x)
+
+    program, mesh = executables.compiled(either), meshes.make_mesh(1)
+    assert [program(mesh, first)(1.0, 2.0) for first in (True, False)] == [2.0, 3.0]
+
+
+def test_a_program_that_jax_had_in_this_process_is_not_kept_as_it_may_be_made_from_bytes(cache):
+    mesh, add = meshes.make_mesh(1), jax.jit(lambda x: x + 1)
+    x = jax.ShapeDtypeStruct((), "float32", sharding=meshes.replicated(mesh))
+    add.lower(x).compile()
+    assert executables.compiled(lambda mesh: add.trace(x))(mesh)(1.0) == 2.0
+    assert not cache.exists()
+
+
 def test_what_a_file_of_flags_says_counts_too(cache, monkeypatch, tmp_path):
     asked, mesh, flags = [], meshes.make_mesh(1), tmp_path / "flags.txt"
     flags.write_text("--xla_cpu_enable_fast_math=false")
@@ -146,7 +182,7 @@ def seal(content: bytes) -> bytes:
 def test_a_damaged_file_is_compiled_and_written_anew(damage, cache):
     asked, mesh = [], meshes.make_mesh(1)
     adder(asked)(mesh, 1)
-    (file,) = cache.iterdir()
+    file = kept_program(cache)
     file.write_bytes(damage(file.read_bytes()))
     assert adder(asked)(mesh, 1)(1.0) == 2.0
     assert adder(asked)(mesh, 1)(1.0) == 2.0
@@ -181,9 +217,10 @@ def test_figures_of_a_program_are_kept_beside_it_and_computed_anew_where_they_ar
 
 
 def test_only_the_last_used_are_kept(cache, monkeypatch):
-    monkeypatch.setattr(executables, "MOST", 2)
     asked, mesh = [], meshes.make_mesh(1)
-    for number in (1, 2, 3):
+    adder(asked)(mesh, 1)
+    monkeypatch.setattr(executables, "MOST", 2.5 * sum(file.stat().st_size for file in cache.iterdir()))
+    for number in (2, 3):
         adder(asked)(mesh, number)
     assert [adder(asked).is_kept(mesh, number) for number in (1, 2, 3)] == [False, True, True]
 
@@ -257,7 +294,7 @@ def test_what_is_kept_can_be_read_and_written_by_its_owner_alone(cache):
         adder([])(meshes.make_mesh(1), 1)
     finally:
         os.umask(umask)
-    (file,) = cache.iterdir()
+    file = kept_program(cache)
     assert stat.S_IMODE(cache.stat().st_mode) == 0o700 and stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
@@ -265,7 +302,7 @@ def test_what_is_kept_can_be_read_and_written_by_its_owner_alone(cache):
 def test_a_program_that_others_may_have_written_is_not_run_but_written_anew(mode, cache, told):
     asked, mesh = [], meshes.make_mesh(1)
     adder(asked)(mesh, 1)
-    (file,) = cache.iterdir()
+    file = kept_program(cache)
     file.chmod(mode)
     assert adder(asked)(mesh, 1)(1.0) == 2.0
     (line,) = told()
@@ -281,7 +318,7 @@ def test_a_folder_that_others_may_write_to_keeps_no_programs(cache, told):
     assert not adder(asked).is_kept(mesh, 1)
     for number in (1, 2):
         adder(asked)(mesh, number)
-    assert asked == [1, 1, 2] and len(list(cache.iterdir())) == 1
+    assert asked == [1, 1, 2] and kept_program(cache)
     (line,) = told()
     assert f"{cache} nor saved there: users other than its owner may write to it (chmod go-w" in line
     cache.chmod(0o700)

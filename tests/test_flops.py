@@ -12,6 +12,8 @@ from jaxcnn.machine import mesh as meshes
 from jaxcnn.train import flops
 from tests import small
 
+pytestmark = pytest.mark.usefixtures("kept_programs")
+
 
 def plugin_mesh(devices):
     """All that is asked of a mesh of GPUs, which are not here."""

@@ -14,6 +14,8 @@ from jaxcnn.train.interrupts import Interrupted, Interrupts
 from jaxcnn.train.loop import train
 from tests import digits, runs, studies
 
+pytestmark = pytest.mark.usefixtures("kept_programs")
+
 THIN = {"model": {"width": 0.25}}
 
 

@@ -18,12 +18,9 @@ HEAVY = ("jax", "tensorflow", "flax", "optax", "orbax", "numpy", "matplotlib", "
 
 def command(*flags: str, **environment: str) -> tuple[int, str, str]:
     """Exit code, standard output and standard error of the main command."""
-    done = subprocess.run(
-        [sys.executable, "-m", "jaxcnn.main", *flags],
-        cwd=runs.ROOT, env=os.environ | {"JAX_NUM_CPU_DEVICES": "1"} | environment,
-        capture_output=True, text=True, timeout=240,
-    )  # fmt: skip
-    return done.returncode, done.stdout, done.stderr
+    process = runs.start(*flags, stderr=subprocess.PIPE, **environment)
+    out, err = process.communicate(timeout=240)
+    return process.returncode, out, err
 
 
 def imported(stderr: str) -> set[str]:
@@ -142,7 +139,13 @@ def test_a_reader_that_goes_away_is_no_error():
 def finished(tmp_path_factory):
     """A run of the quick start in a process of its own: (workdir, standard output, imported packages)."""
     workdir = tmp_path_factory.mktemp("main") / "run"
-    flags = (*runs.DIGITS, "--config.run.steps=40", "--config.model.width=0.25", f"--workdir={workdir}")
+    flags = (
+        *runs.DIGITS,
+        "--config.run.steps=40",
+        "--config.model.width=0.25",
+        "--config.run.curves=True",
+        f"--workdir={workdir}",
+    )
     code, out, err = command(*flags, PYTHONPROFILEIMPORTTIME="1")
     assert code == 0, err
     assert [line for line in err.splitlines() if not line.startswith("import time:")] == []
@@ -163,7 +166,8 @@ def test_a_run_on_arrays_imports_no_tensorflow(tmp_path):
     code, out, err = command(
         *runs.DIGITS, f"--config.data.source=npz:{tmp_path}/set.npz", "--config.data.protocol=full",
         "--config.global_batch_size=32", "--config.model.width=0.25", "--config.run.steps=2",
-        "--config.data.test_split=", f"--workdir={tmp_path}/run", PYTHONPROFILEIMPORTTIME="1",
+        "--config.data.test_split=", "--config.run.curves=True", f"--workdir={tmp_path}/run",
+        PYTHONPROFILEIMPORTTIME="1",
     )  # fmt: skip
     assert code == 0, err
     assert "protocol=full: trains on the whole training split" in out

@@ -21,6 +21,8 @@ from tests import digits, small
 from tests.test_scan import identical, plain, scanned, setting
 from tests.test_step import TOLERANCE  # derived there
 
+pytestmark = pytest.mark.usefixtures("kept_programs")
+
 ZERO, FSDP = {"shard_optimizer": True}, {"shard_params": True}
 MODEL, BOTH = {"model_devices": 2}, {"model_devices": 2, "shard_params": True}
 SGD = {"learning_rate": 0.1, "ema_decay": 0.9, "clip_norm": 1.0}

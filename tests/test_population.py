@@ -76,12 +76,13 @@ FOUR = spec.sweep(spec.values("optim.learning_rate", [0.05, 0.2]), seeds=2)
 def work(study, way="auto", size=4, said=None, pbt=0.0, shared=None):
     """Run all trials of a study as populations; outcomes by number of the trial."""
     outcomes = {}
-    worker.work(
-        study.folder, study.definition, study.storage(), ["test"],
-        population=populations.Settings(size, way, pbt), shared=shared,
-        say=lambda line: said is None or said.append(line),
-        ended=lambda lease, outcome: outcomes.__setitem__(lease.number, outcome),
-    )  # fmt: skip
+    with small.programs_kept():
+        worker.work(
+            study.folder, study.definition, study.storage(), ["test"],
+            population=populations.Settings(size, way, pbt), shared=shared,
+            say=lambda line: said is None or said.append(line),
+            ended=lambda lease, outcome: outcomes.__setitem__(lease.number, outcome),
+        )  # fmt: skip
     return outcomes
 
 

@@ -19,6 +19,8 @@ from jaxcnn.tasks.classification import Accuracy
 from jaxcnn.train import predict, trained
 from tests import digits
 
+pytestmark = pytest.mark.usefixtures("kept_programs")
+
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory):

@@ -20,6 +20,8 @@ from jaxcnn.train import drive, flops
 from jaxcnn.train.hooks import Shared
 from tests import digits, runs, small, studies
 
+pytestmark = pytest.mark.usefixtures("kept_programs")
+
 GROWING = {"crop": "reflect", "flip": "alternating", "small_sides": (4, 6), "small_until": (0.25, 0.75)}
 
 

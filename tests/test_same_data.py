@@ -19,6 +19,8 @@ from tests import digits, small
 from tests.test_folder import folder, make_folder, picture
 from tests.test_source import npz, save_npz
 
+pytestmark = pytest.mark.usefixtures("kept_programs")
+
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path, monkeypatch):

@@ -14,6 +14,8 @@ from jaxcnn.machine import mesh as meshes
 from jaxcnn.scaling import bandwidth, machines, measure, predict, published, replay, report
 from tests import runs, small
 
+pytestmark = pytest.mark.usefixtures("kept_programs")
+
 DEVICES = 8
 ALONE = {"group_size": 2}  # BatchNorm within a device: 16 examples on 8 devices
 THIN = {"cnn": 0.25, "alexnet": 1 / 32, "resnet50": 1 / 32}

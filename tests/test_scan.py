@@ -41,7 +41,8 @@ def setting(config, devices=1, side=8):
     data = jax.device_put(resident.Resident(*small.split(side=side)), meshes.replicated(mesh))
 
     def new():
-        return sharded.init_state(spec, mesh)(make_hyper(config))
+        with small.programs_kept():
+            return programs.init_state(spec, mesh)(make_hyper(config))
 
     return spec, mesh, new, (data, small.constants(mesh))
 
@@ -53,8 +54,10 @@ def joined(parts):
 def plain(spec, mesh, new, inputs):
     """State and metrics of every step, step by step."""
     state, rows = new(), []
+    with small.programs_kept():
+        step = programs.train_step(spec, mesh, "resident")
     for _ in range(STEPS):
-        state, metrics = sharded.resident_train_step(spec, mesh)(state, *inputs)
+        state, metrics = step(state, *inputs)
         rows.append(jax.device_get(metrics))
     return jax.device_get(state), joined(rows)
 
@@ -62,8 +65,10 @@ def plain(spec, mesh, new, inputs):
 def scanned(spec, mesh, new, inputs, calls, most=STEPS):
     """State and metrics of every step, in calls of so many steps."""
     state, rows = new(), []
+    with small.programs_kept():
+        step = programs.train_step(spec, mesh, "resident", most)
     for count in calls:
-        state, metrics = sharded.resident_train_steps(spec, mesh, most)(state, *inputs, np.int32(count))
+        state, metrics = step(state, *inputs, meshes.device_scalar(count, mesh))
         rows.append(jax.tree.map(lambda row, count=count: row[:count], jax.device_get(metrics)))
     return jax.device_get(state), joined(rows)
 
@@ -278,7 +283,8 @@ def watched(request, tmp_path_factory):
         norm = {"epsilon": 1.001e-5 + request.param_index * 1e-8}
         run = {"steps_per_call": steps_per_call, "tta": tta, "eval_batch_size": 72 + request.param_index}
         folder = tmp_path_factory.mktemp("watched")
-        digits.run(folder, **THIN, norm=norm, run=run, data={"loader": loader}, augment=augment)
+        config = digits.config(**THIN, norm=norm, run=run, data={"loader": loader}, augment=augment)
+        loop.train(config, folder, command=digits.COMMAND)
     finally:
         loop._train_steps = train_steps
         jax.monitoring.unregister_event_duration_listener(listen)

@@ -120,7 +120,7 @@ def test_a_command_with_nothing_to_save_ends_at_once(tmp_path):
         f"--out={tmp_path}/preview.png",
         module="jaxcnn.preview",
     )
-    time.sleep(5)
+    time.sleep(2)
     code, output, seconds = runs.stop(process, signal.SIGTERM)
     assert code == 75, output
     assert output.strip() == "jaxcnn: SIGTERM during start: stopped, nothing was lost; the same command starts it again"

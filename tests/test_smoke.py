@@ -22,7 +22,7 @@ from tests import runs
 )
 def test_a_smoke_run_leaves_all_that_a_result_needs(config, flags, tmp_path):
     command = f"--config=configs/{config}.py:smoke", *flags, f"--workdir={tmp_path}"
-    code, output = runs.run(*command, fresh=True, **runs.UNOPTIMISED)
+    code, output = runs.run(*command, **runs.UNOPTIMISED)
     assert code == 0, output
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["steps"] == 12

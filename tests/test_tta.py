@@ -11,6 +11,8 @@ from jaxcnn.learn import tta
 from jaxcnn.train import assess, summary, trained
 from tests import digits
 
+pytestmark = pytest.mark.usefixtures("kept_programs")
+
 
 def images(count=5, height=7, width=6):
     return np.random.default_rng(0).integers(0, 256, (count, height, width, 3), dtype=np.uint8)

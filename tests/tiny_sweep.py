@@ -9,7 +9,7 @@ from tests import digits
 
 def get_config(variant=""):
     config = to_dict(digits.config(model={"width": 0.25}, run={"steps": 900, "eval_every_epochs": 10.0}))
-    config["checkpoint"] |= {"every_steps": 100, "keep_every_steps": 0}
+    config["checkpoint"] |= {"every_steps": 200, "keep_every_steps": 0}
     return ml_collections.ConfigDict(config)
 
 

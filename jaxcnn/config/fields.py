@@ -152,6 +152,7 @@ class Run:
     test_with: Literal["last", "best"] = "last"  # state for the single test: the last, or the best on validation
     tta: Literal["none", "flip", "flip_translate"] = "none"  # test-time augmentation, reported beside the plain figures
     tensorboard: bool = True
+    curves: bool = True  # draw curves.png at the end of the run, which takes about a second
 
 
 @dataclasses.dataclass(frozen=True)

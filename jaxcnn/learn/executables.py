@@ -5,9 +5,12 @@ take longer than loading. Here the key is what tracing depends on: the sources o
 it uses, JAX's settings, the processor and the arguments. Code replaced in a running process (by a notebook or a test)
 is not part of this key, so only commands enable this cache, by `keep`. It is for CPUs of one process only.
 
-JAX's cache stays behind this one: it still has a program after a change of the sources that does not affect it. A
-program that came from there is not written here. An executable that was deserialised cannot be serialised again:
-XLA:CPU (jaxlib 0.10) drops its functions, and calling it fails with "Function … not found".
+What is found by this key is the name of a program, which is a digest of what was lowered. So sources whose change does
+not affect a program are given the old one after it was traced and lowered once.
+
+JAX's cache stays behind this one. A program that JAX had, on disk or in this process, is not written here. An
+executable that was deserialised cannot be serialised again: XLA:CPU (jaxlib 0.10) drops its functions, and calling it
+fails with "Function … not found".
 
 A kept program is a pickle and machine code, so only files that no other user can have written are loaded.
 """
@@ -40,11 +43,12 @@ from jax.experimental import serialize_executable
 from jax.sharding import Mesh
 
 from jaxcnn.data import cache
+from jaxcnn.learn import compilation
 from jaxcnn.machine import json_text, mappings, xla_flags
 
 PACKAGE = pathlib.Path(__file__).parent.parent
 CHECKSUM = 4  # bytes of the CRC-32 after a program; without it, flipped bits of machine code would run
-MOST = 64  # most files kept; the least recently used are deleted first
+MOST = 2**30  # bytes of all files kept; the least recently used are deleted first
 FULL = 0.5  # part of the regions that a process may map, above which earlier programs are forgotten
 _PROCESSOR = ("model name", "flags", "CPU implementer", "CPU part", "Features")  # lines of /proc/cpuinfo
 _PLACES = {"jax_compilation_cache_dir"}  # settings that are places, and do not affect what is compiled
@@ -52,7 +56,7 @@ _PLACES = {"jax_compilation_cache_dir"}  # settings that are places, and do not 
 _log = logging.getLogger("jaxcnn")
 _kept = False
 _programs = weakref.WeakSet["Program"]()
-_here = threading.local()  # .found: number of programs that this thread got from JAX's cache
+_here = threading.local()  # .compiled: number of programs that XLA compiled in this thread
 
 
 def keep(wanted: bool = True) -> None:
@@ -60,6 +64,11 @@ def keep(wanted: bool = True) -> None:
     global _kept
     _kept = wanted
     _listen()
+
+
+def kept() -> bool:
+    """Whether programs are kept now."""
+    return _kept
 
 
 def folder() -> pathlib.Path | None:
@@ -77,15 +86,21 @@ def folder() -> pathlib.Path | None:
 
 @functools.cache
 def _listen() -> None:
-    def count(event: str, **_: Any) -> None:
+    def asked(event: str, duration_secs: float, **_: Any) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            _here.compiled = _compiled() + 1
+
+    def found(event: str, **_: Any) -> None:
         if event == "/jax/compilation_cache/cache_hits":
-            _here.found = _found() + 1
+            _here.compiled = _compiled() - 1
 
-    jax.monitoring.register_event_listener(count)
+    jax.monitoring.register_event_duration_secs_listener(asked)
+    jax.monitoring.register_event_listener(found)
 
 
-def _found() -> int:
-    return getattr(_here, "found", 0)
+def _compiled() -> int:
+    """How many programs XLA compiled in this thread, without those that JAX had on disk or in this process."""
+    return getattr(_here, "compiled", 0)
 
 
 class Program:
@@ -93,13 +108,16 @@ class Program:
 
     After `keep`, compiled programs are also kept between processes, and then not even traced again.
 
+    `options` are for XLA, besides those of the traced function.
+
     Attributes:
       traced, lowered: give the program for the same arguments before its lowering, and before XLA's optimisation.
     """
 
-    def __init__(self, trace: Callable[..., jax.stages.Traced]) -> None:
+    def __init__(self, trace: Callable[..., jax.stages.Traced], options: dict[str, Any] | None = None) -> None:
         functools.update_wrapper(self, trace)
         self._trace = trace
+        self._options = options
         self.traced: Callable[..., jax.stages.Traced] = functools.lru_cache(maxsize=16)(trace)
         self.lowered: Callable[..., jax.stages.Lowered] = functools.lru_cache(maxsize=16)(self._lower)
         self._compiled = functools.lru_cache(maxsize=16)(self._load_or_compile)
@@ -113,8 +131,8 @@ class Program:
 
     def is_kept(self, *arguments: Any) -> bool:
         """Whether an earlier process has left the program for `arguments`."""
-        file = self._file(arguments)
-        return file is not None and os.path.exists(file)  # unlike `Path.exists`, False in a folder closed to the user
+        name = self._name(arguments)
+        return name is not None and _named(name) is not None
 
     def forget(self) -> None:
         """Let go of all that was traced, lowered and compiled; programs still in use stay with their users."""
@@ -127,19 +145,29 @@ class Program:
     def _load_or_compile(self, *arguments: Any) -> jax.stages.Compiled:
         if mappings.used() > FULL:
             forget()
-        file = self._file(arguments)
-        if file is None:
-            return self.lowered(*arguments).compile()
-        if (executable := _load(file, _mesh(arguments))) is None:
-            found = _found()
-            executable = self.lowered(*arguments).compile()
-            if _found() == found:
-                _save(file, executable)
+        name, mesh = self._name(arguments), _mesh(arguments)
+        if name is None:
+            return self.lowered(*arguments).compile(self._options)
+        if (file := _named(name)) and (executable := _load(file, mesh)):
+            cache.touch(name)
+            return executable
+        lowered = self.lowered(*arguments)
+        file = name.parent / _digest(lowered, mesh, self._options)
+        if (executable := _load(file, mesh)) is None:
+            before = _compiled()
+            executable = lowered.compile(self._options)
+            if _compiled() == before:
+                return executable
+            _save(file, executable)
+        with _any_failure_told():
+            _write(name, json.dumps(file.name).encode())
         return executable
 
-    def _file(self, arguments: tuple[Any, ...]) -> pathlib.Path | None:
+    def _name(self, arguments: tuple[Any, ...]) -> pathlib.Path | None:
+        """The file with the name of the program for `arguments`; None if it is not kept."""
         on_cpu = _mesh(arguments).devices.flat[0].platform == "cpu"
-        return _file_of(self._trace, arguments) if on_cpu else None
+        place = _file_of(self._trace, arguments) if on_cpu else None
+        return place and place.with_suffix(".json")
 
 
 compiled = Program  # the decorator of a tracing function
@@ -178,22 +206,40 @@ def _file_of(function: Callable[..., Any], arguments: tuple[Any, ...]) -> pathli
     if kept is None or jax.process_count() > 1:
         return None
     mesh = _mesh(arguments)
-    first = mesh.devices.flat[0]
-    devices = [device.id for device in mesh.devices.flat], mesh.devices.shape, mesh.axis_names, jax.device_count()
     rest = [argument for argument in arguments if argument is not mesh]
-    asked = function.__qualname__, rest, devices, first.device_kind, first.client.platform_version
-    return kept / cache.fingerprint([*_surroundings(), *asked])
+    return kept / cache.fingerprint([_sources(), function.__qualname__, rest, *_surroundings(mesh)])
+
+
+def _named(name: pathlib.Path) -> pathlib.Path | None:
+    """The program whose name is in a file; None if either is missing or cannot be read."""
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        file = name.parent / json_text.parse(name.read_bytes())
+        return file if file.is_file() else None
+    return None
+
+
+def _digest(lowered: jax.stages.Lowered, mesh: Mesh, options: dict[str, Any] | None) -> str:
+    """A name for a lowered program: equal ones compile to the same, and take and return the same."""
+    operations = cast(Any, lowered.compiler_ir()).body.operations
+    (main,) = (each for each in operations if str(each.name) == '"main"')
+    # The text does not say which arguments the program takes and which it drops, nor the options for the compiler.
+    taken = [str(argument.location) for argument in main.arguments]
+    told = options, pathlib.Path(compilation.__file__).read_bytes()
+    trees = lowered.in_tree, lowered.out_tree, lowered.args_info
+    return cache.fingerprint([lowered.as_text(), taken, trees, told, *_surroundings(mesh)])
 
 
 def _mesh(arguments: tuple[Any, ...]) -> Mesh:
     return next(argument for argument in arguments if isinstance(argument, Mesh))
 
 
-def _surroundings() -> tuple[Any, ...]:
-    """Everything that a program depends on besides its arguments."""
+def _surroundings(mesh: Mesh) -> tuple[Any, ...]:
+    """Everything that a program depends on besides its sources and arguments."""
     versions = [sys.version, *(module.__version__ for module in (jax, jaxlib, flax, optax, np, scipy))]
     settings = {name: value for name, value in sorted(jax.config.values.items()) if name not in _PLACES}
-    return _sources(), versions, settings, _flags_of_xla(), _processor()
+    first = mesh.devices.flat[0]
+    devices = [device.id for device in mesh.devices.flat], mesh.devices.shape, mesh.axis_names, jax.device_count()
+    return versions, settings, _flags_of_xla(), _processor(), devices, first.device_kind, first.client.platform_version
 
 
 def _flags_of_xla() -> tuple[str, str]:
@@ -280,5 +326,15 @@ def _write(file: pathlib.Path, content: bytes) -> None:
     file.parent.parent.mkdir(parents=True, exist_ok=True)
     file.parent.mkdir(mode=0o700, exist_ok=True)
     cache.write_whole(file, lambda aside: aside.write(content))  # its file is made by mkstemp: 0600
-    for old in sorted(file.parent.iterdir(), key=lambda each: each.stat().st_mtime)[:-MOST]:
-        old.unlink(missing_ok=True)
+    size = 0
+    for _, bytes_, old in sorted(_files(file.parent), reverse=True):
+        size += bytes_
+        if size > MOST:
+            old.unlink(missing_ok=True)
+
+
+def _files(place: pathlib.Path) -> Iterator[tuple[float, int, pathlib.Path]]:
+    """Time of last use, size and path of each file; others may remove some meanwhile."""
+    for file in place.iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            yield (status := file.stat()).st_mtime, status.st_size, file

@@ -150,7 +150,8 @@ def finish(session: Session) -> dict[str, Any]:
     if session.cluster.first:
         if test is not None:
             assess.write_test(session.folder, test | collected)
-        _draw(session)
+        if session.config.run.curves:
+            _draw(session)
         summary.write(session.folder, figures)  # last, as this file marks the run as finished
     session.logbook.say(f"jaxcnn: finished: {summary.last_line(figures)}")
     left = ("summary.json", "metrics.jsonl", "test.json", "curves.png", "checkpoints/")
