@@ -40,7 +40,7 @@ def arrays():
     """The digits as arrays: those of train, and those of test."""
     splits = open_splits(configs.Data(source="digits", protocol="full"))
     return {
-        split.name: (split.read(np.arange(len(split))), split.labels) for split in (splits.train, splits.test) if split
+        split.name: (split.read(np.arange(len(split))), split.targets) for split in (splits.train, splits.test) if split
     }
 
 
@@ -242,7 +242,7 @@ WRONG = np.zeros((4, 8, 8, 3), np.uint8)
         ((WRONG.astype(np.int64) - 1, [0, 1, 0, 1]), "scale them to that range"),
         ((np.moveaxis(WRONG, 3, 1), [0, 1, 0, 1]), "channels first"),
         ((WRONG, [0, 1, 0]), "data['train'] has 4 images, but 3 labels"),
-        ((WRONG, [0.0, 1.0, 0.0, 1.0]), "labels are float64"),
+        ((WRONG, np.zeros((4, 2, 2))), "labels are float64 of shape (4, 2, 2)"),
         ((WRONG, [0, 1, 0, 9]), "data has label 9, but only 4 examples"),
         ({"test": (WRONG, [0, 1, 0, 1])}, "data has no 'train'"),
         ({"train": (WRONG, [0, 1, 0, 1]), "extra": 1}, "data has the key 'extra'"),
@@ -357,3 +357,24 @@ def test_the_bar_of_a_notebook_is_drawn_a_few_times_only_and_has_a_row_for_each_
         bar.after_evaluation(jaxcnn.Evaluation(record["step"], 40, record["epoch"], {"loss": record["loss"]}, True))
     bar.close()
     assert 'value="30" max="40"' in pages[-1] and pages[-1].count("<tr>") == 1 + 3
+
+
+def test_arrays_of_several_labels_and_of_numbers_train_their_tasks_and_are_judged_by_them(arrays, tmp_path):
+    images, labels = arrays["train"]
+    hot = np.stack([labels % 2 == 0, labels > 4], axis=1)
+    config = small(task=configs.Task(name="multilabel"), run={"steps": 6, "tensorboard": False})
+    data = {"train": (images, hot), "class_names": ["even", "large"]}
+    run = jaxcnn.train(config, tmp_path / "sets", data=data, progress=False)
+    assert run.network.class_names == ("even", "large")
+    assert set(run.predict(images[:2])[0]) == {"labels", "probabilities"}
+    assert "<table>" in run.predict(images[:2])._repr_html_()
+    figures = run.evaluate((images[:50], hot[:50]))
+    assert 0 < figures["mean_average_precision"] <= 1
+    config = small(task=configs.Task(name="regression"), run={"steps": 6, "tensorboard": False})
+    run = jaxcnn.train(config, tmp_path / "numbers", data=(images, labels * 1.5), progress=False)
+    assert run.network.class_names == ("value",)
+    assert set(run.predict(images[:2])[0]) == {"values"} and "value " in run.predict(images[:2])._repr_html_()
+    with pytest.raises(jaxcnn.UserError, match="gives numbers, not probabilities"):
+        run.network.probabilities(images[:1])
+    with pytest.raises(jaxcnn.UserError, match="labels are float64 of shape"):
+        jaxcnn.train(small(), tmp_path / "classes", data=(images, labels * 1.5), progress=False)

@@ -141,8 +141,13 @@ def _plain(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def _said(answer: dict[str, Any]) -> tuple[str, Any, str]:
-    """Label, probability and the next labels of an answer."""
+    """What is shown of an answer in three columns: label, probability and the next labels, or what the task has."""
     if "error" in answer:
         return f"unreadable: {answer['error']}", None, ""
-    rest = ", ".join(f"{top['label']} {100 * top['probability']:.1f} %" for top in answer["top"][1:3])
-    return answer["label"], f"{100 * answer['probability']:.1f} %", rest
+    if "top" in answer:
+        rest = ", ".join(f"{top['label']} {100 * top['probability']:.1f} %" for top in answer["top"][1:3])
+        return answer["label"], f"{100 * answer['probability']:.1f} %", rest
+    if "values" in answer:
+        return ", ".join(f"{name} {value:.4g}" for name, value in answer["values"].items()), None, ""
+    likely = sorted(answer["probabilities"].items(), key=lambda item: -item[1])[:3]
+    return ", ".join(answer["labels"]), None, ", ".join(f"{name} {100 * share:.1f} %" for name, share in likely)

@@ -152,7 +152,9 @@ def _labels(given: Mapping[str, Any], names: Sequence[str] | None) -> tuple[dict
     for name, array in labels.items():
         if array.ndim == 2 and array.shape[1] == 1:
             labels[name] = array = array[:, 0]
-    if any(array.ndim == 2 or array.dtype.kind in "fb" for array in labels.values()):
+    if all(array.ndim in (1, 2) and array.dtype.kind in "iufb" for array in labels.values()) and any(
+        array.ndim == 2 or array.dtype.kind in "fb" for array in labels.values()
+    ):
         return labels, () if names is None else tuple(map(str, names))
     for name, array in labels.items():
         if array.ndim != 1 or array.dtype.kind not in "iuUSO":
