@@ -34,7 +34,8 @@ def compile_cache() -> pathlib.Path:
     versions = f"{metadata.version('jax')}-{metadata.version('jaxlib')}"
     kind = hashlib.sha256(repr(lines).encode()).hexdigest()[:12]
     home = os.environ.get("JAXCNN_TEST_CACHE") or pathlib.Path.home() / ".cache" / "jaxcnn-tests"
-    return pathlib.Path(home) / f"{versions}-{kind}"
+    # A program that JAX's cache had before programs were kept would never be kept: so a folder begun since then.
+    return pathlib.Path(home) / f"{versions}-{kind}-kept"
 
 
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(compile_cache())
