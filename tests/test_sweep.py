@@ -17,10 +17,13 @@ from jaxcnn.learn import compilation
 from jaxcnn.study import folder as files
 from jaxcnn.study import outcome, spec, start, store, table, trial, trial_queue
 from jaxcnn.study import plan as plans
+from jaxcnn.tasks.classification import Accuracy
 from jaxcnn.train import hooks
 from jaxcnn.train.hooks import Shared
 from jaxcnn.train.interrupts import Interrupted
 from tests import digits, runs, studies
+
+ACCURACY = Accuracy.headline
 
 THIN = {"model": {"width": 0.25}}
 EIGHT = spec.sweep(
@@ -291,7 +294,7 @@ def check_evolution(study):
     ]
     assert not any(inherited[:4])
     assert sum(inherited[4:]) > 6, "a random search would draw none twice"
-    board = table.Board(study.folder, 16, None)
+    board = table.Board(study.folder, 16, None, ACCURACY)
     lines = outcome.summarize(study.folder, study.definition, board, study.queue().study)
     told = [line for line in lines if line.startswith("    trial ")]
     assert "  Pareto front of validation accuracy and training time:" in lines
