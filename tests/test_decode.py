@@ -12,7 +12,6 @@ from PIL import Image, TiffImagePlugin
 from jaxcnn import config
 from jaxcnn.data.decode import EXTENSIONS, FORMATS, Unreadable, decode, grey16_peak, stored_size
 from jaxcnn.data.source import open_splits
-from jaxcnn.train.predict import read
 from tests.test_folder import encode, everything, folder, picture
 
 
