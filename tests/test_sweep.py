@@ -324,7 +324,7 @@ SEARCH = spec.sweep(spec.log_uniform("optim.learning_rate", 0.01, 0.5))
         (EIGHT, {"trials": 3}, "--trials is for random sweeps and searches"),
         (EIGHT, {"sampler": "tpe", "trials": 3}, "gives each trial one seed, but the sweep has 2"),
         (SEARCH, {"sampler": "nsga2", "trials": 3, "pruner": "median"}, "two objectives cannot be pruned"),
-        (SEARCH, {"sampler": "tpe", "trials": 3, "data": {"protocol": "full"}}, "decides by validation accuracy"),
+        (SEARCH, {"sampler": "tpe", "trials": 3, "data": {"protocol": "full"}}, "decides by figures on validation"),
     ],
 )
 def test_what_does_not_go_together_is_refused_before_anything_is_made(sweep, options, message, tmp_path):
