@@ -154,9 +154,6 @@ def test_a_student_learns_from_a_teacher_whose_weights_are_inputs_of_the_step_an
     theirs, mine, without = (jax.nn.softmax(each.outputs(split, 0)) for each in (teacher, network, alone))
     assert np.abs(mine - theirs).mean() < np.abs(without - theirs).mean()
     digits.run(tmp_path / "teacher", **groups_of(sets, "classification") | {"run": {"steps": 50, "tensorboard": False}})
-    from jaxcnn.train import teachers
-
-    teachers._constants.cache_clear()
     changed = "the network in config.task.teacher, have changed since checkpoint 10"
     with pytest.raises(configs.UserError, match=re.escape(changed)):
         digits.run(tmp_path / "student", **student | {"run": {"steps": 12, "tensorboard": False}})

@@ -9,7 +9,7 @@ from jaxcnn.config import ConfigError
 from jaxcnn.data.source import Splits
 from jaxcnn.learn.teacher import TrainedTeacher
 from jaxcnn.machine.paths import expand
-from jaxcnn.train import trained, workdir
+from jaxcnn.train import seals, trained, workdir
 
 KEY = "config.task.teacher"
 
@@ -45,11 +45,13 @@ def constants(config: configuration.Config) -> dict[str, Any]:
     Raises:
       UserError: the workdir has no sound checkpoint.
     """
-    return _constants(folder_of(config).absolute())
+    folder = folder_of(config).absolute()
+    newest = seals.newest_record(folder / "checkpoints")
+    return _constants(folder, None if newest is None else newest[1]["crc32"])
 
 
-@functools.lru_cache(maxsize=1)  # the runs of a sweep share it
-def _constants(folder: pathlib.Path) -> dict[str, Any]:
-    network, _ = trained.load(folder, "last", "", 1)
+@functools.lru_cache(maxsize=1)  # the runs of a sweep share it, as long as its newest checkpoint is the same
+def _constants(folder: pathlib.Path, _: int | None) -> dict[str, Any]:
+    network = trained.load(folder, "last", "", 1)[0]
     variables = {"batch_stats": {}, **network.variables}
     return {"variables": variables, "mean": network.constants.mean, "std": network.constants.std}
