@@ -61,7 +61,7 @@ def config(recipe: Recipe, /, *, data: Any = None, model: Any = None, **changes:
             raise ConfigError(f"model= is the name of a network or fields of config.model, not {type(value).__name__}")
         else:
             flat[_key(key, flat)] = value
-    return ml_collections.ConfigDict(configs.to_dict(configs.from_config_dict(_nested(flat))))
+    return ml_collections.ConfigDict(configs.to_dict(configs.from_config_dict(configs.nested(flat))))
 
 
 def checked(config: Recipe) -> Config:
@@ -138,15 +138,3 @@ def _key(key: str, known: Mapping[str, Any]) -> str:
         return near
     meant = convert.nearest_key(key, known)
     raise ConfigError(f"there is no field {key!r}" + (f" (did you mean {meant!r}?)" if meant else ""))
-
-
-def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """The inverse of `config.flatten`."""
-    tree: dict[str, Any] = {}
-    for key, value in flat.items():
-        *groups, name = key.split(".")
-        group = tree
-        for each in groups:
-            group = group.setdefault(each, {})
-        group[name] = value
-    return tree

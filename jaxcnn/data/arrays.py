@@ -14,9 +14,10 @@ from jaxcnn.config import UserError
 from jaxcnn.config.ranges import INT32
 from jaxcnn.data import content
 from jaxcnn.data.examples import Examples, Indices, Pixels, Source
-from jaxcnn.data.pixels import of_channels, resized
+from jaxcnn.data.pixels import resized
 from jaxcnn.data.remarks import centre_square
 from jaxcnn.machine import malloc
+from jaxcnn.text import counted
 
 DIGITS = pathlib.Path(__file__).parent / "digits.npz"  # images uint8 [1797, 8, 8] of 0..16, labels uint8 [1797]
 
@@ -58,7 +59,7 @@ def _check(data: config.Data, channels: int, what: str) -> None:
     if data.dtype != "uint8":
         raise UserError(f"config.data.dtype={data.dtype!r}: {what} has images of type uint8")
     if data.channels not in (0, channels):
-        raise UserError(f"config.data.channels={data.channels}: {what} has images of {of_channels(channels)}")
+        raise UserError(f"config.data.channels={data.channels}: {what} has images of {counted(channels, 'channel')}")
 
 
 def _resized(examples: Examples, data: config.Data) -> Examples:

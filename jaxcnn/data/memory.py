@@ -19,6 +19,7 @@ from jaxcnn.config import UserError
 from jaxcnn.data import content
 from jaxcnn.data.arrays import array_examples
 from jaxcnn.data.examples import Content, Examples, Labels, Pixels, Source
+from jaxcnn.tasks.classes import numbers_as_names
 
 KIND = "arrays"
 _NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -163,7 +164,8 @@ def _labels(given: Mapping[str, Any], names: Sequence[str] | None) -> tuple[dict
                 "from 0, or class names: [N]"
             )
     if all(array.dtype.kind in "iu" for array in labels.values()):
-        return {name: _numbers(array, name) for name, array in labels.items()}, _names_of(labels, names)
+        known = numbers_as_names(list(labels.values()), "data") if names is None else tuple(map(str, names))
+        return {name: _numbers(array, name) for name, array in labels.items()}, known
     texts = {name: _texts(array, name) for name, array in labels.items()}
     found = tuple(map(str, names)) if names is not None else tuple(sorted(set().union(*map(set, texts.values()))))
     number_of = {text: number for number, text in enumerate(found)}
@@ -188,20 +190,6 @@ def _numbers(array: np.ndarray, name: str) -> Labels:
     if len(beyond):
         raise UserError(f"data[{name!r}] has the label {array[beyond[0]]} at index {beyond[0]}, not a class number")
     return array.astype(np.int32)
-
-
-def _names_of(labels: Mapping[str, np.ndarray], names: Sequence[str] | None) -> tuple[str, ...]:
-    """The class names that were given, or else numbers."""
-    if names is not None:
-        return tuple(map(str, names))
-    classes = max((int(array.max()) + 1 for array in labels.values() if array.size), default=0)
-    examples = sum(map(len, labels.values()))
-    if classes > examples:
-        raise UserError(
-            f"data has label {classes - 1}, but only {examples} examples; labels are class numbers, counted from 0 "
-            "without gaps, and every class needs examples"
-        )
-    return tuple(map(str, range(classes)))
 
 
 def _texts(array: np.ndarray, name: str) -> list[str]:

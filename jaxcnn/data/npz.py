@@ -14,8 +14,8 @@ from jaxcnn.data.arrays import array_examples
 from jaxcnn.data.as_stored import as_type
 from jaxcnn.data.decode import Unreadable
 from jaxcnn.data.examples import WHITE, Examples, Source
-from jaxcnn.data.pixels import of_channels
 from jaxcnn.machine.paths import expand
+from jaxcnn.text import counted
 
 _IMAGE_KEYS = ("{}_images", "x_{}", "X_{}", "{}_x", "{}_data", "{}_image")
 _LABEL_KEYS = ("{}_labels", "y_{}", "Y_{}", "{}_y", "{}_targets", "{}_label")
@@ -201,7 +201,9 @@ def _image_shape(array: _Array, data: config.Data) -> tuple[int, int, int, int]:
     if shape[1] in (1, 3) and shape[3] not in (1, 3, 4):
         raise UserError(f"{what} has shape {shape}, channels first; save it as [N, H, W, C] (np.moveaxis(x, 1, -1))")
     if data.channels not in (0, shape[3]):
-        raise UserError(f"{what} has images of {of_channels(shape[3])}, but config.data.channels={data.channels}")
+        raise UserError(
+            f"{what} has images of {counted(shape[3], 'channel')}, but config.data.channels={data.channels}"
+        )
     return shape
 
 

@@ -7,6 +7,7 @@ from PIL import Image
 from jaxcnn.config import Data
 from jaxcnn.data import as_stored, decode
 from jaxcnn.data.decode import Unreadable
+from jaxcnn.text import counted
 
 Pixels = Shaped[np.ndarray, "h w c"]  # of `config.data.dtype`
 
@@ -32,7 +33,7 @@ def decode_for(data: Data, encoded: bytes, size: int, channels: int) -> Pixels:
         )
     pixels = as_stored.as_type(as_stored.read(encoded, data.max_megapixels), data.dtype)
     if pixels.shape[-1] != channels:
-        raise Unreadable(f"it has {of_channels(pixels.shape[-1])}, not {channels}; see config.data.channels")
+        raise Unreadable(f"it has {counted(pixels.shape[-1], 'channel')}, not {channels}; see config.data.channels")
     return resized(pixels, size, data.resize) if size else pixels
 
 
@@ -52,11 +53,6 @@ def resized(pixels: Pixels, size: int, fit: str) -> Pixels:
     layers = [np.asarray(decode.square(Image.fromarray(values[..., c]), size, fit)) for c in range(channels)]
     stacked = np.stack(layers, axis=-1)
     return np.rint(stacked).astype(pixels.dtype) if pixels.dtype.kind == "u" else stacked
-
-
-def of_channels(count: int) -> str:
-    """A number of channels in words."""
-    return f"{count} channel{'s' if count != 1 else ''}"
 
 
 def _as_stored(data: Data, channels: int, encoded: bytes) -> bool:

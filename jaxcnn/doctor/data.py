@@ -11,6 +11,7 @@ from jaxcnn.config import Data, Task, UserError
 from jaxcnn.data import content
 from jaxcnn.data.source import Selection, Splits, open_splits
 from jaxcnn.doctor import near
+from jaxcnn.doctor.checks import Check
 from jaxcnn.text import counted
 
 LONGEST = 60  # letters of a class name
@@ -20,13 +21,9 @@ MOST_COMPARED = 10**11  # pairs of images of two splits
 
 
 @dataclasses.dataclass(frozen=True)
-class Finding:
-    """The result of a check: `status` is ok, warn or fail; `advice` says what to do; `examples` names some images."""
+class Finding(Check):
+    """The result of a check of the images; `examples` names some of them."""
 
-    name: str
-    status: str
-    found: str
-    advice: str = ""
     examples: tuple[str, ...] = ()
 
 

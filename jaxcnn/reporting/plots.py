@@ -10,7 +10,7 @@ from typing import Any
 from jaxcnn.reporting import labels
 from jaxcnn.reporting.findings import Family
 from jaxcnn.reporting.statistics import Spread
-from jaxcnn.text import save_picture
+from jaxcnn.text import save_picture, shorten
 
 WIDTH = 4.7  # inches: on a phone, the page shows a point as about one pixel
 FONT = 9.0  # points
@@ -180,8 +180,7 @@ def place(family: Family) -> str:
 
 def words(told: str, most: int = 80) -> str:
     """A text fit for a picture: one line, not too long, and never mistaken for a hidden name."""
-    told = " ".join(labels.printable(told).split())
-    told = told if len(told) <= most else f"{told[: most - 1]}…"
+    told = shorten(" ".join(labels.printable(told).split()), most)
     return f" {told}" if told.startswith("_") else told  # matplotlib omits such names from legends
 
 

@@ -255,17 +255,11 @@ def apply(base: Config, overrides: Overrides) -> Config:
     Raises:
       ConfigError: unknown keys, wrong types, values out of range or impossible combinations, one line each.
     """
-    tree = configs.to_dict(base)
-    flat = configs.flatten(tree)
-    for key, value in overrides.items():
+    flat = configs.flatten(configs.to_dict(base))
+    for key in overrides:
         if key not in flat:
             raise ConfigError(f"unknown key config.{key}{_nearest(key, flat)}")
-        *groups, name = key.split(".")
-        place = tree
-        for group in groups:
-            place = place[group]
-        place[name] = value
-    return configs.from_config_dict(tree)
+    return configs.from_config_dict(configs.nested({**flat, **overrides}))
 
 
 def _nearest(key: str, known: Mapping[str, Any]) -> str:

@@ -52,6 +52,16 @@ def numbers_as_names(labels: Sequence[np.ndarray], title: str) -> tuple[str, ...
     return tuple(str(number) for number in range(classes))
 
 
+def without_examples(counts: np.ndarray, names: Sequence[str]) -> list[str]:
+    """The names of the classes that have no example; `counts` has the number of each."""
+    return [names[int(k)] for k in np.flatnonzero(counts == 0)]
+
+
+def lacks(empty: Sequence[str]) -> str:
+    """That a split has no examples of these classes, as the end of a sentence; empty if there are none."""
+    return f"has no examples of {listed(empty)}" if empty else ""
+
+
 @dataclasses.dataclass(frozen=True)
 class Classes:
     """Targets that are numbers of classes, int32."""
@@ -97,11 +107,11 @@ class Classes:
         """Refuse a training split that has no example of some class."""
         if self.classes < 2:
             raise UserError(f"{title} has only one class, {names[0]!r}; classification needs at least two")
-        empty = np.flatnonzero(self.counts(targets) == 0)
-        if not len(empty):
+        empty = without_examples(self.counts(targets), names)
+        if not empty:
             return
-        told, verb = listed([names[int(label)] for label in empty]), "has" if len(empty) == 1 else "have"
-        named = f"{'class' if len(empty) == 1 else 'classes'} {told} {verb} no examples in {description}"
+        verb = "has" if len(empty) == 1 else "have"
+        named = f"{'class' if len(empty) == 1 else 'classes'} {listed(empty)} {verb} no examples in {description}"
         if lowest > 0 and list(names) == list(map(str, range(self.classes))):
             raise UserError(f"{named}: labels start at 1, but {FROM_0}")
         raise UserError(f"{named}; every class needs training examples")
@@ -112,8 +122,7 @@ class Classes:
 
     def remark(self, targets: Labels, names: Sequence[str]) -> str:
         """The classes without an example, if there are any."""
-        empty = [names[int(label)] for label in np.flatnonzero(self.counts(targets) == 0)]
-        return f"has no examples of {listed(empty)}" if empty else ""
+        return lacks(without_examples(self.counts(targets), names))
 
     def describe(self, targets: Labels, names: Sequence[str]) -> str:
         """The class names (only the first of many), with their numbers of examples if these differ much."""

@@ -128,7 +128,7 @@ class Accuracy:
         """Whether the class is the most probable one, or among the five most probable."""
         return {name: hits(outputs, target, k) for name, k in zip(self.metrics, (1, 5), strict=True)}
 
-    def collector(self, examples: int, constants: Any) -> "Guesses":
+    def collector(self, constants: Any) -> "Guesses":
         """Collects the predicted class of each example and its probability; the logits, unless they are too many."""
         return Guesses()
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxcnn.text import distinct, save_picture, shown
+from jaxcnn.text import distinct, save_picture, shorten, shown
 
 MOST_DENSE = 200  # classes up to which a file has every cell; with more, only non-zero cells
 MOST_DRAWN = 1000  # rows of a picture; with more classes, neighbours share a row
@@ -174,7 +174,7 @@ def draw(confusion: Confusion, class_names: Sequence[str], path: pathlib.Path) -
     image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=1))
     if classes <= 150:
         size = 9 if classes <= 20 else max(5.5, 9 - classes / 30)
-        names = [_short(name) for name in class_names]
+        names = [shorten(shown(name), 60) for name in class_names]
         axes.set_xticks(range(classes), names, rotation=90, fontsize=size)
         axes.set_yticks(range(classes), names, fontsize=size)
     text: dict[str, Any] = {"fontsize": 10 if classes <= 20 else 18}
@@ -191,9 +191,3 @@ def draw(confusion: Confusion, class_names: Sequence[str], path: pathlib.Path) -
     bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.01, ticks=[0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1])
     bar.set_label("share of the true class", **text)
     save_picture(figure, path)
-
-
-def _short(name: str, most: int = 60) -> str:
-    """A name on one line, and not too long for a picture."""
-    name = shown(name)
-    return name if len(name) <= most else f"{name[: most - 1]}…"

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float32, UInt8
 from jaxcnn import config as configuration
 from jaxcnn.config import UserError
 from jaxcnn.tasks import weights
+from jaxcnn.tasks.classes import lacks, without_examples
 from jaxcnn.tasks.headline import Headline
 from jaxcnn.tasks.task import Facts, OfEach, Outputs, Settings
 from jaxcnn.text import distinct, listed, save_picture, shorten, shown
@@ -66,7 +67,7 @@ class LabelSets:
 
     def check(self, targets: Hot, names: Sequence[str], title: str, description: str, lowest: float) -> None:
         """Refuse a training split without an image of some class."""
-        if lacking := self._without(targets, names):
+        if lacking := without_examples(self.counts(targets), names):
             verb = "has" if len(lacking) == 1 else "have"
             raise UserError(f"{listed(lacking)} {verb} no examples in {description}; every class needs some")
 
@@ -80,8 +81,7 @@ class LabelSets:
 
     def remark(self, targets: Hot, names: Sequence[str]) -> str:
         """The classes without an example, if there are any."""
-        lacking = self._without(targets, names)
-        return f"has no examples of {listed(lacking)}" if lacking else ""
+        return lacks(without_examples(self.counts(targets), names))
 
     def describe(self, targets: Hot, names: Sequence[str]) -> str:
         """The first class names with their numbers of examples, and the mean number of classes of an image."""
@@ -104,9 +104,6 @@ class LabelSets:
     def facts(self, targets: Hot) -> Facts:
         """None."""
         return {}
-
-    def _without(self, targets: Hot, names: Sequence[str]) -> list[str]:
-        return [names[int(k)] for k in np.flatnonzero(self.counts(targets) == 0)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,7 +173,7 @@ class SetFigures:
         f1 = jnp.where(total > 0, 2.0 * right / jnp.maximum(total, 1), 1.0)
         return {"sample_f1": f1, "exact_match": jnp.all(guess == wanted, axis=-1).astype(jnp.float32)}
 
-    def collector(self, examples: int, constants: Any) -> "Probabilities":
+    def collector(self, constants: Any) -> "Probabilities":
         """Collects the probabilities and the sets of all images."""
         return Probabilities()
 

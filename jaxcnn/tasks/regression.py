@@ -156,7 +156,7 @@ class Errors:
             "mean_squared_error": jnp.mean(jnp.square(error), axis=-1),
         }
 
-    def collector(self, examples: int, constants: Any) -> "Predictions":
+    def collector(self, constants: Any) -> "Predictions":
         """Collects the numbers of all examples."""
         return Predictions(constants)
 

@@ -184,8 +184,8 @@ class Evaluation(Protocol):
         """The `metrics` of each example; targets are those of `Targets.whole` or `Targets.mixed`."""
         ...
 
-    def collector(self, examples: int, constants: Any) -> Collector:
-        """A collector for so many examples."""
+    def collector(self, constants: Any) -> Collector:
+        """An empty collector; `constants` as in `Loss.losses`."""
         ...
 
     def answers(self, outputs: np.ndarray, names: Sequence[str], constants: Any, fitted: Facts) -> list[dict[str, Any]]:
@@ -235,6 +235,6 @@ class Task:
         of_each = {"loss": self.loss.reported(outputs, whole, constants)}
         of_each |= self.evaluation.values(outputs, whole, constants)
         means = {name: float(np.asarray(values, np.float64).mean()) for name, values in of_each.items()}
-        collector = self.evaluation.collector(len(outputs), constants)
+        collector = self.evaluation.collector(constants)
         collector.add(outputs, targets)
         return {"examples": len(outputs), **means, **collector.figures(names, fitted)}

@@ -215,8 +215,10 @@ def _evaluate(session: Session) -> bool:
     began = time.time()
     assert session.splits.val is not None
     split, evaluation = session.splits.val, session.spec.task.evaluation
-    collector = evaluation.collector(len(split), session.constants) if evaluation.collected else None
+    collector = evaluation.collector(session.constants) if evaluation.collected else None
     values = _figures(session, split, session.state, collector=collector)
+    if collector is not None:
+        values |= _recorded(session, collector.figures(split.class_names, {}))
     progress = session.progress
     progress.eval_seconds += time.time() - began
     progress.evaluated = session.step
@@ -248,14 +250,17 @@ def _figures(
     Those with test-time augmentation, if any, are named tta_… and ema_tta_…. The outputs of the weights behind the
     headline figure are added to `collector`.
     """
-    values, prefix = _measure(session, split, state.variables(), tta, collector if state.ema is None else None), ""
+    values = _measure(session, split, state.variables(), tta, collector if state.ema is None else None)
     if state.ema is not None:
-        averaged, prefix = _measure(session, split, state.ema, tta, collector), "ema_"
+        averaged = _measure(session, split, state.ema, tta, collector)
         values |= {f"ema_{name}": value for name, value in averaged.items() if name != "examples"}
-    if collector is not None and (wanted := session.spec.task.evaluation.collected):
-        figures = collector.figures(split.class_names, {})
-        values |= {f"{prefix}{name}": figures[name] for name in wanted}
     return values
+
+
+def _recorded(session: Session, figures: dict[str, Any]) -> dict[str, Any]:
+    """Those figures of a collector that `metrics.jsonl` has, named for the weights that they are of."""
+    prefix = "" if session.state.ema is None else "ema_"
+    return {f"{prefix}{name}": figures[name] for name in session.spec.task.evaluation.collected}
 
 
 def _measure(
@@ -309,10 +314,12 @@ def _test(session: Session) -> tuple[dict[str, Any] | None, dict[str, Any]]:
                 f"test the last checkpoint with --mode=eval --workdir={session.folder}"
             ) from error
     found = _fit(session, state, step)
-    collector = session.spec.task.evaluation.collector(len(split), session.constants)
-    values = _figures(session, split, state, session.config.run.tta, collector)
-    session.logbook.record("test", session.step, {"of_step": step, **values})
-    return {"of_step": step, **values}, collector.figures(session.splits.class_names, found)
+    collector = session.spec.task.evaluation.collector(session.constants)
+    values = {"of_step": step, **_figures(session, split, state, session.config.run.tta, collector)}
+    collected = collector.figures(session.splits.class_names, found)
+    values |= _recorded(session, collected)
+    session.logbook.record("test", session.step, values)
+    return values, collected
 
 
 def _fit(session: Session, state: State, step: int) -> dict[str, Any]:
@@ -320,7 +327,7 @@ def _fit(session: Session, state: State, step: int) -> dict[str, Any]:
     split = session.splits.val
     if split is None:
         return {}
-    collector = session.spec.task.evaluation.collector(len(split), session.constants)
+    collector = session.spec.task.evaluation.collector(session.constants)
     _measure(session, split, state.variables() if state.ema is None else state.ema, collector=collector)
     found = collector.fitted()
     if found and session.cluster.first:

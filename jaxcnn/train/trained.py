@@ -44,13 +44,9 @@ class Trained:
 
     def evaluate(self, split: Split, batch_size: int = 0) -> dict[str, Any]:
         """The figures of a split, as in `test.json`; `batch_size` 0: the batch size of training."""
-        evaluation = self.spec.task.evaluation
-        collector = evaluation.collector(len(split), self.constants)
+        collector, tta = self.spec.task.evaluation.collector(self.constants), self.config.run.tta
         loader, batch_size = self._loader(split), eval_batch_size(batch_size, self.spec, self.mesh)
-        means = evaluate(
-            loader, split, self.variables, self.constants, batch_size, _go_on, self.config.run.tta, collector
-        )
-        tta = self.config.run.tta
+        means = evaluate(loader, split, self.variables, self.constants, batch_size, _go_on, tta, collector)
         return means | collector.figures(self.class_names, self.fitted) | ({} if tta == "none" else {"tta": tta})
 
     def _loader(self, split: Split) -> Loader:
