@@ -87,7 +87,7 @@ class Train(Task):
     def facts(self) -> dict[str, Any]:
         """Loss of the last step, steps in a call, FLOPs per image. Raises ValueError if the loss is not finite."""
         sums = jax.tree.map(lambda rows: np.ravel(rows)[self._in_call - 1], self._metrics.sums)
-        loss = float(sums.loss / sums.count)
+        loss = float(sums["loss"] / sums["count"])
         if not np.isfinite(loss):
             raise ValueError(f"the loss is {loss}")
         return {"loss": loss, "steps_per_call": self._most, "flops_per_image": flops.count(self._program).train}

@@ -5,7 +5,10 @@ import json
 import pytest
 from matplotlib.figure import Figure
 
+from jaxcnn.tasks.classification import Accuracy
 from jaxcnn.train import curves
+
+ACCURACY = Accuracy.headline
 
 
 def write(folder, *, val: bool, ema: bool, test: bool, epochs: int = 3) -> None:
@@ -57,7 +60,7 @@ def labels(axes) -> list[str]:
 )
 def test_each_curve_that_the_run_has_is_drawn_and_named(kinds, loss, accuracy, drawn, tmp_path):
     write(tmp_path, **kinds)
-    path = curves.draw(tmp_path)
+    path = curves.draw(tmp_path, ACCURACY)
     assert path == tmp_path / "curves.png"
     assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
     (figure,) = drawn
@@ -77,9 +80,9 @@ def test_a_last_line_cut_off_by_a_crash_is_left_out(tmp_path):
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"kind": "train", "step": 7, "lo')
     assert curves.read_records(tmp_path) == whole
-    curves.draw(tmp_path)
+    curves.draw(tmp_path, ACCURACY)
 
 
 def test_a_run_too_short_for_any_record_still_has_a_picture(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("")
-    assert curves.draw(tmp_path).exists()
+    assert curves.draw(tmp_path, ACCURACY).exists()

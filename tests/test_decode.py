@@ -12,7 +12,7 @@ from PIL import Image, TiffImagePlugin
 from jaxcnn import config
 from jaxcnn.data.decode import EXTENSIONS, FORMATS, Unreadable, decode, grey16_peak, stored_size
 from jaxcnn.data.source import open_splits
-from jaxcnn.train.predict import _read
+from jaxcnn.train import predict
 from tests.test_folder import encode, everything, folder, picture
 
 
@@ -298,7 +298,7 @@ def test_each_way_has_a_cache_of_its_own_and_arrays_and_predictions_are_resized_
     np.savez(tmp_path / "a.npz", images=pixels, labels=np.arange(2))
     data = config.Data(source=f"npz:{tmp_path / 'a.npz'}", **fields | {"resize": "pad"})
     (tmp_path / "one.png").write_bytes(encode(Image.fromarray(pixels[1])))
-    assert (everything(open_splits(data).train)[1] == _read(tmp_path / "one.png", (12, 12, 3), data)).all()
+    assert (everything(open_splits(data).train)[1] == predict.read(tmp_path / "one.png", (12, 12, 3), data)).all()
 
 
 def test_a_way_that_is_none_is_refused():

@@ -242,7 +242,7 @@ PBT = {"pbt_every_epochs": 1.0}
         ("tpe", {}, {}, "--population is for sweeps whose trials are planned; --sampler=tpe draws each"),
         ("", {"data": {"loader": "stream"}}, {}, r"needs config\.data\.loader='resident', but digits is streamed"),
         ("", {}, {"way": "devices"}, "--population_way=devices: there is only one device"),
-        ("", {"data": {"protocol": "full"}}, PBT, "--pbt_every_epochs needs the validation accuracy"),
+        ("", {"data": {"protocol": "full"}}, PBT, "--pbt_every_epochs needs figures on validation"),
         ("", {"run": {"test_with": "best"}}, PBT, r"--pbt_every_epochs needs config\.run\.test_with='last'"),
     ],
 )

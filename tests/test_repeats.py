@@ -9,8 +9,11 @@ from jaxcnn.reporting.read import read
 from jaxcnn.study import folder as files
 from jaxcnn.study import outcome, spec, table, trial, trial_queue
 from jaxcnn.study import plan as plans
+from jaxcnn.tasks.classification import Accuracy
 from jaxcnn.train.hooks import Shared
 from tests import digits, studies
+
+ACCURACY = Accuracy.headline
 
 THIN = {"model": {"width": 0.25}}
 TWO = spec.sweep(spec.values("optim.nesterov", [True, False]), trials=8)
@@ -54,7 +57,7 @@ def test_a_trial_that_is_drawn_again_is_not_trained_again_and_has_the_outcome_of
         assert (row["state"], row["values"]) == ("complete", first["values"])
         assert row.get("as") == kept.user_attrs.get("as") == (None if row is first else first["number"])
         assert kept.value == first["values"]["val_accuracy"]
-        assert (f"repeats trial {first['number']}" in table.line_of(row)) == (row is not first)
+        assert (f"repeats trial {first['number']}" in table.line_of(row, ACCURACY)) == (row is not first)
     found = read([tmp_path])
     states = [run.state for run in found.runs]
     assert states.count("repeated") == 6
@@ -111,7 +114,7 @@ def test_a_repeat_of_a_pruned_trial_is_pruned_where_the_first_was(tmp_path):
 def test_a_sweep_of_which_no_trial_came_to_a_figure_does_not_end_with_code_0(state, tmp_path, monkeypatch):
     trained(monkeypatch, state)
     study = studies.make(tmp_path, spec.sweep(spec.values("optim.learning_rate", [0.1, 0.2])), **THIN)
-    board = table.Board(tmp_path, 2, None)
+    board = table.Board(tmp_path, 2, None, ACCURACY)
     board.read()
     assert outcome.exit_code(board) == 0, "none has ended"
     study.work(1)

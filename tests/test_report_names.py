@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from jaxcnn.reporting import charts, labels, page, tables, write
 from jaxcnn.reporting.findings import find
 from jaxcnn.reporting.read import Material, read
-from jaxcnn.train import confusion
+from jaxcnn.tasks import confusion
 from tests import report_folders as folders
 
 NASTY = [

@@ -173,7 +173,7 @@ def test_a_checkpoint_of_another_model_is_refused(unfinished):
 
 def test_a_start_that_was_refused_does_not_pin_its_config(tmp_path):
     workdir = tmp_path / "run"
-    code, output = runs.run(*FLAGS, "--config.data.val_examples=5000", f"--workdir={workdir}")
+    code, output = runs.run(*FLAGS, "--config.data.val_examples=4999", f"--workdir={workdir}")
     assert code == 2, output
     code, output = runs.run(*FLAGS, f"--workdir={workdir}")
     assert code == 0, output

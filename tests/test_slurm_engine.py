@@ -13,9 +13,12 @@ import pytest
 from jaxcnn.config import UserError
 from jaxcnn.study import spec, table
 from jaxcnn.study.engines import Job, slurm
+from jaxcnn.tasks.classification import Accuracy
 from jaxcnn.train.hooks import Shared
 from jaxcnn.train.interrupts import Interrupts
 from tests import studies
+
+ACCURACY = Accuracy.headline
 
 SBATCH = '#!/bin/sh\ncp "$1" "$KEEP/submitted-$(ls "$KEEP" | wc -l).sh"\necho "Submitted batch job 4711"\n'
 SACCT = '#!/bin/sh\necho "JobID|State|NodeList"\nfor n in 0 1 2; do echo "4711_$n|$STATE|node"; done\n'
@@ -38,7 +41,7 @@ def cluster(tmp_path, monkeypatch):
 
 def job(tmp_path, **options):
     study = studies.make(tmp_path / "sweep", spec.sweep(spec.values("optim.learning_rate", [0.1])))
-    display = table.Display(table.Board(study.folder, 1, study.plan.planned), table.Estimate({}))
+    display = table.Display(table.Board(study.folder, 1, study.plan.planned, ACCURACY), table.Estimate({}))
     return Job(
         folder=study.folder,
         definition=study.definition,

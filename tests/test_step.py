@@ -171,7 +171,8 @@ def test_evaluation_ignores_padding():
             step(state.variables(), gather(data, np.int32(i)), small.constants(mesh))[0]
             for i in range(0, 48, batch_size)
         ]
-        totals[batch_size] = [sum(float(getattr(s, name)) for s in sums) for name in ("loss", "top1", "top5", "count")]
+        names = ("loss", "top1_accuracy", "top5_accuracy", "count")
+        totals[batch_size] = [sum(float(s[name]) for s in sums) for name in names]
     assert totals[8][3] == totals[40][3] == totals[64][3] == 48
     assert totals[8][1] == totals[40][1] == totals[64][1]
     np.testing.assert_allclose([totals[40][0], totals[64][0]], totals[8][0], rtol=1e-6)

@@ -17,10 +17,13 @@ from jaxcnn.learn import compilation
 from jaxcnn.study import folder as files
 from jaxcnn.study import outcome, spec, start, store, table, trial, trial_queue
 from jaxcnn.study import plan as plans
+from jaxcnn.tasks.classification import Accuracy
 from jaxcnn.train import hooks
 from jaxcnn.train.hooks import Shared
 from jaxcnn.train.interrupts import Interrupted
 from tests import digits, runs, studies
+
+ACCURACY = Accuracy.headline
 
 THIN = {"model": {"width": 0.25}}
 EIGHT = spec.sweep(
@@ -291,7 +294,7 @@ def check_evolution(study):
     ]
     assert not any(inherited[:4])
     assert sum(inherited[4:]) > 6, "a random search would draw none twice"
-    board = table.Board(study.folder, 16, None)
+    board = table.Board(study.folder, 16, None, ACCURACY)
     lines = outcome.summarize(study.folder, study.definition, board, study.queue().study)
     told = [line for line in lines if line.startswith("    trial ")]
     assert "  Pareto front of validation accuracy and training time:" in lines
@@ -321,7 +324,7 @@ SEARCH = spec.sweep(spec.log_uniform("optim.learning_rate", 0.01, 0.5))
         (EIGHT, {"trials": 3}, "--trials is for random sweeps and searches"),
         (EIGHT, {"sampler": "tpe", "trials": 3}, "gives each trial one seed, but the sweep has 2"),
         (SEARCH, {"sampler": "nsga2", "trials": 3, "pruner": "median"}, "two objectives cannot be pruned"),
-        (SEARCH, {"sampler": "tpe", "trials": 3, "data": {"protocol": "full"}}, "decides by validation accuracy"),
+        (SEARCH, {"sampler": "tpe", "trials": 3, "data": {"protocol": "full"}}, "decides by figures on validation"),
     ],
 )
 def test_what_does_not_go_together_is_refused_before_anything_is_made(sweep, options, message, tmp_path):

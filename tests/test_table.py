@@ -8,6 +8,9 @@ from rich.console import Console
 
 from jaxcnn.study import folder as files
 from jaxcnn.study import table
+from jaxcnn.tasks.classification import Accuracy
+
+ACCURACY = Accuracy.headline
 
 
 def trial(root, number, state, *, seconds=10.0, accuracy=None, reason=None, program="a"):
@@ -32,7 +35,7 @@ def trial(root, number, state, *, seconds=10.0, accuracy=None, reason=None, prog
 
 
 def board(root, programs="aaaa"):
-    made = table.Board(root, len(programs), [{"program": program} for program in programs])
+    made = table.Board(root, len(programs), [{"program": program} for program in programs], ACCURACY)
     made.read()
     return made
 

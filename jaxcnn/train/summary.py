@@ -26,7 +26,7 @@ def headline(config: Config, figure: Headline) -> str:
 def headline_of(figures: dict[str, Any]) -> Headline:
     """The headline figure of a summary; earlier versions knew only accuracy."""
     kind = figures.get("headline_kind", {"label": "accuracy", "better": "higher", "percent": True})
-    return Headline(figures["headline"].removeprefix("ema_"), **kind)
+    return Headline(figures.get("headline", "").removeprefix("ema_"), **kind)
 
 
 def make(session: "Session", test: dict[str, Any] | None, test_seconds: float) -> dict[str, Any]:
