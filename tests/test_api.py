@@ -238,7 +238,7 @@ WRONG = np.zeros((4, 8, 8, 3), np.uint8)
 @pytest.mark.parametrize(
     ("data", "told"),
     [
-        ((WRONG / np.float32(0), [0, 1, 0, 1]), "contain NaN or infinite values"),
+        ((np.full(WRONG.shape, np.nan), [0, 1, 0, 1]), "contain NaN or infinite values"),
         ((WRONG.astype(np.int64) - 1, [0, 1, 0, 1]), "scale them to that range"),
         ((np.moveaxis(WRONG, 3, 1), [0, 1, 0, 1]), "channels first"),
         ((WRONG, [0, 1, 0]), "data['train'] has 4 images, but 3 labels"),
