@@ -194,7 +194,7 @@ def test_a_run_draws_no_curves_where_none_are_wanted(finished):
 
 
 def test_a_drawing_that_fails_does_not_keep_a_finished_run_from_its_summary(half, monkeypatch, capfd):
-    def fail(folder):
+    def fail(*_):
         raise RuntimeError("no font")
 
     monkeypatch.setattr(curves, "draw", fail)

@@ -212,7 +212,7 @@ def test_progress_can_be_read_by_grep(finished):
 def test_the_workdir_holds_what_the_last_line_promises(finished):
     workdir, _, _ = finished
     assert {path.name for path in workdir.iterdir() if not path.name.startswith(".")} == {
-        "checkpoints", "config.json", "curves.png", "data.json", "environment.json", "metrics.jsonl",
+        "checkpoints", "config.json", "curves.png", "data.json", "environment.json", "fitted.json", "metrics.jsonl",
         "normalization.json", "summary.json", "test.json",
     }  # fmt: skip
     environment = json.loads((workdir / "environment.json").read_text())

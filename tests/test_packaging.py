@@ -20,6 +20,7 @@ def test_the_wheel_has_every_package_and_file_that_the_clone_has(root):
     folders = {each.parent for each in (root / "jaxcnn").rglob("*.py")} | {
         root / "configs",
         root / "configs" / "sweeps",
+        root / "configs" / "tasks",
     }
     dotted = {".".join(folder.relative_to(root).parts) for folder in folders}
     expected = {f"jaxcnn.{name}" if name.startswith("configs") else name for name in dotted} | {"jaxcnn.launch_files"}
