@@ -3,6 +3,7 @@
 import importlib.util
 import itertools
 import json
+import random
 import re
 import uuid
 
@@ -59,13 +60,15 @@ def test_eight_trials_of_other_rates_decays_and_seeds_compile_once_and_read_thei
         monkeypatch.setattr(module, name, lambda *a, real=real, seen=seen: seen.append(a) or real(*a))
     real_statistics = hooks.image_statistics
     monkeypatch.setattr(hooks, "image_statistics", lambda split: summed.append(split.name) or real_statistics(split))
-    # A program that no other test has compiled.
-    study = studies.make(tmp_path, EIGHT, **THIN, norm={"epsilon": 1.0017e-5}, run={"eval_batch_size": 79})
+    # Programs that nobody has compiled before; the initial state is drawn by a program that others may have left.
+    epsilon, size = random.SystemRandom().uniform(1e-5, 2e-5), random.SystemRandom().randrange(70, 360)
+    study = studies.make(tmp_path, EIGHT, **THIN, norm={"epsilon": epsilon}, run={"eval_batch_size": size})
     opened.clear()
     assert [outcome.state for outcome in study.work()] == ["complete"] * 8
     # One for each split, as their sizes differ.
-    programs = ["resident_train_step", "init_state", "eval_step", "eval_batch", "eval_batch"]
-    assert sorted(compiled) == sorted(programs)
+    programs = ["eval_batch", "eval_batch", "eval_step", "resident_train_step"]
+    assert sorted(name for name in compiled if name != "init_state") == programs
+    assert compiled.count("init_state") <= 1
     assert len(opened) == 1
     assert sorted(split.name for split, _ in loaded) == ["test", "train", "val"]
     assert summed == ["train"]
