@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import ml_collections
 
-from jaxcnn import config as configs
+import jaxcnn.config as configs
 from jaxcnn.config import Config, ConfigError, convert, recipes
 from jaxcnn.machine import paths
 

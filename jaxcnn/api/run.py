@@ -10,7 +10,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from jaxcnn import config as configs
+import jaxcnn.config as configs
 from jaxcnn.api import images as forms
 from jaxcnn.api import shown
 from jaxcnn.api.errors import python_words
