@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import jaxcnn.config as configs
 from benchmarks import jaxcnn_tasks
 from benchmarks.serve import Task
-from jaxcnn import config as configs
 from jaxcnn.data import augment, order, resident
 from jaxcnn.data.batch import Batch, Split
 from jaxcnn.data.source import open_splits

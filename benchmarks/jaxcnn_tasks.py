@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import jaxcnn.config as configs
 from benchmarks import flops
 from benchmarks.serve import Task
-from jaxcnn import config as configs
 from jaxcnn.data import resident
 from jaxcnn.data.batch import Constants
 from jaxcnn.learn import programs, sharded

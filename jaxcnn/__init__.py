@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import inspect
     from typing import Any
 
+    from jaxcnn.api.configs import config as config
     from jaxcnn.api.network import Network as Network
     from jaxcnn.api.run import Run as Run
     from jaxcnn.api.run import load as load

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from absl import flags
 
+import jaxcnn.config as configuration
 from jaxcnn import command
-from jaxcnn import config as configuration
 from jaxcnn.config import UserError
 from jaxcnn.data.batch import Split
 from jaxcnn.data.source import open_splits

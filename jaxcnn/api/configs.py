@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import ml_collections
 
-from jaxcnn import config as configs
+import jaxcnn.config as configs
 from jaxcnn.config import Config, ConfigError, convert, recipes
 from jaxcnn.machine import paths
 
@@ -103,7 +103,7 @@ def _file(name: str) -> pathlib.Path:
         return paths.shipped_config(name)
     except ConfigError:
         networks = configs.choices("model.name")
-        shipped = [each for each in paths.shipped_configs() if "/" not in each]  # without sweeps
+        shipped = [each for each in paths.shipped_configs() if not each.startswith("sweeps/")]
         raise ConfigError(
             f"there is no recipe {name!r}{convert.nearest(name, (*networks, *shipped))}; there are the networks "
             f"{', '.join(networks)}, the configs {', '.join(shipped)}, and files that end in .py"

@@ -12,9 +12,8 @@ from jaxtyping import Num
 from PIL import Image, ImageOps
 
 from jaxcnn.config import Data, UserError
-from jaxcnn.data import decode
+from jaxcnn.data import as_stored, decode, pixels
 from jaxcnn.data.memory import as_array, hint_for
-from jaxcnn.data.pixels import resized
 from jaxcnn.train import predict
 
 Pixels = Num[np.ndarray, "h w c"]
@@ -60,8 +59,8 @@ def _each(images: Any, shape: tuple[int, int, int], data: Data, skip: bool, what
     elif isinstance(images, Image.Image):
         yield Found(_fitting(_of_pillow(images, shape, data, what), shape, data, what))
     elif hasattr(images, "__array__"):
-        for number, pixels in enumerate(_stack(as_array(images, what), shape, data, what)):
-            yield Found(_fitting(pixels, shape, data, f"{what}[{number}]"))
+        for number, image in enumerate(_stack(as_array(images, what), shape, data, what)):
+            yield Found(_fitting(image, shape, data, f"{what}[{number}]"))
     elif isinstance(images, Iterable) and not isinstance(images, bytes | dict):
         for number, each in enumerate(images):
             yield from _each(each, shape, data, skip, f"{what}[{number}]")
@@ -74,9 +73,9 @@ def _each(images: Any, shape: tuple[int, int, int], data: Data, skip: bool, what
 
 def _of_pillow(image: Image.Image, shape: tuple[int, int, int], data: Data, what: str) -> Pixels:
     """The pixels of a Pillow image, as those of a file with this image."""
+    if data.dtype != "uint8" or shape[-1] not in (1, 3):
+        return _stack(as_array(image, what), shape, data, what)[0]
     side = shape[0] if shape[0] == shape[1] else 0
-    if data.dtype != "uint8":
-        raise UserError(f"{what} is a Pillow image, but the network takes values of type {data.dtype}; give arrays")
     try:
         with contextlib.suppress(Exception):  # a damaged EXIF block: leave the pixels as stored
             image = ImageOps.exif_transpose(image)
@@ -95,8 +94,8 @@ def _files(place: str, shape: tuple[int, int, int], data: Data, skip: bool) -> I
             yield Found(None, str(path), str(error))
 
 
-def _stack(array: np.ndarray, shape: tuple[int, int, int], data: Data, what: str) -> np.ndarray:
-    """An array of images [N, H, W, C] of the type of the network's."""
+def _stack(array: np.ndarray, shape: tuple[int, int, int], data: Data, what: str) -> Num[np.ndarray, "n h w c"]:
+    """An array of images [N, H, W, C] of `data.dtype`."""
     channels = shape[-1]
     if array.ndim == 2 and channels == 1:
         array = array[None, :, :, None]
@@ -106,17 +105,19 @@ def _stack(array: np.ndarray, shape: tuple[int, int, int], data: Data, what: str
         array = array[..., None]
     if array.ndim != 4 or array.shape[-1] != channels:
         raise UserError(f"{what} has shape {array.shape}, but the network takes images [N, H, W, {channels}]")
-    if array.dtype != data.dtype:
-        wanted = f"uint8, from 0 to 255{hint_for(array)}" if data.dtype == "uint8" else data.dtype
-        raise UserError(f"{what} is {array.dtype}, but must be {wanted}")
-    return array
+    if array.dtype != data.dtype and data.dtype != "float32":
+        raise UserError(f"{what} is {array.dtype}, but the network takes {data.dtype}{hint_for(array)}")
+    try:
+        return as_stored.as_type(array, data.dtype)
+    except decode.Unreadable as error:
+        raise UserError(f"{what}: {error}") from None
 
 
-def _fitting(pixels: Pixels, shape: tuple[int, int, int], data: Data, what: str) -> Pixels:
+def _fitting(image: Pixels, shape: tuple[int, int, int], data: Data, what: str) -> Pixels:
     """The image in the size of the network: resized if that is square, as in training; otherwise it must have it."""
-    if pixels.shape == shape:
-        return pixels
+    if image.shape == shape:
+        return image
     height, width, _ = shape
     if height != width:
-        raise UserError(f"{what} is {pixels.shape[0]}x{pixels.shape[1]}, but the network takes only {height}x{width}")
-    return resized(pixels, height, data.resize)
+        raise UserError(f"{what} is {image.shape[0]}x{image.shape[1]}, but the network takes only {height}x{width}")
+    return pixels.resized(image, height, data.resize)

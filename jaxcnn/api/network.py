@@ -40,15 +40,19 @@ class Network:
         return f"<{model} of {len(self.class_names)} classes, step {self.step}, {self.weights} weights>"
 
     def __call__(self, images: Any) -> Float32[np.ndarray, "n k"]:
-        """The outputs of the network (logits) for images. Raises UserError for something that is not an image."""
+        """The outputs of the network, for classification the logits. Raises UserError for what is not an image."""
         return self._outputs(images, None)
 
     def probabilities(self, images: Any) -> Float32[np.ndarray, "n k"]:
-        """The probability of each class, for each image. Raises as `__call__`, and for a task without probabilities."""
-        found = self.trained.spec.task.evaluation.probabilities(self(images))
-        if found is None:
-            raise UserError("this network gives numbers, not probabilities; use predict")
-        return found
+        """The probability of each class, for each image.
+
+        Raises:
+          UserError: the task has no probabilities (regression); and as `__call__`.
+        """
+        probabilities = self.trained.spec.task.evaluation.probabilities(self(images))
+        if probabilities is None:
+            raise UserError(f"config.task.name={self.trained.config.task.name!r} has no probabilities")
+        return probabilities
 
     def features(self, images: Any, layer: str = "") -> np.ndarray:
         """What the classifier sees of images, [N, features]: an embedding for search, clustering or another classifier.
@@ -80,7 +84,9 @@ class Network:
         return jax.device_get(self.trained.variables)
 
     def predict(self, images: Any, *, on_error: str = "raise") -> Predictions:
-        """For each image, its most probable classes: `{"label", "probability", "top": [...]}`, and "file" if it is one.
+        """The answer for each image, and its "file" if it is one.
+
+        For classification, these are its most probable classes: `{"label", "probability", "top": [...]}`.
 
         Args:
           images: see the class.
@@ -91,7 +97,7 @@ class Network:
         """
         if on_error not in ("raise", "skip"):
             raise UserError(f"on_error must be 'raise' or 'skip', not {on_error!r}")
-        found = Predictions()
+        found = Predictions(self.trained.spec.task.evaluation.columns)
         with python_words():
             for batch in self._batches(images, skip_unreadable=on_error == "skip"):
                 readable = any(each.pixels is not None for each in batch)

@@ -10,7 +10,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from jaxcnn import config as configs
+import jaxcnn.config as configs
 from jaxcnn.api import images as forms
 from jaxcnn.api import shown
 from jaxcnn.api.errors import python_words
@@ -20,6 +20,7 @@ from jaxcnn.config import UserError
 from jaxcnn.data import memory
 from jaxcnn.machine import extras, paths
 from jaxcnn.tasks import by_name
+from jaxcnn.tasks.headline import Headline
 from jaxcnn.train import assess, curves, seals, summary
 from jaxcnn.train import workdir as files
 
@@ -110,7 +111,7 @@ class Run:
         return Records(record for record in records if kind in ("", record["kind"]))
 
     def curves(self) -> Picture:
-        """Loss, headline figure and learning rate over epochs, also in `curves.png` of the workdir.
+        """Loss, accuracy and learning rate over epochs, also in `curves.png` of the workdir.
 
         Raises:
           UserError: the run has no records yet, or matplotlib is not installed.
@@ -119,9 +120,7 @@ class Run:
             raise UserError(f"{self.workdir} has no records yet")
         extras.need("report", "curves", "matplotlib")
         try:
-            with python_words():
-                task = files.read_config(self.workdir).task
-            return Picture(curves.draw(self.workdir, by_name.evaluation(task).headline))
+            return Picture(curves.draw(self.workdir, self._headline))
         except OSError as error:
             raise UserError(f"{self.workdir}/curves.png cannot be written: {error.strerror}") from None
 
@@ -136,7 +135,7 @@ class Run:
             return Network(self.workdir, self._checkpoint, self._weights, self._devices)
 
     def predict(self, images: Any, *, on_error: str = "raise") -> Predictions:
-        """The most probable classes of images: `Network.predict`."""
+        """The answers for images, such as the most probable classes: `Network.predict`."""
         return self.network.predict(images, on_error=on_error)
 
     def evaluate(self, split: Any = "test", *, data: Any = None, batch_size: int = 0) -> Figures:
@@ -146,7 +145,7 @@ class Run:
 
         Args:
           split: "train", "val" or "test" of the data of the run; or a pair (images, labels), where images are as for
-            `predict` and labels are class numbers or names, or what the task takes.
+            `predict` and labels are class numbers or names.
           data: where the data of the run is now, if it has moved: a path; or, for a run made from arrays, these arrays.
           batch_size: examples per batch; 0: as in training.
 
@@ -187,20 +186,15 @@ class Run:
             if not found:
                 raise UserError("images has no image")
             pixels = forms.stacked(found)
-            targets = self._targets(pair[1], len(pixels))
+            labels = memory.labels_of(pair[1], network.class_names, len(pixels))
+            targets = network.trained.spec.task.targets.read(labels, "given", "labels")
             given = Given(targets, network.class_names, pixels, network.image_shape, pixels.dtype)
             figures = network.trained.evaluate(given, batch_size)
         return Figures({"step": network.step, "weights": network.weights, "split": given.name} | figures)
 
-    def _targets(self, labels: Any, count: int) -> np.ndarray:
-        network = self.network
-        if network.trained.config.task.name == "classification":
-            return memory.labels_of(labels, network.class_names, count)
-        kind = network.trained.spec.task.targets
-        targets = kind.read(memory.as_array(labels, "labels"), "the given", "labels")
-        if len(targets) != count:
-            raise UserError(f"there are {count} images, but {len(targets)} labels")
-        return targets
+    @property
+    def _headline(self) -> Headline:
+        return by_name.evaluation(files.read_config(self.workdir).task).headline
 
     def _state(self) -> str:
         figures = self.summary
@@ -213,7 +207,7 @@ class Run:
 class Given:
     """Images and labels given for one evaluation: a `jaxcnn.data.batch.Split`."""
 
-    targets: np.ndarray
+    targets: Any
     class_names: tuple[str, ...]
     images: np.ndarray
     image_shape: tuple[int, int, int]

@@ -4,13 +4,14 @@ import base64
 import html
 import io
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 _ROWS = 12  # of records
 _IMAGES = 20  # thumbnails
+_COLUMNS = 6  # of an answer
 _SIDE = 96  # largest side of a thumbnail, pixels
 
 
@@ -58,9 +59,10 @@ class Records(list[dict[str, Any]]):
 class Predictions(list[dict[str, Any]]):
     """The answers for images, in order; a notebook shows the first ones beside their images."""
 
-    def __init__(self, answers: Iterable[dict[str, Any]] = (), pixels: Iterable[np.ndarray | None] = ()) -> None:
-        super().__init__(answers)
-        self._pixels = list(pixels)
+    def __init__(self, columns: Callable[[Mapping[str, Any]], dict[str, Any]]) -> None:
+        super().__init__()
+        self._columns = columns  # those of an answer
+        self._pixels: list[np.ndarray | None] = []
 
     def see(self, answer: dict[str, Any], pixels: np.ndarray | None) -> None:
         """Append an answer; the image is kept if it will be shown."""
@@ -69,16 +71,15 @@ class Predictions(list[dict[str, Any]]):
         self.append(answer)
 
     def _repr_html_(self) -> str:
-        rows = [
-            (
-                Html(thumbnail(pixels) if pixels is not None else ""),
-                pathlib.Path(answer.get("file", "")).name,
-                *_said(answer),
-            )
-            for answer, pixels in zip(self, self._pixels, strict=False)
-        ]
+        rows = []
+        for answer, pixels in zip(self, self._pixels, strict=False):
+            seen = {"image": Html(thumbnail(pixels) if pixels is not None else "")}
+            named = {"file": pathlib.Path(answer["file"]).name} if "file" in answer else {}
+            said = {"error": answer["error"]} if "error" in answer else self._columns(answer)
+            rows.append(seen | named | dict(list(said.items())[:_COLUMNS]))
+        names = list(dict.fromkeys(name for row in rows for name in row))
         note = f"<p>the first {_IMAGES} of {len(self)} images</p>" if len(self) > _IMAGES else ""
-        return note + table(("image", "file", "label", "probability", "next"), rows)
+        return note + table(names, ([row.get(name) for name in names] for row in rows))
 
 
 class Html(str):
@@ -98,10 +99,13 @@ def image(picture: Picture) -> str:
 
 
 def thumbnail(pixels: np.ndarray) -> str:
-    """A small picture of an image uint8 [H, W, C]; of other than 1 or 3 channels, of the first one."""
+    """A small picture of an image [H, W, C]; of other than 1 or 3 channels, of the first one."""
     from PIL import Image
 
     channels = pixels.shape[-1]
+    if pixels.dtype != np.uint8:
+        values = pixels.astype(np.float64) - pixels.min()
+        pixels = (255 * values / max(values.max(), 1e-9)).astype(np.uint8)
     drawn = Image.fromarray(pixels if channels == 3 else pixels[..., 0])
     side = min(_SIDE, 4 * max(drawn.size))
     drawn = drawn.resize(
@@ -138,16 +142,3 @@ def _plain(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
         else:
             found.append((f"{prefix}{name}", value))
     return found
-
-
-def _said(answer: dict[str, Any]) -> tuple[str, Any, str]:
-    """What is shown of an answer in three columns: label, probability and the next labels, or what the task has."""
-    if "error" in answer:
-        return f"unreadable: {answer['error']}", None, ""
-    if "top" in answer:
-        rest = ", ".join(f"{top['label']} {100 * top['probability']:.1f} %" for top in answer["top"][1:3])
-        return answer["label"], f"{100 * answer['probability']:.1f} %", rest
-    if "values" in answer:
-        return ", ".join(f"{name} {value:.4g}" for name, value in answer["values"].items()), None, ""
-    likely = sorted(answer["probabilities"].items(), key=lambda item: -item[1])[:3]
-    return ", ".join(answer["labels"]), None, ", ".join(f"{name} {100 * share:.1f} %" for name, share in likely)

@@ -49,7 +49,8 @@ def train(
       workdir: the folder of the run; created if missing.
       data: the data in place of `config.data.source`: the name of a source, such as "folder:photos"; a pair
         (images, labels); or a mapping such as {"train": (images, labels), "val": …, "test": …, "class_names": names}.
-        Images are arrays uint8 [N, H, W, C] or [N, H, W]; labels are class numbers or names [N]. Without "val", some
+        Images are arrays [N, H, W, C] or [N, H, W] of uint8, uint16 or floats, whose type becomes `config.data.dtype`;
+        labels are class numbers or names [N], or columns of numbers [N, K] for other tasks. Without "val", some
         of "train" are held out; without "test", nothing is tested. To continue the run, give equal arrays again.
       model: the name of a network in place of `config.model.name`.
       after_step: a function, or several, called with a `jaxcnn.Step` after each training step. Its figures are read
@@ -113,10 +114,11 @@ def _with(config: Config, data: Any, model: str | None) -> tuple[Config, memory.
 
 def divided(data: Data, arrays: memory.Arrays) -> Data:
     """`data` for arrays: without a test if they have none, and with at most a fifth of them held out for validation."""
-    changes: dict[str, Any] = {"source": arrays.source}
+    train = arrays.parts["train"]
+    changes: dict[str, Any] = {"source": arrays.source, "dtype": train.images.dtype.name}
     if "test" not in arrays.parts and data.test_split == Data.test_split:
         changes["test_split"] = ""
-    held = len(arrays.parts["train"].labels) // HELD_OUT_SHARE
+    held = len(train.labels) // HELD_OUT_SHARE
     if "val" not in arrays.parts and data.val_examples > held:
         changes |= {"val_examples": held, "stratify": True}
     return dataclasses.replace(data, **changes)

@@ -9,7 +9,7 @@ import re
 import numpy as np
 from jaxtyping import Num, Shaped, UInt8, UInt64
 
-from jaxcnn import config
+import jaxcnn.config as config
 from jaxcnn.config import UserError
 from jaxcnn.config.ranges import INT32
 from jaxcnn.data import content

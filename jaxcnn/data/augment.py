@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, Int, Int32, Key, Num
 
-from jaxcnn import config as configuration
+import jaxcnn.config as configuration
 from jaxcnn.data import image_ops, mixing, policy
 from jaxcnn.data.batch import Batch
 from jaxcnn.tasks.task import Targets

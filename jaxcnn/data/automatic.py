@@ -6,7 +6,7 @@ import functools
 import numpy as np
 from jaxtyping import Int8
 
-from jaxcnn import config
+import jaxcnn.config as config
 from jaxcnn.config import UserError
 from jaxcnn.config.rules import HELD_OUT
 from jaxcnn.data import cache

@@ -13,7 +13,7 @@ import numpy as np
 import PIL
 from jaxtyping import Float32, Int, Int64, Shaped
 
-from jaxcnn import config
+import jaxcnn.config as config
 from jaxcnn.config import UserError
 from jaxcnn.data import cache, remarks
 from jaxcnn.data.content import of_files

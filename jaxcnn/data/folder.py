@@ -3,7 +3,7 @@
 import collections
 from pathlib import Path
 
-from jaxcnn import config
+import jaxcnn.config as config
 from jaxcnn.config import UserError
 from jaxcnn.data import listing
 from jaxcnn.data.encoded import Encoded, open_encoded

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from jaxcnn import config
+import jaxcnn.config as config
 from jaxcnn.config import UserError, convert
 from jaxcnn.data import files, labels, layout
 from jaxcnn.data.encoded import open_encoded

@@ -13,13 +13,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Shaped
 
 import jaxcnn.config as config
 from jaxcnn.config import UserError
 from jaxcnn.data import content
 from jaxcnn.data.arrays import array_examples
-from jaxcnn.data.examples import Content, Examples, Labels, Pixels, Source
-from jaxcnn.tasks.classes import numbers_as_names
+from jaxcnn.data.examples import WHITE, Content, Examples, Pixels, Source
 
 KIND = "arrays"
 _NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -32,7 +32,7 @@ class Part:
     """Images and labels of one base split, and the checksums of the images."""
 
     images: Pixels
-    labels: np.ndarray
+    labels: Shaped[np.ndarray, "n ..."]
     content: Content
 
 
@@ -48,9 +48,9 @@ class Arrays:
         """16 hex digits that differ for other images, labels or names."""
         digest = hashlib.blake2b(repr(self.class_names).encode(), digest_size=8)
         for name, part in sorted(self.parts.items()):
-            digest.update(f"{name} {part.images.shape} {part.content.fingerprint} ".encode())
-            labels = part.labels.astype("<i4") if part.labels.dtype.kind in "iu" else part.labels
-            digest.update(labels.tobytes())
+            of_labels = f"{part.labels.dtype.str} {part.labels.shape}"
+            digest.update(f"{name} {part.images.dtype.str} {part.images.shape} {part.content.fingerprint} ".encode())
+            digest.update(of_labels.encode() + np.ascontiguousarray(part.labels).tobytes())
         return digest.hexdigest()
 
     @property
@@ -67,8 +67,9 @@ def give(data: Any) -> Arrays:
 
     Args:
       data: (images, labels) for training, or a mapping of "train", "val" and "test" to such pairs, with "class_names"
-        if wanted. Images are uint8 [N, H, W, C] or [N, H, W]; labels are class numbers [N], counted from 0, or class
-        names [N]; for tasks of several labels or numbers, columns [N, K]. NumPy, JAX and PyTorch arrays are accepted.
+        if wanted. Images are uint8, uint16 or floats [N, H, W, C] or [N, H, W]; labels are class numbers [N], counted
+        from 0, or class names [N], or columns of numbers [N, K] for several labels or regression. NumPy, JAX and
+        PyTorch arrays are accepted.
 
     Raises:
       UserError: something else was given.
@@ -134,8 +135,10 @@ def _images(value: Any, what: str) -> Pixels:
     images = as_array(value, what)
     if images.dtype == object:
         raise UserError(f"{what} must be one array; these differ in shape, or are not numbers")
-    if images.dtype != np.uint8:
-        raise UserError(f"{what} are {images.dtype}, but must be uint8, from 0 to 255{hint_for(images)}")
+    if images.dtype.kind == "f" and images.dtype != np.float32:
+        images = images.astype(np.float32)
+    if images.dtype.name not in WHITE:
+        raise UserError(f"{what} are {images.dtype}, but must be uint8, uint16 or floats{hint_for(images)}")
     if images.ndim == 3:
         images = images[..., None]
     if images.ndim != 4 or 0 in images.shape:
@@ -144,28 +147,26 @@ def _images(value: Any, what: str) -> Pixels:
         raise UserError(
             f"{what} have shape {images.shape}, channels first; give them as [N, H, W, C] (np.moveaxis(x, 1, -1))"
         )
+    if images.dtype.kind == "f" and not np.isfinite(images).all():
+        raise UserError(f"{what} contain NaN or infinite values; replace them")
     return images
 
 
-def _labels(given: Mapping[str, Any], names: Sequence[str] | None) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Class numbers int32 [N] by base split, and the names of the classes; numbers and columns [N, K] as they are."""
+def _labels(
+    given: Mapping[str, Any], names: Sequence[str] | None
+) -> tuple[dict[str, Shaped[np.ndarray, "n ..."]], tuple[str, ...]]:
+    """Numbers [N] or [N, K] by base split, and the names of classes or columns; no names if none are known."""
     labels = {name: as_array(value, f"data[{name!r}] labels") for name, value in given.items()}
     for name, array in labels.items():
         if array.ndim == 2 and array.shape[1] == 1:
             labels[name] = array = array[:, 0]
-    if all(array.ndim in (1, 2) and array.dtype.kind in "iufb" for array in labels.values()) and any(
-        array.ndim == 2 or array.dtype.kind in "fb" for array in labels.values()
-    ):
-        return labels, () if names is None else tuple(map(str, names))
-    for name, array in labels.items():
-        if array.ndim != 1 or array.dtype.kind not in "iuUSO":
+        if array.ndim not in (1, 2) or array.dtype.kind not in "iufbUSO":
             raise UserError(
                 f"data[{name!r}] labels are {array.dtype} of shape {array.shape}, but must be class numbers, counted "
-                "from 0, or class names: [N]"
+                "from 0, or class names: [N]; or columns of numbers: [N, K]"
             )
-    if all(array.dtype.kind in "iu" for array in labels.values()):
-        known = numbers_as_names(list(labels.values()), "data") if names is None else tuple(map(str, names))
-        return {name: _numbers(array, name) for name, array in labels.items()}, known
+    if all(array.dtype.kind in "iufb" for array in labels.values()):
+        return labels, () if names is None else tuple(map(str, names))
     texts = {name: _texts(array, name) for name, array in labels.items()}
     found = tuple(map(str, names)) if names is not None else tuple(sorted(set().union(*map(set, texts.values()))))
     number_of = {text: number for number, text in enumerate(found)}
@@ -175,25 +176,16 @@ def _labels(given: Mapping[str, Any], names: Sequence[str] | None) -> tuple[dict
     return {name: np.array([number_of[text] for text in row], np.int32) for name, row in texts.items()}, found
 
 
-def labels_of(value: Any, class_names: tuple[str, ...], count: int) -> Labels:
-    """The class numbers of `count` examples, given as numbers or names of these classes. Raises UserError."""
+def labels_of(value: Any, class_names: tuple[str, ...], count: int) -> Shaped[np.ndarray, "n ..."]:
+    """The labels of `count` examples as numbers, given as numbers or names of these classes. Raises UserError."""
     labels = _labels({"given": value}, class_names)[0]["given"]
     if len(labels) != count:
         raise UserError(f"there are {count} images, but {len(labels)} labels")
-    if len(beyond := np.flatnonzero((labels < 0) | (labels >= len(class_names)))):
-        raise UserError(f"label {labels[beyond[0]]} at index {beyond[0]} is none of the {len(class_names)} classes")
     return labels
 
 
-def _numbers(array: np.ndarray, name: str) -> Labels:
-    beyond = np.flatnonzero((array < -(2**31)) | (array >= 2**31))
-    if len(beyond):
-        raise UserError(f"data[{name!r}] has the label {array[beyond[0]]} at index {beyond[0]}, not a class number")
-    return array.astype(np.int32)
-
-
 def _texts(array: np.ndarray, name: str) -> list[str]:
-    texts = [each.decode("utf-8", "replace") if isinstance(each, bytes) else each for each in array.tolist()]
+    texts = [each.decode("utf-8", "replace") if isinstance(each, bytes) else each for each in array.ravel().tolist()]
     if wrong := [each for each in texts if not isinstance(each, str)]:
         raise UserError(f"data[{name!r}] has the label {wrong[0]!r}; give all labels as numbers, or all as names")
     return texts

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Key, Shaped
 
-from jaxcnn import config as configuration
+import jaxcnn.config as configuration
 from jaxcnn.data import image_ops
 from jaxcnn.tasks.task import Targets
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxcnn import config
+import jaxcnn.config as config
 from jaxcnn.config import UserError
 from jaxcnn.data.arrays import array_examples
 from jaxcnn.data.as_stored import as_type

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from jaxtyping import Int
 
-from jaxcnn import config
+import jaxcnn.config as config
 from jaxcnn.data import decode
 from jaxcnn.data.decode import Unreadable, grey16_peak
 from jaxcnn.data.examples import Indices

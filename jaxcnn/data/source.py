@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import Int64
 
-from jaxcnn import config
+import jaxcnn.config as config
 from jaxcnn.config import UserError, convert
 from jaxcnn.config.rules import HELD_OUT
 from jaxcnn.data import automatic, content, holdout, memory, slices

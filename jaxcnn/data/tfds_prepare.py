@@ -9,7 +9,7 @@ import urllib.parse
 import urllib.request
 from pathlib import Path
 
-from jaxcnn import config
+import jaxcnn.config as config
 from jaxcnn.config import UserError, convert
 from jaxcnn.data import cache
 from jaxcnn.data.tensorflow import import_tensorflow

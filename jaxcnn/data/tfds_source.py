@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxcnn import config
+import jaxcnn.config as config
 from jaxcnn.config import UserError
 from jaxcnn.data import cache
 from jaxcnn.data.array_record import ArrayRecordFiles, index_array_record

@@ -6,7 +6,7 @@ import numpy as np
 from flax.typing import Collection
 from jaxtyping import Float, Num
 
-from jaxcnn import config
+import jaxcnn.config as config
 from jaxcnn.config.layers import Layers
 from jaxcnn.models import whitening
 from jaxcnn.models.airbench import Airbench, ResidualAirbench

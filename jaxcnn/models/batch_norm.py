@@ -11,7 +11,7 @@ from flax.typing import Initializer
 from jax import lax
 from jaxtyping import Array, Float, Float32
 
-from jaxcnn import config
+import jaxcnn.config as config
 from jaxcnn.config.layers import Layers, factor_of
 
 # If the square of a mean exceeds this many times the variance, the variance is computed again: it has lost three of

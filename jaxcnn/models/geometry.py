@@ -3,7 +3,7 @@
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from jaxcnn import config
+import jaxcnn.config as config
 
 
 def check_covers(x: Float[Array, "b h w c"], window: int, padding: int, module: nn.Module | None = None) -> None:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax.typing import Dtype
 from jaxtyping import Array, Float, Float32, Int32
 
-from jaxcnn import config
+import jaxcnn.config as config
 from jaxcnn.config.layers import Layers
 
 # The dimensions of arrays are named in `jaxcnn.data.batch`.

@@ -6,7 +6,7 @@ from flax.typing import Dtype
 from jax import lax
 from jaxtyping import Array, Float
 
-from jaxcnn import config
+import jaxcnn.config as config
 from jaxcnn.models.batch_norm import BatchNorm
 from jaxcnn.models.layers import Classifier, Conv, Dropout, scaled
 from jaxcnn.models.network import Images, Logits, Network, Positions

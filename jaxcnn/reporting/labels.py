@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from jaxcnn import config as configs
+import jaxcnn.config as configs
 from jaxcnn.reporting.statistics import Spread
 
 ARCHITECTURES = {

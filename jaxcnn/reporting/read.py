@@ -11,7 +11,7 @@ import pathlib
 import stat
 from typing import Any
 
-from jaxcnn import config as configs
+import jaxcnn.config as configs
 from jaxcnn.config import UserError
 from jaxcnn.machine import json_text
 from jaxcnn.reporting import labels, sound

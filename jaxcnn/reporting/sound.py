@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from jaxcnn import config as configs
+import jaxcnn.config as configs
 from jaxcnn.config import Config
 
 LARGEST = 1e15  # limit of all figures in a report: beyond it, floating-point means and spreads may overflow

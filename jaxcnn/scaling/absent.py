@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from jaxcnn import config as configs
+import jaxcnn.config as configs
 from jaxcnn.config import Config
 from jaxcnn.scaling import children, machines
 from jaxcnn.scaling.machines import Machine

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from jaxcnn import config as configs
+import jaxcnn.config as configs
 from jaxcnn.config import Config, Data
 from jaxcnn.data.source import open_splits
 from jaxcnn.learn import programs, sharded

@@ -15,7 +15,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from jaxcnn import config as configs
+import jaxcnn.config as configs
 from jaxcnn.config import UserError
 from jaxcnn.data.batch import Constants
 from jaxcnn.data.source import open_splits

@@ -13,7 +13,7 @@ import platform
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
-from jaxcnn import config as configs
+import jaxcnn.config as configs
 from jaxcnn.config import Config, UserError
 from jaxcnn.machine import json_text, locks
 from jaxcnn.study import spec

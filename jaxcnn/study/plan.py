@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxcnn import config as configs
+import jaxcnn.config as configs
 from jaxcnn.config import Config, ConfigError, UserError
 from jaxcnn.learn.step_spec import StepSpec
 from jaxcnn.study import spec

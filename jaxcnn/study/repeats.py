@@ -8,7 +8,7 @@ import json
 
 from optuna.trial import FrozenTrial
 
-from jaxcnn import config as configs
+import jaxcnn.config as configs
 from jaxcnn.config import Config, ConfigError
 from jaxcnn.study import spec
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxcnn import config as configs
+import jaxcnn.config as configs
 from jaxcnn.config import Config, ConfigError, convert
 
 Overrides = dict[str, Any]  # flat key of a config -> value

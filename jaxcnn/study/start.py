@@ -8,7 +8,7 @@ import types
 import uuid
 from typing import Any
 
-from jaxcnn import config as configs
+import jaxcnn.config as configs
 from jaxcnn.config import Config, ConfigError, UserError
 from jaxcnn.data import place
 from jaxcnn.machine import paths

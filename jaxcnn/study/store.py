@@ -16,7 +16,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from jaxcnn import config as configs
+import jaxcnn.config as configs
 from jaxcnn.config import Config, UserError
 from jaxcnn.study import spec
 from jaxcnn.study.folder import Definition

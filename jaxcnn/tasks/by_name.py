@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxcnn import config as configuration
+import jaxcnn.config as configuration
 from jaxcnn.tasks import classification, multilabel, regression, weights
 from jaxcnn.tasks.classes import Classes, numbers_as_names
 from jaxcnn.tasks.distillation import Distilled, Teacher

@@ -11,7 +11,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float32, Int32
 
-from jaxcnn import config as configuration
+import jaxcnn.config as configuration
 from jaxcnn.tasks import confusion, weights
 from jaxcnn.tasks.classes import Mixed
 from jaxcnn.tasks.headline import Headline

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float32
 
-from jaxcnn import config as configuration
+import jaxcnn.config as configuration
 from jaxcnn.tasks.task import Facts, Loss, OfEach, Outputs, Settings, Tree
 
 

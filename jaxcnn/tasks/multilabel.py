@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float32, UInt8
 
-from jaxcnn import config as configuration
+import jaxcnn.config as configuration
 from jaxcnn.config import UserError
 from jaxcnn.tasks import weights
 from jaxcnn.tasks.classes import lacks, without_examples

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float32
 
-from jaxcnn import config as configuration
+import jaxcnn.config as configuration
 from jaxcnn.config import UserError
 from jaxcnn.tasks.headline import Headline
 from jaxcnn.tasks.task import Facts, OfEach, Outputs, Settings

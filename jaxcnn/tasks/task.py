@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from jaxtyping import Array, Float32
 
-from jaxcnn import config as configuration
+import jaxcnn.config as configuration
 from jaxcnn.tasks.headline import Headline
 
 Outputs = Float32[Any, "b k"]  # of the network

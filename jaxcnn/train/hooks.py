@@ -7,7 +7,7 @@ from typing import Any, TextIO
 
 import jax
 
-from jaxcnn import config
+import jaxcnn.config as config
 from jaxcnn.data import resident
 from jaxcnn.data.batch import Split
 from jaxcnn.data.image_statistics import image_statistics

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from jaxcnn import config as configs
+import jaxcnn.config as configs
 from jaxcnn.config import Config, UserError
 from jaxcnn.data.batch import Split
 from jaxcnn.learn import sharded

@@ -4,7 +4,7 @@ import functools
 import pathlib
 from typing import Any
 
-from jaxcnn import config as configuration
+import jaxcnn.config as configuration
 from jaxcnn.config import ConfigError
 from jaxcnn.data.source import Splits
 from jaxcnn.learn.teacher import TrainedTeacher
