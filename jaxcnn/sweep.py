@@ -169,7 +169,7 @@ def _sweep(folder: pathlib.Path) -> int:
     if RETRY.value:
         again = queue.retry({"failed", "diverged"} if RETRY.value == "failed" else {RETRY.value})
         console.print(f"jaxcnn: {again} trial{' is' if again == 1 else 's are'} tried again")
-    board = table.Board(folder, definition.trials, plan.planned, by_name.evaluation(definition.base.task).headline)
+    board = table.Board(folder, definition.trials, plan.planned, by_name.headline(definition.base.task))
     with table.Display(board, estimate, console) as display:
         job = Job(
             folder=folder,

@@ -96,7 +96,7 @@ def test_a_config_that_ships_or_lies_in_a_file_is_found(tmp_path):
         (lambda: jaxcnn.config("cnn", data=(1, 2)), "arrays are given to jaxcnn.train"),
         (lambda: jaxcnn.config(3), "a config is made from the name of a recipe or from a config, not int"),
         (lambda: jaxcnn.train(3, "x"), "config must be what jaxcnn.config(…) returns, not int"),
-        (lambda: jaxcnn.train("cnn", "x", model=object()), "model= is the name of a network, not object"),
+        (lambda: jaxcnn.train("cnn", "x", model=object(), data="digits"), "is neither a Flax module nor a function"),
         (lambda: jaxcnn.train("cnn", "x", model="cn"), "config.model.name must be one of"),
         (lambda: jaxcnn.train("cnn", "x", after_step=[3]), "after_step must be a function of one event"),
         (lambda: jaxcnn.train("cnn", "x", stop=3), "stop must be a function"),

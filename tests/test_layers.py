@@ -17,7 +17,7 @@ def mesh_of(devices: int) -> Mesh:
 
 
 def dropout(x, positions, rate=0.3, seed=0):
-    return layers.Dropout(rate).apply({}, x, positions, train=True, rngs={"dropout": jax.random.key(seed)})
+    return layers.Dropout(rate).apply({}, x, train=True, positions=positions, rngs={"dropout": jax.random.key(seed)})
 
 
 @pytest.mark.parametrize("rate", [0.3, 0.5])
@@ -79,8 +79,8 @@ def test_random_integers_are_the_words_of_jax_cut_into_parts(bits):
 
 def test_dropout_is_the_identity_in_evaluation_and_asks_for_positions_in_training():
     x = jnp.ones((2, 3))
-    assert layers.Dropout(0.5).apply({}, x, None, train=False) is x
-    assert layers.Dropout(0.0).apply({}, x, None, train=True) is x
+    assert layers.Dropout(0.5).apply({}, x, train=False) is x
+    assert layers.Dropout(0.0).apply({}, x, train=True) is x
     with pytest.raises(ValueError, match="positions"):
         dropout(x, None)
 

@@ -35,7 +35,8 @@ def imported(stderr: str) -> set[str]:
         ([QUICK, "--config.optim.learning_rate=fast"], "--config.optim.learning_rate=fast: could not convert"),
         (
             [QUICK, "--config.optim.name=sdg"],
-            "config.optim.name must be one of sgd, adam, adamw, lars, lamb, muon, not 'sdg'",
+            "config.optim.name must be one of sgd, adam, adamw, lars, lamb, muon, an entry point or "
+            "package.module:attribute, not 'sdg'",
         ),
         (
             [QUICK, '--config.optim={"learning_rate": 0.2}'],

@@ -10,7 +10,7 @@ import ml_collections
 
 import jaxcnn.config as configs
 from jaxcnn.config import Config, ConfigError, convert, recipes
-from jaxcnn.machine import paths
+from jaxcnn.machine import paths, plugins
 
 Recipe: TypeAlias = str | os.PathLike[str] | Mapping[str, Any] | ml_collections.ConfigDict | Config
 _SOURCE = "data.source"
@@ -31,7 +31,8 @@ def config(recipe: Recipe, /, *, data: Any = None, model: Any = None, **changes:
         `:variant` if wanted; or a config, which is copied.
       data: the source of the data, such as "folder:photos", "npz:set.npz", "digits" or "tfds:cifar10"; or a mapping of
         fields of `config.data`.
-      model: the name of a network, or a mapping of fields of `config.model`.
+      model: the name of a network, or a mapping of fields of `config.model`. Here, and for every other open name, the
+        class or function itself may be given, as in `optim={"name": optax.lion}`.
       changes: values of fields: by name (`epochs=5`; the usual short names such as `lr` are understood), by the full
         name (`**{"optim.learning_rate": 0.1}`), or a mapping of a whole group (`optim={"learning_rate": 0.1}`).
 
@@ -52,16 +53,27 @@ def config(recipe: Recipe, /, *, data: Any = None, model: Any = None, **changes:
         elif isinstance(value, Mapping) and not any(key == known for known in flat):
             for name, inner in configs.flatten(value).items():
                 flat[_key(f"{key}.{name}", flat)] = inner
+        elif key == "data" and callable(value):
+            flat[_SOURCE] = _named(value)
         elif key == "data":
             raise ConfigError(
                 "data= is the name of a source, such as 'folder:photos', or fields of config.data; arrays are given to "
                 "jaxcnn.train(config, workdir, data=(images, labels))"
             )
         elif key == "model":
-            raise ConfigError(f"model= is the name of a network or fields of config.model, not {type(value).__name__}")
+            flat["model.name"] = _named(value)
         else:
             flat[_key(key, flat)] = value
+    for key in configs.open_keys():
+        flat[key] = _named(flat[key])
     return ml_collections.ConfigDict(configs.to_dict(configs.from_config_dict(configs.nested(flat))))
+
+
+def _named(value: Any) -> Any:
+    """The open name of an object, or of each in a list."""
+    if isinstance(value, list | tuple):
+        return tuple(map(_named, value))
+    return plugins.name_of(value) if callable(value) else value
 
 
 def checked(config: Recipe) -> Config:

@@ -18,7 +18,7 @@ from jaxcnn.api.network import Network
 from jaxcnn.api.shown import Figures, Picture, Predictions, Records
 from jaxcnn.config import UserError
 from jaxcnn.data import memory
-from jaxcnn.machine import extras, paths
+from jaxcnn.machine import extras, paths, plugins
 from jaxcnn.tasks import by_name
 from jaxcnn.tasks.headline import Headline
 from jaxcnn.train import assess, curves, seals, summary
@@ -28,7 +28,12 @@ _SPLITS = ("train", "val", "test")
 
 
 def load(
-    workdir: str | os.PathLike[str], *, checkpoint: str | int = "last", weights: str = "", devices: int = 0
+    workdir: str | os.PathLike[str],
+    *,
+    checkpoint: str | int = "last",
+    weights: str = "",
+    devices: int = 0,
+    model: Any = None,
 ) -> "Run":
     """The run in a workdir.
 
@@ -37,6 +42,7 @@ def load(
       checkpoint: the weights to use: "last", "best" (on the validation split) or a step.
       weights: "last" for the parameters of that step, "ema" for their moving average; empty: the average if it is kept.
       devices: how many local devices to use; 0: all.
+      model: the network of the run, if it is in no module of a file, as one that a notebook defines.
 
     Raises:
       UserError: the folder has no run.
@@ -46,7 +52,10 @@ def load(
     if weights not in ("", "last", "ema"):
         raise UserError(f"weights must be 'last', 'ema' or '', not {weights!r}")
     with python_words():
-        return Run(paths.expand(os.fspath(workdir), "workdir="), str(checkpoint), weights, devices)
+        folder = paths.expand(os.fspath(workdir), "workdir=")
+        if model is not None:
+            plugins.give(files.read_config(folder).model.name, model)
+        return Run(folder, str(checkpoint), weights, devices)
 
 
 class Run:
@@ -194,7 +203,7 @@ class Run:
 
     @property
     def _headline(self) -> Headline:
-        return by_name.evaluation(files.read_config(self.workdir).task).headline
+        return by_name.headline(files.read_config(self.workdir).task)
 
     def _state(self) -> str:
         figures = self.summary

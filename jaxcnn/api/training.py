@@ -14,7 +14,7 @@ from jaxcnn.api.progress import notebook_progress
 from jaxcnn.api.run import Run
 from jaxcnn.config import Config, Data, UserError, from_config_dict, to_dict
 from jaxcnn.data import memory
-from jaxcnn.machine import paths
+from jaxcnn.machine import paths, plugins
 from jaxcnn.train import loop
 from jaxcnn.train.hooks import Evaluation, Hooks, Step
 from jaxcnn.train.interrupts import Interrupts
@@ -30,7 +30,7 @@ def train(
     workdir: str | os.PathLike[str],
     *,
     data: Any = None,
-    model: str | None = None,
+    model: Any = None,
     after_step: Callbacks[Step] = (),
     after_evaluation: Callbacks[Evaluation] = (),
     stop: Callable[[], bool] | threading.Event | None = None,
@@ -52,7 +52,9 @@ def train(
         Images are arrays [N, H, W, C] or [N, H, W] of uint8, uint16 or floats, whose type becomes `config.data.dtype`;
         labels are class numbers or names [N], or columns of numbers [N, K] for other tasks. Without "val", some
         of "train" are held out; without "test", nothing is tested. To continue the run, give equal arrays again.
-      model: the name of a network in place of `config.model.name`.
+        Or a function that gives such data.
+      model: the network in place of `config.model.name`: a name, or a class or module of Flax. One that is in no module
+        of a file must be given again to continue the run, or to load it in another process.
       after_step: a function, or several, called with a `jaxcnn.Step` after each training step. Its figures are read
         when `step.metrics` is first used.
       after_evaluation: a function, or several, called with a `jaxcnn.Evaluation` after each evaluation on the
@@ -67,12 +69,9 @@ def train(
       KeyboardInterrupt: the call was interrupted.
       Interrupted: `stop` asked for it.
     """
-    if model is not None and not isinstance(model, str):
-        raise UserError(
-            f"model= is the name of a network, not {type(model).__name__}; a network of your own cannot be given yet"
-        )
     with python_words():
         wanted, arrays = _with(checked(config), data, model)
+        plugins.check(wanted)
         folder = paths.expand(os.fspath(workdir), "workdir=")
         display = notebook_progress() if progress else None
         hooks = Hooks(
@@ -98,17 +97,19 @@ def _where(folder: pathlib.Path, arrays: memory.Arrays | None) -> str:
     return f"the same call with {folder}{' and equal arrays' if arrays is not None else ''} continues"
 
 
-def _with(config: Config, data: Any, model: str | None) -> tuple[Config, memory.Arrays | None]:
+def _with(config: Config, data: Any, model: Any) -> tuple[Config, memory.Arrays | None]:
     """The config with other data and another network, and the arrays if the data are arrays."""
     arrays = None
     if isinstance(data, str):
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, source=data))
+    elif callable(data) and not hasattr(data, "__array__"):
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, source=plugins.name_of(data)))
     elif data is not None:
         arrays = memory.give(data)
         config = dataclasses.replace(config, data=divided(config.data, arrays))
     tree = to_dict(config)
     if model is not None:
-        tree["model"]["name"] = model
+        tree["model"]["name"] = plugins.name_of(model)
     return from_config_dict(tree), arrays
 
 

@@ -24,7 +24,7 @@ from ml_collections import config_flags
 from jaxcnn.command import output
 from jaxcnn.command.signals import Signals, ignore_at_exit
 from jaxcnn.config import Config, ConfigError, UserError, convert, flatten, from_config_dict, to_dict
-from jaxcnn.machine import malloc, paths, xla_flags
+from jaxcnn.machine import malloc, paths, plugins, xla_flags
 from jaxcnn.train.interrupts import Interrupts
 
 flags.disclaim_key_flags()  # flags defined here belong to the command, and its --help shows them
@@ -61,7 +61,7 @@ def read_config(holder: Any) -> Config:
     """The checked config of a holder from `define_config`.
 
     Raises:
-      ConfigError: the config is missing or contains mistakes.
+      UserError: the config is missing or contains mistakes.
     """
     if holder.value is None:
         raise ConfigError("no config was given; give one, for example --config=quickstart")
@@ -71,7 +71,9 @@ def read_config(holder: Any) -> Config:
         file = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")[0]
         raise ConfigError(f"--config={file}: this Python file does not exist") from error
     _refuse_replaced_groups(tree)
-    return from_config_dict(tree)
+    config = from_config_dict(tree)
+    plugins.check(config)
+    return config
 
 
 def run(main: Callable[..., int], *, arguments: bool = False) -> None:

@@ -26,7 +26,7 @@ from jaxcnn.config.fields import (
     Task,
 )
 from jaxcnn.config.rules import check
-from jaxcnn.config.tree import choices, default, flatten, from_config_dict, nested, to_dict, unknown_variant
+from jaxcnn.config.tree import choices, default, flatten, from_config_dict, nested, open_keys, to_dict, unknown_variant
 
 __all__ = [
     "Augment",
@@ -49,6 +49,7 @@ __all__ = [
     "flatten",
     "from_config_dict",
     "nested",
+    "open_keys",
     "to_dict",
     "unknown_variant",
 ]

@@ -5,7 +5,9 @@ import difflib
 import math
 import types
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from jaxcnn.config import open_names
 
 # Names of fields in other programs.
 _COMMON_NAMES = {
@@ -48,7 +50,7 @@ def convert(cls: type, tree: Any, path: str, mistakes: list[str]) -> Any:
     if not isinstance(tree, Mapping):
         mistakes.append(f"{path} must be a group of fields, not {_shown(tree)}")
         return cls()
-    hints = get_type_hints(cls)
+    hints = get_type_hints(cls, include_extras=True)
     for key in tree:
         if key not in hints:
             mistakes.append(f"unknown key {path}.{key}{nearest(str(key), hints)}")
@@ -78,6 +80,10 @@ def _shown(value: Any) -> str:
 def _typed(hint: Any, value: Any) -> Any:
     """`value` as the annotated type; an int is accepted for a float, a list for a tuple. Raises ValueError."""
     origin = get_origin(hint)
+    if origin is Annotated:
+        if (kind := open_names.of_hint(hint)) and (mistake := kind.mistake(value)):
+            raise ValueError(mistake + (nearest(value, kind.ours) if isinstance(value, str) else ""))
+        return _typed(get_args(hint)[0], value)
     if origin is Literal:
         choices = get_args(hint)
         if value not in choices:

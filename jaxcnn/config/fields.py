@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Annotated, Literal
 
+from jaxcnn.config.open_names import Open
 from jaxcnn.config.ranges import AboveZero, AtLeast, AtMost, Count, Fraction, NonNegative, Positive
 
 
@@ -10,7 +11,9 @@ from jaxcnn.config.ranges import AboveZero, AtLeast, AtMost, Count, Fraction, No
 class Model:
     """The network (`jaxcnn.models`)."""
 
-    name: Literal["alexnet", "vgg16", "resnet50", "cnn", "airbench", "airbench_residual"] = "vgg16"
+    name: Annotated[str, Open("networks", ("alexnet", "vgg16", "resnet50", "cnn", "airbench", "airbench_residual"))] = (
+        "vgg16"
+    )
     form: Literal["cifar", "imagenet"] = "cifar"  # stem for small images, or torchvision's layout
     num_classes: Count = 0  # 0: that of the data set
     width: Annotated[AboveZero, AtMost(1024.0)] = 1.0  # multiplies every channel count and hidden size
@@ -26,6 +29,8 @@ class Task:
     """What the network learns (`jaxcnn.tasks`)."""
 
     name: Literal["classification", "multilabel", "regression"] = "classification"
+    loss: Annotated[str, Open("losses", optional=True)] = ""  # in place of the task's own
+    evaluation: Annotated[str, Open("evaluations", optional=True)] = ""  # more figures, or others
     class_weights: Literal["none", "auto"] = "none"  # auto: inverse frequency with mean 1; not for regression
     weights_by_name: tuple[tuple[str, float], ...] = ()  # (class, weight); the other classes as by class_weights
     focal_gamma: Annotated[NonNegative, AtMost(100.0)] = 0.0  # (traced) focal loss; 0: off
@@ -95,6 +100,7 @@ class Augment:
     policy: Literal["none", "randaugment", "trivialaugment"] = "none"
     policy_layers: Annotated[Positive, AtMost(100)] = 2  # operations per image (randaugment)
     policy_magnitude: Annotated[NonNegative, AtMost(30.0)] = 9.0  # 0 to 30 (randaugment)
+    own: tuple[Annotated[str, Open("augmentations")], ...] = ()  # functions of (image, key), one after another
     small_sides: tuple[int, ...] = ()  # progressive resizing: sides of the first training images, pixels
     small_until: tuple[float, ...] = ()  # each until this share of the run; then the size of evaluation
 
@@ -103,7 +109,7 @@ class Augment:
 class Optim:
     """The optimiser and the loss. The fields marked (traced) are inputs of the compiled step, never constants."""
 
-    name: Literal["sgd", "adam", "adamw", "lars", "lamb", "muon"] = "sgd"
+    name: Annotated[str, Open("optimizers", ("sgd", "adam", "adamw", "lars", "lamb", "muon"))] = "sgd"  # or of optax
     learning_rate: NonNegative = 0.1  # (traced) the schedule's peak
     momentum: Fraction = 0.9  # (traced) beta1 for adam, adamw and lamb
     nesterov: bool = True  # sgd, lars and muon
@@ -131,7 +137,7 @@ class Optim:
 class Schedule:
     """Learning rate over time, as a factor of `optim.learning_rate`."""
 
-    name: Literal["constant", "cosine", "multistep", "linear", "onecycle"] = "cosine"
+    name: Annotated[str, Open("schedules", ("constant", "cosine", "multistep", "linear", "onecycle"))] = "cosine"
     unit: Literal["epochs", "steps"] = "epochs"  # unit of warmup and boundaries
     warmup: NonNegative = 0.0  # linear, from 1 / warm-up steps; onecycle: its rise, from 1/25 (0: 30 % of the run)
     boundaries: tuple[float, ...] = ()  # multistep

@@ -5,9 +5,10 @@ import itertools
 from collections.abc import Iterator
 from typing import Any, get_type_hints
 
-from jaxcnn.config import ranges
+from jaxcnn.config import open_names, ranges
 from jaxcnn.config.fields import Config, Model, Optim, Task
 
+OF_OUR_OPTIMIZERS = ("momentum", "nesterov", "beta2", "epsilon", "trust_coefficient", "newton_schulz_steps")
 HELD_OUT = "holdout"  # data.val_split: hold out of the training split, even if the set has a validation split
 WHITENED = ("airbench", "airbench_residual")  # networks whose first layer whitens patches
 NORMALISED = (*WHITENED, "cnn", "resnet50")  # in every form: BatchNorm after each kernel except the classifier's
@@ -35,16 +36,17 @@ def _impossible(config: Config) -> list[str]:
             wrong.append(line)
 
     model, norm, optim, schedule, augment = config.model, config.norm, config.optim, config.schedule, config.augment
+    foreign_network = any(open_names.foreign(model))
     need(
         model.num_classes != 1,
         "config.model.num_classes must be at least 2, or 0 for the number of classes of the data set",
     )
     need(
-        model.head == "linear" or (model.name == "vgg16" and model.form == "cifar"),
+        model.head == "linear" or foreign_network or (model.name == "vgg16" and model.form == "cifar"),
         "config.model.head='dense4096' is for model.name='vgg16' with form='cifar' only",
     )
     need(
-        model.batch_norm or model.name in ("alexnet", "vgg16"),
+        model.batch_norm or foreign_network or model.name in ("alexnet", "vgg16"),
         f"config.model.batch_norm=False is for alexnet and vgg16; {model.name} always has BatchNorm",
     )
     need(
@@ -66,6 +68,13 @@ def _impossible(config: Config) -> list[str]:
         optim.whitening_bias_epochs == 0 or model.name in WHITENED,
         f"config.optim.whitening_bias_epochs is for {' and '.join(WHITENED)}; {model.name} has no whitening layer",
     )
+    if any(open_names.foreign(optim)):
+        for name in OF_OUR_OPTIMIZERS:
+            need(
+                getattr(optim, name) == getattr(Optim, name),
+                f"config.optim.{name} has no effect with config.optim.name={optim.name!r}; give it as an option in the "
+                "name, as in 'optax:lion(b1=0.95)'",
+            )
     if optim.base_batch_size > 0:
         scaled = optim.learning_rate * config.global_batch_size / optim.base_batch_size
         need(
@@ -165,6 +174,10 @@ def _impossible_task(task: Task, optim: Optim) -> list[str]:
         ):
             if value:
                 wrong.append(f"config.{name} is for classes; config.task.name='regression' has none")
+    if task.loss:
+        for name in ("class_weights", "weights_by_name", "focal_gamma", "error"):
+            if getattr(task, name) != getattr(Task, name):
+                wrong.append(f"config.task.{name} has no effect with config.task.loss={task.loss!r}")
     if task.logit_adjustment and task.name != "classification":
         wrong.append("config.task.logit_adjustment is for config.task.name='classification' only")
     if task.error != "squared" and task.name != "regression":

@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import ml_collections
 
-from jaxcnn.config import convert, rules
+from jaxcnn.config import convert, open_names, rules
 from jaxcnn.config.errors import ConfigError
 from jaxcnn.config.fields import Config
 
@@ -17,11 +17,23 @@ def default() -> ml_collections.ConfigDict:
 
 
 def choices(key: str) -> tuple[str, ...]:
-    """The allowed values of a field with a fixed list of them, by its flat key; empty for other fields."""
-    cls: Any = Config
+    """The values that a field with a list of them may have, by its flat key; of an open name, ours; else empty."""
+    hint = _hint(key)
+    if (kind := open_names.of_hint(hint)) is not None:
+        return kind.ours
+    return get_args(hint) if get_origin(hint) is Literal else ()
+
+
+def open_keys() -> tuple[str, ...]:
+    """The flat keys of all fields that are open names."""
+    return tuple(key for key in flatten(to_dict(Config())) if open_names.of_hint(_hint(key)) is not None)
+
+
+def _hint(key: str) -> Any:
+    hint: Any = Config
     for name in key.split("."):
-        cls = get_type_hints(cls)[name]
-    return get_args(cls) if get_origin(cls) is Literal else ()
+        hint = get_type_hints(hint, include_extras=True)[name]
+    return hint
 
 
 def unknown_variant(variant: str, known: tuple[str, ...]) -> ConfigError:

@@ -14,8 +14,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, Int, Int32, Key, Num
 
 import jaxcnn.config as configuration
+from jaxcnn.config import UserError
 from jaxcnn.data import image_ops, mixing, policy
 from jaxcnn.data.batch import Batch
+from jaxcnn.machine import plugins
 from jaxcnn.tasks.task import Targets
 
 Keys = Key[Array, " b"]
@@ -44,6 +46,7 @@ class Draw(enum.IntEnum):
     COLOR = 3
     CUTOUT = 4
     MIXING = 5
+    OWN = 6
 
 
 def augment(
@@ -60,7 +63,9 @@ def augment(
     microbatches: int = 1,
     small_side: int = 0,
 ) -> Augmented:
-    """Augment a training batch: crop, flip, policy, colour jitter, normalisation, cutout, mixing, shrinking, in order.
+    """Augment a training batch.
+
+    In order: crop, flip, policy, colour jitter, functions of the user, normalisation, cutout, mixing, shrinking.
 
     Policies and colour jitter need 8-bit pixels; the other operations take any.
 
@@ -164,7 +169,20 @@ def _augment_one(
         image = image_ops.color_jitter(
             image, color_key, config.brightness, config.contrast, config.saturation, config.hue
         )
+    for number, name in enumerate(config.own):
+        image = _own(name, image, jax.random.fold_in(jax.random.fold_in(key, Draw.OWN), number))
     image = normalize(image, mean, std)
     if config.cutout:
         image = image_ops.random_cutout(image, jax.random.fold_in(key, Draw.CUTOUT), config.cutout)
     return image
+
+
+def _own(name: str, image: Num[Array, "h w c"], key: Key[Array, ""]) -> Num[Array, "h w c"]:
+    """An image changed by a function of the user, of the image as it is stored and a key of its own."""
+    changed = plugins.load("augmentations", name).function(image, key)
+    if (changed.shape, changed.dtype) != (image.shape, image.dtype):
+        raise UserError(
+            f"config.augment.own: {name!r} makes an image {changed.shape} of {changed.dtype} from one {image.shape} of "
+            f"{image.dtype}; it must keep both"
+        )
+    return changed

@@ -63,7 +63,14 @@ _given: "weakref.WeakValueDictionary[str, Arrays]" = weakref.WeakValueDictionary
 
 
 def give(data: Any) -> Arrays:
-    """Check arrays and make them known in this process while the result is alive.
+    """`check` arrays and make them known in this process while the result is alive."""
+    arrays = check(data)
+    know(arrays)
+    return arrays
+
+
+def check(data: Any) -> Arrays:
+    """Checked arrays.
 
     Args:
       data: (images, labels) for training, or a mapping of "train", "val" and "test" to such pairs, with "class_names"
@@ -80,9 +87,7 @@ def give(data: Any) -> Arrays:
     for name, array in images.items():
         if len(array) != len(labels[name]):
             raise UserError(f"data[{name!r}] has {len(array)} images, but {len(labels[name])} labels")
-    arrays = Arrays({name: Part(array, labels[name], content.of_array(array)) for name, array in images.items()}, names)
-    know(arrays)
-    return arrays
+    return Arrays({name: Part(array, labels[name], content.of_array(array)) for name, array in images.items()}, names)
 
 
 def know(arrays: Arrays) -> None:
@@ -103,13 +108,19 @@ def open_arrays(argument: str, data: config.Data) -> Source:
             "Python can give again: jaxcnn.train(config, workdir, data=(images, labels)), and data= of run.evaluate"
         )
 
+    return as_source(arrays, KIND, data)
+
+
+def as_source(arrays: Arrays, title: str, data: config.Data) -> Source:
+    """The source of some arrays."""
+
     def open_split(name: str) -> Examples:
         part = arrays.parts[name]
         examples = array_examples(part.images, part.labels, data)
         return dataclasses.replace(examples, content=lambda: part.content)
 
     labels = tuple(part.labels for part in arrays.parts.values())
-    return Source(KIND, arrays.class_names, tuple(arrays.parts), open_split, labels=labels)
+    return Source(title, arrays.class_names, tuple(arrays.parts), open_split, labels=labels)
 
 
 def _pairs(data: Any) -> tuple[dict[str, tuple[Any, Any]], Sequence[str] | None]:

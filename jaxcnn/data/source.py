@@ -20,6 +20,7 @@ from jaxcnn.data.examples import Examples, Hashes, Indices, Pixels, Source
 from jaxcnn.data.folder import open_folder
 from jaxcnn.data.manifest import open_manifest
 from jaxcnn.data.npz import open_npz
+from jaxcnn.data.own import open_own
 from jaxcnn.data.tfds_source import open_tfds
 from jaxcnn.tasks import by_name
 from jaxcnn.tasks.task import Targets
@@ -213,9 +214,12 @@ def open_splits(data: config.Data, task: config.Task = config.Task()) -> Splits:
 def _open_source(data: config.Data) -> Source:
     kind, _, argument = data.source.partition(":")
     if kind not in SOURCES:
+        if (source := open_own(data)) is not None:
+            return source
         hint = convert.nearest(kind, SOURCES)
         raise UserError(
-            f"config.data.source={data.source!r}: unknown source {kind!r}{hint}; choose one of {', '.join(SOURCES)}"
+            f"config.data.source={data.source!r}: unknown source {kind!r}{hint}; choose one of {', '.join(SOURCES)}, "
+            "an entry point or package.module:function"
         )
     if len(argument) > _LONGEST_PATH:
         raise UserError(

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.typing import Collection, VariableDict
@@ -15,9 +14,10 @@ from jaxcnn.learn import rates
 from jaxcnn.learn.step_spec import StepSpec
 from jaxcnn.models import split
 from jaxcnn.models.batch_norm import PartlyFrozen
+from jaxcnn.models.network import Trainable
 
 
-def network(spec: StepSpec, axis_name: str | None = None) -> nn.Module:
+def network(spec: StepSpec, axis_name: str | None = None) -> Trainable:
     """The network of a spec; `axis_name` as for `jaxcnn.models.build`."""
     norm = spec.norm
     if spec.optim.layers or spec.optim.freeze_norm:

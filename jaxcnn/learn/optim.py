@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float32
 
-from jaxcnn.config import Optim
+from jaxcnn.config import Optim, UserError
 from jaxcnn.learn import muon
 from jaxcnn.learn.state import Hyper
+from jaxcnn.machine import plugins
 from jaxcnn.models.network import Network
 
 Scalar = Float32[Array, ""]
@@ -23,13 +24,13 @@ CLASSIFIER = Network.HEAD  # the last layer of every network
 def decay_mask(optim: Optim) -> Callable[[optax.Params], optax.Params]:
     """A function from parameters to a tree of bools: which leaves get weight decay.
 
-    Kernels always do; BatchNorm's scales and all biases only with `decay_norm_and_bias` (excluding them follows Goyal
-    et al. 2017, arXiv 1706.02677).
+    Kernels and other arrays of two or more dimensions do; BatchNorm's scales and all biases only with
+    `decay_norm_and_bias` (excluding them follows Goyal et al. 2017, arXiv 1706.02677).
     """
 
     def mask(params: optax.Params) -> optax.Params:
         return jax.tree_util.tree_map_with_path(
-            lambda path, _: optim.decay_norm_and_bias or path[-1].key == "kernel", params
+            lambda path, leaf: optim.decay_norm_and_bias or path[-1].key == "kernel" or leaf.ndim > 1, params
         )
 
     return mask
@@ -54,7 +55,8 @@ def make_optimizer(
     if optim.name == "muon":
         return optax.chain(clip, _muon(optim, hyper, learning_rate, scale))
     # Scaled outside the chain, so that the state has the same structure with and without it.
-    return _then(optax.chain(clip, OPTIMIZERS[optim.name](optim, hyper, learning_rate)), scale)
+    make = OPTIMIZERS.get(optim.name, _own)
+    return _then(optax.chain(clip, make(optim, hyper, learning_rate)), scale)
 
 
 def _then(inner: optax.GradientTransformation, last: optax.GradientTransformation) -> optax.GradientTransformation:
@@ -165,6 +167,25 @@ def _muon(
         },
         lambda params: muon.labels(params, CLASSIFIER),
     )
+
+
+def _own(optim: Optim, hyper: Hyper, learning_rate: Scalar) -> optax.GradientTransformation:
+    """An optimiser of optax or of the user, a function of `learning_rate`.
+
+    The weight decay of the config is passed to it if it takes one, with its mask; else it is added to the gradient.
+    """
+    loaded = plugins.load("optimizers", optim.name)
+    takes = loaded.takes or ("learning_rate",)
+    if "learning_rate" not in takes:
+        raise UserError(f"config.optim.name={optim.name!r}: it takes no learning_rate, as an optimiser must")
+    decays = "weight_decay" in takes
+    mask = decay_mask(optim)
+    offered = {"learning_rate": learning_rate, "weight_decay": hyper.weight_decay}
+    offered |= {"mask": mask, "weight_decay_mask": mask} if decays else {}
+    made = loaded.with_those(offered)()
+    if not isinstance(made, optax.GradientTransformation):
+        raise UserError(f"config.optim.name={optim.name!r} gives a {type(made).__name__}, not an optax optimiser")
+    return made if decays else optax.chain(optax.add_decayed_weights(hyper.weight_decay, mask), made)
 
 
 OPTIMIZERS: dict[str, Callable[..., optax.GradientTransformation]] = {

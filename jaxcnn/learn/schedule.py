@@ -1,12 +1,14 @@
 """Learning-rate schedules: the factor on `optim.learning_rate` at each step, in [0, 1]."""
 
 import math
+from collections.abc import Callable
 
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float32, Int32
 
 from jaxcnn.config import Schedule
+from jaxcnn.machine import plugins
 
 ONECYCLE_START = 1 / 25  # of the peak (Smith & Topin 2017, arXiv 1708.07120, as in fastai's and PyTorch's defaults)
 ONECYCLE_RISE = 0.3  # of the run, when no warm-up is given
@@ -34,15 +36,22 @@ def learning_rate_factor(
     for boundary in schedule.boundaries:
         after = round(boundary * unit) - warmup
         boundaries[after] = boundaries.get(after, 1.0) * schedule.decay_factor
-    main = {
+    main: dict[str, Callable[[], optax.Schedule]] = {
         "constant": lambda: optax.constant_schedule(1.0),
         "cosine": lambda: optax.cosine_decay_schedule(1.0, rest, alpha=schedule.final_factor),
         "linear": lambda: optax.linear_schedule(1.0, schedule.final_factor, rest),
         "onecycle": lambda: optax.linear_schedule(1.0, schedule.final_factor, rest),
         "multistep": lambda: optax.piecewise_constant_schedule(1.0, boundaries),
-    }[schedule.name]()
-    whole = optax.join_schedules([rise, main], [warmup]) if warmup else main
+    }
+    after_warmup = main[schedule.name]() if schedule.name in main else _own(schedule, rest)
+    whole = optax.join_schedules([rise, after_warmup], [warmup]) if warmup else after_warmup
     return jnp.asarray(whole(step), jnp.float32)
+
+
+def _own(schedule: Schedule, steps: int) -> optax.Schedule:
+    """A schedule of the user: a function of the step after the warm-up and of the number of these steps."""
+    factor = plugins.load("schedules", schedule.name).function
+    return lambda step: factor(step, steps)
 
 
 def whitening_bias_scale(

@@ -11,6 +11,7 @@ import optax
 from flax.typing import Collection, VariableDict
 from jaxtyping import Array, Float, Float32, Int32, Num
 
+from jaxcnn.config import UserError
 from jaxcnn.data import augment, order
 from jaxcnn.data.batch import Batch, Constants
 from jaxcnn.learn import metrics, rates
@@ -247,14 +248,26 @@ def features_step(
     model: Any = network(spec)
     found: list[Array] = []
 
+    def is_wanted(path: str, inputs: Any, output: Any) -> bool:
+        if layer or model.HEAD:
+            return path == (layer or model.HEAD)
+        shape = (len(image), spec.task.targets.outputs)  # of the outputs, made from vectors by the last such layer
+        return getattr(inputs, "ndim", 0) == 2 and getattr(output, "shape", None) == shape
+
     def look(call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
         output = call(*args, **kwargs)
-        if context.method_name == "__call__" and "/".join(context.module.path) == (layer or model.HEAD):
+        if context.method_name == "__call__" and args and is_wanted("/".join(context.module.path), args[0], output):
             found.append(output if layer else args[0])
         return output
 
     with nn.intercept_methods(look):
         predict_step(spec, variables, image, constants)
+    if not found:
+        raise UserError(
+            f"the network {spec.model.name!r} has no layer {layer!r}"
+            if layer
+            else f"the network {spec.model.name!r} has no layer that makes its outputs from one vector for each image"
+        )
     return found[-1]  # layers that share a path, the outermost last
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxcnn.config import Augment, Config, ConfigError, Model, Norm, Optim, Schedule
 from jaxcnn.data.order import MAX_PLACES
+from jaxcnn.machine import plugins
 from jaxcnn.tasks.task import Task
 
 # These are inputs of the step, not parts of the spec, so all specs hold the same value here.
@@ -30,6 +31,7 @@ class StepSpec:
       total_steps: steps of the whole run.
       shard_optimizer, shard_params: whether each device keeps only a part of these; the mathematics is the same.
       small_side: side in pixels of the training images after augmentation; 0: unchanged.
+      code: changes when the code of users behind the names of the config changes (`jaxcnn.machine.plugins.token`).
     """
 
     global_batch_size: int
@@ -46,6 +48,7 @@ class StepSpec:
     shard_params: bool = False
     small_side: int = 0
     image_dtype: str = "uint8"
+    code: str = ""
 
     @property
     def steps_per_epoch(self) -> float:
@@ -97,6 +100,7 @@ def make_spec(config: Config, *, task: Task, image_shape: tuple[int, int, int], 
         shard_optimizer=config.parallel.shard_optimizer or config.parallel.shard_params,
         shard_params=config.parallel.shard_params,
         image_dtype=config.data.dtype,
+        code=plugins.token(config),
     )
 
 

@@ -34,4 +34,4 @@ class TrainedTeacher:
         """Its outputs for images that are normalised by `constants`."""
         pixels = augment.denormalize(image, constants.mean, constants.std)
         own = augment.normalize(pixels, of_teacher["mean"], of_teacher["std"])
-        return network(self.spec).apply(of_teacher["variables"], own, train=False)  # type: ignore[return-value]
+        return network(self.spec).apply(of_teacher["variables"], own, train=False)

@@ -1,6 +1,5 @@
 """The networks, by name."""
 
-import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 from flax.typing import Collection
@@ -8,11 +7,11 @@ from jaxtyping import Float, Num
 
 import jaxcnn.config as config
 from jaxcnn.config.layers import Layers
-from jaxcnn.models import whitening
+from jaxcnn.models import own, whitening
 from jaxcnn.models.airbench import Airbench, ResidualAirbench
 from jaxcnn.models.alexnet import AlexNet
 from jaxcnn.models.cnn import CNN
-from jaxcnn.models.network import Network
+from jaxcnn.models.network import Network, Trainable
 from jaxcnn.models.resnet import ResNet50
 from jaxcnn.models.vgg import VGG16
 
@@ -28,10 +27,10 @@ MODELS: dict[str, type[Network]] = {
 
 def frozen(model: config.Model) -> Layers:
     """Patterns of the parameters that a network does not train, because it computes them from its data."""
-    return MODELS[model.name].FROZEN
+    return MODELS[model.name].FROZEN if model.name in MODELS else own.frozen(model.name)
 
 
-def build(model: config.Model, norm: config.Norm, outputs: int, axis_name: str | None = None) -> nn.Module:
+def build(model: config.Model, norm: config.Norm, outputs: int, axis_name: str | None = None) -> Trainable:
     """Build the network that `model` names.
 
     `module.init(key, zeros)` returns float32 "params" and, with BatchNorm, "batch_stats".
@@ -45,7 +44,12 @@ def build(model: config.Model, norm: config.Norm, outputs: int, axis_name: str |
       outputs: k.
       axis_name: inside `jax.shard_map(..., check_vma=False)`, the mesh axis over which images are sharded; device d
         holds the d-th part of the batch. None if the whole batch is on this device.
+
+    Raises:
+      UserError: a network that is not ours cannot be loaded, or does not fit the config.
     """
+    if model.name not in MODELS:
+        return own.build(model, norm, outputs, axis_name)
     return MODELS[model.name](model, norm, outputs, axis_name, jnp.dtype(model.dtype))
 
 

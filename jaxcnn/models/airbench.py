@@ -81,7 +81,7 @@ class _Whitened(Network):
         return _gelu(x if residual is None else x + residual)
 
     def _classify(self, x: Features, positions: Positions | None, train: bool) -> Logits:
-        x = Dropout(self.model.dropout, name="dropout")(x, positions, train)
+        x = Dropout(self.model.dropout, name="dropout")(x, train, positions)
         return ScaledClassifier(self.outputs, name="classifier")(x)
 
 

@@ -45,6 +45,6 @@ class AlexNet(Network):
             x = adaptive_average_pool(x, 6)
         x = x.reshape(x.shape[0], -1)
         for i in (1, 2):
-            x = Dropout(self.model.dropout, name=f"dropout{i}")(x, positions, train)
+            x = Dropout(self.model.dropout, name=f"dropout{i}")(x, train, positions)
             x = nn.relu(Dense(scaled(HIDDEN, self.model.width), dtype=self.dtype, split=True, name=f"dense{i}")(x))
         return Classifier(self.outputs, name="classifier")(x)

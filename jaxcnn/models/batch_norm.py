@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Float32
 
 import jaxcnn.config as config
 from jaxcnn.config.layers import Layers, factor_of
+from jaxcnn.models import context
 
 # If the square of a mean exceeds this many times the variance, the variance is computed again: it has lost three of
 # float32's seven digits.
@@ -48,13 +49,14 @@ class BatchNorm(nn.Module):
     A frozen layer (`PartlyFrozen`) uses its running statistics also in training, and does not change them.
 
     Attributes:
-      norm: momentum, epsilon and group_size (consecutive examples of the global batch; 0: all of it).
+      norm: momentum, epsilon and group_size (consecutive examples of the global batch; 0: all of it). None: those of
+        the run, with its axis.
       axis_name: mesh axis over which the batch is sharded, with the d-th part on device d; None: not sharded.
       scale_init: initializer of the scale.
       use_scale: multiply by a trained scale.
     """
 
-    norm: config.Norm
+    norm: config.Norm | None = None
     axis_name: str | None = None
     scale_init: Initializer = nn.initializers.ones
     use_scale: bool = True
@@ -66,31 +68,33 @@ class BatchNorm(nn.Module):
         Raises:
           ValueError: in training, if group_size does not fit the batch and the devices.
         """
+        run = context.current()
+        norm, axis_name = (run.norm, run.axis_name) if self.norm is None else (self.norm, self.axis_name)
         channels = x.shape[-1:]
         ones = jnp.ones(channels, jnp.float32)
         scale = self.param("scale", self.scale_init, channels, jnp.float32) if self.use_scale else ones
         bias = self.param("bias", nn.initializers.zeros, channels, jnp.float32)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
         running_variance = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
-        if not train or self._is_frozen():
-            y = _affine(_wide(x), running_mean.value, running_variance.value, scale, bias, self.norm.epsilon)
+        if not train or self._is_frozen(norm):
+            y = _affine(_wide(x), running_mean.value, running_variance.value, scale, bias, norm.epsilon)
             return y.astype(x.dtype)
-        devices = lax.axis_size(self.axis_name) if self.axis_name else 1
-        local, span = group_layout(self.norm.group_size, x.shape[0], devices)
+        devices = lax.axis_size(axis_name) if axis_name else 1
+        local, span = group_layout(norm.group_size, x.shape[0], devices)
         groups = x.reshape(x.shape[0] // local, -1, *channels)
-        layout = (self.axis_name, devices, span)
-        y, mean, variance = normalize_groups(groups, scale, bias, running_mean.value, self.norm.epsilon, layout)
+        layout = (axis_name, devices, span)
+        y, mean, variance = normalize_groups(groups, scale, bias, running_mean.value, norm.epsilon, layout)
         if not self.is_initializing():
             elements = groups.shape[1] * span
             unbiased = variance * (elements / max(elements - 1, 1))
-            momentum = self.norm.momentum
+            momentum = norm.momentum
             running_mean.value = momentum * running_mean.value + (1 - momentum) * mean.mean(axis=(0, 1))
             running_variance.value = momentum * running_variance.value + (1 - momentum) * unbiased.mean(axis=(0, 1))
         return y.reshape(x.shape)
 
-    def _is_frozen(self) -> bool:
+    def _is_frozen(self, norm: config.Norm) -> bool:
         names = ("scale", "bias") if self.use_scale else ("bias",)
-        return isinstance(self.norm, PartlyFrozen) and self.norm.is_frozen(self.path, names)
+        return isinstance(norm, PartlyFrozen) and norm.is_frozen(self.path, names)
 
 
 def group_layout(group_size: int, batch: int, devices: int) -> tuple[int, int]:

@@ -28,5 +28,5 @@ class CNN(Network):
             x = nn.relu(BatchNorm(self.norm, self.axis_name, name=f"bn{i}")(x, train))
             if i == 2:
                 x = max_pool(x, 2, strides=2)
-        x = Dropout(self.model.dropout, name="dropout")(global_average_pool(x), positions, train)
+        x = Dropout(self.model.dropout, name="dropout")(global_average_pool(x), train, positions)
         return Classifier(self.outputs, name="classifier")(x)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax.typing import Dtype, Initializer
 from jaxtyping import Array, Float, Key, UInt32
 
-from jaxcnn.models import split
+from jaxcnn.models import context, split
 from jaxcnn.models.convolution import convolve
 from jaxcnn.models.geometry import check_covers
 from jaxcnn.models.initializers import Weights
@@ -154,17 +154,28 @@ class Dropout(nn.Module):
     rate: float
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b ..."], positions: Positions | None, train: bool) -> Float[Array, "b ..."]:
-        """Drop values of `x`; the positions are those in the global batch. Raises ValueError without them."""
+    def __call__(
+        self, x: Float[Array, "b ..."], train: bool, positions: Positions | None = None
+    ) -> Float[Array, "b ..."]:
+        """Drop values of `x`; the positions in the global batch are those of the run unless given.
+
+        Raises:
+          ValueError: there are no positions, as in a call of a network outside of a run.
+        """
         if not train or self.rate == 0:
             return x
+        positions = context.current().positions if positions is None else positions
         if positions is None:
             raise ValueError("dropout needs `positions`, the examples' places in the global batch")
-        bits, threshold = threshold_of(self.rate)
-        key = self.make_rng("dropout")
-        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, positions)
-        draws = jax.vmap(lambda key: random_integers(key, x.shape[1:], bits))(keys)
-        return jnp.where(draws >= threshold, x / (1 - threshold / 2**bits), 0).astype(x.dtype)
+        return dropped(x, self.rate, self.make_rng("dropout"), positions)
+
+
+def dropped(x: Float[Array, "b ..."], rate: float, key: Key[Array, ""], positions: Positions) -> Float[Array, "b ..."]:
+    """`x` with values dropped at a rate in (0, 1), by noise from the key and the position of each example."""
+    bits, threshold = threshold_of(rate)
+    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, positions)
+    draws = jax.vmap(lambda key: random_integers(key, x.shape[1:], bits))(keys)
+    return jnp.where(draws >= threshold, x / (1 - threshold / 2**bits), 0).astype(x.dtype)
 
 
 def threshold_of(rate: float) -> tuple[int, int]:

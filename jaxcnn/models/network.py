@@ -1,6 +1,6 @@
 """What every network has: its fields, and what the optimiser and the mesh need to know of it."""
 
-from typing import ClassVar
+from typing import Any, ClassVar, Protocol
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -15,6 +15,18 @@ Images = Float[Array, "b h w c"]
 Positions = Int32[Array, " b"]
 Features = Float[Array, "b inputs"]
 Logits = Float32[Array, "b k"]
+
+
+class Trainable(Protocol):
+    """What the step needs of a network: `flax.linen.Module` has it."""
+
+    def init(self, *args: Any, **kwargs: Any) -> Any:
+        """The initial variables."""
+        ...
+
+    def apply(self, *args: Any, **kwargs: Any) -> Any:
+        """The outputs, and the changed variables if some are mutable."""
+        ...
 
 
 class Network(nn.Module):

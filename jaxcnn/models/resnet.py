@@ -52,7 +52,7 @@ class ResNet50(Network):
                     split=stage >= 3,
                     name=f"block{stage}_{i}",
                 )(x, train)
-        x = Dropout(self.model.dropout, name="dropout")(global_average_pool(x), positions, train)
+        x = Dropout(self.model.dropout, name="dropout")(global_average_pool(x), train, positions)
         return Classifier(self.outputs, name="classifier")(x)
 
 

@@ -48,7 +48,7 @@ class VGG16(Network):
         if imagenet or self.model.head == "dense4096":
             for i in (1, 2):
                 x = nn.relu(Dense(scaled(HIDDEN, self.model.width), dtype=self.dtype, split=True, name=f"dense{i}")(x))
-                x = Dropout(self.model.dropout, name=f"dropout{i}")(x, positions, train)
+                x = Dropout(self.model.dropout, name=f"dropout{i}")(x, train, positions)
         else:
-            x = Dropout(self.model.dropout, name="dropout")(x, positions, train)
+            x = Dropout(self.model.dropout, name="dropout")(x, train, positions)
         return Classifier(self.outputs, name="classifier")(x)

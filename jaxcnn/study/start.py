@@ -78,7 +78,7 @@ def define(
       UserError: pruner and config do not fit.
     """
     full = base.data.protocol == "full"
-    headline = by_name.evaluation(base.task).headline
+    headline = by_name.headline(base.task)
     better = "maximize" if headline.better == "higher" else "minimize"
     possible = {headline.objective: better, "train_seconds": "minimize"}
     if plan.sampler in MULTI_OBJECTIVE:

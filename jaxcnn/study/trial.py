@@ -133,7 +133,7 @@ class Attempt:
 
     def _evaluated(self, step: int, score: float) -> None:
         queue, lease = self._queue, self.lease
-        headline = by_name.evaluation(queue.definition.base.task).headline
+        headline = by_name.headline(queue.definition.base.task)
         value = headline.value(score)
         try:
             mine, prune = queue.is_mine(lease), queue.report(lease, _evaluations(self.folder), value)

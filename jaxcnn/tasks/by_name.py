@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 
 import jaxcnn.config as configuration
-from jaxcnn.tasks import classification, multilabel, regression, weights
+from jaxcnn.tasks import classification, multilabel, own, regression, weights
 from jaxcnn.tasks.classes import Classes, numbers_as_names
 from jaxcnn.tasks.distillation import Distilled, Teacher
+from jaxcnn.tasks.headline import Headline
 from jaxcnn.tasks.task import Evaluation, Loss, Targets, Task
 
 
@@ -21,7 +22,7 @@ def make(config: configuration.Task, outputs: int, teacher: Teacher | None = Non
     """
     of_labels = loss(config, outputs)
     used = of_labels if teacher is None else Distilled(of_labels, teacher)
-    return Task(targets(config, outputs), used, evaluation(config))
+    return Task(targets(config, outputs), used, evaluation(config, outputs))
 
 
 def targets(config: configuration.Task, outputs: int) -> Targets:
@@ -56,7 +57,12 @@ def names(
 
 
 def loss(config: configuration.Task, outputs: int) -> Loss:
-    """The loss."""
+    """The loss: the task's, or that of the user."""
+    of_task = _loss(config, outputs)
+    return own.loss(config.loss, of_task, outputs) if config.loss else of_task
+
+
+def _loss(config: configuration.Task, outputs: int) -> Loss:
     weighted, focal = weights.is_weighted(config), config.focal_gamma > 0
     if config.name == "multilabel":
         return multilabel.BinaryCrossEntropy(outputs, weighted, focal)
@@ -65,13 +71,25 @@ def loss(config: configuration.Task, outputs: int) -> Loss:
     return classification.CrossEntropy(outputs, weighted, focal, config.logit_adjustment > 0)
 
 
-def evaluation(config: configuration.Task) -> Evaluation:
-    """The figures that are reported."""
+def evaluation(config: configuration.Task, outputs: int) -> Evaluation:
+    """The figures that are reported: the task's, and those of the user."""
+    of_task = _evaluation(config)
+    if not config.evaluation:
+        return of_task
+    return own.evaluation(config.evaluation, of_task, _loss(config, outputs), targets(config, outputs))
+
+
+def _evaluation(config: configuration.Task) -> Evaluation:
     if config.name == "multilabel":
         return multilabel.SetFigures()
     if config.name == "regression":
         return regression.Errors()
     return classification.Accuracy()
+
+
+def headline(config: configuration.Task) -> Headline:
+    """The figure that decides, which does not depend on the number of outputs."""
+    return evaluation(config, 2).headline
 
 
 def settings(config: configuration.Task) -> dict[str, float]:

@@ -75,12 +75,17 @@ class CrossEntropy:
             found["log_frequencies"] = weights.log_frequencies(counts)
         return found
 
-    def losses(self, outputs: Outputs, target: Mixed, settings: Settings, constants: Any, image: Any) -> OfEach:
-        """With the smoothed target, weights and the like."""
+    def pair(self, outputs: Outputs, target: Mixed, settings: Settings, constants: Any) -> tuple[Outputs, Outputs]:
+        """Logits, adjusted if wanted, and smoothed target distributions."""
         if self.adjusted:
             outputs = outputs + settings["logit_adjustment"] * constants.task["log_frequencies"]
+        return outputs, smoothed(target, self.classes, settings["label_smoothing"])
+
+    def losses(self, outputs: Outputs, target: Mixed, settings: Settings, constants: Any, image: Any) -> OfEach:
+        """With the smoothed target, weights and the like."""
+        outputs, wanted = self.pair(outputs, target, settings, constants)
         log_probability = jax.nn.log_softmax(outputs)
-        terms = smoothed(target, self.classes, settings["label_smoothing"]) * log_probability
+        terms = wanted * log_probability
         if self.weighted:
             terms = terms * constants.task["class_weights"]
         if self.focal:
@@ -122,7 +127,11 @@ class Accuracy:
 
     headline = Headline("top1_accuracy", "accuracy")
     metrics: tuple[str, ...] = ("top1_accuracy", "top5_accuracy")
-    collected: tuple[str, ...] = ()
+    collects: bool = False
+
+    def recorded(self, figures: Mapping[str, Any]) -> dict[str, float]:
+        """None."""
+        return {}
 
     def values(self, outputs: Outputs, target: Mixed, constants: Any) -> dict[str, OfEach]:
         """Whether the class is the most probable one, or among the five most probable."""

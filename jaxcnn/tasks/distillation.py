@@ -62,6 +62,10 @@ class Distilled:
         """Those of the inner loss; the caller adds those of the teacher, as "teacher"."""
         return self.inner.constants(config, names, facts, targets)
 
+    def pair(self, outputs: Outputs, target: Tree, settings: Settings, constants: Any) -> tuple[Outputs, Outputs]:
+        """Those of the inner loss."""
+        return self.inner.pair(outputs, target, settings, constants)
+
     def losses(self, outputs: Outputs, target: Tree, settings: Settings, constants: Any, image: Any) -> OfEach:
         """The two parts, weighted by the share."""
         of_labels = self.inner.losses(outputs, target, settings, constants, image)

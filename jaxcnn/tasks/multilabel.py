@@ -142,10 +142,14 @@ class BinaryCrossEntropy:
             return {}
         return {"class_weights": weights.class_weights(config, names, targets.sum(axis=0, dtype=np.int64))}
 
+    def pair(self, outputs: Outputs, target: Shares, settings: Settings, constants: Any) -> tuple[Outputs, Outputs]:
+        """Logits, and smoothed shares of presence."""
+        smoothing = settings["label_smoothing"]
+        return outputs, target * (1.0 - smoothing) + 0.5 * smoothing
+
     def losses(self, outputs: Outputs, target: Shares, settings: Settings, constants: Any, image: Any) -> OfEach:
         """With the smoothed target, half of which is on presence and half on absence."""
-        smoothing = settings["label_smoothing"]
-        target = target * (1.0 - smoothing) + 0.5 * smoothing
+        outputs, target = self.pair(outputs, target, settings, constants)
         present, absent = jax.nn.log_sigmoid(outputs), jax.nn.log_sigmoid(-outputs)
         if self.focal:
             gamma = settings["focal_gamma"]
@@ -164,7 +168,11 @@ class SetFigures:
 
     headline = Headline(FIGURE, "mean average precision")
     metrics: tuple[str, ...] = ("sample_f1", "exact_match")
-    collected: tuple[str, ...] = (FIGURE,)
+    collects: bool = True
+
+    def recorded(self, figures: Mapping[str, Any]) -> dict[str, float]:
+        """Mean average precision."""
+        return {FIGURE: figures[FIGURE]}
 
     def values(self, outputs: Outputs, target: Shares, constants: Any) -> dict[str, OfEach]:
         """F1 of each image and whether its set is predicted exactly, with probabilities from 0.5 on."""

@@ -124,9 +124,13 @@ class StandardizedError:
         """Mean and standard deviation of each number."""
         return {f"target_{name}": np.asarray(facts[name], np.float32) for name in ("mean", "std")}
 
+    def pair(self, outputs: Outputs, target: Numbers, settings: Settings, constants: Any) -> tuple[Outputs, Outputs]:
+        """Both in standard deviations of the training split from its mean."""
+        return outputs, (target - constants.task["target_mean"]) / constants.task["target_std"]
+
     def losses(self, outputs: Outputs, target: Numbers, settings: Settings, constants: Any, image: Any) -> OfEach:
         """The mean error over the numbers."""
-        wanted = (target - constants.task["target_mean"]) / constants.task["target_std"]
+        outputs, wanted = self.pair(outputs, target, settings, constants)
         error = outputs - wanted
         return jnp.mean(jnp.square(error) if self.kind == "squared" else jnp.abs(error), axis=-1)
 
@@ -146,7 +150,11 @@ class Errors:
 
     headline = Headline("mean_absolute_error", "mean absolute error", better="lower", percent=False)
     metrics: tuple[str, ...] = ("mean_absolute_error", "mean_squared_error")
-    collected: tuple[str, ...] = ()
+    collects: bool = False
+
+    def recorded(self, figures: Mapping[str, Any]) -> dict[str, float]:
+        """None."""
+        return {}
 
     def values(self, outputs: Outputs, target: Numbers, constants: Any) -> dict[str, OfEach]:
         """The absolute and the squared error, averaged over the numbers."""

@@ -124,6 +124,10 @@ class Loss(Protocol):
         """
         ...
 
+    def pair(self, outputs: Outputs, target: Tree, settings: Settings, constants: Any) -> tuple[Outputs, Outputs]:
+        """Outputs and targets of the same shape and meaning, which the loss compares; arguments as in `losses`."""
+        ...
+
     def losses(self, outputs: Outputs, target: Tree, settings: Settings, constants: Any, image: Any) -> OfEach:
         """The training loss of each example, whose mean over the batch is minimised.
 
@@ -176,8 +180,12 @@ class Evaluation(Protocol):
         ...
 
     @property
-    def collected(self) -> tuple[str, ...]:
-        """The names of those figures of the collector that every validation records."""
+    def collects(self) -> bool:
+        """Whether every validation records figures of a collector."""
+        ...
+
+    def recorded(self, figures: Mapping[str, Any]) -> dict[str, float]:
+        """Those figures of a collector that every validation records, numbers by name."""
         ...
 
     def values(self, outputs: Outputs, target: Tree, constants: Any) -> dict[str, OfEach]:

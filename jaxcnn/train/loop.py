@@ -215,7 +215,7 @@ def _evaluate(session: Session) -> bool:
     began = time.time()
     assert session.splits.val is not None
     split, evaluation = session.splits.val, session.spec.task.evaluation
-    collector = evaluation.collector(session.constants) if evaluation.collected else None
+    collector = evaluation.collector(session.constants) if evaluation.collects else None
     values = _figures(session, split, session.state, collector=collector)
     if collector is not None:
         values |= _recorded(session, collector.figures(split.class_names, {}))
@@ -260,7 +260,7 @@ def _figures(
 def _recorded(session: Session, figures: dict[str, Any]) -> dict[str, Any]:
     """Those figures of a collector that `metrics.jsonl` has, named for the weights that they are of."""
     prefix = "" if session.state.ema is None else "ema_"
-    return {f"{prefix}{name}": figures[name] for name in session.spec.task.evaluation.collected}
+    return {f"{prefix}{name}": value for name, value in session.spec.task.evaluation.recorded(figures).items()}
 
 
 def _measure(

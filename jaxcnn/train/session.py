@@ -20,7 +20,7 @@ from jaxcnn.learn import layout, programs, sharded
 from jaxcnn.learn.metrics import COUNT, LOSS
 from jaxcnn.learn.state import State, count_parameters, make_hyper
 from jaxcnn.learn.step_spec import StepSpec
-from jaxcnn.machine import malloc, paths
+from jaxcnn.machine import malloc, paths, plugins
 from jaxcnn.machine import mesh as meshes
 from jaxcnn.machine.heartbeat import Cluster
 from jaxcnn.text import counted
@@ -187,6 +187,8 @@ def _tell(found: Setup, folder: pathlib.Path, logbook: Logbook) -> None:
     config, splits = found.config, found.splits
     where = f"{splits.train.description}, {meshes.describe(found.mesh)}, in {folder}"
     logbook.say(f"jaxcnn: {config.model.name} on {where}")
+    for name in plugins.needs(config):
+        logbook.say(f"  {name} is in no module of a file: other Python sessions must give it again")
     _tell_of_splits(splits, logbook)
     logbook.say(f"  loader {found.loader} ({found.why_loader})")
     if found.steps_per_call > 1:

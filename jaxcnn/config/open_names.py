@@ -1,0 +1,102 @@
+"""Open names: a part of a run is one of ours, an entry point of an installed package, or `package.module:attribute`.
+
+A name that is not ours may have options, in Python's notation: "optax:lion(b1=0.95)". What a name stands for is loaded
+by `jaxcnn.machine.plugins`; here are only their form, and which fields have them.
+"""
+
+import ast
+import dataclasses
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
+
+if TYPE_CHECKING:
+    import importlib.metadata
+
+_ATTRIBUTE = re.compile(r"(\w+(?:\.\w+)*):(\w+(?:\.\w+)*)")
+_ENTRY_POINT = re.compile(r"[\w.-]+")
+
+
+@dataclasses.dataclass(frozen=True)
+class Open:
+    """Annotates a field that is an open name.
+
+    Attributes:
+      group: the entry points are those of the group "jaxcnn.<group>".
+      ours: the names of our own.
+      optional: whether the name may be empty.
+    """
+
+    group: str
+    ours: tuple[str, ...] = ()
+    optional: bool = False
+
+    def mistake(self, value: Any) -> str:
+        """Why a value is no such name, as the end of a sentence; empty if it is one."""
+        choices = f"one of {', '.join(self.ours)}, an entry point" if self.ours else "an entry point"
+        wanted = f"must be {choices} or package.module:attribute"
+        if not isinstance(value, str):
+            return f"{wanted}, not {value!r:.200}"
+        if value in self.ours or (self.optional and not value):
+            return ""
+        name, _, _ = value.partition("(")
+        try:
+            parse(value)
+        except ValueError as error:
+            return f"is {value!r:.200}, {error}"
+        if name in self.ours:
+            return f"is {value!r}, but {name} takes no options here; its settings are fields of the config"
+        if _ATTRIBUTE.fullmatch(name) or entry_point(self.group, name) is not None:
+            return ""
+        return f"{wanted}, not {value!r:.200}"
+
+
+def parse(text: str) -> tuple[str, dict[str, Any]]:
+    """The name and the options in "name" or "name(option=value, …)", whose values are Python literals.
+
+    Raises:
+      ValueError: the text has no such form.
+    """
+    name, bracket, rest = text.partition("(")
+    if not bracket:
+        return text, {}
+    try:
+        call = ast.parse(f"_({rest}", mode="eval").body
+        if not isinstance(call, ast.Call) or call.args or not all(keyword.arg for keyword in call.keywords):
+            raise ValueError("it is no call")
+        return name, {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        raise ValueError("whose options must have the form (name=value, …) with numbers, texts or lists") from None
+
+
+def entry_point(group: str, name: str) -> "importlib.metadata.EntryPoint | None":
+    """The entry point "jaxcnn.<group>" of an installed package; None if there is none of this name."""
+    if not _ENTRY_POINT.fullmatch(name):
+        return None
+    import importlib.metadata
+
+    return next(iter(importlib.metadata.entry_points(group=f"jaxcnn.{group}", name=name)), None)
+
+
+def is_attribute(name: str) -> bool:
+    """Whether a name without options has the form `package.module:attribute`."""
+    return _ATTRIBUTE.fullmatch(name) is not None
+
+
+def of_hint(hint: Any) -> Open | None:
+    """The annotation of a field that is an open name, or a tuple of them; None for other fields."""
+    if get_origin(hint) is tuple:
+        hint = get_args(hint)[0]
+    return next((each for each in getattr(hint, "__metadata__", ()) if isinstance(each, Open)), None)
+
+
+def foreign(group: Any, prefix: str = "config.") -> Iterator[tuple[str, Open, str]]:
+    """(key, kind, name) of each open name in a config, or a group of one, that is not ours."""
+    for field, hint in get_type_hints(type(group), include_extras=True).items():
+        value = getattr(group, field)
+        if dataclasses.is_dataclass(value):
+            yield from foreign(value, f"{prefix}{field}.")
+        elif (kind := of_hint(hint)) is not None:
+            for name in value if isinstance(value, tuple) else (value,):
+                if name and name not in kind.ours:
+                    yield f"{prefix}{field}", kind, name

@@ -1,0 +1,42 @@
+"""What the layers of a network need to know of the run, when the network does not pass it to them."""
+
+import contextlib
+import contextvars
+import dataclasses
+from collections.abc import Iterator
+
+import jaxcnn.config as config
+from jaxcnn.models.network import Positions
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """The surroundings of one call of a network.
+
+    Attributes:
+      norm: options of the BatchNorm layers.
+      axis_name: mesh axis over which the batch is sharded, or None.
+      positions: the places of the examples in the global batch; None outside of training.
+    """
+
+    norm: config.Norm
+    axis_name: str | None = None
+    positions: Positions | None = None
+
+
+_current: contextvars.ContextVar[Context | None] = contextvars.ContextVar("context", default=None)
+
+
+def current() -> Context:
+    """The context of the call that is being traced; outside of a run, that of one device and default options."""
+    return _current.get() or Context(config.Norm())
+
+
+@contextlib.contextmanager
+def within(context: Context) -> Iterator[None]:
+    """Give the layers that are called inside this context."""
+    token = _current.set(context)
+    try:
+        yield
+    finally:
+        _current.reset(token)

@@ -1,0 +1,199 @@
+"""Losses and figures of users, in place of those of a task or beside them."""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxcnn.config as configuration
+from jaxcnn.config import UserError
+from jaxcnn.machine import plugins
+from jaxcnn.tasks.headline import Headline
+from jaxcnn.tasks.task import Collector, Evaluation, Facts, Loss, OfEach, Outputs, Settings, Targets, Tree
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnLoss:
+    """A loss that is a function of outputs and targets, float32 [B, K] both, and gives a loss for each example [B].
+
+    For classification, targets are distributions over the classes, mixed and smoothed as the config wants; for several
+    labels, shares of presence; for regression, outputs and targets are in standard deviations of the training split.
+
+    Attributes:
+      name: the open name of the function.
+      inner: the loss of the task.
+    """
+
+    name: str
+    inner: Loss
+
+    @property
+    def plain(self) -> "OwnLoss":
+        """The same, of unsmoothed targets."""
+        return OwnLoss(self.name, self.inner.plain)
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """Those of the task's loss."""
+        return self.inner.settings
+
+    def abstract(self) -> dict[str, Any]:
+        """Those of the task's loss."""
+        return self.inner.abstract()
+
+    def constants(
+        self, config: configuration.Task, names: Sequence[str], facts: Facts, targets: Tree | None
+    ) -> dict[str, Any]:
+        """Those of the task's loss."""
+        return self.inner.constants(config, names, facts, targets)
+
+    def pair(self, outputs: Outputs, target: Tree, settings: Settings, constants: Any) -> tuple[Outputs, Outputs]:
+        """Those of the task's loss."""
+        return self.inner.pair(outputs, target, settings, constants)
+
+    def losses(self, outputs: Outputs, target: Tree, settings: Settings, constants: Any, image: Any) -> OfEach:
+        """What the function gives. Raises UserError if that is not one number for each example."""
+        pair = self.pair(outputs, target, settings, constants)
+        losses = plugins.load("losses", self.name).function(*pair)
+        if getattr(losses, "shape", None) != (len(outputs),):
+            shape = getattr(losses, "shape", type(losses).__name__)
+            raise UserError(
+                f"config.task.loss={self.name!r} gives {shape} for {len(outputs)} examples; it must give one loss for "
+                f"each, ({len(outputs)},)"
+            )
+        return losses.astype(jnp.float32)
+
+    def reported(self, outputs: Outputs, target: Tree, constants: Any) -> OfEach:
+        """Of unsmoothed targets."""
+        return self.plain.losses(jnp.asarray(outputs), target, {"label_smoothing": jnp.zeros(())}, constants, None)
+
+
+@dataclasses.dataclass(frozen=True)
+class MoreFigures:
+    """The figures of a task, and those of a function of outputs and targets of a whole split.
+
+    The function gets two NumPy arrays [N, K], as a loss does (`OwnLoss`), and gives a mapping from names to numbers.
+
+    Attributes:
+      name: the open name of the function.
+      inner: the evaluation of the task.
+      loss: the loss of the task, which knows what its outputs mean.
+      targets: the kind of its targets.
+    """
+
+    name: str
+    inner: Evaluation
+    loss: Loss
+    targets: Targets
+
+    @property
+    def headline(self) -> Headline:
+        """That of the task."""
+        return self.inner.headline
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Those of the task."""
+        return self.inner.metrics
+
+    @property
+    def collects(self) -> bool:
+        """Always."""
+        return True
+
+    def recorded(self, figures: Mapping[str, Any]) -> dict[str, float]:
+        """Those of the task, and all of the function."""
+        return self.inner.recorded(figures) | {name: figures[name] for name in figures["own_figures"]}
+
+    def values(self, outputs: Outputs, target: Tree, constants: Any) -> dict[str, OfEach]:
+        """Those of the task."""
+        return self.inner.values(outputs, target, constants)
+
+    def collector(self, constants: Any) -> Collector:
+        """Keeps all outputs and targets."""
+        return _Kept(self, constants)
+
+    def answers(self, outputs: np.ndarray, names: Sequence[str], constants: Any, fitted: Facts) -> list[dict[str, Any]]:
+        """Those of the task."""
+        return self.inner.answers(outputs, names, constants, fitted)
+
+    def probabilities(self, outputs: np.ndarray) -> np.ndarray | None:
+        """Those of the task."""
+        return self.inner.probabilities(outputs)
+
+    def columns(self, answer: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of the task."""
+        return self.inner.columns(answer)
+
+    def describe(self, figures: Mapping[str, Any]) -> list[str]:
+        """Those of the task, and one line with those of the function."""
+        told = ", ".join(f"{name} {figures[name]:.4g}" for name in figures["own_figures"])
+        return [*self.inner.describe(figures), f"{self.name}: {told}"]
+
+    def draw(self, figures: Mapping[str, Any], names: Sequence[str], path: pathlib.Path) -> None:
+        """That of the task."""
+        self.inner.draw(figures, names, path)
+
+
+class _Kept:
+    """The collector of a task that also keeps outputs float32 [N, K] and targets."""
+
+    def __init__(self, evaluation: MoreFigures, constants: Any) -> None:
+        self._evaluation, self._constants = evaluation, constants
+        self._inner = evaluation.inner.collector(constants)
+        self._outputs: list[np.ndarray] = []
+        self._targets: list[Tree] = []
+
+    def add(self, outputs: np.ndarray, target: Tree) -> None:
+        """Add outputs [n, K] and targets of some examples."""
+        self._inner.add(outputs, target)
+        self._outputs.append(outputs)
+        self._targets.append(target)
+
+    def fitted(self) -> dict[str, Any]:
+        """What the task fits."""
+        return self._inner.fitted()
+
+    def figures(self, names: Sequence[str], fitted: Facts) -> dict[str, Any]:
+        """Those of the task and those of the function, whose names are in "own_figures"."""
+        of_task, own = self._inner.figures(names, fitted), self._own()
+        if twice := sorted(own.keys() & {*of_task, *self._evaluation.metrics, "loss", "examples"}):
+            name = self._evaluation.name
+            raise UserError(f"config.task.evaluation={name!r}: the task has a figure {twice[0]!r}, too")
+        return of_task | own | {"own_figures": list(own)}
+
+    def _own(self) -> dict[str, float]:
+        name = self._evaluation.name
+        target = jax.tree.map(lambda *parts: np.concatenate(parts), *self._targets)
+        whole = self._evaluation.targets.whole(target)
+        smoothing = {"label_smoothing": jnp.zeros(())}
+        pair = self._evaluation.loss.plain.pair(
+            jnp.asarray(np.concatenate(self._outputs)), whole, smoothing, self._constants
+        )
+        figures = plugins.load("evaluations", name).function(*map(np.asarray, pair))
+        try:
+            return {str(key): float(value) for key, value in figures.items()}
+        except (AttributeError, TypeError, ValueError):
+            raise UserError(
+                f"config.task.evaluation={name!r} gives {figures!r:.200}; it must give a mapping from names to numbers"
+            ) from None
+
+
+def loss(name: str, of_task: Loss, outputs: int) -> Loss:
+    """The loss of an open name: one that it leads to, or a function of outputs and targets."""
+    loaded = plugins.load("losses", name)
+    if isinstance(loaded.target, type):
+        return loaded.with_those({"outputs": outputs, "inner": of_task})()
+    return OwnLoss(name, of_task)
+
+
+def evaluation(name: str, of_task: Evaluation, loss: Loss, targets: Targets) -> Evaluation:
+    """The evaluation of an open name: a class of them, or a function of outputs and targets that adds figures."""
+    loaded = plugins.load("evaluations", name)
+    if isinstance(loaded.target, type):
+        return loaded.function()
+    return MoreFigures(name, of_task, loss, targets)
