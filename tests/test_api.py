@@ -1,5 +1,6 @@
 """`import jaxcnn`: configs, training, events, arrays and finished runs from Python."""
 
+import gc
 import pathlib
 import subprocess
 import sys
@@ -212,6 +213,7 @@ def test_a_run_from_arrays_goes_on_with_equal_arrays_only_and_says_what_it_needs
     tested = run.evaluate()
     assert tested["ema_top1_accuracy" if "ema_top1_accuracy" in tested else "top1_accuracy"] > 0.3
     del run
+    gc.collect()
     assert not memory._given, "arrays are let go of with the run"
     later = jaxcnn.load(tmp_path)
     with pytest.raises(jaxcnn.UserError, match=r"this run was made from arrays .* data=.images, labels.*run\.evaluate"):

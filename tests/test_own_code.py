@@ -22,11 +22,11 @@ from jaxcnn import layers
 from jaxcnn.config import ConfigError, UserError, open_names
 from jaxcnn.data import memory
 from jaxcnn.data.source import open_splits
+from jaxcnn.learn.features import features_step
 from jaxcnn.learn.network import network
 from jaxcnn.learn.optim import make_optimizer
 from jaxcnn.learn.schedule import learning_rate_factor
 from jaxcnn.learn.state import make_hyper
-from jaxcnn.learn.step import features_step
 from jaxcnn.machine import plugins
 from jaxcnn.models import context, linen_layers
 from tests import digits, own_parts, small

@@ -130,7 +130,18 @@ class Optim:
     accumulate_steps: Annotated[Positive, AtMost(1024)] = 1  # microbatches per step
     base_batch_size: Count = 0  # > 0: learning_rate is for this batch size, and scales with global_batch_size
     gradient_dtype: Literal["float32", "bfloat16"] = "float32"  # type in which devices send their gradients
+    sam_radius: Annotated[NonNegative, AtMost(1000.0)] = (
+        0.0  # sharpness-aware minimisation: rho; doubles the work; 0: off
+    )
+    swa_from: Fraction = (
+        0.0  # average of the weights of all steps from this share of the run on, in place of ema; 0: off
+    )
     ema_decay: Fraction = 0.0  # moving average of parameters and batch_stats; after t steps at most (1 + t) / (10 + t)
+
+    @property
+    def averages(self) -> bool:
+        """Whether the run keeps an average of its weights beside the last ones."""
+        return self.ema_decay > 0 or self.swa_from > 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,6 +164,7 @@ class Run:
     steps: Count = 0  # > 0 replaces epochs
     eval_every_epochs: AboveZero = 1.0
     eval_batch_size: Count = 0  # 0: the global batch size
+    patience: Count = 0  # stop after this many validations without a new best; 0: never
     log_every_steps: Positive = 50
     steps_per_call: Annotated[Count, AtMost(2**20)] = 0  # most steps per call; 1: the plain loop, 0: automatic
     test_with: Literal["last", "best"] = "last"  # state for the single test: the last, or the best on validation

@@ -145,6 +145,14 @@ def _impossible(config: Config) -> list[str]:
         "config.data.protocol='full'",
     )
     need(
+        config.run.patience == 0 or config.data.protocol == "holdout",
+        "config.run.patience needs a validation split (config.data.protocol='holdout')",
+    )
+    need(
+        not (optim.swa_from and optim.ema_decay),
+        "config.optim.swa_from and config.optim.ema_decay are two kinds of average; set one of them to 0",
+    )
+    need(
         config.run.test_with == "last" or config.data.protocol == "holdout",
         "config.run.test_with='best' needs a validation split (config.data.protocol='holdout')",
     )

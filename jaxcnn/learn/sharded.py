@@ -15,8 +15,8 @@ from jaxtyping import Array, Float, Int32, Num
 from jaxcnn.data import resident
 from jaxcnn.data.batch import Batch, Constants
 from jaxcnn.data.resident import Resident
+from jaxcnn.learn import features, metrics, spread, tta
 from jaxcnn.learn import layout as layouts
-from jaxcnn.learn import metrics, spread, tta
 from jaxcnn.learn import step as steps
 from jaxcnn.learn.compilation import jit
 from jaxcnn.learn.executables import compiled
@@ -140,7 +140,7 @@ def predict_step(spec: StepSpec, mesh: Mesh, layer: str | None = None) -> jax.st
     if layer is None:
         local = functools.partial(steps.predict_step, spec)
     else:
-        local = functools.partial(steps.features_step, spec, layer)
+        local = functools.partial(features.features_step, spec, layer)
 
     def predict_step(
         variables: VariableDict, image: Num[Array, "b h w c"], constants: Constants

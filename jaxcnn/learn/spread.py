@@ -50,8 +50,9 @@ def train_step(
     in_specs = (layout.step, jax.P(), jax.P(), jax.P(), jax.P(DATA_AXIS), jax.P())
     out_specs = steps.Gradients(trained, jax.P(), jax.P())  # type: ignore[arg-type]  # of arrays
     whole = jax.shard_map(local, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
-    inputs = state.params, state.batch_stats, state.step, state.hyper, batch, constants
-    state, metrics = steps.update(spec, state, whole(*inputs))
+    inputs = state.batch_stats, state.step, state.hyper, batch, constants
+    gradients = steps.uphill(spec, lambda params: whole(params, *inputs), state)
+    state, metrics = steps.update(spec, state, gradients)
     if mesh.size > 1:
         state = lax.with_sharding_constraint(state, layouts.of_state(spec, mesh, state))
     return state, metrics

@@ -42,7 +42,7 @@ class State:
       params: float32 parameters.
       batch_stats: running statistics of BatchNorm; empty for a network without it.
       opt_state: state of the optax optimiser.
-      ema: {"params": …, "batch_stats": …}, the moving average; None when `optim.ema_decay` is 0.
+      ema: {"params": …, "batch_stats": …}, the moving average; or that of `optim.swa_from`; None without either.
       hyper: the traced hyper-parameters. The random key of step t is `step_key(hyper.seed, t)`, so none is kept.
     """
 

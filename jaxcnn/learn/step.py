@@ -3,15 +3,13 @@
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
 from flax.typing import Collection, VariableDict
-from jaxtyping import Array, Float, Float32, Int32, Num
+from jaxtyping import Array, Float32, Int32, Num
 
-from jaxcnn.config import UserError
 from jaxcnn.data import augment, order
 from jaxcnn.data.batch import Batch, Constants
 from jaxcnn.learn import metrics, rates
@@ -27,6 +25,7 @@ Outputs = Float32[Array, "b k"]  # of the network
 _Carried = TypeVar("_Carried")
 _Metrics = TypeVar("_Metrics")
 
+SMALLEST_NORM = 1e-12  # added to the norm of the gradient in sharpness-aware minimisation
 INIT_STEP = -1  # the step whose key initialises the parameters
 RUN_STEP = -2  # the step whose key is that of the whole run
 AUGMENT, DROPOUT = 0, 1  # constants folded into a step's key
@@ -69,7 +68,7 @@ def init_state(spec: StepSpec, hyper: Hyper) -> State:
     variables = model.init(key, jnp.zeros((1, *spec.image_shape), jnp.float32))
     params, batch_stats = variables["params"], variables.get("batch_stats", {})
     hyper = jax.tree.map(jnp.asarray, hyper)
-    ema = {"params": params, "batch_stats": batch_stats} if spec.optim.ema_decay else None
+    ema = {"params": params, "batch_stats": batch_stats} if spec.optim.averages else None
     # A copy, since a donated state must not hold one buffer twice.
     ema = jax.tree.map(jnp.copy, ema)
     part = rates.trainable(params, layers_of(spec, batch_stats))
@@ -92,8 +91,30 @@ def train_step(
     Returns:
       The next state and the metrics.
     """
-    inputs = state.params, state.batch_stats, state.step, state.hyper, batch, constants
-    return update(spec, state, batch_gradients(spec, *inputs, unroll=unroll))
+    inputs = state.batch_stats, state.step, state.hyper, batch, constants
+    gradients = uphill(spec, lambda params: batch_gradients(spec, params, *inputs, unroll=unroll), state)
+    return update(spec, state, gradients)
+
+
+def uphill(spec: StepSpec, gradients: Callable[[Collection], Gradients], state: State) -> Gradients:
+    """The gradients with which a state is updated: those at its parameters or, with `optim.sam_radius`, uphill of them.
+
+    Sharpness-aware minimisation (Foret et al. 2020, arXiv 2010.01412, equation 2 and algorithm 1) takes them where the
+    loss of the whole batch rises most, at this distance. Metrics and running statistics are those at the parameters.
+
+    Args:
+      spec: the static part of the run.
+      gradients: gives the gradients of the whole batch at some parameters.
+      state: the state before the step.
+    """
+    here = gradients(state.params)
+    if not spec.optim.sam_radius:
+        return here
+    part = rates.trainable(state.params, layers_of(spec, state.batch_stats))
+    ascent = jax.tree.map(lambda share: share.astype(jnp.float32), here.grads)
+    distance = spec.optim.sam_radius / (optax.tree.norm(ascent) + SMALLEST_NORM)
+    moved = jax.tree.map(lambda weight, direction: weight + distance * direction, part, ascent)
+    return Gradients(gradients(rates.merged(moved, state.params)).grads, here.sums, here.batch_stats)
 
 
 def update(spec: StepSpec, state: State, gradients: Gradients) -> tuple[State, StepMetrics]:
@@ -238,39 +259,6 @@ def predict_step(
     return model.apply(variables, augment.normalize(image, constants.mean, constants.std), train=False)
 
 
-def features_step(
-    spec: StepSpec, layer: str, variables: VariableDict, image: Num[Array, "b h w c"], constants: Constants
-) -> Float[Array, "b ..."]:
-    """The output of a layer for images; with an empty `layer`, the input of the layer that makes the outputs.
-
-    Layers have the path of their parameters, such as "block1_conv1".
-    """
-    model: Any = network(spec)
-    found: list[Array] = []
-
-    def is_wanted(path: str, inputs: Any, output: Any) -> bool:
-        if layer or model.HEAD:
-            return path == (layer or model.HEAD)
-        shape = (len(image), spec.task.targets.outputs)  # of the outputs, made from vectors by the last such layer
-        return getattr(inputs, "ndim", 0) == 2 and getattr(output, "shape", None) == shape
-
-    def look(call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
-        output = call(*args, **kwargs)
-        if context.method_name == "__call__" and args and is_wanted("/".join(context.module.path), args[0], output):
-            found.append(output if layer else args[0])
-        return output
-
-    with nn.intercept_methods(look):
-        predict_step(spec, variables, image, constants)
-    if not found:
-        raise UserError(
-            f"the network {spec.model.name!r} has no layer {layer!r}"
-            if layer
-            else f"the network {spec.model.name!r} has no layer that makes its outputs from one vector for each image"
-        )
-    return found[-1]  # layers that share a path, the outermost last
-
-
 def _accumulate(
     gradient: Callable[..., Any], params: Collection, examples: Any, microbatches: int, unroll: bool
 ) -> Any:
@@ -312,9 +300,18 @@ def repeat(
 
 
 def _average(spec: StepSpec, state: State, variables: dict[str, Collection]) -> dict[str, Collection] | None:
-    """The moving average after this step; the old average has the weight min(decay, (1 + t) / (10 + t))."""
+    """The average after this step.
+
+    In a moving average, the old one has the weight min(decay, (1 + t) / (10 + t)). In stochastic weight averaging
+    (Izmailov et al. 2018, arXiv 1803.05407), all steps from the first one on have the same weight; before, the average
+    is the last step. The statistics of BatchNorm are averaged too, in place of a pass over the data at the end.
+    """
     if state.ema is None:
         return None
     step = state.step.astype(jnp.float32)
-    decay = jnp.minimum(spec.optim.ema_decay, (1.0 + step) / (10.0 + step))
+    if spec.optim.swa_from:
+        averaged = jnp.maximum(step - round(spec.optim.swa_from * spec.total_steps), 0.0)
+        decay = averaged / (averaged + 1.0)
+    else:
+        decay = jnp.minimum(spec.optim.ema_decay, (1.0 + step) / (10.0 + step))
     return jax.tree.map(lambda old, new: decay * old + (1.0 - decay) * new, state.ema, variables)

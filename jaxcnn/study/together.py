@@ -63,6 +63,10 @@ def check(plan: Any, shared: Shared, settings: Settings) -> None:
                 raise UserError(
                     "--pbt_every_epochs needs figures on validation, which config.data.protocol='full' does not have"
                 )
+            if group.config.run.patience:
+                raise UserError(
+                    "--pbt_every_epochs needs config.run.patience=0, as no member may stop before the others"
+                )
             if group.config.run.test_with == "best":
                 raise UserError(
                     "--pbt_every_epochs needs config.run.test_with='last', since the weights that a member takes over "

@@ -13,6 +13,10 @@ class Due:
     evaluate: frozenset[int]
     save: frozenset[int]
 
+    def since(self, best: int, last: int) -> int:
+        """The evaluations after step `best`, up to step `last`."""
+        return sum(best < step <= last for step in self.evaluate)
+
     @property
     def steps(self) -> list[int]:
         """All due steps, in order; the last one ends the run."""

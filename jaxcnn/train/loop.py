@@ -179,9 +179,18 @@ def _train_steps(session: Session) -> None:
     with session.loader.train_inputs(session.splits.train, session.step) as inputs:
         driver = Driver(session, inputs)
         for step in due.steps:
+            if ended(session, due):
+                break
             if step > session.step:
                 driver.train_until(step)
                 at_step(session, due)
+
+
+def ended(session: Session, due: Due) -> bool:
+    """Whether a run has made its last step, or has been validated `run.patience` times without a new best."""
+    patience, progress = session.config.run.patience, session.progress
+    stale = patience and due.since(progress.best_step, progress.evaluated) >= patience
+    return bool(stale) or session.step >= session.spec.total_steps
 
 
 def due_of(session: Session) -> Due:
@@ -201,7 +210,7 @@ def at_step(session: Session, due: Due) -> None:
     """Evaluate and save where they are due after this step."""
     evaluate = session.step in due.evaluate
     better = evaluate and _evaluate(session)
-    if session.step in due.save or (better and session.config.checkpoint.keep_best):
+    if session.step in due.save or (better and session.config.checkpoint.keep_best) or ended(session, due):
         save(session, evaluated=evaluate)
     if evaluate:
         if session.hooks.after_evaluation is not None and session.evaluation is not None:

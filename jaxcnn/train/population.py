@@ -102,8 +102,7 @@ class Group:
             with _holding(session, states[number]):
                 try:
                     what(session, self._due[number])
-                    through = session.step >= session.spec.total_steps
-                    figures = loop.finish(session) if through else None
+                    figures = loop.finish(session) if loop.ended(session, self._due[number]) else None
                 except Interrupted:
                     raise
                 except Exception as error:

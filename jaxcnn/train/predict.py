@@ -130,7 +130,7 @@ def read(path: pathlib.Path, shape: tuple[int, int, int], data: Data) -> np.ndar
 
 
 def outputs_of(trained: Trained, images: Num[np.ndarray, "n h w c"], layer: str | None = None) -> np.ndarray:
-    """The outputs float32 [n, K] of at most `BATCH` images, or the features of a `layer` (`learn.step.features_step`).
+    """The outputs float32 [n, K] of at most `BATCH` images, or the features of a `layer` (`learn.features`).
 
     A short batch is padded, so that one program serves all.
     """

@@ -85,7 +85,7 @@ class Setup:
             if config.run.tta != "none" and self.splits.test is not None:
                 views = (spec, mesh, batch_size, config.run.tta)
                 needed += [(programs.tta_views, views), (programs.tta_sums, views)]
-            if spec.optim.ema_decay and spec.shard_optimizer and not spec.shard_params:
+            if spec.optim.averages and spec.shard_optimizer and not spec.shard_params:
                 needed.append((programs.whole_average, (spec, mesh)))
         if self.loader == "resident":
             sizes = {len(split) for split in evaluated}

@@ -20,7 +20,7 @@ FILE = "summary.json"
 
 def headline(config: Config, figure: Headline) -> str:
     """The name of the figure that decisions use: that of the moving average if the run keeps one."""
-    return f"ema_{figure.name}" if config.optim.ema_decay else figure.name
+    return f"ema_{figure.name}" if config.optim.averages else figure.name
 
 
 def headline_of(figures: dict[str, Any]) -> Headline:
@@ -43,6 +43,7 @@ def make(session: "Session", test: dict[str, Any] | None, test_seconds: float) -
         "parameters": count_parameters(session.state.params),
         "steps": session.step,
         "epochs": session.step / spec.steps_per_epoch,
+        "stopped_early": session.step < spec.total_steps,
         "global_batch_size": spec.global_batch_size,
         "device": describe(session.mesh),
         "dtype": config.model.dtype,
@@ -154,8 +155,9 @@ def last_line(figures: dict[str, Any]) -> str:
         for what, key in (("FLOP/s", "model_flops_utilisation"), ("bandwidth", "bandwidth_utilisation"))
         if (share := figures.get(key)) is not None
     ]
+    early = " (stopped early)" if figures.get("stopped_early") else ""
     used = "".join(f", {share}" for share in shares)
     return (
-        f"{outcome} after {figures['epochs']:.2f} epochs, {figures['images_per_second']:.1f} images/s "
+        f"{outcome} after {figures['epochs']:.2f} epochs{early}, {figures['images_per_second']:.1f} images/s "
         f"(excluding compilation){used}, {figures['wall_seconds']:.1f} s in all{full}"
     )

@@ -127,7 +127,7 @@ def load(folder: pathlib.Path, checkpoint: str, weights: str, devices: int) -> t
     state = restored.state
     weights = weights or ("last" if state.ema is None else "ema")
     if weights == "ema" and state.ema is None:
-        raise UserError(f"--weights=ema: {folder} keeps no moving average (config.optim.ema_decay=0)")
+        raise UserError(f"--weights=ema: {folder} keeps no average (config.optim.ema_decay=0 and swa_from=0)")
     variables = state.variables() if weights == "last" else state.ema
     normal = normalization.read(folder, config.augment.normalize, spec.image_shape[-1])
     origin.check(folder, config, facts, normal)
