@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from jaxcnn.api.configs import config as config
+    from jaxcnn.api.model_table import summary as summary
     from jaxcnn.api.network import Network as Network
+    from jaxcnn.api.rates import find_rate as find_rate
     from jaxcnn.api.run import Run as Run
     from jaxcnn.api.run import load as load
     from jaxcnn.api.training import train as train
@@ -40,7 +42,9 @@ _PLACES = {
     "Run": "jaxcnn.api.run",
     "Step": "jaxcnn.train.hooks",
     "UserError": "jaxcnn.config.errors",
+    "find_rate": "jaxcnn.api.rates",
     "load": "jaxcnn.api.run",
+    "summary": "jaxcnn.api.model_table",
 }
 _CALLABLE = {"config": "jaxcnn.api.configs", "train": "jaxcnn.api.training"}
 

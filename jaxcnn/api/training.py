@@ -70,7 +70,7 @@ def train(
       Interrupted: `stop` asked for it.
     """
     with python_words():
-        wanted, arrays = _with(checked(config), data, model)
+        wanted, arrays = with_data(checked(config), data, model)
         plugins.check(wanted)
         folder = paths.expand(os.fspath(workdir), "workdir=")
         display = notebook_progress() if progress else None
@@ -97,7 +97,7 @@ def _where(folder: pathlib.Path, arrays: memory.Arrays | None) -> str:
     return f"the same call with {folder}{' and equal arrays' if arrays is not None else ''} continues"
 
 
-def _with(config: Config, data: Any, model: Any) -> tuple[Config, memory.Arrays | None]:
+def with_data(config: Config, data: Any, model: Any) -> tuple[Config, memory.Arrays | None]:
     """The config with other data and another network, and the arrays if the data are arrays."""
     arrays = None
     if isinstance(data, str):
