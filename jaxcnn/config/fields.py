@@ -61,6 +61,8 @@ class Data:
     protocol: Literal["holdout", "full"] = "holdout"  # full: train on everything, no validation split
     val_split: str = ""  # a slice; empty: the set's own val or validation, else held out; "holdout": always hold out
     val_examples: Count = 5000  # held out of the training split, chosen by split_seed; of a smaller set, a tenth
+    folds: Annotated[Count, AtMost(1000)] = 0  # k-fold cross-validation: parts of train, of which one validates; 0: off
+    fold: Count = 0  # the part that validates, from 0; a sweep over it is the cross-validation
     split_seed: Annotated[Count, AtMost(2**63 - 1)] = 0
     stratify: bool = False  # hold out the same share of every class
     sampling: Literal["uniform", "balanced"] = "uniform"  # balanced: repeats examples of small classes

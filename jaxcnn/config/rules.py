@@ -152,6 +152,16 @@ def _impossible(config: Config) -> list[str]:
         not (optim.swa_from and optim.ema_decay),
         "config.optim.swa_from and config.optim.ema_decay are two kinds of average; set one of them to 0",
     )
+    data = config.data
+    need(
+        data.fold < max(data.folds, 1) and data.folds != 1,
+        f"config.data.fold={data.fold} must be below config.data.folds={data.folds}, which must be 0 or at least 2",
+    )
+    need(
+        not data.folds or (data.protocol == "holdout" and data.val_split in ("", HELD_OUT)),
+        "config.data.folds takes validation from the training split; leave config.data.protocol='holdout' and "
+        "config.data.val_split=''",
+    )
     need(
         config.run.test_with == "last" or config.data.protocol == "holdout",
         "config.run.test_with='best' needs a validation split (config.data.protocol='holdout')",

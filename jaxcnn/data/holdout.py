@@ -29,6 +29,25 @@ def choose(labels: Labels, count: int, seed: int, stratify: bool) -> tuple[Indic
     return np.sort(order[:count]), np.sort(order[count:])
 
 
+def fold(groups: Int[np.ndarray, " n"], folds: int, number: int, seed: int, stratify: bool) -> tuple[Indices, Indices]:
+    """Indices of the examples in one of `folds` parts of about equal size, and of the rest, both ascending.
+
+    Every example is in exactly one part. With `stratify`, the examples of each group are spread evenly over the parts.
+
+    Args:
+      groups: the group (class) of each of the n examples.
+      folds: number of parts, at most n.
+      number: the part, from 0.
+      seed: seed of the division.
+      stratify: whether to spread the groups evenly.
+    """
+    order = np.random.Generator(np.random.PCG64(seed)).permutation(len(groups))
+    if stratify:
+        order = order[np.argsort(groups[order], kind="stable")]
+    chosen = np.arange(len(groups)) % folds == number
+    return np.sort(order[chosen]), np.sort(order[~chosen])
+
+
 def quotas(counts: Int[np.ndarray, " k"], held: int) -> Int64[np.ndarray, " k"]:
     """The number of held-out examples of each class, from the class sizes `counts`; the sum is `held`."""
     exact = counts.astype(np.int64) * held

@@ -181,7 +181,7 @@ def open_splits(data: config.Data, task: config.Task = config.Task()) -> Splits:
     own = next((name for name in _VALIDATION if name in source.splits), "")
     if own in (base for base, _ in [*train_parts, *test_parts]):
         own = ""
-    wanted = "" if data.val_split == HELD_OUT else data.val_split or own
+    wanted = "" if data.val_split == HELD_OUT or data.folds else data.val_split or own
     val = None
     if data.protocol == "full":
         train = dataclasses.replace(train, description=f"{train.description} (protocol=full)")
@@ -312,7 +312,9 @@ def _check_disjoint(
 
 
 def _hold_out(train: Selection, data: config.Data, kind: Targets) -> tuple[Selection, Selection]:
-    """`train` without `val_examples` examples chosen by `split_seed`, and those examples."""
+    """`train` without `val_examples` examples chosen by `split_seed`, or without a fold, and those examples."""
+    if data.folds:
+        return _fold(train, data, kind)
     held = data.val_examples
     if held >= len(train) and held == config.Data.val_examples:  # meant for a large set
         held = len(train) // 10
@@ -325,6 +327,17 @@ def _hold_out(train: Selection, data: config.Data, kind: Targets) -> tuple[Selec
     how = f"held out by split_seed={data.split_seed}" + (", stratified" if data.stratify else "")
     val = train.take(chosen, "val", f"{train.description} ({held} {how})")
     return train.take(rest, "train", f"{train.description} (minus {held} {how})"), val
+
+
+def _fold(train: Selection, data: config.Data, kind: Targets) -> tuple[Selection, Selection]:
+    if data.folds > len(train):
+        raise UserError(f"config.data.folds={data.folds} is more than the {len(train)} examples of {train.description}")
+    chosen, rest = holdout.fold(kind.groups(train.targets), data.folds, data.fold, data.split_seed, data.stratify)
+    how = f"fold {data.fold} of {data.folds} by split_seed={data.split_seed}" + (
+        ", stratified" if data.stratify else ""
+    )
+    val = train.take(chosen, "val", f"{train.description} ({how})")
+    return train.take(rest, "train", f"{train.description} (without {how})"), val
 
 
 def _lacks(split: Selection, kind: Targets, data: config.Data) -> list[str]:

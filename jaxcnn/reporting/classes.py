@@ -1,6 +1,7 @@
 """Accuracy by class of the chosen settings, from the confusion matrices of their tests."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -23,11 +24,11 @@ def by_class(findings: Findings) -> dict[str, Table]:
 
 def confusions(setting: Setting) -> list[Confusion]:
     """The test confusion matrices of a setting's finished runs, one per seed: the mean of that seed's runs."""
-    by_seed: dict[int | None, list[Confusion]] = {}
+    by_seed: dict[Any, list[Confusion]] = {}
     for run in setting.finished:
         first = next(iter(by_seed.values()), [run.confusion])[0]
         if run.confusion and first and run.confusion.classes == first.classes:
-            by_seed.setdefault(run.seed, []).append(run.confusion)
+            by_seed.setdefault(run.sample, []).append(run.confusion)
     return [Confusion.mean(matrices) for matrices in by_seed.values()]
 
 

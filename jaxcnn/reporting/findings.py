@@ -254,7 +254,7 @@ def times_to_accuracy(families: list[Family]) -> list[dict[str, Any]]:
         best = max((a for run in runs for _, _, a in validation_curve(run)), default=0.0)
         for target in [t for t in TARGETS if t <= best][-TARGETS_SHOWN:]:
             for setting in chosen:
-                seeds = [run.seed for run in setting.finished]
+                seeds = [run.sample for run in setting.finished]
                 reached = spread([_first(run, target) for run in setting.finished], seeds)
                 row = {"data": dataset, "target": target, "setting": setting}
                 rows.append(row | {"of": len(setting.seeds), "times": list(reached.values) if reached else []})

@@ -67,6 +67,11 @@ class Run:
         return self.config.get("seed", (self.trial or {}).get("seed"))
 
     @property
+    def sample(self) -> Any:
+        """What tells it from other runs of its setting: its seed; with cross-validation, its seed and fold."""
+        return (self.seed, self.config.get("data.fold")) if self.config.get("data.folds") else self.seed
+
+    @property
     def evolved(self) -> bool:
         """Whether it took over weights and rates of another run in population-based training."""
         return bool((self.trial or {}).get(PBT)) or any(record["kind"] == PBT for record in self.records)

@@ -18,6 +18,7 @@ NEUTRAL = (
 )  # fmt: skip
 FAMILY = ("model.name", "model.form", "model.width", "data.source", "data.train_split", "data.test_split")
 MOST_KEYS = 4  # per label
+REPEATED = frozenset({"seed", "data.fold"})  # a setting is repeated over these, which gives mean and spread
 FIRST_KEYS = ("global_batch_size", "optim.learning_rate", "optim.name", "schedule.name", "run.epochs")
 
 
@@ -45,24 +46,24 @@ class Setting:
         return [run for run in self.runs if run.state == COMPLETE]
 
     @functools.cached_property
-    def seeds(self) -> list[int | None]:
-        """The different seeds of the finished runs; runs with an unknown seed count as one seed."""
-        return list(dict.fromkeys(run.seed for run in self.finished))
+    def seeds(self) -> list[Any]:
+        """The different seeds (and folds) of the finished runs; runs with an unknown seed count as one seed."""
+        return list(dict.fromkeys(run.sample for run in self.finished))
 
     @property
     def lost_seeds(self) -> int:
         """The number of seeds with runs of which none finished."""
-        return len({run.seed for run in self.runs} - set(self.seeds))
+        return len({run.sample for run in self.runs} - set(self.seeds))
 
     @functools.cached_property
     def repeats_differ(self) -> bool:
         """Whether finished runs of one seed have different accuracies, which is possible if sums round differently."""
-        figures = {(run.seed, validation_accuracy(run), test_accuracy(run)) for run in self.finished}
+        figures = {(run.sample, validation_accuracy(run), test_accuracy(run)) for run in self.finished}
         return len(figures) > len(self.seeds)
 
     def _spread(self, figure: Callable[[Run], float | None]) -> Spread | None:
         """The spread of a figure of the finished runs over their seeds."""
-        return spread([figure(run) for run in self.finished], [run.seed for run in self.finished])
+        return spread([figure(run) for run in self.finished], [run.sample for run in self.finished])
 
     @functools.cached_property
     def validation(self) -> Spread | None:
@@ -161,7 +162,7 @@ def group(runs: list[Run]) -> list[Setting]:
     by_identity: dict[str, Setting] = {}
     alike = labels.datasets(run.config for run in runs)
     for run in runs:
-        known = {key: value for key, value in run.config.items() if key != "seed" and not key.startswith(NEUTRAL)}
+        known = {key: value for key, value in run.config.items() if key not in REPEATED and not key.startswith(NEUTRAL)}
         if not run.config:  # a trial that wrote nothing, and whose trial.json has no config
             known = {"folder": run.name}
         identity = json.dumps(known, sort_keys=True, default=str)
@@ -186,7 +187,7 @@ def _with_those_that_never_began(settings: list[Setting]) -> list[Setting]:
     left = []
     for setting in settings:
         overrides = (setting.runs[0].trial or {}).get("overrides") if setting not in whole else None
-        told = {key: of for key, of in (overrides or {}).items() if key != "seed"}
+        told = {key: of for key, of in (overrides or {}).items() if key not in REPEATED}
         fits = [w for w in whole if told and all(w.config.get(key) == of for key, of in told.items())]
         if len(fits) == 1:
             fits[0].runs += setting.runs
@@ -197,7 +198,7 @@ def _with_those_that_never_began(settings: list[Setting]) -> list[Setting]:
 
 def _label(family: list[Setting]) -> None:
     """Label the settings of a family by their differences."""
-    keys = sorted(set().union(*(setting.config for setting in family)) - set(FAMILY) - {"seed"}, key=_rank)
+    keys = sorted(set().union(*(setting.config for setting in family)) - set(FAMILY) - REPEATED, key=_rank)
     absent = object()
     differing = [
         key for key in keys if len({repr(s.config[key]) for s in family if s.config.get(key, absent) is not absent}) > 1

@@ -37,10 +37,10 @@ def curves(family: Family) -> Plot:
     top = 0.0
     for setting in ordered:
         chosen = setting is family.chosen
-        seeds = list(dict.fromkeys(run.seed for run in setting.runs))
+        seeds = list(dict.fromkeys(run.sample for run in setting.runs))
         named: set[int | None] = {None}
         for run in setting.runs:
-            i = seeds.index(run.seed)
+            i = seeds.index(run.sample)
             drawn: dict[str, Any] = {
                 "color": SERIES[i % len(SERIES)] if chosen else MUTED,
                 "alpha": 1.0 if chosen else 0.25,
