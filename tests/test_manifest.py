@@ -1,18 +1,30 @@
 """Images listed in a table: formats, columns, splits, and mistakes told with their line."""
 
 import csv
+import dataclasses
+import functools
 import json
 import sys
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
-from jaxcnn.config import ConfigError, Data, UserError, from_config_dict
+from jaxcnn.config import ConfigError, Data, Task, UserError, from_config_dict
+from jaxcnn.data.batch import Batch, Constants
 from jaxcnn.data.labels import as_text, class_numbers
 from jaxcnn.data.manifest import USUAL
 from jaxcnn.data.place import absolute
 from jaxcnn.data.source import open_splits
+from jaxcnn.learn import programs
+from jaxcnn.learn import step as steps
+from jaxcnn.learn.state import make_hyper
+from jaxcnn.machine import mesh as meshes
+from jaxcnn.tasks import by_name
+from jaxcnn.train import setup
+from tests import small
 from tests.test_folder import cache, everything, picture  # noqa: F401 (a fixture)
 
 LABELS = ("cat", "dog", "eel")
@@ -73,7 +85,7 @@ def test_columns_may_have_any_name(tmp_path, rows):
     rows = [{"a": row["path"], "b": row["class"], "c": row["split"], "split": "?", "w": 0.5} for row in rows]
     fields = {"image_column": "a", "label_column": "b", "split_column": "c", "weight_column": "w"}
     splits = opened(write(tmp_path, rows), **fields)
-    assert len(splits.train) == 18 and "read, but not used yet" in splits.notes[0]
+    assert len(splits.train) == 18
     assert splits.bases["train"].weights.tolist() == [0.5] * 18
 
 
@@ -110,6 +122,126 @@ def test_labels_are_numbered_in_the_order_of_numbers_or_names():
     numbers, names = class_numbers(["b", "10", "9", "b"])
     assert names == ("10", "9", "b") and numbers.tolist() == [2, 0, 1, 2] and numbers.dtype == np.int32
     assert [as_text(cell) for cell in (3, 3.0, " x ", None, float("nan"), True)] == ["3", "3", "x", "", "", "True"]
+
+
+MULTILABEL = Task(name="multilabel")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_several_labels_are_lists_or_columns_of_0_and_1(tmp_path, rows, suffix):
+    """Both forms, in every format, give the same targets; an image may have none."""
+    several = [[LABELS[k] for k in range(3) if number % (k + 2) == 0] for number in range(30)]
+    as_lists = [
+        row | {"class": ";".join(of) if suffix == ".csv" else of} for row, of in zip(rows, several, strict=True)
+    ]
+    columns = [
+        {"path": row["path"], "split": row["split"]} | {name: int(name in of) for name in LABELS}
+        for row, of in zip(rows, several, strict=True)
+    ]
+    lists = open_splits(Data(source=f"csv:{write(tmp_path, as_lists, suffix)}"), MULTILABEL)
+    names = lists.class_names
+    hot = {
+        images.tobytes(): tuple(row) for images, row in zip(everything(lists.train), lists.train.targets, strict=True)
+    }
+    assert names == LABELS and lists.train.targets.dtype == np.uint8
+    assert hot == {picture(n).tobytes(): tuple(int(name in several[n]) for name in LABELS) for n in range(18)}
+    assert any(not any(row) for row in hot.values()), "some image must have no class for this to mean much"
+    of_columns = open_splits(
+        Data(source=f"csv:{write(tmp_path, columns, suffix)}", label_column="cat, dog, eel"), MULTILABEL
+    )
+    assert of_columns.class_names == LABELS
+    np.testing.assert_array_equal(of_columns.train.targets, lists.train.targets)
+
+
+def test_columns_of_numbers_are_the_targets_of_regression(tmp_path, rows):
+    rows = [row | {"age": number / 4, "height": -number} for number, row in enumerate(rows)]
+    path = write(tmp_path, rows)
+    one = open_splits(Data(source=f"csv:{path}", label_column="age"), Task(name="regression"))
+    assert one.class_names == ("age",) and one.train.targets.shape == (18, 1)
+    assert sorted(one.train.targets[:, 0].tolist()) == [number / 4 for number in range(18)]
+    both = open_splits(Data(source=f"csv:{path}", label_column="age,height"), Task(name="regression"))
+    assert both.class_names == ("age", "height") and both.train.targets.shape == (18, 2)
+    with pytest.raises(UserError, match=r"line 2: 'cat' in column 'class' is no finite number"):
+        open_splits(Data(source=f"csv:{path}"), Task(name="regression"))
+
+
+@pytest.mark.parametrize(
+    ("cell", "fields", "told"),
+    [
+        ("cat;;dog", {"label_separator": "|"}, ""),
+        ("cat;", {}, ""),
+        ("2", {"label_column": "class,n"}, r"line 2: '2' in column 'class' is neither 0 nor 1"),
+        ("x", {"label_column": "class,none"}, r"label_column='class,none': .* has no such column"),
+    ],
+)
+def test_mistakes_in_several_labels_are_told_with_their_line(tmp_path, rows, cell, fields, told):
+    rows = [row | {"n": 1} for row in rows]
+    rows[0]["class"] = cell
+    path = write(tmp_path, rows)
+    if not told:
+        rows[0]["class"] = cell
+        assert len(open_splits(Data(source=f"csv:{path}", **fields), MULTILABEL).class_names) >= 3
+        return
+    with pytest.raises(UserError, match=told):
+        open_splits(Data(source=f"csv:{path}", **fields), MULTILABEL)
+
+
+def test_several_columns_are_not_one_class(tmp_path, rows):
+    with pytest.raises(UserError, match="one class for each image is in one column"):
+        opened(write(tmp_path, rows), label_column="class,split")
+    rows[2]["class"] = ["cat", "dog"]
+    with pytest.raises(UserError, match=r"line 3: the label holds several values; each image has one label"):
+        opened(write(tmp_path, rows, ".jsonl"))
+
+
+def test_folders_of_classes_are_no_numbers(tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / "train" / name).mkdir(parents=True)
+        Image.fromarray(picture(1)).save(tmp_path / "train" / name / "a.png")
+    with pytest.raises(UserError, match=r"has class names, such as 'cat', but config\.task\.name='regression' needs"):
+        open_splits(Data(source=f"folder:{tmp_path}", test_split=""), Task(name="regression"))
+
+
+def test_a_weight_of_zero_leaves_an_example_out_of_training(tmp_path, rows):
+    """The weights multiply the losses: with weights of 0 or 2, the gradient is twice that of a set of the others."""
+    rows = [row | {"example_weight": 2 * (number % 2)} for number, row in enumerate(rows)]
+    splits = opened(write(tmp_path, rows))
+    weights = splits.train.weights
+    assert sorted(weights.tolist()) == [0.0] * 9 + [2.0] * 9
+    config = from_config_dict(
+        {
+            "global_batch_size": 18,
+            "model": {"name": "cnn", "width": 0.125},
+            "optim": {"learning_rate": 0.1, "momentum": 0.0, "weight_decay": 0.0},
+            "schedule": {"name": "constant"},
+            "run": {"steps": 1},
+        }
+    )
+    found = setup.on(config, splits, meshes.make_mesh(1))
+    plain = dataclasses.replace(found.spec, task=by_name.make(config.task, 3))
+    shape = found.spec.image_shape
+    constants = found.constants(Constants(np.zeros(shape[-1], np.float32), np.ones(shape[-1], np.float32)))
+    np.testing.assert_array_equal(constants.task["example_weights"], weights)
+    index = np.arange(18, dtype=np.int32)
+    images, labels = everything(splits.train), splits.train.targets
+    batch = Batch(images, labels, index, index, np.ones(18, bool))
+    hyper = make_hyper(config)
+    state = programs.init_state(found.spec, found.mesh)(hyper)
+    rest = state.batch_stats, jnp.int32(0), hyper
+
+    @functools.partial(jax.jit, static_argnums=0, compiler_options=small.UNOPTIMISED)
+    def loss_of(spec, constants, batch):
+        return steps.batch_gradients(spec, state.params, *rest, batch, constants).sums["loss"]
+
+    whole = loss_of(found.spec, constants, batch)
+    each = [
+        float(loss_of(plain, dataclasses.replace(constants, task={}), dataclasses.replace(batch, mask=index == number)))
+        for number in np.flatnonzero(weights)[:3]
+    ]
+    only = loss_of(found.spec, constants, dataclasses.replace(batch, mask=np.isin(index, np.flatnonzero(weights)[:3])))
+    np.testing.assert_allclose(only, 2 * sum(each), rtol=1e-5)
+    none = loss_of(found.spec, constants, dataclasses.replace(batch, mask=weights == 0))
+    assert none == 0 and whole > 0
 
 
 def changed(number, **cells):

@@ -1,7 +1,7 @@
 """Cross-validation of the small network on the handwritten digits, in five folds.
 
     python -m jaxcnn.sweep --config=configs/sweeps/folds.py --workdir=runs/folds
-    python -m jaxcnn.report --in=runs/folds --out=runs/folds/report
+    python -m jaxcnn.report runs/folds
 
 Every example validates one of five trainings. The report has the mean over the folds and its spread, for two rates.
 Takes two minutes on two CPU cores. Variant: `:smoke` takes seconds.

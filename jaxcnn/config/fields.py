@@ -67,9 +67,10 @@ class Data:
     stratify: bool = False  # hold out the same share of every class
     sampling: Literal["uniform", "balanced"] = "uniform"  # balanced: repeats examples of small classes
     image_column: str = ""  # csv: the column of image paths; empty: by a usual name, such as "image" or "path"
-    label_column: str = ""  # csv: the column of class names or numbers; empty: by a usual name
+    label_column: str = ""  # csv: the column of labels, or several, as in "cat,dog"; empty: by a usual name
+    label_separator: str = ";"  # csv: between the labels of an image, for config.task.name='multilabel'
     split_column: str = ""  # csv: train, val or test; empty: by a usual name; without any, the set is divided by itself
-    weight_column: str = ""  # csv: a weight of each example
+    weight_column: str = ""  # csv: multiplies the loss of each training example; empty: by a usual name
     channels: Annotated[Count, AtMost(1024)] = (
         0  # of image files: 3 RGB, 1 grey, others as stored; 0: 3, or the set's own
     )

@@ -129,6 +129,7 @@ def _impossible(config: Config) -> list[str]:
         "config.augment: policies and colour jitter are for 8-bit pixels; with config.data.dtype="
         f"{config.data.dtype!r}, set policy='none', and brightness, contrast, saturation and hue to 0",
     )
+    need(config.data.label_separator != "", "config.data.label_separator must not be empty")
     if not config.data.source.startswith("csv:"):
         for name in ("image_column", "label_column", "split_column", "weight_column"):
             column = getattr(config.data, name)

@@ -4,13 +4,13 @@ import dataclasses
 import functools
 
 import numpy as np
-from jaxtyping import Int8
+from jaxtyping import Int8, Shaped
 
 import jaxcnn.config as config
 from jaxcnn.config import UserError
 from jaxcnn.config.rules import HELD_OUT
 from jaxcnn.data import cache
-from jaxcnn.data.examples import Content, Examples, Hashes, Indices, Labels, Source
+from jaxcnn.data.examples import Content, Examples, Hashes, Indices, Source
 
 SHARES = {"train": 80, "val": 10, "test": 10}  # percent, on average
 WITHOUT_VAL = {"train": 90, "test": 10}
@@ -44,7 +44,7 @@ def divided(source: Source, data: config.Data) -> Source:
     return dataclasses.replace(source, splits=tuple(shares), open=open_split, notes=(*source.notes, note))
 
 
-def divide(hashes: Hashes, labels: Labels, shares: tuple[int, ...]) -> Int8[np.ndarray, " n"]:
+def divide(hashes: Hashes, labels: Shaped[np.ndarray, "n ..."], shares: tuple[int, ...]) -> Int8[np.ndarray, " n"]:
     """The part of each example: 0 for the first of `shares`, 1 for the second, and so on.
 
     The part depends only on the hash of the image's path, so an image stays where it is when others are added or
@@ -53,12 +53,15 @@ def divide(hashes: Hashes, labels: Labels, shares: tuple[int, ...]) -> Int8[np.n
 
     Args:
       hashes: evenly distributed hash of each path.
-      labels: class number of each example.
+      labels: class number of each example; or a row of 0 and 1 for the classes that it has, or of other numbers.
       shares: percentages whose sum is 100.
     """
     bounds = [-(-int(percent) * 2**64 // 100) for percent in np.cumsum(shares)[:-1]]
     parts = np.searchsorted(np.array(bounds, np.uint64), hashes, side="right").astype(np.int8)
-    parts[~np.isin(labels, labels[parts == 0])] = 0
+    if labels.ndim == 1:
+        parts[~np.isin(labels, labels[parts == 0])] = 0
+    elif labels.dtype == np.uint8:
+        parts[labels[:, ~labels[parts == 0].any(axis=0)].any(axis=1)] = 0
     return parts
 
 

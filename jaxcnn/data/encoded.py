@@ -18,7 +18,7 @@ from jaxcnn.config import UserError
 from jaxcnn.data import cache, remarks
 from jaxcnn.data.content import of_files
 from jaxcnn.data.decode import Unreadable
-from jaxcnn.data.examples import Content, Examples, Hashes, Indices, Labels, Pixels, Read, map_in_threads, read_in_order
+from jaxcnn.data.examples import Content, Examples, Hashes, Indices, Pixels, Read, map_in_threads, read_in_order
 from jaxcnn.data.pixels import decode_for, size_for
 from jaxcnn.machine.paths import cache_folder
 
@@ -37,7 +37,7 @@ class Encoded:
 
     Attributes:
       title: name in messages, such as "tfds:cifar10:3.0.2 train".
-      labels: class number of each image.
+      labels: class number of each image, or a row of numbers.
       channels: 3 or 1, channels of the decoded images.
       shape: (H, W) of all images if the storage guarantees it, else None.
       name: returns the name of image i in messages.
@@ -50,7 +50,7 @@ class Encoded:
     """
 
     title: str
-    labels: Labels
+    labels: Shaped[np.ndarray, "n ..."]
     channels: int
     shape: tuple[int, int] | None
     name: Callable[[int], str]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32, UInt64
+from jaxtyping import Float32, Shaped, UInt64
 
 from jaxcnn.data import cache
 from jaxcnn.data.encoded import Encoded
@@ -20,7 +20,7 @@ def encoded_files(
     title: str,
     root: Path,
     paths: Sequence[str],
-    labels: Sequence[int],
+    labels: Sequence[int] | Shaped[np.ndarray, "n ..."],
     *,
     weights: Float32[np.ndarray, " n"] | None = None,
     notes: tuple[str, ...] = (),
@@ -31,7 +31,7 @@ def encoded_files(
       title: name of the split in messages.
       root: the folder of the set.
       paths: path of each image, relative to `root` or absolute; it decides the place of the image in the split.
-      labels: class number of each image.
+      labels: class number of each image, or a row of numbers.
       weights: weight of each image; None if they have none.
       notes: remarks for the user.
     """
@@ -53,7 +53,7 @@ def encoded_files(
 
     return Encoded(
         title=title,
-        labels=np.array(labels, np.int32)[order],
+        labels=(labels if isinstance(labels, np.ndarray) else np.array(labels, np.int32))[order],
         channels=3,
         shape=None,
         name=lambda index: str(root / paths[index]),

@@ -1,12 +1,47 @@
-"""Labels of a table, as class numbers."""
+"""Labels of a table, as arrays."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float32, UInt8
 
+from jaxcnn.config import UserError
 from jaxcnn.data.examples import Labels
+
+Columns = dict[str, list[Any]]  # the cells of each column of labels, by its name
+Refuse = Callable[[int, str], UserError]  # the error for a row and what is wrong there
+
+
+def read(
+    columns: Columns, task: str, separator: str, refuse: Refuse
+) -> tuple[Labels | UInt8[np.ndarray, "n k"] | Float32[np.ndarray, "n k"], tuple[str, ...]]:
+    """The labels of a table for a task, and the names of its classes or columns.
+
+    Args:
+      columns: the columns of labels; at least one.
+      task: `config.task.name`; what it takes: "classification" one column of names or numbers; "multilabel" several
+        columns of 0 and 1, or one of lists; "regression" columns of numbers.
+      separator: between the labels in a cell that is text, for "multilabel".
+      refuse: makes the error for a row.
+
+    Raises:
+      UserError: a row has no such label.
+    """
+    (cells, *others) = columns.values()
+    if task == "regression":
+        return np.stack([_numbers(name, each, refuse) for name, each in columns.items()], axis=1), tuple(columns)
+    if task == "multilabel":
+        if others:
+            return np.stack([_zeros_and_ones(name, each, refuse) for name, each in columns.items()], 1), tuple(columns)
+        return multi_hot([_several(cell, separator, row, refuse) for row, cell in enumerate(cells)])
+    if others:
+        raise UserError(
+            f"config.data.label_column names {len(columns)} columns; one class for each image is in one column, and "
+            "several need config.task.name='multilabel' or 'regression'"
+        )
+    return class_numbers(_texts(cells, refuse))
 
 
 def class_numbers(labels: Sequence[str]) -> tuple[Labels, tuple[str, ...]]:
@@ -15,11 +50,26 @@ def class_numbers(labels: Sequence[str]) -> tuple[Labels, tuple[str, ...]]:
     The order is that of numbers if all labels are integers, otherwise that of names. So labels 0, 1, … keep their
     number, and others are numbered without gaps.
     """
-    names = sorted(set(labels))
-    if all(name.removeprefix("-").isdecimal() for name in names):
-        names.sort(key=lambda name: (int(name), name))
+    names = in_order(set(labels))
     number_of = {name: number for number, name in enumerate(names)}
     return np.array([number_of[label] for label in labels], np.int32), tuple(names)
+
+
+def multi_hot(labels: Sequence[Sequence[str]]) -> tuple[UInt8[np.ndarray, "n k"], tuple[str, ...]]:
+    """1 where an image has a class, and the names of the classes, ordered as in `class_numbers`."""
+    names = in_order({label for row in labels for label in row})
+    number_of = {name: number for number, name in enumerate(names)}
+    hot = np.zeros((len(labels), len(names)), np.uint8)
+    for row, of_row in enumerate(labels):
+        hot[row, [number_of[label] for label in of_row]] = 1
+    return hot, tuple(names)
+
+
+def in_order(names: set[str]) -> list[str]:
+    """Names in the order of numbers if all are integers, otherwise in that of names."""
+    if all(name.removeprefix("-").isdecimal() for name in names):
+        return sorted(names, key=lambda name: (int(name), name))
+    return sorted(names)
 
 
 def as_text(cell: Any) -> str:
@@ -31,7 +81,64 @@ def as_text(cell: Any) -> str:
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return ""
     if isinstance(cell, list | tuple | dict | set):
-        raise ValueError("holds several values; each image has one label")
+        raise ValueError("holds several values; each image has one label (config.task.name='multilabel' takes several)")
     if isinstance(cell, float) and cell.is_integer():
         return str(int(cell))
     return str(cell).strip()
+
+
+def number(cell: Any) -> float:
+    """A cell as a number; NaN if it is none."""
+    try:
+        return float(cell)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
+
+
+def _texts(cells: list[Any], refuse: Refuse) -> list[str]:
+    texts = [_text(cell, row, refuse) for row, cell in enumerate(cells)]
+    if empty := [row for row, text in enumerate(texts) if not text]:
+        more = f" ({len(empty)} such rows)" if len(empty) > 1 else ""
+        raise refuse(empty[0], f"the label is empty{more}; fill it, or remove the row")
+    return texts
+
+
+def _text(cell: Any, row: int, refuse: Refuse) -> str:
+    try:
+        return as_text(cell)
+    except ValueError as error:
+        raise refuse(row, f"the label {error}") from None
+
+
+def _several(cell: Any, separator: str, row: int, refuse: Refuse) -> list[str]:
+    """The labels in one cell, a list or text with separators; none if it is empty."""
+    if isinstance(cell, dict):
+        raise refuse(row, "the labels are an object; give a list of them")
+    parts = list(cell) if isinstance(cell, list | tuple | set) else _text(cell, row, refuse).split(separator)
+    texts = [_text(part, row, refuse) for part in parts]
+    if len(texts) > 1 and "" in texts and isinstance(cell, str):
+        texts = [text for text in texts if text]  # "cat;" has one label
+    if texts == [""]:
+        return []
+    if "" in texts:
+        raise refuse(row, "one of the labels is empty")
+    return texts
+
+
+def _numbers(name: str, cells: list[Any], refuse: Refuse) -> Float32[np.ndarray, " n"]:
+    found = np.array([number(cell) for cell in cells], np.float64).astype(np.float32)
+    if len(wrong := np.flatnonzero(~np.isfinite(found))):
+        raise refuse(int(wrong[0]), f"{cells[wrong[0]]!r} in column {name!r} is no finite number")
+    return found
+
+
+def _zeros_and_ones(name: str, cells: list[Any], refuse: Refuse) -> UInt8[np.ndarray, " n"]:
+    found = np.array([number(cell) for cell in cells])
+    if len(wrong := np.flatnonzero((found != 0) & (found != 1))):
+        raise refuse(int(wrong[0]), f"{cells[wrong[0]]!r} in column {name!r} is neither 0 nor 1")
+    return found.astype(np.uint8)
+
+
+def columns_named(text: str, names: Sequence[str]) -> list[str]:
+    """The columns that `config.data.label_column` names: one, or several with commas between them."""
+    return [text] if text in names or "," not in text else [name.strip() for name in text.split(",")]

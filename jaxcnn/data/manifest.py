@@ -1,15 +1,13 @@
 """Image files listed in a table with their labels: `csv:labels.csv`.
 
-The columns are read first (`read_manifest`), whatever the labels are for; `open_manifest` makes class numbers of them.
+The columns are read first (`read_manifest`), whatever the labels are for; `open_manifest` makes arrays of them.
 """
 
 import collections
 import dataclasses
-import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
@@ -39,7 +37,7 @@ class Manifest:
       title: name in messages, such as "csv:labels.csv".
       folder: the folder of the manifest; relative paths begin there.
       images: path of each image as a normal path, relative to `folder` or absolute; no two are equal.
-      labels: the cell of each label.
+      labels: the cells of each column of labels, by its name.
       splits: "train", "val" or "test" for each row; None without such a column.
       weights: weight of each row; None without such a column.
       where: returns the place of row i in messages.
@@ -48,17 +46,17 @@ class Manifest:
     title: str
     folder: Path
     images: list[str]
-    labels: list[Any]
+    labels: labels.Columns
     splits: list[str] | None
     weights: Float32[np.ndarray, " n"] | None
     where: Callable[[int], str]
 
 
-def open_manifest(argument: str, data: config.Data) -> Source:
-    """Images listed in a CSV, TSV, JSON-lines or Parquet file, with one label each.
+def open_manifest(argument: str, data: config.Data, task: str = "classification") -> Source:
+    """Images listed in a CSV, TSV, JSON-lines or Parquet file, with their labels.
 
-    Columns are those that the config names, or else have usual names (`USUAL`). A label is a name or a number; the
-    classes are the labels that occur (`labels.class_numbers`). The base splits are those in the column of splits;
+    Columns are those that the config names, or else have usual names (`USUAL`). What a label is depends on the task
+    (`labels.read`); classes are the labels that occur. The base splits are those in the column of splits;
     without one, the set is divided by itself (`jaxcnn.data.automatic`). As in a folder, examples are sorted by a hash
     of their path.
 
@@ -68,24 +66,29 @@ def open_manifest(argument: str, data: config.Data) -> Source:
     if not argument:
         raise UserError("config.data.source='csv:' needs a path: csv:<path>")
     manifest = read_manifest(expand(argument, "config.data.source=csv:"), f"csv:{argument}", data)
-    numbers, names = labels.class_numbers(_texts(manifest))
-    rows: dict[str, list[int]] = {"train": list(range(len(numbers)))}
+
+    def refuse(row: int, what: str) -> UserError:
+        return UserError(f"{manifest.title} {manifest.where(row)}: {what}")
+
+    values, names = labels.read(manifest.labels, task, data.label_separator, refuse)
+    rows: dict[str, list[int]] = {"train": list(range(len(values)))}
     if manifest.splits is not None:
         rows = {split: [] for split in ("train", "val", "test") if split in manifest.splits}
         for row, split in enumerate(manifest.splits):
             rows[split].append(row)
         if "train" not in rows:
             raise UserError(f"{manifest.title} has no row of the train split; it has: {', '.join(rows)}")
-    notes = () if manifest.weights is None else (f"the weights in {manifest.title} are read, but not used yet",)
 
     def open_split(split: str) -> Examples:
         chosen = rows[split]
         weights = None if manifest.weights is None else manifest.weights[chosen]
         title, images = f"{manifest.title} {split}", [manifest.images[row] for row in chosen]
-        encoded = files.encoded_files(title, manifest.folder, images, numbers[chosen].tolist(), weights=weights)
+        encoded = files.encoded_files(title, manifest.folder, images, values[chosen], weights=weights)
         return open_encoded(encoded, data)
 
-    return Source(manifest.title, names, tuple(rows), open_split, notes, undivided=manifest.splits is None)
+    of_all = () if values.ndim == 1 else (values,)
+    undivided = manifest.splits is None
+    return Source(manifest.title, names, tuple(rows), open_split, labels=of_all, undivided=undivided)
 
 
 def read_manifest(path: Path, title: str, data: config.Data) -> Manifest:
@@ -126,29 +129,14 @@ def read_manifest(path: Path, title: str, data: config.Data) -> Manifest:
             cell = table.column(name)[unknown[0]]
             raise refuse(unknown[0], f"column {name!r} is {cell!r}, but must be train, val or test", unknown)
     if name := columns["weight"]:
-        weights = np.array([_weight(cell) for cell in table.column(name)], np.float32)
+        weights = np.array([labels.number(cell) for cell in table.column(name)], np.float32)
         if len(wrong := np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))):
             cell = table.column(name)[wrong[0]]
             raise refuse(
                 int(wrong[0]), f"weight {cell!r} in column {name!r} must be a number of at least 0", wrong.tolist()
             )
-    return Manifest(title, folder, images, table.column(columns["label"]), splits, weights, table.where)
-
-
-def _texts(manifest: Manifest) -> list[str]:
-    """The label of each row as text."""
-    texts = []
-    for row, cell in enumerate(manifest.labels):
-        try:
-            texts.append(labels.as_text(cell))
-        except ValueError as error:
-            raise UserError(f"{manifest.title} {manifest.where(row)}: the label {error}") from None
-    if empty := [row for row, text in enumerate(texts) if not text]:
-        more = f" ({len(empty)} such rows)" if len(empty) > 1 else ""
-        raise UserError(
-            f"{manifest.title} {manifest.where(empty[0])}: the label is empty{more}; fill it, or remove the row"
-        )
-    return texts
+    of_labels = {name: table.column(name) for name in labels.columns_named(columns["label"], table.names)}
+    return Manifest(title, folder, images, of_labels, splits, weights, table.where)
 
 
 def _columns(table: Table, title: str, data: config.Data) -> dict[str, str]:
@@ -159,8 +147,9 @@ def _columns(table: Table, title: str, data: config.Data) -> dict[str, str]:
     found = {}
     for kind, usual in USUAL.items():
         wanted = getattr(data, f"{kind}_column")
-        if wanted and wanted not in table.names:
-            hint = convert.nearest(wanted, table.names)
+        named = labels.columns_named(wanted, table.names) if kind == "label" else [wanted]
+        if wanted and (unknown := [name for name in named if name not in table.names]):
+            hint = convert.nearest(unknown[0], table.names)
             raise UserError(
                 f"config.data.{kind}_column={wanted!r}: {title} has no such column{hint}; it has: {_listed(table)}"
             )
@@ -171,14 +160,6 @@ def _columns(table: Table, title: str, data: config.Data) -> dict[str, str]:
                 f"config.data.{kind}_column"
             )
     return found
-
-
-def _weight(cell: Any) -> float:
-    """A weight as a number; NaN if it is none."""
-    try:
-        return float(cell)
-    except (TypeError, ValueError, OverflowError):
-        return math.nan
 
 
 def _listed(table: Table) -> str:

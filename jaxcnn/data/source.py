@@ -4,11 +4,8 @@ import dataclasses
 import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any
 
-import jax
 import numpy as np
-from jaxtyping import Int64
 
 import jaxcnn.config as config
 from jaxcnn.config import UserError, convert
@@ -16,11 +13,12 @@ from jaxcnn.config.rules import HELD_OUT
 from jaxcnn.data import automatic, content, holdout, memory, slices
 from jaxcnn.data.arrays import open_digits, open_synthetic
 from jaxcnn.data.batch import Split
-from jaxcnn.data.examples import Examples, Hashes, Indices, Pixels, Source
+from jaxcnn.data.examples import Examples, Hashes, Source
 from jaxcnn.data.folder import open_folder
 from jaxcnn.data.manifest import open_manifest
 from jaxcnn.data.npz import open_npz
 from jaxcnn.data.own import open_own
+from jaxcnn.data.selection import Selection
 from jaxcnn.data.tfds_source import open_tfds
 from jaxcnn.tasks import by_name
 from jaxcnn.tasks.task import Targets
@@ -84,69 +82,6 @@ class Splits:
         return found
 
 
-@dataclasses.dataclass(eq=False)
-class Selection:
-    """Chosen examples of one or more base splits, in order: a `jaxcnn.data.batch.Split`."""
-
-    name: str
-    description: str
-    class_names: tuple[str, ...]
-    kind: Targets
-    parts: tuple[Examples, ...]
-    part_targets: tuple[Any, ...]  # of all examples of each part
-    part: Int64[np.ndarray, " n"]  # the part that each example belongs to
-    place: Int64[np.ndarray, " n"]  # its index in that part
-    targets: Any = dataclasses.field(init=False)
-    image_shape: tuple[int, int, int] = dataclasses.field(init=False)
-    dtype: np.dtype = dataclasses.field(init=False)
-
-    def __post_init__(self):
-        def taken(*of_parts: np.ndarray) -> np.ndarray:
-            rows = np.empty((len(self.part), *of_parts[0].shape[1:]), of_parts[0].dtype)
-            for number, of_part in enumerate(of_parts):
-                chosen = self.part == number
-                rows[chosen] = of_part[self.place[chosen]]
-            return rows
-
-        self.targets = jax.tree.map(taken, *self.part_targets)
-        self.image_shape, self.dtype = self.parts[0].image_shape, self.parts[0].dtype
-
-    def __len__(self) -> int:
-        return len(self.part)
-
-    def read(self, indices: Indices) -> Pixels:
-        """The images at these indices. Safe to call from several threads."""
-        if len(self.parts) == 1:
-            return self.parts[0].read(self.place[indices])
-        part, place = self.part[indices], self.place[indices]
-        images = np.empty((len(part), *self.image_shape), self.dtype)
-        for number in np.unique(part):
-            chosen = part == number
-            images[chosen] = self.parts[number].read(place[chosen])
-        return images
-
-    def checksums(self) -> Hashes | None:
-        """Equal for equal images; None unless known for all images."""
-        known = [examples.content().images for examples in self.parts]
-        sums = np.empty(len(self.part), np.uint64)
-        for number, images in enumerate(known):
-            if images is None:
-                return None
-            chosen = self.part == number
-            sums[chosen] = images[self.place[chosen]]
-        return sums
-
-    def name_of(self, index: int) -> str:
-        """The file or record of an example, or its index in its base split."""
-        name, place = self.parts[self.part[index]].name, int(self.place[index])
-        return f"image {place}" if name is None else name(place)
-
-    def take(self, chosen: Indices, name: str, description: str) -> "Selection":
-        """The examples at indices `chosen` as a new split."""
-        part, place = self.part[chosen], self.place[chosen]
-        return Selection(name, description, self.class_names, self.kind, self.parts, self.part_targets, part, place)
-
-
 def open_splits(data: config.Data, task: config.Task = config.Task()) -> Splits:  # noqa: B008  # is frozen
     """Open `data.source` and cut it into train, val and test, with the targets of a task.
 
@@ -158,7 +93,7 @@ def open_splits(data: config.Data, task: config.Task = config.Task()) -> Splits:
       UserError: unknown source or split, overlapping splits, more examples held out than exist, a class without a
         training example, labels out of range, images that differ in shape, and errors of the source itself.
     """
-    source = automatic.divided(_open_source(data), data)
+    source = automatic.divided(_open_source(data, task), data)
     names = by_name.names(task, source.class_names, source.labels, source.title)
     source = dataclasses.replace(source, class_names=names)
     names = distinct(source.class_names)
@@ -211,7 +146,7 @@ def open_splits(data: config.Data, task: config.Task = config.Task()) -> Splits:
     return Splits(train, val, test, source.class_names, kind, tuple(notes), cutter.opened, own_val)
 
 
-def _open_source(data: config.Data) -> Source:
+def _open_source(data: config.Data, task: config.Task) -> Source:
     kind, _, argument = data.source.partition(":")
     if kind not in SOURCES:
         if (source := open_own(data)) is not None:
@@ -226,7 +161,7 @@ def _open_source(data: config.Data) -> Source:
             f"config.data.source='{kind}:{argument[:60]}…' is longer than any path can be; check it for a mistake"
         )
     try:
-        return SOURCES[kind](argument, data)
+        return open_manifest(argument, data, task.name) if kind == "csv" else SOURCES[kind](argument, data)
     except OSError as error:
         raise UserError(f"config.data.source={data.source!r} cannot be read: {error.strerror or error}") from None
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from jaxcnn.config import Data, Task, UserError
 from jaxcnn.data import content
-from jaxcnn.data.source import Selection, Splits, open_splits
+from jaxcnn.data.selection import Selection
+from jaxcnn.data.source import Splits, open_splits
 from jaxcnn.doctor import near
 from jaxcnn.doctor.checks import Check
 from jaxcnn.text import counted

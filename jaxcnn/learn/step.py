@@ -19,6 +19,7 @@ from jaxcnn.learn.schedule import learning_rate_factor, whitening_bias_scale
 from jaxcnn.learn.state import Hyper, State, step_key
 from jaxcnn.learn.step_spec import StepSpec
 from jaxcnn.models import whitening
+from jaxcnn.tasks import example_weights
 from jaxcnn.tasks.task import Task
 
 Outputs = Float32[Array, "b k"]  # of the network
@@ -224,6 +225,8 @@ def batch_gradients(
         )
         task, settings = spec.task, hyper.settings()
         loss = task.loss.losses(outputs, examples.target, settings, constants, examples.image)
+        if constants.task and example_weights.NAME in constants.task:
+            loss = loss * constants.task[example_weights.NAME][source.index]
         values = task.evaluation.values(outputs, examples.target, constants)
         sums = metrics.summed({metrics.LOSS: loss, **values}, source.mask)
         return sums[metrics.LOSS] / spec.global_batch_size, (sums, updates.get("batch_stats", {}))

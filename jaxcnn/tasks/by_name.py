@@ -5,23 +5,27 @@ from collections.abc import Sequence
 import numpy as np
 
 import jaxcnn.config as configuration
+from jaxcnn.config import UserError
 from jaxcnn.tasks import classification, multilabel, own, regression, weights
 from jaxcnn.tasks.classes import Classes, numbers_as_names
 from jaxcnn.tasks.distillation import Distilled, Teacher
+from jaxcnn.tasks.example_weights import Weighted
 from jaxcnn.tasks.headline import Headline
 from jaxcnn.tasks.task import Evaluation, Loss, Targets, Task
 
 
-def make(config: configuration.Task, outputs: int, teacher: Teacher | None = None) -> Task:
+def make(config: configuration.Task, outputs: int, teacher: Teacher | None = None, weighted: int = 0) -> Task:
     """The task of a config.
 
     Args:
       config: the group `config.task`.
       outputs: number of outputs of the network: of classes, or of numbers.
       teacher: a trained network from which this one learns, too.
+      weighted: number of training examples if they have weights, else 0.
     """
     of_labels = loss(config, outputs)
     used = of_labels if teacher is None else Distilled(of_labels, teacher)
+    used = Weighted(used, weighted) if weighted else used
     return Task(targets(config, outputs), used, evaluation(config, outputs))
 
 
@@ -50,6 +54,11 @@ def names(
     """
     columns = labels[0].shape[1] if labels and labels[0].ndim == 2 else 0
     if config.name == "regression" and not columns:
+        if known and known != tuple(map(str, range(len(known)))) and len(known) > 1:
+            raise UserError(
+                f"{title} has class names, such as {known[0]!r}, but config.task.name='regression' needs numbers; "
+                "list the images in a table with a column of numbers (config.data.source='csv:…')"
+            )
         return known if len(known) == 1 else ("value",)
     if known:
         return known

@@ -9,13 +9,14 @@ from jax.sharding import Mesh
 
 from jaxcnn.config import Config, ConfigError
 from jaxcnn.data.batch import Constants
+from jaxcnn.data.selection import weights_of
 from jaxcnn.data.source import Splits
 from jaxcnn.learn import programs
 from jaxcnn.learn.executables import Program
 from jaxcnn.learn.network import check_layers, check_sides
 from jaxcnn.learn.step_spec import StepSpec, make_spec
 from jaxcnn.machine import mesh as meshes
-from jaxcnn.tasks import by_name
+from jaxcnn.tasks import by_name, example_weights
 from jaxcnn.text import counted
 from jaxcnn.train import limits, loaders, teachers
 from jaxcnn.train.hooks import Shared
@@ -61,6 +62,8 @@ class Setup:
         of_task = self.spec.task.loss.constants(
             self.config.task, self.splits.class_names, self.splits.kind.facts(targets), targets
         )
+        if (weights := weights_of(self.splits.train)) is not None:
+            of_task |= {example_weights.NAME: weights}
         if self.config.task.teacher:
             of_task |= {"teacher": jax.device_get(teachers.constants(self.config))}
         replicated = meshes.replicated(self.mesh)
@@ -135,7 +138,8 @@ def spec_on(config: Config, splits: Splits) -> StepSpec:
             f"config.global_batch_size={config.global_batch_size}; lower it"
         )
     shape = splits.train.image_shape
-    task = by_name.make(config.task, outputs, teachers.of(config, splits) if config.task.teacher else None)
+    teacher = teachers.of(config, splits) if config.task.teacher else None
+    task = by_name.make(config.task, outputs, teacher, 0 if weights_of(splits.train) is None else examples)
     spec = make_spec(config, task=task, image_shape=shape, train_examples=examples)
     check_sides(spec)
     check_layers(spec)

@@ -1,0 +1,95 @@
+"""Chosen examples of the base splits of a set."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float32, Int64
+
+from jaxcnn.data.batch import Split
+from jaxcnn.data.examples import Examples, Hashes, Indices, Pixels
+from jaxcnn.tasks.task import Targets
+
+Weights = Float32[np.ndarray, " n"]
+
+
+@dataclasses.dataclass(eq=False)
+class Selection:
+    """Chosen examples of one or more base splits, in order: a `jaxcnn.data.batch.Split`."""
+
+    name: str
+    description: str
+    class_names: tuple[str, ...]
+    kind: Targets
+    parts: tuple[Examples, ...]
+    part_targets: tuple[Any, ...]  # of all examples of each part
+    part: Int64[np.ndarray, " n"]  # the part that each example belongs to
+    place: Int64[np.ndarray, " n"]  # its index in that part
+    targets: Any = dataclasses.field(init=False)
+    image_shape: tuple[int, int, int] = dataclasses.field(init=False)
+    dtype: np.dtype = dataclasses.field(init=False)
+
+    def __post_init__(self):
+        def taken(*of_parts: np.ndarray) -> np.ndarray:
+            rows = np.empty((len(self.part), *of_parts[0].shape[1:]), of_parts[0].dtype)
+            for number, of_part in enumerate(of_parts):
+                chosen = self.part == number
+                rows[chosen] = of_part[self.place[chosen]]
+            return rows
+
+        self.targets = jax.tree.map(taken, *self.part_targets)
+        self.image_shape, self.dtype = self.parts[0].image_shape, self.parts[0].dtype
+
+    def __len__(self) -> int:
+        return len(self.part)
+
+    def read(self, indices: Indices) -> Pixels:
+        """The images at these indices. Safe to call from several threads."""
+        if len(self.parts) == 1:
+            return self.parts[0].read(self.place[indices])
+        part, place = self.part[indices], self.place[indices]
+        images = np.empty((len(part), *self.image_shape), self.dtype)
+        for number in np.unique(part):
+            chosen = part == number
+            images[chosen] = self.parts[number].read(place[chosen])
+        return images
+
+    @property
+    def weights(self) -> Weights | None:
+        """The weight of each example; None if none of them has one."""
+        of_parts = [part.weights for part in self.parts]
+        if all(each is None for each in of_parts):
+            return None
+        weights = np.ones(len(self.part), np.float32)
+        for number, of_part in enumerate(of_parts):
+            if of_part is not None:
+                chosen = self.part == number
+                weights[chosen] = of_part[self.place[chosen]]
+        return weights
+
+    def checksums(self) -> Hashes | None:
+        """Equal for equal images; None unless known for all images."""
+        known = [examples.content().images for examples in self.parts]
+        sums = np.empty(len(self.part), np.uint64)
+        for number, images in enumerate(known):
+            if images is None:
+                return None
+            chosen = self.part == number
+            sums[chosen] = images[self.place[chosen]]
+        return sums
+
+    def name_of(self, index: int) -> str:
+        """The file or record of an example, or its index in its base split."""
+        name, place = self.parts[self.part[index]].name, int(self.place[index])
+        return f"image {place}" if name is None else name(place)
+
+    def take(self, chosen: Indices, name: str, description: str) -> "Selection":
+        """The examples at indices `chosen` as a new split."""
+        part, place = self.part[chosen], self.place[chosen]
+        return Selection(name, description, self.class_names, self.kind, self.parts, self.part_targets, part, place)
+
+
+def weights_of(split: Split) -> Weights | None:
+    """The weight of each example of a split; None if none of them has one."""
+    return split.weights if isinstance(split, Selection) else None
