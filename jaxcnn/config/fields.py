@@ -173,6 +173,7 @@ class Run:
     test_with: Literal["last", "best"] = "last"  # state for the single test: the last, or the best on validation
     tta: Literal["none", "flip", "flip_translate"] = "none"  # test-time augmentation, reported beside the plain figures
     tensorboard: bool = True
+    loggers: tuple[Annotated[str, Open("loggers", ("wandb", "mlflow"))], ...] = ()  # which also get every record
     curves: bool = True  # draw curves.png at the end of the run, which takes about a second
 
 

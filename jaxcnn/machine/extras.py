@@ -11,6 +11,8 @@ EXTRAS = {
     "tensorboard": ("tensorboardX",),
     "parquet": ("pyarrow",),
     "tiff": ("tifffile",),
+    "wandb": ("wandb",),
+    "mlflow": ("mlflow",),
 }
 
 

@@ -15,6 +15,7 @@ from rich.text import Text
 from jaxcnn.config import UserError
 from jaxcnn.machine import extras
 from jaxcnn.train import curves
+from jaxcnn.train.loggers import Loggers
 from jaxcnn.train.workdir import free_name
 
 # Replacements of longer words on a narrow terminal, applied in this order until the line fits.
@@ -31,7 +32,7 @@ class _Lasting(Console):
 
 
 class Logbook:
-    """Writes records to `metrics.jsonl` and TensorBoard, and shows the user the progress of the run.
+    """Writes records to `metrics.jsonl`, TensorBoard and other loggers, and shows the user the progress of the run.
 
     On a terminal, the progress is one line, rewritten in place; elsewhere it is a plain line every ten seconds, of
     `key value` pairs in a fixed order that grep and awk can read. Of several processes, only the first `writes`.
@@ -46,6 +47,7 @@ class Logbook:
         writes: bool = True,
         output: TextIO | None = None,
         progress_lines: bool = True,
+        loggers: Loggers | None = None,
     ) -> None:
         self._writes = writes
         self.path = workdir / "metrics.jsonl"
@@ -57,6 +59,8 @@ class Logbook:
         self._status = self.console.status("", spinner="dots") if self.console.is_terminal else None
         self._last_line = 0.0
         self._file: Any = None
+        self._loggers = loggers
+        self.finished = False  # whether the run is over, for the loggers
         self.crc32 = 0  # of all bytes of metrics.jsonl
 
     def open(self, length: int, step: int, *, crc32: int | None = None, resumes: bool = True) -> list[str]:
@@ -132,6 +136,8 @@ class Logbook:
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self.path)) from error
         self.crc32 = zlib.crc32(line, self.crc32)
+        if self._loggers is not None:
+            self._tell(self._loggers.add(kind, step, values))
         if self._events is not None:
             try:
                 self._events.result().add(kind, step, values)
@@ -163,9 +169,15 @@ class Logbook:
         if self._status is not None:
             self._status.stop()
         self._close_events()
+        if self._loggers is not None:
+            self._tell(self._loggers.close(self.finished))
         if self._file is not None:
             with contextlib.suppress(OSError):  # from a record that could not be written, already reported
                 self._file.close()
+
+    def _tell(self, lines: list[str]) -> None:
+        for line in lines:
+            self.say(f"jaxcnn: {line}")
 
     def _close_events(self) -> None:
         if self._events is not None and not self._events.exception():

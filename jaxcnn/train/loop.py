@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import jaxcnn.config as configs
-from jaxcnn.config import Config, UserError
+from jaxcnn.config import Config, UserError, flatten, to_dict
 from jaxcnn.data.batch import Split
 from jaxcnn.learn import sharded
 from jaxcnn.learn.state import State
@@ -24,6 +24,7 @@ from jaxcnn.train.evaluate import evaluate
 from jaxcnn.train.hooks import Evaluation, Hooks
 from jaxcnn.train.interrupts import Interrupted, Interrupts
 from jaxcnn.train.logbook import Logbook
+from jaxcnn.train.loggers import Loggers
 from jaxcnn.train.session import Session, open_session
 
 
@@ -104,6 +105,7 @@ def opened(
             writes=cluster.first,
             output=hooks.output,
             progress_lines=hooks.progress_lines,
+            loggers=Loggers(config.run.loggers, folder, flatten(to_dict(config))) if cluster.first else None,
         )
         try:
             session = open_session(config, folder, started, interrupts, logbook, command, hooks, cluster)
@@ -152,6 +154,7 @@ def finish(session: Session) -> dict[str, Any]:
             assess.write_test(session.folder, test | collected)
         if session.config.run.curves:
             _draw(session)
+        session.logbook.finished = True
         summary.write(session.folder, figures)  # last, as this file marks the run as finished
     session.logbook.say(f"jaxcnn: finished: {summary.last_line(figures)}")
     left = ("summary.json", "metrics.jsonl", "test.json", "curves.png", "checkpoints/")
