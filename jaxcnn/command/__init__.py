@@ -23,12 +23,13 @@ from ml_collections import config_flags
 
 from jaxcnn.command import output
 from jaxcnn.command.signals import Signals, ignore_at_exit
-from jaxcnn.config import Config, ConfigError, UserError, convert, flatten, from_config_dict, to_dict
-from jaxcnn.machine import malloc, paths, plugins, xla_flags
+from jaxcnn.config import Config, ConfigError, UserError, convert, flatten, from_config_dict, open_names, to_dict
+from jaxcnn.machine import malloc, paths, xla_flags
 from jaxcnn.train.interrupts import Interrupts
 
 flags.disclaim_key_flags()  # flags defined here belong to the command, and its --help shows them
 _NO_BOOLEAN = re.compile(r"\('Non-boolean argument to boolean flag', .*\)")  # absl prints the arguments of its error
+_HELP = {"--help", "-help", "--helpshort", "-helpshort", "--helpfull", "-helpfull", "--helpxml", "-helpxml"}
 MACHINE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG)
 
 _signals = Signals()
@@ -72,7 +73,10 @@ def read_config(holder: Any) -> Config:
         raise ConfigError(f"--config={file}: this Python file does not exist") from error
     _refuse_replaced_groups(tree)
     config = from_config_dict(tree)
-    plugins.check(config)
+    if any(open_names.foreign(config)):
+        from jaxcnn.machine import plugins
+
+        plugins.check(config)
     return config
 
 
@@ -81,7 +85,8 @@ def run(main: Callable[..., int], *, arguments: bool = False) -> None:
 
     With `arguments`, arguments that are not flags are passed to `main` as a list; otherwise they are an error.
     """
-    malloc.use_huge_pages()
+    if not _HELP & set(sys.argv):  # which needs no second start
+        malloc.use_huge_pages()
     main_module = sys.modules["__main__"]  # --help shows its docstring
     main_module.__doc__ = f"{(main_module.__doc__ or '').rstrip()}\n\n{malloc.HELP}\n"
     malloc.of_command()
