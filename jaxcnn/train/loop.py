@@ -16,7 +16,7 @@ from jaxcnn.machine import extras
 from jaxcnn.machine import mesh as meshes
 from jaxcnn.machine.heartbeat import Cluster, Standing
 from jaxcnn.tasks.task import Collector
-from jaxcnn.train import assess, curves, fitted, loaders, origin, summary, workdir
+from jaxcnn.train import assess, curves, fitted, loaders, origin, summary, told, workdir
 from jaxcnn.train.damage import DamagedError
 from jaxcnn.train.drive import Driver
 from jaxcnn.train.due import Due, due_steps
@@ -25,6 +25,7 @@ from jaxcnn.train.hooks import Evaluation, Hooks
 from jaxcnn.train.interrupts import Interrupted, Interrupts
 from jaxcnn.train.logbook import Logbook
 from jaxcnn.train.session import Session, open_session
+from jaxcnn.train.terminal import LOOK
 
 
 def train(
@@ -153,9 +154,7 @@ def finish(session: Session) -> dict[str, Any]:
         if session.config.run.curves:
             _draw(session)
         summary.write(session.folder, figures)  # last, as this file marks the run as finished
-    session.logbook.say(f"jaxcnn: finished: {summary.last_line(figures)}")
-    left = ("summary.json", "metrics.jsonl", "test.json", "curves.png", "checkpoints/")
-    session.logbook.say(f"  {session.folder}/{', '.join(name for name in left if (session.folder / name).exists())}")
+    told.end(session, figures)
     return figures
 
 
@@ -169,7 +168,7 @@ def _draw(session: Session) -> None:
         told = f"curves.png could not be drawn ({type(error).__name__}: {error})"
         remarks = [str(error) if isinstance(error, extras.MissingExtra) else told]
     for remark in remarks:
-        session.logbook.say(f"jaxcnn: {remark}")
+        session.logbook.say(f"jaxcnn: {remark}", LOOK)
 
 
 def _train_steps(session: Session) -> None:
@@ -212,6 +211,7 @@ def at_step(session: Session, due: Due) -> None:
 def _evaluate(session: Session) -> bool:
     """Evaluate the validation split; return whether its headline figure is the best so far."""
     session.interrupts.enter("evaluate")
+    told.phase(session, "validating")
     began = time.time()
     assert session.splits.val is not None
     split, evaluation = session.splits.val, session.spec.task.evaluation
@@ -230,15 +230,8 @@ def _evaluate(session: Session) -> bool:
     better = progress.best_score is None or progress.score > progress.best_score
     if better:
         progress.best_score, progress.best_step = progress.score, session.step
-    assert progress.best_score is not None
-    averaged = f" ema {headline.shown(decisive)}" if session.state.ema is not None else ""
-    best = headline.shown(headline.value(progress.best_score))
     session.evaluation = Evaluation(session.step, session.spec.total_steps, epoch, values, better)
-    session.logbook.progress(
-        f"step {session.step}/{session.spec.total_steps} epoch {epoch:.2f} val loss {values['loss']:.4f} "
-        f"val{headline.among(values)}{averaged} best {best}",
-        now=True,
-    )
+    told.evaluation(session, values, better=better)
     return better
 
 
@@ -302,6 +295,7 @@ def _test(session: Session) -> tuple[dict[str, Any] | None, dict[str, Any]]:
     if split is None:
         return None, {}
     session.interrupts.enter("evaluate")
+    told.phase(session, "testing")
     state, step = session.state, session.step
     if session.config.run.test_with == "best":
         step = session.progress.best_step
