@@ -127,7 +127,7 @@ def _draw_series(
     points = [(r["epoch"], scale * r[name]) for r in kinds["train"] if name in r]
     shown_points: list[tuple[float, float]] = []
     if points:
-        epochs, values = zip(*points, strict=True)
+        epochs, values = [epoch for epoch, _ in points], [value for _, value in points]
         window = len(points) // 20
         words = [*(["augmented"] if augmented else []), *(["smoothed"] if window > 1 else [])]
         label = "training" + (f" ({', '.join(words)})" if words else "")

@@ -16,7 +16,7 @@ from jaxcnn.machine import extras
 from jaxcnn.machine import mesh as meshes
 from jaxcnn.machine.heartbeat import Cluster, Standing
 from jaxcnn.tasks.task import Collector
-from jaxcnn.train import assess, curves, fitted, loaders, origin, summary, told, workdir
+from jaxcnn.train import assess, curves, fitted, loaders, mistakes, origin, summary, told, workdir
 from jaxcnn.train.damage import DamagedError
 from jaxcnn.train.drive import Driver
 from jaxcnn.train.due import Due, due_steps
@@ -159,16 +159,22 @@ def finish(session: Session) -> dict[str, Any]:
 
 
 def _draw(session: Session) -> None:
-    """Draw the curves; a failure is only reported, so that a finished run still gets its summary."""
-    try:
-        remarks = curves.damage(session.folder)
+    """Draw the curves."""
+    with _reported(session, "curves.png"):
+        for remark in curves.damage(session.folder):
+            session.logbook.say(f"jaxcnn: {remark}", LOOK)
         curves.draw(session.folder, session.spec.task.evaluation.headline)
+
+
+@contextlib.contextmanager
+def _reported(session: Session, picture: str) -> Iterator[None]:
+    """A picture that cannot be drawn is only reported, so that a finished run still gets its summary."""
+    try:
+        yield
     except Exception as error:  # matplotlib may fail in any way, and so may records that somebody changed
-        error = extras.missing(error, "curves.png")
-        told = f"curves.png could not be drawn ({type(error).__name__}: {error})"
-        remarks = [str(error) if isinstance(error, extras.MissingExtra) else told]
-    for remark in remarks:
-        session.logbook.say(f"jaxcnn: {remark}", LOOK)
+        error = extras.missing(error, picture)
+        why = f"{picture} could not be drawn ({type(error).__name__}: {error})"
+        session.logbook.say(f"jaxcnn: {error if isinstance(error, extras.MissingExtra) else why}", LOOK)
 
 
 def _train_steps(session: Session) -> None:
@@ -308,11 +314,14 @@ def _test(session: Session) -> tuple[dict[str, Any] | None, dict[str, Any]]:
                 f"test the last checkpoint with --mode=eval --workdir={session.folder}"
             ) from error
     found = _fit(session, state, step)
-    collector = session.spec.task.evaluation.collector(session.constants)
+    collector = mistakes.Kept(session.spec.task.evaluation.collector(session.constants))
     values = {"of_step": step, **_figures(session, split, state, session.config.run.tta, collector)}
     collected = collector.figures(session.splits.class_names, found)
     values |= _recorded(session, collected)
     session.logbook.record("test", session.step, values)
+    if session.config.run.curves and session.cluster.first:
+        with _reported(session, mistakes.FILE):
+            mistakes.draw_test(session.folder, session.spec.task, split, collector, session.constants, found)
     return values, collected
 
 

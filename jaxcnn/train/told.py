@@ -46,7 +46,7 @@ def end(session: Session, figures: dict[str, Any]) -> None:
         if line := terminal.curve_line(headline, points, book.console.width, blocks=blocks):
             book.say(line)
     book.say(f"jaxcnn: finished: {summary.last_line(figures)}", terminal.GOOD)
-    left = ("summary.json", "metrics.jsonl", "test.json", "curves.png", "checkpoints/")
+    left = ("summary.json", "metrics.jsonl", "test.json", "curves.png", "hardest.png", "checkpoints/")
     book.say(f"  {session.folder}/{', '.join(name for name in left if (session.folder / name).exists())}")
 
 
