@@ -15,7 +15,9 @@ import jaxcnn.config as configs
 from jaxcnn.config import UserError
 from jaxcnn.machine import json_text
 from jaxcnn.reporting import labels, sound
+from jaxcnn.reporting.statistics import ACCURACY
 from jaxcnn.tasks.confusion import Confusion
+from jaxcnn.tasks.headline import Headline
 from jaxcnn.text import distinct
 from jaxcnn.train import curves
 from jaxcnn.train.checksum import is_whole
@@ -25,6 +27,11 @@ SKIP = ("checkpoints", "tensorboard", "trials", "plots")
 DEPTH = 4  # folders below a path that are searched
 
 PBT = "pbt"  # kind of the records of `train.population_based`, which is not imported here, as it needs JAX's data types
+OF_TASKS = {  # of runs without a summary; `jaxcnn.tasks` itself is not imported here, as it needs JAX
+    "multilabel": Headline("mean_average_precision", "mean average precision"),
+    "regression": Headline("mean_absolute_error", "mean absolute error", better="lower", percent=False),
+}
+
 COMPLETE, RUNNING, WAITING = "complete", "running", "waiting"
 FAILED = ("failed", "diverged", "pruned")
 REPEATED = "repeated"  # a trial of a search that repeats an earlier one, and was not trained
@@ -65,6 +72,14 @@ class Run:
     def seed(self) -> int | None:
         """The seed, if known."""
         return self.config.get("seed", (self.trial or {}).get("seed"))
+
+    @property
+    def headline(self) -> Headline:
+        """The figure that decides; by the summary, else by the task, else accuracy."""
+        kind, name = (self.summary or {}).get("headline_kind"), (self.summary or {}).get("headline")
+        if kind and name:
+            return Headline(name.removeprefix("ema_"), **kind)
+        return OF_TASKS.get(str(self.config.get("task.name")), ACCURACY)
 
     @property
     def evolved(self) -> bool:
