@@ -16,6 +16,7 @@ import datetime
 import itertools
 import json
 import pathlib
+import shutil
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -125,7 +126,7 @@ def _evaluate() -> int:
     network = _load(folder)
     figures = assess.assess(network, folder, SPLIT.value, DATA.value or DATA_DIR.value, BATCH_SIZE.value)
     if not _write_json(figures):
-        print(*assess.describe(network, figures), sep="\n")
+        print(*map(_fitting, assess.describe(network, figures)), sep="\n")
         stem = f"eval-{figures['split']}-{figures['step']}"
         if assess.is_kept(folder, figures):
             beside = "".join(f", {path.name}" for path in assess.pictures(folder, figures))
@@ -226,6 +227,13 @@ def _write_json(value: object) -> bool:
     elif JSON.value:
         pathlib.Path(JSON.value).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
     return JSON.value == "-"
+
+
+def _fitting(line: str) -> str:
+    """A line broken between words where a terminal is narrower; unchanged elsewhere."""
+    from jaxcnn.train.terminal import wrapped
+
+    return wrapped(line, shutil.get_terminal_size().columns) if sys.stdout.isatty() else line
 
 
 def _say(*lines: str) -> None:

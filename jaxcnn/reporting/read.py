@@ -15,7 +15,6 @@ import jaxcnn.config as configs
 from jaxcnn.config import UserError
 from jaxcnn.machine import json_text
 from jaxcnn.reporting import labels, sound
-from jaxcnn.reporting.statistics import ACCURACY
 from jaxcnn.tasks.confusion import Confusion
 from jaxcnn.tasks.headline import Headline
 from jaxcnn.text import distinct
@@ -27,10 +26,6 @@ SKIP = ("checkpoints", "tensorboard", "trials", "plots")
 DEPTH = 4  # folders below a path that are searched
 
 PBT = "pbt"  # kind of the records of `train.population_based`, which is not imported here, as it needs JAX's data types
-OF_TASKS = {  # of runs without a summary; `jaxcnn.tasks` itself is not imported here, as it needs JAX
-    "multilabel": Headline("mean_average_precision", "mean average precision"),
-    "regression": Headline("mean_absolute_error", "mean absolute error", better="lower", percent=False),
-}
 
 COMPLETE, RUNNING, WAITING = "complete", "running", "waiting"
 FAILED = ("failed", "diverged", "pruned")
@@ -76,10 +71,7 @@ class Run:
     @property
     def headline(self) -> Headline:
         """The figure that decides; by the summary, else by the task, else accuracy."""
-        kind, name = (self.summary or {}).get("headline_kind"), (self.summary or {}).get("headline")
-        if kind and name:
-            return Headline(name.removeprefix("ema_"), **kind)
-        return OF_TASKS.get(str(self.config.get("task.name")), ACCURACY)
+        return sound.headline(self.summary, self.config)
 
     @property
     def evolved(self) -> bool:

@@ -62,7 +62,7 @@ def runs(findings: Findings) -> Table:
         setting = of[id(run)]
         rows.append([
             text(run.name), text(setting.dataset), text(setting.architecture),
-            text(setting.label or setting.architecture), number(run.seed, "–" if run.seed is None else str(run.seed)),
+            text(setting.described), number(run.seed, "–" if run.seed is None else str(run.seed)),
             text(run.reason if run.state == REPEATED else run.state),
             number(validation, labels.figure(validation, run.headline)),
             *(number(test, labels.figure(test, run.headline)) for test in tests),

@@ -8,12 +8,18 @@ from typing import Any
 
 import jaxcnn.config as configs
 from jaxcnn.config import Config
+from jaxcnn.reporting.statistics import ACCURACY
+from jaxcnn.tasks.headline import Headline
 
 LARGEST = 1e15  # limit of all figures in a report: beyond it, floating-point means and spreads may overflow
 OF_RECORDS = (
     "step", "epoch", "train_seconds", "loss", "ema_loss", "learning_rate", "top1_accuracy", "ema_top1_accuracy",
     "mean_average_precision", "ema_mean_average_precision", "mean_absolute_error", "ema_mean_absolute_error",
 )  # fmt: skip
+OF_TASKS = {  # of runs without a summary; `jaxcnn.tasks` itself is not imported here, as it needs JAX
+    "multilabel": Headline("mean_average_precision", "mean average precision"),
+    "regression": Headline("mean_absolute_error", "mean absolute error", better="lower", percent=False),
+}
 OF_SUMMARY = (
     "parameters", "steps", "epochs", "global_batch_size", "val_last", "images_per_second", "train_seconds",
     "wall_seconds", "compile_seconds", "starts",
@@ -88,6 +94,14 @@ def summary(kept: dict[str, Any] | None, notes: list[str]) -> dict[str, Any] | N
         notes.append("summary.json: seed is not an integer")
         del sound["seed"]
     return sound
+
+
+def headline(summary: dict[str, Any] | None, config: dict[str, Any]) -> Headline:
+    """The figure that decides in a run; by its valid summary, else by its task, else accuracy."""
+    kind, name = (summary or {}).get("headline_kind"), (summary or {}).get("headline")
+    if kind and name:
+        return Headline(name.removeprefix("ema_"), **kind)
+    return OF_TASKS.get(str(config.get("task.name")), ACCURACY)
 
 
 def _is_headline(kind: Any, name: Any) -> bool:
