@@ -94,7 +94,9 @@ def test_predictions_are_drawn_with_their_files_and_answers(finished, tmp_path):
     out = tmp_path / "drawn.png"
     assert predict.draw(network, results, out) == [f"{out} has 3 of 4 images"]
     assert Image.open(out).size[0] > 300
-    assert predict.in_words(results[0]).startswith("class ")
+    assert predict.in_words(results[0]).startswith(f"{results[0]['label']} ")
+    assert predict.in_words({"labels": ["cat", "7"]}) == "cat, class 7"
+    assert predict.in_words({"values": {"height": 1.25}}) == "1.25"
 
 
 def test_outputs_that_are_too_many_are_not_kept(monkeypatch):

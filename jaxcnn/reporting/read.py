@@ -136,8 +136,7 @@ def read(paths: list[pathlib.Path]) -> Material:
     Raises:
       UserError: a path is not a folder, or has no run, sweep or scaling measurement.
     """
-    material = Material(paths, [], [], [])
-    seen: set[pathlib.Path] = set()
+    material, seen = Material(paths, [], [], []), set[pathlib.Path]()
     for path in paths:
         if not _is_dir(path):
             raise UserError(f"{path} is not a folder; give the workdir of a run or sweep, or a folder of such workdirs")

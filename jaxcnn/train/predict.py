@@ -19,7 +19,7 @@ from jaxcnn.machine.extras import need
 from jaxcnn.machine.mesh import data_devices, over_data
 from jaxcnn.machine.paths import expand
 from jaxcnn.tasks.task import Evaluation
-from jaxcnn.text import counted, named, save_picture, shown
+from jaxcnn.text import counted, save_picture, shown
 from jaxcnn.train import mistakes
 from jaxcnn.train.trained import Trained
 
@@ -120,7 +120,7 @@ def write(evaluation: Evaluation, results: list[dict[str, Any]], path: pathlib.P
 def in_words(result: dict[str, Any]) -> str:
     """A result of `predict` in one line; for classification the three most probable classes."""
     if "top" in result:
-        return ", ".join(f"{named(one['label'])} {100 * one['probability']:.1f}%" for one in result["top"][:3])
+        return ", ".join(f"{shown(one['label'])} {100 * one['probability']:.1f}%" for one in result["top"][:3])
     return mistakes.in_words(result)
 
 
