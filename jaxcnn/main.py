@@ -16,6 +16,7 @@ import datetime
 import itertools
 import json
 import pathlib
+import shutil
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -63,7 +64,7 @@ JSON = command.define_path(
     "json", "", "eval, predict: also write the results as JSON to this file; '-': only to standard output."
 )
 OUT = command.define_path(
-    "out", "", "predict: also write the results to this file, in the format of its extension: .csv or .json."
+    "out", "", "predict: also write the results to this file, by its extension: .csv, .json, or .png with the images."
 )
 
 OF_MODES = {
@@ -125,11 +126,11 @@ def _evaluate() -> int:
     network = _load(folder)
     figures = assess.assess(network, folder, SPLIT.value, DATA.value or DATA_DIR.value, BATCH_SIZE.value)
     if not _write_json(figures):
-        print(*assess.describe(network, figures), sep="\n")
+        print(*map(_fitting, assess.describe(network, figures)), sep="\n")
         stem = f"eval-{figures['split']}-{figures['step']}"
         if assess.is_kept(folder, figures):
-            picture = f", {stem}.png" if (folder / f"{stem}.png").exists() else ""
-            print(f"{folder}/{stem}.json{picture}")
+            beside = "".join(f", {path.name}" for path in assess.pictures(folder, figures))
+            print(f"{folder}/{stem}.json{beside}")
     return 0
 
 
@@ -144,15 +145,16 @@ def _predict() -> int:
     _say(*notes)
     network = _load(folder)
     results = predict.predict(network, paths, skip_unreadable=ON_ERROR.value == "skip")
-    if OUT.value:
-        predict.write(network.spec.task.evaluation, results, pathlib.Path(OUT.value))
+    if (out := pathlib.Path(OUT.value)).suffix.lower() == ".png":
+        _say(*predict.draw(network, results, out))
+    elif OUT.value:
+        predict.write(network.spec.task.evaluation, results, out)
     if not _write_json(results):
         for result in results:
             if "error" in result:
                 print(f"{shown(result['file'])}: unreadable: {shown(result['error'])}")
             else:
-                top = ", ".join(f"{shown(t['label'])} {100 * t['probability']:.1f}%" for t in result["top"][:3])
-                print(f"{shown(result['file'])}: {top}")
+                print(f"{shown(result['file'])}: {predict.in_words(result)}")
     return 0
 
 
@@ -212,8 +214,8 @@ def _check_files() -> None:
                 f"--{flag}={path} cannot be written: {'it' if path.is_dir() else path.parent} is "
                 f"{'a folder' if path.is_dir() else 'not a folder'}"
             )
-    if OUT.value and pathlib.Path(OUT.value).suffix.lower() not in (".csv", ".json"):
-        raise UserError(f"--out={OUT.value} must end in .csv or .json")
+    if OUT.value and pathlib.Path(OUT.value).suffix.lower() not in (".csv", ".json", ".png"):
+        raise UserError(f"--out={OUT.value} must end in .csv, .json or .png")
 
 
 def _write_json(value: object) -> bool:
@@ -225,6 +227,13 @@ def _write_json(value: object) -> bool:
     elif JSON.value:
         pathlib.Path(JSON.value).write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
     return JSON.value == "-"
+
+
+def _fitting(line: str) -> str:
+    """A line broken between words where a terminal is narrower; unchanged elsewhere."""
+    from jaxcnn.train.terminal import wrapped
+
+    return wrapped(line, shutil.get_terminal_size().columns) if sys.stdout.isatty() else line
 
 
 def _say(*lines: str) -> None:

@@ -34,6 +34,11 @@ def _escaped(letter: str) -> str:
     return letter.encode("unicode_escape").decode("ascii")
 
 
+def named(name: str) -> str:
+    """A class in a sentence: its name, as `shown`, or "class 7" where that is a number and would read as a figure."""
+    return f"class {name}" if name.replace(".", "", 1).isdecimal() else shown(name)
+
+
 def counted(number: int, noun: str, plural: str = "") -> str:
     """A number with its noun, such as "1 example", "2 examples"."""
     return f"{number} {noun if number == 1 else plural or noun + 's'}"

@@ -48,14 +48,18 @@ def labels(axes) -> list[str]:
 @pytest.mark.parametrize(
     ("kinds", "loss", "accuracy"),
     [
-        ({"val": True, "ema": False, "test": True}, ["train", "validation"], ["train", "validation", "test 50.00 %"]),
-        ({"val": False, "ema": False, "test": True}, ["train"], ["train", "test 50.00 %"]),
+        (
+            {"val": True, "ema": False, "test": True},
+            ["training", "validation"],
+            ["training", "validation", "test 50.00 %"],
+        ),
+        ({"val": False, "ema": False, "test": True}, ["training"], ["training", "test 50.00 %"]),
         (
             {"val": True, "ema": True, "test": True},
-            ["train", "validation", "validation, moving average"],
-            ["train", "validation", "validation, moving average", "test 62.50 %"],
+            ["training", "validation", "validation, moving average"],
+            ["training", "validation", "validation, moving average", "test 62.50 %"],
         ),
-        ({"val": True, "ema": False, "test": False}, ["train", "validation"], ["train", "validation"]),
+        ({"val": True, "ema": False, "test": False}, ["training", "validation"], ["training", "validation"]),
     ],
 )
 def test_each_curve_that_the_run_has_is_drawn_and_named(kinds, loss, accuracy, drawn, tmp_path):
@@ -86,3 +90,40 @@ def test_a_last_line_cut_off_by_a_crash_is_left_out(tmp_path):
 def test_a_run_too_short_for_any_record_still_has_a_picture(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("")
     assert curves.draw(tmp_path, ACCURACY).exists()
+
+
+def test_the_title_says_which_run_it_is_and_training_is_told_apart(drawn, tmp_path):
+    folder = tmp_path / "my run"
+    folder.mkdir()
+    write(folder, val=True, ema=False, test=False, epochs=60)
+    config = {"model": {"name": "vgg16"}, "data": {"source": "tfds:cifar10"}, "seed": 7, "global_batch_size": 128}
+    config |= {"optim": {"learning_rate": 0.05}, "augment": {"flip": "random", "small_sides": []}}
+    (folder / "config.json").write_text(json.dumps(config))
+    curves.draw(folder, ACCURACY)
+    (figure,) = drawn
+    title = "my run: vgg16 on tfds:cifar10, batch size 128, learning rate 0.05, seed 7"
+    assert figure.get_suptitle() == title
+    assert labels(figure.axes[0]) == ["training (augmented, smoothed)", "validation"]
+    faint, smooth = figure.axes[0].lines[:2]
+    assert faint.get_alpha() < 1 and len(faint.get_ydata()) == len(smooth.get_ydata()) == 120
+    assert figure.axes[0].get_yscale() == "log"
+
+
+def test_only_augmentation_that_is_on_counts():
+    assert not curves.augments({"augment": {"normalize": True, "flip": "none", "crop_padding": 4, "own": []}})
+    assert curves.augments({"augment": {"mixup": 0.2}})
+    assert not curves.augments({})
+
+
+def test_the_axis_of_the_accuracy_shows_where_it_happens():
+    points = [(1, 10.0), (2, 90.0), (5, 92.0), (10, 95.0), (float("inf"), 94.0)]
+    low, high = curves.interesting(points, top=100)
+    assert 89 < low < 90 and 95 < high < 96
+    assert curves.interesting([(1, 99.0), (2, 100.0)], top=100)[1] == pytest.approx(100.03)
+    assert curves.interesting([(1, 5.0)], top=None) is None
+    assert curves.interesting([], top=100) is None
+
+
+def test_smoothing_keeps_a_straight_line():
+    assert curves.smoothed([1.0, 2.0, 3.0, 4.0, 5.0], 2) == [1.0, 2.0, 3.0, 4.0, 5.0]
+    assert curves.smoothed([0.0, 3.0, 0.0], 1) == [0.0, 1.0, 0.0]

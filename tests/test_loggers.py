@@ -62,9 +62,7 @@ def test_a_logger_that_fails_is_told_once_and_ends_nothing(tmp_path, capsys):
 
 
 def test_what_is_no_logger_is_refused(tmp_path, monkeypatch):
-    with pytest.raises(
-        ConfigError, match=r"one of wandb, mlflow, an entry point or .* not 'wandbb' \(did you mean"
-    ):
+    with pytest.raises(ConfigError, match=r"one of wandb, mlflow, an entry point or .* not 'wandbb' \(did you mean"):
         small.config(run={"loggers": ("wandbb",)})
     with pytest.raises(UserError, match="there is no module 'nowhere'"):
         run(tmp_path / "run", "nowhere:logger")

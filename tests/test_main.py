@@ -44,7 +44,7 @@ def imported(stderr: str) -> set[str]:
         ),
         ([QUICK, "--config.optim.nesterov=no"], "--config.optim.nesterov=no: it must be True or False"),
         ([QUICK, "--config.optim.lr=1"], "unknown key config.optim.lr (did you mean config.optim.learning_rate?)"),
-        (["--mode=predict", "--out=x.txt"], "--out=x.txt must end in .csv or .json"),
+        (["--mode=predict", "--out=x.txt"], "--out=x.txt must end in .csv, .json or .png"),
         ([QUICK, "--config.checkpoint.keep_last=0"], "config.checkpoint.keep_last must be above 0, but is 0"),
         ([f"{QUICK}:smok"], "this config file has no variant ':smok' (did you mean 'smoke'?); it has: smoke"),
         (["--config=configs/nothing.py"], "--config=configs/nothing.py: this Python file does not exist"),
@@ -213,8 +213,8 @@ def test_progress_can_be_read_by_grep(finished):
 def test_the_workdir_holds_what_the_last_line_promises(finished):
     workdir, _, _ = finished
     assert {path.name for path in workdir.iterdir() if not path.name.startswith(".")} == {
-        "checkpoints", "config.json", "curves.png", "data.json", "environment.json", "fitted.json", "metrics.jsonl",
-        "normalization.json", "summary.json", "test.json",
+        "checkpoints", "config.json", "curves.png", "data.json", "environment.json", "fitted.json", "hardest.png",
+        "metrics.jsonl", "normalization.json", "summary.json", "test.json",
     }  # fmt: skip
     environment = json.loads((workdir / "environment.json").read_text())
     assert environment["devices"] == 1

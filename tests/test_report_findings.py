@@ -8,7 +8,7 @@ from jaxcnn import config as configs
 from jaxcnn.reporting import cautions, contents, effect_charts, labels, page, run_tables
 from jaxcnn.reporting.findings import effects, find, scattered
 from jaxcnn.reporting.read import read
-from jaxcnn.reporting.time_charts import curves
+from jaxcnn.reporting.run_charts import curves
 from tests import report_folders as folders
 from tests import runs
 

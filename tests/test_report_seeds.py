@@ -5,7 +5,7 @@ import pytest
 from jaxcnn.reporting import cautions, charts, classes, contents, page
 from jaxcnn.reporting.findings import find
 from jaxcnn.reporting.read import read
-from jaxcnn.reporting.time_charts import curves
+from jaxcnn.reporting.run_charts import curves
 from tests import report_folders as folders
 
 

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import re
 
 import jax
 import pytest
@@ -276,6 +277,7 @@ def test_sixteen_hosts_with_a_cpu_each_are_compiled_and_predicted_from_a_measure
     assert {(each["kind"], each["group_size"]) for each in network["collectives"]} == {("all-reduce", 16)}
     assert sum(each["bytes"] for each in network["collectives"]) > 4 * network["parameters"]
     assert [point["devices"] for point in network["prediction"]["curve"]] == [1, 2, 4, 8, 16]
+    assert "devices  efficiency  with overlap" in output and re.search(r"^ +16 +\d+% +\d+% +[\d,]+$", output, re.M)
     assert "25 Gb/s Ethernet" in (tmp_path / "simulated-cpu-16.md").read_text()
 
 

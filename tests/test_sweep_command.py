@@ -56,6 +56,10 @@ def test_a_finished_sweep_tells_its_best_and_the_same_command_does_nothing_more(
     assert code == 0, output
     assert "3 complete" in output
     assert "best on validation: trial " in output
+    places = re.findall(r"^ +(\d)\. +([\d.]+)%  optim.learning_rate=", output, re.MULTILINE)
+    assert [place for place, _ in places] == ["1", "2", "3"]
+    assert sorted((float(of) for _, of in places), reverse=True) == [float(of) for _, of in places]
+    assert output.rstrip().endswith(f"report: python -m jaxcnn.report {undisturbed}")
     assert "begins" not in output
     kept = json.loads((undisturbed / "sweep.json").read_text())
     assert kept["varied"] == ["optim.learning_rate"]

@@ -290,8 +290,11 @@ def _unknown_key(argv: list[str]) -> str | None:
 
 
 def _complain(message: str) -> None:
+    """Print an error, in red on a terminal that shows colours."""
+    before, after = ("\x1b[31m", "\x1b[0m") if output.has_colours(sys.stderr) else ("", "")
     for line in message.splitlines():
-        print(f"jaxcnn: {line}" if not line.startswith(" ") else line, file=sys.stderr)
+        line = f"jaxcnn: {line}" if not line.startswith(" ") else line
+        print(f"{before}{line}{after}", file=sys.stderr)
 
 
 def config_name(values: flags.FlagValues) -> str:

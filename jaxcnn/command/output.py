@@ -58,6 +58,12 @@ def failure() -> OSError | None:
     return raw.failure if isinstance(raw, _Lasting) else None
 
 
+def has_colours(stream: Any) -> bool:
+    """Whether a stream is a terminal that shows colours, and its user wants them (NO_COLOR, https://no-color.org)."""
+    wanted = not os.environ.get("NO_COLOR") and os.environ.get("TERM") not in ("dumb", "unknown")
+    return wanted and stream is not None and stream.isatty()
+
+
 def _lasting(stream: Any, descriptor: int) -> Any:
     if stream is None:  # it was closed when Python started
         return io.TextIOWrapper(io.BufferedWriter(_Lasting(descriptor, "wb", closefd=False)))

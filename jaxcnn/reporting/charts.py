@@ -29,7 +29,9 @@ from jaxcnn.reporting.plots import (
     spread_tip,
     words,
 )
-from jaxcnn.reporting.time_charts import curves, pareto, speed_up, time_to_accuracy
+from jaxcnn.reporting.run_charts import curves, learning_rates
+from jaxcnn.reporting.statistics import ACCURACY
+from jaxcnn.reporting.time_charts import pareto, speed_up, time_to_accuracy
 from jaxcnn.tasks.confusion import Confusion
 
 MOST_ROWS = 16
@@ -38,7 +40,7 @@ MOST_ROWS = 16
 def charts(findings: Findings) -> Iterator[functools.partial[Plot]]:
     """A function for each picture for which the findings have data; call it within `plots.style()`."""
     make = functools.partial
-    if any(f.paper or f.published for f in findings.families if f.chosen and f.chosen.test):
+    if any(f.paper or f.published for f in comparable(findings)):
         yield make(versus_published, findings)
     for family in findings.families:
         if sum(s.validation is not None for s in family.settings) > 2:
@@ -54,6 +56,7 @@ def charts(findings: Findings) -> Iterator[functools.partial[Plot]]:
     for family in findings.families:
         if any(run.records for s in family.settings for run in s.runs):
             yield make(curves, family)
+            yield make(learning_rates, family)
     for dataset in dict.fromkeys(row["data"] for row in findings.times_to_accuracy):
         yield make(time_to_accuracy, findings, dataset)
     for i, front in enumerate(findings.fronts):
@@ -69,9 +72,15 @@ def _wrapped(told: str, width: int = 30) -> str:
     return "\n".join(textwrap.wrap(told, width)[:3])
 
 
+def comparable(findings: Findings) -> list[Family]:
+    """The families with a test accuracy, which is what others have published."""
+    tested = [f for f in findings.families if f.chosen and f.chosen.test]
+    return [f for f in tested if f.headline.name == ACCURACY.name]
+
+
 def versus_published(findings: Findings) -> Plot:
     """Test accuracy of each network beside the paper's and the published figures."""
-    families = [f for f in findings.families if f.chosen and f.chosen.test]
+    families = comparable(findings)
     plot = new(
         "beside-published", "results", 1.35 + 0.5 * len(families),
         "Test accuracy of each network here, beside Ashraf et al.'s and other published figures",
@@ -83,10 +92,10 @@ def versus_published(findings: Findings) -> Plot:
         assert family.chosen and family.chosen.test
         ours = family.chosen.test
         axes.errorbar(
-            [100 * ours.mean], [row], xerr=[100 * (ours.std or 0)], fmt="o", color=SERIES[0], capsize=3, markersize=7,
-            label="here" if row == 0 else None, zorder=5,
+            [ours.scale * ours.mean], [row], xerr=[ours.scale * (ours.std or 0)], fmt="o", color=SERIES[0], capsize=3,
+            markersize=7, label="here" if row == 0 else None, zorder=5,
         )  # fmt: skip
-        hover(plot, axes, 100 * ours.mean, row, spread_tip(place(family), ours))
+        hover(plot, axes, ours.scale * ours.mean, row, spread_tip(place(family), ours))
         others = [(family.paper, "D", SERIES[1], "Ashraf et al.")] if family.paper else []
         if family.published:
             others.append(
@@ -112,11 +121,11 @@ def ranking(family: Family) -> Plot:
     """The settings of a family by validation accuracy."""
     members = [s for s in family.settings if s.validation][:MOST_ROWS]
     hidden = sum(s.validation is not None for s in family.settings) - len(members)
-    rows = [_wrapped(s.label or "as configured", 34) for s in members]
+    rows = [_wrapped(s.described, 34) for s in members]
     lines = sum(row.count("\n") + 1 for row in rows)
     plot = new(
        plot_name("ranking", place(family)), "settings", 0.9 + 0.17 * lines + 0.09 * len(rows),
-        f"Validation accuracy of the settings of {place(family)}, the best first",
+        f"Validation {family.headline.label} of the settings of {place(family)}, the best first",
         "Small dots: single seeds. Bars: mean ± standard deviation. Star: chosen."
         + (f" The table also has {labels.count(hidden, 'lower setting')}." if hidden else ""),
     )  # fmt: skip
@@ -125,16 +134,16 @@ def ranking(family: Family) -> Plot:
         of = setting.validation
         assert of
         colour = SERIES[0] if setting is family.chosen else MUTED
-        axes.plot([100 * v for v in of.values], [row] * of.n, ".", color=colour, alpha=0.45, markersize=4)
+        axes.plot([of.scale * v for v in of.values], [row] * of.n, ".", color=colour, alpha=0.45, markersize=4)
         axes.errorbar(
-            [100 * of.mean], [row], xerr=[100 * (of.std or 0)], fmt="none" if setting is family.chosen else "o",
-            color=colour, capsize=2.5,
+            [of.scale * of.mean], [row], xerr=[of.scale * (of.std or 0)],
+            fmt="none" if setting is family.chosen else "o", color=colour, capsize=2.5,
         )  # fmt: skip
-        hover(plot, axes, 100 * of.mean, row, spread_tip(setting.all_keys or setting.label, of))
+        hover(plot, axes, of.scale * of.mean, row, spread_tip(setting.all_keys or setting.label, of))
         if setting is family.chosen:
-            axes.plot([100 * of.mean], [row], color=SERIES[0], **STAR)
+            axes.plot([of.scale * of.mean], [row], color=SERIES[0], **STAR)
     axes.set_yticks(range(len(members)), rows)
-    axes.set(xlabel="validation accuracy (%)", title=place(family), ylim=(len(members) - 0.4, -0.6))
+    axes.set(xlabel=family.axis("validation"), title=place(family), ylim=(len(members) - 0.4, -0.6))
     axes.grid(axis="y", visible=False)
     return plot
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxcnn.reporting import labels
 from jaxcnn.reporting.findings import Family, Findings
-from jaxcnn.reporting.settings import Setting
+from jaxcnn.reporting.settings import Setting, sample
 from jaxcnn.reporting.tables import Table, number, text
 from jaxcnn.tasks.confusion import Confusion
 
@@ -28,7 +28,7 @@ def confusions(setting: Setting) -> list[Confusion]:
     for run in setting.finished:
         first = next(iter(by_seed.values()), [run.confusion])[0]
         if run.confusion and first and run.confusion.classes == first.classes:
-            by_seed.setdefault(run.sample, []).append(run.confusion)
+            by_seed.setdefault(sample(run), []).append(run.confusion)
     return [Confusion.mean(matrices) for matrices in by_seed.values()]
 
 

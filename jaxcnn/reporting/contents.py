@@ -7,7 +7,7 @@ from jaxcnn.reporting import labels, run_tables
 from jaxcnn.reporting.findings import Findings
 from jaxcnn.reporting.scaling import Scaling
 from jaxcnn.reporting.settings import Setting
-from jaxcnn.reporting.statistics import Spread
+from jaxcnn.reporting.statistics import ACCURACY, Spread
 from jaxcnn.reporting.tables import Cell, Table, number, text
 
 ON_TEST = "chosen on the test split (--best_on_test), so biased upwards"
@@ -21,7 +21,16 @@ def tables(findings: Findings) -> dict[str, Table]:
         results(findings), published(findings), settings(findings), comparisons(findings),
         time_to_accuracy(findings), pareto(findings), *scaling(findings), *run_tables.all_of(findings),
     ]  # fmt: skip
+    made = made if all(s.headline.percent for s in findings.settings) else [_without_percent(table) for table in made]
     return {table.name: without_constants(table) for table in made if table.rows}
+
+
+def _without_percent(table: Table) -> Table:
+    """A table with headline figures that are no shares: its columns do not say that they are per cent."""
+    named = {"validation %": "validation", "test %": "test", "test with TTA %": "test with TTA"}
+    columns = [named.get(column, column) for column in table.columns]
+    numeric = frozenset(named.get(column, column) for column in table.numeric)
+    return dataclasses.replace(table, columns=columns, numeric=numeric)
 
 
 def without_constants(table: Table) -> Table:
@@ -66,7 +75,7 @@ def results(findings: Findings) -> Table:
             if setting is None:
                 row += [text(family.why)] + [NOTHING] * (len(columns) - 3)
             else:
-                row += [text((setting.label or "as configured") + remark), _n(setting)]
+                row += [text(setting.described + remark), _n(setting)]
                 row += [spread_cell(setting.validation), spread_cell(setting.test, strong=not remark)]
                 row += [spread_cell(setting.augmented_test)] * augmented
                 if paper:
@@ -77,11 +86,12 @@ def results(findings: Findings) -> Table:
                 row += [number(_epochs(setting), labels.value(_epochs(setting))), seconds_cell(setting.train_seconds)]
                 row += [text(_where(setting, machines))] * several
             rows.append(row)
-    notes = ["Test and validation: top-1 accuracy, mean ± standard deviation over seeds; no ± where there is one seed."]
+    what = ", ".join(dict.fromkeys(_headline_words(s) for s in findings.settings))
+    notes = [f"Test and validation: {what}, mean ± standard deviation over seeds; no ± where there is one seed."]
     if any(len(s.finished) > len(s.seeds) for s in findings.settings):
         notes.append("A seed that was run more than once is one seed, with the mean of its runs.")
     if any(f.chosen and f.chosen.validation for f in findings.families):
-        notes.append("Settings are chosen by mean validation accuracy; the test split is never used for decisions.")
+        notes.append("Settings are chosen by their mean on validation; the test split is never used for decisions.")
     notes += dict.fromkeys(f"{f.architecture} on {f.dataset}: {f.why}." for f in findings.families if f.chosen is None)
     if paper:
         notes.append(f"Paper: {findings.published['seed_paper']['note']}")
@@ -93,6 +103,11 @@ def results(findings: Findings) -> Table:
         notes.append("Times of different machines are not comparable.")
     left = [c for c in columns if c in ("data", "network", "setting", "machine")]
     return Table("results", "Networks and data sets", columns, rows, frozenset(columns) - set(left), notes)
+
+
+def _headline_words(setting: Setting) -> str:
+    label = setting.headline.label
+    return f"top-1 {label}" if setting.headline.name == "top1_accuracy" else label
 
 
 def _n(setting: Setting) -> Cell:
@@ -129,7 +144,7 @@ def _where(setting: Setting, machines: dict[str, str]) -> str:
 
 def published(findings: Findings) -> Table:
     """Figures that others published on these data sets."""
-    data = {f.dataset_id for f in findings.families}
+    data = {f.dataset_id for f in findings.families if f.headline.name == ACCURACY.name}
     entries = [f for f in findings.published["figures"] if f["data"] in data]
     entries.sort(key=lambda f: (f["data"], -f["accuracy"]))
     rows = []
@@ -175,7 +190,7 @@ def settings(findings: Findings) -> Table:
             if keys:
                 row += [_value(s.varied.get(key)) for key in keys]
             else:
-                row.append(text(s.label or "as configured"))
+                row.append(text(s.described))
             speed = s.images_per_second
             row += [_n(s), spread_cell(s.validation, strong=bool(mark) and mark != "evolved"), spread_cell(s.test)]
             row += [spread_cell(s.augmented_test)] * augmented
@@ -185,11 +200,11 @@ def settings(findings: Findings) -> Table:
             rows.append(row)
     numeric = frozenset(columns) - {"chosen", "data", "network", "setting", "machine"}
     notes = [
-        "★: chosen by validation accuracy. Choosing the largest number of the test column instead would be selection "
+        "★: chosen on validation. Choosing the best number of the test column instead would be selection "
         "on the test split."
     ]
     if any(s.protocol == "full" for s in findings.settings):
-        notes.append("Settings without validation accuracy are of protocol=full: nothing was held out.")
+        notes.append("Settings without a validation figure are of protocol=full: nothing was held out.")
     if findings.best_on_test:
         notes.append(f"“Best on test” is {ON_TEST}.")
     if any(s.evolved for s in findings.settings):
@@ -216,17 +231,21 @@ def comparisons(findings: Findings) -> Table:
         prefix = f"{pair[0].architecture}: " if row["split"] == "validation" else ""
         rows.append([
             text(row["data"]), text(prefix + names[0]), text(names[1]), text(row["split"]),
-            number(outcome.difference, f"{100 * outcome.difference:+.2f}".replace("-", "−")),
+            number(outcome.difference, _difference(pair[0], outcome.difference).replace("-", "−")),
             number(outcome.p, "–" if outcome.p is None else f"{outcome.p:.3f}" if outcome.p >= 0.001 else "< 0.001"),
             number(min(outcome.n), f"{outcome.n[0]}, {outcome.n[1]}"), text(outcome.words()),
         ])  # fmt: skip
-    columns = ["data", "higher", "lower", "accuracy on", "difference", "p", "n", "verdict"]
+    columns = ["data", "higher", "lower", "figure on", "difference", "p", "n", "verdict"]
     notes = [
         "Welch's t-test, two-sided. A difference up to the larger of the two standard deviations is called smaller "
         "than the spread over seeds, whatever p is. p is not corrected for the number of rows, nor for choosing the "
-        "setting with the highest accuracy."
+        "setting with the best figure."
     ]
     return Table("comparisons", "Is the difference real?", columns, rows, frozenset({"difference", "p", "n"}), notes)
+
+
+def _difference(setting: Setting, of: float) -> str:
+    return f"{100 * of:+.2f}" if setting.headline.percent else f"{of:+.3g}"
 
 
 def time_to_accuracy(findings: Findings) -> Table:
@@ -236,7 +255,7 @@ def time_to_accuracy(findings: Findings) -> Table:
         times, s = Spread(tuple(row["times"])) if row["times"] else None, row["setting"]
         rows.append([
             text(row["data"]), number(row["target"], f"{100 * row['target']:g}"), text(s.architecture),
-            text(s.label or "as configured"),
+            text(s.described),
             number(times.mean if times else None, labels.seconds(times.mean if times else None)),
             number(times.std if times else None, labels.seconds(times.std) if times and times.std is not None else "–"),
             number(len(row["times"]), f"{len(row['times'])} of {row['of']}"), text("; ".join(s.machines)),

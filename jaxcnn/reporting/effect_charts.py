@@ -40,7 +40,7 @@ def key_effect(effect: Effect) -> Plot:
     split = "validation" if held_out else "test"
     plot = new(
        plot_name("effect", word, place(family)), "effects", 4.1 + 0.2 * ((len(lines) + 1) // 2) * legend,
-        f"{split} accuracy and training time of {place(family)} against {word}",
+        f"{split} {family.headline.label} and training time of {place(family)} against {word}",
         f"Mean ± standard deviation over seeds, only the {word} changes along a line. "
         + (MARKS if held_out else "Nothing was held out, so nothing is marked. ")
         + (f"{len(effect.lines) - len(lines)} more lines are in the table." if len(effect.lines) > len(lines) else ""),
@@ -52,8 +52,8 @@ def key_effect(effect: Effect) -> Plot:
         shown = [(s, of) for s in line if (of := s.validation if held_out else s.test)]
         axes_style: dict[str, Any] = {"color": colour, "marker": marker, "capsize": 2.5, "label": words(name) or None}
         accuracy_axes.errorbar(
-            [s.varied[key] for s, _ in shown], [100 * of.mean for _, of in shown],
-            yerr=[100 * (of.std or 0) for _, of in shown], **axes_style,
+            [s.varied[key] for s, _ in shown], [of.scale * of.mean for _, of in shown],
+            yerr=[of.scale * (of.std or 0) for _, of in shown], **axes_style,
         )  # fmt: skip
         timed = [(s, s.train_seconds) for s in line if s.train_seconds]
         time_axes.errorbar(
@@ -63,11 +63,11 @@ def key_effect(effect: Effect) -> Plot:
         best = max(line, key=lambda s: s.validation.mean if s.validation else -1.0)
         for setting, of in shown:
             told = spread_tip(f"{setting.all_keys or setting.label}, {split}", of)
-            hover(plot, accuracy_axes, setting.varied[key], 100 * of.mean, told)
+            hover(plot, accuracy_axes, setting.varied[key], of.scale * of.mean, told)
             if held_out and setting is family.chosen:
-                accuracy_axes.plot([setting.varied[key]], [100 * of.mean], color=colour, **STAR)
+                accuracy_axes.plot([setting.varied[key]], [of.scale * of.mean], color=colour, **STAR)
             elif held_out and setting is best:
-                accuracy_axes.plot([setting.varied[key]], [100 * of.mean], **STAR | hollow(colour))
+                accuracy_axes.plot([setting.varied[key]], [of.scale * of.mean], **STAR | hollow(colour))
     if _is_logarithmic(key, values):
         time_axes.set_xscale("log")
         logarithmic(time_axes.xaxis)
@@ -79,7 +79,7 @@ def key_effect(effect: Effect) -> Plot:
         time_axes.minorticks_off()
     for axes in (accuracy_axes, time_axes):
         axes.margins(y=0.12)
-    accuracy_axes.set(title=place(family), ylabel=f"{split} accuracy (%)")
+    accuracy_axes.set(title=place(family), ylabel=family.axis(split))
     time_axes.set(xlabel=words(word), ylabel="training (s)")
     time_axes.set_ylim(0, 1.06 * time_axes.get_ylim()[1])
     if legend:
@@ -98,7 +98,7 @@ def key_scatter(family: Family, key: str, settings: list[Setting]) -> Plot:
     word = labels.key(key)
     plot = new(
         plot_name("scatter", word, place(family)), "effects", 3.2,
-        f"validation accuracy of {place(family)} against {word}, a mark for each setting",
+        f"validation {family.headline.label} of {place(family)} against {word}, a mark for each setting",
         "A mark is a setting, its bar the standard deviation over seeds, if several. Other keys change from mark to "
         "mark too, so the picture shows at most a tendency. Star: the best of these settings on validation.",
     )  # fmt: skip
@@ -107,15 +107,15 @@ def key_scatter(family: Family, key: str, settings: list[Setting]) -> Plot:
     for setting in settings:
         of = setting.validation
         assert of
-        x, y = setting.varied[key], 100 * of.mean
-        axes.errorbar([x], [y], yerr=[100 * (of.std or 0)], fmt="o", color=SERIES[0], capsize=2.5)
+        x, y = setting.varied[key], of.scale * of.mean
+        axes.errorbar([x], [y], yerr=[of.scale * (of.std or 0)], fmt="o", color=SERIES[0], capsize=2.5)
         hover(plot, axes, x, y, spread_tip(setting.all_keys or setting.label, of))
         if setting is best:
             axes.plot([x], [y], color=SERIES[0], **STAR)
     if _is_logarithmic(key, [s.varied[key] for s in settings]):
         axes.set_xscale("log")
         logarithmic(axes.xaxis)
-    axes.set(title=place(family), xlabel=words(word), ylabel="validation accuracy (%)")
+    axes.set(title=place(family), xlabel=words(word), ylabel=family.axis("validation"))
     axes.margins(y=0.12)
     return plot
 
@@ -143,8 +143,8 @@ def heat(family: Family, across: str, down: str) -> Plot:
     columns, rows = (sorted({s.varied[key] for s in measured}) for key in (across, down))
     plot = new(
        plot_name("grid", place(family)), "effects", 1.1 + 0.42 * len(rows),
-        f"Validation accuracy of {place(family)} over {labels.key(down)} and {labels.key(across)}",
-        "Mean validation accuracy (%), below it the standard deviation over seeds, if several. Framed: chosen.",
+        f"Validation {family.headline.label} of {place(family)} over {labels.key(down)} and {labels.key(across)}",
+        f"Mean {family.axis('validation')}, below it the standard deviation over seeds, if several. Framed: chosen.",
     )  # fmt: skip
     axes = plot.figure.subplots()
     means = [s.validation.mean for s in measured if s.validation]
@@ -156,7 +156,7 @@ def heat(family: Family, across: str, down: str) -> Plot:
         share = (of.mean - low) / (high - low) if high > low else 1.0
         alpha = 0.08 + 0.87 * share**2
         cell(axes, x, y, alpha, gap=0.02)
-        told = labels.percent(of.mean, 1) + (f"\n± {100 * of.std:.1f}" if of.std is not None else "")
+        told = labels.percent_spread(of).replace(" ± ", "\n± ")
         colour = SURFACE if alpha > DARK else INK
         axes.text(
             x, y, told, ha="center", va="center", color=colour, fontsize=FONT - 1, linespacing=1.05,

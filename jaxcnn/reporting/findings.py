@@ -8,8 +8,9 @@ from typing import Any
 from jaxcnn.reporting import labels
 from jaxcnn.reporting.read import COMPLETE, FAILED, REPEATED, Material, Run
 from jaxcnn.reporting.scaling import Scaling, scalings
-from jaxcnn.reporting.settings import Setting, group
-from jaxcnn.reporting.statistics import Comparison, compare, pareto_front, spread
+from jaxcnn.reporting.settings import Setting, group, sample
+from jaxcnn.reporting.statistics import ACCURACY, Comparison, Spread, compare, pareto_front, spread
+from jaxcnn.tasks.headline import Headline
 
 PUBLISHED = pathlib.Path(__file__).parent / "published.toml"
 TARGETS = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.92, 0.93, 0.94, 0.95, 0.96, 0.97, 0.98, 0.99, 0.995)
@@ -21,7 +22,7 @@ class Family:
     """The settings of one network on one data set, the best on validation first.
 
     Attributes:
-      chosen: the setting with the highest mean validation accuracy; None if there are several settings and no
+      chosen: the setting with the best mean headline figure on validation; None if there are several settings and no
         validation split.
       why: a text on how it was chosen.
       runner_up: the second on validation, and its comparison with the chosen one there; None if one of them continued
@@ -42,6 +43,15 @@ class Family:
     best_on_test: Setting | None
     paper: float | None
     published: list[dict[str, Any]]
+
+    @property
+    def headline(self) -> Headline:
+        """The figure that decides between its settings."""
+        return self.settings[0].headline
+
+    def axis(self, split: str) -> str:
+        """The label of an axis of that figure on a split, with its unit."""
+        return f"{split} {self.headline.label}{' (%)' if self.headline.percent else ''}"
 
 
 @dataclasses.dataclass
@@ -105,7 +115,7 @@ def _families(settings: list[Setting], published: dict[str, Any], best_on_test: 
         by_name.setdefault((setting.dataset, setting.architecture), []).append(setting)
     families = []
     for (dataset, architecture), members in sorted(by_name.items(), key=_order):
-        members = sorted(members, key=lambda s: -(s.validation.mean if s.validation else -1.0))
+        members = sorted(members, key=lambda s: -_score(s, s.validation))
         model = str(members[0].config.get("model.name", ""))
         data = labels.dataset_id(str(members[0].config.get("data.source") or ""))
         chosen, why = _choose(members)
@@ -116,7 +126,8 @@ def _families(settings: list[Setting], published: dict[str, Any], best_on_test: 
             runner_up = second[0], compare(chosen.validation, second[0].validation)
         tested = [s for s in members if s.test]
         whole = members[0].config.get("data.train_split", "train") == "train"
-        same = [f for f in published["seed_paper"]["figures"] if (f["model"], f["data"]) == (model, data) and whole]
+        known = (model, data) if members[0].headline.name == ACCURACY.name else ()  # others published accuracies
+        same = [f for f in published["seed_paper"]["figures"] if (f["model"], f["data"]) == known and whole]
         families.append(
             Family(
                 architecture=architecture,
@@ -129,14 +140,19 @@ def _families(settings: list[Setting], published: dict[str, Any], best_on_test: 
                 runner_up=runner_up,
                 best_on_test=max(tested, key=_test_mean) if best_on_test and tested else None,
                 paper=same[0]["accuracy"] / 100 if same else None,
-                published=[f for f in published["figures"] if (f["model"], f["data"]) == (model, data)],
+                published=[f for f in published["figures"] if (f["model"], f["data"]) == known],
             )
         )
     return families
 
 
 def _test_mean(setting: Setting) -> float:
-    return setting.test.mean if setting.test else -1.0
+    return _score(setting, setting.test)
+
+
+def _score(setting: Setting, of: Spread | None) -> float:
+    """A number that is larger for better means; the lowest without a mean."""
+    return setting.headline.score(of.mean) if of else float("-inf")
 
 
 def _order(named: tuple[tuple[str, str], list[Setting]]) -> tuple[Any, ...]:
@@ -159,7 +175,12 @@ def _choose(members: list[Setting]) -> tuple[Setting | None, str]:
         return None, "nothing was held out for validation (protocol=full), so nothing is chosen"
     others = len(finished) - len(validated)
     left_out = f"; {labels.count(others, 'setting')} without validation could not be chosen" if others else ""
-    return validated[0], f"highest mean validation accuracy of {labels.count(len(validated), 'setting')}{left_out}"
+    what = f"{_best(validated[0])} mean validation {validated[0].headline.label}"
+    return validated[0], f"{what} of {labels.count(len(validated), 'setting')}{left_out}"
+
+
+def _best(setting: Setting) -> str:
+    return "highest" if setting.headline.better == "higher" else "lowest"
 
 
 def _comparisons(families: list[Family]) -> list[dict[str, Any]]:
@@ -175,7 +196,7 @@ def _comparisons(families: list[Family]) -> list[dict[str, Any]]:
             if first.dataset == other.dataset:
                 one, two = first.chosen, other.chosen
                 assert one and two and one.test and two.test
-                if one.test.mean < two.test.mean:
+                if _score(one, one.test) < _score(two, two.test):
                     one, two = two, one
                 rows.append(_row(first.dataset, "test", one, two, compare(one.test, two.test)))  # type: ignore[arg-type]
     return rows
@@ -198,7 +219,7 @@ def effects(family: Family) -> list[Effect]:
                 lines.setdefault(labels.setting(others), []).append(setting)
         whole = [(name, sorted(line, key=lambda s: s.varied[key])) for name, line in lines.items() if len(line) > 1]
         if whole:
-            whole.sort(key=lambda line: -max(s.validation.mean if s.validation else 0.0 for s in line[1]))
+            whole.sort(key=lambda line: -max(_score(s, s.validation) for s in line[1]))
             found.append(Effect(key, family, whole))
     return found
 
@@ -230,7 +251,7 @@ def _fronts(families: list[Family]) -> list[dict[str, Any]]:
     fronts = []
     for (dataset, where), settings in places.items():
         if len(settings) > 1:
-            points = [(s.train_seconds.mean, s.validation.mean) for s in settings]  # type: ignore[union-attr]
+            points = [(s.train_seconds.mean, _score(s, s.validation)) for s in settings]  # type: ignore[union-attr]
             fronts.append(
                 {
                     "data": dataset,
@@ -249,12 +270,16 @@ def times_to_accuracy(families: list[Family]) -> list[dict[str, Any]]:
     """
     rows = []
     for dataset in dict.fromkeys(f.dataset for f in families):
-        chosen = [f.chosen for f in families if f.dataset == dataset and f.chosen and f.chosen.validation]
+        chosen = [
+            f.chosen
+            for f in families
+            if f.dataset == dataset and f.chosen and f.chosen.validation and f.headline.percent
+        ]
         runs = [run for setting in chosen for run in setting.finished]
         best = max((a for run in runs for _, _, a in validation_curve(run)), default=0.0)
         for target in [t for t in TARGETS if t <= best][-TARGETS_SHOWN:]:
             for setting in chosen:
-                seeds = [run.sample for run in setting.finished]
+                seeds = [sample(run) for run in setting.finished]
                 reached = spread([_first(run, target) for run in setting.finished], seeds)
                 row = {"data": dataset, "target": target, "setting": setting}
                 rows.append(row | {"of": len(setting.seeds), "times": list(reached.values) if reached else []})
@@ -262,11 +287,12 @@ def times_to_accuracy(families: list[Family]) -> list[dict[str, Any]]:
 
 
 def validation_curve(run: Run) -> list[tuple[float, float, float]]:
-    """(epoch, training seconds, accuracy) of each evaluation of a run; of the moving average if it has one."""
+    """(epoch, training seconds, headline figure) of each evaluation of a run; of the moving average if it has one."""
+    name, averaged = run.headline.name, f"ema_{run.headline.name}"
     return [
-        (float(r.get("epoch", 0.0)), float(r["train_seconds"]), float(r.get("ema_top1_accuracy", r["top1_accuracy"])))
+        (float(r.get("epoch", 0.0)), float(r["train_seconds"]), float(r[averaged if averaged in r else name]))
         for r in run.records
-        if r["kind"] == "val" and "train_seconds" in r and "top1_accuracy" in r
+        if r["kind"] == "val" and "train_seconds" in r and (name in r or averaged in r)
     ]
 
 
@@ -274,6 +300,18 @@ def training_loss_curve(run: Run) -> list[tuple[float, float]]:
     """(epoch, mean loss in nats) of each logging interval of a run."""
     train = [r for r in run.records if r["kind"] == "train" and {"epoch", "loss"} <= r.keys()]
     return [(r["epoch"], r["loss"]) for r in train]
+
+
+def validation_loss_curve(run: Run) -> list[tuple[float, float]]:
+    """(epoch, loss in nats) of each evaluation of a run; of the moving average if it has one."""
+    found = [r for r in run.records if r["kind"] == "val" and {"epoch", "loss"} <= r.keys()]
+    return [(r["epoch"], r.get("ema_loss", r["loss"])) for r in found]
+
+
+def rate_curve(run: Run) -> list[tuple[float, float]]:
+    """(epoch, learning rate) of each logging interval of a run."""
+    train = [r for r in run.records if r["kind"] == "train" and {"epoch", "learning_rate"} <= r.keys()]
+    return [(r["epoch"], r["learning_rate"]) for r in train]
 
 
 def _first(run: Run, target: float) -> float | None:

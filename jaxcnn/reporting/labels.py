@@ -10,6 +10,7 @@ from typing import Any
 
 import jaxcnn.config as configs
 from jaxcnn.reporting.statistics import Spread
+from jaxcnn.tasks.headline import Headline
 
 ARCHITECTURES = {
     "alexnet": "AlexNet",
@@ -120,16 +121,27 @@ def datasets(all_configs: Iterable[dict[str, Any]]) -> dict[str, str]:
     return {source: source.partition(":")[2] for found in places.values() if len(found) > 1 for source in found}
 
 
+def figure(of: float | None, headline: Headline) -> str:
+    """A headline figure: per cent as in `percent`, other units as they are."""
+    return percent(of) if headline.percent or of is None else f"{of:.4g}"
+
+
+def unit(headline: Headline) -> str:
+    """The unit of a headline figure, after its number."""
+    return " %" if headline.percent else ""
+
+
 def percent(fraction_of: float | None, digits: int = 2) -> str:
     """0.9361 -> "93.61"; an en dash for None."""
     return "–" if fraction_of is None else f"{100 * fraction_of:.{digits}f}"
 
 
 def percent_spread(of: Spread | None) -> str:
-    """Mean ± std in per cent: "93.61 ± 0.12"; without ± for one seed."""
+    """Mean ± std in the unit of the figure: "93.61 ± 0.12" in per cent; without ± for one seed."""
     if of is None:
         return "–"
-    return percent(of.mean) + (f" ± {100 * of.std:.2f}" if of.std is not None else "")
+    deviation = "" if of.std is None else f" ± {of.scale * of.std:{'.2f' if of.headline.percent else '.2g'}}"
+    return figure(of.mean, of.headline) + deviation
 
 
 def seconds(of: float | None) -> str:

@@ -84,18 +84,19 @@ def _card(family: Family) -> dict[str, Any]:
     card: dict[str, Any] = {"title": family.architecture, "data": family.dataset, "why": family.why, "figure": ""}
     if chosen is None:
         return card
-    of, split = (chosen.test, "test accuracy") if chosen.test else (chosen.validation, "validation accuracy")
+    of, split = (chosen.test, "test") if chosen.test else (chosen.validation, "validation")
     if of is None:
         return card
-    card |= {"figure": labels.percent(of.mean), "spread": f"± {100 * of.std:.2f}" if of.std is not None else ""}
+    figure, _, spread = labels.percent_spread(of).partition(" ± ")
+    card |= {"figure": figure, "unit": labels.unit(of.headline), "spread": f"± {spread}" if spread else ""}
     seeds = labels.seeds(of.n, of.n + len(chosen.finished) - len(chosen.seeds))
-    card["split"] = f"{split}, {seeds}" + ("" if of.n > 1 else ": no spread known")
-    card["setting"] = chosen.label
+    card["split"] = f"{split} {of.headline.label}, {seeds}" + ("" if of.n > 1 else ": no spread known")
+    card["setting"] = chosen.described
     facts = []
     if chosen.test and chosen.validation:
-        facts.append(f"validation {labels.percent_spread(chosen.validation)} %")
+        facts.append(f"validation {labels.percent_spread(chosen.validation)}{labels.unit(of.headline)}")
     if chosen.augmented_test:
-        facts.append(f"test with TTA {labels.percent_spread(chosen.augmented_test)} %")
+        facts.append(f"test with TTA {labels.percent_spread(chosen.augmented_test)}{labels.unit(of.headline)}")
     if family.paper is not None:
         facts.append(f"Ashraf et al. {100 * family.paper:.1f} %")
     if chosen.train_seconds:

@@ -186,4 +186,4 @@ def words(told: str, most: int = 80) -> str:
 
 def spread_tip(title: str, of: Spread) -> str:
     """A figure with its spread and n, as mouse-over text."""
-    return f"{title}: {labels.percent_spread(of)} % (n = {of.n})"
+    return f"{title}: {labels.percent_spread(of)}{labels.unit(of.headline)} (n = {of.n})"

@@ -16,6 +16,7 @@ from jaxcnn.config import UserError
 from jaxcnn.machine import json_text
 from jaxcnn.reporting import labels, sound
 from jaxcnn.tasks.confusion import Confusion
+from jaxcnn.tasks.headline import Headline
 from jaxcnn.text import distinct
 from jaxcnn.train import curves
 from jaxcnn.train.checksum import is_whole
@@ -25,6 +26,7 @@ SKIP = ("checkpoints", "tensorboard", "trials", "plots")
 DEPTH = 4  # folders below a path that are searched
 
 PBT = "pbt"  # kind of the records of `train.population_based`, which is not imported here, as it needs JAX's data types
+
 COMPLETE, RUNNING, WAITING = "complete", "running", "waiting"
 FAILED = ("failed", "diverged", "pruned")
 REPEATED = "repeated"  # a trial of a search that repeats an earlier one, and was not trained
@@ -67,9 +69,9 @@ class Run:
         return self.config.get("seed", (self.trial or {}).get("seed"))
 
     @property
-    def sample(self) -> Any:
-        """What tells it from other runs of its setting: its seed; with cross-validation, its seed and fold."""
-        return (self.seed, self.config.get("data.fold")) if self.config.get("data.folds") else self.seed
+    def headline(self) -> Headline:
+        """The figure that decides; by the summary, else by the task, else accuracy."""
+        return sound.headline(self.summary, self.config)
 
     @property
     def evolved(self) -> bool:
@@ -134,8 +136,7 @@ def read(paths: list[pathlib.Path]) -> Material:
     Raises:
       UserError: a path is not a folder, or has no run, sweep or scaling measurement.
     """
-    material = Material(paths, [], [], [])
-    seen: set[pathlib.Path] = set()
+    material, seen = Material(paths, [], [], []), set[pathlib.Path]()
     for path in paths:
         if not _is_dir(path):
             raise UserError(f"{path} is not a folder; give the workdir of a run or sweep, or a folder of such workdirs")

@@ -3,7 +3,7 @@
 from jaxcnn.reporting import labels, provenance
 from jaxcnn.reporting.findings import Findings
 from jaxcnn.reporting.read import COMPLETE, REPEATED, Run
-from jaxcnn.reporting.settings import test_accuracy, validation_accuracy
+from jaxcnn.reporting.settings import test_figure, validation_figure
 from jaxcnn.reporting.tables import Cell, Table, number, text
 
 SEED = frozenset({"seed"})
@@ -58,13 +58,14 @@ def runs(findings: Findings) -> Table:
     rows = []
     for run in findings.material.runs:
         summary = run.summary or {}
-        validation, *tests = validation_accuracy(run), test_accuracy(run), *[test_accuracy(run, "tta_")] * augmented
+        validation, *tests = validation_figure(run), test_figure(run), *[test_figure(run, "tta_")] * augmented
         setting = of[id(run)]
         rows.append([
             text(run.name), text(setting.dataset), text(setting.architecture),
-            text(setting.label or setting.architecture), number(run.seed, "–" if run.seed is None else str(run.seed)),
+            text(setting.described), number(run.seed, "–" if run.seed is None else str(run.seed)),
             text(run.reason if run.state == REPEATED else run.state),
-            number(validation, labels.percent(validation)), *(number(test, labels.percent(test)) for test in tests),
+            number(validation, labels.figure(validation, run.headline)),
+            *(number(test, labels.figure(test, run.headline)) for test in tests),
             number(summary.get("train_seconds"), labels.seconds(summary.get("train_seconds"))),
             number(summary.get("wall_seconds"), labels.seconds(summary.get("wall_seconds"))),
             number(summary.get("starts"), str(summary.get("starts", "–"))), text("; ".join(run.notes)),

@@ -10,6 +10,7 @@ from jaxcnn.reporting import labels
 from jaxcnn.reporting.provenance import machine
 from jaxcnn.reporting.read import COMPLETE, Run
 from jaxcnn.reporting.statistics import Spread, spread
+from jaxcnn.tasks.headline import Headline
 
 # Keys that do not affect what is learned: devices, intervals of logs and checkpoints, location of data.
 NEUTRAL = (
@@ -19,6 +20,7 @@ NEUTRAL = (
 FAMILY = ("model.name", "model.form", "model.width", "data.source", "data.train_split", "data.test_split")
 MOST_KEYS = 4  # per label
 REPEATED = frozenset({"seed", "data.fold"})  # a setting is repeated over these, which gives mean and spread
+MAIN_KEYS = ("global_batch_size", "optim.learning_rate", "run.epochs")  # of a setting with no other beside it
 FIRST_KEYS = ("global_batch_size", "optim.learning_rate", "optim.name", "schedule.name", "run.epochs")
 
 
@@ -48,37 +50,49 @@ class Setting:
     @functools.cached_property
     def seeds(self) -> list[Any]:
         """The different seeds (and folds) of the finished runs; runs with an unknown seed count as one seed."""
-        return list(dict.fromkeys(run.sample for run in self.finished))
+        return list(dict.fromkeys(sample(run) for run in self.finished))
 
     @property
     def lost_seeds(self) -> int:
         """The number of seeds with runs of which none finished."""
-        return len({run.sample for run in self.runs} - set(self.seeds))
+        return len({sample(run) for run in self.runs} - set(self.seeds))
 
     @functools.cached_property
     def repeats_differ(self) -> bool:
-        """Whether finished runs of one seed have different accuracies, which is possible if sums round differently."""
-        figures = {(run.sample, validation_accuracy(run), test_accuracy(run)) for run in self.finished}
+        """Whether finished runs of one seed have different figures, which is possible if sums round differently."""
+        figures = {(sample(run), validation_figure(run), test_figure(run)) for run in self.finished}
         return len(figures) > len(self.seeds)
 
     def _spread(self, figure: Callable[[Run], float | None]) -> Spread | None:
         """The spread of a figure of the finished runs over their seeds."""
-        return spread([figure(run) for run in self.finished], [run.sample for run in self.finished])
+        found = spread([figure(run) for run in self.finished], [sample(run) for run in self.finished])
+        return found and dataclasses.replace(found, headline=self.headline)
+
+    @functools.cached_property
+    def headline(self) -> Headline:
+        """The figure that decides, which is that of the task."""
+        return self.runs[0].headline
+
+    @property
+    def described(self) -> str:
+        """Its label; for the only setting of a family, the values that matter most."""
+        told = {key: self.config[key] for key in MAIN_KEYS if self.config.get(key) not in (None, 0)}
+        return self.label or labels.setting(told) or "as configured"
 
     @functools.cached_property
     def validation(self) -> Spread | None:
-        """Accuracy of the tested weights on the validation split."""
-        return self._spread(validation_accuracy)
+        """The headline figure of the tested weights on the validation split."""
+        return self._spread(validation_figure)
 
     @functools.cached_property
     def test(self) -> Spread | None:
-        """Accuracy on the test split."""
-        return self._spread(test_accuracy)
+        """The headline figure on the test split."""
+        return self._spread(test_figure)
 
     @functools.cached_property
     def augmented_test(self) -> Spread | None:
-        """Accuracy on the test split with test-time augmentation, if the runs have it."""
-        return self._spread(lambda run: test_accuracy(run, "tta_"))
+        """The headline figure on the test split with test-time augmentation, if the runs have it."""
+        return self._spread(lambda run: test_figure(run, "tta_"))
 
     @functools.cached_property
     def train_seconds(self) -> Spread | None:
@@ -142,19 +156,26 @@ class Setting:
         }
 
 
-def validation_accuracy(run: Run) -> float | None:
-    """Accuracy of the tested weights on the validation split; None without such a split."""
+def validation_figure(run: Run) -> float | None:
+    """The headline figure of the tested weights on the validation split; None without such a split."""
     summary = run.summary or {}
     best, last = summary.get("val_best"), summary.get("val_last")
     of_best = run.config.get("run.test_with") == "best"
-    return (best or {}).get("accuracy") if of_best and best else last
+    return (best or {}).get(run.headline.key) if of_best and best else last
 
 
-def test_accuracy(run: Run, prefix: str = "") -> float | None:
-    """Test accuracy, of the moving average if the run has one; `prefix` "tta_": with test-time augmentation."""
+def test_figure(run: Run, prefix: str = "") -> float | None:
+    """The headline figure of the test, of the moving average if the run has one; `prefix` "tta_": with test-time
+    augmentation.
+    """
     summary = run.summary or {}
-    name = str(summary.get("headline") or "top1_accuracy").replace("top1", f"{prefix}top1")
+    name = str(summary.get("headline") or run.headline.name).replace(run.headline.name, f"{prefix}{run.headline.name}")
     return (summary.get("test") or {}).get(name)
+
+
+def sample(run: Run) -> Any:
+    """What tells a run from the others of its setting: its seed; with cross-validation, its seed and fold."""
+    return (run.seed, run.config.get("data.fold")) if run.config.get("data.folds") else run.seed
 
 
 def group(runs: list[Run]) -> list[Setting]:

@@ -8,9 +8,18 @@ from typing import Any
 
 import jaxcnn.config as configs
 from jaxcnn.config import Config
+from jaxcnn.reporting.statistics import ACCURACY
+from jaxcnn.tasks.headline import Headline
 
 LARGEST = 1e15  # limit of all figures in a report: beyond it, floating-point means and spreads may overflow
-OF_RECORDS = ("step", "epoch", "train_seconds", "loss", "top1_accuracy", "ema_top1_accuracy")
+OF_RECORDS = (
+    "step", "epoch", "train_seconds", "loss", "ema_loss", "learning_rate", "top1_accuracy", "ema_top1_accuracy",
+    "mean_average_precision", "ema_mean_average_precision", "mean_absolute_error", "ema_mean_absolute_error",
+)  # fmt: skip
+OF_TASKS = {  # of runs without a summary; `jaxcnn.tasks` itself is not imported here, as it needs JAX
+    "multilabel": Headline("mean_average_precision", "mean average precision"),
+    "regression": Headline("mean_absolute_error", "mean absolute error", better="lower", percent=False),
+}
 OF_SUMMARY = (
     "parameters", "steps", "epochs", "global_batch_size", "val_last", "images_per_second", "train_seconds",
     "wall_seconds", "compile_seconds", "starts",
@@ -70,11 +79,14 @@ def summary(kept: dict[str, Any] | None, notes: list[str]) -> dict[str, Any] | N
     if kept is None:
         return None
     sound = _numbers(kept, OF_SUMMARY, notes, "summary.json")
-    for name, inner in (("test", None), ("val_best", ("accuracy",))):
+    if not _is_headline(sound.get("headline_kind"), sound.get("headline")):
+        if sound.get("headline_kind") is not None:
+            notes.append("summary.json: headline_kind cannot be read")
+        sound["headline_kind"] = None
+    for name in ("test", "val_best"):
         value = sound.get(name)
         if isinstance(value, dict):
-            keys = [key for key in value if "accuracy" in key] if inner is None else inner
-            sound[name] = _numbers(value, keys, notes, f"summary.json: {name}")
+            sound[name] = _numbers(value, [key for key in value if key != "tta"], notes, f"summary.json: {name}")
         elif value is not None:
             notes.append(f"summary.json: {name} is not an object")
             sound[name] = None
@@ -82,6 +94,26 @@ def summary(kept: dict[str, Any] | None, notes: list[str]) -> dict[str, Any] | N
         notes.append("summary.json: seed is not an integer")
         del sound["seed"]
     return sound
+
+
+def headline(summary: dict[str, Any] | None, config: dict[str, Any]) -> Headline:
+    """The figure that decides in a run; by its valid summary, else by its task, else accuracy."""
+    kind, name = (summary or {}).get("headline_kind"), (summary or {}).get("headline")
+    if kind and name:
+        return Headline(name.removeprefix("ema_"), **kind)
+    return OF_TASKS.get(str(config.get("task.name")), ACCURACY)
+
+
+def _is_headline(kind: Any, name: Any) -> bool:
+    """Whether these are the headline figure of a summary, as `jaxcnn.tasks.headline.Headline` has it."""
+    return (
+        isinstance(kind, dict)
+        and kind.keys() == {"label", "better", "percent"}
+        and isinstance(kind["label"], str)
+        and kind["better"] in ("higher", "lower")
+        and isinstance(kind["percent"], bool)
+        and isinstance(name, str)
+    )
 
 
 def _numbers(kept: dict[str, Any], names: Iterable[str], notes: list[str], where: str) -> dict[str, Any]:

@@ -5,6 +5,9 @@ import math
 import statistics
 from collections.abc import Hashable, Sequence
 
+from jaxcnn.tasks.headline import Headline
+
+ACCURACY = Headline("top1_accuracy", "accuracy")
 SIGNIFICANT = 0.05  # the p level used in the words
 
 
@@ -13,6 +16,12 @@ class Spread:
     """Values of a figure over seeds, one per seed: the mean of its runs if it ran more than once."""
 
     values: tuple[float, ...]
+    headline: Headline = ACCURACY
+
+    @property
+    def scale(self) -> int:
+        """What a value is multiplied by where it is shown: 100 if it is shown in per cent."""
+        return scale(self.headline)
 
     @property
     def n(self) -> int:
@@ -49,6 +58,11 @@ def spread(values: Sequence[float | None], seeds: Sequence[Hashable] = ()) -> Sp
 
 def _mean(values: list[float]) -> float:
     return values[0] if len(set(values)) == 1 else statistics.fmean(values)  # exact for equal values
+
+
+def scale(headline: Headline) -> int:
+    """What a value is multiplied by where it is shown."""
+    return 100 if headline.percent else 1
 
 
 @dataclasses.dataclass(frozen=True)

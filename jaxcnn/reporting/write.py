@@ -7,12 +7,12 @@ import pathlib
 from typing import Any
 
 from jaxcnn.config import UserError
-from jaxcnn.reporting import charts, contents, labels, page, plots, provenance, tables
+from jaxcnn.reporting import charts, contents, labels, page, plots, provenance, run_charts, tables
 from jaxcnn.reporting.cautions import cautions
 from jaxcnn.reporting.classes import by_class
 from jaxcnn.reporting.findings import Findings, find, training_loss_curve, validation_curve
 from jaxcnn.reporting.read import COMPLETE, REPEATED, Material, Run, read
-from jaxcnn.reporting.settings import test_accuracy, validation_accuracy
+from jaxcnn.reporting.settings import test_figure, validation_figure
 
 
 def report(
@@ -65,6 +65,11 @@ def _draw(findings: Findings, folder: pathlib.Path, remarks: list[str]) -> list[
             except Exception as error:  # a failed picture must not lose the figures and the other pictures
                 reason = labels.printable(" ".join(str(error).split()))[:200]
                 remarks.append(f"A picture ({draw.func.__name__}) could not be drawn: {type(error).__name__}: {reason}")
+        for family in findings.families:
+            if (found := run_charts.hardest(family)) is not None:
+                plot, content = found
+                plot.name = labels.untaken(plot.name, taken)
+                made.append((plot, run_charts.as_image(plot, content, folder)))
     return made
 
 
@@ -130,8 +135,8 @@ def _run(run: Run) -> dict[str, Any]:
         "state": run.state,
         "reason": run.reason or None,
         "seed": run.seed,
-        "validation": validation_accuracy(run),
-        "test": test_accuracy(run),
+        "validation": validation_figure(run),
+        "test": test_figure(run),
         **{name: summary.get(name) for name in names},
         "machine": provenance.machine(run),
         "changed": {key: value for key, (value, _) in provenance.changed(run.config).items()},

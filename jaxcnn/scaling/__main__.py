@@ -88,6 +88,7 @@ def _simulate(networks: list[Config], folder: pathlib.Path) -> list[pathlib.Path
     folder.mkdir(parents=True, exist_ok=True)
     found = absent.simulate(machine, networks, UTILISATION.value, seconds, print)
     record = report.provenance(sys.argv[1:], found.pop("environment")) | found
+    print(*report.simulated_lines(record), sep="\n")
     stem = f"simulated-{str(machine).replace(':', '-')}"
     return report.write(folder, stem, record, report.simulated(record, f"{stem}.png"), pictures.draw_simulated)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from jaxcnn.scaling.published import FIGURES
-from jaxcnn.text import save_picture
+from jaxcnn.text import counted, save_picture
 
 MIB = 2**20
 
@@ -207,6 +207,29 @@ def prediction_table(networks: Sequence[dict[str, Any]]) -> str:
             )
     basis = "; ".join(dict.fromkeys(network["prediction"]["compute_basis"] for network in networks))
     return f"Computing: {basis}.\n\n" + _table(header, body)
+
+
+def simulated_lines(record: dict[str, Any]) -> list[str]:
+    """The figures of a simulated machine for the terminal: a few short lines for each network."""
+    lines = []
+    for network in record["networks"]:
+        memory, prediction = network["memory"] or {}, network["prediction"]
+        moved = sum(each["bytes"] for each in network["collectives"]) / MIB
+        lines.append(f"{network['title']}: batch {network['batch_per_device']:,} per device")
+        lines.append(
+            f"  {network['parameters']:,} parameters, {counted(len(network['collectives']), 'collective')} of "
+            f"{moved:,.1f} MiB a step" + (f", {memory['total'] / MIB:,.0f} MiB of memory per device" if memory else "")
+        )
+        if prediction["curve"]:
+            lines.append("  devices  efficiency  with overlap       images/s")
+        else:
+            lines.append("  no times are predicted: no peak FLOP/s of this device is known; see --step_seconds")
+        lines += [
+            f"  {point['devices']:7,}  {point['efficiency']:10.0%}  {point['efficiency_overlapped']:12.0%}  "
+            f"{point['images_per_second']:13,.0f}"
+            for point in prediction["curve"]
+        ]
+    return [*lines, "Predicted by the model in docs/scaling.md; nothing of this ran."]
 
 
 def published_table() -> str:

@@ -1,6 +1,8 @@
 """The texts of a sweep before and after it runs: its plan and its results."""
 
 import pathlib
+import shlex
+import statistics
 from typing import Any
 
 import optuna
@@ -18,6 +20,7 @@ from jaxcnn.train.drive import Diverged
 from jaxcnn.train.logbook import duration
 
 GIB = 2**30
+MOST_RANKED = 10
 
 
 def describe_plan(
@@ -103,6 +106,7 @@ def summarize(folder: pathlib.Path, definition: Definition, board: Board, study:
         lines += _front(study, board.figure)
     elif best := board.best():
         lines.append(f"  best on validation: {line_of(best, board.figure)}")
+        lines += ranking(board)
     for trial in ended:
         if trial["state"] in ("failed", "diverged"):
             lines.append(f"  {line_of(trial, board.figure)}")
@@ -110,6 +114,30 @@ def summarize(folder: pathlib.Path, definition: Definition, board: Board, study:
         lines.append("  no trial has a result")
     if board.count("failed", "diverged"):
         lines.append("  --retry=failed runs these trials again")
+    if board.count("complete"):
+        lines.append(f"  report: python -m jaxcnn.report {shlex.quote(str(folder))}")
+    return lines
+
+
+def ranking(board: Board) -> list[str]:
+    """The settings of a sweep by the mean of the headline figure over seeds, the best first; none if it has one."""
+    figure = board.figure
+    found: dict[str, dict[int, float]] = {}
+    for trial in board.trials:
+        value = trial["values"].get(figure.objective)
+        if trial["state"] == "complete" and value is not None and trial.get("as") is None:
+            found.setdefault(spec.describe(trial["overrides"]), {})[trial["seed"]] = value
+    if len(found) < 2:
+        return []
+    means = {what: statistics.fmean(values.values()) for what, values in found.items()}
+    order = sorted(means, key=lambda what: -figure.score(means[what]))
+    several = any(len(values) > 1 for values in found.values())
+    lines = [f"  ranking by validation {figure.label}{', mean over seeds' * several}:"]
+    for place, what in enumerate(order[:MOST_RANKED], start=1):
+        seeds = f" ({_count(len(found[what]), 'seed')})" if several else ""
+        lines.append(f"    {place:2}. {figure.shown(means[what]):>7}  {what}{seeds}")
+    if len(order) > MOST_RANKED:
+        lines.append(f"        and {len(order) - MOST_RANKED} more, which the report has")
     return lines
 
 

@@ -16,7 +16,7 @@ from jaxcnn.tasks import confusion, weights
 from jaxcnn.tasks.classes import Mixed
 from jaxcnn.tasks.headline import Headline
 from jaxcnn.tasks.task import Facts, OfEach, Outputs, Settings
-from jaxcnn.text import shown
+from jaxcnn.text import named
 
 CALIBRATION_BINS = 15
 MOST_AT_ONCE = 2**22  # float64 probabilities computed at once: examples times classes
@@ -278,8 +278,8 @@ def describe(figures: Mapping[str, Any]) -> list[str]:
     per_class = sorted(
         (accuracy, name) for name, accuracy in figures["per_class_accuracy"].items() if accuracy is not None
     )
-    worst = ", ".join(f"{shown(name)} {100 * accuracy:.1f}%" for accuracy, name in per_class[:3])
-    best = ", ".join(f"{shown(name)} {100 * accuracy:.1f}%" for accuracy, name in per_class[::-1][:3])
+    worst = ", ".join(f"{named(name)} {100 * accuracy:.1f}%" for accuracy, name in per_class[:3])
+    best = ", ".join(f"{named(name)} {100 * accuracy:.1f}%" for accuracy, name in per_class[::-1][:3])
     absent = sum(accuracy is None for accuracy in figures["per_class_accuracy"].values())
     without = f", except {absent} without examples in this split" if absent else ""
     scaled = ""
@@ -300,5 +300,5 @@ def describe(figures: Mapping[str, Any]) -> list[str]:
         + "  ".join(f"{name} {100 * figures[f'macro_{name}']:.2f}%" for name in ("precision", "recall", "f1"))
         + f"{area} (means over classes{without})",
         *augmented,
-        f"best classes: {best}; worst: {worst}",
+        f"accuracy of the best classes: {best}; of the worst: {worst}",
     ]

@@ -16,7 +16,7 @@ from jaxcnn.tasks import weights
 from jaxcnn.tasks.classes import lacks, without_examples
 from jaxcnn.tasks.headline import Headline
 from jaxcnn.tasks.task import Facts, OfEach, Outputs, Settings
-from jaxcnn.text import distinct, listed, save_picture, shorten, shown
+from jaxcnn.text import distinct, listed, named, save_picture, shorten, shown
 
 THRESHOLD = 0.5  # probability from which a class counts as predicted, unless thresholds were chosen on validation
 FIGURE = "mean_average_precision"
@@ -218,7 +218,7 @@ class SetFigures:
             lines.append("F1 at thresholds chosen on validation: " + _f1s(figures["at_thresholds"]))
         if "tta" in figures:
             lines.append(f"with test-time augmentation ({figures['tta']}): loss {figures['tta_loss']:.4f}")
-        told = [f"{shown(name)} {100 * ap:.1f}%" for ap, name in ranked]
+        told = [f"{named(name)} {100 * ap:.1f}%" for ap, name in ranked]
         return [*lines, f"best classes: {', '.join(told[::-1][:3])}; worst: {', '.join(told[:3])}"]
 
     def draw(self, figures: Mapping[str, Any], names: Sequence[str], path: pathlib.Path) -> None:

@@ -1,15 +1,18 @@
 """`--mode=eval`: the figures of a trained network on a split, and a picture of them."""
 
+import contextlib
 import logging
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 from jaxcnn.config import UserError
 from jaxcnn.data import place
+from jaxcnn.data.batch import Split
 from jaxcnn.data.source import open_splits
 from jaxcnn.machine import extras
 from jaxcnn.text import counted, shown
-from jaxcnn.train import same_data, workdir
+from jaxcnn.train import mistakes, mistakes_page, same_data, workdir
 from jaxcnn.train.trained import Trained
 
 TEST = "test.json"
@@ -18,6 +21,10 @@ _log = logging.getLogger("jaxcnn")
 
 def assess(trained: Trained, folder: pathlib.Path, split_name: str, data_path: str, batch_size: int) -> dict[str, Any]:
     """Evaluate a split; write `eval-<split>-<step>.json` and its picture as PNG into the workdir.
+
+    The images that are hardest for the network, those of the highest loss and the most confident mistakes, are shown on
+    a page, `eval-<split>-<step>-hardest.html`. `eval-<split>-<step>-hardest.png` is a picture of the mistakes, or, for
+    tasks other than classification, of the highest losses.
 
     If the workdir cannot be written, a warning says so.
 
@@ -50,13 +57,14 @@ def assess(trained: Trained, folder: pathlib.Path, split_name: str, data_path: s
     notes = [*splits.notes, *same_data.remarks(workdir.read_data_facts(folder), splits, split)]
     for note in notes:
         _log.warning(note)
+    kept = mistakes.Kept(trained.spec.task.evaluation.collector(trained.constants))
     figures = {
         "step": trained.step,
         "weights": trained.weights,
         "split": split.name,
         "data": split.description,
         "notes": notes,
-        **trained.evaluate(split, batch_size),
+        **trained.evaluate(split, batch_size, kept),
     }
     file = file_of(folder, figures)
     try:
@@ -65,6 +73,7 @@ def assess(trained: Trained, folder: pathlib.Path, split_name: str, data_path: s
         _log.warning("%s cannot be written (%s): the results are only shown here", folder, error.strerror or error)
     else:
         _draw(trained, figures, file.with_suffix(".png"))
+        _show_hardest(trained, split, kept, file)
     return figures
 
 
@@ -81,11 +90,41 @@ def is_kept(folder: pathlib.Path, figures: dict[str, Any]) -> bool:
         return False
 
 
+def pictures(folder: pathlib.Path, figures: dict[str, Any]) -> list[pathlib.Path]:
+    """The pictures and the page that lie beside the file of the figures."""
+    file = file_of(folder, figures)
+    names = (".png", "-hardest.png", "-hardest.html")
+    return [path for path in (file.with_name(file.stem + name) for name in names) if path.exists()]
+
+
 def _draw(trained: Trained, figures: dict[str, Any], path: pathlib.Path) -> None:
-    """Draw the figures; a failure is only a warning, so that they are not lost."""
-    try:
+    """Draw the figures."""
+    with _only_a_warning(path):
         path.unlink(missing_ok=True)  # left by an earlier evaluation
         trained.spec.task.evaluation.draw(figures, trained.class_names, path)
+
+
+def _show_hardest(trained: Trained, split: Split, kept: mistakes.Kept, file: pathlib.Path) -> None:
+    """Write the page and the picture of the hardest images."""
+    page, whole = file.with_name(f"{file.stem}-hardest.html"), kept.whole()
+    if whole is None:
+        _log.warning("%s has too many outputs to show its hardest images", shown(split.description))
+        return
+    with _only_a_warning(page):
+        for path in (page, page.with_suffix(".png")):
+            path.unlink(missing_ok=True)  # left by an earlier evaluation
+        found = mistakes.hardest(trained.spec.task, split, *whole, trained.constants, trained.fitted)
+        title = f"{shown(file.parent.resolve().name)}: {split.name}, step {trained.step}"
+        about = f"{shown(split.description)}, {trained.weights} weights. {mistakes.BELOW}"
+        page.write_text(mistakes_page.page(found, title, about), encoding="utf-8")
+        mistakes.draw(found, title, page.with_suffix(".png"))
+
+
+@contextlib.contextmanager
+def _only_a_warning(path: pathlib.Path) -> Iterator[None]:
+    """A picture that cannot be drawn is only a warning, so that the figures are not lost."""
+    try:
+        yield
     except Exception as error:
         error = extras.missing(error, str(path))
         if isinstance(error, extras.MissingExtra):

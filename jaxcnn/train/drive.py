@@ -20,6 +20,7 @@ from jaxcnn.train.interrupts import Interrupted
 from jaxcnn.train.logbook import duration
 from jaxcnn.train.session import Session
 from jaxcnn.train.steps_per_call import StepsPerCall
+from jaxcnn.train.terminal import Training
 
 
 class Diverged(UserError):
@@ -147,6 +148,8 @@ def record_metrics(session: Session, step: int, metrics: StepMetrics, seconds: f
     progress.images += int(count)
     progress.train_seconds += seconds
     progress.window_seconds += seconds
+    if session.logbook.bar is not None:
+        session.logbook.bar.stepped(step, session.length)
     if step % config.run.log_every_steps == 0 or step == session.spec.total_steps:
         _log(session, step, float(metrics.grad_norm), float(metrics.learning_rate))
 
@@ -167,6 +170,8 @@ def _log(session: Session, step: int, grad_norm: float, learning_rate: float) ->
         "train_seconds": progress.train_seconds,
     }
     session.logbook.record("train", step, values)
+    if session.logbook.bar is not None:
+        session.logbook.bar.trained(Training(means[LOSS], evaluation.headline.among(means), rate))
     left = (spec.total_steps - step) * spec.global_batch_size / rate
     session.logbook.progress(
         f"step {step}/{spec.total_steps} epoch {epoch:.2f}/{spec.total_steps / spec.steps_per_epoch:.2f} "

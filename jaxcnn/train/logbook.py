@@ -14,12 +14,11 @@ from rich.text import Text
 
 from jaxcnn.config import UserError
 from jaxcnn.machine import extras
-from jaxcnn.train import curves
+from jaxcnn.train import curves, terminal
 from jaxcnn.train.loggers import Loggers
+from jaxcnn.train.terminal import duration as duration
 from jaxcnn.train.workdir import free_name
 
-# Replacements of longer words on a narrow terminal, applied in this order until the line fits.
-SHORTER = (("accuracy ", "acc "), ("images/s", "im/s"), ("epoch ", "ep "), ("step ", ""))
 LINE_SECONDS = 10.0  # between progress lines if the output is not a terminal
 
 
@@ -34,9 +33,12 @@ class _Lasting(Console):
 class Logbook:
     """Writes records to `metrics.jsonl`, TensorBoard and other loggers, and shows the user the progress of the run.
 
-    On a terminal, the progress is one line, rewritten in place; elsewhere it is a plain line every ten seconds, of
-    `key value` pairs in a fixed order that grep and awk can read. Of several processes, only the first `writes`.
-    Without `progress_lines`, the caller shows the progress.
+    On a terminal, the progress is a bar, rewritten in place, and a line for each evaluation that stays; elsewhere it is
+    a plain line every ten seconds, of `key value` pairs in a fixed order that grep and awk can read. Of several
+    processes, only the first `writes`. Without `progress_lines`, the caller shows the progress.
+
+    Attributes:
+      bar: the bar; None if the output is no terminal, or the caller shows the progress.
     """
 
     def __init__(
@@ -56,7 +58,8 @@ class Logbook:
         self._events: concurrent.futures.Future[Any] | None = None
         self._progress_lines = progress_lines
         self.console = _console(output, quiet=not writes)
-        self._status = self.console.status("", spinner="dots") if self.console.is_terminal else None
+        self._terminal = writes and self.console.is_terminal and not self.console.is_dumb_terminal
+        self.bar = terminal.Bar(self.console) if self._terminal and progress_lines else None
         self._last_line = 0.0
         self._file: Any = None
         self._loggers = loggers
@@ -145,29 +148,28 @@ class Logbook:
                 self._close_events()
                 self.say(f"jaxcnn: no more TensorBoard events are written until the next start: {error.strerror}")
 
-    def say(self, line: str) -> None:
-        """Print a line for the user, above the progress line."""
+    def say(self, line: str, style: str = "") -> None:
+        """Print a line for the user, above the progress line; on a terminal, in a style of `jaxcnn.train.terminal`."""
         if not self._writes:
             return
         with contextlib.suppress(OSError):  # a failing output stops no run
-            self.console.print(line, markup=False)
+            if self._terminal:
+                line = terminal.wrapped(line, self.console.width)
+            self.console.print(Text(line, style=style), soft_wrap=True)
             self.console.file.flush()
 
     def progress(self, line: str, *, now: bool = False) -> None:
-        """Show the progress line; if the output is no terminal, at most every ten seconds, unless `now`."""
-        if not self._writes or not self._progress_lines:
+        """Print the plain progress line, at most every ten seconds, unless `now`; nothing where there is a bar."""
+        if self.bar is not None or not self._progress_lines:
             return
-        if self._status is not None:
-            self._status.update(Text(fitted(line, self.console.width - 2)))  # less the spinner and a space
-            self._status.start()
-        elif now or time.monotonic() - self._last_line >= LINE_SECONDS:
+        if now or time.monotonic() - self._last_line >= LINE_SECONDS:
             self._last_line = time.monotonic()
             self.say(line)
 
     def close(self) -> None:
-        """Close the files and the progress line."""
-        if self._status is not None:
-            self._status.stop()
+        """Close the files and the bar."""
+        if self.bar is not None:
+            self.bar.stop()
         self._close_events()
         if self._loggers is not None:
             self._tell(self._loggers.close(self.finished))
@@ -216,18 +218,3 @@ def _events(folder: pathlib.Path, step: int) -> Any:
     from jaxcnn.train.events import Events
 
     return Events(folder, step)
-
-
-def fitted(line: str, width: int) -> str:
-    """A progress line in `width` columns: words are shortened as needed; if that is not enough, the end is cut."""
-    for word, shorter in SHORTER:
-        if len(line) > width:
-            line = line.replace(word, shorter)
-    return line if len(line) <= width else f"{line[: width - 1]}…"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as text, such as "1:02:03" or "2:03"."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -16,7 +16,7 @@ from jaxcnn.machine import extras
 from jaxcnn.machine import mesh as meshes
 from jaxcnn.machine.heartbeat import Cluster, Standing
 from jaxcnn.tasks.task import Collector
-from jaxcnn.train import assess, curves, fitted, loaders, origin, summary, workdir
+from jaxcnn.train import assess, curves, fitted, loaders, mistakes, origin, summary, told, workdir
 from jaxcnn.train.damage import DamagedError
 from jaxcnn.train.drive import Driver
 from jaxcnn.train.due import Due, due_steps
@@ -26,6 +26,7 @@ from jaxcnn.train.interrupts import Interrupted, Interrupts
 from jaxcnn.train.logbook import Logbook
 from jaxcnn.train.loggers import Loggers
 from jaxcnn.train.session import Session, open_session
+from jaxcnn.train.terminal import LOOK
 
 
 def train(
@@ -156,23 +157,27 @@ def finish(session: Session) -> dict[str, Any]:
             _draw(session)
         session.logbook.finished = True
         summary.write(session.folder, figures)  # last, as this file marks the run as finished
-    session.logbook.say(f"jaxcnn: finished: {summary.last_line(figures)}")
-    left = ("summary.json", "metrics.jsonl", "test.json", "curves.png", "checkpoints/")
-    session.logbook.say(f"  {session.folder}/{', '.join(name for name in left if (session.folder / name).exists())}")
+    told.end(session, figures)
     return figures
 
 
 def _draw(session: Session) -> None:
-    """Draw the curves; a failure is only reported, so that a finished run still gets its summary."""
-    try:
-        remarks = curves.damage(session.folder)
+    """Draw the curves."""
+    with _reported(session, "curves.png"):
+        for remark in curves.damage(session.folder):
+            session.logbook.say(f"jaxcnn: {remark}", LOOK)
         curves.draw(session.folder, session.spec.task.evaluation.headline)
+
+
+@contextlib.contextmanager
+def _reported(session: Session, picture: str) -> Iterator[None]:
+    """A picture that cannot be drawn is only reported, so that a finished run still gets its summary."""
+    try:
+        yield
     except Exception as error:  # matplotlib may fail in any way, and so may records that somebody changed
-        error = extras.missing(error, "curves.png")
-        told = f"curves.png could not be drawn ({type(error).__name__}: {error})"
-        remarks = [str(error) if isinstance(error, extras.MissingExtra) else told]
-    for remark in remarks:
-        session.logbook.say(f"jaxcnn: {remark}")
+        error = extras.missing(error, picture)
+        why = f"{picture} could not be drawn ({type(error).__name__}: {error})"
+        session.logbook.say(f"jaxcnn: {error if isinstance(error, extras.MissingExtra) else why}", LOOK)
 
 
 def _train_steps(session: Session) -> None:
@@ -192,8 +197,8 @@ def _train_steps(session: Session) -> None:
 def ended(session: Session, due: Due) -> bool:
     """Whether a run has made its last step, or has been validated `run.patience` times without a new best."""
     patience, progress = session.config.run.patience, session.progress
-    stale = patience and due.since(progress.best_step, progress.evaluated) >= patience
-    return bool(stale) or session.step >= session.spec.total_steps
+    stale = patience > 0 and due.since(progress.best_step, progress.evaluated) >= patience
+    return stale or session.step >= session.spec.total_steps
 
 
 def due_of(session: Session) -> Due:
@@ -206,7 +211,7 @@ def begin(session: Session, due: Due) -> None:
     if session.progress.evaluated:
         session.hooks.evaluated(session.progress.evaluated, session.progress.score)
     if session.step in due.evaluate and session.progress.evaluated < session.step:
-        at_step(session, due)  # the stop came before or during this evaluation
+        at_step(session, due)  # the stop came during this evaluation
 
 
 def at_step(session: Session, due: Due) -> None:
@@ -224,6 +229,7 @@ def at_step(session: Session, due: Due) -> None:
 def _evaluate(session: Session) -> bool:
     """Evaluate the validation split; return whether its headline figure is the best so far."""
     session.interrupts.enter("evaluate")
+    told.phase(session, "validating")
     began = time.time()
     assert session.splits.val is not None
     split, evaluation = session.splits.val, session.spec.task.evaluation
@@ -242,15 +248,8 @@ def _evaluate(session: Session) -> bool:
     better = progress.best_score is None or progress.score > progress.best_score
     if better:
         progress.best_score, progress.best_step = progress.score, session.step
-    assert progress.best_score is not None
-    averaged = f" ema {headline.shown(decisive)}" if session.state.ema is not None else ""
-    best = headline.shown(headline.value(progress.best_score))
     session.evaluation = Evaluation(session.step, session.spec.total_steps, epoch, values, better)
-    session.logbook.progress(
-        f"step {session.step}/{session.spec.total_steps} epoch {epoch:.2f} val loss {values['loss']:.4f} "
-        f"val{headline.among(values)}{averaged} best {best}",
-        now=True,
-    )
+    told.evaluation(session, values, better=better)
     return better
 
 
@@ -314,6 +313,7 @@ def _test(session: Session) -> tuple[dict[str, Any] | None, dict[str, Any]]:
     if split is None:
         return None, {}
     session.interrupts.enter("evaluate")
+    told.phase(session, "testing")
     state, step = session.state, session.step
     if session.config.run.test_with == "best":
         step = session.progress.best_step
@@ -326,11 +326,14 @@ def _test(session: Session) -> tuple[dict[str, Any] | None, dict[str, Any]]:
                 f"test the last checkpoint with --mode=eval --workdir={session.folder}"
             ) from error
     found = _fit(session, state, step)
-    collector = session.spec.task.evaluation.collector(session.constants)
+    collector = mistakes.Kept(session.spec.task.evaluation.collector(session.constants))
     values = {"of_step": step, **_figures(session, split, state, session.config.run.tta, collector)}
     collected = collector.figures(session.splits.class_names, found)
     values |= _recorded(session, collected)
     session.logbook.record("test", session.step, values)
+    if session.config.run.curves and session.cluster.first:
+        with _reported(session, mistakes.FILE):
+            mistakes.draw_test(session.folder, session.spec.task, split, collector, session.constants, found)
     return values, collected
 
 

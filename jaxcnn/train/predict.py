@@ -15,12 +15,16 @@ from jaxcnn.data import listing
 from jaxcnn.data.decode import Unreadable
 from jaxcnn.data.pixels import decode_for
 from jaxcnn.learn import programs
+from jaxcnn.machine.extras import need
 from jaxcnn.machine.mesh import data_devices, over_data
 from jaxcnn.machine.paths import expand
 from jaxcnn.tasks.task import Evaluation
+from jaxcnn.text import counted, save_picture, shown
+from jaxcnn.train import mistakes
 from jaxcnn.train.trained import Trained
 
 BATCH = 64
+MOST_DRAWN = 120  # images in one picture
 
 
 def find_images(places: list[str]) -> tuple[list[pathlib.Path], list[str]]:
@@ -111,6 +115,43 @@ def write(evaluation: Evaluation, results: list[dict[str, Any]], path: pathlib.P
         writer.writeheader()
         for result, row in zip(results, rows, strict=True):
             writer.writerow({"file": result["file"], "error": result.get("error", "")} | row)
+
+
+def in_words(result: dict[str, Any]) -> str:
+    """A result of `predict` in one line; for classification the three most probable classes."""
+    if "top" in result:
+        return ", ".join(f"{shown(one['label'])} {100 * one['probability']:.1f}%" for one in result["top"][:3])
+    return mistakes.in_words(result)
+
+
+def draw(trained: Trained, results: list[dict[str, Any]], path: pathlib.Path) -> list[str]:
+    """Draw the images of the results of `predict`, as the network reads them, with its answers, as PNG; return remarks.
+
+    The first `MOST_DRAWN` are drawn, and images that could not be read are left out.
+
+    Raises:
+      UserError: none of the images could be read.
+    """
+    need("report", f"--out={path}", "matplotlib")
+    readable = [result for result in results if "error" not in result]
+    if not readable:
+        raise UserError(f"--out={path}: none of the images could be read, so there is nothing to draw")
+    drawn = readable[:MOST_DRAWN]
+    shape = trained.spec.image_shape
+    images = np.stack([read(pathlib.Path(result["file"]), shape, trained.config.data) for result in drawn])
+    examples = [
+        mistakes.Example(
+            number, image, shown(pathlib.Path(result["file"]).name), mistakes.in_words(result), float("nan")
+        )
+        for number, (image, result) in enumerate(zip(mistakes.as_rgb(images), drawn, strict=True))
+    ]
+    title = [
+        f"{counted(len(drawn), 'image')}, checkpoint {trained.step}",
+        "Below each image: its file, and the answer.",
+    ]
+    save_picture(mistakes.sheet(examples, title, colour="#0b57d0"), path, format="png", dpi=mistakes.DPI)
+    left_out = len(results) - len(drawn)
+    return [f"{path} has {len(drawn)} of {len(results)} images"] if left_out else []
 
 
 def unreadable(path: pathlib.Path, error: Exception) -> UserError:

@@ -31,6 +31,7 @@ from jaxcnn.train.hooks import Evaluation, Hooks
 from jaxcnn.train.interrupts import Interrupts
 from jaxcnn.train.logbook import Logbook
 from jaxcnn.train.setup import Setup
+from jaxcnn.train.terminal import LOOK, Length
 
 
 @dataclasses.dataclass
@@ -111,6 +112,11 @@ class Session:
     saved: int = -1
     evaluation: Evaluation | None = None  # the last one of this start
 
+    @property
+    def length(self) -> Length:
+        """How long the run is, and how its progress is counted on a terminal."""
+        return Length(self.spec.total_steps, self.spec.steps_per_epoch, bool(self.config.run.steps))
+
 
 def open_session(
     config: Config,
@@ -145,7 +151,7 @@ def open_session(
     progress.compile_seconds += compile_seconds
     remarks = logbook.open(progress.log_bytes, int(state.step), crc32=progress.log_crc32, resumes=resumes)
     for remark in remarks:
-        logbook.say(f"jaxcnn: {remark}")
+        logbook.say(f"jaxcnn: {remark}", LOOK)
     if cluster.first:
         summary.set_aside(folder)
         workdir.write_config(folder, config)
@@ -249,7 +255,7 @@ def _restore_or_begin(
     shardings = sharded.state_shardings(found.spec, found.mesh)
     restored, remarks = checkpoints.newest_sound(state, shardings, set_aside=True)
     for remark in remarks:
-        logbook.say(f"jaxcnn: {remark}")
+        logbook.say(f"jaxcnn: {remark}", LOOK)
     if restored is None:
         return initialize_from_data(state, found.splits, normal), Progress(), False
     progress = Progress.of_record(restored.record["progress"], found.spec.task.evaluation.metrics)
@@ -273,7 +279,7 @@ def _check_best(config: Config, checkpoints: Checkpoints, progress: Progress) ->
 
 def _tell_of_splits(splits: Splits, logbook: Logbook) -> None:
     for note in (*splits.notes, *splits.leaks()):
-        logbook.say(f"  {note}")
+        logbook.say(f"  {note}", LOOK)
     for split in (splits.train, splits.val, splits.test):
         if split is not None:
             logbook.say(

@@ -11,6 +11,7 @@ from jaxcnn.machine.mesh import describe
 from jaxcnn.tasks.headline import Headline
 from jaxcnn.text import counted
 from jaxcnn.train import assess, flops, workdir
+from jaxcnn.train.terminal import epochs
 
 if TYPE_CHECKING:
     from jaxcnn.train.session import Session
@@ -157,7 +158,9 @@ def last_line(figures: dict[str, Any]) -> str:
     ]
     early = " (stopped early)" if figures.get("stopped_early") else ""
     used = "".join(f", {share}" for share in shares)
+    length = epochs(figures["steps"], figures["steps"] / figures["epochs"])
+    length += " epoch" if length == "1" else " epochs"
     return (
-        f"{outcome} after {figures['epochs']:.2f} epochs{early}, {figures['images_per_second']:.1f} images/s "
+        f"{outcome} after {length}{early}, {figures['images_per_second']:.1f} images/s "
         f"(excluding compilation){used}, {figures['wall_seconds']:.1f} s in all{full}"
     )

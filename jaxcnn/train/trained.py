@@ -14,6 +14,7 @@ from jaxcnn.learn.step_spec import StepSpec, make_spec
 from jaxcnn.machine import mesh as meshes
 from jaxcnn.tasks import by_name
 from jaxcnn.tasks.headline import Headline
+from jaxcnn.tasks.task import Collector
 from jaxcnn.train import fitted, normalization, origin, seals, workdir
 from jaxcnn.train.checkpoint import Checkpoints
 from jaxcnn.train.damage import DamagedError
@@ -42,9 +43,15 @@ class Trained:
     class_names: tuple[str, ...]
     fitted: dict[str, Any]
 
-    def evaluate(self, split: Split, batch_size: int = 0) -> dict[str, Any]:
-        """The figures of a split, as in `test.json`; `batch_size` 0: the batch size of training."""
-        collector, tta = self.spec.task.evaluation.collector(self.constants), self.config.run.tta
+    def evaluate(self, split: Split, batch_size: int = 0, collector: Collector | None = None) -> dict[str, Any]:
+        """The figures of a split, as in `test.json`.
+
+        Args:
+          split: the split.
+          batch_size: examples per batch; 0: the batch size of training.
+          collector: collects the outputs; None: a new one of the task.
+        """
+        collector, tta = collector or self.spec.task.evaluation.collector(self.constants), self.config.run.tta
         loader, batch_size = self._loader(split), eval_batch_size(batch_size, self.spec, self.mesh)
         means = evaluate(loader, split, self.variables, self.constants, batch_size, _go_on, tta, collector)
         return means | collector.figures(self.class_names, self.fitted) | ({} if tta == "none" else {"tta": tta})

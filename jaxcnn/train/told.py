@@ -1,0 +1,60 @@
+"""What a run tells of its evaluations and of its end: plain lines for grep, and shorter ones on a terminal."""
+
+from typing import Any
+
+from jaxcnn.learn.metrics import LOSS
+from jaxcnn.tasks.headline import Headline
+from jaxcnn.train import curves, summary, terminal
+from jaxcnn.train.session import Session
+
+
+def evaluation(session: Session, values: dict[str, Any], *, better: bool) -> None:
+    """Tell the figures of a validation, with those that decide."""
+    headline, book = session.spec.task.evaluation.headline, session.logbook
+    name, best_score = summary.headline(session.config, headline), session.progress.best_score
+    assert best_score is not None
+    averaged = session.state.ema is not None
+    if book.bar is not None:
+        loss = values["ema_loss" if averaged else LOSS]
+        line = terminal.evaluation_line(
+            session.length, session.step, loss, headline, values[name], averaged=averaged, best=better
+        )
+        book.say(terminal.fitted_words(line, book.console.width), terminal.GOOD if better else "")
+        return
+    average = f" ema {headline.shown(values[name])}" if averaged else ""
+    book.progress(
+        f"step {session.step}/{session.spec.total_steps} epoch {session.step / session.spec.steps_per_epoch:.2f} "
+        f"val loss {values[LOSS]:.4f} val{headline.among(values)}{average} "
+        f"best {headline.shown(headline.value(best_score))}",
+        now=True,
+    )
+
+
+def phase(session: Session, what: str) -> None:
+    """Let the bar tell what is done between steps."""
+    if session.logbook.bar is not None:
+        session.logbook.bar.phase(what)
+
+
+def end(session: Session, figures: dict[str, Any]) -> None:
+    """Tell the outcome, and the files that a finished run leaves; on a terminal, the curve of the validation first."""
+    book, headline = session.logbook, session.spec.task.evaluation.headline
+    if book.bar is not None:
+        book.bar.stop()
+        points = _validated(session, headline)
+        blocks = not book.console.options.ascii_only
+        if line := terminal.curve_line(headline, points, book.console.width, blocks=blocks):
+            book.say(line)
+    book.say(f"jaxcnn: finished: {summary.last_line(figures)}", terminal.GOOD)
+    left = ("summary.json", "metrics.jsonl", "test.json", "curves.png", "hardest.png", "checkpoints/")
+    book.say(f"  {session.folder}/{', '.join(name for name in left if (session.folder / name).exists())}")
+
+
+def _validated(session: Session, headline: Headline) -> list[tuple[str, float]]:
+    """Epoch, as text, and value of the figure that decides, of each validation of all starts of the run."""
+    name, length = summary.headline(session.config, headline), session.length
+    try:
+        records = [record for record in curves.read_records(session.folder) if record["kind"] == "val"]
+        return [(terminal.epochs(record["step"], length.steps_per_epoch), float(record[name])) for record in records]
+    except (OSError, KeyError, TypeError, ValueError):  # records that somebody changed
+        return []

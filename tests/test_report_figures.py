@@ -1,0 +1,77 @@
+"""A report of any task names the task's own headline figure, and shows what a single run left to see."""
+
+import io
+import json
+
+import pytest
+from PIL import Image
+
+from jaxcnn.reporting import write
+from jaxcnn.reporting.findings import find
+from jaxcnn.reporting.read import read
+from tests import report_folders as folders
+
+TASKS = {
+    "regression": ("mean_absolute_error", {"label": "mean absolute error", "better": "lower", "percent": False}),
+    "multilabel": ("mean_average_precision", {"label": "mean average precision", "better": "higher", "percent": True}),
+}
+
+
+def run_of(task, folder, value, **changes):
+    """A run of a task whose headline figure on validation and on the test is `value`."""
+    name, kind = TASKS[task]
+    folders.write_run(folder, val=value, test=value, task__name=task, **changes)
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    lines = [{key.replace("top1_accuracy", name): of for key, of in line.items()} for line in lines]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    summary = json.loads((folder / "summary.json").read_text())
+    summary |= {"headline": name, "headline_kind": kind, "test": {"loss": 0.3, name: value, "examples": 10}}
+    summary["val_best"] = {kind["label"].replace(" ", "_"): value, "step": 20}
+    folders.write_json(folder / "summary.json", summary)
+
+
+@pytest.mark.parametrize(("task", "best", "shown"), [("regression", 2.5, "2.5"), ("multilabel", 0.75, "75.00 %")])
+def test_a_report_names_the_figure_of_the_task_and_chooses_by_it(task, best, shown, tmp_path):
+    worse = 3.5 if task == "regression" else 0.5
+    run_of(task, tmp_path / "a", best, optim__learning_rate=0.1, run__test_with="best")
+    run_of(task, tmp_path / "b", worse, optim__learning_rate=0.2)
+    findings = find(read([tmp_path]))
+    (family,) = findings.families
+    assert family.chosen.validation.mean == family.chosen.test.mean == best
+    label = TASKS[task][1]["label"]
+    assert f"{'lowest' if task == 'regression' else 'highest'} mean validation {label}" in family.why
+    remarks = write.report([tmp_path], tmp_path / "out", command="report")
+    assert not [remark for remark in remarks if "could not be drawn" in remark]
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert f"test {label}" in page
+    number, unit = shown.partition(" ")[::2]
+    assert f'<p class="figure">{number}<span class="unit">{" " + unit if unit else ""}</span>' in page
+    assert "validation accuracy" not in page.lower() and "test accuracy" not in page.lower()
+    assert ("validation %" in page) == (task == "multilabel")
+
+
+def test_a_headline_that_somebody_changed_is_noted_and_accuracy_is_taken(tmp_path):
+    folders.write_run(tmp_path / "run")
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    folders.write_json(tmp_path / "run" / "summary.json", summary | {"headline_kind": {"label": 3}})
+    (run,) = read([tmp_path]).runs
+    assert run.headline.label == "accuracy"
+    assert "summary.json: headline_kind cannot be read" in run.notes
+
+
+def test_one_run_shows_validation_loss_learning_rate_settings_and_its_hardest_images(tmp_path):
+    folders.write_run(tmp_path / "run", global_batch_size=64, optim__learning_rate=0.2, run__epochs=3.0)
+    picture = io.BytesIO()
+    Image.new("RGB", (30, 20)).save(picture, "png")
+    (tmp_path / "run" / "hardest.png").write_bytes(picture.getvalue())
+    write.report([tmp_path / "run"], tmp_path / "out", command="report")
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "batch size 64, learning rate 0.2, epochs 3" in page
+    assert "as configured" not in page
+    assert "Training and validation loss" in page and "Learning rate of" in page
+    assert page.count('src="data:image/png;base64,') == 1
+    names = {path.name.partition("-")[0] for path in (tmp_path / "out" / "plots").glob("*.png")}
+    assert {"curves", "learning", "hardest"} <= names
+    (tmp_path / "run" / "hardest.png").write_bytes(b"no picture")
+    write.report([tmp_path / "run"], tmp_path / "out", command="report")
+    assert "data:image" not in (tmp_path / "out" / "report.html").read_text()
