@@ -12,6 +12,7 @@ from typing import Any, Literal
 from jaxcnn.config import fields, ranges
 from jaxcnn.config.open_names import Open
 
+_TRACED = "(traced)"  # begins the comments of such fields
 PLACE = "<!-- the fields -->"  # where they go in docs/config_fields.md
 
 
@@ -56,10 +57,12 @@ def markdown() -> str:
         title = f"config.{group.name}" if group.name else "config"
         lines += [f"## {title}", "", group.meaning, ""]
         for field in group.fields:
+            meaning = field.meaning.removeprefix(_TRACED).strip()
+            traced = "; traced" if field.meaning.startswith(_TRACED) else ""
             lines += [
-                f"`{field.key}`{{#{field.key}}}",
-                f": {field.kind}; default `{field.default}`",
-                *([f": {field.meaning}"] if field.meaning else []),
+                f'`{field.key}`{{id="{field.key}"}}',
+                *([f": {meaning}"] if meaning else []),
+                f": {field.kind}; default `{field.default}`{traced}",
                 "",
             ]
     return "\n".join(lines)

@@ -13,7 +13,7 @@ from tests import runs
 PAGES = sorted(
     [*runs.ROOT.glob("docs/*.md"), *(runs.ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"))]
 )
-COMMAND = re.compile(r"python -m jaxcnn\.main --config=(\S+)")
+CONFIG = re.compile(r"--config=([a-z0-9_/]+(?:\.py)?(?::[a-z]+)?)")
 
 
 def test_every_field_is_in_the_reference_with_a_meaning():
@@ -57,9 +57,13 @@ def test_broken_links_are_told(tmp_path):
     assert len(list(links.broken_in_markdown(tmp_path / "a.md"))) == 3
 
 
-def test_commands_of_the_readme_name_configs_that_exist():
-    named = COMMAND.findall((runs.ROOT / "README.md").read_text())
-    assert named
-    for name in named:
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_of_a_page_name_configs_that_exist(page):
+    for name in CONFIG.findall(page.read_text()):
         file = name.partition(":")[0].removeprefix("configs/").removesuffix(".py")
         assert (runs.ROOT / "configs" / f"{file}.py").is_file(), name
+
+
+def test_the_readme_is_one_screen_with_its_test_command():
+    text = (runs.ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 80 and CONFIG.search(text) and "`make test`" in text
