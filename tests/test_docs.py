@@ -33,7 +33,7 @@ def test_the_reference_has_ranges_choices_and_defaults():
 
 
 def test_a_comment_belongs_to_the_field_on_whose_lines_it_stands():
-    source = 'class A:\n    """Text."""\n\n    a: int = 0  # first\n    b: int = (\n        1  # second\n    )\n    c: int = 2\n'
+    source = "class A:\n    a: int = 0  # first\n    b: int = (\n        1  # second\n    )\n    c: int = 2\n"
     assert field_reference.comments(source) == {"a": "first", "b": "second", "c": ""}
 
 
@@ -53,7 +53,9 @@ def test_broken_links_are_told(tmp_path):
         "a.html: #gone: the page has no such part",
         "a.html: b.html: there is no such file",
     ]
-    (tmp_path / "a.md").write_text("[x](gone.md) [y](http://host.org/) [z](https://github.com/jaxcnn/jaxcnn/blob/main/z)")
+    (tmp_path / "a.md").write_text(
+        "[x](gone.md) [y](http://host.org/) [z](https://github.com/jaxcnn/jaxcnn/blob/main/z)"
+    )
     assert len(list(links.broken_in_markdown(tmp_path / "a.md"))) == 3
 
 
