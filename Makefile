@@ -7,15 +7,17 @@
 #                      Chromium, LaTeX
 # make test-hosts   runs of several hosts under a real Slurm and MPI, on this machine; needs root and Debian; twelve
 #                   minutes, or two with HOSTS='hosts and not long'
+# make docs         the documentation's site, into build/docs; warnings are errors, and links are checked
 # All first make a virtual environment with the pinned packages, which takes some minutes once.
 
 PYTHON ?= python3
 VENV ?= .venv
 READY := $(VENV)/.ready
+DOCS_READY := $(VENV)/.ready-docs
 RUN := $(VENV)/bin/python -m
 HOSTS ?= hosts
 
-.PHONY: quickstart check check-newest quick test durations test-services test-hosts lock clean
+.PHONY: quickstart check check-newest quick test durations test-services test-hosts docs lock clean
 
 quickstart: $(READY)
 	$(RUN) jaxcnn.main --config=configs/quickstart.py
@@ -56,6 +58,14 @@ test-services: $(READY)
 test-hosts: $(READY)
 	sh tests/hosts/install.sh
 	$(RUN) pytest -m '$(HOSTS)' --durations 10 tests/hosts
+
+docs: $(DOCS_READY)
+	$(RUN) sphinx --fail-on-warning --keep-going --fresh-env --quiet -b html docs build/docs
+	$(RUN) docs.links build/docs
+
+$(DOCS_READY): $(READY)
+	$(RUN) pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@touch $@
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

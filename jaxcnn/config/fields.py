@@ -12,7 +12,7 @@ class Model:
     """The network (`jaxcnn.models`)."""
 
     name: Annotated[str, Open("networks", ("alexnet", "vgg16", "resnet50", "cnn", "airbench", "airbench_residual"))] = (
-        "vgg16"
+        "vgg16"  # the architecture
     )
     form: Literal["cifar", "imagenet"] = "cifar"  # stem for small images, or torchvision's layout
     num_classes: Count = 0  # 0: that of the data set
@@ -28,7 +28,7 @@ class Model:
 class Task:
     """What the network learns (`jaxcnn.tasks`)."""
 
-    name: Literal["classification", "multilabel", "regression"] = "classification"
+    name: Literal["classification", "multilabel", "regression"] = "classification"  # the kind of answer
     loss: Annotated[str, Open("losses", optional=True)] = ""  # in place of the task's own
     evaluation: Annotated[str, Open("evaluations", optional=True)] = ""  # more figures, or others
     class_weights: Literal["none", "auto"] = "none"  # auto: inverse frequency with mean 1; not for regression
@@ -46,7 +46,7 @@ class Norm:
     """BatchNorm. Statistics never depend on the device count."""
 
     momentum: Fraction = 0.9  # weight of the old running statistics
-    epsilon: AboveZero = 1e-5
+    epsilon: AboveZero = 1e-5  # added to the variance
     group_size: Count = 0  # examples that share statistics; 0: the whole global batch
 
 
@@ -57,13 +57,13 @@ class Data:
     source: str = "tfds:cifar10"  # tfds:<name> | npz:<path> | folder:<path> | csv:<path> | digits | synthetic[:…]
     dir: str = ""  # the TFDS data_dir; empty: TFDS's own default
     train_split: str = "train"  # TFDS-like slices: "train[:90%]", "train[10000:]"; folders also "train[:80% by path]"
-    test_split: str = "test"
+    test_split: str = "test"  # as train_split; empty: no test
     protocol: Literal["holdout", "full"] = "holdout"  # full: train on everything, no validation split
     val_split: str = ""  # a slice; empty: the set's own val or validation, else held out; "holdout": always hold out
     val_examples: Count = 5000  # held out of the training split, chosen by split_seed; of a smaller set, a tenth
     folds: Annotated[Count, AtMost(1000)] = 0  # k-fold cross-validation: parts of train, of which one validates; 0: off
     fold: Count = 0  # the part that validates, from 0; a sweep over it is the cross-validation
-    split_seed: Annotated[Count, AtMost(2**63 - 1)] = 0
+    split_seed: Annotated[Count, AtMost(2**63 - 1)] = 0  # which examples are held out
     stratify: bool = False  # hold out the same share of every class
     sampling: Literal["uniform", "balanced"] = "uniform"  # balanced: repeats examples of small classes
     image_column: str = ""  # csv: the column of image paths; empty: by a usual name, such as "image" or "path"
@@ -79,7 +79,7 @@ class Data:
     resize: Literal["crop", "pad", "stretch"] = "crop"  # to the square: centre only, black bars, or distorted
     grey16_max: Annotated[Positive, AtMost(65535)] = 65535  # the white of 16-bit grey; 4095 for 12-bit cameras
     max_megapixels: AboveZero = 500.0  # largest image; a resized JPEG counts with its decoded scale
-    loader: Literal["auto", "resident", "stream"] = "auto"
+    loader: Literal["auto", "resident", "stream"] = "auto"  # resident: on the device; stream: read ahead
     resident_gib: NonNegative = 4.0  # auto: sets up to this size (all splits) are kept on the device
     on_error: Literal["raise", "skip"] = "raise"  # unreadable image: stop the run, or leave it out and count it
     workers: Annotated[Count, AtMost(1024)] = 0  # parallel decoders of the stream loader; 0: one per core
@@ -97,10 +97,10 @@ class Augment:
     mixup: NonNegative = 0.0  # alpha of the Beta distribution; 0: off
     cutmix: NonNegative = 0.0  # alpha; if mixup is also on, each example gets one of the two
     brightness: Annotated[NonNegative, AtMost(255.0)] = 0.0  # colour jitter: factors drawn from [1 - x, 1 + x]
-    contrast: Annotated[NonNegative, AtMost(255.0)] = 0.0
-    saturation: Annotated[NonNegative, AtMost(255.0)] = 0.0
+    contrast: Annotated[NonNegative, AtMost(255.0)] = 0.0  # the same
+    saturation: Annotated[NonNegative, AtMost(255.0)] = 0.0  # the same
     hue: Annotated[NonNegative, AtMost(0.5)] = 0.0  # rotation drawn from [-x, x] turns of the colour circle, x <= 0.5
-    policy: Literal["none", "randaugment", "trivialaugment"] = "none"
+    policy: Literal["none", "randaugment", "trivialaugment"] = "none"  # random operations on each image
     policy_layers: Annotated[Positive, AtMost(100)] = 2  # operations per image (randaugment)
     policy_magnitude: Annotated[NonNegative, AtMost(30.0)] = 9.0  # 0 to 30 (randaugment)
     own: tuple[Annotated[str, Open("augmentations")], ...] = ()  # functions of (image, key), one after another
@@ -116,8 +116,8 @@ class Optim:
     learning_rate: NonNegative = 0.1  # (traced) the schedule's peak
     momentum: Fraction = 0.9  # (traced) beta1 for adam, adamw and lamb
     nesterov: bool = True  # sgd, lars and muon
-    beta2: Fraction = 0.999
-    epsilon: AboveZero = 1e-8
+    beta2: Fraction = 0.999  # adam, adamw and lamb: decay of the squared gradient's average
+    epsilon: AboveZero = 1e-8  # adam, adamw and lamb: added to the denominator
     weight_decay: NonNegative = 5e-4  # (traced) in the gradient (sgd, adam, lars, muon) or decoupled (adamw, lamb)
     decay_norm_and_bias: bool = False  # weight decay also on BatchNorm parameters and biases
     trust_coefficient: AboveZero = 0.001  # lars
@@ -151,7 +151,9 @@ class Optim:
 class Schedule:
     """Learning rate over time, as a factor of `optim.learning_rate`."""
 
-    name: Annotated[str, Open("schedules", ("constant", "cosine", "multistep", "linear", "onecycle"))] = "cosine"
+    name: Annotated[str, Open("schedules", ("constant", "cosine", "multistep", "linear", "onecycle"))] = (
+        "cosine"  # the shape of the curve, after the warm-up
+    )
     unit: Literal["epochs", "steps"] = "epochs"  # unit of warmup and boundaries
     warmup: NonNegative = 0.0  # linear, from 1 / warm-up steps; onecycle: its rise, from 1/25 (0: 30 % of the run)
     boundaries: tuple[float, ...] = ()  # multistep
@@ -163,16 +165,16 @@ class Schedule:
 class Run:
     """Length, rhythm and logging."""
 
-    epochs: NonNegative = 200.0
+    epochs: NonNegative = 200.0  # length of the run: passes over the training split
     steps: Count = 0  # > 0 replaces epochs
-    eval_every_epochs: AboveZero = 1.0
+    eval_every_epochs: AboveZero = 1.0  # evaluation on the validation split, and at the end of the run
     eval_batch_size: Count = 0  # 0: the global batch size
     patience: Count = 0  # stop after this many validations without a new best; 0: never
-    log_every_steps: Positive = 50
+    log_every_steps: Positive = 50  # a record in metrics.jsonl
     steps_per_call: Annotated[Count, AtMost(2**20)] = 0  # most steps per call; 1: the plain loop, 0: automatic
     test_with: Literal["last", "best"] = "last"  # state for the single test: the last, or the best on validation
     tta: Literal["none", "flip", "flip_translate"] = "none"  # test-time augmentation, reported beside the plain figures
-    tensorboard: bool = True
+    tensorboard: bool = True  # event files, if tensorboardX is installed
     loggers: tuple[Annotated[str, Open("loggers", ("wandb", "mlflow"))], ...] = ()  # which also get every record
     curves: bool = True  # draw curves.png and hardest.png at the end of the run, in about two seconds
 
@@ -181,9 +183,9 @@ class Run:
 class Checkpoint:
     """When checkpoints are written and which are kept."""
 
-    every_epochs: NonNegative = 1.0
+    every_epochs: NonNegative = 1.0  # 0: at the end only
     every_steps: Count = 0  # > 0 replaces every_epochs
-    keep_last: Positive = 2
+    keep_last: Positive = 2  # newest checkpoints that are kept
     keep_best: Count = 1  # by validation accuracy, which protocol=full does not have
     keep_every_steps: Count = 0  # > 0: multiples of this step are saved and always kept
 
@@ -202,7 +204,9 @@ class Parallel:
 class Hosts:
     """How the processes of a run find each other (`jaxcnn.machine.hosts`) and how long they wait. Changes no result."""
 
-    join: Literal["auto", "alone", "address", "slurm", "ompi", "mpi4py", "k8s", "gcetpu", "gketpu"] = "auto"
+    join: Literal["auto", "alone", "address", "slurm", "ompi", "mpi4py", "k8s", "gcetpu", "gketpu"] = (
+        "auto"  # the launcher that tells each process its place; auto: the one that started it
+    )
     coordinator: str = ""  # address: <host>:<port> of process 0; empty: $JAX_COORDINATOR_ADDRESS
     processes: Annotated[Count, AtMost(2**20)] = 0  # address: number of processes; 0: $JAX_NUM_PROCESSES
     process: Annotated[int, AtLeast(-1)] = -1  # address: number of this process, from 0; -1: $JAX_PROCESS_ID
@@ -216,7 +220,7 @@ class Config:
     """A whole run. `configs/*.py` build one as a ConfigDict; `jaxcnn.config.from_config_dict` checks it."""
 
     seed: Count = 0  # (traced) initialisation, order, augmentation and dropout
-    global_batch_size: Positive = 128
+    global_batch_size: Positive = 128  # examples of a step, over all devices and hosts
     model: Model = Model()
     task: Task = Task()
     norm: Norm = Norm()

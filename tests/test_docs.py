@@ -1,0 +1,71 @@
+"""The pages: every field of a config is described, and links within the clone lead somewhere."""
+
+import dataclasses
+import re
+
+import pytest
+
+import jaxcnn.config as configs
+from docs import field_reference, links
+from jaxcnn.config import fields
+from tests import runs
+
+PAGES = sorted(
+    [*runs.ROOT.glob("docs/*.md"), *(runs.ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"))]
+)
+CONFIG = re.compile(r"--config=([a-z0-9_/]+(?:\.py)?(?::[a-z]+)?)")
+
+
+def test_every_field_is_in_the_reference_with_a_meaning():
+    found = {field.key: field for group in field_reference.groups() for field in group.fields}
+    assert set(found) == set(configs.flatten(configs.to_dict(fields.Config())))
+    assert [key for key, field in found.items() if not field.meaning] == []
+
+
+def test_the_reference_has_ranges_choices_and_defaults():
+    found = {field.key: field for group in field_reference.groups() for field in group.fields}
+    assert found["optim.momentum"].kind == "number, from 0 to below 1" and found["optim.momentum"].default == "0.9"
+    assert found["model.width"].kind == "number, above 0, at most 1,024"
+    assert found["data.resize"].kind == "one of `crop`, `pad`, `stretch`"
+    assert found["hosts.process"].kind == "integer, at least -1"
+    assert found["data.source"].default == '"tfds:cifar10"'
+    assert field_reference.PLACE in (runs.ROOT / "docs" / "config_fields.md").read_text()
+
+
+def test_a_comment_belongs_to_the_field_on_whose_lines_it_stands():
+    source = "class A:\n    a: int = 0  # first\n    b: int = (\n        1  # second\n    )\n    c: int = 2\n"
+    assert field_reference.comments(source) == {"a": "first", "b": "second", "c": ""}
+
+
+def test_a_range_without_words_is_refused():
+    with pytest.raises(TypeError, match="no words for the range"):
+        field_reference.in_words(fields.Annotated[int, dataclasses.Field])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_of_a_page_lead_to_files_of_the_clone(page):
+    assert list(links.broken_in_markdown(page)) == []
+
+
+def test_broken_links_are_told(tmp_path):
+    (tmp_path / "a.html").write_text('<p id="there"><a href="b.html">b</a><a href="#gone">c</a><a href="#there">d</a>')
+    assert list(links.broken(tmp_path)) == [
+        "a.html: #gone: the page has no such part",
+        "a.html: b.html: there is no such file",
+    ]
+    (tmp_path / "a.md").write_text(
+        "[x](gone.md) [y](http://host.org/) [z](https://github.com/jaxcnn/jaxcnn/blob/main/z)"
+    )
+    assert len(list(links.broken_in_markdown(tmp_path / "a.md"))) == 3
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_of_a_page_name_configs_that_exist(page):
+    for name in CONFIG.findall(page.read_text()):
+        file = name.partition(":")[0].removeprefix("configs/").removesuffix(".py")
+        assert (runs.ROOT / "configs" / f"{file}.py").is_file(), name
+
+
+def test_the_readme_is_one_screen_with_its_test_command():
+    text = (runs.ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 80 and CONFIG.search(text) and "`make test`" in text

@@ -1,0 +1,103 @@
+"""Each notebook of `notebooks/` runs from its second cell to its pictures, in small, in a kernel of its own."""
+
+import json
+import pathlib
+import re
+
+import nbclient
+import nbformat
+import pytest
+
+from tests import runs
+
+FOLDER = runs.ROOT / "notebooks"
+NAMES = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
+SMALL = {  # in place of the cell with the tag "parameters", which must set the same names
+    "quickstart": "epochs = 2",
+    "sweep": "epochs = 1",
+    "your_images": "per_class, epochs = 40, 2",
+    "your_network": "epochs = 1",
+}
+SECONDS = 240
+COLAB = "https://colab.research.google.com/github/jaxcnn/jaxcnn/blob/main/notebooks/"
+
+
+def read(name: str) -> nbformat.NotebookNode:
+    return nbformat.read(FOLDER / f"{name}.ipynb", 4)
+
+
+def tagged(notebook: nbformat.NotebookNode, tag: str) -> nbformat.NotebookNode:
+    (cell,) = [cell for cell in notebook.cells if tag in cell.metadata.get("tags", ())]
+    return cell
+
+
+def outputs(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    return [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+
+
+def pictures(notebook: nbformat.NotebookNode) -> int:
+    return sum("image/png" in str(output.get("data", "")) for output in outputs(notebook))
+
+
+def printed(notebook: nbformat.NotebookNode) -> str:
+    return "".join(output.get("text", "") for output in outputs(notebook))
+
+
+def in_small(name: str, folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> nbformat.NotebookNode:
+    """The notebook, executed without its installation and with small parameters."""
+    notebook = read(name)
+    parameters = tagged(notebook, "parameters")
+    assert parameters.source.partition("=")[0] == SMALL[name].partition("=")[0]
+    parameters.source = SMALL[name]
+    notebook.cells = [cell for cell in notebook.cells if "install" not in cell.metadata.get("tags", ())]
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = []
+    monkeypatch.setenv("PYTHONPATH", str(runs.ROOT))
+    monkeypatch.setenv("PYTHONWARNINGS", "ignore")
+    monkeypatch.setenv("JAXCNN_HUGE_PAGES", "off")
+    place = {"metadata": {"path": str(folder)}}
+    return nbclient.NotebookClient(notebook, timeout=SECONDS, kernel_name="python3", resources=place).execute()
+
+
+def test_the_quickstart_trains_predicts_stops_and_goes_on_to_the_same_bits(tmp_path, monkeypatch):
+    notebook = in_small("quickstart", tmp_path, monkeypatch)
+    assert "stopped with a checkpoint of step 2" in printed(notebook)
+    assert "all weights have the same bits: True" in printed(notebook)
+    assert pictures(notebook) == 3, "curves, confusion matrix, digits"
+
+
+def test_a_folder_of_images_is_checked_trained_on_and_predicted(tmp_path, monkeypatch):
+    notebook = in_small("your_images", tmp_path, monkeypatch)
+    assert "circle" in printed(notebook)
+    assert pictures(notebook) == 3, "curves, confusion matrix, photos"
+    assert json.loads((tmp_path / "runs" / "photos" / "summary.json").read_text())["epochs"] >= 2
+
+
+def test_a_sweep_ends_in_a_report_and_its_best_trial(tmp_path, monkeypatch):
+    notebook = in_small("sweep", tmp_path, monkeypatch)
+    assert "8 of 8 runs finished" in printed(notebook)
+    assert pictures(notebook) >= 1, "accuracy against the learning rate"
+    assert len(list((tmp_path / "runs" / "rates" / "trials").iterdir())) == 8
+
+
+def test_a_network_and_a_loss_of_a_notebook_are_trained(tmp_path, monkeypatch):
+    notebook = in_small("your_network", tmp_path, monkeypatch)
+    assert pictures(notebook) == 2, "curves, features"
+    accuracies = re.findall(r"^0\.\d+$", printed(notebook), re.MULTILINE)
+    assert len(accuracies) == 2 and "(500, 24)" in printed(notebook)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_opens_in_colab_installs_and_keeps_small_outputs_without_errors(name):
+    notebook = read(name)
+    assert f"({COLAB}{name}.ipynb)" in notebook.cells[0].source
+    assert "pip install" in tagged(notebook, "install").source
+    kept = json.dumps(outputs(notebook))
+    assert not [output for output in outputs(notebook) if output.output_type == "error"]
+    assert pictures(notebook) and len(kept) < 400_000
+    assert not re.search(r"/(home|root|tmp|work|Users)/", kept), "paths of one machine"
+
+
+def test_every_notebook_is_run_by_a_test():
+    assert sorted(SMALL) == NAMES
