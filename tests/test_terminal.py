@@ -6,6 +6,7 @@ import math
 import pytest
 from rich.console import Console
 
+from jaxcnn.command import output as command_output
 from jaxcnn.tasks.headline import Headline
 from jaxcnn.train import terminal
 from jaxcnn.train.logbook import Logbook
@@ -123,3 +124,16 @@ def test_a_run_on_a_terminal_shows_bar_evaluations_and_the_curve(tmp_path, monke
     assert out.count("validation loss") == 3
     assert "  validation accuracy " in out and "best" in out.partition("finished: test accuracy")[0]
     assert "ETA" not in out
+
+
+def test_errors_are_red_only_where_a_terminal_shows_colours_that_are_wanted(monkeypatch):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    assert command_output.has_colours(Terminal())
+    assert not command_output.has_colours(io.StringIO())
+    assert not command_output.has_colours(None)
+    monkeypatch.setenv("TERM", "dumb")
+    assert not command_output.has_colours(Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not command_output.has_colours(Terminal())
