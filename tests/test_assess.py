@@ -189,7 +189,7 @@ def test_a_run_without_moving_average_is_evaluated_with_its_last_weights(finishe
     figures = evaluate(tmp_path)
     assert figures["weights"] == "last"
     assert figures["top1_accuracy"] == summary["test"]["top1_accuracy"]
-    with pytest.raises(UserError, match="keeps no moving average"):
+    with pytest.raises(UserError, match="keeps no average"):
         trained.load(tmp_path, "last", "ema", 1)
 
 
