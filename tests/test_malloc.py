@@ -131,7 +131,9 @@ def test_the_user_has_the_last_word():
 
 @pytest.fixture
 def kernel(monkeypatch, tmp_path):
-    """Where the kernel's setting is read from, in a process without settings of its own and with glibc 2.36."""
+    """Where the kernel's setting is read from, in a process of no settings, debugger or notebook, and glibc 2.36."""
+    for name in ("debugpy", "pydevd", "coverage", "ipykernel"):  # tests of notebooks import their kernel
+        monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setattr(malloc, "_KERNEL", tmp_path / "enabled")
     monkeypatch.setattr(malloc, "_glibc", lambda: [2, 36])
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)

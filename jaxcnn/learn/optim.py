@@ -30,7 +30,7 @@ def decay_mask(optim: Optim) -> Callable[[optax.Params], optax.Params]:
 
     def mask(params: optax.Params) -> optax.Params:
         return jax.tree_util.tree_map_with_path(
-            lambda path, leaf: optim.decay_norm_and_bias or path[-1].key == "kernel" or leaf.ndim > 1, params
+            lambda path, leaf: optim.decay_norm_and_bias or path[-1].key == "kernel" or jnp.ndim(leaf) > 1, params
         )
 
     return mask
