@@ -42,7 +42,7 @@ def test_extras_bring_what_the_code_asks_them_for(root):
     named["tfds"] |= {line.partition(">")[0].replace("-", "_") for line in told["tfds-only"]}
     for name, packages in extras.EXTRAS.items():
         assert set(packages) <= named[name], name
-        assert name in told["all"][0]
+        assert (name in told["all"][0]) != (name in ("wandb", "mlflow"))  # large, and for those who have an account
 
 
 def test_a_missing_package_is_one_line_that_names_what_to_install(monkeypatch):
