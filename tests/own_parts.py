@@ -20,7 +20,7 @@ class Plain(nn.Module):
     def __call__(self, x, train=False):
         """Logits."""
         x = nn.Conv(self.features, (3, 3), strides=2, use_bias=False)(x)
-        x = nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.9)(x))
+        x = nn.relu(nn.BatchNorm(momentum=0.9)(x, not train))
         x = nn.Conv(self.features, (3, 3))(x)
         x = nn.Dropout(0.3, deterministic=not train)(nn.relu(x).mean(axis=(1, 2)))
         return nn.Dense(self.outputs)(x)

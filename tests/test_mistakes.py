@@ -7,6 +7,7 @@ from PIL import Image
 from jaxcnn.config import Task
 from jaxcnn.data.source import open_splits
 from jaxcnn.tasks import by_name
+from jaxcnn.tasks.kept import Kept
 from jaxcnn.train import assess, mistakes, mistakes_page, predict, trained
 from tests import digits
 
@@ -99,9 +100,8 @@ def test_predictions_are_drawn_with_their_files_and_answers(finished, tmp_path):
     assert predict.in_words({"values": {"height": 1.25}}) == "1.25"
 
 
-def test_outputs_that_are_too_many_are_not_kept(monkeypatch):
-    monkeypatch.setattr(mistakes, "MOST_KEPT", 5)
-    kept = mistakes.Kept(by_name.make(Task(), 2).evaluation.collector(None))
+def test_outputs_that_are_too_many_are_not_kept():
+    kept = Kept(by_name.make(Task(), 2).evaluation.collector(None), most=5)
     kept.add(np.zeros((2, 2), np.float32), np.zeros(2, np.int32))
     assert kept.whole()[0].shape == (2, 2)
     kept.add(np.zeros((1, 2), np.float32), np.zeros(1, np.int32))

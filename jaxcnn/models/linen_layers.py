@@ -36,7 +36,8 @@ def adapted(network: str, train: bool) -> Callable[..., Any]:
         if isinstance(layer, nn.Conv) and layer.conv_general_dilated is None and layer.conv_general_dilated_cls is None:
             object.__setattr__(layer, "conv_general_dilated", convolution)
         elif isinstance(layer, nn.BatchNorm) and train and not layer.is_initializing():
-            _adapt_norm(network, layer, args, kwargs)
+            if _adapt_norm(network, layer):
+                return method(args[0], **(kwargs | {"use_running_average": True}))
         elif isinstance(layer, nn.Dropout) and train and not layer.is_initializing():
             return _dropout(method, layer, args, kwargs)
         return method(*args, **kwargs)
@@ -44,7 +45,8 @@ def adapted(network: str, train: bool) -> Callable[..., Any]:
     return call
 
 
-def _adapt_norm(network: str, layer: nn.BatchNorm, args: Any, kwargs: dict[str, Any]) -> None:
+def _adapt_norm(network: str, layer: nn.BatchNorm) -> bool:
+    """Let a layer compute its statistics over all devices; whether it is frozen instead, and uses its running ones."""
     run = context.current()
     if run.norm.group_size:
         raise UserError(
@@ -53,11 +55,11 @@ def _adapt_norm(network: str, layer: nn.BatchNorm, args: Any, kwargs: dict[str, 
         )
     names = tuple(name for name, there in (("scale", layer.use_scale), ("bias", layer.use_bias)) if there)
     if isinstance(run.norm, PartlyFrozen) and names and run.norm.is_frozen(layer.path, names):
-        object.__setattr__(layer, "use_running_average", None if "use_running_average" in kwargs else True)
-        if "use_running_average" in kwargs:
-            kwargs["use_running_average"] = True
-    elif layer.axis_name is None:
+        object.__setattr__(layer, "use_running_average", None)  # the call says it
+        return True
+    if layer.axis_name is None:
         object.__setattr__(layer, "axis_name", run.axis_name)
+    return False
 
 
 def _dropout(method: Callable[..., Any], layer: nn.Dropout, args: Any, kwargs: dict[str, Any]) -> Any:

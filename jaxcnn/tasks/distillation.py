@@ -1,15 +1,14 @@
 """Distillation: a network learns from the outputs of a trained one, its teacher, besides the labels."""
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float32
 
-import jaxcnn.config as configuration
-from jaxcnn.tasks.task import Facts, Loss, OfEach, Outputs, Settings, Tree
+from jaxcnn.tasks.task import OfEach, Outputs, Settings, Tree
+from jaxcnn.tasks.wrapped import Wrapped
 
 
 class Teacher(Protocol):
@@ -25,7 +24,7 @@ class Teacher(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class Distilled:
+class Distilled(Wrapped):
     """A loss of which settings["teacher_share"] is the divergence from the distribution over classes of a teacher.
 
     The divergence is that of distributions at settings["temperature"] (Hinton et al. 2015, arXiv 1503.02531).
@@ -39,13 +38,7 @@ class Distilled:
 
     OWN_SETTINGS: ClassVar[tuple[str, ...]] = ("temperature", "teacher_share")
 
-    inner: Loss
     teacher: Teacher
-
-    @property
-    def plain(self) -> Loss:
-        """The loss for the labels."""
-        return self.inner.plain
 
     @property
     def settings(self) -> tuple[str, ...]:
@@ -56,16 +49,6 @@ class Distilled:
         """Those of the inner loss and of the teacher."""
         return self.inner.abstract() | {"teacher": self.teacher.abstract()}
 
-    def constants(
-        self, config: configuration.Task, names: Sequence[str], facts: Facts, targets: Tree | None
-    ) -> dict[str, Any]:
-        """Those of the inner loss; the caller adds those of the teacher, as "teacher"."""
-        return self.inner.constants(config, names, facts, targets)
-
-    def pair(self, outputs: Outputs, target: Tree, settings: Settings, constants: Any) -> tuple[Outputs, Outputs]:
-        """Those of the inner loss."""
-        return self.inner.pair(outputs, target, settings, constants)
-
     def losses(self, outputs: Outputs, target: Tree, settings: Settings, constants: Any, image: Any) -> OfEach:
         """The two parts, weighted by the share."""
         of_labels = self.inner.losses(outputs, target, settings, constants, image)
@@ -73,10 +56,6 @@ class Distilled:
         share, temperature = settings["teacher_share"], settings["temperature"]
         of_teacher = divergence(outputs, theirs, temperature)
         return (1.0 - share) * of_labels + share * of_teacher
-
-    def reported(self, outputs: Outputs, target: Tree, constants: Any) -> OfEach:
-        """That of the labels."""
-        return self.inner.reported(outputs, target, constants)
 
 
 def divergence(outputs: Outputs, theirs: Outputs, temperature: Float32[Array, ""]) -> OfEach:

@@ -1,23 +1,24 @@
 """Losses and figures of users, in place of those of a task or beside them."""
 
 import dataclasses
+import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-import jaxcnn.config as configuration
 from jaxcnn.config import UserError
 from jaxcnn.machine import plugins
 from jaxcnn.tasks.headline import Headline
+from jaxcnn.tasks.kept import Kept
 from jaxcnn.tasks.task import Collector, Evaluation, Facts, Loss, OfEach, Outputs, Settings, Targets, Tree
+from jaxcnn.tasks.wrapped import Wrapped
 
 
 @dataclasses.dataclass(frozen=True)
-class OwnLoss:
+class OwnLoss(Wrapped):
     """A loss that is a function of outputs and targets, float32 [B, K] both, and gives a loss for each example [B].
 
     For classification, targets are distributions over the classes, mixed and smoothed as the config wants; for several
@@ -29,31 +30,11 @@ class OwnLoss:
     """
 
     name: str
-    inner: Loss
 
     @property
     def plain(self) -> "OwnLoss":
         """The same, of unsmoothed targets."""
-        return OwnLoss(self.name, self.inner.plain)
-
-    @property
-    def settings(self) -> tuple[str, ...]:
-        """Those of the task's loss."""
-        return self.inner.settings
-
-    def abstract(self) -> dict[str, Any]:
-        """Those of the task's loss."""
-        return self.inner.abstract()
-
-    def constants(
-        self, config: configuration.Task, names: Sequence[str], facts: Facts, targets: Tree | None
-    ) -> dict[str, Any]:
-        """Those of the task's loss."""
-        return self.inner.constants(config, names, facts, targets)
-
-    def pair(self, outputs: Outputs, target: Tree, settings: Settings, constants: Any) -> tuple[Outputs, Outputs]:
-        """Those of the task's loss."""
-        return self.inner.pair(outputs, target, settings, constants)
+        return OwnLoss(self.inner.plain, self.name)
 
     def losses(self, outputs: Outputs, target: Tree, settings: Settings, constants: Any, image: Any) -> OfEach:
         """What the function gives. Raises UserError if that is not one number for each example."""
@@ -115,7 +96,7 @@ class MoreFigures:
 
     def collector(self, constants: Any) -> Collector:
         """Keeps all outputs and targets."""
-        return _Kept(self, constants)
+        return _WithFigures(self, constants)
 
     def answers(self, outputs: np.ndarray, names: Sequence[str], constants: Any, fitted: Facts) -> list[dict[str, Any]]:
         """Those of the task."""
@@ -139,28 +120,16 @@ class MoreFigures:
         self.inner.draw(figures, names, path)
 
 
-class _Kept:
-    """The collector of a task that also keeps outputs float32 [N, K] and targets."""
+class _WithFigures(Kept):
+    """The collector of a task with the figures of a function, which needs all outputs."""
 
     def __init__(self, evaluation: MoreFigures, constants: Any) -> None:
+        super().__init__(evaluation.inner.collector(constants), most=math.inf)
         self._evaluation, self._constants = evaluation, constants
-        self._inner = evaluation.inner.collector(constants)
-        self._outputs: list[np.ndarray] = []
-        self._targets: list[Tree] = []
-
-    def add(self, outputs: np.ndarray, target: Tree) -> None:
-        """Add outputs [n, K] and targets of some examples."""
-        self._inner.add(outputs, target)
-        self._outputs.append(outputs)
-        self._targets.append(target)
-
-    def fitted(self) -> dict[str, Any]:
-        """What the task fits."""
-        return self._inner.fitted()
 
     def figures(self, names: Sequence[str], fitted: Facts) -> dict[str, Any]:
         """Those of the task and those of the function, whose names are in "own_figures"."""
-        of_task, own = self._inner.figures(names, fitted), self._own()
+        of_task, own = super().figures(names, fitted), self._own()
         if twice := sorted(own.keys() & {*of_task, *self._evaluation.metrics, "loss", "examples"}):
             name = self._evaluation.name
             raise UserError(f"config.task.evaluation={name!r}: the task has a figure {twice[0]!r}, too")
@@ -168,12 +137,12 @@ class _Kept:
 
     def _own(self) -> dict[str, float]:
         name = self._evaluation.name
-        target = jax.tree.map(lambda *parts: np.concatenate(parts), *self._targets)
-        whole = self._evaluation.targets.whole(target)
+        kept = self.whole()
+        assert kept is not None  # a split has examples
+        outputs, targets = kept
+        whole = self._evaluation.targets.whole(targets)
         smoothing = {"label_smoothing": jnp.zeros(())}
-        pair = self._evaluation.loss.plain.pair(
-            jnp.asarray(np.concatenate(self._outputs)), whole, smoothing, self._constants
-        )
+        pair = self._evaluation.loss.plain.pair(jnp.asarray(outputs), whole, smoothing, self._constants)
         figures = plugins.load("evaluations", name).function(*map(np.asarray, pair))
         try:
             return {str(key): float(value) for key, value in figures.items()}
@@ -188,7 +157,7 @@ def loss(name: str, of_task: Loss, outputs: int) -> Loss:
     loaded = plugins.load("losses", name)
     if isinstance(loaded.target, type):
         return loaded.with_those({"outputs": outputs, "inner": of_task})()
-    return OwnLoss(name, of_task)
+    return OwnLoss(of_task, name)
 
 
 def evaluation(name: str, of_task: Evaluation, loss: Loss, targets: Targets) -> Evaluation:

@@ -11,6 +11,7 @@ from jaxcnn.data import place
 from jaxcnn.data.batch import Split
 from jaxcnn.data.source import open_splits
 from jaxcnn.machine import extras
+from jaxcnn.tasks.kept import Kept
 from jaxcnn.text import counted, shown
 from jaxcnn.train import mistakes, mistakes_page, same_data, workdir
 from jaxcnn.train.trained import Trained
@@ -57,7 +58,7 @@ def assess(trained: Trained, folder: pathlib.Path, split_name: str, data_path: s
     notes = [*splits.notes, *same_data.remarks(workdir.read_data_facts(folder), splits, split)]
     for note in notes:
         _log.warning(note)
-    kept = mistakes.Kept(trained.spec.task.evaluation.collector(trained.constants))
+    kept = Kept(trained.spec.task.evaluation.collector(trained.constants))
     figures = {
         "step": trained.step,
         "weights": trained.weights,
@@ -104,7 +105,7 @@ def _draw(trained: Trained, figures: dict[str, Any], path: pathlib.Path) -> None
         trained.spec.task.evaluation.draw(figures, trained.class_names, path)
 
 
-def _show_hardest(trained: Trained, split: Split, kept: mistakes.Kept, file: pathlib.Path) -> None:
+def _show_hardest(trained: Trained, split: Split, kept: Kept, file: pathlib.Path) -> None:
     """Write the page and the picture of the hardest images."""
     page, whole = file.with_name(f"{file.stem}-hardest.html"), kept.whole()
     if whole is None:

@@ -15,6 +15,7 @@ from jaxcnn.learn.state import State
 from jaxcnn.machine import extras
 from jaxcnn.machine import mesh as meshes
 from jaxcnn.machine.heartbeat import Cluster, Standing
+from jaxcnn.tasks.kept import Kept
 from jaxcnn.tasks.task import Collector
 from jaxcnn.train import assess, curves, fitted, loaders, mistakes, origin, summary, told, workdir
 from jaxcnn.train.damage import DamagedError
@@ -309,8 +310,7 @@ def _finish_saving(session: Session) -> None:
 
 def _test(session: Session) -> tuple[dict[str, Any] | None, dict[str, Any]]:
     """The one evaluation of the test split: its figures, and those of its collected outputs."""
-    split = session.splits.test
-    if split is None:
+    if (split := session.splits.test) is None:
         return None, {}
     session.interrupts.enter("evaluate")
     told.phase(session, "testing")
@@ -326,7 +326,7 @@ def _test(session: Session) -> tuple[dict[str, Any] | None, dict[str, Any]]:
                 f"test the last checkpoint with --mode=eval --workdir={session.folder}"
             ) from error
     found = _fit(session, state, step)
-    collector = mistakes.Kept(session.spec.task.evaluation.collector(session.constants))
+    collector = Kept(session.spec.task.evaluation.collector(session.constants))
     values = {"of_step": step, **_figures(session, split, state, session.config.run.tta, collector)}
     collected = collector.figures(session.splits.class_names, found)
     values |= _recorded(session, collected)
@@ -339,8 +339,7 @@ def _test(session: Session) -> tuple[dict[str, Any] | None, dict[str, Any]]:
 
 def _fit(session: Session, state: State, step: int) -> dict[str, Any]:
     """Fit what the task fits to the validation split, such as thresholds, with the weights that are tested."""
-    split = session.splits.val
-    if split is None:
+    if (split := session.splits.val) is None:
         return {}
     collector = session.spec.task.evaluation.collector(session.constants)
     _measure(session, split, state.variables() if state.ema is None else state.ema, collector=collector)

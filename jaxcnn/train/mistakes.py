@@ -10,47 +10,16 @@ import numpy as np
 from jaxtyping import Num, UInt8
 
 from jaxcnn.data.batch import Split
-from jaxcnn.tasks.task import Collector, Facts, Task
+from jaxcnn.tasks.kept import Kept
+from jaxcnn.tasks.task import Facts, Task
 from jaxcnn.text import named, save_picture, shorten, shown
 
 FILE = "hardest.png"  # of the test of a finished run
 MOST = 24  # images of each kind
-MOST_KEPT = 2**25  # outputs kept of a split
 NAMES = 3  # classes or numbers of one answer in a caption
 
 
 BELOW = "Below each image: its label, and in red what the network answered."
-
-
-class Kept:
-    """A collector that also keeps the outputs and targets of a split, unless they are too many."""
-
-    def __init__(self, inner: Collector) -> None:
-        self._inner = inner
-        self._parts: list[tuple[np.ndarray, Any]] | None = []
-
-    def add(self, outputs: np.ndarray, target: Any) -> None:
-        """Add the outputs [n, k] and the targets of some examples."""
-        self._inner.add(outputs, target)
-        if self._parts is not None:
-            self._parts.append((outputs, target))
-            if sum(part.size for part, _ in self._parts) > MOST_KEPT:
-                self._parts = None
-
-    def fitted(self) -> dict[str, Any]:
-        """That of the inner collector."""
-        return self._inner.fitted()
-
-    def figures(self, names: Sequence[str], fitted: Facts) -> dict[str, Any]:
-        """Those of the inner collector."""
-        return self._inner.figures(names, fitted)
-
-    def whole(self) -> tuple[np.ndarray, Any] | None:
-        """Outputs [N, k] and targets of all examples, in the order of the split; None if they were too many."""
-        if not self._parts:
-            return None
-        outputs, targets = zip(*self._parts, strict=True)
-        return np.concatenate(outputs), jax.tree.map(lambda *leaves: np.concatenate(leaves), *targets)
 
 
 @dataclasses.dataclass(frozen=True)

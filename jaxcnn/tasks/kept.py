@@ -1,0 +1,42 @@
+"""The outputs and targets of a whole split."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxcnn.tasks.task import Collector, Facts
+
+MOST = 2**25  # outputs kept of a split
+
+
+class Kept:
+    """A collector that also keeps the outputs and targets of a split, unless there are more than `most` outputs."""
+
+    def __init__(self, inner: Collector, most: float = MOST) -> None:
+        self._inner, self._most = inner, most
+        self._parts: list[tuple[np.ndarray, Any]] | None = []
+
+    def add(self, outputs: np.ndarray, target: Any) -> None:
+        """Add the outputs [n, k] and the targets of some examples."""
+        self._inner.add(outputs, target)
+        if self._parts is not None:
+            self._parts.append((outputs, target))
+            if sum(part.size for part, _ in self._parts) > self._most:
+                self._parts = None
+
+    def fitted(self) -> dict[str, Any]:
+        """That of the inner collector."""
+        return self._inner.fitted()
+
+    def figures(self, names: Sequence[str], fitted: Facts) -> dict[str, Any]:
+        """Those of the inner collector."""
+        return self._inner.figures(names, fitted)
+
+    def whole(self) -> tuple[np.ndarray, Any] | None:
+        """Outputs [N, k] and targets of all examples, in the order of the split; None if they were too many."""
+        if not self._parts:
+            return None
+        outputs, targets = zip(*self._parts, strict=True)
+        return np.concatenate(outputs), jax.tree.map(lambda *leaves: np.concatenate(leaves), *targets)
