@@ -117,7 +117,7 @@ def vgg16(
 class Bottleneck(nn.Module):
     """The bottleneck block of torchvision/models/resnet.py, with the stride on the 3x3 convolution."""
 
-    def __init__(self, inputs: int, channels: int, outputs: int, stride: int, project: bool):
+    def __init__(self, inputs: int, channels: int, outputs: int, stride: int, project: bool, pooled: bool = False):
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, channels, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
@@ -127,8 +127,12 @@ class Bottleneck(nn.Module):
         self.bn3 = nn.BatchNorm2d(outputs)
         self.relu = nn.ReLU()
         self.downsample = None
+        pool: nn.Module = nn.Identity()
+        if pooled and stride > 1:  # ResNet-D
+            pool, stride = nn.AvgPool2d(2, stride, ceil_mode=True, count_include_pad=False), 1
         if project:
-            self.downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+            convolution = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+            self.downsample = nn.Sequential(pool, convolution, nn.BatchNorm2d(outputs))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The output of the block."""
@@ -138,7 +142,14 @@ class Bottleneck(nn.Module):
         return self.relu(y + (x if self.downsample is None else self.downsample(x)))
 
 
-def resnet50(num_classes: int, form: str = "cifar", width: float = 1.0, dropout: float = 0.0) -> Network:
+def resnet50(
+    num_classes: int,
+    form: str = "cifar",
+    width: float = 1.0,
+    dropout: float = 0.0,
+    last_stride: int = 2,
+    shortcut: str = "strided",
+) -> Network:
     """torchvision/models/resnet.py, and its CIFAR form: a 3x3 stem of stride 1, no max-pool."""
     inputs = scaled(64, width)
     if form == "imagenet":
@@ -153,10 +164,13 @@ def resnet50(num_classes: int, form: str = "cifar", width: float = 1.0, dropout:
             ours, theirs = f"block{stage}_{i}", str(len(layers))
             first = i == 1
             outputs = scaled(4 * channels, width)
-            layers.append(Bottleneck(inputs, scaled(channels, width), outputs, 2 if first and stage > 1 else 1, first))
+            stride = {1: 1, 4: last_stride}.get(stage, 2) if first else 1
+            layers.append(
+                Bottleneck(inputs, scaled(channels, width), outputs, stride, first, pooled=shortcut == "pooled")
+            )
             inputs = outputs
-            shortcut = [("shortcut_conv", "downsample.0"), ("shortcut_bn", "downsample.1")] if first else []
-            names += [(f"{ours}/{a}", f"{theirs}.{b}") for a, b in parts + shortcut]
+            projection = [("shortcut_conv", "downsample.1"), ("shortcut_bn", "downsample.2")] if first else []
+            names += [(f"{ours}/{a}", f"{theirs}.{b}") for a, b in parts + projection]
     names.append(("classifier", str(len(layers) + 3)))
     layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(inputs, num_classes)]
     return Network(nn.Sequential(*layers), names)

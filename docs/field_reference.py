@@ -9,7 +9,7 @@ import typing
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from jaxcnn.config import fields, ranges
+from jaxcnn.config import fields, networks, ranges
 from jaxcnn.config.open_names import Open
 
 _TRACED = "(traced)"  # begins the comments of such fields
@@ -62,10 +62,18 @@ def markdown() -> str:
             lines += [
                 f'`{field.key}`{{id="{field.key}"}}',
                 *([f": {meaning}"] if meaning else []),
-                f": {field.kind}; default `{field.default}`{traced}",
+                f": {field.kind}; default `{field.default}`{traced}{_readers(field.key)}",
                 "",
             ]
     return "\n".join(lines)
+
+
+def _readers(key: str) -> str:
+    """Which of our networks read an option of `config.model`; empty if all do, and for other fields."""
+    group, _, option = key.partition(".")
+    if group != "model" or option in networks.OF_EVERY_NETWORK:
+        return ""
+    return "; for " + ", ".join(f"`{name}`" for name in networks.readers(option))
 
 
 def _group(name: str, kind: type) -> Group:

@@ -5,13 +5,14 @@ import importlib.util
 from collections.abc import Iterator
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
+import jax
 import pytest
 
 from jaxcnn import config as configs
-from jaxcnn.config import Config, ConfigError, convert, default, from_config_dict, ranges, rules
+from jaxcnn import models
+from jaxcnn.config import Config, ConfigError, convert, default, from_config_dict, networks, ranges
 from jaxcnn.learn import tta
 from jaxcnn.learn.optim import OPTIMIZERS
-from jaxcnn.models import MODELS
 
 
 def test_the_default_tree_is_the_default_config():
@@ -83,6 +84,9 @@ def test_a_key_of_another_name_or_group_is_known_for_what_is_meant(key, near):
         ("run.steps_per_call", -1, "config.run.steps_per_call must not be negative"),
         ("data.val_examples", 0, "config.data.protocol='full'"),
         ("augment.hue", 0.6, "config.augment.hue must be at most 0.5, but is 0.6"),
+        ("model.last_stride", 1, "config.model.last_stride=1 is for resnet50; vgg16 has no such option"),
+        ("model.stochastic_depth", 0.1, "config.model.stochastic_depth=0.1 is for resnet50; vgg16 has no such option"),
+        ("model.zero_init_residual", False, "is for resnet50; vgg16 has no such option"),
         ("run.epochs", 0.0, "config.run.epochs (or config.run.steps) must be above 0"),
         ("seed", -1, "config.seed must not be negative"),
     ],
@@ -127,12 +131,33 @@ def test_muon_is_refused_for_a_network_of_which_nobody_said_that_it_has_batchnor
 
 
 @pytest.mark.parametrize("model", [{"form": "imagenet"}, {"batch_norm": False}])
-@pytest.mark.parametrize("name", rules.WHITENED)
+@pytest.mark.parametrize("name", networks.WHITENED)
 def test_airbench_has_one_form(name, model):
     tree = configs.to_dict(Config())
     tree["model"] |= {"name": name, **model}
-    with pytest.raises(ConfigError, match="airbench"):
+    with pytest.raises(ConfigError, match=f"is for alexnet.*; {name} has no such option"):
         from_config_dict(tree)
+
+
+@pytest.mark.parametrize("name", networks.OPTIONS)
+def test_a_network_reads_the_options_that_are_declared_for_it(name):
+    read = set()
+
+    class Watched(configs.Model):
+        def __getattribute__(self, option):
+            read.add(option)
+            return super().__getattribute__(option)
+
+    module = models.build(Watched(name=name), configs.Norm(), 10)
+    read.clear()
+    jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 32, 32, 3), "float32"))
+    wanted = {"width", "dropout", *networks.OPTIONS[name]}
+    assert read & {field.name for field in dataclasses.fields(configs.Model)} == wanted
+
+
+def test_a_network_of_a_user_may_read_any_option():
+    model = dataclasses.replace(Config().model, name="tests.own_parts:Plain", last_stride=1, head="dense4096")
+    assert configs.check(dataclasses.replace(Config(), model=model)) == []
 
 
 def hints(kind: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -150,7 +175,7 @@ def test_every_number_has_a_range_beside_it():
 
 
 def test_the_choices_are_those_that_exist():
-    assert set(configs.choices("model.name")) == set(MODELS)
+    assert set(configs.choices("model.name")) == set(models.MODELS) == set(networks.OPTIONS)
     assert set(configs.choices("optim.name")) == set(OPTIMIZERS)
     assert set(configs.choices("run.tta")) == set(tta.VIEWS)
 

@@ -16,28 +16,25 @@ def mesh_of(devices: int) -> Mesh:
     return Mesh(np.array(jax.devices()[:devices]), ("data",))
 
 
-def dropout(x, positions, rate=0.3, seed=0):
-    return layers.Dropout(rate).apply({}, x, train=True, positions=positions, rngs={"dropout": jax.random.key(seed)})
+def dropout(x, positions, rate=0.3, seed=0, kind=layers.Dropout):
+    return kind(rate).apply({}, x, train=True, positions=positions, rngs={"dropout": jax.random.key(seed)})
 
 
-@pytest.mark.parametrize("rate", [0.3, 0.5])
-def test_dropout_noise_belongs_to_the_example(rate):
+@pytest.mark.parametrize(
+    ("rate", "kind"), [(0.3, layers.Dropout), (0.5, layers.Dropout), (0.3, layers.StochasticDepth)]
+)
+def test_dropout_noise_belongs_to_the_example(rate, kind):
+    drop = partial(dropout, rate=rate, kind=kind)
     x = jnp.asarray(np.random.default_rng(0).standard_normal((16, 40)), jnp.float32)
     positions = jnp.arange(100, 116)
-    whole = dropout(x, positions, rate)
+    whole = drop(x, positions)
     order = np.random.default_rng(1).permutation(16)
-    np.testing.assert_array_equal(dropout(x[order], positions[order], rate), whole[order])
-    micro = [dropout(x[i : i + 4], positions[i : i + 4], rate) for i in range(0, 16, 4)]
+    np.testing.assert_array_equal(drop(x[order], positions[order]), whole[order])
+    micro = [drop(x[i : i + 4], positions[i : i + 4]) for i in range(0, 16, 4)]
     np.testing.assert_array_equal(np.concatenate(micro), whole)
     shard = PartitionSpec("data")
     for devices in (2, 8):
-        mapped = jax.shard_map(
-            partial(dropout, rate=rate),
-            mesh=mesh_of(devices),
-            in_specs=(shard, shard),
-            out_specs=shard,
-            check_vma=False,
-        )
+        mapped = jax.shard_map(drop, mesh=mesh_of(devices), in_specs=(shard, shard), out_specs=shard, check_vma=False)
         np.testing.assert_array_equal(jax.jit(mapped)(x, positions), whole)
 
 
@@ -61,6 +58,14 @@ def test_dropout_drops_its_rate_and_keeps_the_mean(rate):
     assert abs((y == 0).mean() - rate) < five_sigma
 
 
+def test_stochastic_depth_drops_its_rate_of_whole_examples_and_keeps_the_mean():
+    n, rate = 4000, 0.25
+    y = np.asarray(dropout(jnp.ones((n, 3, 2)), jnp.arange(n), rate, kind=layers.StochasticDepth)).reshape(n, -1)
+    assert (y == y[:, :1]).all()
+    assert set(np.unique(y)) == {0.0, np.float32(1) / np.float32(1 - rate)}
+    assert abs((y[:, 0] == 0).mean() - rate) < 5 * np.sqrt(rate * (1 - rate) / n)  # as above
+
+
 def test_dropout_takes_as_few_bits_as_its_rate_needs():
     rates = {0.5: (1, 1), 0.25: (2, 1), 0.3125: (4, 5), 3 / 256: (8, 3), 1e-9: (16, 1), 1 - 1e-9: (16, 2**16 - 1)}
     assert {rate: layers.threshold_of(rate) for rate in rates} == rates
@@ -77,12 +82,13 @@ def test_random_integers_are_the_words_of_jax_cut_into_parts(bits):
     np.testing.assert_array_equal(integers, np.reshape(parts, shape))
 
 
-def test_dropout_is_the_identity_in_evaluation_and_asks_for_positions_in_training():
+@pytest.mark.parametrize("kind", [layers.Dropout, layers.StochasticDepth])
+def test_dropout_is_the_identity_in_evaluation_and_asks_for_positions_in_training(kind):
     x = jnp.ones((2, 3))
-    assert layers.Dropout(0.5).apply({}, x, train=False) is x
-    assert layers.Dropout(0.0).apply({}, x, train=True) is x
+    assert kind(0.5).apply({}, x, train=False) is x
+    assert kind(0.0).apply({}, x, train=True) is x
     with pytest.raises(ValueError, match="positions"):
-        dropout(x, None)
+        dropout(x, None, kind=kind)
 
 
 @pytest.mark.parametrize("module", [layers.Conv(256, 3, use_bias=True), layers.Dense(2304)])

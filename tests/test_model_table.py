@@ -15,11 +15,22 @@ def config(name, **model):
     return configs.from_config_dict({"model": {"name": name} | model})
 
 
-@pytest.mark.parametrize("name", ["alexnet", "vgg16", "resnet50", "cnn", "airbench", "airbench_residual"])
-def test_parameters_and_operations_are_those_that_jax_counts(name):
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("alexnet", {}),
+        ("vgg16", {}),
+        ("resnet50", {}),
+        ("resnet50", {"last_stride": 1, "shortcut": "pooled", "stochastic_depth": 0.1}),
+        ("cnn", {}),
+        ("airbench", {}),
+        ("airbench_residual", {}),
+    ],
+)
+def test_parameters_and_operations_are_those_that_jax_counts(name, options):
     """XLA also counts BatchNorm, activations and pooling, and leaves out the products with zero padding."""
-    table = jaxcnn.summary(config(name, width=0.25), image_shape=(128, 128, 3), outputs=10)
-    module = models.build(configs.Model(name=name, width=0.25), configs.Norm(), 10)
+    table = jaxcnn.summary(config(name, width=0.25, **options), image_shape=(128, 128, 3), outputs=10)
+    module = models.build(configs.Model(name=name, width=0.25, **options), configs.Norm(), 10)
     image = jnp.zeros((1, 128, 128, 3))
     variables = jax.eval_shape(module.init, jax.random.key(0), image)
     assert table.parameters == sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))

@@ -2,6 +2,7 @@
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +16,8 @@ from jaxcnn import config, models
 from jaxcnn.learn import compilation, rates
 from jaxcnn.machine import mesh as meshes
 from jaxcnn.models import initializers
+from jaxcnn.models.layers import StochasticDepth
+from jaxcnn.models.resnet import Bottleneck
 from tests.small import UNOPTIMISED
 
 CIFAR = (32, 32, 3)
@@ -27,6 +30,7 @@ SMALL = {
     "airbench": 25,
     "airbench_residual": 13,
 }  # sides that every CIFAR form takes quickly
+OPTIONS = {"resnet50": {"last_stride": 1, "shortcut": "pooled", "stochastic_depth": 0.5}}  # that make others no slower
 EVERY_MODEL = pytest.mark.parametrize("name", SMALL)
 
 
@@ -71,6 +75,7 @@ def tiny(name, **fields):
         (CIFAR, 10, {"name": "vgg16", "head": "dense4096", "batch_norm": False}, 33_638_218),
         (CIFAR, 10, {"name": "resnet50"}, 23_520_842),
         (CIFAR, 100, {"name": "resnet50"}, 23_705_252),
+        (CIFAR, 100, {"name": "resnet50", **OPTIONS["resnet50"]}, 23_705_252),
         (CIFAR, 10, {"name": "cnn"}, 57_130),
         (CIFAR, 10, {"name": "airbench"}, 1_971_640),
         ((8, 8, 1), 10, {"name": "cnn"}, 56_554),
@@ -216,6 +221,62 @@ def test_inference_of_resnet50_keeps_the_sum_of_a_stage_and_not_its_terms():
     assert program.memory_analysis().temp_size_in_bytes < 5 * output_of_a_block
 
 
+def features_of(images, **fields):
+    """Shapes of the outputs of the last block of each stage of ResNet50."""
+    module = models.build(config.Model(name="resnet50", **fields), config.Norm(), 10)
+    seen = {}
+
+    def look(call, args, kwargs, context):
+        output = call(*args, **kwargs)
+        if isinstance(context.module, Bottleneck) and context.method_name == "__call__":
+            seen[context.module.name.partition("_")[0]] = output.shape[1:3]
+        return output
+
+    with nn.intercept_methods(look):
+        jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *images), jnp.float32))
+    return list(seen.values())
+
+
+def test_the_last_stage_of_resnet50_may_keep_the_size_of_the_one_before():
+    assert features_of((32, 32, 3)) == [(32, 32), (16, 16), (8, 8), (4, 4)]
+    assert features_of((32, 32, 3), last_stride=1) == [(32, 32), (16, 16), (8, 8), (8, 8)]
+    for shortcut in ("strided", "pooled"):  # sides are rounded up in both parts of a block
+        assert features_of((9, 6, 3), shortcut=shortcut) == [(9, 6), (5, 3), (3, 2), (2, 1)]
+
+
+def test_the_blocks_of_resnet50_are_dropped_more_often_the_deeper_they_are():
+    rates = []
+
+    def look(call, args, kwargs, context):
+        if isinstance(context.module, StochasticDepth) and context.method_name == "__call__":
+            rates.append(context.module.rate)
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(look):
+        shapes_of((8, 8, 3), 10, name="resnet50", stochastic_depth=0.32)
+    np.testing.assert_allclose(rates, np.arange(1, 17) * 0.02)  # l / L of the rate: Huang et al. 2016, equation 4
+
+
+def test_an_example_whose_block_is_dropped_keeps_its_features():
+    positions = jnp.arange(40)
+    images = jax.random.uniform(jax.random.key(1), (40, 4, 4, 4))
+    block = Bottleneck(
+        2, 4, 1, project=False, pooled=False, drop_rate=0.5, zero_init=False, norm=config.Norm(), axis_name=None,
+        dtype=jnp.float32, split=False,
+    )  # fmt: skip
+    variables = block.init(jax.random.key(0), images, False)
+
+    @jax.jit
+    def unchanged(images, positions):
+        rngs = {"dropout": jax.random.key(2)}
+        result, _ = block.apply(variables, images, True, positions, rngs=rngs, mutable=["batch_stats"])
+        return (result == images).all(axis=(1, 2, 3))
+
+    dropped = np.asarray(unchanged(images, positions))
+    assert 5 < dropped.sum() < 35
+    np.testing.assert_array_equal(unchanged(images[::-1], positions[::-1]), dropped[::-1])
+
+
 @pytest.mark.parametrize("zero_init", [True, False])
 def test_zero_init_residual_zeroes_the_last_scale_of_each_block_and_no_other(zero_init):
     module = models.build(config.Model(name="resnet50", zero_init_residual=zero_init), config.Norm(), 10)
@@ -244,7 +305,7 @@ def test_initial_values_depend_on_the_key_alone():
 
 @EVERY_MODEL
 def test_bfloat16_computes_in_bfloat16_and_keeps_everything_else_in_float32(name):
-    module, variables, images = tiny(name, dtype="bfloat16", dropout=0.5)
+    module, variables, images = tiny(name, dtype="bfloat16", dropout=0.5, **OPTIONS.get(name, {}))
 
     def loss(params):
         logits, updates = module.apply(
@@ -289,7 +350,7 @@ def test_bfloat16_logits_are_near_those_of_float32():
 
 @EVERY_MODEL
 def test_networks_are_pure(name):
-    module, variables, images = tiny(name, dropout=0.5)
+    module, variables, images = tiny(name, dropout=0.5, **OPTIONS.get(name, {}))
     before = jax.tree.map(np.array, variables)
 
     @functools.partial(jax.jit, compiler_options=UNOPTIMISED)

@@ -89,6 +89,10 @@ def test_a_name_that_leads_to_nothing_is_told(key, name, told, tmp_path, monkeyp
     [
         ({"model": {"name": f"{P}:Pooled", "width": 0.5}}, "config.model.width=0.5 has no effect"),
         (
+            {"model": {"name": f"{P}:Pooled", "width": 1.0, "stochastic_depth": 0.1}},
+            "config.model.stochastic_depth=0.1 has no effect",
+        ),
+        (
             {"model": {"name": f"{P}:Pooled", "width": 1.0, "dtype": "bfloat16"}},
             "config.model.dtype='bfloat16'",
         ),

@@ -7,7 +7,7 @@ import pytest
 from jax import lax
 
 from jaxcnn import config
-from jaxcnn.models.pooling import adaptive_average_pool, max_pool
+from jaxcnn.models.pooling import adaptive_average_pool, halving_average_pool, max_pool
 
 
 @pytest.mark.parametrize(("window", "strides", "padding"), [(2, 2, 0), (3, 2, 0), (3, 2, 1)])
@@ -29,6 +29,20 @@ def test_adaptive_average_pool_is_its_definition(height, width, size):
             columns = slice(int(np.floor(j * width / size)), int(np.ceil((j + 1) * width / size)))
             expected[:, i, j] = x[:, rows, columns].mean(axis=(1, 2), dtype=np.float64)
     np.testing.assert_allclose(adaptive_average_pool(jnp.asarray(x), size), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(("height", "width"), [(6, 4), (5, 4), (3, 7), (1, 1)])
+def test_halving_average_pool_is_the_mean_of_the_pixels_that_are_there(height, width):
+    x = np.random.default_rng(0).standard_normal((2, height, width, 3)).astype(np.float32)
+    expected = [
+        [x[:, i : i + 2, j : j + 2].mean(axis=(1, 2), dtype=np.float64) for j in range(0, width, 2)]
+        for i in range(0, height, 2)
+    ]
+    pooled = halving_average_pool(jnp.asarray(x))
+    np.testing.assert_allclose(pooled, np.moveaxis(np.array(expected), 2, 0), atol=1e-6)
+    half = halving_average_pool(jnp.asarray(x, jnp.bfloat16))  # one rounding to 2^-9, of values below 4 that had one
+    assert half.dtype == jnp.bfloat16
+    np.testing.assert_allclose(half.astype(jnp.float32), pooled, atol=2 * 4 * 2**-9)
 
 
 @pytest.mark.parametrize(("window", "strides", "padding"), [(2, 2, 0), (3, 2, 0), (3, 2, 1), (3, 3, 0), (2, 3, 1)])

@@ -38,7 +38,7 @@ def goldens() -> dict[str, np.ndarray]:
 
 def build(case: str, dtype) -> tuple:
     """The module of a case, its variables and its batch."""
-    fields, side = draw.CASES[case]
+    fields, side = (draw.CASES | draw.FORWARD_CASES)[case]
     model = config.Model(width=draw.WIDTH, **fields)
     module = models.build(model, config.Norm(), draw.CLASSES).clone(dtype=dtype)
     shapes = jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32))
@@ -127,7 +127,7 @@ def test_networks_compute_what_pytorch_computes(case):
         )
 
 
-@pytest.mark.parametrize("case", ["alexnet_cifar_bn", "resnet50_cifar"])
+@pytest.mark.parametrize("case", ["alexnet_cifar_bn", "resnet50_cifar", *draw.FORWARD_CASES])
 def test_float32_rounds_what_float64_computes(case):
     module, variables, images, _ = build(case, jnp.float32)
     logits = jax.jit(module.apply)(variables, images)

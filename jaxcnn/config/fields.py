@@ -9,7 +9,7 @@ from jaxcnn.config.ranges import AboveZero, AtLeast, AtMost, Count, Fraction, No
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """The network (`jaxcnn.models`)."""
+    """The network (`jaxcnn.models`). Which of our networks reads which option: `jaxcnn.config.networks`."""
 
     name: Annotated[str, Open("networks", ("alexnet", "vgg16", "resnet50", "cnn", "airbench", "airbench_residual"))] = (
         "vgg16"  # the architecture
@@ -17,11 +17,14 @@ class Model:
     form: Literal["cifar", "imagenet"] = "cifar"  # stem for small images, or torchvision's layout
     num_classes: Count = 0  # 0: that of the data set
     width: Annotated[AboveZero, AtMost(1024.0)] = 1.0  # multiplies every channel count and hidden size
-    head: Literal["linear", "dense4096"] = "linear"  # vgg16 in CIFAR form only
-    batch_norm: bool = True  # alexnet and vgg16; the others always have it
+    head: Literal["linear", "dense4096"] = "linear"  # form="cifar": the classifier alone, or after two hidden layers
+    batch_norm: bool = True  # after each convolution; the other networks always have it
     dropout: Fraction = 0.0  # rate; at torchvision's places, else before the classifier
     dtype: Literal["float32", "bfloat16"] = "float32"  # type of computation; parameters stay float32
-    zero_init_residual: bool = True  # resnet50: the last BatchNorm scale of each block starts at 0
+    zero_init_residual: bool = True  # the last BatchNorm scale of each residual block starts at 0
+    last_stride: Annotated[Positive, AtMost(2)] = 2  # of the last stage; 1 leaves it the image of the stage before
+    shortcut: Literal["strided", "pooled"] = "strided"  # into a smaller image; pooled: 2x2 means first ("ResNet-D")
+    stochastic_depth: Fraction = 0.0  # rate at which an example skips the last residual block; less for those before
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +97,7 @@ class Augment:
     crop_padding: Count = 4  # pixels
     flip: Literal["none", "random", "alternating"] = "none"  # left to right; alternating: in one of every two epochs
     cutout: Count = 0  # side of the square, pixels
+    )
     mixup: NonNegative = 0.0  # alpha of the Beta distribution; 0: off
     cutmix: NonNegative = 0.0  # alpha; if mixup is also on, each example gets one of the two
     brightness: Annotated[NonNegative, AtMost(255.0)] = 0.0  # colour jitter: factors drawn from [1 - x, 1 + x]

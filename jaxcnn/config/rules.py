@@ -5,13 +5,11 @@ import itertools
 from collections.abc import Iterator
 from typing import Any, get_type_hints
 
-from jaxcnn.config import open_names, ranges
+from jaxcnn.config import networks, open_names, ranges
 from jaxcnn.config.fields import Config, Model, Optim, Task
 
 OF_OUR_OPTIMIZERS = ("momentum", "nesterov", "beta2", "epsilon", "trust_coefficient", "newton_schulz_steps")
 HELD_OUT = "holdout"  # data.val_split: hold out of the training split, even if the set has a validation split
-WHITENED = ("airbench", "airbench_residual")  # networks whose first layer whitens patches
-NORMALISED = (*WHITENED, "cnn", "resnet50")  # in every form: BatchNorm after each kernel except the classifier's
 
 
 def check(config: Config) -> list[str]:
@@ -36,23 +34,16 @@ def _impossible(config: Config) -> list[str]:
             wrong.append(line)
 
     model, norm, optim, schedule, augment = config.model, config.norm, config.optim, config.schedule, config.augment
-    foreign_network = any(open_names.foreign(model))
     need(
         model.num_classes != 1,
         "config.model.num_classes must be at least 2, or 0 for the number of classes of the data set",
     )
-    need(
-        model.head == "linear" or foreign_network or (model.name == "vgg16" and model.form == "cifar"),
-        "config.model.head='dense4096' is for model.name='vgg16' with form='cifar' only",
-    )
-    need(
-        model.batch_norm or foreign_network or model.name in ("alexnet", "vgg16"),
-        f"config.model.batch_norm=False is for alexnet and vgg16; {model.name} always has BatchNorm",
-    )
-    need(
-        model.name not in ("cnn", *WHITENED) or model.form == "cifar",
-        f"config.model.name={model.name!r} has only form='cifar'",
-    )
+    if not any(open_names.foreign(model)):  # a network of a user may read any option
+        wrong += networks.unread(model)
+        need(
+            model.head == "linear" or model.form == "cifar",
+            f"config.model.head={model.head!r} is for form='cifar'; form={model.form!r} has its own hidden layers",
+        )
     wrong += _impossible_task(config.task, optim)
     need(
         not (config.task.teacher and augment.small_sides),
@@ -65,8 +56,9 @@ def _impossible(config: Config) -> list[str]:
         "batch_norm=True",
     )
     need(
-        optim.whitening_bias_epochs == 0 or model.name in WHITENED,
-        f"config.optim.whitening_bias_epochs is for {' and '.join(WHITENED)}; {model.name} has no whitening layer",
+        optim.whitening_bias_epochs == 0 or model.name in networks.WHITENED,
+        f"config.optim.whitening_bias_epochs is for {' and '.join(networks.WHITENED)}; {model.name} has no whitening "
+        "layer",
     )
     if any(open_names.foreign(optim)):
         for name in OF_OUR_OPTIMIZERS:
@@ -178,7 +170,7 @@ def _only_normalised_convolutions(model: Model) -> bool:
     """Whether a network is known to consist of convolutions with BatchNorm and one dense layer."""
     if model.name == "vgg16":
         return model.form == "cifar" and model.head == "linear" and model.batch_norm
-    return model.name in NORMALISED
+    return model.name in networks.NORMALISED
 
 
 def _impossible_task(task: Task, optim: Optim) -> list[str]:

@@ -47,10 +47,7 @@ RESIDUAL_GROUPS = (
 
 
 class _Whitened(Network):
-    """The common attributes and layers of these networks.
-
-    Of `model`, `width` and `dropout` are used here; the width does not affect the whitening layer.
-    """
+    """The common attributes and layers of these networks. The width does not affect the whitening layer."""
 
     FROZEN: ClassVar = whitening.FROZEN
 

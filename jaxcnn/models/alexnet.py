@@ -19,8 +19,6 @@ class AlexNet(Network):
     2x2 for 32x32. For 32x32x3 and 10 classes, 23,272,266 parameters without BatchNorm, 23,273,418 with it.
     form="imagenet": torchvision's layout, 61,100,840 parameters for 1000 classes without BatchNorm.
     With BatchNorm, which follows each convolution, the convolutions have no bias.
-
-    Of `model`, `width`, `form`, `batch_norm` and `dropout` are used here.
     """
 
     @nn.compact

@@ -14,8 +14,6 @@ class CNN(Network):
     """Three 3x3 convolutions with BatchNorm, a 2x2 max-pool after the second, a global average pool, a classifier.
 
     56,554 parameters for 1 channel and 10 classes, 57,130 for 3 channels. Dropout precedes the classifier.
-
-    Of `model`, `width` and `dropout` are used here.
     """
 
     @nn.compact

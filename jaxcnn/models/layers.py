@@ -164,17 +164,51 @@ class Dropout(nn.Module):
         """
         if not train or self.rate == 0:
             return x
-        positions = context.current().positions if positions is None else positions
-        if positions is None:
-            raise ValueError("dropout needs `positions`, the examples' places in the global batch")
-        return dropped(x, self.rate, self.make_rng("dropout"), positions)
+        return dropped(x, self.rate, self.make_rng("dropout"), _known(positions))
 
 
-def dropped(x: Float[Array, "b ..."], rate: float, key: Key[Array, ""], positions: Positions) -> Float[Array, "b ..."]:
-    """`x` with values dropped at a rate in (0, 1), by noise from the key and the position of each example."""
+class StochasticDepth(nn.Module):
+    """Drops the whole branch of a residual block, each example by itself, independent of devices and microbatches.
+
+    Huang et al. 2016, arXiv:1603.09382; there a branch is dropped for a whole batch, and evaluation multiplies it by
+    the probability of keeping. Here a kept branch is divided by it, as in `Dropout`, which also says where the noise
+    comes from. Statistics of BatchNorm inside the branch are those of all examples.
+    """
+
+    rate: float
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b ..."], train: bool, positions: Positions | None = None
+    ) -> Float[Array, "b ..."]:
+        """Drop all values of some examples. Raises ValueError as `Dropout` does."""
+        if not train or self.rate == 0:
+            return x
+        return dropped(x, self.rate, self.make_rng("dropout"), _known(positions), shape=(1,) * (x.ndim - 1))
+
+
+def _known(positions: Positions | None) -> Positions:
+    """The positions in the global batch: those of the run unless given."""
+    positions = context.current().positions if positions is None else positions
+    if positions is None:
+        raise ValueError("dropout needs `positions`, the examples' places in the global batch")
+    return positions
+
+
+def dropped(
+    x: Float[Array, "b ..."],
+    rate: float,
+    key: Key[Array, ""],
+    positions: Positions,
+    shape: tuple[int, ...] | None = None,
+) -> Float[Array, "b ..."]:
+    """`x` with values dropped at a rate in (0, 1), by noise from the key and the position of each example.
+
+    The noise of an example has this shape, by default that of the example: a dimension of 1 is dropped as a whole.
+    """
     bits, threshold = threshold_of(rate)
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, positions)
-    draws = jax.vmap(lambda key: random_integers(key, x.shape[1:], bits))(keys)
+    draws = jax.vmap(lambda key: random_integers(key, x.shape[1:] if shape is None else shape, bits))(keys)
     return jnp.where(draws >= threshold, x / (1 - threshold / 2**bits), 0).astype(x.dtype)
 
 

@@ -35,7 +35,7 @@ class Network(nn.Module):
     It maps `Images` to `Logits`; `positions` (`Positions`, in the global batch) are needed for dropout in training.
 
     Attributes:
-      model: the options; a network's docstring says which of them it reads.
+      model: the options; `jaxcnn.config.networks` says which of them each network reads.
       norm: options of the BatchNorm layers.
       outputs: number of outputs; for classification, of classes.
       axis_name: mesh axis over which the batch is sharded, or None.

@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 from flax.typing import VariableDict
 
 import jaxcnn.config as config
-from jaxcnn.config import UserError
+from jaxcnn.config import UserError, networks
 from jaxcnn.machine import plugins
 from jaxcnn.models import context, linen_layers
 from jaxcnn.models.network import Images, Logits, Positions
@@ -19,7 +20,9 @@ KIND = "networks"  # the group of the entry points
 TRAIN = ("train", "training", "is_training")  # the names under which a network may take whether it is trained
 EVALUATE = ("deterministic", "use_running_average")  # and those for the opposite
 OUTPUTS = ("outputs", "num_classes", "num_outputs")
-OPTIONAL = ("form", "width", "head", "batch_norm", "dropout", "zero_init_residual")  # fields of config.model
+GIVEN = ("form", "width", "head", "batch_norm", "dropout", "zero_init_residual")  # fields of config.model
+# The others are given only if they are set: a network that has an argument of that name also has a default of its own.
+OPTIONAL = tuple(dict.fromkeys((*GIVEN, *itertools.chain(*networks.OPTIONS.values()))))
 COLLECTIONS = {"params", "batch_stats"}
 
 
@@ -120,7 +123,8 @@ def _module(
         return loaded.target
     if not callable(loaded.target):
         raise UserError(f"{loaded.name!r} is neither a Flax module nor a function that makes one")
-    offered = {name: getattr(model, name) for name in OPTIONAL} | dict.fromkeys(OUTPUTS, outputs)
+    offered = {name: getattr(model, name) for name in OPTIONAL if name in GIVEN or _is_set(model, name)}
+    offered |= dict.fromkeys(OUTPUTS, outputs)
     offered |= {"dtype": jnp.dtype(model.dtype), "model": model, "norm": norm, "axis_name": axis_name}
     from jaxcnn.models import nnx_bridge  # imports flax.nnx
 
@@ -142,9 +146,13 @@ def _refuse_unused(loaded: plugins.Loaded, model: config.Model, taken: Any) -> N
     if "model" in taken:
         return
     for name in (*OPTIONAL, "dtype"):
-        value = getattr(model, name)
-        if value != getattr(config.Model, name) and name not in taken:
+        if _is_set(model, name) and name not in taken:
+            value = getattr(model, name)
             raise UserError(f"config.model.{name}={value!r} has no effect: {loaded.name!r} has no argument {name!r}")
+
+
+def _is_set(model: config.Model, name: str) -> bool:
+    return getattr(model, name) != getattr(config.Model, name)
 
 
 def frozen(name: str) -> Any:

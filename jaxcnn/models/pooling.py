@@ -129,6 +129,20 @@ def global_average_pool(x: Images) -> Float[Array, "b c"]:
     return x.mean(axis=(1, 2))
 
 
+def halving_average_pool(x: Images) -> Pooled:
+    """Mean of each 2x2 window, of stride 2; oh = ceil(h / 2).
+
+    The last window of an odd side has the pixels that are there, as in PyTorch's AvgPool2d with ceil_mode=True and
+    count_include_pad=False.
+    """
+    height, width = x.shape[1:3]
+    dtype = jnp.promote_types(x.dtype, jnp.float32)
+    padded = jnp.pad(x.astype(dtype), ((0, 0), (0, height % 2), (0, width % 2), (0, 0)))
+    rows, columns = (np.minimum(2, length - 2 * np.arange(-(-length // 2))) for length in (height, width))
+    total = functools.reduce(jnp.add, _taps(padded, 2, 2))
+    return (total / (rows[:, None] * columns)[..., None]).astype(x.dtype)
+
+
 def adaptive_average_pool(x: Images, size: int) -> Float[Array, "b size size c"]:
     """Mean over size x size windows that cover the image.
 

@@ -8,9 +8,9 @@ from jaxtyping import Array, Float
 
 import jaxcnn.config as config
 from jaxcnn.models.batch_norm import BatchNorm
-from jaxcnn.models.layers import Classifier, Conv, Dropout, scaled
+from jaxcnn.models.layers import Classifier, Conv, Dropout, StochasticDepth, scaled
 from jaxcnn.models.network import Images, Logits, Network, Positions
-from jaxcnn.models.pooling import global_average_pool, max_pool
+from jaxcnn.models.pooling import global_average_pool, halving_average_pool, max_pool
 
 STAGES = ((64, 3), (128, 4), (256, 6), (512, 3))  # (channels of the 3x3 convolutions, blocks)
 EXPANSION = 4  # a block's output has this many times the channels of its 3x3 convolution
@@ -24,7 +24,11 @@ class ResNet50(Network):
 
     Dropout precedes the classifier; torchvision's ResNet50 has none.
 
-    Of `model`, `width`, `form`, `dropout` and `zero_init_residual` are used here.
+    Options that change neither the parameters nor their names: last_stride=1 keeps the last stage at the size of the
+    stage before, for small images. shortcut="pooled" halves an image by 2x2 means before the 1x1 convolution of a
+    shortcut, which then reads all pixels, where a strided one reads every fourth: He et al. 2019, "Bag of tricks for
+    image classification", arXiv:1812.01187, figure 2c. stochastic_depth is the rate of `StochasticDepth` in the last
+    block; that of block l of L is l / L times as large, the linear rule of its paper.
     """
 
     @nn.compact
@@ -38,20 +42,25 @@ class ResNet50(Network):
         x = nn.relu(BatchNorm(self.norm, self.axis_name, name="stem_bn")(x, train))
         if imagenet:
             x = max_pool(x, 3, strides=2, padding=1)
+        block, all_blocks = 0, sum(blocks for _, blocks in STAGES)
         for stage, (channels, blocks) in enumerate(STAGES, start=1):
+            stage_strides = {1: 1, len(STAGES): self.model.last_stride}.get(stage, 2)
             for i in range(1, blocks + 1):
+                block += 1
                 x = Bottleneck(
                     channels=scaled(channels, self.model.width),
                     output_channels=scaled(EXPANSION * channels, self.model.width),
-                    strides=2 if stage > 1 and i == 1 else 1,
+                    strides=stage_strides if i == 1 else 1,
                     project=i == 1,
+                    pooled=self.model.shortcut == "pooled",
+                    drop_rate=self.model.stochastic_depth * block / all_blocks,
                     zero_init=self.model.zero_init_residual,
                     norm=self.norm,
                     axis_name=self.axis_name,
                     dtype=self.dtype,
                     split=stage >= 3,
                     name=f"block{stage}_{i}",
-                )(x, train)
+                )(x, train, positions)
         x = Dropout(self.model.dropout, name="dropout")(global_average_pool(x), train, positions)
         return Classifier(self.outputs, name="classifier")(x)
 
@@ -64,6 +73,8 @@ class Bottleneck(nn.Module):
       output_channels: channels of the third.
       strides: stride of the 3x3 convolution.
       project: the shortcut is a 1x1 convolution with BatchNorm instead of the identity.
+      pooled: the stride of this convolution is that of a 2x2 average pool before it.
+      drop_rate: rate at which an example gets the shortcut alone in training.
       zero_init: the scale of the last BatchNorm starts at 0, so the block starts as its shortcut: Goyal et al. 2017,
         arXiv:1706.02677, section 5.1.
       norm: options of the BatchNorm layers.
@@ -76,6 +87,8 @@ class Bottleneck(nn.Module):
     output_channels: int
     strides: int
     project: bool
+    pooled: bool
+    drop_rate: float
     zero_init: bool
     norm: config.Norm
     axis_name: str | None
@@ -83,8 +96,8 @@ class Bottleneck(nn.Module):
     split: bool
 
     @nn.compact
-    def __call__(self, x: Images, train: bool) -> Float[Array, "b oh ow o"]:
-        """The block of `x`: o is `output_channels`, oh = ceil(h / strides)."""
+    def __call__(self, x: Images, train: bool, positions: Positions | None = None) -> Float[Array, "b oh ow o"]:
+        """The block of `x`: o is `output_channels`, oh = ceil(h / strides). Positions are for `drop_rate`."""
 
         def conv(name: str, features: int, size: int, strides: int) -> Conv:
             return Conv(
@@ -100,8 +113,12 @@ class Bottleneck(nn.Module):
         y = nn.relu(batch_norm("bn2")(y, train))
         y = conv("conv3", self.output_channels, 1, 1)(y)
         y = batch_norm("bn3", nn.initializers.zeros if self.zero_init else nn.initializers.ones)(y, train)
+        y = StochasticDepth(self.drop_rate, name="stochastic_depth")(y, train, positions)
         if self.project:
-            x = conv("shortcut_conv", self.output_channels, 1, self.strides)(x)
+            strides = self.strides
+            if self.pooled and strides == 2:
+                x, strides = halving_average_pool(x), 1
+            x = conv("shortcut_conv", self.output_channels, 1, strides)(x)
             x = batch_norm("shortcut_bn")(x, train)
         return _join(x, y) if train else lax.platform_dependent(x, y, cpu=_join_once, default=_join)
 

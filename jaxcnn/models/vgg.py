@@ -21,8 +21,6 @@ class VGG16(Network):
     parameters for 1000 classes without BatchNorm, 138,365,992 with it; convolutions always have a bias.
 
     Dropout follows each hidden dense layer (torchvision's placement); with head="linear" it precedes the classifier.
-
-    Of `model`, `width`, `form`, `head`, `batch_norm` and `dropout` are used here.
     """
 
     @nn.compact

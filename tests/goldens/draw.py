@@ -27,6 +27,10 @@ CASES: dict[str, tuple[dict, int]] = {
     "resnet50_cifar": ({"name": "resnet50"}, 16),
     "resnet50_imagenet": ({"name": "resnet50", "form": "imagenet"}, 64),
 }
+# The same, of which only the logits in evaluation are kept: all else is in a case above. An odd side is halved.
+FORWARD_CASES: dict[str, tuple[dict, int]] = {
+    "resnet50_cifar_pooled": ({"name": "resnet50", "last_stride": 1, "shortcut": "pooled"}, 10),
+}
 
 
 def generator(*names: str) -> np.random.Generator:

@@ -4,7 +4,8 @@
 
 The networks are those of `benchmarks/torch_networks.py`, in torchvision's layout. For every case of `draw.CASES`:
 logits in evaluation and training mode, fingerprints of all gradients, the losses of five steps of SGD (Nesterov, weight
-decay on kernels), and fingerprints of parameters and running statistics after them.
+decay on kernels), and fingerprints of parameters and running statistics after them. Of `draw.FORWARD_CASES`, the logits
+in evaluation mode alone.
 """
 
 import pathlib
@@ -71,7 +72,7 @@ def fingerprints(tensors: dict) -> np.ndarray:
 
 def run(case: str) -> dict[str, np.ndarray]:
     """Everything of one case."""
-    fields, side = draw.CASES[case]
+    fields, side = (draw.CASES | draw.FORWARD_CASES)[case]
     network, names = torch_networks.build(fields | {"width": draw.WIDTH}, draw.CLASSES)
     network.double()
     parameters, statistics = leaves(network, names)
@@ -84,6 +85,8 @@ def run(case: str) -> dict[str, np.ndarray]:
     images, labels = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()), torch.from_numpy(labels)
 
     result = {"logits_eval": network.eval()(images).detach().numpy()}
+    if case in draw.FORWARD_CASES:
+        return result
     network.train()
     kernels = [tensor for path, (tensor, _) in parameters.items() if path.endswith("/kernel")]
     others = [tensor for path, (tensor, _) in parameters.items() if not path.endswith("/kernel")]
@@ -112,7 +115,7 @@ def run(case: str) -> dict[str, np.ndarray]:
 
 def main() -> None:
     """Write torch_goldens.npz beside this file."""
-    arrays = {f"{case}/{key}": value for case in draw.CASES for key, value in run(case).items()}
+    arrays = {f"{case}/{key}": value for case in (*draw.CASES, *draw.FORWARD_CASES) for key, value in run(case).items()}
     for case in draw.CASES:
         print(case, arrays[f"{case}/losses"])
     np.savez_compressed(pathlib.Path(__file__).with_name("torch_goldens.npz"), **arrays)

@@ -1,0 +1,34 @@
+"""The options of `config.model` that each of our networks reads, as data: the networks themselves are not imported."""
+
+import dataclasses
+
+from jaxcnn.config.fields import Model
+
+OF_EVERY_NETWORK = ("name", "num_classes", "width", "dropout", "dtype")
+OPTIONS: dict[str, tuple[str, ...]] = {  # besides those
+    "airbench": (),
+    "airbench_residual": (),
+    "alexnet": ("form", "batch_norm"),
+    "cnn": (),
+    "resnet50": ("form", "zero_init_residual", "last_stride", "shortcut", "stochastic_depth"),
+    "vgg16": ("form", "head", "batch_norm"),
+}
+WHITENED = ("airbench", "airbench_residual")  # the first layer whitens patches
+NORMALISED = (*WHITENED, "cnn", "resnet50")  # in every form: BatchNorm after each kernel except the classifier's
+
+
+def readers(option: str) -> tuple[str, ...]:
+    """Our networks that read an option of `config.model`."""
+    return tuple(name for name, options in OPTIONS.items() if option in (*OF_EVERY_NETWORK, *options))
+
+
+def unread(model: Model) -> list[str]:
+    """One line for each option of one of our networks that has another value than its default and is not read."""
+    lines = []
+    for field in dataclasses.fields(model):
+        value, those = getattr(model, field.name), readers(field.name)
+        if value != field.default and model.name not in those:
+            *others, last = those
+            listed = f"{', '.join(others)} and {last}" if others else last
+            lines.append(f"config.model.{field.name}={value!r} is for {listed}; {model.name} has no such option")
+    return lines
