@@ -105,7 +105,7 @@ def augmented_draws(config: configuration.Config, split: Split, kind: Targets, e
     original, target = split.read(chosen), jax.tree.map(lambda rows: jnp.asarray(rows[chosen]), split.targets)
     channels = split.image_shape[-1]
     mean, std = jnp.zeros(channels), jnp.ones(channels)
-    if config.augment.normalize and config.augment.cutout:  # the only operation in which they are visible
+    if config.augment.normalize and (config.augment.cutout or config.augment.erasing):  # where they are visible
         mean, std = map(jnp.asarray, image_statistics(split))
     position = jnp.arange(len(chosen), dtype=jnp.int32)
     index = jnp.asarray(chosen, jnp.int32)

@@ -183,13 +183,56 @@ def test_cutout_is_a_clipped_square_with_its_centre_anywhere(side):
     assert {one.tobytes() for one in np.asarray(cut(keys(1000)))} == expected
 
 
-def test_cutout_fills_with_the_mean_of_the_data():
+@pytest.mark.parametrize("fields", [{"cutout": 4}, {"erasing": 1.0}])
+def test_cutout_and_erasing_fill_with_the_mean_of_the_data(fields):
     batch = batch_of(np.full((4, 8, 8, 3), 255, np.uint8))
-    back = augment.denormalize(run(Augment(cutout=4), batch).image, MEAN, STD)
+    back = augment.denormalize(run(Augment(**fields), batch).image, MEAN, STD)
     is_mean = np.isclose(back, MEAN, atol=1e-6).all(-1)
     is_white = np.isclose(back, 1, atol=1e-6).all(-1)
     assert (is_mean ^ is_white).all()
     assert is_mean.any(axis=(1, 2)).all()
+
+
+# Random erasing
+
+
+def erased_as_in_the_paper(random, height, width):
+    """Rows and columns of a rectangle by algorithm 1 of Zhong et al. 2017, its ratio uniform in the logarithm."""
+    while True:
+        area, ratio = random.uniform(0.02, 0.4) * height * width, np.exp(random.uniform(np.log(0.3), -np.log(0.3)))
+        rows, columns = round(np.sqrt(area * ratio)), round(np.sqrt(area / ratio))
+        if rows <= height and columns <= width:
+            return rows, columns
+
+
+def test_erasing_cuts_rectangles_of_the_papers_sizes_anywhere():
+    height, width, count, probability = 24, 32, 4000, 0.7
+    ones = jnp.ones((height, width, 1))
+    erase = jax.jit(jax.vmap(lambda key: image_ops.random_erasing(ones, key, probability)[..., 0] == 0))
+    masks = np.asarray(erase(keys(count)))
+    lines = masks.any(axis=2), masks.any(axis=1)  # the rows, and the columns, in which something is erased
+    rows, columns = (each.sum(axis=1) for each in lines)
+    np.testing.assert_array_equal(masks.sum(axis=(1, 2)), rows * columns)
+    for each in lines:  # they follow one another
+        assert (np.abs(np.diff(each.astype(int), axis=1, prepend=0, append=0)).sum(axis=1) <= 2).all()
+    happened = rows > 0
+    assert abs(happened.mean() - probability) < 5 * (probability * (1 - probability) / count) ** 0.5
+    sizes, random = np.stack([rows, columns], axis=1)[happened], np.random.default_rng(0)
+    expected = np.array([erased_as_in_the_paper(random, height, width) for _ in range(count)])
+    for of in (lambda size: size[:, 0], lambda size: size[:, 1], lambda size: size.prod(axis=1)):
+        # Five standard errors of the difference of two means.
+        error = np.hypot(of(expected).std() / count**0.5, of(sizes).std() / len(sizes) ** 0.5)
+        assert abs(of(sizes).mean() - of(expected).mean()) < 5 * error
+    # First places are uniform among those that a size leaves: the mean is half of the room, of at most 30 pixels.
+    for each, size, side in ((lines[0], rows, height), (lines[1], columns, width)):
+        first, room = each[happened].argmax(axis=1), (side - size)[happened]
+        assert (first == 0).any() and (first == room).any()
+        assert abs((first - room / 2).mean()) < 5 * 30 / 12**0.5 / len(first) ** 0.5
+
+
+def test_erasing_leaves_an_image_that_no_rectangle_fits():
+    line = jnp.ones((1, 1000, 1))
+    np.testing.assert_array_equal(image_ops.random_erasing(line, jax.random.key(0), 1.0), line)
 
 
 # Colour jitter
@@ -287,9 +330,9 @@ def test_the_same_key_gives_the_same_bits_and_another_key_others():
     assert all((np.asarray(first.image) != np.asarray(other.image)).any(axis=(1, 2, 3)))
 
 
-@pytest.mark.parametrize("policy", ["none", "randaugment", "trivialaugment"])
+@pytest.mark.parametrize("policy", ["none", "randaugment", "autoaugment"])
 def test_an_example_keeps_its_augmentation_wherever_it_lies_and_however_many_lie_beside_it(policy):
-    config = Augment(crop="reflect", flip="random", cutout=4, policy=policy, policy_layers=1)
+    config = Augment(crop="reflect", flip="random", cutout=4, erasing=0.5, policy=policy, policy_layers=1)
     if policy == "none":
         config = Augment(crop="reflect", flip="random", brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
     image = images(13)
@@ -334,7 +377,8 @@ def test_switching_operations_on_never_changes_what_others_draw():
     np.testing.assert_array_equal(left_is_dark(crop="zero", crop_padding=1, contrast=0.2), left_is_dark())
 
     weights = [
-        run(config, white).target.share for config in (Augment(mixup=0.4), Augment(mixup=0.4, flip="random", cutout=3))
+        run(config, white).target.share
+        for config in (Augment(mixup=0.4), Augment(mixup=0.4, flip="random", cutout=3, erasing=0.5))
     ]
     np.testing.assert_array_equal(*weights)
 

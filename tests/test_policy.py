@@ -1,4 +1,4 @@
-"""RandAugment and TrivialAugment: each operation against Pillow, and what the policies draw."""
+"""RandAugment, TrivialAugment and AutoAugment: each operation against Pillow, and what the policies draw."""
 
 import itertools
 
@@ -50,6 +50,7 @@ def test_tonal_operations_are_pillows(channels):
     image = picture(channels=channels)
     assert differences(image, "identity", 0, lambda one: one).max() == 0
     assert differences(image, "equalize", 0, ImageOps.equalize).max() == 0
+    assert differences(image, "invert", 0, ImageOps.invert).max() == 0
     # Pillow multiplies by a rounded quotient and truncates, which can miss a whole number by one.
     assert differences(image, "autocontrast", 0, ImageOps.autocontrast).max() <= 1
     for threshold in (0, 60, 178.5, 255):
@@ -164,7 +165,50 @@ def test_trivialaugment_draws_its_strength_anew():
     assert len(set(draws_of(policy.trivialaugment, image, 300))) > 100  # 24 outcomes at any one strength
 
 
-@pytest.mark.parametrize("name", ["randaugment", "trivialaugment"])
+STRONGEST = {  # at strength 9 of 9, as torchvision's AutoAugment has it for images of 20 x 17
+    "rotate": 30, "shear_y": 0.3, "translate_x": 17 * 150 / 331, "translate_y": 20 * 150 / 331,
+    "color": 0.9, "contrast": 0.9, "brightness": 0.9, "sharpness": 0.9,
+}  # fmt: skip
+
+
+def as_torchvision(name, strength):
+    """The amounts, in the units of `policy.setting`, that an operation of AutoAugment may have, each equally likely."""
+    if name in ("autocontrast", "equalize", "invert"):
+        return [0]
+    if name == "solarize":
+        return [np.linspace(255, 0, 10)[strength]]
+    if name == "posterize":
+        return [8 - round(strength / (9 / 4))]
+    amount = np.linspace(0, STRONGEST[name], 10)[strength]
+    amount = int(amount) if name.startswith("translate") else amount
+    return [1 + amount, 1 - amount] if STRONGEST[name] == 0.9 else [amount, -amount]
+
+
+def test_autoaugment_draws_every_pair_equally_often_and_each_operation_with_its_probability():
+    image, count = picture(), 6000
+
+    def after(image, name, tenths, strength):
+        amounts = as_torchvision(name, strength)
+        yield image, 1 - tenths / 10
+        for amount in amounts if tenths else ():
+            yield apply_named(image, name, amount), tenths / 10 / len(amounts)
+
+    expected: dict[bytes, float] = {}
+    for first, second in policy.PAIRS:
+        for once, share in after(image, *first):
+            for twice, other in after(once, *second):
+                expected[twice.tobytes()] = expected.get(twice.tobytes(), 0) + share * other / 25
+    assert sum(expected.values()) == pytest.approx(1)
+    counts = dict.fromkeys(expected, 0)
+    for draw in draws_of(policy.autoaugment, image, count):
+        counts[draw] += 1  # a KeyError is an outcome that no pair has
+    often = {outcome: share * count for outcome, share in expected.items() if share * count >= 20}
+    assert sum(often.values()) > 0.8 * count
+    for outcome, wanted in often.items():
+        assert abs(counts[outcome] - wanted) < 5 * wanted**0.5
+
+
+@pytest.mark.parametrize("name", ["randaugment", "trivialaugment", "autoaugment"])
 def test_the_batch_goes_through_the_policy_with_the_examples_own_key(name):
     image = jnp.asarray(picture())[None].repeat(6, axis=0)
     label = jnp.arange(6, dtype=jnp.int32)
@@ -173,7 +217,7 @@ def test_the_batch_goes_through_the_policy_with_the_examples_own_key(name):
     made = jax.jit(augment.augment, static_argnums=(0, 1))
     result = made(config, Classes(6), batch, jax.random.key(0), jnp.zeros(3), jnp.ones(3))
     alone = jax.jit(
-        policy.trivialaugment if name == "trivialaugment" else lambda image, key: policy.randaugment(image, key, 1, 9.0)
+        (lambda image, key: policy.randaugment(image, key, 1, 9.0)) if name == "randaugment" else getattr(policy, name)
     )
     for position in range(6):
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), position), augment.Draw.POLICY)

@@ -18,6 +18,7 @@ FLAGS = (
     "--config.checkpoint.every_steps=7",
     "--config.optim.ema_decay=0.9",
     "--config.augment.mixup=0.2",
+    "--config.augment.erasing=0.5",
 )
 
 

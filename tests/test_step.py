@@ -19,9 +19,12 @@ from tests import small
 TOLERANCE = 2e-4
 
 HARD = {
-    "augment": {"crop": "reflect", "flip": "alternating", "mixup": 0.4, "cutmix": 1.0, "cutout": 3, "brightness": 0.3},
+    "augment": {
+        "crop": "reflect", "flip": "alternating", "mixup": 0.4, "cutmix": 1.0, "cutout": 3, "erasing": 0.5,
+        "brightness": 0.3,
+    },
     "optim": {"learning_rate": 0.1, "label_smoothing": 0.1, "ema_decay": 0.9, "clip_norm": 1.0},
-}
+}  # fmt: skip
 NETWORKS = {
     "cnn, whole batch": {"model": {"name": "cnn"}},
     "cnn, groups of 4": {"model": {"name": "cnn"}, "norm": {"group_size": 4}},
@@ -69,9 +72,10 @@ def test_group_statistics_are_no_whole_batch_statistics():
     assert np.abs(whole - ghost).max() > 20 * TOLERANCE
 
 
-@pytest.mark.parametrize("devices", [1, 4])
-def test_resident_and_streamed_batches_train_to_the_same_bits(devices):
-    config = small.config(**HARD, norm={"group_size": 4})
+@pytest.mark.parametrize(("devices", "policy"), [(1, "autoaugment"), (4, "none")])
+def test_resident_and_streamed_batches_train_to_the_same_bits(devices, policy):
+    augment = HARD["augment"] | {"policy": policy}
+    config = small.config(**HARD | {"augment": augment}, norm={"group_size": 4})
     mesh, spec = meshes.make_mesh(devices), small.spec_of(config)
     image, label = small.split()
     normalization = small.constants(mesh)

@@ -97,6 +97,8 @@ class Augment:
     crop_padding: Count = 4  # pixels
     flip: Literal["none", "random", "alternating"] = "none"  # left to right; alternating: in one of every two epochs
     cutout: Count = 0  # side of the square, pixels
+    erasing: Annotated[NonNegative, AtMost(1.0)] = (
+        0.0  # random erasing: probability; a rectangle of 2 to 40 % of the area
     )
     mixup: NonNegative = 0.0  # alpha of the Beta distribution; 0: off
     cutmix: NonNegative = 0.0  # alpha; if mixup is also on, each example gets one of the two
@@ -104,7 +106,7 @@ class Augment:
     contrast: Annotated[NonNegative, AtMost(255.0)] = 0.0  # the same
     saturation: Annotated[NonNegative, AtMost(255.0)] = 0.0  # the same
     hue: Annotated[NonNegative, AtMost(0.5)] = 0.0  # rotation drawn from [-x, x] turns of the colour circle, x <= 0.5
-    policy: Literal["none", "randaugment", "trivialaugment"] = "none"  # random operations on each image
+    policy: Literal["none", "randaugment", "trivialaugment", "autoaugment"] = "none"  # random operations on each image
     policy_layers: Annotated[Positive, AtMost(100)] = 2  # operations per image (randaugment)
     policy_magnitude: Annotated[NonNegative, AtMost(30.0)] = 9.0  # 0 to 30 (randaugment)
     own: tuple[Annotated[str, Open("augmentations")], ...] = ()  # functions of (image, key), one after another

@@ -47,6 +47,7 @@ class Draw(enum.IntEnum):
     CUTOUT = 4
     MIXING = 5
     OWN = 6
+    ERASING = 7
 
 
 def augment(
@@ -65,7 +66,8 @@ def augment(
 ) -> Augmented:
     """Augment a training batch.
 
-    In order: crop, flip, policy, colour jitter, functions of the user, normalisation, cutout, mixing, shrinking.
+    In order: crop, flip, policy, colour jitter, functions of the user, normalisation, cutout, random erasing, mixing,
+    shrinking.
 
     Policies and colour jitter need 8-bit pixels; the other operations take any.
 
@@ -164,6 +166,8 @@ def _augment_one(
         image = policy.randaugment(image, policy_key, config.policy_layers, config.policy_magnitude)
     elif config.policy == "trivialaugment":
         image = policy.trivialaugment(image, jax.random.fold_in(key, Draw.POLICY))
+    elif config.policy == "autoaugment":
+        image = policy.autoaugment(image, jax.random.fold_in(key, Draw.POLICY))
     if config.brightness or config.contrast or config.saturation or config.hue:
         color_key = jax.random.fold_in(key, Draw.COLOR)
         image = image_ops.color_jitter(
@@ -174,6 +178,8 @@ def _augment_one(
     image = normalize(image, mean, std)
     if config.cutout:
         image = image_ops.random_cutout(image, jax.random.fold_in(key, Draw.CUTOUT), config.cutout)
+    if config.erasing:
+        image = image_ops.random_erasing(image, jax.random.fold_in(key, Draw.ERASING), config.erasing)
     return image
 
 

@@ -1,15 +1,17 @@
 """Augmentation policies: a few operations drawn from a list, with their strengths.
 
-Both policies draw from the same fourteen operations and differ in the strengths. Operations act on pixel values 0..255
-as Pillow defines them, with nearest-neighbour sampling, black outside the image, and integers throughout.
+RandAugment and TrivialAugment draw from the same fourteen operations and differ in the strengths; AutoAugment draws a
+pair from a list. Operations act on pixel values 0..255 as Pillow defines them, with nearest-neighbour sampling, black
+outside the image, and integers throughout.
 
-With one branch per operation, `vmap` would compute all fourteen, since it turns a switch into a selection. So every
+With one branch per operation, `vmap` would compute all of them, since it turns a switch into a selection. So every
 operation is a `Setting` of a common form: an affine map, a look-up table per channel, and a blend with another image;
 two of the three are the identity. A policy is a table of settings, computed once with NumPy; a draw takes one row.
 """
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import flax.struct
@@ -25,6 +27,34 @@ OPERATIONS = (
     "contrast", "brightness", "sharpness", "shear_x", "shear_y", "translate_x", "translate_y",
 )  # fmt: skip
 LEVELS = 30  # strengths run from 0 to this
+# AutoAugment for CIFAR-10: pairs of operations, each with its probability in tenths and its strength from 0 to 9.
+PAIRS = (
+    (("invert", 1, 7), ("contrast", 2, 6)),
+    (("rotate", 7, 2), ("translate_x", 3, 9)),
+    (("sharpness", 8, 1), ("sharpness", 9, 3)),
+    (("shear_y", 5, 8), ("translate_y", 7, 9)),
+    (("autocontrast", 5, 8), ("equalize", 9, 2)),
+    (("shear_y", 2, 7), ("posterize", 3, 7)),
+    (("color", 4, 3), ("brightness", 6, 7)),
+    (("sharpness", 3, 9), ("brightness", 7, 9)),
+    (("equalize", 6, 5), ("equalize", 5, 1)),
+    (("contrast", 6, 7), ("sharpness", 6, 5)),
+    (("color", 7, 7), ("translate_x", 5, 8)),
+    (("equalize", 3, 7), ("autocontrast", 4, 8)),
+    (("translate_y", 4, 3), ("sharpness", 2, 6)),
+    (("brightness", 9, 6), ("color", 2, 8)),
+    (("solarize", 5, 2), ("invert", 0, 3)),
+    (("equalize", 2, 0), ("autocontrast", 6, 0)),
+    (("equalize", 2, 8), ("equalize", 6, 4)),
+    (("color", 9, 9), ("equalize", 6, 6)),
+    (("autocontrast", 8, 4), ("solarize", 2, 8)),
+    (("brightness", 1, 3), ("color", 7, 0)),
+    (("solarize", 4, 5), ("autocontrast", 9, 3)),
+    (("translate_y", 9, 9), ("translate_y", 7, 9)),
+    (("autocontrast", 9, 2), ("solarize", 8, 3)),
+    (("equalize", 8, 8), ("invert", 1, 3)),
+    (("translate_y", 7, 9), ("autocontrast", 9, 1)),
+)
 _BLENDED_WITH = ("itself", "brightness", "contrast", "color", "sharpness")
 
 Image = UInt8[Array, "h w c"]
@@ -38,7 +68,7 @@ class Setting:
     Attributes:
       matrix: for `image_ops.affine_nearest`.
       stretch: 1 for autocontrast, 2 for equalize, else 0.
-      invert_from: the first pixel value that solarize inverts, 256 for none.
+      invert_from: the first pixel value that solarize inverts; invert: 0; 256 for none.
       kept_bits: the mask of the bits that posterize keeps.
       blended_with: index in `_BLENDED_WITH`.
       factor: factor of the blend, in units of 2^-FACTOR_BITS.
@@ -82,6 +112,21 @@ def trivialaugment(image: Image, key: Key[Array, ""]) -> Image:
     return apply(image, _draw(_table_of(trivialaugment_amount, levels, *image.shape[:2]), key))
 
 
+def autoaugment(image: Image, key: Key[Array, ""]) -> Image:
+    """Apply one uniformly drawn pair of `PAIRS`: each of its two operations with its own probability.
+
+    Cubuk et al., "AutoAugment: Learning Augmentation Policies from Data" (2018, arXiv:1805.09501), the policy that was
+    found on CIFAR-10 and is also used for CIFAR-100, from its appendix. The amounts are those of torchvision's
+    AutoAugment: strength 9 is RandAugment's 30, and operations with a direction take each with probability 1/2.
+    """
+    table = _table_of_pairs(*image.shape[:2])
+    words = jax.random.bits(key, (3,), jnp.uint32)  # the remainders are uniform to 10^-8
+    for number in (0, 1):
+        at = words[0] % len(PAIRS), number, words[1 + number] % table.factor.shape[-1]
+        image = apply(image, jax.tree.map(lambda values, at=at: jnp.asarray(values)[at], table))
+    return image
+
+
 def randaugment_amount(name: str, level: float, sign: int, height: int, width: int) -> float:
     """The amount of an operation at `level` (0 to 30) in RandAugment, in the units of `setting`."""
     side = width if name == "translate_x" else height
@@ -115,7 +160,7 @@ def _amount(name, share, sign, *, enhance, rotate, shear, translate, posterize) 
 
 
 def setting(name: str, amount: float, height: int, width: int) -> Setting:
-    """One of `OPERATIONS` with its amount, for images of one size.
+    """One of `OPERATIONS`, or "invert", with its amount, for images of one size.
 
     The unit of `amount` depends on the operation. rotate: degrees counter-clockwise; shear_x (shear_y): pixels by which
     each row (column) moves to the left (up) relative to the previous one; translate_x, translate_y: pixels to the left,
@@ -138,10 +183,11 @@ def setting(name: str, amount: float, height: int, width: int) -> Setting:
             center = np.array([width / 2, height / 2])
             matrix[:, 2] = center - matrix[:, :2] @ center
     blended = name in _BLENDED_WITH
+    inverted = {"invert": 0, "solarize": math.ceil(amount - 1e-9)}
     return Setting(
         matrix=np.round(matrix * (1 << image_ops.COORDINATE_BITS)).astype(np.int32),
         stretch=np.int32({"autocontrast": 1, "equalize": 2}.get(name, 0)),
-        invert_from=np.int32(math.ceil(amount - 1e-9) if name == "solarize" else 256),
+        invert_from=np.int32(inverted.get(name, 256)),
         kept_bits=np.int32(256 - (1 << (8 - round(amount))) if name == "posterize" else 255),
         blended_with=np.int32(_BLENDED_WITH.index(name) if blended else 0),
         factor=np.int32(round((amount if blended else 1) * (1 << image_ops.FACTOR_BITS))),
@@ -164,7 +210,27 @@ def _table_of(amount, levels: tuple[float, ...], height: int, width: int) -> Set
         for level in levels
         for sign in (1, -1)
     ]
-    return jax.tree.map(lambda *values: np.stack(values), *rows)
+    return _stacked(rows)
+
+
+@functools.lru_cache(maxsize=16)
+def _table_of_pairs(height: int, width: int) -> Setting:
+    """The settings of `PAIRS`; NumPy, with three leading axes: pair, first or second operation, equally likely rows.
+
+    The twenty rows are both directions in each tenth of the probability: the operation or, in the rest, the identity.
+    """
+    identity = setting("identity", 0, height, width)
+
+    def rows(name: str, tenths: int, strength: int) -> Setting:
+        amounts = [randaugment_amount(name, strength * LEVELS / 9, sign, height, width) for sign in (1, -1)]
+        both = [setting(name, amount, height, width) for amount in amounts]
+        return _stacked(both * tenths + [identity] * 2 * (10 - tenths))
+
+    return _stacked([_stacked([rows(*operation) for operation in pair]) for pair in PAIRS])
+
+
+def _stacked(settings: Sequence[Setting]) -> Setting:
+    return jax.tree.map(lambda *values: np.stack(values), *settings)
 
 
 def _draw(table: Setting, key: Key[Array, ""]) -> Setting:

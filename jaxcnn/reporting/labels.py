@@ -32,6 +32,7 @@ KEYS = {
     "schedule.name": "schedule",
     "norm.group_size": "BatchNorm group",
     "augment.policy": "policy",
+    "augment.erasing": "random erasing",
     "optim.ema_decay": "moving average",
 }
 
