@@ -80,7 +80,7 @@ def test_a_config_that_ships_or_lies_in_a_file_is_found(tmp_path):
     assert jaxcnn.config("quickstart:smoke").run.epochs == 2.0
     file = tmp_path / "mine.py"
     file.write_text(
-        "from jaxcnn.config import recipes\ndef get_config(variant=''):\n    return recipes.strong('cnn', 'digits')\n"
+        "from jaxcnn.config import recipes\ndef get_config(variant=''):\n    return recipes.usual('cnn', 'digits')\n"
     )
     assert jaxcnn.config(file).data.source == "digits"
     assert jaxcnn.config("airbench", data="digits").optim.name == "muon"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import runpy
 from collections.abc import Iterator
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
@@ -87,6 +88,8 @@ def test_a_key_of_another_name_or_group_is_known_for_what_is_meant(key, near):
         ("model.last_stride", 1, "config.model.last_stride=1 is for resnet50; vgg16 has no such option"),
         ("model.stochastic_depth", 0.1, "config.model.stochastic_depth=0.1 is for resnet50; vgg16 has no such option"),
         ("model.zero_init_residual", False, "is for resnet50; vgg16 has no such option"),
+        ("augment.erasing", 1.5, "config.augment.erasing must be at most 1"),
+        ("augment.policy", "autoaugmnt", "did you mean 'autoaugment'?"),
         ("run.epochs", 0.0, "config.run.epochs (or config.run.steps) must be above 0"),
         ("seed", -1, "config.seed must not be negative"),
     ],
@@ -189,11 +192,29 @@ def test_every_shipped_config_and_variant_is_sound(root):
         spec.loader.exec_module(module)
         assert f"--config=configs/{file.name}" in module.__doc__
         own = {"quickstart": [], "speedrun_cifar10": ["gpu"], "speedrun_cifar100": ["gpu"]}
-        variants = ["", "smoke", *own.get(file.stem, ["paper"])]
+        variants = ["", "smoke", *own.get(file.stem, ["paper", "strong", "strong+smoke"])]
         for variant in variants:
             assert isinstance(from_config_dict(module.get_config(variant)), Config)
         with pytest.raises(ConfigError, match="did you mean 'smoke'"):
             module.get_config("smok")
+
+
+def test_the_strong_variants_have_what_the_strongest_recipes_have(root):
+    def read(name, variant="strong"):
+        return from_config_dict(runpy.run_path(str(root / f"configs/{name}.py"))["get_config"](variant))
+
+    for name in ("alexnet_cifar10", "vgg16_cifar100", "resnet50_cifar10", "resnet50_cifar100"):
+        config = read(name)
+        assert (config.model.dtype, config.global_batch_size, config.augment.erasing) == ("bfloat16", 256, 0.25)
+        assert config.optim.learning_rate * config.schedule.final_factor == pytest.approx(1e-6)
+        assert (config.augment.mixup > 0) == (config.model.stochastic_depth > 0) == ("resnet" in name)
+    resnet = read("resnet50_cifar100")
+    assert (resnet.model.last_stride, resnet.model.shortcut, resnet.augment.policy) == (1, "pooled", "autoaugment")
+    assert (resnet.run.epochs, resnet.schedule.warmup, resnet.optim.weight_decay) == (300, 20, 5e-4)
+    smoke = read("resnet50_cifar100", "strong+smoke")
+    assert (smoke.model, smoke.augment) == (dataclasses.replace(resnet.model, width=1 / 16), resnet.augment)
+    with pytest.raises(ConfigError, match=r"no variant ':strng' .did you mean 'strong'"):
+        read("resnet50_cifar100", "strng+smoke")
 
 
 def test_the_paper_variants_have_the_papers_batch_and_learning_rate(root):

@@ -11,17 +11,18 @@ from tests import runs
 @pytest.mark.parametrize(
     ("config", "flags"),
     [
-        ("alexnet_cifar100", ()),
+        ("alexnet_cifar100:smoke", ()),
         (
-            "vgg16_cifar10",
+            "vgg16_cifar10:smoke",
             ("--config.data.loader=stream", "--config.model.head=dense4096", "--config.model.dropout=0.5"),
         ),
-        ("resnet50_cifar100", ("--config.model.dtype=bfloat16",)),
-        ("speedrun_cifar10", ("--config.data.loader=stream",)),
+        ("resnet50_cifar100:strong+smoke", ()),
+        ("speedrun_cifar10:smoke", ("--config.data.loader=stream",)),
     ],
 )
 def test_a_smoke_run_leaves_all_that_a_result_needs(config, flags, tmp_path):
-    command = f"--config=configs/{config}.py:smoke", *flags, f"--workdir={tmp_path}"
+    file, variant = config.split(":")
+    command = f"--config=configs/{file}.py:{variant}", *flags, f"--workdir={tmp_path}"
     code, output = runs.run(*command, **runs.UNOPTIMISED)
     assert code == 0, output
     summary = json.loads((tmp_path / "summary.json").read_text())

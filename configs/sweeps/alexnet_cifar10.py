@@ -11,7 +11,7 @@ from jaxcnn.study import spec, sweeps
 
 
 def get_config(variant: str = ""):
-    config = recipes.strong("alexnet", "tfds:cifar10")
+    config = recipes.usual("alexnet", "tfds:cifar10")
     config.schedule.name = "onecycle"
     config.schedule.warmup = 5.0
     config.model.dropout = 0.2

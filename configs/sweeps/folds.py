@@ -12,7 +12,7 @@ from jaxcnn.study import spec, sweeps
 
 
 def get_config(variant: str = ""):
-    config = recipes.strong("cnn", "digits")
+    config = recipes.usual("cnn", "digits")
     config.global_batch_size = 64
     config.augment.flip = "none"
     config.run.epochs = 10.0

@@ -13,7 +13,7 @@ from jaxcnn.study import spec, sweeps
 
 
 def get_config(variant: str = ""):
-    config = recipes.strong("alexnet", "tfds:cifar10")
+    config = recipes.usual("alexnet", "tfds:cifar10")
     config.model.dropout = 0.2
     config.run.epochs = 30.0
     return recipes.apply_variant(config, variant, paper=None, smoke=sweeps.smoke, short=short, random=as_it_is)

@@ -14,7 +14,7 @@ from jaxcnn.study import sweeps
 
 
 def get_config(variant: str = ""):
-    config = recipes.strong("vgg16", "tfds:cifar10")
+    config = recipes.usual("vgg16", "tfds:cifar10")
     recipes.paper(config)
     return recipes.apply_variant(config, variant, paper=None, smoke=sweeps.smoke)
 

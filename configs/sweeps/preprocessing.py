@@ -12,7 +12,7 @@ from jaxcnn.study import sweeps
 
 
 def get_config(variant: str = ""):
-    config = recipes.strong("vgg16", "tfds:cifar10")
+    config = recipes.usual("vgg16", "tfds:cifar10")
     config.augment.crop = "none"
     config.augment.flip = "none"
     return recipes.apply_variant(config, variant, paper=None, smoke=smoke)

@@ -10,7 +10,7 @@ from jaxcnn.config import recipes
 
 
 def get_config(variant: str = ""):
-    config = recipes.strong("cnn", "tfds:cifar10")
+    config = recipes.usual("cnn", "tfds:cifar10")
     config.task.teacher = "runs/resnet50_cifar10"
     config.task.temperature = 4.0
     config.task.teacher_share = 0.9

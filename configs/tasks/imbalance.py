@@ -10,7 +10,7 @@ from jaxcnn.config import recipes
 
 
 def get_config(variant: str = ""):
-    config = recipes.strong("cnn", "npz:pneumoniamnist_full.npz")
+    config = recipes.usual("cnn", "npz:pneumoniamnist_full.npz")
     config.task.class_weights = "auto"
     config.augment.crop_padding = 3
     config.run.epochs = 20.0

@@ -9,7 +9,7 @@ from jaxcnn.config import recipes
 
 
 def get_config(variant: str = ""):
-    config = recipes.strong("cnn", "npz:cifar100_labels.npz")
+    config = recipes.usual("cnn", "npz:cifar100_labels.npz")
     config.task.name = "multilabel"
     config.run.epochs = 20.0
     config.optim.ema_decay = 0.99

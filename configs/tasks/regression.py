@@ -9,7 +9,7 @@ from jaxcnn.config import recipes
 
 
 def get_config(variant: str = ""):
-    config = recipes.strong("cnn", "npz:nuclei.npz")
+    config = recipes.usual("cnn", "npz:nuclei.npz")
     config.task.name = "regression"
     config.global_batch_size = 32
     config.augment.crop = "none"

@@ -14,7 +14,7 @@ from jaxcnn.machine import paths, plugins
 
 Recipe: TypeAlias = str | os.PathLike[str] | Mapping[str, Any] | ml_collections.ConfigDict | Config
 _SOURCE = "data.source"
-# The configs that are the recipes of these networks; that of the others is `recipes.strong`.
+# The configs that are the recipes of these networks; that of the others is `recipes.usual`.
 _OF_NETWORK = {"airbench": "speedrun_cifar10", "airbench_residual": "speedrun_cifar100", "cnn": "quickstart"}
 
 
@@ -102,7 +102,7 @@ def _recipe(recipe: Recipe, source: str | None) -> Config:
     file, _, variant = name.partition(":")
     if name in configs.choices("model.name"):
         if name not in _OF_NETWORK:
-            return configs.from_config_dict(recipes.strong(name, source or Config().data.source))
+            return configs.from_config_dict(recipes.usual(name, source or Config().data.source))
         file = _OF_NETWORK[name]
     return configs.from_config_dict(_read(_file(file), variant))
 

@@ -5,7 +5,7 @@ import ml_collections
 from jaxcnn.config import default, unknown_variant
 
 
-def strong(model: str, source: str) -> ml_collections.ConfigDict:
+def usual(model: str, source: str) -> ml_collections.ConfigDict:
     """The default recipe: SGD with Nesterov momentum, cosine from 0.1, weight decay 5e-4, 200 epochs, crop and flip.
 
     The usual recipe for CIFAR since wide residual networks (Zagoruyko & Komodakis 2016, arXiv 1605.07146), with a
@@ -96,6 +96,43 @@ def paper(config: ml_collections.ConfigDict) -> None:
     config.run.epochs = 100.0
 
 
+def strong(config: ml_collections.ConfigDict) -> None:
+    """What the strongest published recipes for CIFAR have, for one GPU. We have not measured it yet.
+
+    ResNet50 has what Xu (https://github.com/tcmyxc/Strong-Baselines-for-CIFAR100, 2024) added step by step, from
+    80.39 % on CIFAR-100 to 86.01 %, and to 86.34 % with stochastic depth: 300 epochs, 20 of them warm-up, a cosine from
+    0.1 to 1e-6, weight decay 5e-4, AutoAugment, random erasing of a quarter of the images, mixup and cutmix with alpha
+    1, the last stage at stride 1, shortcuts of ResNet-D, stochastic depth 0.1. Differences: the batch is 128 there, and
+    the momentum is not Nesterov's; 5,000 training images are held out here, unless `data.protocol` is "full".
+
+    For AlexNet and VGG16 no such steps are published. Our choice is less of the same, in the usual 200 epochs:
+    TrivialAugment (Müller & Hutter 2021, arXiv 2103.10158), random erasing, no mixing, and label smoothing 0.1 (Szegedy
+    et al. 2016, arXiv 1512.00567, section 7).
+
+    Our choice for all three: bfloat16; batches of 256, for which the rate of 0.1 for 128 doubles, after a warm-up of
+    five epochs or more (Goyal et al. 2017, arXiv 1706.02677, section 2); crop and flip as before; no moving average,
+    since the rate falls to almost 0.
+    """
+    bfloat16(config)
+    config.global_batch_size = 256
+    config.augment.erasing = 0.25
+    config.optim.base_batch_size = 128
+    config.schedule.warmup = 5.0
+    config.schedule.final_factor = 1e-5
+    if config.model.name != "resnet50":
+        config.augment.policy = "trivialaugment"
+        config.optim.label_smoothing = 0.1
+        return
+    config.model.last_stride = 1
+    config.model.shortcut = "pooled"
+    config.model.stochastic_depth = 0.1
+    config.augment.policy = "autoaugment"
+    config.augment.mixup = 1.0
+    config.augment.cutmix = 1.0
+    config.schedule.warmup = 20.0
+    config.run.epochs = 300.0
+
+
 def smoke(config: ml_collections.ConfigDict) -> None:
     """The same code path in seconds: a narrow network and a few steps on synthetic images, without a data set."""
     classes = 100 if "100" in config.data.source else 10
@@ -123,16 +160,17 @@ VARIANTS = {"paper": paper, "smoke": smoke}
 def apply_variant(config: ml_collections.ConfigDict, variant: str, **own) -> ml_collections.ConfigDict:
     """Apply the variant named in `--config=<file>:<variant>`: a shared one, or one of the file's `own`.
 
-    A shared variant that is None in `own` is not available.
+    Several are joined by "+" and applied one after another: "strong+smoke". A shared variant that is None in `own` is
+    not available.
 
     Raises:
       ConfigError: no such variant.
     """
     variants = {name: change for name, change in (VARIANTS | own).items() if change is not None}
-    if variant:
-        if variant not in variants:
-            raise unknown_variant(variant, tuple(variants))
-        variants[variant](config)
+    for name in variant.split("+") if variant else ():
+        if name not in variants:
+            raise unknown_variant(name, tuple(variants))
+        variants[name](config)
     return config
 
 
