@@ -4,11 +4,12 @@ Time on a GPU is often short and may end at any moment, so what would be missed 
 
 1. A smoke run and the facts of the machine. Without a command that trains from start to end nothing else counts.
 2. Equal bits. jaxcnn's first promise is that a run that was killed ends with the same bits; on a GPU it is unproved,
-   and it is a yes or a no after a few minutes.
+   and it is a yes or a no after a few minutes. Of VGG16, which has convolutions, BatchNorm and max-pool, and fewer
+   layers to compile than ResNet50.
 3. Speedruns beside the PyTorch script they come from. A time and an accuracy of many seeds, with a rival on the same
    card in the same minutes, is the strongest figure that half an hour can give. CIFAR-10 has the rival: it is first.
 4. The six cells of networks by sets. They are what users come for, but hours would do them better: they are fitted
-   into the time they get, and go on another day.
+   into the time they get, and go on another day. Most of their least is compilation, nine times.
 5. Steps and inference beside PyTorch's. ResNet50 first: it is the one network that was slower there.
 6. Kernels and bytes of ResNet50's step. They explain a figure of 5, and prove none.
 7. The constants of scaling. One GPU gives only the step and input of one device.
@@ -66,36 +67,36 @@ def full() -> tuple[Part, ...]:
         Part(
             "smoke", "The main command, from start to end",
             ("jaxcnn.main", "--config=speedrun_cifar10:smoke", "--workdir={folder}/run"),
-            "run/summary.json", share=1, least=0, gpu=False,
+            "run/summary.json", share=1, least=2, gpu=False,
         ),
         Part(
             "determinism", "Equal bits of equal starts, and of a run that was stopped and resumed",
-            ("benchmarks.determinism", "--out={folder}/determinism", "--", "--config=resnet50_cifar10",
-             "--config.data.source=npz:{cifar10}", "--config.model.dtype=bfloat16", "--config.run.epochs=4", *QUIET),
-            "determinism.json", "determinism.md", share=4, least=2, needs=("cifar10",),
+            ("benchmarks.determinism", "--out={folder}/determinism", "--", "--config=vgg16_cifar10",
+             "--config.data.source=npz:{cifar10}", "--config.model.dtype=bfloat16", "--config.run.epochs=8", *QUIET),
+            "determinism.json", "determinism.md", share=4, least=3, needs=("cifar10",),
         ),
-        _speedruns("cifar10", "--config=sweeps/speedrun_cifar10:many", share=8, script="airbench94_muon.py"),
-        _speedruns("cifar100", "--config=sweeps/speedrun_cifar100:many", share=4),
+        _speedruns("cifar10", "--config=sweeps/speedrun_cifar10:many", share=7, least=6, script="airbench94_muon.py"),
+        _speedruns("cifar100", "--config=sweeps/speedrun_cifar100:many", share=3, least=2.5),
         Part(
             "cells", "The networks on both sets",
             ("benchmarks.cells", "--out={folder}/cells", "--cifar10={cifar10}", "--cifar100={cifar100}",
              f"--variant={VARIANT}", "--", "--config.model.dtype=bfloat16"),
-            "cells.json", "cells.md", share=10, least=4, needs=("cifar10", "cifar100"), timed=True,
+            "cells.json", "cells.md", share=16, least=8, needs=("cifar10", "cifar100"), timed=True,
         ),
-        _peers("peers-resnet50", "resnet50", "reduce-overhead", share=3),
-        _peers("peers-alexnet-vgg16", "alexnet,vgg16", "reduce-overhead", share=4),
-        _peers("peers-airbench", "airbench", "compile", share=2),
+        _peers("peers-resnet50", "resnet50", "reduce-overhead", share=3, least=2),
+        _peers("peers-alexnet-vgg16", "alexnet,vgg16", "reduce-overhead", share=3, least=2.5),
+        _peers("peers-airbench", "airbench", "compile", share=1, least=1.5),
         Part(
             "kernels", "Kernels and bytes of a step of ResNet50",
             ("benchmarks.kernels", "--model=resnet50", "--out={folder}/kernels"),
-            "kernels.json", "kernels.md", share=1, least=0.5, resumable=False,
+            "kernels.json", "kernels.md", share=1, least=0.7, resumable=False,
         ),
         Part(
             "scaling", "The step of one device, for the model of scaling",
             ("jaxcnn.scaling", "--config=resnet50_cifar10", "--config.data.source=npz:{cifar10}",
              "--config.model.dtype=bfloat16", "--models=alexnet,vgg16,resnet50", "--devices=1", "--mode=strong",
              "--out={folder}"),
-            "scaling.json", "scaling.md", share=2, least=1, needs=("cifar10",), packages=("matplotlib",),
+            "scaling.json", "scaling.md", share=1, least=1.5, needs=("cifar10",), packages=("matplotlib",),
             resumable=False,
         ),
     )  # fmt: skip
@@ -118,7 +119,7 @@ def small() -> tuple[Part, ...]:
         ),
         dataclasses.replace(
             _speedruns("cifar10", "--config=sweeps/speedrun_cifar10:smoke", script="airbench94_muon.py", small=True),
-            gpu=False, least=0,
+            gpu=False,
         ),
         Part(
             "cells", "The networks on both sets",
@@ -149,7 +150,9 @@ def small() -> tuple[Part, ...]:
     )  # fmt: skip
 
 
-def _speedruns(name: str, config: str, share: float = 1.0, script: str = "", small: bool = False) -> Part:
+def _speedruns(
+    name: str, config: str, share: float = 1.0, least: float = 0.0, script: str = "", small: bool = False
+) -> Part:
     """Many seeds of a speedrun; beside `script`, if its folder is given."""
     own = ("--config.run.tensorboard=False", "--config.run.curves=False", "--config.checkpoint.every_epochs=0")
     source = () if small else (f"--config.data.source=npz:{{{name}}}",)
@@ -159,12 +162,12 @@ def _speedruns(name: str, config: str, share: float = 1.0, script: str = "", sma
         f"speedruns-{name}", f"Seeds of the speedrun on {name.upper().replace('CIFAR', 'CIFAR-')}",
         ("benchmarks.speedruns", config, "--out={folder}/speedruns", f"--turns={1 if small or not script else 2}",
          "{beside}", "--", *source, *own),
-        "speedruns.json", "speedruns.md", share=share, least=2, needs=() if small else (name,), packages=("optuna",),
-        beside={"torch_scripts": rival} if script else {}, timed=True,
+        "speedruns.json", "speedruns.md", share=share, least=least, needs=() if small else (name,),
+        packages=("optuna",), beside={"torch_scripts": rival} if script else {}, timed=True,
     )  # fmt: skip
 
 
-def _peers(name: str, models: str, way: str, share: float) -> Part:
+def _peers(name: str, models: str, way: str, share: float, least: float) -> Part:
     """Steps and inference beside PyTorch's, in the way to run PyTorch that was the fastest for these networks."""
     titles = {"alexnet": "AlexNet", "vgg16": "VGG16", "resnet50": "ResNet50"}
     networks = " and ".join(titles.get(model, model) for model in models.split(","))
@@ -173,5 +176,5 @@ def _peers(name: str, models: str, way: str, share: float) -> Part:
         ("benchmarks.peers", f"--models={models}", "--devices=gpu", "--dtype=bfloat16",
          *(() if models == "airbench" else ("--batch_sizes=128",)), f"--torch_variants={way}", "--seconds=1",
          "--out={folder}/peers"),
-        "peers.json", "peers.md", share=share, least=1.5, packages=("torch",), resumable=False,
+        "peers.json", "peers.md", share=share, least=least, packages=("torch",), resumable=False,
     )  # fmt: skip

@@ -78,6 +78,7 @@ class Campaign:
         for part in self.parts:  # time that later parts left
             if part.resumable and self.states[part.name]["state"] == STOPPED:
                 self._visit(part)
+        child.check(self._interrupts)
 
     def _visit(self, part: Part) -> None:
         child.check(self._interrupts)
@@ -156,7 +157,7 @@ class Campaign:
         elif ended.stopped:
             state, why = STOPPED, ended.stopped
         elif ended.code == INTERRUPTED:
-            state, why = STOPPED, f"stopped from outside: {told}"
+            state, why = STOPPED, told.removeprefix("jaxcnn: ")
         else:
             state, why = FAILED, f"exit code {ended.code}: {told}" if ended.code else f"it left no sound {part.result}"
         return {"state": state, "why": why, "code": ended.code}

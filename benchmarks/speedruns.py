@@ -9,12 +9,14 @@ the clock, which is that of the record holders: the reset of the network, whiten
 training; not compilation, and not the evaluation with test-time augmentation, which is told beside it. No run is left
 out. The script's clock begins after its reset; jaxcnn's has it.
 
-Writes <out>.json and <out>.md; the runs are beside them, and the same command goes on with what is missing. Arguments
-after `--` go to `jaxcnn.sweep`.
+Writes <out>.json and <out>.md; the runs are beside them. If the time was up before all runs were made, the exit code is
+75, and the same command goes on with what is missing. Arguments after `--` go to `jaxcnn.sweep`.
 """
 
+import contextlib
 import json
 import pathlib
+import sys
 import time
 from typing import Any
 
@@ -24,6 +26,7 @@ from benchmarks import child, report, speedruns_report, torch_log
 from benchmarks.torch_log import Run
 from jaxcnn import command
 from jaxcnn.config import UserError
+from jaxcnn.machine import json_text
 from jaxcnn.study import folder as files
 from jaxcnn.train import summary
 from jaxcnn.train.interrupts import INTERRUPTED, Interrupted, Interrupts
@@ -31,7 +34,7 @@ from jaxcnn.train.interrupts import INTERRUPTED, Interrupted, Interrupts
 CONFIG = flags.DEFINE_string("config", None, "The sweep: a file of configs/sweeps/, with :variant if wanted.")
 OUT = command.define_path("out", "speedruns", "The files to write, without .json and .md.")
 MINUTES = flags.DEFINE_float("minutes", 0.0, "Minutes for all of it; 0: until all runs are made.", lower_bound=0)
-TURNS = flags.DEFINE_integer("turns", 2, "Turns of each peer.", lower_bound=1)
+TURNS = flags.DEFINE_integer("turns", 2, "Turns of each peer in a start of the command.", lower_bound=1)
 TORCH_SCRIPT = command.define_path("torch_script", "", "A script such as airbench94_muon.py; empty: jaxcnn alone.")
 RUNS = flags.DEFINE_integer("runs", 50, "Runs of the script, in all turns together.", lower_bound=1)
 NPZ = command.define_path("npz", "", "Arrays for the script; empty: it finds cifar10/train.pt and test.pt itself.")
@@ -58,13 +61,14 @@ def main(arguments: list[str]) -> int:
         _write(out, turns)
         return child.say_stopped(error)
     _write(out, turns)
-    if not trials(turns.sweep):
-        raise UserError(f"no trial was completed: {child.last_line(turns.log)}")
+    if left := turns.missing():
+        print(f"jaxcnn: the time was up; {left}; the same command goes on", file=sys.stderr)
+        return INTERRUPTED
     return 0
 
 
 class Turns:
-    """The turns of the peers, and which of them were taken, also by earlier starts of the same command.
+    """The turns of the peers; those that earlier starts of the same command took are kept.
 
     Attributes:
       sweep, log: the folder of the sweep, and the log of its commands.
@@ -77,69 +81,82 @@ class Turns:
         self.folder, self.sweep, self.log = folder, folder / "sweep", folder / "sweep.log"
         self._arguments, self._script, self._interrupts = arguments, script, interrupts
         self._file = folder / TURNS_FILE
-        self.taken: list[dict[str, Any]] = json.loads(self._file.read_text()) if self._file.exists() else []
+        self.taken: list[dict[str, Any]] = []
+        with contextlib.suppress(OSError, ValueError):
+            self.taken = json_text.parse(self._file.read_text(encoding="utf-8"))
 
     def take_all(self, end: float | None) -> None:
-        """Take all turns that are left, each for its share of the time up to `end`, time.time().
+        """Let the peers take turns, each turn its share of the time up to `end`, time.time().
 
         Raises:
           Interrupted: this command was asked to stop.
         """
-        peers = ("jaxcnn", "torch") if self._script else ("jaxcnn",)
-        taken = {(each["peer"], each["turn"]) for each in self.taken}
-        left = [(p, t) for t in range(TURNS.value) for p in peers if (p, t) not in taken]
-        weights = [FIRST_OF_TORCH if (p, t) == ("torch", 0) else 1.0 for p, t in left]
-        for number, (peer, turn) in enumerate(left):
+        turns = [(peer, left) for left in range(TURNS.value, 0, -1) for peer in ("jaxcnn", "torch")]
+        weights = [
+            FIRST_OF_TORCH if turn == ("torch", TURNS.value) and not self.torch_runs() else 1.0 for turn in turns
+        ]
+        for number, (peer, left) in enumerate(turns):
             child.check(self._interrupts)
-            seconds = None
-            if end is not None:
-                seconds = max(0.0, end - time.time()) * weights[number] / sum(weights[number:])
+            if not self._missing(peer):
+                continue
+            rest = [w for w, (other, _) in zip(weights[number:], turns[number:], strict=True) if self._missing(other)]
+            seconds = None if end is None else max(0.0, end - time.time()) * weights[number] / sum(rest)
             began = time.time()
-            how = self._jaxcnn(seconds) if peer == "jaxcnn" else self._torch(turn, seconds)
+            how = self._jaxcnn(seconds) if peer == "jaxcnn" else self._torch(left, seconds)
             child.check(self._interrupts)
-            print(f"turn {turn + 1}, {peer}: {how} after {time.time() - began:.0f} s", flush=True)
-            self.taken.append({"peer": peer, "turn": turn, "seconds": time.time() - began, "how": how})
+            print(f"{peer}: {how['how']}, after {time.time() - began:.0f} s", flush=True)
+            self.taken.append({"peer": peer, "seconds": time.time() - began, **how})
             part = self._file.with_suffix(".part")
             part.write_text(json.dumps(self.taken), encoding="utf-8")
             part.replace(self._file)
 
-    def _jaxcnn(self, seconds: float | None) -> str:
+    def missing(self) -> str:
+        """What a later start of the command would still do; empty if nothing."""
+        left = [f"{self._missing(peer)} of {peer}" for peer in ("jaxcnn", "torch") if self._missing(peer)]
+        return f"runs that are left: {', '.join(left)}" if left else ""
+
+    def _missing(self, peer: str) -> int:
+        """The runs of a peer that are not made; none are expected of a script that failed."""
+        if peer == "jaxcnn":
+            if not (self.sweep / files.SWEEP).exists():
+                return 1
+            return len(files.read_sweep(self.sweep)["planned"]) - ended(self.sweep)
+        if self._script is None or any(turn.get("failed") for turn in self.taken):
+            return 0
+        return max(0, RUNS.value - len(self.torch_runs()))
+
+    def _jaxcnn(self, seconds: float | None) -> dict[str, Any]:
         """Go on with the sweep; return how it ended."""
-        if _all_made(self.sweep):
-            return "all trials were made before"
         given = [f"--config={CONFIG.value}", f"--workdir={self.sweep}", "--nomeasure", *self._arguments]
         if seconds is not None:
             given.append(f"--timeout={seconds:.0f}")
-        ended = child.run(child.python("jaxcnn.sweep", *given), self.log, self._interrupts)
-        if ended.code not in (0, INTERRUPTED):
-            raise UserError(f"jaxcnn.sweep: exit code {ended.code}: {child.last_line(self.log)}")
-        return f"{len(trials(self.sweep))} trials so far"
+        end = child.run(child.python("jaxcnn.sweep", *given), self.log, self._interrupts)
+        if end.code not in (0, INTERRUPTED):
+            raise UserError(f"jaxcnn.sweep: exit code {end.code}: {child.last_line(self.log)}")
+        return {"how": f"{len(trials(self.sweep))} trials so far"}
 
-    def _torch(self, turn: int, seconds: float | None) -> str:
+    def _torch(self, turns_left: int, seconds: float | None) -> dict[str, Any]:
         """Run the script in its own folder, where its compiler's cache stays; return how it ended."""
         assert self._script is not None
-        place, log = self.folder / "torch", self.torch_log(turn)
+        number = len(list(self.folder.glob("torch-*.log"))) + 1
+        place, log = self.folder / "torch", self.folder / f"torch-{number}.log"
         place.mkdir(exist_ok=True)
-        share = RUNS.value * (turn + 1) // TURNS.value - RUNS.value * turn // TURNS.value
+        share = -(-self._missing("torch") // turns_left)
         arguments = [str(self._script), str(share), *([str(pathlib.Path(NPZ.value).absolute())] if NPZ.value else [])]
-        ended = child.run(
+        end = child.run(
             child.python("benchmarks.torch_script", *arguments), log, self._interrupts,
             until=None if seconds is None else time.time() + seconds,
             environment={"TORCHINDUCTOR_CACHE_DIR": str(place / "cache")},
             folder=place,
         )  # fmt: skip
-        made = len(torch_log.runs(log))
-        if ended.stopped or not ended.code:
-            return f"{made} of {share} runs" + (f", {ended.stopped}" if ended.stopped else "")
-        return f"{made} of {share} runs, exit code {ended.code}: {child.last_line(log)}"
-
-    def torch_log(self, turn: int) -> pathlib.Path:
-        """The log of the script in a turn."""
-        return self.folder / f"torch-{turn + 1}.log"
+        made = f"{len(torch_log.runs(log))} of {share} runs"
+        if end.code and not end.stopped:
+            return {"how": f"{made}, exit code {end.code}: {child.last_line(log)}", "failed": True}
+        return {"how": f"{made}, {end.stopped}" if end.stopped else made}
 
     def torch_runs(self) -> list[Run]:
         """The complete runs of the script in all turns."""
-        return [run for turn in range(TURNS.value) for run in torch_log.runs(self.torch_log(turn))]
+        return [run for log in sorted(self.folder.glob("torch-*.log")) for run in torch_log.runs(log)]
 
 
 def trials(sweep: pathlib.Path) -> list[dict[str, Any]]:
@@ -152,8 +169,10 @@ def trials(sweep: pathlib.Path) -> list[dict[str, Any]]:
     return found
 
 
-def _all_made(sweep: pathlib.Path) -> bool:
-    return (sweep / files.SWEEP).exists() and len(trials(sweep)) == len(files.read_sweep(sweep)["planned"])
+def ended(sweep: pathlib.Path) -> int:
+    """The number of trials of a sweep that have ended, however."""
+    rows = [files.read_trial(folder) for folder in (sweep / files.TRIALS).glob("*")]
+    return sum(row is not None and row["state"] in files.ENDED for row in rows)
 
 
 def _write(out: pathlib.Path, turns: Turns) -> None:

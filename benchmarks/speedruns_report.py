@@ -77,5 +77,5 @@ def markdown(record: dict[str, Any]) -> str:
         "training (a script of PyTorch: without its reset), not of compilation; *with tests* adds the evaluation with "
         "test-time augmentation, and of jaxcnn that without. The peers took turns."
     )
-    how = [f"- turn {each['turn'] + 1}, {each['peer']}: {each['how']}" for each in record["turns"]]
+    how = [f"{number}. {each['peer']}: {each['how']}" for number, each in enumerate(record["turns"], start=1)]
     return "\n\n".join(["## Speedruns", report.describe(record), text, table(record), "\n".join(how)])
