@@ -54,7 +54,7 @@ def main() -> int:
                 raise UserError(f"--out={folder} is in use by another campaign; wait for it, or choose another")
         except locks.NoLocksError as error:
             locks.tell(folder, error, "campaign")
-        return _run(parts, Options(folder, paths, MINUTES.value))
+        return _run(parts, Options(folder, paths, MINUTES.value, tuple(PARTS.value)))
 
 
 def _run(parts: tuple[campaign_plan.Part, ...], options: Options) -> int:
@@ -81,7 +81,7 @@ def _parts() -> tuple[campaign_plan.Part, ...]:
     for name in PARTS.value:
         if name not in names:
             raise UserError(f"--parts: unknown value {name!r}; choose from {', '.join(names)}")
-    return tuple(part for part in parts if not PARTS.value or part.name in PARTS.value)
+    return parts
 
 
 def _paths() -> dict[str, flags.FlagHolder]:

@@ -32,11 +32,13 @@ class Options:
       folder: the folder of all its files, absolute.
       paths: absolute paths by the names that commands use: cifar10, cifar100 and torch_scripts; those that are given.
       minutes: for the whole campaign.
+      only: the names of the parts that are run; empty: all.
     """
 
     folder: pathlib.Path
     paths: dict[str, pathlib.Path]
     minutes: float
+    only: tuple[str, ...] = ()
 
 
 class Campaign:
@@ -105,6 +107,8 @@ class Campaign:
 
     def _why_not(self, part: Part) -> str:
         """Why a part cannot run here; empty if it can."""
+        if self.options.only and part.name not in self.options.only:
+            return "it was not chosen"
         if part.gpu and self.machine["device_kind"] != "gpu":
             return "it needs a GPU"
         for name in part.needs:

@@ -25,16 +25,16 @@ def parts(*doing):
     )
 
 
-def campaign(folder, chosen, minutes=5.0, paths=None, machine=MACHINE):
+def campaign(folder, chosen, minutes=5.0, paths=None, machine=MACHINE, only=(), asked=lambda: False):
     """Run a campaign of parts in this process; return it, and what it said."""
     from benchmarks import campaign_page, campaign_run
     from jaxcnn.train.interrupts import Interrupts
 
     said = []
     folder.mkdir(parents=True, exist_ok=True)
-    options = campaign_run.Options(folder, paths or {}, minutes)
+    options = campaign_run.Options(folder, paths or {}, minutes, only)
     made = campaign_run.Campaign(
-        chosen, options, Interrupts(), said.append, lambda campaign: campaign_page.write(campaign, small=True)
+        chosen, options, Interrupts(asked), said.append, lambda campaign: campaign_page.write(campaign, small=True)
     )
     campaign_run.probe = lambda *_: machine
     made.run()

@@ -25,7 +25,7 @@ from benchmarks import (
     torch_log,
     torch_script,
 )
-from jaxcnn.train.interrupts import Interrupts
+from jaxcnn.train.interrupts import Interrupted, Interrupts
 from tests import fake_part, runs
 
 PARTS = fake_part.parts
@@ -59,6 +59,13 @@ def test_a_failed_part_is_told_and_the_others_run_and_only_it_runs_again(folder)
     assert "p0: done before" in said
 
 
+def test_parts_that_were_not_chosen_are_on_the_page_as_they_stand(folder):
+    fake_part.campaign(folder, PARTS("write", "write", "write"), only=("p0",))
+    made, _ = fake_part.campaign(folder, PARTS("write", "write", "write"), only=("p2",))
+    assert states(made) == {"p0": "done", "p1": "not measured", "p2": "done"}
+    assert "| p1 | not measured | - | it was not chosen |" in (folder / "campaign.md").read_text()
+
+
 def test_a_killed_campaign_stops_its_part_and_goes_on_with_it(folder):
     folder.mkdir()
     with subprocess.Popen([sys.executable, "-m", "tests.fake_part", str(folder)], cwd=runs.ROOT) as process:
@@ -80,10 +87,10 @@ def wait_for(what, seconds=60):
         time.sleep(0.01)
 
 
-def test_at_the_end_of_the_time_the_part_is_stopped_and_what_is_left_is_named(folder):
-    first, second = PARTS("wait", "write")
-    parts = dataclasses.replace(first, share=9), dataclasses.replace(second, least=1)
-    made, _ = fake_part.campaign(folder, parts, minutes=0.02)
+def test_at_the_end_of_the_time_the_part_is_stopped_and_what_is_left_is_named(folder, monkeypatch):
+    now, waiting = time.time, folder / "p0" / "waiting"
+    monkeypatch.setattr(time, "time", lambda: now() + (3600 if waiting.exists() else 0))
+    made, _ = fake_part.campaign(folder, PARTS("wait", "write"))
     assert states(made) == {"p0": "stopped", "p1": "not measured"}
     assert made.states["p0"]["why"] == child.TIME and (folder / "p0" / "saved").exists()
     assert made.states["p1"]["why"].startswith("no time was left")
@@ -124,9 +131,14 @@ def test_parts_of_other_sources_are_kept_aside_and_measured_anew(folder, monkeyp
 
 def test_a_part_that_is_done_stays_on_another_card_but_one_that_was_stopped_begins_anew(folder):
     other = fake_part.MACHINE | {"device": "another"}
-    fake_part.campaign(folder, PARTS("write", "wait"), minutes=0.03)
-    assert (folder / "p1" / "saved").exists()
-    fake_part.campaign(folder, PARTS("write", "wait"), minutes=0.03, machine=other)
+    for machine, earlier in ((fake_part.MACHINE, 0), (other, 1)):
+
+        def asked(earlier=earlier):
+            return len(list(folder.glob("p1*/waiting"))) > earlier
+
+        with pytest.raises(Interrupted, match="stop requested: stopped; the same command continues"):
+            fake_part.campaign(folder, PARTS("write", "wait"), machine=machine, asked=asked)
+        assert (folder / "p1" / "saved").exists()
     assert (folder / "p1-earlier-1" / "saved").exists()
     assert starts(folder, "p0") == 1
     assert "On another machine than the one above: cpu, 2 cores of one" in (folder / "campaign.md").read_text()
