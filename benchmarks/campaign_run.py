@@ -91,7 +91,8 @@ class Campaign:
         why = self._why_not(part)
         minutes = 0.0 if why else self._minutes(part)
         if not why and (minutes < part.least or minutes <= 0):
-            why = f"no time was left: it needs at least {part.least:g} minutes, and {max(0.0, minutes):.1f} were left"
+            least = f": it needs at least {part.least:g} minutes, and {max(0.0, minutes):.1f} were left"
+            why = "no time was left" + (least if part.least else "")
         if why:
             self.states[part.name] = state if state["state"] in (STOPPED, FAILED) else _not_run(why)
             self._say(f"{part.name}: {why}")
