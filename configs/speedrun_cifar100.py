@@ -23,12 +23,4 @@ from jaxcnn.config import recipes
 
 
 def get_config(variant: str = ""):
-    config = recipes.speedrun("tfds:cifar100")
-    config.model.name = "airbench_residual"
-    config.augment.small_sides = (20, 24)
-    config.augment.small_until = (0.15, 0.5)
-    recipes.speedrun_rates(config, batch=1000, kernels=0.18, classifier=6.0)
-    config.optim.label_smoothing = 0.25
-    config.schedule.warmup = 2.0
-    config.run.epochs = 10.0
-    return recipes.apply_speedrun_variant(config, variant)
+    return recipes.apply_speedrun_variant(recipes.speedrun_cifar100("tfds:cifar100"), variant)

@@ -55,6 +55,19 @@ def speedrun(source: str) -> ml_collections.ConfigDict:
     return config
 
 
+def speedrun_cifar100(source: str) -> ml_collections.ConfigDict:
+    """`speedrun` for a hundred classes; `configs/speedrun_cifar100.py` says what differs, and from where it is."""
+    config = speedrun(source)
+    config.model.name = "airbench_residual"
+    config.augment.small_sides = (20, 24)
+    config.augment.small_until = (0.15, 0.5)
+    speedrun_rates(config, batch=1000, kernels=0.18, classifier=6.0)
+    config.optim.label_smoothing = 0.25
+    config.schedule.warmup = 2.0
+    config.run.epochs = 10.0
+    return config
+
+
 def speedrun_rates(
     config: ml_collections.ConfigDict, batch: int, kernels: float = 0.24, classifier: float = 0.67
 ) -> None:
@@ -173,6 +186,6 @@ def apply_variant(config: ml_collections.ConfigDict, variant: str, **own) -> ml_
     return config
 
 
-def apply_speedrun_variant(config: ml_collections.ConfigDict, variant: str) -> ml_collections.ConfigDict:
+def apply_speedrun_variant(config: ml_collections.ConfigDict, variant: str, **own) -> ml_collections.ConfigDict:
     """`apply_variant` for a speedrun, which has its own `smoke`, has `gpu`, and has no `paper`."""
-    return apply_variant(config, variant, paper=None, smoke=speedrun_smoke, gpu=bfloat16)
+    return apply_variant(config, variant, paper=None, smoke=speedrun_smoke, gpu=bfloat16, **own)

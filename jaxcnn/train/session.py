@@ -47,6 +47,7 @@ class Progress:
       way: how a population made the steps so far; empty: no population, or steps made as in a single run.
       exchanged: the last step at which the state was taken from another member of a population.
       log_bytes, log_crc32: length of `metrics.jsonl`, and CRC-32 of these bytes (None in records of older versions).
+      reset_seconds: seconds of the new state: initial weights, and those that come from the data (whitening).
       images, train_seconds, eval_seconds, compile_seconds, wall_seconds: sums over all starts.
       starts: number of starts of the run.
     """
@@ -62,6 +63,7 @@ class Progress:
     exchanged: int = 0
     log_bytes: int = 0
     log_crc32: int | None = 0
+    reset_seconds: float | None = None
     images: int = 0
     train_seconds: float = 0.0
     eval_seconds: float = 0.0
@@ -144,9 +146,9 @@ def open_session(
     interrupts.enter("compile")
     _tell(found, folder, logbook)
     loader = found.make_loader(hooks.shared)
-    normal, state, compile_seconds = _compile(found, loader, folder, logbook, hooks, cluster)
+    normal, state, compile_seconds, drawing = _compile(found, loader, folder, logbook, hooks, cluster)
     checkpoints = Checkpoints(folder / "checkpoints", config.checkpoint, cluster=cluster)
-    state, progress, resumes = _restore_or_begin(found, folder, state, normal, checkpoints, logbook, cluster)
+    state, progress, resumes = _restore_or_begin(found, folder, state, normal, checkpoints, logbook, cluster, drawing)
     progress.starts += 1
     progress.compile_seconds += compile_seconds
     remarks = logbook.open(progress.log_bytes, int(state.step), crc32=progress.log_crc32, resumes=resumes)
@@ -207,8 +209,11 @@ def _tell(found: Setup, folder: pathlib.Path, logbook: Logbook) -> None:
 
 def _compile(
     found: Setup, loader: loaders.Loader, folder: pathlib.Path, logbook: Logbook, hooks: Hooks, cluster: Cluster
-) -> tuple[Constants, State, float]:
-    """Compile all programs while the data is loaded; return its normalisation, a new state, and the seconds taken."""
+) -> tuple[Constants, State, float, float]:
+    """Compile all programs while the data is loaded, and draw a new state.
+
+    Returns its constants, the state, the seconds of it all, and those of drawing the state.
+    """
     config, spec, mesh, splits = found.config, found.spec, found.mesh, found.splits
     began = time.time()
     limits.check_memory(config, spec, mesh, found.loader, splits)
@@ -227,7 +232,9 @@ def _compile(
         )
         loader.prepare(splits.train)
         limits.check_compiled(spec, mesh, found.loader, splits, [compiled.result() for compiled in compiling])
+    ready = time.time()
     state = jax.block_until_ready(programs.init_state(spec, mesh)(make_hyper(config)))
+    drawing = time.time() - ready
     malloc.keep()
     seconds = time.time() - began
     if not kept:
@@ -237,7 +244,7 @@ def _compile(
         f"  {count_parameters(state.params):,} parameters, {counted(spec.total_steps, 'step')} of "
         f"{spec.global_batch_size}; compiled in {seconds:.1f} s"
     )
-    return found.constants(normal), state, seconds
+    return found.constants(normal), state, seconds, drawing
 
 
 def _restore_or_begin(
@@ -248,8 +255,12 @@ def _restore_or_begin(
     checkpoints: Checkpoints,
     logbook: Logbook,
     cluster: Cluster,
+    drawing: float,
 ) -> tuple[State, Progress, bool]:
-    """The state and progress of the newest sound checkpoint, or of a new run; and whether a checkpoint was found."""
+    """The state and progress of the newest sound checkpoint, or of a new run; and whether a checkpoint was found.
+
+    `drawing`: the seconds that the new state took so far.
+    """
     if cluster.first:
         origin.check(folder, found.config, workdir.data_facts(found.splits), normal)
     shardings = sharded.state_shardings(found.spec, found.mesh)
@@ -257,7 +268,9 @@ def _restore_or_begin(
     for remark in remarks:
         logbook.say(f"jaxcnn: {remark}", LOOK)
     if restored is None:
-        return initialize_from_data(state, found.splits, normal), Progress(), False
+        began = time.time()
+        state = jax.block_until_ready(initialize_from_data(state, found.splits, normal))
+        return state, Progress(reset_seconds=drawing + time.time() - began), False
     progress = Progress.of_record(restored.record["progress"], found.spec.task.evaluation.metrics)
     _check_best(found.config, checkpoints, progress)
     here = meshes.describe(found.mesh)

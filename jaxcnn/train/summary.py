@@ -62,6 +62,7 @@ def make(session: "Session", test: dict[str, Any] | None, test_seconds: float) -
         "images_per_second_excludes": "start-up, compilation, evaluation, saving",
         "time_to_first_step_seconds": session.time_to_first_step,
         "compile_seconds": progress.compile_seconds,
+        "reset_seconds": progress.reset_seconds,
         "train_seconds": progress.train_seconds,
         "eval_seconds": progress.eval_seconds,
         "test_seconds": test_seconds,

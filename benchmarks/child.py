@@ -1,0 +1,134 @@
+"""Run a command to its end, to a time or until this command is stopped; its output goes to a file."""
+
+import contextlib
+import ctypes
+import dataclasses
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+from jaxcnn.train.interrupts import INTERRUPTED, Interrupted, Interrupts
+
+ROOT = pathlib.Path(__file__).parents[1]
+LOOK_SECONDS = 0.05
+GRACE_SECONDS = 90.0  # to save and stop after SIGTERM; more than a run of jaxcnn takes
+TIME = "the time was up"
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Ended:
+    """How a command ended.
+
+    Attributes:
+      code: its exit code; -n: killed by signal n.
+      seconds: how long it ran.
+      stopped: why it was asked to stop; empty if it was not.
+    """
+
+    code: int
+    seconds: float
+    stopped: str = ""
+
+
+def python(module: str, *flags: str) -> list[str]:
+    """The command line of a module, with this interpreter."""
+    return [sys.executable, "-m", module, *flags]
+
+
+def ready(interrupts: Interrupts) -> None:
+    """From now on, a signal to this command stops its child first."""
+    interrupts.grace_seconds = GRACE_SECONDS + 30
+    interrupts.enter("measure")
+
+
+def run(
+    command: Sequence[str],
+    log: pathlib.Path,
+    interrupts: Interrupts,
+    *,
+    until: float | None = None,
+    enough: Callable[[], bool] = lambda: False,
+    environment: dict[str, str] | None = None,
+    folder: pathlib.Path = ROOT,
+) -> Ended:
+    """Run a command; it gets SIGTERM once, if it has to stop, and SIGKILL if it does not stop within the grace period.
+
+    It runs in a session of its own, so that a Ctrl-C reaches this process alone. It gets SIGTERM also if this process
+    is killed (on Linux).
+
+    Args:
+      command: the command line.
+      log: the file to which standard output and error are appended.
+      interrupts: what may stop this process.
+      until: time.time() at which the command is stopped.
+      enough: asked now and then; once it is true, the command is stopped.
+      environment: variables beside those of this process.
+      folder: the current folder of the command; by default the root of the source tree.
+    """
+    began = time.monotonic()
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    stopped, limit = "", float("inf")
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=os.environ | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1"} | (environment or {}),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=_end_with_parent,
+        )
+    try:
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return Ended(process.wait(LOOK_SECONDS), time.monotonic() - began, stopped)
+            if not stopped and (stopped := _reason(interrupts, until, enough)):
+                process.terminate()
+                limit = time.monotonic() + GRACE_SECONDS
+            if time.monotonic() > limit:
+                process.kill()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # what it may have left behind
+        process.wait()
+
+
+def check(interrupts: Interrupts) -> None:
+    """Raise `Interrupted` if this command was asked to stop."""
+    if interrupts.is_asked():
+        raise Interrupted(f"{interrupts.received}: stopped; the same command continues")
+
+
+def say_stopped(error: Interrupted) -> int:
+    """Tell that this command stopped; return its exit code."""
+    print(f"jaxcnn: {error}", file=sys.stderr)
+    return INTERRUPTED
+
+
+def last_line(log: pathlib.Path) -> str:
+    """The last line of a log that is not empty, at most 300 characters; empty if there is none."""
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "")
+
+
+def _reason(interrupts: Interrupts, until: float | None, enough: Callable[[], bool]) -> str:
+    if interrupts.is_asked():
+        return interrupts.received or "a signal"
+    if until is not None and time.time() >= until:
+        return TIME
+    return "enough" if enough() else ""
+
+
+def _end_with_parent() -> None:
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
