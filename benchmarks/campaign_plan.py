@@ -21,7 +21,7 @@ what it does not use goes to those after it. A part that could not have its leas
 import dataclasses
 from collections.abc import Mapping
 
-VARIANT = ""  # of the configs of the cells; "strong" once configs/<model>_<set>.py have that variant
+VARIANT = "strong"  # of the configs of the cells
 SMALL_SPEED = ("--rounds=1", "--seconds=0")
 QUIET = ("--config.run.tensorboard=False", "--config.run.curves=False")
 
