@@ -5,7 +5,7 @@
 Ashraf et al. report 87.3 % test accuracy.
 
 Variants: `:paper` is the paper's batch size and learning rate, `:strong` what the strongest published recipes have, for
-a GPU (`recipes.strong`; not measured yet), `:smoke` the same code path in seconds, also as `:strong+smoke`, `:cpu` a
+a GPU (`recipes.strong`; not measured yet), `:cores` a run on two CPU cores (`recipes.alexnet_cores`), `:smoke` the same code path in seconds, also as `:strong+smoke`, `:cpu` a
 run of one hour on two CPU cores: 83.33 % (seed 0, 15 epochs, jax 0.10.2; `results/alexnet_cifar10_cpu`).
 """
 
@@ -15,7 +15,7 @@ from jaxcnn.config import recipes
 def get_config(variant: str = ""):
     config = recipes.usual("alexnet", "tfds:cifar10")
     config.model.dropout = 0.5
-    return recipes.apply_variant(config, variant, strong=recipes.strong, cpu=cpu)
+    return recipes.apply_variant(config, variant, strong=recipes.strong, cores=recipes.alexnet_cores, cpu=cpu)
 
 
 def cpu(config):

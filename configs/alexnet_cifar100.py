@@ -5,7 +5,7 @@
 Ashraf et al. give no figure for this pair.
 
 Variants: `:paper` is the paper's batch size and learning rate, `:strong` what the strongest published recipes have, for
-a GPU (`recipes.strong`; not measured yet), `:smoke` the same code path in seconds, also as `:strong+smoke`.
+a GPU (`recipes.strong`; not measured yet), `:cores` a run on two CPU cores (`recipes.alexnet_cores`), `:smoke` the same code path in seconds, also as `:strong+smoke`.
 """
 
 from jaxcnn.config import recipes
@@ -14,4 +14,4 @@ from jaxcnn.config import recipes
 def get_config(variant: str = ""):
     config = recipes.usual("alexnet", "tfds:cifar100")
     config.model.dropout = 0.5
-    return recipes.apply_variant(config, variant, strong=recipes.strong)
+    return recipes.apply_variant(config, variant, strong=recipes.strong, cores=recipes.alexnet_cores)
