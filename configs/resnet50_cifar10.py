@@ -5,7 +5,8 @@
 Ashraf et al. report 93.6 % test accuracy.
 
 Variants: `:paper` is the paper's batch size and learning rate, `:strong` what the strongest published recipes have, for
-a GPU (`recipes.strong`; not measured yet), `:smoke` the same code path in seconds, also as `:strong+smoke`.
+a GPU (`recipes.strong`), `:cores` a run on two CPU cores (`recipes.muon_cores`), neither measured yet, `:smoke` the
+same code path in seconds, also as `:strong+smoke`.
 """
 
 from jaxcnn.config import recipes
@@ -13,4 +14,4 @@ from jaxcnn.config import recipes
 
 def get_config(variant: str = ""):
     config = recipes.usual("resnet50", "tfds:cifar10")
-    return recipes.apply_variant(config, variant, strong=recipes.strong)
+    return recipes.apply_variant(config, variant, strong=recipes.strong, cores=recipes.muon_cores)

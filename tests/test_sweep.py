@@ -434,6 +434,8 @@ def test_a_config_file_without_a_sweep_or_with_a_broken_one_is_one_line(tmp_path
         ("alexnet_cifar10", "smoke", 4),
         ("population", "small", 8),
         ("population", "large", 4),
+        ("cores", "vgg16_cifar10", 5),
+        ("cores", "smoke", 3),
         ("learning_rate", "", 8),
         ("learning_rate", "random", 16),
     ],

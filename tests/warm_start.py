@@ -37,6 +37,7 @@ PRELOADED = (
     "ml_collections.config_flags",
     "optax",
     "orbax.checkpoint",
+    "scipy.optimize",
     "scipy.special",
 )
 

@@ -174,6 +174,27 @@ def alexnet_cores(config: ml_collections.ConfigDict) -> None:
     config.run.epochs = 60.0
 
 
+def muon_cores(config: ml_collections.ConfigDict) -> None:
+    """VGG16 and ResNet50 on two CPU cores: few epochs, with Muon for the kernels.
+
+    Rates are those of a first try; `configs/sweeps/cores.py` compares them with others, and with SGD, on validation.
+    Batches of 256 halve what Muon's matrix products cost beside batches of 128. Images of ResNet50 grow during the run
+    (progressive resizing, as in `configs/speedrun_cifar100.py`); VGG16's five pools need all 32 pixels.
+    """
+    cores(config)
+    config.global_batch_size = 256
+    config.optim.name = "muon"
+    config.optim.learning_rate = 0.1
+    config.optim.momentum = 0.6
+    config.optim.sgd_momentum = 0.85
+    config.schedule.warmup = 2.0
+    config.run.epochs = 20.0
+    if config.model.name == "resnet50":
+        config.augment.small_sides = (16, 24)
+        config.augment.small_until = (0.4, 0.8)
+        config.run.epochs = 12.0
+
+
 def smoke(config: ml_collections.ConfigDict) -> None:
     """The same code path in seconds: a narrow network and a few steps on synthetic images, without a data set."""
     classes = 100 if "100" in config.data.source else 10
