@@ -42,13 +42,17 @@ def test_the_hardest_images_are_those_of_the_highest_loss_and_the_surest_mistake
 
 
 def test_an_evaluation_leaves_a_picture_and_a_page_without_other_files(finished):
-    folder, network, _ = finished
+    folder, network, split = finished
     figures = assess.assess(network, folder, "test", "", 0)
     stem = f"eval-test-{network.step}"
     beside = [path.name for path in assess.pictures(folder, figures)]
     assert beside == [f"{stem}.png", f"{stem}-hardest.png", f"{stem}-hardest.html"]
     page = (folder / f"{stem}-hardest.html").read_text()
     assert page.index("Most confident mistakes") < page.index("Highest loss")
+    hardest = mistakes.hardest(
+        network.spec.task, split, network.outputs(split, 64), split.targets, network.constants, {}
+    ).losses[0]
+    assert f"<br>{split.name_of(hardest.index)}</span>" in page
     assert page.count("data:image/png;base64,") == page.count("<img") > mistakes.MOST
     assert "http" not in page.replace("http-equiv", "")
     assert Image.open(folder / f"{stem}-hardest.png").size[0] > 500

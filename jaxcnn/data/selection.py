@@ -90,6 +90,11 @@ class Selection:
         return Selection(name, description, self.class_names, self.kind, self.parts, self.part_targets, part, place)
 
 
+def name_of(split: Split, index: int) -> str:
+    """The file or record of an example of any split, or its index."""
+    return split.name_of(index) if isinstance(split, Selection) else f"image {index}"
+
+
 def weights_of(split: Split) -> Weights | None:
     """The weight of each example of a split; None if none of them has one."""
     return split.weights if isinstance(split, Selection) else None

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Num, UInt8
 
 from jaxcnn.data.batch import Split
+from jaxcnn.data.selection import name_of
 from jaxcnn.tasks.kept import Kept
 from jaxcnn.tasks.task import Facts, Task
 from jaxcnn.text import named, save_picture, shorten, shown
@@ -28,12 +29,14 @@ class Example:
 
     Attributes:
       index: its place in the split.
+      name: its file or record; its index in the set where images have no names.
       image: RGB, as the network reads it, without augmentation.
       label, answer: in words.
       loss: its loss; NaN if there is no label.
     """
 
     index: int
+    name: str
     image: UInt8[np.ndarray, "h w 3"]
     label: str
     answer: str
@@ -84,7 +87,7 @@ def hardest(
         labels = task.targets.captions(own, tuple(map(named, names)), 60)
         found = task.evaluation.answers(outputs[chosen], names, constants, fitted)
         return [
-            Example(int(k), picture, label, in_words(answer), float(losses[k]))
+            Example(int(k), name_of(split, int(k)), picture, label, in_words(answer), float(losses[k]))
             for k, picture, label, answer in zip(chosen, pictures, labels, found, strict=True)
         ]
 

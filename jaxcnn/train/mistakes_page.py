@@ -5,6 +5,7 @@ import html
 import io
 from collections.abc import Sequence
 
+from jaxcnn.text import shown
 from jaxcnn.train.mistakes import Example, Hardest
 
 STYLE = """
@@ -57,5 +58,6 @@ def _figure(example: Example) -> str:
     return (
         f'<figure><img alt="example {example.index}" src="data:image/png;base64,{source}"><figcaption>'
         f'{html.escape(example.label)}<br><span class="answer">{html.escape(example.answer)}</span><br>'
-        f'<span class="quiet">loss {example.loss:.3g}<br>example {example.index}</span></figcaption></figure>'
+        f'<span class="quiet">loss {example.loss:.3g}<br>{html.escape(shown(example.name))}</span>'
+        "</figcaption></figure>"
     )

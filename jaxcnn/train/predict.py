@@ -141,7 +141,12 @@ def draw(trained: Trained, results: list[dict[str, Any]], path: pathlib.Path) ->
     images = np.stack([read(pathlib.Path(result["file"]), shape, trained.config.data) for result in drawn])
     examples = [
         mistakes.Example(
-            number, image, shown(pathlib.Path(result["file"]).name), mistakes.in_words(result), float("nan")
+            index=number,
+            name=result["file"],
+            image=image,
+            label=shown(pathlib.Path(result["file"]).name),
+            answer=mistakes.in_words(result),
+            loss=float("nan"),
         )
         for number, (image, result) in enumerate(zip(mistakes.as_rgb(images), drawn, strict=True))
     ]
