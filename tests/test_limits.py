@@ -39,6 +39,18 @@ def changed(*changes: tuple[str, object]) -> dict:
     return tree
 
 
+@pytest.mark.parametrize("long", ["x" * 5000, "module:" + "x" * 5000, ["x" * 5000], [["x" * 5000, 0.0]]])
+def test_a_long_value_of_any_field_is_told_in_a_short_line(long):
+    told = 0
+    for key in KEYS:
+        try:
+            from_config_dict(changed((key, long)))
+        except ConfigError as error:
+            told += 1
+            assert all("config." in line and len(line) < 500 for line in str(error).splitlines()), key
+    assert told > len(KEYS) / 2
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(KEYS), st.sampled_from(EXTREMES)), min_size=1, max_size=3))
 def test_any_value_of_any_field_is_taken_or_refused_in_lines_that_name_fields(changes):

@@ -45,7 +45,7 @@ class Open:
         except ValueError as error:
             return f"is {value!r:.200}, {error}"
         if name in self.ours:
-            return f"is {value!r}, but {name} takes no options here; its settings are fields of the config"
+            return f"is {value!r:.200}, but {name} takes no options here; its settings are fields of the config"
         if _ATTRIBUTE.fullmatch(name) or entry_point(self.group, name) is not None:
             return ""
         return f"{wanted}, not {value!r:.200}"

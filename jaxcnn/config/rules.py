@@ -64,8 +64,8 @@ def _impossible(config: Config) -> list[str]:
         for name in OF_OUR_OPTIMIZERS:
             need(
                 getattr(optim, name) == getattr(Optim, name),
-                f"config.optim.{name} has no effect with config.optim.name={optim.name!r}; give it as an option in the "
-                "name, as in 'optax:lion(b1=0.95)'",
+                f"config.optim.{name} has no effect with config.optim.name={optim.name!r:.200}; give it as an option "
+                "in the name, as in 'optax:lion(b1=0.95)'",
             )
     if optim.base_batch_size > 0:
         scaled = optim.learning_rate * config.global_batch_size / optim.base_batch_size
@@ -97,7 +97,10 @@ def _impossible(config: Config) -> list[str]:
             f"{schedule.boundaries}",
         )
     else:
-        need(not schedule.boundaries, f"config.schedule.boundaries has no effect with schedule.name={schedule.name!r}")
+        need(
+            not schedule.boundaries,
+            f"config.schedule.boundaries has no effect with schedule.name={schedule.name!r:.200}",
+        )
     need(
         len(augment.small_sides) == len(augment.small_until),
         f"config.augment.small_sides={augment.small_sides} and small_until={augment.small_until} must have the same "
@@ -125,7 +128,7 @@ def _impossible(config: Config) -> list[str]:
     if not config.data.source.startswith("csv:"):
         for name in ("image_column", "label_column", "split_column", "weight_column"):
             column = getattr(config.data, name)
-            need(not column, f"config.data.{name}={column!r} is for config.data.source='csv:<path>' only")
+            need(not column, f"config.data.{name}={column!r:.200} is for config.data.source='csv:<path>' only")
     need(config.run.steps > 0 or config.run.epochs > 0, "config.run.epochs (or config.run.steps) must be above 0")
     need(
         config.run.steps_per_call <= 1 or config.data.loader != "stream",
@@ -188,7 +191,7 @@ def _impossible_task(task: Task, optim: Optim) -> list[str]:
     if task.loss:
         for name in ("class_weights", "weights_by_name", "focal_gamma", "error"):
             if getattr(task, name) != getattr(Task, name):
-                wrong.append(f"config.task.{name} has no effect with config.task.loss={task.loss!r}")
+                wrong.append(f"config.task.{name} has no effect with config.task.loss={task.loss!r:.200}")
     if task.logit_adjustment and task.name != "classification":
         wrong.append("config.task.logit_adjustment is for config.task.name='classification' only")
     if task.error != "squared" and task.name != "regression":
@@ -197,5 +200,5 @@ def _impossible_task(task: Task, optim: Optim) -> list[str]:
         wrong.append("config.task.teacher is for config.task.name='classification' only")
     for name, weight in task.weights_by_name:
         if weight <= 0:
-            wrong.append(f"config.task.weights_by_name gives {name!r} a weight of {weight:g}; it must be above 0")
+            wrong.append(f"config.task.weights_by_name gives {name!r:.200} a weight of {weight:g}; it must be above 0")
     return wrong
