@@ -8,7 +8,8 @@ import sys
 from typing import Any
 
 from benchmarks import report
-from benchmarks.campaign_run import DONE, Campaign, in_words, read_json, write_json
+from benchmarks.campaign_run import DONE, Campaign, in_words, read_json
+from jaxcnn.train.workdir import write_json
 
 JSON, MARKDOWN = "campaign.json", "campaign.md"
 _MARK = re.compile(r"<!-- (?:begin|end) [\w-]+ -->\n?")
@@ -35,9 +36,7 @@ def write(campaign: Campaign, *, small: bool) -> tuple[pathlib.Path, pathlib.Pat
     }
     paths = campaign.options.folder / JSON, campaign.options.folder / MARKDOWN
     write_json(paths[0], record)
-    part = paths[1].with_name(f".{MARKDOWN}.part")
-    part.write_text(markdown(record, campaign.options.folder), encoding="utf-8", errors="backslashreplace")
-    part.replace(paths[1])
+    report.write_text(paths[1], markdown(record, campaign.options.folder), errors="backslashreplace")
     return paths
 
 
@@ -89,15 +88,13 @@ def machine_table(machine: dict[str, Any]) -> str:
         ["commit", str(machine["commit"])],
         ["XLA_FLAGS", machine["xla_flags"] or "none"],
     ]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (["machine", ""], ["---", "---"], *rows))
+    return report.table(["machine", ""], rows, figures=())
 
 
 def standing(parts: list[dict[str, Any]]) -> str:
     """A table of how each part stands."""
     rows = [[part["name"], part["state"], _minutes(part), part["why"] or "-"] for part in parts]
-    return "\n".join(
-        f"| {' | '.join(row)} |" for row in (["part", "state", "minutes", "why"], ["---", "---", "---:", "---"], *rows)
-    )
+    return report.table(["part", "state", "minutes", "why"], rows, figures=(2,))
 
 
 def embedded(page: pathlib.Path) -> str:
@@ -113,7 +110,7 @@ def of_summary(summary: dict[str, Any]) -> str:
     for key, title in OF_SUMMARY.items():
         value = summary.get(key)
         rows.append([title, f"{value:.1f}" if isinstance(value, float) else str(value)])
-    return "\n".join(f"| {' | '.join(row)} |" for row in (["run", ""], ["---", "---"], *rows))
+    return report.table(["run", ""], rows, figures=())
 
 
 def _minutes(part: dict[str, Any]) -> str:

@@ -4,7 +4,6 @@ import dataclasses
 import datetime
 import functools
 import hashlib
-import json
 import pathlib
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from benchmarks.campaign_plan import Part
 from jaxcnn.config import UserError
 from jaxcnn.machine import json_text
 from jaxcnn.train.interrupts import INTERRUPTED, Interrupts
+from jaxcnn.train.workdir import write_json
 
 STAMP, LOG = "part.json", "log.txt"
 DONE, FAILED, STOPPED, NOT_RUN = "done", "failed", "stopped", "not measured"
@@ -95,16 +95,16 @@ class Campaign:
             why = "no time was left" + (least if part.least else "")
         if why:
             self.states[part.name] = state if state["state"] in (STOPPED, FAILED) else _not_run(why)
+            self._keep(self)
             self._say(f"{part.name}: {why}")
         else:
             self._say(f"{part.name}: {part.title}, up to {minutes:.1f} minutes")
             try:
-                self.states[part.name] = self._run(part, minutes)
+                self._run(part, minutes)
             finally:
                 self.states[part.name] = self._standing(part)
                 self._keep(self)
             self._say(f"{part.name}: {in_words(self.states[part.name])}")
-        self._keep(self)
 
     def _why_not(self, part: Part) -> str:
         """Why a part cannot run here; empty if it can."""
@@ -127,8 +127,8 @@ class Campaign:
         waiting = [each for each in after if self.states[each.name]["state"] != DONE and not self._why_not(each)]
         return min(left, max(part.least, left * part.share / sum(each.share for each in waiting)))
 
-    def _run(self, part: Part, minutes: float) -> dict[str, Any]:
-        """Run a part's command and keep how it ended."""
+    def _run(self, part: Part, minutes: float) -> None:
+        """Run a part's command and keep how it ended in its folder."""
         folder = self._folder(part)
         before = self._prepared(part)
         command = self._command(part)
@@ -151,7 +151,6 @@ class Campaign:
         ended = child.run(child.python(*command), folder / LOG, self._interrupts, until=min(limit, self._until))
         stamp |= self._outcome(part, ended) | {"seconds": stamp["seconds"] + ended.seconds, "ended": _now()}
         write_json(folder / STAMP, stamp)
-        return stamp
 
     def _outcome(self, part: Part, ended: child.Ended) -> dict[str, Any]:
         """State and reason of a part whose command ended."""
@@ -276,13 +275,6 @@ def read_json(path: pathlib.Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return value if isinstance(value, dict) else None
-
-
-def write_json(path: pathlib.Path, value: dict[str, Any]) -> None:
-    """Write a JSON object, whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    part.replace(path)
 
 
 def _not_run(why: str) -> dict[str, Any]:

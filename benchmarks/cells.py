@@ -25,6 +25,7 @@ from jaxcnn.config import UserError
 from jaxcnn.machine import json_text
 from jaxcnn.train import summary
 from jaxcnn.train.interrupts import INTERRUPTED, Interrupted, Interrupts
+from jaxcnn.train.workdir import write_json
 
 OUT = command.define_path("out", "cells", "The files to write, without .json and .md.")
 MINUTES = flags.DEFINE_float("minutes", 10.0, "Minutes for the whole table, with the short runs.", lower_bound=0)
@@ -168,9 +169,7 @@ class Table:
             "probe_steps": PROBE_STEPS.value,
             "costs": {model: dataclasses.asdict(each) for model, each in costs.items()},
         }
-        part = self._plan_file.with_suffix(".part")
-        part.write_text(json.dumps(plan, indent=1), encoding="utf-8")
-        part.replace(self._plan_file)
+        write_json(self._plan_file, plan)
         return plan
 
     def write(self) -> dict[str, Any]:

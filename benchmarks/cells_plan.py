@@ -32,11 +32,10 @@ class Cost:
 
 def cost(figures: dict[str, Any]) -> Cost:
     """What a network costs, from the summary of its short run, which was validated once."""
-    steps_per_epoch = figures["steps"] / figures["epochs"]
     inside = figures["train_seconds"] + figures["eval_seconds"] + figures["test_seconds"]
     return Cost(
         start=figures["wall_seconds"] - inside,
-        epoch=figures["train_seconds"] / figures["steps"] * steps_per_epoch,
+        epoch=figures["train_seconds"] / figures["epochs"],
         evaluation=figures["eval_seconds"],
         test=figures["test_seconds"],
     )

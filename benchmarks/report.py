@@ -6,7 +6,7 @@ import pathlib
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from jaxcnn.config import UserError
@@ -38,10 +38,15 @@ def write(out: pathlib.Path, section: str, record: dict[str, Any], markdown: str
     text = old.sub(lambda _: block, text) if old.search(text) else f"{text.rstrip()}\n\n{block}\n"
     paths = out.with_name(out.name + ".json"), out.with_name(out.name + ".md")
     for path, content in zip(paths, (json.dumps(sections | {section: record}, indent=2) + "\n", text), strict=True):
-        part = path.with_name(f".{path.name}.part")
-        part.write_text(content, encoding="utf-8")
-        part.replace(path)
+        write_text(path, content)
     return paths
+
+
+def write_text(path: pathlib.Path, text: str, errors: str = "strict") -> None:
+    """Write a file in UTF-8, whole or not at all; `errors` as in `str.encode`."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text, encoding="utf-8", errors=errors)
+    part.replace(path)
 
 
 def _marks(section: str) -> tuple[str, str]:
@@ -87,9 +92,11 @@ def describe(record: dict[str, Any]) -> str:
     return f"{record['date'][:10]}, {machine}; {', '.join(versions)}.\n\n    {record['command']}"
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; the first column is text, the others are figures."""
-    rule = ["---", *["---:"] * (len(header) - 1)]
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], figures: Collection[int] | None = None) -> str:
+    """A Markdown table; the columns of figures, by default all but the first, are set to the right."""
+    rule = [
+        "---:" if (number > 0 if figures is None else number in figures) else "---" for number in range(len(header))
+    ]
     return "\n".join(f"| {' | '.join(row)} |" for row in (header, rule, *rows))
 
 

@@ -14,7 +14,6 @@ Writes <out>.json and <out>.md; the runs are beside them. If the time was up bef
 """
 
 import contextlib
-import json
 import pathlib
 import sys
 import time
@@ -30,6 +29,7 @@ from jaxcnn.machine import json_text
 from jaxcnn.study import folder as files
 from jaxcnn.train import summary
 from jaxcnn.train.interrupts import INTERRUPTED, Interrupted, Interrupts
+from jaxcnn.train.workdir import write_json
 
 CONFIG = flags.DEFINE_string("config", None, "The sweep: a file of configs/sweeps/, with :variant if wanted.")
 OUT = command.define_path("out", "speedruns", "The files to write, without .json and .md.")
@@ -106,9 +106,7 @@ class Turns:
             child.check(self._interrupts)
             print(f"{peer}: {how['how']}, after {time.time() - began:.0f} s", flush=True)
             self.taken.append({"peer": peer, "seconds": time.time() - began, **how})
-            part = self._file.with_suffix(".part")
-            part.write_text(json.dumps(self.taken), encoding="utf-8")
-            part.replace(self._file)
+            write_json(self._file, self.taken)
 
     def missing(self) -> str:
         """What a later start of the command would still do; empty if nothing."""
