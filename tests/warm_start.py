@@ -1,9 +1,9 @@
-"""Start Python commands by forking a process that has already imported jax, flax, optax, orbax and matplotlib.
+"""Start Python commands by forking a process that has already imported jax, what comes with it, and jaxcnn.
 
-Importing these takes longer than most runs that tests start. The forked process has imported nothing of jaxcnn, and no
-backend is initialised; it gets its own environment, folder and streams, is a child of this process with a PID of its
-own, receives signals, and can be killed, as one that was started by its command line. `Popen` has the interface of
-`subprocess.Popen`.
+Importing these takes longer than most runs that tests start. Of jaxcnn all modules are imported but the commands, so
+that these begin as ever; no backend is initialised. The forked process gets its own environment, folder and streams, is
+a child of this process with a PID of its own, receives signals, and can be killed, as one that was started by its
+command line. `Popen` has the interface of `subprocess.Popen`.
 
     Popen([sys.executable, "-m", "jaxcnn.main", …], cwd=…, env=…, stdout=…)
 
@@ -11,25 +11,29 @@ What it cannot have is what Python or the C library read before the first import
 """
 
 import array
+import atexit
+import contextlib
 import ctypes
 import gc
 import importlib
 import io
 import json
 import os
+import pathlib
 import runpy
 import socket
 import subprocess
 import sys
 import threading
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of prctl(2): orphans of descendants become children of this process
 BEFORE_IMPORTS = ("PYTHON", "GLIBC", "LD_", "LC_", "LANG", "MALLOC", "JAXCNN_HUGE_PAGES")
 ALWAYS = {"PYTHONUNBUFFERED": "1"}
 JAX = "JAX_"
-PRELOADED = (
+LIBRARIES = (
     "jax",
     "flax.linen",
     "matplotlib.figure",
@@ -40,6 +44,7 @@ PRELOADED = (
     "scipy.optimize",
     "scipy.special",
 )
+ROOT = pathlib.Path(__file__).parent.parent
 
 
 def can_start(env: dict[str, str]) -> bool:
@@ -47,6 +52,13 @@ def can_start(env: dict[str, str]) -> bool:
     here = os.environ | ALWAYS
     early = {name for name in env.keys() | here.keys() if name.startswith(BEFORE_IMPORTS)}
     return sys.platform == "linux" and all(env.get(name) == here.get(name) for name in early)
+
+
+def modules() -> list[str]:
+    """The modules of jaxcnn that are not started by `python -m`."""
+    files = sorted((ROOT / "jaxcnn").rglob("*.py"))
+    imported = [file for file in files if '__name__ == "__main__"' not in file.read_text()]
+    return [".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for file in imported]
 
 
 class Popen(subprocess.Popen):
@@ -157,13 +169,38 @@ def _become(request: dict[str, Any], imported: dict[str, str]) -> None:
     )
     sys.orig_argv = [sys.executable, *request["args"]]
     option, what, *arguments = request["args"]
-    if option == "-c":
-        sys.path[0], sys.argv = "", ["-c", *arguments]
-        exec(what, {"__name__": "__main__"})
-    else:
-        assert option == "-m"
-        sys.argv = [what, *arguments]
-        runpy.run_module(what, run_name="__main__", alter_sys=True)
+    with _quick_end():
+        if option == "-c":
+            sys.path[0], sys.argv = "", ["-c", *arguments]
+            exec(what, {"__name__": "__main__"})
+        else:
+            assert option == "-m"
+            sys.argv = [what, *arguments]
+            runpy.run_module(what, run_name="__main__", alter_sys=True)
+
+
+@contextlib.contextmanager
+def _quick_end() -> Iterator[None]:
+    """End this process as Python ends it, but without taking each module apart, which takes longer than many a command.
+
+    An error other than SystemExit is left to Python.
+    """
+    code: Any = 0
+    try:
+        yield
+    except SystemExit as end:
+        code = end.code
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    if not isinstance(code, int | None):
+        print(code, file=sys.stderr)
+        code = 1
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        code = 120
+    os._exit((code or 0) & 0xFF)
 
 
 def _parsed(text: str, now: Any) -> Any:
@@ -176,14 +213,14 @@ def _parsed(text: str, now: Any) -> Any:
 def main() -> None:
     """Import what takes long; then fork for requests."""
     before = dict(os.environ)
-    for name in PRELOADED:
+    for name in [*LIBRARIES, *modules()]:
         importlib.import_module(name)
+    del sys.modules["jaxcnn.at_start"], sys.modules["jaxcnn"].at_start  # a command imports it first: it sets handlers
     warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called")
     gc.collect()
     gc.freeze()
     request = _serve(socket.socket(fileno=int(sys.argv[1])))
     if request is not None:
-        gc.unfreeze()
         _become(request, {name: value for name, value in os.environ.items() if name not in before})
 
 
