@@ -7,6 +7,7 @@ no change of the code is missed, unless a test makes it (`small.programs_kept`).
 """
 
 import contextlib
+import gc
 import hashlib
 import os
 import pathlib
@@ -80,6 +81,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         slow = {item.nodeid for item in slow_of(items)}
         config.hook.pytest_deselected(items=[item for item in items if item.nodeid in slow])
         items[:] = [item for item in items if item.nodeid not in slow]
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Search for garbage less often, and not in what is imported by now: tracing makes many objects and little of it."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 10, 20)
 
 
 @pytest.hookimpl(trylast=True)

@@ -320,8 +320,9 @@ def test_a_loader_that_fails_is_told_and_the_others_are_measured():
 def test_the_command_measures_and_writes(tmp_path):
     flags = ("--peers=jaxcnn", "--models=alexnet", "--modes=predict", "--batch_sizes=4", "--width=0.0625")
     code, output = runs.run(
-        *flags, "--rounds=1", "--seconds=0", f"--out={tmp_path / 'b'}", "--devices=cpu", module="benchmarks.peers"
-    )
+        *flags, "--rounds=1", "--seconds=0", f"--out={tmp_path / 'b'}", "--devices=cpu", module="benchmarks.peers",
+        **runs.UNOPTIMISED,
+    )  # fmt: skip
     assert code == 0, output
     record = json.loads((tmp_path / "b.json").read_text())["peers"]
     assert record["command"].startswith("python -m benchmarks.peers --peers=jaxcnn")

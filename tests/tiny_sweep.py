@@ -8,7 +8,8 @@ from tests import digits
 
 
 def get_config(variant=""):
-    config = to_dict(digits.config(model={"width": 0.25}, run={"steps": 900, "eval_every_epochs": 10.0}))
+    run = {"steps": 900, "eval_every_epochs": 1.0}
+    config = to_dict(digits.config(model={"width": 0.25}, run=run, global_batch_size=8))
     config["checkpoint"] |= {"every_steps": 200, "keep_every_steps": 0}
     return ml_collections.ConfigDict(config)
 
