@@ -84,7 +84,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Search for garbage less often, and not in what is imported by now: tracing makes many objects and little of it."""
+    """Search for garbage less often, and not in what is there by now: tracing makes many objects, and keeps them."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 10, 20)
