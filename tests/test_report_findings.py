@@ -5,10 +5,11 @@ import json
 import pytest
 
 from jaxcnn import config as configs
-from jaxcnn.reporting import cautions, contents, effect_charts, labels, page, run_tables
+from jaxcnn.reporting import cautions, contents, convergence, effect_charts, labels, page, run_tables
 from jaxcnn.reporting.findings import effects, find, scattered
 from jaxcnn.reporting.read import read
 from jaxcnn.reporting.run_charts import curves
+from jaxcnn.reporting.write import to_json
 from tests import report_folders as folders
 from tests import runs
 
@@ -181,6 +182,33 @@ def test_time_to_accuracy_is_the_first_evaluation_that_reached_it(tmp_path):
     assert list(rows) == [0.94, 0.95, 0.96]
     assert rows[0.95]["times"] == [300.0]
     assert rows[0.95]["of"] == 2
+
+
+def test_time_to_convergence_is_that_of_the_first_evaluation_as_good_as_the_last(tmp_path):
+    for seed, values in enumerate(([0.5, 0.9, 0.902, 0.905], [0.5, 0.8994, 0.905, 0.9045], [0.91, 0.92, 0.9, 0.9])):
+        folder = folders.write_run(tmp_path / str(seed), seed=seed)
+        records = [
+            {"kind": "val", "step": step, "epoch": step, "train_seconds": 10.0 * step, "top1_accuracy": value}
+            for step, value in enumerate(values, start=1)
+        ]
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    findings = of(tmp_path)
+    (setting,) = findings.settings
+    assert convergence.seconds(setting).values == (20.0, 30.0, 10.0)
+    table = contents.tables(findings)["settings"]
+    assert table.rows[0][table.columns.index("to convergence")].number == 20.0
+    assert convergence.NOTE in table.notes
+    (told,) = to_json(findings)["settings"]
+    assert told["seconds_to_convergence"]["mean"] == 20.0
+
+
+def test_a_run_with_one_evaluation_tells_nothing_of_convergence(tmp_path):
+    folder = folders.write_run(tmp_path)
+    lines = [line for line in (folder / "metrics.jsonl").read_text().splitlines() if '"val"' in line]
+    (folder / "metrics.jsonl").write_text(lines[-1] + "\n")
+    findings = of(tmp_path)
+    assert convergence.seconds(findings.settings[0]) is None
+    assert "to convergence" not in contents.tables(findings)["settings"].columns
 
 
 def test_speed_over_devices_comes_from_runs_too(tmp_path):

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from jaxcnn.reporting import labels, run_tables
+from jaxcnn.reporting import convergence, labels, run_tables
 from jaxcnn.reporting.findings import Findings
 from jaxcnn.reporting.scaling import Scaling
 from jaxcnn.reporting.settings import Setting
@@ -178,7 +178,9 @@ def settings(findings: Findings) -> Table:
     augmented = any(s.augmented_test for s in findings.settings)
     columns = ["chosen", "data", "network", *([labels.key(k) for k in keys] or ["setting"]), "seeds"]
     columns += ["validation %", "test %", *["test with TTA %"] * augmented]
-    columns += ["training", "whole run", "images/s"] + ["machine"] * (len(machines) > 1)
+    converged = {id(s): convergence.seconds(s) for s in findings.settings}
+    told = any(converged.values())
+    columns += ["training", *["to convergence"] * told, "whole run", "images/s"] + ["machine"] * (len(machines) > 1)
     rows = []
     for family in findings.families:
         for s in family.settings:
@@ -194,7 +196,11 @@ def settings(findings: Findings) -> Table:
             speed = s.images_per_second
             row += [_n(s), spread_cell(s.validation, strong=bool(mark) and mark != "evolved"), spread_cell(s.test)]
             row += [spread_cell(s.augmented_test)] * augmented
-            row += [seconds_cell(s.train_seconds), seconds_cell(s.wall_seconds)]
+            row += [
+                seconds_cell(s.train_seconds),
+                *[seconds_cell(converged[id(s)])] * told,
+                seconds_cell(s.wall_seconds),
+            ]
             row.append(number(speed.mean if speed else None, f"{speed.mean:,.0f}" if speed else "–"))
             row += [text(_where(s, machines))] * (len(machines) > 1)
             rows.append(row)
@@ -203,6 +209,7 @@ def settings(findings: Findings) -> Table:
         "★: chosen on validation. Choosing the best number of the test column instead would be selection "
         "on the test split."
     ]
+    notes += [convergence.NOTE] * told
     if any(s.protocol == "full" for s in findings.settings):
         notes.append("Settings without a validation figure are of protocol=full: nothing was held out.")
     if findings.best_on_test:

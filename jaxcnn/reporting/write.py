@@ -7,12 +7,12 @@ import pathlib
 from typing import Any
 
 from jaxcnn.config import UserError
-from jaxcnn.reporting import charts, contents, labels, page, plots, provenance, run_charts, tables
+from jaxcnn.reporting import charts, contents, convergence, labels, page, plots, provenance, run_charts, tables
 from jaxcnn.reporting.cautions import cautions
 from jaxcnn.reporting.classes import by_class
 from jaxcnn.reporting.findings import Findings, find, training_loss_curve, validation_curve
 from jaxcnn.reporting.read import COMPLETE, REPEATED, Material, Run, read
-from jaxcnn.reporting.settings import test_figure, validation_figure
+from jaxcnn.reporting.settings import Setting, test_figure, validation_figure
 
 
 def report(
@@ -86,7 +86,7 @@ def to_json(findings: Findings) -> dict[str, Any]:
         return None if setting is None else index[id(setting)]
 
     return {
-        "settings": [s.to_json() for s in findings.settings],
+        "settings": [_setting(setting) for setting in findings.settings],
         "families": [
             {
                 "architecture": f.architecture,
@@ -127,6 +127,11 @@ def to_json(findings: Findings) -> dict[str, Any]:
     }
 
 
+def _setting(setting: Setting) -> dict[str, Any]:
+    converged = convergence.seconds(setting)
+    return setting.to_json() | {"seconds_to_convergence": converged.to_json() if converged else None}
+
+
 def _run(run: Run) -> dict[str, Any]:
     summary = run.summary or {}
     names = ("parameters", "steps", "epochs", "train_seconds", "wall_seconds", "compile_seconds", "images_per_second")
@@ -138,6 +143,7 @@ def _run(run: Run) -> dict[str, Any]:
         "validation": validation_figure(run),
         "test": test_figure(run),
         **{name: summary.get(name) for name in names},
+        "seconds_to_convergence": convergence.seconds_of_run(run),
         "machine": provenance.machine(run),
         "changed": {key: value for key, (value, _) in provenance.changed(run.config).items()},
         "validation_curve": [list(point) for point in validation_curve(run)],
