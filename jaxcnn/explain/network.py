@@ -15,9 +15,9 @@ from jaxcnn.explain.inside import Apply
 from jaxcnn.machine import malloc
 from jaxcnn.machine.mesh import DATA_AXIS, data_devices
 
-Images = Float[Array, "n h w c"]
+Images = Float[Any, "n h w c"]
 Scores = Float[Array, " n"]
-Targets = Int[Array, " n"]
+Targets = Int[Any, " n"]
 Variant = Callable[[Any], Float[Array, "m n h w c"]]  # numbers [m] -> that many variants of all images
 Mapping = Callable[[Float[Array, "n k"]], Float[Array, "n k"]] | None
 MOST_ROWS = 64  # images at once on one device: more gain nothing on a CPU, and little on a GPU
