@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +21,7 @@ Scores = Float[Array, " n"]
 Targets = Int[Any, " n"]
 Variant = Callable[[Any], Float[Array, "m n h w c"]]  # numbers [m] -> that many variants of all images
 Mapping = Callable[[Float[Array, "n k"]], Float[Array, "n k"]] | None
-MOST_ROWS = 64  # images at once on one device: more gain nothing on a CPU, and little on a GPU
+MOST_PIXELS, MOST_ROWS = 2**18, (64, 1024)  # of a call on one device: more gains nothing on a CPU, little on a GPU
 SHARE = 0.5  # of the free memory
 
 
@@ -31,20 +32,19 @@ class Network:
     Attributes:
       apply: `(variables, images) -> outputs [n, k]`, hashable, with layers such as BatchNorm in inference mode.
       variables: a pytree; for Flax, "params" and "batch_stats".
-      rows: images in one call; all calls have this number, so that each program is compiled once.
+      rows: most images in one call. A call has this number or a smaller power of two, which few programs serve.
       mesh: the devices among which the images of a call are divided; None: one device. `rows` is a multiple of their
         number.
     """
 
     apply: Apply
     variables: Any
-    rows: int = MOST_ROWS
+    rows: int = 64
     mesh: Mesh | None = None
 
     def outputs(self, images: Images) -> Float[Array, "n k"]:
         """The outputs of any number of images."""
-        run = functools.partial(_outputs, self.apply, self.mesh, self.variables)
-        return _by_rows(self.rows, run, images)
+        return self._by_rows(functools.partial(_outputs, self.apply, self.mesh, self.variables), images)
 
     def scores(self, images: Images, target: Targets, of: Mapping = None) -> Scores:
         """The output `target[i]` of each image; with `of`, that of a function of the outputs, such as softmax."""
@@ -55,12 +55,12 @@ class Network:
     def gradients(self, images: Images, target: Targets) -> Images:
         """The gradient of the output `target[i]` by the pixels of each image."""
         run = functools.partial(_gradients, self.apply, self.mesh, self.variables)
-        return _by_rows(self.rows, run, images, jnp.asarray(target))
+        return self._by_rows(run, images, jnp.asarray(target))
 
     def at_layer(self, layer: inside.Layer, images: Images, target: Targets) -> tuple[Array, Array]:
         """The feature maps of a layer, and the gradient of the output `target[i]` by them: [n, h, w, channels] each."""
         run = functools.partial(_at_layer, self.apply, layer, self.mesh, self.variables)
-        return _by_rows(self.rows, run, images, jnp.asarray(target))
+        return self._by_rows(run, images, jnp.asarray(target))
 
     def mean_gradient(
         self, variant: Variant, weights: Float[Any, " k"], target: Targets, factor: Variant | None = None
@@ -69,7 +69,7 @@ class Network:
 
         With a `factor`, each gradient is multiplied by that of its number first.
         """
-        copies = max(1, self.rows // len(target))
+        copies = self._copies(len(weights), len(target))
         total: Any = 0
         for start in range(0, len(weights), copies):
             numbers = jnp.minimum(jnp.arange(start, start + copies), len(weights) - 1)
@@ -83,7 +83,7 @@ class Network:
 
     def scores_of(self, variant: Variant, count: int, target: Targets, of: Mapping = None) -> Float[Array, "count n"]:
         """The output `target[i]` of variants of n images, computed in parts of about `rows` images; `of` as above."""
-        copies = max(1, self.rows // len(target))
+        copies = self._copies(count, len(target))
         found = []
         for start in range(0, count, copies):
             made = variant(jnp.minimum(jnp.arange(start, start + copies), count - 1))
@@ -98,6 +98,30 @@ class Network:
     def with_variables(self, variables: Any) -> "Network":
         """The same network with other variables."""
         return dataclasses.replace(self, variables=variables)
+
+    def _copies(self, variants: int, images: int) -> int:
+        """How many variants of all images one call takes, so that all calls are about equally large."""
+        most = max(1, self.rows // images)
+        return -(-variants // -(-variants // most))
+
+    def _by_rows(self, run: Callable[..., Any], *arrays: Any) -> Any:
+        """`run` of arrays in parts of at most `rows`; the last part is padded."""
+        count, devices = len(arrays[0]), data_devices(self.mesh) if self.mesh is not None else 1
+        rows = min(self.rows, devices * 2 ** math.ceil(math.log2(-(-count // devices))))
+        parts = []
+        for start in range(0, count, rows):
+            made = run(*(_padded(array[start : start + rows], rows) for array in arrays))
+            parts.append(jax.tree.map(functools.partial(_first, min(rows, count - start)), made))
+        return parts[0] if len(parts) == 1 else jax.tree.map(lambda *each: jnp.concatenate(each), *parts)
+
+
+def _padded(array: Any, rows: int) -> Any:
+    lacking = rows - len(array)
+    return jnp.pad(jnp.asarray(array), ((0, lacking), *[(0, 0)] * (array.ndim - 1))) if lacking else array
+
+
+def _first(count: int, array: Any) -> Any:
+    return array if len(array) == count else array[:count]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +141,8 @@ def make(
     devices = data_devices(mesh) if mesh is not None else 1
     fit = int(SHARE * _free_bytes(mesh) / inside.bytes_of_image(apply, variables, image_shape))
     shared = 1 if jax.default_backend() != "cpu" else devices  # devices of a CPU share its memory
-    most = -(-rows // devices) if rows else MOST_ROWS
+    by_size = min(max(MOST_PIXELS // math.prod(image_shape[:2]), MOST_ROWS[0]), MOST_ROWS[1])
+    most = -(-rows // devices) if rows else by_size
     return Network(apply, variables, devices * max(1, min(fit // shared, most)), mesh)
 
 
@@ -128,20 +153,6 @@ def _free_bytes(mesh: Mesh | None) -> int:
     if "bytes_limit" in told:
         return told["bytes_limit"] - told.get("bytes_in_use", 0)
     return malloc.obtainable() or 2**31
-
-
-def _by_rows(rows: int, run: Callable[..., Any], *arrays: Any) -> Any:
-    """`run` of arrays in parts of `rows`; the last part is padded."""
-    count = len(arrays[0])
-    parts = []
-    for start in range(0, count, rows):
-        part = [array[start : start + rows] for array in arrays]
-        lacking = rows - len(part[0])
-        if lacking:
-            part = [jnp.pad(jnp.asarray(each), ((0, lacking), *[(0, 0)] * (each.ndim - 1))) for each in part]
-        made = run(*part)
-        parts.append(jax.tree.map(lambda each: each[: rows - lacking], made) if lacking else made)  # noqa: B023
-    return parts[0] if len(parts) == 1 else jax.tree.map(lambda *each: jnp.concatenate(each), *parts)
 
 
 def _over_devices(mesh: Mesh | None, run: Callable[..., Any], variables: Any, *arrays: Any) -> Any:
