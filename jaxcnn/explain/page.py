@@ -75,17 +75,22 @@ def page(
     parts = [
         f"<h1>{html.escape(title)}</h1>",
         *(f'<p class="quiet">{html.escape(line)}</p>' for line in about),
+        '<nav class="quiet"><a href="#all">Images</a>'
+        + (' <a href="#scores">Scores</a>' if rows else "")
+        + (' <a href="#randomisation">Randomisation</a>' if stages else "")
+        + "</nav>",
         _legend(names),
-        _scores(rows),
-        _randomisation(stages or {}),
         '<h2 id="all">Images</h2><div class="controls" id="controls" hidden>'
         '<label>Opacity <input type="range" id="opacity" min="0" max="100" value="70"></label>'
         f'<label>Class <select id="class"><option value="">all</option>{options}</select></label>'
-        f'<label>Answer <select id="kind"><option value="">all</option>{kinds}</select></label>'
+        f'<label{"" if known else " hidden"}>Answer <select id="kind"><option value="">all</option>{kinds}'
+        "</select></label>"
         '<label>Order <select id="order"><option value="">as given</option><option value="most">most confident first'
         '</option><option value="least">least confident first</option></select></label>'
         '<output id="count"></output><button type="button" id="theme">Light or dark</button></div>',
         f'<div id="images">{"".join(map(_card, items))}</div>',
+        _scores(rows),
+        _randomisation(stages or {}),
     ]
     style, script = ((_FOLDER / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     return (
@@ -103,7 +108,7 @@ def _legend(names: Sequence[str]) -> str:
     lines = []
     for gives in dict.fromkeys(methods.find(name).gives for name in names):
         low, high = (words.strip() for words in _MEANING[gives].split(","))
-        colours = pictures.palette(gives)[:: 255 // 5]
+        colours = pictures.palette(gives)[np.linspace(0, 255, 7).round().astype(int)]
         bar = ", ".join(f"rgb({r} {g} {b})" for r, g, b in colours)
         lines.append(f'<li>{low} <i style="background: linear-gradient(to right, {bar})"></i> {high}</li>')
     return f'<ul class="legend">{"".join(lines)}</ul>'
@@ -125,7 +130,7 @@ def _scores(rows: Sequence[evaluation.Row]) -> str:
     )
     notes = "; ".join(f"{name}: {evaluation.ABOUT[name]}" for name in names)
     return (
-        '<h2>Scores</h2><div class="scroll" tabindex="0"><table><thead><tr><th scope="col">method</th>'
+        '<h2 id="scores">Scores</h2><div class="scroll" tabindex="0"><table><thead><tr><th scope="col">method</th>'
         f'{head}</tr></thead><tbody>{lines}</tbody></table></div><p class="quiet">Mean ± standard deviation over '
         f"{rows[0].images} images. {html.escape(notes)}.</p>"
     )
@@ -143,8 +148,9 @@ def _randomisation(stages: Mapping[str, Sequence[Stage]]) -> str:
         for name, found in stages.items()
     )
     return (
-        f'<h2>Randomisation</h2><div class="scroll" tabindex="0"><table><thead><tr><th scope="col">random down to</th>'
-        f'{head}</tr></thead><tbody>{lines}</tbody></table></div><p class="quiet">Rank correlation of the maps with '
+        '<h2 id="randomisation">Randomisation</h2><div class="scroll" tabindex="0"><table><thead><tr>'
+        f'<th scope="col">random down to</th>{head}</tr></thead><tbody>{lines}</tbody></table></div>'
+        '<p class="quiet">Rank correlation of the maps with '
         "those of the trained network, while its layers are drawn anew from the top down; mean over images. A method "
         "whose maps stay similar does not show what the network has learnt.</p>"
     )

@@ -71,7 +71,8 @@ class Subject:
     def __init__(self, trained: Trained, rows: int = 0) -> None:
         self.trained = trained
         self.class_names, self.image_shape = trained.class_names, trained.spec.image_shape
-        self.network = network.make(_OfRun(trained.spec), trained.variables, self.image_shape, trained.mesh, rows)
+        mesh = trained.mesh if trained.mesh.size > 1 else None
+        self.network = network.make(_OfRun(trained.spec), trained.variables, self.image_shape, mesh, rows)
 
     @functools.cached_property
     def layers(self) -> list[inside.Layer]:
@@ -230,4 +231,8 @@ class Subject:
     def initial(self, seed: int = 0) -> Any:
         """Variables of the network drawn anew."""
         model: Any = learnt.network(self.trained.spec)
-        return jax.jit(model.init)(jax.random.key(seed), jnp.zeros((1, *self.image_shape), jnp.float32))
+        made = jax.jit(model.init)(jax.random.key(seed), jnp.zeros((1, *self.image_shape), jnp.float32))
+        # Placed as the trained ones, so that the same programs take them.
+        return jax.tree.map(
+            lambda drawn, trained: jax.device_put(drawn, trained.sharding), made, self.network.variables
+        )
