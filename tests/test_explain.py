@@ -13,7 +13,10 @@ import jaxcnn
 from jaxcnn.config import UserError
 from jaxcnn.explain import controls, evaluation, given, methods, page, pictures, randomisation, scores, write
 from jaxcnn.explain.network import Network
-from tests import digits, runs
+from jaxcnn.explain.subject import Subject
+from jaxcnn.machine import mesh as meshes
+from jaxcnn.train.trained import Trained
+from tests import digits, runs, small
 
 # Scores
 
@@ -185,6 +188,36 @@ def test_every_method_of_the_table_names_its_source_and_gives_a_map():
         maps = methods.as_maps(method, method.call(network, IMAGES, TARGET, **options.get(name, {})))
         assert maps.shape == (2, 4, 4) and np.isfinite(maps).all() and method.source, name
         assert method.gives == methods.SIGNED or (maps >= 0).all(), name
+
+
+def untrained(task: str, dtype: str = "float32") -> Subject:
+    """A network with its initial variables, of four outputs."""
+    config = small.config(task={"name": task}, model={"dtype": dtype})
+    spec, mesh = small.spec_of(config), meshes.make_mesh(1)
+    variables = small.initial_state(spec, mesh, config).variables()
+    names = ("a", "b", "c", "d")
+    return Subject(Trained(config, spec, mesh, 0, "last", variables, small.constants(mesh), names, {}))
+
+
+@pytest.mark.parametrize(("task", "dtype"), [("multilabel", "float32"), ("regression", "bfloat16")])
+def test_other_tasks_and_types_are_explained(task, dtype):
+    subject = untrained(task, dtype)
+    seen = subject.normalised(small.split(3)[0])
+    outputs = subject.outputs(seen)
+    assert subject.targets("c", outputs).tolist() == [2, 2, 2]
+    if task == "regression":
+        with pytest.raises(
+            UserError, match="--target=predicted: a regression has no highest output; choose one of 'a'"
+        ):
+            subject.targets("predicted", outputs)
+        np.testing.assert_array_equal(subject.probability(outputs), outputs)
+    else:
+        assert subject.targets("predicted", outputs).tolist() == outputs.argmax(1).tolist()
+        np.testing.assert_allclose(subject.probability(outputs), 1 / (1 + np.exp(-outputs)), rtol=1e-5)
+    found = subject.explain("gradcam", seen, np.full(3, 2))
+    assert found.maps.dtype == np.float32 and np.isfinite(found.maps).all()
+    values = subject.explain("integrated_gradients", seen, np.full(3, 2), steps=16)
+    assert np.isfinite(values.maps).all() and np.abs(values.values).max() > 0
 
 
 # Pictures and the page

@@ -174,7 +174,12 @@ class Run:
     def _subject(self) -> Any:
         from jaxcnn.explain.subject import Subject
 
-        return Subject(self.network.trained)
+        trained = self.network.trained
+        if self._arrays is not None:  # for methods that need images of the training split
+            memory.know(self._arrays)
+            data = dataclasses.replace(trained.config.data, source=self._arrays.source)
+            trained = dataclasses.replace(trained, config=dataclasses.replace(trained.config, data=data))
+        return Subject(trained)
 
     def evaluate(self, split: Any = "test", *, data: Any = None, batch_size: int = 0) -> Figures:
         """Accuracy, loss, calibration, figures of each class and the confusion matrix, on a split or on other images.
