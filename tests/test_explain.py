@@ -256,7 +256,13 @@ def test_maps_scores_and_a_page_are_written(run, tmp_path):
     wish = write.Wish(["gradcam", "input_x_gradient"], target="label", score=True, randomise=True)
     told = []
     files = write.write(subject, write.explained(subject, images, wish, told.append), wish, tmp_path, "a run")
-    assert [file.name for file in files] == ["maps.npz", "scores.csv", "randomisation.csv", "index.html"]
+    assert [file.name for file in files] == [
+        "maps.npz",
+        "scores.csv",
+        "randomisation.csv",
+        "randomisation.png",
+        "index.html",
+    ]
     assert told[0] == "gradcam: 6 images, layer bn3"
     with np.load(tmp_path / "maps.npz") as file:
         assert file["gradcam"].shape == file["edges"].shape == (6, 8, 8)

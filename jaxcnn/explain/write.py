@@ -4,12 +4,13 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Sequence
+from importlib import util
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from jaxcnn.explain import evaluation, methods, page, pictures, randomisation
+from jaxcnn.explain import charts, evaluation, methods, page, pictures, randomisation
 from jaxcnn.explain.given import Given
 from jaxcnn.explain.subject import Explanation, Subject
 from jaxcnn.text import counted, shown
@@ -123,6 +124,9 @@ def write(subject: Subject, result: Result, wish: Wish, folder: pathlib.Path, ti
     if result.stages:
         written.append(folder / RANDOMISED)
         written[-1].write_text(_stages_csv(result.stages), encoding="utf-8")
+        if util.find_spec("matplotlib"):
+            written.append((folder / RANDOMISED).with_suffix(".png"))
+            charts.draw(result.stages, written[-1])
     items = _items(subject, result, wish, images)
     about = [
         f"{counted(len(images), 'image')}, step {subject.trained.step}, {subject.trained.weights} weights. "
