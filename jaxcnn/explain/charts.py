@@ -22,9 +22,11 @@ def draw(stages: Mapping[str, Sequence[Stage]], path: pathlib.Path) -> None:
     for number, (name, found) in enumerate(stages.items()):
         means = [1.0, *(float(stage.similarity.mean()) for stage in found)]
         colour, marker = _COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)]
-        axes.plot(range(len(means)), means, color=colour, marker=marker, label=methods.find(name).title)
+        dashes = "-" if number < len(_COLOURS) else "--"
+        label = methods.find(name).title
+        axes.plot(range(len(means)), means, color=colour, marker=marker, linestyle=dashes, label=label)
     axes.axhline(0, color="#888888", linewidth=0.8)
-    axes.set_xticks(range(len(layers) + 1), ["trained", *layers], rotation=45 if len(layers) > 8 else 0, ha="center")
+    axes.set_xticks(range(len(layers) + 1), ["trained", *layers], rotation=60 if len(layers) > 8 else 25)
     axes.set_xlabel("random down to this layer")
     axes.set_ylabel("rank correlation with the trained maps")
     axes.set_ylim(min(-0.15, axes.get_ylim()[0]), 1.03)
