@@ -5,7 +5,7 @@ import functools
 import html
 import os
 import pathlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ml_collections
 import numpy as np
@@ -23,6 +23,9 @@ from jaxcnn.tasks import by_name
 from jaxcnn.tasks.headline import Headline
 from jaxcnn.train import assess, curves, seals, summary
 from jaxcnn.train import workdir as files
+
+if TYPE_CHECKING:
+    from jaxcnn.api.explanations import Explanations
 
 _SPLITS = ("train", "val", "test")
 
@@ -146,6 +149,37 @@ class Run:
     def predict(self, images: Any, *, on_error: str = "raise") -> Predictions:
         """The answers for images, such as the most probable classes: `Network.predict`."""
         return self.network.predict(images, on_error=on_error)
+
+    def explain(
+        self, images: Any, method: str = "gradcam", *, target: Any = "predicted", layer: str = "", **options: Any
+    ) -> "Explanations":
+        """Which pixels an output comes from, by one of the methods of `docs/explain.md`.
+
+        Args:
+          images: as for `predict`.
+          method: such as "gradcam", "integrated_gradients", "smoothgrad" or "occlusion".
+          target: the output to explain: "predicted", the highest one; the name or number of a class; or one of these
+            last for each image.
+          layer: the layer of a class activation map; empty: the last whose maps have at least 4x4 positions.
+          options: of the method, such as `steps`, `samples` or `baseline` ("mean", "black" or pixels [H, W, C]).
+
+        Raises:
+          UserError: there is no such method, output, layer or option; and as `predict`.
+        """
+        from jaxcnn.api import explanations
+
+        return explanations.explain(self.network, self._subject, images, method, target, layer, options)
+
+    @functools.cached_property
+    def _subject(self) -> Any:
+        from jaxcnn.explain.subject import Subject
+
+        trained = self.network.trained
+        if self._arrays is not None:  # for methods that need images of the training split
+            memory.know(self._arrays)
+            data = dataclasses.replace(trained.config.data, source=self._arrays.source)
+            trained = dataclasses.replace(trained, config=dataclasses.replace(trained.config, data=data))
+        return Subject(trained)
 
     def evaluate(self, split: Any = "test", *, data: Any = None, batch_size: int = 0) -> Figures:
         """Accuracy, loss, calibration, figures of each class and the confusion matrix, on a split or on other images.

@@ -1,0 +1,101 @@
+"""Explanations of a run's answers, as arrays and as pictures in a notebook."""
+
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Num
+
+from jaxcnn.api import images as forms
+from jaxcnn.api.errors import python_words
+from jaxcnn.api.network import Network
+from jaxcnn.api.shown import Html, table, value_text
+from jaxcnn.config import UserError
+from jaxcnn.explain import methods, pictures
+from jaxcnn.explain.subject import Explanation, Subject
+from jaxcnn.text import shown
+from jaxcnn.train import mistakes
+
+_SHOWN = 12  # images in a notebook
+
+
+class Explanations:
+    """Maps of one method for some images; an array [N, H, W] for NumPy, and pictures in a notebook.
+
+    Attributes:
+      method: its name.
+      maps: [N, H, W]. For signed methods, what speaks for the output is above 0, what speaks against it below; for
+        others, larger is more important.
+      values: what the method gave: the same, or one number for each channel, [N, H, W, C].
+      target: the explained output of each image, [N].
+      layer: the layer of a class activation map; else empty.
+      gap: for integrated gradients, how far the sum of the values is from the change of the output, [N]; else None.
+    """
+
+    def __init__(self, found: Explanation, pixels: Num[np.ndarray, "n h w c"], class_names: tuple[str, ...]) -> None:
+        self.method, self.maps, self.values = found.method, found.maps, found.values
+        self.target, self.layer, self.gap = found.target, found.layer, found.gap
+        self._pixels, self._names = pixels, class_names
+
+    def __len__(self) -> int:
+        return len(self.maps)
+
+    def __getitem__(self, place: Any) -> np.ndarray:
+        return self.maps[place]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Float[np.ndarray, "n h w"]:
+        return np.array(self.maps, dtype) if copy or dtype is not None else self.maps
+
+    def __repr__(self) -> str:
+        return f"<{self.method} of {len(self)} images, {self.maps.shape[1]}x{self.maps.shape[2]}>"
+
+    def png(self, number: int, opacity: float = 0.6) -> bytes:
+        """The map of an image over it, as the content of a PNG file; 0 is the image alone, 1 the map alone."""
+        image = mistakes.as_rgb(self._pixels)[number]
+        return pictures.over_image(image, self.maps[number], methods.find(self.method).gives, opacity)
+
+    def save(self, folder: str | os.PathLike[str]) -> list[pathlib.Path]:
+        """Write the maps as `<method>.npy` and one PNG for each image into a folder; return the files."""
+        place = pathlib.Path(folder)
+        place.mkdir(parents=True, exist_ok=True)
+        np.save(place / f"{self.method}.npy", self.maps)
+        written = [place / f"{self.method}.npy"]
+        for number in range(len(self)):
+            written.append(place / f"{number}-{self.method}.png")
+            written[-1].write_bytes(self.png(number))
+        return written
+
+    def _repr_html_(self) -> str:
+        images = mistakes.as_rgb(self._pixels[:_SHOWN])
+        gives = methods.find(self.method).gives
+        rows = []
+        for number, image in enumerate(images):
+            pair = (pictures.image_png(image), pictures.over_image(image, self.maps[number], gives))
+            cells: list[Any] = [
+                Html(f'<img style="height: 9rem; image-rendering: pixelated" src="{pictures.data_url(png)}">')
+                for png in pair
+            ]
+            cells.append(shown(self._names[self.target[number]]))
+            rows.append([*cells, *([value_text(float(self.gap[number]))] if self.gap is not None else [])])
+        note = f"<p>the first {_SHOWN} of {len(self)} images</p>" if len(self) > _SHOWN else ""
+        head = ("image", methods.find(self.method).title, "output", *(("gap",) if self.gap is not None else ()))
+        return note + table(head, rows)
+
+
+def explain(
+    network: Network, subject: Subject, images: Any, method: str, target: Any, layer: str, options: dict[str, Any]
+) -> Explanations:
+    """What `jaxcnn.Run.explain` returns."""
+    with python_words():
+        methods.find(method)
+        found = [
+            forms.stacked(batch) for batch in forms.batches(images, network.image_shape, subject.trained.config.data)
+        ]
+        if not found:
+            raise UserError("images has no image")
+        pixels = np.concatenate(found)
+        seen = subject.normalised(pixels)
+        targets = subject.targets(target, subject.outputs(seen) if isinstance(target, str) else seen[:, 0, 0])
+        explained = subject.explain(method, seen, targets, layer=layer, **options)
+    return Explanations(explained, pixels, network.class_names)

@@ -1,0 +1,109 @@
+"""Explain the answers of a trained network: `python -m jaxcnn.explain --workdir=<run> --images=<files> --out=<folder>`.
+
+Writes into --out: `index.html` (images and maps side by side), `maps.npz` (the maps [N, H, W] of each method),
+`maps/` (PNG), and with --score or --randomise tables as CSV. `docs/explain.md` says what each method can tell.
+"""
+
+from jaxcnn import at_start  # noqa: F401 (imported first: from now on, a signal is reported in one line)
+
+# isort: split
+
+import pathlib
+from typing import Any
+
+from absl import flags
+
+from jaxcnn import command
+from jaxcnn.config import UserError
+from jaxcnn.machine import malloc
+from jaxcnn.machine.paths import separate
+from jaxcnn.text import shown
+
+DEFAULT_METHODS = ["gradcam", "integrated_gradients", "smoothgrad", "occlusion"]
+WORKDIR = command.define_path("workdir", None, "Folder of the run.")
+IMAGES = flags.DEFINE_multi_string(
+    "images", [], "Image files and folders, separated by commas, or each in a separate flag; in place of --split."
+)
+SPLIT = flags.DEFINE_enum("split", None, ["train", "val", "test"], "Explain examples of this split of the run's data.")
+EXAMPLES = flags.DEFINE_integer("examples", 24, "How many examples of the split, at random.", lower_bound=1)
+METHODS = flags.DEFINE_list("methods", DEFAULT_METHODS, "Names of methods; 'all': all but the controls.")
+TARGET = flags.DEFINE_string(
+    "target", "predicted", "The output to explain: predicted, label (the true class), or the name of a class."
+)
+LAYER = flags.DEFINE_string("layer", "", "The layer of class activation maps; default: the last with 4x4 positions.")
+BASELINE = flags.DEFINE_enum("baseline", "mean", ["mean", "black"], "What hidden pixels get: the mean colour or black.")
+OPTION = flags.DEFINE_multi_string("option", [], "An option of a method, such as integrated_gradients.steps=100.")
+OUT = command.define_path("out", "explained", "The folder to write to; created if it does not exist.")
+SCORE = flags.DEFINE_boolean("score", False, "Score the methods, beside random maps and an edge detector.")
+RANDOMISE = flags.DEFINE_boolean("randomise", False, "Draw the layers anew from the top down, and compare the maps.")
+CHECKPOINT = flags.DEFINE_string("checkpoint", "last", "The checkpoint: last, best (on validation) or a step.")
+WEIGHTS = flags.DEFINE_enum(
+    "weights", "", ["", "last", "ema"], "Weights of the step, or their moving average; default: the average if kept."
+)
+DEVICES = flags.DEFINE_integer("devices", 0, "How many local devices to use; 0: all.", lower_bound=0)
+ROWS = flags.DEFINE_integer("rows", 0, "Most images in one call of the network; 0: by the free memory.", lower_bound=0)
+SEED = flags.DEFINE_integer("seed", 0, "Chooses examples, and draws layers anew.", lower_bound=0)
+
+
+def main() -> int:
+    """Explain what the flags ask for; return the exit code."""
+    if not WORKDIR.value:
+        raise UserError("--workdir=<folder of a run> is needed")
+    places = [place for value in IMAGES.value for place in separate(value)]
+    if bool(places) == bool(SPLIT.value):
+        raise UserError("say what to explain: either --images=<file or folder>,… or --split=test")
+    out = pathlib.Path(OUT.value)
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out={out} is not a folder; choose another")
+    from jaxcnn.explain import given, methods, write
+    from jaxcnn.explain.subject import Subject
+    from jaxcnn.train import trained
+
+    every = [name for name, method in methods.METHODS.items() if not method.control]
+    names = list(dict.fromkeys(every if METHODS.value == ["all"] else METHODS.value))
+    for name in names:
+        methods.find(name)
+    if not names:
+        raise UserError(f"--methods is empty; there are {', '.join(methods.METHODS)}")
+    folder = pathlib.Path(WORKDIR.value)
+    network, remarks = trained.load(folder, CHECKPOINT.value, WEIGHTS.value, DEVICES.value)
+    malloc.keep()
+    subject = Subject(network, ROWS.value)
+    if places:
+        images, notes = given.of_files(subject, places)
+    else:
+        images, notes = given.of_split(subject, SPLIT.value or "", EXAMPLES.value, SEED.value), []
+    for line in (*remarks, *notes):
+        print(f"jaxcnn: {line}")
+    options = _options(names)
+    wish = write.Wish(
+        names, TARGET.value, LAYER.value, BASELINE.value, options, SCORE.value, RANDOMISE.value, SEED.value
+    )
+    result = write.explained(subject, images, wish)
+    title = f"{network.config.model.name}: {shown(folder.resolve().name)}"
+    for path in write.write(subject, result, wish, out, title):
+        print(f"wrote {path}")
+    if result.scores:
+        from jaxcnn.explain import evaluation
+
+        print(*evaluation.as_lines(evaluation.table(result.scores)), sep="\n")
+    return 0
+
+
+def _options(names: list[str]) -> dict[str, dict[str, Any]]:
+    """The arguments of methods from --option=<method>.<name>=<number>."""
+    found: dict[str, dict[str, Any]] = {}
+    for text in OPTION.value:
+        place, equals, value = text.partition("=")
+        method, dot, name = place.partition(".")
+        if not equals or not dot or method not in names:
+            raise UserError(f"--option={text}: write <method>.<option>=<number>, of a method of --methods")
+        try:
+            found.setdefault(method, {})[name] = int(value) if value.lstrip("-").isdecimal() else float(value)
+        except ValueError:
+            raise UserError(f"--option={text}: {value!r} is not a number") from None
+    return found
+
+
+if __name__ == "__main__":
+    command.run(main)

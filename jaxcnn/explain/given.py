@@ -1,0 +1,76 @@
+"""The images to explain: files, or examples of a split, with their classes where these are known."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Num
+
+from jaxcnn.config import UserError
+from jaxcnn.data.decode import Unreadable
+from jaxcnn.data.selection import name_of
+from jaxcnn.explain.subject import Subject
+from jaxcnn.text import shown
+from jaxcnn.train import predict
+
+
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """Images with their names.
+
+    Attributes:
+      names: files, or numbers in the split.
+      pixels: as stored.
+      labels: the class of each image; None where it is not known, or where the task has no classes.
+      words: the true answer of each in words; empty where it is not known.
+    """
+
+    names: list[str]
+    pixels: Num[np.ndarray, "n h w c"]
+    labels: list[int | None]
+    words: list[str]
+
+
+def of_files(subject: Subject, places: Sequence[str]) -> tuple[Given, list[str]]:
+    """Image files and folders, and remarks. A file in a folder with the name of a class has that class.
+
+    Raises:
+      UserError: a file cannot be read as an image of the network.
+    """
+    paths, remarks = predict.find_images(list(places))
+    pixels = []
+    for path in paths:
+        try:
+            pixels.append(predict.read(path, subject.image_shape, subject.trained.config.data))
+        except (Unreadable, OSError) as error:
+            raise UserError(f"cannot read image {shown(str(path))}: {error}") from None
+    classes = {name: number for number, name in enumerate(subject.class_names)}
+    single = subject.trained.config.task.name == "classification"
+    labels = [classes.get(path.resolve().parent.name) if single else None for path in paths]
+    words = ["" if label is None else subject.class_names[label] for label in labels]
+    return Given([str(path) for path in paths], np.stack(pixels), labels, words), remarks
+
+
+def of_split(subject: Subject, name: str, count: int, seed: int) -> Given:
+    """Random examples of a split of the run's data, in its order; all if there are fewer.
+
+    Raises:
+      UserError: the run has no such split, or its data is not there.
+    """
+    split = getattr(subject.splits, name)
+    if split is None:
+        raise UserError(f"--split={name}: this run has none")
+    if split.class_names != subject.class_names or split.image_shape != subject.image_shape:
+        raise UserError(f"{split.description} does not have the classes and image size of the run")
+    chosen = np.sort(np.random.Generator(np.random.PCG64(seed)).permutation(len(split))[:count])
+    targets = subject.trained.spec.task.targets
+    import jax
+
+    own = targets.whole(jax.tree.map(lambda leaf: np.asarray(leaf)[chosen], split.targets))
+    words = targets.captions(own, subject.class_names, 60)
+    labels: list[int | None] = [None] * len(chosen)
+    if subject.trained.config.task.name == "classification":
+        labels = [int(label) for label in np.asarray(split.targets)[chosen]]
+        words = [subject.class_names[label] for label in labels if label is not None]
+    names = [f"{split.name} {name_of(split, int(k))}" for k in chosen]
+    return Given(names, split.read(chosen), labels, words)

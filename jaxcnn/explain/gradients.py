@@ -1,0 +1,129 @@
+"""Methods that follow the gradient of an output back to the pixels.
+
+`network` is a `jaxcnn.explain.network.Network`, `images` are normalised [n, h, w, c], `target` is the output to
+explain, for each image [n]. All return a value for each channel of each pixel, [n, h, w, c].
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxcnn.explain.network import Images, Network, Targets
+
+
+def gradient(network: Network, images: Images, target: Targets) -> Images:
+    """The gradient: Simonyan et al. 2014, "Deep inside convolutional networks", arXiv:1312.6034, section 3."""
+    return network.gradients(images, target)
+
+
+def input_x_gradient(network: Network, images: Images, target: Targets) -> Images:
+    """The gradient times the pixel: Shrikumar et al. 2016, arXiv:1605.01713."""
+    return jnp.asarray(images) * network.gradients(images, target)
+
+
+def guided_backprop(network: Network, images: Images, target: Targets) -> Images:
+    """The gradient with ReLUs that pass only positive gradients: Springenberg et al. 2015, arXiv:1412.6806.
+
+    Raises:
+      UserError: the network has no ReLU.
+    """
+    return network.with_guided_relus().gradients(images, target)
+
+
+def smoothgrad(
+    network: Network, images: Images, target: Targets, *, samples: int = 50, noise: float = 0.15, seed: int = 0
+) -> Images:
+    """The mean gradient of images with Gaussian noise: Smilkov et al. 2017, arXiv:1706.03825.
+
+    Args:
+      network, images, target: see the module.
+      samples: noisy images for each image.
+      noise: standard deviation of the noise, as a share of the range of the values of the image.
+      seed: of the noise. That of image i depends on i.
+    """
+    images = jnp.asarray(images)
+    deviation = noise * (images.max((1, 2, 3)) - images.min((1, 2, 3)))
+
+    def variant(numbers: Array) -> Float[Array, "m n h w c"]:
+        return images + deviation[:, None, None, None] * _noise(seed, numbers, images)
+
+    return network.mean_gradient(variant, np.full(samples, 1 / samples), target)
+
+
+def integrated_gradients(
+    network: Network, images: Images, target: Targets, *, baseline: Any = 0.0, steps: int = 50
+) -> Images:
+    """The gradient, integrated from a baseline to the image: Sundararajan et al. 2017, arXiv:1703.01365.
+
+    Their sum over an image is the difference of the output between image and baseline (`completeness_gap`), up to the
+    error of the sum over steps.
+
+    Args:
+      network, images, target: see the module.
+      baseline: an image without information, of a shape that fits [n, h, w, c]; 0 is the mean colour.
+      steps: points of the Gauss-Legendre quadrature.
+    """
+    images = jnp.asarray(images)
+    start = jnp.broadcast_to(jnp.asarray(baseline, images.dtype), images.shape)
+    points, weights = np.polynomial.legendre.leggauss(steps)
+    places = jnp.asarray((points + 1) / 2, images.dtype)
+
+    def variant(numbers: Array) -> Float[Array, "m n h w c"]:
+        return start + places[numbers][:, None, None, None, None] * (images - start)
+
+    return (images - start) * network.mean_gradient(variant, weights / 2, target)
+
+
+def expected_gradients(
+    network: Network, images: Images, target: Targets, *, references: Images, samples: int = 100, seed: int = 0
+) -> Images:
+    """Integrated gradients, averaged over baselines from the training set: Erion et al. 2021, arXiv:1906.10670.
+
+    Every sample takes one reference and one point on the way from it to the image. The points are spread evenly over
+    (0, 1), one at random in each of `samples` intervals, and the references are taken in turns.
+
+    Args:
+      network, images, target: see the module.
+      references: images of the training set, normalised, [r, h, w, c].
+      samples: gradients for each image.
+      seed: of the points and of their order.
+    """
+    images, references = jnp.asarray(images), jnp.asarray(references)
+    generator = np.random.Generator(np.random.PCG64(seed))
+    places = (generator.permutation(samples) + generator.random(samples)) / samples
+    points = jnp.asarray(places, images.dtype)[:, None, None, None, None]
+
+    def start(numbers: Array) -> Float[Array, "m 1 h w c"]:
+        return references[numbers % len(references)][:, None]
+
+    def variant(numbers: Array) -> Float[Array, "m n h w c"]:
+        return start(numbers) + points[numbers] * (images - start(numbers))
+
+    weights = np.full(samples, 1 / samples)
+    return network.mean_gradient(variant, weights, target, factor=lambda numbers: images - start(numbers))
+
+
+def completeness_gap(
+    network: Network, images: Images, target: Targets, values: Images, baseline: Any = 0.0
+) -> Float[np.ndarray, " n"]:
+    """How far the sum of each image's values is from the change of its output since the baseline."""
+    images = jnp.asarray(images)
+    start = jnp.broadcast_to(jnp.asarray(baseline, images.dtype), images.shape)
+    change = network.scores(images, target) - network.scores(start, target)
+    return np.asarray(values.sum((1, 2, 3)) - change)
+
+
+def _noise(seed: int, numbers: Array, images: Images) -> Float[Array, "m n h w c"]:
+    """Standard normal noise for each variant and image."""
+    key = jax.random.key(seed)
+
+    def one(number: Array, place: Array) -> Array:
+        return jax.random.normal(
+            jax.random.fold_in(jax.random.fold_in(key, place), number), images.shape[1:], images.dtype
+        )
+
+    places = jnp.arange(len(images))
+    return jax.vmap(lambda number: jax.vmap(lambda place: one(number, place))(places))(numbers)

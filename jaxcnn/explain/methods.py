@@ -1,0 +1,85 @@
+"""The table of methods: what each is called, where it comes from, and what it returns."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from jaxcnn.config import UserError
+from jaxcnn.explain import cams, controls, gradients, perturbations
+
+SIGNED, POSITIVE, SIZE = "signed", "positive", "size"
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A method of explanation.
+
+    Attributes:
+      call: `(network, images, target, …) -> values`, [n, h, w, c] or [n, h, w].
+      title: its name for people.
+      source: the paper, or where a control comes from.
+      gives: SIGNED: what speaks for the output is above 0, what speaks against it below; POSITIVE: only what speaks for
+        it; SIZE: how strongly the output depends on a pixel, whatever the direction.
+      needs: arguments besides the first three that have no default: "layer" or "references".
+      takes: whether it takes a `baseline`.
+      control: whether it ignores the network, so that a real method must do better.
+    """
+
+    call: Callable[..., Any]
+    title: str
+    source: str
+    gives: str
+    needs: tuple[str, ...] = ()
+    takes: bool = False
+    control: bool = False
+
+
+_CAM = ("layer",)
+METHODS: dict[str, Method] = {
+    "gradient": Method(gradients.gradient, "Gradient", "Simonyan et al. 2014", SIZE),
+    "input_x_gradient": Method(gradients.input_x_gradient, "Input × gradient", "Shrikumar et al. 2016", SIGNED),
+    "smoothgrad": Method(gradients.smoothgrad, "SmoothGrad", "Smilkov et al. 2017", SIZE),
+    "integrated_gradients": Method(
+        gradients.integrated_gradients, "Integrated gradients", "Sundararajan et al. 2017", SIGNED, takes=True
+    ),
+    "expected_gradients": Method(
+        gradients.expected_gradients, "Expected gradients", "Erion et al. 2021", SIGNED, ("references",)
+    ),
+    "guided_backprop": Method(gradients.guided_backprop, "Guided backpropagation", "Springenberg et al. 2015", SIZE),
+    "gradcam": Method(cams.gradcam, "Grad-CAM", "Selvaraju et al. 2017", POSITIVE, _CAM),
+    "gradcam_plus_plus": Method(cams.gradcam_plus_plus, "Grad-CAM++", "Chattopadhay et al. 2018", POSITIVE, _CAM),
+    "scorecam": Method(cams.scorecam, "Score-CAM", "Wang et al. 2020", POSITIVE, _CAM),
+    "occlusion": Method(perturbations.occlusion, "Occlusion", "Zeiler & Fergus 2014", SIGNED, takes=True),
+    "rise": Method(perturbations.rise, "RISE", "Petsiuk et al. 2018", POSITIVE, takes=True),
+    "kernel_shap": Method(perturbations.kernel_shap, "Kernel SHAP", "Lundberg & Lee 2017", SIGNED, takes=True),
+    "lime": Method(perturbations.lime, "LIME", "Ribeiro et al. 2016", SIGNED, takes=True),
+    "edges": Method(controls.edges, "Edges (control)", "Sobel filter", SIZE, control=True),
+    "random": Method(controls.random, "Random (control)", "uniform numbers", SIZE, control=True),
+}
+DEFAULT = ("gradcam", "integrated_gradients", "smoothgrad", "occlusion")
+
+
+def find(name: str) -> Method:
+    """The method of a name.
+
+    Raises:
+      UserError: there is none.
+    """
+    if name not in METHODS:
+        raise UserError(f"there is no method {name!r}; there are {', '.join(METHODS)}")
+    return METHODS[name]
+
+
+def as_maps(method: Method, values: Any) -> Float[np.ndarray, "n h w"]:
+    """The values of a method as one number for each pixel.
+
+    Of the channels of a pixel, signed values are added, since those of all pixels add up to the output; of sizes, the
+    largest is taken, as in Simonyan et al. 2014.
+    """
+    values = np.asarray(values)
+    if values.ndim == 3:
+        return values
+    return values.sum(-1) if method.gives == SIGNED else np.abs(values).max(-1)

@@ -1,0 +1,199 @@
+"""A network as methods of explanation see it: a function, its variables, and how many images go through it at once."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int
+
+from jaxcnn.explain import inside
+from jaxcnn.explain.inside import Apply
+from jaxcnn.machine import malloc
+from jaxcnn.machine.mesh import DATA_AXIS, data_devices
+
+Images = Float[Any, "n h w c"]
+Scores = Float[Array, " n"]
+Targets = Int[Any, " n"]
+Variant = Callable[[Any], Float[Array, "m n h w c"]]  # numbers [m] -> that many variants of all images
+Mapping = Callable[[Float[Array, "n k"]], Float[Array, "n k"]] | None
+MOST_PIXELS, MOST_ROWS = 2**18, (64, 1024)  # of a call on one device: more gains nothing on a CPU, little on a GPU
+SHARE = 0.5  # of the free memory
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Network:
+    """A network and its variables. All methods call it through this class, so they share its compiled programs.
+
+    Attributes:
+      apply: `(variables, images) -> outputs [n, k]`, hashable, with layers such as BatchNorm in inference mode.
+      variables: a pytree; for Flax, "params" and "batch_stats".
+      rows: most images in one call. A call has this number or a smaller power of two, which few programs serve.
+      mesh: the devices among which the images of a call are divided; None: one device. `rows` is a multiple of their
+        number.
+    """
+
+    apply: Apply
+    variables: Any
+    rows: int = 64
+    mesh: Mesh | None = None
+
+    def outputs(self, images: Images) -> Float[Array, "n k"]:
+        """The outputs of any number of images."""
+        return self._by_rows(functools.partial(_outputs, self.apply, self.mesh, self.variables), images)
+
+    def scores(self, images: Images, target: Targets, of: Mapping = None) -> Scores:
+        """The output `target[i]` of each image; with `of`, that of a function of the outputs, such as softmax."""
+        outputs = self.outputs(images)
+        outputs = outputs if of is None else of(outputs)
+        return jnp.take_along_axis(outputs, jnp.asarray(target)[:, None], axis=1)[:, 0]
+
+    def gradients(self, images: Images, target: Targets) -> Images:
+        """The gradient of the output `target[i]` by the pixels of each image."""
+        run = functools.partial(_gradients, self.apply, self.mesh, self.variables)
+        return self._by_rows(run, images, jnp.asarray(target))
+
+    def at_layer(self, layer: inside.Layer, images: Images, target: Targets) -> tuple[Array, Array]:
+        """The feature maps of a layer, and the gradient of the output `target[i]` by them: [n, h, w, channels] each."""
+        run = functools.partial(_at_layer, self.apply, layer, self.mesh, self.variables)
+        return self._by_rows(run, images, jnp.asarray(target))
+
+    def mean_gradient(
+        self, variant: Variant, weights: Float[Any, " k"], target: Targets, factor: Variant | None = None
+    ) -> Images:
+        """The weighted sum of the gradients of k variants of n images, computed in parts of about `rows` images.
+
+        With a `factor`, each gradient is multiplied by that of its number first.
+        """
+        copies = self._copies(len(weights), len(target))
+        total: Any = 0
+        for start in range(0, len(weights), copies):
+            numbers = jnp.minimum(jnp.arange(start, start + copies), len(weights) - 1)
+            share = jnp.zeros(copies).at[: len(weights[start:][:copies])].set(weights[start : start + copies])
+            made = variant(numbers)
+            rows = made.reshape(-1, *made.shape[2:])
+            gradients = self.gradients(rows, jnp.tile(jnp.asarray(target), copies)).reshape(made.shape)
+            gradients = gradients if factor is None else gradients * factor(numbers)
+            total = total + jnp.tensordot(share.astype(gradients.dtype), gradients, axes=1)
+        return total
+
+    def scores_of(self, variant: Variant, count: int, target: Targets, of: Mapping = None) -> Float[Array, "count n"]:
+        """The output `target[i]` of variants of n images, computed in parts of about `rows` images; `of` as above."""
+        copies = self._copies(count, len(target))
+        found = []
+        for start in range(0, count, copies):
+            made = variant(jnp.minimum(jnp.arange(start, start + copies), count - 1))
+            rows = made.reshape(-1, *made.shape[2:])
+            found.append(self.scores(rows, jnp.tile(jnp.asarray(target), copies), of).reshape(made.shape[:2]))
+        return jnp.concatenate(found)[:count]
+
+    def with_guided_relus(self) -> "Network":
+        """The same network, whose ReLUs pass only positive gradients back (`inside.guided`)."""
+        return dataclasses.replace(self, apply=_Guided(self.apply))
+
+    def with_variables(self, variables: Any) -> "Network":
+        """The same network with other variables."""
+        return dataclasses.replace(self, variables=variables)
+
+    def _copies(self, variants: int, images: int) -> int:
+        """How many variants of all images one call takes, so that all calls are about equally large."""
+        most = max(1, self.rows // images)
+        return -(-variants // -(-variants // most))
+
+    def _by_rows(self, run: Callable[..., Any], *arrays: Any) -> Any:
+        """`run` of arrays in parts of at most `rows`; the last part is padded."""
+        count, devices = len(arrays[0]), data_devices(self.mesh) if self.mesh is not None else 1
+        rows = min(self.rows, devices * 2 ** math.ceil(math.log2(-(-count // devices))))
+        parts = []
+        for start in range(0, count, rows):
+            made = run(*(_padded(array[start : start + rows], rows) for array in arrays))
+            parts.append(jax.tree.map(functools.partial(_first, min(rows, count - start)), made))
+        return parts[0] if len(parts) == 1 else jax.tree.map(lambda *each: jnp.concatenate(each), *parts)
+
+
+def _padded(array: Any, rows: int) -> Any:
+    lacking = rows - len(array)
+    return jnp.pad(jnp.asarray(array), ((0, lacking), *[(0, 0)] * (array.ndim - 1))) if lacking else array
+
+
+def _first(count: int, array: Any) -> Any:
+    return array if len(array) == count else array[:count]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Guided:
+    """Hashable, so that its programs are found again."""
+
+    apply: Apply
+
+    def __call__(self, variables: Any, images: Any) -> Any:
+        return inside.guided(self.apply)(variables, images)
+
+
+def make(
+    apply: Apply, variables: Any, image_shape: tuple[int, int, int], mesh: Mesh | None = None, rows: int = 0
+) -> Network:
+    """A network whose calls take at most half of the free memory; `rows`, if given, is the most images of a call."""
+    devices = data_devices(mesh) if mesh is not None else 1
+    fit = int(SHARE * _free_bytes(mesh) / inside.bytes_of_image(apply, variables, image_shape))
+    shared = 1 if jax.default_backend() != "cpu" else devices  # devices of a CPU share its memory
+    by_size = min(max(MOST_PIXELS // math.prod(image_shape[:2]), MOST_ROWS[0]), MOST_ROWS[1])
+    most = -(-rows // devices) if rows else by_size
+    return Network(apply, variables, devices * max(1, min(fit // shared, most)), mesh)
+
+
+def _free_bytes(mesh: Mesh | None) -> int:
+    """The free memory of a device in bytes; that of the machine if it is the device."""
+    device = mesh.devices.flat[0] if mesh is not None else jax.local_devices()[0]
+    told = device.memory_stats() or {}
+    if "bytes_limit" in told:
+        return told["bytes_limit"] - told.get("bytes_in_use", 0)
+    return malloc.obtainable() or 2**31
+
+
+def _over_devices(mesh: Mesh | None, run: Callable[..., Any], variables: Any, *arrays: Any) -> Any:
+    if mesh is None:
+        return run(variables, *arrays)
+    specs = (jax.P(), *[jax.P(DATA_AXIS)] * len(arrays))
+    mapped = jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=jax.P(DATA_AXIS), check_vma=False)
+    return mapped(variables, *arrays)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _outputs(apply: Apply, mesh: Mesh | None, variables: Any, images: Images) -> Float[Array, "n k"]:
+    return _over_devices(mesh, apply, variables, images)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _gradients(apply: Apply, mesh: Mesh | None, variables: Any, images: Images, target: Targets) -> Images:
+    def run(variables: Any, images: Images, target: Targets) -> Images:
+        return jax.grad(lambda images: _total(apply(variables, images), target))(images)
+
+    return _over_devices(mesh, run, variables, images, target)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _at_layer(
+    apply: Apply, layer: inside.Layer, mesh: Mesh | None, variables: Any, images: Images, target: Targets
+) -> tuple[Array, Array]:
+    call = inside.tapped(apply, layer)
+
+    def run(variables: Any, images: Images, target: Targets) -> tuple[Array, Array]:
+        def total(change: Array) -> tuple[Array, Array]:
+            outputs, maps = call(variables, images, change)
+            return _total(outputs, target), maps
+
+        zero = jnp.zeros((len(images), *layer.shape), images.dtype)
+        gradient, maps = jax.grad(total, has_aux=True)(zero)
+        return maps.astype(images.dtype), gradient
+
+    return _over_devices(mesh, run, variables, images, target)
+
+
+def _total(outputs: Float[Array, "n k"], target: Targets) -> Float[Array, ""]:
+    """The sum of each image's target output: no image sees another, so its gradient has that of each."""
+    return jnp.take_along_axis(outputs, target[:, None], axis=1).sum()

@@ -1,0 +1,28 @@
+"use strict";
+(() => {
+  const root = document.documentElement, find = (id) => document.getElementById(id);
+  const asked = new URLSearchParams(location.search).get("theme");
+  if (asked === "light" || asked === "dark") root.dataset.theme = asked;
+  find("theme").addEventListener("click", () => {
+    const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+    root.dataset.theme = dark ? "light" : "dark";
+  });
+  find("controls").hidden = false;
+  find("opacity").addEventListener("input", (event) => root.style.setProperty("--opacity", event.target.value / 100));
+  const list = find("images"), cards = [...list.querySelectorAll(".card")];
+  const show = () => {
+    const name = find("class").value, kind = find("kind").value, order = find("order").value;
+    let shown = 0;
+    for (const card of cards) {
+      const { classes, state } = card.dataset;
+      card.hidden = (name !== "" && !classes.split(" ").includes(name)) || (kind !== "" && state !== kind);
+      shown += !card.hidden;
+    }
+    const sign = { most: -1, least: 1 }[order];
+    const sorted = sign ? [...cards].sort((a, b) => sign * (a.dataset.confidence - b.dataset.confidence)) : cards;
+    list.append(...sorted);
+    find("count").textContent = `${shown} of ${cards.length}`;
+  };
+  for (const id of ["class", "kind", "order"]) find(id).addEventListener("change", show);
+  show();
+})();

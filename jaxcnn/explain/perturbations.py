@@ -1,0 +1,257 @@
+"""Methods that change the image and look at the output; they see the network as a black box.
+
+`network` is a `jaxcnn.explain.network.Network`, `images` are normalised [n, h, w, c], `target` is the output to
+explain, for each image [n]. Hidden pixels get the colour of `baseline`, of a shape that fits [n, h, w, c]; 0 is the
+mean colour. All return maps [n, h, w].
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from jaxcnn.config import UserError
+from jaxcnn.explain.network import Images, Network, Targets, Variant
+
+Maps = Float[Array, "n h w"]
+Segments = Int[Any, "h w"]
+MOST_EXACT = 2048  # coalitions; for up to 11 segments all are taken, and the values are exact
+_PENALTY = 1.0  # of the ridge regression
+_PART = 128  # masks in memory at once
+
+
+def occlusion(
+    network: Network,
+    images: Images,
+    target: Targets,
+    *,
+    baseline: Any = 0.0,
+    window: int = 0,
+    stride: int = 0,
+) -> Maps:
+    """By how much the output falls when a square that covers the pixel is hidden, on average over such squares.
+
+    Zeiler & Fergus 2014, arXiv:1311.2901, section 4.2.
+
+    Args:
+      network, images, target, baseline: see the module.
+      window: side of the square in pixels; 0: a quarter of the image.
+      stride: pixels between squares; 0: half of the window.
+    """
+    images = jnp.asarray(images)
+    height, width = images.shape[1:3]
+    window = min(window or max(1, round(min(height, width) / 4)), height, width)
+    stride = stride or max(1, window // 2)
+    masks = jnp.asarray(_squares(height, width, window, stride), bool)
+    hidden = network.scores_of(_hiding(images, masks.__getitem__, baseline), len(masks), target)
+    fall = network.scores(images, target) - hidden
+    return jnp.einsum("kn,khw->nhw", fall, masks.astype(fall.dtype)) / masks.sum(0)
+
+
+def _squares(height: int, width: int, window: int, stride: int) -> np.ndarray:
+    """Masks [k, h, w] of squares that cover the image; the last ones may reach over its edge."""
+    rows, columns = (range(math.ceil((side - window) / stride) + 1) for side in (height, width))
+    masks = np.zeros((len(rows) * len(columns), height, width), bool)
+    for number, (row, column) in enumerate((row * stride, column * stride) for row in rows for column in columns):
+        masks[number, row : row + window, column : column + window] = True
+    return masks
+
+
+def _hiding(images: Images, mask_of: Callable[[Array], Array], baseline: Any) -> Variant:
+    """The variants of images that have the baseline where a mask [h, w] is 1, and a mixture where it is in between."""
+    start = jnp.asarray(baseline, images.dtype)
+
+    def variant(numbers: Array) -> Float[Array, "m n h w c"]:
+        mask = mask_of(numbers)[:, None, :, :, None].astype(images.dtype)
+        return images * (1 - mask) + start * mask
+
+    return variant
+
+
+def rise(
+    network: Network,
+    images: Images,
+    target: Targets,
+    *,
+    baseline: Any = 0.0,
+    masks: int = 1000,
+    cells: int = 7,
+    share: float = 0.5,
+    seed: int = 0,
+) -> Maps:
+    """The mean output of images seen through random smooth masks, for each pixel over the masks that show it.
+
+    Petsiuk et al. 2018, "RISE", arXiv:1806.07421. The same masks are used for all images.
+
+    Args:
+      network, images, target, baseline: see the module.
+      masks: their number.
+      cells: a mask is a grid of so many cells each way, enlarged and shifted.
+      share: probability that a cell is seen.
+      seed: of the masks.
+    """
+    images = jnp.asarray(images)
+    total: Any = 0
+    for number, start in enumerate(range(0, masks, _PART)):
+        count = min(_PART, masks - start)
+        shown = jnp.asarray(random_masks(images.shape[1:3], count, cells, share, (seed, number)), images.dtype)
+        scores = network.scores_of(_hiding(images, (1 - shown).__getitem__, baseline), count, target)
+        total = total + jnp.einsum("kn,khw->nhw", scores, shown)
+    return total / (masks * share)
+
+
+def random_masks(
+    size: tuple[int, ...], count: int, cells: int, share: float, seed: Any
+) -> Float[np.ndarray, "count h w"]:
+    """The masks of `rise`: random grids, enlarged by linear interpolation and shifted at random by up to one cell."""
+    generator = np.random.Generator(np.random.PCG64(seed))
+    grid = (generator.random((count, cells + 1, cells + 1)) < share).astype(np.float32)
+    cell = [math.ceil(side / cells) for side in size]
+    large = np.asarray(jax.image.resize(grid, (count, *[(cells + 1) * side for side in cell]), "linear"))
+    shift = [generator.integers(0, side, count) for side in cell]
+    return np.stack([one[i : i + size[0], j : j + size[1]] for one, i, j in zip(large, *shift, strict=True)])
+
+
+def grid_segments(size: tuple[int, ...], cells: int) -> Segments:
+    """Segments of the image in a grid of so many cells each way, numbered row by row."""
+    rows, columns = (np.arange(side) * min(cells, side) // side for side in size)
+    return (rows[:, None] * (columns[-1] + 1) + columns).astype(np.int32)
+
+
+def kernel_shap(
+    network: Network,
+    images: Images,
+    target: Targets,
+    *,
+    baseline: Any = 0.0,
+    segments: Any = None,
+    cells: int = 7,
+    samples: int = 1000,
+    seed: int = 0,
+) -> Maps:
+    """The Shapley values of segments: what each adds to the output, on average over all orders of adding them.
+
+    Lundberg & Lee 2017, arXiv:1705.07874: a regression over coalitions of segments, all of them for at most 11, which
+    is exact; else samples with their complements, weighted as Covert & Lee 2021 (arXiv:2012.01536) do. The values of an
+    image add up to the change of its output since the baseline. Each pixel has the value of its segment, divided by the
+    pixels of the segment.
+
+    Args:
+      network, images, target, baseline: see the module.
+      segments: integers [h, w] from 0, such as those of `skimage.segmentation.slic`; None: a grid.
+      cells: of the grid, each way.
+      samples: coalitions if there are more than 11 segments.
+      seed: of the samples.
+
+    Raises:
+      UserError: the segments do not fit, or the samples are too few for them.
+    """
+    images = jnp.asarray(images)
+    segments, count = _checked(segments, images.shape[1:3], cells)
+    coalitions, weights = _coalitions(count, samples, seed)
+    ends = np.stack([np.zeros(count, bool), np.ones(count, bool)])
+    scores = _seen_scores(network, images, target, baseline, segments, np.vstack([ends, coalitions]))
+    nothing, change = scores[0], scores[1] - scores[0]
+    values = _constrained(coalitions.astype(np.float64), weights, scores[2:] - nothing, change)
+    pixels = np.bincount(segments.ravel(), minlength=count)
+    return jnp.asarray((values / pixels)[:, segments], images.dtype)
+
+
+def lime(
+    network: Network,
+    images: Images,
+    target: Targets,
+    *,
+    baseline: Any = 0.0,
+    segments: Any = None,
+    cells: int = 7,
+    samples: int = 1000,
+    width: float = 0.25,
+    seed: int = 0,
+) -> Maps:
+    """The weights of a linear model of the output, fitted around the image: Ribeiro et al. 2016, arXiv:1602.04938.
+
+    Each segment is seen with probability 1/2. A sample weighs exp(-d^2 / width^2), where d is the cosine distance of
+    the seen segments to all of them; the model is a ridge regression with penalty 1, as in the authors' code. Each
+    pixel has the weight of its segment.
+
+    Args:
+      network, images, target, baseline, segments, cells, seed: as for `kernel_shap`.
+      samples: images for the fit.
+      width: of the kernel.
+
+    Raises:
+      UserError: the segments do not fit.
+    """
+    images = jnp.asarray(images)
+    segments, count = _checked(segments, images.shape[1:3], cells)
+    generator = np.random.Generator(np.random.PCG64(seed))
+    seen = (generator.random((samples, count)) < 0.5).astype(np.float64)
+    seen[0] = 1  # the image itself
+    distance = 1 - np.sqrt(seen.mean(1))  # the cosine to all segments is the square root of the share that is seen
+    scores = _seen_scores(network, images, target, baseline, segments, seen.astype(bool))
+    values = _ridge(seen, np.exp(-(distance**2) / width**2), scores)
+    return jnp.asarray(values[:, segments], images.dtype)
+
+
+def _checked(segments: Any, size: tuple[int, ...], cells: int) -> tuple[np.ndarray, int]:
+    """The segments [h, w], numbered without gaps, and their number."""
+    segments = grid_segments(size, cells) if segments is None else np.asarray(segments)
+    if segments.shape != tuple(size) or segments.dtype.kind not in "iu":
+        raise UserError(
+            f"segments must be integers [h, w] of shape {tuple(size)}, not {segments.dtype} {segments.shape}"
+        )
+    numbers = np.unique(segments, return_inverse=True)[1].reshape(segments.shape)
+    return numbers, int(numbers.max()) + 1
+
+
+def _seen_scores(
+    network: Network, images: Images, target: Targets, baseline: Any, segments: np.ndarray, seen: np.ndarray
+) -> Float[np.ndarray, "k n"]:
+    """The outputs of images of which only some segments are seen, bool [k, segments]."""
+    hidden, places = jnp.asarray(~seen), jnp.asarray(segments)
+    variant = _hiding(images, lambda numbers: hidden[numbers][:, places], baseline)
+    return np.asarray(network.scores_of(variant, len(seen), target), np.float64)
+
+
+def _coalitions(count: int, samples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Coalitions, bool [k, count], without the empty and the full one, and the weight of each in the regression."""
+    if 2**count - 2 <= MOST_EXACT:
+        all_of_them = (np.arange(1, 2**count - 1)[:, None] >> np.arange(count) & 1).astype(bool)
+        sizes = all_of_them.sum(1)
+        ways = np.array([math.comb(count, size) for size in range(count + 1)])
+        return all_of_them, (count - 1) / (ways[sizes] * sizes * (count - sizes))
+    generator = np.random.Generator(np.random.PCG64(seed))
+    sizes = np.arange(1, count)
+    chance = 1 / (sizes * (count - sizes))
+    drawn = generator.choice(sizes, -(-samples // 2), p=chance / chance.sum())
+    half = generator.random((len(drawn), count)).argsort(1).argsort(1) < drawn[:, None]
+    return np.vstack([half, ~half]), np.ones(2 * len(drawn))
+
+
+def _constrained(
+    seen: Float[np.ndarray, "k m"], weights: np.ndarray, scores: Float[np.ndarray, "k n"], total: np.ndarray
+) -> Float[np.ndarray, "n m"]:
+    """The weighted least-squares fit of scores by sums over what is seen, whose values add up to `total`."""
+    if seen.shape[1] == 1:
+        return total[:, None]
+    matrix = (seen * weights[:, None]).T @ seen
+    if np.linalg.matrix_rank(matrix) < len(matrix):
+        raise UserError(f"{len(seen)} samples are too few for the Shapley values of {len(matrix)} segments; take more")
+    free = np.linalg.solve(matrix, (seen * weights[:, None]).T @ scores)  # [m, n]
+    ones = np.linalg.solve(matrix, np.ones(len(matrix)))
+    return (free - ones[:, None] * (free.sum(0) - total) / ones.sum()).T
+
+
+def _ridge(
+    seen: Float[np.ndarray, "k m"], weights: np.ndarray, scores: Float[np.ndarray, "k n"]
+) -> Float[np.ndarray, "n m"]:
+    """The weighted ridge regression of scores on what is seen, with an intercept that is not penalised."""
+    share = weights / weights.sum()
+    centred, offset = seen - share @ seen, scores - share @ scores
+    matrix = (centred * weights[:, None]).T @ centred + _PENALTY * np.eye(seen.shape[1])
+    return np.linalg.solve(matrix, (centred * weights[:, None]).T @ offset).T

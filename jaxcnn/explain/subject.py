@@ -1,0 +1,238 @@
+"""A trained network that is asked why: which output is explained, by which method, against which images."""
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int, Num
+
+from jaxcnn.config import UserError
+from jaxcnn.data import augment, place
+from jaxcnn.data.source import Splits, open_splits
+from jaxcnn.explain import gradients, inside, methods, network
+from jaxcnn.learn import network as learnt
+from jaxcnn.learn.step_spec import StepSpec
+from jaxcnn.text import listed, shown
+from jaxcnn.train.trained import Trained
+
+BATCH = 64  # images explained together; random numbers of an image depend on its place among them
+REFERENCES = 50  # images of the training split, for expected gradients
+PREDICTED, LABEL = "predicted", "label"
+
+
+@dataclasses.dataclass(frozen=True)
+class _OfRun:
+    """The network of a run as a function of normalised images."""
+
+    spec: StepSpec
+
+    def __call__(self, variables: Any, images: Any) -> Any:
+        model: Any = learnt.network(self.spec)
+        return model.apply(variables, images, train=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Explanation:
+    """What a method says about some images.
+
+    Attributes:
+      method: its name.
+      maps: one number for each pixel, [N, H, W]; `methods.Method.gives` says what they mean.
+      values: what the method gave: the same, or one for each channel, [N, H, W, C].
+      target: the explained output of each image, [N].
+      layer: the layer of a class activation map; else empty.
+      gap: for integrated gradients, the sum of the values minus the change of the output since the baseline, [N]; else
+        None. With enough steps it is near 0.
+    """
+
+    method: str
+    maps: Float[np.ndarray, "n h w"]
+    values: np.ndarray
+    target: Int[np.ndarray, " n"]
+    layer: str = ""
+    gap: Float[np.ndarray, " n"] | None = None
+
+
+class Subject:
+    """A trained network, ready to be explained.
+
+    Attributes:
+      trained: the network of a run.
+      network: the same as methods see it.
+      class_names: the names of its outputs.
+      image_shape: (H, W, C).
+    """
+
+    def __init__(self, trained: Trained, rows: int = 0) -> None:
+        self.trained = trained
+        self.class_names, self.image_shape = trained.class_names, trained.spec.image_shape
+        mesh = trained.mesh if trained.mesh.size > 1 else None
+        self.network = network.make(_OfRun(trained.spec), trained.variables, self.image_shape, mesh, rows)
+
+    @functools.cached_property
+    def layers(self) -> list[inside.Layer]:
+        """The layers with feature maps, in order."""
+        return inside.layers(self.network.apply, self.network.variables, self.image_shape)
+
+    def normalised(self, pixels: Num[np.ndarray, "n h w c"]) -> Float[np.ndarray, "n h w c"]:
+        """Pixels as the network sees them."""
+        constants = self.trained.constants
+        mean, std = (jnp.asarray(np.asarray(each)) for each in (constants.mean, constants.std))
+        return np.asarray(augment.normalize(jnp.asarray(pixels), mean, std))
+
+    def baseline(self, wanted: Any) -> Float[np.ndarray, "1 h w c"] | float:
+        """The image without information that `wanted` names: "mean", "black", or pixels [H, W, C].
+
+        Raises:
+          UserError: it is neither.
+        """
+        if isinstance(wanted, str):
+            if wanted not in ("mean", "black"):
+                raise UserError(f"--baseline={wanted}: it must be mean or black")
+            if wanted == "mean":
+                return 0.0
+            wanted = np.zeros(self.image_shape, self.trained.spec.image_dtype)
+        pixels = np.asarray(wanted)
+        if pixels.shape != self.image_shape or pixels.dtype != self.trained.spec.image_dtype:
+            raise UserError(
+                f"baseline is {pixels.dtype} {pixels.shape}; it must be mean, black or pixels "
+                f"{self.trained.spec.image_dtype} {self.image_shape}"
+            )
+        return self.normalised(pixels[None])
+
+    def outputs(self, images: Float[np.ndarray, "n h w c"]) -> Float[np.ndarray, "n k"]:
+        """The outputs of normalised images."""
+        return np.asarray(self.network.outputs(images))
+
+    def probability(self, outputs: Any) -> Any:
+        """The probability of each output, of the same shape; for tasks without probabilities, the outputs."""
+        if self.trained.config.task.name == "classification":
+            return jax.nn.softmax(outputs)
+        return jax.nn.sigmoid(outputs) if self.trained.config.task.name == "multilabel" else outputs
+
+    def targets(
+        self, wanted: Any, outputs: Float[np.ndarray, "n k"], labels: Sequence[int | None] = ()
+    ) -> Int[np.ndarray, " n"]:
+        """The output to explain for each image.
+
+        Args:
+          wanted: "predicted": that of the highest output; "label": the true class; the name or number of an output; or
+            one of these last for each image.
+          outputs: those of the images.
+          labels: the true class of each image, or None where it is not known.
+
+        Raises:
+          UserError: there is no such output, or it does not follow from the images.
+        """
+        if isinstance(wanted, str) and wanted == PREDICTED:
+            if self.trained.config.task.name == "regression" and len(self.class_names) > 1:
+                raise UserError(
+                    f"--target=predicted: a regression has no highest output; choose one of {self._names()}"
+                )
+            return outputs.argmax(1).astype(np.int32)
+        if isinstance(wanted, str) and wanted == LABEL:
+            if len(labels) != len(outputs) or any(label is None for label in labels):
+                raise UserError(
+                    "--target=label: the classes of the images are not known; take images of a split, or files in "
+                    "folders named like the classes, or set --target=predicted"
+                )
+            return np.array(labels, np.int32)
+        if np.ndim(wanted) == 0:
+            return np.full(len(outputs), self._number(wanted), np.int32)
+        if len(wanted) != len(outputs):
+            raise UserError(f"target has {len(wanted)} outputs for {len(outputs)} images")
+        return np.array([self._number(each) for each in wanted], np.int32)
+
+    def _number(self, wanted: Any) -> int:
+        if str(wanted) in self.class_names:
+            return self.class_names.index(str(wanted))
+        if str(wanted).isdecimal() and int(wanted) < len(self.class_names):
+            return int(wanted)
+        raise UserError(f"--target={shown(str(wanted))}: the network has no such output; it has {self._names()}")
+
+    def _names(self) -> str:
+        return listed(list(self.class_names), 12)
+
+    @functools.cached_property
+    def splits(self) -> Splits:
+        """The data of the run. Raises UserError if it is not there."""
+        data = self.trained.config.data
+        if not place.is_ready(data):
+            raise UserError(f"config.data.source={data.source!r}: no data was found there")
+        return open_splits(data, self.trained.config.task)
+
+    @functools.cached_property
+    def references(self) -> Float[np.ndarray, "r h w c"]:
+        """Random images of the training split, normalised. Raises UserError if the data of the run is not there."""
+        split = self.splits.train
+        chosen = np.random.Generator(np.random.PCG64(0)).permutation(len(split))[:REFERENCES]
+        return self.normalised(split.read(np.sort(chosen)))
+
+    def explain(
+        self,
+        name: str,
+        images: Float[np.ndarray, "n h w c"],
+        target: Int[np.ndarray, " n"],
+        *,
+        layer: str = "",
+        baseline: Any = "mean",
+        using: network.Network | None = None,
+        **options: Any,
+    ) -> Explanation:
+        """What a method says about normalised images.
+
+        Args:
+          name: of the method.
+          images: as from `normalised`.
+          target: the output to explain for each.
+          layer: of a class activation map; empty: `inside.choose` takes one.
+          baseline: for methods that have one; see `baseline`.
+          using: another network of the same function, such as one with random variables.
+          options: arguments of the method, such as `steps`.
+
+        Raises:
+          UserError: there is no such method, layer or option.
+        """
+        method = methods.find(name)
+        net = using or self.network
+        given = self._options(name, method, options)
+        if method.takes:
+            given["baseline"] = self.baseline(baseline)
+        if "references" in method.needs and "references" not in given:
+            given["references"] = self.references
+        chosen = ""
+        if "layer" in method.needs:
+            given["layer"] = inside.choose(self.layers, layer)
+            chosen = given["layer"].name
+        values, gaps = [], []
+        for start in range(0, len(images), BATCH):
+            part, wanted = images[start : start + BATCH], target[start : start + BATCH]
+            values.append(np.asarray(method.call(net, part, wanted, **given)))
+            if name == "integrated_gradients":
+                gaps.append(gradients.completeness_gap(net, part, wanted, values[-1], given["baseline"]))
+        whole = np.concatenate(values)
+        gap = np.concatenate(gaps) if gaps else None
+        return Explanation(name, methods.as_maps(method, whole), whole, np.asarray(target), chosen, gap)
+
+    def _options(self, name: str, method: methods.Method, options: dict[str, Any]) -> dict[str, Any]:
+        known = [each for each in inspect.signature(method.call).parameters.values() if each.kind == each.KEYWORD_ONLY]
+        names = [each.name for each in known if each.name not in ("layer", "baseline", "enlarge")]
+        for option in options:
+            if option not in names:
+                has = f"it has {', '.join(names)}" if names else "it has none"
+                raise UserError(f"method {name!r} has no option {option!r}; {has}")
+        return dict(options)
+
+    def initial(self, seed: int = 0) -> Any:
+        """Variables of the network drawn anew."""
+        model: Any = learnt.network(self.trained.spec)
+        made = jax.jit(model.init)(jax.random.key(seed), jnp.zeros((1, *self.image_shape), jnp.float32))
+        # Placed as the trained ones, so that the same programs take them.
+        return jax.tree.map(
+            lambda drawn, trained: jax.device_put(drawn, trained.sharding), made, self.network.variables
+        )

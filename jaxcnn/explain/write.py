@@ -1,0 +1,185 @@
+"""`python -m jaxcnn.explain`: explains images by several methods, and writes arrays, pictures, scores and a page."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Sequence
+from importlib import util
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from jaxcnn.explain import charts, evaluation, methods, page, pictures, randomisation
+from jaxcnn.explain.given import Given
+from jaxcnn.explain.subject import Explanation, Subject
+from jaxcnn.text import counted, shown
+from jaxcnn.train import mistakes
+
+MAPS, SCORES, RANDOMISED, PAGE = "maps.npz", "scores.csv", "randomisation.csv", "index.html"
+MOST_SHOWN = 200  # images on the page
+MOST_RANDOMISED = 32  # images for the test of randomisation
+
+
+@dataclasses.dataclass(frozen=True)
+class Wish:
+    """What is to be explained and written.
+
+    Attributes:
+      methods: their names.
+      target: as for `Subject.targets`.
+      layer: of class activation maps.
+      baseline: "mean" or "black".
+      options: by method, its arguments.
+      score: whether methods are scored, beside two controls.
+      randomise: whether the layers of the network are drawn anew.
+      seed: of all random numbers.
+    """
+
+    methods: Sequence[str]
+    target: Any = "predicted"
+    layer: str = ""
+    baseline: str = "mean"
+    options: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    score: bool = False
+    randomise: bool = False
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What was found, before it is written."""
+
+    given: Given
+    outputs: Float[np.ndarray, "n k"]
+    target: np.ndarray
+    found: dict[str, Explanation]
+    scores: dict[str, dict[str, np.ndarray]]
+    stages: dict[str, list[randomisation.Stage]]
+
+
+def explained(subject: Subject, given: Given, wish: Wish, tell: Any = print) -> Result:
+    """Explain images; `tell` gets a line for each method.
+
+    Raises:
+      UserError: as `Subject.explain` and `Subject.targets`.
+    """
+    images = subject.normalised(given.pixels)
+    outputs = subject.outputs(images)
+    target = subject.targets(wish.target, outputs, given.labels)
+
+    def explain(name: str, images: Any, target: Any, using: Any = None) -> Explanation:
+        options = {"layer": wish.layer, "baseline": wish.baseline, **wish.options.get(name, {})}
+        return subject.explain(name, images, target, using=using, **options)
+
+    scored = list(dict.fromkeys([*wish.methods, *(evaluation.CONTROLS if wish.score else ())]))
+    found = {}
+    for name in scored:
+        found[name] = explain(name, images, target)
+        tell(_line(found[name], subject, images, target))
+    of_images = evaluation.of_images(subject, scored, images, target, found, explain) if wish.score else {}
+    stages = {}
+    if wish.randomise:
+        initial = subject.initial(wish.seed)
+        order = randomisation.layers_from_the_top(subject.network, subject.image_shape)
+        some, wanted = images[:MOST_RANDOMISED], target[:MOST_RANDOMISED]
+        for name in wish.methods:
+            compared = lambda network, name=name: explain(name, some, wanted, network).maps  # noqa: E731
+            stages[name] = list(randomisation.cascading(subject.network, initial, order, compared))
+            tell(f"{name}: rank correlation {stages[name][-1].similarity.mean():.2f} when all layers are random")
+    return Result(given, outputs, target, found, of_images, stages)
+
+
+def _line(found: Explanation, subject: Subject, images: Any, target: Any) -> str:
+    line = f"{found.method}: {counted(len(found.maps), 'image')}"
+    if found.layer:
+        line += f", layer {found.layer}"
+    if found.gap is not None:
+        line += f", largest completeness gap {np.abs(found.gap).max():.2g}"
+    return line
+
+
+def write(subject: Subject, result: Result, wish: Wish, folder: pathlib.Path, title: str) -> list[pathlib.Path]:
+    """Write everything into a folder; return the files, pictures aside."""
+    folder.mkdir(parents=True, exist_ok=True)
+    given, names = result.given, subject.class_names
+    arrays = {name: each.maps.astype(np.float32) for name, each in result.found.items()}
+    labels = np.array([-1 if label is None else label for label in given.labels], np.int32)
+    facts = {"names": np.array(given.names), "outputs": result.outputs, "target": result.target, "labels": labels}
+    np.savez_compressed(folder / MAPS, **(facts | arrays))  # type: ignore[arg-type]
+    written = [folder / MAPS]
+    images = mistakes.as_rgb(given.pixels)
+    drawn = folder / "maps"
+    drawn.mkdir(exist_ok=True)
+    digits = len(str(len(images) - 1))
+    for name in wish.methods:
+        gives = methods.find(name).gives
+        for number, image in enumerate(images):
+            picture = pictures.over_image(image, result.found[name].maps[number], gives)
+            (drawn / f"{number:0{digits}d}-{name}.png").write_bytes(picture)
+    rows = evaluation.table(result.scores)
+    if rows:
+        written.append(folder / SCORES)
+        written[-1].write_text(evaluation.as_csv(rows), encoding="utf-8")
+    if result.stages:
+        written.append(folder / RANDOMISED)
+        written[-1].write_text(_stages_csv(result.stages), encoding="utf-8")
+        if util.find_spec("matplotlib"):
+            written.append((folder / RANDOMISED).with_suffix(".png"))
+            charts.draw(result.stages, written[-1])
+    items = _items(subject, result, wish, images)
+    about = [
+        f"{counted(len(images), 'image')}, step {subject.trained.step}, {subject.trained.weights} weights. "
+        f"Explained: {_target_words(wish.target)}.",
+        *([f"The page has the first {MOST_SHOWN} of {len(images)} images."] if len(images) > MOST_SHOWN else []),
+    ]
+    written.append(folder / PAGE)
+    made = page.page(title, about, items, [shown(name) for name in names], rows, result.stages)
+    written[-1].write_text(made, encoding="utf-8", errors="backslashreplace")
+    return written
+
+
+def _target_words(target: Any) -> str:
+    known = {"predicted": "the output of the predicted class", "label": "the output of the true class"}
+    return known.get(str(target), f"the output {shown(str(target))}")
+
+
+def _items(subject: Subject, result: Result, wish: Wish, images: np.ndarray) -> list[page.Item]:
+    given, trained = result.given, subject.trained
+    answers = trained.spec.task.evaluation.answers(
+        result.outputs, subject.class_names, trained.constants, trained.fitted
+    )
+    probability = np.asarray(subject.probability(result.outputs))
+    items = []
+    for number in range(min(len(images), MOST_SHOWN)):
+        label, best, target = given.labels[number], int(result.outputs[number].argmax()), int(result.target[number])
+        scores = {
+            name: ", ".join(f"{score} {result.scores[name][score][number]:.2f}" for score in ("insertion", "deletion"))
+            for name in wish.methods
+            if name in result.scores
+        }
+        items.append(
+            page.Item(
+                name=shown(given.names[number]),
+                image=images[number],
+                answer=mistakes.in_words(answers[number]),
+                target=shown(subject.class_names[target]),
+                label=shown(given.words[number]),
+                right=None if label is None else best == label,
+                confidence=float(probability[number].max()),
+                classes=tuple(sorted({best, target} | ({label} if label is not None else set()))),
+                maps={name: result.found[name].maps[number] for name in wish.methods},
+                scores=scores,
+            )
+        )
+    return items
+
+
+def _stages_csv(stages: dict[str, list[randomisation.Stage]]) -> str:
+    lines = ["method,random_down_to,rank_correlation,spread,images"]
+    for name, found in stages.items():
+        for stage in found:
+            each = stage.similarity
+            spread = each.std(ddof=1) if len(each) > 1 else 0.0
+            lines.append(f"{name},{json.dumps(stage.layer)},{each.mean():.4f},{spread:.4f},{len(each)}")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,384 @@
+"""Methods of explanation: held against Captum, pytorch-grad-cam, scikit-learn and closed forms.
+
+`goldens/captum_goldens.npz` holds what Captum and pytorch-grad-cam compute in float64 for an AlexNet with BatchNorm
+(`goldens/make_captum_goldens.py` makes it); the network runs here in float64 too.
+"""
+
+import functools
+import itertools
+import math
+import pathlib
+import sys
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcnn import config, models
+from jaxcnn.config import UserError
+from jaxcnn.explain import cams, gradients, inside, network, perturbations, scores
+from jaxcnn.explain.network import Network
+from jaxcnn.machine import mesh as meshes
+from jaxcnn.models import nnx_bridge, resnet
+from tests import own_parts
+
+sys.path.insert(0, str(pathlib.Path(__file__).with_name("goldens")))
+import draw
+
+CASE, THIN = "alexnet_cifar_bn", 3
+# As in test_torch_parity, where it is derived; measured: below 1e-12.
+TOLERANCE = 1e-9
+# Captum takes the points of the quadrature, and sums what it finds by perturbation, in float32, which rounds at 6e-8,
+# as pytorch-grad-cam does with the outputs for Score-CAM;
+# Shapley values are such sums over 720 orders of six segments.
+FLOAT32 = 1e-6
+FLOAT32_SUM = 1e-5
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _float64():
+    with jax.enable_x64(True):
+        yield
+
+
+@functools.cache
+def goldens() -> dict[str, np.ndarray]:
+    with np.load(pathlib.Path(__file__).with_name("goldens") / "captum_goldens.npz") as file:
+        return dict(file)
+
+
+@functools.cache
+def alexnet() -> tuple[Network, np.ndarray, np.ndarray]:
+    """The network of the goldens, two images and their targets."""
+    fields, side = draw.CASES[CASE]
+    module = models.build(config.Model(width=draw.WIDTH, **fields), config.Norm(), draw.CLASSES).clone(
+        dtype=jnp.float64
+    )
+    variables = drawn(CASE, module, (side, side, 3))
+    images, labels = draw.batch(CASE, side)
+    return Network(module.apply, variables, rows=16), images[:2], labels[:2]
+
+
+def drawn(case: str, module, image_shape) -> dict:
+    """Variables of a module from `draw`, in float64."""
+    shapes = jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *image_shape), jnp.float32))
+
+    def leaf(path, shape):
+        collection, *inner = (key.key for key in path)
+        return jnp.asarray(draw.leaf(case, collection, "/".join(inner), shape.shape), jnp.float64)
+
+    return jax.tree_util.tree_map_with_path(leaf, shapes)
+
+
+def same(ours, golden: str, tolerance: float = TOLERANCE) -> None:
+    """Equal to a tolerance of the largest value."""
+    theirs = goldens()[golden]
+    np.testing.assert_allclose(np.asarray(ours), theirs, rtol=0, atol=tolerance * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize("name", ["gradient", "input_x_gradient", "guided_backprop"])
+def test_gradients_are_those_of_captum(name):
+    net, images, target = alexnet()
+    same(getattr(gradients, name)(net, images, target)[:, ::THIN, ::THIN], name)
+
+
+def test_integrated_gradients_are_those_of_captum():
+    net, images, target = alexnet()
+    found = gradients.integrated_gradients(net, images, target, baseline=0.5, steps=20)
+    same(found[:, ::THIN, ::THIN], "integrated_gradients", FLOAT32)
+
+
+@pytest.mark.parametrize("layer", ["bn2", "bn5"])
+@pytest.mark.parametrize("name", ["gradcam", "gradcam_plus_plus", "scorecam"])
+def test_class_activation_maps_are_those_of_captum_and_pytorch_grad_cam(name, layer):
+    net, images, target = alexnet()
+    chosen = inside.choose(inside.layers(net.apply, net.variables, (32, 32, 3)), layer)
+    small = getattr(cams, name)(net, images, target, layer=chosen, enlarge=False)
+    same(small, f"{name}_{layer}", FLOAT32 if name == "scorecam" else TOLERANCE)
+    if name == "gradcam":
+        same(cams.gradcam(net, images, target, layer=chosen)[:, ::THIN, ::THIN], f"gradcam_large_{layer}")
+
+
+def test_occlusion_is_that_of_captum():
+    net, images, target = alexnet()
+    found = perturbations.occlusion(net, images, target, baseline=0.25, window=10, stride=7)
+    same(found[:, ::THIN, ::THIN], "occlusion", FLOAT32)
+
+
+def test_shapley_values_of_six_segments_are_those_of_captum():
+    net, images, target = alexnet()
+    segments = np.add.outer(np.arange(32) // 11 * 2, np.arange(32) // 16)
+    found = np.asarray(perturbations.kernel_shap(net, images, target, baseline=0.1, segments=segments))
+    of_segment = found[:, [0, 0, 11, 11, 22, 22], [0, 16] * 3] * np.bincount(segments.ravel())
+    same(of_segment, "shapley", FLOAT32_SUM)
+
+
+def test_infidelity_and_sensitivity_are_those_of_captum():
+    net, images, target = alexnet()
+    shifts = 0.1 * np.random.default_rng(0).standard_normal((7, *images.shape))
+    values = gradients.input_x_gradient(net, images, target)
+    same(scores.infidelity(net, images, target, values, shifts), "infidelity", FLOAT32)
+    found = scores.sensitivity(lambda x: gradients.input_x_gradient(net, x, target), images, values, shifts)
+    same(found, "sensitivity", FLOAT32)
+
+
+# Closed forms
+
+SIDE = 6
+WEIGHTS = np.random.default_rng(1).standard_normal((SIDE * SIDE * 3, 4))
+IMAGES = np.random.default_rng(2).standard_normal((3, SIDE, SIDE, 3))
+TARGET = np.array([0, 3, 1])
+OWN = WEIGHTS.T[TARGET].reshape(IMAGES.shape)  # the weights of each image's output
+
+
+def line(variables, images):
+    return images.reshape(len(images), -1) @ variables
+
+
+def square(variables, images):
+    return line(variables, images) ** 2
+
+
+LINEAR = Network(line, WEIGHTS, rows=5)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "expected"),
+    [
+        ("gradient", {}, OWN),
+        ("input_x_gradient", {}, OWN * IMAGES),
+        ("smoothgrad", {"samples": 3}, OWN),
+        ("integrated_gradients", {"baseline": 0.5, "steps": 3}, OWN * (IMAGES - 0.5)),
+        ("expected_gradients", {"references": IMAGES[:2], "samples": 4}, OWN * (IMAGES - IMAGES[:2].mean(0))),
+    ],
+)
+def test_of_a_linear_network_gradient_methods_give_its_weights(name, options, expected):
+    found = getattr(gradients, name)(LINEAR, IMAGES, TARGET, **options)
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-14)
+
+
+def test_integrated_gradients_of_a_polynomial_add_up_to_the_change_of_the_output():
+    net = Network(square, WEIGHTS, rows=4)  # two points of Gauss and Legendre integrate its gradient exactly
+    values = gradients.integrated_gradients(net, IMAGES, TARGET, baseline=0.3, steps=2)
+    change = net.scores(IMAGES, TARGET) - net.scores(np.full_like(IMAGES, 0.3), TARGET)
+    np.testing.assert_allclose(values.sum((1, 2, 3)), change, rtol=1e-12)
+    assert np.abs(gradients.completeness_gap(net, IMAGES, TARGET, values, 0.3)).max() < 1e-12 * np.abs(change).max()
+
+
+def test_expected_gradients_are_the_mean_of_integrated_ones_over_the_references():
+    net = Network(square, WEIGHTS, rows=2048)
+    references = IMAGES[:2] + 1
+    mean = sum(gradients.integrated_gradients(net, IMAGES, TARGET, baseline=each) for each in references) / 2
+    found = gradients.expected_gradients(net, IMAGES, TARGET, references=references, samples=400)
+    # The gradient is linear along the way, and 400 points lie one in each interval: the mean place of the 200 points of
+    # a reference has a deviation of at most 1 / (2 sqrt(200)) = 0.035 of the way.
+    assert np.abs(found - mean).max() < 0.1 * np.abs(mean).max()
+
+
+def test_the_gap_of_a_sum_with_few_steps_is_told():
+    net = Network(lambda variables, images: jnp.tanh(line(variables, images)), WEIGHTS, rows=4)
+    values = gradients.integrated_gradients(net, IMAGES, TARGET, steps=2)
+    change = net.scores(IMAGES, TARGET)  # the output is 0 where the image is
+    gap = gradients.completeness_gap(net, IMAGES, TARGET, values)
+    np.testing.assert_allclose(gap, values.sum((1, 2, 3)) - change, rtol=1e-12)
+    assert np.abs(gap).max() > 1e-3
+
+
+def test_occlusion_of_single_pixels_is_what_each_adds():
+    found = perturbations.occlusion(LINEAR, IMAGES, TARGET, baseline=0.5, window=1, stride=1)
+    np.testing.assert_allclose(found, (OWN * (IMAGES - 0.5)).sum(-1), rtol=1e-9, atol=1e-12)
+
+
+def test_rise_is_the_mean_output_over_the_masks_that_show_a_pixel():
+    found = perturbations.rise(LINEAR, IMAGES, TARGET, masks=40, cells=3, seed=7)
+    masks = perturbations.random_masks((SIDE, SIDE), 40, 3, 0.5, (7, 0)).astype(np.float64)
+    outputs = np.einsum("nhwc,nhwc,khw->kn", IMAGES, OWN, masks)
+    np.testing.assert_allclose(found, np.einsum("kn,khw->nhw", outputs, masks) / 20, rtol=1e-9, atol=1e-9)
+
+
+def test_masks_of_rise_show_each_pixel_with_the_wanted_probability():
+    masks = perturbations.random_masks((20, 14), 4000, 5, 0.3, 0)
+    assert masks.shape == (4000, 20, 14) and masks.min() >= 0 and masks.max() <= 1
+    # A mask is a mean of independent cells, each 1 with probability 0.3: its deviation is at most sqrt(0.21 / 4000).
+    assert np.abs(masks.mean(0) - 0.3).max() < 5 * math.sqrt(0.21 / 4000)
+
+
+SEGMENTS = perturbations.grid_segments((SIDE, SIDE), 3)[:, :4] % 5
+SEGMENTS = np.concatenate([SEGMENTS, SEGMENTS[:, :2]], axis=1)  # 5 segments of different sizes
+
+
+def by_hand(net: Network, baseline: float) -> np.ndarray:
+    """The Shapley values [n, segments] from their definition: the mean gain over all orders."""
+    found = np.zeros((len(IMAGES), SEGMENTS.max() + 1))
+    orders = list(itertools.permutations(range(found.shape[1])))
+    known = {}
+
+    def value(seen: frozenset) -> np.ndarray:
+        if seen not in known:
+            shown = np.isin(SEGMENTS, list(seen))[None, :, :, None]
+            known[seen] = np.asarray(net.scores(np.where(shown, IMAGES, baseline), TARGET))
+        return known[seen]
+
+    for order in orders:
+        for place, segment in enumerate(order):
+            before = frozenset(order[:place])
+            found[:, segment] += (value(before | {segment}) - value(before)) / len(orders)
+    return found
+
+
+def of_segments(maps) -> np.ndarray:
+    return np.stack([np.asarray(maps)[:, k == SEGMENTS].sum(1) for k in range(SEGMENTS.max() + 1)], axis=1)
+
+
+def test_shapley_values_are_the_mean_gain_over_all_orders():
+    net = Network(square, WEIGHTS, rows=256)
+    found = perturbations.kernel_shap(net, IMAGES, TARGET, baseline=0.2, segments=SEGMENTS)
+    np.testing.assert_allclose(of_segments(found), by_hand(net, 0.2), rtol=1e-9, atol=1e-9)
+
+
+def test_sampled_shapley_values_of_an_additive_game_are_what_each_segment_adds():
+    found = perturbations.kernel_shap(LINEAR, IMAGES, TARGET, cells=SIDE, samples=200)  # 36 segments of a pixel
+    np.testing.assert_allclose(found, (OWN * IMAGES).sum(-1), rtol=1e-8, atol=1e-8)
+
+
+def test_too_few_samples_for_shapley_values_are_refused():
+    with pytest.raises(UserError, match="20 samples are too few for the Shapley values of 36 segments"):
+        perturbations.kernel_shap(LINEAR, IMAGES, TARGET, cells=SIDE, samples=20)
+
+
+def test_lime_is_a_weighted_ridge_regression():
+    from sklearn.linear_model import Ridge
+
+    net = Network(square, WEIGHTS, rows=256)
+    found = perturbations.lime(net, IMAGES, TARGET, segments=SEGMENTS, samples=60, seed=3)
+    seen = (np.random.Generator(np.random.PCG64(3)).random((60, 5)) < 0.5).astype(float)
+    seen[0] = 1
+    shown = seen[:, SEGMENTS][..., None]
+    outputs = np.stack([np.asarray(net.scores(IMAGES * each, TARGET)) for each in shown])
+    weights = np.exp(-((1 - np.sqrt(seen.mean(1))) ** 2) / 0.25**2)
+    model = Ridge(alpha=1.0).fit(seen, outputs, sample_weight=weights)
+    np.testing.assert_allclose(found, model.coef_[:, SEGMENTS], rtol=1e-8)
+
+
+@pytest.mark.parametrize("segments", [np.zeros((3, 3), int), np.zeros((SIDE, SIDE))])
+def test_segments_that_do_not_fit_are_refused(segments):
+    with pytest.raises(UserError, match=r"segments must be integers \[h, w\] of shape \(6, 6\)"):
+        perturbations.lime(LINEAR, IMAGES, TARGET, segments=segments)
+
+
+# Inside of networks
+
+
+def test_guided_backpropagation_changes_every_relu_also_inside_a_choice_by_platform(monkeypatch):
+    block = resnet.Bottleneck(
+        4, 8, 1, project=True, pooled=False, drop_rate=0.0, zero_init=False, norm=config.Norm(), axis_name=None,
+        dtype=jnp.float64, split=False,
+    )  # fmt: skip
+    variables = drawn("bottleneck", _Pooling(block), (SIDE, SIDE, 3))
+    net = Network(_Pooling(block).apply, variables, rows=3)
+    found = gradients.guided_backprop(net, IMAGES, TARGET)
+    assert np.abs(found - gradients.gradient(net, IMAGES, TARGET)).max() > 1e-3
+
+    monkeypatch.setattr(resnet.nn, "relu", inside._guided_relu)
+    replaced = Network(lambda *inputs: _Pooling(block).apply(*inputs), variables, rows=3)
+    np.testing.assert_allclose(found, gradients.gradient(replaced, IMAGES, TARGET), rtol=1e-9, atol=1e-12)
+
+
+class _Pooling(nn.Module):
+    inner: nn.Module
+
+    def __call__(self, x):
+        return self.inner(x, False).mean((1, 2))
+
+
+def test_a_network_without_relu_has_no_guided_backpropagation():
+    with pytest.raises(UserError, match="guided backpropagation changes the gradient of ReLUs, and this network has"):
+        gradients.guided_backprop(LINEAR, IMAGES, TARGET)
+
+
+def layers_of(name: str, side: int, **fields) -> list[inside.Layer]:
+    module = models.build(config.Model(name=name, width=1 / 16, **fields), config.Norm(), 4)
+    variables = jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32))
+    return inside.layers(module.apply, variables, (side, side, 3))
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "chosen", "shape"),
+    [
+        ("cnn", 8, "bn3", (4, 4, 4)),
+        ("vgg16", 32, "block4_bn3", (4, 4, 32)),
+        ("resnet50", 32, "block4_3", (4, 4, 128)),
+    ],
+)
+def test_the_layer_chosen_is_the_last_whose_maps_have_four_by_four_positions(name, side, chosen, shape):
+    layer = inside.choose(layers_of(name, side))
+    assert (layer.name, layer.shape) == (chosen, shape)
+
+
+def test_a_wrong_layer_is_told_with_the_list():
+    found = layers_of("cnn", 8)
+    with pytest.raises(UserError, match=r"no layer 'classifier' with .*; it has conv1 \(8x8\), bn1 \(8x8\), conv2"):
+        inside.choose(found, "classifier")
+    with pytest.raises(UserError, match="no layer with feature maps of more than one position"):
+        inside.choose(inside.layers(line, jnp.zeros((SIDE * SIDE * 3, 4)), (SIDE, SIDE, 3)))
+
+
+def test_layers_of_nnx_and_of_plain_flax_have_the_paths_of_their_parameters():
+    made = functools.partial(own_parts.Nnx, 4)
+    for module, layers in ((nnx_bridge.as_linen(made), ["conv", "norm"]), (own_parts.Plain(4), ["Conv_0", "Conv_1"])):
+        keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
+        variables = module.init(keys, jnp.zeros((1, 8, 8, 3)))
+        found = inside.layers(module.apply, variables, (8, 8, 3))
+        assert [layer.name for layer in found if layer.name in layers] == layers
+        net = Network(module.apply, variables, rows=4)
+        images = jnp.asarray(IMAGES[:, :, :, :], jnp.float32)
+        images = jnp.pad(images, ((0, 0), (0, 2), (0, 2), (0, 0)))
+        maps = cams.gradcam(net, images, TARGET, layer=inside.choose(found))
+        assert maps.shape == (3, 8, 8) and np.isfinite(maps).all()
+        assert not np.array_equal(
+            gradients.guided_backprop(net, images, TARGET), gradients.gradient(net, images, TARGET)
+        )
+
+
+def test_layers_are_used_in_order_from_the_images_on():
+    module = models.build(config.Model(name="cnn", width=1 / 16), config.Norm(), 4)
+    variables = module.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+    order = inside.order_of_use(module.apply, variables, (8, 8, 3))
+    assert order == ["conv1", "bn1", "conv2", "bn2", "conv3", "bn3", "classifier"]
+
+
+# Parts and devices
+
+
+def test_neither_rows_nor_devices_change_an_explanation():
+    module = models.build(config.Model(name="cnn", width=1 / 16), config.Norm(), 4).clone(dtype=jnp.float64)
+    variables = drawn("cnn", module, (SIDE, SIDE, 3))
+    mesh = meshes.make_mesh(4)
+    one, two, four = (
+        gradients.smoothgrad(Network(module.apply, each, rows, mesh), IMAGES, TARGET, samples=3)
+        for each, rows, mesh in (
+            (variables, 16, None),
+            (variables, 2, None),
+            (jax.device_put(variables, meshes.replicated(mesh)), 8, mesh),
+        )
+    )
+    # Sums in another order: as TOLERANCE, of the largest value.
+    np.testing.assert_allclose(two, one, rtol=0, atol=TOLERANCE * np.abs(one).max())
+    np.testing.assert_allclose(four, one, rtol=0, atol=TOLERANCE * np.abs(one).max())
+
+
+def test_parts_are_chosen_by_the_free_memory(monkeypatch):
+    net, _, _ = alexnet()
+    one = inside.bytes_of_image(net.apply, net.variables, (32, 32, 3))
+    measured = network._gradients.lower(
+        net.apply, None, net.variables, jax.ShapeDtypeStruct((16, 32, 32, 3), jnp.float64),
+        jax.ShapeDtypeStruct((16,), jnp.int64),
+    ).compile().memory_analysis().temp_size_in_bytes  # fmt: skip
+    assert 16 * one >= measured > 16 * one / 20
+    monkeypatch.setattr(network, "_free_bytes", lambda mesh: 20 * one)
+    assert network.make(net.apply, net.variables, (32, 32, 3)).rows == 10
+    assert network.make(net.apply, net.variables, (32, 32, 3), rows=3).rows == 3
+    monkeypatch.setattr(network, "_free_bytes", lambda mesh: one)
+    assert network.make(net.apply, net.variables, (32, 32, 3)).rows == 1
