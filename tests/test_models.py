@@ -83,6 +83,12 @@ def tiny(name, **fields):
         (IMAGENET, 1000, {"name": "vgg16", "form": "imagenet", "batch_norm": False}, 138_357_544),
         (IMAGENET, 1000, {"name": "vgg16", "form": "imagenet"}, 138_365_992),
         (IMAGENET, 1000, {"name": "resnet50", "form": "imagenet"}, 25_557_032),
+        (CIFAR, 10, {"name": "resnet20"}, 269_722),
+        (CIFAR, 10, {"name": "resnet32"}, 464_154),
+        (CIFAR, 10, {"name": "resnet44"}, 658_586),
+        (CIFAR, 10, {"name": "resnet56"}, 853_018),
+        (CIFAR, 10, {"name": "resnet110"}, 1_727_962),
+        ((224, 224, 3), 1000, {"name": "efficientnet_lite0", "form": "imagenet"}, 4_652_008),
     ],
 )
 def test_parameter_counts(shape, num_classes, fields, parameters):

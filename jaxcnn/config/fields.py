@@ -6,14 +6,20 @@ from typing import Annotated, Literal
 from jaxcnn.config.open_names import Open
 from jaxcnn.config.ranges import AboveZero, AtLeast, AtMost, Count, Fraction, NonNegative, Positive
 
+NETWORKS = (
+    *("alexnet", "vgg11", "vgg13", "vgg16", "vgg19"),
+    *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2", "wide_resnet101_2"),
+    *("resnet20", "resnet32", "resnet44", "resnet56", "resnet110"),
+    *("mobilenet_v2", "efficientnet_lite0", "squeezenet1_0", "squeezenet1_1"),
+    *("cnn", "airbench", "airbench_residual"),
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Model:
     """The network (`jaxcnn.models`). Which of our networks reads which option: `jaxcnn.config.networks`."""
 
-    name: Annotated[str, Open("networks", ("alexnet", "vgg16", "resnet50", "cnn", "airbench", "airbench_residual"))] = (
-        "vgg16"  # the architecture
-    )
+    name: Annotated[str, Open("networks", NETWORKS)] = "vgg16"  # the architecture
     form: Literal["cifar", "imagenet"] = "cifar"  # stem for small images, or torchvision's layout
     num_classes: Count = 0  # 0: that of the data set
     width: Annotated[AboveZero, AtMost(1024.0)] = 1.0  # multiplies every channel count and hidden size
