@@ -98,7 +98,7 @@ class Data:
 class Augment:
     """Training-time augmentation (`jaxcnn.data.augment`), off unless set; evaluation never augments."""
 
-    normalize: bool = True  # by the training split's own mean and std per channel
+    normalize: bool = True  # subtract a mean and divide by a std, per channel
     crop: Literal["none", "zero", "reflect"] = "none"  # random crop after padding by crop_padding
     crop_padding: Count = 4  # pixels
     flip: Literal["none", "random", "alternating"] = "none"  # left to right; alternating: in one of every two epochs
@@ -118,6 +118,11 @@ class Augment:
     own: tuple[Annotated[str, Open("augmentations")], ...] = ()  # functions of (image, key), one after another
     small_sides: tuple[int, ...] = ()  # progressive resizing: sides of the first training images, pixels
     small_until: tuple[float, ...] = ()  # each until this share of the run; then the size of evaluation
+    normalize_by: Literal["auto", "own", "imagenet", "given"] = (
+        "auto"  # own: those of the training split; auto: those that the weights of config.init came with, else own
+    )
+    mean: tuple[float, ...] = ()  # normalize_by="given": of each channel; 8- and 16-bit pixels count from 0 to 1
+    std: tuple[float, ...] = ()  # the same
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,6 +162,21 @@ class Optim:
     def averages(self) -> bool:
         """Whether the run keeps an average of its weights beside the last ones."""
         return self.ema_decay > 0 or self.swa_from > 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Init:
+    """The weights that a run starts from (`jaxcnn.weights`). A resumed run has its own, and never reads them again."""
+
+    source: str = ""  # workdir:<folder of a run> | file:<path> | hub:<repository>; empty: drawn from the seed
+    names: Literal["auto", "jaxcnn", "torchvision", "timm", "keras", "caffe", "lukemelas"] = (
+        "auto"  # whose names the arrays of a file have; auto: those that fit best
+    )
+    head: Literal["by_name", "new"] = "by_name"  # the classifier: classes of the same name are taken over, or none
+    skip: tuple[str, ...] = ()  # patterns of parameters, as in optim.layers, that keep their drawn values
+    checkpoint: str = "last"  # workdir: last, best (on validation) or a step
+    weights: Literal["auto", "last", "ema"] = "auto"  # workdir: of the step, or their average; auto: as in its test
+    half: bool = False  # accept float16 and bfloat16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -236,6 +256,7 @@ class Config:
     model: Model = Model()
     task: Task = Task()
     norm: Norm = Norm()
+    init: Init = Init()
     data: Data = Data()
     augment: Augment = Augment()
     optim: Optim = Optim()

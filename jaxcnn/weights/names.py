@@ -134,7 +134,7 @@ def _timm_inverted(_: Model, ours: list[str]) -> _Pairs:
             yield f"{block}/{step}_bn", f"blocks.{theirs}.bn{number}"
 
 
-def _lukemelas(_: Model, ours: list[str]) -> _Pairs:
+def _lukemelas(model: Model, ours: list[str]) -> _Pairs:
     yield from {"stem_conv": "_conv_stem", "stem_bn": "_bn0", "last_conv": "_conv_head", "last_bn": "_bn1"}.items()
     yield "classifier", "_fc"
     for number, (block, _, steps) in enumerate(_blocks(ours)):
