@@ -3,9 +3,9 @@
     python -m jaxcnn.main --config=configs/finetune.py --config.data.source=folder:photos \\
         --config.init.source=workdir:runs/resnet50
 
-Without `config.init.source` the same recipe trains from drawn weights. The classifier is new where the classes differ; it
-learns at the full rate, all other layers at a tenth of it. `config.model` must be the network that the weights are of;
-what differs is told. `:head` trains the classifier alone, with frozen BatchNorm.
+Without `config.init.source` the same recipe trains from drawn weights. The classifier is new where the classes differ;
+it learns at the full rate, all other layers at a tenth of it. `config.model` must be the network that the weights are
+of; what differs is told. `:head` trains the classifier alone, with frozen BatchNorm.
 """
 
 from jaxcnn.config import default, recipes

@@ -194,7 +194,12 @@ def test_every_shipped_config_and_variant_is_sound(root):
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         assert f"--config=configs/{file.name}" in module.__doc__
-        own = {"quickstart": [], "speedrun_cifar10": ["gpu"], "speedrun_cifar100": ["gpu"]}
+        own = {
+            "quickstart": [],
+            "finetune": ["head", "head+smoke"],
+            "speedrun_cifar10": ["gpu"],
+            "speedrun_cifar100": ["gpu"],
+        }
         variants = ["", "smoke", *own.get(file.stem, ["paper", "strong", "strong+smoke"])]
         for variant in variants:
             assert isinstance(from_config_dict(module.get_config(variant)), Config)

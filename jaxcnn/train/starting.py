@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn import models
-from jaxcnn.config import Config, Init, UserError
+from jaxcnn.config import Config, Init, Model, UserError
 from jaxcnn.config.open_names import foreign
 from jaxcnn.data.batch import Constants
 from jaxcnn.data.source import Splits
@@ -32,6 +32,7 @@ from jaxcnn.train.setup import Setup
 from jaxcnn.weights import files, fit, hub, layout
 
 FILE = "init.json"
+_OF_ARRAYS = ("name", "form", "width", "head", "batch_norm")  # options of a network that change its arrays
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +64,7 @@ def of(config: Config, spec: StepSpec, splits: Splits, cluster: Cluster | None) 
     """
     if not config.init.source:
         return None
-    start = _read(config.init)
+    start = _read(config.init, config.model)
     if cluster is not None and len(set(cluster.gather(start.crc32))) > 1:
         raise UserError(f"config.init.source={config.init.source!r} has other weights on some hosts than on others")
     shapes = jax.eval_shape(
@@ -142,10 +143,10 @@ def describe(start: Start, fitted: fit.Fitted) -> list[str]:
     return lines
 
 
-def _read(init: Init) -> Start:
+def _read(init: Init, model: Model) -> Start:
     kind, _, place = init.source.partition(":")
     if kind == "workdir":
-        return _of_workdir(init, expand(place, "config.init.source="))
+        return _of_workdir(init, expand(place, "config.init.source="), model)
     facts: dict[str, str] = {}
     if kind == "hub":
         path, facts = hub.fetch(place)
@@ -157,7 +158,12 @@ def _read(init: Init) -> Start:
     return Start(f"{kind}:{place}", init.names, arrays, classes, normal, _crc32(arrays))
 
 
-def _of_workdir(init: Init, folder: pathlib.Path) -> Start:
+def _of_workdir(init: Init, folder: pathlib.Path, model: Model) -> Start:
+    there = workdir.read_config(folder).model
+    differ = [name for name in _OF_ARRAYS if getattr(there, name) != getattr(model, name)]
+    if differ:
+        flags = " ".join(f"--config.model.{name}={getattr(there, name)}" for name in differ)
+        raise UserError(f"config.init.source=workdir:{folder} has another network; set {flags}")
     weights = "" if init.weights == "auto" else init.weights
     network, _ = trained.load(folder, init.checkpoint, weights, 1)
     arrays = {key: np.asarray(jax.device_get(leaf)) for key, leaf in _flat(network.variables)}

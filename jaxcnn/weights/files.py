@@ -116,7 +116,7 @@ def _checked(path: pathlib.Path, name: str, value: np.ndarray, half: bool) -> np
 
 
 def write(path: pathlib.Path, arrays: Mapping[str, np.ndarray], facts: Mapping[str, str]) -> None:
-    """Write a safetensors file.
+    """Write a safetensors file; equal arrays and facts give equal bytes.
 
     Raises:
       UserError: it cannot be written.
@@ -126,10 +126,21 @@ def write(path: pathlib.Path, arrays: Mapping[str, np.ndarray], facts: Mapping[s
 
     part = path.with_name(f".{path.name}.part")
     try:
-        part.write_bytes(save({name: np.ascontiguousarray(value) for name, value in arrays.items()}, dict(facts)))
+        content = save({name: np.ascontiguousarray(value) for name, value in arrays.items()}, dict(facts))
+        part.write_bytes(_sorted(content))
         part.replace(path)
     except OSError as error:
         raise UserError(f"{shown(str(path))} cannot be written: {error.strerror}") from error
+
+
+def _sorted(content: bytes) -> bytes:
+    """A safetensors file with the facts of its header in the order of their names; the package writes them in any."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[8 + length :]
 
 
 def _words(error: Exception) -> str:
