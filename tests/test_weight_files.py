@@ -58,6 +58,12 @@ def test_classes_of_the_same_name_are_taken_over_and_the_others_keep_their_drawn
     assert [row.why for row in made.rows if row.status == fit.ADAPTED] == ["1 of 3 classes by name, the others new"] * 2
 
 
+def test_classes_that_are_only_numbered_are_not_taken_for_the_same():
+    given = drawn(SHAPES | {"params/classifier/kernel": (2, 4), "params/classifier/bias": (2,)})
+    made = fit.fit(given, CNN, drawn(seed=1), source="x", classes=("0", "1", "2"), given_classes=("0", "1"))
+    assert [row.status for row in made.rows if "classifier" in row.ours] == [fit.LEFT_OUT] * 2
+
+
 def test_the_same_classes_in_another_order_are_put_in_ours():
     given = drawn()
     made = fitted(given, given_classes=("eel", "cat", "dog"))

@@ -12,7 +12,7 @@ EXTRAS = {
     "parquet": ("pyarrow",),
     "tiff": ("tifffile",),
     "safetensors": ("safetensors",),
-    "hub": ("huggingface_hub", "safetensors"),
+    "hub": ("huggingface_hub",),
     "wandb": ("wandb",),
     "mlflow": ("mlflow",),
 }

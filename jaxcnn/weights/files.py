@@ -15,7 +15,8 @@ from jaxcnn.text import shown
 
 HALF = ("float16", "bfloat16")
 _CONVERT = (
-    "convert it once in PyTorch: safetensors.torch.save_file(torch.load(path, weights_only=True), 'w.safetensors')"
+    "convert it once in PyTorch: weights = torch.load(path, weights_only=True); safetensors.torch.save_file("
+    "{name: value.contiguous() for name, value in weights.items()}, 'weights.safetensors')"
 )
 _KINDS = {  # what else has weights, by its first bytes
     b"\x89HDF": "an HDF5 file of Keras; save its arrays once with numpy.savez under their names ('fc1/kernel')",

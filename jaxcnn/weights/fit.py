@@ -137,8 +137,11 @@ def _named(
 
 
 def _head_rows(classes: Sequence[str], given: Sequence[str]) -> list[int] | None:
-    """For each class, its place among those of the file, or -1; None if the file does not tell its classes."""
-    if not given:
+    """For each class, its place among those of the file, or -1; None if the file does not tell its classes.
+
+    Numbers tell nothing: class 3 of one set is not class 3 of another.
+    """
+    if all(name.isdecimal() for name in given):
         return None
     places = {name: place for place, name in enumerate(given)}
     return [places.get(name, -1) for name in classes]
