@@ -43,7 +43,8 @@ FAMILY_CASES: dict[str, tuple[dict, int]] = {
     "squeezenet1_1": ({"name": "squeezenet1_1", "form": "imagenet"}, 36),
 }
 
-WITH_GRADIENTS = ("resnet20", "efficientnet_lite0", "squeezenet1_1")  # the tests hold these alone: one of each kind
+# The tests hold the gradients of these alone; to hold those of all takes two minutes more.
+WITH_GRADIENTS = ("resnet20", "squeezenet1_1")
 
 
 def generator(*names: str) -> np.random.Generator:
