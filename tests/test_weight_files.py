@@ -112,6 +112,8 @@ def test_what_is_not_explained_is_refused():
     refused("bn1/bias has shape (5,)", fitted, drawn(SHAPES | {"params/bn1/bias": (5,)}))
     refused("has no array of cnn in the naming of jaxcnn; it has a, b", fitted, {"a": np.ones(2), "b": np.ones(2)})
     refused("'timm' has no network 'cnn'", fitted, drawn(), naming="timm")
+    refused("config.init.skip: '(' is not a regular expression", fitted, drawn(), skip=("(",))
+    refused("config.init.skip: 'conv1' matches no parameter", fitted, drawn(), skip=("conv1",))
 
 
 def test_what_pytorch_counts_is_no_weight():
@@ -154,6 +156,9 @@ def test_what_is_damaged_or_may_run_code_is_refused_in_one_line(tmp_path):
     refused("cannot be read: No such file", files.read, tmp_path / "none.npz")
     np.savez(tmp_path / "nan.npz", a=np.array([1, np.nan], np.float32))
     refused("a has values that are not finite", files.read, tmp_path / "nan.npz")
+    np.savez(tmp_path / "quantised.npz", a=np.ones(3, np.int8))
+    refused("a has type int8, not float32", files.read, tmp_path / "quantised.npz")
+    refused("is not a regular file", files.read, tmp_path)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])

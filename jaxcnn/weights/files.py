@@ -36,6 +36,8 @@ def read(path: pathlib.Path, half: bool = False) -> tuple[dict[str, np.ndarray],
     Raises:
       UserError: it cannot be read, is damaged, is a pickle, or has values that are not finite or not floats.
     """
+    if path.exists() and not path.is_file():  # reading a pipe would block
+        raise UserError(f"{shown(str(path))} is not a regular file")
     try:
         with path.open("rb") as file:
             head = file.read(8)
@@ -107,7 +109,7 @@ def _checked(path: pathlib.Path, name: str, value: np.ndarray, half: bool) -> np
             f"{where} has type {value.dtype.name}, which keeps two or three digits; give weights of float32, or accept "
             "them with config.init.half=True"
         )
-    if value.dtype.kind in "iu":  # a count, such as PyTorch's num_batches_tracked
+    if value.dtype.kind in "iu" and not value.ndim:  # a count, such as PyTorch's num_batches_tracked
         return value
     if value.dtype.name not in (*HALF, "float32", "float64"):
         raise UserError(f"{where} has type {value.dtype.name}, not float32")

@@ -78,6 +78,7 @@ def fit(
       UserError: an array of the file or of the network is not explained, or has another shape.
     """
     shapes = {key: value.shape for key, value in initial.items()}
+    _check_skip(skip, [key.split("/", 1)[1] for key in shapes])
     naming, leaves, found = _named(given, model, shapes, source, naming, head)
     rows: list[Row] = []
     arrays: dict[str, np.ndarray] = {}
@@ -102,6 +103,20 @@ def fit(
     rows += [Row("", name, LEFT_OUT, "no weight of a network") for name in given if layout.is_ignored(name)]
     _explain(source, naming, rows, extra)
     return Fitted(arrays, tuple(rows), naming)
+
+
+def _check_skip(skip: Sequence[str], paths: Sequence[str]) -> None:
+    """Refuse patterns that are none, or match nothing."""
+    for pattern in skip:
+        try:
+            found = any(re.fullmatch(pattern, path) for path in paths)
+        except re.error as error:
+            raise UserError(f"config.init.skip: {pattern!r:.200} is not a regular expression ({error})") from error
+        if not found:
+            raise UserError(
+                f"config.init.skip: {pattern!r:.200} matches no parameter; a pattern must match a whole path, such as "
+                f"{paths[0]!r}"
+            )
 
 
 def _named(
