@@ -110,7 +110,7 @@ def test_without_batch_norm_there_are_no_running_statistics_and_convolutions_hav
     assert not any(path.replace("kernel", "bias") in flat(with_norm["params"]) for path in convolutions)
 
 
-@EVERY_MODEL
+@pytest.mark.parametrize("name", [*SMALL, "resnet18", "resnet20", "squeezenet1_0", "mobilenet_v2"])
 def test_weights_are_the_leaves_named_kernel(name):
     for path, leaf in flat(shapes_of(CIFAR, 10, name=name)["params"]).items():
         last = path.rsplit("/", 1)[-1]
@@ -139,6 +139,14 @@ def test_parameter_names_are_readable_paths():
         ({"name": "resnet50"}, (8, 8, 1)),
         ({"name": "resnet50", "form": "imagenet"}, (65, 97, 3)),
         ({"name": "cnn"}, (33, 20, 4)),
+        ({"name": "resnet18"}, (9, 7, 1)),
+        ({"name": "resnet34", "form": "imagenet", "shortcut": "pooled", "last_stride": 1}, (65, 97, 3)),
+        ({"name": "resnet32"}, (9, 28, 1)),
+        ({"name": "mobilenet_v2"}, (28, 28, 1)),
+        ({"name": "mobilenet_v2", "form": "imagenet"}, (33, 49, 3)),
+        ({"name": "efficientnet_lite0", "form": "imagenet"}, (33, 50, 4)),
+        ({"name": "squeezenet1_0"}, (28, 28, 1)),
+        ({"name": "squeezenet1_1", "form": "imagenet"}, (64, 96, 3)),
         ({"name": "airbench"}, (25, 60, 1)),
         ({"name": "airbench_residual"}, (13, 40, 1)),
     ],
