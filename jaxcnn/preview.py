@@ -137,6 +137,7 @@ def settings(augment: configuration.Augment) -> str:
     fields = dataclasses.asdict(augment)
     needs = {
         "crop_padding": augment.crop != "none",
+        "normalize_by": augment.normalize_by != "auto",
         "policy_layers": augment.policy == "randaugment",
         "policy_magnitude": augment.policy == "randaugment",
     }

@@ -83,6 +83,12 @@ def tiny(name, **fields):
         (IMAGENET, 1000, {"name": "vgg16", "form": "imagenet", "batch_norm": False}, 138_357_544),
         (IMAGENET, 1000, {"name": "vgg16", "form": "imagenet"}, 138_365_992),
         (IMAGENET, 1000, {"name": "resnet50", "form": "imagenet"}, 25_557_032),
+        (CIFAR, 10, {"name": "resnet20"}, 269_722),
+        (CIFAR, 10, {"name": "resnet32"}, 464_154),
+        (CIFAR, 10, {"name": "resnet44"}, 658_586),
+        (CIFAR, 10, {"name": "resnet56"}, 853_018),
+        (CIFAR, 10, {"name": "resnet110"}, 1_727_962),
+        ((224, 224, 3), 1000, {"name": "efficientnet_lite0", "form": "imagenet"}, 4_652_008),
     ],
 )
 def test_parameter_counts(shape, num_classes, fields, parameters):
@@ -104,7 +110,7 @@ def test_without_batch_norm_there_are_no_running_statistics_and_convolutions_hav
     assert not any(path.replace("kernel", "bias") in flat(with_norm["params"]) for path in convolutions)
 
 
-@EVERY_MODEL
+@pytest.mark.parametrize("name", [*SMALL, "resnet18", "resnet20", "squeezenet1_0", "mobilenet_v2"])
 def test_weights_are_the_leaves_named_kernel(name):
     for path, leaf in flat(shapes_of(CIFAR, 10, name=name)["params"]).items():
         last = path.rsplit("/", 1)[-1]
@@ -133,6 +139,14 @@ def test_parameter_names_are_readable_paths():
         ({"name": "resnet50"}, (8, 8, 1)),
         ({"name": "resnet50", "form": "imagenet"}, (65, 97, 3)),
         ({"name": "cnn"}, (33, 20, 4)),
+        ({"name": "resnet18"}, (9, 7, 1)),
+        ({"name": "resnet34", "form": "imagenet", "shortcut": "pooled", "last_stride": 1}, (65, 97, 3)),
+        ({"name": "resnet32"}, (9, 28, 1)),
+        ({"name": "mobilenet_v2"}, (28, 28, 1)),
+        ({"name": "mobilenet_v2", "form": "imagenet"}, (33, 49, 3)),
+        ({"name": "efficientnet_lite0", "form": "imagenet"}, (33, 50, 4)),
+        ({"name": "squeezenet1_0"}, (28, 28, 1)),
+        ({"name": "squeezenet1_1", "form": "imagenet"}, (64, 96, 3)),
         ({"name": "airbench"}, (25, 60, 1)),
         ({"name": "airbench_residual"}, (13, 40, 1)),
     ],

@@ -36,10 +36,10 @@ def goldens() -> dict[str, np.ndarray]:
         return dict(file)
 
 
-def build(case: str, dtype) -> tuple:
+def build(case: str, dtype, width: float = draw.WIDTH) -> tuple:
     """The module of a case, its variables and its batch."""
-    fields, side = (draw.CASES | draw.FORWARD_CASES)[case]
-    model = config.Model(width=draw.WIDTH, **fields)
+    fields, side = (draw.CASES | draw.FORWARD_CASES | draw.FAMILY_CASES)[case]
+    model = config.Model(width=width, **fields)
     module = models.build(model, config.Norm(), draw.CLASSES).clone(dtype=dtype)
     shapes = jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32))
     variables = {
@@ -140,3 +140,36 @@ def test_float32_rounds_what_float64_computes(case):
 
 def is_kernel(params):
     return traverse_util.path_aware_map(lambda path, _: path[-1] == "kernel", params)
+
+
+@functools.cache
+def family_goldens() -> dict[str, np.ndarray]:
+    with np.load(GOLDENS / "family_goldens.npz") as file:
+        return dict(file)
+
+
+@pytest.mark.parametrize("case", draw.FAMILY_CASES)
+def test_networks_with_weights_in_the_world_compute_what_their_libraries_compute(case):
+    theirs = {key.split("/")[1]: value for key, value in family_goldens().items() if key.startswith(case + "/")}
+    with jax.enable_x64(True):
+        module, variables, images, labels = build(case, jnp.float64, width=1.0)
+
+        def loss_fn(params):
+            logits, _ = module.apply({**variables, "params": params}, images, train=True, mutable=["batch_stats"])
+            return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), logits
+
+        @functools.partial(jax.jit, compiler_options=UNOPTIMISED)
+        def compute(variables):
+            logits = {"logits_eval": module.apply(variables, images)}
+            if case not in draw.WITH_GRADIENTS:
+                return logits, None
+            gradients, logits["logits_train"] = jax.grad(loss_fn, has_aux=True)(variables["params"])
+            return logits, gradients
+
+        logits, gradients = compute(variables)
+        for name, ours in logits.items():
+            scale = np.abs(theirs[name]).max()
+            np.testing.assert_allclose(ours, theirs[name], rtol=TOLERANCE, atol=TOLERANCE * scale)
+        if gradients is not None:
+            paths = sorted(traverse_util.flatten_dict(variables["params"], sep="/"))
+            assert_fingerprints(fingerprints(gradients), theirs["gradients"], paths, "gradients", TOLERANCE)

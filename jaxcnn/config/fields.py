@@ -6,14 +6,20 @@ from typing import Annotated, Literal
 from jaxcnn.config.open_names import Open
 from jaxcnn.config.ranges import AboveZero, AtLeast, AtMost, Count, Fraction, NonNegative, Positive
 
+NETWORKS = (
+    *("alexnet", "vgg11", "vgg13", "vgg16", "vgg19"),
+    *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2", "wide_resnet101_2"),
+    *("resnet20", "resnet32", "resnet44", "resnet56", "resnet110"),
+    *("mobilenet_v2", "efficientnet_lite0", "squeezenet1_0", "squeezenet1_1"),
+    *("cnn", "airbench", "airbench_residual"),
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Model:
     """The network (`jaxcnn.models`). Which of our networks reads which option: `jaxcnn.config.networks`."""
 
-    name: Annotated[str, Open("networks", ("alexnet", "vgg16", "resnet50", "cnn", "airbench", "airbench_residual"))] = (
-        "vgg16"  # the architecture
-    )
+    name: Annotated[str, Open("networks", NETWORKS)] = "vgg16"  # the architecture
     form: Literal["cifar", "imagenet"] = "cifar"  # stem for small images, or torchvision's layout
     num_classes: Count = 0  # 0: that of the data set
     width: Annotated[AboveZero, AtMost(1024.0)] = 1.0  # multiplies every channel count and hidden size
@@ -92,7 +98,7 @@ class Data:
 class Augment:
     """Training-time augmentation (`jaxcnn.data.augment`), off unless set; evaluation never augments."""
 
-    normalize: bool = True  # by the training split's own mean and std per channel
+    normalize: bool = True  # subtract a mean and divide by a std, per channel
     crop: Literal["none", "zero", "reflect"] = "none"  # random crop after padding by crop_padding
     crop_padding: Count = 4  # pixels
     flip: Literal["none", "random", "alternating"] = "none"  # left to right; alternating: in one of every two epochs
@@ -112,6 +118,11 @@ class Augment:
     own: tuple[Annotated[str, Open("augmentations")], ...] = ()  # functions of (image, key), one after another
     small_sides: tuple[int, ...] = ()  # progressive resizing: sides of the first training images, pixels
     small_until: tuple[float, ...] = ()  # each until this share of the run; then the size of evaluation
+    normalize_by: Literal["auto", "own", "imagenet", "given"] = (
+        "auto"  # own: those of the training split; auto: those that the weights of config.init came with, else own
+    )
+    mean: tuple[float, ...] = ()  # normalize_by="given": of each channel; 8- and 16-bit pixels count from 0 to 1
+    std: tuple[float, ...] = ()  # the same
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,6 +162,21 @@ class Optim:
     def averages(self) -> bool:
         """Whether the run keeps an average of its weights beside the last ones."""
         return self.ema_decay > 0 or self.swa_from > 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Init:
+    """The weights that a run starts from (`jaxcnn.weights`). A resumed run has its own, and never reads them again."""
+
+    source: str = ""  # workdir:<folder of a run> | file:<path> | hub:<repository>; empty: drawn from the seed
+    names: Literal["auto", "jaxcnn", "torchvision", "timm", "keras", "caffe", "lukemelas"] = (
+        "auto"  # whose names the arrays of a file have; auto: those that fit best
+    )
+    head: Literal["by_name", "new"] = "by_name"  # the classifier: classes of the same name are taken over, or none
+    skip: tuple[str, ...] = ()  # patterns of parameters, as in optim.layers, that keep their drawn values
+    checkpoint: str = "last"  # workdir: last, best (on validation) or a step
+    weights: Literal["auto", "last", "ema"] = "auto"  # workdir: of the step, or their average; auto: as in its test
+    half: bool = False  # accept float16 and bfloat16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -230,6 +256,7 @@ class Config:
     model: Model = Model()
     task: Task = Task()
     norm: Norm = Norm()
+    init: Init = Init()
     data: Data = Data()
     augment: Augment = Augment()
     optim: Optim = Optim()

@@ -5,16 +5,26 @@ import dataclasses
 from jaxcnn.config.fields import Model
 
 OF_EVERY_NETWORK = ("name", "num_classes", "width", "dropout", "dtype")
+VGG = ("vgg11", "vgg13", "vgg16", "vgg19")
+RESNET = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2", "wide_resnet101_2")
+CIFAR_RESNET = ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110")
 OPTIONS: dict[str, tuple[str, ...]] = {  # besides those
     "airbench": (),
     "airbench_residual": (),
     "alexnet": ("form", "batch_norm"),
     "cnn": (),
-    "resnet50": ("form", "zero_init_residual", "last_stride", "shortcut", "stochastic_depth"),
-    "vgg16": ("form", "head", "batch_norm"),
+    "efficientnet_lite0": ("form", "stochastic_depth"),
+    "mobilenet_v2": ("form", "stochastic_depth"),
+    "squeezenet1_0": ("form",),
+    "squeezenet1_1": ("form",),
+    **dict.fromkeys(RESNET, ("form", "zero_init_residual", "last_stride", "shortcut", "stochastic_depth")),
+    **dict.fromkeys(CIFAR_RESNET, ("zero_init_residual", "stochastic_depth")),
+    **dict.fromkeys(VGG, ("form", "head", "batch_norm")),
 }
 WHITENED = ("airbench", "airbench_residual")  # the first layer whitens patches
-NORMALISED = (*WHITENED, "cnn", "resnet50")  # in every form: BatchNorm after each kernel except the classifier's
+WITHOUT_NORM = ("squeezenet1_0", "squeezenet1_1")
+# In every form: BatchNorm after each kernel except the classifier's, and no depthwise kernels.
+NORMALISED = (*WHITENED, "cnn", *RESNET, *CIFAR_RESNET)
 
 
 def readers(option: str) -> tuple[str, ...]:

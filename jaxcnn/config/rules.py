@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from typing import Any, get_type_hints
 
 from jaxcnn.config import networks, open_names, ranges
-from jaxcnn.config.fields import Config, Model, Optim, Task
+from jaxcnn.config.fields import Config, Init, Model, Optim, Task
 
 OF_OUR_OPTIMIZERS = ("momentum", "nesterov", "beta2", "epsilon", "trust_coefficient", "newton_schulz_steps")
+STARTS = ("workdir", "file", "hub")  # kinds of config.init.source
 HELD_OUT = "holdout"  # data.val_split: hold out of the training split, even if the set has a validation split
 
 
@@ -52,8 +53,7 @@ def _impossible(config: Config) -> list[str]:
     need(
         optim.name != "muon" or _only_normalised_convolutions(model),
         "config.optim.name='muon' renormalises kernels, so it needs BatchNorm after every kernel except the "
-        "classifier's: airbench, airbench_residual, cnn, resnet50, or vgg16 with form='cifar', head='linear' and "
-        "batch_norm=True",
+        "classifier's: cnn, one of airbench and of resnet, or vgg with form='cifar', head='linear' and batch_norm=True",
     )
     need(
         optim.whitening_bias_epochs == 0 or model.name in networks.WHITENED,
@@ -78,7 +78,7 @@ def _impossible(config: Config) -> list[str]:
     if batch > 0 and micro > 0:
         if batch % micro:
             wrong.append(f"config.global_batch_size={batch} is not divisible by config.optim.accumulate_steps={micro}")
-        elif norm.group_size == 0 and micro > 1 and model.batch_norm:
+        elif norm.group_size == 0 and micro > 1 and model.batch_norm and model.name not in networks.WITHOUT_NORM:
             wrong.append(
                 f"config.optim.accumulate_steps={micro} cannot be combined with BatchNorm statistics of the whole "
                 f"batch (config.norm.group_size=0); set config.norm.group_size={batch // micro} or a divisor of it"
@@ -123,6 +123,18 @@ def _impossible(config: Config) -> list[str]:
         config.data.dtype == "uint8" or (augment.policy == "none" and not any(colours)),
         "config.augment: policies and colour jitter are for 8-bit pixels; with config.data.dtype="
         f"{config.data.dtype!r}, set policy='none', and brightness, contrast, saturation and hue to 0",
+    )
+    wrong += _impossible_init(config.init)
+    given = bool(augment.mean or augment.std)
+    need(
+        given == (augment.normalize_by == "given") and (augment.normalize or augment.normalize_by in ("auto", "own")),
+        "config.augment.mean and std are for config.augment.normalize_by='given', which needs both of them, and "
+        "config.augment.normalize=True",
+    )
+    need(
+        len(augment.mean) == len(augment.std) and all(value > 0 for value in augment.std),
+        f"config.augment.mean={augment.mean} and std={augment.std} must have one number for each channel, those of std "
+        "above 0",
     )
     need(config.data.label_separator != "", "config.data.label_separator must not be empty")
     if not config.data.source.startswith("csv:"):
@@ -171,9 +183,26 @@ def _impossible(config: Config) -> list[str]:
 
 def _only_normalised_convolutions(model: Model) -> bool:
     """Whether a network is known to consist of convolutions with BatchNorm and one dense layer."""
-    if model.name == "vgg16":
+    if model.name in networks.VGG:
         return model.form == "cifar" and model.head == "linear" and model.batch_norm
     return model.name in networks.NORMALISED
+
+
+def _impossible_init(init: Init) -> list[str]:
+    """The mistakes in the weights that a run starts from."""
+    if not init.source:
+        set_ = [field.name for field in dataclasses.fields(Init) if getattr(init, field.name) != field.default]
+        return [f"config.init.{name} has no effect without config.init.source" for name in set_]
+    kind, _, place = init.source.partition(":")
+    if kind not in STARTS or not place:
+        return [
+            "config.init.source must be workdir:<folder of a run>, file:<path of a safetensors or npz file> or "
+            f"hub:<repository>, not {init.source!r:.200}"
+        ]
+    of_workdirs = [name for name in ("checkpoint", "weights") if getattr(init, name) != getattr(Init, name)]
+    of_files = [name for name in ("names", "half") if getattr(init, name) != getattr(Init, name)]
+    others, what = (of_files, "file:' or 'hub:") if kind == "workdir" else (of_workdirs, "workdir:")
+    return [f"config.init.{name} is for a source '{what}', not {init.source!r:.200}" for name in others]
 
 
 def _impossible_task(task: Task, optim: Optim) -> list[str]:

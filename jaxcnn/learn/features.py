@@ -44,4 +44,5 @@ def features_step(
             if layer
             else f"the network {spec.model.name!r} has no layer that makes its outputs from one vector for each image"
         )
-    return found[-1]  # layers that share a path, the outermost last
+    last = found[-1]  # layers that share a path, the outermost last
+    return last if layer or last.ndim == 2 else last.mean(axis=(1, 2))  # SqueezeNet makes its classes at every pixel

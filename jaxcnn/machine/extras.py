@@ -11,6 +11,8 @@ EXTRAS = {
     "tensorboard": ("tensorboardX",),
     "parquet": ("pyarrow",),
     "tiff": ("tifffile",),
+    "safetensors": ("safetensors",),
+    "hub": ("huggingface_hub",),
     "wandb": ("wandb",),
     "mlflow": ("mlflow",),
 }

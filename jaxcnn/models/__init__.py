@@ -11,17 +11,25 @@ from jaxcnn.models import own, whitening
 from jaxcnn.models.airbench import Airbench, ResidualAirbench
 from jaxcnn.models.alexnet import AlexNet
 from jaxcnn.models.cnn import CNN
+from jaxcnn.models.mobilenet import InvertedResidualNet
 from jaxcnn.models.network import Network, Trainable
-from jaxcnn.models.resnet import ResNet50
-from jaxcnn.models.vgg import VGG16
+from jaxcnn.models.resnet import VARIANTS, ResNet
+from jaxcnn.models.resnet_cifar import BLOCKS, CifarResNet
+from jaxcnn.models.squeezenet import SqueezeNet
+from jaxcnn.models.vgg import CONVOLUTIONS, VGG
 
 MODELS: dict[str, type[Network]] = {
     "airbench": Airbench,
     "airbench_residual": ResidualAirbench,
     "alexnet": AlexNet,
     "cnn": CNN,
-    "resnet50": ResNet50,
-    "vgg16": VGG16,
+    "efficientnet_lite0": InvertedResidualNet,
+    "mobilenet_v2": InvertedResidualNet,
+    "squeezenet1_0": SqueezeNet,
+    "squeezenet1_1": SqueezeNet,
+    **dict.fromkeys(CONVOLUTIONS, VGG),
+    **dict.fromkeys(VARIANTS, ResNet),
+    **dict.fromkeys(BLOCKS, CifarResNet),
 }
 
 

@@ -17,14 +17,18 @@ Pooled = Float[Array, "b oh ow c"]
 Places = UInt[Array, "b oh ow c"]
 
 
-def max_pool(x: Images, window: int, strides: int, padding: int = 0) -> Pooled:
-    """Largest value of each window; oh = (h + 2 padding - window) // strides + 1.
+def max_pool(x: Images, window: int, strides: int, padding: int = 0, *, ceil: bool = False) -> Pooled:
+    """Largest value of each window; oh = (h + 2 padding - window) // strides + 1, with `ceil` rounded up instead.
 
-    Padding is never the largest. The gradient goes to the first of equal values, row by row, as in PyTorch. Raises
-    UserError if the image is smaller than the window.
+    Padding is never the largest, nor is what a window of `ceil` has beyond the image. The gradient goes to the first of
+    equal values, row by row, as in PyTorch. Raises UserError if the image is smaller than the window.
     """
     check_covers(x, window, padding)
-    if padding:
+    if ceil:
+        beyond = [-(length + 2 * padding - window) % strides for length in x.shape[1:3]]
+        edges = [(padding, padding + more, 0) for more in beyond]
+        x = lax.pad(x, jnp.array(-jnp.inf, x.dtype), ((0, 0, 0), *edges, (0, 0, 0)))
+    elif padding:
         x = lax.pad(
             x, jnp.array(-jnp.inf, x.dtype), ((0, 0, 0), (padding, padding, 0), (padding, padding, 0), (0, 0, 0))
         )

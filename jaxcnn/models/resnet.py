@@ -1,4 +1,10 @@
-"""ResNet50: He et al., "Deep residual learning for image recognition", 2016, arXiv:1512.03385, table 1."""
+"""ResNets of four stages: He et al., "Deep residual learning for image recognition", 2016, arXiv:1512.03385, table 1.
+
+The wide ones are those of Zagoruyko & Komodakis, "Wide residual networks", 2016, arXiv:1605.07146, for ImageNet.
+"""
+
+import dataclasses
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -12,17 +18,44 @@ from jaxcnn.models.layers import Classifier, Conv, Dropout, StochasticDepth, sca
 from jaxcnn.models.network import Images, Logits, Network, Positions
 from jaxcnn.models.pooling import global_average_pool, halving_average_pool, max_pool
 
-STAGES = ((64, 3), (128, 4), (256, 6), (512, 3))  # (channels of the 3x3 convolutions, blocks)
-EXPANSION = 4  # a block's output has this many times the channels of its 3x3 convolution
+CHANNELS = (64, 128, 256, 512)  # of the 3x3 convolutions of each stage
+EXPANSION = 4  # a bottleneck's output has this many times these channels
 
 
-class ResNet50(Network):
-    """Sixteen bottleneck blocks; the stride of a stage is on the 3x3 convolution of its first block ("v1.5").
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """What distinguishes the networks.
 
-    form="cifar": a 3x3 stem of stride 1 and no max-pool, 23,520,842 parameters for 3 channels and 10 classes.
-    form="imagenet": torchvision's layout, 25,557,032 parameters for 1000 classes.
+    Attributes:
+      blocks: residual blocks of each stage.
+      bottleneck: the blocks are bottlenecks, otherwise two 3x3 convolutions.
+      widening: the 3x3 convolutions of bottlenecks have this many times the channels.
+    """
 
-    Dropout precedes the classifier; torchvision's ResNet50 has none.
+    blocks: tuple[int, int, int, int]
+    bottleneck: bool = True
+    widening: int = 1
+
+
+VARIANTS = {
+    "resnet18": Variant((2, 2, 2, 2), bottleneck=False),
+    "resnet34": Variant((3, 4, 6, 3), bottleneck=False),
+    "resnet50": Variant((3, 4, 6, 3)),
+    "resnet101": Variant((3, 4, 23, 3)),
+    "resnet152": Variant((3, 8, 36, 3)),
+    "wide_resnet50_2": Variant((3, 4, 6, 3), widening=2),
+    "wide_resnet101_2": Variant((3, 4, 23, 3), widening=2),
+}
+
+
+class ResNet(Network):
+    """Residual blocks in four stages, whose stride is on the first 3x3 convolution of their first block ("v1.5").
+
+    form="cifar": a 3x3 stem of stride 1 and no max-pool; ResNet50 has 23,520,842 parameters for 3 channels and 10
+    classes.
+    form="imagenet": torchvision's layout; ResNet50 has 25,557,032 parameters for 1000 classes.
+
+    Dropout precedes the classifier; torchvision's networks have none.
 
     Options that change neither the parameters nor their names: last_stride=1 keeps the last stage at the size of the
     stage before, for small images. shortcut="pooled" halves an image by 2x2 means before the 1x1 convolution of a
@@ -42,31 +75,91 @@ class ResNet50(Network):
         x = nn.relu(BatchNorm(self.norm, self.axis_name, name="stem_bn")(x, train))
         if imagenet:
             x = max_pool(x, 3, strides=2, padding=1)
-        block, all_blocks = 0, sum(blocks for _, blocks in STAGES)
-        for stage, (channels, blocks) in enumerate(STAGES, start=1):
-            stage_strides = {1: 1, len(STAGES): self.model.last_stride}.get(stage, 2)
+        variant = VARIANTS[self.model.name]
+        block, all_blocks = 0, sum(variant.blocks)
+        for stage, (channels, blocks) in enumerate(zip(CHANNELS, variant.blocks, strict=True), start=1):
+            stage_strides = {1: 1, len(CHANNELS): self.model.last_stride}.get(stage, 2)
             for i in range(1, blocks + 1):
                 block += 1
-                x = Bottleneck(
-                    channels=scaled(channels, self.model.width),
-                    output_channels=scaled(EXPANSION * channels, self.model.width),
-                    strides=stage_strides if i == 1 else 1,
-                    project=i == 1,
-                    pooled=self.model.shortcut == "pooled",
-                    drop_rate=self.model.stochastic_depth * block / all_blocks,
-                    zero_init=self.model.zero_init_residual,
-                    norm=self.norm,
-                    axis_name=self.axis_name,
-                    dtype=self.dtype,
-                    split=stage >= 3,
-                    name=f"block{stage}_{i}",
-                )(x, train, positions)
+                common: dict[str, Any] = {
+                    "strides": stage_strides if i == 1 else 1,
+                    "pooled": self.model.shortcut == "pooled",
+                    "drop_rate": self.model.stochastic_depth * block / all_blocks,
+                    "zero_init": self.model.zero_init_residual,
+                    "norm": self.norm,
+                    "axis_name": self.axis_name,
+                    "dtype": self.dtype,
+                    "split": stage >= 3,
+                    "name": f"block{stage}_{i}",
+                }
+                if variant.bottleneck:
+                    inner = scaled(variant.widening * channels, self.model.width)
+                    outputs = scaled(EXPANSION * channels, self.model.width)
+                    x = Bottleneck(inner, outputs, project=i == 1, **common)(x, train, positions)
+                else:
+                    x = BasicBlock(scaled(channels, self.model.width), **common)(x, train, positions)
         x = Dropout(self.model.dropout, name="dropout")(global_average_pool(x), train, positions)
         return Classifier(self.outputs, name="classifier")(x)
 
 
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions beside a shortcut: He et al. 2016, figure 5, left.
+
+    Where channels or size change, the shortcut is a 1x1 convolution with BatchNorm (option B of section 3.3) or, with
+    `padded`, every second pixel, with channels of zeros before and after (option A, without parameters).
+
+    Attributes:
+      channels: channels of both convolutions.
+      strides: stride of the first.
+      padded: the shortcut is that of option A.
+      pooled, drop_rate, zero_init, norm, axis_name, dtype, split: see `Bottleneck`.
+    """
+
+    channels: int
+    strides: int
+    pooled: bool
+    drop_rate: float
+    zero_init: bool
+    norm: config.Norm
+    axis_name: str | None
+    dtype: Dtype
+    split: bool
+    padded: bool = False
+
+    @nn.compact
+    def __call__(self, x: Images, train: bool, positions: Positions | None = None) -> Float[Array, "b oh ow o"]:
+        """The block of `x`: o is `channels`, oh = ceil(h / strides). Positions are for `drop_rate`."""
+
+        def conv(name: str, size: int, strides: int) -> Conv:
+            return Conv(
+                self.channels, size, strides, size // 2, use_bias=False, dtype=self.dtype, split=self.split, name=name
+            )
+
+        def batch_norm(name: str, scale_init=nn.initializers.ones) -> BatchNorm:
+            return BatchNorm(self.norm, self.axis_name, scale_init, name=name)
+
+        y = conv("conv1", 3, self.strides)(x)
+        y = nn.relu(batch_norm("bn1")(y, train))
+        y = conv("conv2", 3, 1)(y)
+        y = batch_norm("bn2", nn.initializers.zeros if self.zero_init else nn.initializers.ones)(y, train)
+        y = StochasticDepth(self.drop_rate, name="stochastic_depth")(y, train, positions)
+        if self.padded:
+            missing = self.channels - x.shape[-1]
+            x = jnp.pad(
+                x[:, :: self.strides, :: self.strides],
+                ((0, 0), (0, 0), (0, 0), (missing // 2, missing - missing // 2)),
+            )
+        elif self.strides > 1 or x.shape[-1] != self.channels:
+            strides = self.strides
+            if self.pooled and strides == 2:
+                x, strides = halving_average_pool(x), 1
+            x = conv("shortcut_conv", 1, strides)(x)
+            x = batch_norm("shortcut_bn")(x, train)
+        return _join(x, y) if train else lax.platform_dependent(x, y, cpu=_join_once, default=_join)
+
+
 class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions beside a shortcut: He et al. 2016, figure 5.
+    """1x1, 3x3 and 1x1 convolutions beside a shortcut: He et al. 2016, figure 5, right.
 
     Attributes:
       channels: channels of the first two convolutions.

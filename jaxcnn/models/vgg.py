@@ -1,4 +1,4 @@
-"""VGG16: Simonyan & Zisserman, "Very deep convolutional networks", 2015, arXiv:1409.1556, table 1, column D."""
+"""VGG: Simonyan & Zisserman, "Very deep convolutional networks", 2015, arXiv:1409.1556, table 1, columns A, B, D, E."""
 
 import flax.linen as nn
 
@@ -7,18 +7,24 @@ from jaxcnn.models.layers import Classifier, Conv, Dense, Dropout, scaled
 from jaxcnn.models.network import Images, Logits, Network, Positions
 from jaxcnn.models.pooling import adaptive_average_pool, global_average_pool, max_pool
 
-BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # (channels, convolutions); a 2x2 max-pool ends each
+CHANNELS = (64, 128, 256, 512, 512)  # of the convolutions of each block; a 2x2 max-pool ends it
+CONVOLUTIONS = {
+    "vgg11": (1, 1, 2, 2, 2),
+    "vgg13": (2, 2, 2, 2, 2),
+    "vgg16": (2, 2, 3, 3, 3),
+    "vgg19": (2, 2, 4, 4, 4),
+}  # of each block
 HIDDEN = 4096
 
 
-class VGG16(Network):
-    """Thirteen 3x3 convolutions in five blocks, then one or three dense layers.
+class VGG(Network):
+    """Eight to sixteen 3x3 convolutions in five blocks, then one or three dense layers.
 
     form="cifar": a global average pool (over 1x1 for 32x32 images), then head="linear", the classifier alone, or
-    head="dense4096", two hidden layers and the classifier. For 3 channels and 10 classes, 14,724,042 and 33,642,442
-    parameters with BatchNorm. Convolutions have a bias only without BatchNorm.
-    form="imagenet": torchvision's layout, an adaptive average pool to 7x7 and two hidden layers, 138,357,544
-    parameters for 1000 classes without BatchNorm, 138,365,992 with it; convolutions always have a bias.
+    head="dense4096", two hidden layers and the classifier. For 3 channels and 10 classes, VGG16 has 14,724,042 and
+    33,642,442 parameters with BatchNorm. Convolutions have a bias only without BatchNorm.
+    form="imagenet": torchvision's layout, an adaptive average pool to 7x7 and two hidden layers; convolutions always
+    have a bias. VGG16 has 138,357,544 parameters for 1000 classes without BatchNorm, 138,365,992 with it.
 
     Dropout follows each hidden dense layer (torchvision's placement); with head="linear" it precedes the classifier.
     """
@@ -29,7 +35,8 @@ class VGG16(Network):
         imagenet = self.model.form == "imagenet"
         use_bias = imagenet or not self.model.batch_norm
         x = images.astype(self.dtype)
-        for block, (channels, convolutions) in enumerate(BLOCKS, start=1):
+        blocks = zip(CHANNELS, CONVOLUTIONS[self.model.name], strict=True)
+        for block, (channels, convolutions) in enumerate(blocks, start=1):
             for i in range(1, convolutions + 1):
                 channels_scaled = scaled(channels, self.model.width)
                 wide, name = block >= 3, f"block{block}_conv{i}"

@@ -9,13 +9,20 @@ from collections.abc import Iterable
 from typing import Any
 
 import jaxcnn.config as configs
+from jaxcnn.config.networks import CIFAR_RESNET, RESNET
 from jaxcnn.reporting.statistics import Spread
 from jaxcnn.tasks.headline import Headline
 
 ARCHITECTURES = {
     "alexnet": "AlexNet",
-    "vgg16": "VGG16",
-    "resnet50": "ResNet50",
+    **{name: name.upper() for name in ("vgg11", "vgg13", "vgg16", "vgg19")},
+    **{name: name.replace("resnet", "ResNet") for name in (*RESNET, *CIFAR_RESNET)},
+    "wide_resnet50_2": "wide ResNet50",
+    "wide_resnet101_2": "wide ResNet101",
+    "mobilenet_v2": "MobileNetV2",
+    "efficientnet_lite0": "EfficientNet-Lite0",
+    "squeezenet1_0": "SqueezeNet 1.0",
+    "squeezenet1_1": "SqueezeNet 1.1",
     "cnn": "small CNN",
     "airbench": "airbench",
     "airbench_residual": "residual airbench",

@@ -240,7 +240,7 @@ def _label(family: list[Setting]) -> None:
 
 
 def _switched_off(key: str, of: Any) -> bool:
-    return key.startswith("augment.") and key != "augment.normalize" and of in ("none", 0, 0.0, [], ())
+    return key.startswith("augment.") and key != "augment.normalize" and of in ("none", "auto", 0, 0.0, [], ())
 
 
 def _rank(key: str) -> tuple[int, str]:

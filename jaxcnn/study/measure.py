@@ -22,7 +22,7 @@ from jaxcnn.study.engines import processes
 from jaxcnn.study.plan import Group, Plan
 from jaxcnn.train import environment, patience, setup, workdir
 from jaxcnn.train.hooks import Shared
-from jaxcnn.train.session import initialize_from_data
+from jaxcnn.train.starting import initialize_from_data
 
 STEPS = 3  # timed steps, after one warm-up step
 FILE = "plan.json"

@@ -111,7 +111,10 @@ def _title(folder: pathlib.Path, config: dict[str, Any]) -> str:
 def augments(config: dict[str, Any]) -> bool:
     """Whether a config, as in `config.json`, changes training images, so that training figures are of those."""
     plain = dataclasses.asdict(Augment())
-    unchanging = ("normalize", "crop_padding", "policy_layers", "policy_magnitude", "small_sides", "small_until")
+    unchanging = (
+        *("normalize", "normalize_by", "mean", "std"),
+        *("crop_padding", "policy_layers", "policy_magnitude", "small_sides", "small_until"),
+    )
     found = config.get("augment", {})
     return any(
         found[name] not in (value, list(value) if isinstance(value, tuple) else value)

@@ -18,8 +18,8 @@ from jaxcnn.learn.metrics import COUNT, LOSS
 from jaxcnn.learn.state import make_hyper
 from jaxcnn.machine import mesh as meshes
 from jaxcnn.text import save_picture
-from jaxcnn.train import setup
-from jaxcnn.train.session import initialize_from_data
+from jaxcnn.train import normalization, setup, starting
+from jaxcnn.train.starting import initialize_from_data
 
 SMOOTHING = 0.9  # weight of the earlier losses in the smoothed loss
 DIVERGED = 4.0  # the test ends when the smoothed loss is this many times its lowest value
@@ -124,11 +124,17 @@ def measure(
     title = f"{config.model.name} on {splits.train.description}"
     say(f"jaxcnn: learning rates from {lowest:g} to {highest:g} in {steps} steps of {title}")
     state = programs.init_state(found.spec, found.mesh)(make_hyper(config))
-    statistics = image_statistics(splits.train) if config.augment.normalize else None
     channels = splits.train.image_shape[-1]
+    start = starting.of(config, found.spec, splits, None) if config.init.source else None
+    known = normalization.given(config.augment, start.normal if start else None, channels)
+    statistics = None
+    if config.augment.normalize:
+        statistics = image_statistics(splits.train) if known is None else [np.array(each, np.float32) for each in known]
     plain = np.zeros(channels, np.float32), np.ones(channels, np.float32)
     constants = found.constants(meshes.put(Constants(*(statistics or plain)), meshes.replicated(found.mesh)))
     state = initialize_from_data(state, splits, constants)
+    if start is not None:
+        state = starting.begin(start, found, state, None, say)
     return _walk(found, state, constants, np.geomspace(lowest, highest, steps), title)
 
 

@@ -9,9 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
-from jaxcnn import models
 from jaxcnn.config import Config, ConfigError
 from jaxcnn.data import cache_limit
 from jaxcnn.data.batch import Constants
@@ -24,7 +22,18 @@ from jaxcnn.machine import malloc, paths, plugins
 from jaxcnn.machine import mesh as meshes
 from jaxcnn.machine.heartbeat import Cluster
 from jaxcnn.text import counted
-from jaxcnn.train import environment, limits, loaders, normalization, origin, patience, summary, workdir
+from jaxcnn.train import (
+    environment,
+    limits,
+    loaders,
+    normalization,
+    origin,
+    patience,
+    seals,
+    starting,
+    summary,
+    workdir,
+)
 from jaxcnn.train import setup as setups
 from jaxcnn.train.checkpoint import Checkpoints
 from jaxcnn.train.hooks import Evaluation, Hooks
@@ -146,9 +155,13 @@ def open_session(
     interrupts.enter("compile")
     _tell(found, folder, logbook)
     loader = found.make_loader(hooks.shared)
-    normal, state, compile_seconds, drawing = _compile(found, loader, folder, logbook, hooks, cluster)
+    is_new = seals.newest_record(folder / "checkpoints") is None
+    start = starting.of(config, found.spec, found.splits, cluster) if is_new else None
+    normal, state, compile_seconds, drawing = _compile(found, loader, folder, logbook, hooks, cluster, start)
     checkpoints = Checkpoints(folder / "checkpoints", config.checkpoint, cluster=cluster)
-    state, progress, resumes = _restore_or_begin(found, folder, state, normal, checkpoints, logbook, cluster, drawing)
+    state, progress, resumes = _restore_or_begin(
+        found, folder, state, normal, checkpoints, logbook, cluster, drawing, start
+    )
     progress.starts += 1
     progress.compile_seconds += compile_seconds
     remarks = logbook.open(progress.log_bytes, int(state.step), crc32=progress.log_crc32, resumes=resumes)
@@ -208,7 +221,13 @@ def _tell(found: Setup, folder: pathlib.Path, logbook: Logbook) -> None:
 
 
 def _compile(
-    found: Setup, loader: loaders.Loader, folder: pathlib.Path, logbook: Logbook, hooks: Hooks, cluster: Cluster
+    found: Setup,
+    loader: loaders.Loader,
+    folder: pathlib.Path,
+    logbook: Logbook,
+    hooks: Hooks,
+    cluster: Cluster,
+    start: starting.Start | None,
 ) -> tuple[Constants, State, float, float]:
     """Compile all programs while the data is loaded, and draw a new state.
 
@@ -227,8 +246,9 @@ def _compile(
         compiling = found.start_compiling(pool)
         for line in layout.describe(spec, mesh, sharded.abstract_state(spec, mesh).params):
             logbook.say(f"  {line}")
+        place, of_weights = meshes.replicated(mesh), start.normal if start else None
         normal = normalization.of_split(
-            splits.train, config.augment.normalize, folder, meshes.replicated(mesh), hooks.shared.statistics, cluster
+            splits.train, config.augment, folder, place, hooks.shared.statistics, cluster, of_weights
         )
         loader.prepare(splits.train)
         limits.check_compiled(spec, mesh, found.loader, splits, [compiled.result() for compiled in compiling])
@@ -256,6 +276,7 @@ def _restore_or_begin(
     logbook: Logbook,
     cluster: Cluster,
     drawing: float,
+    start: starting.Start | None,
 ) -> tuple[State, Progress, bool]:
     """The state and progress of the newest sound checkpoint, or of a new run; and whether a checkpoint was found.
 
@@ -269,7 +290,12 @@ def _restore_or_begin(
         logbook.say(f"jaxcnn: {remark}", LOOK)
     if restored is None:
         began = time.time()
-        state = jax.block_until_ready(initialize_from_data(state, found.splits, normal))
+        state = starting.initialize_from_data(state, found.splits, normal)
+        if found.config.init.source:
+            # Read again only where the run has checkpoints, none of which is sound.
+            start = start or starting.of(found.config, found.spec, found.splits, cluster)
+            state = starting.begin(start, found, state, folder if cluster.first else None, logbook.say)
+        state = jax.block_until_ready(state)
         return state, Progress(reset_seconds=drawing + time.time() - began), False
     progress = Progress.of_record(restored.record["progress"], found.spec.task.evaluation.metrics)
     _check_best(found.config, checkpoints, progress)
@@ -302,23 +328,6 @@ def _tell_of_splits(splits: Splits, logbook: Logbook) -> None:
     logbook.say(f"  classes: {splits.kind.describe(splits.train.targets, splits.class_names)}")
     if splits.val is None:
         logbook.say("  protocol=full: trains on the whole training split; nothing is held out for validation")
-
-
-def initialize_from_data(state: State, splits: Splits, normal: Constants) -> State:
-    """A new state, with the parameters that its network computes from the training split, if it has any such."""
-    wanted = min(models.examples_for_initialization(state.params), len(splits.train))
-    if not wanted:
-        return state
-    images = splits.train.read(np.arange(wanted))
-    mean, std = np.asarray(normal.mean), np.asarray(normal.std)
-
-    def initialize(params: Any) -> Any:
-        made = models.initialize_from_data(params, images, mean, std)
-        return jax.tree.map(lambda new, old: meshes.put(new, old.sharding), made, params)
-
-    # Parameters and moving average get separate arrays: a donated state must not hold one buffer twice.
-    ema = state.ema and {**state.ema, "params": initialize(state.ema["params"])}
-    return dataclasses.replace(state, params=initialize(state.params), ema=ema)
 
 
 @contextlib.contextmanager

@@ -32,6 +32,20 @@ FORWARD_CASES: dict[str, tuple[dict, int]] = {
     "resnet50_cifar_pooled": ({"name": "resnet50", "last_stride": 1, "shortcut": "pooled"}, 10),
 }
 
+# Networks at full width, as other libraries have them: case: (fields of config.Model, image side). Sides that rounding
+# up, an odd size or padding at the end makes a difference for.
+FAMILY_CASES: dict[str, tuple[dict, int]] = {
+    "resnet18": ({"name": "resnet18", "form": "imagenet"}, 33),
+    "resnet20": ({"name": "resnet20"}, 10),
+    "mobilenet_v2": ({"name": "mobilenet_v2", "form": "imagenet"}, 40),
+    "efficientnet_lite0": ({"name": "efficientnet_lite0", "form": "imagenet"}, 40),
+    "squeezenet1_0": ({"name": "squeezenet1_0", "form": "imagenet"}, 37),
+    "squeezenet1_1": ({"name": "squeezenet1_1", "form": "imagenet"}, 36),
+}
+
+# The tests hold the gradients of these alone; to hold those of all takes two minutes more.
+WITH_GRADIENTS = ("resnet20", "squeezenet1_1")
+
 
 def generator(*names: str) -> np.random.Generator:
     """A generator seeded by names: no value depends on the order in which values are drawn."""

@@ -1,0 +1,38 @@
+"""Adapts a trained network to a few hundred or thousand images of one's own.
+
+    python -m jaxcnn.main --config=configs/finetune.py --config.data.source=folder:photos \\
+        --config.init.source=workdir:runs/resnet50
+
+Without `config.init.source` the same recipe trains from drawn weights. The classifier is new where the classes differ;
+it learns at the full rate, all other layers at a tenth of it. `config.model` must be the network that the weights are
+of; what differs is told. `:head` trains the classifier alone, with frozen BatchNorm.
+"""
+
+from jaxcnn.config import default, recipes
+
+
+def get_config(variant: str = ""):
+    config = default()
+    config.global_batch_size = 64
+    config.model.name = "resnet50"
+    config.data.source = "folder:photos"
+    config.data.image_size = 64
+    config.data.stratify = True
+    config.augment.crop = "reflect"
+    config.augment.flip = "random"
+    config.optim.learning_rate = 0.1
+    config.optim.weight_decay = 5e-4
+    config.optim.layers = (("classifier/.*", 1.0), (".*", 0.1))
+    config.optim.label_smoothing = 0.1
+    config.schedule.warmup = 1.0
+    config.run.epochs = 20.0
+    config.run.log_every_steps = 10
+    config.run.eval_batch_size = 128
+    config.run.test_with = "best"
+    config.checkpoint.every_epochs = 5.0
+    return recipes.apply_variant(config, variant, paper=None, head=_head)
+
+
+def _head(config) -> None:
+    config.optim.layers = (("classifier/.*", 1.0), (".*", 0.0))
+    config.optim.freeze_norm = True

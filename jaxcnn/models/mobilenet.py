@@ -1,0 +1,180 @@
+"""Networks of inverted residual blocks: MobileNetV2 and EfficientNet-Lite0.
+
+Sandler et al., "MobileNetV2: inverted residuals and linear bottlenecks", 2018, arXiv:1801.04381, table 2. EfficientNet-
+Lite0 (TensorFlow's authors, 2020) is EfficientNet-B0 (Tan & Le 2019, arXiv:1905.11946, table 1) without squeeze-and-
+excitation, with ReLU6 in place of swish.
+"""
+
+import dataclasses
+
+import flax.linen as nn
+import jax.numpy as jnp
+from flax.typing import Dtype
+from jaxtyping import Array, Float
+
+import jaxcnn.config as config
+from jaxcnn.models.batch_norm import BatchNorm
+from jaxcnn.models.layers import Classifier, Conv, Dropout, StochasticDepth, scaled
+from jaxcnn.models.network import Images, Logits, Network, Positions
+from jaxcnn.models.pooling import global_average_pool
+
+STEM, LAST = 32, 1280  # channels of the first and the last convolution
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """Blocks of one size.
+
+    Attributes:
+      expansion: a block's depthwise convolution has this many times the channels of its input.
+      channels: of the output.
+      blocks: how many blocks.
+      strides: of the first block.
+      size: of the depthwise kernels.
+    """
+
+    expansion: int
+    channels: int
+    blocks: int
+    strides: int
+    size: int = 3
+
+
+STAGES = {
+    "mobilenet_v2": (
+        Stage(1, 16, 1, 1),
+        Stage(6, 24, 2, 2),
+        Stage(6, 32, 3, 2),
+        Stage(6, 64, 4, 2),
+        Stage(6, 96, 3, 1),
+        Stage(6, 160, 3, 2),
+        Stage(6, 320, 1, 1),
+    ),
+    "efficientnet_lite0": (
+        Stage(1, 16, 1, 1),
+        Stage(6, 24, 2, 2),
+        Stage(6, 40, 2, 2, size=5),
+        Stage(6, 80, 3, 2),
+        Stage(6, 112, 3, 1, size=5),
+        Stage(6, 192, 4, 2, size=5),
+        Stage(6, 320, 1, 1),
+    ),
+}
+PADDED_AT_END = ("efficientnet_lite0",)  # TensorFlow's padding: with stride 2, more at the end of an even side
+
+
+class InvertedResidualNet(Network):
+    """A 3x3 convolution, seven stages of inverted residual blocks, a 1x1 convolution, and the classifier.
+
+    form="imagenet": MobileNetV2 in torchvision's layout, 3,504,872 parameters for 1000 classes; EfficientNet-Lite0 in
+    TensorFlow's, 4,652,008 parameters. TensorFlow's weights need config.norm.epsilon=1e-3.
+    form="cifar": the same parameters, but the first convolution and the second stage have stride 1.
+
+    Dropout precedes the classifier. stochastic_depth is the rate of the last block; that of block l of L is l / L times
+    as large, and only blocks with a shortcut have one.
+    """
+
+    @nn.compact
+    def __call__(self, images: Images, positions: Positions | None = None, train: bool = False) -> Logits:
+        """Logits of images; the positions in the global batch are for dropout in training."""
+        x = images.astype(self.dtype)
+        large, at_end = self.model.form == "imagenet", self.model.name in PADDED_AT_END
+
+        def step(x: Images, name: str, channels: int, size: int, strides: int) -> Images:
+            return _step(x, name, channels, size, strides, 1, at_end, self.norm, self.axis_name, self.dtype, train)
+
+        x = nn.relu6(step(x, "stem", scaled(STEM, self.model.width), 3, 2 if large else 1))
+        stages = STAGES[self.model.name]
+        block, all_blocks = 0, sum(stage.blocks for stage in stages)
+        for number, stage in enumerate(stages, start=1):
+            for i in range(1, stage.blocks + 1):
+                block += 1
+                first = stage.strides if large or number != 2 else 1
+                x = InvertedResidual(
+                    channels=scaled(stage.channels, self.model.width),
+                    expansion=stage.expansion,
+                    size=stage.size,
+                    strides=first if i == 1 else 1,
+                    at_end=at_end,
+                    drop_rate=self.model.stochastic_depth * block / all_blocks,
+                    norm=self.norm,
+                    axis_name=self.axis_name,
+                    dtype=self.dtype,
+                    name=f"block{number}_{i}",
+                )(x, train, positions)
+        x = nn.relu6(step(x, "last", scaled(LAST, self.model.width), 1, 1))
+        x = Dropout(self.model.dropout, name="dropout")(global_average_pool(x), train, positions)
+        return Classifier(self.outputs, name="classifier")(x)
+
+
+class InvertedResidual(nn.Module):
+    """A 1x1 convolution to more channels, a depthwise one, and a 1x1 one to few, beside a shortcut where sizes agree.
+
+    Attributes:
+      channels: of the output.
+      expansion: the depthwise convolution has this many times the channels of the input; with 1, the first convolution
+        is left out.
+      size: of the depthwise kernel.
+      strides: of the depthwise convolution.
+      at_end: it is padded as in TensorFlow.
+      drop_rate: rate at which an example gets the shortcut alone in training.
+      norm: options of the BatchNorm layers.
+      axis_name: mesh axis over which the batch is sharded, or None.
+      dtype: type of the computation.
+    """
+
+    channels: int
+    expansion: int
+    size: int
+    strides: int
+    at_end: bool
+    drop_rate: float
+    norm: config.Norm
+    axis_name: str | None
+    dtype: Dtype
+
+    @nn.compact
+    def __call__(self, x: Images, train: bool, positions: Positions | None = None) -> Float[Array, "b oh ow o"]:
+        """The block of `x`: o is `channels`, oh = ceil(h / strides). Positions are for `drop_rate`."""
+
+        def step(x: Images, name: str, channels: int, size: int, strides: int, groups: int) -> Images:
+            return _step(
+                x, name, channels, size, strides, groups, self.at_end, self.norm, self.axis_name, self.dtype, train
+            )
+
+        inner = self.expansion * x.shape[-1]
+        y = x
+        if self.expansion > 1:
+            y = nn.relu6(step(y, "expand", inner, 1, 1, 1))
+        y = nn.relu6(step(y, "depthwise", inner, self.size, self.strides, inner))
+        y = step(y, "project", self.channels, 1, 1, 1)
+        if self.strides > 1 or x.shape[-1] != self.channels:
+            return y
+        return x + StochasticDepth(self.drop_rate, name="stochastic_depth")(y, train, positions)
+
+
+def _step(
+    x: Images,
+    name: str,
+    channels: int,
+    size: int,
+    strides: int,
+    groups: int,
+    at_end: bool,
+    norm: config.Norm,
+    axis_name: str | None,
+    dtype: Dtype,
+    train: bool,
+) -> Images:
+    """A convolution and BatchNorm, of the module that calls this; `name` begins their names."""
+    padding = size // 2
+    if at_end and strides > 1:
+        x, padding = _padded_at_end(x, size, strides), 0
+    conv = Conv(channels, size, strides, padding, False, dtype, groups=groups, name=f"{name}_conv")
+    return BatchNorm(norm, axis_name, name=f"{name}_bn")(conv(x), train)
+
+
+def _padded_at_end(x: Images, size: int, strides: int) -> Images:
+    """Zeros so that a convolution without padding gives ceil(h / strides); of an odd number, one more at the end."""
+    missing = [max(0, (-(-length // strides) - 1) * strides + size - length) for length in x.shape[1:3]]
+    return jnp.pad(x, ((0, 0), *((rest // 2, rest - rest // 2) for rest in missing), (0, 0)))

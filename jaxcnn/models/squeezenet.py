@@ -1,0 +1,71 @@
+"""SqueezeNet: Iandola et al., "AlexNet-level accuracy with 50x fewer parameters", 2016, arXiv:1602.07360.
+
+Version 1.1 is that of the authors' repository, with 2.4 times fewer operations.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from flax.typing import Dtype
+from jaxtyping import Array, Float
+
+from jaxcnn.models.layers import Conv, Dropout, at_least_float32, classifier_normal, scaled
+from jaxcnn.models.network import Images, Logits, Network, Positions
+from jaxcnn.models.pooling import global_average_pool, max_pool
+
+FIRST_FIRE = 2  # the first convolution counts as layer 1
+FIRES = ((16, 64), (16, 64), (32, 128), (32, 128), (48, 192), (48, 192), (64, 256), (64, 256))  # (squeeze, expand)
+STEMS = {"squeezenet1_0": (96, 7), "squeezenet1_1": (64, 3)}  # (channels, kernel size)
+POOLED = {"squeezenet1_0": (1, 4, 8), "squeezenet1_1": (1, 3, 5)}  # a max-pool follows each of these layers
+
+
+class SqueezeNet(Network):
+    """A convolution, eight fire modules, and a convolution that makes the classes, averaged over the image.
+
+    Dropout precedes this last convolution, whose outputs go through a ReLU: no logit is negative. There is no
+    BatchNorm.
+
+    form="imagenet": torchvision's layout, 1,248,424 (1.0) and 1,235,496 (1.1) parameters for 1000 classes.
+    form="cifar": the same parameters, but the first convolution has stride 1 and keeps the size of the image.
+    """
+
+    @nn.compact
+    def __call__(self, images: Images, positions: Positions | None = None, train: bool = False) -> Logits:
+        """Logits of images; the positions in the global batch are for dropout in training."""
+        x = images.astype(self.dtype)
+        channels, size = STEMS[self.model.name]
+        strides, padding = (2, 0) if self.model.form == "imagenet" else (1, size // 2)
+        stem = Conv(scaled(channels, self.model.width), size, strides, padding, dtype=self.dtype, name="stem_conv")
+        x = nn.relu(stem(x))
+        pooled = POOLED[self.model.name]
+        if 1 in pooled:
+            x = max_pool(x, 3, strides=2, ceil=True)
+        for layer, (squeeze, expand) in enumerate(FIRES, start=FIRST_FIRE):
+            width = self.model.width
+            x = Fire(scaled(squeeze, width), scaled(expand, width), self.dtype, name=f"fire{layer}")(x)
+            if layer in pooled:
+                x = max_pool(x, 3, strides=2, ceil=True)
+        x = Dropout(self.model.dropout, name="dropout")(x, train, positions)
+        x = Conv(self.outputs, 1, dtype=at_least_float32(x), kernel_init=classifier_normal, name="classifier")(x)
+        return global_average_pool(nn.relu(x))
+
+
+class Fire(nn.Module):
+    """A 1x1 convolution to few channels, then 1x1 and 3x3 convolutions beside each other.
+
+    Attributes:
+      squeeze: channels of the first.
+      expand: channels of each of the other two.
+      dtype: type of the computation.
+    """
+
+    squeeze: int
+    expand: int
+    dtype: Dtype
+
+    @nn.compact
+    def __call__(self, x: Images) -> Float[Array, "b h w o"]:
+        """The module of `x`: o is 2 `expand`."""
+        x = nn.relu(Conv(self.squeeze, 1, dtype=self.dtype, name="squeeze")(x))
+        one = Conv(self.expand, 1, dtype=self.dtype, name="expand1x1")(x)
+        three = Conv(self.expand, 3, padding=1, dtype=self.dtype, name="expand3x3")(x)
+        return nn.relu(jnp.concatenate([one, three], axis=-1))

@@ -1,0 +1,255 @@
+"""The weights that a new run starts from: drawn, computed from data, of another run or of a file (`config.init`)."""
+
+import dataclasses
+import json
+import pathlib
+import zlib
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcnn import models
+from jaxcnn.config import Config, Init, Model, UserError
+from jaxcnn.config.open_names import foreign
+from jaxcnn.data.batch import Constants
+from jaxcnn.data.source import Splits
+from jaxcnn.learn import rates
+from jaxcnn.learn.network import layers_of, network
+from jaxcnn.learn.optim import make_optimizer
+from jaxcnn.learn.state import State
+from jaxcnn.learn.step_spec import StepSpec
+from jaxcnn.machine import mesh as meshes
+from jaxcnn.machine.heartbeat import Cluster
+from jaxcnn.machine.paths import expand
+from jaxcnn.text import counted
+from jaxcnn.train import trained, workdir
+from jaxcnn.train.normalization import Given
+from jaxcnn.train.setup import Setup
+from jaxcnn.weights import files, fit, hub, layout
+
+FILE = "init.json"
+_OF_ARRAYS = ("name", "form", "width", "head", "batch_norm")  # options of a network that change its arrays
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """Weights that were read.
+
+    Attributes:
+      source: where from, for messages.
+      naming: whose names they have, or "auto".
+      arrays: by the names of the file.
+      class_names: empty if it does not tell.
+      normal: the mean and std that the network was trained with; None if it does not tell.
+      crc32: of all arrays.
+    """
+
+    source: str
+    naming: str
+    arrays: dict[str, np.ndarray]
+    class_names: tuple[str, ...]
+    normal: Given | None
+    crc32: int
+
+
+def of(config: Config, spec: StepSpec, splits: Splits, cluster: Cluster | None) -> Start | None:
+    """The starting weights of a run, checked against its network; None if they are drawn.
+
+    Raises:
+      UserError: they cannot be read, are damaged, or do not fit the network; or other processes read others.
+    """
+    if not config.init.source:
+        return None
+    start = _read(config.init, config.model)
+    if cluster is not None and len(set(cluster.gather(start.crc32))) > 1:
+        raise UserError(f"config.init.source={config.init.source!r} has other weights on some hosts than on others")
+    shapes = jax.eval_shape(
+        lambda: network(spec).init(jax.random.key(0), jnp.zeros((1, *spec.image_shape), jnp.float32))
+    )
+    _fit(start, config, spec, splits, {key: np.broadcast_to(np.float32(0), leaf.shape) for key, leaf in _flat(shapes)})
+    return start
+
+
+def begin(
+    start: Start | None, found: Setup, state: State, folder: pathlib.Path | None, say: Callable[[str], None]
+) -> State:
+    """A new state with the starting weights in place of drawn ones.
+
+    Args:
+      start: the weights.
+      found: the setup of the run.
+      state: a new state.
+      folder: the workdir, which gets a table of what became of each array; None: no table is kept.
+      say: called with lines for the user.
+    """
+    assert start is not None
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    head = f"/{_head(found.spec)}/"
+    # Only the head may keep some of the drawn numbers of an array.
+    drawn = {
+        key: _on_host(leaf) if head in f"/{key}" else np.broadcast_to(np.float32(0), leaf.shape)
+        for key, leaf in _flat(variables)
+    }
+    fitted = _fit(start, found.config, found.spec, found.splits, drawn)
+    made = _replaced(variables, fitted.arrays)
+    ema = state.ema and _replaced(state.ema, fitted.arrays)
+    state = dataclasses.replace(state, params=made["params"], batch_stats=made["batch_stats"], ema=ema)
+    if any(foreign(found.config.optim)):  # its state may be made from the parameters, such as a copy of them
+        state = dataclasses.replace(state, opt_state=_optimizer_state(found.spec, state))
+    for line in describe(start, fitted):
+        say(f"  {line}")
+    if folder is not None:
+        rows = [dataclasses.asdict(row) for row in fitted.rows]
+        kept = {"source": start.source, "crc32_of_arrays": start.crc32, "names": fitted.naming, "arrays": rows}
+        workdir.write_sealed(folder / FILE, kept)
+    return state
+
+
+def initialize_from_data(state: State, splits: Splits, normal: Constants) -> State:
+    """A new state, with the parameters that its network computes from the training split, if it has any such."""
+    wanted = min(models.examples_for_initialization(state.params), len(splits.train))
+    if not wanted:
+        return state
+    images = splits.train.read(np.arange(wanted))
+    mean, std = np.asarray(normal.mean), np.asarray(normal.std)
+
+    def initialize(params: Any) -> Any:
+        made = models.initialize_from_data(params, images, mean, std)
+        return jax.tree.map(lambda new, old: meshes.put(new, old.sharding), made, params)
+
+    # Parameters and moving average get separate arrays: a donated state must not hold one buffer twice.
+    ema = state.ema and {**state.ema, "params": initialize(state.ema["params"])}
+    return dataclasses.replace(state, params=initialize(state.params), ema=ema)
+
+
+def describe(start: Start, fitted: fit.Fitted) -> list[str]:
+    """What became of the arrays, in a few lines."""
+    counts = Counter(row.status for row in fitted.rows if row.ours)
+    told = ", ".join(
+        f"{counts[status]} {status}" for status in (fit.LOADED, fit.ADAPTED, fit.LEFT_OUT) if counts[status]
+    )
+    lines = [f"starts from {start.source} (names of {fitted.naming}): {counted(sum(counts.values()), 'array')}, {told}"]
+    for row in fitted.rows:
+        if row.ours and row.status != fit.LOADED:
+            lines.append(f"  {row.status}: {row.ours.split('/', 1)[1]}: {row.why}")
+    if start.normal is None:
+        lines.append(
+            "  the weights do not tell how their images were normalised: config.augment.normalize_by says it here"
+        )
+    return lines
+
+
+def _read(init: Init, model: Model) -> Start:
+    kind, _, place = init.source.partition(":")
+    if kind == "workdir":
+        return _of_workdir(init, expand(place, "config.init.source="), model)
+    facts: dict[str, str] = {}
+    if kind == "hub":
+        path, facts = hub.fetch(place)
+    else:
+        path = expand(place, "config.init.source=")
+    arrays, told = files.read(path, init.half)
+    facts |= told
+    classes, normal = _facts(facts)
+    return Start(f"{kind}:{place}", init.names, arrays, classes, normal, _crc32(arrays))
+
+
+def _of_workdir(init: Init, folder: pathlib.Path, model: Model) -> Start:
+    there = workdir.read_config(folder).model
+    differ = [name for name in _OF_ARRAYS if getattr(there, name) != getattr(model, name)]
+    if differ:
+        flags = " ".join(f"--config.model.{name}={getattr(there, name)}" for name in differ)
+        raise UserError(f"config.init.source=workdir:{folder} has another network; set {flags}")
+    weights = "" if init.weights == "auto" else init.weights
+    network, _ = trained.load(folder, init.checkpoint, weights, 1)
+    arrays = {key: np.asarray(jax.device_get(leaf)) for key, leaf in _flat(network.variables)}
+    mean, std = (
+        tuple(float(x) for x in np.asarray(values)) for values in (network.constants.mean, network.constants.std)
+    )
+    what = f"workdir:{folder} (step {network.step}, {network.weights} weights)"
+    normal = (mean, std) if network.config.augment.normalize else None
+    return Start(what, layout.OURS, arrays, network.class_names, normal, _crc32(arrays))
+
+
+def _facts(facts: dict[str, str]) -> tuple[tuple[str, ...], Given | None]:
+    """The names of classes and the normalisation that a file tells; what is no such thing is not used."""
+    found: dict[str, Any] = {}
+    for name in ("class_names", "mean", "std"):
+        try:
+            found[name] = json.loads(facts.get(name, "null"))
+        except ValueError:
+            found[name] = None
+    names = found["class_names"]
+    classes = tuple(names) if isinstance(names, list) and all(isinstance(each, str) for each in names) else ()
+    mean, std = found["mean"], found["std"]
+    whole = all(
+        isinstance(each, list) and each and all(isinstance(x, int | float) for x in each) for each in (mean, std)
+    )
+    return classes, (tuple(map(float, mean)), tuple(map(float, std))) if whole and len(mean) == len(std) else None
+
+
+def _fit(start: Start, config: Config, spec: StepSpec, splits: Splits, initial: dict[str, np.ndarray]) -> fit.Fitted:
+    return fit.fit(
+        start.arrays,
+        config.model,
+        initial,
+        source=start.source,
+        naming=start.naming,
+        head=_head(spec),
+        new_head=config.init.head == "new",
+        classes=splits.class_names,
+        given_classes=start.class_names,
+        skip=config.init.skip,
+    )
+
+
+def _head(spec: StepSpec) -> str:
+    return getattr(network(spec), "HEAD", "") or "classifier"
+
+
+def _flat(tree: Any) -> list[tuple[str, Any]]:
+    """The leaves with their keys, such as "params/conv1/kernel"."""
+    return [
+        ("/".join(str(part.key) for part in path), leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
+    ]
+
+
+def _replaced(tree: Any, arrays: dict[str, np.ndarray]) -> Any:
+    """The tree with new values for these keys, where its leaves lie."""
+
+    def one(path: Any, leaf: Any) -> Any:
+        key = "/".join(str(part.key) for part in path)
+        return meshes.put(arrays[key], leaf.sharding) if key in arrays else leaf
+
+    return jax.tree_util.tree_map_with_path(one, tree)
+
+
+def _on_host(leaf: Any) -> np.ndarray:
+    if leaf.is_fully_addressable:
+        return np.asarray(leaf)
+    from jax.experimental import multihost_utils
+
+    return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
+
+
+def _optimizer_state(spec: StepSpec, state: State) -> Any:
+    """A new state of the optimiser for the parameters of a state."""
+
+    def make(params: Any, hyper: Any) -> Any:
+        part = rates.trainable(params, layers_of(spec, state.batch_stats))
+        made = make_optimizer(spec.optim, hyper, hyper.learning_rate).init(part)
+        return jax.tree.map(jnp.copy, made)  # a donated state must not hold one buffer twice
+
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, state.opt_state)
+    return jax.jit(make, out_shardings=shardings)(state.params, state.hyper)
+
+
+def _crc32(arrays: dict[str, np.ndarray]) -> int:
+    crc32 = 0
+    for name in sorted(arrays):
+        crc32 = zlib.crc32(np.ascontiguousarray(arrays[name]).data, zlib.crc32(name.encode(), crc32))
+    return crc32

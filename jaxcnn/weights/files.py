@@ -1,0 +1,150 @@
+"""Files of weights: safetensors and npz. Nothing in them is run; what is damaged or may run code is refused."""
+
+import json
+import pathlib
+import zipfile
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxcnn.config import UserError
+from jaxcnn.machine import extras
+from jaxcnn.text import shown
+
+HALF = ("float16", "bfloat16")
+_CONVERT = (
+    "convert it once in PyTorch: weights = torch.load(path, weights_only=True); safetensors.torch.save_file("
+    "{name: value.contiguous() for name, value in weights.items()}, 'weights.safetensors')"
+)
+_KINDS = {  # what else has weights, by its first bytes
+    b"\x89HDF": "an HDF5 file of Keras; save its arrays once with numpy.savez under their names ('fc1/kernel')",
+    b"\x80\x02": f"a pickle, which could run code; {_CONVERT}",
+    b"\x80\x04": f"a pickle, which could run code; {_CONVERT}",
+    b"\x80\x05": f"a pickle, which could run code; {_CONVERT}",
+}
+
+
+def read(path: pathlib.Path, half: bool = False) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The arrays of a file as float32, by name, and its facts (the metadata of safetensors; empty for npz).
+
+    Args:
+      path: the file.
+      half: accept float16 and bfloat16.
+
+    Raises:
+      UserError: it cannot be read, is damaged, is a pickle, or has values that are not finite or not floats.
+    """
+    if path.exists() and not path.is_file():  # reading a pipe would block
+        raise UserError(f"{shown(str(path))} is not a regular file")
+    try:
+        with path.open("rb") as file:
+            head = file.read(8)
+    except OSError as error:
+        raise UserError(f"{shown(str(path))} cannot be read: {error.strerror}") from error
+    for begin, what in _KINDS.items():
+        if head.startswith(begin):
+            raise UserError(f"{shown(str(path))} is {what}")
+    arrays, facts = _npz(path) if head.startswith(b"PK") else _safetensors(path)
+    return {name: _checked(path, name, value, half) for name, value in arrays.items()}, facts
+
+
+def _npz(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    try:
+        with zipfile.ZipFile(path) as file:
+            if any(name.endswith("data.pkl") for name in file.namelist()):
+                raise UserError(f"{shown(str(path))} is a pickle of PyTorch, which could run code; {_CONVERT}")
+        with np.load(path, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}, {}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+        if "allow_pickle" in str(error):
+            raise UserError(
+                f"{shown(str(path))} holds Python objects, which could run code; save arrays alone"
+            ) from None
+        raise UserError(f"{shown(str(path))} is not a whole npz file ({_words(error)}); get it again") from error
+
+
+def _safetensors(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    extras.need("safetensors", f"reading {shown(path.name)}")
+    import safetensors
+
+    if path.suffix != ".safetensors":
+        raise UserError(f"{shown(str(path))} is neither an npz nor a safetensors file")
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            arrays = {}
+            for name in file.keys():  # noqa: SIM118 (no mapping)
+                kind = file.get_slice(name).get_dtype()
+                arrays[name] = np.zeros(0, np.float16) if kind == "BF16" else file.get_tensor(name)
+            facts = dict(file.metadata() or {})
+        if any(value.dtype == np.float16 and not value.size for value in arrays.values()):
+            arrays |= _bfloat16(path)
+        return arrays, facts
+    except (safetensors.SafetensorError, OSError, ValueError, TypeError) as error:
+        raise UserError(
+            f"{shown(str(path))} is not a whole safetensors file ({_words(error)}); get it again"
+        ) from error
+
+
+def _bfloat16(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """The arrays of bfloat16, which NumPy alone does not know."""
+    import ml_dtypes
+
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header: dict[str, Any] = json.loads(content[8 : 8 + length])
+    found = {}
+    for name, entry in header.items():
+        if name != "__metadata__" and entry["dtype"] == "BF16":
+            start, end = (8 + length + each for each in entry["data_offsets"])
+            found[name] = np.frombuffer(content[start:end], ml_dtypes.bfloat16).reshape(entry["shape"])
+    return found
+
+
+def _checked(path: pathlib.Path, name: str, value: np.ndarray, half: bool) -> np.ndarray:
+    where = f"{shown(str(path))}: {shown(name)}"
+    if value.dtype.name in HALF and not half:
+        raise UserError(
+            f"{where} has type {value.dtype.name}, which keeps two or three digits; give weights of float32, or accept "
+            "them with config.init.half=True"
+        )
+    if value.dtype.kind in "iu" and not value.ndim:  # a count, such as PyTorch's num_batches_tracked
+        return value
+    if value.dtype.name not in (*HALF, "float32", "float64"):
+        raise UserError(f"{where} has type {value.dtype.name}, not float32")
+    if not np.all(np.isfinite(value.astype(np.float32))):
+        raise UserError(f"{where} has values that are not finite (NaN or infinity); the weights are of no use")
+    return value.astype(np.float32)
+
+
+def write(path: pathlib.Path, arrays: Mapping[str, np.ndarray], facts: Mapping[str, str]) -> None:
+    """Write a safetensors file; equal arrays and facts give equal bytes.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    extras.need("safetensors", "writing safetensors")
+    from safetensors.numpy import save
+
+    part = path.with_name(f".{path.name}.part")
+    try:
+        content = save({name: np.ascontiguousarray(value) for name, value in arrays.items()}, dict(facts))
+        part.write_bytes(_sorted(content))
+        part.replace(path)
+    except OSError as error:
+        raise UserError(f"{shown(str(path))} cannot be written: {error.strerror}") from error
+
+
+def _sorted(content: bytes) -> bytes:
+    """A safetensors file with the facts of its header in the order of their names; the package writes them in any."""
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[8 + length :]
+
+
+def _words(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

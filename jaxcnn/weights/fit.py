@@ -1,0 +1,233 @@
+"""Fits the arrays of a file to a network: each is loaded, adapted, or left out, or it is an error."""
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from jaxcnn.config import Model, UserError
+from jaxcnn.text import counted, shown
+from jaxcnn.weights import layout, names
+from jaxcnn.weights.layout import Leaf
+
+LOADED, ADAPTED, LEFT_OUT, NOT_FOUND = "loaded", "adapted", "left out", "not found"
+AUTO = "auto"
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """What became of one array.
+
+    Attributes:
+      ours: its key in the network; empty if it is only in the file.
+      theirs: its name in the file; empty if it is only in the network.
+      status: LOADED, ADAPTED, LEFT_OUT (the network's initial values stay) or NOT_FOUND (the same).
+      why: in words, for all but LOADED.
+    """
+
+    ours: str
+    theirs: str
+    status: str
+    why: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Fitted:
+    """The result.
+
+    Attributes:
+      arrays: new values by key, in our layout, of the arrays that are loaded or adapted.
+      rows: what became of every array.
+      naming: the naming of the file.
+    """
+
+    arrays: dict[str, np.ndarray]
+    rows: tuple[Row, ...]
+    naming: str
+
+
+def fit(
+    given: Mapping[str, np.ndarray],
+    model: Model,
+    initial: Mapping[str, np.ndarray],
+    *,
+    source: str,
+    naming: str = AUTO,
+    head: str = "classifier",
+    new_head: bool = False,
+    classes: Sequence[str] = (),
+    given_classes: Sequence[str] = (),
+    skip: Sequence[str] = (),
+) -> Fitted:
+    """Fit arrays to a network.
+
+    Args:
+      given: the arrays of a file, by name.
+      model: the network.
+      initial: its arrays with initial values, keyed as "params/conv1/kernel".
+      source: where the arrays come from, for messages.
+      naming: one of `names.NAMINGS`, "jaxcnn", or "auto" for the one that fits best.
+      head: the name of the module that makes the outputs.
+      new_head: the head keeps its initial values in any case.
+      classes: the names of the network's classes.
+      given_classes: those of the file; empty if it does not tell.
+      skip: patterns of parameters (as in config.optim.layers) that keep their initial values.
+
+    Raises:
+      UserError: an array of the file or of the network is not explained, or has another shape.
+    """
+    shapes = {key: value.shape for key, value in initial.items()}
+    _check_skip(skip, [key.split("/", 1)[1] for key in shapes])
+    naming, leaves, found = _named(given, model, shapes, source, naming, head)
+    rows: list[Row] = []
+    arrays: dict[str, np.ndarray] = {}
+    heads = _head_rows(classes, given_classes)
+    for leaf in leaves:
+        name = next((each for each in leaf.theirs if each in found), "")
+        path = leaf.key.split("/", 1)[1]
+        if any(re.fullmatch(pattern, path) for pattern in skip):
+            rows.append(Row(leaf.key, name, LEFT_OUT, "by config.init.skip"))
+        elif leaf.is_head and new_head:
+            rows.append(Row(leaf.key, name, LEFT_OUT, "a new head"))
+        elif not name:
+            rows.append(Row(leaf.key, "", NOT_FOUND))
+        else:
+            value = layout.to_ours(naming, leaf, given[found[name]])
+            value, row = _adapted(leaf, found[name], value, initial[leaf.key], heads, source)
+            rows.append(row)
+            if row.status in (LOADED, ADAPTED):
+                arrays[leaf.key] = value
+    used = {name for leaf in leaves for name in leaf.theirs}
+    extra = [full for name, full in found.items() if name not in used]
+    rows += [Row("", name, LEFT_OUT, "no weight of a network") for name in given if layout.is_ignored(name)]
+    _explain(source, naming, rows, extra)
+    return Fitted(arrays, tuple(rows), naming)
+
+
+def _check_skip(skip: Sequence[str], paths: Sequence[str]) -> None:
+    """Refuse patterns that are none, or match nothing."""
+    for pattern in skip:
+        try:
+            found = any(re.fullmatch(pattern, path) for path in paths)
+        except re.error as error:
+            raise UserError(f"config.init.skip: {pattern!r:.200} is not a regular expression ({error})") from error
+        if not found:
+            raise UserError(
+                f"config.init.skip: {pattern!r:.200} matches no parameter; a pattern must match a whole path, such as "
+                f"{paths[0]!r}"
+            )
+
+
+def _named(
+    given: Mapping[str, np.ndarray],
+    model: Model,
+    shapes: Mapping[str, tuple[int, ...]],
+    source: str,
+    naming: str,
+    head: str,
+) -> tuple[str, list[Leaf], dict[str, str]]:
+    """The naming, our arrays with their names in it, and the plain name of each array of the file with its full one."""
+    possible = (layout.OURS, *names.NAMINGS) if naming == AUTO else (naming,)
+    tried = []
+    for each in possible:
+        leaves = layout.leaves(each, model, shapes, head)
+        if leaves is None:
+            continue
+        plain = {layout.plain(each, name): name for name in given if not layout.is_ignored(name)}
+        hits = sum(any(name in plain for name in leaf.theirs) for leaf in leaves)
+        tried.append((hits, each, leaves, plain))
+    if not tried:
+        raise UserError(
+            f"config.init.names={naming!r} has no network {model.name!r} of this form; use 'jaxcnn' or 'auto'"
+        )
+    hits, each, leaves, plain = max(tried, key=lambda one: one[0])
+    if not hits:
+        examples = ", ".join(map(shown, sorted(given)[:3]))
+        raise UserError(
+            f"{source} has no array of {model.name} in the naming of {' or '.join(one[1] for one in tried)}; it has "
+            f"{examples}; is it of another network?"
+        )
+    return each, leaves, plain
+
+
+def _head_rows(classes: Sequence[str], given: Sequence[str]) -> list[int] | None:
+    """For each class, its place among those of the file, or -1; None if the file does not tell its classes.
+
+    Numbers tell nothing: class 3 of one set is not class 3 of another.
+    """
+    if all(name.isdecimal() for name in given):
+        return None
+    places = {name: place for place, name in enumerate(given)}
+    return [places.get(name, -1) for name in classes]
+
+
+def _adapted(
+    leaf: Leaf, name: str, value: np.ndarray, initial: np.ndarray, heads: list[int] | None, source: str
+) -> tuple[np.ndarray, Row]:
+    """An array of the file with the shape of ours, and what was done."""
+    axis = 0 if initial.ndim == 2 else -1  # of the outputs
+    if leaf.is_head and _without(value.shape, axis) == _without(initial.shape, axis):
+        same = value.shape == initial.shape
+        if same and heads in (None, list(range(len(heads or ())))):
+            return value, Row(leaf.key, name, LOADED)
+        if heads is None:
+            why = f"{value.shape[axis]} classes without names, not {initial.shape[axis]}: a new head"
+            return initial, Row(leaf.key, name, LEFT_OUT, why)
+        known = [place for place, there in enumerate(heads) if there >= 0]
+        if not known:
+            return initial, Row(leaf.key, name, LEFT_OUT, "none of its classes is ours: a new head")
+        result = np.moveaxis(np.array(initial), axis, 0)
+        result[known] = np.moveaxis(value, axis, 0)[[heads[place] for place in known]]
+        why = f"{len(known)} of {counted(initial.shape[axis], 'class', 'classes')} by name, the others new"
+        return np.ascontiguousarray(np.moveaxis(result, 0, axis)), Row(leaf.key, name, ADAPTED, why)
+    if value.shape == initial.shape:
+        return value, Row(leaf.key, name, LOADED)
+    if leaf.is_first and _without(value.shape, 2) == _without(initial.shape, 2):
+        there, here = value.shape[2], initial.shape[2]
+        return _other_channels(value, here), Row(leaf.key, name, ADAPTED, f"{there} to {here} channels")
+    raise UserError(
+        f"{source}: {shown(name)} has shape {value.shape} in our layout, but {leaf.key.split('/', 1)[1]} has "
+        f"{initial.shape}; it is of another network, form, width or image size (or leave it out with config.init.skip)"
+    )
+
+
+def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
+    rest = list(shape)
+    if -len(rest) <= axis < len(rest):
+        del rest[axis]
+    return tuple(rest)
+
+
+def _other_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
+    """A first kernel for images of other channels: the channels in turn, scaled to keep the size of the sum.
+
+    For one channel it is their sum, which gives a grey image what it would get as three equal channels.
+    """
+    there = kernel.shape[2]
+    if channels == 1:
+        return kernel.sum(axis=2, keepdims=True, dtype=np.float64).astype(np.float32)
+    turns = kernel[:, :, np.arange(channels) % there]
+    return (turns * np.float64(there / channels)).astype(np.float32)
+
+
+def _explain(source: str, naming: str, rows: Sequence[Row], extra: Sequence[str]) -> None:
+    """Refuse what is left unexplained."""
+    missing = [row.ours.split("/", 1)[1] for row in rows if row.status == NOT_FOUND]
+    told = []
+    if missing:
+        told.append(f"lacks {_some(missing)} of the network")
+    if extra:
+        told.append(f"has {_some([shown(name) for name in extra])}, which the network has not")
+    if told:
+        raise UserError(
+            f"{source} (names of {naming}) {' and '.join(told)}; choose the network and form it is of, or name what is "
+            "to keep its initial values in config.init.skip"
+            if missing
+            else f"{source} (names of {naming}) {' and '.join(told)}; choose the network and form that it is of"
+        )
+
+
+def _some(texts: Sequence[str]) -> str:
+    more = f" and {len(texts) - 3} more" if len(texts) > 3 else ""
+    return ", ".join(texts[:3]) + more

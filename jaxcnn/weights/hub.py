@@ -1,0 +1,51 @@
+"""Weights of a repository of the Hugging Face Hub, through the package huggingface_hub."""
+
+import json
+import pathlib
+from typing import Any
+
+from jaxcnn.config import UserError
+from jaxcnn.machine import extras
+from jaxcnn.text import shown
+
+WEIGHTS, FACTS = "model.safetensors", "config.json"
+
+
+def fetch(repository: str) -> tuple[pathlib.Path, dict[str, str]]:
+    """The file of weights of a repository, in the cache of the package, and the facts in its `config.json`.
+
+    Args:
+      repository: "owner/name", with "@revision" if wanted.
+
+    Raises:
+      UserError: it cannot be fetched.
+    """
+    extras.need("hub", f"config.init.source='hub:{shown(repository)}'")
+    import huggingface_hub
+
+    name, _, revision = repository.partition("@")
+
+    def file(filename: str) -> pathlib.Path:
+        return pathlib.Path(huggingface_hub.hf_hub_download(name, filename, revision=revision or None))
+
+    try:
+        path = file(WEIGHTS)
+    except Exception as error:  # of the network, the package or the repository, of many kinds
+        why = " ".join(str(error).split())[:160] or type(error).__name__
+        raise UserError(
+            f"hub:{shown(repository)} could not be fetched ({why}); without a network, give a copy of {WEIGHTS} as "
+            "config.init.source=file:<path>, or set HF_HUB_CACHE to a cache that has the repository"
+        ) from error
+    try:
+        return path, _facts(json.loads(file(FACTS).read_text(encoding="utf-8")))
+    except Exception:  # weights alone are enough
+        return path, {}
+
+
+def _facts(told: Any) -> dict[str, str]:
+    """The normalisation and the class names in a config of timm, as in the metadata of our files."""
+    inner = told.get("pretrained_cfg", told)
+    found = {name: inner[name] for name in ("mean", "std") if isinstance(inner.get(name), list)}
+    if isinstance(labels := inner.get("label_names", told.get("label_names")), list):
+        found["class_names"] = labels
+    return {name: json.dumps(value) for name, value in found.items()}

@@ -1,0 +1,132 @@
+"""The layouts of weights in other libraries, and ours: "kh kw i o" for convolutions, "o i" for dense layers.
+
+A dense layer that sees pixels reads (row, column, channel) here and in Keras, and (channel, row, column) in PyTorch.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+from jaxtyping import Float
+
+from jaxcnn.config import Model
+from jaxcnn.weights import names
+
+Weights = Float[np.ndarray, "..."]
+
+# Our name of a leaf in a naming, per kind of module.
+_TORCH = {"kernel": "weight", "bias": "bias", "scale": "weight", "mean": "running_mean", "var": "running_var"}
+_KERAS = {"kernel": "kernel", "bias": "bias", "scale": "gamma", "mean": "moving_mean", "var": "moving_variance"}
+_IGNORED = ("num_batches_tracked",)  # PyTorch counts the batches of each BatchNorm
+BLUE_FIRST = ("caffe",)  # namings whose networks read BGR images
+FIRST = ("stem_conv", "conv1", "block1_conv1")  # our names of the layer that sees the image
+OURS = "jaxcnn"
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaf:
+    """One array of a network.
+
+    Attributes:
+      key: of ours, such as "params/conv1/kernel".
+      shape: of ours.
+      theirs: its names in a file; the first is the one that is written.
+      pixels: of a dense kernel that sees pixels, the channels of a pixel; else 0.
+      is_first: it is the kernel of the first layer, which sees the image.
+      is_head: it belongs to the layer that makes the outputs.
+    """
+
+    key: str
+    shape: tuple[int, ...]
+    theirs: tuple[str, ...]
+    pixels: int
+    is_first: bool
+    is_head: bool
+
+
+def leaves(
+    naming: str, model: Model, shapes: Mapping[str, tuple[int, ...]], head: str = "classifier"
+) -> list[Leaf] | None:
+    """The arrays of a network with their names in a naming; None if that naming has no such network.
+
+    Args:
+      naming: one of `names.NAMINGS`, or "jaxcnn".
+      model: the network.
+      shapes: the shape of each array, keyed as "params/conv1/kernel", in any order.
+      head: the name of the module that makes the outputs.
+    """
+    paths = {key: key.split("/", 1)[1].rpartition("/")[::2] for key in shapes}
+    modules = list(dict.fromkeys(module for module, _ in paths.values()))
+    named = None if naming == OURS else names.of(naming, model, modules)
+    if naming != OURS and named is None:
+        return None
+    convolutions = sorted(key for key, shape in shapes.items() if key.endswith("/kernel") and len(shape) == 4)
+    made = []
+    for key, (module, leaf) in paths.items():
+        theirs = (key,) if named is None else tuple(_written(naming, each, leaf) for each in named[module])
+        # A network whose first dense layer sees pixels has its convolutions in the order of their names.
+        sees_pixels = module == "dense1" and leaf == "kernel" and convolutions
+        channels = shapes[convolutions[-1]][-1] if sees_pixels else 0
+        pixels = channels if 0 < channels < shapes[key][-1] and shapes[key][-1] % channels == 0 else 0
+        is_first = module in FIRST and leaf == "kernel" and len(shapes[key]) == 4
+        made.append(Leaf(key, shapes[key], theirs, pixels, is_first, module == head))
+    return made
+
+
+def _written(naming: str, module: str, leaf: str) -> str:
+    if naming == "keras":
+        return f"{module}/{_KERAS[leaf]}"
+    if naming == "caffe":
+        return f"{module}/{'weights' if leaf == 'kernel' else leaf}"
+    return f"{module}.{_TORCH[leaf]}"
+
+
+def plain(naming: str, name: str) -> str:
+    """The name of an array in a file without what files add: PyTorch's wrappers, the ":0" of TensorFlow."""
+    if naming == "keras":
+        name = name.removesuffix(":0")
+        parts = name.split("/")
+        return "/".join(parts[-2:])
+    if naming in ("caffe", OURS):
+        return name
+    for prefix in ("module.", "model.", "_orig_mod."):  # DataParallel, Lightning, torch.compile
+        name = name.removeprefix(prefix)
+    return name
+
+
+def is_ignored(name: str) -> bool:
+    """Whether an array in a file is no weight of a network."""
+    return name.rpartition(".")[2] in _IGNORED
+
+
+def to_ours(naming: str, leaf: Leaf, value: Weights) -> Weights:
+    """An array of a file in our layout; its shape may still be another than that of `leaf`."""
+    if naming != OURS and leaf.key.endswith("/kernel"):
+        if naming in ("keras", "caffe"):
+            value = value.T if len(leaf.shape) == 2 and value.ndim == 2 else value
+        elif value.ndim == 4 and len(leaf.shape) == 4:
+            value = value.transpose(2, 3, 1, 0)
+        elif value.ndim == 4:  # timm's first dense layers are convolutions
+            value = value.transpose(0, 2, 3, 1).reshape(len(value), -1)
+        elif leaf.pixels and value.shape[-1] % leaf.pixels == 0:
+            value = value.reshape(len(value), leaf.pixels, -1).swapaxes(1, 2).reshape(len(value), -1)
+        if naming in BLUE_FIRST and leaf.is_first:
+            value = value[:, :, ::-1]
+    return np.ascontiguousarray(value)
+
+
+def to_theirs(naming: str, leaf: Leaf, value: Weights) -> Weights:
+    """The inverse of `to_ours`."""
+    if naming != OURS and leaf.key.endswith("/kernel"):
+        if naming in BLUE_FIRST and leaf.is_first:
+            value = value[:, :, ::-1]
+        if naming in ("keras", "caffe"):
+            value = value.T if value.ndim == 2 else value
+        elif value.ndim == 4:
+            value = value.transpose(3, 2, 0, 1)
+        elif naming == "timm" and leaf.theirs[0].startswith("pre_logits."):
+            side = round((value.shape[1] / leaf.pixels) ** 0.5) if leaf.pixels else 1
+            value = value.reshape(len(value), side, side, -1).transpose(0, 3, 1, 2)
+        elif leaf.pixels:
+            value = value.reshape(len(value), -1, leaf.pixels).swapaxes(1, 2).reshape(len(value), -1)
+    return np.ascontiguousarray(value)

@@ -1,0 +1,172 @@
+"""The names that other libraries give to the layers of our networks.
+
+A naming is a mapping from our modules ("block1_1/conv1") to the names of the same modules in a file, several where
+files differ; the first is the one that is written.
+"""
+
+from collections.abc import Callable, Iterator
+
+from jaxcnn.config import Model
+from jaxcnn.config.networks import CIFAR_RESNET, RESNET, VGG
+
+Modules = dict[str, tuple[str, ...]]
+_Pairs = Iterator[tuple[str, str | tuple[str, ...]]]
+
+INVERTED = ("mobilenet_v2", "efficientnet_lite0")
+SQUEEZENETS = ("squeezenet1_0", "squeezenet1_1")
+
+
+def of(naming: str, model: Model, ours: list[str]) -> Modules | None:
+    """The names of our modules in a naming; None if that library has no such network.
+
+    Args:
+      naming: one of `NAMINGS`.
+      model: the network.
+      ours: the paths of its modules that have parameters, in any order.
+    """
+    find = NAMINGS[naming].get(model.name)
+    if find is None:
+        return None
+    ours = sorted(ours)
+    found = {name: (theirs,) if isinstance(theirs, str) else theirs for name, theirs in find(model, ours)}
+    return {name: found[name] for name in ours} if set(ours) <= set(found) else None
+
+
+def _same(_: Model, ours: list[str]) -> _Pairs:
+    for name in ours:
+        yield name, name
+
+
+def _torch_alexnet(model: Model, _: list[str]) -> _Pairs:
+    if model.batch_norm:
+        return  # torchvision's has none
+    for number, place in enumerate((0, 3, 6, 8, 10), start=1):
+        yield f"conv{number}", f"features.{place}"
+    yield from {"dense1": "classifier.1", "dense2": "classifier.4", "classifier": "classifier.6"}.items()
+
+
+def _torch_vgg(model: Model, ours: list[str]) -> _Pairs:
+    yield from _vgg_features(model, ours)
+    if "dense1" in ours:
+        yield from {"dense1": "classifier.0", "dense2": "classifier.3", "classifier": "classifier.6"}.items()
+    else:
+        yield "classifier", "classifier"
+
+
+def _timm_vgg(model: Model, ours: list[str]) -> _Pairs:
+    yield from _vgg_features(model, ours)
+    yield from {"dense1": "pre_logits.fc1", "dense2": "pre_logits.fc2", "classifier": "head.fc"}.items()
+
+
+def _vgg_features(model: Model, ours: list[str]) -> _Pairs:
+    place, block = 0, "block1"
+    for name in (each for each in ours if "_conv" in each):
+        if not name.startswith(block):
+            place, block = place + 1, name.partition("_")[0]  # a max-pool
+        yield name, f"features.{place}"
+        if model.batch_norm:
+            yield name.replace("_conv", "_bn"), f"features.{place + 1}"
+        place += 3 if model.batch_norm else 2
+
+
+def _keras_vgg(model: Model, ours: list[str]) -> _Pairs:
+    if not model.batch_norm:
+        yield from _same(model, ours)
+        yield from {"dense1": "fc1", "dense2": "fc2", "classifier": "predictions"}.items()
+
+
+def _torch_resnet(model: Model, ours: list[str]) -> _Pairs:
+    pooled = model.shortcut == "pooled"  # timm's: the pool is the first module of the shortcut
+    yield from {"stem_conv": "conv1", "stem_bn": "bn1"}.items()
+    # akamaster's networks for CIFAR end with "linear"
+    yield "classifier", ("linear", "fc") if model.name in CIFAR_RESNET else "fc"
+    for name in ours:
+        block, _, part = name.partition("/")
+        if part:
+            stage, number = block.removeprefix("block").split("_")
+            part = part.replace("shortcut_conv", f"downsample.{int(pooled)}")
+            part = part.replace("shortcut_bn", f"downsample.{1 + pooled}")
+            yield name, f"layer{stage}.{int(number) - 1}.{part}"
+
+
+def _torch_squeezenet(model: Model, _: list[str]) -> _Pairs:
+    yield from {"stem_conv": "features.0", "classifier": "classifier.1"}.items()
+    pools = {"squeezenet1_0": (5, 9), "squeezenet1_1": (4, 6)}[model.name]  # fire modules after a max-pool
+    place = 3
+    for layer in range(2, 10):
+        place += layer in pools
+        for part in ("squeeze", "expand1x1", "expand3x3"):
+            yield f"fire{layer}/{part}", f"features.{place}.{part}"
+        place += 1
+
+
+def _caffe_squeezenet(_: Model, __: list[str]) -> _Pairs:
+    yield from {"stem_conv": "conv1", "classifier": "conv10"}.items()
+    parts = {"squeeze": ("squeeze1x1", "conv1x1_1"), "expand1x1": ("expand1x1", "conv1x1_2")}
+    parts["expand3x3"] = ("expand3x3", "conv3x3_2")
+    for layer in range(2, 10):
+        for part, theirs in parts.items():
+            yield f"fire{layer}/{part}", tuple(f"fire{layer}/{each}" for each in theirs)
+
+
+def _torch_mobilenet(_: Model, ours: list[str]) -> _Pairs:
+    blocks = list(dict.fromkeys(name.partition("/")[0] for name in ours if "/" in name))
+    last = len(blocks) + 1
+    yield from {"stem_conv": "features.0.0", "stem_bn": "features.0.1"}.items()
+    yield from {"last_conv": f"features.{last}.0", "last_bn": f"features.{last}.1"}.items()
+    yield "classifier", "classifier.1"
+    for number, block in enumerate(blocks, start=1):
+        steps = [step for step in ("expand", "depthwise", "project") if f"{block}/{step}_conv" in ours]
+        for place, step in enumerate(steps):
+            conv = f"{place}.0" if step != "project" else str(place)
+            norm = f"{place}.1" if step != "project" else str(place + 1)
+            yield f"{block}/{step}_conv", f"features.{number}.conv.{conv}"
+            yield f"{block}/{step}_bn", f"features.{number}.conv.{norm}"
+
+
+def _timm_inverted(_: Model, ours: list[str]) -> _Pairs:
+    yield from {"stem_conv": "conv_stem", "stem_bn": "bn1", "last_conv": "conv_head", "last_bn": "bn2"}.items()
+    yield "classifier", "classifier"
+    for block, theirs, steps in _blocks(ours):
+        convs = ("conv_pw", "conv_dw", "conv_pwl") if len(steps) == 3 else ("conv_dw", "conv_pw")
+        for number, (step, conv) in enumerate(zip(steps, convs, strict=True), start=1):
+            yield f"{block}/{step}_conv", f"blocks.{theirs}.{conv}"
+            yield f"{block}/{step}_bn", f"blocks.{theirs}.bn{number}"
+
+
+def _lukemelas(model: Model, ours: list[str]) -> _Pairs:
+    yield from {"stem_conv": "_conv_stem", "stem_bn": "_bn0", "last_conv": "_conv_head", "last_bn": "_bn1"}.items()
+    yield "classifier", "_fc"
+    for number, (block, _, steps) in enumerate(_blocks(ours)):
+        for step in steps:
+            norm = {"expand": "_bn0", "depthwise": "_bn1", "project": "_bn2"}[step]
+            yield f"{block}/{step}_conv", f"_blocks.{number}._{step}_conv"
+            yield f"{block}/{step}_bn", f"_blocks.{number}.{norm}"
+
+
+def _blocks(ours: list[str]) -> Iterator[tuple[str, str, list[str]]]:
+    """(our name, "stage.number" from 0, its steps) of each inverted residual block."""
+    for block in dict.fromkeys(name.partition("/")[0] for name in ours if "/" in name):
+        stage, number = (int(each) - 1 for each in block.removeprefix("block").split("_"))
+        steps = [step for step in ("expand", "depthwise", "project") if f"{block}/{step}_conv" in ours]
+        yield block, f"{stage}.{number}", steps
+
+
+_Find = Callable[[Model, list[str]], _Pairs]
+NAMINGS: dict[str, dict[str, _Find]] = {
+    "torchvision": {
+        "alexnet": _torch_alexnet,
+        "mobilenet_v2": _torch_mobilenet,
+        **dict.fromkeys(VGG, _torch_vgg),
+        **dict.fromkeys((*RESNET, *CIFAR_RESNET), _torch_resnet),
+        **dict.fromkeys(SQUEEZENETS, _torch_squeezenet),
+    },
+    "timm": {
+        **dict.fromkeys(VGG, _timm_vgg),
+        **dict.fromkeys(RESNET, _torch_resnet),
+        **dict.fromkeys(INVERTED, _timm_inverted),
+    },
+    "keras": dict.fromkeys(("vgg16", "vgg19"), _keras_vgg),
+    "caffe": dict.fromkeys(SQUEEZENETS, _caffe_squeezenet),
+    "lukemelas": {"efficientnet_lite0": _lukemelas},
+}

@@ -1,0 +1,151 @@
+"""A run starts from the weights of another run or of a file, once; a resumed run has its own."""
+
+import dataclasses
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from jaxcnn import config as configs
+from jaxcnn.config import ConfigError, UserError
+from jaxcnn.data.source import open_splits
+from jaxcnn.learn import programs
+from jaxcnn.learn.state import make_hyper
+from jaxcnn.machine import mesh as meshes
+from jaxcnn.train import exported, normalization, setup, starting, trained, workdir
+from tests import digits, runs, small
+
+
+@pytest.fixture(scope="module")
+def before(tmp_path_factory):
+    """A finished run, and its weights as a file."""
+    folder = tmp_path_factory.mktemp("before")
+    digits.run(folder / "run")
+    exported.write(trained.load(folder / "run", "last", "", 1)[0], "jaxcnn", folder / "weights.safetensors")
+    return folder
+
+
+def sources(before) -> list[str]:
+    return [f"workdir:{before}/run", f"file:{before}/weights.safetensors"]
+
+
+def started(config, devices=1):
+    """The state that a run of a config starts from, and what it tells."""
+    splits = open_splits(config.data, config.task)
+    found = setup.on(config, splits, meshes.make_mesh(devices))
+    told = []
+    with small.programs_kept():
+        state = programs.init_state(found.spec, found.mesh)(make_hyper(config))
+    start = starting.of(config, found.spec, splits, None)
+    return starting.begin(start, found, state, None, told.append), told, start
+
+
+def same(one, other) -> bool:
+    return jax.tree.all(jax.tree.map(lambda a, b: np.array_equal(np.asarray(a), np.asarray(b)), one, other))
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_a_run_starts_from_the_weights_that_the_test_of_the_other_run_used_to_the_bit(before, devices):
+    there = trained.load(before / "run", "last", "", 1)[0]
+    assert there.weights == "ema"
+    for source in sources(before):
+        sharded = {"devices": devices, "shard_params": devices > 1}
+        config = digits.config(init={"source": source}, parallel=sharded, seed=5)
+        state, told, start = started(config, devices)
+        assert same(state.variables(), there.variables) and same(state.ema, there.variables)
+        assert int(state.step) == 0 and same(state.opt_state, jax.tree.map(np.zeros_like, state.opt_state))
+        assert start.normal == tuple(tuple(np.asarray(x).tolist()) for x in (there.constants.mean, there.constants.std))
+        assert "17 arrays, 17 loaded" in told[0] and len(told) == 1
+
+
+def test_a_resumed_run_never_reads_the_weights_again_and_ends_with_the_same_bits(before, tmp_path):
+    shutil.copy(before / "weights.safetensors", tmp_path / "w.safetensors")
+    source = {"source": f"file:{tmp_path}/w.safetensors"}
+    digits.run(tmp_path / "run", init=source)
+    first = runs.seals(tmp_path / "run")
+    table = json.loads((tmp_path / "run" / starting.FILE).read_text())
+    assert {row["status"] for row in table["arrays"]} == {"loaded"} and table["names"] == "jaxcnn"
+    kept = workdir.read_sealed(tmp_path / "run" / normalization.FILE)
+    assert kept["given"] and kept["mean"] == workdir.read_sealed(before / "run" / normalization.FILE)["mean"]
+    (tmp_path / "w.safetensors").unlink()
+    for checkpoint in (tmp_path / "run" / "checkpoints").iterdir():
+        if checkpoint.name != "20":
+            shutil.rmtree(checkpoint)
+    (tmp_path / "run" / "summary.json").unlink()
+    digits.run(tmp_path / "run", init=source)
+    assert runs.seals(tmp_path / "run") == first
+    with pytest.raises(UserError, match=r"w\.safetensors cannot be read"):
+        digits.run(tmp_path / "another", init=source)
+
+
+def test_an_optimiser_that_copies_the_parameters_copies_those_that_the_run_starts_from(before):
+    optim = {"name": "optax.contrib:schedule_free_sgd", "learning_rate": 0.1, "ema_decay": 0.0}
+    state, _, _ = started(digits.config(init={"source": sources(before)[0]}, optim=optim))
+    copies = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.shape == state.params["conv2"]["kernel"].shape]
+    assert any(np.array_equal(leaf, state.params["conv2"]["kernel"]) for leaf in copies)
+
+
+def test_a_workdir_of_another_network_tells_the_flags_of_its_own(before):
+    config = digits.config(init={"source": sources(before)[0]})
+    other = dataclasses.replace(config, model=dataclasses.replace(config.model, width=0.5))
+    with pytest.raises(UserError, match=r"has another network; set --config\.model\.width=0\.25"):
+        started(other)
+
+
+@pytest.mark.parametrize(
+    ("groups", "words"),
+    [
+        ({"init": {"head": "new"}}, "config.init.head has no effect without config.init.source"),
+        ({"init": {"source": "runs/a"}}, "config.init.source must be workdir:<folder of a run>, file:<path of"),
+        ({"init": {"source": "file:a", "checkpoint": "best"}}, "config.init.checkpoint is for a source 'workdir:'"),
+        ({"init": {"source": "workdir:a", "half": True}}, "config.init.half is for a source 'file:' or 'hub:'"),
+        ({"augment": {"mean": (0.5,), "std": (0.5,)}}, "are for config.augment.normalize_by='given'"),
+        ({"augment": {"normalize_by": "given", "mean": (0.5,), "std": (0.0,)}}, "those of std above 0"),
+        ({"augment": {"normalize_by": "given"}}, "which needs both of them"),
+        ({"augment": {"normalize_by": "imagenet", "normalize": False}}, "config.augment.normalize=True"),
+    ],
+)
+def test_impossible_options_are_one_line(groups, words):
+    with pytest.raises(ConfigError) as caught:
+        small.config(**groups)
+    (line,) = str(caught.value).splitlines()
+    assert words in line
+
+
+def test_images_are_normalised_as_the_weights_say_or_as_is_said():
+    own, weights = configs.Augment(), ((0.25,), (0.5,))
+    assert normalization.given(own, None, 3) is None and normalization.given(own, weights, 1) == weights
+    assert normalization.given(own, weights, 2) == ((0.25, 0.25), (0.5, 0.5))
+    imagenet = configs.Augment(normalize_by="imagenet")
+    assert normalization.given(imagenet, weights, 3) == normalization.IMAGENET
+    assert normalization.given(imagenet, None, 1)[0] == pytest.approx((0.449,))
+    assert normalization.given(configs.Augment(normalize_by="own"), weights, 1) is None
+    with pytest.raises(ConfigError, match="has 3 channels, but the images have 4"):
+        normalization.given(imagenet, None, 4)
+
+
+def test_wrong_weights_end_the_command_with_code_2_and_one_line(tmp_path, before):
+    (tmp_path / "w.safetensors").write_bytes((before / "weights.safetensors").read_bytes()[:2000])
+    code, output = runs.run(
+        *runs.DIGITS, f"--config.init.source=file:{tmp_path}/w.safetensors", f"--workdir={tmp_path}/r"
+    )
+    assert code == 2
+    (line,) = [line for line in output.splitlines() if "w.safetensors" in line]
+    assert "is not a whole safetensors file" in line
+
+
+def test_an_exported_file_has_what_its_user_must_know_and_a_wrong_naming_is_one_line(before, tmp_path):
+    out = tmp_path / "w.safetensors"
+    flags = (f"--workdir={before}/run", f"--out={out}")
+    assert runs.run(*flags, "--names=jaxcnn", module="jaxcnn.export")[0] == 0
+    assert out.read_bytes() == (before / "weights.safetensors").read_bytes()
+    from safetensors import safe_open
+
+    with safe_open(out, framework="numpy") as file:
+        facts = file.metadata()
+    assert json.loads(facts["image_shape"]) == [8, 8, 1] and len(json.loads(facts["class_names"])) == 10
+    assert json.loads(facts["model"])["name"] == "cnn" and float(facts["norm_epsilon"]) == 1e-5
+    code, output = runs.run(*flags, module="jaxcnn.export")
+    assert code == 2 and "--names=torchvision: it has no network 'cnn' of this form" in output

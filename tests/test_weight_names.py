@@ -1,0 +1,81 @@
+"""The names and layouts of other libraries: every array of their networks is one of ours, and the way back is exact."""
+
+import gzip
+import json
+import math
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from jaxcnn import config, models
+from jaxcnn.weights import layout
+
+LAYOUTS = json.loads(
+    gzip.decompress((pathlib.Path(__file__).parent / "goldens/torchvision_layouts.json.gz").read_bytes())
+)
+
+
+def shapes_of(model: config.Model, outputs: int = 1000, side: int = 224) -> dict[str, tuple[int, ...]]:
+    module = models.build(model, config.Norm(), outputs)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct((1, side, side, 3), "float32"))
+    paths = jax.tree_util.tree_flatten_with_path(shapes)[0]
+    return {"/".join(str(key.key) for key in path): leaf.shape for path, leaf in paths}
+
+
+def numbered(shape: tuple[int, ...]) -> np.ndarray:
+    """An array of this shape whose values tell their places; memory is not touched for large ones."""
+    if math.prod(shape) > 10**6:
+        return np.broadcast_to(np.float32(0), shape)
+    return np.arange(math.prod(shape), dtype=np.float32).reshape(shape)
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_torchvisions_networks_have_these_names_and_shapes(name):
+    model = config.Model(name=name.removesuffix("_bn"), form="imagenet", batch_norm=name.endswith("_bn"))
+    if "resnet" in name or "net_v" in name or "squeeze" in name:
+        model = config.Model(name=name, form="imagenet")
+    leaves = layout.leaves("torchvision", model, shapes_of(model))
+    written = {
+        leaf.theirs[0]: list(layout.to_theirs("torchvision", leaf, numbered(leaf.shape)).shape) for leaf in leaves
+    }
+    assert written == LAYOUTS[name]
+    counted = sum(math.prod(shape) for key, shape in LAYOUTS[name].items() if "running" not in key)
+    assert counted == sum(math.prod(leaf.shape) for leaf in leaves if leaf.key.startswith("params"))
+
+
+@pytest.mark.parametrize(
+    ("naming", "fields"),
+    [
+        ("torchvision", {"name": "vgg11", "form": "imagenet", "batch_norm": False}),
+        ("timm", {"name": "vgg11", "form": "imagenet", "batch_norm": False}),
+        ("keras", {"name": "vgg16", "form": "imagenet", "batch_norm": False}),
+        ("torchvision", {"name": "alexnet", "form": "imagenet", "batch_norm": False}),
+        ("timm", {"name": "efficientnet_lite0", "form": "imagenet"}),
+        ("lukemelas", {"name": "efficientnet_lite0", "form": "imagenet"}),
+        ("caffe", {"name": "squeezenet1_1", "form": "imagenet"}),
+        ("torchvision", {"name": "resnet20"}),
+        ("jaxcnn", {"name": "cnn"}),
+    ],
+)
+def test_what_is_written_is_read_again_to_the_bit(naming, fields):
+    model = config.Model(width=1 / 32, **fields)
+    leaves = layout.leaves(naming, model, shapes_of(model, 5, 64))
+    names = [leaf.theirs[0] for leaf in leaves]
+    assert len(set(names)) == len(names)
+    for leaf in leaves:
+        value = numbered(leaf.shape)
+        written = layout.to_theirs(naming, leaf, value)
+        np.testing.assert_array_equal(layout.to_ours(naming, leaf, written), value)
+
+
+def test_a_dense_layer_that_sees_pixels_reads_them_in_the_order_of_pytorch():
+    model = config.Model(name="alexnet", form="imagenet", batch_norm=False, width=1 / 32)
+    shapes = {"params/dense1/kernel": (8, 6 * 6 * 8), "params/conv5/kernel": (3, 3, 12, 8)}
+    leaf = layout.leaves("torchvision", model, shapes)[0]
+    channels = leaf.shape[1] // 36
+    theirs = np.zeros((leaf.shape[0], channels, 6, 6), np.float32)
+    theirs[3, 2, 1, 4] = 1  # output 3 reads channel 2 of row 1, column 4
+    ours = layout.to_ours("torchvision", leaf, theirs.reshape(len(theirs), -1))
+    assert ours.reshape(-1, 6, 6, channels)[3, 1, 4, 2] == 1 and ours.sum() == 1
