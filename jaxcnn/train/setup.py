@@ -16,7 +16,7 @@ from jaxcnn.learn.executables import Program
 from jaxcnn.learn.network import check_layers, check_sides
 from jaxcnn.learn.step_spec import StepSpec, make_spec
 from jaxcnn.machine import mesh as meshes
-from jaxcnn.tasks import by_name, example_weights
+from jaxcnn.tasks import by_name, example_weights, kept
 from jaxcnn.text import counted
 from jaxcnn.train import limits, loaders, teachers
 from jaxcnn.train.hooks import Shared
@@ -90,6 +90,8 @@ class Setup:
                 needed += [(programs.tta_views, views), (programs.tta_sums, views)]
             if spec.optim.averages and spec.shard_optimizer and not spec.shard_params:
                 needed.append((programs.whole_average, (spec, mesh)))
+        if config.run.curves and (test := self.splits.test) is not None and kept.fits(spec.task, len(test)):
+            needed.append((programs.of_each, (spec, meshes.alone(mesh), len(test))))
         if self.loader == "resident":
             sizes = {len(split) for split in evaluated}
             needed += [(programs.eval_batch, (spec, mesh, batch_size, size)) for size in sorted(sizes)]
