@@ -7,15 +7,16 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Num, UInt8
 
-from jaxcnn.data.batch import Split
+from jaxcnn.data.batch import Constants, Split
 from jaxcnn.data.selection import name_of
 from jaxcnn.learn import programs
+from jaxcnn.learn.step_spec import StepSpec
 from jaxcnn.tasks.kept import Kept
 from jaxcnn.tasks.task import Facts, Task
 from jaxcnn.text import named, save_picture, shorten, shown
-from jaxcnn.train.session import Session
 
 FILE = "hardest.png"  # of the test of a finished run
 MOST = 24  # images of each kind
@@ -136,13 +137,15 @@ def as_rgb(images: Num[np.ndarray, "n h w c"]) -> UInt8[np.ndarray, "n h w 3"]:
     return np.round(np.nan_to_num((images - low) * scale)).astype(np.uint8)
 
 
-def draw_test(session: Session, split: Split, kept: Kept, fitted: Facts) -> None:
+def draw_test(
+    folder: pathlib.Path, spec: StepSpec, mesh: Mesh, split: Split, kept: Kept, constants: Constants, fitted: Facts
+) -> None:
     """Draw the hardest images of the one test of a run, as `FILE` in its workdir; nothing if they are not known."""
     if (whole := kept.whole()) is not None:
-        title = f"{shown(session.folder.resolve().name)}: {split.name}"
-        of_each = programs.loss_of_each(session.spec, session.mesh, *whole, session.constants)
-        found = hardest(session.spec.task, split, *whole, of_each, session.constants, fitted)
-        draw(found, title, session.folder / FILE)
+        title = f"{shown(folder.resolve().name)}: {split.name}"
+        of_each = programs.loss_of_each(spec, mesh, *whole, constants)
+        found = hardest(spec.task, split, *whole, of_each, constants, fitted)
+        draw(found, title, folder / FILE)
 
 
 def draw(found: Hardest, title: str, path: pathlib.Path) -> None:
