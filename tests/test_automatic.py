@@ -71,3 +71,11 @@ def test_a_set_too_small_to_be_divided_is_told_what_to_set(tmp_path):
     make_folder(tmp_path / "set", count=1)
     with pytest.raises(UserError, match=r"has 2 images, of whose paths none falls in (val|test); add.*train\[:70%\]"):
         open_splits(Data(source=f"folder:{tmp_path / 'set'}"))
+
+
+def test_held_out_images_meant_for_a_larger_set_leave_the_usual_division(tmp_path):
+    make_folder(tmp_path / "set", count=30)
+    usual, _ = parts_of(tmp_path / "set")
+    assert parts_of(tmp_path / "set", val_examples=200)[0] == usual
+    assert parts_of(tmp_path / "set", val_examples=30)[0] == usual
+    assert parts_of(tmp_path / "set", val_examples=29)[0] != usual

@@ -6,6 +6,7 @@ from PIL import Image
 
 from jaxcnn.config import Task
 from jaxcnn.data.source import open_splits
+from jaxcnn.learn import programs
 from jaxcnn.tasks import by_name
 from jaxcnn.tasks.kept import Kept
 from jaxcnn.train import assess, mistakes, mistakes_page, predict, trained
@@ -22,10 +23,15 @@ def finished(tmp_path_factory):
     return folder, network, open_splits(network.config.data).test
 
 
+def hardest(network, split, outputs):
+    of_each = programs.loss_of_each(network.spec, network.mesh, outputs, split.targets, network.constants)
+    return mistakes.hardest(network.spec.task, split, outputs, split.targets, of_each, network.constants, {})
+
+
 def test_the_hardest_images_are_those_of_the_highest_loss_and_the_surest_mistakes(finished):
     _, network, split = finished
     outputs = network.outputs(split, 64)
-    found = mistakes.hardest(network.spec.task, split, outputs, split.targets, network.constants, {})
+    found = hardest(network, split, outputs)
     probabilities = np.exp(outputs - outputs.max(-1, keepdims=True))
     probabilities /= probabilities.sum(-1, keepdims=True)
     losses = -np.log(probabilities[np.arange(360), split.targets])
@@ -49,10 +55,8 @@ def test_an_evaluation_leaves_a_picture_and_a_page_without_other_files(finished)
     assert beside == [f"{stem}.png", f"{stem}-hardest.png", f"{stem}-hardest.html"]
     page = (folder / f"{stem}-hardest.html").read_text()
     assert page.index("Most confident mistakes") < page.index("Highest loss")
-    hardest = mistakes.hardest(
-        network.spec.task, split, network.outputs(split, 64), split.targets, network.constants, {}
-    ).losses[0]
-    assert f"<br>{split.name_of(hardest.index)}</span>" in page
+    first = hardest(network, split, network.outputs(split, 64)).losses[0]
+    assert f"<br>{split.name_of(first.index)}</span>" in page
     assert page.count("data:image/png;base64,") == page.count("<img") > mistakes.MOST
     assert "http" not in page.replace("http-equiv", "")
     assert Image.open(folder / f"{stem}-hardest.png").size[0] > 500
@@ -71,7 +75,8 @@ def test_tasks_other_than_classification_show_the_highest_losses():
 
     outputs = np.array([[1.0], [0.0], [2.5]], np.float32)
     task = by_name.make(Task(name="regression"), 1)
-    found = mistakes.hardest(task, Split(), outputs, Split.targets, Constants, {})
+    of_each = {"loss": np.array([0.0, 4.0, 0.25], np.float32)}
+    found = mistakes.hardest(task, Split(), outputs, Split.targets, of_each, Constants, {})
     assert [(one.index, one.label, one.answer) for one in found.losses] == [
         (1, "2", "0"), (2, "3", "2.5"), (0, "1", "1"),
     ]  # fmt: skip

@@ -37,8 +37,7 @@ def counted(session):
 
 loop._drive = counted
 data = {"source": "synthetic:8x8x3:4:96", "val_examples": 20, "loader": sys.argv[2]}
-# Pictures are drawn after the last step, and compile what they need then.
-run = {"steps": 7, "eval_every_epochs": 1.0, "eval_batch_size": 24, "tensorboard": False, "curves": False}
+run = {"steps": 7, "eval_every_epochs": 1.0, "eval_batch_size": 24, "tensorboard": False}
 optim = {"ema_decay": 0.5}
 loop.train(small.config(data=data, run=run, optim=optim), pathlib.Path(sys.argv[1]), command=[])
 print(json.dumps(counts))

@@ -301,6 +301,9 @@ def check_evolution(study):
     lines = outcome.summarize(study.folder, study.definition, board, study.queue().study)
     told = [line for line in lines if line.startswith("    trial ")]
     assert "  Pareto front of validation accuracy and training time:" in lines
+    front = lines.index("  Pareto front of validation accuracy and training time:")
+    assert any(line.startswith("  ranking by validation accuracy") for line in lines[front:])
+    assert lines[-1].startswith("  report: python -m jaxcnn.report ")
     assert len(told) == sum("as" not in each.user_attrs for each in study.queue().study.best_trials) > 0
     assert all(re.fullmatch(r"    trial \d+: optim.* val accuracy [\d.]+% in [\d.]+ s", line) for line in told)
 

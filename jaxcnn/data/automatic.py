@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Int8, Shaped
@@ -20,14 +21,15 @@ _CUT = "config.data.train_split='train[:70%]', val_split='train[70%:85%]', test_
 def divided(source: Source, data: config.Data) -> Source:
     """The source with base splits by `SHARES`, if nothing divides it and the config names no slices of it.
 
-    If the config asks for another validation split, or none, only a test split is divided off (`WITHOUT_VAL`).
+    If the config asks for another validation split, or none, only a test split is divided off (`WITHOUT_VAL`); a number
+    of held-out images that would take half of the set or more asks for nothing else (a recipe has it for a larger set).
     """
     as_default = (data.train_split, data.test_split) == (config.Data.train_split, config.Data.test_split)
     if not source.undivided or not as_default or data.val_split not in ("", HELD_OUT):
         return source
-    own = data.protocol == "holdout" and data.val_examples == config.Data.val_examples and not data.val_split
-    shares = SHARES if own else WITHOUT_VAL
     everything = functools.cache(lambda: source.open("train"))
+    own = data.protocol == "holdout" and not data.val_split and _is_for_more(data.val_examples, everything)
+    shares = SHARES if own else WITHOUT_VAL
     parts = functools.cache(lambda: _parts_of(everything(), tuple(shares.values())))
 
     def open_split(name: str) -> Examples:
@@ -42,6 +44,11 @@ def divided(source: Source, data: config.Data) -> Source:
     told = ", ".join(f"{share} % {name}" for name, share in shares.items())
     note = f"{source.title} is divided by the path of each image: about {told} (config.data.train_split cuts otherwise)"
     return dataclasses.replace(source, splits=tuple(shares), open=open_split, notes=(*source.notes, note))
+
+
+def _is_for_more(val_examples: int, everything: Callable[[], Examples]) -> bool:
+    """Whether a number of held-out images is the default, or meant for a larger set: it would take half of this one."""
+    return val_examples == config.Data.val_examples or 2 * val_examples >= len(everything().labels)
 
 
 def divide(hashes: Hashes, labels: Shaped[np.ndarray, "n ..."], shares: tuple[int, ...]) -> Int8[np.ndarray, " n"]:

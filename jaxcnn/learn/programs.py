@@ -9,14 +9,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.typing import VariableDict
 from jax.sharding import Mesh
 
 from jaxcnn.data.batch import Batch, Constants
 from jaxcnn.learn import sharded, tta
+from jaxcnn.learn import step as steps
 from jaxcnn.learn.executables import compiled
 from jaxcnn.learn.step_spec import StepSpec
-from jaxcnn.machine.mesh import device_scalar, over_data
+from jaxcnn.machine.mesh import alone, device_scalar, over_data, replicated
 
 init_state = sharded.init_program
 
@@ -80,6 +82,33 @@ def eval_batch(spec: StepSpec, mesh: Mesh, batch_size: int, examples: int) -> ja
     """`sharded.resident_eval_batch` for a split of `examples` examples."""
     split = sharded.abstract_split(spec, mesh, examples)
     return sharded.resident_eval_batch(batch_size, mesh).trace(split, sharded.abstract_int(mesh))
+
+
+@compiled
+def of_each(spec: StepSpec, mesh: Mesh, examples: int) -> jax.stages.Traced:
+    """`step.of_each` of the trained task for a whole split of `examples` examples, on a mesh of one device."""
+    task = spec.task.trained
+
+    def of_each(outputs: Any, target: Any, constants: Constants) -> dict[str, Any]:
+        return steps.of_each(task, outputs, target, constants)
+
+    def abstract(leaf: Any, *examples: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((*examples, *leaf.shape), leaf.dtype, sharding=replicated(mesh))
+
+    outputs = jax.ShapeDtypeStruct((examples, task.targets.outputs), jnp.float32, sharding=replicated(mesh))
+    target = jax.tree.map(lambda leaf: abstract(leaf, examples), task.targets.spec())
+    channel = jax.ShapeDtypeStruct((spec.image_shape[-1],), jnp.float32, sharding=replicated(mesh))
+    constants = Constants(channel, channel, jax.tree.map(abstract, task.loss.abstract()))
+    return jax.jit(of_each).trace(outputs, target, constants)
+
+
+def loss_of_each(
+    spec: StepSpec, mesh: Mesh, outputs: np.ndarray, targets: Any, constants: Constants
+) -> dict[str, np.ndarray]:
+    """The loss and the metrics of each example of a split, by name; without communication between hosts."""
+    task = {name: constants.task[name] for name in spec.task.trained.loss.abstract()}
+    inputs = jax.device_get(dataclasses.replace(constants, task=task))
+    return jax.device_get(of_each(spec, alone(mesh), len(outputs))(outputs, targets, inputs))
 
 
 @compiled

@@ -249,9 +249,14 @@ def eval_step(
 
 def eval_sums(task: Task, outputs: Outputs, batch: Batch, constants: Constants) -> metrics.Sums:
     """Sums over the examples of a batch whose mask is True, from the outputs of the network."""
-    target = task.targets.whole(batch.target)
-    values = task.evaluation.values(outputs, target, constants)
-    return metrics.summed({metrics.LOSS: task.loss.reported(outputs, target, constants), **values}, batch.mask)
+    return metrics.summed(of_each(task, outputs, batch.target, constants), batch.mask)
+
+
+def of_each(task: Task, outputs: Outputs, target: Any, constants: Constants) -> dict[str, Float32[Array, " b"]]:
+    """The loss and the metrics of each example, from the outputs of the network and the targets of a split."""
+    whole = task.targets.whole(target)
+    values = task.evaluation.values(outputs, whole, constants)
+    return {metrics.LOSS: task.loss.reported(outputs, whole, constants), **values}
 
 
 def predict_step(

@@ -82,6 +82,11 @@ def over(devices: Any, model_devices: int = 1) -> Mesh:
     return Mesh(grid, (DATA_AXIS, MODEL_AXIS), axis_types=(AxisType.Auto, AxisType.Auto))
 
 
+def alone(mesh: Mesh) -> Mesh:
+    """A mesh of one device: the first of this process in another mesh."""
+    return over(mesh.local_devices[:1])
+
+
 def data_devices(mesh: Mesh) -> int:
     """The number of parts into which a batch is split."""
     return mesh.shape[DATA_AXIS]

@@ -103,7 +103,7 @@ def summarize(folder: pathlib.Path, definition: Definition, board: Board, study:
         + (f"; {left} of {board.total} are left; the same command continues" if left > 0 else "")
     ]
     if len(definition.directions) > 1:
-        lines += _front(study, board.figure)
+        lines += _front(study, board.figure) + ranking(board)
     elif best := board.best():
         lines.append(f"  best on validation: {line_of(best, board.figure)}")
         lines += ranking(board)

@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float32, Int32
 
 from jaxcnn.config import UserError
-from jaxcnn.tasks.task import Facts, OfEach
+from jaxcnn.tasks.task import Facts, OfEach, module_of
 from jaxcnn.text import listed, shorten
 
 FROM_0 = "they must be counted from 0; subtract 1 from each"
@@ -79,8 +79,9 @@ class Classes:
 
     def whole(self, target: Int32[ArrayLike, " b"]) -> Mixed:
         """Each image is of one class."""
-        label = jnp.asarray(target)
-        return Mixed(label, label, jnp.ones(label.shape, jnp.float32))
+        arrays = module_of(target)
+        label = arrays.asarray(target)
+        return Mixed(label, label, arrays.ones(label.shape, np.float32))
 
     def mixed(self, target: Int32[Array, " b"], other: Int32[Array, " b"], share: OfEach) -> Mixed:
         """Two classes, each with the share of its image."""

@@ -151,8 +151,10 @@ class Accuracy:
         return found
 
     def probabilities(self, outputs: np.ndarray) -> np.ndarray:
-        """The softmax of the logits."""
-        return np.asarray(jax.nn.softmax(outputs))
+        """The softmax of the logits, in NumPy, as a network answers for any number of images."""
+        from scipy.special import softmax
+
+        return softmax(outputs.astype(np.float64), axis=-1).astype(np.float32)
 
     def columns(self, answer: Mapping[str, Any]) -> dict[str, Any]:
         """Columns label, probability, label_2, probability_2, …"""

@@ -6,9 +6,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcnn.tasks.task import Collector, Facts
+from jaxcnn.tasks.task import Collector, Facts, Task
 
 MOST = 2**25  # outputs kept of a split
+
+
+def fits(task: Task, examples: int, most: float = MOST) -> bool:
+    """Whether the outputs of so many examples are kept."""
+    return examples * task.targets.outputs <= most
 
 
 class Kept:

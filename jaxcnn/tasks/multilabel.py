@@ -15,7 +15,7 @@ from jaxcnn.config import UserError
 from jaxcnn.tasks import weights
 from jaxcnn.tasks.classes import lacks, without_examples
 from jaxcnn.tasks.headline import Headline
-from jaxcnn.tasks.task import Facts, OfEach, Outputs, Settings
+from jaxcnn.tasks.task import Facts, OfEach, Outputs, Settings, module_of
 from jaxcnn.text import distinct, listed, named, save_picture, shorten, shown
 
 THRESHOLD = 0.5  # probability from which a class counts as predicted, unless thresholds were chosen on validation
@@ -42,7 +42,7 @@ class LabelSets:
 
     def whole(self, target: UInt8[Array, "b k"]) -> Shares:
         """1 for each class of the image."""
-        return jnp.asarray(target).astype(jnp.float32)
+        return module_of(target).asarray(target).astype(np.float32)
 
     def mixed(self, target: UInt8[Array, "b k"], other: UInt8[Array, "b k"], share: OfEach) -> Shares:
         """Each class with the share of its image."""

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float32
 import jaxcnn.config as configuration
 from jaxcnn.config import UserError
 from jaxcnn.tasks.headline import Headline
-from jaxcnn.tasks.task import Facts, OfEach, Outputs, Settings
+from jaxcnn.tasks.task import Facts, OfEach, Outputs, Settings, module_of
 from jaxcnn.text import distinct, save_picture, shown
 
 GROUPS = 10  # of the first number, for stratified validation
@@ -39,7 +39,7 @@ class Quantities:
 
     def whole(self, target: Numbers) -> Numbers:
         """The same."""
-        return jnp.asarray(target)
+        return module_of(target).asarray(target)
 
     def mixed(self, target: Numbers, other: Numbers, share: OfEach) -> Numbers:
         """The mean, weighted by the shares of the images."""

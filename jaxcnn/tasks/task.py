@@ -11,6 +11,7 @@ import types
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float32
 
@@ -22,6 +23,11 @@ OfEach = Float32[Array, " b"]
 Settings = Mapping[str, Float32[Array, ""]]
 Tree = Any  # a pytree of arrays whose first dimension is that of the examples
 Facts = Mapping[str, Any]  # JSON
+
+
+def module_of(array: Any) -> Any:
+    """NumPy for its own arrays, for which nothing has to be compiled; jax.numpy for others."""
+    return np if isinstance(array, np.ndarray) else jnp
 
 
 class Targets(Protocol):
@@ -37,7 +43,7 @@ class Targets(Protocol):
         ...
 
     def whole(self, target: Tree) -> Tree:
-        """Targets of unmixed images, as losses and metrics take them."""
+        """Targets of unmixed images, as losses and metrics take them; NumPy for NumPy arrays."""
         ...
 
     def mixed(self, target: Tree, other: Tree, share: OfEach) -> Tree:

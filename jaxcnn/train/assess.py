@@ -10,6 +10,7 @@ from jaxcnn.config import UserError
 from jaxcnn.data import place
 from jaxcnn.data.batch import Split
 from jaxcnn.data.source import open_splits
+from jaxcnn.learn import programs
 from jaxcnn.machine import extras
 from jaxcnn.tasks.kept import Kept
 from jaxcnn.text import counted, shown
@@ -114,7 +115,8 @@ def _show_hardest(trained: Trained, split: Split, kept: Kept, file: pathlib.Path
     with _only_a_warning(page):
         for path in (page, page.with_suffix(".png")):
             path.unlink(missing_ok=True)  # left by an earlier evaluation
-        found = mistakes.hardest(trained.spec.task, split, *whole, trained.constants, trained.fitted)
+        of_each = programs.loss_of_each(trained.spec, trained.mesh, *whole, trained.constants)
+        found = mistakes.hardest(trained.spec.task, split, *whole, of_each, trained.constants, trained.fitted)
         title = f"{shown(file.parent.resolve().name)}: {split.name}, step {trained.step}"
         about = f"{shown(split.description)}, {trained.weights} weights. {mistakes.BELOW}"
         page.write_text(mistakes_page.page(found, title, about), encoding="utf-8")

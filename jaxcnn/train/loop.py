@@ -333,7 +333,7 @@ def _test(session: Session) -> tuple[dict[str, Any] | None, dict[str, Any]]:
     session.logbook.record("test", session.step, values)
     if session.config.run.curves and session.cluster.first:
         with _reported(session, mistakes.FILE):
-            mistakes.draw_test(session.folder, session.spec.task, split, collector, session.constants, found)
+            mistakes.draw_test(session.folder, session.spec, session.mesh, split, collector, session.constants, found)
     return values, collected
 
 

@@ -7,10 +7,13 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Num, UInt8
 
-from jaxcnn.data.batch import Split
+from jaxcnn.data.batch import Constants, Split
 from jaxcnn.data.selection import name_of
+from jaxcnn.learn import programs
+from jaxcnn.learn.step_spec import StepSpec
 from jaxcnn.tasks.kept import Kept
 from jaxcnn.tasks.task import Facts, Task
 from jaxcnn.text import named, save_picture, shorten, shown
@@ -63,15 +66,28 @@ class Hardest:
 
 
 def hardest(
-    task: Task, split: Split, outputs: Num[np.ndarray, "n k"], targets: Any, constants: Any, fitted: Facts
+    task: Task,
+    split: Split,
+    outputs: Num[np.ndarray, "n k"],
+    targets: Any,
+    of_each: Mapping[str, Num[np.ndarray, " n"]],
+    constants: Any,
+    fitted: Facts,
 ) -> Hardest:
-    """The hardest examples of a split, from the outputs and targets of all of its examples, in its order."""
-    whole = task.targets.whole(targets)
-    losses = np.asarray(task.loss.reported(outputs, whole, constants), np.float64)
+    """The hardest examples of a split.
+
+    Args:
+      task: the task.
+      split: the split.
+      outputs, targets: those of all of its examples, in its order.
+      of_each: the loss and the metrics of each example (`programs.loss_of_each`).
+      constants, fitted: as in `Evaluation.answers`.
+    """
+    losses = of_each["loss"].astype(np.float64)
     by_loss = np.argsort(-losses, kind="stable")[:MOST]
     mistakes, wrong = None, 0
     if "top1_accuracy" in task.evaluation.metrics:
-        missed = np.flatnonzero(np.asarray(task.evaluation.values(outputs, whole, constants)["top1_accuracy"]) == 0)
+        missed = np.flatnonzero(of_each["top1_accuracy"] == 0)
         logits = outputs[missed].astype(np.float64)
         with np.errstate(over="ignore"):
             # The probability of the class that was predicted is 1 / the sum of these powers.
@@ -83,8 +99,8 @@ def hardest(
             return []
         names = tuple(split.class_names)
         pictures = as_rgb(split.read(chosen))
-        own = jax.tree.map(lambda leaf: np.asarray(leaf)[chosen], whole)
-        labels = task.targets.captions(own, tuple(map(named, names)), 60)
+        own = jax.tree.map(lambda leaf: leaf[chosen], targets)
+        labels = task.targets.captions(task.targets.whole(own), tuple(map(named, names)), 60)
         found = task.evaluation.answers(outputs[chosen], names, constants, fitted)
         return [
             Example(int(k), name_of(split, int(k)), picture, label, in_words(answer), float(losses[k]))
@@ -121,11 +137,15 @@ def as_rgb(images: Num[np.ndarray, "n h w c"]) -> UInt8[np.ndarray, "n h w 3"]:
     return np.round(np.nan_to_num((images - low) * scale)).astype(np.uint8)
 
 
-def draw_test(folder: pathlib.Path, task: Task, split: Split, kept: Kept, constants: Any, fitted: Facts) -> None:
+def draw_test(
+    folder: pathlib.Path, spec: StepSpec, mesh: Mesh, split: Split, kept: Kept, constants: Constants, fitted: Facts
+) -> None:
     """Draw the hardest images of the one test of a run, as `FILE` in its workdir; nothing if they are not known."""
     if (whole := kept.whole()) is not None:
         title = f"{shown(folder.resolve().name)}: {split.name}"
-        draw(hardest(task, split, *whole, constants, fitted), title, folder / FILE)
+        of_each = programs.loss_of_each(spec, mesh, *whole, constants)
+        found = hardest(spec.task, split, *whole, of_each, constants, fitted)
+        draw(found, title, folder / FILE)
 
 
 def draw(found: Hardest, title: str, path: pathlib.Path) -> None:

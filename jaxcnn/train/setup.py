@@ -16,8 +16,7 @@ from jaxcnn.learn.executables import Program
 from jaxcnn.learn.network import check_layers, check_sides
 from jaxcnn.learn.step_spec import StepSpec, make_spec
 from jaxcnn.machine import mesh as meshes
-from jaxcnn.tasks import by_name, example_weights
-from jaxcnn.text import counted
+from jaxcnn.tasks import by_name, example_weights, kept
 from jaxcnn.train import limits, loaders, teachers
 from jaxcnn.train.hooks import Shared
 from jaxcnn.train.steps_per_call import choose_steps_per_call
@@ -90,6 +89,8 @@ class Setup:
                 needed += [(programs.tta_views, views), (programs.tta_sums, views)]
             if spec.optim.averages and spec.shard_optimizer and not spec.shard_params:
                 needed.append((programs.whole_average, (spec, mesh)))
+        if config.run.curves and (test := self.splits.test) is not None and kept.fits(spec.task, len(test)):
+            needed.append((programs.of_each, (spec, meshes.alone(mesh), len(test))))
         if self.loader == "resident":
             sizes = {len(split) for split in evaluated}
             needed += [(programs.eval_batch, (spec, mesh, batch_size, size)) for size in sorted(sizes)]
@@ -131,11 +132,6 @@ def spec_on(config: Config, splits: Splits) -> StepSpec:
         raise ConfigError(
             f"config.model.num_classes={config.model.num_classes}, but {splits.train.description} has {outputs} "
             "classes; set it to 0 to follow the data"
-        )
-    if examples < config.global_batch_size:
-        raise ConfigError(
-            f"{splits.train.description} has {counted(examples, 'example')}, fewer than one batch of "
-            f"config.global_batch_size={config.global_batch_size}; lower it"
         )
     shape = splits.train.image_shape
     teacher = teachers.of(config, splits) if config.task.teacher else None
