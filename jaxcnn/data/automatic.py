@@ -43,6 +43,8 @@ def divided(source: Source, data: config.Data) -> Source:
 
     told = ", ".join(f"{share} % {name}" for name, share in shares.items())
     note = f"{source.title} is divided by the path of each image: about {told} (config.data.train_split cuts otherwise)"
+    if own and data.val_examples != config.Data.val_examples:
+        note += f"; config.data.val_examples={data.val_examples} would leave half of it or less for training: not used"
     return dataclasses.replace(source, splits=tuple(shares), open=open_split, notes=(*source.notes, note))
 
 

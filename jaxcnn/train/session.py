@@ -211,12 +211,6 @@ def _tell(found: Setup, folder: pathlib.Path, logbook: Logbook) -> None:
     for name in plugins.needs(config):
         logbook.say(f"  {name} is in no module of a file: other Python sessions must give it again")
     _tell_of_splits(splits, logbook)
-    if len(splits.train) < config.global_batch_size:
-        logbook.say(
-            f"  each batch of {config.global_batch_size} has images more than once: {len(splits.train)} are for "
-            "training (config.global_batch_size)",
-            LOOK,
-        )
     logbook.say(f"  loader {found.loader} ({found.why_loader})")
     if found.steps_per_call > 1:
         logbook.say(f"  up to {found.steps_per_call} steps in one call ({found.why_steps})")

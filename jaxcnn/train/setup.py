@@ -17,6 +17,7 @@ from jaxcnn.learn.network import check_layers, check_sides
 from jaxcnn.learn.step_spec import StepSpec, make_spec
 from jaxcnn.machine import mesh as meshes
 from jaxcnn.tasks import by_name, example_weights, kept
+from jaxcnn.text import counted
 from jaxcnn.train import limits, loaders, teachers
 from jaxcnn.train.hooks import Shared
 from jaxcnn.train.steps_per_call import choose_steps_per_call
@@ -132,6 +133,11 @@ def spec_on(config: Config, splits: Splits) -> StepSpec:
         raise ConfigError(
             f"config.model.num_classes={config.model.num_classes}, but {splits.train.description} has {outputs} "
             "classes; set it to 0 to follow the data"
+        )
+    if examples < config.global_batch_size:
+        raise ConfigError(
+            f"{splits.train.description} has {counted(examples, 'example')}, fewer than one batch of "
+            f"config.global_batch_size={config.global_batch_size}; lower it"
         )
     shape = splits.train.image_shape
     teacher = teachers.of(config, splits) if config.task.teacher else None
