@@ -9,9 +9,9 @@ import jaxcnn.config as configs
 from jaxcnn.config import ConfigError, UserError
 from jaxcnn.data import holdout
 from jaxcnn.data.source import open_splits
-from jaxcnn.reporting import cautions, findings, read
-from jaxcnn.reporting.settings import group
-from jaxcnn.study import spec
+from jaxcnn.reporting import cautions, contents, findings, labels, read
+from jaxcnn.reporting.settings import group, sample_noun
+from jaxcnn.study import outcome, spec, table
 from tests import studies
 
 LABELS = np.random.default_rng(0).choice(4, size=103, p=[0.5, 0.3, 0.15, 0.05])
@@ -74,4 +74,18 @@ def test_a_sweep_over_the_folds_is_one_setting_with_mean_and_spread(tmp_path):
     (setting,) = group(material.runs)
     of = setting.validation
     assert of.n == 3 and of.std > 0 and setting.label == ""
-    assert any("3-fold cross-validation" in line for line in cautions.cautions(findings.find(material)))
+    found = findings.find(material)
+    assert any("3-fold cross-validation" in line for line in cautions.cautions(found))
+    made = contents.tables(found)["settings"]
+    assert made.rows[0][made.columns.index("folds")].text == "3" and "seeds" not in made.columns
+    assert labels.seeds(of.n, 3, sample_noun([setting])) == "3 folds"
+    ended = table.Board(tmp_path, 3, None, setting.headline)
+    ended.read()
+    assert outcome.ranking(ended) == [], "there is one setting"
+    for trial in ended.trials:
+        trial["overrides"] |= {"optim.learning_rate": 0.1 if trial["overrides"]["data.fold"] else 0.2}
+    title, first, second = outcome.ranking(ended)
+    assert title.endswith("mean over folds:")
+    assert {line.partition("optim.")[2] for line in (first, second)} == {
+        "learning_rate=0.1 (2 folds)", "learning_rate=0.2 (1 fold)",
+    }  # fmt: skip

@@ -27,8 +27,8 @@ def cautions(findings: Findings) -> list[str]:
         )
     if folds := sorted({run.config["data.folds"] for run in findings.material.runs if run.config.get("data.folds")}):
         said.append(
-            f"Runs of {', '.join(map(str, folds))}-fold cross-validation: each pair of a seed and a fold counts as one "
-            "seed, so means and spreads are over the folds. All folds share one test split."
+            f"Runs of {', '.join(map(str, folds))}-fold cross-validation: means and spreads are over the folds, each "
+            "pair of a seed and a fold being one. All folds share one test split."
         )
     if findings.best_on_test:
         said.append(f"Rows marked “best on test” are {ON_TEST}.")

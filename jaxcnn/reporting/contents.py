@@ -6,7 +6,7 @@ from typing import Any
 from jaxcnn.reporting import convergence, labels, run_tables
 from jaxcnn.reporting.findings import Findings
 from jaxcnn.reporting.scaling import Scaling
-from jaxcnn.reporting.settings import Setting
+from jaxcnn.reporting.settings import Setting, sample_noun
 from jaxcnn.reporting.statistics import ACCURACY, Spread
 from jaxcnn.reporting.tables import Cell, Table, number, text
 
@@ -61,7 +61,8 @@ def results(findings: Findings) -> Table:
     paper = any(f.paper is not None for f in findings.families)
     augmented = any(s.augmented_test for s in findings.settings)
     several = len(machines) > 1
-    columns = ["data", "network", "setting", "seeds", "validation %", "test %"]
+    seeds = _seeds(findings)
+    columns = ["data", "network", "setting", seeds, "validation %", "test %"]
     columns += ["test with TTA %"] * augmented + ["paper %", "vs paper"] * paper
     columns += ["published %"] * any(f.published for f in findings.families)
     columns += ["epochs", "training"] + ["machine"] * several
@@ -87,7 +88,7 @@ def results(findings: Findings) -> Table:
                 row += [text(_where(setting, machines))] * several
             rows.append(row)
     what = ", ".join(dict.fromkeys(_headline_words(s) for s in findings.settings))
-    notes = [f"Test and validation: {what}, mean ± standard deviation over seeds; no ± where there is one seed."]
+    notes = [f"Test and validation: {what}, mean ± standard deviation over {seeds}; no ± where there is one."]
     if any(len(s.finished) > len(s.seeds) for s in findings.settings):
         notes.append("A seed that was run more than once is one seed, with the mean of its runs.")
     if any(f.chosen and f.chosen.validation for f in findings.families):
@@ -108,6 +109,11 @@ def results(findings: Findings) -> Table:
 def _headline_words(setting: Setting) -> str:
     label = setting.headline.label
     return f"top-1 {label}" if setting.headline.name == "top1_accuracy" else label
+
+
+def _seeds(findings: Findings) -> str:
+    """The column of the number of samples: seeds, or folds of a cross-validation."""
+    return sample_noun(findings.settings).replace("seed or fold", "seeds or fold") + "s"
 
 
 def _n(setting: Setting) -> Cell:
@@ -176,7 +182,7 @@ def settings(findings: Findings) -> Table:
     keys = list(dict.fromkeys(key for s in findings.settings for key in s.varied))
     keys = keys if len(keys) <= 4 else []
     augmented = any(s.augmented_test for s in findings.settings)
-    columns = ["chosen", "data", "network", *([labels.key(k) for k in keys] or ["setting"]), "seeds"]
+    columns = ["chosen", "data", "network", *([labels.key(k) for k in keys] or ["setting"]), _seeds(findings)]
     columns += ["validation %", "test %", *["test with TTA %"] * augmented]
     converged = {id(s): convergence.seconds(s) for s in findings.settings}
     told = any(converged.values())
@@ -285,11 +291,13 @@ def pareto(findings: Findings) -> Table:
                 text(front["data"]), text(s.title), seconds_cell(s.train_seconds), spread_cell(s.validation), _n(s),
                 text(front["machine"]),
             ])  # fmt: skip
-    columns = ["data", "setting", "training", "validation %", "seeds", "machine"]
+    seeds = _seeds(findings)
+    columns = ["data", "setting", "training", "validation %", seeds, "machine"]
     notes = [
-        "Settings for which no other setting on the same machine is both faster and more accurate (means over seeds)."
+        "Settings for which no other setting on the same machine is both faster and more accurate (means over "
+        f"{seeds})."
     ]
-    numeric = frozenset({"training", "validation %", "seeds"})
+    numeric = frozenset({"training", "validation %", seeds})
     return Table("pareto", "Pareto front of accuracy and training time", columns, rows, numeric, notes)
 
 

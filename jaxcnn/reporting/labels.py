@@ -178,9 +178,9 @@ def count(number: int, noun: str, plural: str = "") -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
-def seeds(number: int, runs: int) -> str:
-    """ "3 seeds"; if seeds ran more than once, "1 seed, run 3 times" or "2 seeds in 5 runs"."""
-    told = count(number, "seed")
+def seeds(number: int, runs: int, noun: str = "seed") -> str:
+    """ "3 seeds"; if seeds ran more than once, "1 seed, run 3 times" or "2 seeds in 5 runs"; also of another noun."""
+    told = count(number, noun)
     if runs <= number:
         return told
     return f"{told}, run {runs:,} times" if number == 1 else f"{told} in {runs:,} runs"

@@ -8,6 +8,7 @@ from jaxcnn.reporting import labels, provenance
 from jaxcnn.reporting.findings import Family, Findings
 from jaxcnn.reporting.plots import Plot
 from jaxcnn.reporting.read import COMPLETE, REPEATED, Sweep
+from jaxcnn.reporting.settings import sample_noun
 from jaxcnn.reporting.tables import Table
 
 TEMPLATES = pathlib.Path(__file__).parent / "templates"
@@ -89,7 +90,7 @@ def _card(family: Family) -> dict[str, Any]:
         return card
     figure, _, spread = labels.percent_spread(of).partition(" ± ")
     card |= {"figure": figure, "unit": labels.unit(of.headline), "spread": f"± {spread}" if spread else ""}
-    seeds = labels.seeds(of.n, of.n + len(chosen.finished) - len(chosen.seeds))
+    seeds = labels.seeds(of.n, of.n + len(chosen.finished) - len(chosen.seeds), sample_noun([chosen]))
     card["split"] = f"{split} {of.headline.label}, {seeds}" + ("" if of.n > 1 else ": no spread known")
     card["setting"] = chosen.described
     facts = []

@@ -178,6 +178,12 @@ def sample(run: Run) -> Any:
     return (run.seed, run.config.get("data.fold")) if run.config.get("data.folds") else run.seed
 
 
+def sample_noun(settings: list[Setting]) -> str:
+    """What the samples of settings are called: seed, fold, or both if only some settings are cross-validated."""
+    folded = {bool(setting.config.get("data.folds")) for setting in settings}
+    return "fold" if folded == {True} else "seed or fold" if True in folded else "seed"
+
+
 def group(runs: list[Run]) -> list[Setting]:
     """The settings of all runs, in the order of their first run, with labels."""
     by_identity: dict[str, Setting] = {}

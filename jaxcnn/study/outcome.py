@@ -120,21 +120,26 @@ def summarize(folder: pathlib.Path, definition: Definition, board: Board, study:
 
 
 def ranking(board: Board) -> list[str]:
-    """The settings of a sweep by the mean of the headline figure over seeds, the best first; none if it has one."""
+    """The settings of a sweep by the mean of the headline figure over seeds and folds, the best first; none if it has
+    one.
+    """
     figure = board.figure
-    found: dict[str, dict[int, float]] = {}
+    found: dict[str, dict[tuple[int, Any], float]] = {}
     for trial in board.trials:
-        value = trial["values"].get(figure.objective)
+        value, setting = trial["values"].get(figure.objective), dict(trial["overrides"])
         if trial["state"] == "complete" and value is not None and trial.get("as") is None:
-            found.setdefault(spec.describe(trial["overrides"]), {})[trial["seed"]] = value
+            fold = setting.pop("data.fold", None)
+            found.setdefault(spec.describe(setting), {})[trial["seed"], fold] = value
     if len(found) < 2:
         return []
     means = {what: statistics.fmean(values.values()) for what, values in found.items()}
     order = sorted(means, key=lambda what: -figure.score(means[what]))
     several = any(len(values) > 1 for values in found.values())
-    lines = [f"  ranking by validation {figure.label}{', mean over seeds' * several}:"]
+    folded = any(fold is not None for values in found.values() for _, fold in values)
+    noun = "fold" if folded else "seed"
+    lines = [f"  ranking by validation {figure.label}{f', mean over {noun}s' * several}:"]
     for place, what in enumerate(order[:MOST_RANKED], start=1):
-        seeds = f" ({_count(len(found[what]), 'seed')})" if several else ""
+        seeds = f" ({_count(len(found[what]), noun)})" if several else ""
         lines.append(f"    {place:2}. {figure.shown(means[what]):>7}  {what}{seeds}")
     if len(order) > MOST_RANKED:
         lines.append(f"        and {len(order) - MOST_RANKED} more, which the report has")
