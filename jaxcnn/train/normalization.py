@@ -102,7 +102,7 @@ def read(folder: pathlib.Path, normalize: bool, channels: int) -> Constants:
     )
 
 
-def _keep(train: Split, folder: pathlib.Path, statistics: Statistics, known: Given | None) -> None:
+def _keep(train: Split, folder: pathlib.Path, statistics: Statistics, known: Given | None = None) -> None:
     """Check the statistics in the workdir against the training split; write them if missing, computed or `known`."""
     path = folder / FILE
     if path.exists() and (folder / workdir.CONFIG).exists():  # written by a run that reached training
