@@ -2,7 +2,8 @@
 
     python -m tests.durations durations.xml    write tests/durations.json from a report of pytest, and show the slowest
 
-The figures are of a first run on two cores, with nothing compiled yet; of tests added since, of a repeated run. Tests below `LISTED` seconds are not listed.
+The figures are of a first run on two cores, with nothing compiled yet; of tests added since, of a repeated run. Tests
+below `LISTED` seconds are not listed.
 """
 
 import collections
