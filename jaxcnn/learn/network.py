@@ -41,6 +41,11 @@ def layers_of(spec: StepSpec, batch_stats: Collection) -> Layers:
     return rates.effective(spec.optim, models.frozen(spec.model), batch_stats)
 
 
+def head_of(spec: StepSpec) -> str:
+    """The name of the module that makes the outputs."""
+    return getattr(network(spec), "HEAD", "") or "classifier"
+
+
 def check_layers(spec: StepSpec) -> None:
     """Refuse patterns of `optim.layers` that match nothing, or leave nothing to train.
 

@@ -8,7 +8,8 @@ import numpy as np
 
 import jaxcnn
 from jaxcnn.config import UserError, to_dict
-from jaxcnn.learn.network import network
+from jaxcnn.learn.network import head_of
+from jaxcnn.train import seals
 from jaxcnn.train.trained import Trained
 from jaxcnn.weights import files, layout
 
@@ -19,12 +20,9 @@ def write(trained: Trained, naming: str, path: pathlib.Path) -> int:
     Raises:
       UserError: the naming has no such network, or the file cannot be written.
     """
-    flat = {
-        "/".join(str(part.key) for part in place): np.asarray(jax.device_get(leaf))
-        for place, leaf in jax.tree_util.tree_flatten_with_path(trained.variables)[0]
-    }
+    flat = {key: np.asarray(jax.device_get(leaf)) for key, leaf in seals.leaves(trained.variables)}
     model, shapes = trained.config.model, {key: value.shape for key, value in flat.items()}
-    leaves = layout.leaves(naming, model, shapes, getattr(network(trained.spec), "HEAD", "") or "classifier")
+    leaves = layout.leaves(naming, model, shapes, head_of(trained.spec))
     if leaves is None:
         raise UserError(
             f"--names={naming}: it has no network {model.name!r} of this form (batch_norm={model.batch_norm}, "

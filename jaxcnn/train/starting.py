@@ -18,7 +18,7 @@ from jaxcnn.config.open_names import foreign
 from jaxcnn.data.batch import Constants
 from jaxcnn.data.source import Splits
 from jaxcnn.learn import rates
-from jaxcnn.learn.network import layers_of, network
+from jaxcnn.learn.network import head_of, layers_of, network
 from jaxcnn.learn.optim import make_optimizer
 from jaxcnn.learn.state import State
 from jaxcnn.learn.step_spec import StepSpec
@@ -26,7 +26,7 @@ from jaxcnn.machine import mesh as meshes
 from jaxcnn.machine.heartbeat import Cluster
 from jaxcnn.machine.paths import expand
 from jaxcnn.text import counted
-from jaxcnn.train import trained, workdir
+from jaxcnn.train import seals, trained, workdir
 from jaxcnn.train.normalization import Given
 from jaxcnn.train.setup import Setup
 from jaxcnn.weights import files, fit, hub, layout
@@ -70,7 +70,8 @@ def of(config: Config, spec: StepSpec, splits: Splits, cluster: Cluster | None) 
     shapes = jax.eval_shape(
         lambda: network(spec).init(jax.random.key(0), jnp.zeros((1, *spec.image_shape), jnp.float32))
     )
-    _fit(start, config, spec, splits, {key: np.broadcast_to(np.float32(0), leaf.shape) for key, leaf in _flat(shapes)})
+    drawn = {key: np.broadcast_to(np.float32(0), leaf.shape) for key, leaf in seals.leaves(shapes)}
+    _fit(start, config, spec, splits, drawn)
     return start
 
 
@@ -88,11 +89,11 @@ def begin(
     """
     assert start is not None
     variables = {"params": state.params, "batch_stats": state.batch_stats}
-    head = f"/{_head(found.spec)}/"
+    head = f"/{head_of(found.spec)}/"
     # Only the head may keep some of the drawn numbers of an array.
     drawn = {
         key: _on_host(leaf) if head in f"/{key}" else np.broadcast_to(np.float32(0), leaf.shape)
-        for key, leaf in _flat(variables)
+        for key, leaf in seals.leaves(variables)
     }
     fitted = _fit(start, found.config, found.spec, found.splits, drawn)
     made = _replaced(variables, fitted.arrays)
@@ -166,7 +167,7 @@ def _of_workdir(init: Init, folder: pathlib.Path, model: Model) -> Start:
         raise UserError(f"config.init.source=workdir:{folder} has another network; set {flags}")
     weights = "" if init.weights == "auto" else init.weights
     network, _ = trained.load(folder, init.checkpoint, weights, 1)
-    arrays = {key: np.asarray(jax.device_get(leaf)) for key, leaf in _flat(network.variables)}
+    arrays = {key: np.asarray(jax.device_get(leaf)) for key, leaf in seals.leaves(network.variables)}
     mean, std = (
         tuple(float(x) for x in np.asarray(values)) for values in (network.constants.mean, network.constants.std)
     )
@@ -199,7 +200,7 @@ def _fit(start: Start, config: Config, spec: StepSpec, splits: Splits, initial: 
         initial,
         source=start.source,
         naming=start.naming,
-        head=_head(spec),
+        head=head_of(spec),
         new_head=config.init.head == "new",
         classes=splits.class_names,
         given_classes=start.class_names,
@@ -207,22 +208,11 @@ def _fit(start: Start, config: Config, spec: StepSpec, splits: Splits, initial: 
     )
 
 
-def _head(spec: StepSpec) -> str:
-    return getattr(network(spec), "HEAD", "") or "classifier"
-
-
-def _flat(tree: Any) -> list[tuple[str, Any]]:
-    """The leaves with their keys, such as "params/conv1/kernel"."""
-    return [
-        ("/".join(str(part.key) for part in path), leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
-    ]
-
-
 def _replaced(tree: Any, arrays: dict[str, np.ndarray]) -> Any:
     """The tree with new values for these keys, where its leaves lie."""
 
     def one(path: Any, leaf: Any) -> Any:
-        key = "/".join(str(part.key) for part in path)
+        key = rates.path_of(path)
         return meshes.put(arrays[key], leaf.sharding) if key in arrays else leaf
 
     return jax.tree_util.tree_map_with_path(one, tree)
