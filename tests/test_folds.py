@@ -78,7 +78,7 @@ def test_a_sweep_over_the_folds_is_one_setting_with_mean_and_spread(tmp_path):
     assert any("3-fold cross-validation" in line for line in cautions.cautions(found))
     made = contents.tables(found)["settings"]
     assert made.rows[0][made.columns.index("folds")].text == "3" and "seeds" not in made.columns
-    assert labels.seeds(of.n, 3, sample_noun([setting])) == "3 folds"
+    assert labels.seeds(of.n, 3, sample_noun(setting)) == "3 folds"
     ended = table.Board(tmp_path, 3, None, setting.headline)
     ended.read()
     assert outcome.ranking(ended) == [], "there is one setting"

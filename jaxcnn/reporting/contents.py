@@ -113,7 +113,7 @@ def _headline_words(setting: Setting) -> str:
 
 def _seeds(findings: Findings) -> str:
     """The column of the number of samples: seeds, or folds of a cross-validation."""
-    return sample_noun(findings.settings).replace("seed or fold", "seeds or fold") + "s"
+    return " or ".join(sorted({f"{sample_noun(setting)}s" for setting in findings.settings}, reverse=True))
 
 
 def _n(setting: Setting) -> Cell:

@@ -90,7 +90,7 @@ def _card(family: Family) -> dict[str, Any]:
         return card
     figure, _, spread = labels.percent_spread(of).partition(" ± ")
     card |= {"figure": figure, "unit": labels.unit(of.headline), "spread": f"± {spread}" if spread else ""}
-    seeds = labels.seeds(of.n, of.n + len(chosen.finished) - len(chosen.seeds), sample_noun([chosen]))
+    seeds = labels.seeds(of.n, of.n + len(chosen.finished) - len(chosen.seeds), sample_noun(chosen))
     card["split"] = f"{split} {of.headline.label}, {seeds}" + ("" if of.n > 1 else ": no spread known")
     card["setting"] = chosen.described
     facts = []

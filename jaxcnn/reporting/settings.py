@@ -178,10 +178,9 @@ def sample(run: Run) -> Any:
     return (run.seed, run.config.get("data.fold")) if run.config.get("data.folds") else run.seed
 
 
-def sample_noun(settings: list[Setting]) -> str:
-    """What the samples of settings are called: seed, fold, or both if only some settings are cross-validated."""
-    folded = {bool(setting.config.get("data.folds")) for setting in settings}
-    return "fold" if folded == {True} else "seed or fold" if True in folded else "seed"
+def sample_noun(setting: Setting) -> str:
+    """What one of the samples of a setting is called."""
+    return "fold" if setting.config.get("data.folds") else "seed"
 
 
 def group(runs: list[Run]) -> list[Setting]:
