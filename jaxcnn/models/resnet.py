@@ -8,7 +8,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from flax.typing import Dtype
+from flax.typing import Dtype, Initializer
 from jax import lax
 from jaxtyping import Array, Float
 
@@ -129,19 +129,10 @@ class BasicBlock(nn.Module):
     @nn.compact
     def __call__(self, x: Images, train: bool, positions: Positions | None = None) -> Float[Array, "b oh ow o"]:
         """The block of `x`: o is `channels`, oh = ceil(h / strides). Positions are for `drop_rate`."""
-
-        def conv(name: str, size: int, strides: int) -> Conv:
-            return Conv(
-                self.channels, size, strides, size // 2, use_bias=False, dtype=self.dtype, split=self.split, name=name
-            )
-
-        def batch_norm(name: str, scale_init=nn.initializers.ones) -> BatchNorm:
-            return BatchNorm(self.norm, self.axis_name, scale_init, name=name)
-
-        y = conv("conv1", 3, self.strides)(x)
-        y = nn.relu(batch_norm("bn1")(y, train))
-        y = conv("conv2", 3, 1)(y)
-        y = batch_norm("bn2", nn.initializers.zeros if self.zero_init else nn.initializers.ones)(y, train)
+        y = _conv(self, "conv1", self.channels, 3, self.strides)(x)
+        y = nn.relu(_batch_norm(self, "bn1")(y, train))
+        y = _conv(self, "conv2", self.channels, 3)(y)
+        y = _last_norm(self, "bn2")(y, train)
         y = StochasticDepth(self.drop_rate, name="stochastic_depth")(y, train, positions)
         if self.padded:
             missing = self.channels - x.shape[-1]
@@ -150,11 +141,7 @@ class BasicBlock(nn.Module):
                 ((0, 0), (0, 0), (0, 0), (missing // 2, missing - missing // 2)),
             )
         elif self.strides > 1 or x.shape[-1] != self.channels:
-            strides = self.strides
-            if self.pooled and strides == 2:
-                x, strides = halving_average_pool(x), 1
-            x = conv("shortcut_conv", 1, strides)(x)
-            x = batch_norm("shortcut_bn")(x, train)
+            x = _projected(self, x, self.channels, train)
         return _join(x, y) if train else lax.platform_dependent(x, y, cpu=_join_once, default=_join)
 
 
@@ -191,29 +178,40 @@ class Bottleneck(nn.Module):
     @nn.compact
     def __call__(self, x: Images, train: bool, positions: Positions | None = None) -> Float[Array, "b oh ow o"]:
         """The block of `x`: o is `output_channels`, oh = ceil(h / strides). Positions are for `drop_rate`."""
-
-        def conv(name: str, features: int, size: int, strides: int) -> Conv:
-            return Conv(
-                features, size, strides, size // 2, use_bias=False, dtype=self.dtype, split=self.split, name=name
-            )
-
-        def batch_norm(name: str, scale_init=nn.initializers.ones) -> BatchNorm:
-            return BatchNorm(self.norm, self.axis_name, scale_init, name=name)
-
-        y = conv("conv1", self.channels, 1, 1)(x)
-        y = nn.relu(batch_norm("bn1")(y, train))
-        y = conv("conv2", self.channels, 3, self.strides)(y)
-        y = nn.relu(batch_norm("bn2")(y, train))
-        y = conv("conv3", self.output_channels, 1, 1)(y)
-        y = batch_norm("bn3", nn.initializers.zeros if self.zero_init else nn.initializers.ones)(y, train)
+        y = _conv(self, "conv1", self.channels, 1)(x)
+        y = nn.relu(_batch_norm(self, "bn1")(y, train))
+        y = _conv(self, "conv2", self.channels, 3, self.strides)(y)
+        y = nn.relu(_batch_norm(self, "bn2")(y, train))
+        y = _conv(self, "conv3", self.output_channels, 1)(y)
+        y = _last_norm(self, "bn3")(y, train)
         y = StochasticDepth(self.drop_rate, name="stochastic_depth")(y, train, positions)
         if self.project:
-            strides = self.strides
-            if self.pooled and strides == 2:
-                x, strides = halving_average_pool(x), 1
-            x = conv("shortcut_conv", self.output_channels, 1, strides)(x)
-            x = batch_norm("shortcut_bn")(x, train)
+            x = _projected(self, x, self.output_channels, train)
         return _join(x, y) if train else lax.platform_dependent(x, y, cpu=_join_once, default=_join)
+
+
+# The layers that both kinds of block make in the same way, as submodules of the block.
+
+
+def _conv(block: BasicBlock | Bottleneck, name: str, features: int, size: int, strides: int = 1) -> Conv:
+    return Conv(features, size, strides, size // 2, use_bias=False, dtype=block.dtype, split=block.split, name=name)
+
+
+def _batch_norm(block: BasicBlock | Bottleneck, name: str, scale_init: Initializer = nn.initializers.ones) -> BatchNorm:
+    return BatchNorm(block.norm, block.axis_name, scale_init, name=name)
+
+
+def _last_norm(block: BasicBlock | Bottleneck, name: str) -> BatchNorm:
+    return _batch_norm(block, name, nn.initializers.zeros if block.zero_init else nn.initializers.ones)
+
+
+def _projected(block: BasicBlock | Bottleneck, x: Images, features: int, train: bool) -> Images:
+    """The shortcut by a 1x1 convolution with BatchNorm."""
+    strides = block.strides
+    if block.pooled and strides == 2:
+        x, strides = halving_average_pool(x), 1
+    x = _conv(block, "shortcut_conv", features, 1, strides)(x)
+    return _batch_norm(block, "shortcut_bn")(x, train)
 
 
 def _join(x: Images, y: Images) -> Images:
