@@ -6,7 +6,7 @@ import json
 import pytest
 from PIL import Image
 
-from jaxcnn.reporting import write
+from jaxcnn.reporting import more_figures, write
 from jaxcnn.reporting.findings import find
 from jaxcnn.reporting.read import read
 from tests import report_folders as folders
@@ -75,3 +75,25 @@ def test_one_run_shows_validation_loss_learning_rate_settings_and_its_hardest_im
     (tmp_path / "run" / "hardest.png").write_bytes(b"no picture")
     write.report([tmp_path / "run"], tmp_path / "out", command="report")
     assert "data:image" not in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_further_figures_of_the_test_are_a_table_with_the_spread_over_seeds(tmp_path):
+    for seed, balanced in enumerate((0.8, 0.9)):
+        folders.write_run(tmp_path / f"a{seed}", seed=seed, confusion=[[9, 1], [0, 10]])
+        path = tmp_path / f"a{seed}" / "test.json"
+        told = {"balanced_accuracy": balanced, "macro_auroc": 0.75, "top5_accuracy": 1.0, "of_my_own": 2.5}
+        folders.write_json(path, json.loads(path.read_text()) | told)
+    (table,) = more_figures.by_family(find(read([tmp_path]))).values()
+    assert table.columns == ["setting", "seeds", "balanced accuracy %", "AUROC %", "loss", "of my own"]
+    assert [cell.text for cell in table.rows[0][1:]] == ["2", "85.00 ± 7.07", "75.00 ± 0.00", "0.3 ± 0", "2.5 ± 0"]
+
+
+def test_a_report_has_f1_at_chosen_thresholds_and_r2_of_a_single_number(tmp_path):
+    run_of("multilabel", tmp_path / "m", 0.5)
+    f1 = {"at_half": {"micro_f1": 0.1}, "at_thresholds": {"micro_f1": 0.2}}
+    folders.write_json(tmp_path / "m" / "test.json", {"mean_average_precision": 0.5, "loss": 0.3} | f1)
+    run_of("regression", tmp_path / "r", 2.0, data__source="npz:nuclei.npz")
+    folders.write_json(tmp_path / "r" / "test.json", {"mean_absolute_error": 2.0, "by_name": {"nuclei": {"r2": 0.5}}})
+    tables = more_figures.by_family(find(read([tmp_path]))).values()
+    shown = {column: cell.text for table in tables for column, cell in zip(table.columns, table.rows[0], strict=True)}
+    assert (shown["micro F1 %"], shown["R²"]) == ("20.00", "0.5")

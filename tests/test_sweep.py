@@ -441,6 +441,8 @@ def test_a_config_file_without_a_sweep_or_with_a_broken_one_is_one_line(tmp_path
         ("cores", "smoke", 3),
         ("learning_rate", "", 8),
         ("learning_rate", "random", 16),
+        ("imbalance", "", 15),
+        ("folds", "", 10),
     ],
 )
 def test_the_shipped_sweeps_are_sound(file, variant, trials, root):

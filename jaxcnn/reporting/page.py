@@ -16,7 +16,7 @@ TEMPLATES = pathlib.Path(__file__).parent / "templates"
 # Sections of the page in order: name, title, its tables (a name, or the beginning of a name followed by *).
 SECTIONS = (
     ("results", "Results", ("results",)),
-    ("settings", "Settings", ("settings", "comparisons")),
+    ("settings", "Settings", ("settings", "figures-*", "comparisons")),
     ("effects", "What each choice does", ()),
     ("curves", "Training curves", ()),
     ("times", "Time", ("time-to-accuracy", "pareto")),

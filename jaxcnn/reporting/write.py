@@ -7,7 +7,18 @@ import pathlib
 from typing import Any
 
 from jaxcnn.config import UserError
-from jaxcnn.reporting import charts, contents, convergence, labels, page, plots, provenance, run_charts, tables
+from jaxcnn.reporting import (
+    charts,
+    contents,
+    convergence,
+    labels,
+    more_figures,
+    page,
+    plots,
+    provenance,
+    run_charts,
+    tables,
+)
 from jaxcnn.reporting.cautions import cautions
 from jaxcnn.reporting.classes import by_class
 from jaxcnn.reporting.findings import Findings, find, training_loss_curve, validation_curve
@@ -26,7 +37,7 @@ def report(
     material = read(paths)
     findings = find(material, best_on_test=best_on_test)
     title, command = labels.printable(title or _title(material)), labels.printable(command)
-    made = contents.tables(findings) | by_class(findings)
+    made = contents.tables(findings) | more_figures.by_family(findings) | by_class(findings)
     remarks = cautions(findings)
     try:
         folder = out / "plots"
