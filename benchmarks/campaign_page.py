@@ -9,6 +9,7 @@ from typing import Any
 
 from benchmarks import report
 from benchmarks.campaign_run import DONE, Campaign, in_words, read_json
+from jaxcnn.machine import whole_files
 from jaxcnn.train.workdir import write_json
 
 JSON, MARKDOWN = "campaign.json", "campaign.md"
@@ -36,7 +37,7 @@ def write(campaign: Campaign, *, small: bool) -> tuple[pathlib.Path, pathlib.Pat
     }
     paths = campaign.options.folder / JSON, campaign.options.folder / MARKDOWN
     write_json(paths[0], record)
-    report.write_text(paths[1], markdown(record, campaign.options.folder), errors="backslashreplace")
+    whole_files.write(paths[1], markdown(record, campaign.options.folder).encode(errors="backslashreplace"))
     return paths
 
 

@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from jaxcnn.config import UserError
+from jaxcnn.machine import whole_files
 
 TITLE = "# Benchmarks\n\njaxcnn beside its peers, in turns on one machine. Each command rewrites its own section."
 
@@ -38,15 +39,8 @@ def write(out: pathlib.Path, section: str, record: dict[str, Any], markdown: str
     text = old.sub(lambda _: block, text) if old.search(text) else f"{text.rstrip()}\n\n{block}\n"
     paths = out.with_name(out.name + ".json"), out.with_name(out.name + ".md")
     for path, content in zip(paths, (json.dumps(sections | {section: record}, indent=2) + "\n", text), strict=True):
-        write_text(path, content)
+        whole_files.write(path, content)
     return paths
-
-
-def write_text(path: pathlib.Path, text: str, errors: str = "strict") -> None:
-    """Write a file in UTF-8, whole or not at all; `errors` as in `str.encode`."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8", errors=errors)
-    part.replace(path)
 
 
 def _marks(section: str) -> tuple[str, str]:

@@ -9,6 +9,7 @@ from rich.console import Console
 from jaxcnn.study import folder as files
 from jaxcnn.study import table
 from jaxcnn.tasks.classification import Accuracy
+from jaxcnn.train import workdir
 
 ACCURACY = Accuracy.headline
 
@@ -31,7 +32,7 @@ def trial(root, number, state, *, seconds=10.0, accuracy=None, reason=None, prog
         record |= {"wall_seconds": seconds, "train_seconds": seconds / 2}
     place = files.trial_folder(root, number)
     place.mkdir(parents=True, exist_ok=True)
-    files.write_json(place / files.TRIAL, record)
+    workdir.write_json(place / files.TRIAL, record)
 
 
 def board(root, programs="aaaa"):

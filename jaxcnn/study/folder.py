@@ -6,8 +6,6 @@ A report reads only these files. The store of the study (`study.db` by default) 
 import contextlib
 import dataclasses
 import datetime
-import json
-import os
 import pathlib
 import platform
 from collections.abc import Iterator
@@ -17,6 +15,7 @@ import jaxcnn.config as configs
 from jaxcnn.config import Config, UserError
 from jaxcnn.machine import json_text, locks
 from jaxcnn.study import spec
+from jaxcnn.train.workdir import write_json
 
 SWEEP, TRIAL, TRIALS, LOG = "sweep.json", "trial.json", "trials", "log.txt"
 # Lock files: of the sweep while it is created, and while a trial is chosen; of a trial while it has a worker.
@@ -119,13 +118,6 @@ def newest_checkpoint(trial: pathlib.Path) -> int:
     folder = trial / "checkpoints"
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     return max((int(name) for name in names if name.isdigit()), default=0)
-
-
-def write_json(path: pathlib.Path, value: Any) -> None:
-    """Write JSON so that no reader ever sees a partial file, even after a crash."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    part.replace(path)
 
 
 def now() -> str:

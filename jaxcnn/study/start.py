@@ -19,7 +19,7 @@ from jaxcnn.study.folder import Definition
 from jaxcnn.study.trial_queue import TrialQueue
 from jaxcnn.tasks import by_name
 from jaxcnn.text import counted
-from jaxcnn.train.workdir import MAY_CHANGE
+from jaxcnn.train.workdir import MAY_CHANGE, write_json
 
 DATABASE = "study.db"
 MULTI_OBJECTIVE = ("nsga2", "nsga3")
@@ -194,7 +194,7 @@ def _write(
         "created": there.get("created") or files.now(),
         "environment": environment,
     }
-    files.write_json(folder / files.SWEEP, definition.to_json() | record)
+    write_json(folder / files.SWEEP, definition.to_json() | record)
 
 
 def open_queue(folder: pathlib.Path, definition: Definition, storage: Any, plan: plans.Plan) -> TrialQueue:

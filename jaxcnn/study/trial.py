@@ -21,6 +21,7 @@ from jaxcnn.train.hooks import Hooks, Shared
 from jaxcnn.train.interrupts import Interrupted, Interrupts
 from jaxcnn.train.loop import train
 from jaxcnn.train.summary import headline_of
+from jaxcnn.train.workdir import write_json
 
 
 class Pruned(Exception):
@@ -233,13 +234,13 @@ def _begin(queue: TrialQueue, lease: Lease, folder: pathlib.Path) -> dict[str, A
         "ended": None,
         "values": {},
     }
-    files.write_json(folder / files.TRIAL, record)
+    write_json(folder / files.TRIAL, record)
     return record
 
 
 def _write(folder: pathlib.Path, record: dict[str, Any], outcome: Outcome) -> None:
     kept = ("images_per_second", "compile_seconds", "train_seconds", "eval_seconds", "wall_seconds", "test", "val_best")
-    files.write_json(
+    write_json(
         folder / files.TRIAL,
         record
         | {"state": outcome.state, "reason": outcome.reason, "values": outcome.values}

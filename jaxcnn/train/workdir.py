@@ -17,7 +17,7 @@ from jaxcnn.config import Config, UserError
 from jaxcnn.config.rules import HELD_OUT
 from jaxcnn.data import place
 from jaxcnn.data.source import Splits
-from jaxcnn.machine import json_text, locks
+from jaxcnn.machine import json_text, locks, whole_files
 from jaxcnn.machine.heartbeat import Cluster
 from jaxcnn.machine.meeting import HostsError
 from jaxcnn.text import distinct, shown
@@ -326,10 +326,8 @@ def free_name(path: pathlib.Path) -> pathlib.Path:
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-    """Write JSON atomically: no reader meets half a file, and no crash leaves one."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(as_json(value), encoding="utf-8")
-    part.replace(path)
+    """Write JSON whole or not at all."""
+    whole_files.write(path, as_json(value))
 
 
 def as_json(value: Any) -> str:

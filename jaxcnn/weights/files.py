@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxcnn.config import UserError
-from jaxcnn.machine import extras
+from jaxcnn.machine import extras, whole_files
 from jaxcnn.text import shown
 
 HALF = ("float16", "bfloat16")
@@ -127,11 +127,9 @@ def write(path: pathlib.Path, arrays: Mapping[str, np.ndarray], facts: Mapping[s
     extras.need("safetensors", "writing safetensors")
     from safetensors.numpy import save
 
-    part = path.with_name(f".{path.name}.part")
+    content = save({name: np.ascontiguousarray(value) for name, value in arrays.items()}, dict(facts))
     try:
-        content = save({name: np.ascontiguousarray(value) for name, value in arrays.items()}, dict(facts))
-        part.write_bytes(_sorted(content))
-        part.replace(path)
+        whole_files.write(path, _sorted(content))
     except OSError as error:
         raise UserError(f"{shown(str(path))} cannot be written: {error.strerror}") from error
 

@@ -1,0 +1,19 @@
+"""Files that are written whole or not at all: no reader meets half a file, and no crash leaves one."""
+
+import os
+import pathlib
+
+
+def write(path: pathlib.Path, content: str | bytes) -> None:
+    """Write a file beside its place, then put it there; text in UTF-8. Several processes may write one path.
+
+    Raises:
+      OSError: it cannot be written; what was there before is unchanged.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(content.encode() if isinstance(content, str) else content)
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
