@@ -17,7 +17,7 @@ from jaxcnn.machine import mesh as meshes
 from jaxcnn.machine.heartbeat import Cluster, Standing
 from jaxcnn.tasks.kept import Kept
 from jaxcnn.tasks.task import Collector
-from jaxcnn.train import assess, curves, fitted, loaders, mistakes, origin, summary, told, workdir
+from jaxcnn.train import assess, curves, final_figures, fitted, loaders, mistakes, origin, summary, told, workdir
 from jaxcnn.train.damage import DamagedError
 from jaxcnn.train.drive import Driver
 from jaxcnn.train.due import Due, due_steps
@@ -150,7 +150,7 @@ def finish(session: Session) -> dict[str, Any]:
     test, collected = _test(session)
     session.interrupts.enter("finish")
     session.progress.wall_seconds += time.time() - session.started
-    figures = summary.make(session, test, time.time() - began)
+    figures = final_figures.of(session, test, time.time() - began)
     if session.cluster.first:
         if test is not None:
             assess.write_test(session.folder, test | collected)
