@@ -1,0 +1,55 @@
+"""The structure of the package: rooms import only those above them in CONTRIBUTING's table, and no modules a circle."""
+
+import ast
+import graphlib
+import re
+
+MOST_LINES = 350
+
+
+def modules(root):
+    """The dotted names of all modules, with their paths."""
+    paths = {path.relative_to(root).with_suffix(""): path for path in (root / "jaxcnn").rglob("*.py")}
+    return {".".join(name.parts).removesuffix(".__init__"): path for name, path in paths.items()}
+
+
+def imports(name, path, known):
+    """The modules of jaxcnn that one imports anywhere in its file, also for types only."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= (names & known) | ({node.module} if names - known else set())
+    return (found & known) - {name}
+
+
+def room(name):
+    """The room of a module; None for those beside the rooms."""
+    parts = name.split(".")
+    return parts[1] if len(parts) > 2 else None
+
+
+def test_a_room_imports_only_rooms_above_it_and_no_modules_import_each_other_in_a_circle(root):
+    paths = modules(root)
+    graph = {name: imports(name, path, set(paths)) for name, path in paths.items()}
+    table = re.findall(r"^\| (`jaxcnn/.*?) \|", (root / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    rooms = [name for row in table for name in re.findall(r"`jaxcnn/(\w+)/`", row)]
+    assert set(rooms) == {room(name) for name in paths} - {None}
+    upward = [
+        f"{name} imports {other}"
+        for name, others in graph.items()
+        for other in others
+        if room(name) and room(other) and rooms.index(room(other)) > rooms.index(room(name))
+    ]
+    assert upward == []
+    del graph["jaxcnn"]  # `import jaxcnn` imports the rest only when it is used
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError
+
+
+def test_modules_are_short_and_there_is_no_drawer_for_odds_and_ends(root):
+    folders = ("jaxcnn", "benchmarks", "configs", "docs", "examples")
+    files = [path for folder in folders for path in (root / folder).rglob("*.py")]
+    assert [path for path in files if len(path.read_text().splitlines()) >= MOST_LINES] == []
+    assert [path for path in files if path.stem in ("utils", "util", "helpers", "misc")] == []
