@@ -22,6 +22,9 @@ import pytest
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_NUM_CPU_DEVICES"] = "8"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+# Else every worker, and every command that is started anew, would compile all modules from their sources.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 UNUSED_DAYS = 14
 MANY = 0.25  # part of the regions of memory that a process may map
