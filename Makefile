@@ -7,6 +7,7 @@
 #                      Chromium, LaTeX
 # make test-hosts   runs of several hosts under a real Slurm and MPI, on this machine; needs root and Debian; twelve
 #                   minutes, or two with HOSTS='hosts and not long'
+# make audit        known vulnerabilities of the pinned packages; asks the advisories of PyPI
 # make docs         the documentation's site, into build/docs; warnings are errors, and links are checked
 # All first make a virtual environment with the pinned packages, which takes some minutes once.
 
@@ -17,7 +18,7 @@ DOCS_READY := $(VENV)/.ready-docs
 RUN := $(VENV)/bin/python -m
 HOSTS ?= hosts
 
-.PHONY: quickstart check check-newest quick test durations test-services test-hosts docs lock clean
+.PHONY: quickstart check check-newest quick test durations test-services test-hosts audit docs lock clean
 
 quickstart: $(READY)
 	$(RUN) jaxcnn.main --config=configs/quickstart.py
@@ -58,6 +59,11 @@ test-services: $(READY)
 test-hosts: $(READY)
 	sh tests/hosts/install.sh
 	$(RUN) pytest -m '$(HOSTS)' --durations 10 tests/hosts
+
+audit:
+	$(PYTHON) -m venv $(VENV)-audit
+	$(VENV)-audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	$(VENV)-audit/bin/pip-audit --requirement requirements.lock --no-deps --disable-pip
 
 docs: $(DOCS_READY)
 	$(RUN) sphinx --fail-on-warning --keep-going --fresh-env --quiet -b html docs build/docs
