@@ -88,4 +88,4 @@ lock: $(READY)
 		--quiet --upgrade --output-file requirements.lock pyproject.toml
 
 clean:
-	rm -rf $(VENV) .venv-newest build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-audit .venv-newest build *.egg-info .mypy_cache .pytest_cache .ruff_cache
