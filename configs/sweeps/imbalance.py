@@ -5,8 +5,8 @@
     python -m jaxcnn.report runs/imbalance
 
 The set is that of `configs/tasks/imbalance.py`: nothing done, class weights, focal loss, logit adjustment, balanced
-sampling. The report has balanced accuracy and AUROC beside the accuracy. Takes a quarter of an hour on two CPU cores. Variant:
-`:smoke` takes seconds, on the handwritten digits.
+sampling. The report has balanced accuracy and AUROC beside the accuracy. Takes a quarter of an hour on two CPU cores.
+Variant: `:smoke` takes seconds, on the handwritten digits.
 """
 
 from typing import Any
