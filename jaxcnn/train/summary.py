@@ -5,7 +5,7 @@ import pathlib
 from typing import TYPE_CHECKING, Any
 
 from jaxcnn.config import Config, UserError
-from jaxcnn.learn import executables
+from jaxcnn.learn import executables, prune
 from jaxcnn.learn.state import count_parameters
 from jaxcnn.machine.mesh import describe
 from jaxcnn.tasks.headline import Headline
@@ -69,6 +69,9 @@ def make(session: "Session", test: dict[str, Any] | None, test_seconds: float) -
         "wall_seconds": progress.wall_seconds,
         "starts": progress.starts,
     }
+    if spec.prune.is_on:
+        zeros, weights = (sum(numbers) for numbers in zip(*prune.counts(session.state.params).values(), strict=True))
+        figures |= {"sparsity": zeros / weights}  # of all kernels, also those that are never pruned
     return figures | _utilisation(session, rate)
 
 
@@ -151,6 +154,8 @@ def last_line(figures: dict[str, Any]) -> str:
             outcome += f", {figure.shown(augmented)} with test-time augmentation ({figures['tta']})"
     else:
         outcome = "no test split"
+    if figures.get("sparsity"):
+        outcome += f", {100 * figures['sparsity']:.1f}% of the weights of kernels pruned"
     full = ", protocol=full (no validation split)" if figures["protocol"] == "full" else ""
     shares = [
         f"{100 * share:.0f}% of peak {what}"
