@@ -100,7 +100,7 @@ def pruned(prune: Prune, part: Collection, before: Collection, step: Step, total
         own = prune.scope == "layer" or number_of(path, prune.layers, -1.0) >= 0
         groups.setdefault(path if own else POOLED, []).append(path)
     share, due = share_at(prune, step + 1, total_steps)
-    limits = {}
+    limits: dict[str, Step] = {}
     for paths in groups.values():
         weights = [leaves[path] for path in paths]
         at_the_end = chosen[paths[0]] * sum(each.size for each in weights)

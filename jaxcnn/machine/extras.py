@@ -11,6 +11,7 @@ EXTRAS = {
     "tensorboard": ("tensorboardX",),
     "parquet": ("pyarrow",),
     "tiff": ("tifffile",),
+    "compress": ("zstandard",),
     "safetensors": ("safetensors",),
     "hub": ("huggingface_hub",),
     "wandb": ("wandb",),
