@@ -1,6 +1,7 @@
 """Compressed weights: what is written is read to the bit, what is damaged is refused, and sizes are those of files."""
 
 import hashlib
+import json
 import struct
 
 import numpy as np
@@ -14,7 +15,7 @@ from jaxcnn.train import assess, trained
 from jaxcnn.weights import compressed, files, huffman
 from jaxcnn.weights import shared as sharing
 from jaxcnn.weights.shared import Shared
-from tests import digits, small
+from tests import digits, runs, small
 from tests.test_starting import same, started
 
 SEED = np.random.default_rng(0)
@@ -220,3 +221,23 @@ def test_the_tables_have_a_line_for_each_step_and_layer(run, result):
     lines = deep.table(rows, network)
     assert len(lines) == 2 + len(rows) and f"| {rows[-1].size:,} |" in lines[-1] and "accuracy | loss |" in lines[0]
     assert len(deep.table_of_layers(layers)) == 2 + len(layers)
+
+
+def test_the_command_writes_a_file_that_it_measures_again_and_tells_wrong_flags_in_one_line(run, tmp_path):
+    folder, _, _ = run
+    out = tmp_path / "b.jxc"
+    code, output = runs.run(f"--workdir={folder}", f"--out={out}", module="jaxcnn.compress")
+    assert code == 0 and "no weight is zero; train with --config.prune.sparsity=0.9" in output
+    steps = json.loads((tmp_path / "b.jxc.json").read_text())["steps"]
+    assert steps[-1]["size"] == out.stat().st_size and "| float32 |" in output
+    code, output = runs.run(f"--workdir={folder}", f"--check={out}", module="jaxcnn.compress")
+    assert code == 0 and f"loss {steps[-1]['figures']['loss']:.4f}" in output
+    out.write_bytes(out.read_bytes()[:-1])
+    for wrong, words in (
+        ((f"--check={out}",), "is damaged (its checksum is another)"),
+        ((f"--check={out}", f"--out={out}"), "give one of them"),
+        (("--conv_bits=13",), "--conv_bits=13: bits of shared values are 1 to 12"),
+        (("--layer_bits=conv1",), "write <pattern of the whole path>=<bits>"),
+    ):
+        code, output = runs.run(f"--workdir={folder}", *wrong, module="jaxcnn.compress")
+        assert code == 2 and words in output.splitlines()[-1]

@@ -13,6 +13,7 @@ EXTRAS = {
     "tiff": ("tifffile",),
     "compress": ("zstandard",),
     "safetensors": ("safetensors",),
+    "onnx": ("onnx", "onnxruntime"),
     "hub": ("huggingface_hub",),
     "wandb": ("wandb",),
     "mlflow": ("mlflow",),
