@@ -73,26 +73,28 @@ def main() -> int:
     network, remarks = trained.load(folder, CHECKPOINT.value, WEIGHTS.value, 1)
     for remark in remarks:
         print(f"jaxcnn: {remark}")
-    print(f"jaxcnn: {out}: {_write(network, kind, out)} of step {network.step} ({network.weights} weights)")
+    what, how = _write(network, kind, out)
+    print(f"jaxcnn: {out}: {what} of step {network.step} ({network.weights} weights), {how}")
     if verify:
         _verify(network, folder, out)
     return 0
 
 
-def _write(network: "Trained", kind: str, out: pathlib.Path) -> str:
-    """Write the file; return what is in it, in words."""
+def _write(network: "Trained", kind: str, out: pathlib.Path) -> tuple[str, str]:
+    """Write the file; return what is in it, and in which form, in words."""
     if kind == "safetensors":
         from jaxcnn.train import exported
 
-        return f"{exported.write(network, NAMES.value, out)} arrays with the names of {NAMES.value}"
+        return f"{exported.write(network, NAMES.value, out)} arrays", f"names of {NAMES.value}"
     if kind == "onnx":
         from jaxcnn.deploy import onnx_file
 
-        return f"{onnx_file.write(network, out, FOLD.value)} operators"
+        count = onnx_file.write(network, out, FOLD.value)
+        return f"{count} operators", f"BatchNorm {'folded' if FOLD.value else 'as it is'}"
     from jaxcnn.deploy import stablehlo
 
     stablehlo.write(network, out)
-    return f"a program for {', '.join(stablehlo.PLATFORMS)}"
+    return "the network", f"for {', '.join(stablehlo.PLATFORMS)}"
 
 
 def _verify(network: "Trained", folder: pathlib.Path, out: pathlib.Path) -> None:

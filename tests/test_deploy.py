@@ -203,7 +203,11 @@ def test_the_commands_write_verify_and_time_a_file_and_tell_wrong_flags_in_one_l
     _, _, folder = run
     flags = (f"--workdir={folder}/run", f"--out={tmp_path}/b.onnx", "--format=onnx")
     code, output = runs.run(*flags, "--verify", module="jaxcnn.export")
-    assert code == 0 and "b.onnx: 16 operators of step 40 (ema weights)" in output and "100.00%" in output
+    assert (
+        code == 0
+        and "b.onnx: 16 operators of step 40 (ema weights), BatchNorm folded" in output
+        and "100.00%" in output
+    )
     assert (tmp_path / "b.onnx").read_bytes() == (folder / "a.onnx").read_bytes()
     timed = (f"--file={tmp_path}/b.onnx", "--seconds=0", "--batches=2,1", f"--out={tmp_path}/l.json")
     code, output = runs.run(*timed, module="jaxcnn.latency")

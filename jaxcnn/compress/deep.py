@@ -22,7 +22,7 @@ from jaxcnn.machine import mesh as meshes
 from jaxcnn.train import exported, seals
 from jaxcnn.train.trained import Trained
 from jaxcnn.weights import compressed
-from jaxcnn.weights.shared import Shared, relative
+from jaxcnn.weights.shared import Shared, relative, shortest
 
 MOST_BITS = 12  # of a shared value: more saves little beside float16
 VALUE_BITS = 32
@@ -171,8 +171,6 @@ def _fixed_length(array: Shared, bits: int, values: int) -> int:
 
 
 def _layer(name: str, array: Shared) -> Layer:
-    from jaxcnn.weights.shared import shortest
-
     size = len(compressed.packed({name: array}, {})) - len(compressed.packed({}, {}))
     live = int(np.count_nonzero(array.codes))
     return Layer(_path(name), array.codes.size, live, len(array.codebook), shortest(array).index_bits, size)
