@@ -15,6 +15,7 @@ EXTRAS = {
     "safetensors": ("safetensors",),
     "onnx": ("onnx", "onnxruntime"),
     "hub": ("huggingface_hub",),
+    "serve": ("starlette", "uvicorn"),
     "wandb": ("wandb",),
     "mlflow": ("mlflow",),
 }
