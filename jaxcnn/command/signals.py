@@ -25,6 +25,7 @@ LEAVING_SECONDS = 5.0
 _INSISTENT = (signal.SIGTERM, signal.SIGINT)
 _STOPPING = {
     "sweep": "stopping",
+    "serve": "answering what has come, then stopping",
     "measure": "stopping what is measured",
     "finish": "stopping after the last files are written",
 }

@@ -165,6 +165,23 @@ class Optim:
 
 
 @dataclasses.dataclass(frozen=True)
+class Prune:
+    """Weights that become zero during training, those of the smallest magnitude first, and stay zero."""
+
+    sparsity: Fraction = 0.0  # share of the weights of kernels that are zero at the end; 0: off
+    scope: Literal["layer", "global"] = "layer"  # the smallest of each layer, or of all layers together
+    layers: tuple[tuple[str, float], ...] = ()  # (pattern of paths, sparsity of each of these layers); 0: never pruned
+    begin: Fraction = 0.0  # from this share of the run on, zeros stay zero
+    end: Fraction = 0.6  # share of the run at which the sparsity is reached; it rises from 0 by a cubic curve
+    every: Positive = 100  # steps between prunings; the last is at `end`
+
+    @property
+    def is_on(self) -> bool:
+        """Whether any layer is pruned."""
+        return self.sparsity > 0 or any(share > 0 for _, share in self.layers)
+
+
+@dataclasses.dataclass(frozen=True)
 class Init:
     """The weights that a run starts from (`jaxcnn.weights`). A resumed run has its own, and never reads them again."""
 
@@ -260,6 +277,7 @@ class Config:
     data: Data = Data()
     augment: Augment = Augment()
     optim: Optim = Optim()
+    prune: Prune = Prune()
     schedule: Schedule = Schedule()
     run: Run = Run()
     checkpoint: Checkpoint = Checkpoint()

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, get_type_hints
 
 from jaxcnn.config import networks, open_names, ranges
-from jaxcnn.config.fields import Config, Init, Model, Optim, Task
+from jaxcnn.config.fields import Config, Init, Model, Optim, Prune, Task
 
 OF_OUR_OPTIMIZERS = ("momentum", "nesterov", "beta2", "epsilon", "trust_coefficient", "newton_schulz_steps")
 STARTS = ("workdir", "file", "hub")  # kinds of config.init.source
@@ -125,6 +125,7 @@ def _impossible(config: Config) -> list[str]:
         f"{config.data.dtype!r}, set policy='none', and brightness, contrast, saturation and hue to 0",
     )
     wrong += _impossible_init(config.init)
+    wrong += _impossible_pruning(config.prune)
     given = bool(augment.mean or augment.std)
     need(
         given == (augment.normalize_by == "given") and (augment.normalize or augment.normalize_by in ("auto", "own")),
@@ -203,6 +204,22 @@ def _impossible_init(init: Init) -> list[str]:
     of_files = [name for name in ("names", "half") if getattr(init, name) != getattr(Init, name)]
     others, what = (of_files, "file:' or 'hub:") if kind == "workdir" else (of_workdirs, "workdir:")
     return [f"config.init.{name} is for a source '{what}', not {init.source!r:.200}" for name in others]
+
+
+def _impossible_pruning(prune: Prune) -> list[str]:
+    """The mistakes in what is pruned."""
+    wrong = []
+    if not all(0 <= share < 1 for _, share in prune.layers):
+        wrong.append(f"config.prune.layers must have only sparsities in [0, 1), but is {prune.layers}")
+    if not prune.is_on:
+        names = ("scope", "layers", "begin", "end", "every")
+        changed = [name for name in names if getattr(prune, name) != getattr(Prune, name)]
+        wrong += [f"config.prune.{name} has no effect without config.prune.sparsity above 0" for name in changed]
+    if prune.begin > prune.end:
+        wrong.append(f"config.prune.begin={prune.begin:g} must not be after config.prune.end={prune.end:g}")
+    if prune.scope == "global" and prune.is_on and not prune.sparsity:
+        wrong.append("config.prune.scope='global' needs config.prune.sparsity, that of all layers together")
+    return wrong
 
 
 def _impossible_task(task: Task, optim: Optim) -> list[str]:

@@ -10,7 +10,7 @@ from flax.typing import Collection, VariableDict
 from jaxcnn import models
 from jaxcnn.config import ConfigError
 from jaxcnn.config.layers import Layers
-from jaxcnn.learn import rates
+from jaxcnn.learn import prune, rates
 from jaxcnn.learn.step_spec import StepSpec
 from jaxcnn.models import split
 from jaxcnn.models.batch_norm import PartlyFrozen
@@ -47,13 +47,18 @@ def head_of(spec: StepSpec) -> str:
 
 
 def check_layers(spec: StepSpec) -> None:
-    """Refuse patterns of `optim.layers` that match nothing, or leave nothing to train.
+    """Refuse patterns of `optim.layers` or `prune.layers` that match nothing, or leave nothing to train.
 
     Raises:
       ConfigError: one does.
     """
-    if spec.optim.layers:
-        rates.check(spec.optim.layers, jax.eval_shape(lambda: _initialize(spec, spec.image_shape))["params"])
+    if spec.optim.layers or spec.prune.is_on:
+        variables = jax.eval_shape(lambda: _initialize(spec, spec.image_shape))
+        if spec.optim.layers:
+            rates.check(spec.optim.layers, variables["params"])
+        if spec.prune.is_on:
+            layers = layers_of(spec, variables.get("batch_stats", {}))
+            prune.check(spec.prune, rates.trainable(variables["params"], layers))
 
 
 def check_sides(spec: StepSpec) -> None:

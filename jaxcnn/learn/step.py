@@ -1,5 +1,6 @@
 """The training step, a pure function from state and batch to state and metrics; the evaluation and prediction steps."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -12,7 +13,7 @@ from jaxtyping import Array, Float32, Int32, Num
 
 from jaxcnn.data import augment, order
 from jaxcnn.data.batch import Batch, Constants
-from jaxcnn.learn import metrics, rates
+from jaxcnn.learn import metrics, prune, rates
 from jaxcnn.learn.network import layers_of, network
 from jaxcnn.learn.optim import make_optimizer
 from jaxcnn.learn.schedule import learning_rate_factor, whitening_bias_scale
@@ -108,6 +109,8 @@ def uphill(spec: StepSpec, gradients: Callable[[Collection], Gradients], state: 
       gradients: gives the gradients of the whole batch at some parameters.
       state: the state before the step.
     """
+    if spec.prune.is_on:
+        gradients = functools.partial(_of_live_weights, spec, gradients, state)
     here = gradients(state.params)
     if not spec.optim.sam_radius:
         return here
@@ -116,6 +119,15 @@ def uphill(spec: StepSpec, gradients: Callable[[Collection], Gradients], state: 
     distance = spec.optim.sam_radius / (optax.tree.norm(ascent) + SMALLEST_NORM)
     moved = jax.tree.map(lambda weight, direction: weight + distance * direction, part, ascent)
     return Gradients(gradients(rates.merged(moved, state.params)).grads, here.sums, here.batch_stats)
+
+
+def _of_live_weights(
+    spec: StepSpec, gradients: Callable[[Collection], Gradients], state: State, params: Collection
+) -> Gradients:
+    """The gradients at some parameters, with zeros for the weights that are pruned."""
+    found = gradients(params)
+    grads = prune.masked(spec.prune, found.grads, state.params, state.step, spec.total_steps)
+    return Gradients(grads, found.sums, found.batch_stats)
 
 
 def update(spec: StepSpec, state: State, gradients: Gradients) -> tuple[State, StepMetrics]:
@@ -145,13 +157,19 @@ def update(spec: StepSpec, state: State, gradients: Gradients) -> tuple[State, S
     optimizer = make_optimizer(spec.optim, state.hyper, _known_after(norm, learning_rate), scale)
     part = rates.trainable(state.params, layers)
     updates, opt_state = optimizer.update(grads, state.opt_state, part)
-    params = rates.merged(optax.apply_updates(part, updates), state.params)
+    part = optax.apply_updates(part, updates)
+    if spec.prune.is_on:
+        part = prune.pruned(spec.prune, part, state.params, state.step, spec.total_steps)
+    params = rates.merged(part, state.params)
+    ema = _average(spec, state, {"params": params, "batch_stats": gradients.batch_stats})
+    if spec.prune.is_on and ema is not None:
+        ema |= {"params": prune.masked(spec.prune, ema["params"], params, state.step, spec.total_steps)}
     next_state = State(
         step=state.step + 1,
         params=params,
         batch_stats=gradients.batch_stats,
         opt_state=opt_state,
-        ema=_average(spec, state, {"params": params, "batch_stats": gradients.batch_stats}),
+        ema=ema,
         hyper=state.hyper,
     )
     return next_state, StepMetrics(gradients.sums, norm, learning_rate)

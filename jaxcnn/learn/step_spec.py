@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxcnn.config import Augment, Config, ConfigError, Model, Norm, Optim, Schedule
+from jaxcnn.config import Augment, Config, ConfigError, Model, Norm, Optim, Prune, Schedule
 from jaxcnn.data.order import MAX_PLACES
 from jaxcnn.machine import plugins
 from jaxcnn.tasks.task import Task
@@ -23,7 +23,7 @@ class StepSpec:
 
     Attributes:
       global_batch_size: examples per step.
-      model, norm, augment, optim, schedule: as in the config; the traced fields of `optim` are blanked.
+      model, norm, augment, optim, prune, schedule: as in the config; the traced fields of `optim` are blanked.
       task: what the network learns, for the classes of the data set.
       image_shape: (H, W, C).
       image_dtype: type of the pixels.
@@ -49,6 +49,7 @@ class StepSpec:
     small_side: int = 0
     image_dtype: str = "uint8"
     code: str = ""
+    prune: Prune = dataclasses.field(default_factory=Prune)
 
     @property
     def steps_per_epoch(self) -> float:
@@ -101,6 +102,7 @@ def make_spec(config: Config, *, task: Task, image_shape: tuple[int, int, int], 
         shard_params=config.parallel.shard_params,
         image_dtype=config.data.dtype,
         code=plugins.token(config),
+        prune=config.prune,
     )
 
 

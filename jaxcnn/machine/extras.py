@@ -11,8 +11,11 @@ EXTRAS = {
     "tensorboard": ("tensorboardX",),
     "parquet": ("pyarrow",),
     "tiff": ("tifffile",),
+    "compress": ("zstandard",),
     "safetensors": ("safetensors",),
+    "onnx": ("onnx", "onnxruntime"),
     "hub": ("huggingface_hub",),
+    "serve": ("starlette", "uvicorn"),
     "wandb": ("wandb",),
     "mlflow": ("mlflow",),
 }

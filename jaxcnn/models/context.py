@@ -24,7 +24,26 @@ class Context:
     positions: Positions | None = None
 
 
+_portable: contextvars.ContextVar[bool] = contextvars.ContextVar("portable", default=False)
 _current: contextvars.ContextVar[Context | None] = contextvars.ContextVar("context", default=None)
+
+
+@contextlib.contextmanager
+def portable() -> Iterator[None]:
+    """Inside, layers use one form for all platforms and batch sizes, as a file for other programs needs it.
+
+    It has convolutions, products and windows, and none of the forms that are faster on a CPU for some shapes.
+    """
+    token = _portable.set(True)
+    try:
+        yield
+    finally:
+        _portable.reset(token)
+
+
+def is_portable() -> bool:
+    """Whether the call that is being traced is inside `portable`."""
+    return _portable.get()
 
 
 def current() -> Context:

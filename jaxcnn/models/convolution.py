@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from jaxcnn.models import patches, winograd
+from jaxcnn.models import context, patches, winograd
 from jaxcnn.models.patches import Inputs, Kernel, Outputs
 
 # Below these, the transforms of tiles and kernel cost more than the saved multiplications. Larger tiles save more, but
@@ -61,6 +61,8 @@ def convolve(x: Inputs, kernel: Kernel, strides: int, padding: int, groups: int 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _convolve(x: Inputs, kernel: Kernel, geometry: Geometry) -> Outputs:
+    if context.is_portable():
+        return _by_lax(x, kernel, geometry)
     on_cpu = functools.partial(_on_cpu, geometry=geometry)
     by_lax = functools.partial(_by_lax, geometry=geometry)
     return lax.platform_dependent(x, kernel, cpu=on_cpu, default=by_lax)

@@ -10,6 +10,8 @@ import jax
 from jax import lax
 from jaxtyping import Array, Float
 
+from jaxcnn.models import context
+
 Rows = Float[Array, "b inputs"]
 Outputs = Float[Array, "b features"]
 Kernel = Float[Array, "features inputs"]
@@ -58,7 +60,7 @@ def _input_gradient(dy: Outputs, kernel: Kernel) -> Rows:
 
 
 def _few_rows(rows: Rows | Outputs, kernel: Kernel) -> bool:
-    return rows.shape[0] < FEW_ROWS and kernel.size >= LARGE_KERNEL
+    return not context.is_portable() and rows.shape[0] < FEW_ROWS and kernel.size >= LARGE_KERNEL
 
 
 def _few_times_transposed(x: Rows, kernel: Kernel) -> Outputs:

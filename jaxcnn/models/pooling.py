@@ -10,6 +10,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, UInt
 
+from jaxcnn.models import context
 from jaxcnn.models.geometry import check_covers
 
 Images = Float[Array, "b h w c"]
@@ -37,6 +38,9 @@ def max_pool(x: Images, window: int, strides: int, padding: int = 0, *, ceil: bo
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def _max_of_windows(x: Images, window: int, strides: int) -> Pooled:
+    if context.is_portable():
+        sides, steps = (1, window, window, 1), (1, strides, strides, 1)
+        return lax.reduce_window(x, np.array(-np.inf, x.dtype), lax.max, sides, steps, "VALID")
     # A maximum of slices is one pass over the image; XLA:CPU computes `reduce_window` one value at a time.
     return functools.reduce(jnp.maximum, _taps(x, window, strides))
 
@@ -143,7 +147,10 @@ def halving_average_pool(x: Images) -> Pooled:
     dtype = jnp.promote_types(x.dtype, jnp.float32)
     padded = jnp.pad(x.astype(dtype), ((0, 0), (0, height % 2), (0, width % 2), (0, 0)))
     rows, columns = (np.minimum(2, length - 2 * np.arange(-(-length // 2))) for length in (height, width))
-    total = functools.reduce(jnp.add, _taps(padded, 2, 2))
+    if context.is_portable():
+        total = lax.reduce_window(padded, np.array(0, dtype), lax.add, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+    else:
+        total = functools.reduce(jnp.add, _taps(padded, 2, 2))
     return (total / (rows[:, None] * columns)[..., None]).astype(x.dtype)
 
 

@@ -3,7 +3,7 @@
 import functools
 from typing import Any
 
-from jaxcnn.learn import executables
+from jaxcnn.learn import executables, prune
 from jaxcnn.learn.state import count_parameters
 from jaxcnn.machine.mesh import describe
 from jaxcnn.train import flops, summary
@@ -49,6 +49,9 @@ def of(session: Session, test: dict[str, Any] | None, test_seconds: float) -> di
         "wall_seconds": progress.wall_seconds,
         "starts": progress.starts,
     }
+    if spec.prune.is_on:
+        zeros, weights = (sum(numbers) for numbers in zip(*prune.counts(session.state.params).values(), strict=True))
+        figures |= {"sparsity": zeros / weights}  # of all kernels, also those that are never pruned
     return figures | _utilisation(session, rate)
 
 

@@ -166,9 +166,13 @@ def unreadable(path: pathlib.Path, error: Exception) -> UserError:
 
 def read(path: pathlib.Path, shape: tuple[int, int, int], data: Data) -> np.ndarray:
     """Pixels in the type and network's image shape; resized if that is square, otherwise the image must have it."""
+    return decoded(path.read_bytes(), shape, data)
+
+
+def decoded(content: bytes, shape: tuple[int, int, int], data: Data) -> np.ndarray:
+    """`read` of the bytes of an image. Raises Unreadable if they are none, or none of the shape."""
     height, width, channels = shape
     size = height if height == width else 0
-    content = path.read_bytes()
     pixels = decode_for(data, content, size, channels)
     if pixels.shape != shape:
         raise Unreadable(f"it is {pixels.shape[1]}x{pixels.shape[0]}, but the network accepts only {width}x{height}")

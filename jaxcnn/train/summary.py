@@ -75,6 +75,8 @@ def last_line(figures: dict[str, Any]) -> str:
             outcome += f", {figure.shown(augmented)} with test-time augmentation ({figures['tta']})"
     else:
         outcome = "no test split"
+    if figures.get("sparsity"):
+        outcome += f", {100 * figures['sparsity']:.1f}% of the weights of kernels pruned"
     full = ", protocol=full (no validation split)" if figures["protocol"] == "full" else ""
     shares = [
         f"{100 * share:.0f}% of peak {what}"

@@ -1,4 +1,4 @@
-"""Files of weights: safetensors and npz. Nothing in them is run; what is damaged or may run code is refused."""
+"""Files of weights. Nothing in them is run; what is damaged or may run code is refused."""
 
 import json
 import pathlib
@@ -12,6 +12,7 @@ import numpy as np
 from jaxcnn.config import UserError
 from jaxcnn.machine import extras, whole_files
 from jaxcnn.text import shown
+from jaxcnn.weights import compressed
 
 HALF = ("float16", "bfloat16")
 _CONVERT = (
@@ -27,7 +28,7 @@ _KINDS = {  # what else has weights, by its first bytes
 
 
 def read(path: pathlib.Path, half: bool = False) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The arrays of a file as float32, by name, and its facts (the metadata of safetensors; empty for npz).
+    """The arrays of a file as float32, by name, and its facts (its metadata; empty for npz).
 
     Args:
       path: the file.
@@ -46,7 +47,10 @@ def read(path: pathlib.Path, half: bool = False) -> tuple[dict[str, np.ndarray],
     for begin, what in _KINDS.items():
         if head.startswith(begin):
             raise UserError(f"{shown(str(path))} is {what}")
-    arrays, facts = _npz(path) if head.startswith(b"PK") else _safetensors(path)
+    if head == compressed.MAGIC or path.suffix == compressed.SUFFIX:
+        arrays, facts = compressed.read(path)
+    else:
+        arrays, facts = _npz(path) if head.startswith(b"PK") else _safetensors(path)
     return {name: _checked(path, name, value, half) for name, value in arrays.items()}, facts
 
 

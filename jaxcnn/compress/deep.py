@@ -1,0 +1,201 @@
+"""Deep Compression of a trained network into one file, with the size and the figures after each step.
+
+Han, Mao & Dally 2016, arXiv 1510.00149: prune (in training, `config.prune`), share weights, code by Huffman. The last
+row is measured on what the file decodes to. Codebooks are not trained further after sharing.
+"""
+
+import dataclasses
+import pathlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxcnn.compress import codebooks, floors
+from jaxcnn.config import UserError
+from jaxcnn.config.layers import Layers, number_of
+from jaxcnn.data.batch import Split
+from jaxcnn.learn import rates
+from jaxcnn.machine import mesh as meshes
+from jaxcnn.train import exported, seals
+from jaxcnn.train.trained import Trained
+from jaxcnn.weights import compressed
+from jaxcnn.weights.shared import Shared, relative, shortest
+
+MOST_BITS = 12  # of a shared value: more saves little beside float16
+VALUE_BITS = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Bits:
+    """The bits of the shared values of each layer.
+
+    Attributes:
+      convolution, dense: of kernels of these kinds; the paper has 8 and 5.
+      layers: (pattern of paths, bits), before these.
+    """
+
+    convolution: int = 8
+    dense: int = 5
+    layers: Layers = ()
+
+    def of(self, path: str, kernel: np.ndarray) -> int:
+        """The bits for a kernel."""
+        return int(number_of(path, self.layers, self.dense if kernel.ndim == 2 else self.convolution))
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A step: its name, the bytes of the network then, those after general coders, and its figures on the split."""
+
+    step: str
+    size: int
+    coded: dict[str, int]
+    figures: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """A kernel in the file: weights, how many are not zero, and its shared values and bytes."""
+
+    path: str
+    weights: int
+    live: int
+    values: int
+    index_bits: int
+    size: int
+
+
+def arrays_of(trained: Trained) -> dict[str, np.ndarray]:
+    """The arrays of a network, by name."""
+    return {name: np.asarray(jax.device_get(leaf)) for name, leaf in seals.leaves(trained.variables)}
+
+
+def with_arrays(trained: Trained, arrays: Mapping[str, np.ndarray]) -> Trained:
+    """The network with other weights.
+
+    Raises:
+      UserError: they are those of another network.
+    """
+    wanted = {name: leaf.shape for name, leaf in seals.leaves(trained.variables)}
+    if wanted != {name: each.shape for name, each in arrays.items()}:
+        raise UserError(
+            "the file has the weights of another network than the run; give the workdir that it was made of"
+        )
+    variables = jax.tree_util.tree_map_with_path(
+        lambda keys, leaf: meshes.put(arrays[rates.path_of(keys)], leaf.sharding), trained.variables
+    )
+    return dataclasses.replace(trained, variables=variables)
+
+
+def share(arrays: Mapping[str, np.ndarray], bits: Bits) -> dict[str, Shared | np.ndarray]:
+    """The arrays with shared values in place of kernels; all others as they are.
+
+    Raises:
+      UserError: a pattern of `bits` matches no kernel.
+    """
+    kernels = {_path(name): each for name, each in arrays.items() if each.ndim > 1}
+    for pattern, _ in bits.layers:
+        if not any(re.fullmatch(pattern, path) for path in kernels):
+            raise UserError(f"--layer_bits: {pattern!r} matches no kernel; there are {', '.join(kernels)}")
+    return {
+        name: codebooks.share(each, bits.of(_path(name), each)) if each.ndim > 1 else each
+        for name, each in arrays.items()
+    }
+
+
+def compress(
+    trained: Trained, split: Split, out: pathlib.Path, bits: Bits, say: Callable[[str], None] = print
+) -> tuple[list[Row], list[Layer]]:
+    """Write the file, and measure each step on a split.
+
+    Args:
+      trained: the network, usually a pruned one.
+      split: the examples of the figures.
+      out: the file.
+      bits: of shared values.
+      say: called with the name of each step before it is measured, which takes time.
+    """
+    arrays = arrays_of(trained)
+    rows = []
+    for name, form in floors.FORMS.items():
+        say(f"measuring {name} on {split.description}")
+        content, decoded = form(arrays)
+        figures = with_arrays(trained, decoded).evaluate(split)
+        rows.append(Row(name, len(content), floors.coded(content), figures))
+    of_float32 = rows[0].figures
+    say("sharing weights")
+    shared = share(arrays, bits)
+    exact = {name: Shared(np.unique(each[each != 0]), each != 0) for name, each in arrays.items() if each.ndim > 1}
+    others = sum(each.nbytes for name, each in arrays.items() if name not in exact)
+    pruned = sum(_fixed_length(each, VALUE_BITS, 0) for each in exact.values())
+    rows.append(Row("pruned: float32 and indices", pruned + others, {}, of_float32))
+    kernels = {name: each for name, each in shared.items() if isinstance(each, Shared)}
+    fixed = sum(_fixed_length(each, _width(each), len(each.codebook)) for each in kernels.values())
+    size = compressed.write(out, shared, exported.facts(trained))
+    decoded, _ = compressed.read(out)
+    for name, each in shared.items():
+        if not np.array_equal(decoded[name], each.decoded() if isinstance(each, Shared) else each):
+            raise AssertionError(f"{name} was not decoded as it was encoded")
+    say(f"measuring {out} on {split.description}")
+    figures = with_arrays(trained, decoded).evaluate(split)
+    rows.append(Row("shared values and indices", fixed + others, {}, figures))
+    rows.append(Row(f"Huffman words: {out.name}", size, {}, figures))
+    return rows, [_layer(name, each) for name, each in kernels.items()]
+
+
+def _path(name: str) -> str:
+    """The path of a parameter without its collection."""
+    return name.partition("/")[2]
+
+
+def _width(array: Shared) -> int:
+    """The bits of a number of a shared value, fillers included."""
+    return max(1, (array.alphabet - 1).bit_length())
+
+
+def _fixed_length(array: Shared, bits: int, values: int) -> int:
+    """The fewest bytes of a kernel with words of a fixed length: every weight, or each that is not zero and its index.
+
+    Args:
+      array: its values are not used, only which weights are zero.
+      bits: of a value.
+      values: of its codebook, float32.
+    """
+    tried = [array.codes.size * bits]
+    for index_bits in range(1, 9):
+        tried.append(len(relative(array, index_bits).codes) * (bits + index_bits))
+    return -(-min(tried) // 8) + 4 * values
+
+
+def _layer(name: str, array: Shared) -> Layer:
+    size = len(compressed.packed({name: array}, {})) - len(compressed.packed({}, {}))
+    live = int(np.count_nonzero(array.codes))
+    return Layer(_path(name), array.codes.size, live, len(array.codebook), shortest(array).index_bits, size)
+
+
+def table(rows: Sequence[Row], trained: Trained) -> list[str]:
+    """The rows as lines of a Markdown table."""
+    headline = trained.spec.task.evaluation.headline
+    coders = sorted({name for row in rows for name in row.coded})
+    head = ["step", "bytes", "times smaller", *coders, f"{headline.label}", "loss"]
+    lines = [head, ["---"] * len(head)]
+    for row in rows:
+        coded = [f"{row.coded[name]:,}" if name in row.coded else "" for name in coders]
+        times, figure = rows[0].size / row.size, headline.shown(row.figures[headline.name])
+        lines.append([row.step, f"{row.size:,}", f"{times:.1f}", *coded, figure, f"{row.figures['loss']:.4f}"])
+    return ["| " + " | ".join(line) + " |" for line in lines]
+
+
+def table_of_layers(layers: Sequence[Layer]) -> list[str]:
+    """The layers as lines of a Markdown table."""
+    lines = [["kernel", "weights", "not zero", "values", "index bits", "bytes", "bits per weight"], ["---"] * 7]
+    for each in layers:
+        live = f"{100 * each.live / each.weights:.1f}%"
+        rate = f"{8 * each.size / each.weights:.2f}"
+        lines.append(
+            [each.path, f"{each.weights:,}", live, f"{each.values}", f"{each.index_bits}", f"{each.size:,}", rate]
+        )
+    return ["| " + " | ".join(line) + " |" for line in lines]

@@ -1,0 +1,315 @@
+"""From a function of JAX to a graph of ONNX operators.
+
+The function is traced, and each primitive of the trace becomes operators; what depends on constants alone is computed
+here. ONNX has the channels of images before rows and columns, so a tensor of four dimensions is kept so from its first
+convolution on, and turned back only where the order of its values is seen.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend import core
+
+from jaxcnn.config import UserError
+from jaxcnn.deploy.graph import Graph
+
+BATCH = 4093  # a prime, which stands for any batch size while the function is traced
+TO_CHANNELS_FIRST, TO_CHANNELS_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
+_NHWC = ((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))  # dimension numbers of a convolution of our layers
+_CALLS = ("jit", "pjit", "closed_call", "core_call", "remat", "checkpoint", "custom_jvp_call", "custom_vjp_call")
+_SAME = ("copy", "copy_p", "stop_gradient", "optimization_barrier", "sharding_constraint", "reduce_precision")
+_UNARY = {
+    "neg": "Neg", "exp": "Exp", "log": "Log", "tanh": "Tanh", "logistic": "Sigmoid", "sqrt": "Sqrt", "erf": "Erf",
+    "abs": "Abs", "floor": "Floor", "ceil": "Ceil", "not": "Not",
+}  # fmt: skip
+_BINARY = {
+    "add": "Add", "add_any": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "max": "Max", "min": "Min", "pow": "Pow",
+    "gt": "Greater", "lt": "Less", "ge": "GreaterOrEqual", "le": "LessOrEqual", "eq": "Equal", "and": "And", "or": "Or",
+}  # fmt: skip
+DTYPES = {"float32": 1, "uint8": 2, "int8": 3, "uint16": 4, "int32": 6, "int64": 7, "bool": 9, "float16": 10}
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """A value that depends on the input: its name in the graph, its shape, and whether its channels come first there.
+
+    The shape is that of JAX, with the channels last and a batch size of `BATCH`.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    channels_first: bool = False
+
+
+Value = Tensor | np.ndarray  # an array may have sizes of 1 where it is the same along an axis
+
+
+def lower(function: Callable[[Any], Any], image: jax.ShapeDtypeStruct, name: str) -> Graph:
+    """The graph of a function of images, for any batch size.
+
+    Args:
+      function: of one array, with one array as its result.
+      image: shape and type of one image.
+      name: of the input in the graph.
+
+    Raises:
+      UserError: it has an operation that has no operator here.
+    """
+    # A symbolic batch size would do, but then JAX has general gathers in the place of slices.
+    image = jax.ShapeDtypeStruct((BATCH, *image.shape), image.dtype)
+    closed = jax.make_jaxpr(function)(image)
+    lowering = _Lowering()
+    (result,) = lowering.run(closed.jaxpr, closed.consts, [Tensor(name, image.shape)])
+    if not isinstance(result, Tensor):
+        raise UserError("the outputs of this network do not depend on the image, so there is no graph to write")
+    lowering.graph.output = lowering.channels_last(result).name
+    return lowering.graph
+
+
+class _Lowering:
+    def __init__(self) -> None:
+        self.graph = Graph()
+
+    def run(self, jaxpr: Any, consts: Sequence[Any], inputs: Sequence[Value]) -> list[Value]:
+        """The values of the results of a traced function."""
+        values: dict[Any, Value] = dict(zip(jaxpr.constvars, map(np.asarray, consts), strict=True))
+        values |= dict(zip(jaxpr.invars, inputs, strict=True))
+
+        def value_of(variable: Any) -> Value:
+            return np.asarray(variable.val) if isinstance(variable, core.Literal) else values[variable]
+
+        for eqn in jaxpr.eqns:
+            given = [value_of(each) for each in eqn.invars]
+            values |= dict(zip(eqn.outvars, self._results(eqn, given), strict=True))
+        return [value_of(each) for each in jaxpr.outvars]
+
+    def _results(self, eqn: Any, given: list[Value]) -> list[Value]:
+        name, shape = eqn.primitive.name, tuple(eqn.outvars[0].aval.shape)
+        if name in _CALLS:
+            inner = eqn.params.get("call_jaxpr", eqn.params.get("jaxpr"))
+            whole = hasattr(inner, "consts")
+            return self.run(inner.jaxpr if whole else inner, inner.consts if whole else (), given)
+        if name in _SAME:
+            return given
+        if name == "platform_index":
+            return [np.asarray(next(i for i, each in enumerate(eqn.params["platforms"]) if each is None))]
+        if name == "cond" and isinstance(given[0], np.ndarray):
+            chosen = eqn.params["branches"][int(given[0])]
+            return self.run(chosen.jaxpr, chosen.consts, given[1:])
+        if name == "broadcast_in_dim" and isinstance(given[0], np.ndarray):
+            return [_placed(given[0], shape, eqn.params["broadcast_dimensions"])]
+        if all(isinstance(each, np.ndarray) for each in given):
+            return _computed(eqn, given)
+        return [self._operator(name, eqn, given, shape)]
+
+    def _operator(self, name: str, eqn: Any, given: list[Any], shape: tuple[int, ...]) -> Tensor:
+        if name in _UNARY:
+            return self._like(_UNARY[name], given[0])
+        if name in _BINARY:
+            return self._elementwise(_BINARY[name], shape, *given)
+        make = getattr(self, f"_{name}", None)
+        if make is None:
+            raise UserError(
+                f"this network has the operation {name!r}, which cannot be written as ONNX; use --format=stablehlo"
+            )
+        return make(shape, eqn.params, *given)
+
+    # Layouts
+
+    def channels_first(self, tensor: Tensor) -> Tensor:
+        """The tensor with its channels before rows and columns."""
+        if tensor.channels_first:
+            return tensor
+        return Tensor(self.graph.add("Transpose", tensor.name, perm=list(TO_CHANNELS_FIRST)), tensor.shape, True)
+
+    def channels_last(self, tensor: Tensor) -> Tensor:
+        """The tensor in the order of JAX."""
+        if not tensor.channels_first:
+            return tensor
+        return Tensor(self.graph.add("Transpose", tensor.name, perm=list(TO_CHANNELS_LAST)), tensor.shape)
+
+    def _aligned(self, given: Sequence[Value]) -> tuple[list[str], bool]:
+        """The names of values in one layout: channels first if a tensor has them so."""
+        first = any(isinstance(each, Tensor) and each.channels_first for each in given)
+        names = []
+        for each in given:
+            if isinstance(each, Tensor):
+                names.append((self.channels_first(each) if first else each).name)
+            else:
+                names.append(self.graph.constant(each.transpose(TO_CHANNELS_FIRST) if first and each.ndim else each))
+        return names, first
+
+    def _axis(self, tensor: Tensor, axis: int) -> int:
+        return TO_CHANNELS_FIRST.index(axis) if tensor.channels_first else axis
+
+    # Values one by one
+
+    def _like(self, op: str, tensor: Tensor, *others: str, **attributes: Any) -> Tensor:
+        return dataclasses.replace(tensor, name=self.graph.add(op, tensor.name, *others, **attributes))
+
+    def _elementwise(self, op: str, shape: tuple[int, ...], *given: Value) -> Tensor:
+        names, first = self._aligned(given)
+        return Tensor(self.graph.add(op, *names), shape, first)
+
+    def _ne(self, shape: Any, params: Any, x: Value, y: Value) -> Tensor:
+        return self._like("Not", self._elementwise("Equal", shape, x, y))
+
+    def _select_n(self, shape: Any, params: Any, which: Value, no: Value, yes: Value) -> Tensor:
+        return self._elementwise("Where", shape, which, yes, no)
+
+    def _clamp(self, shape: Any, params: Any, low: Value, x: Value, high: Value) -> Tensor:
+        return self._elementwise("Min", shape, self._elementwise("Max", shape, x, low), high)
+
+    def _rsqrt(self, shape: Any, params: Any, x: Tensor) -> Tensor:
+        return self._like("Reciprocal", self._like("Sqrt", x))
+
+    def _square(self, shape: Any, params: Any, x: Tensor) -> Tensor:
+        return self._like("Mul", x, x.name)
+
+    def _integer_pow(self, shape: Any, params: Any, x: Tensor) -> Tensor:
+        return self._like("Pow", x, self.graph.constant(params["y"], np.float32))
+
+    def _convert_element_type(self, shape: Any, params: Any, x: Tensor) -> Tensor:
+        kind = str(np.dtype(params["new_dtype"]))
+        if kind not in DTYPES:
+            raise UserError(f"the type {kind} has no operators in the runtimes of ONNX")
+        return self._like("Cast", x, to=DTYPES[kind])
+
+    # Shapes
+
+    def _reshape(self, shape: Any, params: Any, x: Tensor) -> Tensor:
+        if not (x.channels_first and x.shape[1:3] == (1, 1)):
+            x = self.channels_last(x)
+        sizes = [0 if size == BATCH else size for size in shape]  # 0: as it was
+        if sizes[0] or x.shape[0] != BATCH or any(size % BATCH == 0 for size in sizes[1:]):
+            raise UserError("this network reshapes its batch, which cannot be written as ONNX; use --format=stablehlo")
+        return Tensor(self.graph.add("Reshape", x.name, self.graph.constant(sizes, np.int64)), shape)
+
+    _squeeze = _expand_dims = _reshape
+
+    def _broadcast_in_dim(self, shape: Any, params: Any, x: Tensor) -> Tensor:
+        sizes = [1] * len(shape)
+        for size, place in zip(x.shape, params["broadcast_dimensions"], strict=True):
+            sizes[place] = size
+        return self._reshape(tuple(sizes), params, x)  # operators repeat sizes of 1 by themselves
+
+    def _transpose(self, shape: Any, params: Any, x: Tensor) -> Tensor:
+        x = self.channels_last(x)
+        return Tensor(self.graph.add("Transpose", x.name, perm=[int(each) for each in params["permutation"]]), shape)
+
+    def _concatenate(self, shape: Any, params: Any, *given: Value) -> Tensor:
+        if not all(isinstance(each, Tensor) for each in given):
+            raise UserError("this network joins constants to images, which cannot be written as ONNX here")
+        names, first = self._aligned(given)
+        axis = self._axis(Tensor("", shape, first), params["dimension"])
+        return Tensor(self.graph.add("Concat", *names, axis=axis), shape, first)
+
+    def _slice(self, shape: Any, params: Any, x: Tensor) -> Tensor:
+        starts, ends = params["start_indices"], params["limit_indices"]
+        steps = params["strides"] or (1,) * len(starts)
+        axes = [i for i, size in enumerate(x.shape) if (starts[i], steps[i]) != (0, 1) or ends[i] != size]
+        inputs = ([starts[i] for i in axes], [ends[i] for i in axes], [self._axis(x, i) for i in axes])
+        names = [self.graph.constant(each, np.int64) for each in (*inputs, [steps[i] for i in axes])]
+        return dataclasses.replace(x, name=self.graph.add("Slice", x.name, *names), shape=shape)
+
+    def _pad(self, shape: Any, params: Any, x: Tensor, value: Value) -> Tensor:
+        edges = params["padding_config"]
+        if not isinstance(value, np.ndarray) or any(low < 0 or high < 0 or inner for low, high, inner in edges):
+            raise UserError("this network pads images in a way that cannot be written as ONNX; use --format=stablehlo")
+        places = TO_CHANNELS_FIRST if x.channels_first else range(len(edges))
+        pads = [edges[i][0] for i in places] + [edges[i][1] for i in places]
+        inputs = (self.graph.constant(pads, np.int64), self.graph.constant(value))
+        return dataclasses.replace(x, name=self.graph.add("Pad", x.name, *inputs), shape=shape)
+
+    # Sums over axes, windows and products
+
+    def _reduce(self, op: str, shape: Any, params: Any, x: Tensor) -> Tensor:
+        axes = tuple(params["axes"])
+        if axes not in ((1, 2), (3,)):
+            x = self.channels_last(x)
+        where = self.graph.constant([self._axis(x, axis) for axis in axes], np.int64)
+        return Tensor(self.graph.add(op, x.name, where, keepdims=0), shape)
+
+    def _reduce_sum(self, shape: Any, params: Any, x: Tensor) -> Tensor:
+        return self._reduce("ReduceSum", shape, params, x)
+
+    def _reduce_max(self, shape: Any, params: Any, x: Tensor) -> Tensor:
+        return self._reduce("ReduceMax", shape, params, x)
+
+    def _pool(self, op: str, shape: Any, params: Any, x: Tensor, **attributes: Any) -> Tensor:
+        window, strides, padding = (params[name] for name in ("window_dimensions", "window_strides", "padding"))
+        dilated = {*params["base_dilation"], *params["window_dilation"]} != {1}
+        if len(window) != 4 or dilated or any(each[i] != 1 for each in (window, strides) for i in (0, 3)):
+            raise UserError("this network has windows that cannot be written as ONNX here; use --format=stablehlo")
+        x = self.channels_first(x)
+        attributes |= {"kernel_shape": list(window[1:3]), "strides": list(strides[1:3])}
+        attributes["pads"] = [padding[i][side] for side in (0, 1) for i in (1, 2)]
+        return Tensor(self.graph.add(op, x.name, **attributes), shape, True)
+
+    def _reduce_window_max(self, shape: Any, params: Any, x: Tensor) -> Tensor:
+        return self._pool("MaxPool", shape, params, x)
+
+    def _reduce_window_sum(self, shape: Any, params: Any, x: Tensor) -> Tensor:
+        mean = self._pool("AveragePool", shape, params, x, count_include_pad=1)
+        return self._like("Mul", mean, self.graph.constant(np.prod(params["window_dimensions"]), np.float32))
+
+    def _conv_general_dilated(self, shape: Any, params: Any, x: Tensor, kernel: Value) -> Tensor:
+        numbers = params["dimension_numbers"]
+        plain = (numbers.lhs_spec, numbers.rhs_spec, numbers.out_spec) == _NHWC and {*params["lhs_dilation"]} == {1}
+        if not isinstance(kernel, np.ndarray) or not plain or params["batch_group_count"] != 1:
+            raise UserError("this network has a convolution that cannot be written as ONNX here")
+        x = self.channels_first(x)
+        weights = self.graph.constant(kernel.transpose(3, 2, 0, 1).astype(np.float32))
+        attributes = {
+            "kernel_shape": list(kernel.shape[:2]),
+            "strides": list(params["window_strides"]),
+            "dilations": list(params["rhs_dilation"]),
+            "pads": [edges[side] for side in (0, 1) for edges in params["padding"]],
+            "group": params["feature_group_count"],
+        }
+        return Tensor(self.graph.add("Conv", x.name, weights, **attributes), shape, True)
+
+    def _dot_general(self, shape: Any, params: Any, x: Value, y: Value) -> Tensor:
+        (over_x, over_y), (batch_x, batch_y) = params["dimension_numbers"]
+        if isinstance(x, Tensor) and isinstance(y, np.ndarray) and len(x.shape) == y.ndim == 2 and over_x == (1,):
+            kernel = y if over_y == (0,) else y.T
+            return Tensor(self.graph.add("MatMul", x.name, self.graph.constant(kernel)), shape)
+        letters = iter("abcdefghijklmnopqrstuvwxyz")
+        of_x = [next(letters) for _ in x.shape]
+        of_y = [next(letters) for _ in y.shape]
+        for mine, theirs in ((over_x, over_y), (batch_x, batch_y)):
+            for one, other in zip(mine, theirs, strict=True):
+                of_y[other] = of_x[one]
+        free_x = [each for i, each in enumerate(of_x) if i not in (*over_x, *batch_x)]
+        free_y = [each for i, each in enumerate(of_y) if i not in (*over_y, *batch_y)]
+        equation = f"{''.join(of_x)},{''.join(of_y)}->{''.join([of_x[i] for i in batch_x] + free_x + free_y)}"
+        names = [
+            self.channels_last(each).name if isinstance(each, Tensor) else self.graph.constant(each) for each in (x, y)
+        ]
+        return Tensor(self.graph.add("Einsum", *names, equation=equation), shape)
+
+
+def _placed(value: np.ndarray, shape: tuple[int, ...], places: Sequence[int]) -> np.ndarray:
+    """A constant with the dimensions of a shape, of size 1 where it is repeated."""
+    sizes = [1] * len(shape)
+    for size, place in zip(value.shape, places, strict=True):
+        sizes[place] = size
+    return value.reshape(sizes)
+
+
+def _computed(eqn: Any, given: list[Any]) -> list[Value]:
+    """The results of an operation on constants alone."""
+    name = eqn.primitive.name
+    if name in _UNARY or name in _BINARY or name in ("rsqrt", "ne", "select_n", "integer_pow", "square"):
+        sizes = np.broadcast_shapes(*(each.shape for each in given))
+        whole = [np.broadcast_to(each, sizes) for each in given]
+    else:
+        shapes = [variable.aval.shape for variable in eqn.invars]
+        if any(size and size % BATCH == 0 for shape in shapes for size in shape):
+            raise UserError(f"this network has the operation {name!r} on constants for each image; use stablehlo")
+        whole = [np.broadcast_to(each, shape) for each, shape in zip(given, shapes, strict=True)]
+    result = eqn.primitive.bind(*whole, **eqn.params)
+    return [np.asarray(each) for each in (result if eqn.primitive.multiple_results else [result])]

@@ -1,0 +1,61 @@
+"""A trained network as one function of images as stored: normalisation and weights are inside."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+
+import jax
+from jaxtyping import Array, Float, Num
+
+from jaxcnn.learn import step as steps
+from jaxcnn.models import context
+from jaxcnn.train import exported
+from jaxcnn.train.trained import Trained
+
+Predict = Callable[[Num[Array, "b h w c"]], Float[Array, "b k"]]
+
+INPUT, OUTPUT = "image", "logits"
+PIXELS = {
+    "uint8": "from 0 to 255, as in a file",
+    "uint16": "from 0 to 65535, as in a file",
+    "float32": "as they were given in training",
+}
+
+
+def of(trained: Trained, portable: bool = True) -> Predict:
+    """The function from images [b, h, w, c], of the type and range of the stored ones, to outputs [b, k].
+
+    Args:
+      trained: the network.
+      portable: one form for all platforms and batch sizes (`jaxcnn.models.context.portable`).
+    """
+    variables, constants = jax.device_get((trained.variables, trained.constants))
+
+    def predict(image: Num[Array, "b h w c"]) -> Float[Array, "b k"]:
+        if not portable:
+            return steps.predict_step(trained.spec, variables, image, constants)
+        with context.portable():
+            return steps.predict_step(trained.spec, variables, image, constants)
+
+    return predict
+
+
+def facts(trained: Trained) -> dict[str, str]:
+    """What a user of the file must know, as JSON texts."""
+
+    data, dtype = trained.config.data, trained.spec.image_dtype
+    resized = data.resize if data.image_size else "none: images have this size already"
+    told = {
+        "input": f"{INPUT}: {dtype} [batch, height, width, channels], {PIXELS[dtype]}; normalised inside",
+        "output": f"{OUTPUT}: float32 [batch, classes], before the softmax or sigmoid",
+        "task": trained.config.task.name,
+        "image_dtype": dtype,
+        "resize": resized,
+    }
+    return exported.facts(trained) | {name: json.dumps(value) for name, value in told.items()}
+
+
+def in_float32(trained: Trained) -> Trained:
+    """The network computed in float32, whatever type it was trained in."""
+    model = dataclasses.replace(trained.spec.model, dtype="float32")
+    return dataclasses.replace(trained, spec=dataclasses.replace(trained.spec, model=model))

@@ -1,0 +1,130 @@
+"""A run or a file of one, ready to answer: what the image is, and a function of a batch.
+
+An ONNX file is run without importing JAX, so that what is measured of it is its own.
+"""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float, Num
+
+from jaxcnn.config import UserError
+from jaxcnn.machine import extras
+from jaxcnn.text import shown
+
+if TYPE_CHECKING:
+    from jaxcnn.train.trained import Trained
+
+Call = Callable[[Num[np.ndarray, "b h w c"]], Float[np.ndarray, "b k"]]
+
+ONNX, STABLEHLO = ".onnx", ".stablehlo"  # endings of names
+NO_DIGEST = "0" * 64  # in the place of the SHA-256 of an ONNX file while this is computed
+_DIGEST = re.compile(rb"sha256\x12@([0-9a-f]{64})")  # as protobuf writes the fact: "@" is its length
+PIXELS = ("uint8", "uint16", "float32")
+
+
+@dataclasses.dataclass(frozen=True)
+class Runtime:
+    """Something that answers.
+
+    Attributes:
+      name: of what runs it.
+      call: from images as stored to outputs; waits until these are there.
+      image_shape: (H, W, C).
+      image_dtype: of the images.
+      size: bytes of the file; of a run, of its weights.
+    """
+
+    name: str
+    call: Call
+    image_shape: tuple[int, int, int]
+    image_dtype: str
+    size: int
+
+
+def of_run(network: "Trained") -> Runtime:
+    """A trained network in JAX, in the form that is quickest here for each batch size."""
+    import jax
+
+    from jaxcnn.deploy import predictor
+
+    call = jax.jit(predictor.of(network, portable=False))
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(network.variables))
+    shape, dtype = network.spec.image_shape, network.spec.image_dtype
+    return Runtime(f"JAX on {jax.default_backend()}", lambda images: np.asarray(call(images)), shape, dtype, size)
+
+
+def of_file(path: pathlib.Path, threads: int = 0) -> Runtime:
+    """The file of an exported network.
+
+    Args:
+      path: the file, whose name tells its format.
+      threads: of ONNX Runtime; 0: one per core.
+
+    Raises:
+      UserError: it cannot be read, or does not tell its images.
+    """
+    if path.suffix == ONNX:
+        call, facts = _onnx(path, threads)
+        name = "ONNX Runtime on cpu"
+    elif path.suffix == STABLEHLO:
+        import jax
+
+        from jaxcnn.deploy import stablehlo
+
+        call, facts = stablehlo.read(path)
+        name = f"StableHLO in JAX on {jax.default_backend()}"
+    else:
+        raise UserError(
+            f"{shown(str(path))} is no exported network; its name must end with {ONNX} or {STABLEHLO}, as those of "
+            "jaxcnn.export do"
+        )
+    shape, dtype = facts.get("image_shape"), facts.get("image_dtype")
+    if not isinstance(shape, list) or len(shape) != 3 or dtype not in PIXELS:
+        raise UserError(f"{shown(str(path))} does not tell the size of its images; export the run again")
+    return Runtime(name, call, (shape[0], shape[1], shape[2]), dtype, path.stat().st_size)
+
+
+def sealed(content: bytes) -> bytes:
+    """An ONNX file whose fact "sha256" is `NO_DIGEST`, with the SHA-256 of these bytes there instead."""
+    return content.replace(NO_DIGEST.encode(), hashlib.sha256(content).hexdigest().encode())
+
+
+def _onnx(path: pathlib.Path, threads: int) -> tuple[Call, dict[str, Any]]:
+    """The function of an ONNX file in ONNX Runtime on the CPU, and its facts."""
+    extras.need("onnx", f"running {shown(path.name)}", "onnxruntime")
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3  # errors, which are raised as well
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{shown(str(path))} cannot be read: {error.strerror}") from error
+    found = _DIGEST.search(content)
+    if found is None or sealed(content.replace(found[1], NO_DIGEST.encode())) != content:
+        raise UserError(f"{shown(str(path))} is damaged, or no file of jaxcnn.export; export the run again")
+    try:
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # those of ONNX Runtime have no class in common
+        raise UserError(f"{shown(str(path))} does not run here ({' '.join(str(error).split())[:150]})") from error
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    if len(inputs) != 1 or len(outputs) != 1:
+        raise UserError(f"{shown(str(path))} has not one input of images and one output; export the run again")
+    name, texts = inputs[0].name, session.get_modelmeta().custom_metadata_map
+    facts = {fact: _parsed(text) for fact, text in texts.items()}
+    return lambda images: np.asarray(session.run(None, {name: images})[0]), facts
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

@@ -1,0 +1,107 @@
+"""Time how long a trained network takes to answer: a run, or a file of jaxcnn.export.
+
+    python -m jaxcnn.latency --workdir=runs/resnet50
+    python -m jaxcnn.latency --file=resnet50.onnx --threads=1
+
+For each batch size: the first call, which compiles, then the times that 50, 95 and 99 % of the calls do not exceed.
+Also the seconds from the start of this process to its first answer, and the most memory that it had. Each command
+times one thing, so that neither of these counts another. Images are random and in memory: decoding is not timed.
+
+Exit codes: 0 done; 2 an error, reported in one line.
+"""
+
+from jaxcnn import at_start  # noqa: F401 (imported first: from now on, a signal is reported in one line)
+
+# isort: split
+
+import dataclasses
+import json
+import os
+import pathlib
+
+from absl import flags
+
+from jaxcnn import command
+from jaxcnn.config import UserError
+from jaxcnn.machine.paths import expand
+
+WORKDIR = command.define_path("workdir", None, "Folder of a run.")
+FILE = command.define_path("file", "", "A .onnx or .stablehlo file, in place of --workdir.")
+BATCHES = flags.DEFINE_list("batches", ["1", "8", "32", "256"], "Batch sizes.")
+SECONDS = flags.DEFINE_float("seconds", 3.0, "Time for each batch size, at least 20 calls.", lower_bound=0.0)
+THREADS = flags.DEFINE_integer("threads", 0, "Cores to use; 0: all. Linux.", lower_bound=0)
+CHECKPOINT = flags.DEFINE_string("checkpoint", "last", "The checkpoint: last, best (on validation) or a step.")
+WEIGHTS = flags.DEFINE_enum(
+    "weights", "", ["", "last", "ema"], "Weights of the step, or their average; default: the average if it is kept."
+)
+OUT = command.define_path("out", "", "Also write the figures to this JSON file.")
+MOST_BATCH = 2**16
+
+
+def main() -> int:
+    """Time what the flags say; return the exit code."""
+    if bool(WORKDIR.value) == bool(FILE.value):
+        raise UserError("say what to time: --workdir=<folder of a run> or --file=<file of jaxcnn.export>")
+    if not all(text.isdecimal() and 0 < int(text) <= MOST_BATCH for text in BATCHES.value or [""]):
+        raise UserError(f"--batches={','.join(BATCHES.value)}: batch sizes are numbers from 1 to {MOST_BATCH}")
+    _limit(THREADS.value)
+    from jaxcnn.deploy import latency, runtimes
+
+    if WORKDIR.value:
+        from jaxcnn.train import trained
+
+        network, remarks = trained.load(expand(WORKDIR.value), CHECKPOINT.value, WEIGHTS.value, 1)
+        for remark in remarks:
+            print(f"jaxcnn: {remark}")
+        runtime = runtimes.of_run(network)
+    else:
+        runtime = runtimes.of_file(pathlib.Path(FILE.value), THREADS.value)
+    answered: list[float | None] = []
+    timings = latency.measure(
+        runtime,
+        sorted({int(text) for text in BATCHES.value}),
+        SECONDS.value,
+        lambda: answered.append(latency.process_seconds()),
+    )
+    peak = latency.peak_bytes()
+    figures = {
+        "runtime": runtime.name,
+        "bytes": runtime.size,
+        "threads": THREADS.value,
+        "cores": _cores(),
+        "cold_start_seconds": answered[0],
+        "peak_bytes": peak,
+        "timings": [dataclasses.asdict(each) for each in timings],
+    }
+    print(
+        f"{runtime.name}, {_cores()} of {os.cpu_count()} cores, {runtime.size:,} bytes",
+        *latency.table(timings),
+        sep="\n",
+    )
+    if answered[0] is not None:
+        print(f"first answer {answered[0]:.2f} s after the start of the process")
+    if peak is not None:
+        print(f"at most {peak / 2**20:.0f} MiB of memory")
+    if OUT.value:
+        pathlib.Path(OUT.value).write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+def _limit(threads: int) -> None:
+    """Use so many cores, before anything starts threads."""
+    if not threads:
+        return
+    if not hasattr(os, "sched_setaffinity"):
+        raise UserError("--threads is for Linux; leave it out")
+    here = sorted(os.sched_getaffinity(0))
+    if threads > len(here):
+        raise UserError(f"--threads={threads}, but this process has {len(here)} cores")
+    os.sched_setaffinity(0, here[:threads])
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+if __name__ == "__main__":
+    command.run(main)

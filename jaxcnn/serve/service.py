@@ -1,0 +1,61 @@
+"""A trained network that answers bytes of images."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxcnn.config import Data
+from jaxcnn.deploy import runtimes
+from jaxcnn.train import predict
+from jaxcnn.train.trained import Trained
+
+
+class Service:
+    """The network, compiled for batches of powers of two.
+
+    Args:
+      trained: the network.
+      most: images in a batch.
+      max_megapixels: of an image; a larger one is refused by its header, before it is decoded.
+    """
+
+    def __init__(self, trained: Trained, most: int, max_megapixels: float) -> None:
+        self._trained, self.most = trained, most
+        self._runtime = runtimes.of_run(trained)
+        limit = min(max_megapixels, trained.config.data.max_megapixels)
+        self._data: Data = dataclasses.replace(trained.config.data, max_megapixels=limit)
+
+    def warm_up(self) -> None:
+        """Compile for every size of batch, so that no request waits for it."""
+        size = 1
+        while True:
+            self.answers([np.zeros(self._runtime.image_shape, self._runtime.image_dtype)] * min(size, self.most))
+            if size >= self.most:
+                return
+            size *= 2
+
+    def decode(self, content: bytes) -> np.ndarray:
+        """The pixels of an image. Raises Unreadable if it is none, is damaged or too large."""
+        return predict.decoded(content, self._trained.spec.image_shape, self._data)
+
+    def answers(self, images: Sequence[np.ndarray]) -> list[dict[str, Any]]:
+        """The answer of the task for each image, as `--mode=predict` gives it."""
+        size = min(self.most, 1 << (len(images) - 1).bit_length())
+        batch = np.zeros((size, *self._runtime.image_shape), self._runtime.image_dtype)
+        batch[: len(images)] = np.stack(images)
+        outputs = self._runtime.call(batch)[: len(images)]
+        trained = self._trained
+        return trained.spec.task.evaluation.answers(outputs, trained.class_names, trained.constants, trained.fitted)
+
+    def facts(self) -> dict[str, Any]:
+        """What the page and clients are told of the network."""
+        trained = self._trained
+        return {
+            "model": trained.config.model.name,
+            "step": trained.step,
+            "task": trained.config.task.name,
+            "class_names": list(trained.class_names),
+            "image_shape": list(trained.spec.image_shape),
+        }

@@ -1,0 +1,172 @@
+"""A file of compressed weights (.jxc): shared values, relative indices, Huffman words, and the facts of the network.
+
+It is read without running anything in it. Layout: 8 bytes that name the format; the SHA-256 of all bytes behind it; the
+length of the deflated part (uint32, little-endian); this part: the length of the header (the same), the header (JSON),
+and the short arrays: codebooks, lengths of words and of blocks, biases; then the Huffman words. Arrays lie in the order
+of the header. A file that was cut, or of which a bit changed, is refused.
+"""
+
+import hashlib
+import json
+import math
+import pathlib
+import struct
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxcnn.config import UserError
+from jaxcnn.text import shown
+from jaxcnn.weights import huffman
+from jaxcnn.weights.shared import Shared, Streams, restored, shortest
+
+MAGIC = b"jaxcnn1\n"
+SUFFIX = ".jxc"
+DIGEST = hashlib.sha256().digest_size
+MOST_INFLATED = 2**30  # bytes of the deflated part
+MOST_WEIGHTS = 2**31  # of an array: more is no network of ours, and would only exhaust the memory
+FLOAT, SHARED = "float32", "shared"
+_TYPES: dict[str, np.dtype[Any]] = {
+    "lengths": np.dtype("u1"),
+    "blocks": np.dtype("<u2"),
+    "values": np.dtype("<f4"),
+}
+
+
+def packed(arrays: Mapping[str, Shared | np.ndarray], facts: Mapping[str, str]) -> bytes:
+    """The bytes of a file of arrays, by name, and of facts; equal arrays and facts give equal bytes."""
+    entries: list[dict[str, Any]] = []
+    short: list[bytes] = []
+    words: list[bytes] = []
+    for name in sorted(arrays):
+        entries.append({"name": name} | _entry(arrays[name], short, words))
+    header = json.dumps({"arrays": entries, "facts": dict(sorted(facts.items()))}, separators=(",", ":")).encode()
+    deflated = zlib.compress(b"".join([struct.pack("<I", len(header)), header, *short]), 9)
+    body = b"".join([struct.pack("<I", len(deflated)), deflated, *words])
+    return MAGIC + hashlib.sha256(body).digest() + body
+
+
+def write(path: pathlib.Path, arrays: Mapping[str, Shared | np.ndarray], facts: Mapping[str, str]) -> int:
+    """Write a file; return its size in bytes.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    part, content = path.with_name(f".{path.name}.part"), packed(arrays, facts)
+    try:
+        part.write_bytes(content)
+        part.replace(path)
+    except OSError as error:
+        raise UserError(f"{shown(str(path))} cannot be written: {error.strerror}") from error
+    return len(content)
+
+
+def read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The arrays of a file as float32, by name, and its facts.
+
+    Raises:
+      UserError: it cannot be read, is damaged, or is no such file.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{shown(str(path))} cannot be read: {error.strerror}") from error
+    if not content.startswith(MAGIC):
+        raise UserError(
+            f"{shown(str(path))} is no file of compressed weights; {SUFFIX} files are made by jaxcnn.compress"
+        )
+    body = content[len(MAGIC) + DIGEST :]
+    if hashlib.sha256(body).digest() != content[len(MAGIC) : len(MAGIC) + DIGEST]:
+        raise UserError(f"{shown(str(path))} is damaged (its checksum is another); get it again, or make it again")
+    try:
+        return _unpacked(body)
+    except UserError as error:
+        raise UserError(f"{shown(str(path))} is damaged ({error}); make it again") from error
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, struct.error, zlib.error) as error:
+        raise UserError(f"{shown(str(path))} is no file that jaxcnn.compress writes; make it again") from error
+
+
+def _entry(array: Shared | np.ndarray, short: list[bytes], words: list[bytes]) -> dict[str, Any]:
+    """What the header says of an array, whose parts are added to `short` and `words`."""
+    if not isinstance(array, Shared):
+        short.append(_bytes("values", array))
+        return {"shape": list(array.shape), "kind": FLOAT}
+    streams = shortest(array)
+    encoded = [huffman.encode(streams.codes, array.alphabet)]
+    if streams.index_bits:
+        encoded.append(huffman.encode(streams.distances, 2**streams.index_bits))
+    short.append(_bytes("values", array.codebook))
+    for each in encoded:
+        short += [_bytes("lengths", each.lengths), _bytes("blocks", each.blocks)]
+        words.append(each.bits.tobytes())
+    return {
+        "shape": list(array.codes.shape),
+        "kind": SHARED,
+        "values": len(array.codebook),
+        "index_bits": streams.index_bits,
+        "symbols": len(streams.codes),
+        "bytes": [len(each.bits) for each in encoded],
+    }
+
+
+def _bytes(kind: str, array: np.ndarray) -> bytes:
+    return np.ascontiguousarray(array, _TYPES[kind]).tobytes()
+
+
+class _Reader:
+    """Takes arrays from the front of bytes."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body, self._place = body, 0
+
+    def take(self, dtype: np.dtype[Any], count: int) -> np.ndarray:
+        """The next numbers. Raises ValueError if there are not so many."""
+        if not 0 <= count * dtype.itemsize <= len(self._body) - self._place:
+            raise ValueError("a part beyond the end")
+        array = np.frombuffer(self._body, dtype, count, self._place)
+        self._place += count * dtype.itemsize
+        return array
+
+    def at_end(self) -> bool:
+        return self._place == len(self._body)
+
+
+def _unpacked(body: bytes) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    (size,) = struct.unpack_from("<I", body)
+    inflate = zlib.decompressobj()
+    inflated = inflate.decompress(body[4 : 4 + size], MOST_INFLATED)
+    if not inflate.eof or inflate.unused_data:
+        raise ValueError("not a whole header")
+    (length,) = struct.unpack_from("<I", inflated)
+    header = json.loads(inflated[4 : 4 + length])
+    short, words = _Reader(inflated[4 + length :]), _Reader(body[4 + size :])
+    arrays = {str(entry["name"]): _array(entry, short, words) for entry in header["arrays"]}
+    facts = header["facts"]
+    if not short.at_end() or not words.at_end() or not all(isinstance(value, str) for value in facts.values()):
+        raise ValueError("more bytes than arrays")
+    return arrays, dict(facts)
+
+
+def _stream(count: int, alphabet: int, size: int, short: _Reader, words: _Reader) -> np.ndarray:
+    lengths = short.take(_TYPES["lengths"], alphabet)
+    blocks = short.take(_TYPES["blocks"], -(-count // huffman.BLOCK))
+    return huffman.decode(huffman.Encoded(count, lengths, blocks, words.take(np.dtype("u1"), size)))
+
+
+def _array(entry: dict[str, Any], short: _Reader, words: _Reader) -> np.ndarray:
+    shape = tuple(entry["shape"])
+    if not all(isinstance(size, int) and size >= 0 for size in shape) or math.prod(shape) > MOST_WEIGHTS:
+        raise ValueError("no shape")
+    if entry["kind"] == FLOAT:
+        return short.take(_TYPES["values"], math.prod(shape)).astype(np.float32).reshape(shape)
+    count, index_bits, sizes = entry["symbols"], entry["index_bits"], entry["bytes"]
+    if entry["kind"] != SHARED or index_bits not in range(9) or not 0 <= count <= math.prod(shape):
+        raise ValueError("an unknown kind of array")
+    codebook = short.take(_TYPES["values"], entry["values"]).astype(np.float32)
+    codes = _stream(count, len(codebook) + 1, sizes[0], short, words)
+    distances = np.zeros(0, np.int64)
+    if index_bits:
+        distances = _stream(count, 2**index_bits, sizes[1], short, words)
+    return Shared(codebook, restored(Streams(index_bits, codes, distances), shape)).decoded()

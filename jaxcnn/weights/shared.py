@@ -1,0 +1,107 @@
+"""Arrays of few different values, and their zeros, as short symbols.
+
+Han, Mao & Dally 2016, "Deep Compression", arXiv 1510.00149: a layer keeps a codebook of its values and, for each weight
+that is not zero, the number of its value and the distance from the one before it. A distance that is too long for its
+bits is cut by a filler, a weight that is zero.
+"""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Float32, Int, Integer
+
+from jaxcnn.weights import huffman
+
+INDEX_BITS = range(1, 9)  # of a distance, that are tried
+FILLER = 0  # the number of the value zero
+
+
+@dataclasses.dataclass(frozen=True)
+class Shared:
+    """An array of few values.
+
+    Attributes:
+      codebook: the values other than zero.
+      codes: of each weight, the number of its value, from 1; 0: zero.
+    """
+
+    codebook: Float32[np.ndarray, " values"]
+    codes: Integer[np.ndarray, "..."]
+
+    def decoded(self) -> Float32[np.ndarray, "..."]:
+        """The array."""
+        return np.concatenate([np.zeros(1, np.float32), self.codebook])[self.codes]
+
+    @property
+    def alphabet(self) -> int:
+        """The number of different codes, zero included."""
+        return len(self.codebook) + 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Streams:
+    """The symbols of a `Shared` array, not yet encoded.
+
+    Attributes:
+      index_bits: of each distance; 0: no distances, as `codes` has every weight.
+      codes: of the weights that are not zero, and of fillers.
+      distances: zeros before each of them.
+    """
+
+    index_bits: int
+    codes: Int[np.ndarray, " n"]
+    distances: Int[np.ndarray, " n"]
+
+
+def dense(array: Shared) -> Streams:
+    """The code of every weight."""
+    return Streams(0, array.codes.reshape(-1).astype(np.int64), np.zeros(0, np.int64))
+
+
+def relative(array: Shared, index_bits: int) -> Streams:
+    """The codes of what is not zero, and their distances in `index_bits`; one of 2^bits zeros or more needs fillers.
+
+    A filler stands for 2^bits weights that are zero; its distance is 2^bits - 1 zeros, and it is a zero itself.
+    """
+    flat, most = array.codes.reshape(-1), 2**index_bits
+    places = np.flatnonzero(flat)
+    zeros = np.diff(places, prepend=-1) - 1
+    fillers = zeros // most
+    ends = np.cumsum(fillers + 1)
+    codes = np.full(ends[-1] if len(ends) else 0, FILLER, np.int64)
+    distances = np.full(len(codes), most - 1, np.int64)
+    codes[ends - 1], distances[ends - 1] = flat[places], zeros % most
+    return Streams(index_bits, codes, distances)
+
+
+def restored(streams: Streams, shape: tuple[int, ...]) -> Int[np.ndarray, "..."]:
+    """The codes of an array of this shape.
+
+    Raises:
+      ValueError: the symbols do not fit the shape.
+    """
+    if not streams.index_bits:
+        return streams.codes.reshape(shape)
+    flat = np.zeros(int(np.prod(shape, dtype=np.int64)), np.int64)
+    places = np.cumsum(streams.distances + 1) - 1
+    if len(places) != len(streams.codes) or (len(places) and places[-1] >= len(flat)):
+        raise ValueError("distances beyond the end of an array")
+    flat[places] = streams.codes
+    return flat.reshape(shape)
+
+
+def bits_of(symbols: Int[np.ndarray, " n"], alphabet: int) -> int:
+    """The bits of symbols as Huffman words."""
+    counts = np.bincount(symbols, minlength=alphabet)
+    return int(np.sum(counts * huffman.lengths_of(counts).astype(np.int64)))
+
+
+def shortest(array: Shared) -> Streams:
+    """The symbols of the fewest bits as Huffman words: every weight, or distances of some number of bits."""
+    tried = [dense(array), *(relative(array, bits) for bits in INDEX_BITS)]
+
+    def cost(streams: Streams) -> int:
+        of_distances = bits_of(streams.distances, 2**streams.index_bits) if streams.index_bits else 0
+        return bits_of(streams.codes, array.alphabet) + of_distances
+
+    return min(tried, key=cost)

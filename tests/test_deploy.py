@@ -1,0 +1,222 @@
+"""Exported networks answer in their own runtimes as the run does, and damaged files are refused."""
+
+import dataclasses
+import json
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import onnxruntime
+import pytest
+from jax import export
+
+from jaxcnn import config as configs
+from jaxcnn import models
+from jaxcnn.config import UserError
+from jaxcnn.deploy import graph, latency, lowering, onnx_file, predictor, runtimes, stablehlo, verify
+from jaxcnn.models import context
+from jaxcnn.train import assess, trained
+from tests import digits, runs, small
+
+# The logits go through at most 54 layers, each of sums of at most 700 products, whose roundings of 2^-24 add up like a
+# random walk: 54 * sqrt(700) * 2^-24 = 9e-5 of their standard deviation.
+TOLERANCE = 1e-4
+NETWORKS = {  # each has what no other here has
+    "alexnet, imagenet": ({"name": "alexnet", "form": "imagenet", "batch_norm": False, "width": 1 / 32}, 79),
+    "resnet20: padded shortcuts": ({"name": "resnet20", "width": 0.25}, 9),
+    "resnet18: pooled shortcuts": ({"name": "resnet18", "shortcut": "pooled", "width": 1 / 16}, 9),
+    "efficientnet_lite0: depthwise, ReLU6": ({"name": "efficientnet_lite0", "form": "imagenet", "width": 0.25}, 32),
+    "squeezenet1_1: joined channels": ({"name": "squeezenet1_1", "width": 0.125}, 18),
+    "airbench_residual: GELU": ({"name": "airbench_residual", "width": 1 / 32}, 14),
+}
+
+
+def network(name):
+    """A network as a function of images, with drawn weights and statistics, and the side of its images."""
+    options, side = NETWORKS[name]
+    model = models.build(configs.Model(**options), configs.Norm(), 5)
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, side, side, 3))))
+    generator = np.random.default_rng(0)
+
+    def draw(path, leaf):
+        if path[-1].key in ("var", "scale"):
+            return generator.uniform(0.5, 1.5, leaf.shape).astype(np.float32)
+        fan_in = np.prod(leaf.shape[:-1]) if leaf.ndim == 4 else leaf.shape[-1]
+        scale = np.sqrt(2 / fan_in) if leaf.ndim > 1 else 0.1
+        return (scale * generator.normal(size=leaf.shape)).astype(np.float32)
+
+    variables = jax.tree_util.tree_map_with_path(draw, shapes)
+
+    def function(images):
+        with context.portable():
+            return model.apply(variables, images, train=False)
+
+    return function, side
+
+
+def session_of(made, shape):
+    from onnx import checker, helper, numpy_helper
+
+    value = lambda name, sizes: helper.make_tensor_value_info(name, 1, sizes)  # noqa: E731
+    nodes = [helper.make_node(each.op, each.inputs, [each.output], **each.attributes) for each in made.nodes]
+    constants = [numpy_helper.from_array(array, name) for name, array in made.constants.items()]
+    whole = helper.make_graph(nodes, "n", [value("image", ["b", *shape])], [value(made.output, ["b", "k"])], constants)
+    model = helper.make_model(whole, opset_imports=[helper.make_opsetid("", onnx_file.OPSET)], ir_version=9)
+    checker.check_model(model, full_check=True)
+    return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_graph_of_a_network_gives_its_logits_with_batch_norm_folded_and_not(name):
+    function, side = network(name)
+    images = np.random.default_rng(1).normal(size=(3, side, side, 3)).astype(np.float32)
+    expected = np.asarray(jax.jit(function).lower(images).compile(small.UNOPTIMISED)(images))
+    assert expected.std() > 1e-3
+    counts = []
+    for fold in (True, False):
+        image = jax.ShapeDtypeStruct((side, side, 3), jnp.float32)
+        made = graph.simplified(lowering.lower(function, image, "image"), fold)
+        (found,) = session_of(made, (side, side, 3)).run(None, {"image": images})
+        assert np.abs(found - expected).max() <= TOLERANCE * expected.std()
+        counts.append(len(made.nodes))
+    assert counts[0] < counts[1]
+
+
+def test_an_operation_without_operator_is_told():
+    with pytest.raises(UserError, match=r"operation 'sort', which cannot be written as ONNX; use --format=stablehlo"):
+        lowering.lower(lambda x: jnp.sort(x, axis=1), jax.ShapeDtypeStruct((4, 4, 3), jnp.float32), "image")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run with its validation split, and its two exported files."""
+    folder = tmp_path_factory.mktemp("deploy")
+    digits.run(folder / "run")
+    with small.programs_kept():
+        network, _ = trained.load(folder / "run", "last", "", 1)
+    onnx_file.write(network, folder / "a.onnx")
+    stablehlo.write(network, folder / "a.stablehlo")
+    return network, assess.open_split(network, folder / "run", "val", "")[0], folder
+
+
+@pytest.mark.parametrize("name", ["a.onnx", "a.stablehlo"])
+def test_a_file_answers_as_the_run_on_the_whole_split(run, name, kept_programs):
+    network, split, folder = run
+    runtime = runtimes.of_file(folder / name)
+    verdict = verify.verify(network, runtime, split, 64)
+    assert verdict.examples == len(split) == 200 and verdict.size == (folder / name).stat().st_size
+    assert verdict.difference <= TOLERANCE * verdict.scale and verdict.agreement == 1.0
+    figures = network.evaluate(split)
+    for figure, of_run, of_file in verdict.figures:
+        assert (of_run, of_file) == pytest.approx((figures[figure], figures[figure]), rel=1e-5)
+    lines = verdict.lines()
+    assert "100.00%" in lines[1] and any("top1_accuracy" in line for line in lines)
+
+
+def test_a_wrong_file_is_told_by_its_differences(run, kept_programs):
+    network, split, folder = run
+    right = runtimes.of_file(folder / "a.onnx")
+    wrong = runtimes.Runtime("wrong", lambda images: -right.call(images), right.image_shape, "uint8", 1)
+    verdict = verify.verify(network, wrong, split, 64)
+    assert verdict.difference > verdict.scale and verdict.agreement < 0.5
+    accuracies = dict((name, (of_run, of_file)) for name, of_run, of_file in verdict.figures)["top1_accuracy"]
+    assert accuracies[0] > accuracies[1]
+
+
+def test_files_tell_what_their_user_must_know_and_have_any_batch_size(run):
+    _, split, folder = run
+    session = onnxruntime.InferenceSession(folder / "a.onnx")
+    texts = session.get_modelmeta().custom_metadata_map
+    of_onnx = {name: json.loads(texts[name]) for name in texts if name not in ("format", "made_by", "sha256")}
+    of_stablehlo = json.loads((folder / "a.stablehlo.json").read_text())
+    for facts in (of_onnx, of_stablehlo):
+        assert facts["class_names"] == [str(digit) for digit in range(10)]
+        assert facts["image_shape"] == [8, 8, 1] and facts["image_dtype"] == "uint8" and facts["step"] == digits.STEPS
+        assert len(facts["mean"]) == len(facts["std"]) == 1 and "normalised inside" in facts["input"]
+    exported = export.deserialize(bytearray((folder / "a.stablehlo").read_bytes()))
+    assert tuple(exported.platforms) == ("cpu", "cuda", "tpu")
+    for name in ("a.onnx", "a.stablehlo"):
+        runtime = runtimes.of_file(folder / name)
+        images = np.asarray(split.read(np.arange(3)))
+        whole, one = runtime.call(images), runtime.call(images[1:2])
+        np.testing.assert_allclose(one[0], whole[1], atol=TOLERANCE)
+
+
+def test_equal_networks_give_equal_files(run, tmp_path):
+    network, _, folder = run
+    onnx_file.write(network, tmp_path / "b.onnx")
+    assert (tmp_path / "b.onnx").read_bytes() == (folder / "a.onnx").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["a.onnx", "a.stablehlo"])
+def test_files_cut_or_flipped_anywhere_are_refused_in_one_line(run, name, tmp_path):
+    _, _, folder = run
+    whole, path = (folder / name).read_bytes(), tmp_path / name
+    beside = folder / f"{name}.json"
+    if beside.exists():
+        (tmp_path / beside.name).write_bytes(beside.read_bytes())
+    bad = [whole[:cut] for cut in range(0, len(whole), 997)] + [whole + b"\0"]
+    bad += [whole[:i] + bytes([whole[i] ^ 4]) + whole[i + 1 :] for i in range(0, len(whole), 101)]
+    for content in bad:
+        path.write_bytes(content)
+        with pytest.raises(UserError) as caught:
+            runtimes.of_file(path)
+        assert "\n" not in str(caught.value) and str(path) in str(caught.value)
+
+
+def test_other_files_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"its name must end with \.onnx or \.stablehlo"):
+        runtimes.of_file(tmp_path / "a.pb")
+    for name in ("a.onnx", "a.stablehlo"):
+        with pytest.raises(UserError, match="cannot be read: No such file"):
+            runtimes.of_file(tmp_path / name)
+
+
+def test_a_network_of_another_type_of_numbers_is_computed_in_float32(run):
+    network, _, _ = run
+    half = dataclasses.replace(network.spec, model=dataclasses.replace(network.spec.model, dtype="bfloat16"))
+    made = onnx_file.graph_of(dataclasses.replace(network, spec=half))
+    assert [node.op for node in made.nodes] == [node.op for node in onnx_file.graph_of(network).nodes]
+    assert predictor.in_float32(network).spec.model.dtype == "float32"
+
+
+def test_times_are_quantiles_of_calls_and_the_first_call_is_apart():
+    slow = iter([0.2] + [0.0] * 10_000)
+
+    def call(images):
+        assert images.shape[1:] == (2, 2, 3) and images.dtype == np.uint8
+        time.sleep(next(slow))
+        return np.zeros((len(images), 2), np.float32)
+
+    answered = []
+    runtime = runtimes.Runtime("none", call, (2, 2, 3), "uint8", 0)
+    (timing,) = latency.measure(runtime, [4], 0.0, lambda: answered.append(1))
+    assert timing.batch == 4 and timing.calls == latency.LEAST_CALLS and len(answered) == 1
+    assert timing.first >= 0.2 > timing.p99 >= timing.p95 >= timing.p50 > 0
+    assert timing.images_per_second == 4 / timing.p50
+    assert len(latency.table([timing])) == 3
+    assert latency.process_seconds() > 0 and latency.peak_bytes() > 2**20
+
+
+def test_the_commands_write_verify_and_time_a_file_and_tell_wrong_flags_in_one_line(run, tmp_path):
+    _, _, folder = run
+    flags = (f"--workdir={folder}/run", f"--out={tmp_path}/b.onnx", "--format=onnx")
+    code, output = runs.run(*flags, "--verify", module="jaxcnn.export")
+    assert (
+        code == 0
+        and "b.onnx: 16 operators of step 40 (ema weights), BatchNorm folded" in output
+        and "100.00%" in output
+    )
+    assert (tmp_path / "b.onnx").read_bytes() == (folder / "a.onnx").read_bytes()
+    timed = (f"--file={tmp_path}/b.onnx", "--seconds=0", "--batches=2,1", f"--out={tmp_path}/l.json")
+    code, output = runs.run(*timed, module="jaxcnn.latency")
+    figures = json.loads((tmp_path / "l.json").read_text())
+    assert code == 0 and [each["batch"] for each in figures["timings"]] == [1, 2] and "ONNX Runtime on cpu" in output
+    assert figures["cold_start_seconds"] > 0 and figures["bytes"] == (tmp_path / "b.onnx").stat().st_size
+    for module, wrong, words in (
+        ("jaxcnn.export", ("--verify", "--format=safetensors"), "--verify runs a whole network"),
+        ("jaxcnn.latency", ("--batches=1,0",), "batch sizes are numbers from 1"),
+    ):
+        code, output = runs.run(f"--workdir={folder}/run", *wrong, module=module)
+        assert code == 2 and words in output.splitlines()[-1]
