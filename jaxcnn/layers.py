@@ -14,6 +14,16 @@ They are those of the built-in networks. In a run, `BatchNorm` and `Dropout` kno
 Images are float32 [B, H, W, C].
 """
 
+from jaxcnn.models.attention import (
+    BAM,
+    CBAM,
+    CoordinateAttention,
+    EfficientChannelAttention,
+    GlobalContext,
+    LayerNorm,
+    NonLocal,
+    SqueezeExcitation,
+)
 from jaxcnn.models.batch_norm import BatchNorm
 from jaxcnn.models.convolution import convolve
 from jaxcnn.models.layers import Classifier, Conv, Dense, Dropout, classifier_normal, he_normal
@@ -21,12 +31,20 @@ from jaxcnn.models.network import Network
 from jaxcnn.models.pooling import adaptive_average_pool, global_average_pool, max_pool
 
 __all__ = [
+    "BAM",
+    "CBAM",
     "BatchNorm",
     "Classifier",
     "Conv",
+    "CoordinateAttention",
     "Dense",
     "Dropout",
+    "EfficientChannelAttention",
+    "GlobalContext",
+    "LayerNorm",
     "Network",
+    "NonLocal",
+    "SqueezeExcitation",
     "adaptive_average_pool",
     "classifier_normal",
     "convolve",

@@ -31,6 +31,14 @@ class Model:
     last_stride: Annotated[Positive, AtMost(2)] = 2  # of the last stage; 1 leaves it the image of the stage before
     shortcut: Literal["strided", "pooled"] = "strided"  # into a smaller image; pooled: 2x2 means first ("ResNet-D")
     stochastic_depth: Fraction = 0.0  # rate at which an example skips the last residual block; less for those before
+    attention: Literal["none", "se", "eca", "cbam", "bam", "gc", "nonlocal", "coordinate"] = (
+        "none"  # layers that weigh channels or pixels by what the whole image shows
+    )
+    attention_ratio: Count = 0  # their input has this many times the channels inside; 0: as in the method's paper
+    attention_place: Literal["auto", "inner", "branch", "block", "stage"] = (
+        "auto"  # inside a residual branch, at its end, after each block, after each stage; auto: as in the paper
+    )
+    attention_stages: tuple[int, ...] = ()  # those that have it, from 1; empty: all, with place="stage" but the last
 
 
 @dataclasses.dataclass(frozen=True)

@@ -41,6 +41,7 @@ def _impossible(config: Config) -> list[str]:
     )
     if not any(open_names.foreign(model)):  # a network of a user may read any option
         wrong += networks.unread(model)
+        wrong += networks.impossible_attention(model)
         need(
             model.head == "linear" or model.form == "cifar",
             f"config.model.head={model.head!r} is for form='cifar'; form={model.form!r} has its own hidden layers",
@@ -53,7 +54,8 @@ def _impossible(config: Config) -> list[str]:
     need(
         optim.name != "muon" or _only_normalised_convolutions(model),
         "config.optim.name='muon' renormalises kernels, so it needs BatchNorm after every kernel except the "
-        "classifier's: cnn, one of airbench and of resnet, or vgg with form='cifar', head='linear' and batch_norm=True",
+        "classifier's: cnn, one of airbench and of resnet, or vgg with form='cifar', head='linear' and "
+        "batch_norm=True, without config.model.attention",
     )
     need(
         optim.whitening_bias_epochs == 0 or model.name in networks.WHITENED,
@@ -78,7 +80,7 @@ def _impossible(config: Config) -> list[str]:
     if batch > 0 and micro > 0:
         if batch % micro:
             wrong.append(f"config.global_batch_size={batch} is not divisible by config.optim.accumulate_steps={micro}")
-        elif norm.group_size == 0 and micro > 1 and model.batch_norm and model.name not in networks.WITHOUT_NORM:
+        elif norm.group_size == 0 and micro > 1 and networks.has_batch_norm(model):
             wrong.append(
                 f"config.optim.accumulate_steps={micro} cannot be combined with BatchNorm statistics of the whole "
                 f"batch (config.norm.group_size=0); set config.norm.group_size={batch // micro} or a divisor of it"
@@ -183,6 +185,8 @@ def _impossible(config: Config) -> list[str]:
 
 def _only_normalised_convolutions(model: Model) -> bool:
     """Whether a network is known to consist of convolutions with BatchNorm and one dense layer."""
+    if model.attention != "none":
+        return False
     if model.name in networks.VGG:
         return model.form == "cifar" and model.head == "linear" and model.batch_norm
     return model.name in networks.NORMALISED

@@ -13,6 +13,7 @@ from flax.typing import Dtype
 from jaxtyping import Array, Float
 
 import jaxcnn.config as config
+from jaxcnn.models import attention
 from jaxcnn.models.batch_norm import BatchNorm
 from jaxcnn.models.layers import Classifier, Conv, Dropout, StochasticDepth, scaled
 from jaxcnn.models.network import Images, Logits, Network, Positions
@@ -87,6 +88,7 @@ class InvertedResidualNet(Network):
         stages = STAGES[self.model.name]
         block, all_blocks = 0, sum(stage.blocks for stage in stages)
         for number, stage in enumerate(stages, start=1):
+            attend = attention.at_stage(self, number)
             for i in range(1, stage.blocks + 1):
                 block += 1
                 first = stage.strides if large or number != 2 else 1
@@ -100,8 +102,11 @@ class InvertedResidualNet(Network):
                     norm=self.norm,
                     axis_name=self.axis_name,
                     dtype=self.dtype,
+                    attend=attend,
                     name=f"block{number}_{i}",
                 )(x, train, positions)
+                x = attend("block", x, train, f"block{number}_{i}_attention")
+            x = attend("stage", x, train, f"stage{number}_attention")
         x = nn.relu6(step(x, "last", scaled(LAST, self.model.width), 1, 1))
         x = Dropout(self.model.dropout, name="dropout")(global_average_pool(x), train, positions)
         return Classifier(self.outputs, name="classifier")(x)
@@ -121,6 +126,7 @@ class InvertedResidual(nn.Module):
       norm: options of the BatchNorm layers.
       axis_name: mesh axis over which the batch is sharded, or None.
       dtype: type of the computation.
+      attend: attention after the depthwise convolution ("inner") or at the end of the branch ("branch").
     """
 
     channels: int
@@ -132,6 +138,7 @@ class InvertedResidual(nn.Module):
     norm: config.Norm
     axis_name: str | None
     dtype: Dtype
+    attend: attention.Attend
 
     @nn.compact
     def __call__(self, x: Images, train: bool, positions: Positions | None = None) -> Float[Array, "b oh ow o"]:
@@ -147,7 +154,9 @@ class InvertedResidual(nn.Module):
         if self.expansion > 1:
             y = nn.relu6(step(y, "expand", inner, 1, 1, 1))
         y = nn.relu6(step(y, "depthwise", inner, self.size, self.strides, inner))
+        y = self.attend("inner", y, train)
         y = step(y, "project", self.channels, 1, 1, 1)
+        y = self.attend("branch", y, train)
         if self.strides > 1 or x.shape[-1] != self.channels:
             return y
         return x + StochasticDepth(self.drop_rate, name="stochastic_depth")(y, train, positions)

@@ -41,6 +41,7 @@ KEYS = {
     "augment.policy": "policy",
     "augment.erasing": "random erasing",
     "optim.ema_decay": "moving average",
+    "model.attention": "attention",
 }
 
 

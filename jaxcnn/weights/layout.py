@@ -106,13 +106,20 @@ def to_ours(naming: str, leaf: Leaf, value: Weights) -> Weights:
             value = value.T if len(leaf.shape) == 2 and value.ndim == 2 else value
         elif value.ndim == 4 and len(leaf.shape) == 4:
             value = value.transpose(2, 3, 1, 0)
-        elif value.ndim == 4:  # timm's first dense layers are convolutions
+        elif value.ndim == 3:
+            value = value.T
+        elif value.ndim == 4:  # a dense layer that is a convolution there
             value = value.transpose(0, 2, 3, 1).reshape(len(value), -1)
         elif leaf.pixels and value.shape[-1] % leaf.pixels == 0:
             value = value.reshape(len(value), leaf.pixels, -1).swapaxes(1, 2).reshape(len(value), -1)
         if naming in BLUE_FIRST and leaf.is_first:
             value = value[:, :, ::-1]
     return np.ascontiguousarray(value)
+
+
+def _is_convolution(naming: str, name: str) -> bool:
+    """Whether another library has a convolution of this name where we have a dense layer."""
+    return naming == "timm" and (name.startswith("pre_logits.") or ".se." in name)
 
 
 def to_theirs(naming: str, leaf: Leaf, value: Weights) -> Weights:
@@ -124,7 +131,9 @@ def to_theirs(naming: str, leaf: Leaf, value: Weights) -> Weights:
             value = value.T if value.ndim == 2 else value
         elif value.ndim == 4:
             value = value.transpose(3, 2, 0, 1)
-        elif naming == "timm" and leaf.theirs[0].startswith("pre_logits."):
+        elif value.ndim == 3:
+            value = value.T
+        elif _is_convolution(naming, leaf.theirs[0]):
             side = round((value.shape[1] / leaf.pixels) ** 0.5) if leaf.pixels else 1
             value = value.reshape(len(value), side, side, -1).transpose(0, 3, 1, 2)
         elif leaf.pixels:

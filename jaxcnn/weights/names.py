@@ -7,17 +7,17 @@ files differ; the first is the one that is written.
 from collections.abc import Callable, Iterator
 
 from jaxcnn.config import Model
-from jaxcnn.config.networks import CIFAR_RESNET, RESNET, VGG
+from jaxcnn.config.networks import CIFAR_RESNET, INVERTED, RESNET, VGG
+from jaxcnn.config.networks import SQUEEZENET as SQUEEZENETS
 
 Modules = dict[str, tuple[str, ...]]
 _Pairs = Iterator[tuple[str, str | tuple[str, ...]]]
 
-INVERTED = ("mobilenet_v2", "efficientnet_lite0")
-SQUEEZENETS = ("squeezenet1_0", "squeezenet1_1")
-
 
 def of(naming: str, model: Model, ours: list[str]) -> Modules | None:
     """The names of our modules in a naming; None if that library has no such network.
+
+    Attention that the library does not have keeps our names, with dots.
 
     Args:
       naming: one of `NAMINGS`.
@@ -28,7 +28,12 @@ def of(naming: str, model: Model, ours: list[str]) -> Modules | None:
     if find is None:
         return None
     ours = sorted(ours)
-    found = {name: (theirs,) if isinstance(theirs, str) else theirs for name, theirs in find(model, ours)}
+    extra = [name for name in ours if "attention" in name]
+    plain = [name for name in ours if name not in extra]
+    found = {name: (theirs,) if isinstance(theirs, str) else theirs for name, theirs in find(model, plain)}
+    found |= {name: (name.replace("/", "."),) for name in extra}
+    if naming == "timm" and model.attention == "se" and model.name in RESNET:
+        found |= {name: (theirs,) for name, theirs in _timm_se(extra)}
     return {name: found[name] for name in ours} if set(ours) <= set(found) else None
 
 
@@ -87,6 +92,14 @@ def _torch_resnet(model: Model, ours: list[str]) -> _Pairs:
             part = part.replace("shortcut_conv", f"downsample.{int(pooled)}")
             part = part.replace("shortcut_bn", f"downsample.{1 + pooled}")
             yield name, f"layer{stage}.{int(number) - 1}.{part}"
+
+
+def _timm_se(ours: list[str]) -> Iterator[tuple[str, str]]:
+    for name in ours:
+        block, _, part = name.partition("/attention/")
+        if part:
+            stage, number = block.removeprefix("block").split("_")
+            yield name, f"layer{stage}.{int(number) - 1}.se.{'fc1' if part == 'reduce' else 'fc2'}"
 
 
 def _torch_squeezenet(model: Model, _: list[str]) -> _Pairs:
