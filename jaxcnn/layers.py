@@ -20,13 +20,12 @@ from jaxcnn.models.attention import (
     CoordinateAttention,
     EfficientChannelAttention,
     GlobalContext,
-    LayerNorm,
     NonLocal,
     SqueezeExcitation,
 )
 from jaxcnn.models.batch_norm import BatchNorm
 from jaxcnn.models.convolution import convolve
-from jaxcnn.models.layers import Classifier, Conv, Dense, Dropout, classifier_normal, he_normal
+from jaxcnn.models.layers import Classifier, Conv, Dense, Dropout, LayerNorm, classifier_normal, he_normal
 from jaxcnn.models.network import Network
 from jaxcnn.models.pooling import adaptive_average_pool, global_average_pool, max_pool
 

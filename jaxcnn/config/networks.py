@@ -16,6 +16,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {  # besides those
     "airbench_residual": (),
     "alexnet": ("form", "batch_norm", *ATTENTION),
     "cnn": ATTENTION,
+    **dict.fromkeys(("efficientnet_b0", "convnext_tiny"), ("form", "stochastic_depth")),
     **dict.fromkeys(INVERTED, ("form", "stochastic_depth", *ATTENTION)),
     **dict.fromkeys(SQUEEZENET, ("form", *ATTENTION)),
     **dict.fromkeys(RESNET, ("form", "zero_init_residual", "last_stride", "shortcut", "stochastic_depth", *ATTENTION)),
@@ -23,7 +24,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {  # besides those
     **dict.fromkeys(VGG, ("form", "head", "batch_norm", *ATTENTION)),
 }
 WHITENED = ("airbench", "airbench_residual")  # the first layer whitens patches
-WITHOUT_NORM = SQUEEZENET
+WITHOUT_NORM = (*SQUEEZENET, "convnext_tiny")
 # In every form: BatchNorm after each kernel except the classifier's, and no depthwise kernels.
 NORMALISED = (*WHITENED, "cnn", *RESNET, *CIFAR_RESNET)
 # Stages end where the image gets smaller; in networks of inverted residual blocks, where the channels change.
@@ -62,26 +63,19 @@ def has_batch_norm(model: Model) -> bool:
     return (model.batch_norm and model.name not in WITHOUT_NORM) or model.attention in WITH_BATCH_NORM
 
 
-def attention_place(model: Model) -> str:
-    """Where one of our networks has its attention: "inner", "branch", "block" or "stage".
+def attention_place(model: Model, stage: int) -> str:
+    """Where one of our networks has attention in a stage: "inner", "branch", "block" or "stage"; empty: nowhere.
 
     MobileNetV3 (arXiv:1905.02244) and coordinate attention (arXiv:2103.02907) gate the depthwise convolutions of
     inverted residual blocks; the papers of the other gates, the ends of residual branches.
     """
-    if model.attention_place != "auto":
-        return model.attention_place
-    if model.attention in BETWEEN_STAGES:
-        return "stage"
-    return "inner" if model.name in INVERTED else "branch" if model.name in BRANCHED else "block"
-
-
-def attends(model: Model, place: str, stage: int) -> bool:
-    """Whether one of our networks has attention at a place of a stage."""
-    if model.attention == "none" or place != attention_place(model):
-        return False
-    if model.attention_stages:
-        return stage in model.attention_stages
-    return place != "stage" or stage < STAGES[model.name]
+    place, stages = model.attention_place, model.attention_stages
+    if place == "auto" and model.attention in BETWEEN_STAGES:
+        place = "stage"
+    elif place == "auto":
+        place = "inner" if model.name in INVERTED else "branch" if model.name in BRANCHED else "block"
+    has = stage in stages if stages else place != "stage" or stage < STAGES[model.name]
+    return place if has and model.attention != "none" else ""
 
 
 def impossible_attention(model: Model) -> list[str]:

@@ -9,7 +9,7 @@ from jaxcnn.config import networks, open_names, ranges
 from jaxcnn.config.fields import Config, Init, Model, Optim, Task
 
 OF_OUR_OPTIMIZERS = ("momentum", "nesterov", "beta2", "epsilon", "trust_coefficient", "newton_schulz_steps")
-STARTS = ("workdir", "file", "hub")  # kinds of config.init.source
+STARTS = ("workdir", "workdirs", "file", "hub")  # kinds of config.init.source
 HELD_OUT = "holdout"  # data.val_split: hold out of the training split, even if the set has a validation split
 
 
@@ -127,6 +127,15 @@ def _impossible(config: Config) -> list[str]:
         f"{config.data.dtype!r}, set policy='none', and brightness, contrast, saturation and hue to 0",
     )
     wrong += _impossible_init(config.init)
+    need(
+        config.init.head != "fitted" or config.task.name == "classification",
+        "config.init.head='fitted' is for config.task.name='classification' only",
+    )
+    need(
+        config.init.head != "fitted" or config.init.penalty > 0 or config.data.protocol == "holdout",
+        "config.init.penalty must be above 0 with config.data.protocol='full', which has no validation split to choose "
+        "it on",
+    )
     given = bool(augment.mean or augment.std)
     need(
         given == (augment.normalize_by == "given") and (augment.normalize or augment.normalize_by in ("auto", "own")),
@@ -200,12 +209,16 @@ def _impossible_init(init: Init) -> list[str]:
     kind, _, place = init.source.partition(":")
     if kind not in STARTS or not place:
         return [
-            "config.init.source must be workdir:<folder of a run>, file:<path of a safetensors or npz file> or "
-            f"hub:<repository>, not {init.source!r:.200}"
+            "config.init.source must be workdir:<folder of a run>, file:<path of a safetensors or npz file>, "
+            f"hub:<repository> or workdirs:<folder>,<folder>,…, not {init.source!r:.200}"
         ]
+    if init.penalty and init.head != "fitted":
+        return ["config.init.penalty is for config.init.head='fitted' only"]
+    if init.average != "uniform" and kind != "workdirs":
+        return [f"config.init.average={init.average!r} is for a source 'workdirs:<folder>,…', not {init.source!r:.200}"]
     of_workdirs = [name for name in ("checkpoint", "weights") if getattr(init, name) != getattr(Init, name)]
     of_files = [name for name in ("names", "half") if getattr(init, name) != getattr(Init, name)]
-    others, what = (of_files, "file:' or 'hub:") if kind == "workdir" else (of_workdirs, "workdir:")
+    others, what = (of_files, "file:' or 'hub:") if kind in ("workdir", "workdirs") else (of_workdirs, "workdir:")
     return [f"config.init.{name} is for a source '{what}', not {init.source!r:.200}" for name in others]
 
 

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import ClassVar
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from flax.typing import Dtype
 from jaxtyping import Array, Float
@@ -20,7 +19,7 @@ from jaxtyping import Array, Float
 import jaxcnn.config as config
 from jaxcnn.config import networks
 from jaxcnn.models.batch_norm import BatchNorm
-from jaxcnn.models.layers import Conv, Dense, at_least_float32, he_normal
+from jaxcnn.models.layers import Conv, Dense, LayerNorm, at_least_float32, he_normal
 from jaxcnn.models.network import Features, Images, Network
 from jaxcnn.models.pooling import global_average_pool, max_pool
 
@@ -215,29 +214,6 @@ class CoordinateAttention(Attention):
         return Conv(channels, 1, dtype=self.dtype, kernel_init=ZEROS, name=name)
 
 
-class LayerNorm(nn.Module):
-    """Normalises each vector of channels by its own mean and variance, then scales and shifts it.
-
-    Ba et al., "Layer normalization", 2016, arXiv:1607.06450. Computed in at least float32; the result has the dtype of
-    `x`.
-
-    Attributes:
-      epsilon: added to the variance.
-    """
-
-    epsilon: float = 1e-5
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "... c"]) -> Float[Array, "... c"]:
-        """Normalise `x`."""
-        scale = self.param("scale", nn.initializers.ones, x.shape[-1:], jnp.float32)
-        bias = self.param("bias", ZEROS, x.shape[-1:], jnp.float32)
-        wide = x.astype(at_least_float32(x))
-        centred = wide - wide.mean(-1, keepdims=True)
-        variance = jnp.square(centred).mean(-1, keepdims=True)
-        return (centred * jax.lax.rsqrt(variance + self.epsilon) * scale + bias).astype(x.dtype)
-
-
 def _pixels(x: Images) -> Float[Array, "b n c"]:
     return x.reshape(len(x), -1, x.shape[-1])
 
@@ -258,25 +234,33 @@ class Attend:
     """What the options of a network put at the places of one of its stages.
 
     Attributes:
-      model: the options.
-      norm, axis_name, dtype: as in `Attention`.
       stage: its number, from 1.
+      place: the one that has attention; empty: none.
+      method: one of `METHODS`, or "none".
+      ratio, norm, axis_name, dtype: as in `Attention`.
     """
 
-    model: config.Model
+    stage: int
+    place: str
+    method: str
+    ratio: int
     norm: config.Norm
     axis_name: str | None
     dtype: Dtype
-    stage: int
 
     def __call__(self, place: str, x: Images, train: bool, name: str = "attention") -> Images:
         """`x` after the attention of this place, a module of the one that calls this; unchanged where there is none."""
-        if not networks.attends(self.model, place, self.stage):
+        if place != self.place:
             return x
-        make = METHODS[self.model.attention]
-        return make(self.model.attention_ratio, self.norm, self.axis_name, self.dtype, name=name)(x, train)
+        return METHODS[self.method](self.ratio, self.norm, self.axis_name, self.dtype, name=name)(x, train)
+
+
+NOWHERE = Attend(0, "", "none", 0, config.Norm(), None, jnp.float32)
 
 
 def at_stage(network: Network, stage: int) -> Attend:
     """What the options of a network put at the places of a stage."""
-    return Attend(network.model, network.norm, network.axis_name, network.dtype, stage)
+    model = network.model
+    place = networks.attention_place(model, stage)
+    ratio = model.attention_ratio
+    return Attend(stage, place, model.attention, ratio, network.norm, network.axis_name, network.dtype)

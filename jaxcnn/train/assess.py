@@ -44,19 +44,7 @@ def assess(trained: Trained, folder: pathlib.Path, split_name: str, data_path: s
     Raises:
       UserError: the run has no such split, its data is not there, or the split has other classes or another image size.
     """
-    data = place.at(trained.config.data, data_path)
-    if not place.is_ready(data):
-        raise UserError(
-            f"config.data.source={data.source!r}: no data was found there; set --data=<path> to its current path"
-        )
-    splits = open_splits(data, trained.config.task)
-    split = getattr(splits, split_name)
-    if split is None:
-        protocol = trained.config.data.protocol
-        raise UserError(f"--split={split_name}: this run has none (config.data.protocol={protocol!r})")
-    if split.class_names != trained.class_names or split.image_shape != trained.spec.image_shape:
-        raise UserError(f"{split.description} does not have the classes and image size that {folder} was trained with")
-    notes = [*splits.notes, *same_data.remarks(workdir.read_data_facts(folder), splits, split)]
+    split, notes = opened(trained, folder, split_name, data_path)
     for note in notes:
         _log.warning(note)
     kept = Kept(trained.spec.task.evaluation.collector(trained.constants))
@@ -77,6 +65,23 @@ def assess(trained: Trained, folder: pathlib.Path, split_name: str, data_path: s
         _draw(trained, figures, file.with_suffix(".png"))
         _show_hardest(trained, split, kept, file)
     return figures
+
+
+def opened(trained: Trained, folder: pathlib.Path, split_name: str, data_path: str) -> tuple[Split, list[str]]:
+    """A split of the data of a run, and remarks on how it differs from that of the run. Arguments as for `assess`."""
+    data = place.at(trained.config.data, data_path)
+    if not place.is_ready(data):
+        raise UserError(
+            f"config.data.source={data.source!r}: no data was found there; set --data=<path> to its current path"
+        )
+    splits = open_splits(data, trained.config.task)
+    split = getattr(splits, split_name)
+    if split is None:
+        protocol = trained.config.data.protocol
+        raise UserError(f"--split={split_name}: this run has none (config.data.protocol={protocol!r})")
+    if split.class_names != trained.class_names or split.image_shape != trained.spec.image_shape:
+        raise UserError(f"{split.description} does not have the classes and image size that {folder} was trained with")
+    return split, [*splits.notes, *same_data.remarks(workdir.read_data_facts(folder), splits, split)]
 
 
 def file_of(folder: pathlib.Path, figures: dict[str, Any]) -> pathlib.Path:
