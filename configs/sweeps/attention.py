@@ -23,12 +23,12 @@ def smoke(config):
     config.model.name = "cnn"
     config.model.width = 1 / 4
     config.data.image_size = 8
+    config.augment.crop_padding = 1
 
 
 def digits(config):
     smoke(config)
     config.model.width = 1.0
-    config.augment.crop_padding = 1
     config.run.steps = 0
     config.run.epochs = 15.0
     config.run.eval_every_epochs = 1.0
