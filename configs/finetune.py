@@ -6,7 +6,7 @@
 Without `config.init.source` the same recipe trains from drawn weights. The classifier is new where the classes differ;
 it learns at the full rate, all other layers at a tenth of it. `config.model` must be the network that the weights are
 of; what differs is told. `:head` trains the classifier alone, with frozen BatchNorm. `:probe` trains nothing: the
-classifier is fitted to what the network sees, in seconds. `:probed` starts from this classifier and trains all layers
+classifier is fitted to what the network sees. `:probed` starts from this classifier and trains all layers
 (Kumar et al. 2022, arXiv 2202.10054). `:average` trains nothing and leaves the classifier as it is, for averages of
 runs.
 """
