@@ -5,7 +5,10 @@
 
 Without `config.init.source` the same recipe trains from drawn weights. The classifier is new where the classes differ;
 it learns at the full rate, all other layers at a tenth of it. `config.model` must be the network that the weights are
-of; what differs is told. `:head` trains the classifier alone, with frozen BatchNorm.
+of; what differs is told. `:head` trains the classifier alone, with frozen BatchNorm. `:probe` trains nothing: the
+classifier is fitted to what the network sees. `:probed` starts from this classifier and trains all layers
+(Kumar et al. 2022, arXiv 2202.10054). `:average` trains nothing and leaves the classifier as it is, for averages of
+runs.
 """
 
 from jaxcnn.config import default, recipes
@@ -30,9 +33,32 @@ def get_config(variant: str = ""):
     config.run.eval_batch_size = 128
     config.run.test_with = "best"
     config.checkpoint.every_epochs = 5.0
-    return recipes.apply_variant(config, variant, paper=None, head=_head)
+    return recipes.apply_variant(
+        config, variant, paper=None, head=_head, probe=_probe, probed=_probed, average=_as_it_is
+    )
 
 
 def _head(config) -> None:
     config.optim.layers = (("classifier/.*", 1.0), (".*", 0.0))
     config.optim.freeze_norm = True
+
+
+def _as_it_is(config) -> None:
+    _head(config)
+    config.augment.crop = "none"
+    config.augment.flip = "none"
+    config.optim.learning_rate = 0.0
+    config.schedule.warmup = 0.0
+    config.run.epochs = 0.0
+    config.run.steps = 1
+
+
+def _probe(config) -> None:
+    _as_it_is(config)
+    config.init.head = "fitted"
+
+
+def _probed(config) -> None:
+    config.init.head = "fitted"
+    config.optim.layers = (("classifier/.*", 1.0), (".*", 1.0))
+    config.optim.learning_rate = 0.01

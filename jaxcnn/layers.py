@@ -14,19 +14,36 @@ They are those of the built-in networks. In a run, `BatchNorm` and `Dropout` kno
 Images are float32 [B, H, W, C].
 """
 
+from jaxcnn.models.attention import (
+    BAM,
+    CBAM,
+    CoordinateAttention,
+    EfficientChannelAttention,
+    GlobalContext,
+    NonLocal,
+    SqueezeExcitation,
+)
 from jaxcnn.models.batch_norm import BatchNorm
 from jaxcnn.models.convolution import convolve
-from jaxcnn.models.layers import Classifier, Conv, Dense, Dropout, classifier_normal, he_normal
+from jaxcnn.models.layers import Classifier, Conv, Dense, Dropout, LayerNorm, classifier_normal, he_normal
 from jaxcnn.models.network import Network
 from jaxcnn.models.pooling import adaptive_average_pool, global_average_pool, max_pool
 
 __all__ = [
+    "BAM",
+    "CBAM",
     "BatchNorm",
     "Classifier",
     "Conv",
+    "CoordinateAttention",
     "Dense",
     "Dropout",
+    "EfficientChannelAttention",
+    "GlobalContext",
+    "LayerNorm",
     "Network",
+    "NonLocal",
+    "SqueezeExcitation",
     "adaptive_average_pool",
     "classifier_normal",
     "convolve",

@@ -3,6 +3,8 @@
     python -m jaxcnn.main --config=configs/vgg16_cifar10.py [--config.<key>=<value>] [--workdir=<folder>]
     python -m jaxcnn.main --mode=eval --workdir=<folder>
     python -m jaxcnn.main --mode=predict --workdir=<folder> --images=<file or folder>,…
+    python -m jaxcnn.main --mode=embed --workdir=<folder> --split=train --out=<file>.npz
+    python -m jaxcnn.main --mode=embed --workdir=<folder> --images=<file or folder>,… --among=<file>.npz --neighbours=5
 
 Exit codes: 0 done; 2 an error, reported in one line; 3 the loss was not finite; 75 stopped by a signal, resumable.
 """
@@ -39,41 +41,66 @@ CONFIG = command.define_config("The run: a file of configs/, with :variant if wa
 WORKDIR = command.define_path(
     "workdir", None, "Folder of the run. Train: a run with checkpoints is resumed; default: a new folder in runs/."
 )
-MODE = flags.DEFINE_enum("mode", "train", ["train", "eval", "predict"], "What to do.")
+MODE = flags.DEFINE_enum("mode", "train", ["train", "eval", "predict", "embed"], "What to do.")
 CHECKPOINT = flags.DEFINE_string(
-    "checkpoint", "last", "eval, predict: the checkpoint to use: last, best (on validation) or a step."
+    "checkpoint", "last", "eval, predict, embed: the checkpoint to use: last, best (on validation) or a step."
 )
 WEIGHTS = flags.DEFINE_enum(
     "weights",
     "",
     ["", "last", "ema"],
-    "eval, predict: weights of the step, or their moving average; default: the average if it is kept.",
+    "eval, predict, embed: weights of the step, or their moving average; default: the average if it is kept.",
 )
-DEVICES = flags.DEFINE_integer("devices", 0, "eval, predict: how many local devices to use; 0: all.", lower_bound=0)
-SPLIT = flags.DEFINE_enum("split", "test", ["train", "val", "test"], "eval: the split to evaluate on.")
+DEVICES = flags.DEFINE_integer(
+    "devices", 0, "eval, predict, embed: how many local devices to use; 0: all.", lower_bound=0
+)
+SPLIT = flags.DEFINE_enum(
+    "split",
+    "test",
+    ["train", "val", "test"],
+    "eval: the split to evaluate on; embed: the images, in place of --images.",
+)
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 0, "eval: batch size; 0: as in training.", 0, 2**31 - 1)
 DATA = command.define_path(
-    "data", "", "train, eval: path of the data, in place of the path in config.data.source (TFDS: config.data.dir)."
+    "data",
+    "",
+    "train, eval, embed: path of the data, in place of the path in config.data.source (TFDS: config.data.dir).",
 )
 DATA_DIR = command.define_path("data_dir", "", "eval: the same as --data.")
 IMAGES = flags.DEFINE_multi_string(
-    "images", [], "predict: image files and folders, separated by commas, or each in a separate flag."
+    "images", [], "predict, embed: image files and folders, separated by commas, or each in a separate flag."
 )
-ON_ERROR = flags.DEFINE_enum("on_error", "raise", ["raise", "skip"], "predict: what to do with an unreadable image.")
+ON_ERROR = flags.DEFINE_enum(
+    "on_error", "raise", ["raise", "skip"], "predict, embed: what to do with an unreadable image."
+)
 JSON = command.define_path(
-    "json", "", "eval, predict: also write the results as JSON to this file; '-': only to standard output."
+    "json",
+    "",
+    "eval, predict, embed (neighbours): also write the results as JSON to this file; '-': only to standard output.",
 )
 OUT = command.define_path(
-    "out", "", "predict: also write the results to this file, by its extension: .csv, .json, or .png with the images."
+    "out",
+    "",
+    "predict: also write the results to this file, by its extension: .csv, .json, or .png with the images; embed: the "
+    "file of features, .npz or .parquet.",
 )
+LAYER = flags.DEFINE_string(
+    "layer", "", "embed: the layer whose output is taken; default: the input of the layer that makes the outputs."
+)
+NEIGHBOURS = flags.DEFINE_integer(
+    "neighbours", 0, "embed: also tell this many nearest images of each, by cosine similarity.", 0, 10**6
+)
+AMONG = command.define_path("among", "", "embed: an .npz of --mode=embed, in which --neighbours are looked for.")
 
 OF_MODES = {
     "config": ("train",),
-    "data": ("train", "eval"),
+    "data": ("train", "eval", "embed"),
     "data_dir": ("eval",),
-    **dict.fromkeys(("split", "batch_size"), ("eval",)),
-    **dict.fromkeys(("images", "on_error", "out"), ("predict",)),
-    **dict.fromkeys(("checkpoint", "weights", "devices", "json"), ("eval", "predict")),
+    "batch_size": ("eval",),
+    "split": ("eval", "embed"),
+    **dict.fromkeys(("images", "on_error", "out"), ("predict", "embed")),
+    **dict.fromkeys(("layer", "neighbours", "among"), ("embed",)),
+    **dict.fromkeys(("checkpoint", "weights", "devices", "json"), ("eval", "predict", "embed")),
 }
 
 
@@ -81,7 +108,7 @@ def main() -> int:
     """Run the mode given by the flags; return the exit code."""
     _check_mode()
     _check_files()
-    return {"train": _train, "eval": _evaluate, "predict": _predict}[MODE.value]()
+    return {"train": _train, "eval": _evaluate, "predict": _predict, "embed": _embed}[MODE.value]()
 
 
 def _train() -> int:
@@ -158,6 +185,36 @@ def _predict() -> int:
     return 0
 
 
+def _embed() -> int:
+    folder = _existing_workdir()
+    places = [place for value in IMAGES.value for place in separate(value)]
+    if places and flags.FLAGS["split"].present:
+        raise UserError("--mode=embed takes --images or --split, not both")
+    if not (OUT.value or NEIGHBOURS.value):
+        raise UserError("--mode=embed needs --out=<file>.npz (or .parquet), or --neighbours=<number>")
+    if AMONG.value and not NEIGHBOURS.value:
+        raise UserError("--among is for --neighbours=<number>")
+    from jaxcnn.train import assess, features, predict
+
+    among = features.read(pathlib.Path(AMONG.value)) if AMONG.value else None
+    paths, notes = predict.find_images(places) if places else ([], [])
+    network = _load(folder)
+    if places:
+        found = features.of_files(network, paths, LAYER.value, skip_unreadable=ON_ERROR.value == "skip")
+    else:
+        split, notes = assess.open_split(network, folder, SPLIT.value, DATA.value)
+        found = features.of_split(network, split, LAYER.value)
+    _say(*notes)
+    if OUT.value:
+        features.write(found, pathlib.Path(OUT.value))
+        _say(f"{OUT.value}: {found.values.shape[1]} features of {len(found.names)} images")
+    if NEIGHBOURS.value:
+        results = features.neighbours(found, among or found, NEIGHBOURS.value)
+        if not _write_json(results):
+            print(*map(features.in_words, results), sep="\n")
+    return 0
+
+
 def _load(folder: pathlib.Path) -> "Trained":
     """The trained network chosen by the flags; prints its notes."""
     from jaxcnn.learn import executables
@@ -214,7 +271,11 @@ def _check_files() -> None:
                 f"--{flag}={path} cannot be written: {'it' if path.is_dir() else path.parent} is "
                 f"{'a folder' if path.is_dir() else 'not a folder'}"
             )
-    if OUT.value and pathlib.Path(OUT.value).suffix.lower() not in (".csv", ".json", ".png"):
+    if OUT.value and MODE.value == "embed":
+        from jaxcnn.train import features
+
+        features.check(pathlib.Path(OUT.value))
+    elif OUT.value and pathlib.Path(OUT.value).suffix.lower() not in (".csv", ".json", ".png"):
         raise UserError(f"--out={OUT.value} must end in .csv, .json or .png")
 
 

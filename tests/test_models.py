@@ -89,6 +89,8 @@ def tiny(name, **fields):
         (CIFAR, 10, {"name": "resnet56"}, 853_018),
         (CIFAR, 10, {"name": "resnet110"}, 1_727_962),
         ((224, 224, 3), 1000, {"name": "efficientnet_lite0", "form": "imagenet"}, 4_652_008),
+        (IMAGENET, 1000, {"name": "efficientnet_b0", "form": "imagenet"}, 5_288_548),
+        (IMAGENET, 1000, {"name": "convnext_tiny", "form": "imagenet"}, 28_589_128),
     ],
 )
 def test_parameter_counts(shape, num_classes, fields, parameters):
@@ -110,7 +112,9 @@ def test_without_batch_norm_there_are_no_running_statistics_and_convolutions_hav
     assert not any(path.replace("kernel", "bias") in flat(with_norm["params"]) for path in convolutions)
 
 
-@pytest.mark.parametrize("name", [*SMALL, "resnet18", "resnet20", "squeezenet1_0", "mobilenet_v2"])
+@pytest.mark.parametrize(
+    "name", [*SMALL, "resnet18", "resnet20", "squeezenet1_0", "mobilenet_v2", "efficientnet_b0", "convnext_tiny"]
+)
 def test_weights_are_the_leaves_named_kernel(name):
     for path, leaf in flat(shapes_of(CIFAR, 10, name=name)["params"]).items():
         last = path.rsplit("/", 1)[-1]
@@ -146,6 +150,9 @@ def test_parameter_names_are_readable_paths():
         ({"name": "mobilenet_v2", "form": "imagenet"}, (33, 49, 3)),
         ({"name": "efficientnet_lite0", "form": "imagenet"}, (33, 50, 4)),
         ({"name": "squeezenet1_0"}, (28, 28, 1)),
+        ({"name": "efficientnet_b0"}, (28, 28, 1)),
+        ({"name": "convnext_tiny"}, (28, 28, 1)),
+        ({"name": "convnext_tiny", "form": "imagenet"}, (65, 97, 3)),
         ({"name": "squeezenet1_1", "form": "imagenet"}, (64, 96, 3)),
         ({"name": "airbench"}, (25, 60, 1)),
         ({"name": "airbench_residual"}, (13, 40, 1)),

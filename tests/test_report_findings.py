@@ -343,3 +343,16 @@ def test_every_published_figure_is_cited(root):
         model, data = config.stem.split("_")
         if "Ashraf et al. report" in text:
             assert f"{paper[model, data]} %" in text
+
+
+def test_what_networks_cost_is_told_where_their_parameters_differ(tmp_path):
+    for attention, parameters in (("none", 1000), ("se", 1234)):
+        for seed in (0, 1):
+            folder = folders.write_run(tmp_path / f"{attention}{seed}", model__attention=attention, seed=seed)
+            summary = json.loads((folder / "summary.json").read_text())
+            summary |= {"parameters": parameters, "training_flops_per_image": 1.5e6}
+            folders.write_json(folder / "summary.json", summary)
+    table = contents.tables(of(tmp_path))["costs"]
+    rows = {row[table.columns.index("setting")].text: [cell.text for cell in row] for row in table.rows}
+    assert rows["attention se"][-3:-1] == ["1,234", "1.5 M"] and rows["attention none"][-3:-1] == ["1,000", "1.5 M"]
+    assert "costs" not in contents.tables(of(tmp_path / "se0", tmp_path / "se1"))

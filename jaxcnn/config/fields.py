@@ -10,7 +10,7 @@ NETWORKS = (
     *("alexnet", "vgg11", "vgg13", "vgg16", "vgg19"),
     *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2", "wide_resnet101_2"),
     *("resnet20", "resnet32", "resnet44", "resnet56", "resnet110"),
-    *("mobilenet_v2", "efficientnet_lite0", "squeezenet1_0", "squeezenet1_1"),
+    *("mobilenet_v2", "efficientnet_b0", "efficientnet_lite0", "squeezenet1_0", "squeezenet1_1", "convnext_tiny"),
     *("cnn", "airbench", "airbench_residual"),
 )
 
@@ -31,6 +31,14 @@ class Model:
     last_stride: Annotated[Positive, AtMost(2)] = 2  # of the last stage; 1 leaves it the image of the stage before
     shortcut: Literal["strided", "pooled"] = "strided"  # into a smaller image; pooled: 2x2 means first ("ResNet-D")
     stochastic_depth: Fraction = 0.0  # rate at which an example skips the last residual block; less for those before
+    attention: Literal["none", "se", "eca", "cbam", "bam", "gc", "nonlocal", "coordinate"] = (
+        "none"  # layers that weigh channels or pixels by what the whole image shows
+    )
+    attention_ratio: Count = 0  # their input has this many times the channels inside; 0: as in the method's paper
+    attention_place: Literal["auto", "inner", "branch", "block", "stage"] = (
+        "auto"  # inside a residual branch, at its end, after each block, after each stage; auto: as in the paper
+    )
+    attention_stages: tuple[int, ...] = ()  # those that have it, from 1; empty: all, with place="stage" but the last
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,11 +193,19 @@ class Prune:
 class Init:
     """The weights that a run starts from (`jaxcnn.weights`). A resumed run has its own, and never reads them again."""
 
-    source: str = ""  # workdir:<folder of a run> | file:<path> | hub:<repository>; empty: drawn from the seed
+    source: str = ""  # workdir:<folder of a run> | workdirs:<folder>,… | file:<path> | hub:<repository>; empty: drawn
+    average: Literal["uniform", "greedy", "line"] = (
+        "uniform"  # of workdirs: the mean of all; of those that help on validation; the best point between two
+    )
     names: Literal["auto", "jaxcnn", "torchvision", "timm", "keras", "caffe", "lukemelas"] = (
         "auto"  # whose names the arrays of a file have; auto: those that fit best
     )
-    head: Literal["by_name", "new"] = "by_name"  # the classifier: classes of the same name are taken over, or none
+    head: Literal["by_name", "new", "fitted"] = (
+        "by_name"  # the classifier: classes of the same name are taken over, or none; fitted: to what the network sees
+    )
+    penalty: Annotated[NonNegative, AtMost(1000.0)] = (
+        0.0  # head="fitted": of half the squared kernel, for features of deviation 1; 0: the best on validation
+    )
     skip: tuple[str, ...] = ()  # patterns of parameters, as in optim.layers, that keep their drawn values
     checkpoint: str = "last"  # workdir: last, best (on validation) or a step
     weights: Literal["auto", "last", "ema"] = "auto"  # workdir: of the step, or their average; auto: as in its test

@@ -5,26 +5,40 @@ import dataclasses
 from jaxcnn.config.fields import Model
 
 OF_EVERY_NETWORK = ("name", "num_classes", "width", "dropout", "dtype")
+ATTENTION = ("attention", "attention_ratio", "attention_place", "attention_stages")
 VGG = ("vgg11", "vgg13", "vgg16", "vgg19")
 RESNET = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2", "wide_resnet101_2")
 CIFAR_RESNET = ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110")
+SQUEEZENET = ("squeezenet1_0", "squeezenet1_1")
+INVERTED = ("efficientnet_lite0", "mobilenet_v2")  # of inverted residual blocks
 OPTIONS: dict[str, tuple[str, ...]] = {  # besides those
     "airbench": (),
     "airbench_residual": (),
-    "alexnet": ("form", "batch_norm"),
-    "cnn": (),
-    "efficientnet_lite0": ("form", "stochastic_depth"),
-    "mobilenet_v2": ("form", "stochastic_depth"),
-    "squeezenet1_0": ("form",),
-    "squeezenet1_1": ("form",),
-    **dict.fromkeys(RESNET, ("form", "zero_init_residual", "last_stride", "shortcut", "stochastic_depth")),
-    **dict.fromkeys(CIFAR_RESNET, ("zero_init_residual", "stochastic_depth")),
-    **dict.fromkeys(VGG, ("form", "head", "batch_norm")),
+    "alexnet": ("form", "batch_norm", *ATTENTION),
+    "cnn": ATTENTION,
+    **dict.fromkeys(("efficientnet_b0", "convnext_tiny"), ("form", "stochastic_depth")),
+    **dict.fromkeys(INVERTED, ("form", "stochastic_depth", *ATTENTION)),
+    **dict.fromkeys(SQUEEZENET, ("form", *ATTENTION)),
+    **dict.fromkeys(RESNET, ("form", "zero_init_residual", "last_stride", "shortcut", "stochastic_depth", *ATTENTION)),
+    **dict.fromkeys(CIFAR_RESNET, ("zero_init_residual", "stochastic_depth", *ATTENTION)),
+    **dict.fromkeys(VGG, ("form", "head", "batch_norm", *ATTENTION)),
 }
 WHITENED = ("airbench", "airbench_residual")  # the first layer whitens patches
-WITHOUT_NORM = ("squeezenet1_0", "squeezenet1_1")
+WITHOUT_NORM = (*SQUEEZENET, "convnext_tiny")
 # In every form: BatchNorm after each kernel except the classifier's, and no depthwise kernels.
 NORMALISED = (*WHITENED, "cnn", *RESNET, *CIFAR_RESNET)
+# Stages end where the image gets smaller; in networks of inverted residual blocks, where the channels change.
+STAGES = {
+    **{"alexnet": 3, "cnn": 2},
+    **dict.fromkeys(SQUEEZENET, 3),
+    **dict.fromkeys(CIFAR_RESNET, 3),
+    **dict.fromkeys(RESNET, 4),
+    **dict.fromkeys(VGG, 5),
+    **dict.fromkeys(INVERTED, 7),
+}
+BETWEEN_STAGES = ("bam", "nonlocal")  # attention that its paper puts there; the others into each block
+WITH_BATCH_NORM = ("bam", "nonlocal", "coordinate")  # attention that has BatchNorm of its own
+BRANCHED = (*RESNET, *CIFAR_RESNET, *INVERTED)
 
 
 def readers(option: str) -> tuple[str, ...]:
@@ -42,3 +56,47 @@ def unread(model: Model) -> list[str]:
             listed = f"{', '.join(others)} and {last}" if others else last
             lines.append(f"config.model.{field.name}={value!r} is for {listed}; {model.name} has no such option")
     return lines
+
+
+def has_batch_norm(model: Model) -> bool:
+    """Whether a network has BatchNorm somewhere; one that is not ours may have it unless `batch_norm` is False."""
+    return (model.batch_norm and model.name not in WITHOUT_NORM) or model.attention in WITH_BATCH_NORM
+
+
+def attention_place(model: Model, stage: int) -> str:
+    """Where one of our networks has attention in a stage: "inner", "branch", "block" or "stage"; empty: nowhere.
+
+    MobileNetV3 (arXiv:1905.02244) and coordinate attention (arXiv:2103.02907) gate the depthwise convolutions of
+    inverted residual blocks; the papers of the other gates, the ends of residual branches.
+    """
+    place, stages = model.attention_place, model.attention_stages
+    if place == "auto" and model.attention in BETWEEN_STAGES:
+        place = "stage"
+    elif place == "auto":
+        place = "inner" if model.name in INVERTED else "branch" if model.name in BRANCHED else "block"
+    has = stage in stages if stages else place != "stage" or stage < STAGES[model.name]
+    return place if has and model.attention != "none" else ""
+
+
+def impossible_attention(model: Model) -> list[str]:
+    """The mistakes in the options of attention of one of our networks that has them, one line each."""
+    if model.name not in STAGES:
+        return []
+    if model.attention == "none":
+        set_ = [name for name in ATTENTION if getattr(model, name) != getattr(Model, name)]
+        return [f"config.model.{name} has no effect with config.model.attention='none'" for name in set_]
+    wrong = []
+    if model.attention == "eca" and model.attention_ratio:
+        wrong.append("config.model.attention_ratio has no effect with config.model.attention='eca', which has no ratio")
+    if model.attention_place in ("inner", "branch") and model.name not in BRANCHED:
+        wrong.append(
+            f"config.model.attention_place={model.attention_place!r} is for networks of residual blocks; {model.name} "
+            "has the places block and stage"
+        )
+    stages, most = model.attention_stages, STAGES[model.name]
+    if list(stages) != sorted({*stages} & {*range(1, most + 1)}):
+        wrong.append(
+            f"config.model.attention_stages={stages} must be increasing numbers from 1 to {most}, the stages of "
+            f"{model.name}"
+        )
+    return wrong

@@ -9,7 +9,7 @@ from jaxcnn.config import networks, open_names, ranges
 from jaxcnn.config.fields import Config, Init, Model, Optim, Prune, Task
 
 OF_OUR_OPTIMIZERS = ("momentum", "nesterov", "beta2", "epsilon", "trust_coefficient", "newton_schulz_steps")
-STARTS = ("workdir", "file", "hub")  # kinds of config.init.source
+STARTS = ("workdir", "workdirs", "file", "hub")  # kinds of config.init.source
 HELD_OUT = "holdout"  # data.val_split: hold out of the training split, even if the set has a validation split
 
 
@@ -41,6 +41,7 @@ def _impossible(config: Config) -> list[str]:
     )
     if not any(open_names.foreign(model)):  # a network of a user may read any option
         wrong += networks.unread(model)
+        wrong += networks.impossible_attention(model)
         need(
             model.head == "linear" or model.form == "cifar",
             f"config.model.head={model.head!r} is for form='cifar'; form={model.form!r} has its own hidden layers",
@@ -53,7 +54,8 @@ def _impossible(config: Config) -> list[str]:
     need(
         optim.name != "muon" or _only_normalised_convolutions(model),
         "config.optim.name='muon' renormalises kernels, so it needs BatchNorm after every kernel except the "
-        "classifier's: cnn, one of airbench and of resnet, or vgg with form='cifar', head='linear' and batch_norm=True",
+        "classifier's: cnn, one of airbench and of resnet, or vgg with form='cifar', head='linear' and "
+        "batch_norm=True, without config.model.attention",
     )
     need(
         optim.whitening_bias_epochs == 0 or model.name in networks.WHITENED,
@@ -78,7 +80,7 @@ def _impossible(config: Config) -> list[str]:
     if batch > 0 and micro > 0:
         if batch % micro:
             wrong.append(f"config.global_batch_size={batch} is not divisible by config.optim.accumulate_steps={micro}")
-        elif norm.group_size == 0 and micro > 1 and model.batch_norm and model.name not in networks.WITHOUT_NORM:
+        elif norm.group_size == 0 and micro > 1 and networks.has_batch_norm(model):
             wrong.append(
                 f"config.optim.accumulate_steps={micro} cannot be combined with BatchNorm statistics of the whole "
                 f"batch (config.norm.group_size=0); set config.norm.group_size={batch // micro} or a divisor of it"
@@ -126,6 +128,15 @@ def _impossible(config: Config) -> list[str]:
     )
     wrong += _impossible_init(config.init)
     wrong += _impossible_pruning(config.prune)
+    need(
+        config.init.head != "fitted" or config.task.name == "classification",
+        "config.init.head='fitted' is for config.task.name='classification' only",
+    )
+    need(
+        config.init.head != "fitted" or config.init.penalty > 0 or config.data.protocol == "holdout",
+        "config.init.penalty must be above 0 with config.data.protocol='full', which has no validation split to choose "
+        "it on",
+    )
     given = bool(augment.mean or augment.std)
     need(
         given == (augment.normalize_by == "given") and (augment.normalize or augment.normalize_by in ("auto", "own")),
@@ -184,6 +195,8 @@ def _impossible(config: Config) -> list[str]:
 
 def _only_normalised_convolutions(model: Model) -> bool:
     """Whether a network is known to consist of convolutions with BatchNorm and one dense layer."""
+    if model.attention != "none":
+        return False
     if model.name in networks.VGG:
         return model.form == "cifar" and model.head == "linear" and model.batch_norm
     return model.name in networks.NORMALISED
@@ -197,12 +210,16 @@ def _impossible_init(init: Init) -> list[str]:
     kind, _, place = init.source.partition(":")
     if kind not in STARTS or not place:
         return [
-            "config.init.source must be workdir:<folder of a run>, file:<path of a safetensors or npz file> or "
-            f"hub:<repository>, not {init.source!r:.200}"
+            "config.init.source must be workdir:<folder of a run>, file:<path of a safetensors or npz file>, "
+            f"hub:<repository> or workdirs:<folder>,<folder>,…, not {init.source!r:.200}"
         ]
+    if init.penalty and init.head != "fitted":
+        return ["config.init.penalty is for config.init.head='fitted' only"]
+    if init.average != "uniform" and kind != "workdirs":
+        return [f"config.init.average={init.average!r} is for a source 'workdirs:<folder>,…', not {init.source!r:.200}"]
     of_workdirs = [name for name in ("checkpoint", "weights") if getattr(init, name) != getattr(Init, name)]
     of_files = [name for name in ("names", "half") if getattr(init, name) != getattr(Init, name)]
-    others, what = (of_files, "file:' or 'hub:") if kind == "workdir" else (of_workdirs, "workdir:")
+    others, what = (of_files, "file:' or 'hub:") if kind in ("workdir", "workdirs") else (of_workdirs, "workdir:")
     return [f"config.init.{name} is for a source '{what}', not {init.source!r:.200}" for name in others]
 
 

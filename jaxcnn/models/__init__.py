@@ -11,6 +11,7 @@ from jaxcnn.models import own, whitening
 from jaxcnn.models.airbench import Airbench, ResidualAirbench
 from jaxcnn.models.alexnet import AlexNet
 from jaxcnn.models.cnn import CNN
+from jaxcnn.models.convnext import ConvNeXt
 from jaxcnn.models.mobilenet import InvertedResidualNet
 from jaxcnn.models.network import Network, Trainable
 from jaxcnn.models.resnet import VARIANTS, ResNet
@@ -23,6 +24,8 @@ MODELS: dict[str, type[Network]] = {
     "airbench_residual": ResidualAirbench,
     "alexnet": AlexNet,
     "cnn": CNN,
+    "convnext_tiny": ConvNeXt,
+    "efficientnet_b0": InvertedResidualNet,
     "efficientnet_lite0": InvertedResidualNet,
     "mobilenet_v2": InvertedResidualNet,
     "squeezenet1_0": SqueezeNet,

@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 
+from jaxcnn.models import attention
 from jaxcnn.models.batch_norm import BatchNorm
 from jaxcnn.models.layers import Classifier, Conv, Dense, Dropout, scaled
 from jaxcnn.models.network import Images, Logits, Network, Positions
@@ -36,8 +37,10 @@ class AlexNet(Network):
             x = conv(x)
             if self.model.batch_norm:
                 x = BatchNorm(self.norm, self.axis_name, name=f"bn{i}")(x, train)
-            x = nn.relu(x)
+            attend = attention.at_stage(self, min(i, len(POOLED_CONVS)))
+            x = attend("block", nn.relu(x), train, f"attention{i}")
             if i in POOLED_CONVS:
+                x = attend("stage", x, train, f"stage{attend.stage}_attention")
                 x = max_pool(x, pool, strides=2)
         if imagenet:
             x = adaptive_average_pool(x, 6)

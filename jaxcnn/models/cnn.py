@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 
+from jaxcnn.models import attention
 from jaxcnn.models.batch_norm import BatchNorm
 from jaxcnn.models.layers import Classifier, Conv, Dropout, scaled
 from jaxcnn.models.network import Images, Logits, Network, Positions
@@ -24,6 +25,10 @@ class CNN(Network):
             channels = scaled(channels, self.model.width)
             x = Conv(channels, 3, padding=1, use_bias=False, dtype=self.dtype, split=i == 3, name=f"conv{i}")(x)
             x = nn.relu(BatchNorm(self.norm, self.axis_name, name=f"bn{i}")(x, train))
+            attend = attention.at_stage(self, 1 if i <= 2 else 2)
+            x = attend("block", x, train, f"attention{i}")
+            if i > 1:
+                x = attend("stage", x, train, f"stage{i - 1}_attention")
             if i == 2:
                 x = max_pool(x, 2, strides=2)
         x = Dropout(self.model.dropout, name="dropout")(global_average_pool(x), train, positions)

@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.typing import Dtype, Initializer
+from jax import lax
 from jaxtyping import Array, Float, Key, UInt32
 
 from jaxcnn.models import context, split
@@ -143,6 +144,29 @@ class Classifier(nn.Module):
         return dense(x)
 
 
+class LayerNorm(nn.Module):
+    """Normalises each vector of channels by its own mean and variance, then scales and shifts it.
+
+    Ba et al., "Layer normalization", 2016, arXiv:1607.06450. Computed in at least float32; the result has the dtype of
+    `x`.
+
+    Attributes:
+      epsilon: added to the variance.
+    """
+
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "... c"]) -> Float[Array, "... c"]:
+        """Normalise `x`."""
+        scale = self.param("scale", nn.initializers.ones, x.shape[-1:], jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, x.shape[-1:], jnp.float32)
+        wide = x.astype(at_least_float32(x))
+        centred = wide - wide.mean(-1, keepdims=True)
+        variance = jnp.square(centred).mean(-1, keepdims=True)
+        return (centred * lax.rsqrt(variance + self.epsilon) * scale + bias).astype(x.dtype)
+
+
 class Dropout(nn.Module):
     """Dropout with noise per example, independent of devices and microbatches.
 
@@ -230,6 +254,15 @@ def random_integers(key: Key[Array, ""], shape: tuple[int, ...], bits: int) -> U
     words = jax.random.bits(key, (-(-size * bits // 32),), jnp.uint32)
     integers = words[:, None] >> jnp.arange(0, 32, bits, dtype=jnp.uint32) & jnp.uint32(2**bits - 1)
     return integers.reshape(-1)[:size].reshape(shape)
+
+
+def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """GELU (Hendrycks & Gimpel 2016, arXiv:1606.08415) by erf, as in PyTorch.
+
+    `jax.nn.gelu` uses erfc, which is more precise far below 0, where this does not matter, and costs four times as much
+    on CPU.
+    """
+    return 0.5 * x * (1 + lax.erf(x * math.sqrt(0.5)))
 
 
 def at_least_float32(x: Float[Array, "..."]) -> Dtype:

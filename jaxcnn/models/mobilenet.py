@@ -1,8 +1,8 @@
-"""Networks of inverted residual blocks: MobileNetV2 and EfficientNet-Lite0.
+"""Networks of inverted residual blocks: MobileNetV2, EfficientNet-B0 and EfficientNet-Lite0.
 
-Sandler et al., "MobileNetV2: inverted residuals and linear bottlenecks", 2018, arXiv:1801.04381, table 2. EfficientNet-
-Lite0 (TensorFlow's authors, 2020) is EfficientNet-B0 (Tan & Le 2019, arXiv:1905.11946, table 1) without squeeze-and-
-excitation, with ReLU6 in place of swish.
+Sandler et al., "MobileNetV2: inverted residuals and linear bottlenecks", 2018, arXiv:1801.04381, table 2. Tan & Le,
+"EfficientNet", 2019, arXiv:1905.11946, table 1. EfficientNet-Lite0 (TensorFlow's authors, 2020) is EfficientNet-B0
+without squeeze-and-excitation, with ReLU6 in place of swish.
 """
 
 import dataclasses
@@ -13,6 +13,7 @@ from flax.typing import Dtype
 from jaxtyping import Array, Float
 
 import jaxcnn.config as config
+from jaxcnn.models import attention
 from jaxcnn.models.batch_norm import BatchNorm
 from jaxcnn.models.layers import Classifier, Conv, Dropout, StochasticDepth, scaled
 from jaxcnn.models.network import Images, Logits, Network, Positions
@@ -40,6 +41,15 @@ class Stage:
     size: int = 3
 
 
+_EFFICIENTNET = (
+    Stage(1, 16, 1, 1),
+    Stage(6, 24, 2, 2),
+    Stage(6, 40, 2, 2, size=5),
+    Stage(6, 80, 3, 2),
+    Stage(6, 112, 3, 1, size=5),
+    Stage(6, 192, 4, 2, size=5),
+    Stage(6, 320, 1, 1),
+)
 STAGES = {
     "mobilenet_v2": (
         Stage(1, 16, 1, 1),
@@ -50,24 +60,19 @@ STAGES = {
         Stage(6, 160, 3, 2),
         Stage(6, 320, 1, 1),
     ),
-    "efficientnet_lite0": (
-        Stage(1, 16, 1, 1),
-        Stage(6, 24, 2, 2),
-        Stage(6, 40, 2, 2, size=5),
-        Stage(6, 80, 3, 2),
-        Stage(6, 112, 3, 1, size=5),
-        Stage(6, 192, 4, 2, size=5),
-        Stage(6, 320, 1, 1),
-    ),
+    "efficientnet_b0": _EFFICIENTNET,
+    "efficientnet_lite0": _EFFICIENTNET,
 }
+SQUEEZED = ("efficientnet_b0",)  # squeeze-and-excitation in each block, to a quarter of its input's channels, and swish
 PADDED_AT_END = ("efficientnet_lite0",)  # TensorFlow's padding: with stride 2, more at the end of an even side
 
 
 class InvertedResidualNet(Network):
     """A 3x3 convolution, seven stages of inverted residual blocks, a 1x1 convolution, and the classifier.
 
-    form="imagenet": MobileNetV2 in torchvision's layout, 3,504,872 parameters for 1000 classes; EfficientNet-Lite0 in
-    TensorFlow's, 4,652,008 parameters. TensorFlow's weights need config.norm.epsilon=1e-3.
+    form="imagenet": MobileNetV2 and EfficientNet-B0 in torchvision's layout, 3,504,872 and 5,288,548 parameters for
+    1000 classes; EfficientNet-Lite0 in TensorFlow's, 4,652,008 parameters. TensorFlow's weights need
+    config.norm.epsilon=1e-3.
     form="cifar": the same parameters, but the first convolution and the second stage have stride 1.
 
     Dropout precedes the classifier. stochastic_depth is the rate of the last block; that of block l of L is l / L times
@@ -79,14 +84,17 @@ class InvertedResidualNet(Network):
         """Logits of images; the positions in the global batch are for dropout in training."""
         x = images.astype(self.dtype)
         large, at_end = self.model.form == "imagenet", self.model.name in PADDED_AT_END
+        squeezed = self.model.name in SQUEEZED
+        activation = nn.silu if squeezed else nn.relu6
 
         def step(x: Images, name: str, channels: int, size: int, strides: int) -> Images:
             return _step(x, name, channels, size, strides, 1, at_end, self.norm, self.axis_name, self.dtype, train)
 
-        x = nn.relu6(step(x, "stem", scaled(STEM, self.model.width), 3, 2 if large else 1))
+        x = activation(step(x, "stem", scaled(STEM, self.model.width), 3, 2 if large else 1))
         stages = STAGES[self.model.name]
         block, all_blocks = 0, sum(stage.blocks for stage in stages)
         for number, stage in enumerate(stages, start=1):
+            attend = attention.NOWHERE if squeezed else attention.at_stage(self, number)
             for i in range(1, stage.blocks + 1):
                 block += 1
                 first = stage.strides if large or number != 2 else 1
@@ -100,9 +108,13 @@ class InvertedResidualNet(Network):
                     norm=self.norm,
                     axis_name=self.axis_name,
                     dtype=self.dtype,
+                    attend=attend,
+                    squeezed=squeezed,
                     name=f"block{number}_{i}",
                 )(x, train, positions)
-        x = nn.relu6(step(x, "last", scaled(LAST, self.model.width), 1, 1))
+                x = attend("block", x, train, f"block{number}_{i}_attention")
+            x = attend("stage", x, train, f"stage{number}_attention")
+        x = activation(step(x, "last", scaled(LAST, self.model.width), 1, 1))
         x = Dropout(self.model.dropout, name="dropout")(global_average_pool(x), train, positions)
         return Classifier(self.outputs, name="classifier")(x)
 
@@ -121,6 +133,9 @@ class InvertedResidual(nn.Module):
       norm: options of the BatchNorm layers.
       axis_name: mesh axis over which the batch is sharded, or None.
       dtype: type of the computation.
+      attend: attention after the depthwise convolution ("inner") or at the end of the branch ("branch").
+      squeezed: squeeze-and-excitation after the depthwise convolution, to a quarter of the channels of the input, and
+        swish in place of ReLU6.
     """
 
     channels: int
@@ -132,6 +147,8 @@ class InvertedResidual(nn.Module):
     norm: config.Norm
     axis_name: str | None
     dtype: Dtype
+    attend: attention.Attend
+    squeezed: bool = False
 
     @nn.compact
     def __call__(self, x: Images, train: bool, positions: Positions | None = None) -> Float[Array, "b oh ow o"]:
@@ -143,11 +160,17 @@ class InvertedResidual(nn.Module):
             )
 
         inner = self.expansion * x.shape[-1]
+        activation = nn.silu if self.squeezed else nn.relu6
         y = x
         if self.expansion > 1:
-            y = nn.relu6(step(y, "expand", inner, 1, 1, 1))
-        y = nn.relu6(step(y, "depthwise", inner, self.size, self.strides, inner))
+            y = activation(step(y, "expand", inner, 1, 1, 1))
+        y = activation(step(y, "depthwise", inner, self.size, self.strides, inner))
+        if self.squeezed:
+            channels = max(1, x.shape[-1] // 4)
+            y = attention.SqueezeExcitation(channels=channels, activation=nn.silu, dtype=self.dtype, name="se")(y)
+        y = self.attend("inner", y, train)
         y = step(y, "project", self.channels, 1, 1, 1)
+        y = self.attend("branch", y, train)
         if self.strides > 1 or x.shape[-1] != self.channels:
             return y
         return x + StochasticDepth(self.drop_rate, name="stochastic_depth")(y, train, positions)

@@ -13,6 +13,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 import jaxcnn.config as config
+from jaxcnn.models import attention
 from jaxcnn.models.batch_norm import BatchNorm
 from jaxcnn.models.layers import Classifier, Conv, Dropout, StochasticDepth, scaled
 from jaxcnn.models.network import Images, Logits, Network, Positions
@@ -79,6 +80,7 @@ class ResNet(Network):
         block, all_blocks = 0, sum(variant.blocks)
         for stage, (channels, blocks) in enumerate(zip(CHANNELS, variant.blocks, strict=True), start=1):
             stage_strides = {1: 1, len(CHANNELS): self.model.last_stride}.get(stage, 2)
+            attend = attention.at_stage(self, stage)
             for i in range(1, blocks + 1):
                 block += 1
                 common: dict[str, Any] = {
@@ -90,6 +92,7 @@ class ResNet(Network):
                     "axis_name": self.axis_name,
                     "dtype": self.dtype,
                     "split": stage >= 3,
+                    "attend": attend,
                     "name": f"block{stage}_{i}",
                 }
                 if variant.bottleneck:
@@ -98,6 +101,8 @@ class ResNet(Network):
                     x = Bottleneck(inner, outputs, project=i == 1, **common)(x, train, positions)
                 else:
                     x = BasicBlock(scaled(channels, self.model.width), **common)(x, train, positions)
+                x = attend("block", x, train, f"block{stage}_{i}_attention")
+            x = attend("stage", x, train, f"stage{stage}_attention")
         x = Dropout(self.model.dropout, name="dropout")(global_average_pool(x), train, positions)
         return Classifier(self.outputs, name="classifier")(x)
 
@@ -112,7 +117,7 @@ class BasicBlock(nn.Module):
       channels: channels of both convolutions.
       strides: stride of the first.
       padded: the shortcut is that of option A.
-      pooled, drop_rate, zero_init, norm, axis_name, dtype, split: see `Bottleneck`.
+      pooled, drop_rate, zero_init, norm, axis_name, dtype, split, attend: see `Bottleneck`.
     """
 
     channels: int
@@ -125,14 +130,17 @@ class BasicBlock(nn.Module):
     dtype: Dtype
     split: bool
     padded: bool = False
+    attend: attention.Attend | None = None
 
     @nn.compact
     def __call__(self, x: Images, train: bool, positions: Positions | None = None) -> Float[Array, "b oh ow o"]:
         """The block of `x`: o is `channels`, oh = ceil(h / strides). Positions are for `drop_rate`."""
         y = _conv(self, "conv1", self.channels, 3, self.strides)(x)
         y = nn.relu(_batch_norm(self, "bn1")(y, train))
+        y = _attended(self, "inner", y, train)
         y = _conv(self, "conv2", self.channels, 3)(y)
         y = _last_norm(self, "bn2")(y, train)
+        y = _attended(self, "branch", y, train)
         y = StochasticDepth(self.drop_rate, name="stochastic_depth")(y, train, positions)
         if self.padded:
             missing = self.channels - x.shape[-1]
@@ -161,6 +169,7 @@ class Bottleneck(nn.Module):
       axis_name: mesh axis over which the batch is sharded, or None.
       dtype: type of the computation.
       split: whether the convolutions are split over the devices of the mesh axis `model`.
+      attend: attention after the first 3x3 convolution ("inner") or before the sum ("branch"); None: none.
     """
 
     channels: int
@@ -174,6 +183,7 @@ class Bottleneck(nn.Module):
     axis_name: str | None
     dtype: Dtype
     split: bool
+    attend: attention.Attend | None = None
 
     @nn.compact
     def __call__(self, x: Images, train: bool, positions: Positions | None = None) -> Float[Array, "b oh ow o"]:
@@ -182,8 +192,10 @@ class Bottleneck(nn.Module):
         y = nn.relu(_batch_norm(self, "bn1")(y, train))
         y = _conv(self, "conv2", self.channels, 3, self.strides)(y)
         y = nn.relu(_batch_norm(self, "bn2")(y, train))
+        y = _attended(self, "inner", y, train)
         y = _conv(self, "conv3", self.output_channels, 1)(y)
         y = _last_norm(self, "bn3")(y, train)
+        y = _attended(self, "branch", y, train)
         y = StochasticDepth(self.drop_rate, name="stochastic_depth")(y, train, positions)
         if self.project:
             x = _projected(self, x, self.output_channels, train)
@@ -203,6 +215,10 @@ def _batch_norm(block: BasicBlock | Bottleneck, name: str, scale_init: Initializ
 
 def _last_norm(block: BasicBlock | Bottleneck, name: str) -> BatchNorm:
     return _batch_norm(block, name, nn.initializers.zeros if block.zero_init else nn.initializers.ones)
+
+
+def _attended(block: BasicBlock | Bottleneck, place: str, y: Images, train: bool) -> Images:
+    return y if block.attend is None else block.attend(place, y, train)
 
 
 def _projected(block: BasicBlock | Bottleneck, x: Images, features: int, train: bool) -> Images:

@@ -4,6 +4,7 @@ from typing import Any
 
 import flax.linen as nn
 
+from jaxcnn.models import attention
 from jaxcnn.models.batch_norm import BatchNorm
 from jaxcnn.models.layers import Classifier, Conv, Dropout, scaled
 from jaxcnn.models.network import Images, Logits, Network, Positions
@@ -30,6 +31,7 @@ class CifarResNet(Network):
         x = nn.relu(BatchNorm(self.norm, self.axis_name, name="stem_bn")(x, train))
         blocks = BLOCKS[self.model.name]
         for stage, channels in enumerate(CHANNELS, start=1):
+            attend = attention.at_stage(self, stage)
             for i in range(1, blocks + 1):
                 block = (stage - 1) * blocks + i
                 common: dict[str, Any] = {
@@ -42,8 +44,11 @@ class CifarResNet(Network):
                     "dtype": self.dtype,
                     "split": False,
                     "padded": True,
+                    "attend": attend,
                     "name": f"block{stage}_{i}",
                 }
                 x = BasicBlock(scaled(channels, self.model.width), **common)(x, train, positions)
+                x = attend("block", x, train, f"block{stage}_{i}_attention")
+            x = attend("stage", x, train, f"stage{stage}_attention")
         x = Dropout(self.model.dropout, name="dropout")(global_average_pool(x), train, positions)
         return Classifier(self.outputs, name="classifier")(x)

@@ -8,12 +8,14 @@ import jax.numpy as jnp
 from flax.typing import Dtype
 from jaxtyping import Array, Float
 
+from jaxcnn.models import attention
 from jaxcnn.models.layers import Conv, Dropout, at_least_float32, classifier_normal, scaled
 from jaxcnn.models.network import Images, Logits, Network, Positions
 from jaxcnn.models.pooling import global_average_pool, max_pool
 
 FIRST_FIRE = 2  # the first convolution counts as layer 1
 FIRES = ((16, 64), (16, 64), (32, 128), (32, 128), (48, 192), (48, 192), (64, 256), (64, 256))  # (squeeze, expand)
+LAST_FIRE = FIRST_FIRE + len(FIRES) - 1
 STEMS = {"squeezenet1_0": (96, 7), "squeezenet1_1": (64, 3)}  # (channels, kernel size)
 POOLED = {"squeezenet1_0": (1, 4, 8), "squeezenet1_1": (1, 3, 5)}  # a max-pool follows each of these layers
 
@@ -42,6 +44,10 @@ class SqueezeNet(Network):
         for layer, (squeeze, expand) in enumerate(FIRES, start=FIRST_FIRE):
             width = self.model.width
             x = Fire(scaled(squeeze, width), scaled(expand, width), self.dtype, name=f"fire{layer}")(x)
+            attend = attention.at_stage(self, sum(each < layer for each in pooled))
+            x = attend("block", x, train, f"fire{layer}_attention")
+            if layer in (*pooled, LAST_FIRE):
+                x = attend("stage", x, train, f"stage{attend.stage}_attention")
             if layer in pooled:
                 x = max_pool(x, 3, strides=2, ceil=True)
         x = Dropout(self.model.dropout, name="dropout")(x, train, positions)

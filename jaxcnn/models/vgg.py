@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 
+from jaxcnn.models import attention
 from jaxcnn.models.batch_norm import BatchNorm
 from jaxcnn.models.layers import Classifier, Conv, Dense, Dropout, scaled
 from jaxcnn.models.network import Images, Logits, Network, Positions
@@ -37,13 +38,15 @@ class VGG(Network):
         x = images.astype(self.dtype)
         blocks = zip(CHANNELS, CONVOLUTIONS[self.model.name], strict=True)
         for block, (channels, convolutions) in enumerate(blocks, start=1):
+            attend = attention.at_stage(self, block)
             for i in range(1, convolutions + 1):
                 channels_scaled = scaled(channels, self.model.width)
                 wide, name = block >= 3, f"block{block}_conv{i}"
                 x = Conv(channels_scaled, 3, 1, 1, use_bias, self.dtype, split=wide, name=name)(x)
                 if self.model.batch_norm:
                     x = BatchNorm(self.norm, self.axis_name, name=f"block{block}_bn{i}")(x, train)
-                x = nn.relu(x)
+                x = attend("block", nn.relu(x), train, f"block{block}_attention{i}")
+            x = attend("stage", x, train, f"stage{block}_attention")
             x = max_pool(x, 2, strides=2)
         if imagenet:
             x = adaptive_average_pool(x, 7)

@@ -20,7 +20,9 @@ ARCHITECTURES = {
     "wide_resnet50_2": "wide ResNet50",
     "wide_resnet101_2": "wide ResNet101",
     "mobilenet_v2": "MobileNetV2",
+    "efficientnet_b0": "EfficientNet-B0",
     "efficientnet_lite0": "EfficientNet-Lite0",
+    "convnext_tiny": "ConvNeXt-Tiny",
     "squeezenet1_0": "SqueezeNet 1.0",
     "squeezenet1_1": "SqueezeNet 1.1",
     "cnn": "small CNN",
@@ -41,6 +43,7 @@ KEYS = {
     "augment.policy": "policy",
     "augment.erasing": "random erasing",
     "optim.ema_decay": "moving average",
+    "model.attention": "attention",
 }
 
 

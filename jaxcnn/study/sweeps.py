@@ -50,6 +50,12 @@ def preprocessing(*, small: bool) -> spec.Sweep:
     return spec.sweep(spec.rows(ways), seeds=2 if small else 3)
 
 
+def attention(*, small: bool) -> spec.Sweep:
+    """The methods of attention beside the network without any; `jaxcnn.models.attention` has their papers."""
+    methods = ["none", "se", "eca", "cbam", "bam", "gc", "nonlocal", "coordinate"]
+    return spec.sweep(spec.values("model.attention", methods), seeds=2 if small else 3)
+
+
 def smoke(config: ml_collections.ConfigDict) -> None:
     """The same code path in minutes: a narrow network and a few steps on the handwritten digits."""
     config.data.source = "digits"

@@ -62,7 +62,8 @@ def _utilisation(session: Session, rate: float) -> dict[str, float | None]:
     mean_flops, mean_bytes = (
         None if None in of_step else spec.mean_step(of_step) for of_step in zip(*costs, strict=True)
     )
-    return flops.utilisation(
+    per_image = None if mean_flops is None else mean_flops * session.mesh.size / spec.global_batch_size
+    return {"training_flops_per_image": per_image} | flops.utilisation(
         session.config,
         session.mesh.devices.flat[0].device_kind,
         rate / spec.global_batch_size,

@@ -29,6 +29,7 @@ from jaxcnn.train import (
     normalization,
     origin,
     patience,
+    probe,
     seals,
     starting,
     summary,
@@ -295,6 +296,8 @@ def _restore_or_begin(
             # Read again only where the run has checkpoints, none of which is sound.
             start = start or starting.of(found.config, found.spec, found.splits, cluster)
             state = starting.begin(start, found, state, folder if cluster.first else None, logbook.say)
+            if found.config.init.head == "fitted":
+                state = probe.fitted(found, state, normal, logbook.say)
         state = jax.block_until_ready(state)
         return state, Progress(reset_seconds=drawing + time.time() - began), False
     progress = Progress.of_record(restored.record["progress"], found.spec.task.evaluation.metrics)

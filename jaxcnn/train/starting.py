@@ -24,9 +24,9 @@ from jaxcnn.learn.state import State
 from jaxcnn.learn.step_spec import StepSpec
 from jaxcnn.machine import mesh as meshes
 from jaxcnn.machine.heartbeat import Cluster
-from jaxcnn.machine.paths import expand
+from jaxcnn.machine.paths import expand, separate
 from jaxcnn.text import counted
-from jaxcnn.train import seals, trained, workdir
+from jaxcnn.train import seals, soup, trained, workdir
 from jaxcnn.train.normalization import Given
 from jaxcnn.train.setup import Setup
 from jaxcnn.weights import files, fit, hub, layout
@@ -46,6 +46,7 @@ class Start:
       class_names: empty if it does not tell.
       normal: the mean and std that the network was trained with; None if it does not tell.
       crc32: of all arrays.
+      remarks: lines on how they were made.
     """
 
     source: str
@@ -54,6 +55,7 @@ class Start:
     class_names: tuple[str, ...]
     normal: Given | None
     crc32: int
+    remarks: tuple[str, ...] = ()
 
 
 def of(config: Config, spec: StepSpec, splits: Splits, cluster: Cluster | None) -> Start | None:
@@ -64,7 +66,7 @@ def of(config: Config, spec: StepSpec, splits: Splits, cluster: Cluster | None) 
     """
     if not config.init.source:
         return None
-    start = _read(config.init, config.model)
+    start = _read(config.init, config.model, splits)
     if cluster is not None and len(set(cluster.gather(start.crc32))) > 1:
         raise UserError(f"config.init.source={config.init.source!r} has other weights on some hosts than on others")
     shapes = jax.eval_shape(
@@ -137,6 +139,7 @@ def describe(start: Start, fitted: fit.Fitted) -> list[str]:
     for row in fitted.rows:
         if row.ours and row.status != fit.LOADED:
             lines.append(f"  {row.status}: {row.ours.split('/', 1)[1]}: {row.why}")
+    lines += [f"  {remark}" for remark in start.remarks]
     if start.normal is None:
         lines.append(
             "  the weights do not tell how their images were normalised: config.augment.normalize_by says it here"
@@ -144,10 +147,12 @@ def describe(start: Start, fitted: fit.Fitted) -> list[str]:
     return lines
 
 
-def _read(init: Init, model: Model) -> Start:
+def _read(init: Init, model: Model, splits: Splits) -> Start:
     kind, _, place = init.source.partition(":")
     if kind == "workdir":
-        return _of_workdir(init, expand(place, "config.init.source="), model)
+        return _of_workdir(init, expand(place, "config.init.source="), model)[0]
+    if kind == "workdirs":
+        return _of_workdirs(init, [expand(each, "config.init.source=") for each in separate(place)], model, splits)
     facts: dict[str, str] = {}
     if kind == "hub":
         path, facts = hub.fetch(place)
@@ -159,7 +164,21 @@ def _read(init: Init, model: Model) -> Start:
     return Start(f"{kind}:{place}", init.names, arrays, classes, normal, _crc32(arrays))
 
 
-def _of_workdir(init: Init, folder: pathlib.Path, model: Model) -> Start:
+def _of_workdirs(init: Init, folders: list[pathlib.Path], model: Model, splits: Splits) -> Start:
+    if len(folders) < 2 or (init.average == "line" and len(folders) > 2):
+        wanted = "two folders" if init.average == "line" else "at least two folders"
+        raise UserError(
+            f"config.init.source={init.source!r:.200} needs {wanted} for config.init.average={init.average!r}"
+        )
+    starts, networks = zip(*(_of_workdir(init, folder, model) for folder in folders), strict=True)
+    names = [str(folder) for folder in folders]
+    arrays, remarks = soup.mixed(names, networks, [start.arrays for start in starts], init.average, splits.val)
+    what = f"{len(folders)} runs ({init.average})"
+    first = starts[0]
+    return Start(what, layout.OURS, arrays, first.class_names, first.normal, _crc32(arrays), tuple(remarks))
+
+
+def _of_workdir(init: Init, folder: pathlib.Path, model: Model) -> tuple[Start, trained.Trained]:
     there = workdir.read_config(folder).model
     differ = [name for name in _OF_ARRAYS if getattr(there, name) != getattr(model, name)]
     if differ:
@@ -173,7 +192,7 @@ def _of_workdir(init: Init, folder: pathlib.Path, model: Model) -> Start:
     )
     what = f"workdir:{folder} (step {network.step}, {network.weights} weights)"
     normal = (mean, std) if network.config.augment.normalize else None
-    return Start(what, layout.OURS, arrays, network.class_names, normal, _crc32(arrays))
+    return Start(what, layout.OURS, arrays, network.class_names, normal, _crc32(arrays)), network
 
 
 def _facts(facts: dict[str, str]) -> tuple[tuple[str, ...], Given | None]:
@@ -201,7 +220,7 @@ def _fit(start: Start, config: Config, spec: StepSpec, splits: Splits, initial: 
         source=start.source,
         naming=start.naming,
         head=head_of(spec),
-        new_head=config.init.head == "new",
+        new_head=config.init.head in ("new", "fitted"),
         classes=splits.class_names,
         given_classes=start.class_names,
         skip=config.init.skip,

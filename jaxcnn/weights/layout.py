@@ -17,7 +17,9 @@ Weights = Float[np.ndarray, "..."]
 # Our name of a leaf in a naming, per kind of module.
 _TORCH = {"kernel": "weight", "bias": "bias", "scale": "weight", "mean": "running_mean", "var": "running_var"}
 _KERAS = {"kernel": "kernel", "bias": "bias", "scale": "gamma", "mean": "moving_mean", "var": "moving_variance"}
+_DENSE = (".block.3.weight", ".block.5.weight", ".mlp.fc1.weight", ".mlp.fc2.weight")  # where we have convolutions
 _IGNORED = ("num_batches_tracked",)  # PyTorch counts the batches of each BatchNorm
+_WHOLE = ("layer_scale", "gamma")  # PyTorch's modules that are one array, which has their name
 BLUE_FIRST = ("caffe",)  # namings whose networks read BGR images
 FIRST = ("stem_conv", "conv1", "block1_conv1")  # our names of the layer that sees the image
 OURS = "jaxcnn"
@@ -78,7 +80,7 @@ def _written(naming: str, module: str, leaf: str) -> str:
         return f"{module}/{_KERAS[leaf]}"
     if naming == "caffe":
         return f"{module}/{'weights' if leaf == 'kernel' else leaf}"
-    return f"{module}.{_TORCH[leaf]}"
+    return module if module.rpartition(".")[2] in _WHOLE else f"{module}.{_TORCH[leaf]}"
 
 
 def plain(naming: str, name: str) -> str:
@@ -101,12 +103,18 @@ def is_ignored(name: str) -> bool:
 
 def to_ours(naming: str, leaf: Leaf, value: Weights) -> Weights:
     """An array of a file in our layout; its shape may still be another than that of `leaf`."""
+    if naming != OURS and leaf.key.endswith("/layer_scale/scale"):
+        value = value.reshape(-1)
     if naming != OURS and leaf.key.endswith("/kernel"):
         if naming in ("keras", "caffe"):
             value = value.T if len(leaf.shape) == 2 and value.ndim == 2 else value
+        elif value.ndim == 2 and len(leaf.shape) == 4:  # a 1x1 convolution that is a dense layer there
+            value = value.T[None, None]
         elif value.ndim == 4 and len(leaf.shape) == 4:
             value = value.transpose(2, 3, 1, 0)
-        elif value.ndim == 4:  # timm's first dense layers are convolutions
+        elif value.ndim == 3:
+            value = value.T
+        elif value.ndim == 4:  # a dense layer that is a convolution there
             value = value.transpose(0, 2, 3, 1).reshape(len(value), -1)
         elif leaf.pixels and value.shape[-1] % leaf.pixels == 0:
             value = value.reshape(len(value), leaf.pixels, -1).swapaxes(1, 2).reshape(len(value), -1)
@@ -115,16 +123,29 @@ def to_ours(naming: str, leaf: Leaf, value: Weights) -> Weights:
     return np.ascontiguousarray(value)
 
 
+def _is_convolution(naming: str, name: str) -> bool:
+    """Whether another library has a convolution of this name where we have a dense layer."""
+    if naming == "timm":
+        return name.startswith("pre_logits.") or ".se." in name
+    return ".block." in name and name.endswith((".fc1.weight", ".fc2.weight"))
+
+
 def to_theirs(naming: str, leaf: Leaf, value: Weights) -> Weights:
     """The inverse of `to_ours`."""
+    if naming == "torchvision" and leaf.key.endswith("/layer_scale/scale"):
+        value = value.reshape(-1, 1, 1)
     if naming != OURS and leaf.key.endswith("/kernel"):
         if naming in BLUE_FIRST and leaf.is_first:
             value = value[:, :, ::-1]
         if naming in ("keras", "caffe"):
             value = value.T if value.ndim == 2 else value
+        elif value.ndim == 4 and leaf.theirs[0].endswith(_DENSE):
+            value = value[0, 0].T
         elif value.ndim == 4:
             value = value.transpose(3, 2, 0, 1)
-        elif naming == "timm" and leaf.theirs[0].startswith("pre_logits."):
+        elif value.ndim == 3:
+            value = value.T
+        elif _is_convolution(naming, leaf.theirs[0]):
             side = round((value.shape[1] / leaf.pixels) ** 0.5) if leaf.pixels else 1
             value = value.reshape(len(value), side, side, -1).transpose(0, 3, 1, 2)
         elif leaf.pixels:

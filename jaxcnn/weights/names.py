@@ -7,17 +7,17 @@ files differ; the first is the one that is written.
 from collections.abc import Callable, Iterator
 
 from jaxcnn.config import Model
-from jaxcnn.config.networks import CIFAR_RESNET, RESNET, VGG
+from jaxcnn.config.networks import CIFAR_RESNET, INVERTED, RESNET, VGG
+from jaxcnn.config.networks import SQUEEZENET as SQUEEZENETS
 
 Modules = dict[str, tuple[str, ...]]
 _Pairs = Iterator[tuple[str, str | tuple[str, ...]]]
 
-INVERTED = ("mobilenet_v2", "efficientnet_lite0")
-SQUEEZENETS = ("squeezenet1_0", "squeezenet1_1")
-
 
 def of(naming: str, model: Model, ours: list[str]) -> Modules | None:
     """The names of our modules in a naming; None if that library has no such network.
+
+    Attention that the library does not have keeps our names, with dots.
 
     Args:
       naming: one of `NAMINGS`.
@@ -28,7 +28,12 @@ def of(naming: str, model: Model, ours: list[str]) -> Modules | None:
     if find is None:
         return None
     ours = sorted(ours)
-    found = {name: (theirs,) if isinstance(theirs, str) else theirs for name, theirs in find(model, ours)}
+    extra = [name for name in ours if "attention" in name]
+    plain = [name for name in ours if name not in extra]
+    found = {name: (theirs,) if isinstance(theirs, str) else theirs for name, theirs in find(model, plain)}
+    found |= {name: (name.replace("/", "."),) for name in extra}
+    if naming == "timm" and model.attention == "se" and model.name in RESNET:
+        found |= {name: (theirs,) for name, theirs in _timm_se(extra)}
     return {name: found[name] for name in ours} if set(ours) <= set(found) else None
 
 
@@ -89,6 +94,14 @@ def _torch_resnet(model: Model, ours: list[str]) -> _Pairs:
             yield name, f"layer{stage}.{int(number) - 1}.{part}"
 
 
+def _timm_se(ours: list[str]) -> Iterator[tuple[str, str]]:
+    for name in ours:
+        block, _, part = name.partition("/attention/")
+        if part:
+            stage, number = block.removeprefix("block").split("_")
+            yield name, f"layer{stage}.{int(number) - 1}.se.{'fc1' if part == 'reduce' else 'fc2'}"
+
+
 def _torch_squeezenet(model: Model, _: list[str]) -> _Pairs:
     yield from {"stem_conv": "features.0", "classifier": "classifier.1"}.items()
     pools = {"squeezenet1_0": (5, 9), "squeezenet1_1": (4, 6)}[model.name]  # fire modules after a max-pool
@@ -124,10 +137,53 @@ def _torch_mobilenet(_: Model, ours: list[str]) -> _Pairs:
             yield f"{block}/{step}_bn", f"features.{number}.conv.{norm}"
 
 
+def _torch_efficientnet(_: Model, ours: list[str]) -> _Pairs:
+    yield from {"stem_conv": "features.0.0", "stem_bn": "features.0.1"}.items()
+    yield from {"last_conv": "features.8.0", "last_bn": "features.8.1", "classifier": "classifier.1"}.items()
+    for block, theirs, steps in _blocks(ours):
+        stage, number = theirs.split(".")
+        for place, step in enumerate((*steps[:-1], "se", steps[-1])):
+            prefix = f"features.{int(stage) + 1}.{number}.block.{place}"
+            if step == "se":
+                yield from {f"{block}/se/reduce": f"{prefix}.fc1", f"{block}/se/expand": f"{prefix}.fc2"}.items()
+            else:
+                yield from {f"{block}/{step}_conv": f"{prefix}.0", f"{block}/{step}_bn": f"{prefix}.1"}.items()
+
+
+def _torch_convnext(_: Model, ours: list[str]) -> _Pairs:
+    yield from {"stem_conv": "features.0.0", "stem_ln": "features.0.1"}.items()
+    yield from {"last_ln": "classifier.0", "classifier": "classifier.2"}.items()
+    parts = {"depthwise": "block.0", "ln": "block.2", "expand": "block.3", "project": "block.5"}
+    for name in ours:
+        if name.startswith("down"):
+            before, part = name.removeprefix("down").split("_")
+            yield name, f"features.{2 * int(before) - 2}.{0 if part == 'ln' else 1}"
+        elif "/" in name:
+            block, part = name.removeprefix("block").split("/")
+            one, two = block.split("_")
+            stage, number = int(one), int(two)
+            yield name, f"features.{2 * stage - 1}.{number - 1}.{parts.get(part, part)}"
+
+
+def _timm_convnext(_: Model, ours: list[str]) -> _Pairs:
+    yield from {"stem_conv": "stem.0", "stem_ln": "stem.1", "last_ln": "head.norm", "classifier": "head.fc"}.items()
+    parts = {"depthwise": "conv_dw", "ln": "norm", "expand": "mlp.fc1", "project": "mlp.fc2", "layer_scale": "gamma"}
+    for name in ours:
+        if name.startswith("down"):
+            before, part = name.removeprefix("down").split("_")
+            yield name, f"stages.{int(before) - 1}.downsample.{0 if part == 'ln' else 1}"
+        elif "/" in name:
+            block, part = name.removeprefix("block").split("/")
+            one, two = block.split("_")
+            stage, number = int(one), int(two)
+            yield name, f"stages.{stage - 1}.blocks.{number - 1}.{parts[part]}"
+
+
 def _timm_inverted(_: Model, ours: list[str]) -> _Pairs:
     yield from {"stem_conv": "conv_stem", "stem_bn": "bn1", "last_conv": "conv_head", "last_bn": "bn2"}.items()
     yield "classifier", "classifier"
     for block, theirs, steps in _blocks(ours):
+        yield from {f"{block}/se/{part}": f"blocks.{theirs}.se.conv_{part}" for part in ("reduce", "expand")}.items()
         convs = ("conv_pw", "conv_dw", "conv_pwl") if len(steps) == 3 else ("conv_dw", "conv_pw")
         for number, (step, conv) in enumerate(zip(steps, convs, strict=True), start=1):
             yield f"{block}/{step}_conv", f"blocks.{theirs}.{conv}"
@@ -156,6 +212,8 @@ _Find = Callable[[Model, list[str]], _Pairs]
 NAMINGS: dict[str, dict[str, _Find]] = {
     "torchvision": {
         "alexnet": _torch_alexnet,
+        "convnext_tiny": _torch_convnext,
+        "efficientnet_b0": _torch_efficientnet,
         "mobilenet_v2": _torch_mobilenet,
         **dict.fromkeys(VGG, _torch_vgg),
         **dict.fromkeys((*RESNET, *CIFAR_RESNET), _torch_resnet),
@@ -164,7 +222,8 @@ NAMINGS: dict[str, dict[str, _Find]] = {
     "timm": {
         **dict.fromkeys(VGG, _timm_vgg),
         **dict.fromkeys(RESNET, _torch_resnet),
-        **dict.fromkeys(INVERTED, _timm_inverted),
+        **dict.fromkeys((*INVERTED, "efficientnet_b0"), _timm_inverted),
+        "convnext_tiny": _timm_convnext,
     },
     "keras": dict.fromkeys(("vgg16", "vgg19"), _keras_vgg),
     "caffe": dict.fromkeys(SQUEEZENETS, _caffe_squeezenet),

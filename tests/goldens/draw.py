@@ -41,6 +41,8 @@ FAMILY_CASES: dict[str, tuple[dict, int]] = {
     "efficientnet_lite0": ({"name": "efficientnet_lite0", "form": "imagenet"}, 40),
     "squeezenet1_0": ({"name": "squeezenet1_0", "form": "imagenet"}, 37),
     "squeezenet1_1": ({"name": "squeezenet1_1", "form": "imagenet"}, 36),
+    "efficientnet_b0": ({"name": "efficientnet_b0", "form": "imagenet"}, 40),
+    "convnext_tiny": ({"name": "convnext_tiny", "form": "imagenet"}, 38),
 }
 
 # The tests hold the gradients of these alone; to hold those of all takes two minutes more.

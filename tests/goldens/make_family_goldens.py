@@ -30,7 +30,7 @@ HERE = pathlib.Path(__file__).parent
 LAYOUTS = (
     *("alexnet", "vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn"),
     *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2", "wide_resnet101_2"),
-    *("mobilenet_v2", "squeezenet1_0", "squeezenet1_1"),
+    *("mobilenet_v2", "squeezenet1_0", "squeezenet1_1", "efficientnet_b0", "convnext_tiny"),
 )
 
 
@@ -80,7 +80,7 @@ def build(name: str, side: int) -> nn.Module:
     else:
         network = torchvision.models.get_model(name, num_classes=draw.CLASSES)
     for module in network.modules():
-        if isinstance(module, nn.Dropout):
+        if isinstance(module, (nn.Dropout, torchvision.ops.StochasticDepth)):
             module.p = 0.0
         if isinstance(module, nn.BatchNorm2d):
             module.eps = config.Norm().epsilon

@@ -1,0 +1,193 @@
+"""`--mode=embed`: what a trained network sees in images, as arrays for search, clustering or another library."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from jaxcnn.config import UserError
+from jaxcnn.data.batch import Split
+from jaxcnn.data.decode import Unreadable
+from jaxcnn.data.selection import name_of
+from jaxcnn.machine.extras import need
+from jaxcnn.text import shown
+from jaxcnn.train import predict
+from jaxcnn.train.trained import Trained
+
+SUFFIXES = (".npz", ".parquet")
+Rows = Float[np.ndarray, "n d"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Features:
+    """The features of images.
+
+    Attributes:
+      values: float32 [n, d]; of a layer whose output is a map, its values one after another.
+      names: of each image, its file, or its place in the set.
+      targets: the answers of the images of a split, with n as their first dimension; None for files.
+      class_names: empty for files.
+    """
+
+    values: Rows
+    names: tuple[str, ...]
+    targets: Any = None
+    class_names: tuple[str, ...] = ()
+
+
+def of_split(trained: Trained, split: Split, layer: str = "") -> Features:
+    """The features of a split, in its order; images are not augmented.
+
+    Args:
+      trained: the network.
+      split: its images.
+      layer: the path of the layer whose output is taken; empty: the input of the layer that makes the outputs.
+
+    Raises:
+      UserError: the network has no such layer.
+    """
+    values = _values(trained, len(split), lambda places: split.read(places), layer)
+    return Features(values, tuple(name_of(split, k) for k in range(len(split))), split.targets, split.class_names)
+
+
+def of_files(trained: Trained, paths: list[pathlib.Path], layer: str = "", *, skip_unreadable: bool) -> Features:
+    """The features of image files; those that cannot be read are an error, or left out with `skip_unreadable`.
+
+    Raises:
+      UserError: an image cannot be read, or none can; or the network has no such layer.
+    """
+    names: list[str] = []
+
+    def read(places: np.ndarray) -> np.ndarray:
+        pixels = []
+        for path in (paths[k] for k in places):
+            try:
+                pixels.append(predict.read(path, trained.spec.image_shape, trained.config.data))
+                names.append(str(path))
+            except (Unreadable, OSError) as error:
+                if not skip_unreadable:
+                    raise predict.unreadable(path, error) from None
+        return np.stack(pixels) if pixels else np.zeros((0, *trained.spec.image_shape), trained.config.data.dtype)
+
+    values = _values(trained, len(paths), read, layer)
+    if not names:
+        raise UserError("--images: none of the images could be read")
+    return Features(values, tuple(names))
+
+
+def _values(trained: Trained, count: int, read: Callable[[np.ndarray], np.ndarray], layer: str) -> Rows:
+    parts = []
+    for start in range(0, count, predict.BATCH):
+        images = read(np.arange(start, min(start + predict.BATCH, count)))
+        if len(images):
+            found = predict.outputs_of(trained, images, layer)
+            parts.append(found.reshape(len(found), -1).astype(np.float32))
+    return np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
+
+
+def write(features: Features, path: pathlib.Path) -> None:
+    """Write features to an npz file (features, names, labels, class_names) or a Parquet table, a row for each image.
+
+    Raises:
+      UserError: Parquet is wanted, and pyarrow is not installed.
+    """
+    labelled = isinstance(features.targets, np.ndarray)
+    if path.suffix == ".npz":
+        arrays: dict[str, Any] = {"features": features.values, "names": np.array(features.names, dtype=np.str_)}
+        if labelled:
+            arrays |= {"labels": features.targets, "class_names": np.array(features.class_names, dtype=np.str_)}
+        with path.open("wb") as file:
+            np.savez(file, **arrays)
+        return
+    check(path)
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    width = features.values.shape[1]
+    columns: dict[str, Any] = {"name": pa.array(features.names, pa.string())}
+    if labelled and features.targets.ndim == 1 and features.targets.dtype.kind == "i":
+        columns["label"] = pa.array([features.class_names[k] for k in features.targets], pa.string())
+    elif labelled:
+        columns["label"] = pa.array(features.targets.tolist())
+    columns["features"] = pa.FixedSizeListArray.from_arrays(pa.array(features.values.ravel()), width)
+    parquet.write_table(pa.table(columns), path)
+
+
+def check(path: pathlib.Path) -> None:
+    """Refuse a file that cannot be written, before any work is done."""
+    if path.suffix not in SUFFIXES:
+        raise UserError(f"--out={path} must end in .npz or .parquet")
+    if path.suffix == ".parquet":
+        need("parquet", f"--out={path}")
+
+
+def read(path: pathlib.Path) -> Features:
+    """The features of an npz file that `write` made.
+
+    Raises:
+      UserError: it is no such file.
+    """
+    try:
+        with np.load(path) as file:
+            values, names = file["features"], tuple(map(str, file["names"]))
+            labels = file.get("labels")
+            classes = tuple(map(str, file["class_names"])) if labels is not None else ()
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise UserError(f"--among={path} is no npz file of --mode=embed: {error}") from None
+    if values.ndim != 2 or len(values) != len(names) or not len(names):
+        raise UserError(f"--among={path} is no npz file of --mode=embed: it has features {values.shape}")
+    return Features(values, names, labels, classes)
+
+
+def nearest(queries: Rows, among: Rows, count: int) -> tuple[Int[np.ndarray, "n count"], Float[np.ndarray, "n count"]]:
+    """For each query, the places of its nearest rows by cosine similarity, nearest first, and these similarities.
+
+    Of equal ones, the first. A row of zeros is similar to nothing (0).
+    """
+
+    def unit(rows: Rows) -> Float[np.ndarray, "n d"]:
+        rows = rows.astype(np.float64)
+        return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float64).tiny)
+
+    similar = unit(queries) @ unit(among).T
+    places = np.argsort(-similar, axis=1, kind="stable")[:, :count]
+    return places, np.take_along_axis(similar, places, axis=1)
+
+
+def neighbours(queries: Features, among: Features, count: int) -> list[dict[str, Any]]:
+    """For each query `{"file", "neighbours": [{"file", "similarity", "label"}]}`; an image is not its own neighbour.
+
+    Raises:
+      UserError: the features of both have different lengths.
+    """
+    if queries.values.shape[1] != among.values.shape[1]:
+        raise UserError(
+            f"--among has {among.values.shape[1]} features for an image, not {queries.values.shape[1]}; it is of "
+            "another network or layer"
+        )
+    told = among.class_names and among.targets is not None and among.targets.ndim == 1
+    results = []
+    for start in range(0, len(queries.names), predict.BATCH):
+        part = slice(start, start + predict.BATCH)
+        found = nearest(queries.values[part], among.values, count + 1)
+        for name, places, similar in zip(queries.names[part], *found, strict=True):
+            rows = [
+                {"file": among.names[k], "similarity": round(float(value), 6)}
+                | ({"label": among.class_names[among.targets[k]]} if told else {})
+                for k, value in zip(places, similar, strict=True)
+                if among.names[k] != name
+            ]
+            results.append({"file": name, "neighbours": rows[:count]})
+    return results
+
+
+def in_words(result: dict[str, Any]) -> str:
+    """A result of `neighbours` in one line."""
+    rows = (
+        f"{shown(one['file'])} {one['similarity']:.3f}" + (f" ({shown(one['label'])})" if "label" in one else "")
+        for one in result["neighbours"]
+    )
+    return f"{shown(result['file'])}: {', '.join(rows)}"
