@@ -18,6 +18,7 @@ from jaxcnn.config import UserError
 from jaxcnn.data import image_ops, mixing, policy
 from jaxcnn.data.batch import Batch
 from jaxcnn.machine import plugins
+from jaxcnn.tasks.moving import Movable, Move
 from jaxcnn.tasks.task import Targets
 
 Keys = Key[Array, " b"]
@@ -48,6 +49,7 @@ class Draw(enum.IntEnum):
     MIXING = 5
     OWN = 6
     ERASING = 7
+    ZOOM = 8
 
 
 def augment(
@@ -66,8 +68,8 @@ def augment(
 ) -> Augmented:
     """Augment a training batch.
 
-    In order: crop, flip, policy, colour jitter, functions of the user, normalisation, cutout, random erasing, mixing,
-    shrinking.
+    In order: zoom, crop, flip, policy, colour jitter, functions of the user, normalisation, cutout, random erasing,
+    mixing, shrinking.
 
     Policies and colour jitter need 8-bit pixels; the other operations take any.
 
@@ -98,9 +100,15 @@ def augment(
     image = jax.vmap(lambda image, key, flipped: _augment_one(config, image, key, flipped, mean, std))(
         batch.image, keys, flipped
     )
+    target = batch.target
+    if isinstance(targets, Movable):
+        sides = batch.image.shape[1], batch.image.shape[2]
+        target = jax.vmap(
+            lambda of_one, key, flipped: targets.moved(of_one, move_of(config, key, flipped, sides), sides)
+        )(target, keys, flipped)
     mixing_keys = jax.vmap(lambda key: jax.random.fold_in(key, Draw.MIXING))(keys)
     image, target = mixing.mix(
-        config, targets, image, batch.target, mixing_keys, axis_name=axis_name, microbatches=microbatches
+        config, targets, image, target, mixing_keys, axis_name=axis_name, microbatches=microbatches
     )
     if small_side:
         image = image_ops.shrink(image, small_side)
@@ -148,6 +156,23 @@ def _flipped(
     return coins ^ (epoch % 2 == 1)
 
 
+def move_of(
+    config: configuration.Augment, key: Key[Array, ""], flipped: Bool[Array, ""], sides: tuple[int, int]
+) -> Move:
+    """How an image moves by zoom, crop and flip; `key` is the example's own, `sides` are height and width."""
+    move = Move(jnp.ones(2), jnp.zeros(2))
+    if config.zoom:
+        matrix = image_ops.zoom_matrix(jax.random.fold_in(key, Draw.ZOOM), config.zoom, sides)
+        move = move.then(Move.of_matrix(matrix, image_ops.COORDINATE_BITS))
+    if config.crop != "none":
+        first = image_ops.crop_shift(jax.random.fold_in(key, Draw.CROP), config.crop_padding)
+        move = move.then(Move(jnp.ones(2), -first[::-1].astype(jnp.float32)))
+    if config.flip != "none":
+        mirror = Move(jnp.array([-1.0, 1.0]), jnp.array([sides[1], 0], jnp.float32))
+        move = jax.tree.map(lambda one, other: jnp.where(flipped, one, other), move.then(mirror), move)
+    return move
+
+
 def _augment_one(
     config: configuration.Augment,
     image: Num[Array, "h w c"],
@@ -157,6 +182,10 @@ def _augment_one(
     std: Channels,
 ) -> Float32[Array, "h w c"]:
     """One image, normalised; `key` is the example's own."""
+    if config.zoom:
+        sides = image.shape[0], image.shape[1]
+        matrix = image_ops.zoom_matrix(jax.random.fold_in(key, Draw.ZOOM), config.zoom, sides)
+        image = image_ops.affine_nearest(image, matrix)
     if config.crop != "none":
         image = image_ops.random_crop(image, jax.random.fold_in(key, Draw.CROP), config.crop_padding, config.crop)
     if config.flip != "none":

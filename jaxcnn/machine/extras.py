@@ -11,6 +11,7 @@ EXTRAS = {
     "tensorboard": ("tensorboardX",),
     "parquet": ("pyarrow",),
     "tiff": ("tifffile",),
+    "detect": ("faster_coco_eval",),
     "safetensors": ("safetensors",),
     "hub": ("huggingface_hub",),
     "wandb": ("wandb",),
