@@ -6,6 +6,7 @@ its own constant into that key: enabling one never changes the random numbers of
 """
 
 import enum
+from collections.abc import Iterator
 from typing import Any
 
 import flax.struct
@@ -78,7 +79,7 @@ def augment(
 
     Args:
       config: operations and their strengths.
-      targets: the kind of the targets, which are mixed with the images.
+      targets: the kind of the targets, which are mixed with the images, and move with them if they can.
       batch: inside `shard_map`, this device's shard, in the layout of `mixing.partners`.
       key: key of this step, equal on all devices. Its implementation must be counter-based under `vmap`, as JAX's
         default (threefry) is.
@@ -103,9 +104,8 @@ def augment(
     target = batch.target
     if isinstance(targets, Movable):
         sides = batch.image.shape[1], batch.image.shape[2]
-        target = jax.vmap(
-            lambda of_one, key, flipped: targets.moved(of_one, move_of(config, key, flipped, sides), sides)
-        )(target, keys, flipped)
+        for moves in _moves(config, keys, flipped, sides):
+            target = jax.vmap(targets.moved, in_axes=(0, 0, None))(target, moves, sides)
     mixing_keys = jax.vmap(lambda key: jax.random.fold_in(key, Draw.MIXING))(keys)
     image, target = mixing.mix(
         config, targets, image, target, mixing_keys, axis_name=axis_name, microbatches=microbatches
@@ -156,21 +156,30 @@ def _flipped(
     return coins ^ (epoch % 2 == 1)
 
 
-def move_of(
-    config: configuration.Augment, key: Key[Array, ""], flipped: Bool[Array, ""], sides: tuple[int, int]
-) -> Move:
-    """How an image moves by zoom, crop and flip; `key` is the example's own, `sides` are height and width."""
-    move = Move(jnp.ones(2), jnp.zeros(2))
-    if config.zoom:
+def _moves(
+    config: configuration.Augment, keys: Keys, flipped: Bool[Array, " b"], sides: tuple[int, int]
+) -> Iterator[Move]:
+    """How the images move, by `keys` of their own: once for each time that what leaves them is lost.
+
+    `sides` are height and width.
+    """
+
+    def zoom(key: Key[Array, ""]) -> Move:
         matrix = image_ops.zoom_matrix(jax.random.fold_in(key, Draw.ZOOM), config.zoom, sides)
-        move = move.then(Move.of_matrix(matrix, image_ops.COORDINATE_BITS))
-    if config.crop != "none":
-        first = image_ops.crop_shift(jax.random.fold_in(key, Draw.CROP), config.crop_padding)
-        move = move.then(Move(jnp.ones(2), -first[::-1].astype(jnp.float32)))
-    if config.flip != "none":
-        mirror = Move(jnp.array([-1.0, 1.0]), jnp.array([sides[1], 0], jnp.float32))
-        move = jax.tree.map(lambda one, other: jnp.where(flipped, one, other), move.then(mirror), move)
-    return move
+        return Move.of_matrix(matrix, image_ops.COORDINATE_BITS)
+
+    def crop_and_flip(key: Key[Array, ""], flipped: Bool[Array, ""]) -> Move:
+        move = Move(jnp.ones(2), jnp.zeros(2))
+        if config.crop != "none":
+            first = image_ops.crop_shift(jax.random.fold_in(key, Draw.CROP), config.crop_padding)
+            move = Move(jnp.ones(2), -first[::-1].astype(jnp.float32))
+        mirrored = move.then(Move(jnp.array([-1.0, 1.0]), jnp.array([sides[1], 0], jnp.float32)))
+        return jax.tree.map(lambda one, other: jnp.where(flipped, one, other), mirrored, move)
+
+    if config.zoom:
+        yield jax.vmap(zoom)(keys)
+    if config.crop != "none" or config.flip != "none":
+        yield jax.vmap(crop_and_flip)(keys, flipped)
 
 
 def _augment_one(

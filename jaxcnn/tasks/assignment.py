@@ -46,7 +46,8 @@ def assign(
     """Assign the boxes of one image to its points; no gradient passes.
 
     A point may answer for a box in which it lies, or, where a box is smaller than its stride, for one whose centre is
-    at most half a stride away in both directions: so every box has a candidate on every level.
+    at most half a stride away in both directions: so every box has a candidate on every level. Points that cost the
+    same are taken together.
 
     Args:
       answered: the box that each point answers.
