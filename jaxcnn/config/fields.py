@@ -12,7 +12,7 @@ NETWORKS = (
     *("resnet20", "resnet32", "resnet44", "resnet56", "resnet110"),
     *("mobilenet_v2", "efficientnet_lite0", "squeezenet1_0", "squeezenet1_1"),
     *("cnn", "airbench", "airbench_residual"),
-    *("yolo_cnn", "yolo_resnet18", "yolo_resnet34", "yolo_resnet50"),
+    *("yolo_cnn", "yolo_resnet18", "yolo_resnet50"),
 )
 
 

@@ -8,7 +8,7 @@ OF_EVERY_NETWORK = ("name", "num_classes", "width", "dropout", "dtype")
 VGG = ("vgg11", "vgg13", "vgg16", "vgg19")
 RESNET = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2", "wide_resnet101_2")
 CIFAR_RESNET = ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110")
-DETECTORS = ("yolo_cnn", "yolo_resnet18", "yolo_resnet34", "yolo_resnet50")  # of config.task.name="detection"
+DETECTORS = ("yolo_cnn", "yolo_resnet18", "yolo_resnet50")  # of config.task.name="detection"
 OPTIONS: dict[str, tuple[str, ...]] = {  # besides those
     "airbench": (),
     "airbench_residual": (),
@@ -18,10 +18,10 @@ OPTIONS: dict[str, tuple[str, ...]] = {  # besides those
     "mobilenet_v2": ("form", "stochastic_depth"),
     "squeezenet1_0": ("form",),
     "squeezenet1_1": ("form",),
-    **dict.fromkeys(RESNET, ("form", "zero_init_residual", "last_stride", "shortcut", "stochastic_depth")),
-    **dict.fromkeys(CIFAR_RESNET, ("zero_init_residual", "stochastic_depth")),
     "yolo_cnn": (),
     **dict.fromkeys(DETECTORS[1:], ("zero_init_residual", "shortcut", "stochastic_depth")),
+    **dict.fromkeys(RESNET, ("form", "zero_init_residual", "last_stride", "shortcut", "stochastic_depth")),
+    **dict.fromkeys(CIFAR_RESNET, ("zero_init_residual", "stochastic_depth")),
     **dict.fromkeys(VGG, ("form", "head", "batch_norm")),
 }
 WHITENED = ("airbench", "airbench_residual")  # the first layer whitens patches

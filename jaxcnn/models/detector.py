@@ -18,7 +18,7 @@ import jaxcnn.config as config
 from jaxcnn.config.layers import Layers
 from jaxcnn.models.batch_norm import BatchNorm
 from jaxcnn.models.initializers import Weights
-from jaxcnn.models.layers import Conv, at_least_float32, scaled
+from jaxcnn.models.layers import Conv, Dropout, at_least_float32, scaled
 from jaxcnn.models.network import Images, Network, Positions
 from jaxcnn.models.resnet import stages
 from jaxcnn.tasks.box_geometry import STRIDES, points
@@ -68,7 +68,9 @@ class Detector(Network):
             finer = layer(f"neck_half{number}", 3, 2)(maps[number - 1], train)
             maps[number] = layer(f"neck_up{number}", 3)(jnp.concatenate([maps[number], finer], axis=-1), train)
         answers = [
-            Branch(self.outputs, channels, self.norm, self.axis_name, self.dtype, name=f"head{number}")(x, train)
+            Branch(
+                self.outputs, channels, self.model.dropout, self.norm, self.axis_name, self.dtype, name=f"head{number}"
+            )(x, train, positions)
             for number, x in enumerate(maps)
         ]
         raw = jnp.concatenate([each.reshape(each.shape[0], -1, each.shape[-1]) for each in answers], axis=1)
@@ -110,16 +112,17 @@ class Normed(nn.Module):
 
 
 class Branch(nn.Module):
-    """The head of one level: one tower of convolutions for the box, another for the classes."""
+    """The head of one level: a tower of convolutions for the box, and one for the classes, with dropout at its end."""
 
     classes: int
     channels: int
+    dropout: float
     norm: config.Norm
     axis_name: str | None
     dtype: Dtype
 
     @nn.compact
-    def __call__(self, x: Images, train: bool) -> Float32[Array, "b h w k4"]:
+    def __call__(self, x: Images, train: bool, positions: Positions | None) -> Float32[Array, "b h w k4"]:
         """Four numbers of the box and the logits of the classes at each pixel."""
         ends = []
         for name, outputs, bias in (("box", 4, 0.0), ("class", self.classes, -math.log((1 - PRIOR) / PRIOR))):
@@ -128,6 +131,8 @@ class Branch(nn.Module):
                 y = Normed(self.channels, 3, 1, self.norm, self.axis_name, self.dtype, name=f"{name}_{number}")(
                     y, train
                 )
+            if name == "class":
+                y = Dropout(self.dropout, name="dropout")(y, train, positions)
             wide = at_least_float32(y)
             end = Conv(outputs, 1, use_bias=True, dtype=wide, kernel_init=_small, name=f"{name}_out")(y)
             ends.append(end + bias)
