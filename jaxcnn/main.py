@@ -175,8 +175,8 @@ def _predict() -> int:
     if (out := pathlib.Path(OUT.value)).suffix.lower() == ".png":
         _say(*predict.draw(network, results, out))
     elif OUT.value:
-        predict.write(network.spec.task.evaluation, results, out)
-    if not _write_json(results):
+        predict.write(network.spec.task.evaluation, results, out, predict.as_json(network, results))
+    if not _write_json(predict.as_json(network, results)):
         for result in results:
             if "error" in result:
                 print(f"{shown(result['file'])}: unreadable: {shown(result['error'])}")

@@ -197,6 +197,7 @@ def test_every_shipped_config_and_variant_is_sound(root):
         own = {
             "quickstart": [],
             "finetune": ["head", "head+smoke"],
+            "yolo_resnet18_coco": [],
             "speedrun_cifar10": ["gpu"],
             "speedrun_cifar100": ["gpu"],
         }

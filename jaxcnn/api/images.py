@@ -21,11 +21,15 @@ Pixels = Num[np.ndarray, "h w c"]
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """One image: its pixels, or why it cannot be read; and its file, if it is one."""
+    """One image: its pixels, or why it cannot be read; and its file, if it is one.
+
+    `sides` are its height and width before it was fitted to the network, where it is no file.
+    """
 
     pixels: Pixels | None
     file: str | None = None
     error: str | None = None
+    sides: tuple[int, int] | None = None
 
 
 def batches(
@@ -57,10 +61,13 @@ def _each(images: Any, shape: tuple[int, int, int], data: Data, skip: bool, what
     if isinstance(images, str | os.PathLike):
         yield from _files(os.fspath(images), shape, data, skip)
     elif isinstance(images, Image.Image):
-        yield Found(_fitting(_of_pillow(images, shape, data, what), shape, data, what))
+        image = _upright(images)
+        sides = image.height, image.width
+        yield Found(_fitting(_of_pillow(image, shape, data, what), shape, data, what), sides=sides)
     elif hasattr(images, "__array__"):
         for number, image in enumerate(_stack(as_array(images, what), shape, data, what)):
-            yield Found(_fitting(image, shape, data, f"{what}[{number}]"))
+            sides = image.shape[0], image.shape[1]
+            yield Found(_fitting(image, shape, data, f"{what}[{number}]"), sides=sides)
     elif isinstance(images, Iterable) and not isinstance(images, bytes | dict):
         for number, each in enumerate(images):
             yield from _each(each, shape, data, skip, f"{what}[{number}]")
@@ -71,14 +78,18 @@ def _each(images: Any, shape: tuple[int, int, int], data: Data, skip: bool, what
         )
 
 
+def _upright(image: Image.Image) -> Image.Image:
+    with contextlib.suppress(Exception):  # a damaged EXIF block: leave the pixels as stored
+        return ImageOps.exif_transpose(image)
+    return image
+
+
 def _of_pillow(image: Image.Image, shape: tuple[int, int, int], data: Data, what: str) -> Pixels:
     """The pixels of a Pillow image, as those of a file with this image."""
     if data.dtype != "uint8" or shape[-1] not in (1, 3):
         return _stack(as_array(image, what), shape, data, what)[0]
     side = shape[0] if shape[0] == shape[1] else 0
     try:
-        with contextlib.suppress(Exception):  # a damaged EXIF block: leave the pixels as stored
-            image = ImageOps.exif_transpose(image)
         return decode.pixels_of(image, side, shape[-1], fit=data.resize, grey16_max=data.grey16_max)
     except (decode.Unreadable, OSError, ValueError) as error:  # of a file that is read only now
         raise UserError(f"{what}: {error}") from None

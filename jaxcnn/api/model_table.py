@@ -122,4 +122,9 @@ def _spec(config: Config, image_shape: tuple[int, int, int] | None, outputs: int
             "give the number of classes too, since no data is opened: outputs=…, or config.model.num_classes"
         )
     examples: Any = config.global_batch_size
-    return make_spec(config, task=by_name.make(config.task, outputs), image_shape=image_shape, train_examples=examples)
+    return make_spec(
+        config,
+        task=by_name.make(config.task, outputs, sides=image_shape[:2]),
+        image_shape=image_shape,
+        train_examples=examples,
+    )

@@ -103,8 +103,11 @@ class Network:
                 readable = any(each.pixels is not None for each in batch)
                 answers = iter(predict.answers(self.trained, forms.stacked(batch)) if readable else [])
                 for each in batch:
+                    answer = {"error": each.error} if each.pixels is None else next(answers)
+                    if "error" not in answer:
+                        answer = predict.in_stored(self.trained, answer, each.file, each.sides)
                     named = {"file": each.file} if each.file is not None else {}
-                    found.see(named | ({"error": each.error} if each.pixels is None else next(answers)), each.pixels)
+                    found.see(named | answer, each.pixels)
         return found
 
     def _outputs(self, images: Any, layer: str | None) -> np.ndarray:

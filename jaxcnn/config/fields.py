@@ -12,6 +12,7 @@ NETWORKS = (
     *("resnet20", "resnet32", "resnet44", "resnet56", "resnet110"),
     *("mobilenet_v2", "efficientnet_b0", "efficientnet_lite0", "squeezenet1_0", "squeezenet1_1", "convnext_tiny"),
     *("cnn", "airbench", "airbench_residual"),
+    *("yolo_cnn", "yolo_resnet18", "yolo_resnet50"),
 )
 
 
@@ -45,7 +46,7 @@ class Model:
 class Task:
     """What the network learns (`jaxcnn.tasks`)."""
 
-    name: Literal["classification", "multilabel", "regression"] = "classification"  # the kind of answer
+    name: Literal["classification", "multilabel", "regression", "detection"] = "classification"  # the kind of answer
     loss: Annotated[str, Open("losses", optional=True)] = ""  # in place of the task's own
     evaluation: Annotated[str, Open("evaluations", optional=True)] = ""  # more figures, or others
     class_weights: Literal["none", "auto"] = "none"  # auto: inverse frequency with mean 1; not for regression
@@ -56,6 +57,9 @@ class Task:
     teacher: str = ""  # classification: workdir of a trained network to learn from; empty: none
     temperature: Annotated[AboveZero, AtMost(1000.0)] = 4.0  # (traced) of the distributions that are compared with it
     teacher_share: Fraction = 0.9  # (traced) share of this comparison in the loss; the labels have the rest
+    most_boxes: Annotated[Positive, AtMost(10000)] = 128  # detection: places for the boxes of an image
+    most_found: Annotated[Positive, AtMost(1000)] = 100  # detection: boxes found in an image, as for COCO's AP
+    most_overlap: Annotated[AboveZero, AtMost(1.0)] = 0.65  # detection: of two found boxes of a class
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +75,9 @@ class Norm:
 class Data:
     """Where examples come from (`jaxcnn.data`)."""
 
-    source: str = "tfds:cifar10"  # tfds:<name> | npz:<path> | folder:<path> | csv:<path> | digits | synthetic[:…]
+    source: str = (
+        "tfds:cifar10"  # tfds:<name> | npz: | folder: | csv: | coco: | yolo: | voc:<path> | digits | synthetic[:…]
+    )
     dir: str = ""  # the TFDS data_dir; empty: TFDS's own default
     train_split: str = "train"  # TFDS-like slices: "train[:90%]", "train[10000:]"; folders also "train[:80% by path]"
     test_split: str = "test"  # as train_split; empty: no test
@@ -98,7 +104,9 @@ class Data:
     max_megapixels: AboveZero = 500.0  # largest image; a resized JPEG counts with its decoded scale
     loader: Literal["auto", "resident", "stream"] = "auto"  # resident: on the device; stream: read ahead
     resident_gib: NonNegative = 4.0  # auto: sets up to this size (all splits) are kept on the device
-    on_error: Literal["raise", "skip"] = "raise"  # unreadable image: stop the run, or leave it out and count it
+    on_error: Literal["raise", "skip"] = (
+        "raise"  # unreadable image or bad annotation: stop the run, or leave it out and count it
+    )
     workers: Annotated[Count, AtMost(1024)] = 0  # parallel decoders of the stream loader; 0: one per core
 
 
@@ -113,6 +121,9 @@ class Augment:
     cutout: Count = 0  # side of the square, pixels
     erasing: Annotated[NonNegative, AtMost(1.0)] = (
         0.0  # random erasing: probability; a rectangle of 2 to 40 % of the area
+    )
+    zoom: Annotated[NonNegative, AtMost(0.75)] = (
+        0.0  # images drawn larger or smaller by a factor from [1 - x, 1 + x], at a random place; 0: off
     )
     mixup: NonNegative = 0.0  # alpha of the Beta distribution; 0: off
     cutmix: NonNegative = 0.0  # alpha; if mixup is also on, each example gets one of the two

@@ -11,6 +11,7 @@ RESNET = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_re
 CIFAR_RESNET = ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110")
 SQUEEZENET = ("squeezenet1_0", "squeezenet1_1")
 INVERTED = ("efficientnet_lite0", "mobilenet_v2")  # of inverted residual blocks
+DETECTORS = ("yolo_cnn", "yolo_resnet18", "yolo_resnet50")  # of config.task.name="detection"
 OPTIONS: dict[str, tuple[str, ...]] = {  # besides those
     "airbench": (),
     "airbench_residual": (),
@@ -21,6 +22,8 @@ OPTIONS: dict[str, tuple[str, ...]] = {  # besides those
     **dict.fromkeys(SQUEEZENET, ("form", *ATTENTION)),
     **dict.fromkeys(RESNET, ("form", "zero_init_residual", "last_stride", "shortcut", "stochastic_depth", *ATTENTION)),
     **dict.fromkeys(CIFAR_RESNET, ("zero_init_residual", "stochastic_depth", *ATTENTION)),
+    "yolo_cnn": (),
+    **dict.fromkeys(DETECTORS[1:], ("zero_init_residual", "shortcut", "stochastic_depth")),
     **dict.fromkeys(VGG, ("form", "head", "batch_norm", *ATTENTION)),
 }
 WHITENED = ("airbench", "airbench_residual")  # the first layer whitens patches

@@ -6,6 +6,7 @@ its own constant into that key: enabling one never changes the random numbers of
 """
 
 import enum
+from collections.abc import Iterator
 from typing import Any
 
 import flax.struct
@@ -18,6 +19,7 @@ from jaxcnn.config import UserError
 from jaxcnn.data import image_ops, mixing, policy
 from jaxcnn.data.batch import Batch
 from jaxcnn.machine import plugins
+from jaxcnn.tasks.moving import Movable, Move
 from jaxcnn.tasks.task import Targets
 
 Keys = Key[Array, " b"]
@@ -48,6 +50,7 @@ class Draw(enum.IntEnum):
     MIXING = 5
     OWN = 6
     ERASING = 7
+    ZOOM = 8
 
 
 def augment(
@@ -66,8 +69,8 @@ def augment(
 ) -> Augmented:
     """Augment a training batch.
 
-    In order: crop, flip, policy, colour jitter, functions of the user, normalisation, cutout, random erasing, mixing,
-    shrinking.
+    In order: zoom, crop, flip, policy, colour jitter, functions of the user, normalisation, cutout, random erasing,
+    mixing, shrinking.
 
     Policies and colour jitter need 8-bit pixels; the other operations take any.
 
@@ -76,7 +79,7 @@ def augment(
 
     Args:
       config: operations and their strengths.
-      targets: the kind of the targets, which are mixed with the images.
+      targets: the kind of the targets, which are mixed with the images, and move with them if they can.
       batch: inside `shard_map`, this device's shard, in the layout of `mixing.partners`.
       key: key of this step, equal on all devices. Its implementation must be counter-based under `vmap`, as JAX's
         default (threefry) is.
@@ -98,9 +101,14 @@ def augment(
     image = jax.vmap(lambda image, key, flipped: _augment_one(config, image, key, flipped, mean, std))(
         batch.image, keys, flipped
     )
+    target = batch.target
+    if isinstance(targets, Movable):
+        sides = batch.image.shape[1], batch.image.shape[2]
+        for moves in _moves(config, keys, flipped, sides):
+            target = jax.vmap(targets.moved, in_axes=(0, 0, None))(target, moves, sides)
     mixing_keys = jax.vmap(lambda key: jax.random.fold_in(key, Draw.MIXING))(keys)
     image, target = mixing.mix(
-        config, targets, image, batch.target, mixing_keys, axis_name=axis_name, microbatches=microbatches
+        config, targets, image, target, mixing_keys, axis_name=axis_name, microbatches=microbatches
     )
     if small_side:
         image = image_ops.shrink(image, small_side)
@@ -148,6 +156,32 @@ def _flipped(
     return coins ^ (epoch % 2 == 1)
 
 
+def _moves(
+    config: configuration.Augment, keys: Keys, flipped: Bool[Array, " b"], sides: tuple[int, int]
+) -> Iterator[Move]:
+    """How the images move, by `keys` of their own: once for each time that what leaves them is lost.
+
+    `sides` are height and width.
+    """
+
+    def zoom(key: Key[Array, ""]) -> Move:
+        matrix = image_ops.zoom_matrix(jax.random.fold_in(key, Draw.ZOOM), config.zoom, sides)
+        return Move.of_matrix(matrix, image_ops.COORDINATE_BITS)
+
+    def crop_and_flip(key: Key[Array, ""], flipped: Bool[Array, ""]) -> Move:
+        move = Move(jnp.ones(2), jnp.zeros(2))
+        if config.crop != "none":
+            first = image_ops.crop_shift(jax.random.fold_in(key, Draw.CROP), config.crop_padding)
+            move = Move(jnp.ones(2), -first[::-1].astype(jnp.float32))
+        mirrored = move.then(Move(jnp.array([-1.0, 1.0]), jnp.array([sides[1], 0], jnp.float32)))
+        return jax.tree.map(lambda one, other: jnp.where(flipped, one, other), mirrored, move)
+
+    if config.zoom:
+        yield jax.vmap(zoom)(keys)
+    if config.crop != "none" or config.flip != "none":
+        yield jax.vmap(crop_and_flip)(keys, flipped)
+
+
 def _augment_one(
     config: configuration.Augment,
     image: Num[Array, "h w c"],
@@ -157,6 +191,10 @@ def _augment_one(
     std: Channels,
 ) -> Float32[Array, "h w c"]:
     """One image, normalised; `key` is the example's own."""
+    if config.zoom:
+        sides = image.shape[0], image.shape[1]
+        matrix = image_ops.zoom_matrix(jax.random.fold_in(key, Draw.ZOOM), config.zoom, sides)
+        image = image_ops.affine_nearest(image, matrix)
     if config.crop != "none":
         image = image_ops.random_crop(image, jax.random.fold_in(key, Draw.CROP), config.crop_padding, config.crop)
     if config.flip != "none":

@@ -67,6 +67,8 @@ def divide(hashes: Hashes, labels: Shaped[np.ndarray, "n ..."], shares: tuple[in
     """
     bounds = [-(-int(percent) * 2**64 // 100) for percent in np.cumsum(shares)[:-1]]
     parts = np.searchsorted(np.array(bounds, np.uint64), hashes, side="right").astype(np.int8)
+    if labels.dtype.names:  # boxes: a class may be in any image
+        return parts
     if labels.ndim == 1:
         parts[~np.isin(labels, labels[parts == 0])] = 0
     elif labels.dtype == np.uint8:
@@ -99,4 +101,5 @@ def _some(examples: Examples, chosen: Indices, with_notes: bool) -> Examples:
         name=None if name is None else lambda index: name(int(chosen[index])),
         sizes=None if examples.sizes is None else examples.sizes[chosen],
         unreadable=examples.unreadable if with_notes else (),
+        problems=examples.problems if with_notes else (),
     )

@@ -63,7 +63,7 @@ def decode(
         with Image.open(io.BytesIO(encoded), formats=FORMATS) as file:
             if size:
                 # JPEG can be decoded at 1/2, 1/4 or 1/8 scale: fast for photographs, and still twice as large.
-                width, height = _fitted(file.size, size, fit)
+                width, height = fitted(file.size, size, fit)
                 file.draft(None, (2 * width, 2 * height))
             check_size(file.size, max_megapixels)
             _check_values(file)
@@ -144,7 +144,7 @@ def square(image: Image.Image, size: int, fit: str) -> Image.Image:
     side = min(width, height)
     left, top = ((width - side) / 2, (height - side) / 2) if fit == "crop" else (0, 0)
     box = (left, top, width - left, height - top)
-    resized = image.resize(_fitted(image.size, size, fit), Image.Resampling.BILINEAR, box=box)
+    resized = image.resize(fitted(image.size, size, fit), Image.Resampling.BILINEAR, box=box)
     if resized.size == (size, size):
         return resized
     square = Image.new(resized.mode, (size, size))  # 0 everywhere
@@ -152,8 +152,8 @@ def square(image: Image.Image, size: int, fit: str) -> Image.Image:
     return square
 
 
-def _fitted(sides: tuple[int, int], size: int, fit: str) -> tuple[int, int]:
-    """Width and height of a resized image within its square, from the `sides` that it has."""
+def fitted(sides: tuple[int, int], size: int, fit: str) -> tuple[int, int]:
+    """Width and height of a resized image within its square, from the `sides`, width and height, that it has."""
     longest = max(sides)
     if fit != "pad":
         return size, size

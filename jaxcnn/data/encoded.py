@@ -185,6 +185,15 @@ def _cannot_read(encoded: Encoded, index: int, reason: str) -> UserError:
     )
 
 
+def sizes_of(encoded: Encoded, data: config.Data) -> _Sizes:
+    """Height and width of every image, from the headers; 0 where `data.on_error="skip"` leaves an image out.
+
+    Raises:
+      UserError: an image cannot be read, with `data.on_error="raise"`.
+    """
+    return _scan(encoded, data, pixels=True)[0] if data.on_error == "skip" else _stored_sizes(encoded, data)
+
+
 def _stored_sizes(encoded: Encoded, data: config.Data) -> _Sizes:
     """Height and width of every image, from the headers."""
     sizes, unreadable = _scan(encoded, data, pixels=False)

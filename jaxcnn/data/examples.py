@@ -42,7 +42,8 @@ class Examples:
     """One base split of a source, before slicing and holding out.
 
     Attributes:
-      labels: class numbers [n], or columns of numbers [n, k]; not yet checked (`jaxcnn.tasks.task.Targets.read`).
+      labels: class numbers [n], columns of numbers [n, k], or records of boxes (`jaxcnn.data.boxes`) [n]; not yet
+        checked (`jaxcnn.tasks.task.Targets.read`).
       image_shape: (H, W, C) of every image.
       read: returns the images at these indices; safe to call from several threads.
       content: returns the checksums of the images, computed at the first call; safe to call from several threads.
@@ -53,6 +54,7 @@ class Examples:
       name: returns the file or record of an example, by its index, for messages; None if it has only its index.
       sizes: height and width of each image as it is stored, where they are known.
       unreadable: the images that are left out because they cannot be read, each with the reason.
+      problems: the annotations that are left out because they are wrong, each with the reason.
     """
 
     labels: Shaped[np.ndarray, "n ..."]
@@ -66,6 +68,7 @@ class Examples:
     name: Callable[[int], str] | None = None
     sizes: Int[np.ndarray, "n 2"] | None = None
     unreadable: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -38,13 +38,32 @@ def random_crop(image: Image, key: Key[Array, ""], padding: int, mode: str) -> I
         "reflect" mirrors the image about its border pixels without repeating them.
     """
     height, width, _ = image.shape
-    shift = jax.random.randint(key, (2,), -padding, padding + 1)
+    shift = crop_shift(key, padding)
     rows, columns = jnp.arange(height) + shift[0], jnp.arange(width) + shift[1]
     if mode == "reflect":
         return image[_reflect(rows, height)[:, None], _reflect(columns, width)]
     inside = _within(rows, height)[:, None] & _within(columns, width)
     cropped = image[jnp.clip(rows, 0, height - 1)[:, None], jnp.clip(columns, 0, width - 1)]
     return jnp.where(inside[..., None], cropped, jnp.zeros((), image.dtype))
+
+
+def crop_shift(key: Key[Array, ""], padding: int) -> Int32[Array, "2"]:
+    """The row and column of the image that are the first ones of `random_crop`."""
+    return jax.random.randint(key, (2,), -padding, padding + 1)
+
+
+def zoom_matrix(key: Key[Array, ""], amount: float, sides: tuple[int, int]) -> Int32[Array, "2 3"]:
+    """The matrix of `affine_nearest` for an image larger or smaller by a factor from [1 - amount, 1 + amount].
+
+    A smaller image lies anywhere within the `sides`, height and width; of a larger one, any part is seen. Places are
+    whole pixels, and all draws uniform.
+    """
+    by, place = jax.random.split(key)
+    inverse = (1 << COORDINATE_BITS + FACTOR_BITS) // _draw_fixed(by, 1.0 - amount, 1.0 + amount)
+    beyond = ((1 << COORDINATE_BITS) - inverse) >> 4
+    room = jnp.array([(side * beyond) >> COORDINATE_BITS - 4 for side in sides[::-1]])
+    start = jax.random.randint(place, (2,), jnp.minimum(room, 0), jnp.maximum(room, 0) + 1)
+    return jnp.concatenate([inverse * jnp.eye(2, dtype=jnp.int32), (start << COORDINATE_BITS)[:, None]], axis=1)
 
 
 def shrink(images: Float32[Array, "b h w c"], side: int) -> Float32[Array, "b side side c"]:

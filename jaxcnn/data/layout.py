@@ -24,7 +24,7 @@ def split_folders(root: Path, title: str) -> tuple[dict[str, Path], tuple[str, .
       UserError: the layout is ambiguous.
     """
     names = sub_folders(root)
-    inside = {name: sub_folders(root / name) for name in names if split_of(name) or _hints(name)}
+    inside = {name: sub_folders(root / name) for name in names if split_of(name) or hints(name)}
     found: dict[str, str] = {}
     for name in names:
         split = split_of(name)
@@ -68,7 +68,7 @@ def _check_classes(
                 f"{title}: {name!r} is the name of a split, but contains {_images(count)} and no class folders; move "
                 "it away (--mode=predict labels such images), or rename it if it is a class"
             )
-    hinted = {name: _hints(name) for name in names if len(_hints(name)) == 1 and inside[name]}
+    hinted = {name: hints(name) for name in names if len(hints(name)) == 1 and inside[name]}
     for train in (name for name, hints in hinted.items() if hints == {"train"}):
         for other in (name for name, hints in hinted.items() if hints != {"train"}):
             if set(inside[train]) & set(inside[other]):
@@ -89,7 +89,7 @@ def _plain(name: str) -> str:
     return plain.removesuffix("_set")
 
 
-def _hints(name: str) -> set[str]:
+def hints(name: str) -> set[str]:
     """The splits that words in a name suggest, such as train for "seg_train" and "train2017"."""
     words = {word.rstrip("0123456789") for word in _words(name)}
     return {split for split, known in _SPLITS.items() if words.intersection(known)}

@@ -17,7 +17,7 @@ from jaxtyping import Shaped
 
 import jaxcnn.config as config
 from jaxcnn.config import UserError
-from jaxcnn.data import content
+from jaxcnn.data import boxes, content
 from jaxcnn.data.arrays import array_examples
 from jaxcnn.data.examples import WHITE, Content, Examples, Pixels, Source
 
@@ -75,19 +75,28 @@ def check(data: Any) -> Arrays:
     Args:
       data: (images, labels) for training, or a mapping of "train", "val" and "test" to such pairs, with "class_names"
         if wanted. Images are uint8, uint16 or floats [N, H, W, C] or [N, H, W]; labels are class numbers [N], counted
-        from 0, or class names [N], or columns of numbers [N, K] for several labels or regression. NumPy, JAX and
-        PyTorch arrays are accepted.
+        from 0, or class names [N], or columns of numbers [N, K] for several labels or regression; or, for detection, a
+        list of mappings (`boxes.of_mappings`). NumPy, JAX and PyTorch arrays are accepted.
 
     Raises:
       UserError: something else was given.
     """
     pairs, names = _pairs(data)
     images = {name: _images(pair[0], f"data[{name!r}] images") for name, pair in pairs.items()}
-    labels, names = _labels({name: pair[1] for name, pair in pairs.items()}, names)
+    if all(_are_boxes(pair[1]) for pair in pairs.values()):
+        labels = {name: boxes.of_mappings(pair[1], images[name], f"data[{name!r}]") for name, pair in pairs.items()}
+        names = () if names is None else tuple(map(str, names))
+    else:
+        labels, names = _labels({name: pair[1] for name, pair in pairs.items()}, names)
     for name, array in images.items():
         if len(array) != len(labels[name]):
             raise UserError(f"data[{name!r}] has {len(array)} images, but {len(labels[name])} labels")
     return Arrays({name: Part(array, labels[name], content.of_array(array)) for name, array in images.items()}, names)
+
+
+def _are_boxes(labels: Any) -> bool:
+    """Whether there is a mapping for each image, as for detection."""
+    return isinstance(labels, list | tuple) and len(labels) > 0 and all(isinstance(each, Mapping) for each in labels)
 
 
 def know(arrays: Arrays) -> None:
@@ -116,7 +125,13 @@ def as_source(arrays: Arrays, title: str, data: config.Data) -> Source:
 
     def open_split(name: str) -> Examples:
         part = arrays.parts[name]
-        examples = array_examples(part.images, part.labels, data)
+        labels = part.labels
+        if labels.dtype.names:
+            height, width = part.images.shape[1:3]
+            if data.image_size and data.resize == "crop" and (height, width) != (data.image_size, data.image_size):
+                raise UserError("config.data.resize='crop' would cut boxes off; set it to 'pad' (or 'stretch')")
+            labels = boxes.refitted(labels, height, width, data.image_size, data.resize)
+        examples = array_examples(part.images, labels, data)
         return dataclasses.replace(examples, content=lambda: part.content)
 
     labels = tuple(part.labels for part in arrays.parts.values())

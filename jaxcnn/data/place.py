@@ -6,7 +6,7 @@ import os
 from jaxcnn.config import Data, UserError
 from jaxcnn.machine.paths import expand
 
-PLACED = ("npz", "folder", "csv")  # sources whose name contains a path
+PLACED = ("npz", "folder", "csv", "coco", "yolo", "voc")  # sources whose name contains a path
 BY_CONTENT = (*PLACED, "arrays")  # sources whose content `data.json` identifies, whatever their name
 
 

@@ -13,13 +13,17 @@ from jaxcnn.config.rules import HELD_OUT
 from jaxcnn.data import automatic, content, holdout, memory, slices
 from jaxcnn.data.arrays import open_digits, open_synthetic
 from jaxcnn.data.batch import Split
+from jaxcnn.data.coco import open_coco
 from jaxcnn.data.examples import Examples, Hashes, Source
 from jaxcnn.data.folder import open_folder
 from jaxcnn.data.manifest import open_manifest
 from jaxcnn.data.npz import open_npz
 from jaxcnn.data.own import open_own
 from jaxcnn.data.selection import Selection
+from jaxcnn.data.shapes import open_shapes
 from jaxcnn.data.tfds_source import open_tfds
+from jaxcnn.data.voc import open_voc
+from jaxcnn.data.yolo import open_yolo
 from jaxcnn.tasks import by_name
 from jaxcnn.tasks.task import Targets
 from jaxcnn.text import distinct, listed
@@ -31,8 +35,13 @@ SOURCES: dict[str, Callable[[str, config.Data], Source]] = {
     "npz": open_npz,
     "folder": open_folder,
     "csv": open_manifest,
+    "coco": open_coco,
+    "yolo": open_yolo,
+    "voc": open_voc,
+    "shapes": open_shapes,
     memory.KIND: memory.open_arrays,
 }
+WITH_BOXES = ("coco", "yolo", "voc", "shapes")
 _VALIDATION = ("validation", "val", "valid")  # names that sets give to their validation split
 _LONGEST_PATH = 4096  # the limit of Linux
 
@@ -135,7 +144,8 @@ def open_splits(data: config.Data, task: config.Task = config.Task()) -> Splits:
         train, val = _hold_out(train, data, kind)
         if own:
             notes.append(f"the set's own validation split {own!r} is not used (config.data.val_split={HELD_OUT!r})")
-    lowest = min(float(examples.labels.min(initial=1)) for examples in cutter.opened.values())
+    plain = [examples.labels for examples in cutter.opened.values() if examples.labels.dtype.names is None]
+    lowest = min((float(labels.min(initial=1)) for labels in plain), default=0.0)
     kind.check(train.targets, source.class_names, source.title, train.description, lowest)
     notes = [*source.notes, *(note for each in cutter.opened.values() for note in each.notes), *notes]
     notes += [note for split in (val, test) if split for note in _lacks(split, kind, data)]
@@ -156,6 +166,8 @@ def _open_source(data: config.Data, task: config.Task) -> Source:
             f"config.data.source={data.source!r}: unknown source {kind!r}{hint}; choose one of {', '.join(SOURCES)}, "
             "an entry point or package.module:function"
         )
+    if kind in WITH_BOXES and task.name != "detection":
+        raise UserError(f"config.data.source={data.source!r} has boxes; set config.task.name='detection'")
     if len(argument) > _LONGEST_PATH:
         raise UserError(
             f"config.data.source='{kind}:{argument[:60]}…' is longer than any path can be; check it for a mistake"

@@ -31,6 +31,7 @@ from jaxcnn.text import shown
 
 CONFIG = command.define_config("The config of the run whose data is checked, and with which the hosts join.")
 WORKDIR = command.define_path("workdir", "runs", "Folder for runs; the check writes a file there.")
+OUT = command.define_path("out", "", "With --data: a PNG of training images with their boxes.")
 DATA = flags.DEFINE_boolean("data", False, "Check the images of --config instead: every one is read.")
 
 SHOWN = 20  # classes shown of each end of a long list
@@ -109,6 +110,10 @@ def _data() -> int:
             console.print("      ", shown(example), soft_wrap=True)
     for note in found.notes:
         console.print("note", shown(note), soft_wrap=True)
+    if OUT.value and names:
+        console.print(
+            "wrote", f"{OUT.value}: {data.draw_boxes(config.data, config.task, pathlib.Path(OUT.value))} images"
+        )
     _count([result.status for result in found.results])
     return found.exit_code
 

@@ -2,20 +2,26 @@
 
 import dataclasses
 import itertools
+import pathlib
 from collections.abc import Iterator
 
 import jax
 import numpy as np
 
-from jaxcnn.config import Data, Task, UserError
+from jaxcnn.config import Data, Task, UserError, detection
 from jaxcnn.data import content
-from jaxcnn.data.selection import Selection
+from jaxcnn.data.selection import Selection, name_of
 from jaxcnn.data.source import Splits, open_splits
 from jaxcnn.doctor import near
 from jaxcnn.doctor.checks import Check
-from jaxcnn.text import counted
+from jaxcnn.machine.extras import need
+from jaxcnn.tasks.coco_figures import as_bbox
+from jaxcnn.tasks.found_boxes import draw_boxes as draw_on
+from jaxcnn.text import counted, save_picture, shown
+from jaxcnn.train import mistakes
 
 LONGEST = 60  # letters of a class name
+DRAWN = 24  # images of the sheet
 EXAMPLES = 3  # named for each finding
 UNEVEN = 10  # times as many examples in the largest class as in the smallest: worth a warning
 MOST_COMPARED = 10**11  # pairs of images of two splits
@@ -59,6 +65,7 @@ def examine(data: Data, task: Task) -> Findings:
         counts = None if of_splits[0] is None else np.array(of_splits)
         results = [
             _unreadable(splits, data),
+            *_bad_annotations(splits, data, task),
             *([] if counts is None else [_classes(chosen, counts)]),
             *_equal_within(chosen),
             *_equal_between(chosen),
@@ -84,6 +91,52 @@ def _unreadable(splits: Splits, data: Data) -> Finding:
     advice = "repair or remove them, or set config.data.on_error='skip'" if stops else "they are left out"
     status = "fail" if stops else "warn"
     return Finding("unreadable images", status, f"{len(found)}", advice, tuple(found[:EXAMPLES]))
+
+
+def _bad_annotations(splits: Splits, data: Data, task: Task) -> Iterator[Finding]:
+    """The annotations of boxes that are wrong, all by name."""
+    if task.name != detection.NAME:
+        return
+    name, found = "bad annotations", [each for examples in splits.bases.values() for each in examples.problems]
+    if not found:
+        yield Finding(name, "ok", "none")
+        return
+    stops = data.on_error == "raise"
+    advice = "correct them, or set config.data.on_error='skip'" if stops else "they are left out"
+    yield Finding(name, "fail" if stops else "warn", f"{len(found)}", advice, tuple(found))
+
+
+def draw_boxes(data: Data, task: Task, path: pathlib.Path) -> int:
+    """Draw the first training images with their boxes as one PNG; return how many there are.
+
+    Raises:
+      UserError: the set cannot be read, or has no boxes.
+    """
+    need("report", f"--out={path}", "matplotlib")
+    if task.name != detection.NAME:
+        raise UserError("--out is for config.task.name='detection'; python -m jaxcnn.preview draws other images")
+    splits = open_splits(dataclasses.replace(data, on_error="skip"), task)
+    split, names = splits.train, splits.class_names
+    chosen = np.arange(min(len(split), DRAWN))
+    targets = jax.tree.map(lambda rows: rows[chosen], split.targets)
+    captions = splits.kind.captions(targets, names, LONGEST)
+    examples = []
+    for place, image in enumerate(mistakes.as_rgb(split.read(chosen))):
+        real = targets["valid"][place]
+        corners = [as_bbox(box) for box in targets["boxes"][place][real]]
+        labels = targets["label"][place][real].tolist()
+        drawn = draw_on(image, corners, labels)
+        told = f"{int(targets['crowd'][place][real].sum())} crowds" if targets["crowd"][place][real].any() else ""
+        examples.append(
+            mistakes.Example(place, name_of(split, place), drawn, pathlib.Path(name_of(split, place)).name,
+                             ", ".join(filter(None, [captions[place], told])), float("nan"))
+        )  # fmt: skip
+    title = [
+        f"{shown(split.description)}: the first {counted(len(chosen), 'image')}",
+        "Below each: its file, its boxes.",
+    ]
+    save_picture(mistakes.sheet(examples, title, colour="#0b57d0"), path, format="png", dpi=mistakes.DPI)
+    return len(chosen)
 
 
 def _classes(chosen: list[Selection], counts: np.ndarray) -> Finding:

@@ -138,7 +138,7 @@ def tta_sums(task: Task, kind: str, mesh: Mesh) -> jax.stages.Wrapped:
 def predict_step(spec: StepSpec, mesh: Mesh, layer: str | None = None) -> jax.stages.Wrapped:
     """Jitted `(variables, image, constants) -> outputs`, split over the mesh; or -> features of a `layer`."""
     if layer is None:
-        local = functools.partial(steps.predict_step, spec)
+        local = functools.partial(steps.answer_step, spec)
     else:
         local = functools.partial(features.features_step, spec, layer)
 

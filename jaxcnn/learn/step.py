@@ -260,9 +260,9 @@ def batch_gradients(
 def eval_step(
     spec: StepSpec, variables: VariableDict, batch: Batch, constants: Constants
 ) -> tuple[metrics.Sums, Outputs]:
-    """Evaluate a batch or a device's shard: sums over examples whose mask is True, and outputs."""
+    """Evaluate a batch or a device's shard: sums over examples whose mask is True, and outputs (or `found_in` them)."""
     outputs = predict_step(spec, variables, batch.image, constants)
-    return eval_sums(spec.task, outputs, batch, constants), outputs
+    return eval_sums(spec.task, outputs, batch, constants), found_in(spec.task, outputs)
 
 
 def eval_sums(task: Task, outputs: Outputs, batch: Batch, constants: Constants) -> metrics.Sums:
@@ -283,6 +283,16 @@ def predict_step(
     """Outputs of the network for images."""
     model: Any = network(spec)
     return model.apply(variables, augment.normalize(image, constants.mean, constants.std), train=False)
+
+
+def answer_step(spec: StepSpec, variables: VariableDict, image: Num[Array, "b h w c"], constants: Constants) -> Outputs:
+    """What the task finds among the outputs for images; for most tasks, the outputs."""
+    return found_in(spec.task, predict_step(spec, variables, image, constants))
+
+
+def found_in(task: Task, outputs: Outputs) -> Outputs:
+    """What a task finds among the outputs of the network, if it has to (`jaxcnn.tasks.task.Finding`)."""
+    return outputs if task.finds is None else task.finds.found(outputs)
 
 
 def _accumulate(

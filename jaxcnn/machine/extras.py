@@ -12,6 +12,7 @@ EXTRAS = {
     "parquet": ("pyarrow",),
     "tiff": ("tifffile",),
     "compress": ("zstandard",),
+    "detect": ("faster_coco_eval",),
     "safetensors": ("safetensors",),
     "onnx": ("onnx", "onnxruntime"),
     "hub": ("huggingface_hub",),

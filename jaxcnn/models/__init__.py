@@ -7,11 +7,13 @@ from jaxtyping import Float, Num
 
 import jaxcnn.config as config
 from jaxcnn.config.layers import Layers
+from jaxcnn.config.networks import DETECTORS
 from jaxcnn.models import own, whitening
 from jaxcnn.models.airbench import Airbench, ResidualAirbench
 from jaxcnn.models.alexnet import AlexNet
 from jaxcnn.models.cnn import CNN
 from jaxcnn.models.convnext import ConvNeXt
+from jaxcnn.models.detector import Detector
 from jaxcnn.models.mobilenet import InvertedResidualNet
 from jaxcnn.models.network import Network, Trainable
 from jaxcnn.models.resnet import VARIANTS, ResNet
@@ -33,6 +35,7 @@ MODELS: dict[str, type[Network]] = {
     **dict.fromkeys(CONVOLUTIONS, VGG),
     **dict.fromkeys(VARIANTS, ResNet),
     **dict.fromkeys(BLOCKS, CifarResNet),
+    **dict.fromkeys(DETECTORS, Detector),
 }
 
 

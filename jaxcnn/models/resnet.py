@@ -68,43 +68,63 @@ class ResNet(Network):
     @nn.compact
     def __call__(self, images: Images, positions: Positions | None = None, train: bool = False) -> Logits:
         """Logits of images; the positions in the global batch are for dropout in training."""
-        x = images.astype(self.dtype)
-        imagenet = self.model.form == "imagenet"
-        size, strides, padding = (7, 2, 3) if imagenet else (3, 1, 1)
-        stem_channels = scaled(64, self.model.width)
-        x = Conv(stem_channels, size, strides, padding, use_bias=False, dtype=self.dtype, name="stem_conv")(x)
-        x = nn.relu(BatchNorm(self.norm, self.axis_name, name="stem_bn")(x, train))
-        if imagenet:
-            x = max_pool(x, 3, strides=2, padding=1)
-        variant = VARIANTS[self.model.name]
-        block, all_blocks = 0, sum(variant.blocks)
-        for stage, (channels, blocks) in enumerate(zip(CHANNELS, variant.blocks, strict=True), start=1):
-            stage_strides = {1: 1, len(CHANNELS): self.model.last_stride}.get(stage, 2)
-            attend = attention.at_stage(self, stage)
-            for i in range(1, blocks + 1):
-                block += 1
-                common: dict[str, Any] = {
-                    "strides": stage_strides if i == 1 else 1,
-                    "pooled": self.model.shortcut == "pooled",
-                    "drop_rate": self.model.stochastic_depth * block / all_blocks,
-                    "zero_init": self.model.zero_init_residual,
-                    "norm": self.norm,
-                    "axis_name": self.axis_name,
-                    "dtype": self.dtype,
-                    "split": stage >= 3,
-                    "attend": attend,
-                    "name": f"block{stage}_{i}",
-                }
-                if variant.bottleneck:
-                    inner = scaled(variant.widening * channels, self.model.width)
-                    outputs = scaled(EXPANSION * channels, self.model.width)
-                    x = Bottleneck(inner, outputs, project=i == 1, **common)(x, train, positions)
-                else:
-                    x = BasicBlock(scaled(channels, self.model.width), **common)(x, train, positions)
-                x = attend("block", x, train, f"block{stage}_{i}_attention")
-            x = attend("stage", x, train, f"stage{stage}_attention")
+        x = stages(self, self.model.name, self.model.form, images, positions, train)[-1]
         x = Dropout(self.model.dropout, name="dropout")(global_average_pool(x), train, positions)
         return Classifier(self.outputs, name="classifier")(x)
+
+
+def stages(
+    network: Network, name: str, form: str, images: Images, positions: Positions | None, train: bool
+) -> list[Images]:
+    """What each of the four stages makes of images, by layers of the network that calls this in its compact method.
+
+    So another network on these stages has parameters of the same names.
+
+    Args:
+      network: the network, whose options hold.
+      name: one of `VARIANTS`.
+      form: "cifar" or "imagenet".
+      images, positions, train: as of its `__call__`.
+    """
+    model, dtype = network.model, network.dtype
+    x = images.astype(dtype)
+    imagenet = form == "imagenet"
+    size, strides, padding = (7, 2, 3) if imagenet else (3, 1, 1)
+    stem_channels = scaled(64, model.width)
+    x = Conv(stem_channels, size, strides, padding, use_bias=False, dtype=dtype, name="stem_conv")(x)
+    x = nn.relu(BatchNorm(network.norm, network.axis_name, name="stem_bn")(x, train))
+    if imagenet:
+        x = max_pool(x, 3, strides=2, padding=1)
+    variant = VARIANTS[name]
+    block, all_blocks = 0, sum(variant.blocks)
+    made = []
+    for stage, (channels, blocks) in enumerate(zip(CHANNELS, variant.blocks, strict=True), start=1):
+        stage_strides = {1: 1, len(CHANNELS): model.last_stride}.get(stage, 2)
+        attend = attention.at_stage(network, stage)
+        for i in range(1, blocks + 1):
+            block += 1
+            common: dict[str, Any] = {
+                "strides": stage_strides if i == 1 else 1,
+                "pooled": model.shortcut == "pooled",
+                "drop_rate": model.stochastic_depth * block / all_blocks,
+                "zero_init": model.zero_init_residual,
+                "norm": network.norm,
+                "axis_name": network.axis_name,
+                "dtype": dtype,
+                "split": stage >= 3,
+                "attend": attend,
+                "name": f"block{stage}_{i}",
+            }
+            if variant.bottleneck:
+                inner = scaled(variant.widening * channels, model.width)
+                outputs = scaled(EXPANSION * channels, model.width)
+                x = Bottleneck(inner, outputs, project=i == 1, **common)(x, train, positions)
+            else:
+                x = BasicBlock(scaled(channels, model.width), **common)(x, train, positions)
+            x = attend("block", x, train, f"block{stage}_{i}_attention")
+        x = attend("stage", x, train, f"stage{stage}_attention")
+        made.append(x)
+    return made
 
 
 class BasicBlock(nn.Module):

@@ -67,7 +67,7 @@ def _program(config: Config, facts: tuple[tuple[int, int, int], int, int]) -> St
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, steps=1000))
     return make_spec(
         config,
-        task=by_name.make(config.task, config.model.num_classes or classes),
+        task=by_name.make(config.task, config.model.num_classes or classes, sides=shape[:2]),
         image_shape=shape,
         train_examples=examples,
     )

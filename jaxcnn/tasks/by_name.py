@@ -6,15 +6,25 @@ import numpy as np
 
 import jaxcnn.config as configuration
 from jaxcnn.config import UserError
-from jaxcnn.tasks import classification, multilabel, own, regression, weights
+from jaxcnn.tasks import classification, detection, found_boxes, multilabel, own, regression, weights
 from jaxcnn.tasks.classes import Classes, numbers_as_names
 from jaxcnn.tasks.distillation import Distilled, Teacher
 from jaxcnn.tasks.example_weights import Weighted
 from jaxcnn.tasks.headline import Headline
 from jaxcnn.tasks.task import Evaluation, Loss, Targets, Task
 
+Sides = tuple[int, int]  # height and width
+_ANY: Sides = (32, 32)  # where nothing depends on the sides
 
-def make(config: configuration.Task, outputs: int, teacher: Teacher | None = None, weighted: int = 0) -> Task:
+
+def make(
+    config: configuration.Task,
+    outputs: int,
+    teacher: Teacher | None = None,
+    weighted: int = 0,
+    *,
+    sides: Sides = _ANY,
+) -> Task:
     """The task of a config.
 
     Args:
@@ -22,11 +32,12 @@ def make(config: configuration.Task, outputs: int, teacher: Teacher | None = Non
       outputs: number of outputs of the network: of classes, or of numbers.
       teacher: a trained network from which this one learns, too.
       weighted: number of training examples if they have weights, else 0.
+      sides: height and width of the images, on which a detector's answers depend.
     """
-    of_labels = loss(config, outputs)
+    of_labels = loss(config, outputs, sides)
     used = of_labels if teacher is None else Distilled(of_labels, teacher)
     used = Weighted(used, weighted) if weighted else used
-    return Task(targets(config, outputs), used, evaluation(config, outputs))
+    return Task(targets(config, outputs), used, evaluation(config, outputs, sides))
 
 
 def targets(config: configuration.Task, outputs: int) -> Targets:
@@ -35,6 +46,8 @@ def targets(config: configuration.Task, outputs: int) -> Targets:
         return multilabel.LabelSets(outputs)
     if config.name == "regression":
         return regression.Quantities(outputs)
+    if config.name == "detection":
+        return detection.Boxes(outputs, config.most_boxes)
     return Classes(outputs)
 
 
@@ -62,37 +75,45 @@ def names(
         return known if len(known) == 1 else ("value",)
     if known:
         return known
+    if any(each.dtype.names for each in labels):
+        if config.name != "detection":
+            raise UserError(f"{title} has boxes; set config.task.name='detection'")
+        return tuple(map(str, range(max(int(each["label"].max(initial=0)) for each in labels) + 1)))
     return tuple(map(str, range(columns))) if columns else numbers_as_names(labels, title)
 
 
-def loss(config: configuration.Task, outputs: int) -> Loss:
+def loss(config: configuration.Task, outputs: int, sides: Sides = _ANY) -> Loss:
     """The loss: the task's, or that of the user."""
-    of_task = _loss(config, outputs)
+    of_task = _loss(config, outputs, sides)
     return own.loss(config.loss, of_task, outputs) if config.loss else of_task
 
 
-def _loss(config: configuration.Task, outputs: int) -> Loss:
+def _loss(config: configuration.Task, outputs: int, sides: Sides = _ANY) -> Loss:
     weighted, focal = weights.is_weighted(config), config.focal_gamma > 0
     if config.name == "multilabel":
         return multilabel.BinaryCrossEntropy(outputs, weighted, focal)
     if config.name == "regression":
         return regression.StandardizedError(outputs, config.error)
+    if config.name == "detection":
+        return detection.DetectionLoss(outputs, sides)
     return classification.CrossEntropy(outputs, weighted, focal, config.logit_adjustment > 0)
 
 
-def evaluation(config: configuration.Task, outputs: int) -> Evaluation:
+def evaluation(config: configuration.Task, outputs: int, sides: Sides = _ANY) -> Evaluation:
     """The figures that are reported: the task's, and those of the user."""
-    of_task = _evaluation(config)
+    of_task = _evaluation(config, sides)
     if not config.evaluation:
         return of_task
     return own.evaluation(config.evaluation, of_task, _loss(config, outputs), targets(config, outputs))
 
 
-def _evaluation(config: configuration.Task) -> Evaluation:
+def _evaluation(config: configuration.Task, sides: Sides = _ANY) -> Evaluation:
     if config.name == "multilabel":
         return multilabel.SetFigures()
     if config.name == "regression":
         return regression.Errors()
+    if config.name == "detection":
+        return found_boxes.Detections(sides, config.most_found, config.most_overlap)
     return classification.Accuracy()
 
 

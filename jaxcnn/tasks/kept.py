@@ -13,7 +13,12 @@ MOST = 2**25  # outputs kept of a split
 
 def fits(task: Task, examples: int, most: float = MOST) -> bool:
     """Whether the outputs of so many examples are kept."""
-    return examples * task.targets.outputs <= most
+    return task.finds is None and examples * task.targets.outputs <= most
+
+
+def of(task: Task, constants: Any) -> "Kept":
+    """A collector of the task that keeps the outputs; none of a task whose answers are found among them first."""
+    return Kept(task.evaluation.collector(constants), MOST if task.finds is None else 0)
 
 
 class Kept:

@@ -9,7 +9,7 @@ import dataclasses
 import pathlib
 import types
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 import numpy as np
@@ -223,6 +223,35 @@ class Evaluation(Protocol):
         ...
 
 
+@runtime_checkable
+class Finding(Protocol):
+    """An evaluation of outputs among which the answers have to be found first, within the compiled program.
+
+    Collectors and `answers` then get what is found, not the outputs.
+    """
+
+    def found(self, outputs: Any) -> Any:
+        """What is found among the outputs of a batch: an array [b, ...]."""
+        ...
+
+    def in_stored(self, answer: dict[str, Any], frame: np.ndarray) -> dict[str, Any]:
+        """An answer in pixels of the image as it is stored.
+
+        Args:
+          answer: from `Evaluation.answers`.
+          frame: scale_x, scale_y, left, top: how places of the stored image move to those of the network's.
+        """
+        ...
+
+    def as_file(self, results: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Any:
+        """The answers for files (each has "file", and "error" or an answer) in a form that others read, JSON."""
+        ...
+
+    def drawn(self, image: np.ndarray, answer: Mapping[str, Any]) -> np.ndarray:
+        """A stored image, uint8 [h, w, 3], with an answer from `in_stored` drawn into it."""
+        ...
+
+
 @dataclasses.dataclass(frozen=True)
 class Task:
     """What the network learns; a static part of the compiled step."""
@@ -230,6 +259,11 @@ class Task:
     targets: Targets
     loss: Loss
     evaluation: Evaluation
+
+    @property
+    def finds(self) -> Finding | None:
+        """Its evaluation, if answers are found among the outputs of the network; None if they are the outputs."""
+        return self.evaluation if isinstance(self.evaluation, Finding) else None
 
     @property
     def trained(self) -> "Task":

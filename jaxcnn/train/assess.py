@@ -12,6 +12,7 @@ from jaxcnn.data.batch import Split
 from jaxcnn.data.source import open_splits
 from jaxcnn.learn import programs
 from jaxcnn.machine import extras
+from jaxcnn.tasks import kept as keeping
 from jaxcnn.tasks.kept import Kept
 from jaxcnn.text import counted, shown
 from jaxcnn.train import mistakes, mistakes_page, same_data, workdir
@@ -47,7 +48,7 @@ def assess(trained: Trained, folder: pathlib.Path, split_name: str, data_path: s
     split, notes = open_split(trained, folder, split_name, data_path)
     for note in notes:
         _log.warning(note)
-    kept = Kept(trained.spec.task.evaluation.collector(trained.constants))
+    kept = keeping.of(trained.spec.task, trained.constants)
     figures = {
         "step": trained.step,
         "weights": trained.weights,
@@ -114,6 +115,8 @@ def _draw(trained: Trained, figures: dict[str, Any], path: pathlib.Path) -> None
 def _show_hardest(trained: Trained, split: Split, kept: Kept, file: pathlib.Path) -> None:
     """Write the page and the picture of the hardest images."""
     page, whole = file.with_name(f"{file.stem}-hardest.html"), kept.whole()
+    if trained.spec.task.finds is not None:
+        return  # what is kept are answers, of which no loss can be computed
     if whole is None:
         _log.warning("%s has too many outputs to show its hardest images", shown(split.description))
         return

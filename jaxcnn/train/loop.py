@@ -15,7 +15,7 @@ from jaxcnn.learn.state import State
 from jaxcnn.machine import extras
 from jaxcnn.machine import mesh as meshes
 from jaxcnn.machine.heartbeat import Cluster, Standing
-from jaxcnn.tasks.kept import Kept
+from jaxcnn.tasks import kept
 from jaxcnn.tasks.task import Collector
 from jaxcnn.train import assess, curves, final_figures, fitted, loaders, mistakes, origin, summary, told, workdir
 from jaxcnn.train.damage import DamagedError
@@ -326,7 +326,7 @@ def _test(session: Session) -> tuple[dict[str, Any] | None, dict[str, Any]]:
                 f"test the last checkpoint with --mode=eval --workdir={session.folder}"
             ) from error
     found = _fit(session, state, step)
-    collector = Kept(session.spec.task.evaluation.collector(session.constants))
+    collector = kept.of(session.spec.task, session.constants)
     values = {"of_step": step, **_figures(session, split, state, session.config.run.tta, collector)}
     collected = collector.figures(session.splits.class_names, found)
     values |= _recorded(session, collected)

@@ -11,14 +11,15 @@ import numpy as np
 from jaxtyping import Num
 
 from jaxcnn.config import Data, UserError
-from jaxcnn.data import listing
+from jaxcnn.data import boxes, listing
 from jaxcnn.data.decode import Unreadable
-from jaxcnn.data.pixels import decode_for
+from jaxcnn.data.pixels import decode_for, size_for
 from jaxcnn.learn import programs
 from jaxcnn.machine.extras import need
 from jaxcnn.machine.mesh import data_devices, over_data
 from jaxcnn.machine.paths import expand
-from jaxcnn.tasks.task import Evaluation
+from jaxcnn.tasks import found_boxes
+from jaxcnn.tasks.task import Evaluation, Finding
 from jaxcnn.text import counted, save_picture, shown
 from jaxcnn.train import mistakes
 from jaxcnn.train.trained import Trained
@@ -88,9 +89,35 @@ def predict(trained: Trained, paths: list[pathlib.Path], *, skip_unreadable: boo
         if pixels:
             readable = [result for result in batch if "error" not in result]
             for result, answer in zip(readable, answers(trained, np.stack(pixels)), strict=True):
-                result |= answer
+                result |= in_stored(trained, answer, result["file"])
         results += batch
     return results
+
+
+def in_stored(
+    trained: Trained, answer: dict[str, Any], file: str | None = None, sides: tuple[int, int] | None = None
+) -> dict[str, Any]:
+    """An answer whose places are in pixels of the image as it is stored; others are unchanged.
+
+    Args:
+      trained: the network.
+      answer: from `answers`.
+      file: the file of the image, if it is one; it has been read before.
+      sides: height and width of the image, if it is no file.
+    """
+    finds, data = trained.spec.task.finds, trained.config.data
+    height, width, channels = trained.spec.image_shape
+    if finds is None:
+        return answer
+    if file is not None:
+        sides = size_for(data, pathlib.Path(file).read_bytes(), channels)
+    return finds.in_stored(answer, boxes.frame_of(*(sides or (0, 0)), height if height == width else 0, data.resize))
+
+
+def as_json(trained: Trained, results: list[dict[str, Any]]) -> Any:
+    """The results of `predict` as a JSON file has them; those of detection are in COCO's form."""
+    finds = trained.spec.task.finds
+    return results if finds is None else finds.as_file(results, trained.class_names)
 
 
 def answers(trained: Trained, images: Num[np.ndarray, "n h w c"]) -> list[dict[str, Any]]:
@@ -99,14 +126,15 @@ def answers(trained: Trained, images: Num[np.ndarray, "n h w c"]) -> list[dict[s
     return trained.spec.task.evaluation.answers(outputs, trained.class_names, trained.constants, trained.fitted)
 
 
-def write(evaluation: Evaluation, results: list[dict[str, Any]], path: pathlib.Path) -> None:
+def write(evaluation: Evaluation, results: list[dict[str, Any]], path: pathlib.Path, tree: Any = None) -> None:
     """Write the results of `predict`: as CSV, one row per image, if the file's name ends in .csv; else as JSON.
 
-    The columns are file, those of the task (for classification label, probability, label_2, probability_2, …) and
-    error. Bytes of a name that are not UTF-8 are escaped, as in JSON.
+    `tree`, if given, is from `as_json` and takes their place in JSON. The columns are file, those of the task (for
+    classification label, probability, label_2, probability_2, …) and error. Bytes of a name that are not UTF-8 are
+    escaped, as in JSON.
     """
     if path.suffix.lower() != ".csv":
-        path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(results if tree is None else tree, indent=2) + "\n", encoding="utf-8")
         return
     rows = [{} if "error" in result else evaluation.columns(result) for result in results]
     names = dict.fromkeys(name for row in rows for name in row)
@@ -119,6 +147,8 @@ def write(evaluation: Evaluation, results: list[dict[str, Any]], path: pathlib.P
 
 def in_words(result: dict[str, Any]) -> str:
     """A result of `predict` in one line; for classification the three most probable classes."""
+    if "boxes" in result:
+        return found_boxes.in_words(result)
     if "top" in result:
         return ", ".join(f"{shown(one['label'])} {100 * one['probability']:.1f}%" for one in result["top"][:3])
     return mistakes.in_words(result)
@@ -139,16 +169,19 @@ def draw(trained: Trained, results: list[dict[str, Any]], path: pathlib.Path) ->
     drawn = readable[:MOST_DRAWN]
     shape = trained.spec.image_shape
     images = np.stack([read(pathlib.Path(result["file"]), shape, trained.config.data) for result in drawn])
+    pictures = list(mistakes.as_rgb(images))
+    if (finds := trained.spec.task.finds) is not None:
+        pictures = [_found_drawn(finds, result, trained.config.data, shape[-1]) for result in drawn]
     examples = [
         mistakes.Example(
             index=number,
             name=result["file"],
             image=image,
             label=shown(pathlib.Path(result["file"]).name),
-            answer=mistakes.in_words(result),
+            answer=in_words(result) if finds else mistakes.in_words(result),
             loss=float("nan"),
         )
-        for number, (image, result) in enumerate(zip(mistakes.as_rgb(images), drawn, strict=True))
+        for number, (image, result) in enumerate(zip(pictures, drawn, strict=True))
     ]
     title = [
         f"{counted(len(drawn), 'image')}, checkpoint {trained.step}",
@@ -157,6 +190,12 @@ def draw(trained: Trained, results: list[dict[str, Any]], path: pathlib.Path) ->
     save_picture(mistakes.sheet(examples, title, colour="#0b57d0"), path, format="png", dpi=mistakes.DPI)
     left_out = len(results) - len(drawn)
     return [f"{path} has {len(drawn)} of {len(results)} images"] if left_out else []
+
+
+def _found_drawn(finds: Finding, result: dict[str, Any], data: Data, channels: int) -> np.ndarray:
+    """An image as it is stored, with what was found in it."""
+    pixels = decode_for(data, pathlib.Path(result["file"]).read_bytes(), 0, channels)
+    return finds.drawn(mistakes.as_rgb(pixels[None])[0], result)
 
 
 def unreadable(path: pathlib.Path, error: Exception) -> UserError:

@@ -83,7 +83,7 @@ def spec_of(config: Config, facts: dict[str, Any]) -> StepSpec:
     """The spec of the trained network of a run, from its config and the facts of its data."""
     spec = make_spec(
         config,
-        task=by_name.make(config.task, len(facts["class_names"])).trained,
+        task=by_name.make(config.task, len(facts["class_names"]), sides=tuple(facts["image_shape"][:2])).trained,
         image_shape=tuple(facts["image_shape"]),
         train_examples=facts["train_examples"],
     )

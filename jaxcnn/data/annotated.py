@@ -1,0 +1,161 @@
+"""Images with boxes, whatever format lists them: bad annotations are named, and refused or left out."""
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool
+
+import jaxcnn.config as config
+from jaxcnn.config import UserError
+from jaxcnn.data import boxes, files
+from jaxcnn.data.boxes import Objects
+from jaxcnn.data.encoded import open_encoded, sizes_of
+from jaxcnn.data.examples import Examples, Source
+from jaxcnn.text import counted
+
+SLACK = 1.0  # pixels that a box may reach outside its image, since formats round; it is cut off there
+NAMED = 3  # bad annotations that a message names
+_ADVICE = "correct them, or set config.data.on_error='skip' to leave them out; python -m jaxcnn.doctor --data names all"
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """An image file and its annotations, not yet checked.
+
+    Attributes:
+      path: relative to the folder of the set, or absolute.
+      objects: the boxes, in pixels, or as shares of the sides of the image if they are `relative`.
+      names: what messages call each of them, such as "annotation 125062".
+      relative: the unit of the boxes.
+      size: height and width that the annotations tell; None if they do not.
+      wrong: what is wrong apart from the boxes, such as an id that occurs twice.
+    """
+
+    path: str
+    objects: Objects
+    names: tuple[str, ...]
+    relative: bool = False
+    size: tuple[int, int] | None = None
+    wrong: tuple[str, ...] = ()
+
+
+def source(
+    title: str,
+    root: Path,
+    splits: Mapping[str, Sequence[Picture]],
+    classes: tuple[str, ...],
+    data: config.Data,
+    notes: tuple[str, ...] = (),
+) -> Source:
+    """The source of annotated images.
+
+    Args:
+      title: name in messages.
+      root: the folder of the set.
+      splits: the images of each base split; one of them is "train".
+      classes: names of the classes.
+      data: the group `config.data`.
+      notes: remarks for the user.
+    """
+
+    def open_split(split: str) -> Examples:
+        return _open(f"{title} {split}", root, splits[split], classes, data)
+
+    return Source(title, classes, tuple(splits), open_split, notes, undivided=tuple(splits) == ("train",))
+
+
+def _open(title: str, root: Path, pictures: Sequence[Picture], classes: tuple[str, ...], data: config.Data) -> Examples:
+    if data.on_error == "raise":
+        missing = [each.path for each in pictures if files.state(os.path.join(root, each.path)) == (-1, -1)]
+        if missing:
+            more = f" ({len(missing)} such images)" if len(missing) > 1 else ""
+            raise UserError(
+                f"{title}: image {missing[0]!r} does not exist{more}; correct it, or set config.data.on_error='skip' "
+                "to leave such images out"
+            )
+    encoded = files.encoded_files(title, root, [each.path for each in pictures], range(len(pictures)))
+    sizes = sizes_of(encoded, data)
+    present = sizes[sizes.any(axis=1)]
+    if not data.image_size and len(present) and (present != present[0]).any():
+        raise UserError(
+            f"images of {title} differ in size; set config.data.image_size to the side of a square, with "
+            "config.data.resize='pad' to keep their proportions"
+        )
+    if data.image_size and data.resize == "crop":
+        raise UserError(f"config.data.resize='crop' would cut boxes of {title} off; set it to 'pad' (or 'stretch')")
+    found, problems = [], list[str]()
+    for number, (height, width) in zip(encoded.labels, sizes, strict=True):
+        objects, wrong = sound(pictures[number], int(height), int(width), classes)
+        found.append(objects)
+        problems += wrong
+    if problems and data.on_error == "raise":
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise UserError(f"{title}: {problems[0]}{more}; {_ADVICE}")
+    frames = np.array([boxes.frame_of(int(h), int(w), data.image_size, data.resize) for h, w in sizes], np.float32)
+    rows = boxes.records(found, frames.reshape(-1, 4))
+    notes = [_left_out(title, problems)] if problems else []
+    examples = open_encoded(dataclasses.replace(encoded, labels=rows, notes=tuple(notes)), data)
+    return dataclasses.replace(examples, problems=tuple(problems))
+
+
+def _left_out(title: str, problems: Sequence[str]) -> str:
+    more = f" and {len(problems) - NAMED} more" if len(problems) > NAMED else ""
+    return f"left out {counted(len(problems), 'bad annotation')} of {title}: {'; '.join(problems[:NAMED])}{more}"
+
+
+def sound(picture: Picture, height: int, width: int, classes: Sequence[str]) -> tuple[Objects, list[str]]:
+    """The sound objects of an image of this size in pixels, cut off at its border, and a line for each bad one.
+
+    Nothing is said of an image whose size is 0, as it is left out anyway.
+    """
+    objects = picture.objects
+    if not height or not width:
+        return objects.only(np.zeros(len(objects.labels), bool)), []
+    if picture.relative:
+        sides = np.array([width, height, width, height], np.float64)
+        corners = objects.corners * sides
+        area = (corners[:, 2] - corners[:, 0]) * (corners[:, 3] - corners[:, 1])
+        objects = dataclasses.replace(objects, corners=corners, area=area)
+    told = [f"{picture.path}: {each}" for each in picture.wrong]
+    if picture.size not in (None, (height, width)):
+        wanted = "x".join(map(str, picture.size or ()))
+        told.append(f"{picture.path}: the annotations say {wanted}, but the image is {height}x{width}")
+    wrong = [_fault(objects, place, height, width, classes) for place in range(len(objects.labels))]
+    seen: dict[tuple[float, ...], str] = {}
+    for place, name in enumerate(picture.names):
+        key = (*objects.corners[place].tolist(), float(objects.labels[place]))
+        if not wrong[place] and key in seen:
+            wrong[place] = f"is the same as {seen[key]}"
+        seen.setdefault(key, name)
+    told += [f"{picture.path}, {name} {fault}" for name, fault in zip(picture.names, wrong, strict=True) if fault]
+    kept: Bool[np.ndarray, " k"] = np.array([not fault for fault in wrong], bool)
+    cut = np.clip(objects.corners, 0, np.array([width, height, width, height], np.float64))
+    return dataclasses.replace(objects, corners=cut).only(kept), told
+
+
+def _fault(objects: Objects, place: int, height: int, width: int, classes: Sequence[str]) -> str:
+    """What is wrong with an object, as the end of a sentence; empty if nothing."""
+    left, top, right, bottom = box = objects.corners[place].tolist()
+    if not np.isfinite(box).all():
+        return "has a box that is no numbers"
+    told = "[" + ", ".join(f"{value:g}" for value in box) + "]"
+    if right < left or bottom < top:
+        return f"has the corners of its box swapped: {told} (left, top, right, bottom)"
+    if right == left or bottom == top:
+        return f"has an empty box: {told}"
+    if right <= 0 or bottom <= 0 or left >= width or top >= height:
+        return f"lies outside the image of {width}x{height}: {told}"
+    if left < -SLACK or top < -SLACK or right > width + SLACK or bottom > height + SLACK:
+        return f"reaches outside the image of {width}x{height}: {told}"
+    if min(right, width) - max(left, 0) <= 0 or min(bottom, height) - max(top, 0) <= 0:
+        return f"has an empty box: {told}"
+    if objects.area[place] <= 0:
+        return "has an area of 0"
+    label = int(objects.labels[place])
+    if not 0 <= label < len(classes):
+        off = ", off by one" if label == len(classes) else ""
+        return f"has class {label}{off}: there are {len(classes)}, from 0 to {len(classes) - 1}"
+    return ""

@@ -1,0 +1,114 @@
+"""Objects in images, as a source reads them, and the records that are made of them (`jaxcnn.tasks.box_records`)."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64, Int64
+
+from jaxcnn.config import UserError
+from jaxcnn.data import decode
+from jaxcnn.tasks.box_records import Records, record_type
+
+Corners = Float64[np.ndarray, "k 4"]
+
+WHOLE = np.array([1, 1, 0, 0], np.float32)  # the frame of an image that is used as it is stored
+
+
+@dataclasses.dataclass(frozen=True)
+class Objects:
+    """The objects of one image, in pixels of the image as it is stored.
+
+    Attributes:
+      corners: left, top, right, bottom.
+      labels: class numbers.
+      crowd: regions of many objects, or of objects that do not count: neither learnt nor measured.
+      area: of the object in pixels; of its box where nothing else is known.
+    """
+
+    corners: Corners
+    labels: Int64[np.ndarray, " k"]
+    crowd: Bool[np.ndarray, " k"]
+    area: Float64[np.ndarray, " k"]
+
+    def only(self, kept: Bool[np.ndarray, " k"]) -> "Objects":
+        """Some of them."""
+        return Objects(self.corners[kept], self.labels[kept], self.crowd[kept], self.area[kept])
+
+
+def records(images: Sequence[Objects], frames: Float32[np.ndarray, "n 4"]) -> Records:
+    """The records of images, with as many places as the fullest image needs."""
+    most = max((len(each.labels) for each in images), default=0)
+    rows = np.zeros(len(images), record_type(max(most, 1)))
+    rows["frame"] = frames
+    for row, each, frame in zip(rows, images, frames, strict=True):
+        count = len(each.labels)
+        row["boxes"][:count] = each.corners * np.tile(frame[:2], 2) + np.tile(frame[2:], 2)
+        row["label"][:count], row["crowd"][:count], row["area"][:count] = each.labels, each.crowd, each.area
+        row["valid"][:count] = True
+    return rows
+
+
+def frame_of(height: int, width: int, size: int, fit: str) -> Float32[np.ndarray, "4"]:
+    """How places in a stored image move when `decode.square` makes a square of `size` of it; 0 keeps the image.
+
+    A JPEG that is decoded at a reduced scale first may lie up to half a pixel from there.
+    """
+    if not size or not height or not width:
+        return WHOLE
+    if fit == "crop":
+        scale = size / min(height, width)
+        return np.array([scale, scale, (size - scale * width) / 2, (size - scale * height) / 2], np.float32)
+    wide, high = decode.fitted((width, height), size, fit)
+    return np.array([wide / width, high / height, (size - wide) // 2, (size - high) // 2], np.float32)
+
+
+def refitted(rows: Records, height: int, width: int, size: int, fit: str) -> Records:
+    """Records of stored images of one size, for the square that is made of each."""
+    if not size or (height, width) == (size, size):
+        return rows
+    frame = frame_of(height, width, size, fit)
+    moved = rows.copy()
+    moved["frame"] = frame
+    moved["boxes"] = np.where(
+        rows["valid"][..., None], rows["boxes"] * np.tile(frame[:2], 2) + np.tile(frame[2:], 2), 0
+    )
+    return moved
+
+
+def of_mappings(given: Sequence[Mapping[str, Any]], images: np.ndarray, what: str) -> Records:
+    """The records of answers from Python.
+
+    Args:
+      given: for each image "boxes" [k, 4] (left, top, right, bottom in pixels) and "labels" [k], class numbers from 0;
+        "crowd" [k], bool, if some are regions of many.
+      images: the images, [n, h, w, c].
+      what: their name in messages.
+
+    Raises:
+      UserError: something else, or a box that is empty or reaches outside its image.
+    """
+    height, width = images.shape[1:3]
+    found = []
+    for number, each in enumerate(given):
+        try:
+            corners = np.asarray(each["boxes"], np.float64).reshape(-1, 4)
+            labels = np.asarray(each["labels"]).reshape(-1).astype(np.int64)
+            crowd = np.asarray(each.get("crowd", np.zeros(len(labels))), bool)
+            objects = Objects(corners, labels, crowd, (corners[:, 2:] - corners[:, :2]).prod(axis=1))
+            fits = len(corners) == len(labels) == len(crowd)
+        except (KeyError, TypeError, ValueError):
+            fits = False
+        if not fits:
+            raise UserError(f"{what}[{number}] must have 'boxes' [k, 4] and 'labels' [k] of the same length")
+        inside = (corners >= 0).all(axis=1) & (corners[:, 2:] <= [width, height]).all(axis=1)
+        good = inside & (corners[:, 2:] > corners[:, :2]).all(axis=1)  # also False for NaN
+        if not good.all():
+            place = int(np.argmin(good))
+            raise UserError(
+                f"{what}[{number}]: box {place} {corners[place].tolist()} is not left, top, right, bottom within the "
+                f"image of {width}x{height} pixels"
+            )
+        found.append(objects)
+    return records(found, np.tile(WHOLE, (len(found), 1)))

@@ -1,0 +1,190 @@
+"""Boxes in COCO's JSON: `coco:<folder>` or `coco:<file>`; Lin et al. 2014, arXiv:1405.0312."""
+
+import collections
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import jaxcnn.config as config
+from jaxcnn.config import UserError
+from jaxcnn.data import annotated, layout, run_length
+from jaxcnn.data.annotated import Picture
+from jaxcnn.data.boxes import Objects
+from jaxcnn.data.examples import Source
+from jaxcnn.machine import json_text
+from jaxcnn.machine.paths import expand
+
+
+def open_coco(argument: str, data: config.Data) -> Source:
+    """Images with boxes from files in COCO's form.
+
+    A folder has a file for each split, such as annotations/instances_train2017.json, there or in its folder
+    `annotations`; a single file is the training split and divided by itself. Images lie beside them, in a folder
+    `images`, or in folders named like the splits. Classes are the categories, in the order of their ids.
+
+    Raises:
+      UserError: no such file, no training split, or something else than COCO's form.
+    """
+    if not argument:
+        raise UserError("config.data.source='coco:' needs a path: coco:<folder> or coco:<file.json>")
+    path, title = expand(argument, "config.data.source=coco:"), f"coco:{argument}"
+    if path.is_file():
+        root, found = path.absolute().parent, {"train": path}
+    elif path.is_dir():
+        root, found = path, _files(path, title)
+    else:
+        raise UserError(f"config.data.source={title!r}: this file or folder does not exist")
+    trees = {split: _read(file, title) for split, file in found.items()}
+    ids = {split: _categories(tree, found[split].name, title) for split, tree in trees.items()}
+    if other := next((split for split in ids if ids[split] != ids["train"]), None):
+        raise UserError(f"{title}: {found[other].name} has other categories than {found['train'].name}; use the same")
+    numbers = {identity: number for number, identity in enumerate(sorted(ids["train"]))}
+    names = tuple(ids["train"][identity] for identity in numbers)
+    splits = {}
+    for split, tree in trees.items():
+        folder = _images(root, found[split], tree)
+        splits[split] = _pictures(tree, Path(os.path.relpath(folder, root)), numbers, f"{title} {found[split].name}")
+    return annotated.source(title, root, splits, names, data)
+
+
+def _files(root: Path, title: str) -> dict[str, Path]:
+    """The file of each split."""
+    found: dict[str, Path] = {}
+    some = sorted(file for folder in (root, root / "annotations") for file in folder.glob("*.json"))
+    some = [file for file in some if "instances" in file.name.lower()] or some
+    for file in some:
+        hints = layout.hints(file.stem)
+        if len(hints) == 1:
+            (split,) = hints
+            if split in found:
+                raise UserError(
+                    f"{title} has both {found[split].name!r} and {file.name!r} for the {split} split; keep only one"
+                )
+            found[split] = file
+    if len(some) == 1 and not found:
+        found = {"train": some[0]}
+    if "train" not in found:
+        names = ", ".join(file.name for file in some[:5]) or "no JSON file"
+        raise UserError(
+            f"{title} has no file of the training split, such as instances_train.json; it has {names}; name one file "
+            "by coco:<file.json>"
+        )
+    return {split: found[split] for split in ("train", "val", "test") if split in found}
+
+
+def _read(file: Path, title: str) -> dict[str, Any]:
+    try:
+        tree = json_text.parse(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{title}: {file.name} is not JSON: {error}") from None
+    if not isinstance(tree, dict) or not all(isinstance(tree.get(key), list) for key in ("images", "categories")):
+        raise UserError(f"{title}: {file.name} is not in COCO's form: it has no lists of images and categories")
+    return tree
+
+
+def _categories(tree: dict[str, Any], name: str, title: str) -> dict[int, str]:
+    """Names of the categories by id."""
+    try:
+        found = {int(each["id"]): str(each["name"]) for each in tree["categories"]}
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{title}: a category of {name} has no id and name") from None
+    if not found:
+        raise UserError(f"{title}: {name} has no categories")
+    if len(found) != len(tree["categories"]):
+        raise UserError(f"{title}: two categories of {name} have the same id")
+    return found
+
+
+def _images(root: Path, file: Path, tree: dict[str, Any]) -> Path:
+    """The folder of a split's images: the first that has one of the first images; else that of the file."""
+    stem = file.stem.removeprefix("instances_")
+    first = [str(each.get("file_name", "")) for each in tree["images"][:20] if isinstance(each, dict)]
+    below = (stem, os.path.join("images", stem), "images", "")
+    places = [base / each for base in (root, root.parent) for each in below]
+    return next(
+        (place for place in places if any(name and (place / name).is_file() for name in first)), root / below[-1]
+    )
+
+
+def _pictures(tree: dict[str, Any], folder: Path, numbers: dict[int, int], title: str) -> list[Picture]:
+    """The images of a file with their annotations."""
+    of_image: dict[Any, list[dict[str, Any]]] = collections.defaultdict(list)
+    wrong: dict[Any, list[str]] = collections.defaultdict(list)
+    seen: set[Any] = set()
+    for annotation in tree.get("annotations", []):
+        if not isinstance(annotation, dict) or "image_id" not in annotation:
+            raise UserError(f"{title}: an annotation has no image_id")
+        identity, image = annotation.get("id"), annotation["image_id"]
+        if identity is not None and identity in seen:
+            wrong[image].append(f"the id {identity} of an annotation occurs twice")
+            continue
+        seen.add(identity)
+        of_image[image].append(annotation)
+    pictures: list[Picture] = []
+    known: dict[Any, str] = {}
+    for image in tree["images"]:
+        if not isinstance(image, dict) or not isinstance(image.get("file_name"), str) or "id" not in image:
+            raise UserError(f"{title}: an image has no id and file_name")
+        identity, name = image["id"], image["file_name"]
+        if identity in known:
+            raise UserError(f"{title}: the images {known[identity]!r} and {name!r} have the same id {identity}")
+        known[identity] = name
+        size = (image["height"], image["width"]) if "height" in image and "width" in image else None
+        objects, names = _objects(of_image.pop(identity, []), numbers, wrong[identity])
+        pictures.append(Picture(str(folder / name), objects, names, size=size, wrong=tuple(wrong[identity])))
+    if len(set(known.values())) < len(known):
+        twice = next(name for name, count in collections.Counter(known.values()).items() if count > 1)
+        raise UserError(f"{title}: image {twice!r} is listed twice; list each image once")
+    if of_image and pictures:  # annotations of images that are not listed
+        count, first = sum(map(len, of_image.values())), next(iter(of_image))
+        line = f"{count} annotations are of images that are not listed, such as image_id {first}"
+        pictures[0] = Picture(
+            pictures[0].path, pictures[0].objects, pictures[0].names, size=pictures[0].size,
+            wrong=(*pictures[0].wrong, line),
+        )  # fmt: skip
+    return pictures
+
+
+def _objects(found: list[dict[str, Any]], numbers: dict[int, int], wrong: list[str]) -> tuple[Objects, tuple[str, ...]]:
+    """The objects of one image and what messages call them; `wrong` gets a line for each that is no object."""
+    corners, labels, crowd, area, names = [], [], [], [], []
+    lowest, highest = min(numbers), max(numbers)
+    for annotation in found:
+        name = f"annotation {annotation.get('id', '?')}"
+        try:
+            box = _corners(annotation)
+            size = annotation.get("area")
+            covered = float(size) if size is not None else float((box[2] - box[0]) * (box[3] - box[1]))
+        except (TypeError, ValueError) as error:
+            wrong.append(f"{name} has no box: {error}")
+            continue
+        category = annotation.get("category_id")
+        if category not in numbers:
+            off = ", off by one" if category in (lowest - 1, highest + 1) else ""
+            wrong.append(f"{name} has category_id {category}{off}: ids are from {lowest} to {highest}")
+            continue
+        corners.append(box)
+        labels.append(numbers[category])
+        crowd.append(bool(annotation.get("iscrowd", 0)))
+        area.append(covered)
+        names.append(name)
+    return Objects(
+        np.array(corners, np.float64).reshape(-1, 4),
+        np.array(labels, np.int64),
+        np.array(crowd, bool),
+        np.array(area, np.float64),
+    ), tuple(names)
+
+
+def _corners(annotation: dict[str, Any]) -> np.ndarray:
+    """Left, top, right, bottom of an annotation: of its box, or else of its outline. Raises ValueError."""
+    if annotation.get("bbox") is None:
+        if not annotation.get("segmentation"):
+            raise ValueError("it has neither bbox nor segmentation")
+        return run_length.corners(annotation["segmentation"])
+    box = np.asarray(annotation["bbox"], np.float64)
+    if box.shape != (4,):
+        raise ValueError("bbox must be x, y, width, height")
+    return np.concatenate([box[:2], box[:2] + box[2:]])

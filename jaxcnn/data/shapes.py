@@ -1,0 +1,78 @@
+"""Made-up images with boxes that can be learnt: `shapes:<side>:<images>`, for tests and first tries of detectors."""
+
+import re
+
+import numpy as np
+from jaxtyping import UInt8
+
+import jaxcnn.config as config
+from jaxcnn.config import UserError
+from jaxcnn.data import boxes, content
+from jaxcnn.data.boxes import Objects
+from jaxcnn.data.examples import Examples, Indices, Pixels, Source
+
+CLASSES = ("square", "disc", "frame")
+MOST = 4  # shapes in an image; one image in eight has none
+_LIMITS = 16, 1024  # of the side, pixels
+
+
+def open_shapes(argument: str, data: config.Data) -> Source:
+    """Bright shapes on dark noise, by default 64 pixels and 128 images; the test split has a quarter as many.
+
+    An image depends only on its split and index.
+
+    Raises:
+      UserError: the argument is of another form, or another size or type of pixels is asked for.
+    """
+    match = re.fullmatch(r"(\d{1,4})?(?::(\d{1,6}))?", argument)
+    side, count = (int(match[1] or 64), int(match[2] or 128)) if match else (0, 0)
+    if not _LIMITS[0] <= side <= _LIMITS[1] or count < 8:
+        raise UserError(
+            f"config.data.source='shapes:{argument}': write shapes:<side>:<images>, with a side of {_LIMITS[0]} to "
+            f"{_LIMITS[1]} pixels and at least 8 images"
+        )
+    if data.image_size not in (0, side) or data.dtype != "uint8" or data.channels not in (0, 3):
+        raise UserError(
+            f"config.data.source='shapes:{argument}' has RGB images of {side} pixels; leave config.data.image_size, "
+            "dtype and channels out"
+        )
+
+    def open_split(name: str) -> Examples:
+        salt, number = (1, count) if name == "train" else (2, count // 4)
+        made = [_image(salt, index, side) for index in range(number)]
+        images = np.stack([image for image, _ in made])
+        rows = boxes.records([objects for _, objects in made], np.tile(boxes.WHOLE, (number, 1)))
+
+        def read(indices: Indices) -> Pixels:
+            return images[indices]
+
+        known = content.of_array(images)
+        return Examples(rows, (side, side, 3), read, lambda: known)
+
+    title = f"shapes:{argument}" if argument else "shapes"
+    return Source(title, CLASSES, ("train", "test"), open_split)
+
+
+def _image(salt: int, index: int, side: int) -> tuple[UInt8[np.ndarray, "side side 3"], Objects]:
+    """An image, and the shapes in it; later ones hide parts of earlier ones, which keep their boxes."""
+    random = np.random.default_rng((salt, index))
+    image = random.integers(0, 60, (side, side, 3), np.uint8)
+    number = 0 if index % 8 == 7 else int(random.integers(1, MOST + 1))
+    corners, labels = [], []
+    for _ in range(number):
+        width, height = random.integers(side // 6, side // 2, 2)
+        left, top = random.integers(0, side - width + 1), random.integers(0, side - height + 1)
+        label = int(random.integers(len(CLASSES)))
+        rows, columns = np.mgrid[:height, :width]
+        y, x = (rows + 0.5) / height * 2 - 1, (columns + 0.5) / width * 2 - 1
+        inside = {
+            "square": np.ones_like(x, bool),
+            "disc": x**2 + y**2 <= 1,
+            "frame": np.maximum(abs(x), abs(y)) > 0.6,
+        }[CLASSES[label]]
+        image[top : top + height, left : left + width][inside] = random.integers(120, 256, 3, np.uint8)
+        corners.append([left, top, left + width, top + height])
+        labels.append(label)
+    box = np.array(corners, np.float64).reshape(-1, 4)
+    area = (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])
+    return image, Objects(box, np.array(labels, np.int64), np.zeros(number, bool), area)

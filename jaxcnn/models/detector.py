@@ -1,0 +1,147 @@
+"""One-stage detectors without anchors, in the line of YOLOX and RTMDet.
+
+Ge et al. 2021, "YOLOX", arXiv:2107.08430 (decoupled head, section 2.1); Lyu et al. 2022, "RTMDet", arXiv:2212.07784;
+Liu et al. 2018, "Path aggregation network", arXiv:1803.01534 (the neck). The backbone has the layers, and the names of
+parameters, of the network for classification, so its weights fit.
+"""
+
+import math
+from typing import ClassVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.typing import Dtype
+from jaxtyping import Array, Float, Float32, Key
+
+import jaxcnn.config as config
+from jaxcnn.config.layers import Layers
+from jaxcnn.models.batch_norm import BatchNorm
+from jaxcnn.models.initializers import Weights
+from jaxcnn.models.layers import Conv, Dropout, at_least_float32, scaled
+from jaxcnn.models.network import Images, Network, Positions
+from jaxcnn.models.resnet import stages
+from jaxcnn.tasks.box_geometry import STRIDES, points
+
+PREFIX = "yolo_"  # of the name, before that of the backbone
+CHANNELS = 128  # of all maps of neck and head
+TOWER = 2  # convolutions of each branch of the head
+PRIOR = 0.01  # initial probability of a class at a point: Lin et al. 2017, arXiv:1708.02002, section 4.1
+LARGEST = 6.0  # of the logarithm of a side in strides
+
+Answers = Float32[Array, "b a k4"]
+
+
+class Detector(Network):
+    """A ResNet in torchvision's layout, a path-aggregation network over its last three stages, and a decoupled head.
+
+    `yolo_cnn` has five strided convolutions in place of the ResNet, for first tries.
+
+    At each point (`box_geometry.points`) it answers left, top, right, bottom of a box in pixels, and a logit of each
+    class: [b, a, 4 + k]. The centre of the box is an offset from the point, and its sides are powers of e, both in
+    strides.
+    """
+
+    HEAD: ClassVar[str] = "head"
+    FROZEN: ClassVar[Layers] = ()
+
+    @nn.compact
+    def __call__(self, images: Images, positions: Positions | None = None, train: bool = False) -> Answers:
+        """Boxes and logits of images; the positions in the global batch are for stochastic depth in training."""
+        backbone = self.model.name.removeprefix(PREFIX)
+        channels = scaled(CHANNELS, self.model.width)
+
+        def layer(name: str, size: int = 1, strides: int = 1) -> "Normed":
+            return Normed(channels, size, strides, self.norm, self.axis_name, self.dtype, name=name)
+
+        if backbone == "cnn":
+            maps = [images.astype(self.dtype)]
+            for number in range(5):
+                maps.append(layer(f"conv{number + 1}", 3, 2)(maps[-1], train))
+        else:
+            maps = stages(self, backbone, "imagenet", images, positions, train)
+        maps = [layer(f"neck_in{number}")(x, train) for number, x in enumerate(maps[-len(STRIDES) :])]
+        for number in (1, 0):  # from coarse to fine
+            x = jnp.concatenate([maps[number], _doubled(maps[number + 1], maps[number])], axis=-1)
+            maps[number] = layer(f"neck_down{number}", 3)(x, train)
+        for number in (1, 2):  # and back
+            finer = layer(f"neck_half{number}", 3, 2)(maps[number - 1], train)
+            maps[number] = layer(f"neck_up{number}", 3)(jnp.concatenate([maps[number], finer], axis=-1), train)
+        answers = [
+            Branch(
+                self.outputs, channels, self.model.dropout, self.norm, self.axis_name, self.dtype, name=f"head{number}"
+            )(x, train, positions)
+            for number, x in enumerate(maps)
+        ]
+        raw = jnp.concatenate([each.reshape(each.shape[0], -1, each.shape[-1]) for each in answers], axis=1)
+        place = jnp.asarray(points(*images.shape[1:3]))
+        return jnp.concatenate([in_pixels(raw[..., :4], place), raw[..., 4:]], axis=-1)
+
+
+def in_pixels(raw: Float32[Array, "b a 4"], points: Float32[Array, "a 3"]) -> Float32[Array, "b a 4"]:
+    """Boxes, from the offset of their centre and the logarithm of their sides, both in strides."""
+    place, stride = points[:, :2], points[:, 2:]
+    centre = place + raw[..., :2] * stride
+    half = jnp.exp(jnp.clip(raw[..., 2:], -LARGEST, LARGEST)) * stride / 2
+    return jnp.concatenate([centre - half, centre + half], axis=-1)
+
+
+def _doubled(x: Images, like: Images) -> Images:
+    """A map of twice the size, by repeating pixels, cut to the size of another one."""
+    height, width = like.shape[1:3]
+    return x.repeat(2, axis=1).repeat(2, axis=2)[:, :height, :width]
+
+
+class Normed(nn.Module):
+    """Convolution, BatchNorm and SiLU."""
+
+    features: int
+    size: int
+    strides: int
+    norm: config.Norm
+    axis_name: str | None
+    dtype: Dtype
+
+    @nn.compact
+    def __call__(self, x: Images, train: bool) -> Float[Array, "b oh ow o"]:
+        """The layer of `x`."""
+        x = Conv(self.features, self.size, self.strides, self.size // 2, use_bias=False, dtype=self.dtype, name="conv")(
+            x
+        )
+        return nn.silu(BatchNorm(self.norm, self.axis_name, name="bn")(x, train))
+
+
+class Branch(nn.Module):
+    """The head of one level: a tower of convolutions for the box, and one for the classes, with dropout at its end."""
+
+    classes: int
+    channels: int
+    dropout: float
+    norm: config.Norm
+    axis_name: str | None
+    dtype: Dtype
+
+    @nn.compact
+    def __call__(self, x: Images, train: bool, positions: Positions | None) -> Float32[Array, "b h w k4"]:
+        """Four numbers of the box and the logits of the classes at each pixel."""
+        ends = []
+        for name, outputs, bias in (("box", 4, 0.0), ("class", self.classes, -math.log((1 - PRIOR) / PRIOR))):
+            y = x
+            for number in range(1, TOWER + 1):
+                y = Normed(self.channels, 3, 1, self.norm, self.axis_name, self.dtype, name=f"{name}_{number}")(
+                    y, train
+                )
+            if name == "class":
+                y = Dropout(self.dropout, name="dropout")(y, train, positions)
+            wide = at_least_float32(y)
+            end = Conv(outputs, 1, use_bias=True, dtype=wide, kernel_init=_small, name=f"{name}_out")(y)
+            ends.append(end + bias)
+        return jnp.concatenate(ends, axis=-1).astype(jnp.float32)
+
+
+def _small(key: Key[Array, ""], shape: tuple[int, ...], dtype: Dtype = jnp.float32) -> Weights:
+    """Initial weights of standard deviation 0.01, so that all points begin with about the same answer."""
+    return 0.01 * jax.random.normal(key, (math.prod(shape),), dtype).reshape(shape)
+
+
+assert len(STRIDES) == 3  # the stages whose maps are used

@@ -1,0 +1,134 @@
+"""The figures of a detector, computed by COCO's own code as `faster-coco-eval` has it."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxcnn.machine.extras import need
+from jaxcnn.tasks.box_records import in_stored
+from jaxcnn.tasks.task import Facts, Tree
+from jaxcnn.text import distinct, save_picture, shown
+
+USUAL_MOST = 100  # boxes of an image that COCO's AP counts
+FIGURES = (  # of COCO's summary, in its order
+    *("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large"),
+    *("ar_1", "ar_10", "ar", "ar_small", "ar_medium", "ar_large"),
+)
+
+
+class CocoFigures:
+    """A collector of found boxes, and of the annotated ones, in pixels of the images as they are stored.
+
+    Small, medium and large are by the area of the annotation, as in COCO: up to 32 x 32 and 96 x 96 pixels.
+    """
+
+    def __init__(self, most_found: int = USUAL_MOST) -> None:
+        need("detect", "the average precision of config.task.name='detection'")
+        self._most_found = most_found
+        self._images = 0
+        self._annotations: list[dict[str, Any]] = []
+        self._found: list[dict[str, Any]] = []
+
+    def add(self, outputs: np.ndarray, target: Tree) -> None:
+        """Add what was found, [n, found, 6] (`suppression.found_in`), and the targets of some images."""
+        for place, rows in enumerate(outputs):
+            self._images += 1
+            frame = target["frame"][place]
+            real = target["valid"][place]
+            annotated = in_stored(target["boxes"][place][real], frame)
+            columns = (target[name][place][real] for name in ("label", "crowd", "area"))
+            for box, label, crowd, area in zip(annotated, *columns, strict=True):
+                self._annotations.append(
+                    {
+                        "id": len(self._annotations) + 1,
+                        "image_id": self._images,
+                        "category_id": int(label) + 1,
+                        "bbox": as_bbox(box),
+                        "area": float(area),
+                        "iscrowd": int(crowd),
+                    }
+                )
+            rows = rows[rows[:, 4] > 0]
+            for box, row in zip(in_stored(rows[:, :4], frame), rows, strict=True):
+                self._found.append(
+                    {
+                        "image_id": self._images,
+                        "category_id": int(row[5]) + 1,
+                        "bbox": as_bbox(box),
+                        "score": float(row[4]),
+                    }
+                )
+
+    def fitted(self) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
+    def figures(self, names: Sequence[str], fitted: Facts) -> dict[str, Any]:
+        """COCO's twelve figures, the AP of each class, and precision over recall at an overlap of 0.5.
+
+        A figure is None where no annotated box counts for it; `ap` is then 0, since it decides.
+        """
+        names = distinct(tuple(names))
+        of_all = dict.fromkeys(FIGURES) | {"ap": 0.0, "ap_by_class": dict.fromkeys(names), "precision": None}
+        if not any(not each["iscrowd"] for each in self._annotations):
+            return of_all
+        evaluated = self._evaluated(names)
+        # [overlaps, recalls, classes, areas, most]
+        precision = np.asarray(evaluated.eval["precision"], np.float64)[:, :, :, 0, -1]
+        known = np.asarray((precision > -1).any(axis=(0, 1)))
+        by_class = precision.mean(axis=(0, 1))
+        figures = {
+            name: None if value == -1 else float(value)
+            for name, value in zip(FIGURES, evaluated.stats[: len(FIGURES)], strict=True)
+        }
+        return {
+            **figures,
+            "ap_by_class": {
+                name: float(value) if has else None
+                for name, value, has in zip(names, by_class.tolist(), known.tolist(), strict=True)
+            },
+            "precision": precision[0][:, known].mean(axis=1).round(6).tolist(),
+        }
+
+    def _evaluated(self, names: Sequence[str]) -> Any:
+        from faster_coco_eval import COCO, COCOeval_faster
+
+        truth = COCO(
+            {
+                "images": [{"id": image + 1} for image in range(self._images)],
+                "categories": [{"id": label + 1, "name": name} for label, name in enumerate(names)],
+                "annotations": self._annotations,
+            }
+        )
+        found = truth.loadRes(self._found) if self._found else COCO({**truth.dataset, "annotations": []})
+        evaluated = COCOeval_faster(truth, found, "bbox", print_function=lambda *_: None)
+        evaluated.params.maxDets = [1, 10, max(self._most_found, 11)]
+        evaluated.evaluate()
+        evaluated.accumulate()
+        evaluated.summarize()
+        return evaluated
+
+
+def as_bbox(corners: np.ndarray) -> list[float]:
+    """x, y, width, height of left, top, right, bottom."""
+    left, top, right, bottom = map(float, corners)
+    return [left, top, right - left, bottom - top]
+
+
+def draw(figures: Mapping[str, Any], names: Sequence[str], path: pathlib.Path) -> None:
+    """Precision over recall at an overlap of 0.5, and the AP of up to forty classes, the best first."""
+    from matplotlib.figure import Figure
+
+    known = {name: value for name, value in figures["ap_by_class"].items() if value is not None}
+    best = sorted(known, key=lambda name: -known[name])[:40]
+    figure = Figure(figsize=(9.6, max(4.2, 0.2 * len(best))), layout="constrained", dpi=130)
+    left, right = figure.subplots(1, 2)
+    if figures["precision"] is not None:
+        left.plot(np.linspace(0, 1, len(figures["precision"])), figures["precision"])
+    left.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision at an overlap of 0.5", title=path.stem)
+    right.barh([shown(name) for name in best], [known[name] for name in best])
+    right.invert_yaxis()
+    right.set(xlim=(0, 1), xlabel="AP")
+    save_picture(figure, path)

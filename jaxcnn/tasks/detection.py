@@ -1,0 +1,193 @@
+"""Detection: boxes of objects and their classes."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float32
+
+import jaxcnn.config as configuration
+from jaxcnn.config import UserError
+from jaxcnn.tasks import box_geometry, box_records
+from jaxcnn.tasks.assignment import assign
+from jaxcnn.tasks.moving import Move
+from jaxcnn.tasks.task import Facts, OfEach, Outputs, Settings, Tree
+from jaxcnn.text import counted, listed, shorten
+
+BETA = 2.0  # power of the quality focal loss
+BOX_WEIGHT = 2.0  # of the loss of the boxes beside that of the classes (Lyu et al. 2022, arXiv:2212.07784, section 2.3)
+VISIBLE = 0.2  # share of a box that must stay in a moved image; with less it counts as a crowd
+GROUPS = 10  # of the number of boxes, for stratified validation
+
+
+@dataclasses.dataclass(frozen=True)
+class Boxes:
+    """Targets that are padded boxes: the columns of `box_records`, as a mapping."""
+
+    classes: int
+    most: int
+
+    @property
+    def outputs(self) -> int:
+        """The number of classes; a detector answers a box beside them at each point."""
+        return self.classes
+
+    def spec(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """All columns of one image."""
+        fields: Any = box_records.record_type(self.most).fields
+        subtypes = {name: field[0].subdtype or (field[0], ()) for name, field in fields.items()}
+        return {name: jax.ShapeDtypeStruct(shape, base) for name, (base, shape) in subtypes.items()}
+
+    def whole(self, target: Tree) -> Tree:
+        """The same."""
+        return target
+
+    def mixed(self, target: Tree, other: Tree, share: OfEach) -> Tree:
+        """Images with boxes are not mixed; the config refuses it."""
+        raise NotImplementedError
+
+    def moved(self, target: Tree, move: Move, sides: tuple[int, int]) -> Tree:
+        """The boxes of one image that has moved, cut off at its border.
+
+        A box of which less than `VISIBLE` is left counts as a crowd: its rest is neither background nor learnt.
+        """
+        height, width = sides
+        scale, shift = jnp.tile(move.scale, 2), jnp.tile(move.shift, 2)
+        # A bound that is never reached keeps compilers from fusing product and sum in some programs only.
+        ends = jnp.clip(target["boxes"] * scale, -1e30, 1e30) + shift
+        corners = jnp.concatenate(
+            [jnp.minimum(ends[:, :2], ends[:, 2:]), jnp.maximum(ends[:, :2], ends[:, 2:])], axis=1
+        )
+        cut = jnp.clip(corners, 0.0, jnp.array([width, height, width, height], jnp.float32))
+        left = box_geometry.area(cut)
+        valid = target["valid"] & (left > 0)
+        crowd = target["crowd"] | (left < VISIBLE * box_geometry.area(corners))
+        boxes = jnp.where(valid[:, None], cut, 0.0)
+        stretch = jnp.tile(move.scale, 2) * target["frame"]
+        frame = stretch + jnp.concatenate([jnp.zeros(2), move.shift])
+        return target | {"boxes": boxes, "valid": valid, "crowd": crowd, "frame": frame}
+
+    def read(self, labels: np.ndarray, title: str, base: str) -> Tree:
+        """The columns of records, with `most` places for each image."""
+        if labels.dtype.names is None:
+            raise UserError(
+                f"{title} {base} has a label for each image, but config.task.name='detection' needs boxes; read them "
+                "by config.data.source='coco:…', 'yolo:…' or 'voc:…'"
+            )
+        rows = box_records.padded(labels, self.most, f"{title} {base}")
+        if wrong := np.argwhere(rows["valid"] & ((rows["label"] < 0) | (rows["label"] >= self.classes))).tolist():
+            image, place = wrong[0]
+            raise UserError(
+                f"{title} {base}: box {place} of the image at index {image} has class {rows['label'][image, place]}, "
+                f"but there are {self.classes}, counted from 0"
+            )
+        return {name: np.ascontiguousarray(rows[name]) for name in rows.dtype.names or ()}
+
+    def check(self, targets: Tree, names: Sequence[str], title: str, description: str, lowest: float) -> None:
+        """Refuse a training split without any box."""
+        if not (targets["valid"] & ~targets["crowd"]).any():
+            raise UserError(f"{description} has no box: nothing can be learnt")
+
+    def counts(self, targets: Tree) -> np.ndarray:
+        """The number of boxes of each class."""
+        real = targets["valid"] & ~targets["crowd"]
+        return np.bincount(targets["label"][real], minlength=self.classes)
+
+    def groups(self, targets: Tree) -> np.ndarray:
+        """Tenths of the images by their number of boxes."""
+        number = targets["valid"].sum(axis=1)
+        return np.searchsorted(np.quantile(number, np.linspace(0, 1, GROUPS + 1)[1:-1]), number, side="right")
+
+    def remark(self, targets: Tree, names: Sequence[str]) -> str:
+        """The classes without a box, if it is not most of them."""
+        absent = [name for name, count in zip(names, self.counts(targets), strict=True) if not count]
+        if not absent:
+            return ""
+        return f"has no box of {counted(len(absent), 'class', 'classes')} ({listed(absent)}), which its AP leaves out"
+
+    def describe(self, targets: Tree, names: Sequence[str]) -> str:
+        """How many classes, and how many boxes in how many images."""
+        number = (targets["valid"] & ~targets["crowd"]).sum(axis=1)
+        return (
+            f"{counted(len(names), 'class', 'classes')}, {counted(int(number.sum()), 'box', 'boxes')}, "
+            f"{number.min()} to {number.max()} in an image"
+        )
+
+    def captions(self, target: Tree, names: Sequence[str], width: int) -> list[str]:
+        """The number of boxes of each class."""
+        lines = []
+        for label, valid in zip(np.asarray(target["label"]), np.asarray(target["valid"]), strict=True):
+            count = np.bincount(label[valid], minlength=len(names))
+            told = [f"{count[each]} {names[each]}" for each in np.argsort(-count, kind="stable") if count[each]]
+            lines.append(shorten(", ".join(told) or "nothing", width))
+        return lines
+
+    def facts(self, targets: Tree) -> Facts:
+        """The mean number of boxes of an image."""
+        return {"boxes_per_image": float((targets["valid"] & ~targets["crowd"]).sum(axis=1).mean())}
+
+
+@dataclasses.dataclass(frozen=True)
+class DetectionLoss:
+    """Quality focal loss of the classes, and generalised overlap of the boxes.
+
+    A point with a box should answer the overlap of its box as the probability of the class (Li et al. 2020,
+    arXiv:2006.04388, equation 2), all others 0. The sum over the points of an image is divided by the mean number of
+    boxes of a training image, a constant, so that no normaliser depends on the division of a batch.
+
+    Attributes:
+      classes: their number.
+      sides: height and width of the images.
+    """
+
+    classes: int
+    sides: tuple[int, int]
+
+    @property
+    def plain(self) -> "DetectionLoss":
+        """The same."""
+        return self
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """None."""
+        return ()
+
+    def abstract(self) -> dict[str, Any]:
+        """The mean number of boxes of a training image."""
+        return {"boxes_per_image": jax.ShapeDtypeStruct((), jnp.float32)}
+
+    def constants(
+        self, config: configuration.Task, names: Sequence[str], facts: Facts, targets: Tree | None
+    ) -> dict[str, Any]:
+        """The mean number of boxes of a training image."""
+        return {"boxes_per_image": np.asarray(facts["boxes_per_image"], np.float32)}
+
+    def pair(self, outputs: Outputs, target: Tree, settings: Settings, constants: Any) -> tuple[Outputs, Outputs]:
+        """Answers and boxes differ in number; the config refuses what would compare them."""
+        raise NotImplementedError
+
+    def losses(self, outputs: Any, target: Tree, settings: Settings, constants: Any, image: Any) -> OfEach:
+        """The loss of each image; `outputs` [b, a, 4 + k] are boxes in pixels and logits of the classes."""
+        points = jnp.asarray(box_geometry.points(*self.sides))
+        sums = jax.vmap(lambda answers, of_one: self._of_one(answers, of_one, points))(outputs, target)
+        return sums / jnp.maximum(constants.task["boxes_per_image"], 1e-3)
+
+    def _of_one(self, answers: Float32[Array, "a k4"], target: Tree, points: Float32[Array, "a 3"]) -> Any:
+        boxes, logits = answers[:, :4], answers[:, 4:]
+        found = assign(boxes, logits, points, target["boxes"], target["label"], target["valid"], target["crowd"])
+        own = target["label"][found.box][:, None] == jnp.arange(self.classes)
+        wanted = jnp.where(own & found.positive[:, None], found.quality[:, None], 0.0)
+        probability = jax.nn.sigmoid(logits)
+        entropy = jnp.maximum(logits, 0) - logits * wanted + jnp.log1p(jnp.exp(-jnp.abs(logits)))
+        of_classes = (entropy * jnp.abs(wanted - probability) ** BETA).sum(axis=1)
+        of_boxes = 1.0 - box_geometry.generalized_overlap(boxes, target["boxes"][found.box])
+        weighted = jnp.where(found.positive, of_boxes, 0.0)
+        return jnp.where(found.ignored, 0.0, of_classes).sum() + BOX_WEIGHT * weighted.sum()
+
+    def reported(self, outputs: Any, target: Tree, constants: Any) -> OfEach:
+        """The same."""
+        return self.losses(outputs, target, {}, constants, None)

@@ -1,0 +1,180 @@
+"""What a detector finds in images, and how it is told."""
+
+import collections
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float32, UInt8
+
+from jaxcnn.tasks import coco_figures, suppression
+from jaxcnn.tasks.box_records import in_stored
+from jaxcnn.tasks.coco_figures import CocoFigures, as_bbox
+from jaxcnn.tasks.headline import Headline
+from jaxcnn.tasks.task import Facts, OfEach, Tree
+from jaxcnn.text import shown
+
+SURE = 0.3  # score from which a found box is drawn and told in words
+COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#808000")
+
+
+@dataclasses.dataclass(frozen=True)
+class Detections:
+    """Boxes with scores, judged by COCO's average precision.
+
+    Attributes:
+      sides: height and width of the images.
+      most_found: boxes found in an image.
+      most_overlap: of two found boxes of a class.
+    """
+
+    sides: tuple[int, int]
+    most_found: int
+    most_overlap: float
+
+    @property
+    def headline(self) -> Headline:
+        """The average precision, over overlaps from 0.5 to 0.95 and all classes."""
+        return Headline("ap", "AP")
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """None are means over images."""
+        return ()
+
+    @property
+    def collects(self) -> bool:
+        """Always, since no other figure decides."""
+        return True
+
+    def recorded(self, figures: Mapping[str, Any]) -> dict[str, float]:
+        """Those of COCO's figures that have a value."""
+        return {name: figures[name] for name in coco_figures.FIGURES if figures[name] is not None}
+
+    def values(self, outputs: Any, target: Tree, constants: Any) -> dict[str, OfEach]:
+        """Nothing."""
+        return {}
+
+    def found(self, outputs: Float32[Array, "b a k4"]) -> suppression.Found:
+        """The boxes that survive suppression, the best first."""
+
+        def of_one(answers: Float32[Array, "a k4"]) -> Float32[Array, "found 6"]:
+            boxes, logits = answers[:, :4], answers[:, 4:]
+            return suppression.found_in(boxes, logits, self.sides, self.most_found, self.most_overlap)
+
+        return jax.vmap(of_one)(outputs)
+
+    def collector(self, constants: Any) -> CocoFigures:
+        """COCO's figures."""
+        return CocoFigures(self.most_found)
+
+    def answers(self, outputs: np.ndarray, names: Sequence[str], constants: Any, fitted: Facts) -> list[dict[str, Any]]:
+        """For each image "boxes", the best first: label, score and bbox (x, y, width, height in its pixels)."""
+        return [
+            {
+                "boxes": [
+                    {
+                        "label": names[int(row[5])],
+                        "category_id": int(row[5]) + 1,
+                        "score": float(row[4]),
+                        "bbox": as_bbox(row[:4]),
+                    }
+                    for row in rows
+                    if row[4] > 0
+                ]
+            }
+            for rows in outputs
+        ]
+
+    def in_stored(self, answer: dict[str, Any], frame: np.ndarray) -> dict[str, Any]:
+        """The answer with boxes in pixels of the stored image."""
+        boxes = []
+        for each in answer["boxes"]:
+            x, y, width, height = each["bbox"]
+            corners = np.array([[x, y, x + width, y + height]], np.float32)
+            boxes.append(each | {"bbox": as_bbox(in_stored(corners, frame)[0])})
+        return answer | {"boxes": boxes}
+
+    def as_file(self, results: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
+        """A set in COCO's form, whose annotations have a score; images that could not be read have an "error"."""
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
+        for number, result in enumerate(results, start=1):
+            error = {"error": result["error"]} if "error" in result else {}
+            images.append({"id": number, "file_name": result["file"], **error})
+            for each in result.get("boxes", ()):
+                of_box = {name: each[name] for name in ("category_id", "bbox", "score")}
+                area = each["bbox"][2] * each["bbox"][3]
+                annotations.append(
+                    {"id": len(annotations) + 1, "image_id": number, **of_box, "area": area, "iscrowd": 0}
+                )
+        categories = [{"id": label + 1, "name": name} for label, name in enumerate(names)]
+        return {"images": images, "annotations": annotations, "categories": categories}
+
+    def drawn(self, image: UInt8[np.ndarray, "h w 3"], answer: Mapping[str, Any]) -> UInt8[np.ndarray, "h w 3"]:
+        """The image with the boxes of which the network is sure."""
+        sure = [each for each in answer["boxes"] if each["score"] >= SURE]
+        return draw_boxes(
+            image,
+            [each["bbox"] for each in sure],
+            [each["category_id"] - 1 for each in sure],
+            [f"{each['label']} {100 * each['score']:.0f}%" for each in sure],
+        )
+
+    def probabilities(self, outputs: np.ndarray) -> None:
+        """None: the outputs are boxes."""
+
+    def columns(self, answer: Mapping[str, Any]) -> dict[str, Any]:
+        """How many boxes it is sure of: of all classes, and of each that occurs."""
+        count = collections.Counter(each["label"] for each in answer["boxes"] if each["score"] >= SURE)
+        return {"boxes": count.total(), **dict(sorted(count.items()))}
+
+    def describe(self, figures: Mapping[str, Any]) -> list[str]:
+        """COCO's figures."""
+
+        def told(*names: str) -> str:
+            values = [figures[name] for name in names]
+            texts = ["none" if value is None else f"{100 * value:.2f}%" for value in values]
+            labels = [name[:2].upper() + name[2:].replace("_", " ") for name in names]
+            return "  ".join(f"{label} {text}" for label, text in zip(labels, texts, strict=True))
+
+        return [
+            f"{told('ap', 'ap50', 'ap75', 'ar')}  loss {figures['loss']:.4f}",
+            "by size: " + told("ap_small", "ap_medium", "ap_large"),
+        ]
+
+    def draw(self, figures: Mapping[str, Any], names: Sequence[str], path: pathlib.Path) -> None:
+        """Precision over recall, and the AP of classes."""
+        coco_figures.draw(figures, names, path)
+
+
+def in_words(answer: Mapping[str, Any]) -> str:
+    """The boxes of which the network is sure, such as "2 cat, 1 dog"."""
+    count = collections.Counter(each["label"] for each in answer["boxes"] if each["score"] >= SURE)
+    return ", ".join(f"{number} {shown(label)}" for label, number in count.most_common()) or "nothing"
+
+
+def draw_boxes(
+    image: UInt8[np.ndarray, "h w 3"],
+    boxes: Sequence[Sequence[float]],
+    labels: Sequence[int],
+    texts: Sequence[str] | None = None,
+) -> UInt8[np.ndarray, "h w 3"]:
+    """An image with boxes (x, y, width, height), in a colour for each class, each with its text if there are any."""
+    from PIL import Image, ImageDraw
+
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    pen = ImageDraw.Draw(picture)
+    line = max(1, round(max(image.shape[:2]) / 320))
+    for number, ((x, y, width, height), label) in enumerate(zip(boxes, labels, strict=True)):
+        colour = COLOURS[label % len(COLOURS)]
+        pen.rectangle([x, y, max(x + width - 1, x), max(y + height - 1, y)], outline=colour, width=line)
+        if texts is not None:
+            text = shown(texts[number]).encode("ascii", "replace").decode()  # what Pillow's own font has
+            at = (x + line + 1, max(y - 11, 0))
+            pen.rectangle(pen.textbbox(at, text), fill=colour)
+            pen.text(at, text, fill="white")
+    return np.asarray(picture)

@@ -1,0 +1,220 @@
+"""Sets of images with boxes: every format gives the same records, and bad annotations are named."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxcnn import config as configs
+from jaxcnn.config import UserError
+from jaxcnn.data import boxes, decode, memory, run_length
+from jaxcnn.data.source import open_splits
+from jaxcnn.doctor import data as doctor
+
+REAL = pathlib.Path(__file__).parents[2] / "shared" / "data" / "sets"
+SIDES = {"a": (40, 60), "b": (60, 40)}  # height, width
+BOXES = {"a": [([10, 5, 30, 25], 0), ([0, 20, 60, 40], 1)], "b": []}  # left, top, right, bottom
+TASK = configs.Task(name="detection", most_boxes=3)
+
+
+def images(folder: pathlib.Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, (height, width) in SIDES.items():
+        Image.fromarray(np.full((height, width, 3), 90, np.uint8)).save(folder / f"{name}.png")
+
+
+def coco(root: pathlib.Path, annotations=None, **changes) -> pathlib.Path:
+    """Write the set in COCO's form; return its file."""
+    images(root / "images")
+    listed = [
+        {"id": k, "file_name": f"{name}.png", "height": height, "width": width}
+        for k, (name, (height, width)) in enumerate(SIDES.items())
+    ]
+    if annotations is None:
+        annotations = [
+            {"id": 10 + k, "image_id": 0, "category_id": 1 + 2 * label, "bbox": [x, y, right - x, bottom - y]}
+            for k, ((x, y, right, bottom), label) in enumerate(BOXES["a"])
+        ]
+    tree = {
+        "images": listed,
+        "annotations": annotations,
+        "categories": [{"id": 3, "name": "wide"}, {"id": 1, "name": "square"}],
+    }
+    file = root / "instances_train.json"
+    file.write_text(json.dumps(tree | changes))
+    return file
+
+
+def yolo(root: pathlib.Path) -> None:
+    images(root / "images" / "train")
+    (root / "labels" / "train").mkdir(parents=True)
+    lines = []
+    for (left, top, right, bottom), label in BOXES["a"]:
+        height, width = SIDES["a"]
+        x, y, w, h = (
+            (left + right) / 2 / width,
+            (top + bottom) / 2 / height,
+            (right - left) / width,
+            (bottom - top) / height,
+        )
+        lines.append(f"{label} {x} {y} {w} {h}")
+    (root / "labels" / "train" / "a.txt").write_text("\n".join(lines))
+    (root / "data.yaml").write_text("train: images/train\nnames:\n  0: square\n  1: wide\nnc: 2\n")
+
+
+def voc(root: pathlib.Path) -> None:
+    images(root / "JPEGImages")
+    (root / "Annotations").mkdir()
+    for name, of_image in BOXES.items():
+        height, width = SIDES[name]
+        objects = "".join(
+            f"<object><name>{('square', 'wide')[label]}</name><bndbox><xmin>{x + 1}</xmin><ymin>{y + 1}</ymin>"
+            f"<xmax>{right}</xmax><ymax>{bottom}</ymax></bndbox></object>"
+            for (x, y, right, bottom), label in of_image
+        )
+        text = (
+            f"<annotation><filename>{name}.png</filename><size><width>{width}</width><height>{height}</height></size>"
+        )
+        (root / "Annotations" / f"{name}.xml").write_text(f"{text}{objects}</annotation>")
+
+
+def opened(source: str, task: configs.Task = TASK, **options):
+    options = {"test_split": "", "protocol": "full", "image_size": 30, "resize": "pad"} | options
+    return open_splits(configs.Data(source=source, **options), task)
+
+
+@pytest.mark.parametrize("kind", ["coco", "yolo", "voc"])
+def test_every_format_gives_the_same_records_in_the_letterboxed_image(tmp_path, kind, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    root = tmp_path / "set"
+    root.mkdir()
+    {"coco": coco, "yolo": yolo, "voc": voc}[kind](root)
+    splits = opened(f"{kind}:{root}")
+    assert splits.class_names == ("square", "wide")
+    target = splits.train.targets
+    (a,) = np.flatnonzero(target["valid"].any(axis=1))
+    # 60 x 40 becomes 30 x 20 between bars of 5 pixels: every number is exact in float32 but those of YOLO's shares.
+    wanted = np.array([[5, 7.5, 15, 17.5], [0, 15, 30, 25], [0, 0, 0, 0]], np.float32)
+    np.testing.assert_allclose(target["boxes"][a], wanted, atol=0 if kind != "yolo" else 30 * 2**-23)
+    assert target["label"][a].tolist() == [0, 1, 0]
+    assert target["valid"][a].tolist() == [True, True, False]
+    np.testing.assert_allclose(target["area"][a], [400, 1200, 0], rtol=1e-6)
+    assert target["frame"][a].tolist() == [0.5, 0.5, 0, 5]
+    assert not target["valid"][1 - a].any()  # an image without boxes is an example too
+
+
+def test_arrays_of_python_give_the_same_records(tmp_path):
+    pixels = np.full((2, 40, 60, 3), 90, np.uint8)
+    answers = [{"boxes": [box for box, _ in BOXES["a"]], "labels": [0, 1]}, {"boxes": [], "labels": []}]
+    given = memory.give({"train": (pixels, answers), "class_names": ["square", "wide"]})
+    target = opened(given.source).train.targets
+    assert target["boxes"][0].tolist() == [[5, 7.5, 15, 17.5], [0, 15, 30, 25], [0, 0, 0, 0]]
+    assert target["valid"].tolist() == [[True, True, False], [False] * 3]
+    answers[0]["boxes"][0] = [10, 5, 61, 25]
+    with pytest.raises(UserError, match=r"data\['train'\]\[0\]: box 0 .* within the image of 60x40"):
+        memory.give((pixels, answers))
+
+
+def test_letterboxed_pixels_lie_where_the_frame_says():
+    image = np.zeros((50, 100, 3), np.uint8)
+    image[10:30, 40:80] = 255
+    square = decode.resize(image, 50, "pad")
+    frame = boxes.frame_of(50, 100, 50, "pad")
+    rows, columns = np.nonzero(square[..., 0] > 127)
+    found = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    corners = np.array([[40, 10, 80, 30]], np.float64)
+    made = boxes.records([boxes.Objects(corners, np.zeros(1, int), np.zeros(1, bool), np.ones(1))], frame[None])
+    assert made["boxes"][0, 0].tolist() == found == [20, 17, 40, 27]
+
+
+BAD = [
+    ({"bbox": [70, 5, 10, 10]}, "lies outside the image of 60x40"),
+    ({"bbox": [50, 5, 20, 10]}, "reaches outside the image of 60x40"),
+    ({"bbox": [30, 5, -10, 10]}, "corners of its box swapped"),
+    ({"bbox": [30, 5, 0, 10]}, "has an empty box"),
+    ({"bbox": [1, 2, 3]}, "bbox must be x, y, width, height"),
+    ({"bbox": [1, 2, 3, float("nan")]}, "no numbers"),
+    ({"bbox": [1, 2, 3, 4], "area": 0}, "area of 0"),
+    ({"bbox": [1, 2, 3, 4], "category_id": 0}, "category_id 0, off by one"),
+    ({"bbox": [1, 2, 3, 4], "category_id": 2}, "category_id 2: ids are from 1 to 3"),
+    ({"bbox": [1, 2, 3, 4], "id": 10}, "the id 10 of an annotation occurs twice"),
+    ({"bbox": [10, 5, 20, 20]}, "is the same as annotation 10"),
+    ({"segmentation": {"size": [40, 60], "counts": [2400]}}, "its mask is empty"),
+    ({"bbox": [1, 2, 3, 4], "image_id": 7}, "images that are not listed"),
+]
+
+
+def test_every_bad_annotation_is_named_and_refused_or_left_out_and_counted(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    good = {"id": 10, "image_id": 0, "category_id": 1, "bbox": [10, 5, 20, 20]}
+    bad = [{"id": 20 + k, "image_id": 0, "category_id": 1} | change for k, (change, _) in enumerate(BAD)]
+    file = coco(tmp_path, [good, *bad])
+    data = configs.Data(source=f"coco:{file}", test_split="", protocol="full", image_size=30, resize="pad")
+    found = doctor.examine(data, TASK)
+    (told,) = [each for each in found.results if each.name == "bad annotations"]
+    assert (told.status, told.found) == ("fail", str(len(BAD)))
+    for _, line in BAD:
+        assert sum(line in each for each in told.examples) == 1, line
+    with pytest.raises(UserError, match=rf"and {len(BAD) - 1} more.*on_error='skip'"):
+        opened(f"coco:{file}")
+    skipped = opened(f"coco:{file}", on_error="skip")
+    assert skipped.train.targets["valid"].sum() == 1
+    assert any(f"left out {len(BAD)} bad annotations" in note for note in skipped.notes)
+    assert doctor.draw_boxes(data, TASK, tmp_path / "sheet.png") == 2
+    assert Image.open(tmp_path / "sheet.png").format == "PNG"
+
+
+def test_missing_images_other_sizes_and_too_many_boxes_are_one_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    file = coco(tmp_path)
+    with pytest.raises(UserError, match=r"an image has 2 boxes .* config\.task\.most_boxes=1; set it to 2"):
+        opened(f"coco:{file}", configs.Task(name="detection", most_boxes=1))
+    with pytest.raises(UserError, match=r"config\.data\.resize='crop' would cut boxes"):
+        opened(f"coco:{file}", resize="crop")
+    with pytest.raises(UserError, match=r"differ in size; set config\.data\.image_size"):
+        opened(f"coco:{file}", image_size=0)
+    with pytest.raises(UserError, match=r"has boxes; set config\.task\.name='detection'"):
+        opened(f"coco:{file}", configs.Task())
+    with pytest.raises(UserError, match="needs boxes"):
+        open_splits(configs.Data(source="digits"), TASK)
+    (tmp_path / "images" / "b.png").unlink()
+    with pytest.raises(UserError, match=r"b\.png.* does not exist"):
+        opened(f"coco:{file}")
+    assert len(opened(f"coco:{file}", on_error="skip").train) == 1
+
+
+def test_run_lengths_are_those_of_coco(tmp_path):
+    # Made by pycocotools 2.0.11: mask.encode(np.asfortranarray(m)) of the mask below, as text.
+    mask = np.zeros((7, 9), np.uint8)
+    mask[2:5, 3:8] = 1
+    mask[3, 5] = 0
+    coded = {"size": [7, 9], "counts": COCO_CODE}
+    assert run_length.encode(mask) == coded
+    for form in (coded, {"size": [7, 9], "counts": COCO_RUNS}):
+        assert np.array_equal(run_length.decode(form), mask)
+    assert run_length.corners(coded).tolist() == [3, 2, 8, 5]
+    assert run_length.corners([[1, 2, 6, 2, 6, 9.5]]).tolist() == [1, 2, 6, 9.5]
+    random = np.random.default_rng(0)
+    for shape in ((1, 1), (5, 4), (300, 200)):
+        noise = (random.random(shape) < 0.4).astype(np.uint8)
+        assert np.array_equal(run_length.decode(run_length.encode(noise)), noise)
+
+
+COCO_CODE = "g03400NM032005"
+COCO_RUNS = [23, 3, 4, 3, 4, 1, 1, 1, 4, 3, 4, 3, 9]
+
+
+@pytest.mark.skipif(not (REAL / "coco_tiny").is_dir(), reason="the set coco_tiny is not here")
+def test_images_of_coco_itself_open(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    splits = open_splits(
+        configs.Data(source=f"coco:{REAL / 'coco_tiny'}", test_split="", image_size=64, resize="pad"),
+        configs.Task(name="detection"),
+    )
+    target = splits.train.targets
+    assert (len(splits.train), len(splits.val), len(splits.class_names)) == (19, 22, 80)
+    assert target["valid"].sum() == 165 and target["crowd"].sum() == 1
+    inside = target["boxes"][target["valid"]]
+    assert (inside >= 0).all() and (inside <= 64).all()

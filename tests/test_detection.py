@@ -1,0 +1,267 @@
+"""Detection: boxes move with images, are assigned, lost and found as in closed forms, and figures are those of COCO."""
+
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcnn import config as configs
+from jaxcnn.config import ConfigError
+from jaxcnn.data import augment
+from jaxcnn.data.batch import Batch, Constants
+from jaxcnn.tasks import assignment, box_geometry, suppression
+from jaxcnn.tasks.coco_figures import FIGURES, CocoFigures
+from jaxcnn.tasks.detection import Boxes, DetectionLoss
+from tests import coco_cases
+
+SIDES = (48, 64)  # height, width
+POINTS = box_geometry.points(*SIDES)
+MOST = 80  # more boxes than points
+
+
+def targets(boxes, labels=None, most=MOST, crowd=()) -> dict[str, np.ndarray]:
+    """The padded target of one image."""
+    count = len(boxes)
+    target = {
+        "boxes": np.zeros((most, 4), np.float32),
+        "label": np.zeros(most, np.int32),
+        "valid": np.arange(most) < count,
+        "crowd": np.isin(np.arange(most), crowd),
+        "area": np.ones(most, np.float32),
+        "frame": np.array([1, 1, 0, 0], np.float32),
+    }
+    target["boxes"][:count] = np.reshape(boxes, (count, 4))
+    target["label"][:count] = labels or [0] * count
+    return target
+
+
+def batched(target, count=1):
+    return {name: jnp.asarray(np.stack([leaf] * count)) for name, leaf in target.items()}
+
+
+def augmented(config, count, first=0, box=(20, 10, 40, 30)):
+    """Images whose only white pixels are those of a box, and the box, augmented at positions from `first`."""
+    left, top, right, bottom = box
+    image = np.zeros((count, *SIDES, 1), np.uint8)
+    image[:, top:bottom, left:right] = 255
+    number = jnp.arange(count, dtype=jnp.int32) + first
+    batch = Batch(jnp.asarray(image), batched(targets([box]), count), number, number, jnp.ones(count, bool))
+    key, zero, one = jax.random.key(3), jnp.zeros(1), jnp.ones(1)
+    made = augment.augment(config, Boxes(1, MOST), batch, key, zero, one)
+    return np.asarray(made.image)[..., 0], jax.device_get(made.target)
+
+
+def extent(image):
+    rows, columns = np.nonzero(image > 0.5)
+    return [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+
+
+def test_a_box_moves_with_its_mask_to_the_pixel_when_cropped_and_flipped():
+    config = configs.Augment(normalize=False, crop="zero", crop_padding=25, flip="random")
+    images, target = augmented(config, 64)
+    assert len({tuple(box) for box in target["boxes"][:, 0].tolist()}) > 50
+    for image, box, valid in zip(images, target["boxes"][:, 0], target["valid"][:, 0], strict=True):
+        assert valid
+        assert extent(image) == box.tolist()
+
+
+def test_a_zoomed_box_is_its_mask_to_half_a_pixel_and_depends_on_the_position_alone():
+    config = configs.Augment(normalize=False, zoom=0.5, crop="zero", crop_padding=8, flip="random")
+    images, target = augmented(config, 64)
+    sides = target["boxes"][:, 0, 2] - target["boxes"][:, 0, 0]
+    assert sides.min() < 13 and sides.max() > 26  # of 20: factors from 1/2 to 3/2
+    for image, box, valid in zip(images, target["boxes"][:, 0], target["valid"][:, 0], strict=True):
+        if valid:
+            # A pixel is white if its centre falls into the box; the matrix has 16 bits after the point.
+            assert np.abs(np.array(extent(image)) - box).max() <= 0.5 + 64 * 2**-15
+        else:
+            assert image.max() == 0
+    images, part = augmented(config, 8, first=16)
+    for name in target:
+        assert np.array_equal(part[name], target[name][16:24]), name
+    frames, boxes = target["frame"], target["boxes"][:, 0]
+    back = (boxes - np.tile(frames[:, 2:], 2)) / np.tile(frames[:, :2], 2)
+    whole = ((boxes > 0) & (boxes < [64, 48, 64, 48])).all(axis=1)
+    np.testing.assert_allclose(np.sort(back[whole][:, ::2]), np.tile([20, 40], (whole.sum(), 1)), atol=1e-3)
+
+
+def test_what_a_crop_leaves_of_a_box_is_cut_off_and_too_little_of_it_counts_as_a_crowd():
+    config = configs.Augment(normalize=False, crop="zero", crop_padding=30)
+    _, target = augmented(config, 256, box=(0, 10, 20, 30))
+    boxes, valid, crowd = target["boxes"][:, 0], target["valid"][:, 0], target["crowd"][:, 0]
+    share = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) / 400
+    assert np.array_equal(valid, share > 0) and not valid.all()
+    assert np.array_equal(crowd[valid], share[valid] < 0.2) and crowd[valid].any()
+    assert not boxes[~valid].any()
+
+
+def test_overlaps_are_those_of_the_closed_form():
+    one, other = jnp.array([0.0, 0, 4, 4]), jnp.array([[2.0, 0, 6, 4], [0, 0, 4, 4], [8, 0, 12, 4], [1, 1, 1, 1]])
+    assert box_geometry.overlap(one, other).tolist() == pytest.approx([1 / 3, 1, 0, 0])
+    # 8 of 24 with nothing left over; equal; apart by 4 of 12 columns; a point inside: 0 - (16 - 16) / 16.
+    assert box_geometry.generalized_overlap(one, other).tolist() == pytest.approx([1 / 3, 1, -1 / 3, 0], abs=1e-6)
+
+
+def test_points_lie_in_the_middle_of_their_cells_level_by_level():
+    points = box_geometry.points(40, 64)
+    assert len(points) == 5 * 8 + 3 * 4 + 2 * 2
+    assert points[[0, 1, 40, -1]].tolist() == [[4, 4, 8], [12, 4, 8], [8, 8, 16], [48, 48, 32]]
+
+
+@jax.jit
+def assigned(answers, target):
+    """The assignment of one image, compiled once."""
+    columns = (target[name] for name in ("boxes", "label", "valid", "crowd"))
+    return assignment.assign(answers[:, :4], answers[:, 4:], jnp.asarray(POINTS), *columns)
+
+
+@jax.jit
+@jax.value_and_grad
+def loss_and_gradient(answers, target, mean):
+    constants = Constants(jnp.zeros(1), jnp.ones(1), {"boxes_per_image": mean})
+    of_all = jax.tree.map(lambda leaf: leaf[None], target)
+    return DetectionLoss(2, SIDES).losses(answers[None], of_all, {}, constants, None)[0]
+
+
+def loss_of(answers, target, mean=1.0):
+    return float(loss_and_gradient(answers, target, np.float32(mean))[0])
+
+
+def perfect(target):
+    """Answers of which every point that is assigned to the first box has it, surely, and all others nothing."""
+    answers = np.concatenate(
+        [np.tile(target["boxes"][0], (len(POINTS), 1)), np.full((len(POINTS), 2), -30, np.float32)], axis=1
+    )
+    positive = np.asarray(assigned(answers, target).positive)
+    answers[~positive, :4] = [0, 0, 1, 1]
+    answers[positive, 4 + target["label"][0]] = 30
+    return answers, positive
+
+
+def test_a_perfect_answer_loses_nothing_and_every_fault_costs():
+    target = targets([(9, 7, 42, 40)], [1])  # no two points cost the same
+    answers, positive = perfect(target)
+    assert 1 <= positive.sum() <= assignment.CANDIDATES
+    assert loss_of(answers, target) == pytest.approx(0, abs=1e-5)
+    wrong_class, shifted, missed = answers.copy(), answers.copy(), answers.copy()
+    wrong_class[:, 4:] = wrong_class[:, [5, 4]]
+    shifted[positive, :4] += 4
+    missed[:, 4:] = -30
+    assert min(loss_of(each, target) for each in (wrong_class, shifted, missed)) > 0.3
+    # The sum is divided by the mean number of boxes of the training split, whatever the batch.
+    assert loss_of(missed, target, mean=4.0) == pytest.approx(loss_of(missed, target) / 4, rel=1e-6)
+
+
+def test_an_image_without_boxes_teaches_background_and_a_crowd_teaches_nothing():
+    answers, _ = perfect(targets([(8, 8, 40, 40)]))
+    # Surely something: sigmoid 1 against 0 costs its logit, 30, at each positive point.
+    assert loss_of(answers, targets([])) == pytest.approx(30 * (answers[:, 4:] > 0).sum(), rel=1e-5)
+    assert loss_of(answers, targets([(0, 0, 64, 48)], crowd=[0])) == pytest.approx(0, abs=1e-5)
+
+
+def test_a_box_of_one_pixel_and_more_boxes_than_points_have_finite_losses_and_gradients():
+    answers, _ = perfect(targets([(8, 8, 40, 40)]))
+    corner = np.random.default_rng(0).integers(0, 40, (MOST, 2))
+    for target in (targets([(9, 9, 10, 10)]), targets(np.concatenate([corner, corner + 5], axis=1))):
+        assert np.asarray(assigned(answers, target).positive).any()
+        loss, gradient = loss_and_gradient(answers, target, np.float32(1))
+        assert np.isfinite(loss) and np.isfinite(gradient).all() and np.abs(gradient).max() > 0
+
+
+def overlap(one, other):
+    width, height = np.maximum(np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2]), 0)
+    sides = [box[2:] - box[:2] for box in (one, other)]
+    return width * height / (sides[0].prod() + sides[1].prod() - width * height)
+
+
+def one_by_one(boxes, most_overlap):
+    """Suppression as its definition goes: each box in turn, unless a survivor hides it."""
+    kept = []
+    for place in range(len(boxes)):
+        if all(overlap(boxes[place], boxes[other]) <= most_overlap for other in kept):
+            kept.append(place)
+    return np.isin(np.arange(len(boxes)), kept)
+
+
+def test_suppression_in_rounds_is_suppression_one_by_one():
+    random = np.random.default_rng(0)
+    run = jax.jit(suppression.survivors)
+    for most_overlap in (0.3, 0.65):
+        corner = random.integers(0, 40, (60, 2))
+        boxes = np.concatenate([corner, corner + random.integers(5, 40, (60, 2))], axis=1).astype(np.float32)
+        kept = np.asarray(run(boxes, most_overlap))
+        assert np.array_equal(kept, one_by_one(boxes, most_overlap))
+        assert 1 < kept.sum() < 60
+    chain = np.array([[x, 0, x + 10, 10] for x in range(0, 100, 4)], np.float32)  # each hides the next: many rounds
+    assert np.array_equal(run(chain, 0.3), np.arange(25) % 2 == 0)
+
+
+def test_found_boxes_are_the_best_first_per_class_cut_at_the_border_and_padded():
+    boxes = np.array([[-5, 0, 20, 20], [-4, 0, 20, 20], [30, 10, 50, 60]], np.float32)
+    logits = np.array([[1, -9], [2, 3], [-9, 0]], np.float32)
+    found = np.asarray(suppression.found_in(jnp.asarray(boxes), jnp.asarray(logits), SIDES, 5, 0.5))
+    sigmoid = 1 / (1 + np.exp(-np.array([3, 2, 0.0])))
+    np.testing.assert_allclose(found[:3, 4], sigmoid, rtol=1e-6)
+    assert found[:3, 5].tolist() == [1, 0, 1]
+    assert found[:3, :4].tolist() == [[0, 0, 20, 20], [0, 0, 20, 20], [30, 10, 50, 48]]
+    assert not found[3:].any()
+
+
+def test_figures_are_those_of_pycocotools():
+    goldens = json.loads((pathlib.Path(__file__).parent / "goldens" / "coco_goldens.json").read_text())
+    assert len(goldens) == coco_cases.CASES
+    for seed, golden in enumerate(goldens):
+        outputs, target, classes = coco_cases.case(seed)
+        collector = CocoFigures()
+        for image in range(len(outputs)):  # batches of any size
+            collector.add(outputs[image : image + 1], {name: leaf[image : image + 1] for name, leaf in target.items()})
+        figures = collector.figures(tuple(f"class {k}" for k in range(classes)), {})
+        for name, value in zip(FIGURES, golden, strict=True):
+            wanted = (0.0 if name == "ap" else None) if value == -1 else pytest.approx(value, abs=1e-9)
+            assert figures[name] == wanted, (seed, name)
+
+
+def test_figures_do_not_change_when_images_are_letterboxed():
+    outputs, target, classes = coco_cases.case(3)
+    names = tuple(map(str, range(classes)))
+    plain, boxed = CocoFigures(), CocoFigures()
+    plain.add(outputs, target)
+    half = np.tile(np.array([0.5, 0.5, 0, 16], np.float32), (len(outputs), 1))
+    move = lambda boxes: boxes * np.float32(0.5) + np.array([0, 16, 0, 16], np.float32)  # noqa: E731
+    small = target | {"boxes": move(target["boxes"]), "frame": half}
+    boxed.add(np.concatenate([move(outputs[..., :4]), outputs[..., 4:]], axis=-1), small)
+    assert plain.figures(names, {}) == boxed.figures(names, {})
+
+
+def test_a_split_without_any_box_has_figures():
+    collector = CocoFigures()
+    collector.add(np.zeros((2, 3, 6), np.float32), jax.device_get(batched(targets([]), 2)))
+    figures = collector.figures(("a", "b"), {})
+    assert figures["ap"] == 0 and figures["ap50"] is None and figures["ap_by_class"] == {"a": None, "b": None}
+
+
+WRONG = [
+    ({"model": {"name": "cnn"}}, "needs a network that answers boxes"),
+    ({"augment": {"mixup": 0.2}}, "config.augment.mixup does not move boxes"),
+    ({"augment": {"policy": "randaugment"}}, "config.augment.policy does not move boxes"),
+    ({"augment": {"crop": "reflect"}}, "repeats objects without boxes"),
+    ({"optim": {"label_smoothing": 0.1}}, "config.optim.label_smoothing is for one answer for each image"),
+    ({"run": {"tta": "flip"}}, "config.run.tta is for one answer for each image"),
+    ({"task": {"name": "classification"}}, "answers boxes; set config.task.name='detection'"),
+    ({"task": {"name": "regression", "most_found": 5}}, "config.task.most_found is for config.task.name='detection'"),
+]
+
+
+@pytest.mark.parametrize(("change", "line"), WRONG)
+def test_settings_without_sense_for_boxes_are_refused_in_one_line(change, line):
+    tree = configs.to_dict(configs.Config())
+    tree["model"] |= {"name": "yolo_cnn"}
+    tree["task"] |= {"name": "detection"}
+    configs.from_config_dict(tree)
+    for group, values in change.items():
+        tree[group] = tree[group] | values
+    with pytest.raises(ConfigError, match=line.replace("(", r"\(")):
+        configs.from_config_dict(tree)

@@ -1,0 +1,100 @@
+"""Whole runs of a detector: trained, resumed, evaluated and used for prediction."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxcnn.data.source import open_splits
+from jaxcnn.train import assess, predict, trained
+from tests import digits
+
+NAMES = ("square", "disc", "frame")
+
+
+def groups(devices=1, loader="resident", steps=4, **augment):
+    return {
+        "global_batch_size": 8,
+        "model": {"name": "yolo_cnn", "width": 1 / 32},
+        "task": {"name": "detection", "most_boxes": 4, "most_found": 20},
+        "data": {"source": "shapes:32:48", "val_examples": 8, "loader": loader},
+        "augment": {"flip": "random", "zoom": 0.3} | augment,
+        "optim": {"name": "adamw", "learning_rate": 0.01},
+        "run": {"steps": steps, "tensorboard": False, "curves": False, "log_every_steps": 1},
+        "parallel": {"devices": devices},
+    }
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run of four steps on one device."""
+    folder = tmp_path_factory.mktemp("detector") / "run"
+    return folder, digits.run(folder, **groups())
+
+
+def losses(folder):
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [record["loss"] for record in records if record["kind"] == "train"]
+
+
+def test_a_run_is_judged_by_the_average_precision_of_coco(run):
+    folder, summary = run
+    assert summary["headline"] == "ap" or summary["headline"] == "ema_ap"
+    test = json.loads((folder / "test.json").read_text())
+    assert set(test["ap_by_class"]) == set(NAMES)
+    assert 0 <= test["ap"] <= test["ap50"] <= 1
+
+
+def test_two_devices_and_the_other_loader_train_alike(run, tmp_path):
+    digits.run(tmp_path, **groups(devices=2, loader="stream"))
+    # The same sums, added in another order, in four steps.
+    np.testing.assert_allclose(losses(tmp_path), losses(run[0]), rtol=1e-4)
+    assert len(set(losses(run[0]))) == 4
+
+
+def test_a_run_that_stops_and_goes_on_has_the_bits_of_one_that_does_not(run, tmp_path):
+    digits.run(tmp_path, **groups(steps=2) | {"schedule": {"name": "constant"}})
+    digits.run(tmp_path, **groups())
+    assert losses(tmp_path) == losses(run[0])
+    ends = [trained.load(folder, "last", "last", 1)[0].variables for folder in (tmp_path, run[0])]
+    leaves = [[np.asarray(leaf) for leaf in _leaves(end)] for end in ends]
+    assert all(np.array_equal(one, other) for one, other in zip(*leaves, strict=True))
+
+
+def _leaves(tree):
+    import jax
+
+    return jax.tree.leaves(tree)
+
+
+def test_evaluation_on_two_devices_and_a_page_of_its_own_give_the_figures_of_the_test(run):
+    folder, _ = run
+    network, _ = trained.load(folder, "last", "", 2)
+    figures = assess.assess(network, folder, "test", "", 6)
+    test = json.loads((folder / "test.json").read_text())
+    for name in ("ap", "ap50", "ar"):
+        assert figures[name] == pytest.approx(test[name], abs=1e-6)
+    assert any(line.startswith("AP ") for line in assess.describe(network, figures))
+    assert [path.suffix for path in assess.pictures(folder, figures)] == [".png"]
+
+
+def test_predictions_are_in_pixels_of_the_files_and_written_in_the_form_of_coco(run, tmp_path):
+    network, _ = trained.load(run[0], "last", "", 1)
+    split = open_splits(network.config.data, network.config.task).test
+    small, large = tmp_path / "small.png", tmp_path / "large.png"
+    pixels = split.read(np.arange(1))[0]
+    Image.fromarray(pixels).save(small)
+    Image.fromarray(pixels.repeat(2, axis=0).repeat(2, axis=1)).save(large)
+    results = predict.predict(network, [small, large], skip_unreadable=False)
+    told = predict.as_json(network, results)
+    assert [image["file_name"] for image in told["images"]] == [str(small), str(large)]
+    assert [each["name"] for each in told["categories"]] == list(NAMES)
+    assert told["annotations"] and {each["image_id"] for each in told["annotations"]} == {1, 2}
+    for side, result in ((32, results[0]), (64, results[1])):
+        x, y, width, height = np.array([each["bbox"] for each in result["boxes"]]).T
+        assert min(x.min(), y.min()) >= 0 and max((x + width).max(), (y + height).max()) <= side + 1e-4
+    assert max(each["bbox"][0] + each["bbox"][2] for each in results[1]["boxes"]) > 32
+    assert predict.draw(network, results, tmp_path / "drawn.png") == []
+    predict.write(network.spec.task.evaluation, results, tmp_path / "found.csv")
+    assert (tmp_path / "found.csv").read_text().startswith("file,boxes")
