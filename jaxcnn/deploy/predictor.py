@@ -7,7 +7,7 @@ from collections.abc import Callable
 import jax
 from jaxtyping import Array, Float, Num
 
-from jaxcnn.learn import step as steps
+from jaxcnn.learn import inference
 from jaxcnn.models import context
 from jaxcnn.train import exported
 from jaxcnn.train.trained import Trained
@@ -33,9 +33,9 @@ def of(trained: Trained, portable: bool = True) -> Predict:
 
     def predict(image: Num[Array, "b h w c"]) -> Float[Array, "b k"]:
         if not portable:
-            return steps.predict_step(trained.spec, variables, image, constants)
+            return inference.predict_step(trained.spec, variables, image, constants)
         with context.portable():
-            return steps.predict_step(trained.spec, variables, image, constants)
+            return inference.predict_step(trained.spec, variables, image, constants)
 
     return predict
 

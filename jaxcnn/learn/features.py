@@ -9,8 +9,8 @@ from jaxtyping import Array, Float, Num
 
 from jaxcnn.config import UserError
 from jaxcnn.data.batch import Constants
+from jaxcnn.learn.inference import predict_step
 from jaxcnn.learn.network import network
-from jaxcnn.learn.step import predict_step
 from jaxcnn.learn.step_spec import StepSpec
 
 

@@ -14,8 +14,7 @@ from flax.typing import VariableDict
 from jax.sharding import Mesh
 
 from jaxcnn.data.batch import Batch, Constants
-from jaxcnn.learn import sharded, tta
-from jaxcnn.learn import step as steps
+from jaxcnn.learn import inference, sharded, tta
 from jaxcnn.learn.executables import compiled
 from jaxcnn.learn.step_spec import StepSpec
 from jaxcnn.machine.mesh import alone, device_scalar, over_data, replicated
@@ -86,11 +85,11 @@ def eval_batch(spec: StepSpec, mesh: Mesh, batch_size: int, examples: int) -> ja
 
 @compiled
 def of_each(spec: StepSpec, mesh: Mesh, examples: int) -> jax.stages.Traced:
-    """`step.of_each` of the trained task for a whole split of `examples` examples, on a mesh of one device."""
+    """`inference.of_each` of the trained task for a whole split of `examples` examples, on a mesh of one device."""
     task = spec.task.trained
 
     def of_each(outputs: Any, target: Any, constants: Constants) -> dict[str, Any]:
-        return steps.of_each(task, outputs, target, constants)
+        return inference.of_each(task, outputs, target, constants)
 
     def abstract(leaf: Any, *examples: int) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((*examples, *leaf.shape), leaf.dtype, sharding=replicated(mesh))

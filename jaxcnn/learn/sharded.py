@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int32, Num
 from jaxcnn.data import resident
 from jaxcnn.data.batch import Batch, Constants
 from jaxcnn.data.resident import Resident
-from jaxcnn.learn import features, metrics, spread, tta
+from jaxcnn.learn import features, inference, metrics, spread, tta
 from jaxcnn.learn import layout as layouts
 from jaxcnn.learn import step as steps
 from jaxcnn.learn.compilation import jit
@@ -26,7 +26,7 @@ from jaxcnn.machine.mesh import DATA_AXIS, over_data, replicated
 from jaxcnn.tasks.task import Task
 
 StepResult = tuple[State, steps.StepMetrics]
-Evaluated = tuple[metrics.Sums, steps.Outputs]
+Evaluated = tuple[metrics.Sums, inference.Outputs]
 
 
 @functools.lru_cache(maxsize=64)
@@ -101,7 +101,7 @@ def eval_step(spec: StepSpec, mesh: Mesh) -> jax.stages.Wrapped:
     """Jitted `(variables, batch, constants) -> (sums, outputs)`, the batch split over the mesh."""
 
     def local(variables: VariableDict, batch: Batch, constants: Constants) -> Evaluated:
-        sums, outputs = steps.eval_step(spec, variables, batch, constants)
+        sums, outputs = inference.eval_step(spec, variables, batch, constants)
         return jax.lax.psum(sums, DATA_AXIS), outputs
 
     def eval_step(variables: VariableDict, batch: Batch, constants: Constants) -> Evaluated:
@@ -127,9 +127,9 @@ def tta_views(kind: str, mesh: Mesh) -> jax.stages.Wrapped:
 def tta_sums(task: Task, kind: str, mesh: Mesh) -> jax.stages.Wrapped:
     """Jitted `(outputs of each view, batch, constants) -> (sums, averaged outputs)`."""
 
-    def tta_sums(outputs: list[steps.Outputs], batch: Batch, constants: Constants) -> Evaluated:
+    def tta_sums(outputs: list[inference.Outputs], batch: Batch, constants: Constants) -> Evaluated:
         averaged = tta.average(outputs, kind)
-        return steps.eval_sums(task, averaged, batch, constants), averaged
+        return inference.eval_sums(task, averaged, batch, constants), averaged
 
     return jax.jit(tta_sums, out_shardings=(replicated(mesh), over_data(mesh)))
 
@@ -138,7 +138,7 @@ def tta_sums(task: Task, kind: str, mesh: Mesh) -> jax.stages.Wrapped:
 def predict_step(spec: StepSpec, mesh: Mesh, layer: str | None = None) -> jax.stages.Wrapped:
     """Jitted `(variables, image, constants) -> outputs`, split over the mesh; or -> features of a `layer`."""
     if layer is None:
-        local = functools.partial(steps.answer_step, spec)
+        local = functools.partial(inference.answer_step, spec)
     else:
         local = functools.partial(features.features_step, spec, layer)
 
