@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxcnn import config, models
-from jaxcnn.weights import layout
+from jaxcnn.weights import fit, layout
 
 LAYOUTS = json.loads(
     gzip.decompress((pathlib.Path(__file__).parent / "goldens/torchvision_layouts.json.gz").read_bytes())
@@ -83,3 +83,25 @@ def test_a_dense_layer_that_sees_pixels_reads_them_in_the_order_of_pytorch():
     theirs[3, 2, 1, 4] = 1  # output 3 reads channel 2 of row 1, column 4
     ours = layout.to_ours("torchvision", leaf, theirs.reshape(len(theirs), -1))
     assert ours.reshape(-1, 6, 6, channels)[3, 1, 4, 2] == 1 and ours.sum() == 1
+
+
+@pytest.mark.parametrize("naming", ["torchvision", "jaxcnn"])
+def test_a_detector_starts_from_a_network_for_classification_with_its_backbone(naming):
+    detector = config.Model(name="yolo_resnet18", width=1 / 32)
+    whole = config.Model(name="resnet18", form="imagenet", width=1 / 32)
+    shapes = shapes_of(whole, 5, 64)
+    there = {key: numbered(shape) for key, shape in shapes.items()}
+    file = {
+        leaf.theirs[0]: layout.to_theirs(naming, leaf, there[leaf.key]) for leaf in layout.leaves(naming, whole, shapes)
+    }
+    initial = {key: np.full(shape, -1, np.float32) for key, shape in shapes_of(detector, 2, 64).items()}
+    fitted = fit.fit(file, detector, initial, source="a file", head="head", classes=("a", "b"))
+    assert fitted.naming == naming
+    assert fitted.arrays.keys() == {key for key in there if "classifier" not in key}
+    for key, value in fitted.arrays.items():
+        np.testing.assert_array_equal(value, there[key])
+    left = {row.ours for row in fitted.rows if row.status == fit.LEFT_OUT}
+    assert left == {"", *initial} - {*fitted.arrays} and any("head/level2/" in key for key in left)
+    del file[layout.leaves(naming, whole, shapes)[3].theirs[0]]
+    with pytest.raises(config.UserError, match="lacks block1_1/"):
+        fit.fit(file, detector, initial, source="a file", head="head")

@@ -12,6 +12,7 @@ CIFAR_RESNET = ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110")
 SQUEEZENET = ("squeezenet1_0", "squeezenet1_1")
 INVERTED = ("efficientnet_lite0", "mobilenet_v2")  # of inverted residual blocks
 DETECTORS = ("yolo_cnn", "yolo_resnet18", "yolo_resnet50")  # of config.task.name="detection"
+BACKBONES = {"yolo_resnet18": "resnet18", "yolo_resnet50": "resnet50"}  # of detectors, in form="imagenet"
 OPTIONS: dict[str, tuple[str, ...]] = {  # besides those
     "airbench": (),
     "airbench_residual": (),
@@ -59,6 +60,12 @@ def unread(model: Model) -> list[str]:
             listed = f"{', '.join(others)} and {last}" if others else last
             lines.append(f"config.model.{field.name}={value!r} is for {listed}; {model.name} has no such option")
     return lines
+
+
+def backbone_of(model: Model) -> Model | None:
+    """The network for classification that a detector has as its backbone; None for other networks."""
+    name = BACKBONES.get(model.name)
+    return None if name is None else dataclasses.replace(model, name=name, form="imagenet")
 
 
 def has_batch_norm(model: Model) -> bool:

@@ -67,13 +67,9 @@ class Detector(Network):
         for number in (1, 2):  # and back
             finer = layer(f"neck_half{number}", 3, 2)(maps[number - 1], train)
             maps[number] = layer(f"neck_up{number}", 3)(jnp.concatenate([maps[number], finer], axis=-1), train)
-        answers = [
-            Branch(
-                self.outputs, channels, self.model.dropout, self.norm, self.axis_name, self.dtype, name=f"head{number}"
-            )(x, train, positions)
-            for number, x in enumerate(maps)
-        ]
-        raw = jnp.concatenate([each.reshape(each.shape[0], -1, each.shape[-1]) for each in answers], axis=1)
+        raw = Head(self.outputs, channels, self.model.dropout, self.norm, self.axis_name, self.dtype, name=self.HEAD)(
+            maps, train, positions
+        )
         place = jnp.asarray(points(*images.shape[1:3]))
         return jnp.concatenate([in_pixels(raw[..., :4], place), raw[..., 4:]], axis=-1)
 
@@ -109,6 +105,28 @@ class Normed(nn.Module):
             x
         )
         return nn.silu(BatchNorm(self.norm, self.axis_name, name="bn")(x, train))
+
+
+class Head(nn.Module):
+    """A `Branch` for each level; its attributes are theirs."""
+
+    classes: int
+    channels: int
+    dropout: float
+    norm: config.Norm
+    axis_name: str | None
+    dtype: Dtype
+
+    @nn.compact
+    def __call__(self, maps: list[Images], train: bool, positions: Positions | None) -> Answers:
+        """The answers of all points, level by level."""
+        answers = []
+        for number, x in enumerate(maps):
+            branch = Branch(
+                self.classes, self.channels, self.dropout, self.norm, self.axis_name, self.dtype, name=f"level{number}"
+            )
+            answers.append(branch(x, train, positions))
+        return jnp.concatenate([each.reshape(each.shape[0], -1, each.shape[-1]) for each in answers], axis=1)
 
 
 class Branch(nn.Module):

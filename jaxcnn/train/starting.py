@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcnn import models
-from jaxcnn.config import Config, Init, Model, UserError
+from jaxcnn.config import Config, Init, Model, UserError, networks
 from jaxcnn.config.open_names import foreign
 from jaxcnn.data.batch import Constants
 from jaxcnn.data.source import Splits
@@ -32,6 +32,7 @@ from jaxcnn.train.setup import Setup
 from jaxcnn.weights import files, fit, hub, layout
 
 FILE = "init.json"
+MOST_TOLD = 8  # arrays of one reason that are told one by one
 _OF_ARRAYS = ("name", "form", "width", "head", "batch_norm")  # options of a network that change its arrays
 
 
@@ -136,9 +137,13 @@ def describe(start: Start, fitted: fit.Fitted) -> list[str]:
         f"{counts[status]} {status}" for status in (fit.LOADED, fit.ADAPTED, fit.LEFT_OUT) if counts[status]
     )
     lines = [f"starts from {start.source} (names of {fitted.naming}): {counted(sum(counts.values()), 'array')}, {told}"]
+    alike: dict[tuple[str, str], list[str]] = {}
     for row in fitted.rows:
         if row.ours and row.status != fit.LOADED:
-            lines.append(f"  {row.status}: {row.ours.split('/', 1)[1]}: {row.why}")
+            alike.setdefault((row.status, row.why), []).append(row.ours.split("/", 1)[1])
+    for (status, why), names in alike.items():
+        shown_names = names if len(names) <= MOST_TOLD else [f"{names[0]} and {len(names) - 1} more"]
+        lines += [f"  {status}: {name}: {why}" for name in shown_names]
     lines += [f"  {remark}" for remark in start.remarks]
     if start.normal is None:
         lines.append(
@@ -180,6 +185,9 @@ def _of_workdirs(init: Init, folders: list[pathlib.Path], model: Model, splits: 
 
 def _of_workdir(init: Init, folder: pathlib.Path, model: Model) -> tuple[Start, trained.Trained]:
     there = workdir.read_config(folder).model
+    backbone = networks.backbone_of(model)
+    if backbone is not None and there.name == backbone.name:
+        model = backbone
     differ = [name for name in _OF_ARRAYS if getattr(there, name) != getattr(model, name)]
     if differ:
         flags = " ".join(f"--config.model.{name}={getattr(there, name)}" for name in differ)

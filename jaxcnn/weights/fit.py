@@ -6,13 +6,15 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from jaxcnn.config import Model, UserError
+from jaxcnn.config import Model, UserError, networks
 from jaxcnn.text import counted, shown
 from jaxcnn.weights import layout, names
 from jaxcnn.weights.layout import Leaf
 
 LOADED, ADAPTED, LEFT_OUT, NOT_FOUND = "loaded", "adapted", "left out", "not found"
 AUTO = "auto"
+BACKBONE = ("stem_", "block")  # the beginnings of the modules of a detector's backbone
+CLASSIFIER = "classifier"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +79,9 @@ def fit(
     Raises:
       UserError: an array of the file or of the network is not explained, or has another shape.
     """
+    backbone = networks.backbone_of(model)
+    if backbone is not None and not any(name.startswith(f"params/{head}/") for name in given):
+        return _fit_backbone(given, backbone, initial, source=source, naming=naming, skip=skip)
     shapes = {key: value.shape for key, value in initial.items()}
     _check_skip(skip, [key.split("/", 1)[1] for key in shapes])
     naming, leaves, found = _named(given, model, shapes, source, naming, head)
@@ -103,6 +108,28 @@ def fit(
     rows += [Row("", name, LEFT_OUT, "no weight of a network") for name in given if layout.is_ignored(name)]
     _explain(source, naming, rows, extra)
     return Fitted(arrays, tuple(rows), naming)
+
+
+def _fit_backbone(
+    given: Mapping[str, np.ndarray],
+    backbone: Model,
+    initial: Mapping[str, np.ndarray],
+    *,
+    source: str,
+    naming: str,
+    skip: Sequence[str],
+) -> Fitted:
+    """Fit the arrays of a network for classification to a detector, whose neck and head keep their initial values."""
+    own = {key for key in initial if not key.split("/")[1].startswith(BACKBONE)}
+    classifier = {f"params/{CLASSIFIER}/{leaf}": np.zeros(0, np.float32) for leaf in ("kernel", "bias")}
+    there = {key: value for key, value in initial.items() if key not in own} | classifier
+    found = fit(given, backbone, there, source=source, naming=naming, head=CLASSIFIER, new_head=True, skip=skip)
+    rows = [
+        Row("", row.theirs, LEFT_OUT, "a detector has its own head") if row.ours in classifier else row
+        for row in found.rows
+    ]
+    rows += [Row(key, "", LEFT_OUT, "not of the backbone") for key in sorted(own)]
+    return Fitted(found.arrays, tuple(rows), found.naming)
 
 
 def _check_skip(skip: Sequence[str], paths: Sequence[str]) -> None:
