@@ -18,6 +18,7 @@ from jaxcnn.tasks.task import Facts, OfEach, Tree
 from jaxcnn.text import shown
 
 SURE = 0.3  # score from which a found box is drawn and told in words
+MOST_WITH_TEXT = 12  # boxes; the texts of more would hide what they tell of
 COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#808000")
 
 
@@ -115,13 +116,14 @@ class Detections:
         return {"images": images, "annotations": annotations, "categories": categories}
 
     def drawn(self, image: UInt8[np.ndarray, "h w 3"], answer: Mapping[str, Any]) -> UInt8[np.ndarray, "h w 3"]:
-        """The image with the boxes of which the network is sure."""
+        """The image with the boxes of which the network is sure, with their classes and scores if they are few."""
         sure = [each for each in answer["boxes"] if each["score"] >= SURE]
+        texts = [f"{each['label']} {100 * each['score']:.0f}%" for each in sure]
         return draw_boxes(
             image,
             [each["bbox"] for each in sure],
             [each["category_id"] - 1 for each in sure],
-            [f"{each['label']} {100 * each['score']:.0f}%" for each in sure],
+            texts if len(sure) <= MOST_WITH_TEXT else None,
         )
 
     def probabilities(self, outputs: np.ndarray) -> None:
