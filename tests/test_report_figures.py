@@ -9,6 +9,7 @@ from PIL import Image
 from jaxcnn.reporting import more_figures, write
 from jaxcnn.reporting.findings import find
 from jaxcnn.reporting.read import read
+from jaxcnn.train import workdir
 from tests import report_folders as folders
 
 TASKS = {
@@ -82,7 +83,7 @@ def test_further_figures_of_the_test_are_a_table_with_the_spread_over_seeds(tmp_
         folders.write_run(tmp_path / f"a{seed}", seed=seed, confusion=[[9, 1], [0, 10]])
         path = tmp_path / f"a{seed}" / "test.json"
         told = {"balanced_accuracy": balanced, "macro_auroc": 0.75, "top5_accuracy": 1.0, "of_my_own": 2.5}
-        folders.write_json(path, json.loads(path.read_text()) | told)
+        workdir.write_sealed(path, json.loads(path.read_text()) | told)
     (table,) = more_figures.by_family(find(read([tmp_path]))).values()
     assert table.columns == ["setting", "seeds", "balanced accuracy %", "AUROC %", "loss", "of my own"]
     assert [cell.text for cell in table.rows[0][1:]] == ["2", "85.00 ± 7.07", "75.00 ± 0.00", "0.3 ± 0", "2.5 ± 0"]
@@ -97,3 +98,11 @@ def test_a_report_has_f1_at_chosen_thresholds_and_r2_of_a_single_number(tmp_path
     tables = more_figures.by_family(find(read([tmp_path]))).values()
     shown = {column: cell.text for table in tables for column, cell in zip(table.columns, table.rows[0], strict=True)}
     assert (shown["micro F1 %"], shown["R²"]) == ("20.00", "0.5")
+
+
+def test_settings_of_a_task_are_named_by_what_is_switched_on(tmp_path):
+    ways = [{}, {"task__class_weights": "auto"}, {"task__focal_gamma": 2.0}, {"data__sampling": "balanced"}]
+    for number, way in enumerate(ways):
+        folders.write_run(tmp_path / str(number), **way)
+    labels = [setting.label for setting in find(read([tmp_path])).settings]
+    assert labels == ["none of these", "class weights auto", "focal gamma 2", "sampling balanced"]

@@ -235,7 +235,8 @@ def _label(family: list[Setting]) -> None:
         told = {key: of for key, of in setting.varied.items() if not _switched_off(key, of)}
         shown = dict(list(told.items())[:MOST_KEYS])
         more = f" (+{len(told) - len(shown)})" if len(told) > len(shown) else ""
-        setting.label = labels.setting(shown) + more if told else ("no augmentation" if setting.varied else "")
+        nothing = "no augmentation" if all(key.startswith("augment.") for key in setting.varied) else "none of these"
+        setting.label = labels.setting(shown) + more if told else (nothing if setting.varied else "")
         if setting.evolved:
             setting.label = f"{setting.label or 'as configured'}, at first"
         setting.all_keys = labels.setting(told)
@@ -245,6 +246,10 @@ def _label(family: list[Setting]) -> None:
 
 
 def _switched_off(key: str, of: Any) -> bool:
+    if key == "data.sampling":
+        return of == "uniform"
+    if key.startswith("task."):
+        return of in ("none", 0, 0.0, "", [], ())
     return key.startswith("augment.") and key != "augment.normalize" and of in ("none", "auto", 0, 0.0, [], ())
 
 
