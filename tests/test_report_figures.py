@@ -105,4 +105,4 @@ def test_settings_of_a_task_are_named_by_what_is_switched_on(tmp_path):
     for number, way in enumerate(ways):
         folders.write_run(tmp_path / str(number), **way)
     labels = [setting.label for setting in find(read([tmp_path])).settings]
-    assert labels == ["none of these", "class weights auto", "focal gamma 2", "sampling balanced"]
+    assert labels == ["baseline", "class weights auto", "focal gamma 2", "sampling balanced"]

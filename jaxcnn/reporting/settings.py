@@ -235,7 +235,7 @@ def _label(family: list[Setting]) -> None:
         told = {key: of for key, of in setting.varied.items() if not _switched_off(key, of)}
         shown = dict(list(told.items())[:MOST_KEYS])
         more = f" (+{len(told) - len(shown)})" if len(told) > len(shown) else ""
-        nothing = "no augmentation" if all(key.startswith("augment.") for key in setting.varied) else "none of these"
+        nothing = "no augmentation" if all(key.startswith("augment.") for key in setting.varied) else "baseline"
         setting.label = labels.setting(shown) + more if told else (nothing if setting.varied else "")
         if setting.evolved:
             setting.label = f"{setting.label or 'as configured'}, at first"
