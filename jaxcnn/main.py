@@ -259,7 +259,8 @@ def _check_mode() -> None:
     for name, modes in OF_MODES.items():
         if flags.FLAGS[name].present and MODE.value not in modes:
             hint = "; it uses the config in --workdir" if name == "config" else ""
-            raise UserError(f"--{name} is for --mode={' or '.join(modes)}, not {MODE.value}{hint}; leave it out")
+            wanted = " or ".join([", ".join(modes[:-1]), modes[-1]] if len(modes) > 1 else modes)
+            raise UserError(f"--{name} is for --mode={wanted}, not {MODE.value}{hint}; leave it out")
 
 
 def _check_files() -> None:

@@ -9,7 +9,7 @@ from jaxcnn import config as configs
 from jaxcnn.config import ConfigError, UserError
 from jaxcnn.data.source import open_splits
 from jaxcnn.train import features, predict, probe, trained
-from tests import digits
+from tests import digits, runs
 
 
 @pytest.fixture(scope="module")
@@ -105,33 +105,31 @@ def test_an_image_is_not_its_own_neighbour_and_others_have_their_class(seen):
         features.neighbours(seen["val"], features.Features(np.zeros((2, 3), np.float32), ("a", "b")), 1)
 
 
-def test_the_command_writes_features_and_tells_neighbours(run, tmp_path, capsys):
-    from absl import flags
-
-    from jaxcnn import main
-
+def test_the_command_writes_features_and_tells_neighbours(run, tmp_path):
     def command(*arguments):
-        flags.FLAGS.unparse_flags()
-        flags.FLAGS(["main.py", f"--workdir={run}", "--mode=embed", "--devices=1", *arguments])
-        try:
-            return main.main()
-        finally:
-            for name in ("mode", "workdir", "devices", *main.OF_MODES):
-                flags.FLAGS[name].unparse()
+        return runs.run(f"--workdir={run}", "--mode=embed", "--devices=1", *arguments)
 
     file, told = tmp_path / "val.npz", tmp_path / "told.json"
-    assert command("--split=val", f"--out={file}") == 0
+    code, output = command("--split=val", f"--out={file}")
+    assert code == 0, output
     assert features.read(file).values.shape == (200, 16)
-    assert command("--split=val", f"--among={file}", "--neighbours=2", f"--json={told}") == 0
-    assert len(json.loads(told.read_text())) == 200 and capsys.readouterr().out.count("\n") == 200
-    for arguments, words in (
+    code, output = command("--split=val", f"--among={file}", "--neighbours=2", f"--json={told}")
+    assert code == 0, output
+    assert len(json.loads(told.read_text())) == 200
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
         ((), "needs --out="),
         (("--neighbours=1", "--images=x", "--split=val"), "not both"),
-        ((f"--out={file}", f"--among={file}"), "--among is for --neighbours"),
+        (("--out=a.npz", "--among=a.npz"), "--among is for --neighbours"),
         (("--out=no.csv",), "must end in .npz or .parquet"),
-    ):
-        with pytest.raises(UserError, match=words):
-            command(*arguments)
+    ],
+)
+def test_flags_of_embed_that_make_no_sense_are_refused_in_one_line(arguments, words, run):
+    code, output = runs.run(f"--workdir={run}", "--mode=embed", "--devices=1", *arguments)
+    assert (code, len(output.splitlines())) == (2, 1) and words in output
 
 
 def test_logistic_regression_is_that_of_scikit_learn():

@@ -36,7 +36,7 @@ class Open:
         choices = f"one of {', '.join(self.ours)}, an entry point" if self.ours else "an entry point"
         wanted = f"must be {choices} or package.module:attribute"
         if not isinstance(value, str):
-            return f"{wanted}, not {value!r:.200}"
+            return f"{wanted}, not {value!r:.60}"
         if value in self.ours or (self.optional and not value):
             return ""
         name, _, _ = value.partition("(")
@@ -48,7 +48,7 @@ class Open:
             return f"is {value!r:.200}, but {name} takes no options here; its settings are fields of the config"
         if _ATTRIBUTE.fullmatch(name) or entry_point(self.group, name) is not None:
             return ""
-        return f"{wanted}, not {value!r:.200}"
+        return f"{wanted}, not {value!r:.60}"
 
 
 def parse(text: str) -> tuple[str, dict[str, Any]]:
