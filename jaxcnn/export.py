@@ -73,6 +73,8 @@ def main() -> int:
     network, remarks = trained.load(folder, CHECKPOINT.value, WEIGHTS.value, 1)
     for remark in remarks:
         print(f"jaxcnn: {remark}")
+    if verify and network.spec.task.finds is not None:
+        raise UserError(f"--verify compares outputs, which config.task.name={network.config.task.name!r} has not")
     what, how = _write(network, kind, out)
     print(f"jaxcnn: {out}: {what} of step {network.step} ({network.weights} weights), {how}")
     if verify:

@@ -6,8 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jaxcnn.config import UserError
 from jaxcnn.data.source import open_splits
-from jaxcnn.train import assess, predict, trained
+from jaxcnn.deploy import onnx_file
+from jaxcnn.explain.subject import Subject
+from jaxcnn.serve.service import Service
+from jaxcnn.train import assess, features, predict, trained
 from tests import digits
 
 NAMES = ("square", "disc", "frame")
@@ -98,3 +102,30 @@ def test_predictions_are_in_pixels_of_the_files_and_written_in_the_form_of_coco(
     assert predict.draw(network, results, tmp_path / "drawn.png") == []
     predict.write(network.spec.task.evaluation, results, tmp_path / "found.csv")
     assert (tmp_path / "found.csv").read_text().startswith("file,boxes")
+
+
+def test_a_server_answers_boxes_of_the_stored_image_as_predict_does(run, tmp_path):
+    network = trained.load(run[0], "last", "", 1)[0]
+    path = tmp_path / "wide.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 100, 3), np.uint8)).save(path)
+    (wanted,) = predict.predict(network, [path], skip_unreadable=False)
+    service = Service(network, 1, max_megapixels=1.0)
+    (found,) = service.answers([service.decode(path.read_bytes())])
+
+    def rows(answer):
+        return sorted((each["category_id"], *np.round(each["bbox"], 1)) for each in answer["boxes"])
+
+    # Programs of other batch sizes: the sums of float32 in another order, so 0.1 of a pixel at a border of rounding.
+    np.testing.assert_allclose(rows(found), rows(wanted), atol=0.11)
+    assert max(left + width for _, left, _, width, _ in rows(found)) > 60, "the image is wider than the network's"
+
+
+def test_what_needs_one_output_for_each_class_is_refused_in_one_line(run, tmp_path):
+    network = trained.load(run[0], "last", "", 1)[0]
+    Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(tmp_path / "a.png")
+    with pytest.raises(UserError, match="only outputs can be explained"):
+        Subject(network)
+    with pytest.raises(UserError, match="sees several maps; name another layer"):
+        features.of_files(network, [tmp_path / "a.png"], skip_unreadable=False)
+    with pytest.raises(UserError, match="'top_k', which cannot be written as ONNX"):
+        onnx_file.graph_of(network)

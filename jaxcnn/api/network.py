@@ -105,7 +105,7 @@ class Network:
                 for each in batch:
                     answer = {"error": each.error} if each.pixels is None else next(answers)
                     if "error" not in answer:
-                        answer = predict.in_stored(self.trained, answer, each.file, each.sides)
+                        answer = predict.in_stored(self.trained, answer, self._stored_sides(each))
                     named = {"file": each.file} if each.file is not None else {}
                     found.see(named | answer, each.pixels)
         return found
@@ -116,6 +116,11 @@ class Network:
         if not parts:
             raise UserError("images has no image")
         return np.concatenate(parts)
+
+    def _stored_sides(self, image: forms.Found) -> tuple[int, int] | None:
+        if image.file is None:
+            return image.sides
+        return predict.stored_sides(self.trained, pathlib.Path(image.file).read_bytes)
 
     def _batches(self, images: Any, *, skip_unreadable: bool = False) -> Any:
         return forms.batches(images, self.image_shape, self.trained.config.data, skip_unreadable=skip_unreadable)

@@ -15,6 +15,11 @@ from jaxcnn.train.trained import Trained
 Predict = Callable[[Num[Array, "b h w c"]], Float[Array, "b k"]]
 
 INPUT, OUTPUT = "image", "logits"
+OUTPUT_IN_WORDS = f"{OUTPUT}: float32 [batch, classes], before the softmax or sigmoid"
+FOUND_IN_WORDS = (
+    "boxes: float32 [batch, boxes, 6]: left, top, right and bottom in pixels of the input, score, number of the class; "
+    "a score of 0 is padding"
+)
 PIXELS = {
     "uint8": "from 0 to 255, as in a file",
     "uint16": "from 0 to 65535, as in a file",
@@ -22,32 +27,28 @@ PIXELS = {
 }
 
 
-def of(trained: Trained, portable: bool = True) -> Predict:
-    """The function from images [b, h, w, c], of the type and range of the stored ones, to outputs [b, k].
+def of(trained: Trained) -> Predict:
+    """The function from images [b, h, w, c], of the type and range of the stored ones, to what the task finds in them.
 
-    Args:
-      trained: the network.
-      portable: one form for all platforms and batch sizes (`jaxcnn.models.context.portable`).
+    For most tasks these are the outputs [b, k]. It has one form for all platforms and batch sizes
+    (`jaxcnn.models.context.portable`).
     """
     variables, constants = jax.device_get((trained.variables, trained.constants))
 
     def predict(image: Num[Array, "b h w c"]) -> Float[Array, "b k"]:
-        if not portable:
-            return inference.predict_step(trained.spec, variables, image, constants)
         with context.portable():
-            return inference.predict_step(trained.spec, variables, image, constants)
+            return inference.answer_step(trained.spec, variables, image, constants)
 
     return predict
 
 
 def facts(trained: Trained) -> dict[str, str]:
     """What a user of the file must know, as JSON texts."""
-
     data, dtype = trained.config.data, trained.spec.image_dtype
     resized = data.resize if data.image_size else "none: images have this size already"
     told = {
         "input": f"{INPUT}: {dtype} [batch, height, width, channels], {PIXELS[dtype]}; normalised inside",
-        "output": f"{OUTPUT}: float32 [batch, classes], before the softmax or sigmoid",
+        "output": OUTPUT_IN_WORDS if trained.spec.task.finds is None else FOUND_IN_WORDS,
         "task": trained.config.task.name,
         "image_dtype": dtype,
         "resize": resized,

@@ -69,6 +69,9 @@ class Subject:
     """
 
     def __init__(self, trained: Trained, rows: int = 0) -> None:
+        if trained.spec.task.finds is not None:
+            name = trained.config.task.name
+            raise UserError(f"a run of config.task.name={name!r} answers places; only outputs can be explained")
         self.trained = trained
         self.class_names, self.image_shape = trained.class_names, trained.spec.image_shape
         mesh = trained.mesh if trained.mesh.size > 1 else None

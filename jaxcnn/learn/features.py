@@ -44,5 +44,7 @@ def features_step(
             if layer
             else f"the network {spec.model.name!r} has no layer that makes its outputs from one vector for each image"
         )
+    if not layer and not hasattr(found[-1], "ndim"):
+        raise UserError(f"the layer {model.HEAD!r} of {spec.model.name!r} sees several maps; name another layer")
     last = found[-1]  # layers that share a path, the outermost last
     return last if layer or last.ndim == 2 else last.mean(axis=(1, 2))  # SqueezeNet makes its classes at every pixel

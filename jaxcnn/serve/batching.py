@@ -9,9 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
-
-Answer = Callable[[Sequence[np.ndarray]], list[Any]]
+Answer = Callable[[Sequence[Any]], list[Any]]
 SMOOTHING = 0.9  # weight of the old average of seconds per image
 
 
@@ -47,7 +45,7 @@ class Batcher:
         batched: Callable[[int, float], None] = lambda size, seconds: None,
     ) -> None:
         self._answer, self._most, self._wait, self._limit, self._batched = answer, most, wait, limit, batched
-        self._waiting: collections.deque[tuple[np.ndarray, asyncio.Future[Any]]] = collections.deque()
+        self._waiting: collections.deque[tuple[Any, asyncio.Future[Any]]] = collections.deque()
         self._arrived = asyncio.Event()
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "jaxcnn-answers")
         self._seconds_per_image = 0.0
@@ -75,7 +73,7 @@ class Batcher:
         """Seconds in which the requests that are under way will probably be answered; at least 1."""
         return max(1, math.ceil(self.under_way * self._seconds_per_image))
 
-    async def answered(self, image: np.ndarray) -> Any:
+    async def answered(self, image: Any) -> Any:
         """The answer for an image."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append((image, future))
@@ -104,7 +102,7 @@ class Batcher:
             async with asyncio.timeout(seconds):
                 await self._arrived.wait()
 
-    async def _answer_all(self, batch: list[tuple[np.ndarray, "asyncio.Future[Any]"]]) -> None:
+    async def _answer_all(self, batch: list[tuple[Any, "asyncio.Future[Any]"]]) -> None:
         began = time.perf_counter()
         try:
             answers: list[Any] = await asyncio.get_running_loop().run_in_executor(

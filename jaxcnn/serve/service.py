@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -10,6 +10,13 @@ from jaxcnn.config import Data
 from jaxcnn.deploy import runtimes
 from jaxcnn.train import predict
 from jaxcnn.train.trained import Trained
+
+
+class Decoded(NamedTuple):
+    """An image for the network, and the sides that it has as it is stored, if answers have places in it."""
+
+    pixels: np.ndarray
+    sides: tuple[int, int] | None = None
 
 
 class Service:
@@ -31,23 +38,26 @@ class Service:
         """Compile for every size of batch, so that no request waits for it."""
         size = 1
         while True:
-            self.answers([np.zeros(self._runtime.image_shape, self._runtime.image_dtype)] * min(size, self.most))
+            image = Decoded(np.zeros(self._runtime.image_shape, self._runtime.image_dtype))
+            self.answers([image] * min(size, self.most))
             if size >= self.most:
                 return
             size *= 2
 
-    def decode(self, content: bytes) -> np.ndarray:
-        """The pixels of an image. Raises Unreadable if it is none, is damaged or too large."""
-        return predict.decoded(content, self._trained.spec.image_shape, self._data)
+    def decode(self, content: bytes) -> Decoded:
+        """An image. Raises Unreadable if it is none, is damaged or too large."""
+        pixels = predict.decoded(content, self._trained.spec.image_shape, self._data)
+        return Decoded(pixels, predict.stored_sides(self._trained, lambda: content))
 
-    def answers(self, images: Sequence[np.ndarray]) -> list[dict[str, Any]]:
+    def answers(self, images: Sequence[Decoded]) -> list[dict[str, Any]]:
         """The answer of the task for each image, as `--mode=predict` gives it."""
         size = min(self.most, 1 << (len(images) - 1).bit_length())
         batch = np.zeros((size, *self._runtime.image_shape), self._runtime.image_dtype)
-        batch[: len(images)] = np.stack(images)
+        batch[: len(images)] = np.stack([image.pixels for image in images])
         outputs = self._runtime.call(batch)[: len(images)]
         trained = self._trained
-        return trained.spec.task.evaluation.answers(outputs, trained.class_names, trained.constants, trained.fitted)
+        answers = trained.spec.task.evaluation.answers(outputs, trained.class_names, trained.constants, trained.fitted)
+        return [predict.in_stored(trained, answer, image.sides) for answer, image in zip(answers, images, strict=True)]
 
     def facts(self) -> dict[str, Any]:
         """What the page and clients are told of the network."""

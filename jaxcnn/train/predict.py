@@ -4,6 +4,7 @@ import csv
 import json
 import pathlib
 import stat
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -89,29 +90,34 @@ def predict(trained: Trained, paths: list[pathlib.Path], *, skip_unreadable: boo
         if pixels:
             readable = [result for result in batch if "error" not in result]
             for result, answer in zip(readable, answers(trained, np.stack(pixels)), strict=True):
-                result |= in_stored(trained, answer, result["file"])
+                result |= in_stored(trained, answer, stored_sides(trained, pathlib.Path(result["file"]).read_bytes))
         results += batch
     return results
 
 
-def in_stored(
-    trained: Trained, answer: dict[str, Any], file: str | None = None, sides: tuple[int, int] | None = None
-) -> dict[str, Any]:
+def stored_sides(trained: Trained, read: Callable[[], bytes]) -> tuple[int, int] | None:
+    """Height and width of an image as it is stored, from its bytes; None if answers have no places in it.
+
+    `read` is called only if they have. Raises Unreadable if it is no image.
+    """
+    if trained.spec.task.finds is None:
+        return None
+    return size_for(trained.config.data, read(), trained.spec.image_shape[-1])
+
+
+def in_stored(trained: Trained, answer: dict[str, Any], sides: tuple[int, int] | None) -> dict[str, Any]:
     """An answer whose places are in pixels of the image as it is stored; others are unchanged.
 
     Args:
       trained: the network.
       answer: from `answers`.
-      file: the file of the image, if it is one; it has been read before.
-      sides: height and width of the image, if it is no file.
+      sides: height and width of the stored image; None: the answer has no places, or the image was not fitted.
     """
-    finds, data = trained.spec.task.finds, trained.config.data
-    height, width, channels = trained.spec.image_shape
-    if finds is None:
+    finds, (height, width, _) = trained.spec.task.finds, trained.spec.image_shape
+    if finds is None or sides is None:
         return answer
-    if file is not None:
-        sides = size_for(data, pathlib.Path(file).read_bytes(), channels)
-    return finds.in_stored(answer, boxes.frame_of(*(sides or (0, 0)), height if height == width else 0, data.resize))
+    size = height if height == width else 0
+    return finds.in_stored(answer, boxes.frame_of(*sides, size, trained.config.data.resize))
 
 
 def as_json(trained: Trained, results: list[dict[str, Any]]) -> Any:
@@ -226,6 +232,11 @@ def outputs_of(trained: Trained, images: Num[np.ndarray, "n h w c"], layer: str 
     devices = data_devices(trained.mesh)
     padded = np.zeros((-(-BATCH // devices) * devices, *images.shape[1:]), images.dtype)
     padded[: len(images)] = images
-    step = programs.predict_step(trained.spec, trained.mesh, len(padded), *(() if layer is None else (layer,)))
-    placed = jax.device_put(padded, over_data(trained.mesh))
-    return np.asarray(step(trained.variables, placed, trained.constants))[: len(images)]
+    return outputs_of_whole(trained, padded, layer)[: len(images)]
+
+
+def outputs_of_whole(trained: Trained, images: Num[np.ndarray, "n h w c"], layer: str | None = None) -> np.ndarray:
+    """`outputs_of` a batch of any size that the devices divide, by a program of its own for each size."""
+    step = programs.predict_step(trained.spec, trained.mesh, len(images), *(() if layer is None else (layer,)))
+    placed = jax.device_put(images, over_data(trained.mesh))
+    return np.asarray(step(trained.variables, placed, trained.constants))
