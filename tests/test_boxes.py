@@ -218,3 +218,22 @@ def test_images_of_coco_itself_open(tmp_path, monkeypatch):
     assert target["valid"].sum() == 165 and target["crowd"].sum() == 1
     inside = target["boxes"][target["valid"]]
     assert (inside >= 0).all() and (inside <= 64).all()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['names: [no, "a, b"]  # two', "names:\n- no\n- a, b\nnc: 2", "names:\n  1: a, b\n  0: no\n", "no\na, b\n"],
+)
+def test_names_of_classes_are_read_as_texts_from_each_form_of_yolo(text, tmp_path):
+    yolo(tmp_path)
+    (tmp_path / "data.yaml").unlink()
+    (tmp_path / ("data.yaml" if "names" in text else "classes.txt")).write_text(text)
+    assert opened(f"yolo:{tmp_path}").class_names == ("no", "a, b")
+
+
+def test_names_that_are_no_yaml_are_refused_in_one_line(tmp_path):
+    yolo(tmp_path)
+    (tmp_path / "data.yaml").write_text("names: [a\nb: {")
+    with pytest.raises(UserError, match=r"data\.yaml: the names of the classes cannot be read") as caught:
+        opened(f"yolo:{tmp_path}")
+    assert len(str(caught.value).splitlines()) == 1

@@ -1,6 +1,5 @@
 """Boxes in the text files of YOLO: `yolo:<folder>`. A line is class, x, y (centre), width, height, as shares of 1."""
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -61,26 +60,24 @@ def _names(root: Path, title: str) -> tuple[str, ...]:
         raise UserError(f"{title} has no data.yaml or classes.txt with the names of the classes")
     text = file.read_text(encoding="utf-8", errors="replace")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    names = _of_yaml(text) if file.suffix in (".yaml", ".yml") else lines
+    names = _of_yaml(text, f"{title}: {file.name}") if file.suffix in (".yaml", ".yml") else lines
     if not names:
         raise UserError(f"{title}: {file.name} has no names of classes")
     return tuple(names)
 
 
-def _of_yaml(text: str) -> list[str]:
-    """The list after `names:` in one of its three usual forms: [a, b], lines "- a", or lines "0: a"."""
-    match = re.search(r"^names\s*:(.*(?:\n(?:[ \t]+.*|-.*|[ \t]*))*)", text, re.MULTILINE)
-    if match is None:
-        return []
-    body = re.sub(r"(?:^|\s)#.*", "", match[1])
-    if "[" in body:
-        entries = body.strip().strip("[]").split(",")
-    elif re.search(r"^\s*-", body, re.MULTILINE):
-        entries = re.findall(r"^\s*-\s*(.+)$", body, re.MULTILINE)
-    else:
-        pairs = re.findall(r"(\d+)\s*:\s*([^,{}\n]+)", body)
-        entries = [name for _, name in sorted((int(number), name) for number, name in pairs)]
-    return [entry.strip().strip("'\"") for entry in entries if entry.strip()]
+def _of_yaml(text: str, title: str) -> list[str]:
+    """What is after `names:`, a list or a mapping from numbers."""
+    import yaml
+
+    try:
+        tree = yaml.load(text, yaml.BaseLoader)  # makes only texts, lists and mappings
+        names = tree.get("names") if isinstance(tree, dict) else None
+        if isinstance(names, dict):
+            names = [name for _, name in sorted((int(number), name) for number, name in names.items())]
+    except (yaml.YAMLError, ValueError) as error:
+        raise UserError(f"{title}: the names of the classes cannot be read: {' '.join(str(error).split())}") from None
+    return [name for name in names if isinstance(name, str) and name] if isinstance(names, list) else []
 
 
 def _pictures(root: Path, images: str, labels: str, title: str) -> list[Picture]:
