@@ -101,7 +101,7 @@ def test_a_detector_starts_from_a_network_for_classification_with_its_backbone(n
     for key, value in fitted.arrays.items():
         np.testing.assert_array_equal(value, there[key])
     left = {row.ours for row in fitted.rows if row.status == fit.LEFT_OUT}
-    assert left == {"", *initial} - {*fitted.arrays} and any("head/level2/" in key for key in left)
+    assert left == {"", *initial} - {*fitted.arrays} and any("head/level2_" in key for key in left)
     del file[layout.leaves(naming, whole, shapes)[3].theirs[0]]
     with pytest.raises(config.UserError, match="lacks block1_1/"):
         fit.fit(file, detector, initial, source="a file", head="head")

@@ -108,7 +108,7 @@ class Normed(nn.Module):
 
 
 class Head(nn.Module):
-    """A `Branch` for each level; its attributes are theirs."""
+    """At each level a tower of convolutions for the box and another for the classes, with dropout at its end."""
 
     classes: int
     channels: int
@@ -119,42 +119,28 @@ class Head(nn.Module):
 
     @nn.compact
     def __call__(self, maps: list[Images], train: bool, positions: Positions | None) -> Answers:
-        """The answers of all points, level by level."""
+        """Four numbers of the box and the logits of the classes at each point, level by level."""
         answers = []
-        for number, x in enumerate(maps):
-            branch = Branch(
-                self.classes, self.channels, self.dropout, self.norm, self.axis_name, self.dtype, name=f"level{number}"
-            )
-            answers.append(branch(x, train, positions))
-        return jnp.concatenate([each.reshape(each.shape[0], -1, each.shape[-1]) for each in answers], axis=1)
+        for level, x in enumerate(maps):
+            box = self._tower(x, f"level{level}_box", train)
+            label = self._tower(x, f"level{level}_class", train)
+            label = Dropout(self.dropout, name=f"level{level}_dropout")(label, train, positions)
+            ends = [
+                self._end(box, f"level{level}_box_out", 4, 0.0),
+                self._end(label, f"level{level}_class_out", self.classes, -math.log((1 - PRIOR) / PRIOR)),
+            ]
+            answers.append(jnp.concatenate(ends, axis=-1).reshape(len(x), -1, 4 + self.classes))
+        return jnp.concatenate(answers, axis=1).astype(jnp.float32)
 
+    def _tower(self, x: Images, name: str, train: bool) -> Images:
+        for number in range(1, TOWER + 1):
+            layer = Normed(self.channels, 3, 1, self.norm, self.axis_name, self.dtype, name=f"{name}_{number}")
+            x = layer(x, train)
+        return x
 
-class Branch(nn.Module):
-    """The head of one level: a tower of convolutions for the box, and one for the classes, with dropout at its end."""
-
-    classes: int
-    channels: int
-    dropout: float
-    norm: config.Norm
-    axis_name: str | None
-    dtype: Dtype
-
-    @nn.compact
-    def __call__(self, x: Images, train: bool, positions: Positions | None) -> Float32[Array, "b h w k4"]:
-        """Four numbers of the box and the logits of the classes at each pixel."""
-        ends = []
-        for name, outputs, bias in (("box", 4, 0.0), ("class", self.classes, -math.log((1 - PRIOR) / PRIOR))):
-            y = x
-            for number in range(1, TOWER + 1):
-                y = Normed(self.channels, 3, 1, self.norm, self.axis_name, self.dtype, name=f"{name}_{number}")(
-                    y, train
-                )
-            if name == "class":
-                y = Dropout(self.dropout, name="dropout")(y, train, positions)
-            wide = at_least_float32(y)
-            end = Conv(outputs, 1, use_bias=True, dtype=wide, kernel_init=_small, name=f"{name}_out")(y)
-            ends.append(end + bias)
-        return jnp.concatenate(ends, axis=-1).astype(jnp.float32)
+    def _end(self, x: Images, name: str, outputs: int, bias: float) -> Float[Array, "b h w o"]:
+        wide = at_least_float32(x)
+        return Conv(outputs, 1, use_bias=True, dtype=wide, kernel_init=_small, name=name)(x) + bias
 
 
 def _small(key: Key[Array, ""], shape: tuple[int, ...], dtype: Dtype = jnp.float32) -> Weights:
