@@ -39,6 +39,11 @@ def named(name: str) -> str:
     return f"class {name}" if name.replace(".", "", 1).isdecimal() else shown(name)
 
 
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a table in Markdown."""
+    return [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]
+
+
 def counted(number: int, noun: str, plural: str = "") -> str:
     """A number with its noun, such as "1 example", "2 examples"."""
     return f"{number} {noun if number == 1 else plural or noun + 's'}"

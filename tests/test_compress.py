@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from jaxcnn.compress import codebooks, deep, floors
 from jaxcnn.config import UserError
-from jaxcnn.train import assess, trained
+from jaxcnn.train import assess, seals, trained
 from jaxcnn.weights import compressed, files, huffman
 from jaxcnn.weights import shared as sharing
 from jaxcnn.weights.shared import Shared
@@ -83,7 +83,7 @@ def test_every_form_of_an_array_restores_it(density):
     array = Shared(SEED.normal(size=5).astype(np.float32), codes)
     for streams in (sharing.dense(array), *(sharing.relative(array, bits) for bits in sharing.INDEX_BITS)):
         np.testing.assert_array_equal(sharing.restored(streams, codes.shape), codes)
-    assert sharing.shortest(array).index_bits == 0 if density == 1 else True
+    assert array.shortest.index_bits == 0 if density == 1 else True
 
 
 def test_shared_values_are_the_means_of_their_weights_and_the_nearest():
@@ -167,7 +167,7 @@ def run(tmp_path_factory):
     digits.run(folder)
     with small.programs_kept():
         network, _ = trained.load(folder, "last", "", 1)
-    arrays = deep.arrays_of(network)
+    arrays = seals.on_host(network.variables)
     for name, each in arrays.items():
         if each.ndim > 1:
             arrays[name] = np.where(np.abs(each) < np.quantile(np.abs(each), 0.8), 0, each)
@@ -212,7 +212,9 @@ def test_a_file_of_another_network_and_patterns_without_kernels_are_refused(run)
     with pytest.raises(UserError, match="weights of another network than the run"):
         deep.with_arrays(network, {"params/a": np.zeros(3)})
     with pytest.raises(UserError, match=r"--layer_bits: 'conv7' matches no kernel; there are classifier/kernel, conv1"):
-        deep.share(deep.arrays_of(network), deep.Bits(layers=(("conv7", 4),)))
+        deep.share(seals.on_host(network.variables), deep.Bits(layers=(("conv7", 4),)))
+    with pytest.raises(UserError, match=r"--layer_bits: '\[' is not a regular expression"):
+        deep.share(seals.on_host(network.variables), deep.Bits(layers=(("[", 4),)))
 
 
 def test_the_tables_have_a_line_for_each_step_and_layer(run, result):

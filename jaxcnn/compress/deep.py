@@ -6,23 +6,20 @@ row is measured on what the file decodes to. Codebooks are not trained further a
 
 import dataclasses
 import pathlib
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from jaxcnn.compress import codebooks, floors
 from jaxcnn.config import UserError
-from jaxcnn.config.layers import Layers, number_of
+from jaxcnn.config.layers import Layers, check_patterns, number_of
 from jaxcnn.data.batch import Split
-from jaxcnn.learn import rates
-from jaxcnn.machine import mesh as meshes
+from jaxcnn.text import markdown_table
 from jaxcnn.train import exported, seals
 from jaxcnn.train.trained import Trained
 from jaxcnn.weights import compressed
-from jaxcnn.weights.shared import Shared, relative, shortest
+from jaxcnn.weights.shared import Shared, relative
 
 MOST_BITS = 12  # of a shared value: more saves little beside float16
 VALUE_BITS = 32
@@ -68,11 +65,6 @@ class Layer:
     size: int
 
 
-def arrays_of(trained: Trained) -> dict[str, np.ndarray]:
-    """The arrays of a network, by name."""
-    return {name: np.asarray(jax.device_get(leaf)) for name, leaf in seals.leaves(trained.variables)}
-
-
 def with_arrays(trained: Trained, arrays: Mapping[str, np.ndarray]) -> Trained:
     """The network with other weights.
 
@@ -84,10 +76,7 @@ def with_arrays(trained: Trained, arrays: Mapping[str, np.ndarray]) -> Trained:
         raise UserError(
             "the file has the weights of another network than the run; give the workdir that it was made of"
         )
-    variables = jax.tree_util.tree_map_with_path(
-        lambda keys, leaf: meshes.put(arrays[rates.path_of(keys)], leaf.sharding), trained.variables
-    )
-    return dataclasses.replace(trained, variables=variables)
+    return dataclasses.replace(trained, variables=seals.replaced(trained.variables, arrays))
 
 
 def share(arrays: Mapping[str, np.ndarray], bits: Bits) -> dict[str, Shared | np.ndarray]:
@@ -97,9 +86,8 @@ def share(arrays: Mapping[str, np.ndarray], bits: Bits) -> dict[str, Shared | np
       UserError: a pattern of `bits` matches no kernel.
     """
     kernels = {_path(name): each for name, each in arrays.items() if each.ndim > 1}
-    for pattern, _ in bits.layers:
-        if not any(re.fullmatch(pattern, path) for path in kernels):
-            raise UserError(f"--layer_bits: {pattern!r} matches no kernel; there are {', '.join(kernels)}")
+    patterns = (pattern for pattern, _ in bits.layers)
+    check_patterns("--layer_bits", patterns, list(kernels), f"kernel; there are {', '.join(kernels)}", UserError)
     return {
         name: codebooks.share(each, bits.of(_path(name), each)) if each.ndim > 1 else each
         for name, each in arrays.items()
@@ -118,7 +106,7 @@ def compress(
       bits: of shared values.
       say: called with the name of each step before it is measured, which takes time.
     """
-    arrays = arrays_of(trained)
+    arrays = seals.on_host(trained.variables)
     rows = []
     for name, form in floors.FORMS.items():
         say(f"measuring {name} on {split.description}")
@@ -173,29 +161,29 @@ def _fixed_length(array: Shared, bits: int, values: int) -> int:
 def _layer(name: str, array: Shared) -> Layer:
     size = len(compressed.packed({name: array}, {})) - len(compressed.packed({}, {}))
     live = int(np.count_nonzero(array.codes))
-    return Layer(_path(name), array.codes.size, live, len(array.codebook), shortest(array).index_bits, size)
+    return Layer(_path(name), array.codes.size, live, len(array.codebook), array.shortest.index_bits, size)
 
 
 def table(rows: Sequence[Row], trained: Trained) -> list[str]:
     """The rows as lines of a Markdown table."""
     headline = trained.spec.task.evaluation.headline
     coders = sorted({name for row in rows for name in row.coded})
-    head = ["step", "bytes", "times smaller", *coders, f"{headline.label}", "loss"]
-    lines = [head, ["---"] * len(head)]
+    head = ["step", "bytes", "times smaller", *coders, headline.label, "loss"]
+    lines = []
     for row in rows:
         coded = [f"{row.coded[name]:,}" if name in row.coded else "" for name in coders]
         times, figure = rows[0].size / row.size, headline.shown(row.figures[headline.name])
         lines.append([row.step, f"{row.size:,}", f"{times:.1f}", *coded, figure, f"{row.figures['loss']:.4f}"])
-    return ["| " + " | ".join(line) + " |" for line in lines]
+    return markdown_table(head, lines)
 
 
 def table_of_layers(layers: Sequence[Layer]) -> list[str]:
     """The layers as lines of a Markdown table."""
-    lines = [["kernel", "weights", "not zero", "values", "index bits", "bytes", "bits per weight"], ["---"] * 7]
+    lines = []
     for each in layers:
         live = f"{100 * each.live / each.weights:.1f}%"
         rate = f"{8 * each.size / each.weights:.2f}"
         lines.append(
             [each.path, f"{each.weights:,}", live, f"{each.values}", f"{each.index_bits}", f"{each.size:,}", rate]
         )
-    return ["| " + " | ".join(line) + " |" for line in lines]
+    return markdown_table(["kernel", "weights", "not zero", "values", "index bits", "bytes", "bits per weight"], lines)

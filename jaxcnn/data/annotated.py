@@ -117,8 +117,7 @@ def sound(picture: Picture, height: int, width: int, classes: Sequence[str]) -> 
     if picture.relative:
         sides = np.array([width, height, width, height], np.float64)
         corners = objects.corners * sides
-        area = (corners[:, 2] - corners[:, 0]) * (corners[:, 3] - corners[:, 1])
-        objects = dataclasses.replace(objects, corners=corners, area=area)
+        objects = dataclasses.replace(objects, corners=corners, area=boxes.areas(corners))
     told = [f"{picture.path}: {each}" for each in picture.wrong]
     if picture.size not in (None, (height, width)):
         wanted = "x".join(map(str, picture.size or ()))

@@ -37,6 +37,16 @@ class Objects:
         return Objects(self.corners[kept], self.labels[kept], self.crowd[kept], self.area[kept])
 
 
+def areas(corners: Corners) -> Float64[np.ndarray, " k"]:
+    """Of boxes."""
+    return (corners[:, 2:] - corners[:, :2]).prod(axis=1)
+
+
+def _moved(corners: np.ndarray, frame: Float32[np.ndarray, "4"]) -> np.ndarray:
+    """Corners [..., 4] of the stored image in that of the network; the inverse of `box_records.in_stored`."""
+    return corners * np.tile(frame[:2], 2) + np.tile(frame[2:], 2)
+
+
 def records(images: Sequence[Objects], frames: Float32[np.ndarray, "n 4"]) -> Records:
     """The records of images, with as many places as the fullest image needs."""
     most = max((len(each.labels) for each in images), default=0)
@@ -44,7 +54,7 @@ def records(images: Sequence[Objects], frames: Float32[np.ndarray, "n 4"]) -> Re
     rows["frame"] = frames
     for row, each, frame in zip(rows, images, frames, strict=True):
         count = len(each.labels)
-        row["boxes"][:count] = each.corners * np.tile(frame[:2], 2) + np.tile(frame[2:], 2)
+        row["boxes"][:count] = _moved(each.corners, frame)
         row["label"][:count], row["crowd"][:count], row["area"][:count] = each.labels, each.crowd, each.area
         row["valid"][:count] = True
     return rows
@@ -71,9 +81,7 @@ def refitted(rows: Records, height: int, width: int, size: int, fit: str) -> Rec
     frame = frame_of(height, width, size, fit)
     moved = rows.copy()
     moved["frame"] = frame
-    moved["boxes"] = np.where(
-        rows["valid"][..., None], rows["boxes"] * np.tile(frame[:2], 2) + np.tile(frame[2:], 2), 0
-    )
+    moved["boxes"] = np.where(rows["valid"][..., None], _moved(rows["boxes"], frame), 0)
     return moved
 
 
@@ -96,7 +104,7 @@ def of_mappings(given: Sequence[Mapping[str, Any]], images: np.ndarray, what: st
             corners = np.asarray(each["boxes"], np.float64).reshape(-1, 4)
             labels = np.asarray(each["labels"]).reshape(-1).astype(np.int64)
             crowd = np.asarray(each.get("crowd", np.zeros(len(labels))), bool)
-            objects = Objects(corners, labels, crowd, (corners[:, 2:] - corners[:, :2]).prod(axis=1))
+            objects = Objects(corners, labels, crowd, areas(corners))
             fits = len(corners) == len(labels) == len(crowd)
         except (KeyError, TypeError, ValueError):
             fits = False

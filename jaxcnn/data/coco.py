@@ -1,6 +1,7 @@
 """Boxes in COCO's JSON: `coco:<folder>` or `coco:<file>`; Lin et al. 2014, arXiv:1405.0312."""
 
 import collections
+import dataclasses
 import os
 from pathlib import Path
 from typing import Any
@@ -140,10 +141,7 @@ def _pictures(tree: dict[str, Any], folder: Path, numbers: dict[int, int], title
     if of_image and pictures:  # annotations of images that are not listed
         count, first = sum(map(len, of_image.values())), next(iter(of_image))
         line = f"{count} annotations are of images that are not listed, such as image_id {first}"
-        pictures[0] = Picture(
-            pictures[0].path, pictures[0].objects, pictures[0].names, size=pictures[0].size,
-            wrong=(*pictures[0].wrong, line),
-        )  # fmt: skip
+        pictures[0] = dataclasses.replace(pictures[0], wrong=(*pictures[0].wrong, line))
     return pictures
 
 

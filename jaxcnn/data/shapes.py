@@ -74,5 +74,4 @@ def _image(salt: int, index: int, side: int) -> tuple[UInt8[np.ndarray, "side si
         corners.append([left, top, left + width, top + height])
         labels.append(label)
     box = np.array(corners, np.float64).reshape(-1, 4)
-    area = (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])
-    return image, Objects(box, np.array(labels, np.int64), np.zeros(number, bool), area)
+    return image, Objects(box, np.array(labels, np.int64), np.zeros(number, bool), boxes.areas(box))

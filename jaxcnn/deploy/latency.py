@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from jaxcnn.deploy.runtimes import Runtime
+from jaxcnn.text import markdown_table
 
 LEAST_CALLS, MOST_CALLS = 20, 10_000
 
@@ -91,10 +92,10 @@ def peak_bytes() -> int | None:
 
 def table(timings: Sequence[Timing]) -> list[str]:
     """The timings as lines of a Markdown table; milliseconds."""
-    lines = [["batch", "first call ms", "calls", "p50 ms", "p95 ms", "p99 ms", "images/s"], ["---"] * 7]
+    lines = []
     for each in timings:
         times = (each.p50, each.p95, each.p99)
         shown = [f"{1000 * seconds:.3f}" for seconds in times]
         rate = f"{each.images_per_second:,.0f}"
         lines.append([str(each.batch), f"{1000 * each.first:.1f}", str(each.calls), *shown, rate])
-    return ["| " + " | ".join(line) + " |" for line in lines]
+    return markdown_table(["batch", "first call ms", "calls", "p50 ms", "p95 ms", "p99 ms", "images/s"], lines)

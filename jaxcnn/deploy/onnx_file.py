@@ -8,7 +8,7 @@ import jaxcnn
 from jaxcnn.config import UserError
 from jaxcnn.deploy import lowering, predictor, runtimes
 from jaxcnn.deploy.graph import Graph, simplified
-from jaxcnn.machine import extras
+from jaxcnn.machine import extras, whole_files
 from jaxcnn.text import shown
 from jaxcnn.train.trained import Trained
 
@@ -71,7 +71,7 @@ def write(trained: Trained, path: pathlib.Path, fold: bool = True) -> int:
         raise UserError(f"{shown(str(path))} would be larger than 2 GiB, which a file of ONNX cannot be")
     onnx.checker.check_model(model, full_check=True)
     try:
-        path.write_bytes(runtimes.sealed(model.SerializeToString(deterministic=True)))
+        whole_files.write(path, runtimes.sealed(model.SerializeToString(deterministic=True)))
     except OSError as error:
         raise UserError(f"{shown(str(path))} cannot be written: {error.strerror}") from error
     return len(nodes)

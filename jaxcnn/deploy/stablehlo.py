@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxcnn.config import UserError
 from jaxcnn.deploy import predictor
+from jaxcnn.machine import whole_files
 from jaxcnn.text import shown
 from jaxcnn.train import workdir
 from jaxcnn.train.trained import Trained
@@ -36,7 +37,7 @@ def write(trained: Trained, path: pathlib.Path) -> None:
     content = export.export(predict, platforms=PLATFORMS)(image).serialize()
     facts = predictor.facts(trained) | {"sha256": json.dumps(hashlib.sha256(content).hexdigest())}
     try:
-        path.write_bytes(content)
+        whole_files.write(path, content)
         workdir.write_json(_beside(path), {name: _plain(value) for name, value in facts.items()})
     except OSError as error:
         raise UserError(f"{shown(str(path))} cannot be written: {error.strerror}") from error

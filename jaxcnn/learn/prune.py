@@ -8,7 +8,6 @@ and a run that starts from the weights of a pruned one (`config.init`) keeps its
 zero is not held, since a kernel that starts at zero could never train.
 """
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,7 +18,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int32
 
 from jaxcnn.config import ConfigError, Prune
-from jaxcnn.config.layers import number_of
+from jaxcnn.config.layers import check_patterns, number_of
 from jaxcnn.learn import rates
 
 Weights = Float[Array, "..."]
@@ -145,16 +144,8 @@ def check(prune: Prune, params: Collection) -> None:
     paths = [
         rates.path_of(keys) for keys, leaf in jax.tree_util.tree_flatten_with_path(params)[0] if len(leaf.shape) > 1
     ]
-    for pattern, _ in prune.layers:
-        try:
-            found = any(re.fullmatch(pattern, path) for path in paths)
-        except re.error as error:
-            raise ConfigError(f"config.prune.layers: {pattern!r} is not a regular expression ({error})") from error
-        if not found:
-            raise ConfigError(
-                f"config.prune.layers: {pattern!r} matches no kernel that is trained; a pattern must match one of "
-                f"{', '.join(paths)}"
-            )
+    what = f"kernel that is trained; a pattern must match one of {', '.join(paths)}"
+    check_patterns("config.prune.layers", (pattern for pattern, _ in prune.layers), paths, what)
     if not sparsities(prune, params):
         raise ConfigError("config.prune: config.prune.layers leaves no kernel to prune")
 

@@ -17,7 +17,7 @@ from flax.typing import Collection
 from jaxtyping import Array, Float
 
 from jaxcnn.config import ConfigError, Optim
-from jaxcnn.config.layers import Layers, factor_of
+from jaxcnn.config.layers import Layers, check_patterns, factor_of
 
 
 def path_of(keys: Sequence[Any]) -> str:
@@ -73,16 +73,11 @@ def check(layers: Layers, params: Collection) -> None:
       ConfigError: a pattern is not a regular expression or matches no parameter, or nothing is left to train.
     """
     paths = [path_of(keys) for keys, _ in jax.tree_util.tree_flatten_with_path(params)[0]]
-    for pattern, _ in layers:
-        try:
-            found = any(re.fullmatch(pattern, path) for path in paths)
-        except re.error as error:
-            raise ConfigError(f"config.optim.layers: {pattern!r} is not a regular expression ({error})") from error
-        if not found:
-            modules = sorted({path.rpartition("/")[0] for path in paths})
-            raise ConfigError(
-                f"config.optim.layers: {pattern!r} matches no parameter; a pattern must match the whole path of a "
-                f"parameter, such as {paths[0]!r}; the layers are {', '.join(modules)}"
-            )
+    modules = sorted({path.rpartition("/")[0] for path in paths})
+    what = (
+        f"parameter; a pattern must match the whole path of a parameter, such as {paths[0]!r}; the layers are "
+        f"{', '.join(modules)}"
+    )
+    check_patterns("config.optim.layers", (pattern for pattern, _ in layers), paths, what)
     if all(factor_of(path, layers) == 0 for path in paths):
         raise ConfigError("config.optim.layers freezes every parameter, so nothing is left to train")

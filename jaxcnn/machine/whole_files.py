@@ -4,7 +4,7 @@ import os
 import pathlib
 
 
-def write(path: pathlib.Path, content: str | bytes) -> None:
+def write(path: pathlib.Path, content: str | bytes | bytearray) -> None:
     """Write a file beside its place, then put it there; text in UTF-8. Several processes may write one path.
 
     Raises:

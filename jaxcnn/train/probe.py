@@ -3,7 +3,6 @@
 import dataclasses
 import time
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import numpy as np
@@ -16,7 +15,7 @@ from jaxcnn.learn.network import head_of
 from jaxcnn.learn.state import State
 from jaxcnn.machine import mesh as meshes
 from jaxcnn.text import counted
-from jaxcnn.train import features
+from jaxcnn.train import features, seals
 from jaxcnn.train.setup import Setup
 from jaxcnn.train.trained import Trained
 
@@ -79,15 +78,8 @@ def fitted(found: Setup, state: State, constants: Constants, say: Callable[[str]
     )
     new = {f"{head}/kernel": kernel.astype(np.float32), f"{head}/bias": bias.astype(np.float32)}
 
-    def replaced(params: Any) -> Any:
-        def one(path: Any, leaf: Any) -> Any:
-            name = rates.path_of(path)
-            return meshes.put(new[name], leaf.sharding) if name in new else leaf
-
-        return jax.tree_util.tree_map_with_path(one, params)
-
-    ema = state.ema and {**state.ema, "params": replaced(state.ema["params"])}
-    return dataclasses.replace(state, params=replaced(state.params), ema=ema)
+    ema = state.ema and {**state.ema, "params": seals.replaced(state.ema["params"], new)}
+    return dataclasses.replace(state, params=seals.replaced(state.params, new), ema=ema)
 
 
 def choose(

@@ -2,6 +2,7 @@
 
 import pathlib
 import zlib
+from collections.abc import Mapping
 from typing import Any
 
 import flax.serialization
@@ -10,6 +11,7 @@ import numpy as np
 
 from jaxcnn.learn.state import State
 from jaxcnn.machine import json_text
+from jaxcnn.machine import mesh as meshes
 from jaxcnn.train.checksum import crc32_of
 
 RECORD = "record"  # the item of a checkpoint, which orbax writes as one JSON file called metadata
@@ -25,8 +27,26 @@ def tree_of(state: State) -> dict[str, Any]:
 
 def leaves(tree: Any) -> list[tuple[str, Any]]:
     """All arrays of a tree with their names, such as "params/conv/kernel"."""
-    paths = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return [("/".join(str(part.key) for part in path), leaf) for path, leaf in paths]
+    return [(_name(path), leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]]
+
+
+def on_host(tree: Any) -> dict[str, np.ndarray]:
+    """The arrays of a tree by their names, in memory."""
+    return {name: np.asarray(jax.device_get(leaf)) for name, leaf in leaves(tree)}
+
+
+def replaced(tree: Any, arrays: Mapping[str, np.ndarray]) -> Any:
+    """The tree with other values for the arrays of these names, on the devices where they lie."""
+
+    def one(path: Any, leaf: Any) -> Any:
+        name = _name(path)
+        return meshes.put(arrays[name], leaf.sharding) if name in arrays else leaf
+
+    return jax.tree_util.tree_map_with_path(one, tree)
+
+
+def _name(path: Any) -> str:
+    return "/".join(str(part.key) for part in path)
 
 
 def sealed(record: dict[str, Any], tree: Any) -> dict[str, Any]:

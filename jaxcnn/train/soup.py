@@ -7,14 +7,12 @@ Running statistics of BatchNorm are averaged as the weights are.
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
-import jax
 import numpy as np
 
 from jaxcnn.config import UserError
 from jaxcnn.data.batch import Split
-from jaxcnn.learn import rates
+from jaxcnn.train import seals
 from jaxcnn.train.trained import Trained
 
 Arrays = Mapping[str, np.ndarray]
@@ -112,9 +110,6 @@ def _mean(arrays: Sequence[Arrays]) -> dict[str, np.ndarray]:
 def evaluated(network: Trained, arrays: Arrays, split: Split) -> float:
     """The headline figure of a network with other weights on a split."""
 
-    def one(path: Any, leaf: Any) -> Any:
-        return jax.device_put(arrays[rates.path_of(path)], leaf.sharding)
-
-    variables = jax.tree_util.tree_map_with_path(one, network.variables)
+    variables = seals.replaced(network.variables, arrays)
     figures = dataclasses.replace(network, variables=variables, fitted={}).evaluate(split)
     return float(figures[network.spec.task.evaluation.headline.name])

@@ -99,8 +99,8 @@ def begin(
         for key, leaf in seals.leaves(variables)
     }
     fitted = _fit(start, found.config, found.spec, found.splits, drawn)
-    made = _replaced(variables, fitted.arrays)
-    ema = state.ema and _replaced(state.ema, fitted.arrays)
+    made = seals.replaced(variables, fitted.arrays)
+    ema = state.ema and seals.replaced(state.ema, fitted.arrays)
     state = dataclasses.replace(state, params=made["params"], batch_stats=made["batch_stats"], ema=ema)
     if any(foreign(found.config.optim)):  # its state may be made from the parameters, such as a copy of them
         state = dataclasses.replace(state, opt_state=_optimizer_state(found.spec, state))
@@ -194,7 +194,7 @@ def _of_workdir(init: Init, folder: pathlib.Path, model: Model) -> tuple[Start, 
         raise UserError(f"config.init.source=workdir:{folder} has another network; set {flags}")
     weights = "" if init.weights == "auto" else init.weights
     network, _ = trained.load(folder, init.checkpoint, weights, 1)
-    arrays = {key: np.asarray(jax.device_get(leaf)) for key, leaf in seals.leaves(network.variables)}
+    arrays = seals.on_host(network.variables)
     mean, std = (
         tuple(float(x) for x in np.asarray(values)) for values in (network.constants.mean, network.constants.std)
     )
@@ -233,16 +233,6 @@ def _fit(start: Start, config: Config, spec: StepSpec, splits: Splits, initial: 
         given_classes=start.class_names,
         skip=config.init.skip,
     )
-
-
-def _replaced(tree: Any, arrays: dict[str, np.ndarray]) -> Any:
-    """The tree with new values for these keys, where its leaves lie."""
-
-    def one(path: Any, leaf: Any) -> Any:
-        key = rates.path_of(path)
-        return meshes.put(arrays[key], leaf.sharding) if key in arrays else leaf
-
-    return jax.tree_util.tree_map_with_path(one, tree)
 
 
 def _on_host(leaf: Any) -> np.ndarray:

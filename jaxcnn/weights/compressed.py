@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from jaxcnn.config import UserError
+from jaxcnn.machine import whole_files
 from jaxcnn.text import shown
 from jaxcnn.weights import huffman
-from jaxcnn.weights.shared import Shared, Streams, restored, shortest
+from jaxcnn.weights.shared import Shared, Streams, restored
 
 MAGIC = b"jaxcnn1\n"
 SUFFIX = ".jxc"
@@ -54,10 +55,9 @@ def write(path: pathlib.Path, arrays: Mapping[str, Shared | np.ndarray], facts: 
     Raises:
       UserError: it cannot be written.
     """
-    part, content = path.with_name(f".{path.name}.part"), packed(arrays, facts)
+    content = packed(arrays, facts)
     try:
-        part.write_bytes(content)
-        part.replace(path)
+        whole_files.write(path, content)
     except OSError as error:
         raise UserError(f"{shown(str(path))} cannot be written: {error.strerror}") from error
     return len(content)
@@ -93,7 +93,7 @@ def _entry(array: Shared | np.ndarray, short: list[bytes], words: list[bytes]) -
     if not isinstance(array, Shared):
         short.append(_bytes("values", array))
         return {"shape": list(array.shape), "kind": FLOAT}
-    streams = shortest(array)
+    streams = array.shortest
     encoded = [huffman.encode(streams.codes, array.alphabet)]
     if streams.index_bits:
         encoded.append(huffman.encode(streams.distances, 2**streams.index_bits))

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from jaxcnn.config import Model, UserError, networks
+from jaxcnn.config.layers import check_patterns
 from jaxcnn.text import counted, shown
 from jaxcnn.weights import layout, names
 from jaxcnn.weights.layout import Leaf
@@ -83,7 +84,9 @@ def fit(
     if backbone is not None and not any(name.startswith(f"params/{head}/") for name in given):
         return _fit_backbone(given, backbone, initial, source=source, naming=naming, skip=skip)
     shapes = {key: value.shape for key, value in initial.items()}
-    _check_skip(skip, [key.split("/", 1)[1] for key in shapes])
+    paths = [key.split("/", 1)[1] for key in shapes]
+    what = f"parameter; a pattern must match a whole path, such as {paths[0]!r}"
+    check_patterns("config.init.skip", skip, paths, what, UserError)
     naming, leaves, found = _named(given, model, shapes, source, naming, head)
     rows: list[Row] = []
     arrays: dict[str, np.ndarray] = {}
@@ -130,20 +133,6 @@ def _fit_backbone(
     ]
     rows += [Row(key, "", LEFT_OUT, "not of the backbone") for key in sorted(own)]
     return Fitted(found.arrays, tuple(rows), found.naming)
-
-
-def _check_skip(skip: Sequence[str], paths: Sequence[str]) -> None:
-    """Refuse patterns that are none, or match nothing."""
-    for pattern in skip:
-        try:
-            found = any(re.fullmatch(pattern, path) for path in paths)
-        except re.error as error:
-            raise UserError(f"config.init.skip: {pattern!r:.200} is not a regular expression ({error})") from error
-        if not found:
-            raise UserError(
-                f"config.init.skip: {pattern!r:.200} matches no parameter; a pattern must match a whole path, such as "
-                f"{paths[0]!r}"
-            )
 
 
 def _named(

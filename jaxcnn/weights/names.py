@@ -154,29 +154,33 @@ def _torch_convnext(_: Model, ours: list[str]) -> _Pairs:
     yield from {"stem_conv": "features.0.0", "stem_ln": "features.0.1"}.items()
     yield from {"last_ln": "classifier.0", "classifier": "classifier.2"}.items()
     parts = {"depthwise": "block.0", "ln": "block.2", "expand": "block.3", "project": "block.5"}
-    for name in ours:
-        if name.startswith("down"):
-            before, part = name.removeprefix("down").split("_")
-            yield name, f"features.{2 * int(before) - 2}.{0 if part == 'ln' else 1}"
-        elif "/" in name:
-            block, part = name.removeprefix("block").split("/")
-            one, two = block.split("_")
-            stage, number = int(one), int(two)
-            yield name, f"features.{2 * stage - 1}.{number - 1}.{parts.get(part, part)}"
+    for name, stage, block, part in _convnext_stages(ours):
+        if block is None:
+            yield name, f"features.{2 * stage - 2}.{0 if part == 'ln' else 1}"
+        else:
+            yield name, f"features.{2 * stage - 1}.{block}.{parts.get(part, part)}"
 
 
 def _timm_convnext(_: Model, ours: list[str]) -> _Pairs:
     yield from {"stem_conv": "stem.0", "stem_ln": "stem.1", "last_ln": "head.norm", "classifier": "head.fc"}.items()
     parts = {"depthwise": "conv_dw", "ln": "norm", "expand": "mlp.fc1", "project": "mlp.fc2", "layer_scale": "gamma"}
+    for name, stage, block, part in _convnext_stages(ours):
+        if block is None:
+            yield name, f"stages.{stage - 1}.downsample.{0 if part == 'ln' else 1}"
+        else:
+            yield name, f"stages.{stage - 1}.blocks.{block}.{parts[part]}"
+
+
+def _convnext_stages(ours: list[str]) -> Iterator[tuple[str, int, int | None, str]]:
+    """Our modules of stages: name, stage from 1, block from 0 (None: what halves the image before), and part."""
     for name in ours:
         if name.startswith("down"):
-            before, part = name.removeprefix("down").split("_")
-            yield name, f"stages.{int(before) - 1}.downsample.{0 if part == 'ln' else 1}"
+            stage, part = name.removeprefix("down").split("_")
+            yield name, int(stage), None, part
         elif "/" in name:
-            block, part = name.removeprefix("block").split("/")
-            one, two = block.split("_")
-            stage, number = int(one), int(two)
-            yield name, f"stages.{stage - 1}.blocks.{number - 1}.{parts[part]}"
+            place, part = name.removeprefix("block").split("/")
+            stage, block = place.split("_")
+            yield name, int(stage), int(block) - 1, part
 
 
 def _timm_inverted(_: Model, ours: list[str]) -> _Pairs:

@@ -6,6 +6,7 @@ bits is cut by a filler, a weight that is zero.
 """
 
 import dataclasses
+import functools
 
 import numpy as np
 from jaxtyping import Float32, Int, Integer
@@ -36,6 +37,17 @@ class Shared:
     def alphabet(self) -> int:
         """The number of different codes, zero included."""
         return len(self.codebook) + 1
+
+    @functools.cached_property
+    def shortest(self) -> "Streams":
+        """The symbols of the fewest bits as Huffman words: every weight, or distances of some number of bits."""
+        tried = [dense(self), *(relative(self, bits) for bits in INDEX_BITS)]
+
+        def cost(streams: Streams) -> int:
+            of_distances = bits_of(streams.distances, 2**streams.index_bits) if streams.index_bits else 0
+            return bits_of(streams.codes, self.alphabet) + of_distances
+
+        return min(tried, key=cost)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,14 +106,3 @@ def bits_of(symbols: Int[np.ndarray, " n"], alphabet: int) -> int:
     """The bits of symbols as Huffman words."""
     counts = np.bincount(symbols, minlength=alphabet)
     return int(np.sum(counts * huffman.lengths_of(counts).astype(np.int64)))
-
-
-def shortest(array: Shared) -> Streams:
-    """The symbols of the fewest bits as Huffman words: every weight, or distances of some number of bits."""
-    tried = [dense(array), *(relative(array, bits) for bits in INDEX_BITS)]
-
-    def cost(streams: Streams) -> int:
-        of_distances = bits_of(streams.distances, 2**streams.index_bits) if streams.index_bits else 0
-        return bits_of(streams.codes, array.alphabet) + of_distances
-
-    return min(tried, key=cost)
