@@ -24,14 +24,14 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from jaxcnn import command
+from jaxcnn.command import network as chosen
 from jaxcnn.config import UserError
 from jaxcnn.machine import extras
-from jaxcnn.machine.paths import expand
 
 if TYPE_CHECKING:
     from jaxcnn.train.trained import Trained
 
-WORKDIR = command.define_path("workdir", None, "Folder of the run.")
+NETWORK = chosen.define()
 FORMAT = flags.DEFINE_enum("format", "safetensors", ["safetensors", "onnx", "stablehlo"], "Format of the file.")
 NAMES = flags.DEFINE_enum(
     "names",
@@ -44,35 +44,24 @@ FOLD = flags.DEFINE_boolean("fold", True, "onnx: BatchNorm becomes part of the c
 VERIFY = flags.DEFINE_boolean("verify", False, "onnx, stablehlo: run the file on a split, beside the run.")
 SPLIT = flags.DEFINE_enum("split", "val", ["train", "val", "test"], "The split for --verify.")
 DATA = command.define_path("data", "", "Where the data for --verify is now, if the run had it elsewhere.")
-CHECKPOINT = flags.DEFINE_string("checkpoint", "last", "The checkpoint: last, best (on validation) or a step.")
-WEIGHTS = flags.DEFINE_enum(
-    "weights", "", ["", "last", "ema"], "Weights of the step, or their average; default: the average if it is kept."
-)
 BATCH = 64  # of --verify
 
 
 def main() -> int:
     """Write the file; return the exit code."""
-    if not WORKDIR.value:
-        raise UserError("--workdir=<folder of a run> is missing")
+    folder = NETWORK.folder()
     kind, verify = FORMAT.value or "", VERIFY.value
     if kind == "safetensors" and verify:
         raise UserError("--verify runs a whole network: give --format=onnx or --format=stablehlo")
     needed = {"safetensors": ("safetensors",), "onnx": ("onnx", "onnxruntime") if verify else ("onnx",)}
     if kind in needed:
         extras.need(kind, f"--format={kind}", *needed[kind])
-    folder = expand(WORKDIR.value)
     default = f"{NAMES.value}.safetensors" if kind == "safetensors" else f"model.{kind}"
     out = pathlib.Path(OUT.value) if OUT.value else folder / default
-    if out.is_dir() or not out.parent.is_dir():
-        raise UserError(f"--out={out} cannot be written: {out if out.is_dir() else out.parent} is no place for a file")
+    chosen.check_place(out)
     if kind != "safetensors" and out.suffix != f".{kind}":
         raise UserError(f"--out={out}: the name of such a file must end with .{kind}")
-    from jaxcnn.train import trained
-
-    network, remarks = trained.load(folder, CHECKPOINT.value, WEIGHTS.value, 1)
-    for remark in remarks:
-        print(f"jaxcnn: {remark}")
+    network = NETWORK.load()
     if verify and network.spec.task.finds is not None:
         raise UserError(f"--verify compares outputs, which config.task.name={network.config.task.name!r} has not")
     what, how = _write(network, kind, out)

@@ -22,38 +22,29 @@ import pathlib
 from absl import flags
 
 from jaxcnn import command
+from jaxcnn.command import network as chosen
 from jaxcnn.config import UserError
-from jaxcnn.machine.paths import expand
 
-WORKDIR = command.define_path("workdir", None, "Folder of a run.")
+NETWORK = chosen.define()
 FILE = command.define_path("file", "", "A .onnx or .stablehlo file, in place of --workdir.")
 BATCHES = flags.DEFINE_list("batches", ["1", "8", "32", "256"], "Batch sizes.")
 SECONDS = flags.DEFINE_float("seconds", 3.0, "Time for each batch size, at least 20 calls.", lower_bound=0.0)
 THREADS = flags.DEFINE_integer("threads", 0, "Cores to use; 0: all. Linux.", lower_bound=0)
-CHECKPOINT = flags.DEFINE_string("checkpoint", "last", "The checkpoint: last, best (on validation) or a step.")
-WEIGHTS = flags.DEFINE_enum(
-    "weights", "", ["", "last", "ema"], "Weights of the step, or their average; default: the average if it is kept."
-)
 OUT = command.define_path("out", "", "Also write the figures to this JSON file.")
 MOST_BATCH = 2**16
 
 
 def main() -> int:
     """Time what the flags say; return the exit code."""
-    if bool(WORKDIR.value) == bool(FILE.value):
+    if bool(NETWORK.workdir.value) == bool(FILE.value):
         raise UserError("say what to time: --workdir=<folder of a run> or --file=<file of jaxcnn.export>")
     if not all(text.isdecimal() and 0 < int(text) <= MOST_BATCH for text in BATCHES.value or [""]):
         raise UserError(f"--batches={','.join(BATCHES.value)}: batch sizes are numbers from 1 to {MOST_BATCH}")
     _limit(THREADS.value)
     from jaxcnn.deploy import latency, runtimes
 
-    if WORKDIR.value:
-        from jaxcnn.train import trained
-
-        network, remarks = trained.load(expand(WORKDIR.value), CHECKPOINT.value, WEIGHTS.value, 1)
-        for remark in remarks:
-            print(f"jaxcnn: {remark}")
-        runtime = runtimes.of_run(network)
+    if NETWORK.workdir.value:
+        runtime = runtimes.of_run(NETWORK.load())
     else:
         runtime = runtimes.of_file(pathlib.Path(FILE.value), THREADS.value)
     answered: list[float | None] = []

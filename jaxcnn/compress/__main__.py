@@ -19,10 +19,10 @@ import pathlib
 from absl import flags
 
 from jaxcnn import command
+from jaxcnn.command import network as chosen
 from jaxcnn.config import UserError
-from jaxcnn.machine.paths import expand
 
-WORKDIR = command.define_path("workdir", None, "Folder of the run.")
+NETWORK = chosen.define()
 METHOD = flags.DEFINE_enum("method", "deep", ["deep"], "deep: shared values, relative indices and Huffman words.")
 OUT = command.define_path("out", "", "The file; default: <checkpoint's step>.jxc in the workdir.")
 CHECK = command.define_path("check", "", "Measure this file instead of writing one.")
@@ -31,40 +31,33 @@ DATA = command.define_path("data", "", "Where the data is now, if the run had it
 CONVOLUTION = flags.DEFINE_integer("conv_bits", 8, "Bits of the values of a convolution.", lower_bound=1)
 DENSE = flags.DEFINE_integer("dense_bits", 5, "Bits of the values of a dense layer.", lower_bound=1)
 LAYERS = flags.DEFINE_multi_string("layer_bits", [], "Bits of some layers: <pattern of the whole path>=<bits>.")
-CHECKPOINT = flags.DEFINE_string("checkpoint", "last", "The checkpoint: last, best (on validation) or a step.")
-WEIGHTS = flags.DEFINE_enum(
-    "weights", "", ["", "last", "ema"], "Weights of the step, or their average; default: the average if it is kept."
-)
 DEVICES = flags.DEFINE_integer("devices", 1, "How many local devices to use; 0: all.", lower_bound=0)
 
 
 def main() -> int:
     """Compress or measure; return the exit code."""
-    if not WORKDIR.value:
-        raise UserError("--workdir=<folder of a run> is missing")
+    folder = NETWORK.folder()
     if CHECK.value and OUT.value:
         raise UserError("--check measures a file, and --out writes one; give one of them")
     from jaxcnn.compress import deep
-    from jaxcnn.train import assess, trained, workdir
+    from jaxcnn.train import assess, workdir
     from jaxcnn.weights import files
 
     bits = deep.Bits(CONVOLUTION.value, DENSE.value, tuple(map(_layer_bits, LAYERS.value)))
     for flag, number in (("conv_bits", bits.convolution), ("dense_bits", bits.dense), *bits.layers):
         if not 1 <= number <= deep.MOST_BITS:
             raise UserError(f"--{flag}={number:g}: bits of shared values are 1 to {deep.MOST_BITS}")
-    folder = expand(WORKDIR.value)
     arrays = files.read(pathlib.Path(CHECK.value))[0] if CHECK.value else {}
-    network, remarks = trained.load(folder, CHECKPOINT.value, WEIGHTS.value, DEVICES.value)
+    network = NETWORK.load(DEVICES.value)
     split, notes = assess.open_split(network, folder, SPLIT.value or "val", DATA.value)
-    for line in (*remarks, *notes):
-        print(f"jaxcnn: {line}")
+    for note in notes:
+        print(f"jaxcnn: {note}")
     if CHECK.value:
         figures = deep.with_arrays(network, arrays).evaluate(split)
         print(f"{CHECK.value} on {split.description}:", *network.spec.task.evaluation.describe(figures), sep="\n")
         return 0
     out = pathlib.Path(OUT.value) if OUT.value else folder / f"{network.step}.jxc"
-    if out.is_dir() or not out.parent.is_dir():
-        raise UserError(f"--out={out} cannot be written: {out if out.is_dir() else out.parent} is no place for a file")
+    chosen.check_place(out)
     rows, layers = deep.compress(network, split, out, bits, lambda line: print(f"jaxcnn: {line}", flush=True))
     if not any(layer.live < layer.weights for layer in layers):
         print("jaxcnn: no weight is zero; train with --config.prune.sparsity=0.9, which saves most")

@@ -22,11 +22,11 @@ from typing import Any
 from absl import flags
 
 from jaxcnn import command
+from jaxcnn.command import network as chosen
 from jaxcnn.config import UserError
 from jaxcnn.machine import extras
-from jaxcnn.machine.paths import expand
 
-WORKDIR = command.define_path("workdir", None, "Folder of the run.")
+NETWORK = chosen.define()
 HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to listen on; 0.0.0.0: all, which lets others in.")
 PORT = flags.DEFINE_integer("port", 8000, "Port; 0: a free one.", lower_bound=0, upper_bound=65535)
 MOST = flags.DEFINE_integer("batch", 32, "Most images in a batch.", lower_bound=1, upper_bound=1024)
@@ -35,26 +35,18 @@ REQUESTS = flags.DEFINE_integer("max_requests", 256, "Most requests under way at
 BYTES = flags.DEFINE_float("max_mib", 16.0, "Most MiB of an image.", lower_bound=0.001)
 MEGAPIXELS = flags.DEFINE_float("max_megapixels", 50.0, "Most megapixels of an image.", lower_bound=0.001)
 SECONDS = flags.DEFINE_float("body_seconds", 10.0, "Seconds in which an image must arrive.", lower_bound=0.01)
-CHECKPOINT = flags.DEFINE_string("checkpoint", "last", "The checkpoint: last, best (on validation) or a step.")
-WEIGHTS = flags.DEFINE_enum(
-    "weights", "", ["", "last", "ema"], "Weights of the step, or their average; default: the average if it is kept."
-)
 TOKEN = "JAXCNN_SERVE_TOKEN"
 SPARE_CONNECTIONS = 64  # for health and metrics while requests are refused
 
 
 def main() -> int:
     """Serve until a signal; return the exit code."""
-    if not WORKDIR.value:
-        raise UserError("--workdir=<folder of a run> is missing")
+    NETWORK.folder()  # else refused before anything is imported
     extras.need("serve", "jaxcnn.serve")
     from jaxcnn.serve.app import Interface, Limits
     from jaxcnn.serve.service import Service
-    from jaxcnn.train import trained
 
-    network, remarks = trained.load(expand(WORKDIR.value), CHECKPOINT.value, WEIGHTS.value, 1)
-    for remark in remarks:
-        print(f"jaxcnn: {remark}")
+    network = NETWORK.load()
     service = Service(network, MOST.value or 1, MEGAPIXELS.value or 1.0)
     command.interrupts().enter("compile")
     service.warm_up()

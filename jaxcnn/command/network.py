@@ -1,0 +1,61 @@
+"""The flags that choose the trained network of a run, alike in the commands that do something with one."""
+
+import dataclasses
+import pathlib
+from typing import TYPE_CHECKING, Any
+
+from absl import flags
+
+from jaxcnn import command
+from jaxcnn.config import UserError
+
+if TYPE_CHECKING:
+    from jaxcnn.train.trained import Trained
+
+flags.disclaim_key_flags()  # flags defined here belong to the command, and its --help shows them
+
+
+@dataclasses.dataclass(frozen=True)
+class Chosen:
+    """The flags --workdir, --checkpoint and --weights."""
+
+    workdir: Any
+    checkpoint: Any
+    weights: Any
+
+    def folder(self) -> pathlib.Path:
+        """The folder of the run. Raises UserError if none is given."""
+        if not self.workdir.value:
+            raise UserError("--workdir=<folder of a run> is missing")
+        return pathlib.Path(self.workdir.value)
+
+    def load(self, devices: int = 1) -> "Trained":
+        """The network, on so many devices (0: all); programs that earlier commands kept are used. Prints its remarks.
+
+        Raises:
+          UserError: there is no such network, or its files are damaged.
+        """
+        from jaxcnn.learn import executables
+        from jaxcnn.train import trained
+
+        executables.keep()
+        network, remarks = trained.load(self.folder(), self.checkpoint.value, self.weights.value, devices)
+        for remark in remarks:
+            print(f"jaxcnn: {remark}")
+        return network
+
+
+def define() -> Chosen:
+    """Define the flags."""
+    weights = "Weights of the step, or their average; default: the average if it is kept."
+    return Chosen(
+        command.define_path("workdir", None, "Folder of the run."),
+        flags.DEFINE_string("checkpoint", "last", "The checkpoint: last, best (on validation) or a step."),
+        flags.DEFINE_enum("weights", "", ["", "last", "ema"], weights),
+    )
+
+
+def check_place(out: pathlib.Path) -> None:
+    """Refuse an --out where no file can be, before any work is done."""
+    if out.is_dir() or not out.parent.is_dir():
+        raise UserError(f"--out={out} cannot be written: {out if out.is_dir() else out.parent} is no place for a file")
