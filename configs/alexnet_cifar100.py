@@ -5,7 +5,7 @@
 Ashraf et al. give no figure for this pair.
 
 Variants: `:paper` is the paper's batch size and learning rate, `:strong` what the strongest published recipes have, for
-a GPU (`recipes.strong`; not measured yet), `:cores` 60 epochs for two CPU cores (`recipes.alexnet_cores`), `:smoke` the
+a GPU (`recipes.strong`; not measured yet), `:cores` 40 epochs for two CPU cores (`recipes.alexnet_cores`), `:smoke` the
 same code path in seconds, also as `:strong+smoke`.
 """
 
