@@ -181,7 +181,7 @@ def _predict() -> int:
             if "error" in result:
                 print(f"{shown(result['file'])}: unreadable: {shown(result['error'])}")
             else:
-                print(f"{shown(result['file'])}: {predict.in_words(result)}")
+                print(f"{shown(result['file'])}: {predict.in_words(result, network.spec.task.finds)}")
     return 0
 
 

@@ -9,9 +9,10 @@ from PIL import Image
 
 from jaxcnn import config as configs
 from jaxcnn.config import UserError
-from jaxcnn.data import boxes, decode, memory, run_length
+from jaxcnn.data import boxes, decode, memory
 from jaxcnn.data.source import open_splits
 from jaxcnn.doctor import data as doctor
+from jaxcnn.tasks import run_length
 
 REAL = pathlib.Path(__file__).parents[2] / "shared" / "data" / "sets"
 SIDES = {"a": (40, 60), "b": (60, 40)}  # height, width

@@ -13,6 +13,7 @@ NETWORKS = (
     *("mobilenet_v2", "efficientnet_b0", "efficientnet_lite0", "squeezenet1_0", "squeezenet1_1", "convnext_tiny"),
     *("cnn", "airbench", "airbench_residual"),
     *("yolo_cnn", "yolo_resnet18", "yolo_resnet50"),
+    *("unet", "unet_resnet18", "unet_resnet50"),
 )
 
 
@@ -46,7 +47,9 @@ class Model:
 class Task:
     """What the network learns (`jaxcnn.tasks`)."""
 
-    name: Literal["classification", "multilabel", "regression", "detection"] = "classification"  # the kind of answer
+    name: Literal["classification", "multilabel", "regression", "detection", "segmentation"] = (
+        "classification"  # the kind of answer
+    )
     loss: Annotated[str, Open("losses", optional=True)] = ""  # in place of the task's own
     evaluation: Annotated[str, Open("evaluations", optional=True)] = ""  # more figures, or others
     class_weights: Literal["none", "auto"] = "none"  # auto: inverse frequency with mean 1; not for regression
@@ -60,6 +63,7 @@ class Task:
     most_boxes: Annotated[Positive, AtMost(10000)] = 128  # detection: places for the boxes of an image
     most_found: Annotated[Positive, AtMost(1000)] = 100  # detection: boxes found in an image, as for COCO's AP
     most_overlap: Annotated[AboveZero, AtMost(1.0)] = 0.65  # detection: of two found boxes of a class
+    dice_share: Fraction = 0.0  # (traced) segmentation: share of the soft Dice loss; cross-entropy has the rest
 
 
 @dataclasses.dataclass(frozen=True)

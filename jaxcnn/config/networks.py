@@ -12,7 +12,11 @@ CIFAR_RESNET = ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110")
 SQUEEZENET = ("squeezenet1_0", "squeezenet1_1")
 INVERTED = ("efficientnet_lite0", "mobilenet_v2")  # of inverted residual blocks
 DETECTORS = ("yolo_cnn", "yolo_resnet18", "yolo_resnet50")  # of config.task.name="detection"
-BACKBONES = {"yolo_resnet18": "resnet18", "yolo_resnet50": "resnet50"}  # of detectors, in form="imagenet"
+SEGMENTERS = ("unet", "unet_resnet18", "unet_resnet50")  # of config.task.name="segmentation"
+BACKBONES = {  # the network for classification with these layers, in form="imagenet"
+    **{"yolo_resnet18": "resnet18", "yolo_resnet50": "resnet50"},
+    **{"unet_resnet18": "resnet18", "unet_resnet50": "resnet50"},
+}
 OPTIONS: dict[str, tuple[str, ...]] = {  # besides those
     "airbench": (),
     "airbench_residual": (),
@@ -21,8 +25,8 @@ OPTIONS: dict[str, tuple[str, ...]] = {  # besides those
     **dict.fromkeys(("efficientnet_b0", "convnext_tiny"), ("form", "stochastic_depth")),
     **dict.fromkeys(INVERTED, ("form", "stochastic_depth", *ATTENTION)),
     **dict.fromkeys(SQUEEZENET, ("form", *ATTENTION)),
-    "yolo_cnn": (),
-    **dict.fromkeys(DETECTORS[1:], ("zero_init_residual", "shortcut", "stochastic_depth")),
+    **dict.fromkeys(("yolo_cnn", "unet"), ()),
+    **dict.fromkeys(BACKBONES, ("zero_init_residual", "shortcut", "stochastic_depth")),
     **dict.fromkeys(RESNET, ("form", "zero_init_residual", "last_stride", "shortcut", "stochastic_depth", *ATTENTION)),
     **dict.fromkeys(CIFAR_RESNET, ("zero_init_residual", "stochastic_depth", *ATTENTION)),
     **dict.fromkeys(VGG, ("form", "head", "batch_norm", *ATTENTION)),
@@ -63,7 +67,7 @@ def unread(model: Model) -> list[str]:
 
 
 def backbone_of(model: Model) -> Model | None:
-    """The network for classification that a detector has as its backbone; None for other networks."""
+    """The network for classification that another one has as its backbone; None for networks without."""
     name = BACKBONES.get(model.name)
     return None if name is None else dataclasses.replace(model, name=name, form="imagenet")
 

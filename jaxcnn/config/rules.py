@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Iterator
 from typing import Any, get_type_hints
 
-from jaxcnn.config import detection, networks, open_names, ranges
+from jaxcnn.config import networks, open_names, places, ranges
 from jaxcnn.config.fields import Config, Init, Model, Optim, Prune, Task
 
 OF_OUR_OPTIMIZERS = ("momentum", "nesterov", "beta2", "epsilon", "trust_coefficient", "newton_schulz_steps")
@@ -47,7 +47,7 @@ def _impossible(config: Config) -> list[str]:
             f"config.model.head={model.head!r} is for form='cifar'; form={model.form!r} has its own hidden layers",
         )
     wrong += _impossible_task(config.task, optim)
-    wrong += detection.mistakes(config)
+    wrong += places.mistakes(config)
     need(
         not (config.task.teacher and augment.small_sides),
         "config.task.teacher needs images of one size; leave config.augment.small_sides out",

@@ -6,14 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float32, Int, UInt8
 
 import jaxcnn.config as config
 from jaxcnn.config import UserError
-from jaxcnn.data import boxes, files
+from jaxcnn.data import boxes, files, label_maps
 from jaxcnn.data.boxes import Objects
 from jaxcnn.data.encoded import open_encoded, sizes_of
 from jaxcnn.data.examples import Examples, Source
+from jaxcnn.tasks.segmentation import VOID
 from jaxcnn.text import counted
 
 SLACK = 1.0  # pixels that a box may reach outside its image, since formats round; it is cut off there
@@ -49,6 +50,8 @@ def source(
     classes: tuple[str, ...],
     data: config.Data,
     notes: tuple[str, ...] = (),
+    *,
+    maps: bool = False,
 ) -> Source:
     """The source of annotated images.
 
@@ -59,15 +62,19 @@ def source(
       classes: names of the classes.
       data: the group `config.data`.
       notes: remarks for the user.
+      maps: give label maps of the outlines of objects, with class 0 where there is none, in place of boxes.
     """
 
     def open_split(split: str) -> Examples:
-        return _open(f"{title} {split}", root, splits[split], classes, data)
+        return _open(f"{title} {split}", root, splits[split], classes, data, maps)
 
-    return Source(title, classes, tuple(splits), open_split, notes, undivided=tuple(splits) == ("train",))
+    classes_of_all = (label_maps.BACKGROUND, *classes) if maps else classes
+    return Source(title, classes_of_all, tuple(splits), open_split, notes, undivided=tuple(splits) == ("train",))
 
 
-def _open(title: str, root: Path, pictures: Sequence[Picture], classes: tuple[str, ...], data: config.Data) -> Examples:
+def _open(
+    title: str, root: Path, pictures: Sequence[Picture], classes: tuple[str, ...], data: config.Data, maps: bool
+) -> Examples:
     if data.on_error == "raise":
         missing = [each.path for each in pictures if files.state(os.path.join(root, each.path)) == (-1, -1)]
         if missing:
@@ -78,27 +85,58 @@ def _open(title: str, root: Path, pictures: Sequence[Picture], classes: tuple[st
             )
     encoded = files.encoded_files(title, root, [each.path for each in pictures], range(len(pictures)))
     sizes = sizes_of(encoded, data)
-    present = sizes[sizes.any(axis=1)]
-    if not data.image_size and len(present) and (present != present[0]).any():
-        raise UserError(
-            f"images of {title} differ in size; set config.data.image_size to the side of a square, with "
-            "config.data.resize='pad' to keep their proportions"
-        )
-    if data.image_size and data.resize == "crop":
+    check_one_size(title, sizes, data)
+    if data.image_size and data.resize == "crop" and not maps:
         raise UserError(f"config.data.resize='crop' would cut boxes of {title} off; set it to 'pad' (or 'stretch')")
     found, problems = [], list[str]()
     for number, (height, width) in zip(encoded.labels, sizes, strict=True):
         objects, wrong = sound(pictures[number], int(height), int(width), classes)
+        if maps:
+            objects, unpainted = _outlined(pictures[number].path, objects, int(height), int(width))
+            wrong += unpainted
         found.append(objects)
         problems += wrong
     if problems and data.on_error == "raise":
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise UserError(f"{title}: {problems[0]}{more}; {_ADVICE}")
     frames = np.array([boxes.frame_of(int(h), int(w), data.image_size, data.resize) for h, w in sizes], np.float32)
-    rows = boxes.records(found, frames.reshape(-1, 4))
+    rows = _maps(found, sizes, frames, data.image_size) if maps else boxes.records(found, frames.reshape(-1, 4))
     notes = [_left_out(title, problems)] if problems else []
     examples = open_encoded(dataclasses.replace(encoded, labels=rows, notes=tuple(notes)), data)
     return dataclasses.replace(examples, problems=tuple(problems))
+
+
+def check_one_size(title: str, sizes: Int[np.ndarray, "n 2"], data: config.Data) -> None:
+    """Raise UserError if images differ in height or width and are not resized; those of 0 are left out."""
+    present = sizes[sizes.any(axis=1)]
+    if not data.image_size and len(present) and (present != present[0]).any():
+        raise UserError(
+            f"images of {title} differ in size; set config.data.image_size to the side of a square, with "
+            "config.data.resize='pad' to keep their proportions"
+        )
+
+
+def _outlined(path: str, objects: Objects, height: int, width: int) -> tuple[Objects, list[str]]:
+    """The objects of an image that have an outline, and a line for each other one."""
+    wrong: dict[int, str] = {}
+    for place, outline in enumerate(objects.outlines):
+        try:
+            label_maps.mask_of(outline, height, width)
+        except ValueError as error:
+            wrong[place] = f"{path}: an object of class {objects.labels[place]} cannot be painted: {error}"
+    return objects.only(np.array([place not in wrong for place in range(len(objects.labels))], bool)), [*wrong.values()]
+
+
+def _maps(
+    found: Sequence[Objects], sizes: Int[np.ndarray, "n 2"], frames: Float32[np.ndarray, "n 4"], side: int
+) -> UInt8[np.ndarray, "n h w"]:
+    """The label maps of all images, at the size that the network gets."""
+    shape = (side, side) if side else tuple(sizes.max(axis=0, initial=0).tolist())
+    maps = np.full((len(found), *shape), VOID, np.uint8)
+    for place, (objects, (height, width), frame) in enumerate(zip(found, sizes.tolist(), frames, strict=True)):
+        if height:
+            maps[place] = label_maps.fitted(label_maps.painted(objects, height, width), frame, side)
+    return maps
 
 
 def _left_out(title: str, problems: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ from jaxtyping import Num, Shaped, UInt8, UInt64
 import jaxcnn.config as config
 from jaxcnn.config import UserError
 from jaxcnn.config.ranges import INT32
-from jaxcnn.data import content
+from jaxcnn.data import content, label_maps
 from jaxcnn.data.examples import Examples, Indices, Pixels, Source
 from jaxcnn.data.pixels import resized
 from jaxcnn.data.remarks import centre_square
@@ -75,8 +75,14 @@ def _resized(examples: Examples, data: config.Data) -> Examples:
             images[place] = resized(image, size, data.resize)
         return images
 
+    labels = examples.labels
+    if labels.ndim == 3 and labels.shape[1:] == (height, width):
+        labels = label_maps.refitted(labels, size, data.resize)
     notes = centre_square("the set", data, np.tile((height, width), (len(examples.labels), 1)), len(examples.labels))
-    return dataclasses.replace(examples, image_shape=(size, size, channels), read=read, notes=(*examples.notes, *notes))
+    notes = [*examples.notes, *notes]
+    return dataclasses.replace(
+        examples, labels=labels, image_shape=(size, size, channels), read=read, notes=tuple(notes)
+    )
 
 
 _SYNTHETIC = re.compile(

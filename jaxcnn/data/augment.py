@@ -19,7 +19,7 @@ from jaxcnn.config import UserError
 from jaxcnn.data import image_ops, mixing, policy
 from jaxcnn.data.batch import Batch
 from jaxcnn.machine import plugins
-from jaxcnn.tasks.moving import Movable, Move
+from jaxcnn.tasks.moving import COORDINATE_BITS, Movable, Move
 from jaxcnn.tasks.task import Targets
 
 Keys = Key[Array, " b"]
@@ -164,17 +164,18 @@ def _moves(
     `sides` are height and width.
     """
 
+    width = sides[1]
+
     def zoom(key: Key[Array, ""]) -> Move:
-        matrix = image_ops.zoom_matrix(jax.random.fold_in(key, Draw.ZOOM), config.zoom, sides)
-        return Move.of_matrix(matrix, image_ops.COORDINATE_BITS)
+        return Move.of_matrix(image_ops.zoom_matrix(jax.random.fold_in(key, Draw.ZOOM), config.zoom, sides))
 
     def crop_and_flip(key: Key[Array, ""], flipped: Bool[Array, ""]) -> Move:
-        move = Move(jnp.ones(2), jnp.zeros(2))
+        top = left = jnp.zeros((), jnp.int32)
         if config.crop != "none":
-            first = image_ops.crop_shift(jax.random.fold_in(key, Draw.CROP), config.crop_padding)
-            move = Move(jnp.ones(2), -first[::-1].astype(jnp.float32))
-        mirrored = move.then(Move(jnp.array([-1.0, 1.0]), jnp.array([sides[1], 0], jnp.float32)))
-        return jax.tree.map(lambda one, other: jnp.where(flipped, one, other), mirrored, move)
+            top, left = image_ops.crop_shift(jax.random.fold_in(key, Draw.CROP), config.crop_padding)
+        across = jnp.where(flipped, -1, 1)
+        matrix = jnp.array([[across, 0, jnp.where(flipped, width + left, left)], [0, 1, top]])
+        return Move.of_matrix(matrix.astype(jnp.int32) << COORDINATE_BITS)
 
     if config.zoom:
         yield jax.vmap(zoom)(keys)

@@ -1,6 +1,7 @@
 """Objects in images, as a source reads them, and the records that are made of them (`jaxcnn.tasks.box_records`)."""
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,16 +26,19 @@ class Objects:
       labels: class numbers.
       crowd: regions of many objects, or of objects that do not count: neither learnt nor measured.
       area: of the object in pixels; of its box where nothing else is known.
+      outlines: the segmentation of each, in COCO's form; empty if there are none.
     """
 
     corners: Corners
     labels: Int64[np.ndarray, " k"]
     crowd: Bool[np.ndarray, " k"]
     area: Float64[np.ndarray, " k"]
+    outlines: tuple[Any, ...] = ()
 
     def only(self, kept: Bool[np.ndarray, " k"]) -> "Objects":
         """Some of them."""
-        return Objects(self.corners[kept], self.labels[kept], self.crowd[kept], self.area[kept])
+        outlines = tuple(itertools.compress(self.outlines, kept.tolist()))
+        return Objects(self.corners[kept], self.labels[kept], self.crowd[kept], self.area[kept], outlines)
 
 
 def areas(corners: Corners) -> Float64[np.ndarray, " k"]:

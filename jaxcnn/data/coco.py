@@ -10,16 +10,17 @@ import numpy as np
 
 import jaxcnn.config as config
 from jaxcnn.config import UserError
-from jaxcnn.data import annotated, layout, run_length
+from jaxcnn.data import annotated, layout
 from jaxcnn.data.annotated import Picture
 from jaxcnn.data.boxes import Objects
 from jaxcnn.data.examples import Source
 from jaxcnn.machine import json_text
 from jaxcnn.machine.paths import expand
+from jaxcnn.tasks import run_length
 
 
-def open_coco(argument: str, data: config.Data) -> Source:
-    """Images with boxes from files in COCO's form.
+def open_coco(argument: str, data: config.Data, task: str = "detection") -> Source:
+    """Images with boxes from files in COCO's form; for the task "segmentation", with maps painted from the outlines.
 
     A folder has a file for each split, such as annotations/instances_train2017.json, there or in its folder
     `annotations`; a single file is the training split and divided by itself. Images lie beside them, in a folder
@@ -47,7 +48,7 @@ def open_coco(argument: str, data: config.Data) -> Source:
     for split, tree in trees.items():
         folder = _images(root, found[split], tree)
         splits[split] = _pictures(tree, Path(os.path.relpath(folder, root)), numbers, f"{title} {found[split].name}")
-    return annotated.source(title, root, splits, names, data)
+    return annotated.source(title, root, splits, names, data, maps=task == "segmentation")
 
 
 def _files(root: Path, title: str) -> dict[str, Path]:
@@ -147,7 +148,7 @@ def _pictures(tree: dict[str, Any], folder: Path, numbers: dict[int, int], title
 
 def _objects(found: list[dict[str, Any]], numbers: dict[int, int], wrong: list[str]) -> tuple[Objects, tuple[str, ...]]:
     """The objects of one image and what messages call them; `wrong` gets a line for each that is no object."""
-    corners, labels, crowd, area, names = [], [], [], [], []
+    corners, labels, crowd, area, names, outlines = [], [], [], [], [], []
     lowest, highest = min(numbers), max(numbers)
     for annotation in found:
         name = f"annotation {annotation.get('id', '?')}"
@@ -168,11 +169,13 @@ def _objects(found: list[dict[str, Any]], numbers: dict[int, int], wrong: list[s
         crowd.append(bool(annotation.get("iscrowd", 0)))
         area.append(covered)
         names.append(name)
+        outlines.append(annotation.get("segmentation"))
     return Objects(
         np.array(corners, np.float64).reshape(-1, 4),
         np.array(labels, np.int64),
         np.array(crowd, bool),
         np.array(area, np.float64),
+        tuple(outlines),
     ), tuple(names)
 
 

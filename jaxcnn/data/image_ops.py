@@ -12,13 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float32, Int, Int32, Key, Shaped, UInt8
 
+from jaxcnn.tasks.moving import COORDINATE_BITS, nearest
+
 Image = Shaped[Array, "h w c"]  # of any type
 Pixels = Int32[Array, "h w c"]
 Factor = Int32[Array, ""]  # in units of 2^-FACTOR_BITS
 Table = Int32[Array, "c 256"]
 Pair = Int32[Array, "2"]
 
-COORDINATE_BITS = 16  # fraction bits of an image coordinate, as in Pillow
 FACTOR_BITS = 12  # fraction bits of a blend factor
 FINE = 64  # steps per pixel value in colour jitter
 LARGEST_FACTOR = 31.0  # of colour jitter; 31 * 2^FACTOR_BITS * 255 * FINE just fits into int32
@@ -221,21 +222,8 @@ def blend(image: Pixels, other: Int32[Array, "..."], factor: Factor, highest: in
 
 
 def affine_nearest(image: Image, matrix: Int32[Array, "2 3"]) -> Image:
-    """Affine transform with nearest-pixel sampling; 0 outside the image, as in torchvision and Pillow.
-
-    Args:
-      image: sides below 2^15.
-      matrix: in units of 2^-COORDINATE_BITS; maps (x, y, 1) in the output to (x, y) in the input, in
-        pixels from the top left corner, so the centre of the first pixel is (1/2, 1/2).
-    """
-    height, width, _ = image.shape
-    start = matrix[:, 2] + ((matrix[:, 0] + matrix[:, 1]) >> 1)  # input place of the first pixel's centre
-    x, y = jnp.arange(width), jnp.arange(height)[:, None]
-    column = (start[0] + matrix[0, 0] * x + matrix[0, 1] * y) >> COORDINATE_BITS
-    row = (start[1] + matrix[1, 0] * x + matrix[1, 1] * y) >> COORDINATE_BITS
-    inside = _within(row, height) & _within(column, width)
-    sampled = image[jnp.clip(row, 0, height - 1), jnp.clip(column, 0, width - 1)]
-    return jnp.where(inside[..., None], sampled, jnp.zeros((), image.dtype))
+    """`moving.nearest` with 0 outside the image, as in torchvision and Pillow."""
+    return nearest(image, matrix, outside=0)
 
 
 def autocontrast_table(image: Pixels) -> Table:

@@ -75,8 +75,9 @@ def check(data: Any) -> Arrays:
     Args:
       data: (images, labels) for training, or a mapping of "train", "val" and "test" to such pairs, with "class_names"
         if wanted. Images are uint8, uint16 or floats [N, H, W, C] or [N, H, W]; labels are class numbers [N], counted
-        from 0, or class names [N], or columns of numbers [N, K] for several labels or regression; or, for detection, a
-        list of mappings (`boxes.of_mappings`). NumPy, JAX and PyTorch arrays are accepted.
+        from 0, or class names [N], or columns of numbers [N, K] for several labels or regression, or integers
+        [N, H, W] for segmentation; or, for detection, a list of mappings (`boxes.of_mappings`). NumPy, JAX and PyTorch
+        arrays are accepted.
 
     Raises:
       UserError: something else was given.
@@ -97,6 +98,11 @@ def check(data: Any) -> Arrays:
 def _are_boxes(labels: Any) -> bool:
     """Whether there is a mapping for each image, as for detection."""
     return isinstance(labels, list | tuple) and len(labels) > 0 and all(isinstance(each, Mapping) for each in labels)
+
+
+def _are_maps(labels: np.ndarray) -> bool:
+    """Whether there is a class for each pixel, as for segmentation."""
+    return labels.ndim == 3 and labels.dtype.kind in "iu"
 
 
 def know(arrays: Arrays) -> None:
@@ -186,10 +192,10 @@ def _labels(
     for name, array in labels.items():
         if array.ndim == 2 and array.shape[1] == 1:
             labels[name] = array = array[:, 0]
-        if array.ndim not in (1, 2) or array.dtype.kind not in "iufbUSO":
+        if not (array.ndim in (1, 2) or _are_maps(array)) or array.dtype.kind not in "iufbUSO":
             raise UserError(
                 f"data[{name!r}] labels are {array.dtype} of shape {array.shape}, but must be class numbers, counted "
-                "from 0, or class names: [N]; or columns of numbers: [N, K]"
+                "from 0, or class names: [N]; columns of numbers: [N, K]; or, for segmentation, integers [N, H, W]"
             )
     if all(array.dtype.kind in "iufb" for array in labels.values()):
         return labels, () if names is None else tuple(map(str, names))

@@ -209,10 +209,11 @@ def _image_shape(array: _Array, data: config.Data) -> tuple[int, int, int, int]:
 
 def _labels(path: Path, array: _Array) -> np.ndarray:
     shape = array.shape[:1] if len(array.shape) == 2 and array.shape[1] == 1 else array.shape
-    if not 1 <= len(shape) <= 2 or array.dtype.kind not in "iufb":
+    if not (1 <= len(shape) <= 2 or (len(shape) == 3 and array.dtype.kind in "iu")) or array.dtype.kind not in "iufb":
         raise UserError(
             f"{array.what} is {array.dtype} of shape {shape}, but labels must be class numbers: integers [N], counted "
-            "from 0; or columns of numbers [N, K], for config.task.name='multilabel' or 'regression'"
+            "from 0; columns of numbers [N, K], for config.task.name='multilabel' or 'regression'; or integers "
+            "[N, H, W] for 'segmentation'"
         )
     return _load(path, array).reshape(shape)
 

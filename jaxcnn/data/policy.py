@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Array, Int32, Key, UInt8
 
 from jaxcnn.data import image_ops
+from jaxcnn.tasks.moving import COORDINATE_BITS
 
 OPERATIONS = (
     "identity", "autocontrast", "equalize", "rotate", "solarize", "color", "posterize",
@@ -185,7 +186,7 @@ def setting(name: str, amount: float, height: int, width: int) -> Setting:
     blended = name in _BLENDED_WITH
     inverted = {"invert": 0, "solarize": math.ceil(amount - 1e-9)}
     return Setting(
-        matrix=np.round(matrix * (1 << image_ops.COORDINATE_BITS)).astype(np.int32),
+        matrix=np.round(matrix * (1 << COORDINATE_BITS)).astype(np.int32),
         stretch=np.int32({"autocontrast": 1, "equalize": 2}.get(name, 0)),
         invert_from=np.int32(inverted.get(name, 256)),
         kept_bits=np.int32(256 - (1 << (8 - round(amount))) if name == "posterize" else 255),

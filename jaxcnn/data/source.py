@@ -10,13 +10,14 @@ import numpy as np
 import jaxcnn.config as config
 from jaxcnn.config import UserError, convert
 from jaxcnn.config.rules import HELD_OUT
-from jaxcnn.data import automatic, content, holdout, memory, slices
+from jaxcnn.data import automatic, content, holdout, label_maps, memory, slices
 from jaxcnn.data.arrays import open_digits, open_synthetic
 from jaxcnn.data.batch import Split
 from jaxcnn.data.coco import open_coco
 from jaxcnn.data.examples import Examples, Hashes, Source
 from jaxcnn.data.folder import open_folder
 from jaxcnn.data.manifest import open_manifest
+from jaxcnn.data.masks import open_masks
 from jaxcnn.data.npz import open_npz
 from jaxcnn.data.own import open_own
 from jaxcnn.data.selection import Selection
@@ -39,8 +40,10 @@ SOURCES: dict[str, Callable[[str, config.Data], Source]] = {
     "yolo": open_yolo,
     "voc": open_voc,
     "shapes": open_shapes,
+    "masks": open_masks,
     memory.KIND: memory.open_arrays,
 }
+OF_TASK: dict[str, Callable[[str, config.Data, str], Source]] = {"csv": open_manifest, "coco": open_coco}
 WITH_BOXES = ("coco", "yolo", "voc", "shapes")
 _VALIDATION = ("validation", "val", "valid")  # names that sets give to their validation split
 _LONGEST_PATH = 4096  # the limit of Linux
@@ -166,14 +169,16 @@ def _open_source(data: config.Data, task: config.Task) -> Source:
             f"config.data.source={data.source!r}: unknown source {kind!r}{hint}; choose one of {', '.join(SOURCES)}, "
             "an entry point or package.module:function"
         )
-    if kind in WITH_BOXES and task.name != "detection":
+    if kind in WITH_BOXES and task.name != "detection" and (kind, task.name) != ("coco", "segmentation"):
         raise UserError(f"config.data.source={data.source!r} has boxes; set config.task.name='detection'")
     if len(argument) > _LONGEST_PATH:
         raise UserError(
             f"config.data.source='{kind}:{argument[:60]}…' is longer than any path can be; check it for a mistake"
         )
     try:
-        return open_manifest(argument, data, task.name) if kind == "csv" else SOURCES[kind](argument, data)
+        if kind in OF_TASK:
+            return OF_TASK[kind](argument, data, task.name)
+        return SOURCES[kind](argument, data)
     except OSError as error:
         raise UserError(f"config.data.source={data.source!r} cannot be read: {error.strerror or error}") from None
 
@@ -205,6 +210,8 @@ class _Cutter:
         which = np.concatenate([np.full(len(indices), bases.index(base)) for base, indices in resolved])
         place = np.concatenate([indices for _, indices in resolved])
         parts = tuple(self._examples(base) for base in bases)
+        for base, part in zip(bases, parts, strict=True):
+            label_maps.check_sides(part.labels, part.image_shape, f"{self.source.title} {base}")
         targets = tuple(
             self.kind.read(part.labels, self.source.title, base) for part, base in zip(parts, bases, strict=True)
         )

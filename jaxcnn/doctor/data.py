@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
-from jaxcnn.config import Data, Task, UserError, detection
+from jaxcnn.config import Data, Task, UserError, places
 from jaxcnn.data import content
 from jaxcnn.data.selection import Selection, name_of
 from jaxcnn.data.source import Splits, open_splits
@@ -95,7 +95,7 @@ def _unreadable(splits: Splits, data: Data) -> Finding:
 
 def _bad_annotations(splits: Splits, data: Data, task: Task) -> Iterator[Finding]:
     """The annotations of boxes that are wrong, all by name."""
-    if task.name != detection.NAME:
+    if task.name != places.DETECTION:
         return
     name, found = "bad annotations", [each for examples in splits.bases.values() for each in examples.problems]
     if not found:
@@ -113,7 +113,7 @@ def draw_boxes(data: Data, task: Task, path: pathlib.Path) -> int:
       UserError: the set cannot be read, or has no boxes.
     """
     need("report", f"--out={path}", "matplotlib")
-    if task.name != detection.NAME:
+    if task.name != places.DETECTION:
         raise UserError("--out is for config.task.name='detection'; python -m jaxcnn.preview draws other images")
     splits = open_splits(dataclasses.replace(data, on_error="skip"), task)
     split, names = splits.train, splits.class_names

@@ -7,7 +7,7 @@ from jaxtyping import Float, Num
 
 import jaxcnn.config as config
 from jaxcnn.config.layers import Layers
-from jaxcnn.config.networks import DETECTORS
+from jaxcnn.config.networks import DETECTORS, SEGMENTERS
 from jaxcnn.models import own, whitening
 from jaxcnn.models.airbench import Airbench, ResidualAirbench
 from jaxcnn.models.alexnet import AlexNet
@@ -19,6 +19,7 @@ from jaxcnn.models.network import Network, Trainable
 from jaxcnn.models.resnet import VARIANTS, ResNet
 from jaxcnn.models.resnet_cifar import BLOCKS, CifarResNet
 from jaxcnn.models.squeezenet import SqueezeNet
+from jaxcnn.models.unet import UNet
 from jaxcnn.models.vgg import CONVOLUTIONS, VGG
 
 MODELS: dict[str, type[Network]] = {
@@ -36,6 +37,7 @@ MODELS: dict[str, type[Network]] = {
     **dict.fromkeys(VARIANTS, ResNet),
     **dict.fromkeys(BLOCKS, CifarResNet),
     **dict.fromkeys(DETECTORS, Detector),
+    **dict.fromkeys(SEGMENTERS, UNet),
 }
 
 

@@ -16,10 +16,10 @@ from jaxtyping import Array, Float, Float32, Key
 
 import jaxcnn.config as config
 from jaxcnn.config.layers import Layers
-from jaxcnn.models.batch_norm import BatchNorm
 from jaxcnn.models.initializers import Weights
 from jaxcnn.models.layers import Conv, Dropout, at_least_float32, scaled
 from jaxcnn.models.network import Images, Network, Positions
+from jaxcnn.models.normed import Normed, doubled
 from jaxcnn.models.resnet import stages
 from jaxcnn.tasks.box_geometry import STRIDES, points
 
@@ -51,7 +51,7 @@ class Detector(Network):
         backbone = self.model.name.removeprefix(PREFIX)
         channels = scaled(CHANNELS, self.model.width)
 
-        def layer(name: str, size: int = 1, strides: int = 1) -> "Normed":
+        def layer(name: str, size: int = 1, strides: int = 1) -> Normed:
             return Normed(channels, size, strides, self.norm, self.axis_name, self.dtype, name=name)
 
         if backbone == "cnn":
@@ -62,7 +62,7 @@ class Detector(Network):
             maps = stages(self, backbone, "imagenet", images, positions, train)
         maps = [layer(f"neck_in{number}")(x, train) for number, x in enumerate(maps[-len(STRIDES) :])]
         for number in (1, 0):  # from coarse to fine
-            x = jnp.concatenate([maps[number], _doubled(maps[number + 1], maps[number])], axis=-1)
+            x = jnp.concatenate([maps[number], doubled(maps[number + 1], *maps[number].shape[1:3])], axis=-1)
             maps[number] = layer(f"neck_down{number}", 3)(x, train)
         for number in (1, 2):  # and back
             finer = layer(f"neck_half{number}", 3, 2)(maps[number - 1], train)
@@ -80,31 +80,6 @@ def in_pixels(raw: Float32[Array, "b a 4"], points: Float32[Array, "a 3"]) -> Fl
     centre = place + raw[..., :2] * stride
     half = jnp.exp(jnp.clip(raw[..., 2:], -LARGEST, LARGEST)) * stride / 2
     return jnp.concatenate([centre - half, centre + half], axis=-1)
-
-
-def _doubled(x: Images, like: Images) -> Images:
-    """A map of twice the size, by repeating pixels, cut to the size of another one."""
-    height, width = like.shape[1:3]
-    return x.repeat(2, axis=1).repeat(2, axis=2)[:, :height, :width]
-
-
-class Normed(nn.Module):
-    """Convolution, BatchNorm and SiLU."""
-
-    features: int
-    size: int
-    strides: int
-    norm: config.Norm
-    axis_name: str | None
-    dtype: Dtype
-
-    @nn.compact
-    def __call__(self, x: Images, train: bool) -> Float[Array, "b oh ow o"]:
-        """The layer of `x`."""
-        x = Conv(self.features, self.size, self.strides, self.size // 2, use_bias=False, dtype=self.dtype, name="conv")(
-            x
-        )
-        return nn.silu(BatchNorm(self.norm, self.axis_name, name="bn")(x, train))
 
 
 class Head(nn.Module):

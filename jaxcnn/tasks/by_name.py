@@ -6,7 +6,17 @@ import numpy as np
 
 import jaxcnn.config as configuration
 from jaxcnn.config import UserError
-from jaxcnn.tasks import classification, detection, found_boxes, multilabel, own, regression, weights
+from jaxcnn.tasks import (
+    classification,
+    detection,
+    found_boxes,
+    multilabel,
+    own,
+    regions,
+    regression,
+    segmentation,
+    weights,
+)
 from jaxcnn.tasks.classes import Classes, numbers_as_names
 from jaxcnn.tasks.distillation import Distilled, Teacher
 from jaxcnn.tasks.example_weights import Weighted
@@ -32,22 +42,24 @@ def make(
       outputs: number of outputs of the network: of classes, or of numbers.
       teacher: a trained network from which this one learns, too.
       weighted: number of training examples if they have weights, else 0.
-      sides: height and width of the images, on which a detector's answers depend.
+      sides: height and width of the images, on which answers with places depend.
     """
     of_labels = loss(config, outputs, sides)
     used = of_labels if teacher is None else Distilled(of_labels, teacher)
     used = Weighted(used, weighted) if weighted else used
-    return Task(targets(config, outputs), used, evaluation(config, outputs, sides))
+    return Task(targets(config, outputs, sides), used, evaluation(config, outputs, sides))
 
 
-def targets(config: configuration.Task, outputs: int) -> Targets:
-    """The kind of the targets."""
+def targets(config: configuration.Task, outputs: int, sides: Sides = _ANY) -> Targets:
+    """The kind of the targets; of those with a size, `sides` is needed for their `spec` alone."""
     if config.name == "multilabel":
         return multilabel.LabelSets(outputs)
     if config.name == "regression":
         return regression.Quantities(outputs)
     if config.name == "detection":
         return detection.Boxes(outputs, config.most_boxes)
+    if config.name == "segmentation":
+        return segmentation.LabelMaps(outputs, sides)
     return Classes(outputs)
 
 
@@ -66,6 +78,10 @@ def names(
       UserError: the labels are not those of such a task.
     """
     columns = labels[0].shape[1] if labels and labels[0].ndim == 2 else 0
+    if any(each.ndim == 3 for each in labels):
+        if config.name != "segmentation":
+            raise UserError(f"{title} has a class for each pixel; set config.task.name='segmentation'")
+        return known or segmentation.numbers_as_names(labels)
     if config.name == "regression" and not columns:
         if known and known != tuple(map(str, range(len(known)))) and len(known) > 1:
             raise UserError(
@@ -96,6 +112,8 @@ def _loss(config: configuration.Task, outputs: int, sides: Sides = _ANY) -> Loss
         return regression.StandardizedError(outputs, config.error)
     if config.name == "detection":
         return detection.DetectionLoss(outputs, sides)
+    if config.name == "segmentation":
+        return segmentation.PixelCrossEntropy(outputs, weighted, config.dice_share > 0)
     return classification.CrossEntropy(outputs, weighted, focal, config.logit_adjustment > 0)
 
 
@@ -114,6 +132,8 @@ def _evaluation(config: configuration.Task, sides: Sides = _ANY) -> Evaluation:
         return regression.Errors()
     if config.name == "detection":
         return found_boxes.Detections(sides, config.most_found, config.most_overlap)
+    if config.name == "segmentation":
+        return regions.Regions()
     return classification.Accuracy()
 
 

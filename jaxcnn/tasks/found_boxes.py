@@ -90,7 +90,7 @@ class Detections:
             for rows in outputs
         ]
 
-    def in_stored(self, answer: dict[str, Any], frame: np.ndarray) -> dict[str, Any]:
+    def in_stored(self, answer: dict[str, Any], frame: np.ndarray, sides: tuple[int, int]) -> dict[str, Any]:
         """The answer with boxes in pixels of the stored image."""
         boxes = []
         for each in answer["boxes"]:
@@ -126,6 +126,11 @@ class Detections:
             texts if len(sure) <= MOST_WITH_TEXT else None,
         )
 
+    def in_words(self, answer: Mapping[str, Any]) -> str:
+        """The boxes of which the network is sure, such as "2 cat, 1 dog"."""
+        count = collections.Counter(each["label"] for each in answer["boxes"] if each["score"] >= SURE)
+        return ", ".join(f"{number} {shown(label)}" for label, number in count.most_common()) or "nothing"
+
     def probabilities(self, outputs: np.ndarray) -> None:
         """None: the outputs are boxes."""
 
@@ -151,12 +156,6 @@ class Detections:
     def draw(self, figures: Mapping[str, Any], names: Sequence[str], path: pathlib.Path) -> None:
         """Precision over recall, and the AP of classes."""
         coco_figures.draw(figures, names, path)
-
-
-def in_words(answer: Mapping[str, Any]) -> str:
-    """The boxes of which the network is sure, such as "2 cat, 1 dog"."""
-    count = collections.Counter(each["label"] for each in answer["boxes"] if each["score"] >= SURE)
-    return ", ".join(f"{number} {shown(label)}" for label, number in count.most_common()) or "nothing"
 
 
 def draw_boxes(

@@ -3,9 +3,12 @@
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float32, Int32
+from jaxtyping import Array, Float32, Int32, Shaped
+
+COORDINATE_BITS = 16  # fraction bits of an image coordinate, as in Pillow
 
 Pair = Float32[Array, "2"]
+Matrix = Int32[Array, "2 3"]
 
 
 class Move(NamedTuple):
@@ -14,23 +17,19 @@ class Move(NamedTuple):
     Attributes:
       scale: of x and y; negative where the image is mirrored.
       shift: in pixels.
+      matrix: the way back, from which pixels are taken (`nearest`).
     """
 
     scale: Pair
     shift: Pair
+    matrix: Matrix
 
     @staticmethod
-    def of_matrix(matrix: Int32[Array, "2 3"], bits: int) -> "Move":
-        """The move of an image that is sampled by a matrix without rotation, in units of 2^-bits.
-
-        The matrix maps a place in the moved image to one in the image (`jaxcnn.data.image_ops.affine_nearest`).
-        """
-        scale = 2.0**bits / jnp.stack([matrix[0, 0], matrix[1, 1]]).astype(jnp.float32)
-        return Move(scale, -(matrix[:, 2].astype(jnp.float32) / 2.0**bits) * scale)
-
-    def then(self, other: "Move") -> "Move":
-        """This move, and then another one."""
-        return Move(self.scale * other.scale, self.shift * other.scale + other.shift)
+    def of_matrix(matrix: Matrix) -> "Move":
+        """The move of an image of which `nearest` takes pixels by a matrix without rotation."""
+        unit = 2.0**COORDINATE_BITS
+        scale = unit / jnp.stack([matrix[0, 0], matrix[1, 1]]).astype(jnp.float32)
+        return Move(scale, -(matrix[:, 2].astype(jnp.float32) / unit) * scale, matrix)
 
 
 @runtime_checkable
@@ -46,3 +45,22 @@ class Movable(Protocol):
           sides: height and width of the image, which keep.
         """
         ...
+
+
+def nearest(image: Shaped[Array, "h w ..."], matrix: Matrix, outside: int) -> Shaped[Array, "h w ..."]:
+    """Affine transform with nearest-pixel sampling, in integers.
+
+    Args:
+      image: sides below 2^15.
+      matrix: in units of 2^-COORDINATE_BITS; maps (x, y, 1) in the output to (x, y) in the input, in
+        pixels from the top left corner, so the centre of the first pixel is (1/2, 1/2).
+      outside: the value beyond the image.
+    """
+    height, width = image.shape[:2]
+    start = matrix[:, 2] + ((matrix[:, 0] + matrix[:, 1]) >> 1)  # input place of the first pixel's centre
+    x, y = jnp.arange(width), jnp.arange(height)[:, None]
+    column = (start[0] + matrix[0, 0] * x + matrix[0, 1] * y) >> COORDINATE_BITS
+    row = (start[1] + matrix[1, 0] * x + matrix[1, 1] * y) >> COORDINATE_BITS
+    inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+    sampled = image[jnp.clip(row, 0, height - 1), jnp.clip(column, 0, width - 1)]
+    return jnp.where(inside.reshape(inside.shape + (1,) * (image.ndim - 2)), sampled, jnp.array(outside, image.dtype))

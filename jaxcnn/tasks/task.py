@@ -234,13 +234,18 @@ class Finding(Protocol):
         """What is found among the outputs of a batch: an array [b, ...]."""
         ...
 
-    def in_stored(self, answer: dict[str, Any], frame: np.ndarray) -> dict[str, Any]:
+    def in_stored(self, answer: dict[str, Any], frame: np.ndarray, sides: tuple[int, int]) -> dict[str, Any]:
         """An answer in pixels of the image as it is stored.
 
         Args:
           answer: from `Evaluation.answers`.
           frame: scale_x, scale_y, left, top: how places of the stored image move to those of the network's.
+          sides: height and width of the stored image.
         """
+        ...
+
+    def in_words(self, answer: Mapping[str, Any]) -> str:
+        """An answer in one line."""
         ...
 
     def as_file(self, results: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Any:

@@ -19,7 +19,6 @@ from jaxcnn.learn import programs
 from jaxcnn.machine.extras import need
 from jaxcnn.machine.mesh import data_devices, over_data
 from jaxcnn.machine.paths import expand
-from jaxcnn.tasks import found_boxes
 from jaxcnn.tasks.task import Evaluation, Finding
 from jaxcnn.text import counted, save_picture, shown
 from jaxcnn.train import mistakes
@@ -117,11 +116,11 @@ def in_stored(trained: Trained, answer: dict[str, Any], sides: tuple[int, int] |
     if finds is None or sides is None:
         return answer
     size = height if height == width else 0
-    return finds.in_stored(answer, boxes.frame_of(*sides, size, trained.config.data.resize))
+    return finds.in_stored(answer, boxes.frame_of(*sides, size, trained.config.data.resize), sides)
 
 
 def as_json(trained: Trained, results: list[dict[str, Any]]) -> Any:
-    """The results of `predict` as a JSON file has them; those of detection are in COCO's form."""
+    """The results of `predict` as a JSON file has them; those with places in an image are in COCO's form."""
     finds = trained.spec.task.finds
     return results if finds is None else finds.as_file(results, trained.class_names)
 
@@ -151,10 +150,13 @@ def write(evaluation: Evaluation, results: list[dict[str, Any]], path: pathlib.P
             writer.writerow({"file": result["file"], "error": result.get("error", "")} | row)
 
 
-def in_words(result: dict[str, Any]) -> str:
-    """A result of `predict` in one line; for classification the three most probable classes."""
-    if "boxes" in result:
-        return found_boxes.in_words(result)
+def in_words(result: dict[str, Any], finds: Finding | None = None) -> str:
+    """A result of `predict` in one line; for classification the three most probable classes.
+
+    `finds` is that of the task (`Task.finds`).
+    """
+    if finds is not None:
+        return finds.in_words(result)
     if "top" in result:
         return ", ".join(f"{shown(one['label'])} {100 * one['probability']:.1f}%" for one in result["top"][:3])
     return mistakes.in_words(result)
@@ -184,7 +186,7 @@ def draw(trained: Trained, results: list[dict[str, Any]], path: pathlib.Path) ->
             name=result["file"],
             image=image,
             label=shown(pathlib.Path(result["file"]).name),
-            answer=in_words(result) if finds else mistakes.in_words(result),
+            answer=finds.in_words(result) if finds else mistakes.in_words(result),
             loss=float("nan"),
         )
         for number, (image, result) in enumerate(zip(pictures, drawn, strict=True))

@@ -1,0 +1,103 @@
+"""The mistakes in a config whose answers have places in an image: what detection and segmentation need and exclude."""
+
+import dataclasses
+
+from jaxcnn.config import networks
+from jaxcnn.config.fields import NETWORKS, Augment, Config, Data, Optim, Run, Task
+
+DETECTION, SEGMENTATION = "detection", "segmentation"
+BY_PIXELS = ("mixup", "cutmix", "policy", "small_sides")  # augmentation that answers with places do not follow
+_DEFAULTS = {"task": Task, "optim": Optim, "data": Data, "run": Run}
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """A task whose answers have places.
+
+    Attributes:
+      networks: ours that answer it.
+      answers: what they answer.
+      own: fields of `config.task` for it alone.
+      excluded: what is for one answer for each image, by group; each keeps its default.
+    """
+
+    networks: tuple[str, ...]
+    answers: str
+    own: tuple[str, ...]
+    excluded: dict[str, tuple[str, ...]]
+
+
+KINDS = {
+    DETECTION: Kind(
+        networks.DETECTORS,
+        "boxes",
+        ("most_boxes", "most_found", "most_overlap"),
+        {
+            "task": (
+                *("loss", "evaluation", "class_weights", "weights_by_name"),
+                *("focal_gamma", "logit_adjustment", "error"),
+            ),
+            "optim": ("label_smoothing",),
+            "data": ("sampling",),
+            "run": ("tta",),
+        },
+    ),
+    SEGMENTATION: Kind(
+        networks.SEGMENTERS,
+        "a class for each pixel",
+        ("dice_share",),
+        {
+            "task": ("loss", "evaluation", "focal_gamma", "logit_adjustment", "error"),
+            "data": ("sampling",),
+            "run": ("tta",),
+        },
+    ),
+}
+
+
+def mistakes(config: Config) -> list[str]:
+    """One line for each."""
+    name = config.task.name
+    wrong = [line for other in KINDS if other != name for line in _of_another(config, other)]
+    return wrong + _of_own(config, name, KINDS[name]) if name in KINDS else wrong
+
+
+def _of_another(config: Config, other: str) -> list[str]:
+    """What is set for a task that this config does not have."""
+    kind, task, model = KINDS[other], config.task, config.model
+    wrong = [
+        f"config.task.{name} is for config.task.name='{other}' only"
+        for name in kind.own
+        if getattr(task, name) != getattr(Task, name)
+    ]
+    if model.name in kind.networks and task.name not in KINDS:
+        wrong.append(f"config.model.name={model.name!r} answers {kind.answers}; set config.task.name='{other}'")
+    return wrong
+
+
+def _of_own(config: Config, name: str, kind: Kind) -> list[str]:
+    model, augment = config.model, config.augment
+    wrong = []
+    if model.name not in kind.networks and model.name in NETWORKS:
+        wrong.append(
+            f"config.task.name='{name}' needs a network that answers {kind.answers}: {', '.join(kind.networks)}; not "
+            f"{model.name!r}"
+        )
+    for group, names in kind.excluded.items():
+        of_group, default = getattr(config, group), _DEFAULTS[group]
+        wrong += [
+            f"config.{group}.{field} is for one answer for each image; config.task.name='{name}' has {kind.answers}"
+            for field in names
+            if getattr(of_group, field) != getattr(default, field)
+        ]
+    what = "boxes" if name == DETECTION else "classes of pixels"
+    wrong += [
+        f"config.augment.{field} does not move {what}; leave it out for config.task.name='{name}'"
+        for field in BY_PIXELS
+        if getattr(augment, field) != getattr(Augment, field)
+    ]
+    if augment.crop == "reflect":
+        wrong.append(
+            f"config.augment.crop='reflect' repeats objects without {what}; set 'zero' for config.task.name='{name}'"
+        )
+    return wrong

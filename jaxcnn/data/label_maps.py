@@ -1,0 +1,84 @@
+"""Maps with a class for each pixel: of the size that the network gets, and painted from outlines of objects."""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Shaped, UInt8
+
+from jaxcnn.config import UserError
+from jaxcnn.data.boxes import Objects, frame_of
+from jaxcnn.machine.extras import need
+from jaxcnn.tasks import run_length
+from jaxcnn.tasks.segmentation import VOID
+
+BACKGROUND = "background"  # name of class 0 of maps that are painted
+
+Map = UInt8[np.ndarray, "h w"]
+
+
+def fitted(found: Map, frame: Float32[np.ndarray, "4"], side: int) -> Map:
+    """The map of the square of this side that `decode.square` makes of an image, by nearest pixels.
+
+    Args:
+      found: of the size of the stored image.
+      frame: from `boxes.frame_of`.
+      side: of the square, pixels; 0 keeps the map. Beyond the image there is no class.
+    """
+    if not side:
+        return found
+    scale, shift = frame[:2].astype(np.float64), frame[2:].astype(np.float64)
+    centres = np.arange(side) + 0.5
+    columns = np.floor((centres - shift[0]) / scale[0]).astype(np.int64)
+    rows = np.floor((centres - shift[1]) / scale[1]).astype(np.int64)
+    height, width = found.shape
+    inside = ((rows >= 0) & (rows < height))[:, None] & (columns >= 0) & (columns < width)
+    sampled = found[rows.clip(0, height - 1)[:, None], columns.clip(0, width - 1)]
+    return np.where(inside, sampled, VOID).astype(np.uint8)
+
+
+def refitted(maps: Shaped[np.ndarray, "n h w"], size: int, fit: str) -> Shaped[np.ndarray, "n ..."]:
+    """Maps of stored images of one size, for the square of side `size` that is made of each; 0 keeps them."""
+    height, width = maps.shape[1:]
+    if not size or (height, width) == (size, size):
+        return maps
+    frame = frame_of(height, width, size, fit)
+    return np.stack([fitted(each, frame, size) for each in maps])
+
+
+def check_sides(labels: Shaped[np.ndarray, "n ..."], image_shape: tuple[int, ...], title: str) -> None:
+    """Raise UserError if labels are maps of another size than the images."""
+    if labels.ndim == 3 and labels.shape[1:] != image_shape[:2]:
+        maps, images = ("x".join(map(str, sides)) for sides in (labels.shape[1:], image_shape[:2]))
+        raise UserError(f"{title}: label maps are {maps}, but images are {images}; each pixel needs a class")
+
+
+def painted(objects: Objects, height: int, width: int) -> Map:
+    """The map of an image's objects: their class number plus 1, the smaller over the larger, and 0 elsewhere.
+
+    Raises:
+      ValueError: an object has no outline, or one that is none.
+      MissingExtra: the package that fills polygons is not installed.
+    """
+    found = np.zeros((height, width), np.uint8)
+    for place in np.argsort(-objects.area, kind="stable").tolist():
+        found[mask_of(objects.outlines[place], height, width) != 0] = int(objects.labels[place]) + 1
+    return found
+
+
+def mask_of(outline: Any, height: int, width: int) -> Map:
+    """1 inside an object, in the pixels of which COCO's own code says so; arguments and errors as of `painted`."""
+    if not outline:
+        raise ValueError("it has no segmentation")
+    if isinstance(outline, dict):
+        mask = run_length.decode(outline)
+        if mask.shape != (height, width):
+            raise ValueError(f"its segmentation is {mask.shape[0]}x{mask.shape[1]}, but the image {height}x{width}")
+        return mask
+    run_length.corners(outline)  # refuses what is no list of polygons
+    need("detect", "filling the polygons of a set in COCO's form")
+    from faster_coco_eval.core import mask as coco_mask
+
+    rings = [[float(value) for value in ring] for ring in outline if len(ring) >= 6]
+    if not rings:
+        raise ValueError("its outline has no polygon of three corners")
+    return np.asarray(coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(rings, height, width))), np.uint8)

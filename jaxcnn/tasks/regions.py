@@ -1,0 +1,206 @@
+"""What a network for segmentation finds in images, and how it is judged and told."""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from jaxcnn.tasks import run_length
+from jaxcnn.tasks.confusion import Confusion, by_class, draw
+from jaxcnn.tasks.found_boxes import COLOURS
+from jaxcnn.tasks.headline import Headline
+from jaxcnn.tasks.segmentation import VOID, Maps, PixelOutputs, in_shares, right
+from jaxcnn.tasks.task import Facts, OfEach
+from jaxcnn.text import distinct, shown
+
+OPACITY = 0.5  # of the colours of classes over an image
+RECORDED = ("mean_iou", "mean_dice", "overall_accuracy")
+MOST_TOLD = 20  # classes whose figures are printed
+
+
+@dataclasses.dataclass(frozen=True)
+class Regions:
+    """A class for each pixel, judged by the overlap of what is found with what is there."""
+
+    @property
+    def headline(self) -> Headline:
+        """The mean over the classes of intersection over union, from the pixels of the whole split."""
+        return Headline("mean_iou", "mean IoU")
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The share of pixels that are right, as a mean over images."""
+        return ("pixel_accuracy",)
+
+    @property
+    def collects(self) -> bool:
+        """Always, since a mean over images does not decide."""
+        return True
+
+    def recorded(self, figures: Mapping[str, Any]) -> dict[str, float]:
+        """The figures of all classes together."""
+        return {name: figures[name] for name in RECORDED}
+
+    def values(self, outputs: PixelOutputs, target: Maps, constants: Any) -> dict[str, OfEach]:
+        """The share of each image's pixels that are right."""
+        return {"pixel_accuracy": right(outputs, target)}
+
+    def found(self, outputs: PixelOutputs) -> UInt8[Any, "b h w"]:
+        """The class with the largest logit at each pixel."""
+        return jnp.argmax(outputs, axis=-1).astype(jnp.uint8)
+
+    def collector(self, constants: Any) -> "Overlaps":
+        """Counts the pixels of each pair of classes."""
+        return Overlaps()
+
+    def answers(
+        self, outputs: UInt8[np.ndarray, "n h w"], names: Sequence[str], constants: Any, fitted: Facts
+    ) -> list[dict[str, Any]]:
+        """For each image "regions", the largest first: label, category_id, area in pixels, share, segmentation.
+
+        The segmentation is that of COCO's run lengths (`jaxcnn.tasks.run_length`).
+        """
+        return [{"regions": _regions(each, names)} for each in outputs]
+
+    def in_stored(self, answer: dict[str, Any], frame: np.ndarray, sides: tuple[int, int]) -> dict[str, Any]:
+        """The answer at the size of the stored image, by nearest pixels; its parts outside the network's are cut."""
+        found = label_map(answer)
+        scale, shift = frame[:2].astype(np.float64), frame[2:].astype(np.float64)
+        height, width = found.shape
+        columns = ((np.arange(sides[1]) + 0.5) * scale[0] + shift[0]).astype(np.int64).clip(0, width - 1)
+        rows = ((np.arange(sides[0]) + 0.5) * scale[1] + shift[1]).astype(np.int64).clip(0, height - 1)
+        names = {each["category_id"]: each["label"] for each in answer["regions"]}
+        of_all = [names.get(number, "") for number in range(max(names, default=0) + 1)]
+        return answer | {"regions": _regions(found[rows[:, None], columns], of_all)}
+
+    def as_file(self, results: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
+        """A set in COCO's form, with an annotation for each class of an image, numbered as in label maps."""
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
+        for number, result in enumerate(results, start=1):
+            error = {"error": result["error"]} if "error" in result else {}
+            images.append({"id": number, "file_name": result["file"], **error})
+            for each in result.get("regions", ()):
+                of_region = {name: each[name] for name in ("category_id", "area", "segmentation")}
+                box = run_length.corners(each["segmentation"])
+                bbox = [*box[:2].tolist(), *(box[2:] - box[:2]).tolist()]
+                annotations.append(
+                    {"id": len(annotations) + 1, "image_id": number, **of_region, "bbox": bbox, "iscrowd": 1}
+                )
+        categories = [{"id": label, "name": name} for label, name in enumerate(names)]
+        return {"images": images, "annotations": annotations, "categories": categories}
+
+    def drawn(self, image: UInt8[np.ndarray, "h w 3"], answer: Mapping[str, Any]) -> UInt8[np.ndarray, "h w 3"]:
+        """The image under the colours of its classes; class 0, which is often the background, has none."""
+        return draw_map(image, label_map(answer))
+
+    def in_words(self, answer: Mapping[str, Any]) -> str:
+        """The classes with their shares of the image, such as "sky 62%, tree 38%"."""
+        regions = answer["regions"]
+        shares = np.array([each["share"] for each in regions])
+        return in_shares(shares, [shown(each["label"]) for each in regions], MOST_TOLD) or "nothing"
+
+    def probabilities(self, outputs: np.ndarray) -> None:
+        """None: the outputs are maps of classes."""
+
+    def columns(self, answer: Mapping[str, Any]) -> dict[str, Any]:
+        """The share of each class that occurs."""
+        return {each["label"]: each["share"] for each in sorted(answer["regions"], key=lambda of: of["category_id"])}
+
+    def describe(self, figures: Mapping[str, Any]) -> list[str]:
+        """The overlaps, and those of the worst classes."""
+        by_name = {name: value for name, value in figures["iou_by_class"].items() if value is not None}
+        told = [f"{shown(name)} {100 * by_name[name]:.2f}%" for name in sorted(by_name, key=lambda of: by_name[of])]
+        more = f" and {len(told) - MOST_TOLD} more" if len(told) > MOST_TOLD else ""
+        return [
+            f"mean IoU {100 * figures['mean_iou']:.2f}%  mean Dice {100 * figures['mean_dice']:.2f}%  "
+            f"pixels right {100 * figures['overall_accuracy']:.2f}%  loss {figures['loss']:.4f}",
+            f"IoU by class: {', '.join(told[:MOST_TOLD])}{more}",
+        ]
+
+    def draw(self, figures: Mapping[str, Any], names: Sequence[str], path: pathlib.Path) -> None:
+        """The confusion matrix of pixels."""
+        draw(Confusion.from_json(figures["confusion_matrix"]), names, path)
+
+
+class Overlaps:
+    """How many pixels of each class were found as each class, over all images; pixels without a class are left out."""
+
+    def __init__(self) -> None:
+        self._counts = np.zeros((256, 256), np.int64)
+
+    def add(self, outputs: UInt8[np.ndarray, "n h w"], target: UInt8[np.ndarray, "n h w"]) -> None:
+        """Add what was found, and the label maps, of some images."""
+        there = target != VOID
+        pairs = target[there].astype(np.int64) * 256 + outputs[there]
+        self._counts += np.bincount(pairs, minlength=256 * 256).reshape(256, 256)
+
+    def fitted(self) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
+    def figures(self, names: Sequence[str], fitted: Facts) -> dict[str, Any]:
+        """Mean IoU and Dice over the classes that have pixels, those of each class, and the confusion matrix.
+
+        The IoU of a class is the number of pixels that have it in both maps over that in either (Everingham et al.
+        2010, "The Pascal Visual Object Classes challenge", section 4.1.3); Dice is F1. None for a class without pixels.
+        """
+        names = distinct(tuple(names))
+        counts = self._counts[: len(names), : len(names)]
+        true, predicted = np.nonzero(counts)
+        confusion = Confusion(len(names), true, predicted, counts[true, predicted])
+        hits, totals, guessed = confusion.right, confusion.totals, confusion.guessed
+        has = totals > 0
+        union = np.maximum(totals + guessed - hits, 1)
+        iou, dice = hits / union, 2 * hits / np.maximum(totals + guessed, 1)
+        if not has.any():
+            none = dict.fromkeys(names)
+            matrix = confusion.to_json()
+            empty = {"iou_by_class": none, "dice_by_class": none, "confusion_matrix": matrix}
+            return {**dict.fromkeys(RECORDED, 0.0), **empty}
+        of_classes = by_class(confusion, names)
+        return {
+            "mean_iou": float(iou[has].mean()),
+            "mean_dice": float(dice[has].mean()),
+            "overall_accuracy": float(hits.sum() / totals.sum()),
+            "iou_by_class": {name: float(iou[k]) if has[k] else None for k, name in enumerate(names)},
+            "dice_by_class": {name: float(dice[k]) if has[k] else None for k, name in enumerate(names)},
+            "confusion_matrix": of_classes["confusion_matrix"],
+        }
+
+
+def _regions(found: UInt8[np.ndarray, "h w"], names: Sequence[str]) -> list[dict[str, Any]]:
+    """The classes of a map, the largest first."""
+    area = np.bincount(found.ravel(), minlength=256)
+    return [
+        {
+            "label": names[label],
+            "category_id": label,
+            "area": int(area[label]),
+            "share": float(area[label] / found.size),
+            "segmentation": run_length.encode((found == label).astype(np.uint8)),
+        }
+        for label in np.argsort(-area, kind="stable").tolist()
+        if area[label]
+    ]
+
+
+def label_map(answer: Mapping[str, Any]) -> UInt8[np.ndarray, "h w"]:
+    """The map of classes of an answer."""
+    height, width = answer["regions"][0]["segmentation"]["size"]
+    found = np.full((height, width), VOID, np.uint8)
+    for each in answer["regions"]:
+        found[run_length.decode(each["segmentation"]) != 0] = each["category_id"]
+    return found
+
+
+def draw_map(image: UInt8[np.ndarray, "h w 3"], labels: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
+    """An image under the colours of a map's classes; class 0 and pixels without a class have none."""
+    table = np.array([[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in COLOURS], np.float32)
+    over: Float32[np.ndarray, "h w 3"] = table[(labels.astype(np.int64) - 1) % len(COLOURS)]
+    coloured = (1 - OPACITY) * image + OPACITY * over
+    return np.where(((labels != 0) & (labels != VOID))[..., None], coloured.round(), image).astype(np.uint8)
