@@ -9,6 +9,7 @@ from jaxcnn import at_start  # noqa: F401 (imported first: from now on, a signal
 # isort: split
 
 import dataclasses
+import operator
 import pathlib
 import textwrap
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from jaxcnn.config import UserError
 from jaxcnn.data.batch import Split
 from jaxcnn.data.source import open_splits
 from jaxcnn.machine.extras import need
+from jaxcnn.tasks.moving import Movable
 from jaxcnn.tasks.task import Targets
 from jaxcnn.text import save_picture, shown
 
@@ -84,7 +86,7 @@ def draw_sheet(config: configuration.Config, split: Split, kind: Targets, exampl
         return kind.captions(target, tuple(map(shown, split.class_names)), letters)
 
     mixed = bool(config.augment.mixup or config.augment.cutmix)
-    return lay_out(made, captions, mixed, title)
+    return lay_out(made, captions, mixed, title, kind.drawn if isinstance(kind, Movable) else None)
 
 
 def augmented_draws(config: configuration.Config, split: Split, kind: Targets, examples: int, draws: int) -> Draws:
@@ -150,7 +152,13 @@ def settings(augment: configuration.Augment) -> str:
     return ", ".join(f"{name}={value}" for name, value in told.items()) or "no augmentation"
 
 
-def lay_out(made: Draws, captions: Callable[[Any, int], list[str]], mixed: bool, title: list[str]) -> Any:
+def lay_out(
+    made: Draws,
+    captions: Callable[[Any, int], list[str]],
+    mixed: bool,
+    title: list[str],
+    drawn: Callable[[np.ndarray, Any], np.ndarray] | None = None,
+) -> Any:
     """Place images and words on a figure with pixel accuracy.
 
     Args:
@@ -158,11 +166,15 @@ def lay_out(made: Draws, captions: Callable[[Any, int], list[str]], mixed: bool,
       captions: the targets in words of so many letters.
       mixed: whether images are mixed; then each has a caption.
       title: lines above the images.
+      drawn: draws a target into its image (`jaxcnn.tasks.moving.Movable.drawn`), if that is wanted.
     """
     from matplotlib.figure import Figure
 
     draws, examples = made.image.shape[:2]
     unchanged, augmented = in_unit_interval(made)
+    if drawn is not None:
+        unchanged = _with_targets(unchanged, made.target, drawn)
+        augmented = np.stack([_with_targets(*each, drawn) for each in zip(augmented, made.targets, strict=True)])
     original = [to_cell(each) for each in unchanged]
     height, width = original[0].shape[:2]
     letters = int((width + GAP) / CHARACTER)
@@ -203,6 +215,19 @@ def lay_out(made: Draws, captions: Callable[[Any, int], list[str]], mixed: bool,
     return figure
 
 
+def _with_targets(images: np.ndarray, targets: Any, drawn: Callable[[np.ndarray, Any], np.ndarray]) -> np.ndarray:
+    """Images [n, H, W, C] in [0, 1] as RGB with their targets drawn into them."""
+    import jax
+
+    pixels = [(255 * np.clip(_as_rgb(image), 0, 1)).round().astype(np.uint8) for image in images]
+    rows = (jax.tree.map(operator.itemgetter(row), targets) for row in range(len(images)))
+    return np.stack([drawn(image, target) for image, target in zip(pixels, rows, strict=True)]) / 255
+
+
+def _as_rgb(image: np.ndarray) -> np.ndarray:
+    return image[..., :3] if image.shape[-1] >= 3 else image[..., :1].repeat(3, axis=-1)
+
+
 def in_unit_interval(made: Draws) -> tuple[np.ndarray, np.ndarray]:
     """Originals and augmented images in [0, 1]; floats by the lowest and the highest of the originals."""
     if made.original.dtype.kind == "u":
@@ -214,7 +239,7 @@ def in_unit_interval(made: Draws) -> tuple[np.ndarray, np.ndarray]:
 
 def to_cell(image: np.ndarray) -> np.ndarray:
     """An image [H, W, C] in [0, 1] as RGB [h, w, 3] for the sheet, enlarged by a whole factor if it fits."""
-    rgb = image[..., :3] if image.shape[-1] >= 3 else image[..., :1].repeat(3, axis=-1)
+    rgb = _as_rgb(image)
     longest = max(rgb.shape[:2])
     if longest <= LARGEST_CELL:
         zoom = max(1, round(CELL / longest))

@@ -163,7 +163,7 @@ def test_every_bad_annotation_is_named_and_refused_or_left_out_and_counted(tmp_p
     skipped = opened(f"coco:{file}", on_error="skip")
     assert skipped.train.targets["valid"].sum() == 1
     assert any(f"left out {len(BAD)} bad annotations" in note for note in skipped.notes)
-    assert doctor.draw_boxes(data, TASK, tmp_path / "sheet.png") == 2
+    assert doctor.draw(data, TASK, tmp_path / "sheet.png") == 2
     assert Image.open(tmp_path / "sheet.png").format == "PNG"
 
 

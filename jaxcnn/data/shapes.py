@@ -1,4 +1,4 @@
-"""Made-up images with boxes that can be learnt: `shapes:<side>:<images>`, for tests and first tries of detectors."""
+"""Made-up images of shapes that can be learnt: `shapes:<side>:<images>`, for tests and first tries."""
 
 import re
 
@@ -7,7 +7,7 @@ from jaxtyping import UInt8
 
 import jaxcnn.config as config
 from jaxcnn.config import UserError
-from jaxcnn.data import boxes, content
+from jaxcnn.data import boxes, content, label_maps
 from jaxcnn.data.boxes import Objects
 from jaxcnn.data.examples import Examples, Indices, Pixels, Source
 
@@ -16,8 +16,10 @@ MOST = 4  # shapes in an image; one image in eight has none
 _LIMITS = 16, 1024  # of the side, pixels
 
 
-def open_shapes(argument: str, data: config.Data) -> Source:
+def open_shapes(argument: str, data: config.Data, task: str = "detection") -> Source:
     """Bright shapes on dark noise, by default 64 pixels and 128 images; the test split has a quarter as many.
+
+    They have boxes; for the task "segmentation" instead label maps, with class 0 where there is no shape.
 
     An image depends only on its split and index.
 
@@ -37,11 +39,15 @@ def open_shapes(argument: str, data: config.Data) -> Source:
             "dtype and channels out"
         )
 
+    maps = task == "segmentation"
+
     def open_split(name: str) -> Examples:
         salt, number = (1, count) if name == "train" else (2, count // 4)
         made = [_image(salt, index, side) for index in range(number)]
-        images = np.stack([image for image, _ in made])
-        rows = boxes.records([objects for _, objects in made], np.tile(boxes.WHOLE, (number, 1)))
+        images = np.stack([image for image, _, _ in made])
+        rows = boxes.records([objects for _, _, objects in made], np.tile(boxes.WHOLE, (number, 1)))
+        if maps:
+            rows = np.stack([found for _, found, _ in made])
 
         def read(indices: Indices) -> Pixels:
             return images[indices]
@@ -50,13 +56,17 @@ def open_shapes(argument: str, data: config.Data) -> Source:
         return Examples(rows, (side, side, 3), read, lambda: known)
 
     title = f"shapes:{argument}" if argument else "shapes"
-    return Source(title, CLASSES, ("train", "test"), open_split)
+    names = (label_maps.BACKGROUND, *CLASSES) if maps else CLASSES
+    return Source(title, names, ("train", "test"), open_split)
 
 
-def _image(salt: int, index: int, side: int) -> tuple[UInt8[np.ndarray, "side side 3"], Objects]:
-    """An image, and the shapes in it; later ones hide parts of earlier ones, which keep their boxes."""
+def _image(
+    salt: int, index: int, side: int
+) -> tuple[UInt8[np.ndarray, "side side 3"], UInt8[np.ndarray, "side side"], Objects]:
+    """An image, its label map, and the shapes in it; later ones hide parts of earlier ones, which keep their boxes."""
     random = np.random.default_rng((salt, index))
     image = random.integers(0, 60, (side, side, 3), np.uint8)
+    found = np.zeros((side, side), np.uint8)
     number = 0 if index % 8 == 7 else int(random.integers(1, MOST + 1))
     corners, labels = [], []
     for _ in range(number):
@@ -71,7 +81,8 @@ def _image(salt: int, index: int, side: int) -> tuple[UInt8[np.ndarray, "side si
             "frame": np.maximum(abs(x), abs(y)) > 0.6,
         }[CLASSES[label]]
         image[top : top + height, left : left + width][inside] = random.integers(120, 256, 3, np.uint8)
+        found[top : top + height, left : left + width][inside] = label + 1
         corners.append([left, top, left + width, top + height])
         labels.append(label)
     box = np.array(corners, np.float64).reshape(-1, 4)
-    return image, Objects(box, np.array(labels, np.int64), np.zeros(number, bool), boxes.areas(box))
+    return image, found, Objects(box, np.array(labels, np.int64), np.zeros(number, bool), boxes.areas(box))

@@ -43,7 +43,12 @@ SOURCES: dict[str, Callable[[str, config.Data], Source]] = {
     "masks": open_masks,
     memory.KIND: memory.open_arrays,
 }
-OF_TASK: dict[str, Callable[[str, config.Data, str], Source]] = {"csv": open_manifest, "coco": open_coco}
+OF_TASK: dict[str, Callable[[str, config.Data, str], Source]] = {
+    "csv": open_manifest,
+    "coco": open_coco,
+    "shapes": open_shapes,
+}
+WITH_OUTLINES = ("coco", "shapes")  # as well as boxes
 WITH_BOXES = ("coco", "yolo", "voc", "shapes")
 _VALIDATION = ("validation", "val", "valid")  # names that sets give to their validation split
 _LONGEST_PATH = 4096  # the limit of Linux
@@ -169,8 +174,9 @@ def _open_source(data: config.Data, task: config.Task) -> Source:
             f"config.data.source={data.source!r}: unknown source {kind!r}{hint}; choose one of {', '.join(SOURCES)}, "
             "an entry point or package.module:function"
         )
-    if kind in WITH_BOXES and task.name != "detection" and (kind, task.name) != ("coco", "segmentation"):
-        raise UserError(f"config.data.source={data.source!r} has boxes; set config.task.name='detection'")
+    if kind in WITH_BOXES and task.name != "detection" and (kind not in WITH_OUTLINES or task.name != "segmentation"):
+        others = " or 'segmentation'" if kind in WITH_OUTLINES else ""
+        raise UserError(f"config.data.source={data.source!r} has boxes; set config.task.name='detection'{others}")
     if len(argument) > _LONGEST_PATH:
         raise UserError(
             f"config.data.source='{kind}:{argument[:60]}…' is longer than any path can be; check it for a mistake"

@@ -21,6 +21,7 @@ TO_CHANNELS_FIRST, TO_CHANNELS_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
 _NHWC = ((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))  # dimension numbers of a convolution of our layers
 _CALLS = ("jit", "pjit", "closed_call", "core_call", "remat", "checkpoint", "custom_jvp_call", "custom_vjp_call")
 _SAME = ("copy", "copy_p", "stop_gradient", "optimization_barrier", "sharding_constraint", "reduce_precision")
+_BROADCASTING = ("broadcast_in_dim", "select_n", "clamp", "ne")  # their operators repeat sizes of 1 by themselves
 _UNARY = {
     "neg": "Neg", "exp": "Exp", "log": "Log", "tanh": "Tanh", "logistic": "Sigmoid", "sqrt": "Sqrt", "erf": "Erf",
     "abs": "Abs", "floor": "Floor", "ceil": "Ceil", "not": "Not",
@@ -115,7 +116,16 @@ class _Lowering:
             raise UserError(
                 f"this network has the operation {name!r}, which cannot be written as ONNX; use --format=stablehlo"
             )
+        if name not in _BROADCASTING:
+            given = [self._repeated(each, var.aval.shape) for each, var in zip(given, eqn.invars, strict=True)]
         return make(shape, eqn.params, *given)
+
+    def _repeated(self, value: Value, shape: tuple[int, ...]) -> Value:
+        """A value of this shape, which so far may have sizes of 1 where it is the same along an axis."""
+        if not isinstance(value, Tensor) or value.shape == tuple(shape) or value.channels_first:
+            return value
+        sizes = [1 if size == BATCH else size for size in shape]
+        return Tensor(self.graph.add("Expand", value.name, self.graph.constant(sizes, np.int64)), tuple(shape))
 
     # Layouts
 
@@ -238,6 +248,12 @@ class _Lowering:
 
     def _reduce_max(self, shape: Any, params: Any, x: Tensor) -> Tensor:
         return self._reduce("ReduceMax", shape, params, x)
+
+    def _argmax(self, shape: Any, params: Any, x: Tensor) -> Tensor:
+        x = self.channels_last(x)
+        (axis,) = params["axes"]
+        found = self.graph.add("ArgMax", x.name, axis=int(axis), keepdims=0)
+        return Tensor(self.graph.add("Cast", found, to=DTYPES[str(np.dtype(params["index_dtype"]))]), shape)
 
     def _pool(self, op: str, shape: Any, params: Any, x: Tensor, **attributes: Any) -> Tensor:
         window, strides, padding = (params[name] for name in ("window_dimensions", "window_strides", "padding"))

@@ -23,8 +23,13 @@ def graph_of(trained: Trained, fold: bool = True) -> Graph:
       UserError: it has an operation that cannot be written.
     """
     predict = predictor.of(predictor.in_float32(trained))
-    image = jax.ShapeDtypeStruct(trained.spec.image_shape, trained.spec.image_dtype)
-    return simplified(lowering.lower(predict, image, predictor.INPUT), fold)
+    return simplified(lowering.lower(predict, _image(trained), predictor.INPUT), fold)
+
+
+def _image(trained: Trained, batch: int = 0) -> jax.ShapeDtypeStruct:
+    """The shape and type of an image as stored, or of a batch of them."""
+    shape = trained.spec.image_shape
+    return jax.ShapeDtypeStruct((batch, *shape) if batch else shape, trained.spec.image_dtype)
 
 
 def write(trained: Trained, path: pathlib.Path, fold: bool = True) -> int:
@@ -51,12 +56,13 @@ def write(trained: Trained, path: pathlib.Path, fold: bool = True) -> int:
         )
         for node in graph.nodes
     ]
-    outputs: list[str | int | None] = ["batch", trained.spec.task.targets.outputs]
+    found = jax.eval_shape(predictor.of(predictor.in_float32(trained)), _image(trained, batch=1))
+    outputs: list[str | int | None] = ["batch", *found.shape[1:]]
     made = helper.make_graph(
         nodes,
         trained.config.model.name,
         [helper.make_tensor_value_info(predictor.INPUT, image_type, shape)],
-        [helper.make_tensor_value_info(predictor.OUTPUT, lowering.DTYPES["float32"], outputs)],
+        [helper.make_tensor_value_info(predictor.OUTPUT, lowering.DTYPES[str(found.dtype)], outputs)],
         [numpy_helper.from_array(value, name) for name, value in graph.constants.items()],
     )
     model = helper.make_model(

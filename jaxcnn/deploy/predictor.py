@@ -16,10 +16,6 @@ Predict = Callable[[Num[Array, "b h w c"]], Float[Array, "b k"]]
 
 INPUT, OUTPUT = "image", "logits"
 OUTPUT_IN_WORDS = f"{OUTPUT}: float32 [batch, classes], before the softmax or sigmoid"
-FOUND_IN_WORDS = (
-    "boxes: float32 [batch, boxes, 6]: left, top, right and bottom in pixels of the input, score, number of the class; "
-    "a score of 0 is padding"
-)
 PIXELS = {
     "uint8": "from 0 to 255, as in a file",
     "uint16": "from 0 to 65535, as in a file",
@@ -45,10 +41,11 @@ def of(trained: Trained) -> Predict:
 def facts(trained: Trained) -> dict[str, str]:
     """What a user of the file must know, as JSON texts."""
     data, dtype = trained.config.data, trained.spec.image_dtype
+    finds = trained.spec.task.finds
     resized = data.resize if data.image_size else "none: images have this size already"
     told = {
         "input": f"{INPUT}: {dtype} [batch, height, width, channels], {PIXELS[dtype]}; normalised inside",
-        "output": OUTPUT_IN_WORDS if trained.spec.task.finds is None else FOUND_IN_WORDS,
+        "output": OUTPUT_IN_WORDS if finds is None else finds.found_in_words,
         "task": trained.config.task.name,
         "image_dtype": dtype,
         "resize": resized,

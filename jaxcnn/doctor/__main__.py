@@ -111,9 +111,7 @@ def _data() -> int:
     for note in found.notes:
         console.print("note", shown(note), soft_wrap=True)
     if OUT.value and names:
-        console.print(
-            "wrote", f"{OUT.value}: {data.draw_boxes(config.data, config.task, pathlib.Path(OUT.value))} images"
-        )
+        console.print("wrote", f"{OUT.value}: {data.draw(config.data, config.task, pathlib.Path(OUT.value))} images")
     _count([result.status for result in found.results])
     return found.exit_code
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import operator
 import pathlib
 from collections.abc import Iterator
 
@@ -15,8 +16,7 @@ from jaxcnn.data.source import Splits, open_splits
 from jaxcnn.doctor import near
 from jaxcnn.doctor.checks import Check
 from jaxcnn.machine.extras import need
-from jaxcnn.tasks.coco_figures import as_bbox
-from jaxcnn.tasks.found_boxes import draw_boxes as draw_on
+from jaxcnn.tasks.moving import Movable
 from jaxcnn.text import counted, save_picture, shown
 from jaxcnn.train import mistakes
 
@@ -106,34 +106,30 @@ def _bad_annotations(splits: Splits, data: Data, task: Task) -> Iterator[Finding
     yield Finding(name, "fail" if stops else "warn", f"{len(found)}", advice, tuple(found))
 
 
-def draw_boxes(data: Data, task: Task, path: pathlib.Path) -> int:
-    """Draw the first training images with their boxes as one PNG; return how many there are.
+def draw(data: Data, task: Task, path: pathlib.Path) -> int:
+    """Draw the first training images with their boxes or label maps as one PNG; return how many there are.
 
     Raises:
-      UserError: the set cannot be read, or has no boxes.
+      UserError: the set cannot be read, or has no places in its images.
     """
     need("report", f"--out={path}", "matplotlib")
-    if task.name != places.DETECTION:
-        raise UserError("--out is for config.task.name='detection'; python -m jaxcnn.preview draws other images")
+    if task.name not in places.KINDS:
+        tasks = " or ".join(map(repr, places.KINDS))
+        raise UserError(f"--out is for config.task.name={tasks}; python -m jaxcnn.preview draws other images")
     splits = open_splits(dataclasses.replace(data, on_error="skip"), task)
-    split, names = splits.train, splits.class_names
+    split, kind = splits.train, splits.kind
+    assert isinstance(kind, Movable)
     chosen = np.arange(min(len(split), DRAWN))
     targets = jax.tree.map(lambda rows: rows[chosen], split.targets)
-    captions = splits.kind.captions(targets, names, LONGEST)
+    captions = kind.captions(targets, splits.class_names, LONGEST)
     examples = []
     for place, image in enumerate(mistakes.as_rgb(split.read(chosen))):
-        real = targets["valid"][place]
-        corners = [as_bbox(box) for box in targets["boxes"][place][real]]
-        labels = targets["label"][place][real].tolist()
-        drawn = draw_on(image, corners, labels)
-        told = f"{int(targets['crowd'][place][real].sum())} crowds" if targets["crowd"][place][real].any() else ""
-        examples.append(
-            mistakes.Example(place, name_of(split, place), drawn, pathlib.Path(name_of(split, place)).name,
-                             ", ".join(filter(None, [captions[place], told])), float("nan"))
-        )  # fmt: skip
+        drawn = kind.drawn(image, jax.tree.map(operator.itemgetter(place), targets))
+        name = name_of(split, place)
+        examples.append(mistakes.Example(place, name, drawn, pathlib.Path(name).name, captions[place], float("nan")))
     title = [
         f"{shown(split.description)}: the first {counted(len(chosen), 'image')}",
-        "Below each: its file, its boxes.",
+        "Below each: its file, and what is in it.",
     ]
     save_picture(mistakes.sheet(examples, title, colour="#0b57d0"), path, format="png", dpi=mistakes.DPI)
     return len(chosen)

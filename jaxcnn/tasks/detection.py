@@ -7,12 +7,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float32
+from jaxtyping import Array, Float32, UInt8
 
 import jaxcnn.config as configuration
 from jaxcnn.config import UserError
 from jaxcnn.tasks import box_geometry, box_records
 from jaxcnn.tasks.assignment import assign
+from jaxcnn.tasks.coco_figures import as_bbox
+from jaxcnn.tasks.found_boxes import draw_boxes
 from jaxcnn.tasks.moving import Move
 from jaxcnn.tasks.task import Facts, OfEach, Outputs, Settings, Tree
 from jaxcnn.text import counted, listed, shorten
@@ -70,6 +72,11 @@ class Boxes:
         frame = stretch + jnp.concatenate([jnp.zeros(2), move.shift])
         return target | {"boxes": boxes, "valid": valid, "crowd": crowd, "frame": frame}
 
+    def drawn(self, image: UInt8[np.ndarray, "h w 3"], target: Tree) -> UInt8[np.ndarray, "h w 3"]:
+        """The image with the boxes, in the colours of their classes."""
+        real = target["valid"]
+        return draw_boxes(image, [as_bbox(box) for box in target["boxes"][real]], target["label"][real].tolist())
+
     def read(self, labels: np.ndarray, title: str, base: str) -> Tree:
         """The columns of records, with `most` places for each image."""
         if labels.dtype.names is None:
@@ -117,11 +124,14 @@ class Boxes:
         )
 
     def captions(self, target: Tree, names: Sequence[str], width: int) -> list[str]:
-        """The number of boxes of each class."""
+        """The number of boxes of each class, and how many of them are crowds."""
         lines = []
-        for label, valid in zip(np.asarray(target["label"]), np.asarray(target["valid"]), strict=True):
+        for label, valid, crowd in zip(
+            *(np.asarray(target[name]) for name in ("label", "valid", "crowd")), strict=True
+        ):
             count = np.bincount(label[valid], minlength=len(names))
             told = [f"{count[each]} {names[each]}" for each in np.argsort(-count, kind="stable") if count[each]]
+            told += [counted(int(crowd[valid].sum()), "crowd")] if crowd[valid].any() else []
             lines.append(shorten(", ".join(told) or "nothing", width))
         return lines
 

@@ -59,6 +59,14 @@ class Detections:
         """Nothing."""
         return {}
 
+    @property
+    def found_in_words(self) -> str:
+        """The columns of what is found."""
+        return (
+            "boxes: float32 [batch, boxes, 6]: left, top, right and bottom in pixels of the input, score, number of "
+            "the class; a score of 0 is padding"
+        )
+
     def found(self, outputs: Float32[Array, "b a k4"]) -> suppression.Found:
         """The boxes that survive suppression, the best first."""
 

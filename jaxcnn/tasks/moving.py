@@ -3,7 +3,8 @@
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float32, Int32, Shaped
+import numpy as np
+from jaxtyping import Array, Float32, Int32, Shaped, UInt8
 
 COORDINATE_BITS = 16  # fraction bits of an image coordinate, as in Pillow
 
@@ -34,7 +35,7 @@ class Move(NamedTuple):
 
 @runtime_checkable
 class Movable(Protocol):
-    """Targets that follow their image; those without `moved` stay as they are."""
+    """Targets that are places, and so follow their image; those without `moved` stay as they are."""
 
     def moved(self, target: Any, move: Move, sides: tuple[int, int]) -> Any:
         """The target of one image that has moved.
@@ -44,6 +45,10 @@ class Movable(Protocol):
           move: how its image has moved.
           sides: height and width of the image, which keep.
         """
+        ...
+
+    def drawn(self, image: UInt8[np.ndarray, "h w 3"], target: Any) -> UInt8[np.ndarray, "h w 3"]:
+        """An image with its own target, of NumPy arrays, drawn into it."""
         ...
 
 

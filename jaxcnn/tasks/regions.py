@@ -7,17 +7,15 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import UInt8
 
 from jaxcnn.tasks import run_length
 from jaxcnn.tasks.confusion import Confusion, by_class, draw
-from jaxcnn.tasks.found_boxes import COLOURS
 from jaxcnn.tasks.headline import Headline
-from jaxcnn.tasks.segmentation import VOID, Maps, PixelOutputs, in_shares, right
+from jaxcnn.tasks.segmentation import VOID, Maps, PixelOutputs, coloured, in_shares, right
 from jaxcnn.tasks.task import Facts, OfEach
 from jaxcnn.text import distinct, shown
 
-OPACITY = 0.5  # of the colours of classes over an image
 RECORDED = ("mean_iou", "mean_dice", "overall_accuracy")
 MOST_TOLD = 20  # classes whose figures are printed
 
@@ -48,6 +46,11 @@ class Regions:
     def values(self, outputs: PixelOutputs, target: Maps, constants: Any) -> dict[str, OfEach]:
         """The share of each image's pixels that are right."""
         return {"pixel_accuracy": right(outputs, target)}
+
+    @property
+    def found_in_words(self) -> str:
+        """The map that is found."""
+        return "classes: uint8 [batch, height, width]: the number of the class of each pixel of the input"
 
     def found(self, outputs: PixelOutputs) -> UInt8[Any, "b h w"]:
         """The class with the largest logit at each pixel."""
@@ -96,7 +99,7 @@ class Regions:
 
     def drawn(self, image: UInt8[np.ndarray, "h w 3"], answer: Mapping[str, Any]) -> UInt8[np.ndarray, "h w 3"]:
         """The image under the colours of its classes; class 0, which is often the background, has none."""
-        return draw_map(image, label_map(answer))
+        return coloured(image, label_map(answer))
 
     def in_words(self, answer: Mapping[str, Any]) -> str:
         """The classes with their shares of the image, such as "sky 62%, tree 38%"."""
@@ -196,11 +199,3 @@ def label_map(answer: Mapping[str, Any]) -> UInt8[np.ndarray, "h w"]:
     for each in answer["regions"]:
         found[run_length.decode(each["segmentation"]) != 0] = each["category_id"]
     return found
-
-
-def draw_map(image: UInt8[np.ndarray, "h w 3"], labels: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
-    """An image under the colours of a map's classes; class 0 and pixels without a class have none."""
-    table = np.array([[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in COLOURS], np.float32)
-    over: Float32[np.ndarray, "h w 3"] = table[(labels.astype(np.int64) - 1) % len(COLOURS)]
-    coloured = (1 - OPACITY) * image + OPACITY * over
-    return np.where(((labels != 0) & (labels != VOID))[..., None], coloured.round(), image).astype(np.uint8)

@@ -13,12 +13,14 @@ import jaxcnn.config as configuration
 from jaxcnn.config import UserError
 from jaxcnn.tasks import weights
 from jaxcnn.tasks.classes import lacks, without_examples
+from jaxcnn.tasks.found_boxes import COLOURS
 from jaxcnn.tasks.moving import Move, nearest
 from jaxcnn.tasks.task import Facts, OfEach, Settings, module_of
 from jaxcnn.text import counted, shorten
 
 VOID = 255  # the value of pixels that are neither learnt nor measured, as in Pascal VOC
 MOST_CLASSES = 255
+OPACITY = 0.5  # of the colours of classes over an image
 
 Maps = UInt8[Any, "b h w"]
 LabelMap = UInt8[Any, "h w"]
@@ -28,6 +30,14 @@ PixelOutputs = Float32[Any, "b h w k"]
 def areas(maps: UInt8[np.ndarray, "n h w"], classes: int) -> Int64[np.ndarray, "n k"]:
     """The number of pixels of each class in each map."""
     return np.stack([np.bincount(each.ravel(), minlength=256)[:classes] for each in maps])
+
+
+def coloured(image: UInt8[np.ndarray, "h w 3"], labels: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
+    """An image under the colours of a map's classes; class 0 and pixels without a class have none."""
+    table = np.array([[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in COLOURS], np.float32)
+    over = table[(labels.astype(np.int64) - 1) % len(COLOURS)]
+    mixed = (1 - OPACITY) * image + OPACITY * over
+    return np.where(((labels != 0) & (labels != VOID))[..., None], mixed.round(), image).astype(np.uint8)
 
 
 def numbers_as_names(labels: Sequence[np.ndarray]) -> tuple[str, ...]:
@@ -63,6 +73,10 @@ class LabelMaps:
     def moved(self, target: LabelMap, move: Move, sides: tuple[int, int]) -> LabelMap:
         """The map of one image that has moved: each pixel has the class of that from which its colour is."""
         return nearest(target, move.matrix, outside=VOID)
+
+    def drawn(self, image: UInt8[np.ndarray, "h w 3"], target: LabelMap) -> UInt8[np.ndarray, "h w 3"]:
+        """The image under the colours of its classes; class 0 and pixels without a class have none."""
+        return coloured(image, target)
 
     def read(self, labels: np.ndarray, title: str, base: str) -> UInt8[np.ndarray, "n h w"]:
         """The maps of a base split."""

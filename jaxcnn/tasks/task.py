@@ -230,6 +230,11 @@ class Finding(Protocol):
     Collectors and `answers` then get what is found, not the outputs.
     """
 
+    @property
+    def found_in_words(self) -> str:
+        """What `found` gives, for the users of an exported network."""
+        ...
+
     def found(self, outputs: Any) -> Any:
         """What is found among the outputs of a batch: an array [b, ...]."""
         ...
