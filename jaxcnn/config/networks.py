@@ -12,7 +12,7 @@ CIFAR_RESNET = ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110")
 SQUEEZENET = ("squeezenet1_0", "squeezenet1_1")
 INVERTED = ("efficientnet_lite0", "mobilenet_v2")  # of inverted residual blocks
 DETECTORS = ("yolo_cnn", "yolo_resnet18", "yolo_resnet50")  # of config.task.name="detection"
-SEGMENTERS = ("unet", "unet_resnet18", "unet_resnet50")  # of config.task.name="segmentation"
+SEGMENTERS = ("unet", "unet_small", "unet_resnet18", "unet_resnet50")  # of config.task.name="segmentation"
 BACKBONES = {  # the network for classification with these layers, in form="imagenet"
     **{"yolo_resnet18": "resnet18", "yolo_resnet50": "resnet50"},
     **{"unet_resnet18": "resnet18", "unet_resnet50": "resnet50"},
@@ -25,7 +25,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {  # besides those
     **dict.fromkeys(("efficientnet_b0", "convnext_tiny"), ("form", "stochastic_depth")),
     **dict.fromkeys(INVERTED, ("form", "stochastic_depth", *ATTENTION)),
     **dict.fromkeys(SQUEEZENET, ("form", *ATTENTION)),
-    **dict.fromkeys(("yolo_cnn", "unet"), ()),
+    **dict.fromkeys(("yolo_cnn", "unet", "unet_small"), ()),
     **dict.fromkeys(BACKBONES, ("zero_init_residual", "shortcut", "stochastic_depth")),
     **dict.fromkeys(RESNET, ("form", "zero_init_residual", "last_stride", "shortcut", "stochastic_depth", *ATTENTION)),
     **dict.fromkeys(CIFAR_RESNET, ("zero_init_residual", "stochastic_depth", *ATTENTION)),

@@ -11,14 +11,17 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float32
 
 from jaxcnn.config.layers import Layers
+from jaxcnn.config.networks import BACKBONES
 from jaxcnn.models.layers import Conv, Dropout, at_least_float32, classifier_normal, scaled
 from jaxcnn.models.network import Images, Network, Positions
 from jaxcnn.models.normed import Normed, doubled
 from jaxcnn.models.pooling import max_pool
 from jaxcnn.models.resnet import stages
 
-PREFIX = "unet_"  # of the name, before that of the backbone
-CHANNELS = (64, 128, 256, 512, 1024)  # of the levels: figure 1 of the paper
+CHANNELS = {  # of the levels; those of "unet" are figure 1 of the paper
+    "unet": (64, 128, 256, 512, 1024),
+    "unet_small": (64, 128, 256),
+}
 RESNET_CHANNELS = (16, 32, 64, 128, 256)  # of the way up from a ResNet, the image's own size first
 
 NOTHING: tuple[None, None] = (None, None)  # to join at the size of the image and at half of it, in a ResNet
@@ -29,7 +32,7 @@ PixelLogits = Float32[Array, "b h w k"]
 class UNet(Network):
     """A way down in levels, each of half the size of the one before, and a way up that is joined to them.
 
-    `unet` has the paper's five levels of two 3x3 convolutions. On the way up, a level is doubled by repeating pixels,
+    `unet` has the paper's five levels of two 3x3 convolutions, `unet_small` the first three of them. On the way up, a level is doubled by repeating pixels,
     convolved, and joined. `unet_resnet18` and `unet_resnet50` go down by a ResNet in torchvision's layout, whose
     parameters keep their names, so that a network for classification can start them; from its first stage up to the
     size of the image there is nothing to join. Dropout precedes the logits.
@@ -49,9 +52,9 @@ class UNet(Network):
         def level(x: Images, channels: int, name: str) -> Images:
             return layer(layer(x, channels, f"{name}_1"), channels, f"{name}_2")
 
-        backbone = self.model.name.removeprefix(PREFIX)
-        if backbone == self.model.name:
-            channels = CHANNELS
+        backbone = BACKBONES.get(self.model.name)
+        if backbone is None:
+            channels = CHANNELS[self.model.name]
             maps = [level(images.astype(self.dtype), channels[0], "down1")]
             for number, each in enumerate(channels[1:], start=2):
                 maps.append(level(max_pool(maps[-1], 2, strides=2, ceil=True), each, f"down{number}"))
