@@ -32,10 +32,10 @@ PixelLogits = Float32[Array, "b h w k"]
 class UNet(Network):
     """A way down in levels, each of half the size of the one before, and a way up that is joined to them.
 
-    `unet` has the paper's five levels of two 3x3 convolutions, `unet_small` the first three of them. On the way up, a level is doubled by repeating pixels,
-    convolved, and joined. `unet_resnet18` and `unet_resnet50` go down by a ResNet in torchvision's layout, whose
-    parameters keep their names, so that a network for classification can start them; from its first stage up to the
-    size of the image there is nothing to join. Dropout precedes the logits.
+    `unet` has the paper's five levels of two 3x3 convolutions, `unet_small` the first three of them. On the way up, a
+    level is doubled by repeating pixels, convolved, and joined. `unet_resnet18` and `unet_resnet50` go down by a ResNet
+    in torchvision's layout, whose parameters keep their names, so that a network for classification can start them;
+    from its first stage up to the size of the image there is nothing to join. Dropout precedes the logits.
     """
 
     HEAD: ClassVar[str] = "classifier"
