@@ -3,8 +3,8 @@
     python -m jaxcnn.main --config=configs/unet_masks.py --config.data.source=masks:photos
 
 `coco:<folder>` paints the outlines of a set in COCO's form. The network is the paper's (Ronneberger et al. 2015, arXiv
-1505.04597) with BatchNorm; `--config.model.name=unet_resnet18` starts from trained weights by `config.init.source`. Half of
-the loss is soft Dice (Milletari et al. 2016, arXiv 1606.04797). Judged by the mean IoU.
+1505.04597) with BatchNorm at half its width; `--config.model.name=unet_resnet18` starts from trained weights by
+`config.init.source`. Half of the loss is soft Dice (Milletari et al. 2016, arXiv 1606.04797). Judged by the mean IoU.
 """
 
 from jaxcnn.config import default, recipes

@@ -198,6 +198,7 @@ def test_every_shipped_config_and_variant_is_sound(root):
             "quickstart": [],
             "finetune": ["head", "head+smoke"],
             "yolo_resnet18_coco": [],
+            "unet_masks": [],
             "speedrun_cifar10": ["gpu"],
             "speedrun_cifar100": ["gpu"],
         }
