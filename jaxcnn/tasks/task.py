@@ -243,6 +243,10 @@ class Finding(Protocol):
         """
         ...
 
+    def of_places(self, outputs: Any) -> tuple[Any, Any]:
+        """What each of the a places of an image answers: boxes [b, a, 4], and a logit of each class [b, a, k]."""
+        ...
+
     def as_file(self, results: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Any:
         """The answers for files (each has "file", and "error" or an answer) in a form that others read, JSON."""
         ...
