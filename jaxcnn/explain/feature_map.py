@@ -107,11 +107,16 @@ def pca(values: Float[np.ndarray, "n d"]) -> tuple[Float[np.ndarray, "n 2"], flo
 
 
 def tsne(values: Float[np.ndarray, "n d"], seed: int) -> Float[np.ndarray, "n 2"]:
-    """The rows in a plane by t-SNE, starting from their principal components."""
-    from sklearn.manifold import TSNE
+    """The rows in a plane by t-SNE, starting from their principal components.
 
-    perplexity = min(PERPLEXITY, (len(values) - 1) / 3)
-    return TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(values).astype(np.float64)
+    One thread adds in the same order each time; several also wait for each other where other programs run.
+    """
+    from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
+
+    made = TSNE(2, perplexity=min(PERPLEXITY, (len(values) - 1) / 3), init="pca", random_state=seed)
+    with threadpool_limits(1):
+        return made.fit_transform(values).astype(np.float64)
 
 
 def as_csv(points: Points, class_names: tuple[str, ...]) -> str:

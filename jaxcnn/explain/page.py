@@ -12,7 +12,7 @@ from jaxcnn.explain import evaluation, feature_chart, methods, pictures
 from jaxcnn.explain.alike import Alike
 from jaxcnn.explain.feature_map import Points
 from jaxcnn.explain.randomisation import Stage
-from jaxcnn.text import shown
+from jaxcnn.text import named, shown
 
 _FOLDER = pathlib.Path(__file__).parent
 _MEANING = {
@@ -203,7 +203,7 @@ def _near(item: Item, smooth: str) -> str:
         url = pictures.data_url(pictures.image_png(each.image))
         figures.append(
             f'<figure><div class="view{smooth}" style="--image: url({url}); --ratio: {width} / {height}" role="img" '
-            f'aria-label="{html.escape(each.label)}"></div><figcaption><b>{html.escape(each.label)}</b> '
+            f'aria-label="{html.escape(each.label)}"></div><figcaption><b>{html.escape(named(each.label))}</b> '
             f"{each.similarity:.2f}<br>{html.escape(shown(each.name))}</figcaption></figure>"
         )
     return (
