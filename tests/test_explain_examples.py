@@ -9,7 +9,7 @@ from PIL import Image
 
 import jaxcnn
 from jaxcnn.config import UserError
-from jaxcnn.explain import alike, evaluation, feature_chart, feature_map, given, objects, removal, write
+from jaxcnn.explain import alike, evaluation, feature_chart, feature_map, given, objects, page, removal, write
 from jaxcnn.explain.network import Network
 from jaxcnn.train import features, predict
 from tests import digits
@@ -93,6 +93,8 @@ def test_masks_have_the_names_of_images_and_are_scored(subject, tmp_path):
 def test_images_without_the_object_do_not_count():
     rows = evaluation.table({"gradcam": {"pointing": np.array([1.0, np.nan, 0.0]), "overlap": np.array([np.nan] * 3)}})
     assert [(row.score, row.mean, row.images) for row in rows] == [("pointing", 0.5, 2)]
+    rows.append(evaluation.Row("gradcam", "road", 0.1, 0.1, 3))
+    assert "over 3 images, pointing over 2. " in page._scores(rows)
 
 
 # Examples

@@ -138,10 +138,12 @@ def _scores(rows: Sequence[evaluation.Row]) -> str:
         for method in dict.fromkeys(row.method for row in rows)
     )
     notes = "; ".join(f"{name}: {evaluation.ABOUT[name]}" for name in names)
+    most, counts = max(row.images for row in rows), {row.score: row.images for row in rows}
+    fewer = "".join(f", {name} over {count}" for name, count in counts.items() if count < most)
     return (
         '<h2 id="scores">Scores</h2><div class="scroll" tabindex="0"><table><thead><tr><th scope="col">method</th>'
         f'{head}</tr></thead><tbody>{lines}</tbody></table></div><p class="quiet">Mean ± standard deviation over '
-        f"{rows[0].images} images. {html.escape(notes)}.</p>"
+        f"{most} images{fewer}. {html.escape(notes)}.</p>"
     )
 
 
