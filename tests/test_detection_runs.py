@@ -9,6 +9,7 @@ from PIL import Image
 from jaxcnn.config import UserError
 from jaxcnn.data.source import open_splits
 from jaxcnn.deploy import onnx_file
+from jaxcnn.explain import alike, given, write
 from jaxcnn.explain.subject import Subject
 from jaxcnn.serve.service import Service
 from jaxcnn.train import assess, features, predict, trained
@@ -120,11 +121,38 @@ def test_a_server_answers_boxes_of_the_stored_image_as_predict_does(run, tmp_pat
     assert max(left + width for _, left, _, width, _ in rows(found)) > 60, "the image is wider than the network's"
 
 
+def test_a_box_is_explained_and_stays_the_explained_one(run, tmp_path):
+    network = trained.load(run[0], "last", "", 1)[0]
+    subject = Subject(network)
+    images = given.of_split(subject, "test", 3, 0)
+    seen = subject.normalised(images.pixels)
+    outputs = subject.outputs(seen)
+    assert outputs.shape == (3, 21 * 3)  # the points of strides 8, 16 and 32 in 32 pixels, and the classes
+    best = predict.answers(network, images.pixels)
+    target = subject.targets("predicted", outputs)
+    for answer, box, label, sure in zip(
+        best, subject.boxes(seen, target), subject.classes(target), subject.probability(outputs).max(1), strict=True
+    ):
+        first = answer["boxes"][0]
+        assert first["label"] == NAMES[label]
+        np.testing.assert_allclose([*first["bbox"][:2], first["score"]], [*box[:2], sure], rtol=1e-4, atol=1e-3)
+    discs = subject.targets("disc", outputs)
+    assert (subject.classes(discs) == 1).all()
+    np.testing.assert_array_equal(outputs[range(3), discs], outputs.reshape(3, 21, 3)[:, :, 1].max(1))
+    wish = write.Wish(["gradcam"], score=True)
+    result = write.explained(subject, images, wish, lambda line: None)
+    assert result.found["gradcam"].layer == "neck_down0/bn" and result.found["gradcam"].maps.shape == (3, 32, 32)
+    write.write(subject, result, wish, tmp_path, "a detector")
+    with np.load(tmp_path / "maps.npz") as file:
+        assert file["boxes"].shape == (3, 4) and set(file["target"]) <= {0, 1, 2}
+    assert "Explained: the surest box." in (tmp_path / "index.html").read_text()
+
+
 def test_what_needs_one_output_for_each_class_is_refused_in_one_line(run, tmp_path):
     network = trained.load(run[0], "last", "", 1)[0]
     Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(tmp_path / "a.png")
-    with pytest.raises(UserError, match="only outputs can be explained"):
-        Subject(network)
+    with pytest.raises(UserError, match="--neighbours: a detector has no features of the whole image"):
+        alike.check(Subject(network), "--neighbours")
     with pytest.raises(UserError, match="sees several maps; name another layer"):
         features.of_files(network, [tmp_path / "a.png"], skip_unreadable=False)
     with pytest.raises(UserError, match="'top_k', which cannot be written as ONNX"):

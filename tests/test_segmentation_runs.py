@@ -104,5 +104,5 @@ def test_evaluation_prediction_server_and_export_answer_alike(run, tmp_path):
     session = onnxruntime.InferenceSession(str(tmp_path / "a.onnx"))
     assert np.array_equal(session.run(None, {predictor.INPUT: pixels})[0], found)
     assert "number of the class of each pixel" in session.get_modelmeta().custom_metadata_map["output"]
-    with pytest.raises(UserError, match="only outputs can be explained"):
+    with pytest.raises(UserError, match="only outputs and boxes can be explained"):
         Subject(network)

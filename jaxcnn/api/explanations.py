@@ -5,7 +5,7 @@ import pathlib
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Num
+from jaxtyping import Float, Num, UInt8
 
 from jaxcnn.api import images as forms
 from jaxcnn.api.errors import python_words
@@ -28,14 +28,22 @@ class Explanations:
       maps: [N, H, W]. For signed methods, what speaks for the output is above 0, what speaks against it below; for
         others, larger is more important.
       values: what the method gave: the same, or one number for each channel, [N, H, W, C].
-      target: the explained output of each image, [N].
+      target: the explained output of each image, [N]; for a detector, its class.
+      boxes: the explained box of each image of a detector: left, top, right, bottom in pixels, [N, 4]; else None.
       layer: the layer of a class activation map; else empty.
       gap: for integrated gradients, how far the sum of the values is from the change of the output, [N]; else None.
     """
 
-    def __init__(self, found: Explanation, pixels: Num[np.ndarray, "n h w c"], class_names: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        found: Explanation,
+        pixels: Num[np.ndarray, "n h w c"],
+        class_names: tuple[str, ...],
+        boxes: Float[np.ndarray, "n 4"] | None = None,
+    ) -> None:
         self.method, self.maps, self.values = found.method, found.maps, found.values
-        self.target, self.layer, self.gap = found.target, found.layer, found.gap
+        self.target, self.boxes = found.target % len(class_names), boxes
+        self.layer, self.gap = found.layer, found.gap
         self._pixels, self._names = pixels, class_names
 
     def __len__(self) -> int:
@@ -52,8 +60,13 @@ class Explanations:
 
     def png(self, number: int, opacity: float = 0.6) -> bytes:
         """The map of an image over it, as the content of a PNG file; 0 is the image alone, 1 the map alone."""
-        image = mistakes.as_rgb(self._pixels)[number]
+        image = self._rgb(slice(number, number + 1))[0]
         return pictures.over_image(image, self.maps[number], methods.find(self.method).gives, opacity)
+
+    def _rgb(self, part: slice) -> UInt8[np.ndarray, "n h w 3"]:
+        """Some of the images as people see them, with their boxes."""
+        images = mistakes.as_rgb(self._pixels[part])
+        return images if self.boxes is None else pictures.with_boxes(images, self.boxes[part], self.target[part])
 
     def save(self, folder: str | os.PathLike[str]) -> list[pathlib.Path]:
         """Write the maps as `<method>.npy` and one PNG for each image into a folder; return the files."""
@@ -67,7 +80,7 @@ class Explanations:
         return written
 
     def _repr_html_(self) -> str:
-        images = mistakes.as_rgb(self._pixels[:_SHOWN])
+        images = self._rgb(slice(_SHOWN))
         gives = methods.find(self.method).gives
         rows = []
         for number, image in enumerate(images):
@@ -96,6 +109,8 @@ def explain(
             raise UserError("images has no image")
         pixels = np.concatenate(found)
         seen = subject.normalised(pixels)
-        targets = subject.targets(target, subject.outputs(seen) if isinstance(target, str) else seen[:, 0, 0])
+        by_outputs = isinstance(target, str) or subject.has_boxes
+        targets = subject.targets(target, subject.outputs(seen) if by_outputs else seen[:, 0, 0])
         explained = subject.explain(method, seen, targets, layer=layer, **options)
-    return Explanations(explained, pixels, network.class_names)
+        boxes = subject.boxes(seen, targets) if subject.has_boxes else None
+    return Explanations(explained, pixels, network.class_names, boxes)

@@ -8,6 +8,7 @@ from jaxcnn import at_start  # noqa: F401 (imported first: from now on, a signal
 
 # isort: split
 
+import dataclasses
 import pathlib
 from typing import Any
 
@@ -32,10 +33,20 @@ TARGET = flags.DEFINE_string(
 )
 LAYER = flags.DEFINE_string("layer", "", "The layer of class activation maps; default: the last with 4x4 positions.")
 BASELINE = flags.DEFINE_enum("baseline", "mean", ["mean", "black"], "What hidden pixels get: the mean colour or black.")
+MASKS = command.define_path(
+    "masks", None, "Folder of masks of the objects of --images, white on black: scored by pointing and overlap."
+)
 OPTION = flags.DEFINE_multi_string("option", [], "An option of a method, such as integrated_gradients.steps=100.")
 OUT = command.define_path("out", "explained", "The folder to write to; created if it does not exist.")
 SCORE = flags.DEFINE_boolean("score", False, "Score the methods, beside random maps and an edge detector.")
+ROAD = flags.DEFINE_boolean("road", None, "Score by ROAD too; default: for images of at most 96 x 96 pixels.")
 RANDOMISE = flags.DEFINE_boolean("randomise", False, "Draw the layers anew from the top down, and compare the maps.")
+NEIGHBOURS = flags.DEFINE_integer("neighbours", 0, "Show so many nearest training images of each.", lower_bound=0)
+AMONG = flags.DEFINE_integer("among", 20_000, "Look at so many training images at most, at random.", lower_bound=1)
+FEATURE_MAP = flags.DEFINE_enum(
+    "feature_map", "", ["", "pca", "tsne"], "Draw the images of --split (else the test split) by their features."
+)
+POINTS = flags.DEFINE_integer("points", 2000, "Most images of the map of the features.", lower_bound=3)
 CHECKPOINT = flags.DEFINE_string("checkpoint", "last", "The checkpoint: last, best (on validation) or a step.")
 WEIGHTS = flags.DEFINE_enum(
     "weights", "", ["", "last", "ema"], "Weights of the step, or their moving average; default: the average if kept."
@@ -52,10 +63,12 @@ def main() -> int:
     places = [place for value in IMAGES.value for place in separate(value)]
     if bool(places) == bool(SPLIT.value):
         raise UserError("say what to explain: either --images=<file or folder>,… or --split=test")
+    if MASKS.value and not (places and SCORE.value):
+        raise UserError("--masks is for --images with --score")
     out = pathlib.Path(OUT.value)
     if out.exists() and not out.is_dir():
         raise UserError(f"--out={out} is not a folder; choose another")
-    from jaxcnn.explain import given, methods, write
+    from jaxcnn.explain import given, methods, objects, write
     from jaxcnn.explain.subject import Subject
     from jaxcnn.train import trained
 
@@ -71,13 +84,29 @@ def main() -> int:
     subject = Subject(network, ROWS.value)
     if places:
         images, notes = given.of_files(subject, places)
+        if MASKS.value:
+            masks = objects.of_files(subject, pathlib.Path(MASKS.value), images.names)
+            images = dataclasses.replace(images, masks=masks)
     else:
         images, notes = given.of_split(subject, SPLIT.value or "", EXAMPLES.value, SEED.value), []
     for line in (*remarks, *notes):
         print(f"jaxcnn: {line}")
     options = _options(names)
     wish = write.Wish(
-        names, TARGET.value, LAYER.value, BASELINE.value, options, SCORE.value, RANDOMISE.value, SEED.value
+        methods=names,
+        target=TARGET.value,
+        layer=LAYER.value,
+        baseline=BASELINE.value,
+        options=options,
+        score=SCORE.value,
+        randomise=RANDOMISE.value,
+        road=ROAD.value,
+        seed=SEED.value,
+        neighbours=NEIGHBOURS.value,
+        among=AMONG.value,
+        feature_map=FEATURE_MAP.value,
+        split=SPLIT.value or "test",
+        points=POINTS.value,
     )
     result = write.explained(subject, images, wish)
     title = f"{network.config.model.name}: {shown(folder.resolve().name)}"

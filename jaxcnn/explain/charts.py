@@ -8,7 +8,7 @@ from jaxcnn.explain.randomisation import Stage
 from jaxcnn.text import save_picture
 
 # Okabe & Ito's colours, which people with any colour vision tell apart; markers tell the rest.
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
 _MARKERS = "osD^vPX*<>hd"
 
 
@@ -21,8 +21,8 @@ def draw(stages: Mapping[str, Sequence[Stage]], path: pathlib.Path) -> None:
     axes = figure.add_subplot()
     for number, (name, found) in enumerate(stages.items()):
         means = [1.0, *(float(stage.similarity.mean()) for stage in found)]
-        colour, marker = _COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)]
-        dashes = "-" if number < len(_COLOURS) else "--"
+        colour, marker = COLOURS[number % len(COLOURS)], _MARKERS[number % len(_MARKERS)]
+        dashes = "-" if number < len(COLOURS) else "--"
         label = methods.find(name).title
         axes.plot(range(len(means)), means, color=colour, marker=marker, linestyle=dashes, label=label)
     axes.axhline(0, color="#888888", linewidth=0.8)

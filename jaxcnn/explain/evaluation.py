@@ -10,15 +10,17 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from jaxcnn.explain import methods, scores
+from jaxcnn.explain import methods, removal, scores
 from jaxcnn.explain.subject import Subject
 
 CONTROLS = ("random", "edges")
 SHIFTS, SENSITIVITY_SHIFTS = 8, 3  # perturbed images for infidelity, and for sensitivity, which explains each anew
+ROAD_PIXELS = 96 * 96  # of an image; its linear systems take long for larger ones
 RADIUS = 0.1  # standard deviation of these perturbations, in units of that of the training images
 BETTER = {
     "deletion": "lower",
     "insertion": "higher",
+    "road": "higher",
     "infidelity": "lower",
     "sensitivity": "lower",
     "pointing": "higher",
@@ -27,6 +29,8 @@ BETTER = {
 ABOUT = {
     "deletion": "mean probability while the most important pixels get the mean colour",
     "insertion": "mean probability while the most important pixels return to a blurred image",
+    "road": "mean probability without the least important pixels minus that without the most important ones, which "
+    "become the mean of their neighbours",
     "infidelity": "squared error of the predicted change of the output under noise, over the mean squared change",
     "sensitivity": "largest relative change of the map under small noise",
     "pointing": "share of images whose most important pixel lies on the object",
@@ -58,6 +62,7 @@ def of_images(
     known: Mapping[str, Any],
     explain: Callable[[str, Any, Any], Any],
     masks: Bool[np.ndarray, "n h w"] | None = None,
+    road: bool | None = None,
 ) -> dict[str, dict[str, Float[np.ndarray, " n"]]]:
     """The scores of each image, by method and score.
 
@@ -70,8 +75,10 @@ def of_images(
       target: the explained output of each.
       known: the `Explanation` of these images by each method.
       explain: `(name, images, target) -> Explanation` with the same options.
-      masks: where the object of each image is, if that is known.
+      masks: where the object of each image is, if that is known; images without one have NaN for these scores.
+      road: whether `removal.road` is among the scores; None: for images of at most `ROAD_PIXELS`.
     """
+    road = images[0, ..., 0].size <= ROAD_PIXELS if road is None else road
     found: dict[str, dict[str, Any]] = {}
     shifts = scores.noise(images.shape, SHIFTS, RADIUS, 0)
     changed = subject.network.scores_of(lambda numbers: images - shifts[np.asarray(numbers)], SHIFTS, target)
@@ -84,6 +91,10 @@ def of_images(
             of_method[score.__name__] = score(subject.network, images, target, ranked, probability=subject.probability)[
                 0
             ]
+        if road:
+            of_method["road"] = removal.road(subject.network, images, target, ranked, probability=subject.probability)[
+                0
+            ]
         if method.gives == methods.SIGNED and values.ndim == 4:
             raw = scores.infidelity(subject.network, images, target, values, shifts)
             of_method["infidelity"] = raw / np.maximum(change, np.finfo(np.float32).tiny)
@@ -91,8 +102,9 @@ def of_images(
             of_shifted = functools.partial(_values, explain, name, target)
             of_method["sensitivity"] = scores.sensitivity(of_shifted, images, values, shifts[:SENSITIVITY_SHIFTS])
         if masks is not None:
-            of_method["pointing"] = scores.pointing(ranked, masks)
-            of_method["overlap"] = scores.overlap(ranked, masks)
+            there = np.asarray(masks).any((1, 2))
+            for on_object in (scores.pointing, scores.overlap):
+                of_method[on_object.__name__] = np.where(there, on_object(ranked, masks), np.nan)
         found[name] = of_method
     return found
 
@@ -102,12 +114,15 @@ def _values(explain: Callable[[str, Any, Any], Any], name: str, target: Any, ima
 
 
 def table(found: Mapping[str, Mapping[str, np.ndarray]]) -> list[Row]:
-    """The rows of `of_images`; the spread is the standard deviation over images."""
-    return [
-        Row(name, score, float(each.mean()), float(each.std(ddof=1)) if len(each) > 1 else 0.0, len(each))
-        for name, of_method in found.items()
-        for score, each in of_method.items()
-    ]
+    """The rows of `of_images`; the spread is the standard deviation over the images that have the score."""
+    rows = []
+    for name, of_method in found.items():
+        for score, of_each in of_method.items():
+            each = of_each[~np.isnan(of_each)]
+            if len(each):
+                spread = float(each.std(ddof=1)) if len(each) > 1 else 0.0
+                rows.append(Row(name, score, float(each.mean()), spread, len(each)))
+    return rows
 
 
 def as_csv(rows: Sequence[Row]) -> str:

@@ -1,12 +1,13 @@
 """The images to explain: files, or examples of a split, with their classes where these are known."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Num
+from jaxtyping import Bool, Num
 
 from jaxcnn.config import UserError
+from jaxcnn.data.batch import Split
 from jaxcnn.data.decode import Unreadable
 from jaxcnn.data.selection import name_of
 from jaxcnn.explain.subject import Subject
@@ -23,12 +24,16 @@ class Given:
       pixels: as stored.
       labels: the class of each image; None where it is not known, or where the task has no classes.
       words: the true answer of each in words; empty where it is not known.
+      masks: where the object of each is, bool; None where it is not known.
+      records: the true boxes of each (`jaxcnn.tasks.box_records`); None but for examples of detectors.
     """
 
     names: list[str]
     pixels: Num[np.ndarray, "n h w c"]
     labels: list[int | None]
     words: list[str]
+    masks: Bool[np.ndarray, "n h w"] | None = None
+    records: Mapping[str, np.ndarray] | None = None
 
 
 def of_files(subject: Subject, places: Sequence[str]) -> tuple[Given, list[str]]:
@@ -72,5 +77,10 @@ def of_split(subject: Subject, name: str, count: int, seed: int) -> Given:
     if subject.trained.config.task.name == "classification":
         labels = [int(label) for label in np.asarray(split.targets)[chosen]]
         words = [subject.class_names[label] for label in labels if label is not None]
-    names = [f"{split.name} {name_of(split, int(k))}" for k in chosen]
-    return Given(names, split.read(chosen), labels, words)
+    names = [full_name(split, int(k)) for k in chosen]
+    return Given(names, split.read(chosen), labels, words, records=own if subject.has_boxes else None)
+
+
+def full_name(split: Split, place: int) -> str:
+    """The name of an example and of its split."""
+    return f"{split.name} {name_of(split, place)}"

@@ -25,4 +25,16 @@
   };
   for (const id of ["class", "kind", "order"]) find(id).addEventListener("change", show);
   show();
+  const map = find("map");
+  if (map) {
+    find("map-controls").hidden = false;
+    const mark = () => {
+      const name = find("map-class").value, wrong = find("map-wrong").checked;
+      for (const point of map.querySelectorAll("g")) {
+        point.classList.toggle("faded", name !== "" && point.dataset.class !== name);
+        point.classList.toggle("hidden", wrong && point.dataset.wrong === "0");
+      }
+    };
+    for (const id of ["map-class", "map-wrong"]) find(id).addEventListener("change", mark);
+  }
 })();

@@ -8,8 +8,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from jaxcnn.explain import evaluation, methods, pictures
+from jaxcnn.explain import evaluation, feature_chart, methods, pictures
+from jaxcnn.explain.alike import Alike
+from jaxcnn.explain.feature_map import Points
 from jaxcnn.explain.randomisation import Stage
+from jaxcnn.text import named, shown
 
 _FOLDER = pathlib.Path(__file__).parent
 _MEANING = {
@@ -35,6 +38,7 @@ class Item:
       classes: numbers of the classes under which it is found: of the answer, the label and the explained output.
       maps: by method, [h, w].
       scores: by method, in words.
+      near: the nearest training images.
     """
 
     name: str
@@ -47,6 +51,7 @@ class Item:
     classes: tuple[int, ...]
     maps: Mapping[str, Float[np.ndarray, "h w"]]
     scores: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    near: Sequence[Alike] = ()
 
 
 def page(
@@ -56,6 +61,7 @@ def page(
     class_names: Sequence[str],
     rows: Sequence[evaluation.Row] = (),
     stages: Mapping[str, Sequence[Stage]] | None = None,
+    points: Points | None = None,
 ) -> str:
     """The page as HTML.
 
@@ -66,6 +72,7 @@ def page(
       class_names: of all outputs, for the choice of a class.
       rows: scores of the methods.
       stages: the cascading randomisation of each method.
+      points: the map of the features.
     """
     names = list(items[0].maps)
     used = sorted({number for item in items for number in item.classes})
@@ -76,6 +83,7 @@ def page(
         f"<h1>{html.escape(title)}</h1>",
         *(f'<p class="quiet">{html.escape(line)}</p>' for line in about),
         '<nav class="quiet"><a href="#all">Images</a>'
+        + (' <a href="#features">Map of the features</a>' if points else "")
         + (' <a href="#scores">Scores</a>' if rows else "")
         + (' <a href="#randomisation">Randomisation</a>' if stages else "")
         + "</nav>",
@@ -89,6 +97,7 @@ def page(
         '</option><option value="least">least confident first</option></select></label>'
         '<output id="count"></output><button type="button" id="theme">Light or dark</button></div>',
         f'<div id="images">{"".join(map(_card, items))}</div>',
+        feature_chart.section(points, class_names) if points else "",
         _scores(rows),
         _randomisation(stages or {}),
     ]
@@ -129,10 +138,12 @@ def _scores(rows: Sequence[evaluation.Row]) -> str:
         for method in dict.fromkeys(row.method for row in rows)
     )
     notes = "; ".join(f"{name}: {evaluation.ABOUT[name]}" for name in names)
+    most, counts = max(row.images for row in rows), {row.score: row.images for row in rows}
+    fewer = "".join(f", {name} over {count}" for name, count in counts.items() if count < most)
     return (
         '<h2 id="scores">Scores</h2><div class="scroll" tabindex="0"><table><thead><tr><th scope="col">method</th>'
         f'{head}</tr></thead><tbody>{lines}</tbody></table></div><p class="quiet">Mean ± standard deviation over '
-        f"{rows[0].images} images. {html.escape(notes)}.</p>"
+        f"{most} images{fewer}. {html.escape(notes)}.</p>"
     )
 
 
@@ -179,5 +190,25 @@ def _card(item: Item) -> str:
         f'<article class="card" data-state="{state}" data-confidence="{item.confidence:.6g}" '
         f'data-classes="{" ".join(map(str, item.classes))}" style="--image: url({url}); --ratio: {width} / {height}">'
         f'<header><h3>{html.escape(item.name)}</h3><span class="answer">{said}{truth}; explained: '
-        f'<b>{html.escape(item.target)}</b></span></header><div class="maps">{"".join(figures)}</div></article>'
+        f'<b>{html.escape(item.target)}</b></span></header><div class="maps">{"".join(figures)}</div>'
+        f"{_near(item, smooth)}</article>"
+    )
+
+
+def _near(item: Item, smooth: str) -> str:
+    """The nearest training images, in a row."""
+    if not item.near:
+        return ""
+    figures = []
+    for each in item.near:
+        height, width = each.image.shape[:2]
+        url = pictures.data_url(pictures.image_png(each.image))
+        figures.append(
+            f'<figure><div class="view{smooth}" style="--image: url({url}); --ratio: {width} / {height}" role="img" '
+            f'aria-label="{html.escape(each.label)}"></div><figcaption><b>{html.escape(named(each.label))}</b> '
+            f"{each.similarity:.2f}<br>{html.escape(shown(each.name))}</figcaption></figure>"
+        )
+    return (
+        '<h4>Nearest training images <span class="quiet">true class, similarity of the features, name</span></h4>'
+        f'<div class="near">{"".join(figures)}</div>'
     )

@@ -9,9 +9,11 @@ import base64
 import io
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from jaxcnn.explain.methods import SIGNED
+from jaxcnn.tasks import found_boxes
+from jaxcnn.tasks.coco_figures import as_bbox
 
 _RISING = ((0, 34, 78), (46, 69, 110), (87, 93, 109), (127, 124, 117), (166, 157, 117), (210, 193, 99), (254, 232, 56))
 _SIGNED = ((45, 0, 75), (84, 39, 136), (153, 142, 195), (247, 247, 247), (241, 163, 64), (179, 88, 6), (127, 59, 8))
@@ -58,6 +60,14 @@ def over_image(
     mixed = np.round((1 - opacity) * grey + opacity * colours).astype(np.uint8)
     zoom = max(1, round(224 / max(image.shape[:2])))
     return _png(Image.fromarray(mixed.repeat(zoom, axis=0).repeat(zoom, axis=1)))
+
+
+def with_boxes(
+    images: UInt8[np.ndarray, "n h w 3"], boxes: Float[np.ndarray, "n 4"], classes: Int[np.ndarray, " n"]
+) -> UInt8[np.ndarray, "n h w 3"]:
+    """Images, each with one box (left, top, right, bottom) in the colour of its class."""
+    each = zip(images, boxes, classes, strict=True)
+    return np.stack([found_boxes.draw_boxes(image, [as_bbox(box)], [int(label)]) for image, box, label in each])
 
 
 def image_png(image: UInt8[np.ndarray, "h w 3"]) -> bytes:

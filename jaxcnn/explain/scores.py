@@ -68,7 +68,7 @@ def _curve(
     steps: int,
 ) -> tuple[Numbers, np.ndarray]:
     """Area and curve [steps + 1, n] of the probability, while pixels change from `start` to `end` by importance."""
-    rank = _ranks(maps)
+    rank = ranks(maps)
     steps = min(steps, rank[0].size)
     thresholds = jnp.asarray(np.round(np.linspace(0, rank[0].size, steps + 1)).astype(np.int32))
 
@@ -80,7 +80,7 @@ def _curve(
     return np.asarray(np.trapezoid(found, dx=1 / steps, axis=0)), found
 
 
-def _ranks(maps: Maps) -> Array:
+def ranks(maps: Maps) -> Array:
     """The place of each pixel among those of its image, the most important first; equal ones in order of pixels."""
     flat = -np.asarray(maps).reshape(len(maps), -1)
     order = flat.argsort(1, kind="stable")

@@ -33,7 +33,20 @@ class _OfRun:
 
     def __call__(self, variables: Any, images: Any) -> Any:
         model: Any = learnt.network(self.spec)
-        return model.apply(variables, images, train=False)
+        outputs, boxes = model.apply(variables, images, train=False), self.spec.task.finds_boxes
+        return outputs if boxes is None else boxes.of_places(outputs)[1].reshape(len(images), -1)
+
+
+@dataclasses.dataclass(frozen=True)
+class _BoxesOfRun:
+    """The boxes of a detector, one after another, as a function of normalised images."""
+
+    spec: StepSpec
+
+    def __call__(self, variables: Any, images: Any) -> Any:
+        model: Any = learnt.network(self.spec)
+        outputs = model.apply(variables, images, train=False)
+        return self.spec.task.finds_boxes.of_places(outputs)[0].reshape(len(images), -1)  # type: ignore[union-attr]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,18 +74,25 @@ class Explanation:
 class Subject:
     """A trained network, ready to be explained.
 
+    A detector has an output for each class at each of its places, one place after another: what is explained is that of
+    one box, and stays that of this box when the image changes.
+
     Attributes:
       trained: the network of a run.
       network: the same as methods see it.
-      class_names: the names of its outputs.
+      class_names: the names of its outputs; for a detector, those of each place.
       image_shape: (H, W, C).
+      has_boxes: whether it is a detector.
     """
 
     def __init__(self, trained: Trained, rows: int = 0) -> None:
-        if trained.spec.task.finds is not None:
-            name = trained.config.task.name
-            raise UserError(f"a run of config.task.name={name!r} answers places; only outputs can be explained")
-        self.trained = trained
+        task = trained.spec.task
+        if task.finds is not None and task.finds_boxes is None:
+            raise UserError(
+                f"a run of config.task.name={trained.config.task.name!r} answers maps; only outputs and boxes can be "
+                "explained"
+            )
+        self.trained, self.has_boxes = trained, task.finds_boxes is not None
         self.class_names, self.image_shape = trained.class_names, trained.spec.image_shape
         mesh = trained.mesh if trained.mesh.size > 1 else None
         self.network = network.make(_OfRun(trained.spec), trained.variables, self.image_shape, mesh, rows)
@@ -116,7 +136,21 @@ class Subject:
         """The probability of each output, of the same shape; for tasks without probabilities, the outputs."""
         if self.trained.config.task.name == "classification":
             return jax.nn.softmax(outputs)
-        return jax.nn.sigmoid(outputs) if self.trained.config.task.name == "multilabel" else outputs
+        alone = self.trained.config.task.name == "multilabel" or self.has_boxes
+        return jax.nn.sigmoid(outputs) if alone else outputs
+
+    def classes(self, target: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+        """The class of each output; it is the output itself but for detectors."""
+        return target % len(self.class_names)
+
+    def boxes(self, images: Float[np.ndarray, "n h w c"], target: Int[np.ndarray, " n"]) -> Float[np.ndarray, "n 4"]:
+        """The explained box of each image of a detector: left, top, right, bottom in pixels, cut off at the border."""
+        of_all = dataclasses.replace(self.network, apply=_BoxesOfRun(self.trained.spec)).outputs(images)
+        of_each = np.asarray(of_all).reshape(len(images), -1, 4)[
+            np.arange(len(images)), target // len(self.class_names)
+        ]
+        height, width = self.image_shape[:2]
+        return np.clip(of_each, 0, [width, height, width, height])
 
     def targets(
         self, wanted: Any, outputs: Float[np.ndarray, "n k"], labels: Sequence[int | None] = ()
@@ -125,7 +159,7 @@ class Subject:
 
         Args:
           wanted: "predicted": that of the highest output; "label": the true class; the name or number of an output; or
-            one of these last for each image.
+            one of these last for each image. Of a detector, a class is its surest box of that class.
           outputs: those of the images.
           labels: the true class of each image, or None where it is not known.
 
@@ -145,11 +179,13 @@ class Subject:
                     "folders named like the classes, or set --target=predicted"
                 )
             return np.array(labels, np.int32)
-        if np.ndim(wanted) == 0:
-            return np.full(len(outputs), self._number(wanted), np.int32)
-        if len(wanted) != len(outputs):
+        if np.ndim(wanted) and len(wanted) != len(outputs):
             raise UserError(f"target has {len(wanted)} outputs for {len(outputs)} images")
-        return np.array([self._number(each) for each in wanted], np.int32)
+        each = [self._number(one) for one in wanted] if np.ndim(wanted) else [self._number(wanted)] * len(outputs)
+        if not self.has_boxes:
+            return np.array(each, np.int32)
+        of_class = outputs.reshape(len(outputs), -1, len(self.class_names))[np.arange(len(outputs)), :, each]
+        return (of_class.argmax(1) * len(self.class_names) + each).astype(np.int32)
 
     def _number(self, wanted: Any) -> int:
         if str(wanted) in self.class_names:
@@ -210,7 +246,7 @@ class Subject:
             given["references"] = self.references
         chosen = ""
         if "layer" in method.needs:
-            given["layer"] = inside.choose(self.layers, layer)
+            given["layer"] = inside.choose(self.layers, layer or learnt.mapped_of(self.trained.spec))
             chosen = given["layer"].name
         values, gaps = [], []
         for start in range(0, len(images), BATCH):

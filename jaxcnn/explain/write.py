@@ -10,13 +10,27 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from jaxcnn.explain import charts, evaluation, methods, page, pictures, randomisation
+from jaxcnn.explain import (
+    alike,
+    charts,
+    evaluation,
+    feature_chart,
+    feature_map,
+    methods,
+    objects,
+    page,
+    pictures,
+    randomisation,
+)
 from jaxcnn.explain.given import Given
 from jaxcnn.explain.subject import Explanation, Subject
+from jaxcnn.tasks import found_boxes
 from jaxcnn.text import counted, shown
-from jaxcnn.train import mistakes
+from jaxcnn.train import mistakes, predict
 
 MAPS, SCORES, RANDOMISED, PAGE = "maps.npz", "scores.csv", "randomisation.csv", "index.html"
+FEATURES = "features.csv"
+AMONG, POINTS = 20_000, 2000
 MOST_SHOWN = 200  # images on the page
 MOST_RANDOMISED = 32  # images for the test of randomisation
 
@@ -33,7 +47,13 @@ class Wish:
       options: by method, its arguments.
       score: whether methods are scored, beside two controls.
       randomise: whether the layers of the network are drawn anew.
+      road: as for `evaluation.of_images`.
       seed: of all random numbers.
+      neighbours: nearest training images that are shown for each image.
+      among: training images that are looked at for them.
+      feature_map: one of `feature_map.KINDS`; empty: none.
+      split: whose images the map shows.
+      points: most images of the map.
     """
 
     methods: Sequence[str]
@@ -43,7 +63,13 @@ class Wish:
     options: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     score: bool = False
     randomise: bool = False
+    road: bool | None = None
     seed: int = 0
+    neighbours: int = 0
+    among: int = AMONG
+    feature_map: str = ""
+    split: str = "test"
+    points: int = POINTS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +82,9 @@ class Result:
     found: dict[str, Explanation]
     scores: dict[str, dict[str, np.ndarray]]
     stages: dict[str, list[randomisation.Stage]]
+    boxes: Float[np.ndarray, "n 4"] | None = None  # the explained ones of a detector
+    near: list[list[alike.Alike]] | None = None
+    points: feature_map.Points | None = None
 
 
 def explained(subject: Subject, given: Given, wish: Wish, tell: Any = print) -> Result:
@@ -64,6 +93,10 @@ def explained(subject: Subject, given: Given, wish: Wish, tell: Any = print) -> 
     Raises:
       UserError: as `Subject.explain` and `Subject.targets`.
     """
+    if wish.neighbours:
+        alike.check(subject, "--neighbours")
+    if wish.feature_map:
+        feature_map.check(subject, wish.feature_map)
     images = subject.normalised(given.pixels)
     outputs = subject.outputs(images)
     target = subject.targets(wish.target, outputs, given.labels)
@@ -77,7 +110,12 @@ def explained(subject: Subject, given: Given, wish: Wish, tell: Any = print) -> 
     for name in scored:
         found[name] = explain(name, images, target)
         tell(_line(found[name], subject, images, target))
-    of_images = evaluation.of_images(subject, scored, images, target, found, explain) if wish.score else {}
+    masks = given.masks
+    if given.records is not None:
+        masks = objects.in_boxes(given.records, subject.classes(target), subject.image_shape[:2])
+    of_images = {}
+    if wish.score:
+        of_images = evaluation.of_images(subject, scored, images, target, found, explain, masks, wish.road)
     stages = {}
     if wish.randomise:
         initial = subject.initial(wish.seed)
@@ -87,7 +125,14 @@ def explained(subject: Subject, given: Given, wish: Wish, tell: Any = print) -> 
             compared = lambda network, name=name: explain(name, some, wanted, network).maps  # noqa: E731
             stages[name] = list(randomisation.cascading(subject.network, initial, order, compared))
             tell(f"{name}: rank correlation {stages[name][-1].similarity.mean():.2f} when all layers are random")
-    return Result(given, outputs, target, found, of_images, stages)
+    boxes = subject.boxes(images, target) if subject.has_boxes else None
+    near, points = None, None
+    if wish.neighbours:
+        near = alike.nearest(subject, given, wish.neighbours, wish.among, wish.seed)
+    if wish.feature_map:
+        points = feature_map.of_split(subject, wish.split, wish.feature_map, wish.points, wish.seed)
+        tell(f"map of the features: {feature_chart.title(points)}")
+    return Result(given, outputs, target, found, of_images, stages, boxes, near, points)
 
 
 def _line(found: Explanation, subject: Subject, images: Any, target: Any) -> str:
@@ -105,10 +150,14 @@ def write(subject: Subject, result: Result, wish: Wish, folder: pathlib.Path, ti
     given, names = result.given, subject.class_names
     arrays = {name: each.maps.astype(np.float32) for name, each in result.found.items()}
     labels = np.array([-1 if label is None else label for label in given.labels], np.int32)
-    facts = {"names": np.array(given.names), "outputs": result.outputs, "target": result.target, "labels": labels}
+    classes = subject.classes(result.target)
+    facts = {"names": np.array(given.names), "target": classes}
+    facts |= {"outputs": result.outputs, "labels": labels} if result.boxes is None else {"boxes": result.boxes}
     np.savez_compressed(folder / MAPS, **(facts | arrays))  # type: ignore[arg-type]
     written = [folder / MAPS]
     images = mistakes.as_rgb(given.pixels)
+    if result.boxes is not None:
+        images = pictures.with_boxes(images, result.boxes, classes)
     drawn = folder / "maps"
     drawn.mkdir(exist_ok=True)
     digits = len(str(len(images) - 1))
@@ -127,32 +176,46 @@ def write(subject: Subject, result: Result, wish: Wish, folder: pathlib.Path, ti
         if util.find_spec("matplotlib"):
             written.append((folder / RANDOMISED).with_suffix(".png"))
             charts.draw(result.stages, written[-1])
+    if result.points is not None:
+        written.append(folder / FEATURES)
+        written[-1].write_text(feature_map.as_csv(result.points, names), encoding="utf-8")
+        if util.find_spec("matplotlib"):
+            written.append((folder / FEATURES).with_suffix(".png"))
+            feature_chart.draw(result.points, names, written[-1])
     items = _items(subject, result, wish, images)
     about = [
         f"{counted(len(images), 'image')}, step {subject.trained.step}, {subject.trained.weights} weights. "
-        f"Explained: {_target_words(wish.target)}.",
+        f"Explained: {_target_words(wish.target, subject.has_boxes)}.",
         *([f"The page has the first {MOST_SHOWN} of {len(images)} images."] if len(images) > MOST_SHOWN else []),
     ]
     written.append(folder / PAGE)
-    made = page.page(title, about, items, [shown(name) for name in names], rows, result.stages)
+    made = page.page(title, about, items, [shown(name) for name in names], rows, result.stages, result.points)
     written[-1].write_text(made, encoding="utf-8", errors="backslashreplace")
     return written
 
 
-def _target_words(target: Any) -> str:
+def _target_words(target: Any, has_boxes: bool) -> str:
+    if has_boxes:
+        return "the surest box" + ("" if target == "predicted" else f" of the class {shown(str(target))}")
     known = {"predicted": "the output of the predicted class", "label": "the output of the true class"}
     return known.get(str(target), f"the output {shown(str(target))}")
 
 
 def _items(subject: Subject, result: Result, wish: Wish, images: np.ndarray) -> list[page.Item]:
     given, trained = result.given, subject.trained
-    answers = trained.spec.task.evaluation.answers(
-        result.outputs, subject.class_names, trained.constants, trained.fitted
-    )
+    if subject.has_boxes:
+        starts = range(0, len(images), predict.BATCH)
+        answers = [one for k in starts for one in predict.answers(trained, given.pixels[k : k + predict.BATCH])]
+        in_words = found_boxes.in_words
+    else:
+        evaluation_of = trained.spec.task.evaluation
+        answers = evaluation_of.answers(result.outputs, subject.class_names, trained.constants, trained.fitted)
+        in_words = mistakes.in_words
     probability = np.asarray(subject.probability(result.outputs))
     items = []
     for number in range(min(len(images), MOST_SHOWN)):
-        label, best, target = given.labels[number], int(result.outputs[number].argmax()), int(result.target[number])
+        label, best, target = given.labels[number], result.outputs[number].argmax(), result.target[number]
+        best, target = (int(each) for each in subject.classes(np.array([best, target])))
         scores = {
             name: ", ".join(f"{score} {result.scores[name][score][number]:.2f}" for score in ("insertion", "deletion"))
             for name in wish.methods
@@ -162,7 +225,7 @@ def _items(subject: Subject, result: Result, wish: Wish, images: np.ndarray) -> 
             page.Item(
                 name=shown(given.names[number]),
                 image=images[number],
-                answer=mistakes.in_words(answers[number]),
+                answer=in_words(answers[number]),
                 target=shown(subject.class_names[target]),
                 label=shown(given.words[number]),
                 right=None if label is None else best == label,
@@ -170,6 +233,7 @@ def _items(subject: Subject, result: Result, wish: Wish, images: np.ndarray) -> 
                 classes=tuple(sorted({best, target} | ({label} if label is not None else set()))),
                 maps={name: result.found[name].maps[number] for name in wish.methods},
                 scores=scores,
+                near=() if result.near is None else result.near[number],
             )
         )
     return items

@@ -46,6 +46,11 @@ def head_of(spec: StepSpec) -> str:
     return getattr(network(spec), "HEAD", "") or "classifier"
 
 
+def mapped_of(spec: StepSpec) -> str:
+    """The name of the layer whose maps explain the outputs, where the last ones are not those of all; else empty."""
+    return getattr(network(spec), "MAPPED", "")
+
+
 def check_layers(spec: StepSpec) -> None:
     """Refuse patterns of `optim.layers` or `prune.layers` that match nothing, or leave nothing to train.
 

@@ -11,6 +11,7 @@ EXTRAS = {
     "tensorboard": ("tensorboardX",),
     "parquet": ("pyarrow",),
     "tiff": ("tifffile",),
+    "explain": ("sklearn",),
     "compress": ("zstandard",),
     "detect": ("faster_coco_eval",),
     "safetensors": ("safetensors",),

@@ -44,6 +44,7 @@ class Detector(Network):
 
     HEAD: ClassVar[str] = "head"
     FROZEN: ClassVar[Layers] = ()
+    MAPPED: ClassVar[str] = "neck_down0/bn"
 
     @nn.compact
     def __call__(self, images: Images, positions: Positions | None = None, train: bool = False) -> Answers:

@@ -41,10 +41,12 @@ class Network(nn.Module):
       axis_name: mesh axis over which the batch is sharded, or None.
       dtype: type of the computation.
       HEAD: name of the module that makes the logits; Muon leaves it to SGD.
+      MAPPED: name of the layer that all outputs come from, for class activation maps; empty: one of the last.
       FROZEN: patterns of parameters that are never trained, because the network computes them from its data.
     """
 
     HEAD: ClassVar[str] = "classifier"
+    MAPPED: ClassVar[str] = ""
     FROZEN: ClassVar[Layers] = ()
 
     model: config.Model

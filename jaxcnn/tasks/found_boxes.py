@@ -67,6 +67,10 @@ class Detections:
             "the class; a score of 0 is padding"
         )
 
+    def of_places(self, outputs: Float32[Array, "b a k4"]) -> tuple[Float32[Array, "b a 4"], Float32[Array, "b a k"]]:
+        """The box of each point, left, top, right, bottom in pixels, perhaps over the border, and its logits."""
+        return outputs[..., :4], outputs[..., 4:]
+
     def found(self, outputs: Float32[Array, "b a k4"]) -> suppression.Found:
         """The boxes that survive suppression, the best first."""
 

@@ -262,6 +262,15 @@ class Finding(Protocol):
         ...
 
 
+@runtime_checkable
+class FindingBoxes(Finding, Protocol):
+    """Finding boxes, each of which is the answer of a place."""
+
+    def of_places(self, outputs: Any) -> tuple[Any, Any]:
+        """What each of the a places of an image answers: boxes [b, a, 4], and a logit of each class [b, a, k]."""
+        ...
+
+
 @dataclasses.dataclass(frozen=True)
 class Task:
     """What the network learns; a static part of the compiled step."""
@@ -274,6 +283,11 @@ class Task:
     def finds(self) -> Finding | None:
         """Its evaluation, if answers are found among the outputs of the network; None if they are the outputs."""
         return self.evaluation if isinstance(self.evaluation, Finding) else None
+
+    @property
+    def finds_boxes(self) -> FindingBoxes | None:
+        """The same, if it finds boxes."""
+        return self.evaluation if isinstance(self.evaluation, FindingBoxes) else None
 
     @property
     def trained(self) -> "Task":

@@ -5,8 +5,9 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 
 from jaxcnn.config import UserError
 from jaxcnn.data.batch import Split
@@ -38,19 +39,28 @@ class Features:
     class_names: tuple[str, ...] = ()
 
 
-def of_split(trained: Trained, split: Split, layer: str = "") -> Features:
+def of_split(trained: Trained, split: Split, layer: str = "", places: Int[np.ndarray, " n"] | None = None) -> Features:
     """The features of a split, in its order; images are not augmented.
 
     Args:
       trained: the network.
       split: its images.
       layer: the path of the layer whose output is taken; empty: the input of the layer that makes the outputs.
+      places: the examples that are wanted; None: all.
 
     Raises:
       UserError: the network has no such layer.
     """
-    values = _values(trained, len(split), lambda places: split.read(places), layer)
-    return Features(values, tuple(name_of(split, k) for k in range(len(split))), split.targets, split.class_names)
+    chosen, targets = np.arange(len(split)), split.targets
+    if places is not None:
+        chosen, targets = places, jax.tree.map(lambda leaf: leaf[places], split.targets)
+    values = _values(trained, len(chosen), lambda rows: split.read(chosen[rows]), layer)
+    return Features(values, tuple(name_of(split, int(k)) for k in chosen), targets, split.class_names)
+
+
+def of_pixels(trained: Trained, pixels: Num[np.ndarray, "n h w c"], layer: str = "") -> Rows:
+    """The features of images as they are stored; `layer` and errors as for `of_split`."""
+    return _values(trained, len(pixels), lambda rows: pixels[rows], layer)
 
 
 def of_files(trained: Trained, paths: list[pathlib.Path], layer: str = "", *, skip_unreadable: bool) -> Features:

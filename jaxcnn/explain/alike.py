@@ -1,0 +1,81 @@
+"""The training images that the network sees as most alike: an answer explained by examples.
+
+Alike is what has similar features, the input of the layer that makes the outputs, by their cosine. If the nearest
+training images of a wrong answer are of that wrong class, the mistake lies in the features (or in their labels); if
+they are of the right one, in the classifier.
+"""
+
+import dataclasses
+
+import jax
+import numpy as np
+from jaxtyping import Num, UInt8
+
+from jaxcnn.config import UserError
+from jaxcnn.data.batch import Split
+from jaxcnn.explain.given import Given, full_name
+from jaxcnn.explain.subject import Subject
+from jaxcnn.train import features, mistakes
+
+WIDTH = 40  # letters of the true answer of a training image
+
+
+@dataclasses.dataclass(frozen=True)
+class Alike:
+    """A training image that is near an explained one.
+
+    Attributes:
+      name: of its file, or its number in the split.
+      image: as people see it.
+      label: its true answer in words.
+      similarity: cosine of the features, in [-1, 1].
+    """
+
+    name: str
+    image: UInt8[np.ndarray, "h w 3"]
+    label: str
+    similarity: float
+
+
+def check(subject: Subject, flag: str) -> None:
+    """Refuse a network that has no features of the whole image before its outputs."""
+    if subject.has_boxes:
+        raise UserError(f"{flag}: a detector has no features of the whole image before its outputs")
+
+
+def nearest(subject: Subject, given: Given, count: int, most: int, seed: int) -> list[list[Alike]]:
+    """For each image, its nearest training images, the nearest first; an image is not its own neighbour.
+
+    Args:
+      subject: the network.
+      given: the images.
+      count: of neighbours.
+      most: training images that are looked at; random ones if there are more.
+      seed: chooses them.
+
+    Raises:
+      UserError: the data of the run is not there, or the network is a detector.
+    """
+    check(subject, "--neighbours")
+    split, trained = subject.splits.train, subject.trained
+    places = np.sort(np.random.Generator(np.random.PCG64(seed)).permutation(len(split))[:most])
+    among = features.of_split(trained, split, places=places)
+    found, similar = features.nearest(features.of_pixels(trained, given.pixels), among.values, count + 1)
+    targets, names = trained.spec.task.targets, subject.class_names
+    made = []
+    for name, rows, each in zip(given.names, found, similar, strict=True):
+        wanted = [k for k, row in enumerate(rows) if full_name(split, int(places[row])) != name][:count]
+        rows, each = rows[wanted], each[wanted]
+        own = targets.whole(jax.tree.map(lambda leaf, rows=rows: np.asarray(leaf)[rows], among.targets))
+        words = targets.captions(own, names, WIDTH)
+        pixels: Num[np.ndarray, "k h w c"] = _read(split, places[rows])
+        told = zip(rows, mistakes.as_rgb(pixels), words, each, strict=True)
+        made.append([Alike(among.names[row], image, word, float(value)) for row, image, word, value in told])
+    return made
+
+
+def _read(split: Split, places: np.ndarray) -> Num[np.ndarray, "k h w c"]:
+    """Examples in the order of `places`, which need not rise; sources read rising ones."""
+    order = places.argsort()
+    pixels = split.read(places[order])
+    return pixels[order.argsort()]
