@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -112,11 +113,11 @@ def test_an_int8_file_answers_nearly_as_its_run_and_alike_in_both_runtimes(run, 
     path = folder / f"{method}.onnx"
     verdict = verify.verify(network, runtimes.of_file(path), splits["val"], 64, runtimes.of_run(network))
     accuracy = {name: (of_run, of_file) for name, of_run, of_file in verdict.figures}["top1_accuracy"]
-    # 200 images of a network of 40 steps: two of them may change sides
-    assert (
-        verdict.agreement >= 0.99 and abs(accuracy[0] - accuracy[1]) <= 0.01 and "beside float32" in verdict.lines()[-1]
-    )
-    assert 0 < verdict.difference < verdict.scale and verdict.size < 0.4 * verdict.beside[0]
+    # Of 200 images of a network of 40 steps, two may change sides.
+    assert verdict.agreement >= 0.99 and abs(accuracy[0] - accuracy[1]) < 2.5 / 200
+    # Kernels take a quarter of the bytes; what the file tells of itself, and the names of its tensors, are the rest.
+    assert 0 < verdict.difference < verdict.scale and verdict.size < 0.7 * verdict.beside[0]
+    assert "beside float32" in verdict.lines()[-1]
     images = np.asarray(splits["val"].read(np.arange(64)))
     found = [runtimes.of_file(path, in_jax=each).call(images) for each in (False, True)]
     np.testing.assert_allclose(*found, atol=test_deploy.TOLERANCE)
@@ -126,8 +127,7 @@ def test_the_test_split_and_tasks_that_find_boxes_are_refused(run):
     network, splits, _ = run
     with pytest.raises(UserError, match="not taken from the test split"):
         onnx_file.int8_graph_of(network, splits["test"], 8, "minmax")
-    task = dataclasses.replace(network.spec.task, finds=object())
-    boxes = dataclasses.replace(network, spec=dataclasses.replace(network.spec, task=task))
+    boxes = SimpleNamespace(spec=SimpleNamespace(task=SimpleNamespace(finds=object())), config=network.config)
     with pytest.raises(UserError, match="--quantize is for tasks with one output per class"):
         onnx_file.int8_graph_of(boxes, splits["train"], 8, "minmax")
 

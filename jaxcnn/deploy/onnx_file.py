@@ -9,7 +9,7 @@ import jax
 import jaxcnn
 from jaxcnn.config import UserError
 from jaxcnn.data.batch import Split
-from jaxcnn.deploy import calibrate, half, lowering, predictor, quantize, runtimes
+from jaxcnn.deploy import calibrate, digest, half, lowering, predictor, quantize
 from jaxcnn.deploy.graph import Graph, Node, simplified
 from jaxcnn.machine import extras, whole_files
 from jaxcnn.text import shown
@@ -105,13 +105,13 @@ def write_graph(graph: Graph, trained: Trained, path: pathlib.Path, **more: Any)
         model,
         predictor.facts(trained)
         | {name: json.dumps(value) for name, value in more.items()}
-        | {"sha256": runtimes.NO_DIGEST},
+        | {"sha256": digest.NO_DIGEST},
     )
     if model.ByteSize() > MOST:
         raise UserError(f"{shown(str(path))} would be larger than 2 GiB, which a file of ONNX cannot be")
     onnx.checker.check_model(model, full_check=True)
     try:
-        whole_files.write(path, runtimes.sealed(model.SerializeToString(deterministic=True)))
+        whole_files.write(path, digest.sealed(model.SerializeToString(deterministic=True)))
     except OSError as error:
         raise UserError(f"{shown(str(path))} cannot be written: {error.strerror}") from error
     return len(nodes)
