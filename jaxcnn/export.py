@@ -2,6 +2,7 @@
 
     python -m jaxcnn.export --workdir=runs/resnet50 --format=safetensors --names=torchvision [--out=<file>]
     python -m jaxcnn.export --workdir=runs/resnet50 --format=onnx --verify
+    python -m jaxcnn.export --workdir=runs/resnet50 --format=onnx --quantize=int8 --calibration=mse --verify
     python -m jaxcnn.export --workdir=runs/resnet50 --format=stablehlo --verify
 
 safetensors: the weights alone, with the names and layouts of torchvision, timm, Keras or of jaxcnn. The metadata of the
@@ -9,7 +10,8 @@ file has the names of the classes, the mean and std of the images, their size, a
 `config.init.source=file:<path>` reads it again, to the bit.
 
 onnx, stablehlo: the whole network, from images as stored to logits, for any batch size; normalisation is inside.
-`--verify` runs the file in its own runtime (ONNX Runtime; JAX) on a split, beside the run.
+`--verify` runs the file in its own runtime (ONNX Runtime; JAX) on a split, beside the run. `--quantize=int8` makes the
+products of an ONNX file those of int8, with ranges that `--calibration_split` tells; float16 makes it half as large.
 
 Exit codes: 0 done; 2 an error, reported in one line.
 """
@@ -19,6 +21,7 @@ from jaxcnn import at_start  # noqa: F401 (imported first: from now on, a signal
 # isort: split
 
 import pathlib
+import tempfile
 from typing import TYPE_CHECKING
 
 from absl import flags
@@ -29,6 +32,7 @@ from jaxcnn.config import UserError
 from jaxcnn.machine import extras
 
 if TYPE_CHECKING:
+    from jaxcnn.data.batch import Split
     from jaxcnn.train.trained import Trained
 
 NETWORK = chosen.define()
@@ -41,10 +45,17 @@ NAMES = flags.DEFINE_enum(
 )
 OUT = command.define_path("out", "", "The file; default: <names>.safetensors, or model.<format>, in the workdir.")
 FOLD = flags.DEFINE_boolean("fold", True, "onnx: BatchNorm becomes part of the convolution before it.")
+QUANTIZE = flags.DEFINE_enum("quantize", "none", ["none", "float16", "int8"], "onnx: the type of weights and products.")
+CALIBRATION = flags.DEFINE_enum(
+    "calibration", "mse", ["minmax", "percentile", "mse"], "int8: how the range of each tensor is chosen."
+)
+IMAGES = flags.DEFINE_integer("calibration_images", 512, "int8: images whose values are looked at.", lower_bound=1)
+SEEN = flags.DEFINE_enum("calibration_split", "train", ["train", "val"], "int8: the split of these images.")
 VERIFY = flags.DEFINE_boolean("verify", False, "onnx, stablehlo: run the file on a split, beside the run.")
 SPLIT = flags.DEFINE_enum("split", "val", ["train", "val", "test"], "The split for --verify.")
-DATA = command.define_path("data", "", "Where the data for --verify is now, if the run had it elsewhere.")
+DATA = command.define_path("data", "", "Where the data of the run is now, if it had it elsewhere.")
 BATCH = 64  # of --verify
+_OF_TYPE = {"none": "", "float16": ".float16", "int8": ".int8"}  # in the name of the file
 
 
 def main() -> int:
@@ -53,10 +64,16 @@ def main() -> int:
     kind, verify = FORMAT.value or "", VERIFY.value
     if kind == "safetensors" and verify:
         raise UserError("--verify runs a whole network: give --format=onnx or --format=stablehlo")
+    if QUANTIZE.value != "none" and kind != "onnx":
+        raise UserError(f"--quantize={QUANTIZE.value} is for --format=onnx")
+    if QUANTIZE.value != "none" and not FOLD.value:
+        raise UserError(f"--quantize={QUANTIZE.value} needs BatchNorm folded; leave --nofold out")
     needed = {"safetensors": ("safetensors",), "onnx": ("onnx", "onnxruntime") if verify else ("onnx",)}
     if kind in needed:
         extras.need(kind, f"--format={kind}", *needed[kind])
-    default = f"{NAMES.value}.safetensors" if kind == "safetensors" else f"model.{kind}"
+    default = (
+        f"{NAMES.value}.safetensors" if kind == "safetensors" else f"model{_OF_TYPE[QUANTIZE.value or 'none']}.{kind}"
+    )
     out = pathlib.Path(OUT.value) if OUT.value else folder / default
     chosen.check_place(out)
     if kind != "safetensors" and out.suffix != f".{kind}":
@@ -64,14 +81,14 @@ def main() -> int:
     network = NETWORK.load()
     if verify and network.spec.task.finds is not None:
         raise UserError(f"--verify compares outputs, which config.task.name={network.config.task.name!r} has not")
-    what, how = _write(network, kind, out)
+    what, how = _write(network, kind, folder, out)
     print(f"jaxcnn: {out}: {what} of step {network.step} ({network.weights} weights), {how}")
     if verify:
         _verify(network, folder, out)
     return 0
 
 
-def _write(network: "Trained", kind: str, out: pathlib.Path) -> tuple[str, str]:
+def _write(network: "Trained", kind: str, folder: pathlib.Path, out: pathlib.Path) -> tuple[str, str]:
     """Write the file; return what is in it, and in which form, in words."""
     if kind == "safetensors":
         from jaxcnn.train import exported
@@ -80,6 +97,14 @@ def _write(network: "Trained", kind: str, out: pathlib.Path) -> tuple[str, str]:
     if kind == "onnx":
         from jaxcnn.deploy import onnx_file
 
+        if QUANTIZE.value == "int8":
+            method, seen = CALIBRATION.value or "mse", SEEN.value or "train"
+            graph = onnx_file.int8_graph_of(network, _split(network, folder, seen), IMAGES.value or 1, method)
+            told = {"quantize": "int8", "calibration": method, "calibration_split": seen}
+            return f"{onnx_file.write_graph(graph, network, out, **told)} operators", f"int8, ranges by {method}"
+        if QUANTIZE.value == "float16":
+            graph = onnx_file.half_graph_of(network)
+            return f"{onnx_file.write_graph(graph, network, out, quantize='float16')} operators", "float16"
         count = onnx_file.write(network, out, FOLD.value)
         return f"{count} operators", f"BatchNorm {'folded' if FOLD.value else 'as it is'}"
     from jaxcnn.deploy import stablehlo
@@ -89,13 +114,29 @@ def _write(network: "Trained", kind: str, out: pathlib.Path) -> tuple[str, str]:
 
 
 def _verify(network: "Trained", folder: pathlib.Path, out: pathlib.Path) -> None:
-    from jaxcnn.deploy import runtimes, verify
+    from jaxcnn.deploy import onnx_file, runtimes, verify
+    from jaxcnn.machine import instructions
+
+    split = _split(network, folder, SPLIT.value or "val")
+    if QUANTIZE.value == "none":
+        print(*verify.verify(network, runtimes.of_file(out), split, BATCH).lines(), sep="\n")
+        return
+    if QUANTIZE.value == "int8":
+        print(*(f"jaxcnn: {line}" for line in [instructions.in_words()] if line))
+    with tempfile.TemporaryDirectory() as place:
+        plain = pathlib.Path(place) / "float32.onnx"
+        onnx_file.write(network, plain)
+        verdict = verify.verify(network, runtimes.of_file(out), split, BATCH, runtimes.of_file(plain))
+    print(*verdict.lines(), sep="\n")
+
+
+def _split(network: "Trained", folder: pathlib.Path, name: str) -> "Split":
     from jaxcnn.train import assess
 
-    split, notes = assess.open_split(network, folder, SPLIT.value or "val", DATA.value)
+    split, notes = assess.open_split(network, folder, name, DATA.value)
     for note in notes:
         print(f"jaxcnn: {note}")
-    print(*verify.verify(network, runtimes.of_file(out), split, BATCH).lines(), sep="\n")
+    return split
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from jaxcnn.config import UserError
 
 NETWORK = chosen.define()
 FILE = command.define_path("file", "", "A .onnx or .stablehlo file, in place of --workdir.")
+RUNTIME = flags.DEFINE_enum("runtime", "onnxruntime", ["onnxruntime", "jax"], "Of a .onnx file.")
 BATCHES = flags.DEFINE_list("batches", ["1", "8", "32", "256"], "Batch sizes.")
 SECONDS = flags.DEFINE_float("seconds", 3.0, "Time for each batch size, at least 20 calls.", lower_bound=0.0)
 THREADS = flags.DEFINE_integer("threads", 0, "Cores to use; 0: all. Linux.", lower_bound=0)
@@ -46,7 +47,7 @@ def main() -> int:
     if NETWORK.workdir.value:
         runtime = runtimes.of_run(NETWORK.load())
     else:
-        runtime = runtimes.of_file(pathlib.Path(FILE.value), THREADS.value)
+        runtime = runtimes.of_file(pathlib.Path(FILE.value), THREADS.value, RUNTIME.value == "jax")
     answered: list[float | None] = []
     timings = latency.measure(
         runtime,

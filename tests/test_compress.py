@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxcnn.compress import codebooks, deep, floors
+from jaxcnn.compress import codebooks, deep, floors, sensitivity
 from jaxcnn.config import UserError
 from jaxcnn.train import assess, seals, trained
 from jaxcnn.weights import compressed, files, huffman
@@ -243,3 +243,19 @@ def test_the_command_writes_a_file_that_it_measures_again_and_tells_wrong_flags_
     ):
         code, output = runs.run(f"--workdir={folder}", *wrong, module="jaxcnn.compress")
         assert code == 2 and words in output.splitlines()[-1]
+
+
+def test_the_sensitivity_of_a_layer_is_what_its_zeros_alone_cost(run, tmp_path, kept_programs):
+    kernel = np.array([[3.0, -1.0], [0.5, -2.0]], np.float32)
+    np.testing.assert_array_equal(sensitivity.without_smallest(kernel, 0.5), [[3.0, 0.0], [0.0, -2.0]])
+    _, network, split = run
+    whole, lines = sensitivity.measure(network, split, (0.0, 1.0), lambda line: None)
+    kernels = {name: each for name, each in seals.leaves(network.variables) if each.ndim > 1}
+    assert [line.path for line in lines] == [deep.path_of(name) for name in kernels]
+    assert all(line.figures[0.0] == whole for line in lines)
+    last = next(line for line in lines if line.path == "classifier/kernel")
+    assert last.figures[1.0]["top1_accuracy"] < 0.3 < whole["top1_accuracy"]  # all images get the class of one bias
+    headline = network.spec.task.evaluation.headline
+    assert len(sensitivity.table(whole, lines, headline)) == 3 + len(lines)
+    sensitivity.draw(whole, lines, headline, tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")

@@ -55,7 +55,7 @@ def network(name):
     return function, side
 
 
-def session_of(made, shape):
+def model_of(made, shape):
     from onnx import checker, helper, numpy_helper
 
     value = lambda name, sizes: helper.make_tensor_value_info(name, 1, sizes)  # noqa: E731
@@ -64,6 +64,11 @@ def session_of(made, shape):
     whole = helper.make_graph(nodes, "n", [value("image", ["b", *shape])], [value(made.output, ["b", "k"])], constants)
     model = helper.make_model(whole, opset_imports=[helper.make_opsetid("", onnx_file.OPSET)], ir_version=9)
     checker.check_model(model, full_check=True)
+    return model
+
+
+def session_of(made, shape):
+    model = model_of(made, shape)
     return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
 
 

@@ -4,6 +4,7 @@ Deep Compression (Han et al. 2016): the weights of each layer become few values,
 weights that are not zero, become Huffman words. Train with `config.prune.sparsity` first, since most of the gain comes
 from zeros. Prints what each step brings, in bytes and on the validation split, and writes it to <out>.json.
 
+`--sensitivity` writes no such file: it prunes one kernel at a time, and tells and draws what each costs.
 `--check=vgg16.jxc` measures a file again. A run starts from one by `--config.init.source=file:vgg16.jxc`.
 
 Exit codes: 0 done; 2 an error, reported in one line.
@@ -26,6 +27,7 @@ NETWORK = chosen.define()
 METHOD = flags.DEFINE_enum("method", "deep", ["deep"], "deep: shared values, relative indices and Huffman words.")
 OUT = command.define_path("out", "", "The file; default: <checkpoint's step>.jxc in the workdir.")
 CHECK = command.define_path("check", "", "Measure this file instead of writing one.")
+SENSITIVITY = flags.DEFINE_boolean("sensitivity", False, "Measure what pruning each kernel alone costs.")
 SPLIT = flags.DEFINE_enum("split", "val", ["train", "val", "test"], "The split of the figures.")
 DATA = command.define_path("data", "", "Where the data is now, if the run had it elsewhere.")
 CONVOLUTION = flags.DEFINE_integer("conv_bits", 8, "Bits of the values of a convolution.", lower_bound=1)
@@ -39,7 +41,9 @@ def main() -> int:
     folder = NETWORK.folder()
     if CHECK.value and OUT.value:
         raise UserError("--check measures a file, and --out writes one; give one of them")
-    from jaxcnn.compress import deep
+    if SENSITIVITY.value and (CHECK.value or OUT.value):
+        raise UserError("--sensitivity writes sensitivity-<step>.json into the workdir; leave --out and --check out")
+    from jaxcnn.compress import deep, sensitivity
     from jaxcnn.train import assess, workdir
     from jaxcnn.weights import files
 
@@ -55,6 +59,14 @@ def main() -> int:
     if CHECK.value:
         figures = deep.with_arrays(network, arrays).evaluate(split)
         print(f"{CHECK.value} on {split.description}:", *network.spec.task.evaluation.describe(figures), sep="\n")
+        return 0
+    if SENSITIVITY.value:
+        whole, lines = sensitivity.measure(network, split, say=lambda line: print(f"jaxcnn: {line}", flush=True))
+        headline, file = network.spec.task.evaluation.headline, folder / f"sensitivity-{network.step}.json"
+        print(*sensitivity.table(whole, lines, headline), sep="\n")
+        kernels = [dataclasses.asdict(line) for line in lines]
+        workdir.write_json(file, {"split": split.description, "whole": whole, "kernels": kernels})
+        sensitivity.draw(whole, lines, headline, file.with_suffix(".png"))
         return 0
     out = pathlib.Path(OUT.value) if OUT.value else folder / f"{network.step}.jxc"
     chosen.check_place(out)

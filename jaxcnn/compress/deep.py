@@ -85,11 +85,11 @@ def share(arrays: Mapping[str, np.ndarray], bits: Bits) -> dict[str, Shared | np
     Raises:
       UserError: a pattern of `bits` matches no kernel.
     """
-    kernels = {_path(name): each for name, each in arrays.items() if each.ndim > 1}
+    kernels = {path_of(name): each for name, each in arrays.items() if each.ndim > 1}
     patterns = (pattern for pattern, _ in bits.layers)
     check_patterns("--layer_bits", patterns, list(kernels), f"kernel; there are {', '.join(kernels)}", UserError)
     return {
-        name: codebooks.share(each, bits.of(_path(name), each)) if each.ndim > 1 else each
+        name: codebooks.share(each, bits.of(path_of(name), each)) if each.ndim > 1 else each
         for name, each in arrays.items()
     }
 
@@ -134,7 +134,7 @@ def compress(
     return rows, [_layer(name, each) for name, each in kernels.items()]
 
 
-def _path(name: str) -> str:
+def path_of(name: str) -> str:
     """The path of a parameter without its collection."""
     return name.partition("/")[2]
 
@@ -161,7 +161,7 @@ def _fixed_length(array: Shared, bits: int, values: int) -> int:
 def _layer(name: str, array: Shared) -> Layer:
     size = len(compressed.packed({name: array}, {})) - len(compressed.packed({}, {}))
     live = int(np.count_nonzero(array.codes))
-    return Layer(_path(name), array.codes.size, live, len(array.codebook), array.shortest.index_bits, size)
+    return Layer(path_of(name), array.codes.size, live, len(array.codebook), array.shortest.index_bits, size)
 
 
 def table(rows: Sequence[Row], trained: Trained) -> list[str]:

@@ -34,7 +34,10 @@ class Graph:
 
     def constant(self, value: Any, dtype: Any = None) -> str:
         """Add a constant, an array or what becomes one; return its name."""
-        name = f"constant_{len(self.constants)}"
+        number = len(self.constants)
+        while f"constant_{number}" in self.constants:  # some were dropped
+            number += 1
+        name = f"constant_{number}"
         self.constants[name] = np.array(value, dtype, order="C")
         return name
 

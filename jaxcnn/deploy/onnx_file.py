@@ -1,13 +1,16 @@
-"""ONNX files: written by the `onnx` package from our own graph."""
+"""ONNX files: written by the `onnx` package from our own graph, and read again."""
 
+import json
 import pathlib
+from typing import Any
 
 import jax
 
 import jaxcnn
 from jaxcnn.config import UserError
-from jaxcnn.deploy import lowering, predictor, runtimes
-from jaxcnn.deploy.graph import Graph, simplified
+from jaxcnn.data.batch import Split
+from jaxcnn.deploy import calibrate, digest, half, lowering, predictor, quantize
+from jaxcnn.deploy.graph import Graph, Node, simplified
 from jaxcnn.machine import extras, whole_files
 from jaxcnn.text import shown
 from jaxcnn.train.trained import Trained
@@ -32,8 +35,33 @@ def _image(trained: Trained, batch: int = 0) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((batch, *shape) if batch else shape, trained.spec.image_dtype)
 
 
+def int8_graph_of(trained: Trained, split: Split, images: int, method: str) -> Graph:
+    """The graph of a network with int8 products (`jaxcnn.deploy.quantize`).
+
+    Args:
+      trained: the network.
+      split: training or validation images, from which the ranges of activations are taken.
+      images: how many of them.
+      method: one of `calibrate.METHODS`.
+
+    Raises:
+      UserError: it has an operation that cannot be written, or nothing that can be int8.
+    """
+    if trained.spec.task.finds is not None:
+        raise UserError(f"--quantize is for tasks with one output per class, not {trained.config.task.name!r}")
+    made = graph_of(trained)
+    quantize.without_empty_pads(made)
+    sources = set(quantize.places(made).values())
+    return quantize.quantized(made, calibrate.ranges(made, sources, split, images, method))
+
+
+def half_graph_of(trained: Trained) -> Graph:
+    """The graph of a network in float16."""
+    return half.halved(graph_of(trained))
+
+
 def write(trained: Trained, path: pathlib.Path, fold: bool = True) -> int:
-    """Write a network; return the number of operators.
+    """Write a network in float32; return the number of operators.
 
     Args:
       trained: the network.
@@ -43,11 +71,18 @@ def write(trained: Trained, path: pathlib.Path, fold: bool = True) -> int:
     Raises:
       UserError: it has an operation that cannot be written, or the file cannot be.
     """
-    extras.need("onnx", "--format=onnx", "onnx")
+    return write_graph(graph_of(trained, fold), trained, path)
+
+
+def write_graph(graph: Graph, trained: Trained, path: pathlib.Path, **more: Any) -> int:
+    """Write the graph of a network with its facts, and `more` of them; return the number of operators.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
     import onnx
     from onnx import helper, numpy_helper
 
-    graph = graph_of(trained, fold)
     shape: list[str | int | None] = ["batch", *trained.spec.image_shape]
     image_type = lowering.DTYPES[trained.spec.image_dtype]
     nodes = [
@@ -72,12 +107,45 @@ def write(trained: Trained, path: pathlib.Path, fold: bool = True) -> int:
         producer_name="jaxcnn",
         producer_version=jaxcnn.__version__,
     )
-    helper.set_model_props(model, predictor.facts(trained) | {"sha256": runtimes.NO_DIGEST})
+    helper.set_model_props(
+        model,
+        predictor.facts(trained)
+        | {name: json.dumps(value) for name, value in more.items()}
+        | {"sha256": digest.NO_DIGEST},
+    )
     if model.ByteSize() > MOST:
         raise UserError(f"{shown(str(path))} would be larger than 2 GiB, which a file of ONNX cannot be")
     onnx.checker.check_model(model, full_check=True)
     try:
-        whole_files.write(path, runtimes.sealed(model.SerializeToString(deterministic=True)))
+        whole_files.write(path, digest.sealed(model.SerializeToString(deterministic=True)))
     except OSError as error:
         raise UserError(f"{shown(str(path))} cannot be written: {error.strerror}") from error
     return len(nodes)
+
+
+def read(path: pathlib.Path, content: bytes) -> tuple[Graph, dict[str, str]]:
+    """The graph in the bytes of a file of `write_graph`, and its facts as JSON texts.
+
+    Raises:
+      UserError: it is not one that jaxcnn writes.
+    """
+    extras.need("onnx", f"reading {shown(path.name)}")
+    import onnx
+    from onnx import helper, numpy_helper
+
+    try:
+        model = onnx.load_model_from_string(content)
+        made, facts = model.graph, {each.key: each.value for each in model.metadata_props}
+        nodes = [
+            Node(
+                each.op_type,
+                list(each.input),
+                each.output[0],
+                {a.name: helper.get_attribute_value(a) for a in each.attribute},
+            )
+            for each in made.node
+        ]
+        constants = {each.name: numpy_helper.to_array(each) for each in made.initializer}
+    except Exception as error:  # of protobuf or numpy
+        raise UserError(f"{shown(str(path))} cannot be read as ONNX; export the run again") from error
+    return Graph(nodes, constants, made.output[0].name), facts

@@ -4,17 +4,16 @@ An ONNX file is run without importing JAX, so that what is measured of it is its
 """
 
 import dataclasses
-import hashlib
 import json
 import pathlib
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float, Num
 
 from jaxcnn.config import UserError
+from jaxcnn.deploy import digest
 from jaxcnn.machine import extras
 from jaxcnn.text import shown
 
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
 Call = Callable[[Num[np.ndarray, "b h w c"]], Float[np.ndarray, "b k"]]
 
 ONNX, STABLEHLO = ".onnx", ".stablehlo"  # endings of names
-NO_DIGEST = "0" * 64  # in the place of the SHA-256 of an ONNX file while this is computed
-_DIGEST = re.compile(rb"sha256\x12@([0-9a-f]{64})")  # as protobuf writes the fact: "@" is its length
 PIXELS = ("uint8", "uint16", "float32")
 
 
@@ -39,6 +36,7 @@ class Runtime:
       image_shape: (H, W, C).
       image_dtype: of the images.
       size: bytes of the file; of a run, of its weights.
+      facts: of the file.
     """
 
     name: str
@@ -46,6 +44,7 @@ class Runtime:
     image_shape: tuple[int, int, int]
     image_dtype: str
     size: int
+    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def of_run(network: "Trained") -> Runtime:
@@ -60,17 +59,23 @@ def of_run(network: "Trained") -> Runtime:
     return Runtime(name, lambda images: predict.outputs_of_whole(network, images), shape, dtype, size)
 
 
-def of_file(path: pathlib.Path, threads: int = 0) -> Runtime:
+def of_file(path: pathlib.Path, threads: int = 0, in_jax: bool = False) -> Runtime:
     """The file of an exported network.
 
     Args:
       path: the file, whose name tells its format.
       threads: of ONNX Runtime; 0: one per core.
+      in_jax: compute a file of ONNX in JAX instead.
 
     Raises:
       UserError: it cannot be read, or does not tell its images.
     """
-    if path.suffix == ONNX:
+    if path.suffix == ONNX and in_jax:
+        import jax
+
+        call, facts = _onnx_in_jax(path)
+        name = f"JAX on {jax.default_backend()}, by {path.name}"
+    elif path.suffix == ONNX:
         call, facts = _onnx(path, threads)
         name = "ONNX Runtime on cpu"
     elif path.suffix == STABLEHLO:
@@ -88,12 +93,18 @@ def of_file(path: pathlib.Path, threads: int = 0) -> Runtime:
     shape, dtype = facts.get("image_shape"), facts.get("image_dtype")
     if not isinstance(shape, list) or len(shape) != 3 or dtype not in PIXELS:
         raise UserError(f"{shown(str(path))} does not tell the size of its images; export the run again")
-    return Runtime(name, call, (shape[0], shape[1], shape[2]), dtype, path.stat().st_size)
+    return Runtime(name, call, (shape[0], shape[1], shape[2]), dtype, path.stat().st_size, facts)
 
 
-def sealed(content: bytes) -> bytes:
-    """An ONNX file whose fact "sha256" is `NO_DIGEST`, with the SHA-256 of these bytes there instead."""
-    return content.replace(NO_DIGEST.encode(), hashlib.sha256(content).hexdigest().encode())
+def _onnx_in_jax(path: pathlib.Path) -> tuple[Call, dict[str, Any]]:
+    """The function of an ONNX file in JAX, compiled at each new batch size, and its facts."""
+    import jax
+
+    from jaxcnn.deploy import in_jax, onnx_file, predictor
+
+    graph, texts = onnx_file.read(path, digest.checked(path))
+    call = jax.jit(in_jax.function(graph, predictor.INPUT))
+    return lambda images: np.asarray(call(images)), {fact: _parsed(text) for fact, text in texts.items()}
 
 
 def _onnx(path: pathlib.Path, threads: int) -> tuple[Call, dict[str, Any]]:
@@ -104,13 +115,9 @@ def _onnx(path: pathlib.Path, threads: int) -> tuple[Call, dict[str, Any]]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors, which are raised as well
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{shown(str(path))} cannot be read: {error.strerror}") from error
-    found = _DIGEST.search(content)
-    if found is None or sealed(content.replace(found[1], NO_DIGEST.encode())) != content:
-        raise UserError(f"{shown(str(path))} is damaged, or no file of jaxcnn.export; export the run again")
+    # Without VNNI or AMX, the fastest int8 products of x86 lose sums above 16 bits; this asks for exact ones.
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    content = digest.checked(path)
     try:
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # those of ONNX Runtime have no class in common

@@ -28,6 +28,7 @@ class Verdict:
       figures: (name, of the run, of the file): the mean loss and metrics.
       size: bytes of the file.
       latency: the median of one image in the file's runtime, seconds.
+      beside: (bytes, latency) of the same network in a file of float32, timed in turns with this one, if there is one.
     """
 
     runtime: str
@@ -38,6 +39,7 @@ class Verdict:
     figures: list[tuple[str, float, float]]
     size: int
     latency: float
+    beside: tuple[int, float] | None = None
 
     def lines(self) -> list[str]:
         """The verdict for a person."""
@@ -48,11 +50,23 @@ class Verdict:
             f"the same largest logit for {100 * self.agreement:.2f}%",
             *figures,
             f"  {self.size:,} bytes; one image takes {1000 * self.latency:.2f} ms (median of {CALLS})",
+            *self._beside(),
+        ]
+
+    def _beside(self) -> list[str]:
+        if self.beside is None:
+            return []
+        size, latency = self.beside
+        return [
+            f"  beside float32: {size:,} bytes, {1000 * latency:.2f} ms; this file is {size / self.size:.2f} times "
+            f"smaller, and {latency / self.latency:.2f} times as fast"
         ]
 
 
-def verify(network: Trained, runtime: Runtime, split: Split, batch_size: int) -> Verdict:
-    """Run a file on a split, in its own runtime, beside the run in JAX."""
+def verify(
+    network: Trained, runtime: Runtime, split: Split, batch_size: int, float32: Runtime | None = None
+) -> Verdict:
+    """Run a file on a split, in its own runtime, beside the run in JAX, and time it beside one of `float32`."""
     outputs = network.outputs(split, batch_size)
     found = np.concatenate(
         [
@@ -62,11 +76,14 @@ def verify(network: Trained, runtime: Runtime, split: Split, batch_size: int) ->
     )
     of_run, of_file = (_means(network, split, each) for each in (outputs, found))
     image = np.asarray(split.read(np.arange(1)))
-    seconds = []
-    for _ in range(WARM_UP + CALLS):
-        began = time.perf_counter()
-        runtime.call(image)
-        seconds.append(time.perf_counter() - began)
+    timed = [runtime] if float32 is None else [runtime, float32]
+    seconds = np.zeros((WARM_UP + CALLS, len(timed)))
+    for row in seconds:
+        for i, each in enumerate(timed):
+            began = time.perf_counter()
+            each.call(image)
+            row[i] = time.perf_counter() - began
+    latency, *others = map(float, np.median(seconds[WARM_UP:], axis=0))
     return Verdict(
         runtime=runtime.name,
         examples=len(split),
@@ -75,7 +92,8 @@ def verify(network: Trained, runtime: Runtime, split: Split, batch_size: int) ->
         agreement=float(np.mean(outputs.argmax(axis=1) == found.argmax(axis=1))),
         figures=[(name, of_run[name], of_file[name]) for name in of_run],
         size=runtime.size,
-        latency=float(np.median(seconds[WARM_UP:])),
+        latency=latency,
+        beside=None if float32 is None else (float32.size, others[0]),
     )
 
 

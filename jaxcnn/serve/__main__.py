@@ -16,6 +16,7 @@ from jaxcnn import at_start  # noqa: F401 (imported first: from now on, a signal
 import asyncio
 import contextlib
 import os
+import pathlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,6 +28,10 @@ from jaxcnn.config import UserError
 from jaxcnn.machine import extras
 
 NETWORK = chosen.define()
+FILE = command.define_path(
+    "file", "", "Answer by this .onnx file of the run, such as one of int8, in place of the run."
+)
+RUNTIME = flags.DEFINE_enum("runtime", "onnxruntime", ["onnxruntime", "jax"], "Of --file.")
 HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to listen on; 0.0.0.0: all, which lets others in.")
 PORT = flags.DEFINE_integer("port", 8000, "Port; 0: a free one.", lower_bound=0, upper_bound=65535)
 MOST = flags.DEFINE_integer("batch", 32, "Most images in a batch.", lower_bound=1, upper_bound=1024)
@@ -43,11 +48,13 @@ def main() -> int:
     """Serve until a signal; return the exit code."""
     NETWORK.folder()  # else refused before anything is imported
     extras.need("serve", "jaxcnn.serve")
+    from jaxcnn.deploy import runtimes
     from jaxcnn.serve.app import Interface, Limits
     from jaxcnn.serve.service import Service
 
     network = NETWORK.load()
-    service = Service(network, MOST.value or 1, MEGAPIXELS.value or 1.0)
+    file = runtimes.of_file(pathlib.Path(FILE.value), in_jax=RUNTIME.value == "jax") if FILE.value else None
+    service = Service(network, MOST.value or 1, MEGAPIXELS.value or 1.0, file)
     command.interrupts().enter("compile")
     service.warm_up()
     limits = Limits(

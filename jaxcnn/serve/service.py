@@ -1,14 +1,15 @@
 """A trained network that answers bytes of images."""
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxcnn.config import Data
+from jaxcnn.config import Data, UserError
 from jaxcnn.deploy import runtimes
-from jaxcnn.train import predict
+from jaxcnn.train import exported, predict
 from jaxcnn.train.trained import Trained
 
 
@@ -26,11 +27,19 @@ class Service:
       trained: the network.
       most: images in a batch.
       max_megapixels: of an image; a larger one is refused by its header, before it is decoded.
+      file: what answers in place of the run, if anything does.
+
+    Raises:
+      UserError: the file is of another step, or for other classes or images.
     """
 
-    def __init__(self, trained: Trained, most: int, max_megapixels: float) -> None:
+    def __init__(
+        self, trained: Trained, most: int, max_megapixels: float, file: runtimes.Runtime | None = None
+    ) -> None:
         self._trained, self.most = trained, most
-        self._runtime = runtimes.of_run(trained)
+        if file is not None:
+            _check(file, trained)
+        self._runtime = file or runtimes.of_run(trained)
         limit = min(max_megapixels, trained.config.data.max_megapixels)
         self._data: Data = dataclasses.replace(trained.config.data, max_megapixels=limit)
 
@@ -69,3 +78,15 @@ class Service:
             "class_names": list(trained.class_names),
             "image_shape": list(trained.spec.image_shape),
         }
+
+
+def _check(file: runtimes.Runtime, trained: Trained) -> None:
+    """Refuse a file that is not of the network whose classes, images and step the answers tell."""
+    for name in ("class_names", "image_shape", "step"):
+        told, here = file.facts.get(name), json.loads(exported.facts(trained)[name])
+        if told != here:
+            raise UserError(
+                f"--file was not made of this run: its {name} is {told}, here it is {here}; export it again"
+            )
+    if trained.spec.task.finds is not None:
+        raise UserError(f"--file is for tasks with one output per class, not {trained.config.task.name!r}")

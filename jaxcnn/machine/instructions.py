@@ -1,0 +1,25 @@
+"""Which instructions for int8 the processor has, by the flags that Linux tells."""
+
+import pathlib
+
+INT8 = {"amx_int8": "AMX", "avx512_vnni": "AVX-512 VNNI", "avx_vnni": "AVX-VNNI", "i8mm": "I8MM", "asimddp": "SDOT"}
+CPUINFO = pathlib.Path("/proc/cpuinfo")
+
+
+def of_int8(told: str) -> list[str]:
+    """The names of those instructions in the text of /proc/cpuinfo."""
+    lines = (line.partition(":") for line in told.splitlines())
+    flags = {flag for name, _, text in lines if name.strip() in ("flags", "Features") for flag in text.split()}
+    return [name for flag, name in INT8.items() if flag in flags]
+
+
+def in_words() -> str:
+    """One line on how int8 runs here; empty where the system does not tell (not Linux)."""
+    try:
+        found = of_int8(CPUINFO.read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        return ""
+    if found:
+        return f"this processor has instructions for int8 ({', '.join(found)}); how much they bring is what is measured"
+    wanted = ", ".join(INT8.values())
+    return f"this processor has no instructions for int8 ({wanted}): expect a smaller file, and little or no speed"
