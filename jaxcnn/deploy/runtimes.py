@@ -5,7 +5,6 @@ An ONNX file is run without importing JAX, so that what is measured of it is its
 
 import dataclasses
 import hashlib
-import json
 import pathlib
 import re
 from collections.abc import Callable
@@ -15,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Num
 
 from jaxcnn.config import UserError
-from jaxcnn.machine import extras
+from jaxcnn.machine import extras, json_text
 from jaxcnn.text import shown
 
 if TYPE_CHECKING:
@@ -125,6 +124,6 @@ def _onnx(path: pathlib.Path, threads: int) -> tuple[Call, dict[str, Any]]:
 
 def _parsed(text: str) -> Any:
     try:
-        return json.loads(text)
+        return json_text.parse(text)
     except ValueError:
         return text

@@ -44,7 +44,7 @@ def _case(reader: readers.Reader, generator: random.Random) -> tuple[str, str, s
     content, times = path.read_bytes(), path.stat()
     try:
         path.write_bytes(mutations.mutated(content, how, generator))
-        return (f"{path.name} {how}", *outcome.of(reader.read))
+        return (f"{path.name} {how}", *outcome.of(reader.read, lines=reader.lines))
     finally:
         path.write_bytes(content)
         os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))

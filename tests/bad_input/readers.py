@@ -30,11 +30,13 @@ class Reader:
       files: which are damaged, in a folder that is read as a whole.
       read: reads the folder, anew each time.
       share: how many cases it gets, where others get 1.
+      lines: whether a refusal has a line for each mistake.
     """
 
     files: tuple[pathlib.Path, ...]
     read: Callable[[], Any]
     share: float = 1.0
+    lines: bool = False
 
 
 def _source(root: pathlib.Path, source: str, *damaged: pathlib.Path, boxes: bool = False) -> Reader:
@@ -104,7 +106,8 @@ def _pictures(folder: pathlib.Path, more: pathlib.Path | None) -> list[Reader]:
 
     def read() -> None:
         """Decode what was changed last, which is the damaged one."""
-        (path,) = [path for path in there if path.stat().st_mtime_ns != sizes[path]] or there[:1]
+        changed = [path for path in there if path.stat().st_mtime_ns != sizes[path]]
+        path = changed[0] if changed else own / "a.png"
         decode.decode(path.read_bytes(), 16, 3, max_megapixels=4.0)
 
     return [Reader(there, read, share=4.0)]
@@ -130,7 +133,7 @@ def _runs(folder: pathlib.Path, _images: pathlib.Path | None) -> list[Reader]:
     from jaxcnn.train import trained
 
     place = folder / "run"
-    digits.run(place, run={"steps": 4, "eval_every_epochs": 0.0})
+    digits.run(place, run={"steps": 4})
     config = workdir.read_config(place)
     network, _ = trained.load(place, "last", "", 1)
     exported = folder / "a.stablehlo"
@@ -155,7 +158,7 @@ def _runs(folder: pathlib.Path, _images: pathlib.Path | None) -> list[Reader]:
 
     inside = tuple(path for path in sorted((place / "checkpoints").rglob("*")) if path.is_file())
     return [
-        Reader(tuple(sorted(place.glob("*.json"))), read_files),
+        Reader(tuple(sorted(place.glob("*.json"))), read_files, lines=True),
         Reader(inside, read_checkpoints, share=0.3),
         Reader((exported, exported.with_name("a.stablehlo.json")), lambda: stablehlo.read(exported)),
     ]

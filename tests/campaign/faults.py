@@ -189,7 +189,8 @@ def damaged(draw: Draw, workdir: pathlib.Path, generator: random.Random) -> Stru
 def _files(workdir: pathlib.Path) -> Iterator[pathlib.Path]:
     """The files of a run, each kind as likely as another: those of checkpoints are many."""
     beside = [path for path in sorted(workdir.iterdir()) if path.suffix in (".json", ".jsonl")]
-    inside = [path for path in sorted(workdir.glob("checkpoints/[0-9]*/**/*")) if path.is_file()]
+    finished = [path for path in workdir.glob("checkpoints/*") if path.name.isdecimal()]
+    inside = [path for each in sorted(finished) for path in sorted(each.rglob("*")) if path.is_file()]
     yield from beside
     if inside:
         step = max(int(path.relative_to(workdir).parts[1]) for path in inside)
