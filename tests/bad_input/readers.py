@@ -19,7 +19,9 @@ from jaxcnn.train.checkpoint import Checkpoints
 from jaxcnn.weights import compressed, files
 from tests import digits, test_boxes
 
-DEFINITION = types.SimpleNamespace(study="a", sampler="random", seed=0, generation=0, pruner="none", evaluations=1)
+DEFINITION = types.SimpleNamespace(
+    study="a", storage="a store", sampler="random", seed=0, generation=0, pruner="none", evaluations=1
+)
 
 
 @dataclasses.dataclass(frozen=True)
