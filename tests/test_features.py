@@ -72,7 +72,9 @@ def test_a_file_has_names_labels_and_features_to_the_bit(seen, tmp_path, suffix)
 def test_what_is_no_file_of_features_is_refused_in_one_line(tmp_path):
     (tmp_path / "no.npz").write_bytes(b"no")
     np.savez(tmp_path / "other.npz", images=np.zeros(3))
-    for name in ("no.npz", "other.npz", "absent.npz"):
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    np.savez(tmp_path / "number.npz", features=np.zeros((1, 2)), names=np.array(3))
+    for name in ("no.npz", "other.npz", "absent.npz", "array.npy", "number.npz"):
         with pytest.raises(UserError, match="is no npz file of --mode=embed") as caught:
             features.read(tmp_path / name)
         assert "\n" not in str(caught.value)

@@ -1,5 +1,6 @@
 """Weights in files fit a network or are refused in one line; nothing is left unexplained."""
 
+import io
 import json
 import pickle
 import zipfile
@@ -159,6 +160,21 @@ def test_what_is_damaged_or_may_run_code_is_refused_in_one_line(tmp_path):
     np.savez(tmp_path / "quantised.npz", a=np.ones(3, np.int8))
     refused("a has type int8, not float32", files.read, tmp_path / "quantised.npz")
     refused("is not a regular file", files.read, tmp_path)
+
+
+@pytest.mark.parametrize("shape", [(2**50,), (2**62, 2**62), (-1,), (2**28,)])
+def test_a_header_that_claims_more_than_the_file_has_is_refused_before_memory_is_taken(shape, tmp_path):
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("a.npy", header.getvalue() + bytes(1000))
+    refused("but the file has only 1000 for them", files.read, tmp_path / "a.npz")
+
+
+def test_arrays_that_are_small_only_while_compressed_are_refused_with_the_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "MOST_BYTES", 2**20)
+    np.savez_compressed(tmp_path / "a.npz", a=np.zeros(2**19, np.float32))
+    refused("its arrays take 0.0 GiB, and the limit is 0.0 GiB", files.read, tmp_path / "a.npz")
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])

@@ -14,6 +14,7 @@ from jaxcnn.data.arrays import array_examples
 from jaxcnn.data.as_stored import as_type
 from jaxcnn.data.decode import Unreadable
 from jaxcnn.data.examples import WHITE, Examples, Source
+from jaxcnn.machine import npz_arrays
 from jaxcnn.machine.paths import expand
 from jaxcnn.text import counted
 
@@ -23,8 +24,6 @@ _PLAIN_IMAGE_KEYS = ("images", "image", "x", "X", "data")  # a file of one split
 _PLAIN_LABEL_KEYS = ("labels", "label", "y", "Y", "targets")
 _NAME_KEYS = ("names", "class_names", "label_names", "classes")
 _SPLIT_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
-_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
-_DEFLATE_RATIO = 1032  # maximum ratio of decompressed to compressed bytes
 _SAVE = "save it with np.savez or np.savez_compressed"
 
 
@@ -101,7 +100,7 @@ def _header(path: Path, member: zipfile.ZipInfo, what: str) -> _Array:
     """Read the header of an array and check that the file can hold such an array."""
     if member.flag_bits & 0x1:
         raise UserError(f"{what} is encrypted; save it without a password")
-    if member.compress_type not in _COMPRESSIONS:
+    if member.compress_type not in npz_arrays.COMPRESSIONS:
         raise UserError(f"{what} is compressed in an unknown way (type {member.compress_type}); {_SAVE}")
     try:
         with zipfile.ZipFile(path) as archive, archive.open(member) as file:
@@ -112,17 +111,13 @@ def _header(path: Path, member: zipfile.ZipInfo, what: str) -> _Array:
                 raise ValueError("it has another version")
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape, _, dtype = read(file)
-            there = member.file_size - file.tell()
+            there = npz_arrays.bytes_there(member, file.tell())
     except UserError:
         raise
     except Exception as error:  # damaged files make NumPy and zipfile raise errors of any kind
         raise _cannot_read(what, error) from None
     if dtype.hasobject:
         raise UserError(f"{what} holds Python objects, not numbers or text of one type; convert it before it is saved")
-    if member.compress_type == zipfile.ZIP_STORED:
-        there = min(there, member.compress_size)
-    elif member.compress_type == zipfile.ZIP_DEFLATED:
-        there = min(there, _DEFLATE_RATIO * member.compress_size)
     promised = math.prod(shape) * dtype.itemsize
     if min(shape, default=0) < 0 or promised > max(there, 0):
         raise UserError(

@@ -1,6 +1,5 @@
 """Finding the prepared files of a TensorFlow Datasets set, and preparing them if they are missing."""
 
-import json
 import os
 import re
 import socket
@@ -13,6 +12,7 @@ import jaxcnn.config as config
 from jaxcnn.config import UserError, convert
 from jaxcnn.data import cache
 from jaxcnn.data.tensorflow import import_tensorflow
+from jaxcnn.machine import json_text
 from jaxcnn.machine.extras import need
 from jaxcnn.machine.paths import expand
 
@@ -83,8 +83,8 @@ def _find(data_dir: Path, wanted: re.Match) -> Path | None:
     elif root.is_dir() and not _versions(root):
         configs = sorted(each.name for each in root.iterdir() if each.is_dir() and _versions(each))
         try:
-            default = json.loads((root / ".config" / "metadata.json").read_text())["default_config_name"]
-        except (OSError, ValueError, KeyError):
+            default = json_text.parse((root / ".config" / "metadata.json").read_text())["default_config_name"]
+        except (OSError, ValueError, KeyError, TypeError):
             default = configs[0] if len(configs) == 1 else ""
         root = root / default if default in configs else root
     versions = _versions(root)

@@ -1,7 +1,6 @@
 """TensorFlow Datasets sets, read from their prepared files without TensorFlow; prepared first if needed."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from jaxcnn.data.encoded import Encoded, open_encoded
 from jaxcnn.data.examples import Examples, Source
 from jaxcnn.data.tfds_prepare import prepare_again, prepared_set
 from jaxcnn.data.tfrecord import Damaged, ShardFiles, index_shard
+from jaxcnn.machine import json_text
 from jaxcnn.machine.paths import cache_folder
 
 _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
@@ -54,8 +54,8 @@ def open_tfds(argument: str, data: config.Data) -> Source:
 def _describe(argument: str, folder: Path) -> _Set:
     """Read the metadata that TFDS stores beside its files."""
     try:
-        info = json.loads((folder / "dataset_info.json").read_text())
-        features = json.loads((folder / "features.json").read_text())["featuresDict"]["features"]
+        info = json_text.parse((folder / "dataset_info.json").read_text())
+        features = json_text.parse((folder / "features.json").read_text())["featuresDict"]["features"]
         name, file_format = info["name"], info.get("fileFormat", "tfrecord")
         title = ":".join(
             filter(None, ("tfds", "/".join(filter(None, (name, info.get("configName")))), info["version"]))

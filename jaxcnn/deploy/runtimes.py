@@ -4,7 +4,6 @@ An ONNX file is run without importing JAX, so that what is measured of it is its
 """
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from jaxtyping import Float, Num
 
 from jaxcnn.config import UserError
 from jaxcnn.deploy import digest
-from jaxcnn.machine import extras
+from jaxcnn.machine import extras, json_text
 from jaxcnn.text import shown
 
 if TYPE_CHECKING:
@@ -132,6 +131,6 @@ def _onnx(path: pathlib.Path, threads: int) -> tuple[Call, dict[str, Any]]:
 
 def _parsed(text: str) -> Any:
     try:
-        return json.loads(text)
+        return json_text.parse(text)
     except ValueError:
         return text

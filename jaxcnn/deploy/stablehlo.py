@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxcnn.config import UserError
 from jaxcnn.deploy import predictor
-from jaxcnn.machine import whole_files
+from jaxcnn.machine import json_text, whole_files
 from jaxcnn.text import shown
 from jaxcnn.train import workdir
 from jaxcnn.train.trained import Trained
@@ -52,7 +52,7 @@ def read(path: pathlib.Path) -> tuple[Callable[[np.ndarray], np.ndarray], dict[s
     from jax import export
 
     try:
-        content, facts = path.read_bytes(), json.loads(_beside(path).read_text(encoding="utf-8"))
+        content, facts = path.read_bytes(), json_text.parse(_beside(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{shown(str(error.filename))} cannot be read: {error.strerror}") from error
     except ValueError as error:
@@ -69,6 +69,6 @@ def _beside(path: pathlib.Path) -> pathlib.Path:
 
 def _plain(text: str) -> Any:
     try:
-        return json.loads(text)
+        return json_text.parse(text)
     except ValueError:
         return text

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import zipfile
 from collections.abc import Callable
 from typing import Any
 
@@ -13,12 +14,14 @@ from jaxcnn.config import UserError
 from jaxcnn.data.batch import Split
 from jaxcnn.data.decode import Unreadable
 from jaxcnn.data.selection import name_of
+from jaxcnn.machine import npz_arrays
 from jaxcnn.machine.extras import need
 from jaxcnn.text import shown
 from jaxcnn.train import predict
 from jaxcnn.train.trained import Trained
 
 SUFFIXES = (".npz", ".parquet")
+MOST_BYTES = 2**36  # of the arrays of a file of features
 Rows = Float[np.ndarray, "n d"]
 
 
@@ -141,11 +144,11 @@ def read(path: pathlib.Path) -> Features:
       UserError: it is no such file.
     """
     try:
-        with np.load(path) as file:
-            values, names = file["features"], tuple(map(str, file["names"]))
-            labels = file.get("labels")
-            classes = tuple(map(str, file["class_names"])) if labels is not None else ()
-    except (OSError, ValueError, KeyError, EOFError) as error:
+        file = npz_arrays.read(path, MOST_BYTES)
+        values, names = file["features"], tuple(map(str, file["names"]))
+        labels = file.get("labels")
+        classes = tuple(map(str, file["class_names"])) if labels is not None else ()
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise UserError(f"--among={path} is no npz file of --mode=embed: {error}") from None
     if values.ndim != 2 or len(values) != len(names) or not len(names):
         raise UserError(f"--among={path} is no npz file of --mode=embed: it has features {values.shape}")

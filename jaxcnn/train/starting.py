@@ -1,7 +1,6 @@
 """The weights that a new run starts from: drawn, computed from data, of another run or of a file (`config.init`)."""
 
 import dataclasses
-import json
 import pathlib
 import zlib
 from collections import Counter
@@ -22,6 +21,7 @@ from jaxcnn.learn.network import head_of, layers_of, network
 from jaxcnn.learn.optim import make_optimizer
 from jaxcnn.learn.state import State
 from jaxcnn.learn.step_spec import StepSpec
+from jaxcnn.machine import json_text
 from jaxcnn.machine import mesh as meshes
 from jaxcnn.machine.heartbeat import Cluster
 from jaxcnn.machine.paths import expand, separate
@@ -208,7 +208,7 @@ def _facts(facts: dict[str, str]) -> tuple[tuple[str, ...], Given | None]:
     found: dict[str, Any] = {}
     for name in ("class_names", "mean", "std"):
         try:
-            found[name] = json.loads(facts.get(name, "null"))
+            found[name] = json_text.parse(facts.get(name, "null"))
         except ValueError:
             found[name] = None
     names = found["class_names"]

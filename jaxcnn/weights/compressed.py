@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from jaxcnn.config import UserError
-from jaxcnn.machine import whole_files
+from jaxcnn.machine import json_text, whole_files
 from jaxcnn.text import shown
 from jaxcnn.weights import huffman
 from jaxcnn.weights.shared import Shared, Streams, restored
@@ -140,7 +140,7 @@ def _unpacked(body: bytes) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     if not inflate.eof or inflate.unused_data:
         raise ValueError("not a whole header")
     (length,) = struct.unpack_from("<I", inflated)
-    header = json.loads(inflated[4 : 4 + length])
+    header = json_text.parse(inflated[4 : 4 + length])
     short, words = _Reader(inflated[4 + length :]), _Reader(body[4 + size :])
     arrays = {str(entry["name"]): _array(entry, short, words) for entry in header["arrays"]}
     facts = header["facts"]

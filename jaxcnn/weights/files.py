@@ -3,17 +3,17 @@
 import json
 import pathlib
 import zipfile
-import zlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from jaxcnn.config import UserError
-from jaxcnn.machine import extras, whole_files
+from jaxcnn.machine import extras, json_text, npz_arrays, whole_files
 from jaxcnn.text import shown
 from jaxcnn.weights import compressed
 
+MOST_BYTES = 4 * compressed.MOST_WEIGHTS  # of the arrays of an npz file, which may be compressed
 HALF = ("float16", "bfloat16")
 _CONVERT = (
     "convert it once in PyTorch: weights = torch.load(path, weights_only=True); safetensors.torch.save_file("
@@ -59,9 +59,8 @@ def _npz(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         with zipfile.ZipFile(path) as file:
             if any(name.endswith("data.pkl") for name in file.namelist()):
                 raise UserError(f"{shown(str(path))} is a pickle of PyTorch, which could run code; {_CONVERT}")
-        with np.load(path, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}, {}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+        return npz_arrays.read(path, MOST_BYTES), {}
+    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
         if "allow_pickle" in str(error):
             raise UserError(
                 f"{shown(str(path))} holds Python objects, which could run code; save arrays alone"
@@ -97,7 +96,7 @@ def _bfloat16(path: pathlib.Path) -> dict[str, np.ndarray]:
 
     content = path.read_bytes()
     length = int.from_bytes(content[:8], "little")
-    header: dict[str, Any] = json.loads(content[8 : 8 + length])
+    header: dict[str, Any] = json_text.parse(content[8 : 8 + length])
     found = {}
     for name, entry in header.items():
         if name != "__metadata__" and entry["dtype"] == "BF16":
@@ -141,7 +140,7 @@ def write(path: pathlib.Path, arrays: Mapping[str, np.ndarray], facts: Mapping[s
 def _sorted(content: bytes) -> bytes:
     """A safetensors file with the facts of its header in the order of their names; the package writes them in any."""
     length = int.from_bytes(content[:8], "little")
-    header = json.loads(content[8 : 8 + length])
+    header = json_text.parse(content[8 : 8 + length])
     header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)

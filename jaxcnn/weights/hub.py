@@ -5,7 +5,7 @@ import pathlib
 from typing import Any
 
 from jaxcnn.config import UserError
-from jaxcnn.machine import extras
+from jaxcnn.machine import extras, json_text
 from jaxcnn.text import shown
 
 WEIGHTS, FACTS = "model.safetensors", "config.json"
@@ -37,7 +37,7 @@ def fetch(repository: str) -> tuple[pathlib.Path, dict[str, str]]:
             "config.init.source=file:<path>, or set HF_HUB_CACHE to a cache that has the repository"
         ) from error
     try:
-        return path, _facts(json.loads(file(FACTS).read_text(encoding="utf-8")))
+        return path, _facts(json_text.parse(file(FACTS).read_text(encoding="utf-8")))
     except Exception:  # weights alone are enough
         return path, {}
 

@@ -1,0 +1,69 @@
+"""Disturb small runs at random, and hold each against the undisturbed run, bit for bit.
+
+    python -m tests.campaign --minutes=30 --seed=1 [--folder=build/faults] [--page=results/faults.md]
+
+Each outcome is a line of `outcomes.jsonl` in the folder: the same command goes on after the last one, and further seeds
+add up on the page. Undisturbed runs are made once for each version of the code. Exit code 1: something went wrong.
+Full disks and read-only folders need root; they are left out without it.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import pathlib
+import time
+
+from tests import conftest, runs
+from tests.campaign import faults
+from tests.campaign.page import page
+from tests.campaign.trial import late, trial
+
+
+def version() -> str:
+    """A name for the sources of jaxcnn as they are now."""
+    sources = sorted((runs.ROOT / "jaxcnn").rglob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
+
+
+def main() -> int:
+    """Make trials until the time is over."""
+    parser = argparse.ArgumentParser(prog="python -m tests.campaign", description=__doc__.splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=30.0, help="no trial begins after these")
+    parser.add_argument("--seed", type=int, default=0, help="of the draws of runs and faults")
+    parser.add_argument("--folder", type=pathlib.Path, default=runs.ROOT / "build" / "faults")
+    parser.add_argument("--page", type=pathlib.Path, help="write the page of all outcomes to this file")
+    parser.add_argument("--shapes", type=int, default=8, help="how many runs are drawn for a seed")
+    parser.add_argument("--only", type=int, help="only the trial of this number, again")
+    parser.add_argument("--faults", nargs="*", default=[], choices=list(faults.FAULTS), help="only these; default: all")
+    given = parser.parse_args()
+    os.environ["JAXCNN_CACHE"] = str(given.folder.absolute() / "cache")
+    assert conftest.compile_cache()  # which has set the environment of the runs
+    kinds = tuple(given.faults or faults.FAULTS)
+    if os.geteuid():
+        kinds = tuple(kind for kind in kinds if kind not in faults.MOUNTED)
+    folder = given.folder.absolute() / version()
+    folder.mkdir(parents=True, exist_ok=True)
+    file = given.folder / "outcomes.jsonl"
+    outcomes = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    done = {outcome["number"] for outcome in outcomes if outcome["seed"] == given.seed}
+    number = max(done, default=-1) + 1 if given.only is None else given.only
+    wrong, deadline = 0, time.monotonic() + 60 * given.minutes
+    while time.monotonic() < deadline:
+        outcome = trial(given.seed, number, folder, kinds, given.shapes)
+        outcomes.append(outcome)
+        with file.open("a") as lines:
+            lines.write(json.dumps(outcome) + "\n")
+        wrong += bool(outcome["wrong"]) or late(outcome)
+        what = ", ".join(f"{fault['fault']} in {fault['phase']}" for fault in outcome["faults"])
+        print(f"{number}: {outcome['run']}: {what}: {outcome['wrong'] or 'same bits'}", flush=True)
+        number += 1
+        if given.only is not None:
+            break
+    if given.page and outcomes:
+        given.page.write_text(page(outcomes, "python -m tests.campaign --minutes=… --seed=…"))
+    return min(wrong, 1)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,72 @@
+"""`results/faults.md`: the outcomes of all trials so far."""
+
+import collections
+import os
+import platform
+import statistics
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from tests.campaign.draws import EVERY, STEPS
+
+HEAD = ("fault", "struck in time", "too late", "went on by itself", "refused in one line", "wrong")
+
+
+def page(outcomes: Sequence[dict[str, Any]], command: str) -> str:
+    """The page, in Markdown."""
+    seeds = ", ".join(map(str, sorted({outcome["seed"] for outcome in outcomes})))
+    struck = [fault for outcome in outcomes for fault in outcome["faults"] if fault["hit"]]
+    wrong = [outcome for outcome in outcomes if outcome["wrong"]]
+    lines = [
+        "# Faults",
+        "",
+        f"{len(struck)} faults struck {len(outcomes)} runs of {STEPS} steps with a checkpoint every {EVERY}, drawn at "
+        f"random (seeds {seeds}); {len(outcomes) - len(wrong)} runs ended with the bits of the undisturbed one, after "
+        "the cause was removed where the fault has one that lasts.",
+        "",
+        *_table(outcomes),
+        "",
+        *_times(outcomes),
+        "",
+        f"Made by `{command}` on {platform.machine()}, {os.cpu_count()} cores. How, and what is compared: "
+        "[Reliability](../docs/reliability.md).",
+    ]
+    if wrong:
+        lines += ["", "## What went wrong", ""]
+        for outcome in wrong:
+            kinds = ", ".join(fault["fault"] for fault in outcome["faults"])
+            place = f"`--seed={outcome['seed']} --only={outcome['number']}`"
+            lines.append(f"- {place}: {outcome['run']}; {kinds}: {' '.join(outcome['wrong'].split())}")
+    return "\n".join(lines) + "\n"
+
+
+def _table(outcomes: Iterable[dict[str, Any]]) -> Iterable[str]:
+    """One line for each kind of fault; a wrong end counts for the last fault of its run."""
+    counts: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+    for outcome in outcomes:
+        for fault in outcome["faults"]:
+            what = "too late" if not fault["hit"] else "refused" if fault["refused"] else "went on"
+            counts[fault["fault"]][what] += 1
+        counts[outcome["faults"][-1]["fault"]]["wrong"] += bool(outcome["wrong"])
+    yield f"| {' | '.join(HEAD)} |"
+    yield "|---|" + "---:|" * (len(HEAD) - 1)
+    for kind in sorted(counts):
+        of = counts[kind]
+        cells = (of["went on"] + of["refused"], of["too late"], of["went on"], of["refused"], of["wrong"])
+        yield f"| {kind} | {' | '.join(map(str, cells))} |"
+
+
+def _times(outcomes: Iterable[dict[str, Any]]) -> Iterable[str]:
+    """Steps repeated, and seconds of stops and restarts."""
+    starts = [start for outcome in outcomes for start in (*outcome["faults"], *outcome.get("restarts", []))]
+    stops = [start["seconds"] for start in starts if start.get("fault") == "SIGTERM" and 75 in start["codes"]]
+    yield "| | runs | median | most |"
+    yield "|---|---:|---:|---:|"
+    repeated = [start["repeated"] for start in starts if "repeated" in start]
+    for what, values in (
+        ("steps of work repeated by a restart", repeated),
+        ("seconds from SIGTERM to the exit, with a checkpoint saved", stops),
+        ("seconds from a restart to its first step", [start["ready"] for start in starts if "ready" in start]),
+    ):
+        if values:
+            yield f"| {what} | {len(values)} | {statistics.median(values):g} | {max(values):g} |"

@@ -1,0 +1,109 @@
+"""One trial: a run that faults strike, started again until it ends, and held against the undisturbed one."""
+
+import contextlib
+import pathlib
+import random
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+from tests.campaign import draws, ends, faults
+from tests.campaign.draws import EVERY
+
+STARTS = 4  # after the last fault, a run must end within so many
+DISK = "24m"  # of the workdir, where the disk becomes full
+
+
+def trial(seed: int, number: int, folder: pathlib.Path, kinds: tuple[str, ...], shapes: int) -> dict[str, Any]:
+    """Make one trial; its outcome, JSON. `shapes`: how many runs are drawn, each once for its faults."""
+    generator = random.Random(f"{seed}-{number}")
+    draw = draws.draw(random.Random(f"{seed}-run-{generator.randrange(shapes)}"))
+    reference = draws.reference(draw, folder / "undisturbed")
+    weights = [faults.OFTEN.get(kind, 1) for kind in kinds]
+    drawn = generator.choices(kinds, weights, k=generator.choice((1, 1, 2)))
+    place = folder / f"trial-{seed}-{number}"
+    outcome: dict[str, Any] = {"seed": seed, "number": number, "run": draw.words, "faults": [], "wrong": ""}
+    with _folder(place, mounted=bool(set(drawn) & set(faults.MOUNTED))) as workdir:
+        for kind in drawn:
+            told = _strike(kind, reference.draw, workdir, generator)
+            outcome["faults"].append(told)
+            if told["wrong"]:
+                break
+        wrong = told["wrong"]
+        if not wrong:
+            moved = any(told["hit"] and told["fault"] == "other devices" for told in outcome["faults"])
+            wrong = _finish(reference, workdir, outcome, moved)
+        outcome["wrong"] = wrong
+        if wrong:
+            shutil.copytree(workdir, folder / f"wrong-{seed}-{number}", dirs_exist_ok=True)
+    return outcome
+
+
+def _strike(kind: str, draw: draws.Draw, workdir: pathlib.Path, generator: random.Random) -> dict[str, Any]:
+    """One fault, and the end of the start that it struck."""
+    struck = faults.FAULTS[kind](draw, workdir, generator)
+    codes, output, seconds = struck.watched.end()
+    told = {"fault": kind, "phase": struck.phase, "hit": struck.hit, "codes": codes, "seconds": round(seconds, 2)}
+    told |= {name: value for name, value in struck.told.items() if name != "second"}
+    seen = output.replace("Traceback", "traceback") if struck.may_trace else output
+    wrong = ends.complaint(codes, seen, struck.allowed)
+    if "second" in struck.told:
+        wrong = wrong or f"the second run was not refused: {struck.told['second']}"
+    told |= {"refused": 2 in codes, "wrong": wrong, **_repeated(struck.watched, output)}
+    if wrong:
+        told["output"] = output[-3000:]
+    if kind != "a damaged file" or 2 in codes:
+        struck.undo()
+    if told["refused"]:
+        told["said"] = output.strip().splitlines()[-1][:300]
+    return told
+
+
+def _repeated(watched: faults.Watched, output: str) -> dict[str, Any]:
+    """Steps of work that a start repeated, and its seconds to the first step; nothing for a start from step 0."""
+    found = re.search(r"resumed from the checkpoint of step (\d+)", output)
+    if not watched.before or (found is None and "reading" not in output):
+        return {}
+    since = int(found[1]) if found else 0
+    ready = watched.seconds_to("compiled in")
+    return {"repeated": max(0, watched.before[-1] - since)} | ({"ready": round(ready, 2)} if ready else {})
+
+
+def _finish(reference: draws.Reference, workdir: pathlib.Path, outcome: dict[str, Any], moved: bool) -> str:
+    """Start a run until it ends; what is wrong with its end, in a few words."""
+    for _ in range(STARTS):
+        watched = faults.start(reference.draw, workdir)
+        codes, output, _ = watched.end()
+        if wrong := ends.complaint(codes, output, {0, 75}):
+            outcome["output"] = output[-3000:]
+            return f"after the cause was removed: {wrong}"
+        outcome.setdefault("restarts", []).append(_repeated(watched, output))
+        if set(codes) == {0}:
+            outcome |= ends.facts(workdir)
+            differ = ends.differs(workdir, reference.folder, moved)
+            return f"the end differs: {differ}" if differ else ""
+    return f"it did not end in {STARTS} starts"
+
+
+@contextlib.contextmanager
+def _folder(place: pathlib.Path, mounted: bool) -> Iterator[pathlib.Path]:
+    """A new workdir, on a file system of its own if `mounted`; removed afterwards."""
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    if mounted:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}", "campaign", str(place)], check=True)
+    try:
+        (place / "run").mkdir()
+        yield place / "run"
+    finally:
+        if mounted:
+            subprocess.run(["umount", "--lazy", str(place)], check=True)
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def late(outcome: dict[str, Any]) -> bool:
+    """Whether a trial repeated more than an interval between checkpoints, and the steps made while one was saved."""
+    starts = [*outcome["faults"], *outcome.get("restarts", [])]
+    return any(start.get("repeated", 0) > 2 * EVERY for start in starts)
