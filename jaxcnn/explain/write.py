@@ -24,7 +24,6 @@ from jaxcnn.explain import (
 )
 from jaxcnn.explain.given import Given
 from jaxcnn.explain.subject import Explanation, Subject
-from jaxcnn.tasks import found_boxes
 from jaxcnn.text import counted, shown
 from jaxcnn.train import mistakes, predict
 
@@ -202,11 +201,11 @@ def _target_words(target: Any, has_boxes: bool) -> str:
 
 
 def _items(subject: Subject, result: Result, wish: Wish, images: np.ndarray) -> list[page.Item]:
-    given, trained = result.given, subject.trained
-    if subject.has_boxes:
+    given, trained, boxes = result.given, subject.trained, subject.trained.spec.task.finds_boxes
+    if boxes is not None:
         starts = range(0, len(images), predict.BATCH)
         answers = [one for k in starts for one in predict.answers(trained, given.pixels[k : k + predict.BATCH])]
-        in_words = found_boxes.in_words
+        in_words = boxes.in_words
     else:
         evaluation_of = trained.spec.task.evaluation
         answers = evaluation_of.answers(result.outputs, subject.class_names, trained.constants, trained.fitted)
