@@ -72,7 +72,7 @@ def open_storage(url: str, heartbeat: int) -> optuna.storages.BaseStorage:
         raise UserError(
             f"--storage={_public(parsed)} needs the driver {driver!r}, which is not installed: pip install {driver}"
         ) from error
-    except sqlalchemy.exc.SQLAlchemyError as error:
+    except (sqlalchemy.exc.SQLAlchemyError, RuntimeError) as error:  # the second: tables of another Optuna
         reason = str(getattr(error, "orig", error)).strip().splitlines() or [type(error).__name__]
         advice = (
             "; on a file system without locks for SQLite, use --storage=journal:<file>, which needs none"
