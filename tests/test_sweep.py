@@ -5,6 +5,7 @@ import importlib.util
 import itertools
 import json
 import re
+import sqlite3
 import uuid
 from unittest import mock
 
@@ -362,6 +363,25 @@ def test_a_storage_that_cannot_be_used_is_one_line_without_its_password(url, mes
         store.open_storage(url, 60)
     assert "\n" not in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("line", ["{}", "[1]", '{"op_code": 0}', "no JSON\n{}"])
+def test_a_damaged_journal_is_one_line(line, tmp_path):
+    (tmp_path / "journal").write_text(f"{line}\n")
+    with pytest.raises(UserError, match=r"is damaged.*restore it from a backup") as caught:
+        store.open_storage(f"journal:{tmp_path / 'journal'}", 60)
+    assert "\n" not in str(caught.value)
+
+
+def test_tables_of_another_optuna_are_told_in_one_line(tmp_path):
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    store.open_storage(url, 60)
+    with contextlib.closing(sqlite3.connect(tmp_path / "study.db")) as database, database:
+        database.execute("update alembic_version set version_num = 'v9.9.9'")
+        database.execute("update version_info set schema_version = 99")
+    with pytest.raises(UserError, match="cannot be used") as caught:
+        store.open_storage(url, 60)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_worker_with_another_storage_than_its_sweep_is_told_so(tmp_path):

@@ -39,7 +39,16 @@ def open_storage(url: str, heartbeat: int) -> optuna.storages.BaseStorage:
         path = url.removeprefix(JOURNAL)
         if not pathlib.Path(path).absolute().parent.is_dir():
             raise UserError(f"--storage={url}: there is no folder {pathlib.Path(path).parent}")
-        return optuna.storages.JournalStorage(JournalFileBackend(path))
+        try:
+            return optuna.storages.JournalStorage(JournalFileBackend(path))
+        except OSError:
+            raise
+        except Exception as error:  # Optuna replays the lines of the file, and takes them to be its own
+            why = " ".join(str(error).split())[:200] or type(error).__name__
+            raise UserError(
+                f"--storage={url} is damaged ({type(error).__name__}: {why}); restore it from a backup, or start the "
+                "sweep again in another workdir"
+            ) from error
     import sqlalchemy.exc
 
     try:
@@ -63,7 +72,7 @@ def open_storage(url: str, heartbeat: int) -> optuna.storages.BaseStorage:
         raise UserError(
             f"--storage={_public(parsed)} needs the driver {driver!r}, which is not installed: pip install {driver}"
         ) from error
-    except sqlalchemy.exc.SQLAlchemyError as error:
+    except (sqlalchemy.exc.SQLAlchemyError, RuntimeError) as error:  # the second: tables of another Optuna
         reason = str(getattr(error, "orig", error)).strip().splitlines() or [type(error).__name__]
         advice = (
             "; on a file system without locks for SQLite, use --storage=journal:<file>, which needs none"

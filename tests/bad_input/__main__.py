@@ -90,7 +90,8 @@ def main() -> int:
             told.append(case)
             if case[2] == outcome.DEFECT:
                 print(f"{case[0]}: {case[1]}: {case[3]}", flush=True)
-    text = page(told, f"python -m tests.bad_input --cases={given.cases} --seed={given.seed}")
+    command = f"python -m tests.bad_input --cases={given.cases} --seed={given.seed}"
+    text = page(told, command + (" --images=…" if given.images else ""))
     print(text)
     if given.page:
         given.page.write_text(text)

@@ -43,7 +43,8 @@ class Reader:
 
 def _source(root: pathlib.Path, source: str, *damaged: pathlib.Path, boxes: bool = False) -> Reader:
     """A source of data: it is opened, and all images are read."""
-    data = configs.Data(source=source, test_split="", protocol="full", image_size=16, max_megapixels=1.0)
+    shape = {"image_size": 16, "resize": "pad" if boxes else "crop", "max_megapixels": 1.0}
+    data = configs.Data(source=source, test_split="", protocol="full", **shape)  # type: ignore[arg-type]
     task = configs.Task(name="detection") if boxes else configs.Task()
 
     def read() -> None:

@@ -62,10 +62,10 @@ def _times(outcomes: Iterable[dict[str, Any]]) -> Iterable[str]:
     stops = [start["seconds"] for start in starts if start.get("fault") == "SIGTERM" and 75 in start["codes"]]
     yield "| | runs | median | most |"
     yield "|---|---:|---:|---:|"
-    repeated = [start["repeated"] for start in starts if "repeated" in start]
+    repeated = [start["repeated"] for start in starts if "repeated" in start and not start.get("refused")]
     for what, values in (
         ("steps of work repeated by a restart", repeated),
-        ("seconds from SIGTERM to the exit, with a checkpoint saved", stops),
+        ("seconds from SIGTERM to the exit", stops),
         ("seconds from a restart to its first step", [start["ready"] for start in starts if "ready" in start]),
     ):
         if values:

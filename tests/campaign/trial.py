@@ -64,7 +64,7 @@ def _strike(kind: str, draw: draws.Draw, workdir: pathlib.Path, generator: rando
 def _repeated(watched: faults.Watched, output: str) -> dict[str, Any]:
     """Steps of work that a start repeated, and its seconds to the first step; nothing for a start from step 0."""
     found = re.search(r"resumed from the checkpoint of step (\d+)", output)
-    if not watched.before or (found is None and "reading" not in output):
+    if not watched.before or (found is None and "compiled in" not in output):  # it was refused before
         return {}
     since = int(found[1]) if found else 0
     ready = watched.seconds_to("compiled in")
