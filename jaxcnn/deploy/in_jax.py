@@ -101,7 +101,7 @@ def _quantize(attributes: Mapping[str, Any], x: Array, scale: Array, zero: np.nd
 def _dequantize(attributes: Mapping[str, Any], x: Any, scale: Array, zero: Array) -> Whole:
     if isinstance(x, Whole):
         return x
-    return Whole(jnp.asarray(x), jnp.asarray(scale), jnp.asarray(zero), attributes.get("axis"))
+    return Whole(x, jnp.asarray(scale), jnp.asarray(zero), attributes.get("axis"))  # what is constant stays so
 
 
 def _convolve(attributes: Mapping[str, Any], x: Any, kernel: Any, bias: Any = None) -> Array:
@@ -124,7 +124,7 @@ def _convolve(attributes: Mapping[str, Any], x: Any, kernel: Any, bias: Any = No
         sums = lax.conv_general_dilated(
             padded, kernel.codes, padding="VALID", preferred_element_type=jnp.int32, **options
         )
-    of_zero = zero * kernel.codes.astype(jnp.int32).sum(axis=(1, 2, 3))
+    of_zero = zero * kernel.codes.astype(np.int32).sum(axis=(1, 2, 3))
     return _scaled(sums, of_zero, x, kernel, bias, (1, -1, 1, 1))
 
 
@@ -158,7 +158,7 @@ def _affine(attributes: Mapping[str, Any], x: Any, kernel: Any, bias: Any = None
         y = x @ _plain(kernel)
         return y if bias is None else y + _plain(bias)
     codes, zero = x.signed()
-    of_zero = zero * kernel.codes.astype(jnp.int32).sum(axis=0)
+    of_zero = zero * kernel.codes.astype(np.int32).sum(axis=0)
     return _scaled(_product(codes, kernel.codes), of_zero, x, kernel, bias, (1, -1))
 
 
