@@ -114,7 +114,7 @@ def _evaluation(config: configuration.Task, sides: Sides = _ANY) -> Evaluation:
         return regression.Errors()
     if config.name == "detection":
         return found_boxes.Detections(sides, config.most_found, config.most_overlap)
-    return classification.Accuracy()
+    return classification.Accuracy(config.specificity)
 
 
 def headline(config: configuration.Task) -> Headline:
