@@ -45,7 +45,7 @@ def figures(
       names: of the classes.
       chosen: the threshold of each class, from `thresholds` of the validation split; empty without one.
     """
-    by_class = {}
+    by_class: dict[str, dict[str, Any]] = {}
     for k, name in enumerate(names):
         scores, own = probabilities[:, k], labels == k
         area, interval = auroc(scores, own)
