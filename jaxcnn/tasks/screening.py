@@ -27,7 +27,7 @@ def thresholds(probabilities: np.ndarray, labels: np.ndarray, specificity: float
         if not len(others) or len(others) == len(scores):
             found.append(None)
             continue
-        candidates = np.append(np.unique(scores), np.nextafter(scores.max(), np.inf))
+        candidates: np.ndarray = np.append(np.unique(scores), np.nextafter(scores.max(), np.inf))
         below = np.searchsorted(others, candidates, "left")
         # The last candidate has all others below it; the count is compared, which a rounded share would not be exactly.
         found.append(float(candidates[np.argmax(below >= math.ceil(specificity * len(others) - 1e-9))]))
@@ -96,7 +96,9 @@ def average_precision(scores: np.ndarray, own: np.ndarray) -> float | None:
     if not own.any() or own.all():
         return None
     order = np.argsort(-scores, kind="stable")
-    last = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)  # of each group of equal scores
+    last: np.ndarray = np.append(
+        np.flatnonzero(np.diff(scores[order])), len(scores) - 1
+    )  # of each group of equal scores
     found = np.cumsum(own[order])[last]
     return float(np.sum(np.diff(found, prepend=0) / own.sum() * found / (last + 1)))
 
@@ -133,7 +135,8 @@ def macro_interval(probabilities: np.ndarray, labels: np.ndarray) -> list[float]
         drawn[turn] = np.mean(
             [_weighted_area(ranked[k], labels == k, weights) for k, of in enumerate(there) if len(of)]
         )
-    return [float(each) for each in np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])]
+    interval: list[float] = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]).tolist()
+    return interval
 
 
 def _weighted_area(ranks: np.ndarray, own: np.ndarray, weights: np.ndarray) -> float:
