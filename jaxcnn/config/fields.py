@@ -57,6 +57,9 @@ class Task:
     focal_gamma: Annotated[NonNegative, AtMost(100.0)] = 0.0  # (traced) focal loss; 0: off
     logit_adjustment: Annotated[NonNegative, AtMost(100.0)] = 0.0  # (traced) classification: its tau; 0: off
     error: Literal["squared", "absolute"] = "squared"  # regression
+    specificity: Fraction = (
+        0.0  # classification: also AUROC's interval, kappa and others, and the sensitivity at this specificity; 0: off
+    )
     teacher: str = ""  # classification: workdir of a trained network to learn from; empty: none
     temperature: Annotated[AboveZero, AtMost(1000.0)] = 4.0  # (traced) of the distributions that are compared with it
     teacher_share: Fraction = 0.9  # (traced) share of this comparison in the loss; the labels have the rest

@@ -166,6 +166,10 @@ def _impossible(config: Config) -> list[str]:
         "config.data.protocol='full'",
     )
     need(
+        config.task.specificity == 0 or config.data.protocol == "holdout",
+        "config.task.specificity needs a validation split to choose its thresholds (config.data.protocol='holdout')",
+    )
+    need(
         config.run.patience == 0 or config.data.protocol == "holdout",
         "config.run.patience needs a validation split (config.data.protocol='holdout')",
     )
@@ -258,6 +262,8 @@ def _impossible_task(task: Task, optim: Optim) -> list[str]:
                 wrong.append(f"config.task.{name} has no effect with config.task.loss={task.loss!r:.200}")
     if task.logit_adjustment and task.name != "classification":
         wrong.append("config.task.logit_adjustment is for config.task.name='classification' only")
+    if task.specificity and task.name != "classification":
+        wrong.append("config.task.specificity is for config.task.name='classification' only")
     if task.error != "squared" and task.name != "regression":
         wrong.append("config.task.error is for config.task.name='regression' only")
     if task.teacher and task.name != "classification":

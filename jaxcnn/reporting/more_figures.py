@@ -16,6 +16,9 @@ from jaxcnn.tasks.headline import Headline
 TITLES = {
     "balanced_accuracy": "balanced accuracy %",
     "macro_auroc": "AUROC %",
+    "macro_average_precision": "average precision %",
+    "kappa": "kappa",
+    "brier_score": "Brier score",
     "macro_precision": "macro precision %",
     "macro_f1": "macro F1 %",
     "micro_f1": "micro F1 %",

@@ -134,7 +134,7 @@ def _evaluation(config: configuration.Task, sides: Sides = _ANY) -> Evaluation:
         return found_boxes.Detections(sides, config.most_found, config.most_overlap)
     if config.name == "segmentation":
         return regions.Regions()
-    return classification.Accuracy()
+    return classification.Accuracy(config.specificity)
 
 
 def headline(config: configuration.Task) -> Headline:

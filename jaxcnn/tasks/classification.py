@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float32, Int32
 
 import jaxcnn.config as configuration
-from jaxcnn.tasks import confusion, weights
+from jaxcnn.tasks import confusion, screening, weights
 from jaxcnn.tasks.classes import Mixed
 from jaxcnn.tasks.headline import Headline
 from jaxcnn.tasks.task import Facts, OfEach, Outputs, Settings
@@ -123,8 +123,13 @@ def hits(logits: Outputs, target: Mixed, k: int) -> OfEach:
 
 @dataclasses.dataclass(frozen=True)
 class Accuracy:
-    """Top-1 and top-5 accuracy; confusion matrix, figures of each class and calibration of a whole split."""
+    """Top-1 and top-5 accuracy; confusion matrix, figures of each class and calibration of a whole split.
 
+    Attributes:
+      specificity: above 0, the figures of `screening` are reported, too, with the sensitivity at this specificity.
+    """
+
+    specificity: float = 0.0
     headline = Headline("top1_accuracy", "accuracy")
     metrics: tuple[str, ...] = ("top1_accuracy", "top5_accuracy")
     collects: bool = False
@@ -139,7 +144,7 @@ class Accuracy:
 
     def collector(self, constants: Any) -> "Guesses":
         """Collects the predicted class of each example and its probability; the logits, unless they are too many."""
-        return Guesses()
+        return Guesses(self.specificity)
 
     def answers(self, outputs: np.ndarray, names: Sequence[str], constants: Any, fitted: Facts) -> list[dict[str, Any]]:
         """The most probable classes: `{"label", "probability", "top": [{"label", "probability"}, …]}`."""
@@ -176,10 +181,12 @@ class Accuracy:
 class Guesses:
     """The predicted class of each example, int64, its probability, float64, and its label, int32.
 
-    Logits, float32 [n, K], are kept as long as they are at most `MOST_KEPT` numbers.
+    Logits, float32 [n, K], are kept as long as they are at most `MOST_KEPT` numbers. With a `specificity` above 0, the
+    figures of `screening` are among those of the split.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, specificity: float = 0.0) -> None:
+        self._specificity = specificity
         self._parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         self._logits: list[np.ndarray] | None = []
 
@@ -192,11 +199,18 @@ class Guesses:
                 self._logits = None
 
     def fitted(self) -> dict[str, Any]:
-        """The temperature that divides the logits for the lowest cross-entropy (Guo et al. 2017, arXiv 1706.04599)."""
+        """The temperature that divides the logits for the lowest cross-entropy (Guo et al. 2017, arXiv 1706.04599).
+
+        With a specificity, also the threshold of each class that keeps it.
+        """
         if self._logits is None:
             return {}
         labels = np.concatenate([part[2] for part in self._parts])
-        return {"temperature": best_temperature(np.concatenate(self._logits), labels)}
+        logits = np.concatenate(self._logits)
+        found: dict[str, Any] = {"temperature": best_temperature(logits, labels)}
+        if self._specificity:
+            found["thresholds"] = screening.thresholds(probabilities(logits), labels, self._specificity)
+        return found
 
     def figures(self, names: Sequence[str], fitted: Facts) -> dict[str, Any]:
         """Confusion matrix (rows: true class), figures of each class, calibration error, and area under the ROC curve.
@@ -214,7 +228,17 @@ class Guesses:
                 _, scaled = judge(logits / fitted["temperature"])
                 figures["calibrated_error"] = calibration_error(scaled, guess == labels)
             figures["macro_auroc"] = macro_auroc(logits, labels)
+            if self._specificity:
+                figures |= screening.figures(probabilities(logits), labels, names, fitted.get("thresholds", ()))
         return {**figures, **confusion.by_class(matrix, names)}
+
+
+def probabilities(logits: np.ndarray) -> np.ndarray:
+    """The softmax of logits float32 [n, K], float64 [n, K]."""
+    from scipy.special import softmax
+
+    found: np.ndarray = softmax(logits.astype(np.float64), axis=-1)
+    return found
 
 
 def judge(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -251,11 +275,8 @@ def macro_auroc(logits: np.ndarray, labels: np.ndarray) -> float | None:
       logits: float32 [n, K].
       labels: int32 [n].
     """
-    from scipy import special
-
-    probabilities = special.softmax(logits.astype(np.float64), axis=-1)
     areas = []
-    for k, scores in enumerate(probabilities.T):
+    for k, scores in enumerate(probabilities(logits).T):
         of_class, others = scores[labels == k], np.sort(scores[labels != k])
         if len(of_class) and len(others):
             # Of all pairs, those where the example of the class has the higher score; equal scores count half.
@@ -301,6 +322,7 @@ def describe(figures: Mapping[str, Any]) -> list[str]:
         f"balanced accuracy {100 * figures['balanced_accuracy']:.2f}%  "
         + "  ".join(f"{name} {100 * figures[f'macro_{name}']:.2f}%" for name in ("precision", "recall", "f1"))
         + f"{area} (means over classes{without})",
+        *screening.describe(figures),
         *augmented,
         f"accuracy of the best classes: {best}; of the worst: {worst}",
     ]

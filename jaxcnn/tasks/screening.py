@@ -1,0 +1,183 @@
+"""What medicine and remote sensing report of a classifier: areas with intervals, kappa, Brier score, sensitivity.
+
+A class is held against all others by its probability. Probabilities are float64 [n, K], labels int [n]; a figure is
+None where the split has no example of the class, or none of the others.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxcnn.text import named
+
+CONFIDENCE = 0.95  # of intervals
+QUANTILE = 1.959963984540054  # of the normal distribution, for 95 % within
+RESAMPLES = 1000  # of the bootstrap
+MOST_RESAMPLED = 2**20  # probabilities of a split that is resampled, which takes seconds
+MOST_TOLD = 3  # classes in a line of text
+
+
+def thresholds(probabilities: np.ndarray, labels: np.ndarray, specificity: float) -> list[float | None]:
+    """For each class the smallest probability that keeps so large a share of the others below it."""
+    found: list[float | None] = []
+    for k, scores in enumerate(probabilities.T):
+        others = np.sort(scores[labels != k])
+        if not len(others) or len(others) == len(scores):
+            found.append(None)
+            continue
+        candidates: np.ndarray = np.append(np.unique(scores), np.nextafter(scores.max(), np.inf))
+        below = np.searchsorted(others, candidates, "left")
+        # The last candidate has all others below it; the count is compared, which a rounded share would not be exactly.
+        found.append(float(candidates[np.argmax(below >= math.ceil(specificity * len(others) - 1e-9))]))
+    return found
+
+
+def figures(
+    probabilities: np.ndarray, labels: np.ndarray, names: Sequence[str], chosen: Sequence[float | None]
+) -> dict[str, Any]:
+    """All figures of a split, JSON.
+
+    Args:
+      probabilities: float64 [n, K].
+      labels: int [n].
+      names: of the classes.
+      chosen: the threshold of each class, from `thresholds` of the validation split; empty without one.
+    """
+    by_class: dict[str, dict[str, Any]] = {}
+    for k, name in enumerate(names):
+        scores, own = probabilities[:, k], labels == k
+        area, interval = auroc(scores, own)
+        by_class[name] = {
+            "auroc": area,
+            "auroc_interval": interval,
+            "average_precision": average_precision(scores, own),
+            **_at_threshold(scores, own, chosen[k] if k < len(chosen) else None),
+        }
+    precisions = [of["average_precision"] for of in by_class.values() if of["average_precision"] is not None]
+    return {
+        "kappa": kappa(labels, probabilities.argmax(-1), len(names)),
+        "brier_score": brier_score(probabilities, labels),
+        "macro_average_precision": float(np.mean(precisions)) if precisions else None,
+        "macro_auroc_interval": by_class[names[-1]]["auroc_interval"]
+        if len(names) == 2
+        else macro_interval(probabilities, labels),
+        "screening": by_class,
+    }
+
+
+def auroc(scores: np.ndarray, own: np.ndarray) -> tuple[float | None, list[float] | None]:
+    """The area under the ROC curve and its 95 % interval by DeLong et al. (1988), cut to [0, 1].
+
+    The placements are computed from ranks, in the time of sorting (Sun and Xu 2014); equal scores count half. There is
+    no interval for fewer than two examples on a side.
+
+    Args:
+      scores: float64 [n].
+      own: whether each example is of the class, bool [n].
+    """
+    of_class, others = np.sort(scores[own]), np.sort(scores[~own])
+    if not len(of_class) or not len(others):
+        return None, None
+    below, up_to = (np.searchsorted(others, of_class, side) for side in ("left", "right"))
+    over = (below + up_to) / (2 * len(others))  # share of the others that each example of the class outranks
+    left, right = (np.searchsorted(of_class, others, side) for side in ("left", "right"))
+    under = 1 - (left + right) / (2 * len(of_class))  # share of the class that outranks each of the others
+    area = float(over.mean())
+    if min(len(over), len(under)) < 2:
+        return area, None
+    margin = QUANTILE * math.sqrt(over.var(ddof=1) / len(over) + under.var(ddof=1) / len(under))
+    return area, [max(0.0, area - margin), min(1.0, area + margin)]
+
+
+def average_precision(scores: np.ndarray, own: np.ndarray) -> float | None:
+    """The mean of the precision over the steps of the recall, equal scores being one step; for [n] and bool [n]."""
+    if not own.any() or own.all():
+        return None
+    order = np.argsort(-scores, kind="stable")
+    last: np.ndarray = np.append(
+        np.flatnonzero(np.diff(scores[order])), len(scores) - 1
+    )  # of each group of equal scores
+    found = np.cumsum(own[order])[last]
+    return float(np.sum(np.diff(found, prepend=0) / own.sum() * found / (last + 1)))
+
+
+def kappa(labels: np.ndarray, guesses: np.ndarray, classes: int) -> float | None:
+    """Cohen's kappa (1960): agreement of labels and guesses beyond chance; None if chance would agree always."""
+    of_labels, of_guesses = (np.bincount(each, minlength=classes) / len(labels) for each in (labels, guesses))
+    by_chance = float(of_labels @ of_guesses)
+    return None if by_chance == 1 else (float(np.mean(labels == guesses)) - by_chance) / (1 - by_chance)
+
+
+def brier_score(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """The squared distance of the probabilities from the label, summed over classes; of two classes that of one."""
+    off = probabilities.copy()
+    off[np.arange(len(labels)), labels] -= 1
+    summed = float(np.square(off).sum(axis=-1).mean())
+    return summed / 2 if probabilities.shape[1] == 2 else summed
+
+
+def macro_interval(probabilities: np.ndarray, labels: np.ndarray) -> list[float] | None:
+    """The 95 % interval of the mean AUROC over classes: percentiles of a bootstrap within each class.
+
+    The draws are the same at every call. None for a split with too many probabilities, or with a single class.
+    """
+    there = [np.flatnonzero(labels == k) for k in range(probabilities.shape[1])]
+    if probabilities.size > MOST_RESAMPLED or sum(len(of) > 0 for of in there) < 2:
+        return None
+    ranked = [np.unique(scores, return_inverse=True)[1] for scores in probabilities.T]
+    generator = np.random.Generator(np.random.PCG64(0))
+    drawn = np.empty(RESAMPLES)
+    for turn in range(RESAMPLES):
+        chosen = [of[generator.integers(len(of), size=len(of))] for of in there if len(of)]
+        weights = np.bincount(np.concatenate(chosen), minlength=len(labels)).astype(np.float64)
+        drawn[turn] = np.mean(
+            [_weighted_area(ranked[k], labels == k, weights) for k, of in enumerate(there) if len(of)]
+        )
+    interval: list[float] = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]).tolist()
+    return interval
+
+
+def _weighted_area(ranks: np.ndarray, own: np.ndarray, weights: np.ndarray) -> float:
+    """The area under the ROC curve of examples that count several times; equal ranks count half."""
+    positives = np.bincount(ranks, weights * own)
+    negatives = np.bincount(ranks, weights * ~own)
+    return float(positives @ (np.cumsum(negatives) - negatives / 2) / (positives.sum() * negatives.sum()))
+
+
+def _at_threshold(scores: np.ndarray, own: np.ndarray, threshold: float | None) -> dict[str, float | None]:
+    """What a threshold from another split gives: shares of the class found, and of the others not."""
+    if threshold is None:
+        return {"threshold": None, "sensitivity": None, "specificity": None}
+    found = scores >= threshold
+    return {
+        "threshold": threshold,
+        "sensitivity": float(found[own].mean()) if own.any() else None,
+        "specificity": float(1 - found[~own].mean()) if not own.all() else None,
+    }
+
+
+def describe(figures: Mapping[str, Any]) -> list[str]:
+    """The figures as readable lines; none if the split has no such figures."""
+    if "screening" not in figures:
+        return []
+    by_class = figures["screening"]
+    parts = [
+        f"{title} {figures[name]:.4f}"
+        for title, name in (("kappa", "kappa"), ("Brier score", "brier_score"))
+        if figures[name] is not None
+    ]
+    if figures["macro_average_precision"] is not None:
+        parts.append(f"average precision {100 * figures['macro_average_precision']:.2f}%")
+    if figures["macro_auroc_interval"] is not None:
+        low, high = figures["macro_auroc_interval"]
+        parts.append(f"AUROC's 95% interval {100 * low:.2f} to {100 * high:.2f}%")
+    told = [
+        f"{named(name)}: sensitivity {100 * of['sensitivity']:.2f}% at specificity {100 * of['specificity']:.2f}% "
+        f"(threshold {of['threshold']:.4f}, chosen on validation)"
+        for name, of in by_class.items()
+        if of["sensitivity"] is not None and of["specificity"] is not None
+    ]
+    # Of two classes the second is the one that is looked for.
+    return ["  ".join(parts), *(told[-1:] if len(by_class) == 2 else told[:MOST_TOLD])]
