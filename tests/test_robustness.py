@@ -1,0 +1,148 @@
+"""Damaged images, and what a network makes of them: `python -m jaxcnn.robustness`."""
+
+import colorsys
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxcnn.config import UserError
+from jaxcnn.data.corruptions import EXTRA, KINDS, corrupt
+from jaxcnn.train import robustness, trained
+from tests import digits, runs, small
+
+PHOTO = np.random.default_rng(0).integers(0, 256, (36, 36, 3), np.uint8)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_corruption_depends_on_its_seed_alone_and_most_grow_with_their_severity(name):
+    made = [corrupt(PHOTO, name, severity, (0, 7)) for severity in (1, 2, 3, 4, 5)]
+    assert all(each.shape == PHOTO.shape and each.dtype == np.uint8 for each in made)
+    assert np.array_equal(corrupt(PHOTO, name, 3, (0, 7)), made[2])
+    away = [np.abs(each.astype(float) - PHOTO).mean() for each in made]
+    assert min(away) > 0
+    if name not in ("elastic_transform", "saturate"):  # whose constants do not grow with the severity
+        assert away[4] > away[0]
+    if name in ("gaussian_noise", "shot_noise", "impulse_noise", "motion_blur", "fog", "elastic_transform"):
+        assert not np.array_equal(corrupt(PHOTO, name, 3, (0, 8)), made[2])
+    grey = corrupt(PHOTO[:, :20, :1], name, 5, (0, 0))
+    assert grey.shape == (36, 20, 1) and (name == "saturate" or grey.std() > 0)
+    large = corrupt(PHOTO.repeat(3, axis=0).repeat(2, axis=1), name, 5, (0, 0))
+    assert large.shape == (108, 72, 3)
+
+
+def test_noise_has_the_strength_that_its_name_says():
+    even = np.full((64, 64, 3), 128, np.uint8)
+
+    def of(name, severity):
+        return corrupt(even, name, severity, (1,)).astype(float) / 255
+
+    # Of 12,288 values; the relative error of a deviation is about 1 / sqrt(2 n) = 0.6 %.
+    assert of("gaussian_noise", 5).std() == pytest.approx(0.10, rel=0.03)
+    assert of("speckle_noise", 5).std() == pytest.approx(0.2 * 128 / 255, rel=0.03)
+    assert of("shot_noise", 5).std() == pytest.approx((128 / 255 / 50) ** 0.5, rel=0.03)
+    struck = of("impulse_noise", 5)
+    assert ((struck == 0) | (struck == 1)).mean() == pytest.approx(0.07, abs=0.01)
+
+
+def test_blur_and_zoom_keep_an_even_image_and_contrast_and_brightness_are_closed_forms():
+    even = np.full((40, 40, 3), 90, np.uint8)
+    for name in ("defocus_blur", "gaussian_blur", "motion_blur", "zoom_blur", "elastic_transform", "pixelate"):
+        assert np.array_equal(corrupt(even, name, 5, (0,)), even), name
+    unit = PHOTO / 255
+    mean = unit.mean(axis=(0, 1))
+    wanted = np.rint(255 * np.clip((unit - mean) * 0.15 + mean, 0, 1))
+    assert np.array_equal(corrupt(PHOTO, "contrast", 5, (0,)), wanted)
+    for name, change in (("brightness", lambda h, s, v: (h, s, min(v + 0.3, 1))),
+                         ("saturate", lambda h, s, v: (h, min(s * 2.5 + 0.2, 1), v))):  # fmt: skip
+        pixels = [colorsys.hsv_to_rgb(*change(*colorsys.rgb_to_hsv(*each))) for each in unit.reshape(-1, 3)]
+        found = corrupt(PHOTO, name, 5, (0,)).reshape(-1, 3)
+        assert np.abs(found - 255 * np.array(pixels)).max() <= 0.5 + 1e-9, name
+    file = io.BytesIO()
+    Image.fromarray(PHOTO).save(file, "JPEG", quality=40)
+    assert np.array_equal(corrupt(PHOTO, "jpeg_compression", 5, (0,)), np.asarray(Image.open(file)))
+
+
+def test_human_votes_are_compared_by_closed_forms():
+    probability = np.array([[0.7, 0.2, 0.1], [0.2, 0.5, 0.3], [0.1, 0.1, 0.8]])
+    votes = np.array([[10.0, 0, 0], [4, 4, 2], [0, 6, 4]])
+    told = robustness.against_votes(np.log(probability) + 3, np.array([0, 1, 2]), votes)
+    shares = votes / 10
+    assert told["cross_entropy"] == pytest.approx(-(shares * np.log(probability)).sum() / 3)
+    assert told["entropy_of_votes"] == pytest.approx(
+        -sum(share * np.log(share) for share in shares.ravel() if share) / 3
+    )
+    assert told["most_voted_accuracy"] == pytest.approx(1 / 3)
+    assert (told["clear_examples"], told["clear_accuracy"]) == (1, 1.0)
+    assert (told["disputed_examples"], told["disputed_accuracy"]) == (2, 1.0)
+
+
+def test_images_are_left_out_by_the_first_column_of_a_file(tmp_path):
+    file = tmp_path / "left.csv"
+    file.write_text("TestID,TrainID\n3,9\n0,8\n")
+    assert robustness.kept(5, file, 0).tolist() == [1, 2, 4]
+    assert robustness.kept(5, file, 2).tolist() == [1, 2]
+    assert robustness.kept(6, None, 3).tolist() == [0, 2, 4]
+    for text, message in (("3\n7\n", "indices up to 7"), ("0\nx\n", "does not begin with an index"),
+                          ("0\n1\n2\n3\n4\n", "leaves no image")):  # fmt: skip
+        file.write_text(text)
+        with pytest.raises(UserError, match=message):
+            robustness.kept(5, file, 0)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run of 40 steps on the digits."""
+    folder = tmp_path_factory.mktemp("robustness") / "run"
+    digits.run(folder)
+    return folder
+
+
+def test_a_run_is_measured_undamaged_as_in_its_test_and_damaged_alike_in_any_batches(run):
+    with small.programs_kept():
+        network, _ = trained.load(run, "last", "", 1)
+        from jaxcnn.train import assess
+
+        split, _ = assess.open_split(network, run, "test", "")
+        test = json.loads((run / "test.json").read_text())
+        results = list(robustness.measure(network, split, ["contrast", "gaussian_noise"], [5], 0, 60))
+        assert results[0].value == test["ema_top1_accuracy"]
+        one = robustness.Corrupted(split, "gaussian_noise", 5, 0)
+        whole = one.read(np.arange(40))
+        assert np.array_equal(one.read(np.array([31, 7])), whole[[31, 7]])
+        assert not np.array_equal(robustness.Corrupted(split, "gaussian_noise", 5, 1).read(np.arange(40)), whole)
+        told = robustness.summary(results)
+        assert told["of"] == 2 and told["mean"] == pytest.approx(np.mean([each.value for each in results[1:]]))
+        assert robustness.summary([*results, robustness.Result(EXTRA[0], 5, 0.0, 0.0)])["mean"] == told["mean"]
+
+
+def test_the_command_writes_a_table_its_figures_and_a_picture(run, tmp_path):
+    votes = tmp_path / "votes.npy"
+    np.save(votes, np.ones((360, 10)))
+    out = tmp_path / "robust"
+    code, output = runs.run(
+        f"--workdir={run}", "--corruptions=contrast,jpeg_compression", "--severities=1,5", "--examples=120",
+        f"--votes={votes}", f"--out={out}", module="jaxcnn.robustness",
+    )  # fmt: skip
+    assert code == 0, output
+    assert "| contrast |" in output and "mean of 2 corruptions: accuracy" in output and "human votes" in output
+    told = json.loads(out.with_suffix(".json").read_text())
+    assert told["examples"] == 120 and set(told["corruptions"]) == {"contrast", "jpeg_compression"}
+    assert told["votes"]["entropy_of_votes"] == pytest.approx(np.log(10))
+    assert out.with_suffix(".png").stat().st_size > 10_000 and "| severity 5 |" in out.with_suffix(".md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--corruptions=contrst"], "no such kind (did you mean 'contrast'?)"),
+        (["--severities=6"], "numbers from 1 to 5"),
+        (["--votes=nothing.npy"], "cannot be read as an array"),
+        (["--leave_out=nothing.txt"], "cannot be read"),
+    ],
+)
+def test_wrong_flags_are_one_line(run, flags, message):
+    code, error = runs.run(f"--workdir={run}", *flags, module="jaxcnn.robustness")
+    assert code == 2 and message in error and "Traceback" not in error
