@@ -13,7 +13,7 @@ from jaxcnn.config import UserError
 from jaxcnn.data.batch import Split
 from jaxcnn.data.corruptions import EXTRA, corrupt
 from jaxcnn.data.examples import Indices, Pixels
-from jaxcnn.text import markdown_table, save_picture
+from jaxcnn.text import counted, markdown_table, save_picture
 from jaxcnn.train.trained import Trained
 
 CLEAR = 0.9  # share of the votes for the label, from which an image counts as clear
@@ -163,7 +163,7 @@ def table(told: dict[str, Any], headline: Any) -> list[str]:
     )
     ends = [f"without corruption: {headline.label} {headline.shown(told['clean'])}"]
     if told["mean"] is not None:
-        ends.append(f"mean of {told['of']} corruptions: {headline.label} {headline.shown(told['mean'])}")
+        ends.append(f"mean of {counted(told['of'], 'corruption')}: {headline.label} {headline.shown(told['mean'])}")
     return [*lines, "", *ends]
 
 
