@@ -156,12 +156,15 @@ def summary(results: Sequence[Result]) -> dict[str, Any]:
 def table(told: dict[str, Any], headline: Any) -> list[str]:
     """The summary as lines of Markdown."""
     rows = told["corruptions"]
-    columns = list(next(iter(rows.values()))) if rows else ["mean"]
+    clean = f"without corruption: {headline.label} {headline.shown(told['clean'])}"
+    if not rows:
+        return [clean]
+    columns = list(next(iter(rows.values())))
     lines = markdown_table(
         ["corruption", *(name if name == "mean" else f"severity {name}" for name in columns)],
         [[name.replace("_", " "), *(headline.shown(values[key]) for key in columns)] for name, values in rows.items()],
     )
-    ends = [f"without corruption: {headline.label} {headline.shown(told['clean'])}"]
+    ends = [clean]
     if told["mean"] is not None:
         ends.append(f"mean of {counted(told['of'], 'corruption')}: {headline.label} {headline.shown(told['mean'])}")
     return [*lines, "", *ends]
