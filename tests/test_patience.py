@@ -17,12 +17,15 @@ def quick(monkeypatch):
     monkeypatch.setattr(patience, "LINE_SECONDS", 0.2)
 
 
-def told(seconds, *, terminal=False, **options):
-    """What is said of something that takes so many seconds, and what the console shows."""
+def told(seconds, *, terminal=False, lines=0, **options):
+    """What is said of something that takes so many seconds, until there are so many lines; what the console shows."""
     said, file = [], io.StringIO()
     console = Console(file=file, force_terminal=terminal)
     with patience.shown("compiling cnn", console, said.append, **options):
         time.sleep(seconds)
+        deadline = time.monotonic() + 60
+        while len(said) < lines and time.monotonic() < deadline:
+            time.sleep(0.01)
     return said, file.getvalue()
 
 
@@ -31,8 +34,9 @@ def test_what_is_done_at_once_is_not_told(quick):
 
 
 def test_elsewhere_it_is_a_line_at_the_start_and_then_now_and_then(quick):
-    said, shown = told(0.4, before=65.4, first=0.05)
-    assert said == ["  compiling cnn for 0:00, 1:05 last time"] * 2
+    said, shown = told(0.0, before=65.4, first=0.05, lines=2)
+    assert [line[: -len("0, 1:05 last time")] for line in said[:2]] == ["  compiling cnn for 0:0"] * 2
+    assert said[0] == "  compiling cnn for 0:00, 1:05 last time"
     assert shown == ""
 
 
