@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 
+from jaxcnn import command
 from jaxcnn import config as configs
 from jaxcnn.config import UserError
 from jaxcnn.data.source import open_splits
@@ -30,6 +31,12 @@ def pin(folder, config):
     """What a run does with its workdir's config."""
     workdir.check_config(folder, config)
     workdir.write_config(folder, config)
+
+
+def test_a_folder_that_vanishes_under_a_run_is_the_machines_error(tmp_path):
+    with pytest.raises(OSError, match="its folder is gone") as caught:
+        workdir.write_sealed(tmp_path / "gone" / "normalization.json", {"mean": [0.5]})
+    assert command.exit_code(caught.value) == 2
 
 
 def test_a_config_survives_the_way_through_its_workdir(tmp_path):

@@ -30,7 +30,7 @@ from jaxcnn.train.interrupts import Interrupts
 flags.disclaim_key_flags()  # flags defined here belong to the command, and its --help shows them
 _NO_BOOLEAN = re.compile(r"\('Non-boolean argument to boolean flag', .*\)")  # absl prints the arguments of its error
 _HELP = {"--help", "-help", "--helpshort", "-helpshort", "--helpfull", "-helpfull", "--helpxml", "-helpxml"}
-MACHINE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG)
+MACHINE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.ESTALE)
 
 _signals = Signals()
 
@@ -156,7 +156,9 @@ def _guarded(main: Callable[[], int]) -> None:
             raise
         code = UserError.exit_code
         where = f"{error.filename}: " if error.filename else ""
-        _complain(f"{where}{error.strerror}; free some space or correct the permissions, then run the same command")
+        gone = error.errno == errno.ESTALE
+        advice = "bring it back" if gone else "free some space or correct the permissions"
+        _complain(f"{where}{error.strerror}; {advice}, then run the same command")
     except RuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise

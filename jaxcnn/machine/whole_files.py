@@ -1,5 +1,6 @@
 """Files that are written whole or not at all: no reader meets half a file, and no crash leaves one."""
 
+import errno
 import os
 import pathlib
 
@@ -8,12 +9,16 @@ def write(path: pathlib.Path, content: str | bytes | bytearray) -> None:
     """Write a file beside its place, then put it there; text in UTF-8. Several processes may write one path.
 
     Raises:
-      OSError: it cannot be written; what was there before is unchanged.
+      OSError: it cannot be written; what was there before is unchanged. ESTALE: its folder is gone.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         part.write_bytes(content.encode() if isinstance(content, str) else content)
         part.replace(path)
+    except FileNotFoundError:
+        if path.parent.is_dir():
+            raise
+        raise OSError(errno.ESTALE, "its folder is gone", str(path)) from None
     except BaseException:
         part.unlink(missing_ok=True)
         raise
