@@ -11,8 +11,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxcnn import command
 from jaxcnn import config as configs
+from jaxcnn.command import exit_code
 from jaxcnn.config import UserError
 from jaxcnn.data.source import open_splits
 from jaxcnn.machine.meeting import HostsError
@@ -36,7 +36,7 @@ def pin(folder, config):
 def test_a_folder_that_vanishes_under_a_run_is_the_machines_error(tmp_path):
     with pytest.raises(OSError, match="its folder is gone") as caught:
         workdir.write_sealed(tmp_path / "gone" / "normalization.json", {"mean": [0.5]})
-    assert command.exit_code(caught.value) == 2
+    assert exit_code(caught.value) == 2
 
 
 def test_a_config_survives_the_way_through_its_workdir(tmp_path):
