@@ -33,16 +33,4 @@ def get_config(variant: str = ""):
     config.run.epochs = 60.0
     config.run.eval_batch_size = 16
     config.checkpoint.every_epochs = 1.0
-    return recipes.apply_variant(config, variant, paper=None, smoke=smoke)
-
-
-def smoke(config):
-    """The same code path in seconds: a narrow network and a few steps on made-up shapes, without a data set."""
-    config.data.source = "shapes:32:32"
-    config.data.image_size = 0
-    config.data.val_examples = 8
-    config.model.width = 1 / 16
-    config.run.epochs = 0.0
-    config.run.steps = 4
-    config.run.log_every_steps = 2
-    config.schedule.warmup = 0.0
+    return recipes.apply_variant(config, variant, paper=None, smoke=recipes.smoke_on_shapes)

@@ -11,7 +11,6 @@ from jaxcnn import at_start  # noqa: F401 (imported first: from now on, a signal
 
 # isort: split
 
-import json
 import pathlib
 
 from absl import flags
@@ -49,7 +48,7 @@ def main() -> int:
             raise UserError(f"--corruptions={name}: no such kind{hint}; choose from {', '.join(KINDS)}")
     if not {*SEVERITIES.value} <= {"1", "2", "3", "4", "5"} or not SEVERITIES.value:
         raise UserError(f"--severities={','.join(SEVERITIES.value)}: severities are numbers from 1 to 5")
-    from jaxcnn.train import assess, robustness
+    from jaxcnn.train import assess, robustness, workdir
 
     network = NETWORK.load(devices=0)
     split, notes = assess.open_split(network, NETWORK.folder(), SPLIT.value, DATA.value)
@@ -57,7 +56,7 @@ def main() -> int:
         print(f"jaxcnn: {note}")
     kept = robustness.kept(len(split), pathlib.Path(LEAVE_OUT.value) if LEAVE_OUT.value else None, EXAMPLES.value)
     votes = robustness.read_votes(pathlib.Path(VOTES.value), split) if VOTES.value else None
-    part = robustness.Part(split, kept)
+    part = split.take(kept, split.name, split.description)
     headline = network.spec.task.evaluation.headline
     results = []
     severities = sorted({int(each) for each in SEVERITIES.value})
@@ -83,7 +82,7 @@ def main() -> int:
     print(*lines, sep="\n")
     if out is not None:
         text = f"{split.description}: {len(part)} images, step {network.step}, {network.weights} weights"
-        out.with_suffix(".json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+        workdir.write_json(out.with_suffix(".json"), told)
         out.with_suffix(".md").write_text("\n".join([text, "", *lines]) + "\n", encoding="utf-8")
         if names:
             robustness.draw(told, headline, text, out.with_suffix(".png"))

@@ -13,7 +13,7 @@ from jaxcnn.explain import alike, given, write
 from jaxcnn.explain.subject import Subject
 from jaxcnn.serve.service import Service
 from jaxcnn.train import assess, features, predict, trained
-from tests import digits
+from tests import digits, runs
 
 NAMES = ("square", "disc", "frame")
 
@@ -39,8 +39,7 @@ def run(tmp_path_factory):
 
 
 def losses(folder):
-    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [record["loss"] for record in records if record["kind"] == "train"]
+    return [record["loss"] for record in runs.records(folder) if record["kind"] == "train"]
 
 
 def test_a_run_is_judged_by_the_average_precision_of_coco(run):

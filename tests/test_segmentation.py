@@ -203,6 +203,13 @@ def test_a_wrong_map_is_told_in_one_line(tmp_path, spoil, message):
         open_splits(data, TASK)
 
 
+def test_a_folder_without_images_is_told_in_one_line(tmp_path):
+    for kind in ("images", "masks"):
+        (tmp_path / kind).mkdir()
+    with pytest.raises(UserError, match="has no images"):
+        open_splits(configs.Data(source=f"masks:{tmp_path}", test_split=""), TASK)
+
+
 def test_outlines_are_painted_as_coco_fills_them_the_smaller_over_the_larger(tmp_path):
     square, triangle = [[2, 2, 10, 2, 10, 10, 2, 10]], [[4, 4, 8, 4, 4, 8]]
     ring = np.ones((12, 16), np.uint8)

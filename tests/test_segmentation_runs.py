@@ -14,7 +14,7 @@ from jaxcnn.explain.subject import Subject
 from jaxcnn.serve.service import Service
 from jaxcnn.tasks.regions import label_map
 from jaxcnn.train import assess, predict, trained
-from tests import digits
+from tests import digits, runs
 
 NAMES = ("background", "square", "disc", "frame")
 
@@ -40,8 +40,7 @@ def run(tmp_path_factory):
 
 
 def losses(folder):
-    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [record["loss"] for record in records if record["kind"] == "train"]
+    return [record["loss"] for record in runs.records(folder) if record["kind"] == "train"]
 
 
 def test_a_run_is_judged_by_the_mean_overlap_and_says_each_class(run):

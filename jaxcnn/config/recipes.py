@@ -209,6 +209,19 @@ def smoke(config: ml_collections.ConfigDict) -> None:
     config.schedule.warmup = 0.0
 
 
+def smoke_on_shapes(config: ml_collections.ConfigDict) -> None:
+    """`smoke` for tasks whose answers have places: a few steps on made-up shapes, without a data set."""
+    config.data.source = "shapes:32:32"
+    config.data.image_size = 0
+    config.data.val_examples = 8
+    config.model.width = 1 / 16
+    config.global_batch_size = 8
+    config.run.epochs = 0.0
+    config.run.steps = 4
+    config.run.log_every_steps = 2
+    config.schedule.warmup = 0.0
+
+
 def speedrun_smoke(config: ml_collections.ConfigDict) -> None:
     """`smoke` for a speedrun."""
     smoke(config)

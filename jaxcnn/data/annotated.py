@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int, UInt8
+from jaxtyping import Bool, Int
 
 import jaxcnn.config as config
 from jaxcnn.config import UserError
@@ -14,7 +14,6 @@ from jaxcnn.data import boxes, files, label_maps
 from jaxcnn.data.boxes import Objects
 from jaxcnn.data.encoded import open_encoded, sizes_of
 from jaxcnn.data.examples import Examples, Source
-from jaxcnn.tasks.segmentation import VOID
 from jaxcnn.text import counted
 
 SLACK = 1.0  # pixels that a box may reach outside its image, since formats round; it is cut off there
@@ -91,16 +90,25 @@ def _open(
     found, problems = [], list[str]()
     for number, (height, width) in zip(encoded.labels, sizes, strict=True):
         objects, wrong = sound(pictures[number], int(height), int(width), classes)
-        if maps:
-            objects, unpainted = _outlined(pictures[number].path, objects, int(height), int(width))
-            wrong += unpainted
         found.append(objects)
         problems += wrong
+    rows: np.ndarray
+    if maps:
+        unpainted: dict[int, list[str]] = {}
+
+        def painted(place: int, height: int, width: int) -> label_maps.Map:
+            made, unpainted[place] = label_maps.painted(found[place], height, width)
+            return made
+
+        rows = label_maps.stacked(sizes, data, painted)
+        of_places = (pictures[number].path for number in encoded.labels)
+        problems += [f"{path}: {each}" for place, path in enumerate(of_places) for each in unpainted.get(place, ())]
     if problems and data.on_error == "raise":
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise UserError(f"{title}: {problems[0]}{more}; {_ADVICE}")
-    frames = np.array([boxes.frame_of(int(h), int(w), data.image_size, data.resize) for h, w in sizes], np.float32)
-    rows = _maps(found, sizes, frames, data.image_size) if maps else boxes.records(found, frames.reshape(-1, 4))
+    if not maps:
+        frames = [boxes.frame_of(int(h), int(w), data.image_size, data.resize) for h, w in sizes]
+        rows = boxes.records(found, np.array(frames, np.float32).reshape(-1, 4))
     notes = [_left_out(title, problems)] if problems else []
     examples = open_encoded(dataclasses.replace(encoded, labels=rows, notes=tuple(notes)), data)
     return dataclasses.replace(examples, problems=tuple(problems))
@@ -114,29 +122,6 @@ def check_one_size(title: str, sizes: Int[np.ndarray, "n 2"], data: config.Data)
             f"images of {title} differ in size; set config.data.image_size to the side of a square, with "
             "config.data.resize='pad' to keep their proportions"
         )
-
-
-def _outlined(path: str, objects: Objects, height: int, width: int) -> tuple[Objects, list[str]]:
-    """The objects of an image that have an outline, and a line for each other one."""
-    wrong: dict[int, str] = {}
-    for place, outline in enumerate(objects.outlines):
-        try:
-            label_maps.mask_of(outline, height, width)
-        except ValueError as error:
-            wrong[place] = f"{path}: an object of class {objects.labels[place]} cannot be painted: {error}"
-    return objects.only(np.array([place not in wrong for place in range(len(objects.labels))], bool)), [*wrong.values()]
-
-
-def _maps(
-    found: Sequence[Objects], sizes: Int[np.ndarray, "n 2"], frames: Float32[np.ndarray, "n 4"], side: int
-) -> UInt8[np.ndarray, "n h w"]:
-    """The label maps of all images, at the size that the network gets."""
-    shape = (side, side) if side else tuple(sizes.max(axis=0, initial=0).tolist())
-    maps = np.full((len(found), *shape), VOID, np.uint8)
-    for place, (objects, (height, width), frame) in enumerate(zip(found, sizes.tolist(), frames, strict=True)):
-        if height:
-            maps[place] = label_maps.fitted(label_maps.painted(objects, height, width), frame, side)
-    return maps
 
 
 def _left_out(title: str, problems: Sequence[str]) -> str:

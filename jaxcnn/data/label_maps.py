@@ -1,12 +1,15 @@
 """Maps with a class for each pixel: of the size that the network gets, and painted from outlines of objects."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Shaped, UInt8
+from jaxtyping import Float32, Int, Shaped, UInt8
 
+import jaxcnn.config as config
 from jaxcnn.config import UserError
 from jaxcnn.data.boxes import Objects, frame_of
+from jaxcnn.data.examples import map_in_threads
 from jaxcnn.machine.extras import need
 from jaxcnn.tasks import run_length
 from jaxcnn.tasks.segmentation import VOID
@@ -52,21 +55,49 @@ def check_sides(labels: Shaped[np.ndarray, "n ..."], image_shape: tuple[int, ...
         raise UserError(f"{title}: label maps are {maps}, but images are {images}; each pixel needs a class")
 
 
-def painted(objects: Objects, height: int, width: int) -> Map:
-    """The map of an image's objects: their class number plus 1, the smaller over the larger, and 0 elsewhere.
+def stacked(
+    sizes: Int[np.ndarray, "n 2"], data: config.Data, of: Callable[[int, int, int], Map]
+) -> UInt8[np.ndarray, "n h w"]:
+    """The maps of all images at the size that the network gets, made in threads.
+
+    Args:
+      sizes: height and width of each stored image; 0 for one that is left out, whose map has no class.
+      data: the group `config.data`.
+      of: the map of the stored image with a number, its height and its width.
+    """
+    side = data.image_size
+    maps = np.full((len(sizes), *((side, side) if side else sizes.max(axis=0, initial=0))), VOID, np.uint8)
+
+    def fill(number: int) -> None:
+        height, width = map(int, sizes[number])
+        if height:
+            maps[number] = fitted(of(number, height, width), frame_of(height, width, side, data.resize), side)
+
+    for _ in map_in_threads(fill, range(len(sizes)), data.workers):
+        pass
+    return maps
+
+
+def painted(objects: Objects, height: int, width: int) -> tuple[Map, list[str]]:
+    """The map of an image's objects, and a line for each that cannot be painted.
+
+    It has their class number plus 1, the smaller over the larger, and 0 elsewhere.
 
     Raises:
-      ValueError: an object has no outline, or one that is none.
       MissingExtra: the package that fills polygons is not installed.
     """
-    found = np.zeros((height, width), np.uint8)
+    found, wrong = np.zeros((height, width), np.uint8), dict[int, str]()
     for place in np.argsort(-objects.area, kind="stable").tolist():
-        found[mask_of(objects.outlines[place], height, width) != 0] = int(objects.labels[place]) + 1
-    return found
+        label = int(objects.labels[place])
+        try:
+            found[_mask_of(objects.outlines[place], height, width) != 0] = label + 1
+        except ValueError as error:
+            wrong[place] = f"an object of class {label} cannot be painted: {error}"
+    return found, [wrong[place] for place in sorted(wrong)]
 
 
-def mask_of(outline: Any, height: int, width: int) -> Map:
-    """1 inside an object, in the pixels of which COCO's own code says so; arguments and errors as of `painted`."""
+def _mask_of(outline: Any, height: int, width: int) -> Map:
+    """1 inside an object, in the pixels of which COCO's own code says so. Raises ValueError if it has no outline."""
     if not outline:
         raise ValueError("it has no segmentation")
     if isinstance(outline, dict):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from jaxcnn.config import UserError
 from jaxcnn.data.listing import list_images, loose_images, sub_folders
+from jaxcnn.machine.paths import expand
 
 LAYOUT = "a folder has one sub-folder per class with images in it (JPEG, PNG, WebP, GIF, BMP, TIFF)"
 _SPLITS = {
@@ -12,6 +13,16 @@ _SPLITS = {
     "test": ("test", "testing"),
 }
 _ORDINARY_WORDS = ("train", "training", "valid")  # may also be class names, if there are no classes inside
+
+
+def folder_of(kind: str, argument: str) -> tuple[Path, str]:
+    """The folder of a source `<kind>:<argument>`, and the source's name in messages. Raises UserError."""
+    if not argument:
+        raise UserError(f"config.data.source='{kind}:' needs a path: {kind}:<folder>")
+    root, title = expand(argument, f"config.data.source={kind}:"), f"{kind}:{argument}"
+    if not root.is_dir():
+        raise UserError(f"config.data.source={title!r}: this folder does not exist")
+    return root, title
 
 
 def split_folders(root: Path, title: str) -> tuple[dict[str, Path], tuple[str, ...]]:

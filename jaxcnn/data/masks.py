@@ -10,11 +10,10 @@ from PIL import Image
 
 import jaxcnn.config as config
 from jaxcnn.config import UserError
-from jaxcnn.data import annotated, boxes, files, label_maps, layout, listing
+from jaxcnn.data import annotated, files, label_maps, layout, listing
 from jaxcnn.data.encoded import Encoded, open_encoded, sizes_of
-from jaxcnn.data.examples import Examples, Source, map_in_threads
+from jaxcnn.data.examples import Examples, Source
 from jaxcnn.data.label_maps import Map
-from jaxcnn.machine.paths import expand
 from jaxcnn.tasks.segmentation import VOID
 from jaxcnn.text import counted
 
@@ -39,11 +38,7 @@ def open_masks(argument: str, data: config.Data) -> Source:
     Raises:
       UserError: no such folder, another layout, or an image without a map.
     """
-    if not argument:
-        raise UserError("config.data.source='masks:' needs a path: masks:<folder>")
-    root, title = expand(argument, "config.data.source=masks:"), f"masks:{argument}"
-    if not root.is_dir():
-        raise UserError(f"config.data.source={title!r}: this folder does not exist")
+    root, title = layout.folder_of("masks", argument)
     folders = _folders(root, title)
     names = _names(root, title)
 
@@ -119,17 +114,10 @@ def _open(title: str, root: Path, images: str, masks: str, data: config.Data) ->
     annotated.check_one_size(title, sizes, data)
     ordered = [pairs[number][1] for number in encoded.labels]
 
-    def read(place: int) -> Map:
-        height, width = map(int, sizes[place])
-        if not height:  # an unreadable image, which is left out
-            return np.full((data.image_size or 1,) * 2, VOID, np.uint8)
-        read = _read(root / ordered[place], height, width)
-        return label_maps.fitted(read, boxes.frame_of(height, width, data.image_size, data.resize), data.image_size)
+    def read(place: int, height: int, width: int) -> Map:
+        return _read(root / ordered[place], height, width)
 
-    read_all = list(map_in_threads(read, range(len(ordered)), data.workers))
-    shape = max((each.shape for each in read_all), default=(0, 0))
-    stacked = np.stack([each if each.shape == shape else np.full(shape, VOID, np.uint8) for each in read_all])
-    return open_encoded(_binary(dataclasses.replace(encoded, labels=stacked)), data)
+    return open_encoded(_binary(dataclasses.replace(encoded, labels=label_maps.stacked(sizes, data, read))), data)
 
 
 def _binary(encoded: Encoded) -> Encoded:

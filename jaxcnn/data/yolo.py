@@ -10,7 +10,6 @@ from jaxcnn.data import annotated, layout, listing
 from jaxcnn.data.annotated import Picture
 from jaxcnn.data.boxes import Objects
 from jaxcnn.data.examples import Source
-from jaxcnn.machine.paths import expand
 
 _NAMES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml", "classes.txt", "obj.names")
 
@@ -25,11 +24,7 @@ def open_yolo(argument: str, data: config.Data) -> Source:
     Raises:
       UserError: no such folder, no names, no training split, or a line of another form.
     """
-    if not argument:
-        raise UserError("config.data.source='yolo:' needs a path: yolo:<folder>")
-    root, title = expand(argument, "config.data.source=yolo:"), f"yolo:{argument}"
-    if not root.is_dir():
-        raise UserError(f"config.data.source={title!r}: this folder does not exist")
+    root, title = layout.folder_of("yolo", argument)
     names = _names(root, title)
     splits = {
         split: _pictures(root, images, labels, title) for split, (images, labels) in _folders(root, title).items()

@@ -103,7 +103,7 @@ def _onnx_in_jax(path: pathlib.Path) -> tuple[Call, dict[str, Any]]:
 
     graph, texts = onnx_file.read(path, digest.checked(path))
     call = jax.jit(in_jax.function(graph, predictor.INPUT))
-    return lambda images: np.asarray(call(images)), {fact: _parsed(text) for fact, text in texts.items()}
+    return lambda images: np.asarray(call(images)), _facts(texts)
 
 
 def _onnx(path: pathlib.Path, threads: int) -> tuple[Call, dict[str, Any]]:
@@ -125,12 +125,8 @@ def _onnx(path: pathlib.Path, threads: int) -> tuple[Call, dict[str, Any]]:
     if len(inputs) != 1 or len(outputs) != 1:
         raise UserError(f"{shown(str(path))} has not one input of images and one output; export the run again")
     name, texts = inputs[0].name, session.get_modelmeta().custom_metadata_map
-    facts = {fact: _parsed(text) for fact, text in texts.items()}
-    return lambda images: np.asarray(session.run(None, {name: images})[0]), facts
+    return lambda images: np.asarray(session.run(None, {name: images})[0]), _facts(texts)
 
 
-def _parsed(text: str) -> Any:
-    try:
-        return json_text.parse(text)
-    except ValueError:
-        return text
+def _facts(texts: Mapping[str, str]) -> dict[str, Any]:
+    return {fact: json_text.parse_or_keep(text) for fact, text in texts.items()}

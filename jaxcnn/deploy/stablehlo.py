@@ -38,7 +38,7 @@ def write(trained: Trained, path: pathlib.Path) -> None:
     facts = predictor.facts(trained) | {"sha256": json.dumps(hashlib.sha256(content).hexdigest())}
     try:
         whole_files.write(path, content)
-        workdir.write_json(_beside(path), {name: _plain(value) for name, value in facts.items()})
+        workdir.write_json(_beside(path), {name: json_text.parse_or_keep(value) for name, value in facts.items()})
     except OSError as error:
         raise UserError(f"{shown(str(path))} cannot be written: {error.strerror}") from error
 
@@ -65,10 +65,3 @@ def read(path: pathlib.Path) -> tuple[Callable[[np.ndarray], np.ndarray], dict[s
 
 def _beside(path: pathlib.Path) -> pathlib.Path:
     return path.with_name(f"{path.name}.json")
-
-
-def _plain(text: str) -> Any:
-    try:
-        return json_text.parse(text)
-    except ValueError:
-        return text

@@ -14,3 +14,11 @@ def parse(text: str | bytes) -> Any:
         return json.loads(text)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+
+
+def parse_or_keep(text: str) -> Any:
+    """The value of a JSON text; a text that is none, as it is."""
+    try:
+        return parse(text)
+    except ValueError:
+        return text

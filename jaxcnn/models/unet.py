@@ -24,8 +24,6 @@ CHANNELS = {  # of the levels; those of "unet" are figure 1 of the paper
 }
 RESNET_CHANNELS = (16, 32, 64, 128, 256)  # of the way up from a ResNet, the image's own size first
 
-NOTHING: tuple[None, None] = (None, None)  # to join at the size of the image and at half of it, in a ResNet
-
 PixelLogits = Float32[Array, "b h w k"]
 
 
@@ -52,17 +50,18 @@ class UNet(Network):
         def level(x: Images, channels: int, name: str) -> Images:
             return layer(layer(x, channels, f"{name}_1"), channels, f"{name}_2")
 
+        joined: list[Images | None]
         backbone = BACKBONES.get(self.model.name)
         if backbone is None:
             channels = CHANNELS[self.model.name]
             maps = [level(images.astype(self.dtype), channels[0], "down1")]
             for number, each in enumerate(channels[1:], start=2):
                 maps.append(level(max_pool(maps[-1], 2, strides=2, ceil=True), each, f"down{number}"))
-            joined: list[Images | None] = [*maps[:-1]]
+            joined = [*maps[:-1]]
         else:
             channels = RESNET_CHANNELS
             maps = stages(self, backbone, "imagenet", images, positions, train)
-            joined = [*NOTHING, *maps[:-1]]
+            joined = [None, None, *maps[:-1]]  # a ResNet has nothing at the size of the image and at half of it
         x = maps[-1]
         sides = [tuple(-(-side // 2**power) for side in images.shape[1:3]) for power in range(len(joined))]
         for number in range(len(joined), 0, -1):

@@ -1,7 +1,7 @@
 """The figures of a detector, computed by COCO's own code as `faster-coco-eval` has it."""
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -109,6 +109,29 @@ class CocoFigures:
         evaluated.accumulate()
         evaluated.summarize()
         return evaluated
+
+
+def as_set(
+    results: Sequence[Mapping[str, Any]],
+    annotations_of: Callable[[Mapping[str, Any]], Iterable[dict[str, Any]]],
+    categories: Mapping[int, str],
+) -> dict[str, Any]:
+    """The answers for files as a set in COCO's form; images that could not be read have an "error".
+
+    Args:
+      results: each has "file", and "error" or an answer.
+      annotations_of: the annotations of an answer, without their id and that of the image.
+      categories: names by id.
+    """
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for number, result in enumerate(results, start=1):
+        error = {"error": result["error"]} if "error" in result else {}
+        images.append({"id": number, "file_name": result["file"], **error})
+        for each in () if error else annotations_of(result):
+            annotations.append({"id": len(annotations) + 1, "image_id": number, **each})
+    named = [{"id": identity, "name": name} for identity, name in categories.items()]
+    return {"images": images, "annotations": annotations, "categories": named}
 
 
 def as_bbox(corners: np.ndarray) -> list[float]:

@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -113,19 +113,13 @@ class Detections:
 
     def as_file(self, results: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
         """A set in COCO's form, whose annotations have a score; images that could not be read have an "error"."""
-        images: list[dict[str, Any]] = []
-        annotations: list[dict[str, Any]] = []
-        for number, result in enumerate(results, start=1):
-            error = {"error": result["error"]} if "error" in result else {}
-            images.append({"id": number, "file_name": result["file"], **error})
-            for each in result.get("boxes", ()):
+
+        def annotations_of(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+            for each in result["boxes"]:
                 of_box = {name: each[name] for name in ("category_id", "bbox", "score")}
-                area = each["bbox"][2] * each["bbox"][3]
-                annotations.append(
-                    {"id": len(annotations) + 1, "image_id": number, **of_box, "area": area, "iscrowd": 0}
-                )
-        categories = [{"id": label + 1, "name": name} for label, name in enumerate(names)]
-        return {"images": images, "annotations": annotations, "categories": categories}
+                yield {**of_box, "area": each["bbox"][2] * each["bbox"][3], "iscrowd": 0}
+
+        return coco_figures.as_set(results, annotations_of, dict(enumerate(names, start=1)))
 
     def drawn(self, image: UInt8[np.ndarray, "h w 3"], answer: Mapping[str, Any]) -> UInt8[np.ndarray, "h w 3"]:
         """The image with the boxes of which the network is sure, with their classes and scores if they are few."""

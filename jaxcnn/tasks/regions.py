@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from jaxcnn.tasks import run_length
+from jaxcnn.tasks.coco_figures import as_bbox, as_set
 from jaxcnn.tasks.confusion import Confusion, by_class, draw
 from jaxcnn.tasks.headline import Headline
 from jaxcnn.tasks.segmentation import VOID, Maps, PixelOutputs, coloured, in_shares, right
@@ -82,20 +83,13 @@ class Regions:
 
     def as_file(self, results: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
         """A set in COCO's form, with an annotation for each class of an image, numbered as in label maps."""
-        images: list[dict[str, Any]] = []
-        annotations: list[dict[str, Any]] = []
-        for number, result in enumerate(results, start=1):
-            error = {"error": result["error"]} if "error" in result else {}
-            images.append({"id": number, "file_name": result["file"], **error})
-            for each in result.get("regions", ()):
+
+        def annotations_of(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+            for each in result["regions"]:
                 of_region = {name: each[name] for name in ("category_id", "area", "segmentation")}
-                box = run_length.corners(each["segmentation"])
-                bbox = [*box[:2].tolist(), *(box[2:] - box[:2]).tolist()]
-                annotations.append(
-                    {"id": len(annotations) + 1, "image_id": number, **of_region, "bbox": bbox, "iscrowd": 1}
-                )
-        categories = [{"id": label, "name": name} for label, name in enumerate(names)]
-        return {"images": images, "annotations": annotations, "categories": categories}
+                yield {**of_region, "bbox": as_bbox(run_length.corners(each["segmentation"])), "iscrowd": 1}
+
+        return as_set(results, annotations_of, dict(enumerate(names)))
 
     def drawn(self, image: UInt8[np.ndarray, "h w 3"], answer: Mapping[str, Any]) -> UInt8[np.ndarray, "h w 3"]:
         """The image under the colours of its classes; class 0, which is often the background, has none."""

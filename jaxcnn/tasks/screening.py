@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxcnn.tasks.multilabel import average_precision
 from jaxcnn.text import named
 
 CONFIDENCE = 0.95  # of intervals
@@ -52,7 +53,7 @@ def figures(
         by_class[name] = {
             "auroc": area,
             "auroc_interval": interval,
-            "average_precision": average_precision(scores, own),
+            "average_precision": average_precision(scores, own) if own.any() and not own.all() else None,
             **_at_threshold(scores, own, chosen[k] if k < len(chosen) else None),
         }
     precisions = [of["average_precision"] for of in by_class.values() if of["average_precision"] is not None]
@@ -89,18 +90,6 @@ def auroc(scores: np.ndarray, own: np.ndarray) -> tuple[float | None, list[float
         return area, None
     margin = QUANTILE * math.sqrt(over.var(ddof=1) / len(over) + under.var(ddof=1) / len(under))
     return area, [max(0.0, area - margin), min(1.0, area + margin)]
-
-
-def average_precision(scores: np.ndarray, own: np.ndarray) -> float | None:
-    """The mean of the precision over the steps of the recall, equal scores being one step; for [n] and bool [n]."""
-    if not own.any() or own.all():
-        return None
-    order = np.argsort(-scores, kind="stable")
-    last: np.ndarray = np.append(
-        np.flatnonzero(np.diff(scores[order])), len(scores) - 1
-    )  # of each group of equal scores
-    found = np.cumsum(own[order])[last]
-    return float(np.sum(np.diff(found, prepend=0) / own.sum() * found / (last + 1)))
 
 
 def kappa(labels: np.ndarray, guesses: np.ndarray, classes: int) -> float | None:

@@ -9,6 +9,7 @@ from typing import Any
 from jaxcnn.config import UserError
 from jaxcnn.data import place
 from jaxcnn.data.batch import Split
+from jaxcnn.data.selection import Selection
 from jaxcnn.data.source import open_splits
 from jaxcnn.learn import programs
 from jaxcnn.machine import extras
@@ -68,7 +69,7 @@ def assess(trained: Trained, folder: pathlib.Path, split_name: str, data_path: s
     return figures
 
 
-def open_split(trained: Trained, folder: pathlib.Path, split_name: str, data_path: str) -> tuple[Split, list[str]]:
+def open_split(trained: Trained, folder: pathlib.Path, split_name: str, data_path: str) -> tuple[Selection, list[str]]:
     """A split of the data of a run, and remarks on it; arguments and errors are those of `assess`."""
     data = place.at(trained.config.data, data_path)
     if not place.is_ready(data):

@@ -5,7 +5,6 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -66,23 +65,6 @@ def read_votes(path: pathlib.Path, split: Split) -> Float[np.ndarray, "n k"]:
     if not (votes >= 0).all() or not (votes.sum(axis=1) > 0).all() or not np.isfinite(votes).all():
         raise UserError(f"--votes={path} must have numbers of at least 0, and a vote for each image")
     return votes.astype(np.float64)
-
-
-class Part:
-    """Some images of a split."""
-
-    def __init__(self, split: Split, chosen: Int[np.ndarray, " m"]) -> None:
-        self._split, self._chosen = split, chosen
-        self.name, self.class_names, self.description = split.name, split.class_names, split.description
-        self.image_shape, self.dtype = split.image_shape, split.dtype
-        self.targets = jax.tree.map(lambda rows: rows[chosen], split.targets)
-
-    def __len__(self) -> int:
-        return len(self._chosen)
-
-    def read(self, indices: Indices) -> Pixels:
-        """The images at these places."""
-        return self._split.read(self._chosen[indices])
 
 
 class Corrupted:
@@ -205,10 +187,11 @@ def against_votes(
       class is the most voted one; accuracy on the images with at least `CLEAR` of the votes for their label, and on the
       others ("disputed"), with the number of each.
     """
+    from scipy import special
+
     shares = votes / votes.sum(axis=1, keepdims=True)
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    log_probability = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    entropy = -np.where(shares > 0, shares * np.log(np.maximum(shares, 1e-300)), 0).sum(axis=1)
+    log_probability = special.log_softmax(logits.astype(np.float64), axis=1)
+    entropy = special.entr(shares).sum(axis=1)
     right, agreed = logits.argmax(axis=1) == labels, shares.argmax(axis=1) == labels
     clear = agreed & (shares.max(axis=1) >= CLEAR)
     parts = {"clear": clear, "disputed": ~clear}
