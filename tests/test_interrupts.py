@@ -4,6 +4,7 @@ import _thread
 import os
 import signal
 import threading
+import time
 
 import pytest
 
@@ -34,6 +35,10 @@ class At(Interrupts):
         if self._left == 0:
             self._left = -1
             self._act()
+            deadline = time.monotonic() + 60
+            while threading.current_thread().name == "jaxcnn-run" and not self.received:
+                assert time.monotonic() < deadline  # the main thread looks every LOOK_SECONDS
+                time.sleep(0.01)
 
 
 @pytest.fixture(scope="module")
