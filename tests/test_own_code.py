@@ -375,3 +375,9 @@ def test_figures_of_ones_own_are_beside_the_tasks(tmp_path):
     assert test["agreement"] == pytest.approx(test["ema_top1_accuracy"])
     with pytest.raises(UserError, match="gives 3; it must give a mapping from names to numbers"):
         digits.run(tmp_path / "other", task={"evaluation": f"{P}:no_mapping"}, run={"epochs": 1.0})
+
+
+def test_a_list_of_names_is_short_by_their_families_and_loses_none():
+    assert open_names.families(["vgg11", "vgg13", "unet", "unet_small", "squeezenet1_0", "squeezenet1_1", "vgg16"]) == [
+        "vgg11/13", "unet", "unet_small", "squeezenet1_0/1", "vgg16",
+    ]  # fmt: skip

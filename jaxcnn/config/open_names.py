@@ -6,8 +6,10 @@ by `jaxcnn.machine.plugins`; here are only their form, and which fields have the
 
 import ast
 import dataclasses
+import itertools
+import operator
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ class Open:
 
     def mistake(self, value: Any) -> str:
         """Why a value is no such name, as the end of a sentence; empty if it is one."""
-        choices = f"one of {', '.join(self.ours)}, an entry point" if self.ours else "an entry point"
+        choices = f"one of {', '.join(families(self.ours))}, an entry point" if self.ours else "an entry point"
         wanted = f"must be {choices} or package.module:attribute"
         if not isinstance(value, str):
             return f"{wanted}, not {value!r:.60}"
@@ -49,6 +51,14 @@ class Open:
         if _ATTRIBUTE.fullmatch(name) or entry_point(self.group, name) is not None:
             return ""
         return f"{wanted}, not {value!r:.60}"
+
+
+def families(names: Iterable[str]) -> list[str]:
+    """Names in fewer words: neighbours that differ in the number at their end are one, such as "vgg11/13/16/19"."""
+    split = (re.fullmatch(r"(.*?)(\d*)", name) for name in names)
+    pairs = [(found[1], found[2]) for found in split if found]
+    groups = itertools.groupby(pairs, key=operator.itemgetter(0))
+    return [stem + "/".join(number for _, number in group) for stem, group in groups]
 
 
 def parse(text: str) -> tuple[str, dict[str, Any]]:
