@@ -75,6 +75,11 @@ def test_what_is_kept_does_not_depend_on_where_a_run_was_stopped(policy, left, t
     assert kept(tmp_path, ACCURACIES[4:], first=5, **policy) == left
 
 
+@KEPT
+def test_what_is_kept_does_not_depend_on_a_stop_before_the_first_step(policy, left, tmp_path):
+    assert kept(tmp_path, [None, *ACCURACIES], first=0, **policy) == left
+
+
 def test_the_best_checkpoint_of_a_version_that_did_not_keep_its_accuracy_apart_is_known_by_its_progress(tmp_path):
     checkpoints = Checkpoints(tmp_path, configs.Checkpoint())
     for step, evaluated in ((1, 1), (2, 1)):

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import Sharding
-from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, EveryNSteps, LatestN, PreservationPolicy
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, LatestN, PreservationPolicy
 
 from jaxcnn.config import Checkpoint, UserError
 from jaxcnn.learn.state import State
@@ -64,7 +64,7 @@ class Checkpoints:
         if policy.keep_best:
             kept.append(_Best(self._is_worth_keeping))
         if policy.keep_every_steps:
-            kept.append(EveryNSteps(policy.keep_every_steps))
+            kept.append(_Multiples(policy.keep_every_steps))
         options = ocp.CheckpointManagerOptions(
             preservation_policy=AnyPreservationPolicy(kept),
             save_decision_policy=ocp.checkpoint_managers.FixedIntervalPolicy(1),
@@ -318,6 +318,20 @@ class _Best(PreservationPolicy):
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
         """Whether to keep each checkpoint."""
         return self._worth_keeping([info.step for info in checkpoints])
+
+
+class _Multiples(PreservationPolicy):
+    """Keeps the checkpoints of every so many steps, but not that of step 0.
+
+    Only a run that is stopped before its first step saves step 0, and what is kept must not depend on a stop.
+    """
+
+    def __init__(self, every: int) -> None:
+        self._every = every
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
+        """Whether to keep each checkpoint."""
+        return [info.step > 0 and info.step % self._every == 0 for info in checkpoints]
 
 
 def _ranked(steps: Iterable[int], score_of: Callable[[int], float | None]) -> list[int]:
