@@ -9,6 +9,7 @@
 #                   minutes, or two with HOSTS='hosts and not long'
 # make audit        known vulnerabilities of the pinned packages; asks the advisories of PyPI
 # make docs         the documentation's site, into build/docs; warnings are errors, and links are checked
+# make release      wheel, source distribution, bill of materials and their SHA-256 into build/release, built twice
 # All first make a virtual environment with the pinned packages, which takes some minutes once.
 
 PYTHON ?= python3
@@ -18,7 +19,7 @@ DOCS_READY := $(VENV)/.ready-docs
 RUN := $(VENV)/bin/python -m
 HOSTS ?= hosts
 
-.PHONY: quickstart check check-newest quick test durations test-services test-hosts audit docs lock clean
+.PHONY: quickstart check check-newest quick test durations test-services test-hosts audit docs release lock clean
 
 quickstart: $(READY)
 	$(RUN) jaxcnn.main --config=configs/quickstart.py
@@ -65,6 +66,12 @@ audit:
 	$(VENV)-audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
 	$(VENV)-audit/bin/pip-audit --requirement requirements.lock --no-deps --disable-pip
 
+release:
+	$(PYTHON) -m venv $(VENV)-release
+	$(VENV)-release/bin/python -m pip install --quiet --disable-pip-version-check \
+		build==1.6.1 setuptools==84.2.1 cyclonedx-bom==7.5.0
+	.ci/release $(abspath $(VENV)-release/bin/python) build/release
+
 docs: $(DOCS_READY)
 	$(RUN) sphinx --fail-on-warning --keep-going --fresh-env --quiet -b html docs build/docs
 	$(RUN) docs.links build/docs
@@ -88,4 +95,4 @@ lock: $(READY)
 		--quiet --upgrade --output-file requirements.lock pyproject.toml
 
 clean:
-	rm -rf $(VENV) $(VENV)-audit .venv-newest build *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-audit $(VENV)-release .venv-newest build *.egg-info .mypy_cache .pytest_cache .ruff_cache
