@@ -50,11 +50,11 @@ test: $(READY)
 	$(RUN) pytest -n 2 --dist loadgroup --no-loadscope-reorder --durations 10
 
 test-services: $(READY)
-	@{ ls /usr/lib/postgresql/*/bin/initdb /usr/sbin/mariadbd && command -v chromium && command -v pdflatex; } \
+	@{ ls /usr/lib/postgresql/*/bin/initdb /usr/sbin/mariadbd /usr/lib/*/faketime && command -v chromium && command -v pdflatex; } \
 		>/dev/null 2>&1 || { \
 		sudo=$$(test "$$(id -u)" = 0 || echo sudo); \
 		$$sudo apt-get update --quiet && $$sudo apt-get install --yes --quiet --no-install-recommends \
-			postgresql mariadb-server chromium fonts-dejavu-core texlive-latex-base texlive-latex-recommended; }
+			faketime postgresql mariadb-server chromium fonts-dejavu-core texlive-latex-base texlive-latex-recommended; }
 	$(RUN) pytest -m services tests/services
 
 test-hosts: $(READY)

@@ -61,7 +61,7 @@ class Campaign:
         self.machine: dict[str, Any] = {}
         self.states: dict[str, dict[str, Any]] = {}
         self._interrupts, self._say, self._keep = interrupts, say, keep
-        self._until = time.time() + 60 * options.minutes
+        self._until = time.monotonic() + 60 * options.minutes
         self._sources, self._data = sources(), {name: digest(path) for name, path in options.paths.items()}
 
     def run(self) -> None:
@@ -122,7 +122,7 @@ class Campaign:
 
     def _minutes(self, part: Part) -> float:
         """The minutes for a part: its share of the time left, at least its least if there is as much."""
-        left = (self._until - time.time()) / 60
+        left = (self._until - time.monotonic()) / 60
         after = self.parts[self.parts.index(part) :]
         waiting = [each for each in after if self.states[each.name]["state"] != DONE and not self._why_not(each)]
         return min(left, max(part.least, left * part.share / sum(each.share for each in waiting)))
@@ -147,7 +147,7 @@ class Campaign:
             "began": before.get("began", _now()),
         }
         write_json(folder / STAMP, stamp)
-        limit = time.time() + 60 * minutes * (1.0 if part.timed else UNTIMED)
+        limit = time.monotonic() + 60 * minutes * (1.0 if part.timed else UNTIMED)
         ended = child.run(child.python(*command), folder / LOG, self._interrupts, until=min(limit, self._until))
         stamp |= self._outcome(part, ended) | {"seconds": stamp["seconds"] + ended.seconds, "ended": _now()}
         write_json(folder / STAMP, stamp)
@@ -231,7 +231,7 @@ def probe(folder: pathlib.Path, interrupts: Interrupts) -> dict[str, Any]:
     """
     log = folder / "machine.log"
     log.unlink(missing_ok=True)
-    ended = child.run(child.python("benchmarks.machine"), log, interrupts, until=time.time() + PROBE_SECONDS)
+    ended = child.run(child.python("benchmarks.machine"), log, interrupts, until=time.monotonic() + PROBE_SECONDS)
     child.check(interrupts)
     told = child.last_line(log) if ended.code else log.read_text(encoding="utf-8").strip().splitlines()[-1]
     if ended.code:

@@ -66,7 +66,7 @@ def run(
       command: the command line.
       log: the file to which standard output and error are appended.
       interrupts: what may stop this process.
-      until: time.time() at which the command is stopped.
+      until: time.monotonic() at which the command is stopped.
       enough: asked now and then; once it is true, the command is stopped.
       environment: variables beside those of this process.
       folder: the current folder of the command; by default the root of the source tree.
@@ -124,7 +124,7 @@ def last_line(log: pathlib.Path) -> str:
 def _reason(interrupts: Interrupts, until: float | None, enough: Callable[[], bool]) -> str:
     if interrupts.is_asked():
         return interrupts.received or "a signal"
-    if until is not None and time.time() >= until:
+    if until is not None and time.monotonic() >= until:
         return TIME
     return "enough" if enough() else ""
 

@@ -56,7 +56,7 @@ def main(arguments: list[str]) -> int:
     child.ready(interrupts)
     turns = Turns(out.parent.absolute(), arguments, script, interrupts)
     try:
-        turns.take_all(time.time() + 60 * MINUTES.value if MINUTES.value else None)
+        turns.take_all(time.monotonic() + 60 * MINUTES.value if MINUTES.value else None)
     except Interrupted as error:
         _write(out, turns)
         return child.say_stopped(error)
@@ -86,7 +86,7 @@ class Turns:
             self.taken = json_text.parse(self._file.read_text(encoding="utf-8"))
 
     def take_all(self, end: float | None) -> None:
-        """Let the peers take turns, each turn its share of the time up to `end`, time.time().
+        """Let the peers take turns, each turn its share of the time up to `end`, time.monotonic().
 
         Raises:
           Interrupted: this command was asked to stop.
@@ -100,12 +100,12 @@ class Turns:
             if not self._missing(peer):
                 continue
             rest = [w for w, (other, _) in zip(weights[number:], turns[number:], strict=True) if self._missing(other)]
-            seconds = None if end is None else max(0.0, end - time.time()) * weights[number] / sum(rest)
-            began = time.time()
+            seconds = None if end is None else max(0.0, end - time.monotonic()) * weights[number] / sum(rest)
+            began = time.monotonic()
             how = self._jaxcnn(seconds) if peer == "jaxcnn" else self._torch(left, seconds)
             child.check(self._interrupts)
-            print(f"{peer}: {how['how']}, after {time.time() - began:.0f} s", flush=True)
-            self.taken.append({"peer": peer, "seconds": time.time() - began, **how})
+            print(f"{peer}: {how['how']}, after {time.monotonic() - began:.0f} s", flush=True)
+            self.taken.append({"peer": peer, "seconds": time.monotonic() - began, **how})
             write_json(self._file, self.taken)
 
     def missing(self) -> str:
@@ -143,7 +143,7 @@ class Turns:
         arguments = [str(self._script), str(share), *([str(pathlib.Path(NPZ.value).absolute())] if NPZ.value else [])]
         end = child.run(
             child.python("benchmarks.torch_script", *arguments), log, self._interrupts,
-            until=None if seconds is None else time.time() + seconds,
+            until=None if seconds is None else time.monotonic() + seconds,
             environment={"TORCHINDUCTOR_CACHE_DIR": str(place / "cache")},
             folder=place,
         )  # fmt: skip

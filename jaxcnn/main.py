@@ -36,7 +36,7 @@ from jaxcnn.text import shown
 if TYPE_CHECKING:
     from jaxcnn.train.trained import Trained
 
-STARTED = time.time()
+STARTED = time.monotonic()
 CONFIG = command.define_config("The run: a file of configs/, with :variant if wanted (mode train).")
 WORKDIR = command.define_path(
     "workdir", None, "Folder of the run. Train: a run with checkpoints is resumed; default: a new folder in runs/."

@@ -1,10 +1,12 @@
 """`import jaxcnn`: configs, training, events, arrays and finished runs from Python."""
 
 import gc
+import json
 import pathlib
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -140,6 +142,21 @@ def test_training_in_python_is_the_same_run_and_tells_of_each_step_and_evaluatio
     for evaluation, record in zip(evaluations, run.records("val"), strict=True):
         assert evaluation.figures["loss"] == record["loss"] and evaluation.epoch == record["epoch"]
     assert run.finished and run.step == 40 and run.summary["test"]["examples"] == 360
+
+
+def test_a_clock_that_jumps_leaves_durations_right(tmp_path, undisturbed, monkeypatch):
+    clock, jump = time.time, [0.0]
+    monkeypatch.setattr(time, "time", lambda: clock() + jump[0])
+
+    def step(done):
+        jump[0] = -1e6 * (done.step > 7)
+
+    run = jaxcnn.train(small(), tmp_path, after_step=step, progress=False)
+    assert runs.kept(tmp_path) == runs.kept(undisturbed)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert all(0 < line["images_per_second"] < 1e6 for line in lines if "images_per_second" in line)
+    seconds = {name: value for name, value in run.summary.items() if name.endswith("_seconds")}
+    assert len(seconds) >= 5 and all(0 <= value < 1e4 for value in seconds.values()), seconds
 
 
 def test_metrics_that_nobody_asks_for_are_not_converted():

@@ -86,8 +86,8 @@ def wait_for(what, seconds=60):
 
 
 def test_at_the_end_of_the_time_the_part_is_stopped_and_what_is_left_is_named(folder, monkeypatch):
-    now, waiting = time.time, folder / "p0" / "waiting"
-    monkeypatch.setattr(time, "time", lambda: now() + (3600 if waiting.exists() else 0))
+    now, waiting = time.monotonic, folder / "p0" / "waiting"
+    monkeypatch.setattr(time, "monotonic", lambda: now() + (3600 if waiting.exists() else 0))
     made, _ = fake_part.campaign(folder, PARTS("wait", "write"))
     assert states(made) == {"p0": "stopped", "p1": "not measured"}
     assert made.states["p0"]["why"] == child.TIME and (folder / "p0" / "saved").exists()
@@ -185,7 +185,7 @@ def test_a_part_gets_its_share_of_the_time_left_and_at_least_its_least(folder):
     assert made._minutes(second) == pytest.approx(7.5, abs=0.01)
     made.states["b"]["state"] = "done"
     assert made._minutes(first) == pytest.approx(5.0, abs=0.01)
-    made._until = time.time() + 60
+    made._until = time.monotonic() + 60
     assert made._minutes(third) == pytest.approx(1.0, abs=0.01)
 
 

@@ -106,7 +106,7 @@ def test_the_page_counts_what_struck_and_names_how_to_repeat_what_went_wrong():
         {"seed": 1, "number": 7, "run": "own code", "wrong": "it hangs", "faults": [struck("SIGTERM", refused=True)]},
     ]  # fmt: skip
     text = page(outcomes, "python -m tests.campaign")
-    assert "2 faults struck 2 runs" in text and "1 runs ended" in text
+    assert "2 faults struck 2 runs of 24 steps" in text and "0 sweeps of" in text and ". 1 ended with the bits" in text
     assert "| SIGTERM | 2 | 0 | 1 | 1 | 1 |" in text and "| SIGKILL | 0 | 1 | 0 | 0 | 0 |" in text
     assert "| steps of work repeated by a restart | 1 | 3 | 3 |" in text
     assert "`--seed=1 --only=7`: own code; SIGTERM: it hangs" in text

@@ -159,7 +159,9 @@ def run(
 def _opened(attempt: Attempt, interrupts: Interrupts, command: list[str], leave_all: Callable[[], None]) -> Any:
     """A context manager of the trial's run, ready for its first step; or of its summary if it has already ended."""
     hooks = dataclasses.replace(attempt.hooks(), leaving=leave_all)
-    return loop.opened(attempt.config(), attempt.folder, interrupts, command=command, started=time.time(), hooks=hooks)
+    return loop.opened(
+        attempt.config(), attempt.folder, interrupts, command=command, started=time.monotonic(), hooks=hooks
+    )
 
 
 def _enter(run: contextlib.ExitStack, opening: Callable[[], Any]) -> Any:

@@ -65,7 +65,7 @@ def run(queue: TrialQueue, lease: Lease, shared: Shared, command: list[str], int
         def work() -> Outcome:
             config, hooks = attempt.config(), attempt.hooks()
             summary = train(
-                config, attempt.folder, command=command, started=time.time(), hooks=hooks, interrupts=interrupts
+                config, attempt.folder, command=command, started=time.monotonic(), hooks=hooks, interrupts=interrupts
             )
             return attempt.complete(summary)
 

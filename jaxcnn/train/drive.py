@@ -66,7 +66,7 @@ class Driver:
         """
         session = self._session
         session.interrupts.enter("train")
-        session.window_started = time.time()
+        session.window_started = time.monotonic()
         try:
             while session.step < stop:
                 # Processes measure different times, but must make the same calls.
@@ -102,7 +102,7 @@ class Driver:
             return
         self._unread = None
         metrics = jax.tree.map(np.atleast_1d, jax.device_get(call.metrics))
-        now = time.time()
+        now = time.monotonic()
         seconds, session.window_started = now - session.window_started, now
         if not session.time_to_first_step:
             session.time_to_first_step = now - session.started

@@ -46,7 +46,7 @@ def train(
       config: the checked config.
       folder: the workdir; created if missing.
       command: the command line of this start, for the record.
-      started: time.time() when the process started, for the time to first step.
+      started: time.monotonic() when the process started, for the time to first step.
       hooks: hooks of a caller that makes many runs, such as a sweep.
       cluster: the processes that train together, from `hosts.join`; None: this process alone.
       interrupts: what may stop the run, such as `Interrupts(event.is_set)` for a button; None: KeyboardInterrupt only.
@@ -83,7 +83,7 @@ def opened(
     Arguments and errors are those of `train`. The caller has to undo the changes of `interrupts`.
     """
     hooks, cluster = hooks or Hooks(), cluster or Cluster()
-    started = time.time() if started is None else started
+    started = time.monotonic() if started is None else started
     interrupts.where = hooks.where or interrupts.goes_on(folder)
     interrupts.leaving, interrupts.cluster = hooks.leaving, cluster
     interrupts.enter("start")
@@ -146,11 +146,11 @@ def finish(session: Session) -> dict[str, Any]:
       Interrupted: a signal came before the end of the test.
     """
     _finish_saving(session)
-    began = time.time()
+    began = time.monotonic()
     test, collected = _test(session)
     session.interrupts.enter("finish")
-    session.progress.wall_seconds += time.time() - session.started
-    figures = final_figures.of(session, test, time.time() - began)
+    session.progress.wall_seconds += time.monotonic() - session.started
+    figures = final_figures.of(session, test, time.monotonic() - began)
     if session.cluster.first:
         if test is not None:
             assess.write_test(session.folder, test | collected)
@@ -231,7 +231,7 @@ def _evaluate(session: Session) -> bool:
     """Evaluate the validation split; return whether its headline figure is the best so far."""
     session.interrupts.enter("evaluate")
     told.phase(session, "validating")
-    began = time.time()
+    began = time.monotonic()
     assert session.splits.val is not None
     split, evaluation = session.splits.val, session.spec.task.evaluation
     collector = evaluation.collector(session.constants) if evaluation.collects else None
@@ -239,7 +239,7 @@ def _evaluate(session: Session) -> bool:
     if collector is not None:
         values |= _recorded(session, collector.figures(split.class_names, {}))
     progress = session.progress
-    progress.eval_seconds += time.time() - began
+    progress.eval_seconds += time.monotonic() - began
     progress.evaluated = session.step
     epoch = round(session.step / session.spec.steps_per_epoch, 6)
     session.logbook.record("val", session.step, {"epoch": epoch, **values, "train_seconds": progress.train_seconds})
@@ -291,7 +291,7 @@ def save(session: Session, *, evaluated: bool = False) -> None:
         return
     progress = session.progress
     progress.log_bytes, progress.log_crc32 = session.logbook.length(), session.logbook.crc32
-    wall_seconds = progress.wall_seconds + time.time() - session.started
+    wall_seconds = progress.wall_seconds + time.monotonic() - session.started
     record = {
         "step": session.step,
         "progress": dataclasses.asdict(progress) | {"wall_seconds": wall_seconds},

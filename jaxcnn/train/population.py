@@ -152,7 +152,7 @@ class Group:
     def _train(self, steps: int) -> None:
         """Train all members for `steps` steps. When this returns or raises, all steps made are read."""
         self._interrupts.enter("train")
-        self._window = time.time()
+        self._window = time.monotonic()
         done = 0
         try:
             while done < steps and self._live:
@@ -176,7 +176,7 @@ class Group:
         if call is None:
             return
         rows = self._make.rows(call.metrics)
-        now = time.time()
+        now = time.monotonic()
         seconds, self._window = now - self._window, now
         self._calls.measured(call.count, seconds)
         share = seconds / call.count / len(call.before)

@@ -120,7 +120,7 @@ def prepare(sessions: Members, way: str, known: dict[Any, Choice]) -> tuple[Step
     Raises:
       UserError: no way is possible here.
     """
-    began = time.time()
+    began = time.monotonic()
     states = {number: jax.device_get(session.state) for number, session in sessions.items()}
     for session in sessions.values():
         session.state = sharded.abstract_state(session.spec, session.mesh)
@@ -145,7 +145,7 @@ def prepare(sessions: Members, way: str, known: dict[Any, Choice]) -> tuple[Step
     make = possible[choice.way]()
     make.load(states)
     for session in sessions.values():
-        session.progress.compile_seconds += (time.time() - began) / len(sessions)  # measuring is mostly compiling
+        session.progress.compile_seconds += (time.monotonic() - began) / len(sessions)  # measuring is mostly compiling
     return make, choice
 
 

@@ -35,7 +35,7 @@ def fitted(found: Setup, state: State, constants: Constants, say: Callable[[str]
     Raises:
       UserError: the network does not end with a dense layer that has a bias, or there are several processes.
     """
-    began, config, spec, splits = time.time(), found.config, found.spec, found.splits
+    began, config, spec, splits = time.monotonic(), found.config, found.spec, found.splits
     if jax.process_count() > 1:
         raise UserError("config.init.head='fitted' is for one process; run it on one host")
     head = head_of(spec)
@@ -73,8 +73,8 @@ def fitted(found: Setup, state: State, constants: Constants, say: Callable[[str]
         "" if accuracy is None else f", {100 * accuracy:.2f} % of {counted(len(splits.val or ()), 'validation image')}"
     )
     say(
-        f"  classifier fitted to {counted(len(seen.names), 'training image')} in {time.time() - began:.1f} s: penalty "
-        f"{penalty:g}{told}"
+        f"  classifier fitted to {counted(len(seen.names), 'training image')} in {time.monotonic() - began:.1f} s: "
+        f"penalty {penalty:g}{told}"
     )
     new = {f"{head}/kernel": kernel.astype(np.float32), f"{head}/bias": bias.astype(np.float32)}
 

@@ -235,7 +235,7 @@ def _compile(
     Returns its constants, the state, the seconds of it all, and those of drawing the state.
     """
     config, spec, mesh, splits = found.config, found.spec, found.mesh, found.splits
-    began = time.time()
+    began = time.monotonic()
     limits.check_memory(config, spec, mesh, found.loader, splits)
     key = repr((config.model, config.global_batch_size, splits.train.image_shape, found.loader, meshes.describe(mesh)))
     kept = programs.init_state.is_kept(spec, mesh)
@@ -253,11 +253,11 @@ def _compile(
         )
         loader.prepare(splits.train)
         limits.check_compiled(spec, mesh, found.loader, splits, [compiled.result() for compiled in compiling])
-    ready = time.time()
+    ready = time.monotonic()
     state = jax.block_until_ready(programs.init_state(spec, mesh)(make_hyper(config)))
-    drawing = time.time() - ready
+    drawing = time.monotonic() - ready
     malloc.keep()
-    seconds = time.time() - began
+    seconds = time.monotonic() - began
     if not kept:
         patience.took(key, seconds)
     hooks.shared.compile_seconds.setdefault(spec, seconds)
@@ -290,7 +290,7 @@ def _restore_or_begin(
     for remark in remarks:
         logbook.say(f"jaxcnn: {remark}", LOOK)
     if restored is None:
-        began = time.time()
+        began = time.monotonic()
         state = starting.initialize_from_data(state, found.splits, normal)
         if found.config.init.source:
             # Read again only where the run has checkpoints, none of which is sound.
@@ -299,7 +299,7 @@ def _restore_or_begin(
             if found.config.init.head == "fitted":
                 state = probe.fitted(found, state, normal, logbook.say)
         state = jax.block_until_ready(state)
-        return state, Progress(reset_seconds=drawing + time.time() - began), False
+        return state, Progress(reset_seconds=drawing + time.monotonic() - began), False
     progress = Progress.of_record(restored.record["progress"], found.spec.task.evaluation.metrics)
     _check_best(found.config, checkpoints, progress)
     here = meshes.describe(found.mesh)

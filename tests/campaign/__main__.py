@@ -15,7 +15,7 @@ import pathlib
 import time
 
 from tests import conftest, runs
-from tests.campaign import faults
+from tests.campaign import faults, sweeps
 from tests.campaign.page import page
 from tests.campaign.trial import late, trial
 
@@ -35,11 +35,13 @@ def main() -> int:
     parser.add_argument("--page", type=pathlib.Path, help="write the page of all outcomes to this file")
     parser.add_argument("--shapes", type=int, default=8, help="how many runs are drawn for a seed")
     parser.add_argument("--only", type=int, help="only the trial of this number, again")
-    parser.add_argument("--faults", nargs="*", default=[], choices=list(faults.FAULTS), help="only these; default: all")
+    parser.add_argument(
+        "--faults", nargs="*", default=[], choices=[*faults.FAULTS, *sweeps.FAULTS], help="only these; default: all"
+    )
     given = parser.parse_args()
     os.environ["JAXCNN_CACHE"] = str(given.folder.absolute() / "cache")
     assert conftest.compile_cache()  # which has set the environment of the runs
-    kinds = tuple(given.faults or faults.FAULTS)
+    kinds = tuple(given.faults or (kind for kind in (*faults.FAULTS, *sweeps.FAULTS) if kind not in faults.UNABLE))
     if os.geteuid():
         kinds = tuple(kind for kind in kinds if kind not in faults.MOUNTED)
     folder = given.folder.absolute() / version()

@@ -89,11 +89,11 @@ class Reference:
     seconds: float
 
 
-def start(draw: Draw, workdir: pathlib.Path, devices: int = 0) -> list[subprocess.Popen]:
+def start(draw: Draw, workdir: pathlib.Path, devices: int = 0, **environment: str) -> list[subprocess.Popen]:
     """The processes of a run, started; `devices` in place of those of the draw."""
     flags = (*draw.flags, f"--workdir={workdir}")
     if draw.processes == 1:
-        return [runs.start(*flags, devices=devices or draw.devices)]
+        return [runs.start(*flags, devices=devices or draw.devices, **environment)]
     with socket.socket() as found:
         found.bind(("localhost", 0))
         port = found.getsockname()[1]
@@ -106,7 +106,7 @@ def start(draw: Draw, workdir: pathlib.Path, devices: int = 0) -> list[subproces
     }
     flags += tuple(f"--config.hosts.{name}={value}" for name, value in hosts.items())
     each = ((*flags, f"--config.hosts.process={number}") for number in range(2))
-    return [runs.start(*own, devices=devices or draw.devices) for own in each]
+    return [runs.start(*own, devices=devices or draw.devices, **environment) for own in each]
 
 
 def reference(draw: Draw, folder: pathlib.Path) -> Reference:

@@ -45,12 +45,14 @@ class Struck:
     told: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
+CLOCKS = sorted(pathlib.Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))  # Debian's package faketime
+
 Fault = Callable[[Draw, pathlib.Path, random.Random], Struck]
 
 
-def start(draw: Draw, workdir: pathlib.Path, devices: int = 0) -> Watched:
+def start(draw: Draw, workdir: pathlib.Path, devices: int = 0, **environment: str) -> Watched:
     """A start of a run, watched."""
-    return Watched(draws.start(draw, workdir, devices), workdir)
+    return Watched(draws.start(draw, workdir, devices, **environment), workdir)
 
 
 def by_signal(number: int) -> Fault:
@@ -68,13 +70,29 @@ def by_signal(number: int) -> Fault:
 
 
 def paused(draw: Draw, workdir: pathlib.Path, generator: random.Random) -> Struck:
-    """The process stands still for some seconds, as one whose machine was suspended: its clock jumps."""
+    """The process stands still for some seconds, as one whose machine was suspended."""
     phase, watched = generator.choice(PHASES), start(draw, workdir)
     hit = watched.wait_for(phase, generator)
     watched.send(signal.SIGSTOP)
     time.sleep(3)
     watched.send(signal.SIGCONT)
     return Struck(watched, STOPPED, phase, hit)
+
+
+def clock(draw: Draw, workdir: pathlib.Path, generator: random.Random) -> Struck:
+    """The clock of the machine, not that of intervals, jumps ahead or back at a random moment, and stays so."""
+    seconds, told = generator.choice((-400 * 86400, -3600, -30, 30, 3600, 400 * 86400)), workdir.parent / "clock"
+    told.write_text("+0")
+    variables = {
+        "LD_PRELOAD": str(CLOCKS[0]),
+        "FAKETIME_TIMESTAMP_FILE": str(told),
+        "FAKETIME_CACHE_DURATION": "1",  # seconds after which it looks at the file
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+    phase, watched = generator.choice(PHASES[:5]), start(draw, workdir, **variables)  # time for it to be seen
+    hit = watched.wait_for(phase, generator)
+    told.write_text(f"{seconds:+d}")
+    return Struck(watched, STOPPED, phase, hit, told={"clock": seconds})
 
 
 def limited(what: int, values: tuple[int, ...], allowed: set[int]) -> Fault:
@@ -222,6 +240,7 @@ FAULTS: dict[str, Fault] = {
     "SIGTERM": by_signal(signal.SIGTERM),
     "SIGINT": by_signal(signal.SIGINT),
     "a pause": paused,
+    "a clock that jumps": clock,
     "a full disk": full_disk,
     "a limit on the size of files": limited(resource.RLIMIT_FSIZE, (0, 2_000, 20_000), REFUSED),
     "no more open files": limited(resource.RLIMIT_NOFILE, (3, 8, 24), REFUSED),
@@ -232,5 +251,6 @@ FAULTS: dict[str, Fault] = {
     "two runs in one workdir": two_runs,
     "other devices": other_devices,
 }
+UNABLE = () if CLOCKS else ("a clock that jumps",)
 MOUNTED = ("a full disk", "a read-only workdir")  # need root, and Linux
 OFTEN = {"SIGKILL": 4, "SIGTERM": 3, "SIGINT": 2, "a damaged file": 4}  # how often, where the others are drawn once

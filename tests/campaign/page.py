@@ -17,12 +17,13 @@ def page(outcomes: Sequence[dict[str, Any]], command: str) -> str:
     seeds = ", ".join(map(str, sorted({outcome["seed"] for outcome in outcomes})))
     struck = [fault for outcome in outcomes for fault in outcome["faults"] if fault["hit"]]
     wrong = [outcome for outcome in outcomes if outcome["wrong"]]
+    sweeps = sum(outcome["run"].startswith("a sweep") for outcome in outcomes)
     lines = [
         "# Faults",
         "",
-        f"{len(struck)} faults struck {len(outcomes)} runs of {STEPS} steps with a checkpoint every {EVERY}, drawn at "
-        f"random (seeds {seeds}); {len(outcomes) - len(wrong)} runs ended with the bits of the undisturbed one, after "
-        "the cause was removed where the fault has one that lasts.",
+        f"{len(struck)} faults struck {len(outcomes) - sweeps} runs of {STEPS} steps a checkpoint every {EVERY}, and "
+        f"{sweeps} sweeps of three runs by two workers, drawn at random (seeds {seeds}). {len(outcomes) - len(wrong)} "
+        "ended with the bits of the undisturbed one, after the cause was removed where the fault has one that lasts.",
         "",
         *_table(outcomes),
         "",

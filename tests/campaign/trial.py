@@ -9,9 +9,10 @@ import subprocess
 from collections.abc import Iterator
 from typing import Any
 
-from tests.campaign import draws, ends, faults
+from tests.campaign import draws, ends, faults, sweeps
 from tests.campaign.draws import EVERY
 
+SWEEPS = 0.1  # part of the trials that are sweeps
 STARTS = 4  # after the last fault, a run must end within so many
 DISK = "24m"  # of the workdir, where the disk becomes full
 
@@ -19,6 +20,10 @@ DISK = "24m"  # of the workdir, where the disk becomes full
 def trial(seed: int, number: int, folder: pathlib.Path, kinds: tuple[str, ...], shapes: int) -> dict[str, Any]:
     """Make one trial; its outcome, JSON. `shapes`: how many runs are drawn, each once for its faults."""
     generator = random.Random(f"{seed}-{number}")
+    of_sweeps = tuple(kind for kind in kinds if kind in sweeps.FAULTS)
+    kinds = tuple(kind for kind in kinds if kind in faults.FAULTS)
+    if of_sweeps and (not kinds or random.Random(f"{seed}-{number}-kind").random() < SWEEPS):
+        return sweeps.trial(seed, number, folder, of_sweeps)
     draw = draws.draw(random.Random(f"{seed}-run-{generator.randrange(shapes)}"))
     reference = draws.reference(draw, folder / "undisturbed")
     weights = [faults.OFTEN.get(kind, 1) for kind in kinds]

@@ -10,7 +10,8 @@ import pytest
 
 from jaxcnn.study import spec
 from tests import studies
-from tests.services.conftest import answers, free_port
+from tests.servers import free_port
+from tests.services.conftest import answers
 
 pytestmark = pytest.mark.services
 
