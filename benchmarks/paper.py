@@ -1,0 +1,256 @@
+"""The paper's table beside what was measured here, from the runs kept in results/: `python -m benchmarks.paper`.
+
+    python -m benchmarks.paper --keep=runs/alexnet --note='other work shared the cores'   # what a reader needs of a run
+    python -m benchmarks.paper                                                            # the table and its picture
+
+A kept run is `results/<network>_<set>_<cores|gpu>[_seed<n>]`: its records, summary, curves, config, and the machine,
+packages, commit and command behind it, without paths and host names. Runs that differ only in the seed are one cell.
+The table replaces that between the marks in results/paper.md and docs/results.md; the picture is
+docs/pictures/paper.png. Nothing is computed anew: the test split was read once, at the end of each run.
+"""
+
+import dataclasses
+import json
+import pathlib
+import shlex
+import shutil
+import statistics
+import tomllib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from absl import flags
+
+from jaxcnn import command
+from jaxcnn.config import UserError
+from jaxcnn.machine import json_text, whole_files
+from jaxcnn.reporting import labels, plots
+from jaxcnn.reporting.findings import PUBLISHED
+from jaxcnn.reporting.statistics import Spread, spread
+from jaxcnn.text import markdown_table
+from jaxcnn.train.workdir import write_json, write_sealed
+
+ROOT = pathlib.Path(__file__).parent.parent
+KEEP = command.define_path("keep", "", "Workdir of a finished run to keep in results/.")
+NOTE = flags.DEFINE_string("note", "", "With --keep: what a reader of its time has to know, in a few words.")
+
+MODELS = {"alexnet": "AlexNet", "vgg16": "VGG16", "resnet50": "ResNet50"}
+SETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
+PLACES = {"cores": "two CPU cores", "gpu": "one GPU"}
+PAGES = {"results/paper.md": "", "docs/results.md": "../results/"}  # each with where the kept runs are from there
+PICTURE = "docs/pictures/paper.png"
+BEGIN, END = "<!-- python -m benchmarks.paper -->", "<!-- end -->"
+COPIED = ("metrics.jsonl", "curves.png")
+NOT_MEASURED = "not measured"
+
+
+@dataclasses.dataclass(frozen=True)
+class Kept:
+    """One kept run.
+
+    Attributes:
+      folder: its name in results/.
+      place: a key of `PLACES`.
+      accuracy: of the weights that its config chose as the headline, without test-time augmentation; a fraction.
+      averaged: the same with test-time augmentation; None without.
+      hours: of wall time, over all starts.
+      behind: its command, machine, commit and note, in words.
+    """
+
+    folder: str
+    model: str
+    data: str
+    place: str
+    seed: int
+    accuracy: float
+    averaged: float | None
+    hours: float
+    epochs: float
+    behind: str
+
+
+def main() -> int:
+    """Keep a run, or write the table and its picture; return the exit code."""
+    results = ROOT / "results"
+    if KEEP.value:
+        print(f"kept as {keep(pathlib.Path(KEEP.value), results, NOTE.value)}")
+        return 0
+    runs = list(kept_runs(results))
+    published = tomllib.loads(PUBLISHED.read_text(encoding="utf-8"))
+    for page, to in PAGES.items():
+        write_between(ROOT / page, table(runs, published, to))
+        print(f"wrote {page}")
+    draw(runs, published, ROOT / PICTURE)
+    print(f"wrote {PICTURE}")
+    return 0
+
+
+def keep(workdir: pathlib.Path, results: pathlib.Path, note: str = "") -> pathlib.Path:
+    """Copy what a reader needs of a finished run to its folder in `results`; return that.
+
+    Raises:
+      UserError: the run is not finished, or is none of the table's.
+    """
+    summary, config, environment = (_read(workdir / f"{name}.json") for name in ("summary", "config", "environment"))
+    source = str(config["data"]["source"])
+    model, data = str(config["model"]["name"]), labels.dataset_id(source)
+    if model not in MODELS or data not in SETS:
+        raise UserError(f"--keep={workdir}: {model} on {data} is no cell of the table")
+    seed = f"_seed{config['seed']}" if config["seed"] else ""
+    folder = results / f"{model}_{data}_{'cores' if environment['device'] == 'cpu' else 'gpu'}{seed}"
+    folder.mkdir(exist_ok=True)
+    for name in COPIED:
+        shutil.copyfile(workdir / name, folder / name)
+    short = f"{source.partition(':')[0]}:{pathlib.PurePath(source.partition(':')[2]).name}"
+    config["data"]["source"] = short
+    write_json(folder / "config.json", config)
+    plain = {name: value for name, value in summary.items() if name != "crc32"}
+    write_sealed(folder / "summary.json", json.loads(json.dumps(plain).replace(source, short)))
+    flags_of = [flag.replace(source, short) for flag in environment["command"][1:] if not flag.startswith("--workdir")]
+    behind = {name: value for name, value in environment.items() if name not in ("hosts", "earlier", "platform")}
+    write_json(folder / "environment.json", behind | {"command": ["main.py", *flags_of], "note": note})
+    return folder
+
+
+def _read(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        return json_text.parse(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); only a finished run can be kept") from error
+
+
+def kept_runs(results: pathlib.Path) -> Iterator[Kept]:
+    """The kept runs of the table's cells, by their folders."""
+    for environment in sorted(results.glob("*/environment.json")):
+        folder = environment.parent
+        parts = folder.name.split("_")
+        if not (len(parts) >= 3 and parts[0] in MODELS and parts[1] in SETS and parts[2] in PLACES):
+            continue
+        summary, config, of = (_read(folder / f"{name}.json") for name in ("summary", "config", "environment"))
+        headline = summary["headline"]
+        averaged = headline.replace("top1", "tta_top1")
+        machine = f"{of['devices']} x {of['processor'] if of['device'] == 'cpu' else of['device']}"
+        if of["device"] == "cpu":
+            machine = f"{of['cores']} cores of an {of['processor']}"
+        command_line = shlex.join(["python", "-m", "jaxcnn.main", *of["command"][1:]])
+        note = f"; {of['note']}" if of.get("note") else ""
+        yield Kept(
+            folder=folder.name,
+            model=parts[0],
+            data=parts[1],
+            place=parts[2],
+            seed=config["seed"],
+            accuracy=summary["test"][headline],
+            averaged=summary["test"].get(averaged),
+            hours=summary["wall_seconds"] / 3600,
+            epochs=summary["epochs"],
+            behind=f"`{command_line}`, {machine}, jax {of['packages']['jax']}, {summary['dtype']}, commit "
+            f"`{of['commit']}`{note}",
+        )
+
+
+def cell(runs: Sequence[Kept], to: str = "") -> str:
+    """What a cell of the table says: accuracy with its spread over seeds, and hours."""
+    if not runs:
+        return NOT_MEASURED
+    accuracy = spread([run.accuracy for run in runs], [run.seed for run in runs])
+    assert accuracy is not None
+    parts = [f"[{_percent(accuracy)} %]({to}{runs[0].folder}/) in {statistics.fmean(r.hours for r in runs):.1f} h"]
+    averaged = spread([run.averaged for run in runs], [run.seed for run in runs])
+    if averaged is not None:
+        parts.append(f"with test-time augmentation {_percent(averaged)} %")
+    return f"{'; '.join(parts)}; {'one seed' if accuracy.n == 1 else f'{accuracy.n} seeds'}"
+
+
+def _percent(of: Spread) -> str:
+    return f"{100 * of.mean:.2f}" + (f" ± {100 * of.std:.2f}" if of.std is not None else "")
+
+
+def cells(runs: Sequence[Kept]) -> dict[tuple[str, str, str], list[Kept]]:
+    """The runs of each cell: by set, network and place."""
+    found: dict[tuple[str, str, str], list[Kept]] = {(d, m, p): [] for d in SETS for m in MODELS for p in PLACES}
+    for run in runs:
+        found[run.data, run.model, run.place].append(run)
+    return found
+
+
+def table(runs: Sequence[Kept], published: dict[str, Any], to: str = "") -> str:
+    """The table, Markdown, and below it what is behind each run; `to` is the way to results/."""
+    found = cells(runs)
+    paper = {
+        (f["data"], f["model"]): f"{f['accuracy']} % in {f['hours']:g} h" for f in published["seed_paper"]["figures"]
+    }
+    for figure in published["seed_paper"]["below"]:
+        paper[figure["data"], figure["model"]] = f"below {figure['accuracy']} % in {figure['hours']:g} h"
+    rows = []
+    for data, told in SETS.items():
+        for model, name in MODELS.items():
+            others = [f for f in published["figures"] if (f["data"], f["model"]) == (data, model)]
+            best = max(others, key=lambda f: f["accuracy"])
+            link = f"[{best['accuracy']} %]({best.get('url') or 'https://arxiv.org/abs/' + best['arxiv']})"
+            rows.append(
+                [
+                    f"{told}, {name}",
+                    paper[data, model],
+                    link,
+                    *(cell(found[data, model, place], to) for place in PLACES),
+                ]
+            )
+    header = ("", "the paper, nodes of four P100", "best published with code", *PLACES.values())
+    lines = markdown_table(header, rows)
+    lines += [
+        "",
+        "Test accuracy, read once at the end of each run; hours are wall time, start-up and evaluation included.",
+    ]
+    if missing := sum(not of for of in found.values()):
+        lines.append(f"{missing} of {len(found)} cells are not measured.")
+    for (data, model, place), of in found.items():
+        name = f"{SETS[data]}, {MODELS[model]}, {PLACES[place]}"
+        lines += [f"- {name}, seed {run.seed}, {run.epochs:g} epochs: {run.behind}." for run in of]
+    return "\n".join(lines)
+
+
+def write_between(page: pathlib.Path, text: str) -> None:
+    """Replace what is between the marks of a page.
+
+    Raises:
+      UserError: the page lacks them.
+    """
+    before, begin, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise UserError(f"{page} lacks {BEGIN} and {END}, between which the table goes")
+    whole_files.write(page, f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
+
+
+def draw(runs: Sequence[Kept], published: dict[str, Any], path: pathlib.Path) -> None:
+    """Accuracy against hours: the paper's points hollow, ours filled, an axis for each set."""
+    from matplotlib.figure import Figure
+
+    found, paper = cells(runs), published["seed_paper"]["figures"]
+    colours = dict(zip(MODELS, plots.SERIES, strict=False))
+    with plots.style():
+        figure = Figure(figsize=(2 * plots.WIDTH * 0.85, 3.1), layout="constrained")
+        for axes, (data, told) in zip(figure.subplots(1, 2), SETS.items(), strict=True):
+            for of in (f for f in paper if f["data"] == data):
+                point, model = (of["hours"], of["accuracy"]), of["model"]
+                axes.plot(*point, "o", markerfacecolor="none", color=colours[model], markersize=7)
+                axes.annotate(
+                    f"{MODELS[model]}, paper", point, (6, -10), textcoords="offset points", color=plots.MUTED,
+                    fontsize=plots.FONT - 1.5,
+                )  # fmt: skip
+            for (_, model, place), mine in ((key, of) for key, of in found.items() if key[0] == data and of):
+                hours = statistics.fmean(run.hours for run in mine)
+                accuracy = 100 * statistics.fmean(run.accuracy for run in mine)
+                axes.plot(hours, accuracy, "o" if place == "cores" else "s", color=colours[model], markersize=7)
+                axes.annotate(
+                    f"{MODELS[model]}, {PLACES[place]}", (hours, accuracy), (6, 4), textcoords="offset points",
+                    fontsize=plots.FONT - 1.5,
+                )  # fmt: skip
+            axes.set(title=told, xlabel="hours", ylabel="test accuracy (%)", xlim=(0, 10))
+            axes.margins(y=0.25)
+        figure.savefig(path, dpi=150, metadata={"Software": None})
+
+
+if __name__ == "__main__":
+    command.run(main)
