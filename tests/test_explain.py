@@ -66,6 +66,9 @@ def test_the_weights_of_a_linear_network_are_faithful_and_do_not_change():
     assert scores.infidelity(NETWORK, IMAGES, TARGET, weights, shifts).max() < 1e-10  # float32 rounds at 6e-8
     assert (scores.infidelity(NETWORK, IMAGES, TARGET, 2 * weights, shifts) > 1e-4).all()
     assert (scores.sensitivity(lambda images: weights, IMAGES, weights, shifts) == 0).all()
+    nothing = np.concatenate([weights[:1], 0 * weights[1:]])  # no relative change: it has no score
+    found = scores.sensitivity(lambda images: weights, IMAGES, nothing, shifts)
+    assert found[0] == 0 and np.isnan(found[1])
 
 
 def test_pointing_and_overlap_by_hand():

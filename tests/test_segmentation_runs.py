@@ -10,7 +10,9 @@ from PIL import Image
 from jaxcnn.config import UserError
 from jaxcnn.data.source import open_splits
 from jaxcnn.deploy import onnx_file, predictor
+from jaxcnn.explain import alike, given, objects, write
 from jaxcnn.explain.subject import Subject
+from jaxcnn.learn import network as learnt
 from jaxcnn.serve.service import Service
 from jaxcnn.tasks.regions import label_map
 from jaxcnn.train import assess, predict, trained
@@ -103,5 +105,30 @@ def test_evaluation_prediction_server_and_export_answer_alike(run, tmp_path):
     session = onnxruntime.InferenceSession(str(tmp_path / "a.onnx"))
     assert np.array_equal(session.run(None, {predictor.INPUT: pixels})[0], found)
     assert "number of the class of each pixel" in session.get_modelmeta().custom_metadata_map["output"]
-    with pytest.raises(UserError, match="only outputs and boxes can be explained"):
-        Subject(network)
+
+
+def test_the_mean_logit_of_a_class_is_explained_and_scored_on_its_true_pixels(run, tmp_path):
+    network = trained.load(run[0], "last", "", 1)[0]
+    subject = Subject(network)
+    images = given.of_split(subject, "test", 3, 0)
+    seen = subject.normalised(images.pixels)
+    outputs = subject.outputs(seen)
+    model = learnt.network(network.spec)
+    np.testing.assert_allclose(
+        outputs, model.apply(network.variables, seen, train=False).mean((1, 2)), rtol=1e-5, atol=1e-6
+    )
+    target = subject.targets("predicted", outputs)
+    assert (target == outputs[:, 1:].argmax(1) + 1).all(), "the first class is the background"
+    assert (subject.targets("disc", outputs) == 2).all()
+    disc = np.array([2, 2, 2])
+    assert np.array_equal(objects.in_maps(images.records, disc), images.records == 2)
+    wish = write.Wish(["gradcam", "integrated_gradients"], target="disc", score=True)
+    result = write.explained(subject, images, wish, lambda line: None)
+    assert result.found["gradcam"].layer == "down3_2", "the last of the coarsest"
+    # 50 steps of a path on which the logits stay within some units.
+    assert np.abs(result.found["integrated_gradients"].gap).max() < 0.05
+    assert {"insertion", "deletion"} <= set(result.scores["gradcam"])
+    write.write(subject, result, wish, tmp_path, "a map")
+    assert "Explained: the mean logit over all pixels of the class disc." in (tmp_path / "index.html").read_text()
+    with pytest.raises(UserError, match="--neighbours: a network with a class for each pixel has no features"):
+        alike.nearest(subject, images, 1, 10, 0)

@@ -39,8 +39,9 @@ class Alike:
 
 def check(subject: Subject, flag: str) -> None:
     """Refuse a network that has no features of the whole image before its outputs."""
-    if subject.has_boxes:
-        raise UserError(f"{flag}: a detector has no features of the whole image before its outputs")
+    if subject.has_boxes or subject.has_maps:
+        what = "a detector" if subject.has_boxes else "a network with a class for each pixel"
+        raise UserError(f"{flag}: {what} has no features of the whole image before its outputs")
 
 
 def nearest(subject: Subject, given: Given, count: int, most: int, seed: int) -> list[list[Alike]]:
@@ -54,7 +55,7 @@ def nearest(subject: Subject, given: Given, count: int, most: int, seed: int) ->
       seed: chooses them.
 
     Raises:
-      UserError: the data of the run is not there, or the network is a detector.
+      UserError: the data of the run is not there, or the network has no such features.
     """
     check(subject, "--neighbours")
     split, trained = subject.splits.train, subject.trained

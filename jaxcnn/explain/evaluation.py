@@ -97,7 +97,7 @@ def of_images(
             ]
         if method.gives == methods.SIGNED and values.ndim == 4:
             raw = scores.infidelity(subject.network, images, target, values, shifts)
-            of_method["infidelity"] = raw / np.maximum(change, np.finfo(np.float32).tiny)
+            of_method["infidelity"] = raw / np.where(change > 0, change, np.nan)
         if not method.control:
             of_shifted = functools.partial(_values, explain, name, target)
             of_method["sensitivity"] = scores.sensitivity(of_shifted, images, values, shifts[:SENSITIVITY_SHIFTS])

@@ -78,7 +78,9 @@ def of_split(subject: Subject, name: str, count: int, seed: int) -> Given:
         labels = [int(label) for label in np.asarray(split.targets)[chosen]]
         words = [subject.class_names[label] for label in labels if label is not None]
     names = [full_name(split, int(k)) for k in chosen]
-    return Given(names, split.read(chosen), labels, words, records=own if subject.has_boxes else None)
+    return Given(
+        names, split.read(chosen), labels, words, records=own if subject.has_boxes or subject.has_maps else None
+    )
 
 
 def full_name(split: Split, place: int) -> str:

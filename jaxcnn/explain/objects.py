@@ -1,10 +1,10 @@
-"""Where the object of each image is, for the scores that need to know: boxes of the data, or files of masks."""
+"""Where the object of each image is, for the scores that need to know: boxes or maps of the data, or files of masks."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, UInt8
 
 from jaxcnn.config import UserError
 from jaxcnn.data.decode import Unreadable
@@ -29,6 +29,11 @@ def in_boxes(
     down = (rows >= top) & (rows < bottom)
     wanted = records["valid"] & (records["label"] == classes[:, None])
     return (down[..., :, None] & across[..., None, :] & wanted[..., None, None]).any(1)
+
+
+def in_maps(records: UInt8[np.ndarray, "n h w"], classes: Int[np.ndarray, " n"]) -> Bool[np.ndarray, "n h w"]:
+    """The pixels of the class in label maps."""
+    return records == classes[:, None, None]
 
 
 def of_files(subject: Subject, folder: pathlib.Path, names: Sequence[str]) -> Bool[np.ndarray, "n h w"]:

@@ -110,7 +110,7 @@ def infidelity(
 def sensitivity(
     explain: Callable[[Images], Any], images: Images, values: Any, perturbations: Float[Any, "p n h w c"]
 ) -> Numbers:
-    """The largest relative change of an explanation among perturbed images: lower is better.
+    """The largest relative change of an explanation among perturbed images: lower is better; NaN if it is 0 everywhere.
 
     Yeh et al. 2019, definition 3.1: max over perturbations d of |values(x + d) - values(x)| / |values(x)|.
 
@@ -122,7 +122,8 @@ def sensitivity(
     """
     images = jnp.asarray(images)
     before = np.asarray(values, np.float64).reshape(len(images), -1)
-    length = np.maximum(np.linalg.norm(before, axis=1), np.finfo(np.float64).tiny)
+    length = np.linalg.norm(before, axis=1)
+    length[length == 0] = np.nan
     worst = np.zeros(len(images))
     for shift in perturbations:
         after = np.asarray(explain(images + jnp.asarray(shift)), np.float64).reshape(len(images), -1)

@@ -33,8 +33,12 @@ class _OfRun:
 
     def __call__(self, variables: Any, images: Any) -> Any:
         model: Any = learnt.network(self.spec)
-        outputs, boxes = model.apply(variables, images, train=False), self.spec.task.finds_boxes
-        return outputs if boxes is None else boxes.of_places(outputs)[1].reshape(len(images), -1)
+        outputs, task = model.apply(variables, images, train=False), self.spec.task
+        if task.finds_maps is not None:
+            return task.finds_maps.over_image(outputs)
+        if task.finds_boxes is not None:
+            return task.finds_boxes.of_places(outputs)[1].reshape(len(images), -1)
+        return outputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +79,9 @@ class Subject:
     """A trained network, ready to be explained.
 
     A detector has an output for each class at each of its places, one place after another: what is explained is that of
-    one box, and stays that of this box when the image changes.
+    one box, and stays that of this box when the image changes. Of a network that answers maps, it is a class's mean
+    logit over all pixels (Vinogradova et al. 2020, "Towards Interpretable Semantic Segmentation via Gradient-weighted
+    Class Activation Mapping", arXiv:2002.11434, with the whole image as the set of pixels).
 
     Attributes:
       trained: the network of a run.
@@ -83,16 +89,18 @@ class Subject:
       class_names: the names of its outputs; for a detector, those of each place.
       image_shape: (H, W, C).
       has_boxes: whether it is a detector.
+      has_maps: whether it has a class for each pixel.
     """
 
     def __init__(self, trained: Trained, rows: int = 0) -> None:
         task = trained.spec.task
-        if task.finds is not None and task.finds_boxes is None:
+        if task.finds is not None and task.finds_boxes is None and task.finds_maps is None:
             raise UserError(
-                f"a run of config.task.name={trained.config.task.name!r} answers maps; only outputs and boxes can be "
-                "explained"
+                f"a run of config.task.name={trained.config.task.name!r} answers neither outputs, nor boxes, nor maps: "
+                "it cannot be explained"
             )
         self.trained, self.has_boxes = trained, task.finds_boxes is not None
+        self.has_maps = task.finds_maps is not None
         self.class_names, self.image_shape = trained.class_names, trained.spec.image_shape
         mesh = trained.mesh if trained.mesh.size > 1 else None
         self.network = network.make(_OfRun(trained.spec), trained.variables, self.image_shape, mesh, rows)
@@ -134,7 +142,7 @@ class Subject:
 
     def probability(self, outputs: Any) -> Any:
         """The probability of each output, of the same shape; for tasks without probabilities, the outputs."""
-        if self.trained.config.task.name == "classification":
+        if self.trained.config.task.name == "classification" or self.has_maps:
             return jax.nn.softmax(outputs)
         alone = self.trained.config.task.name == "multilabel" or self.has_boxes
         return jax.nn.sigmoid(outputs) if alone else outputs
@@ -159,7 +167,8 @@ class Subject:
 
         Args:
           wanted: "predicted": that of the highest output; "label": the true class; the name or number of an output; or
-            one of these last for each image. Of a detector, a class is its surest box of that class.
+            one of these last for each image. Of a detector, a class is its surest box of that class. Of a network that
+            answers maps, "predicted" leaves out the first class, which is the background.
           outputs: those of the images.
           labels: the true class of each image, or None where it is not known.
 
@@ -171,7 +180,8 @@ class Subject:
                 raise UserError(
                     f"--target=predicted: a regression has no highest output; choose one of {self._names()}"
                 )
-            return outputs.argmax(1).astype(np.int32)
+            first = int(self.has_maps)
+            return (outputs[:, first:].argmax(1) + first).astype(np.int32)
         if isinstance(wanted, str) and wanted == LABEL:
             if len(labels) != len(outputs) or any(label is None for label in labels):
                 raise UserError(
@@ -246,7 +256,9 @@ class Subject:
             given["references"] = self.references
         chosen = ""
         if "layer" in method.needs:
-            given["layer"] = inside.choose(self.layers, layer or learnt.mapped_of(self.trained.spec))
+            # What makes a map of classes knows most of the image where its own maps are coarsest.
+            default = learnt.mapped_of(self.trained.spec)
+            given["layer"] = inside.choose(self.layers, layer or default, coarsest=self.has_maps)
             chosen = given["layer"].name
         values, gaps = [], []
         for start in range(0, len(images), BATCH):

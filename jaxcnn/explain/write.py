@@ -1,6 +1,7 @@
 """`python -m jaxcnn.explain`: explains images by several methods, and writes arrays, pictures, scores and a page."""
 
 import dataclasses
+import functools
 import json
 import pathlib
 from collections.abc import Sequence
@@ -111,7 +112,9 @@ def explained(subject: Subject, given: Given, wish: Wish, tell: Any = print) -> 
         tell(_line(found[name], subject, images, target))
     masks = given.masks
     if given.records is not None:
-        masks = objects.in_boxes(given.records, subject.classes(target), subject.image_shape[:2])
+        classes = subject.classes(target)
+        in_boxes = functools.partial(objects.in_boxes, size=subject.image_shape[:2])
+        masks = (in_boxes if subject.has_boxes else objects.in_maps)(given.records, classes)
     of_images = {}
     if wish.score:
         of_images = evaluation.of_images(subject, scored, images, target, found, explain, masks, wish.road)
@@ -184,7 +187,7 @@ def write(subject: Subject, result: Result, wish: Wish, folder: pathlib.Path, ti
     items = _items(subject, result, wish, images)
     about = [
         f"{counted(len(images), 'image')}, step {subject.trained.step}, {subject.trained.weights} weights. "
-        f"Explained: {_target_words(wish.target, subject.has_boxes)}.",
+        f"Explained: {_target_words(wish.target, subject)}.",
         *([f"The page has the first {MOST_SHOWN} of {len(images)} images."] if len(images) > MOST_SHOWN else []),
     ]
     written.append(folder / PAGE)
@@ -193,19 +196,22 @@ def write(subject: Subject, result: Result, wish: Wish, folder: pathlib.Path, ti
     return written
 
 
-def _target_words(target: Any, has_boxes: bool) -> str:
-    if has_boxes:
+def _target_words(target: Any, subject: Subject) -> str:
+    if subject.has_boxes:
         return "the surest box" + ("" if target == "predicted" else f" of the class {shown(str(target))}")
+    if subject.has_maps:
+        of = "the highest class but the first" if target == "predicted" else f"the class {shown(str(target))}"
+        return f"the mean logit over all pixels of {of}"
     known = {"predicted": "the output of the predicted class", "label": "the output of the true class"}
     return known.get(str(target), f"the output {shown(str(target))}")
 
 
 def _items(subject: Subject, result: Result, wish: Wish, images: np.ndarray) -> list[page.Item]:
-    given, trained, boxes = result.given, subject.trained, subject.trained.spec.task.finds_boxes
-    if boxes is not None:
+    given, trained, finds = result.given, subject.trained, subject.trained.spec.task.finds
+    if finds is not None:
         starts = range(0, len(images), predict.BATCH)
         answers = [one for k in starts for one in predict.answers(trained, given.pixels[k : k + predict.BATCH])]
-        in_words = boxes.in_words
+        in_words = finds.in_words
     else:
         evaluation_of = trained.spec.task.evaluation
         answers = evaluation_of.answers(result.outputs, subject.class_names, trained.constants, trained.fitted)

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
 
 from jaxcnn.tasks import run_length
 from jaxcnn.tasks.coco_figures import as_bbox, as_set
@@ -56,6 +56,10 @@ class Regions:
     def found(self, outputs: PixelOutputs) -> UInt8[Any, "b h w"]:
         """The class with the largest logit at each pixel."""
         return jnp.argmax(outputs, axis=-1).astype(jnp.uint8)
+
+    def over_image(self, outputs: PixelOutputs) -> Float32[Any, "b k"]:
+        """The mean logit of each class; softmax gives the pixels' probabilities, averaged geometrically."""
+        return outputs.mean(axis=(1, 2))
 
     def collector(self, constants: Any) -> "Overlaps":
         """Counts the pixels of each pair of classes."""

@@ -271,6 +271,15 @@ class FindingBoxes(Finding, Protocol):
         ...
 
 
+@runtime_checkable
+class FindingMaps(Finding, Protocol):
+    """Finding a map: an answer for each pixel."""
+
+    def over_image(self, outputs: Any) -> Any:
+        """One number of each class for the whole image, [b, k], for those who ask what it rests on."""
+        ...
+
+
 @dataclasses.dataclass(frozen=True)
 class Task:
     """What the network learns; a static part of the compiled step."""
@@ -288,6 +297,11 @@ class Task:
     def finds_boxes(self) -> FindingBoxes | None:
         """The same, if it finds boxes."""
         return self.evaluation if isinstance(self.evaluation, FindingBoxes) else None
+
+    @property
+    def finds_maps(self) -> FindingMaps | None:
+        """The same, if it finds maps."""
+        return self.evaluation if isinstance(self.evaluation, FindingMaps) else None
 
     @property
     def trained(self) -> "Task":
