@@ -121,7 +121,7 @@ def test_the_mean_logit_of_a_class_is_explained_and_scored_on_its_true_pixels(ru
     assert (target == outputs[:, 1:].argmax(1) + 1).all(), "the first class is the background"
     assert (subject.targets("disc", outputs) == 2).all()
     disc = np.array([2, 2, 2])
-    assert np.array_equal(objects.in_maps(images.records, disc), images.records == 2)
+    assert np.array_equal(objects.of_targets(subject, images.targets, disc), images.targets == 2)
     wish = write.Wish(["gradcam", "integrated_gradients"], target="disc", score=True)
     result = write.explained(subject, images, wish, lambda line: None)
     assert result.found["gradcam"].layer == "down3_2", "the last of the coarsest"

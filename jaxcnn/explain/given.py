@@ -1,7 +1,8 @@
 """The images to explain: files, or examples of a split, with their classes where these are known."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Num
@@ -25,7 +26,7 @@ class Given:
       labels: the class of each image; None where it is not known, or where the task has no classes.
       words: the true answer of each in words; empty where it is not known.
       masks: where the object of each is, bool; None where it is not known.
-      records: the true boxes of each (`jaxcnn.tasks.box_records`); None but for examples of detectors.
+      targets: the true boxes (`jaxcnn.tasks.box_records`) or label maps; None for other tasks, and for files.
     """
 
     names: list[str]
@@ -33,7 +34,7 @@ class Given:
     labels: list[int | None]
     words: list[str]
     masks: Bool[np.ndarray, "n h w"] | None = None
-    records: Mapping[str, np.ndarray] | None = None
+    targets: Any = None
 
 
 def of_files(subject: Subject, places: Sequence[str]) -> tuple[Given, list[str]]:
@@ -78,9 +79,8 @@ def of_split(subject: Subject, name: str, count: int, seed: int) -> Given:
         labels = [int(label) for label in np.asarray(split.targets)[chosen]]
         words = [subject.class_names[label] for label in labels if label is not None]
     names = [full_name(split, int(k)) for k in chosen]
-    return Given(
-        names, split.read(chosen), labels, words, records=own if subject.has_boxes or subject.has_maps else None
-    )
+    with_places = subject.has_boxes or subject.has_maps
+    return Given(names, split.read(chosen), labels, words, targets=own if with_places else None)
 
 
 def full_name(split: Split, place: int) -> str:

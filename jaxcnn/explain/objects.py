@@ -2,9 +2,10 @@
 
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import Bool, Int
 
 from jaxcnn.config import UserError
 from jaxcnn.data.decode import Unreadable
@@ -31,9 +32,11 @@ def in_boxes(
     return (down[..., :, None] & across[..., None, :] & wanted[..., None, None]).any(1)
 
 
-def in_maps(records: UInt8[np.ndarray, "n h w"], classes: Int[np.ndarray, " n"]) -> Bool[np.ndarray, "n h w"]:
-    """The pixels of the class in label maps."""
-    return records == classes[:, None, None]
+def of_targets(subject: Subject, targets: Any, classes: Int[np.ndarray, " n"]) -> Bool[np.ndarray, "n h w"]:
+    """The pixels of a class in the targets of examples: records of boxes, or label maps [n, h, w]."""
+    if subject.has_boxes:
+        return in_boxes(targets, classes, subject.image_shape[:2])
+    return np.asarray(targets) == classes[:, None, None]
 
 
 def of_files(subject: Subject, folder: pathlib.Path, names: Sequence[str]) -> Bool[np.ndarray, "n h w"]:

@@ -1,7 +1,6 @@
 """`python -m jaxcnn.explain`: explains images by several methods, and writes arrays, pictures, scores and a page."""
 
 import dataclasses
-import functools
 import json
 import pathlib
 from collections.abc import Sequence
@@ -111,10 +110,8 @@ def explained(subject: Subject, given: Given, wish: Wish, tell: Any = print) -> 
         found[name] = explain(name, images, target)
         tell(_line(found[name], subject, images, target))
     masks = given.masks
-    if given.records is not None:
-        classes = subject.classes(target)
-        in_boxes = functools.partial(objects.in_boxes, size=subject.image_shape[:2])
-        masks = (in_boxes if subject.has_boxes else objects.in_maps)(given.records, classes)
+    if given.targets is not None:
+        masks = objects.of_targets(subject, given.targets, subject.classes(target))
     of_images = {}
     if wish.score:
         of_images = evaluation.of_images(subject, scored, images, target, found, explain, masks, wish.road)
