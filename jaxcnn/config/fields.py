@@ -100,6 +100,9 @@ class Data:
     label_column: str = ""  # csv: the column of labels, or several, as in "cat,dog"; empty: by a usual name
     label_separator: str = ";"  # csv: between the labels of an image, for config.task.name='multilabel'
     split_column: str = ""  # csv: train, val or test; empty: by a usual name; without any, the set is divided by itself
+    group: str = (
+        ""  # a column (csv) or array (npz) of each image's patient, site or sensor: held out whole, figures for each
+    )
     weight_column: str = ""  # csv: multiplies the loss of each training example; empty: by a usual name
     channels: Annotated[Count, AtMost(1024)] = (
         0  # of image files: 3 RGB, 1 grey, others as stored; 0: 3, or the set's own

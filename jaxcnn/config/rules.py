@@ -10,6 +10,7 @@ from jaxcnn.config.fields import Config, Init, Model, Optim, Prune, Task
 
 OF_OUR_OPTIMIZERS = ("momentum", "nesterov", "beta2", "epsilon", "trust_coefficient", "newton_schulz_steps")
 STARTS = ("workdir", "workdirs", "file", "hub")  # kinds of config.init.source
+WITHOUT_GROUPS = ("tfds", "digits", "synthetic", "folder", "coco", "yolo", "voc", "shapes", "masks")
 HELD_OUT = "holdout"  # data.val_split: hold out of the training split, even if the set has a validation split
 
 
@@ -154,6 +155,17 @@ def _impossible(config: Config) -> list[str]:
         for name in ("image_column", "label_column", "split_column", "weight_column"):
             column = getattr(config.data, name)
             need(not column, f"config.data.{name}={column!r:.200} is for config.data.source='csv:<path>' only")
+    kind = config.data.source.partition(":")[0]
+    need(
+        not config.data.group or kind not in WITHOUT_GROUPS,
+        f"config.data.group={config.data.group!r:.200} needs a source that tells groups: csv:, npz:, arrays or your "
+        f"own code, not {kind}",
+    )
+    need(
+        not (config.data.group and config.data.stratify),
+        f"config.data.stratify=True takes a share of every class, but config.data.group={config.data.group!r:.200} "
+        "keeps groups whole; set one of them",
+    )
     need(config.run.steps > 0 or config.run.epochs > 0, "config.run.epochs (or config.run.steps) must be above 0")
     need(
         config.run.steps_per_call <= 1 or config.data.loader != "stream",
