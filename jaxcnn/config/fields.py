@@ -15,6 +15,7 @@ NETWORKS = (
     *("yolo_cnn", "yolo_resnet18", "yolo_resnet50"),
     *("unet", "unet_small", "unet_resnet18", "unet_resnet50"),
 )
+SCHEDULES = ("constant", "cosine", "multistep", "linear", "onecycle", "restarts", "trapezoid", "plateau")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -237,14 +238,18 @@ class Init:
 class Schedule:
     """Learning rate over time, as a factor of `optim.learning_rate`."""
 
-    name: Annotated[str, Open("schedules", ("constant", "cosine", "multistep", "linear", "onecycle"))] = (
-        "cosine"  # the shape of the curve, after the warm-up
-    )
-    unit: Literal["epochs", "steps"] = "epochs"  # unit of warmup and boundaries
+    name: Annotated[str, Open("schedules", SCHEDULES)] = "cosine"  # the shape of the curve, after the warm-up
+    unit: Literal["epochs", "steps"] = "epochs"  # unit of warmup, boundaries and period
     warmup: NonNegative = 0.0  # linear, from 1 / warm-up steps; onecycle: its rise, from 1/25 (0: 30 % of the run)
     boundaries: tuple[float, ...] = ()  # multistep
-    decay_factor: AboveZero = 0.1  # multistep
-    final_factor: NonNegative = 0.0  # end value of cosine, linear and onecycle
+    decay_factor: AboveZero = 0.1  # multistep; plateau: the rate falls by this factor, below 1
+    final_factor: NonNegative = 0.0  # end value of cosine, linear, onecycle, trapezoid and each restart; plateau: least
+    period: AboveZero = 10.0  # restarts: length of the first cosine
+    period_factor: Annotated[float, AtLeast(1.0), AtMost(1000.0)] = (
+        1.0  # restarts: each cosine is so many times as long as the one before
+    )
+    cooldown: Annotated[AboveZero, AtMost(1.0)] = 0.2  # trapezoid: share of the run that is the linear fall at its end
+    patience: Positive = 5  # plateau: validations without a new best, after which the rate falls
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from typing import Any, get_type_hints
 
 from jaxcnn.config import networks, open_names, places, ranges
-from jaxcnn.config.fields import Config, Init, Model, Optim, Prune, Task
+from jaxcnn.config.fields import Config, Init, Model, Optim, Prune, Schedule, Task
 
 OF_OUR_OPTIMIZERS = ("momentum", "nesterov", "beta2", "epsilon", "trust_coefficient", "newton_schulz_steps")
+OF_SCHEDULES = {"period": "restarts", "period_factor": "restarts", "cooldown": "trapezoid", "patience": "plateau"}
 STARTS = ("workdir", "workdirs", "file", "hub")  # kinds of config.init.source
 WITHOUT_GROUPS = ("tfds", "digits", "synthetic", "folder", "coco", "yolo", "voc", "shapes", "masks")
 HELD_OUT = "holdout"  # data.val_split: hold out of the training split, even if the set has a validation split
@@ -105,6 +106,7 @@ def _impossible(config: Config) -> list[str]:
             not schedule.boundaries,
             f"config.schedule.boundaries has no effect with schedule.name={schedule.name!r:.200}",
         )
+    wrong += _impossible_schedule(schedule, config.data.protocol)
     need(
         len(augment.small_sides) == len(augment.small_until),
         f"config.augment.small_sides={augment.small_sides} and small_until={augment.small_until} must have the same "
@@ -238,6 +240,22 @@ def _impossible_init(init: Init) -> list[str]:
     of_files = [name for name in ("names", "half") if getattr(init, name) != getattr(Init, name)]
     others, what = (of_files, "file:' or 'hub:") if kind in ("workdir", "workdirs") else (of_workdirs, "workdir:")
     return [f"config.init.{name} is for a source '{what}', not {init.source!r:.200}" for name in others]
+
+
+def _impossible_schedule(schedule: Schedule, protocol: str) -> list[str]:
+    """The mistakes in the options of single schedules."""
+    wrong = [
+        f"config.schedule.{name} has no effect with schedule.name={schedule.name!r:.200}; it is for {owner!r}"
+        for name, owner in OF_SCHEDULES.items()
+        if schedule.name != owner and getattr(schedule, name) != getattr(Schedule, name)
+    ]
+    if schedule.name == "plateau" and schedule.decay_factor >= 1:
+        wrong.append(
+            f"config.schedule.decay_factor={schedule.decay_factor:g} must be below 1 with schedule.name='plateau'"
+        )
+    if schedule.name == "plateau" and protocol == "full":
+        wrong.append("config.schedule.name='plateau' needs a validation split (config.data.protocol='holdout')")
+    return wrong
 
 
 def _impossible_pruning(prune: Prune) -> list[str]:

@@ -24,7 +24,8 @@ def resolve(
     key: str,
     known: Sequence[str],
     size: Callable[[str], int],
-    hashes: Callable[[str, str], Hashes | None] = lambda name, by: None,
+    hashes: Callable[[str], Hashes | None] = lambda name: None,
+    groups: Callable[[str], Hashes | None] = lambda name: None,
 ) -> list[Part]:
     """The examples that a slice expression names.
 
@@ -34,8 +35,8 @@ def resolve(
       key: name of the config field in messages.
       known: names of the base splits.
       size: returns the size of a base split; called for those in the expression.
-      hashes: returns the hashes of the paths or groups ("path" or "group") of a base split's examples, or None; called
-        for "by path" and "by group" only.
+      hashes: returns the hashes of the paths of a base split's examples, or None; called for "by path" only.
+      groups: returns those of the names of their groups, or None; called for "by group" only.
 
     Returns:
       The base split and the indices of each term, in order.
@@ -57,7 +58,7 @@ def resolve(
             raise UserError(f"{key}={expression!r}: the source has no split {name!r}{hint}; it has: {', '.join(known)}")
         count = size(name)
         if by := match["by"]:
-            parts.append((name, _by_hash(match, hashes(name, by), key, expression)))
+            parts.append((name, _by_hash(match, (hashes if by == "path" else groups)(name), key, expression)))
             continue
         start = _bound(match["start"], 0, count, key, expression)
         stop = _bound(match["stop"], count, count, key, expression)

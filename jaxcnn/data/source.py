@@ -218,7 +218,8 @@ class _Cutter:
 
     def cut(self, name: str, expression: str) -> tuple[Selection, list[slices.Part]]:
         """The split `name`, and its base splits with the indices in them. Raises UserError."""
-        resolved = slices.resolve(expression, f"config.data.{name}_split", self.source.splits, self._size, self._hashes)
+        key, known = f"config.data.{name}_split", self.source.splits
+        resolved = slices.resolve(expression, key, known, self._size, self._hashes, self._groups)
         bases = list(dict.fromkeys(base for base, _ in resolved))
         for base in bases:
             self._check_shape(base, name)
@@ -241,11 +242,13 @@ class _Cutter:
     def _size(self, base: str) -> int:
         return len(self._examples(base).labels)
 
-    def _hashes(self, base: str, by: str) -> Hashes | None:
-        examples = self._examples(base)
-        if by == "group":
-            return None if examples.groups is None else groups.hashes(examples.groups)
-        return None if examples.hashes is None else examples.hashes()
+    def _hashes(self, base: str) -> Hashes | None:
+        hashes = self._examples(base).hashes
+        return None if hashes is None else hashes()
+
+    def _groups(self, base: str) -> Hashes | None:
+        names = self._examples(base).groups
+        return None if names is None else groups.hashes(names)
 
     def _check_shape(self, base: str, name: str) -> None:
         """Compare the shape of images with that of the base split opened first, which belongs to train."""

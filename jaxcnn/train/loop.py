@@ -15,7 +15,7 @@ from jaxcnn.machine import extras
 from jaxcnn.machine import mesh as meshes
 from jaxcnn.machine.heartbeat import Cluster, Standing
 from jaxcnn.tasks import kept
-from jaxcnn.train import assess, curves, final_figures, measured, mistakes, origin, summary, told, workdir
+from jaxcnn.train import assess, curves, final_figures, measured, mistakes, origin, plateau, summary, told, workdir
 from jaxcnn.train.damage import DamagedError
 from jaxcnn.train.drive import Driver
 from jaxcnn.train.due import Due, due_steps
@@ -216,6 +216,8 @@ def at_step(session: Session, due: Due) -> None:
     """Evaluate and save where they are due after this step."""
     evaluate = session.step in due.evaluate
     better = evaluate and _evaluate(session)
+    if evaluate:
+        plateau.after_validation(session, due)
     if session.step in due.save or (better and session.config.checkpoint.keep_best) or ended(session, due):
         save(session, evaluated=evaluate)
     if evaluate:
