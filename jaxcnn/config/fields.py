@@ -28,6 +28,9 @@ class Model:
     width: Annotated[AboveZero, AtMost(1024.0)] = 1.0  # multiplies every channel count and hidden size
     head: Literal["linear", "dense4096"] = "linear"  # form="cifar": the classifier alone, or after two hidden layers
     batch_norm: bool = True  # after each convolution; the other networks always have it
+    activation: Literal["relu", "leaky_relu", "elu", "gelu", "silu", "hardswish", "mish"] = (
+        "relu"  # the nonlinearity after convolutions and hidden layers
+    )
     dropout: Fraction = 0.0  # rate; at torchvision's places, else before the classifier
     dtype: Literal["float32", "bfloat16"] = "float32"  # type of computation; parameters stay float32
     zero_init_residual: bool = True  # the last BatchNorm scale of each residual block starts at 0
@@ -72,8 +75,10 @@ class Task:
 
 @dataclasses.dataclass(frozen=True)
 class Norm:
-    """BatchNorm. Statistics never depend on the device count."""
+    """BatchNorm, or GroupNorm in its place. Statistics never depend on the device count."""
 
+    name: Literal["batch", "group"] = "batch"  # group: of each example alone, by groups of channels
+    groups: Positive = 32  # group: of channels; their greatest common divisor with the number of channels
     momentum: Fraction = 0.9  # weight of the old running statistics
     epsilon: AboveZero = 1e-5  # added to the variance
     group_size: Count = 0  # examples that share statistics; 0: the whole global batch

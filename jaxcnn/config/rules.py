@@ -44,6 +44,7 @@ def _impossible(config: Config) -> list[str]:
     if not any(open_names.foreign(model)):  # a network of a user may read any option
         wrong += networks.unread(model)
         wrong += networks.impossible_attention(model)
+        wrong += networks.impossible_norm(model, norm)
         need(
             model.head == "linear" or model.form == "cifar",
             f"config.model.head={model.head!r} is for form='cifar'; form={model.form!r} has its own hidden layers",
@@ -55,7 +56,7 @@ def _impossible(config: Config) -> list[str]:
         "config.task.teacher needs images of one size; leave config.augment.small_sides out",
     )
     need(
-        optim.name != "muon" or _only_normalised_convolutions(model),
+        optim.name != "muon" or (norm.name == "batch" and _only_normalised_convolutions(model)),
         "config.optim.name='muon' renormalises kernels, so it needs BatchNorm after every kernel except the "
         "classifier's: cnn, one of airbench and of resnet, or vgg with form='cifar', head='linear' and "
         "batch_norm=True, without config.model.attention",
@@ -83,7 +84,7 @@ def _impossible(config: Config) -> list[str]:
     if batch > 0 and micro > 0:
         if batch % micro:
             wrong.append(f"config.global_batch_size={batch} is not divisible by config.optim.accumulate_steps={micro}")
-        elif norm.group_size == 0 and micro > 1 and networks.has_batch_norm(model):
+        elif norm.group_size == 0 and micro > 1 and networks.has_batch_norm(model, norm):
             wrong.append(
                 f"config.optim.accumulate_steps={micro} cannot be combined with BatchNorm statistics of the whole "
                 f"batch (config.norm.group_size=0); set config.norm.group_size={batch // micro} or a divisor of it"
@@ -106,6 +107,11 @@ def _impossible(config: Config) -> list[str]:
             not schedule.boundaries,
             f"config.schedule.boundaries has no effect with schedule.name={schedule.name!r:.200}",
         )
+    need(
+        not (optim.freeze_norm and norm.name == "group"),
+        "config.optim.freeze_norm is for BatchNorm, whose statistics stay; freeze config.norm.name='group' by "
+        "config.optim.layers",
+    )
     wrong += _impossible_schedule(schedule, config.data.protocol)
     need(
         len(augment.small_sides) == len(augment.small_until),
