@@ -1,4 +1,4 @@
-"""Biomedical imaging: pneumonia in chest X-rays of children (PneumoniaMNIST), in minutes on two cores.
+"""Biomedical imaging: pneumonia in chest X-rays of children (PneumoniaMNIST), small enough for two cores.
 
     python -m jaxcnn.main --config=configs/pneumonia.py --config.data.source=npz:pneumoniamnist.npz
 
@@ -6,8 +6,8 @@ The set is one of MedMNIST v2 (J. Yang et al., Scientific Data 2023; https://med
 training, 524 for validation and 624 for the test, 28 x 28 grey. Any other file of MedMNIST with one label an image has
 the same layout. Reported beside the accuracy: AUROC with its interval, average precision, balanced accuracy, kappa,
 calibration, and the sensitivity at the threshold that keeps a specificity of 90 % on validation. X-rays are not
-mirrored, since the heart is on the left. A file with an array `train_patient` (`val_patient`, `test_patient`) has
-figures by patient, and no patient in two splits, with `config.data.group=patient`.
+mirrored, since the heart is on the left. For a file with arrays `train_patient`, `val_patient` and `test_patient`,
+`config.data.group=patient` gives figures by patient, and tells the patients that are in two splits.
 """
 
 from jaxcnn.config import default, recipes

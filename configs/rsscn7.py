@@ -1,4 +1,4 @@
-"""Remote sensing: seven kinds of aerial scenes from 2,800 images (RSSCN7), in minutes on two cores.
+"""Remote sensing: seven kinds of aerial scenes from 2,800 images (RSSCN7), small enough for two cores.
 
     python -m jaxcnn.main --config=configs/rsscn7.py --config.data.source=folder:RSSCN7
 
