@@ -197,6 +197,8 @@ def test_every_shipped_config_and_variant_is_sound(root):
         own = {
             "quickstart": [],
             "finetune": ["head", "head+smoke"],
+            "rsscn7": ["finetune"],
+            "pneumonia": [],
             "yolo_resnet18_coco": [],
             "unet_masks": [],
             "speedrun_cifar10": ["gpu"],

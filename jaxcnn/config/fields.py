@@ -15,6 +15,7 @@ NETWORKS = (
     *("yolo_cnn", "yolo_resnet18", "yolo_resnet50"),
     *("unet", "unet_small", "unet_resnet18", "unet_resnet50"),
 )
+SCHEDULES = ("constant", "cosine", "multistep", "linear", "onecycle", "restarts", "trapezoid", "plateau")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +28,9 @@ class Model:
     width: Annotated[AboveZero, AtMost(1024.0)] = 1.0  # multiplies every channel count and hidden size
     head: Literal["linear", "dense4096"] = "linear"  # form="cifar": the classifier alone, or after two hidden layers
     batch_norm: bool = True  # after each convolution; the other networks always have it
+    activation: Literal["relu", "leaky_relu", "elu", "gelu", "silu", "hardswish", "mish"] = (
+        "relu"  # the nonlinearity after convolutions and hidden layers
+    )
     dropout: Fraction = 0.0  # rate; at torchvision's places, else before the classifier
     dtype: Literal["float32", "bfloat16"] = "float32"  # type of computation; parameters stay float32
     zero_init_residual: bool = True  # the last BatchNorm scale of each residual block starts at 0
@@ -71,8 +75,10 @@ class Task:
 
 @dataclasses.dataclass(frozen=True)
 class Norm:
-    """BatchNorm. Statistics never depend on the device count."""
+    """BatchNorm, or GroupNorm in its place. Statistics never depend on the device count."""
 
+    name: Literal["batch", "group"] = "batch"  # group: of each example alone, by groups of channels
+    groups: Positive = 32  # group: of channels; their greatest common divisor with the number of channels
     momentum: Fraction = 0.9  # weight of the old running statistics
     epsilon: AboveZero = 1e-5  # added to the variance
     group_size: Count = 0  # examples that share statistics; 0: the whole global batch
@@ -100,6 +106,9 @@ class Data:
     label_column: str = ""  # csv: the column of labels, or several, as in "cat,dog"; empty: by a usual name
     label_separator: str = ";"  # csv: between the labels of an image, for config.task.name='multilabel'
     split_column: str = ""  # csv: train, val or test; empty: by a usual name; without any, the set is divided by itself
+    group: str = (
+        ""  # a column (csv) or array (npz) of each image's patient, site or sensor: held out whole, figures for each
+    )
     weight_column: str = ""  # csv: multiplies the loss of each training example; empty: by a usual name
     channels: Annotated[Count, AtMost(1024)] = (
         0  # of image files: 3 RGB, 1 grey, others as stored; 0: 3, or the set's own
@@ -234,14 +243,18 @@ class Init:
 class Schedule:
     """Learning rate over time, as a factor of `optim.learning_rate`."""
 
-    name: Annotated[str, Open("schedules", ("constant", "cosine", "multistep", "linear", "onecycle"))] = (
-        "cosine"  # the shape of the curve, after the warm-up
-    )
-    unit: Literal["epochs", "steps"] = "epochs"  # unit of warmup and boundaries
+    name: Annotated[str, Open("schedules", SCHEDULES)] = "cosine"  # the shape of the curve, after the warm-up
+    unit: Literal["epochs", "steps"] = "epochs"  # unit of warmup, boundaries and period
     warmup: NonNegative = 0.0  # linear, from 1 / warm-up steps; onecycle: its rise, from 1/25 (0: 30 % of the run)
     boundaries: tuple[float, ...] = ()  # multistep
-    decay_factor: AboveZero = 0.1  # multistep
-    final_factor: NonNegative = 0.0  # end value of cosine, linear and onecycle
+    decay_factor: AboveZero = 0.1  # multistep; plateau: the rate falls by this factor, below 1
+    final_factor: NonNegative = 0.0  # end value of cosine, linear, onecycle, trapezoid and each restart; plateau: least
+    period: AboveZero = 10.0  # restarts: length of the first cosine
+    period_factor: Annotated[float, AtLeast(1.0), AtMost(1000.0)] = (
+        1.0  # restarts: each cosine is so many times as long as the one before
+    )
+    cooldown: Annotated[AboveZero, AtMost(1.0)] = 0.2  # trapezoid: share of the run that is the linear fall at its end
+    patience: Positive = 5  # plateau: validations without a new best, after which the rate falls
 
 
 @dataclasses.dataclass(frozen=True)

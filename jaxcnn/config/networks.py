@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from jaxcnn.config.fields import Model
+from jaxcnn.config.fields import Model, Norm
 
 OF_EVERY_NETWORK = ("name", "num_classes", "width", "dropout", "dtype")
 ATTENTION = ("attention", "attention_ratio", "attention_place", "attention_stages")
@@ -20,18 +20,22 @@ BACKBONES = {  # the network for classification with these layers, in form="imag
 OPTIONS: dict[str, tuple[str, ...]] = {  # besides those
     "airbench": (),
     "airbench_residual": (),
-    "alexnet": ("form", "batch_norm", *ATTENTION),
-    "cnn": ATTENTION,
+    "alexnet": ("form", "batch_norm", "activation", *ATTENTION),
+    "cnn": ("activation", *ATTENTION),
     **dict.fromkeys(("efficientnet_b0", "convnext_tiny"), ("form", "stochastic_depth")),
     **dict.fromkeys(INVERTED, ("form", "stochastic_depth", *ATTENTION)),
     **dict.fromkeys(SQUEEZENET, ("form", *ATTENTION)),
     **dict.fromkeys(("yolo_cnn", "unet", "unet_small"), ()),
     **dict.fromkeys(BACKBONES, ("zero_init_residual", "shortcut", "stochastic_depth")),
-    **dict.fromkeys(RESNET, ("form", "zero_init_residual", "last_stride", "shortcut", "stochastic_depth", *ATTENTION)),
-    **dict.fromkeys(CIFAR_RESNET, ("zero_init_residual", "stochastic_depth", *ATTENTION)),
-    **dict.fromkeys(VGG, ("form", "head", "batch_norm", *ATTENTION)),
+    **dict.fromkeys(
+        RESNET,
+        ("form", "zero_init_residual", "last_stride", "shortcut", "stochastic_depth", "activation", *ATTENTION),
+    ),
+    **dict.fromkeys(CIFAR_RESNET, ("zero_init_residual", "stochastic_depth", "activation", *ATTENTION)),
+    **dict.fromkeys(VGG, ("form", "head", "batch_norm", "activation", *ATTENTION)),
 }
 WHITENED = ("airbench", "airbench_residual")  # the first layer whitens patches
+WITH_GROUP_NORM = ("alexnet", "cnn", *VGG, *RESNET, *CIFAR_RESNET)  # norm.name="group" in place of BatchNorm
 WITHOUT_NORM = (*SQUEEZENET, "convnext_tiny")
 # In every form: BatchNorm after each kernel except the classifier's, and no depthwise kernels.
 NORMALISED = (*WHITENED, "cnn", *RESNET, *CIFAR_RESNET)
@@ -72,9 +76,25 @@ def backbone_of(model: Model) -> Model | None:
     return None if name is None else dataclasses.replace(model, name=name, form="imagenet")
 
 
-def has_batch_norm(model: Model) -> bool:
+def has_batch_norm(model: Model, norm: Norm) -> bool:
     """Whether a network has BatchNorm somewhere; one that is not ours may have it unless `batch_norm` is False."""
-    return (model.batch_norm and model.name not in WITHOUT_NORM) or model.attention in WITH_BATCH_NORM
+    in_place = norm.name == "group" and model.name in WITH_GROUP_NORM
+    return (model.batch_norm and model.name not in WITHOUT_NORM and not in_place) or model.attention in WITH_BATCH_NORM
+
+
+def impossible_norm(model: Model, norm: Norm) -> list[str]:
+    """The mistakes in the options of normalisation of one of our networks, one line each."""
+    if norm.name == "batch":
+        return ["config.norm.groups has no effect with config.norm.name='batch'"] if norm.groups != Norm.groups else []
+    if model.name not in WITH_GROUP_NORM:
+        return [f"config.norm.name='group' is for {', '.join(WITH_GROUP_NORM[:2])}, VGGs and ResNets, not {model.name}"]
+    wrong = []
+    if not model.batch_norm:
+        wrong.append("config.norm.name='group' has no effect with config.model.batch_norm=False")
+    if model.attention not in WITH_BATCH_NORM:
+        set_ = [name for name in ("momentum", "group_size") if getattr(norm, name) != getattr(Norm, name)]
+        wrong += [f"config.norm.{name} is for BatchNorm; config.norm.name='group' has no such option" for name in set_]
+    return wrong
 
 
 def attention_place(model: Model, stage: int) -> str:

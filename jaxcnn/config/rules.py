@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from typing import Any, get_type_hints
 
 from jaxcnn.config import networks, open_names, places, ranges
-from jaxcnn.config.fields import Config, Init, Model, Optim, Prune, Task
+from jaxcnn.config.fields import Config, Init, Model, Optim, Prune, Schedule, Task
 
 OF_OUR_OPTIMIZERS = ("momentum", "nesterov", "beta2", "epsilon", "trust_coefficient", "newton_schulz_steps")
+OF_SCHEDULES = {"period": "restarts", "period_factor": "restarts", "cooldown": "trapezoid", "patience": "plateau"}
 STARTS = ("workdir", "workdirs", "file", "hub")  # kinds of config.init.source
+WITHOUT_GROUPS = ("tfds", "digits", "synthetic", "folder", "coco", "yolo", "voc", "shapes", "masks")
 HELD_OUT = "holdout"  # data.val_split: hold out of the training split, even if the set has a validation split
 
 
@@ -42,6 +44,7 @@ def _impossible(config: Config) -> list[str]:
     if not any(open_names.foreign(model)):  # a network of a user may read any option
         wrong += networks.unread(model)
         wrong += networks.impossible_attention(model)
+        wrong += networks.impossible_norm(model, norm)
         need(
             model.head == "linear" or model.form == "cifar",
             f"config.model.head={model.head!r} is for form='cifar'; form={model.form!r} has its own hidden layers",
@@ -53,7 +56,7 @@ def _impossible(config: Config) -> list[str]:
         "config.task.teacher needs images of one size; leave config.augment.small_sides out",
     )
     need(
-        optim.name != "muon" or _only_normalised_convolutions(model),
+        optim.name != "muon" or (norm.name == "batch" and _only_normalised_convolutions(model)),
         "config.optim.name='muon' renormalises kernels, so it needs BatchNorm after every kernel except the "
         "classifier's: cnn, one of airbench and of resnet, or vgg with form='cifar', head='linear' and "
         "batch_norm=True, without config.model.attention",
@@ -81,7 +84,7 @@ def _impossible(config: Config) -> list[str]:
     if batch > 0 and micro > 0:
         if batch % micro:
             wrong.append(f"config.global_batch_size={batch} is not divisible by config.optim.accumulate_steps={micro}")
-        elif norm.group_size == 0 and micro > 1 and networks.has_batch_norm(model):
+        elif norm.group_size == 0 and micro > 1 and networks.has_batch_norm(model, norm):
             wrong.append(
                 f"config.optim.accumulate_steps={micro} cannot be combined with BatchNorm statistics of the whole "
                 f"batch (config.norm.group_size=0); set config.norm.group_size={batch // micro} or a divisor of it"
@@ -104,6 +107,12 @@ def _impossible(config: Config) -> list[str]:
             not schedule.boundaries,
             f"config.schedule.boundaries has no effect with schedule.name={schedule.name!r:.200}",
         )
+    need(
+        not (optim.freeze_norm and norm.name == "group"),
+        "config.optim.freeze_norm is for BatchNorm, whose statistics stay; freeze config.norm.name='group' by "
+        "config.optim.layers",
+    )
+    wrong += _impossible_schedule(schedule, config.data.protocol)
     need(
         len(augment.small_sides) == len(augment.small_until),
         f"config.augment.small_sides={augment.small_sides} and small_until={augment.small_until} must have the same "
@@ -154,6 +163,17 @@ def _impossible(config: Config) -> list[str]:
         for name in ("image_column", "label_column", "split_column", "weight_column"):
             column = getattr(config.data, name)
             need(not column, f"config.data.{name}={column!r:.200} is for config.data.source='csv:<path>' only")
+    kind = config.data.source.partition(":")[0]
+    need(
+        not config.data.group or kind not in WITHOUT_GROUPS,
+        f"config.data.group={config.data.group!r:.200} needs a source that tells groups: csv:, npz:, arrays or your "
+        f"own code, not {kind}",
+    )
+    need(
+        not (config.data.group and config.data.stratify),
+        f"config.data.stratify=True takes a share of every class, but config.data.group={config.data.group!r:.200} "
+        "keeps groups whole; set one of them",
+    )
     need(config.run.steps > 0 or config.run.epochs > 0, "config.run.epochs (or config.run.steps) must be above 0")
     need(
         config.run.steps_per_call <= 1 or config.data.loader != "stream",
@@ -226,6 +246,22 @@ def _impossible_init(init: Init) -> list[str]:
     of_files = [name for name in ("names", "half") if getattr(init, name) != getattr(Init, name)]
     others, what = (of_files, "file:' or 'hub:") if kind in ("workdir", "workdirs") else (of_workdirs, "workdir:")
     return [f"config.init.{name} is for a source '{what}', not {init.source!r:.200}" for name in others]
+
+
+def _impossible_schedule(schedule: Schedule, protocol: str) -> list[str]:
+    """The mistakes in the options of single schedules."""
+    wrong = [
+        f"config.schedule.{name} has no effect with schedule.name={schedule.name!r:.200}; it is for {owner!r}"
+        for name, owner in OF_SCHEDULES.items()
+        if schedule.name != owner and getattr(schedule, name) != getattr(Schedule, name)
+    ]
+    if schedule.name == "plateau" and schedule.decay_factor >= 1:
+        wrong.append(
+            f"config.schedule.decay_factor={schedule.decay_factor:g} must be below 1 with schedule.name='plateau'"
+        )
+    if schedule.name == "plateau" and protocol == "full":
+        wrong.append("config.schedule.name='plateau' needs a validation split (config.data.protocol='holdout')")
+    return wrong
 
 
 def _impossible_pruning(prune: Prune) -> list[str]:

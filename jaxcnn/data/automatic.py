@@ -10,7 +10,7 @@ from jaxtyping import Int8, Shaped
 import jaxcnn.config as config
 from jaxcnn.config import UserError
 from jaxcnn.config.rules import HELD_OUT
-from jaxcnn.data import cache
+from jaxcnn.data import cache, groups
 from jaxcnn.data.examples import Content, Examples, Hashes, Indices, Source
 
 SHARES = {"train": 80, "val": 10, "test": 10}  # percent, on average
@@ -30,19 +30,21 @@ def divided(source: Source, data: config.Data) -> Source:
     everything = functools.cache(lambda: source.open("train"))
     own = data.protocol == "holdout" and not data.val_split and _is_for_more(data.val_examples, everything)
     shares = SHARES if own else WITHOUT_VAL
-    parts = functools.cache(lambda: _parts_of(everything(), tuple(shares.values())))
+    parts = functools.cache(lambda: _parts_of(groups.needed(everything(), data, source.title), tuple(shares.values())))
 
     def open_split(name: str) -> Examples:
         chosen = np.flatnonzero(parts() == list(shares).index(name))
         if not len(chosen):
             raise UserError(
-                f"{source.title} has {len(parts())} images, of whose paths none falls in {name}; add images, or cut "
+                f"{source.title} has {len(parts())} images, of whose {'groups' if data.group else 'paths'} none falls "
+                f"in {name}; add images, or cut "
                 f"them by number ({_CUT})"
             )
         return _some(everything(), chosen, with_notes=name == "train")
 
     told = ", ".join(f"{share} % {name}" for name, share in shares.items())
-    note = f"{source.title} is divided by the path of each image: about {told} (config.data.train_split cuts otherwise)"
+    by = f"group of each image ({data.group!r})" if data.group else "path of each image"
+    note = f"{source.title} is divided by the {by}: about {told} (config.data.train_split cuts otherwise)"
     if own and data.val_examples != config.Data.val_examples:
         note += f"; config.data.val_examples={data.val_examples} would leave half of it or less for training: not used"
     return dataclasses.replace(source, splits=tuple(shares), open=open_split, notes=(*source.notes, note))
@@ -53,7 +55,9 @@ def _is_for_more(val_examples: int, everything: Callable[[], Examples]) -> bool:
     return val_examples == config.Data.val_examples or 2 * val_examples >= len(everything().labels)
 
 
-def divide(hashes: Hashes, labels: Shaped[np.ndarray, "n ..."], shares: tuple[int, ...]) -> Int8[np.ndarray, " n"]:
+def divide(
+    hashes: Hashes, labels: Shaped[np.ndarray, "n ..."], shares: tuple[int, ...], whole: bool = False
+) -> Int8[np.ndarray, " n"]:
     """The part of each example: 0 for the first of `shares`, 1 for the second, and so on.
 
     The part depends only on the hash of the image's path, so an image stays where it is when others are added or
@@ -64,19 +68,25 @@ def divide(hashes: Hashes, labels: Shaped[np.ndarray, "n ..."], shares: tuple[in
       hashes: evenly distributed hash of each path.
       labels: class number of each example; or a row of 0 and 1 for the classes that it has, or of other numbers.
       shares: percentages whose sum is 100.
+      whole: examples with equal hashes are a group, and stay together.
     """
     bounds = [-(-int(percent) * 2**64 // 100) for percent in np.cumsum(shares)[:-1]]
     parts = np.searchsorted(np.array(bounds, np.uint64), hashes, side="right").astype(np.int8)
     if labels.dtype.names:  # boxes: a class may be in any image
         return parts
     if labels.ndim == 1:
-        parts[~np.isin(labels, labels[parts == 0])] = 0
+        moved = ~np.isin(labels, labels[parts == 0])
     elif labels.dtype == np.uint8:
-        parts[labels[:, ~labels[parts == 0].any(axis=0)].any(axis=1)] = 0
+        moved = np.asarray(labels[:, ~labels[parts == 0].any(axis=0)].any(axis=1))
+    else:
+        return parts
+    parts[np.isin(hashes, hashes[moved]) if whole else moved] = 0
     return parts
 
 
 def _parts_of(examples: Examples, shares: tuple[int, ...]) -> Int8[np.ndarray, " n"]:
+    if examples.groups is not None:
+        return divide(groups.hashes(examples.groups), examples.labels, shares, whole=True)
     assert examples.hashes is not None  # an undivided source has paths
     return divide(examples.hashes(), examples.labels, shares)
 
@@ -100,6 +110,7 @@ def _some(examples: Examples, chosen: Indices, with_notes: bool) -> Examples:
         weights=None if examples.weights is None else examples.weights[chosen],
         name=None if name is None else lambda index: name(int(chosen[index])),
         sizes=None if examples.sizes is None else examples.sizes[chosen],
+        groups=None if examples.groups is None else examples.groups[chosen],
         unreadable=examples.unreadable if with_notes else (),
         problems=examples.problems if with_notes else (),
     )

@@ -18,7 +18,7 @@ from jaxcnn.config import UserError
 from jaxcnn.data import cache, remarks
 from jaxcnn.data.content import of_files
 from jaxcnn.data.decode import Unreadable
-from jaxcnn.data.examples import Content, Examples, Hashes, Indices, Pixels, Read, map_in_threads, read_in_order
+from jaxcnn.data.examples import Content, Examples, Groups, Hashes, Indices, Pixels, Read, map_in_threads, read_in_order
 from jaxcnn.data.pixels import decode_for, size_for
 from jaxcnn.machine.paths import cache_folder
 
@@ -46,6 +46,7 @@ class Encoded:
       sizes: returns the bytes of each image.
       hashes: returns a hash of each image's path in the set; None if images have no path.
       weights: weight of each image; None if they have none.
+      groups: the name of each image's group; None if they have none.
       notes: remarks for the user, such as files passed over.
     """
 
@@ -60,6 +61,7 @@ class Encoded:
     hashes: Callable[[], Hashes] | None = None
     weights: Float32[np.ndarray, " n"] | None = None
     notes: tuple[str, ...] = ()
+    groups: Groups | None = None
 
 
 def open_encoded(encoded: Encoded, data: config.Data) -> Examples:
@@ -125,6 +127,7 @@ def open_encoded(encoded: Encoded, data: config.Data) -> Examples:
         tuple(notes),
         hashes=None if hashes is None else lambda: hashes()[kept],
         weights=None if encoded.weights is None else encoded.weights[kept],
+        groups=None if encoded.groups is None else encoded.groups[kept],
         dtype=np.dtype(data.dtype),
         name=lambda index: encoded.name(int(kept[index])),
         sizes=None if sizes is None else sizes[kept],

@@ -15,6 +15,7 @@ Indices = Int[np.ndarray, " m"]
 Labels = Int32[np.ndarray, " n"]
 Pixels = Shaped[np.ndarray, "m h w c"]  # uint8, uint16 or float32
 Hashes = UInt64[np.ndarray, " n"]
+Groups = Shaped[np.ndarray, " n"]  # text: the name of each example's group
 Read = Callable[[Indices], Pixels]
 
 WHITE = {"uint8": 255, "uint16": 65535, "float32": 1}  # the pixel value that counts as 1, by type
@@ -50,6 +51,7 @@ class Examples:
       notes: remarks for the user, one line each.
       hashes: returns an evenly distributed hash of each example's path in the set; None if examples have no path.
       weights: weight of each example; None if they have none.
+      groups: the name of each example's group; None unless `config.data.group` says what names it.
       dtype: type of the pixels.
       name: returns the file or record of an example, by its index, for messages; None if it has only its index.
       sizes: height and width of each image as it is stored, where they are known.
@@ -69,6 +71,7 @@ class Examples:
     sizes: Int[np.ndarray, "n 2"] | None = None
     unreadable: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    groups: Groups | None = None
 
 
 @dataclasses.dataclass(frozen=True)

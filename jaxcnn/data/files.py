@@ -12,6 +12,7 @@ from jaxtyping import Float32, Shaped, UInt64
 
 from jaxcnn.data import cache
 from jaxcnn.data.encoded import Encoded
+from jaxcnn.data.examples import Groups
 
 State = tuple[int, int]
 
@@ -24,6 +25,7 @@ def encoded_files(
     *,
     weights: Float32[np.ndarray, " n"] | None = None,
     notes: tuple[str, ...] = (),
+    groups: Groups | None = None,
 ) -> Encoded:
     """Image files, sorted by a hash of their path, so that a slice of a split mixes all classes.
 
@@ -34,8 +36,9 @@ def encoded_files(
       labels: class number of each image, or a row of numbers.
       weights: weight of each image; None if they have none.
       notes: remarks for the user.
+      groups: the name of each image's group; None if they have none.
     """
-    halves = _hashes(paths)
+    halves = hashes_of(paths)
     order = np.lexsort((halves[:, 1], halves[:, 0]))
     hashes = halves[order, 0].astype(np.uint64)
     paths = [paths[i] for i in order]
@@ -63,6 +66,7 @@ def encoded_files(
         hashes=lambda: hashes,
         weights=None if weights is None else weights[order],
         notes=notes,
+        groups=None if groups is None else groups[order],
     )
 
 
@@ -75,8 +79,8 @@ def state(path: str) -> State:
     return found.st_size, found.st_mtime_ns
 
 
-def _hashes(paths: Sequence[str]) -> UInt64[np.ndarray, "n 2"]:
-    """The two halves of a hash of each path."""
+def hashes_of(paths: Sequence[str]) -> UInt64[np.ndarray, "n 2"]:
+    """The two halves of a hash of each path, or of any text."""
     encoding, errors = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()  # as os.fsencode, but faster
     hashes = b"".join(hashlib.blake2b(path.encode(encoding, errors), digest_size=16).digest() for path in paths)
     return np.frombuffer(hashes, ">u8").reshape(-1, 2)

@@ -1,7 +1,7 @@
 """Which examples of the training split are held out for validation, and which are repeated to balance it."""
 
 import numpy as np
-from jaxtyping import Int, Int64
+from jaxtyping import Int, Int64, Shaped
 
 from jaxcnn.data.examples import Indices, Labels
 
@@ -46,6 +46,61 @@ def fold(groups: Int[np.ndarray, " n"], folds: int, number: int, seed: int, stra
         order = order[np.argsort(groups[order], kind="stable")]
     chosen = np.arange(len(groups)) % folds == number
     return np.sort(order[chosen]), np.sort(order[~chosen])
+
+
+def choose_groups(names: Shaped[np.ndarray, " n"], count: int, seed: int) -> tuple[Indices, Indices]:
+    """Indices of the examples of some whole groups, and of the rest, both ascending.
+
+    The number of examples is the closest to `count` that whole groups allow (of two such, the smaller), but neither 0
+    nor all. Groups are tried in a random order, until the first few of them have that number; in groups of one example
+    each, this is a random choice of `count` groups.
+
+    Args:
+      names: the group of each of the n examples, at least two different ones.
+      count: the wanted number of examples to hold out, at least 1 and below n.
+      seed: seed of the choice.
+    """
+    _, group, sizes = np.unique(names, return_inverse=True, return_counts=True)
+    shuffled = np.random.Generator(np.random.PCG64(seed)).permutation(len(sizes))
+    most = min(max(2 * count, int(sizes.min())), len(names) - 1)  # no larger number can be the closest
+    # The group that first made each number of examples possible: without it, the number was possible for no choice.
+    last = np.full(most + 1, -1, np.int64)
+    possible = np.zeros(most + 1, bool)
+    possible[0] = True
+    for number in shuffled:
+        size = int(sizes[number])
+        new = possible[: max(most + 1 - size, 0)] & ~possible[size:]
+        last[size:][new] = number
+        possible[size:] |= new
+        if possible[count]:
+            break
+    numbers = np.flatnonzero(possible)[1:]
+    left = int(numbers[np.argmin(np.abs(numbers - count))])
+    held = np.zeros(len(sizes), bool)
+    while left:
+        held[last[left]] = True
+        left -= int(sizes[last[left]])
+    return np.flatnonzero(held[group]), np.flatnonzero(~held[group])
+
+
+def fold_of_groups(names: Shaped[np.ndarray, " n"], folds: int, number: int, seed: int) -> tuple[Indices, Indices]:
+    """`fold` with whole groups: the largest first, each into the part that has the fewest examples so far.
+
+    Args:
+      names: the group of each of the n examples, at least `folds` different ones.
+      folds: number of parts.
+      number: the part, from 0.
+      seed: seed of the order of groups of the same size.
+    """
+    _, group, sizes = np.unique(names, return_inverse=True, return_counts=True)
+    shuffled = np.random.Generator(np.random.PCG64(seed)).permutation(len(sizes))
+    filled = np.zeros(folds, np.int64)
+    part = np.empty(len(sizes), np.int64)
+    for which in shuffled[np.argsort(-sizes[shuffled], kind="stable")]:
+        part[which] = int(filled.argmin())
+        filled[part[which]] += sizes[which]
+    chosen = part[group] == number
+    return np.flatnonzero(chosen), np.flatnonzero(~chosen)
 
 
 def quotas(counts: Int[np.ndarray, " k"], held: int) -> Int64[np.ndarray, " k"]:

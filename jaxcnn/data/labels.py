@@ -95,11 +95,31 @@ def number(cell: Any) -> float:
         return math.nan
 
 
+def names(cells: Sequence[Any], refuse: Refuse) -> list[str]:
+    """The cells of a column as text, none of which is empty; numbers as in `as_text`.
+
+    Raises:
+      UserError: a cell is empty, or has no single value.
+    """
+    texts = []
+    for row, cell in enumerate(cells):
+        try:
+            texts.append(as_text(cell))
+        except ValueError:
+            raise refuse(row, "is a list or an object; give one name or number") from None
+    if empty := [row for row, text in enumerate(texts) if not text]:
+        raise refuse(empty[0], f"is empty{_such(empty)}; fill it, or remove the row")
+    return texts
+
+
+def _such(rows: Sequence[int]) -> str:
+    return f" ({len(rows)} such rows)" if len(rows) > 1 else ""
+
+
 def _texts(cells: list[Any], refuse: Refuse) -> list[str]:
     texts = [_text(cell, row, refuse) for row, cell in enumerate(cells)]
     if empty := [row for row, text in enumerate(texts) if not text]:
-        more = f" ({len(empty)} such rows)" if len(empty) > 1 else ""
-        raise refuse(empty[0], f"the label is empty{more}; fill it, or remove the row")
+        raise refuse(empty[0], f"the label is empty{_such(empty)}; fill it, or remove the row")
     return texts
 
 

@@ -16,7 +16,7 @@ import jaxcnn.config as config
 from jaxcnn.config import UserError, convert
 from jaxcnn.data import files, labels, layout
 from jaxcnn.data.encoded import open_encoded
-from jaxcnn.data.examples import Examples, Source
+from jaxcnn.data.examples import Examples, Groups, Source
 from jaxcnn.data.table import Table, read_table
 from jaxcnn.machine.paths import expand
 
@@ -40,6 +40,7 @@ class Manifest:
       labels: the cells of each column of labels, by its name.
       splits: "train", "val" or "test" for each row; None without such a column.
       weights: weight of each row; None without such a column.
+      groups: the name of each row's group; None unless `data.group` names their column.
       where: returns the place of row i in messages.
     """
 
@@ -49,6 +50,7 @@ class Manifest:
     labels: labels.Columns
     splits: list[str] | None
     weights: Float32[np.ndarray, " n"] | None
+    groups: Groups | None
     where: Callable[[int], str]
 
 
@@ -83,7 +85,8 @@ def open_manifest(argument: str, data: config.Data, task: str = "classification"
         chosen = rows[split]
         weights = None if manifest.weights is None else manifest.weights[chosen]
         title, images = f"{manifest.title} {split}", [manifest.images[row] for row in chosen]
-        encoded = files.encoded_files(title, manifest.folder, images, values[chosen], weights=weights)
+        groups = None if manifest.groups is None else manifest.groups[chosen]
+        encoded = files.encoded_files(title, manifest.folder, images, values[chosen], weights=weights, groups=groups)
         return open_encoded(encoded, data)
 
     of_all = () if values.ndim == 1 else (values,)
@@ -122,7 +125,7 @@ def read_manifest(path: Path, title: str, data: config.Data) -> Manifest:
         if missing:
             advice = "correct it, or set config.data.on_error='skip' to leave such rows out"
             raise refuse(missing[0], f"image {images[missing[0]]!r} does not exist; {advice}", missing)
-    splits = weights = None
+    splits = weights = groups = None
     if name := columns["split"]:
         splits = [layout.split_of(str(cell)) or "" for cell in table.column(name)]
         if unknown := [row for row, split in enumerate(splits) if not split]:
@@ -135,8 +138,12 @@ def read_manifest(path: Path, title: str, data: config.Data) -> Manifest:
             raise refuse(
                 int(wrong[0]), f"weight {cell!r} in column {name!r} must be a number of at least 0", wrong.tolist()
             )
+    if name := data.group:
+        _check_known([name], name, "group", table, title)
+        names = labels.names(table.column(name), lambda row, what: refuse(row, f"the group in column {name!r} {what}"))
+        groups = np.array(names, np.str_)
     of_labels = {name: table.column(name) for name in labels.columns_named(columns["label"], table.names)}
-    return Manifest(title, folder, images, of_labels, splits, weights, table.where)
+    return Manifest(title, folder, images, of_labels, splits, weights, groups, table.where)
 
 
 def _columns(table: Table, title: str, data: config.Data) -> dict[str, str]:
@@ -148,11 +155,8 @@ def _columns(table: Table, title: str, data: config.Data) -> dict[str, str]:
     for kind, usual in USUAL.items():
         wanted = getattr(data, f"{kind}_column")
         named = labels.columns_named(wanted, table.names) if kind == "label" else [wanted]
-        if wanted and (unknown := [name for name in named if name not in table.names]):
-            hint = convert.nearest(unknown[0], table.names)
-            raise UserError(
-                f"config.data.{kind}_column={wanted!r}: {title} has no such column{hint}; it has: {_listed(table)}"
-            )
+        if wanted:
+            _check_known(named, wanted, f"{kind}_column", table, title)
         found[kind] = wanted or next((lower[name][0] for name in usual if name in lower), "")
         if kind in _NEEDED and not found[kind]:
             raise UserError(
@@ -160,6 +164,13 @@ def _columns(table: Table, title: str, data: config.Data) -> dict[str, str]:
                 f"config.data.{kind}_column"
             )
     return found
+
+
+def _check_known(named: Sequence[str], wanted: str, field: str, table: Table, title: str) -> None:
+    """Refuse names of columns that the table has not. Raises UserError."""
+    if unknown := [name for name in named if name not in table.names]:
+        hint = convert.nearest(unknown[0], table.names)
+        raise UserError(f"config.data.{field}={wanted!r}: {title} has no such column{hint}; it has: {_listed(table)}")
 
 
 def _listed(table: Table) -> str:

@@ -8,6 +8,7 @@ them again.
 import dataclasses
 import functools
 import hashlib
+import types
 import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,9 +18,9 @@ from jaxtyping import Shaped
 
 import jaxcnn.config as config
 from jaxcnn.config import UserError
-from jaxcnn.data import boxes, content
+from jaxcnn.data import boxes, content, groups
 from jaxcnn.data.arrays import array_examples
-from jaxcnn.data.examples import WHITE, Content, Examples, Pixels, Source
+from jaxcnn.data.examples import WHITE, Content, Examples, Groups, Pixels, Source
 
 KIND = "arrays"
 _NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -29,11 +30,12 @@ _FORMS = "a pair (images, labels), or a mapping such as {'train': (images, label
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Part:
-    """Images and labels of one base split, and the checksums of the images."""
+    """Images and labels of one base split, the checksums of the images, and names of their groups by column."""
 
     images: Pixels
     labels: Shaped[np.ndarray, "n ..."]
     content: Content
+    columns: Mapping[str, Groups] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -51,6 +53,8 @@ class Arrays:
             of_labels = f"{part.labels.dtype.str} {part.labels.shape}"
             digest.update(f"{name} {part.images.dtype.str} {part.images.shape} {part.content.fingerprint} ".encode())
             digest.update(of_labels.encode() + np.ascontiguousarray(part.labels).tobytes())
+            for column, names in sorted(part.columns.items()):
+                digest.update(repr((column, names.tolist())).encode())
         return digest.hexdigest()
 
     @property
@@ -77,7 +81,8 @@ def check(data: Any) -> Arrays:
         if wanted. Images are uint8, uint16 or floats [N, H, W, C] or [N, H, W]; labels are class numbers [N], counted
         from 0, or class names [N], or columns of numbers [N, K] for several labels or regression, or integers
         [N, H, W] for segmentation; or, for detection, a list of mappings (`boxes.of_mappings`). NumPy, JAX and PyTorch
-        arrays are accepted.
+        arrays are accepted. A third part {name: values}, text or integers [N], has the groups of images for
+        `config.data.group`.
 
     Raises:
       UserError: something else was given.
@@ -92,7 +97,23 @@ def check(data: Any) -> Arrays:
     for name, array in images.items():
         if len(array) != len(labels[name]):
             raise UserError(f"data[{name!r}] has {len(array)} images, but {len(labels[name])} labels")
-    return Arrays({name: Part(array, labels[name], content.of_array(array)) for name, array in images.items()}, names)
+    columns = {name: _columns(*pair[2:], split=name, count=len(images[name])) for name, pair in pairs.items()}
+    return Arrays(
+        {name: Part(array, labels[name], content.of_array(array), columns[name]) for name, array in images.items()},
+        names,
+    )
+
+
+def _columns(given: Any = types.MappingProxyType({}), *, split: str, count: int) -> dict[str, Groups]:
+    if not isinstance(given, Mapping):
+        raise UserError(f"the third part of data[{split!r}] must be a mapping {{name: values [N]}}, not {_kind(given)}")
+    columns = {}
+    for name, values in given.items():
+        what = f"data[{split!r}] column {name!r}"
+        columns[str(name)] = groups.as_names(as_array(values, what), what)
+        if len(columns[str(name)]) != count:
+            raise UserError(f"{what} has {len(columns[str(name)])} values, but there are {count} images")
+    return columns
 
 
 def _are_boxes(labels: Any) -> bool:
@@ -138,26 +159,28 @@ def as_source(arrays: Arrays, title: str, data: config.Data) -> Source:
                 raise UserError("config.data.resize='crop' would cut boxes off; set it to 'pad' (or 'stretch')")
             labels = boxes.refitted(labels, height, width, data.image_size, data.resize)
         examples = array_examples(part.images, labels, data)
-        return dataclasses.replace(examples, content=lambda: part.content)
+        return dataclasses.replace(
+            examples, content=lambda: part.content, groups=part.columns.get(data.group) if data.group else None
+        )
 
     labels = tuple(part.labels for part in arrays.parts.values())
     return Source(title, arrays.class_names, tuple(arrays.parts), open_split, labels=labels)
 
 
-def _pairs(data: Any) -> tuple[dict[str, tuple[Any, Any]], Sequence[str] | None]:
+def _pairs(data: Any) -> tuple[dict[str, tuple[Any, ...]], Sequence[str] | None]:
     """The pairs of images and labels by base split, and the class names if given."""
     if not isinstance(data, Mapping):
         data = {"train": data}
     names = data.get(_CLASSES)
-    pairs: dict[str, tuple[Any, Any]] = {}
+    pairs: dict[str, tuple[Any, ...]] = {}
     for key, pair in data.items():
         if key == _CLASSES:
             continue
         if key not in _NAMES:
             raise UserError(f"data has the key {key!r}; it may have train, val, test and {_CLASSES}")
-        if not isinstance(pair, tuple | list) or len(pair) != 2:
+        if not isinstance(pair, tuple | list) or len(pair) not in (2, 3):
             raise UserError(f"data[{key!r}] must be a pair (images, labels), not {_kind(pair)}")
-        pairs[_NAMES[key]] = (pair[0], pair[1])
+        pairs[_NAMES[key]] = tuple(pair)
     if "train" not in pairs:
         raise UserError(f"data has no 'train'; give {_FORMS}")
     return pairs, names

@@ -10,10 +10,11 @@ import numpy as np
 
 import jaxcnn.config as config
 from jaxcnn.config import UserError
+from jaxcnn.data import groups
 from jaxcnn.data.arrays import array_examples
 from jaxcnn.data.as_stored import as_type
 from jaxcnn.data.decode import Unreadable
-from jaxcnn.data.examples import WHITE, Examples, Source
+from jaxcnn.data.examples import WHITE, Examples, Groups, Source
 from jaxcnn.machine import npz_arrays
 from jaxcnn.machine.paths import expand
 from jaxcnn.text import counted
@@ -46,6 +47,8 @@ def open_npz(argument: str, data: config.Data) -> Source:
     For each of train, val and test: images `train_images`, `x_train`, `train_x` or `train_data`, labels
     `train_labels`, `y_train`, `train_y` or `train_targets`. A file with only `images` (`x`, `data`) and `labels` (`y`,
     `targets`) has one split, train. `names` or `class_names` are optional; without them, classes are numbers.
+    With `data.group="patient"`, `train_patient` or `patient_train` (and so on; `patient` in a file of one split) names
+    the group of each image, as text or integers [N].
 
     Raises:
       UserError: no such file, not an `.npz` file, or arrays missing, damaged, or of a wrong type or shape.
@@ -73,7 +76,13 @@ def open_npz(argument: str, data: config.Data) -> Source:
             images = as_type(_load(path, array), data.dtype)
         except Unreadable as error:
             raise UserError(f"{array.what}: {error}") from None
-        return array_examples(images.reshape(shape), labels[name], data)
+        examples = array_examples(images.reshape(shape), labels[name], data)
+        if not data.group:
+            return examples
+        named = _groups(path, header(_group_key(name, keys, members, data.group, title)))
+        if len(named) != shape[0]:
+            raise UserError(f"{title}: {counted(shape[0], 'image')} of {name}, but {len(named)} of config.data.group")
+        return dataclasses.replace(examples, groups=named)
 
     return Source(title, names, tuple(keys), open_split, labels=tuple(labels.values()))
 
@@ -211,6 +220,26 @@ def _labels(path: Path, array: _Array) -> np.ndarray:
             "[N, H, W] for 'segmentation'"
         )
     return _load(path, array).reshape(shape)
+
+
+def _group_key(
+    split: str, keys: dict[str, tuple[str, str]], members: dict[str, zipfile.ZipInfo], group: str, title: str
+) -> str:
+    """The key of the groups of a base split."""
+    known = [form for name in _SPLIT_NAMES[split] for form in (f"{name}_{group}", f"{group}_{name}")]
+    known += [group] if len(keys) == 1 else []
+    if found := next((key for key in known if key in members), None):
+        return found
+    raise UserError(
+        f"config.data.group={group!r}: {title} has no array {known[0]!r} that names the group of each image of {split}"
+    )
+
+
+def _groups(path: Path, array: _Array) -> Groups:
+    shape = array.shape[:1] if len(array.shape) == 2 and array.shape[1] == 1 else array.shape
+    if len(shape) != 1 or array.dtype.kind not in "iuUS":
+        raise UserError(f"{array.what} is {array.dtype} of shape {shape}, but groups must be text or integers [N]")
+    return groups.as_names(_load(path, array).reshape(shape), array.what)
 
 
 def _names(path: Path, array: _Array) -> tuple[str, ...]:

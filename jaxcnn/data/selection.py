@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from jaxcnn.data.batch import Split
-from jaxcnn.data.examples import Examples, Hashes, Indices, Pixels
+from jaxcnn.data.examples import Examples, Groups, Hashes, Indices, Pixels
 from jaxcnn.tasks.task import Targets
 
 Weights = Float32[np.ndarray, " n"]
@@ -68,6 +68,18 @@ class Selection:
                 weights[chosen] = of_part[self.place[chosen]]
         return weights
 
+    @property
+    def groups(self) -> Groups | None:
+        """The name of each example's group; None unless the config says what names it."""
+        of_parts = [part.groups for part in self.parts if part.groups is not None]
+        if len(of_parts) < len(self.parts):
+            return None
+        names = np.empty(len(self.part), np.result_type(*of_parts))
+        for number, of_part in enumerate(of_parts):
+            chosen = self.part == number
+            names[chosen] = of_part[self.place[chosen]]
+        return names
+
     def checksums(self) -> Hashes | None:
         """Equal for equal images; None unless known for all images."""
         known = [examples.content().images for examples in self.parts]
@@ -93,6 +105,11 @@ class Selection:
 def name_of(split: Split, index: int) -> str:
     """The file or record of an example of any split, or its index."""
     return split.name_of(index) if isinstance(split, Selection) else f"image {index}"
+
+
+def groups_of(split: Split) -> Groups | None:
+    """The name of each example's group in a split; None unless the config says what names it."""
+    return split.groups if isinstance(split, Selection) else None
 
 
 def weights_of(split: Split) -> Weights | None:

@@ -1,7 +1,8 @@
 """The grammar of split slices, that of TensorFlow Datasets: "train", "train[:90%]", "train[:400]+train[-50:]".
 
 "train[:90% by path]" chooses by a hash of each example's path, so that none moves when others are added or removed. Its
-share is 90 % on average.
+share is 90 % on average. "train[:90% by group]" does so with the name of its group (`config.data.group`), and keeps
+groups whole.
 """
 
 import re
@@ -15,7 +16,7 @@ from jaxcnn.data.examples import Hashes, Indices
 
 Part = tuple[str, Indices]  # a base split, and which of its examples
 
-_TERM = re.compile(r"(?P<name>[\w.-]+)(?:\[(?P<start>-?\d+%?)?:(?P<stop>-?\d+%?)?(?P<by_path>\s*by path)?\])?")
+_TERM = re.compile(r"(?P<name>[\w.-]+)(?:\[(?P<start>-?\d+%?)?:(?P<stop>-?\d+%?)?(?:\s*by (?P<by>path|group))?\])?")
 
 
 def resolve(
@@ -24,6 +25,7 @@ def resolve(
     known: Sequence[str],
     size: Callable[[str], int],
     hashes: Callable[[str], Hashes | None] = lambda name: None,
+    groups: Callable[[str], Hashes | None] = lambda name: None,
 ) -> list[Part]:
     """The examples that a slice expression names.
 
@@ -34,6 +36,7 @@ def resolve(
       known: names of the base splits.
       size: returns the size of a base split; called for those in the expression.
       hashes: returns the hashes of the paths of a base split's examples, or None; called for "by path" only.
+      groups: returns those of the names of their groups, or None; called for "by group" only.
 
     Returns:
       The base split and the indices of each term, in order.
@@ -54,8 +57,8 @@ def resolve(
             hint = convert.nearest(name, known)
             raise UserError(f"{key}={expression!r}: the source has no split {name!r}{hint}; it has: {', '.join(known)}")
         count = size(name)
-        if match["by_path"]:
-            parts.append((name, _by_path(match, hashes(name), key, expression)))
+        if by := match["by"]:
+            parts.append((name, _by_hash(match, (hashes if by == "path" else groups)(name), key, expression)))
             continue
         start = _bound(match["start"], 0, count, key, expression)
         stop = _bound(match["stop"], count, count, key, expression)
@@ -89,13 +92,14 @@ def _bound(text: str | None, default: int, count: int, key: str, expression: str
     return value + count if from_end else value
 
 
-def _by_path(match: re.Match, hashes: Hashes | None, key: str, expression: str) -> Indices:
+def _by_hash(match: re.Match, hashes: Hashes | None, key: str, expression: str) -> Indices:
     """The examples whose hash is in the slice, where 100 % is 2^64."""
     if hashes is None:
-        raise UserError(f"{key}={expression!r}: only image files have paths; leave out ' by path'")
+        why = "only image files have paths" if match["by"] == "path" else "config.data.group names no groups"
+        raise UserError(f"{key}={expression!r}: {why}; leave out ' by {match['by']}'")
     for bound in (match["start"], match["stop"]):
         if bound and not bound.endswith("%"):
-            raise UserError(f"{key}={expression!r}: with 'by path', {bound} must be a percentage, such as 80%")
+            raise UserError(f"{key}={expression!r}: with 'by {match['by']}', {bound} must be a percentage, such as 80%")
     start = _bound(match["start"], 0, 100, key, expression)
     stop = _bound(match["stop"], 100, 100, key, expression)
     return np.flatnonzero(_below(hashes, stop) & ~_below(hashes, start))

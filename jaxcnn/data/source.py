@@ -10,7 +10,7 @@ import numpy as np
 import jaxcnn.config as config
 from jaxcnn.config import UserError, convert
 from jaxcnn.config.rules import HELD_OUT
-from jaxcnn.data import automatic, content, holdout, label_maps, memory, slices
+from jaxcnn.data import automatic, content, groups, holdout, label_maps, memory, slices
 from jaxcnn.data.arrays import open_digits, open_synthetic
 from jaxcnn.data.batch import Split
 from jaxcnn.data.coco import open_coco
@@ -27,7 +27,7 @@ from jaxcnn.data.voc import open_voc
 from jaxcnn.data.yolo import open_yolo
 from jaxcnn.tasks import by_name
 from jaxcnn.tasks.task import Targets
-from jaxcnn.text import distinct, listed
+from jaxcnn.text import counted, distinct, listed
 
 SOURCES: dict[str, Callable[[str, config.Data], Source]] = {
     "tfds": open_tfds,
@@ -67,6 +67,7 @@ class Splits:
       notes: remarks for the user, one line each, such as images left out.
       bases: by name, the base splits from which the others are cut.
       has_own_val: whether val is the set's own validation split, used by default.
+      group: `config.data.group`, what names the group of each image; empty: nothing.
     """
 
     train: Split
@@ -77,6 +78,7 @@ class Splits:
     notes: tuple[str, ...] = ()
     bases: Mapping[str, Examples] = dataclasses.field(default_factory=dict)
     has_own_val: bool = False
+    group: str = ""
 
     def fingerprints(self, split: Split | None = None) -> dict[str, str]:
         """Fingerprints (`jaxcnn.data.content`) of all base splits, or of those from which `split` is cut."""
@@ -88,7 +90,7 @@ class Splits:
         return {name: each for name, each in self.bases.items() if any(each is part for part in split.parts)}
 
     def leaks(self) -> list[str]:
-        """A remark for each pair of splits that have equal images."""
+        """A remark for each pair of splits that have equal images, or images of one group."""
         splits = [split for split in (self.train, self.val, self.test) if isinstance(split, Selection)]
         found = []
         for one, other in itertools.combinations(splits, 2):
@@ -96,6 +98,8 @@ class Splits:
                 found.append(
                     f"{count} of the {len(other)} images of {other.name} are also in {one.name}, byte for byte"
                 )
+            if self.group and one.groups is not None and other.groups is not None:
+                found += filter(None, [groups.shared(one.groups, other.groups, (one.name, other.name), self.group)])
         return found
 
 
@@ -124,7 +128,7 @@ def open_splits(data: config.Data, task: config.Task = config.Task()) -> Splits:
         )
         source = dataclasses.replace(source, class_names=names)
     kind = by_name.targets(task, len(source.class_names))
-    cutter = _Cutter(source, kind)
+    cutter = _Cutter(source, kind, data)
     if data.test_split == "test" and "test" not in source.splits:
         raise UserError(_no_test_split(source))
     train, train_parts = cutter.cut("train", data.train_split)
@@ -149,7 +153,12 @@ def open_splits(data: config.Data, task: config.Task = config.Task()) -> Splits:
                 "config.data.val_examples of train"
             )
     else:
-        train, val = _hold_out(train, data, kind)
+        whole, (train, val) = len(train), _hold_out(train, data, kind)
+        if data.group and not data.folds and len(val) != (asked := _asked(data, whole)):
+            notes.append(
+                f"validation has {counted(len(val), 'image')} in place of {asked}: whole groups of {data.group!r} "
+                "allow no closer number"
+            )
         if own:
             notes.append(f"the set's own validation split {own!r} is not used (config.data.val_split={HELD_OUT!r})")
     plain = [examples.labels for examples in cutter.opened.values() if examples.labels.dtype.names is None]
@@ -161,7 +170,7 @@ def open_splits(data: config.Data, task: config.Task = config.Task()) -> Splits:
         chosen = holdout.balanced(kind.groups(train.targets), data.split_seed)
         train = train.take(chosen, "train", f"{train.description} (balanced: {len(chosen)} of {len(train)} examples)")
     own_val = val is not None and wanted == own != data.val_split
-    return Splits(train, val, test, source.class_names, kind, tuple(notes), cutter.opened, own_val)
+    return Splits(train, val, test, source.class_names, kind, tuple(notes), cutter.opened, own_val, data.group)
 
 
 def _open_source(data: config.Data, task: config.Task) -> Source:
@@ -203,13 +212,14 @@ def _no_test_split(source: Source) -> str:
 class _Cutter:
     """Opens the base splits that the slices use, each once, and cuts them."""
 
-    def __init__(self, source: Source, kind: Targets):
-        self.source, self.kind = source, kind
+    def __init__(self, source: Source, kind: Targets, data: config.Data):
+        self.source, self.kind, self.data = source, kind, data
         self.opened: dict[str, Examples] = {}
 
     def cut(self, name: str, expression: str) -> tuple[Selection, list[slices.Part]]:
         """The split `name`, and its base splits with the indices in them. Raises UserError."""
-        resolved = slices.resolve(expression, f"config.data.{name}_split", self.source.splits, self._size, self._hashes)
+        key, known = f"config.data.{name}_split", self.source.splits
+        resolved = slices.resolve(expression, key, known, self._size, self._hashes, self._groups)
         bases = list(dict.fromkeys(base for base, _ in resolved))
         for base in bases:
             self._check_shape(base, name)
@@ -226,7 +236,7 @@ class _Cutter:
 
     def _examples(self, base: str) -> Examples:
         if base not in self.opened:
-            self.opened[base] = self.source.open(base)
+            self.opened[base] = groups.needed(self.source.open(base), self.data, self.source.title)
         return self.opened[base]
 
     def _size(self, base: str) -> int:
@@ -235,6 +245,10 @@ class _Cutter:
     def _hashes(self, base: str) -> Hashes | None:
         hashes = self._examples(base).hashes
         return None if hashes is None else hashes()
+
+    def _groups(self, base: str) -> Hashes | None:
+        names = self._examples(base).groups
+        return None if names is None else groups.hashes(names)
 
     def _check_shape(self, base: str, name: str) -> None:
         """Compare the shape of images with that of the base split opened first, which belongs to train."""
@@ -275,27 +289,52 @@ def _hold_out(train: Selection, data: config.Data, kind: Targets) -> tuple[Selec
     """`train` without `val_examples` examples chosen by `split_seed`, or without a fold, and those examples."""
     if data.folds:
         return _fold(train, data, kind)
-    held = data.val_examples
-    if held >= len(train) and held == config.Data.val_examples:  # meant for a large set
-        held = len(train) // 10
+    held = _asked(data, len(train))
     if not 0 < held < len(train):
         raise UserError(
             f"config.data.val_examples={data.val_examples} leaves none of the {len(train)} examples of "
             f"{train.description} for training; hold out fewer, or set config.data.protocol='full'"
         )
+    if (names := train.groups) is not None:
+        if len(np.unique(names)) < 2:
+            raise UserError(
+                f"{train.description} has one group of {data.group!r}, so none can be held out; set "
+                "config.data.protocol='full', or config.data.group='' to split it"
+            )
+        chosen, rest = holdout.choose_groups(names, held, data.split_seed)
+        how = f"{groups.chosen(names[chosen], names, data.group)}, by split_seed={data.split_seed}"
+        val = train.take(chosen, "val", f"{train.description} ({len(chosen)} held out, {how})")
+        return train.take(rest, "train", f"{train.description} (minus {len(chosen)} held out, {how})"), val
     chosen, rest = holdout.choose(kind.groups(train.targets), held, data.split_seed, data.stratify)
     how = f"held out by split_seed={data.split_seed}" + (", stratified" if data.stratify else "")
     val = train.take(chosen, "val", f"{train.description} ({held} {how})")
     return train.take(rest, "train", f"{train.description} (minus {held} {how})"), val
 
 
+def _asked(data: config.Data, examples: int) -> int:
+    """The number of images to hold out of so many."""
+    if data.val_examples >= examples and data.val_examples == config.Data.val_examples:  # meant for a large set
+        return examples // 10
+    return data.val_examples
+
+
 def _fold(train: Selection, data: config.Data, kind: Targets) -> tuple[Selection, Selection]:
     if data.folds > len(train):
         raise UserError(f"config.data.folds={data.folds} is more than the {len(train)} examples of {train.description}")
-    chosen, rest = holdout.fold(kind.groups(train.targets), data.folds, data.fold, data.split_seed, data.stratify)
+    if (names := train.groups) is not None:
+        if data.folds > (count := len(np.unique(names))):
+            raise UserError(
+                f"config.data.folds={data.folds} is more than the {count} groups of {data.group!r} in "
+                f"{train.description}"
+            )
+        chosen, rest = holdout.fold_of_groups(names, data.folds, data.fold, data.split_seed)
+    else:
+        chosen, rest = holdout.fold(kind.groups(train.targets), data.folds, data.fold, data.split_seed, data.stratify)
     how = f"fold {data.fold} of {data.folds} by split_seed={data.split_seed}" + (
         ", stratified" if data.stratify else ""
     )
+    if names is not None:
+        how += f", {groups.chosen(names[chosen], names, data.group)}"
     val = train.take(chosen, "val", f"{train.description} ({how})")
     return train.take(rest, "train", f"{train.description} (without {how})"), val
 

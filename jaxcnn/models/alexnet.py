@@ -3,7 +3,8 @@
 import flax.linen as nn
 
 from jaxcnn.models import attention
-from jaxcnn.models.batch_norm import BatchNorm
+from jaxcnn.models.activations import activation
+from jaxcnn.models.group_norm import norm_layer
 from jaxcnn.models.layers import Classifier, Conv, Dense, Dropout, scaled
 from jaxcnn.models.network import Images, Logits, Network, Positions
 from jaxcnn.models.pooling import adaptive_average_pool, max_pool
@@ -25,7 +26,7 @@ class AlexNet(Network):
     @nn.compact
     def __call__(self, images: Images, positions: Positions | None = None, train: bool = False) -> Logits:
         """Logits of images; the positions in the global batch are for dropout in training."""
-        imagenet = self.model.form == "imagenet"
+        imagenet, activate = self.model.form == "imagenet", activation(self.model)
         pool = 3 if imagenet else 2
         first_two = ((11, 4, 2), (5, 1, 2)) if imagenet else ((3, 2, 1), (3, 1, 1))
         geometry = (*first_two, (3, 1, 1), (3, 1, 1), (3, 1, 1))  # (kernel size, strides, padding)
@@ -36,9 +37,9 @@ class AlexNet(Network):
             conv = Conv(channels, size, strides, padding, use_bias, self.dtype, split=i >= 3, name=f"conv{i}")
             x = conv(x)
             if self.model.batch_norm:
-                x = BatchNorm(self.norm, self.axis_name, name=f"bn{i}")(x, train)
+                x = norm_layer(self.norm, self.axis_name, name=f"bn{i}")(x, train)
             attend = attention.at_stage(self, min(i, len(POOLED_CONVS)))
-            x = attend("block", nn.relu(x), train, f"attention{i}")
+            x = attend("block", activate(x), train, f"attention{i}")
             if i in POOLED_CONVS:
                 x = attend("stage", x, train, f"stage{attend.stage}_attention")
                 x = max_pool(x, pool, strides=2)
@@ -47,5 +48,5 @@ class AlexNet(Network):
         x = x.reshape(x.shape[0], -1)
         for i in (1, 2):
             x = Dropout(self.model.dropout, name=f"dropout{i}")(x, train, positions)
-            x = nn.relu(Dense(scaled(HIDDEN, self.model.width), dtype=self.dtype, split=True, name=f"dense{i}")(x))
+            x = activate(Dense(scaled(HIDDEN, self.model.width), dtype=self.dtype, split=True, name=f"dense{i}")(x))
         return Classifier(self.outputs, name="classifier")(x)

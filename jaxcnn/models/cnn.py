@@ -3,7 +3,8 @@
 import flax.linen as nn
 
 from jaxcnn.models import attention
-from jaxcnn.models.batch_norm import BatchNorm
+from jaxcnn.models.activations import activation
+from jaxcnn.models.group_norm import norm_layer
 from jaxcnn.models.layers import Classifier, Conv, Dropout, scaled
 from jaxcnn.models.network import Images, Logits, Network, Positions
 from jaxcnn.models.pooling import global_average_pool, max_pool
@@ -24,7 +25,7 @@ class CNN(Network):
         for i, channels in enumerate(CHANNELS, start=1):
             channels = scaled(channels, self.model.width)
             x = Conv(channels, 3, padding=1, use_bias=False, dtype=self.dtype, split=i == 3, name=f"conv{i}")(x)
-            x = nn.relu(BatchNorm(self.norm, self.axis_name, name=f"bn{i}")(x, train))
+            x = activation(self.model)(norm_layer(self.norm, self.axis_name, name=f"bn{i}")(x, train))
             attend = attention.at_stage(self, 1 if i <= 2 else 2)
             x = attend("block", x, train, f"attention{i}")
             if i > 1:

@@ -14,7 +14,9 @@ from jaxtyping import Array, Float
 
 import jaxcnn.config as config
 from jaxcnn.models import attention
+from jaxcnn.models.activations import Activation, activation
 from jaxcnn.models.batch_norm import BatchNorm
+from jaxcnn.models.group_norm import GroupNorm, norm_layer
 from jaxcnn.models.layers import Classifier, Conv, Dropout, StochasticDepth, scaled
 from jaxcnn.models.network import Images, Logits, Network, Positions
 from jaxcnn.models.pooling import global_average_pool, halving_average_pool, max_pool
@@ -68,13 +70,20 @@ class ResNet(Network):
     @nn.compact
     def __call__(self, images: Images, positions: Positions | None = None, train: bool = False) -> Logits:
         """Logits of images; the positions in the global batch are for dropout in training."""
-        x = stages(self, self.model.name, self.model.form, images, positions, train)[-1]
+        activate = activation(self.model)
+        x = stages(self, self.model.name, self.model.form, images, positions, train, activate)[-1]
         x = Dropout(self.model.dropout, name="dropout")(global_average_pool(x), train, positions)
         return Classifier(self.outputs, name="classifier")(x)
 
 
 def stages(
-    network: Network, name: str, form: str, images: Images, positions: Positions | None, train: bool
+    network: Network,
+    name: str,
+    form: str,
+    images: Images,
+    positions: Positions | None,
+    train: bool,
+    activate: Activation = nn.relu,
 ) -> list[Images]:
     """What each of the four stages makes of images, by layers of the network that calls this in its compact method.
 
@@ -85,6 +94,7 @@ def stages(
       name: one of `VARIANTS`.
       form: "cifar" or "imagenet".
       images, positions, train: as of its `__call__`.
+      activate: the nonlinearity.
     """
     model, dtype = network.model, network.dtype
     x = images.astype(dtype)
@@ -92,7 +102,7 @@ def stages(
     size, strides, padding = (7, 2, 3) if imagenet else (3, 1, 1)
     stem_channels = scaled(64, model.width)
     x = Conv(stem_channels, size, strides, padding, use_bias=False, dtype=dtype, name="stem_conv")(x)
-    x = nn.relu(BatchNorm(network.norm, network.axis_name, name="stem_bn")(x, train))
+    x = activate(norm_layer(network.norm, network.axis_name, name="stem_bn")(x, train))
     if imagenet:
         x = max_pool(x, 3, strides=2, padding=1)
     variant = VARIANTS[name]
@@ -113,6 +123,7 @@ def stages(
                 "dtype": dtype,
                 "split": stage >= 3,
                 "attend": attend,
+                "activate": activate,
                 "name": f"block{stage}_{i}",
             }
             if variant.bottleneck:
@@ -137,7 +148,7 @@ class BasicBlock(nn.Module):
       channels: channels of both convolutions.
       strides: stride of the first.
       padded: the shortcut is that of option A.
-      pooled, drop_rate, zero_init, norm, axis_name, dtype, split, attend: see `Bottleneck`.
+      pooled, drop_rate, zero_init, norm, axis_name, dtype, split, attend, activate: see `Bottleneck`.
     """
 
     channels: int
@@ -151,12 +162,13 @@ class BasicBlock(nn.Module):
     split: bool
     padded: bool = False
     attend: attention.Attend | None = None
+    activate: Activation = nn.relu
 
     @nn.compact
     def __call__(self, x: Images, train: bool, positions: Positions | None = None) -> Float[Array, "b oh ow o"]:
         """The block of `x`: o is `channels`, oh = ceil(h / strides). Positions are for `drop_rate`."""
         y = _conv(self, "conv1", self.channels, 3, self.strides)(x)
-        y = nn.relu(_batch_norm(self, "bn1")(y, train))
+        y = self.activate(_norm(self, "bn1")(y, train))
         y = _attended(self, "inner", y, train)
         y = _conv(self, "conv2", self.channels, 3)(y)
         y = _last_norm(self, "bn2")(y, train)
@@ -170,7 +182,7 @@ class BasicBlock(nn.Module):
             )
         elif self.strides > 1 or x.shape[-1] != self.channels:
             x = _projected(self, x, self.channels, train)
-        return _join(x, y) if train else lax.platform_dependent(x, y, cpu=_join_once, default=_join)
+        return _joined(self, x, y, train)
 
 
 class Bottleneck(nn.Module):
@@ -190,6 +202,7 @@ class Bottleneck(nn.Module):
       dtype: type of the computation.
       split: whether the convolutions are split over the devices of the mesh axis `model`.
       attend: attention after the first 3x3 convolution ("inner") or before the sum ("branch"); None: none.
+      activate: the nonlinearity.
     """
 
     channels: int
@@ -204,14 +217,15 @@ class Bottleneck(nn.Module):
     dtype: Dtype
     split: bool
     attend: attention.Attend | None = None
+    activate: Activation = nn.relu
 
     @nn.compact
     def __call__(self, x: Images, train: bool, positions: Positions | None = None) -> Float[Array, "b oh ow o"]:
         """The block of `x`: o is `output_channels`, oh = ceil(h / strides). Positions are for `drop_rate`."""
         y = _conv(self, "conv1", self.channels, 1)(x)
-        y = nn.relu(_batch_norm(self, "bn1")(y, train))
+        y = self.activate(_norm(self, "bn1")(y, train))
         y = _conv(self, "conv2", self.channels, 3, self.strides)(y)
-        y = nn.relu(_batch_norm(self, "bn2")(y, train))
+        y = self.activate(_norm(self, "bn2")(y, train))
         y = _attended(self, "inner", y, train)
         y = _conv(self, "conv3", self.output_channels, 1)(y)
         y = _last_norm(self, "bn3")(y, train)
@@ -219,7 +233,7 @@ class Bottleneck(nn.Module):
         y = StochasticDepth(self.drop_rate, name="stochastic_depth")(y, train, positions)
         if self.project:
             x = _projected(self, x, self.output_channels, train)
-        return _join(x, y) if train else lax.platform_dependent(x, y, cpu=_join_once, default=_join)
+        return _joined(self, x, y, train)
 
 
 # The layers that both kinds of block make in the same way, as submodules of the block.
@@ -229,12 +243,14 @@ def _conv(block: BasicBlock | Bottleneck, name: str, features: int, size: int, s
     return Conv(features, size, strides, size // 2, use_bias=False, dtype=block.dtype, split=block.split, name=name)
 
 
-def _batch_norm(block: BasicBlock | Bottleneck, name: str, scale_init: Initializer = nn.initializers.ones) -> BatchNorm:
-    return BatchNorm(block.norm, block.axis_name, scale_init, name=name)
+def _norm(
+    block: BasicBlock | Bottleneck, name: str, scale_init: Initializer = nn.initializers.ones
+) -> BatchNorm | GroupNorm:
+    return norm_layer(block.norm, block.axis_name, scale_init, name=name)
 
 
-def _last_norm(block: BasicBlock | Bottleneck, name: str) -> BatchNorm:
-    return _batch_norm(block, name, nn.initializers.zeros if block.zero_init else nn.initializers.ones)
+def _last_norm(block: BasicBlock | Bottleneck, name: str) -> BatchNorm | GroupNorm:
+    return _norm(block, name, nn.initializers.zeros if block.zero_init else nn.initializers.ones)
 
 
 def _attended(block: BasicBlock | Bottleneck, place: str, y: Images, train: bool) -> Images:
@@ -247,18 +263,21 @@ def _projected(block: BasicBlock | Bottleneck, x: Images, features: int, train: 
     if block.pooled and strides == 2:
         x, strides = halving_average_pool(x), 1
     x = _conv(block, "shortcut_conv", features, 1, strides)(x)
-    return _batch_norm(block, "shortcut_bn")(x, train)
+    return _norm(block, "shortcut_bn")(x, train)
 
 
-def _join(x: Images, y: Images) -> Images:
-    return nn.relu(x + y)
-
-
-def _join_once(x: Images, y: Images) -> Images:
-    """The sum, stored in memory.
+def _joined(block: BasicBlock | Bottleneck, x: Images, y: Images, train: bool) -> Images:
+    """The activation of the sum. After training it is stored in memory.
 
     Otherwise XLA:CPU would repeat the addition wherever the sum is read, also in the next block's sum, and so keep the
     terms of all blocks of a stage until its end. It does not fuse across a conditional. Training stores what its
     gradients need.
     """
-    return lax.cond(jnp.isnan(x[(0,) * x.ndim]), _join, _join, x, y)
+
+    def join(x: Images, y: Images) -> Images:
+        return block.activate(x + y)
+
+    def join_once(x: Images, y: Images) -> Images:
+        return lax.cond(jnp.isnan(x[(0,) * x.ndim]), join, join, x, y)
+
+    return join(x, y) if train else lax.platform_dependent(x, y, cpu=join_once, default=join)

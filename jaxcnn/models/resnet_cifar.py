@@ -5,7 +5,8 @@ from typing import Any
 import flax.linen as nn
 
 from jaxcnn.models import attention
-from jaxcnn.models.batch_norm import BatchNorm
+from jaxcnn.models.activations import activation
+from jaxcnn.models.group_norm import norm_layer
 from jaxcnn.models.layers import Classifier, Conv, Dropout, scaled
 from jaxcnn.models.network import Images, Logits, Network, Positions
 from jaxcnn.models.pooling import global_average_pool
@@ -28,7 +29,7 @@ class CifarResNet(Network):
         x = images.astype(self.dtype)
         stem = scaled(CHANNELS[0], self.model.width)
         x = Conv(stem, 3, 1, 1, use_bias=False, dtype=self.dtype, name="stem_conv")(x)
-        x = nn.relu(BatchNorm(self.norm, self.axis_name, name="stem_bn")(x, train))
+        x = activation(self.model)(norm_layer(self.norm, self.axis_name, name="stem_bn")(x, train))
         blocks = BLOCKS[self.model.name]
         for stage, channels in enumerate(CHANNELS, start=1):
             attend = attention.at_stage(self, stage)
@@ -45,6 +46,7 @@ class CifarResNet(Network):
                     "split": False,
                     "padded": True,
                     "attend": attend,
+                    "activate": activation(self.model),
                     "name": f"block{stage}_{i}",
                 }
                 x = BasicBlock(scaled(channels, self.model.width), **common)(x, train, positions)

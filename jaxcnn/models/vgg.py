@@ -3,7 +3,8 @@
 import flax.linen as nn
 
 from jaxcnn.models import attention
-from jaxcnn.models.batch_norm import BatchNorm
+from jaxcnn.models.activations import activation
+from jaxcnn.models.group_norm import norm_layer
 from jaxcnn.models.layers import Classifier, Conv, Dense, Dropout, scaled
 from jaxcnn.models.network import Images, Logits, Network, Positions
 from jaxcnn.models.pooling import adaptive_average_pool, global_average_pool, max_pool
@@ -33,7 +34,7 @@ class VGG(Network):
     @nn.compact
     def __call__(self, images: Images, positions: Positions | None = None, train: bool = False) -> Logits:
         """Logits of images; the positions in the global batch are for dropout in training."""
-        imagenet = self.model.form == "imagenet"
+        imagenet, activate = self.model.form == "imagenet", activation(self.model)
         use_bias = imagenet or not self.model.batch_norm
         x = images.astype(self.dtype)
         blocks = zip(CHANNELS, CONVOLUTIONS[self.model.name], strict=True)
@@ -44,8 +45,8 @@ class VGG(Network):
                 wide, name = block >= 3, f"block{block}_conv{i}"
                 x = Conv(channels_scaled, 3, 1, 1, use_bias, self.dtype, split=wide, name=name)(x)
                 if self.model.batch_norm:
-                    x = BatchNorm(self.norm, self.axis_name, name=f"block{block}_bn{i}")(x, train)
-                x = attend("block", nn.relu(x), train, f"block{block}_attention{i}")
+                    x = norm_layer(self.norm, self.axis_name, name=f"block{block}_bn{i}")(x, train)
+                x = attend("block", activate(x), train, f"block{block}_attention{i}")
             x = attend("stage", x, train, f"stage{block}_attention")
             x = max_pool(x, 2, strides=2)
         if imagenet:
@@ -55,7 +56,7 @@ class VGG(Network):
             x = global_average_pool(x)
         if imagenet or self.model.head == "dense4096":
             for i in (1, 2):
-                x = nn.relu(Dense(scaled(HIDDEN, self.model.width), dtype=self.dtype, split=True, name=f"dense{i}")(x))
+                x = activate(Dense(scaled(HIDDEN, self.model.width), dtype=self.dtype, split=True, name=f"dense{i}")(x))
                 x = Dropout(self.model.dropout, name=f"dropout{i}")(x, train, positions)
         else:
             x = Dropout(self.model.dropout, name="dropout")(x, train, positions)

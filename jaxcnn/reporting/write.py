@@ -22,6 +22,7 @@ from jaxcnn.reporting import (
 from jaxcnn.reporting.cautions import cautions
 from jaxcnn.reporting.classes import by_class
 from jaxcnn.reporting.findings import Findings, find, training_loss_curve, validation_curve
+from jaxcnn.reporting.groups import by_group
 from jaxcnn.reporting.read import COMPLETE, REPEATED, Material, Run, read
 from jaxcnn.reporting.settings import Setting, test_figure, validation_figure
 
@@ -37,7 +38,7 @@ def report(
     material = read(paths)
     findings = find(material, best_on_test=best_on_test)
     title, command = labels.printable(title or _title(material)), labels.printable(command)
-    made = contents.tables(findings) | more_figures.by_family(findings) | by_class(findings)
+    made = contents.tables(findings) | more_figures.by_family(findings) | by_class(findings) | by_group(findings)
     remarks = cautions(findings)
     try:
         folder = out / "plots"

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxcnn.tasks import by_group
 from jaxcnn.tasks.task import Collector, Facts, Task
 
 MOST = 2**25  # outputs kept of a split
@@ -16,9 +17,13 @@ def fits(task: Task, examples: int, most: float = MOST) -> bool:
     return task.finds is None and examples * task.targets.outputs <= most
 
 
-def of(task: Task, constants: Any) -> "Kept":
-    """A collector of the task that keeps the outputs; none of a task whose answers are found among them first."""
-    return Kept(task.evaluation.collector(constants), MOST if task.finds is None else 0)
+def of(task: Task, constants: Any, groups: np.ndarray | None = None, by: str = "") -> "Kept":
+    """A collector of the task that keeps the outputs; none of a task whose answers are found among them first.
+
+    If `groups` has the names of each example's group (`by_group.Grouped`), the figures of groups are among its figures.
+    """
+    inner = by_group.grouped(task.evaluation.collector(constants), task, constants, groups, by)
+    return Kept(inner, MOST if task.finds is None else 0)
 
 
 class Kept:

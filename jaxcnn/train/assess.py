@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from jaxcnn.config import UserError
-from jaxcnn.data import place
+from jaxcnn.data import place, selection
 from jaxcnn.data.batch import Split
 from jaxcnn.data.selection import Selection
 from jaxcnn.data.source import open_splits
 from jaxcnn.learn import programs
 from jaxcnn.machine import extras
+from jaxcnn.tasks import by_group
 from jaxcnn.tasks import kept as keeping
 from jaxcnn.tasks.kept import Kept
 from jaxcnn.text import counted, shown
@@ -49,7 +50,7 @@ def assess(trained: Trained, folder: pathlib.Path, split_name: str, data_path: s
     split, notes = open_split(trained, folder, split_name, data_path)
     for note in notes:
         _log.warning(note)
-    kept = keeping.of(trained.spec.task, trained.constants)
+    kept = keeping.of(trained.spec.task, trained.constants, selection.groups_of(split), trained.config.data.group)
     figures = {
         "step": trained.step,
         "weights": trained.weights,
@@ -167,4 +168,5 @@ def describe(trained: Trained, figures: dict[str, Any]) -> list[str]:
         f"{shown(figures['data'])}: {counted(figures['examples'], 'example')}, "
         f"checkpoint {figures['step']}, {figures['weights']} weights",
         *trained.spec.task.evaluation.describe(figures),
+        *by_group.describe(figures, trained.spec.task.evaluation.headline),
     ]

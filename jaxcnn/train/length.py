@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 KEYS = ("run.epochs", "run.steps")
-_FREE_SCHEDULES = ("constant", "multistep")  # their rate at a step does not depend on the length of the run
+_FREE_SCHEDULES = ("constant", "multistep", "restarts")  # their rate at a step does not depend on the length of the run
 
 
 def of(flat: Mapping[str, Any]) -> tuple[str, float]:

@@ -71,6 +71,8 @@ def _times(config: Config, spec: StepSpec) -> list[str]:
     wrong = []
     if any(boundary * unit > INT32 for boundary in config.schedule.boundaries):
         wrong.append(f"config.schedule.boundaries={config.schedule.boundaries} are above the limit of 2^31 steps")
+    if config.schedule.name == "restarts" and config.schedule.period * unit > INT32:
+        wrong.append(f"config.schedule.period={config.schedule.period:g} is above the limit of 2^31 steps")
     if config.optim.whitening_bias_epochs * spec.steps_per_epoch > INT32:
         wrong.append(
             f"config.optim.whitening_bias_epochs={config.optim.whitening_bias_epochs:g} is above the limit of 2^31 "

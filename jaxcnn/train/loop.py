@@ -9,19 +9,16 @@ from typing import Any
 
 import jaxcnn.config as configs
 from jaxcnn.config import Config, UserError, flatten, to_dict
-from jaxcnn.data.batch import Split
+from jaxcnn.data.selection import groups_of
 from jaxcnn.learn import sharded
-from jaxcnn.learn.state import State
 from jaxcnn.machine import extras
 from jaxcnn.machine import mesh as meshes
 from jaxcnn.machine.heartbeat import Cluster, Standing
 from jaxcnn.tasks import kept
-from jaxcnn.tasks.task import Collector
-from jaxcnn.train import assess, curves, final_figures, fitted, loaders, mistakes, origin, summary, told, workdir
+from jaxcnn.train import assess, curves, final_figures, measured, mistakes, origin, plateau, summary, told, workdir
 from jaxcnn.train.damage import DamagedError
 from jaxcnn.train.drive import Driver
 from jaxcnn.train.due import Due, due_steps
-from jaxcnn.train.evaluate import evaluate
 from jaxcnn.train.hooks import Evaluation, Hooks
 from jaxcnn.train.interrupts import Interrupted, Interrupts
 from jaxcnn.train.logbook import Logbook
@@ -219,6 +216,8 @@ def at_step(session: Session, due: Due) -> None:
     """Evaluate and save where they are due after this step."""
     evaluate = session.step in due.evaluate
     better = evaluate and _evaluate(session)
+    if evaluate:
+        plateau.after_validation(session, due)
     if session.step in due.save or (better and session.config.checkpoint.keep_best) or ended(session, due):
         save(session, evaluated=evaluate)
     if evaluate:
@@ -235,9 +234,9 @@ def _evaluate(session: Session) -> bool:
     assert session.splits.val is not None
     split, evaluation = session.splits.val, session.spec.task.evaluation
     collector = evaluation.collector(session.constants) if evaluation.collects else None
-    values = _figures(session, split, session.state, collector=collector)
+    values = measured.figures(session, split, session.state, collector=collector)
     if collector is not None:
-        values |= _recorded(session, collector.figures(split.class_names, {}))
+        values |= measured.recorded(session, collector.figures(split.class_names, {}))
     progress = session.progress
     progress.eval_seconds += time.monotonic() - began
     progress.evaluated = session.step
@@ -252,36 +251,6 @@ def _evaluate(session: Session) -> bool:
     session.evaluation = Evaluation(session.step, session.spec.total_steps, epoch, values, better)
     told.evaluation(session, values, better=better)
     return better
-
-
-def _figures(
-    session: Session, split: Split, state: State, tta: str = "none", collector: Collector | None = None
-) -> dict[str, Any]:
-    """Loss and metrics of a split; those of the moving average, if the run keeps one, are named ema_….
-
-    Those with test-time augmentation, if any, are named tta_… and ema_tta_…. The outputs of the weights behind the
-    headline figure are added to `collector`.
-    """
-    values = _measure(session, split, state.variables(), tta, collector if state.ema is None else None)
-    if state.ema is not None:
-        averaged = _measure(session, split, state.ema, tta, collector)
-        values |= {f"ema_{name}": value for name, value in averaged.items() if name != "examples"}
-    return values
-
-
-def _recorded(session: Session, figures: dict[str, Any]) -> dict[str, Any]:
-    """Those figures of a collector that `metrics.jsonl` has, named for the weights that they are of."""
-    prefix = "" if session.state.ema is None else "ema_"
-    return {f"{prefix}{name}": value for name, value in session.spec.task.evaluation.recorded(figures).items()}
-
-
-def _measure(
-    session: Session, split: Split, variables: Any, tta: str = "none", collector: Collector | None = None
-) -> dict[str, float]:
-    """`evaluate` with the loader of the run."""
-    batch_size = loaders.eval_batch_size(session.config.run.eval_batch_size, session.spec, session.mesh)
-    check = session.interrupts.check
-    return evaluate(session.loader, split, variables, session.constants, batch_size, check, tta, collector)
 
 
 def save(session: Session, *, evaluated: bool = False) -> None:
@@ -325,25 +294,15 @@ def _test(session: Session) -> tuple[dict[str, Any] | None, dict[str, Any]]:
                 f"config.run.test_with='best': {error}; restore {session.folder}/checkpoints/{step} from a backup, or "
                 f"test the last checkpoint with --mode=eval --workdir={session.folder}"
             ) from error
-    found = _fit(session, state, step)
-    collector = kept.of(session.spec.task, session.constants)
-    values = {"of_step": step, **_figures(session, split, state, session.config.run.tta, collector)}
+    found, of_validation = measured.fit(session, state, step)
+    by = session.config.data.group
+    collector = kept.of(session.spec.task, session.constants, groups_of(split), by)
+    values = {"of_step": step, **measured.figures(session, split, state, session.config.run.tta, collector)}
     collected = collector.figures(session.splits.class_names, found)
-    values |= _recorded(session, collected)
+    values |= measured.recorded(session, collected)
     session.logbook.record("test", session.step, values)
     if session.config.run.curves and session.cluster.first:
         with _reported(session, mistakes.FILE):
             mistakes.draw_test(session.folder, session.spec, session.mesh, split, collector, session.constants, found)
-    return values, collected
-
-
-def _fit(session: Session, state: State, step: int) -> dict[str, Any]:
-    """Fit what the task fits to the validation split, such as thresholds, with the weights that are tested."""
-    if (split := session.splits.val) is None:
-        return {}
-    collector = session.spec.task.evaluation.collector(session.constants)
-    _measure(session, split, state.variables() if state.ema is None else state.ema, collector=collector)
-    found = collector.fitted()
-    if found and session.cluster.first:
-        fitted.write(session.folder, found, step, "last" if state.ema is None else "ema")
-    return found
+    told.groups(session, collected)
+    return values, collected | of_validation

@@ -1,15 +1,16 @@
 """Whether the data of a run is the data it began with, wherever it lies now."""
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from jaxcnn.config.rules import HELD_OUT
-from jaxcnn.data import place
+from jaxcnn.data import groups, place
 from jaxcnn.data.batch import Split
+from jaxcnn.data.selection import groups_of
 from jaxcnn.data.source import Splits
 from jaxcnn.text import distinct
 
@@ -75,6 +76,11 @@ def checksum(targets: Any) -> int:
     for leaf in jax.tree.leaves(targets):
         crc32 = zlib.crc32(np.ascontiguousarray(leaf, leaf.dtype.newbyteorder("<")).data, crc32)
     return crc32
+
+
+def of_groups(splits: Sequence[Split]) -> dict[str, int]:
+    """The CRC-32 of the groups of each split, as in `data.json`."""
+    return {split.name: checksum(groups.hashes(names)) for split in splits if (names := groups_of(split)) is not None}
 
 
 def _comparable(facts: Mapping[str, Any], known: bool) -> dict[str, Any]:

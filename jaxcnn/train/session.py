@@ -5,8 +5,7 @@ import contextlib
 import dataclasses
 import pathlib
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
 
 import jax
 
@@ -15,7 +14,6 @@ from jaxcnn.data import cache_limit
 from jaxcnn.data.batch import Constants
 from jaxcnn.data.source import Splits
 from jaxcnn.learn import layout, programs, sharded
-from jaxcnn.learn.metrics import COUNT, LOSS
 from jaxcnn.learn.state import State, count_parameters, make_hyper
 from jaxcnn.learn.step_spec import StepSpec
 from jaxcnn.machine import malloc, paths, plugins
@@ -40,62 +38,9 @@ from jaxcnn.train.checkpoint import Checkpoints
 from jaxcnn.train.hooks import Evaluation, Hooks
 from jaxcnn.train.interrupts import Interrupts
 from jaxcnn.train.logbook import Logbook
+from jaxcnn.train.progress import Progress
 from jaxcnn.train.setup import Setup
 from jaxcnn.train.terminal import LOOK, Length
-
-
-@dataclasses.dataclass
-class Progress:
-    """What a run keeps besides its state; every checkpoint has it, so a resumed run continues as if never stopped.
-
-    Attributes:
-      window: sums of loss, metrics and count over the steps since the last training record, by name.
-      window_seconds: seconds of training since then.
-      last_loss: loss of the last step read; always finite.
-      evaluated, score: the last evaluated step, and the score of its headline figure on validation; larger is better.
-      best_score, best_step: the best score, and its step; None and 0 before the first evaluation.
-      way: how a population made the steps so far; empty: no population, or steps made as in a single run.
-      exchanged: the last step at which the state was taken from another member of a population.
-      log_bytes, log_crc32: length of `metrics.jsonl`, and CRC-32 of these bytes (None in records of older versions).
-      reset_seconds: seconds of the new state: initial weights, and those that come from the data (whitening).
-      images, train_seconds, eval_seconds, compile_seconds, wall_seconds: sums over all starts.
-      starts: number of starts of the run.
-    """
-
-    window: dict[str, float] = dataclasses.field(default_factory=dict)
-    window_seconds: float = 0.0
-    last_loss: float | None = None
-    evaluated: int = 0
-    score: float = 0.0
-    best_score: float | None = None
-    best_step: int = 0
-    way: str = ""
-    exchanged: int = 0
-    log_bytes: int = 0
-    log_crc32: int | None = 0
-    reset_seconds: float | None = None
-    images: int = 0
-    train_seconds: float = 0.0
-    eval_seconds: float = 0.0
-    compile_seconds: float = 0.0
-    wall_seconds: float = 0.0
-    starts: int = 0
-
-    @classmethod
-    def of_record(cls, progress: dict[str, Any], metrics: Sequence[str]) -> "Progress":
-        """The progress in a checkpoint's record; `metrics` are the names of the task's metrics.
-
-        Earlier versions had accuracies as scores, and the sums as a list.
-        """
-        values = {"log_crc32": None} | progress
-        for name, before in (("score", "accuracy"), ("best_score", "best_accuracy")):
-            if before in values:
-                values[name] = values.pop(before)
-        if not values.get("best_step"):
-            values["best_score"] = None
-        if isinstance(values.get("window"), list):
-            values["window"] = dict(zip((LOSS, *metrics, COUNT), values["window"], strict=True))
-        return cls(**values)
 
 
 @dataclasses.dataclass

@@ -3,6 +3,7 @@
 from typing import Any
 
 from jaxcnn.learn.metrics import LOSS
+from jaxcnn.tasks import by_group
 from jaxcnn.tasks.headline import Headline
 from jaxcnn.train import curves, summary, terminal
 from jaxcnn.train.session import Session
@@ -34,6 +35,12 @@ def phase(session: Session, what: str) -> None:
     """Let the bar tell what is done between steps."""
     if session.logbook.bar is not None:
         session.logbook.bar.phase(what)
+
+
+def groups(session: Session, figures: dict[str, Any]) -> None:
+    """Tell which group of the test is the worst, if it has groups."""
+    for line in by_group.describe(figures, session.spec.task.evaluation.headline):
+        session.logbook.say(f"  test {line}")
 
 
 def end(session: Session, figures: dict[str, Any]) -> None:

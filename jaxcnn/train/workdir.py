@@ -268,6 +268,7 @@ def data_facts(splits: Splits) -> dict[str, Any]:
         "splits": {split.name: split.description for split in there_are},
         "labels_crc32": {split.name: same_data.checksum(split.targets) for split in there_are},
         "content": splits.fingerprints(),
+        **({"groups_crc32": same_data.of_groups(there_are)} if splits.group else {}),
         **({"targets": facts} if (facts := splits.kind.facts(splits.train.targets)) else {}),
     }
 

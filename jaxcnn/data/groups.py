@@ -1,0 +1,65 @@
+"""Groups of images that belong together: the patient, site or sensor of each (`config.data.group`).
+
+Images of one group are alike in more than their class, so a network that has seen some knows something of the others.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+import jaxcnn.config as config
+from jaxcnn.config import UserError
+from jaxcnn.data.examples import Examples, Groups, Hashes
+from jaxcnn.data.files import hashes_of
+from jaxcnn.text import counted, listed
+
+HOW = "a column of csv:, an array of npz:, or a third part of arrays (images, labels, {name: values})"
+
+
+def as_names(values: np.ndarray, what: str) -> Groups:
+    """The names of groups from an array [n] of text or integers.
+
+    Raises:
+      UserError: it is neither, or a name is empty.
+    """
+    if values.ndim != 1 or values.dtype.kind not in "iuUSO":
+        raise UserError(f"{what} is {values.dtype} of shape {values.shape}, but groups must be text or integers [N]")
+    texts = [each.decode("utf-8", "replace") if isinstance(each, bytes) else str(each).strip() for each in values]
+    if "" in texts:
+        raise UserError(f"{what} has an empty name at index {texts.index('')}; every image needs a group")
+    return np.array(texts, np.str_)
+
+
+def needed(examples: Examples, data: config.Data, title: str) -> Examples:
+    """The examples of a base split, which have groups if the config wants them.
+
+    Raises:
+      UserError: they have none.
+    """
+    if data.group and examples.groups is None:
+        raise UserError(f"config.data.group={data.group!r}: {title} does not tell groups; they are {HOW}")
+    return examples
+
+
+def hashes(names: Groups) -> Hashes:
+    """An evenly distributed hash of each example's group, equal within a group."""
+    found, which = np.unique(names, return_inverse=True)
+    return hashes_of(found.tolist())[:, 0].astype(np.uint64)[which]
+
+
+def shared(one: Groups, other: Groups, names: Sequence[str], group: str) -> str:
+    """A remark if groups of the split `other` are also in `one`, whose names are `names`; else empty."""
+    common = np.intersect1d(one, other)
+    if not len(common):
+        return ""
+    images, there = int(np.isin(other, common).sum()), len(np.unique(other))
+    return (
+        f"{len(common)} of {counted(there, 'group')} (config.data.group={group!r}) of {names[1]} are also in "
+        f"{names[0]}, with {counted(images, 'image')} of {names[1]}: {listed(common.tolist())}; figures of {names[1]} "
+        "may be too good for groups never seen"
+    )
+
+
+def chosen(held: Groups, every: Groups, group: str) -> str:
+    """Which groups are held out, in words."""
+    return f"whole groups of {group!r}: {len(np.unique(held))} of {len(np.unique(every))}"

@@ -1,0 +1,78 @@
+"""The figures of groups, such as patients or sites (`config.data.group`), in the tests of the chosen settings."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from jaxcnn.reporting import labels
+from jaxcnn.reporting.findings import Family, Findings
+from jaxcnn.reporting.read import Run
+from jaxcnn.reporting.settings import Setting, sample
+from jaxcnn.reporting.statistics import Spread, spread
+from jaxcnn.reporting.tables import Table, number, text
+
+MOST_GROUPS = 20
+
+
+def by_group(findings: Findings) -> dict[str, Table]:
+    """A table for each family whose chosen setting has figures of groups."""
+    made = [table for family in findings.families if (table := _of_family(family)) is not None]
+    taken: set[str] = set()
+    named = [dataclasses.replace(table, name=labels.untaken(table.name, taken)) for table in made]
+    return {table.name: table for table in named}
+
+
+def figures(run: Run) -> dict[str, tuple[float, int]]:
+    """The headline figure of each group in the test of a run, and its number of examples; unsound rows are left out."""
+    rows = (run.test or {}).get("per_group")
+    found = {}
+    for name, row in rows.items() if isinstance(rows, Mapping) else ():
+        value, examples = (
+            (row.get(run.headline.name), row.get("examples")) if isinstance(row, Mapping) else (None, None)
+        )
+        if isinstance(value, int | float) and math.isfinite(value) and type(examples) is int:
+            found[str(name)] = (float(value), examples)
+    return found
+
+
+def _of_family(family: Family) -> Table | None:
+    setting = family.chosen
+    of_runs = [(run, figures(run)) for run in setting.finished] if setting else []
+    names = dict.fromkeys(name for _, of_run in of_runs for name in of_run)
+    if setting is None or not names:
+        return None
+    headline, seeds = setting.headline, [sample(run) for run, _ in of_runs]
+    of_group = {name: _spread(setting, [of.get(name, (None, 0))[0] for _, of in of_runs], seeds) for name in names}
+    order = sorted(names, key=lambda name: headline.score(of_group[name].mean))
+    rows = []
+    for name in order[:MOST_GROUPS]:
+        counts = [of[name][1] for _, of in of_runs if name in of]
+        mean = of_group[name].mean
+        shown = labels.percent_spread(of_group[name])
+        rows.append([text(labels.printable(name)), number(mean, shown), number(counts[0], str(counts[0]))])
+    means = Spread(tuple(of.mean for of in of_group.values()), headline)
+    every = labels.percent_spread(means)
+    column = f"{headline.label} %" if headline.percent else headline.label
+    notes = [
+        f"The weakest first, {labels.count(len(set(seeds)), 'seed')}. Over the {labels.count(len(names), 'group')}, "
+        f"each counted once: {every}" + (" (mean ± standard deviation)." if means.std is not None else ".")
+    ]
+    if len(names) > len(rows):
+        notes.append(f"{labels.count(len(names) - len(rows), 'better group')} left out.")
+    place = f"{family.architecture} on {family.dataset}"
+    return Table(
+        f"groups-{labels.slug(place)}", f"Groups of {place}", [_by(of_runs[0][0]), column, "examples"], rows,
+        frozenset({column, "examples"}), notes,
+    )  # fmt: skip
+
+
+def _by(run: Run) -> str:
+    """What the groups are, such as "patient"."""
+    return labels.printable(str(run.config.get("data.group") or "group"))
+
+
+def _spread(setting: Setting, values: list[Any], seeds: list[Any]) -> Spread:
+    found = spread(values, seeds)
+    assert found is not None  # a named group is in some run
+    return dataclasses.replace(found, headline=setting.headline)

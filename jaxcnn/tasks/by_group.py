@@ -1,0 +1,109 @@
+"""The figures of each group of a split, such as each patient or site: which is the worst, and how far they spread."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxcnn.tasks.headline import Headline
+from jaxcnn.tasks.task import Collector, Facts, Task, Tree
+from jaxcnn.text import counted, named
+
+LOSS = "loss"
+
+
+class Grouped:
+    """A collector that adds the figures of each group to those of another one.
+
+    The examples have to be added in the order of the split. "per_group" has for each group its number of examples, its
+    loss, the task's means over examples and the figure that decides; "groups" says which group is the worst by this
+    figure, and how it spreads over groups, each of which counts once.
+    """
+
+    def __init__(self, inner: Collector, task: Task, constants: Any, groups: np.ndarray, by: str) -> None:
+        """`groups` are the names of each example's group, text [n]; `by` says what they are, such as "patient"."""
+        self._inner, self._task, self._constants, self._by = inner, task, constants, by
+        self._names, self._group = np.unique(groups, return_inverse=True)
+        self._added = 0
+        self._values: list[dict[str, np.ndarray]] = []
+        headline = task.evaluation.headline.name
+        self._of_whole = headline not in task.evaluation.metrics  # it is no mean over examples
+        self._collectors = [task.evaluation.collector(constants) for _ in self._names] if self._of_whole else []
+
+    def add(self, outputs: np.ndarray, target: Tree) -> None:
+        """Add the outputs [n, k] and the targets of some examples."""
+        self._inner.add(outputs, target)
+        group = self._group[self._added : self._added + len(outputs)]
+        self._added += len(outputs)
+        if self._task.finds is None:
+            whole = self._task.targets.whole(target)
+            of_each = {LOSS: self._task.loss.reported(outputs, whole, self._constants)}
+            of_each |= self._task.evaluation.values(outputs, whole, self._constants)
+            self._values.append({name: np.asarray(values, np.float64) for name, values in of_each.items()})
+        if self._of_whole:
+            for number in np.unique(group):
+                rows = group == number
+                self._collectors[number].add(outputs[rows], jax.tree.map(lambda leaf, rows=rows: leaf[rows], target))
+
+    def fitted(self) -> dict[str, Any]:
+        """That of the other collector."""
+        return self._inner.fitted()
+
+    def figures(self, names: Sequence[str], fitted: Facts) -> dict[str, Any]:
+        """Those of the other collector, and those of each group."""
+        headline = self._task.evaluation.headline
+        counts = np.bincount(self._group)
+        rows: list[dict[str, Any]] = [{"examples": int(count)} for count in counts]
+        for name in self._values[0] if self._values else ():
+            sums = np.bincount(self._group, np.concatenate([values[name] for values in self._values]))
+            for row, mean in zip(rows, sums / counts, strict=True):
+                row[name] = float(mean)
+        for row, collector in zip(rows, self._collectors, strict=False):
+            row[headline.name] = _number(collector.figures(names, fitted).get(headline.name))
+        per_group = dict(zip(self._names.tolist(), rows, strict=True))
+        return self._inner.figures(names, fitted) | {
+            "groups": {"by": self._by, **summary(per_group, headline)},
+            "per_group": per_group,
+        }
+
+
+def grouped(collector: Collector, task: Task, constants: Any, groups: np.ndarray | None, by: str) -> Collector:
+    """A collector that also gives the figures of groups (`Grouped`); the same one if there are none."""
+    return collector if groups is None else Grouped(collector, task, constants, groups, by)
+
+
+def _number(value: Any) -> float | None:
+    """A figure; None where the group has none, such as a mean over no class."""
+    return float(value) if isinstance(value, int | float | np.number) and np.isfinite(value) else None
+
+
+def summary(per_group: Mapping[str, Mapping[str, Any]], headline: Headline) -> dict[str, Any]:
+    """The worst and best group by the headline figure, and its mean and standard deviation over groups."""
+    of = {name: row[headline.name] for name, row in per_group.items() if row.get(headline.name) is not None}
+    found: dict[str, Any] = {"count": len(per_group), "figure": headline.name}
+    if not of:
+        return found
+    worst = min(of, key=lambda name: (headline.score(of[name]), -per_group[name]["examples"]))  # of equals, the largest
+    values = list(of.values())
+    return found | {
+        "worst": worst,
+        "worst_value": of[worst],
+        "best_value": headline.value(max(map(headline.score, values))),
+        "mean": float(np.mean(values)),
+        "std": float(np.std(values, ddof=1)) if len(values) > 1 else None,
+    }
+
+
+def describe(figures: Mapping[str, Any], headline: Headline) -> list[str]:
+    """The figures of groups as one line; none if the split has no groups."""
+    found = figures.get("groups")
+    if not found or "worst" not in found:
+        return []
+    examples = figures["per_group"][found["worst"]]["examples"]
+    spread = "" if found["std"] is None else f", standard deviation {headline.shown(found['std'])}"
+    return [
+        f"{headline.label} by {named(found['by'])} ({counted(found['count'], 'group')}): worst "
+        f"{headline.shown(found['worst_value'])} ({found['worst']!r}, {counted(examples, 'example')}), best "
+        f"{headline.shown(found['best_value'])}, mean of the groups {headline.shown(found['mean'])}{spread}"
+    ]

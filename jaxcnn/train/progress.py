@@ -1,0 +1,63 @@
+"""How far a run is: what it keeps besides the state of its network."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from jaxcnn.learn.metrics import COUNT, LOSS
+
+
+@dataclasses.dataclass
+class Progress:
+    """What a run keeps besides its state; every checkpoint has it, so a resumed run continues as if never stopped.
+
+    Attributes:
+      window: sums of loss, metrics and count over the steps since the last training record, by name.
+      window_seconds: seconds of training since then.
+      last_loss: loss of the last step read; always finite.
+      evaluated, score: the last evaluated step, and the score of its headline figure on validation; larger is better.
+      best_score, best_step: the best score, and its step; None and 0 before the first evaluation.
+      reduced: the last step after which `schedule.name="plateau"` lowered the rate; 0: none.
+      way: how a population made the steps so far; empty: no population, or steps made as in a single run.
+      exchanged: the last step at which the state was taken from another member of a population.
+      log_bytes, log_crc32: length of `metrics.jsonl`, and CRC-32 of these bytes (None in records of older versions).
+      reset_seconds: seconds of the new state: initial weights, and those that come from the data (whitening).
+      images, train_seconds, eval_seconds, compile_seconds, wall_seconds: sums over all starts.
+      starts: number of starts of the run.
+    """
+
+    window: dict[str, float] = dataclasses.field(default_factory=dict)
+    window_seconds: float = 0.0
+    last_loss: float | None = None
+    evaluated: int = 0
+    score: float = 0.0
+    best_score: float | None = None
+    best_step: int = 0
+    reduced: int = 0
+    way: str = ""
+    exchanged: int = 0
+    log_bytes: int = 0
+    log_crc32: int | None = 0
+    reset_seconds: float | None = None
+    images: int = 0
+    train_seconds: float = 0.0
+    eval_seconds: float = 0.0
+    compile_seconds: float = 0.0
+    wall_seconds: float = 0.0
+    starts: int = 0
+
+    @classmethod
+    def of_record(cls, progress: dict[str, Any], metrics: Sequence[str]) -> "Progress":
+        """The progress in a checkpoint's record; `metrics` are the names of the task's metrics.
+
+        Earlier versions had accuracies as scores, and the sums as a list.
+        """
+        values = {"log_crc32": None} | progress
+        for name, before in (("score", "accuracy"), ("best_score", "best_accuracy")):
+            if before in values:
+                values[name] = values.pop(before)
+        if not values.get("best_step"):
+            values["best_score"] = None
+        if isinstance(values.get("window"), list):
+            values["window"] = dict(zip((LOSS, *metrics, COUNT), values["window"], strict=True))
+        return cls(**values)
