@@ -20,16 +20,19 @@ BACKBONES = {  # the network for classification with these layers, in form="imag
 OPTIONS: dict[str, tuple[str, ...]] = {  # besides those
     "airbench": (),
     "airbench_residual": (),
-    "alexnet": ("form", "batch_norm", *ATTENTION),
-    "cnn": ATTENTION,
+    "alexnet": ("form", "batch_norm", "channels", *ATTENTION),
+    "cnn": ("channels", *ATTENTION),
     **dict.fromkeys(("efficientnet_b0", "convnext_tiny"), ("form", "stochastic_depth")),
     **dict.fromkeys(INVERTED, ("form", "stochastic_depth", *ATTENTION)),
     **dict.fromkeys(SQUEEZENET, ("form", *ATTENTION)),
     **dict.fromkeys(("yolo_cnn", "unet", "unet_small"), ()),
-    **dict.fromkeys(BACKBONES, ("zero_init_residual", "shortcut", "stochastic_depth")),
-    **dict.fromkeys(RESNET, ("form", "zero_init_residual", "last_stride", "shortcut", "stochastic_depth", *ATTENTION)),
-    **dict.fromkeys(CIFAR_RESNET, ("zero_init_residual", "stochastic_depth", *ATTENTION)),
-    **dict.fromkeys(VGG, ("form", "head", "batch_norm", *ATTENTION)),
+    **dict.fromkeys(BACKBONES, ("channels", "zero_init_residual", "shortcut", "stochastic_depth")),
+    **dict.fromkeys(
+        RESNET,
+        ("form", "channels", "zero_init_residual", "last_stride", "shortcut", "stochastic_depth", *ATTENTION),
+    ),
+    **dict.fromkeys(CIFAR_RESNET, ("channels", "zero_init_residual", "stochastic_depth", *ATTENTION)),
+    **dict.fromkeys(VGG, ("form", "head", "batch_norm", "channels", *ATTENTION)),
 }
 WHITENED = ("airbench", "airbench_residual")  # the first layer whitens patches
 WITHOUT_NORM = (*SQUEEZENET, "convnext_tiny")
@@ -90,6 +93,23 @@ def attention_place(model: Model, stage: int) -> str:
         place = "inner" if model.name in INVERTED else "branch" if model.name in BRANCHED else "block"
     has = stage in stages if stages else place != "stage" or stage < STAGES[model.name]
     return place if has and model.attention != "none" else ""
+
+
+def impossible_channels(model: Model) -> list[str]:
+    """The mistakes in `model.channels`, one line each; a network tells which layers it has when it is built."""
+    layers = [layer for layer, _ in model.channels]
+    wrong = []
+    if repeated := {layer for layer in layers if layers.count(layer) > 1}:
+        wrong.append(f"config.model.channels names {min(repeated)!r:.200} twice")
+    for layer, count in model.channels:
+        if count < 1:
+            wrong.append(f"config.model.channels gives {layer!r:.200} {count} channels; it must have at least 1")
+    if model.channels and model.attention != "none":
+        wrong.append(
+            f"config.model.channels needs config.model.attention='none', not {model.attention!r}, whose layers have "
+            "shares of the channels"
+        )
+    return wrong
 
 
 def impossible_attention(model: Model) -> list[str]:

@@ -42,6 +42,7 @@ def _impossible(config: Config) -> list[str]:
     if not any(open_names.foreign(model)):  # a network of a user may read any option
         wrong += networks.unread(model)
         wrong += networks.impossible_attention(model)
+        wrong += networks.impossible_channels(model)
         need(
             model.head == "linear" or model.form == "cifar",
             f"config.model.head={model.head!r} is for form='cifar'; form={model.form!r} has its own hidden layers",

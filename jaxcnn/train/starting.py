@@ -33,7 +33,7 @@ from jaxcnn.weights import files, fit, hub, layout
 
 FILE = "init.json"
 MOST_TOLD = 8  # arrays of one reason that are told one by one
-_OF_ARRAYS = ("name", "form", "width", "head", "batch_norm")  # options of a network that change its arrays
+_OF_ARRAYS = ("name", "form", "width", "channels", "head", "batch_norm")  # options of a network that change its arrays
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,8 +189,13 @@ def _of_workdir(init: Init, folder: pathlib.Path, model: Model) -> tuple[Start, 
     if backbone is not None and there.name == backbone.name:
         model = backbone
     differ = [name for name in _OF_ARRAYS if getattr(there, name) != getattr(model, name)]
+    if differ == ["channels"]:
+        raise UserError(
+            f"config.init.source=workdir:{folder} has another network: its config.model.channels is that of "
+            f"{folder / workdir.CONFIG}, {counted(len(there.channels), 'layer')}; set the same"
+        )
     if differ:
-        flags = " ".join(f"--config.model.{name}={getattr(there, name)}" for name in differ)
+        flags = " ".join(f"--config.model.{name}={getattr(there, name)}" for name in differ if name != "channels")
         raise UserError(f"config.init.source=workdir:{folder} has another network; set {flags}")
     weights = "" if init.weights == "auto" else init.weights
     network, _ = trained.load(folder, init.checkpoint, weights, 1)
