@@ -53,7 +53,7 @@ def mapped_of(spec: StepSpec) -> str:
 
 
 def check_layers(spec: StepSpec) -> None:
-    """Refuse layers of `model.channels`, and patterns of `optim.layers` or `prune.layers`, that are none of the network.
+    """Refuse layers of `model.channels`, or patterns of `optim.layers` or `prune.layers`, that the network has not.
 
     Raises:
       ConfigError: there is one, or nothing is left to train.
@@ -80,7 +80,9 @@ def check_channels(spec: StepSpec) -> None:
     known = usual_sizes(spec)
     for layer, _ in spec.model.channels:
         if layer not in known:
-            near = nearest(layer, known) or f"; they are {', '.join(list(known)[:12])}{', …' if len(known) > 12 else ''}"
+            near = (
+                nearest(layer, known) or f"; they are {', '.join(list(known)[:12])}{', …' if len(known) > 12 else ''}"
+            )
             raise ConfigError(
                 f"config.model.channels: {layer!r:.200} is no layer of {spec.model.name} with channels of its own{near}"
             )

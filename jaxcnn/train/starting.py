@@ -99,17 +99,23 @@ def begin(
         for key, leaf in seals.leaves(variables)
     }
     fitted = _fit(start, found.config, found.spec, found.splits, drawn)
-    made = seals.replaced(variables, fitted.arrays)
-    ema = state.ema and seals.replaced(state.ema, fitted.arrays)
-    state = dataclasses.replace(state, params=made["params"], batch_stats=made["batch_stats"], ema=ema)
-    if any(foreign(found.config.optim)):  # its state may be made from the parameters, such as a copy of them
-        state = dataclasses.replace(state, opt_state=_optimizer_state(found.spec, state))
+    state = with_arrays(state, found.spec, fitted.arrays)
     for line in describe(start, fitted):
         say(f"  {line}")
     if folder is not None:
         rows = [dataclasses.asdict(row) for row in fitted.rows]
         kept = {"source": start.source, "crc32_of_arrays": start.crc32, "names": fitted.naming, "arrays": rows}
         workdir.write_sealed(folder / FILE, kept)
+    return state
+
+
+def with_arrays(state: State, spec: StepSpec, arrays: dict[str, np.ndarray]) -> State:
+    """A new state with other values for the arrays of these names, in its average as well."""
+    made = seals.replaced(state.variables(), arrays)
+    ema = state.ema and seals.replaced(state.ema, arrays)
+    state = dataclasses.replace(state, params=made["params"], batch_stats=made["batch_stats"], ema=ema)
+    if any(foreign(spec.optim)):  # its state may be made from the parameters, such as a copy of them
+        state = dataclasses.replace(state, opt_state=_optimizer_state(spec, state))
     return state
 
 
