@@ -255,11 +255,16 @@ def test_what_cannot_leave_is_told_in_one_line(run):
 def test_the_command_tells_what_was_and_what_is_left(run, tmp_path):
     folder, after = run
     arguments = [f"--workdir={folder}/run", "--method=filters", "--seconds=0", f"--out={tmp_path}/small"]
-    code, output = runs.run(*arguments, module="jaxcnn.compress")
+    code, output = runs.run(*arguments, "--card", module="jaxcnn.compress")
     lines = output.splitlines()
     assert code == 0 and any(line.startswith("| conv2 | 16 | 8 | 1,152 | 288 |") for line in lines)
     told = workdir.read_json(tmp_path / "small" / "slim.json")
     assert told["after"]["parameters"] == filters.cost(after).parameters and f"| {told['after']['flops']:,} |" in output
+    written = (tmp_path / "small" / "model_card.md").read_text()
+    assert (
+        "| slimmed | fewer channels in 3 layers |" in written
+        and f"| after | {filters.cost(after).parameters:,} |" in written
+    )
     for wrong, words in (
         (("--keep=0",), "--keep=0.0: the share that stays must be above 0 and at most 1"),
         (("--conv_bits=4",), "--conv_bits is for --method=deep, not filters; leave it out"),

@@ -31,7 +31,7 @@ from absl import flags
 from jaxcnn import command
 from jaxcnn.command import network as chosen
 from jaxcnn.config import UserError
-from jaxcnn.text import markdown_table
+from jaxcnn.text import as_markdown, counted, markdown_table, shown
 
 if TYPE_CHECKING:
     from jaxcnn.compress.filters import Cost
@@ -58,6 +58,7 @@ SCOPE = flags.DEFINE_enum(
 )
 LAYER_KEEP = flags.DEFINE_multi_string("layer_keep", [], "filters: <pattern of the whole path of a layer>=<share>.")
 SECONDS = flags.DEFINE_float("seconds", 1.0, "filters: of timing for each batch size.", lower_bound=0.0)
+CARD = flags.DEFINE_boolean("card", False, "Also write a model card: <out>.md, or model_card.md in the folder.")
 DEVICES = flags.DEFINE_integer("devices", 1, "How many local devices to use; 0: all.", lower_bound=0)
 
 
@@ -71,6 +72,8 @@ BATCHES = (1, 32)  # of the latencies
 def main() -> int:
     """Compress or measure; return the exit code."""
     folder = NETWORK.folder()
+    if CARD.value and (CHECK.value or SENSITIVITY.value):
+        raise UserError("--card is for what is written; leave --check and --sensitivity out")
     for flag, method in OF_METHODS.items():
         if flags.FLAGS[flag].present and METHOD.value != method:
             raise UserError(f"--{flag} is for --method={method}, not {METHOD.value}; leave it out")
@@ -114,6 +117,9 @@ def _deep(folder: pathlib.Path) -> int:
     figures = {"split": split.description, "step": network.step, "weights": network.weights}
     tables = {name: [dataclasses.asdict(row) for row in found] for name, found in (("steps", rows), ("layers", layers))}
     workdir.write_json(out.with_name(f"{out.name}.json"), figures | tables)
+    if CARD.value:
+        safe = [dataclasses.replace(row, step=as_markdown(row.step)) for row in rows]
+        _card(network, folder, out, "jxc: shared values and Huffman words", split, deep.table(safe, network))
     return 0
 
 
@@ -145,7 +151,8 @@ def _filters(folder: pathlib.Path) -> int:
         }
         lines.append(_row(name, found, times, headline.shown(figures[headline.name]), figures))
     milliseconds = [f"ms, {batch} image{'s' if batch > 1 else ''}" for batch in BATCHES]
-    print(*markdown_table(["", "parameters", "FLOPs", "bytes", *milliseconds, headline.label, "loss"], lines), sep="\n")
+    table = markdown_table(["", "parameters", "FLOPs", "bytes", *milliseconds, headline.label, "loss"], lines)
+    print(*table, sep="\n")
     print(f"jaxcnn: figures on {split.description}; {out} is a run at step 0, {out / begun.TRAIN_ON} trains it on")
     chosen_by = dataclasses.asdict(keep)
     workdir.write_json(
@@ -153,7 +160,19 @@ def _filters(folder: pathlib.Path) -> int:
         {"from": str(folder), "step": network.step, "weights": network.weights, "keep": chosen_by}
         | {"split": split.description, "layers": layers, **measured},
     )
+    if CARD.value:
+        _card(small, out, out, f"a run of jaxcnn, slimmed to {keep.share:g} and not trained on", split, table)
     return 0
+
+
+def _card(
+    network: "Trained", folder: pathlib.Path, out: pathlib.Path, form: str, split: "Split", table: list[str]
+) -> None:
+    from jaxcnn.deploy import card
+
+    lines = [f"On {as_markdown(shown(split.description))}, {counted(len(split), 'example')}:", "", *table]
+    path = card.write(network, folder, out, form, exact=False, measured=lines)
+    print(f"jaxcnn: {path}: a model card, whose licence and uses are to be filled in")
 
 
 def _split(network: "Trained", folder: pathlib.Path) -> "Split":
