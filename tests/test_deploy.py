@@ -235,7 +235,9 @@ def test_a_model_card_has_the_figures_of_these_weights_alone_and_what_they_come_
     path = card.write(network, folder / "run", folder / "a.onnx", "onnx")
     lines = path.read_text().splitlines()
     assert path.name == "a.onnx.md" and lines[0] == "# Model card: a.onnx"
-    test = json.loads((folder / "run" / "summary.json").read_text())["test"]
+    summary = json.loads((folder / "run" / "summary.json").read_text())
+    test = summary["test"]
+    assert f"| val | all | accuracy | {100 * summary['val_last']:.2f}% |" in lines
     assert f"| test | 360 | accuracy | {100 * test['ema_top1_accuracy']:.2f}% |" in lines
     assert f"| test | 360 | loss | {test['ema_loss']:.4f} |" in lines
     classes = json.loads((folder / "run" / "test.json").read_text())["per_class_accuracy"]

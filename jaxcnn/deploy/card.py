@@ -14,7 +14,7 @@ from typing import Any
 import jax
 
 import jaxcnn
-from jaxcnn.config import UserError
+from jaxcnn.config import UserError, networks
 from jaxcnn.deploy import predictor
 from jaxcnn.learn.state import count_parameters
 from jaxcnn.machine import whole_files
@@ -98,7 +98,7 @@ def _what(trained: Trained, artefact: pathlib.Path, form: str) -> list[str]:
     return _pairs(
         (
             ("network", model.name),
-            ("layout", model.form),
+            ("layout", model.form if model.name in networks.readers("form") else ""),
             ("width", "" if model.width == 1 else f"{model.width:g}"),
             ("slimmed", slimmed),
             ("parameters", f"{count_parameters(trained.variables['params']):,}"),
@@ -173,17 +173,20 @@ def _measured_in_run(trained: Trained, folder: pathlib.Path) -> list[list[str]]:
     """Rows of the figures that the workdir has of these weights: of the single test, and of `--mode=eval`."""
     found: dict[str, tuple[dict[str, Any], str]] = {}
     summary = _read(folder / "summary.json")
-    test = summary.get("test")
-    if isinstance(test, dict) and test.get("of_step") == trained.step:
-        prefix = "ema_" if str(summary.get("headline", "")).startswith("ema_") else ""
-        if (trained.weights == "ema") == bool(prefix):
-            earlier = len(summary.get("earlier_tests") or ())
-            again = f" (also read at {counted(earlier, 'earlier end')} of the run)" if earlier else ""
-            found["test"] = ({name.removeprefix(prefix): value for name, value in test.items()}, again)
+    test, headline = summary.get("test"), trained.spec.task.evaluation.headline
+    prefix = "ema_" if str(summary.get("headline", "")).startswith("ema_") else ""
+    same = (trained.weights == "ema") == bool(prefix)  # as those of the test and of validation
+    if same and isinstance(test, dict) and test.get("of_step") == trained.step:
+        earlier = len(summary.get("earlier_tests") or ())
+        again = f" (also read at {counted(earlier, 'earlier end')} of the run)" if earlier else ""
+        found["test"] = ({name.removeprefix(prefix): value for name, value in test.items()}, again)
     for path in sorted(folder.glob(f"eval-*-{trained.step}.json")):
         figures = _read(path)
         if figures.get("step") == trained.step and figures.get("weights") == trained.weights:
             found.setdefault(str(figures.get("split")), (figures, ""))
+    val = summary.get("val_last") if same and summary.get("steps") == trained.step else None
+    if isinstance(val, int | float):
+        found.setdefault("val", ({headline.name: val}, ""))
     rows = []
     evaluation = trained.spec.task.evaluation
     for split, (figures, remark) in found.items():
@@ -191,7 +194,7 @@ def _measured_in_run(trained: Trained, folder: pathlib.Path) -> list[list[str]]:
             if isinstance(value := figures.get(name), int | float):
                 of = evaluation.headline.shown(value) if name == evaluation.headline.name else f"{value:.4f}"
                 label = evaluation.headline.label if name == evaluation.headline.name else name
-                rows.append([_safe(split) + remark, f"{figures.get('examples', 0):,}", _safe(label), of])
+                rows.append([_safe(split) + remark, _safe(figures.get("examples", "all")), _safe(label), of])
     return rows
 
 
