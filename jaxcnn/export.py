@@ -12,6 +12,7 @@ file has the names of the classes, the mean and std of the images, their size, a
 onnx, stablehlo: the whole network, from images as stored to logits, for any batch size; normalisation is inside.
 `--verify` runs the file in its own runtime (ONNX Runtime; JAX) on a split, beside the run. `--quantize=int8` makes the
 products of an ONNX file those of int8, with ranges that `--calibration_split` tells; float16 makes it half as large.
+`--card` writes a model card beside the file.
 
 Exit codes: 0 done; 2 an error, reported in one line.
 """
@@ -30,6 +31,7 @@ from jaxcnn import command
 from jaxcnn.command import network as chosen
 from jaxcnn.config import UserError
 from jaxcnn.machine import extras
+from jaxcnn.text import as_markdown
 
 if TYPE_CHECKING:
     from jaxcnn.data.batch import Split
@@ -54,6 +56,7 @@ SEEN = flags.DEFINE_enum("calibration_split", "train", ["train", "val"], "int8: 
 VERIFY = flags.DEFINE_boolean("verify", False, "onnx, stablehlo: run the file on a split, beside the run.")
 SPLIT = flags.DEFINE_enum("split", "val", ["train", "val", "test"], "The split for --verify.")
 DATA = command.define_path("data", "", "Where the data of the run is now, if it had it elsewhere.")
+CARD = flags.DEFINE_boolean("card", False, "Also write <file>.md, a model card.")
 BATCH = 64  # of --verify
 _OF_TYPE = {"none": "", "float16": ".float16", "int8": ".int8"}  # in the name of the file
 
@@ -83,8 +86,14 @@ def main() -> int:
         raise UserError(f"--verify compares outputs, which config.task.name={network.config.task.name!r} has not")
     what, how = _write(network, kind, folder, out)
     print(f"jaxcnn: {out}: {what} of step {network.step} ({network.weights} weights), {how}")
-    if verify:
-        _verify(network, folder, out)
+    verdict = _verify(network, folder, out) if verify else []
+    print(*verdict, sep="\n", end="\n" if verdict else "")
+    if CARD.value:
+        from jaxcnn.deploy import card
+
+        measured = [f"- {as_markdown(line)}" for line in verdict]
+        path = card.write(network, folder, out, f"{kind}, {how}", exact=QUANTIZE.value == "none", measured=measured)
+        print(f"jaxcnn: {path}: a model card, whose licence and uses are to be filled in")
     return 0
 
 
@@ -113,21 +122,20 @@ def _write(network: "Trained", kind: str, folder: pathlib.Path, out: pathlib.Pat
     return "the network", f"for {', '.join(stablehlo.PLATFORMS)}"
 
 
-def _verify(network: "Trained", folder: pathlib.Path, out: pathlib.Path) -> None:
+def _verify(network: "Trained", folder: pathlib.Path, out: pathlib.Path) -> list[str]:
+    """Run the file on a split; return the verdict for a person."""
     from jaxcnn.deploy import onnx_file, runtimes, verify
     from jaxcnn.machine import instructions
 
     split = _split(network, folder, SPLIT.value or "val")
     if QUANTIZE.value == "none":
-        print(*verify.verify(network, runtimes.of_file(out), split, BATCH).lines(), sep="\n")
-        return
+        return verify.verify(network, runtimes.of_file(out), split, BATCH).lines()
     if QUANTIZE.value == "int8":
         print(*(f"jaxcnn: {line}" for line in [instructions.in_words()] if line))
     with tempfile.TemporaryDirectory() as place:
         plain = pathlib.Path(place) / "float32.onnx"
         onnx_file.write(network, plain)
-        verdict = verify.verify(network, runtimes.of_file(out), split, BATCH, runtimes.of_file(plain))
-    print(*verdict.lines(), sep="\n")
+        return verify.verify(network, runtimes.of_file(out), split, BATCH, runtimes.of_file(plain)).lines()
 
 
 def _split(network: "Trained", folder: pathlib.Path, name: str) -> "Split":

@@ -6,6 +6,7 @@ escaped as in Python, so that nothing shown is mistaken for something else.
 """
 
 import contextlib
+import re
 import unicodedata
 import warnings
 from collections.abc import Iterable, Sequence
@@ -37,6 +38,16 @@ def _escaped(letter: str) -> str:
 def named(name: str) -> str:
     """A class in a sentence: its name, as `shown`, or "class 7" where that is a number and would read as a figure."""
     return f"class {name}" if name.replace(".", "", 1).isdecimal() else shown(name)
+
+
+def as_markdown(words: str) -> str:
+    """Words as one line of Markdown without any markup, such as mathematics, references or headings."""
+    line = re.sub(r"([|\\`*_<>\[\]&~$#])", r"\\\1", " ".join(words.split()))
+    return re.sub(r"^([-+=](?=[-= ]|$)|\d+(?=[.)](?: |$)))", _not_a_list, line)
+
+
+def _not_a_list(found: re.Match[str]) -> str:
+    return found.group() + "\\" if found.group().isdigit() else "\\" + found.group()
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

@@ -1,6 +1,7 @@
 """Exported networks answer in their own runtimes as the run does, and damaged files are refused."""
 
 import dataclasses
+import hashlib
 import json
 import time
 
@@ -14,7 +15,7 @@ from jax import export
 from jaxcnn import config as configs
 from jaxcnn import models
 from jaxcnn.config import UserError
-from jaxcnn.deploy import graph, latency, lowering, onnx_file, predictor, runtimes, stablehlo, verify
+from jaxcnn.deploy import card, graph, latency, lowering, onnx_file, predictor, runtimes, stablehlo, verify
 from jaxcnn.models import context
 from jaxcnn.train import assess, trained
 from tests import digits, runs, small
@@ -207,13 +208,15 @@ def test_times_are_quantiles_of_calls_and_the_first_call_is_apart():
 def test_the_commands_write_verify_and_time_a_file_and_tell_wrong_flags_in_one_line(run, tmp_path):
     _, _, folder = run
     flags = (f"--workdir={folder}/run", f"--out={tmp_path}/b.onnx", "--format=onnx")
-    code, output = runs.run(*flags, "--verify", module="jaxcnn.export")
+    code, output = runs.run(*flags, "--verify", "--card", module="jaxcnn.export")
     assert (
         code == 0
         and "b.onnx: 16 operators of step 40 (ema weights), BatchNorm folded" in output
         and "100.00%" in output
     )
     assert (tmp_path / "b.onnx").read_bytes() == (folder / "a.onnx").read_bytes()
+    written = (tmp_path / "b.onnx.md").read_text()
+    assert "- verified in ONNX Runtime on cpu on 200 examples:" in written and "**not of this artefact**" not in written
     timed = (f"--file={tmp_path}/b.onnx", "--seconds=0", "--batches=2,1", f"--out={tmp_path}/l.json")
     code, output = runs.run(*timed, module="jaxcnn.latency")
     figures = json.loads((tmp_path / "l.json").read_text())
@@ -225,3 +228,37 @@ def test_the_commands_write_verify_and_time_a_file_and_tell_wrong_flags_in_one_l
     ):
         code, output = runs.run(f"--workdir={folder}/run", *wrong, module=module)
         assert code == 2 and words in output.splitlines()[-1]
+
+
+def test_a_model_card_has_the_figures_of_these_weights_alone_and_what_they_come_from(run):
+    network, _, folder = run
+    path = card.write(network, folder / "run", folder / "a.onnx", "onnx")
+    lines = path.read_text().splitlines()
+    assert path.name == "a.onnx.md" and lines[0] == "# Model card: a.onnx"
+    summary = json.loads((folder / "run" / "summary.json").read_text())
+    test = summary["test"]
+    assert f"| val | all | accuracy | {100 * summary['val_last']:.2f}% |" in lines
+    assert f"| test | 360 | accuracy | {100 * test['ema_top1_accuracy']:.2f}% |" in lines
+    assert f"| test | 360 | loss | {test['ema_loss']:.4f} |" in lines
+    classes = json.loads((folder / "run" / "test.json").read_text())["per_class_accuracy"]
+    assert any(f"{100 * min(classes.values()):.1f}% found" in line for line in lines)
+    digest = hashlib.sha256((folder / "a.onnx").read_bytes()).hexdigest()
+    assert f"| SHA-256 of the file | {digest} |" in lines
+    there = json.loads((folder / "run" / "environment.json").read_text())
+    assert any(line.startswith("| trained by |") and str(there["commit"]) in line for line in lines)
+    assert any("licence" in line.lower() and line.endswith(card.TO_FILL_IN) for line in lines)
+    assert "| size | 8 x 8 pixels, 1 channels (grey) |" in lines and "| 7 | 7 |" in lines
+    other = card.write(dataclasses.replace(network, weights="last"), folder / "run", folder / "a.onnx", "onnx")
+    assert "Of the artefact itself nothing was measured." in other.read_text() and "| test |" not in other.read_text()
+    inexact = card.write(network, folder / "run", folder / "a.onnx", "int8", exact=False, measured=["- 9 of 10"])
+    assert "**not of this artefact**:" in inexact.read_text() and "- 9 of 10" in inexact.read_text()
+
+
+def test_names_that_others_chose_are_no_markup_on_a_model_card(run, tmp_path):
+    network, _, folder = run
+    network = dataclasses.replace(network, class_names=("a|b", "*x*", "<b>", "[l](z)", "one\n# two", "`c`"))
+    (tmp_path / "a_b_.onnx").write_bytes(b"1")
+    text = card.write(network, folder / "run", tmp_path / "a_b_.onnx", "onnx").read_text()
+    assert text.startswith("# Model card: a\\_b\\_.onnx\n")
+    for number, name in enumerate((r"a\|b", r"\*x\*", r"\<b\>", r"\[l\](z)", r"one\\n\# two", r"\`c\`")):
+        assert f"| {number} | {name} |" in text

@@ -26,6 +26,7 @@ class Model:
     form: Literal["cifar", "imagenet"] = "cifar"  # stem for small images, or torchvision's layout
     num_classes: Count = 0  # 0: that of the data set
     width: Annotated[AboveZero, AtMost(1024.0)] = 1.0  # multiplies every channel count and hidden size
+    channels: tuple[tuple[str, int], ...] = ()  # (layer, its output channels) where they are others, as after slimming
     head: Literal["linear", "dense4096"] = "linear"  # form="cifar": the classifier alone, or after two hidden layers
     batch_norm: bool = True  # after each convolution; the other networks always have it
     activation: Literal["relu", "leaky_relu", "elu", "gelu", "silu", "hardswish", "mish"] = (

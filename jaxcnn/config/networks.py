@@ -17,22 +17,20 @@ BACKBONES = {  # the network for classification with these layers, in form="imag
     **{"yolo_resnet18": "resnet18", "yolo_resnet50": "resnet50"},
     **{"unet_resnet18": "resnet18", "unet_resnet50": "resnet50"},
 }
+OF_RESNET = ("form", "activation", "channels", "zero_init_residual", "last_stride", "shortcut", "stochastic_depth")
 OPTIONS: dict[str, tuple[str, ...]] = {  # besides those
     "airbench": (),
     "airbench_residual": (),
-    "alexnet": ("form", "batch_norm", "activation", *ATTENTION),
-    "cnn": ("activation", *ATTENTION),
+    "alexnet": ("form", "batch_norm", "activation", "channels", *ATTENTION),
+    "cnn": ("activation", "channels", *ATTENTION),
     **dict.fromkeys(("efficientnet_b0", "convnext_tiny"), ("form", "stochastic_depth")),
     **dict.fromkeys(INVERTED, ("form", "stochastic_depth", *ATTENTION)),
     **dict.fromkeys(SQUEEZENET, ("form", *ATTENTION)),
     **dict.fromkeys(("yolo_cnn", "unet", "unet_small"), ()),
-    **dict.fromkeys(BACKBONES, ("zero_init_residual", "shortcut", "stochastic_depth")),
-    **dict.fromkeys(
-        RESNET,
-        ("form", "zero_init_residual", "last_stride", "shortcut", "stochastic_depth", "activation", *ATTENTION),
-    ),
-    **dict.fromkeys(CIFAR_RESNET, ("zero_init_residual", "stochastic_depth", "activation", *ATTENTION)),
-    **dict.fromkeys(VGG, ("form", "head", "batch_norm", "activation", *ATTENTION)),
+    **dict.fromkeys(BACKBONES, ("channels", "zero_init_residual", "shortcut", "stochastic_depth")),
+    **dict.fromkeys(RESNET, (*OF_RESNET, *ATTENTION)),
+    **dict.fromkeys(CIFAR_RESNET, ("activation", "channels", "zero_init_residual", "stochastic_depth", *ATTENTION)),
+    **dict.fromkeys(VGG, ("form", "head", "batch_norm", "activation", "channels", *ATTENTION)),
 }
 WHITENED = ("airbench", "airbench_residual")  # the first layer whitens patches
 WITH_GROUP_NORM = ("alexnet", "cnn", *VGG, *RESNET, *CIFAR_RESNET)  # norm.name="group" in place of BatchNorm
@@ -110,6 +108,23 @@ def attention_place(model: Model, stage: int) -> str:
         place = "inner" if model.name in INVERTED else "branch" if model.name in BRANCHED else "block"
     has = stage in stages if stages else place != "stage" or stage < STAGES[model.name]
     return place if has and model.attention != "none" else ""
+
+
+def impossible_channels(model: Model) -> list[str]:
+    """The mistakes in `model.channels`, one line each; a network tells which layers it has when it is built."""
+    layers = [layer for layer, _ in model.channels]
+    wrong = []
+    if repeated := {layer for layer in layers if layers.count(layer) > 1}:
+        wrong.append(f"config.model.channels names {min(repeated)!r:.200} twice")
+    for layer, count in model.channels:
+        if count < 1:
+            wrong.append(f"config.model.channels gives {layer!r:.200} {count} channels; it must have at least 1")
+    if model.channels and model.attention != "none":
+        wrong.append(
+            f"config.model.channels needs config.model.attention='none', not {model.attention!r}, whose layers have "
+            "shares of the channels"
+        )
+    return wrong
 
 
 def impossible_attention(model: Model) -> list[str]:

@@ -1,8 +1,23 @@
 """Training recipes shared by the files in `configs/`; each changes a ConfigDict from `jaxcnn.config.default`."""
 
+import json
+import pathlib
+
 import ml_collections
 
-from jaxcnn.config import default, unknown_variant
+from jaxcnn.config import default, from_config_dict, to_dict, unknown_variant
+
+
+def from_run(folder: pathlib.Path) -> ml_collections.ConfigDict:
+    """The config of the run in a folder, which starts from the weights of that run.
+
+    Raises:
+      ConfigError: its config has mistakes, as one that was changed.
+    """
+    config = from_config_dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    tree = ml_collections.ConfigDict(to_dict(config))
+    tree.init.source = f"workdir:{folder.absolute()}"
+    return tree
 
 
 def usual(model: str, source: str) -> ml_collections.ConfigDict:

@@ -45,6 +45,7 @@ def _impossible(config: Config) -> list[str]:
         wrong += networks.unread(model)
         wrong += networks.impossible_attention(model)
         wrong += networks.impossible_norm(model, norm)
+        wrong += networks.impossible_channels(model)
         need(
             model.head == "linear" or model.form == "cifar",
             f"config.model.head={model.head!r} is for form='cifar'; form={model.form!r} has its own hidden layers",

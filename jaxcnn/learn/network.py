@@ -9,10 +9,11 @@ from flax.typing import Collection, VariableDict
 
 from jaxcnn import models
 from jaxcnn.config import ConfigError
+from jaxcnn.config.convert import nearest
 from jaxcnn.config.layers import Layers
 from jaxcnn.learn import prune, rates
 from jaxcnn.learn.step_spec import StepSpec
-from jaxcnn.models import split
+from jaxcnn.models import sizes, split
 from jaxcnn.models.batch_norm import PartlyFrozen
 from jaxcnn.models.network import Trainable
 
@@ -52,11 +53,13 @@ def mapped_of(spec: StepSpec) -> str:
 
 
 def check_layers(spec: StepSpec) -> None:
-    """Refuse patterns of `optim.layers` or `prune.layers` that match nothing, or leave nothing to train.
+    """Refuse layers of `model.channels`, or patterns of `optim.layers` or `prune.layers`, that the network has not.
 
     Raises:
-      ConfigError: one does.
+      ConfigError: there is one, or nothing is left to train.
     """
+    if spec.model.channels:
+        check_channels(spec)
     if spec.optim.layers or spec.prune.is_on:
         variables = jax.eval_shape(lambda: _initialize(spec, spec.image_shape))
         if spec.optim.layers:
@@ -64,6 +67,26 @@ def check_layers(spec: StepSpec) -> None:
         if spec.prune.is_on:
             layers = layers_of(spec, variables.get("batch_stats", {}))
             prune.check(spec.prune, rates.trainable(variables["params"], layers))
+
+
+def usual_sizes(spec: StepSpec) -> dict[str, int]:
+    """The layers whose channels `model.channels` may tell, and those that each has without it."""
+    plain = dataclasses.replace(spec, model=dataclasses.replace(spec.model, channels=()))
+    return sizes.usual_sizes(lambda: _initialize(plain, spec.image_shape))
+
+
+def check_channels(spec: StepSpec) -> None:
+    """Refuse `model.channels` of layers that have none of their own. Raises ConfigError."""
+    known = usual_sizes(spec)
+    for layer, _ in spec.model.channels:
+        if layer not in known:
+            near = (
+                nearest(layer, known) or f"; they are {', '.join(list(known)[:12])}{', …' if len(known) > 12 else ''}"
+            )
+            raise ConfigError(
+                f"config.model.channels: {layer!r:.200} is no layer of {spec.model.name} with channels of its own{near}"
+            )
+    jax.eval_shape(lambda: _initialize(spec, spec.image_shape))
 
 
 def check_sides(spec: StepSpec) -> None:

@@ -5,9 +5,10 @@ import flax.linen as nn
 from jaxcnn.models import attention
 from jaxcnn.models.activations import activation
 from jaxcnn.models.group_norm import norm_layer
-from jaxcnn.models.layers import Classifier, Conv, Dense, Dropout, scaled
+from jaxcnn.models.layers import Classifier, Conv, Dense, Dropout
 from jaxcnn.models.network import Images, Logits, Network, Positions
 from jaxcnn.models.pooling import adaptive_average_pool, max_pool
+from jaxcnn.models.sizes import sized
 
 CONV_CHANNELS = (64, 192, 384, 256, 256)
 POOLED_CONVS = (1, 2, 5)  # a max-pool follows each of these
@@ -32,7 +33,7 @@ class AlexNet(Network):
         geometry = (*first_two, (3, 1, 1), (3, 1, 1), (3, 1, 1))  # (kernel size, strides, padding)
         x = images.astype(self.dtype)
         for i, (channels, (size, strides, padding)) in enumerate(zip(CONV_CHANNELS, geometry, strict=True), start=1):
-            channels = scaled(channels, self.model.width)
+            channels = sized(self.model, f"conv{i}", channels)
             use_bias = not self.model.batch_norm
             conv = Conv(channels, size, strides, padding, use_bias, self.dtype, split=i >= 3, name=f"conv{i}")
             x = conv(x)
@@ -48,5 +49,6 @@ class AlexNet(Network):
         x = x.reshape(x.shape[0], -1)
         for i in (1, 2):
             x = Dropout(self.model.dropout, name=f"dropout{i}")(x, train, positions)
-            x = activate(Dense(scaled(HIDDEN, self.model.width), dtype=self.dtype, split=True, name=f"dense{i}")(x))
+            features = sized(self.model, f"dense{i}", HIDDEN)
+            x = activate(Dense(features, dtype=self.dtype, split=True, name=f"dense{i}")(x))
         return Classifier(self.outputs, name="classifier")(x)

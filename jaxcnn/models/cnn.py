@@ -5,9 +5,10 @@ import flax.linen as nn
 from jaxcnn.models import attention
 from jaxcnn.models.activations import activation
 from jaxcnn.models.group_norm import norm_layer
-from jaxcnn.models.layers import Classifier, Conv, Dropout, scaled
+from jaxcnn.models.layers import Classifier, Conv, Dropout
 from jaxcnn.models.network import Images, Logits, Network, Positions
 from jaxcnn.models.pooling import global_average_pool, max_pool
+from jaxcnn.models.sizes import sized
 
 CHANNELS = (32, 64, 64)
 
@@ -23,7 +24,7 @@ class CNN(Network):
         """Logits of images; the positions in the global batch are for dropout in training."""
         x = images.astype(self.dtype)
         for i, channels in enumerate(CHANNELS, start=1):
-            channels = scaled(channels, self.model.width)
+            channels = sized(self.model, f"conv{i}", channels)
             x = Conv(channels, 3, padding=1, use_bias=False, dtype=self.dtype, split=i == 3, name=f"conv{i}")(x)
             x = activation(self.model)(norm_layer(self.norm, self.axis_name, name=f"bn{i}")(x, train))
             attend = attention.at_stage(self, 1 if i <= 2 else 2)

@@ -20,6 +20,7 @@ from jaxcnn.models.group_norm import GroupNorm, norm_layer
 from jaxcnn.models.layers import Classifier, Conv, Dropout, StochasticDepth, scaled
 from jaxcnn.models.network import Images, Logits, Network, Positions
 from jaxcnn.models.pooling import global_average_pool, halving_average_pool, max_pool
+from jaxcnn.models.sizes import sized
 
 CHANNELS = (64, 128, 256, 512)  # of the 3x3 convolutions of each stage
 EXPANSION = 4  # a bottleneck's output has this many times these channels
@@ -78,7 +79,7 @@ class ResNet(Network):
 
 def stages(
     network: Network,
-    name: str,
+    variant_name: str,
     form: str,
     images: Images,
     positions: Positions | None,
@@ -91,7 +92,7 @@ def stages(
 
     Args:
       network: the network, whose options hold.
-      name: one of `VARIANTS`.
+      variant_name: one of `VARIANTS`.
       form: "cifar" or "imagenet".
       images, positions, train: as of its `__call__`.
       activate: the nonlinearity.
@@ -100,19 +101,22 @@ def stages(
     x = images.astype(dtype)
     imagenet = form == "imagenet"
     size, strides, padding = (7, 2, 3) if imagenet else (3, 1, 1)
-    stem_channels = scaled(64, model.width)
+    stem_channels = sized(model, "stem_conv", CHANNELS[0])
     x = Conv(stem_channels, size, strides, padding, use_bias=False, dtype=dtype, name="stem_conv")(x)
     x = activate(norm_layer(network.norm, network.axis_name, name="stem_bn")(x, train))
     if imagenet:
         x = max_pool(x, 3, strides=2, padding=1)
-    variant = VARIANTS[name]
+    variant = VARIANTS[variant_name]
     block, all_blocks = 0, sum(variant.blocks)
     made = []
     for stage, (channels, blocks) in enumerate(zip(CHANNELS, variant.blocks, strict=True), start=1):
         stage_strides = {1: 1, len(CHANNELS): model.last_stride}.get(stage, 2)
         attend = attention.at_stage(network, stage)
+        before = scaled(CHANNELS[max(stage - 2, 0)], model.width)
+        grows = stage_strides > 1 or before != scaled(channels, model.width)
         for i in range(1, blocks + 1):
             block += 1
+            name = f"block{stage}_{i}"
             common: dict[str, Any] = {
                 "strides": stage_strides if i == 1 else 1,
                 "pooled": model.shortcut == "pooled",
@@ -124,14 +128,18 @@ def stages(
                 "split": stage >= 3,
                 "attend": attend,
                 "activate": activate,
-                "name": f"block{stage}_{i}",
+                "project": i == 1 and (variant.bottleneck or grows),
+                "name": name,
             }
+            # Without a projection, a block has the channels of its input.
             if variant.bottleneck:
-                inner = scaled(variant.widening * channels, model.width)
-                outputs = scaled(EXPANSION * channels, model.width)
-                x = Bottleneck(inner, outputs, project=i == 1, **common)(x, train, positions)
+                first, second = (sized(model, f"{name}/conv{n}", variant.widening * channels) for n in (1, 2))
+                outputs = sized(model, f"{name}/conv3", EXPANSION * channels) if common["project"] else x.shape[-1]
+                x = Bottleneck(first, outputs, second=second, **common)(x, train, positions)
             else:
-                x = BasicBlock(scaled(channels, model.width), **common)(x, train, positions)
+                first = sized(model, f"{name}/conv1", channels)
+                outputs = sized(model, f"{name}/conv2", channels) if common["project"] else x.shape[-1]
+                x = BasicBlock(outputs, first=first, **common)(x, train, positions)
             x = attend("block", x, train, f"block{stage}_{i}_attention")
         x = attend("stage", x, train, f"stage{stage}_attention")
         made.append(x)
@@ -145,14 +153,17 @@ class BasicBlock(nn.Module):
     `padded`, every second pixel, with channels of zeros before and after (option A, without parameters).
 
     Attributes:
-      channels: channels of both convolutions.
+      channels: channels of the second convolution.
       strides: stride of the first.
+      first: channels of the first.
       padded: the shortcut is that of option A.
-      pooled, drop_rate, zero_init, norm, axis_name, dtype, split, attend, activate: see `Bottleneck`.
+      project, pooled, drop_rate, zero_init, norm, axis_name, dtype, split, attend, activate: see `Bottleneck`.
     """
 
     channels: int
     strides: int
+    first: int
+    project: bool
     pooled: bool
     drop_rate: float
     zero_init: bool
@@ -167,7 +178,7 @@ class BasicBlock(nn.Module):
     @nn.compact
     def __call__(self, x: Images, train: bool, positions: Positions | None = None) -> Float[Array, "b oh ow o"]:
         """The block of `x`: o is `channels`, oh = ceil(h / strides). Positions are for `drop_rate`."""
-        y = _conv(self, "conv1", self.channels, 3, self.strides)(x)
+        y = _conv(self, "conv1", self.first, 3, self.strides)(x)
         y = self.activate(_norm(self, "bn1")(y, train))
         y = _attended(self, "inner", y, train)
         y = _conv(self, "conv2", self.channels, 3)(y)
@@ -180,7 +191,7 @@ class BasicBlock(nn.Module):
                 x[:, :: self.strides, :: self.strides],
                 ((0, 0), (0, 0), (0, 0), (missing // 2, missing - missing // 2)),
             )
-        elif self.strides > 1 or x.shape[-1] != self.channels:
+        elif self.project:
             x = _projected(self, x, self.channels, train)
         return _joined(self, x, y, train)
 
@@ -190,6 +201,7 @@ class Bottleneck(nn.Module):
 
     Attributes:
       channels: channels of the first two convolutions.
+      second: channels of the second, if it has others than the first.
       output_channels: channels of the third.
       strides: stride of the 3x3 convolution.
       project: the shortcut is a 1x1 convolution with BatchNorm instead of the identity.
@@ -216,6 +228,7 @@ class Bottleneck(nn.Module):
     axis_name: str | None
     dtype: Dtype
     split: bool
+    second: int = 0
     attend: attention.Attend | None = None
     activate: Activation = nn.relu
 
@@ -224,7 +237,7 @@ class Bottleneck(nn.Module):
         """The block of `x`: o is `output_channels`, oh = ceil(h / strides). Positions are for `drop_rate`."""
         y = _conv(self, "conv1", self.channels, 1)(x)
         y = self.activate(_norm(self, "bn1")(y, train))
-        y = _conv(self, "conv2", self.channels, 3, self.strides)(y)
+        y = _conv(self, "conv2", self.second or self.channels, 3, self.strides)(y)
         y = self.activate(_norm(self, "bn2")(y, train))
         y = _attended(self, "inner", y, train)
         y = _conv(self, "conv3", self.output_channels, 1)(y)

@@ -4,13 +4,15 @@ from typing import Any
 
 import flax.linen as nn
 
+from jaxcnn.config import ConfigError
 from jaxcnn.models import attention
 from jaxcnn.models.activations import activation
 from jaxcnn.models.group_norm import norm_layer
-from jaxcnn.models.layers import Classifier, Conv, Dropout, scaled
+from jaxcnn.models.layers import Classifier, Conv, Dropout
 from jaxcnn.models.network import Images, Logits, Network, Positions
 from jaxcnn.models.pooling import global_average_pool
 from jaxcnn.models.resnet import BasicBlock
+from jaxcnn.models.sizes import sized
 
 CHANNELS = (16, 32, 64)  # of each stage
 BLOCKS = {"resnet20": 3, "resnet32": 5, "resnet44": 7, "resnet56": 9, "resnet110": 18}  # of each stage
@@ -27,16 +29,25 @@ class CifarResNet(Network):
     def __call__(self, images: Images, positions: Positions | None = None, train: bool = False) -> Logits:
         """Logits of images; the positions in the global batch are for dropout in training."""
         x = images.astype(self.dtype)
-        stem = scaled(CHANNELS[0], self.model.width)
+        stem = sized(self.model, "stem_conv", CHANNELS[0])
         x = Conv(stem, 3, 1, 1, use_bias=False, dtype=self.dtype, name="stem_conv")(x)
         x = activation(self.model)(norm_layer(self.norm, self.axis_name, name="stem_bn")(x, train))
         blocks = BLOCKS[self.model.name]
         for stage, channels in enumerate(CHANNELS, start=1):
             attend = attention.at_stage(self, stage)
             for i in range(1, blocks + 1):
-                block = (stage - 1) * blocks + i
+                block, name = (stage - 1) * blocks + i, f"block{stage}_{i}"
+                grows = i == 1 and stage > 1
+                outputs = sized(self.model, f"{name}/conv2", channels) if grows else x.shape[-1]
+                if outputs < x.shape[-1]:
+                    raise ConfigError(
+                        f"config.model.channels: {name}/conv2 has {outputs} channels, fewer than the {x.shape[-1]} of "
+                        "the stage before, which are added to them"
+                    )
                 common: dict[str, Any] = {
-                    "strides": 2 if i == 1 and stage > 1 else 1,
+                    "strides": 2 if grows else 1,
+                    "first": sized(self.model, f"{name}/conv1", channels),
+                    "project": False,
                     "pooled": False,
                     "drop_rate": self.model.stochastic_depth * block / (len(CHANNELS) * blocks),
                     "zero_init": self.model.zero_init_residual,
@@ -47,9 +58,9 @@ class CifarResNet(Network):
                     "padded": True,
                     "attend": attend,
                     "activate": activation(self.model),
-                    "name": f"block{stage}_{i}",
+                    "name": name,
                 }
-                x = BasicBlock(scaled(channels, self.model.width), **common)(x, train, positions)
+                x = BasicBlock(outputs, **common)(x, train, positions)
                 x = attend("block", x, train, f"block{stage}_{i}_attention")
             x = attend("stage", x, train, f"stage{stage}_attention")
         x = Dropout(self.model.dropout, name="dropout")(global_average_pool(x), train, positions)

@@ -5,9 +5,10 @@ import flax.linen as nn
 from jaxcnn.models import attention
 from jaxcnn.models.activations import activation
 from jaxcnn.models.group_norm import norm_layer
-from jaxcnn.models.layers import Classifier, Conv, Dense, Dropout, scaled
+from jaxcnn.models.layers import Classifier, Conv, Dense, Dropout
 from jaxcnn.models.network import Images, Logits, Network, Positions
 from jaxcnn.models.pooling import adaptive_average_pool, global_average_pool, max_pool
+from jaxcnn.models.sizes import sized
 
 CHANNELS = (64, 128, 256, 512, 512)  # of the convolutions of each block; a 2x2 max-pool ends it
 CONVOLUTIONS = {
@@ -41,9 +42,8 @@ class VGG(Network):
         for block, (channels, convolutions) in enumerate(blocks, start=1):
             attend = attention.at_stage(self, block)
             for i in range(1, convolutions + 1):
-                channels_scaled = scaled(channels, self.model.width)
                 wide, name = block >= 3, f"block{block}_conv{i}"
-                x = Conv(channels_scaled, 3, 1, 1, use_bias, self.dtype, split=wide, name=name)(x)
+                x = Conv(sized(self.model, name, channels), 3, 1, 1, use_bias, self.dtype, split=wide, name=name)(x)
                 if self.model.batch_norm:
                     x = norm_layer(self.norm, self.axis_name, name=f"block{block}_bn{i}")(x, train)
                 x = attend("block", activate(x), train, f"block{block}_attention{i}")
@@ -56,7 +56,8 @@ class VGG(Network):
             x = global_average_pool(x)
         if imagenet or self.model.head == "dense4096":
             for i in (1, 2):
-                x = activate(Dense(scaled(HIDDEN, self.model.width), dtype=self.dtype, split=True, name=f"dense{i}")(x))
+                features = sized(self.model, f"dense{i}", HIDDEN)
+                x = activate(Dense(features, dtype=self.dtype, split=True, name=f"dense{i}")(x))
                 x = Dropout(self.model.dropout, name=f"dropout{i}")(x, train, positions)
         else:
             x = Dropout(self.model.dropout, name="dropout")(x, train, positions)

@@ -120,6 +120,8 @@ def _of_comparability(family: Family) -> list[str]:
         return []
     config = (family.chosen or family.settings[0]).config
     differs = []
+    if config.get("model.channels"):
+        differs.append("some layers of the network have other channels")
     if config.get("model.width", 1.0) != 1:
         differs.append(f"the network has {labels.fraction(config['model.width'])} of the full width")
     if config.get("data.test_split", "test") != "test":

@@ -6,6 +6,8 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
+from jaxcnn.text import as_markdown
+
 LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "×": r"$\times$", "–": "--", "—": "---",
@@ -71,34 +73,24 @@ def number(of: float | None, written: str, *, strong: bool = False) -> Cell:
 
 def markdown(tables: Sequence[Table], title: str) -> str:
     """All tables as GitHub's Markdown."""
-    parts = [f"# {_markdown(title)}"]
+    parts = [f"# {as_markdown(title)}"]
     for table in tables:
-        lines = [f"## {_markdown(table.title)}", ""]
-        lines.append("| " + " | ".join(map(_markdown, table.columns)) + " |")
+        lines = [f"## {as_markdown(table.title)}", ""]
+        lines.append("| " + " | ".join(map(as_markdown, table.columns)) + " |")
         lines.append("|" + "|".join("---:" if c in table.numeric else "---" for c in table.columns) + "|")
         for row in table.rows:
             lines.append("| " + " | ".join(_markdown_cell(cell) for cell in row) + " |")
         parts.append("\n".join(lines))
         if table.notes:
-            parts.append("\n".join(f"- {_markdown(note)}" for note in table.notes))
+            parts.append("\n".join(f"- {as_markdown(note)}" for note in table.notes))
     return "\n\n".join(parts) + "\n"
 
 
 def _markdown_cell(cell: Cell) -> str:
-    written = _markdown(cell.text)
+    written = as_markdown(cell.text)
     if cell.link:
         written = f"[{written}]({cell.link})"
     return f"**{written}**" if cell.strong and written else written
-
-
-def _markdown(words: str) -> str:
-    """Words as one line of Markdown without any markup, such as mathematics, references or headings."""
-    line = re.sub(r"([|\\`*_<>\[\]&~$#])", r"\\\1", " ".join(words.split()))
-    return re.sub(r"^([-+=](?=[-= ]|$)|\d+(?=[.)](?: |$)))", _not_a_list, line)
-
-
-def _not_a_list(found: re.Match[str]) -> str:
-    return found.group() + "\\" if found.group().isdigit() else "\\" + found.group()
 
 
 def latex(tables: Sequence[Table], title: str) -> str:

@@ -33,7 +33,7 @@ from jaxcnn.weights import files, fit, hub, layout
 
 FILE = "init.json"
 MOST_TOLD = 8  # arrays of one reason that are told one by one
-_OF_ARRAYS = ("name", "form", "width", "head", "batch_norm")  # options of a network that change its arrays
+_OF_ARRAYS = ("name", "form", "width", "channels", "head", "batch_norm")  # options of a network that change its arrays
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,17 +99,23 @@ def begin(
         for key, leaf in seals.leaves(variables)
     }
     fitted = _fit(start, found.config, found.spec, found.splits, drawn)
-    made = seals.replaced(variables, fitted.arrays)
-    ema = state.ema and seals.replaced(state.ema, fitted.arrays)
-    state = dataclasses.replace(state, params=made["params"], batch_stats=made["batch_stats"], ema=ema)
-    if any(foreign(found.config.optim)):  # its state may be made from the parameters, such as a copy of them
-        state = dataclasses.replace(state, opt_state=_optimizer_state(found.spec, state))
+    state = with_arrays(state, found.spec, fitted.arrays)
     for line in describe(start, fitted):
         say(f"  {line}")
     if folder is not None:
         rows = [dataclasses.asdict(row) for row in fitted.rows]
         kept = {"source": start.source, "crc32_of_arrays": start.crc32, "names": fitted.naming, "arrays": rows}
         workdir.write_sealed(folder / FILE, kept)
+    return state
+
+
+def with_arrays(state: State, spec: StepSpec, arrays: dict[str, np.ndarray]) -> State:
+    """A new state with other values for the arrays of these names, in its average as well."""
+    made = seals.replaced(state.variables(), arrays)
+    ema = state.ema and seals.replaced(state.ema, arrays)
+    state = dataclasses.replace(state, params=made["params"], batch_stats=made["batch_stats"], ema=ema)
+    if any(foreign(spec.optim)):  # its state may be made from the parameters, such as a copy of them
+        state = dataclasses.replace(state, opt_state=_optimizer_state(spec, state))
     return state
 
 
@@ -189,8 +195,13 @@ def _of_workdir(init: Init, folder: pathlib.Path, model: Model) -> tuple[Start, 
     if backbone is not None and there.name == backbone.name:
         model = backbone
     differ = [name for name in _OF_ARRAYS if getattr(there, name) != getattr(model, name)]
+    if differ == ["channels"]:
+        raise UserError(
+            f"config.init.source=workdir:{folder} has another network: its config.model.channels is that of "
+            f"{folder / workdir.CONFIG}, {counted(len(there.channels), 'layer')}; set the same"
+        )
     if differ:
-        flags = " ".join(f"--config.model.{name}={getattr(there, name)}" for name in differ)
+        flags = " ".join(f"--config.model.{name}={getattr(there, name)}" for name in differ if name != "channels")
         raise UserError(f"config.init.source=workdir:{folder} has another network; set {flags}")
     weights = "" if init.weights == "auto" else init.weights
     network, _ = trained.load(folder, init.checkpoint, weights, 1)
