@@ -282,7 +282,8 @@ def test_guided_backpropagation_changes_every_relu_also_inside_a_choice_by_platf
     assert np.abs(found - gradients.gradient(net, IMAGES, TARGET)).max() > 1e-3
 
     monkeypatch.setattr(resnet.nn, "relu", inside._guided_relu)
-    replaced = Network(lambda *inputs: _Pooling(block).apply(*inputs), variables, rows=3)
+    guided = block.clone(activate=inside._guided_relu)
+    replaced = Network(lambda *inputs: _Pooling(guided).apply(*inputs), variables, rows=3)
     np.testing.assert_allclose(found, gradients.gradient(replaced, IMAGES, TARGET), rtol=1e-9, atol=1e-12)
 
 

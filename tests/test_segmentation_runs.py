@@ -124,7 +124,7 @@ def test_the_mean_logit_of_a_class_is_explained_and_scored_on_its_true_pixels(ru
     assert np.array_equal(objects.of_targets(subject, images.targets, disc), images.targets == 2)
     wish = write.Wish(["gradcam", "integrated_gradients"], target="disc", score=True)
     result = write.explained(subject, images, wish, lambda line: None)
-    assert result.found["gradcam"].layer == "down3_2", "the last of the coarsest"
+    assert result.found["gradcam"].layer == "up2_2", "the last that is coarser than the image"
     # 50 steps of a path on which the logits stay within some units.
     assert np.abs(result.found["integrated_gradients"].gap).max() < 0.05
     assert {"insertion", "deletion"} <= set(result.scores["gradcam"])

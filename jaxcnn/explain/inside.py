@@ -230,10 +230,10 @@ def _operations(jaxpr: Jaxpr, naming: _Naming) -> Iterator[JaxprEqn]:
             yield equation
 
 
-def choose(found: Sequence[Layer], name: str = "", *, coarsest: bool = False) -> Layer:
+def choose(found: Sequence[Layer], name: str = "", *, coarser: bool = False) -> Layer:
     """The layer of this name; without one, the last whose maps have at least 4x4 positions, or else the last.
 
-    `coarsest`: of these, the last with the fewest positions.
+    `coarser`: of these, the last with fewer positions than the finest, if there is one.
 
     Raises:
       UserError: there is no such layer, or none with feature maps.
@@ -248,8 +248,8 @@ def choose(found: Sequence[Layer], name: str = "", *, coarsest: bool = False) ->
         raise UserError(f"the network has no layer {name!r} with feature maps; it has {known}")
     large = [layer for layer in found if min(layer.shape[:2]) >= SMALLEST_SIDE]
     left = large or list(found)
-    fewest = min(layer.shape[0] * layer.shape[1] for layer in left)
-    return [layer for layer in left if not coarsest or layer.shape[0] * layer.shape[1] == fewest][-1]
+    finest = max(layer.shape[0] * layer.shape[1] for layer in left)
+    return ([layer for layer in left if coarser and layer.shape[0] * layer.shape[1] < finest] or left)[-1]
 
 
 def tapped(apply: Apply, layer: Layer) -> Callable[[Any, Any, Maps | None], tuple[Any, Maps]]:

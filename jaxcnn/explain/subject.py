@@ -256,9 +256,9 @@ class Subject:
             given["references"] = self.references
         chosen = ""
         if "layer" in method.needs:
-            # What makes a map of classes knows most of the image where its own maps are coarsest.
+            # Maps of the image's own size, just before a class for each pixel, would show no more than these classes.
             default = learnt.mapped_of(self.trained.spec)
-            given["layer"] = inside.choose(self.layers, layer or default, coarsest=self.has_maps)
+            given["layer"] = inside.choose(self.layers, layer or default, coarser=self.has_maps)
             chosen = given["layer"].name
         values, gaps = [], []
         for start in range(0, len(images), BATCH):
