@@ -243,6 +243,10 @@ def test_what_cannot_leave_is_told_in_one_line(run):
         with pytest.raises(UserError) as found:
             filters.slim(whole, keep)
         assert words in str(found.value)
+    cnn = run[1]
+    grouped = dataclasses.replace(cnn.config, norm=configs.Norm(name="group", groups=4))
+    with pytest.raises(UserError, match="with fewer channels its groups would be others"):
+        filters.slim(dataclasses.replace(cnn, config=grouped), Keep())
     other = dataclasses.replace(whole.config, model=configs.Model(name="mobilenet_v2", width=1 / 16))
     spec = small.spec_of(other, side=32)
     with pytest.raises(UserError) as found:

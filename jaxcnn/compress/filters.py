@@ -64,12 +64,17 @@ def slim(trained: Trained, keep: Keep) -> tuple[Trained, list[str]]:
     """The network without the filters of the lowest scores, not trained on, and remarks.
 
     Raises:
-      UserError: the network has no `model.channels`, a pattern matches no layer, or nothing would leave.
+      UserError: the network has no `model.channels` or has GroupNorm, a pattern matches no layer, or nothing would leave.
     """
     name = trained.config.model.name
     usual = usual_sizes(trained.spec)
     if not usual:
         raise UserError(f"--method=filters is for {', '.join(networks.readers('channels'))}; {name} has no such option")
+    if trained.config.norm.name == "group":
+        raise UserError(
+            f"--method=filters: this {name} has config.norm.name='group', and with fewer channels its groups would be "
+            "others; train it with norm.name='batch'"
+        )
     found = joins.of(trained.spec)
     arrays = seals.on_host(trained.variables)
     groups = [each for group in found.groups() if (each := _joined(group, found, arrays, usual, keep.by)) is not None]
