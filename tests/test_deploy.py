@@ -16,7 +16,8 @@ from jaxcnn import config as configs
 from jaxcnn import models
 from jaxcnn.config import UserError
 from jaxcnn.deploy import card, graph, latency, lowering, onnx_file, predictor, runtimes, stablehlo, verify
-from jaxcnn.models import context
+from jaxcnn.models import activations, context
+from jaxcnn.models.group_norm import GroupNorm
 from jaxcnn.train import assess, trained
 from tests import digits, runs, small
 
@@ -87,6 +88,21 @@ def test_the_graph_of_a_network_gives_its_logits_with_batch_norm_folded_and_not(
         assert np.abs(found - expected).max() <= TOLERANCE * expected.std()
         counts.append(len(made.nodes))
     assert counts[0] < counts[1]
+
+
+def test_every_activation_and_group_norm_have_a_graph():
+    norm = GroupNorm(configs.Norm(name="group", groups=2))
+    variables = {"params": {"scale": jnp.array([1.0, 2, 3, 4]), "bias": jnp.array([0.5, 0, 0, -0.5])}}
+
+    def function(images):
+        x = norm.apply(variables, images, train=False)
+        return jnp.concatenate([each(4 * x).mean((1, 2)) for each in activations.ACTIVATIONS.values()], axis=-1)
+
+    images = np.random.default_rng(1).normal(size=(3, 8, 8, 4)).astype(np.float32)
+    wanted = np.asarray(function(images))
+    made = graph.simplified(lowering.lower(function, jax.ShapeDtypeStruct((8, 8, 4), jnp.float32), "image"), True)
+    (found,) = session_of(made, (8, 8, 4)).run(None, {"image": images})
+    assert np.abs(found - wanted).max() <= TOLERANCE * wanted.std()
 
 
 def test_an_operation_without_operator_is_told():

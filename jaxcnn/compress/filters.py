@@ -64,7 +64,7 @@ def slim(trained: Trained, keep: Keep) -> tuple[Trained, list[str]]:
     """The network without the filters of the lowest scores, not trained on, and remarks.
 
     Raises:
-      UserError: the network has no `model.channels` or has GroupNorm, a pattern matches no layer, or nothing would leave.
+      UserError: the network has no `model.channels`, or GroupNorm; a pattern matches no layer; nothing would leave.
     """
     name = trained.config.model.name
     usual = usual_sizes(trained.spec)

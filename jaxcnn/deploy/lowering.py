@@ -182,6 +182,18 @@ class _Lowering:
     def _integer_pow(self, shape: Any, params: Any, x: Tensor) -> Tensor:
         return self._like("Pow", x, self.graph.constant(params["y"], np.float32))
 
+    # ONNX has none of the next three: they are right to float32's rounding of 1, not of what is much smaller.
+
+    def _erfc(self, shape: Any, params: Any, x: Tensor) -> Tensor:
+        one = self.graph.constant(1.0, np.float32)
+        return self._like("Add", self._like("Neg", self._like("Erf", x)), one)
+
+    def _expm1(self, shape: Any, params: Any, x: Tensor) -> Tensor:
+        return self._like("Sub", self._like("Exp", x), self.graph.constant(1.0, np.float32))
+
+    def _log1p(self, shape: Any, params: Any, x: Tensor) -> Tensor:
+        return self._like("Log", self._like("Add", x, self.graph.constant(1.0, np.float32)))
+
     def _convert_element_type(self, shape: Any, params: Any, x: Tensor) -> Tensor:
         kind = str(np.dtype(params["new_dtype"]))
         if kind not in DTYPES:
