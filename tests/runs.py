@@ -102,10 +102,12 @@ def seals(workdir: pathlib.Path) -> dict:
 def kept(workdir: pathlib.Path) -> dict:
     """Everything in a workdir that no kill may change, so without times and facts of this start.
 
-    That is the checkpoints, by the seals of their arrays and their accuracies; the log; and each JSON file.
+    That is the checkpoints, by the seals of their arrays and their accuracies; the log; and each JSON file, but for
+    those that were found damaged and set aside.
     """
     own = ("environment", "trial")
-    told = {path.name: json.loads(path.read_text()) for path in workdir.glob("*.json") if path.stem not in own}
+    files = [path for path in workdir.glob("*.json") if path.stem not in own and "-damaged" not in path.stem]
+    told = {path.name: json.loads(path.read_text()) for path in files}
     # The checksum covers the times as well; the operations of a step are counted with those of its loader.
     changing = ("seconds", "per_second", "per_device", "per_image", "utilisation", "starts", "crc32")
     if "summary.json" in told:
