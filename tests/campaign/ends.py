@@ -20,7 +20,7 @@ def differs(workdir: pathlib.Path, reference: pathlib.Path, moved: bool = False)
     for kept in (here, there):
         for name in ("starting.json", "init.json"):
             kept.pop(name, None)  # times of reading weights
-        kept["config.json"].pop("hosts", None)  # each start of two processes has a port of its own
+        kept.get("config.json", {}).pop("hosts", None)  # each start of two processes has a port of its own
     mine, its = here.pop("checkpoints"), there.pop("checkpoints")
     sound = {name for name in mine if name.isdigit()}
     wanted = {str(STEPS), str(there["summary.json"]["val_best"]["step"])}
