@@ -1,15 +1,13 @@
 """The output channels of layers: those of the network times its width, or those that `model.channels` tells."""
 
-import contextvars
 from collections.abc import Callable
 from typing import Any
 
-import jax
-
 import jaxcnn.config as config
 from jaxcnn.models.layers import scaled
+from jaxcnn.models.noted import Noted
 
-_noted: contextvars.ContextVar[dict[str, int] | None] = contextvars.ContextVar("noted", default=None)
+_noted = Noted[int]("channels")
 
 
 def sized(model: config.Model, layer: str, channels: int) -> int:
@@ -22,9 +20,8 @@ def sized(model: config.Model, layer: str, channels: int) -> int:
       layer: the path of the layer, such as "block1_1/conv1".
       channels: those of the network at width 1.
     """
-    usual, found = scaled(channels, model.width), _noted.get()
-    if found is not None:
-        found[layer] = usual
+    usual = scaled(channels, model.width)
+    _noted.note(layer, usual)
     return dict(model.channels).get(layer, usual)
 
 
@@ -34,10 +31,4 @@ def usual_sizes(initialize: Callable[[], Any]) -> dict[str, int]:
     Args:
       initialize: makes the network's variables; it is traced only.
     """
-    found: dict[str, int] = {}
-    token = _noted.set(found)
-    try:
-        jax.eval_shape(initialize)
-    finally:
-        _noted.reset(token)
-    return found
+    return _noted.of(initialize)

@@ -6,7 +6,6 @@ This is the column-parallel layer of Shoeybi et al. 2019, "Megatron-LM" (arXiv:1
 outputs split if the next layer is row-parallel; here, dropout, BatchNorm and pooling prevent this.
 """
 
-import contextvars
 from collections.abc import Callable
 
 import jax
@@ -15,8 +14,9 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jaxcnn.machine.mesh import MODEL_AXIS
+from jaxcnn.models.noted import Noted
 
-_noted: contextvars.ContextVar[dict[str, jax.P] | None] = contextvars.ContextVar("noted", default=None)
+_noted = Noted[jax.P]("split")
 
 
 def layers_of(initialize: Callable[[], VariableDict]) -> dict[str, jax.P]:
@@ -25,13 +25,7 @@ def layers_of(initialize: Callable[[], VariableDict]) -> dict[str, jax.P]:
     Args:
       initialize: makes the network's variables; it is traced only.
     """
-    found: dict[str, jax.P] = {}
-    token = _noted.set(found)
-    try:
-        jax.eval_shape(initialize)
-    finally:
-        _noted.reset(token)
-    return found
+    return _noted.of(initialize)
 
 
 def parts(path: tuple[str, ...], split: bool, kernel_ndim: int) -> int:
@@ -44,9 +38,9 @@ def parts(path: tuple[str, ...], split: bool, kernel_ndim: int) -> int:
     """
     if not split:
         return 1
-    if (noted := _noted.get()) is not None:
-        cut = jax.P(MODEL_AXIS) if kernel_ndim == 2 else jax.P(*[None] * (kernel_ndim - 1), MODEL_AXIS)
-        noted |= {"/".join((*path, "kernel")): cut, "/".join((*path, "bias")): jax.P(MODEL_AXIS)}
+    cut = jax.P(MODEL_AXIS) if kernel_ndim == 2 else jax.P(*[None] * (kernel_ndim - 1), MODEL_AXIS)
+    _noted.note("/".join((*path, "kernel")), cut)
+    _noted.note("/".join((*path, "bias")), jax.P(MODEL_AXIS))
     mesh = jax.sharding.get_abstract_mesh()
     return mesh.shape[MODEL_AXIS] if MODEL_AXIS in mesh.manual_axes else 1
 

@@ -1,6 +1,5 @@
 """Accuracy by class of the chosen settings, from the confusion matrices of their tests."""
 
-import dataclasses
 from typing import Any
 
 import numpy as np
@@ -8,7 +7,7 @@ import numpy as np
 from jaxcnn.reporting import labels
 from jaxcnn.reporting.findings import Family, Findings
 from jaxcnn.reporting.settings import Setting, sample
-from jaxcnn.reporting.tables import Table, number, text
+from jaxcnn.reporting.tables import Table, by_name, number, text
 from jaxcnn.tasks.confusion import Confusion
 
 MOST_CLASSES = 20
@@ -16,10 +15,7 @@ MOST_CLASSES = 20
 
 def by_class(findings: Findings) -> dict[str, Table]:
     """A table for each family whose chosen setting has confusion matrices."""
-    made = [table for family in findings.families if (table := _of_family(family)) is not None]
-    taken: set[str] = set()
-    named = [dataclasses.replace(table, name=labels.untaken(table.name, taken)) for table in made]
-    return {table.name: table for table in named}
+    return by_name(map(_of_family, findings.families))
 
 
 def confusions(setting: Setting) -> list[Confusion]:

@@ -10,17 +10,14 @@ from jaxcnn.reporting.findings import Family, Findings
 from jaxcnn.reporting.read import Run
 from jaxcnn.reporting.settings import Setting, sample
 from jaxcnn.reporting.statistics import Spread, spread
-from jaxcnn.reporting.tables import Table, number, text
+from jaxcnn.reporting.tables import Table, by_name, number, text
 
 MOST_GROUPS = 20
 
 
 def by_group(findings: Findings) -> dict[str, Table]:
     """A table for each family whose chosen setting has figures of groups."""
-    made = [table for family in findings.families if (table := _of_family(family)) is not None]
-    taken: set[str] = set()
-    named = [dataclasses.replace(table, name=labels.untaken(table.name, taken)) for table in made]
-    return {table.name: table for table in named}
+    return by_name(map(_of_family, findings.families))
 
 
 def figures(run: Run) -> dict[str, tuple[float, int]]:

@@ -1,6 +1,5 @@
 """The figures of the test besides the one that decides, as a table: balanced accuracy, AUROC, F1, loss and others."""
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +8,7 @@ from jaxcnn.reporting.findings import Family, Findings
 from jaxcnn.reporting.read import Run
 from jaxcnn.reporting.settings import Setting, sample, sample_noun
 from jaxcnn.reporting.statistics import Spread, spread
-from jaxcnn.reporting.tables import Table, number, text
+from jaxcnn.reporting.tables import Table, by_name, number, text
 from jaxcnn.tasks.headline import Headline
 
 # In the order of the columns; those in per cent are shares.
@@ -39,10 +38,7 @@ FEW_CLASSES = 5  # with so few, top-5 accuracy is always 1
 
 def by_family(findings: Findings) -> dict[str, Table]:
     """A table for each family whose tests have such figures; by name."""
-    made = [table for family in findings.families if (table := _of_family(family)) is not None]
-    taken: set[str] = set()
-    named = [dataclasses.replace(table, name=labels.untaken(table.name, taken)) for table in made]
-    return {table.name: table for table in named}
+    return by_name(map(_of_family, findings.families))
 
 
 def figures(run: Run) -> dict[str, float]:

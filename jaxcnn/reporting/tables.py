@@ -3,9 +3,10 @@
 import dataclasses
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from jaxcnn.reporting import labels
 from jaxcnn.text import as_markdown
 
 LATEX = {
@@ -59,6 +60,13 @@ class Table:
             "rows": [[cell.text for cell in row] for row in self.rows],
             "notes": list(self.notes),
         }
+
+
+def by_name(tables: Iterable[Table | None]) -> dict[str, Table]:
+    """The tables that there are, by their names, of which equal ones get numbers."""
+    taken: set[str] = set()
+    named = [dataclasses.replace(each, name=labels.untaken(each.name, taken)) for each in tables if each is not None]
+    return {each.name: each for each in named}
 
 
 def text(of: Any, *, strong: bool = False, link: str = "") -> Cell:

@@ -6,11 +6,10 @@ import json
 import pathlib
 import random
 import shutil
-import socket
 import subprocess
 import time
 
-from tests import runs
+from tests import runs, servers
 
 EVERY = 7  # steps between checkpoints
 STEPS = 24
@@ -94,12 +93,9 @@ def start(draw: Draw, workdir: pathlib.Path, devices: int = 0, **environment: st
     flags = (*draw.flags, f"--workdir={workdir}")
     if draw.processes == 1:
         return [runs.start(*flags, devices=devices or draw.devices, **environment)]
-    with socket.socket() as found:
-        found.bind(("localhost", 0))
-        port = found.getsockname()[1]
     hosts = {
         "join": "address",
-        "coordinator": f"localhost:{port}",
+        "coordinator": f"localhost:{servers.free_port()}",
         "processes": 2,
         "join_seconds": 60,
         "heartbeat_seconds": 8,

@@ -31,7 +31,12 @@ def differs(workdir: pathlib.Path, reference: pathlib.Path, moved: bool = False)
     # A stop saves its step, which the undisturbed run does not.
     if other := sorted(name for name in sound & its.keys() if mine[name] != its[name]):
         return f"checkpoints {', '.join(other)} differ"
-    return ", ".join(sorted(name for name in here.keys() | there.keys() if here.get(name) != there.get(name)))
+    return ", ".join(differing(here, there))
+
+
+def differing(here: dict[str, Any], there: dict[str, Any]) -> list[str]:
+    """The names of what two runs keep differently, or only one of them."""
+    return sorted(name for name in here.keys() | there.keys() if here.get(name) != there.get(name))
 
 
 def _strays(here: list[dict[str, Any]], there: list[dict[str, Any]]) -> str:

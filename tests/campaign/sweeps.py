@@ -153,8 +153,7 @@ def _struck(
 
 def _differs(place: pathlib.Path, reference: pathlib.Path, number: int) -> str:
     """What differs between a run of a sweep and that of the undisturbed one, in a few words; empty: no bit."""
-    mine, its = (runs.kept(files.trial_folder(each, number)) for each in (place, reference))
-    names = sorted(name for name in mine.keys() | its.keys() if mine.get(name) != its.get(name))
+    names = ends.differing(*(runs.kept(files.trial_folder(each, number)) for each in (place, reference)))
     return f"run {number} of the sweep ended otherwise: {', '.join(names)}" if names else ""
 
 
