@@ -143,6 +143,11 @@ class Accuracy:
     metrics: tuple[str, ...] = ("top1_accuracy", "top5_accuracy")
     collects: bool = False
 
+    @property
+    def of_groups(self) -> tuple[str, ...]:
+        """What a mean over the examples of a group does not tell."""
+        return ("balanced_accuracy", "macro_auroc", *(("screening",) if self.specificity else ()))
+
     def recorded(self, figures: Mapping[str, Any]) -> dict[str, float]:
         """None."""
         return {}
