@@ -235,6 +235,25 @@ def test_figures_of_a_group_are_those_of_its_examples_alone():
         assert f"worst {100 * values[worst]:.2f}% ({worst!r}" in by_group.describe(figures, headline)[0]
 
 
+def test_a_group_has_its_own_area_and_what_the_threshold_of_the_whole_validation_split_gives_in_it():
+    random = np.random.default_rng(2)
+    names, labels = np.array(SITES)[np.arange(120) % 3], random.integers(2, size=120).astype(np.int32)
+    logits = random.normal(size=(120, 2)).astype(np.float32) + np.eye(2, dtype=np.float32)[labels]
+    labels[names == SITES[2]] = 0  # a site without the class that is looked for
+    task, fitted = by_name.make(Task(specificity=0.8), 2), {"thresholds": [0.5, 0.6]}
+    collector = kept.of(task, None, names, "site")
+    collector.add(logits, labels)
+    rows = collector.figures(("well", "ill"), fitted)["per_group"]
+    for name in SITES[:2]:
+        own = names == name
+        alone = task.figures(logits[own], labels[own], ("well", "ill"), fitted=fitted)
+        assert (rows[name]["macro_auroc"], rows[name]["screening"]) == (alone["macro_auroc"], alone["screening"])
+        found = logits[own, 1] - logits[own, 0] >= np.log(0.6 / 0.4)
+        assert rows[name]["screening"]["ill"]["sensitivity"] == found[labels[own] == 1].mean()
+    assert rows[SITES[2]]["macro_auroc"] is None and rows[SITES[2]]["balanced_accuracy"] is not None
+    assert rows[SITES[2]]["screening"]["ill"]["sensitivity"] is None
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """The workdirs of two runs on one file, with groups and without."""

@@ -456,6 +456,7 @@ def test_a_config_file_without_a_sweep_or_with_a_broken_one_is_one_line(tmp_path
         ("paper_cifar100", "smoke", 18),
         ("preprocessing", "smoke", 14),
         ("attention", "smoke", 16),
+        ("noisy_labels", "smoke", 5),
         ("alexnet_cifar10", "smoke", 4),
         ("population", "small", 8),
         ("population", "large", 4),
@@ -464,6 +465,7 @@ def test_a_config_file_without_a_sweep_or_with_a_broken_one_is_one_line(tmp_path
         ("learning_rate", "", 8),
         ("learning_rate", "random", 16),
         ("imbalance", "", 15),
+        ("noisy_labels", "", 15),
         ("folds", "", 10),
     ],
 )

@@ -54,6 +54,20 @@ def test_logit_adjustment_is_the_cross_entropy_of_logits_shifted_by_the_logarith
     np.testing.assert_array_equal(reported, CrossEntropy(7).reported(LOGITS, PLAIN, None))
 
 
+@pytest.mark.parametrize("q", [1e-4, 0.3, 0.7, 1.0])
+def test_generalised_cross_entropy_lies_between_cross_entropy_and_the_distance_of_probabilities(q):
+    loss = CrossEntropy(7, generalized=True)
+    ours = np.asarray(loss.losses(LOGITS, PLAIN, settings(generalized_q=q), None, None))
+    own = np.exp(-np.asarray(CrossEntropy(7).losses(LOGITS, PLAIN, settings(), None, None), np.float64))
+    np.testing.assert_allclose(ours, (1 - own**q) / q, rtol=2e-5, atol=1e-6)
+    assert (ours < 1 / q).all() and loss.settings == ("generalized_q",) and loss.plain == CrossEntropy(7)
+    wrong = np.array([[0.0, 200.0, 0.0]], np.float32)  # the gradient of a label that the network rules out
+    target = Classes(3).whole(np.array([0], np.int32))
+    generalized = CrossEntropy(3, generalized=True)
+    sum_of = lambda x: generalized.losses(x, target, settings(generalized_q=q), None, None).sum()  # noqa: E731
+    assert np.isfinite(jax.grad(sum_of)(wrong)).all()
+
+
 @pytest.mark.parametrize("gamma", [0.3, 1.0, 2.0])
 def test_the_gradient_of_focal_losses_is_finite_where_the_network_is_certain(gamma):
     certain = np.array([[200.0, 0, 0], [0, 200.0, 0]], np.float32)

@@ -109,7 +109,10 @@ SETS = ["even", "prime", "large"]
     [
         ("multilabel", {"focal_gamma": 1.0, "class_weights": "auto"}),
         ("regression", {"error": "absolute"}),
-        ("classification", {"class_weights": "auto", "focal_gamma": 0.5, "logit_adjustment": 1.0}),
+        (
+            "classification",
+            {"class_weights": "auto", "focal_gamma": 0.5, "logit_adjustment": 1.0, "generalized_q": 0.5},
+        ),
     ],
 )
 def test_a_task_trains_alike_on_any_devices_with_both_loaders_and_resumes(name, task, sets, tmp_path):

@@ -61,6 +61,9 @@ class Task:
     weights_by_name: tuple[tuple[str, float], ...] = ()  # (class, weight); the other classes as by class_weights
     focal_gamma: Annotated[NonNegative, AtMost(100.0)] = 0.0  # (traced) focal loss; 0: off
     logit_adjustment: Annotated[NonNegative, AtMost(100.0)] = 0.0  # (traced) classification: its tau; 0: off
+    generalized_q: Annotated[NonNegative, AtMost(1.0)] = (
+        0.0  # (traced) classification: generalised cross-entropy, for labels that are partly wrong; 0: plain
+    )
     error: Literal["squared", "absolute"] = "squared"  # regression
     specificity: Fraction = (
         0.0  # classification: also AUROC's interval, kappa and others, and the sensitivity at this specificity; 0: off

@@ -35,7 +35,7 @@ KINDS = {
         {
             "task": (
                 *("loss", "evaluation", "class_weights", "weights_by_name"),
-                *("focal_gamma", "logit_adjustment", "error"),
+                *("focal_gamma", "logit_adjustment", "generalized_q", "error"),
             ),
             "optim": ("label_smoothing",),
             "data": ("sampling",),
@@ -47,7 +47,7 @@ KINDS = {
         "a class for each pixel",
         ("dice_share",),
         {
-            "task": ("loss", "evaluation", "focal_gamma", "logit_adjustment", "error"),
+            "task": ("loss", "evaluation", "focal_gamma", "logit_adjustment", "generalized_q", "error"),
             "data": ("sampling",),
             "run": ("tta",),
         },

@@ -294,13 +294,12 @@ def _impossible_task(task: Task, optim: Optim) -> list[str]:
             if value:
                 wrong.append(f"config.{name} is for classes; config.task.name='regression' has none")
     if task.loss:
-        for name in ("class_weights", "weights_by_name", "focal_gamma", "error"):
+        for name in ("class_weights", "weights_by_name", "focal_gamma", "generalized_q", "error"):
             if getattr(task, name) != getattr(Task, name):
                 wrong.append(f"config.task.{name} has no effect with config.task.loss={task.loss!r:.200}")
-    if task.logit_adjustment and task.name != "classification":
-        wrong.append("config.task.logit_adjustment is for config.task.name='classification' only")
-    if task.specificity and task.name != "classification":
-        wrong.append("config.task.specificity is for config.task.name='classification' only")
+    for name in ("logit_adjustment", "generalized_q", "specificity"):
+        if getattr(task, name) and task.name != "classification":
+            wrong.append(f"config.task.{name} is for config.task.name='classification' only")
     if task.error != "squared" and task.name != "regression":
         wrong.append("config.task.error is for config.task.name='regression' only")
     if task.teacher and task.name != "classification":

@@ -17,8 +17,9 @@ class Grouped:
     """A collector that adds the figures of each group to those of another one.
 
     The examples have to be added in the order of the split. "per_group" has for each group its number of examples, its
-    loss, the task's means over examples and the figure that decides; "groups" says which group is the worst by this
-    figure, and how it spreads over groups, each of which counts once.
+    loss, the task's means over examples and those figures of a whole split that the task gives for groups (such as the
+    AUROC); "groups" says which group is the worst by the figure that decides, and how it spreads over groups, each of
+    which counts once.
     """
 
     def __init__(self, inner: Collector, task: Task, constants: Any, groups: np.ndarray, by: str) -> None:
@@ -27,9 +28,8 @@ class Grouped:
         self._names, self._group = np.unique(groups, return_inverse=True)
         self._added = 0
         self._values: list[dict[str, np.ndarray]] = []
-        headline = task.evaluation.headline.name
-        self._of_whole = headline not in task.evaluation.metrics  # it is no mean over examples
-        self._collectors = [task.evaluation.collector(constants) for _ in self._names] if self._of_whole else []
+        wanted = task.evaluation.of_groups
+        self._collectors = [task.evaluation.collector(constants) for _ in self._names] if wanted else []
 
     def add(self, outputs: np.ndarray, target: Tree) -> None:
         """Add the outputs [n, k] and the targets of some examples."""
@@ -41,7 +41,7 @@ class Grouped:
             of_each = {LOSS: self._task.loss.reported(outputs, whole, self._constants)}
             of_each |= self._task.evaluation.values(outputs, whole, self._constants)
             self._values.append({name: np.asarray(values, np.float64) for name, values in of_each.items()})
-        if self._of_whole:
+        if self._collectors:
             for number in np.unique(group):
                 rows = group == number
                 self._collectors[number].add(outputs[rows], jax.tree.map(lambda leaf, rows=rows: leaf[rows], target))
@@ -60,7 +60,8 @@ class Grouped:
             for row, mean in zip(rows, sums / counts, strict=True):
                 row[name] = float(mean)
         for row, collector in zip(rows, self._collectors, strict=False):
-            row[headline.name] = _number(collector.figures(names, fitted).get(headline.name))
+            of_whole = collector.figures(names, fitted)
+            row |= {name: _sound(of_whole.get(name)) for name in self._task.evaluation.of_groups}
         per_group = dict(zip(self._names.tolist(), rows, strict=True))
         return self._inner.figures(names, fitted) | {
             "groups": {"by": self._by, **summary(per_group, headline)},
@@ -73,8 +74,10 @@ def grouped(collector: Collector, task: Task, constants: Any, groups: np.ndarray
     return collector if groups is None else Grouped(collector, task, constants, groups, by)
 
 
-def _number(value: Any) -> float | None:
-    """A figure; None where the group has none, such as a mean over no class."""
+def _sound(value: Any) -> Any:
+    """A figure, or figures by name; None where the group has none, such as a mean over no class."""
+    if isinstance(value, Mapping):
+        return value
     return float(value) if isinstance(value, int | float | np.number) and np.isfinite(value) else None
 
 

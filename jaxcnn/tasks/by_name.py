@@ -114,7 +114,7 @@ def _loss(config: configuration.Task, outputs: int, sides: Sides = _ANY) -> Loss
         return detection.DetectionLoss(outputs, sides)
     if config.name == "segmentation":
         return segmentation.PixelCrossEntropy(outputs, weighted, config.dice_share > 0)
-    return classification.CrossEntropy(outputs, weighted, focal, config.logit_adjustment > 0)
+    return classification.CrossEntropy(outputs, weighted, focal, config.logit_adjustment > 0, config.generalized_q > 0)
 
 
 def evaluation(config: configuration.Task, outputs: int, sides: Sides = _ANY) -> Evaluation:

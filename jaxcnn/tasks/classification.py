@@ -37,12 +37,16 @@ class CrossEntropy:
       adjusted: whether logits are shifted by the logarithm of the class's frequency, times
         settings["logit_adjustment"], so that the network itself favours no frequent class (Menon et al. 2020, arXiv
         2007.07314, equation 10).
+      generalized: whether (1 - p^q) / q takes the place of -log p, with q = settings["generalized_q"]: a loss of at
+        most 1 / q, which bears labels that are partly wrong (Zhang and Sabuncu 2018, arXiv 1805.07836); q = 1 is the
+        distance 1 - p.
     """
 
     classes: int
     weighted: bool = False
     focal: bool = False
     adjusted: bool = False
+    generalized: bool = False
 
     @property
     def plain(self) -> "CrossEntropy":
@@ -52,7 +56,11 @@ class CrossEntropy:
     @property
     def settings(self) -> tuple[str, ...]:
         """Those of the parts that are used."""
-        used = {"focal_gamma": self.focal, "logit_adjustment": self.adjusted}
+        used = {
+            "focal_gamma": self.focal,
+            "logit_adjustment": self.adjusted,
+            "generalized_q": self.generalized,
+        }
         return tuple(name for name, there in used.items() if there)
 
     def abstract(self) -> dict[str, Any]:
@@ -85,7 +93,8 @@ class CrossEntropy:
         """With the smoothed target, weights and the like."""
         outputs, wanted = self.pair(outputs, target, settings, constants)
         log_probability = jax.nn.log_softmax(outputs)
-        terms = wanted * log_probability
+        q = settings.get("generalized_q")
+        terms = wanted * (log_probability if q is None else jnp.expm1(q * log_probability) / q)
         if self.weighted:
             terms = terms * constants.task["class_weights"]
         if self.focal:
@@ -133,6 +142,11 @@ class Accuracy:
     headline = Headline("top1_accuracy", "accuracy")
     metrics: tuple[str, ...] = ("top1_accuracy", "top5_accuracy")
     collects: bool = False
+
+    @property
+    def of_groups(self) -> tuple[str, ...]:
+        """What a mean over the examples of a group does not tell."""
+        return ("balanced_accuracy", "macro_auroc", *(("screening",) if self.specificity else ()))
 
     def recorded(self, figures: Mapping[str, Any]) -> dict[str, float]:
         """None."""

@@ -42,6 +42,11 @@ class Detections:
         return Headline("ap", "AP")
 
     @property
+    def of_groups(self) -> tuple[str, ...]:
+        """The figure that decides."""
+        return (self.headline.name,)
+
+    @property
     def metrics(self) -> tuple[str, ...]:
         """None are means over images."""
         return ()

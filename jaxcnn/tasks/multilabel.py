@@ -168,6 +168,7 @@ class SetFigures:
 
     headline = Headline(FIGURE, "mean average precision")
     metrics: tuple[str, ...] = ("sample_f1", "exact_match")
+    of_groups: tuple[str, ...] = (FIGURE,)
     collects: bool = True
 
     def recorded(self, figures: Mapping[str, Any]) -> dict[str, float]:

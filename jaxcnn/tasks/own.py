@@ -82,6 +82,11 @@ class MoreFigures:
         return self.inner.metrics
 
     @property
+    def of_groups(self) -> tuple[str, ...]:
+        """Those of the task."""
+        return self.inner.of_groups
+
+    @property
     def collects(self) -> bool:
         """Always."""
         return True

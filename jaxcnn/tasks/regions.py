@@ -31,6 +31,11 @@ class Regions:
         return Headline("mean_iou", "mean IoU")
 
     @property
+    def of_groups(self) -> tuple[str, ...]:
+        """The figure that decides."""
+        return (self.headline.name,)
+
+    @property
     def metrics(self) -> tuple[str, ...]:
         """The share of pixels that are right, as a mean over images."""
         return ("pixel_accuracy",)

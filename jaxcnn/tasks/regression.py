@@ -150,6 +150,7 @@ class Errors:
 
     headline = Headline("mean_absolute_error", "mean absolute error", better="lower", percent=False)
     metrics: tuple[str, ...] = ("mean_absolute_error", "mean_squared_error")
+    of_groups: tuple[str, ...] = ()
     collects: bool = False
 
     def recorded(self, figures: Mapping[str, Any]) -> dict[str, float]:

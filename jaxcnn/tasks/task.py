@@ -190,6 +190,11 @@ class Evaluation(Protocol):
         """Whether every validation records figures of a collector."""
         ...
 
+    @property
+    def of_groups(self) -> tuple[str, ...]:
+        """The names of those figures of a collector that each group of a split has, too (`jaxcnn.tasks.by_group`)."""
+        ...
+
     def recorded(self, figures: Mapping[str, Any]) -> dict[str, float]:
         """Those figures of a collector that every validation records, numbers by name."""
         ...
