@@ -280,7 +280,7 @@ def test_a_run_may_begin_to_keep_its_images_when_it_is_resumed():
 
 @pytest.mark.parametrize("source", ["digits", "synthetic", "npz:a.npz", "shapes:8:8"])
 def test_sources_without_image_files_have_nothing_to_keep(source):
-    with pytest.raises(ConfigError, match="keeps decoded image files, but .* has none; leave it empty"):
+    with pytest.raises(ConfigError, match=r"keeps decoded image files, but .* has none; leave it empty"):
         small.config(data={"source": source, "cache": "auto"})
 
 

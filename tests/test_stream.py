@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from jaxcnn.config import Data, UserError
+from jaxcnn.data.direct import DirectStream
 from jaxcnn.data.order import example_index
 from jaxcnn.data.source import open_splits
-from jaxcnn.data.direct import DirectStream
 from jaxcnn.data.stream import device_prefetch, stream
 
 needs_tensorflow = pytest.mark.skipif(not importlib.util.find_spec("tensorflow"), reason="needs TensorFlow")
