@@ -43,7 +43,8 @@ def markdown(record: dict[str, Any]) -> str:
         "photographs. DataLoader draws with replacement, so that it never waits at the end of an epoch. The ratio is "
         "that to the fastest DataLoader of the set. *Batches of uint8* are not augmented and stay on the host: what an "
         "accelerator would be fed with. Those decoded before come from the file of data.cache, and for DataLoader from "
-        f"a memory map of an array.{_of_cores(record)}"
+        "a memory map of an array. jaxcnn decodes by the extra [jpeg] where it is installed, except where a row says "
+        f"that it was Pillow alone.{_of_cores(record)}"
     )
     rows = []
     for each in record["sets"]:

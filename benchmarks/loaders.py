@@ -102,7 +102,11 @@ def host_sets(folder: pathlib.Path, jpegs: ImageSet, torch: bool) -> list[ImageS
             f"{what}, decoded as they are read",
             kept,
             jpegs.torch | plain,
-            {"jaxcnn, kept nowhere": "decoded", "jaxcnn, first epoch with data.cache": "first"},
+            {
+                "jaxcnn, kept nowhere": "decoded",
+                "jaxcnn, kept nowhere, Pillow alone": "pillow",
+                "jaxcnn, first epoch with data.cache": "first",
+            },
         ),
         ImageSet(f"{what}, decoded before", kept, decoded | plain, {"jaxcnn, later epochs with data.cache": "later"}),
     ]
