@@ -1,4 +1,4 @@
-"""JPEGs decoded by libjpeg-turbo itself, through simplejpeg (extra `[jpeg]`), in two thirds of the time of Pillow.
+"""JPEGs decoded by libjpeg-turbo itself, through simplejpeg (extra `[jpeg]`), in half the time of Pillow.
 
 Pillow has the same library inside, but copies pixels three times on their way to an array. The pixels are equal, which
 is tried on some JPEGs before the first use. All that is not plain stays with Pillow: other colours than YCbCr and grey,
