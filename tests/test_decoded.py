@@ -1,5 +1,6 @@
 """Decoded images kept in a file (`config.data.cache`): a run's bits never change, whatever happens to the file."""
 
+import dataclasses
 import errno
 import os
 import shutil
@@ -17,7 +18,7 @@ from jaxcnn.data.source import open_splits
 from jaxcnn.data.stream import stream
 from jaxcnn.machine import mesh as meshes
 from jaxcnn.train import loaders, workdir
-from tests import small
+from tests import digits, runs, small
 
 COUNT, SIDE = 24, 9
 BYTES = SIDE * SIDE * 3
@@ -85,7 +86,7 @@ def test_pixels_targets_and_fingerprint_are_those_of_a_run_that_keeps_nothing(ph
         kept = split_of(photos, tmp_path / "kept", **fields)
         for _ in range(2):
             assert everything(kept).dtype == expected.dtype and everything(kept).tobytes() == expected.tobytes()
-        assert (kept.targets == plain.targets).all()
+        assert (kept.targets == plain.targets).all() and kept.read(np.arange(0)).shape == (0, *kept.image_shape)
         assert kept.parts[0].content().fingerprint == plain.parts[0].content().fingerprint
 
 
@@ -102,6 +103,17 @@ def test_both_loaders_give_the_batches_of_a_run_that_keeps_nothing(photos, tmp_p
     one = meshes.replicated(meshes.make_mesh(1))
     on_device = [jax.device_get(resident.load(split, one)) for split in (plain, kept)]
     assert jax.tree.all(jax.tree.map(np.array_equal, *on_device))
+
+
+def test_a_run_has_the_same_bits_whether_it_keeps_its_images_or_not(photos, tmp_path):
+    pytest.importorskip("tensorflow")
+    plain = data_of(photos, image_size=8)
+    for name, data in (("plain", plain), ("kept", dataclasses.replace(plain, cache=str(tmp_path / "files")))):
+        digits.run(tmp_path / name, data=data, global_batch_size=8, run={"steps": 4}, norm={"group_size": 8})
+    assert file_in(tmp_path / "files").exists()
+    ends = [runs.kept(tmp_path / name) for name in ("plain", "kept")]
+    assert [end.pop("config.json")["data"]["cache"] == "" for end in ends] == [True, False]
+    assert ends[0] == ends[1] and ends[0]["checkpoints"] and ends[0]["records"]
 
 
 def test_an_image_is_decoded_once_however_often_runs_are_killed(photos, tmp_path, reads):
@@ -221,6 +233,12 @@ def test_a_folder_that_cannot_be_written_stops_the_run_if_it_was_named_and_is_no
     note = note_of(photos, "auto")
     assert why in note and "decoded in every epoch" in note
     assert (everything(split_of(photos, "auto")) == expected).all()
+
+
+def test_a_file_in_place_of_the_folder_is_refused_in_one_line(photos, tmp_path):
+    (tmp_path / "kept").write_text("")
+    with pytest.raises(UserError, match=r"cannot keep the decoded images .*kept: File exists; name another"):
+        split_of(photos, tmp_path / "kept")
 
 
 def test_a_disk_without_room_is_told_before_anything_is_written(photos, tmp_path, monkeypatch):

@@ -142,7 +142,7 @@ class DecodedImages:
 
     def read_into(self, indices: Indices, out: Pixels) -> None:
         """Write the images at these indices into a contiguous array. Safe to call from several threads."""
-        rows = out.view().reshape(len(indices), -1).view(np.uint8)
+        rows = out.reshape(len(indices), math.prod(self.shape[1:])).view(np.uint8)
         for place, index in enumerate(np.asarray(indices).tolist()):
             row = rows[place]
             if self._checked[index] and self._load(index, row):
