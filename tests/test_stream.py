@@ -15,6 +15,7 @@ from jaxcnn.data.direct import DirectStream
 from jaxcnn.data.order import example_index
 from jaxcnn.data.source import open_splits
 from jaxcnn.data.stream import device_prefetch, stream
+from jaxcnn.machine import mesh as meshes
 
 needs_tensorflow = pytest.mark.skipif(not importlib.util.find_spec("tensorflow"), reason="needs TensorFlow")
 
@@ -184,8 +185,15 @@ next(batches)
 
 
 def test_an_array_of_a_direct_stream_is_used_again_only_when_nobody_holds_its_batch(split):
+    over_two = meshes.over_data(meshes.make_mesh(2))
+    held = []
     with stream(Filling(split), index_of_batch, 0, 40, 2, prefetch=1) as batches:
-        held = [(step, jax.device_put(images)) for step, (images, *_) in enumerate(batches) if step % 2]
+        for step, (images, *_) in enumerate(batches):
+            if step % 2:  # on CPU, the devices' arrays may be this memory
+                held += [
+                    (step, jax.device_put(images)),
+                    (step, jax.make_array_from_process_local_data(over_two, images)),
+                ]
     for step, images in held:
         assert (np.asarray(images) == split.read(index_of_batch(step))).all()
     places = set()
