@@ -1,8 +1,9 @@
 """Measure input pipelines in turns: `python -m benchmarks.input`.
 
-jaxcnn's resident and stream (tf.data) loaders and PyTorch's DataLoader make batches of normalised float32 images,
-randomly cropped and flipped. They read two sets: pixels in memory (CIFAR-10), and JPEGs of 256 pixels, which this
-command makes from the same images. Writes <out>.json and a section of <out>.md.
+jaxcnn's resident and stream loaders and PyTorch's DataLoader make batches of normalised float32 images, randomly
+cropped and flipped. They read two sets: pixels in memory (CIFAR-10), and JPEGs of 256 pixels, which this command makes
+from the same images. Then both make plain batches of those JPEGs' pixels, as a device is fed with them: decoded as they
+are read, and decoded before (`config.data.cache`, and a memory map). Writes <out>.json and a section of <out>.md.
 """
 
 import contextlib
@@ -24,6 +25,7 @@ BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "Images in a batch.", lower
 WORKERS = flags.DEFINE_list("workers", ["0", "2"], "Numbers of workers of PyTorch's DataLoader; each is measured.")
 ROUNDS = flags.DEFINE_integer("rounds", 5, "Number of turns of each loader.", lower_bound=1)
 SECONDS = flags.DEFINE_float("seconds", 3.0, "Approximate seconds of a turn; at least one batch.", lower_bound=0.0)
+FIRST_SET = flags.DEFINE_integer("first_set", 0, "Sets before this one are left out.", lower_bound=0, upper_bound=3)
 DEVICE = flags.DEFINE_enum(
     "device", "", ["", "cpu", "gpu"], "Device that receives the batches. Default: gpu if JAX finds one."
 )
@@ -48,7 +50,10 @@ def main() -> int:
     check_devices([DEVICE.value], facts)
     results = []
     with tempfile.TemporaryDirectory(prefix="jaxcnn-input-") as folder:
-        for image_set in loaders.make_sets(pathlib.Path(folder), SOURCE.value, DATA_DIR.value, JPEGS.value):
+        sets = loaders.make_sets(pathlib.Path(folder), SOURCE.value, DATA_DIR.value, JPEGS.value)
+        if JPEGS.value:
+            sets += loaders.host_sets(pathlib.Path(folder), sets[-1], "torch" in PEERS.value)
+        for image_set in sets[FIRST_SET.value :]:
             print(image_set.title)
             measured = loaders.loaders_of(image_set, BATCH_SIZE.value, PEERS.value, WORKERS.value)
             result = loaders.measure(

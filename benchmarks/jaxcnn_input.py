@@ -1,5 +1,6 @@
 """jaxcnn's two loaders in `benchmarks.input`; their batches are augmented and ready for the network."""
 
+import pathlib
 from typing import Any
 
 import jax
@@ -7,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxcnn.config as configs
-from benchmarks import jaxcnn_tasks
+from benchmarks import jaxcnn_tasks, loaders
 from benchmarks.serve import Task
-from jaxcnn.data import augment, order, resident
+from jaxcnn.data import augment, order, resident, stream, turbo_jpeg
 from jaxcnn.data.batch import Batch, Split
+from jaxcnn.data.examples import read_in_order
 from jaxcnn.data.source import open_splits
 from jaxcnn.learn.state import step_key
 from jaxcnn.learn.step import AUGMENT
@@ -27,6 +29,10 @@ QUEUED = 8  # most batches that can be ready when a block begins, in tf.data's q
 
 def build(spec: dict[str, Any]) -> Task:
     """Build a loader of `benchmarks.input` and warm it up."""
+    if (of_host := OF_HOST.get(spec["task"])) is not None:
+        host = of_host(spec["data"], spec["batch_size"])
+        host.run(3)
+        return host
     config = configs.from_config_dict(
         {
             "global_batch_size": spec["batch_size"],
@@ -45,6 +51,84 @@ def build(spec: dict[str, Any]) -> Task:
     task = {"resident": OnDevice, "stream": Streamed}[spec["task"]](step_spec, split)
     task.run(3)
     return task
+
+
+class Host(Task):
+    """Batches of pixels as they are handed to a device, from the stream loader's threads."""
+
+    def __init__(self, data: dict[str, Any], batch_size: int) -> None:
+        self._data = configs.from_config_dict({"data": loaders.host_data(data)}).data
+        self._batch_size, self._left = batch_size, 0
+        self._open()
+
+    def _open(self, epochs: int = 10**6) -> None:
+        self._split = open_splits(self._data).train
+        self._left = epochs * (len(self._split) // self._batch_size)
+
+        def index_of_batch(step: int) -> np.ndarray:
+            return order.example_index(SEED, step, np.arange(self._batch_size), self._batch_size, len(self._split))
+
+        self._batches = stream.stream(self._split, index_of_batch, 0, self._left)
+
+    def run(self, steps: int) -> None:
+        """Make batches."""
+        for _ in range(steps):
+            next(self._batches)
+
+    def settle(self) -> None:
+        """Take the batches that are ready."""
+        self.run(QUEUED)
+
+
+class Decoded(Host):
+    """JPEGs are decoded in every epoch."""
+
+    def __init__(self, data: dict[str, Any], batch_size: int) -> None:
+        super().__init__(data | {"cache": ""}, batch_size)
+
+
+class Pillow(Decoded):
+    """The same by Pillow alone, without the extra `[jpeg]`."""
+
+    def __init__(self, data: dict[str, Any], batch_size: int) -> None:
+        turbo_jpeg.decode = lambda *_: None  # this process measures nothing else
+        super().__init__(data, batch_size)
+
+
+class First(Host):
+    """Every epoch is a first one: JPEGs are decoded, and kept in a new file."""
+
+    def _open(self, epochs: int = 1) -> None:
+        for file in pathlib.Path(self._data.cache).glob("*.bin"):
+            file.unlink()
+        super()._open(epochs)
+
+    def run(self, steps: int) -> None:
+        """Make batches."""
+        for _ in range(steps):
+            if not self._left:
+                self._batches.close()
+                self._open()
+            super().run(1)
+            self._left -= 1
+
+    def settle(self) -> None:
+        """Begin an epoch."""
+        self._batches.close()
+        self._open()
+
+
+class Later(Host):
+    """Every image is in the file."""
+
+    def _open(self, epochs: int = 10**6) -> None:
+        split = open_splits(self._data).train
+        for _ in read_in_order(split.read, len(split), split.image_shape):
+            pass
+        super()._open(epochs)
+
+
+OF_HOST = {"pillow": Pillow, "decoded": Decoded, "first": First, "later": Later}
 
 
 class _Loader(Task):

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -39,11 +39,15 @@ class ImageSet:
       title: its name in the table.
       data: fields of `jaxcnn.config.Data`.
       torch: keys of the spec of `torch_input.Images`.
+      tasks: jaxcnn's loaders that are measured: `jaxcnn_input.TASKS`, by their names in the table.
     """
 
     title: str
     data: dict[str, Any]
-    torch: dict[str, str]
+    torch: dict[str, Any]
+    tasks: Mapping[str, str] = dataclasses.field(
+        default_factory=lambda: {"jaxcnn resident": "resident", "jaxcnn stream": "stream"}
+    )
 
 
 def make_sets(folder: pathlib.Path, source: str, data_dir: str, jpegs: int) -> list[ImageSet]:
@@ -75,6 +79,44 @@ def make_sets(folder: pathlib.Path, source: str, data_dir: str, jpegs: int) -> l
     return sets
 
 
+def host_sets(folder: pathlib.Path, jpegs: ImageSet, torch: bool) -> list[ImageSet]:
+    """The JPEGs of `make_sets` as batches of pixels for a device: decoded as they are read, and decoded before.
+
+    With `torch`, all decoded pixels are also written to `folder`, where PyTorch reads them by memory map.
+    """
+    import jaxcnn.data.source as sources
+    from jaxcnn.data.examples import index_chunks
+
+    decoded = {"images": str(folder / "decoded.npy"), "labels": str(folder / "decoded_labels.npy")}
+    if torch:
+        split = sources.open_splits(from_config_dict({"data": host_data(jpegs.data)}).data).train
+        np.save(decoded["labels"], split.targets)
+        pixels = np.lib.format.open_memmap(decoded["images"], "w+", np.uint8, (len(split), *split.image_shape))
+        for chunk in index_chunks(len(split), split.image_shape):
+            pixels[chunk] = split.read(chunk)
+    kept = jpegs.data | {"cache": str(folder / "kept")}
+    plain = {"raw": True}
+    what = f"batches of uint8 from the JPEGs of {JPEG_SIDE}x{JPEG_SIDE}"
+    return [
+        ImageSet(
+            f"{what}, decoded as they are read",
+            kept,
+            jpegs.torch | plain,
+            {
+                "jaxcnn, kept nowhere": "decoded",
+                "jaxcnn, kept nowhere, Pillow alone": "pillow",
+                "jaxcnn, first epoch with data.cache": "first",
+            },
+        ),
+        ImageSet(f"{what}, decoded before", kept, decoded | plain, {"jaxcnn, later epochs with data.cache": "later"}),
+    ]
+
+
+def host_data(data: dict[str, Any]) -> dict[str, Any]:
+    """The fields of `jaxcnn.config.Data` with which a set of JPEGs is one split."""
+    return data | {"protocol": "full", "test_split": "", "train_split": "train"}
+
+
 def write_jpegs(folder: pathlib.Path, images: np.ndarray, labels: np.ndarray) -> None:
     """Write uint8 images [N, H, W, 3], enlarged to 256 pixels by bicubic interpolation, to `<folder>/<label>/`."""
     from PIL import Image
@@ -90,8 +132,8 @@ def loaders_of(image_set: ImageSet, batch_size: int, peers: list[str], workers: 
     """The loaders that are measured on a set."""
     shared = {"batch_size": batch_size, "padding": PADDING}
     found = [
-        Loader(f"jaxcnn {task}", "jaxcnn", {"task": task, "data": image_set.data} | shared)
-        for task in ("resident", "stream")
+        Loader(title, "jaxcnn", {"task": task, "data": image_set.data} | shared)
+        for title, task in image_set.tasks.items()
     ]
     if "torch" in peers:
         for number in workers:
@@ -104,6 +146,8 @@ def measure(
     image_set: ImageSet, measured: list[Loader], start_worker: Callable[[str], Worker], rounds: int, seconds: float
 ) -> dict[str, Any]:
     """Measure all loaders of a set in turns; a loader that cannot be built has an "error" instead of figures."""
+    from jaxcnn.data.examples import worker_count
+
     failed: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
         workers: dict[str, Worker] = {}
@@ -126,4 +170,8 @@ def measure(
             "blocks": dataclasses.asdict(timing),
             "memory": memory[title],
         } | ({"ratio": speed_ratio(timing, best)} if best else {})
-    return {"title": image_set.title, "loaders": {loader.title: figures[loader.title] for loader in measured}}
+    return {
+        "title": image_set.title,
+        "cores": worker_count(),
+        "loaders": {loader.title: figures[loader.title] for loader in measured},
+    }

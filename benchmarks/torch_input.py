@@ -33,11 +33,12 @@ class Images(data.Dataset):
 
     Args:
       spec: "images" and "labels" name .npy files with uint8 [N, H, W, 3] and integers [N]; or "folder" names a folder
-        with one sub-folder of JPEGs for each class.
+        with one sub-folder of JPEGs for each class. With "raw", images are uint8 [H, W, 3] as they are, and those of an
+        array are read by memory map.
     """
 
     def __init__(self, spec: dict[str, Any]) -> None:
-        self._padding = spec["padding"]
+        self._padding, self._raw = spec["padding"], spec.get("raw", False)
         self._mean = torch.tensor(torch_tasks.MEAN).view(3, 1, 1)
         self._std = torch.tensor(torch_tasks.STD).view(3, 1, 1)
         self._pixels: Any = None
@@ -47,7 +48,8 @@ class Images(data.Dataset):
             names = sorted({path.parent.name for path in self._paths})
             self._labels = [names.index(path.parent.name) for path in self._paths]
         else:
-            self._pixels, self._labels = np.load(spec["images"]), np.load(spec["labels"]).tolist()
+            self._pixels = np.load(spec["images"], mmap_mode="r" if self._raw else None)
+            self._labels = np.load(spec["labels"]).tolist()
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -58,6 +60,8 @@ class Images(data.Dataset):
         else:
             with Image.open(self._paths[index]) as file:
                 image = np.asarray(file.convert("RGB"))
+        if self._raw:
+            return torch.from_numpy(np.array(image)), self._labels[index]
         height, width, _ = image.shape
         padding = self._padding
         padded = np.zeros((height + 2 * padding, width + 2 * padding, 3), np.uint8)

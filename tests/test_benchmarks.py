@@ -29,6 +29,7 @@ from benchmarks.population_cost import ALONE, Swept
 from benchmarks.serve import Served
 from benchmarks.worker import Worker, WorkerFailed, check_devices, start_torch
 from jaxcnn.config import UserError
+from jaxcnn.data import turbo_jpeg
 from tests import runs
 
 
@@ -282,6 +283,28 @@ def test_both_loaders_make_batches_of_the_set_and_of_its_jpegs(tmp_path):
         result = loaders.measure(image_set, chosen, lambda peer: InProcess("benchmarks.jaxcnn_input", 0.5), 1, 0.0)
         speeds = {title: figures["images_per_second"] for title, figures in result["loaders"].items()}
         assert speeds == {"jaxcnn resident": 8.0, "jaxcnn stream": 8.0}
+
+
+def test_batches_of_the_host_are_made_of_jpegs_in_first_and_in_later_epochs(tmp_path, monkeypatch):
+    monkeypatch.setenv("JAXCNN_CACHE", str(tmp_path / "cache"))
+    jpegs = loaders.make_sets(tmp_path, "synthetic:32x32x3:4:24", "", jpegs=8)[1]
+    monkeypatch.setattr(turbo_jpeg, "decode", turbo_jpeg.decode)  # a worker replaces it
+    results = []
+    for image_set in loaders.host_sets(tmp_path, jpegs, torch=True):
+        chosen = loaders.loaders_of(image_set, batch_size=4, peers=["jaxcnn"], workers=[])
+        results.append(
+            loaders.measure(image_set, chosen, lambda peer: InProcess("benchmarks.jaxcnn_input", 0.5), 1, 0.0)
+        )
+    assert [list(result["loaders"]) for result in results] == [
+        ["jaxcnn, kept nowhere", "jaxcnn, kept nowhere, Pillow alone", "jaxcnn, first epoch with data.cache"],
+        ["jaxcnn, later epochs with data.cache"],
+    ]  # fmt: skip
+    theirs = np.load(tmp_path / "decoded.npy", mmap_mode="r")
+    (kept,) = (tmp_path / "kept").glob("*.bin")
+    assert kept.read_bytes()[8192:] == theirs.tobytes()  # both read the same pixels, and the file is full
+    record = {"sets": [dict(each, cores=2) for each in results], "rounds": 1, "seconds": 1.0, "batch_size": 4}
+    text = input_report.markdown(record | report.provenance("benchmarks.input", {"jaxcnn": {"backend": "cpu"}}))
+    assert "later epochs with data.cache 64.0." in text  # 8 a second of two cores, of sixteen
 
 
 def test_a_loader_that_fails_is_told_and_the_others_are_measured():

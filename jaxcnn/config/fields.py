@@ -124,6 +124,7 @@ class Data:
     max_megapixels: AboveZero = 500.0  # largest image; a resized JPEG counts with its decoded scale
     loader: Literal["auto", "resident", "stream"] = "auto"  # resident: on the device; stream: read ahead
     resident_gib: NonNegative = 4.0  # auto: sets up to this size (all splits) are kept on the device
+    cache: str = ""  # keep decoded image files on disk, to read later epochs from: "auto" (cache folder), or a folder
     on_error: Literal["raise", "skip"] = (
         "raise"  # unreadable image or bad annotation: stop the run, or leave it out and count it
     )

@@ -12,6 +12,7 @@ OF_OUR_OPTIMIZERS = ("momentum", "nesterov", "beta2", "epsilon", "trust_coeffici
 OF_SCHEDULES = {"period": "restarts", "period_factor": "restarts", "cooldown": "trapezoid", "patience": "plateau"}
 STARTS = ("workdir", "workdirs", "file", "hub")  # kinds of config.init.source
 WITHOUT_GROUPS = ("tfds", "digits", "synthetic", "folder", "coco", "yolo", "voc", "shapes", "masks")
+WITHOUT_FILES = ("digits", "synthetic", "npz", "shapes", "arrays")  # sources whose images need no decoding
 HELD_OUT = "holdout"  # data.val_split: hold out of the training split, even if the set has a validation split
 
 
@@ -169,6 +170,10 @@ def _impossible(config: Config) -> list[str]:
         not config.data.group or kind not in WITHOUT_GROUPS,
         f"config.data.group={config.data.group!r:.200} needs a source that tells groups: csv:, npz:, arrays or your "
         f"own code, not {kind}",
+    )
+    need(
+        not config.data.cache or kind not in WITHOUT_FILES,
+        f"config.data.cache={config.data.cache!r:.200} keeps decoded image files, but {kind} has none; leave it empty",
     )
     need(
         not (config.data.group and config.data.stratify),

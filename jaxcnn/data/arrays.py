@@ -13,7 +13,7 @@ import jaxcnn.config as config
 from jaxcnn.config import UserError
 from jaxcnn.config.ranges import INT32
 from jaxcnn.data import content, label_maps
-from jaxcnn.data.examples import Examples, Indices, Pixels, Source
+from jaxcnn.data.examples import Examples, Indices, Pixels, Source, filling_from
 from jaxcnn.data.pixels import resized
 from jaxcnn.data.remarks import centre_square
 from jaxcnn.machine import malloc
@@ -50,7 +50,14 @@ def array_examples(
 ) -> Examples:
     """Images of `data.dtype` and labels in memory, resized to `data.image_size` as they are read."""
     of_pixels = functools.cache(lambda: content.of_array(images))
-    examples = Examples(labels, images.shape[1:], lambda indices: images[indices], of_pixels, dtype=images.dtype)
+    examples = Examples(
+        labels,
+        images.shape[1:],
+        lambda indices: images[indices],
+        of_pixels,
+        dtype=images.dtype,
+        fill=filling_from(images),
+    )
     return _resized(examples, data)
 
 
@@ -81,7 +88,7 @@ def _resized(examples: Examples, data: config.Data) -> Examples:
     notes = centre_square("the set", data, np.tile((height, width), (len(examples.labels), 1)), len(examples.labels))
     notes = [*examples.notes, *notes]
     return dataclasses.replace(
-        examples, labels=labels, image_shape=(size, size, channels), read=read, notes=tuple(notes)
+        examples, labels=labels, image_shape=(size, size, channels), read=read, fill=None, notes=tuple(notes)
     )
 
 

@@ -20,6 +20,7 @@ PIXELS, LEFT = "decoded images", "left behind by killed processes"
 # Keyed by the beginning of the file name or of the first folder. Other files in the folder are not jaxcnn's.
 _KINDS = {
     "pixels-": PIXELS,
+    "decoded-": PIXELS,
     "scan-": "sizes of images",
     "records-": "indexes of records",
     "content-": "checksums of images",

@@ -10,6 +10,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
 from jaxcnn.config import Data
+from jaxcnn.data import turbo_jpeg
 
 EXTENSIONS = {  # extensions of files that count as images in a folder, keyed by Pillow's format name
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
@@ -59,6 +60,8 @@ def decode(
     Raises:
       Unreadable: damaged, truncated, too large, with values that cannot be scaled to 8 bits, or not an image.
     """
+    if (pixels := turbo_jpeg.decode(encoded, size, channels, max_megapixels)) is not None:
+        return pixels
     try:
         with Image.open(io.BytesIO(encoded), formats=FORMATS) as file:
             if size:

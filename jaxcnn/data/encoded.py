@@ -15,10 +15,22 @@ from jaxtyping import Float32, Int, Int64, Shaped
 
 import jaxcnn.config as config
 from jaxcnn.config import UserError
-from jaxcnn.data import cache, remarks
+from jaxcnn.data import cache, decoded, remarks
 from jaxcnn.data.content import of_files
 from jaxcnn.data.decode import Unreadable
-from jaxcnn.data.examples import Content, Examples, Groups, Hashes, Indices, Pixels, Read, map_in_threads, read_in_order
+from jaxcnn.data.examples import (
+    Content,
+    Examples,
+    Fill,
+    Groups,
+    Hashes,
+    Indices,
+    Pixels,
+    Read,
+    filling_from,
+    map_in_threads,
+    read_in_order,
+)
 from jaxcnn.data.pixels import decode_for, size_for
 from jaxcnn.machine.paths import cache_folder
 
@@ -67,11 +79,12 @@ class Encoded:
 def open_encoded(encoded: Encoded, data: config.Data) -> Examples:
     """Encoded images as examples, all of `data.image_size`, or else of their common size, or else of `SIDE`.
 
-    With `data.on_error="skip"` every image is decoded first, in threads, and unreadable ones are left out. A split of
-    up to `data.resident_gib` is decoded once and kept in the cache folder, unless `data.loader="stream"`.
+    With `data.on_error="skip"` every image is decoded first, in threads, and unreadable ones are left out. With
+    `data.cache`, decoded images are kept in a file as they are read (`jaxcnn.data.decoded`). Without it, a split of up
+    to `data.resident_gib` is decoded once and kept in the cache folder, unless `data.loader="stream"`.
 
     Raises:
-      UserError: no readable image.
+      UserError: no readable image, or images that cannot be kept where `data.cache` says.
     """
     encoded = dataclasses.replace(encoded, channels=data.channels or encoded.channels)
     notes = list(encoded.notes)
@@ -99,19 +112,29 @@ def open_encoded(encoded: Encoded, data: config.Data) -> Examples:
     shape = (height, width, encoded.channels)
     notes += remarks.on_losses(encoded.title, encoded.load, kept, data, encoded.channels, sizes)
 
-    def decoded(indices: Indices) -> Pixels:
+    def decode_one(index: int) -> _Image:
+        return _decoded(encoded, int(kept[index]), data, shape)
+
+    def decode_all(indices: Indices) -> Pixels:
         images = np.empty((len(indices), *shape), data.dtype)
-        for place, index in enumerate(kept[indices]):
-            images[place] = _decoded(encoded, int(index), data, shape)
+        for place, index in enumerate(indices):
+            images[place] = decode_one(index)
         return images
 
-    read: Read = decoded
+    read: Read = decode_all
+    fill: Fill | None = None
     labels = encoded.labels[kept]
-    if (
+    if data.cache:
+        key = _key_of_pixels("decoded", encoded, data, kept)
+        images, note = decoded.open_kept(data, encoded.title, key, (len(kept), *shape), decode_one)
+        notes.append(note)
+        if images is not None:
+            read, fill = images.read, images.read_into
+    elif (
         data.loader != "stream"
         and len(kept) * int(np.prod(shape)) * np.dtype(data.dtype).itemsize <= data.resident_gib * 2**30
     ):
-        read, note = _through_cache(encoded, data, kept, shape, decoded)
+        read, fill, note = _through_cache(encoded, data, kept, shape, decode_all)
         if note:
             notes.append(note)
 
@@ -129,6 +152,7 @@ def open_encoded(encoded: Encoded, data: config.Data) -> Examples:
         weights=None if encoded.weights is None else encoded.weights[kept],
         groups=None if encoded.groups is None else encoded.groups[kept],
         dtype=np.dtype(data.dtype),
+        fill=fill,
         name=lambda index: encoded.name(int(kept[index])),
         sizes=None if sizes is None else sizes[kept],
         unreadable=tuple(f"{encoded.name(index)} ({unreadable[index]})" for index in sorted(unreadable)),
@@ -137,13 +161,9 @@ def open_encoded(encoded: Encoded, data: config.Data) -> Examples:
 
 def _through_cache(
     encoded: Encoded, data: config.Data, kept: Indices, shape: tuple[int, int, int], read: Read
-) -> tuple[Read, str]:
-    """A reader of the cache of decoded pixels (built if needed) and ""; or `read` itself and the reason."""
-    # Pillow's version is in the key, since another JPEG decoder may round differently.
-    made_by = ("pixels", PIL.__version__, encoded.fingerprint(), data.image_size, encoded.channels)
-    scale: tuple[object, ...] = () if data.grey16_max == config.Data.grey16_max else (data.grey16_max,)
-    scale += _form(data)
-    key = cache.fingerprint((*made_by, len(kept), kept.tobytes(), *scale))
+) -> tuple[Read, Fill | None, str]:
+    """`Examples.read` and `fill` from the cache of decoded pixels (built if needed) and ""; or `read` and why not."""
+    key = _key_of_pixels("pixels", encoded, data, kept)
 
     def decode_all():
         logger.info("decoding the %d images of %s once, into %s", len(kept), encoded.title, cache_folder())
@@ -153,9 +173,18 @@ def _through_cache(
         cache_folder() / f"pixels-{key}.npy", (len(kept), *shape), decode_all, data.dtype
     )
     if images is None:
-        return read, trouble
+        return read, None, trouble
     pixels = np.asarray(images)  # a plain view: indexing a memory map would give memory maps
-    return lambda indices: pixels[indices], ""
+    return lambda indices: pixels[indices], filling_from(pixels), ""
+
+
+def _key_of_pixels(what: str, encoded: Encoded, data: config.Data, kept: Indices) -> str:
+    """A name for all that decides the decoded images, in files of the kind `what`."""
+    # Pillow's version is in the key, since another JPEG decoder may round differently.
+    made_by = (what, PIL.__version__, encoded.fingerprint(), data.image_size, encoded.channels)
+    scale: tuple[object, ...] = () if data.grey16_max == config.Data.grey16_max else (data.grey16_max,)
+    scale += _form(data)
+    return cache.fingerprint((*made_by, len(kept), kept.tobytes(), *scale))
 
 
 def _decode(content: bytes, encoded: Encoded, data: config.Data) -> _Image:

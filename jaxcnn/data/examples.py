@@ -17,6 +17,7 @@ Pixels = Shaped[np.ndarray, "m h w c"]  # uint8, uint16 or float32
 Hashes = UInt64[np.ndarray, " n"]
 Groups = Shaped[np.ndarray, " n"]  # text: the name of each example's group
 Read = Callable[[Indices], Pixels]
+Fill = Callable[[Indices, Pixels], None]
 
 WHITE = {"uint8": 255, "uint16": 65535, "float32": 1}  # the pixel value that counts as 1, by type
 _CHUNK_BYTES = 2**23  # pixels per read: enough to hide the cost of a call, little compared with any memory
@@ -53,6 +54,8 @@ class Examples:
       weights: weight of each example; None if they have none.
       groups: the name of each example's group; None unless `config.data.group` says what names it.
       dtype: type of the pixels.
+      fill: writes the images at these indices into a contiguous array, without a copy between, which most need no
+        decoding for; safe to call from several threads; None: use `read`.
       name: returns the file or record of an example, by its index, for messages; None if it has only its index.
       sizes: height and width of each image as it is stored, where they are known.
       unreadable: the images that are left out because they cannot be read, each with the reason.
@@ -67,6 +70,7 @@ class Examples:
     hashes: Callable[[], Hashes] | None = None
     weights: Float32[np.ndarray, " n"] | None = None
     dtype: np.dtype = _UINT8
+    fill: Fill | None = None
     name: Callable[[int], str] | None = None
     sizes: Int[np.ndarray, "n 2"] | None = None
     unreadable: tuple[str, ...] = ()
@@ -95,6 +99,15 @@ class Source:
     notes: tuple[str, ...] = ()
     labels: tuple[np.ndarray, ...] = ()
     undivided: bool = False
+
+
+def filling_from(images: Shaped[np.ndarray, "n h w c"]) -> Fill:
+    """The `Examples.fill` of images in memory or in a memory map."""
+
+    def fill(indices: Indices, out: Pixels) -> None:
+        np.take(images, indices, axis=0, out=out, mode="clip")  # any other mode makes a copy between
+
+    return fill
 
 
 def worker_count(workers: int = 0) -> int:

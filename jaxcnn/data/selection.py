@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from jaxcnn.data.batch import Split
-from jaxcnn.data.examples import Examples, Groups, Hashes, Indices, Pixels
+from jaxcnn.data.examples import Examples, Fill, Groups, Hashes, Indices, Pixels
 from jaxcnn.tasks.task import Targets
 
 Weights = Float32[np.ndarray, " n"]
@@ -54,6 +54,21 @@ class Selection:
             chosen = part == number
             images[chosen] = self.parts[number].read(place[chosen])
         return images
+
+    @property
+    def fill(self) -> Fill | None:
+        """As `Examples.fill`; None unless all parts have it."""
+        fills = [part.fill for part in self.parts if part.fill is not None]
+        if len(fills) < len(self.parts):
+            return None
+
+        def fill(indices: Indices, out: Pixels) -> None:
+            part, place = self.part[indices], self.place[indices]
+            ends = [*(np.flatnonzero(part[1:] != part[:-1]) + 1).tolist(), len(part)]
+            for start, end in zip([0, *ends], ends, strict=False):  # images of one part that lie side by side
+                fills[part[start]](place[start:end], out[start:end])
+
+        return fill
 
     @property
     def weights(self) -> Weights | None:

@@ -2,7 +2,8 @@
 
 TensorFlow only does the scheduling: it calls `split.read` on pieces of a batch in several threads, keeps their order
 and runs a few batches ahead. `index_of_batch(step)` gives the examples of a batch, so a stream opened at any step
-continues exactly as one opened at 0, and pixels are those of `split.read`, bit for bit.
+continues exactly as one opened at 0, and pixels are those of `split.read`, bit for bit. Images that need no decoding
+come by `jaxcnn.data.direct` instead, with the same bits.
 """
 
 import weakref
@@ -15,7 +16,8 @@ import numpy as np
 from jaxtyping import Int, Int32, Shaped
 
 from jaxcnn.data.batch import Split
-from jaxcnn.data.examples import worker_count
+from jaxcnn.data.direct import DirectStream
+from jaxcnn.data.examples import Fill, worker_count
 from jaxcnn.data.tensorflow import import_tensorflow
 
 _Item = TypeVar("_Item")
@@ -32,7 +34,7 @@ def stream(
     last_step: int,
     workers: int = 0,
     prefetch: int = 4,
-) -> "Stream":
+) -> "Stream | DirectStream":
     """The batches of steps `first_step` to `last_step - 1`, in order, as an iterator that should be closed.
 
     Args:
@@ -48,7 +50,15 @@ def stream(
       An iterator of (images, targets, indices), read-only arrays. It is also a context manager; `close` stops its
       threads. For the batch concerned, `next` raises the original exception of `split.read` or `index_of_batch`.
     """
-    return Stream(split, index_of_batch, first_step, last_step, worker_count(workers), prefetch)
+    workers = worker_count(workers)
+    if (fill := filling(split)) is not None:
+        return DirectStream(split, fill, index_of_batch, first_step, last_step, workers, prefetch)
+    return Stream(split, index_of_batch, first_step, last_step, workers, prefetch)
+
+
+def filling(split: Split) -> Fill | None:
+    """`Examples.fill` of a split; None if its images have to be decoded, for which TensorFlow is needed."""
+    return getattr(split, "fill", None)
 
 
 class Stream(Iterator[_Host]):

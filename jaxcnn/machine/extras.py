@@ -11,6 +11,7 @@ EXTRAS = {
     "tensorboard": ("tensorboardX",),
     "parquet": ("pyarrow",),
     "tiff": ("tifffile",),
+    "jpeg": ("simplejpeg",),
     "explain": ("sklearn",),
     "compress": ("zstandard",),
     "detect": ("faster_coco_eval",),

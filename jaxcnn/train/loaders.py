@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxcnn.config import Data
-from jaxcnn.data import order, resident
+from jaxcnn.data import order, resident, stream
 from jaxcnn.data.batch import Batch, Split
 from jaxcnn.learn import programs
 from jaxcnn.learn.step_spec import StepSpec
@@ -24,16 +24,18 @@ def choose_loader(data: Data, splits: Iterable[Split | None]) -> tuple[str, str]
     """The loader for these splits, resident or stream, and why in a few words.
 
     Raises:
-      MissingExtra: it is the stream loader, and TensorFlow is not installed.
+      MissingExtra: it is the stream loader, images have to be decoded, and TensorFlow is not installed.
     """
-    gib = sum(resident.nbytes(split) for split in splits if split is not None) / 2**30
-    if data.loader == "stream":
+    known = [split for split in splits if split is not None]
+    gib = sum(resident.nbytes(split) for split in known) / 2**30
+    decodes = any(stream.filling(split) is None for split in known)
+    if data.loader == "stream" and decodes:
         need("tfds", "config.data.loader='stream'", "tensorflow")
     if data.loader != "auto":
         return data.loader, f"as configured; the set takes {gib:.2f} GiB"
     name = "resident" if gib <= data.resident_gib else "stream"
     why = f"the set takes {gib:.2f} GiB, config.data.resident_gib={data.resident_gib:g}"
-    if name == "stream":
+    if name == "stream" and decodes:
         need("tfds", f"{why}, and the stream loader for larger sets", "tensorflow")
     return name, why
 
@@ -75,7 +77,7 @@ class ResidentLoader:
 
 @dataclasses.dataclass
 class StreamLoader:
-    """Batches come from the host through tf.data, a few ahead of the devices.
+    """Batches come from the host, decoded through tf.data or copied (`jaxcnn.data.direct`), a few ahead of the devices.
 
     Every process reads only the examples that its own devices need.
     """
@@ -125,8 +127,6 @@ class StreamLoader:
     def _stream(
         self, split: Split, index_of_batch: Any, first: int, last: int, positions: np.ndarray
     ) -> Iterator[Iterator[Batch]]:
-        from jaxcnn.data import stream
-
         with contextlib.closing(stream.stream(split, index_of_batch, first, last, self.workers)) as host_batches:
             yield stream.device_prefetch(host_batches, lambda host: self._put(*host, positions))
 
