@@ -383,3 +383,15 @@ def test_parts_are_chosen_by_the_free_memory(monkeypatch):
     assert network.make(net.apply, net.variables, (32, 32, 3), rows=3).rows == 3
     monkeypatch.setattr(network, "_free_bytes", lambda mesh: one)
     assert network.make(net.apply, net.variables, (32, 32, 3)).rows == 1
+
+
+def test_a_call_has_few_sizes_and_hardly_more_images_than_it_needs():
+    sizes = [network.size_of_call(count) for count in range(1, 300)]
+    assert all(count <= size <= count * (1 + 1 / 8) for count, size in enumerate(sizes, start=1))
+    assert len(set(sizes)) == 16 + 4 * 8 + 2 and sizes[:16] == list(range(1, 17)) and sizes[49] == 52
+
+
+def test_large_images_go_through_a_cpu_in_small_parts(monkeypatch):
+    monkeypatch.setattr(network, "_free_bytes", lambda mesh: 2**50)
+    rows = {side: network.make(line, np.zeros((side * side, 2), np.float32), (side, side, 1)).rows for side in (8, 224)}
+    assert rows == {8: network.MOST_ROWS, 224: network.MOST_PIXELS // 224**2}
