@@ -75,7 +75,7 @@ def test_the_page_has_a_section_of_pairs_and_their_maps(workdir, tmp_path):
     text = page.render("a run", findings, tables, drawn, remarks, "python -m jaxcnn.report …")
     assert text.count('href="#confused"') == 1 and text.count('class="pair"') == len(drawn)
     assert text.count('aria-label="the image"') * 2 == text.count('alt="map for ')
-    assert "Grad-CAM (Selvaraju et al. 2017)" in text and "both on one scale" in text
+    assert "Grad-CAM (Selvaraju et al. 2017)" in text and "Both maps have one scale" in text
     for plot, _ in drawn:
         with Image.open(tmp_path / f"{plot.name}.png") as picture:
             assert picture.width == 3 * 224 + 2 * explained.GAP

@@ -129,8 +129,8 @@ def _plot(family: Family, pair: "Pair", names: tuple[str, ...], method: str) -> 
     found = methods.find(method)
     caption = (
         f"{label} taken for {answer}: {labels.count(pair.count, 'mistake')}, here the most confident. Each row is an "
-        f"image, {found.title} ({found.source}) for the answer {answer}, and for the truth {label}, both on one scale: "
-        f"{_COLOURS[found.gives]}."
+        f"image, {found.title} ({found.source}) for the answer {answer}, and for the truth {label}, with the "
+        f"probability of either. Both maps have one scale: {_COLOURS[found.gives]}."
     )
     alt = f"Images of {label} taken for {answer}, with maps for either class"
     return Plot(plot_name(SECTION, place(family), label, answer), SECTION, alt, caption, None)
