@@ -5,9 +5,9 @@ from typing import Any
 import jax
 import numpy as np
 
+import jaxcnn.config as configs
 from benchmarks.jaxcnn_tasks import device_memory, facts, weights
 from benchmarks.serve import Task
-from jaxcnn import config as configs
 from jaxcnn.explain import cams, gradients, inside, network
 from jaxcnn.explain.subject import OfRun
 from jaxcnn.learn.step_spec import make_spec

@@ -84,7 +84,12 @@ def _kernels(closed: ClosedJaxpr, variables: int) -> dict[int, int]:
             of_images = [not isinstance(each, Literal) and each in naming.of_images for each in equation.invars]
             place = of_images.index(False) if sum(of_images) == 1 else -1
             other = equation.invars[place]
-            if place >= 0 and not isinstance(other, Literal) and other in naming.owner and len(other.aval.shape) > 1:
+            if (
+                place >= 0
+                and not isinstance(other, Literal)
+                and other in naming.owner
+                and len(getattr(other.aval, "shape", ())) > 1
+            ):
                 found[id(equation)] = place
         naming.see(0, equation)
     return found
