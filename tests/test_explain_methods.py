@@ -18,7 +18,7 @@ import pytest
 
 from jaxcnn import config, models
 from jaxcnn.config import UserError
-from jaxcnn.explain import cams, gradients, inside, network, perturbations, relevance, scores
+from jaxcnn.explain import cams, gradients, inside, kernels, network, perturbations, relevance, scores
 from jaxcnn.explain.network import Network
 from jaxcnn.machine import mesh as meshes
 from jaxcnn.models import convolution, nnx_bridge, pooling, resnet
@@ -468,3 +468,21 @@ def test_large_images_go_through_a_cpu_in_small_parts(monkeypatch):
     monkeypatch.setattr(network, "_free_bytes", lambda mesh: 2**50)
     rows = {side: network.make(line, np.zeros((side * side, 2), np.float32), (side, side, 1)).rows for side in (8, 224)}
     assert rows == {8: network.MOST_ROWS, 224: network.MOST_PIXELS // 224**2}
+
+
+def test_transformed_kernels_of_all_layers_are_not_kept_at_once():
+    def deep(variables, images):
+        for kernel in variables:
+            images = jnp.maximum(convolution.convolve(images, kernel, 1, 1), 0)
+        return images.mean((1, 2))
+
+    random = np.random.default_rng(0)
+    variables = [random.standard_normal((3, 3, 64, 64), np.float32) / 20 for _ in range(4)]
+    images = random.standard_normal((8, 8, 8, 64), np.float32)
+    plain, frugal = (
+        jax.jit(call).lower(variables, images).compile() for call in (deep, kernels.replaced(deep, kernels.in_order))
+    )
+    np.testing.assert_array_equal(plain(variables, images), frugal(variables, images))
+    ours, theirs = (each.memory_analysis().temp_size_in_bytes for each in (frugal, plain))
+    kernel = variables[0].nbytes * 16 // 9  # of Winograd's method with tiles of two pixels
+    assert theirs - ours > 2 * kernel  # of the four, one is there at a time

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
-from jaxcnn.explain import inside
+from jaxcnn.explain import inside, kernels
 from jaxcnn.explain.inside import Apply
 from jaxcnn.machine import malloc
 from jaxcnn.machine.mesh import DATA_AXIS, data_devices
@@ -174,13 +174,13 @@ def _over_devices(mesh: Mesh | None, run: Callable[..., Any], variables: Any, *a
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _outputs(apply: Apply, mesh: Mesh | None, variables: Any, images: Images) -> Float[Array, "n k"]:
-    return _over_devices(mesh, apply, variables, images)
+    return _over_devices(mesh, _frugal(apply), variables, images)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _gradients(apply: Apply, mesh: Mesh | None, variables: Any, images: Images, target: Targets) -> Images:
     def run(variables: Any, images: Images, target: Targets) -> Images:
-        return jax.grad(lambda images: _total(apply(variables, images), target))(images)
+        return jax.grad(lambda images: _total(_frugal(apply)(variables, images), target))(images)
 
     return _over_devices(mesh, run, variables, images, target)
 
@@ -189,7 +189,7 @@ def _gradients(apply: Apply, mesh: Mesh | None, variables: Any, images: Images, 
 def _at_layer(
     apply: Apply, layer: inside.Layer, mesh: Mesh | None, variables: Any, images: Images, target: Targets
 ) -> tuple[Array, Array]:
-    call = inside.tapped(apply, layer)
+    call = _frugal(inside.tapped(apply, layer))
 
     def run(variables: Any, images: Images, target: Targets) -> tuple[Array, Array]:
         def total(change: Array) -> tuple[Array, Array]:
@@ -201,6 +201,11 @@ def _at_layer(
         return maps.astype(images.dtype), gradient
 
     return _over_devices(mesh, run, variables, images, target)
+
+
+def _frugal(call: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function, which on a CPU does not keep the transformed kernels of all layers at once."""
+    return kernels.replaced(call, kernels.in_order) if jax.default_backend() == "cpu" else call
 
 
 def _total(outputs: Float[Array, "n k"], target: Targets) -> Float[Array, ""]:

@@ -7,22 +7,19 @@ share and keeps it. So only the gradient of convolutions and dense layers is rep
 """
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
 from jaxtyping import Array, Float
 
 from jaxcnn.config import UserError
-from jaxcnn.explain import inside
+from jaxcnn.explain import kernels
 from jaxcnn.explain.inside import Apply
+from jaxcnn.explain.kernels import Product
 from jaxcnn.explain.network import Images, Network, Targets
 
-_PRODUCTS = ("conv_general_dilated", "dot_general", "custom_vjp_call")  # the last: jaxcnn's own of both kinds
 _MORE = 4  # times the memory of a gradient, about
-Product = Callable[[Array, Array], Array]  # (values, kernel) -> values; linear in both
 
 
 def lrp(network: Network, images: Images, target: Targets, *, gamma: float = 0.25) -> Images:
@@ -56,43 +53,8 @@ class _ByRule:
     gamma: float
 
     def __call__(self, variables: Any, images: Any) -> Any:
-        closed, inputs = inside.traced(self.apply, variables, images)
-        kernels = _kernels(closed, len(jax.tree.leaves(variables)))
-
-        def rule(equation: JaxprEqn, read: list[Any]) -> list[Any] | None:
-            place = kernels.get(id(equation))
-            if place is None:
-                return None
-
-            def product(values: Array, kernel: Array) -> Array:
-                pair = (kernel, values) if place == 0 else (values, kernel)
-                made = equation.primitive.bind(*pair, **equation.primitive.get_bind_params(equation.params))
-                return made[0] if equation.primitive.multiple_results else made
-
-            return [_layer(product, self.gamma)(read[1 - place], read[place])]
-
-        return inside.evaluate(closed.jaxpr, closed.consts, inputs, rule)[0]
-
-
-def _kernels(closed: ClosedJaxpr, variables: int) -> dict[int, int]:
-    """The place of the kernel among the two inputs of each product of images and a variable, by the operation's id."""
-    inputs = closed.jaxpr.invars
-    naming = inside.Naming(dict.fromkeys(inputs[:variables], "kernel"), set(), set(inputs[variables:]))
-    found = {}
-    for equation in inside.operations(closed.jaxpr, naming):
-        if equation.primitive.name in _PRODUCTS and len(equation.invars) == 2:
-            of_images = [not isinstance(each, Literal) and each in naming.of_images for each in equation.invars]
-            place = of_images.index(False) if sum(of_images) == 1 else -1
-            other = equation.invars[place]
-            if (
-                place >= 0
-                and not isinstance(other, Literal)
-                and other in naming.owner
-                and len(getattr(other.aval, "shape", ())) > 1
-            ):
-                found[id(equation)] = place
-        naming.see(0, equation)
-    return found
+        """The outputs."""
+        return kernels.replaced(self.apply, lambda product: _layer(product, self.gamma))(variables, images)
 
 
 def _layer(product: Product, gamma: float) -> Product:
