@@ -26,6 +26,10 @@ TITLE = flags.DEFINE_string("title", None, "Title of the page; default: the name
 BEST_ON_TEST = flags.DEFINE_bool(
     "best_on_test", False, "Also show the setting with the highest test accuracy, labelled as a biased figure."
 )
+EXPLAIN = flags.DEFINE_string(
+    "explain", "", "Also show the most confused pairs of classes, with maps by this method of docs/explain.md, such as "
+    "gradcam; needs a checkpoint and the data of the run."
+)  # fmt: skip
 
 
 def main(arguments: list[str]) -> int:
@@ -34,11 +38,16 @@ def main(arguments: list[str]) -> int:
         raise UserError("no folder was given; for example python -m jaxcnn.report runs/paper")
     folders = [paths.expand(argument) for argument in arguments]
     need("report", "a report")
-    from jaxcnn.reporting import write
+    from jaxcnn.reporting import explained, write
 
+    if EXPLAIN.value:
+        explained.check(EXPLAIN.value)
     out = pathlib.Path(OUT.value) if OUT.value else folders[0] / "report"
     line = " ".join(["python -m jaxcnn.report", *sys.argv[1:]])
-    for remark in write.report(folders, out, title=TITLE.value, best_on_test=BEST_ON_TEST.value, command=line):
+    remarks = write.report(
+        folders, out, title=TITLE.value, best_on_test=BEST_ON_TEST.value, explain=EXPLAIN.value, command=line
+    )
+    for remark in remarks:
         print(remark)
     return 0
 

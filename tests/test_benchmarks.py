@@ -15,8 +15,10 @@ import pytest
 from benchmarks import (
     cases,
     contest,
+    explain,
     flops,
     input_report,
+    jaxcnn_explain,
     jaxcnn_tasks,
     loaders,
     measure,
@@ -442,3 +444,63 @@ def test_a_population_is_compared_with_the_trials_of_its_own_round():
     assert first == "| small: 2 trials, one after another | 30.0 | 20.0 | 2.0 |  |  |"
     assert second == "| small: population, auto | 20.0 | 15.0 | 2.0 | 1.50 (1.00 to 2.00) | 2.00 (0.50 to 2.00) |"
     assert "- small: population of 2 x cnn: chosen" in population_cost.markdown(record | report.provenance("b", {}))
+
+
+def test_explanations_are_timed_in_turns_and_a_long_one_has_a_round_less():
+    def timed(ours, theirs, rounds, seconds):
+        calls = []
+        workers = {
+            name: SimpleNamespace(run=lambda steps, name=name, took=took: calls.append((name, steps)) or took * steps)
+            for name, took in (("jaxcnn", ours), ("torch", theirs))
+        }
+        return explain.turns(workers, rounds, seconds), calls
+
+    timings, calls = timed(0.5, 1.0, rounds=2, seconds=2.0)
+    assert calls == [("jaxcnn", 1), ("torch", 1), *[("jaxcnn", 4), ("torch", 2)] * 2]
+    assert timings["torch"] == measure.Timing(2, (1.0, 1.0))
+    timings, calls = timed(10.0, 20.0, rounds=3, seconds=2.0)
+    assert calls == [("jaxcnn", 1), ("torch", 1)] * 2 and timings["jaxcnn"] == measure.Timing(1, (10.0, 10.0))
+
+
+def test_explanations_by_both_peers_have_their_row(tmp_path):
+    case = explain.Case("resnet50", 32, "integrated_gradients", 6, width=1 / 32)
+    spec = case.spec(8)
+    assert spec["torch_rows"] == 6 and spec["model"]["form"] == "cifar" and spec["layer"] == "block4_3"
+    assert explain.Case("vgg16", 224, "gradcam", 50).spec(8) | {"width": 1} == {
+        "model": {"name": "vgg16", "form": "imagenet", "width": 1.0}, "side": 224, "images": 8, "method": "gradcam",
+        "classes": 10, "layer": "block5_bn3", "points": 50, "torch_rows": 8, "width": 1,
+    }  # fmt: skip
+    timing = measure.Timing(1, (0.5,))
+    memory = {"baseline_bytes": 1, "peak_bytes": 3 * 2**20, "peak_of_steps_bytes": 2**20, "device_peak_bytes": None}
+    peers = {
+        peer: {
+            "seconds_per_image": seconds, "blocks": {"steps": 1, "seconds_per_step": (seconds,)}, "memory": memory,
+            "facts": {"rows": 6}, "variant": "eager", "first_build_seconds": 2.0,
+        }
+        for peer, seconds in (("jaxcnn", 0.5), ("torch", 1.0))
+    }  # fmt: skip
+    ratios = contest.ratios({"jaxcnn": timing, "torch": measure.Timing(1, (1.0,))}, dict.fromkeys(peers, memory))
+    facts = {
+        "jaxcnn": {"backend": "cpu"},
+        "torch": {"captum": "0.9.0", "torch": "2", "threads": 1, "cpu_capability": "-"},
+    }
+    record = report.provenance("benchmarks.explain", facts) | {"seconds": 1.0}
+    told = {"model": case.model, "side": 32, "method": case.method, "points": 6}
+    record["cases"] = [told | {"peers": peers, "ratios": ratios}, {"error": "vgg16: no memory"}]
+    text = explain.markdown(record)
+    assert (
+        "| resnet50 at 32 pixels, integrated_gradients of 6 points | 500 | 6 | 1,000 | 6 | eager | **2.00** (2" in text
+    )
+    assert text.endswith("Failed: vgg16: no memory")
+    assert explain.line(record["cases"][0]) == (
+        "jaxcnn 500 ms, Captum 1,000 ms an image (eager): 2.00 times as fast, 1.00 of its memory"
+    )
+
+
+def test_jaxcnns_side_explains_a_network_of_random_weights():
+    for method in ("gradcam", "integrated_gradients"):
+        spec = explain.Case("vgg16", 32, method, 3).spec(8)
+        small = {"model": {"name": "cnn", "width": 1 / 16}, "side": 8, "layer": "bn3"}  # it compiles in a moment
+        task = jaxcnn_explain.build(spec | small)
+        task.run(1)
+        assert task.facts() == {"rows": {"gradcam": 8, "integrated_gradients": 3}[method], "layer": "bn3"}

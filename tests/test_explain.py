@@ -279,6 +279,21 @@ def test_maps_scores_and_a_page_are_written(run, tmp_path):
     assert len(list((tmp_path / "maps").glob("*.png"))) == 12
 
 
+def test_layers_drawn_anew_alone_have_a_table_and_a_panel_of_their_own(run, tmp_path):
+    subject = run._subject
+    wish = write.Wish(["edges"], randomise=True, independent=True)
+    images = given.of_split(subject, "test", 2, 0)
+    files = write.write(subject, write.explained(subject, images, wish, lambda line: None), wish, tmp_path, "a run")
+    assert [file.name for file in files][1:4] == [
+        "randomisation.csv", "randomisation_independent.csv", "randomisation.png"
+    ]  # fmt: skip
+    rows = list(csv.DictReader((tmp_path / "randomisation_independent.csv").open()))
+    assert [row["random_alone"] for row in rows] == ["classifier", "bn3", "conv3", "bn2", "conv2", "bn1", "conv1"]
+    assert {row["rank_correlation"] for row in rows} == {"1.0000"} and {row["images"] for row in rows} == {"2"}
+    text = (tmp_path / "index.html").read_text()
+    assert "random down to</th>" in text and "random alone</th>" in text
+
+
 def test_files_in_folders_named_like_classes_have_their_class(run, images, tmp_path):
     from PIL import Image
 

@@ -1,7 +1,7 @@
-"""Methods of explanation: held against Captum, pytorch-grad-cam, scikit-learn and closed forms.
+"""Methods of explanation: held against Captum, pytorch-grad-cam, zennit, scikit-learn and closed forms.
 
-`goldens/captum_goldens.npz` holds what Captum and pytorch-grad-cam compute in float64 for an AlexNet with BatchNorm
-(`goldens/make_captum_goldens.py` makes it); the network runs here in float64 too.
+`goldens/captum_goldens.npz` holds what Captum, pytorch-grad-cam and zennit compute in float64 for an AlexNet with
+BatchNorm (`goldens/make_captum_goldens.py` makes it); the network runs here in float64 too.
 """
 
 import functools
@@ -18,10 +18,10 @@ import pytest
 
 from jaxcnn import config, models
 from jaxcnn.config import UserError
-from jaxcnn.explain import cams, gradients, inside, network, perturbations, scores
+from jaxcnn.explain import cams, gradients, inside, kernels, network, perturbations, relevance, scores
 from jaxcnn.explain.network import Network
 from jaxcnn.machine import mesh as meshes
-from jaxcnn.models import nnx_bridge, resnet
+from jaxcnn.models import convolution, nnx_bridge, pooling, resnet
 from tests import own_parts
 
 sys.path.insert(0, str(pathlib.Path(__file__).with_name("goldens")))
@@ -268,6 +268,79 @@ def test_segments_that_do_not_fit_are_refused(segments):
         perturbations.lime(LINEAR, IMAGES, TARGET, segments=segments)
 
 
+# Relevance
+
+NARROW = np.random.default_rng(3).standard_normal((3, 3, 3, 5))  # a convolution; then ReLU, a max-pool, a dense layer
+DENSE = np.random.default_rng(4).standard_normal((3 * 3 * 5, 4))
+
+
+def of_layers(variables, images):
+    x = convolution.convolve(images, variables["kernel"], 1, 1)
+    x = pooling.max_pool(jnp.maximum(x, 0), 2, 2)
+    return x.reshape(len(x), -1) @ variables["dense"] + variables["bias"]
+
+
+def handed_down(relevance, contributions, gamma):
+    """The gamma rule by its definition: relevance [j] of sums over contributions [i, j], to the i."""
+    total = contributions.sum(0)
+    counted = contributions * (1 + gamma * (np.sign(contributions) == np.sign(total)))
+    return counted @ (relevance / counted.sum(0))
+
+
+def test_relevance_is_handed_down_by_the_gamma_rule_and_none_is_lost():
+    variables = {"kernel": NARROW, "dense": DENSE, "bias": np.zeros(4)}
+    net = Network(of_layers, variables, rows=8)
+    found = np.asarray(relevance.lrp(net, IMAGES, TARGET, gamma=0.3))
+    np.testing.assert_allclose(found.sum((1, 2, 3)), net.scores(IMAGES, TARGET), rtol=1e-10)
+    basis = np.eye(IMAGES[0].size).reshape(-1, *IMAGES.shape[1:])
+    matrix = np.asarray(convolution.convolve(basis, jnp.asarray(NARROW), 1, 1)).reshape(len(basis), -1)
+    for image, target, ours in zip(IMAGES, TARGET, found, strict=True):
+        sums = image.ravel() @ matrix
+        active = np.maximum(sums, 0).reshape(SIDE, SIDE, 5)
+        windows = active.reshape(3, 2, 3, 2, 5).transpose(0, 2, 4, 1, 3).reshape(3, 3, 5, 4)
+        pooled = windows.max(-1)
+        of_pooled = handed_down(pooled.ravel() @ DENSE[:, [target]], pooled.ravel()[:, None] * DENSE[:, [target]], 0.3)
+        of_windows = of_pooled.reshape(3, 3, 5, 1) * (np.arange(4) == windows.argmax(-1)[..., None])
+        of_sums = of_windows.reshape(3, 3, 5, 2, 2).transpose(0, 3, 1, 4, 2).ravel()
+        kept = of_sums != 0
+        expected = handed_down(of_sums[kept], image.ravel()[:, None] * matrix[:, kept], 0.3)
+        np.testing.assert_allclose(ours.ravel(), expected, rtol=1e-8, atol=1e-10)
+
+
+def test_relevance_is_that_of_zennit():
+    net, images, target = alexnet()
+
+    def leaf(path, value):  # without biases and shifts, whose share zennit hands on
+        return jnp.zeros_like(value) if path[-1].key in ("bias", "mean") else value
+
+    without = net.with_variables(jax.tree_util.tree_map_with_path(leaf, net.variables))
+    same(relevance.lrp(without, images, target, gamma=0.25)[:, ::THIN, ::THIN], "lrp")
+
+
+def test_relevance_without_gamma_is_gradient_times_pixel_and_biases_keep_their_share():
+    net = Network(of_layers, {"kernel": NARROW, "dense": DENSE, "bias": np.ones(4)}, rows=8)
+    found, expected = relevance.lrp(net, IMAGES, TARGET, gamma=0.0), gradients.input_x_gradient(net, IMAGES, TARGET)
+    np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
+    bias = np.random.default_rng(5).standard_normal(4)
+    ruled = Network(of_layers, {"kernel": NARROW, "dense": DENSE, "bias": bias}, rows=8)
+    total = np.asarray(relevance.lrp(ruled, IMAGES, TARGET)).sum((1, 2, 3))
+    np.testing.assert_allclose(total, ruled.scores(IMAGES, TARGET) - bias[TARGET], rtol=1e-10)
+    with pytest.raises(UserError, match="lrp: gamma=-1 must be at least 0"):
+        relevance.lrp(ruled, IMAGES, TARGET, gamma=-1)
+
+
+def test_the_sign_of_a_batch_norm_scale_does_not_change_relevance():
+    variables = {"kernel": NARROW, "dense": DENSE, "bias": np.zeros(4)}
+
+    def flipped(variables, images):
+        x = -convolution.convolve(images, -variables["kernel"], 1, 1)
+        x = pooling.max_pool(jnp.maximum(x, 0), 2, 2)
+        return x.reshape(len(x), -1) @ variables["dense"]
+
+    both = [relevance.lrp(Network(apply, variables, rows=8), IMAGES, TARGET) for apply in (of_layers, flipped)]
+    np.testing.assert_allclose(both[0], both[1], rtol=1e-9, atol=1e-12)
+
+
 # Inside of networks
 
 
@@ -383,3 +456,33 @@ def test_parts_are_chosen_by_the_free_memory(monkeypatch):
     assert network.make(net.apply, net.variables, (32, 32, 3), rows=3).rows == 3
     monkeypatch.setattr(network, "_free_bytes", lambda mesh: one)
     assert network.make(net.apply, net.variables, (32, 32, 3)).rows == 1
+
+
+def test_a_call_has_few_sizes_and_hardly_more_images_than_it_needs():
+    sizes = [network.size_of_call(count) for count in range(1, 300)]
+    assert all(count <= size <= count * (1 + 1 / 8) for count, size in enumerate(sizes, start=1))
+    assert len(set(sizes)) == 16 + 4 * 8 + 2 and sizes[:16] == list(range(1, 17)) and sizes[49] == 52
+
+
+def test_large_images_go_through_a_cpu_in_small_parts(monkeypatch):
+    monkeypatch.setattr(network, "_free_bytes", lambda mesh: 2**50)
+    rows = {side: network.make(line, np.zeros((side * side, 2), np.float32), (side, side, 1)).rows for side in (8, 224)}
+    assert rows == {8: network.MOST_ROWS, 224: network.MOST_PIXELS // 224**2}
+
+
+def test_transformed_kernels_of_all_layers_are_not_kept_at_once():
+    def deep(variables, images):
+        for kernel in variables:
+            images = jnp.maximum(convolution.convolve(images, kernel, 1, 1), 0)
+        return images.mean((1, 2))
+
+    random = np.random.default_rng(0)
+    variables = [random.standard_normal((3, 3, 64, 64), np.float32) / 20 for _ in range(4)]
+    images = random.standard_normal((8, 8, 8, 64), np.float32)
+    plain, frugal = (
+        jax.jit(call).lower(variables, images).compile() for call in (deep, kernels.replaced(deep, kernels.in_order))
+    )
+    np.testing.assert_array_equal(plain(variables, images), frugal(variables, images))
+    ours, theirs = (each.memory_analysis().temp_size_in_bytes for each in (frugal, plain))
+    kernel = variables[0].nbytes * 16 // 9  # of Winograd's method with tiles of two pixels
+    assert theirs - ours > 2 * kernel  # of the four, one is there at a time

@@ -13,6 +13,7 @@ from tests import runs
 FOLDER = runs.ROOT / "notebooks"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
 SMALL = {  # in place of the cell with the tag "parameters", which must set the same names
+    "explain": "epochs, examples = 1, 3",
     "quickstart": "epochs = 2",
     "sweep": "epochs = 1",
     "your_images": "per_class, epochs = 40, 2",
@@ -86,6 +87,13 @@ def test_a_network_and_a_loss_of_a_notebook_are_trained(tmp_path, monkeypatch):
     assert pictures(notebook) == 2, "curves, features"
     accuracies = re.findall(r"^0\.\d+$", printed(notebook), re.MULTILINE)
     assert len(accuracies) == 2 and "(500, 24)" in printed(notebook)
+
+
+def test_a_trained_run_is_explained_scored_and_shown_on_a_page(tmp_path, monkeypatch):
+    notebook = in_small("explain", tmp_path, monkeypatch)
+    assert pictures(notebook) == 4, "Grad-CAM, integrated gradients, randomisation, page"
+    assert "guided_backprop: rank correlation " in printed(notebook) and "deletion (lower)" in printed(notebook)
+    assert "Guided backpropagation" in (tmp_path / "explained" / "index.html").read_text()
 
 
 @pytest.mark.parametrize("name", NAMES)

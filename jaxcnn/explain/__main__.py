@@ -41,6 +41,7 @@ OUT = command.define_path("out", "explained", "The folder to write to; created i
 SCORE = flags.DEFINE_boolean("score", False, "Score the methods, beside random maps and an edge detector.")
 ROAD = flags.DEFINE_boolean("road", None, "Score by ROAD too; default: for images of at most 96 x 96 pixels.")
 RANDOMISE = flags.DEFINE_boolean("randomise", False, "Draw the layers anew from the top down, and compare the maps.")
+INDEPENDENT = flags.DEFINE_boolean("independent", False, "With --randomise, draw each layer anew alone, too.")
 NEIGHBOURS = flags.DEFINE_integer("neighbours", 0, "Show so many nearest training images of each.", lower_bound=0)
 AMONG = flags.DEFINE_integer("among", 20_000, "Look at so many training images at most, at random.", lower_bound=1)
 FEATURE_MAP = flags.DEFINE_enum(
@@ -63,6 +64,8 @@ def main() -> int:
     places = [place for value in IMAGES.value for place in separate(value)]
     if bool(places) == bool(SPLIT.value):
         raise UserError("say what to explain: either --images=<file or folder>,… or --split=test")
+    if INDEPENDENT.value and not RANDOMISE.value:
+        raise UserError("--independent is for --randomise")
     if MASKS.value and not (places and SCORE.value):
         raise UserError("--masks is for --images with --score")
     out = pathlib.Path(OUT.value)
@@ -100,6 +103,7 @@ def main() -> int:
         options=options,
         score=SCORE.value,
         randomise=RANDOMISE.value,
+        independent=INDEPENDENT.value,
         road=ROAD.value,
         seed=SEED.value,
         neighbours=NEIGHBOURS.value,

@@ -1,7 +1,9 @@
 """The figure of the randomisation test."""
 
+import math
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from jaxcnn.explain import methods
 from jaxcnn.explain.randomisation import Stage
@@ -12,23 +14,40 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#0
 _MARKERS = "osD^vPX*<>hd"
 
 
-def draw(stages: Mapping[str, Sequence[Stage]], path: pathlib.Path) -> None:
-    """Draw the mean rank correlation of each method while layers become random from the top down, as PNG."""
+def draw(
+    stages: Mapping[str, Sequence[Stage]], path: pathlib.Path, alone: Mapping[str, Sequence[Stage]] | None = None
+) -> None:
+    """Draw the mean rank correlation of each method while layers become random from the top down, as PNG.
+
+    `alone`: that of each layer drawn anew alone, in a second panel below.
+    """
     from matplotlib.figure import Figure
 
     layers = [stage.layer for stage in next(iter(stages.values()))]
-    figure = Figure(figsize=(max(6.4, 0.55 * len(layers) + 3.5), 4.2), layout="constrained")
-    axes = figure.add_subplot()
+    panels = 2 if alone else 1
+    figure = Figure(figsize=(max(6.4, 0.55 * len(layers) + 3.5), 0.2 + 4.0 * panels), layout="constrained")
+    axes = figure.subplots(panels, 1, squeeze=False)[:, 0]
+    _lines(axes[0], stages, layers, "random down to this layer", first=1.0)
+    axes[0].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=9)
+    if alone:
+        _lines(axes[1], alone, layers, "only this layer is random")
+    save_picture(figure, path, format="png", dpi=120)
+
+
+def _lines(
+    axes: Any, stages: Mapping[str, Sequence[Stage]], layers: Sequence[str], words: str, first: float = math.nan
+) -> None:
+    """A line for each method; its first point, of the trained network, is `first`."""
     for number, (name, found) in enumerate(stages.items()):
-        means = [1.0, *(float(stage.similarity.mean()) for stage in found)]
+        means = [first, *(float(stage.similarity.mean()) for stage in found)]
         colour, marker = COLOURS[number % len(COLOURS)], _MARKERS[number % len(_MARKERS)]
         dashes = "-" if number < len(COLOURS) else "--"
         label = methods.find(name).title
         axes.plot(range(len(means)), means, color=colour, marker=marker, linestyle=dashes, label=label)
     axes.axhline(0, color="#888888", linewidth=0.8)
-    axes.set_xticks(range(len(layers) + 1), ["trained", *layers], rotation=60 if len(layers) > 8 else 25)
-    axes.set_xlabel("random down to this layer")
+    there = [] if math.isnan(first) else ["trained"]
+    axes.set_xticks(range(1 - len(there), len(layers) + 1), [*there, *layers], rotation=60 if len(layers) > 8 else 25)
+    axes.set_xlabel(words)
     axes.set_ylabel("rank correlation with the trained maps")
     axes.set_ylim(min(-0.15, axes.get_ylim()[0]), 1.03)
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=9)
-    save_picture(figure, path, format="png", dpi=120)
+    axes.set_xlim(-0.4, len(layers) + 0.4)

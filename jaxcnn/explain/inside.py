@@ -21,13 +21,13 @@ Apply = Callable[[Any, Any], Any]  # (variables, images "b h w c") -> outputs "b
 Maps = Float[Array, "b h w c"]
 _INLINED = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr", "checkpoint": "jaxpr", "remat2": "jaxpr"}
 SMALLEST_SIDE = 4  # positions; a map of fewer is chosen only if there is no other
-_Rule = Callable[[JaxprEqn, list[Any]], list[Any] | None]  # the results of an operation, or None: as usual
+Rule = Callable[[JaxprEqn, list[Any]], list[Any] | None]  # the results of an operation, or None: as usual
 
 
 # Evaluation
 
 
-def _evaluate(jaxpr: Jaxpr, constants: Sequence[Any], inputs: Sequence[Any], rule: _Rule) -> list[Any]:
+def evaluate(jaxpr: Jaxpr, constants: Sequence[Any], inputs: Sequence[Any], rule: Rule) -> list[Any]:
     """The outputs of a jaxpr, whose operations a rule may replace; calls of other jaxprs are inlined."""
     values: dict[Any, Any] = dict(zip(jaxpr.constvars, constants, strict=True))
     values |= zip(jaxpr.invars, inputs, strict=True)
@@ -37,7 +37,7 @@ def _evaluate(jaxpr: Jaxpr, constants: Sequence[Any], inputs: Sequence[Any], rul
         if made is None and (name := _INLINED.get(equation.primitive.name)):
             inner = equation.params[name]
             jaxpr_of, held = (inner.jaxpr, inner.consts) if isinstance(inner, ClosedJaxpr) else (inner, ())
-            made = _evaluate(jaxpr_of, held, read, rule)
+            made = evaluate(jaxpr_of, held, read, rule)
         if made is None:
             found = equation.primitive.bind(*read, **equation.primitive.get_bind_params(equation.params))
             made = list(found) if equation.primitive.multiple_results else [found]
@@ -45,7 +45,7 @@ def _evaluate(jaxpr: Jaxpr, constants: Sequence[Any], inputs: Sequence[Any], rul
     return [each.val if isinstance(each, Literal) else values[each] for each in jaxpr.outvars]
 
 
-def _traced(apply: Apply, variables: Any, images: Any) -> tuple[ClosedJaxpr, list[Any]]:
+def traced(apply: Apply, variables: Any, images: Any) -> tuple[ClosedJaxpr, list[Any]]:
     """The jaxpr of a call, and its inputs in order."""
     return jax.make_jaxpr(apply)(variables, images), jax.tree.leaves((variables, images))
 
@@ -73,9 +73,9 @@ def guided(apply: Apply) -> Apply:
     """
 
     def call(variables: Any, images: Any) -> Any:
-        traced, inputs = _traced(apply, variables, images)
+        closed, inputs = traced(apply, variables, images)
         found: list[None] = []
-        outputs = _evaluate(traced.jaxpr, traced.consts, inputs, _guiding(found))
+        outputs = evaluate(closed.jaxpr, closed.consts, inputs, _guiding(found))
         if not found:
             raise UserError("guided backpropagation changes the gradient of ReLUs, and this network has none")
         return outputs[0]
@@ -83,7 +83,7 @@ def guided(apply: Apply) -> Apply:
     return call
 
 
-def _guiding(found: list[None]) -> _Rule:
+def _guiding(found: list[None]) -> Rule:
     """The rule that replaces ReLUs, and appends to `found` for each."""
 
     def rule(equation: JaxprEqn, read: list[Any]) -> list[Any] | None:
@@ -101,7 +101,7 @@ def _guiding(found: list[None]) -> _Rule:
 
 def _guided_branch(branch: ClosedJaxpr, found: list[None]) -> ClosedJaxpr:
     def call(*inputs: Any) -> list[Any]:
-        return _evaluate(branch.jaxpr, branch.consts, inputs, _guiding(found))
+        return evaluate(branch.jaxpr, branch.consts, inputs, _guiding(found))
 
     before = len(found)
     made = jax.make_jaxpr(call)(*branch.in_avals)
@@ -147,12 +147,12 @@ def layers(apply: Apply, variables: Any, image_shape: tuple[int, int, int]) -> l
     directly follows it.
     """
     images = jax.ShapeDtypeStruct((2, *image_shape), _float_type(variables))
-    traced, _ = _abstract(apply, variables, images)
+    closed, _ = _abstract(apply, variables, images)
     paths = [_path(path) for path, _ in jax.tree_util.tree_flatten_with_path(variables)[0]]
     prefixes = {"/".join(path[:end]) for path in paths for end in range(1, len(path))}
-    owner = {var: "/".join(path[:-1]) for var, path in zip(traced.jaxpr.invars, paths, strict=False)}
-    state = _Naming(owner, prefixes, set(traced.jaxpr.invars[len(paths) :]))
-    for number, equation in enumerate(_operations(traced.jaxpr, state)):
+    owner = {var: "/".join(path[:-1]) for var, path in zip(closed.jaxpr.invars, paths, strict=False)}
+    state = Naming(owner, prefixes, set(closed.jaxpr.invars[len(paths) :]))
+    for number, equation in enumerate(operations(closed.jaxpr, state)):
         state.see(number, equation)
     return sorted(state.found.values(), key=lambda layer: layer.number)
 
@@ -174,7 +174,7 @@ def _path(keys: Sequence[Any]) -> tuple[str, ...]:
 
 
 @dataclasses.dataclass
-class _Naming:
+class Naming:
     """Which layer each operation belongs to, as they are met in order."""
 
     owner: dict[Any, str]  # the layer of values that come from one parameter alone
@@ -192,6 +192,7 @@ class _Naming:
                 self.of_images.add(inner)
 
     def see(self, number: int, equation: JaxprEqn) -> None:
+        """Take in the next operation."""
         inputs = [each for each in equation.invars if not isinstance(each, Literal)]
         owners = [self.owner[each] for each in inputs if each in self.owner]
         if not any(each in self.of_images for each in inputs):
@@ -215,15 +216,15 @@ class _Naming:
             self.found[name] = Layer(name, number, (shape[1], shape[2], shape[3]))
 
 
-def _operations(jaxpr: Jaxpr, naming: _Naming) -> Iterator[JaxprEqn]:
-    """The operations of a jaxpr in the order in which `_evaluate` meets them, those of inlined calls among them."""
+def operations(jaxpr: Jaxpr, naming: Naming) -> Iterator[JaxprEqn]:
+    """The operations of a jaxpr in the order in which `evaluate` meets them, those of inlined calls among them."""
     for equation in jaxpr.eqns:
         if name := _INLINED.get(equation.primitive.name):
             inner = equation.params[name]
             inner = inner.jaxpr if isinstance(inner, ClosedJaxpr) else inner
             for inside, outside in zip(inner.invars, equation.invars, strict=True):
                 naming.alias(inside, outside)
-            yield from _operations(inner, naming)
+            yield from operations(inner, naming)
             for outside, inside in zip(equation.outvars, inner.outvars, strict=True):
                 naming.alias(outside, inside)
         else:
@@ -256,7 +257,7 @@ def tapped(apply: Apply, layer: Layer) -> Callable[[Any, Any, Maps | None], tupl
     """`(variables, images, change) -> (outputs, maps)`: the outputs after a change is added to the maps of a layer."""
 
     def call(variables: Any, images: Any, change: Maps | None) -> tuple[Any, Maps]:
-        traced, inputs = _traced(apply, variables, images)
+        closed, inputs = traced(apply, variables, images)
         count, maps = iter(range(1 << 62)), []
 
         def rule(equation: JaxprEqn, read: list[Any]) -> list[Any] | None:
@@ -267,7 +268,7 @@ def tapped(apply: Apply, layer: Layer) -> Callable[[Any, Any, Maps | None], tupl
             maps.append(made)
             return [made if change is None else made + change.astype(made.dtype)]
 
-        return _evaluate(traced.jaxpr, traced.consts, inputs, rule)[0], maps[0]
+        return evaluate(closed.jaxpr, closed.consts, inputs, rule)[0], maps[0]
 
     return call
 
@@ -275,12 +276,12 @@ def tapped(apply: Apply, layer: Layer) -> Callable[[Any, Any, Maps | None], tupl
 def order_of_use(apply: Apply, variables: Any, image_shape: tuple[int, int, int]) -> list[str]:
     """The paths of the layers with variables, in the order in which images meet them."""
     images = jax.ShapeDtypeStruct((1, *image_shape), _float_type(variables))
-    traced, _ = _abstract(apply, variables, images)
+    closed, _ = _abstract(apply, variables, images)
     paths = [_path(path) for path, _ in jax.tree_util.tree_flatten_with_path(variables)[0]]
-    owner = {var: "/".join(path[:-1]) for var, path in zip(traced.jaxpr.invars, paths, strict=False)}
-    naming = _Naming(dict(owner), set(), set(traced.jaxpr.invars[len(paths) :]))
+    owner = {var: "/".join(path[:-1]) for var, path in zip(closed.jaxpr.invars, paths, strict=False)}
+    naming = Naming(dict(owner), set(), set(closed.jaxpr.invars[len(paths) :]))
     order: dict[str, None] = {}
-    for equation in _operations(traced.jaxpr, naming):
+    for equation in operations(closed.jaxpr, naming):
         before = [
             naming.owner[each] for each in equation.invars if not isinstance(each, Literal) and each in naming.owner
         ]
@@ -298,9 +299,9 @@ def bytes_of_image(apply: Apply, variables: Any, image_shape: tuple[int, int, in
     """
     batch = 8  # small batches may be computed by another method than large ones
     images = jax.ShapeDtypeStruct((batch, *image_shape), _float_type(variables))
-    traced, _ = _abstract(apply, variables, images)
+    closed, _ = _abstract(apply, variables, images)
     of_variables = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(variables))
-    kept, temporary = _bytes(traced.jaxpr)
+    kept, temporary = _bytes(closed.jaxpr)
     return max(1, (2 * kept + 2 * temporary - of_variables) // batch)
 
 

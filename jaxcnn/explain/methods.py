@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxcnn.config import UserError
-from jaxcnn.explain import cams, controls, gradients, perturbations
+from jaxcnn.explain import cams, controls, gradients, perturbations, relevance
 
 SIGNED, POSITIVE, SIZE = "signed", "positive", "size"
 
@@ -49,6 +49,7 @@ METHODS: dict[str, Method] = {
         gradients.expected_gradients, "Expected gradients", "Erion et al. 2021", SIGNED, ("references",)
     ),
     "guided_backprop": Method(gradients.guided_backprop, "Guided backpropagation", "Springenberg et al. 2015", SIZE),
+    "lrp": Method(relevance.lrp, "Layer-wise relevance propagation", "Montavon et al. 2019", SIGNED),
     "gradcam": Method(cams.gradcam, "Grad-CAM", "Selvaraju et al. 2017", POSITIVE, _CAM),
     "gradcam_plus_plus": Method(cams.gradcam_plus_plus, "Grad-CAM++", "Chattopadhay et al. 2018", POSITIVE, _CAM),
     "scorecam": Method(cams.scorecam, "Score-CAM", "Wang et al. 2020", POSITIVE, _CAM),

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
-from jaxcnn.explain import inside
+from jaxcnn.explain import inside, kernels
 from jaxcnn.explain.inside import Apply
 from jaxcnn.machine import malloc
 from jaxcnn.machine.mesh import DATA_AXIS, data_devices
@@ -21,7 +21,9 @@ Scores = Float[Array, " n"]
 Targets = Int[Any, " n"]
 Variant = Callable[[Any], Float[Array, "m n h w c"]]  # numbers [m] -> that many variants of all images
 Mapping = Callable[[Float[Array, "n k"]], Float[Array, "n k"]] | None
-MOST_PIXELS, MOST_ROWS = 2**18, (64, 1024)  # of a call on one device: more gains nothing on a CPU, little on a GPU
+MOST_PIXELS, MOST_ROWS = 2**18, 1024  # of a call on one device: more gains nothing on a CPU, little on a GPU
+LEAST_ROWS = {"cpu": 4}  # of images so large that fewer have `MOST_PIXELS`; elsewhere 64
+FINE = 3  # sizes of a call differ by at most 1 / 2**FINE, so little is computed in vain, and few programs serve
 SHARE = 0.5  # of the free memory
 
 
@@ -32,7 +34,7 @@ class Network:
     Attributes:
       apply: `(variables, images) -> outputs [n, k]`, hashable, with layers such as BatchNorm in inference mode.
       variables: a pytree; for Flax, "params" and "batch_stats".
-      rows: most images in one call. A call has this number or a smaller power of two, which few programs serve.
+      rows: most images in one call. A call has this number, or a smaller one of few sizes (`size_of_call`).
       mesh: the devices among which the images of a call are divided; None: one device. `rows` is a multiple of their
         number.
     """
@@ -69,7 +71,7 @@ class Network:
 
         With a `factor`, each gradient is multiplied by that of its number first.
         """
-        copies = self._copies(len(weights), len(target))
+        copies = self.copies(len(weights), len(target))
         total: Any = 0
         for start in range(0, len(weights), copies):
             numbers = jnp.minimum(jnp.arange(start, start + copies), len(weights) - 1)
@@ -83,7 +85,7 @@ class Network:
 
     def scores_of(self, variant: Variant, count: int, target: Targets, of: Mapping = None) -> Float[Array, "count n"]:
         """The output `target[i]` of variants of n images, computed in parts of about `rows` images; `of` as above."""
-        copies = self._copies(count, len(target))
+        copies = self.copies(count, len(target))
         found = []
         for start in range(0, count, copies):
             made = variant(jnp.minimum(jnp.arange(start, start + copies), count - 1))
@@ -99,7 +101,7 @@ class Network:
         """The same network with other variables."""
         return dataclasses.replace(self, variables=variables)
 
-    def _copies(self, variants: int, images: int) -> int:
+    def copies(self, variants: int, images: int) -> int:
         """How many variants of all images one call takes, so that all calls are about equally large."""
         most = max(1, self.rows // images)
         return -(-variants // -(-variants // most))
@@ -107,12 +109,18 @@ class Network:
     def _by_rows(self, run: Callable[..., Any], *arrays: Any) -> Any:
         """`run` of arrays in parts of at most `rows`; the last part is padded."""
         count, devices = len(arrays[0]), data_devices(self.mesh) if self.mesh is not None else 1
-        rows = min(self.rows, devices * 2 ** math.ceil(math.log2(-(-count // devices))))
+        rows = min(self.rows, devices * size_of_call(-(-count // devices)))
         parts = []
         for start in range(0, count, rows):
             made = run(*(_padded(array[start : start + rows], rows) for array in arrays))
             parts.append(jax.tree.map(functools.partial(_first, min(rows, count - start)), made))
         return parts[0] if len(parts) == 1 else jax.tree.map(lambda *each: jnp.concatenate(each), *parts)
+
+
+def size_of_call(count: int) -> int:
+    """The smallest size of a call that holds so many images: up to 16 any, then 18, 20, … 32, 36, 40, … 64, 72, …"""
+    step = 2 ** max(0, (count - 1).bit_length() - 1 - FINE)
+    return -(-count // step) * step
 
 
 def _padded(array: Any, rows: int) -> Any:
@@ -141,7 +149,8 @@ def make(
     devices = data_devices(mesh) if mesh is not None else 1
     fit = int(SHARE * _free_bytes(mesh) / inside.bytes_of_image(apply, variables, image_shape))
     shared = 1 if jax.default_backend() != "cpu" else devices  # devices of a CPU share its memory
-    by_size = min(max(MOST_PIXELS // math.prod(image_shape[:2]), MOST_ROWS[0]), MOST_ROWS[1])
+    least = LEAST_ROWS.get(jax.default_backend(), 64)
+    by_size = min(max(MOST_PIXELS // math.prod(image_shape[:2]), least), MOST_ROWS)
     most = -(-rows // devices) if rows else by_size
     return Network(apply, variables, devices * max(1, min(fit // shared, most)), mesh)
 
@@ -165,13 +174,13 @@ def _over_devices(mesh: Mesh | None, run: Callable[..., Any], variables: Any, *a
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _outputs(apply: Apply, mesh: Mesh | None, variables: Any, images: Images) -> Float[Array, "n k"]:
-    return _over_devices(mesh, apply, variables, images)
+    return _over_devices(mesh, _frugal(apply), variables, images)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _gradients(apply: Apply, mesh: Mesh | None, variables: Any, images: Images, target: Targets) -> Images:
     def run(variables: Any, images: Images, target: Targets) -> Images:
-        return jax.grad(lambda images: _total(apply(variables, images), target))(images)
+        return jax.grad(lambda images: _total(_frugal(apply)(variables, images), target))(images)
 
     return _over_devices(mesh, run, variables, images, target)
 
@@ -180,7 +189,7 @@ def _gradients(apply: Apply, mesh: Mesh | None, variables: Any, images: Images, 
 def _at_layer(
     apply: Apply, layer: inside.Layer, mesh: Mesh | None, variables: Any, images: Images, target: Targets
 ) -> tuple[Array, Array]:
-    call = inside.tapped(apply, layer)
+    call = _frugal(inside.tapped(apply, layer))
 
     def run(variables: Any, images: Images, target: Targets) -> tuple[Array, Array]:
         def total(change: Array) -> tuple[Array, Array]:
@@ -192,6 +201,11 @@ def _at_layer(
         return maps.astype(images.dtype), gradient
 
     return _over_devices(mesh, run, variables, images, target)
+
+
+def _frugal(call: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function, which on a CPU does not keep the transformed kernels of all layers at once."""
+    return kernels.replaced(call, kernels.in_order) if jax.default_backend() == "cpu" else call
 
 
 def _total(outputs: Float[Array, "n k"], target: Targets) -> Float[Array, ""]:

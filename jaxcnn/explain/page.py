@@ -62,6 +62,7 @@ def page(
     rows: Sequence[evaluation.Row] = (),
     stages: Mapping[str, Sequence[Stage]] | None = None,
     points: Points | None = None,
+    alone: Mapping[str, Sequence[Stage]] | None = None,
 ) -> str:
     """The page as HTML.
 
@@ -73,6 +74,7 @@ def page(
       rows: scores of the methods.
       stages: the cascading randomisation of each method.
       points: the map of the features.
+      alone: the independent randomisation of each method.
     """
     names = list(items[0].maps)
     used = sorted({number for item in items for number in item.classes})
@@ -99,7 +101,7 @@ def page(
         f'<div id="images">{"".join(map(_card, items))}</div>',
         feature_chart.section(points, class_names) if points else "",
         _scores(rows),
-        _randomisation(stages or {}),
+        _randomisation(stages or {}, alone or {}),
     ]
     style, script = ((_FOLDER / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     return (
@@ -147,10 +149,21 @@ def _scores(rows: Sequence[evaluation.Row]) -> str:
     )
 
 
-def _randomisation(stages: Mapping[str, Sequence[Stage]]) -> str:
+def _randomisation(stages: Mapping[str, Sequence[Stage]], alone: Mapping[str, Sequence[Stage]]) -> str:
     if not stages:
         return ""
-    layers = [stage.layer for stage in next(iter(stages.values()))]
+    return (
+        f'<h2 id="randomisation">Randomisation</h2>{_stages(stages, "random down to")}'
+        '<p class="quiet">Rank correlation of the maps with '
+        "those of the trained network, while its layers are drawn anew from the top down; mean over images. A method "
+        "whose maps stay similar does not show what the network has learnt.</p>"
+        + (f'{_stages(alone, "random alone")}<p class="quiet">The same with one layer drawn anew at a time.</p>')
+        * bool(alone)
+    )
+
+
+def _stages(stages: Mapping[str, Sequence[Stage]], which: str) -> str:
+    layers = [stage.layer for stage in next(iter(stages.values()), [])]
     head = "".join(f'<th class="number" scope="col">{html.escape(layer)}</th>' for layer in layers)
     lines = "".join(
         f"<tr><td>{methods.find(name).title}</td>"
@@ -159,11 +172,8 @@ def _randomisation(stages: Mapping[str, Sequence[Stage]]) -> str:
         for name, found in stages.items()
     )
     return (
-        '<h2 id="randomisation">Randomisation</h2><div class="scroll" tabindex="0"><table><thead><tr>'
-        f'<th scope="col">random down to</th>{head}</tr></thead><tbody>{lines}</tbody></table></div>'
-        '<p class="quiet">Rank correlation of the maps with '
-        "those of the trained network, while its layers are drawn anew from the top down; mean over images. A method "
-        "whose maps stay similar does not show what the network has learnt.</p>"
+        f'<div class="scroll" tabindex="0"><table><thead><tr><th scope="col">{which}</th>{head}</tr></thead>'
+        f"<tbody>{lines}</tbody></table></div>"
     )
 
 

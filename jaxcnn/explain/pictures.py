@@ -42,9 +42,14 @@ def scaled(values: Float[np.ndarray, "h w"], gives: str) -> UInt8[np.ndarray, "h
 
 def map_png(values: Float[np.ndarray, "h w"], gives: str) -> bytes:
     """A map as a PNG with a palette, which is small."""
+    return palette_png(scaled(values, gives), gives)
+
+
+def palette_png(places: UInt8[np.ndarray, "h w"], gives: str) -> bytes:
+    """Places in the palette, as from `scaled`, as such a PNG."""
     from PIL import Image
 
-    picture = Image.fromarray(scaled(values, gives))
+    picture = Image.fromarray(places)
     picture.putpalette(palette(gives).tobytes())
     return _png(picture)
 
@@ -55,11 +60,21 @@ def over_image(
     """A map over its image as PNG; small images are enlarged by a whole factor to about 224 pixels."""
     from PIL import Image
 
-    colours = palette(gives)[scaled(values, gives)]
+    return _png(Image.fromarray(enlarged(mixed(image, scaled(values, gives), gives, opacity))))
+
+
+def mixed(
+    image: UInt8[np.ndarray, "h w 3"], places: UInt8[np.ndarray, "h w"], gives: str, opacity: float = 0.6
+) -> UInt8[np.ndarray, "h w 3"]:
+    """The colours of places in the palette over a grey image."""
     grey = image.mean(-1, keepdims=True).repeat(3, axis=-1)
-    mixed = np.round((1 - opacity) * grey + opacity * colours).astype(np.uint8)
+    return np.round((1 - opacity) * grey + opacity * palette(gives)[places]).astype(np.uint8)
+
+
+def enlarged(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "H W 3"]:
+    """A small image, enlarged by a whole factor to about 224 pixels."""
     zoom = max(1, round(224 / max(image.shape[:2])))
-    return _png(Image.fromarray(mixed.repeat(zoom, axis=0).repeat(zoom, axis=1)))
+    return image.repeat(zoom, axis=0).repeat(zoom, axis=1)
 
 
 def with_boxes(

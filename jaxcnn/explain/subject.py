@@ -26,12 +26,13 @@ PREDICTED, LABEL = "predicted", "label"
 
 
 @dataclasses.dataclass(frozen=True)
-class _OfRun:
+class OfRun:
     """The network of a run as a function of normalised images."""
 
     spec: StepSpec
 
     def __call__(self, variables: Any, images: Any) -> Any:
+        """The outputs that can be explained, [n, k]."""
         model: Any = learnt.network(self.spec)
         outputs, task = model.apply(variables, images, train=False), self.spec.task
         if task.finds_maps is not None:
@@ -103,7 +104,7 @@ class Subject:
         self.has_maps = task.finds_maps is not None
         self.class_names, self.image_shape = trained.class_names, trained.spec.image_shape
         mesh = trained.mesh if trained.mesh.size > 1 else None
-        self.network = network.make(_OfRun(trained.spec), trained.variables, self.image_shape, mesh, rows)
+        self.network = network.make(OfRun(trained.spec), trained.variables, self.image_shape, mesh, rows)
 
     @functools.cached_property
     def layers(self) -> list[inside.Layer]:

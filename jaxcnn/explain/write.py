@@ -28,6 +28,7 @@ from jaxcnn.text import counted, shown
 from jaxcnn.train import mistakes, predict
 
 MAPS, SCORES, RANDOMISED, PAGE = "maps.npz", "scores.csv", "randomisation.csv", "index.html"
+ALONE = "randomisation_independent.csv"
 FEATURES = "features.csv"
 AMONG, POINTS = 20_000, 2000
 MOST_SHOWN = 200  # images on the page
@@ -45,7 +46,8 @@ class Wish:
       baseline: "mean" or "black".
       options: by method, its arguments.
       score: whether methods are scored, beside two controls.
-      randomise: whether the layers of the network are drawn anew.
+      randomise: whether the layers of the network are drawn anew, from the top down.
+      independent: whether each is also drawn anew alone.
       road: as for `evaluation.of_images`.
       seed: of all random numbers.
       neighbours: nearest training images that are shown for each image.
@@ -62,6 +64,7 @@ class Wish:
     options: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     score: bool = False
     randomise: bool = False
+    independent: bool = False
     road: bool | None = None
     seed: int = 0
     neighbours: int = 0
@@ -84,6 +87,7 @@ class Result:
     boxes: Float[np.ndarray, "n 4"] | None = None  # the explained ones of a detector
     near: list[list[alike.Alike]] | None = None
     points: feature_map.Points | None = None
+    alone: dict[str, list[randomisation.Stage]] = dataclasses.field(default_factory=dict)  # as `stages`: independent
 
 
 def explained(subject: Subject, given: Given, wish: Wish, tell: Any = print) -> Result:
@@ -115,7 +119,7 @@ def explained(subject: Subject, given: Given, wish: Wish, tell: Any = print) -> 
     of_images = {}
     if wish.score:
         of_images = evaluation.of_images(subject, scored, images, target, found, explain, masks, wish.road)
-    stages = {}
+    stages, alone = {}, {}
     if wish.randomise:
         initial = subject.initial(wish.seed)
         order = randomisation.layers_from_the_top(subject.network, subject.image_shape)
@@ -124,6 +128,8 @@ def explained(subject: Subject, given: Given, wish: Wish, tell: Any = print) -> 
             compared = lambda network, name=name: explain(name, some, wanted, network).maps  # noqa: E731
             stages[name] = list(randomisation.cascading(subject.network, initial, order, compared))
             tell(f"{name}: rank correlation {stages[name][-1].similarity.mean():.2f} when all layers are random")
+            if wish.independent:
+                alone[name] = list(randomisation.independent(subject.network, initial, order, compared))
     boxes = subject.boxes(images, target) if subject.has_boxes else None
     near, points = None, None
     if wish.neighbours:
@@ -131,7 +137,7 @@ def explained(subject: Subject, given: Given, wish: Wish, tell: Any = print) -> 
     if wish.feature_map:
         points = feature_map.of_split(subject, wish.split, wish.feature_map, wish.points, wish.seed)
         tell(f"map of the features: {feature_chart.title(points)}")
-    return Result(given, outputs, target, found, of_images, stages, boxes, near, points)
+    return Result(given, outputs, target, found, of_images, stages, boxes, near, points, alone)
 
 
 def _line(found: Explanation, subject: Subject, images: Any, target: Any) -> str:
@@ -172,9 +178,12 @@ def write(subject: Subject, result: Result, wish: Wish, folder: pathlib.Path, ti
     if result.stages:
         written.append(folder / RANDOMISED)
         written[-1].write_text(_stages_csv(result.stages), encoding="utf-8")
+        if result.alone:
+            written.append(folder / ALONE)
+            written[-1].write_text(_stages_csv(result.alone, "random_alone"), encoding="utf-8")
         if util.find_spec("matplotlib"):
             written.append((folder / RANDOMISED).with_suffix(".png"))
-            charts.draw(result.stages, written[-1])
+            charts.draw(result.stages, written[-1], result.alone)
     if result.points is not None:
         written.append(folder / FEATURES)
         written[-1].write_text(feature_map.as_csv(result.points, names), encoding="utf-8")
@@ -188,7 +197,8 @@ def write(subject: Subject, result: Result, wish: Wish, folder: pathlib.Path, ti
         *([f"The page has the first {MOST_SHOWN} of {len(images)} images."] if len(images) > MOST_SHOWN else []),
     ]
     written.append(folder / PAGE)
-    made = page.page(title, about, items, [shown(name) for name in names], rows, result.stages, result.points)
+    shown_names = [shown(name) for name in names]
+    made = page.page(title, about, items, shown_names, rows, result.stages, result.points, result.alone)
     written[-1].write_text(made, encoding="utf-8", errors="backslashreplace")
     return written
 
@@ -241,8 +251,8 @@ def _items(subject: Subject, result: Result, wish: Wish, images: np.ndarray) -> 
     return items
 
 
-def _stages_csv(stages: dict[str, list[randomisation.Stage]]) -> str:
-    lines = ["method,random_down_to,rank_correlation,spread,images"]
+def _stages_csv(stages: dict[str, list[randomisation.Stage]], which: str = "random_down_to") -> str:
+    lines = [f"method,{which},rank_correlation,spread,images"]
     for name, found in stages.items():
         for stage in found:
             each = stage.similarity

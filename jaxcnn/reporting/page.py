@@ -22,6 +22,7 @@ SECTIONS = (
     ("times", "Time", ("time-to-accuracy", "pareto")),
     ("scaling", "Speed over devices", ("scaling-*",)),
     ("confusion", "Classes", ("classes-*",)),
+    ("confused", "Confused pairs", ("confused-*",)),
     ("groups", "Groups", ("groups-*",)),
     ("missing", "What is missing", ("troubles", "unfinished", "missing")),
     ("published", "Published figures", ("published",)),

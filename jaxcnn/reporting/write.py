@@ -11,6 +11,7 @@ from jaxcnn.reporting import (
     charts,
     contents,
     convergence,
+    explained,
     labels,
     more_figures,
     page,
@@ -28,9 +29,17 @@ from jaxcnn.reporting.settings import Setting, test_figure, validation_figure
 
 
 def report(
-    paths: list[pathlib.Path], out: pathlib.Path, *, title: str | None = None, best_on_test: bool = False, command: str
+    paths: list[pathlib.Path],
+    out: pathlib.Path,
+    *,
+    title: str | None = None,
+    best_on_test: bool = False,
+    explain: str = "",
+    command: str,
 ) -> list[str]:
     """Write the report of these folders into `out`; return lines for the user.
+
+    `explain` is a method of `jaxcnn.explain`, by which the most confused pairs of classes get maps; empty: none.
 
     Raises:
       UserError: nothing to report, or `out` is not writable.
@@ -49,6 +58,9 @@ def report(
         with contextlib.suppress(IsADirectoryError):
             old.unlink()  # from an earlier report, which may have had other pictures
     pictures = _draw(findings, folder, remarks)
+    if explain:
+        pairs, maps = explained.sections(findings, explain, folder, remarks, {plot.name for plot, _ in pictures})
+        made, pictures = made | pairs, pictures + maps
     html = page.render(title, findings, made, pictures, remarks, command)
     (out / "report.html").write_text(html, encoding="utf-8")
     (out / "tables.md").write_text(tables.markdown(list(made.values()), title), encoding="utf-8")
@@ -61,7 +73,12 @@ def report(
     trained = sum(run.state != REPEATED for run in material.runs)
     lines = [f"{finished} of {trained} runs finished, {labels.count(len(findings.settings), 'setting')}"]
     lines += [f"  {remark}" for remark in remarks]
-    return [*lines, f"{out}/report.html, tables.md, tables.tex, report.json, plots/ ({len(pictures)} as PNG and SVG)"]
+    return [*lines, f"{out}/report.html, tables.md, tables.tex, report.json, plots/ ({_kinds(pictures)})"]
+
+
+def _kinds(pictures: list[tuple[plots.Plot, str]]) -> str:
+    maps = sum(plot.section == explained.SECTION for plot, _ in pictures)
+    return f"{len(pictures) - maps} as PNG and SVG" + (f", {maps} as PNG" if maps else "")
 
 
 def _draw(findings: Findings, folder: pathlib.Path, remarks: list[str]) -> list[tuple[plots.Plot, str]]:

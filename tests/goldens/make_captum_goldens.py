@@ -1,6 +1,7 @@
-"""Makes captum_goldens.npz: what Captum and pytorch-grad-cam compute for an AlexNet of `draw`, in float64.
+"""Makes captum_goldens.npz: what Captum, pytorch-grad-cam and zennit compute for an AlexNet of `draw`, in float64.
 
-pip install torch==2.13.0 captum==0.9.0 grad-cam==1.5.7 torchvision numpy && python tests/goldens/make_captum_goldens.py
+pip install torch==2.13.0 captum==0.9.0 grad-cam==1.5.7 zennit==0.5.1 torchvision numpy
+python tests/goldens/make_captum_goldens.py
 """
 
 import pathlib
@@ -12,11 +13,15 @@ import numpy as np
 import torch
 from make_torch_goldens import jax_layout, leaves, torch_layout
 from pytorch_grad_cam import GradCAMPlusPlus, ScoreCAM
+from zennit.canonizers import SequentialMergeBatchNorm
+from zennit.composites import LayerMapComposite
+from zennit.rules import Gamma, Pass
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
 from benchmarks import torch_networks
 
 CASE, IMAGES, STEPS, SEED = "alexnet_cifar_bn", 2, 20, 0
+GAMMA = 0.25
 LAYERS = {"bn2": 6, "bn5": 16}  # the ReLU after it, among the features
 THIN = 3  # every third row and column of values for each pixel is kept
 
@@ -46,6 +51,26 @@ def last(values: torch.Tensor) -> np.ndarray:
     return values.detach().numpy().transpose(0, 2, 3, 1)
 
 
+def relevance(x: torch.Tensor, target: torch.Tensor) -> np.ndarray:
+    """Relevance of pixels by the gamma rule, for the network without biases and shifts, as zennit hands theirs on."""
+    net = network()
+    with torch.no_grad():
+        for module in net.modules():
+            if getattr(module, "bias", None) is not None:
+                module.bias.zero_()
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.running_mean.zero_()
+                module.running_var += module.eps  # zennit leaves the epsilon of a merged BatchNorm
+                module.eps = 0.0
+    rule = Gamma(GAMMA, stabilizer=1e-15)
+    rules = [((torch.nn.Conv2d, torch.nn.Linear), rule), (torch.nn.ReLU, Pass())]
+    with LayerMapComposite(rules, canonizers=[SequentialMergeBatchNorm()]).context(net) as ruled:
+        x = x.clone().requires_grad_()
+        outputs = ruled(x)
+        wanted = torch.nn.functional.one_hot(target, outputs.shape[1]) * outputs.detach()
+        return last(torch.autograd.grad(outputs, x, wanted)[0])
+
+
 def main() -> None:
     """Write captum_goldens.npz beside this file."""
     net = network()
@@ -64,6 +89,7 @@ def main() -> None:
         "occlusion": attr.Occlusion(net).attribute(x, (3, 10, 10), (3, 7, 7), 0.25, target),
     }
     found |= {name: last(values)[:, ::THIN, ::THIN] for name, values in pixels.items()}
+    found["lrp"] = relevance(x, target)[:, ::THIN, ::THIN]
     found["occlusion"] = found["occlusion"][..., 0]
 
     segments = np.add.outer(np.arange(32) // 11 * 2, np.arange(32) // 16)  # six

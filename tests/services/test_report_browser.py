@@ -10,7 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxcnn.reporting import write
+from jaxcnn.explain import confused
+from jaxcnn.reporting import explained, plots, write
+from jaxcnn.reporting import page as pages
+from jaxcnn.reporting.findings import find
+from jaxcnn.reporting.read import read
 from tests import report_folders as folders
 
 pytestmark = pytest.mark.services
@@ -119,6 +123,30 @@ def test_on_a_phone_nothing_but_tables_is_wider_than_the_screen(page, tmp_path):
     )
     dom = browse(f"file://{acting}", tmp_path / "profile", "--virtual-time-budget=3000", "--dump-dom")
     assert 'data-seen="390 390"' in dom
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_confused_pairs_fit_a_phone_and_their_maps_lie_on_the_images(theme, page, tmp_path):
+    image, ramp = np.full((8, 8, 3), 200, np.uint8), np.arange(64.0).reshape(8, 8)
+    mistakes = [
+        confused.Mistake(f"a very long name of a file {k}.png" * 3, image, 0.9, 0.1, ramp, -ramp) for k in (1, 2)
+    ]
+    names = ("a class of the longest name that anyone has given", "cat")
+    grid = explained._grid(confused.Pair(0, 1, 7, 10, mistakes), names, "integrated_gradients")
+    plot = plots.Plot("pair", explained.SECTION, "a pair", "how to read it", None)
+    text = pages.render("a run", find(read([page.parents[1] / "sweep"])), {}, [(plot, grid)], [], "a command")
+    script = """
+    const view = document.querySelectorAll(".view")[1], map = view.querySelector("img");
+    const same = JSON.stringify(view.getBoundingClientRect()) === JSON.stringify(map.getBoundingClientRect());
+    const root = document.documentElement;
+    document.body.dataset.seen = `${same} ${map.naturalWidth} ${root.scrollWidth - root.clientWidth}`;
+    """
+    (tmp_path / "pairs.html").write_text(
+        text.replace("</body>", f"<script>onload = () => {{{script}}}</script></body>")
+    )
+    size = "--window-size=500,900"  # Chromium's least width
+    dom = browse(f"file://{tmp_path}/pairs.html?theme={theme}", tmp_path / "profile", size, "--dump-dom")
+    assert 'data-seen="true 8 0"' in dom
 
 
 def test_the_page_prints(page, tmp_path):
