@@ -12,7 +12,7 @@ from tests import warm_start
 
 ROOT = pathlib.Path(__file__).parent.parent
 # For runs whose tests check no numbers: compiling is most of their time.
-UNOPTIMISED = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
+UNOPTIMISED = {"XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"}
 OF_THE_CACHE = ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")
 DIGITS = ("--config=configs/quickstart.py", "--config.run.tensorboard=False", "--config.run.curves=False")
 

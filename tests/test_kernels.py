@@ -4,8 +4,12 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import pytest
+
 from benchmarks import trace
 from tests import runs
+
+pytestmark = pytest.mark.unoptimised
 
 
 def event(name, microseconds):

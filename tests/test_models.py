@@ -18,7 +18,7 @@ from jaxcnn.machine import mesh as meshes
 from jaxcnn.models import initializers
 from jaxcnn.models.layers import StochasticDepth
 from jaxcnn.models.resnet import Bottleneck
-from tests.small import UNOPTIMISED
+from tests.small import SAME_OPERATIONS, UNOPTIMISED
 
 CIFAR = (32, 32, 3)
 IMAGENET = (224, 224, 3)
@@ -237,7 +237,7 @@ def test_inference_of_resnet50_keeps_the_sum_of_a_stage_and_not_its_terms():
     module = models.build(config.Model(name="resnet50", width=0.25), config.Norm(), 10)
     variables = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, *CIFAR)))
     images = jax.ShapeDtypeStruct((16, *CIFAR), jnp.float32)
-    program = compilation.jit(module.apply, meshes.make_mesh(1)).lower(variables, images).compile()
+    program = compilation.jit(module.apply, meshes.make_mesh(1)).lower(variables, images).compile(SAME_OPERATIONS)
     output_of_a_block = 4 * 16 * 32 * 32 * 64  # bytes, in the first stage, which has four terms
     assert program.memory_analysis().temp_size_in_bytes < 5 * output_of_a_block
 
@@ -443,12 +443,12 @@ def test_the_small_network_learns_handwritten_digits():
     order = np.random.default_rng(0).permutation(len(labels))
     train, test = order[:1437], order[1437:]
     module = models.build(config.Model(name="cnn"), config.Norm(), 10)
-    variables = jax.jit(module.init)(jax.random.key(0), images[:1])
+    variables = jax.jit(module.init, compiler_options=UNOPTIMISED)(jax.random.key(0), images[:1])
     epochs, batch_size = 5, 64
     steps = epochs * (len(train) // batch_size)
     optimizer = optax.sgd(optax.cosine_decay_schedule(0.1, steps), 0.9, nesterov=True)
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=UNOPTIMISED)
     def step(variables, opt_state, images, labels):
         def loss(params):
             logits, updates = module.apply(variables | {"params": params}, images, train=True, mutable=["batch_stats"])
