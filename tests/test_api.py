@@ -22,8 +22,6 @@ from jaxcnn.train.hooks import Step
 from tests import digits, runs
 from tests.test_interrupts import THIN, At
 
-pytestmark = pytest.mark.unoptimised
-
 IMAGES = sorted((runs.ROOT / "docs" / "digits").glob("*.png"))
 
 

@@ -13,7 +13,7 @@ from jaxcnn.train.hooks import Hooks
 from jaxcnn.train.loop import train
 from tests import digits, runs
 
-pytestmark = [pytest.mark.usefixtures("kept_programs"), pytest.mark.unoptimised]
+pytestmark = pytest.mark.usefixtures("kept_programs")
 
 # The accuracy is highest at step 15; soon after, the rate is 40 times as high.
 PEAK = {

@@ -15,7 +15,7 @@ from jaxcnn.train.interrupts import Interrupted, Interrupts
 from jaxcnn.train.loop import train
 from tests import digits, runs, studies
 
-pytestmark = [pytest.mark.usefixtures("kept_programs"), pytest.mark.unoptimised]
+pytestmark = pytest.mark.usefixtures("kept_programs")
 
 THIN = {"model": {"width": 0.25}}
 

@@ -4,12 +4,8 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
-import pytest
-
 from benchmarks import trace
 from tests import runs
-
-pytestmark = pytest.mark.unoptimised
 
 
 def event(name, microseconds):

@@ -12,8 +12,6 @@ from PIL import Image
 
 from tests import runs
 
-pytestmark = pytest.mark.unoptimised
-
 QUICK = "--config=configs/quickstart.py"
 HEAVY = ("jax", "tensorflow", "flax", "optax", "orbax", "numpy", "matplotlib", "sklearn", "PIL", "rich")
 

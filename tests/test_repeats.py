@@ -13,8 +13,6 @@ from jaxcnn.tasks.classification import Accuracy
 from jaxcnn.train.hooks import Shared
 from tests import digits, studies
 
-pytestmark = pytest.mark.unoptimised
-
 ACCURACY = Accuracy.headline
 
 THIN = {"model": {"width": 0.25}}

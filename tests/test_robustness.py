@@ -13,8 +13,6 @@ from jaxcnn.data.corruptions import EXTRA, KINDS, corrupt
 from jaxcnn.train import robustness, trained
 from tests import digits, runs, small
 
-pytestmark = pytest.mark.unoptimised
-
 PHOTO = np.random.default_rng(0).integers(0, 256, (36, 36, 3), np.uint8)
 
 

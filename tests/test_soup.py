@@ -11,8 +11,6 @@ from jaxcnn.data.source import open_splits
 from jaxcnn.train import seals, soup, starting, trained
 from tests import digits
 
-pytestmark = pytest.mark.unoptimised
-
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):

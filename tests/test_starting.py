@@ -17,8 +17,6 @@ from jaxcnn.machine import mesh as meshes
 from jaxcnn.train import exported, normalization, setup, starting, trained, workdir
 from tests import digits, runs, small
 
-pytestmark = pytest.mark.unoptimised
-
 
 @pytest.fixture(scope="module")
 def before(tmp_path_factory):
