@@ -2,8 +2,9 @@
 
     python -m tests.durations durations.xml    write tests/durations.json from a report of pytest, and show the slowest
 
-The figures are of a first run on two cores, with nothing compiled yet; of tests added since, of a repeated run. Tests
-below `LISTED` seconds are not listed. The report also has the seconds that each test took of the processors, which are
+The figures are of a first run on two cores, with nothing compiled yet; of tests added since, of a repeated run; of
+tests made cheaper since, seconds of the processors of a first run. Tests below `LISTED` seconds are not listed. The
+report also has the seconds that each test took of the processors, which are
 shown: other work on the machine makes those of the clock longer, and hardly these.
 """
 
