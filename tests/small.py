@@ -85,7 +85,7 @@ def programs_kept():
 
 @contextlib.contextmanager
 def unoptimised():
-    """Compile the networks' programs, here and in commands, without optimising their code: in a fifth of the time.
+    """Compile the networks' programs, here and in commands, without optimising their code: up to five times as fast.
 
     For tests that hold a program against itself, or up to rounding. Not for equal bits of two programs, nor for speed:
     these are promised of optimised programs, in which the compiler contracts and vectorises each in its own way.
