@@ -443,12 +443,12 @@ def test_the_small_network_learns_handwritten_digits():
     order = np.random.default_rng(0).permutation(len(labels))
     train, test = order[:1437], order[1437:]
     module = models.build(config.Model(name="cnn"), config.Norm(), 10)
-    variables = jax.jit(module.init, compiler_options=UNOPTIMISED)(jax.random.key(0), images[:1])
+    variables = jax.jit(module.init)(jax.random.key(0), images[:1])
     epochs, batch_size = 5, 64
     steps = epochs * (len(train) // batch_size)
     optimizer = optax.sgd(optax.cosine_decay_schedule(0.1, steps), 0.9, nesterov=True)
 
-    @functools.partial(jax.jit, compiler_options=UNOPTIMISED)
+    @jax.jit
     def step(variables, opt_state, images, labels):
         def loss(params):
             logits, updates = module.apply(variables | {"params": params}, images, train=True, mutable=["batch_stats"])
