@@ -20,7 +20,7 @@ from tests import runs
 EXAMPLES = 48
 # Thin networks take longer to compile than to train. Four fifths of that is LLVM's optimisation and MLIR's, of fused
 # operations, which tests that compare up to rounding can spare.
-UNOPTIMISED = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+UNOPTIMISED = runs.OPTIONS
 SAME_OPERATIONS = {"xla_backend_optimization_level": 0}  # as optimised, for tests that read the program or its memory
 _unoptimised: list[bool] = []  # one element in `unoptimised`
 _of_marked = contextlib.ExitStack()
