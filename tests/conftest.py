@@ -11,6 +11,7 @@ import gc
 import hashlib
 import os
 import pathlib
+import resource
 import signal
 import sys
 import time
@@ -93,8 +94,35 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     gc.set_threshold(20_000, 10, 20)
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+_began = pytest.StashKey[float]()
+
+
+def processor_seconds() -> float:
+    """What this process and those of its children that have ended took of the processors so far."""
+    took = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(each.ru_utime + each.ru_stime for each in took)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Note where the processor's clock stands; see `tests.durations`. Compile as the marks of the test say."""
+    item.stash[_began] = processor_seconds()
+    marked = item.get_closest_marker("unoptimised") is not None
+    if marked or "tests.small" in sys.modules:
+        from tests import small
+
+        small.optimise(not marked)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """Report what the test took of the processors, with its fixtures: other work on the machine does not change it."""
+    yield
+    item.user_properties.append(("processor", f"{processor_seconds() - item.stash[_began]:.2f}"))
+
+
+@pytest.hookimpl(specname="pytest_runtest_teardown", trylast=True)
+def pytest_forget_programs(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """Let go of programs after a module, if they are many: those of all modules are more than Linux allows a process.
 
     Not after every module: small operations, which no cache on disk holds, would be compiled anew for each.

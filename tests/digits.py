@@ -2,9 +2,13 @@
 
 import dataclasses
 import pathlib
+from unittest import mock
+
+import pytest
 
 from jaxcnn.config import Config
 from jaxcnn.train import drive
+from jaxcnn.train.interrupts import Interrupted, Interrupts
 from jaxcnn.train.loop import train
 from jaxcnn.train.steps_per_call import StepsPerCall
 from tests import small
@@ -35,6 +39,21 @@ def run(folder: pathlib.Path, **groups) -> dict:
     """Train `config(**groups)` in a workdir; return the summary."""
     with small.programs_kept():
         return train(config(**groups), folder, command=COMMAND)
+
+
+def run_up_to(step: int, folder: pathlib.Path, **groups) -> None:
+    """Train `config(**groups)` in a workdir and stop after a step; `run` goes on from there, with the same programs."""
+    interrupts, start = Interrupts(), drive.Driver._start
+
+    def then_stop(driver: drive.Driver, count: int) -> drive.Call:
+        call = start(driver, count)
+        if driver._session.step >= step:
+            interrupts.received = "a test"
+        return call
+
+    stopped = pytest.raises(Interrupted, match=f"stopped with a checkpoint of step {step} of")
+    with small.programs_kept(), mock.patch.object(drive.Driver, "_start", then_stop), stopped:
+        train(config(**groups), folder, command=COMMAND, interrupts=interrupts)
 
 
 class Whole(StepsPerCall):

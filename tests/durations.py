@@ -2,8 +2,10 @@
 
     python -m tests.durations durations.xml    write tests/durations.json from a report of pytest, and show the slowest
 
-The figures are of a first run on two cores, with nothing compiled yet; of tests added since, of a repeated run. Tests
-below `LISTED` seconds are not listed.
+The figures are of a first run on two cores, with nothing compiled yet; of tests added since, of a repeated run; of
+tests made cheaper since, seconds of the processors of a first run. Tests below `LISTED` seconds are not listed. The
+report also has the seconds that each test took of the processors, which are
+shown: other work on the machine makes those of the clock longer, and hardly these.
 """
 
 import collections
@@ -19,13 +21,14 @@ LISTED = 0.3
 QUICK = 1.0  # seconds; slower tests are left out by --quick
 
 
-def read_report(path: pathlib.Path) -> dict[str, float]:
-    """Seconds of each test, its fixtures among them, by pytest's name of it."""
-    cases = ElementTree.parse(path).iter("testcase")
-    return {
-        f"{case.attrib['classname'].replace('.', '/')}.py::{case.attrib['name']}": float(case.attrib["time"])
-        for case in cases
-    }
+def read_report(path: pathlib.Path) -> dict[str, tuple[float, float]]:
+    """Seconds of each test, and those of the processors, its fixtures among them, by pytest's name of it."""
+    found = {}
+    for case in ElementTree.parse(path).iter("testcase"):
+        (processor,) = [each.attrib["value"] for each in case.iter("property") if each.attrib["name"] == "processor"]
+        name = f"{case.attrib['classname'].replace('.', '/')}.py::{case.attrib['name']}"
+        found[name] = float(case.attrib["time"]), float(processor)
+    return found
 
 
 def slow_of(items: list[pytest.Item]) -> list[pytest.Item]:
@@ -46,25 +49,27 @@ def longest_first(items: list[pytest.Item]) -> list[pytest.Item]:
 
 
 def shared_fixtures(item: pytest.Item) -> list[tuple[str, str]]:
-    """The fixtures of a test that are made once for its module."""
+    """The fixtures of a test's module that are made once for it."""
     found = item._fixtureinfo.name2fixturedefs  # type: ignore[attr-defined]
-    return [(each[-1].baseid, name) for name, each in found.items() if each[-1].scope == "module"]
+    module = item.nodeid.partition("::")[0]
+    return [(module, name) for name, each in found.items() if (each[-1].scope, each[-1].baseid) == ("module", module)]
 
 
 def main() -> None:
     """Write the file; show where the time goes."""
-    seconds = read_report(pathlib.Path(sys.argv[1]))
-    listed = {name: round(took, 1) for name, took in sorted(seconds.items()) if took >= LISTED}
+    report = read_report(pathlib.Path(sys.argv[1]))
+    listed = {name: round(took, 1) for name, (took, _) in sorted(report.items()) if took >= LISTED}
     FILE.write_text(json.dumps(listed, indent=0) + "\n")
     modules = collections.Counter[str]()
-    for name, took in seconds.items():
-        modules[name.partition("::")[0]] += took
-    print(f"{len(seconds)} tests, {sum(seconds.values()):.0f} s in all workers together; by module:")
-    for name, took in modules.most_common(25):
-        print(f"  {took:6.1f} s  {name}")
-    print("the slowest tests:")
-    for name, took in sorted(seconds.items(), key=lambda item: -item[1])[:40]:
-        print(f"  {took:6.1f} s  {name}")
+    for name, (_, processor) in report.items():
+        modules[name.partition("::")[0]] += processor
+    whole, processors = (sum(each) for each in zip(*report.values(), strict=True))
+    print(f"{len(report)} tests, {whole:.0f} s in all workers together, {processors:.0f} s of processors; by module:")
+    for name, processor in modules.most_common(25):
+        print(f"  {processor:6.1f} s  {name}")
+    print("the dearest tests:")
+    for name, (_, processor) in sorted(report.items(), key=lambda item: -item[1][1])[:40]:
+        print(f"  {processor:6.1f} s  {name}")
 
 
 if __name__ == "__main__":

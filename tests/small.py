@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 
 import jax
 import numpy as np
@@ -9,15 +10,20 @@ import numpy as np
 from jaxcnn import config as configs
 from jaxcnn.data import resident
 from jaxcnn.data.batch import Constants
-from jaxcnn.learn import executables, programs, sharded
+from jaxcnn.learn import compilation, executables, population, programs, sharded
 from jaxcnn.learn.state import make_hyper
 from jaxcnn.learn.step_spec import StepSpec, make_spec
 from jaxcnn.machine import mesh as meshes
 from jaxcnn.tasks import by_name
+from tests import runs
 
 EXAMPLES = 48
-# Thin networks take longer to compile than to train. Tests that compare up to rounding can skip LLVM's optimisation.
-UNOPTIMISED = {"xla_backend_optimization_level": 0}
+# Thin networks take longer to compile than to train. Four fifths of that is LLVM's optimisation and MLIR's, of fused
+# operations, which tests that compare up to rounding can spare.
+UNOPTIMISED = runs.OPTIONS
+SAME_OPERATIONS = {"xla_backend_optimization_level": 0}  # as optimised, for tests that read the program or its memory
+_unoptimised: list[bool] = []  # one element in `unoptimised`
+_of_marked = contextlib.ExitStack()
 
 
 def config(**groups) -> configs.Config:
@@ -51,12 +57,18 @@ def constants(mesh) -> Constants:
     return jax.device_put(Constants(half, quarter), meshes.replicated(mesh))
 
 
-def unoptimised_step_program(spec: StepSpec, mesh) -> jax.stages.Traced:
-    """`sharded.resident_train_step` on `split`."""
-    return programs.train_step.traced(spec, mesh, "resident")
+def unoptimised_step_program(spec: StepSpec, mesh, loader: str = "resident") -> jax.stages.Traced:
+    """`programs.train_step`."""
+    return programs.train_step.traced(spec, mesh, loader)
+
+
+def step_to_read_program(spec: StepSpec, mesh, loader: str = "resident") -> jax.stages.Traced:
+    """`programs.train_step`; a name of its own is a place of its own among the kept programs."""
+    return programs.train_step.traced(spec, mesh, loader)
 
 
 unoptimised_step = executables.Program(unoptimised_step_program, UNOPTIMISED)  # compiled quickly
+step_to_read = executables.Program(step_to_read_program, SAME_OPERATIONS)
 
 
 @contextlib.contextmanager
@@ -69,6 +81,52 @@ def programs_kept():
         yield
     finally:
         executables.keep(before)
+
+
+@contextlib.contextmanager
+def unoptimised():
+    """Compile the networks' programs, here and in commands, without optimising their code: up to five times as fast.
+
+    For tests that hold a program against itself, or up to rounding. Not for equal bits of two programs, nor for speed:
+    these are promised of optimised programs, in which the compiler contracts and vectorises each in its own way.
+    """
+    if _unoptimised:
+        yield
+        return
+    options, flags = compilation._compiler_options, os.environ.get("XLA_FLAGS")
+    meshes.prepare_backend()
+    options("cpu")  # compiles, upon which XLA has read the flags for this process
+    compilation._compiler_options = lambda platform: (options(platform) or {}) | UNOPTIMISED
+    os.environ["XLA_FLAGS"] = runs.UNOPTIMISED["XLA_FLAGS"]  # for commands, and part of the key of kept programs
+    _forget()
+    _unoptimised.append(True)
+    try:
+        yield
+    finally:
+        _unoptimised.pop()
+        compilation._compiler_options = options
+        os.environ.pop("XLA_FLAGS")
+        if flags is not None:
+            os.environ["XLA_FLAGS"] = flags
+        _forget()
+
+
+def optimise(wanted: bool) -> None:
+    """Enter or leave `unoptimised`, unless it is so already: tests that are marked and follow one another share it."""
+    if wanted:
+        _of_marked.close()
+    elif not _unoptimised:
+        _of_marked.enter_context(unoptimised())
+
+
+def _forget() -> None:
+    """Let go of the networks' programs, of which each would keep the options it was made with."""
+    for program in executables._programs:
+        program.forget()
+    for module in (sharded, population):
+        for function in vars(module).values():
+            if hasattr(function, "cache_clear"):
+                function.cache_clear()
 
 
 def initial_state(spec: StepSpec, mesh, config: configs.Config):

@@ -6,8 +6,7 @@ import pytest
 
 from jaxcnn.config import UserError
 from jaxcnn.data import resident
-from jaxcnn.learn import population, sharded
-from jaxcnn.learn.state import make_hyper
+from jaxcnn.learn import population
 from jaxcnn.machine import mesh as meshes
 from jaxcnn.study import folder as files
 from jaxcnn.study import spec, worker
@@ -18,6 +17,8 @@ from jaxcnn.train.hooks import Shared
 from jaxcnn.train.interrupts import Interrupted
 from tests import runs, small, studies
 from tests.test_step import TOLERANCE
+
+pytestmark = pytest.mark.unoptimised
 
 STEPS = 6
 RATES = ((0.1, 0), (0.05, 3), (0.2, 1), (0.02, 0))  # and seeds
@@ -39,8 +40,7 @@ def together(calls):
     assert all(small.spec_of(each, STEPS) == step_spec for each in MEMBERS)
     mesh = population.make_mesh(1)
     data = jax.device_put(resident.Resident(*small.split()), meshes.replicated(mesh))
-    initialize = sharded.init_state(step_spec, meshes.make_mesh(1))
-    states = population.stack([initialize(make_hyper(each)) for each in MEMBERS], mesh)
+    states = population.stack([small.initial_state(step_spec, meshes.make_mesh(1), each) for each in MEMBERS], mesh)
     step = population.compiled_train_step(step_spec, mesh, len(MEMBERS), STEPS)
     losses = []
     for count in calls:

@@ -18,10 +18,11 @@ from jaxcnn.tasks.regions import label_map
 from jaxcnn.train import assess, predict, trained
 from tests import digits, runs
 
+pytestmark = pytest.mark.unoptimised
 NAMES = ("background", "square", "disc", "frame")
 
 
-def groups(devices=1, loader="resident", steps=4):
+def groups(devices=1, loader="resident"):
     return {
         "global_batch_size": 8,
         "model": {"name": "unet_small", "width": 1 / 16},
@@ -29,7 +30,7 @@ def groups(devices=1, loader="resident", steps=4):
         "data": {"source": "shapes:16:24", "val_examples": 8, "loader": loader},
         "augment": {"flip": "random", "zoom": 0.3},
         "optim": {"learning_rate": 0.05, "label_smoothing": 0.1},
-        "run": {"steps": steps, "tensorboard": False, "curves": False, "log_every_steps": 1},
+        "run": {"steps": 4, "tensorboard": False, "curves": False, "log_every_steps": 1},
         "parallel": {"devices": devices},
     }
 
@@ -61,7 +62,7 @@ def test_two_devices_and_the_other_loader_train_alike(run, tmp_path):
 
 
 def test_a_run_that_stops_and_goes_on_has_the_bits_of_one_that_does_not(run, tmp_path):
-    digits.run(tmp_path, **groups(steps=2))
+    digits.run_up_to(2, tmp_path, **groups())
     digits.run(tmp_path, **groups())
     assert losses(tmp_path) == losses(run[0])
     ends = [trained.load(folder, "last", "last", 1)[0].variables for folder in (tmp_path, run[0])]
