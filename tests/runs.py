@@ -7,16 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from importlib import metadata
 
 from tests import warm_start
 
 ROOT = pathlib.Path(__file__).parent.parent
 # For runs whose tests check no numbers: compiling is most of their time.
-OPTIONS: dict[str, int | bool] = {"xla_backend_optimization_level": 0}  # of LLVM
-if metadata.version("jaxlib").startswith("0.10."):  # jaxlib 0.11 does not know it
-    OPTIONS["xla_cpu_use_fusion_emitters"] = False
-UNOPTIMISED = {"XLA_FLAGS": " ".join(f"--{name}={int(value)}" for name, value in OPTIONS.items())}
+UNOPTIMISED = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
 OF_THE_CACHE = ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")
 DIGITS = ("--config=configs/quickstart.py", "--config.run.tensorboard=False", "--config.run.curves=False")
 

@@ -18,10 +18,9 @@ from jaxcnn.tasks import by_name
 from tests import runs
 
 EXAMPLES = 48
-# Thin networks take longer to compile than to train. Four fifths of that is LLVM's optimisation and MLIR's, of fused
-# operations, which tests that compare up to rounding can spare.
-UNOPTIMISED = runs.OPTIONS
-SAME_OPERATIONS = {"xla_backend_optimization_level": 0}  # as optimised, for tests that read the program or its memory
+# Thin networks take longer to compile than to train. Tests that compare up to rounding can skip LLVM's optimisation;
+# operations and memory stay as they are.
+UNOPTIMISED = {"xla_backend_optimization_level": 0}
 _unoptimised: list[bool] = []  # one element in `unoptimised`
 _of_marked = contextlib.ExitStack()
 
@@ -62,13 +61,7 @@ def unoptimised_step_program(spec: StepSpec, mesh, loader: str = "resident") -> 
     return programs.train_step.traced(spec, mesh, loader)
 
 
-def step_to_read_program(spec: StepSpec, mesh, loader: str = "resident") -> jax.stages.Traced:
-    """`programs.train_step`; a name of its own is a place of its own among the kept programs."""
-    return programs.train_step.traced(spec, mesh, loader)
-
-
 unoptimised_step = executables.Program(unoptimised_step_program, UNOPTIMISED)  # compiled quickly
-step_to_read = executables.Program(step_to_read_program, SAME_OPERATIONS)
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ import pytest
 from benchmarks import (
     cases,
     contest,
-    explain,
+    explain_cases,
     flops,
     input_report,
     jaxcnn_explain,
@@ -453,7 +453,7 @@ def test_explanations_are_timed_in_turns_and_a_long_one_has_a_round_less():
             name: SimpleNamespace(run=lambda steps, name=name, took=took: calls.append((name, steps)) or took * steps)
             for name, took in (("jaxcnn", ours), ("torch", theirs))
         }
-        return explain.turns(workers, rounds, seconds), calls
+        return explain_cases.turns(workers, rounds, seconds), calls
 
     timings, calls = timed(0.5, 1.0, rounds=2, seconds=2.0)
     assert calls == [("jaxcnn", 1), ("torch", 1), *[("jaxcnn", 4), ("torch", 2)] * 2]
@@ -463,10 +463,10 @@ def test_explanations_are_timed_in_turns_and_a_long_one_has_a_round_less():
 
 
 def test_explanations_by_both_peers_have_their_row(tmp_path):
-    case = explain.Case("resnet50", 32, "integrated_gradients", 6, width=1 / 32)
+    case = explain_cases.Case("resnet50", 32, "integrated_gradients", 6, width=1 / 32)
     spec = case.spec(8)
     assert spec["torch_rows"] == 6 and spec["model"]["form"] == "cifar" and spec["layer"] == "block4_3"
-    assert explain.Case("vgg16", 224, "gradcam", 50).spec(8) | {"width": 1} == {
+    assert explain_cases.Case("vgg16", 224, "gradcam", 50).spec(8) | {"width": 1} == {
         "model": {"name": "vgg16", "form": "imagenet", "width": 1.0}, "side": 224, "images": 8, "method": "gradcam",
         "classes": 10, "layer": "block5_bn3", "points": 50, "torch_rows": 8, "width": 1,
     }  # fmt: skip
@@ -487,19 +487,19 @@ def test_explanations_by_both_peers_have_their_row(tmp_path):
     record = report.provenance("benchmarks.explain", facts) | {"seconds": 1.0}
     told = {"model": case.model, "side": 32, "method": case.method, "points": 6}
     record["cases"] = [told | {"peers": peers, "ratios": ratios}, {"error": "vgg16: no memory"}]
-    text = explain.markdown(record)
+    text = explain_cases.markdown(record)
     assert (
         "| resnet50 at 32 pixels, integrated_gradients of 6 points | 500 | 6 | 1,000 | 6 | eager | **2.00** (2" in text
     )
     assert text.endswith("Failed: vgg16: no memory")
-    assert explain.line(record["cases"][0]) == (
+    assert explain_cases.line(record["cases"][0]) == (
         "jaxcnn 500 ms, Captum 1,000 ms an image (eager): 2.00 times as fast, 1.00 of its memory"
     )
 
 
 def test_jaxcnns_side_explains_a_network_of_random_weights():
     for method in ("gradcam", "integrated_gradients"):
-        spec = explain.Case("vgg16", 32, method, 3).spec(8)
+        spec = explain_cases.Case("vgg16", 32, method, 3).spec(8)
         small = {"model": {"name": "cnn", "width": 1 / 16}, "side": 8, "layer": "bn3"}  # it compiles in a moment
         task = jaxcnn_explain.build(spec | small)
         task.run(1)

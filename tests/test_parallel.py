@@ -69,7 +69,7 @@ def compiled_step(parallel, devices=8, **groups) -> tuple[StepSpec, jax.stages.C
     config = small.config(norm={"group_size": 2}, parallel=parallel, **groups)
     mesh = meshes.make_mesh(devices, config.parallel.model_devices)
     spec = small.spec_of(config)
-    return spec, small.step_to_read(spec, mesh, "stream")
+    return spec, small.unoptimised_step(spec, mesh, "stream")
 
 
 def nbytes(tree) -> int:
@@ -96,7 +96,7 @@ def test_data_parallelism_moves_gradients_metrics_and_statistics_in_one_all_redu
 def test_statistics_of_groups_over_several_devices_cost_their_own_all_reduces():
     config = small.config(norm={"group_size": 8})
     spec = small.spec_of(config)
-    found = collectives(small.step_to_read(spec, meshes.make_mesh(8), "stream").as_text())
+    found = collectives(small.unoptimised_step(spec, meshes.make_mesh(8), "stream").as_text())
     # Three BatchNorm layers, one for the statistics and one for their gradients, among the four devices of a group.
     assert sorted(one.group_size for one in found) == [4] * 6 + [8]
 
@@ -231,7 +231,7 @@ def test_gradients_in_bfloat16_are_sent_so_and_move_the_run_by_no_more_than_thei
         start = sharded.init_state(spec, mesh)(make_hyper(small.config()))
         params["start"] = jax.device_get(start.params)
         params[name] = jax.device_get(step(start, batch, normal)[0].params)
-    text = small.step_to_read.lowered(spec, mesh, "stream").as_text()
+    text = small.unoptimised_step.lowered(spec, mesh, "stream").as_text()
     sent = [line for line in text.splitlines() if line.lstrip().startswith("}) : (tensor<") and "bf16" in line]
     assert len(sent) == len(jax.tree.leaves(params["start"]))
     for before, fine, coarse in zip(*map(jax.tree.leaves, params.values()), strict=True):

@@ -25,7 +25,7 @@ THIN = {"cnn": 0.25, "alexnet": 1 / 32, "resnet50": 1 / 32}
 def compiled_step(model: str, **norm: int):
     config = small.config(model={"name": model, "width": THIN[model]}, norm=norm)
     spec, mesh = small.spec_of(config, side=32), meshes.make_mesh(DEVICES)
-    return small.step_to_read(spec, mesh, "stream"), sharded.abstract_state(spec, mesh)
+    return small.unoptimised_step(spec, mesh, "stream"), sharded.abstract_state(spec, mesh)
 
 
 def nbytes(tree) -> int:

@@ -159,7 +159,7 @@ def test_the_step_leaves_one_state_and_donates_the_old_one():
 def test_no_kernel_is_copied_before_its_update(name, monkeypatch):
     def copied(width: float) -> list[str]:
         spec = small.spec_of(small.config(model={"name": name, "width": width}), side=32)
-        text = small.step_to_read(spec, meshes.make_mesh(1)).as_text()
+        text = small.unoptimised_step(spec, meshes.make_mesh(1)).as_text()
         kernels = re.findall(r"(%state_params\w*kernel\S*) = \S+ parameter", text)
         assert len(kernels) > 2
         return [kernel for kernel in kernels if f"copy({kernel})" in text]
