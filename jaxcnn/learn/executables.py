@@ -166,7 +166,7 @@ class Program:
     def _name(self, arguments: tuple[Any, ...]) -> pathlib.Path | None:
         """The file with the name of the program for `arguments`; None if it is not kept."""
         on_cpu = _mesh(arguments).devices.flat[0].platform == "cpu"
-        place = _file_of(self._trace, arguments) if on_cpu else None
+        place = _file_of(self._trace, arguments, self._options) if on_cpu else None
         return place and place.with_suffix(".json")
 
 
@@ -200,14 +200,14 @@ def kept_figures(compute: Callable[..., Any], *arguments: Any) -> Any:
     return figures
 
 
-def _file_of(function: Callable[..., Any], arguments: tuple[Any, ...]) -> pathlib.Path | None:
+def _file_of(function: Callable[..., Any], arguments: tuple[Any, ...], options: Any = None) -> pathlib.Path | None:
     """The file for the result of `function` for `arguments`, which include a mesh; None if it is not kept."""
     kept = folder()
     if kept is None or jax.process_count() > 1:
         return None
     mesh = _mesh(arguments)
     rest = [argument for argument in arguments if argument is not mesh]
-    return kept / cache.fingerprint([_sources(), function.__qualname__, rest, *_surroundings(mesh)])
+    return kept / cache.fingerprint([_sources(), function.__qualname__, rest, options, *_surroundings(mesh)])
 
 
 def _named(name: pathlib.Path) -> pathlib.Path | None:
