@@ -24,20 +24,16 @@ HARD = {
     },
     "optim": {"learning_rate": 0.1, "label_smoothing": 0.1, "ema_decay": 0.9, "clip_norm": 1.0},
 }  # fmt: skip
-PLAIN = {"crop": "reflect", "flip": "alternating"}  # beside "cnn", which has the others: they know of no network
+PLAIN = {"crop": "reflect", "flip": "alternating"}
 NETWORKS = {
     "cnn, whole batch": {"model": {"name": "cnn"}},
     "cnn, groups of 4": {"model": {"name": "cnn"}, "norm": {"group_size": 4}},
     "cnn, groups of 2": {"model": {"name": "cnn"}, "norm": {"group_size": 2}},
     "airbench, muon": {
         "model": {"name": "airbench", "width": 1 / 16},
-        "augment": PLAIN,
         "optim": {"name": "muon", "learning_rate": 0.1, "whitening_bias_epochs": 1.0, "weight_decay": 0.01},
     },
-    "alexnet, dropout": {
-        "model": {"name": "alexnet", "width": 1 / 32, "dropout": 0.5, "batch_norm": False},
-        "augment": PLAIN,
-    },
+    "alexnet, dropout": {"model": {"name": "alexnet", "width": 1 / 32, "dropout": 0.5, "batch_norm": False}},
 }
 
 
