@@ -24,6 +24,14 @@ _Host = tuple[Shaped[np.ndarray, "b h w c"], Any, _Indices]  # images, targets, 
 _PIECE_BYTES = 2**20  # least pixels of a piece: enough to hide the cost of starting it
 
 
+def indices_of(index_of_batch: Callable[[int], Int[np.ndarray, " b"]], step: int, batch: int | None) -> _Indices:
+    """The examples of a step. Raises ValueError if they are not `batch`, where it is known from the first step."""
+    indices = np.asarray(index_of_batch(step), np.int32)
+    if indices.shape != (len(indices) if batch is None else batch,):
+        raise ValueError(f"index_of_batch({step}) has shape {indices.shape}, but that of the first step had ({batch},)")
+    return indices
+
+
 class DirectStream(Iterator[_Host]):
     """Batches of consecutive steps, read ahead; see `jaxcnn.data.stream.stream`."""
 
@@ -40,8 +48,7 @@ class DirectStream(Iterator[_Host]):
         self._split, self._fill, self._index_of_batch = split, fill, index_of_batch
         self._steps, self._ahead, self._workers = iter(range(first_step, last_step)), prefetch, workers
         self._batch: int | None = None
-        self._waiting: deque[_Host | Exception] = deque()
-        self._pieces: deque[list[Future[None]]] = deque()  # of each waiting batch
+        self._waiting: deque[tuple[_Host | Exception, list[Future[None]]]] = deque()  # with the reads that fill it
         self._arrays = _Arrays(2 * prefetch + 4)
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="jaxcnn-read")
         # A stream that is dropped stops reading; so does one that is open when the program ends.
@@ -52,7 +59,7 @@ class DirectStream(Iterator[_Host]):
         if not self._waiting:
             self.close()
             raise StopIteration
-        batch, pieces = self._waiting.popleft(), self._pieces.popleft()
+        batch, pieces = self._waiting.popleft()
         try:
             for piece in pieces:
                 piece.result()
@@ -73,32 +80,28 @@ class DirectStream(Iterator[_Host]):
     def close(self) -> None:
         """Stop the threads once the reads in progress end. May be called more than once."""
         self._waiting.clear()
-        self._pieces.clear()
         self._drop.detach()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _advance(self) -> None:
         """Start the batches that are due, unless one of them cannot be started."""
         while len(self._waiting) <= self._ahead:
-            if self._waiting and isinstance(self._waiting[-1], Exception):
+            if self._waiting and isinstance(self._waiting[-1][0], Exception):
                 return
             step = next(self._steps, None)
             if step is None:
                 return
             pieces: list[Future[None]] = []
+            batch: _Host | Exception
             try:
-                self._waiting.append(self._begin(step, pieces))
+                batch = self._begin(step, pieces)
             except Exception as error:  # raised in its turn
-                self._waiting.append(error)
-            self._pieces.append(pieces)
+                batch = error
+            self._waiting.append((batch, pieces))
 
     def _begin(self, step: int, pieces: list[Future[None]]) -> _Host:
-        indices = np.asarray(self._index_of_batch(step), np.int32)
-        self._batch = len(indices) if self._batch is None else self._batch
-        if indices.shape != (self._batch,):
-            raise ValueError(
-                f"index_of_batch({step}) has shape {indices.shape}, but that of the first step had ({self._batch},)"
-            )
+        indices = indices_of(self._index_of_batch, step, self._batch)
+        self._batch = len(indices)
         images = self._arrays.take((self._batch, *self._split.image_shape), self._split.dtype)
         # A batch is cut into several pieces per worker, so that all workers work on the batch that is needed next.
         least = -(-_PIECE_BYTES * self._batch // max(images.nbytes, 1))

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Int, Int32, Shaped
 
 from jaxcnn.data.batch import Split
-from jaxcnn.data.direct import DirectStream
+from jaxcnn.data.direct import DirectStream, indices_of
 from jaxcnn.data.examples import Fill, worker_count
 from jaxcnn.data.tensorflow import import_tensorflow
 
@@ -134,12 +134,7 @@ def _pipeline(
 
     def indices_at(step: Int[np.ndarray, ""]) -> tuple[_Integers, _Integers]:
         try:
-            indices = np.asarray(index_of_batch(int(step)), np.int32)
-            if indices.shape != (batch,):
-                raise ValueError(
-                    f"index_of_batch({step}) has shape {indices.shape}, but that of the first step had ({batch},)"
-                )
-            return indices, np.zeros(batch, np.int32)
+            return indices_of(index_of_batch, int(step), batch), np.zeros(batch, np.int32)
         except Exception as error:
             return np.zeros(batch, np.int32), np.full(batch, failed(error), np.int32)
 

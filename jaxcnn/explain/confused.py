@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from jaxcnn.config import UserError
-from jaxcnn.explain.given import full_name
+from jaxcnn.explain.given import at_random, full_name
 from jaxcnn.explain.subject import Subject
 from jaxcnn.tasks.confusion import Confusion
 from jaxcnn.train import mistakes, predict
@@ -78,9 +78,7 @@ def of_split(
     split = getattr(subject.splits, name)
     if split is None:
         raise UserError(f"this run has no {name} split")
-    if split.class_names != subject.class_names or split.image_shape != subject.image_shape:
-        raise UserError(f"{split.description} does not have the classes and image size of the run")
-    chosen = np.sort(np.random.Generator(np.random.PCG64(seed)).permutation(len(split))[:most])
+    chosen = at_random(subject, split, most, seed)
     starts = range(0, len(chosen), predict.BATCH)
     parts = [predict.outputs_of(trained, split.read(chosen[k : k + predict.BATCH])) for k in starts]
     outputs = np.concatenate(parts).astype(np.float64)

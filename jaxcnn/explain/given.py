@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Num
+from jaxtyping import Bool, Int64, Num
 
 from jaxcnn.config import UserError
 from jaxcnn.data.batch import Split
@@ -57,6 +57,13 @@ def of_files(subject: Subject, places: Sequence[str]) -> tuple[Given, list[str]]
     return Given([str(path) for path in paths], np.stack(pixels), labels, words), remarks
 
 
+def at_random(subject: Subject, split: Split, most: int, seed: int) -> Int64[np.ndarray, " n"]:
+    """At most so many examples of a split, in its order. Raises UserError if they do not suit the network."""
+    if split.class_names != subject.class_names or split.image_shape != subject.image_shape:
+        raise UserError(f"{split.description} does not have the classes and image size of the run")
+    return np.sort(np.random.Generator(np.random.PCG64(seed)).permutation(len(split))[:most])
+
+
 def of_split(subject: Subject, name: str, count: int, seed: int) -> Given:
     """Random examples of a split of the run's data, in its order; all if there are fewer.
 
@@ -66,9 +73,7 @@ def of_split(subject: Subject, name: str, count: int, seed: int) -> Given:
     split = getattr(subject.splits, name)
     if split is None:
         raise UserError(f"--split={name}: this run has none")
-    if split.class_names != subject.class_names or split.image_shape != subject.image_shape:
-        raise UserError(f"{split.description} does not have the classes and image size of the run")
-    chosen = np.sort(np.random.Generator(np.random.PCG64(seed)).permutation(len(split))[:count])
+    chosen = at_random(subject, split, count, seed)
     targets = subject.trained.spec.task.targets
     import jax
 
