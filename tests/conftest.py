@@ -121,6 +121,12 @@ def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
     item.user_properties.append(("processor", f"{processor_seconds() - item.stash[_began]:.2f}"))
 
 
+def pytest_sessionfinish() -> None:
+    """Compile as ever again, while what that needs is still there."""
+    if "tests.small" in sys.modules:
+        sys.modules["tests.small"].optimise(True)
+
+
 @pytest.hookimpl(specname="pytest_runtest_teardown", trylast=True)
 def pytest_forget_programs(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """Let go of programs after a module, if they are many: those of all modules are more than Linux allows a process.

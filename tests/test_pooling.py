@@ -7,7 +7,8 @@ import pytest
 from jax import lax
 
 from jaxcnn import config
-from jaxcnn.models.pooling import adaptive_average_pool, halving_average_pool, max_pool
+from jaxcnn.models import context
+from jaxcnn.models.pooling import adaptive_average_pool, halving_average_pool, max_pool, pool
 
 
 @pytest.mark.parametrize(("window", "strides", "padding"), [(2, 2, 0), (3, 2, 0), (3, 2, 1)])
@@ -43,6 +44,19 @@ def test_halving_average_pool_is_the_mean_of_the_pixels_that_are_there(height, w
     half = halving_average_pool(jnp.asarray(x, jnp.bfloat16))  # one rounding to 2^-9, of values below 4 that had one
     assert half.dtype == jnp.bfloat16
     np.testing.assert_allclose(half.astype(jnp.float32), pooled, atol=2 * 4 * 2**-9)
+
+
+@pytest.mark.parametrize(("window", "strides"), [(2, 2), (3, 2)])
+def test_pooling_by_name_is_the_largest_the_mean_or_their_sum(window, strides):
+    x = np.random.default_rng(0).standard_normal((2, 7, 6, 3)).astype(np.float32)
+    views = np.lib.stride_tricks.sliding_window_view(x, (window, window), axis=(1, 2))[:, ::strides, ::strides]
+    mean, largest = views.mean(axis=(-2, -1), dtype=np.float64), views.max(axis=(-2, -1))
+    for name, expected in (("max", largest), ("mean", mean), ("both", mean + largest)):
+        pooled = pool(config.Model(pooling=name), jnp.asarray(x), window, strides)
+        np.testing.assert_allclose(pooled, expected, atol=2e-6)  # sums of nine values below 4, each rounded to 2^-24
+        with context.portable():  # another form of the same: the order of sums may differ
+            alike = pool(config.Model(pooling=name), jnp.asarray(x), window, strides)
+        np.testing.assert_allclose(alike, pooled, atol=2e-6)
 
 
 @pytest.mark.parametrize(("window", "strides", "padding"), [(2, 2, 0), (3, 2, 0), (3, 2, 1), (3, 3, 0), (2, 3, 1)])

@@ -18,7 +18,7 @@ from jaxcnn.config import UserError, from_config_dict
 from jaxcnn.data import resident
 from jaxcnn.learn import compilation
 from jaxcnn.study import folder as files
-from jaxcnn.study import outcome, spec, start, store, table, trial, trial_queue
+from jaxcnn.study import objectives, outcome, spec, start, store, table, trial, trial_queue
 from jaxcnn.study import plan as plans
 from jaxcnn.tasks.classification import Accuracy
 from jaxcnn.train import hooks
@@ -214,10 +214,10 @@ def test_no_record_of_a_command_has_the_storage_with_its_password(arguments):
 def test_decisions_see_validation_accuracy_and_never_the_test_split(tmp_path):
     config = digits.config()
     summary = {"train_seconds": 2.0, "val_last": 0.7, "val_best": {"accuracy": 0.8, "step": 20}}
-    values = trial.objectives(summary, config)
+    values = objectives.values(summary, config, tmp_path, Shared())
     assert values == {"train_seconds": 2.0, "val_accuracy": 0.7}
     for test in (None, {"top1_accuracy": 0.99}):
-        assert trial.objectives(summary | {"test": test}, config) == values
+        assert objectives.values(summary | {"test": test}, config, tmp_path, Shared()) == values
     study = studies.make(tmp_path, spec.sweep(spec.values("optim.learning_rate", [0.1])), **THIN)
     study.work()
     kinds = [record["kind"] for record in runs.records(files.trial_folder(tmp_path, 0))]
@@ -467,6 +467,12 @@ def test_a_config_file_without_a_sweep_or_with_a_broken_one_is_one_line(tmp_path
         ("imbalance", "", 15),
         ("noisy_labels", "", 15),
         ("folds", "", 10),
+        ("advances", "", 63),
+        ("advances", "cores", 40),
+        ("advances", "smoke", 28),
+        ("architecture", "", 200),
+        ("architecture", "cores", 24),
+        ("architecture", "smoke", 6),
     ],
 )
 def test_the_shipped_sweeps_are_sound(file, variant, trials, root):

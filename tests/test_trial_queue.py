@@ -8,7 +8,8 @@ from optuna.trial import TrialState
 
 from jaxcnn.study import folder as files
 from jaxcnn.study import spec
-from jaxcnn.study.trial_queue import MAX_LOSSES, Nothing
+from jaxcnn.study.lease import Nothing
+from jaxcnn.study.trial_queue import MAX_LOSSES
 from tests import studies
 
 SWEEP = spec.sweep(spec.values("optim.learning_rate", [0.1, 0.2, 0.3]))

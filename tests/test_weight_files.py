@@ -199,3 +199,23 @@ def test_a_repository_that_cannot_be_fetched_is_one_line_with_the_ways_without_a
     monkeypatch.setattr(hub.extras, "need", lambda *_: None)
     assert hub.fetch("a/b@v1") == (tmp_path / "model.safetensors", {"mean": "[0.5]", "std": "[0.25]"})
     refused("hub:c/d could not be fetched (no network); without a network, give a copy", hub.fetch, "c/d")
+
+
+def test_an_array_of_another_shape_gives_the_part_that_fits():
+    ours, given = drawn(seed=1), drawn(seed=2)
+    key, scale = "params/conv1/kernel", "params/bn1/scale"
+    kernel = given[key]
+    wider = given | {key: np.pad(kernel, ((1, 1), (1, 1), (0, 0), (0, 5))), "params/conv9/kernel": kernel}
+    del wider[scale]
+    made = fitted(wider, ours, given_classes=CLASSES, partial=True)
+    assert (made.arrays[key] == kernel).all() and scale not in made.arrays
+    told = {row.ours or row.theirs: row.status for row in made.rows if row.status != fit.LOADED}
+    assert told == {key: fit.ADAPTED, scale: fit.NOT_FOUND, "params/conv9/kernel": fit.LEFT_OUT}
+    narrow = given | {key: kernel[1:-1, 1:-1, :, :2]}
+    part = (slice(1, -1), slice(1, -1), slice(None), slice(2))
+    value = fitted(narrow, ours, given_classes=CLASSES, partial=True).arrays[key]
+    assert (value[part] == kernel[part]).all()
+    rest = np.ones(kernel.shape, bool)
+    rest[part] = False
+    assert (value == ours[key])[rest].all()
+    refused("is of another network, form, width or image size", fitted, narrow, ours, given_classes=CLASSES)

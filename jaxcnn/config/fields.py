@@ -32,6 +32,13 @@ class Model:
     activation: Literal["relu", "leaky_relu", "elu", "gelu", "silu", "hardswish", "mish"] = (
         "relu"  # the nonlinearity after convolutions and hidden layers
     )
+    pooling: Literal["max", "mean", "both"] = "max"  # where windows of an image become one value; both: the sum
+    colours: Literal["rgb", "grey", "ycbcr", "learned"] = (
+        "rgb"  # what the first layer sees of three channels: these, their luma, luma and chroma, or a learnt mix
+    )
+    stage_blocks: tuple[Annotated[int, AtLeast(1), AtMost(200)], ...] = ()  # of each stage; empty: as published
+    stage_channels: tuple[Annotated[int, AtLeast(1), AtMost(65536)], ...] = ()  # at width 1; the same
+    stage_kernels: tuple[Annotated[int, AtLeast(1), AtMost(15)], ...] = ()  # sides in the blocks, odd; empty: 3
     dropout: Fraction = 0.0  # rate; at torchvision's places, else before the classifier
     dtype: Literal["float32", "bfloat16"] = "float32"  # type of computation; parameters stay float32
     zero_init_residual: bool = True  # the last BatchNorm scale of each residual block starts at 0
@@ -239,6 +246,7 @@ class Init:
         0.0  # head="fitted": of half the squared kernel, for features of deviation 1; 0: the best on validation
     )
     skip: tuple[str, ...] = ()  # patterns of parameters, as in optim.layers, that keep their drawn values
+    partial: bool = False  # arrays of other shapes give the part that fits, and what is missing keeps its drawn values
     checkpoint: str = "last"  # workdir: last, best (on validation) or a step
     weights: Literal["auto", "last", "ema"] = "auto"  # workdir: of the step, or their average; auto: as in its test
     half: bool = False  # accept float16 and bfloat16

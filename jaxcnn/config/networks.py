@@ -17,20 +17,33 @@ BACKBONES = {  # the network for classification with these layers, in form="imag
     **{"yolo_resnet18": "resnet18", "yolo_resnet50": "resnet50"},
     **{"unet_resnet18": "resnet18", "unet_resnet50": "resnet50"},
 }
-OF_RESNET = ("form", "activation", "channels", "zero_init_residual", "last_stride", "shortcut", "stochastic_depth")
+STAGED = ("stage_blocks", "stage_channels", "stage_kernels")
+OF_RESNET = (
+    "form",
+    "activation",
+    "colours",
+    "channels",
+    "zero_init_residual",
+    "last_stride",
+    "shortcut",
+    "stochastic_depth",
+)
 OPTIONS: dict[str, tuple[str, ...]] = {  # besides those
     "airbench": (),
     "airbench_residual": (),
-    "alexnet": ("form", "batch_norm", "activation", "channels", *ATTENTION),
-    "cnn": ("activation", "channels", *ATTENTION),
+    "alexnet": ("form", "batch_norm", "activation", "pooling", "colours", "channels", *ATTENTION),
+    "cnn": ("activation", "pooling", "colours", "channels", *ATTENTION),
     **dict.fromkeys(("efficientnet_b0", "convnext_tiny"), ("form", "stochastic_depth")),
     **dict.fromkeys(INVERTED, ("form", "stochastic_depth", *ATTENTION)),
     **dict.fromkeys(SQUEEZENET, ("form", *ATTENTION)),
     **dict.fromkeys(("yolo_cnn", "unet", "unet_small"), ()),
     **dict.fromkeys(BACKBONES, ("channels", "zero_init_residual", "shortcut", "stochastic_depth")),
     **dict.fromkeys(RESNET, (*OF_RESNET, *ATTENTION)),
-    **dict.fromkeys(CIFAR_RESNET, ("activation", "channels", "zero_init_residual", "stochastic_depth", *ATTENTION)),
-    **dict.fromkeys(VGG, ("form", "head", "batch_norm", "activation", "channels", *ATTENTION)),
+    **dict.fromkeys(
+        CIFAR_RESNET,
+        ("activation", "colours", "channels", *STAGED, "zero_init_residual", "stochastic_depth", *ATTENTION),
+    ),
+    **dict.fromkeys(VGG, ("form", "head", "batch_norm", "activation", "pooling", "colours", "channels", *ATTENTION)),
 }
 WHITENED = ("airbench", "airbench_residual")  # the first layer whitens patches
 WITH_GROUP_NORM = ("alexnet", "cnn", *VGG, *RESNET, *CIFAR_RESNET)  # norm.name="group" in place of BatchNorm
@@ -124,6 +137,25 @@ def impossible_channels(model: Model) -> list[str]:
             f"config.model.channels needs config.model.attention='none', not {model.attention!r}, whose layers have "
             "shares of the channels"
         )
+    return wrong
+
+
+def impossible_stages(model: Model) -> list[str]:
+    """The mistakes in the options of the stages of one of our networks that has them, one line each."""
+    if model.name not in CIFAR_RESNET:
+        return []
+    wrong = [
+        f"config.model.{name}={getattr(model, name)} must have {STAGES[model.name]} numbers, one for each stage"
+        for name in STAGED
+        if len(getattr(model, name)) not in (0, STAGES[model.name])
+    ]
+    if list(model.stage_channels) != sorted(model.stage_channels):
+        wrong.append(
+            f"config.model.stage_channels={model.stage_channels} must not fall: a shortcut adds the channels of the "
+            "stage before"
+        )
+    if even := [side for side in model.stage_kernels if side % 2 == 0]:
+        wrong.append(f"config.model.stage_kernels={model.stage_kernels} must be odd sides, unlike {even[0]}")
     return wrong
 
 

@@ -45,6 +45,7 @@ def _impossible(config: Config) -> list[str]:
     if not any(open_names.foreign(model)):  # a network of a user may read any option
         wrong += networks.unread(model)
         wrong += networks.impossible_attention(model)
+        wrong += networks.impossible_stages(model)
         wrong += networks.impossible_norm(model, norm)
         wrong += networks.impossible_channels(model)
         need(

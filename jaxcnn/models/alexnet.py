@@ -2,12 +2,12 @@
 
 import flax.linen as nn
 
-from jaxcnn.models import attention
+from jaxcnn.models import attention, colours
 from jaxcnn.models.activations import activation
 from jaxcnn.models.group_norm import norm_layer
 from jaxcnn.models.layers import Classifier, Conv, Dense, Dropout
 from jaxcnn.models.network import Images, Logits, Network, Positions
-from jaxcnn.models.pooling import adaptive_average_pool, max_pool
+from jaxcnn.models.pooling import adaptive_average_pool, pool
 from jaxcnn.models.sizes import sized
 
 CONV_CHANNELS = (64, 192, 384, 256, 256)
@@ -28,10 +28,10 @@ class AlexNet(Network):
     def __call__(self, images: Images, positions: Positions | None = None, train: bool = False) -> Logits:
         """Logits of images; the positions in the global batch are for dropout in training."""
         imagenet, activate = self.model.form == "imagenet", activation(self.model)
-        pool = 3 if imagenet else 2
+        window = 3 if imagenet else 2
         first_two = ((11, 4, 2), (5, 1, 2)) if imagenet else ((3, 2, 1), (3, 1, 1))
         geometry = (*first_two, (3, 1, 1), (3, 1, 1), (3, 1, 1))  # (kernel size, strides, padding)
-        x = images.astype(self.dtype)
+        x = colours.seen(self, images)
         for i, (channels, (size, strides, padding)) in enumerate(zip(CONV_CHANNELS, geometry, strict=True), start=1):
             channels = sized(self.model, f"conv{i}", channels)
             use_bias = not self.model.batch_norm
@@ -43,7 +43,7 @@ class AlexNet(Network):
             x = attend("block", activate(x), train, f"attention{i}")
             if i in POOLED_CONVS:
                 x = attend("stage", x, train, f"stage{attend.stage}_attention")
-                x = max_pool(x, pool, strides=2)
+                x = pool(self.model, x, window, strides=2)
         if imagenet:
             x = adaptive_average_pool(x, 6)
         x = x.reshape(x.shape[0], -1)

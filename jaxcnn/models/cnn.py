@@ -2,12 +2,12 @@
 
 import flax.linen as nn
 
-from jaxcnn.models import attention
+from jaxcnn.models import attention, colours
 from jaxcnn.models.activations import activation
 from jaxcnn.models.group_norm import norm_layer
 from jaxcnn.models.layers import Classifier, Conv, Dropout
 from jaxcnn.models.network import Images, Logits, Network, Positions
-from jaxcnn.models.pooling import global_average_pool, max_pool
+from jaxcnn.models.pooling import global_average_pool, pool
 from jaxcnn.models.sizes import sized
 
 CHANNELS = (32, 64, 64)
@@ -22,7 +22,7 @@ class CNN(Network):
     @nn.compact
     def __call__(self, images: Images, positions: Positions | None = None, train: bool = False) -> Logits:
         """Logits of images; the positions in the global batch are for dropout in training."""
-        x = images.astype(self.dtype)
+        x = colours.seen(self, images)
         for i, channels in enumerate(CHANNELS, start=1):
             channels = sized(self.model, f"conv{i}", channels)
             x = Conv(channels, 3, padding=1, use_bias=False, dtype=self.dtype, split=i == 3, name=f"conv{i}")(x)
@@ -32,6 +32,6 @@ class CNN(Network):
             if i > 1:
                 x = attend("stage", x, train, f"stage{i - 1}_attention")
             if i == 2:
-                x = max_pool(x, 2, strides=2)
+                x = pool(self.model, x, 2, strides=2)
         x = Dropout(self.model.dropout, name="dropout")(global_average_pool(x), train, positions)
         return Classifier(self.outputs, name="classifier")(x)

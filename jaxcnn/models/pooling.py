@@ -10,12 +10,39 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, UInt
 
+import jaxcnn.config as config
 from jaxcnn.models import context
 from jaxcnn.models.geometry import check_covers
 
 Images = Float[Array, "b h w c"]
 Pooled = Float[Array, "b oh ow c"]
 Places = UInt[Array, "b oh ow c"]
+
+
+def pool(model: config.Model, x: Images, window: int, strides: int) -> Pooled:
+    """One value for each window, by `model.pooling`: the largest, the mean, or the sum of both.
+
+    Mishkin et al. 2016, arXiv:1606.02228, compare them.
+    """
+    if model.pooling == "max":
+        return max_pool(x, window, strides)
+    mean = average_pool(x, window, strides)
+    return mean if model.pooling == "mean" else mean + max_pool(x, window, strides)
+
+
+def average_pool(x: Images, window: int, strides: int) -> Pooled:
+    """Mean of each window; oh = (h - window) // strides + 1.
+
+    Raises UserError if the image is smaller than the window.
+    """
+    check_covers(x, window, 0)
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    if context.is_portable():
+        sides, steps = (1, window, window, 1), (1, strides, strides, 1)
+        total = lax.reduce_window(wide, np.array(0, wide.dtype), lax.add, sides, steps, "VALID")
+    else:
+        total = functools.reduce(jnp.add, _taps(wide, window, strides))
+    return (total / window**2).astype(x.dtype)
 
 
 def max_pool(x: Images, window: int, strides: int, padding: int = 0, *, ceil: bool = False) -> Pooled:

@@ -13,7 +13,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 import jaxcnn.config as config
-from jaxcnn.models import attention
+from jaxcnn.models import attention, colours
 from jaxcnn.models.activations import Activation, activation
 from jaxcnn.models.batch_norm import BatchNorm
 from jaxcnn.models.group_norm import GroupNorm, norm_layer
@@ -98,7 +98,7 @@ def stages(
       activate: the nonlinearity.
     """
     model, dtype = network.model, network.dtype
-    x = images.astype(dtype)
+    x = colours.seen(network, images)
     imagenet = form == "imagenet"
     size, strides, padding = (7, 2, 3) if imagenet else (3, 1, 1)
     stem_channels = sized(model, "stem_conv", CHANNELS[0])
@@ -157,6 +157,7 @@ class BasicBlock(nn.Module):
       strides: stride of the first.
       first: channels of the first.
       padded: the shortcut is that of option A.
+      kernel: side of the kernels, odd.
       project, pooled, drop_rate, zero_init, norm, axis_name, dtype, split, attend, activate: see `Bottleneck`.
     """
 
@@ -172,16 +173,17 @@ class BasicBlock(nn.Module):
     dtype: Dtype
     split: bool
     padded: bool = False
+    kernel: int = 3
     attend: attention.Attend | None = None
     activate: Activation = nn.relu
 
     @nn.compact
     def __call__(self, x: Images, train: bool, positions: Positions | None = None) -> Float[Array, "b oh ow o"]:
         """The block of `x`: o is `channels`, oh = ceil(h / strides). Positions are for `drop_rate`."""
-        y = _conv(self, "conv1", self.first, 3, self.strides)(x)
+        y = _conv(self, "conv1", self.first, self.kernel, self.strides)(x)
         y = self.activate(_norm(self, "bn1")(y, train))
         y = _attended(self, "inner", y, train)
-        y = _conv(self, "conv2", self.channels, 3)(y)
+        y = _conv(self, "conv2", self.channels, self.kernel)(y)
         y = _last_norm(self, "bn2")(y, train)
         y = _attended(self, "branch", y, train)
         y = StochasticDepth(self.drop_rate, name="stochastic_depth")(y, train, positions)

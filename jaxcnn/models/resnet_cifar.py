@@ -5,7 +5,7 @@ from typing import Any
 import flax.linen as nn
 
 from jaxcnn.config import ConfigError
-from jaxcnn.models import attention
+from jaxcnn.models import attention, colours
 from jaxcnn.models.activations import activation
 from jaxcnn.models.group_norm import norm_layer
 from jaxcnn.models.layers import Classifier, Conv, Dropout
@@ -23,22 +23,29 @@ class CifarResNet(Network):
 
     For 3 channels and 10 classes, 269,722, 464,154, 658,586, 853,018 and 1,727,962 parameters. Dropout, which the
     paper does not use, precedes the classifier. stochastic_depth is as in `jaxcnn.models.resnet`.
+
+    `model.stage_blocks`, `stage_channels` and `stage_kernels` give each stage other blocks, channels and sides of its
+    kernels, for searches; the stem has the channels of the first stage.
     """
 
     @nn.compact
     def __call__(self, images: Images, positions: Positions | None = None, train: bool = False) -> Logits:
         """Logits of images; the positions in the global batch are for dropout in training."""
-        x = images.astype(self.dtype)
-        stem = sized(self.model, "stem_conv", CHANNELS[0])
+        x = colours.seen(self, images)
+        model = self.model
+        widths = model.stage_channels or CHANNELS
+        counts = model.stage_blocks or (BLOCKS[model.name],) * len(CHANNELS)
+        kernels = model.stage_kernels or (3,) * len(CHANNELS)
+        stem = sized(model, "stem_conv", widths[0])
         x = Conv(stem, 3, 1, 1, use_bias=False, dtype=self.dtype, name="stem_conv")(x)
-        x = activation(self.model)(norm_layer(self.norm, self.axis_name, name="stem_bn")(x, train))
-        blocks = BLOCKS[self.model.name]
-        for stage, channels in enumerate(CHANNELS, start=1):
+        x = activation(model)(norm_layer(self.norm, self.axis_name, name="stem_bn")(x, train))
+        block = 0
+        for stage, (channels, blocks, kernel) in enumerate(zip(widths, counts, kernels, strict=True), start=1):
             attend = attention.at_stage(self, stage)
             for i in range(1, blocks + 1):
-                block, name = (stage - 1) * blocks + i, f"block{stage}_{i}"
+                block, name = block + 1, f"block{stage}_{i}"
                 grows = i == 1 and stage > 1
-                outputs = sized(self.model, f"{name}/conv2", channels) if grows else x.shape[-1]
+                outputs = sized(model, f"{name}/conv2", channels) if grows else x.shape[-1]
                 if outputs < x.shape[-1]:
                     raise ConfigError(
                         f"config.model.channels: {name}/conv2 has {outputs} channels, fewer than the {x.shape[-1]} of "
@@ -46,22 +53,23 @@ class CifarResNet(Network):
                     )
                 common: dict[str, Any] = {
                     "strides": 2 if grows else 1,
-                    "first": sized(self.model, f"{name}/conv1", channels),
+                    "first": sized(model, f"{name}/conv1", channels),
                     "project": False,
                     "pooled": False,
-                    "drop_rate": self.model.stochastic_depth * block / (len(CHANNELS) * blocks),
-                    "zero_init": self.model.zero_init_residual,
+                    "drop_rate": model.stochastic_depth * block / sum(counts),
+                    "zero_init": model.zero_init_residual,
                     "norm": self.norm,
                     "axis_name": self.axis_name,
                     "dtype": self.dtype,
                     "split": False,
                     "padded": True,
+                    "kernel": kernel,
                     "attend": attend,
-                    "activate": activation(self.model),
+                    "activate": activation(model),
                     "name": name,
                 }
                 x = BasicBlock(outputs, **common)(x, train, positions)
                 x = attend("block", x, train, f"block{stage}_{i}_attention")
             x = attend("stage", x, train, f"stage{stage}_attention")
-        x = Dropout(self.model.dropout, name="dropout")(global_average_pool(x), train, positions)
+        x = Dropout(model.dropout, name="dropout")(global_average_pool(x), train, positions)
         return Classifier(self.outputs, name="classifier")(x)

@@ -2,12 +2,12 @@
 
 import flax.linen as nn
 
-from jaxcnn.models import attention
+from jaxcnn.models import attention, colours
 from jaxcnn.models.activations import activation
 from jaxcnn.models.group_norm import norm_layer
 from jaxcnn.models.layers import Classifier, Conv, Dense, Dropout
 from jaxcnn.models.network import Images, Logits, Network, Positions
-from jaxcnn.models.pooling import adaptive_average_pool, global_average_pool, max_pool
+from jaxcnn.models.pooling import adaptive_average_pool, global_average_pool, pool
 from jaxcnn.models.sizes import sized
 
 CHANNELS = (64, 128, 256, 512, 512)  # of the convolutions of each block; a 2x2 max-pool ends it
@@ -37,7 +37,7 @@ class VGG(Network):
         """Logits of images; the positions in the global batch are for dropout in training."""
         imagenet, activate = self.model.form == "imagenet", activation(self.model)
         use_bias = imagenet or not self.model.batch_norm
-        x = images.astype(self.dtype)
+        x = colours.seen(self, images)
         blocks = zip(CHANNELS, CONVOLUTIONS[self.model.name], strict=True)
         for block, (channels, convolutions) in enumerate(blocks, start=1):
             attend = attention.at_stage(self, block)
@@ -48,7 +48,7 @@ class VGG(Network):
                     x = norm_layer(self.norm, self.axis_name, name=f"block{block}_bn{i}")(x, train)
                 x = attend("block", activate(x), train, f"block{block}_attention{i}")
             x = attend("stage", x, train, f"stage{block}_attention")
-            x = max_pool(x, 2, strides=2)
+            x = pool(self.model, x, 2, strides=2)
         if imagenet:
             x = adaptive_average_pool(x, 7)
             x = x.reshape(x.shape[0], -1)

@@ -42,6 +42,7 @@ class Definition:
       heartbeat: seconds between heartbeats of a running trial.
       evaluations: validation evaluations in a whole run, for the pruner; 0: unknown.
       generation: trials per generation of an evolutionary search, unchanged if trials are added; 0: the sampler's own.
+      inherit: trials start from the weights of the finished trial that is most like them.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Definition:
     heartbeat: int
     evaluations: int = 0
     generation: int = 0
+    inherit: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """The JSON form in `sweep.json`."""

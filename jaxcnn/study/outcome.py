@@ -12,7 +12,7 @@ from rich.text import Text
 
 from jaxcnn.config import UserError
 from jaxcnn.study import folder as files
-from jaxcnn.study import spec
+from jaxcnn.study import objectives, spec
 from jaxcnn.study.folder import Definition
 from jaxcnn.study.table import Board, line_of
 from jaxcnn.tasks.headline import Headline
@@ -103,7 +103,7 @@ def summarize(folder: pathlib.Path, definition: Definition, board: Board, study:
         + (f"; {left} of {board.total} are left; the same command continues" if left > 0 else "")
     ]
     if len(definition.directions) > 1:
-        lines += _front(study, board.figure) + ranking(board)
+        lines += _front(study, board.figure, list(definition.directions)[1:]) + ranking(board)
     elif best := board.best():
         lines.append(f"  best on validation: {line_of(best, board.figure)}")
         lines += ranking(board)
@@ -154,13 +154,15 @@ def exit_code(board: Board) -> int:
     return Diverged.exit_code if diverged == ended else UserError.exit_code
 
 
-def _front(study: optuna.Study, figure: Headline) -> list[str]:
+def _front(study: optuna.Study, figure: Headline, others: list[str]) -> list[str]:
     """The Pareto front: trials that no other trial beats in every objective."""
     front = [trial for trial in study.best_trials if "as" not in trial.user_attrs]
     front.sort(key=lambda trial: trial.values[1])
-    lines = [f"  Pareto front of validation {figure.label} and training time:"] if front else []
+    what = " and ".join(spec.OBJECTIVES[name] for name in others)
+    lines = [f"  Pareto front of validation {figure.label} and {what}:"] if front else []
     for trial in front:
-        value, seconds = trial.values
+        value, *costs = trial.values
         number, what = trial.user_attrs.get("folder", trial.number), spec.describe(trial.user_attrs["overrides"])
-        lines.append(f"    trial {number}: {what}: val {figure.label} {figure.shown(value)} in {seconds:.1f} s")
+        told = "".join(objectives.shown(*pair) for pair in zip(others, costs, strict=True))
+        lines.append(f"    trial {number}: {what}: val {figure.label} {figure.shown(value)}{told}")
     return lines

@@ -15,6 +15,7 @@ from jaxcnn.study.store import PLANNED
 from jaxcnn.train.hooks import Shared
 from jaxcnn.train.setup import spec_on
 
+MOST_OF_SEARCH = 3  # programs of a search that are measured beforehand; over networks, each trial may have its own
 MOST_REPEATS = 10_000  # consecutive draws without a new trial after which a space counts as exhausted
 
 
@@ -80,10 +81,14 @@ def make(sweep: spec.Sweep, base: Config, sampler: str, trials: int, shared: Sha
         raise UserError("--trials is for random sweeps and searches; a grid runs all trials of its list")
     if sampler not in PLANNED:
         _check_search(sweep, base, sampler)
-        groups = _group(_with_configs(_some(sweep, count), base), shared)
+        groups = list(_group(_with_configs(_some(sweep, count), base), shared).values())
         different = int(min(count, _choices(sweep.space)))
-        remark = f"its space has {different} different trials: a trial that is drawn again is not trained again"
-        return Plan(None, list(groups.values()), count, sampler, different, remark if different < count else "")
+        remarks = []
+        if different < count:
+            remarks += [f"its space has {different} different trials: a trial that is drawn again is not trained again"]
+        if len(groups) > MOST_OF_SEARCH:
+            remarks += [f"of the programs that its trials may need, {MOST_OF_SEARCH} examples"]
+        return Plan(None, groups[:MOST_OF_SEARCH], count, sampler, different, "; ".join(remarks))
     cells = spec.cells(sweep.space) if sampler == "grid" else _drawn(sweep.space, base.seed, count)
     planned = [
         {"overrides": {k: v for k, v in cell.items() if k != spec.SEED}, "seed": cell.get(spec.SEED, seed)}
@@ -96,10 +101,10 @@ def make(sweep: spec.Sweep, base: Config, sampler: str, trials: int, shared: Sha
     wanted = count * max(1, len(sweep.seeds)) if sampler == "random" else len(planned)
     planned = [trial for trial, _ in made]
     remark = f"its space has {len(planned)} different trials, not {wanted}" if len(planned) < wanted else ""
-    groups = _group(made, shared)
-    order = {key: place for place, key in enumerate(groups)}
+    found = _group(made, shared)
+    order = {key: place for place, key in enumerate(found)}
     planned.sort(key=lambda trial: order[trial["program"]])  # so that a worker compiles each program once
-    return Plan(planned, list(groups.values()), len(planned), sampler, len(planned), remark)
+    return Plan(planned, list(found.values()), len(planned), sampler, len(planned), remark)
 
 
 def _drawn(space: spec.Space, seed: int, count: int) -> list[spec.Overrides]:
@@ -122,8 +127,10 @@ def _choices(space: spec.Space) -> float:
 
 
 def choose_sampler(sweep: spec.Sweep, asked: str) -> str:
-    """The requested sampler, or the one that fits the sweep: random for ranges, grid for lists."""
-    return asked or ("random" if spec.has_ranges(sweep.space) else "grid")
+    """The requested sampler, or the one that fits the sweep: random for ranges, grid for lists; nsga2 for several."""
+    if asked or sweep.objectives:
+        return asked or "nsga2"
+    return "random" if spec.has_ranges(sweep.space) else "grid"
 
 
 def _check_search(sweep: spec.Sweep, base: Config, sampler: str) -> None:

@@ -8,6 +8,8 @@ A file in `configs/sweeps/` has `get_config(variant)`, the run to vary, and `get
         sizes = spec.values("global_batch_size", [32, 128])
         return spec.sweep(spec.product(sizes, rates), seeds=3)
 
+A field that is a list may be varied place by place: `values("model.stage_blocks[0]", [1, 2, 3])`.
+
 Nothing here imports JAX or Optuna, and nothing is random except `sample`, which uses the given generator.
 """
 
@@ -22,8 +24,10 @@ import numpy as np
 
 import jaxcnn.config as configs
 from jaxcnn.config import Config, ConfigError, convert
+from jaxcnn.study import elements
 
 Overrides = dict[str, Any]  # flat key of a config -> value
+OBJECTIVES = {"train_seconds": "training time", "parameters": "parameters", "flops": "operations", "latency": "latency"}
 SEED = "seed"
 MAX_CELLS = 100_000  # more planned trials are probably a mistake
 
@@ -78,11 +82,16 @@ class Sweep:
       space: what is varied.
       seeds: `config.seed` of the repetitions of every planned trial.
       trials: default number of trials of a random or searched sweep; 0: the command must give it.
+      objectives: what a search minimises beside its figure on validation, some of `OBJECTIVES`; empty: "train_seconds"
+        if its sampler takes several objectives, else nothing.
+      inherit: trials of a search start from the weights of the finished trial that is most like them.
     """
 
     space: Space
     seeds: tuple[int, ...] = ()
     trials: int = 0
+    objectives: tuple[str, ...] = ()
+    inherit: bool = False
 
 
 def values(key: str, choices: Sequence[Any]) -> Rows:
@@ -139,12 +148,21 @@ def integers(key: str, low: int, high: int, *, log: bool = False) -> Range:
     return _range(Range(key, low, high, log=log, integer=True))
 
 
-def sweep(space: Space, *, seeds: int | Sequence[int] = (), trials: int = 0) -> Sweep:
+def sweep(
+    space: Space,
+    *,
+    seeds: int | Sequence[int] = (),
+    trials: int = 0,
+    objectives: Sequence[str] = (),
+    inherit: bool = False,
+) -> Sweep:
     """A sweep over a space; `seeds` is a list, n for 0 ... n - 1, or empty for the config's own seed."""
+    if unknown := [name for name in objectives if name not in OBJECTIVES]:
+        raise ConfigError(f"sweep: unknown objective {unknown[0]!r}; use some of {', '.join(OBJECTIVES)}")
     chosen = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
     if len(set(chosen)) < len(chosen) or any(type(seed) is not int or not 0 <= seed < 2**31 for seed in chosen):
         raise ConfigError(f"sweep: seeds must be distinct integers in [0, 2^31), but are {seeds!r}")
-    return Sweep(space, chosen, trials)
+    return Sweep(space, chosen, trials, tuple(dict.fromkeys(objectives)), inherit)
 
 
 def _range(made: Range) -> Range:
@@ -179,9 +197,14 @@ def has_ranges(space: Space) -> bool:
 
 
 def varied(space: Space) -> list[str]:
-    """The flat keys that a space varies, each once, in order."""
+    """The fields that a space varies, by their flat keys, each once, in order."""
+    return list(dict.fromkeys(map(elements.field_of, keys_of(space))))
+
+
+def keys_of(space: Space) -> list[str]:
+    """The keys that a space gives values to, each once, in order: fields, and places of lists."""
     if isinstance(space, Product | Chain):
-        keys = [key for part in space.parts for key in varied(part)]
+        keys = [key for part in space.parts for key in keys_of(part)]
     else:
         keys = [space.key] if isinstance(space, Range) else [key for row in space.rows for key in row]
     return list(dict.fromkeys(keys))
@@ -193,6 +216,10 @@ def cells(space: Space) -> list[Overrides]:
     Raises:
       ConfigError: it has a range, sets a key twice, or has more than `MAX_CELLS` trials.
     """
+    return [elements.joined(cell) for cell in _distinct(space)]
+
+
+def _distinct(space: Space) -> list[Overrides]:
     found: dict[str, Overrides] = {}
     for cell in itertools.islice(_cells(space), MAX_CELLS + 1):
         found.setdefault(identity(cell), cell)
@@ -210,7 +237,7 @@ def _cells(space: Space) -> Iterator[Overrides]:
         for part in space.parts:
             yield from _cells(part)
     else:
-        for together in itertools.product(*(cells(part) for part in space.parts)):
+        for together in itertools.product(*map(_distinct, space.parts)):
             yield _merged(together)
 
 
@@ -227,7 +254,7 @@ def _merged(parts: Sequence[Overrides]) -> Overrides:
 
 def sample(space: Space, generator: np.random.Generator) -> Overrides:
     """One random trial of a space: every dimension uniform (with `log`, in the logarithm)."""
-    return _merged([_draw(dimension, generator) for dimension in dimensions(space)])
+    return elements.joined(_merged([_draw(dimension, generator) for dimension in dimensions(space)]))
 
 
 def _draw(dimension: Rows | Range, generator: np.random.Generator) -> Overrides:
@@ -304,7 +331,9 @@ def _corners(space: Space) -> list[Overrides]:
         for dimension in dimensions(space)
     ]
     longest = max(len(each) for each in choices)
-    return [_merged([each[min(number, len(each) - 1)] for each in choices]) for number in range(longest)]
+    return [
+        elements.joined(_merged([each[min(number, len(each) - 1)] for each in choices])) for number in range(longest)
+    ]
 
 
 def describe(overrides: Overrides) -> str:

@@ -22,7 +22,8 @@ from jaxcnn.text import counted
 from jaxcnn.train.workdir import MAY_CHANGE, write_json
 
 DATABASE = "study.db"
-MULTI_OBJECTIVE = ("nsga2", "nsga3")
+EVOLUTIONARY = ("nsga2", "nsga3")
+MULTI_OBJECTIVE = ("tpe", *EVOLUTIONARY)
 
 
 def load_sweep(file: str, variant: str) -> spec.Sweep:
@@ -80,12 +81,18 @@ def define(
     full = base.data.protocol == "full"
     headline = by_name.headline(base.task)
     better = "maximize" if headline.better == "higher" else "minimize"
-    possible = {headline.objective: better, "train_seconds": "minimize"}
-    if plan.sampler in MULTI_OBJECTIVE:
+    possible = {headline.objective: better} | dict.fromkeys(sweep.objectives or ("train_seconds",), "minimize")
+    if plan.sampler in EVOLUTIONARY or (sweep.objectives and plan.sampler in MULTI_OBJECTIVE):
         directions = possible
+    elif sweep.objectives and plan.planned is None:
+        raise UserError(
+            f"--sampler={plan.sampler} takes one objective, but the sweep has several; use {', '.join(MULTI_OBJECTIVE)}"
+        )
+    elif sweep.inherit and plan.planned is not None:
+        raise UserError(f"--sampler={plan.sampler} plans all trials beforehand; none can inherit weights")
     else:  # without a validation split, no decision may use the headline figure
         objective = "train_seconds" if full else headline.objective
-        directions = {objective: possible[objective]}
+        directions = {objective: possible.get(objective, "minimize")}
     if pruner != "none" and (full or len(directions) > 1):
         reason = "config.data.protocol='full' has no validation split" if full else "two objectives cannot be pruned"
         raise UserError(f"--pruner={pruner}: {reason}; leave it out")
@@ -102,7 +109,8 @@ def define(
         seed=sweep.seeds[0] if sweep.seeds else base.seed,
         heartbeat=heartbeat,
         evaluations=plans.evaluations(base),
-        generation=_generation(plan) if plan.sampler in MULTI_OBJECTIVE else 0,
+        generation=_generation(plan) if plan.sampler in EVOLUTIONARY else 0,
+        inherit=sweep.inherit,
     )
 
 
@@ -128,7 +136,7 @@ def go_on(folder: pathlib.Path, new: Definition) -> Definition:
         for key in here
         if _plain(there[key]) != _plain(here[key]) and not key.startswith(MAY_CHANGE)
     ]
-    for field in ("name", "sampler", "pruner", "directions", "storage", "seed"):
+    for field in ("name", "sampler", "pruner", "directions", "storage", "seed", "inherit"):
         if getattr(old, field) != getattr(new, field):
             differ.append(f"  {field}: {getattr(old, field)} in the folder, {getattr(new, field)} now")
     if _plain(old.to_json()["space"]) != _plain(new.to_json()["space"]):

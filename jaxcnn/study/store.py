@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 import jaxcnn.config as configs
 from jaxcnn.config import Config, UserError
-from jaxcnn.study import spec
+from jaxcnn.study import elements, spec
 from jaxcnn.study.folder import Definition
 
 PLANNED = ("grid", "random")  # samplers whose trials are all known beforehand
@@ -205,16 +205,16 @@ def overrides(space: spec.Space, params: dict[str, Any]) -> spec.Overrides:
             found |= _labels(dimension)[params[_name(dimension)]]
         else:
             found[dimension.key] = params[dimension.key]
-    return found
+    return elements.joined(found)
 
 
 def _name(dimension: spec.Rows) -> str:
-    return "+".join(spec.varied(dimension))
+    return "+".join(spec.keys_of(dimension))
 
 
 def _labels(dimension: spec.Rows) -> dict[Any, spec.Overrides]:
     """The choices of a list, keyed by labels that Optuna can store: the value itself if one scalar field varies."""
-    keys = spec.varied(dimension)
+    keys = spec.keys_of(dimension)
     alone = len(keys) == 1 and all(keys[0] in row for row in dimension.rows)
     if alone and all(isinstance(row[keys[0]], str | int | float | bool) for row in dimension.rows):
         return {row[keys[0]]: row for row in dimension.rows}

@@ -56,6 +56,48 @@ def attention(*, small: bool) -> spec.Sweep:
     return spec.sweep(spec.values("model.attention", methods), seeds=2 if small else 3)
 
 
+def advances(*, network: str) -> spec.Sweep:
+    """One choice at a time, all else equal, for a network: "vgg16", "alexnet" or "cnn", which is small.
+
+    After Mishkin et al. 2016 (arXiv 1606.02228).
+    """
+    small = network == "cnn"
+    ways: list[dict[str, Any]] = [
+        {},
+        *({"model.activation": name} for name in ("leaky_relu", "elu", "gelu", "silu", "mish")),
+        *({"model.pooling": name} for name in ("mean", "both")),
+        {"norm.name": "group"},
+        *({"schedule.name": name} for name in ("linear", "constant", "onecycle")),
+        *({"global_batch_size": size} for size in ((16, 64) if small else (32, 512))),
+    ]
+    if not small:
+        ways += [
+            {"model.batch_norm": False},
+            *({"model.colours": name} for name in ("grey", "ycbcr", "learned")),
+            *({"data.image_size": side} for side in (24, 40)),
+        ]
+    if network == "vgg16":
+        ways.append({"model.head": "dense4096"})
+    return spec.sweep(spec.rows(ways), seeds=3 if network == "vgg16" else 2)
+
+
+def architecture(*, trials: int) -> spec.Sweep:
+    """Networks of `models.resnet_cifar` with other blocks, channels, kernels and attention in each of three stages.
+
+    A stage has at least the channels of the one before. Accuracy is weighed against operations.
+    """
+    widths = [(a, b, c) for a in (8, 16, 32) for b in (16, 32, 64) for c in (32, 64, 128) if a <= b <= c]
+    stages = [(), (3,), (2, 3), (1, 2, 3)]
+    attend = [{"model.attention": "eca", "model.attention_stages": each} for each in stages[1:]]
+    space = spec.product(
+        *(spec.integers(f"model.stage_blocks[{stage}]", 1, 4) for stage in range(3)),
+        *(spec.values(f"model.stage_kernels[{stage}]", [3, 5]) for stage in range(3)),
+        spec.values("model.stage_channels", widths),
+        spec.rows([{"model.attention": "none", "model.attention_stages": ()}, *attend]),
+    )
+    return spec.sweep(space, trials=trials, objectives=("flops",), inherit=True)
+
+
 def smoke(config: ml_collections.ConfigDict) -> None:
     """The same code path in minutes: a narrow network and a few steps on the handwritten digits."""
     config.data.source = "digits"

@@ -13,8 +13,9 @@ from typing import Any
 
 from jaxcnn.config import UserError
 from jaxcnn.machine import mesh as meshes
+from jaxcnn.study.lease import Lease
 from jaxcnn.study.trial import Attempt, Outcome
-from jaxcnn.study.trial_queue import Lease, TrialQueue
+from jaxcnn.study.trial_queue import TrialQueue
 from jaxcnn.train import loop, population_ways
 from jaxcnn.train import population as populations
 from jaxcnn.train.curves import read_records

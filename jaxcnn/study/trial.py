@@ -13,14 +13,14 @@ import optuna
 
 from jaxcnn.config import Config, UserError
 from jaxcnn.study import folder as files
-from jaxcnn.study import repeats, spec, store
-from jaxcnn.study.trial_queue import Lease, TrialQueue
+from jaxcnn.study import inherit, objectives, repeats, spec, store
+from jaxcnn.study.lease import Lease
+from jaxcnn.study.trial_queue import TrialQueue
 from jaxcnn.tasks import by_name
 from jaxcnn.train.drive import Diverged
 from jaxcnn.train.hooks import Hooks, Shared
 from jaxcnn.train.interrupts import Interrupted, Interrupts
 from jaxcnn.train.loop import train
-from jaxcnn.train.summary import headline_of
 from jaxcnn.train.workdir import write_json
 
 
@@ -49,9 +49,10 @@ class Outcome:
     figures: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def config_of(base: Config, lease: Lease) -> Config:
-    """The config of a trial. Raises ConfigError if it is impossible."""
-    return spec.apply(base, lease.overrides | {spec.SEED: lease.seed})
+def config_of(folder: pathlib.Path, base: Config, lease: Lease) -> Config:
+    """The config of a trial of the sweep in a folder. Raises ConfigError if it is impossible."""
+    config = spec.apply(base, lease.overrides | {spec.SEED: lease.seed})
+    return config if lease.parent is None else inherit.started(config, folder, lease.parent)
 
 
 def run(queue: TrialQueue, lease: Lease, shared: Shared, command: list[str], interrupts: Interrupts) -> Outcome:
@@ -125,7 +126,7 @@ class Attempt:
 
     def config(self) -> Config:
         """The config of the trial. Raises ConfigError if it is impossible."""
-        return config_of(self._queue.definition.base, self.lease)
+        return config_of(self._queue.folder, self._queue.definition.base, self.lease)
 
     def hooks(self) -> Hooks:
         """The hooks that connect the run to the study; they raise Pruned and Lost."""
@@ -170,7 +171,8 @@ class Attempt:
 
     def complete(self, summary: dict[str, Any]) -> Outcome:
         """The outcome of a completed run."""
-        return Outcome("complete", None, objectives(summary, self.config()), summary)
+        config, wanted = self.config(), self._queue.definition.directions
+        return Outcome("complete", None, objectives.values(summary, config, self.folder, self._shared, wanted), summary)
 
     def end(self, outcome: Outcome) -> Outcome:
         """Record the outcome, unless another worker has the trial now."""
@@ -198,19 +200,6 @@ class Attempt:
             )
 
 
-def objectives(summary: dict[str, Any], config: Config) -> dict[str, float]:
-    """The values that a sweep may optimise: the headline figure of the tested weights, and seconds of the steps.
-
-    The former is measured on validation; the test split is not used.
-    """
-    values = {"train_seconds": float(summary["train_seconds"])}
-    if summary["val_best"] is not None:
-        best = config.run.test_with == "best"
-        headline = headline_of(summary)
-        values[headline.objective] = float(summary["val_best"][headline.key] if best else summary["val_last"])
-    return values
-
-
 def _evaluations(folder: pathlib.Path) -> int:
     """The number of validation evaluations so far."""
     with (folder / "metrics.jsonl").open(encoding="utf-8") as lines:
@@ -234,6 +223,8 @@ def _begin(queue: TrialQueue, lease: Lease, folder: pathlib.Path) -> dict[str, A
         "ended": None,
         "values": {},
     }
+    if lease.parent is not None:
+        record["started_from"] = lease.parent
     write_json(folder / files.TRIAL, record)
     return record
 

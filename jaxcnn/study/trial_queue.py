@@ -11,8 +11,6 @@ take the same trial.
 """
 
 import contextlib
-import dataclasses
-import enum
 import pathlib
 import platform
 import threading
@@ -26,48 +24,13 @@ from optuna.trial import FrozenTrial, TrialState
 from jaxcnn.study import folder as files
 from jaxcnn.study import spec, store
 from jaxcnn.study.folder import Definition
+from jaxcnn.study.inherit import parent_of
+from jaxcnn.study.lease import Lease, Nothing
 from jaxcnn.study.repeats import Repeats
 from jaxcnn.study.repeats import number as number_of
 
 MAX_LOSSES = 10  # after so many lost workers at one step, the trial itself is considered the cause
 SILENT_BEATS = 2  # missed heartbeats after which a worker counts as gone, as in Optuna's own stores
-
-
-class Nothing(enum.Enum):
-    """Why no trial can be taken."""
-
-    WAIT = "other trials are running, and may return to the queue"
-    DONE = "all trials have ended"
-
-
-@dataclasses.dataclass
-class Lease:
-    """A trial that this worker has taken.
-
-    Attributes:
-      trial: the trial as it was in the store when taken.
-      number: number of its folder and row; a retried trial keeps that of the first attempt.
-      overrides: overrides of the config, without the seed.
-      seed: seed of the run.
-      program: key of the compiled program, equal for trials that share it; empty if unknown.
-      gone_on: whether the trial was started before.
-      first: the ended trial that this one repeats, and whose outcome it takes over; None: it must be trained.
-      lock: lock on its folder.
-    """
-
-    trial: FrozenTrial
-    number: int
-    overrides: spec.Overrides
-    seed: int
-    program: str
-    gone_on: bool
-    lock: files.Lock
-    first: FrozenTrial | None = None
-
-    @property
-    def id(self) -> int:
-        """The trial's id in the store."""
-        return self.trial._trial_id
 
 
 class TrialQueue:
@@ -157,10 +120,9 @@ class TrialQueue:
         """Whether a worker's heartbeat has stopped."""
         if isinstance(self.storage, optuna.storages._heartbeat.BaseHeartbeat):
             return trial._trial_id in self.storage._get_stale_trial_ids(self.study._study_id)
-        beat = self._lock_file(number_of(trial)).stat().st_mtime
-        queue = self.folder / files.QUEUE
+        queue, beaten = self.folder / files.QUEUE, self._lock_file(number_of(trial))
         queue.touch()  # so that both times come from the file system's clock
-        return queue.stat().st_mtime - beat > SILENT_BEATS * self.definition.heartbeat
+        return queue.stat().st_mtime - beaten.stat().st_mtime > SILENT_BEATS * self.definition.heartbeat
 
     def _start(self, trial: FrozenTrial) -> Lease | None:
         lock = None if self._waits(trial) else self._lock(trial)
@@ -200,9 +162,13 @@ class TrialQueue:
     def _with_overrides(self, trial_id: int) -> FrozenTrial:
         """Store the overrides and the seed that a drawn trial's parameters stand for; return the trial."""
         assert self.definition.space is not None
-        drawn = store.overrides(self.definition.space, self.storage.get_trial(trial_id).params)
-        self.storage.set_trial_user_attr(trial_id, "overrides", drawn)
-        self.storage.set_trial_user_attr(trial_id, "seed", drawn.get(spec.SEED, self.definition.seed))
+        trial = self.storage.get_trial(trial_id)
+        drawn = store.overrides(self.definition.space, trial.params)
+        told = {"overrides": drawn, "seed": drawn.get(spec.SEED, self.definition.seed)}
+        if self.definition.inherit:
+            told["parent"] = parent_of(self.definition, trial, self.study.get_trials(deepcopy=False))
+        for name, value in told.items():
+            self.storage.set_trial_user_attr(trial_id, name, value)
         return self.storage.get_trial(trial_id)
 
     def _lock_file(self, number: int) -> pathlib.Path:
@@ -230,6 +196,7 @@ class TrialQueue:
             gone_on=files.trial_folder(self.folder, number_of(trial)).joinpath(files.TRIAL).exists(),
             lock=lock,
             first=first if first is not None and first.state.is_finished() else None,
+            parent=attributes.get("parent"),
         )
 
     def beat(self, trial_id: int, number: int) -> None:
@@ -320,7 +287,7 @@ class TrialQueue:
             for number, trial in latest.items():
                 if not trial.state.is_finished() or trial.user_attrs.get("state") not in states:
                     continue
-                kept = {k: v for k, v in trial.user_attrs.items() if k in ("overrides", "seed", "program")}
+                kept = {k: v for k, v in trial.user_attrs.items() if k in ("overrides", "seed", "program", "parent")}
                 self.study.add_trial(store.waiting_trial(trial, kept | {"folder": number, "retry_of": trial.number}))
                 files.put_back(files.trial_folder(self.folder, number))
                 count += 1

@@ -12,7 +12,8 @@ import optuna
 
 from jaxcnn.study import store, together, trial
 from jaxcnn.study.folder import Definition
-from jaxcnn.study.trial_queue import Lease, Nothing, TrialQueue
+from jaxcnn.study.lease import Lease, Nothing
+from jaxcnn.study.trial_queue import TrialQueue
 from jaxcnn.train.hooks import Shared
 from jaxcnn.train.interrupts import Interrupted, Interrupts
 

@@ -33,7 +33,11 @@ from jaxcnn.weights import files, fit, hub, layout
 
 FILE = "init.json"
 MOST_TOLD = 8  # arrays of one reason that are told one by one
-_OF_ARRAYS = ("name", "form", "width", "channels", "head", "batch_norm")  # options of a network that change its arrays
+# Options of a network that change its arrays.
+_OF_ARRAYS = (
+    *("name", "form", "width", "channels", "head", "batch_norm", "colours"),
+    *("stage_blocks", "stage_channels", "stage_kernels"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,6 +199,8 @@ def _of_workdir(init: Init, folder: pathlib.Path, model: Model) -> tuple[Start, 
     if backbone is not None and there.name == backbone.name:
         model = backbone
     differ = [name for name in _OF_ARRAYS if getattr(there, name) != getattr(model, name)]
+    if init.partial:
+        differ = []
     if differ == ["channels"]:
         raise UserError(
             f"config.init.source=workdir:{folder} has another network: its config.model.channels is that of "
@@ -243,6 +249,7 @@ def _fit(start: Start, config: Config, spec: StepSpec, splits: Splits, initial: 
         classes=splits.class_names,
         given_classes=start.class_names,
         skip=config.init.skip,
+        partial=config.init.partial,
     )
 
 

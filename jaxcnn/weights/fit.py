@@ -62,6 +62,7 @@ def fit(
     classes: Sequence[str] = (),
     given_classes: Sequence[str] = (),
     skip: Sequence[str] = (),
+    partial: bool = False,
 ) -> Fitted:
     """Fit arrays to a network.
 
@@ -76,6 +77,8 @@ def fit(
       classes: the names of the network's classes.
       given_classes: those of the file; empty if it does not tell.
       skip: patterns of parameters (as in config.optim.layers) that keep their initial values.
+      partial: an array of another shape gives the part that fits; arrays of the network that the file lacks keep their
+        initial values, and those that only the file has are left out.
 
     Raises:
       UserError: an array of the file or of the network is not explained, or has another shape.
@@ -102,14 +105,20 @@ def fit(
             rows.append(Row(leaf.key, "", NOT_FOUND))
         else:
             value = layout.to_ours(naming, leaf, given[found[name]])
-            value, row = _adapted(leaf, found[name], value, initial[leaf.key], heads, source)
+            if partial and value.shape != initial[leaf.key].shape and value.ndim == initial[leaf.key].ndim:
+                value, row = _part(leaf, found[name], value, initial[leaf.key])
+            else:
+                value, row = _adapted(leaf, found[name], value, initial[leaf.key], heads, source)
             rows.append(row)
             if row.status in (LOADED, ADAPTED):
                 arrays[leaf.key] = value
     used = {name for leaf in leaves for name in leaf.theirs}
     extra = [full for name, full in found.items() if name not in used]
     rows += [Row("", name, LEFT_OUT, "no weight of a network") for name in given if layout.is_ignored(name)]
-    _explain(source, naming, rows, extra)
+    if partial:
+        rows += [Row("", name, LEFT_OUT, "not in this network") for name in extra]
+    else:
+        _explain(source, naming, rows, extra)
     return Fitted(arrays, tuple(rows), naming)
 
 
@@ -206,6 +215,21 @@ def _adapted(
         f"{source}: {shown(name)} has shape {value.shape} in our layout, but {leaf.key.split('/', 1)[1]} has "
         f"{initial.shape}; it is of another network, form, width or image size (or leave it out with config.init.skip)"
     )
+
+
+def _part(leaf: Leaf, name: str, value: np.ndarray, initial: np.ndarray) -> tuple[np.ndarray, Row]:
+    """An array with the part of another that fits: the first channels, and the middle of a convolution's kernel."""
+    result = np.array(initial)
+    here: list[slice] = []
+    there: list[slice] = []
+    for axis, (ours, theirs) in enumerate(zip(initial.shape, value.shape, strict=True)):
+        both = min(ours, theirs)
+        middle = initial.ndim == 4 and axis < 2  # the sides of a kernel
+        for places, size in ((here, ours), (there, theirs)):
+            first = (size - both) // 2 if middle else 0
+            places.append(slice(first, first + both))
+    result[tuple(here)] = value[tuple(there)]
+    return result, Row(leaf.key, name, ADAPTED, f"the part of {value.shape} that fits {initial.shape}")
 
 
 def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
