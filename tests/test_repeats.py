@@ -9,6 +9,7 @@ from jaxcnn.reporting.read import read
 from jaxcnn.study import folder as files
 from jaxcnn.study import outcome, spec, table, trial
 from jaxcnn.study import plan as plans
+from jaxcnn.study.lease import Nothing
 from jaxcnn.tasks.classification import Accuracy
 from jaxcnn.train.hooks import Shared
 from tests import digits, studies
@@ -71,7 +72,7 @@ def test_a_repeat_of_a_trial_under_way_waits_for_its_outcome_whoever_has_it(tmp_
     mine, other = study.queue(), study.queue()
     lease = mine.take()
     assert (lease.number, lease.first) == (0, None)
-    assert other.take() is lease.Nothing.WAIT
+    assert other.take() is Nothing.WAIT
     assert len(mine.study.trials) == 3, "they have been drawn"
     lease.lock.release()  # its worker is gone
     again = other.take()
@@ -83,10 +84,10 @@ def test_a_repeat_of_a_trial_under_way_waits_for_its_outcome_whoever_has_it(tmp_
         assert (repeat.number, repeat.first.number) == (number, 0)
         outcome = trial.take_over(mine, repeat)
         assert (outcome.state, outcome.reason) == ("diverged", "because")
-    assert mine.take() is lease.Nothing.DONE
+    assert mine.take() is Nothing.DONE
     assert mine.retry({"diverged"}) == 3
     tried = [mine.take(), mine.take()]
-    assert (tried[0].number, tried[0].first, tried[1]) == (0, None, lease.Nothing.WAIT)
+    assert (tried[0].number, tried[0].first, tried[1]) == (0, None, Nothing.WAIT)
     assert mine.finish(tried[0], "complete", {"val_accuracy": 0.5}, None)
     tried[0].lock.release()
     for number in (1, 2):
