@@ -67,6 +67,44 @@ def test_every_group_is_in_exactly_one_fold(sizes, folds, seed):
     assert max(map(len, held)) - min(map(len, held)) <= max(sizes)
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(1, 9), min_size=3, max_size=12), st.integers(2, 3), st.integers(0, 50))
+def test_every_group_is_in_exactly_one_stratified_part_and_none_is_empty(sizes, parts, seed):
+    names = np.repeat(np.arange(len(sizes)), sizes)
+    classes = np.random.default_rng(seed).integers(0, 4, len(names))
+    part = holdout.stratified_groups(names, classes, (1 / parts,) * parts, seed)
+    assert set(part) == set(range(parts))
+    assert all(len(set(part[names == name])) == 1 for name in range(len(sizes)))
+    assert (part == holdout.stratified_groups(names, classes, (1 / parts,) * parts, seed)).all()
+
+
+def test_stratified_groups_give_each_part_its_share_of_every_class():
+    """Patients of eight images each, one in ten of whom has a rare class: chance would often hold out none of them."""
+    names = np.repeat(np.arange(100), 8)
+    classes = np.where(names % 10 == 3, 1, 0)
+    for seed in range(20):
+        part = holdout.stratified_groups(names, classes, (0.2, 0.8), seed)
+        assert [int((classes[part == 0] == which).sum()) for which in (0, 1)] == [18 * 8, 2 * 8]
+        five = holdout.stratified_groups(names, classes, (0.2,) * 5, seed)
+        assert (np.array([np.bincount(classes[five == number]) for number in range(5)]) == [18 * 8, 2 * 8]).all()
+    held = [set(names[holdout.stratified_groups(names, classes, (0.2, 0.8), seed) == 0]) for seed in range(4)]
+    assert len(set(map(frozenset, held))) == 4
+
+
+def test_whole_groups_are_held_out_by_shares_of_the_classes(tmp_path):
+    labels = np.repeat([0, 0, 0, 0, 0, 1, 1, 1, 1, 1], 6)  # ten sites of six images each, with one class each
+    sites = {"site": np.repeat(np.arange(10), 6)}
+    images = np.random.default_rng(0).integers(0, 256, (60, 4, 4, 1), np.uint8)
+    given = memory.give((images, labels, sites))
+    data = Data(source=given.source, group="site", test_split="", val_examples=24, stratify=True)
+    splits = open_splits(data)
+    assert np.bincount(splits.val.targets).tolist() == [12, 12]
+    assert "whole groups of 'site': 4 of 10, stratified, by split_seed=0" in splits.val.description
+    of_folds = [open_splits(dataclasses.replace(data, folds=5, fold=number)).val for number in range(5)]
+    assert [np.bincount(val.targets).tolist() for val in of_folds] == [[6, 6]] * 5
+    assert "stratified" in of_folds[0].description
+
+
 def test_a_set_is_divided_by_groups_and_a_class_without_training_images_takes_its_groups_along():
     names = np.array([f"p{number // 3}" for number in range(300)])
     labels = np.where(names == "p0", 1, 0).astype(np.int32)
@@ -196,14 +234,10 @@ def test_wrong_columns_and_settings_are_told(table, tmp_path):
     given = memory.give((arrays()["train_images"], arrays()["train_labels"], {"site": ["north"] * 24}))
     with pytest.raises(UserError, match="has one group of 'site', so none can be held out"):
         open_splits(Data(source=given.source, group="site", test_split="", val_examples=4))
-    for changes, told in (
-        ({"source": "digits"}, "your own code, not digits"),
-        ({"source": "csv:a.csv", "stratify": True}, "keeps groups whole; set one of them"),
-    ):
-        tree = to_dict(digits.config())
-        tree["data"] |= {"group": "site", **changes}
-        with pytest.raises(ConfigError, match=told):
-            from_config_dict(tree)
+    tree = to_dict(digits.config())
+    tree["data"] |= {"group": "site", "source": "digits"}
+    with pytest.raises(ConfigError, match="your own code, not digits"):
+        from_config_dict(tree)
 
 
 # Figures of groups
@@ -293,9 +327,13 @@ def test_the_report_has_a_table_of_groups_and_bears_damaged_ones(tmp_path):
     folder = report_folders.write_run(tmp_path / "runs" / "a", confusion=[[3, 1], [1, 3]], data__group="patient")
     tested = json.loads((folder / "test.json").read_text())
     rows = {"x|1": {"examples": 3, "top1_accuracy": 0.25}, "y": {"examples": 5, "top1_accuracy": 0.75}}
+    rows["y"] |= {"macro_auroc": 0.875, "balanced_accuracy": None}  # the other has images of one class
     rows |= {"z": {"examples": "5"}, "w": None}
     report_folders.write_json(folder / "test.json", tested | {"per_group": rows})
     (table,) = by_group_tables(find(read([tmp_path / "runs"]), best_on_test=False)).values()
-    assert table.name.startswith("groups-") and table.columns == ["patient", "accuracy %", "examples"]
-    assert [[cell.text for cell in row] for row in table.rows] == [["x|1", "25.00", "3"], ["y", "75.00", "5"]]
+    assert table.name.startswith("groups-") and table.columns == ["patient", "accuracy %", "AUROC %", "examples"]
+    assert [[cell.text for cell in row] for row in table.rows] == [
+        ["x|1", "25.00", "–", "3"],
+        ["y", "75.00", "87.50", "5"],
+    ]
     assert "50.00 ± 35.36" in table.notes[0]

@@ -176,11 +176,6 @@ def _impossible(config: Config) -> list[str]:
         not config.data.cache or kind not in WITHOUT_FILES,
         f"config.data.cache={config.data.cache!r:.200} keeps decoded image files, but {kind} has none; leave it empty",
     )
-    need(
-        not (config.data.group and config.data.stratify),
-        f"config.data.stratify=True takes a share of every class, but config.data.group={config.data.group!r:.200} "
-        "keeps groups whole; set one of them",
-    )
     need(config.run.steps > 0 or config.run.epochs > 0, "config.run.epochs (or config.run.steps) must be above 0")
     need(
         config.run.steps_per_call <= 1 or config.data.loader != "stream",

@@ -6,10 +6,12 @@ Images of one group are alike in more than their class, so a network that has se
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Int
 
 import jaxcnn.config as config
 from jaxcnn.config import UserError
-from jaxcnn.data.examples import Examples, Groups, Hashes
+from jaxcnn.data import holdout
+from jaxcnn.data.examples import Examples, Groups, Hashes, Indices
 from jaxcnn.data.files import hashes_of
 from jaxcnn.text import counted, listed
 
@@ -60,6 +62,27 @@ def shared(one: Groups, other: Groups, names: Sequence[str], group: str) -> str:
     )
 
 
-def chosen(held: Groups, every: Groups, group: str) -> str:
+def held_out(names: Groups, classes: Int[np.ndarray, " n"], count: int, data: config.Data) -> tuple[Indices, Indices]:
+    """Indices of about `count` examples of whole groups, and of the rest, as `config.data` wants them chosen."""
+    if not data.stratify:
+        return holdout.choose_groups(names, count, data.split_seed)
+    share = count / len(names)
+    return _divided(holdout.stratified_groups(names, classes, (share, 1 - share), data.split_seed), 0)
+
+
+def fold(names: Groups, classes: Int[np.ndarray, " n"], data: config.Data) -> tuple[Indices, Indices]:
+    """Indices of the examples of the part `data.fold` of `data.folds` of whole groups, and of the rest."""
+    if not data.stratify:
+        return holdout.fold_of_groups(names, data.folds, data.fold, data.split_seed)
+    shares = (1 / data.folds,) * data.folds
+    return _divided(holdout.stratified_groups(names, classes, shares, data.split_seed), data.fold)
+
+
+def _divided(part: np.ndarray, number: int) -> tuple[Indices, Indices]:
+    return np.flatnonzero(part == number), np.flatnonzero(part != number)
+
+
+def chosen(held: Groups, every: Groups, data: config.Data) -> str:
     """Which groups are held out, in words."""
-    return f"whole groups of {group!r}: {len(np.unique(held))} of {len(np.unique(every))}"
+    how = ", stratified" * data.stratify
+    return f"whole groups of {data.group!r}: {len(np.unique(held))} of {len(np.unique(every))}{how}"

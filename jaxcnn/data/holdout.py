@@ -1,5 +1,7 @@
 """Which examples of the training split are held out for validation, and which are repeated to balance it."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Int, Int64, Shaped
 
@@ -101,6 +103,42 @@ def fold_of_groups(names: Shaped[np.ndarray, " n"], folds: int, number: int, see
         filled[part[which]] += sizes[which]
     chosen = part[group] == number
     return np.flatnonzero(chosen), np.flatnonzero(~chosen)
+
+
+def stratified_groups(
+    names: Shaped[np.ndarray, " n"], classes: Int[np.ndarray, " n"], shares: Sequence[float], seed: int
+) -> Int64[np.ndarray, " n"]:
+    """The part of each example, from 0: whole groups, divided so that each part has about its share of each class.
+
+    Groups are placed one after another, those of the most examples of one class first, each in the part that lacks its
+    classes the most. No part is empty if there are as many groups as parts. Whole groups seldom allow exact shares.
+
+    Args:
+      names: the group of each of the n examples, at least as many different ones as parts.
+      classes: the class number of each example.
+      shares: the wanted share of each part; their sum is 1.
+      seed: seed of the order of groups that are alike.
+    """
+    _, group, sizes = np.unique(names, return_inverse=True, return_counts=True)
+    totals = np.bincount(classes).astype(np.float64)
+    shuffled = np.random.Generator(np.random.PCG64(seed)).permutation(len(sizes))
+    members = np.split(np.argsort(group, kind="stable"), np.cumsum(sizes)[:-1])
+    held = [np.unique(classes[of], return_counts=True) for of in members]
+    largest = np.array([counts.max() for _, counts in held])
+    wanted = np.asarray(shares)[:, None] * totals
+    filled, number = np.zeros_like(wanted), np.zeros(len(shares), np.int64)
+    part = np.empty(len(sizes), np.int64)
+    order = shuffled[np.argsort(-largest[shuffled], kind="stable")]
+    for place, which in enumerate(order):
+        of, counts = held[which]
+        # What a sum of squared errors, of shares of each class, grows by, less what is equal for all parts.
+        growth = (counts * (filled[:, of] - wanted[:, of]) / totals[of] ** 2).sum(axis=1)
+        if np.count_nonzero(number == 0) >= len(order) - place:  # the groups left are just enough for the empty parts
+            growth[number > 0] = np.inf
+        part[which] = chosen = int(growth.argmin())
+        filled[chosen, of] += counts
+        number[chosen] += 1
+    return part[group]
 
 
 def quotas(counts: Int[np.ndarray, " k"], held: int) -> Int64[np.ndarray, " k"]:

@@ -301,8 +301,8 @@ def _hold_out(train: Selection, data: config.Data, kind: Targets) -> tuple[Selec
                 f"{train.description} has one group of {data.group!r}, so none can be held out; set "
                 "config.data.protocol='full', or config.data.group='' to split it"
             )
-        chosen, rest = holdout.choose_groups(names, held, data.split_seed)
-        how = f"{groups.chosen(names[chosen], names, data.group)}, by split_seed={data.split_seed}"
+        chosen, rest = groups.held_out(names, kind.groups(train.targets), held, data)
+        how = f"{groups.chosen(names[chosen], names, data)}, by split_seed={data.split_seed}"
         val = train.take(chosen, "val", f"{train.description} ({len(chosen)} held out, {how})")
         return train.take(rest, "train", f"{train.description} (minus {len(chosen)} held out, {how})"), val
     chosen, rest = holdout.choose(kind.groups(train.targets), held, data.split_seed, data.stratify)
@@ -327,14 +327,14 @@ def _fold(train: Selection, data: config.Data, kind: Targets) -> tuple[Selection
                 f"config.data.folds={data.folds} is more than the {count} groups of {data.group!r} in "
                 f"{train.description}"
             )
-        chosen, rest = holdout.fold_of_groups(names, data.folds, data.fold, data.split_seed)
+        chosen, rest = groups.fold(names, kind.groups(train.targets), data)
     else:
         chosen, rest = holdout.fold(kind.groups(train.targets), data.folds, data.fold, data.split_seed, data.stratify)
-    how = f"fold {data.fold} of {data.folds} by split_seed={data.split_seed}" + (
-        ", stratified" if data.stratify else ""
-    )
-    if names is not None:
-        how += f", {groups.chosen(names[chosen], names, data.group)}"
+    how = f"fold {data.fold} of {data.folds} by split_seed={data.split_seed}"
+    if names is None:
+        how += ", stratified" * data.stratify
+    else:
+        how += f", {groups.chosen(names[chosen], names, data)}"
     val = train.take(chosen, "val", f"{train.description} ({how})")
     return train.take(rest, "train", f"{train.description} (without {how})"), val
 

@@ -5,14 +5,16 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from jaxcnn.reporting import labels
+from jaxcnn.reporting import labels, more_figures
 from jaxcnn.reporting.findings import Family, Findings
 from jaxcnn.reporting.read import Run
 from jaxcnn.reporting.settings import Setting, sample
 from jaxcnn.reporting.statistics import Spread, spread
-from jaxcnn.reporting.tables import Table, by_name, number, text
+from jaxcnn.reporting.tables import Cell, Table, by_name, number, text
+from jaxcnn.tasks.headline import Headline
 
 MOST_GROUPS = 20
+ALSO = {name: more_figures.TITLES[name] for name in ("balanced_accuracy", "macro_auroc")}  # shares of 1
 
 
 def by_group(findings: Findings) -> dict[str, Table]:
@@ -20,17 +22,23 @@ def by_group(findings: Findings) -> dict[str, Table]:
     return by_name(map(_of_family, findings.families))
 
 
-def figures(run: Run) -> dict[str, tuple[float, int]]:
-    """The headline figure of each group in the test of a run, and its number of examples; unsound rows are left out."""
+def figures(run: Run) -> dict[str, dict[str, float]]:
+    """The headline figure of each group in the test of a run, its number of examples, and those of `ALSO` that it has.
+
+    Unsound rows are left out.
+    """
     rows = (run.test or {}).get("per_group")
     found = {}
     for name, row in rows.items() if isinstance(rows, Mapping) else ():
-        value, examples = (
-            (row.get(run.headline.name), row.get("examples")) if isinstance(row, Mapping) else (None, None)
-        )
-        if isinstance(value, int | float) and math.isfinite(value) and type(examples) is int:
-            found[str(name)] = (float(value), examples)
+        row = row if isinstance(row, Mapping) else {}
+        sound = {key: row[key] for key in (run.headline.name, *ALSO) if _is_finite(row.get(key))}
+        if run.headline.name in sound and type(row.get("examples")) is int:
+            found[str(name)] = sound | {"examples": row["examples"]}
     return found
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _of_family(family: Family) -> Table | None:
@@ -40,14 +48,19 @@ def _of_family(family: Family) -> Table | None:
     if setting is None or not names:
         return None
     headline, seeds = setting.headline, [sample(run) for run, _ in of_runs]
-    of_group = {name: _spread(setting, [of.get(name, (None, 0))[0] for _, of in of_runs], seeds) for name in names}
+    of_group = {
+        name: _spread(setting, [of.get(name, {}).get(headline.name) for _, of in of_runs], seeds) for name in names
+    }
+    also = {key: label for key, label in ALSO.items() if any(key in of for _, run in of_runs for of in run.values())}
     order = sorted(names, key=lambda name: headline.score(of_group[name].mean))
     rows = []
     for name in order[:MOST_GROUPS]:
-        counts = [of[name][1] for _, of in of_runs if name in of]
-        mean = of_group[name].mean
-        shown = labels.percent_spread(of_group[name])
-        rows.append([text(labels.printable(name)), number(mean, shown), number(counts[0], str(counts[0]))])
+        counts = [int(of[name]["examples"]) for _, of in of_runs if name in of]
+        row = [text(labels.printable(name)), _cell(of_group[name], headline)]
+        for key in also:
+            values = [of.get(name, {}).get(key) for _, of in of_runs]
+            row.append(_cell(spread(values, seeds), Headline(key, also[key])))
+        rows.append([*row, number(counts[0], str(counts[0]))])
     means = Spread(tuple(of.mean for of in of_group.values()), headline)
     every = labels.percent_spread(means)
     column = f"{headline.label} %" if headline.percent else headline.label
@@ -59,9 +72,14 @@ def _of_family(family: Family) -> Table | None:
         notes.append(f"{labels.count(len(names) - len(rows), 'better group')} left out.")
     place = f"{family.architecture} on {family.dataset}"
     return Table(
-        f"groups-{labels.slug(place)}", f"Groups of {place}", [_by(of_runs[0][0]), column, "examples"], rows,
-        frozenset({column, "examples"}), notes,
+        f"groups-{labels.slug(place)}", f"Groups of {place}", [_by(of_runs[0][0]), column, *also.values(), "examples"], rows,
+        frozenset({column, *also.values(), "examples"}), notes,
     )  # fmt: skip
+
+
+def _cell(of: Spread | None, figure: Headline) -> Cell:
+    told = None if of is None else dataclasses.replace(of, headline=figure)
+    return number(None if of is None else of.mean, labels.percent_spread(told))
 
 
 def _by(run: Run) -> str:
