@@ -333,7 +333,7 @@ def test_the_report_has_a_table_of_groups_and_bears_damaged_ones(tmp_path):
     (table,) = by_group_tables(find(read([tmp_path / "runs"]), best_on_test=False)).values()
     assert table.name.startswith("groups-") and table.columns == ["patient", "accuracy %", "AUROC %", "examples"]
     assert [[cell.text for cell in row] for row in table.rows] == [
-        ["x|1", "25.00", "–", "3"],
+        ["x|1", "25.00", "\N{EN DASH}", "3"],
         ["y", "75.00", "87.50", "5"],
     ]
     assert "50.00 ± 35.36" in table.notes[0]
