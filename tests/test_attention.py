@@ -93,7 +93,7 @@ def convolved(x, kernel, dilation=1):
 
 
 def reference(method, v, x):
-    """The formula of the paper of a method, in evaluation, for variables by path."""
+    """The formula of a method's paper, in evaluation, for variables by path, and how it weighs pixels, if it does."""
 
     def dense(name, x):
         return x @ v[f"{name}/kernel"].T + v[f"{name}/bias"]
@@ -107,24 +107,27 @@ def reference(method, v, x):
     batch, height, width, channels = x.shape
     means, maxima = x.mean((1, 2)), x.max((1, 2))
     if method == "se":
-        return x * sigmoid(dense("expand", relu(dense("reduce", means))))[:, None, None]
+        return x * sigmoid(dense("expand", relu(dense("reduce", means))))[:, None, None], None
     if method == "eca":
         kernel = v["kernel"][:, 0, 0]
         mixed = np.stack([np.convolve(row, kernel[::-1], mode="same") for row in means])
-        return x * sigmoid(mixed)[:, None, None]
+        return x * sigmoid(mixed)[:, None, None], None
     if method == "cbam":
         x = x * sigmoid(sum(dense("expand", relu(dense("reduce", each))) for each in (means, maxima)))[:, None, None]
-        return x * sigmoid(conv("spatial", np.stack([x.max(-1), x.mean(-1)], -1)))
+        gate = sigmoid(conv("spatial", np.stack([x.max(-1), x.mean(-1)], -1)))
+        return x * gate, gate[..., 0]
     if method == "bam":
         of_channels = norm("channel_bn", dense("channel_expand", relu(dense("channel_reduce", means))))
         y = relu(conv("spatial_reduce", x))
         y = relu(conv("spatial2", relu(conv("spatial1", y, 4)), 4))
-        return x + x * sigmoid(of_channels[:, None, None] + norm("spatial_bn", conv("spatial_last", y)))
+        gate = sigmoid(of_channels[:, None, None] + norm("spatial_bn", conv("spatial_last", y)))
+        return x + x * gate, gate.mean(-1)
     if method == "gc":
         weights = softmax(conv("key", x)[..., 0].reshape(batch, -1))
         inside = dense("reduce", (x.reshape(batch, -1, channels) * weights[..., None]).sum(1))
         inside = (inside - inside.mean(-1, keepdims=True)) / np.sqrt(inside.var(-1, keepdims=True) + 1e-5)
-        return x + dense("expand", relu(inside * v["norm/scale"] + v["norm/bias"]))[:, None, None]
+        added = dense("expand", relu(inside * v["norm/scale"] + v["norm/bias"]))[:, None, None]
+        return x + added, weights.reshape(batch, height, width)
     if method == "nonlocal":
         halves = [
             conv(name, x)[:, : height // 2 * 2, : width // 2 * 2]
@@ -134,13 +137,15 @@ def reference(method, v, x):
             for name in ("key", "value")
         ]
         query = conv("query", x).reshape(batch, height * width, -1)
-        gathered = softmax(query @ halves[0].transpose(0, 2, 1)) @ halves[1]
-        return x + norm("bn", conv("out", gathered.reshape(batch, height, width, -1)))
+        weights = softmax(query @ halves[0].transpose(0, 2, 1))
+        gathered = (weights @ halves[1]).reshape(batch, height, width, -1)
+        return x + norm("bn", conv("out", gathered)), weights.mean(1).reshape(batch, height // 2, width // 2)
     assert method == "coordinate"
     both = norm("bn", conv("reduce", np.concatenate([x.mean(2), x.mean(1)], 1)[:, :, None]))
     both = both * np.clip(both + 3, 0, 6) / 6
     rows, columns = sigmoid(conv("rows", both[:, :height])), sigmoid(conv("columns", both[:, height:]))
-    return x * rows * columns.transpose(0, 2, 1, 3)
+    gate = rows * columns.transpose(0, 2, 1, 3)
+    return x * gate, gate.mean(-1)
 
 
 @EVERY_METHOD
@@ -156,10 +161,16 @@ def test_each_method_computes_the_formula_of_its_paper(method):
         for path, leaf in flat(drawn).items():
             if path.endswith(("var", "scale")):
                 leaf[...] = 1 + 0.1 * np.abs(leaf)
-        y = module.apply(jax.tree.map(jnp.asarray, drawn), jnp.asarray(x))
+        y, left = module.apply(jax.tree.map(jnp.asarray, drawn), jnp.asarray(x), mutable=[attention.MAPS])
         by_path = {path.split("/", 1)[1]: leaf for path, leaf in flat(drawn).items()}
         # Sums of at most 100 terms of size 1 round at 1e-16 each: 1e-14, through at most ten layers.
-        np.testing.assert_allclose(y, reference(method, by_path, x), rtol=0, atol=1e-13)
+        wanted, weights = reference(method, by_path, x)
+        np.testing.assert_allclose(y, wanted, rtol=0, atol=1e-13)
+    if weights is None:
+        assert not left
+    else:
+        (found,) = left[attention.MAPS]["map"]
+        np.testing.assert_allclose(found, weights, rtol=1e-6)  # float32
 
 
 def modules_of(**fields):

@@ -186,16 +186,16 @@ def test_every_method_of_the_table_names_its_source_and_gives_a_map():
     options = {"smoothgrad": {"samples": 4}, "rise": {"masks": 30}, "lime": {"samples": 30}}
     options |= {"kernel_shap": {"cells": 2}, "expected_gradients": {"references": IMAGES, "samples": 4}}
     for name, method in methods.METHODS.items():
-        if "layer" in method.needs:
+        if {"layer", "gate"} & set(method.needs):
             continue
         maps = methods.as_maps(method, method.call(network, IMAGES, TARGET, **options.get(name, {})))
         assert maps.shape == (2, 4, 4) and np.isfinite(maps).all() and method.source, name
         assert method.gives == methods.SIGNED or (maps >= 0).all(), name
 
 
-def untrained(task: str, dtype: str = "float32") -> Subject:
+def untrained(task: str, dtype: str = "float32", **model) -> Subject:
     """A network with its initial variables, of four outputs."""
-    config = small.config(task={"name": task}, model={"dtype": dtype})
+    config = small.config(task={"name": task}, model={"dtype": dtype, **model})
     spec, mesh = small.spec_of(config), meshes.make_mesh(1)
     variables = small.initial_state(spec, mesh, config).variables()
     names = ("a", "b", "c", "d")
@@ -336,3 +336,18 @@ def test_images_of_other_channels_are_refused(run, tmp_path):
         UserError, match=r"images has shape \(2, 8, 8, 3\), but the network takes images \[N, H, W, 1\]"
     ):
         run.explain(np.zeros((2, 8, 8, 3), np.uint8))
+
+
+def test_attention_is_drawn_where_the_network_weighs_pixels():
+    subject = untrained("classification", attention="cbam")
+    seen = subject.normalised(small.split(3)[0])
+    assert [gate.name for gate in subject.gates] == ["attention1", "attention2", "attention3"]
+    found = subject.explain("attention", seen, np.array([0, 1, 2]))
+    assert (found.layer, found.maps.shape) == (subject.gates[-1].name, seen.shape[:3])
+    assert (found.maps == 0.5).all()  # a gate starts at one half
+    other = subject.explain("attention", seen, np.array([2, 2, 2]), layer="attention1")
+    assert other.layer == "attention1" and (other.maps == 0.5).all()
+    with pytest.raises(UserError, match="has no attention layer 'bn1' that weighs pixels; it has attention1"):
+        subject.explain("attention", seen, np.array([0, 1, 2]), layer="bn1")
+    with pytest.raises(UserError, match="this network has none that does; SE and ECA weigh channels only"):
+        untrained("classification", attention="se").explain("attention", seen, np.array([0, 1, 2]))

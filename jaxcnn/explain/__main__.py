@@ -31,7 +31,9 @@ METHODS = flags.DEFINE_list("methods", DEFAULT_METHODS, "Names of methods; 'all'
 TARGET = flags.DEFINE_string(
     "target", "predicted", "The output to explain: predicted, label (the true class), or the name of a class."
 )
-LAYER = flags.DEFINE_string("layer", "", "The layer of class activation maps; default: the last with 4x4 positions.")
+LAYER = flags.DEFINE_string(
+    "layer", "", "The layer of class activation maps or of attention; default: the last with 4x4 positions."
+)
 BASELINE = flags.DEFINE_enum("baseline", "mean", ["mean", "black"], "What hidden pixels get: the mean colour or black.")
 MASKS = command.define_path(
     "masks", None, "Folder of masks of the objects of --images, white on black: scored by pointing and overlap."
@@ -75,7 +77,7 @@ def main() -> int:
     from jaxcnn.explain.subject import Subject
     from jaxcnn.train import trained
 
-    every = [name for name, method in methods.METHODS.items() if not method.control]
+    every = [name for name, method in methods.METHODS.items() if not method.control and "gate" not in method.needs]
     names = list(dict.fromkeys(every if METHODS.value == ["all"] else METHODS.value))
     for name in names:
         methods.find(name)
@@ -85,6 +87,8 @@ def main() -> int:
     network, remarks = trained.load(folder, CHECKPOINT.value, WEIGHTS.value, DEVICES.value)
     malloc.keep()
     subject = Subject(network, ROWS.value)
+    if METHODS.value == ["all"] and subject.gates:
+        names.append("attention")
     if places:
         images, notes = given.of_files(subject, places)
         if MASKS.value:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxcnn.config import UserError
-from jaxcnn.explain import cams, controls, gradients, perturbations, relevance
+from jaxcnn.explain import attended, cams, controls, gradients, perturbations, relevance
 
 SIGNED, POSITIVE, SIZE = "signed", "positive", "size"
 
@@ -23,7 +23,7 @@ class Method:
       source: the paper, or where a control comes from.
       gives: SIGNED: what speaks for the output is above 0, what speaks against it below; POSITIVE: only what speaks for
         it; SIZE: how strongly the output depends on a pixel, whatever the direction.
-      needs: arguments besides the first three that have no default: "layer" or "references".
+      needs: what else it must be given: "layer", of the maps; "gate", an attention layer; "references".
       takes: whether it takes a `baseline`.
       control: whether it ignores the network, so that a real method must do better.
     """
@@ -57,6 +57,7 @@ METHODS: dict[str, Method] = {
     "rise": Method(perturbations.rise, "RISE", "Petsiuk et al. 2018", POSITIVE, takes=True),
     "kernel_shap": Method(perturbations.kernel_shap, "Kernel SHAP", "Lundberg & Lee 2017", SIGNED, takes=True),
     "lime": Method(perturbations.lime, "LIME", "Ribeiro et al. 2016", SIGNED, takes=True),
+    "attention": Method(attended.attention, "Attention", "the network's own weights", POSITIVE, ("gate",)),
     "edges": Method(controls.edges, "Edges (control)", "Sobel filter", SIZE, control=True),
     "random": Method(controls.random, "Random (control)", "uniform numbers", SIZE, control=True),
 }

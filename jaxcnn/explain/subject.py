@@ -14,7 +14,7 @@ from jaxtyping import Float, Int, Num
 from jaxcnn.config import UserError
 from jaxcnn.data import augment, place
 from jaxcnn.data.source import Splits, open_splits
-from jaxcnn.explain import gradients, inside, methods, network
+from jaxcnn.explain import attended, gradients, inside, methods, network
 from jaxcnn.learn import network as learnt
 from jaxcnn.learn.step_spec import StepSpec
 from jaxcnn.text import listed, shown
@@ -63,7 +63,7 @@ class Explanation:
       maps: one number for each pixel, [N, H, W]; `methods.Method.gives` says what they mean.
       values: what the method gave: the same, or one for each channel, [N, H, W, C].
       target: the explained output of each image, [N].
-      layer: the layer of a class activation map; else empty.
+      layer: the layer of a class activation map or of attention; else empty.
       gap: for integrated gradients, the sum of the values minus the change of the output since the baseline, [N]; else
         None. With enough steps it is near 0.
     """
@@ -110,6 +110,11 @@ class Subject:
     def layers(self) -> list[inside.Layer]:
         """The layers with feature maps, in order."""
         return inside.layers(self.network.apply, self.network.variables, self.image_shape)
+
+    @functools.cached_property
+    def gates(self) -> list[attended.Gate]:
+        """The attention layers that weigh pixels, in order."""
+        return attended.gates(self.trained.spec, self.trained.variables)
 
     def normalised(self, pixels: Num[np.ndarray, "n h w c"]) -> Float[np.ndarray, "n h w c"]:
         """Pixels as the network sees them."""
@@ -240,7 +245,7 @@ class Subject:
           name: of the method.
           images: as from `normalised`.
           target: the output to explain for each.
-          layer: of a class activation map; empty: `inside.choose` takes one.
+          layer: of a class activation map or of attention; empty: `choose` of `inside` or `attended` takes one.
           baseline: for methods that have one; see `baseline`.
           using: another network of the same function, such as one with random variables.
           options: arguments of the method, such as `steps`.
@@ -260,6 +265,9 @@ class Subject:
             # Maps of the image's own size, just before a class for each pixel, would show no more than these classes.
             default = learnt.mapped_of(self.trained.spec)
             given["layer"] = inside.choose(self.layers, layer or default, coarser=self.has_maps)
+            chosen = given["layer"].name
+        if "gate" in method.needs:
+            given["layer"] = attended.choose(self.gates, layer)
             chosen = given["layer"].name
         values, gaps = [], []
         for start in range(0, len(images), BATCH):

@@ -24,6 +24,7 @@ from jaxcnn.models.network import Features, Images, Network
 from jaxcnn.models.pooling import global_average_pool, max_pool
 
 ZEROS = nn.initializers.zeros
+MAPS = "attention_maps"  # the collection in which layers that weigh pixels leave their weights, if it is asked for
 
 
 class Attention(nn.Module):
@@ -47,6 +48,11 @@ class Attention(nn.Module):
     def inner(self, x: Images) -> int:
         """The channels inside."""
         return max(self.LEAST, x.shape[-1] // (self.ratio or self.RATIO))
+
+    def _weighs(self, weights: Callable[[], Float[Array, "b h w"]]) -> None:
+        """Leave the weights of the pixels to whoever asks for them; nothing is computed otherwise."""
+        if self.is_mutable_collection(MAPS) and not self.is_initializing():
+            self.sow(MAPS, "map", weights().astype(jnp.float32))
 
     def _conv(self, name: str, features: int, size: int = 1, dilation: int = 1, last: bool = False) -> Conv:
         """A convolution that keeps the size of the image; the last one of a branch has no bias and starts at 0."""
@@ -121,7 +127,9 @@ class CBAM(Attention):
         of_channels = expand(nn.relu(reduce(global_average_pool(x)))) + expand(nn.relu(reduce(x.max((1, 2)))))
         x = x * nn.sigmoid(of_channels)[:, None, None]
         seen = jnp.stack([x.max(-1), x.mean(-1)], axis=-1)
-        return x * nn.sigmoid(self._conv("spatial", 1, size=7, last=True)(seen))
+        of_pixels = nn.sigmoid(self._conv("spatial", 1, size=7, last=True)(seen))
+        self._weighs(lambda: of_pixels[..., 0])
+        return x * of_pixels
 
 
 class BAM(Attention):
@@ -144,7 +152,9 @@ class BAM(Attention):
             y = nn.relu(self._conv(f"spatial{number}", inner, size=3, dilation=4)(y))
         y = Conv(1, 1, use_bias=False, dtype=self.dtype, name="spatial_last")(y)
         of_pixels = self._norm("spatial_bn", last=True)(y, train)
-        return x * (1 + nn.sigmoid(of_channels[:, None, None] + of_pixels))
+        gate = nn.sigmoid(of_channels[:, None, None] + of_pixels)
+        self._weighs(lambda: gate.mean(-1))
+        return x * (1 + gate)
 
 
 class GlobalContext(Attention):
@@ -160,6 +170,7 @@ class GlobalContext(Attention):
         batch, height, width, channels = x.shape
         weights = self._conv("key", 1)(x).reshape(batch, height * width).astype(at_least_float32(x))
         weights = nn.softmax(weights).astype(x.dtype)
+        self._weighs(lambda: weights.reshape(batch, height, width))
         context = jnp.einsum("bnc,bn->bc", x.reshape(batch, -1, channels), weights)
         inside = LayerNorm(name="norm")(self._dense("reduce", self.inner(x))(context))
         return x + self._dense("expand", channels, last=True)(nn.relu(inside))[:, None, None]
@@ -183,10 +194,17 @@ class NonLocal(Attention):
         query = _pixels(self._conv("query", inner)(x))
         key, value = (_pixels(halve(self._conv(name, inner)(x))) for name in ("key", "value"))
         similar = jnp.einsum("bnc,bmc->bnm", query, key, preferred_element_type=at_least_float32(x))
-        gathered = jnp.einsum("bnm,bmc->bnc", nn.softmax(similar).astype(x.dtype), value)
+        weights = nn.softmax(similar).astype(x.dtype)
+        self._weighs(lambda: weights.mean(1).reshape(len(x), *self._halved(x)))
+        gathered = jnp.einsum("bnm,bmc->bnc", weights, value)
         gathered = gathered.reshape(*x.shape[:3], inner)
         y = Conv(x.shape[-1], 1, use_bias=False, dtype=self.dtype, name="out")(gathered)
         return x + self._norm("bn", last=True)(y, train)
+
+    def _halved(self, x: Images) -> tuple[int, int]:
+        """The size of the keys and values."""
+        height, width = x.shape[1:3]
+        return (height // 2, width // 2) if min(height, width) > 1 else (height, width)
 
 
 class CoordinateAttention(Attention):
@@ -208,6 +226,7 @@ class CoordinateAttention(Attention):
         both = nn.hard_swish(self._norm("bn")(both, train))
         of_rows = nn.sigmoid(self._gate("rows", x.shape[-1])(both[:, :height]))
         of_columns = nn.sigmoid(self._gate("columns", x.shape[-1])(both[:, height:]))
+        self._weighs(lambda: (of_rows * of_columns.swapaxes(1, 2)).mean(-1))
         return x * of_rows * of_columns.swapaxes(1, 2)
 
     def _gate(self, name: str, channels: int) -> Conv:

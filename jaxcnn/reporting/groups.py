@@ -72,7 +72,8 @@ def _of_family(family: Family) -> Table | None:
         notes.append(f"{labels.count(len(names) - len(rows), 'better group')} left out.")
     place = f"{family.architecture} on {family.dataset}"
     return Table(
-        f"groups-{labels.slug(place)}", f"Groups of {place}", [_by(of_runs[0][0]), column, *also.values(), "examples"], rows,
+        f"groups-{labels.slug(place)}", f"Groups of {place}",
+        [_by(of_runs[0][0]), column, *also.values(), "examples"], rows,
         frozenset({column, *also.values(), "examples"}), notes,
     )  # fmt: skip
 
