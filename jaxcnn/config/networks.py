@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from jaxcnn.config.fields import Model, Norm
+from jaxcnn.config.fields_of_networks import Model, Norm
 
 OF_EVERY_NETWORK = ("name", "num_classes", "width", "dropout", "dtype")
 ATTENTION = ("attention", "attention_ratio", "attention_place", "attention_stages")

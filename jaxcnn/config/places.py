@@ -3,7 +3,8 @@
 import dataclasses
 
 from jaxcnn.config import networks
-from jaxcnn.config.fields import NETWORKS, Augment, Config, Data, Optim, Run, Task
+from jaxcnn.config.fields import Augment, Config, Data, Optim, Run, Task
+from jaxcnn.config.fields_of_networks import NETWORKS
 
 DETECTION, SEGMENTATION = "detection", "segmentation"
 BY_PIXELS = ("mixup", "cutmix", "policy", "small_sides")  # augmentation that answers with places do not follow
