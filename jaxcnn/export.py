@@ -4,6 +4,7 @@
     python -m jaxcnn.export --workdir=runs/resnet50 --format=onnx --verify
     python -m jaxcnn.export --workdir=runs/resnet50 --format=onnx --quantize=int8 --calibration=mse --verify
     python -m jaxcnn.export --workdir=runs/resnet50 --format=stablehlo --verify
+    python -m jaxcnn.export --workdir=runs/resnet50 --format=web --out=page
 
 safetensors: the weights alone, with the names and layouts of torchvision, timm, Keras or of jaxcnn. The metadata of the
 file has the names of the classes, the mean and std of the images, their size, and the epsilon of BatchNorm.
@@ -12,6 +13,8 @@ file has the names of the classes, the mean and std of the images, their size, a
 onnx, stablehlo: the whole network, from images as stored to logits, for any batch size; normalisation is inside.
 `--verify` runs the file in its own runtime (ONNX Runtime; JAX) on a split, beside the run. `--quantize=int8` makes the
 products of an ONNX file those of int8, with ranges that `--calibration_split` tells; float16 makes it half as large.
+web: a folder with the ONNX file, a page that classifies by it in the browser, and ONNX Runtime for the browser, from
+npm or from `--runtime`. Serve it with any server of files: `python -m http.server --directory page`.
 `--card` writes a model card beside the file.
 
 Exit codes: 0 done; 2 an error, reported in one line.
@@ -38,25 +41,31 @@ if TYPE_CHECKING:
     from jaxcnn.train.trained import Trained
 
 NETWORK = chosen.define()
-FORMAT = flags.DEFINE_enum("format", "safetensors", ["safetensors", "onnx", "stablehlo"], "Format of the file.")
+FORMAT = flags.DEFINE_enum("format", "safetensors", ["safetensors", "onnx", "stablehlo", "web"], "Format of the file.")
 NAMES = flags.DEFINE_enum(
     "names",
     "torchvision",
     ["jaxcnn", "torchvision", "timm", "keras", "caffe", "lukemelas"],
     "safetensors: whose names and layouts.",
 )
-OUT = command.define_path("out", "", "The file; default: <names>.safetensors, or model.<format>, in the workdir.")
+OUT = command.define_path(
+    "out", "", "The file; default: <names>.safetensors, model.<format> or the folder web, in the workdir."
+)
 FOLD = flags.DEFINE_boolean("fold", True, "onnx: BatchNorm becomes part of the convolution before it.")
-QUANTIZE = flags.DEFINE_enum("quantize", "none", ["none", "float16", "int8"], "onnx: the type of weights and products.")
+QUANTIZE = flags.DEFINE_enum(
+    "quantize", "none", ["none", "float16", "int8"], "onnx, web: the type of weights and products."
+)
 CALIBRATION = flags.DEFINE_enum(
     "calibration", "mse", ["minmax", "percentile", "mse"], "int8: how the range of each tensor is chosen."
 )
 IMAGES = flags.DEFINE_integer("calibration_images", 512, "int8: images whose values are looked at.", lower_bound=1)
 SEEN = flags.DEFINE_enum("calibration_split", "train", ["train", "val"], "int8: the split of these images.")
-VERIFY = flags.DEFINE_boolean("verify", False, "onnx, stablehlo: run the file on a split, beside the run.")
+VERIFY = flags.DEFINE_boolean("verify", False, "onnx, stablehlo, web: run the file on a split.")
 SPLIT = flags.DEFINE_enum("split", "val", ["train", "val", "test"], "The split for --verify.")
 DATA = command.define_path("data", "", "Where the data of the run is now, if it had it elsewhere.")
+RUNTIME = command.define_path("runtime", "", "web: onnxruntime-web, a folder or .tgz; default: fetched once, by npm.")
 CARD = flags.DEFINE_boolean("card", False, "Also write <file>.md, a model card.")
+OF_ONNX = ("onnx", "web")
 BATCH = 64  # of --verify
 _OF_TYPE = {"none": "", "float16": ".float16", "int8": ".int8"}  # in the name of the file
 
@@ -67,26 +76,32 @@ def main() -> int:
     kind, verify = FORMAT.value or "", VERIFY.value
     if kind == "safetensors" and verify:
         raise UserError("--verify runs a whole network: give --format=onnx or --format=stablehlo")
-    if QUANTIZE.value != "none" and kind != "onnx":
-        raise UserError(f"--quantize={QUANTIZE.value} is for --format=onnx")
+    if QUANTIZE.value != "none" and kind not in OF_ONNX:
+        raise UserError(f"--quantize={QUANTIZE.value} is for --format=onnx and --format=web")
+    if RUNTIME.value and kind != "web":
+        raise UserError("--runtime is for --format=web; leave it out")
     if QUANTIZE.value != "none" and not FOLD.value:
         raise UserError(f"--quantize={QUANTIZE.value} needs BatchNorm folded; leave --nofold out")
-    needed = {"safetensors": ("safetensors",), "onnx": ("onnx", "onnxruntime") if verify else ("onnx",)}
-    if kind in needed:
-        extras.need(kind, f"--format={kind}", *needed[kind])
-    default = (
-        f"{NAMES.value}.safetensors" if kind == "safetensors" else f"model{_OF_TYPE[QUANTIZE.value or 'none']}.{kind}"
-    )
-    out = pathlib.Path(OUT.value) if OUT.value else folder / default
-    chosen.check_place(out)
-    if kind != "safetensors" and out.suffix != f".{kind}":
-        raise UserError(f"--out={out}: the name of such a file must end with .{kind}")
+    if kind == "safetensors":
+        extras.need(kind, f"--format={kind}")
+    if kind in OF_ONNX:
+        extras.need("onnx", f"--format={kind}", *(("onnx", "onnxruntime") if verify else ("onnx",)))
+    out = _place(folder, kind)
+    runtime = _runtime() if kind == "web" else {}
     network = NETWORK.load()
     if verify and network.spec.task.finds is not None:
         raise UserError(f"--verify compares outputs, which config.task.name={network.config.task.name!r} has not")
-    what, how = _write(network, kind, folder, out)
-    print(f"jaxcnn: {out}: {what} of step {network.step} ({network.weights} weights), {how}")
-    verdict = _verify(network, folder, out) if verify else []
+    file = out
+    if kind == "web":
+        from jaxcnn.deploy import web
+
+        file = web.begin(network, out)
+    what, how = _write(network, kind, folder, file)
+    print(f"jaxcnn: {file}: {what} of step {network.step} ({network.weights} weights), {how}")
+    if kind == "web":
+        size = web.write(network, out, QUANTIZE.value or "none", runtime)
+        print(f"jaxcnn: {out}: a page, {size / 2**20:.1f} MiB; see it by: python -m http.server --directory {out}")
+    verdict = _verify(network, folder, file) if verify else []
     print(*verdict, sep="\n", end="\n" if verdict else "")
     if CARD.value:
         from jaxcnn.deploy import card
@@ -97,13 +112,37 @@ def main() -> int:
     return 0
 
 
+def _place(folder: pathlib.Path, kind: str) -> pathlib.Path:
+    """Where the file goes, or the folder. Raises UserError if it cannot be there."""
+    if kind == "web":
+        from jaxcnn.deploy import web
+
+        out = pathlib.Path(OUT.value) if OUT.value else folder / "web"
+        web.check_place(out)
+        return out
+    default = (
+        f"{NAMES.value}.safetensors" if kind == "safetensors" else f"model{_OF_TYPE[QUANTIZE.value or 'none']}.{kind}"
+    )
+    out = pathlib.Path(OUT.value) if OUT.value else folder / default
+    chosen.check_place(out)
+    if kind != "safetensors" and out.suffix != f".{kind}":
+        raise UserError(f"--out={out}: the name of such a file must end with .{kind}")
+    return out
+
+
+def _runtime() -> dict[str, bytes]:
+    from jaxcnn.deploy import web_runtime
+
+    return web_runtime.read(RUNTIME.value or "")
+
+
 def _write(network: "Trained", kind: str, folder: pathlib.Path, out: pathlib.Path) -> tuple[str, str]:
     """Write the file; return what is in it, and in which form, in words."""
     if kind == "safetensors":
         from jaxcnn.train import exported
 
         return f"{exported.write(network, NAMES.value, out)} arrays", f"names of {NAMES.value}"
-    if kind == "onnx":
+    if kind in OF_ONNX:
         from jaxcnn.deploy import onnx_file
 
         if QUANTIZE.value == "int8":

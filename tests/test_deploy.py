@@ -15,7 +15,19 @@ from jax import export
 from jaxcnn import config as configs
 from jaxcnn import models
 from jaxcnn.config import UserError
-from jaxcnn.deploy import card, graph, latency, lowering, onnx_file, predictor, runtimes, stablehlo, verify
+from jaxcnn.deploy import (
+    card,
+    graph,
+    latency,
+    lowering,
+    onnx_file,
+    predictor,
+    runtimes,
+    stablehlo,
+    verify,
+    web,
+    web_runtime,
+)
 from jaxcnn.models import activations, context
 from jaxcnn.models.group_norm import GroupNorm
 from jaxcnn.train import assess, trained
@@ -240,6 +252,7 @@ def test_the_commands_write_verify_and_time_a_file_and_tell_wrong_flags_in_one_l
     assert figures["cold_start_seconds"] > 0 and figures["bytes"] == (tmp_path / "b.onnx").stat().st_size
     for module, wrong, words in (
         ("jaxcnn.export", ("--verify", "--format=safetensors"), "--verify runs a whole network"),
+        ("jaxcnn.export", ("--format=web", f"--out={tmp_path}/page", "--runtime=jaxcnn"), "has no ort.wasm.min.mjs"),
         ("jaxcnn.latency", ("--batches=1,0",), "batch sizes are numbers from 1"),
     ):
         code, output = runs.run(f"--workdir={folder}/run", *wrong, module=module)
@@ -278,3 +291,23 @@ def test_names_that_others_chose_are_no_markup_on_a_model_card(run, tmp_path):
     assert text.startswith("# Model card: a\\_b\\_.onnx\n")
     for number, name in enumerate((r"a\|b", r"\*x\*", r"\<b\>", r"\[l\](z)", r"one\\n\# two", r"\`c\`")):
         assert f"| {number} | {name} |" in text
+
+
+def test_a_folder_has_all_that_a_page_needs_and_the_facts_of_its_network(run, tmp_path):
+    network, _, folder = run
+    network = dataclasses.replace(network, class_names=("</script>", *network.class_names[1:]))
+    out, runtime = tmp_path / "page", {name: name.encode() for name in web_runtime.FILES}
+    path = web.begin(network, out)
+    path.write_bytes((folder / "a.onnx").read_bytes())
+    size = web.write(network, out, "none", runtime)
+    files = {str(file.relative_to(out)) for file in out.rglob("*") if file.is_file()}
+    page = {"index.html", "page.css", "page.js", "worker.js", "pixels.js", "offline.js"}
+    assert files == page | {"model.onnx", "network.json"} | {f"runtime/{name}" for name in runtime}
+    assert size == sum((out / file).stat().st_size for file in files)
+    facts = json.loads((out / "network.json").read_text())
+    assert facts["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert facts["class_names"][0] == "</script>" and facts["image_shape"] == [8, 8, 1] and facts["resize"] == "crop"
+    for name in page:  # nothing is asked of another server, and nothing runs that the policy forbids
+        text = (out / name).read_text()
+        assert "http" not in text.replace("http-equiv", "").replace("http.server", "").replace("http://localhost", "")
+        assert "innerHTML" not in text and "eval(" not in text

@@ -112,6 +112,7 @@ def test_a_resumed_run_ends_with_the_same_bits(pruned_run, tmp_path):
         path: counts
         for path, counts in prune.counts(trained.load(folder, "last", "", 1)[0].variables["params"]).items()
     }
+    assert figures["live_parameters"] == figures["parameters"] - sum(z for z, _ in zeros.values())
     assert figures["sparsity"] == sum(z for z, _ in zeros.values()) / sum(n for _, n in zeros.values()) > 0.79
     again = tmp_path / "run"
     shutil.copytree(folder, again)

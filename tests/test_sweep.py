@@ -473,6 +473,9 @@ def test_a_config_file_without_a_sweep_or_with_a_broken_one_is_one_line(tmp_path
         ("architecture", "", 200),
         ("architecture", "cores", 24),
         ("architecture", "smoke", 6),
+        ("sparsity", "", 21),
+        ("sparsity", "filters", 15),
+        ("sparsity", "smoke", 4),
     ],
 )
 def test_the_shipped_sweeps_are_sound(file, variant, trials, root):

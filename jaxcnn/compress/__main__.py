@@ -11,6 +11,9 @@ filters: structured pruning (Li et al. 2017; with --by=norm, network slimming, L
 with them the channels that other layers read. --out is the folder of a new run at step 0, with a smaller network:
 evaluate, export or serve it, or train it on by `python -m jaxcnn.main --config=<out>/train_on.py`.
 
+share: only shares the weights of each layer. --out is the folder of a new run at step 0, whose shared values
+`python -m jaxcnn.main --config=<out>/train_on.py` trains by the sum of their gradients; then --method=deep codes it.
+
 `--sensitivity` writes no such file: it prunes one kernel at a time, and tells and draws what each costs.
 `--check=vgg16.jxc` measures a file again. A run starts from one by `--config.init.source=file:vgg16.jxc`.
 
@@ -34,6 +37,7 @@ from jaxcnn.config import UserError
 from jaxcnn.text import as_markdown, counted, markdown_table, shown
 
 if TYPE_CHECKING:
+    from jaxcnn.compress.deep import Bits
     from jaxcnn.compress.filters import Cost
     from jaxcnn.data.batch import Split
     from jaxcnn.deploy.latency import Timing
@@ -41,9 +45,12 @@ if TYPE_CHECKING:
 
 NETWORK = chosen.define()
 METHOD = flags.DEFINE_enum(
-    "method", "deep", ["deep", "filters"], "deep: values, distances and Huffman words; filters: fewer channels."
+    "method",
+    "deep",
+    ["deep", "filters", "share"],
+    "deep: values, distances and Huffman words; filters: fewer channels; share: values to train on.",
 )
-OUT = command.define_path("out", "", "deep: the file; default: <step>.jxc in the workdir; filters: the folder.")
+OUT = command.define_path("out", "", "deep: the file; default: <step>.jxc in the workdir; filters, share: the folder.")
 CHECK = command.define_path("check", "", "Measure this file instead of writing one.")
 SENSITIVITY = flags.DEFINE_boolean("sensitivity", False, "Measure what pruning each kernel alone costs.")
 SPLIT = flags.DEFINE_enum("split", "val", ["train", "val", "test"], "The split of the figures.")
@@ -63,8 +70,9 @@ DEVICES = flags.DEFINE_integer("devices", 1, "How many local devices to use; 0: 
 
 
 OF_METHODS = {
-    **dict.fromkeys(("conv_bits", "dense_bits", "layer_bits", "check", "sensitivity"), "deep"),
-    **dict.fromkeys(("keep", "by", "scope", "layer_keep", "seconds"), "filters"),
+    **dict.fromkeys(("conv_bits", "dense_bits", "layer_bits"), ("deep", "share")),
+    **dict.fromkeys(("check", "sensitivity"), ("deep",)),
+    **dict.fromkeys(("keep", "by", "scope", "layer_keep", "seconds"), ("filters",)),
 }
 BATCHES = (1, 32)  # of the latencies
 TURNS = 3  # of each network, while they are timed
@@ -73,12 +81,14 @@ TURNS = 3  # of each network, while they are timed
 def main() -> int:
     """Compress or measure; return the exit code."""
     folder = NETWORK.folder()
+    if CARD.value and METHOD.value == "share":
+        raise UserError("--card is for what is finished; train the values first, and give --method=deep")
     if CARD.value and (CHECK.value or SENSITIVITY.value):
         raise UserError("--card is for what is written; leave --check and --sensitivity out")
-    for flag, method in OF_METHODS.items():
-        if flags.FLAGS[flag].present and METHOD.value != method:
-            raise UserError(f"--{flag} is for --method={method}, not {METHOD.value}; leave it out")
-    return _filters(folder) if METHOD.value == "filters" else _deep(folder)
+    for flag, methods in OF_METHODS.items():
+        if flags.FLAGS[flag].present and METHOD.value not in methods:
+            raise UserError(f"--{flag} is for --method={' and '.join(methods)}, not {METHOD.value}; leave it out")
+    return {"deep": _deep, "filters": _filters, "share": _share_values}[METHOD.value or ""](folder)
 
 
 def _deep(folder: pathlib.Path) -> int:
@@ -90,10 +100,7 @@ def _deep(folder: pathlib.Path) -> int:
     from jaxcnn.train import workdir
     from jaxcnn.weights import files
 
-    bits = deep.Bits(CONVOLUTION.value, DENSE.value, tuple(map(_layer_bits, LAYERS.value)))
-    for flag, number in (("conv_bits", bits.convolution), ("dense_bits", bits.dense), *bits.layers):
-        if not 1 <= number <= deep.MOST_BITS:
-            raise UserError(f"--{flag}={number:g}: bits of shared values are 1 to {deep.MOST_BITS}")
+    bits = _bits()
     arrays = files.read(pathlib.Path(CHECK.value))[0] if CHECK.value else {}
     network = NETWORK.load(DEVICES.value)
     split = _split(network, folder)
@@ -121,6 +128,36 @@ def _deep(folder: pathlib.Path) -> int:
     if CARD.value:
         safe = [dataclasses.replace(row, step=as_markdown(row.step)) for row in rows]
         _card(network, folder, out, "jxc: shared values and Huffman words", split, deep.table(safe, network))
+    return 0
+
+
+def _bits() -> "Bits":
+    from jaxcnn.compress import deep
+
+    bits = deep.Bits(CONVOLUTION.value, DENSE.value, tuple(map(_layer_bits, LAYERS.value)))
+    for flag, number in (("conv_bits", bits.convolution), ("dense_bits", bits.dense), *bits.layers):
+        if not 1 <= number <= deep.MOST_BITS:
+            raise UserError(f"--{flag}={number:g}: bits of shared values are 1 to {deep.MOST_BITS}")
+    return bits
+
+
+def _share_values(folder: pathlib.Path) -> int:
+    from jaxcnn.compress import begun, deep
+
+    if not OUT.value:
+        raise UserError("--method=share needs --out=<folder of the new run>")
+    out, bits = pathlib.Path(OUT.value), _bits()
+    begun.check(out)
+    network = NETWORK.load(DEVICES.value)
+    split = _split(network, folder)
+    shared = deep.begun(network, bits)
+    begun.write(shared, folder, out, [pathlib.Path(sys.argv[0]).name, *sys.argv[1:]])
+    evaluation, lines = network.spec.task.evaluation, []
+    for name, each in (("before", network), ("shared", shared)):
+        figures = each.evaluate(split)
+        lines.append([name, evaluation.headline.shown(figures[evaluation.headline.name]), f"{figures['loss']:.4f}"])
+    print(*markdown_table(["", evaluation.headline.label, "loss"], lines), sep="\n")
+    print(f"jaxcnn: figures on {split.description}; {out} is a run at step 0, {out / begun.TRAIN_ON} trains its values")
     return 0
 
 

@@ -1,7 +1,7 @@
 """Deep Compression of a trained network into one file, with the size and the figures after each step.
 
 Han, Mao & Dally 2016, arXiv 1510.00149: prune (in training, `config.prune`), share weights, code by Huffman. The last
-row is measured on what the file decodes to. Codebooks are not trained further after sharing.
+row is measured on what the file decodes to. `begun` makes a run that trains the shared values (`jaxcnn.learn.sharing`).
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from jaxcnn.compress import codebooks, floors
-from jaxcnn.config import UserError
+from jaxcnn.config import Init, Prune, UserError
 from jaxcnn.config.layers import Layers, check_patterns, number_of
 from jaxcnn.data.batch import Split
 from jaxcnn.text import markdown_table
@@ -92,6 +92,23 @@ def share(arrays: Mapping[str, np.ndarray], bits: Bits) -> dict[str, Shared | np
         name: codebooks.share(each, bits.of(path_of(name), each)) if each.ndim > 1 else each
         for name, each in arrays.items()
     }
+
+
+def begun(trained: Trained, bits: Bits) -> Trained:
+    """The network with shared values, as a run at step 0 that trains them and keeps zeros at zero.
+
+    Raises:
+      UserError: a pattern of `bits` matches no kernel.
+    """
+    shared = share(seals.on_host(trained.variables), bits)
+    values = max(len(each.codebook) for each in shared.values() if isinstance(each, Shared))
+    arrays = {name: each.decoded() if isinstance(each, Shared) else each for name, each in shared.items()}
+    optim = dataclasses.replace(trained.config.optim, shared_values=values)
+    config = dataclasses.replace(trained.config, optim=optim, prune=Prune(), init=Init())
+    spec = dataclasses.replace(
+        trained.spec, optim=dataclasses.replace(trained.spec.optim, shared_values=values), prune=Prune()
+    )
+    return dataclasses.replace(with_arrays(trained, arrays), config=config, spec=spec, step=0, fitted={})
 
 
 def compress(

@@ -147,6 +147,12 @@ class Optim:
     swa_from: Fraction = (
         0.0  # average of the weights of all steps from this share of the run on, in place of ema; 0: off
     )
+    slimming: Annotated[NonNegative, AtMost(1.0)] = (
+        0.0  # factor of the L1 norm of BatchNorm's scales, in the loss; 0: off
+    )
+    shared_values: Annotated[Count, AtMost(4096)] = (
+        0  # most values of a kernel besides 0, whose equal weights stay equal (see compress --method=share); 0: off
+    )
     ema_decay: Fraction = 0.0  # moving average of parameters and batch_stats; after t steps at most (1 + t) / (10 + t)
 
     @property

@@ -142,6 +142,18 @@ def _impossible(config: Config) -> list[str]:
     wrong += _impossible_init(config.init)
     wrong += _impossible_pruning(config.prune)
     need(
+        not optim.slimming or not optim.freeze_norm,
+        "config.optim.slimming has no effect with config.optim.freeze_norm, which keeps the scales of BatchNorm",
+    )
+    need(
+        not optim.shared_values or optim.name != "muon",
+        "config.optim.shared_values is for optimisers that treat each weight alone, not for config.optim.name='muon'",
+    )
+    need(
+        not optim.shared_values or not config.prune.is_on,
+        "config.optim.shared_values keeps zeros at zero; leave config.prune.sparsity at 0, and prune before sharing",
+    )
+    need(
         config.init.head != "fitted" or config.task.name == "classification",
         "config.init.head='fitted' is for config.task.name='classification' only",
     )

@@ -25,6 +25,7 @@ _KINDS = {
     "records-": "indexes of records",
     "content-": "checksums of images",
     "compiled": "programs",
+    "onnxruntime-web-": "ONNX Runtime for the browser",
 }
 _log = logging.getLogger("jaxcnn")
 

@@ -11,7 +11,7 @@ from jaxcnn import models
 from jaxcnn.config import ConfigError
 from jaxcnn.config.convert import nearest
 from jaxcnn.config.layers import Layers
-from jaxcnn.learn import prune, rates
+from jaxcnn.learn import prune, rates, slimming
 from jaxcnn.learn.step_spec import StepSpec
 from jaxcnn.models import sizes, split
 from jaxcnn.models.batch_norm import PartlyFrozen
@@ -53,20 +53,23 @@ def mapped_of(spec: StepSpec) -> str:
 
 
 def check_layers(spec: StepSpec) -> None:
-    """Refuse layers of `model.channels`, or patterns of `optim.layers` or `prune.layers`, that the network has not.
+    """Refuse layers of `model.channels`, patterns of `optim.layers` or `prune.layers`, or scales, that are not there.
 
     Raises:
       ConfigError: there is one, or nothing is left to train.
     """
     if spec.model.channels:
         check_channels(spec)
-    if spec.optim.layers or spec.prune.is_on:
+    if spec.optim.layers or spec.prune.is_on or spec.optim.slimming:
         variables = jax.eval_shape(lambda: _initialize(spec, spec.image_shape))
         if spec.optim.layers:
             rates.check(spec.optim.layers, variables["params"])
+        batch_stats = variables.get("batch_stats", {})
+        part = rates.trainable(variables["params"], layers_of(spec, batch_stats))
         if spec.prune.is_on:
-            layers = layers_of(spec, variables.get("batch_stats", {}))
-            prune.check(spec.prune, rates.trainable(variables["params"], layers))
+            prune.check(spec.prune, part)
+        if spec.optim.slimming:
+            slimming.check(part, batch_stats)
 
 
 def usual_sizes(spec: StepSpec) -> dict[str, int]:

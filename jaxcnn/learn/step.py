@@ -13,7 +13,7 @@ from jaxtyping import Array, Int32
 
 from jaxcnn.data import augment, order
 from jaxcnn.data.batch import Batch, Constants
-from jaxcnn.learn import metrics, prune, rates
+from jaxcnn.learn import metrics, prune, rates, sharing, slimming
 from jaxcnn.learn.network import layers_of, network
 from jaxcnn.learn.optim import make_optimizer
 from jaxcnn.learn.schedule import learning_rate_factor, whitening_bias_scale
@@ -109,6 +109,8 @@ def uphill(spec: StepSpec, gradients: Callable[[Collection], Gradients], state: 
     """
     if spec.prune.is_on:
         gradients = functools.partial(_of_live_weights, spec, gradients, state)
+    if spec.optim.shared_values:
+        gradients = functools.partial(_of_shared_values, spec, gradients, state)
     here = gradients(state.params)
     if not spec.optim.sam_radius:
         return here
@@ -125,6 +127,15 @@ def _of_live_weights(
     """The gradients at some parameters, with zeros for the weights that are pruned."""
     found = gradients(params)
     grads = prune.masked(spec.prune, found.grads, state.params, state.step, spec.total_steps)
+    return Gradients(grads, found.sums, found.batch_stats)
+
+
+def _of_shared_values(
+    spec: StepSpec, gradients: Callable[[Collection], Gradients], state: State, params: Collection
+) -> Gradients:
+    """The gradients at some parameters, summed over the weights that share a value."""
+    found = gradients(params)
+    grads = sharing.summed(spec.optim.shared_values, found.grads, state.params)
     return Gradients(grads, found.sums, found.batch_stats)
 
 
@@ -154,14 +165,20 @@ def update(spec: StepSpec, state: State, gradients: Gradients) -> tuple[State, S
     scale = rates.scale(layers, {whitening.BIAS: bias_scale})
     optimizer = make_optimizer(spec.optim, state.hyper, _known_after(norm, learning_rate), scale)
     part = rates.trainable(state.params, layers)
+    if spec.optim.slimming:
+        grads = slimming.penalized(spec.optim.slimming, grads, part, state.batch_stats)
     updates, opt_state = optimizer.update(grads, state.opt_state, part)
     part = optax.apply_updates(part, updates)
     if spec.prune.is_on:
         part = prune.pruned(spec.prune, part, state.params, state.step, spec.total_steps)
+    if spec.optim.shared_values:
+        part = sharing.kept(spec.optim.shared_values, part, state.params)
     params = rates.merged(part, state.params)
     ema = _average(spec, state, {"params": params, "batch_stats": gradients.batch_stats})
     if spec.prune.is_on and ema is not None:
         ema |= {"params": prune.masked(spec.prune, ema["params"], params, state.step, spec.total_steps)}
+    if spec.optim.shared_values and ema is not None:
+        ema |= {"params": sharing.kept(spec.optim.shared_values, ema["params"], params)}
     next_state = State(
         step=state.step + 1,
         params=params,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from jaxcnn.reporting import labels
+from jaxcnn.reporting import labels, sizes
 from jaxcnn.reporting.classes import confusions
 from jaxcnn.reporting.classes import names as class_names
 from jaxcnn.reporting.effect_charts import grid_keys, heat, key_effect, key_scatter
@@ -31,7 +31,7 @@ from jaxcnn.reporting.plots import (
 )
 from jaxcnn.reporting.run_charts import curves, learning_rates
 from jaxcnn.reporting.statistics import ACCURACY
-from jaxcnn.reporting.time_charts import pareto, speed_up, time_to_accuracy
+from jaxcnn.reporting.time_charts import by_size, pareto, speed_up, time_to_accuracy
 from jaxcnn.tasks.confusion import Confusion
 
 MOST_ROWS = 16
@@ -61,6 +61,8 @@ def charts(findings: Findings) -> Iterator[functools.partial[Plot]]:
         yield make(time_to_accuracy, findings, dataset)
     for i, front in enumerate(findings.fronts):
         yield make(pareto, front, i, findings)
+    for front in sizes.fronts(findings.families):
+        yield make(by_size, front)
     for i, facts in enumerate(findings.scalings):
         yield make(speed_up, facts, i, findings)
     for family in findings.families:

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from jaxcnn.reporting import convergence, costs, labels, run_tables
+from jaxcnn.reporting import convergence, costs, labels, run_tables, sizes
 from jaxcnn.reporting.findings import Findings
 from jaxcnn.reporting.scaling import Scaling
 from jaxcnn.reporting.settings import Setting, sample_noun
@@ -19,7 +19,8 @@ def tables(findings: Findings) -> dict[str, Table]:
     """All tables that have rows, by name, in the order of the report."""
     made = [
         results(findings), published(findings), settings(findings), costs.table(findings), comparisons(findings),
-        time_to_accuracy(findings), pareto(findings), *scaling(findings), *run_tables.all_of(findings),
+        time_to_accuracy(findings), pareto(findings), sizes.table(findings), *scaling(findings),
+        *run_tables.all_of(findings),
     ]  # fmt: skip
     made = made if all(s.headline.percent for s in findings.settings) else [_without_percent(table) for table in made]
     return {table.name: without_constants(table) for table in made if table.rows}

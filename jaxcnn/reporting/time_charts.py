@@ -1,7 +1,9 @@
-"""Pictures about time: time to accuracy, the Pareto front, and speed over devices."""
+"""Pictures about time and size: time to accuracy, the Pareto fronts, and speed over devices."""
 
+from collections.abc import Callable
 from typing import Any
 
+from jaxcnn.reporting import sizes
 from jaxcnn.reporting.findings import Findings, validation_curve
 from jaxcnn.reporting.plots import (
     INK,
@@ -64,30 +66,50 @@ def pareto(front: dict[str, Any], i: int, findings: Findings) -> Plot:
         f"{front['machine']}"
         + (" alone; other machines have separate pictures." if several else "."),
     )  # fmt: skip
+    _plane(plot, front, lambda s: s.train_seconds.mean, lambda of: f"{of:.1f} s", "training (s)")
+    return plot
+
+
+def by_size(front: dict[str, Any]) -> Plot:
+    """The headline figure on validation against the parameters that are not zero, and the front."""
+    plot = new(
+        plot_name("sizes", front["data"]), "times", 3.5,
+        f"Validation {front['settings'][0].headline.label} against size on {front['data']}; the front has "
+        f"{len(front['front'])} settings",
+        "Size: the parameters that are not zero. Each mark is the mean of a setting; on the line are those that no "
+        "other setting beats in both.",
+    )  # fmt: skip
+    _plane(plot, front, sizes.live, lambda of: f"{of:,.0f} parameters not 0", "parameters not 0")
+    return plot
+
+
+def _plane(
+    plot: Plot, front: dict[str, Any], cost: Callable[[Any], Any], told: Callable[[float], str], label: str
+) -> None:
+    """Draw settings by a cost and their figure on validation, and the line of the front."""
     axes = plot.figure.subplots()
     networks = list(dict.fromkeys(s.architecture for s in front["settings"]))
     for setting in front["settings"]:
         which = networks.index(setting.architecture) % len(SERIES)
         on_front = setting in front["front"]
         axes.plot(
-            [setting.train_seconds.mean], [setting.validation.scale * setting.validation.mean], MARKERS[which],
+            [cost(setting)], [setting.validation.scale * setting.validation.mean], MARKERS[which],
             color=SERIES[which],
             markersize=6.5 if on_front else 4.5, alpha=1.0 if on_front else 0.45, linestyle="none", zorder=4,
-            gid=plot.tip(f"{spread_tip(setting.title, setting.validation)}, {setting.train_seconds.mean:.1f} s"),
+            gid=plot.tip(f"{spread_tip(setting.title, setting.validation)}, {told(cost(setting))}"),
         )  # fmt: skip
-    steps = [(s.train_seconds.mean, s.validation.scale * s.validation.mean) for s in front["front"]]
+    steps = [(cost(s), s.validation.scale * s.validation.mean) for s in front["front"]]
     axes.plot(*zip(*steps, strict=True), drawstyle="steps-post", color=INK, linewidth=1, zorder=2)
     if len(networks) > 1:
         for which, network in enumerate(networks):
             colour, marker = SERIES[which % len(SERIES)], MARKERS[which % len(MARKERS)]
             axes.plot([], [], marker, color=colour, label=words(network), linestyle="none")
         plot.figure.legend(loc="outside lower left", ncols=2)
-    times = [s.train_seconds.mean for s in front["settings"]]
-    if max(times) > 8 * max(min(times), 1e-9):
+    known = [cost(s) for s in front["settings"]]
+    if max(known) > 8 * max(min(known), 1e-9):
         axes.set_xscale("log")
         logarithmic(axes.xaxis)
-    axes.set(title=words(front["data"]), xlabel="training (s)", ylabel=_axis(front["settings"][0]))
-    return plot
+    axes.set(title=words(front["data"]), xlabel=label, ylabel=_axis(front["settings"][0]))
 
 
 def speed_up(scaling: Scaling, i: int, findings: Findings) -> Plot:

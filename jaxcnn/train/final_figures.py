@@ -52,6 +52,7 @@ def of(session: Session, test: dict[str, Any] | None, test_seconds: float) -> di
     if spec.prune.is_on:
         zeros, weights = (sum(numbers) for numbers in zip(*prune.counts(session.state.params).values(), strict=True))
         figures |= {"sparsity": zeros / weights}  # of all kernels, also those that are never pruned
+        figures |= {"live_parameters": figures["parameters"] - zeros}
     return figures | _utilisation(session, rate)
 
 

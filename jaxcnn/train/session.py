@@ -13,7 +13,8 @@ from jaxcnn.config import Config, ConfigError
 from jaxcnn.data import cache_limit
 from jaxcnn.data.batch import Constants
 from jaxcnn.data.source import Splits
-from jaxcnn.learn import layout, programs, sharded
+from jaxcnn.learn import layout, programs, rates, sharded, sharing
+from jaxcnn.learn.network import layers_of
 from jaxcnn.learn.state import State, count_parameters, make_hyper
 from jaxcnn.learn.step_spec import StepSpec
 from jaxcnn.machine import malloc, paths, plugins
@@ -243,6 +244,8 @@ def _restore_or_begin(
             state = starting.begin(start, found, state, folder if cluster.first else None, logbook.say)
             if found.config.init.head == "fitted":
                 state = probe.fitted(found, state, normal, logbook.say)
+        if values := found.spec.optim.shared_values:
+            sharing.check(values, rates.trainable(state.params, layers_of(found.spec, state.batch_stats)))
         state = jax.block_until_ready(state)
         return state, Progress(reset_seconds=drawing + time.monotonic() - began), False
     progress = Progress.of_record(restored.record["progress"], found.spec.task.evaluation.metrics)

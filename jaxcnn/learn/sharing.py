@@ -1,0 +1,88 @@
+"""Weights that share a value go on sharing it while a network trains, by the sum of their gradients.
+
+Han, Mao & Dally 2016, "Deep Compression", arXiv 1510.00149, section 3.3: the gradient of the loss by a centroid is the
+sum of the gradients by its weights. Weights of a kernel that are equal have one value; so the state holds no numbers of
+clusters beside its weights, and a checkpoint resumes with them. Weights that are zero stay zero.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.typing import Collection
+from jaxtyping import Array, Float, Int32
+
+from jaxcnn.config import ConfigError
+from jaxcnn.learn import rates
+
+Weights = Float[Array, "..."]
+
+
+def summed(values: int, grads: Collection, params: Collection) -> Collection:
+    """The gradients of kernels, each the sum over the weights that are equal to its own; 0 for weights of 0.
+
+    Args:
+      values: the most values of a kernel, besides 0.
+      grads: of the loss; None where `params` is not trained.
+      params: the parameters.
+    """
+
+    def one(grad: Weights, weights: Weights) -> Weights:
+        numbers, _ = _clusters(weights, values)
+        sums = jax.ops.segment_sum(grad.reshape(-1), numbers, num_segments=min(values + 1, weights.size))
+        return jnp.where(weights != 0, sums[numbers].reshape(weights.shape), 0)
+
+    return _on_kernels(one, grads, params)
+
+
+def kept(values: int, tree: Collection, params: Collection) -> Collection:
+    """`tree`, like the parameters, whose kernels are equal where those of `params` are, and 0 where those are.
+
+    After an update the equal weights are equal up to rounding; all take the value of the first.
+    """
+
+    def one(leaf: Weights, weights: Weights) -> Weights:
+        numbers, firsts = _clusters(weights, values)
+        return jnp.where(weights != 0, leaf.reshape(-1)[firsts][numbers].reshape(weights.shape), 0)
+
+    return _on_kernels(one, tree, params)
+
+
+def _on_kernels(one: Callable[[Weights, Weights], Weights], tree: Collection, params: Collection) -> Collection:
+    def each(keys: Sequence[Any], leaf: Weights | None, weights: Weights) -> Weights | None:
+        return leaf if leaf is None or leaf.ndim < 2 else one(leaf, weights)
+
+    return jax.tree_util.tree_map_with_path(each, tree, params, is_leaf=lambda leaf: leaf is None)
+
+
+def _clusters(weights: Weights, values: int) -> tuple[Int32[Array, " n"], Int32[Array, " clusters"]]:
+    """For each weight the number of its value, in ascending order; and the place of the first weight of each value."""
+    flat = weights.reshape(-1)
+    order = jnp.argsort(flat)  # which is stable
+    ordered = flat[order]
+    begins = jnp.concatenate([jnp.ones(1, bool), ordered[1:] != ordered[:-1]])
+    numbers = (
+        jnp.zeros(flat.size, jnp.int32).at[order].set(jnp.cumsum(begins, dtype=jnp.int32) - 1, unique_indices=True)
+    )
+    firsts = order[jnp.nonzero(begins, size=min(values + 1, flat.size), fill_value=0)[0]]
+    return numbers, firsts
+
+
+def check(values: int, params: Collection) -> None:
+    """Refuse kernels with more values than that.
+
+    Args:
+      values: `config.optim.shared_values`.
+      params: the parameters that a run begins with, with None in place of those that are not trained.
+
+    Raises:
+      ConfigError: one has more.
+    """
+    for keys, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
+        if leaf.ndim > 1 and (found := np.count_nonzero(np.unique(np.asarray(leaf)))) > values:
+            raise ConfigError(
+                f"config.optim.shared_values={values}, but {rates.path_of(keys)} has {found:,} values; start from "
+                "weights that share them (python -m jaxcnn.compress --method=share)"
+            )
