@@ -285,6 +285,16 @@ class FindingMaps(Finding, Protocol):
         ...
 
 
+@runtime_checkable
+class FindingWithin(Protocol):
+    """Finding that the network does itself, since it goes on from what is found."""
+
+    @property
+    def search(self) -> Mapping[str, Any]:
+        """Values of fields of the network: how it finds."""
+        ...
+
+
 @dataclasses.dataclass(frozen=True)
 class Task:
     """What the network learns; a static part of the compiled step."""
