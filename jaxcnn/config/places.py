@@ -3,11 +3,11 @@
 import dataclasses
 
 from jaxcnn.config import networks
-from jaxcnn.config.fields import NETWORKS, Augment, Config, Data, Model, Optim, Run, Task
+from jaxcnn.config.fields import NETWORKS, Augment, Config, Data, Optim, Run, Task
 
 DETECTION, SEGMENTATION, INSTANCES = "detection", "segmentation", "instances"
 BY_PIXELS = ("mixup", "cutmix", "policy", "small_sides")  # augmentation that answers with places do not follow
-_DEFAULTS = {"task": Task, "model": Model, "optim": Optim, "data": Data, "run": Run}
+_DEFAULTS = {"task": Task, "optim": Optim, "data": Data, "run": Run}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +48,7 @@ KINDS = {
         networks.INSTANCES,
         "boxes and masks",
         (*_BOXES, "mask_side"),
-        _OF_ONE_ANSWER | {"model": ("dropout",)},
+        _OF_ONE_ANSWER,
     ),
     SEGMENTATION: Kind(
         networks.SEGMENTERS,

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Key
 from jaxcnn.config.layers import Layers
 from jaxcnn.config.networks import BACKBONES
 from jaxcnn.models.initializers import Weights
-from jaxcnn.models.layers import Conv, Dense, at_least_float32, classifier_normal, he_normal, known, scaled
+from jaxcnn.models.layers import Conv, Dense, Dropout, at_least_float32, classifier_normal, he_normal, known, scaled
 from jaxcnn.models.network import Images, Network, Positions
 from jaxcnn.models.normed import Normed, doubled
 from jaxcnn.models.resnet import stages
@@ -122,7 +122,7 @@ class MaskRCNN(Network):
             return features.reshape(-1, *features.shape[2:])
 
         boxes = jax.lax.stop_gradient(answer["boxes"])
-        answer |= self._box_head(read(boxes, BOX_CELLS), (boxes.shape[0], boxes.shape[1]))
+        answer |= self._box_head(read(boxes, BOX_CELLS), (boxes.shape[0], boxes.shape[1]), train, positions)
         if learns:
             few = boxes[:, : numbers.with_mask]
             masks = self._mask_head(read(few, MASK_CELLS))
@@ -170,11 +170,15 @@ class MaskRCNN(Network):
         count = len(pyramid[0])
         return [logits(x).reshape(count, -1) for x in hidden], [boxes(x).reshape(count, -1, 4) for x in hidden]
 
-    def _box_head(self, features: Float[Array, "r n n c"], shape: tuple[int, int]) -> dict[str, Array]:
+    def _box_head(
+        self, features: Float[Array, "r n n c"], shape: tuple[int, int], train: bool, positions: Positions | None
+    ) -> dict[str, Array]:
         hidden = scaled(HIDDEN, self.model.width)
         x = features.reshape(len(features), -1)
         for number in (1, 2):
             x = nn.relu(Dense(hidden, dtype=self.dtype, name=f"box_dense{number}")(x))
+        by_image = x.reshape(*shape, hidden)
+        x = Dropout(self.model.dropout, name="box_dropout")(by_image, train, positions).reshape(-1, hidden)
         ends: dict[str, Any] = {"dtype": at_least_float32(x), "kernel_init": classifier_normal}
         logits = Dense(self.outputs + 1, name="box_logits", **ends)(x)
         told = Dense(4 * (self.outputs + 1), name="box_boxes", **ends)(x)

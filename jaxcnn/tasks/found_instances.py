@@ -87,7 +87,7 @@ class FoundInstances(Detections):
         moved = super().in_stored(answer, frame, sides)
         for each in moved["boxes"]:
             x, y, width, height = each["bbox"]
-            inside = pasted(np.array(each["grid"]), np.array([x, y, x + width, y + height]), sides)
+            inside = pasted(np.array(each.pop("grid")), np.array([x, y, x + width, y + height]), sides)
             each["segmentation"] = run_length.encode(inside)
         return moved
 
