@@ -88,6 +88,6 @@ def pyramid() -> list[np.ndarray]:
 
 def regions() -> np.ndarray:
     """Boxes [10, 4] of all levels in that image, some of them smaller than a pixel of their map."""
-    small = [[3, 5, 9.3, 12.1], [0, 0, 64, 64], [10.5, 20.25, 10.9, 60], [508, 509, 512, 512], [100, 100, 101, 240.5]]
+    small = [[3, 5, 9.3, 12.1], [0, 0, 64, 64], [10.5, 20.25, 10.9, 60], [504.5, 500, 506, 511], [100, 100, 101, 240.5]]
     large = [[0, 0, 512, 512], [10, 20, 480, 500], [100.5, 0, 350, 280], [7, 8, 120, 121], [300, 300, 511.5, 511.9]]
     return np.array([*small, *large], np.float64)

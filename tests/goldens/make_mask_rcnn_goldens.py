@@ -143,7 +143,7 @@ for path, direction in case.directions().items():
     arrays[f"along_{path}"] = (gradient * along).sum().numpy()
     arrays[f"length_{path}"] = gradient.norm().numpy()
 
-# Boxes reach nowhere outside, as those of a detector.
+# Boxes reach nowhere outside: torchvision's code in Python, which it takes where its C++ is not built, differs there.
 features = [torch.tensor(each).permute(2, 0, 1)[None].requires_grad_() for each in case.pyramid()]
 pool = MultiScaleRoIAlign(levels, 7, 2)
 made = pool(dict(zip(levels, features, strict=True)), [torch.tensor(case.regions())], [(case.WIDE, case.WIDE)])
