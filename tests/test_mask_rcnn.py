@@ -21,8 +21,7 @@ pytestmark = pytest.mark.unoptimised
 GOLDENS = np.load(pathlib.Path(__file__).parent / "goldens" / "mask_rcnn_goldens.npz")
 SIDES = (case.SIDE, case.SIDE)
 LOSSES = ("anchor_class", "anchor_box", "class", "box", "mask")
-# Both sides compute in float64, sums of at most some thousands of terms of about 1, so they agree to about 1e-12; only
-# the table of a mask's cells, exact here, and the issue's own bound are wider.
+# Both sides compute in float64, sums of at most some thousands of terms of about 1, so they agree to about 1e-12.
 CLOSE = {"rtol": 1e-9, "atol": 1e-9}
 
 
@@ -129,7 +128,9 @@ def test_proposals_and_what_is_found_are_those_of_torchvision(compared):
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_the_losses_of_an_image_are_those_of_torchvision(compared, name):
-    assert compared[1][name] == pytest.approx(float(GOLDENS[f"loss_{name}"]), rel=1e-9)
+    # torchvision's labels of anchors are float32, and so is this loss of it.
+    close = 2.0**-23 if name == "anchor_class" else 1e-9
+    assert compared[1][name] == pytest.approx(float(GOLDENS[f"loss_{name}"]), rel=close)
     assert compared[1][name] > 0
 
 
