@@ -52,16 +52,6 @@ class FoundInstances(Detections):
             f"of {MASK_OUTPUTS} x {MASK_OUTPUTS} over the box to be within the object; a score of 0 is padding"
         )
 
-    def of_places(self, outputs: Any) -> tuple[Array, Array]:
-        """The box of each proposal for its likeliest class, and the logits of the classes less that of nothing."""
-        from jaxcnn.tasks.anchors import decoded
-        from jaxcnn.tasks.proposals import BOX_WEIGHTS
-
-        logits = outputs["logits"][..., 1:] - outputs["logits"][..., :1]
-        told = jnp.take_along_axis(outputs["told"], logits.argmax(axis=-1)[..., None, None] + 1, axis=2)[:, :, 0]
-        flat = decoded(told.reshape(-1, 4), outputs["boxes"].reshape(-1, 4), BOX_WEIGHTS)
-        return flat.reshape(told.shape), logits
-
     def found(self, outputs: Any) -> Float32[Array, "b found 6m"]:
         """What the network has found, the best first."""
         found, scores, label = outputs["found"], outputs["scores"][..., None], outputs["label"][..., None]

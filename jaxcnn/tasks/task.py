@@ -310,8 +310,9 @@ class Task:
 
     @property
     def finds_boxes(self) -> FindingBoxes | None:
-        """The same, if it finds boxes."""
-        return self.evaluation if isinstance(self.evaluation, FindingBoxes) else None
+        """The same, if it finds boxes among the answers of places."""
+        boxes = isinstance(self.evaluation, FindingBoxes) and not isinstance(self.evaluation, FindingWithin)
+        return self.evaluation if boxes else None  # type: ignore[return-value]
 
     @property
     def finds_maps(self) -> FindingMaps | None:
