@@ -14,7 +14,7 @@ SCHEDULES = ("constant", "cosine", "multistep", "linear", "onecycle", "restarts"
 class Task:
     """What the network learns (`jaxcnn.tasks`)."""
 
-    name: Literal["classification", "multilabel", "regression", "detection", "segmentation"] = (
+    name: Literal["classification", "multilabel", "regression", "detection", "segmentation", "instances"] = (
         "classification"  # the kind of answer
     )
     loss: Annotated[str, Open("losses", optional=True)] = ""  # in place of the task's own
@@ -33,9 +33,10 @@ class Task:
     teacher: str = ""  # classification: workdir of a trained network to learn from; empty: none
     temperature: Annotated[AboveZero, AtMost(1000.0)] = 4.0  # (traced) of the distributions that are compared with it
     teacher_share: Fraction = 0.9  # (traced) share of this comparison in the loss; the labels have the rest
-    most_boxes: Annotated[Positive, AtMost(10000)] = 128  # detection: places for the boxes of an image
-    most_found: Annotated[Positive, AtMost(1000)] = 100  # detection: boxes found in an image, as for COCO's AP
-    most_overlap: Annotated[AboveZero, AtMost(1.0)] = 0.65  # detection: of two found boxes of a class
+    most_boxes: Annotated[Positive, AtMost(10000)] = 128  # detection, instances: places for the boxes of an image
+    most_found: Annotated[Positive, AtMost(1000)] = 100  # detection, instances: boxes found in an image
+    most_overlap: Annotated[AboveZero, AtMost(1.0)] = 0.65  # detection, instances: of two found boxes of a class
+    mask_side: Annotated[Positive, AtMost(1024)] = 56  # instances: of the grid of a true mask; a multiple of 8
     dice_share: Fraction = 0.0  # (traced) segmentation: share of the soft Dice loss; cross-entropy has the rest
 
 

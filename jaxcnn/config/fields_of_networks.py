@@ -14,6 +14,7 @@ NETWORKS = (
     *("cnn", "airbench", "airbench_residual"),
     *("yolo_cnn", "yolo_resnet18", "yolo_resnet50"),
     *("unet", "unet_small", "unet_resnet18", "unet_resnet50"),
+    *("mask_rcnn_cnn", "mask_rcnn_resnet18", "mask_rcnn_resnet50"),
 )
 
 

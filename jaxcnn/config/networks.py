@@ -13,9 +13,11 @@ SQUEEZENET = ("squeezenet1_0", "squeezenet1_1")
 INVERTED = ("efficientnet_lite0", "mobilenet_v2")  # of inverted residual blocks
 DETECTORS = ("yolo_cnn", "yolo_resnet18", "yolo_resnet50")  # of config.task.name="detection"
 SEGMENTERS = ("unet", "unet_small", "unet_resnet18", "unet_resnet50")  # of config.task.name="segmentation"
+INSTANCES = ("mask_rcnn_cnn", "mask_rcnn_resnet18", "mask_rcnn_resnet50")  # of config.task.name="instances"
 BACKBONES = {  # the network for classification with these layers, in form="imagenet"
     **{"yolo_resnet18": "resnet18", "yolo_resnet50": "resnet50"},
     **{"unet_resnet18": "resnet18", "unet_resnet50": "resnet50"},
+    **{"mask_rcnn_resnet18": "resnet18", "mask_rcnn_resnet50": "resnet50"},
 }
 STAGED = ("stage_blocks", "stage_channels", "stage_kernels")
 OF_RESNET = (
@@ -36,7 +38,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {  # besides those
     **dict.fromkeys(("efficientnet_b0", "convnext_tiny"), ("form", "stochastic_depth")),
     **dict.fromkeys(INVERTED, ("form", "stochastic_depth", *ATTENTION)),
     **dict.fromkeys(SQUEEZENET, ("form", *ATTENTION)),
-    **dict.fromkeys(("yolo_cnn", "unet", "unet_small"), ()),
+    **dict.fromkeys(("yolo_cnn", "unet", "unet_small", "mask_rcnn_cnn"), ()),
     **dict.fromkeys(BACKBONES, ("channels", "zero_init_residual", "shortcut", "stochastic_depth")),
     **dict.fromkeys(RESNET, (*OF_RESNET, *ATTENTION)),
     **dict.fromkeys(

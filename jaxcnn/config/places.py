@@ -6,7 +6,7 @@ from jaxcnn.config import networks
 from jaxcnn.config.fields import Augment, Config, Data, Optim, Run, Task
 from jaxcnn.config.fields_of_networks import NETWORKS
 
-DETECTION, SEGMENTATION = "detection", "segmentation"
+DETECTION, SEGMENTATION, INSTANCES = "detection", "segmentation", "instances"
 BY_PIXELS = ("mixup", "cutmix", "policy", "small_sides")  # augmentation that answers with places do not follow
 _DEFAULTS = {"task": Task, "optim": Optim, "data": Data, "run": Run}
 
@@ -28,20 +28,28 @@ class Kind:
     excluded: dict[str, tuple[str, ...]]
 
 
+_BOXES = ("most_boxes", "most_found", "most_overlap")
+_OF_ONE_ANSWER = {
+    "task": (
+        *("loss", "evaluation", "class_weights", "weights_by_name"),
+        *("focal_gamma", "logit_adjustment", "generalized_q", "error"),
+    ),
+    "optim": ("label_smoothing",),
+    "data": ("sampling",),
+    "run": ("tta",),
+}
 KINDS = {
     DETECTION: Kind(
         networks.DETECTORS,
         "boxes",
-        ("most_boxes", "most_found", "most_overlap"),
-        {
-            "task": (
-                *("loss", "evaluation", "class_weights", "weights_by_name"),
-                *("focal_gamma", "logit_adjustment", "generalized_q", "error"),
-            ),
-            "optim": ("label_smoothing",),
-            "data": ("sampling",),
-            "run": ("tta",),
-        },
+        _BOXES,
+        _OF_ONE_ANSWER,
+    ),
+    INSTANCES: Kind(
+        networks.INSTANCES,
+        "boxes and masks",
+        (*_BOXES, "mask_side"),
+        _OF_ONE_ANSWER,
     ),
     SEGMENTATION: Kind(
         networks.SEGMENTERS,
@@ -66,14 +74,25 @@ def mistakes(config: Config) -> list[str]:
 def _of_another(config: Config, other: str) -> list[str]:
     """What is set for a task that this config does not have."""
     kind, task, model = KINDS[other], config.task, config.model
+    own = KINDS[task.name].own if task.name in KINDS else ()
     wrong = [
-        f"config.task.{name} is for config.task.name='{other}' only"
+        f"config.task.{name} is for config.task.name='{other}' only{_and_others(name, other)}"
         for name in kind.own
-        if getattr(task, name) != getattr(Task, name)
+        if getattr(task, name) != getattr(Task, name) and name not in own and _first(name) == other
     ]
     if model.name in kind.networks and task.name not in KINDS:
         wrong.append(f"config.model.name={model.name!r} answers {kind.answers}; set config.task.name='{other}'")
     return wrong
+
+
+def _and_others(name: str, first: str) -> str:
+    """The other tasks that have a field of `config.task`, as the end of a sentence."""
+    return "".join(f", or '{task}'" for task, kind in KINDS.items() if name in kind.own and task != first)
+
+
+def _first(name: str) -> str:
+    """The first task that has a field, whose line names them all."""
+    return next(task for task, kind in KINDS.items() if name in kind.own)
 
 
 def _of_own(config: Config, name: str, kind: Kind) -> list[str]:
@@ -91,7 +110,9 @@ def _of_own(config: Config, name: str, kind: Kind) -> list[str]:
             for field in names
             if getattr(of_group, field) != getattr(default, field)
         ]
-    what = "boxes" if name == DETECTION else "classes of pixels"
+    what = "classes of pixels" if name == SEGMENTATION else kind.answers
+    if name == INSTANCES and config.task.mask_side % 8:
+        wrong.append(f"config.task.mask_side={config.task.mask_side} must be a multiple of 8")
     wrong += [
         f"config.augment.{field} does not move {what}; leave it out for config.task.name='{name}'"
         for field in BY_PIXELS

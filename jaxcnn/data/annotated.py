@@ -10,7 +10,7 @@ from jaxtyping import Bool, Int
 
 import jaxcnn.config as config
 from jaxcnn.config import UserError
-from jaxcnn.data import boxes, files, label_maps
+from jaxcnn.data import boxes, files, instance_masks, label_maps
 from jaxcnn.data.boxes import Objects
 from jaxcnn.data.encoded import open_encoded, sizes_of
 from jaxcnn.data.examples import Examples, Source
@@ -51,6 +51,7 @@ def source(
     notes: tuple[str, ...] = (),
     *,
     maps: bool = False,
+    mask_side: int = 0,
 ) -> Source:
     """The source of annotated images.
 
@@ -62,17 +63,24 @@ def source(
       data: the group `config.data`.
       notes: remarks for the user.
       maps: give label maps of the outlines of objects, with class 0 where there is none, in place of boxes.
+      mask_side: of the masks that objects get beside their boxes; 0: none.
     """
 
     def open_split(split: str) -> Examples:
-        return _open(f"{title} {split}", root, splits[split], classes, data, maps)
+        return _open(f"{title} {split}", root, splits[split], classes, data, maps, mask_side)
 
     classes_of_all = (label_maps.BACKGROUND, *classes) if maps else classes
     return Source(title, classes_of_all, tuple(splits), open_split, notes, undivided=tuple(splits) == ("train",))
 
 
 def _open(
-    title: str, root: Path, pictures: Sequence[Picture], classes: tuple[str, ...], data: config.Data, maps: bool
+    title: str,
+    root: Path,
+    pictures: Sequence[Picture],
+    classes: tuple[str, ...],
+    data: config.Data,
+    maps: bool,
+    mask_side: int,
 ) -> Examples:
     if data.on_error == "raise":
         missing = [each.path for each in pictures if files.state(os.path.join(root, each.path)) == (-1, -1)]
@@ -103,12 +111,16 @@ def _open(
         rows = label_maps.stacked(sizes, data, painted)
         of_places = (pictures[number].path for number in encoded.labels)
         problems += [f"{path}: {each}" for place, path in enumerate(of_places) for each in unpainted.get(place, ())]
+    crops: list[boxes.Crops] | None = None
+    if mask_side:
+        found, crops, without = instance_masks.of_images(found, sizes, mask_side, data.workers)
+        problems += [f"{pictures[int(encoded.labels[place])].path}: {each}" for place, each in without]
     if problems and data.on_error == "raise":
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise UserError(f"{title}: {problems[0]}{more}; {_ADVICE}")
     if not maps:
         frames = [boxes.frame_of(int(h), int(w), data.image_size, data.resize) for h, w in sizes]
-        rows = boxes.records(found, np.array(frames, np.float32).reshape(-1, 4))
+        rows = boxes.records(found, np.array(frames, np.float32).reshape(-1, 4), crops)
     notes = [_left_out(title, problems)] if problems else []
     examples = open_encoded(dataclasses.replace(encoded, labels=rows, notes=tuple(notes)), data)
     return dataclasses.replace(examples, problems=tuple(problems))

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int64
+from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 
 from jaxcnn.config import UserError
 from jaxcnn.data import decode
-from jaxcnn.tasks.box_records import Records, record_type
+from jaxcnn.tasks.box_records import MASK, MASK_BOX, Records, mask_side, record_type
 
 Corners = Float64[np.ndarray, "k 4"]
 
@@ -41,6 +41,24 @@ class Objects:
         return Objects(self.corners[kept], self.labels[kept], self.crowd[kept], self.area[kept], outlines)
 
 
+@dataclasses.dataclass(frozen=True)
+class Crops:
+    """The masks of the objects of one image, each on a square grid over its place.
+
+    Attributes:
+      bits: [k, side, side / 8], as in `box_records.record_type`.
+      corners: the place of each grid in the stored image.
+    """
+
+    bits: UInt8[np.ndarray, "k side bytes"]
+    corners: Corners
+
+    @property
+    def side(self) -> int:
+        """Of the grids."""
+        return self.bits.shape[1]
+
+
 def areas(corners: Corners) -> Float64[np.ndarray, " k"]:
     """Of boxes."""
     return (corners[:, 2:] - corners[:, :2]).prod(axis=1)
@@ -51,16 +69,21 @@ def _moved(corners: np.ndarray, frame: Float32[np.ndarray, "4"]) -> np.ndarray:
     return corners * np.tile(frame[:2], 2) + np.tile(frame[2:], 2)
 
 
-def records(images: Sequence[Objects], frames: Float32[np.ndarray, "n 4"]) -> Records:
-    """The records of images, with as many places as the fullest image needs."""
+def records(
+    images: Sequence[Objects], frames: Float32[np.ndarray, "n 4"], masks: Sequence[Crops] | None = None
+) -> Records:
+    """The records of images, with as many places as the fullest image needs; with the masks of objects if given."""
     most = max((len(each.labels) for each in images), default=0)
-    rows = np.zeros(len(images), record_type(max(most, 1)))
+    rows = np.zeros(len(images), record_type(max(most, 1), 0 if masks is None else masks[0].side if masks else 8))
     rows["frame"] = frames
     for row, each, frame in zip(rows, images, frames, strict=True):
         count = len(each.labels)
         row["boxes"][:count] = _moved(each.corners, frame)
         row["label"][:count], row["crowd"][:count], row["area"][:count] = each.labels, each.crowd, each.area
         row["valid"][:count] = True
+    for row, crops, frame in zip(rows, masks or (), frames, strict=False):
+        row[MASK][: len(crops.bits)] = crops.bits
+        row[MASK_BOX][: len(crops.bits)] = _moved(crops.corners, frame)
     return rows
 
 
@@ -85,7 +108,8 @@ def refitted(rows: Records, height: int, width: int, size: int, fit: str) -> Rec
     frame = frame_of(height, width, size, fit)
     moved = rows.copy()
     moved["frame"] = frame
-    moved["boxes"] = np.where(rows["valid"][..., None], _moved(rows["boxes"], frame), 0)
+    for name in ("boxes", MASK_BOX) if mask_side(rows) else ("boxes",):
+        moved[name] = np.where(rows["valid"][..., None], _moved(rows[name], frame), 0)
     return moved
 
 

@@ -18,9 +18,13 @@ from jaxcnn.machine import json_text
 from jaxcnn.machine.paths import expand
 from jaxcnn.tasks import run_length
 
+_DETECTION = config.Task(name="detection")
 
-def open_coco(argument: str, data: config.Data, task: str = "detection") -> Source:
+
+def open_coco(argument: str, data: config.Data, task: config.Task = _DETECTION) -> Source:
     """Images with boxes from files in COCO's form; for the task "segmentation", with maps painted from the outlines.
+
+    For the task "instances", each box has a mask of its outline.
 
     A folder has a file for each split, such as annotations/instances_train2017.json, there or in its folder
     `annotations`; a single file is the training split and divided by itself. Images lie beside them, in a folder
@@ -48,7 +52,8 @@ def open_coco(argument: str, data: config.Data, task: str = "detection") -> Sour
     for split, tree in trees.items():
         folder = _images(root, found[split], tree)
         splits[split] = _pictures(tree, Path(os.path.relpath(folder, root)), numbers, f"{title} {found[split].name}")
-    return annotated.source(title, root, splits, names, data, maps=task == "segmentation")
+    maps, side = task.name == "segmentation", task.mask_side if task.name == "instances" else 0
+    return annotated.source(title, root, splits, names, data, maps=maps, mask_side=side)
 
 
 def _files(root: Path, title: str) -> dict[str, Path]:

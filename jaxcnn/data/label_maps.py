@@ -90,13 +90,13 @@ def painted(objects: Objects, height: int, width: int) -> tuple[Map, list[str]]:
     for place in np.argsort(-objects.area, kind="stable").tolist():
         label = int(objects.labels[place])
         try:
-            found[_mask_of(objects.outlines[place], height, width) != 0] = label + 1
+            found[mask_of(objects.outlines[place], height, width) != 0] = label + 1
         except ValueError as error:
             wrong[place] = f"an object of class {label} cannot be painted: {error}"
     return found, [wrong[place] for place in sorted(wrong)]
 
 
-def _mask_of(outline: Any, height: int, width: int) -> Map:
+def mask_of(outline: Any, height: int, width: int) -> Map:
     """1 inside an object, in the pixels of which COCO's own code says so. Raises ValueError if it has no outline."""
     if not outline:
         raise ValueError("it has no segmentation")

@@ -7,19 +7,22 @@ from jaxtyping import UInt8
 
 import jaxcnn.config as config
 from jaxcnn.config import UserError
-from jaxcnn.data import boxes, content, label_maps
+from jaxcnn.data import boxes, content, instance_masks, label_maps
 from jaxcnn.data.boxes import Objects
 from jaxcnn.data.examples import Examples, Indices, Pixels, Source
+from jaxcnn.tasks import run_length
 
 CLASSES = ("square", "disc", "frame")
 MOST = 4  # shapes in an image; one image in eight has none
+_DETECTION = config.Task(name="detection")
 _LIMITS = 16, 1024  # of the side, pixels
 
 
-def open_shapes(argument: str, data: config.Data, task: str = "detection") -> Source:
+def open_shapes(argument: str, data: config.Data, task: config.Task = _DETECTION) -> Source:
     """Bright shapes on dark noise, by default 64 pixels and 128 images; the test split has a quarter as many.
 
-    They have boxes; for the task "segmentation" instead label maps, with class 0 where there is no shape.
+    They have boxes; for the task "segmentation" instead label maps, with class 0 where there is no shape; for
+    "instances" boxes with masks, also of what a later shape hides.
 
     An image depends only on its split and index.
 
@@ -39,13 +42,17 @@ def open_shapes(argument: str, data: config.Data, task: str = "detection") -> So
             "dtype and channels out"
         )
 
-    maps = task == "segmentation"
+    maps = task.name == "segmentation"
 
     def open_split(name: str) -> Examples:
         salt, number = (1, count) if name == "train" else (2, count // 4)
         made = [_image(salt, index, side) for index in range(number)]
         images = np.stack([image for image, _, _ in made])
-        rows = boxes.records([objects for _, _, objects in made], np.tile(boxes.WHOLE, (number, 1)))
+        all_objects, crops = [objects for _, _, objects in made], None
+        if task.name == "instances":
+            sizes = np.full((number, 2), side)
+            all_objects, crops, _ = instance_masks.of_images(all_objects, sizes, task.mask_side)
+        rows = boxes.records(all_objects, np.tile(boxes.WHOLE, (number, 1)), crops)
         if maps:
             rows = np.stack([found for _, found, _ in made])
 
@@ -68,7 +75,7 @@ def _image(
     image = random.integers(0, 60, (side, side, 3), np.uint8)
     found = np.zeros((side, side), np.uint8)
     number = 0 if index % 8 == 7 else int(random.integers(1, MOST + 1))
-    corners, labels = [], []
+    corners, labels, outlines = [], [], []
     for _ in range(number):
         width, height = random.integers(side // 6, side // 2, 2)
         left, top = random.integers(0, side - width + 1), random.integers(0, side - height + 1)
@@ -84,5 +91,9 @@ def _image(
         found[top : top + height, left : left + width][inside] = label + 1
         corners.append([left, top, left + width, top + height])
         labels.append(label)
+        whole = np.zeros((side, side), np.uint8)
+        whole[top : top + height, left : left + width] = inside
+        outlines.append(run_length.encode(whole))
     box = np.array(corners, np.float64).reshape(-1, 4)
-    return image, found, Objects(box, np.array(labels, np.int64), np.zeros(number, bool), boxes.areas(box))
+    crowd = np.zeros(number, bool)
+    return image, found, Objects(box, np.array(labels, np.int64), crowd, boxes.areas(box), tuple(outlines))

@@ -43,11 +43,12 @@ SOURCES: dict[str, Callable[[str, config.Data], Source]] = {
     "masks": open_masks,
     memory.KIND: memory.open_arrays,
 }
-OF_TASK: dict[str, Callable[[str, config.Data, str], Source]] = {
-    "csv": open_manifest,
+OF_TASK: dict[str, Callable[[str, config.Data, config.Task], Source]] = {
+    "csv": lambda argument, data, task: open_manifest(argument, data, task.name),
     "coco": open_coco,
     "shapes": open_shapes,
 }
+OF_OUTLINES = ("segmentation", "instances")  # tasks
 WITH_OUTLINES = ("coco", "shapes")  # as well as boxes
 WITH_BOXES = ("coco", "yolo", "voc", "shapes")
 _VALIDATION = ("validation", "val", "valid")  # names that sets give to their validation split
@@ -183,8 +184,9 @@ def _open_source(data: config.Data, task: config.Task) -> Source:
             f"config.data.source={data.source!r}: unknown source {kind!r}{hint}; choose one of {', '.join(SOURCES)}, "
             "an entry point or package.module:function"
         )
-    if kind in WITH_BOXES and task.name != "detection" and (kind not in WITH_OUTLINES or task.name != "segmentation"):
-        others = " or 'segmentation'" if kind in WITH_OUTLINES else ""
+    outlined = kind in WITH_OUTLINES
+    if kind in WITH_BOXES and task.name not in ("detection", *(OF_OUTLINES if outlined else ())):
+        others = "".join(f" or {name!r}" for name in OF_OUTLINES) if outlined else ""
         raise UserError(f"config.data.source={data.source!r} has boxes; set config.task.name='detection'{others}")
     if len(argument) > _LONGEST_PATH:
         raise UserError(
@@ -192,7 +194,7 @@ def _open_source(data: config.Data, task: config.Task) -> Source:
         )
     try:
         if kind in OF_TASK:
-            return OF_TASK[kind](argument, data, task.name)
+            return OF_TASK[kind](argument, data, task)
         return SOURCES[kind](argument, data)
     except OSError as error:
         raise UserError(f"config.data.source={data.source!r} cannot be read: {error.strerror or error}") from None

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from jaxcnn.learn.step_spec import StepSpec
 from jaxcnn.models import sizes, split
 from jaxcnn.models.batch_norm import PartlyFrozen
 from jaxcnn.models.network import Trainable
+from jaxcnn.tasks.task import FindingWithin
 
 
 def network(spec: StepSpec, axis_name: str | None = None) -> Trainable:
@@ -23,7 +25,9 @@ def network(spec: StepSpec, axis_name: str | None = None) -> Trainable:
     norm = spec.norm
     if spec.optim.layers or spec.optim.freeze_norm:
         norm = PartlyFrozen(**dataclasses.asdict(norm), layers=spec.optim.layers, all_frozen=spec.optim.freeze_norm)
-    return models.build(spec.model, norm, spec.task.targets.outputs, axis_name)
+    built: Any = models.build(spec.model, norm, spec.task.targets.outputs, axis_name)
+    evaluation = spec.task.evaluation
+    return built.clone(**evaluation.search) if isinstance(evaluation, FindingWithin) else built
 
 
 def _initialize(spec: StepSpec, image_shape: tuple[int, int, int]) -> VariableDict:

@@ -248,6 +248,7 @@ def batch_gradients(
         part: Collection, micro: tuple[augment.Augmented, Batch]
     ) -> tuple[metrics.Scalar, tuple[metrics.Sums, Collection]]:
         examples, source = micro
+        seen = {"target": examples.target} if getattr(model, "LEARNS_FROM_TARGET", False) else {}
         outputs, updates = model.apply(
             {"params": rates.merged(part, params), "batch_stats": batch_stats},
             examples.image,
@@ -255,6 +256,7 @@ def batch_gradients(
             train=True,
             rngs={"dropout": dropout_key},
             mutable=["batch_stats"],
+            **seen,
         )
         task, settings = spec.task, hyper.settings()
         loss = task.loss.losses(outputs, examples.target, settings, constants, examples.image)

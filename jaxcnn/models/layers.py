@@ -188,7 +188,7 @@ class Dropout(nn.Module):
         """
         if not train or self.rate == 0:
             return x
-        return dropped(x, self.rate, self.make_rng("dropout"), _known(positions))
+        return dropped(x, self.rate, self.make_rng("dropout"), known(positions))
 
 
 class StochasticDepth(nn.Module):
@@ -208,10 +208,10 @@ class StochasticDepth(nn.Module):
         """Drop all values of some examples. Raises ValueError as `Dropout` does."""
         if not train or self.rate == 0:
             return x
-        return dropped(x, self.rate, self.make_rng("dropout"), _known(positions), shape=(1,) * (x.ndim - 1))
+        return dropped(x, self.rate, self.make_rng("dropout"), known(positions), shape=(1,) * (x.ndim - 1))
 
 
-def _known(positions: Positions | None) -> Positions:
+def known(positions: Positions | None) -> Positions:
     """The positions in the global batch: those of the run unless given."""
     positions = context.current().positions if positions is None else positions
     if positions is None:

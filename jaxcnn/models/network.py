@@ -43,11 +43,13 @@ class Network(nn.Module):
       HEAD: name of the module that makes the logits; Muon leaves it to SGD.
       MAPPED: name of the layer that all outputs come from, for class activation maps; empty: one of the last.
       FROZEN: patterns of parameters that are never trained, because the network computes them from its data.
+      LEARNS_FROM_TARGET: whether `__call__` takes `target`, too, in training, to choose what it learns from.
     """
 
     HEAD: ClassVar[str] = "classifier"
     MAPPED: ClassVar[str] = ""
     FROZEN: ClassVar[Layers] = ()
+    LEARNS_FROM_TARGET: ClassVar[bool] = False
 
     model: config.Model
     norm: config.Norm

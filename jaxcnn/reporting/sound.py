@@ -19,6 +19,7 @@ OF_RECORDS = (
 OF_TASKS = {  # of runs without a summary; `jaxcnn.tasks` itself is not imported here, as it needs JAX
     "multilabel": Headline("mean_average_precision", "mean average precision"),
     "detection": Headline("ap", "AP"),
+    "instances": Headline("mask_ap", "mask AP"),
     "segmentation": Headline("mean_iou", "mean IoU"),
     "regression": Headline("mean_absolute_error", "mean absolute error", better="lower", percent=False),
 }

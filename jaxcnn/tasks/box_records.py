@@ -10,24 +10,37 @@ from jaxtyping import Float32, Float64
 from jaxcnn.config import UserError
 
 Records = np.ndarray  # of `record_type`
-COLUMNS = ("boxes", "label", "valid", "crowd", "area")  # of each object; `frame` is of the image
+OF_IMAGE = ("frame",)  # the column that is of the image; the others are of each object
+MASK, MASK_BOX = "mask", "mask_box"  # the columns that only instances have
 
 
-def record_type(most: int) -> np.dtype:
+def record_type(most: int, mask_side: int = 0) -> np.dtype:
     """The record of an image with at most `most` objects.
 
     `frame` is scale_x, scale_y, left, top: a place x in the stored image is at scale_x * x + left in the network's.
+
+    Args:
+      most: places for objects.
+      mask_side: of the masks of objects, a multiple of 8; 0: objects have none. `mask` has the bits of rows,
+        the first in the highest place; `mask_box` is where its pixels lie, as a box, mirrored if its left is larger
+        than its right.
     """
-    return np.dtype(
-        [
-            ("boxes", np.float32, (most, 4)),
-            ("label", np.int32, (most,)),
-            ("valid", np.bool_, (most,)),
-            ("crowd", np.bool_, (most,)),
-            ("area", np.float32, (most,)),
-            ("frame", np.float32, (4,)),
-        ]
-    )
+    columns: list[tuple[str, type, tuple[int, ...]]] = [
+        ("boxes", np.float32, (most, 4)),
+        ("label", np.int32, (most,)),
+        ("valid", np.bool_, (most,)),
+        ("crowd", np.bool_, (most,)),
+        ("area", np.float32, (most,)),
+        ("frame", np.float32, (4,)),
+    ]
+    if mask_side:
+        columns += [(MASK, np.uint8, (most, mask_side, mask_side // 8)), (MASK_BOX, np.float32, (most, 4))]
+    return np.dtype(columns)
+
+
+def mask_side(rows: Records) -> int:
+    """The side of the masks of records; 0 if they have none."""
+    return int(rows.dtype[MASK].shape[1]) if MASK in (rows.dtype.names or ()) else 0
 
 
 def padded(rows: Records, most: int, title: str) -> Records:
@@ -38,9 +51,10 @@ def padded(rows: Records, most: int, title: str) -> Records:
             f"{title}: an image has {fullest} boxes (at index {int(counts.argmax())}), more than "
             f"config.task.most_boxes={most}; set it to {fullest}"
         )
-    wider = np.zeros(len(rows), record_type(most))
-    wider["frame"] = rows["frame"]
-    for name in COLUMNS:
+    wider = np.zeros(len(rows), record_type(most, mask_side(rows)))
+    for name in OF_IMAGE:
+        wider[name] = rows[name]
+    for name in (each for each in wider.dtype.names or () if each not in OF_IMAGE):
         held = min(most, rows[name].shape[1])  # objects come first, padding after them
         wider[name][:, :held] = rows[name][:, :held]
     return wider

@@ -10,6 +10,8 @@ from jaxcnn.tasks import (
     classification,
     detection,
     found_boxes,
+    found_instances,
+    instances,
     multilabel,
     own,
     regions,
@@ -58,6 +60,8 @@ def targets(config: configuration.Task, outputs: int, sides: Sides = _ANY) -> Ta
         return regression.Quantities(outputs)
     if config.name == "detection":
         return detection.Boxes(outputs, config.most_boxes)
+    if config.name == "instances":
+        return instances.Instances(outputs, config.most_boxes, config.mask_side)
     if config.name == "segmentation":
         return segmentation.LabelMaps(outputs, sides)
     return Classes(outputs)
@@ -92,7 +96,7 @@ def names(
     if known:
         return known
     if any(each.dtype.names for each in labels):
-        if config.name != "detection":
+        if config.name not in ("detection", "instances"):
             raise UserError(f"{title} has boxes; set config.task.name='detection'")
         return tuple(map(str, range(max(int(each["label"].max(initial=0)) for each in labels) + 1)))
     return tuple(map(str, range(columns))) if columns else numbers_as_names(labels, title)
@@ -112,6 +116,8 @@ def _loss(config: configuration.Task, outputs: int, sides: Sides = _ANY) -> Loss
         return regression.StandardizedError(outputs, config.error)
     if config.name == "detection":
         return detection.DetectionLoss(outputs, sides)
+    if config.name == "instances":
+        return instances.InstanceLoss(sides)
     if config.name == "segmentation":
         return segmentation.PixelCrossEntropy(outputs, weighted, config.dice_share > 0)
     return classification.CrossEntropy(outputs, weighted, focal, config.logit_adjustment > 0, config.generalized_q > 0)
@@ -132,6 +138,8 @@ def _evaluation(config: configuration.Task, sides: Sides = _ANY) -> Evaluation:
         return regression.Errors()
     if config.name == "detection":
         return found_boxes.Detections(sides, config.most_found, config.most_overlap)
+    if config.name == "instances":
+        return found_instances.FoundInstances(sides, config.most_found, config.most_overlap)
     if config.name == "segmentation":
         return regions.Regions()
     return classification.Accuracy(config.specificity)

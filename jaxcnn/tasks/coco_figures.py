@@ -35,31 +35,32 @@ class CocoFigures:
         """Add what was found, [n, found, 6] (`suppression.found_in`), and the targets of some images."""
         for place, rows in enumerate(outputs):
             self._images += 1
-            frame = target["frame"][place]
-            real = target["valid"][place]
-            annotated = in_stored(target["boxes"][place][real], frame)
-            columns = (target[name][place][real] for name in ("label", "crowd", "area"))
-            for box, label, crowd, area in zip(annotated, *columns, strict=True):
-                self._annotations.append(
-                    {
-                        "id": len(self._annotations) + 1,
-                        "image_id": self._images,
-                        "category_id": int(label) + 1,
-                        "bbox": as_bbox(box),
-                        "area": float(area),
-                        "iscrowd": int(crowd),
-                    }
-                )
-            rows = rows[rows[:, 4] > 0]
-            for box, row in zip(in_stored(rows[:, :4], frame), rows, strict=True):
-                self._found.append(
-                    {
-                        "image_id": self._images,
-                        "category_id": int(row[5]) + 1,
-                        "bbox": as_bbox(box),
-                        "score": float(row[4]),
-                    }
-                )
+            for each in self.annotated(target, place):
+                self._annotations.append({"id": len(self._annotations) + 1, "image_id": self._images, **each})
+            self._found += [
+                {"image_id": self._images, **each} for each in self.found(rows[rows[:, 4] > 0], target, place)
+            ]
+
+    def facts_of(self, image: int) -> dict[str, Any]:
+        """What the evaluation must know of an image added, beside its id; numbers from 0."""
+        return {}
+
+    def annotated(self, target: Tree, place: int) -> list[dict[str, Any]]:
+        """The annotations of the image at a place of a batch, without ids."""
+        real = target["valid"][place]
+        boxes = in_stored(target["boxes"][place][real], target["frame"][place])
+        columns = (target[name][place][real] for name in ("label", "crowd", "area"))
+        return [
+            {"category_id": int(label) + 1, "bbox": as_bbox(box), "area": float(area), "iscrowd": int(crowd)}
+            for box, label, crowd, area in zip(boxes, *columns, strict=True)
+        ]
+
+    def found(self, rows: np.ndarray, target: Tree, place: int) -> list[dict[str, Any]]:
+        """What was found in the image at a place of a batch, without padding, in the same form."""
+        return [
+            {"category_id": int(row[5]) + 1, "bbox": as_bbox(box), "score": float(row[4])}
+            for box, row in zip(in_stored(rows[:, :4], target["frame"][place]), rows, strict=True)
+        ]
 
     def fitted(self) -> dict[str, Any]:
         """Nothing."""
@@ -70,11 +71,15 @@ class CocoFigures:
 
         A figure is None where no annotated box counts for it; `ap` is then 0, since it decides.
         """
+        return self.of_kind("bbox", names)
+
+    def of_kind(self, kind: str, names: Sequence[str]) -> dict[str, Any]:
+        """The figures of boxes ("bbox") or masks ("segm")."""
         names = distinct(tuple(names))
         of_all = dict.fromkeys(FIGURES) | {"ap": 0.0, "ap_by_class": dict.fromkeys(names), "precision": None}
         if not any(not each["iscrowd"] for each in self._annotations):
             return of_all
-        evaluated = self._evaluated(names)
+        evaluated = self._evaluated(kind, names)
         # [overlaps, recalls, classes, areas, most]
         precision = np.asarray(evaluated.eval["precision"], np.float64)[:, :, :, 0, -1]
         known = np.asarray((precision > -1).any(axis=(0, 1)))
@@ -92,18 +97,18 @@ class CocoFigures:
             "precision": precision[0][:, known].mean(axis=1).round(6).tolist(),
         }
 
-    def _evaluated(self, names: Sequence[str]) -> Any:
+    def _evaluated(self, kind: str, names: Sequence[str]) -> Any:
         from faster_coco_eval import COCO, COCOeval_faster
 
         truth = COCO(
             {
-                "images": [{"id": image + 1} for image in range(self._images)],
+                "images": [{"id": image + 1, **self.facts_of(image)} for image in range(self._images)],
                 "categories": [{"id": label + 1, "name": name} for label, name in enumerate(names)],
                 "annotations": self._annotations,
             }
         )
         found = truth.loadRes(self._found) if self._found else COCO({**truth.dataset, "annotations": []})
-        evaluated = COCOeval_faster(truth, found, "bbox", print_function=lambda *_: None)
+        evaluated = COCOeval_faster(truth, found, kind, print_function=lambda *_: None)
         evaluated.params.maxDets = [1, 10, max(self._most_found, 11)]
         evaluated.evaluate()
         evaluated.accumulate()

@@ -39,9 +39,13 @@ class Boxes:
 
     def spec(self) -> dict[str, jax.ShapeDtypeStruct]:
         """All columns of one image."""
-        fields: Any = box_records.record_type(self.most).fields
+        fields: Any = self.record_type().fields
         subtypes = {name: field[0].subdtype or (field[0], ()) for name, field in fields.items()}
         return {name: jax.ShapeDtypeStruct(shape, base) for name, (base, shape) in subtypes.items()}
+
+    def record_type(self) -> np.dtype:
+        """The type of the records of images."""
+        return box_records.record_type(self.most)
 
     def whole(self, target: Tree) -> Tree:
         """The same."""

@@ -285,6 +285,16 @@ class FindingMaps(Finding, Protocol):
         ...
 
 
+@runtime_checkable
+class FindingWithin(Protocol):
+    """Finding that the network does itself, since it goes on from what is found."""
+
+    @property
+    def search(self) -> Mapping[str, Any]:
+        """Values of fields of the network: how it finds."""
+        ...
+
+
 @dataclasses.dataclass(frozen=True)
 class Task:
     """What the network learns; a static part of the compiled step."""
@@ -300,8 +310,9 @@ class Task:
 
     @property
     def finds_boxes(self) -> FindingBoxes | None:
-        """The same, if it finds boxes."""
-        return self.evaluation if isinstance(self.evaluation, FindingBoxes) else None
+        """The same, if it finds boxes among the answers of places."""
+        boxes = isinstance(self.evaluation, FindingBoxes) and not isinstance(self.evaluation, FindingWithin)
+        return self.evaluation if boxes else None  # type: ignore[return-value]
 
     @property
     def finds_maps(self) -> FindingMaps | None:

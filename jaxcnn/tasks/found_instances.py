@@ -1,0 +1,158 @@
+"""What a network for instances finds in images, and how it is judged and told."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float32, UInt8
+
+from jaxcnn.tasks import coco_figures, run_length
+from jaxcnn.tasks.box_records import MASK, MASK_BOX, in_stored
+from jaxcnn.tasks.coco_figures import CocoFigures
+from jaxcnn.tasks.found_boxes import SURE, Detections
+from jaxcnn.tasks.headline import Headline
+from jaxcnn.tasks.instances import MASK_OUTPUTS
+from jaxcnn.tasks.pasting import covered, from_grid, pasted
+from jaxcnn.tasks.task import Facts, Tree
+
+BOX_COLUMNS = 6  # of what is found: those of `suppression.found_in`; the cells of the mask follow
+OF_MASKS = tuple(f"mask_{name}" for name in coco_figures.FIGURES)
+
+
+@dataclasses.dataclass(frozen=True)
+class FoundInstances(Detections):
+    """Boxes with scores and masks, judged by COCO's average precision of masks, and that of boxes.
+
+    The network itself finds them, since its masks are those of the found boxes.
+    """
+
+    @property
+    def search(self) -> Mapping[str, Any]:
+        """How the network finds."""
+        return {"most_found": self.most_found, "most_overlap": self.most_overlap}
+
+    @property
+    def headline(self) -> Headline:
+        """The average precision of masks, over overlaps from 0.5 to 0.95 and all classes."""
+        return Headline("mask_ap", "mask AP")
+
+    def recorded(self, figures: Mapping[str, Any]) -> dict[str, float]:
+        """Those of COCO's figures that have a value."""
+        names = (*OF_MASKS, *coco_figures.FIGURES)
+        return {name: figures[name] for name in names if figures[name] is not None}
+
+    @property
+    def found_in_words(self) -> str:
+        """The columns of what is found."""
+        return (
+            f"instances: float32 [batch, objects, {BOX_COLUMNS + MASK_OUTPUTS**2}]: left, top, right and bottom in "
+            "pixels of the input, score, number of the class, then row by row the probability of each cell of a grid "
+            f"of {MASK_OUTPUTS} x {MASK_OUTPUTS} over the box to be within the object; a score of 0 is padding"
+        )
+
+    def found(self, outputs: Any) -> Float32[Array, "b found 6m"]:
+        """What the network has found, the best first."""
+        found, scores, label = outputs["found"], outputs["scores"][..., None], outputs["label"][..., None]
+        masks = outputs["masks"].reshape(*found.shape[:2], -1)
+        there = jnp.concatenate([found, scores, label.astype(found.dtype), masks], axis=-1)
+        return jnp.where(scores > 0, there, 0.0).astype(jnp.float32)
+
+    def collector(self, constants: Any) -> "InstanceFigures":
+        """COCO's figures of boxes and masks."""
+        return InstanceFigures(self.sides, self.most_found)
+
+    def answers(self, outputs: np.ndarray, names: Sequence[str], constants: Any, fitted: Facts) -> list[dict[str, Any]]:
+        """For each image "boxes", the best first, each also with "segmentation", the run lengths of COCO."""
+        told = super().answers(outputs[..., :BOX_COLUMNS], names, constants, fitted)
+        for answer, rows in zip(told, outputs, strict=True):
+            for each, row in zip(answer["boxes"], rows[rows[:, 4] > 0], strict=True):
+                each["segmentation"] = run_length.encode(pasted(_grid(row), row[:4], self.sides))
+                each["grid"] = _grid(row).tolist()
+        return told
+
+    def in_stored(self, answer: dict[str, Any], frame: np.ndarray, sides: tuple[int, int]) -> dict[str, Any]:
+        """The answer with boxes and masks in pixels of the stored image."""
+        moved = super().in_stored(answer, frame, sides)
+        for each in moved["boxes"]:
+            x, y, width, height = each["bbox"]
+            inside = pasted(np.array(each.pop("grid")), np.array([x, y, x + width, y + height]), sides)
+            each["segmentation"] = run_length.encode(inside)
+        return moved
+
+    def as_file(self, results: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
+        """A set in COCO's form, whose annotations have a score and a mask."""
+
+        def annotations_of(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+            for each in result["boxes"]:
+                of_box = {name: each[name] for name in ("category_id", "bbox", "score", "segmentation")}
+                yield {**of_box, "area": int(run_length.decode(each["segmentation"]).sum()), "iscrowd": 0}
+
+        return coco_figures.as_set(results, annotations_of, dict(enumerate(names, start=1)))
+
+    def drawn(self, image: UInt8[np.ndarray, "h w 3"], answer: Mapping[str, Any]) -> UInt8[np.ndarray, "h w 3"]:
+        """The image with the boxes and masks of which the network is sure."""
+        sure = [each for each in answer["boxes"] if each["score"] >= SURE]
+        masks = [run_length.decode(each["segmentation"]) != 0 for each in sure]
+        return super().drawn(covered(image, masks, [each["category_id"] - 1 for each in sure]), answer)
+
+    def describe(self, figures: Mapping[str, Any]) -> list[str]:
+        """COCO's figures of masks, then of boxes."""
+        of_masks = {**figures} | {name: figures[f"mask_{name}"] for name in coco_figures.FIGURES}
+        return [f"masks: {super().describe(of_masks)[0]}", *(f"boxes: {line}" for line in super().describe(figures))]
+
+
+def _grid(row: Float32[np.ndarray, " columns"]) -> Float32[np.ndarray, "m m"]:
+    return row[BOX_COLUMNS:].reshape(MASK_OUTPUTS, MASK_OUTPUTS)
+
+
+class InstanceFigures(CocoFigures):
+    """A collector of found boxes and masks, and of the annotated ones, in pixels of the stored images.
+
+    An annotated mask is that of its grid (`jaxcnn.data.instance_masks`): exact where the object has at most as many
+    pixels in both directions as the grid has cells.
+    """
+
+    def __init__(self, sides: tuple[int, int], most_found: int) -> None:
+        super().__init__(most_found)
+        self._sides = sides
+        self._stored_sides: list[tuple[int, int]] = []
+
+    def facts_of(self, image: int) -> dict[str, Any]:
+        """Its height and width, as of all its masks."""
+        height, width = self._stored_sides[image]
+        return {"height": height, "width": width}
+
+    def annotated(self, target: Tree, place: int) -> list[dict[str, Any]]:
+        """With masks."""
+        told = super().annotated(target, place)
+        real, frame = target["valid"][place], target["frame"][place]
+        grids, boxes = target[MASK][place][real], in_stored(target[MASK_BOX][place][real], frame)
+        sides = self._stored(frame)
+        self._stored_sides.append(sides)
+        for each, grid, box in zip(told, grids, boxes, strict=True):
+            each["segmentation"] = run_length.encode(from_grid(grid, box, sides))
+        return told
+
+    def found(self, rows: np.ndarray, target: Tree, place: int) -> list[dict[str, Any]]:
+        """With masks."""
+        told = super().found(rows, target, place)
+        sides = self._stored(target["frame"][place])
+        for each, row in zip(told, rows, strict=True):
+            x, y, width, height = each["bbox"]
+            inside = pasted(_grid(row), np.array([x, y, x + width, y + height]), sides)
+            each["segmentation"] = run_length.encode(inside)
+        return told
+
+    def _stored(self, frame: Float32[np.ndarray, "4"]) -> tuple[int, int]:
+        """Height and width of what the network sees, in pixels of the stored image; with bars, more than the image."""
+        corner = np.array([[0, 0, self._sides[1], self._sides[0]]], np.float32)
+        _, _, right, bottom = in_stored(corner, frame)[0].tolist()
+        return max(int(np.ceil(bottom - 1e-3)), 1), max(int(np.ceil(right - 1e-3)), 1)
+
+    def figures(self, names: Sequence[str], fitted: Facts) -> dict[str, Any]:
+        """COCO's figures of boxes, and those of masks with "mask_" before their names."""
+        of_boxes = super().figures(names, fitted)
+        of_masks = self.of_kind("segm", names)
+        return of_boxes | {f"mask_{name}": value for name, value in of_masks.items() if name != "precision"}

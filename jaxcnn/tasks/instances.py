@@ -1,0 +1,233 @@
+"""Instances: boxes of objects, their classes and masks, as Mask R-CNN learns them: He et al. 2017, arXiv 1703.06870."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, UInt8
+
+import jaxcnn.config as configuration
+from jaxcnn.config import UserError
+from jaxcnn.tasks import box_records
+from jaxcnn.tasks.anchors import Weights, encoded, match_anchors, match_proposals
+from jaxcnn.tasks.box_records import MASK, MASK_BOX
+from jaxcnn.tasks.detection import Boxes
+from jaxcnn.tasks.moving import Move
+from jaxcnn.tasks.proposals import BOX_WEIGHTS
+from jaxcnn.tasks.task import Facts, OfEach, Settings, Tree
+
+MASK_OUTPUTS = 28  # side of the mask of a box, as a network answers it
+CORNER = 1 / 9  # of the error of a box, where it turns from a square to a straight line
+MOST_SAMPLES = 16  # in one direction of a cell of a true mask; larger boxes, above 448 pixels, have these
+
+
+@dataclasses.dataclass(frozen=True)
+class Instances(Boxes):
+    """Targets that are padded boxes with a mask for each: the columns of `box_records`, with those of masks.
+
+    A mask is never sampled anew: of its grid, only the place moves with the image.
+
+    Attributes:
+      classes: their number.
+      most: places for the boxes of an image.
+      mask_side: of the grids.
+    """
+
+    mask_side: int
+
+    def record_type(self) -> np.dtype:
+        """With the columns of masks."""
+        return box_records.record_type(self.most, self.mask_side)
+
+    def read(self, labels: np.ndarray, title: str, base: str) -> Tree:
+        """The columns of records with masks."""
+        if labels.dtype.names is None or MASK not in labels.dtype.names:
+            raise UserError(
+                f"{title} {base} has no mask for each object, but config.task.name='instances' needs them; read them "
+                "by config.data.source='coco:…'"
+            )
+        return super().read(labels, title, base)
+
+    def moved(self, target: Tree, move: Move, sides: tuple[int, int]) -> Tree:
+        """The boxes of one image that has moved, cut off at its border, and the places of their whole masks."""
+        scale, shift = jnp.tile(move.scale, 2), jnp.tile(move.shift, 2)
+        place = jnp.clip(target[MASK_BOX] * scale, -1e30, 1e30) + shift  # as `Boxes.moved`
+        return super().moved(target, move, sides) | {MASK_BOX: place}
+
+    def drawn(self, image: UInt8[np.ndarray, "h w 3"], target: Tree) -> UInt8[np.ndarray, "h w 3"]:
+        """The image with the boxes and masks, in the colours of their classes."""
+        from jaxcnn.tasks.pasting import covered, from_grid
+
+        real = target["valid"] & ~target["crowd"]
+        masks = [
+            from_grid(mask, box, image.shape[:2])
+            for mask, box in zip(target[MASK][real], target[MASK_BOX][real], strict=True)
+        ]
+        return super().drawn(covered(image, masks, target["label"][real].tolist()), target)
+
+
+@dataclasses.dataclass(frozen=True)
+class InstanceLoss:
+    """The sum of the five losses of Mask R-CNN, for each image by itself.
+
+    Where torchvision divides by the number of anchors or proposals in the batch, this divides by that of the image,
+    which is the same where each image has as many as are taken; its mask loss is the mean over the objects of a batch,
+    this one the mean over images of that of their objects. So no normaliser depends on the division of a batch.
+
+    In evaluation, where no proposals are taken and no true box is one, the loss is that of both stages without masks,
+    over all anchors and proposals.
+
+    Attributes:
+      sides: height and width of the images.
+    """
+
+    sides: tuple[int, int]
+
+    @property
+    def plain(self) -> "InstanceLoss":
+        """The same."""
+        return self
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """None."""
+        return ()
+
+    def abstract(self) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
+    def constants(self, config: configuration.Task, names: Any, facts: Facts, targets: Tree | None) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
+    def pair(self, outputs: Any, target: Tree, settings: Settings, constants: Any) -> Any:
+        """Answers and boxes differ in number; the config refuses what would compare them."""
+        raise NotImplementedError
+
+    def losses(self, outputs: Any, target: Tree, settings: Settings, constants: Any, image: Any) -> OfEach:
+        """The loss of each image; `outputs` are those of `jaxcnn.models.mask_rcnn` in training."""
+        return jax.vmap(lambda answer, of_one: _total(parts(answer, of_one, self.sides)))(outputs, target)
+
+    def reported(self, outputs: Any, target: Tree, constants: Any) -> OfEach:
+        """The loss of both stages without masks."""
+        return self.losses(jax.vmap(judged)(outputs, target), target, {}, constants, None)
+
+
+def _total(losses: dict[str, Float[Array, ""]]) -> Float[Array, ""]:
+    return jnp.stack(list(losses.values())).sum()
+
+
+def parts(answer: Any, target: Tree, sides: tuple[int, int]) -> dict[str, Float[Array, ""]]:
+    """The losses of one image by name: of an answer in training, or of one that `judged` made like it."""
+    anchor_error = _box_error(answer["anchor_told"], answer["anchors"], answer["anchor_true"], target)
+    logits, positive = answer["anchor_logits"], answer["anchor_positive"]
+    entropy = jnp.maximum(logits, 0) - logits * positive + jnp.log1p(jnp.exp(-jnp.abs(logits)))
+    label = jnp.where(answer["positive"], target["label"][answer["true"]] + 1, 0)
+    of_class = -jnp.take_along_axis(jax.nn.log_softmax(answer["logits"]), label[:, None], axis=1)[:, 0]
+    told = jnp.take_along_axis(answer["told"], label[:, None, None], axis=1)[:, 0]
+    error = _box_error(told, answer["boxes"], answer["true"], target, BOX_WEIGHTS)
+    found = {
+        "anchor_class": _mean(entropy, answer["anchor_valid"]),
+        "anchor_box": _mean(jnp.where(positive, anchor_error, 0.0), answer["anchor_valid"]),
+        "class": _mean(of_class, answer["valid"]),
+        "box": _mean(jnp.where(answer["positive"], error, 0.0), answer["valid"]),
+    }
+    return found | ({"mask": _mask_loss(answer, target, label, sides)} if "masks" in answer else {})
+
+
+def judged(answer: Any, target: Tree) -> dict[str, Array]:
+    """An answer of one image after training, with what all its anchors and proposals should have learnt."""
+    anchors = match_anchors(answer["anchors"], target)
+    found = match_proposals(answer["boxes"], answer["valid"], target)
+    kept = {name: array for name, array in answer.items() if name != "masks"}
+    return kept | {
+        "anchor_valid": anchors.positive | anchors.negative,
+        "anchor_true": anchors.box,
+        "anchor_positive": anchors.positive,
+        "valid": found.positive | found.negative,
+        "true": found.box,
+        "positive": found.positive,
+    }
+
+
+def _mean(values: Float[Array, " s"], used: Bool[Array, " s"]) -> Float[Array, ""]:
+    """Of those that are used; 0 if there are none."""
+    return jnp.where(used, values, 0.0).sum() / jnp.maximum(used.sum(), 1)
+
+
+def _box_error(
+    told: Float[Array, "s 4"],
+    by: Float[Array, "s 4"],
+    true: Int[Array, " s"],
+    target: Tree,
+    weights: Weights = (1.0, 1.0, 1.0, 1.0),
+) -> Float[Array, " s"]:
+    """What is told of boxes against the true ones: squares of small differences, absolute values of large ones."""
+    wanted = encoded(target["boxes"][true].astype(by.dtype), by, weights)
+    away = jnp.abs(told - wanted)
+    return jnp.where(away < CORNER, 0.5 * away**2 / CORNER, away - 0.5 * CORNER).sum(axis=-1)
+
+
+def _mask_loss(answer: Any, target: Tree, label: Int[Array, " s"], sides: tuple[int, int]) -> Float[Array, ""]:
+    """The mean over the proposals with an object of the binary cross-entropy of the mask of its class."""
+    masks = answer["masks"]
+    few = slice(0, masks.shape[0])
+    logits = jnp.take_along_axis(masks, label[few, None, None, None], axis=-1)[..., 0]
+    wanted = masks_of(answer["boxes"][few], answer["true"][few], target, sides).astype(logits.dtype)
+    entropy = jnp.maximum(logits, 0) - logits * wanted + jnp.log1p(jnp.exp(-jnp.abs(logits)))
+    return _mean(entropy.mean(axis=(1, 2)), answer["positive"][few])
+
+
+def masks_of(
+    boxes: Float[Array, "m 4"],
+    true: Int[Array, " m"],
+    target: Tree,
+    sides: tuple[int, int],
+    cells: int = MASK_OUTPUTS,
+) -> Float[Array, "m n n"]:
+    """The true masks within boxes, from 0 to 1: what RoIAlign reads of them with about a sample for each pixel.
+
+    As in torchvision, a box has ceil(side / n) samples in each direction of a cell, and the centre of the first pixel
+    is at 0. A grid is read as if it were the mask in the image: between the centres of its cells it is linear, and
+    beyond it the mask is 0.
+
+    Args:
+      boxes: within the image.
+      true: the number of the object of each.
+      target: the columns of `box_records`.
+      sides: height and width of the image, whose last pixels hold until its border.
+      cells: n.
+    """
+    bits = jnp.unpackbits(target[MASK][true], axis=-1)
+    places, boxes = target[MASK_BOX][true].astype(boxes.dtype), jax.lax.stop_gradient(boxes)
+    x, y = (
+        _read(boxes[:, axis], boxes[:, axis + 2], places[:, axis], places[:, axis + 2], bits.shape[-1], cells, last)
+        for axis, last in ((0, sides[1] - 1), (1, sides[0] - 1))
+    )
+    return jnp.einsum("mru,muv,mcv->mrc", y, bits.astype(boxes.dtype), x)
+
+
+def _read(
+    low: Float[Array, " m"],
+    high: Float[Array, " m"],
+    first: Float[Array, " m"],
+    last: Float[Array, " m"],
+    side: int,
+    cells: int,
+    end: int,
+) -> Float[Array, "m n side"]:
+    """How much of each cell of a grid each cell of a box reads, in one direction."""
+    length = jnp.maximum(high - low, 1.0)
+    samples = jnp.minimum(jnp.ceil((high - low) / cells), MOST_SAMPLES)
+    number = jnp.arange(MOST_SAMPLES)
+    inside = (number + 0.5) / jnp.maximum(samples, 1)[:, None]
+    place = low[:, None, None] + (jnp.arange(cells)[:, None] + inside[:, None]) * (length / cells)[:, None, None]
+    place = jnp.minimum(place, end)
+    # Half a pixel: the centre of a pixel is at its number here, and half a pixel beyond its border in the image.
+    in_grid = (place + 0.5 - first[:, None, None]) / (last - first)[:, None, None] * side - 0.5
+    near = jnp.maximum(1.0 - jnp.abs(in_grid[..., None] - jnp.arange(side)), 0.0)
+    used = number < samples[:, None]
+    return jnp.where(used[:, None, :, None], near, 0.0).sum(axis=2) / jnp.maximum(samples, 1)[:, None, None]

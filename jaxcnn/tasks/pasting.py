@@ -1,0 +1,74 @@
+"""Masks of objects in an image: painted from grids, drawn, and as run lengths. All in NumPy."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32, UInt8
+
+from jaxcnn.tasks.found_boxes import COLOURS
+from jaxcnn.tasks.segmentation import OPACITY
+
+Inside = Bool[np.ndarray, "h w"]
+Pixels = UInt8[np.ndarray, "h w 3"]
+
+
+def pasted(grid: Float[np.ndarray, "m m"], box: Float[np.ndarray, "4"], sides: tuple[int, int]) -> Inside:
+    """Where a grid of probabilities, laid over a box, is at least 1/2 at the centre of a pixel.
+
+    Between the centres of its cells a grid is linear; beyond the outer ones, 0 is half of a cell outside. A box whose
+    left is right of its right holds a mirrored grid.
+
+    Args:
+      grid: from 0 to 1.
+      box: left, top, right, bottom in pixels of the image; may reach outside.
+      sides: height and width of the image.
+    """
+    inside = np.zeros(sides, bool)
+    (left, right), (top, bottom) = (sorted(box[axis::2].tolist()) for axis in (0, 1))
+    rows = slice(max(int(np.floor(top)), 0), max(min(int(np.ceil(bottom)), sides[0]), 0))
+    columns = slice(max(int(np.floor(left)), 0), max(min(int(np.ceil(right)), sides[1]), 0))
+    if right <= left or bottom <= top or rows.start >= rows.stop or columns.start >= columns.stop:
+        return inside
+    y = _read(np.arange(rows.start, rows.stop) + 0.5, float(box[1]), float(box[3]), len(grid))
+    x = _read(np.arange(columns.start, columns.stop) + 0.5, float(box[0]), float(box[2]), len(grid))
+    inside[rows, columns] = y @ grid.astype(np.float64) @ x.T >= 0.5
+    return inside
+
+
+def _read(places: Float[np.ndarray, " n"], first: float, last: float, side: int) -> Float[np.ndarray, "n side"]:
+    """The weight of each cell at places in one direction; 0 beyond the grid."""
+    at = (places - first) / (last - first) * side
+    near = np.maximum(1.0 - np.abs(at[:, None] - 0.5 - np.arange(side)), 0.0)
+    return np.where(((at >= 0) & (at <= side))[:, None], near, 0.0)
+
+
+def from_grid(bits: UInt8[np.ndarray, "side bytes"], box: Float32[np.ndarray, "4"], sides: tuple[int, int]) -> Inside:
+    """The true mask of a record (`box_records`) in an image: the value of the cell in which the centre of a pixel lies.
+
+    Args:
+      bits: the grid.
+      box: where it lies in the image.
+      sides: height and width of the image.
+    """
+    grid = np.unpackbits(bits, axis=1).astype(bool)
+    side = len(grid)
+    y, x = (np.floor((np.arange(n) + 0.5 - a) / (b - a) * side) for n, a, b in _spans(box, sides))
+    rows, columns = ((each >= 0) & (each < side) for each in (y, x))
+    inside = np.zeros(sides, bool)
+    inside[np.ix_(rows, columns)] = grid[np.ix_(y[rows].astype(np.int64), x[columns].astype(np.int64))]
+    return inside
+
+
+def _spans(box: Float32[np.ndarray, "4"], sides: tuple[int, int]) -> list[tuple[int, float, float]]:
+    left, top, right, bottom = map(float, box)
+    return [(sides[0], top, bottom), (sides[1], left, right)]
+
+
+def covered(image: Pixels, masks: Sequence[Inside], labels: Sequence[int]) -> Pixels:
+    """An image under masks in the colours of their classes."""
+    mixed = image.astype(np.float32)
+    for mask, label in zip(masks, labels, strict=True):
+        text = COLOURS[label % len(COLOURS)]
+        colour = np.array([int(text[i : i + 2], 16) for i in (1, 3, 5)], np.float32)
+        mixed[mask] = (1 - OPACITY) * mixed[mask] + OPACITY * colour
+    return mixed.round().astype(np.uint8)

@@ -1,0 +1,122 @@
+"""The boxes that the first stage of a two-stage detector proposes to the second, and those that this one finds.
+
+Ren et al. 2015, arXiv:1506.01497; Lin et al. 2017, arXiv:1612.03144; numbers are those of torchvision.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxcnn.tasks.anchors import Weights, decoded
+from jaxcnn.tasks.suppression import survivors
+
+SMALLEST = 1e-3  # side of a proposal, pixels
+MOST_OVERLAP = 0.7  # of two proposals of a level
+LEAST_SCORE, SMALLEST_FOUND = 0.05, 1e-2  # of a box that is found, and its smallest side in pixels
+BOX_WEIGHTS: Weights = (10.0, 10.0, 5.0, 5.0)  # of what the second stage tells of a box
+CANDIDATES = 1000  # pairs of a box and a class that suppression looks at
+
+
+class Proposals(NamedTuple):
+    """Padded boxes of one image, the best first; `valid` tells which are none."""
+
+    boxes: Float[Array, "p 4"]
+    valid: Bool[Array, " p"]
+
+
+def within(boxes: Float[Array, "... 4"], sides: tuple[int, int]) -> Float[Array, "... 4"]:
+    """Boxes cut off at the border of an image of this height and width."""
+    return jnp.clip(boxes, 0.0, jnp.array([sides[1], sides[0]] * 2, boxes.dtype))
+
+
+def _has_sides(boxes: Float[Array, "n 4"], least: float) -> Bool[Array, " n"]:
+    return (boxes[:, 2:] - boxes[:, :2] >= least).all(axis=1)
+
+
+def proposed(
+    logits: Sequence[Float[Array, " a"]],
+    told: Sequence[Float[Array, "a 4"]],
+    anchors: Sequence[Float[Any, "a 4"]],
+    sides: tuple[int, int],
+    before: int,
+    after: int,
+) -> Proposals:
+    """The proposals of one image; no gradient passes.
+
+    Args:
+      logits: of each level, for each anchor that it has an object.
+      told: of each level, what is told of the box of each anchor (`anchors.encoded`).
+      anchors: of each level.
+      sides: height and width of the image.
+      before: the best of each level that suppression, which is by levels, looks at.
+      after: the best of all levels that are proposed.
+    """
+    boxes, scores = [], []
+    for of_level, raw, by in zip(logits, told, anchors, strict=True):
+        best, place = jax.lax.top_k(jax.lax.stop_gradient(of_level), min(before, of_level.shape[0]))
+        found = within(decoded(jax.lax.stop_gradient(raw)[place], jnp.asarray(by, raw.dtype)[place]), sides)
+        good = _has_sides(found, SMALLEST)
+        # What is too small must not suppress others: it is moved out of their way.
+        apart = jnp.where(good[:, None], found, -1.0)
+        good &= survivors(apart, MOST_OVERLAP)
+        boxes.append(found)
+        scores.append(jnp.where(good, jax.nn.sigmoid(best), -1.0))
+    together = jnp.concatenate(scores)
+    best, place = jax.lax.top_k(together, min(after, together.shape[0]))
+    padding = after - best.shape[0]
+    valid = jnp.pad(best >= 0, (0, padding))
+    kept = jnp.pad(jnp.concatenate(boxes)[place], ((0, padding), (0, 0)))
+    return Proposals(jnp.where(valid[:, None], kept, 0.0), valid)
+
+
+class FoundBoxes(NamedTuple):
+    """Padded boxes found in one image, the best first.
+
+    Attributes:
+      boxes: left, top, right, bottom in pixels.
+      scores: 0 for padding.
+      label: class numbers.
+    """
+
+    boxes: Float[Array, "f 4"]
+    scores: Float[Array, " f"]
+    label: Int[Array, " f"]
+
+
+def found(
+    given: Proposals,
+    logits: Float[Array, "p k1"],
+    told: Float[Array, "p k1 4"],
+    sides: tuple[int, int],
+    most: int,
+    most_overlap: float,
+) -> FoundBoxes:
+    """What the second stage finds in one image; boxes of different classes never suppress each other.
+
+    Args:
+      given: the proposals.
+      logits: of the classes for each proposal; the first is the background.
+      told: of the box of each class relative to each proposal, with `BOX_WEIGHTS`.
+      sides: height and width of the image.
+      most: places of the result.
+      most_overlap: above which the lower score is suppressed.
+    """
+    classes = logits.shape[1] - 1
+    boxes = within(decoded(told, given.boxes, BOX_WEIGHTS), sides)[:, 1:].reshape(-1, 4)
+    scores = jnp.where(given.valid[:, None], jax.nn.softmax(logits)[:, 1:], 0.0).reshape(-1)
+    scores = jnp.where((scores > LEAST_SCORE) & _has_sides(boxes, SMALLEST_FOUND), scores, 0.0)
+    best, place = jax.lax.top_k(scores, min(CANDIDATES, scores.shape[0]))
+    label = place % classes
+    apart = boxes[place] + (label * 2.0 * max(sides)).astype(boxes.dtype)[:, None]
+    kept = jnp.where(survivors(apart, most_overlap), best, 0.0)
+    best, rows = jax.lax.top_k(kept, min(most, kept.shape[0]))
+    padding = most - best.shape[0]
+    chosen = jnp.where(best[:, None] > 0, boxes[place[rows]], 0.0)
+    return FoundBoxes(
+        jnp.pad(chosen, ((0, padding), (0, 0))),
+        jnp.pad(best, (0, padding)),
+        jnp.pad(jnp.where(best > 0, label[rows], 0), (0, padding)),
+    )

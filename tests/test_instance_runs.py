@@ -1,0 +1,82 @@
+"""Whole runs of a small Mask R-CNN: trained, resumed, on two devices, evaluated and used for prediction."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxcnn.data.source import open_splits
+from jaxcnn.tasks import run_length
+from jaxcnn.train import assess, predict, trained
+from tests import digits, runs
+
+pytestmark = pytest.mark.unoptimised
+
+
+def groups(devices=1, loader="resident"):
+    return {
+        "global_batch_size": 4,
+        "model": {"name": "mask_rcnn_cnn", "width": 1 / 64},
+        "task": {"name": "instances", "most_boxes": 4, "most_found": 8, "most_overlap": 0.5, "mask_side": 32},
+        "data": {"source": "shapes:32:16", "val_examples": 4, "loader": loader},
+        "augment": {"flip": "random", "zoom": 0.3},
+        "optim": {"name": "adamw", "learning_rate": 0.01},
+        "run": {"steps": 4, "tensorboard": False, "curves": False, "log_every_steps": 1},
+        "parallel": {"devices": devices},
+    }
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run of four steps on one device."""
+    folder = tmp_path_factory.mktemp("instances") / "run"
+    return folder, digits.run(folder, **groups())
+
+
+def losses(folder):
+    return [record["loss"] for record in runs.records(folder) if record["kind"] == "train"]
+
+
+def test_a_run_is_judged_by_the_average_precision_of_masks_and_told_that_of_boxes(run):
+    folder, summary = run
+    assert summary["headline"] in ("mask_ap", "ema_mask_ap")
+    test = json.loads((folder / "test.json").read_text())
+    assert 0 <= test["mask_ap"] <= test["mask_ap50"] <= 1 and 0 <= test["ap"] <= test["ap50"] <= 1
+    assert set(test["mask_ap_by_class"]) == {"square", "disc", "frame"}
+
+
+def test_two_devices_and_the_other_loader_have_the_loss_of_one_in_the_first_step(run, tmp_path):
+    digits.run(tmp_path, **groups(devices=2, loader="stream"))
+    # The same sums in another order. After an update they part: which proposals are learnt is a choice, and AdamW makes
+    # much of gradients that are only rounding.
+    np.testing.assert_allclose(losses(tmp_path)[0], losses(run[0])[0], rtol=1e-5)
+    assert len(set(losses(run[0]))) == 4
+
+
+def test_a_run_that_stops_and_goes_on_has_the_bits_of_one_that_does_not(run, tmp_path):
+    digits.run_up_to(2, tmp_path, **groups())
+    digits.run(tmp_path, **groups())
+    assert losses(tmp_path) == losses(run[0])
+
+
+def test_evaluation_gives_the_figures_of_the_test_and_predictions_have_masks_of_the_files(run, tmp_path):
+    network, _ = trained.load(run[0], "last", "", 1)
+    figures = assess.assess(network, run[0], "test", "", 4)
+    test = json.loads((run[0] / "test.json").read_text())
+    assert figures["mask_ap"] == pytest.approx(test["mask_ap"], abs=1e-6)
+    split = open_splits(network.config.data, network.config.task).test
+    path = tmp_path / "large.png"
+    Image.fromarray(split.read(np.arange(1))[0].repeat(2, axis=0).repeat(2, axis=1)).save(path)
+    results = predict.predict(network, [path], skip_unreadable=False)
+    told = predict.as_json(network, results)
+    json.dumps(told)
+    assert told["annotations"]
+    for each in told["annotations"]:
+        mask = run_length.decode(each["segmentation"])
+        assert mask.shape == (64, 64) and each["area"] == mask.sum()
+        x, y, width, _ = each["bbox"]
+        rows, columns = np.nonzero(mask)
+        if len(rows):
+            assert x - 1 <= columns.min() and columns.max() <= x + width and y - 1 <= rows.min()
+    assert predict.draw(network, results, tmp_path / "drawn.png") == []

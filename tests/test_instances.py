@@ -1,0 +1,234 @@
+"""Instances: masks come from every form of an outline, move with boxes, are pasted and judged as by COCO's own code."""
+
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxcnn import config as configs
+from jaxcnn.config import ConfigError, UserError
+from jaxcnn.data import instance_masks
+from jaxcnn.data.source import open_splits
+from jaxcnn.tasks import box_records, by_name, run_length
+from jaxcnn.tasks.instances import Instances
+from jaxcnn.tasks.moving import Move
+from jaxcnn.tasks.pasting import from_grid, pasted
+
+SIDE = 32
+TASK = configs.Task(name="instances", most_boxes=4, most_found=8, mask_side=SIDE)
+HEIGHT, WIDTH = 40, 60
+
+
+def ring():
+    """A mask with a hole, [40, 60]."""
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    mask[5:25, 10:31] = 1
+    mask[10:20, 15:26] = 0
+    return mask
+
+
+def coco(root, annotations, height=HEIGHT, width=WIDTH):
+    (root / "images").mkdir(parents=True)
+    Image.fromarray(np.full((height, width, 3), 90, np.uint8)).save(root / "images" / "a.png")
+    tree = {
+        "images": [{"id": 0, "file_name": "a.png", "height": height, "width": width}],
+        "annotations": [{"id": k, "image_id": 0, "category_id": 1, **each} for k, each in enumerate(annotations)],
+        "categories": [{"id": 1, "name": "thing"}],
+    }
+    (root / "instances_train.json").write_text(json.dumps(tree))
+    return f"coco:{root / 'instances_train.json'}"
+
+
+def data(source, **changes):
+    return configs.Data(source=source, protocol="full", test_split="", **changes)
+
+
+def stored_masks(targets, image, sides):
+    real = targets["valid"][image]
+    return [
+        from_grid(bits, box, sides)
+        for bits, box in zip(targets["mask"][image][real], targets["mask_box"][image][real], strict=True)
+    ]
+
+
+def test_run_lengths_and_polygons_become_exact_masks_of_small_objects(tmp_path):
+    polygon = [[40.0, 2.0, 50.0, 2.0, 50.0, 12.0, 40.0, 12.0]]
+    source = coco(
+        tmp_path,
+        [
+            {"bbox": [10, 5, 21, 20], "segmentation": run_length.encode(ring()), "area": int(ring().sum())},
+            {"bbox": [40, 2, 10, 10], "segmentation": polygon},
+            {"bbox": [0, 0, 5, 5], "segmentation": [], "iscrowd": 1},
+        ],
+    )
+    targets = open_splits(data(source), TASK).train.targets
+    one, two, crowd = stored_masks(targets, 0, (HEIGHT, WIDTH))
+    assert np.array_equal(one, ring())
+    square = np.zeros((HEIGHT, WIDTH), bool)
+    square[2:12, 40:50] = True
+    assert np.array_equal(two, square)
+    assert not crowd.any() and targets["crowd"][0].tolist() == [False, False, True, False]
+
+
+def test_a_larger_object_fills_its_grid_and_a_resized_image_moves_it(tmp_path):
+    mask = np.zeros((120, 100), np.uint8)
+    mask[10:106, 20:84] = 1  # 96 x 64 pixels: three and two of them in a cell
+    source = coco(tmp_path, [{"segmentation": run_length.encode(mask)}], 120, 100)
+    targets = open_splits(data(source), TASK).train.targets
+    assert np.array_equal(stored_masks(targets, 0, (120, 100))[0], mask)
+    half = open_splits(data(source, image_size=60, resize="pad"), TASK).train.targets
+    np.testing.assert_allclose(half["mask_box"][0, 0], half["boxes"][0, 0], atol=1e-5)
+    assert from_grid(half["mask"][0, 0], half["mask_box"][0, 0], (60, 60)).sum() == 48 * 32
+
+
+def test_an_object_without_an_outline_is_refused_or_left_out(tmp_path):
+    source = coco(tmp_path, [{"bbox": [1, 1, 9, 9]}, {"bbox": [4, 4, 9, 9], "segmentation": run_length.encode(ring())}])
+    with pytest.raises(UserError, match="has no mask: it has no segmentation"):
+        _ = open_splits(data(source), TASK).train.targets
+    assert open_splits(data(source, on_error="skip"), TASK).train.targets["valid"].sum() == 1
+
+
+@pytest.mark.parametrize("height, width", [(5, 7), (32, 32), (64, 96), (33, 100), (1, 1)])
+def test_a_crop_has_the_value_of_most_of_each_cell(height, width):
+    mask = np.zeros((120, 120), np.uint8)
+    mask[3 : 3 + height, 7 : 7 + width] = np.random.default_rng(height).random((height, width)) < 0.6
+    mask[3, 7 : 7 + width] = mask[3 : 3 + height, 7] = mask[2 + height, 6 + width] = 1
+    bits, box = instance_masks.crop(mask, SIDE)
+    assert box.tolist() == [7, 3, 7 + max(width, SIDE), 3 + max(height, SIDE)]
+    grid = np.unpackbits(bits, axis=1)
+    if max(height, width) <= SIDE:
+        assert np.array_equal(grid[:height, :width], mask[3 : 3 + height, 7 : 7 + width])
+    fine = 8  # samples of each cell in a direction, none of which lies on the border of a pixel
+    y, x = (((np.arange(SIDE * fine) + 0.5) / fine * max(n, SIDE) / SIDE).astype(int) for n in (height, width))
+    sampled = np.pad(mask, 100)[103 + y[:, None], 107 + x]
+    share = sampled.reshape(SIDE, fine, SIDE, fine).mean(axis=(1, 3))
+    sure = np.abs(share - 0.5) > 2 / fine  # what the samples can tell
+    assert np.array_equal(grid[sure], share[sure] > 0.5) and sure.mean() > 0.25
+
+
+def test_a_mask_moves_with_its_image_to_the_pixel_when_flipped_and_cropped():
+    target_type = Instances(1, 2, SIDE)
+    bits, box = instance_masks.crop(ring(), SIDE)
+    row = np.zeros(1, target_type.record_type())
+    row["boxes"][0, 0], row["mask"][0, 0], row["mask_box"][0, 0] = [10, 5, 31, 25], bits, box
+    row["valid"][0, 0], row["frame"][0] = True, [1, 1, 0, 0]
+    target = {name: jnp.asarray(row[name][0]) for name in row.dtype.names}
+    for across, left, top in ((1, 3, -2), (-1, 4, 6), (1, -15, 7)):
+        matrix = jnp.array([[across, 0, (WIDTH if across < 0 else 0) + left], [0, 1, top]], jnp.int32) << 16
+        moved = target_type.moved(target, Move.of_matrix(matrix), (HEIGHT, WIDTH))
+        wanted = np.zeros_like(ring())
+        for y in range(HEIGHT):
+            for x in range(WIDTH):
+                from_x, from_y = (WIDTH - 1 - x if across < 0 else x) + left, y + top
+                if 0 <= from_x < WIDTH and 0 <= from_y < HEIGHT:
+                    wanted[y, x] = ring()[from_y, from_x]
+        assert np.array_equal(
+            from_grid(np.asarray(moved["mask"][0]), np.asarray(moved["mask_box"][0]), ring().shape), wanted
+        )
+        there = np.argwhere(wanted)
+        ends = [*there.min(axis=0)[::-1], *(there.max(axis=0) + 1)[::-1]]
+        assert np.asarray(moved["boxes"][0]).tolist() == ends
+
+
+def test_boxes_of_detection_have_no_masks_and_move_as_before():
+    splits = open_splits(
+        configs.Data(source="shapes:32:16", val_examples=4), configs.Task(name="detection", most_boxes=4)
+    )
+    assert set(splits.train.targets) == set(box_records.record_type(4).names)
+    with pytest.raises(UserError, match="has no mask for each object"):
+        Instances(1, 4, SIDE).read(np.zeros(1, box_records.record_type(4)), "a set", "train")
+
+
+def test_a_pasted_mask_is_linear_between_the_centres_of_its_cells():
+    grid = np.zeros((4, 4))
+    grid[:, 2:] = 1.0
+    inside = pasted(grid, np.array([10.0, 20.0, 26.0, 36.0]), (50, 30))
+    # The middle of the cells 1 and 2 is at 18; of corners, less than half of what is read lies within.
+    assert inside[21:35, 18:26].all() and inside[20:36, 19:25].all() and inside.sum() == 16 * 8 - 4
+    assert pasted(np.ones((4, 4)), np.array([-6.0, 2.0, 4.0, 6.0]), (8, 8)).sum() == 4 * 4
+    assert not pasted(np.ones((4, 4)), np.array([5.0, 2.0, 5.0, 6.0]), (8, 8)).any()
+
+
+def test_the_figures_of_masks_are_those_of_cocos_code_for_masks_in_the_image(tmp_path):
+    from faster_coco_eval import COCO, COCOeval_faster
+
+    splits = open_splits(configs.Data(source="shapes:32:48", val_examples=8), TASK)
+    targets = {name: column[:16] for name, column in splits.train.targets.items()}
+    task = by_name.make(TASK, 3, sides=(32, 32))
+    random = np.random.default_rng(0)
+    found = np.zeros((16, TASK.most_found, 6 + 28 * 28), np.float32)
+    answers, truth = [], []
+    for image in range(16):
+        for place in np.flatnonzero(targets["valid"][image]):
+            box = targets["boxes"][image, place] + random.normal(size=4).astype(np.float32)
+            grid = (random.random((28, 28)) < 0.8).astype(np.float32)
+            row = [*box, random.uniform(0.1, 1), targets["label"][image, place], *grid.ravel()]
+            found[image, place] = row
+            answers.append((image, found[image, place], grid))
+            label = int(targets["label"][image, place]) + 1
+            mask = from_grid(targets["mask"][image, place], targets["mask_box"][image, place], (32, 32))
+            truth.append((image, label, run_length.encode(mask), float(targets["area"][image, place])))
+    collector = task.evaluation.collector(None)
+    collector.add(found, targets)
+    figures = collector.figures(("a", "b", "c"), {})
+    own = COCO(
+        {
+            "images": [{"id": k, "height": 32, "width": 32} for k in range(16)],
+            "categories": [{"id": k, "name": str(k)} for k in (1, 2, 3)],
+            "annotations": [
+                {
+                    "id": k + 1,
+                    "image_id": i,
+                    "category_id": c,
+                    "segmentation": m,
+                    "area": a,
+                    "iscrowd": 0,
+                    "bbox": [0, 0, 1, 1],
+                }
+                for k, (i, c, m, a) in enumerate(truth)
+            ],
+        }
+    )
+    theirs = own.loadRes(
+        [
+            {
+                "image_id": image,
+                "category_id": int(row[5]) + 1,
+                "score": float(row[4]),
+                "segmentation": run_length.encode(pasted(grid, row[:4], (32, 32))),
+            }
+            for image, row, grid in answers
+        ]
+    )
+    judged = COCOeval_faster(own, theirs, "segm", print_function=lambda *_: None)
+    judged.evaluate()
+    judged.accumulate()
+    judged.summarize()
+    assert figures["mask_ap"] == pytest.approx(judged.stats[0], abs=1e-12)
+    assert figures["mask_ap50"] == pytest.approx(judged.stats[1], abs=1e-12) and 0 < figures["mask_ap"] < 0.9
+    assert figures["ap"] > 0 and figures["ap"] != figures["mask_ap"]
+    assert "masks: AP" in task.evaluation.describe({**figures, "loss": 0.0})[0]
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        ({"task": {"name": "instances", "mask_side": 30}}, "mask_side=30 must be a multiple of 8"),
+        ({"task": {"name": "detection", "mask_side": 32}}, "mask_side is for config.task.name='instances' only"),
+        (
+            {"task": {"name": "instances"}, "model": {"name": "yolo_cnn"}},
+            "needs a network that answers boxes and masks",
+        ),
+        ({"task": {"name": "instances"}, "augment": {"mixup": 0.5}}, "mixup does not move boxes and masks"),
+    ],
+)
+def test_senseless_options_are_refused_in_one_line(changes, said):
+    groups = {"model": {"name": "mask_rcnn_cnn"}} | changes
+    tree = configs.to_dict(configs.Config())
+    for name, values in groups.items():
+        tree[name] = tree[name] | values
+    with pytest.raises(ConfigError) as caught:
+        configs.from_config_dict(tree)
+    assert said in str(caught.value)

@@ -1,0 +1,183 @@
+"""Mask R-CNN beside torchvision's in float64: RoIAlign, proposals, what is found, losses, gradients."""
+
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcnn import config as configs
+from jaxcnn.data import boxes as data_boxes
+from jaxcnn.data import instance_masks
+from jaxcnn.models import mask_rcnn
+from jaxcnn.models.mask_rcnn import MaskRCNN, Numbers
+from jaxcnn.models.roi_align import roi_align
+from jaxcnn.tasks import instances
+from jaxcnn.tasks.box_records import MASK, MASK_BOX
+from tests import mask_rcnn_case as case
+
+pytestmark = pytest.mark.unoptimised
+GOLDENS = np.load(pathlib.Path(__file__).parent / "goldens" / "mask_rcnn_goldens.npz")
+SIDES = (case.SIDE, case.SIDE)
+LOSSES = ("anchor_class", "anchor_box", "class", "box", "mask")
+# Both sides compute in float64, sums of at most some thousands of terms of about 1, so they agree to about 1e-12.
+CLOSE = {"rtol": 1e-9, "atol": 1e-9}
+
+
+def nested(flat):
+    tree: dict = {}
+    for path, array in flat.items():
+        *modules, name = path.split("/")
+        inner = tree
+        for each in modules:
+            inner = inner.setdefault(each, {})
+        inner[name] = jnp.asarray(array)
+    return tree
+
+
+def padded_target(most=5):
+    """The objects of the case as columns of records, with places that are empty."""
+    boxes, labels, masks = case.objects()
+    grids, places = zip(*(instance_masks.crop(mask, case.GRID) for mask in masks), strict=True)
+    objects = data_boxes.Objects(
+        boxes.astype(np.float64), labels, np.zeros(len(labels), bool), data_boxes.areas(boxes.astype(np.float64))
+    )
+    crops = data_boxes.Crops(np.array(grids), np.array(places))
+    rows = data_boxes.records([objects], data_boxes.WHOLE[None], [crops])
+    target = instances.Instances(case.CLASSES, most, case.GRID).read(rows, "the case", "train")
+    return {name: jnp.asarray(column) for name, column in target.items()}
+
+
+@pytest.fixture(scope="module")
+def compared():
+    """What our network answers after training and in training, its losses, and their gradients."""
+    with jax.enable_x64(True), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mask_rcnn, "random_order", lambda keys, count: jnp.tile(jnp.arange(count, dtype=float), (1, 1)))
+        numbers = Numbers(case.SIZES, (case.BEFORE,) * 2, (case.PROPOSALS,) * 2, case.JUDGED, case.TAKEN)
+        network = MaskRCNN(
+            configs.Model(name="mask_rcnn_cnn", width=case.CHANNELS / mask_rcnn.CHANNELS),
+            configs.Norm(),
+            case.CLASSES,
+            None,
+            jnp.float64,
+            case.FOUND,
+            0.5,
+            numbers,
+        )
+        params = nested(case.weights())
+        ones, zeros = jnp.ones(case.CHANNELS), jnp.zeros(case.CHANNELS)
+        stats = {f"conv{n}": {"bn": {"mean": zeros, "var": ones}} for n in range(1, 6)}
+        image, target = jnp.asarray(case.image())[None], padded_target()
+
+        def losses(params):
+            answer, _ = network.apply(
+                {"params": params, "batch_stats": stats},
+                image,
+                positions=jnp.zeros(1, jnp.int32),
+                train=True,
+                target=target,
+                rngs={"dropout": jax.random.key(0)},
+                mutable=["batch_stats"],
+            )
+            one = jax.tree.map(lambda x: x[0], (answer, target))
+            parts = instances.parts(*one, SIDES)
+            return sum(parts.values()), parts
+
+        (_, parts), gradients = jax.jit(jax.value_and_grad(losses, has_aux=True))(params)
+        after = jax.jit(lambda params: network.apply({"params": params, "batch_stats": stats}, image))(params)
+        return jax.device_get((jax.tree.map(lambda x: x[0], after), parts, gradients))
+
+
+def test_roi_align_and_its_gradient_are_those_of_torchvision_at_every_level():
+    with jax.enable_x64(True):
+        maps, sides = [jnp.asarray(each) for each in case.pyramid()], (case.WIDE, case.WIDE)
+
+        def squares(maps):
+            made = roi_align(maps, jnp.asarray(case.regions()), sides, 7)
+            return (made**2).sum(), made
+
+        (_, made), gradient = jax.jit(jax.value_and_grad(squares, has_aux=True))(maps)
+        np.testing.assert_allclose(made.transpose(0, 3, 1, 2), GOLDENS["aligned"], **CLOSE)
+        along = np.random.default_rng(8)
+        for level, each in enumerate(gradient):
+            length = float(GOLDENS[f"aligned_length{level}"])
+            assert length > 1 and np.linalg.norm(each) == pytest.approx(length, rel=1e-9)
+            projected = (each * along.normal(size=each.shape)).sum()
+            assert projected == pytest.approx(float(GOLDENS[f"aligned_along{level}"]), abs=1e-9 * length)
+
+
+def test_what_lies_a_pixel_beyond_a_map_is_0_and_its_border_holds_until_there():
+    maps = [jnp.ones((4, 4, 1))]
+    inside, outside = roi_align(maps, jnp.array([[-3.0, -3, 15, 15], [40, 40, 60, 60]]), (16, 16), 2)
+    np.testing.assert_allclose(inside, 1.0, rtol=1e-6)
+    assert not outside.any()
+
+
+def test_proposals_and_what_is_found_are_those_of_torchvision(compared):
+    after, _, _ = compared
+    assert after["valid"].sum() == len(GOLDENS["proposals"])
+    np.testing.assert_allclose(after["boxes"][after["valid"]], GOLDENS["proposals"], **CLOSE)
+    there = after["scores"] > 0
+    assert there.sum() == len(GOLDENS["scores"]) > 3
+    np.testing.assert_allclose(after["scores"][there], GOLDENS["scores"], **CLOSE)
+    np.testing.assert_allclose(after["found"][there], GOLDENS["boxes"], **CLOSE)
+    assert (after["label"][there] + 1).tolist() == GOLDENS["labels"].tolist()
+    np.testing.assert_allclose(after["masks"][:3], GOLDENS["masks"], **CLOSE)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_losses_of_an_image_are_those_of_torchvision(compared, name):
+    # torchvision's labels of anchors are float32, and so is this loss of it.
+    close = 2.0**-23 if name == "anchor_class" else 1e-9
+    assert compared[1][name] == pytest.approx(float(GOLDENS[f"loss_{name}"]), rel=close)
+    assert compared[1][name] > 0
+
+
+def test_the_gradients_of_all_parameters_are_those_of_torchvision(compared):
+    for path, direction in case.directions().items():
+        gradient = compared[2]
+        for name in path.split("/"):
+            gradient = gradient[name]
+        length = float(GOLDENS[f"length_{path}"])
+        assert np.linalg.norm(gradient) == pytest.approx(length, rel=1e-7, abs=1e-12), path
+        # The projection may be small beside the length, so the bound is a share of the latter.
+        assert (gradient * direction).sum() == pytest.approx(float(GOLDENS[f"along_{path}"]), abs=1e-7 * length), path
+    assert set(GOLDENS) >= {f"along_{path}" for path in case.shapes()}
+
+
+def test_an_image_without_objects_has_a_loss_of_its_background_alone():
+    with jax.enable_x64(False):
+        target = jax.tree.map(jnp.zeros_like, {name: each[0] for name, each in padded_target().items()})
+        answer = {
+            "anchors": jnp.array([[0, 0, 16, 16], [8, 8, 40, 40]], jnp.float32),
+            "anchor_logits": jnp.zeros(2),
+            "anchor_told": jnp.ones((2, 4)),
+            "boxes": jnp.array([[1, 2, 30, 40]], jnp.float32),
+            "valid": jnp.ones(1, bool),
+            "logits": jnp.zeros((1, case.CLASSES + 1)),
+            "told": jnp.ones((1, case.CLASSES + 1, 4)),
+        }
+        parts = instances.parts(instances.judged(answer, target), target, SIDES)
+        assert parts["anchor_class"] == pytest.approx(np.log(2), rel=1e-6)
+        assert parts["class"] == pytest.approx(np.log(3), rel=1e-6)
+        assert parts["anchor_box"] == parts["box"] == 0
+        crowd = target | {
+            "boxes": target["boxes"].at[0].set(jnp.array([0, 0, 64, 64.0])),
+            "valid": target["valid"].at[0].set(True),
+            "crowd": target["crowd"].at[0].set(True),
+        }
+        within = instances.parts(instances.judged(answer, crowd), crowd, SIDES)
+        assert within["anchor_class"] == within["class"] == 0
+
+
+def test_true_masks_within_boxes_of_mirrored_images_are_mirrored():
+    target = {name: each[0] for name, each in padded_target().items()}
+    boxes, true = target["boxes"][:3], jnp.arange(3)
+    # Half a pixel apart, since the centre of the first pixel is at 0 here, at 1/2 in an image.
+    plain = instances.masks_of(boxes - 0.5, true, target, (1000, 1000))
+    place = target[MASK_BOX] * jnp.array([-1, 1, -1, 1]) + jnp.array([case.SIDE, 0, case.SIDE, 0])
+    mirrored = boxes[:, jnp.array([2, 1, 0, 3])] * jnp.array([-1, 1, -1, 1]) + jnp.array([case.SIDE, 0, case.SIDE, 0])
+    other = instances.masks_of(mirrored - 0.5, true, target | {MASK_BOX: place}, (1000, 1000))
+    np.testing.assert_allclose(other, plain[:, :, ::-1], atol=1e-5)  # float32, weights of about 1
+    assert target[MASK].dtype == jnp.uint8 and 0.3 < float(plain.mean()) < 0.9
