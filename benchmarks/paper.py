@@ -223,6 +223,9 @@ def write_between(page: pathlib.Path, text: str) -> None:
     whole_files.write(page, f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
 
 
+ROOM = 3.0  # hours from which a point of the paper has its name on the left, so that ours of longer runs have theirs
+
+
 def draw(runs: Sequence[Kept], published: dict[str, Any], path: pathlib.Path) -> None:
     """Accuracy against hours: the paper's points hollow, ours filled, an axis for each set."""
     from matplotlib.figure import Figure
@@ -235,8 +238,9 @@ def draw(runs: Sequence[Kept], published: dict[str, Any], path: pathlib.Path) ->
             for of in (f for f in paper if f["data"] == data):
                 point, model = (of["hours"], of["accuracy"]), of["model"]
                 axes.plot(*point, "o", markerfacecolor="none", color=colours[model], markersize=7)
+                offset, side = ((6, -10), "left") if point[0] < ROOM else ((-6, 3), "right")
                 axes.annotate(
-                    f"{MODELS[model]}, paper", point, (6, -10), textcoords="offset points", color=plots.MUTED,
+                    f"{MODELS[model]}, paper", point, offset, textcoords="offset points", color=plots.MUTED, ha=side,
                     fontsize=plots.FONT - 1.5,
                 )  # fmt: skip
             for (_, model, place), mine in ((key, of) for key, of in found.items() if key[0] == data and of):

@@ -21,7 +21,7 @@ def groups(devices=1, loader="resident"):
         "task": {"name": "instances", "most_boxes": 4, "most_found": 8, "most_overlap": 0.5, "mask_side": 32},
         "data": {"source": "shapes:32:16", "val_examples": 4, "loader": loader},
         "augment": {"flip": "random", "zoom": 0.3},
-        "optim": {"name": "adamw", "learning_rate": 0.01},
+        "optim": {"name": "sgd", "learning_rate": 0.01},
         "run": {"steps": 4, "tensorboard": False, "curves": False, "log_every_steps": 1},
         "parallel": {"devices": devices},
     }
@@ -46,11 +46,11 @@ def test_a_run_is_judged_by_the_average_precision_of_masks_and_told_that_of_boxe
     assert set(test["mask_ap_by_class"]) == {"square", "disc", "frame"}
 
 
-def test_two_devices_and_the_other_loader_have_the_loss_of_one_in_the_first_step(run, tmp_path):
+def test_two_devices_and_the_other_loader_learn_the_same(run, tmp_path):
     digits.run(tmp_path, **groups(devices=2, loader="stream"))
-    # The same sums in another order. After an update they part: which proposals are learnt is a choice, and AdamW makes
-    # much of gradients that are only rounding.
-    np.testing.assert_allclose(losses(tmp_path)[0], losses(run[0])[0], rtol=1e-5)
+    # The same sums in another order, so the losses of later steps differ by a few 2^-24 each. Under AdamW, which makes
+    # much of a gradient that is only rounding, other proposals would be chosen after the first step.
+    np.testing.assert_allclose(losses(tmp_path), losses(run[0]), rtol=1e-5)
     assert len(set(losses(run[0]))) == 4
 
 
