@@ -18,7 +18,10 @@ from jaxcnn.config import UserError
 from jaxcnn.data.examples import worker_count
 from jaxcnn.train.workdir import free_name, read_json, write_json
 
-PACKAGES = ("jaxcnn", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
+PACKAGES = (
+    *("jaxcnn", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy"),
+    *("pillow", "tensorflow-datasets"),
+)
 _log = logging.getLogger("jaxcnn")
 
 
