@@ -36,7 +36,10 @@ def test_torchvisions_networks_have_these_names_and_shapes(name):
     model = config.Model(name=name.removesuffix("_bn"), form="imagenet", batch_norm=name.endswith("_bn"))
     if not name.startswith(("alexnet", "vgg")):
         model = config.Model(name=name, form="imagenet")
-    leaves = layout.leaves("torchvision", model, shapes_of(model))
+    outputs = 1000
+    if name == "maskrcnn_resnet50_fpn":
+        model, outputs = config.Model(name="mask_rcnn_resnet50"), 90  # and the background
+    leaves = layout.leaves("torchvision", model, shapes_of(model, outputs))
     written = {
         leaf.theirs[0]: list(layout.to_theirs("torchvision", leaf, numbered(leaf.shape)).shape) for leaf in leaves
     }
@@ -105,3 +108,29 @@ def test_a_detector_starts_from_a_network_for_classification_with_its_backbone(n
     del file[layout.leaves(naming, whole, shapes)[3].theirs[0]]
     with pytest.raises(config.UserError, match="lacks block1_1/"):
         fit.fit(file, detector, initial, source="a file", head="head")
+
+
+def test_mask_r_cnn_reads_torchvisions_files_and_its_heads_by_class():
+    """Its heads have outputs of classes three times, four of each for the boxes, and the background is the first."""
+    model = config.Model(name="mask_rcnn_resnet18", width=1 / 32)
+    there, here = ({key: np.zeros(shape, np.float32) for key, shape in shapes_of(model, k, 64).items()} for k in (3, 2))
+    leaves = layout.leaves("torchvision", model, {key: value.shape for key, value in there.items()})
+    random = np.random.default_rng(0)
+    ours = {key: random.normal(size=value.shape).astype(np.float32) for key, value in there.items()}
+    file = {
+        leaf.theirs[-1]: layout.to_theirs("torchvision", leaf, ours[leaf.key]) for leaf in leaves
+    }  # the older names
+    assert "backbone.fpn.inner_blocks.0.weight" in file and "roi_heads.mask_head.mask_fcn4.bias" in file
+    assert file["roi_heads.mask_predictor.conv5_mask.weight"].shape == (8, 8, 2, 2)
+    same = fit.fit(file, model, there, source="x", head="box_logits", classes=("a", "b", "c"))
+    assert all((same.arrays[key] == value).all() for key, value in ours.items())
+    options = {"source": "x", "head": "box_logits", "classes": ("c", "d"), "given_classes": ("a", "b", "c")}
+    made = fit.fit(file, model, here, **options).arrays
+    for key, of_class in (("box_logits", 1), ("box_boxes", 4)):
+        kernel, given = made[f"params/{key}/kernel"], ours[f"params/{key}/kernel"]
+        assert (kernel[: 2 * of_class] == np.concatenate([given[:of_class], given[3 * of_class :]])).all()
+        assert (kernel[2 * of_class :] == 0).all()  # class d is new
+    assert (made["params/mask_logits/bias"] == [*ours["params/mask_logits/bias"][[0, 3]], 0]).all()
+    unnamed = fit.fit(file, model, here, source="x", head="box_logits", classes=("c", "d"))
+    told = {row.ours: row.why for row in unnamed.rows if row.status == fit.LEFT_OUT}
+    assert told["params/box_boxes/kernel"] == "3 classes without names, not 2: a new head" and len(told) == 6

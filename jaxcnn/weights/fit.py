@@ -15,6 +15,7 @@ from jaxcnn.weights.layout import Leaf
 LOADED, ADAPTED, LEFT_OUT, NOT_FOUND = "loaded", "adapted", "left out", "not found"
 AUTO = "auto"
 BACKBONE = ("stem_", "block")  # the beginnings of the modules of a detector's backbone
+WITH_HEADS = ("roi_heads.", "module.roi_heads.", "model.roi_heads.")  # of torchvision's detectors
 CLASSIFIER = "classifier"
 
 
@@ -84,7 +85,7 @@ def fit(
       UserError: an array of the file or of the network is not explained, or has another shape.
     """
     backbone = networks.backbone_of(model)
-    if backbone is not None and not any(name.startswith(f"params/{head}/") for name in given):
+    if backbone is not None and not any(name.startswith((f"params/{head}/", *WITH_HEADS)) for name in given):
         return _fit_backbone(given, backbone, initial, source=source, naming=naming, skip=skip)
     shapes = {key: value.shape for key, value in initial.items()}
     paths = [key.split("/", 1)[1] for key in shapes]
@@ -197,14 +198,16 @@ def _adapted(
         if same and heads in (None, list(range(len(heads or ())))):
             return value, Row(leaf.key, name, LOADED)
         if heads is None:
-            why = f"{value.shape[axis]} classes without names, not {initial.shape[axis]}: a new head"
+            there, here = (shape[axis] // leaf.of_class - leaf.background for shape in (value.shape, initial.shape))
+            why = f"{there} classes without names, not {here}: a new head"
             return initial, Row(leaf.key, name, LEFT_OUT, why)
         known = [place for place, there in enumerate(heads) if there >= 0]
         if not known:
             return initial, Row(leaf.key, name, LEFT_OUT, "none of its classes is ours: a new head")
         result = np.moveaxis(np.array(initial), axis, 0)
-        result[known] = np.moveaxis(value, axis, 0)[[heads[place] for place in known]]
-        why = f"{len(known)} of {counted(initial.shape[axis], 'class', 'classes')} by name, the others new"
+        here, there = (_outputs(leaf, places) for places in (known, [heads[place] for place in known]))
+        result[here] = np.moveaxis(value, axis, 0)[there]
+        why = f"{len(known)} of {counted(len(heads), 'class', 'classes')} by name, the others new"
         return np.ascontiguousarray(np.moveaxis(result, 0, axis)), Row(leaf.key, name, ADAPTED, why)
     if value.shape == initial.shape:
         return value, Row(leaf.key, name, LOADED)
@@ -215,6 +218,12 @@ def _adapted(
         f"{source}: {shown(name)} has shape {value.shape} in our layout, but {leaf.key.split('/', 1)[1]} has "
         f"{initial.shape}; it is of another network, form, width or image size (or leave it out with config.init.skip)"
     )
+
+
+def _outputs(leaf: Leaf, classes: Sequence[int]) -> list[int]:
+    """The numbers of the outputs of some classes, and before these that of the background if there is one."""
+    places = [0, *(number + 1 for number in classes)] if leaf.background else list(classes)
+    return [leaf.of_class * place + number for place in places for number in range(leaf.of_class)]
 
 
 def _part(leaf: Leaf, name: str, value: np.ndarray, initial: np.ndarray) -> tuple[np.ndarray, Row]:

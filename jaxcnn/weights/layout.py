@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxcnn.config import Model
+from jaxcnn.config.networks import INSTANCES
 from jaxcnn.weights import names
 
 Weights = Float[np.ndarray, "..."]
@@ -23,6 +24,10 @@ _WHOLE = ("layer_scale", "gamma")  # PyTorch's modules that are one array, which
 BLUE_FIRST = ("caffe",)  # namings whose networks read BGR images
 FIRST = ("stem_conv", "conv1", "block1_conv1")  # our names of the layer that sees the image
 OURS = "jaxcnn"
+# Of networks for instances: the layers with outputs of classes, and how many of each; what the first dense layer sees.
+OF_CLASSES = {"box_logits": 1, "box_boxes": 4, "mask_logits": 1}
+PYRAMID = "params/pyramid_out0/kernel"
+TRANSPOSED = "mask_up/kernel"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +40,9 @@ class Leaf:
       theirs: its names in a file; the first is the one that is written.
       pixels: of a dense kernel that sees pixels, the channels of a pixel; else 0.
       is_first: it is the kernel of the first layer, which sees the image.
-      is_head: it belongs to the layer that makes the outputs.
+      is_head: it belongs to a layer whose outputs are of classes.
+      of_class: of such a layer, its outputs for each class; one of each more, the first, is that of the background
+        where `background`.
     """
 
     key: str
@@ -44,6 +51,8 @@ class Leaf:
     pixels: int
     is_first: bool
     is_head: bool
+    of_class: int = 1
+    background: bool = False
 
 
 def leaves(
@@ -67,11 +76,18 @@ def leaves(
     for key, (module, leaf) in paths.items():
         theirs = (key,) if named is None else tuple(_written(naming, each, leaf) for each in named[module])
         # A network whose first dense layer sees pixels has its convolutions in the order of their names.
-        sees_pixels = module == "dense1" and leaf == "kernel" and convolutions
-        channels = shapes[convolutions[-1]][-1] if sees_pixels else 0
+        seen = PYRAMID if module == "box_dense1" else convolutions[-1] if convolutions else ""
+        sees_pixels = module in ("dense1", "box_dense1") and leaf == "kernel" and seen
+        channels = shapes[seen][-1] if sees_pixels else 0
         pixels = channels if 0 < channels < shapes[key][-1] and shapes[key][-1] % channels == 0 else 0
         is_first = module in FIRST and leaf == "kernel" and len(shapes[key]) == 4
-        made.append(Leaf(key, shapes[key], theirs, pixels, is_first, module == head))
+        if model.name in INSTANCES:
+            is_head, of_class = module in OF_CLASSES, OF_CLASSES.get(module, 1)
+        else:
+            is_head, of_class = module == head, 1
+        made.append(
+            Leaf(key, shapes[key], theirs, pixels, is_first, is_head, of_class, is_head and model.name in INSTANCES)
+        )
     return made
 
 
@@ -110,8 +126,8 @@ def to_ours(naming: str, leaf: Leaf, value: Weights) -> Weights:
             value = value.T if len(leaf.shape) == 2 and value.ndim == 2 else value
         elif value.ndim == 2 and len(leaf.shape) == 4:  # a 1x1 convolution that is a dense layer there
             value = value.T[None, None]
-        elif value.ndim == 4 and len(leaf.shape) == 4:
-            value = value.transpose(2, 3, 1, 0)
+        elif value.ndim == 4 and len(leaf.shape) == 4:  # of a transposed convolution, the inputs come first
+            value = value.transpose(2, 3, 0, 1) if leaf.key.endswith(TRANSPOSED) else value.transpose(2, 3, 1, 0)
         elif value.ndim == 3:
             value = value.T
         elif value.ndim == 4:  # a dense layer that is a convolution there
@@ -142,7 +158,7 @@ def to_theirs(naming: str, leaf: Leaf, value: Weights) -> Weights:
         elif value.ndim == 4 and leaf.theirs[0].endswith(_DENSE):
             value = value[0, 0].T
         elif value.ndim == 4:
-            value = value.transpose(3, 2, 0, 1)
+            value = value.transpose(2, 3, 0, 1) if leaf.key.endswith(TRANSPOSED) else value.transpose(3, 2, 0, 1)
         elif value.ndim == 3:
             value = value.T
         elif _is_convolution(naming, leaf.theirs[0]):

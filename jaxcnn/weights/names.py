@@ -94,6 +94,24 @@ def _torch_resnet(model: Model, ours: list[str]) -> _Pairs:
             yield name, f"layer{stage}.{int(number) - 1}.{part}"
 
 
+def _torch_mask_rcnn(model: Model, ours: list[str]) -> _Pairs:
+    """Those of today; the files that torchvision offers have older ones, which it renames itself."""
+    for name, theirs in _torch_resnet(model, [each for each in ours if each.startswith("block")]):
+        yield name, f"backbone.body.{theirs}"
+    for number in range(4):
+        for part in ("inner", "layer"):
+            place = f"backbone.fpn.{part}_blocks.{number}"
+            yield f"pyramid_{'in' if part == 'inner' else 'out'}{number}", (f"{place}.0", place)
+        old = f"roi_heads.mask_head.mask_fcn{number + 1}"
+        yield f"mask_conv{number + 1}", (f"roi_heads.mask_head.{number}.0", old)
+    yield "anchor_conv", ("rpn.head.conv.0.0", "rpn.head.conv")
+    yield from {"anchor_logits": "rpn.head.cls_logits", "anchor_boxes": "rpn.head.bbox_pred"}.items()
+    box, mask = "roi_heads.box_predictor", "roi_heads.mask_predictor"
+    yield from {"box_logits": f"{box}.cls_score", "box_boxes": f"{box}.bbox_pred"}.items()
+    yield from {"box_dense1": "roi_heads.box_head.fc6", "box_dense2": "roi_heads.box_head.fc7"}.items()
+    yield from {"mask_up": f"{mask}.conv5_mask", "mask_logits": f"{mask}.mask_fcn_logits"}.items()
+
+
 def _timm_se(ours: list[str]) -> Iterator[tuple[str, str]]:
     for name in ours:
         block, _, part = name.partition("/attention/")
@@ -222,6 +240,7 @@ NAMINGS: dict[str, dict[str, _Find]] = {
         **dict.fromkeys(VGG, _torch_vgg),
         **dict.fromkeys((*RESNET, *CIFAR_RESNET), _torch_resnet),
         **dict.fromkeys(SQUEEZENETS, _torch_squeezenet),
+        **dict.fromkeys(("mask_rcnn_resnet18", "mask_rcnn_resnet50"), _torch_mask_rcnn),
     },
     "timm": {
         **dict.fromkeys(VGG, _timm_vgg),

@@ -31,7 +31,13 @@ LAYOUTS = (
     *("alexnet", "vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn"),
     *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2", "wide_resnet101_2"),
     *("mobilenet_v2", "squeezenet1_0", "squeezenet1_1", "efficientnet_b0", "convnext_tiny"),
+    "maskrcnn_resnet50_fpn",
 )
+
+
+def without_weights(name: str) -> dict:
+    """Arguments with which nothing is fetched."""
+    return {"weights_backbone": None} if "rcnn" in name else {}
 
 
 class Block(nn.Module):
@@ -141,7 +147,7 @@ def main() -> None:
         layouts = {
             name: {
                 key: list(value.shape)
-                for key, value in torchvision.models.get_model(name).state_dict().items()
+                for key, value in torchvision.models.get_model(name, **without_weights(name)).state_dict().items()
                 if not layout.is_ignored(key)
             }
             for name in LAYOUTS
