@@ -18,15 +18,7 @@ def get_config(variant: str = ""):
     config = recipes.usual("vgg16", "tfds:cifar10")
     config.optim.base_batch_size = config.global_batch_size  # so that a batch size has the rate that suits it
     config.schedule.name = "cosine"
-    return recipes.apply_variant(config, variant, paper=None, smoke=smoke, cores=cores)
-
-
-def smoke(config):
-    sweeps.smoke(config)
-    config.model.name = "cnn"
-    config.model.width = 1 / 4
-    config.data.image_size = 8
-    config.augment.crop_padding = 1
+    return recipes.apply_variant(config, variant, paper=None, smoke=sweeps.smoke_small, cores=cores)
 
 
 def cores(config):

@@ -22,10 +22,8 @@ def get_config(variant: str = ""):
 
 
 def smoke(config):
-    sweeps.smoke(config)
-    config.data.image_size = 8
-    config.augment.crop_padding = 1
-    config.model.width = 1 / 4
+    sweeps.smoke_small(config)
+    config.model.name = "resnet20"
     config.run.steps = 20
 
 

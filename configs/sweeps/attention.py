@@ -19,11 +19,7 @@ def get_config(variant: str = ""):
 
 
 def smoke(config):
-    sweeps.smoke(config)
-    config.model.name = "cnn"
-    config.model.width = 1 / 4
-    config.data.image_size = 8
-    config.augment.crop_padding = 1
+    sweeps.smoke_small(config)
 
 
 def digits(config):

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from jaxcnn.config import UserError
 from jaxcnn.explain.cams import Maps, enlarged
-from jaxcnn.explain.inside import SMALLEST_SIDE
+from jaxcnn.explain.named_layers import named, not_small
 from jaxcnn.explain.network import Images, Network, Targets
 from jaxcnn.learn import network as learnt
 from jaxcnn.learn.step_spec import StepSpec
@@ -63,12 +63,8 @@ def choose(found: list[Gate], name: str) -> Gate:
             "weigh channels only"
         )
     if name:
-        for gate in found:
-            if gate.name == name:
-                return gate
-        known = ", ".join(f"{gate.name} ({gate.shape[0]}x{gate.shape[1]})" for gate in found)
-        raise UserError(f"the network has no attention layer {name!r} that weighs pixels; it has {known}")
-    return ([gate for gate in found if min(gate.shape) >= SMALLEST_SIDE] or found)[-1]
+        return named(found, name, f"attention layer {name!r} that weighs pixels")
+    return not_small(found)[-1]
 
 
 def attention(network: Network, images: Images, target: Targets, *, layer: Gate, enlarge: bool = True) -> Maps:

@@ -16,11 +16,11 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 from jaxtyping import Array, Float
 
 from jaxcnn.config import UserError
+from jaxcnn.explain.named_layers import named, not_small
 
 Apply = Callable[[Any, Any], Any]  # (variables, images "b h w c") -> outputs "b k"
 Maps = Float[Array, "b h w c"]
 _INLINED = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr", "checkpoint": "jaxpr", "remat2": "jaxpr"}
-SMALLEST_SIDE = 4  # positions; a map of fewer is chosen only if there is no other
 Rule = Callable[[JaxprEqn, list[Any]], list[Any] | None]  # the results of an operation, or None: as usual
 
 
@@ -242,13 +242,8 @@ def choose(found: Sequence[Layer], name: str = "", *, coarser: bool = False) -> 
     if not found:
         raise UserError("this network has no layer with feature maps of more than one position")
     if name:
-        for layer in found:
-            if layer.name == name:
-                return layer
-        known = ", ".join(f"{layer.name} ({layer.shape[0]}x{layer.shape[1]})" for layer in found)
-        raise UserError(f"the network has no layer {name!r} with feature maps; it has {known}")
-    large = [layer for layer in found if min(layer.shape[:2]) >= SMALLEST_SIDE]
-    left = large or list(found)
+        return named(found, name, f"layer {name!r} with feature maps")
+    left = not_small(found)
     finest = max(layer.shape[0] * layer.shape[1] for layer in left)
     return ([layer for layer in left if coarser and layer.shape[0] * layer.shape[1] < finest] or left)[-1]
 

@@ -5,8 +5,7 @@ sum of the gradients by its weights. Weights of a kernel that are equal have one
 clusters beside its weights, and a checkpoint resumes with them. Weights that are zero stay zero.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -51,10 +50,10 @@ def kept(values: int, tree: Collection, params: Collection) -> Collection:
 
 
 def _on_kernels(one: Callable[[Weights, Weights], Weights], tree: Collection, params: Collection) -> Collection:
-    def each(keys: Sequence[Any], leaf: Weights | None, weights: Weights) -> Weights | None:
+    def each(leaf: Weights | None, weights: Weights) -> Weights | None:
         return leaf if leaf is None or leaf.ndim < 2 else one(leaf, weights)
 
-    return jax.tree_util.tree_map_with_path(each, tree, params, is_leaf=lambda leaf: leaf is None)
+    return jax.tree.map(each, tree, params, is_leaf=lambda leaf: leaf is None)
 
 
 def _clusters(weights: Weights, values: int) -> tuple[Int32[Array, " n"], Int32[Array, " clusters"]]:

@@ -15,7 +15,6 @@ from flax.typing import Dtype
 from jaxtyping import Array, Float, Float32, Key
 
 import jaxcnn.config as config
-from jaxcnn.config.layers import Layers
 from jaxcnn.models.initializers import Weights
 from jaxcnn.models.layers import Conv, Dropout, at_least_float32, scaled
 from jaxcnn.models.network import Images, Network, Positions
@@ -43,7 +42,6 @@ class Detector(Network):
     """
 
     HEAD: ClassVar[str] = "head"
-    FROZEN: ClassVar[Layers] = ()
     MAPPED: ClassVar[str] = "neck_down0/bn"
 
     @nn.compact

@@ -15,7 +15,6 @@ import numpy as np
 from flax.typing import Dtype
 from jaxtyping import Array, Float, Key
 
-from jaxcnn.config.layers import Layers
 from jaxcnn.config.networks import BACKBONES
 from jaxcnn.models.initializers import Weights
 from jaxcnn.models.layers import Conv, Dense, Dropout, at_least_float32, classifier_normal, he_normal, known, scaled
@@ -82,7 +81,6 @@ class MaskRCNN(Network):
     """
 
     HEAD: ClassVar[str] = "box_logits"
-    FROZEN: ClassVar[Layers] = ()
     LEARNS_FROM_TARGET: ClassVar[bool] = True
 
     most_found: int = 100

@@ -10,7 +10,6 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float32
 
-from jaxcnn.config.layers import Layers
 from jaxcnn.config.networks import BACKBONES
 from jaxcnn.models.layers import Conv, Dropout, at_least_float32, classifier_normal, scaled
 from jaxcnn.models.network import Images, Network, Positions
@@ -37,7 +36,6 @@ class UNet(Network):
     """
 
     HEAD: ClassVar[str] = "classifier"
-    FROZEN: ClassVar[Layers] = ()
 
     @nn.compact
     def __call__(self, images: Images, positions: Positions | None = None, train: bool = False) -> PixelLogits:

@@ -115,3 +115,12 @@ def smoke(config: ml_collections.ConfigDict) -> None:
     config.schedule.warmup = 0.0
     config.checkpoint.every_epochs = 1.0
     config.checkpoint.keep_last = 1
+
+
+def smoke_small(config: ml_collections.ConfigDict) -> None:
+    """`smoke` with the small network, on the digits in their own size."""
+    smoke(config)
+    config.model.name = "cnn"
+    config.model.width = 1 / 4
+    config.data.image_size = 8
+    config.augment.crop_padding = 1

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float32, Int32
+from jaxtyping import Array, Bool, Float, Float32, Int32
 
 from jaxcnn.tasks.box_geometry import overlap
 
@@ -65,7 +65,7 @@ def assign(
     possible = inside & real[:, None]
     overlaps = jnp.where(possible, overlap(answered[None], boxes[:, None]), 0.0)
     of_class = logits[:, labels].T  # [g, a]
-    wrong = jnp.square(overlaps - jax.nn.sigmoid(of_class)) * _cross_entropy(of_class, overlaps)
+    wrong = jnp.square(overlaps - jax.nn.sigmoid(of_class)) * binary_cross_entropy(of_class, overlaps)
     distance = jnp.sqrt(jnp.square(place[None] - centre[:, None]).sum(-1)) / stride[None]
     far = 10.0 ** jnp.minimum(distance - FREE_DISTANCE, 6.0)
     cost = wrong - OVERLAP_WEIGHT * jnp.log(overlaps + 1e-7) + far
@@ -84,6 +84,6 @@ def assign(
     return Assigned(box, positive, quality, in_crowd & ~positive)
 
 
-def _cross_entropy(logits: Float32[Array, "..."], shares: Float32[Array, "..."]) -> Float32[Array, "..."]:
-    """Binary cross-entropy with shares of 1."""
+def binary_cross_entropy(logits: Float[Array, "..."], shares: Array) -> Float[Array, "..."]:
+    """That of each logit with its share of 1, which is from 0 to 1."""
     return jnp.maximum(logits, 0) - logits * shares + jnp.log1p(jnp.exp(-jnp.abs(logits)))

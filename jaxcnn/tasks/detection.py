@@ -12,7 +12,7 @@ from jaxtyping import Array, Float32, UInt8
 import jaxcnn.config as configuration
 from jaxcnn.config import UserError
 from jaxcnn.tasks import box_geometry, box_records
-from jaxcnn.tasks.assignment import assign
+from jaxcnn.tasks.assignment import assign, binary_cross_entropy
 from jaxcnn.tasks.coco_figures import as_bbox
 from jaxcnn.tasks.found_boxes import draw_boxes
 from jaxcnn.tasks.moving import Move
@@ -196,8 +196,7 @@ class DetectionLoss:
         own = target["label"][found.box][:, None] == jnp.arange(self.classes)
         wanted = jnp.where(own & found.positive[:, None], found.quality[:, None], 0.0)
         probability = jax.nn.sigmoid(logits)
-        entropy = jnp.maximum(logits, 0) - logits * wanted + jnp.log1p(jnp.exp(-jnp.abs(logits)))
-        of_classes = (entropy * jnp.abs(wanted - probability) ** BETA).sum(axis=1)
+        of_classes = (binary_cross_entropy(logits, wanted) * jnp.abs(wanted - probability) ** BETA).sum(axis=1)
         of_boxes = 1.0 - box_geometry.generalized_overlap(boxes, target["boxes"][found.box])
         weighted = jnp.where(found.positive, of_boxes, 0.0)
         return jnp.where(found.ignored, 0.0, of_classes).sum() + BOX_WEIGHT * weighted.sum()

@@ -22,6 +22,11 @@ MOST_WITH_TEXT = 12  # boxes; the texts of more would hide what they tell of
 COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#808000")
 
 
+def colour_table() -> Float32[np.ndarray, "colours 3"]:
+    """`COLOURS` as red, green and blue, from 0 to 255."""
+    return np.array([[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in COLOURS], np.float32)
+
+
 @dataclasses.dataclass(frozen=True)
 class Detections:
     """Boxes with scores, judged by COCO's average precision.

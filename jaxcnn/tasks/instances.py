@@ -12,6 +12,7 @@ import jaxcnn.config as configuration
 from jaxcnn.config import UserError
 from jaxcnn.tasks import box_records
 from jaxcnn.tasks.anchors import Weights, encoded, match_anchors, match_proposals
+from jaxcnn.tasks.assignment import binary_cross_entropy
 from jaxcnn.tasks.box_records import MASK, MASK_BOX
 from jaxcnn.tasks.detection import Boxes
 from jaxcnn.tasks.moving import Move
@@ -123,8 +124,8 @@ def _total(losses: dict[str, Float[Array, ""]]) -> Float[Array, ""]:
 def parts(answer: Any, target: Tree, sides: tuple[int, int]) -> dict[str, Float[Array, ""]]:
     """The losses of one image by name: of an answer in training, or of one that `judged` made like it."""
     anchor_error = _box_error(answer["anchor_told"], answer["anchors"], answer["anchor_true"], target)
-    logits, positive = answer["anchor_logits"], answer["anchor_positive"]
-    entropy = jnp.maximum(logits, 0) - logits * positive + jnp.log1p(jnp.exp(-jnp.abs(logits)))
+    positive = answer["anchor_positive"]
+    entropy = binary_cross_entropy(answer["anchor_logits"], positive)
     label = jnp.where(answer["positive"], target["label"][answer["true"]] + 1, 0)
     of_class = -jnp.take_along_axis(jax.nn.log_softmax(answer["logits"]), label[:, None], axis=1)[:, 0]
     told = jnp.take_along_axis(answer["told"], label[:, None, None], axis=1)[:, 0]
@@ -177,7 +178,7 @@ def _mask_loss(answer: Any, target: Tree, label: Int[Array, " s"], sides: tuple[
     few = slice(0, masks.shape[0])
     logits = jnp.take_along_axis(masks, label[few, None, None, None], axis=-1)[..., 0]
     wanted = masks_of(answer["boxes"][few], answer["true"][few], target, sides).astype(logits.dtype)
-    entropy = jnp.maximum(logits, 0) - logits * wanted + jnp.log1p(jnp.exp(-jnp.abs(logits)))
+    entropy = binary_cross_entropy(logits, wanted)
     return _mean(entropy.mean(axis=(1, 2)), answer["positive"][few])
 
 

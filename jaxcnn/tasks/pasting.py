@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
 
-from jaxcnn.tasks.found_boxes import COLOURS
+from jaxcnn.tasks.found_boxes import colour_table
 from jaxcnn.tasks.segmentation import OPACITY
 
 Inside = Bool[np.ndarray, "h w"]
@@ -66,9 +66,7 @@ def _spans(box: Float32[np.ndarray, "4"], sides: tuple[int, int]) -> list[tuple[
 
 def covered(image: Pixels, masks: Sequence[Inside], labels: Sequence[int]) -> Pixels:
     """An image under masks in the colours of their classes."""
-    mixed = image.astype(np.float32)
+    mixed, table = image.astype(np.float32), colour_table()
     for mask, label in zip(masks, labels, strict=True):
-        text = COLOURS[label % len(COLOURS)]
-        colour = np.array([int(text[i : i + 2], 16) for i in (1, 3, 5)], np.float32)
-        mixed[mask] = (1 - OPACITY) * mixed[mask] + OPACITY * colour
+        mixed[mask] = (1 - OPACITY) * mixed[mask] + OPACITY * table[label % len(table)]
     return mixed.round().astype(np.uint8)

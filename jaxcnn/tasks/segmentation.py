@@ -13,7 +13,7 @@ import jaxcnn.config as configuration
 from jaxcnn.config import UserError
 from jaxcnn.tasks import weights
 from jaxcnn.tasks.classes import lacks, without_examples
-from jaxcnn.tasks.found_boxes import COLOURS
+from jaxcnn.tasks.found_boxes import colour_table
 from jaxcnn.tasks.moving import Move, nearest
 from jaxcnn.tasks.task import Facts, OfEach, Settings, module_of
 from jaxcnn.text import counted, shorten
@@ -34,8 +34,8 @@ def areas(maps: UInt8[np.ndarray, "n h w"], classes: int) -> Int64[np.ndarray, "
 
 def coloured(image: UInt8[np.ndarray, "h w 3"], labels: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w 3"]:
     """An image under the colours of a map's classes; class 0 and pixels without a class have none."""
-    table = np.array([[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in COLOURS], np.float32)
-    over = table[(labels.astype(np.int64) - 1) % len(COLOURS)]
+    table = colour_table()
+    over = table[(labels.astype(np.int64) - 1) % len(table)]
     mixed = (1 - OPACITY) * image + OPACITY * over
     return np.where(((labels != 0) & (labels != VOID))[..., None], mixed.round(), image).astype(np.uint8)
 
