@@ -271,7 +271,7 @@ def test_the_command_tells_what_was_and_what_is_left(run, tmp_path):
     )
     for wrong, words in (
         (("--keep=0",), "--keep=0.0: the share that stays must be above 0 and at most 1"),
-        (("--conv_bits=4",), "--conv_bits is for --method=deep, not filters; leave it out"),
+        (("--conv_bits=4",), "--conv_bits is for --method=deep and share, not filters; leave it out"),
     ):
         code, output = runs.run(*arguments, *wrong, module="jaxcnn.compress")
         assert code == 2 and words in output.splitlines()[-1]
