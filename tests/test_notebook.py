@@ -19,6 +19,7 @@ def pause(event):
     time.sleep(1)
 """
 TRAIN = "run = jaxcnn.train(config, workdir)"
+SLOWLY = "run = jaxcnn.train(config, workdir, after_step=lambda event: time.sleep(0.1))"  # an interrupt needs a moment
 SECONDS = 120
 
 
@@ -74,7 +75,7 @@ def test_cells_are_interrupted_in_any_phase_and_run_again_to_the_same_bits(noteb
     goes_on = f"the same call with {workdir} continues"
 
     for place in ("reading digits", "loader resident"):  # data and compilation, or what follows on a fast machine
-        (line,) = error(notebook.run(TRAIN, place))
+        (line,) = error(notebook.run(SLOWLY, place))
         assert line.startswith("KeyboardInterrupt: stopped") and line.endswith(goes_on)
     for event, step in (("after_step", 3), ("after_evaluation", 39)):
         at = f"lambda event: event.step == {step} and pause(event)"
