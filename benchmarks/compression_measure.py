@@ -1,0 +1,65 @@
+"""Evaluates and times the networks of `benchmarks.compression`, in a process of its own.
+
+    python -m benchmarks.compression_measure --runs=<folder of the run>,<folder of the steps> --out=<file.json>
+
+Each ONNX file of the steps is run by ONNX Runtime on the test split beside its run in JAX. Then all are timed with one
+image, in turns; of each network the turn counts that was disturbed least.
+"""
+
+import pathlib
+from typing import Any
+
+from absl import flags
+
+from jaxcnn import command
+from jaxcnn.config import UserError
+
+RUNS = flags.DEFINE_list("runs", [], "The folder of the run, and that of the steps.")
+OUT = command.define_path("out", "", "The file of the figures.")
+SECONDS = flags.DEFINE_float("seconds", 1.0, "Of timing, for each network and turn.", lower_bound=0.0)
+TURNS = flags.DEFINE_integer("turns", 3, "Turns of each network.", lower_bound=1)
+
+FILES = {"whole": ("none", "float16", "int8"), "slim": ("none", "int8")}
+BATCH = 100
+
+
+def main() -> int:
+    """Measure, and write the file; return the exit code."""
+    if len(RUNS.value) != 2 or not OUT.value:
+        raise UserError("give --runs=<folder of the run>,<folder of the steps> and --out=<file.json>")
+    from jaxcnn.deploy import latency, runtimes, verify
+    from jaxcnn.learn import executables
+    from jaxcnn.machine import instructions
+    from jaxcnn.train import assess, trained
+    from jaxcnn.train.workdir import write_json
+
+    executables.keep()
+    run, steps = map(pathlib.Path, RUNS.value)
+    timed, figures = {}, {}
+    for name, folder in (("whole", run), ("slim", steps / "slim_on")):
+        network, _ = trained.load(folder, "last", "", 1)
+        split, _ = assess.open_split(network, folder, "test", "")
+        timed[f"{name} in JAX"] = runtimes.of_run(network)
+        for kind in FILES[name]:
+            file = steps / f"{name}.{kind}.onnx"
+            runtime = runtimes.of_file(file)
+            verdict = verify.verify(network, runtime, split, BATCH)
+            figures[f"{name}.{kind}"] = {
+                "bytes": verdict.size,
+                "agreement": verdict.agreement,
+                "of_run": {metric: of_run for metric, of_run, _ in verdict.figures},
+                "figures": {metric: of_file for metric, _, of_file in verdict.figures},
+            }
+            timed[f"{name}.{kind}"] = runtime
+    shortest: dict[str, float] = {}
+    for _ in range(TURNS.value or 1):
+        for name, runtime in timed.items():
+            (timing,) = latency.measure(runtime, (1,), SECONDS.value or 0.0)
+            shortest[name] = min(timing.p50, shortest.get(name, timing.p50))
+    record: dict[str, Any] = {"files": figures, "seconds": shortest, "int8": instructions.in_words()}
+    write_json(pathlib.Path(OUT.value), record)
+    return 0
+
+
+if __name__ == "__main__":
+    command.run(main)

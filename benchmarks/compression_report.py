@@ -1,0 +1,126 @@
+"""Tables of `benchmarks.compression`."""
+
+import dataclasses
+import re
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from benchmarks import report
+from jaxcnn.train import summary
+
+Run = Mapping[str, Any]  # of one network and seed
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A form of a network.
+
+    Attributes:
+      name: of the form.
+      size: bytes.
+      figure: of the test split.
+      seconds: of one image, by the runtime.
+    """
+
+    name: str
+    size: float
+    figure: float | None = None
+    seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+
+JAX, ONNX = "JAX", "ONNX Runtime"
+_PATH = re.compile(r"(?<=:)/\S*/")  # of a file of data, which says nothing elsewhere
+
+
+def rows(run: Run) -> list[Row]:
+    """The forms of the network of one seed."""
+    headline = summary.headline_of(run["summary"]).name
+    files, seconds = run["measured"]["files"], run["measured"]["seconds"]
+
+    def onnx(name: str, file: str, **more: float) -> Row:
+        return Row(name, files[file]["bytes"], files[file]["figures"][headline], {ONNX: seconds[file], **more})
+
+    steps = {name: {row["step"].partition(":")[0]: row for row in told["steps"]} for name, told in run["coded"].items()}
+    pruned, tuned = steps["pruned"], steps["tuned"]
+    bare = pruned["pruned"]
+    coded = [
+        Row(f"pruned, int8, {coder}", size, pruned["int8 per channel"]["figures"][headline])
+        for coder, size in pruned["int8 per channel"]["coded"].items()
+    ]
+    shared, trained = "shared values and indices", "Huffman words"
+    return [
+        onnx("float32", "whole.none", **{JAX: seconds["whole in JAX"]}),
+        onnx("float16", "whole.float16"),
+        onnx("int8", "whole.int8"),
+        Row("pruned: float32 and indices", bare["size"], bare["figures"][headline]),
+        *coded,
+        Row("pruned, values shared", pruned[shared]["size"], pruned[shared]["figures"][headline]),
+        Row("pruned, shared values trained", tuned[shared]["size"], tuned[shared]["figures"][headline]),
+        Row(
+            "Deep Compression: the same in Huffman words",
+            run["coded_bytes"]["tuned"],
+            tuned[trained]["figures"][headline],
+        ),
+        onnx("fewer channels", "slim.none", **{JAX: seconds["slim in JAX"]}),
+        onnx("fewer channels, int8", "slim.int8"),
+    ]
+
+
+def markdown(record: Mapping[str, Any]) -> str:
+    """The section of the report."""
+    names = list(dict.fromkeys(run["name"] for run in record["runs"]))
+    parts = ["## Compression", report.describe(dict(record))]
+    for name in names:
+        parts += _network(name, [run for run in record["runs"] if run["name"] == name])
+    parts.append(
+        "Bytes are those of a file (of pruned networks without Huffman words: of kernels at a fixed length, and all "
+        "else as float32). The figures are those of the test split without test-time augmentation, which nothing was "
+        "chosen by; ± is the standard deviation over seeds of what was trained on. Times are the median of one image, "
+        "of the turn that was disturbed least; zeros make nothing faster, so pruned networks have none of their own. "
+        "LiteRT is not measured."
+    )
+    return "\n\n".join(parts)
+
+
+def _network(name: str, runs: Sequence[Run]) -> list[str]:
+    first = runs[0]
+    headline = summary.headline_of(first["summary"])
+    forms = [rows(run) for run in runs]
+    lines = []
+    for same in zip(*forms, strict=True):
+        whole, figures = forms[0][0], [row.figure for row in same if row.figure is not None]
+        size = statistics.mean(row.size for row in same)
+        change = 100 * (statistics.mean(figures) - (whole.figure or 0.0)) if headline.percent else 0.0
+        lines.append(
+            [
+                same[0].name,
+                f"{size:,.0f}",
+                f"{whole.size / size:.1f}",
+                _spread(figures, headline.shown),
+                f"{change:+.2f}" if headline.percent else "",
+                *(_milliseconds([row.seconds[of] for row in same if of in row.seconds]) for of in (JAX, ONNX)),
+            ]
+        )
+    head = ["", "bytes", "times smaller", headline.label, "points", f"ms in {JAX}", f"ms in {ONNX}"]
+    costs = {
+        of: f"{first['costs']['before'][of]:,} → {first['costs']['after'][of]:,}" for of in ("parameters", "flops")
+    }
+    data, int8 = _PATH.sub("", first["summary"]["data"]), first["measured"]["int8"]
+    told = (
+        f"{first['summary']['model']} of {data}, {first['summary']['epochs']:g} epochs; {len(runs)} "
+        f"seed{'s' if len(runs) > 1 else ''} of what was trained on. Fewer channels: parameters {costs['parameters']}, "
+        f"FLOPs of an image {costs['flops']}. {int8[:1].upper()}{int8[1:]}."
+    )
+    return [f"### {name}", told, report.table(head, lines)]
+
+
+def _spread(figures: Sequence[float], shown: Callable[[float], str]) -> str:
+    if not figures:
+        return ""
+    mean = shown(statistics.mean(figures))
+    return mean if len(figures) < 2 or len(set(figures)) == 1 else f"{mean} ± {shown(statistics.stdev(figures))}"
+
+
+def _milliseconds(seconds: Sequence[float]) -> str:
+    return f"{1000 * min(seconds):.2f}" if seconds else ""
