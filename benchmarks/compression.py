@@ -2,10 +2,10 @@
 
     python -m benchmarks.compression --workdirs=runs/alexnet_cifar10,runs/vgg16_cifar10 --out=results/compression
 
-For each finished run: float16 and int8 as ONNX; Deep Compression (Han et al. 2016: prune and train, share values, train
-these, Huffman), and fewer channels, trained on, also as int8. Each step is a command that a user would type; its folder
-is in `<out>-runs/<run>/<seed>`. Sizes are bytes of files. The accuracy is that of the test split, which nothing is
-chosen by: sparsity, bits and epochs are flags. Latency is of one image, in turns.
+For each finished run: float16 and int8 as files of ONNX and LiteRT; Deep Compression (Han et al. 2016: prune and train,
+share values, train these, Huffman), and fewer channels, trained on, also as int8. Each step is a command that a user
+would type; its folder is in `<out>-runs/<run>/<seed>`. Sizes are bytes of files. The accuracy is that of the test
+split, which nothing is chosen by: sparsity, bits and epochs are flags. Latency is of one image, in turns.
 
 The same command goes on where it was stopped. Writes <out>.json and <out>.md after each run and seed. Arguments after
 `--` go to `jaxcnn.main`.
@@ -18,6 +18,7 @@ from typing import Any
 from absl import flags
 
 from benchmarks import child, compression_report, report
+from benchmarks.compression_report import FORMS, KINDS
 from jaxcnn import command
 from jaxcnn.config import UserError
 from jaxcnn.machine import extras, json_text
@@ -66,7 +67,9 @@ def main(arguments: list[str]) -> int:
     for folder in folders:
         if summary.read(folder) is None:
             raise UserError(f"{folder} is no finished run; its command goes on with it")
-    extras.need("onnx", "benchmarks.compression", "onnx", "onnxruntime")
+    for extra in ("onnx", "litert", "compress"):
+        extras.need(extra, "benchmarks.compression")
+    extras.need("tfds", "benchmarks.compression", "tensorflow")
     out, interrupts = report.check_out(OUT.value), command.interrupts()
     child.ready(interrupts)
     records = []
@@ -110,10 +113,10 @@ class Steps:
         """Do the steps that are left; what the report needs of this run and seed."""
         self.place.mkdir(parents=True, exist_ok=True)
         for source, name in ((self.folder, "whole"), *self._made()):
-            for kind in ("none", "float16", "int8") if name == "whole" else ("none", "int8"):
-                self._file(
-                    f"{name}.{kind}.onnx", "jaxcnn.export", f"--workdir={source}", "--format=onnx", f"--quantize={kind}"
-                )
+            for kind in KINDS[name]:
+                for form in FORMS:
+                    given = (f"--workdir={source}", f"--format={form}", f"--quantize={kind}")
+                    self._file(f"{name}.{kind}.{form}", "jaxcnn.export", *given)
         told = self.place / "measured.json"
         if not told.exists():
             self._run("benchmarks.compression_measure", f"--runs={self.folder},{self.place}", *self._timing(told))

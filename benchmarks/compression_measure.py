@@ -2,8 +2,8 @@
 
     python -m benchmarks.compression_measure --runs=<folder of the run>,<folder of the steps> --out=<file.json>
 
-Each ONNX file of the steps is run by ONNX Runtime on the test split beside its run in JAX. Then all are timed with one
-image, in turns; of each network the turn counts that was disturbed least.
+Each file of ONNX and LiteRT is run in its own runtime on the test split, beside its run in JAX. Then all are timed with
+one image, in turns; of each network the turn counts that was disturbed least.
 """
 
 import pathlib
@@ -11,6 +11,7 @@ from typing import Any
 
 from absl import flags
 
+from benchmarks.compression_report import FORMS, KINDS
 from jaxcnn import command
 from jaxcnn.config import UserError
 
@@ -19,7 +20,6 @@ OUT = command.define_path("out", "", "The file of the figures.")
 SECONDS = flags.DEFINE_float("seconds", 1.0, "Of timing, for each network and turn.", lower_bound=0.0)
 TURNS = flags.DEFINE_integer("turns", 3, "Turns of each network.", lower_bound=1)
 
-FILES = {"whole": ("none", "float16", "int8"), "slim": ("none", "int8")}
 BATCH = 100
 
 
@@ -40,17 +40,14 @@ def main() -> int:
         network, _ = trained.load(folder, "last", "", 1)
         split, _ = assess.open_split(network, folder, "test", "")
         timed[f"{name} in JAX"] = runtimes.of_run(network)
-        for kind in FILES[name]:
-            file = steps / f"{name}.{kind}.onnx"
-            runtime = runtimes.of_file(file)
-            verdict = verify.verify(network, runtime, split, BATCH)
-            figures[f"{name}.{kind}"] = {
+        for file in (f"{name}.{kind}.{form}" for kind in KINDS[name] for form in FORMS):
+            timed[file] = runtimes.of_file(steps / file)
+            verdict = verify.verify(network, timed[file], split, BATCH)
+            figures[file] = {
                 "bytes": verdict.size,
                 "agreement": verdict.agreement,
-                "of_run": {metric: of_run for metric, of_run, _ in verdict.figures},
                 "figures": {metric: of_file for metric, _, of_file in verdict.figures},
             }
-            timed[f"{name}.{kind}"] = runtime
     shortest: dict[str, float] = {}
     for _ in range(TURNS.value or 1):
         for name, runtime in timed.items():

@@ -6,6 +6,8 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from benchmarks import report
 from jaxcnn.train import summary
 
@@ -29,7 +31,11 @@ class Row:
     seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
-JAX, ONNX = "JAX", "ONNX Runtime"
+FORMS = ("onnx", "tflite")
+KINDS = {"whole": ("none", "float16", "int8"), "slim": ("none", "int8")}
+JAX = "JAX"
+RUNTIMES = {"onnx": "ONNX Runtime", "tflite": "LiteRT"}  # of files of these kinds
+TIMED = (JAX, *RUNTIMES.values())
 _PATH = re.compile(r"(?<=:)/\S*/")  # of a file of data, which says nothing elsewhere
 
 
@@ -38,8 +44,10 @@ def rows(run: Run) -> list[Row]:
     headline = summary.headline_of(run["summary"]).name
     files, seconds = run["measured"]["files"], run["measured"]["seconds"]
 
-    def onnx(name: str, file: str, **more: float) -> Row:
-        return Row(name, files[file]["bytes"], files[file]["figures"][headline], {ONNX: seconds[file], **more})
+    def of_files(name: str, file: str, **more: float) -> Row:
+        onnx = files[f"{file}.onnx"]
+        times = {RUNTIMES[form]: seconds[f"{file}.{form}"] for form in FORMS}
+        return Row(name, onnx["bytes"], onnx["figures"][headline], times | more)
 
     steps = {name: {row["step"].partition(":")[0]: row for row in told["steps"]} for name, told in run["coded"].items()}
     pruned, tuned = steps["pruned"], steps["tuned"]
@@ -50,9 +58,9 @@ def rows(run: Run) -> list[Row]:
     ]
     shared, trained = "shared values and indices", "Huffman words"
     return [
-        onnx("float32", "whole.none", **{JAX: seconds["whole in JAX"]}),
-        onnx("float16", "whole.float16"),
-        onnx("int8", "whole.int8"),
+        of_files("float32", "whole.none", **{JAX: seconds["whole in JAX"]}),
+        of_files("float16", "whole.float16"),
+        of_files("int8", "whole.int8"),
         Row("pruned: float32 and indices", bare["size"], bare["figures"][headline]),
         *coded,
         Row("pruned, values shared", pruned[shared]["size"], pruned[shared]["figures"][headline]),
@@ -62,8 +70,8 @@ def rows(run: Run) -> list[Row]:
             run["coded_bytes"]["tuned"],
             tuned[trained]["figures"][headline],
         ),
-        onnx("fewer channels", "slim.none", **{JAX: seconds["slim in JAX"]}),
-        onnx("fewer channels, int8", "slim.int8"),
+        of_files("fewer channels", "slim.none", **{JAX: seconds["slim in JAX"]}),
+        of_files("fewer channels, int8", "slim.int8"),
     ]
 
 
@@ -74,11 +82,11 @@ def markdown(record: Mapping[str, Any]) -> str:
     for name in names:
         parts += _network(name, [run for run in record["runs"] if run["name"] == name])
     parts.append(
-        "Bytes are those of a file (of pruned networks without Huffman words: of kernels at a fixed length, and all "
-        "else as float32). The figures are those of the test split without test-time augmentation, which nothing was "
-        "chosen by; ± is the standard deviation over seeds of what was trained on. Times are the median of one image, "
-        "of the turn that was disturbed least; zeros make nothing faster, so pruned networks have none of their own. "
-        "LiteRT is not measured."
+        "Bytes are those of a file, of the one of ONNX where there are two (of pruned networks without Huffman words: "
+        "of kernels at a fixed length, and all else as float32). The figures are those of the test split without "
+        "test-time augmentation, which nothing was chosen by; ± is the standard deviation over seeds of what was "
+        "trained on. Times are the median of one image, of the turn that was disturbed least; zeros make nothing faster, so "
+        "pruned networks have none of their own."
     )
     return "\n\n".join(parts)
 
@@ -99,18 +107,26 @@ def _network(name: str, runs: Sequence[Run]) -> list[str]:
                 f"{whole.size / size:.1f}",
                 _spread(figures, headline.shown),
                 f"{change:+.2f}" if headline.percent else "",
-                *(_milliseconds([row.seconds[of] for row in same if of in row.seconds]) for of in (JAX, ONNX)),
+                *(_milliseconds([row.seconds[of] for row in same if of in row.seconds]) for of in TIMED),
             ]
         )
-    head = ["", "bytes", "times smaller", headline.label, "points", f"ms in {JAX}", f"ms in {ONNX}"]
+    head = ["", "bytes", "times smaller", headline.label, "points", *(f"ms in {of}" for of in TIMED)]
     costs = {
         of: f"{first['costs']['before'][of]:,} → {first['costs']['after'][of]:,}" for of in ("parameters", "flops")
     }
+    of_forms = [
+        {form: run["measured"]["files"][f"{name}.{kind}.{form}"] for form in FORMS}
+        for run in runs
+        for name, kinds in KINDS.items()
+        for kind in kinds
+    ]
+    apart = max(abs(np.subtract(*(each[form]["figures"][headline.name] for form in FORMS))) for each in of_forms)
     data, int8 = _PATH.sub("", first["summary"]["data"]), first["measured"]["int8"]
     told = (
         f"{first['summary']['model']} of {data}, {first['summary']['epochs']:g} epochs; {len(runs)} "
         f"seed{'s' if len(runs) > 1 else ''} of what was trained on. Fewer channels: parameters {costs['parameters']}, "
-        f"FLOPs of an image {costs['flops']}. {int8[:1].upper()}{int8[1:]}."
+        f"FLOPs of an image {costs['flops']}. {int8[:1].upper()}{int8[1:]}. "
+        f"The figures of files of ONNX and of LiteRT differ by at most {headline.shown(apart)}."
     )
     return [f"### {name}", told, report.table(head, lines)]
 

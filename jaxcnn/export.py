@@ -4,15 +4,17 @@
     python -m jaxcnn.export --workdir=runs/resnet50 --format=onnx --verify
     python -m jaxcnn.export --workdir=runs/resnet50 --format=onnx --quantize=int8 --calibration=mse --verify
     python -m jaxcnn.export --workdir=runs/resnet50 --format=stablehlo --verify
+    python -m jaxcnn.export --workdir=runs/resnet50 --format=tflite --quantize=int8 --verify
     python -m jaxcnn.export --workdir=runs/resnet50 --format=web --out=page
 
 safetensors: the weights alone, with the names and layouts of torchvision, timm, Keras or of jaxcnn. The metadata of the
 file has the names of the classes, the mean and std of the images, their size, and the epsilon of BatchNorm.
 `config.init.source=file:<path>` reads it again, to the bit.
 
-onnx, stablehlo: the whole network, from images as stored to logits, for any batch size; normalisation is inside.
-`--verify` runs the file in its own runtime (ONNX Runtime; JAX) on a split, beside the run. `--quantize=int8` makes the
-products of an ONNX file those of int8, with ranges that `--calibration_split` tells; float16 makes it half as large.
+onnx, stablehlo, savedmodel, tflite: the whole network, from images as stored to logits, for any batch size;
+normalisation is inside. `--verify` runs the file in its own runtime (ONNX Runtime; JAX; TensorFlow; LiteRT) on a split,
+beside the run. `--quantize=int8` makes the products of a file of ONNX or LiteRT those of int8, with ranges that
+`--calibration_split` tells; float16 makes it half as large. A SavedModel is a folder.
 web: a folder with the ONNX file, a page that classifies by it in the browser, and ONNX Runtime for the browser, from
 npm or from `--runtime`. Serve it with any server of files: `python -m http.server --directory page`.
 `--card` writes a model card beside the file.
@@ -41,7 +43,8 @@ if TYPE_CHECKING:
     from jaxcnn.train.trained import Trained
 
 NETWORK = chosen.define()
-FORMAT = flags.DEFINE_enum("format", "safetensors", ["safetensors", "onnx", "stablehlo", "web"], "Format of the file.")
+FORMATS = ["safetensors", "onnx", "stablehlo", "savedmodel", "tflite", "web"]
+FORMAT = flags.DEFINE_enum("format", "safetensors", FORMATS, "Format of the file.")
 NAMES = flags.DEFINE_enum(
     "names",
     "torchvision",
@@ -49,23 +52,28 @@ NAMES = flags.DEFINE_enum(
     "safetensors: whose names and layouts.",
 )
 OUT = command.define_path(
-    "out", "", "The file; default: <names>.safetensors, model.<format> or the folder web, in the workdir."
+    "out",
+    "",
+    "The file; default: <names>.safetensors, model.<format>, or the folder savedmodel or web, in the workdir.",
 )
-FOLD = flags.DEFINE_boolean("fold", True, "onnx: BatchNorm becomes part of the convolution before it.")
+FOLD = flags.DEFINE_boolean(
+    "fold", True, "onnx, savedmodel, tflite: BatchNorm becomes part of the convolution before it."
+)
 QUANTIZE = flags.DEFINE_enum(
-    "quantize", "none", ["none", "float16", "int8"], "onnx, web: the type of weights and products."
+    "quantize", "none", ["none", "float16", "int8"], "onnx, tflite, web: the type of weights and products."
 )
 CALIBRATION = flags.DEFINE_enum(
     "calibration", "mse", ["minmax", "percentile", "mse"], "int8: how the range of each tensor is chosen."
 )
 IMAGES = flags.DEFINE_integer("calibration_images", 512, "int8: images whose values are looked at.", lower_bound=1)
 SEEN = flags.DEFINE_enum("calibration_split", "train", ["train", "val"], "int8: the split of these images.")
-VERIFY = flags.DEFINE_boolean("verify", False, "onnx, stablehlo, web: run the file on a split.")
+VERIFY = flags.DEFINE_boolean("verify", False, "Run the file on a split; not for safetensors.")
 SPLIT = flags.DEFINE_enum("split", "val", ["train", "val", "test"], "The split for --verify.")
 DATA = command.define_path("data", "", "Where the data of the run is now, if it had it elsewhere.")
 RUNTIME = command.define_path("runtime", "", "web: onnxruntime-web, a folder or .tgz; default: fetched once, by npm.")
 CARD = flags.DEFINE_boolean("card", False, "Also write <file>.md, a model card.")
-OF_ONNX = ("onnx", "web")
+OF_ONNX, OF_TENSORFLOW, FOLDERS = ("onnx", "web"), ("savedmodel", "tflite"), ("savedmodel", "web")
+QUANTIZED = ("onnx", "tflite", "web")
 BATCH = 64  # of --verify
 _OF_TYPE = {"none": "", "float16": ".float16", "int8": ".int8"}  # in the name of the file
 
@@ -76,8 +84,8 @@ def main() -> int:
     kind, verify = FORMAT.value or "", VERIFY.value
     if kind == "safetensors" and verify:
         raise UserError("--verify runs a whole network: give --format=onnx or --format=stablehlo")
-    if QUANTIZE.value != "none" and kind not in OF_ONNX:
-        raise UserError(f"--quantize={QUANTIZE.value} is for --format=onnx and --format=web")
+    if QUANTIZE.value != "none" and kind not in QUANTIZED:
+        raise UserError(f"--quantize={QUANTIZE.value} is for --format=onnx, --format=tflite and --format=web")
     if RUNTIME.value and kind != "web":
         raise UserError("--runtime is for --format=web; leave it out")
     if QUANTIZE.value != "none" and not FOLD.value:
@@ -86,6 +94,10 @@ def main() -> int:
         extras.need(kind, f"--format={kind}")
     if kind in OF_ONNX:
         extras.need("onnx", f"--format={kind}", *(("onnx", "onnxruntime") if verify else ("onnx",)))
+    if kind in OF_TENSORFLOW:
+        extras.need("tfds", f"--format={kind}", "tensorflow")
+    if kind == "tflite" and verify:
+        extras.need("litert", "--verify of --format=tflite")
     out = _place(folder, kind)
     runtime = _runtime() if kind == "web" else {}
     network = NETWORK.load()
@@ -114,11 +126,12 @@ def main() -> int:
 
 def _place(folder: pathlib.Path, kind: str) -> pathlib.Path:
     """Where the file goes, or the folder. Raises UserError if it cannot be there."""
-    if kind == "web":
-        from jaxcnn.deploy import web
+    if kind in FOLDERS:
+        from jaxcnn.deploy import tensorflow_files, web
 
-        out = pathlib.Path(OUT.value) if OUT.value else folder / "web"
-        web.check_place(out)
+        out = pathlib.Path(OUT.value) if OUT.value else folder / kind
+        mark, held = (web.FACTS, "page") if kind == "web" else (tensorflow_files.FACTS, "SavedModel")
+        chosen.check_folder(out, kind, mark, held)
         return out
     default = (
         f"{NAMES.value}.safetensors" if kind == "safetensors" else f"model{_OF_TYPE[QUANTIZE.value or 'none']}.{kind}"
@@ -142,19 +155,29 @@ def _write(network: "Trained", kind: str, folder: pathlib.Path, out: pathlib.Pat
         from jaxcnn.train import exported
 
         return f"{exported.write(network, NAMES.value, out)} arrays", f"names of {NAMES.value}"
-    if kind in OF_ONNX:
+    if kind in OF_ONNX + OF_TENSORFLOW:
         from jaxcnn.deploy import onnx_file
 
-        if QUANTIZE.value == "int8":
-            method, seen = CALIBRATION.value or "mse", SEEN.value or "train"
+        quantize, method, seen = QUANTIZE.value or "none", CALIBRATION.value or "mse", SEEN.value or "train"
+        told, how = {"quantize": quantize}, quantize
+        if quantize == "int8":
             graph = onnx_file.int8_graph_of(network, _split(network, folder, seen), IMAGES.value or 1, method)
-            told = {"quantize": "int8", "calibration": method, "calibration_split": seen}
-            return f"{onnx_file.write_graph(graph, network, out, **told)} operators", f"int8, ranges by {method}"
-        if QUANTIZE.value == "float16":
+            told, how = told | {"calibration": method, "calibration_split": seen}, f"int8, ranges by {method}"
+        elif quantize == "float16" and kind in OF_ONNX:
             graph = onnx_file.half_graph_of(network)
-            return f"{onnx_file.write_graph(graph, network, out, quantize='float16')} operators", "float16"
-        count = onnx_file.write(network, out, FOLD.value)
-        return f"{count} operators", f"BatchNorm {'folded' if FOLD.value else 'as it is'}"
+        else:
+            graph = onnx_file.graph_of(network, FOLD.value)
+        if quantize == "none":
+            told, how = {}, f"BatchNorm {'folded' if FOLD.value else 'as it is'}"
+        if kind in OF_ONNX:
+            return f"{onnx_file.write_graph(graph, network, out, **told)} operators", how
+        from jaxcnn.deploy import tensorflow_files
+
+        if kind == "savedmodel":
+            tensorflow_files.write_saved_model(graph, network, out)
+        else:
+            tensorflow_files.write_lite(graph, network, out, **told)
+        return f"{len(graph.nodes)} operators", how
     from jaxcnn.deploy import stablehlo
 
     stablehlo.write(network, out)
@@ -172,8 +195,13 @@ def _verify(network: "Trained", folder: pathlib.Path, out: pathlib.Path) -> list
     if QUANTIZE.value == "int8":
         print(*(f"jaxcnn: {line}" for line in [instructions.in_words()] if line))
     with tempfile.TemporaryDirectory() as place:
-        plain = pathlib.Path(place) / "float32.onnx"
-        onnx_file.write(network, plain)
+        plain = pathlib.Path(place) / f"float32{runtimes.LITE if out.suffix == runtimes.LITE else runtimes.ONNX}"
+        if out.suffix == runtimes.LITE:
+            from jaxcnn.deploy import tensorflow_files
+
+            tensorflow_files.write_lite(onnx_file.graph_of(network), network, plain)
+        else:
+            onnx_file.write(network, plain)
         return verify.verify(network, runtimes.of_file(out), split, BATCH, runtimes.of_file(plain)).lines()
 
 

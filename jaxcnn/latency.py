@@ -26,7 +26,7 @@ from jaxcnn.command import network as chosen
 from jaxcnn.config import UserError
 
 NETWORK = chosen.define()
-FILE = command.define_path("file", "", "A .onnx or .stablehlo file, in place of --workdir.")
+FILE = command.define_path("file", "", "A file of jaxcnn.export, or the folder of a SavedModel, in place of --workdir.")
 RUNTIME = flags.DEFINE_enum("runtime", "onnxruntime", ["onnxruntime", "jax"], "Of a .onnx file.")
 BATCHES = flags.DEFINE_list("batches", ["1", "8", "32", "256"], "Batch sizes.")
 SECONDS = flags.DEFINE_float("seconds", 3.0, "Time for each batch size, at least 20 calls.", lower_bound=0.0)

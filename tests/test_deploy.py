@@ -200,7 +200,7 @@ def test_files_cut_or_flipped_anywhere_are_refused_in_one_line(run, name, tmp_pa
 
 
 def test_other_files_are_refused(tmp_path):
-    with pytest.raises(UserError, match=r"its name must end with \.onnx or \.stablehlo"):
+    with pytest.raises(UserError, match=r"its name must end with \.onnx, \.stablehlo or \.tflite"):
         runtimes.of_file(tmp_path / "a.pb")
     for name in ("a.onnx", "a.stablehlo"):
         with pytest.raises(UserError, match="cannot be read: No such file"):

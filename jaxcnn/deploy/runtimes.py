@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Call = Callable[[Num[np.ndarray, "b h w c"]], Float[np.ndarray, "b k"]]
 
-ONNX, STABLEHLO = ".onnx", ".stablehlo"  # endings of names
+ONNX, STABLEHLO, LITE = ".onnx", ".stablehlo", ".tflite"  # endings of names
 PIXELS = ("uint8", "uint16", "float32")
 
 
@@ -62,13 +62,14 @@ def of_file(path: pathlib.Path, threads: int = 0, in_jax: bool = False) -> Runti
     """The file of an exported network.
 
     Args:
-      path: the file, whose name tells its format.
-      threads: of ONNX Runtime; 0: one per core.
+      path: the file, whose name tells its format; the folder of a SavedModel.
+      threads: of ONNX Runtime and LiteRT; 0: one per core.
       in_jax: compute a file of ONNX in JAX instead.
 
     Raises:
       UserError: it cannot be read, or does not tell its images.
     """
+    size = None
     if path.suffix == ONNX and in_jax:
         import jax
 
@@ -84,15 +85,25 @@ def of_file(path: pathlib.Path, threads: int = 0, in_jax: bool = False) -> Runti
 
         call, facts = stablehlo.read(path)
         name = f"StableHLO in JAX on {jax.default_backend()}"
+    elif path.suffix == LITE:
+        from jaxcnn.deploy import tensorflow_files
+
+        call, facts = tensorflow_files.read_lite(path, threads)
+        name = "LiteRT on cpu"
+    elif path.is_dir():
+        from jaxcnn.deploy import tensorflow_files
+
+        call, facts, size = tensorflow_files.read_saved_model(path)
+        name = "TensorFlow on cpu"
     else:
         raise UserError(
-            f"{shown(str(path))} is no exported network; its name must end with {ONNX} or {STABLEHLO}, as those of "
-            "jaxcnn.export do"
+            f"{shown(str(path))} is no exported network; its name must end with {ONNX}, {STABLEHLO} or {LITE}, as "
+            "those of jaxcnn.export do"
         )
     shape, dtype = facts.get("image_shape"), facts.get("image_dtype")
     if not isinstance(shape, list) or len(shape) != 3 or dtype not in PIXELS:
         raise UserError(f"{shown(str(path))} does not tell the size of its images; export the run again")
-    return Runtime(name, call, (shape[0], shape[1], shape[2]), dtype, path.stat().st_size, facts)
+    return Runtime(name, call, (shape[0], shape[1], shape[2]), dtype, size or path.stat().st_size, facts)
 
 
 def _onnx_in_jax(path: pathlib.Path) -> tuple[Call, dict[str, Any]]:

@@ -4,8 +4,6 @@ Beside the file lies <file>.json with its facts and its SHA-256, by which a dama
 `jax.export.deserialize(path.read_bytes()).call(images)`.
 """
 
-import hashlib
-import json
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -13,11 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxcnn.config import UserError
-from jaxcnn.deploy import predictor
-from jaxcnn.machine import json_text, whole_files
-from jaxcnn.text import shown
-from jaxcnn.train import workdir
+from jaxcnn.deploy import beside, predictor
 from jaxcnn.train.trained import Trained
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -35,12 +29,7 @@ def write(trained: Trained, path: pathlib.Path) -> None:
     image = jax.ShapeDtypeStruct((batch, *trained.spec.image_shape), trained.spec.image_dtype)
     predict = jax.jit(predictor.of(trained))
     content = export.export(predict, platforms=PLATFORMS)(image).serialize()
-    facts = predictor.facts(trained) | {"sha256": json.dumps(hashlib.sha256(content).hexdigest())}
-    try:
-        whole_files.write(path, content)
-        workdir.write_json(_beside(path), {name: json_text.parse_or_keep(value) for name, value in facts.items()})
-    except OSError as error:
-        raise UserError(f"{shown(str(path))} cannot be written: {error.strerror}") from error
+    beside.write(path, bytes(content), predictor.facts(trained))
 
 
 def read(path: pathlib.Path) -> tuple[Callable[[np.ndarray], np.ndarray], dict[str, Any]]:
@@ -51,17 +40,6 @@ def read(path: pathlib.Path) -> tuple[Callable[[np.ndarray], np.ndarray], dict[s
     """
     from jax import export
 
-    try:
-        content, facts = path.read_bytes(), json_text.parse(_beside(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{shown(str(error.filename))} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise UserError(f"{shown(str(_beside(path)))} is damaged; export the run again") from error
-    if not isinstance(facts, dict) or facts.get("sha256") != hashlib.sha256(content).hexdigest():
-        raise UserError(f"{shown(str(path))} is not the file that {_beside(path).name} tells of; export the run again")
+    content, facts = beside.read(path)
     call = jax.jit(export.deserialize(bytearray(content)).call)
     return lambda images: np.asarray(call(images)), facts
-
-
-def _beside(path: pathlib.Path) -> pathlib.Path:
-    return path.with_name(f"{path.name}.json")

@@ -50,16 +50,6 @@ def _check(trained: Trained) -> None:
         )
 
 
-def check_place(folder: pathlib.Path) -> None:
-    """Refuse a folder that holds anything but an earlier page, and a place that is none. Raises UserError."""
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--out={folder} is a file; --format=web writes a folder")
-    if not folder.resolve().parent.is_dir():
-        raise UserError(f"--out={folder} cannot be written: {folder.parent} is no folder")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / FACTS).is_file():
-        raise UserError(f"--out={folder} is not empty, and holds no page; give a folder that is new or empty")
-
-
 def write(trained: Trained, folder: pathlib.Path, quantize: str, runtime: dict[str, bytes]) -> int:
     """Write all but the network, whose file is there already; return the bytes of the folder.
 

@@ -17,6 +17,7 @@ EXTRAS = {
     "detect": ("faster_coco_eval",),
     "safetensors": ("safetensors",),
     "onnx": ("onnx", "onnxruntime"),
+    "litert": ("ai_edge_litert",),
     "hub": ("huggingface_hub",),
     "serve": ("starlette", "uvicorn"),
     "wandb": ("wandb",),

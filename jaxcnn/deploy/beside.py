@@ -1,0 +1,54 @@
+"""A file with its facts and its SHA-256 in <file>.json beside it, by which a damaged one is refused."""
+
+import hashlib
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from jaxcnn.config import UserError
+from jaxcnn.machine import json_text, whole_files
+from jaxcnn.text import shown
+from jaxcnn.train import workdir
+
+
+def write(path: pathlib.Path, content: bytes, facts: Mapping[str, str]) -> None:
+    """Write a file and its facts, which are JSON texts.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    try:
+        whole_files.write(path, content)
+        seal(path, _beside(path), facts)
+    except OSError as error:
+        raise UserError(f"{shown(str(path))} cannot be written: {error.strerror}") from error
+
+
+def seal(path: pathlib.Path, facts_file: pathlib.Path, facts: Mapping[str, str]) -> None:
+    """Write the facts of a file that is there, with its SHA-256. Raises OSError."""
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    told = dict(facts) | {"sha256": json.dumps(digest)}
+    workdir.write_json(facts_file, {name: json_text.parse_or_keep(value) for name, value in told.items()})
+
+
+def read(path: pathlib.Path, facts_file: pathlib.Path | None = None) -> tuple[bytes, dict[str, Any]]:
+    """The bytes of a file, and its facts.
+
+    Raises:
+      UserError: it cannot be read, or is not the file that was written with its facts.
+    """
+    facts_file = facts_file or _beside(path)
+    try:
+        content, facts = path.read_bytes(), json_text.parse(facts_file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{shown(str(error.filename))} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"{shown(str(facts_file))} is damaged; export the run again") from error
+    if not isinstance(facts, dict) or facts.get("sha256") != hashlib.sha256(content).hexdigest():
+        raise UserError(f"{shown(str(path))} is not the file that {facts_file.name} tells of; export the run again")
+    return content, facts
+
+
+def _beside(path: pathlib.Path) -> pathlib.Path:
+    return path.with_name(f"{path.name}.json")
