@@ -85,8 +85,8 @@ def markdown(record: Mapping[str, Any]) -> str:
         "Bytes are those of a file, of the one of ONNX where there are two (of pruned networks without Huffman words: "
         "of kernels at a fixed length, and all else as float32). The figures are those of the test split without "
         "test-time augmentation, which nothing was chosen by; ± is the standard deviation over seeds of what was "
-        "trained on. Times are the median of one image, of the turn that was disturbed least; zeros make nothing faster, "
-        "so pruned networks have none of their own."
+        "trained on. Times are the median of one image, of the turn that was disturbed least; zeros make nothing "
+        "faster, so pruned networks have none of their own."
     )
     return "\n\n".join(parts)
 
