@@ -55,6 +55,16 @@ def test_weights_that_were_equal_take_one_value_and_zeros_stay():
     assert not found[numbers == 0].any()
 
 
+def test_values_are_told_apart_alike_by_a_table_and_by_order():
+    near = np.float32(1.0) + np.arange(3, dtype=np.float32) * np.float32(2**-23)  # alike in their upper 16 bits
+    codebook = np.concatenate([near, -near[1:], [0.0, -0.0]]).astype(np.float32)
+    weights = codebook[np.random.default_rng(2).integers(0, len(codebook), (64, 128))]
+    whole, parts = sharing._clusters(jnp.asarray(weights), 7), sharing._clusters(jnp.asarray(weights), 2**10)
+    firsts = {value: int(np.flatnonzero(weights.reshape(-1) == value)[0]) for value in np.unique(weights)}
+    for numbers, places in (whole, parts):
+        assert [int(each) for each in places[numbers]] == [firsts[value] for value in weights.reshape(-1)]
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run at step 0 whose weights share values, and the network that it was made of."""
