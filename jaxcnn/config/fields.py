@@ -98,6 +98,9 @@ class Augment:
     zoom: Annotated[NonNegative, AtMost(0.75)] = (
         0.0  # images drawn larger or smaller by a factor from [1 - x, 1 + x], at a random place; 0: off
     )
+    rotate: Annotated[NonNegative, AtMost(180.0)] = (
+        0.0  # images turned about their centre by an angle drawn from [-x, x] degrees, black outside; 0: off
+    )
     mixup: NonNegative = 0.0  # alpha of the Beta distribution; 0: off
     cutmix: NonNegative = 0.0  # alpha; if mixup is also on, each example gets one of the two
     brightness: Annotated[NonNegative, AtMost(255.0)] = 0.0  # colour jitter: factors drawn from [1 - x, 1 + x]

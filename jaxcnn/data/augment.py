@@ -18,6 +18,7 @@ import jaxcnn.config as configuration
 from jaxcnn.config import UserError
 from jaxcnn.data import image_ops, mixing, policy
 from jaxcnn.data.batch import Batch
+from jaxcnn.data.rotation import linear, rotation_matrix
 from jaxcnn.machine import plugins
 from jaxcnn.tasks.moving import COORDINATE_BITS, Movable, Move
 from jaxcnn.tasks.task import Targets
@@ -51,6 +52,7 @@ class Draw(enum.IntEnum):
     OWN = 6
     ERASING = 7
     ZOOM = 8
+    ROTATION = 9
 
 
 def augment(
@@ -69,8 +71,8 @@ def augment(
 ) -> Augmented:
     """Augment a training batch.
 
-    In order: zoom, crop, flip, policy, colour jitter, functions of the user, normalisation, cutout, random erasing,
-    mixing, shrinking.
+    In order: rotation, zoom, crop, flip, policy, colour jitter, functions of the user, normalisation, cutout, random
+    erasing, mixing, shrinking.
 
     Policies and colour jitter need 8-bit pixels; the other operations take any.
 
@@ -166,6 +168,9 @@ def _moves(
 
     width = sides[1]
 
+    def rotate(key: Key[Array, ""]) -> Move:
+        return Move.of_rotation(rotation_matrix(jax.random.fold_in(key, Draw.ROTATION), config.rotate, sides))
+
     def zoom(key: Key[Array, ""]) -> Move:
         return Move.of_matrix(image_ops.zoom_matrix(jax.random.fold_in(key, Draw.ZOOM), config.zoom, sides))
 
@@ -177,6 +182,8 @@ def _moves(
         matrix = jnp.array([[across, 0, jnp.where(flipped, width + left, left)], [0, 1, top]])
         return Move.of_matrix(matrix.astype(jnp.int32) << COORDINATE_BITS)
 
+    if config.rotate:
+        yield jax.vmap(rotate)(keys)
     if config.zoom:
         yield jax.vmap(zoom)(keys)
     if config.crop != "none" or config.flip != "none":
@@ -192,8 +199,10 @@ def _augment_one(
     std: Channels,
 ) -> Float32[Array, "h w c"]:
     """One image, normalised; `key` is the example's own."""
+    sides = image.shape[0], image.shape[1]
+    if config.rotate:
+        image = linear(image, rotation_matrix(jax.random.fold_in(key, Draw.ROTATION), config.rotate, sides))
     if config.zoom:
-        sides = image.shape[0], image.shape[1]
         matrix = image_ops.zoom_matrix(jax.random.fold_in(key, Draw.ZOOM), config.zoom, sides)
         image = image_ops.affine_nearest(image, matrix)
     if config.crop != "none":

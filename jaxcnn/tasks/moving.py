@@ -19,11 +19,13 @@ class Move(NamedTuple):
       scale: of x and y; negative where the image is mirrored.
       shift: in pixels.
       matrix: the way back, from which pixels are taken (`nearest`).
+      across: if the image turns, the share of y that is added to x, and that of x to y; else None.
     """
 
     scale: Pair
     shift: Pair
     matrix: Matrix
+    across: Pair | None = None
 
     @staticmethod
     def of_matrix(matrix: Matrix) -> "Move":
@@ -31,6 +33,15 @@ class Move(NamedTuple):
         unit = 2.0**COORDINATE_BITS
         scale = unit / jnp.stack([matrix[0, 0], matrix[1, 1]]).astype(jnp.float32)
         return Move(scale, -(matrix[:, 2].astype(jnp.float32) / unit) * scale, matrix)
+
+    @staticmethod
+    def of_rotation(matrix: Matrix) -> "Move":
+        """The move of an image of which pixels are taken by a matrix that only turns and shifts."""
+        share = matrix.astype(jnp.float32) / 2.0**COORDINATE_BITS
+        # The way there is the transposed matrix. Bounds that are never reached keep compilers from fusing.
+        parts = jnp.clip(share[:, :2] * share[:, 2:], -1e30, 1e30)
+        scale = jnp.stack([share[0, 0], share[1, 1]])
+        return Move(scale, -(parts[0] + parts[1]), matrix, jnp.stack([share[1, 0], share[0, 1]]))
 
 
 @runtime_checkable
