@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from jaxcnn import config as configs
-from jaxcnn.data import augment, instance_masks, rotation
+from jaxcnn.config import ConfigError
+from jaxcnn.data import augment, composing, instance_masks, rotation
 from jaxcnn.data.batch import Batch
+from jaxcnn.data.order import storage_positions
+from jaxcnn.machine.mesh import make_mesh
 from jaxcnn.tasks.detection import Boxes
 from jaxcnn.tasks.instances import Instances
 from jaxcnn.tasks.moving import Move, nearest
@@ -117,10 +120,11 @@ def test_a_turned_object_is_its_turned_mask_and_its_box_is_around_it(degrees):
 
 def test_masks_that_turned_zoom_and_flip_as_before():
     kind, target = instances(masks()[:3])
-    turned = kind.moved(target, Move.of_rotation(matrix_of(-31.0)), SIDES)
+    move = jax.jit(kind.moved, static_argnums=2)
+    turned = move(target, Move.of_rotation(matrix_of(-31.0)), SIDES)
     for row in ([[-65536, 0, 48 << 16], [0, 65536, 3 << 16]], [[65536, 0, -5 << 16], [0, 65536, 0]]):
         matrix = jnp.array(row, jnp.int32)
-        moved = kind.moved(turned, Move.of_matrix(matrix), SIDES)
+        moved = move(turned, Move.of_matrix(matrix), SIDES)
         for place in range(3):
             # `nearest` of the whole turned mask; what left the image and comes back is cut by the loss's boxes.
             wanted = np.asarray(nearest(jnp.asarray(pixels(turned, place)), matrix, 0))
@@ -173,3 +177,228 @@ def test_images_and_answers_turn_by_the_same_draws_of_their_positions():
         assert np.abs(one["boxes"][0] - np.array(box_of(shown))).max() <= 1
         angles.add(tuple(np.asarray(one["boxes"][0]).tolist()))
     assert len(angles) == count
+
+
+def laid(inverse, start, sides=SIDES):
+    """For each pixel of a mosaic: its tile, and the y and x in it from which it comes."""
+    height, width = sides
+    y, x = (
+        np.broadcast_to(each, sides)
+        for each in (
+            float(start[1]) + (np.arange(height)[:, None] + 0.5) * float(inverse) / 65536,
+            float(start[0]) + (np.arange(width) + 0.5) * float(inverse) / 65536,
+        )
+    )
+    return 2 * (y >= height) + (x >= width), y % height, x % width
+
+
+def stacked(trees):
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """A mosaic of four images of objects, one of random maps with them as images, and how they are seen."""
+    shapes = [np.roll(masks()[:3], (k, 2 * k), axis=(1, 2)) for k in range(4)]
+    kind, _ = instances(shapes[0], most=20)
+    objects = stacked([instances(each, most=20)[1] for each in shapes])
+    random = np.random.default_rng(1)
+    maps = random.integers(0, 200, (4, *SIDES)).astype(np.uint8)
+    images = random.random((4, *SIDES, 1)).astype(np.float32)
+    found = []
+    mosaic = jax.jit(composing.mosaic, static_argnums=0)
+    for key in jax.random.split(jax.random.key(4), 3):
+        both = mosaic(kind, None, (jnp.asarray(images), objects), key)
+        of_maps = mosaic(LabelMaps(200, SIDES), None, (jnp.asarray(images), jnp.asarray(maps)), key)
+        found.append((laid(*composing.window(key, SIDES)), composing.window(key, SIDES), both, of_maps[1]))
+    return shapes, maps, images, found
+
+
+def test_a_mosaic_is_four_images_seen_through_one_window(drawn):
+    _, maps, images, found = drawn
+    for (tile, y, x), (inverse, start), (image, _), of_maps in found:
+        assert 65536 <= inverse <= 2 * 65536 and (np.asarray(start) >= 0).all()
+        assert len(np.unique(tile)) > 1
+        assert np.array_equal(of_maps, maps[tile, y.astype(int), x.astype(int)])
+        wanted = np.zeros(SIDES)
+        for place, _ in np.ndenumerate(tile):
+            source = np.pad(images[tile[place], ..., 0].astype(np.float64), 1, mode="edge")
+            down, right = y[place] + 0.5, x[place] + 0.5
+            i, j = int(down), int(right)
+            rows = source[i : i + 2, j] * (1 - right + j) + source[i : i + 2, j + 1] * (right - j)
+            wanted[place] = rows[0] * (1 - down + i) + rows[1] * (down - i)
+        # Weights are cut to 11 bits in both directions.
+        assert np.abs(np.asarray(image)[..., 0] - wanted).max() <= 2 * 2**-11
+
+
+def test_the_objects_of_a_mosaic_are_where_their_pixels_are(drawn):
+    shapes, _, _, found = drawn
+    seen_objects = 0
+    for (tile, y, x), (inverse, start), (_, target), _ in found:
+        target = jax.device_get(target)
+        wanted = []
+        for number, of_image in enumerate(shapes):
+            for label, mask in enumerate(of_image):
+                corners = np.array(box_of(mask), float) + np.tile([number % 2 * SIDES[1], number // 2 * SIDES[0]], 2)
+                whole = (corners - np.tile(np.asarray(start, float), 2)) / (float(inverse) / 65536)
+                cut = np.clip(whole, 0, np.tile(SIDES[::-1], 2))
+                left, size = np.prod(cut[2:] - cut[:2]), np.prod(whole[2:] - whole[:2])
+                there = (mask[y.astype(int), x.astype(int)] > 0) & (tile == number)
+                if left > 0:
+                    wanted.append((left < 0.2 * size, -left, label, cut, there))
+        wanted.sort(key=lambda each: each[:2])
+        assert target["valid"].sum() == len(wanted) and target["valid"][: len(wanted)].all()
+        for place, (crowd, _, label, cut, there) in enumerate(wanted):
+            assert (target["crowd"][place], target["label"][place]) == (crowd, label)
+            np.testing.assert_allclose(target["boxes"][place], cut, atol=64 * 2**-15)
+            assert np.array_equal(pixels(target, place), there)
+            seen_objects += there.any()
+        assert not target["boxes"][len(wanted) :].any()
+    assert seen_objects > 8
+
+
+def test_an_unshrunk_mosaic_has_the_pixels_of_its_images(monkeypatch):
+    images = jnp.asarray(np.random.default_rng(2).normal(size=(4, *SIDES, 2)), jnp.float32)
+    monkeypatch.setattr(composing, "window", lambda key, sides: (jnp.int32(65536), jnp.array([11, 29])))
+    found, _ = composing.mosaic(LabelMaps(2, SIDES), None, (images, jnp.zeros((4, *SIDES), jnp.uint8)), None)
+    rows = np.concatenate([np.concatenate(images[:2], axis=1), np.concatenate(images[2:], axis=1)])
+    assert np.array_equal(found, rows[29 : 29 + SIDES[0], 11 : 11 + SIDES[1]])
+
+
+def test_of_more_boxes_than_places_the_largest_stay_and_crowds_go_first():
+    kind = Boxes(3, 4)
+    boxes = np.array([[0, 0, n, 10] for n in (5, 9, 3, 7, 1, 8, 2, 6)], np.float32).reshape(2, 4, 4)
+    parts = {
+        "boxes": boxes, "label": np.arange(8).reshape(2, 4), "valid": np.arange(8).reshape(2, 4) != 1,
+        "crowd": np.arange(8).reshape(2, 4) == 5, "area": boxes[..., 2], "frame": np.ones((2, 4), np.float32),
+    }  # fmt: skip
+    found = kind.composed(jax.tree.map(jnp.asarray, parts), jnp.ones((2, 3, 3), bool))
+    assert found["label"].tolist() == [3, 7, 0, 2] and found["area"].tolist() == [7, 6, 5, 3]
+    assert found["frame"].shape == (4,)
+
+
+def test_pasted_objects_hide_what_lies_under_them_in_image_masks_and_boxes():
+    shapes = masks()
+    own_shapes, other_shapes = shapes[:3], np.roll(shapes[:3], 2, axis=1)[:, :, ::-1]
+    thin = np.zeros(SIDES, np.uint8)
+    thin[31, 20:24] = 1  # wholly under a pasted bar
+    own_shapes = np.concatenate([own_shapes, thin[None]])
+    other_shapes = np.concatenate([other_shapes, np.roll(own_shapes[1:2], 3, axis=2)])
+    kind, own = instances(own_shapes, most=8)
+    _, other = instances(other_shapes, most=8)
+    other |= {"label": other["label"].at[:4].set(jnp.arange(4) + 10)}
+    own |= {"label": own["label"].at[:4].set(jnp.arange(4))}
+    own_image, other_image = jnp.zeros((*SIDES, 1)), jnp.ones((*SIDES, 1))
+    paste = jax.jit(composing.pasted, static_argnums=0)
+    ways, crowds, gone = set(), 0, 0
+    for key in jax.random.split(jax.random.key(0), 12):
+        image, target = jax.device_get(paste(kind, (own_image, own), (other_image, other), key))
+        labels = target["label"][target["valid"]].tolist()
+        pasted = [label - 10 for label in labels if label >= 10]
+        over = other_shapes[pasted].any(axis=0)
+        assert np.array_equal(image[..., 0] == 1, over)
+        for label in range(4):
+            rest = (own_shapes[label] > 0) & ~over
+            if not rest.any():
+                assert label not in labels
+                gone += 1
+                continue
+            place = labels.index(label)
+            assert np.array_equal(pixels(target, place), rest)
+            assert target["boxes"][place].tolist() == box_of(rest)
+            assert target["crowd"][place] == (rest.sum() < 0.2 * own_shapes[label].sum())
+            crowds += target["crowd"][place]
+        for label in pasted:
+            place = labels.index(label + 10)
+            assert np.array_equal(pixels(target, place), other_shapes[label] > 0) and not target["crowd"][place]
+        ways.add(tuple(sorted(pasted)))
+        _, full = instances(own_shapes[[0, 1, 2] * 2 + [0]], most=8)
+        _, target = jax.device_get(paste(kind, (own_image, full), (other_image, other), key))
+        assert target["valid"].sum() <= 8 and (target["label"][target["valid"]] >= 10).sum() <= 1
+    assert len(ways) > 4 and gone and crowds
+
+
+BATCH = 8
+OBJECTS, _ = instances(masks(), most=12)
+BOXES = Boxes(3, 12)
+run = jax.jit(augment.augment, static_argnums=(0, 1))
+
+
+def global_batch(kind):
+    number = jnp.arange(BATCH, dtype=jnp.int32)
+    image = np.random.default_rng(0).integers(0, 256, (BATCH, *SIDES, 1), dtype=np.uint8)
+    shapes = [np.roll(masks()[:3], (k // 2, k // 2), axis=(1, 2))[: k % 4] for k in range(BATCH)]
+    target = stacked([instances(each, most=12)[1] for each in shapes])
+    return Batch(jnp.asarray(image), {name: target[name] for name in kind.spec()}, number, number, number >= 0)
+
+
+def augmented(kind, on=True, **augments):
+    given = global_batch(kind), jax.random.key(5), jnp.zeros(1), jnp.ones(1)
+    return jax.device_get(run(configs.Augment(**augments), kind, *given, composing_on=jnp.array(on)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "devices", "microbatches", "augments"),
+    [
+        (BOXES, 2, 1, {"rotate": 20.0, "mosaic": 0.7, "mixup_boxes": 0.5}),
+        (OBJECTS, 4, 2, {"copy_paste": 0.7, "mosaic": 0.7}),
+    ],
+)
+def test_devices_and_microbatches_never_change_a_bit(kind, devices, microbatches, augments):
+    order = storage_positions(BATCH, devices, microbatches).reshape(-1)
+    config = configs.Augment(**augments)
+    function = jax.shard_map(
+        lambda batch, key: augment.augment(
+            config, kind, batch, key, jnp.zeros(1), jnp.ones(1), axis_name="data", microbatches=microbatches
+        ),
+        mesh=make_mesh(devices), in_specs=(jax.P("data"), jax.P()), out_specs=jax.P("data"), check_vma=False,
+    )  # fmt: skip
+    made = jax.jit(function)(jax.tree.map(lambda leaf: leaf[order], global_batch(kind)), jax.random.key(5))
+    made = jax.tree.map(lambda leaf: np.asarray(leaf)[np.argsort(order)], made)
+    whole = augmented(kind, **augments)
+    jax.tree.map(np.testing.assert_array_equal, made, whole)
+    if kind is BOXES:  # from a step on, images are single again
+        off, alone = augmented(kind, on=False, **augments), augmented(kind, rotate=20.0)
+        jax.tree.map(np.testing.assert_array_equal, off, alone)
+        assert not np.array_equal(whole.image, off.image)
+
+
+def test_the_mean_is_that_of_two_images_with_the_objects_of_both():
+    plain, mixed = augmented(BOXES), augmented(BOXES, mixup_boxes=1.0)
+    assert np.array_equal(mixed.image, (plain.image + np.roll(plain.image, 1, axis=0)) / 2)
+    for place in range(BATCH):
+        both = [
+            tuple(box) for at in (place, place - 1) for box in plain.target["boxes"][at][plain.target["valid"][at]]
+        ]
+        found = mixed.target["boxes"][place][mixed.target["valid"][place]]
+        assert sorted(map(tuple, found)) == sorted(both)
+    # With a mosaic, the other one is that before its four.
+    mosaic, both = augmented(BOXES, mosaic=1.0), augmented(BOXES, mosaic=1.0, mixup_boxes=1.0)
+    assert np.array_equal(both.image, (mosaic.image + np.roll(plain.image, 4, axis=0)) / 2)
+
+
+def config_of(task, model, batch=8, **augments):
+    tree = configs.to_dict(configs.Config())
+    tree["global_batch_size"] = batch
+    tree["task"]["name"], tree["model"]["name"] = task, model
+    tree["augment"] |= augments
+    return configs.from_config_dict(tree)
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        (("classification", "cnn", 8, {"mosaic": 0.5}), "config.augment.mosaic is for config.task.name='detection' or"),
+        (("segmentation", "unet", 8, {"mixup_boxes": 0.5}), "config.augment.mixup_boxes is for"),
+        (("detection", "yolo_cnn", 8, {"copy_paste": 0.5}), "config.task.name='instances', not 'detection'"),
+        (("detection", "yolo_cnn", 1, {"mosaic": 0.5}), "needs other images of the batch"),
+        (("detection", "yolo_cnn", 8, {"single_from": 0.5}), "single_from=0.5 has no effect without one of mosaic"),
+        (("detection", "yolo_cnn", 8, {"mixup": 0.5}), "mixup does not move boxes; .* or set mixup_boxes"),
+        (("classification", "cnn", 8, {"rotate": 190.0}), "config.augment.rotate must be at most 180"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_in_one_line(given, line):
+    task, model, batch, augments = given
+    with pytest.raises(ConfigError, match=line):
+        config_of(task, model, batch, **augments)
+    config_of("instances", "mask_rcnn_cnn", mosaic=1.0, copy_paste=0.5, mixup_boxes=0.5, single_from=0.9, rotate=5.0)

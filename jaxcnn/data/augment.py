@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int, Int32, Key, Num
 
 import jaxcnn.config as configuration
 from jaxcnn.config import UserError
-from jaxcnn.data import image_ops, mixing, policy
+from jaxcnn.data import composing, image_ops, mixing, policy
 from jaxcnn.data.batch import Batch
 from jaxcnn.data.rotation import linear, rotation_matrix
 from jaxcnn.machine import plugins
@@ -53,6 +53,7 @@ class Draw(enum.IntEnum):
     ERASING = 7
     ZOOM = 8
     ROTATION = 9
+    COMPOSING = 10
 
 
 def augment(
@@ -65,6 +66,7 @@ def augment(
     *,
     run_key: Key[Array, ""] | None = None,
     epoch: Int[Array, " b"] | None = None,
+    composing_on: Bool[Array, ""] | bool = True,
     axis_name: str | None = None,
     microbatches: int = 1,
     small_side: int = 0,
@@ -72,7 +74,7 @@ def augment(
     """Augment a training batch.
 
     In order: rotation, zoom, crop, flip, policy, colour jitter, functions of the user, normalisation, cutout, random
-    erasing, mixing, shrinking.
+    erasing, images made of several (`composing`), mixing, shrinking.
 
     Policies and colour jitter need 8-bit pixels; the other operations take any.
 
@@ -89,6 +91,7 @@ def augment(
       std: standard deviation of the training split, in the same unit; also ignored then.
       run_key: key of the whole run; used by flip="alternating" only.
       epoch: epoch of each example, from 0; used by flip="alternating" only.
+      composing_on: whether images may be made of several in this step.
       axis_name: mesh axis over which the batch is split; None if this is the whole batch.
       microbatches: number of microbatches in the batch.
       small_side: side in pixels to which square images are finally shrunk; 0 keeps their size.
@@ -108,6 +111,16 @@ def augment(
         sides = batch.image.shape[1], batch.image.shape[2]
         for moves in _moves(config, keys, flipped, sides):
             target = jax.vmap(targets.moved, in_axes=(0, 0, None))(target, moves, sides)
+    image, target = composing.compose(
+        config,
+        targets,
+        image,
+        target,
+        jax.vmap(lambda key: jax.random.fold_in(key, Draw.COMPOSING))(keys),
+        composing_on,
+        axis_name=axis_name,
+        microbatches=microbatches,
+    )
     mixing_keys = jax.vmap(lambda key: jax.random.fold_in(key, Draw.MIXING))(keys)
     image, target = mixing.mix(
         config, targets, image, target, mixing_keys, axis_name=axis_name, microbatches=microbatches

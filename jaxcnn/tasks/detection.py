@@ -7,12 +7,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float32, UInt8
+from jaxtyping import Array, Bool, Float32, UInt8
 
 import jaxcnn.config as configuration
 from jaxcnn.config import UserError
 from jaxcnn.tasks import box_geometry, box_records
 from jaxcnn.tasks.assignment import assign, binary_cross_entropy
+from jaxcnn.tasks.box_records import OF_IMAGE
 from jaxcnn.tasks.coco_figures import as_bbox
 from jaxcnn.tasks.found_boxes import draw_boxes
 from jaxcnn.tasks.moving import Move
@@ -97,6 +98,13 @@ class Boxes:
             stretch = jnp.tile(move.scale, 2) * frame
             frame = stretch + jnp.concatenate([jnp.zeros(2), move.shift])
         return target | {"boxes": boxes, "valid": valid, "crowd": crowd, "frame": frame}
+
+    def composed(self, parts: Tree, seen: Bool[Array, "n h w"]) -> Tree:
+        """The boxes of several images in one: at most as many as there are places, the largest first, crowds last."""
+        objects = {name: each.reshape(-1, *each.shape[2:]) for name, each in parts.items() if name not in OF_IMAGE}
+        size = box_geometry.area(objects["boxes"])
+        kept = jnp.lexsort((-size, objects["crowd"], ~objects["valid"]))[: self.most]
+        return {name: parts[name][0] if name in OF_IMAGE else objects[name][kept] for name in parts}
 
     def drawn(self, image: UInt8[np.ndarray, "h w 3"], target: Tree) -> UInt8[np.ndarray, "h w 3"]:
         """The image with the boxes, in the colours of their classes."""

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, UInt8
+from jaxtyping import Array, Bool, Float, Int, Key, UInt8
 
 import jaxcnn.config as configuration
 from jaxcnn.config import UserError
@@ -14,7 +14,7 @@ from jaxcnn.tasks import box_records, mask_grids
 from jaxcnn.tasks.anchors import Weights, encoded, match_anchors, match_proposals
 from jaxcnn.tasks.assignment import binary_cross_entropy
 from jaxcnn.tasks.box_records import MASK, MASK_BOX
-from jaxcnn.tasks.detection import Boxes, moved_boxes
+from jaxcnn.tasks.detection import VISIBLE, Boxes, moved_boxes
 from jaxcnn.tasks.moving import Move
 from jaxcnn.tasks.proposals import BOX_WEIGHTS
 from jaxcnn.tasks.task import Facts, OfEach, Settings, Tree
@@ -69,6 +69,41 @@ class Instances(Boxes):
         has = mask_grids.cells_of(target[MASK]).any(axis=(1, 2))[:, None]
         whole, seen = (jnp.where(has, mask_grids.extent(each, place), of_box) for each in (cells, there))
         return self._cut(target, whole, seen, move, sides) | {MASK: mask_grids.bits_of(cells), MASK_BOX: place}
+
+    def composed(self, parts: Tree, seen: Bool[Array, "n h w"]) -> Tree:
+        """As for boxes; of a mask, only the cells stay whose pixels are from its own image."""
+        cells = mask_grids.cells_of(parts[MASK])
+        there = jax.vmap(mask_grids.looked_up, in_axes=(0, 0, None))(seen, parts[MASK_BOX], self.mask_side)
+        return super().composed(parts | {MASK: mask_grids.bits_of(cells & there)}, seen)
+
+    def pasted(
+        self, target: Tree, other: Tree, key: Key[Array, ""], sides: tuple[int, int]
+    ) -> tuple[Tree, Bool[Array, "h w"]]:
+        """The objects of an image and, by a fair coin each, those of another one that lie over them.
+
+        Of the own objects, what is hidden leaves the mask, and the box is that of the rest; with less than `VISIBLE` of
+        the pixels left, an object counts as a crowd. No more are pasted than there are places.
+        """
+        theirs = mask_grids.cells_of(other[MASK]) & mask_grids.inside(other[MASK_BOX], self.mask_side, sides)
+        chosen = jax.random.bernoulli(key, 0.5, (self.most,)) & other["valid"] & ~other["crowd"]
+        chosen &= theirs.any(axis=(1, 2))
+        chosen &= jnp.cumsum(chosen) <= self.most - target["valid"].sum()
+        over = mask_grids.covered(theirs, other[MASK_BOX], chosen, sides)
+        cells, place = mask_grids.cells_of(target[MASK]), target[MASK_BOX]
+        kept = cells & ~mask_grids.looked_up(over, place, self.mask_side)
+        within = mask_grids.inside(place, self.mask_side, sides)
+        before, after = ((each & within).sum(axis=(1, 2)) for each in (cells, kept))
+        hidden = after < before
+        height, width = sides
+        rest = jnp.clip(mask_grids.extent(kept & within, place), 0.0, jnp.array([width, height, width, height]))
+        own = target | {
+            "boxes": jnp.where(hidden[:, None], rest.astype(jnp.float32), target["boxes"]),
+            "valid": target["valid"] & ~(hidden & (after == 0)),
+            "crowd": target["crowd"] | (hidden & (after < VISIBLE * before)),
+            MASK: mask_grids.bits_of(kept),
+        }
+        both = jax.tree.map(lambda *parts: jnp.stack(parts), own, other | {"valid": chosen})
+        return self.composed(both, jnp.ones((2, *sides), bool)), over
 
     def drawn(self, image: UInt8[np.ndarray, "h w 3"], target: Tree) -> UInt8[np.ndarray, "h w 3"]:
         """The image with the boxes and masks, in the colours of their classes."""

@@ -85,6 +85,31 @@ def turned(cells: Cells, place: Places, move: Move) -> tuple[Cells, Places]:
     return _sampled(cells, place, new, move), new
 
 
+def looked_up(seen: Bool[Array, "h w"], place: Places, side: int) -> Cells:
+    """What a map says at the centres of the cells of grids; False beyond the image."""
+    height, width = seen.shape
+    x, y = (jnp.floor(each) for each in centres(place, side))
+    column, row = (jnp.clip(each, 0, most - 1).astype(jnp.int32) for each, most in ((x, width), (y, height)))
+    return seen[row[:, :, None], column[:, None, :]] & inside(place, side, (height, width))
+
+
+def covered(cells: Cells, place: Places, chosen: Bool[Array, " m"], sides: tuple[int, int]) -> Bool[Array, "h w"]:
+    """The pixels of an image, of these sides, that the chosen grids cover: whose centres lie in cells that are set."""
+
+    def add(so_far: Bool[Array, "h w"], one: tuple[Array, Array, Array]) -> tuple[Bool[Array, "h w"], None]:
+        grid, box, wanted = one
+        side = len(grid)
+        row, column = (
+            jnp.floor((jnp.arange(count) + 0.5 - box[axis]) * side / (box[axis + 2] - box[axis]))
+            for axis, count in ((1, sides[0]), (0, sides[1]))
+        )
+        known = ((row >= 0) & (row < side))[:, None] & ((column >= 0) & (column < side))
+        row, column = (jnp.clip(each, 0, side - 1).astype(jnp.int32) for each in (row, column))
+        return so_far | (grid[row[:, None], column] & known & wanted), None
+
+    return jax.lax.scan(add, jnp.zeros(sides, bool), (cells, place, chosen))[0]
+
+
 def product(one: Float[Array, "..."], other: Float[Array, "..."]) -> Float[Array, "..."]:
     """A product that no compiler fuses with a following sum: its bound is never reached."""
     return jnp.clip(one * other, -1e30, 1e30)

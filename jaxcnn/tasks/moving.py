@@ -4,7 +4,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float32, Int32, Shaped, UInt8
+from jaxtyping import Array, Bool, Float32, Int32, Key, Shaped, UInt8
 
 COORDINATE_BITS = 16  # fraction bits of an image coordinate, as in Pillow
 
@@ -60,6 +60,38 @@ class Movable(Protocol):
 
     def drawn(self, image: UInt8[np.ndarray, "h w 3"], target: Any) -> UInt8[np.ndarray, "h w 3"]:
         """An image with its own target, of NumPy arrays, drawn into it."""
+        ...
+
+
+@runtime_checkable
+class Composable(Movable, Protocol):
+    """Targets of an image that is made of several, from theirs."""
+
+    def composed(self, parts: Any, seen: Bool[Array, "n h w"]) -> Any:
+        """The target of such an image.
+
+        Args:
+          parts: the targets of the n images, each as it lies in the new one, stacked.
+          seen: which image each pixel is from; of a mean of images, all of them.
+        """
+        ...
+
+
+@runtime_checkable
+class Pastable(Composable, Protocol):
+    """Targets of objects that can be pasted into another image, pixel by pixel."""
+
+    def pasted(
+        self, target: Any, other: Any, key: Key[Array, ""], sides: tuple[int, int]
+    ) -> tuple[Any, Bool[Array, "h w"]]:
+        """The target of an image into which some objects of another one are pasted, and the pixels that they cover.
+
+        Args:
+          target: of the image.
+          other: of the other one.
+          key: chooses the objects.
+          sides: height and width of both.
+        """
         ...
 
 
