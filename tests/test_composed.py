@@ -1,5 +1,7 @@
 """Images that turn, and images made of several: boxes, masks and maps follow, held against NumPy written on its own."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ from jaxcnn.config import ConfigError
 from jaxcnn.data import augment, composing, instance_masks, rotation
 from jaxcnn.data.batch import Batch
 from jaxcnn.data.order import storage_positions
+from jaxcnn.learn import step as step_module
 from jaxcnn.machine.mesh import make_mesh
 from jaxcnn.tasks.detection import Boxes
 from jaxcnn.tasks.instances import Instances
@@ -207,10 +210,10 @@ def drawn():
     images = random.random((4, *SIDES, 1)).astype(np.float32)
     found = []
     mosaic = jax.jit(composing.mosaic, static_argnums=0)
-    for key in jax.random.split(jax.random.key(4), 3):
-        both = mosaic(kind, None, (jnp.asarray(images), objects), key)
-        of_maps = mosaic(LabelMaps(200, SIDES), None, (jnp.asarray(images), jnp.asarray(maps)), key)
-        found.append((laid(*composing.window(key, SIDES)), composing.window(key, SIDES), both, of_maps[1]))
+    for words in jax.random.bits(jax.random.key(4), (3, 3), jnp.uint32):
+        both = mosaic(kind, None, (jnp.asarray(images), objects), words)
+        of_maps = mosaic(LabelMaps(200, SIDES), None, (jnp.asarray(images), jnp.asarray(maps)), words)
+        found.append((laid(*composing.window(words, SIDES)), composing.window(words, SIDES), both, of_maps[1]))
     return shapes, maps, images, found
 
 
@@ -245,10 +248,10 @@ def test_the_objects_of_a_mosaic_are_where_their_pixels_are(drawn):
                 left, size = np.prod(cut[2:] - cut[:2]), np.prod(whole[2:] - whole[:2])
                 there = (mask[y.astype(int), x.astype(int)] > 0) & (tile == number)
                 if left > 0:
-                    wanted.append((left < 0.2 * size, -left, label, cut, there))
-        wanted.sort(key=lambda each: each[:2])
+                    wanted.append((left < 0.2 * size, label, cut, there))
         assert target["valid"].sum() == len(wanted) and target["valid"][: len(wanted)].all()
-        for place, (crowd, _, label, cut, there) in enumerate(wanted):
+        for crowd, label, cut, there in wanted:
+            place = np.abs(target["boxes"] - cut).sum(axis=1).argmin()
             assert (target["crowd"][place], target["label"][place]) == (crowd, label)
             np.testing.assert_allclose(target["boxes"][place], cut, atol=64 * 2**-15)
             assert np.array_equal(pixels(target, place), there)
@@ -259,7 +262,7 @@ def test_the_objects_of_a_mosaic_are_where_their_pixels_are(drawn):
 
 def test_an_unshrunk_mosaic_has_the_pixels_of_its_images(monkeypatch):
     images = jnp.asarray(np.random.default_rng(2).normal(size=(4, *SIDES, 2)), jnp.float32)
-    monkeypatch.setattr(composing, "window", lambda key, sides: (jnp.int32(65536), jnp.array([11, 29])))
+    monkeypatch.setattr(composing, "window", lambda words, sides: (jnp.int32(65536), jnp.array([11, 29])))
     found, _ = composing.mosaic(LabelMaps(2, SIDES), None, (images, jnp.zeros((4, *SIDES), jnp.uint8)), None)
     rows = np.concatenate([np.concatenate(images[:2], axis=1), np.concatenate(images[2:], axis=1)])
     assert np.array_equal(found, rows[29 : 29 + SIDES[0], 11 : 11 + SIDES[1]])
@@ -291,8 +294,8 @@ def test_pasted_objects_hide_what_lies_under_them_in_image_masks_and_boxes():
     own_image, other_image = jnp.zeros((*SIDES, 1)), jnp.ones((*SIDES, 1))
     paste = jax.jit(composing.pasted, static_argnums=0)
     ways, crowds, gone = set(), 0, 0
-    for key in jax.random.split(jax.random.key(0), 12):
-        image, target = jax.device_get(paste(kind, (own_image, own), (other_image, other), key))
+    for words in jax.random.bits(jax.random.key(0), (12, 8), jnp.uint32):
+        image, target = jax.device_get(paste(kind, (own_image, own), (other_image, other), words))
         labels = target["label"][target["valid"]].tolist()
         pasted = [label - 10 for label in labels if label >= 10]
         over = other_shapes[pasted].any(axis=0)
@@ -313,7 +316,7 @@ def test_pasted_objects_hide_what_lies_under_them_in_image_masks_and_boxes():
             assert np.array_equal(pixels(target, place), other_shapes[label] > 0) and not target["crowd"][place]
         ways.add(tuple(sorted(pasted)))
         _, full = instances(own_shapes[[0, 1, 2] * 2 + [0]], most=8)
-        _, target = jax.device_get(paste(kind, (own_image, full), (other_image, other), key))
+        _, target = jax.device_get(paste(kind, (own_image, full), (other_image, other), words))
         assert target["valid"].sum() <= 8 and (target["label"][target["valid"]] >= 10).sum() <= 1
     assert len(ways) > 4 and gone and crowds
 
@@ -367,14 +370,21 @@ def test_the_mean_is_that_of_two_images_with_the_objects_of_both():
     plain, mixed = augmented(BOXES), augmented(BOXES, mixup_boxes=1.0)
     assert np.array_equal(mixed.image, (plain.image + np.roll(plain.image, 1, axis=0)) / 2)
     for place in range(BATCH):
-        both = [
-            tuple(box) for at in (place, place - 1) for box in plain.target["boxes"][at][plain.target["valid"][at]]
-        ]
+        both = [tuple(box) for at in (place, place - 1) for box in plain.target["boxes"][at][plain.target["valid"][at]]]
         found = mixed.target["boxes"][place][mixed.target["valid"][place]]
         assert sorted(map(tuple, found)) == sorted(both)
     # With a mosaic, the other one is that before its four.
     mosaic, both = augmented(BOXES, mosaic=1.0), augmented(BOXES, mosaic=1.0, mixup_boxes=1.0)
     assert np.array_equal(both.image, (mosaic.image + np.roll(plain.image, 4, axis=0)) / 2)
+
+
+def test_the_share_of_the_run_in_which_images_are_made_of_several_ends_at_one_step():
+    def on(share, step):
+        spec = types.SimpleNamespace(augment=configs.Augment(mosaic=1.0, single_from=share), total_steps=20)
+        return bool(step_module.composes(spec, jnp.int32(step)))
+
+    assert [on(0.95, step) for step in (0, 18, 19, 20)] == [True, True, False, False]
+    assert on(0.0, 19) and [on(0.5, step) for step in (9, 10)] == [True, False]
 
 
 def config_of(task, model, batch=8, **augments):

@@ -6,11 +6,11 @@ long as a draw is an integer and no product is fused with a following sum.
 """
 
 import functools
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float32, Int32, Key
+from jaxtyping import Array, Bool, Float32, Int32, Key, UInt32
 
 import jaxcnn.config as configuration
 from jaxcnn.data import mixing
@@ -20,8 +20,7 @@ from jaxcnn.tasks.task import Targets
 
 Image = Float32[Array, "h w c"]
 Images = Float32[Array, "b h w c"]
-Alone = Key[Array, ""]
-_Tree = TypeVar("_Tree")
+Words = UInt32[Array, " words"]  # random bits
 
 COPY_PASTE, MOSAIC, MEAN = range(3)  # constants folded into an example's key
 TILES = 4
@@ -57,11 +56,11 @@ def compose(
     if not (config.copy_paste or config.mosaic or config.mixup_boxes):
         return image, target
     before = functools.partial(mixing.partners, axis_name=axis_name, microbatches=microbatches)
-    own = _made((image, target))
+    own: Any = (image, target)
     if config.copy_paste:
         assert isinstance(targets, Pastable)
         paste = functools.partial(pasted, targets)
-        own = _made(_some(paste, config.copy_paste, on, _folded(keys, COPY_PASTE), own, before(own)))
+        own = _some(paste, config.copy_paste, on, _words(keys, COPY_PASTE, targets.most), own, before(own))
     assert isinstance(targets, Composable)
     last = own
     if config.mosaic:
@@ -70,32 +69,26 @@ def compose(
             last = before(last)
             others.append(last)
         tiles = jax.tree.map(lambda *parts: jnp.stack(parts, axis=1), own, *others)
-        lay = functools.partial(mosaic, targets)
-        own = _made(_some(lay, config.mosaic, on, _folded(keys, MOSAIC), own, tiles))
+        own = _some(functools.partial(mosaic, targets), config.mosaic, on, _words(keys, MOSAIC, 3), own, tiles)
     if config.mixup_boxes:
         join = functools.partial(mean, targets)
-        own = _some(join, config.mixup_boxes, on, _folded(keys, MEAN), own, before(last))
+        own = _some(join, config.mixup_boxes, on, _words(keys, MEAN, 0), own, before(last))
     return own
 
 
-def _made(example: _Tree) -> _Tree:
-    """The same, computed here once: fused into what reads it from many places, XLA would compute it for each."""
-    return jax.lax.optimization_barrier(example)
-
-
-def pasted(targets: Pastable, own: Any, other: Any, key: Alone) -> Any:
+def pasted(targets: Pastable, own: Any, other: Any, words: Words) -> Any:
     """An example with each object of another one by a fair coin, where there is room for it.
 
     Ghiasi et al. 2021, "Simple Copy-Paste is a Strong Data Augmentation Method for Instance Segmentation" (arXiv
     2012.07177), section 3: pixels are copied by masks without smoothing, what they hide leaves the masks and boxes of
-    the example's own objects.
+    the example's own objects. `words` are as many as there are places for objects.
     """
     (image, target), (other_image, other_target) = own, other
-    target, over = targets.pasted(target, other_target, key, image.shape[:2])
+    target, over = targets.pasted(target, other_target, words & 1 == 1, image.shape[:2])
     return jnp.where(over[..., None], other_image, image), target
 
 
-def mosaic(targets: Composable, own: Any, tiles: Any, key: Alone) -> Any:
+def mosaic(targets: Composable, own: Any, tiles: Any, words: Words) -> Any:
     """Four examples two by two, shrunk by one factor from [1/2, 1], of which a part as large as an image is seen.
 
     Bochkovskiy et al. 2020, "YOLOv4" (arXiv 2004.10934), section 3.4; the factor takes the place of the random scale
@@ -105,61 +98,59 @@ def mosaic(targets: Composable, own: Any, tiles: Any, key: Alone) -> Any:
       targets: their kind.
       own: the first of the four.
       tiles: images [4, h, w, c] and targets: upper left and right, lower left and right.
-      key: of this example.
+      words: three.
     """
     del own
     images, target = tiles
     height, width = sides = images.shape[1:3]
-    inverse, start = window(key, sides)
+    inverse, start = window(words, sides)
     lower, row = _in_tile(height, inverse, start[1])
     right, column = _in_tile(width, inverse, start[0])
     tile = 2 * lower[:, None] + right[None, :]
     first = start - jnp.array([[0, 0], [width, 0], [0, height], [width, height]])  # of the part, in each tile
-    matrices = jnp.concatenate(
-        [
-            jnp.broadcast_to(inverse * jnp.eye(2, dtype=jnp.int32), (TILES, 2, 2)),
-            (first << COORDINATE_BITS)[..., None],
-        ],
-        axis=2,
-    )
+    scale = jnp.broadcast_to(inverse * jnp.eye(2, dtype=jnp.int32), (TILES, 2, 2))
+    matrices = jnp.concatenate([scale, (first << COORDINATE_BITS)[..., None]], axis=2)
     moved = jax.vmap(lambda of_one, matrix: targets.moved(of_one, Move.of_matrix(matrix), sides))(target, matrices)
     seen = tile == jnp.arange(TILES)[:, None, None]
     return _read(images, tile, row, column), targets.composed(moved, seen)
 
 
-def window(key: Alone, sides: tuple[int, int]) -> tuple[Int32[Array, ""], Int32[Array, "2"]]:
-    """How a mosaic is seen: input pixels for an output pixel, times 2^COORDINATE_BITS, and the first x and y."""
-    by, place = jax.random.split(key)
+def window(words: Words, sides: tuple[int, int]) -> tuple[Int32[Array, ""], Int32[Array, "2"]]:
+    """How a mosaic is seen: input pixels for an output pixel, times 2^COORDINATE_BITS, and the first x and y.
+
+    The remainders of 32 bits are uniform to a millionth.
+    """
     one = 1 << FACTOR_BITS
-    factor = jax.random.randint(by, (), round(SMALLEST * one), one + 1)
+    least = round(SMALLEST * one)
+    factor = least + (words[0] % (one - least + 1)).astype(jnp.int32)
     inverse = (1 << COORDINATE_BITS + FACTOR_BITS) // factor
     spare = jnp.array([((2 * side << COORDINATE_BITS) - inverse * side) >> COORDINATE_BITS for side in sides[::-1]])
-    return inverse, jax.random.randint(place, (2,), 0, spare + 1)
+    return inverse, (words[1:3] % (spare + 1).astype(jnp.uint32)).astype(jnp.int32)
 
 
-def mean(targets: Composable, own: Any, other: Any, key: Alone) -> Any:
+def mean(targets: Composable, own: Any, other: Any, words: Words) -> Any:
     """The mean of two examples, with the objects of both, as YOLOX takes it: Ge et al. 2021 (arXiv 2107.08430), 2.1."""
-    del key
+    del words
     (image, target), (other_image, other_target) = own, other
     both = jax.tree.map(lambda *parts: jnp.stack(parts), target, other_target)
     return 0.5 * image + 0.5 * other_image, targets.composed(both, jnp.ones((2, *image.shape[:2]), bool))
 
 
+def _words(keys: Key[Array, " b"], constant: int, count: int) -> UInt32[Array, "b words"]:
+    """Random bits for an operation: a word that decides whether it happens, and `count` for its draws."""
+    return jax.vmap(lambda key: jax.random.bits(jax.random.fold_in(key, constant), (count + 1,), jnp.uint32))(keys)
+
+
 def _some(
-    make: Any, probability: float, on: Bool[Array, ""] | bool, keys: Key[Array, " b"], own: _Tree, others: Any
-) -> _Tree:
+    make: Any, probability: float, on: Bool[Array, ""] | bool, words: UInt32[Array, "b words"], own: Any, others: Any
+) -> Any:
     """Examples of which each is made anew from itself and others with a probability."""
 
-    def one(own: Any, others: Any, key: Alone) -> Any:
-        happens = on & jax.random.bernoulli(jax.random.fold_in(key, 0), probability)
-        made = make(own, others, jax.random.fold_in(key, 1))
-        return jax.tree.map(lambda new, old: jnp.where(happens, new, old), made, own)
+    def one(own: Any, others: Any, words: Words) -> Any:
+        happens = on & (words[0] >> 8 < round(probability * 2**24))
+        return jax.tree.map(lambda new, old: jnp.where(happens, new, old), make(own, others, words[1:]), own)
 
-    return jax.vmap(one)(own, others, keys)
-
-
-def _folded(keys: Key[Array, " b"], constant: int) -> Key[Array, " b"]:
-    return jax.vmap(lambda key: jax.random.fold_in(key, constant))(keys)
+    return jax.vmap(one)(own, others, words)
 
 
 def _in_tile(side: int, inverse: Int32[Array, ""], start: Int32[Array, ""]) -> tuple[Any, Int32[Array, " s"]]:

@@ -20,7 +20,8 @@ def rotation_matrix(key: Key[Array, ""], degrees: float, sides: tuple[int, int])
 
     `sides` are height and width of the image.
     """
-    return jnp.asarray(rotations(degrees, sides))[jax.random.randint(key, (), 0, ANGLES)]
+    # The remainder of 32 bits is uniform to a millionth.
+    return jnp.asarray(rotations(degrees, sides))[jax.random.bits(key, (), jnp.uint32) % ANGLES]
 
 
 @functools.lru_cache(maxsize=16)

@@ -237,7 +237,7 @@ def batch_gradients(
         constants.std,
         run_key=step_key(hyper.seed, RUN_STEP),
         epoch=order.epoch_of(step, batch.position, spec.global_batch_size, spec.train_examples),
-        composing_on=_composes(spec, step),
+        composing_on=composes(spec, step),
         axis_name=axis_name,
         microbatches=microbatches,
         small_side=spec.small_side,
@@ -275,7 +275,7 @@ def batch_gradients(
     return Gradients(grads, sums, jax.tree.map(lambda total: total / microbatches, new_stats))
 
 
-def _composes(spec: StepSpec, step: Int32[Array, ""]) -> Bool[Array, ""] | bool:
+def composes(spec: StepSpec, step: Int32[Array, ""]) -> Bool[Array, ""] | bool:
     """Whether images may still be made of several at a step."""
     share = spec.augment.single_from
     return step < round(share * spec.total_steps) if share else True

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key, UInt8
+from jaxtyping import Array, Bool, Float, Int, UInt8
 
 import jaxcnn.config as configuration
 from jaxcnn.config import UserError
@@ -77,15 +77,15 @@ class Instances(Boxes):
         return super().composed(parts | {MASK: mask_grids.bits_of(cells & there)}, seen)
 
     def pasted(
-        self, target: Tree, other: Tree, key: Key[Array, ""], sides: tuple[int, int]
+        self, target: Tree, other: Tree, wanted: Bool[Array, " g"], sides: tuple[int, int]
     ) -> tuple[Tree, Bool[Array, "h w"]]:
-        """The objects of an image and, by a fair coin each, those of another one that lie over them.
+        """The objects of an image, and those of another one that lie over them.
 
         Of the own objects, what is hidden leaves the mask, and the box is that of the rest; with less than `VISIBLE` of
         the pixels left, an object counts as a crowd. No more are pasted than there are places.
         """
         theirs = mask_grids.cells_of(other[MASK]) & mask_grids.inside(other[MASK_BOX], self.mask_side, sides)
-        chosen = jax.random.bernoulli(key, 0.5, (self.most,)) & other["valid"] & ~other["crowd"]
+        chosen = wanted & other["valid"] & ~other["crowd"]
         chosen &= theirs.any(axis=(1, 2))
         chosen &= jnp.cumsum(chosen) <= self.most - target["valid"].sum()
         over = mask_grids.covered(theirs, other[MASK_BOX], chosen, sides)

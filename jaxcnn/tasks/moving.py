@@ -4,7 +4,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float32, Int32, Key, Shaped, UInt8
+from jaxtyping import Array, Bool, Float32, Int32, Shaped, UInt8
 
 COORDINATE_BITS = 16  # fraction bits of an image coordinate, as in Pillow
 
@@ -81,15 +81,20 @@ class Composable(Movable, Protocol):
 class Pastable(Composable, Protocol):
     """Targets of objects that can be pasted into another image, pixel by pixel."""
 
+    @property
+    def most(self) -> int:
+        """Places for objects."""
+        ...
+
     def pasted(
-        self, target: Any, other: Any, key: Key[Array, ""], sides: tuple[int, int]
+        self, target: Any, other: Any, wanted: Bool[Array, " g"], sides: tuple[int, int]
     ) -> tuple[Any, Bool[Array, "h w"]]:
         """The target of an image into which some objects of another one are pasted, and the pixels that they cover.
 
         Args:
           target: of the image.
           other: of the other one.
-          key: chooses the objects.
+          wanted: which objects of the other one are pasted if they can be.
           sides: height and width of both.
         """
         ...
