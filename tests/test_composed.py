@@ -19,6 +19,7 @@ from jaxcnn.tasks.instances import Instances
 from jaxcnn.tasks.moving import Move, nearest
 from jaxcnn.tasks.pasting import from_grid
 from jaxcnn.tasks.segmentation import VOID, LabelMaps
+from jaxcnn.train import length
 
 SIDES = (40, 48)  # height, width
 GRID = 32
@@ -385,6 +386,12 @@ def test_the_share_of_the_run_in_which_images_are_made_of_several_ends_at_one_st
 
     assert [on(0.95, step) for step in (0, 18, 19, 20)] == [True, True, False, False]
     assert on(0.0, 19) and [on(0.5, step) for step in (9, 10)] == [True, False]
+
+
+def test_a_run_that_ends_composing_at_a_share_of_its_length_cannot_become_longer():
+    flat = configs.flatten(configs.to_dict(configs.Config())) | {"schedule.name": "constant", "run.steps": 20}
+    longer = {"run.steps": 40, "augment.single_from": 0.5}
+    assert "config.augment.single_from" in length.why_not_longer(flat, flat | longer)
 
 
 def config_of(task, model, batch=8, **augments):

@@ -83,7 +83,7 @@ def augment(
 
     Args:
       config: operations and their strengths.
-      targets: the kind of the targets, which are mixed with the images, and move with them if they can.
+      targets: the kind of the targets, which are mixed or composed with the images, and move with them if they can.
       batch: inside `shard_map`, this device's shard, in the layout of `mixing.partners`.
       key: key of this step, equal on all devices. Its implementation must be counter-based under `vmap`, as JAX's
         default (threefry) is.
