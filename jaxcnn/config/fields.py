@@ -129,6 +129,11 @@ class Augment:
     mean: tuple[float, ...] = ()  # normalize_by="given": of each channel; 8- and 16-bit pixels count from 0 to 1
     std: tuple[float, ...] = ()  # the same
 
+    @property
+    def composes(self) -> bool:
+        """Whether images are made of several."""
+        return self.mosaic > 0 or self.mixup_boxes > 0 or self.copy_paste > 0
+
 
 @dataclasses.dataclass(frozen=True)
 class Optim:

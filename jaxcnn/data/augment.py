@@ -111,16 +111,11 @@ def augment(
         sides = batch.image.shape[1], batch.image.shape[2]
         for moves in _moves(config, keys, flipped, sides):
             target = jax.vmap(targets.moved, in_axes=(0, 0, None))(target, moves, sides)
-    image, target = composing.compose(
-        config,
-        targets,
-        image,
-        target,
-        jax.vmap(lambda key: jax.random.fold_in(key, Draw.COMPOSING))(keys),
-        composing_on,
-        axis_name=axis_name,
-        microbatches=microbatches,
-    )
+    if config.composes:
+        own_keys = jax.vmap(lambda key: jax.random.fold_in(key, Draw.COMPOSING))(keys)
+        image, target = composing.compose(
+            config, targets, image, target, own_keys, composing_on, axis_name=axis_name, microbatches=microbatches
+        )
     mixing_keys = jax.vmap(lambda key: jax.random.fold_in(key, Draw.MIXING))(keys)
     image, target = mixing.mix(
         config, targets, image, target, mixing_keys, axis_name=axis_name, microbatches=microbatches

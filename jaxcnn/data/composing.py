@@ -53,8 +53,6 @@ def compose(
       on: whether anything is done in this step.
       axis_name, microbatches: as in `mixing.mix`.
     """
-    if not (config.copy_paste or config.mosaic or config.mixup_boxes):
-        return image, target
     before = functools.partial(mixing.partners, axis_name=axis_name, microbatches=microbatches)
     own: Any = (image, target)
     if config.copy_paste:
