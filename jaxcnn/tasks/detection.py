@@ -104,7 +104,8 @@ class Boxes:
         objects = {name: each.reshape(-1, *each.shape[2:]) for name, each in parts.items() if name not in OF_IMAGE}
         size = box_geometry.area(objects["boxes"])
         kept = jnp.lexsort((-size, objects["crowd"], ~objects["valid"]))[: self.most]
-        return {name: parts[name][0] if name in OF_IMAGE else objects[name][kept] for name in parts}
+        found = {name: parts[name][0] if name in OF_IMAGE else objects[name][kept] for name in parts}
+        return found | {"boxes": jnp.where(found["valid"][:, None], found["boxes"], 0.0)}
 
     def drawn(self, image: UInt8[np.ndarray, "h w 3"], target: Tree) -> UInt8[np.ndarray, "h w 3"]:
         """The image with the boxes, in the colours of their classes."""
