@@ -20,7 +20,7 @@ from absl import flags
 
 import jaxcnn.config as configuration
 from jaxcnn import command
-from jaxcnn.config import UserError
+from jaxcnn.config import UserError, places
 from jaxcnn.data.batch import Split
 from jaxcnn.data.source import open_splits
 from jaxcnn.machine.extras import need
@@ -85,14 +85,14 @@ def draw_sheet(config: configuration.Config, split: Split, kind: Targets, exampl
     def captions(target: Any, letters: int) -> list[str]:
         return kind.captions(target, tuple(map(shown, split.class_names)), letters)
 
-    mixed = bool(config.augment.mixup or config.augment.cutmix)
+    mixed = any(getattr(config.augment, name) for name in ("mixup", "cutmix", *places.COMPOSED))
     return lay_out(made, captions, mixed, title, kind.drawn if isinstance(kind, Movable) else None)
 
 
 def augmented_draws(config: configuration.Config, split: Split, kind: Targets, examples: int, draws: int) -> Draws:
     """Augment examples of a split as in training at positions 0, 1, … of steps 0, 1, ….
 
-    Each step counts as a new epoch, since an example is seen once per epoch.
+    Each step counts as a new epoch, since an example is seen once per epoch. `single_from` does not count.
     """
     import jax
     import jax.numpy as jnp

@@ -98,6 +98,19 @@ class Augment:
     zoom: Annotated[NonNegative, AtMost(0.75)] = (
         0.0  # images drawn larger or smaller by a factor from [1 - x, 1 + x], at a random place; 0: off
     )
+    rotate: Annotated[NonNegative, AtMost(180.0)] = (
+        0.0  # images turned about their centre by an angle drawn from [-x, x] degrees, black outside; 0: off
+    )
+    mosaic: Annotated[NonNegative, AtMost(1.0)] = (
+        0.0  # detection, instances, segmentation: probability that an image is a part of four, two by two
+    )
+    mixup_boxes: Annotated[NonNegative, AtMost(1.0)] = (
+        0.0  # detection, instances: probability that an image is the mean of two, with the objects of both
+    )
+    copy_paste: Annotated[NonNegative, AtMost(1.0)] = (
+        0.0  # instances: probability that objects of another image are pasted into an image
+    )
+    single_from: Fraction = 0.0  # share of the run from which mosaic, mixup_boxes and copy_paste are off; 0: never off
     mixup: NonNegative = 0.0  # alpha of the Beta distribution; 0: off
     cutmix: NonNegative = 0.0  # alpha; if mixup is also on, each example gets one of the two
     brightness: Annotated[NonNegative, AtMost(255.0)] = 0.0  # colour jitter: factors drawn from [1 - x, 1 + x]
@@ -115,6 +128,11 @@ class Augment:
     )
     mean: tuple[float, ...] = ()  # normalize_by="given": of each channel; 8- and 16-bit pixels count from 0 to 1
     std: tuple[float, ...] = ()  # the same
+
+    @property
+    def composes(self) -> bool:
+        """Whether images are made of several."""
+        return self.mosaic > 0 or self.mixup_boxes > 0 or self.copy_paste > 0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,6 +8,7 @@ from jaxcnn.config.fields_of_networks import NETWORKS
 
 DETECTION, SEGMENTATION, INSTANCES = "detection", "segmentation", "instances"
 BY_PIXELS = ("mixup", "cutmix", "policy", "small_sides")  # augmentation that answers with places do not follow
+COMPOSED = ("mosaic", "mixup_boxes", "copy_paste")  # augmentation that makes an image of several
 _DEFAULTS = {"task": Task, "optim": Optim, "data": Data, "run": Run}
 
 
@@ -19,12 +20,14 @@ class Kind:
       networks: ours that answer it.
       answers: what they answer.
       own: fields of `config.task` for it alone.
+      composed: which of `COMPOSED` it takes.
       excluded: what is for one answer for each image, by group; each keeps its default.
     """
 
     networks: tuple[str, ...]
     answers: str
     own: tuple[str, ...]
+    composed: tuple[str, ...]
     excluded: dict[str, tuple[str, ...]]
 
 
@@ -43,18 +46,21 @@ KINDS = {
         networks.DETECTORS,
         "boxes",
         _BOXES,
+        ("mosaic", "mixup_boxes"),
         _OF_ONE_ANSWER,
     ),
     INSTANCES: Kind(
         networks.INSTANCES,
         "boxes and masks",
         (*_BOXES, "mask_side"),
+        COMPOSED,
         _OF_ONE_ANSWER,
     ),
     SEGMENTATION: Kind(
         networks.SEGMENTERS,
         "a class for each pixel",
         ("dice_share",),
+        ("mosaic",),
         {
             "task": ("loss", "evaluation", "focal_gamma", "logit_adjustment", "generalized_q", "error"),
             "data": ("sampling",),
@@ -68,7 +74,28 @@ def mistakes(config: Config) -> list[str]:
     """One line for each."""
     name = config.task.name
     wrong = [line for other in KINDS if other != name for line in _of_another(config, other)]
+    wrong += _of_composed(config)
     return wrong + _of_own(config, name, KINDS[name]) if name in KINDS else wrong
+
+
+def _of_composed(config: Config) -> list[str]:
+    """What makes an image of several, where that makes no sense."""
+    augment, name = config.augment, config.task.name
+    used = [field for field in COMPOSED if getattr(augment, field)]
+    wrong = []
+    for field in used:
+        takers = [task for task, kind in KINDS.items() if field in kind.composed]
+        if name not in takers:
+            wrong.append(
+                f"config.augment.{field} is for config.task.name={' or '.join(map(repr, takers))}, not {name!r}"
+            )
+        elif config.global_batch_size == 1:
+            wrong.append(f"config.augment.{field} needs other images of the batch, but config.global_batch_size is 1")
+    if augment.single_from and not used:
+        wrong.append(
+            f"config.augment.single_from={augment.single_from} has no effect without one of {', '.join(COMPOSED)}"
+        )
+    return wrong
 
 
 def _of_another(config: Config, other: str) -> list[str]:
@@ -115,6 +142,7 @@ def _of_own(config: Config, name: str, kind: Kind) -> list[str]:
         wrong.append(f"config.task.mask_side={config.task.mask_side} must be a multiple of 8")
     wrong += [
         f"config.augment.{field} does not move {what}; leave it out for config.task.name='{name}'"
+        f"{', or set mixup_boxes' if field == 'mixup' and 'mixup_boxes' in kind.composed else ''}"
         for field in BY_PIXELS
         if getattr(augment, field) != getattr(Augment, field)
     ]

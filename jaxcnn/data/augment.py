@@ -16,8 +16,9 @@ from jaxtyping import Array, Bool, Float, Float32, Int, Int32, Key, Num
 
 import jaxcnn.config as configuration
 from jaxcnn.config import UserError
-from jaxcnn.data import image_ops, mixing, policy
+from jaxcnn.data import composing, image_ops, mixing, policy
 from jaxcnn.data.batch import Batch
+from jaxcnn.data.rotation import linear, rotation_matrix
 from jaxcnn.machine import plugins
 from jaxcnn.tasks.moving import COORDINATE_BITS, Movable, Move
 from jaxcnn.tasks.task import Targets
@@ -51,6 +52,8 @@ class Draw(enum.IntEnum):
     OWN = 6
     ERASING = 7
     ZOOM = 8
+    ROTATION = 9
+    COMPOSING = 10
 
 
 def augment(
@@ -63,14 +66,15 @@ def augment(
     *,
     run_key: Key[Array, ""] | None = None,
     epoch: Int[Array, " b"] | None = None,
+    composing_on: Bool[Array, ""] | bool = True,
     axis_name: str | None = None,
     microbatches: int = 1,
     small_side: int = 0,
 ) -> Augmented:
     """Augment a training batch.
 
-    In order: zoom, crop, flip, policy, colour jitter, functions of the user, normalisation, cutout, random erasing,
-    mixing, shrinking.
+    In order: rotation, zoom, crop, flip, policy, colour jitter, functions of the user, normalisation, cutout, random
+    erasing, images made of several (`composing`), mixing, shrinking.
 
     Policies and colour jitter need 8-bit pixels; the other operations take any.
 
@@ -79,7 +83,7 @@ def augment(
 
     Args:
       config: operations and their strengths.
-      targets: the kind of the targets, which are mixed with the images, and move with them if they can.
+      targets: the kind of the targets, which are mixed or composed with the images, and move with them if they can.
       batch: inside `shard_map`, this device's shard, in the layout of `mixing.partners`.
       key: key of this step, equal on all devices. Its implementation must be counter-based under `vmap`, as JAX's
         default (threefry) is.
@@ -87,6 +91,7 @@ def augment(
       std: standard deviation of the training split, in the same unit; also ignored then.
       run_key: key of the whole run; used by flip="alternating" only.
       epoch: epoch of each example, from 0; used by flip="alternating" only.
+      composing_on: whether images may be made of several in this step.
       axis_name: mesh axis over which the batch is split; None if this is the whole batch.
       microbatches: number of microbatches in the batch.
       small_side: side in pixels to which square images are finally shrunk; 0 keeps their size.
@@ -106,6 +111,11 @@ def augment(
         sides = batch.image.shape[1], batch.image.shape[2]
         for moves in _moves(config, keys, flipped, sides):
             target = jax.vmap(targets.moved, in_axes=(0, 0, None))(target, moves, sides)
+    if config.composes:
+        own_keys = jax.vmap(lambda key: jax.random.fold_in(key, Draw.COMPOSING))(keys)
+        image, target = composing.compose(
+            config, targets, image, target, own_keys, composing_on, axis_name=axis_name, microbatches=microbatches
+        )
     mixing_keys = jax.vmap(lambda key: jax.random.fold_in(key, Draw.MIXING))(keys)
     image, target = mixing.mix(
         config, targets, image, target, mixing_keys, axis_name=axis_name, microbatches=microbatches
@@ -166,6 +176,9 @@ def _moves(
 
     width = sides[1]
 
+    def rotate(key: Key[Array, ""]) -> Move:
+        return Move.of_rotation(rotation_matrix(jax.random.fold_in(key, Draw.ROTATION), config.rotate, sides))
+
     def zoom(key: Key[Array, ""]) -> Move:
         return Move.of_matrix(image_ops.zoom_matrix(jax.random.fold_in(key, Draw.ZOOM), config.zoom, sides))
 
@@ -177,6 +190,8 @@ def _moves(
         matrix = jnp.array([[across, 0, jnp.where(flipped, width + left, left)], [0, 1, top]])
         return Move.of_matrix(matrix.astype(jnp.int32) << COORDINATE_BITS)
 
+    if config.rotate:
+        yield jax.vmap(rotate)(keys)
     if config.zoom:
         yield jax.vmap(zoom)(keys)
     if config.crop != "none" or config.flip != "none":
@@ -192,8 +207,10 @@ def _augment_one(
     std: Channels,
 ) -> Float32[Array, "h w c"]:
     """One image, normalised; `key` is the example's own."""
+    sides = image.shape[0], image.shape[1]
+    if config.rotate:
+        image = linear(image, rotation_matrix(jax.random.fold_in(key, Draw.ROTATION), config.rotate, sides))
     if config.zoom:
-        sides = image.shape[0], image.shape[1]
         matrix = image_ops.zoom_matrix(jax.random.fold_in(key, Draw.ZOOM), config.zoom, sides)
         image = image_ops.affine_nearest(image, matrix)
     if config.crop != "none":

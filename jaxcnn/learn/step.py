@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax.typing import Collection
-from jaxtyping import Array, Int32
+from jaxtyping import Array, Bool, Int32
 
 from jaxcnn.data import augment, order
 from jaxcnn.data.batch import Batch, Constants
@@ -237,6 +237,7 @@ def batch_gradients(
         constants.std,
         run_key=step_key(hyper.seed, RUN_STEP),
         epoch=order.epoch_of(step, batch.position, spec.global_batch_size, spec.train_examples),
+        composing_on=composes(spec, step),
         axis_name=axis_name,
         microbatches=microbatches,
         small_side=spec.small_side,
@@ -272,6 +273,12 @@ def batch_gradients(
     dtype = jnp.dtype(spec.optim.gradient_dtype)
     grads = jax.tree.map(lambda share: share.astype(dtype), grads)
     return Gradients(grads, sums, jax.tree.map(lambda total: total / microbatches, new_stats))
+
+
+def composes(spec: StepSpec, step: Int32[Array, ""]) -> Bool[Array, ""] | bool:
+    """Whether images may still be made of several at a step."""
+    share = spec.augment.single_from
+    return step < round(share * spec.total_steps) if share else True
 
 
 def _accumulate(

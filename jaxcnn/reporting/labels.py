@@ -45,6 +45,7 @@ KEYS = {
     "norm.group_size": "BatchNorm group",
     "data.group": "groups by",
     "augment.policy": "policy",
+    "augment.rotate": "rotation",
     "augment.erasing": "random erasing",
     "optim.ema_decay": "moving average",
     "model.attention": "attention",

@@ -17,7 +17,8 @@ MASK, MASK_BOX = "mask", "mask_box"  # the columns that only instances have
 def record_type(most: int, mask_side: int = 0) -> np.dtype:
     """The record of an image with at most `most` objects.
 
-    `frame` is scale_x, scale_y, left, top: a place x in the stored image is at scale_x * x + left in the network's.
+    `frame` is scale_x, scale_y, left, top: a place x in the stored image is at scale_x * x + left in the network's. It
+    means nothing for training images that turned or are made of several.
 
     Args:
       most: places for objects.

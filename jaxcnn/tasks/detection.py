@@ -7,12 +7,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float32, UInt8
+from jaxtyping import Array, Bool, Float32, UInt8
 
 import jaxcnn.config as configuration
 from jaxcnn.config import UserError
 from jaxcnn.tasks import box_geometry, box_records
 from jaxcnn.tasks.assignment import assign, binary_cross_entropy
+from jaxcnn.tasks.box_records import OF_IMAGE
 from jaxcnn.tasks.coco_figures import as_bbox
 from jaxcnn.tasks.found_boxes import draw_boxes
 from jaxcnn.tasks.moving import Move
@@ -23,6 +24,27 @@ BETA = 2.0  # power of the quality focal loss
 BOX_WEIGHT = 2.0  # of the loss of the boxes beside that of the classes (Lyu et al. 2022, arXiv:2212.07784, section 2.3)
 VISIBLE = 0.2  # share of a box that must stay in a moved image; with less it counts as a crowd
 GROUPS = 10  # of the number of boxes, for stratified validation
+
+Corners = Float32[Array, "g 4"]
+
+
+def moved_boxes(boxes: Corners, move: Move) -> Corners:
+    """Boxes of an image that has moved.
+
+    Of a turned object only the box is known. The box around the turned corners is too large for all but rectangles;
+    this is the box around the turned ellipse that fills the old one, as Kalra et al. 2021 (arXiv 2109.13488) propose.
+    """
+    # Bounds that are never reached keep compilers from fusing product and sum in some programs only.
+    if move.across is None:
+        scale, shift = jnp.tile(move.scale, 2), jnp.tile(move.shift, 2)
+        ends = jnp.clip(boxes * scale, -1e30, 1e30) + shift
+        return jnp.concatenate([jnp.minimum(ends[:, :2], ends[:, 2:]), jnp.maximum(ends[:, :2], ends[:, 2:])], axis=1)
+    middle, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
+    along, across = jnp.clip(middle * move.scale, -1e30, 1e30), jnp.clip(middle[:, ::-1] * move.across, -1e30, 1e30)
+    centre = (along + across) + move.shift
+    squares = jnp.square(half * move.scale), jnp.square(half[:, ::-1] * move.across)
+    reach = jnp.sqrt(jnp.clip(squares[0], 0.0, 1e30) + jnp.clip(squares[1], 0.0, 1e30))
+    return jnp.concatenate([centre - reach, centre + reach], axis=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,21 +82,30 @@ class Boxes:
 
         A box of which less than `VISIBLE` is left counts as a crowd: its rest is neither background nor learnt.
         """
+        corners = moved_boxes(target["boxes"], move)
+        return self._cut(target, corners, corners, move, sides)
+
+    def _cut(self, target: Tree, whole: Corners, seen: Corners, move: Move, sides: tuple[int, int]) -> Tree:
+        """A target with new boxes: what is `seen` of `whole` objects, which may reach beyond the image."""
         height, width = sides
-        scale, shift = jnp.tile(move.scale, 2), jnp.tile(move.shift, 2)
-        # A bound that is never reached keeps compilers from fusing product and sum in some programs only.
-        ends = jnp.clip(target["boxes"] * scale, -1e30, 1e30) + shift
-        corners = jnp.concatenate(
-            [jnp.minimum(ends[:, :2], ends[:, 2:]), jnp.maximum(ends[:, :2], ends[:, 2:])], axis=1
-        )
-        cut = jnp.clip(corners, 0.0, jnp.array([width, height, width, height], jnp.float32))
+        cut = jnp.clip(seen, 0.0, jnp.array([width, height, width, height], jnp.float32))
         left = box_geometry.area(cut)
         valid = target["valid"] & (left > 0)
-        crowd = target["crowd"] | (left < VISIBLE * box_geometry.area(corners))
+        crowd = target["crowd"] | (left < VISIBLE * box_geometry.area(whole))
         boxes = jnp.where(valid[:, None], cut, 0.0)
-        stretch = jnp.tile(move.scale, 2) * target["frame"]
-        frame = stretch + jnp.concatenate([jnp.zeros(2), move.shift])
+        frame = target["frame"]
+        if move.across is None:
+            stretch = jnp.tile(move.scale, 2) * frame
+            frame = stretch + jnp.concatenate([jnp.zeros(2), move.shift])
         return target | {"boxes": boxes, "valid": valid, "crowd": crowd, "frame": frame}
+
+    def composed(self, parts: Tree, seen: Bool[Array, "n h w"]) -> Tree:
+        """The boxes of several images in one: at most as many as there are places, the largest first, crowds last."""
+        objects = {name: each.reshape(-1, *each.shape[2:]) for name, each in parts.items() if name not in OF_IMAGE}
+        size = box_geometry.area(objects["boxes"])
+        kept = jnp.lexsort((-size, objects["crowd"], ~objects["valid"]))[: self.most]
+        found = {name: parts[name][0] if name in OF_IMAGE else objects[name][kept] for name in parts}
+        return found | {"boxes": jnp.where(found["valid"][:, None], found["boxes"], 0.0)}
 
     def drawn(self, image: UInt8[np.ndarray, "h w 3"], target: Tree) -> UInt8[np.ndarray, "h w 3"]:
         """The image with the boxes, in the colours of their classes."""

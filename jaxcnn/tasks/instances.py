@@ -10,11 +10,11 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 
 import jaxcnn.config as configuration
 from jaxcnn.config import UserError
-from jaxcnn.tasks import box_records
+from jaxcnn.tasks import box_records, mask_grids
 from jaxcnn.tasks.anchors import Weights, encoded, match_anchors, match_proposals
 from jaxcnn.tasks.assignment import binary_cross_entropy
 from jaxcnn.tasks.box_records import MASK, MASK_BOX
-from jaxcnn.tasks.detection import Boxes
+from jaxcnn.tasks.detection import VISIBLE, Boxes, moved_boxes
 from jaxcnn.tasks.moving import Move
 from jaxcnn.tasks.proposals import BOX_WEIGHTS
 from jaxcnn.tasks.task import Facts, OfEach, Settings, Tree
@@ -28,7 +28,7 @@ MOST_SAMPLES = 16  # in one direction of a cell of a true mask; larger boxes, ab
 class Instances(Boxes):
     """Targets that are padded boxes with a mask for each: the columns of `box_records`, with those of masks.
 
-    A mask is never sampled anew: of its grid, only the place moves with the image.
+    Of the grid of a mask, only the place moves with the image; where the image turns, its cells are sampled anew.
 
     Attributes:
       classes: their number.
@@ -52,10 +52,58 @@ class Instances(Boxes):
         return super().read(labels, title, base)
 
     def moved(self, target: Tree, move: Move, sides: tuple[int, int]) -> Tree:
-        """The boxes of one image that has moved, cut off at its border, and the places of their whole masks."""
+        """The boxes of one image that has moved, cut off at its border, and the places of their whole masks.
+
+        Where the image turns, the box of an object is that of its turned mask; a crowd has none.
+        """
+        if move.across is not None:
+            return self._turned(target, move, sides)
         scale, shift = jnp.tile(move.scale, 2), jnp.tile(move.shift, 2)
         place = jnp.clip(target[MASK_BOX] * scale, -1e30, 1e30) + shift  # as `Boxes.moved`
         return super().moved(target, move, sides) | {MASK_BOX: place}
+
+    def _turned(self, target: Tree, move: Move, sides: tuple[int, int]) -> Tree:
+        cells, place = mask_grids.turned(mask_grids.cells_of(target[MASK]), target[MASK_BOX], move)
+        there = cells & mask_grids.inside(place, self.mask_side, sides)
+        of_box = moved_boxes(target["boxes"], move)
+        has = mask_grids.cells_of(target[MASK]).any(axis=(1, 2))[:, None]
+        whole, seen = (jnp.where(has, mask_grids.extent(each, place), of_box) for each in (cells, there))
+        return self._cut(target, whole, seen, move, sides) | {MASK: mask_grids.bits_of(cells), MASK_BOX: place}
+
+    def composed(self, parts: Tree, seen: Bool[Array, "n h w"]) -> Tree:
+        """As for boxes; of a mask, only the cells stay whose pixels are from its own image."""
+        cells = mask_grids.cells_of(parts[MASK])
+        there = jax.vmap(mask_grids.looked_up, in_axes=(0, 0, None))(seen, parts[MASK_BOX], self.mask_side)
+        return super().composed(parts | {MASK: mask_grids.bits_of(cells & there)}, seen)
+
+    def pasted(
+        self, target: Tree, other: Tree, wanted: Bool[Array, " g"], sides: tuple[int, int]
+    ) -> tuple[Tree, Bool[Array, "h w"]]:
+        """The objects of an image, and those of another one that lie over them.
+
+        Of the own objects, what is hidden leaves the mask, and the box is that of the rest; with less than `VISIBLE` of
+        the pixels left, an object counts as a crowd. No more are pasted than there are places.
+        """
+        theirs = mask_grids.cells_of(other[MASK]) & mask_grids.inside(other[MASK_BOX], self.mask_side, sides)
+        chosen = wanted & other["valid"] & ~other["crowd"]
+        chosen &= theirs.any(axis=(1, 2))
+        chosen &= jnp.cumsum(chosen) <= self.most - target["valid"].sum()
+        over = mask_grids.covered(theirs, other[MASK_BOX], chosen, sides)
+        cells, place = mask_grids.cells_of(target[MASK]), target[MASK_BOX]
+        kept = cells & ~mask_grids.looked_up(over, place, self.mask_side)
+        within = mask_grids.inside(place, self.mask_side, sides)
+        before, after = ((each & within).sum(axis=(1, 2)) for each in (cells, kept))
+        hidden = after < before
+        height, width = sides
+        rest = jnp.clip(mask_grids.extent(kept & within, place), 0.0, jnp.array([width, height, width, height]))
+        own = target | {
+            "boxes": jnp.where(hidden[:, None], rest.astype(jnp.float32), target["boxes"]),
+            "valid": target["valid"] & ~(hidden & (after == 0)),
+            "crowd": target["crowd"] | (hidden & (after < VISIBLE * before)),
+            MASK: mask_grids.bits_of(kept),
+        }
+        both = jax.tree.map(lambda *parts: jnp.stack(parts), own, other | {"valid": chosen})
+        return self.composed(both, jnp.ones((2, *sides), bool)), over
 
     def drawn(self, image: UInt8[np.ndarray, "h w 3"], target: Tree) -> UInt8[np.ndarray, "h w 3"]:
         """The image with the boxes and masks, in the colours of their classes."""

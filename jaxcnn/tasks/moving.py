@@ -4,7 +4,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float32, Int32, Shaped, UInt8
+from jaxtyping import Array, Bool, Float32, Int32, Shaped, UInt8
 
 COORDINATE_BITS = 16  # fraction bits of an image coordinate, as in Pillow
 
@@ -19,11 +19,13 @@ class Move(NamedTuple):
       scale: of x and y; negative where the image is mirrored.
       shift: in pixels.
       matrix: the way back, from which pixels are taken (`nearest`).
+      across: if the image turns, the share of y that is added to x, and that of x to y; else None.
     """
 
     scale: Pair
     shift: Pair
     matrix: Matrix
+    across: Pair | None = None
 
     @staticmethod
     def of_matrix(matrix: Matrix) -> "Move":
@@ -31,6 +33,15 @@ class Move(NamedTuple):
         unit = 2.0**COORDINATE_BITS
         scale = unit / jnp.stack([matrix[0, 0], matrix[1, 1]]).astype(jnp.float32)
         return Move(scale, -(matrix[:, 2].astype(jnp.float32) / unit) * scale, matrix)
+
+    @staticmethod
+    def of_rotation(matrix: Matrix) -> "Move":
+        """The move of an image of which pixels are taken by a matrix that only turns and shifts."""
+        share = matrix.astype(jnp.float32) / 2.0**COORDINATE_BITS
+        # The way there is the transposed matrix. Bounds that are never reached keep compilers from fusing.
+        parts = jnp.clip(share[:, :2] * share[:, 2:], -1e30, 1e30)
+        scale = jnp.stack([share[0, 0], share[1, 1]])
+        return Move(scale, -(parts[0] + parts[1]), matrix, jnp.stack([share[1, 0], share[0, 1]]))
 
 
 @runtime_checkable
@@ -49,6 +60,43 @@ class Movable(Protocol):
 
     def drawn(self, image: UInt8[np.ndarray, "h w 3"], target: Any) -> UInt8[np.ndarray, "h w 3"]:
         """An image with its own target, of NumPy arrays, drawn into it."""
+        ...
+
+
+@runtime_checkable
+class Composable(Movable, Protocol):
+    """Targets of an image that is made of several, from theirs."""
+
+    def composed(self, parts: Any, seen: Bool[Array, "n h w"]) -> Any:
+        """The target of such an image.
+
+        Args:
+          parts: the targets of the n images, each as it lies in the new one, stacked.
+          seen: which image each pixel is from; of a mean of images, all of them.
+        """
+        ...
+
+
+@runtime_checkable
+class Pastable(Composable, Protocol):
+    """Targets of objects that can be pasted into another image, pixel by pixel."""
+
+    @property
+    def most(self) -> int:
+        """Places for objects."""
+        ...
+
+    def pasted(
+        self, target: Any, other: Any, wanted: Bool[Array, " g"], sides: tuple[int, int]
+    ) -> tuple[Any, Bool[Array, "h w"]]:
+        """The target of an image into which some objects of another one are pasted, and the pixels that they cover.
+
+        Args:
+          target: of the image.
+          other: of the other one.
+          wanted: which objects of the other one are pasted if they can be.
+          sides: height and width of both.
+        """
         ...
 
 

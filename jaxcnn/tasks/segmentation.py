@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float32, Int64, UInt8
+from jaxtyping import Array, Bool, Float32, Int64, UInt8
 
 import jaxcnn.config as configuration
 from jaxcnn.config import UserError
@@ -73,6 +73,10 @@ class LabelMaps:
     def moved(self, target: LabelMap, move: Move, sides: tuple[int, int]) -> LabelMap:
         """The map of one image that has moved: each pixel has the class of that from which its colour is."""
         return nearest(target, move.matrix, outside=VOID)
+
+    def composed(self, parts: Maps, seen: Bool[Array, "n h w"]) -> LabelMap:
+        """The class of each pixel in the image from which it is."""
+        return jnp.where(seen, parts, 0).max(axis=0)
 
     def drawn(self, image: UInt8[np.ndarray, "h w 3"], target: LabelMap) -> UInt8[np.ndarray, "h w 3"]:
         """The image under the colours of its classes; class 0 and pixels without a class have none."""

@@ -31,6 +31,8 @@ def why_not_longer(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
         deciding.append(f"config.schedule.warmup={here['schedule.warmup']:g} {here['schedule.unit']}")
     if here["augment.small_sides"]:
         deciding.append("config.augment.small_until")
+    if here["augment.single_from"]:
+        deciding.append("config.augment.single_from")
     if here["optim.swa_from"]:
         deciding.append("config.optim.swa_from")
     if here["prune.sparsity"] or here["prune.layers"]:
