@@ -397,7 +397,7 @@ def test_a_missing_pytorch_is_one_line(tmp_path, module):
 
 def test_calls_are_measured_beside_the_loop(tmp_path):
     flags = ("--models=cnn", "--batch_size=4", "--width=0.25", "--steps=2", "--rounds=1", "--seconds=0")
-    code, output = runs.run(*flags, f"--out={tmp_path / 'b'}", module="benchmarks.calls")
+    code, output = runs.run(*flags, f"--out={tmp_path / 'b'}", module="benchmarks.calls", **runs.UNOPTIMISED)
     assert code == 0, output
     record = json.loads((tmp_path / "b.json").read_text())["calls"]
     assert record["networks"][0]["seconds_per_step"].keys() == {"calls", "loop"}

@@ -10,6 +10,8 @@ import pytest
 
 from tests import runs
 
+pytestmark = pytest.mark.unoptimised
+
 FOLDER = runs.ROOT / "notebooks"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
 SMALL = {  # in place of the cell with the tag "parameters", which must set the same names

@@ -14,6 +14,8 @@ from jaxcnn.learn.network import check_layers
 from jaxcnn.train import length, trained
 from tests import digits, runs, small
 
+pytestmark = pytest.mark.unoptimised
+
 OPTIONS = {"sparsity": 0.8, "end": 0.75, "every": 5}
 ON = {"sparsity": 0.75, "end": 0.6, "every": 2}
 

@@ -162,7 +162,8 @@ def test_a_finished_run_is_not_run_again(finished):
 
 
 def test_a_checkpoint_of_another_model_is_refused(unfinished):
-    code, output = runs.run(*AGAIN, "--config.model.width=0.5", "--config.run.steps=8", f"--workdir={unfinished}.other")
+    other = ("--config.model.width=0.5", "--config.run.steps=8", f"--workdir={unfinished}.other")
+    code, output = runs.run(*AGAIN, *other, **runs.UNOPTIMISED)
     assert code == 0, output
     shutil.rmtree(unfinished / "checkpoints")
     shutil.copytree(pathlib.Path(f"{unfinished}.other") / "checkpoints", unfinished / "checkpoints")
@@ -200,11 +201,11 @@ def test_other_data_under_the_same_name_is_refused(tmp_path):
         "--config.run.steps=4",
         f"--workdir={tmp_path}/run",
     )
-    code, output = runs.run(*flags)
+    code, output = runs.run(*flags, **runs.UNOPTIMISED)
     assert code == 0, output
     (tmp_path / "run" / "summary.json").unlink()
     np.savez(tmp_path / "set.npz", **arrays | {"train_labels": 3 - arrays["train_labels"]})
-    code, output = runs.run(*flags)
+    code, output = runs.run(*flags, **runs.UNOPTIMISED)
     assert code == 2, output
     assert "labels_crc32 differ" in output
 
@@ -228,6 +229,7 @@ def test_the_best_of_equals_is_the_first_and_is_kept_for_the_test(tmp_path):
         "--config.run.test_with=best",
         "--config.run.steps=30",
         f"--workdir={tmp_path}",
+        **runs.UNOPTIMISED,
     )
     assert code == 0, output
     (test,) = [record for record in runs.records(tmp_path) if record["kind"] == "test"]

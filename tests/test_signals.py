@@ -15,6 +15,8 @@ from jaxcnn.command.signals import Signals
 from jaxcnn.train.interrupts import Interrupted
 from tests import runs
 
+pytestmark = pytest.mark.unoptimised
+
 LONG = (*runs.DIGITS, "--config.model.width=0.25", "--config.run.epochs=100000.0")
 
 

@@ -26,6 +26,8 @@ from jaxcnn.train.hooks import Shared
 from jaxcnn.train.interrupts import Interrupted
 from tests import digits, runs, studies
 
+pytestmark = pytest.mark.unoptimised
+
 ACCURACY = Accuracy.headline
 
 THIN = {"model": {"width": 0.25}}

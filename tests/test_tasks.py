@@ -13,6 +13,8 @@ from jaxcnn.data.source import open_splits
 from jaxcnn.train import assess, predict, trained
 from tests import digits
 
+pytestmark = pytest.mark.unoptimised
+
 PLACES = [(1, "resident"), (8, "stream")]
 
 

@@ -15,7 +15,7 @@ from jaxcnn.train import trained
 from jaxcnn.train.loop import train
 from tests import small
 
-pytestmark = pytest.mark.usefixtures("kept_programs")
+pytestmark = [pytest.mark.usefixtures("kept_programs"), pytest.mark.unoptimised]
 
 MEAN, STD = np.array([0.5, 0.4, 0.3], np.float32), np.array([0.2, 0.3, 0.25], np.float32)
 

@@ -4,10 +4,12 @@ A SavedModel is a folder, whose facts are in `jaxcnn.json`; beside a file of Lit
 SHA-256 of the network, by which a damaged one is refused.
 """
 
+import contextlib
 import json
 import os
 import pathlib
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -81,11 +83,27 @@ def lite_of(graph: Graph, shape: tuple[int, ...], dtype: str, quantize: str) -> 
     if quantize == "float16":
         converter.target_spec.supported_types = [tf.float16]
     try:
-        return bytes(converter.convert())
+        with _silence():
+            return bytes(converter.convert())
     except Exception as error:  # of MLIR, with a trace of many lines
         lines = [line.rpartition("error: ")[2] for line in str(error).splitlines() if line.strip()]
         why = lines[0] if lines else type(error).__name__
         raise UserError(f"TensorFlow cannot write this network for LiteRT ({why[:200]}); use --format=onnx") from error
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Without the remarks that the converter, which is C++, writes to standard error."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _predict(tf: Any, graph: Graph, shape: tuple[int, ...], dtype: str) -> Any:
@@ -130,7 +148,7 @@ def read_lite(path: pathlib.Path, threads: int) -> tuple[Call, dict[str, Any]]:
     from ai_edge_litert.interpreter import Interpreter
 
     content, facts = beside.read(path)
-    interpreter = Interpreter(model_content=content, num_threads=threads or len(os.sched_getaffinity(0)))
+    interpreter = Interpreter(model_content=content, num_threads=threads or os.cpu_count())
     (image,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
     shape: list[tuple[int, ...]] = []
 
