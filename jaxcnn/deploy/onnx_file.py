@@ -9,8 +9,9 @@ import jax
 import jaxcnn
 from jaxcnn.config import UserError
 from jaxcnn.data.batch import Split
-from jaxcnn.deploy import calibrate, digest, half, lowering, predictor, quantize
-from jaxcnn.deploy.graph import Graph, Node, simplified
+from jaxcnn.deploy import calibrate, digest, half, predictor
+from jaxcnn.graphs import lowering, quantize
+from jaxcnn.graphs.graph import Graph, Node, simplified
 from jaxcnn.machine import extras, whole_files
 from jaxcnn.text import shown
 from jaxcnn.train.trained import Trained
@@ -36,7 +37,7 @@ def _image(trained: Trained, batch: int = 0) -> jax.ShapeDtypeStruct:
 
 
 def int8_graph_of(trained: Trained, split: Split, images: int, method: str) -> Graph:
-    """The graph of a network with int8 products (`jaxcnn.deploy.quantize`).
+    """The graph of a network with int8 products (`jaxcnn.graphs.quantize`).
 
     Args:
       trained: the network.

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int8
 
 from jaxcnn.config import UserError
-from jaxcnn.deploy.graph import Graph, Node
+from jaxcnn.graphs.graph import Graph, Node
 
 MOST = 127  # of a weight: int8, symmetric
 LEVELS = 255  # of an activation: uint8, as ONNX Runtime on x86 joins more operators of uint8 than of int8

@@ -14,7 +14,7 @@ import numpy as np
 from jax.extend import core
 
 from jaxcnn.config import UserError
-from jaxcnn.deploy.graph import Graph
+from jaxcnn.graphs.graph import Graph
 
 BATCH = 4093  # a prime, which stands for any batch size while the function is traced
 TO_CHANNELS_FIRST, TO_CHANNELS_LAST = (0, 3, 1, 2), (0, 2, 3, 1)

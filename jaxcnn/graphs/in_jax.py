@@ -15,8 +15,8 @@ from jax import lax
 from jaxtyping import Array, Float, Int8, Int32
 
 from jaxcnn.config import UserError
-from jaxcnn.deploy.graph import Graph, Node
-from jaxcnn.deploy.lowering import DTYPES
+from jaxcnn.graphs.graph import Graph, Node
+from jaxcnn.graphs.lowering import DTYPES
 
 _ONE_BY_ONE: dict[str, Callable[..., Any]] = {
     "Add": jnp.add, "Sub": jnp.subtract, "Mul": jnp.multiply, "Div": jnp.divide, "Max": jnp.maximum,
