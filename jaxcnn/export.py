@@ -12,7 +12,8 @@ file has the names of the classes, the mean and std of the images, their size, a
 
 onnx, stablehlo: the whole network, from images as stored to logits, for any batch size; normalisation is inside.
 `--verify` runs the file in its own runtime (ONNX Runtime; JAX) on a split, beside the run. `--quantize=int8` makes the
-products of an ONNX file those of int8, with ranges that `--calibration_split` tells; float16 makes it half as large.
+products of an ONNX file those of int8, with ranges that `--calibration_split` tells, or that a run with
+`config.optim.quantized` was trained with; float16 makes it half as large.
 web: a folder with the ONNX file, a page that classifies by it in the browser, and ONNX Runtime for the browser, from
 npm or from `--runtime`. Serve it with any server of files: `python -m http.server --directory page`.
 `--card` writes a model card beside the file.
@@ -91,6 +92,8 @@ def main() -> int:
     network = NETWORK.load()
     if verify and network.spec.task.finds is not None:
         raise UserError(f"--verify compares outputs, which config.task.name={network.config.task.name!r} has not")
+    if network.spec.optim.quantized:
+        _check_trained(kind)
     file = out
     if kind == "web":
         from jaxcnn.deploy import web
@@ -130,6 +133,15 @@ def _place(folder: pathlib.Path, kind: str) -> pathlib.Path:
     return out
 
 
+def _check_trained(kind: str) -> None:
+    """Refuse what would answer otherwise than a run that was trained for int8."""
+    if kind in OF_ONNX and QUANTIZE.value != "int8":
+        raise UserError(f"this run was trained for int8 (config.optim.quantized): give --format={kind} --quantize=int8")
+    for name in ("calibration", "calibration_images", "calibration_split"):
+        if flags.FLAGS[name].present:
+            raise UserError(f"--{name}: this run was trained with its ranges (config.optim.quantized); leave it out")
+
+
 def _runtime() -> dict[str, bytes]:
     from jaxcnn.deploy import web_runtime
 
@@ -145,6 +157,11 @@ def _write(network: "Trained", kind: str, folder: pathlib.Path, out: pathlib.Pat
     if kind in OF_ONNX:
         from jaxcnn.deploy import onnx_file
 
+        if QUANTIZE.value == "int8" and (bits := network.spec.optim.quantized):
+            graph = onnx_file.trained_int8_graph_of(network)
+            told = {"quantize": "int8", "calibration": "trained", "bits_of_weights": bits}
+            count = onnx_file.write_graph(graph, network, out, **told)
+            return f"{count} operators", f"int8, weights of {bits} bits and ranges as they were trained"
         if QUANTIZE.value == "int8":
             method, seen = CALIBRATION.value or "mse", SEEN.value or "train"
             graph = onnx_file.int8_graph_of(network, _split(network, folder, seen), IMAGES.value or 1, method)

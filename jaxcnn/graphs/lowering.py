@@ -5,11 +5,13 @@ here. ONNX has the channels of images before rows and columns, so a tensor of fo
 convolution on, and turned back only where the order of its values is seen.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
@@ -45,25 +47,29 @@ class Tensor:
     channels_first: bool = False
 
 
-Value = Tensor | np.ndarray  # an array may have sizes of 1 where it is the same along an axis
+Constant = np.ndarray | jax.Array  # a traced one depends on the variables that are given to `lower`
+Value = Tensor | Constant  # a constant may have sizes of 1 where it is the same along an axis
 
 
-def lower(function: Callable[[Any], Any], image: jax.ShapeDtypeStruct, name: str) -> Graph:
+def lower(
+    function: Callable[..., Any], image: jax.ShapeDtypeStruct, name: str, variables: Sequence[jax.Array] = ()
+) -> Graph:
     """The graph of a function of images, for any batch size.
 
     Args:
-      function: of one array, with one array as its result.
+      function: of one array and `variables`, with one array as its result.
       image: shape and type of one image.
       name: of the input in the graph.
+      variables: arrays that may be traced; then the constants of the graph that depend on them are, too.
 
     Raises:
       UserError: it has an operation that has no operator here.
     """
     # A symbolic batch size would do, but then JAX has general gathers in the place of slices.
     image = jax.ShapeDtypeStruct((BATCH, *image.shape), image.dtype)
-    closed = jax.make_jaxpr(function)(image)
+    closed = jax.make_jaxpr(function)(image, *(jax.ShapeDtypeStruct(each.shape, each.dtype) for each in variables))
     lowering = _Lowering()
-    (result,) = lowering.run(closed.jaxpr, closed.consts, [Tensor(name, image.shape)])
+    (result,) = lowering.run(closed.jaxpr, closed.consts, [Tensor(name, image.shape), *variables])
     if not isinstance(result, Tensor):
         raise UserError("the outputs of this network do not depend on the image, so there is no graph to write")
     lowering.graph.output = lowering.channels_last(result).name
@@ -100,10 +106,11 @@ class _Lowering:
         if name == "cond" and isinstance(given[0], np.ndarray):
             chosen = eqn.params["branches"][int(given[0])]
             return self.run(chosen.jaxpr, chosen.consts, given[1:])
-        if name == "broadcast_in_dim" and isinstance(given[0], np.ndarray):
-            return [_placed(given[0], shape, eqn.params["broadcast_dimensions"])]
-        if all(isinstance(each, np.ndarray) for each in given):
-            return _computed(eqn, given)
+        constants = [each for each in given if not isinstance(each, Tensor)]
+        if len(constants) == len(given):
+            if name == "broadcast_in_dim":
+                return [_placed(constants[0], shape, eqn.params["broadcast_dimensions"])]
+            return _computed(eqn, constants)
         return [self._operator(name, eqn, given, shape)]
 
     def _operator(self, name: str, eqn: Any, given: list[Any], shape: tuple[int, ...]) -> Tensor:
@@ -287,7 +294,7 @@ class _Lowering:
     def _conv_general_dilated(self, shape: Any, params: Any, x: Tensor, kernel: Value) -> Tensor:
         numbers = params["dimension_numbers"]
         plain = (numbers.lhs_spec, numbers.rhs_spec, numbers.out_spec) == _NHWC and {*params["lhs_dilation"]} == {1}
-        if not isinstance(kernel, np.ndarray) or not plain or params["batch_group_count"] != 1:
+        if isinstance(kernel, Tensor) or not plain or params["batch_group_count"] != 1:
             raise UserError("this network has a convolution that cannot be written as ONNX here")
         x = self.channels_first(x)
         weights = self.graph.constant(kernel.transpose(3, 2, 0, 1).astype(np.float32))
@@ -302,7 +309,7 @@ class _Lowering:
 
     def _dot_general(self, shape: Any, params: Any, x: Value, y: Value) -> Tensor:
         (over_x, over_y), (batch_x, batch_y) = params["dimension_numbers"]
-        if isinstance(x, Tensor) and isinstance(y, np.ndarray) and len(x.shape) == y.ndim == 2 and over_x == (1,):
+        if isinstance(x, Tensor) and not isinstance(y, Tensor) and len(x.shape) == y.ndim == 2 and over_x == (1,):
             kernel = y if over_y == (0,) else y.T
             return Tensor(self.graph.add("MatMul", x.name, self.graph.constant(kernel)), shape)
         letters = iter("abcdefghijklmnopqrstuvwxyz")
@@ -320,7 +327,7 @@ class _Lowering:
         return Tensor(self.graph.add("Einsum", *names, equation=equation), shape)
 
 
-def _placed(value: np.ndarray, shape: tuple[int, ...], places: Sequence[int]) -> np.ndarray:
+def _placed(value: Constant, shape: tuple[int, ...], places: Sequence[int]) -> Constant:
     """A constant with the dimensions of a shape, of size 1 where it is repeated."""
     sizes = [1] * len(shape)
     for size, place in zip(value.shape, places, strict=True):
@@ -333,11 +340,18 @@ def _computed(eqn: Any, given: list[Any]) -> list[Value]:
     name = eqn.primitive.name
     if name in _UNARY or name in _BINARY or name in ("rsqrt", "ne", "select_n", "integer_pow", "square"):
         sizes = np.broadcast_shapes(*(each.shape for each in given))
-        whole = [np.broadcast_to(each, sizes) for each in given]
+        whole = [_broadcast(each, sizes) for each in given]
     else:
         shapes = [variable.aval.shape for variable in eqn.invars]
         if any(size and size % BATCH == 0 for shape in shapes for size in shape):
             raise UserError(f"this network has the operation {name!r} on constants for each image; use stablehlo")
-        whole = [np.broadcast_to(each, shape) for each, shape in zip(given, shapes, strict=True)]
-    result = eqn.primitive.bind(*whole, **eqn.params)
-    return [np.asarray(each) for each in (result if eqn.primitive.multiple_results else [result])]
+        whole = [_broadcast(each, shape) for each, shape in zip(given, shapes, strict=True)]
+    traced = any(isinstance(each, jax.Array) for each in given)
+    with contextlib.nullcontext() if traced else jax.ensure_compile_time_eval():
+        result = eqn.primitive.bind(*whole, **eqn.params)
+    results = list(result) if eqn.primitive.multiple_results else [result]
+    return results if traced else [np.asarray(each) for each in results]
+
+
+def _broadcast(value: Constant, shape: tuple[int, ...]) -> Constant:
+    return jnp.broadcast_to(value, shape) if isinstance(value, jax.Array) else np.broadcast_to(value, shape)
