@@ -70,7 +70,7 @@ def weights(kernel: Values, axis: int, bits: int = 8) -> Rounded:
     """A kernel as `quantize.int8_of` has it."""
     others = tuple(each for each in range(kernel.ndim) if each != axis)
     largest = lax.stop_gradient(jnp.abs(kernel).max(axis=others, keepdims=True))
-    scales = jnp.where(largest > 0, largest, jnp.float32(1)) / jnp.float32(quantize.most_of(bits))
+    scales = _divided(jnp.where(largest > 0, largest, jnp.float32(1)), quantize.most_of(bits))
     exact = kernel / scales
     return Rounded(_straight_through(exact, jnp.round(exact)), scales.reshape(-1), axis)
 
@@ -92,8 +92,13 @@ def activations(x: Values, ends: Float[Array, "2"]) -> Rounded:
 def scale_and_zero(low: Scalar, high: Scalar) -> tuple[Scalar, Scalar]:
     """`quantize.Range.scale` and `zero` of a range of two float32."""
     low, high = jnp.minimum(low, 0), jnp.maximum(high, 0)
-    scale = jnp.maximum(high - low, jnp.float32(1e-30)) / quantize.LEVELS
+    scale = _divided(jnp.maximum(high - low, jnp.float32(1e-30)), quantize.LEVELS)
     return scale, jnp.clip(jnp.round(-low / scale), 0, quantize.LEVELS)
+
+
+def _divided(positive: Values, number: int) -> Values:
+    """Positive values over a number that the compiler must not know: it would multiply by the rounded inverse."""
+    return positive / jnp.where(positive > 0, jnp.float32(number), jnp.float32(1))
 
 
 def scaled(sums: Values, x: Rounded, kernel: Rounded, bias: Values | None, shape: tuple[int, ...]) -> Values:
