@@ -18,6 +18,8 @@ from jaxcnn.train import assess, seals, trained
 from tests import digits, runs, small, test_deploy, test_quantize
 from tests.test_step import TOLERANCE
 
+pytestmark = pytest.mark.unoptimised
+
 ENDS = f"batch_stats/{quantized.RANGES}/{quantized.ENDS}"
 DRAWN = np.random.default_rng(0)
 
@@ -117,21 +119,18 @@ def loaded(folder, weights="last"):
 
 
 def test_a_run_trains_what_rounding_takes_and_its_statistics_of_batch_norm_stay(run):
-    network, split, _ = loaded(run / "run")
-    before, after = (seals.on_host(loaded(run / name)[0].variables) for name in ("plain", "run"))
-    for name, each in after.items():
+    (network, split, _), (before, _, _) = loaded(run / "run"), loaded(run / "plain", "ema")  # from which a run starts
+    begun = seals.on_host(before.variables)
+    for name, each in seals.on_host(network.variables).items():
         if name == ENDS:
             assert np.all(each[:, 1] > 0) and np.all(each[:, 0] <= 0) and np.any(each[:, 0] < 0)
-        elif name.startswith("batch_stats"):
-            ema = seals.on_host(loaded(run / "plain", "ema")[0].variables)
-            np.testing.assert_array_equal(each, ema[name])  # a run starts from the average of the one before
         else:
-            assert not np.array_equal(each, before[name])
-    untrained = dataclasses.replace(network, variables=loaded(run / "plain", "ema")[0].variables)
-    stats = {**untrained.variables["batch_stats"], quantized.RANGES: network.variables["batch_stats"][quantized.RANGES]}
-    untrained = dataclasses.replace(untrained, variables={**untrained.variables, "batch_stats": stats})
+            assert np.array_equal(each, begun[name]) == name.startswith("batch_stats")
+    ranges = {quantized.RANGES: network.variables["batch_stats"][quantized.RANGES]}
+    untrained = {**before.variables, "batch_stats": {**before.variables["batch_stats"], **ranges}}
     with small.programs_kept():
-        assert network.evaluate(split)["loss"] < untrained.evaluate(split)["loss"]
+        rounded_only = dataclasses.replace(network, variables=untrained).evaluate(split)
+        assert network.evaluate(split)["loss"] < rounded_only["loss"]
 
 
 def test_an_exported_run_has_its_ranges_and_answers_as_it_does_in_both_runtimes(run, tmp_path):
@@ -142,9 +141,12 @@ def test_an_exported_run_has_its_ranges_and_answers_as_it_does_in_both_runtimes(
         assert len(kernels) == 4 and all(each.dtype == np.int8 and np.abs(each).max() == 7 for each in kernels)
         onnx_file.write_graph(made, network, tmp_path / f"{weights}.onnx", quantize="int8")
         images = np.asarray(split.read(np.arange(len(split))))
-        for in_jax_ in (True, False):
-            found = runtimes.of_file(tmp_path / f"{weights}.onnx", in_jax=in_jax_).call(images)
-            print(weights, in_jax_, np.abs(found - outputs).max(), outputs.std(), np.mean(found == outputs))
+        for runs_in_jax in (True, False):
+            found = runtimes.of_file(tmp_path / f"{weights}.onnx", in_jax=runs_in_jax).call(images)
+            # To the bit, but where an activation lies between two codes up to its last bit: at most a few of 0.4
+            # million, each of which moves the outputs of its image by one step of 255 of one of hundreds of products.
+            assert np.mean(np.any(found != outputs, axis=1)) < 0.05
+            assert np.abs(found - outputs).max() < 0.02 * outputs.std()
 
 
 def test_a_run_resumes_to_the_bit(run, tmp_path):
@@ -160,11 +162,11 @@ def test_a_run_resumes_to_the_bit(run, tmp_path):
 
 
 def test_devices_and_microbatches_do_not_change_the_ranges_or_the_training():
-    optim = {"learning_rate": 0.01, "quantized": 8}
-    alone, state = small.train(small.config(optim=optim), 1, steps=3, optimised=False)
-    losses, other = small.train(small.config(optim=optim | {"accumulate_steps": 2}), 2, steps=3, optimised=False)
+    groups = {"optim": {"learning_rate": 0.01, "quantized": 8}, "norm": {"group_size": 4}}
+    alone, state = small.train(small.config(**groups), 1, steps=3, optimised=False)
+    groups["optim"] = groups["optim"] | {"accumulate_steps": 2}
+    losses, other = small.train(small.config(**groups), 2, steps=3, optimised=False)
     ends, others = (each.batch_stats[quantized.RANGES][quantized.ENDS] for each in (state, other))
-    print(losses / alone - 1, np.abs(ends - others).max())
     np.testing.assert_allclose(losses, alone, rtol=TOLERANCE)
     np.testing.assert_allclose(others, ends, rtol=TOLERANCE)
 
