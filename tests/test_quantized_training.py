@@ -99,7 +99,7 @@ BITS = 4
 
 
 def training(source, **optim):
-    return {"init": {"source": f"workdir:{source}"}, "optim": {"learning_rate": 0.02, "quantized": BITS} | optim}
+    return {"init": {"source": f"workdir:{source}"}, "optim": {"learning_rate": 0.002, "quantized": BITS} | optim}
 
 
 @pytest.fixture(scope="module")

@@ -132,7 +132,7 @@ def _deep(folder: pathlib.Path) -> int:
 
 
 def _load() -> "Trained":
-    """The network of the run. Raises UserError if its weights count only with the rounding that they were trained with."""
+    """The network of the run. Raises UserError if it was trained with rounded weights."""
     network = NETWORK.load(DEVICES.value)
     if network.spec.optim.quantized:
         raise UserError(
