@@ -5,20 +5,19 @@ here. ONNX has the channels of images before rows and columns, so a tensor of fo
 convolution on, and turned back only where the order of its values is seen.
 """
 
-import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
 from jaxcnn.config import UserError
+from jaxcnn.graphs import constants
+from jaxcnn.graphs.constants import BATCH, Constant
 from jaxcnn.graphs.graph import Graph
 
-BATCH = 4093  # a prime, which stands for any batch size while the function is traced
 TO_CHANNELS_FIRST, TO_CHANNELS_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
 _NHWC = ((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))  # dimension numbers of a convolution of our layers
 _CALLS = ("jit", "pjit", "closed_call", "core_call", "remat", "checkpoint", "custom_jvp_call", "custom_vjp_call")
@@ -32,6 +31,7 @@ _BINARY = {
     "add": "Add", "add_any": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "max": "Max", "min": "Min", "pow": "Pow",
     "gt": "Greater", "lt": "Less", "ge": "GreaterOrEqual", "le": "LessOrEqual", "eq": "Equal", "and": "And", "or": "Or",
 }  # fmt: skip
+_ONE_BY_ONE = {*_UNARY, *_BINARY, "rsqrt", "ne", "select_n", "integer_pow", "square"}
 DTYPES = {"float32": 1, "uint8": 2, "int8": 3, "uint16": 4, "int32": 6, "int64": 7, "bool": 9, "float16": 10}
 
 
@@ -47,7 +47,6 @@ class Tensor:
     channels_first: bool = False
 
 
-Constant = np.ndarray | jax.Array  # a traced one depends on the variables that are given to `lower`
 Value = Tensor | Constant  # a constant may have sizes of 1 where it is the same along an axis
 
 
@@ -106,11 +105,11 @@ class _Lowering:
         if name == "cond" and isinstance(given[0], np.ndarray):
             chosen = eqn.params["branches"][int(given[0])]
             return self.run(chosen.jaxpr, chosen.consts, given[1:])
-        constants = [each for each in given if not isinstance(each, Tensor)]
-        if len(constants) == len(given):
+        known = [each for each in given if not isinstance(each, Tensor)]
+        if len(known) == len(given):
             if name == "broadcast_in_dim":
-                return [_placed(constants[0], shape, eqn.params["broadcast_dimensions"])]
-            return _computed(eqn, constants)
+                return [constants.placed(known[0], shape, eqn.params["broadcast_dimensions"])]
+            return [*constants.computed(eqn, known, name in _ONE_BY_ONE)]
         return [self._operator(name, eqn, given, shape)]
 
     def _operator(self, name: str, eqn: Any, given: list[Any], shape: tuple[int, ...]) -> Tensor:
@@ -325,33 +324,3 @@ class _Lowering:
             self.channels_last(each).name if isinstance(each, Tensor) else self.graph.constant(each) for each in (x, y)
         ]
         return Tensor(self.graph.add("Einsum", *names, equation=equation), shape)
-
-
-def _placed(value: Constant, shape: tuple[int, ...], places: Sequence[int]) -> Constant:
-    """A constant with the dimensions of a shape, of size 1 where it is repeated."""
-    sizes = [1] * len(shape)
-    for size, place in zip(value.shape, places, strict=True):
-        sizes[place] = size
-    return value.reshape(sizes)
-
-
-def _computed(eqn: Any, given: list[Any]) -> list[Value]:
-    """The results of an operation on constants alone."""
-    name = eqn.primitive.name
-    if name in _UNARY or name in _BINARY or name in ("rsqrt", "ne", "select_n", "integer_pow", "square"):
-        sizes = np.broadcast_shapes(*(each.shape for each in given))
-        whole = [_broadcast(each, sizes) for each in given]
-    else:
-        shapes = [variable.aval.shape for variable in eqn.invars]
-        if any(size and size % BATCH == 0 for shape in shapes for size in shape):
-            raise UserError(f"this network has the operation {name!r} on constants for each image; use stablehlo")
-        whole = [_broadcast(each, shape) for each, shape in zip(given, shapes, strict=True)]
-    traced = any(isinstance(each, jax.Array) for each in given)
-    with contextlib.nullcontext() if traced else jax.ensure_compile_time_eval():
-        result = eqn.primitive.bind(*whole, **eqn.params)
-    results = list(result) if eqn.primitive.multiple_results else [result]
-    return results if traced else [np.asarray(each) for each in results]
-
-
-def _broadcast(value: Constant, shape: tuple[int, ...]) -> Constant:
-    return jnp.broadcast_to(value, shape) if isinstance(value, jax.Array) else np.broadcast_to(value, shape)
