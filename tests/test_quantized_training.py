@@ -1,6 +1,7 @@
 """Quantisation-aware training rounds as the exported int8 network does, and that network answers as it was trained."""
 
 import dataclasses
+import functools
 import shutil
 
 import jax
@@ -13,8 +14,10 @@ from jaxcnn.config import ConfigError, UserError
 from jaxcnn.deploy import onnx_file, runtimes
 from jaxcnn.graphs import graph, in_jax, lowering, quantize, rounding
 from jaxcnn.learn import quantized
+from jaxcnn.learn.features import features_step
 from jaxcnn.learn.network import check_quantized
-from jaxcnn.train import assess, seals, trained
+from jaxcnn.train import assess, exported, seals, trained
+from jaxcnn.weights import files
 from tests import digits, runs, small, test_deploy, test_quantize
 from tests.test_step import TOLERANCE
 
@@ -147,6 +150,15 @@ def test_an_exported_run_has_its_ranges_and_answers_as_it_does_in_both_runtimes(
             # million, each of which moves the outputs of its image by one step of 255 of one of hundreds of products.
             assert np.mean(np.any(found != outputs, axis=1)) < 0.05
             assert np.abs(found - outputs).max() < 0.02 * outputs.std()
+
+
+def test_features_and_weight_files_are_those_of_the_network_without_rounding(run, tmp_path):
+    network, split, _ = loaded(run / "run")
+    step = functools.partial(features_step, network.spec, "", network.variables)
+    assert jax.eval_shape(step, np.asarray(split.read(np.arange(2))), network.constants).shape == (2, 16)
+    count = exported.write(network, "jaxcnn", tmp_path / "a.safetensors")
+    arrays, _ = files.read(tmp_path / "a.safetensors")
+    assert count == len(arrays) and arrays.keys() == seals.on_host(network.variables).keys() - {ENDS}
 
 
 def test_a_run_resumes_to_the_bit(run, tmp_path):

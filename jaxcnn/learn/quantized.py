@@ -56,7 +56,7 @@ class Quantized:
     def apply(
         self, variables: VariableDict, images: Float[Array, "b h w c"], *, mutable: Any = False, **of_training: Any
     ) -> Any:
-        """The outputs; with `mutable` also what `largest` and `tracked` take: the ends of the values of this batch."""
+        """The outputs; with `mutable` also the ends of the values of this batch, -low and high, for `tracked`."""
         graph = self._graph(variables, images)
         sources = quantize.sources(graph)
         made = rounding.rounded(graph, variables["batch_stats"][RANGES][ENDS], self.bits)
