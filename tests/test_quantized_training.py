@@ -84,17 +84,16 @@ def test_the_gradient_of_a_rounded_product_is_that_of_its_rounded_factors():
     np.testing.assert_allclose(found[2], of_y.sum(axis=0), rtol=1e-5)
 
 
-@pytest.mark.parametrize("bits", [8, 4])
-def test_the_graph_that_is_trained_answers_with_the_bits_of_the_integers_that_are_exported(bits):
+def test_the_graph_that_is_trained_answers_with_the_bits_of_the_integers_that_are_exported():
     function, side = test_deploy.network("resnet20: padded shortcuts")
     made = graph.simplified(lowering.lower(function, jax.ShapeDtypeStruct((side, side, 3), jnp.float32), "image"))
     quantize.without_empty_pads(made)
     ends = np.array([[-2.5, 3.5] for _ in quantize.sources(made)], np.float32)
     images = DRAWN.normal(size=(2, side, side, 3)).astype(np.float32)
     ranges = {name: quantize.Range(*pair) for name, pair in zip(quantize.sources(made), ends, strict=True)}
-    exported = test_quantize.of_jax(quantize.quantized(made, ranges, bits), images)
+    exported = test_quantize.of_jax(quantize.quantized(made, ranges), images)
     # Sums are below 2^24: 144 products of at most 255 * 127.
-    np.testing.assert_array_equal(test_quantize.of_jax(rounding.rounded(made, ends, bits), images), exported)
+    np.testing.assert_array_equal(test_quantize.of_jax(rounding.rounded(made, ends, 8), images), exported)
     assert exported.std() > 0.01
 
 
