@@ -73,8 +73,9 @@ def test_the_gradient_of_a_rounded_product_is_that_of_its_rounded_factors():
         whole = rounding.rounded(dataclasses.replace(made, constants=constants), ends, 4)
         return jnp.sum(in_jax.function(whole, "x")(x) * of_y)
 
-    found = jax.grad(loss, argnums=(0, 1, 2))(x, kernel, bias)
-    seen, weights = rounding.activations(jnp.asarray(x), ends[0]).value(), rounding.weights(kernel, 1, 4).value()
+    found = jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(x, kernel, bias)
+    seen = jax.jit(lambda x: rounding.activations(x, ends[0]).value())(x)
+    weights = jax.jit(lambda kernel: rounding.weights(kernel, 1, 4).value())(kernel)
     inside = np.abs(x) <= 1  # but for half a step at the ends
     np.testing.assert_allclose(
         np.where(inside, found[0], 0), np.where(inside, of_y @ weights.T, 0), rtol=1e-5, atol=1e-6
@@ -136,19 +137,18 @@ def test_a_run_trains_what_rounding_takes_and_its_statistics_of_batch_norm_stay(
 
 
 def test_an_exported_run_has_its_ranges_and_answers_as_it_does_in_both_runtimes(run, tmp_path):
-    for weights in ("last", "ema"):
-        network, split, outputs = loaded(run / "run", weights)
-        made = onnx_file.trained_int8_graph_of(network)
-        kernels = [made.constants[made.maker(n.inputs[1]).inputs[0]] for n in made.nodes if n.op in quantize.PRODUCTS]
-        assert len(kernels) == 4 and all(each.dtype == np.int8 and np.abs(each).max() == 7 for each in kernels)
-        onnx_file.write_graph(made, network, tmp_path / f"{weights}.onnx", quantize="int8")
-        images = np.asarray(split.read(np.arange(len(split))))
-        for runs_in_jax in (True, False):
-            found = runtimes.of_file(tmp_path / f"{weights}.onnx", in_jax=runs_in_jax).call(images)
-            # To the bit, but where an activation lies between two codes up to its last bit: at most a few of 0.4
-            # million, each of which moves the outputs of its image by one step of 255 of one of hundreds of products.
-            assert np.mean(np.any(found != outputs, axis=1)) < 0.05
-            assert np.abs(found - outputs).max() < 0.02 * outputs.std()
+    network, split, outputs = loaded(run / "run")
+    made = onnx_file.trained_int8_graph_of(network)
+    kernels = [made.constants[made.maker(n.inputs[1]).inputs[0]] for n in made.nodes if n.op in quantize.PRODUCTS]
+    assert len(kernels) == 4 and all(each.dtype == np.int8 and np.abs(each).max() == 7 for each in kernels)
+    onnx_file.write_graph(made, network, tmp_path / "a.onnx", quantize="int8")
+    images = np.asarray(split.read(np.arange(len(split))))
+    for runs_in_jax in (True, False):
+        found = runtimes.of_file(tmp_path / "a.onnx", in_jax=runs_in_jax).call(images)
+        # To the bit, but where an activation lies between two codes up to its last bit: at most a few of 0.4
+        # million, each of which moves the outputs of its image by one step of 255 of one of hundreds of products.
+        assert np.mean(np.any(found != outputs, axis=1)) < 0.05
+        assert np.abs(found - outputs).max() < 0.02 * outputs.std()
 
 
 def test_features_and_weight_files_are_those_of_the_network_without_rounding(run, tmp_path):
