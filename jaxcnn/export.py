@@ -14,7 +14,8 @@ file has the names of the classes, the mean and std of the images, their size, a
 onnx, stablehlo, savedmodel, tflite: the whole network, from images as stored to logits, for any batch size;
 normalisation is inside. `--verify` runs the file in its own runtime (ONNX Runtime; JAX; TensorFlow; LiteRT) on a split,
 beside the run. `--quantize=int8` makes the products of a file of ONNX or LiteRT those of int8, with ranges that
-`--calibration_split` tells; float16 makes it half as large. A SavedModel is a folder.
+`--calibration_split` tells, or that a run with `config.optim.quantized` was trained with; float16 makes it half as
+large. A SavedModel is a folder.
 web: a folder with the ONNX file, a page that classifies by it in the browser, and ONNX Runtime for the browser, from
 npm or from `--runtime`. Serve it with any server of files: `python -m http.server --directory page`.
 `--card` writes a model card beside the file.
@@ -28,7 +29,7 @@ from jaxcnn import at_start  # noqa: F401 (imported first: from now on, a signal
 
 import pathlib
 import tempfile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
@@ -103,6 +104,8 @@ def main() -> int:
     network = NETWORK.load()
     if verify and network.spec.task.finds is not None:
         raise UserError(f"--verify compares outputs, which config.task.name={network.config.task.name!r} has not")
+    if network.spec.optim.quantized:
+        _check_trained(kind)
     file = out
     if kind == "web":
         from jaxcnn.deploy import web
@@ -143,6 +146,16 @@ def _place(folder: pathlib.Path, kind: str) -> pathlib.Path:
     return out
 
 
+def _check_trained(kind: str) -> None:
+    """Refuse what would answer otherwise than a run that was trained for int8."""
+    if kind in OF_ONNX + OF_TENSORFLOW and QUANTIZE.value != "int8":
+        form = kind if kind in QUANTIZED else "tflite"
+        raise UserError(f"this run was trained for int8 (config.optim.quantized): give --format={form} --quantize=int8")
+    for name in ("calibration", "calibration_images", "calibration_split"):
+        if flags.FLAGS[name].present:
+            raise UserError(f"--{name}: this run was trained with its ranges (config.optim.quantized); leave it out")
+
+
 def _runtime() -> dict[str, bytes]:
     from jaxcnn.deploy import web_runtime
 
@@ -159,8 +172,13 @@ def _write(network: "Trained", kind: str, folder: pathlib.Path, out: pathlib.Pat
         from jaxcnn.deploy import onnx_file
 
         quantize, method, seen = QUANTIZE.value or "none", CALIBRATION.value or "mse", SEEN.value or "train"
-        told, how = {"quantize": quantize}, quantize
-        if quantize == "int8":
+        told: dict[str, Any] = {"quantize": quantize}
+        how = quantize
+        if quantize == "int8" and (bits := network.spec.optim.quantized):
+            graph = onnx_file.trained_int8_graph_of(network)
+            told |= {"calibration": "trained", "bits_of_weights": bits}
+            how = f"int8, weights of {bits} bits and ranges as they were trained"
+        elif quantize == "int8":
             graph = onnx_file.int8_graph_of(network, _split(network, folder, seen), IMAGES.value or 1, method)
             told, how = told | {"calibration": method, "calibration_split": seen}, f"int8, ranges by {method}"
         elif quantize == "float16" and kind in OF_ONNX:

@@ -15,19 +15,8 @@ from jax import export
 from jaxcnn import config as configs
 from jaxcnn import models
 from jaxcnn.config import UserError
-from jaxcnn.deploy import (
-    card,
-    graph,
-    latency,
-    lowering,
-    onnx_file,
-    predictor,
-    runtimes,
-    stablehlo,
-    verify,
-    web,
-    web_runtime,
-)
+from jaxcnn.deploy import card, latency, onnx_file, predictor, runtimes, stablehlo, verify, web, web_runtime
+from jaxcnn.graphs import graph, lowering
 from jaxcnn.models import activations, context
 from jaxcnn.models.group_norm import GroupNorm
 from jaxcnn.train import assess, trained

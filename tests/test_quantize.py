@@ -12,8 +12,9 @@ import onnxruntime
 import pytest
 
 from jaxcnn.config import UserError
-from jaxcnn.deploy import calibrate, graph, half, in_jax, lowering, onnx_file, quantize, runtimes, verify
-from jaxcnn.deploy.quantize import Range
+from jaxcnn.deploy import calibrate, half, onnx_file, runtimes, verify
+from jaxcnn.graphs import graph, in_jax, lowering, quantize
+from jaxcnn.graphs.quantize import Range
 from jaxcnn.machine import instructions
 from jaxcnn.serve.service import Service
 from jaxcnn.train import assess, trained

@@ -9,7 +9,8 @@ import pytest
 
 from jaxcnn.config import UserError
 from jaxcnn.data.tensorflow import import_tensorflow
-from jaxcnn.deploy import graph, in_jax, in_tensorflow, lowering, onnx_file, quantize, runtimes, tensorflow_files
+from jaxcnn.deploy import in_tensorflow, onnx_file, runtimes, tensorflow_files
+from jaxcnn.graphs import graph, in_jax, lowering, quantize
 from jaxcnn.train import assess, trained
 from tests import digits, runs, small
 from tests.test_deploy import NETWORKS, TOLERANCE, network

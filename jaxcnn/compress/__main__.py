@@ -102,7 +102,7 @@ def _deep(folder: pathlib.Path) -> int:
 
     bits = _bits()
     arrays = files.read(pathlib.Path(CHECK.value))[0] if CHECK.value else {}
-    network = NETWORK.load(DEVICES.value)
+    network = _load()
     split = _split(network, folder)
     if CHECK.value:
         figures = deep.with_arrays(network, arrays).evaluate(split)
@@ -131,6 +131,17 @@ def _deep(folder: pathlib.Path) -> int:
     return 0
 
 
+def _load() -> "Trained":
+    """The network of the run. Raises UserError if it was trained with rounded weights."""
+    network = NETWORK.load(DEVICES.value)
+    if network.spec.optim.quantized:
+        raise UserError(
+            "this run was trained for int8 (config.optim.quantized): python -m jaxcnn.export --format=onnx "
+            "--quantize=int8 writes it; compress the run that it started from"
+        )
+    return network
+
+
 def _bits() -> "Bits":
     from jaxcnn.compress import deep
 
@@ -148,7 +159,7 @@ def _share_values(folder: pathlib.Path) -> int:
         raise UserError("--method=share needs --out=<folder of the new run>")
     out, bits = pathlib.Path(OUT.value), _bits()
     begun.check(out)
-    network = NETWORK.load(DEVICES.value)
+    network = _load()
     split = _split(network, folder)
     shared = deep.begun(network, bits)
     begun.write(shared, folder, out, [pathlib.Path(sys.argv[0]).name, *sys.argv[1:]])
@@ -172,7 +183,7 @@ def _filters(folder: pathlib.Path) -> int:
         raise UserError("--method=filters needs --out=<folder of the new run>")
     out = pathlib.Path(OUT.value)
     begun.check(out)
-    network = NETWORK.load(DEVICES.value)
+    network = _load()
     split = _split(network, folder)
     small, remarks = filters.slim(network, keep)
     for remark in remarks:

@@ -172,6 +172,9 @@ class Optim:
     shared_values: Annotated[Count, AtMost(4096)] = (
         0  # most values of a kernel besides 0, whose equal weights stay equal (see compress --method=share); 0: off
     )
+    quantized: Annotated[Count, AtMost(8)] = (
+        0  # bits to which weights are rounded in training, activations to 8, as export --quantize=int8 does; 0: off
+    )
     ema_decay: Fraction = 0.0  # moving average of parameters and batch_stats; after t steps at most (1 + t) / (10 + t)
 
     @property

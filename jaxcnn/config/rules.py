@@ -153,6 +153,7 @@ def _impossible(config: Config) -> list[str]:
         not optim.shared_values or not config.prune.is_on,
         "config.optim.shared_values keeps zeros at zero; leave config.prune.sparsity at 0, and prune before sharing",
     )
+    wrong += _impossible_quantization(config)
     need(
         config.init.head != "fitted" or config.task.name == "classification",
         "config.init.head='fitted' is for config.task.name='classification' only",
@@ -292,6 +293,21 @@ def _impossible_pruning(prune: Prune) -> list[str]:
     if prune.scope == "global" and prune.is_on and not prune.sparsity:
         wrong.append("config.prune.scope='global' needs config.prune.sparsity, that of all layers together")
     return wrong
+
+
+def _impossible_quantization(config: Config) -> list[str]:
+    """What does not go with weights that are rounded while they are trained."""
+    if not config.optim.quantized:
+        return []
+    model = config.model
+    ways = (
+        (config.optim.quantized == 1, "is the number of bits of a weight, of which the sign is one; set at least 2"),
+        (model.dtype != "float32", f"rounds what float32 computes; leave config.model.dtype={model.dtype!r} out"),
+        (model.dropout > 0, "trains the network as it is exported, without dropout; set config.model.dropout=0"),
+        (model.stochastic_depth > 0, "trains all blocks, as they are exported; set config.model.stochastic_depth=0"),
+        (config.parallel.model_devices > 1, "needs whole kernels; set config.parallel.model_devices=1"),
+    )
+    return [f"config.optim.quantized={config.optim.quantized} {what}" for is_wrong, what in ways if is_wrong]
 
 
 def _impossible_task(task: Task, optim: Optim) -> list[str]:

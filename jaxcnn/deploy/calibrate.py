@@ -14,9 +14,10 @@ from jaxtyping import Array, Float
 
 from jaxcnn.config import UserError
 from jaxcnn.data.batch import Split
-from jaxcnn.deploy import in_jax, predictor
-from jaxcnn.deploy.graph import Graph
-from jaxcnn.deploy.quantize import LEVELS, Range
+from jaxcnn.deploy import predictor
+from jaxcnn.graphs import in_jax
+from jaxcnn.graphs.graph import Graph
+from jaxcnn.graphs.quantize import LEVELS, Range
 
 METHODS = ("minmax", "percentile", "mse")
 BINS = 2048

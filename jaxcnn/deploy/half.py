@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 
 from jaxcnn.config import UserError
-from jaxcnn.deploy.graph import Graph, Node
-from jaxcnn.deploy.quantize import PRODUCTS
+from jaxcnn.graphs.graph import Graph, Node
+from jaxcnn.graphs.quantize import PRODUCTS
 
 _FLOAT32, _FLOAT16 = 1, 10  # of ONNX
 

@@ -5,12 +5,15 @@ import pathlib
 from typing import Any
 
 import jax
+import numpy as np
 
 import jaxcnn
 from jaxcnn.config import UserError
 from jaxcnn.data.batch import Split
-from jaxcnn.deploy import calibrate, digest, half, lowering, predictor, quantize
-from jaxcnn.deploy.graph import Graph, Node, simplified
+from jaxcnn.deploy import calibrate, digest, half, predictor
+from jaxcnn.graphs import lowering, quantize
+from jaxcnn.graphs.graph import Graph, Node, simplified
+from jaxcnn.learn import quantized
 from jaxcnn.machine import extras, whole_files
 from jaxcnn.text import shown
 from jaxcnn.train.trained import Trained
@@ -36,7 +39,7 @@ def _image(trained: Trained, batch: int = 0) -> jax.ShapeDtypeStruct:
 
 
 def int8_graph_of(trained: Trained, split: Split, images: int, method: str) -> Graph:
-    """The graph of a network with int8 products (`jaxcnn.deploy.quantize`).
+    """The graph of a network with int8 products (`jaxcnn.graphs.quantize`), with ranges that are measured.
 
     Args:
       trained: the network.
@@ -47,12 +50,48 @@ def int8_graph_of(trained: Trained, split: Split, images: int, method: str) -> G
     Raises:
       UserError: it has an operation that cannot be written, or nothing that can be int8.
     """
+    made = _to_quantize(trained)
+    return quantize.quantized(made, calibrate.ranges(made, quantize.sources(made), split, images, method))
+
+
+def trained_int8_graph_of(trained: Trained) -> Graph:
+    """The graph with int8 products of a network that was trained for them (`jaxcnn.learn.quantized`), with its ranges.
+
+    Raises:
+      UserError: the run is at step 0, where it has none.
+    """
+    made = _to_quantize(trained)
+    ends = np.asarray(jax.device_get(trained.variables["batch_stats"][quantized.RANGES][quantized.ENDS]))
+    if not ends.any():
+        raise UserError("this run was not trained yet, so it has no ranges for int8; train it")
+    sources = quantize.sources(made)
+    # Of float32, so that scales are computed as in training.
+    ranges = {name: quantize.Range(*pair) for name, pair in zip(sources, ends, strict=True)}
+    return quantize.quantized(made, ranges, trained.spec.optim.quantized)
+
+
+def _to_quantize(trained: Trained) -> Graph:
+    """The graph in float32 of a network whose products can be int8."""
     if trained.spec.task.finds is not None:
         raise UserError(f"--quantize is for tasks with one output per class, not {trained.config.task.name!r}")
-    made = graph_of(trained)
+    made = _folded_as_trained(trained) if trained.spec.optim.quantized else graph_of(trained)
     quantize.without_empty_pads(made)
-    sources = set(quantize.places(made).values())
-    return quantize.quantized(made, calibrate.ranges(made, sources, split, images, method))
+    return made
+
+
+def _folded_as_trained(trained: Trained) -> Graph:
+    """`graph_of` a network of quantisation-aware training, with BatchNorm folded in float32, as that does."""
+    predict, leaves = predictor.of_leaves(predictor.in_float32(trained))
+    graph = Graph()
+
+    def constants(leaves: list[Any]) -> dict[str, Any]:
+        nonlocal graph
+        graph = simplified(lowering.lower(predict, _image(trained), predictor.INPUT, leaves))
+        return {name: value for name, value in graph.constants.items() if isinstance(value, jax.Array)}
+
+    found = jax.device_get(jax.jit(constants)(leaves))
+    graph.constants |= found
+    return graph
 
 
 def half_graph_of(trained: Trained) -> Graph:

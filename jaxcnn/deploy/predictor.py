@@ -3,11 +3,13 @@
 import dataclasses
 import json
 from collections.abc import Callable
+from typing import Any
 
 import jax
 from jaxtyping import Array, Float, Num
 
-from jaxcnn.learn import inference
+from jaxcnn.learn import inference, quantized
+from jaxcnn.learn.network import unrounded
 from jaxcnn.models import context
 from jaxcnn.train import exported
 from jaxcnn.train.trained import Trained
@@ -29,13 +31,20 @@ def of(trained: Trained) -> Predict:
     For most tasks these are the outputs [b, k]. It has one form for all platforms and batch sizes
     (`jaxcnn.models.context.portable`).
     """
+    predict, leaves = of_leaves(trained)
+    return lambda image: predict(image, *leaves)
+
+
+def of_leaves(trained: Trained) -> tuple[Callable[..., Float[Array, "b k"]], list[Any]]:
+    """`of` with the arrays of the variables as further arguments, and these arrays."""
     variables, constants = jax.device_get((trained.variables, trained.constants))
+    leaves, tree = jax.tree.flatten(variables)
 
-    def predict(image: Num[Array, "b h w c"]) -> Float[Array, "b k"]:
+    def predict(image: Num[Array, "b h w c"], *leaves: Any) -> Float[Array, "b k"]:
         with context.portable():
-            return inference.answer_step(trained.spec, variables, image, constants)
+            return inference.answer_step(trained.spec, jax.tree.unflatten(tree, leaves), image, constants)
 
-    return predict
+    return predict, leaves
 
 
 def facts(trained: Trained) -> dict[str, str]:
@@ -54,6 +63,7 @@ def facts(trained: Trained) -> dict[str, str]:
 
 
 def in_float32(trained: Trained) -> Trained:
-    """The network computed in float32, whatever type it was trained in."""
+    """The network computed in float32, whatever type it was trained in, without the rounding of `optim.quantized`."""
     model = dataclasses.replace(trained.spec.model, dtype="float32")
-    return dataclasses.replace(trained, spec=dataclasses.replace(trained.spec, model=model))
+    spec = unrounded(dataclasses.replace(trained.spec, model=model))
+    return dataclasses.replace(trained, spec=spec, variables=quantized.without_ranges(trained.variables))

@@ -110,7 +110,8 @@ def _onnx_in_jax(path: pathlib.Path) -> tuple[Call, dict[str, Any]]:
     """The function of an ONNX file in JAX, compiled at each new batch size, and its facts."""
     import jax
 
-    from jaxcnn.deploy import in_jax, onnx_file, predictor
+    from jaxcnn.deploy import onnx_file, predictor
+    from jaxcnn.graphs import in_jax
 
     graph, texts = onnx_file.read(path, digest.checked(path))
     call = jax.jit(in_jax.function(graph, predictor.INPUT))

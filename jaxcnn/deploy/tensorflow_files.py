@@ -17,7 +17,7 @@ import numpy as np
 from jaxcnn.config import UserError
 from jaxcnn.data.tensorflow import import_tensorflow
 from jaxcnn.deploy import beside, in_tensorflow, predictor
-from jaxcnn.deploy.graph import Graph
+from jaxcnn.graphs.graph import Graph
 from jaxcnn.machine import extras
 from jaxcnn.text import shown
 from jaxcnn.train.trained import Trained
@@ -49,11 +49,11 @@ def write_saved_model(graph: Graph, trained: Trained, folder: pathlib.Path) -> N
         raise UserError(f"{shown(str(folder))} cannot be written: {error.strerror}") from error
 
 
-def write_lite(graph: Graph, trained: Trained, path: pathlib.Path, **more: str) -> None:
+def write_lite(graph: Graph, trained: Trained, path: pathlib.Path, **more: Any) -> None:
     """Write a file of LiteRT, from images as stored to logits, for any batch size.
 
     Args:
-      graph: of float32; for int8, one of `jaxcnn.deploy.quantize`, whose ranges the file has.
+      graph: of float32; for int8, one of `jaxcnn.graphs.quantize`, whose ranges the file has.
       trained: the network.
       path: the file.
       more: facts; "quantize" is that of the graph, or float16, the type of weights alone. None if it is missing.

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Num
 from jaxcnn.config import UserError
 from jaxcnn.data.batch import Constants
 from jaxcnn.learn.inference import predict_step
-from jaxcnn.learn.network import network
+from jaxcnn.learn.network import network, unrounded
 from jaxcnn.learn.step_spec import StepSpec
 
 
@@ -19,7 +19,7 @@ def features_step(
 ) -> Float[Array, "b ..."]:
     """The output of a layer for images; with an empty `layer`, the input of the layer that makes the outputs.
 
-    Layers have the path of their parameters, such as "block1_conv1".
+    Layers have the path of their parameters, such as "block1_conv1". Nothing is rounded by `optim.quantized`.
     """
     model: Any = network(spec)
     found: list[Array] = []
@@ -37,7 +37,7 @@ def features_step(
         return output
 
     with nn.intercept_methods(look):
-        predict_step(spec, variables, image, constants)
+        predict_step(unrounded(spec), variables, image, constants)
     if not found:
         raise UserError(
             f"the network {spec.model.name!r} has no layer {layer!r}"

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float32, Num
 from jaxcnn.data import augment
 from jaxcnn.data.batch import Batch, Constants
 from jaxcnn.learn import metrics
-from jaxcnn.learn.network import network
+from jaxcnn.learn.network import answering
 from jaxcnn.learn.step_spec import StepSpec
 from jaxcnn.tasks.task import Task
 
@@ -39,8 +39,7 @@ def predict_step(
     spec: StepSpec, variables: VariableDict, image: Num[Array, "b h w c"], constants: Constants
 ) -> Outputs:
     """Outputs of the network for images."""
-    model: Any = network(spec)
-    return model.apply(variables, augment.normalize(image, constants.mean, constants.std), train=False)
+    return answering(spec).apply(variables, augment.normalize(image, constants.mean, constants.std), train=False)
 
 
 def answer_step(spec: StepSpec, variables: VariableDict, image: Num[Array, "b h w c"], constants: Constants) -> Outputs:

@@ -12,7 +12,7 @@ from jaxcnn import models
 from jaxcnn.config import ConfigError
 from jaxcnn.config.convert import nearest
 from jaxcnn.config.layers import Layers
-from jaxcnn.learn import prune, rates, slimming
+from jaxcnn.learn import prune, quantized, rates, slimming
 from jaxcnn.learn.step_spec import StepSpec
 from jaxcnn.models import sizes, split
 from jaxcnn.models.batch_norm import PartlyFrozen
@@ -28,6 +28,19 @@ def network(spec: StepSpec, axis_name: str | None = None) -> Trainable:
     built: Any = models.build(spec.model, norm, spec.task.targets.outputs, axis_name)
     evaluation = spec.task.evaluation
     return built.clone(**evaluation.search) if isinstance(evaluation, FindingWithin) else built
+
+
+def answering(spec: StepSpec, axis_name: str | None = None) -> Trainable:
+    """The network as it is trained and answers: with rounding if `optim.quantized` says so."""
+    plain = network(spec, axis_name)
+    return quantized.Quantized(plain, spec.optim.quantized) if spec.optim.quantized else plain
+
+
+def unrounded(spec: StepSpec) -> StepSpec:
+    """The spec without the rounding of `optim.quantized`."""
+    return (
+        dataclasses.replace(spec, optim=dataclasses.replace(spec.optim, quantized=0)) if spec.optim.quantized else spec
+    )
 
 
 def _initialize(spec: StepSpec, image_shape: tuple[int, int, int]) -> VariableDict:
@@ -74,6 +87,12 @@ def check_layers(spec: StepSpec) -> None:
             prune.check(spec.prune, part)
         if spec.optim.slimming:
             slimming.check(part, batch_stats)
+
+
+def check_quantized(spec: StepSpec, drawn: bool) -> None:
+    """Refuse what `optim.quantized` cannot round; `drawn`: the weights are. Raises ConfigError or UserError."""
+    if spec.optim.quantized:
+        quantized.check(network(spec), spec.task, spec.image_shape, drawn)
 
 
 def usual_sizes(spec: StepSpec) -> dict[str, int]:

@@ -44,6 +44,10 @@ def train_step(
     def local(*inputs: Any) -> steps.Gradients:
         own = batch_gradients(*inputs)
         grads = jax.tree.map(lambda share, partition: _sum(share, partition, mesh), own.grads, trained)
+        if spec.optim.quantized:
+            sums = jax.tree.map(lambda share: _sum(share, jax.P(), mesh), own.sums)
+            stats = lax.pmax(own.batch_stats, axis_name) if axis_name else own.batch_stats
+            return steps.Gradients(grads, sums, stats)
         sums, stats = jax.tree.map(lambda share: _sum(share, jax.P(), mesh), (own.sums, own.batch_stats))
         return steps.Gradients(grads, sums, jax.tree.map(lambda total: total / data_devices(mesh), stats))
 

@@ -13,8 +13,8 @@ from jaxtyping import Array, Bool, Int32
 
 from jaxcnn.data import augment, order
 from jaxcnn.data.batch import Batch, Constants
-from jaxcnn.learn import metrics, prune, rates, sharing, slimming
-from jaxcnn.learn.network import layers_of, network
+from jaxcnn.learn import metrics, prune, quantized, rates, sharing, slimming
+from jaxcnn.learn.network import answering, layers_of
 from jaxcnn.learn.optim import make_optimizer
 from jaxcnn.learn.schedule import learning_rate_factor, whitening_bias_scale
 from jaxcnn.learn.state import Hyper, State, step_key
@@ -53,7 +53,7 @@ class Gradients:
     Attributes:
       grads: gradients of the loss, a tree like the parameters.
       sums: sums of the training metrics.
-      batch_stats: the new running statistics of BatchNorm.
+      batch_stats: the new running statistics of BatchNorm; with `optim.quantized`, what `quantized.tracked` takes.
     """
 
     grads: Collection
@@ -63,7 +63,7 @@ class Gradients:
 
 def init_state(spec: StepSpec, hyper: Hyper) -> State:
     """A new state at step 0, its parameters drawn from `hyper.seed`."""
-    model = network(spec)
+    model = answering(spec)
     key = step_key(hyper.seed, INIT_STEP)
     variables = model.init(key, jnp.zeros((1, *spec.image_shape), jnp.float32))
     params, batch_stats = variables["params"], variables.get("batch_stats", {})
@@ -174,7 +174,10 @@ def update(spec: StepSpec, state: State, gradients: Gradients) -> tuple[State, S
     if spec.optim.shared_values:
         part = sharing.kept(spec.optim.shared_values, part, state.params)
     params = rates.merged(part, state.params)
-    ema = _average(spec, state, {"params": params, "batch_stats": gradients.batch_stats})
+    batch_stats = gradients.batch_stats
+    if spec.optim.quantized:
+        batch_stats = quantized.tracked(state.batch_stats, batch_stats, state.step)
+    ema = _average(spec, state, {"params": params, "batch_stats": batch_stats})
     if spec.prune.is_on and ema is not None:
         ema |= {"params": prune.masked(spec.prune, ema["params"], params, state.step, spec.total_steps)}
     if spec.optim.shared_values and ema is not None:
@@ -182,7 +185,7 @@ def update(spec: StepSpec, state: State, gradients: Gradients) -> tuple[State, S
     next_state = State(
         step=state.step + 1,
         params=params,
-        batch_stats=gradients.batch_stats,
+        batch_stats=batch_stats,
         opt_state=opt_state,
         ema=ema,
         hyper=state.hyper,
@@ -224,7 +227,7 @@ def batch_gradients(
 
     Returns:
       The `Gradients` of this device's examples, `grads` in `optim.gradient_dtype`. Over the devices, `grads` and `sums`
-      must be summed, and `batch_stats` averaged.
+      must be summed, and `batch_stats` averaged; with `optim.quantized`, their largest are to be taken.
     """
     microbatches = spec.optim.accumulate_steps
     key = step_key(hyper.seed, step)
@@ -242,7 +245,7 @@ def batch_gradients(
         microbatches=microbatches,
         small_side=spec.small_side,
     )
-    model = network(spec, axis_name)
+    model = answering(spec, axis_name)
     dropout_key = jax.random.fold_in(key, DROPOUT)
 
     def microbatch_loss(
@@ -269,10 +272,12 @@ def batch_gradients(
 
     gradient = jax.value_and_grad(microbatch_loss, has_aux=True)
     part = rates.trainable(params, layers_of(spec, batch_stats))
-    (_, (sums, new_stats)), grads = _accumulate(gradient, part, (examples, batch), microbatches, unroll)
+    largest = spec.optim.quantized > 0
+    (_, (sums, new_stats)), grads = _accumulate(gradient, part, (examples, batch), microbatches, unroll, largest)
     dtype = jnp.dtype(spec.optim.gradient_dtype)
     grads = jax.tree.map(lambda share: share.astype(dtype), grads)
-    return Gradients(grads, sums, jax.tree.map(lambda total: total / microbatches, new_stats))
+    new_stats = new_stats if largest else jax.tree.map(lambda total: total / microbatches, new_stats)
+    return Gradients(grads, sums, new_stats)
 
 
 def composes(spec: StepSpec, step: Int32[Array, ""]) -> Bool[Array, ""] | bool:
@@ -282,15 +287,21 @@ def composes(spec: StepSpec, step: Int32[Array, ""]) -> Bool[Array, ""] | bool:
 
 
 def _accumulate(
-    gradient: Callable[..., Any], params: Collection, examples: Any, microbatches: int, unroll: bool
+    gradient: Callable[..., Any], params: Collection, examples: Any, microbatches: int, unroll: bool, largest: bool
 ) -> Any:
-    """Sum `gradient(params, microbatch)` over the microbatches of a local batch."""
+    """Sum `gradient(params, microbatch)` over the microbatches of a local batch; or take the `largest` statistics."""
     if microbatches == 1:
         return gradient(params, examples)
     parts = jax.tree.map(lambda x: x.reshape(microbatches, -1, *x.shape[1:]), examples)
 
     def add(total: Any, part: Any) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, total, gradient(params, part)), None
+        new = gradient(params, part)
+        summed = jax.tree.map(jnp.add, total, new)
+        if largest:
+            ((_, (_, before)), _), ((_, (_, here)), _) = total, new
+            (loss, (sums, _)), grads = summed
+            summed = (loss, (sums, jax.tree.map(jnp.maximum, before, here))), grads
+        return summed, None
 
     first = jax.tree.map(lambda x: x[0], parts)
     zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(gradient, params, first))

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float32
 
 from jaxcnn.data import augment
 from jaxcnn.data.batch import Constants
-from jaxcnn.learn.network import network
+from jaxcnn.learn.network import answering
 from jaxcnn.learn.step_spec import StepSpec
 
 
@@ -26,7 +26,7 @@ class TrainedTeacher:
     def abstract(self) -> dict[str, Any]:
         """The shapes of its constants."""
         image = jax.ShapeDtypeStruct((1, *self.spec.image_shape), jnp.float32)
-        variables = jax.eval_shape(network(self.spec).init, jax.random.key(0), image)
+        variables = jax.eval_shape(answering(self.spec).init, jax.random.key(0), image)
         channel = jax.ShapeDtypeStruct((self.spec.image_shape[-1],), jnp.float32)
         return {"variables": {"batch_stats": {}, **variables}, "mean": channel, "std": channel}
 
@@ -34,4 +34,4 @@ class TrainedTeacher:
         """Its outputs for images that are normalised by `constants`."""
         pixels = augment.denormalize(image, constants.mean, constants.std)
         own = augment.normalize(pixels, of_teacher["mean"], of_teacher["std"])
-        return network(self.spec).apply(of_teacher["variables"], own, train=False)
+        return answering(self.spec).apply(of_teacher["variables"], own, train=False)

@@ -3,11 +3,11 @@
 import json
 import pathlib
 
-import jax
 import numpy as np
 
 import jaxcnn
 from jaxcnn.config import UserError, to_dict
+from jaxcnn.learn import quantized
 from jaxcnn.learn.network import head_of
 from jaxcnn.train import seals
 from jaxcnn.train.trained import Trained
@@ -20,7 +20,7 @@ def write(trained: Trained, naming: str, path: pathlib.Path) -> int:
     Raises:
       UserError: the naming has no such network, or the file cannot be written.
     """
-    flat = {key: np.asarray(jax.device_get(leaf)) for key, leaf in seals.leaves(trained.variables)}
+    flat = seals.on_host(quantized.without_ranges(trained.variables))
     model, shapes = trained.config.model, {key: value.shape for key, value in flat.items()}
     leaves = layout.leaves(naming, model, shapes, head_of(trained.spec))
     if leaves is None:

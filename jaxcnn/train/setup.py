@@ -13,7 +13,7 @@ from jaxcnn.data.selection import weights_of
 from jaxcnn.data.source import Splits
 from jaxcnn.learn import programs
 from jaxcnn.learn.executables import Program
-from jaxcnn.learn.network import check_layers, check_sides
+from jaxcnn.learn.network import check_layers, check_quantized, check_sides
 from jaxcnn.learn.step_spec import StepSpec, make_spec
 from jaxcnn.machine import mesh as meshes
 from jaxcnn.tasks import by_name, example_weights, kept
@@ -147,5 +147,6 @@ def spec_on(config: Config, splits: Splits) -> StepSpec:
     spec = make_spec(config, task=task, image_shape=shape, train_examples=examples)
     check_sides(spec)
     check_layers(spec)
+    check_quantized(spec, drawn=not config.init.source)
     limits.check_spec(config, spec)
     return spec

@@ -16,7 +16,7 @@ from jaxcnn.config import Config, Init, Model, UserError, networks
 from jaxcnn.config.open_names import foreign
 from jaxcnn.data.batch import Constants
 from jaxcnn.data.source import Splits
-from jaxcnn.learn import rates
+from jaxcnn.learn import quantized, rates
 from jaxcnn.learn.network import head_of, layers_of, network
 from jaxcnn.learn.optim import make_optimizer
 from jaxcnn.learn.state import State
@@ -95,7 +95,7 @@ def begin(
       say: called with lines for the user.
     """
     assert start is not None
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    variables = quantized.without_ranges(state.variables())
     head = f"/{head_of(found.spec)}/"
     # Only the head may keep some of the drawn numbers of an array.
     drawn = {
@@ -211,7 +211,7 @@ def _of_workdir(init: Init, folder: pathlib.Path, model: Model) -> tuple[Start, 
         raise UserError(f"config.init.source=workdir:{folder} has another network; set {flags}")
     weights = "" if init.weights == "auto" else init.weights
     network, _ = trained.load(folder, init.checkpoint, weights, 1)
-    arrays = seals.on_host(network.variables)
+    arrays = seals.on_host(quantized.without_ranges(network.variables))
     mean, std = (
         tuple(float(x) for x in np.asarray(values)) for values in (network.constants.mean, network.constants.std)
     )

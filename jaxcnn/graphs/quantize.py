@@ -14,9 +14,8 @@ import numpy as np
 from jaxtyping import Float, Int8
 
 from jaxcnn.config import UserError
-from jaxcnn.deploy.graph import Graph, Node
+from jaxcnn.graphs.graph import Graph, Node
 
-MOST = 127  # of a weight: int8, symmetric
 LEVELS = 255  # of an activation: uint8, as ONNX Runtime on x86 joins more operators of uint8 than of int8
 PRODUCTS = ("Conv", "Gemm", "MatMul")
 MOVES = ("MaxPool", "Reshape", "Transpose", "Slice", "Pad")  # their results are values of their input, or 0
@@ -46,11 +45,18 @@ class Range:
         return min(self.low, 0.0), max(self.high, 0.0)
 
 
-def int8_of(kernel: Float[np.ndarray, "..."], axis: int) -> tuple[Int8[np.ndarray, "..."], Float[np.ndarray, " c"]]:
-    """A kernel as int8 from -127 to 127, and the scale of each channel along an axis."""
+def most_of(bits: int) -> int:
+    """The largest code of a weight, whose smallest is the negative of it: 127 for int8."""
+    return 2 ** (bits - 1) - 1
+
+
+def int8_of(
+    kernel: Float[np.ndarray, "..."], axis: int, bits: int = 8
+) -> tuple[Int8[np.ndarray, "..."], Float[np.ndarray, " c"]]:
+    """A kernel as int8 from -127 to 127 (fewer `bits`: `most_of`), and the scale of each channel along an axis."""
     others = tuple(each for each in range(kernel.ndim) if each != axis)
     largest = np.abs(kernel).max(axis=others).astype(np.float32)
-    scales = np.where(largest > 0, largest, 1) / np.float32(MOST)
+    scales = np.where(largest > 0, largest, 1) / np.float32(most_of(bits))
     shape = [-1 if each == axis else 1 for each in range(kernel.ndim)]
     return np.rint(kernel / scales.reshape(shape)).astype(np.int8), scales.astype(np.float32)
 
@@ -61,7 +67,7 @@ def places(graph: Graph) -> dict[str, str]:
     Raises:
       UserError: the graph has no product with constant weights.
     """
-    products = [node for node in graph.nodes if _has_weights(graph, node)]
+    products = [node for node in graph.nodes if has_weights(graph, node)]
     if not products:
         raise UserError("this network has no convolution or dense layer that can be int8; leave --quantize out")
     wanted = {node.inputs[0] for node in products}
@@ -74,27 +80,38 @@ def places(graph: Graph) -> dict[str, str]:
     return found
 
 
-def _has_weights(graph: Graph, node: Node) -> bool:
+def sources(graph: Graph) -> list[str]:
+    """The tensors whose ranges `quantized` needs, in the order of computation."""
+    return list(dict.fromkeys(places(graph).values()))
+
+
+def output_axis(node: Node) -> int:
+    """The axis of a product's kernel with its output channels."""
+    return 0 if node.op == "Conv" else 1
+
+
+def has_weights(graph: Graph, node: Node) -> bool:
+    """Whether a node is a product with constant weights."""
     return node.op in PRODUCTS and all(name in graph.constants for name in node.inputs[1:])
 
 
 def _source(graph: Graph, node: Node, found: Mapping[str, str]) -> str | None:
     """The tensor with the range of a node's output, or None if that has no reason to be uint8."""
     users = [other for other in graph.nodes if node.output in other.inputs]
-    if len(users) == 1 and users[0].op in LIMITS and (node.op in JOINS or _has_weights(graph, node)):
+    if len(users) == 1 and users[0].op in LIMITS and (node.op in JOINS or has_weights(graph, node)):
         return None  # the two are one operator of a runtime
     tensors = [name for name in node.inputs if name not in graph.constants]
     if node.op in MOVES and node.inputs[0] in found:
         other = node.op == "Pad" and np.any(graph.constants[node.inputs[2]])
         return None if other else found[node.inputs[0]]
-    if _has_weights(graph, node):
+    if has_weights(graph, node):
         return node.output
     if node.op in JOINS and len(tensors) == len(node.inputs) and all(name in found for name in tensors):
         return node.output
     before = graph.maker(node.inputs[0])
     if node.op in LIMITS and before is not None and node.inputs[0] not in found:
         joined = before.op in JOINS and all(name in found for name in before.inputs)
-        return node.output if joined or _has_weights(graph, before) else None
+        return node.output if joined or has_weights(graph, before) else None
     return None
 
 
@@ -105,20 +122,21 @@ def without_empty_pads(graph: Graph) -> None:
             graph.replace(node, node.inputs[0])
 
 
-def quantized(graph: Graph, ranges: Mapping[str, Range]) -> Graph:
+def quantized(graph: Graph, ranges: Mapping[str, Range], bits: int = 8) -> Graph:
     """A new graph with int8 products.
 
     Args:
       graph: of float32, with BatchNorm folded.
-      ranges: of each tensor that others have the range of (`places`).
+      ranges: of each of `sources`.
+      bits: of the weights; fewer than 8 are kept as int8 all the same.
     """
     where, new = places(graph), Graph(output=graph.output)
     new.constants = dict(graph.constants)
     now = {name: _quantize(new, name, ranges[source]) for name, source in where.items() if not graph.maker(name)}
     for node in graph.nodes:
         inputs = [now.get(name, name) for name in node.inputs]
-        if _has_weights(graph, node):
-            inputs[1:] = _weights(new, node, ranges[where[node.inputs[0]]])
+        if has_weights(graph, node):
+            inputs[1:] = _weights(new, node, ranges[where[node.inputs[0]]], bits)
         new.nodes.append(dataclasses.replace(node, inputs=inputs))
         if node.output in where:
             now[node.output] = _quantize(new, node.output, ranges[where[node.output]])
@@ -132,11 +150,11 @@ def _quantize(graph: Graph, name: str, within: Range) -> str:
     return graph.add("DequantizeLinear", graph.add("QuantizeLinear", name, scale, zero), scale, zero)
 
 
-def _weights(graph: Graph, node: Node, within: Range) -> list[str]:
+def _weights(graph: Graph, node: Node, within: Range, bits: int) -> list[str]:
     """The names of a product's kernel, and bias if it has one, from int8 and int32."""
     kernel = graph.constants[node.inputs[1]]
-    axis = 0 if node.op == "Conv" else 1
-    codes, scales = int8_of(kernel, axis)
+    axis = output_axis(node)
+    codes, scales = int8_of(kernel, axis, bits)
     names = []
     if len(node.inputs) == 3:
         bias = graph.constants[node.inputs[2]].astype(np.float64).reshape(-1)

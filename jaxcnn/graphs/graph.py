@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+import jax
 import numpy as np
 
 AFFINE = ("Add", "Sub", "Mul", "Div")
@@ -20,10 +21,13 @@ class Node:
 
 @dataclasses.dataclass
 class Graph:
-    """Nodes in the order of computation, and constants by name. `output` is the name of the result."""
+    """Nodes in the order of computation, and constants by name. `output` is the name of the result.
+
+    Constants are NumPy arrays; weights may be arrays of JAX, also traced ones, and then so is what is computed of them.
+    """
 
     nodes: list[Node] = dataclasses.field(default_factory=list)
-    constants: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    constants: dict[str, Any] = dataclasses.field(default_factory=dict)
     output: str = ""
 
     def add(self, op: str, *inputs: str, **attributes: Any) -> str:
@@ -38,7 +42,7 @@ class Graph:
         while f"constant_{number}" in self.constants:  # some were dropped
             number += 1
         name = f"constant_{number}"
-        self.constants[name] = np.array(value, dtype, order="C")
+        self.constants[name] = value if isinstance(value, jax.Array) else np.array(value, dtype, order="C")
         return name
 
     def users(self, name: str) -> int:
@@ -93,7 +97,7 @@ def _join_padding(graph: Graph, node: Node) -> None:
 def _name_relu(graph: Graph, node: Node) -> None:
     if node.op == "Max" and len(node.inputs) == 2:
         zeros = [graph.constants[name] for name in node.inputs if name in graph.constants]
-        if len(zeros) == 1 and zeros[0].size == 1 and not zeros[0].any():
+        if len(zeros) == 1 and isinstance(zeros[0], np.ndarray) and zeros[0].size == 1 and not zeros[0].any():
             node.op, node.inputs = "Relu", [name for name in node.inputs if name not in graph.constants]
 
 
@@ -125,15 +129,22 @@ def _fold_next(graph: Graph, node: Node) -> bool:
     shape = (1,) * (ndim - other.ndim) + other.shape
     if any(size != 1 and place != axis for place, size in enumerate(shape)) or other.size not in (1, channels):
         return False
-    values = np.broadcast_to(other.reshape(-1).astype(np.float64), (channels,))
-    bias = graph.constants[node.inputs[2]].astype(np.float64) if len(node.inputs) == 3 else np.zeros(channels)
-    factor = {"Mul": values, "Div": 1 / values if after.op == "Div" else values}.get(after.op, np.ones(channels))
+    values = _wide(other).reshape(-1) * np.ones(channels, other.dtype)
+    bias = _wide(graph.constants[node.inputs[2]]) if len(node.inputs) == 3 else np.zeros(channels, values.dtype)
+    factor = {"Mul": values, "Div": 1 / values if after.op == "Div" else values}.get(
+        after.op, np.ones(channels, values.dtype)
+    )
     bias = {"Add": bias + values, "Sub": bias - values}.get(after.op, bias * factor)
-    scaled = kernel * (factor[:, None, None, None] if node.op == "Conv" else factor)
+    scaled = kernel * (factor[:, None, None, None] if node.op == "Conv" else factor[None, :])
     inputs = [graph.constant(scaled.astype(np.float32)), graph.constant(bias.astype(np.float32))]
     node.inputs = [node.inputs[0], *inputs]
     graph.replace(after, node.output)
     return True
+
+
+def _wide(values: Any) -> Any:
+    """In float64, which traced arrays have not."""
+    return values if isinstance(values, jax.Array) else values.astype(np.float64)
 
 
 def _drop_unused(graph: Graph) -> None:

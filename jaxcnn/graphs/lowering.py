@@ -14,9 +14,10 @@ import numpy as np
 from jax.extend import core
 
 from jaxcnn.config import UserError
-from jaxcnn.deploy.graph import Graph
+from jaxcnn.graphs import constants
+from jaxcnn.graphs.constants import BATCH, Constant
+from jaxcnn.graphs.graph import Graph
 
-BATCH = 4093  # a prime, which stands for any batch size while the function is traced
 TO_CHANNELS_FIRST, TO_CHANNELS_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
 _NHWC = ((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))  # dimension numbers of a convolution of our layers
 _CALLS = ("jit", "pjit", "closed_call", "core_call", "remat", "checkpoint", "custom_jvp_call", "custom_vjp_call")
@@ -30,6 +31,7 @@ _BINARY = {
     "add": "Add", "add_any": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "max": "Max", "min": "Min", "pow": "Pow",
     "gt": "Greater", "lt": "Less", "ge": "GreaterOrEqual", "le": "LessOrEqual", "eq": "Equal", "and": "And", "or": "Or",
 }  # fmt: skip
+_ONE_BY_ONE = {*_UNARY, *_BINARY, "rsqrt", "ne", "select_n", "integer_pow", "square"}
 DTYPES = {"float32": 1, "uint8": 2, "int8": 3, "uint16": 4, "int32": 6, "int64": 7, "bool": 9, "float16": 10}
 
 
@@ -45,25 +47,28 @@ class Tensor:
     channels_first: bool = False
 
 
-Value = Tensor | np.ndarray  # an array may have sizes of 1 where it is the same along an axis
+Value = Tensor | Constant  # a constant may have sizes of 1 where it is the same along an axis
 
 
-def lower(function: Callable[[Any], Any], image: jax.ShapeDtypeStruct, name: str) -> Graph:
+def lower(
+    function: Callable[..., Any], image: jax.ShapeDtypeStruct, name: str, variables: Sequence[jax.Array] = ()
+) -> Graph:
     """The graph of a function of images, for any batch size.
 
     Args:
-      function: of one array, with one array as its result.
+      function: of one array and `variables`, with one array as its result.
       image: shape and type of one image.
       name: of the input in the graph.
+      variables: arrays that may be traced; then the constants of the graph that depend on them are, too.
 
     Raises:
       UserError: it has an operation that has no operator here.
     """
     # A symbolic batch size would do, but then JAX has general gathers in the place of slices.
     image = jax.ShapeDtypeStruct((BATCH, *image.shape), image.dtype)
-    closed = jax.make_jaxpr(function)(image)
+    closed = jax.make_jaxpr(function)(image, *(jax.ShapeDtypeStruct(each.shape, each.dtype) for each in variables))
     lowering = _Lowering()
-    (result,) = lowering.run(closed.jaxpr, closed.consts, [Tensor(name, image.shape)])
+    (result,) = lowering.run(closed.jaxpr, closed.consts, [Tensor(name, image.shape), *variables])
     if not isinstance(result, Tensor):
         raise UserError("the outputs of this network do not depend on the image, so there is no graph to write")
     lowering.graph.output = lowering.channels_last(result).name
@@ -100,10 +105,11 @@ class _Lowering:
         if name == "cond" and isinstance(given[0], np.ndarray):
             chosen = eqn.params["branches"][int(given[0])]
             return self.run(chosen.jaxpr, chosen.consts, given[1:])
-        if name == "broadcast_in_dim" and isinstance(given[0], np.ndarray):
-            return [_placed(given[0], shape, eqn.params["broadcast_dimensions"])]
-        if all(isinstance(each, np.ndarray) for each in given):
-            return _computed(eqn, given)
+        known = [each for each in given if not isinstance(each, Tensor)]
+        if len(known) == len(given):
+            if name == "broadcast_in_dim":
+                return [constants.placed(known[0], shape, eqn.params["broadcast_dimensions"])]
+            return [*constants.computed(eqn, known, name in _ONE_BY_ONE)]
         return [self._operator(name, eqn, given, shape)]
 
     def _operator(self, name: str, eqn: Any, given: list[Any], shape: tuple[int, ...]) -> Tensor:
@@ -287,7 +293,7 @@ class _Lowering:
     def _conv_general_dilated(self, shape: Any, params: Any, x: Tensor, kernel: Value) -> Tensor:
         numbers = params["dimension_numbers"]
         plain = (numbers.lhs_spec, numbers.rhs_spec, numbers.out_spec) == _NHWC and {*params["lhs_dilation"]} == {1}
-        if not isinstance(kernel, np.ndarray) or not plain or params["batch_group_count"] != 1:
+        if isinstance(kernel, Tensor) or not plain or params["batch_group_count"] != 1:
             raise UserError("this network has a convolution that cannot be written as ONNX here")
         x = self.channels_first(x)
         weights = self.graph.constant(kernel.transpose(3, 2, 0, 1).astype(np.float32))
@@ -302,7 +308,7 @@ class _Lowering:
 
     def _dot_general(self, shape: Any, params: Any, x: Value, y: Value) -> Tensor:
         (over_x, over_y), (batch_x, batch_y) = params["dimension_numbers"]
-        if isinstance(x, Tensor) and isinstance(y, np.ndarray) and len(x.shape) == y.ndim == 2 and over_x == (1,):
+        if isinstance(x, Tensor) and not isinstance(y, Tensor) and len(x.shape) == y.ndim == 2 and over_x == (1,):
             kernel = y if over_y == (0,) else y.T
             return Tensor(self.graph.add("MatMul", x.name, self.graph.constant(kernel)), shape)
         letters = iter("abcdefghijklmnopqrstuvwxyz")
@@ -318,26 +324,3 @@ class _Lowering:
             self.channels_last(each).name if isinstance(each, Tensor) else self.graph.constant(each) for each in (x, y)
         ]
         return Tensor(self.graph.add("Einsum", *names, equation=equation), shape)
-
-
-def _placed(value: np.ndarray, shape: tuple[int, ...], places: Sequence[int]) -> np.ndarray:
-    """A constant with the dimensions of a shape, of size 1 where it is repeated."""
-    sizes = [1] * len(shape)
-    for size, place in zip(value.shape, places, strict=True):
-        sizes[place] = size
-    return value.reshape(sizes)
-
-
-def _computed(eqn: Any, given: list[Any]) -> list[Value]:
-    """The results of an operation on constants alone."""
-    name = eqn.primitive.name
-    if name in _UNARY or name in _BINARY or name in ("rsqrt", "ne", "select_n", "integer_pow", "square"):
-        sizes = np.broadcast_shapes(*(each.shape for each in given))
-        whole = [np.broadcast_to(each, sizes) for each in given]
-    else:
-        shapes = [variable.aval.shape for variable in eqn.invars]
-        if any(size and size % BATCH == 0 for shape in shapes for size in shape):
-            raise UserError(f"this network has the operation {name!r} on constants for each image; use stablehlo")
-        whole = [np.broadcast_to(each, shape) for each, shape in zip(given, shapes, strict=True)]
-    result = eqn.primitive.bind(*whole, **eqn.params)
-    return [np.asarray(each) for each in (result if eqn.primitive.multiple_results else [result])]

@@ -1,7 +1,8 @@
 """A graph of ONNX operators computed in JAX: to calibrate it, and to run an int8 file where JAX runs.
 
 Between a DequantizeLinear and a QuantizeLinear, products are those of int8 with int32 sums; all else is float32, as
-ONNX Runtime has it. Both round alike but for the last bit of a float32 before a QuantizeLinear.
+ONNX Runtime has it. Both round alike but for the last bit of a float32 before a QuantizeLinear. A graph of
+`jaxcnn.graphs.rounding` has whole numbers as float32.
 """
 
 import dataclasses
@@ -15,8 +16,10 @@ from jax import lax
 from jaxtyping import Array, Float, Int8, Int32
 
 from jaxcnn.config import UserError
-from jaxcnn.deploy.graph import Graph, Node
-from jaxcnn.deploy.lowering import DTYPES
+from jaxcnn.graphs import rounding
+from jaxcnn.graphs.graph import Graph, Node
+from jaxcnn.graphs.lowering import DTYPES
+from jaxcnn.graphs.rounding import Rounded
 
 _ONE_BY_ONE: dict[str, Callable[..., Any]] = {
     "Add": jnp.add, "Sub": jnp.subtract, "Mul": jnp.multiply, "Div": jnp.divide, "Max": jnp.maximum,
@@ -81,14 +84,14 @@ def function(graph: Graph, image: str, shown: Collection[str] = ()) -> Callable[
 
 
 def _plain(value: Any) -> Any:
-    return value.value() if isinstance(value, Whole) else value
+    return value.value() if isinstance(value, Whole | Rounded) else value
 
 
 def _result(node: Node, inputs: list[Any]) -> Any:
     make = _OPERATORS.get(node.op)
     if make is None:
         return _ONE_BY_ONE[node.op](*map(_plain, inputs))
-    whole = node.op in ("DequantizeLinear", "Conv", "Gemm", "MatMul") and isinstance(inputs[0], Whole)
+    whole = node.op in ("DequantizeLinear", "Conv", "Gemm", "MatMul") and isinstance(inputs[0], Whole | Rounded)
     return make(node.attributes, *(inputs if whole else map(_plain, inputs)))
 
 
@@ -113,6 +116,9 @@ def _convolve(attributes: Mapping[str, Any], x: Any, kernel: Any, bias: Any = No
         "dimension_numbers": _OF_IMAGES,
     }
     edges = [(pads[0], pads[2]), (pads[1], pads[3])]
+    if isinstance(x, Rounded):
+        sums = lax.conv_general_dilated(x.codes, kernel.codes, padding=edges, **options)
+        return rounding.scaled(sums, x, kernel, bias, (1, -1, 1, 1))
     if not isinstance(x, Whole):
         y = lax.conv_general_dilated(x, _plain(kernel), padding=edges, **options)
         return y if bias is None else y + _plain(bias).reshape(1, -1, 1, 1)
@@ -154,6 +160,8 @@ def _product(x: Int8[Array, "n k"], kernel: Int8[Array, "k m"]) -> Int32[Array, 
 
 
 def _affine(attributes: Mapping[str, Any], x: Any, kernel: Any, bias: Any = None) -> Array:
+    if isinstance(x, Rounded):
+        return rounding.scaled(x.codes @ kernel.codes, x, kernel, bias, (1, -1))
     if not isinstance(x, Whole):
         y = x @ _plain(kernel)
         return y if bias is None else y + _plain(bias)
@@ -211,6 +219,8 @@ def _largest(attributes: Mapping[str, Any], x: Array, axes: np.ndarray) -> Array
 _OPERATORS: dict[str, Callable[..., Any]] = {
     "QuantizeLinear": _quantize,
     "DequantizeLinear": _dequantize,
+    rounding.OF_ACTIVATIONS: lambda attributes, x, ends: rounding.activations(x, ends),
+    rounding.OF_WEIGHTS: lambda attributes, kernel: rounding.weights(kernel, **attributes),
     "Conv": _convolve,
     "Gemm": _affine,
     "MatMul": _affine,
