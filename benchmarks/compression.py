@@ -13,6 +13,7 @@ The same command goes on where it was stopped. Writes <out>.json and <out>.md af
 
 import dataclasses
 import pathlib
+import re
 from typing import Any
 
 from absl import flags
@@ -41,6 +42,7 @@ SECONDS = flags.DEFINE_float("seconds", 1.0, "Of timing, for each network and tu
 TURNS = flags.DEFINE_integer("turns", 3, "Turns of each network while it is timed.", lower_bound=1)
 
 SECTION = "compression"
+_FOLDERS = re.compile(r"(?<=:)/\S*/")
 SHORT = ("--config.run.curves=False", "--config.run.tensorboard=False", "--config.checkpoint.keep_last=1")
 BEGIN = "begin.py"
 _BEGIN = '''"""A run that starts from the weights of another one."""
@@ -87,6 +89,7 @@ def main(arguments: list[str]) -> int:
 
 def _write(out: pathlib.Path, folder: pathlib.Path, records: list[dict[str, Any]]) -> dict[str, Any]:
     facts = json_text.parse((folder / "environment.json").read_text(encoding="utf-8"))
+    facts.pop("command", None)  # of the run
     record = report.provenance("benchmarks.compression", {"jaxcnn": facts}) | {"runs": records}
     report.write(out, SECTION, record, compression_report.markdown(record))
     return record
@@ -120,17 +123,26 @@ class Steps:
         told = self.place / "measured.json"
         if not told.exists():
             self._run("benchmarks.compression_measure", f"--runs={self.folder},{self.place}", *self._timing(told))
-        coded = {name: self._read(f"{name}.jxc.json") for name in ("pruned", "tuned")}
+        coded = {name: _without_tables(self._read(f"{name}.jxc.json")) for name in ("pruned", "tuned")}
         slim = self._read("slim/slim.json")
         return {
             "name": self.folder.name,
             "seed": self.seed,
-            "summary": summary.read(self.folder),
+            "summary": self._of_run(),
             "measured": self._read(told.name),
             "coded": coded,
             "coded_bytes": {name: (self.place / f"{name}.jxc").stat().st_size for name in coded},
             "costs": {name: {of: slim[name][of] for of in ("parameters", "flops")} for name in ("before", "after")},
         }
+
+    def _of_run(self) -> dict[str, Any]:
+        """What the report tells of the run; where its data lay says nothing elsewhere."""
+        figures = summary.read(self.folder)
+        assert figures is not None
+        told = {
+            name: figures[name] for name in ("model", "data", "epochs", "seed", "headline", "headline_kind", "test")
+        }
+        return told | {"data": _FOLDERS.sub("", told["data"])}
 
     def _made(self) -> list[tuple[pathlib.Path, str]]:
         """Train what is trained on, and code it; the networks that are exported, and their names."""
@@ -192,6 +204,15 @@ class Steps:
 
     def _read(self, name: str) -> Any:
         return json_text.parse((self.place / name).read_text(encoding="utf-8"))
+
+
+def _without_tables(coded: dict[str, Any]) -> dict[str, Any]:
+    """The steps and layers of a coded network, of the figures those that are numbers."""
+    steps = [
+        step | {"figures": {name: value for name, value in step["figures"].items() if isinstance(value, int | float)}}
+        for step in coded["steps"]
+    ]
+    return {"steps": steps, "layers": coded["layers"]}
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Tables of `benchmarks.compression`."""
 
 import dataclasses
-import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -36,7 +35,6 @@ KINDS = {"whole": ("none", "float16", "int8"), "slim": ("none", "int8")}
 JAX = "JAX"
 RUNTIMES = {"onnx": "ONNX Runtime", "tflite": "LiteRT"}  # of files of these kinds
 TIMED = (JAX, *RUNTIMES.values())
-_PATH = re.compile(r"(?<=:)/\S*/")  # of a file of data, which says nothing elsewhere
 
 
 def rows(run: Run) -> list[Row]:
@@ -121,7 +119,7 @@ def _network(name: str, runs: Sequence[Run]) -> list[str]:
         for kind in kinds
     ]
     apart = max(abs(np.subtract(*(each[form]["figures"][headline.name] for form in FORMS))) for each in of_forms)
-    data, int8 = _PATH.sub("", first["summary"]["data"]), first["measured"]["int8"]
+    data, int8 = first["summary"]["data"], first["measured"]["int8"]
     told = (
         f"{first['summary']['model']} of {data}, {first['summary']['epochs']:g} epochs; {len(runs)} "
         f"seed{'s' if len(runs) > 1 else ''} of what was trained on. Fewer channels: parameters {costs['parameters']}, "

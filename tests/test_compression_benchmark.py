@@ -12,8 +12,10 @@ from tests import digits, runs
 
 SUMMARY = {
     "model": "cnn",
-    "data": "npz:/far/away/digits.npz train",
+    "data": "npz:digits.npz train",
     "epochs": 4.0,
+    "seed": 0,
+    "test": {"top1_accuracy": 0.9},
     "headline": "ema_top1_accuracy",
     "headline_kind": {"label": "accuracy", "better": "higher", "percent": True},
 }
@@ -30,7 +32,8 @@ def coded(accuracy: float, scale: int) -> dict:
         "Huffman words: some.jxc": 8 * scale,
     }
     return {
-        "steps": [{"step": name, "size": size, "coded": {"zlib": size // 3}} | figures for name, size in sizes.items()]
+        "layers": [],
+        "steps": [{"step": name, "size": size, "coded": {"zlib": size // 3}} | figures for name, size in sizes.items()],
     }
 
 
@@ -97,7 +100,11 @@ def test_what_is_done_is_not_done_again(tmp_path, monkeypatch):
             raise KeyboardInterrupt
 
     monkeypatch.setattr(compression.Steps, "_run", make)
-    monkeypatch.setattr(compression.summary, "read", lambda folder: {} if folder.exists() else None)
+    monkeypatch.setattr(
+        compression.summary,
+        "read",
+        lambda folder: SUMMARY | {"data": "npz:/far/away/digits.npz train"} if folder.exists() else None,
+    )
     if not compression.flags.FLAGS.is_parsed():
         compression.flags.FLAGS(["compression"])
     steps = compression.Steps(begun, tmp_path / "steps" / "0", 3, ["--config.run.tta=none"], None)
@@ -121,6 +128,7 @@ def test_what_is_done_is_not_done_again(tmp_path, monkeypatch):
     trained = [given for module, *given in ran if module == "main"]
     assert [rate in given for given in trained] == [True, False, True]
     assert all(list(given[-3:-1]) == ["--config.seed=3", "--config.run.tta=none"] for given in trained)
+    assert record["summary"]["data"] == "npz:digits.npz train"
     assert record["coded_bytes"] == {"pruned": 1, "tuned": 1} and record["costs"]["after"] == {
         "parameters": 1,
         "flops": 1,
