@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from benchmarks import compression, compression_report
+from benchmarks import compression_report, compression_steps
 from jaxcnn.config import to_dict
 from jaxcnn.train import workdir
 from tests import digits, runs
@@ -99,15 +99,15 @@ def test_what_is_done_is_not_done_again(tmp_path, monkeypatch):
         if len(ran) == 7:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(compression.Steps, "_run", make)
+    monkeypatch.setattr(compression_steps.Steps, "_run", make)
     monkeypatch.setattr(
-        compression.summary,
+        compression_steps.summary,
         "read",
         lambda folder: SUMMARY | {"data": "npz:/far/away/digits.npz train"} if folder.exists() else None,
     )
-    if not compression.flags.FLAGS.is_parsed():
-        compression.flags.FLAGS(["compression"])
-    steps = compression.Steps(begun, tmp_path / "steps" / "0", 3, ["--config.run.tta=none"], None)
+    steps = compression_steps.Steps(
+        begun, tmp_path / "steps" / "0", 3, compression_steps.Options(), ["--config.run.tta=none"], None
+    )
     with pytest.raises(KeyboardInterrupt):
         steps.measured()
     record = steps.measured()

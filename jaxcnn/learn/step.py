@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import flax.struct
 import jax
@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Int32
 from jaxcnn.data import augment, order
 from jaxcnn.data.batch import Batch, Constants
 from jaxcnn.learn import metrics, prune, quantized, rates, sharing, slimming
+from jaxcnn.learn.microbatches import accumulated
 from jaxcnn.learn.network import answering, layers_of
 from jaxcnn.learn.optim import make_optimizer
 from jaxcnn.learn.schedule import learning_rate_factor, whitening_bias_scale
@@ -273,7 +274,7 @@ def batch_gradients(
     gradient = jax.value_and_grad(microbatch_loss, has_aux=True)
     part = rates.trainable(params, layers_of(spec, batch_stats))
     largest = spec.optim.quantized > 0
-    (_, (sums, new_stats)), grads = _accumulate(gradient, part, (examples, batch), microbatches, unroll, largest)
+    (_, (sums, new_stats)), grads = accumulated(gradient, part, (examples, batch), microbatches, unroll, largest)
     dtype = jnp.dtype(spec.optim.gradient_dtype)
     grads = jax.tree.map(lambda share: share.astype(dtype), grads)
     new_stats = new_stats if largest else jax.tree.map(lambda total: total / microbatches, new_stats)
@@ -284,28 +285,6 @@ def composes(spec: StepSpec, step: Int32[Array, ""]) -> Bool[Array, ""] | bool:
     """Whether images may still be made of several at a step."""
     share = spec.augment.single_from
     return step < round(share * spec.total_steps) if share else True
-
-
-def _accumulate(
-    gradient: Callable[..., Any], params: Collection, examples: Any, microbatches: int, unroll: bool, largest: bool
-) -> Any:
-    """Sum `gradient(params, microbatch)` over the microbatches of a local batch; or take the `largest` statistics."""
-    if microbatches == 1:
-        return gradient(params, examples)
-    parts = jax.tree.map(lambda x: x.reshape(microbatches, -1, *x.shape[1:]), examples)
-
-    def add(total: Any, part: Any) -> tuple[Any, None]:
-        new = gradient(params, part)
-        summed = jax.tree.map(jnp.add, total, new)
-        if largest:
-            ((_, (_, before)), _), ((_, (_, here)), _) = total, new
-            (loss, (sums, _)), grads = summed
-            summed = (loss, (sums, jax.tree.map(jnp.maximum, before, here))), grads
-        return summed, None
-
-    first = jax.tree.map(lambda x: x[0], parts)
-    zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(gradient, params, first))
-    return jax.lax.scan(add, zero, parts, unroll=unroll)[0]
 
 
 def repeat(

@@ -1,0 +1,181 @@
+"""The steps of `benchmarks.compression` for one run and seed: commands that a user would type, each done once."""
+
+import dataclasses
+import pathlib
+import re
+from typing import Any
+
+from benchmarks import child
+from benchmarks.compression_report import FORMS, KINDS
+from jaxcnn.config import UserError
+from jaxcnn.machine import json_text
+from jaxcnn.train import summary, workdir
+from jaxcnn.train.interrupts import INTERRUPTED, Interrupts
+
+_FOLDERS = re.compile(r"(?<=:)/\S*/")
+SHORT = ("--config.run.curves=False", "--config.run.tensorboard=False", "--config.checkpoint.keep_last=1")
+BEGIN = "begin.py"
+_BEGIN = '''"""A run that starts from the weights of another one."""
+
+import pathlib
+
+from jaxcnn.config import recipes
+
+
+def get_config():
+    return recipes.from_run(pathlib.Path({folder!r}))
+'''
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What is done to each network.
+
+    Attributes:
+      sparsity: share of the weights that are pruned.
+      prune_every: steps between prunings.
+      rate: peak rate of what is trained on, over that of the run.
+      prune_epochs: epochs with pruning, and of fewer channels.
+      tune_epochs, tune_rate: epochs and peak rate of the shared values, by Adam.
+      conv_bits, dense_bits: of the shared values of a convolution and of a dense layer.
+      keep: share of the channels that stay.
+      seconds, turns: of timing, for each network.
+    """
+
+    sparsity: float = 0.95
+    prune_every: int = 100
+    rate: float = 0.3
+    prune_epochs: float = 6.0
+    tune_epochs: float = 2.0
+    tune_rate: float = 1e-4
+    conv_bits: int = 6
+    dense_bits: int = 5
+    keep: float = 0.5
+    seconds: float = 1.0
+    turns: int = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Steps:
+    """The steps for one run and seed.
+
+    Attributes:
+      folder: of the run.
+      place: the folder of the steps.
+      seed: of what is trained on.
+      options: of all.
+      arguments: of `jaxcnn.main`, after all others.
+    """
+
+    folder: pathlib.Path
+    place: pathlib.Path
+    seed: int
+    options: Options
+    arguments: list[str]
+    interrupts: Interrupts
+
+    def measured(self) -> dict[str, Any]:
+        """Do the steps that are left; what the report needs of this run and seed."""
+        self.place.mkdir(parents=True, exist_ok=True)
+        for source, name in ((self.folder, "whole"), *self._made()):
+            for kind in KINDS[name]:
+                for form in FORMS:
+                    given = (f"--workdir={source}", f"--format={form}", f"--quantize={kind}")
+                    self._file(f"{name}.{kind}.{form}", "jaxcnn.export", *given)
+        told = self.place / "measured.json"
+        if not told.exists():
+            self._run("benchmarks.compression_measure", f"--runs={self.folder},{self.place}", *self._timing(told))
+        coded = {name: without_tables(self._read(f"{name}.jxc.json")) for name in ("pruned", "tuned")}
+        slim = self._read("slim/slim.json")
+        return {
+            "name": self.folder.name,
+            "seed": self.seed,
+            "summary": self._of_run(),
+            "measured": self._read(told.name),
+            "coded": coded,
+            "coded_bytes": {name: (self.place / f"{name}.jxc").stat().st_size for name in coded},
+            "costs": {name: {of: slim[name][of] for of in ("parameters", "flops")} for name in ("before", "after")},
+        }
+
+    def _of_run(self) -> dict[str, Any]:
+        """What the report tells of the run; where its data lay says nothing elsewhere."""
+        figures = summary.read(self.folder)
+        assert figures is not None
+        told = {
+            name: figures[name] for name in ("model", "data", "epochs", "seed", "headline", "headline_kind", "test")
+        }
+        return told | {"data": _FOLDERS.sub("", told["data"])}
+
+    def _made(self) -> list[tuple[pathlib.Path, str]]:
+        """Train what is trained on, and code it; the networks that are exported, and their names."""
+        (self.place / BEGIN).write_text(_BEGIN.format(folder=str(self.folder)), encoding="utf-8")
+        optim = workdir.read_config(self.folder).optim
+        rate = f"--config.optim.learning_rate={self.options.rate * optim.learning_rate:g}"
+        pruning = (
+            "--config.prune.scope=global",
+            "--config.prune.end=0.5",
+            f"--config.prune.every={self.options.prune_every}",
+        )
+        bits = (f"--conv_bits={self.options.conv_bits}", f"--dense_bits={self.options.dense_bits}")
+        self._train(
+            "pruned",
+            self.place / BEGIN,
+            self.options.prune_epochs,
+            rate,
+            f"--config.prune.sparsity={self.options.sparsity}",
+            *pruning,
+        )
+        self._file("pruned.jxc", "jaxcnn.compress", f"--workdir={self.place / 'pruned'}", "--split=test", *bits)
+        share = (f"--workdir={self.place / 'pruned'}", "--method=share", *bits)
+        self._file("shared", "jaxcnn.compress", *share)
+        adam = ("--config.optim.name=adam", "--config.optim.momentum=0.9", "--config.optim.weight_decay=0.0")
+        tune = (f"--config.optim.learning_rate={self.options.tune_rate:g}", *adam)
+        self._train("tuned", self.place / "shared" / "train_on.py", self.options.tune_epochs, *tune)
+        self._file("tuned.jxc", "jaxcnn.compress", f"--workdir={self.place / 'tuned'}", "--split=test", *bits)
+        slim = (f"--workdir={self.folder}", "--method=filters", f"--keep={self.options.keep}", "--seconds=0")
+        self._file("slim", "jaxcnn.compress", *slim)
+        self._train("slim_on", self.place / "slim" / "train_on.py", self.options.prune_epochs, rate)
+        return [(self.place / "slim_on", "slim")]
+
+    def _train(self, name: str, config: pathlib.Path, epochs: float, *own: str) -> None:
+        folder = self.place / name
+        if summary.read(folder) is None:
+            length = (f"--config.run.epochs={epochs:g}", f"--config.schedule.warmup={epochs / 10:g}")
+            given = (*length, *own, *SHORT, f"--config.seed={self.seed}", *self.arguments)
+            self._run("jaxcnn.main", f"--config={config}", *given, f"--workdir={folder}")
+
+    def _file(self, name: str, module: str, *given: str) -> None:
+        """Run a command that writes a file or folder, unless that is there."""
+        if not (self.place / name).exists():
+            self._run(module, *given, f"--out={self.place / name}")
+
+    def _timing(self, told: pathlib.Path) -> tuple[str, ...]:
+        return f"--seconds={self.options.seconds}", f"--turns={self.options.turns}", f"--out={told}"
+
+    def _run(self, module: str, *given: str) -> None:
+        """Run a command to its end.
+
+        Raises:
+          Interrupted: this command was asked to stop.
+          UserError: it failed.
+        """
+        child.check(self.interrupts)
+        log = self.place / "log.txt"
+        print(f"{self.folder.name}, seed {self.seed}: python -m {module} {' '.join(given)}", flush=True)
+        ended = child.run(child.python(module, *given), log, self.interrupts)
+        child.check(self.interrupts)
+        if ended.code:
+            how = "it was stopped by something else" if ended.code == INTERRUPTED else f"exit code {ended.code}"
+            raise UserError(f"{module}: {how}: {child.last_line(log)}; see {log}")
+
+    def _read(self, name: str) -> Any:
+        return json_text.parse((self.place / name).read_text(encoding="utf-8"))
+
+
+def without_tables(coded: dict[str, Any]) -> dict[str, Any]:
+    """The steps and layers of a coded network, of the figures those that are numbers."""
+    steps = [
+        step | {"figures": {name: value for name, value in step["figures"].items() if isinstance(value, int | float)}}
+        for step in coded["steps"]
+    ]
+    return {"steps": steps, "layers": coded["layers"]}
