@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float32, Int32, Key, UInt32
 import jaxcnn.config as configuration
 from jaxcnn.data import mixing
 from jaxcnn.data.image_ops import FACTOR_BITS
-from jaxcnn.tasks.moving import COORDINATE_BITS, Composable, Move, Pastable
+from jaxcnn.tasks.moving import COORDINATE_BITS, Composable, Move, Pastable, product
 from jaxcnn.tasks.task import Targets
 
 Image = Float32[Array, "h w c"]
@@ -163,8 +163,7 @@ def _read(
 ) -> Image:
     """Pixels of the tiles, bilinear; beyond a tile its border goes on."""
     parts = [
-        # A bound that is never reached keeps compilers from fusing product and sum in some programs only.
-        jnp.clip(images[tile, y[:, None], x] * (of_y[:, None] * of_x)[..., None].astype(jnp.float32), -1e30, 1e30)
+        product(images[tile, y[:, None], x], (of_y[:, None] * of_x)[..., None].astype(jnp.float32))
         for y, of_y in _neighbours(row, images.shape[1])
         for x, of_x in _neighbours(column, images.shape[2])
     ]

@@ -11,10 +11,11 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32, Key, Shaped
+from jaxtyping import Array, Float32, Key, Shaped
 
 import jaxcnn.config as configuration
 from jaxcnn.data import image_ops
+from jaxcnn.tasks.moving import product
 from jaxcnn.tasks.task import Targets
 
 Shares = tuple[Float32[Array, "h w"], Float32[Array, ""]]
@@ -64,7 +65,7 @@ def mix(
     share, weight = jax.vmap(shares)(keys)
     partner_image, partner = partners((image, target), axis_name, microbatches)
     share = share[..., None]
-    mixed = _rounded(image * share) + _rounded(partner_image * (1 - share))
+    mixed = product(image, share) + product(partner_image, 1 - share)
     return mixed, targets.mixed(target, partner, weight)
 
 
@@ -130,11 +131,3 @@ def partners(values: _Tree, axis_name: str | None = None, microbatches: int = 1)
         return jnp.concatenate([received[:, None], parts[:, :-1]], axis=1).reshape(value.shape)
 
     return jax.tree.map(before, values)
-
-
-def _rounded(product: Float[Array, "..."]) -> Float[Array, "..."]:
-    """A product, separated from the following sum: a bound that is never reached prevents a fused multiply-add.
-
-    Compilers fuse them in one program and not in another, and then the results differ in the last bit.
-    """
-    return jnp.clip(product, -1e30, 1e30)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int32, Key, Shaped
 
-from jaxcnn.tasks.moving import COORDINATE_BITS, Matrix
+from jaxcnn.tasks.moving import COORDINATE_BITS, Matrix, product
 
 Image = Shaped[Array, "h w c"]
 
@@ -74,6 +74,5 @@ def _weighted(
     pixel = image[jnp.clip(row, 0, height - 1), jnp.clip(column, 0, width - 1)]
     weight = jnp.where(inside, weight, 0)[..., None]
     if jnp.issubdtype(image.dtype, jnp.floating):
-        # A bound that is never reached keeps compilers from fusing product and sum in some programs only.
-        return jnp.clip(pixel * weight.astype(pixel.dtype), -1e30, 1e30)
+        return product(pixel, weight.astype(pixel.dtype))
     return pixel.astype(jnp.int32) * weight

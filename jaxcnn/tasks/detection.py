@@ -16,7 +16,7 @@ from jaxcnn.tasks.assignment import assign, binary_cross_entropy
 from jaxcnn.tasks.box_records import OF_IMAGE
 from jaxcnn.tasks.coco_figures import as_bbox
 from jaxcnn.tasks.found_boxes import draw_boxes
-from jaxcnn.tasks.moving import Move
+from jaxcnn.tasks.moving import Move, product
 from jaxcnn.tasks.task import Facts, OfEach, Outputs, Settings, Tree
 from jaxcnn.text import counted, listed, shorten
 
@@ -34,13 +34,12 @@ def moved_boxes(boxes: Corners, move: Move) -> Corners:
     Of a turned object only the box is known. The box around the turned corners is too large for all but rectangles;
     this is the box around the turned ellipse that fills the old one, as Kalra et al. 2021 (arXiv 2109.13488) propose.
     """
-    # Bounds that are never reached keep compilers from fusing product and sum in some programs only.
     if move.across is None:
         scale, shift = jnp.tile(move.scale, 2), jnp.tile(move.shift, 2)
-        ends = jnp.clip(boxes * scale, -1e30, 1e30) + shift
+        ends = product(boxes, scale) + shift
         return jnp.concatenate([jnp.minimum(ends[:, :2], ends[:, 2:]), jnp.maximum(ends[:, :2], ends[:, 2:])], axis=1)
     middle, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
-    along, across = jnp.clip(middle * move.scale, -1e30, 1e30), jnp.clip(middle[:, ::-1] * move.across, -1e30, 1e30)
+    along, across = product(middle, move.scale), product(middle[:, ::-1], move.across)
     centre = (along + across) + move.shift
     squares = jnp.square(half * move.scale), jnp.square(half[:, ::-1] * move.across)
     reach = jnp.sqrt(jnp.clip(squares[0], 0.0, 1e30) + jnp.clip(squares[1], 0.0, 1e30))

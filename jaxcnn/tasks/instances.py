@@ -15,7 +15,7 @@ from jaxcnn.tasks.anchors import Weights, encoded, match_anchors, match_proposal
 from jaxcnn.tasks.assignment import binary_cross_entropy
 from jaxcnn.tasks.box_records import MASK, MASK_BOX
 from jaxcnn.tasks.detection import VISIBLE, Boxes, moved_boxes
-from jaxcnn.tasks.moving import Move
+from jaxcnn.tasks.moving import Move, product
 from jaxcnn.tasks.proposals import BOX_WEIGHTS
 from jaxcnn.tasks.task import Facts, OfEach, Settings, Tree
 
@@ -59,7 +59,7 @@ class Instances(Boxes):
         if move.across is not None:
             return self._turned(target, move, sides)
         scale, shift = jnp.tile(move.scale, 2), jnp.tile(move.shift, 2)
-        place = jnp.clip(target[MASK_BOX] * scale, -1e30, 1e30) + shift  # as `Boxes.moved`
+        place = product(target[MASK_BOX], scale) + shift
         return super().moved(target, move, sides) | {MASK_BOX: place}
 
     def _turned(self, target: Tree, move: Move, sides: tuple[int, int]) -> Tree:

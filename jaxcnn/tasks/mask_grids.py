@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, UInt8
 
-from jaxcnn.tasks.moving import COORDINATE_BITS, Move
+from jaxcnn.tasks.moving import COORDINATE_BITS, Move, product
 
 Bits = UInt8[Array, "m side bytes"]
 Cells = Bool[Array, "m side side"]
@@ -108,11 +108,6 @@ def covered(cells: Cells, place: Places, chosen: Bool[Array, " m"], sides: tuple
         return so_far | (grid[row[:, None], column] & known & wanted), None
 
     return jax.lax.scan(add, jnp.zeros(sides, bool), (cells, place, chosen))[0]
-
-
-def product(one: Float[Array, "..."], other: Float[Array, "..."]) -> Float[Array, "..."]:
-    """A product that no compiler fuses with a following sum: its bound is never reached."""
-    return jnp.clip(one * other, -1e30, 1e30)
 
 
 def _sampled(cells: Cells, place: Places, new: Places, move: Move) -> Cells:

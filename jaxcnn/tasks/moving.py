@@ -4,12 +4,20 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float32, Int32, Shaped, UInt8
+from jaxtyping import Array, Bool, Float, Float32, Int32, Shaped, UInt8
 
 COORDINATE_BITS = 16  # fraction bits of an image coordinate, as in Pillow
 
 Pair = Float32[Array, "2"]
 Matrix = Int32[Array, "2 3"]
+
+
+def product(one: Float[Array, "..."], other: Float[Array, "..."]) -> Float[Array, "..."]:
+    """A product, separated from a following sum: a bound that is never reached prevents a fused multiply-add.
+
+    Compilers fuse them in one program and not in another, and then the results differ in the last bit.
+    """
+    return jnp.clip(one * other, -1e30, 1e30)
 
 
 class Move(NamedTuple):
@@ -38,8 +46,8 @@ class Move(NamedTuple):
     def of_rotation(matrix: Matrix) -> "Move":
         """The move of an image of which pixels are taken by a matrix that only turns and shifts."""
         share = matrix.astype(jnp.float32) / 2.0**COORDINATE_BITS
-        # The way there is the transposed matrix. Bounds that are never reached keep compilers from fusing.
-        parts = jnp.clip(share[:, :2] * share[:, 2:], -1e30, 1e30)
+        # The way there is the transposed matrix.
+        parts = product(share[:, :2], share[:, 2:])
         scale = jnp.stack([share[0, 0], share[1, 1]])
         return Move(scale, -(parts[0] + parts[1]), matrix, jnp.stack([share[1, 0], share[0, 1]]))
 
