@@ -9,6 +9,7 @@ from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
 from jaxtyping import Array, Float
 
 from jaxcnn.explain import inside
+from jaxcnn.models import winograd
 
 _PRODUCTS = ("conv_general_dilated", "dot_general", "custom_vjp_call")  # the last: jaxcnn's own of both kinds
 Product = Callable[[Array, Array], Array]  # (values, kernel) -> values; linear in both
@@ -61,16 +62,21 @@ def in_order(product: Product) -> Product:
     """A product that prepares its kernel only once its values are there.
 
     On CPUs kernels are transformed (`jaxcnn.models.winograd`), which makes them up to four times as large. As that does
-    not depend on images, XLA does it for all layers first and keeps them all: of VGG16, 100 MB.
+    not depend on images, XLA does it for all layers first and keeps them all: of VGG16, 100 MB. All other kernels are
+    used as they are; to wait for values, they would have to be copied.
     """
-    layer = jax.custom_vjp(lambda values, kernel: product(values, _after(values, kernel)))
+
+    def prepared(values: Array, kernel: Array) -> Array:
+        return _after(values, kernel) if kernel.shape[:-2] == (winograd.KERNEL_SIZE,) * 2 else kernel
+
+    layer = jax.custom_vjp(lambda values, kernel: product(values, prepared(values, kernel)))
 
     def backward(inputs: tuple[Array, Array], dy: Float[Array, "..."]) -> tuple[Array, Array]:
         values, kernel = inputs
-        back = jax.vjp(lambda values: product(values, _after(dy, kernel)), values)[1]
+        back = jax.vjp(lambda values: product(values, prepared(dy, kernel)), values)[1]
         return back(dy)[0], jnp.zeros_like(kernel)
 
-    layer.defvjp(lambda values, kernel: (product(values, _after(values, kernel)), (values, kernel)), backward)
+    layer.defvjp(lambda values, kernel: (product(values, prepared(values, kernel)), (values, kernel)), backward)
     return layer
 
 

@@ -107,9 +107,10 @@ class Network:
         return -(-variants // -(-variants // most))
 
     def _by_rows(self, run: Callable[..., Any], *arrays: Any) -> Any:
-        """`run` of arrays in parts of at most `rows`; the last part is padded."""
+        """`run` of arrays in equal parts of at most `rows` images; the last one is padded."""
         count, devices = len(arrays[0]), data_devices(self.mesh) if self.mesh is not None else 1
-        rows = min(self.rows, devices * size_of_call(-(-count // devices)))
+        each = -(-count // max(1, -(-count // self.rows)))
+        rows = min(self.rows, devices * size_of_call(-(-each // devices)))
         parts = []
         for start in range(0, count, rows):
             made = run(*(_padded(array[start : start + rows], rows) for array in arrays))

@@ -18,6 +18,7 @@ Outputs = Float[Array, "b oh ow o"]
 Kernel = Float[Array, "kh kw i o"]
 View = Float[Array, "b oh ow c"]  # what one tap of a kernel sees
 Taps = Float[Array, "taps i o"]
+FEW = 4  # channels, such as those of a picture
 
 
 @functools.partial(jax.jit, static_argnames=("strides", "padding", "groups", "dilation"))
@@ -46,8 +47,13 @@ def input_gradient(
     reach = -(-(dilation * (kernel.shape[0] - 1) + 1) // strides)
     rows, columns = (length + reach - 1 for length in dy.shape[1:3])
     channels = kernel.shape[2] * groups
+    few = groups == 1 and kernel.shape[0] > 1 and channels <= FEW and kernel.shape[3] >= 4 * channels
+    shares = _shares(dy, kernel) if few else None
     phases = []
     for i, j in itertools.product(range(strides), repeat=2):
+        if shares is not None:
+            phases.append(_sum_of_shares(shares[..., i::strides, j::strides, :], rows, columns, dilation))
+            continue
         taps = _turned(kernel[i::strides, j::strides], groups)  # [at most reach, same, O / groups, C]
         if 0 in taps.shape:
             phases.append(jnp.zeros((dy.shape[0], rows, columns, channels), dy.dtype))
@@ -85,6 +91,26 @@ def kernel_gradient(
         row = x[:, i * dilation : i * dilation + last + 1]
         products.append(_taps(_views(row, 1, kernel_size, strides, dilation), dy, groups))
     return jnp.stack(products).reshape(kernel_size, kernel_size, x.shape[-1] // groups, dy.shape[-1])
+
+
+def _shares(dy: Outputs, kernel: Kernel) -> Float[Array, "b oh ow kh kw c"]:
+    """What each tap of a kernel takes to each of few channels: much less than the views of all outputs would be."""
+    taken = dy @ kernel.transpose(3, 0, 1, 2).reshape(kernel.shape[3], -1)
+    return taken.reshape(*dy.shape[:3], *kernel.shape[:3])
+
+
+def _sum_of_shares(shares: Float[Array, "b oh ow i j c"], rows: int, columns: int, dilation: int) -> Inputs:
+    """Images of this size, in which the shares of each tap begin at its place."""
+    batch, down, right, height, width, channels = shares.shape
+    total = jnp.zeros((batch, rows, columns, channels), shares.dtype)
+    for i, j in itertools.product(range(height), range(width)):
+        starts = (dilation * i, dilation * j)
+        edges = [
+            (start, size - start - length, 0)
+            for start, size, length in zip(starts, (rows, columns), (down, right), strict=True)
+        ]
+        total += jax.lax.pad(shares[:, :, :, i, j], jnp.zeros((), shares.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
+    return total
 
 
 def _pad(x: Inputs, padding: int) -> Inputs:
