@@ -17,7 +17,7 @@ from jaxcnn import models
 from jaxcnn.config import UserError
 from jaxcnn.deploy import card, latency, onnx_file, predictor, runtimes, stablehlo, verify, web, web_runtime
 from jaxcnn.graphs import graph, lowering
-from jaxcnn.models import activations, context
+from jaxcnn.models import activations, attention, context
 from jaxcnn.models.group_norm import GroupNorm
 from jaxcnn.train import assess, trained
 from tests import digits, runs, small
@@ -58,13 +58,13 @@ def network(name):
     return function, side
 
 
-def model_of(made, shape):
+def model_of(made, shape, found=("b", "k")):
     from onnx import checker, helper, numpy_helper
 
     value = lambda name, sizes: helper.make_tensor_value_info(name, 1, sizes)  # noqa: E731
-    nodes = [helper.make_node(each.op, each.inputs, [each.output], **each.attributes) for each in made.nodes]
+    nodes = [helper.make_node(each.op, each.inputs, each.outputs, **each.attributes) for each in made.nodes]
     constants = [numpy_helper.from_array(array, name) for name, array in made.constants.items()]
-    whole = helper.make_graph(nodes, "n", [value("image", ["b", *shape])], [value(made.output, ["b", "k"])], constants)
+    whole = helper.make_graph(nodes, "n", [value("image", ["b", *shape])], [value(made.output, found)], constants)
     model = helper.make_model(whole, opset_imports=[helper.make_opsetid("", onnx_file.OPSET)], ir_version=9)
     checker.check_model(model, full_check=True)
     return model
@@ -89,6 +89,28 @@ def test_the_graph_of_a_network_gives_its_logits_with_batch_norm_folded_and_not(
         assert np.abs(found - expected).max() <= TOLERANCE * expected.std()
         counts.append(len(made.nodes))
     assert counts[0] < counts[1]
+
+
+ANY_BATCH = {
+    **{f"resnet20, {name}": {"name": "resnet20", "width": 0.25, "attention": name} for name in attention.METHODS},
+    **{name: {"name": name, "width": 1 / 32} for name in ("yolo_cnn", "mask_rcnn_cnn", "unet_small", "convnext_tiny")},
+    "one's own": {"name": "tests.own_parts:Plain"},
+}
+
+
+@pytest.mark.parametrize("name", ANY_BATCH)
+def test_networks_are_traced_for_any_batch_size(name):
+    model = models.build(configs.Model(**ANY_BATCH[name]), configs.Norm(), 5)
+    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3))))
+    (batch,) = export.symbolic_shape("batch")
+
+    def function(variables, images):
+        with context.portable():
+            return model.apply(variables, images, train=False)
+
+    images = jax.ShapeDtypeStruct((batch, 64, 64, 3), jnp.float32)
+    found = jax.eval_shape(function, variables, images)
+    assert all(leaf.shape[0] == batch for leaf in jax.tree.leaves(found))
 
 
 def test_every_activation_and_group_norm_have_a_graph():

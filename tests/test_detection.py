@@ -1,7 +1,9 @@
 """Detection: boxes move with images, are assigned, lost and found as in closed forms, and figures are those of COCO."""
 
+import dataclasses
 import json
 import pathlib
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +14,12 @@ from jaxcnn import config as configs
 from jaxcnn.config import ConfigError
 from jaxcnn.data import augment
 from jaxcnn.data.batch import Batch, Constants
-from jaxcnn.tasks import assignment, box_geometry, suppression
+from jaxcnn.deploy import finding
+from jaxcnn.graphs.graph import Graph
+from jaxcnn.tasks import assignment, box_geometry, found_boxes, suppression, task
 from jaxcnn.tasks.coco_figures import FIGURES, CocoFigures
 from jaxcnn.tasks.detection import Boxes, DetectionLoss
-from tests import coco_cases
+from tests import coco_cases, small, test_deploy
 
 SIDES = (48, 64)  # height, width
 POINTS = box_geometry.points(*SIDES)
@@ -265,3 +269,33 @@ def test_settings_without_sense_for_boxes_are_refused_in_one_line(change, line):
         tree[group] = tree[group] | values
     with pytest.raises(ConfigError, match=line.replace("(", r"\(")):
         configs.from_config_dict(tree)
+
+
+def test_the_operators_of_a_file_suppress_as_the_compiled_program_does():
+    onnxruntime = pytest.importorskip("onnxruntime")
+    evaluation = found_boxes.Detections(SIDES, 12, 0.5)
+    trained = SimpleNamespace(spec=SimpleNamespace(task=task.Task(None, None, evaluation)))
+    generator = np.random.default_rng(5)
+    centres = generator.uniform(0, 64, (4, 9, 1, 2)) + generator.normal(0, 3, (4, 9, 8, 2))
+    sides = generator.uniform(6, 20, (4, 9, 8, 2))
+    boxes = np.concatenate([centres - sides, centres + sides], axis=-1).reshape(4, 72, 4)
+    logits = generator.normal(-4, 3, (4, 72, 3))
+    logits[3] = -20.0  # nothing is found in the last image
+    outputs = np.concatenate([boxes, logits], axis=-1).astype(np.float32)
+    wanted = np.asarray(jax.jit(evaluation.found, compiler_options=small.UNOPTIMISED)(outputs))
+    made = finding.added(Graph(output="image"), trained, jax.ShapeDtypeStruct((72, 7), jnp.float32))
+    model = test_deploy.model_of(made, (72, 7), ("b", "most", 6)).SerializeToString()
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"image": outputs})
+    number = (wanted[..., 4] > 0).sum(axis=1)
+    assert number[:3].min() > 5 and number[3] == 0
+    # Scores differ by the rounding of the sigmoid; their order does not.
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
+    few = dataclasses.replace(evaluation, most_found=300)  # more than there can be: padded
+    trained.spec.task = task.Task(None, None, few)
+    made = finding.added(Graph(output="image"), trained, jax.ShapeDtypeStruct((72, 7), jnp.float32))
+    session = onnxruntime.InferenceSession(test_deploy.model_of(made, (72, 7), ("b", "most", 6)).SerializeToString())
+    (found,) = session.run(None, {"image": outputs})
+    np.testing.assert_allclose(
+        found, np.asarray(jax.jit(few.found, compiler_options=small.UNOPTIMISED)(outputs)), rtol=0, atol=1e-5
+    )

@@ -8,7 +8,7 @@ from PIL import Image
 
 from jaxcnn.config import UserError
 from jaxcnn.data.source import open_splits
-from jaxcnn.deploy import onnx_file
+from jaxcnn.deploy import onnx_file, runtimes, verify
 from jaxcnn.explain import alike, given, write
 from jaxcnn.explain.subject import Subject
 from jaxcnn.serve.service import Service
@@ -155,5 +155,26 @@ def test_what_needs_one_output_for_each_class_is_refused_in_one_line(run, tmp_pa
         alike.check(Subject(network), "--neighbours")
     with pytest.raises(UserError, match="sees several maps; name another layer"):
         features.of_files(network, [tmp_path / "a.png"], skip_unreadable=False)
-    with pytest.raises(UserError, match="'top_k', which cannot be written as ONNX"):
-        onnx_file.graph_of(network)
+
+
+def test_a_file_of_onnx_finds_what_the_run_finds_also_with_int8(run, tmp_path):
+    network, _ = trained.load(run[0], "last", "", 1)
+    split, _ = assess.open_split(network, run[0], "val", "")
+    boxes = network.outputs(split, 8)
+    assert (boxes[..., 4] > 0).sum() > 20
+    onnx_file.write(network, tmp_path / "a.onnx")
+    whole = runtimes.of_file(tmp_path / "a.onnx")
+    assert whole.facts["output"].startswith("boxes: float32")
+    found = whole.call(np.asarray(split.read(np.arange(len(split)))))
+    # Scores that are equal but for rounding may change places.
+    assert (np.abs(found - boxes).max(axis=2) < 1e-3).mean() > 0.9
+    verdict = verify.verify(network, whole, split, 8)
+    assert verdict.agreement == 1.0 and verdict.difference is None
+    assert {name for name, *_ in verdict.figures} >= {"ap", "ap50"}
+    assert all(of_file == pytest.approx(of_run, abs=1e-3) for _, of_run, of_file in verdict.figures)
+    int8 = onnx_file.int8_graph_of(network, split, 8, "mse")
+    onnx_file.write_graph(int8, network, tmp_path / "b.onnx", quantize="int8")
+    quantized = runtimes.of_file(tmp_path / "b.onnx")
+    assert verify.verify(network, quantized, split, 8).agreement > 0.5
+    heads = [node.output for node in int8.nodes if node.op == "Concat"]
+    assert not any(int8.maker(name).op == "QuantizeLinear" for name in heads), "answers stay float32"

@@ -124,12 +124,13 @@ def test_an_int8_file_answers_nearly_as_its_run_and_alike_in_both_runtimes(run, 
     np.testing.assert_allclose(*found, atol=test_deploy.TOLERANCE)
 
 
-def test_the_test_split_and_tasks_that_find_boxes_are_refused(run):
+def test_the_test_split_and_networks_that_find_boxes_within_are_refused(run):
     network, splits, _ = run
     with pytest.raises(UserError, match="not taken from the test split"):
         onnx_file.int8_graph_of(network, splits["test"], 8, "minmax")
-    boxes = SimpleNamespace(spec=SimpleNamespace(task=SimpleNamespace(finds=object())), config=network.config)
-    with pytest.raises(UserError, match="--quantize is for tasks with one output per class"):
+    task = SimpleNamespace(finds=object(), finds_boxes=None, finds_maps=None)
+    boxes = SimpleNamespace(spec=dataclasses.replace(network.spec, task=task), config=network.config)
+    with pytest.raises(UserError, match="finds boxes within itself, which cannot be written as ONNX; use --format=sta"):
         onnx_file.int8_graph_of(boxes, splits["train"], 8, "minmax")
 
 

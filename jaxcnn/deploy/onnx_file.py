@@ -10,7 +10,7 @@ import numpy as np
 import jaxcnn
 from jaxcnn.config import UserError
 from jaxcnn.data.batch import Split
-from jaxcnn.deploy import calibrate, digest, half, predictor
+from jaxcnn.deploy import calibrate, digest, finding, half, predictor
 from jaxcnn.graphs import lowering, quantize
 from jaxcnn.graphs.graph import Graph, Node, simplified
 from jaxcnn.learn import quantized
@@ -28,8 +28,21 @@ def graph_of(trained: Trained, fold: bool = True) -> Graph:
     Raises:
       UserError: it has an operation that cannot be written.
     """
-    predict = predictor.of(predictor.in_float32(trained))
-    return simplified(lowering.lower(predict, _image(trained), predictor.INPUT), fold)
+    return _with_answers(_outputs_of(trained, fold), trained)
+
+
+def _outputs_of(trained: Trained, fold: bool = True) -> Graph:
+    """The graph from images to the outputs of a network, in float32."""
+    finding.check(trained)
+    predict, leaves = predictor.of_leaves(predictor.in_float32(trained), find=False)
+    return simplified(lowering.lower(lambda image: predict(image, *leaves), _image(trained), predictor.INPUT), fold)
+
+
+def _with_answers(graph: Graph, trained: Trained) -> Graph:
+    """A graph of outputs, in whichever types, with what the task finds among them."""
+    predict, leaves = predictor.of_leaves(predictor.in_float32(trained), find=False)
+    outputs = jax.eval_shape(predict, _image(trained, batch=1), *leaves)
+    return finding.added(graph, trained, jax.ShapeDtypeStruct(outputs.shape[1:], outputs.dtype))
 
 
 def _image(trained: Trained, batch: int = 0) -> jax.ShapeDtypeStruct:
@@ -51,7 +64,8 @@ def int8_graph_of(trained: Trained, split: Split, images: int, method: str) -> G
       UserError: it has an operation that cannot be written, or nothing that can be int8.
     """
     made = _to_quantize(trained)
-    return quantize.quantized(made, calibrate.ranges(made, quantize.sources(made), split, images, method))
+    ranges = calibrate.ranges(made, quantize.sources(made), split, images, method)
+    return _with_answers(quantize.quantized(made, ranges), trained)
 
 
 def trained_int8_graph_of(trained: Trained) -> Graph:
@@ -67,21 +81,20 @@ def trained_int8_graph_of(trained: Trained) -> Graph:
     sources = quantize.sources(made)
     # Of float32, so that scales are computed as in training.
     ranges = {name: quantize.Range(*pair) for name, pair in zip(sources, ends, strict=True)}
-    return quantize.quantized(made, ranges, trained.spec.optim.quantized)
+    return _with_answers(quantize.quantized(made, ranges, trained.spec.optim.quantized), trained)
 
 
 def _to_quantize(trained: Trained) -> Graph:
-    """The graph in float32 of a network whose products can be int8."""
-    if trained.spec.task.finds is not None:
-        raise UserError(f"--quantize is for tasks with one output per class, not {trained.config.task.name!r}")
-    made = _folded_as_trained(trained) if trained.spec.optim.quantized else graph_of(trained)
+    """The graph in float32 of the outputs of a network whose products can be int8."""
+    made = _folded_as_trained(trained) if trained.spec.optim.quantized else _outputs_of(trained)
     quantize.without_empty_pads(made)
     return made
 
 
 def _folded_as_trained(trained: Trained) -> Graph:
-    """`graph_of` a network of quantisation-aware training, with BatchNorm folded in float32, as that does."""
-    predict, leaves = predictor.of_leaves(predictor.in_float32(trained))
+    """`_outputs_of` a network of quantisation-aware training, with BatchNorm folded in float32, as that does."""
+    finding.check(trained)
+    predict, leaves = predictor.of_leaves(predictor.in_float32(trained), find=False)
     graph = Graph()
 
     def constants(leaves: list[Any]) -> dict[str, Any]:
@@ -96,7 +109,7 @@ def _folded_as_trained(trained: Trained) -> Graph:
 
 def half_graph_of(trained: Trained) -> Graph:
     """The graph of a network in float16."""
-    return half.halved(graph_of(trained))
+    return _with_answers(half.halved(_outputs_of(trained)), trained)
 
 
 def write(trained: Trained, path: pathlib.Path, fold: bool = True) -> int:
@@ -124,10 +137,10 @@ def write_graph(graph: Graph, trained: Trained, path: pathlib.Path, **more: Any)
 
     shape: list[str | int | None] = ["batch", *trained.spec.image_shape]
     image_type = lowering.DTYPES[trained.spec.image_dtype]
+    name = predictor.output_name(trained)
+    renamed = {graph.output: name}
     nodes = [
-        helper.make_node(
-            node.op, node.inputs, [predictor.OUTPUT if node.output == graph.output else node.output], **node.attributes
-        )
+        helper.make_node(node.op, node.inputs, [renamed.get(each, each) for each in node.outputs], **node.attributes)
         for node in graph.nodes
     ]
     found = jax.eval_shape(predictor.of(predictor.in_float32(trained)), _image(trained, batch=1))
@@ -136,7 +149,7 @@ def write_graph(graph: Graph, trained: Trained, path: pathlib.Path, **more: Any)
         nodes,
         trained.config.model.name,
         [helper.make_tensor_value_info(predictor.INPUT, image_type, shape)],
-        [helper.make_tensor_value_info(predictor.OUTPUT, lowering.DTYPES[str(found.dtype)], outputs)],
+        [helper.make_tensor_value_info(name, lowering.DTYPES[str(found.dtype)], outputs)],
         [numpy_helper.from_array(value, name) for name, value in graph.constants.items()],
     )
     model = helper.make_model(
@@ -179,7 +192,7 @@ def read(path: pathlib.Path, content: bytes) -> tuple[Graph, dict[str, str]]:
             Node(
                 each.op_type,
                 list(each.input),
-                each.output[0],
+                each.output[-1],
                 {a.name: helper.get_attribute_value(a) for a in each.attribute},
             )
             for each in made.node

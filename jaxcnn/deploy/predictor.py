@@ -35,16 +35,23 @@ def of(trained: Trained) -> Predict:
     return lambda image: predict(image, *leaves)
 
 
-def of_leaves(trained: Trained) -> tuple[Callable[..., Float[Array, "b k"]], list[Any]]:
-    """`of` with the arrays of the variables as further arguments, and these arrays."""
+def of_leaves(trained: Trained, find: bool = True) -> tuple[Callable[..., Float[Array, "b k"]], list[Any]]:
+    """`of` with the arrays of the variables as further arguments, and these; the outputs alone without `find`."""
     variables, constants = jax.device_get((trained.variables, trained.constants))
     leaves, tree = jax.tree.flatten(variables)
+    step = inference.answer_step if find else inference.predict_step
 
     def predict(image: Num[Array, "b h w c"], *leaves: Any) -> Float[Array, "b k"]:
         with context.portable():
-            return inference.answer_step(trained.spec, jax.tree.unflatten(tree, leaves), image, constants)
+            return step(trained.spec, jax.tree.unflatten(tree, leaves), image, constants)
 
     return predict, leaves
+
+
+def output_name(trained: Trained) -> str:
+    """What the output of a file is called: logits, or what the task finds."""
+    finds = trained.spec.task.finds
+    return OUTPUT if finds is None else finds.found_in_words.partition(":")[0]
 
 
 def facts(trained: Trained) -> dict[str, str]:

@@ -30,7 +30,7 @@ Call = Callable[[np.ndarray], np.ndarray]
 
 
 def write_saved_model(graph: Graph, trained: Trained, folder: pathlib.Path) -> None:
-    """Write a SavedModel with one signature, from `image` to `logits`, for any batch size.
+    """Write a SavedModel with one signature, from `image` to `logits` or what the task finds, for any batch size.
 
     Args:
       graph: of the network, in float32.
@@ -41,7 +41,8 @@ def write_saved_model(graph: Graph, trained: Trained, folder: pathlib.Path) -> N
       UserError: it cannot be written.
     """
     tf = import_tensorflow()
-    signature = _predict(tf, graph, trained.spec.image_shape, trained.spec.image_dtype)
+    output = predictor.output_name(trained)
+    signature = _predict(tf, graph, trained.spec.image_shape, trained.spec.image_dtype, output)
     try:
         tf.saved_model.save(tf.Module(), str(folder), signatures={SIGNATURE: signature})
         beside.seal(folder / NETWORK, folder / FACTS, predictor.facts(trained))
@@ -106,14 +107,14 @@ def _silence() -> Iterator[None]:
         os.close(nowhere)
 
 
-def _predict(tf: Any, graph: Graph, shape: tuple[int, ...], dtype: str) -> Any:
-    """The function of TensorFlow from images to logits, traced for any batch size."""
+def _predict(tf: Any, graph: Graph, shape: tuple[int, ...], dtype: str, output: str = predictor.OUTPUT) -> Any:
+    """The function of TensorFlow from images to what is called `output`, traced for any batch size."""
     size = sum(value.nbytes for value in graph.constants.values())
     if size > MOST:
         raise UserError(f"the weights have {size:,} bytes; a graph of TensorFlow holds at most 2 GiB")
     run = in_tensorflow.function(graph, predictor.INPUT)
     image = tf.TensorSpec([None, *shape], dtype, name=predictor.INPUT)
-    return tf.function(lambda image: {predictor.OUTPUT: run(image)}, autograph=False).get_concrete_function(image)
+    return tf.function(lambda image: {output: run(image)}, autograph=False).get_concrete_function(image)
 
 
 def read_saved_model(folder: pathlib.Path) -> tuple[Call, dict[str, Any], int]:
@@ -128,7 +129,8 @@ def read_saved_model(folder: pathlib.Path) -> tuple[Call, dict[str, Any], int]:
     call = loaded.signatures[SIGNATURE]
 
     def run(images: np.ndarray) -> np.ndarray:
-        return call(**{predictor.INPUT: tf.constant(images)})[predictor.OUTPUT].numpy()
+        (output,) = call(**{predictor.INPUT: tf.constant(images)}).values()
+        return output.numpy()
 
     run.loaded = loaded  # type: ignore[attr-defined]  # which would be forgotten, and the function with it
     return run, facts, len(content)

@@ -11,12 +11,17 @@ AFFINE = ("Add", "Sub", "Mul", "Div")
 
 @dataclasses.dataclass
 class Node:
-    """An operator with one output."""
+    """An operator with one output that is wanted: of TopK, the places."""
 
     op: str
     inputs: list[str]
     output: str
     attributes: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def outputs(self) -> list[str]:
+        """The names of all outputs, also of those that nobody wants."""
+        return [f"{self.output}_values", self.output] if self.op == "TopK" else [self.output]
 
 
 @dataclasses.dataclass
@@ -32,7 +37,9 @@ class Graph:
 
     def add(self, op: str, *inputs: str, **attributes: Any) -> str:
         """Add an operator; return the name of its output."""
-        output = f"{op.lower()}_{len(self.nodes)}"
+        number, taken = len(self.nodes), {node.output for node in self.nodes}
+        while (output := f"{op.lower()}_{number}") in taken:  # some were dropped
+            number += 1
         self.nodes.append(Node(op, list(inputs), output, attributes))
         return output
 

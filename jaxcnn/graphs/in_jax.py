@@ -197,6 +197,10 @@ def _reshape(attributes: Mapping[str, Any], x: Array, sizes: np.ndarray) -> Arra
     return x.reshape([x.shape[i] if size == 0 else int(size) for i, size in enumerate(sizes)])
 
 
+def _expand(attributes: Mapping[str, Any], x: Array, sizes: np.ndarray) -> Array:
+    return jnp.broadcast_to(x, np.broadcast_shapes(x.shape, tuple(map(int, sizes))))
+
+
 def _slice(attributes: Mapping[str, Any], x: Array, *where: np.ndarray) -> Array:
     cuts = [slice(None)] * x.ndim
     for start, end, axis, step in zip(*where, strict=True):
@@ -227,6 +231,7 @@ _OPERATORS: dict[str, Callable[..., Any]] = {
     "MaxPool": _max_pool,
     "AveragePool": _average_pool,
     "Reshape": _reshape,
+    "Expand": _expand,
     "Slice": _slice,
     "Pad": _pad,
     "ReduceSum": _sum,

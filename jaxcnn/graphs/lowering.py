@@ -64,20 +64,37 @@ def lower(
     Raises:
       UserError: it has an operation that has no operator here.
     """
+    graph = Graph(output=name)
+    go_on(graph, function, image, variables)
+    return graph
+
+
+def go_on(
+    graph: Graph, function: Callable[..., Any], outputs: jax.ShapeDtypeStruct, variables: Sequence[jax.Array] = ()
+) -> None:
+    """Add a function of the result of a graph, whose result is then that of the function.
+
+    Args:
+      graph: is changed.
+      function, variables: as for `lower`.
+      outputs: shape for one image, and type, of the result so far.
+
+    Raises:
+      UserError: it has an operation that has no operator here.
+    """
     # A symbolic batch size would do, but then JAX has general gathers in the place of slices.
-    image = jax.ShapeDtypeStruct((BATCH, *image.shape), image.dtype)
-    closed = jax.make_jaxpr(function)(image, *(jax.ShapeDtypeStruct(each.shape, each.dtype) for each in variables))
-    lowering = _Lowering()
-    (result,) = lowering.run(closed.jaxpr, closed.consts, [Tensor(name, image.shape), *variables])
+    given = jax.ShapeDtypeStruct((BATCH, *outputs.shape), outputs.dtype)
+    closed = jax.make_jaxpr(function)(given, *(jax.ShapeDtypeStruct(each.shape, each.dtype) for each in variables))
+    lowering = _Lowering(graph)
+    (result,) = lowering.run(closed.jaxpr, closed.consts, [Tensor(graph.output, given.shape), *variables])
     if not isinstance(result, Tensor):
         raise UserError("the outputs of this network do not depend on the image, so there is no graph to write")
-    lowering.graph.output = lowering.channels_last(result).name
-    return lowering.graph
+    graph.output = lowering.channels_last(result).name
 
 
 class _Lowering:
-    def __init__(self) -> None:
-        self.graph = Graph()
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
 
     def run(self, jaxpr: Any, consts: Sequence[Any], inputs: Sequence[Value]) -> list[Value]:
         """The values of the results of a traced function."""

@@ -4,7 +4,7 @@ Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient I
 arXiv 1712.05877: weights are symmetric with one scale per output channel, activations (uint8) have one scale and zero
 point per tensor, biases are int32 of the product of both scales. A runtime takes an operator between a DequantizeLinear
 and a QuantizeLinear as one of integers; one that does not computes the same in float32. So there is none between a
-product and the ReLU after it, nor after the logits.
+product and the ReLU after it, nor after the last products, such as the logits.
 """
 
 import dataclasses
@@ -73,10 +73,20 @@ def places(graph: Graph) -> dict[str, str]:
     wanted = {node.inputs[0] for node in products}
     made = {node.output for node in graph.nodes}
     found = {name: name for name in wanted if name not in made}
+    before = _before_products(graph)
     for node in graph.nodes:
         source = _source(graph, node, found)
-        if node.output != graph.output and (source or node.output in wanted):
+        if node.output in before and (source or node.output in wanted):
             found[node.output] = source or node.output
+    return found
+
+
+def _before_products(graph: Graph) -> set[str]:
+    """The tensors of which a product is computed, by whatever other operators; what comes after all of them is not."""
+    found = set[str]()
+    for node in reversed(graph.nodes):
+        if has_weights(graph, node) or node.output in found:
+            found.update(node.inputs)
     return found
 
 

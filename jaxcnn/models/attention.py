@@ -195,7 +195,7 @@ class NonLocal(Attention):
         key, value = (_pixels(halve(self._conv(name, inner)(x))) for name in ("key", "value"))
         similar = jnp.einsum("bnc,bmc->bnm", query, key, preferred_element_type=at_least_float32(x))
         weights = nn.softmax(similar).astype(x.dtype)
-        self._weighs(lambda: weights.mean(1).reshape(len(x), *self._halved(x)))
+        self._weighs(lambda: weights.mean(1).reshape(x.shape[0], *self._halved(x)))
         gathered = jnp.einsum("bnm,bmc->bnc", weights, value)
         gathered = gathered.reshape(*x.shape[:3], inner)
         y = Conv(x.shape[-1], 1, use_bias=False, dtype=self.dtype, name="out")(gathered)
@@ -234,7 +234,7 @@ class CoordinateAttention(Attention):
 
 
 def _pixels(x: Images) -> Float[Array, "b n c"]:
-    return x.reshape(len(x), -1, x.shape[-1])
+    return x.reshape(x.shape[0], -1, x.shape[-1])
 
 
 METHODS: dict[str, type[Attention]] = {

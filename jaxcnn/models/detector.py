@@ -103,7 +103,7 @@ class Head(nn.Module):
                 self._end(box, f"level{level}_box_out", 4, 0.0),
                 self._end(label, f"level{level}_class_out", self.classes, -math.log((1 - PRIOR) / PRIOR)),
             ]
-            answers.append(jnp.concatenate(ends, axis=-1).reshape(len(x), -1, 4 + self.classes))
+            answers.append(jnp.concatenate(ends, axis=-1).reshape(x.shape[0], -1, 4 + self.classes))
         return jnp.concatenate(answers, axis=1).astype(jnp.float32)
 
     def _tower(self, x: Images, name: str, train: bool) -> Images:

@@ -165,14 +165,14 @@ class MaskRCNN(Network):
         logits = Conv(len(RATIOS), 1, name="anchor_logits", **ends)
         boxes = Conv(4 * len(RATIOS), 1, name="anchor_boxes", **ends)
         hidden = [nn.relu(conv(each)) for each in pyramid]
-        count = len(pyramid[0])
+        count = pyramid[0].shape[0]
         return [logits(x).reshape(count, -1) for x in hidden], [boxes(x).reshape(count, -1, 4) for x in hidden]
 
     def _box_head(
         self, features: Float[Array, "r n n c"], shape: tuple[int, int], train: bool, positions: Positions | None
     ) -> dict[str, Array]:
         hidden = scaled(HIDDEN, self.model.width)
-        x = features.reshape(len(features), -1)
+        x = features.reshape(features.shape[0], -1)
         for number in (1, 2):
             x = nn.relu(Dense(hidden, dtype=self.dtype, name=f"box_dense{number}")(x))
         by_image = x.reshape(*shape, hidden)

@@ -91,11 +91,11 @@ class OwnNetwork:
                 raise
 
     def _checked(self, outputs: Any, images: Images) -> Logits:
-        shape = getattr(outputs, "shape", None)
-        if shape != (len(images), self.outputs):
+        shape, batch = getattr(outputs, "shape", None), images.shape[0]  # a symbol in a file for any batch size
+        if shape != (batch, self.outputs):
             raise UserError(
-                f"the network {self.name!r} gives {_shape(outputs)} for {len(images)} images; it must give "
-                f"({len(images)}, {self.outputs}), one output for each of the {self.outputs} classes or numbers"
+                f"the network {self.name!r} gives {_shape(outputs)} for {batch} images; it must give "
+                f"({batch}, {self.outputs}), one output for each of the {self.outputs} classes or numbers"
             )
         return outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32))
 

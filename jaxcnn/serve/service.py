@@ -88,5 +88,3 @@ def _check(file: runtimes.Runtime, trained: Trained) -> None:
             raise UserError(
                 f"--file was not made of this run: its {name} is {told}, here it is {here}; export it again"
             )
-    if trained.spec.task.finds is not None:
-        raise UserError(f"--file is for tasks with one output per class, not {trained.config.task.name!r}")

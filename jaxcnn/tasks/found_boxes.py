@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float32, UInt8
 
 from jaxcnn.tasks import coco_figures, suppression
+from jaxcnn.tasks.box_geometry import overlap
 from jaxcnn.tasks.box_records import in_stored
 from jaxcnn.tasks.coco_figures import CocoFigures, as_bbox
 from jaxcnn.tasks.headline import Headline
@@ -18,6 +19,7 @@ from jaxcnn.tasks.task import Facts, OfEach, Tree
 from jaxcnn.text import shown
 
 SURE = 0.3  # score from which a found box is drawn and told in words
+SAME_PLACE = 0.9  # overlap from which two boxes are taken for the same
 MOST_WITH_TEXT = 12  # boxes; the texts of more would hide what they tell of
 COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#808000")
 
@@ -89,6 +91,19 @@ class Detections:
             return suppression.found_in(boxes, logits, self.sides, self.most_found, self.most_overlap)
 
         return jax.vmap(of_one)(outputs)
+
+    def agreement(self, found: np.ndarray, other: np.ndarray) -> float:
+        """The share of the boxes of which it is sure that have one of their class and score, and nearly their place.
+
+        Scores may differ by 0.05, and the overlap is at least 0.9. 1 if it is sure of none.
+        """
+        partners: list[bool] = []
+        for rows, others in zip(found, other, strict=True):
+            sure = rows[rows[:, 4] >= SURE]
+            near = np.asarray(overlap(sure[:, None, :4], others[None, :, :4])) >= SAME_PLACE
+            alike = (sure[:, None, 5] == others[None, :, 5]) & (np.abs(sure[:, None, 4] - others[None, :, 4]) <= 0.05)
+            partners += (near & alike & (others[None, :, 4] > 0)).any(axis=1).tolist()
+        return sum(partners) / len(partners) if partners else 1.0
 
     def collector(self, constants: Any) -> CocoFigures:
         """COCO's figures."""

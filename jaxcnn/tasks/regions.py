@@ -62,6 +62,10 @@ class Regions:
         """The class with the largest logit at each pixel."""
         return jnp.argmax(outputs, axis=-1).astype(jnp.uint8)
 
+    def agreement(self, found: np.ndarray, other: np.ndarray) -> float:
+        """The share of pixels with the same class."""
+        return float(np.mean(found == other))
+
     def over_image(self, outputs: PixelOutputs) -> Float32[Any, "b k"]:
         """The mean logit of each class; softmax gives the pixels' probabilities, averaged geometrically."""
         return outputs.mean(axis=(1, 2))
