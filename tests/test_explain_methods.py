@@ -470,6 +470,33 @@ def test_large_images_go_through_a_cpu_in_small_parts(monkeypatch):
     assert rows == {8: network.MOST_ROWS, 224: network.MOST_PIXELS // 224**2}
 
 
+def test_parts_are_equal_and_the_memory_of_compiling_is_given_back_once(monkeypatch):
+    released, rows = [], []
+    monkeypatch.setattr(network.malloc, "release", lambda: released.append(len(rows)))
+
+    def mean(variables, images):
+        rows.append(len(images))
+        return images.mean((1, 2)) @ variables
+
+    net = Network(mean, np.ones((1, 2), np.float32), rows=5)
+    images = np.ones((8, 4, 4, 1), np.float32)
+    assert np.array_equal(net.outputs(images), np.ones((8, 2))) and rows == [4], "two parts of four, not of five"
+    net.outputs(images[:7])
+    assert rows == [4] and released == [1]
+
+
+def test_dense_layers_are_not_copied():
+    def dense(variables, images):
+        return images.reshape(len(images), -1) @ variables
+
+    def total(images, variables):
+        return kernels.replaced(dense, kernels.in_order)(variables, images).sum()
+
+    shapes = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((4, 32, 64, 1), (2048, 512)))
+    made = jax.jit(jax.grad(total)).lower(*shapes).compile()
+    assert made.memory_analysis().temp_size_in_bytes < 2048 * 512 * 4 / 4
+
+
 def test_transformed_kernels_of_all_layers_are_not_kept_at_once():
     def deep(variables, images):
         for kernel in variables:

@@ -9,7 +9,7 @@ from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
 from jaxtyping import Array, Float
 
 from jaxcnn.explain import inside
-from jaxcnn.models import winograd
+from jaxcnn.models import convolution
 
 _PRODUCTS = ("conv_general_dilated", "dot_general", "custom_vjp_call")  # the last: jaxcnn's own of both kinds
 Product = Callable[[Array, Array], Array]  # (values, kernel) -> values; linear in both
@@ -66,18 +66,24 @@ def in_order(product: Product) -> Product:
     used as they are; to wait for values, they would have to be copied.
     """
 
-    def prepared(values: Array, kernel: Array) -> Array:
-        return _after(values, kernel) if kernel.shape[:-2] == (winograd.KERNEL_SIZE,) * 2 else kernel
+    def run(values: Array, kernel: Array) -> Array:
+        return product(values, _after(values, kernel) if _is_transformed(values, kernel) else kernel)
 
-    layer = jax.custom_vjp(lambda values, kernel: product(values, prepared(values, kernel)))
+    layer = jax.custom_vjp(run)
 
     def backward(inputs: tuple[Array, Array], dy: Float[Array, "..."]) -> tuple[Array, Array]:
         values, kernel = inputs
-        back = jax.vjp(lambda values: product(values, prepared(dy, kernel)), values)[1]
+        used = _after(dy, kernel) if _is_transformed(values, kernel) else kernel
+        back = jax.vjp(lambda values: product(values, used), values)[1]
         return back(dy)[0], jnp.zeros_like(kernel)
 
-    layer.defvjp(lambda values, kernel: (product(values, prepared(values, kernel)), (values, kernel)), backward)
+    layer.defvjp(lambda values, kernel: (run(values, kernel), (values, kernel)), backward)
     return layer
+
+
+def _is_transformed(values: Array, kernel: Array) -> bool:
+    """Whether a convolution of these on a CPU transforms its kernel, if its stride is 1."""
+    return values.ndim == kernel.ndim == 4 and convolution.winograd_tile(values.shape, kernel.shape, 1, 1) > 0
 
 
 def _after(values: Array, kernel: Array) -> Array:

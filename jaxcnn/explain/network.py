@@ -109,13 +109,27 @@ class Network:
     def _by_rows(self, run: Callable[..., Any], *arrays: Any) -> Any:
         """`run` of arrays in equal parts of at most `rows` images; the last one is padded."""
         count, devices = len(arrays[0]), data_devices(self.mesh) if self.mesh is not None else 1
-        each = -(-count // max(1, -(-count // self.rows)))
+        each = -(-count // -(-count // self.rows))
         rows = min(self.rows, devices * size_of_call(-(-each // devices)))
         parts = []
         for start in range(0, count, rows):
             made = run(*(_padded(array[start : start + rows], rows) for array in arrays))
+            if start == 0 and _is_new(run, rows, arrays):
+                malloc.release()  # what compilation took, which is more than a small call
             parts.append(jax.tree.map(functools.partial(_first, min(rows, count - start)), made))
         return parts[0] if len(parts) == 1 else jax.tree.map(lambda *each: jnp.concatenate(each), *parts)
+
+
+_known: set[Any] = set()
+
+
+def _is_new(run: Any, rows: int, arrays: Any) -> bool:
+    """Whether a function is called with such arrays for the first time in this process."""
+    kind = (run.func, *run.args[:-1], rows, *(array.shape[1:] for array in arrays))
+    if kind in _known:
+        return False
+    _known.add(kind)
+    return True
 
 
 def size_of_call(count: int) -> int:
