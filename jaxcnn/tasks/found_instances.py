@@ -74,8 +74,8 @@ class FoundInstances(Detections):
         surest = odds.argmax(axis=1)  # [b, k]
         told = jnp.take_along_axis(outputs["told"][:, :, 1:], surest[:, None, :, None], axis=1)[:, 0]
         given = jnp.take_along_axis(outputs["boxes"], surest[..., None], axis=1)
-        boxes = within(decoded(told, given, BOX_WEIGHTS), self.sides)
-        return boxes[:, None], odds.max(axis=1)[:, None]
+        boxes = within(decoded(told.reshape(-1, 4), given.reshape(-1, 4), BOX_WEIGHTS), self.sides)
+        return boxes.reshape(told.shape)[:, None], odds.max(axis=1)[:, None]
 
     def collector(self, constants: Any) -> "InstanceFigures":
         """COCO's figures of boxes and masks."""
