@@ -115,8 +115,8 @@ def curves(run: Run) -> dict[str, dict[str, np.ndarray]]:
     test = run.test or {}
     told = test.get("mask_curves" if run.headline.name.startswith("mask_") else "curves")
     found: dict[str, dict[str, np.ndarray]] = {"mean": {}, "by_class": {}}
-    for kind in found if isinstance(told, Mapping) else ():
-        of_kind = told.get(kind)
+    for kind in found:
+        of_kind = told.get(kind) if isinstance(told, Mapping) else None
         for name, values in of_kind.items() if isinstance(of_kind, Mapping) else ():
             if isinstance(values, list) and len(values) == STEPS and all(map(is_number, values)):
                 found[kind][str(name)] = np.clip(np.array(values, float), 0, 1)
