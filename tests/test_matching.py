@@ -150,10 +150,12 @@ def test_figures_tell_the_matrix_in_words_and_a_picture_shows_it(tmp_path):
     assert row["recall"] == matrix[0, 0] / matrix[0].sum() and row["precision"] == matrix[0, 0] / matrix[:, 0].sum()
     missed, false = matrix[:-1, -1].sum(), matrix[-1].sum()
     right, there = np.trace(matrix), matrix[:-1].sum()
-    assert matching.in_words(figures) == (
+    first, second = matching.in_words(figures)
+    assert first == (
         f"from a score of 0.25: {right} of {there} found, {there - right - missed} as another class, "
         f"{missed} missed, {false} false"
     )
+    assert second.startswith("from the scores chosen on validation: precision ") and "  F1 " in second
     coco_pictures.draw(figures, names, tmp_path / "eval.png")
     assert (tmp_path / "eval.png").stat().st_size > 10_000
     empty = CocoFigures().figures(("a",), {})
@@ -179,4 +181,4 @@ def test_instances_are_matched_by_their_masks():
     assert figures["matched"]["of"] == "masks" and figures["ap50"] == 1 > figures["mask_ap50"]
     quarters = int((targets["valid"] & (np.arange(4) % 2 == 0)).sum())
     assert matrix[:-1, -1].sum() == matrix[-1].sum() >= quarters // 2 > 0
-    assert evaluation.describe(figures | {"loss": 0.0})[-1].startswith("from a score of 0.25: ")
+    assert evaluation.describe(figures | {"loss": 0.0})[-2].startswith("from a score of 0.25: ")

@@ -188,7 +188,7 @@ class Detections:
         ]
 
     def _matched(self, figures: Mapping[str, Any]) -> list[str]:
-        return [matching.in_words(figures)] if "matched" in figures else []
+        return matching.in_words(figures) if "matched" in figures else []
 
     @property
     def faults(self) -> Mapping[str, str]:

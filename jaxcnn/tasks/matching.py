@@ -19,6 +19,7 @@ from jaxcnn.text import distinct
 OVERLAP = 0.5  # of a found object with an annotated one that it may be
 SCORE = 0.25  # from which a found object counts in the confusion matrix, as in that of Ultralytics (`ConfusionMatrix`)
 BACKGROUND = "background"
+MEANS = {"precision": "precision", "recall": "recall", "f1": "F1"}  # over the classes
 NONE, IGNORED = -1, -2  # in place of the number of a partner: it has none; it is neither right nor wrong
 
 
@@ -154,10 +155,7 @@ def at_thresholds(images: Sequence[Objects], names: Sequence[str], chosen: Seque
             "f1": 2 * right / (guessed + number) if number else None,
         }
     there = [row for row in rows.values() if row["examples"]]
-    means = {
-        f"macro_{name}": float(np.mean([row[name] for row in there])) if there else None
-        for name in ("precision", "recall", "f1")
-    }
+    means = {f"macro_{name}": float(np.mean([row[name] for row in there])) if there else None for name in MEANS}
     return {**means, "per_class": rows}
 
 
@@ -180,14 +178,18 @@ def figures(images: Sequence[Objects], names: Sequence[str], chosen: Sequence[fl
     return found | ({"at_thresholds": at_thresholds(images, names, chosen)} if len(chosen) == len(names) else {})
 
 
-def in_words(figures: Mapping[str, Any]) -> str:
-    """The confusion matrix in a line: what was found, confused, missed, and found where nothing is."""
+def in_words(figures: Mapping[str, Any]) -> list[str]:
+    """What was found, confused, missed, and found where nothing is, and what the thresholds give, in a line each."""
     matrix = Confusion.from_json(figures["confusion_matrix"])
     last = matrix.classes - 1
     there, right = int(matrix.totals[:last].sum()), int(matrix.right.sum())
     missed = int(matrix.counts[(matrix.predicted == last) & (matrix.true < last)].sum())
-    score = figures["matched"]["score"]
-    return (
-        f"from a score of {score}: {right} of {there} found, {there - right - missed} as another class, "
-        f"{missed} missed, {int(matrix.totals[last])} false"
-    )
+    lines = [
+        f"from a score of {figures['matched']['score']}: {right} of {there} found, {there - right - missed} as another "
+        f"class, {missed} missed, {int(matrix.totals[last])} false"
+    ]
+    chosen = figures.get("at_thresholds", {})
+    if chosen.get("macro_f1") is not None:
+        told = [f"{title} {100 * chosen[f'macro_{name}']:.2f}%" for name, title in MEANS.items()]
+        lines.append(f"from the scores chosen on validation: {'  '.join(told)}")
+    return lines
