@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from jaxcnn.data.source import open_splits
-from jaxcnn.explain import given, write
+from jaxcnn.explain import given
 from jaxcnn.explain.subject import Subject
 from jaxcnn.tasks import run_length
 from jaxcnn.train import assess, predict, predictions_page, trained
@@ -88,7 +88,7 @@ def test_evaluation_gives_the_figures_of_the_test_and_predictions_have_masks_of_
     assert (run[0] / f"eval-test-{network.step}-hardest.html").exists()
 
 
-def test_the_surest_box_of_a_class_is_explained_with_its_score(run, tmp_path):
+def test_the_surest_box_of_a_class_is_explained_with_its_score(run):
     network, _ = trained.load(run[0], "last", "", 1)
     subject = Subject(network)
     images = given.of_split(subject, "test", 2, 0)
@@ -107,9 +107,5 @@ def test_the_surest_box_of_a_class_is_explained_with_its_score(run, tmp_path):
             first = answer["boxes"][0]
             assert first["score"] == pytest.approx(float(sure[number].max()), abs=1e-5)
             np.testing.assert_allclose(boxes[number, :2], first["bbox"][:2], atol=1e-3)
-    wish = write.Wish(["gradcam"], score=False)
-    result = write.explained(subject, images, wish, lambda line: None)
-    found = result.found["gradcam"]
+    found = subject.explain("gradcam", seen, target)
     assert found.layer == "pyramid_in2" and found.maps.shape == (2, 32, 32) and found.maps.max() > 0
-    write.write(subject, result, wish, tmp_path, "Mask R-CNN")
-    assert "Explained: the surest box." in (tmp_path / "index.html").read_text()
