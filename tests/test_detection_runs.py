@@ -8,7 +8,7 @@ from PIL import Image
 
 from jaxcnn.config import UserError
 from jaxcnn.data.source import open_splits
-from jaxcnn.deploy import onnx_file
+from jaxcnn.deploy import latency, onnx_file, runtimes
 from jaxcnn.explain import alike, given, write
 from jaxcnn.explain.subject import Subject
 from jaxcnn.serve.service import Service
@@ -169,3 +169,17 @@ def test_what_needs_one_output_for_each_class_is_refused_in_one_line(run, tmp_pa
         features.of_files(network, [tmp_path / "a.png"], skip_unreadable=False)
     with pytest.raises(UserError, match="'top_k', which cannot be written as ONNX"):
         onnx_file.graph_of(network)
+
+
+def test_latency_is_that_of_the_answer_with_or_without_its_suppression(run, monkeypatch):
+    network = trained.load(run[0], "last", "", 1)[0]
+    split = open_splits(network.config.data, network.config.task).test
+    monkeypatch.setattr(latency, "LEAST_CALLS", 2)
+    whole, alone = runtimes.of_run(network), runtimes.of_run(network, finding=False)
+    assert whole.name.endswith(", with finding what the outputs say") and alone.name.endswith(", the outputs alone")
+    size = predict.BATCH  # the program of prediction
+    (timing,) = latency.measure(whole, [size], 0.0, given=split.read(np.arange(3)))
+    assert timing.calls == 2 and timing.p50 > 0
+    pixels = np.resize(split.read(np.arange(2)), (size, 32, 32, 3))
+    assert whole.call(pixels).shape == (size, 20, 6)
+    assert alone.call(pixels).shape == (size, 21, 4 + 3)  # the points of strides 8, 16 and 32 in 32 pixels

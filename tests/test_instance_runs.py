@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jaxcnn.config import UserError
 from jaxcnn.data.source import open_splits
+from jaxcnn.deploy import runtimes
 from jaxcnn.explain import given
 from jaxcnn.explain.subject import Subject
 from jaxcnn.tasks import run_length
@@ -90,6 +92,8 @@ def test_evaluation_gives_the_figures_of_the_test_and_predictions_have_masks_of_
 
 def test_the_surest_box_of_a_class_is_explained_with_its_score(run):
     network, _ = trained.load(run[0], "last", "", 1)
+    with pytest.raises(UserError, match="finds within the network"):
+        runtimes.of_run(network, finding=False)
     subject = Subject(network)
     images = given.of_split(subject, "test", 2, 0)
     seen = subject.normalised(images.pixels)

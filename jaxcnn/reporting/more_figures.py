@@ -46,6 +46,7 @@ TITLES = {
     "loss": "loss",
 }
 NO_FIGURES = ("examples", "step", "of_step", "temperature", "crc32", "macro_recall")  # the last is balanced accuracy
+NO_BEGINNINGS = ("tta_", "ema_", "ar_", "mask_ar")  # the last two: of few boxes or of sizes, where AP says more
 PLAIN = {"loss", "top5_accuracy"}  # no table for these alone
 MOST_COLUMNS = 9
 FEW_CLASSES = 5  # with so few, top-5 accuracy is always 1
@@ -70,7 +71,7 @@ def figures(run: Run) -> dict[str, float]:
     return {
         name: float(value)
         for name, value in (test | _single(test.get("by_name")) | f1).items()
-        if isinstance(value, int | float) and name not in left and not name.startswith(("tta_", "ema_"))
+        if isinstance(value, int | float) and name not in left and not name.startswith(NO_BEGINNINGS)
     }
 
 

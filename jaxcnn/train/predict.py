@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import pathlib
 import stat
 from collections.abc import Callable
@@ -206,13 +207,15 @@ def draw(trained: Trained, results: list[dict[str, Any]], path: pathlib.Path) ->
 def write_page(trained: Trained, results: list[dict[str, Any]], path: pathlib.Path, folder: pathlib.Path) -> list[str]:
     """Write the page of the results of `predict` (`predictions_page`), of the run in `folder`; return remarks.
 
-    The first `MOST_SHOWN` images are shown; those of tasks that find something, as they are stored.
+    The first `MOST_SHOWN` images are shown; those of tasks that find something, as they are stored. Their names are
+    paths from the folder that all have in common.
     """
     task, shape = trained.spec.task, trained.spec.image_shape
     finds, marking = task.finds, task.evaluation
+    base = os.path.commonpath([str(pathlib.Path(result["file"]).absolute().parent) for result in results])
 
     def item(result: dict[str, Any]) -> predictions_page.Item:
-        name = shown(result["file"])
+        name = shown(os.path.relpath(pathlib.Path(result["file"]).absolute(), base))
         if "error" in result:
             return predictions_page.Item(name, None, shown(result["error"]))
         file = pathlib.Path(result["file"])
