@@ -67,6 +67,7 @@ def page(title: str, about: Sequence[str], items: Sequence[Item], classes: Seque
     finds = any(item.marks for item in items)
     scored = any(mark.score is not None for item in items for mark in item.marks)
     least = least if scored else 0.0
+    ordered = scored or any(item.likely for item in items)  # whether there is something to be sure of
     legend = "".join(_chosen(name, place, name in quiet, finds) for name, place in places.items())
     masks = any(mark.mask for item in items for mark in item.marks)
     cell = NARROW if not finds and all(_is_small(item.image) for item in items if item.image is not None) else WIDE
@@ -80,8 +81,8 @@ def page(title: str, about: Sequence[str], items: Sequence[Item], classes: Seque
         f"<h1>{html.escape(title)}</h1>",
         *(f'<p class="quiet">{html.escape(line)}</p>' for line in about),
         '<div class="controls" id="controls" hidden>',
-        slider if scored or (places and not finds) else "",
-        f'<label>Order <select id="order">{"".join(map(_option, orders))}</select></label>' if places else "",
+        slider if ordered else "",
+        f'<label>Order <select id="order">{"".join(map(_option, orders))}</select></label>' if ordered else "",
         f'<label>Size <input type="range" id="size" min="6" max="60" value="{cell}"></label>',
         '<label><input type="checkbox" id="names"> Names</label>' if scored else "",
         '<label>Masks <input type="range" id="opacity" min="0" max="100" value="35"></label>' if masks else "",
