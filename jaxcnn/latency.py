@@ -5,7 +5,8 @@
 
 For each batch size: the first call, which compiles, then the times that 50, 95 and 99 % of the calls do not exceed.
 Also the seconds from the start of this process to its first answer, and the most memory that it had. Each command
-times one thing, so that neither of these counts another. Images are random and in memory: decoding is not timed.
+times one thing, so that neither of these counts another. Images are random, or those of --images, and in memory:
+decoding is not timed. Of a detector, suppression is part of the answer; --nofinding times the network alone.
 
 Exit codes: 0 done; 2 an error, reported in one line.
 """
@@ -18,12 +19,19 @@ import dataclasses
 import json
 import os
 import pathlib
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from jaxcnn import command
 from jaxcnn.command import network as chosen
 from jaxcnn.config import UserError
+from jaxcnn.machine.paths import separate
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from jaxcnn.train.trained import Trained
 
 NETWORK = chosen.define()
 FILE = command.define_path("file", "", "A file of jaxcnn.export, or the folder of a SavedModel, in place of --workdir.")
@@ -31,6 +39,12 @@ RUNTIME = flags.DEFINE_enum("runtime", "onnxruntime", ["onnxruntime", "jax"], "O
 BATCHES = flags.DEFINE_list("batches", ["1", "8", "32", "256"], "Batch sizes.")
 SECONDS = flags.DEFINE_float("seconds", 3.0, "Time for each batch size, at least 20 calls.", lower_bound=0.0)
 THREADS = flags.DEFINE_integer("threads", 0, "Cores to use; 0: all. Linux.", lower_bound=0)
+FINDING = flags.DEFINE_bool(
+    "finding", True, "Of a run that finds boxes or maps: with the part of the program that finds them in the outputs."
+)
+IMAGES = flags.DEFINE_multi_string(
+    "images", [], "Of a run: files and folders of images, in place of random ones; suppression may depend on them."
+)
 OUT = command.define_path("out", "", "Also write the figures to this JSON file.")
 MOST_BATCH = 2**16
 
@@ -41,11 +55,17 @@ def main() -> int:
         raise UserError("say what to time: --workdir=<folder of a run> or --file=<file of jaxcnn.export>")
     if not all(text.isdecimal() and 0 < int(text) <= MOST_BATCH for text in BATCHES.value or [""]):
         raise UserError(f"--batches={','.join(BATCHES.value)}: batch sizes are numbers from 1 to {MOST_BATCH}")
+    if FILE.value and (IMAGES.value or not FINDING.value):
+        raise UserError(f"--{'images' if IMAGES.value else 'nofinding'} is for --workdir=<folder of a run>")
     _limit(THREADS.value)
     from jaxcnn.deploy import latency, runtimes
 
+    images = None
     if NETWORK.workdir.value:
-        runtime = runtimes.of_run(NETWORK.load())
+        network = NETWORK.load()
+        runtime = runtimes.of_run(network, FINDING.value)
+        if places := [place for value in IMAGES.value for place in separate(value)]:
+            images = _read(network, places, max(map(int, BATCHES.value)))
     else:
         runtime = runtimes.of_file(pathlib.Path(FILE.value), THREADS.value, RUNTIME.value == "jax")
     answered: list[float | None] = []
@@ -54,6 +74,7 @@ def main() -> int:
         sorted({int(text) for text in BATCHES.value}),
         SECONDS.value,
         lambda: answered.append(latency.process_seconds()),
+        images,
     )
     peak = latency.peak_bytes()
     figures = {
@@ -77,6 +98,20 @@ def main() -> int:
     if OUT.value:
         pathlib.Path(OUT.value).write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     return 0
+
+
+def _read(network: "Trained", places: list[str], most: int) -> "np.ndarray":
+    """The first `most` images of files and folders, as the network takes them."""
+    import numpy as np
+
+    from jaxcnn.train import predict
+
+    paths, _ = predict.find_images(places)
+    of_run = network.spec.image_shape, network.config.data
+    try:
+        return np.stack([predict.read(path, *of_run) for path in paths[:most]])
+    except (predict.Unreadable, OSError) as error:
+        raise UserError(f"--images={','.join(places)}: an image cannot be read: {error}") from None
 
 
 def _limit(threads: int) -> None:

@@ -81,8 +81,8 @@ JSON = command.define_path(
 OUT = command.define_path(
     "out",
     "",
-    "predict: also write the results to this file, by its extension: .csv, .json, or .png with the images; embed: the "
-    "file of features, .npz or .parquet.",
+    "predict: also write the results to this file, by its extension: .csv, .json, .png with the images, or .html, a "
+    "page of them with a choice of scores and classes; embed: the file of features, .npz or .parquet.",
 )
 LAYER = flags.DEFINE_string(
     "layer", "", "embed: the layer whose output is taken; default: the input of the layer that makes the outputs."
@@ -174,6 +174,8 @@ def _predict() -> int:
     results = predict.predict(network, paths, skip_unreadable=ON_ERROR.value == "skip")
     if (out := pathlib.Path(OUT.value)).suffix.lower() == ".png":
         _say(*predict.draw(network, results, out))
+    elif out.suffix.lower() == ".html":
+        _say(*predict.write_page(network, results, out, folder))
     elif OUT.value:
         predict.write(network.spec.task.evaluation, results, out, predict.as_json(network, results))
     if not _write_json(predict.as_json(network, results)):
@@ -276,8 +278,8 @@ def _check_files() -> None:
         from jaxcnn.train import features
 
         features.check(pathlib.Path(OUT.value))
-    elif OUT.value and pathlib.Path(OUT.value).suffix.lower() not in (".csv", ".json", ".png"):
-        raise UserError(f"--out={OUT.value} must end in .csv, .json or .png")
+    elif OUT.value and pathlib.Path(OUT.value).suffix.lower() not in (".csv", ".json", ".png", ".html"):
+        raise UserError(f"--out={OUT.value} must end in .csv, .json or .png, or in .html for a page")
 
 
 def _write_json(value: object) -> bool:

@@ -8,7 +8,7 @@ from PIL import Image
 
 from jaxcnn.config import UserError
 from jaxcnn.data.source import open_splits
-from jaxcnn.deploy import onnx_file, runtimes, verify
+from jaxcnn.deploy import latency, onnx_file, runtimes, verify
 from jaxcnn.explain import alike, given, write
 from jaxcnn.explain.subject import Subject
 from jaxcnn.serve.service import Service
@@ -81,7 +81,16 @@ def test_evaluation_on_two_devices_and_a_page_of_its_own_give_the_figures_of_the
     for name in ("ap", "ap50", "ar"):
         assert figures[name] == pytest.approx(test[name], abs=1e-6)
     assert any(line.startswith("AP ") for line in assess.describe(network, figures))
-    assert [path.suffix for path in assess.pictures(folder, figures)] == [".png"]
+    names = [path.name.removeprefix(f"eval-test-{network.step}") for path in assess.pictures(folder, figures)]
+    assert names == [".png", "-hardest.png", "-hardest.html"]
+    page = (folder / f"eval-test-{network.step}-hardest.html").read_text()
+    assert page.index("Most missed objects") < page.index("Most false objects")
+    assert page.count("<img") == page.count("data:image/jpeg;base64,") > 0 and "loss" not in page
+    matrix = np.array(figures["confusion_matrix"])
+    split = open_splits(network.config.data, network.config.task).test
+    objects = split.targets["valid"] & ~split.targets["crowd"]
+    assert matrix.shape == (4, 4) and matrix[:3].sum() == objects.sum()
+    assert set(figures["at_thresholds"]["per_class"]) == set(NAMES), "those of validation, kept by the run"
 
 
 def test_predictions_are_in_pixels_of_the_files_and_written_in_the_form_of_coco(run, tmp_path):
@@ -103,6 +112,9 @@ def test_predictions_are_in_pixels_of_the_files_and_written_in_the_form_of_coco(
     assert predict.draw(network, results, tmp_path / "drawn.png") == []
     predict.write(network.spec.task.evaluation, results, tmp_path / "found.csv")
     assert (tmp_path / "found.csv").read_text().startswith("file,boxes")
+    assert predict.write_page(network, results, tmp_path / "found.html", run[0]) == []
+    page = (tmp_path / "found.html").read_text()
+    assert page.count("<article") == 2 and page.count("<rect class") <= sum(len(each["boxes"]) for each in results)
 
 
 def test_a_server_answers_boxes_of_the_stored_image_as_predict_does(run, tmp_path):
@@ -178,3 +190,17 @@ def test_a_file_of_onnx_finds_what_the_run_finds_also_with_int8(run, tmp_path):
     assert verify.verify(network, quantized, split, 8).agreement > 0.5
     heads = [node.output for node in int8.nodes if node.op == "Concat"]
     assert not any(int8.maker(name).op == "QuantizeLinear" for name in heads), "answers stay float32"
+
+
+def test_latency_is_that_of_the_answer_with_or_without_its_suppression(run, monkeypatch):
+    network = trained.load(run[0], "last", "", 1)[0]
+    split = open_splits(network.config.data, network.config.task).test
+    monkeypatch.setattr(latency, "LEAST_CALLS", 2)
+    whole, alone = runtimes.of_run(network), runtimes.of_run(network, finding=False)
+    assert whole.name.endswith(", with finding what the outputs say") and alone.name.endswith(", the outputs alone")
+    size = predict.BATCH  # the program of prediction
+    (timing,) = latency.measure(whole, [size], 0.0, given=split.read(np.arange(3)))
+    assert timing.calls == 2 and timing.p50 > 0
+    pixels = np.resize(split.read(np.arange(2)), (size, 32, 32, 3))
+    assert whole.call(pixels).shape == (size, 20, 6)
+    assert alone.call(pixels).shape == (size, 21, 4 + 3)  # the points of strides 8, 16 and 32 in 32 pixels

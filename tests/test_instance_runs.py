@@ -6,9 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jaxcnn.config import UserError
 from jaxcnn.data.source import open_splits
+from jaxcnn.deploy import runtimes
+from jaxcnn.explain import given
+from jaxcnn.explain.subject import Subject
 from jaxcnn.tasks import run_length
-from jaxcnn.train import assess, predict, trained
+from jaxcnn.train import assess, predict, predictions_page, trained
 from tests import digits, runs
 
 pytestmark = pytest.mark.unoptimised
@@ -80,3 +84,32 @@ def test_evaluation_gives_the_figures_of_the_test_and_predictions_have_masks_of_
         if len(rows):
             assert x - 1 <= columns.min() and columns.max() <= x + width and y - 1 <= rows.min()
     assert predict.draw(network, results, tmp_path / "drawn.png") == []
+    assert predict.write_page(network, results, tmp_path / "found.html", run[0]) == []
+    drawn = [each for each in results[0]["boxes"] if each["score"] >= predictions_page.LEAST]
+    assert (tmp_path / "found.html").read_text().count("<g class") == len(drawn)
+    assert (run[0] / f"eval-test-{network.step}-hardest.html").exists()
+
+
+def test_the_surest_box_of_a_class_is_explained_with_its_score(run):
+    network, _ = trained.load(run[0], "last", "", 1)
+    with pytest.raises(UserError, match="finds within the network"):
+        runtimes.of_run(network, finding=False)
+    subject = Subject(network)
+    images = given.of_split(subject, "test", 2, 0)
+    seen = subject.normalised(images.pixels)
+    outputs = subject.outputs(seen)
+    assert outputs.shape == (2, 3)
+    answers = predict.answers(network, images.pixels)
+    target = subject.targets("predicted", outputs)
+    boxes, sure = subject.boxes(seen, target), subject.probability(outputs)
+    for number, answer in enumerate(answers):
+        for each in answer["boxes"]:
+            of_class = sure[number, each["category_id"] - 1]
+            # float32: a probability of p by its odds and back, with a rounding of 2^-24 / (1 - p) in 1 - p
+            assert each["score"] <= of_class + 1e-5
+        if answer["boxes"] and answer["boxes"][0]["category_id"] - 1 == target[number]:
+            first = answer["boxes"][0]
+            assert first["score"] == pytest.approx(float(sure[number].max()), abs=1e-5)
+            np.testing.assert_allclose(boxes[number, :2], first["bbox"][:2], atol=1e-3)
+    found = subject.explain("gradcam", seen, target)
+    assert found.layer == "pyramid_in2" and found.maps.shape == (2, 32, 32) and found.maps.max() > 0

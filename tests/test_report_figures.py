@@ -6,7 +6,8 @@ import json
 import pytest
 from PIL import Image
 
-from jaxcnn.reporting import more_figures, write
+from jaxcnn.reporting import detectors, more_figures, write
+from jaxcnn.reporting.detectors import has_curves
 from jaxcnn.reporting.findings import find
 from jaxcnn.reporting.read import read
 from jaxcnn.train import workdir
@@ -15,6 +16,7 @@ from tests import report_folders as folders
 TASKS = {
     "regression": ("mean_absolute_error", {"label": "mean absolute error", "better": "lower", "percent": False}),
     "multilabel": ("mean_average_precision", {"label": "mean average precision", "better": "higher", "percent": True}),
+    "detection": ("ap", {"label": "AP", "better": "higher", "percent": True}),
 }
 
 
@@ -106,3 +108,57 @@ def test_settings_of_a_task_are_named_by_what_is_switched_on(tmp_path):
         folders.write_run(tmp_path / str(number), **way)
     labels = [setting.label for setting in find(read([tmp_path])).settings]
     assert labels == ["baseline", "class weights auto", "focal gamma 2", "sampling balanced"]
+
+
+def detector(folder, ap, matrix, **changes):
+    """A run of a detector of two classes, with the figures of its test."""
+    run_of("detection", folder, ap, **changes)
+    rising = [round(1 - k / 200, 3) for k in range(101)]
+    figures = {
+        "ap": ap, "ap50": 0.75, "loss": 0.3,
+        "ap_by_class": {"<b>cell": ap, "dust": None},
+        "matched": {"of": "boxes", "score": 0.25, "overlap": 0.5},
+        "confusion_classes": ["<b>cell", "dust", "background"], "confusion_matrix": matrix,
+        "curves": {"mean": {"0.5": rising, "0.75": rising[::-1]}, "by_class": {"<b>cell": rising, "dust": None}},
+    }  # fmt: skip
+    folders.write_json(folder / "test.json", figures)
+
+
+def test_a_report_of_a_detector_has_its_classes_with_background_and_precision_over_recall(tmp_path):
+    detector(tmp_path / "a", 0.5, [[6, 1, 3], [2, 2, 0], [4, 0, 0]], seed=0)
+    detector(tmp_path / "b", 0.7, [[8, 1, 1], [2, 2, 0], [2, 0, 0]], seed=1)
+    remarks = write.report([tmp_path], tmp_path / "out", command="report")
+    assert not [remark for remark in remarks if "could not be drawn" in remark]
+    tables = json.loads((tmp_path / "out" / "report.json").read_text())["tables"]
+    (table,) = [table for name, table in tables.items() if name.startswith("classes-")]
+    rows = {row[0]: dict(zip(table["columns"], row, strict=True)) for row in table["rows"]}
+    assert list(rows) == ["dust", "<b>cell"], "the lowest recall first, without the background"
+    cell = rows["<b>cell"]
+    assert (cell["AP %"], cell["recall %"], cell["missed %"]) == ("60.00 ± 14.14", "70.0", "20.0")
+    assert cell["precision %"] == "58.3"  # 14 of 24
+    assert (cell["most often taken for"], cell["share %"], cell["objects"]) == ("dust", "10.0", "10")
+    assert rows["dust"]["AP %"] == "\N{EN DASH}" and rows["dust"]["most often taken for"] == "<b>cell"
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Precision over recall of" in page and "missed objects and false finds" in page
+    assert "&lt;b&gt;cell" in page and "<b>cell" not in page
+    names = {path.name.split("-")[0] for path in (tmp_path / "out" / "plots").glob("*.svg")}
+    assert {"precision", "confusion"} <= names
+    assert "AP50 %" in page
+
+
+def test_curves_and_matrices_that_somebody_changed_are_left_out(tmp_path):
+    detector(tmp_path / "a", 0.5, [[6, 1, 3], [2, 2, 0], [4, 0, 0]])
+    path = tmp_path / "a" / "test.json"
+    figures = json.loads(path.read_text())
+    for change in (
+        {"matched": 3},
+        {"curves": {"mean": {"0.5": ["x"] * 101}, "by_class": 7}},
+        {"confusion_classes": 5, "ap_by_class": []},
+        {"confusion_matrix": [[1]]},
+    ):
+        folders.write_json(path, figures | change)
+        findings = find(read([tmp_path]))
+        (family,) = findings.families
+        assert has_curves(family) == ("curves" not in change)
+        tables = detectors.by_class(findings)
+        assert len(tables) == (change.keys() <= {"curves", "confusion_classes", "ap_by_class"})

@@ -77,7 +77,10 @@ def test_evaluation_prediction_server_and_export_answer_alike(run, tmp_path):
     test = json.loads((folder / "test.json").read_text())
     assert figures["confusion_matrix"] == test["confusion_matrix"]
     assert any(line.startswith("mean IoU ") for line in assess.describe(network, figures))
-    assert [path.suffix for path in assess.pictures(folder, figures)] == [".png"]
+    names = [path.name.removeprefix(f"eval-test-{network.step}") for path in assess.pictures(folder, figures)]
+    assert names == [".png", "-hardest.png", "-hardest.html"]
+    page = (folder / f"eval-test-{network.step}-hardest.html").read_text()
+    assert "Most wrong pixels" in page and "% of the pixels wrong" in page
 
     split = open_splits(network.config.data, network.config.task).test
     pixels = split.read(np.arange(6))
@@ -100,6 +103,8 @@ def test_evaluation_prediction_server_and_export_answer_alike(run, tmp_path):
     predict.write(network.spec.task.evaluation, results, tmp_path / "found.csv")
     assert (tmp_path / "found.csv").read_text().startswith("file,background")
     assert predict.draw(network, results, tmp_path / "drawn.png") == []
+    assert predict.write_page(network, results, tmp_path / "found.html", folder) == []
+    assert (tmp_path / "found.html").read_text().count("<path") == len(results[0]["regions"])
 
     onnxruntime = pytest.importorskip("onnxruntime")
     onnx_file.write(network, tmp_path / "a.onnx")

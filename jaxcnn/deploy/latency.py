@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from jaxtyping import Num
 
 from jaxcnn.deploy.runtimes import Runtime
 from jaxcnn.text import markdown_table
@@ -39,17 +40,24 @@ class Timing:
 
 
 def measure(
-    runtime: Runtime, batches: Sequence[int], seconds: float, answered: Callable[[], None] = lambda: None
+    runtime: Runtime,
+    batches: Sequence[int],
+    seconds: float,
+    answered: Callable[[], None] = lambda: None,
+    given: Num[np.ndarray, "n h w c"] | None = None,
 ) -> list[Timing]:
-    """Time each batch size for about `seconds` after its first call; images are random, and new in memory each time.
+    """Time each batch size for about `seconds` after its first call; images are new in memory each time.
 
-    `answered` is called after the first call of each.
+    They are random, or those `given`, again and again in their order. `answered` is called after the first call of each
+    batch size.
     """
     timings = []
     for batch in batches:
         generator = np.random.default_rng(batch)
         shape = (batch, *runtime.image_shape)
-        if runtime.image_dtype == "float32":
+        if given is not None:
+            images = given[np.arange(batch) % len(given)]
+        elif runtime.image_dtype == "float32":
             images = generator.random(shape, np.float32)
         else:
             images = generator.integers(0, np.iinfo(runtime.image_dtype).max, shape, runtime.image_dtype, endpoint=True)

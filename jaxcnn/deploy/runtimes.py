@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 Call = Callable[[Num[np.ndarray, "b h w c"]], Float[np.ndarray, "b k"]]
 
 ONNX, STABLEHLO, LITE = ".onnx", ".stablehlo", ".tflite"  # endings of names
+FOUND = ", with finding what the outputs say"  # after the name
+NOT_FOUND = ", the outputs alone"
 PIXELS = ("uint8", "uint16", "float32")
 
 
@@ -46,15 +48,35 @@ class Runtime:
     facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def of_run(network: "Trained") -> Runtime:
-    """A trained network in JAX, on one device, by the program of `--mode=predict` for each batch size."""
+@dataclasses.dataclass(frozen=True)
+class _Outputs:
+    """In place of an evaluation that finds something among the outputs: nothing is found."""
+
+
+def of_run(network: "Trained", finding: bool = True) -> Runtime:
+    """A trained network in JAX, on one device, by the program of `--mode=predict` for each batch size.
+
+    For a task that finds its answers among the outputs, as boxes by suppression, that is part of the program; without
+    `finding`, it is not.
+
+    Raises:
+      UserError: without `finding`, of a network that does not find anything, or finds it within itself.
+    """
     import jax
 
+    from jaxcnn.tasks.task import FindingWithin
     from jaxcnn.train import predict
 
+    task = network.spec.task
+    if not finding:
+        if task.finds is None or isinstance(task.evaluation, FindingWithin):
+            how = "finds within the network" if task.finds else "finds nothing among the outputs"
+            raise UserError(f"--nofinding: config.task.name={network.config.task.name!r} {how}; leave the flag out")
+        unfound = dataclasses.replace(task, evaluation=_Outputs())  # type: ignore[arg-type]
+        network = dataclasses.replace(network, spec=dataclasses.replace(network.spec, task=unfound))
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(network.variables))
     shape, dtype = network.spec.image_shape, network.spec.image_dtype
-    name = f"JAX on {jax.default_backend()}"
+    name = f"JAX on {jax.default_backend()}" + ("" if task.finds is None else FOUND if finding else NOT_FOUND)
     return Runtime(name, lambda images: predict.outputs_of_whole(network, images), shape, dtype, size)
 
 

@@ -17,12 +17,19 @@ from jaxcnn.data.source import Splits, open_splits
 from jaxcnn.explain import attended, gradients, inside, methods, network
 from jaxcnn.learn import network as learnt
 from jaxcnn.learn.step_spec import StepSpec
+from jaxcnn.tasks.task import FindingBoxes, FindingWithin, Task
 from jaxcnn.text import listed, shown
 from jaxcnn.train.trained import Trained
 
 BATCH = 64  # images explained together; random numbers of an image depend on its place among them
+PYRAMID = "pyramid_in2"  # of Mask R-CNN: maps of 1/16 of the image, from which the finer levels are made, too
 REFERENCES = 50  # images of the training split, for expected gradients
 PREDICTED, LABEL = "predicted", "label"
+
+
+def finding_boxes(task: Task) -> FindingBoxes | None:
+    """The evaluation of a task, if it finds boxes, be it among outputs or within the network."""
+    return task.evaluation if isinstance(task.evaluation, FindingBoxes) else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +44,8 @@ class OfRun:
         outputs, task = model.apply(variables, images, train=False), self.spec.task
         if task.finds_maps is not None:
             return task.finds_maps.over_image(outputs)
-        if task.finds_boxes is not None:
-            return task.finds_boxes.of_places(outputs)[1].reshape(len(images), -1)
+        if (finds := finding_boxes(task)) is not None:
+            return finds.of_places(outputs)[1].reshape(len(images), -1)
         return outputs
 
 
@@ -51,7 +58,9 @@ class _BoxesOfRun:
     def __call__(self, variables: Any, images: Any) -> Any:
         model: Any = learnt.network(self.spec)
         outputs = model.apply(variables, images, train=False)
-        return self.spec.task.finds_boxes.of_places(outputs)[0].reshape(len(images), -1)  # type: ignore[union-attr]
+        finds = finding_boxes(self.spec.task)
+        assert finds is not None
+        return finds.of_places(outputs)[0].reshape(len(images), -1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,9 +89,10 @@ class Subject:
     """A trained network, ready to be explained.
 
     A detector has an output for each class at each of its places, one place after another: what is explained is that of
-    one box, and stays that of this box when the image changes. Of a network that answers maps, it is a class's mean
-    logit over all pixels (Vinogradova et al. 2020, "Towards Interpretable Semantic Segmentation via Gradient-weighted
-    Class Activation Mapping", arXiv:2002.11434, with the whole image as the set of pixels).
+    one box, and stays that of this box when the image changes. Of Mask R-CNN, whose boxes have no places, it is the
+    logarithm of the odds of the surest box of a class, whichever that is. Of a network that answers maps, it is a
+    class's mean logit over all pixels (Vinogradova et al. 2020, "Towards Interpretable Semantic Segmentation via
+    Gradient-weighted Class Activation Mapping", arXiv:2002.11434, with the whole image as the set of pixels).
 
     Attributes:
       trained: the network of a run.
@@ -91,17 +101,19 @@ class Subject:
       image_shape: (H, W, C).
       has_boxes: whether it is a detector.
       has_maps: whether it has a class for each pixel.
+      within: whether it finds boxes within itself, as Mask R-CNN does.
     """
 
     def __init__(self, trained: Trained, rows: int = 0) -> None:
         task = trained.spec.task
-        if task.finds is not None and task.finds_boxes is None and task.finds_maps is None:
+        if task.finds is not None and finding_boxes(task) is None and task.finds_maps is None:
             raise UserError(
                 f"a run of config.task.name={trained.config.task.name!r} answers neither outputs, nor boxes, nor maps: "
                 "it cannot be explained"
             )
-        self.trained, self.has_boxes = trained, task.finds_boxes is not None
+        self.trained, self.has_boxes = trained, finding_boxes(task) is not None
         self.has_maps = task.finds_maps is not None
+        self.within = self.has_boxes and isinstance(task.evaluation, FindingWithin)
         self.class_names, self.image_shape = trained.class_names, trained.spec.image_shape
         mesh = trained.mesh if trained.mesh.size > 1 else None
         self.network = network.make(OfRun(trained.spec), trained.variables, self.image_shape, mesh, rows)
@@ -160,9 +172,8 @@ class Subject:
     def boxes(self, images: Float[np.ndarray, "n h w c"], target: Int[np.ndarray, " n"]) -> Float[np.ndarray, "n 4"]:
         """The explained box of each image of a detector: left, top, right, bottom in pixels, cut off at the border."""
         of_all = dataclasses.replace(self.network, apply=_BoxesOfRun(self.trained.spec)).outputs(images)
-        of_each = np.asarray(of_all).reshape(len(images), -1, 4)[
-            np.arange(len(images)), target // len(self.class_names)
-        ]
+        box = target if self.within else target // len(self.class_names)  # of each class, or of each place
+        of_each = np.asarray(of_all).reshape(len(images), -1, 4)[np.arange(len(images)), box]
         height, width = self.image_shape[:2]
         return np.clip(of_each, 0, [width, height, width, height])
 
@@ -263,7 +274,7 @@ class Subject:
         chosen = ""
         if "layer" in method.needs:
             # Maps of the image's own size, just before a class for each pixel, would show no more than these classes.
-            default = learnt.mapped_of(self.trained.spec)
+            default = learnt.mapped_of(self.trained.spec) or (PYRAMID if self.within else "")
             given["layer"] = inside.choose(self.layers, layer or default, coarser=self.has_maps)
             chosen = given["layer"].name
         if "gate" in method.needs:

@@ -9,6 +9,7 @@ import numpy as np
 from jaxcnn.reporting import labels, sizes
 from jaxcnn.reporting.classes import confusions
 from jaxcnn.reporting.classes import names as class_names
+from jaxcnn.reporting.detectors import has_curves, how, of_setting, precision_recall
 from jaxcnn.reporting.effect_charts import grid_keys, heat, key_effect, key_scatter
 from jaxcnn.reporting.findings import Family, Findings, scattered
 from jaxcnn.reporting.plots import (
@@ -68,6 +69,9 @@ def charts(findings: Findings) -> Iterator[functools.partial[Plot]]:
     for family in findings.families:
         if family.chosen and any(run.confusion for run in family.chosen.finished):
             yield make(confusion, family)
+    for family in findings.families:
+        if has_curves(family):
+            yield make(precision_recall, family)
 
 
 def _wrapped(told: str, width: int = 30) -> str:
@@ -158,12 +162,16 @@ def confusion(family: Family) -> Plot:
     matrix, width = whole.pooled()
     names = [words(name, 40) for name in class_names(family.chosen)]
     few = whole.classes <= 20
+    told = of_setting(family.chosen)
+    matched = f" Found objects {how(told)}; background: missed objects and false finds." if told else ""
+    noun = "objects and false finds" if told else "predictions"
     plot = new(
        plot_name("confusion", place(family)), "confusion", 4.6 if few else 4.9,
         f"Confusion matrix of {place(family)} on the test split",
         f"Rows: true class; columns: predicted{f', {width} classes in each' * (width > 1)}. "
-        f"{labels.count(len(seeds), 'seed')}, {len(seeds) * whole.counts.sum():,.0f} predictions. The depth of colour "
-        "is the square root of the row's share, so that rare confusions can be seen; numbers are per cent of the row.",
+        f"{labels.count(len(seeds), 'seed')}, {len(seeds) * whole.counts.sum():,.0f} {noun}.{matched} The depth of "
+        "colour is the square root of the row's share, so that rare confusions can be seen; numbers are per cent of "
+        "the row.",
     )  # fmt: skip
     axes = plot.figure.subplots()
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)

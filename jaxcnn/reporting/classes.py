@@ -35,8 +35,8 @@ def names(setting: Setting) -> tuple[str, ...]:
 
 def _of_family(family: Family) -> Table | None:
     seeds = confusions(family.chosen) if family.chosen else []
-    if not family.chosen or not seeds:
-        return None
+    if not family.chosen or not seeds or any("matched" in (run.test or {}) for run in family.chosen.finished):
+        return None  # those of detectors are in `detectors`
     named = names(family.chosen)
     totals = np.array([matrix.totals for matrix in seeds])  # [seeds, K]
     right = np.array([matrix.right for matrix in seeds]) / np.maximum(totals, 1)

@@ -28,9 +28,25 @@ TITLES = {
     "calibrated_error": "calibration error, scaled %",
     "root_mean_squared_error": "root mean squared error",
     "r2": "R²",
+    "mask_ap": "mask AP %",
+    "mask_ap50": "mask AP50 %",
+    "mask_ap75": "mask AP75 %",
+    "ap": "AP %",
+    "ap50": "AP50 %",
+    "ap75": "AP75 %",
+    "ar": "AR %",
+    "mask_ap_small": "mask AP small %",
+    "mask_ap_medium": "mask AP medium %",
+    "mask_ap_large": "mask AP large %",
+    "ap_small": "AP small %",
+    "ap_medium": "AP medium %",
+    "ap_large": "AP large %",
+    "mean_dice": "mean Dice %",
+    "overall_accuracy": "pixels right %",
     "loss": "loss",
 }
 NO_FIGURES = ("examples", "step", "of_step", "temperature", "crc32", "macro_recall")  # the last is balanced accuracy
+NO_BEGINNINGS = ("tta_", "ema_", "ar_", "mask_ar")  # the last two: of few boxes or of sizes, where AP says more
 PLAIN = {"loss", "top5_accuracy"}  # no table for these alone
 MOST_COLUMNS = 9
 FEW_CLASSES = 5  # with so few, top-5 accuracy is always 1
@@ -55,7 +71,7 @@ def figures(run: Run) -> dict[str, float]:
     return {
         name: float(value)
         for name, value in (test | _single(test.get("by_name")) | f1).items()
-        if isinstance(value, int | float) and name not in left and not name.startswith(("tta_", "ema_"))
+        if isinstance(value, int | float) and name not in left and not name.startswith(NO_BEGINNINGS)
     }
 
 

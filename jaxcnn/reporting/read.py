@@ -17,7 +17,6 @@ from jaxcnn.machine import json_text
 from jaxcnn.reporting import labels, sound
 from jaxcnn.tasks.confusion import Confusion
 from jaxcnn.tasks.headline import Headline
-from jaxcnn.text import distinct
 from jaxcnn.train import curves
 from jaxcnn.train.checksum import is_whole
 
@@ -219,7 +218,7 @@ def read_run(folder: pathlib.Path, root: pathlib.Path, sweep: str = "", base: di
     summary = sound.summary(part("summary.json"), notes)
     environment, data = sound.environment(part("environment.json")), part("data.json") or {}
     test = part("test.json") or _evaluation(folder) or (summary or {}).get("test")
-    confusion, class_names = _confusion(test, data, notes)
+    confusion, class_names = sound.confusion(test, data, notes)
     records = []
     try:
         if _is_readable(folder / "metrics.jsonl"):
@@ -268,24 +267,6 @@ def _evaluation(folder: pathlib.Path) -> dict[str, Any] | None:
         if value and "confusion_matrix" in value and value.get("split", "test") == "test":
             return value
     return None
-
-
-def _confusion(
-    test: dict[str, Any] | None, data: dict[str, Any], notes: list[str]
-) -> tuple[Confusion | None, tuple[str, ...]]:
-    """The confusion matrix of a test, which is removed from it, and its class names."""
-    value = (test or {}).pop("confusion_matrix", None)
-    if value is None:
-        return None, ()
-    try:
-        confusion = Confusion.from_json(value)
-    except ValueError as error:
-        notes.append(f"test: {error}")
-        return None, ()
-    for names in ((test or {}).get("per_class_accuracy"), data.get("class_names")):
-        if isinstance(names, list | dict) and len(names) == confusion.classes:
-            return confusion, distinct([str(name) for name in names])
-    return confusion, tuple(map(str, range(confusion.classes)))
 
 
 def _told_by(summary: dict[str, Any] | None) -> dict[str, Any]:

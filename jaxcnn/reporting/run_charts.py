@@ -19,6 +19,12 @@ from jaxcnn.reporting.read import Run
 from jaxcnn.reporting.settings import sample, test_figure
 from jaxcnn.reporting.statistics import scale
 
+FINDING = ("detection", "instances", "segmentation")  # tasks with answers that are shown beside the annotations
+ALONE = (
+    "below each its label, and in red what the network answered. --mode=eval makes a page of them, with those of the "
+    "highest loss."
+)
+PAIRED = "left as annotated, right as found, and in red what is wrong. --mode=eval makes a page with more of them."
 MOST_BYTES = 2**22  # of a picture that the page takes in
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -117,10 +123,9 @@ def hardest(family: Family) -> tuple[Plot, bytes] | None:
     """The picture that a run of the chosen setting left of its hardest images, as PNG; None without one."""
     for run in family.chosen.finished if family.chosen else ():
         if (content := _picture(run)) is not None:
-            caption = (
-                f"The hardest images of {run.name} on the test split: below each its label, and in red what the "
-                "network answered. --mode=eval makes a page of them, with those of the highest loss."
-            )
+            pairs = str(run.config.get("task.name")) in FINDING
+            shown = PAIRED if pairs else ALONE
+            caption = f"The hardest images of {run.name} on the test split: {shown}"
             name = plot_name("hardest", place(family))
             return Plot(name, "confusion", f"The hardest images of {place(family)}", caption, None), content
     return None

@@ -9,12 +9,15 @@ from typing import Any
 import jaxcnn.config as configs
 from jaxcnn.config import Config
 from jaxcnn.reporting.statistics import ACCURACY
+from jaxcnn.tasks.confusion import Confusion
 from jaxcnn.tasks.headline import Headline
+from jaxcnn.text import distinct
 
 LARGEST = 1e15  # limit of all figures in a report: beyond it, floating-point means and spreads may overflow
 OF_RECORDS = (
     "step", "epoch", "train_seconds", "loss", "ema_loss", "learning_rate", "top1_accuracy", "ema_top1_accuracy",
     "mean_average_precision", "ema_mean_average_precision", "mean_absolute_error", "ema_mean_absolute_error",
+    "ap", "ema_ap", "mask_ap", "ema_mask_ap", "mean_iou", "ema_mean_iou",
 )  # fmt: skip
 OF_TASKS = {  # of runs without a summary; `jaxcnn.tasks` itself is not imported here, as it needs JAX
     "multilabel": Headline("mean_average_precision", "mean average precision"),
@@ -171,6 +174,28 @@ def environment(kept: dict[str, Any] | None) -> dict[str, Any]:
     if not isinstance(sound.get("packages"), dict):
         sound.pop("packages", None)
     return sound
+
+
+def confusion(
+    test: dict[str, Any] | None, data: dict[str, Any], notes: list[str]
+) -> tuple[Confusion | None, tuple[str, ...]]:
+    """The confusion matrix of a test, which is removed from it, and the names of its classes.
+
+    That of a detector has a last class of its own, the background, which is among its names.
+    """
+    value = (test or {}).pop("confusion_matrix", None)
+    if value is None:
+        return None, ()
+    try:
+        found = Confusion.from_json(value)
+    except ValueError as error:
+        notes.append(f"test: {error}")
+        return None, ()
+    told = [(test or {}).get(name) for name in ("confusion_classes", "per_class_accuracy")]
+    for names in (*told, data.get("class_names")):
+        if isinstance(names, list | dict) and len(names) == found.classes:
+            return found, distinct([str(name) for name in names])
+    return found, tuple(map(str, range(found.classes)))
 
 
 def records(lines: list[Any]) -> list[dict[str, Any]]:

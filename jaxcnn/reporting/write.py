@@ -11,6 +11,7 @@ from jaxcnn.reporting import (
     charts,
     contents,
     convergence,
+    detectors,
     explained,
     labels,
     more_figures,
@@ -47,7 +48,8 @@ def report(
     material = read(paths)
     findings = find(material, best_on_test=best_on_test)
     title, command = labels.printable(title or _title(material)), labels.printable(command)
-    made = contents.tables(findings) | more_figures.by_family(findings) | by_class(findings) | by_group(findings)
+    made = contents.tables(findings) | more_figures.by_family(findings)
+    made |= by_class(findings) | detectors.by_class(findings) | by_group(findings)
     remarks = cautions(findings)
     try:
         folder = out / "plots"

@@ -1,17 +1,20 @@
 """The figures of a detector, computed by COCO's own code as `faster-coco-eval` has it."""
 
-import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxcnn.machine.extras import need
+from jaxcnn.tasks import matching
 from jaxcnn.tasks.box_records import in_stored
+from jaxcnn.tasks.matching import Objects
 from jaxcnn.tasks.task import Facts, Tree
-from jaxcnn.text import distinct, save_picture, shown
+from jaxcnn.text import distinct
 
 USUAL_MOST = 100  # boxes of an image that COCO's AP counts
+MOST_CURVES = 100  # classes up to which each has a curve of precision over recall
+OVERLAPS = {0.5: 0, 0.75: 5}  # of these curves, and their places among those of COCO
 FIGURES = (  # of COCO's summary, in its order
     *("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large"),
     *("ar_1", "ar_10", "ar", "ar_small", "ar_medium", "ar_large"),
@@ -23,6 +26,8 @@ class CocoFigures:
 
     Small, medium and large are by the area of the annotation, as in COCO: up to 32 x 32 and 96 x 96 pixels.
     """
+
+    kind = "bbox"  # whose overlap says which found object is which: that of boxes, or of masks ("segm")
 
     def __init__(self, most_found: int = USUAL_MOST) -> None:
         need("detect", "the average precision of config.task.name='detection'")
@@ -62,39 +67,89 @@ class CocoFigures:
             for box, row in zip(in_stored(rows[:, :4], target["frame"][place]), rows, strict=True)
         ]
 
+    def objects(self) -> list[Objects]:
+        """The objects of each image added, with their overlaps."""
+        from faster_coco_eval.core import mask
+
+        annotated: list[list[dict[str, Any]]] = [[] for _ in range(self._images)]
+        found: list[list[dict[str, Any]]] = [[] for _ in range(self._images)]
+        for all_of, of_images in ((self._annotations, annotated), (self._found, found)):
+            for each in all_of:
+                of_images[each["image_id"] - 1].append(each)
+        of_each = []
+        for true, there in zip(annotated, found, strict=True):
+            there = sorted(there, key=lambda each: -each["score"])
+            crowd = [each["iscrowd"] for each in true]
+            shapes = [[each["bbox" if self.kind == "bbox" else "segmentation"] for each in of] for of in (there, true)]
+            sides = map(np.array, shapes) if self.kind == "bbox" else shapes
+            overlap = mask.iou(*sides, crowd) if true and there else np.zeros((len(there), len(true)))
+            of_each.append(
+                Objects(
+                    np.array([each["score"] for each in there], np.float32),
+                    np.array([each["category_id"] - 1 for each in there], np.int64),
+                    np.array([each["category_id"] - 1 for each in true], np.int64),
+                    np.array(crowd, bool),
+                    np.asarray(overlap, np.float64),
+                )
+            )
+        return of_each
+
     def fitted(self) -> dict[str, Any]:
-        """Nothing."""
-        return {}
+        """The threshold for each class that gives it the best F1 at an overlap of 0.5; for the validation split."""
+        chosen = matching.thresholds(self.objects(), self._classes())
+        return {"thresholds": chosen} if chosen else {}
+
+    def _classes(self) -> int:
+        """The number of classes that occur: the others have no threshold of their own."""
+        return max((each["category_id"] for each in (*self._annotations, *self._found)), default=0)
 
     def figures(self, names: Sequence[str], fitted: Facts) -> dict[str, Any]:
         """COCO's twelve figures, the AP of each class, and precision over recall at an overlap of 0.5.
 
-        A figure is None where no annotated box counts for it; `ap` is then 0, since it decides.
+        A figure is None where no annotated box counts for it; `ap` is then 0, since it decides. Also the confusion
+        matrix with background, and precision and recall of each class (`jaxcnn.tasks.matching`).
         """
-        return self.of_kind("bbox", names)
+        return self.of_kind("bbox", names) | self._matched(names, fitted)
+
+    def _matched(self, names: Sequence[str], fitted: Facts) -> dict[str, Any]:
+        """The figures of `matching`; classes that validation lacks have its usual score for a threshold."""
+        chosen = list(fitted.get("thresholds", ()))
+        chosen += [matching.SCORE] * (len(names) - len(chosen)) if chosen else []
+        return matching.figures(self.objects(), names, chosen, "boxes" if self.kind == "bbox" else "masks")
 
     def of_kind(self, kind: str, names: Sequence[str]) -> dict[str, Any]:
-        """The figures of boxes ("bbox") or masks ("segm")."""
+        """The figures of boxes ("bbox") or masks ("segm").
+
+        "curves" has the precision at recalls 0, 0.01, …, 1: means over the classes at each overlap, and at an overlap
+        of 0.5 that of each class, if they are at most `MOST_CURVES`.
+        """
         names = distinct(tuple(names))
-        of_all = dict.fromkeys(FIGURES) | {"ap": 0.0, "ap_by_class": dict.fromkeys(names), "precision": None}
+        none = dict.fromkeys(names)
+        of_all = dict.fromkeys(FIGURES) | {"ap": 0.0, "ap_by_class": none, "ap50_by_class": none}
+        of_all |= {"precision": None, "curves": None}
         if not any(not each["iscrowd"] for each in self._annotations):
             return of_all
         evaluated = self._evaluated(kind, names)
         # [overlaps, recalls, classes, areas, most]
         precision = np.asarray(evaluated.eval["precision"], np.float64)[:, :, :, 0, -1]
         known = np.asarray((precision > -1).any(axis=(0, 1)))
-        by_class = precision.mean(axis=(0, 1))
         figures = {
             name: None if value == -1 else float(value)
             for name, value in zip(FIGURES, evaluated.stats[: len(FIGURES)], strict=True)
         }
+
+        def by_class(of: np.ndarray) -> dict[str, Any]:
+            each = zip(names, of.tolist(), known.tolist(), strict=True)
+            return {name: value if has else None for name, value, has in each}
+
+        means = {f"{at:g}": precision[k][:, known].mean(axis=1).round(6).tolist() for at, k in OVERLAPS.items()}
+        of_each = by_class(precision[0].T.round(4)) if len(names) <= MOST_CURVES else {}
         return {
             **figures,
-            "ap_by_class": {
-                name: float(value) if has else None
-                for name, value, has in zip(names, by_class.tolist(), known.tolist(), strict=True)
-            },
-            "precision": precision[0][:, known].mean(axis=1).round(6).tolist(),
+            "ap_by_class": by_class(precision.mean(axis=(0, 1))),
+            "ap50_by_class": by_class(precision[0].mean(axis=0)),
+            "precision": means["0.5"],
+            "curves": {"mean": means, "by_class": of_each},
         }
 
     def _evaluated(self, kind: str, names: Sequence[str]) -> Any:
@@ -143,20 +198,3 @@ def as_bbox(corners: np.ndarray) -> list[float]:
     """x, y, width, height of left, top, right, bottom."""
     left, top, right, bottom = map(float, corners)
     return [left, top, right - left, bottom - top]
-
-
-def draw(figures: Mapping[str, Any], names: Sequence[str], path: pathlib.Path) -> None:
-    """Precision over recall at an overlap of 0.5, and the AP of up to forty classes, the best first."""
-    from matplotlib.figure import Figure
-
-    known = {name: value for name, value in figures["ap_by_class"].items() if value is not None}
-    best = sorted(known, key=lambda name: -known[name])[:40]
-    figure = Figure(figsize=(9.6, max(4.2, 0.2 * len(best))), layout="constrained", dpi=130)
-    left, right = figure.subplots(1, 2)
-    if figures["precision"] is not None:
-        left.plot(np.linspace(0, 1, len(figures["precision"])), figures["precision"])
-    left.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision at an overlap of 0.5", title=path.stem)
-    right.barh([shown(name) for name in best], [known[name] for name in best])
-    right.invert_yaxis()
-    right.set(xlim=(0, 1), xlabel="AP")
-    save_picture(figure, path)

@@ -125,19 +125,14 @@ class Confusion:
         return other, often
 
 
-def by_class(confusion: Confusion, class_names: Sequence[str]) -> dict[str, Any]:
-    """Accuracy, precision, recall and F1 of each class, and their means over the classes that have examples.
-
-    For a class without examples they are None. Precision is 0 for a class that was never predicted.
-    `per_class_accuracy` is the recall, and balanced accuracy is its mean.
-    """
-    names = distinct(class_names)
+def each_class(confusion: Confusion, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Examples, precision, recall and F1 of the first classes, those of `names`; None for those without examples."""
     totals, guessed, right = confusion.totals, confusion.guessed, confusion.right
     there = totals > 0
     recall = right / np.maximum(totals, 1)
     precision = right / np.maximum(guessed, 1)
     f1 = 2 * right / np.maximum(totals + guessed, 1)
-    per_class = {
+    return {
         name: {
             "examples": int(totals[k]),
             "precision": float(precision[k]) if there[k] else None,
@@ -146,10 +141,20 @@ def by_class(confusion: Confusion, class_names: Sequence[str]) -> dict[str, Any]
         }
         for k, name in enumerate(names)
     }
-    means = {"precision": precision, "recall": recall, "f1": f1}
+
+
+def by_class(confusion: Confusion, class_names: Sequence[str]) -> dict[str, Any]:
+    """Accuracy, precision, recall and F1 of each class, and their means over the classes that have examples.
+
+    For a class without examples they are None. Precision is 0 for a class that was never predicted.
+    `per_class_accuracy` is the recall, and balanced accuracy is its mean.
+    """
+    per_class = each_class(confusion, distinct(class_names))
+    there = [row for row in per_class.values() if row["recall"] is not None]
+    means = {name: float(np.mean([row[name] for row in there])) for name in ("precision", "recall", "f1")}
     return {
-        "balanced_accuracy": float(recall[there].mean()),
-        **{f"macro_{name}": float(of[there].mean()) for name, of in means.items()},
+        "balanced_accuracy": means["recall"],
+        **{f"macro_{name}": of for name, of in means.items()},
         "per_class_accuracy": {name: row["recall"] for name, row in per_class.items()},
         "per_class": per_class,
         "confusion_matrix": confusion.to_json(),
@@ -162,14 +167,34 @@ def draw(confusion: Confusion, class_names: Sequence[str], path: pathlib.Path) -
     Cells show counts for up to 20 classes, axes show names for up to 150; above 1,000 classes, neighbours share a row.
     Colours follow the square root of a share, so that confusions of a few per cent are visible.
     """
-    from matplotlib.colors import PowerNorm
     from matplotlib.figure import Figure
+
+    side = side_of(confusion.classes)
+    figure = Figure(figsize=(side + 1, side), layout="constrained", dpi=130)
+    axes = figure.subplots()
+    draw_on(figure, axes, confusion, class_names)
+    examples, right = confusion.counts.sum(), confusion.right.sum()
+    title = f"{path.stem}: {100 * right / max(examples, 1):.2f} % of {examples} right"
+    axes.set_title(title, fontsize=_size(confusion.classes))
+    save_picture(figure, path)
+
+
+def side_of(classes: int) -> float:
+    """The side of the picture of a matrix, in inches."""
+    return min(4 + 0.45 * classes, 22)
+
+
+def _size(classes: int) -> int:
+    """Points of its title and the names of its axes."""
+    return 10 if classes <= 20 else 18
+
+
+def draw_on(figure: Any, axes: Any, confusion: Confusion, class_names: Sequence[str]) -> None:
+    """Draw a matrix on axes of a figure; `draw` says how."""
+    from matplotlib.colors import PowerNorm
 
     classes = confusion.classes
     matrix, width = confusion.pooled()
-    side = min(4 + 0.45 * classes, 22)
-    figure = Figure(figsize=(side + 1, side), layout="constrained", dpi=130)
-    axes = figure.subplots()
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=1))
     if classes <= 150:
@@ -177,12 +202,10 @@ def draw(confusion: Confusion, class_names: Sequence[str], path: pathlib.Path) -
         names = [shorten(shown(name), 60) for name in class_names]
         axes.set_xticks(range(classes), names, rotation=90, fontsize=size)
         axes.set_yticks(range(classes), names, fontsize=size)
-    text: dict[str, Any] = {"fontsize": 10 if classes <= 20 else 18}
+    text: dict[str, Any] = {"fontsize": _size(classes)}
     together = f" ({width} classes a row)" if width > 1 else ""
     axes.set_xlabel(f"predicted{together}", **text)
     axes.set_ylabel(f"true{together}", **text)
-    examples, right = confusion.counts.sum(), confusion.right.sum()
-    axes.set_title(f"{path.stem}: {100 * right / max(examples, 1):.2f} % of {examples} right", **text)
     if classes <= 20:
         for row, column in np.ndindex(matrix.shape):
             if matrix[row, column]:
@@ -190,4 +213,3 @@ def draw(confusion: Confusion, class_names: Sequence[str], path: pathlib.Path) -
                 axes.text(column, row, str(matrix[row, column]), ha="center", va="center", fontsize=8, color=colour)
     bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.01, ticks=[0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1])
     bar.set_label("share of the true class", **text)
-    save_picture(figure, path)

@@ -10,13 +10,15 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float32, UInt8
 
-from jaxcnn.tasks import coco_figures, suppression
+from jaxcnn.tasks import coco_figures, coco_pictures, compared, matching, suppression
 from jaxcnn.tasks.box_geometry import overlap
 from jaxcnn.tasks.box_records import in_stored
 from jaxcnn.tasks.coco_figures import CocoFigures, as_bbox
+from jaxcnn.tasks.faults import Compared
 from jaxcnn.tasks.headline import Headline
+from jaxcnn.tasks.marks import Mark
 from jaxcnn.tasks.task import Facts, OfEach, Tree
-from jaxcnn.text import shown
+from jaxcnn.text import counted, shown
 
 SURE = 0.3  # score from which a found box is drawn and told in words
 SAME_PLACE = 0.9  # overlap from which two boxes are taken for the same
@@ -157,6 +159,20 @@ class Detections:
             texts if len(sure) <= MOST_WITH_TEXT else None,
         )
 
+    def marks(self, answer: Mapping[str, Any]) -> list[Mark]:
+        """The boxes, with their masks if they have any."""
+        return [
+            Mark(
+                each["label"],
+                each["category_id"] - 1,
+                f"{100 * each['score']:.1f} %",
+                each["score"],
+                each["bbox"],
+                each.get("segmentation"),
+            )
+            for each in answer["boxes"]
+        ]
+
     def in_words(self, answer: Mapping[str, Any]) -> str:
         """The boxes of which the network is sure, such as "2 cat, 1 dog"."""
         count = collections.Counter(each["label"] for each in answer["boxes"] if each["score"] >= SURE)
@@ -171,8 +187,10 @@ class Detections:
         return {"boxes": count.total(), **dict(sorted(count.items()))}
 
     def describe(self, figures: Mapping[str, Any]) -> list[str]:
-        """COCO's figures."""
+        """COCO's figures, and how many objects are found, confused, missed and false."""
+        return [*self._of_coco(figures), *self._matched(figures)]
 
+    def _of_coco(self, figures: Mapping[str, Any]) -> list[str]:
         def told(*names: str) -> str:
             values = [figures[name] for name in names]
             texts = ["none" if value is None else f"{100 * value:.2f}%" for value in values]
@@ -184,9 +202,54 @@ class Detections:
             "by size: " + told("ap_small", "ap_medium", "ap_large"),
         ]
 
+    def _matched(self, figures: Mapping[str, Any]) -> list[str]:
+        return matching.in_words(figures) if "matched" in figures else []
+
+    @property
+    def faults(self) -> Mapping[str, str]:
+        """Missed objects, and false ones."""
+        return {"missed": "Most missed objects", "false": "Most false objects"}
+
+    @property
+    def legend(self) -> str:
+        """The colours."""
+        return compared.LEGEND
+
+    def faults_of(self, outputs: np.ndarray, target: Tree) -> dict[str, np.ndarray]:
+        """How many objects of each image were missed, and how many found ones are false."""
+        judged = [matching.judge(objects) for objects in self._sure(outputs, target)]
+        return {name: np.array([getattr(each, name) for each in judged]) for name in self.faults}
+
+    def _sure(self, outputs: np.ndarray, target: Tree) -> list[matching.Objects]:
+        """The objects of each image, the found ones of at least the score of the confusion matrix."""
+        collector = self.collector(None)
+        collector.add(np.where(outputs[..., 4:5] >= matching.SCORE, outputs, 0), target)
+        return collector.objects()
+
+    def compared(
+        self, image: UInt8[np.ndarray, "h w 3"], outputs: np.ndarray, target: Tree, names: Sequence[str]
+    ) -> Compared:
+        """What is annotated, and what was found of it."""
+        (objects,) = self._sure(outputs[None], jax.tree.map(lambda leaf: leaf[None], target))
+        judged, real = matching.judge(objects), target["valid"]
+        sure = outputs[outputs[:, 4] >= matching.SCORE]
+        sure = sure[np.argsort(-sure[:, 4], kind="stable")]
+        of_true, of_found = compared.colours(objects, judged)
+        left, right = self._masks(target, sure)
+        return Compared(
+            compared.drawn(image, target["boxes"][real], of_true, left),
+            compared.drawn(image, sure[:, :4], of_found, right),
+            label=counted(int((~objects.crowd).sum()), "object"),
+            answer=compared.in_words(judged, objects),
+        )
+
+    def _masks(self, target: Tree, found: np.ndarray) -> tuple[Any, Any]:
+        """The masks of the annotated and of the found objects of an image; None for those that have none."""
+        return None, None
+
     def draw(self, figures: Mapping[str, Any], names: Sequence[str], path: pathlib.Path) -> None:
-        """Precision over recall, and the AP of classes."""
-        coco_figures.draw(figures, names, path)
+        """Precision over recall, the AP of classes, and the confusion matrix."""
+        coco_pictures.draw(figures, names, path)
 
 
 def draw_boxes(

@@ -4,20 +4,24 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float32, UInt8
 
 from jaxcnn.tasks import coco_figures, run_length
+from jaxcnn.tasks.anchors import decoded
 from jaxcnn.tasks.box_records import MASK, MASK_BOX, in_stored
 from jaxcnn.tasks.coco_figures import CocoFigures
 from jaxcnn.tasks.found_boxes import SURE, Detections
 from jaxcnn.tasks.headline import Headline
 from jaxcnn.tasks.instances import MASK_OUTPUTS
 from jaxcnn.tasks.pasting import covered, from_grid, pasted
+from jaxcnn.tasks.proposals import BOX_WEIGHTS, within
 from jaxcnn.tasks.task import Facts, Tree
 
 BOX_COLUMNS = 6  # of what is found: those of `suppression.found_in`; the cells of the mask follow
+TINY = 1e-7  # a probability below which its logarithm is not followed
 OF_MASKS = tuple(f"mask_{name}" for name in coco_figures.FIGURES)
 
 
@@ -59,6 +63,20 @@ class FoundInstances(Detections):
         there = jnp.concatenate([found, scores, label.astype(found.dtype), masks], axis=-1)
         return jnp.where(scores > 0, there, 0.0).astype(jnp.float32)
 
+    def of_places(self, outputs: Any) -> tuple[Float32[Array, "b 1 k 4"], Float32[Array, "b 1 k"]]:
+        """The surest box of each class, as if there were one place, and the logarithm of the odds that it is one.
+
+        Which proposal it comes from may change with the image: the second stage has no places of its own.
+        """
+        probability = jax.nn.softmax(outputs["logits"])[..., 1:]
+        odds = jnp.log(jnp.maximum(probability, TINY)) - jnp.log(jnp.maximum(1 - probability, TINY))
+        odds = jnp.where(outputs["valid"][..., None], odds, jnp.log(TINY))
+        surest = odds.argmax(axis=1)  # [b, k]
+        told = jnp.take_along_axis(outputs["told"][:, :, 1:], surest[:, None, :, None], axis=1)[:, 0]
+        given = jnp.take_along_axis(outputs["boxes"], surest[..., None], axis=1)
+        boxes = within(decoded(told.reshape(-1, 4), given.reshape(-1, 4), BOX_WEIGHTS), self.sides)
+        return boxes.reshape(told.shape)[:, None], odds.max(axis=1)[:, None]
+
     def collector(self, constants: Any) -> "InstanceFigures":
         """COCO's figures of boxes and masks."""
         return InstanceFigures(self.sides, self.most_found)
@@ -97,10 +115,20 @@ class FoundInstances(Detections):
         masks = [run_length.decode(each["segmentation"]) != 0 for each in sure]
         return super().drawn(covered(image, masks, [each["category_id"] - 1 for each in sure]), answer)
 
+    def _masks(self, target: Tree, found: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """In the image of the network."""
+        real = target["valid"]
+        true = zip(target[MASK][real], target[MASK_BOX][real], strict=True)
+        return (
+            [from_grid(bits, box, self.sides) for bits, box in true],
+            [pasted(_grid(row), row[:4], self.sides) for row in found],
+        )
+
     def describe(self, figures: Mapping[str, Any]) -> list[str]:
-        """COCO's figures of masks, then of boxes."""
+        """COCO's figures of masks, then of boxes, and how many objects are found, confused, missed and false."""
         of_masks = {**figures} | {name: figures[f"mask_{name}"] for name in coco_figures.FIGURES}
-        return [f"masks: {super().describe(of_masks)[0]}", *(f"boxes: {line}" for line in super().describe(figures))]
+        of_boxes = [f"boxes: {line}" for line in self._of_coco(figures)]
+        return [f"masks: {self._of_coco(of_masks)[0]}", *of_boxes, *self._matched(figures)]
 
 
 def _grid(row: Float32[np.ndarray, " columns"]) -> Float32[np.ndarray, "m m"]:
@@ -113,6 +141,8 @@ class InstanceFigures(CocoFigures):
     An annotated mask is that of its grid (`jaxcnn.data.instance_masks`): exact where the object has at most as many
     pixels in both directions as the grid has cells.
     """
+
+    kind = "segm"
 
     def __init__(self, sides: tuple[int, int], most_found: int) -> None:
         super().__init__(most_found)
@@ -152,7 +182,7 @@ class InstanceFigures(CocoFigures):
         return max(int(np.ceil(bottom - 1e-3)), 1), max(int(np.ceil(right - 1e-3)), 1)
 
     def figures(self, names: Sequence[str], fitted: Facts) -> dict[str, Any]:
-        """COCO's figures of boxes, and those of masks with "mask_" before their names."""
-        of_boxes = super().figures(names, fitted)
+        """COCO's figures of boxes, and those of masks with "mask_" before their names; matched are masks."""
         of_masks = self.of_kind("segm", names)
-        return of_boxes | {f"mask_{name}": value for name, value in of_masks.items() if name != "precision"}
+        renamed = {f"mask_{name}": value for name, value in of_masks.items() if name != "precision"}
+        return self.of_kind("bbox", names) | renamed | self._matched(names, fitted)

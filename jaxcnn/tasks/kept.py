@@ -1,4 +1,4 @@
-"""The outputs and targets of a whole split."""
+"""The outputs and targets of a whole split, or of its images with the most faults."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,9 +7,11 @@ import jax
 import numpy as np
 
 from jaxcnn.tasks import by_group
+from jaxcnn.tasks.faults import Comparing, Faulty
 from jaxcnn.tasks.task import Collector, Facts, Task
 
 MOST = 2**25  # outputs kept of a split
+MOST_FAULTY = 24  # images kept of each kind of fault, where answers are found first
 
 
 def fits(task: Task, examples: int, most: float = MOST) -> bool:
@@ -18,11 +20,13 @@ def fits(task: Task, examples: int, most: float = MOST) -> bool:
 
 
 def of(task: Task, constants: Any, groups: np.ndarray | None = None, by: str = "") -> "Kept":
-    """A collector of the task that keeps the outputs; none of a task whose answers are found among them first.
+    """A collector of the task that keeps the outputs; of a task whose answers are found among them, the worst answers.
 
     If `groups` has the names of each example's group (`by_group.Grouped`), the figures of groups are among its figures.
     """
     inner = by_group.grouped(task.evaluation.collector(constants), task, constants, groups, by)
+    if isinstance(task.evaluation, Comparing):
+        return Faults(inner, task.evaluation)
     return Kept(inner, MOST if task.finds is None else 0)
 
 
@@ -55,3 +59,31 @@ class Kept:
             return None
         outputs, targets = zip(*self._parts, strict=True)
         return np.concatenate(outputs), jax.tree.map(lambda *leaves: np.concatenate(leaves), *targets)
+
+
+class Faults(Kept):
+    """A collector that also keeps the images with the most faults of each kind, and no others."""
+
+    def __init__(self, inner: Collector, evaluation: Comparing) -> None:
+        super().__init__(inner, most=0)
+        self.evaluation, self._added = evaluation, 0
+        self.most: dict[str, list[Faulty]] = {name: [] for name in evaluation.faults}
+
+    def add(self, outputs: np.ndarray, target: Any) -> None:
+        """Add what was found in some images, and their targets."""
+        super().add(outputs, target)
+        for name, faults in self.evaluation.faults_of(outputs, target).items():
+            first = np.argsort(-faults, kind="stable")[:MOST_FAULTY]
+            new = [
+                Faulty(
+                    self._added + int(k),
+                    float(faults[k]),
+                    outputs[k].copy(),
+                    jax.tree.map(lambda leaf, k=k: leaf[k].copy(), target),
+                )
+                for k in first
+                if faults[k] > 0
+            ]
+            both = sorted([*self.most[name], *new], key=lambda each: (-each.faults, each.index))
+            self.most[name] = both[:MOST_FAULTY]
+        self._added += len(outputs)

@@ -297,16 +297,16 @@ def average_precision(scores: np.ndarray, wanted: np.ndarray) -> float:
     return float(np.sum(np.diff(recall, prepend=0.0) * precision))
 
 
-def best_threshold(scores: np.ndarray, wanted: np.ndarray) -> float:
+def best_threshold(scores: np.ndarray, wanted: np.ndarray, positives: int | None = None) -> float:
     """The score from which on a class counts as predicted for the best F1; half-way to the next lower score.
 
-    0.5 if no image has the class.
+    0.5 if no image has the class. `positives` is how many examples the class has, if some of them have no score.
     """
     if not wanted.any():
         return THRESHOLD
     order = np.argsort(-scores, kind="stable")
     last = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
-    f1 = 2 * np.cumsum(wanted[order])[last] / (last + 1 + wanted.sum())
+    f1 = 2 * np.cumsum(wanted[order])[last] / (last + 1 + (wanted.sum() if positives is None else positives))
     place = int(f1.argmax())
     lower = scores[order][last[place] + 1] if last[place] + 1 < len(scores) else 0.0
     return float((scores[order][last[place]] + lower) / 2)

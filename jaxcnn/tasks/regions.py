@@ -9,16 +9,20 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from jaxcnn.tasks import run_length
+from jaxcnn.tasks import compared, run_length
 from jaxcnn.tasks.coco_figures import as_bbox, as_set
 from jaxcnn.tasks.confusion import Confusion, by_class, draw
+from jaxcnn.tasks.faults import Compared
 from jaxcnn.tasks.headline import Headline
+from jaxcnn.tasks.marks import Mark
 from jaxcnn.tasks.segmentation import VOID, Maps, PixelOutputs, coloured, in_shares, right
 from jaxcnn.tasks.task import Facts, OfEach
 from jaxcnn.text import distinct, shown
 
 RECORDED = ("mean_iou", "mean_dice", "overall_accuracy")
 MOST_TOLD = 20  # classes whose figures are printed
+MOST_NAMED = 3  # classes of an image that are named beside it
+NO_BOXES = np.zeros((0, 4))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,6 +112,19 @@ class Regions:
         """The image under the colours of its classes; class 0, which is often the background, has none."""
         return coloured(image, label_map(answer))
 
+    def marks(self, answer: Mapping[str, Any]) -> list[Mark]:
+        """The regions; class 0, which is often the background, is quiet."""
+        return [
+            Mark(
+                each["label"],
+                each["category_id"],
+                f"{100 * each['share']:.1f} % of the image",
+                mask=each["segmentation"],
+                quiet=each["category_id"] == 0,
+            )
+            for each in answer["regions"]
+        ]
+
     def in_words(self, answer: Mapping[str, Any]) -> str:
         """The classes with their shares of the image, such as "sky 62%, tree 38%"."""
         regions = answer["regions"]
@@ -131,6 +148,36 @@ class Regions:
             f"pixels right {100 * figures['overall_accuracy']:.2f}%  loss {figures['loss']:.4f}",
             f"IoU by class: {', '.join(told[:MOST_TOLD])}{more}",
         ]
+
+    @property
+    def faults(self) -> Mapping[str, str]:
+        """Pixels of another class."""
+        return {"wrong": "Most wrong pixels"}
+
+    @property
+    def legend(self) -> str:
+        """The colours."""
+        return "Left the classes as annotated, right as found, in the same colours; class 0 has none."
+
+    def faults_of(self, outputs: UInt8[np.ndarray, "n h w"], target: Maps) -> dict[str, np.ndarray]:
+        """The share of each image's pixels with a class that have another one."""
+        there = target != VOID
+        wrong = ((outputs != target) & there).sum(axis=(1, 2))
+        return {"wrong": wrong / np.maximum(there.sum(axis=(1, 2)), 1)}
+
+    def compared(
+        self, image: UInt8[np.ndarray, "h w 3"], outputs: UInt8[np.ndarray, "h w"], target: Maps, names: Sequence[str]
+    ) -> Compared:
+        """The classes as annotated, and as found."""
+        wrong = self.faults_of(outputs[None], target[None])["wrong"][0]
+        areas = np.bincount(target[target != VOID], minlength=len(names))
+        told = in_shares(areas / max(areas.sum(), 1), [shown(name) for name in names], MOST_NAMED)
+        return Compared(
+            compared.drawn(coloured(image, target), NO_BOXES, ()),
+            compared.drawn(coloured(image, outputs), NO_BOXES, ()),
+            label=told or "nothing",
+            answer=f"{100 * wrong:.1f}% of the pixels wrong",
+        )
 
     def draw(self, figures: Mapping[str, Any], names: Sequence[str], path: pathlib.Path) -> None:
         """The confusion matrix of pixels."""

@@ -272,7 +272,7 @@ class FindingBoxes(Finding, Protocol):
     """Finding boxes, each of which is the answer of a place."""
 
     def of_places(self, outputs: Any) -> tuple[Any, Any]:
-        """What each of the a places of an image answers: boxes [b, a, 4], and a logit of each class [b, a, k]."""
+        """What each of the a places of an image answers: boxes [b, a, 4] (or [b, a, k, 4]), and logits [b, a, k]."""
         ...
 
 

@@ -15,7 +15,7 @@ from jaxcnn.learn import programs
 from jaxcnn.machine import extras
 from jaxcnn.tasks import by_group
 from jaxcnn.tasks import kept as keeping
-from jaxcnn.tasks.kept import Kept
+from jaxcnn.tasks.kept import Faults, Kept
 from jaxcnn.text import counted, shown
 from jaxcnn.train import mistakes, mistakes_page, same_data, workdir
 from jaxcnn.train.trained import Trained
@@ -117,18 +117,23 @@ def _draw(trained: Trained, figures: dict[str, Any], path: pathlib.Path) -> None
 def _show_hardest(trained: Trained, split: Split, kept: Kept, file: pathlib.Path) -> None:
     """Write the page and the picture of the hardest images."""
     page, whole = file.with_name(f"{file.stem}-hardest.html"), kept.whole()
-    if trained.spec.task.finds is not None:
-        return  # what is kept are answers, of which no loss can be computed
-    if whole is None:
-        _log.warning("%s has too many outputs to show its hardest images", shown(split.description))
+    task = trained.spec.task
+    if whole is None and not isinstance(kept, Faults):
+        if task.finds is None:
+            _log.warning("%s has too many outputs to show its hardest images", shown(split.description))
         return
     with _only_a_warning(page):
         for path in (page, page.with_suffix(".png")):
             path.unlink(missing_ok=True)  # left by an earlier evaluation
-        of_each = programs.loss_of_each(trained.spec, trained.mesh, *whole, trained.constants)
-        found = mistakes.hardest(trained.spec.task, split, *whole, of_each, trained.constants, trained.fitted)
+        found: mistakes.Hardest | mistakes.Worst
+        if isinstance(kept, Faults):
+            found = mistakes.worst(split, kept)
+        else:
+            assert whole is not None
+            of_each = programs.loss_of_each(trained.spec, trained.mesh, *whole, trained.constants)
+            found = mistakes.hardest(task, split, *whole, of_each, trained.constants, trained.fitted)
         title = f"{shown(file.parent.resolve().name)}: {split.name}, step {trained.step}"
-        about = f"{shown(split.description)}, {trained.weights} weights. {mistakes.BELOW}"
+        about = f"{shown(split.description)}, {trained.weights} weights. {found.legend}"
         page.write_text(mistakes_page.page(found, title, about), encoding="utf-8")
         mistakes.draw(found, title, page.with_suffix(".png"))
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,16 +15,20 @@ from jaxcnn.data.batch import Constants, Split
 from jaxcnn.data.selection import name_of
 from jaxcnn.learn import programs
 from jaxcnn.learn.step_spec import StepSpec
-from jaxcnn.tasks.kept import Kept
+from jaxcnn.tasks.faults import Faulty
+from jaxcnn.tasks.kept import Faults, Kept
 from jaxcnn.tasks.task import Facts, Task
 from jaxcnn.text import named, save_picture, shorten, shown
 
 FILE = "hardest.png"  # of the test of a finished run
 MOST = 24  # images of each kind
+MOST_PAIRS = 12  # of two pictures each, in a sheet
 NAMES = 3  # classes or numbers of one answer in a caption
 
 
 BELOW = "Below each image: its label, and in red what the network answered."
+PAIR_GAP = 6  # pixels between the two pictures of an image with its faults
+PAIR_SIDE = 480  # pixels of both of them in a sheet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +41,7 @@ class Example:
       image: RGB, as the network reads it, without augmentation.
       label, answer: in words.
       loss: its loss; NaN if there is no label.
+      pair: whether the image is two pictures side by side, as it is annotated and as it was found.
     """
 
     index: int
@@ -44,6 +50,36 @@ class Example:
     label: str
     answer: str
     loss: float
+    pair: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """Examples of a page, with a title and a note."""
+
+    title: str
+    note: str
+    examples: Sequence[Example]
+
+
+@dataclasses.dataclass(frozen=True)
+class Worst:
+    """The images with the most faults of each kind, of a task that finds something in them."""
+
+    sections: list[Section]
+    legend: str
+
+    @property
+    def kind(self) -> str:
+        """What `pictured` has, in words."""
+        return ", ".join(section.title.lower() for section in self.sections if section.examples)
+
+    @property
+    def pictured(self) -> list[Example]:
+        """The first examples of each kind, each image once."""
+        there = [section.examples for section in self.sections if section.examples]
+        first = [example for examples in there for example in examples[: MOST_PAIRS // len(there)]]
+        return list({example.index: example for example in first}.values())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +94,20 @@ class Hardest:
     def kind(self) -> str:
         """What `pictured` has, in words."""
         return "highest loss" if self.mistakes is None else "most confident mistakes"
+
+    @property
+    def legend(self) -> str:
+        """How to read the images."""
+        return BELOW
+
+    @property
+    def sections(self) -> list[Section]:
+        """The mistakes, if the task has them, and the highest losses."""
+        losses = Section("Highest loss", "The highest first.", self.losses)
+        if self.mistakes is None:
+            return [losses]
+        note = f"{len(self.mistakes)} of {self.wrong} wrong answers, the most probable first." if self.wrong else ""
+        return [Section("Most confident mistakes", note or "There is no mistake.", self.mistakes), losses]
 
     @property
     def pictured(self) -> list[Example]:
@@ -110,6 +160,26 @@ def hardest(
     return Hardest(examples(by_loss), None if mistakes is None else examples(mistakes), wrong)
 
 
+def worst(split: Split, kept: Faults) -> Worst:
+    """The images of a split with the most faults of each kind, beside their annotations."""
+    evaluation = kept.evaluation
+    names = tuple(split.class_names)
+
+    def example(faulty: Faulty, image: Num[np.ndarray, "h w c"]) -> Example:
+        both = evaluation.compared(as_rgb(image[None])[0], faulty.outputs, faulty.target, names)
+        gap = np.full((both.found.shape[0], PAIR_GAP, 3), 255, np.uint8)
+        image = np.concatenate([both.annotated, gap, both.found], axis=1)
+        name = name_of(split, faulty.index)
+        return Example(faulty.index, name, image, both.label, both.answer, float("nan"), pair=True)
+
+    def section(title: str, most: list[Faulty]) -> Section:
+        images = split.read(np.array([each.index for each in most])) if most else ()
+        examples = [example(each, image) for each, image in zip(most, images, strict=True)]
+        return Section(title, "The most first." if most else "There is none.", examples)
+
+    return Worst([section(title, kept.most[kind]) for kind, title in evaluation.faults.items()], evaluation.legend)
+
+
 def in_words(answer: Mapping[str, Any]) -> str:
     """An answer of `predict` in a few words, such as "cat 98.1%"."""
     if "label" in answer:
@@ -141,17 +211,21 @@ def draw_test(
     folder: pathlib.Path, spec: StepSpec, mesh: Mesh, split: Split, kept: Kept, constants: Constants, fitted: Facts
 ) -> None:
     """Draw the hardest images of the one test of a run, as `FILE` in its workdir; nothing if they are not known."""
-    if (whole := kept.whole()) is not None:
-        title = f"{shown(folder.resolve().name)}: {split.name}"
+    title = f"{shown(folder.resolve().name)}: {split.name}"
+    if isinstance(kept, Faults):
+        draw(worst(split, kept), title, folder / FILE)
+    elif (whole := kept.whole()) is not None:
         of_each = programs.loss_of_each(spec, mesh, *whole, constants)
         found = hardest(spec.task, split, *whole, of_each, constants, fitted)
         draw(found, title, folder / FILE)
 
 
-def draw(found: Hardest, title: str, path: pathlib.Path) -> None:
-    """Draw the most confident mistakes, or else the images of the highest loss, as PNG; nothing if there are none."""
+def draw(found: Hardest | Worst, title: str, path: pathlib.Path) -> None:
+    """Draw the most confident mistakes, the highest losses, or the most faults, as PNG; nothing if there are none."""
     if found.pictured:
-        figure = sheet(found.pictured, [f"{title}: {found.kind}", BELOW])
+        pairs = found.pictured[0].pair
+        size: dict[str, Any] = {"columns": 3, "largest": PAIR_SIDE} if pairs else {}
+        figure = sheet(found.pictured, [f"{title}: {found.kind}", *textwrap.wrap(found.legend, 100)], **size)
         save_picture(figure, path, format="png", dpi=DPI)
 
 
@@ -162,11 +236,16 @@ LETTER = 7.0  # pixels of an average letter
 DPI = 100
 
 
-def sheet(examples: Sequence[Example], title: Sequence[str], columns: int = 6, colour: str = "#b00020") -> Any:
-    """A `matplotlib.figure.Figure` of images; below each its label, and in a colour the answer."""
+def sheet(
+    examples: Sequence[Example], title: Sequence[str], columns: int = 6, colour: str = "#b00020", largest: int = 0
+) -> Any:
+    """A `matplotlib.figure.Figure` of images; below each its label, and in a colour the answer.
+
+    Images larger than `largest` pixels (`LARGEST` if 0) are shrunk.
+    """
     from matplotlib.figure import Figure
 
-    cells = [_cell(example.image) for example in examples]
+    cells = [_cell(example.image, largest or LARGEST) for example in examples]
     height, width = (max(cell.shape[axis] for cell in cells) for axis in (0, 1))
     pitch, across = height + LINE * 2 + GAP, max(width, CELL) + GAP
     columns = min(columns, len(cells))
@@ -199,13 +278,13 @@ def _writer(figure: Any, page_width: int, page_height: int) -> Callable[..., Non
     return write
 
 
-def _cell(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "H W 3"]:
-    """An image enlarged by a whole factor to about `CELL`, or shrunk to `LARGEST`."""
+def _cell(image: UInt8[np.ndarray, "h w 3"], largest: int) -> UInt8[np.ndarray, "H W 3"]:
+    """An image enlarged by a whole factor to about `CELL`, or shrunk to `largest`."""
     longest = max(image.shape[:2])
-    if longest <= LARGEST:
+    if longest <= largest:
         zoom = max(1, round(CELL / longest))
         return image.repeat(zoom, axis=0).repeat(zoom, axis=1)
     from PIL import Image
 
-    small = [max(1, side * LARGEST // longest) for side in image.shape[:2]]
+    small = [max(1, side * largest // longest) for side in image.shape[:2]]
     return np.asarray(Image.fromarray(image).resize((small[1], small[0]), Image.Resampling.BOX))

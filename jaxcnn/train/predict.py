@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import pathlib
 import stat
 from collections.abc import Callable
@@ -19,13 +20,16 @@ from jaxcnn.learn import programs
 from jaxcnn.machine.extras import need
 from jaxcnn.machine.mesh import data_devices, over_data
 from jaxcnn.machine.paths import expand
+from jaxcnn.tasks.found_boxes import SURE
+from jaxcnn.tasks.marks import Marking
 from jaxcnn.tasks.task import Evaluation, Finding
 from jaxcnn.text import counted, save_picture, shown
-from jaxcnn.train import mistakes
+from jaxcnn.train import mistakes, predictions_page
 from jaxcnn.train.trained import Trained
 
 BATCH = 64
 MOST_DRAWN = 120  # images in one picture
+MOST_SHOWN = 200  # images on one page
 
 
 def find_images(places: list[str]) -> tuple[list[pathlib.Path], list[str]]:
@@ -198,6 +202,39 @@ def draw(trained: Trained, results: list[dict[str, Any]], path: pathlib.Path) ->
     save_picture(mistakes.sheet(examples, title, colour="#0b57d0"), path, format="png", dpi=mistakes.DPI)
     left_out = len(results) - len(drawn)
     return [f"{path} has {len(drawn)} of {len(results)} images"] if left_out else []
+
+
+def write_page(trained: Trained, results: list[dict[str, Any]], path: pathlib.Path, folder: pathlib.Path) -> list[str]:
+    """Write the page of the results of `predict` (`predictions_page`), of the run in `folder`; return remarks.
+
+    The first `MOST_SHOWN` images are shown; those of tasks that find something, as they are stored. Their names are
+    paths from the folder that all have in common.
+    """
+    task, shape = trained.spec.task, trained.spec.image_shape
+    finds, marking = task.finds, task.evaluation
+    base = os.path.commonpath([str(pathlib.Path(result["file"]).absolute().parent) for result in results])
+
+    def item(result: dict[str, Any]) -> predictions_page.Item:
+        name = shown(os.path.relpath(pathlib.Path(result["file"]).absolute(), base))
+        if "error" in result:
+            return predictions_page.Item(name, None, shown(result["error"]))
+        file = pathlib.Path(result["file"])
+        if finds is None:
+            pixels = read(file, shape, trained.config.data)
+        else:
+            pixels = decode_for(trained.config.data, file.read_bytes(), 0, shape[-1])
+        image, words = mistakes.as_rgb(pixels[None])[0], in_words(result, finds)
+        marks = marking.marks(result) if isinstance(marking, Marking) else ()
+        return predictions_page.Item(name, image, words, marks, predictions_page.likely(result))
+
+    items = [item(result) for result in results[:MOST_SHOWN]]
+    unread = sum(each.image is None for each in items)
+    told = predictions_page.remarks(len(results), MOST_SHOWN, unread)
+    title = f"{shown(folder.resolve().name)}: {counted(len(items), 'image')}"
+    about = [" ".join([f"Checkpoint {trained.step}, {trained.weights} weights.", *told])]
+    page = predictions_page.page(title, about, items, trained.class_names, SURE)
+    path.write_text(page, encoding="utf-8")
+    return [f"{path}: {line}" for line in told[:1] if len(results) > MOST_SHOWN]
 
 
 def _found_drawn(finds: Finding, result: dict[str, Any], data: Data, channels: int) -> np.ndarray:

@@ -1,0 +1,195 @@
+"""Found objects beside annotated ones: which found one is which, what was missed, and what is false.
+
+Two ways, for two questions. `judge` matches objects regardless of their class, the pairs of the largest overlap first,
+so that a confusion of classes is one: it is for the confusion matrix and for pictures. `hits` matches within a class,
+the highest scores first, as COCO's average precision does: it is for precision and recall of a class at any score.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64, Int64
+
+from jaxcnn.tasks.confusion import Confusion, each_class
+from jaxcnn.tasks.multilabel import best_threshold
+from jaxcnn.text import distinct
+
+OVERLAP = 0.5  # of a found object with an annotated one that it may be
+SCORE = 0.25  # from which a found object counts in the confusion matrix, as in that of Ultralytics (`ConfusionMatrix`)
+BACKGROUND = "background"
+MEANS = {"precision": "precision", "recall": "recall", "f1": "F1"}  # over the classes
+NONE, IGNORED = -1, -2  # in place of the number of a partner: it has none; it is neither right nor wrong
+
+
+@dataclasses.dataclass(frozen=True)
+class Objects:
+    """The objects of an image.
+
+    Attributes:
+      score, found: of each found object its score and class, the best first.
+      true, crowd: of each annotated object its class, and whether it is a crowd.
+      overlap: intersection over union of each found with each annotated object; with a crowd, the share of the found
+        object that lies in it.
+    """
+
+    score: Float32[np.ndarray, " f"]
+    found: Int64[np.ndarray, " f"]
+    true: Int64[np.ndarray, " t"]
+    crowd: Bool[np.ndarray, " t"]
+    overlap: Float64[np.ndarray, "f t"]
+
+    def surer(self, score: float) -> "Objects":
+        """With only the found objects of at least this score."""
+        kept = self.score >= score
+        return dataclasses.replace(self, score=self.score[kept], found=self.found[kept], overlap=self.overlap[kept])
+
+
+@dataclasses.dataclass(frozen=True)
+class Judged:
+    """Which found object is which annotated one.
+
+    Attributes:
+      of_found: for each found object the number of its annotated one; NONE if it is false, IGNORED if it lies in a
+        crowd of its class.
+      of_true: for each annotated object the number of its found one; NONE if it was missed, IGNORED if it is a crowd.
+    """
+
+    of_found: Int64[np.ndarray, " f"]
+    of_true: Int64[np.ndarray, " t"]
+
+    @property
+    def missed(self) -> int:
+        """How many annotated objects nothing was found of."""
+        return int((self.of_true == NONE).sum())
+
+    @property
+    def false(self) -> int:
+        """How many found objects are none."""
+        return int((self.of_found == NONE).sum())
+
+
+def judge(objects: Objects, least: float = OVERLAP) -> Judged:
+    """Match objects regardless of class: the pairs of the largest overlap first, each object once.
+
+    Of equal overlaps the higher score comes first, then the annotated object of the smaller number.
+    """
+    of_found, of_true = (np.full(len(each), NONE) for each in (objects.found, objects.true))
+    of_true[objects.crowd] = IGNORED
+    found, true = np.nonzero((objects.overlap >= least) & ~objects.crowd)
+    for pair in np.lexsort((true, found, -objects.overlap[found, true])):
+        if of_found[found[pair]] == NONE and of_true[true[pair]] == NONE:
+            of_found[found[pair]], of_true[true[pair]] = true[pair], found[pair]
+    same = objects.found[:, None] == objects.true[None]
+    in_crowd = ((objects.overlap >= least) & objects.crowd & same).any(axis=1)
+    of_found[in_crowd & (of_found == NONE)] = IGNORED
+    return Judged(of_found, of_true)
+
+
+def confusion(images: Sequence[Objects], classes: int, score: float = SCORE, least: float = OVERLAP) -> Confusion:
+    """The confusion matrix with a last row and column for the background: false finds, and missed objects."""
+    true: list[np.ndarray] = [np.zeros(0, np.int64)]
+    found: list[np.ndarray] = [np.zeros(0, np.int64)]
+    for image in images:
+        image = image.surer(score)
+        judged = judge(image, least)
+        paired, missed, false = judged.of_true >= 0, judged.of_true == NONE, judged.of_found == NONE
+        true += [image.true[paired], image.true[missed], np.full(false.sum(), classes)]
+        found += [image.found[judged.of_true[paired]], np.full(missed.sum(), classes), image.found[false]]
+    return Confusion.of(np.concatenate(true), np.concatenate(found), classes + 1)
+
+
+def hits(image: Objects, label: int, least: float = OVERLAP) -> tuple[np.ndarray, np.ndarray, int]:
+    """The found objects of a class, the best first: scores and whether they hit; and how many objects there are.
+
+    As in COCO, each takes the free annotated object of the largest overlap, or else counts not at all if it lies in a
+    crowd. The matches of a score do not depend on lower ones, so they hold for every threshold.
+    """
+    own, there = image.found == label, image.true == label
+    scores, overlap, crowd = image.score[own], image.overlap[own][:, there], image.crowd[there]
+    free = ~crowd
+    hit, counts = np.zeros(len(scores), bool), np.ones(len(scores), bool)
+    for k in range(len(scores)):
+        of_free = np.where(free, overlap[k], -1.0)
+        if len(of_free) and of_free.max() >= least:
+            free[len(of_free) - 1 - int(of_free[::-1].argmax())] = False  # of equals the last, as in COCO's code
+            hit[k] = True
+        elif (crowd & (overlap[k] >= least)).any():
+            counts[k] = False
+    return scores[counts], hit[counts], int((~crowd).sum())
+
+
+def all_hits(images: Sequence[Objects], label: int, least: float = OVERLAP) -> tuple[np.ndarray, np.ndarray, int]:
+    """`hits` of several images, the best first; of equal scores in the order of the images."""
+    there = [image for image in images if (image.found == label).any() or (image.true == label).any()]
+    if not there:
+        return np.zeros(0, np.float32), np.zeros(0, bool), 0
+    scores, hit, number = zip(*(hits(image, label, least) for image in there), strict=True)
+    scores, hit = np.concatenate(scores), np.concatenate(hit)
+    order = np.argsort(-scores, kind="stable")
+    return scores[order], hit[order], sum(number)
+
+
+def thresholds(images: Sequence[Objects], classes: int) -> list[float]:
+    """The score for each class from which on its objects count, for the best F1; `SCORE` for a class without any."""
+    found: list[float] = []
+    for label in range(classes):
+        scores, hit, number = all_hits(images, label)
+        found.append(best_threshold(scores, hit, number) if number and hit.any() else SCORE)
+    return found
+
+
+def at_thresholds(images: Sequence[Objects], names: Sequence[str], chosen: Sequence[float]) -> dict[str, Any]:
+    """Precision, recall and F1 of each class at its threshold, and their means over the classes with an object."""
+    rows: dict[str, dict[str, Any]] = {}
+    for label, (name, threshold) in enumerate(zip(distinct(tuple(names)), chosen, strict=True)):
+        scores, hit, number = all_hits(images, label)
+        told = scores >= np.float32(threshold)
+        right, guessed = int(hit[told].sum()), int(told.sum())
+        rows[name] = {
+            "threshold": float(threshold),
+            "examples": number,
+            "precision": right / max(guessed, 1) if number else None,
+            "recall": right / number if number else None,
+            "f1": 2 * right / (guessed + number) if number else None,
+        }
+    there = [row for row in rows.values() if row["examples"]]
+    means = {f"macro_{name}": float(np.mean([row[name] for row in there])) if there else None for name in MEANS}
+    return {**means, "per_class": rows}
+
+
+def figures(images: Sequence[Objects], names: Sequence[str], chosen: Sequence[float], of: str) -> dict[str, Any]:
+    """The confusion matrix with background, and precision and recall of each class at its score and at its threshold.
+
+    Args:
+      images: the objects of all images.
+      names: of the classes.
+      chosen: thresholds from `thresholds` of the validation split; empty without one.
+      of: what overlaps, "boxes" or "masks".
+    """
+    matrix = confusion(images, len(names))
+    found = {
+        "matched": {"of": of, "score": SCORE, "overlap": OVERLAP},
+        "per_class": each_class(matrix, distinct(tuple(names))),
+        "confusion_classes": list(distinct((*names, BACKGROUND))),
+        "confusion_matrix": matrix.to_json(),
+    }
+    return found | ({"at_thresholds": at_thresholds(images, names, chosen)} if len(chosen) == len(names) else {})
+
+
+def in_words(figures: Mapping[str, Any]) -> list[str]:
+    """What was found, confused, missed, and found where nothing is, and what the thresholds give, in a line each."""
+    matrix = Confusion.from_json(figures["confusion_matrix"])
+    last = matrix.classes - 1
+    there, right = int(matrix.totals[:last].sum()), int(matrix.right.sum())
+    missed = int(matrix.counts[(matrix.predicted == last) & (matrix.true < last)].sum())
+    lines = [
+        f"from a score of {figures['matched']['score']}: {right} of {there} found, {there - right - missed} as another "
+        f"class, {missed} missed, {int(matrix.totals[last])} false"
+    ]
+    chosen = figures.get("at_thresholds", {})
+    if chosen.get("macro_f1") is not None:
+        told = [f"{title} {100 * chosen[f'macro_{name}']:.2f}%" for name, title in MEANS.items()]
+        lines.append(f"from the scores chosen on validation: {'  '.join(told)}")
+    return lines
