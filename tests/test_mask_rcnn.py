@@ -1,4 +1,4 @@
-"""Mask R-CNN beside torchvision's in float64: RoIAlign, proposals, what is found, losses, gradients."""
+"""Mask R-CNN and Faster R-CNN beside torchvision's in float64: RoIAlign, proposals, finds, losses, gradients."""
 
 import pathlib
 
@@ -10,10 +10,11 @@ import pytest
 from jaxcnn import config as configs
 from jaxcnn.data import boxes as data_boxes
 from jaxcnn.data import instance_masks
-from jaxcnn.models import mask_rcnn
-from jaxcnn.models.mask_rcnn import MaskRCNN, Numbers
+from jaxcnn.models import faster_rcnn
+from jaxcnn.models.faster_rcnn import FasterRCNN, Numbers
+from jaxcnn.models.mask_rcnn import MaskRCNN
 from jaxcnn.models.roi_align import roi_align
-from jaxcnn.tasks import instances
+from jaxcnn.tasks import instances, two_stage
 from jaxcnn.tasks.box_records import MASK, MASK_BOX
 from tests import mask_rcnn_case as case
 
@@ -49,14 +50,18 @@ def padded_target(most=5):
     return {name: jnp.asarray(column) for name, column in target.items()}
 
 
-@pytest.fixture(scope="module")
-def compared():
-    """What our network answers after training and in training, its losses, and their gradients."""
+def answered(kind, parts_of):
+    """What our network answers after training, and in training its losses, and the gradients of their sum.
+
+    Args:
+      kind: class of the network.
+      parts_of: its losses, of the answer and the target of an image.
+    """
     with jax.enable_x64(True), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mask_rcnn, "random_order", lambda keys, count: jnp.tile(jnp.arange(count, dtype=float), (1, 1)))
+        patch.setattr(faster_rcnn, "random_order", lambda keys, count: jnp.tile(jnp.arange(count, dtype=float), (1, 1)))
         numbers = Numbers(case.SIZES, (case.BEFORE,) * 2, (case.PROPOSALS,) * 2, case.JUDGED, case.TAKEN)
-        network = MaskRCNN(
-            configs.Model(name="mask_rcnn_cnn", width=case.CHANNELS / mask_rcnn.CHANNELS),
+        network = kind(
+            configs.Model(name="mask_rcnn_cnn", width=case.CHANNELS / faster_rcnn.CHANNELS),
             configs.Norm(),
             case.CLASSES,
             None,
@@ -65,7 +70,8 @@ def compared():
             0.5,
             numbers,
         )
-        params = nested(case.weights())
+        masks = kind is MaskRCNN
+        params = nested({path: array for path, array in case.weights().items() if masks or "mask" not in path})
         ones, zeros = jnp.ones(case.CHANNELS), jnp.zeros(case.CHANNELS)
         stats = {f"conv{n}": {"bn": {"mean": zeros, "var": ones}} for n in range(1, 6)}
         image, target = jnp.asarray(case.image())[None], padded_target()
@@ -80,13 +86,27 @@ def compared():
                 rngs={"dropout": jax.random.key(0)},
                 mutable=["batch_stats"],
             )
-            one = jax.tree.map(lambda x: x[0], (answer, target))
-            parts = instances.parts(*one, SIDES)
+            parts = parts_of(*jax.tree.map(lambda x: x[0], (answer, target)))
             return sum(parts.values()), parts
 
-        (_, parts), gradients = jax.jit(jax.value_and_grad(losses, has_aux=True))(params)
-        after = jax.jit(lambda params: network.apply({"params": params, "batch_stats": stats}, image))(params)
-        return jax.device_get((jax.tree.map(lambda x: x[0], after), parts, gradients))
+        def everything(params):
+            (_, parts), gradients = jax.value_and_grad(losses, has_aux=True)(params)
+            after = network.apply({"params": params, "batch_stats": stats}, image)
+            return jax.tree.map(lambda x: x[0], after), parts, gradients
+
+        return jax.device_get(jax.jit(everything)(params))
+
+
+@pytest.fixture(scope="module")
+def compared():
+    """Mask R-CNN."""
+    return answered(MaskRCNN, lambda answer, target: instances.parts(answer, target, SIDES))
+
+
+@pytest.fixture(scope="module")
+def boxes_alone():
+    """Faster R-CNN."""
+    return answered(FasterRCNN, two_stage.parts)
 
 
 def test_roi_align_and_its_gradient_are_those_of_torchvision_at_every_level():
@@ -134,16 +154,37 @@ def test_the_losses_of_an_image_are_those_of_torchvision(compared, name):
     assert compared[1][name] > 0
 
 
-def test_the_gradients_of_all_parameters_are_those_of_torchvision(compared):
-    for path, direction in case.directions().items():
-        gradient = compared[2]
+def check_gradients(gradients, before, paths):
+    """Hold gradients against those of torchvision by their lengths and along a direction."""
+    for path in paths:
+        gradient = gradients
         for name in path.split("/"):
             gradient = gradient[name]
-        length = float(GOLDENS[f"length_{path}"])
+        length = float(GOLDENS[f"{before}length_{path}"])
         assert np.linalg.norm(gradient) == pytest.approx(length, rel=1e-7, abs=1e-12), path
         # The projection may be small beside the length, so the bound is a share of the latter.
-        assert (gradient * direction).sum() == pytest.approx(float(GOLDENS[f"along_{path}"]), abs=1e-7 * length), path
+        along = (gradient * case.directions()[path]).sum()
+        assert along == pytest.approx(float(GOLDENS[f"{before}along_{path}"]), abs=1e-7 * length), path
+
+
+def test_the_gradients_of_all_parameters_are_those_of_torchvision(compared):
+    check_gradients(compared[2], "", case.shapes())
     assert set(GOLDENS) >= {f"along_{path}" for path in case.shapes()}
+
+
+def test_faster_r_cnn_is_that_of_torchvision_and_mask_r_cnn_without_masks(compared, boxes_alone):
+    after, parts, gradients = boxes_alone
+    of_masks, parts_of_masks, _ = compared
+    assert {name: float(value) for name, value in parts.items()} == {
+        name: float(value) for name, value in parts_of_masks.items() if name != "mask"
+    }
+    assert set(after) == set(of_masks) - {"masks"}
+    assert all(np.array_equal(array, of_masks[name]) for name, array in after.items())
+    there = after["scores"] > 0
+    np.testing.assert_allclose(after["found"][there], GOLDENS["boxes"], **CLOSE)
+    paths = [path for path in case.shapes() if "mask" not in path]
+    assert paths == [name.removeprefix("boxes_along_") for name in GOLDENS if name.startswith("boxes_along_")]
+    check_gradients(gradients, "boxes_", paths)
 
 
 def test_an_image_without_objects_has_a_loss_of_its_background_alone():

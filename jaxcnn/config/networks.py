@@ -11,12 +11,16 @@ RESNET = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_re
 CIFAR_RESNET = ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110")
 SQUEEZENET = ("squeezenet1_0", "squeezenet1_1")
 INVERTED = ("efficientnet_lite0", "mobilenet_v2")  # of inverted residual blocks
-DETECTORS = ("yolo_cnn", "yolo_resnet18", "yolo_resnet50")  # of config.task.name="detection"
+ONE_STAGE = ("yolo_cnn", "yolo_resnet18", "yolo_resnet50")
+FASTER = ("faster_rcnn_cnn", "faster_rcnn_resnet18", "faster_rcnn_resnet50")
+DETECTORS = (*ONE_STAGE, *FASTER)  # of config.task.name="detection"
 SEGMENTERS = ("unet", "unet_small", "unet_resnet18", "unet_resnet50")  # of config.task.name="segmentation"
 INSTANCES = ("mask_rcnn_cnn", "mask_rcnn_resnet18", "mask_rcnn_resnet50")  # of config.task.name="instances"
+TWO_STAGE = (*FASTER, *INSTANCES)
 BACKBONES = {  # the network for classification with these layers, in form="imagenet"
     **{"yolo_resnet18": "resnet18", "yolo_resnet50": "resnet50"},
     **{"unet_resnet18": "resnet18", "unet_resnet50": "resnet50"},
+    **{"faster_rcnn_resnet18": "resnet18", "faster_rcnn_resnet50": "resnet50"},
     **{"mask_rcnn_resnet18": "resnet18", "mask_rcnn_resnet50": "resnet50"},
 }
 STAGED = ("stage_blocks", "stage_channels", "stage_kernels")
@@ -38,7 +42,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {  # besides those
     **dict.fromkeys(("efficientnet_b0", "convnext_tiny"), ("form", "stochastic_depth")),
     **dict.fromkeys(INVERTED, ("form", "stochastic_depth", *ATTENTION)),
     **dict.fromkeys(SQUEEZENET, ("form", *ATTENTION)),
-    **dict.fromkeys(("yolo_cnn", "unet", "unet_small", "mask_rcnn_cnn"), ()),
+    **dict.fromkeys(("yolo_cnn", "unet", "unet_small", "faster_rcnn_cnn", "mask_rcnn_cnn"), ()),
     **dict.fromkeys(BACKBONES, ("channels", "zero_init_residual", "shortcut", "stochastic_depth")),
     **dict.fromkeys(RESNET, (*OF_RESNET, *ATTENTION)),
     **dict.fromkeys(

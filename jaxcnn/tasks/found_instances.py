@@ -4,14 +4,14 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float32, UInt8
 
 from jaxcnn.tasks import coco_figures, run_length
 from jaxcnn.tasks.box_records import MASK, MASK_BOX, in_stored
 from jaxcnn.tasks.coco_figures import CocoFigures
-from jaxcnn.tasks.found_boxes import SURE, Detections
+from jaxcnn.tasks.found_boxes import SURE
+from jaxcnn.tasks.found_in_stages import FoundInStages, padded
 from jaxcnn.tasks.headline import Headline
 from jaxcnn.tasks.instances import MASK_OUTPUTS
 from jaxcnn.tasks.pasting import covered, from_grid, pasted
@@ -22,16 +22,8 @@ OF_MASKS = tuple(f"mask_{name}" for name in coco_figures.FIGURES)
 
 
 @dataclasses.dataclass(frozen=True)
-class FoundInstances(Detections):
-    """Boxes with scores and masks, judged by COCO's average precision of masks, and that of boxes.
-
-    The network itself finds them, since its masks are those of the found boxes.
-    """
-
-    @property
-    def search(self) -> Mapping[str, Any]:
-        """How the network finds."""
-        return {"most_found": self.most_found, "most_overlap": self.most_overlap}
+class FoundInstances(FoundInStages):
+    """Boxes with scores and masks, judged by COCO's average precision of masks, and that of boxes."""
 
     @property
     def headline(self) -> Headline:
@@ -54,10 +46,8 @@ class FoundInstances(Detections):
 
     def found(self, outputs: Any) -> Float32[Array, "b found 6m"]:
         """What the network has found, the best first."""
-        found, scores, label = outputs["found"], outputs["scores"][..., None], outputs["label"][..., None]
-        masks = outputs["masks"].reshape(*found.shape[:2], -1)
-        there = jnp.concatenate([found, scores, label.astype(found.dtype), masks], axis=-1)
-        return jnp.where(scores > 0, there, 0.0).astype(jnp.float32)
+        masks = outputs["masks"].reshape(*outputs["scores"].shape, -1)
+        return padded(outputs, masks)
 
     def collector(self, constants: Any) -> "InstanceFigures":
         """COCO's figures of boxes and masks."""

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxcnn.config import Model
-from jaxcnn.config.networks import INSTANCES
+from jaxcnn.config.networks import TWO_STAGE
 from jaxcnn.weights import names
 
 Weights = Float[np.ndarray, "..."]
@@ -24,7 +24,7 @@ _WHOLE = ("layer_scale", "gamma")  # PyTorch's modules that are one array, which
 BLUE_FIRST = ("caffe",)  # namings whose networks read BGR images
 FIRST = ("stem_conv", "conv1", "block1_conv1")  # our names of the layer that sees the image
 OURS = "jaxcnn"
-# Of networks for instances: the layers with outputs of classes, and how many of each; what the first dense layer sees.
+# Of detectors of two stages: the layers with outputs of classes, and how many of each; what the first dense layer sees.
 OF_CLASSES = {"box_logits": 1, "box_boxes": 4, "mask_logits": 1}
 PYRAMID = "params/pyramid_out0/kernel"
 TRANSPOSED = "mask_up/kernel"
@@ -81,12 +81,12 @@ def leaves(
         channels = shapes[seen][-1] if sees_pixels else 0
         pixels = channels if 0 < channels < shapes[key][-1] and shapes[key][-1] % channels == 0 else 0
         is_first = module in FIRST and leaf == "kernel" and len(shapes[key]) == 4
-        if model.name in INSTANCES:
+        if model.name in TWO_STAGE:
             is_head, of_class = module in OF_CLASSES, OF_CLASSES.get(module, 1)
         else:
             is_head, of_class = module == head, 1
         made.append(
-            Leaf(key, shapes[key], theirs, pixels, is_first, is_head, of_class, is_head and model.name in INSTANCES)
+            Leaf(key, shapes[key], theirs, pixels, is_first, is_head, of_class, is_head and model.name in TWO_STAGE)
         )
     return made
 

@@ -7,7 +7,7 @@ files differ; the first is the one that is written.
 from collections.abc import Callable, Iterator
 
 from jaxcnn.config import Model
-from jaxcnn.config.networks import CIFAR_RESNET, INVERTED, RESNET, VGG
+from jaxcnn.config.networks import BACKBONES, CIFAR_RESNET, INVERTED, RESNET, TWO_STAGE, VGG
 from jaxcnn.config.networks import SQUEEZENET as SQUEEZENETS
 
 Modules = dict[str, tuple[str, ...]]
@@ -94,7 +94,7 @@ def _torch_resnet(model: Model, ours: list[str]) -> _Pairs:
             yield name, f"layer{stage}.{int(number) - 1}.{part}"
 
 
-def _torch_mask_rcnn(model: Model, ours: list[str]) -> _Pairs:
+def _torch_two_stage(model: Model, ours: list[str]) -> _Pairs:
     """Those of today; the files that torchvision offers have older ones, which it renames itself."""
     for name, theirs in _torch_resnet(model, [each for each in ours if each.startswith("block")]):
         yield name, f"backbone.body.{theirs}"
@@ -240,7 +240,7 @@ NAMINGS: dict[str, dict[str, _Find]] = {
         **dict.fromkeys(VGG, _torch_vgg),
         **dict.fromkeys((*RESNET, *CIFAR_RESNET), _torch_resnet),
         **dict.fromkeys(SQUEEZENETS, _torch_squeezenet),
-        **dict.fromkeys(("mask_rcnn_resnet18", "mask_rcnn_resnet50"), _torch_mask_rcnn),
+        **dict.fromkeys([name for name in TWO_STAGE if name in BACKBONES], _torch_two_stage),
     },
     "timm": {
         **dict.fromkeys(VGG, _timm_vgg),
