@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 
 from jaxcnn import config as configs
+from jaxcnn import models
 from jaxcnn.data import boxes as data_boxes
 from jaxcnn.data import instance_masks
 from jaxcnn.models import faster_rcnn
 from jaxcnn.models.faster_rcnn import FasterRCNN, Numbers
 from jaxcnn.models.mask_rcnn import MaskRCNN
 from jaxcnn.models.roi_align import roi_align
-from jaxcnn.tasks import instances, two_stage
+from jaxcnn.tasks import instances, proposals, two_stage
 from jaxcnn.tasks.box_records import MASK, MASK_BOX
+from jaxcnn.weights import layout
 from tests import mask_rcnn_case as case
 
 pytestmark = pytest.mark.unoptimised
@@ -185,6 +187,76 @@ def test_faster_r_cnn_is_that_of_torchvision_and_mask_r_cnn_without_masks(compar
     paths = [path for path in case.shapes() if "mask" not in path]
     assert paths == [name.removeprefix("boxes_along_") for name in GOLDENS if name.startswith("boxes_along_")]
     check_gradients(gradients, "boxes_", paths)
+
+
+def test_a_box_and_a_mask_for_all_classes_are_those_that_are_equal_for_each_class():
+    with jax.enable_x64(True):
+        random, (count, classes, cells) = np.random.default_rng(5), (6, case.CLASSES, 28)
+        target = {name: each[0] for name, each in padded_target().items()}
+        corners = np.sort(random.uniform(0, case.SIDE, (count, 2, 2)), axis=1)
+        answer = {
+            "anchors": jnp.array([[0, 0, 16, 16], [8, 8, 40, 40]], float),
+            "anchor_logits": jnp.zeros(2),
+            "anchor_told": jnp.ones((2, 4)),
+            "boxes": jnp.asarray(corners.reshape(count, 4)),
+            "valid": jnp.ones(count, bool),
+            "logits": jnp.asarray(random.normal(size=(count, classes + 1))),
+            "told": jnp.asarray(random.normal(size=(count, 1, 4))),
+        }
+        answer = instances.judged(answer, target)
+        answer |= {"true": jnp.arange(count) % 3, "positive": jnp.arange(count) < 4}
+        answer["masks"] = jnp.asarray(random.normal(size=(count, cells, cells, 1)))
+
+        def repeated(answer):
+            return answer | {
+                "told": answer["told"].repeat(classes + 1, axis=1),
+                "masks": answer["masks"].repeat(classes + 1, axis=-1),
+            }
+
+        def loss(answer):
+            parts = instances.parts(answer, target, SIDES)
+            return sum(parts.values()), parts
+
+        learnt = {name: answer[name] for name in ("told", "masks")}
+        parts, slope = (found(lambda some: loss(answer | some), learnt) for found in (lambda f, x: f(x)[1], slope_of))
+        wanted, sums = (
+            found(lambda some: loss(repeated(answer | some)), learnt) for found in (lambda f, x: f(x)[1], slope_of)
+        )
+        assert parts == wanted and parts["mask"] > 0 and parts["box"] > 0
+        # The gradient of what is repeated is the sum of those of its copies, of which all but one are 0.
+        assert all(np.array_equal(slope[name], sums[name]) and slope[name].any() for name in learnt)
+        ends = [
+            proposals.found(
+                proposals.Proposals(each["boxes"], each["valid"]), each["logits"], each["told"], SIDES, 8, 0.5
+            )
+            for each in (answer, repeated(answer))
+        ]
+        assert all(np.array_equal(one, other) for one, other in zip(*ends, strict=True)) and ends[0].scores[2] > 0
+
+
+def slope_of(function, at):
+    return jax.grad(lambda x: function(x)[0])(at)
+
+
+def test_layers_for_all_classes_have_the_outputs_of_one_and_are_read_whole_from_files_of_other_classes():
+    def shapes(agnostic, outputs):
+        model = configs.Model(name="mask_rcnn_resnet18", width=1 / 32, class_agnostic=agnostic)
+        network = models.build(model, configs.Norm(), outputs)
+        image = jax.ShapeDtypeStruct((1, 64, 64, 3), "float32")
+        params = jax.eval_shape(network.init, jax.random.key(0), image)["params"]
+        return model, {f"params/{name}/kernel": params[name]["kernel"].shape for name in ("box_boxes", "mask_logits")}
+
+    for agnostic, wanted in {"none": (12, 3), "boxes": (4, 3), "masks": (12, 1), "both": (4, 1)}.items():
+        model, kernels = shapes(agnostic, 2)
+        assert (kernels["params/box_boxes/kernel"][0], kernels["params/mask_logits/kernel"][-1]) == wanted
+        leaves = {leaf.key: leaf for leaf in layout.leaves("torchvision", model, kernels)}
+        assert leaves["params/box_boxes/kernel"].is_head == (wanted[0] > 4)
+        assert leaves["params/mask_logits/kernel"].is_head == (wanted[1] > 1)
+    faster = configs.to_dict(configs.Config())
+    faster["model"] |= {"name": "faster_rcnn_cnn", "class_agnostic": "both"}
+    faster["task"] |= {"name": "detection"}
+    with pytest.raises(configs.ConfigError, match="faster_rcnn_cnn has no masks, so only 'boxes'"):
+        configs.from_config_dict(faster)
 
 
 def test_an_image_without_objects_has_a_loss_of_its_background_alone():

@@ -40,6 +40,9 @@ class Model:
     stage_blocks: tuple[Annotated[int, AtLeast(1), AtMost(200)], ...] = ()  # of each stage; empty: as published
     stage_channels: tuple[Annotated[int, AtLeast(1), AtMost(65536)], ...] = ()  # at width 1; the same
     stage_kernels: tuple[Annotated[int, AtLeast(1), AtMost(15)], ...] = ()  # sides in the blocks, odd; empty: 3
+    class_agnostic: Literal["none", "boxes", "masks", "both"] = (
+        "none"  # detectors of two stages: one box, or one mask, of an object whatever its class is, not one of each
+    )
     dropout: Fraction = 0.0  # rate; at torchvision's places, else before the classifier
     dtype: Literal["float32", "bfloat16"] = "float32"  # type of computation; parameters stay float32
     zero_init_residual: bool = True  # the last BatchNorm scale of each residual block starts at 0

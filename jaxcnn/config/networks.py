@@ -34,6 +34,7 @@ OF_RESNET = (
     "shortcut",
     "stochastic_depth",
 )
+OF_BACKBONES = ("channels", "zero_init_residual", "shortcut", "stochastic_depth")
 OPTIONS: dict[str, tuple[str, ...]] = {  # besides those
     "airbench": (),
     "airbench_residual": (),
@@ -42,8 +43,10 @@ OPTIONS: dict[str, tuple[str, ...]] = {  # besides those
     **dict.fromkeys(("efficientnet_b0", "convnext_tiny"), ("form", "stochastic_depth")),
     **dict.fromkeys(INVERTED, ("form", "stochastic_depth", *ATTENTION)),
     **dict.fromkeys(SQUEEZENET, ("form", *ATTENTION)),
-    **dict.fromkeys(("yolo_cnn", "unet", "unet_small", "faster_rcnn_cnn", "mask_rcnn_cnn"), ()),
-    **dict.fromkeys(BACKBONES, ("channels", "zero_init_residual", "shortcut", "stochastic_depth")),
+    **dict.fromkeys(("yolo_cnn", "unet", "unet_small"), ()),
+    **dict.fromkeys(("faster_rcnn_cnn", "mask_rcnn_cnn"), ("class_agnostic",)),
+    **dict.fromkeys(BACKBONES, OF_BACKBONES),
+    **dict.fromkeys([name for name in TWO_STAGE if name in BACKBONES], (*OF_BACKBONES, "class_agnostic")),
     **dict.fromkeys(RESNET, (*OF_RESNET, *ATTENTION)),
     **dict.fromkeys(
         CIFAR_RESNET,
@@ -90,7 +93,9 @@ def unread(model: Model) -> list[str]:
 def backbone_of(model: Model) -> Model | None:
     """The network for classification that another one has as its backbone; None for networks without."""
     name = BACKBONES.get(model.name)
-    return None if name is None else dataclasses.replace(model, name=name, form="imagenet")
+    if name is None:
+        return None
+    return dataclasses.replace(model, name=name, form="imagenet", class_agnostic=Model.class_agnostic)
 
 
 def has_batch_norm(model: Model, norm: Norm) -> bool:
@@ -144,6 +149,16 @@ def impossible_channels(model: Model) -> list[str]:
             "shares of the channels"
         )
     return wrong
+
+
+def impossible_agnostic(model: Model) -> list[str]:
+    """The mistakes in `model.class_agnostic` of one of our networks that reads it, one line each."""
+    if model.name in FASTER and model.class_agnostic in ("masks", "both"):
+        return [
+            f"config.model.class_agnostic={model.class_agnostic!r} is for {', '.join(INSTANCES)}; {model.name} has no "
+            "masks, so only 'boxes'"
+        ]
+    return []
 
 
 def impossible_stages(model: Model) -> list[str]:

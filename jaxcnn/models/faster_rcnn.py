@@ -70,9 +70,10 @@ class FasterRCNN(Network):
     The answer is a mapping of arrays that begin with the batch. Of the first stage, "anchors" [b, a, 4], and for each
     "anchor_logits" [b, a] and "anchor_told" [b, a, 4] (`anchors.encoded`); "boxes" [b, p, 4], the proposals, with
     "valid", and of the second stage "logits" [b, p, k + 1], the first that of the background, and "told"
-    [b, p, k + 1, 4]. In training with a target, these are the anchors and proposals that are learnt: with
-    "anchor_valid", "anchor_true" (the number of its box), "anchor_positive", likewise "true" and "positive".
-    Otherwise there are "found" [b, f, 4], its "scores" and "label".
+    [b, p, k + 1, 4], or [b, p, 1, 4] where one box is for all classes (`model.class_agnostic`). In training with a
+    target, these are the anchors and proposals that are learnt: with "anchor_valid", "anchor_true" (the number of its
+    box), "anchor_positive", likewise "true" and "positive". Otherwise there are "found" [b, f, 4], its "scores" and
+    "label".
 
     A network that tells more of an object adds it by `learnt_within` and `found_within`.
 
@@ -185,7 +186,8 @@ class FasterRCNN(Network):
         x = Dropout(self.model.dropout, name="box_dropout")(by_image, train, positions).reshape(-1, hidden)
         ends: dict[str, Any] = {"dtype": at_least_float32(x), "kernel_init": classifier_normal}
         logits = Dense(self.outputs + 1, name="box_logits", **ends)(x)
-        told = Dense(4 * (self.outputs + 1), name="box_boxes", **ends)(x)
+        kinds = 1 if self.model.class_agnostic in ("boxes", "both") else self.outputs + 1
+        told = Dense(4 * kinds, name="box_boxes", **ends)(x)
         return {"logits": logits.reshape(*shape, -1), "told": told.reshape(*shape, -1, 4)}
 
 

@@ -15,6 +15,7 @@ from jaxcnn.models.initializers import Weights
 from jaxcnn.models.layers import Conv, at_least_float32, classifier_normal, he_normal
 from jaxcnn.models.network import Images
 from jaxcnn.tasks.proposals import FoundBoxes
+from jaxcnn.tasks.two_stage import one_of_class
 
 MASK_CELLS = 14  # side of what the head for masks reads
 MASK_LAYERS = 4
@@ -24,7 +25,8 @@ class MaskRCNN(FasterRCNN):
     """Boxes, classes and masks of objects.
 
     The answer is that of `FasterRCNN`. In training with a target it also has "masks" [b, m, 28, 28, k + 1], the logits
-    of the first m proposals; otherwise "masks" [b, f, 28, 28], probabilities.
+    of the first m proposals, with 1 in place of k + 1 where one mask is for all classes; otherwise "masks"
+    [b, f, 28, 28], probabilities.
     """
 
     def learnt_within(self, boxes: Float[Array, "b m 4"], read: Read) -> dict[str, Array]:
@@ -35,7 +37,7 @@ class MaskRCNN(FasterRCNN):
     def found_within(self, found: FoundBoxes, read: Read) -> dict[str, Array]:
         """The mask of each found object, for its class."""
         masks = jax.nn.sigmoid(self._mask_head(read(found.boxes, MASK_CELLS)))
-        of_class = jnp.take_along_axis(masks, found.label.reshape(-1, 1, 1, 1) + 1, axis=-1)
+        of_class = one_of_class(masks, found.label.reshape(-1, 1, 1, 1) + 1, axis=-1)
         return {"masks": of_class.reshape(*found.label.shape, *of_class.shape[1:3])}
 
     def _mask_head(self, x: Float[Array, "r n n c"]) -> Float[Array, "r m m k1"]:
@@ -43,9 +45,8 @@ class MaskRCNN(FasterRCNN):
         for number in range(1, MASK_LAYERS + 1):
             x = nn.relu(Conv(channels, 3, 1, 1, dtype=self.dtype, name=f"mask_conv{number}")(x))
         x = nn.relu(TwiceAsLarge(channels, self.dtype, name="mask_up")(x))
-        return Conv(self.outputs + 1, 1, dtype=at_least_float32(x), kernel_init=classifier_normal, name="mask_logits")(
-            x
-        )
+        kinds = 1 if self.model.class_agnostic in ("masks", "both") else self.outputs + 1
+        return Conv(kinds, 1, dtype=at_least_float32(x), kernel_init=classifier_normal, name="mask_logits")(x)
 
 
 class TwiceAsLarge(nn.Module):

@@ -15,7 +15,7 @@ from jaxcnn.tasks.box_records import MASK, MASK_BOX
 from jaxcnn.tasks.detection import VISIBLE, Boxes, moved_boxes
 from jaxcnn.tasks.moving import Move, product
 from jaxcnn.tasks.task import Tree
-from jaxcnn.tasks.two_stage import TwoStageLoss, learnt_label, mean_of
+from jaxcnn.tasks.two_stage import TwoStageLoss, learnt_label, mean_of, one_of_class
 
 MASK_OUTPUTS = 28  # side of the mask of a box, as a network answers it
 MOST_SAMPLES = 16  # in one direction of a cell of a true mask; larger boxes, above 448 pixels, have these
@@ -142,7 +142,7 @@ def _mask_loss(answer: Any, target: Tree, sides: tuple[int, int]) -> Float[Array
     """The mean over the proposals with an object of the binary cross-entropy of the mask of its class."""
     masks, label = answer["masks"], learnt_label(answer, target)
     few = slice(0, masks.shape[0])
-    logits = jnp.take_along_axis(masks, label[few, None, None, None], axis=-1)[..., 0]
+    logits = one_of_class(masks, label[few, None, None, None], axis=-1)[..., 0]
     wanted = masks_of(answer["boxes"][few], answer["true"][few], target, sides).astype(logits.dtype)
     entropy = binary_cross_entropy(logits, wanted)
     return mean_of(entropy.mean(axis=(1, 2)), answer["positive"][few])

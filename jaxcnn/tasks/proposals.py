@@ -89,7 +89,7 @@ class FoundBoxes(NamedTuple):
 def found(
     given: Proposals,
     logits: Float[Array, "p k1"],
-    told: Float[Array, "p k1 4"],
+    told: Float[Array, "p kinds 4"],
     sides: tuple[int, int],
     most: int,
     most_overlap: float,
@@ -99,13 +99,15 @@ def found(
     Args:
       given: the proposals.
       logits: of the classes for each proposal; the first is the background.
-      told: of the box of each class relative to each proposal, with `BOX_WEIGHTS`.
+      told: of the box of each class relative to each proposal, with `BOX_WEIGHTS`; kinds: k1, or 1 for the box of all.
       sides: height and width of the image.
       most: places of the result.
       most_overlap: above which the lower score is suppressed.
     """
     classes = logits.shape[1] - 1
-    boxes = within(decoded(told, given.boxes, BOX_WEIGHTS), sides)[:, 1:].reshape(-1, 4)
+    of_classes = within(decoded(told, given.boxes, BOX_WEIGHTS), sides)
+    of_classes = of_classes[:, 1:] if told.shape[1] > 1 else of_classes.repeat(classes, axis=1)
+    boxes = of_classes.reshape(-1, 4)
     scores = jnp.where(given.valid[:, None], jax.nn.softmax(logits)[:, 1:], 0.0).reshape(-1)
     scores = jnp.where((scores > LEAST_SCORE) & _has_sides(boxes, SMALLEST_FOUND), scores, 0.0)
     best, place = jax.lax.top_k(scores, min(CANDIDATES, scores.shape[0]))

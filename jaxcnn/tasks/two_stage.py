@@ -72,7 +72,7 @@ def parts(answer: Any, target: Tree) -> dict[str, Float[Array, ""]]:
     entropy = binary_cross_entropy(answer["anchor_logits"], positive)
     label = learnt_label(answer, target)
     of_class = -jnp.take_along_axis(jax.nn.log_softmax(answer["logits"]), label[:, None], axis=1)[:, 0]
-    told = jnp.take_along_axis(answer["told"], label[:, None, None], axis=1)[:, 0]
+    told = one_of_class(answer["told"], label[:, None, None], axis=1)[:, 0]
     error = _box_error(told, answer["boxes"], answer["true"], target, BOX_WEIGHTS)
     return {
         "anchor_class": mean_of(entropy, answer["anchor_valid"]),
@@ -80,6 +80,11 @@ def parts(answer: Any, target: Tree) -> dict[str, Float[Array, ""]]:
         "class": mean_of(of_class, answer["valid"]),
         "box": mean_of(jnp.where(answer["positive"], error, 0.0), answer["valid"]),
     }
+
+
+def one_of_class(answers: Float[Array, "..."], number: Int[Array, "..."], axis: int) -> Float[Array, "..."]:
+    """Of answers for each class, which the background precedes, those of some classes; of one for all, that one."""
+    return answers if answers.shape[axis] == 1 else jnp.take_along_axis(answers, number, axis=axis)
 
 
 def learnt_label(answer: Any, target: Tree) -> Int[Array, " s"]:

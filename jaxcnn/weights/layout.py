@@ -26,6 +26,12 @@ FIRST = ("stem_conv", "conv1", "block1_conv1")  # our names of the layer that se
 OURS = "jaxcnn"
 # Of detectors of two stages: the layers with outputs of classes, and how many of each; what the first dense layer sees.
 OF_CLASSES = {"box_logits": 1, "box_boxes": 4, "mask_logits": 1}
+OF_ALL_CLASSES = {  # of these the layers that are for all classes, by `model.class_agnostic`
+    "none": (),
+    "boxes": ("box_boxes",),
+    "masks": ("mask_logits",),
+    "both": ("box_boxes", "mask_logits"),
+}
 PYRAMID = "params/pyramid_out0/kernel"
 TRANSPOSED = "mask_up/kernel"
 
@@ -82,7 +88,8 @@ def leaves(
         pixels = channels if 0 < channels < shapes[key][-1] and shapes[key][-1] % channels == 0 else 0
         is_first = module in FIRST and leaf == "kernel" and len(shapes[key]) == 4
         if model.name in TWO_STAGE:
-            is_head, of_class = module in OF_CLASSES, OF_CLASSES.get(module, 1)
+            of_class = OF_CLASSES.get(module, 1)
+            is_head = module in OF_CLASSES and module not in OF_ALL_CLASSES[model.class_agnostic]
         else:
             is_head, of_class = module == head, 1
         made.append(
