@@ -208,7 +208,7 @@ class Init:
     average: Literal["uniform", "greedy", "line"] = (
         "uniform"  # of workdirs: the mean of all; of those that help on validation; the best point between two
     )
-    names: Literal["auto", "jaxcnn", "torchvision", "timm", "keras", "caffe", "lukemelas"] = (
+    names: Literal["auto", "jaxcnn", "torchvision", "timm", "keras", "caffe", "lukemelas", "yolox"] = (
         "auto"  # whose names the arrays of a file have; auto: those that fit best
     )
     head: Literal["by_name", "new", "fitted"] = (

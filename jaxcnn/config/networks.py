@@ -11,13 +11,14 @@ RESNET = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_re
 CIFAR_RESNET = ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110")
 SQUEEZENET = ("squeezenet1_0", "squeezenet1_1")
 INVERTED = ("efficientnet_lite0", "mobilenet_v2")  # of inverted residual blocks
-ONE_STAGE = ("yolo_cnn", "yolo_resnet18", "yolo_resnet50")
+ONE_STAGE = ("yolo_cnn", "yolo_resnet18", "yolo_resnet50", "yolo_csp_s", "yolo_csp_m", "yolo_mobilenet_v2")
 FASTER = ("faster_rcnn_cnn", "faster_rcnn_resnet18", "faster_rcnn_resnet50")
 DETECTORS = (*ONE_STAGE, *FASTER)  # of config.task.name="detection"
 SEGMENTERS = ("unet", "unet_small", "unet_resnet18", "unet_resnet50")  # of config.task.name="segmentation"
 INSTANCES = ("mask_rcnn_cnn", "mask_rcnn_resnet18", "mask_rcnn_resnet50")  # of config.task.name="instances"
 TWO_STAGE = (*FASTER, *INSTANCES)
-BACKBONES = {  # the network for classification with these layers, in form="imagenet"
+BACKBONES = {  # the network for classification with these layers, in form="imagenet"; CSPDarknet is in files alone
+    **{"yolo_csp_s": "csp_s", "yolo_csp_m": "csp_m", "yolo_mobilenet_v2": "mobilenet_v2"},
     **{"yolo_resnet18": "resnet18", "yolo_resnet50": "resnet50"},
     **{"unet_resnet18": "resnet18", "unet_resnet50": "resnet50"},
     **{"faster_rcnn_resnet18": "resnet18", "faster_rcnn_resnet50": "resnet50"},
@@ -45,7 +46,9 @@ OPTIONS: dict[str, tuple[str, ...]] = {  # besides those
     **dict.fromkeys(SQUEEZENET, ("form", *ATTENTION)),
     **dict.fromkeys(("yolo_cnn", "unet", "unet_small"), ()),
     **dict.fromkeys(("faster_rcnn_cnn", "mask_rcnn_cnn"), ("class_agnostic",)),
-    **dict.fromkeys(BACKBONES, OF_BACKBONES),
+    **dict.fromkeys(("yolo_csp_s", "yolo_csp_m"), ()),
+    "yolo_mobilenet_v2": ("stochastic_depth",),
+    **dict.fromkeys([name for name, backbone in BACKBONES.items() if backbone in RESNET], OF_BACKBONES),
     **dict.fromkeys([name for name in TWO_STAGE if name in BACKBONES], (*OF_BACKBONES, "class_agnostic")),
     **dict.fromkeys(RESNET, (*OF_RESNET, *ATTENTION)),
     **dict.fromkeys(

@@ -22,6 +22,7 @@ _DENSE = (".block.3.weight", ".block.5.weight", ".mlp.fc1.weight", ".mlp.fc2.wei
 _IGNORED = ("num_batches_tracked",)  # PyTorch counts the batches of each BatchNorm
 _WHOLE = ("layer_scale", "gamma")  # PyTorch's modules that are one array, which has their name
 BLUE_FIRST = ("caffe",)  # namings whose networks read BGR images
+FOCUSED = ("yolox", "params/stem_conv/conv/kernel")  # a naming, and its kernel that sees four BGR pixels as one
 FIRST = ("stem_conv", "conv1", "block1_conv1")  # our names of the layer that sees the image
 OURS = "jaxcnn"
 # Of detectors of two stages: the layers with outputs of classes, and how many of each; what the first dense layer sees.
@@ -143,7 +144,13 @@ def to_ours(naming: str, leaf: Leaf, value: Weights) -> Weights:
             value = value.reshape(len(value), leaf.pixels, -1).swapaxes(1, 2).reshape(len(value), -1)
         if naming in BLUE_FIRST and leaf.is_first:
             value = value[:, :, ::-1]
+        value = _of_other_colours(value) if (naming, leaf.key) == FOCUSED else value
     return np.ascontiguousarray(value)
+
+
+def _of_other_colours(kernel: Weights) -> Weights:
+    """A kernel of four RGB pixels from one of BGR, and the other way round."""
+    return kernel.reshape(*kernel.shape[:2], 4, -1, kernel.shape[-1])[:, :, :, ::-1].reshape(kernel.shape)
 
 
 def _is_convolution(naming: str, name: str) -> bool:
@@ -160,6 +167,7 @@ def to_theirs(naming: str, leaf: Leaf, value: Weights) -> Weights:
     if naming != OURS and leaf.key.endswith("/kernel"):
         if naming in BLUE_FIRST and leaf.is_first:
             value = value[:, :, ::-1]
+        value = _of_other_colours(value) if (naming, leaf.key) == FOCUSED else value
         if naming in ("keras", "caffe"):
             value = value.T if value.ndim == 2 else value
         elif value.ndim == 4 and leaf.theirs[0].endswith(_DENSE):

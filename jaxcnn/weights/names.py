@@ -222,6 +222,24 @@ def _lukemelas(model: Model, ours: list[str]) -> _Pairs:
             yield f"{block}/{step}_bn", f"_blocks.{number}.{norm}"
 
 
+def _yolox(_: Model, ours: list[str]) -> _Pairs:
+    """Those of its backbone, CSPDarknet."""
+    parts = {"down": "0", "pool": "1"}
+    for name in ours:
+        block, rest = name.partition("/")[::2]
+        stage, part = block.removeprefix("block").partition("_")[::2]
+        if block == "stem_conv":
+            yield name, f"backbone.backbone.stem.conv.{rest}"
+        elif part == "layer":
+            place = 2 if f"block{stage}_pool/conv1/conv" in ours else 1
+            inner = rest.removeprefix("m").replace("_", ".", 1) if rest.startswith("m") else ""
+            yield name, f"backbone.backbone.dark{stage}.{place}.{f'm.{inner}' if inner else rest}".replace("/", ".")
+        elif part in parts:
+            yield name, f"backbone.backbone.dark{stage}.{parts[part]}.{rest}".replace("/", ".")
+        else:
+            yield name, name  # the classifier that a backbone in a file has not
+
+
 def _blocks(ours: list[str]) -> Iterator[tuple[str, str, list[str]]]:
     """(our name, "stage.number" from 0, its steps) of each inverted residual block."""
     for block in dict.fromkeys(name.partition("/")[0] for name in ours if "/" in name):
@@ -251,4 +269,5 @@ NAMINGS: dict[str, dict[str, _Find]] = {
     "keras": dict.fromkeys(("vgg16", "vgg19"), _keras_vgg),
     "caffe": dict.fromkeys(SQUEEZENETS, _caffe_squeezenet),
     "lukemelas": {"efficientnet_lite0": _lukemelas},
+    "yolox": dict.fromkeys(("csp_s", "csp_m"), _yolox),
 }
