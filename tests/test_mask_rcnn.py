@@ -17,6 +17,7 @@ from jaxcnn.models.mask_rcnn import MaskRCNN
 from jaxcnn.models.roi_align import roi_align
 from jaxcnn.tasks import instances, proposals, two_stage
 from jaxcnn.tasks.box_records import MASK, MASK_BOX
+from jaxcnn.tasks.suppression import Rule
 from jaxcnn.weights import layout
 from tests import mask_rcnn_case as case
 
@@ -69,7 +70,7 @@ def answered(kind, parts_of):
             None,
             jnp.float64,
             case.FOUND,
-            0.5,
+            Rule(0.5),
             numbers,
         )
         masks = kind is MaskRCNN
@@ -227,7 +228,7 @@ def test_a_box_and_a_mask_for_all_classes_are_those_that_are_equal_for_each_clas
         assert all(np.array_equal(slope[name], sums[name]) and slope[name].any() for name in learnt)
         ends = [
             proposals.found(
-                proposals.Proposals(each["boxes"], each["valid"]), each["logits"], each["told"], SIDES, 8, 0.5
+                proposals.Proposals(each["boxes"], each["valid"]), each["logits"], each["told"], SIDES, 8, Rule(0.5)
             )
             for each in (answer, repeated(answer))
         ]

@@ -36,6 +36,10 @@ class Task:
     most_boxes: Annotated[Positive, AtMost(10000)] = 128  # detection, instances: places for the boxes of an image
     most_found: Annotated[Positive, AtMost(1000)] = 100  # detection, instances: boxes found in an image
     most_overlap: Annotated[AboveZero, AtMost(1.0)] = 0.65  # detection, instances: of two found boxes of a class
+    soft_suppression: Annotated[NonNegative, AtMost(100.0)] = (
+        0.0  # detection, instances: sigma of soft suppression, such as 0.5, in place of most_overlap; 0: off
+    )
+    suppress_across: bool = False  # detection, instances: boxes of different classes suppress each other, too
     mask_side: Annotated[Positive, AtMost(1024)] = 56  # instances: of the grid of a true mask; a multiple of 8
     dice_share: Fraction = 0.0  # (traced) segmentation: share of the soft Dice loss; cross-entropy has the rest
 

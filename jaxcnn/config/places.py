@@ -31,7 +31,7 @@ class Kind:
     excluded: dict[str, tuple[str, ...]]
 
 
-_BOXES = ("most_boxes", "most_found", "most_overlap")
+_BOXES = ("most_boxes", "most_found", "most_overlap", "soft_suppression", "suppress_across")
 _OF_ONE_ANSWER = {
     "task": (
         *("loss", "evaluation", "class_weights", "weights_by_name"),

@@ -23,6 +23,7 @@ from jaxcnn.models.resnet import stages
 from jaxcnn.models.roi_align import roi_align
 from jaxcnn.tasks.anchors import RATIOS, anchors, chosen, match_anchors, match_proposals, random_order
 from jaxcnn.tasks.proposals import FoundBoxes, Proposals, found, proposed
+from jaxcnn.tasks.suppression import Rule
 
 CHANNELS, HIDDEN = 256, 1024  # of the maps of the pyramid, and of the layers of the box head
 BOX_CELLS = 7  # side of what the box head reads
@@ -79,7 +80,7 @@ class FasterRCNN(Network):
 
     Attributes:
       most_found: f.
-      most_overlap: of two found boxes of a class.
+      rule: which of the boxes that overlap are found.
       numbers: of boxes between the parts; None: those of the name.
     """
 
@@ -87,7 +88,7 @@ class FasterRCNN(Network):
     LEARNS_FROM_TARGET: ClassVar[bool] = True
 
     most_found: int = 100
-    most_overlap: float = 0.5
+    rule: Rule = Rule(0.5)
     numbers: Numbers | None = None
 
     @nn.compact
@@ -128,7 +129,7 @@ class FasterRCNN(Network):
             return answer | self.learnt_within(boxes[:, : numbers.with_object], read)
 
         def find(given: Proposals, logits: Any, told: Any) -> Any:
-            return found(given, logits, told, sides, self.most_found, self.most_overlap)
+            return found(given, logits, told, sides, self.most_found, self.rule)
 
         ends = jax.vmap(find)(Proposals(answer["boxes"], answer["valid"]), answer["logits"], answer["told"])
         more = self.found_within(ends, read)

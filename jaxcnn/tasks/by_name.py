@@ -26,6 +26,7 @@ from jaxcnn.tasks.classes import Classes, numbers_as_names
 from jaxcnn.tasks.distillation import Distilled, Teacher
 from jaxcnn.tasks.example_weights import Weighted
 from jaxcnn.tasks.headline import Headline
+from jaxcnn.tasks.suppression import Rule
 from jaxcnn.tasks.task import Evaluation, Loss, Targets, Task
 
 Sides = tuple[int, int]  # height and width
@@ -143,12 +144,16 @@ def _evaluation(config: configuration.Task, sides: Sides = _ANY, network: str = 
         return regression.Errors()
     if config.name == "detection":
         kind = found_in_stages.FoundInStages if network in TWO_STAGE else found_boxes.Detections
-        return kind(sides, config.most_found, config.most_overlap)
+        return kind(sides, config.most_found, _rule(config))
     if config.name == "instances":
-        return found_instances.FoundInstances(sides, config.most_found, config.most_overlap)
+        return found_instances.FoundInstances(sides, config.most_found, _rule(config))
     if config.name == "segmentation":
         return regions.Regions()
     return classification.Accuracy(config.specificity)
+
+
+def _rule(config: configuration.Task) -> Rule:
+    return Rule(config.most_overlap, config.soft_suppression, config.suppress_across)
 
 
 def headline(config: configuration.Task) -> Headline:

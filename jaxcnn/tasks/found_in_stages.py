@@ -18,7 +18,7 @@ class FoundInStages(Detections):
     @property
     def search(self) -> Mapping[str, Any]:
         """How the network finds."""
-        return {"most_found": self.most_found, "most_overlap": self.most_overlap}
+        return {"most_found": self.most_found, "rule": self.rule}
 
     def found(self, outputs: Any) -> suppression.Found:
         """What the network has found, the best first."""
