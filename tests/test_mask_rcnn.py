@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import Var
+from jax.interpreters.partial_eval import dce_jaxpr
 
 from jaxcnn import config as configs
 from jaxcnn import models
@@ -53,63 +55,77 @@ def padded_target(most=5):
     return {name: jnp.asarray(column) for name, column in target.items()}
 
 
-def answered(kind, parts_of):
-    """What our network answers after training, and in training its losses, and the gradients of their sum.
+def everything_of(kind, parts_of):
+    """A function of parameters, and parameters: what our network answers after training and in it, for one image.
+
+    In training these are its losses, and the gradients of their sum with and, if it has masks, without that of masks.
 
     Args:
       kind: class of the network.
       parts_of: its losses, of the answer and the target of an image.
     """
+    numbers = Numbers(case.SIZES, (case.BEFORE,) * 2, (case.PROPOSALS,) * 2, case.JUDGED, case.TAKEN)
+    network = kind(
+        configs.Model(name="mask_rcnn_cnn", width=case.CHANNELS / faster_rcnn.CHANNELS),
+        configs.Norm(),
+        case.CLASSES,
+        None,
+        jnp.float64,
+        case.FOUND,
+        Rule(0.5),
+        numbers,
+    )
+    masks = kind is MaskRCNN
+    params = nested({path: array for path, array in case.weights().items() if masks or "mask" not in path})
+    ones, zeros = jnp.ones(case.CHANNELS), jnp.zeros(case.CHANNELS)
+    stats = {f"conv{n}": {"bn": {"mean": zeros, "var": ones}} for n in range(1, 6)}
+    image, target = jnp.asarray(case.image())[None], padded_target()
+
+    def losses(params):
+        answer, _ = network.apply(
+            {"params": params, "batch_stats": stats},
+            image,
+            positions=jnp.zeros(1, jnp.int32),
+            train=True,
+            target=target,
+            rngs={"dropout": jax.random.key(0)},
+            mutable=["batch_stats"],
+        )
+        parts = parts_of(*jax.tree.map(lambda x: x[0], (answer, target)))
+        return jnp.stack(list(parts.values())), parts
+
+    def trained(params):
+        _, back, parts = jax.vjp(losses, params, has_aux=True)
+        shares = jnp.array([[1.0] * 5, [1.0] * 4 + [0.0]])
+        return parts, jax.vmap(lambda share: back(share)[0])(shares) if masks else None
+
+    def after(params):
+        answer = network.apply({"params": params, "batch_stats": stats}, image)
+        return jax.tree.map(lambda x: x[0], answer)
+
+    return trained, after, params
+
+
+@pytest.fixture
+def float64():
+    """Where torchvision draws at random, the first ones are taken."""
     with jax.enable_x64(True), pytest.MonkeyPatch.context() as patch:
         patch.setattr(faster_rcnn, "random_order", lambda keys, count: jnp.tile(jnp.arange(count, dtype=float), (1, 1)))
-        numbers = Numbers(case.SIZES, (case.BEFORE,) * 2, (case.PROPOSALS,) * 2, case.JUDGED, case.TAKEN)
-        network = kind(
-            configs.Model(name="mask_rcnn_cnn", width=case.CHANNELS / faster_rcnn.CHANNELS),
-            configs.Norm(),
-            case.CLASSES,
-            None,
-            jnp.float64,
-            case.FOUND,
-            Rule(0.5),
-            numbers,
-        )
-        masks = kind is MaskRCNN
-        params = nested({path: array for path, array in case.weights().items() if masks or "mask" not in path})
-        ones, zeros = jnp.ones(case.CHANNELS), jnp.zeros(case.CHANNELS)
-        stats = {f"conv{n}": {"bn": {"mean": zeros, "var": ones}} for n in range(1, 6)}
-        image, target = jnp.asarray(case.image())[None], padded_target()
+        yield
 
-        def losses(params):
-            answer, _ = network.apply(
-                {"params": params, "batch_stats": stats},
-                image,
-                positions=jnp.zeros(1, jnp.int32),
-                train=True,
-                target=target,
-                rngs={"dropout": jax.random.key(0)},
-                mutable=["batch_stats"],
-            )
-            parts = parts_of(*jax.tree.map(lambda x: x[0], (answer, target)))
-            return sum(parts.values()), parts
 
-        def everything(params):
-            (_, parts), gradients = jax.value_and_grad(losses, has_aux=True)(params)
-            after = network.apply({"params": params, "batch_stats": stats}, image)
-            return jax.tree.map(lambda x: x[0], after), parts, gradients
-
-        return jax.device_get(jax.jit(everything)(params))
+def of_masks(answer, target):
+    return instances.parts(answer, target, SIDES)
 
 
 @pytest.fixture(scope="module")
 def compared():
-    """Mask R-CNN."""
-    return answered(MaskRCNN, lambda answer, target: instances.parts(answer, target, SIDES))
-
-
-@pytest.fixture(scope="module")
-def boxes_alone():
-    """Faster R-CNN."""
-    return answered(FasterRCNN, two_stage.parts)
+    """Of Mask R-CNN: the answer after training, the losses, and both gradients."""
+    with jax.enable_x64(True), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(faster_rcnn, "random_order", lambda keys, count: jnp.tile(jnp.arange(count, dtype=float), (1, 1)))
+        trained, after, params = everything_of(MaskRCNN, of_masks)
+        parts, gradients = jax.jit(trained)(params)
+        return jax.device_get((jax.jit(after)(params), parts, gradients))
 
 
 def test_roi_align_and_its_gradient_are_those_of_torchvision_at_every_level():
@@ -157,13 +173,13 @@ def test_the_losses_of_an_image_are_those_of_torchvision(compared, name):
     assert compared[1][name] > 0
 
 
-def check_gradients(gradients, before, paths):
+def check_gradients(gradients, number, before, paths):
     """Hold gradients against those of torchvision by their lengths and along a direction."""
     for path in paths:
         gradient = gradients
         for name in path.split("/"):
             gradient = gradient[name]
-        length = float(GOLDENS[f"{before}length_{path}"])
+        gradient, length = gradient[number], float(GOLDENS[f"{before}length_{path}"])
         assert np.linalg.norm(gradient) == pytest.approx(length, rel=1e-7, abs=1e-12), path
         # The projection may be small beside the length, so the bound is a share of the latter.
         along = (gradient * case.directions()[path]).sum()
@@ -171,23 +187,34 @@ def check_gradients(gradients, before, paths):
 
 
 def test_the_gradients_of_all_parameters_are_those_of_torchvision(compared):
-    check_gradients(compared[2], "", case.shapes())
+    check_gradients(compared[2], 0, "", case.shapes())
     assert set(GOLDENS) >= {f"along_{path}" for path in case.shapes()}
 
 
-def test_faster_r_cnn_is_that_of_torchvision_and_mask_r_cnn_without_masks(compared, boxes_alone):
-    after, parts, gradients = boxes_alone
-    of_masks, parts_of_masks, _ = compared
-    assert {name: float(value) for name, value in parts.items()} == {
-        name: float(value) for name, value in parts_of_masks.items() if name != "mask"
-    }
-    assert set(after) == set(of_masks) - {"masks"}
-    assert all(np.array_equal(array, of_masks[name]) for name, array in after.items())
-    there = after["scores"] > 0
-    np.testing.assert_allclose(after["found"][there], GOLDENS["boxes"], **CLOSE)
+def test_the_gradients_of_the_losses_of_boxes_are_those_of_torchvision(compared):
     paths = [path for path in case.shapes() if "mask" not in path]
-    assert paths == [name.removeprefix("boxes_along_") for name in GOLDENS if name.startswith("boxes_along_")]
-    check_gradients(gradients, "boxes_", paths)
+    assert sorted(paths) == sorted(name.removeprefix("boxes_along_") for name in GOLDENS if "boxes_along_" in name)
+    check_gradients(compared[2], 1, "boxes_", paths)
+    assert not compared[2]["mask_conv1"]["kernel"][1].any()
+
+
+def test_faster_r_cnn_is_mask_r_cnn_without_masks_operation_by_operation(float64):
+    def operations(kind, parts_of):
+        found = []
+        trained, after, params = everything_of(kind, parts_of)
+        for function in (lambda params: trained(params)[0], after):
+            traced, shapes = jax.make_jaxpr(function, return_shape=True)(params)
+            wanted = [name != "mask" and name != "masks" for name in shapes]
+            kept = dce_jaxpr(traced.jaxpr, wanted)[0]
+            read = {each for equation in kept.eqns for each in equation.invars if isinstance(each, Var)}
+            constants = {each: value for each, value in zip(kept.constvars, traced.consts, strict=True) if each in read}
+            found.append((str(kept.replace(constvars=list(constants))), list(constants.values())))
+        return found
+
+    faster, mask = operations(FasterRCNN, two_stage.parts), operations(MaskRCNN, of_masks)
+    for (text, constants), (other, others) in zip(faster, mask, strict=True):
+        assert len(text) > 10**5 and text == other
+        assert all(np.array_equal(*pair) for pair in zip(constants, others, strict=True))
 
 
 def test_a_box_and_a_mask_for_all_classes_are_those_that_are_equal_for_each_class():
@@ -204,7 +231,7 @@ def test_a_box_and_a_mask_for_all_classes_are_those_that_are_equal_for_each_clas
             "logits": jnp.asarray(random.normal(size=(count, classes + 1))),
             "told": jnp.asarray(random.normal(size=(count, 1, 4))),
         }
-        answer = instances.judged(answer, target)
+        answer = two_stage.judged(answer, target)
         answer |= {"true": jnp.arange(count) % 3, "positive": jnp.arange(count) < 4}
         answer["masks"] = jnp.asarray(random.normal(size=(count, cells, cells, 1)))
 
@@ -214,29 +241,27 @@ def test_a_box_and_a_mask_for_all_classes_are_those_that_are_equal_for_each_clas
                 "masks": answer["masks"].repeat(classes + 1, axis=-1),
             }
 
-        def loss(answer):
-            parts = instances.parts(answer, target, SIDES)
-            return sum(parts.values()), parts
+        @jax.jit
+        def everything(learnt):
+            made = []
+            for change in (lambda answer: answer, repeated):
 
-        learnt = {name: answer[name] for name in ("told", "masks")}
-        parts, slope = (found(lambda some: loss(answer | some), learnt) for found in (lambda f, x: f(x)[1], slope_of))
-        wanted, sums = (
-            found(lambda some: loss(repeated(answer | some)), learnt) for found in (lambda f, x: f(x)[1], slope_of)
-        )
-        assert parts == wanted and parts["mask"] > 0 and parts["box"] > 0
+                def loss(learnt, change=change):
+                    parts = instances.parts(change(answer | learnt), target, SIDES)
+                    return sum(parts.values()), parts
+
+                slope, parts = jax.grad(loss, has_aux=True)(learnt)
+                each = change(answer | learnt)
+                given = proposals.Proposals(each["boxes"], each["valid"])
+                ends = proposals.found(given, each["logits"], each["told"], SIDES, 8, Rule(0.5))
+                made.append((parts, slope, ends))
+            return made
+
+        one, other = everything({name: answer[name] for name in ("told", "masks")})
+        assert one[0]["mask"] > 0 and one[0]["box"] > 0 and one[2].scores[2] > 0
+        assert all(slope.any() for slope in one[1].values())
         # The gradient of what is repeated is the sum of those of its copies, of which all but one are 0.
-        assert all(np.array_equal(slope[name], sums[name]) and slope[name].any() for name in learnt)
-        ends = [
-            proposals.found(
-                proposals.Proposals(each["boxes"], each["valid"]), each["logits"], each["told"], SIDES, 8, Rule(0.5)
-            )
-            for each in (answer, repeated(answer))
-        ]
-        assert all(np.array_equal(one, other) for one, other in zip(*ends, strict=True)) and ends[0].scores[2] > 0
-
-
-def slope_of(function, at):
-    return jax.grad(lambda x: function(x)[0])(at)
+        assert all(np.array_equal(*pair) for pair in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True))
 
 
 def test_layers_for_all_classes_have_the_outputs_of_one_and_are_read_whole_from_files_of_other_classes():
@@ -272,7 +297,7 @@ def test_an_image_without_objects_has_a_loss_of_its_background_alone():
             "logits": jnp.zeros((1, case.CLASSES + 1)),
             "told": jnp.ones((1, case.CLASSES + 1, 4)),
         }
-        parts = instances.parts(instances.judged(answer, target), target, SIDES)
+        parts = instances.parts(two_stage.judged(answer, target), target, SIDES)
         assert parts["anchor_class"] == pytest.approx(np.log(2), rel=1e-6)
         assert parts["class"] == pytest.approx(np.log(3), rel=1e-6)
         assert parts["anchor_box"] == parts["box"] == 0
@@ -281,7 +306,7 @@ def test_an_image_without_objects_has_a_loss_of_its_background_alone():
             "valid": target["valid"].at[0].set(True),
             "crowd": target["crowd"].at[0].set(True),
         }
-        within = instances.parts(instances.judged(answer, crowd), crowd, SIDES)
+        within = instances.parts(two_stage.judged(answer, crowd), crowd, SIDES)
         assert within["anchor_class"] == within["class"] == 0
 
 
