@@ -127,6 +127,7 @@ class Augment:
     own: tuple[Annotated[str, Open("augmentations")], ...] = ()  # functions of (image, key), one after another
     small_sides: tuple[int, ...] = ()  # progressive resizing: sides of the first training images, pixels
     small_until: tuple[float, ...] = ()  # each until this share of the run; then the size of evaluation
+    sides: tuple[int, ...] = ()  # multi-scale training: each step draws the side of its images among these, pixels
     normalize_by: Literal["auto", "own", "imagenet", "given"] = (
         "auto"  # own: those of the training split; auto: those that the weights of config.init came with, else own
     )

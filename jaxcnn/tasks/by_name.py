@@ -121,7 +121,7 @@ def _loss(config: configuration.Task, outputs: int, sides: Sides = _ANY, network
     if config.name == "regression":
         return regression.StandardizedError(outputs, config.error)
     if config.name == "detection":
-        return two_stage.TwoStageLoss() if network in TWO_STAGE else detection.DetectionLoss(outputs, sides)
+        return two_stage.TwoStageLoss(sides) if network in TWO_STAGE else detection.DetectionLoss(outputs, sides)
     if config.name == "instances":
         return instances.InstanceLoss(sides)
     if config.name == "segmentation":

@@ -120,16 +120,11 @@ class InstanceLoss(TwoStageLoss):
 
     The mask loss of torchvision is the mean over the objects of a batch, this one the mean over images of that of their
     objects, as with the other four (`TwoStageLoss`). In evaluation it is left out.
-
-    Attributes:
-      sides: height and width of the images.
     """
 
-    sides: tuple[int, int]
-
-    def parts(self, answer: Any, target: Tree) -> dict[str, Float[Array, ""]]:
+    def parts(self, answer: Any, target: Tree, sides: tuple[int, int]) -> dict[str, Float[Array, ""]]:
         """The five losses; four in evaluation."""
-        return parts(answer, target, self.sides)
+        return parts(answer, target, sides)
 
 
 def parts(answer: Any, target: Tree, sides: tuple[int, int]) -> dict[str, Float[Array, ""]]:

@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 import jaxcnn.config as configuration
 from jaxcnn.tasks.anchors import Weights, encoded, match_anchors, match_proposals
 from jaxcnn.tasks.assignment import binary_cross_entropy
+from jaxcnn.tasks.detection import sides_of
 from jaxcnn.tasks.proposals import BOX_WEIGHTS
 from jaxcnn.tasks.task import Facts, OfEach, Settings, Tree
 
@@ -24,7 +25,12 @@ class TwoStageLoss:
     which is the same where each image has as many as are taken. So no normaliser depends on the division of a batch.
 
     In evaluation, where no proposals are taken and no true box is one, the loss is that over all anchors and proposals.
+
+    Attributes:
+      sides: height and width of the images of evaluation.
     """
+
+    sides: tuple[int, int]
 
     @property
     def plain(self) -> "TwoStageLoss":
@@ -48,13 +54,14 @@ class TwoStageLoss:
         """Answers and boxes differ in number; the config refuses what would compare them."""
         raise NotImplementedError
 
-    def parts(self, answer: Any, target: Tree) -> dict[str, Float[Array, ""]]:
+    def parts(self, answer: Any, target: Tree, sides: tuple[int, int]) -> dict[str, Float[Array, ""]]:
         """The losses of one image by name."""
         return parts(answer, target)
 
     def losses(self, outputs: Any, target: Tree, settings: Settings, constants: Any, image: Any) -> OfEach:
         """The loss of each image; `outputs` are those of `jaxcnn.models.faster_rcnn` in training."""
-        return jax.vmap(lambda answer, of_one: _total(self.parts(answer, of_one)))(outputs, target)
+        sides = sides_of(image, self.sides)
+        return jax.vmap(lambda answer, of_one: _total(self.parts(answer, of_one, sides)))(outputs, target)
 
     def reported(self, outputs: Any, target: Tree, constants: Any) -> OfEach:
         """The loss over all anchors and proposals."""
