@@ -22,7 +22,7 @@ from jaxcnn.tasks.instances import Instances
 from tests import digits, runs, small
 
 pytestmark = [pytest.mark.usefixtures("kept_programs"), pytest.mark.unoptimised]
-DRAWN = {"flip": "random", "sides": (5, 6, 8)}
+DRAWN = {"flip": "random", "sides": (6, 8)}
 
 
 def made(sides=DRAWN["sides"]):
@@ -31,10 +31,10 @@ def made(sides=DRAWN["sides"]):
 
 def test_the_sizes_are_steps_of_one_size_and_the_full_one_is_not_resized():
     spec = small.spec_of(made())
-    assert [each.small_side for each in spec.sizes] == [5, 6, 0]
+    assert [each.small_side for each in spec.sizes] == [6, 0]
     assert all(each.sizes == (each,) and each.augment.sides == () for each in spec.sizes)
     plain = small.spec_of(small.config(augment={"flip": "random"}))
-    assert plain.sizes == (plain,) and spec.sizes[2] == plain
+    assert plain.sizes == (plain,) and spec.sizes[1] == plain
 
 
 def test_a_step_is_that_of_the_size_it_draws_by_seed_and_step_and_all_are_drawn():
@@ -47,23 +47,22 @@ def test_a_step_is_that_of_the_size_it_draws_by_seed_and_step_and_all_are_drawn(
     batch = Batch(jnp.asarray(images[:count]), jnp.asarray(labels[:count]), places, places, jnp.ones(count, bool))
     constants = small.constants(mesh)
 
-    @functools.partial(jax.jit, static_argnums=0)
+    @functools.partial(jax.jit, static_argnums=0, compiler_options=small.UNOPTIMISED)
     def gradients(spec, number):
         return step.batch_gradients(spec, state.params, state.batch_stats, number, state.hyper, batch, constants)
 
-    found, seen = [], set()
-    for number in range(6):
+    seen = set()
+    for number in range(5):
         mixed = gradients(spec, jnp.int32(number))
         alone = [gradients(each, jnp.int32(number)) for each in spec.sizes]
         # The same operations in another program, which may round the sums in another order.
         near = [np.allclose(mixed.sums["loss"], each.sums["loss"], rtol=1e-5) for each in alone]
         assert sum(near) == 1
+        seen.add(near.index(True))
         one = alone[near.index(True)]
         for leaf, other in zip(jax.tree.leaves(mixed.grads), jax.tree.leaves(one.grads), strict=True):
             np.testing.assert_allclose(leaf, other, rtol=1e-3, atol=1e-5)
-        found.append(near.index(True))
-        seen.add(found[-1])
-    assert len(seen) > 1
+    assert seen == {0, 1}
 
 
 def test_eight_devices_draw_the_same_sizes_as_one():
@@ -116,13 +115,14 @@ def test_boxes_and_masks_shrink_with_their_image():
 def test_the_loss_of_a_detector_is_that_of_the_images_it_sees():
     kind = Instances(2, 3, 8)
     target = {name: jnp.zeros((1, *leaf.shape), leaf.dtype) for name, leaf in kind.spec().items()}
-    target |= {"boxes": jnp.array([[[2.0, 3, 20, 21], [0] * 4, [0] * 4]]), "valid": jnp.array([[True, False, False]])}
-    answers = jnp.asarray(np.random.default_rng(0).uniform(0, 24, (1, 9 + 4 + 1, 6)).astype(np.float32))
+    answers = jnp.zeros((1, 9 + 4 + 1, 6))
     constants = Constants(jnp.zeros(3), jnp.ones(3), {"boxes_per_image": jnp.float32(1)})
-    image = jnp.zeros((1, 24, 24, 3))
     small_one, large = DetectionLoss(2, (24, 24)), DetectionLoss(2, (64, 64))
-    wanted = small_one.losses(answers, target, {}, constants, None)
-    assert float(large.losses(answers, target, {}, constants, image)[0]) == float(wanted[0]) > 0
+
+    def operations(loss, image):
+        return str(jax.make_jaxpr(lambda answers: loss.losses(answers, target, {}, constants, image))(answers))
+
+    assert operations(large, jnp.zeros((1, 24, 24, 3))) == operations(small_one, None)
 
 
 @pytest.mark.parametrize(
