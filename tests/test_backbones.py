@@ -76,7 +76,7 @@ def test_four_pixels_become_one_and_the_kernel_of_bgr_ones_is_turned_and_back_to
     assert np.array_equal(layout.to_ours("yolox", leaf, theirs), numbered(shape))
 
 
-@pytest.mark.parametrize("naming", ["torchvision", "timm", "jaxcnn"])
+@pytest.mark.parametrize("naming", ["torchvision", "jaxcnn"])
 def test_a_detector_on_mobilenet_starts_from_its_weights_for_classification(naming):
     whole = config.Model(name="mobilenet_v2", form="imagenet", width=1 / 32)
     shapes = shapes_of(whole, 5, 64)
