@@ -14,31 +14,12 @@ def get_config(variant: str = ""):
     config = default()
     config.model.name = "mask_rcnn_resnet18"
     config.task.name = "instances"
-    config.task.most_overlap = 0.5
     config.data.source = "coco:coco"
-    config.data.image_size = 512
-    config.data.resize = "pad"
-    config.global_batch_size = 8
-    config.augment.flip = "random"
-    config.optim.name = "sgd"
-    config.optim.learning_rate = 0.02
-    config.optim.base_batch_size = 16
-    config.optim.momentum = 0.9
-    config.optim.nesterov = False
-    config.optim.weight_decay = 1e-4
-    config.optim.clip_norm = 35.0
-    config.schedule.name = "multistep"
-    config.schedule.boundaries = (8.0, 11.0)
-    config.schedule.warmup = 0.5
-    config.run.epochs = 12.0
-    config.checkpoint.every_epochs = 1.0
+    recipes.two_stages(config)
     return recipes.apply_variant(config, variant, paper=None, smoke=smoke)
 
 
 def smoke(config):
     """A few steps of the small network on made-up shapes."""
-    recipes.smoke_on_shapes(config)
+    recipes.smoke_of_two_stages(config)
     config.model.name = "mask_rcnn_cnn"
-    config.model.width = 1 / 32
-    config.schedule.name = "cosine"
-    config.schedule.boundaries = ()

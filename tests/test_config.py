@@ -200,6 +200,7 @@ def test_every_shipped_config_and_variant_is_sound(root):
             "rsscn7": ["finetune"],
             "pneumonia": [],
             "yolo_resnet18_coco": [],
+            "faster_rcnn_resnet18_coco": [],
             "mask_rcnn_resnet18_coco": [],
             "unet_masks": [],
             "speedrun_cifar10": ["gpu"],

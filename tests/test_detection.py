@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxcnn import config as configs
-from jaxcnn.config import ConfigError
+from jaxcnn.config import ConfigError, UserError
 from jaxcnn.data import augment
 from jaxcnn.data.batch import Batch, Constants
 from jaxcnn.deploy import finding
@@ -19,6 +19,7 @@ from jaxcnn.graphs.graph import Graph
 from jaxcnn.tasks import assignment, box_geometry, found_boxes, suppression, task
 from jaxcnn.tasks.coco_figures import FIGURES, CocoFigures
 from jaxcnn.tasks.detection import Boxes, DetectionLoss
+from jaxcnn.tasks.suppression import Rule
 from tests import coco_cases, small, test_deploy
 
 SIDES = (48, 64)  # height, width
@@ -203,10 +204,51 @@ def test_suppression_in_rounds_is_suppression_one_by_one():
     assert np.array_equal(run(chain, 0.3), np.arange(25) % 2 == 0)
 
 
+def softly(boxes, scores, softness, most):
+    """Soft suppression as its definition goes: take the best, and lower those that remain."""
+    left, taken = dict(enumerate(scores.astype(float))), []
+    while left and len(taken) < most:
+        best = max(left, key=left.__getitem__)
+        taken.append((best, left.pop(best)))
+        left = {k: score * np.exp(-(overlap(boxes[best], boxes[k]) ** 2) / softness) for k, score in left.items()}
+    return taken
+
+
+def test_soft_suppression_is_that_of_its_definition():
+    random = np.random.default_rng(1)
+    corner = random.integers(0, 40, (60, 2))
+    boxes = np.concatenate([corner, corner + random.integers(5, 40, (60, 2))], axis=1).astype(np.float32)
+    scores = random.uniform(size=60).astype(np.float32)
+    for softness, most in ((0.5, 20), (0.1, 80)):
+        kept, rows = suppression.softened(jnp.asarray(boxes), jnp.asarray(scores), softness, most)
+        wanted = softly(boxes.astype(float), scores, softness, most)
+        assert rows.tolist() == [place for place, _ in wanted] and len(rows) == min(most, 60)
+        assert sorted(rows.tolist()) != rows.tolist()
+        # A score is a product of at most 60 factors, each rounded a few times at 2^-24.
+        np.testing.assert_allclose(kept, [score for _, score in wanted], rtol=60 * 4 * 2**-24)
+        assert (kept[1:] <= kept[:-1]).all()
+
+
+def test_across_classes_boxes_suppress_each_other_and_softly_they_only_lose():
+    boxes = jnp.array([[0, 0, 20, 20], [1, 0, 21, 20], [30, 10, 50, 40]], jnp.float32)
+    logits = jnp.array([[2, -20], [-20, 1], [-20, 0]], jnp.float32)
+
+    def found(**rule):
+        rows = np.asarray(suppression.found_in(boxes, logits, SIDES, 4, Rule(0.5, **rule)))
+        return {(int(left), int(label)): float(score) for left, _, _, _, score, label in rows if score > 0.01}
+
+    one, two, three = (1 / (1 + np.exp(-x)) for x in (2.0, 1.0, 0.0))
+    assert found() == pytest.approx({(0, 0): one, (1, 1): two, (30, 1): three}, rel=1e-6)
+    assert found(across=True) == pytest.approx({(0, 0): one, (30, 1): three}, rel=1e-6)
+    assert found(softness=0.5) == found()
+    fallen = two * np.exp(-((19 / 21) ** 2) / 0.5)
+    assert found(softness=0.5, across=True) == pytest.approx({(0, 0): one, (30, 1): three, (1, 1): fallen}, rel=1e-6)
+
+
 def test_found_boxes_are_the_best_first_per_class_cut_at_the_border_and_padded():
     boxes = np.array([[-5, 0, 20, 20], [-4, 0, 20, 20], [30, 10, 50, 60]], np.float32)
     logits = np.array([[1, -9], [2, 3], [-9, 0]], np.float32)
-    found = np.asarray(suppression.found_in(jnp.asarray(boxes), jnp.asarray(logits), SIDES, 5, 0.5))
+    found = np.asarray(suppression.found_in(jnp.asarray(boxes), jnp.asarray(logits), SIDES, 5, Rule(0.5)))
     sigmoid = 1 / (1 + np.exp(-np.array([3, 2, 0.0])))
     np.testing.assert_allclose(found[:3, 4], sigmoid, rtol=1e-6)
     assert found[:3, 5].tolist() == [1, 0, 1]
@@ -273,7 +315,7 @@ def test_settings_without_sense_for_boxes_are_refused_in_one_line(change, line):
 
 def test_the_operators_of_a_file_suppress_as_the_compiled_program_does():
     onnxruntime = pytest.importorskip("onnxruntime")
-    evaluation = found_boxes.Detections(SIDES, 12, 0.5)
+    evaluation = found_boxes.Detections(SIDES, 12, Rule(0.5))
     trained = SimpleNamespace(spec=SimpleNamespace(task=task.Task(None, None, evaluation)))
     generator = np.random.default_rng(5)
     centres = generator.uniform(0, 64, (4, 9, 1, 2)) + generator.normal(0, 3, (4, 9, 8, 2))
@@ -291,7 +333,7 @@ def test_the_operators_of_a_file_suppress_as_the_compiled_program_does():
     assert number[:3].min() > 5 and number[3] == 0
     # Scores differ by the rounding of the sigmoid; their order does not.
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
-    few = dataclasses.replace(evaluation, most_found=300)  # more than there can be: padded
+    few = dataclasses.replace(evaluation, most_found=300, rule=Rule(0.5, across=True))  # more than can be: padded
     trained.spec.task = task.Task(None, None, few)
     made = finding.added(Graph(output="image"), trained, jax.ShapeDtypeStruct((72, 7), jnp.float32))
     session = onnxruntime.InferenceSession(test_deploy.model_of(made, (72, 7), ("b", "most", 6)).SerializeToString())
@@ -299,3 +341,6 @@ def test_the_operators_of_a_file_suppress_as_the_compiled_program_does():
     np.testing.assert_allclose(
         found, np.asarray(jax.jit(few.found, compiler_options=small.UNOPTIMISED)(outputs)), rtol=0, atol=1e-5
     )
+    trained.spec.task = task.Task(None, None, dataclasses.replace(evaluation, rule=Rule(0.5, softness=0.5)))
+    with pytest.raises(UserError, match=r"soft_suppression=0\.5 has no operator of ONNX"):
+        finding.check(trained)

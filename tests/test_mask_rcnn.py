@@ -1,4 +1,4 @@
-"""Mask R-CNN beside torchvision's in float64: RoIAlign, proposals, what is found, losses, gradients."""
+"""Mask R-CNN and Faster R-CNN beside torchvision's in float64: RoIAlign, proposals, finds, losses, gradients."""
 
 import pathlib
 
@@ -6,15 +6,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import Var
+from jax.interpreters.partial_eval import dce_jaxpr
 
 from jaxcnn import config as configs
+from jaxcnn import models
 from jaxcnn.data import boxes as data_boxes
 from jaxcnn.data import instance_masks
-from jaxcnn.models import mask_rcnn
-from jaxcnn.models.mask_rcnn import MaskRCNN, Numbers
+from jaxcnn.models import faster_rcnn
+from jaxcnn.models.faster_rcnn import FasterRCNN, Numbers
+from jaxcnn.models.mask_rcnn import MaskRCNN
 from jaxcnn.models.roi_align import roi_align
-from jaxcnn.tasks import instances
+from jaxcnn.tasks import instances, proposals, two_stage
 from jaxcnn.tasks.box_records import MASK, MASK_BOX
+from jaxcnn.tasks.suppression import Rule
+from jaxcnn.weights import layout
 from tests import mask_rcnn_case as case
 
 pytestmark = pytest.mark.unoptimised
@@ -49,44 +55,77 @@ def padded_target(most=5):
     return {name: jnp.asarray(column) for name, column in target.items()}
 
 
+def everything_of(kind, parts_of):
+    """A function of parameters, and parameters: what our network answers after training and in it, for one image.
+
+    In training these are its losses, and the gradients of their sum with and, if it has masks, without that of masks.
+
+    Args:
+      kind: class of the network.
+      parts_of: its losses, of the answer and the target of an image.
+    """
+    numbers = Numbers(case.SIZES, (case.BEFORE,) * 2, (case.PROPOSALS,) * 2, case.JUDGED, case.TAKEN)
+    network = kind(
+        configs.Model(name="mask_rcnn_cnn", width=case.CHANNELS / faster_rcnn.CHANNELS),
+        configs.Norm(),
+        case.CLASSES,
+        None,
+        jnp.float64,
+        case.FOUND,
+        Rule(0.5),
+        numbers,
+    )
+    masks = kind is MaskRCNN
+    params = nested({path: array for path, array in case.weights().items() if masks or "mask" not in path})
+    ones, zeros = jnp.ones(case.CHANNELS), jnp.zeros(case.CHANNELS)
+    stats = {f"conv{n}": {"bn": {"mean": zeros, "var": ones}} for n in range(1, 6)}
+    image, target = jnp.asarray(case.image())[None], padded_target()
+
+    def losses(params):
+        answer, _ = network.apply(
+            {"params": params, "batch_stats": stats},
+            image,
+            positions=jnp.zeros(1, jnp.int32),
+            train=True,
+            target=target,
+            rngs={"dropout": jax.random.key(0)},
+            mutable=["batch_stats"],
+        )
+        parts = parts_of(*jax.tree.map(lambda x: x[0], (answer, target)))
+        return jnp.stack(list(parts.values())), parts
+
+    def trained(params):
+        _, back, parts = jax.vjp(losses, params, has_aux=True)
+        shares = jnp.array([[1.0] * 5, [1.0] * 4 + [0.0]])
+        return parts, jax.vmap(lambda share: back(share)[0])(shares) if masks else None
+
+    def after(params):
+        answer = network.apply({"params": params, "batch_stats": stats}, image)
+        return jax.tree.map(lambda x: x[0], answer)
+
+    return trained, after, params
+
+
+@pytest.fixture
+def float64():
+    """Where torchvision draws at random, the first ones are taken."""
+    with jax.enable_x64(True), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(faster_rcnn, "random_order", lambda keys, count: jnp.tile(jnp.arange(count, dtype=float), (1, 1)))
+        yield
+
+
+def of_masks(answer, target):
+    return instances.parts(answer, target, SIDES)
+
+
 @pytest.fixture(scope="module")
 def compared():
-    """What our network answers after training and in training, its losses, and their gradients."""
+    """Of Mask R-CNN: the answer after training, the losses, and both gradients."""
     with jax.enable_x64(True), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mask_rcnn, "random_order", lambda keys, count: jnp.tile(jnp.arange(count, dtype=float), (1, 1)))
-        numbers = Numbers(case.SIZES, (case.BEFORE,) * 2, (case.PROPOSALS,) * 2, case.JUDGED, case.TAKEN)
-        network = MaskRCNN(
-            configs.Model(name="mask_rcnn_cnn", width=case.CHANNELS / mask_rcnn.CHANNELS),
-            configs.Norm(),
-            case.CLASSES,
-            None,
-            jnp.float64,
-            case.FOUND,
-            0.5,
-            numbers,
-        )
-        params = nested(case.weights())
-        ones, zeros = jnp.ones(case.CHANNELS), jnp.zeros(case.CHANNELS)
-        stats = {f"conv{n}": {"bn": {"mean": zeros, "var": ones}} for n in range(1, 6)}
-        image, target = jnp.asarray(case.image())[None], padded_target()
-
-        def losses(params):
-            answer, _ = network.apply(
-                {"params": params, "batch_stats": stats},
-                image,
-                positions=jnp.zeros(1, jnp.int32),
-                train=True,
-                target=target,
-                rngs={"dropout": jax.random.key(0)},
-                mutable=["batch_stats"],
-            )
-            one = jax.tree.map(lambda x: x[0], (answer, target))
-            parts = instances.parts(*one, SIDES)
-            return sum(parts.values()), parts
-
-        (_, parts), gradients = jax.jit(jax.value_and_grad(losses, has_aux=True))(params)
-        after = jax.jit(lambda params: network.apply({"params": params, "batch_stats": stats}, image))(params)
-        return jax.device_get((jax.tree.map(lambda x: x[0], after), parts, gradients))
+        patch.setattr(faster_rcnn, "random_order", lambda keys, count: jnp.tile(jnp.arange(count, dtype=float), (1, 1)))
+        trained, after, params = everything_of(MaskRCNN, of_masks)
+        parts, gradients = jax.jit(trained)(params)
+        return jax.device_get((jax.jit(after)(params), parts, gradients))
 
 
 def test_roi_align_and_its_gradient_are_those_of_torchvision_at_every_level():
@@ -134,16 +173,118 @@ def test_the_losses_of_an_image_are_those_of_torchvision(compared, name):
     assert compared[1][name] > 0
 
 
-def test_the_gradients_of_all_parameters_are_those_of_torchvision(compared):
-    for path, direction in case.directions().items():
-        gradient = compared[2]
+def check_gradients(gradients, number, before, paths):
+    """Hold gradients against those of torchvision by their lengths and along a direction."""
+    for path in paths:
+        gradient = gradients
         for name in path.split("/"):
             gradient = gradient[name]
-        length = float(GOLDENS[f"length_{path}"])
+        gradient, length = gradient[number], float(GOLDENS[f"{before}length_{path}"])
         assert np.linalg.norm(gradient) == pytest.approx(length, rel=1e-7, abs=1e-12), path
         # The projection may be small beside the length, so the bound is a share of the latter.
-        assert (gradient * direction).sum() == pytest.approx(float(GOLDENS[f"along_{path}"]), abs=1e-7 * length), path
+        along = (gradient * case.directions()[path]).sum()
+        assert along == pytest.approx(float(GOLDENS[f"{before}along_{path}"]), abs=1e-7 * length), path
+
+
+def test_the_gradients_of_all_parameters_are_those_of_torchvision(compared):
+    check_gradients(compared[2], 0, "", case.shapes())
     assert set(GOLDENS) >= {f"along_{path}" for path in case.shapes()}
+
+
+def test_the_gradients_of_the_losses_of_boxes_are_those_of_torchvision(compared):
+    paths = [path for path in case.shapes() if "mask" not in path]
+    assert sorted(paths) == sorted(name.removeprefix("boxes_along_") for name in GOLDENS if "boxes_along_" in name)
+    check_gradients(compared[2], 1, "boxes_", paths)
+    assert not compared[2]["mask_conv1"]["kernel"][1].any()
+
+
+def test_faster_r_cnn_is_mask_r_cnn_without_masks_operation_by_operation(float64):
+    def operations(kind, parts_of):
+        found = []
+        trained, after, params = everything_of(kind, parts_of)
+        for function in (lambda params: trained(params)[0], after):
+            traced, shapes = jax.make_jaxpr(function, return_shape=True)(params)
+            wanted = [name != "mask" and name != "masks" for name in shapes]
+            kept = dce_jaxpr(traced.jaxpr, wanted)[0]
+            read = {each for equation in kept.eqns for each in equation.invars if isinstance(each, Var)}
+            constants = {each: value for each, value in zip(kept.constvars, traced.consts, strict=True) if each in read}
+            found.append((str(kept.replace(constvars=list(constants))), list(constants.values())))
+        return found
+
+    faster, mask = operations(FasterRCNN, two_stage.parts), operations(MaskRCNN, of_masks)
+    for (text, constants), (other, others) in zip(faster, mask, strict=True):
+        assert len(text) > 10**5 and text == other
+        assert all(np.array_equal(*pair) for pair in zip(constants, others, strict=True))
+
+
+def test_a_box_and_a_mask_for_all_classes_are_those_that_are_equal_for_each_class():
+    with jax.enable_x64(True):
+        random, (count, classes, cells) = np.random.default_rng(5), (6, case.CLASSES, 28)
+        target = {name: each[0] for name, each in padded_target().items()}
+        corners = np.sort(random.uniform(0, case.SIDE, (count, 2, 2)), axis=1)
+        answer = {
+            "anchors": jnp.array([[0, 0, 16, 16], [8, 8, 40, 40]], float),
+            "anchor_logits": jnp.zeros(2),
+            "anchor_told": jnp.ones((2, 4)),
+            "boxes": jnp.asarray(corners.reshape(count, 4)),
+            "valid": jnp.ones(count, bool),
+            "logits": jnp.asarray(random.normal(size=(count, classes + 1))),
+            "told": jnp.asarray(random.normal(size=(count, 1, 4))),
+        }
+        answer = two_stage.judged(answer, target)
+        answer |= {"true": jnp.arange(count) % 3, "positive": jnp.arange(count) < 4}
+        answer["masks"] = jnp.asarray(random.normal(size=(count, cells, cells, 1)))
+
+        def repeated(answer):
+            return answer | {
+                "told": answer["told"].repeat(classes + 1, axis=1),
+                "masks": answer["masks"].repeat(classes + 1, axis=-1),
+            }
+
+        @jax.jit
+        def everything(learnt):
+            made = []
+            for change in (lambda answer: answer, repeated):
+
+                def loss(learnt, change=change):
+                    parts = instances.parts(change(answer | learnt), target, SIDES)
+                    return sum(parts.values()), parts
+
+                slope, parts = jax.grad(loss, has_aux=True)(learnt)
+                each = change(answer | learnt)
+                given = proposals.Proposals(each["boxes"], each["valid"])
+                ends = proposals.found(given, each["logits"], each["told"], SIDES, 8, Rule(0.5))
+                made.append((parts, slope, ends))
+            return made
+
+        one, other = everything({name: answer[name] for name in ("told", "masks")})
+        assert one[0]["mask"] > 0 and one[0]["box"] > 0 and one[2].scores[2] > 0
+        assert all(slope.any() for slope in one[1].values())
+        # The gradient of what is repeated is the sum of those of its copies, of which all but one are 0.
+        for mine, repeats in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+            # Sums of at most 28 * 28 terms of about 1 in float64, in one program and perhaps in another order.
+            np.testing.assert_allclose(mine, repeats, rtol=1e-12, atol=28 * 28 * 2**-52)
+
+
+def test_layers_for_all_classes_have_the_outputs_of_one_and_are_read_whole_from_files_of_other_classes():
+    def shapes(agnostic, outputs):
+        model = configs.Model(name="mask_rcnn_cnn", width=1 / 32, class_agnostic=agnostic)
+        network = models.build(model, configs.Norm(), outputs)
+        image = jax.ShapeDtypeStruct((1, 64, 64, 3), "float32")
+        params = jax.eval_shape(network.init, jax.random.key(0), image)["params"]
+        return model, {f"params/{name}/kernel": params[name]["kernel"].shape for name in ("box_boxes", "mask_logits")}
+
+    for agnostic, wanted in {"none": (12, 3), "boxes": (4, 3), "masks": (12, 1), "both": (4, 1)}.items():
+        model, kernels = shapes(agnostic, 2)
+        assert (kernels["params/box_boxes/kernel"][0], kernels["params/mask_logits/kernel"][-1]) == wanted
+        leaves = {leaf.key: leaf for leaf in layout.leaves("jaxcnn", model, kernels)}
+        assert leaves["params/box_boxes/kernel"].is_head == (wanted[0] > 4)
+        assert leaves["params/mask_logits/kernel"].is_head == (wanted[1] > 1)
+    faster = configs.to_dict(configs.Config())
+    faster["model"] |= {"name": "faster_rcnn_cnn", "class_agnostic": "both"}
+    faster["task"] |= {"name": "detection"}
+    with pytest.raises(configs.ConfigError, match="faster_rcnn_cnn has no masks, so only 'boxes'"):
+        configs.from_config_dict(faster)
 
 
 def test_an_image_without_objects_has_a_loss_of_its_background_alone():
@@ -158,7 +299,7 @@ def test_an_image_without_objects_has_a_loss_of_its_background_alone():
             "logits": jnp.zeros((1, case.CLASSES + 1)),
             "told": jnp.ones((1, case.CLASSES + 1, 4)),
         }
-        parts = instances.parts(instances.judged(answer, target), target, SIDES)
+        parts = instances.parts(two_stage.judged(answer, target), target, SIDES)
         assert parts["anchor_class"] == pytest.approx(np.log(2), rel=1e-6)
         assert parts["class"] == pytest.approx(np.log(3), rel=1e-6)
         assert parts["anchor_box"] == parts["box"] == 0
@@ -167,7 +308,7 @@ def test_an_image_without_objects_has_a_loss_of_its_background_alone():
             "valid": target["valid"].at[0].set(True),
             "crowd": target["crowd"].at[0].set(True),
         }
-        within = instances.parts(instances.judged(answer, crowd), crowd, SIDES)
+        within = instances.parts(two_stage.judged(answer, crowd), crowd, SIDES)
         assert within["anchor_class"] == within["class"] == 0
 
 

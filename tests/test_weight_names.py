@@ -37,8 +37,8 @@ def test_torchvisions_networks_have_these_names_and_shapes(name):
     if not name.startswith(("alexnet", "vgg")):
         model = config.Model(name=name, form="imagenet")
     outputs = 1000
-    if name == "maskrcnn_resnet50_fpn":
-        model, outputs = config.Model(name="mask_rcnn_resnet50"), 90  # and the background
+    if name.endswith("rcnn_resnet50_fpn"):
+        model, outputs = config.Model(name=name.replace("rcnn_resnet50_fpn", "_rcnn_resnet50")), 90  # and background
     leaves = layout.leaves("torchvision", model, shapes_of(model, outputs))
     written = {
         leaf.theirs[0]: list(layout.to_theirs("torchvision", leaf, numbered(leaf.shape)).shape) for leaf in leaves

@@ -124,7 +124,7 @@ def _spec(config: Config, image_shape: tuple[int, int, int] | None, outputs: int
     examples: Any = config.global_batch_size
     return make_spec(
         config,
-        task=by_name.make(config.task, outputs, sides=image_shape[:2]),
+        task=by_name.make(config.task, outputs, sides=image_shape[:2], network=config.model.name),
         image_shape=image_shape,
         train_examples=examples,
     )

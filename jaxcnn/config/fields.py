@@ -36,6 +36,10 @@ class Task:
     most_boxes: Annotated[Positive, AtMost(10000)] = 128  # detection, instances: places for the boxes of an image
     most_found: Annotated[Positive, AtMost(1000)] = 100  # detection, instances: boxes found in an image
     most_overlap: Annotated[AboveZero, AtMost(1.0)] = 0.65  # detection, instances: of two found boxes of a class
+    soft_suppression: Annotated[NonNegative, AtMost(100.0)] = (
+        0.0  # detection, instances: sigma of soft suppression, such as 0.5, in place of most_overlap; 0: off
+    )
+    suppress_across: bool = False  # detection, instances: boxes of different classes suppress each other, too
     mask_side: Annotated[Positive, AtMost(1024)] = 56  # instances: of the grid of a true mask; a multiple of 8
     dice_share: Fraction = 0.0  # (traced) segmentation: share of the soft Dice loss; cross-entropy has the rest
 
@@ -123,6 +127,7 @@ class Augment:
     own: tuple[Annotated[str, Open("augmentations")], ...] = ()  # functions of (image, key), one after another
     small_sides: tuple[int, ...] = ()  # progressive resizing: sides of the first training images, pixels
     small_until: tuple[float, ...] = ()  # each until this share of the run; then the size of evaluation
+    sides: tuple[int, ...] = ()  # multi-scale training: each step draws the side of its images among these, pixels
     normalize_by: Literal["auto", "own", "imagenet", "given"] = (
         "auto"  # own: those of the training split; auto: those that the weights of config.init came with, else own
     )
@@ -208,7 +213,7 @@ class Init:
     average: Literal["uniform", "greedy", "line"] = (
         "uniform"  # of workdirs: the mean of all; of those that help on validation; the best point between two
     )
-    names: Literal["auto", "jaxcnn", "torchvision", "timm", "keras", "caffe", "lukemelas"] = (
+    names: Literal["auto", "jaxcnn", "torchvision", "timm", "keras", "caffe", "lukemelas", "yolox"] = (
         "auto"  # whose names the arrays of a file have; auto: those that fit best
     )
     head: Literal["by_name", "new", "fitted"] = (

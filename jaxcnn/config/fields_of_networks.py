@@ -12,7 +12,8 @@ NETWORKS = (
     *("resnet20", "resnet32", "resnet44", "resnet56", "resnet110"),
     *("mobilenet_v2", "efficientnet_b0", "efficientnet_lite0", "squeezenet1_0", "squeezenet1_1", "convnext_tiny"),
     *("cnn", "airbench", "airbench_residual"),
-    *("yolo_cnn", "yolo_resnet18", "yolo_resnet50"),
+    *("yolo_cnn", "yolo_resnet18", "yolo_resnet50", "yolo_csp_s", "yolo_csp_m", "yolo_mobilenet_v2"),
+    *("faster_rcnn_cnn", "faster_rcnn_resnet18", "faster_rcnn_resnet50"),
     *("unet", "unet_small", "unet_resnet18", "unet_resnet50"),
     *("mask_rcnn_cnn", "mask_rcnn_resnet18", "mask_rcnn_resnet50"),
 )
@@ -39,6 +40,9 @@ class Model:
     stage_blocks: tuple[Annotated[int, AtLeast(1), AtMost(200)], ...] = ()  # of each stage; empty: as published
     stage_channels: tuple[Annotated[int, AtLeast(1), AtMost(65536)], ...] = ()  # at width 1; the same
     stage_kernels: tuple[Annotated[int, AtLeast(1), AtMost(15)], ...] = ()  # sides in the blocks, odd; empty: 3
+    class_agnostic: Literal["none", "boxes", "masks", "both"] = (
+        "none"  # detectors of two stages: one box, or one mask, of an object whatever its class is, not one of each
+    )
     dropout: Fraction = 0.0  # rate; at torchvision's places, else before the classifier
     dtype: Literal["float32", "bfloat16"] = "float32"  # type of computation; parameters stay float32
     zero_init_residual: bool = True  # the last BatchNorm scale of each residual block starts at 0

@@ -11,12 +11,17 @@ RESNET = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_re
 CIFAR_RESNET = ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110")
 SQUEEZENET = ("squeezenet1_0", "squeezenet1_1")
 INVERTED = ("efficientnet_lite0", "mobilenet_v2")  # of inverted residual blocks
-DETECTORS = ("yolo_cnn", "yolo_resnet18", "yolo_resnet50")  # of config.task.name="detection"
+ONE_STAGE = ("yolo_cnn", "yolo_resnet18", "yolo_resnet50", "yolo_csp_s", "yolo_csp_m", "yolo_mobilenet_v2")
+FASTER = ("faster_rcnn_cnn", "faster_rcnn_resnet18", "faster_rcnn_resnet50")
+DETECTORS = (*ONE_STAGE, *FASTER)  # of config.task.name="detection"
 SEGMENTERS = ("unet", "unet_small", "unet_resnet18", "unet_resnet50")  # of config.task.name="segmentation"
 INSTANCES = ("mask_rcnn_cnn", "mask_rcnn_resnet18", "mask_rcnn_resnet50")  # of config.task.name="instances"
-BACKBONES = {  # the network for classification with these layers, in form="imagenet"
+TWO_STAGE = (*FASTER, *INSTANCES)
+BACKBONES = {  # the network for classification with these layers, in form="imagenet"; CSPDarknet is in files alone
+    **{"yolo_csp_s": "csp_s", "yolo_csp_m": "csp_m", "yolo_mobilenet_v2": "mobilenet_v2"},
     **{"yolo_resnet18": "resnet18", "yolo_resnet50": "resnet50"},
     **{"unet_resnet18": "resnet18", "unet_resnet50": "resnet50"},
+    **{"faster_rcnn_resnet18": "resnet18", "faster_rcnn_resnet50": "resnet50"},
     **{"mask_rcnn_resnet18": "resnet18", "mask_rcnn_resnet50": "resnet50"},
 }
 STAGED = ("stage_blocks", "stage_channels", "stage_kernels")
@@ -30,6 +35,7 @@ OF_RESNET = (
     "shortcut",
     "stochastic_depth",
 )
+OF_BACKBONES = ("channels", "zero_init_residual", "shortcut", "stochastic_depth")
 OPTIONS: dict[str, tuple[str, ...]] = {  # besides those
     "airbench": (),
     "airbench_residual": (),
@@ -38,8 +44,12 @@ OPTIONS: dict[str, tuple[str, ...]] = {  # besides those
     **dict.fromkeys(("efficientnet_b0", "convnext_tiny"), ("form", "stochastic_depth")),
     **dict.fromkeys(INVERTED, ("form", "stochastic_depth", *ATTENTION)),
     **dict.fromkeys(SQUEEZENET, ("form", *ATTENTION)),
-    **dict.fromkeys(("yolo_cnn", "unet", "unet_small", "mask_rcnn_cnn"), ()),
-    **dict.fromkeys(BACKBONES, ("channels", "zero_init_residual", "shortcut", "stochastic_depth")),
+    **dict.fromkeys(("yolo_cnn", "unet", "unet_small"), ()),
+    **dict.fromkeys(("faster_rcnn_cnn", "mask_rcnn_cnn"), ("class_agnostic",)),
+    **dict.fromkeys(("yolo_csp_s", "yolo_csp_m"), ()),
+    "yolo_mobilenet_v2": ("stochastic_depth",),
+    **dict.fromkeys([name for name, backbone in BACKBONES.items() if backbone in RESNET], OF_BACKBONES),
+    **dict.fromkeys([name for name in TWO_STAGE if name in BACKBONES], (*OF_BACKBONES, "class_agnostic")),
     **dict.fromkeys(RESNET, (*OF_RESNET, *ATTENTION)),
     **dict.fromkeys(
         CIFAR_RESNET,
@@ -86,7 +96,9 @@ def unread(model: Model) -> list[str]:
 def backbone_of(model: Model) -> Model | None:
     """The network for classification that another one has as its backbone; None for networks without."""
     name = BACKBONES.get(model.name)
-    return None if name is None else dataclasses.replace(model, name=name, form="imagenet")
+    if name is None:
+        return None
+    return dataclasses.replace(model, name=name, form="imagenet", class_agnostic=Model.class_agnostic)
 
 
 def has_batch_norm(model: Model, norm: Norm) -> bool:
@@ -140,6 +152,16 @@ def impossible_channels(model: Model) -> list[str]:
             "shares of the channels"
         )
     return wrong
+
+
+def impossible_agnostic(model: Model) -> list[str]:
+    """The mistakes in `model.class_agnostic` of one of our networks that reads it, one line each."""
+    if model.name in FASTER and model.class_agnostic in ("masks", "both"):
+        return [
+            f"config.model.class_agnostic={model.class_agnostic!r} is for {', '.join(INSTANCES)}; {model.name} has no "
+            "masks, so only 'boxes'"
+        ]
+    return []
 
 
 def impossible_stages(model: Model) -> list[str]:

@@ -31,7 +31,7 @@ class Kind:
     excluded: dict[str, tuple[str, ...]]
 
 
-_BOXES = ("most_boxes", "most_found", "most_overlap")
+_BOXES = ("most_boxes", "most_found", "most_overlap", "soft_suppression", "suppress_across")
 _OF_ONE_ANSWER = {
     "task": (
         *("loss", "evaluation", "class_weights", "weights_by_name"),
@@ -75,6 +75,7 @@ def mistakes(config: Config) -> list[str]:
     name = config.task.name
     wrong = [line for other in KINDS if other != name for line in _of_another(config, other)]
     wrong += _of_composed(config)
+    wrong += _of_sides(config)
     return wrong + _of_own(config, name, KINDS[name]) if name in KINDS else wrong
 
 
@@ -96,6 +97,23 @@ def _of_composed(config: Config) -> list[str]:
             f"config.augment.single_from={augment.single_from} has no effect without one of {', '.join(COMPOSED)}"
         )
     return wrong
+
+
+def _of_sides(config: Config) -> list[str]:
+    """What does not go with images whose size each step draws."""
+    sides = config.augment.sides
+    if not sides:
+        return []
+    ways = (
+        (
+            len(sides) < 2 or sides[0] < 1 or list(sides) != sorted(set(sides)),
+            "must be two or more rising sides above 0",
+        ),
+        (config.augment.small_sides, "is drawn in each step; leave out config.augment.small_sides, which rise"),
+        (config.task.name == SEGMENTATION, "does not resize classes of pixels; leave it out"),
+        (config.task.teacher, "and config.task.teacher, which needs images of one size, exclude each other"),
+    )
+    return [f"config.augment.sides={sides} {what}" for is_wrong, what in ways if is_wrong]
 
 
 def _of_another(config: Config, other: str) -> list[str]:

@@ -94,7 +94,7 @@ def augment(
       composing_on: whether images may be made of several in this step.
       axis_name: mesh axis over which the batch is split; None if this is the whole batch.
       microbatches: number of microbatches in the batch.
-      small_side: side in pixels to which square images are finally shrunk; 0 keeps their size.
+      small_side: side in pixels to which square images are finally shrunk, with their targets; 0 keeps their size.
 
     Raises:
       ValueError: flip="alternating" without `run_key` or `epoch`.
@@ -121,7 +121,10 @@ def augment(
         config, targets, image, target, mixing_keys, axis_name=axis_name, microbatches=microbatches
     )
     if small_side:
+        move, sides = Move.of_size(small_side, image.shape[1]), (small_side, small_side)
         image = image_ops.shrink(image, small_side)
+        if isinstance(targets, Movable):
+            target = jax.vmap(targets.moved, in_axes=(0, None, None))(target, move, sides)
     return Augmented(image, target)
 
 

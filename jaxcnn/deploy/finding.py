@@ -28,6 +28,11 @@ def check(trained: Trained) -> None:
             f"config.task.evaluation={trained.config.task.evaluation!r} has no operators of ONNX; use "
             "--format=stablehlo"
         )
+    if isinstance(task.evaluation, Detections) and task.evaluation.rule.softness:
+        raise UserError(
+            f"config.task.soft_suppression={task.evaluation.rule.softness:g} has no operator of ONNX; use "
+            "--format=stablehlo"
+        )
 
 
 def added(graph: Graph, trained: Trained, outputs: jax.ShapeDtypeStruct) -> Graph:
@@ -62,11 +67,12 @@ def _boxes(graph: Graph, finds: Detections, places: int, width: int) -> str:
     cut = graph.add("Min", graph.add("Max", chosen, graph.constant(0.0, np.float32)), ends)
 
     label = graph.add("Reshape", label, graph.constant([0, candidates, 1], np.int64))
-    shift = graph.add("Mul", label, graph.constant(2.0 * max(finds.sides), np.float32))  # classes do not touch
+    step = 0.0 if finds.rule.across else 2.0 * max(finds.sides)  # so that boxes of different classes do not touch
+    shift = graph.add("Mul", label, graph.constant(step, np.float32))
     one_class = graph.add("Reshape", best, graph.constant([0, 1, candidates], np.int64))
     limits = (
         graph.constant(candidates, np.int64),
-        graph.constant(finds.most_overlap, np.float32),
+        graph.constant(finds.rule.most_overlap, np.float32),
         # The operator wants scores above this one.
         graph.constant(np.nextafter(np.float32(suppression.LEAST_SCORE), np.float32(0)), np.float32),
     )

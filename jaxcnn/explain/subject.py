@@ -108,8 +108,8 @@ class Subject:
         task = trained.spec.task
         if task.finds is not None and finding_boxes(task) is None and task.finds_maps is None:
             raise UserError(
-                f"a run of config.task.name={trained.config.task.name!r} answers neither outputs, nor boxes, nor maps: "
-                "it cannot be explained"
+                f"a run of config.model.name={trained.config.model.name!r} answers neither outputs, nor boxes of "
+                "places, nor maps: it cannot be explained"
             )
         self.trained, self.has_boxes = trained, finding_boxes(task) is not None
         self.has_maps = task.finds_maps is not None

@@ -123,14 +123,16 @@ def check_sides(spec: StepSpec) -> None:
       UserError: it needs larger images.
     """
     height, width, channels = spec.image_shape
-    sides = spec.augment.small_sides
+    drawn = spec.augment.sides
+    sides = spec.augment.small_sides or drawn
     if not sides:
         return
+    field = "sides" if drawn else "small_sides"
     if height != width:
-        raise ConfigError(f"config.augment.small_sides={sides} is for square images, but these are {height}x{width}")
+        raise ConfigError(f"config.augment.{field}={sides} is for square images, but these are {height}x{width}")
     if max(sides) > height:
         raise ConfigError(
-            f"config.augment.small_sides={sides} must not be larger than the side of the images, {height} pixels"
+            f"config.augment.{field}={sides} must not be larger than the side of the images, {height} pixels"
         )
 
     def shapes(side: int) -> VariableDict:
@@ -140,7 +142,7 @@ def check_sides(spec: StepSpec) -> None:
     for side in sides:
         if shapes(side) != whole:
             raise ConfigError(
-                f"config.augment.small_sides={sides}: {spec.model.name} has different parameters for images of {side} "
+                f"config.augment.{field}={sides}: {spec.model.name} has different parameters for images of {side} "
                 f"pixels than for those of {height}; choose sides that give the same number of positions before its "
                 "dense layer, or a network that pools over all of them, such as resnet50"
             )

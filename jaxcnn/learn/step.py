@@ -29,7 +29,7 @@ _Metrics = TypeVar("_Metrics")
 SMALLEST_NORM = 1e-12  # added to the norm of the gradient in sharpness-aware minimisation
 INIT_STEP = -1  # the step whose key initialises the parameters
 RUN_STEP = -2  # the step whose key is that of the whole run
-AUGMENT, DROPOUT = 0, 1  # constants folded into a step's key
+AUGMENT, DROPOUT, SIDE = 0, 1, 2  # constants folded into a step's key
 
 
 @flax.struct.dataclass
@@ -230,6 +230,26 @@ def batch_gradients(
       The `Gradients` of this device's examples, `grads` in `optim.gradient_dtype`. Over the devices, `grads` and `sums`
       must be summed, and `batch_stats` averaged; with `optim.quantized`, their largest are to be taken.
     """
+    if len(spec.sizes) == 1:
+        return _of_one_size(spec, params, batch_stats, step, hyper, batch, constants, axis_name, unroll)
+    which = jax.random.randint(jax.random.fold_in(step_key(hyper.seed, step), SIDE), (), 0, len(spec.sizes))
+    # All of them are in one program, of which a step takes one.
+    ways = [functools.partial(_of_one_size, one, axis_name=axis_name, unroll=unroll) for one in spec.sizes]
+    return jax.lax.switch(which, ways, params, batch_stats, step, hyper, batch, constants)
+
+
+def _of_one_size(
+    spec: StepSpec,
+    params: Collection,
+    batch_stats: Collection,
+    step: Int32[Array, ""],
+    hyper: Hyper,
+    batch: Batch,
+    constants: Constants,
+    axis_name: str | None,
+    unroll: bool,
+) -> Gradients:
+    """`batch_gradients` where all steps have images of one size."""
     microbatches = spec.optim.accumulate_steps
     key = step_key(hyper.seed, step)
     examples = augment.augment(

@@ -69,6 +69,15 @@ class StepSpec:
         ]
         return (*small, (self.total_steps, self))
 
+    @property
+    def sizes(self) -> tuple["StepSpec", ...]:
+        """The specs of steps on images of one size, among which each step draws (`augment.sides`); else this one."""
+        if not self.augment.sides:
+            return (self,)
+        one = dataclasses.replace(self, augment=dataclasses.replace(self.augment, sides=()))
+        whole = self.image_shape[0]
+        return tuple(dataclasses.replace(one, small_side=side if side < whole else 0) for side in self.augment.sides)
+
     def mean_step(self, figures: Sequence[float]) -> float:
         """The mean over all steps of the run of a figure that is given for a step of each of the `stages`."""
         return float(np.average(figures, weights=np.diff([end for end, _ in self.stages], prepend=0)))

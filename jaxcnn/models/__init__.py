@@ -7,13 +7,14 @@ from jaxtyping import Float, Num
 
 import jaxcnn.config as config
 from jaxcnn.config.layers import Layers
-from jaxcnn.config.networks import DETECTORS, INSTANCES, SEGMENTERS
+from jaxcnn.config.networks import FASTER, INSTANCES, ONE_STAGE, SEGMENTERS
 from jaxcnn.models import own, whitening
 from jaxcnn.models.airbench import Airbench, ResidualAirbench
 from jaxcnn.models.alexnet import AlexNet
 from jaxcnn.models.cnn import CNN
 from jaxcnn.models.convnext import ConvNeXt
 from jaxcnn.models.detector import Detector
+from jaxcnn.models.faster_rcnn import FasterRCNN
 from jaxcnn.models.mask_rcnn import MaskRCNN
 from jaxcnn.models.mobilenet import InvertedResidualNet
 from jaxcnn.models.network import Network, Trainable
@@ -37,8 +38,9 @@ MODELS: dict[str, type[Network]] = {
     **dict.fromkeys(CONVOLUTIONS, VGG),
     **dict.fromkeys(VARIANTS, ResNet),
     **dict.fromkeys(BLOCKS, CifarResNet),
-    **dict.fromkeys(DETECTORS, Detector),
+    **dict.fromkeys(ONE_STAGE, Detector),
     **dict.fromkeys(SEGMENTERS, UNet),
+    **dict.fromkeys(FASTER, FasterRCNN),
     **dict.fromkeys(INSTANCES, MaskRCNN),
 }
 

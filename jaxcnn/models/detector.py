@@ -15,8 +15,11 @@ from flax.typing import Dtype
 from jaxtyping import Array, Float, Float32, Key
 
 import jaxcnn.config as config
+from jaxcnn.config.networks import INVERTED
+from jaxcnn.models import csp
 from jaxcnn.models.initializers import Weights
 from jaxcnn.models.layers import Conv, Dropout, at_least_float32, scaled
+from jaxcnn.models.mobilenet import inverted_stages
 from jaxcnn.models.network import Images, Network, Positions
 from jaxcnn.models.normed import Normed, doubled
 from jaxcnn.models.resnet import stages
@@ -26,6 +29,7 @@ PREFIX = "yolo_"  # of the name, before that of the backbone
 CHANNELS = 128  # of all maps of neck and head
 TOWER = 2  # convolutions of each branch of the head
 PRIOR = 0.01  # initial probability of a class at a point: Lin et al. 2017, arXiv:1708.02002, section 4.1
+OF_SEVEN = (3, 5, 7)  # of the stages of MobileNetV2, those whose maps are used: the last of strides 8, 16 and 32
 LARGEST = 6.0  # of the logarithm of a side in strides
 
 Answers = Float32[Array, "b a k4"]
@@ -34,7 +38,8 @@ Answers = Float32[Array, "b a k4"]
 class Detector(Network):
     """A ResNet in torchvision's layout, a path-aggregation network over its last three stages, and a decoupled head.
 
-    `yolo_cnn` has five strided convolutions in place of the ResNet, for first tries.
+    In place of the ResNet, `yolo_csp_s` and `yolo_csp_m` have CSPDarknet (`jaxcnn.models.csp`), `yolo_mobilenet_v2` has
+    MobileNetV2 without its last convolution, and `yolo_cnn` five strided convolutions, for first tries.
 
     At each point (`box_geometry.points`) it answers left, top, right, bottom of a box in pixels, and a logit of each
     class: [b, a, 4 + k]. The centre of the box is an offset from the point, and its sides are powers of e, both in
@@ -57,6 +62,11 @@ class Detector(Network):
             maps = [images.astype(self.dtype)]
             for number in range(5):
                 maps.append(layer(f"conv{number + 1}", 3, 2)(maps[-1], train))
+        elif backbone in csp.SIZES:
+            maps = csp.csp_stages(self, backbone, images, train)
+        elif backbone in INVERTED:
+            seven = inverted_stages(self, backbone, "imagenet", images, positions, train)
+            maps = [seven[number - 1] for number in OF_SEVEN]
         else:
             maps = stages(self, backbone, "imagenet", images, positions, train)
         maps = [layer(f"neck_in{number}")(x, train) for number, x in enumerate(maps[-len(STRIDES) :])]

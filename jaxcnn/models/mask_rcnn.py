@@ -1,224 +1,52 @@
-"""Mask R-CNN: a two-stage detector with a mask for each object. He et al. 2017, arXiv:1703.06870.
+"""Mask R-CNN: Faster R-CNN with a mask for each object. He et al. 2017, arXiv:1703.06870.
 
-The layout is that of torchvision's `maskrcnn_resnet50_fpn`: a feature pyramid (Lin et al. 2017, arXiv:1612.03144) on
-the four stages of a ResNet, a network that proposes boxes (Ren et al. 2015, arXiv:1506.01497), and a head for boxes and
-one for masks, which read the pyramid by RoIAlign.
+The layout is that of torchvision's `maskrcnn_resnet50_fpn`. The head for masks reads the pyramid as that for boxes
+does.
 """
-
-import dataclasses
-from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax.typing import Dtype
 from jaxtyping import Array, Float, Key
 
-from jaxcnn.config.networks import BACKBONES
+from jaxcnn.models.faster_rcnn import FasterRCNN, Read
 from jaxcnn.models.initializers import Weights
-from jaxcnn.models.layers import Conv, Dense, Dropout, at_least_float32, classifier_normal, he_normal, known, scaled
-from jaxcnn.models.network import Images, Network, Positions
-from jaxcnn.models.normed import Normed, doubled
-from jaxcnn.models.resnet import stages
-from jaxcnn.models.roi_align import roi_align
-from jaxcnn.tasks.anchors import RATIOS, anchors, chosen, match_anchors, match_proposals, random_order
-from jaxcnn.tasks.proposals import Proposals, found, proposed
+from jaxcnn.models.layers import Conv, at_least_float32, classifier_normal, he_normal
+from jaxcnn.models.network import Images
+from jaxcnn.tasks.proposals import FoundBoxes
+from jaxcnn.tasks.two_stage import one_of_class
 
-CHANNELS, HIDDEN = 256, 1024  # of the maps of the pyramid, and of the layers of the box head
-BOX_CELLS, MASK_CELLS = 7, 14  # sides of what the heads read
+MASK_CELLS = 14  # side of what the head for masks reads
 MASK_LAYERS = 4
-STAGES = 4  # of the backbone whose maps are used
 
 
-@dataclasses.dataclass(frozen=True)
-class Numbers:
-    """How many boxes pass from each part to the next; those of torchvision, the paper's for most.
-
-    Attributes:
-      sizes: sides of the anchors of each level, pixels.
-      before: proposals of a level before suppression, in training and after it.
-      proposals: those of an image, in training and after it.
-      judged: anchors of an image that the loss of the first stage takes; half of them may have an object.
-      taken: proposals of an image that the second stage learns from.
-      share: of these that may have an object.
-    """
-
-    sizes: tuple[float, ...] = (32.0, 64.0, 128.0, 256.0, 512.0)
-    before: tuple[int, int] = (2000, 1000)
-    proposals: tuple[int, int] = (2000, 1000)
-    judged: int = 256
-    taken: int = 512
-    share: float = 0.25
-
-    @property
-    def with_mask(self) -> int:
-        """The most proposals of an image that learn a mask."""
-        return int(self.taken * self.share)
-
-
-FEW = Numbers((8.0, 16.0, 32.0, 64.0, 128.0), (128, 128), (64, 64), 64, 32)  # of "mask_rcnn_cnn"
-
-
-class MaskRCNN(Network):
+class MaskRCNN(FasterRCNN):
     """Boxes, classes and masks of objects.
 
-    `mask_rcnn_cnn` has five strided convolutions in place of the ResNet, for first tries, small anchors and few
-    proposals.
-
-    The answer is a mapping of arrays that begin with the batch. Of the first stage, "anchors" [b, a, 4], and for each
-    "anchor_logits" [b, a] and "anchor_told" [b, a, 4] (`anchors.encoded`); "boxes" [b, p, 4], the proposals, with
-    "valid", and of the second stage "logits" [b, p, k + 1], the first that of the background, and "told"
-    [b, p, k + 1, 4]. In training with a target, these are the anchors and proposals that are learnt: with
-    "anchor_valid", "anchor_true" (the number of its box), "anchor_positive", likewise "true" and "positive", and
-    "masks" [b, m, 28, 28, k + 1], the logits of the first m proposals. Otherwise there are "found" [b, f, 4], its
-    "scores" and "label", and "masks" [b, f, 28, 28], probabilities.
-
-    Attributes:
-      most_found: f.
-      most_overlap: of two found boxes of a class.
-      numbers: of boxes between the parts; None: those of the name.
+    The answer is that of `FasterRCNN`. In training with a target it also has "masks" [b, m, 28, 28, k + 1], the logits
+    of the first m proposals, with 1 in place of k + 1 where one mask is for all classes; otherwise "masks"
+    [b, f, 28, 28], probabilities.
     """
 
-    HEAD: ClassVar[str] = "box_logits"
-    LEARNS_FROM_TARGET: ClassVar[bool] = True
+    def learnt_within(self, boxes: Float[Array, "b m 4"], read: Read) -> dict[str, Array]:
+        """The logits of masks."""
+        masks = self._mask_head(read(boxes, MASK_CELLS))
+        return {"masks": masks.reshape(*boxes.shape[:2], *masks.shape[1:])}
 
-    most_found: int = 100
-    most_overlap: float = 0.5
-    numbers: Numbers | None = None
-
-    @nn.compact
-    def __call__(
-        self, images: Images, positions: Positions | None = None, train: bool = False, target: Any = None
-    ) -> dict[str, Array]:
-        """The answer for images; in training, `target` has their true boxes (`jaxcnn.tasks.box_records`)."""
-        backbone = BACKBONES.get(self.model.name)
-        numbers = self.numbers or (FEW if backbone is None else Numbers())
-        sides = images.shape[1], images.shape[2]
-        pyramid = self._pyramid(images, positions, train, backbone)
-        levels = anchors(sides, [(each.shape[1], each.shape[2]) for each in pyramid], numbers.sizes)
-        logits, told = self._first_stage(pyramid)
-        learns = train and target is not None
-        before, after = (each[0 if train else 1] for each in (numbers.before, numbers.proposals))
-        given = jax.vmap(lambda a, b: proposed(a, b, levels, sides, before, after))(logits, told)
-        answer = {"anchor_logits": jnp.concatenate(logits, axis=1), "anchor_told": jnp.concatenate(told, axis=1)}
-        every = jnp.asarray(np.concatenate(levels), answer["anchor_told"].dtype)
-        answer |= {"anchors": jnp.broadcast_to(every, answer["anchor_told"].shape)}
-        if learns:
-            places = known(positions)
-            first, second = jax.random.split(self.make_rng("dropout"))
-            order = random_order(_of_each(first, places), every.shape[0])
-            answer = jax.vmap(lambda a, b, c: _anchors_to_learn(a, b, c, numbers))(answer, target, order)
-            order = random_order(_of_each(second, places), after + target["boxes"].shape[1])
-            answer |= jax.vmap(lambda a, b, c: _to_learn(a, b, c, numbers))(given, target, order)
-        else:
-            answer |= {"boxes": given.boxes, "valid": given.valid}
-        maps = pyramid[:STAGES]
-
-        def read(boxes: Float[Array, "b r 4"], cells: int) -> Float[Array, "br n n c"]:
-            features = jax.vmap(lambda maps, boxes: roi_align(maps, boxes, sides, cells))(maps, boxes)
-            return features.reshape(-1, *features.shape[2:])
-
-        boxes = jax.lax.stop_gradient(answer["boxes"])
-        answer |= self._box_head(read(boxes, BOX_CELLS), (boxes.shape[0], boxes.shape[1]), train, positions)
-        if learns:
-            few = boxes[:, : numbers.with_mask]
-            masks = self._mask_head(read(few, MASK_CELLS))
-            return answer | {"masks": masks.reshape(*few.shape[:2], *masks.shape[1:])}
-
-        def find(given: Proposals, logits: Any, told: Any) -> Any:
-            return found(given, logits, told, sides, self.most_found, self.most_overlap)
-
-        ends = jax.vmap(find)(Proposals(answer["boxes"], answer["valid"]), answer["logits"], answer["told"])
-        masks = jax.nn.sigmoid(self._mask_head(read(ends.boxes, MASK_CELLS)))
-        of_class = jnp.take_along_axis(masks, ends.label.reshape(-1, 1, 1, 1) + 1, axis=-1)
-        masks = of_class.reshape(*ends.label.shape, *of_class.shape[1:3])
-        return answer | {"found": ends.boxes, "scores": ends.scores, "label": ends.label, "masks": masks}
-
-    def _pyramid(self, images: Images, positions: Positions | None, train: bool, backbone: str | None) -> list[Images]:
-        """The maps of the four stages, from fine to coarse, each joined to the coarser ones, and one more."""
-        channels = scaled(CHANNELS, self.model.width)
-        if backbone is None:
-            maps = [images.astype(self.dtype)]
-            for number in range(1, 6):
-                layer = Normed(channels, 3, 2, self.norm, self.axis_name, self.dtype, name=f"conv{number}")
-                maps.append(layer(maps[-1], train))
-        else:
-            maps = stages(self, backbone, "imagenet", images, positions, train)
-        inner = [
-            Conv(channels, 1, dtype=self.dtype, name=f"pyramid_in{number}")(each)
-            for number, each in enumerate(maps[-STAGES:])
-        ]
-        for number in reversed(range(STAGES - 1)):
-            inner[number] += doubled(inner[number + 1], *inner[number].shape[1:3])
-        made = [
-            Conv(channels, 3, 1, 1, dtype=self.dtype, name=f"pyramid_out{number}")(each)
-            for number, each in enumerate(inner)
-        ]
-        return [*made, made[-1][:, ::2, ::2]]
-
-    def _first_stage(self, pyramid: list[Images]) -> tuple[list[Array], list[Array]]:
-        """For each level, the logit of each anchor that it has an object, [b, a], and its box, [b, a, 4]."""
-        wide = at_least_float32(pyramid[0])
-        ends: dict[str, Any] = {"dtype": wide, "kernel_init": classifier_normal}
-        conv = Conv(pyramid[0].shape[-1], 3, 1, 1, dtype=self.dtype, kernel_init=classifier_normal, name="anchor_conv")
-        logits = Conv(len(RATIOS), 1, name="anchor_logits", **ends)
-        boxes = Conv(4 * len(RATIOS), 1, name="anchor_boxes", **ends)
-        hidden = [nn.relu(conv(each)) for each in pyramid]
-        count = pyramid[0].shape[0]
-        return [logits(x).reshape(count, -1) for x in hidden], [boxes(x).reshape(count, -1, 4) for x in hidden]
-
-    def _box_head(
-        self, features: Float[Array, "r n n c"], shape: tuple[int, int], train: bool, positions: Positions | None
-    ) -> dict[str, Array]:
-        hidden = scaled(HIDDEN, self.model.width)
-        x = features.reshape(features.shape[0], -1)
-        for number in (1, 2):
-            x = nn.relu(Dense(hidden, dtype=self.dtype, name=f"box_dense{number}")(x))
-        by_image = x.reshape(*shape, hidden)
-        x = Dropout(self.model.dropout, name="box_dropout")(by_image, train, positions).reshape(-1, hidden)
-        ends: dict[str, Any] = {"dtype": at_least_float32(x), "kernel_init": classifier_normal}
-        logits = Dense(self.outputs + 1, name="box_logits", **ends)(x)
-        told = Dense(4 * (self.outputs + 1), name="box_boxes", **ends)(x)
-        return {"logits": logits.reshape(*shape, -1), "told": told.reshape(*shape, -1, 4)}
+    def found_within(self, found: FoundBoxes, read: Read) -> dict[str, Array]:
+        """The mask of each found object, for its class."""
+        masks = jax.nn.sigmoid(self._mask_head(read(found.boxes, MASK_CELLS)))
+        of_class = one_of_class(masks, found.label.reshape(-1, 1, 1, 1) + 1, axis=-1)
+        return {"masks": of_class.reshape(*found.label.shape, *of_class.shape[1:3])}
 
     def _mask_head(self, x: Float[Array, "r n n c"]) -> Float[Array, "r m m k1"]:
         channels = x.shape[-1]
         for number in range(1, MASK_LAYERS + 1):
             x = nn.relu(Conv(channels, 3, 1, 1, dtype=self.dtype, name=f"mask_conv{number}")(x))
         x = nn.relu(TwiceAsLarge(channels, self.dtype, name="mask_up")(x))
-        return Conv(self.outputs + 1, 1, dtype=at_least_float32(x), kernel_init=classifier_normal, name="mask_logits")(
-            x
-        )
-
-
-def _of_each(key: Key[Array, ""], positions: Positions) -> Key[Array, " b"]:
-    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, positions)
-
-
-def _anchors_to_learn(
-    answer: dict[str, Array], target: Any, order: Float[Array, " a"], numbers: Numbers
-) -> dict[str, Array]:
-    """The anchors of one image from which the first stage learns, what it answers for them, and what they learn."""
-    found = match_anchors(answer["anchors"], target)
-    place, used = chosen(found, order, numbers.judged, 0.5)
-    learnt = {name: array[place] for name, array in answer.items()}
-    return learnt | {
-        "anchor_valid": used,
-        "anchor_true": found.box[place],
-        "anchor_positive": found.positive[place] & used,
-    }
-
-
-def _to_learn(given: Proposals, target: Any, order: Float[Array, " a"], numbers: Numbers) -> dict[str, Array]:
-    """The proposals and true boxes of one image from which the second stage learns, and what each of them learns."""
-    real = target["valid"] & ~target["crowd"]
-    boxes = jnp.concatenate([given.boxes, target["boxes"].astype(given.boxes.dtype)])
-    usable = jnp.concatenate([given.valid, real])
-    found = match_proposals(boxes, usable, target)
-    place, used = chosen(found, order, numbers.taken, numbers.share)
-    kept = jnp.where(used[:, None], boxes[place], 0.0)
-    return {"boxes": kept, "valid": used, "true": found.box[place], "positive": found.positive[place] & used}
+        kinds = 1 if self.model.class_agnostic in ("masks", "both") else self.outputs + 1
+        return Conv(kinds, 1, dtype=at_least_float32(x), kernel_init=classifier_normal, name="mask_logits")(x)
 
 
 class TwiceAsLarge(nn.Module):

@@ -82,41 +82,64 @@ class InvertedResidualNet(Network):
     @nn.compact
     def __call__(self, images: Images, positions: Positions | None = None, train: bool = False) -> Logits:
         """Logits of images; the positions in the global batch are for dropout in training."""
-        x = images.astype(self.dtype)
-        large, at_end = self.model.form == "imagenet", self.model.name in PADDED_AT_END
-        squeezed = self.model.name in SQUEEZED
-        activation = nn.silu if squeezed else nn.relu6
-
-        def step(x: Images, name: str, channels: int, size: int, strides: int) -> Images:
-            return _step(x, name, channels, size, strides, 1, at_end, self.norm, self.axis_name, self.dtype, train)
-
-        x = activation(step(x, "stem", scaled(STEM, self.model.width), 3, 2 if large else 1))
-        stages = STAGES[self.model.name]
-        block, all_blocks = 0, sum(stage.blocks for stage in stages)
-        for number, stage in enumerate(stages, start=1):
-            attend = attention.NOWHERE if squeezed else attention.at_stage(self, number)
-            for i in range(1, stage.blocks + 1):
-                block += 1
-                first = stage.strides if large or number != 2 else 1
-                x = InvertedResidual(
-                    channels=scaled(stage.channels, self.model.width),
-                    expansion=stage.expansion,
-                    size=stage.size,
-                    strides=first if i == 1 else 1,
-                    at_end=at_end,
-                    drop_rate=self.model.stochastic_depth * block / all_blocks,
-                    norm=self.norm,
-                    axis_name=self.axis_name,
-                    dtype=self.dtype,
-                    attend=attend,
-                    squeezed=squeezed,
-                    name=f"block{number}_{i}",
-                )(x, train, positions)
-                x = attend("block", x, train, f"block{number}_{i}_attention")
-            x = attend("stage", x, train, f"stage{number}_attention")
-        x = activation(step(x, "last", scaled(LAST, self.model.width), 1, 1))
+        name = self.model.name
+        x = inverted_stages(self, name, self.model.form, images, positions, train)[-1]
+        x = _outer_step(self, name, x, "last", scaled(LAST, self.model.width), 1, 1, train)
         x = Dropout(self.model.dropout, name="dropout")(global_average_pool(x), train, positions)
         return Classifier(self.outputs, name="classifier")(x)
+
+
+def inverted_stages(
+    network: Network, variant_name: str, form: str, images: Images, positions: Positions | None, train: bool
+) -> list[Images]:
+    """What each of the seven stages makes of images, by layers of the network that calls this in its compact method.
+
+    So another network on these stages has parameters of the same names.
+
+    Args:
+      network: the network, whose options hold.
+      variant_name: one of `STAGES`.
+      form: "cifar" or "imagenet".
+      images, positions, train: as of its `__call__`.
+    """
+    model, large, squeezed = network.model, form == "imagenet", variant_name in SQUEEZED
+    x = images.astype(network.dtype)
+    x = _outer_step(network, variant_name, x, "stem", scaled(STEM, model.width), 3, 2 if large else 1, train)
+    stages = STAGES[variant_name]
+    block, all_blocks = 0, sum(stage.blocks for stage in stages)
+    made = []
+    for number, stage in enumerate(stages, start=1):
+        attend = attention.NOWHERE if squeezed else attention.at_stage(network, number)
+        for i in range(1, stage.blocks + 1):
+            block += 1
+            first = stage.strides if large or number != 2 else 1
+            x = InvertedResidual(
+                channels=scaled(stage.channels, model.width),
+                expansion=stage.expansion,
+                size=stage.size,
+                strides=first if i == 1 else 1,
+                at_end=variant_name in PADDED_AT_END,
+                drop_rate=model.stochastic_depth * block / all_blocks,
+                norm=network.norm,
+                axis_name=network.axis_name,
+                dtype=network.dtype,
+                attend=attend,
+                squeezed=squeezed,
+                name=f"block{number}_{i}",
+            )(x, train, positions)
+            x = attend("block", x, train, f"block{number}_{i}_attention")
+        x = attend("stage", x, train, f"stage{number}_attention")
+        made.append(x)
+    return made
+
+
+def _outer_step(
+    network: Network, variant_name: str, x: Images, name: str, channels: int, size: int, strides: int, train: bool
+) -> Images:
+    """The first or the last convolution of a network, with BatchNorm and activation."""
+    at_end, common = variant_name in PADDED_AT_END, (network.norm, network.axis_name, network.dtype)
+    x = _step(x, name, channels, size, strides, 1, at_end, *common, train)
+    return nn.silu(x) if variant_name in SQUEEZED else nn.relu6(x)
 
 
 class InvertedResidual(nn.Module):

@@ -65,9 +65,10 @@ def _program(config: Config, facts: tuple[tuple[int, int, int], int, int]) -> St
     shape, classes, examples = facts
     # The length of the run does not change the step, and with a large batch it could exceed the example order's limit.
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, steps=1000))
+    outputs = config.model.num_classes or classes
     return make_spec(
         config,
-        task=by_name.make(config.task, config.model.num_classes or classes, sides=shape[:2]),
+        task=by_name.make(config.task, outputs, sides=shape[:2], network=config.model.name),
         image_shape=shape,
         train_examples=examples,
     )

@@ -6,10 +6,12 @@ import numpy as np
 
 import jaxcnn.config as configuration
 from jaxcnn.config import UserError
+from jaxcnn.config.networks import TWO_STAGE
 from jaxcnn.tasks import (
     classification,
     detection,
     found_boxes,
+    found_in_stages,
     found_instances,
     instances,
     multilabel,
@@ -17,12 +19,14 @@ from jaxcnn.tasks import (
     regions,
     regression,
     segmentation,
+    two_stage,
     weights,
 )
 from jaxcnn.tasks.classes import Classes, numbers_as_names
 from jaxcnn.tasks.distillation import Distilled, Teacher
 from jaxcnn.tasks.example_weights import Weighted
 from jaxcnn.tasks.headline import Headline
+from jaxcnn.tasks.suppression import Rule
 from jaxcnn.tasks.task import Evaluation, Loss, Targets, Task
 
 Sides = tuple[int, int]  # height and width
@@ -36,6 +40,7 @@ def make(
     weighted: int = 0,
     *,
     sides: Sides = _ANY,
+    network: str = "",
 ) -> Task:
     """The task of a config.
 
@@ -45,11 +50,12 @@ def make(
       teacher: a trained network from which this one learns, too.
       weighted: number of training examples if they have weights, else 0.
       sides: height and width of the images, on which answers with places depend.
+      network: its name, by which boxes are answered by points, or in two stages.
     """
-    of_labels = loss(config, outputs, sides)
+    of_labels = loss(config, outputs, sides, network)
     used = of_labels if teacher is None else Distilled(of_labels, teacher)
     used = Weighted(used, weighted) if weighted else used
-    return Task(targets(config, outputs, sides), used, evaluation(config, outputs, sides))
+    return Task(targets(config, outputs, sides), used, evaluation(config, outputs, sides, network))
 
 
 def targets(config: configuration.Task, outputs: int, sides: Sides = _ANY) -> Targets:
@@ -102,20 +108,20 @@ def names(
     return tuple(map(str, range(columns))) if columns else numbers_as_names(labels, title)
 
 
-def loss(config: configuration.Task, outputs: int, sides: Sides = _ANY) -> Loss:
+def loss(config: configuration.Task, outputs: int, sides: Sides = _ANY, network: str = "") -> Loss:
     """The loss: the task's, or that of the user."""
-    of_task = _loss(config, outputs, sides)
+    of_task = _loss(config, outputs, sides, network)
     return own.loss(config.loss, of_task, outputs) if config.loss else of_task
 
 
-def _loss(config: configuration.Task, outputs: int, sides: Sides = _ANY) -> Loss:
+def _loss(config: configuration.Task, outputs: int, sides: Sides = _ANY, network: str = "") -> Loss:
     weighted, focal = weights.is_weighted(config), config.focal_gamma > 0
     if config.name == "multilabel":
         return multilabel.BinaryCrossEntropy(outputs, weighted, focal)
     if config.name == "regression":
         return regression.StandardizedError(outputs, config.error)
     if config.name == "detection":
-        return detection.DetectionLoss(outputs, sides)
+        return two_stage.TwoStageLoss(sides) if network in TWO_STAGE else detection.DetectionLoss(outputs, sides)
     if config.name == "instances":
         return instances.InstanceLoss(sides)
     if config.name == "segmentation":
@@ -123,26 +129,31 @@ def _loss(config: configuration.Task, outputs: int, sides: Sides = _ANY) -> Loss
     return classification.CrossEntropy(outputs, weighted, focal, config.logit_adjustment > 0, config.generalized_q > 0)
 
 
-def evaluation(config: configuration.Task, outputs: int, sides: Sides = _ANY) -> Evaluation:
+def evaluation(config: configuration.Task, outputs: int, sides: Sides = _ANY, network: str = "") -> Evaluation:
     """The figures that are reported: the task's, and those of the user."""
-    of_task = _evaluation(config, sides)
+    of_task = _evaluation(config, sides, network)
     if not config.evaluation:
         return of_task
     return own.evaluation(config.evaluation, of_task, _loss(config, outputs), targets(config, outputs))
 
 
-def _evaluation(config: configuration.Task, sides: Sides = _ANY) -> Evaluation:
+def _evaluation(config: configuration.Task, sides: Sides = _ANY, network: str = "") -> Evaluation:
     if config.name == "multilabel":
         return multilabel.SetFigures()
     if config.name == "regression":
         return regression.Errors()
     if config.name == "detection":
-        return found_boxes.Detections(sides, config.most_found, config.most_overlap)
+        kind = found_in_stages.FoundInStages if network in TWO_STAGE else found_boxes.Detections
+        return kind(sides, config.most_found, _rule(config))
     if config.name == "instances":
-        return found_instances.FoundInstances(sides, config.most_found, config.most_overlap)
+        return found_instances.FoundInstances(sides, config.most_found, _rule(config))
     if config.name == "segmentation":
         return regions.Regions()
     return classification.Accuracy(config.specificity)
+
+
+def _rule(config: configuration.Task) -> Rule:
+    return Rule(config.most_overlap, config.soft_suppression, config.suppress_across)
 
 
 def headline(config: configuration.Task) -> Headline:

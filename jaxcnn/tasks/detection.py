@@ -174,6 +174,11 @@ class Boxes:
         return {"boxes_per_image": float((targets["valid"] & ~targets["crowd"]).sum(axis=1).mean())}
 
 
+def sides_of(image: Any, usual: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of images that a loss sees, in training perhaps others than the usual ones; None: those."""
+    return usual if image is None else (image.shape[1], image.shape[2])
+
+
 @dataclasses.dataclass(frozen=True)
 class DetectionLoss:
     """Quality focal loss of the classes, and generalised overlap of the boxes.
@@ -184,7 +189,7 @@ class DetectionLoss:
 
     Attributes:
       classes: their number.
-      sides: height and width of the images.
+      sides: height and width of the images of evaluation.
     """
 
     classes: int
@@ -216,7 +221,7 @@ class DetectionLoss:
 
     def losses(self, outputs: Any, target: Tree, settings: Settings, constants: Any, image: Any) -> OfEach:
         """The loss of each image; `outputs` [b, a, 4 + k] are boxes in pixels and logits of the classes."""
-        points = jnp.asarray(box_geometry.points(*self.sides))
+        points = jnp.asarray(box_geometry.points(*sides_of(image, self.sides)))
         sums = jax.vmap(lambda answers, of_one: self._of_one(answers, of_one, points))(outputs, target)
         return sums / jnp.maximum(constants.task["boxes_per_image"], 1e-3)
 

@@ -38,12 +38,12 @@ class Detections:
     Attributes:
       sides: height and width of the images.
       most_found: boxes found in an image.
-      most_overlap: of two found boxes of a class.
+      rule: which of the boxes that overlap are found.
     """
 
     sides: tuple[int, int]
     most_found: int
-    most_overlap: float
+    rule: suppression.Rule
 
     @property
     def headline(self) -> Headline:
@@ -90,7 +90,7 @@ class Detections:
 
         def of_one(answers: Float32[Array, "a k4"]) -> Float32[Array, "found 6"]:
             boxes, logits = answers[:, :4], answers[:, 4:]
-            return suppression.found_in(boxes, logits, self.sides, self.most_found, self.most_overlap)
+            return suppression.found_in(boxes, logits, self.sides, self.most_found, self.rule)
 
         return jax.vmap(of_one)(outputs)
 

@@ -4,38 +4,26 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float32, UInt8
 
 from jaxcnn.tasks import coco_figures, run_length
-from jaxcnn.tasks.anchors import decoded
 from jaxcnn.tasks.box_records import MASK, MASK_BOX, in_stored
 from jaxcnn.tasks.coco_figures import CocoFigures
-from jaxcnn.tasks.found_boxes import SURE, Detections
+from jaxcnn.tasks.found_boxes import SURE
+from jaxcnn.tasks.found_in_stages import FoundInStages, padded
 from jaxcnn.tasks.headline import Headline
 from jaxcnn.tasks.instances import MASK_OUTPUTS
 from jaxcnn.tasks.pasting import covered, from_grid, pasted
-from jaxcnn.tasks.proposals import BOX_WEIGHTS, within
 from jaxcnn.tasks.task import Facts, Tree
 
 BOX_COLUMNS = 6  # of what is found: those of `suppression.found_in`; the cells of the mask follow
-TINY = 1e-7  # a probability below which its logarithm is not followed
 OF_MASKS = tuple(f"mask_{name}" for name in coco_figures.FIGURES)
 
 
 @dataclasses.dataclass(frozen=True)
-class FoundInstances(Detections):
-    """Boxes with scores and masks, judged by COCO's average precision of masks, and that of boxes.
-
-    The network itself finds them, since its masks are those of the found boxes.
-    """
-
-    @property
-    def search(self) -> Mapping[str, Any]:
-        """How the network finds."""
-        return {"most_found": self.most_found, "most_overlap": self.most_overlap}
+class FoundInstances(FoundInStages):
+    """Boxes with scores and masks, judged by COCO's average precision of masks, and that of boxes."""
 
     @property
     def headline(self) -> Headline:
@@ -58,24 +46,8 @@ class FoundInstances(Detections):
 
     def found(self, outputs: Any) -> Float32[Array, "b found 6m"]:
         """What the network has found, the best first."""
-        found, scores, label = outputs["found"], outputs["scores"][..., None], outputs["label"][..., None]
-        masks = outputs["masks"].reshape(*found.shape[:2], -1)
-        there = jnp.concatenate([found, scores, label.astype(found.dtype), masks], axis=-1)
-        return jnp.where(scores > 0, there, 0.0).astype(jnp.float32)
-
-    def of_places(self, outputs: Any) -> tuple[Float32[Array, "b 1 k 4"], Float32[Array, "b 1 k"]]:
-        """The surest box of each class, as if there were one place, and the logarithm of the odds that it is one.
-
-        Which proposal it comes from may change with the image: the second stage has no places of its own.
-        """
-        probability = jax.nn.softmax(outputs["logits"])[..., 1:]
-        odds = jnp.log(jnp.maximum(probability, TINY)) - jnp.log(jnp.maximum(1 - probability, TINY))
-        odds = jnp.where(outputs["valid"][..., None], odds, jnp.log(TINY))
-        surest = odds.argmax(axis=1)  # [b, k]
-        told = jnp.take_along_axis(outputs["told"][:, :, 1:], surest[:, None, :, None], axis=1)[:, 0]
-        given = jnp.take_along_axis(outputs["boxes"], surest[..., None], axis=1)
-        boxes = within(decoded(told.reshape(-1, 4), given.reshape(-1, 4), BOX_WEIGHTS), self.sides)
-        return boxes.reshape(told.shape)[:, None], odds.max(axis=1)[:, None]
+        masks = outputs["masks"].reshape(*outputs["scores"].shape, -1)
+        return padded(outputs, masks)
 
     def collector(self, constants: Any) -> "InstanceFigures":
         """COCO's figures of boxes and masks."""

@@ -8,19 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
-import jaxcnn.config as configuration
 from jaxcnn.config import UserError
-from jaxcnn.tasks import box_records, mask_grids
-from jaxcnn.tasks.anchors import Weights, encoded, match_anchors, match_proposals
+from jaxcnn.tasks import box_records, mask_grids, two_stage
 from jaxcnn.tasks.assignment import binary_cross_entropy
 from jaxcnn.tasks.box_records import MASK, MASK_BOX
 from jaxcnn.tasks.detection import VISIBLE, Boxes, moved_boxes
 from jaxcnn.tasks.moving import Move, product
-from jaxcnn.tasks.proposals import BOX_WEIGHTS
-from jaxcnn.tasks.task import Facts, OfEach, Settings, Tree
+from jaxcnn.tasks.task import Tree
+from jaxcnn.tasks.two_stage import TwoStageLoss, learnt_label, mean_of, one_of_class
 
 MASK_OUTPUTS = 28  # side of the mask of a box, as a network answers it
-CORNER = 1 / 9  # of the error of a box, where it turns from a square to a straight line
 MOST_SAMPLES = 16  # in one direction of a cell of a true mask; larger boxes, above 448 pixels, have these
 
 
@@ -118,116 +115,32 @@ class Instances(Boxes):
 
 
 @dataclasses.dataclass(frozen=True)
-class InstanceLoss:
+class InstanceLoss(TwoStageLoss):
     """The sum of the five losses of Mask R-CNN, for each image by itself.
 
-    Where torchvision divides by the number of anchors or proposals in the batch, this divides by that of the image,
-    which is the same where each image has as many as are taken; its mask loss is the mean over the objects of a batch,
-    this one the mean over images of that of their objects. So no normaliser depends on the division of a batch.
-
-    In evaluation, where no proposals are taken and no true box is one, the loss is that of both stages without masks,
-    over all anchors and proposals.
-
-    Attributes:
-      sides: height and width of the images.
+    The mask loss of torchvision is the mean over the objects of a batch, this one the mean over images of that of their
+    objects, as with the other four (`TwoStageLoss`). In evaluation it is left out.
     """
 
-    sides: tuple[int, int]
-
-    @property
-    def plain(self) -> "InstanceLoss":
-        """The same."""
-        return self
-
-    @property
-    def settings(self) -> tuple[str, ...]:
-        """None."""
-        return ()
-
-    def abstract(self) -> dict[str, Any]:
-        """Nothing."""
-        return {}
-
-    def constants(self, config: configuration.Task, names: Any, facts: Facts, targets: Tree | None) -> dict[str, Any]:
-        """Nothing."""
-        return {}
-
-    def pair(self, outputs: Any, target: Tree, settings: Settings, constants: Any) -> Any:
-        """Answers and boxes differ in number; the config refuses what would compare them."""
-        raise NotImplementedError
-
-    def losses(self, outputs: Any, target: Tree, settings: Settings, constants: Any, image: Any) -> OfEach:
-        """The loss of each image; `outputs` are those of `jaxcnn.models.mask_rcnn` in training."""
-        return jax.vmap(lambda answer, of_one: _total(parts(answer, of_one, self.sides)))(outputs, target)
-
-    def reported(self, outputs: Any, target: Tree, constants: Any) -> OfEach:
-        """The loss of both stages without masks."""
-        return self.losses(jax.vmap(judged)(outputs, target), target, {}, constants, None)
-
-
-def _total(losses: dict[str, Float[Array, ""]]) -> Float[Array, ""]:
-    return jnp.stack(list(losses.values())).sum()
+    def parts(self, answer: Any, target: Tree, sides: tuple[int, int]) -> dict[str, Float[Array, ""]]:
+        """The five losses; four in evaluation."""
+        return parts(answer, target, sides)
 
 
 def parts(answer: Any, target: Tree, sides: tuple[int, int]) -> dict[str, Float[Array, ""]]:
     """The losses of one image by name: of an answer in training, or of one that `judged` made like it."""
-    anchor_error = _box_error(answer["anchor_told"], answer["anchors"], answer["anchor_true"], target)
-    positive = answer["anchor_positive"]
-    entropy = binary_cross_entropy(answer["anchor_logits"], positive)
-    label = jnp.where(answer["positive"], target["label"][answer["true"]] + 1, 0)
-    of_class = -jnp.take_along_axis(jax.nn.log_softmax(answer["logits"]), label[:, None], axis=1)[:, 0]
-    told = jnp.take_along_axis(answer["told"], label[:, None, None], axis=1)[:, 0]
-    error = _box_error(told, answer["boxes"], answer["true"], target, BOX_WEIGHTS)
-    found = {
-        "anchor_class": _mean(entropy, answer["anchor_valid"]),
-        "anchor_box": _mean(jnp.where(positive, anchor_error, 0.0), answer["anchor_valid"]),
-        "class": _mean(of_class, answer["valid"]),
-        "box": _mean(jnp.where(answer["positive"], error, 0.0), answer["valid"]),
-    }
-    return found | ({"mask": _mask_loss(answer, target, label, sides)} if "masks" in answer else {})
+    found = two_stage.parts(answer, target)
+    return found | ({"mask": _mask_loss(answer, target, sides)} if "masks" in answer else {})
 
 
-def judged(answer: Any, target: Tree) -> dict[str, Array]:
-    """An answer of one image after training, with what all its anchors and proposals should have learnt."""
-    anchors = match_anchors(answer["anchors"], target)
-    found = match_proposals(answer["boxes"], answer["valid"], target)
-    kept = {name: array for name, array in answer.items() if name != "masks"}
-    return kept | {
-        "anchor_valid": anchors.positive | anchors.negative,
-        "anchor_true": anchors.box,
-        "anchor_positive": anchors.positive,
-        "valid": found.positive | found.negative,
-        "true": found.box,
-        "positive": found.positive,
-    }
-
-
-def _mean(values: Float[Array, " s"], used: Bool[Array, " s"]) -> Float[Array, ""]:
-    """Of those that are used; 0 if there are none."""
-    return jnp.where(used, values, 0.0).sum() / jnp.maximum(used.sum(), 1)
-
-
-def _box_error(
-    told: Float[Array, "s 4"],
-    by: Float[Array, "s 4"],
-    true: Int[Array, " s"],
-    target: Tree,
-    weights: Weights = (1.0, 1.0, 1.0, 1.0),
-) -> Float[Array, " s"]:
-    """What is told of boxes against the true ones: squares of small differences, absolute values of large ones."""
-    wanted = encoded(target["boxes"][true].astype(by.dtype), by, weights)
-    away = jnp.abs(told - wanted)
-    return jnp.where(away < CORNER, 0.5 * away**2 / CORNER, away - 0.5 * CORNER).sum(axis=-1)
-
-
-def _mask_loss(answer: Any, target: Tree, label: Int[Array, " s"], sides: tuple[int, int]) -> Float[Array, ""]:
+def _mask_loss(answer: Any, target: Tree, sides: tuple[int, int]) -> Float[Array, ""]:
     """The mean over the proposals with an object of the binary cross-entropy of the mask of its class."""
-    masks = answer["masks"]
+    masks, label = answer["masks"], learnt_label(answer, target)
     few = slice(0, masks.shape[0])
-    logits = jnp.take_along_axis(masks, label[few, None, None, None], axis=-1)[..., 0]
+    logits = one_of_class(masks, label[few, None, None, None], axis=-1)[..., 0]
     wanted = masks_of(answer["boxes"][few], answer["true"][few], target, sides).astype(logits.dtype)
     entropy = binary_cross_entropy(logits, wanted)
-    return _mean(entropy.mean(axis=(1, 2)), answer["positive"][few])
+    return mean_of(entropy.mean(axis=(1, 2)), answer["positive"][few])
 
 
 def masks_of(

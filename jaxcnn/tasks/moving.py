@@ -51,6 +51,13 @@ class Move(NamedTuple):
         scale = jnp.stack([share[0, 0], share[1, 1]])
         return Move(scale, -(parts[0] + parts[1]), matrix, jnp.stack([share[1, 0], share[0, 1]]))
 
+    @staticmethod
+    def of_size(side: int, before: int) -> "Move":
+        """The move of a square image that gets another side, in pixels."""
+        back = (before << COORDINATE_BITS) // side
+        scale = jnp.full(2, side / before, jnp.float32)
+        return Move(scale, jnp.zeros(2, jnp.float32), jnp.array([[back, 0, 0], [0, back, 0]], jnp.int32))
+
 
 @runtime_checkable
 class Movable(Protocol):
@@ -62,7 +69,7 @@ class Movable(Protocol):
         Args:
           target: of one example.
           move: how its image has moved.
-          sides: height and width of the image, which keep.
+          sides: height and width of the image, after it has moved.
         """
         ...
 

@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxcnn.tasks import suppression
 from jaxcnn.tasks.anchors import Weights, decoded
-from jaxcnn.tasks.suppression import survivors
+from jaxcnn.tasks.suppression import Rule, survivors
 
 SMALLEST = 1e-3  # side of a proposal, pixels
 MOST_OVERLAP = 0.7  # of two proposals of a level
@@ -89,34 +90,34 @@ class FoundBoxes(NamedTuple):
 def found(
     given: Proposals,
     logits: Float[Array, "p k1"],
-    told: Float[Array, "p k1 4"],
+    told: Float[Array, "p kinds 4"],
     sides: tuple[int, int],
     most: int,
-    most_overlap: float,
+    rule: Rule,
 ) -> FoundBoxes:
-    """What the second stage finds in one image; boxes of different classes never suppress each other.
+    """What the second stage finds in one image.
 
     Args:
       given: the proposals.
       logits: of the classes for each proposal; the first is the background.
-      told: of the box of each class relative to each proposal, with `BOX_WEIGHTS`.
+      told: of the box of each class relative to each proposal, with `BOX_WEIGHTS`; kinds: k1, or 1 for the box of all.
       sides: height and width of the image.
       most: places of the result.
-      most_overlap: above which the lower score is suppressed.
+      rule: which boxes stand.
     """
     classes = logits.shape[1] - 1
-    boxes = within(decoded(told, given.boxes, BOX_WEIGHTS), sides)[:, 1:].reshape(-1, 4)
+    of_classes = within(decoded(told, given.boxes, BOX_WEIGHTS), sides)
+    of_classes = of_classes[:, 1:] if told.shape[1] > 1 else of_classes.repeat(classes, axis=1)
+    boxes = of_classes.reshape(-1, 4)
     scores = jnp.where(given.valid[:, None], jax.nn.softmax(logits)[:, 1:], 0.0).reshape(-1)
     scores = jnp.where((scores > LEAST_SCORE) & _has_sides(boxes, SMALLEST_FOUND), scores, 0.0)
     best, place = jax.lax.top_k(scores, min(CANDIDATES, scores.shape[0]))
     label = place % classes
-    apart = boxes[place] + (label * 2.0 * max(sides)).astype(boxes.dtype)[:, None]
-    kept = jnp.where(survivors(apart, most_overlap), best, 0.0)
-    best, rows = jax.lax.top_k(kept, min(most, kept.shape[0]))
-    padding = most - best.shape[0]
-    chosen = jnp.where(best[:, None] > 0, boxes[place[rows]], 0.0)
+    kept, rows = suppression.best(boxes[place], best, label, sides, most, rule, LEAST_SCORE)
+    padding = most - kept.shape[0]
+    chosen = jnp.where(kept[:, None] > 0, boxes[place[rows]], 0.0)
     return FoundBoxes(
         jnp.pad(chosen, ((0, padding), (0, 0))),
-        jnp.pad(best, (0, padding)),
-        jnp.pad(jnp.where(best > 0, label[rows], 0), (0, padding)),
+        jnp.pad(kept, (0, padding)),
+        jnp.pad(jnp.where(kept > 0, label[rows], 0), (0, padding)),
     )

@@ -1,8 +1,10 @@
 """Of boxes that overlap, the one of the highest score: non-maximum suppression with fixed shapes."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float32
+from jaxtyping import Array, Bool, Float, Float32, Int
 
 from jaxcnn.tasks.box_geometry import overlap
 
@@ -10,6 +12,21 @@ CANDIDATES = 1000  # of the highest scores of an image, over all classes; the ot
 LEAST_SCORE = 0.001  # scores below it are never found, as is usual for COCO's figures
 
 Found = Float32[Array, "... found 6"]  # left, top, right, bottom, score, class; score 0 for padding
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """Which boxes stand.
+
+    Attributes:
+      most_overlap: with a better one that stands; 0 < most_overlap <= 1.
+      softness: above 0, no box is suppressed by `most_overlap`; scores fall with overlap, as `softened` does it.
+      across: boxes of different classes suppress each other, too.
+    """
+
+    most_overlap: float
+    softness: float = 0.0
+    across: bool = False
 
 
 def survivors(boxes: Float32[Array, "n 4"], most_overlap: float) -> Bool[Array, " n"]:
@@ -33,26 +50,76 @@ def survivors(boxes: Float32[Array, "n 4"], most_overlap: float) -> Bool[Array, 
     return jax.lax.while_loop(again, judge, (jnp.ones(count, bool), jnp.asarray(True)))[0]
 
 
+def softened(
+    boxes: Float[Array, "n 4"], scores: Float[Array, " n"], softness: float, most: int
+) -> tuple[Float[Array, " m"], Int[Array, " m"]]:
+    """The first m = min(most, n) boxes of soft suppression, and their scores; 0 for those that had none.
+
+    Bodla et al. 2017, "Soft-NMS", arXiv:1704.04503, figure 2 with equation 2: again and again the best of the remaining
+    boxes is taken, and the scores of those that remain are multiplied by exp(-overlap ** 2 / softness).
+
+    Args:
+      boxes: in any order.
+      scores: at least 0.
+      softness: sigma.
+      most: how many are taken.
+    """
+
+    def take(left: Float[Array, " n"], _: None) -> tuple[Array, tuple[Array, Array]]:
+        place = left.argmax()
+        fall = jnp.exp(-jnp.square(overlap(boxes[place], boxes)) / softness)
+        return (left * fall).at[place].set(-1.0), (jnp.maximum(left[place], 0.0), place)
+
+    return jax.lax.scan(take, scores, length=min(most, boxes.shape[0]))[1]
+
+
+def best(
+    boxes: Float[Array, "n 4"],
+    scores: Float[Array, " n"],
+    label: Float[Array, " n"] | Int[Array, " n"],
+    sides: tuple[int, int],
+    most: int,
+    rule: Rule,
+    least: float,
+) -> tuple[Float[Array, " m"], Int[Array, " m"]]:
+    """The scores of the best m = min(most, n) boxes that stand, falling, and their numbers; a score of 0: none.
+
+    Args:
+      boxes: within the image, by falling scores.
+      scores: at least 0.
+      label: numbers of classes.
+      sides: height and width of the image.
+      most: how many are wanted.
+      rule: which stand.
+      least: scores below it never do.
+    """
+    # Moved by more than the image for each class, boxes of different classes do not touch.
+    apart = boxes if rule.across else boxes + (label * (2.0 * max(sides))).astype(boxes.dtype)[:, None]
+    if rule.softness:
+        kept, rows = softened(apart, scores, rule.softness, most)
+        return jnp.where(kept >= least, kept, 0.0), rows
+    good = survivors(apart, rule.most_overlap) & (scores >= least)
+    return jax.lax.top_k(jnp.where(good, scores, 0.0), min(most, scores.shape[0]))
+
+
 def found_in(
-    boxes: Float32[Array, "a 4"], logits: Float32[Array, "a k"], sides: tuple[int, int], most: int, most_overlap: float
+    boxes: Float32[Array, "a 4"], logits: Float32[Array, "a k"], sides: tuple[int, int], most: int, rule: Rule
 ) -> Float32[Array, "most 6"]:
-    """The objects of one image, the best first; boxes of different classes never suppress each other.
+    """The objects of one image, the best first.
 
     Args:
       boxes: the answers of its points.
       logits: their logits of the classes.
       sides: height and width of the image, at whose border boxes are cut off.
       most: rows of the result.
-      most_overlap: above which the lower score is suppressed.
+      rule: which boxes stand.
     """
     classes = logits.shape[1]
     height, width = sides
     scores = jax.nn.sigmoid(logits).reshape(-1)
-    best, place = jax.lax.top_k(scores, min(CANDIDATES, scores.shape[0]))
+    highest, place = jax.lax.top_k(scores, min(CANDIDATES, scores.shape[0]))
     label = (place % classes).astype(jnp.float32)
     cut = jnp.clip(boxes[place // classes], 0.0, jnp.array([width, height, width, height], jnp.float32))
-    apart = cut + (label * (2.0 * max(sides)))[:, None]  # classes do not touch
-    good = survivors(apart, most_overlap) & (best >= LEAST_SCORE)
-    kept, rows = jax.lax.top_k(jnp.where(good, best, 0.0), min(most, best.shape[0]))
+    kept, rows = best(cut, highest, label, sides, most, rule, LEAST_SCORE)
     result = jnp.concatenate([cut[rows], kept[:, None], label[rows, None]], axis=1)
     return jnp.pad(jnp.where(kept[:, None] > 0, result, 0.0), ((0, most - result.shape[0]), (0, 0)))

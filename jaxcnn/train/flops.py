@@ -66,8 +66,13 @@ def of_program(spec: StepSpec, mesh: Mesh, loader: str, steps_per_call: int = 1)
     """`step_flops` of the train step of `spec`, per device of a mesh of any platform; None if it cannot be counted.
 
     Backend plugins, such as those of GPUs and TPUs, count nothing in an uncompiled program. For them the step is traced
-    again, for one device of the CPU backend that does the whole batch; None if that backend is not available.
+    again, for one device of the CPU backend that does the whole batch; None if that backend is not available. Of a step
+    that draws the size of its images, it is the mean over the sizes.
     """
+    if len(spec.sizes) > 1:
+        counts = [of_program(each, mesh, loader, steps_per_call) for each in spec.sizes]
+        known = [count for count in counts if count is not None]
+        return sum(known) / len(known) if len(known) == len(counts) else None
     if mesh.devices.flat[0].platform == "cpu":
         return step_flops(programs.train_step.traced(spec, mesh, loader, steps_per_call))
     try:
@@ -79,7 +84,9 @@ def of_program(spec: StepSpec, mesh: Mesh, loader: str, steps_per_call: int = 1)
 
 
 def bytes_of_program(spec: StepSpec, mesh: Mesh, loader: str, steps_per_call: int = 1) -> float | None:
-    """`step_bytes` of the train step of `spec`; None if it loops over microbatches, as XLA counts one iteration."""
+    """`step_bytes` of the train step of `spec`; None where XLA cannot count: a loop over microbatches, drawn sizes."""
+    if len(spec.sizes) > 1:
+        return None
     if spec.optim.accumulate_steps > 1 and not spread.unrolls_microbatches(mesh):
         return None
     return step_bytes(programs.train_step(spec, mesh, loader, steps_per_call))

@@ -142,7 +142,12 @@ def spec_on(config: Config, splits: Splits) -> StepSpec:
     shape = splits.train.image_shape
     teacher = teachers.of(config, splits) if config.task.teacher else None
     task = by_name.make(
-        config.task, outputs, teacher, 0 if weights_of(splits.train) is None else examples, sides=shape[:2]
+        config.task,
+        outputs,
+        teacher,
+        0 if weights_of(splits.train) is None else examples,
+        sides=shape[:2],
+        network=config.model.name,
     )
     spec = make_spec(config, task=task, image_shape=shape, train_examples=examples)
     check_sides(spec)

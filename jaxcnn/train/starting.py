@@ -35,7 +35,7 @@ FILE = "init.json"
 MOST_TOLD = 8  # arrays of one reason that are told one by one
 # Options of a network that change its arrays.
 _OF_ARRAYS = (
-    *("name", "form", "width", "channels", "head", "batch_norm", "colours"),
+    *("name", "form", "width", "channels", "head", "batch_norm", "colours", "class_agnostic"),
     *("stage_blocks", "stage_channels", "stage_kernels"),
 )
 

@@ -81,9 +81,10 @@ def _go_on() -> None:
 
 def spec_of(config: Config, facts: dict[str, Any]) -> StepSpec:
     """The spec of the trained network of a run, from its config and the facts of its data."""
+    outputs, sides = len(facts["class_names"]), tuple(facts["image_shape"][:2])
     spec = make_spec(
         config,
-        task=by_name.make(config.task, len(facts["class_names"]), sides=tuple(facts["image_shape"][:2])).trained,
+        task=by_name.make(config.task, outputs, sides=sides, network=config.model.name).trained,
         image_shape=tuple(facts["image_shape"]),
         train_examples=facts["train_examples"],
     )

@@ -3,6 +3,7 @@
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,13 @@ LOADED, ADAPTED, LEFT_OUT, NOT_FOUND = "loaded", "adapted", "left out", "not fou
 AUTO = "auto"
 BACKBONE = ("stem_", "block")  # the beginnings of the modules of a detector's backbone
 WITH_HEADS = ("roi_heads.", "module.roi_heads.", "model.roi_heads.")  # of torchvision's detectors
+IN_DETECTOR = "backbone.backbone."  # what YOLOX has before the names of its backbone
 CLASSIFIER = "classifier"
+# What comes before the classifier of MobileNetV2, and is not of the backbone.
+LAST = (
+    *("params/last_conv/kernel", "params/last_bn/scale", "params/last_bn/bias"),
+    *("batch_stats/last_bn/mean", "batch_stats/last_bn/var"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,12 +142,16 @@ def _fit_backbone(
     """Fit the arrays of a network for classification to a detector, whose neck and head keep their initial values."""
     own = {key for key in initial if not key.split("/")[1].startswith(BACKBONE)}
     classifier = {f"params/{CLASSIFIER}/{leaf}": np.zeros(0, np.float32) for leaf in ("kernel", "bias")}
-    there = {key: value for key, value in initial.items() if key not in own} | classifier
-    found = fit(given, backbone, there, source=source, naming=naming, head=CLASSIFIER, new_head=True, skip=skip)
-    rows = [
-        Row("", row.theirs, LEFT_OUT, "a detector has its own head") if row.ours in classifier else row
-        for row in found.rows
-    ]
+    last = {key: np.zeros(0, np.float32) for key in LAST} if backbone.name in networks.INVERTED else {}
+    there = {key: value for key, value in initial.items() if key not in own} | classifier | last
+    skipped = (*skip, "last_.*") if last else skip
+    of_backbone = {name: value for name, value in given.items() if IN_DETECTOR in name} or given
+    options: Any = {"source": source, "naming": naming, "head": CLASSIFIER, "new_head": True, "skip": skipped}
+    found = fit(of_backbone, backbone, there, **options)
+    others = [row.theirs for row in found.rows if row.ours in classifier | last and row.theirs]
+    others += [name for name in given if name not in of_backbone]
+    rows = [row for row in found.rows if row.ours not in classifier | last]
+    rows += [Row("", name, LEFT_OUT, "a detector has its own head") for name in others]
     rows += [Row(key, "", LEFT_OUT, "not of the backbone") for key in sorted(own)]
     return Fitted(found.arrays, tuple(rows), found.naming)
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxcnn.config import Model
-from jaxcnn.config.networks import INSTANCES
+from jaxcnn.config.networks import TWO_STAGE
 from jaxcnn.weights import names
 
 Weights = Float[np.ndarray, "..."]
@@ -22,10 +22,17 @@ _DENSE = (".block.3.weight", ".block.5.weight", ".mlp.fc1.weight", ".mlp.fc2.wei
 _IGNORED = ("num_batches_tracked",)  # PyTorch counts the batches of each BatchNorm
 _WHOLE = ("layer_scale", "gamma")  # PyTorch's modules that are one array, which has their name
 BLUE_FIRST = ("caffe",)  # namings whose networks read BGR images
+FOCUSED = ("yolox", "params/stem_conv/conv/kernel")  # a naming, and its kernel that sees four BGR pixels as one
 FIRST = ("stem_conv", "conv1", "block1_conv1")  # our names of the layer that sees the image
 OURS = "jaxcnn"
-# Of networks for instances: the layers with outputs of classes, and how many of each; what the first dense layer sees.
+# Of detectors of two stages: the layers with outputs of classes, and how many of each; what the first dense layer sees.
 OF_CLASSES = {"box_logits": 1, "box_boxes": 4, "mask_logits": 1}
+OF_ALL_CLASSES = {  # of these the layers that are for all classes, by `model.class_agnostic`
+    "none": (),
+    "boxes": ("box_boxes",),
+    "masks": ("mask_logits",),
+    "both": ("box_boxes", "mask_logits"),
+}
 PYRAMID = "params/pyramid_out0/kernel"
 TRANSPOSED = "mask_up/kernel"
 
@@ -81,12 +88,13 @@ def leaves(
         channels = shapes[seen][-1] if sees_pixels else 0
         pixels = channels if 0 < channels < shapes[key][-1] and shapes[key][-1] % channels == 0 else 0
         is_first = module in FIRST and leaf == "kernel" and len(shapes[key]) == 4
-        if model.name in INSTANCES:
-            is_head, of_class = module in OF_CLASSES, OF_CLASSES.get(module, 1)
+        if model.name in TWO_STAGE:
+            of_class = OF_CLASSES.get(module, 1)
+            is_head = module in OF_CLASSES and module not in OF_ALL_CLASSES[model.class_agnostic]
         else:
             is_head, of_class = module == head, 1
         made.append(
-            Leaf(key, shapes[key], theirs, pixels, is_first, is_head, of_class, is_head and model.name in INSTANCES)
+            Leaf(key, shapes[key], theirs, pixels, is_first, is_head, of_class, is_head and model.name in TWO_STAGE)
         )
     return made
 
@@ -136,7 +144,13 @@ def to_ours(naming: str, leaf: Leaf, value: Weights) -> Weights:
             value = value.reshape(len(value), leaf.pixels, -1).swapaxes(1, 2).reshape(len(value), -1)
         if naming in BLUE_FIRST and leaf.is_first:
             value = value[:, :, ::-1]
+        value = _of_other_colours(value) if (naming, leaf.key) == FOCUSED else value
     return np.ascontiguousarray(value)
+
+
+def _of_other_colours(kernel: Weights) -> Weights:
+    """A kernel of four RGB pixels from one of BGR, and the other way round."""
+    return kernel.reshape(*kernel.shape[:2], 4, -1, kernel.shape[-1])[:, :, :, ::-1].reshape(kernel.shape)
 
 
 def _is_convolution(naming: str, name: str) -> bool:
@@ -153,6 +167,7 @@ def to_theirs(naming: str, leaf: Leaf, value: Weights) -> Weights:
     if naming != OURS and leaf.key.endswith("/kernel"):
         if naming in BLUE_FIRST and leaf.is_first:
             value = value[:, :, ::-1]
+        value = _of_other_colours(value) if (naming, leaf.key) == FOCUSED else value
         if naming in ("keras", "caffe"):
             value = value.T if value.ndim == 2 else value
         elif value.ndim == 4 and leaf.theirs[0].endswith(_DENSE):

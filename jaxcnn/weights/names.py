@@ -7,7 +7,7 @@ files differ; the first is the one that is written.
 from collections.abc import Callable, Iterator
 
 from jaxcnn.config import Model
-from jaxcnn.config.networks import CIFAR_RESNET, INVERTED, RESNET, VGG
+from jaxcnn.config.networks import BACKBONES, CIFAR_RESNET, INVERTED, RESNET, TWO_STAGE, VGG
 from jaxcnn.config.networks import SQUEEZENET as SQUEEZENETS
 
 Modules = dict[str, tuple[str, ...]]
@@ -94,7 +94,7 @@ def _torch_resnet(model: Model, ours: list[str]) -> _Pairs:
             yield name, f"layer{stage}.{int(number) - 1}.{part}"
 
 
-def _torch_mask_rcnn(model: Model, ours: list[str]) -> _Pairs:
+def _torch_two_stage(model: Model, ours: list[str]) -> _Pairs:
     """Those of today; the files that torchvision offers have older ones, which it renames itself."""
     for name, theirs in _torch_resnet(model, [each for each in ours if each.startswith("block")]):
         yield name, f"backbone.body.{theirs}"
@@ -222,6 +222,24 @@ def _lukemelas(model: Model, ours: list[str]) -> _Pairs:
             yield f"{block}/{step}_bn", f"_blocks.{number}.{norm}"
 
 
+def _yolox(_: Model, ours: list[str]) -> _Pairs:
+    """Those of its backbone, CSPDarknet."""
+    parts = {"down": "0", "pool": "1"}
+    for name in ours:
+        block, rest = name.partition("/")[::2]
+        stage, part = block.removeprefix("block").partition("_")[::2]
+        if block == "stem_conv":
+            yield name, f"backbone.backbone.stem.conv.{rest}"
+        elif part == "layer":
+            place = 2 if f"block{stage}_pool/conv1/conv" in ours else 1
+            inner = rest.removeprefix("m").replace("_", ".", 1) if rest.startswith("m") else ""
+            yield name, f"backbone.backbone.dark{stage}.{place}.{f'm.{inner}' if inner else rest}".replace("/", ".")
+        elif part in parts:
+            yield name, f"backbone.backbone.dark{stage}.{parts[part]}.{rest}".replace("/", ".")
+        else:
+            yield name, name  # the classifier that a backbone in a file has not
+
+
 def _blocks(ours: list[str]) -> Iterator[tuple[str, str, list[str]]]:
     """(our name, "stage.number" from 0, its steps) of each inverted residual block."""
     for block in dict.fromkeys(name.partition("/")[0] for name in ours if "/" in name):
@@ -240,7 +258,7 @@ NAMINGS: dict[str, dict[str, _Find]] = {
         **dict.fromkeys(VGG, _torch_vgg),
         **dict.fromkeys((*RESNET, *CIFAR_RESNET), _torch_resnet),
         **dict.fromkeys(SQUEEZENETS, _torch_squeezenet),
-        **dict.fromkeys(("mask_rcnn_resnet18", "mask_rcnn_resnet50"), _torch_mask_rcnn),
+        **dict.fromkeys([name for name in TWO_STAGE if name in BACKBONES], _torch_two_stage),
     },
     "timm": {
         **dict.fromkeys(VGG, _timm_vgg),
@@ -251,4 +269,5 @@ NAMINGS: dict[str, dict[str, _Find]] = {
     "keras": dict.fromkeys(("vgg16", "vgg19"), _keras_vgg),
     "caffe": dict.fromkeys(SQUEEZENETS, _caffe_squeezenet),
     "lukemelas": {"efficientnet_lite0": _lukemelas},
+    "yolox": dict.fromkeys(("csp_s", "csp_m"), _yolox),
 }

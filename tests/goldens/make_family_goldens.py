@@ -31,7 +31,7 @@ LAYOUTS = (
     *("alexnet", "vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn", "vgg19", "vgg19_bn"),
     *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2", "wide_resnet101_2"),
     *("mobilenet_v2", "squeezenet1_0", "squeezenet1_1", "efficientnet_b0", "convnext_tiny"),
-    "maskrcnn_resnet50_fpn",
+    *("maskrcnn_resnet50_fpn", "fasterrcnn_resnet50_fpn"),
 )
 
 

@@ -1,5 +1,7 @@
 """Makes mask_rcnn_goldens.npz: what torchvision computes for a tiny Mask R-CNN with random weights, in float64.
 
+Without its masks this is Faster R-CNN, whose gradients are kept, too.
+
 pip install torch==2.13.0 torchvision==0.29.1 numpy && python tests/goldens/make_mask_rcnn_goldens.py
 
 The backbone is that of "mask_rcnn_cnn"; pyramid, proposals, heads and losses are those of torchvision. Where it draws
@@ -136,12 +138,17 @@ losses = {
     "mask": of_second["loss_mask"],
 }
 arrays |= {f"loss_{name}": loss.detach().numpy() for name, loss in losses.items()}
-sum(losses.values()).backward()
-for path, direction in case.directions().items():
-    along = torch.tensor(np.ascontiguousarray(theirs(path, direction)))
-    gradient = parameter(path).grad
-    arrays[f"along_{path}"] = (gradient * along).sum().numpy()
-    arrays[f"length_{path}"] = gradient.norm().numpy()
+directions = case.directions()
+parameters = [parameter(path) for path in directions]
+of_boxes = sum(loss for name, loss in losses.items() if name != "mask")  # the loss of Faster R-CNN
+for before, loss in (("", of_boxes + losses["mask"]), ("boxes_", of_boxes)):
+    gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+    for (path, direction), gradient in zip(directions.items(), gradients, strict=True):
+        if gradient is None:  # of the head for masks, without its loss
+            continue
+        along = torch.tensor(np.ascontiguousarray(theirs(path, direction)))
+        arrays[f"{before}along_{path}"] = (gradient * along).sum().numpy()
+        arrays[f"{before}length_{path}"] = gradient.norm().numpy()
 
 # Boxes reach nowhere outside: torchvision's code in Python, which it takes where its C++ is not built, differs there.
 features = [torch.tensor(each).permute(2, 0, 1)[None].requires_grad_() for each in case.pyramid()]
