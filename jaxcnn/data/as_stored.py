@@ -62,6 +62,25 @@ def size(encoded: bytes) -> tuple[int, int]:
         return stored_size(encoded)
 
 
+def stack_size(encoded: bytes) -> int | None:
+    """How many images a `.npy` file [N, H, W, C] has, from its header; None for any other. Raises Unreadable."""
+    if not encoded.startswith(NPY):
+        return None
+    with _refusing(encoded):
+        shape, _, _ = _npy_form(io.BytesIO(encoded), len(encoded))
+    return shape[0] if len(shape) == 4 else None
+
+
+def stack(encoded: bytes, max_megapixels: float) -> Shaped[np.ndarray, "n h w c"]:
+    """The images of such a file, without a copy. Raises Unreadable: damaged, truncated, or an image is too large."""
+    with _refusing(encoded):
+        file = io.BytesIO(encoded)
+        shape, in_columns, dtype = _npy_form(file, len(encoded))
+        check_size((shape[2], shape[1]), max_megapixels)
+        values = np.frombuffer(encoded, dtype, math.prod(shape), file.tell())
+        return values.reshape(shape, order="F" if in_columns else "C")
+
+
 def as_type(pixels: Shaped[np.ndarray, "..."], dtype: str) -> Shaped[np.ndarray, "..."]:
     """Pixels as `config.data.dtype`, with the values as stored: any numbers as float32, integers only as they are.
 
@@ -138,15 +157,23 @@ def _npy(encoded: bytes, max_megapixels: float) -> Pixels:
 
 def _npy_header(file: io.BytesIO, length: int) -> tuple[tuple[int, int, int], np.dtype]:
     """Shape [H, W, C] and type; refuses more pixels than the file holds."""
+    shape, _, dtype = _npy_form(file, length)
+    if len(shape) not in (2, 3):
+        raise Unreadable(f"it is an array of {dtype} of shape {shape}, not an image [H, W] or [H, W, C]")
+    height, width, channels = (*shape, 1)[:3]
+    return (height, width, channels), dtype
+
+
+def _npy_form(file: io.BytesIO, length: int) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether the first index is the fastest, and type; refuses more values than the file holds, and none."""
     version = np.lib.format.read_magic(file)
     header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = header(file)
-    if len(shape) not in (2, 3) or min(shape) < 1 or dtype.hasobject:
+    shape, in_columns, dtype = header(file)
+    if not shape or min(shape) < 1 or dtype.hasobject or not dtype.itemsize:
         raise Unreadable(f"it is an array of {dtype} of shape {shape}, not an image [H, W] or [H, W, C]")
     if math.prod(shape) * dtype.itemsize > length - file.tell():
         raise Unreadable("it is truncated")
-    height, width, channels = (*shape, 1)[:3]
-    return (height, width, channels), dtype
+    return shape, in_columns, dtype
 
 
 def _known_to_pillow(encoded: bytes) -> bool:
