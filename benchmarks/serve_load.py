@@ -110,7 +110,7 @@ def _expected(folder: pathlib.Path) -> tuple[np.ndarray, list[dict[str, Any]], d
     if network.config.task.name != "classification" or network.spec.image_shape[-1] not in (1, 3):
         raise UserError(f"{folder} is not of classification of grey or RGB images")
     split = assess.open_split(network, folder, "val", DATA.value)[0]
-    encoded = [png(each) for each in np.asarray(split.read(np.arange(min(IMAGES, split.num_examples))))]
+    encoded = [png(each) for each in np.asarray(split.read(np.arange(min(IMAGES, len(split)))))]
     shape, data = network.spec.image_shape, network.config.data
     pixels = np.stack([predict.decoded(each, shape, data) for each in encoded])
     facts = {"model": network.config.model.name, "image_shape": list(shape), "step": network.step}

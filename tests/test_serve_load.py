@@ -31,7 +31,7 @@ def over_sockets(service, limits, work):  # noqa: F811
     """`await work(port, interface)` while the application listens on a port."""
 
     async def listened(interface):
-        async with listening(interface.app_made, connections.protocol(limits.seconds)) as (port, _):
+        async with listening(interface.app_made, connections.protocol(limits.seconds, most=99)) as (port, _):
             return await work(port, interface)
 
     return served(service, limits, listened)

@@ -352,7 +352,7 @@ def test_a_connection_without_a_request_is_closed_after_its_time_and_others_are_
 
     async def work():
         request = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"
-        async with listening(app, connections.protocol(0.3)) as (port, server):
+        async with listening(app, connections.protocol(0.3, most=9)) as (port, server):
             silent, slow, asks, twice, _ = await asyncio.gather(
                 ends(port, []),
                 ends(port, [b"GET / HTTP/1.1\r\n", *[b"a: b\r\n"] * 20]),
@@ -367,3 +367,27 @@ def test_a_connection_without_a_request_is_closed_after_its_time_and_others_are_
     assert silent[0] == slow[0] == b"" and silent[1] >= 0.29 and slow[1] >= 0.29
     assert asks[0] == twice[0] == b"HTTP/1.1 200" and asks[1] >= 0.8 and twice[1] >= 1.3
     assert left == 0
+
+
+def test_connections_above_their_number_are_told_so_and_others_go_on():
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    async def work():
+        async with listening(app, connections.protocol(5.0, most=2)) as (port, server):
+            streams = [await asyncio.open_connection("127.0.0.1", port) for _ in range(4)]
+            replies = []
+            for reader, writer in reversed(streams):
+                writer.write(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 400000\r\n\r\n" + b"x" * 400_000)
+                head = await reader.readuntil(b"\r\n\r\n")
+                body = await reader.readexactly(int(head.partition(b"content-length: ")[2].split()[0]))
+                replies.append((head[9:12], body))
+            for _, writer in streams:
+                writer.close()
+            await asyncio.sleep(0.05)
+            return replies, len(server.server_state.connections)
+
+    replies, left = asyncio.run(work())
+    full = (b"503", b'{"error":"there are too many connections"}')
+    assert replies == [full, full, (b"200", b"ok"), (b"200", b"ok")] and left == 0

@@ -51,7 +51,7 @@ IMAGES = flags.DEFINE_integer("max_images", 64, "Most images in a request.", low
 WHOLE = flags.DEFINE_float("max_request_mib", 64.0, "Most MiB of a request of many images.", lower_bound=0.001)
 LOG = flags.DEFINE_enum("log", "", ["", "json"], "Tell each request for answers on standard output, as a line of JSON.")
 TOKEN = "JAXCNN_SERVE_TOKEN"
-SPARE_CONNECTIONS = 512  # for health and metrics, and for requests that are told 429; others are told 503
+SPARE_CONNECTIONS = 512  # for health and metrics, and for requests that are told 429
 
 
 def main() -> int:
@@ -106,9 +106,8 @@ async def _serve(interface: Any) -> None:
         host=HOST.value or "127.0.0.1",
         port=PORT.value or 0,
         log_level="error",
-        limit_concurrency=(REQUESTS.value or 1) + SPARE_CONNECTIONS,
         timeout_keep_alive=5,
-        http=connections.protocol(SECONDS.value or 1.0),
+        http=connections.protocol(SECONDS.value or 1.0, (REQUESTS.value or 1) + SPARE_CONNECTIONS),
         ws="none",
         server_header=False,
     )

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("jaxcnn")
 _HERE = pathlib.Path(__file__).parent
+_CLOSING = (408, 413, 499, 500)  # the rest of a body that was not read is not waited for
 NO_MODEL = ""  # the label of requests for a network that there is not
 
 
@@ -117,7 +118,8 @@ class Interface:
             _log.exception("a request failed")
             code, error = 500, "the server failed; its log has more"
         if code != 200:
-            headers["connection"] = "close"  # the rest of a body that was not read is not waited for
+            if code in _CLOSING:
+                headers["connection"] = "close"
             response = JSONResponse({"error": error}, code, headers)
         seconds = time.perf_counter() - began
         self.metrics[name].responses[code] += 1

@@ -36,7 +36,7 @@ def document(tasks: Mapping[str, str], limits: Limits) -> dict[str, Any]:
         "name": "name", "in": "path", "required": True, "description": "Name of a network.",
         "schema": {"type": "string", "enum": list(tasks)},
     }  # fmt: skip
-    secured = {"security": [{"token": []}]} if limits.token else {}
+    secured: dict[str, Any] = {"security": [{"token": []}]} if limits.token else {}
     schemes = {"securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}} if limits.token else {}
     first, named = _predict(limits) | secured, _predict(limits) | secured
     facts = {"$ref": "#/components/schemas/Network"}

@@ -97,7 +97,7 @@ def test_a_person_gives_images_to_two_networks_and_reads_the_interface(tmp_path)
         interface = serve_app.Interface({"classes": Classes("classes"), "boxes": Boxes("boxes")}, limits)
         made = interface.app()
         made.router.routes += [Route("/acting", acting), Route("/told", hear, methods=["POST"])]
-        async with interface._lifespan(made), listening(made, connections.protocol(5.0)) as (port, _):
+        async with interface._lifespan(made), listening(made, connections.protocol(5.0, most=99)) as (port, _):
             address = f"http://127.0.0.1:{port}/acting"
             command = [CHROMIUM, *FLAGS, f"--user-data-dir={tmp_path}/profile", "--remote-debugging-port=0"]
             browser = subprocess.Popen(
