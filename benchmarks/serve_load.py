@@ -12,6 +12,7 @@ the first of the validation split, as PNG. Client and server share this machine.
 import asyncio
 import contextlib
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -33,6 +34,7 @@ from jaxcnn import command
 from jaxcnn.config import UserError
 from jaxcnn.machine import extras
 from jaxcnn.train import summary
+from jaxcnn.train.interrupts import Interrupted
 
 OUT = command.define_path("out", "results/serving", "The files to write, without .json and .md.")
 WORKDIRS = flags.DEFINE_list("workdirs", [], "Finished runs of classification.")
@@ -67,7 +69,10 @@ def main() -> int:
     child.ready(command.interrupts())
     records: list[dict[str, Any]] = []
     for folder in folders:
-        records.append(_measured(folder, client))
+        try:
+            records.append(_measured(folder, client))
+        except Interrupted as error:
+            return child.say_stopped(error)
         record = report.provenance("benchmarks.serve_load", {"jaxcnn": environment.facts([])})
         record |= {"client": client, "seconds": SECONDS.value, "runs": records}
         report.write(out, serve_load_report.SECTION, record, serve_load_report.markdown(record))
@@ -88,7 +93,9 @@ def _measured(folder: pathlib.Path, client: str) -> dict[str, Any]:
                 _load(port, place, client, images, wanted, int(CONNECTIONS.value[0]), 1.0)  # warm
                 for connections in map(int, CONNECTIONS.value):
                     child.check(command.interrupts())
-                    found = _load(port, place, client, images, wanted, connections, SECONDS.value or 1.0)
+                    with Processors(process.pid) as processors:
+                        found = _load(port, place, client, images, wanted, connections, SECONDS.value or 1.0)
+                    found |= processors.used
                     record["load"][name][connections] = found
                     told = f"{found['answered'] / found['seconds']:.0f} images/s, p99 {1000 * found['p99']:.1f} ms"
                     print(f"jaxcnn: {folder.name}, {name}, {connections} connections: {told}", flush=True)
@@ -171,6 +178,38 @@ def _load(
 
 def _percentiles(seconds: Sequence[float]) -> dict[str, float]:
     return {f"p{share}": float(np.percentile(seconds or [0.0], share)) for share in (50, 95, 99)}
+
+
+class Processors:
+    """What the server takes of the processors meanwhile, and what others take but this command (of Linux)."""
+
+    def __init__(self, process: int) -> None:
+        self._process = process
+        self.used: dict[str, float] = {}
+
+    def __enter__(self) -> "Processors":
+        self._before = self._now()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        server, ours, busy, whole = (now - then for now, then in zip(self._now(), self._before, strict=True))
+        self.used = {"server_seconds": server, "other_work": max(0.0, busy - server - ours) / whole if whole else 0.0}
+
+    def _now(self) -> tuple[float, ...]:
+        """Seconds of the server, of this command and its clients, of all that runs, and of all processors."""
+        try:
+            tick = os.sysconf("SC_CLK_TCK")
+            fields = pathlib.Path(f"/proc/{self._process}/stat").read_text().rpartition(")")[2].split()
+            whole = [int(each) / tick for each in pathlib.Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]
+        except OSError:
+            return (0.0,) * 4
+        own = os.times()
+        server = (int(fields[11]) + int(fields[12])) / tick
+        return server, sum(own[:2]) + _ended_children(own), sum(whole) - whole[3] - whole[4], sum(whole)
+
+
+def _ended_children(times: os.times_result) -> float:
+    return times.children_user + times.children_system
 
 
 class Watcher:

@@ -19,14 +19,16 @@ def _how(record: dict[str, Any]) -> str:
     client = {"wrk": "`wrk`, one thread", "own": "a client in Python"}[record["client"]]
     return (
         f"One PNG image in a request, asked again as soon as it is answered, for {record['seconds']:g} s, by {client}, "
-        "on the same cores as the server. Milliseconds are from the request to the answer."
+        'on the same cores as the server. p50 to p99 are from the request to the answer. "Server ms" is the processor time '
+        "of the server for an image, which other work on the machine changes little."
     )
 
 
 def _of_run(run: dict[str, Any]) -> list[str]:
     size = " x ".join(map(str, run["image_shape"]))
     ways = list(run["load"])
-    header = ["connections", *(f"{way}: {what}" for way in ways for what in ("images/s", "p50 ms", "p95 ms", "p99 ms"))]
+    figures = ("images/s", "p50 ms", "p95 ms", "p99 ms", "server ms")
+    header = ["connections", *(f"{way}: {what}" for way in ways for what in figures)]
     rows = []
     for connections in run["load"][ways[0]]:
         row = [str(connections)]
@@ -34,9 +36,14 @@ def _of_run(run: dict[str, Any]) -> list[str]:
             found = run["load"][way][connections]
             row.append(figure(found["answered"] / found["seconds"]))
             row += [figure(1000 * found[name]) for name in ("p50", "p95", "p99")]
+            row.append(figure(1000 * found["server_seconds"] / max(1, found["answered"])))
         rows.append(row)
     losses = sum(found[name] for way in run["load"].values() for found in way.values() for name in ("others", "broken"))
-    told = f"{run['model']} for images of {size}. {losses} requests had neither an answer nor a refusal."
+    others = sorted(found["other_work"] for way in run["load"].values() for found in way.values())
+    told = (
+        f"{run['model']} for images of {size}. {losses} requests had neither an answer nor a refusal. Other work took "
+        f"{100 * others[0]:.0f}% to {100 * others[-1]:.0f}% of the processors meanwhile."
+    )
     return [told, table(header, rows), _too_much(run["too_much"]), *_mixture(run)]
 
 

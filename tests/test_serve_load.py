@@ -78,6 +78,8 @@ def test_the_page_has_the_figures_of_its_record():
         "p50": 0.002,
         "p95": 0.004,
         "p99": 0.008,
+        "server_seconds": 20.0,
+        "other_work": 0.5,
     }
     case = {"expected": 422, "codes": {"422": 7, "0": 1}, "wrong": 0, "told": 0}
     run = {  # noqa: F811
@@ -99,11 +101,15 @@ def test_the_page_has_the_figures_of_its_record():
         "runs": [run],
     }
     page = serve_load_report.markdown(json.loads(json.dumps(record)))
-    assert "| 1 | 500 | 2.00 | 4.00 | 8.00 | 2,000 | 2.00 | 4.00 | 8.00 |" in page
+    assert "| 1 | 500 | 2.00 | 4.00 | 8.00 | 4.00 | 2,000 | 2.00 | 4.00 | 8.00 | 1.00 |" in page
+    assert "Other work took 50% to 50%" in page
     assert "6 requests had neither an answer nor a refusal" in page  # two measurements of three
     assert "1,000 answers (100 per second, p99 100 ms), 4,000 refusals by 429" in page and "503: 3" in page
     assert "200 MB before, at most 300, 250 after" in page and "| random bytes | 8 | none: 1, 422: 7 | 0 |" in page
 
 
-def test_memory_is_that_of_a_process():
+def test_memory_and_times_are_those_of_a_process():
     assert 10**7 < serve_load.resident(os.getpid()) < 10**11 and serve_load.resident(2**22 + 1) == 0
+    with serve_load.Processors(os.getpid()) as processors:
+        sum(range(3_000_000))
+    assert 0.01 < processors.used["server_seconds"] < 60 and 0 <= processors.used["other_work"] <= 1
