@@ -19,8 +19,8 @@ def _how(record: dict[str, Any]) -> str:
     client = {"wrk": "`wrk`, one thread", "own": "a client in Python"}[record["client"]]
     return (
         f"One PNG image in a request, asked again as soon as it is answered, for {record['seconds']:g} s, by {client}, "
-        'on the same cores as the server. p50 to p99 are from the request to the answer. "Server ms" is the processor time '
-        "of the server for an image, which other work on the machine changes little."
+        "on the same cores as the server. p50 to p99 are from the request to the answer; server ms is the time of the "
+        "processors that the server takes for an image, which other work on the machine changes little."
     )
 
 
