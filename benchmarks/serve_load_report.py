@@ -56,15 +56,14 @@ def _too_much(found: dict[str, Any]) -> str:
     answered, refused = codes.pop(200, 0), codes.pop(429, 0)
     others = ", ".join(f"{code or 'no reply'}: {count}" for code, count in sorted(codes.items())) or "none"
     seconds = found["seconds"]
-    before, after = found["memory"]
-    most = found["largest"]
+    before, most, after = map(_megabytes, found["memory"])
     return (
         f"**Ten times the capacity.** {found['connections']} connections, where {found['places']} images are admitted, "
         f"asked for {seconds:.0f} s: {answered:,} answers ({figure(answered / seconds)} per second, p99 "
         f"{figure(1000 * found['p99'])} ms), {refused:,} refusals by 429 ({figure(refused / seconds)} per second), "
-        f"other replies: {others}. Wrong answers: {found['wrong']}. Most images under way: {most['under_way']}, of "
-        f"these not yet in a batch: {most['waiting']}. Resident memory: {_megabytes(before)} MB before, at most "
-        f"{_megabytes(most['memory'])}, {_megabytes(after)} after."
+        f"other replies: {others}. Wrong answers: {found['wrong']}. Most images under way at once: {found['largest']}. "
+        f"Resident memory: {before} MB before, at most {most}, {after} after. The client is our own, in Python, and waits "
+        "for nothing after a refusal."
     )
 
 

@@ -51,6 +51,7 @@ IMAGES = flags.DEFINE_integer("max_images", 64, "Most images in a request.", low
 WHOLE = flags.DEFINE_float("max_request_mib", 64.0, "Most MiB of a request of many images.", lower_bound=0.001)
 LOG = flags.DEFINE_enum("log", "", ["", "json"], "Tell each request for answers on standard output, as a line of JSON.")
 TOKEN = "JAXCNN_SERVE_TOKEN"
+SWITCH_SECONDS = 0.0005  # of Python's threads: many refusals would otherwise slow down images that were admitted
 SPARE_CONNECTIONS = 512  # for health and metrics, and for requests that are told 429
 
 
@@ -76,6 +77,7 @@ def main() -> int:
         whole=max(body, min(int((WHOLE.value or 1.0) * 2**20), most * body)),
     )
     command.interrupts().enter("serve")
+    sys.setswitchinterval(SWITCH_SECONDS)
     asyncio.run(_serve(Interface(services, limits, RequestLog(sys.stdout) if LOG.value else None)))
     return 0
 

@@ -231,6 +231,7 @@ class Interface:
         gauges: dict[str, Mapping[str, int] | int] = {
             "jaxcnn_requests_under_way": self.bound.requests,
             "jaxcnn_images_under_way": self.bound.under_way,
+            "jaxcnn_images_under_way_largest": self.bound.largest,
             "jaxcnn_images_waiting": {name: batcher.waiting for name, batcher in self.batchers.items()},
         }
         return PlainTextResponse(metrics.text(self.metrics, gauges), media_type="text/plain; version=0.0.4")

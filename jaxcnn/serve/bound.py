@@ -21,13 +21,14 @@ class Bound:
 
     Attributes:
       under_way: images, or places that bytes of a request take (`Held.at_least`).
+      largest: that were under way at once since the start.
       requests: that they belong to.
       draining: nothing more is admitted.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.under_way = self.requests = 0
+        self.under_way = self.largest = self.requests = 0
         self.draining = False
         self._seconds_per_image = 0.0
 
@@ -79,4 +80,5 @@ class Held:
         if bound.under_way + more > bound.limit:
             raise Busy(bound.retry_after(), f"{bound.under_way} of {bound.limit} images are under way")
         bound.under_way += more
+        bound.largest = max(bound.largest, bound.under_way)
         self.places = places
