@@ -62,8 +62,8 @@ def _too_much(found: dict[str, Any]) -> str:
         f"asked for {seconds:.0f} s: {answered:,} answers ({figure(answered / seconds)} per second, p99 "
         f"{figure(1000 * found['p99'])} ms), {refused:,} refusals by 429 ({figure(refused / seconds)} per second), "
         f"other replies: {others}. Wrong answers: {found['wrong']}. Most images under way at once: {found['largest']}. "
-        f"Resident memory: {before} MB before, at most {most}, {after} after. The client is our own, in Python, and waits "
-        "for nothing after a refusal."
+        f"Resident memory: {before} MB before, at most {most}, {after} after. The client is ours, in Python, and does "
+        "not wait after a refusal."
     )
 
 
