@@ -273,7 +273,8 @@ def _mixture(
         "seconds": time.perf_counter() - began, "memory": memory,
         "requests": sum(sum(each.codes.values()) for each in heard.values()),
         "cases": {
-            name: {"expected": code, "codes": dict(one.codes), "wrong": one.wrong, "told": one.told}
+            name: {"expected": code, "codes": dict(one.codes), "wrong": one.wrong, "told": one.told,
+                "unexpected": one.unexpected}
             for name, (_, code) in mixture.cases.items()
             for one in (heard[name],)
         },

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 TOLERANCE = 1e-3  # of a probability: sums of another batch size round otherwise, and few are near 0 or 1
+MOST_KEPT = 5  # unexpected replies of a kind
 SECONDS = 60.0  # a reply that takes longer is a failure
 
 
@@ -28,12 +29,14 @@ class Heard:
       seconds: from the request to the answer, of those that were answered.
       wrong: answers that are not those of the run.
       told: errors that speak of the inside of the server.
+      unexpected: the first replies with another code than was expected.
     """
 
     codes: collections.Counter[int] = dataclasses.field(default_factory=collections.Counter)
     seconds: list[float] = dataclasses.field(default_factory=list)
     wrong: int = 0
     told: int = 0
+    unexpected: list[str] = dataclasses.field(default_factory=list)
 
     def count(self, code: int, content: bytes) -> None:
         """Count a reply."""
@@ -174,8 +177,11 @@ class Mixture:
         async def one(worker: int) -> None:
             connection, generator = Connection(self._port), random.Random(f"{seed} {worker}")
             for name in names[worker::connections]:
-                case, _ = self.cases[name]
-                self.heard[name].count(*await case(connection, generator))
+                case, expected = self.cases[name]
+                code, reply = await case(connection, generator)
+                self.heard[name].count(code, reply)
+                if code != expected and len(self.heard[name].unexpected) < MOST_KEPT:
+                    self.heard[name].unexpected.append(f"{code} {reply[:200].decode(errors='replace')}")
             connection.close()
 
         await asyncio.gather(*(one(worker) for worker in range(connections)))
