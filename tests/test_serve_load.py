@@ -8,7 +8,7 @@ import os
 import numpy as np
 import pytest
 
-from benchmarks import serve_load, serve_load_client, serve_load_report
+from benchmarks import serve_load_client, serve_load_report, serve_load_watch
 from jaxcnn.serve import connections
 from jaxcnn.serve.app import Limits
 from jaxcnn.train import predict
@@ -109,7 +109,7 @@ def test_the_page_has_the_figures_of_its_record():
 
 
 def test_memory_and_times_are_those_of_a_process():
-    assert 10**7 < serve_load.resident(os.getpid()) < 10**11 and serve_load.resident(2**22 + 1) == 0
-    with serve_load.Processors(os.getpid()) as processors:
+    assert 10**7 < serve_load_watch.resident(os.getpid()) < 10**11 and serve_load_watch.resident(2**22 + 1) == 0
+    with serve_load_watch.Processors(os.getpid()) as processors:
         sum(range(3_000_000))
     assert 0.01 < processors.used["server_seconds"] < 60 and 0 <= processors.used["other_work"] <= 1
