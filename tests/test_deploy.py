@@ -93,7 +93,10 @@ def test_the_graph_of_a_network_gives_its_logits_with_batch_norm_folded_and_not(
 
 ANY_BATCH = {
     **{f"resnet20, {name}": {"name": "resnet20", "width": 0.25, "attention": name} for name in attention.METHODS},
-    **{name: {"name": name, "width": 1 / 32} for name in ("yolo_cnn", "mask_rcnn_cnn", "faster_rcnn_cnn", "unet_small", "convnext_tiny")},
+    **{
+        name: {"name": name, "width": 1 / 32}
+        for name in ("yolo_cnn", "mask_rcnn_cnn", "faster_rcnn_cnn", "unet_small", "convnext_tiny")
+    },
     "one's own": {"name": "tests.own_parts:Plain"},
 }
 

@@ -377,3 +377,21 @@ def test_a_run_on_five_channels_of_16_bits_predicts_its_files(tmp_path):
     assert code == 0, output
     found = json.loads((tmp_path / "found.json").read_text())
     assert len(found) == 40 and np.mean([each["file"].split("/")[-2] == each["label"] for each in found]) > 0.7
+
+
+@pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
+def test_arrays_of_every_type_and_order_are_those_that_numpy_reads(version):
+    numbers = np.random.default_rng(0).integers(0, 2, (2, 5, 4, 3))
+    for kind in ("|u1", "<u2", ">u2", "<f4", ">f8", "<i8", "|b1", "<f2"):
+        for stack in (numbers.astype(kind), np.asfortranarray(numbers.astype(kind))):
+            for array in (stack, stack[0], stack[0, :, :, 0]):
+                file = io.BytesIO()
+                np.lib.format.write_array(file, array, version)
+                encoded = file.getvalue()
+                if array.ndim == 4:
+                    assert as_stored.stack_size(encoded) == 2
+                    found = as_stored.stack(encoded, 1.0)
+                else:
+                    assert as_stored.stack_size(encoded) is None
+                    found = as_stored.read(encoded, 1.0).reshape(array.shape)
+                assert found.dtype == array.dtype and np.array_equal(found, array)

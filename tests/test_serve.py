@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jaxcnn.serve import metrics
 from jaxcnn.serve.app import Interface, Limits
-from jaxcnn.serve.batching import Batcher, Busy
+from jaxcnn.serve.batching import Batcher
+from jaxcnn.serve.bound import Bound, Busy
 from jaxcnn.serve.metrics import Metrics
 from jaxcnn.serve.service import Service
 from jaxcnn.train import predict, trained
@@ -73,11 +75,12 @@ async def ask(interface, body=IMAGE, path="/predict", method="POST", parts=None,
     return begin["status"], told, b"".join(each.get("body", b"") for each in sent[1:])
 
 
-def served(service, limits, work):
-    """`await work(interface)` while the application runs."""
+def served(service, limits, work, log=None):
+    """`await work(interface)` while the application of a service, or of several by name, runs."""
 
     async def whole():
-        interface = Interface(service, limits)
+        services = service if isinstance(service, dict) else {"digits": service}
+        interface = Interface(services, limits, log)
         interface.app_made = interface.app()
         async with interface._lifespan(interface.app_made):
             return await work(interface)
@@ -121,7 +124,7 @@ def test_an_answer_is_that_of_predict_whatever_comes_beside_it(service, run):
 def test_what_cannot_be_answered_is_told_in_one_line_and_holds_nothing(service, options, code, words):
     async def work(interface):
         result = await ask(interface, **options)
-        assert interface.batcher.under_way == 0
+        assert interface.bound.under_way == 0
         return result
 
     found, _, content = served(service, LIMITS, work)
@@ -140,7 +143,7 @@ def test_a_slow_client_is_left_after_its_time(service):
             sent.append(message)
 
         await interface.app_made(scope, receive, send)
-        return sent[0]["status"], interface.batcher.under_way
+        return sent[0]["status"], interface.bound.under_way
 
     assert served(service, LIMITS, slow) == (408, 0)
 
@@ -184,7 +187,7 @@ def test_at_ten_times_the_limit_all_others_get_429_with_a_time_and_those_admitte
     codes = [code for code, _, _ in results]
     assert codes.count(200) == LIMITS.requests and codes.count(429) == 40 - LIMITS.requests
     assert all(int(headers["retry-after"]) >= 1 for code, headers, _ in results if code == 429)
-    assert 'jaxcnn_responses_total{code="429"} 36' in text and "jaxcnn_requests_under_way 0" in text
+    assert 'jaxcnn_responses_total{model="digits",code="429"} 36' in text and "jaxcnn_requests_under_way 0" in text
 
 
 def test_what_waits_while_the_network_is_busy_is_one_batch_and_a_drain_answers_all_of_it():
@@ -195,7 +198,7 @@ def test_what_waits_while_the_network_is_busy_is_one_batch_and_a_drain_answers_a
         await asyncio.sleep(0.05)  # the network has it
         others = [asyncio.create_task(ask(interface)) for _ in range(3)]
         await asyncio.sleep(0.05)
-        drained = asyncio.create_task(interface.batcher.drain())
+        drained = asyncio.create_task(interface.bound.drain())
         await asyncio.sleep(0.02)
         late, _, _ = await ask(interface)
         ready, _, _ = await ask(interface, path="/ready", method="GET")
@@ -215,7 +218,7 @@ def test_a_failing_network_is_500_without_a_traceback_and_the_next_request_is_an
     async def work(interface):
         broken = await ask(interface)
         service.answers = answers
-        interface.batcher._answer = answers
+        interface.batchers["digits"]._answer = answers
         return broken, await ask(interface)
 
     (code, _, content), (after, _, _) = served(service, LIMITS, work)
@@ -225,7 +228,7 @@ def test_a_failing_network_is_500_without_a_traceback_and_the_next_request_is_an
 def test_an_image_waits_for_others_no_longer_than_said():
     async def work():
         sizes = []
-        batcher = Batcher(lambda images: list(images), 8, 0.05, 99, lambda size, seconds: sizes.append(size))
+        batcher = Batcher(lambda images: list(images), 8, 0.05, lambda size, seconds: sizes.append(size))
         task = asyncio.create_task(batcher.run())
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -242,27 +245,29 @@ def test_an_image_waits_for_others_no_longer_than_said():
 
 
 def test_the_time_to_try_again_grows_with_what_is_under_way():
-    batcher = Batcher(lambda images: images, 1, 0.0, 2)
-    batcher._seconds_per_image = 3.0
-    with batcher.admitted(), batcher.admitted():
-        with pytest.raises(Busy) as caught, batcher.admitted():
+    bound = Bound(2)
+    bound.answered(1, 3.0)
+    with bound.admitted(), bound.admitted():
+        with pytest.raises(Busy) as caught, bound.admitted():
             pass
         assert caught.value.seconds == 6
 
 
 def test_counters_are_in_the_text_format():
-    metrics = Metrics()
-    metrics.batched(3, 0.02)
-    metrics.batched(300, 0.5)
-    text = metrics.text(2)
-    assert 'jaxcnn_batch_images_bucket{le="4"} 1' in text and 'jaxcnn_batch_images_bucket{le="+Inf"} 2' in text
-    assert "jaxcnn_batch_images_sum 303\n" in text and "jaxcnn_batch_images_count 2\n" in text
-    line = re.compile(r'(# TYPE \w+ \w+|\w+(\{\w+="[^"]+"\})? [0-9.e+-]+)')
+    counted = Metrics()
+    counted.batched(3, 0.02)
+    counted.batched(300, 0.5)
+    text = metrics.text({"a": counted}, {"jaxcnn_images_under_way": 2, "jaxcnn_images_waiting": {"a": 1}})
+    assert 'images_bucket{model="a",le="4"} 1' in text and 'images_bucket{model="a",le="+Inf"} 2' in text
+    assert 'jaxcnn_batch_images_sum{model="a"} 303\n' in text and 'batch_images_count{model="a"} 2\n' in text
+    assert 'jaxcnn_images_waiting{model="a"} 1\n' in text and "jaxcnn_images_under_way 2\n" in text
+    line = re.compile(r'(# TYPE \w+ \w+|\w+(\{\w+="[^"]+"(,\w+="[^"]+")?\})? [0-9.e+-]+)')
     assert all(line.fullmatch(each) for each in text.splitlines())
 
 
 def test_the_command_answers_on_a_port_and_ends_with_code_0_on_sigterm(run):
-    process = runs.start(f"--workdir={run[0]}", "--port=0", "--batch=2", module="jaxcnn.serve")
+    flags = (f"--workdir={run[0]}", f"--model=again={run[0]}", "--log=json", "--port=0", "--batch=2")
+    process = runs.start(*flags, module="jaxcnn.serve")
     told = runs.wait_for(process, "answers on http://")
     port = int(re.search(r"http://127\.0\.0\.1:(\d+)/", told)[1])
     client = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
@@ -272,7 +277,14 @@ def test_the_command_answers_on_a_port_and_ends_with_code_0_on_sigterm(run):
         assert reply.status == 200 and words in reply.read().decode()
     client.request("POST", "/predict", IMAGE, {"content-type": "image/png"})
     reply = client.getresponse()
-    assert reply.status == 200 and 0 < json.loads(reply.read())["probability"] <= 1
+    answer = json.loads(reply.read())
+    assert reply.status == 200 and 0 < answer["probability"] <= 1
+    client.request("POST", "/models/again/predict", IMAGE)
+    assert json.loads(client.getresponse().read()) == answer
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 0 and "answering what has come" in output
+    told = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+    assert [(line["model"], line["code"], line["bytes"]) for line in told] == [
+        (run[0].name, 200, len(IMAGE)), ("again", 200, len(IMAGE)),
+    ]  # fmt: skip

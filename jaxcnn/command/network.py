@@ -29,8 +29,12 @@ class Chosen:
             raise UserError("--workdir=<folder of a run> is missing")
         return pathlib.Path(self.workdir.value)
 
-    def load(self, devices: int = 1) -> "Trained":
+    def load(self, devices: int = 1, folder: pathlib.Path | None = None) -> "Trained":
         """The network, on so many devices (0: all); programs that earlier commands kept are used. Prints its remarks.
+
+        Args:
+          devices: number of devices.
+          folder: of another run than --workdir.
 
         Raises:
           UserError: there is no such network, or its files are damaged.
@@ -39,7 +43,7 @@ class Chosen:
         from jaxcnn.train import trained
 
         executables.keep()
-        network, remarks = trained.load(self.folder(), self.checkpoint.value, self.weights.value, devices)
+        network, remarks = trained.load(folder or self.folder(), self.checkpoint.value, self.weights.value, devices)
         for remark in remarks:
             print(f"jaxcnn: {remark}")
         return network

@@ -6,6 +6,7 @@
 import contextlib
 import io
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,12 @@ from jaxcnn.machine.extras import need
 Pixels = Shaped[np.ndarray, "h w c"]  # of any type
 
 NPY = b"\x93NUMPY"
+_NPY_HEADER = (  # the type of numbers, the order of the axes, the shape
+    r"""['"]descr['"]\s*:\s*['"]([<>|=]?[A-Za-z?]\d{0,9})['"]""",
+    r"""['"]fortran_order['"]\s*:\s*(True|False)""",
+    r"""['"]shape['"]\s*:\s*\(([\d\s,]*)\)""",
+)
+_MOST_HEADER = 10_000  # bytes, as in NumPy
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _BITS, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 _EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK")
@@ -54,12 +61,29 @@ def size(encoded: bytes) -> tuple[int, int]:
     """(height, width) of the image that `read` would return, from the header alone. Raises what `read` raises."""
     with _refusing(encoded):
         if encoded.startswith(NPY):
-            height, width, _ = _npy_header(io.BytesIO(encoded), len(encoded))[0]
+            height, width, _ = _npy_sides(encoded)
             return height, width
         if encoded.startswith(_TIFF) and not _known_to_pillow(encoded):
             with _series(encoded) as (_, (height, width, _), orientation):
                 return (width, height) if orientation >= 5 else (height, width)
         return stored_size(encoded)
+
+
+def stack_size(encoded: bytes) -> int | None:
+    """How many images a `.npy` file [N, H, W, C] has, from its header; None for any other. Raises Unreadable."""
+    if not encoded.startswith(NPY):
+        return None
+    with _refusing(encoded):
+        shape = _npy_form(encoded)[0]
+    return shape[0] if len(shape) == 4 else None
+
+
+def stack(encoded: bytes, max_megapixels: float) -> Shaped[np.ndarray, "n h w c"]:
+    """The images of such a file, without a copy. Raises Unreadable: damaged, truncated, or an image is too large."""
+    with _refusing(encoded):
+        values = _npy_values(encoded)
+        check_size((values.shape[2], values.shape[1]), max_megapixels)
+        return values
 
 
 def as_type(pixels: Shaped[np.ndarray, "..."], dtype: str) -> Shaped[np.ndarray, "..."]:
@@ -129,24 +153,46 @@ def _loaded(encoded: bytes, raw_mode: str = "") -> Pixels:
 
 
 def _npy(encoded: bytes, max_megapixels: float) -> Pixels:
-    file = io.BytesIO(encoded)
-    shape, _ = _npy_header(file, len(encoded))
+    shape = _npy_sides(encoded)
     check_size((shape[1], shape[0]), max_megapixels)
-    file.seek(0)
-    return np.lib.format.read_array(file, allow_pickle=False).reshape(shape)
+    return _npy_values(encoded).reshape(shape).copy()
 
 
-def _npy_header(file: io.BytesIO, length: int) -> tuple[tuple[int, int, int], np.dtype]:
-    """Shape [H, W, C] and type; refuses more pixels than the file holds."""
-    version = np.lib.format.read_magic(file)
-    header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = header(file)
-    if len(shape) not in (2, 3) or min(shape) < 1 or dtype.hasobject:
+def _npy_sides(encoded: bytes) -> tuple[int, int, int]:
+    """Shape [H, W, C] of one image."""
+    shape, _, dtype, _ = _npy_form(encoded)
+    if len(shape) not in (2, 3):
         raise Unreadable(f"it is an array of {dtype} of shape {shape}, not an image [H, W] or [H, W, C]")
-    if math.prod(shape) * dtype.itemsize > length - file.tell():
-        raise Unreadable("it is truncated")
     height, width, channels = (*shape, 1)[:3]
-    return (height, width, channels), dtype
+    return height, width, channels
+
+
+def _npy_values(encoded: bytes) -> Shaped[np.ndarray, "..."]:
+    """The array, without a copy."""
+    shape, in_columns, dtype, offset = _npy_form(encoded)
+    values = np.frombuffer(encoded, dtype, math.prod(shape), offset)
+    return values.reshape(shape, order="F" if in_columns else "C")
+
+
+def _npy_form(encoded: bytes) -> tuple[tuple[int, ...], bool, np.dtype, int]:
+    """Shape, whether the first index is the fastest, type, and the offset of the values.
+
+    Refuses more values than there are, and none. Nothing of the header is evaluated, as NumPy does
+    (https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html): it may come from anywhere.
+    """
+    version, start = encoded[len(NPY)], 10 if encoded[len(NPY)] == 1 else 12
+    offset = start + int.from_bytes(encoded[8:start], "little")
+    header = encoded[start:offset].decode("latin-1")
+    found = [re.search(pattern, header) for pattern in _NPY_HEADER]
+    if version not in (1, 2, 3) or offset > min(len(encoded), _MOST_HEADER) or None in found:
+        raise Unreadable("its header is damaged, or not that of an array of numbers")
+    kind, in_columns, sides = (each[1] for each in found if each)
+    dtype, shape = np.dtype(kind), tuple(int(side) for side in sides.split(",") if side.strip())
+    if not shape or min(shape) < 1 or dtype.hasobject or not dtype.itemsize:
+        raise Unreadable(f"it is an array of {dtype} of shape {shape}, not an image [H, W] or [H, W, C]")
+    if math.prod(shape) * dtype.itemsize > len(encoded) - offset:
+        raise Unreadable("it is truncated")
+    return shape, in_columns == "True", dtype, offset
 
 
 def _known_to_pillow(encoded: bytes) -> bool:

@@ -31,7 +31,16 @@ def decode_for(data: Data, encoded: bytes, size: int, channels: int) -> Pixels:
             grey16_max=data.grey16_max,
             max_megapixels=data.max_megapixels,
         )
-    pixels = as_stored.as_type(as_stored.read(encoded, data.max_megapixels), data.dtype)
+    return _fitted(as_stored.read(encoded, data.max_megapixels), data, size, channels)
+
+
+def decode_stack(data: Data, encoded: bytes, size: int, channels: int) -> list[Pixels]:
+    """The images of a `.npy` file [N, H, W, C], each as `decode_for` gives it. Raises Unreadable."""
+    return [_fitted(image, data, size, channels) for image in as_stored.stack(encoded, data.max_megapixels)]
+
+
+def _fitted(stored: Pixels, data: Data, size: int, channels: int) -> Pixels:
+    pixels = as_stored.as_type(stored, data.dtype)
     if pixels.shape[-1] != channels:
         raise Unreadable(f"it has {counted(pixels.shape[-1], 'channel')}, not {channels}; see config.data.channels")
     return resized(pixels, size, data.resize) if size else pixels

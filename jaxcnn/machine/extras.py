@@ -19,7 +19,7 @@ EXTRAS = {
     "onnx": ("onnx", "onnxruntime"),
     "litert": ("ai_edge_litert",),
     "hub": ("huggingface_hub",),
-    "serve": ("starlette", "uvicorn"),
+    "serve": ("python_multipart", "starlette", "uvicorn"),
     "wandb": ("wandb",),
     "mlflow": ("mlflow",),
 }

@@ -1,10 +1,15 @@
 """Answer images over HTTP: `python -m jaxcnn.serve --workdir=runs/resnet50 --port=8000`.
 
     curl --data-binary @cat.jpg -H 'content-type: image/jpeg' http://127.0.0.1:8000/predict
+    curl -F image=@cat.jpg -F image=@dog.png http://127.0.0.1:8000/predict
 
-POST /predict: one image as the body; the answer is JSON. GET /: a page to drop an image on. GET /model, /health,
-/ready, /metrics (Prometheus). Requests that come together are answered together. Above --max_requests under way, a
-request gets 429 with Retry-After. With JAXCNN_SERVE_TOKEN in the environment, clients send it as a bearer token.
+POST /predict: an image, an array of NumPy (.npy), or a form of images; the answer is JSON. GET /: a page to drop images
+on; /docs: the whole interface, as OpenAPI under /openapi.json. GET /models, /health, /ready, /metrics (Prometheus).
+Images that come together are answered together. Above --max_requests images under way, a request gets 429 with
+Retry-After. With JAXCNN_SERVE_TOKEN in the environment, clients send it as a bearer token.
+
+--model=small=runs/resnet20, which may be repeated, serves more networks: POST /models/small/predict. In place of the
+folder of a run, the path may be an exported file in it, such as runs/resnet20/model.int8.onnx.
 
 SIGTERM or SIGINT: no request is admitted any more, those under way are answered, and the exit code is 0.
 """
@@ -16,7 +21,7 @@ from jaxcnn import at_start  # noqa: F401 (imported first: from now on, a signal
 import asyncio
 import contextlib
 import os
-import pathlib
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,6 +31,7 @@ from jaxcnn import command
 from jaxcnn.command import network as chosen
 from jaxcnn.config import UserError
 from jaxcnn.machine import extras
+from jaxcnn.serve import models
 
 NETWORK = chosen.define()
 FILE = command.define_path(
@@ -36,41 +42,59 @@ HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to listen on; 0.0.0.0: 
 PORT = flags.DEFINE_integer("port", 8000, "Port; 0: a free one.", lower_bound=0, upper_bound=65535)
 MOST = flags.DEFINE_integer("batch", 32, "Most images in a batch.", lower_bound=1, upper_bound=1024)
 WAIT = flags.DEFINE_float("max_wait_ms", 2.0, "Most milliseconds that an image waits for others.", lower_bound=0.0)
-REQUESTS = flags.DEFINE_integer("max_requests", 256, "Most requests under way at once.", lower_bound=1)
+MODELS = flags.DEFINE_multi_string("model", [], "A network beside --workdir: <name>=<folder of a run>; repeatable.")
+REQUESTS = flags.DEFINE_integer("max_requests", 256, "Most images under way at once, in all requests.", lower_bound=1)
 BYTES = flags.DEFINE_float("max_mib", 16.0, "Most MiB of an image.", lower_bound=0.001)
 MEGAPIXELS = flags.DEFINE_float("max_megapixels", 50.0, "Most megapixels of an image.", lower_bound=0.001)
-SECONDS = flags.DEFINE_float("body_seconds", 10.0, "Seconds in which an image must arrive.", lower_bound=0.01)
+SECONDS = flags.DEFINE_float("body_seconds", 10.0, "Seconds in which a request must arrive.", lower_bound=0.01)
+IMAGES = flags.DEFINE_integer("max_images", 64, "Most images in a request.", lower_bound=1)
+WHOLE = flags.DEFINE_float("max_request_mib", 64.0, "Most MiB of a request of many images.", lower_bound=0.001)
+LOG = flags.DEFINE_enum("log", "", ["", "json"], "Tell each request for answers on standard output, as a line of JSON.")
 TOKEN = "JAXCNN_SERVE_TOKEN"
-SPARE_CONNECTIONS = 64  # for health and metrics while requests are refused
+SWITCH_SECONDS = 0.0005  # of Python's threads: many refusals would otherwise slow down images that were admitted
+SPARE_CONNECTIONS = 512  # for health and metrics, and for requests that are told 429
 
 
 def main() -> int:
     """Serve until a signal; return the exit code."""
-    NETWORK.folder()  # else refused before anything is imported
+    places = models.places(NETWORK.workdir.value or "", FILE.value, MODELS.value)  # before anything is imported
     extras.need("serve", "jaxcnn.serve")
-    from jaxcnn.deploy import runtimes
     from jaxcnn.serve.app import Interface, Limits
-    from jaxcnn.serve.service import Service
+    from jaxcnn.serve.request_log import RequestLog
 
-    network = NETWORK.load()
-    file = runtimes.of_file(pathlib.Path(FILE.value), in_jax=RUNTIME.value == "jax") if FILE.value else None
-    service = Service(network, MOST.value or 1, MEGAPIXELS.value or 1.0, file)
+    services = {place.name: _service(place) for place in places}
     command.interrupts().enter("compile")
-    service.warm_up()
+    for service in services.values():
+        service.warm_up()
+    most, body = REQUESTS.value or 1, int((BYTES.value or 1.0) * 2**20)
     limits = Limits(
-        body=int((BYTES.value or 1.0) * 2**20),
+        body=body,
         seconds=SECONDS.value or 1.0,
-        requests=REQUESTS.value or 1,
+        requests=most,
         wait=(WAIT.value or 0.0) / 1000,
         token=os.environ.get(TOKEN, ""),
+        images=min(IMAGES.value or 1, most),
+        whole=max(body, min(int((WHOLE.value or 1.0) * 2**20), most * body)),
     )
     command.interrupts().enter("serve")
-    asyncio.run(_serve(Interface(service, limits)))
+    sys.setswitchinterval(SWITCH_SECONDS)
+    asyncio.run(_serve(Interface(services, limits, RequestLog(sys.stdout) if LOG.value else None)))
     return 0
+
+
+def _service(place: models.Place) -> Any:
+    from jaxcnn.deploy import runtimes
+    from jaxcnn.serve.service import Service
+
+    network = NETWORK.load(folder=place.folder)
+    file = runtimes.of_file(place.file, in_jax=RUNTIME.value == "jax") if place.file else None
+    return Service(network, MOST.value or 1, MEGAPIXELS.value or 1.0, file)
 
 
 async def _serve(interface: Any) -> None:
     import uvicorn
+
+    from jaxcnn.serve import connections
 
     class Server(uvicorn.Server):
         """Leaves signals to the command."""
@@ -84,8 +108,9 @@ async def _serve(interface: Any) -> None:
         host=HOST.value or "127.0.0.1",
         port=PORT.value or 0,
         log_level="error",
-        limit_concurrency=(REQUESTS.value or 1) + SPARE_CONNECTIONS,
         timeout_keep_alive=5,
+        http=connections.protocol(SECONDS.value or 1.0, (REQUESTS.value or 1) + SPARE_CONNECTIONS),
+        ws="none",
         server_header=False,
     )
     server = Server(config)
@@ -97,8 +122,8 @@ async def _serve(interface: Any) -> None:
             told = True
             address = server.servers[0].sockets[0].getsockname()
             print(f"jaxcnn: answers on http://{address[0]}:{address[1]}/", flush=True)
-        if command.interrupts().received and interface.batcher is not None and not server.should_exit:
-            await interface.batcher.drain()
+        if command.interrupts().received and not server.should_exit:
+            await interface.bound.drain()
             server.should_exit = True
     try:
         await served

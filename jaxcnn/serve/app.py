@@ -1,4 +1,4 @@
-"""The HTTP interface: one image in the body of a request, its answer as JSON."""
+"""The HTTP interface: images in the body of a request, their answers as JSON."""
 
 import asyncio
 import concurrent.futures
@@ -9,12 +9,18 @@ import logging
 import os
 import pathlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from jaxcnn.config import UserError
+from jaxcnn.data.as_stored import NPY
 from jaxcnn.data.decode import Unreadable
-from jaxcnn.serve.batching import Batcher, Busy
+from jaxcnn.serve import metrics, openapi, receive
+from jaxcnn.serve.batching import Batcher
+from jaxcnn.serve.bound import Bound, Busy, Held
 from jaxcnn.serve.metrics import Metrics
+from jaxcnn.serve.receive import Limits, Refused
+from jaxcnn.serve.request_log import RequestLog
 from jaxcnn.serve.service import Service
 
 if TYPE_CHECKING:
@@ -23,42 +29,38 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
 _log = logging.getLogger("jaxcnn")
-_PAGE = pathlib.Path(__file__).with_name("page.html")
-RAW = "application/octet-stream"
+_HERE = pathlib.Path(__file__).parent
+_CLOSING = (408, 413, 499, 500)  # the rest of a body that was not read is not waited for
+NO_MODEL = ""  # the label of requests for a network that there is not
 
 
-@dataclasses.dataclass(frozen=True)
-class Limits:
-    """What a client may send.
+@dataclasses.dataclass
+class _Seen:
+    """What is told of a request in the log."""
 
-    Attributes:
-      body: bytes of an image.
-      seconds: for its body to arrive.
-      requests: under way at once.
-      wait: seconds that an image waits for others.
-      token: that a client must send; empty: none.
-    """
-
-    body: int
-    seconds: float
-    requests: int
-    wait: float
-    token: str = ""
-
-
-class _Refused(Exception):
-    def __init__(self, code: int, why: str, **headers: str) -> None:
-        super().__init__(why)
-        self.code, self.headers = code, headers
+    images: int = 0
+    size: int = 0
 
 
 class Interface:
-    """The routes and what they share; `batcher` is there while the application runs."""
+    """The routes and what they share.
 
-    def __init__(self, service: Service, limits: Limits) -> None:
-        self._service, self._limits, self.metrics = service, limits, Metrics()
+    Args:
+      services: networks by name; the first answers where none is named.
+      limits: what a client may send.
+      log: where requests are told.
+
+    Attributes:
+      batchers: by the name of the network, while the application runs.
+      bound: of all of them.
+    """
+
+    def __init__(self, services: Mapping[str, Service], limits: Limits, log: RequestLog | None = None) -> None:
+        self._services, self._limits, self._log = services, limits, log
+        self._first = next(iter(services))
+        self.metrics = {name: Metrics() for name in services} | {NO_MODEL: Metrics()}
+        self.bound, self.batchers = Bound(limits.requests), dict[str, Batcher]()
         self._decoders = concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1, "jaxcnn-decode")
-        self.batcher: Batcher | None = None
 
     def app(self) -> "Starlette":
         """The application."""
@@ -67,8 +69,13 @@ class Interface:
 
         routes = [
             Route("/", self._page),
+            Route("/docs", self._docs),
+            Route("/openapi.json", self._openapi),
             Route("/predict", self._predict, methods=["POST"]),
             Route("/model", self._model),
+            Route("/models", self._models),
+            Route("/models/{name}", self._model),
+            Route("/models/{name}/predict", self._predict, methods=["POST"]),
             Route("/health", self._health),
             Route("/ready", self._ready),
             Route("/metrics", self._metrics),
@@ -77,80 +84,135 @@ class Interface:
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, app: "Starlette") -> AsyncIterator[None]:
-        limits, service = self._limits, self._service
-        self.batcher = Batcher(service.answers, service.most, limits.wait, limits.requests, self.metrics.batched)
-        task = asyncio.create_task(self.batcher.run())
+        for name, service in self._services.items():
+            self.batchers[name] = Batcher(service.answers, service.most, self._limits.wait, self._batched(name))
+        tasks = [asyncio.create_task(batcher.run()) for batcher in self.batchers.values()]
         yield
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _batched(self, name: str) -> Any:
+        def batched(size: int, seconds: float) -> None:
+            self.metrics[name].batched(size, seconds)
+            self.bound.answered(size, seconds)
+
+        return batched
 
     async def _predict(self, request: "Request") -> "Response":
         from starlette.requests import ClientDisconnect
         from starlette.responses import JSONResponse
 
-        began, code, headers = time.perf_counter(), 200, {}
-        content: Any
+        began, code, headers, seen = time.perf_counter(), 200, dict[str, str](), _Seen()
+        given = request.path_params.get("name", self._first)
+        name, error = given if given in self._services else NO_MODEL, ""
         try:
-            content = await self._answer(request)
-        except _Refused as refused:
-            code, headers, content = refused.code, refused.headers, {"error": str(refused)}
+            response = JSONResponse(await self._answer(request, given, seen))
+        except Refused as refused:
+            code, headers, error = refused.code, refused.headers, str(refused)
+        except Busy as busy:
+            code, headers, error = 429, {"retry-after": str(busy.seconds)}, f"{busy}; try again later"
         except ClientDisconnect:  # nobody hears this
-            code, content = 499, {"error": "the client left"}
+            code, error = 499, "the client left"
         except Exception:
             _log.exception("a request failed")
-            code, content = 500, {"error": "the server failed; its log has more"}
-        self.metrics.responses[code] += 1
-        self.metrics.request_seconds.observe(time.perf_counter() - began)
+            code, error = 500, "the server failed; its log has more"
         if code != 200:
-            headers["connection"] = "close"  # the rest of a body that was not read is not waited for
-        return JSONResponse(content, code, headers)
+            if code in _CLOSING:
+                headers["connection"] = "close"
+            response = JSONResponse({"error": error}, code, headers)
+        seconds = time.perf_counter() - began
+        self.metrics[name].responses[code] += 1
+        self.metrics[name].request_seconds.observe(seconds)
+        if self._log is not None:
+            self._log.told(model=name, code=code, images=seen.images, size=seen.size, seconds=seconds, error=error)
+        return response
 
-    async def _answer(self, request: "Request") -> Any:
+    async def _answer(self, request: "Request", name: str, seen: _Seen) -> Any:
         limits, given = self._limits, request.headers.get("authorization", "")
         if limits.token and not hmac.compare_digest(given.encode(), f"Bearer {limits.token}".encode()):
-            raise _Refused(401, "send the token as 'Authorization: Bearer <token>'", **{"www-authenticate": "Bearer"})
-        kind = request.headers.get("content-type", RAW).partition(";")[0].strip().lower()
-        if kind != RAW and not kind.startswith("image/"):
-            raise _Refused(415, f"send one image as the body, with the content type image/… or {RAW}")
-        length = request.headers.get("content-length", "0")
-        if not length.isdecimal() or int(length) > limits.body:
-            raise _Refused(413, f"an image may have at most {limits.body:,} bytes")
-        assert self.batcher is not None
-        try:
-            with self.batcher.admitted():
-                try:
-                    async with asyncio.timeout(limits.seconds):
-                        body = await self._body(request)
-                except TimeoutError:
-                    raise _Refused(408, f"the image did not arrive within {limits.seconds:g} s") from None
-                loop = asyncio.get_running_loop()
-                try:
-                    image = await loop.run_in_executor(self._decoders, self._service.decode, body)
-                except Unreadable as error:
-                    raise _Refused(422, f"this is no image that can be read: {error}") from None
-                return await self.batcher.answered(image)
-        except Busy as busy:
-            raise _Refused(429, f"{busy}; try again later", **{"retry-after": str(busy.seconds)}) from None
+            raise Refused(401, "send the token as 'Authorization: Bearer <token>'", **{"www-authenticate": "Bearer"})
+        if name not in self._services:
+            raise self._no_model()
+        receive.kind_of(request.headers)
+        with self.bound.admitted() as held:
+            sent = await receive.received(request, limits, held)
+            seen.size = sent.size
+            if sent.form:
+                return await self._answers_of_form(name, sent.contents, seen)
+            return await self._answers_of_body(name, sent.contents[0], held, seen)
 
-    async def _body(self, request: "Request") -> bytes:
-        parts, size = [], 0
-        async for part in request.stream():
-            size += len(part)
-            if size > self._limits.body:
-                raise _Refused(413, f"an image may have at most {self._limits.body:,} bytes")
-            parts.append(part)
-        return b"".join(parts)
+    async def _answers_of_form(self, name: str, contents: list[bytes], seen: _Seen) -> list[Any]:
+        """An answer for each image, or why it cannot be read."""
+        seen.images = len(contents)
+        service = self._services[name]
+        found = await asyncio.gather(
+            *(self._in_thread(service.decode, each) for each in contents), return_exceptions=True
+        )
+        for each in found:
+            if isinstance(each, BaseException) and not isinstance(each, Refused):
+                raise each
+        readable = [each for each in found if not isinstance(each, Refused)]
+        answers = iter(await self.batchers[name].all_answered(readable))
+        return [{"error": str(each)} if isinstance(each, Refused) else next(answers) for each in found]
+
+    async def _answers_of_body(self, name: str, content: bytes, held: Held, seen: _Seen) -> Any:
+        """The answer for an image, or those for an array of several."""
+        service, limits = self._services[name], self._limits
+        count = await self._in_thread(service.stack_size, content) if content.startswith(NPY) else None
+        seen.images = count or 1
+        if seen.images > limits.images:
+            raise Refused(413, f"a request may have at most {limits.images} images")
+        if len(content) > seen.images * limits.body:
+            raise Refused(413, f"an image may have at most {limits.body:,} bytes")
+        held.at_least(seen.images)
+        if count is None:
+            return await self.batchers[name].answered(await self._in_thread(service.decode, content))
+        return await self.batchers[name].all_answered(await self._in_thread(service.decode_stack, content))
+
+    async def _in_thread(self, work: Any, content: bytes) -> Any:
+        """`work(content)` in a thread. Raises Refused if the bytes cannot be read."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._decoders, work, content)
+        except Unreadable as error:
+            raise Refused(422, f"this is no image that can be read: {error}") from None
+        except UserError as error:  # a package is not installed
+            raise Refused(422, f"this server cannot read such images: {error}") from None
+
+    def _no_model(self) -> Refused:
+        return Refused(404, f"there is no network of this name; there are: {', '.join(self._services)}")
 
     async def _page(self, request: "Request") -> "Response":
         from starlette.responses import FileResponse
 
-        return FileResponse(_PAGE, media_type="text/html")
+        return FileResponse(_HERE / "page.html", media_type="text/html")
+
+    async def _docs(self, request: "Request") -> "Response":
+        from starlette.responses import FileResponse
+
+        return FileResponse(_HERE / "docs.html", media_type="text/html")
+
+    async def _openapi(self, request: "Request") -> "Response":
+        from starlette.responses import JSONResponse
+
+        tasks = {name: service.facts()["task"] for name, service in self._services.items()}
+        return JSONResponse(openapi.document(tasks, self._limits))
 
     async def _model(self, request: "Request") -> "Response":
         from starlette.responses import JSONResponse
 
-        return JSONResponse(self._service.facts())
+        name = request.path_params.get("name", self._first)
+        if name not in self._services:
+            return JSONResponse({"error": str(self._no_model())}, 404)
+        return JSONResponse(self._facts(name))
+
+    async def _models(self, request: "Request") -> "Response":
+        from starlette.responses import JSONResponse
+
+        return JSONResponse([self._facts(name) for name in self._services])
+
+    def _facts(self, name: str) -> dict[str, Any]:
+        return {"name": name} | self._services[name].facts()
 
     async def _health(self, request: "Request") -> "Response":
         from starlette.responses import PlainTextResponse
@@ -160,11 +222,16 @@ class Interface:
     async def _ready(self, request: "Request") -> "Response":
         from starlette.responses import PlainTextResponse
 
-        stopping = self.batcher is None or self.batcher.draining
+        stopping = not self.batchers or self.bound.draining
         return PlainTextResponse("stopping\n" if stopping else "ready\n", 503 if stopping else 200)
 
     async def _metrics(self, request: "Request") -> "Response":
         from starlette.responses import PlainTextResponse
 
-        under_way = self.batcher.under_way if self.batcher else 0
-        return PlainTextResponse(self.metrics.text(under_way), media_type="text/plain; version=0.0.4")
+        gauges: dict[str, Mapping[str, int] | int] = {
+            "jaxcnn_requests_under_way": self.bound.requests,
+            "jaxcnn_images_under_way": self.bound.under_way,
+            "jaxcnn_images_under_way_largest": self.bound.largest,
+            "jaxcnn_images_waiting": {name: batcher.waiting for name, batcher in self.batchers.items()},
+        }
+        return PlainTextResponse(metrics.text(self.metrics, gauges), media_type="text/plain; version=0.0.4")

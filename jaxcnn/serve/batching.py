@@ -4,35 +4,23 @@ import asyncio
 import collections
 import concurrent.futures
 import contextlib
-import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 Answer = Callable[[Sequence[Any]], list[Any]]
-SMOOTHING = 0.9  # weight of the old average of seconds per image
-
-
-class Busy(Exception):
-    """No more requests are admitted now; try again after `seconds`."""
-
-    def __init__(self, seconds: int, why: str) -> None:
-        super().__init__(why)
-        self.seconds = seconds
 
 
 class Batcher:
     """Answers images in batches, in one thread.
 
     A batch is what waits when the network is free, at most `most` images. If these are fewer, the first of them waits
-    for company, but no longer than `wait` seconds. At most `limit` requests are under way at once, from before their
-    images are read to their answers, which bounds the memory.
+    for company, but no longer than `wait` seconds. How many images may wait is bounded before (`bound.Bound`).
 
     Args:
       answer: from images to their answers, in the same order; may take long.
       most: images in a batch.
       wait: seconds.
-      limit: requests.
       batched: called with the size of each batch and the seconds of its answer.
     """
 
@@ -41,44 +29,33 @@ class Batcher:
         answer: Answer,
         most: int,
         wait: float,
-        limit: int,
         batched: Callable[[int, float], None] = lambda size, seconds: None,
     ) -> None:
-        self._answer, self._most, self._wait, self._limit, self._batched = answer, most, wait, limit, batched
+        self._answer, self._most, self._wait, self._batched = answer, most, wait, batched
         self._waiting: collections.deque[tuple[Any, asyncio.Future[Any]]] = collections.deque()
         self._arrived = asyncio.Event()
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "jaxcnn-answers")
-        self._seconds_per_image = 0.0
-        self.under_way = 0
-        self.draining = False
 
-    @contextlib.contextmanager
-    def admitted(self) -> Iterator[None]:
-        """One request under way.
-
-        Raises:
-          Busy: there are too many, or the server is about to stop.
-        """
-        if self.draining:
-            raise Busy(1, "the server is stopping")
-        if self.under_way >= self._limit:
-            raise Busy(self.retry_after(), f"{self.under_way} requests are under way")
-        self.under_way += 1
-        try:
-            yield
-        finally:
-            self.under_way -= 1
-
-    def retry_after(self) -> int:
-        """Seconds in which the requests that are under way will probably be answered; at least 1."""
-        return max(1, math.ceil(self.under_way * self._seconds_per_image))
+    @property
+    def waiting(self) -> int:
+        """Images that no batch has yet."""
+        return len(self._waiting)
 
     async def answered(self, image: Any) -> Any:
         """The answer for an image."""
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting.append((image, future))
+        return (await self.all_answered([image]))[0]
+
+    async def all_answered(self, images: Sequence[Any]) -> list[Any]:
+        """The answers for images; an error is raised once none of them is under way any more."""
+        loop = asyncio.get_running_loop()
+        futures = [loop.create_future() for _ in images]
+        self._waiting.extend(zip(images, futures, strict=True))
         self._arrived.set()
-        return await future
+        answers = await asyncio.gather(*futures, return_exceptions=True)
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+        return answers
 
     async def run(self) -> None:
         """Answer, until cancelled."""
@@ -113,17 +90,7 @@ class Batcher:
                 if not future.done():
                     future.set_exception(error)
             return
-        seconds = time.perf_counter() - began
-        each = seconds / len(batch)
-        old = self._seconds_per_image
-        self._seconds_per_image = SMOOTHING * old + (1 - SMOOTHING) * each if old else each
-        self._batched(len(batch), seconds)
+        self._batched(len(batch), time.perf_counter() - began)
         for (_, future), answer in zip(batch, answers, strict=True):
             if not future.done():
                 future.set_result(answer)
-
-    async def drain(self) -> None:
-        """Admit nothing more, and wait for what is under way."""
-        self.draining = True
-        while self.under_way:
-            await asyncio.sleep(0.01)

@@ -2,6 +2,7 @@
 
 import bisect
 from collections import Counter
+from collections.abc import Mapping
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -18,37 +19,50 @@ class Histogram:
         self._counts[bisect.bisect_left(self._bounds, value)] += 1
         self._sum += value
 
-    def lines(self, name: str) -> list[str]:
-        """The histogram as text."""
+    def lines(self, name: str, labels: str) -> list[str]:
+        """The histogram as text, with labels such as `model="a"`."""
         total, lines = 0, []
         for bound, count in zip((*self._bounds, "+Inf"), self._counts, strict=True):
             total += count
-            lines.append(f'{name}_bucket{{le="{bound}"}} {total}')
-        return [*lines, f"{name}_sum {self._sum:.9g}", f"{name}_count {total}"]
+            lines.append(f'{name}_bucket{{{labels},le="{bound}"}} {total}')
+        return [*lines, f"{name}_sum{{{labels}}} {self._sum:.9g}", f"{name}_count{{{labels}}} {total}"]
 
 
 class Metrics:
-    """What a server counts."""
+    """What a server counts for one network."""
 
     def __init__(self) -> None:
         self.responses: Counter[int] = Counter()
+        self.images = 0
         self.request_seconds, self.batch_seconds = Histogram(SECONDS), Histogram(SECONDS)
         self.batch_images = Histogram(SIZES)
 
     def batched(self, size: int, seconds: float) -> None:
         """Count a batch."""
+        self.images += size
         self.batch_images.observe(size)
         self.batch_seconds.observe(seconds)
 
-    def text(self, under_way: int) -> str:
-        """All of it, with the number of requests that are under way."""
-        lines = ["# TYPE jaxcnn_responses_total counter"]
-        lines += [f'jaxcnn_responses_total{{code="{code}"}} {n}' for code, n in sorted(self.responses.items())]
-        lines += ["# TYPE jaxcnn_requests_under_way gauge", f"jaxcnn_requests_under_way {under_way}"]
-        for name, histogram in (
-            ("jaxcnn_request_seconds", self.request_seconds),
-            ("jaxcnn_batch_seconds", self.batch_seconds),
-            ("jaxcnn_batch_images", self.batch_images),
-        ):
-            lines += [f"# TYPE {name} histogram", *histogram.lines(name)]
-        return "\n".join(lines) + "\n"
+
+def text(metrics: Mapping[str, Metrics], gauges: Mapping[str, Mapping[str, int] | int]) -> str:
+    """All counters by the name of the network, and gauges: numbers, or such by the name of the network."""
+    lines = ["# TYPE jaxcnn_responses_total counter"]
+    for model, each in metrics.items():
+        lines += [
+            f'jaxcnn_responses_total{{model="{model}",code="{code}"}} {count}'
+            for code, count in sorted(each.responses.items())
+        ]
+    lines += ["# TYPE jaxcnn_images_total counter"]
+    lines += [f'jaxcnn_images_total{{model="{model}"}} {each.images}' for model, each in metrics.items()]
+    for name, value in gauges.items():
+        lines.append(f"# TYPE {name} gauge")
+        if isinstance(value, int):
+            lines.append(f"{name} {value}")
+        else:
+            lines += [f'{name}{{model="{model}"}} {each}' for model, each in value.items()]
+    for name in ("request_seconds", "batch_seconds", "batch_images"):
+        lines.append(f"# TYPE jaxcnn_{name} histogram")
+        for model, each in metrics.items():
+            histogram: Histogram = getattr(each, name)
+            lines += histogram.lines(f"jaxcnn_{name}", f'model="{model}"')
+    return "\n".join(lines) + "\n"

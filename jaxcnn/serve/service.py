@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxcnn.config import Data, UserError
+from jaxcnn.data import as_stored
 from jaxcnn.deploy import runtimes
 from jaxcnn.train import exported, predict
 from jaxcnn.train.trained import Trained
@@ -57,6 +58,17 @@ class Service:
         """An image. Raises Unreadable if it is none, is damaged or too large."""
         pixels = predict.decoded(content, self._trained.spec.image_shape, self._data)
         return Decoded(pixels, predict.stored_sides(self._trained, lambda: content))
+
+    def stack_size(self, content: bytes) -> int | None:
+        """How many images an array [N, H, W, C] has; None if the bytes are one image. Raises Unreadable."""
+        return as_stored.stack_size(content)
+
+    def decode_stack(self, content: bytes) -> list[Decoded]:
+        """The images of such an array. Raises Unreadable if it does not fit the network."""
+        stack = predict.decoded_stack(content, self._trained.spec.image_shape, self._data)
+        finds = self._trained.spec.task.finds is not None
+        sides = as_stored.stack(content, self._data.max_megapixels).shape[1:3] if finds else None
+        return [Decoded(pixels, sides) for pixels in stack]
 
     def answers(self, images: Sequence[Decoded]) -> list[dict[str, Any]]:
         """The answer of the task for each image, as `--mode=predict` gives it."""

@@ -15,7 +15,7 @@ from jaxtyping import Num
 from jaxcnn.config import Data, UserError
 from jaxcnn.data import boxes, listing
 from jaxcnn.data.decode import Unreadable
-from jaxcnn.data.pixels import decode_for, size_for
+from jaxcnn.data.pixels import decode_for, decode_stack, size_for
 from jaxcnn.learn import programs
 from jaxcnn.machine.extras import need
 from jaxcnn.machine.mesh import data_devices, over_data
@@ -257,7 +257,18 @@ def decoded(content: bytes, shape: tuple[int, int, int], data: Data) -> np.ndarr
     """`read` of the bytes of an image. Raises Unreadable if they are none, or none of the shape."""
     height, width, channels = shape
     size = height if height == width else 0
-    pixels = decode_for(data, content, size, channels)
+    return _of_shape(decode_for(data, content, size, channels), shape)
+
+
+def decoded_stack(content: bytes, shape: tuple[int, int, int], data: Data) -> list[np.ndarray]:
+    """`decoded` for each image of a `.npy` file [N, H, W, C]. Raises Unreadable."""
+    height, width, channels = shape
+    stack = decode_stack(data, content, height if height == width else 0, channels)
+    return [_of_shape(pixels, shape) for pixels in stack]
+
+
+def _of_shape(pixels: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    height, width, _ = shape
     if pixels.shape != shape:
         raise Unreadable(f"it is {pixels.shape[1]}x{pixels.shape[0]}, but the network accepts only {width}x{height}")
     return pixels

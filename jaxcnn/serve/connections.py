@@ -1,0 +1,68 @@
+"""How many connections there are, and that those on which nothing happens are closed."""
+
+import asyncio
+from typing import Any
+
+LINGER_SECONDS = 1.0  # so that a client which is still sending reads why it is refused
+FULL = (
+    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: 42\r\n"
+    b'retry-after: 1\r\nconnection: close\r\n\r\n{"error":"there are too many connections"}'
+)
+
+
+def protocol(seconds: float, most: int) -> Any:
+    """uvicorn's protocol of HTTP with two bounds.
+
+    uvicorn waits for the headers of a request, and for a client that does not read, without end; and above its own
+    limit of connections it refuses the requests of all of them.
+
+    Args:
+      seconds: after which a client without a request under way is left.
+      most: connections; a client that comes then is refused by 503.
+    """
+    from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+    class Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+        """Watches one connection."""
+
+        _timer: asyncio.TimerHandle | None = None
+        _refused = False
+
+        def _watch(self) -> None:
+            under_way = self.cycle is not None and not self.cycle.response_complete
+            if under_way and self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            elif not under_way and self._timer is None:
+                self._timer = self.loop.call_later(seconds, self.transport.abort)
+
+        def connection_made(self, transport: Any) -> None:
+            """A client has come."""
+            super().connection_made(transport)
+            self._refused = len(self.connections) > most
+            if not self._refused:
+                self._watch()
+                return
+            self.connections.discard(self)
+            transport.write(FULL)
+            transport.write_eof()
+            self._timer = self.loop.call_later(LINGER_SECONDS, transport.abort)
+
+        def data_received(self, data: bytes) -> None:
+            """It has sent something, perhaps a whole request."""
+            if not self._refused:
+                super().data_received(data)
+                self._watch()
+
+        def on_response_complete(self) -> None:
+            """It has its answer, or will have it when it reads on."""
+            super().on_response_complete()
+            self._watch()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            """It has left."""
+            super().connection_lost(exc)
+            if self._timer is not None:
+                self._timer.cancel()
+
+    return Protocol

@@ -1,0 +1,58 @@
+"""Which networks a server has, by name, from its flags."""
+
+import pathlib
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from jaxcnn.config import UserError
+from jaxcnn.machine.paths import expand
+from jaxcnn.text import shown
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+class Place(NamedTuple):
+    """A network: its name in addresses, the folder of its run, and a file that answers in place of the run."""
+
+    name: str
+    folder: pathlib.Path
+    file: pathlib.Path | None = None
+
+
+def places(workdir: str, file: str, models: Sequence[str]) -> list[Place]:
+    """The networks of --workdir and --file, and of each --model; the first answers where none is named.
+
+    Raises:
+      UserError: there is none, or a name is missing, used twice, or no name for an address.
+    """
+    found = []
+    if workdir:
+        folder = pathlib.Path(workdir)
+        found.append(Place(_name_of(folder), folder, pathlib.Path(file) if file else None))
+    elif file or not models:
+        raise UserError("--workdir=<folder of a run> is missing")
+    for given in models:
+        name, separator, path = given.partition("=")
+        if not separator or not path:
+            raise UserError(f"--model={shown(given)} has no name and folder; give --model=<name>=<folder of a run>")
+        if not NAME.fullmatch(name):
+            raise UserError(
+                f"--model={shown(given)}: a name has up to 64 letters a-z, A-Z, digits and ._- and begins with a "
+                "letter or digit"
+            )
+        place = expand(path, f"--model={shown(name)}=")
+        found.append(Place(name, place.parent, place) if place.is_file() else Place(name, place))
+    names = [place.name for place in found]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(
+                f"two networks have the name {name}; --model gives each its own (--workdir has its folder's)"
+            )
+    return found
+
+
+def _name_of(folder: pathlib.Path) -> str:
+    """The name of a folder as that of a network."""
+    name = re.sub(r"[^A-Za-z0-9._-]", "-", folder.resolve().name).lstrip("._-")[:64]
+    return name or "network"
