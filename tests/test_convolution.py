@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxcnn.models import convolution, winograd
+from jaxcnn.models import context, convolution, winograd
 from jaxcnn.models.convolution import convolve, winograd_tile
 from tests import small
 
@@ -78,6 +78,26 @@ def test_convolution_and_its_gradients_are_those_of_lax_for_any_shape(geometry):
         arrays = inputs(*geometry)
         ours = quickly(functools.partial(passes, lambda x, kernel: convolve(x, kernel, strides, padding)), *arrays)
         assert_equal_to_lax(ours, *arrays, strides, padding)
+
+
+@pytest.mark.parametrize(
+    ("images", "kernel", "strides", "padding", "dilation"),
+    [
+        ((2, 3, 2, 4), (3, 3, 4, 5), 1, 1, 1),
+        ((1, 4, 5, 3), (4, 4, 3, 12), 3, 1, 1),
+        ((2, 7, 5, 2), (3, 3, 2, 8), 2, 0, 1),
+        ((1, 5, 6, 6), (3, 3, 6, 6), 1, 2, 2),
+    ],
+)
+def test_gradients_of_explanations_are_those_of_lax(images, kernel, strides, padding, dilation):
+    options = {"strides": strides, "padding": padding, "dilation": dilation}
+    with jax.enable_x64(True):
+        x, weights = draw(images, 0), draw(kernel, 1)
+        y, back = jax.vjp(lambda x: by_lax(x, weights, **options), x)
+        dy = draw(y.shape, 2)
+        with context.explaining():
+            found = jax.vjp(lambda x: convolve(x, weights, **options), x)[1](dy)[0]
+        np.testing.assert_allclose(found, back(dy)[0], rtol=0, atol=TOLERANCE)
 
 
 @settings(deadline=None, max_examples=20, derandomize=True)

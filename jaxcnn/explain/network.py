@@ -15,6 +15,7 @@ from jaxcnn.explain import inside, kernels
 from jaxcnn.explain.inside import Apply
 from jaxcnn.machine import malloc
 from jaxcnn.machine.mesh import DATA_AXIS, data_devices
+from jaxcnn.models import context
 
 Images = Float[Any, "n h w c"]
 Scores = Float[Array, " n"]
@@ -195,7 +196,8 @@ def _outputs(apply: Apply, mesh: Mesh | None, variables: Any, images: Images) ->
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _gradients(apply: Apply, mesh: Mesh | None, variables: Any, images: Images, target: Targets) -> Images:
     def run(variables: Any, images: Images, target: Targets) -> Images:
-        return jax.grad(lambda images: _total(_frugal(apply)(variables, images), target))(images)
+        with context.explaining():
+            return jax.grad(lambda images: _total(_frugal(apply)(variables, images), target))(images)
 
     return _over_devices(mesh, run, variables, images, target)
 
@@ -212,7 +214,8 @@ def _at_layer(
             return _total(outputs, target), maps
 
         zero = jnp.zeros((len(images), *layer.shape), images.dtype)
-        gradient, maps = jax.grad(total, has_aux=True)(zero)
+        with context.explaining():
+            gradient, maps = jax.grad(total, has_aux=True)(zero)
         return maps.astype(images.dtype), gradient
 
     return _over_devices(mesh, run, variables, images, target)

@@ -25,6 +25,7 @@ class Context:
 
 
 _portable: contextvars.ContextVar[bool] = contextvars.ContextVar("portable", default=False)
+_explaining: contextvars.ContextVar[bool] = contextvars.ContextVar("explaining", default=False)
 _current: contextvars.ContextVar[Context | None] = contextvars.ContextVar("context", default=None)
 
 
@@ -44,6 +45,21 @@ def portable() -> Iterator[None]:
 def is_portable() -> bool:
     """Whether the call that is being traced is inside `portable`."""
     return _portable.get()
+
+
+@contextlib.contextmanager
+def explaining() -> Iterator[None]:
+    """Inside, nothing is trained: gradients may have forms that are faster, but round otherwise than in training."""
+    token = _explaining.set(True)
+    try:
+        yield
+    finally:
+        _explaining.reset(token)
+
+
+def is_explaining() -> bool:
+    """Whether the gradient that is being traced is inside `explaining`."""
+    return _explaining.get()
 
 
 def current() -> Context:

@@ -134,7 +134,8 @@ def _gradients_on_cpu(x: Inputs, kernel: Kernel, dy: Outputs, geometry: Geometry
         if geometry.strides > 1 and geometry.dilation > 1:
             dx = jax.vjp(lambda x: _by_lax(x, kernel, geometry), x)[1](dy)[0]
         else:
-            dx = patches.input_gradient(dy, kernel, image_size=image_size, **options)
+            shared = context.is_explaining()
+            dx = patches.input_gradient(dy, kernel, image_size=image_size, shared=shared, **options)
         dkernel = patches.kernel_gradient(x, dy, kernel_size=size, **options)
     return dx.astype(dtypes[0]), dkernel.astype(dtypes[1])
 

@@ -19,6 +19,7 @@ Kernel = Float[Array, "kh kw i o"]
 View = Float[Array, "b oh ow c"]  # what one tap of a kernel sees
 Taps = Float[Array, "taps i o"]
 FEW = 4  # channels, such as those of a picture
+MOSTLY_EDGE = 1.5  # times as many pixels as an image has are seen by the taps of a kernel: it is small
 
 
 @functools.partial(jax.jit, static_argnames=("strides", "padding", "groups", "dilation"))
@@ -28,7 +29,7 @@ def forward(x: Inputs, kernel: Kernel, *, strides: int, padding: int, groups: in
     return _product(views, kernel.reshape(-1, *kernel.shape[2:]), groups)
 
 
-@functools.partial(jax.jit, static_argnames=("image_size", "strides", "padding", "groups", "dilation"))
+@functools.partial(jax.jit, static_argnames=("image_size", "strides", "padding", "groups", "dilation", "shared"))
 def input_gradient(
     dy: Outputs,
     kernel: Kernel,
@@ -38,17 +39,21 @@ def input_gradient(
     padding: int,
     groups: int = 1,
     dilation: int = 1,
+    shared: bool = False,
 ) -> Inputs:
     """Gradient of `forward` with respect to `x`, with (h, w) = `image_size`.
 
     The pixels of `x` at one offset modulo the stride meet the same taps of the kernel, so for each offset it is a
     convolution of `dy`, of stride 1, with these taps turned. `strides` or `dilation` must be 1.
+
+    For few channels, and with `shared` for small images, it is the sum of what each tap takes to its pixels instead.
     """
     reach = -(-(dilation * (kernel.shape[0] - 1) + 1) // strides)
     rows, columns = (length + reach - 1 for length in dy.shape[1:3])
     channels = kernel.shape[2] * groups
-    few = groups == 1 and kernel.shape[0] > 1 and channels <= FEW and kernel.shape[3] >= 4 * channels
-    shares = _shares(dy, kernel) if few else None
+    small = shared and rows * columns > MOSTLY_EDGE * dy.shape[1] * dy.shape[2] and channels <= kernel.shape[3]
+    few = channels <= FEW and kernel.shape[3] >= 4 * channels
+    shares = _shares(dy, kernel) if groups == 1 and kernel.shape[0] > 1 and (few or small) else None
     phases = []
     for i, j in itertools.product(range(strides), repeat=2):
         if shares is not None:
@@ -94,8 +99,8 @@ def kernel_gradient(
 
 
 def _shares(dy: Outputs, kernel: Kernel) -> Float[Array, "b oh ow kh kw c"]:
-    """What each tap of a kernel takes to each of few channels: much less than the views of all outputs would be."""
-    taken = dy @ kernel.transpose(3, 0, 1, 2).reshape(kernel.shape[3], -1)
+    """What each tap of a kernel takes to each channel: for few channels, much less than the views of all outputs."""
+    taken = dy @ kernel.reshape(-1, kernel.shape[3]).T
     return taken.reshape(*dy.shape[:3], *kernel.shape[:3])
 
 
