@@ -143,7 +143,7 @@ def test_the_title_tells_what_is_on_and_nothing_else():
     )
     known = {field.name for field in dataclasses.fields(configuration.Augment)}
     everything = Augment(
-        *(True, "zero", 4, True, 4, *(0.5,) * 13, "randaugment", 2, 9.0, ("a:b",), (20,), (0.5,)),
+        *(True, "zero", 4, True, 4, *(0.5,) * 13, "randaugment", 2, 9.0, ("a:b",), (20,), (0.5,), (20,)),
         *("given", (0.5,), (0.5,)),
     )
     told = {part.split("=")[0] for part in preview.settings(everything).split(", ")}
