@@ -69,4 +69,5 @@ class Explain(Task):
             raise ValueError("a value is not finite")
         points = self._points if self._method == "integrated_gradients" else 1
         rows = len(self._images) * self._network.copies(points, len(self._images))
-        return {"rows": min(rows, self._network.rows), "layer": self._layer.name}
+        calls = -(-rows // self._network.rows)  # of equal size
+        return {"rows": -(-rows // calls), "layer": self._layer.name}
