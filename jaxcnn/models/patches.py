@@ -46,14 +46,15 @@ def input_gradient(
     The pixels of `x` at one offset modulo the stride meet the same taps of the kernel, so for each offset it is a
     convolution of `dy`, of stride 1, with these taps turned. `strides` or `dilation` must be 1.
 
-    For few channels, and with `shared` for small images, it is the sum of what each tap takes to its pixels instead.
+    With `shared`, for few channels and for small images, it is the sum of what each tap takes to its pixels instead.
     """
     reach = -(-(dilation * (kernel.shape[0] - 1) + 1) // strides)
     rows, columns = (length + reach - 1 for length in dy.shape[1:3])
     channels = kernel.shape[2] * groups
-    small = shared and rows * columns > MOSTLY_EDGE * dy.shape[1] * dy.shape[2] and channels <= kernel.shape[3]
+    small = rows * columns > MOSTLY_EDGE * dy.shape[1] * dy.shape[2] and channels <= kernel.shape[3]
     few = channels <= FEW and kernel.shape[3] >= 4 * channels
-    shares = _shares(dy, kernel) if groups == 1 and kernel.shape[0] > 1 and (few or small) else None
+    shared = shared and groups == 1 and kernel.shape[0] > 1 and (few or small)
+    shares = _shares(dy, kernel) if shared else None
     phases = []
     for i, j in itertools.product(range(strides), repeat=2):
         if shares is not None:
