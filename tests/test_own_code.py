@@ -378,6 +378,7 @@ def test_figures_of_ones_own_are_beside_the_tasks(tmp_path):
 
 
 def test_a_list_of_names_is_short_by_their_families_and_loses_none():
+    assert open_names.families(["a_b_c", "a_b_d1", "a_b_d2", "a"]) == ["a_b_(c, d1/2)", "a"]
     assert open_names.families(["vgg11", "vgg13", "unet", "unet_small", "squeezenet1_0", "squeezenet1_1", "vgg16"]) == [
         "vgg11/13", "unet", "unet_small", "squeezenet1_0/1", "vgg16",
     ]  # fmt: skip

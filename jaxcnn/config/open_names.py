@@ -38,7 +38,7 @@ class Open:
         choices = f"one of {', '.join(families(self.ours))}, an entry point" if self.ours else "an entry point"
         wanted = f"must be {choices} or package.module:attribute"
         if not isinstance(value, str):
-            return f"{wanted}, not {value!r:.60}"
+            return f"{wanted}, not {value!r:.40}"
         if value in self.ours or (self.optional and not value):
             return ""
         name, _, _ = value.partition("(")
@@ -50,15 +50,29 @@ class Open:
             return f"is {value!r:.200}, but {name} takes no options here; its settings are fields of the config"
         if _ATTRIBUTE.fullmatch(name) or entry_point(self.group, name) is not None:
             return ""
-        return f"{wanted}, not {value!r:.60}"
+        return f"{wanted}, not {value!r:.40}"
 
 
 def families(names: Iterable[str]) -> list[str]:
-    """Names in fewer words: neighbours that differ in the number at their end are one, such as "vgg11/13/16/19"."""
-    split = (re.fullmatch(r"(.*?)(\d*)", name) for name in names)
+    """Names in fewer letters: neighbours that begin or end alike are one.
+
+    Those that differ in the number or letter at their end, such as "vgg11/13/16/19"; and of these, those with the same
+    first words, such as "yolo_(cnn, csp_s/m)".
+    """
+    split = (re.fullmatch(r"(.*?)(\d*|(?<=_)[a-z])", name) for name in names)
     pairs = [(found[1], found[2]) for found in split if found]
     groups = itertools.groupby(pairs, key=operator.itemgetter(0))
-    return [stem + "/".join(number for _, number in group) for stem, group in groups]
+    numbered = [stem + "/".join(number for _, number in group) for stem, group in groups]
+    alike = (list(group) for _, group in itertools.groupby(numbered, key=lambda name: name.partition("_")[:2]))
+    return [line for group in alike for line in _with_one_beginning(group)]
+
+
+def _with_one_beginning(names: list[str]) -> list[str]:
+    words = zip(*(re.findall(r"[^_]*_", name) for name in names), strict=False)  # each with its "_"
+    beginning = "".join(first for first, *_ in itertools.takewhile(lambda each: len(set(each)) == 1, words))
+    if len(names) < 2 or not beginning:
+        return names
+    return [f"{beginning}({', '.join(name.removeprefix(beginning) for name in names)})"]
 
 
 def parse(text: str) -> tuple[str, dict[str, Any]]:
