@@ -92,6 +92,11 @@ def records(workdir: pathlib.Path) -> list[dict]:
     return [{k: v for k, v in json.loads(line).items() if k not in timings} for line in lines]
 
 
+def losses(workdir: pathlib.Path) -> list[float]:
+    """The losses of the training records of a run."""
+    return [record["loss"] for record in records(workdir) if record["kind"] == "train"]
+
+
 def seals(workdir: pathlib.Path) -> dict:
     """Shape, dtype and CRC-32 of every array of the newest checkpoint."""
     newest = max((p for p in (workdir / "checkpoints").iterdir() if p.name.isdigit()), key=lambda p: int(p.name))

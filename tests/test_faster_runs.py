@@ -34,10 +34,6 @@ def run(tmp_path_factory):
     return folder, digits.run(folder, **groups())
 
 
-def losses(folder):
-    return [record["loss"] for record in runs.records(folder) if record["kind"] == "train"]
-
-
 def test_a_run_is_judged_by_the_average_precision_of_boxes(run):
     folder, summary = run
     assert summary["headline"] in ("ap", "ema_ap")
@@ -49,7 +45,7 @@ def test_a_run_is_judged_by_the_average_precision_of_boxes(run):
 def test_a_run_that_stops_and_goes_on_has_the_bits_of_one_that_does_not(run, tmp_path):
     digits.run_up_to(1, tmp_path, **groups())
     digits.run(tmp_path, **groups())
-    assert losses(tmp_path) == losses(run[0]) and len(set(losses(tmp_path))) == 2
+    assert runs.losses(tmp_path) == runs.losses(run[0]) and len(set(runs.losses(tmp_path))) == 2
 
 
 def test_predictions_are_in_pixels_of_the_files_also_from_a_server(run, tmp_path):

@@ -38,10 +38,6 @@ def run(tmp_path_factory):
     return folder, digits.run(folder, **groups())
 
 
-def losses(folder):
-    return [record["loss"] for record in runs.records(folder) if record["kind"] == "train"]
-
-
 def test_a_run_is_judged_by_the_average_precision_of_masks_and_told_that_of_boxes(run):
     folder, summary = run
     assert summary["headline"] in ("mask_ap", "ema_mask_ap")
@@ -54,14 +50,14 @@ def test_two_devices_and_the_other_loader_learn_the_same(run, tmp_path):
     digits.run(tmp_path, **groups(devices=2, loader="stream"))
     # The same sums in another order, so the losses of later steps differ by a few 2^-24 each. Under AdamW, which makes
     # much of a gradient that is only rounding, other proposals would be chosen after the first step.
-    np.testing.assert_allclose(losses(tmp_path), losses(run[0]), rtol=1e-5)
-    assert len(set(losses(run[0]))) == 4
+    np.testing.assert_allclose(runs.losses(tmp_path), runs.losses(run[0]), rtol=1e-5)
+    assert len(set(runs.losses(run[0]))) == 4
 
 
 def test_a_run_that_stops_and_goes_on_has_the_bits_of_one_that_does_not(run, tmp_path):
     digits.run_up_to(2, tmp_path, **groups())
     digits.run(tmp_path, **groups())
-    assert losses(tmp_path) == losses(run[0])
+    assert runs.losses(tmp_path) == runs.losses(run[0])
 
 
 def test_evaluation_gives_the_figures_of_the_test_and_predictions_have_masks_of_the_files(run, tmp_path):

@@ -42,10 +42,6 @@ def run(tmp_path_factory):
     return folder, digits.run(folder, **groups())
 
 
-def losses(folder):
-    return [record["loss"] for record in runs.records(folder) if record["kind"] == "train"]
-
-
 def test_a_run_is_judged_by_the_mean_overlap_and_says_each_class(run):
     folder, summary = run
     assert summary["headline"] == "ema_mean_iou"
@@ -57,14 +53,14 @@ def test_a_run_is_judged_by_the_mean_overlap_and_says_each_class(run):
 def test_two_devices_and_the_other_loader_train_alike(run, tmp_path):
     digits.run(tmp_path, **groups(devices=2, loader="stream"))
     # The same sums, added in another order, in four steps.
-    np.testing.assert_allclose(losses(tmp_path), losses(run[0]), rtol=1e-4)
-    assert len(set(losses(run[0]))) == 4
+    np.testing.assert_allclose(runs.losses(tmp_path), runs.losses(run[0]), rtol=1e-4)
+    assert len(set(runs.losses(run[0]))) == 4
 
 
 def test_a_run_that_stops_and_goes_on_has_the_bits_of_one_that_does_not(run, tmp_path):
     digits.run_up_to(2, tmp_path, **groups())
     digits.run(tmp_path, **groups())
-    assert losses(tmp_path) == losses(run[0])
+    assert runs.losses(tmp_path) == runs.losses(run[0])
     ends = [trained.load(folder, "last", "last", 1)[0].variables for folder in (tmp_path, run[0])]
     leaves = [map(np.asarray, jax.tree.leaves(end)) for end in ends]
     assert all(np.array_equal(one, other) for one, other in zip(*leaves, strict=True))

@@ -40,6 +40,8 @@ def _outputs_of(trained: Trained, fold: bool = True) -> Graph:
 
 def _with_answers(graph: Graph, trained: Trained) -> Graph:
     """A graph of outputs, in whichever types, with what the task finds among them."""
+    if trained.spec.task.finds is None:
+        return graph
     predict, leaves = predictor.of_leaves(predictor.in_float32(trained), find=False)
     outputs = jax.eval_shape(predict, _image(trained, batch=1), *leaves)
     return finding.added(graph, trained, jax.ShapeDtypeStruct(outputs.shape[1:], outputs.dtype))

@@ -13,6 +13,7 @@ from jaxcnn.explain.alike import Alike
 from jaxcnn.explain.feature_map import Points
 from jaxcnn.explain.randomisation import Stage
 from jaxcnn.text import named, shown
+from jaxcnn.train import interactive
 
 _FOLDER = pathlib.Path(__file__).parent
 _MEANING = {
@@ -104,14 +105,7 @@ def page(
         _randomisation(stages or {}, alone or {}),
     ]
     style, script = ((_FOLDER / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; "
-        "script-src 'unsafe-inline'; img-src data:\">"
-        f"<title>{html.escape(title)}</title><style>{style}</style></head><body><main>{''.join(parts)}</main>"
-        f"<script>{script}</script></body></html>\n"
-    )
+    return interactive.document(title, style, "".join(parts), script)
 
 
 def _legend(names: Sequence[str]) -> str:

@@ -230,26 +230,11 @@ def batch_gradients(
       The `Gradients` of this device's examples, `grads` in `optim.gradient_dtype`. Over the devices, `grads` and `sums`
       must be summed, and `batch_stats` averaged; with `optim.quantized`, their largest are to be taken.
     """
-    if len(spec.sizes) == 1:
-        return _of_one_size(spec, params, batch_stats, step, hyper, batch, constants, axis_name, unroll)
-    which = jax.random.randint(jax.random.fold_in(step_key(hyper.seed, step), SIDE), (), 0, len(spec.sizes))
-    # All of them are in one program, of which a step takes one.
-    ways = [functools.partial(_of_one_size, one, axis_name=axis_name, unroll=unroll) for one in spec.sizes]
-    return jax.lax.switch(which, ways, params, batch_stats, step, hyper, batch, constants)
-
-
-def _of_one_size(
-    spec: StepSpec,
-    params: Collection,
-    batch_stats: Collection,
-    step: Int32[Array, ""],
-    hyper: Hyper,
-    batch: Batch,
-    constants: Constants,
-    axis_name: str | None,
-    unroll: bool,
-) -> Gradients:
-    """`batch_gradients` where all steps have images of one size."""
+    if len(spec.sizes) > 1:
+        which = jax.random.randint(jax.random.fold_in(step_key(hyper.seed, step), SIDE), (), 0, len(spec.sizes))
+        # All of them are in one program, of which a step takes one.
+        ways = [functools.partial(batch_gradients, one, axis_name=axis_name, unroll=unroll) for one in spec.sizes]
+        return jax.lax.switch(which, ways, params, batch_stats, step, hyper, batch, constants)
     microbatches = spec.optim.accumulate_steps
     key = step_key(hyper.seed, step)
     examples = augment.augment(

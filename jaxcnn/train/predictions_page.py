@@ -17,6 +17,7 @@ from jaxtyping import UInt8
 from jaxcnn.tasks import run_length
 from jaxcnn.tasks.marks import Mark, outline
 from jaxcnn.text import counted, shown
+from jaxcnn.train import interactive
 
 _FOLDER = pathlib.Path(__file__).parent / "page"
 # Of Okabe and Ito (2008), which people with any colour vision tell apart, and grey; further classes have dashed lines.
@@ -91,14 +92,8 @@ def page(title: str, about: Sequence[str], items: Sequence[Item], classes: Seque
         f'<div id="images">{"".join(_card(item, places, least) for item in items)}</div>',
     ]
     style, script = ((_FOLDER / f"predictions.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; "
-        "script-src 'unsafe-inline'; img-src data:\">"
-        f"<title>{html.escape(title)}</title><style>{style}:root {{ --cell: {cell}rem }}\n{_colours(len(places))}"
-        f"</style></head><body><main>{''.join(parts)}</main><script>{script}</script></body></html>\n"
-    )
+    style = f"{style}:root {{ --cell: {cell}rem }}\n{_colours(len(places))}"
+    return interactive.document(title, style, "".join(parts), script)
 
 
 def _is_small(image: UInt8[np.ndarray, "h w 3"]) -> bool:

@@ -1,13 +1,10 @@
 """The page of explanations in a real browser: filter, order, opacity, both themes, a phone's width, and no request."""
 
-import json
-import re
-
 import numpy as np
 import pytest
 
 from jaxcnn.explain import page
-from tests.services.test_report_browser import browse
+from tests.services.test_report_browser import seen_by, widths_on_a_phone
 
 pytestmark = pytest.mark.services
 
@@ -52,12 +49,7 @@ def made() -> str:
 
 
 def test_images_are_filtered_and_ordered_and_the_opacity_changes(tmp_path):
-    acting = tmp_path / "page.html"
-    acting.write_text(made().replace("</body>", f"<script>{ACTIONS}</script></body>"))
-    dom = browse(f"file://{acting}?theme=light", tmp_path / "profile", "--window-size=1280,900", "--dump-dom")
-    found = re.search(r'data-seen="([^"]*)"', dom)
-    assert found
-    seen = json.loads(found[1].replace("&quot;", '"'))
+    seen = seen_by(ACTIONS, made(), tmp_path)
     assert seen["all"] == ["a", "b", "c"] and seen["least"] == ["b", "c", "a"] and seen["most"] == ["a", "c", "b"]
     assert seen["wrong"] == ["b"] and seen["second"] == ["c", "b"] and seen["count"] == "2 of 3"
     assert seen["opacity"] == "0.2" and seen["before"] != seen["after"]
@@ -65,17 +57,4 @@ def test_images_are_filtered_and_ordered_and_the_opacity_changes(tmp_path):
 
 
 def test_on_a_phone_the_page_is_as_wide_as_the_screen(tmp_path):
-    acting = tmp_path / "phone.html"
-    script = """
-    addEventListener("load", () => setTimeout(() => {
-      const inner = document.querySelector("iframe").contentDocument.documentElement;
-      document.body.dataset.seen = `${inner.clientWidth} ${inner.scrollWidth}`;
-    }, 500));
-    """
-    frame = made().replace("&", "&amp;").replace('"', "&quot;")
-    acting.write_text(
-        f'<!doctype html><body><iframe width="390" height="800" style="border:0" srcdoc="{frame}"></iframe>'
-        f"<script>{script}</script></body>"
-    )
-    dom = browse(f"file://{acting}", tmp_path / "profile", "--virtual-time-budget=3000", "--dump-dom")
-    assert 'data-seen="390 390"' in dom
+    assert widths_on_a_phone(made(), tmp_path) == "390 390"

@@ -1,8 +1,5 @@
 """The page of predictions in a real browser: scores, classes, orders, both themes, a phone's width, and no request."""
 
-import json
-import re
-
 import numpy as np
 import pytest
 
@@ -10,7 +7,7 @@ from jaxcnn.tasks import run_length
 from jaxcnn.tasks.marks import Mark
 from jaxcnn.train import predictions_page
 from jaxcnn.train.predictions_page import Item
-from tests.services.test_report_browser import browse
+from tests.services.test_report_browser import seen_by, widths_on_a_phone
 
 pytestmark = pytest.mark.services
 
@@ -65,12 +62,7 @@ def made() -> str:
 
 
 def test_scores_classes_and_orders_are_chosen_in_the_browser(tmp_path):
-    acting = tmp_path / "page.html"
-    acting.write_text(made().replace("</body>", f"<script>{ACTIONS}</script></body>"))
-    dom = browse(f"file://{acting}?theme=light", tmp_path / "profile", "--window-size=1280,900", "--dump-dom")
-    found = re.search(r'data-seen="([^"]*)"', dom)
-    assert found
-    seen = json.loads(found[1].replace("&quot;", '"'))
+    seen = seen_by(ACTIONS, made(), tmp_path)
     first = "first_" * 20
     assert seen["all"] == [first, "second", "third"] and seen["marks"] == 2 and seen["said"] == "1 cell"
     assert seen["low"] == 3 and seen["at"] == "10 %"
@@ -81,17 +73,4 @@ def test_scores_classes_and_orders_are_chosen_in_the_browser(tmp_path):
 
 
 def test_on_a_phone_the_page_is_as_wide_as_the_screen(tmp_path):
-    acting = tmp_path / "phone.html"
-    script = """
-    addEventListener("load", () => setTimeout(() => {
-      const inner = document.querySelector("iframe").contentDocument.documentElement;
-      document.body.dataset.seen = `${inner.clientWidth} ${inner.scrollWidth}`;
-    }, 500));
-    """
-    frame = made().replace("&", "&amp;").replace('"', "&quot;")
-    acting.write_text(
-        f'<!doctype html><body><iframe width="390" height="800" style="border:0" srcdoc="{frame}"></iframe>'
-        f"<script>{script}</script></body>"
-    )
-    dom = browse(f"file://{acting}", tmp_path / "profile", "--virtual-time-budget=3000", "--dump-dom")
-    assert 'data-seen="390 390"' in dom
+    assert widths_on_a_phone(made(), tmp_path) == "390 390"

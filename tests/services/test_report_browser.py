@@ -72,6 +72,36 @@ def browse(page, profile, *flags: str) -> str:
     return done.stdout
 
 
+def seen_by(actions: str, page: str, folder) -> dict:
+    """What the script `actions` leaves as JSON in `data-seen` of a page, on a screen of 1280 x 900."""
+    acting = folder / "page.html"
+    acting.write_text(page.replace("</body>", f"<script>{actions}</script></body>"))
+    dom = browse(f"file://{acting}?theme=light", folder / "profile", "--window-size=1280,900", "--dump-dom")
+    found = re.search(r'data-seen="([^"]*)"', dom)
+    assert found
+    return json.loads(found[1].replace("&quot;", '"'))
+
+
+def widths_on_a_phone(page: str, folder) -> str:
+    """The width of a screen of 390 pixels and that of the page on it, such as "390 390"."""
+    acting = folder / "phone.html"
+    script = """
+    addEventListener("load", () => setTimeout(() => {
+      const inner = document.querySelector("iframe").contentDocument.documentElement;
+      document.body.dataset.seen = `${inner.clientWidth} ${inner.scrollWidth}`;
+    }, 500));
+    """
+    frame = page.replace("&", "&amp;").replace('"', "&quot;")
+    acting.write_text(
+        f'<!doctype html><body><iframe width="390" height="800" style="border:0" srcdoc="{frame}"></iframe>'
+        f"<script>{script}</script></body>"
+    )
+    dom = browse(f"file://{acting}", folder / "profile", "--virtual-time-budget=3000", "--dump-dom")
+    found = re.search(r'data-seen="([^"]*)"', dom)
+    assert found
+    return found[1]
+
+
 def screenshot(page, folder, width: int, theme: str) -> np.ndarray:
     """Pixels [H, W, 3] of the top of the page."""
     picture = folder / "page.png"
