@@ -77,7 +77,10 @@ def test_the_command_prints_the_table_without_data():
     [
         (["--image=32x32"], "--image=32x32 must be height x width x channels, such as 32x32x3"),
         (["--image=32x32x3"], "give the number of classes too"),
-        (["--image=4x4x3", "--classes=10"], "the images are too small for this network"),
+        (
+            ["--image=4x4x3", "--classes=10", "--config.model.form=imagenet"],
+            "the images are too small for this network",
+        ),
     ],
 )
 def test_mistakes_are_one_line(flags, told):

@@ -218,7 +218,7 @@ def test_uniform_initializers_have_pytorchs_bounds_and_deviations():
 
 def test_too_small_images_are_refused_in_one_line():
     with pytest.raises(config.UserError, match="too small for this network"):
-        shapes_of((16, 16, 3), 10, name="vgg16")
+        shapes_of((16, 16, 3), 10, name="vgg16", form="imagenet")
 
 
 def test_width_multiplies_every_channel_count_and_is_at_least_one():

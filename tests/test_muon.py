@@ -117,6 +117,15 @@ def test_orthogonalisation_is_that_of_optax():
     np.testing.assert_allclose(ours, expected["kernel"], atol=4e-5)
 
 
+def test_small_singular_values_are_right_in_float32():
+    rng = np.random.default_rng(0)
+    left, right = (np.linalg.qr(rng.standard_normal((length, 24)))[0] for length in (24, 150))
+    kernel = (right * np.logspace(0, -6, 24)) @ left.T  # "inputs o": its gram matrix has eigenvalues down to 1e-12
+    ours = muon.orthogonalize(jnp.asarray(kernel, jnp.float32), 3)
+    # A slope of at most 3.4445^3 = 41, errors of 150 roundings with either sign: 41 * 150^0.5 * 2^-24 = 3e-5.
+    np.testing.assert_allclose(ours, polynomial_of_singular_values(kernel, 3), atol=3e-5)
+
+
 def test_the_scale_of_the_loss_does_not_matter():
     gradient = jnp.asarray(draw(3, 3, 4, 6), jnp.float32)
     np.testing.assert_allclose(muon.orthogonalize(gradient, 3), muon.orthogonalize(gradient / 2048, 3), atol=1e-5)

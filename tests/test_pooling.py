@@ -8,7 +8,7 @@ from jax import lax
 
 from jaxcnn import config
 from jaxcnn.models import context
-from jaxcnn.models.pooling import adaptive_average_pool, halving_average_pool, max_pool, pool
+from jaxcnn.models.pooling import adaptive_average_pool, halving_average_pool, halving_pool, max_pool, pool
 
 
 @pytest.mark.parametrize(("window", "strides", "padding"), [(2, 2, 0), (3, 2, 0), (3, 2, 1)])
@@ -83,3 +83,22 @@ def test_images_smaller_than_a_window_are_refused_in_one_line():
     with pytest.raises(config.UserError, match=r"too small.*1x4 pixels") as error:
         max_pool(jnp.zeros((1, 1, 4, 1)), 2, 2)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("height", "width"), [(6, 4), (5, 4), (3, 7), (1, 1)])
+def test_halving_pool_has_the_pixels_that_are_there_and_is_the_plain_pool_of_even_sides(height, width):
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((2, height, width, 3)).astype(np.float32))
+    windows = [[x[:, i : i + 2, j : j + 2] for j in range(0, width, 2)] for i in range(0, height, 2)]
+    largest = np.array([[window.max(axis=(1, 2)) for window in row] for row in windows])
+    mean = halving_average_pool(x)
+    for name, expected in (
+        ("max", np.moveaxis(largest, 2, 0)),
+        ("mean", mean),
+        ("both", mean + np.moveaxis(largest, 2, 0)),
+    ):
+        halved = halving_pool(config.Model(pooling=name), x)
+        np.testing.assert_array_equal(halved, expected)
+        if height % 2 == width % 2 == 0:
+            np.testing.assert_array_equal(halved, pool(config.Model(pooling=name), x, 2, 2))
+        with context.portable():
+            np.testing.assert_allclose(halving_pool(config.Model(pooling=name), x), halved, atol=1e-6)

@@ -124,6 +124,7 @@ def test_sides_that_a_network_cannot_take_are_refused_before_anything_is_compile
 
     check("resnet50")
     check("airbench_residual")
+    check("vgg16")
     with pytest.raises(
         ConfigError, match="alexnet has different parameters for images of 24 pixels than for those of 64"
     ):

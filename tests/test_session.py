@@ -28,7 +28,7 @@ DIGITS = {"source": "digits", "val_examples": 200}
         ),
         ({"global_batch_size": 48, "norm": {"group_size": 16}}, "config.norm.group_size=16 does not fit 6 examples"),
         ({"parallel": {"devices": 9}}, "config.parallel.devices=9, but this process has 8"),
-        ({"model": {"name": "vgg16"}}, "the images are too small for this network"),
+        ({"model": {"name": "vgg16", "form": "imagenet"}}, "the images are too small for this network"),
         ({"data": DIGITS | {"source": "digit"}}, "did you mean 'digits'"),
         ({"data": DIGITS | {"source": "folder:/nowhere"}}, "this folder does not exist"),
         ({"run": {"epochs": 1e8}}, "more than the 2\\^32 examples"),

@@ -4,6 +4,7 @@ Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024),
 every kernel is also brought back to a fixed norm before its update.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -12,9 +13,11 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax.typing import Collection
+from jax import lax
 from jaxtyping import Array, Float32
 
 Kernel = Float32[Array, "... o"]
+Matrix = Float32[Array, "rows columns"]
 Scalar = Float32[Array, ""]
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic polynomial; Jordan chose them for the largest slope at 0
@@ -55,16 +58,43 @@ def orthogonalize(kernel: Kernel, steps: int) -> Kernel:
     """The kernel with its singular values, as a matrix "inputs o", close to 1 (roughly 0.7 to 1.2).
 
     Newton-Schulz: each step applies an odd polynomial of degree 5 to the singular values. After few steps, small ones
-    are still smaller. `X = steps(X / norm)` needs only matrix products.
+    are still smaller. `X = steps(X / norm)` needs only matrix products. On CPU, those of long matrices are
+    applied to the product of X with its transpose (`_by_gram`); on a GPU, whose products round float32 to fewer bits,
+    the rounding of such a product would decide small singular values.
     """
     matrix = kernel.reshape(-1, kernel.shape[-1])
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     wide = wide / (jnp.linalg.norm(wide) + EPSILON)
+    direct, by_gram = (functools.partial(form, steps=steps) for form in (_directly, _by_gram))
+    rows, columns = wide.shape
+    if 2 * columns > 3 * rows and steps > 1:  # then `_by_gram` has fewer multiplications
+        wide = lax.platform_dependent(wide, cpu=by_gram, default=direct)
+    else:
+        wide = direct(wide)
+    return (wide if matrix.shape[0] <= matrix.shape[1] else wide.T).reshape(kernel.shape)
+
+
+def _directly(wide: Matrix, steps: int) -> Matrix:
     linear, cubic, quintic = COEFFICIENTS
     for _ in range(steps):
         gram = wide @ wide.T
         wide = linear * wide + (cubic * gram + quintic * gram @ gram) @ wide
-    return (wide if matrix.shape[0] <= matrix.shape[1] else wide.T).reshape(kernel.shape)
+    return wide
+
+
+def _by_gram(wide: Matrix, steps: int) -> Matrix:
+    """The same by square matrices of the shorter side: each step is a polynomial of X X^T times X, and all commute.
+
+    Two products with the whole matrix instead of two in each step: for 512 x 4,608 and three steps, 2.2 times as fast.
+    """
+    linear, cubic, quintic = COEFFICIENTS
+    gram, product, unit = wide @ wide.T, None, jnp.eye(wide.shape[0], dtype=wide.dtype)
+    for step in range(1, steps + 1):
+        polynomial = linear * unit + cubic * gram + quintic * gram @ gram
+        product = polynomial if product is None else polynomial @ product
+        if step < steps:
+            gram = polynomial @ (gram @ polynomial)
+    return product @ wide
 
 
 def renormalize() -> optax.GradientTransformation:

@@ -3,6 +3,7 @@
 import functools
 import itertools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -24,10 +25,21 @@ def pool(model: config.Model, x: Images, window: int, strides: int) -> Pooled:
 
     Mishkin et al. 2016, arXiv:1606.02228, compare them.
     """
+    return _by_kind(model, lambda: max_pool(x, window, strides), lambda: average_pool(x, window, strides))
+
+
+def halving_pool(model: config.Model, x: Images) -> Pooled:
+    """`pool` over 2x2 windows of stride 2, whose number is rounded up: oh = ceil(h / 2), so no image vanishes.
+
+    The last window of an odd side has the pixels that are there.
+    """
+    return _by_kind(model, lambda: max_pool(x, 2, 2, ceil=True), lambda: halving_average_pool(x))
+
+
+def _by_kind(model: config.Model, largest: Callable[[], Pooled], mean: Callable[[], Pooled]) -> Pooled:
     if model.pooling == "max":
-        return max_pool(x, window, strides)
-    mean = average_pool(x, window, strides)
-    return mean if model.pooling == "mean" else mean + max_pool(x, window, strides)
+        return largest()
+    return mean() if model.pooling == "mean" else mean() + largest()
 
 
 def average_pool(x: Images, window: int, strides: int) -> Pooled:
@@ -49,9 +61,11 @@ def max_pool(x: Images, window: int, strides: int, padding: int = 0, *, ceil: bo
     """Largest value of each window; oh = (h + 2 padding - window) // strides + 1, with `ceil` rounded up instead.
 
     Padding is never the largest, nor is what a window of `ceil` has beyond the image. The gradient goes to the first of
-    equal values, row by row, as in PyTorch. Raises UserError if the image is smaller than the window.
+    equal values, row by row, as in PyTorch. Raises UserError if the image is smaller than the window, unless windows
+    that do not overlap are rounded up.
     """
-    check_covers(x, window, padding)
+    if not (ceil and window == strides):
+        check_covers(x, window, padding)
     if ceil:
         beyond = [-(length + 2 * padding - window) % strides for length in x.shape[1:3]]
         edges = [(padding, padding + more, 0) for more in beyond]

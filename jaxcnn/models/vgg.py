@@ -7,7 +7,7 @@ from jaxcnn.models.activations import activation
 from jaxcnn.models.group_norm import norm_layer
 from jaxcnn.models.layers import Classifier, Conv, Dense, Dropout
 from jaxcnn.models.network import Images, Logits, Network, Positions
-from jaxcnn.models.pooling import adaptive_average_pool, global_average_pool, pool
+from jaxcnn.models.pooling import adaptive_average_pool, global_average_pool, halving_pool, pool
 from jaxcnn.models.sizes import sized
 
 CHANNELS = (64, 128, 256, 512, 512)  # of the convolutions of each block; a 2x2 max-pool ends it
@@ -23,9 +23,10 @@ HIDDEN = 4096
 class VGG(Network):
     """Eight to sixteen 3x3 convolutions in five blocks, then one or three dense layers.
 
-    form="cifar": a global average pool (over 1x1 for 32x32 images), then head="linear", the classifier alone, or
-    head="dense4096", two hidden layers and the classifier. For 3 channels and 10 classes, VGG16 has 14,724,042 and
-    33,642,442 parameters with BatchNorm. Convolutions have a bias only without BatchNorm.
+    form="cifar": a global average pool (over 1x1 for 32x32 images; sides of smaller ones are rounded up when
+    halved), then head="linear", the classifier alone, or head="dense4096", two hidden layers and the classifier. For 3
+    channels and 10 classes, VGG16 has 14,724,042 and 33,642,442 parameters with BatchNorm. Convolutions have a bias
+    only without BatchNorm.
     form="imagenet": torchvision's layout, an adaptive average pool to 7x7 and two hidden layers; convolutions always
     have a bias. VGG16 has 138,357,544 parameters for 1000 classes without BatchNorm, 138,365,992 with it.
 
@@ -38,6 +39,7 @@ class VGG(Network):
         imagenet, activate = self.model.form == "imagenet", activation(self.model)
         use_bias = imagenet or not self.model.batch_norm
         x = colours.seen(self, images)
+        small = not imagenet and min(x.shape[1:3]) < 2 ** len(CHANNELS)
         blocks = zip(CHANNELS, CONVOLUTIONS[self.model.name], strict=True)
         for block, (channels, convolutions) in enumerate(blocks, start=1):
             attend = attention.at_stage(self, block)
@@ -48,7 +50,7 @@ class VGG(Network):
                     x = norm_layer(self.norm, self.axis_name, name=f"block{block}_bn{i}")(x, train)
                 x = attend("block", activate(x), train, f"block{block}_attention{i}")
             x = attend("stage", x, train, f"stage{block}_attention")
-            x = pool(self.model, x, 2, strides=2)
+            x = halving_pool(self.model, x) if small else pool(self.model, x, 2, strides=2)
         if imagenet:
             x = adaptive_average_pool(x, 7)
             x = x.reshape(x.shape[0], -1)
