@@ -57,6 +57,17 @@ def test_networks_have_the_activation_everywhere_and_groups_in_place_of_batches(
     assert "relu" not in as_text[other] and "mish" in as_text[other]
 
 
+@pytest.mark.parametrize("name", ["mobilenet_v2", "unet", "yolo_cnn", "yolo_csp_s", "mask_rcnn_cnn"])
+def test_networks_without_a_choice_of_activation_have_groups_too(name):
+    trees = []
+    for norm in (Norm(), Norm(name="group", groups=4)):
+        network = models.build(Model(name=name, width=1 / 16), norm, 4)
+        trees.append(jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((2, 64, 64, 3))))
+    before, after = trees
+    assert before["params"] == after["params"]
+    assert "batch_stats" in before and "batch_stats" not in after
+
+
 @pytest.mark.parametrize(("channels", "groups", "actual"), [(8, 4, 4), (6, 32, 2)])
 def test_group_norm_is_its_formula_and_has_the_gradients_of_flax(channels, groups, actual):
     generator = np.random.default_rng(0)
@@ -87,7 +98,8 @@ def test_group_norm_is_its_formula_and_has_the_gradients_of_flax(channels, group
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"model": {"name": "mobilenet_v2"}, "norm": {"name": "group"}}, "VGGs and ResNets, not mobilenet_v2"),
+        ({"model": {"name": "convnext_tiny"}, "norm": {"name": "group"}}, "and convnext_tiny has none"),
+        ({"model": {"name": "airbench"}, "norm": {"name": "group"}}, "and airbench has one without scales"),
         ({"model": {"name": "mobilenet_v2", "activation": "elu"}}, "mobilenet_v2 has no such option"),
         ({"norm": {"groups": 8}}, "config.norm.groups has no effect with config.norm.name='batch'"),
         ({"norm": {"name": "group", "group_size": 8}}, "config.norm.group_size is for BatchNorm"),
@@ -97,8 +109,8 @@ def test_group_norm_is_its_formula_and_has_the_gradients_of_flax(channels, group
         ),
         ({"norm": {"name": "group"}, "optim": {"freeze_norm": True}}, "config.optim.freeze_norm is for BatchNorm"),
         (
-            {"model": {"name": "cnn"}, "norm": {"name": "group"}, "optim": {"name": "muon"}},
-            "it needs BatchNorm after every",
+            {"model": {"name": "mobilenet_v2"}, "norm": {"name": "group"}, "optim": {"name": "muon"}},
+            "it needs BatchNorm or GroupNorm after every",
         ),
     ],
 )

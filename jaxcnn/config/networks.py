@@ -58,8 +58,9 @@ OPTIONS: dict[str, tuple[str, ...]] = {  # besides those
     **dict.fromkeys(VGG, ("form", "head", "batch_norm", "activation", "pooling", "colours", "channels", *ATTENTION)),
 }
 WHITENED = ("airbench", "airbench_residual")  # the first layer whitens patches
-WITH_GROUP_NORM = ("alexnet", "cnn", *VGG, *RESNET, *CIFAR_RESNET)  # norm.name="group" in place of BatchNorm
 WITHOUT_NORM = (*SQUEEZENET, "convnext_tiny")
+# norm.name="group" in place of BatchNorm; those that whiten have BatchNorm without scales
+WITH_GROUP_NORM = tuple(name for name in OPTIONS if name not in (*WHITENED, *WITHOUT_NORM))
 # In every form: BatchNorm after each kernel except the classifier's, and no depthwise kernels.
 NORMALISED = (*WHITENED, "cnn", *RESNET, *CIFAR_RESNET)
 # Stages end where the image gets smaller; in networks of inverted residual blocks, where the channels change.
@@ -112,7 +113,8 @@ def impossible_norm(model: Model, norm: Norm) -> list[str]:
     if norm.name == "batch":
         return ["config.norm.groups has no effect with config.norm.name='batch'"] if norm.groups != Norm.groups else []
     if model.name not in WITH_GROUP_NORM:
-        return [f"config.norm.name='group' is for {', '.join(WITH_GROUP_NORM[:2])}, VGGs and ResNets, not {model.name}"]
+        has = "none" if model.name in WITHOUT_NORM else "one without scales"
+        return [f"config.norm.name='group' takes the place of BatchNorm, and {model.name} has {has}"]
     wrong = []
     if not model.batch_norm:
         wrong.append("config.norm.name='group' has no effect with config.model.batch_norm=False")

@@ -60,8 +60,8 @@ def _impossible(config: Config) -> list[str]:
         "config.task.teacher needs images of one size; leave config.augment.small_sides out",
     )
     need(
-        optim.name != "muon" or (norm.name == "batch" and _only_normalised_convolutions(model)),
-        "config.optim.name='muon' renormalises kernels, so it needs BatchNorm after every kernel except the "
+        optim.name != "muon" or _only_normalised_convolutions(model),
+        "config.optim.name='muon' renormalises kernels, so it needs BatchNorm or GroupNorm after every kernel except the "
         "classifier's: cnn, one of airbench and of resnet, or vgg with form='cifar', head='linear' and "
         "batch_norm=True, without config.model.attention",
     )
@@ -235,7 +235,7 @@ def _impossible(config: Config) -> list[str]:
 
 
 def _only_normalised_convolutions(model: Model) -> bool:
-    """Whether a network is known to consist of convolutions with BatchNorm and one dense layer."""
+    """Whether a network is known to consist of convolutions with normalisation and one dense layer."""
     if model.attention != "none":
         return False
     if model.name in networks.VGG:

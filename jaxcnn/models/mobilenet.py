@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 import jaxcnn.config as config
 from jaxcnn.models import attention
-from jaxcnn.models.batch_norm import BatchNorm
+from jaxcnn.models.group_norm import norm_layer
 from jaxcnn.models.layers import Classifier, Conv, Dropout, StochasticDepth, scaled
 from jaxcnn.models.network import Images, Logits, Network, Positions
 from jaxcnn.models.pooling import global_average_pool
@@ -212,12 +212,12 @@ def _step(
     dtype: Dtype,
     train: bool,
 ) -> Images:
-    """A convolution and BatchNorm, of the module that calls this; `name` begins their names."""
+    """A convolution and its normalisation, of the module that calls this; `name` begins their names."""
     padding = size // 2
     if at_end and strides > 1:
         x, padding = _padded_at_end(x, size, strides), 0
     conv = Conv(channels, size, strides, padding, False, dtype, groups=groups, name=f"{name}_conv")
-    return BatchNorm(norm, axis_name, name=f"{name}_bn")(conv(x), train)
+    return norm_layer(norm, axis_name, name=f"{name}_bn")(conv(x), train)
 
 
 def _padded_at_end(x: Images, size: int, strides: int) -> Images:

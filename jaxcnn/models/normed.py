@@ -1,4 +1,4 @@
-"""A convolution with its BatchNorm and activation, and maps of twice the size: parts of networks with a way up."""
+"""A convolution with its normalisation and activation, and maps of twice the size: parts of networks with a way up."""
 
 from collections.abc import Callable
 
@@ -8,13 +8,13 @@ from flax.typing import Dtype
 from jaxtyping import Array, Float
 
 import jaxcnn.config as config
-from jaxcnn.models.batch_norm import BatchNorm
+from jaxcnn.models.group_norm import norm_layer
 from jaxcnn.models.layers import Conv
 from jaxcnn.models.network import Images
 
 
 class Normed(nn.Module):
-    """Convolution, padded to keep the size at stride 1, BatchNorm and an activation."""
+    """Convolution, padded to keep the size at stride 1, its normalisation and an activation."""
 
     features: int
     size: int
@@ -30,7 +30,7 @@ class Normed(nn.Module):
         x = Conv(self.features, self.size, self.strides, self.size // 2, use_bias=False, dtype=self.dtype, name="conv")(
             x
         )
-        return self.activation(BatchNorm(self.norm, self.axis_name, name="bn")(x, train))
+        return self.activation(norm_layer(self.norm, self.axis_name, name="bn")(x, train))
 
 
 def doubled(x: Images, height: int, width: int) -> Images:
