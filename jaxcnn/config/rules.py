@@ -61,8 +61,8 @@ def _impossible(config: Config) -> list[str]:
     )
     need(
         optim.name != "muon" or _only_normalised_convolutions(model),
-        "config.optim.name='muon' renormalises kernels, so it needs BatchNorm or GroupNorm after every kernel except the "
-        "classifier's: cnn, one of airbench and of resnet, or vgg with form='cifar', head='linear' and "
+        "config.optim.name='muon' renormalises kernels, so it needs BatchNorm or GroupNorm after every kernel except "
+        "the classifier's: cnn, one of airbench and of resnet, or vgg with form='cifar', head='linear' and "
         "batch_norm=True, without config.model.attention",
     )
     need(
