@@ -155,6 +155,8 @@ def test_parameter_names_are_readable_paths():
         ({"name": "convnext_tiny", "form": "imagenet"}, (65, 97, 3)),
         ({"name": "squeezenet1_1", "form": "imagenet"}, (64, 96, 3)),
         ({"name": "airbench"}, (25, 60, 1)),
+        ({"name": "airbench"}, (9, 16, 1)),
+        ({"name": "vgg16"}, (1, 20, 1)),
         ({"name": "airbench_residual"}, (13, 40, 1)),
     ],
 )

@@ -117,20 +117,21 @@ def test_impossible_stages_are_mistakes_of_the_config(fields, words):
 def test_sides_that_a_network_cannot_take_are_refused_before_anything_is_compiled():
     sides = {"small_sides": (24,), "small_until": (0.5,)}
 
-    def check(name, side=32, shape=None):
-        config = small.config(model={"name": name}, augment=sides)
+    def check(name, side=32, shape=None, **fields):
+        config = small.config(model={"name": name} | fields, augment=sides)
         step_spec = small.spec_of(config, side=side)
         check_sides(step_spec if shape is None else dataclasses.replace(step_spec, image_shape=shape))
 
     check("resnet50")
     check("airbench_residual")
+    check("airbench")
     check("vgg16")
     with pytest.raises(
         ConfigError, match="alexnet has different parameters for images of 24 pixels than for those of 64"
     ):
         check("alexnet", side=64)
     with pytest.raises(UserError, match="the images are too small for this network"):
-        check("airbench")
+        check("vgg16", form="imagenet")
     with pytest.raises(ConfigError, match="must not be larger than the side of the images, 16 pixels"):
         check("resnet50", side=16)
     with pytest.raises(ConfigError, match="is for square images, but these are 32x40"):

@@ -85,8 +85,8 @@ class Airbench(_Whitened):
 
     GELU (exact), BatchNorm without scales, convolutions without biases, initialised as partial identities. The logits
     are divided by the number of inputs of the dense layer, which has no bias. 1,971,640 parameters for 3 channels and
-    10 classes, 288 of them in the frozen whitening kernel. Images must have at least 25x25 pixels. Dropout precedes the
-    dense layer.
+    10 classes, 288 of them in the frozen whitening kernel. Images must have at least 9x9 pixels; of those below
+    25x25, the last max-pool takes what is left. Dropout precedes the dense layer.
     """
 
     @nn.compact
@@ -97,7 +97,8 @@ class Airbench(_Whitened):
             channels = scaled(channels, self.model.width)
             x = self._layer(x, train, group, 1, channels, pool=True)
             x = self._layer(x, train, group, 2, channels)
-        x = max_pool(x, 3, strides=3)
+        side = min(3, *x.shape[1:3])  # 3 from 25 pixels on
+        x = max_pool(x, side, strides=side)
         return self._classify(x.reshape(x.shape[0], -1), positions, train)
 
 
