@@ -119,11 +119,14 @@ def test_orthogonalisation_is_that_of_optax():
 
 def test_small_singular_values_are_right_in_float32():
     rng = np.random.default_rng(0)
-    left, right = (np.linalg.qr(rng.standard_normal((length, 24)))[0] for length in (24, 150))
-    kernel = (right * np.logspace(0, -6, 24)) @ left.T  # "inputs o": its gram matrix has eigenvalues down to 1e-12
+    left, right = (np.linalg.qr(rng.standard_normal((length, 96)))[0] for length in (96, 800))
+    kernel = (right * np.logspace(0, -6, 96)) @ left.T  # "inputs o": its gram matrix has eigenvalues down to 1e-12
+    assert kernel.size >= muon.LARGE
     ours = muon.orthogonalize(jnp.asarray(kernel, jnp.float32), 3)
-    # A slope of at most 3.4445^3 = 41, errors of 150 roundings with either sign: 41 * 150^0.5 * 2^-24 = 3e-5.
-    np.testing.assert_allclose(ours, polynomial_of_singular_values(kernel, 3), atol=3e-5)
+    # A slope of at most 3.4445^3 = 41, errors of 800 roundings with either sign: 41 * 800^0.5 * 2^-24 = 7e-5.
+    np.testing.assert_allclose(ours, polynomial_of_singular_values(kernel, 3), atol=7e-5)
+    small = jnp.asarray(kernel[:600].T, jnp.float32)  # as in the paper, to the bit
+    assert (muon.orthogonalize(small, 3) == muon._directly(small / (jnp.linalg.norm(small) + muon.EPSILON), 3)).all()
 
 
 def test_the_scale_of_the_loss_does_not_matter():

@@ -21,6 +21,7 @@ Matrix = Float32[Array, "rows columns"]
 Scalar = Float32[Array, ""]
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic polynomial; Jordan chose them for the largest slope at 0
+LARGE = 2**16  # entries of a kernel whose products take a CPU longer than a tenth of a millisecond
 EPSILON = 1e-10  # added to the norm of a gradient (of the batch's mean loss)
 
 
@@ -59,15 +60,15 @@ def orthogonalize(kernel: Kernel, steps: int) -> Kernel:
 
     Newton-Schulz: each step applies an odd polynomial of degree 5 to the singular values. After few steps, small ones
     are still smaller. `X = steps(X / norm)` needs only matrix products. On CPU, those of long matrices are
-    applied to the product of X with its transpose (`_by_gram`); on a GPU, whose products round float32 to fewer bits,
-    the rounding of such a product would decide small singular values.
+    applied to the product of X with its transpose (`_by_gram`), where X is `LARGE` enough to gain; on a GPU, whose
+    products round float32 to fewer bits, the rounding of such a product would decide small singular values.
     """
     matrix = kernel.reshape(-1, kernel.shape[-1])
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     wide = wide / (jnp.linalg.norm(wide) + EPSILON)
     direct, by_gram = (functools.partial(form, steps=steps) for form in (_directly, _by_gram))
     rows, columns = wide.shape
-    if 2 * columns > 3 * rows and steps > 1:  # then `_by_gram` has fewer multiplications
+    if rows * columns >= LARGE and 2 * columns > 3 * rows and steps > 1:  # then `_by_gram` has fewer multiplications
         wide = lax.platform_dependent(wide, cpu=by_gram, default=direct)
     else:
         wide = direct(wide)
@@ -88,11 +89,12 @@ def _by_gram(wide: Matrix, steps: int) -> Matrix:
     Two products with the whole matrix instead of two in each step: for 512 x 4,608 and three steps, 2.2 times as fast.
     """
     linear, cubic, quintic = COEFFICIENTS
-    gram, product, unit = wide @ wide.T, None, jnp.eye(wide.shape[0], dtype=wide.dtype)
-    for step in range(1, steps + 1):
+    gram, unit = wide @ wide.T, jnp.eye(wide.shape[0], dtype=wide.dtype)
+    product = unit
+    for step in range(steps):
         polynomial = linear * unit + cubic * gram + quintic * gram @ gram
-        product = polynomial if product is None else polynomial @ product
-        if step < steps:
+        product = polynomial @ product if step else polynomial
+        if step < steps - 1:
             gram = polynomial @ (gram @ polynomial)
     return product @ wide
 
