@@ -262,6 +262,8 @@ def test_maps_scores_and_a_page_are_written(run, tmp_path):
     assert [file.name for file in files] == [
         "maps.npz",
         "scores.csv",
+        "curves.csv",
+        "curves.png",
         "randomisation.csv",
         "randomisation.png",
         "index.html",
@@ -273,10 +275,48 @@ def test_maps_scores_and_a_page_are_written(run, tmp_path):
     table = list(csv.DictReader((tmp_path / "scores.csv").open()))
     assert {row["method"] for row in table} == {"gradcam", "input_x_gradient", "random", "edges"}
     assert {row["images"] for row in table} == {"6"}
+    curves = list(csv.DictReader((tmp_path / "curves.csv").open()))
+    assert len(curves) == 4 * 2 * 33 and {row["images"] for row in curves} == {"6"}
+    first, *_, last = [row for row in curves if (row["method"], row["curve"]) == ("gradcam", "deletion")]
+    assert (first["share"], last["share"]) == ("0", "1") and float(first["mean"]) > float(last["mean"])
     assert len((tmp_path / "randomisation.csv").read_text().splitlines()) == 1 + 2 * 7
     text = (tmp_path / "index.html").read_text()
     assert text.count('class="card"') == 6 and "Grad-CAM" in text and "://" not in text
     assert len(list((tmp_path / "maps").glob("*.png"))) == 12
+    (tmp_path / "maps" / "mine.png").write_bytes(b"")
+    fewer = write.Wish(["edges"])
+    less = write.explained(subject, given.of_split(subject, "test", 1, 0), fewer, told.append)
+    assert write.write(subject, less, fewer, tmp_path, "a run") == [tmp_path / "maps.npz", tmp_path / "index.html"]
+    left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*"))
+    assert left == ["index.html", "maps.npz", "maps/0-edges.png", "maps/mine.png"]
+
+
+def test_images_are_scored_in_parts(run, monkeypatch):
+    subject, some = run._subject, given.of_split(run._subject, "test", 3, 0)
+    wish = write.Wish(["gradient"], score=True)
+    whole = write.explained(subject, some, wish, lambda line: None).scores
+    monkeypatch.setattr("jaxcnn.explain.subject.BATCH", 2)
+    parts = write.explained(subject, some, wish, lambda line: None).scores
+    for name in ("deletion", "insertion"):  # the others have noise, which depends on the place in the part
+        np.testing.assert_allclose(parts.of_each["gradient"][name], whole.of_each["gradient"][name], atol=1e-5)
+    assert parts.of_each["gradient"]["sensitivity"].shape == (3,)
+    np.testing.assert_allclose(parts.curves["edges"]["deletion"], whole.curves["edges"]["deletion"], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("wish", "said"),
+    [
+        ({"methods": ["edges"], "layer": "conv1"}, "--layer=conv1 is for class activation maps and attention"),
+        ({"methods": ["edges"], "baseline": "black"}, "--baseline=black is for methods that hide pixels"),
+        ({"methods": ["edges", "gradcam"], "layer": "conv9"}, "the network has no layer 'conv9' with feature maps"),
+        ({"methods": ["edges", "rise"], "options": {"rise": {"cells": 0}}}, "rise.cells must be above 0, but is 0"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_computed(run, wish, said):
+    told = []
+    with pytest.raises(UserError, match="^" + re.escape(said)):
+        write.explained(run._subject, given.of_split(run._subject, "test", 1, 0), write.Wish(**wish), told.append)
+    assert not told
 
 
 def test_layers_drawn_anew_alone_have_a_table_and_a_panel_of_their_own(run, tmp_path):
@@ -324,6 +364,27 @@ def test_bad_input_is_one_line_with_exit_code_2(workdir, tmp_path):
     )  # fmt: skip
     assert code == 2 and len(output.splitlines()) == 1, output
     assert "--target=zebra: the network has no such output; it has '0', '1'" in output
+
+
+def test_a_folder_that_cannot_be_is_told_before_the_work(workdir, tmp_path):
+    (tmp_path / "file").write_text("")
+    code, output = runs.run(
+        f"--workdir={workdir}", "--images=docs/digits", "--methods=edges", f"--out={tmp_path / 'file' / 'x'}",
+        module="jaxcnn.explain",
+    )  # fmt: skip
+    assert code == 2 and "cannot be created: Not a directory" in output and len(output.splitlines()) == 1, output
+
+
+def test_all_methods_leave_out_those_that_a_network_cannot_have():
+    from jaxcnn.explain.__main__ import _possible
+
+    names, remarks = _possible(
+        untrained("classification", activation="silu"), ["gradient", "guided_backprop", "gradcam"]
+    )
+    assert names == ["gradient", "gradcam"]
+    assert remarks[0].startswith(
+        "--methods=all leaves out guided_backprop: guided backpropagation changes the gradient"
+    )
 
 
 def test_images_of_other_channels_are_refused(run, tmp_path):

@@ -4,7 +4,9 @@
 BatchNorm (`goldens/make_captum_goldens.py` makes it); the network runs here in float64 too.
 """
 
+import dataclasses
 import functools
+import inspect
 import itertools
 import math
 import pathlib
@@ -18,7 +20,7 @@ import pytest
 
 from jaxcnn import config, models
 from jaxcnn.config import UserError
-from jaxcnn.explain import cams, gradients, inside, kernels, network, perturbations, relevance, scores
+from jaxcnn.explain import cams, gradients, inside, kernels, methods, network, perturbations, relevance, scores
 from jaxcnn.explain.network import Network
 from jaxcnn.machine import mesh as meshes
 from jaxcnn.models import convolution, nnx_bridge, pooling, resnet
@@ -513,3 +515,59 @@ def test_transformed_kernels_of_all_layers_are_not_kept_at_once():
     ours, theirs = (each.memory_analysis().temp_size_in_bytes for each in (frugal, plain))
     kernel = variables[0].nbytes * 16 // 9  # of Winograd's method with tiles of two pixels
     assert theirs - ours > 2 * kernel  # of the four, one is there at a time
+
+
+# Options
+
+
+@pytest.mark.parametrize("name", methods.METHODS)
+def test_every_number_has_a_range_and_its_default_is_in_it(name):
+    numbers = 0
+    for each in inspect.signature(methods.find(name).call).parameters.values():
+        if (
+            each.kind != each.KEYWORD_ONLY
+            or each.default in (None, inspect.Parameter.empty)
+            or each.name in methods._GIVEN
+        ):
+            continue
+        numbers += 1
+        kind = type(each.default)
+        assert methods.checked(name, {each.name: each.default}) == {each.name: each.default}
+        for wrong in (math.nan, -1, "3", True, None, 2**70, *([2.5] if kind is int else [])):
+            with pytest.raises(UserError, match=rf"^{name}\.{each.name}[ =]") as caught:
+                methods.checked(name, {each.name: wrong})
+            assert len(str(caught.value).splitlines()) == 1
+        assert (
+            type(methods.checked(name, {each.name: np.float32(1) if kind is float else np.int64(2)})[each.name]) is kind
+        )
+    assert numbers >= {"rise": 4, "lime": 4, "smoothgrad": 3, "occlusion": 2}.get(name, 0)
+
+
+def test_squares_that_leave_gaps_are_refused():
+    with pytest.raises(UserError, match=r"^occlusion: stride=3 must be at most window=2"):
+        perturbations.occlusion(LINEAR, IMAGES, TARGET, window=2, stride=3)
+
+
+def test_masks_are_made_in_parts(monkeypatch):
+    whole = perturbations.occlusion(LINEAR, IMAGES, TARGET, window=2, stride=1)
+    most = []
+    hiding = perturbations._hiding
+    monkeypatch.setattr(perturbations, "_PART_PIXELS", 3 * math.prod(IMAGES.shape[1:3]))
+    monkeypatch.setattr(
+        perturbations,
+        "_hiding",
+        lambda images, mask_of, baseline: hiding(images, lambda n: most.append(n) or mask_of(n), baseline),
+    )
+    np.testing.assert_allclose(perturbations.occlusion(LINEAR, IMAGES, TARGET, window=2, stride=1), whole, rtol=1e-5)
+    assert len(most) > 1 and all(int(numbers.max()) < 3 for numbers in most)
+
+
+def test_score_cam_enlarges_few_maps_at_a_time(monkeypatch):
+    net, images, target = alexnet()
+    chosen = inside.choose(inside.layers(net.apply, net.variables, images.shape[1:]), "bn2")
+    whole = cams.scorecam(net, images, target, layer=chosen)
+    seen, enlarged = [], cams.enlarged
+    monkeypatch.setattr(cams, "enlarged", lambda maps, size: seen.append(maps.shape[-1]) or enlarged(maps, size))
+    few = dataclasses.replace(net, rows=2 * len(images))
+    np.testing.assert_allclose(cams.scorecam(few, images, target, layer=chosen), whole, rtol=1e-5, atol=1e-6)
+    assert max(seen) == 2 < chosen.shape[-1]

@@ -69,9 +69,15 @@ class Explanations:
         return images if self.boxes is None else pictures.with_boxes(images, self.boxes[part], self.target[part])
 
     def save(self, folder: str | os.PathLike[str]) -> list[pathlib.Path]:
-        """Write the maps as `<method>.npy` and one PNG for each image into a folder; return the files."""
+        """Write the maps as `<method>.npy` and one PNG for each image into a folder; return the files.
+
+        Raises UserError if there can be no such folder.
+        """
         place = pathlib.Path(folder)
-        place.mkdir(parents=True, exist_ok=True)
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{place} cannot be created: {error.strerror}") from None
         np.save(place / f"{self.method}.npy", self.maps)
         written = [place / f"{self.method}.npy"]
         for number in range(len(self)):
@@ -102,6 +108,7 @@ def explain(
     """What `jaxcnn.Run.explain` returns."""
     with python_words():
         methods.find(method)
+        subject.prepared(method, layer=layer, **options)
         found = [
             forms.stacked(batch) for batch in forms.batches(images, network.image_shape, subject.trained.config.data)
         ]

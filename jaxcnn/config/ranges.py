@@ -1,4 +1,4 @@
-"""Ranges of numbers, used as type annotations of the fields in `jaxcnn.config.fields`.
+"""Ranges of numbers, used as type annotations of the fields in `jaxcnn.config.fields`, and of other options.
 
 Each number has one, so that a typing error is reported at once, instead of hanging a run or failing inside a library.
 Limits that depend on the data are in `jaxcnn.train.limits`.
@@ -50,27 +50,29 @@ def of_hint(hint: Any) -> tuple[Any, ...]:
     return get_args(hint)[1:] if get_origin(hint) is Annotated else ()
 
 
-def violations(key: str, value: Any, ranges: tuple[Any, ...]) -> Iterator[str]:
-    """One line for each range that the value violates, and for a number that int32 or float32 cannot represent."""
+def violations(name: str, value: Any, ranges: tuple[Any, ...]) -> Iterator[str]:
+    """One line for each range that the value violates, and for a number that int32 or float32 cannot represent.
+
+    `name` is how users call it, such as "config.optim.momentum".
+    """
     for each in ranges:
         if isinstance(each, AtLeast) and value < each.least:
             wanted = "not be negative" if each.least == 0 else f"be at least {each.least}"
-            yield f"config.{key} must {wanted}, but is {value}"
+            yield f"{name} must {wanted}, but is {value}"
         elif isinstance(each, Above) and value <= each.bound:
-            yield f"config.{key} must be above {each.bound}, but is {value}"
+            yield f"{name} must be above {each.bound}, but is {value}"
         elif isinstance(each, UnitInterval) and (not 0 <= value < 1 or as_float32(value) == 1):
-            yield f"config.{key} must be in [0, 1), but is {value}"
+            yield f"{name} must be in [0, 1), but is {value}"
     most = next((each.most for each in ranges if isinstance(each, AtMost)), None)
     for number in _flat(value):
         if isinstance(number, int) and number > (INT32 if most is None else most):
-            yield f"config.{key} must be at most {INT32 if most is None else most}, but is {number}"
+            yield f"{name} must be at most {INT32 if most is None else most}, but is {number}"
         elif isinstance(number, float):
             if most is not None and number > most:
-                yield f"config.{key} must be at most {most:g}, but is {number:g}"
+                yield f"{name} must be at most {most:g}, but is {number:g}"
             elif as_float32(number) is None:
                 yield (
-                    f"config.{key}={number:g} is outside the range of float32: 0, or an absolute value of 1.2e-38 to "
-                    "3.4e38"
+                    f"{name}={number:g} is outside the range of float32: 0, or an absolute value of 1.2e-38 to 3.4e38"
                 )
 
 

@@ -27,7 +27,7 @@ def _out_of_range(group: Any, prefix: str = "") -> Iterator[str]:
         if dataclasses.is_dataclass(value):
             yield from _out_of_range(value, f"{prefix}{name}.")
         else:
-            yield from ranges.violations(f"{prefix}{name}", value, ranges.of_hint(hint))
+            yield from ranges.violations(f"config.{prefix}{name}", value, ranges.of_hint(hint))
 
 
 def _impossible(config: Config) -> list[str]:

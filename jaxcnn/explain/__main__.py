@@ -10,7 +10,7 @@ from jaxcnn import at_start  # noqa: F401 (imported first: from now on, a signal
 
 import dataclasses
 import pathlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
@@ -19,6 +19,9 @@ from jaxcnn.config import UserError
 from jaxcnn.machine import malloc
 from jaxcnn.machine.paths import separate
 from jaxcnn.text import shown
+
+if TYPE_CHECKING:
+    from jaxcnn.explain.subject import Subject
 
 DEFAULT_METHODS = ["gradcam", "integrated_gradients", "smoothgrad", "occlusion"]
 WORKDIR = command.define_path("workdir", None, "Folder of the run.")
@@ -73,6 +76,10 @@ def main() -> int:
     out = pathlib.Path(OUT.value)
     if out.exists() and not out.is_dir():
         raise UserError(f"--out={out} is not a folder; choose another")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out={out} cannot be created: {error.strerror}") from None
     from jaxcnn.explain import given, methods, objects, write
     from jaxcnn.explain.subject import Subject
     from jaxcnn.train import trained
@@ -87,8 +94,9 @@ def main() -> int:
     network, remarks = trained.load(folder, CHECKPOINT.value, WEIGHTS.value, DEVICES.value)
     malloc.keep()
     subject = Subject(network, ROWS.value)
-    if METHODS.value == ["all"] and subject.gates:
-        names.append("attention")
+    left_out: list[str] = []
+    if METHODS.value == ["all"]:
+        names, left_out = _possible(subject, [*names, *(["attention"] if subject.gates else [])])
     if places:
         images, notes = given.of_files(subject, places)
         if MASKS.value:
@@ -96,7 +104,7 @@ def main() -> int:
             images = dataclasses.replace(images, masks=masks)
     else:
         images, notes = given.of_split(subject, SPLIT.value or "", EXAMPLES.value, SEED.value), []
-    for line in (*remarks, *notes):
+    for line in (*remarks, *left_out, *notes):
         print(f"jaxcnn: {line}")
     options = _options(names)
     wish = write.Wish(
@@ -123,8 +131,20 @@ def main() -> int:
     if result.scores:
         from jaxcnn.explain import evaluation
 
-        print(*evaluation.as_lines(evaluation.table(result.scores)), sep="\n")
+        print(*evaluation.as_lines(evaluation.table(result.scores.of_each)), sep="\n")
     return 0
+
+
+def _possible(subject: "Subject", names: list[str]) -> tuple[list[str], list[str]]:
+    """The methods that a network can have, and a remark on each of the others."""
+    possible, remarks = [], []
+    for name in names:
+        try:
+            subject.prepared(name)
+            possible.append(name)
+        except UserError as error:
+            remarks.append(f"--methods=all leaves out {name}: {error}")
+    return possible, remarks
 
 
 def _options(names: list[str]) -> dict[str, dict[str, Any]]:

@@ -45,12 +45,12 @@ def scorecam(network: Network, images: Images, target: Targets, *, layer: Layer,
     """
     images = jnp.asarray(images)
     features, _ = network.at_layer(layer, images, target)
-    large = enlarged(features, images.shape[1:3])
-    low, high = large.min((1, 2), keepdims=True), large.max((1, 2), keepdims=True)
-    masks = (large - low) / (high - low + _SPREAD)
 
     def variant(numbers: Array) -> Float[Array, "m n h w c"]:
-        return images * jnp.moveaxis(masks[..., numbers], -1, 0)[..., None]
+        large = enlarged(features[..., numbers], images.shape[1:3])  # few of the maps at a time
+        low, high = large.min((1, 2), keepdims=True), large.max((1, 2), keepdims=True)
+        masks = (large - low) / (high - low + _SPREAD)
+        return images * jnp.moveaxis(masks, -1, 0)[..., None]
 
     scores = network.scores_of(variant, features.shape[-1], target)
     weight = jax.nn.softmax(scores, axis=0).T[:, None, None, :]

@@ -1,11 +1,15 @@
-"""The figure of the randomisation test."""
+"""The figures of the randomisation test, and of deletion and insertion."""
 
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from jaxtyping import Float
+
 from jaxcnn.explain import methods
+from jaxcnn.explain.evaluation import BETTER
 from jaxcnn.explain.randomisation import Stage
 from jaxcnn.text import save_picture
 
@@ -31,6 +35,34 @@ def draw(
     axes[0].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=9)
     if alone:
         _lines(axes[1], alone, layers, "only this layer is random")
+    save_picture(figure, path, format="png", dpi=120)
+
+
+def draw_curves(curves: Mapping[str, Mapping[str, Float[np.ndarray, "points n"]]], path: pathlib.Path) -> None:
+    """Draw the mean probability of all images over the share of changed pixels, a panel for each curve, as PNG."""
+    from matplotlib.figure import Figure
+
+    panels = list(next(iter(curves.values())))
+    figure = Figure(figsize=(4.4 * len(panels) + 1.8, 3.8), layout="constrained")
+    axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    for each, panel in zip(axes, panels, strict=True):
+        for number, (name, of_method) in enumerate(curves.items()):
+            means = of_method[panel].mean(1)
+            style = {"color": COLOURS[number % len(COLOURS)], "linestyle": "-" if number < len(COLOURS) else "--"}
+            every = max(1, len(means) // 8)
+            marker = _MARKERS[number % len(_MARKERS)]
+            each.plot(
+                np.linspace(0, 100, len(means)),
+                means,
+                marker=marker,
+                markevery=every,
+                label=methods.find(name).title,
+                **style,
+            )
+        each.set_title(f"{panel}: {BETTER[panel]} is better", fontsize=10)
+        each.set_xlabel("% of the pixels, most important first")
+    axes[0].set_ylabel("mean probability")
+    axes[-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=9)
     save_picture(figure, path, format="png", dpi=120)
 
 

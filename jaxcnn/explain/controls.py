@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxcnn.config.ranges import Count
 from jaxcnn.explain.network import Images, Network, Targets
 
 _SOBEL = ((1, 0, -1), (2, 0, -2), (1, 0, -1))
@@ -27,7 +28,7 @@ def edges(network: Network, images: Images, target: Targets) -> Float[Array, "n 
     return jnp.sqrt(found[0] ** 2 + found[1] ** 2)
 
 
-def random(network: Network, images: Images, target: Targets, *, seed: int = 0) -> Float[Array, "n h w"]:
+def random(network: Network, images: Images, target: Targets, *, seed: Count = 0) -> Float[Array, "n h w"]:
     """Uniform random numbers."""
     del network, target
     shape = jnp.shape(images)[:3]

@@ -54,6 +54,20 @@ class Row:
         return f"{self.mean:.3g}" + (f" ± {self.spread:.2g}" if self.images > 1 else "")
 
 
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """What methods scored on images.
+
+    Attributes:
+      of_each: by method and score, a number for each image [n]; NaN where an image has none.
+      curves: by method, and "deletion" or "insertion": the probability of each image [points, n] while more and more
+        pixels are changed, from none to all in equal parts.
+    """
+
+    of_each: dict[str, dict[str, Float[np.ndarray, " n"]]]
+    curves: dict[str, dict[str, Float[np.ndarray, "points n"]]]
+
+
 def of_images(
     subject: Subject,
     names: Sequence[str],
@@ -63,10 +77,11 @@ def of_images(
     explain: Callable[[str, Any, Any], Any],
     masks: Bool[np.ndarray, "n h w"] | None = None,
     road: bool | None = None,
-) -> dict[str, dict[str, Float[np.ndarray, " n"]]]:
-    """The scores of each image, by method and score.
+) -> Scores:
+    """The scores of images, `Subject.batch` at a time.
 
-    Infidelity needs a value for each channel and signed values, so it is told of those methods alone.
+    Infidelity needs a value for each channel and signed values, so it is told of those methods alone. The controls have
+    no sensitivity: random maps are the same for every image.
 
     Args:
       subject: the network.
@@ -79,34 +94,57 @@ def of_images(
       road: whether `removal.road` is among the scores; None: for images of at most `ROAD_PIXELS`.
     """
     road = images[0, ..., 0].size <= ROAD_PIXELS if road is None else road
-    found: dict[str, dict[str, Any]] = {}
+    parts = []
+    for start in range(0, len(images), subject.batch):
+        rows = slice(start, start + subject.batch)
+        some = {name: (known[name].values[rows], known[name].maps[rows]) for name in names}
+        there = None if masks is None else np.asarray(masks)[rows]
+        parts.append(_of_part(subject, images[rows], target[rows], some, explain, there, road))
+    of_each, curves = (
+        {
+            name: {key: np.concatenate([part[k][name][key] for part in parts], -1) for key in of}
+            for name, of in whole.items()
+        }
+        for k, whole in enumerate(parts[0])
+    )
+    return Scores(of_each, curves)
+
+
+def _of_part(
+    subject: Subject,
+    images: Float[np.ndarray, "n h w c"],
+    target: Int[np.ndarray, " n"],
+    known: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    explain: Callable[[str, Any, Any], Any],
+    masks: Bool[np.ndarray, "n h w"] | None,
+    road: bool,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The scores and the curves of a few images, of which methods are known to give these values and maps."""
+    net, probability = subject.network, subject.probability
     shifts = scores.noise(images.shape, SHIFTS, RADIUS, 0)
-    changed = subject.network.scores_of(lambda numbers: images - shifts[np.asarray(numbers)], SHIFTS, target)
-    change = np.asarray((subject.network.scores(images, target) - changed) ** 2).mean(0)
-    for name in names:
-        method, values = methods.find(name), known[name].values
-        ranked = known[name].maps
-        of_method: dict[str, Any] = {}
+    changed = net.scores_of(lambda numbers: images - shifts[np.asarray(numbers)], SHIFTS, target)
+    change = np.asarray((net.scores(images, target) - changed) ** 2).mean(0)
+    found: dict[str, dict[str, Any]] = {}
+    curves: dict[str, dict[str, Any]] = {}
+    for name, (values, maps) in known.items():
+        method, of_method, of_curves = methods.find(name), {}, {}
         for score in (scores.deletion, scores.insertion):
-            of_method[score.__name__] = score(subject.network, images, target, ranked, probability=subject.probability)[
-                0
-            ]
+            made = score(net, images, target, maps, probability=probability)
+            of_method[score.__name__], of_curves[score.__name__] = made
         if road:
-            of_method["road"] = removal.road(subject.network, images, target, ranked, probability=subject.probability)[
-                0
-            ]
+            of_method["road"] = removal.road(net, images, target, maps, probability=probability)[0]
         if method.gives == methods.SIGNED and values.ndim == 4:
-            raw = scores.infidelity(subject.network, images, target, values, shifts)
+            raw = scores.infidelity(net, images, target, values, shifts)
             of_method["infidelity"] = raw / np.where(change > 0, change, np.nan)
         if not method.control:
             of_shifted = functools.partial(_values, explain, name, target)
             of_method["sensitivity"] = scores.sensitivity(of_shifted, images, values, shifts[:SENSITIVITY_SHIFTS])
         if masks is not None:
-            there = np.asarray(masks).any((1, 2))
+            there = masks.any((1, 2))
             for on_object in (scores.pointing, scores.overlap):
-                of_method[on_object.__name__] = np.where(there, on_object(ranked, masks), np.nan)
-        found[name] = of_method
-    return found
+                of_method[on_object.__name__] = np.where(there, on_object(maps, masks), np.nan)
+        found[name], curves[name] = of_method, of_curves
+    return found, curves
 
 
 def _values(explain: Callable[[str, Any, Any], Any], name: str, target: Any, images: Any) -> np.ndarray:
@@ -135,12 +173,30 @@ def as_csv(rows: Sequence[Row]) -> str:
     return file.getvalue()
 
 
+def curves_csv(found: Scores) -> str:
+    """The curves as CSV: method, curve, share of the pixels that are changed, mean, spread, images."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["method", "curve", "share", "mean", "spread", "images"])
+    for method, of_method in found.curves.items():
+        for name, curve in of_method.items():
+            for share, each in zip(np.linspace(0, 1, len(curve)), curve, strict=True):
+                spread = each.std(ddof=1) if len(each) > 1 else 0.0
+                writer.writerow([method, name, f"{share:.6g}", f"{each.mean():.6g}", f"{spread:.6g}", len(each)])
+    return file.getvalue()
+
+
 def as_lines(rows: Sequence[Row]) -> list[str]:
-    """The rows as lines of a terminal, one for each method."""
+    """The rows as lines of a terminal: names, one for each method, and how many images they are of."""
     names = list(dict.fromkeys(row.score for row in rows))
     cells = {(row.method, row.score): row.words for row in rows}
     made = [["method", *(f"{name} ({BETTER[name]})" for name in names)]]
     for method in dict.fromkeys(row.method for row in rows):
         made.append([method, *(cells.get((method, name), "") for name in names)])
     widths = [max(len(row[k]) for row in made) for k in range(len(made[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in made]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in made]
+    counts = sorted({row.images for row in rows})
+    return [
+        *lines,
+        f"mean ± standard deviation over {' to '.join(str(n) for n in dict.fromkeys((counts[0], counts[-1])))} images",
+    ]

@@ -4,14 +4,18 @@
 explain, for each image [n]. All return a value for each channel of each pixel, [n, h, w, c].
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxcnn.config.ranges import Above, AtMost, Count, NonNegative
 from jaxcnn.explain.network import Images, Network, Targets
+
+Samples = Annotated[int, Above(0), AtMost(10**6)]
+Steps = Annotated[int, Above(0), AtMost(1000)]
 
 
 def gradient(network: Network, images: Images, target: Targets) -> Images:
@@ -34,7 +38,13 @@ def guided_backprop(network: Network, images: Images, target: Targets) -> Images
 
 
 def smoothgrad(
-    network: Network, images: Images, target: Targets, *, samples: int = 50, noise: float = 0.15, seed: int = 0
+    network: Network,
+    images: Images,
+    target: Targets,
+    *,
+    samples: Samples = 50,
+    noise: NonNegative = 0.15,
+    seed: Count = 0,
 ) -> Images:
     """The mean gradient of images with Gaussian noise: Smilkov et al. 2017, arXiv:1706.03825.
 
@@ -54,7 +64,7 @@ def smoothgrad(
 
 
 def integrated_gradients(
-    network: Network, images: Images, target: Targets, *, baseline: Any = 0.0, steps: int = 50
+    network: Network, images: Images, target: Targets, *, baseline: Any = 0.0, steps: Steps = 50
 ) -> Images:
     """The gradient, integrated from a baseline to the image: Sundararajan et al. 2017, arXiv:1703.01365.
 
@@ -78,7 +88,7 @@ def integrated_gradients(
 
 
 def expected_gradients(
-    network: Network, images: Images, target: Targets, *, references: Images, samples: int = 100, seed: int = 0
+    network: Network, images: Images, target: Targets, *, references: Images, samples: Samples = 100, seed: Count = 0
 ) -> Images:
     """Integrated gradients, averaged over baselines from the training set: Erion et al. 2021, arXiv:1906.10670.
 

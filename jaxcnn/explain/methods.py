@@ -1,14 +1,16 @@
 """The table of methods: what each is called, where it comes from, and what it returns."""
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, get_args, get_origin
 
 import numpy as np
 from jaxtyping import Float
 
-from jaxcnn.config import UserError
+from jaxcnn.config import UserError, ranges
 from jaxcnn.explain import attended, cams, controls, gradients, perturbations, relevance
+from jaxcnn.text import shown
 
 SIGNED, POSITIVE, SIZE = "signed", "positive", "size"
 
@@ -23,7 +25,8 @@ class Method:
       source: the paper, or where a control comes from.
       gives: SIGNED: what speaks for the output is above 0, what speaks against it below; POSITIVE: only what speaks for
         it; SIZE: how strongly the output depends on a pixel, whatever the direction.
-      needs: what else it must be given: "layer", of the maps; "gate", an attention layer; "references".
+      needs: what else it must be given: "layer", of the maps; "gate", an attention layer; "references"; or what the
+        network must have: "relu".
       takes: whether it takes a `baseline`.
       control: whether it ignores the network, so that a real method must do better.
     """
@@ -48,7 +51,9 @@ METHODS: dict[str, Method] = {
     "expected_gradients": Method(
         gradients.expected_gradients, "Expected gradients", "Erion et al. 2021", SIGNED, ("references",)
     ),
-    "guided_backprop": Method(gradients.guided_backprop, "Guided backpropagation", "Springenberg et al. 2015", SIZE),
+    "guided_backprop": Method(
+        gradients.guided_backprop, "Guided backpropagation", "Springenberg et al. 2015", SIZE, ("relu",)
+    ),
     "lrp": Method(relevance.lrp, "Layer-wise relevance propagation", "Montavon et al. 2019", SIGNED),
     "gradcam": Method(cams.gradcam, "Grad-CAM", "Selvaraju et al. 2017", POSITIVE, _CAM),
     "gradcam_plus_plus": Method(cams.gradcam_plus_plus, "Grad-CAM++", "Chattopadhay et al. 2018", POSITIVE, _CAM),
@@ -61,6 +66,7 @@ METHODS: dict[str, Method] = {
     "edges": Method(controls.edges, "Edges (control)", "Sobel filter", SIZE, control=True),
     "random": Method(controls.random, "Random (control)", "uniform numbers", SIZE, control=True),
 }
+_GIVEN = ("layer", "baseline", "enlarge")  # arguments that are no options
 DEFAULT = ("gradcam", "integrated_gradients", "smoothgrad", "occlusion")
 
 
@@ -73,6 +79,38 @@ def find(name: str) -> Method:
     if name not in METHODS:
         raise UserError(f"there is no method {name!r}; there are {', '.join(METHODS)}")
     return METHODS[name]
+
+
+def checked(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a method, whose numbers are of the kind and in the range that its function declares.
+
+    Raises:
+      UserError: there is no such method or option, or a number is impossible.
+    """
+    known = {
+        each.name: each.annotation
+        for each in inspect.signature(find(name).call).parameters.values()
+        if each.kind == each.KEYWORD_ONLY and each.name not in _GIVEN
+    }
+    made = {}
+    for option, value in options.items():
+        if option not in known:
+            has = f"it has {', '.join(known)}" if known else "it has none"
+            raise UserError(f"method {name!r} has no option {option!r}; {has}")
+        made[option] = value
+        if get_origin(known[option]) is Annotated:
+            made[option] = _number(f"{name}.{option}", value, get_args(known[option])[0])
+            for line in ranges.violations(f"{name}.{option}", made[option], ranges.of_hint(known[option])):
+                raise UserError(line)
+    return made
+
+
+def _number(name: str, value: Any, kind: type) -> int | float:
+    number = value.item() if isinstance(value, np.generic) else value
+    if isinstance(number, bool) or not isinstance(number, (int, float) if kind is float else int):
+        wanted = "a number" if kind is float else "a whole number"
+        raise UserError(f"{name} must be {wanted}, but is {shown(repr(value)):.200}")
+    return kind(number) if kind is int or abs(number) < 2**63 else number
 
 
 def as_maps(method: Method, values: Any) -> Float[np.ndarray, "n h w"]:

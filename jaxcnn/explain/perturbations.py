@@ -6,8 +6,8 @@ mean colour. All return maps [n, h, w].
 """
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -15,13 +15,16 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxcnn.config import UserError
+from jaxcnn.config.ranges import Above, AboveZero, AtMost, Count
 from jaxcnn.explain.network import Images, Network, Targets, Variant
 
 Maps = Float[Array, "n h w"]
 Segments = Int[Any, "h w"]
+Samples = Annotated[int, Above(1), AtMost(10**6)]
+Cells = Annotated[int, Above(0), AtMost(64)]  # each way
 MOST_EXACT = 2048  # coalitions; for up to 11 segments all are taken, and the values are exact
 _PENALTY = 1.0  # of the ridge regression
-_PART = 128  # masks in memory at once
+_PART, _PART_PIXELS = 128, 2**23  # masks in memory at once, and all their pixels
 
 
 def occlusion(
@@ -30,8 +33,8 @@ def occlusion(
     target: Targets,
     *,
     baseline: Any = 0.0,
-    window: int = 0,
-    stride: int = 0,
+    window: Count = 0,
+    stride: Count = 0,
 ) -> Maps:
     """By how much the output falls when a square that covers the pixel is hidden, on average over such squares.
 
@@ -41,24 +44,43 @@ def occlusion(
       network, images, target, baseline: see the module.
       window: side of the square in pixels; 0: a quarter of the image.
       stride: pixels between squares; 0: half of the window.
+
+    Raises:
+      UserError: the stride leaves pixels that no square covers.
     """
     images = jnp.asarray(images)
-    height, width = images.shape[1:3]
-    window = min(window or max(1, round(min(height, width) / 4)), height, width)
+    window = min(window or max(1, round(min(images.shape[1:3]) / 4)), *images.shape[1:3])
     stride = stride or max(1, window // 2)
-    masks = jnp.asarray(_squares(height, width, window, stride), bool)
-    hidden = network.scores_of(_hiding(images, masks.__getitem__, baseline), len(masks), target)
-    fall = network.scores(images, target) - hidden
-    return jnp.einsum("kn,khw->nhw", fall, masks.astype(fall.dtype)) / masks.sum(0)
+    if stride > window:
+        raise UserError(
+            f"occlusion: stride={stride} must be at most window={window}, else no square covers some pixels"
+        )
+    rows, columns = (_squares(side, window, stride) for side in images.shape[1:3])
+
+    def mask_of(numbers: Array) -> Float[Array, "m h w"]:
+        return rows[numbers // len(columns), :, None] * columns[numbers % len(columns), None, :]
+
+    whole = network.scores(images, target)
+    total: Any = 0
+    for start, count in _parts(len(rows) * len(columns), images):
+        masks = mask_of(start + jnp.arange(count))
+        fall = whole - network.scores_of(_hiding(images, masks.__getitem__, baseline), count, target)
+        total = total + jnp.einsum("kn,khw->nhw", fall, masks)
+    return total / (rows.sum(0)[:, None] * columns.sum(0))
 
 
-def _squares(height: int, width: int, window: int, stride: int) -> np.ndarray:
-    """Masks [k, h, w] of squares that cover the image; the last ones may reach over its edge."""
-    rows, columns = (range(math.ceil((side - window) / stride) + 1) for side in (height, width))
-    masks = np.zeros((len(rows) * len(columns), height, width), bool)
-    for number, (row, column) in enumerate((row * stride, column * stride) for row in rows for column in columns):
-        masks[number, row : row + window, column : column + window] = True
-    return masks
+def _squares(side: int, window: int, stride: int) -> Float[Array, "k side"]:
+    """1 where each square is, along one side of the image; the last one may reach over its edge."""
+    starts = stride * np.arange(math.ceil((side - window) / stride) + 1)[:, None]
+    places = np.arange(side)
+    return jnp.asarray((places >= starts) & (places < starts + window), jnp.float32)
+
+
+def _parts(count: int, images: Images) -> Iterator[tuple[int, int]]:
+    """The start and the size of parts of so many masks, which depend on the size of the images alone."""
+    most = max(1, min(_PART, _PART_PIXELS // math.prod(images.shape[1:3])))
+    for start in range(0, count, most):
+        yield start, min(most, count - start)
 
 
 def _hiding(images: Images, mask_of: Callable[[Array], Array], baseline: Any) -> Variant:
@@ -78,10 +100,10 @@ def rise(
     target: Targets,
     *,
     baseline: Any = 0.0,
-    masks: int = 1000,
-    cells: int = 7,
-    share: float = 0.5,
-    seed: int = 0,
+    masks: Samples = 1000,
+    cells: Cells = 7,
+    share: Annotated[float, Above(0), AtMost(1)] = 0.5,
+    seed: Count = 0,
 ) -> Maps:
     """The mean output of images seen through random smooth masks, for each pixel over the masks that show it.
 
@@ -96,8 +118,7 @@ def rise(
     """
     images = jnp.asarray(images)
     total: Any = 0
-    for number, start in enumerate(range(0, masks, _PART)):
-        count = min(_PART, masks - start)
+    for number, (_, count) in enumerate(_parts(masks, images)):
         shown = jnp.asarray(random_masks(images.shape[1:3], count, cells, share, (seed, number)), images.dtype)
         scores = network.scores_of(_hiding(images, (1 - shown).__getitem__, baseline), count, target)
         total = total + jnp.einsum("kn,khw->nhw", scores, shown)
@@ -129,9 +150,9 @@ def kernel_shap(
     *,
     baseline: Any = 0.0,
     segments: Any = None,
-    cells: int = 7,
-    samples: int = 1000,
-    seed: int = 0,
+    cells: Cells = 7,
+    samples: Samples = 1000,
+    seed: Count = 0,
 ) -> Maps:
     """The Shapley values of segments: what each adds to the output, on average over all orders of adding them.
 
@@ -168,10 +189,10 @@ def lime(
     *,
     baseline: Any = 0.0,
     segments: Any = None,
-    cells: int = 7,
-    samples: int = 1000,
-    width: float = 0.25,
-    seed: int = 0,
+    cells: Cells = 7,
+    samples: Samples = 1000,
+    width: AboveZero = 0.25,
+    seed: Count = 0,
 ) -> Maps:
     """The weights of a linear model of the output, fitted around the image: Ribeiro et al. 2016, arXiv:1602.04938.
 

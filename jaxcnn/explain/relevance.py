@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxcnn.config import UserError
+from jaxcnn.config.ranges import NonNegative
 from jaxcnn.explain import kernels
 from jaxcnn.explain.inside import Apply
 from jaxcnn.explain.kernels import Product
@@ -22,7 +23,7 @@ from jaxcnn.explain.network import Images, Network, Targets
 _MORE = 4  # times the memory of a gradient, about
 
 
-def lrp(network: Network, images: Images, target: Targets, *, gamma: float = 0.25) -> Images:
+def lrp(network: Network, images: Images, target: Targets, *, gamma: NonNegative = 0.25) -> Images:
     """Relevance by the gamma rule: Montavon et al. 2019 (doi 10.1007/978-3-030-28954-6_10), section 10.2.
 
     Contributions of the sign of their sum count 1 + gamma times, so those that cancel each other out count less: gamma

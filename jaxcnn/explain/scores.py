@@ -149,7 +149,8 @@ def overlap(maps: Maps, masks: Bool[Any, "n h w"]) -> Numbers:
 
 def noise(shape: tuple[int, ...], count: int, radius: float, seed: int) -> Float[np.ndarray, "..."]:
     """Perturbations for `infidelity` (Gaussian) and `sensitivity`: normal numbers of standard deviation `radius`."""
-    return radius * np.random.Generator(np.random.PCG64(seed)).standard_normal((count, *shape)).astype(np.float32)
+    generator = np.random.Generator(np.random.PCG64(seed))
+    return np.stack([radius * generator.standard_normal(shape).astype(np.float32) for _ in range(count)])
 
 
 softmax: Probability = jax.nn.softmax

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,7 +20,7 @@ from jaxcnn.tasks.task import FindingBoxes, FindingWithin, Task
 from jaxcnn.text import listed, shown
 from jaxcnn.train.trained import Trained
 
-BATCH = 64  # images explained together; random numbers of an image depend on its place among them
+BATCH, BATCH_PIXELS = 64, 2**22  # images explained together; random numbers depend on an image's place among them
 PYRAMID = "pyramid_in2"  # of Mask R-CNN: maps of 1/16 of the image, from which the finer levels are made, too
 REFERENCES = 50  # images of the training split, for expected gradients
 PREDICTED, LABEL = "predicted", "label"
@@ -117,6 +116,11 @@ class Subject:
         self.class_names, self.image_shape = trained.class_names, trained.spec.image_shape
         mesh = trained.mesh if trained.mesh.size > 1 else None
         self.network = network.make(OfRun(trained.spec), trained.variables, self.image_shape, mesh, rows)
+
+    @property
+    def batch(self) -> int:
+        """How many images are explained together: fewer large ones."""
+        return max(1, min(BATCH, BATCH_PIXELS // (self.image_shape[0] * self.image_shape[1])))
 
     @functools.cached_property
     def layers(self) -> list[inside.Layer]:
@@ -262,42 +266,59 @@ class Subject:
           options: arguments of the method, such as `steps`.
 
         Raises:
-          UserError: there is no such method, layer or option.
+          UserError: there is no such method, layer or option, the network cannot have the method, or values are not
+            finite.
         """
+        method, given = self.prepared(name, layer=layer, baseline=baseline, **options)
+        net, values, gaps = using or self.network, [], []
+        for start in range(0, len(images), self.batch):
+            part, wanted = images[start : start + self.batch], target[start : start + self.batch]
+            values.append(np.asarray(method.call(net, part, wanted, **given)))
+            if not np.isfinite(values[-1]).all():
+                raise UserError(
+                    f"method {name!r} gave values that are no finite numbers: the network's outputs overflow"
+                )
+            if name == "integrated_gradients":
+                gaps.append(gradients.completeness_gap(net, part, wanted, values[-1], given["baseline"]))
+        whole = np.concatenate(values)
+        gap, chosen = np.concatenate(gaps) if gaps else None, given["layer"].name if "layer" in given else ""
+        return Explanation(name, methods.as_maps(method, whole), whole, np.asarray(target), chosen, gap)
+
+    def prepared(
+        self, name: str, *, layer: str = "", baseline: Any = "mean", **options: Any
+    ) -> tuple[methods.Method, dict[str, Any]]:
+        """A method and all its arguments but the images, as for `explain`; raises UserError as it does."""
         method = methods.find(name)
-        net = using or self.network
-        given = self._options(name, method, options)
+        given = methods.checked(name, options)
+        if layer and not {"layer", "gate"} & set(method.needs):
+            raise UserError(f"method {name!r} looks at no layer; leave --layer={layer} out")
         if method.takes:
             given["baseline"] = self.baseline(baseline)
-        if "references" in method.needs and "references" not in given:
-            given["references"] = self.references
-        chosen = ""
+        elif not (isinstance(baseline, str) and baseline == "mean"):
+            raise UserError(f"method {name!r} hides no pixels; leave --baseline out")
+        if "references" in method.needs:
+            given["references"] = self._references(given.get("references"))
+        if "relu" in method.needs:
+            images = jax.ShapeDtypeStruct((1, *self.image_shape), jnp.float32)
+            jax.eval_shape(self.network.with_guided_relus().apply, self.network.variables, images)
         if "layer" in method.needs:
             # Maps of the image's own size, just before a class for each pixel, would show no more than these classes.
             default = learnt.mapped_of(self.trained.spec) or (PYRAMID if self.within else "")
             given["layer"] = inside.choose(self.layers, layer or default, coarser=self.has_maps)
-            chosen = given["layer"].name
         if "gate" in method.needs:
             given["layer"] = attended.choose(self.gates, layer)
-            chosen = given["layer"].name
-        values, gaps = [], []
-        for start in range(0, len(images), BATCH):
-            part, wanted = images[start : start + BATCH], target[start : start + BATCH]
-            values.append(np.asarray(method.call(net, part, wanted, **given)))
-            if name == "integrated_gradients":
-                gaps.append(gradients.completeness_gap(net, part, wanted, values[-1], given["baseline"]))
-        whole = np.concatenate(values)
-        gap = np.concatenate(gaps) if gaps else None
-        return Explanation(name, methods.as_maps(method, whole), whole, np.asarray(target), chosen, gap)
+        return method, given
 
-    def _options(self, name: str, method: methods.Method, options: dict[str, Any]) -> dict[str, Any]:
-        known = [each for each in inspect.signature(method.call).parameters.values() if each.kind == each.KEYWORD_ONLY]
-        names = [each.name for each in known if each.name not in ("layer", "baseline", "enlarge")]
-        for option in options:
-            if option not in names:
-                has = f"it has {', '.join(names)}" if names else "it has none"
-                raise UserError(f"method {name!r} has no option {option!r}; {has}")
-        return dict(options)
+    def _references(self, wanted: Any) -> Float[np.ndarray, "r h w c"]:
+        if wanted is None:
+            return self.references
+        array = np.asarray(wanted)
+        if array.dtype.kind != "f" or array.shape[1:] != self.image_shape or not len(array):
+            raise UserError(
+                f"references are {array.dtype} {array.shape}; they must be normalised images, float "
+                f"[r, {', '.join(map(str, self.image_shape))}]"
+            )
+        return array
 
     def initial(self, seed: int = 0) -> Any:
         """Variables of the network drawn anew."""

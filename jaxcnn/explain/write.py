@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import re
 from collections.abc import Sequence
 from importlib import util
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from jaxcnn.config import UserError
 from jaxcnn.explain import (
     alike,
     charts,
@@ -29,7 +31,8 @@ from jaxcnn.train import mistakes, predict
 
 MAPS, SCORES, RANDOMISED, PAGE = "maps.npz", "scores.csv", "randomisation.csv", "index.html"
 ALONE = "randomisation_independent.csv"
-FEATURES = "features.csv"
+FEATURES, CURVES = "features.csv", "curves.csv"
+DRAWN = "maps"  # the folder of the pictures
 AMONG, POINTS = 20_000, 2000
 MOST_SHOWN = 200  # images on the page
 MOST_RANDOMISED = 32  # images for the test of randomisation
@@ -82,7 +85,7 @@ class Result:
     outputs: Float[np.ndarray, "n k"]
     target: np.ndarray
     found: dict[str, Explanation]
-    scores: dict[str, dict[str, np.ndarray]]
+    scores: evaluation.Scores | None
     stages: dict[str, list[randomisation.Stage]]
     boxes: Float[np.ndarray, "n 4"] | None = None  # the explained ones of a detector
     near: list[list[alike.Alike]] | None = None
@@ -100,13 +103,21 @@ def explained(subject: Subject, given: Given, wish: Wish, tell: Any = print) -> 
         alike.check(subject, "--neighbours")
     if wish.feature_map:
         feature_map.check(subject, wish.feature_map)
+    arguments = {name: _arguments(name, wish) for name in wish.methods}
+    for name in wish.methods:
+        subject.prepared(name, **arguments[name])  # mistakes are told before anything is computed
+    if wish.layer and not any("layer" in of_method for of_method in arguments.values()):
+        raise UserError(
+            f"--layer={wish.layer} is for class activation maps and attention, none of which is in --methods"
+        )
+    if wish.baseline != "mean" and not any("baseline" in of_method for of_method in arguments.values()):
+        raise UserError(f"--baseline={wish.baseline} is for methods that hide pixels, none of which is in --methods")
     images = subject.normalised(given.pixels)
     outputs = subject.outputs(images)
     target = subject.targets(wish.target, outputs, given.labels)
 
     def explain(name: str, images: Any, target: Any, using: Any = None) -> Explanation:
-        options = {"layer": wish.layer, "baseline": wish.baseline, **wish.options.get(name, {})}
-        return subject.explain(name, images, target, using=using, **options)
+        return subject.explain(name, images, target, using=using, **arguments.get(name, {}))
 
     scored = list(dict.fromkeys([*wish.methods, *(evaluation.CONTROLS if wish.score else ())]))
     found = {}
@@ -116,7 +127,7 @@ def explained(subject: Subject, given: Given, wish: Wish, tell: Any = print) -> 
     masks = given.masks
     if given.targets is not None:
         masks = objects.of_targets(subject, given.targets, subject.classes(target))
-    of_images = {}
+    of_images = None
     if wish.score:
         of_images = evaluation.of_images(subject, scored, images, target, found, explain, masks, wish.road)
     stages, alone = {}, {}
@@ -140,6 +151,17 @@ def explained(subject: Subject, given: Given, wish: Wish, tell: Any = print) -> 
     return Result(given, outputs, target, found, of_images, stages, boxes, near, points, alone)
 
 
+def _arguments(name: str, wish: Wish) -> dict[str, Any]:
+    """What `Subject.explain` gets for a method, images and target aside."""
+    method = methods.find(name)
+    made = dict(wish.options.get(name, {}))
+    if {"layer", "gate"} & set(method.needs):
+        made["layer"] = wish.layer
+    if method.takes:
+        made["baseline"] = wish.baseline
+    return made
+
+
 def _line(found: Explanation, subject: Subject, images: Any, target: Any) -> str:
     line = f"{found.method}: {counted(len(found.maps), 'image')}"
     if found.layer:
@@ -150,31 +172,37 @@ def _line(found: Explanation, subject: Subject, images: Any, target: Any) -> str
 
 
 def write(subject: Subject, result: Result, wish: Wish, folder: pathlib.Path, title: str) -> list[pathlib.Path]:
-    """Write everything into a folder; return the files, pictures aside."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write everything into a folder, in place of what was written there before; return the files, pictures aside."""
+    _clear(folder)
     given, names = result.given, subject.class_names
     arrays = {name: each.maps.astype(np.float32) for name, each in result.found.items()}
     labels = np.array([-1 if label is None else label for label in given.labels], np.int32)
     classes = subject.classes(result.target)
     facts = {"names": np.array(given.names), "target": classes}
     facts |= {"outputs": result.outputs, "labels": labels} if result.boxes is None else {"boxes": result.boxes}
+    folder.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(folder / MAPS, **(facts | arrays))  # type: ignore[arg-type]
     written = [folder / MAPS]
     images = mistakes.as_rgb(given.pixels)
     if result.boxes is not None:
         images = pictures.with_boxes(images, result.boxes, classes)
-    drawn = folder / "maps"
-    drawn.mkdir(exist_ok=True)
+    drawn = folder / DRAWN
+    drawn.mkdir(parents=True, exist_ok=True)
     digits = len(str(len(images) - 1))
     for name in wish.methods:
         gives = methods.find(name).gives
         for number, image in enumerate(images):
             picture = pictures.over_image(image, result.found[name].maps[number], gives)
             (drawn / f"{number:0{digits}d}-{name}.png").write_bytes(picture)
-    rows = evaluation.table(result.scores)
-    if rows:
+    rows = [] if result.scores is None else evaluation.table(result.scores.of_each)
+    if result.scores is not None:
         written.append(folder / SCORES)
         written[-1].write_text(evaluation.as_csv(rows), encoding="utf-8")
+        written.append(folder / CURVES)
+        written[-1].write_text(evaluation.curves_csv(result.scores), encoding="utf-8")
+        if util.find_spec("matplotlib"):
+            written.append((folder / CURVES).with_suffix(".png"))
+            charts.draw_curves(result.scores.curves, written[-1])
     if result.stages:
         written.append(folder / RANDOMISED)
         written[-1].write_text(_stages_csv(result.stages), encoding="utf-8")
@@ -203,6 +231,15 @@ def write(subject: Subject, result: Result, wish: Wish, folder: pathlib.Path, ti
     return written
 
 
+def _clear(folder: pathlib.Path) -> None:
+    """Remove what an earlier call wrote into a folder, and nothing else."""
+    pictures_of = "|".join(map(re.escape, methods.METHODS))
+    drawn = [path for path in (folder / DRAWN).glob("*.png") if re.fullmatch(rf"\d+-({pictures_of})\.png", path.name)]
+    tables = [folder / name for name in (SCORES, CURVES, RANDOMISED, ALONE, FEATURES)]
+    for path in (*drawn, *tables, *(table.with_suffix(".png") for table in tables), folder / MAPS, folder / PAGE):
+        path.unlink(missing_ok=True)
+
+
 def _target_words(target: Any, subject: Subject) -> str:
     if subject.has_boxes:
         return "the surest box" + ("" if target == "predicted" else f" of the class {shown(str(target))}")
@@ -228,10 +265,11 @@ def _items(subject: Subject, result: Result, wish: Wish, images: np.ndarray) -> 
     for number in range(min(len(images), MOST_SHOWN)):
         label, best, target = given.labels[number], result.outputs[number].argmax(), result.target[number]
         best, target = (int(each) for each in subject.classes(np.array([best, target])))
+        of_each = {} if result.scores is None else result.scores.of_each
         scores = {
-            name: ", ".join(f"{score} {result.scores[name][score][number]:.2f}" for score in ("insertion", "deletion"))
+            name: ", ".join(f"{score} {of_each[name][score][number]:.2f}" for score in ("insertion", "deletion"))
             for name in wish.methods
-            if name in result.scores
+            if name in of_each
         }
         items.append(
             page.Item(
