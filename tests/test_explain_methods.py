@@ -517,6 +517,19 @@ def test_transformed_kernels_of_all_layers_are_not_kept_at_once():
     assert theirs - ours > 2 * kernel  # of the four, one is there at a time
 
 
+@pytest.mark.parametrize("name", ["kernel_shap", "lime"])
+def test_images_may_have_segments_of_their_own(name):
+    method, images = getattr(perturbations, name), IMAGES[:2]
+    halves = np.zeros((2, *images.shape[1:3]), int)
+    halves[0, : images.shape[1] // 2], halves[1, :, : images.shape[2] // 2] = 1, 1
+    found = method(LINEAR, images, TARGET[:2], segments=halves)
+    for k in range(2):
+        alone = method(LINEAR, images[k : k + 1], TARGET[k : k + 1], segments=halves[k])
+        np.testing.assert_array_equal(found[k], alone[0])
+    with pytest.raises(UserError, match="segments are those of 1 images, but there are 2"):
+        method(LINEAR, images, TARGET[:2], segments=halves[:1])
+
+
 # Options
 
 

@@ -163,7 +163,8 @@ def kernel_shap(
 
     Args:
       network, images, target, baseline: see the module.
-      segments: integers [h, w] from 0, such as those of `skimage.segmentation.slic`; None: a grid.
+      segments: integers [h, w], or [n, h, w] with others for each image, such as those of `skimage.segmentation.slic`;
+        None: a grid.
       cells: of the grid, each way.
       samples: coalitions if there are more than 11 segments.
       seed: of the samples.
@@ -172,6 +173,8 @@ def kernel_shap(
       UserError: the segments do not fit, or the samples are too few for them.
     """
     images = jnp.asarray(images)
+    if np.ndim(segments) == 3:
+        return _each(kernel_shap, network, images, target, baseline, segments, samples=samples, seed=seed)
     segments, count = _checked(segments, images.shape[1:3], cells)
     coalitions, weights = _coalitions(count, samples, seed)
     ends = np.stack([np.zeros(count, bool), np.ones(count, bool)])
@@ -209,6 +212,8 @@ def lime(
       UserError: the segments do not fit.
     """
     images = jnp.asarray(images)
+    if np.ndim(segments) == 3:
+        return _each(lime, network, images, target, baseline, segments, samples=samples, width=width, seed=seed)
     segments, count = _checked(segments, images.shape[1:3], cells)
     generator = np.random.Generator(np.random.PCG64(seed))
     seen = (generator.random((samples, count)) < 0.5).astype(np.float64)
@@ -217,6 +222,28 @@ def lime(
     scores = _seen_scores(network, images, target, baseline, segments, seen.astype(bool))
     values = _ridge(seen, np.exp(-(distance**2) / width**2), scores)
     return jnp.asarray(values[:, segments], images.dtype)
+
+
+def _each(
+    method: Callable[..., Maps],
+    network: Network,
+    images: Images,
+    target: Targets,
+    baseline: Any,
+    segments: Any,
+    **options: Any,
+) -> Maps:
+    """The maps of a method for images one by one, each with segments of its own."""
+    if len(segments) != len(images):
+        raise UserError(f"segments are those of {len(segments)} images, but there are {len(images)}")
+    start = jnp.broadcast_to(jnp.asarray(baseline, images.dtype), images.shape)
+    rows = [slice(k, k + 1) for k in range(len(images))]
+    return jnp.concatenate(
+        [
+            method(network, images[row], target[row], baseline=start[row], segments=segments[row.start], **options)
+            for row in rows
+        ]
+    )
 
 
 def _checked(segments: Any, size: tuple[int, ...], cells: int) -> tuple[np.ndarray, int]:

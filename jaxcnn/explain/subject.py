@@ -273,7 +273,8 @@ class Subject:
         net, values, gaps = using or self.network, [], []
         for start in range(0, len(images), self.batch):
             part, wanted = images[start : start + self.batch], target[start : start + self.batch]
-            values.append(np.asarray(method.call(net, part, wanted, **given)))
+            own = {k: v[start : start + self.batch] for k, v in given.items() if k == "segments" and np.ndim(v) == 3}
+            values.append(np.asarray(method.call(net, part, wanted, **given | own)))
             if not np.isfinite(values[-1]).all():
                 raise UserError(
                     f"method {name!r} gave values that are no finite numbers: the network's outputs overflow"
