@@ -266,6 +266,8 @@ def test_maps_scores_and_a_page_are_written(run, tmp_path):
         "curves.png",
         "randomisation.csv",
         "randomisation.png",
+        "figure.png",
+        "figure.pdf",
         "index.html",
     ]
     assert told[0] == "gradcam: 6 images, layer bn3"
@@ -286,9 +288,10 @@ def test_maps_scores_and_a_page_are_written(run, tmp_path):
     (tmp_path / "maps" / "mine.png").write_bytes(b"")
     fewer = write.Wish(["edges"])
     less = write.explained(subject, given.of_split(subject, "test", 1, 0), fewer, told.append)
-    assert write.write(subject, less, fewer, tmp_path, "a run") == [tmp_path / "maps.npz", tmp_path / "index.html"]
+    files = write.write(subject, less, fewer, tmp_path, "a run")
+    assert [file.name for file in files] == ["maps.npz", "figure.png", "figure.pdf", "index.html"]
     left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*"))
-    assert left == ["index.html", "maps.npz", "maps/0-edges.png", "maps/mine.png"]
+    assert left == ["figure.pdf", "figure.png", "index.html", "maps.npz", "maps/0-edges.png", "maps/mine.png"]
 
 
 def test_images_are_scored_in_parts(run, monkeypatch):

@@ -29,7 +29,8 @@ BETTER = {
 ABOUT = {
     "deletion": "mean probability (of a regression, output) while the most important pixels get the mean colour",
     "insertion": "mean probability (of a regression, output) while the most important pixels return to a blurred image",
-    "road": "mean probability (of a regression, output) without the least important pixels minus that without the most important ones, which "
+    "road": "mean probability (of a regression, output) without the least important pixels minus that without the most "
+    "important ones, which "
     "become the mean of their neighbours",
     "infidelity": "squared error of the predicted change of the output under noise, over the mean squared change",
     "sensitivity": "largest relative change of the map under small noise",

@@ -12,15 +12,11 @@ from jaxcnn.explain import evaluation, feature_chart, methods, pictures
 from jaxcnn.explain.alike import Alike
 from jaxcnn.explain.feature_map import Points
 from jaxcnn.explain.randomisation import Stage
+from jaxcnn.explain.sheet import MEANING
 from jaxcnn.text import named, shown
 from jaxcnn.train import interactive
 
 _FOLDER = pathlib.Path(__file__).parent
-_MEANING = {
-    methods.SIGNED: "against the output, for it",
-    methods.POSITIVE: "no support for the output, strongest support",
-    methods.SIZE: "no influence on the output, strongest influence",
-}
 SMOOTH_FROM = 96  # pixels; smaller images are shown with their pixels
 
 
@@ -112,7 +108,7 @@ def _legend(names: Sequence[str]) -> str:
     """The colours of the maps that are shown."""
     lines = []
     for gives in dict.fromkeys(methods.find(name).gives for name in names):
-        low, high = (words.strip() for words in _MEANING[gives].split(","))
+        low, high = MEANING[gives]
         colours = pictures.palette(gives)[np.linspace(0, 255, 7).round().astype(int)]
         bar = ", ".join(f"rgb({r} {g} {b})" for r, g, b in colours)
         lines.append(f'<li>{low} <i style="background: linear-gradient(to right, {bar})"></i> {high}</li>')

@@ -23,6 +23,7 @@ from jaxcnn.explain import (
     page,
     pictures,
     randomisation,
+    sheet,
 )
 from jaxcnn.explain.given import Given
 from jaxcnn.explain.subject import Explanation, Subject
@@ -31,7 +32,7 @@ from jaxcnn.train import mistakes, predict
 
 MAPS, SCORES, RANDOMISED, PAGE = "maps.npz", "scores.csv", "randomisation.csv", "index.html"
 ALONE = "randomisation_independent.csv"
-FEATURES, CURVES = "features.csv", "curves.csv"
+FEATURES, CURVES, FIGURE = "features.csv", "curves.csv", "figure.png"
 DRAWN = "maps"  # the folder of the pictures
 AMONG, POINTS = 20_000, 2000
 MOST_SHOWN = 200  # images on the page
@@ -219,6 +220,9 @@ def write(subject: Subject, result: Result, wish: Wish, folder: pathlib.Path, ti
             written.append((folder / FEATURES).with_suffix(".png"))
             feature_chart.draw(result.points, names, written[-1])
     items = _items(subject, result, wish, images)
+    if util.find_spec("matplotlib"):
+        maps = {name: result.found[name].maps for name in wish.methods}
+        written += sheet.draw(images, maps, [item.target for item in items], folder / FIGURE)
     about = [
         f"{counted(len(images), 'image')}, step {subject.trained.step}, {subject.trained.weights} weights. "
         f"Explained: {_target_words(wish.target, subject)}.",
@@ -236,7 +240,8 @@ def _clear(folder: pathlib.Path) -> None:
     pictures_of = "|".join(map(re.escape, methods.METHODS))
     drawn = [path for path in (folder / DRAWN).glob("*.png") if re.fullmatch(rf"\d+-({pictures_of})\.png", path.name)]
     tables = [folder / name for name in (SCORES, CURVES, RANDOMISED, ALONE, FEATURES)]
-    for path in (*drawn, *tables, *(table.with_suffix(".png") for table in tables), folder / MAPS, folder / PAGE):
+    figures = [folder / FIGURE, (folder / FIGURE).with_suffix(".pdf"), *(table.with_suffix(".png") for table in tables)]
+    for path in (*drawn, *tables, *figures, folder / MAPS, folder / PAGE):
         path.unlink(missing_ok=True)
 
 
