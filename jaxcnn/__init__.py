@@ -1,4 +1,4 @@
-"""jaxcnn: image-classification CNNs in JAX, from one CPU core to many GPU hosts.
+"""jaxcnn: CNNs on images in JAX, for six tasks, from one CPU core to many GPU hosts.
 
     import jaxcnn
     config = jaxcnn.config("resnet50", data="folder:photos", epochs=5)  # a recipe and what differs

@@ -13,6 +13,7 @@ from tests import runs
 PAGES = sorted(
     [*runs.ROOT.glob("docs/*.md"), *(runs.ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"))]
 )
+WORDS_OF_THREE_PAGES = 1100
 CONFIG = re.compile(r"--config=([a-z0-9_/]+(?:\.py)?(?::[a-z]+)?)")
 
 
@@ -69,3 +70,22 @@ def test_commands_of_a_page_name_configs_that_exist(page):
 def test_the_readme_is_one_screen_with_its_test_command():
     text = (runs.ROOT / "README.md").read_text()
     assert len(text.splitlines()) <= 80 and CONFIG.search(text) and "`make test`" in text
+
+
+def test_the_architecture_fits_on_three_printed_pages_and_names_every_task():
+    text = (runs.ROOT / "docs" / "architecture.md").read_text()
+    assert len(text.split()) <= WORDS_OF_THREE_PAGES
+    rooms = {path.parent.name for path in (runs.ROOT / "jaxcnn").glob("*/__init__.py")}
+    assert rooms == set(re.findall(r"`(\w+)/`", re.search(r"^## Rooms$.*?^## ", text, re.M | re.S)[0]))
+    assert len(re.findall(r"^\d+\. \*\*", text.partition("## Rooms")[0], re.M)) == 10
+
+
+def test_every_module_is_listed_in_its_room():
+    text = (runs.ROOT / "docs" / "rooms.md").read_text()
+    listed = dict(re.findall(r"^\*\*`(\w+)/`\*\*:(.*?)\n\n", text, re.M | re.S))
+    rooms = {path.parent for path in (runs.ROOT / "jaxcnn").glob("*/__init__.py")}
+    modules = {f"{room.name}/{path.stem}" for room in rooms for path in room.rglob("[!_]*.py")}
+    named = {f"{room}/{name}" for room, said in listed.items() for name in re.findall(r"`(\w+)`", said)}
+    assert sorted(modules ^ named) == [], "docs/rooms.md lists every module, and no other"
+    commands = {path.stem for path in (runs.ROOT / "jaxcnn").glob("*.py")} - {"__init__"}
+    assert commands <= set(re.findall(r"`(?:jaxcnn/)?(\w+)(?:\.py)?`", text))
