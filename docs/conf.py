@@ -10,7 +10,6 @@ ROOT = HERE.parent
 sys.path.insert(0, str(ROOT))
 
 import jaxcnn  # noqa: E402
-from docs import field_reference  # noqa: E402
 
 project = "jaxcnn"
 author = "The jaxcnn developers"
@@ -19,7 +18,7 @@ copyright = f"{author}; Apache-2.0"
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 exclude_patterns = ["digits"]
-myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist"]
+myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 4
 nb_execution_mode = "off"  # the tests run the notebooks; the pages show the outputs that they keep
 nb_merge_streams = True
@@ -63,8 +62,7 @@ def copy_notebooks(app):
 
 
 def read_page(app, name, source):
-    """Put the fields into their page, and lead links to files outside docs/ to the repository."""
-    source[0] = source[0].replace(field_reference.PLACE, field_reference.markdown())
+    """Lead links to files outside docs/ to the repository."""
     if not name.startswith("notebooks/"):
         source[0] = source[0].replace("](../notebooks/", "](notebooks/")
         source[0] = re.sub(r"\]\(\.\./", f"]({REPOSITORY}", source[0])

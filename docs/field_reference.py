@@ -9,11 +9,11 @@ import typing
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from jaxcnn.config import fields, networks, ranges
+from jaxcnn.config import fields, networks, open_names, ranges
 from jaxcnn.config.open_names import Open
 
 _TRACED = "(traced)"  # begins the comments of such fields
-PLACE = "<!-- the fields -->"  # where they go in docs/config_fields.md
+PLACE = "<!-- the fields -->"  # they follow it in docs/config_fields.md
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +51,7 @@ def groups() -> Iterator[Group]:
 
 
 def markdown() -> str:
-    """The groups as MyST Markdown: a heading each, and each field as a term with its definitions."""
+    """The groups as Markdown for GitHub and Sphinx: a heading each, and a list of the fields."""
     lines = []
     for group in groups():
         title = f"config.{group.name}" if group.name else "config"
@@ -60,12 +60,11 @@ def markdown() -> str:
             meaning = field.meaning.removeprefix(_TRACED).strip()
             traced = "; traced" if field.meaning.startswith(_TRACED) else ""
             lines += [
-                f'`{field.key}`{{id="{field.key}"}}',
-                *([f": {meaning}"] if meaning else []),
-                f": {field.kind}; default `{field.default}`{traced}{_readers(field.key)}",
-                "",
+                f'- <a id="{field.key}"></a>**`{field.key}`**{": " if meaning else ""}{meaning}\\',
+                f"  {field.kind}; default `{field.default}`{traced}{_readers(field.key)}",
             ]
-    return "\n".join(lines)
+        lines.append("")
+    return "\n".join(lines).rstrip()
 
 
 def _readers(key: str) -> str:
@@ -73,7 +72,7 @@ def _readers(key: str) -> str:
     group, _, option = key.partition(".")
     if group != "model" or option in networks.OF_EVERY_NETWORK:
         return ""
-    return "; for " + ", ".join(f"`{name}`" for name in networks.readers(option))
+    return "; for " + ", ".join(f"`{name}`" for name in open_names.families(networks.readers(option)))
 
 
 def _group(name: str, kind: type) -> Group:

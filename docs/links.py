@@ -1,7 +1,8 @@
 """Check the links of the built site and of README.md, without a network: `python -m docs.links build/docs`.
 
-A link within the site must lead to a file, and to a part of it that exists. One into this project's repository must
-name a file of the clone. Of other links only the form is checked: https, and a host.
+A link within the site, or from page to page in the clone, must lead to a file, and to a part of it that exists. One
+into this project's repository must name a file of the clone. Of other links only the form is checked: https, and a
+host.
 """
 
 import html.parser
@@ -14,6 +15,8 @@ from collections.abc import Iterator
 ROOT = pathlib.Path(__file__).parent.parent
 REPOSITORY = re.compile(r"https://(?:github\.com/jaxcnn/jaxcnn|colab\.research\.google\.com/github/jaxcnn/jaxcnn)(.*)")
 _MARKDOWN_LINK = re.compile(r"\]\(([^)\s]+)\)")
+_HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
+_NAMED = re.compile(r"<a id=\"([^\"]+)\">")
 _GENERATED = ("genindex.html", "search.html", "py-modindex.html")
 
 
@@ -45,14 +48,25 @@ def broken(site: pathlib.Path) -> Iterator[str]:
 
 
 def broken_in_markdown(path: pathlib.Path) -> Iterator[str]:
-    """One line for each broken link of a Markdown file in the clone; parts of pages are not looked for."""
+    """One line for each broken link of a Markdown file in the clone, as GitHub shows it."""
     for link in _MARKDOWN_LINK.findall(path.read_text()):
+        file, _, part = link.partition("#")
+        target = path.parent / file if file else path
         if urllib.parse.urlsplit(link).scheme:
             reason = _outside(link)
+        elif not target.exists():
+            reason = "there is no such file"
         else:
-            reason = "" if (path.parent / link.partition("#")[0]).exists() else "there is no such file"
+            known = not part or target.suffix != ".md" or part in parts_of_markdown(target.read_text())
+            reason = "" if known else "the page has no such part"
         if reason:
             yield f"{path.name}: {link}: {reason}"
+
+
+def parts_of_markdown(text: str) -> set[str]:
+    """What a link to a part of a page can name: its headings, as GitHub and Sphinx write them, and its anchors."""
+    slugs = (re.sub(r"[^\w\- ]", "", heading.lower()).strip() for heading in _HEADING.findall(text))
+    return {slug.replace(" ", "-") for slug in slugs} | set(_NAMED.findall(text))
 
 
 def _reason(link: str, path: pathlib.Path, pages: dict[pathlib.Path, Page]) -> str:

@@ -5,8 +5,9 @@ import re
 
 import pytest
 
+import jaxcnn
 import jaxcnn.config as configs
-from docs import field_reference, links
+from docs import api_table, field_reference, links, made
 from jaxcnn.config import fields
 from tests import runs
 
@@ -58,6 +59,20 @@ def test_broken_links_are_told(tmp_path):
         "[x](gone.md) [y](http://host.org/) [z](https://github.com/jaxcnn/jaxcnn/blob/main/z)"
     )
     assert len(list(links.broken_in_markdown(tmp_path / "a.md"))) == 3
+    (tmp_path / "b.md").write_text('# A `b`, c\n<a id="d.e"></a> [x](#a-b-c) [y](#d.e) [z](b.md#gone)')
+    assert list(links.broken_in_markdown(tmp_path / "b.md")) == ["b.md: b.md#gone: the page has no such part"]
+
+
+@pytest.mark.parametrize("page", made.PARTS)
+def test_what_is_made_from_the_code_stands_in_the_pages(page):
+    assert (runs.ROOT / "docs" / page).read_text() == made.remade(page), "python -m docs.made writes it anew"
+
+
+def test_the_table_of_calls_has_every_public_name_and_its_meaning():
+    said = dict(api_table.rows())
+    assert {call.partition("(")[0] for call in said} >= {f"jaxcnn.{name}" for name in jaxcnn.__all__}
+    assert said['run.records(kind="")'].startswith("The records of `metrics.jsonl`") and "run.network" in said
+    assert [call for call, meaning in said.items() if not meaning] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
