@@ -2,13 +2,14 @@
 
 import dataclasses
 import re
+import tomllib
 
 import pytest
 
 import jaxcnn
 import jaxcnn.config as configs
 from docs import api_table, field_reference, links, made
-from jaxcnn.config import fields
+from jaxcnn.config import fields, fields_of_networks, networks, open_names
 from tests import runs
 
 PAGES = sorted(
@@ -104,3 +105,16 @@ def test_every_module_is_listed_in_its_room():
     assert sorted(modules ^ named) == [], "docs/rooms.md lists every module, and no other"
     commands = {path.stem for path in (runs.ROOT / "jaxcnn").glob("*.py")} - {"__init__"}
     assert commands <= set(re.findall(r"`(?:jaxcnn/)?(\w+)(?:\.py)?`", text))
+
+
+def test_every_extra_is_in_the_table_of_the_installation():
+    extras = tomllib.loads((runs.ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    rows = re.findall(r"^\| (`\[.*?) \|", (runs.ROOT / "docs" / "install.md").read_text(), re.M)
+    assert set(extras) == {name for row in rows for name in re.findall(r"`\[([\w-]+)\]`", row)}
+
+
+def test_the_page_of_python_names_every_network_that_is_a_recipe():
+    others = {*networks.DETECTORS, *networks.SEGMENTERS, *networks.INSTANCES}
+    names = open_names.families(name for name in fields_of_networks.NETWORKS if name not in others)
+    text = (runs.ROOT / "docs" / "python.md").read_text()
+    assert [name for name in names if f"`{name}`" not in text] == []

@@ -109,5 +109,16 @@ def test_a_notebook_opens_in_colab_installs_and_keeps_small_outputs_without_erro
     assert not re.search(r"/(home|root|tmp|work|Users)/", kept), "paths of one machine"
 
 
+@pytest.mark.parametrize(
+    "plugin, extras", [("", "all"), ("jax_cuda12_plugin", "all,cuda12"), ("jax_cuda13_plugin", "all,cuda13")]
+)
+def test_the_installation_names_the_cuda_version_that_is_there(plugin, extras, monkeypatch):
+    (source,) = {tagged(read(name), "install").source for name in NAMES}
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object() if name == plugin else None)
+    names: dict[str, object] = {}
+    exec(source.partition("%pip")[0], names)
+    assert names["extras"] == extras and '"jaxcnn[{extras}] @ git+https://' in source
+
+
 def test_every_notebook_is_run_by_a_test():
     assert sorted(SMALL) == NAMES
