@@ -9,13 +9,19 @@ from typing import Any, TypeAlias
 import ml_collections
 
 import jaxcnn.config as configs
-from jaxcnn.config import Config, ConfigError, convert, recipes
+from jaxcnn.config import Config, ConfigError, convert, networks, recipes
 from jaxcnn.machine import paths, plugins
 
 Recipe: TypeAlias = str | os.PathLike[str] | Mapping[str, Any] | ml_collections.ConfigDict | Config
 _SOURCE = "data.source"
 # The configs that are the recipes of these networks; that of the others is `recipes.usual`.
-_OF_NETWORK = {"airbench": "speedrun_cifar10", "airbench_residual": "speedrun_cifar100", "cnn": "quickstart"}
+_OF_NETWORK = {
+    **{"airbench": "speedrun_cifar10", "airbench_residual": "speedrun_cifar100", "cnn": "quickstart"},
+    **dict.fromkeys(networks.ONE_STAGE, "yolo_resnet18_coco"),
+    **dict.fromkeys(networks.FASTER, "faster_rcnn_resnet18_coco"),
+    **dict.fromkeys(networks.INSTANCES, "mask_rcnn_resnet18_coco"),
+    **dict.fromkeys(networks.SEGMENTERS, "unet_masks"),
+}
 
 
 def config(recipe: Recipe, /, *, data: Any = None, model: Any = None, **changes: Any) -> ml_collections.ConfigDict:
@@ -26,8 +32,8 @@ def config(recipe: Recipe, /, *, data: Any = None, model: Any = None, **changes:
         jaxcnn.config("quickstart", **{"norm.momentum": 0.95})
 
     Args:
-      recipe: the name of a network, for its usual recipe ("alexnet", "vgg16", "resnet50", "cnn", "airbench",
-        "airbench_residual"); the name of a config that ships with jaxcnn or the path of a config file, with a
+      recipe: the name of any network ("resnet50", "vgg16", "yolo_resnet18", "unet", …), for the usual recipe of its
+        kind, its task included; the name of a config that ships with jaxcnn or the path of a config file, with a
         `:variant` if wanted; or a config, which is copied.
       data: the source of the data, such as "folder:photos", "npz:set.npz", "digits" or "tfds:cifar10"; or a mapping of
         fields of `config.data`.
@@ -103,7 +109,9 @@ def _recipe(recipe: Recipe, source: str | None) -> Config:
     if name in configs.choices("model.name"):
         if name not in _OF_NETWORK:
             return configs.from_config_dict(recipes.usual(name, source or Config().data.source))
-        file = _OF_NETWORK[name]
+        config = _read(_file(_OF_NETWORK[name]), variant)
+        config.model.name = name
+        return configs.from_config_dict(config)
     return configs.from_config_dict(_read(_file(file), variant))
 
 
