@@ -1,4 +1,4 @@
-"""Anchors of a two-stage detector, how boxes are told relative to them, and which of them learn which box.
+"""Anchors of a two-stage detector, how boxes are encoded relative to them, and which anchors learn which box.
 
 Ren et al. 2015, "Faster R-CNN", arXiv:1506.01497; the details, such as rounding, are those of torchvision.
 """
@@ -15,8 +15,8 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from jaxcnn.tasks import box_geometry
 
 RATIOS = (0.5, 1.0, 2.0)  # height over width
-LARGEST = math.log(1000 / 16)  # of the logarithm of how much larger a box is than its anchor
-IN_CROWD = 0.7  # share of a box within a crowd from which it is not learnt as background
+LARGEST = math.log(1000 / 16)  # largest logarithm of the ratio of a box's side to that of its anchor
+IN_CROWD = 0.7  # share of a box that lies in a crowd, from which the box is not learnt as background
 
 Boxes = Float[Array, "a 4"]
 Weights = tuple[float, float, float, float]
@@ -25,12 +25,12 @@ Weights = tuple[float, float, float, float]
 def anchors(
     sides: tuple[int, int], maps: Sequence[tuple[int, int]], sizes: Sequence[float]
 ) -> list[Float[np.ndarray, "a 4"]]:
-    """The anchors of each level: place by place, row by row, one of each of `RATIOS` at a place.
+    """The anchors of each level: place by place, row by row, with one anchor for each of `RATIOS` at every place.
 
     Args:
       sides: height and width of the images.
       maps: height and width of the map of each level.
-      sizes: of each level, the side of the square whose area its anchors have, pixels.
+      sizes: for each level, the side in pixels of the square that has the same area as its anchors.
     """
     levels = []
     roots = np.sqrt(np.array(RATIOS, np.float32))
@@ -44,7 +44,7 @@ def anchors(
 
 
 def encoded(boxes: Boxes, by: Boxes, weights: Weights = (1.0, 1.0, 1.0, 1.0)) -> Boxes:
-    """Boxes relative to others: offsets of the centre in sides of the other, and logarithms of the sides, weighted."""
+    """Boxes relative to others, weighted: centre offsets in sides of the others, and logarithms of the side ratios."""
     sides, of_other = (jnp.maximum(each[:, 2:] - each[:, :2], 1e-3) for each in (boxes, by))
     centre, of_others = boxes[:, :2] + 0.5 * sides, by[:, :2] + 0.5 * of_other
     told = jnp.concatenate([(centre - of_others) / of_other, jnp.log(sides / of_other)], axis=1)
@@ -54,7 +54,7 @@ def encoded(boxes: Boxes, by: Boxes, weights: Weights = (1.0, 1.0, 1.0, 1.0)) ->
 def decoded(
     told: Float[Array, "a ... 4"], by: Boxes, weights: Weights = (1.0, 1.0, 1.0, 1.0)
 ) -> Float[Array, "a ... 4"]:
-    """The boxes that `encoded` told; at most e ** `LARGEST` times as large as the others."""
+    """The boxes that `encoded` has encoded; at most e ** `LARGEST` times as large as the others."""
     told = told / jnp.asarray(weights, told.dtype)
     by = by.reshape(by.shape[0], *(1,) * (told.ndim - 2), 4)
     of_other = by[..., 2:] - by[..., :2]
@@ -64,12 +64,12 @@ def decoded(
 
 
 class Matched(NamedTuple):
-    """Which true box each of a boxes learns.
+    """The true box that each of a boxes learns.
 
     Attributes:
-      box: its number; meaningless where `positive` is False.
-      positive: whether it learns one.
-      negative: whether it learns that nothing is there. Neither holds for boxes that are not judged.
+      box: number of the true box; meaningless where `positive` is False.
+      positive: whether the box learns a true one.
+      negative: whether the box learns that nothing is there. Neither is True for boxes without a loss.
     """
 
     box: Int[Array, " a"]
@@ -83,9 +83,9 @@ def matched(boxes: Boxes, target: Any, *, least: float, most_of_background: floa
     Args:
       boxes: anchors or proposals.
       target: the columns of `box_records` of the image.
-      least: overlap from which a box learns a true one.
-      most_of_background: overlap below which it is background.
-      best_of_each: those that overlap a true box as much as any do learn their own best, too, however little it is.
+      least: IoU from which a box learns a true one.
+      most_of_background: IoU below which a box is background.
+      best_of_each: a box with the largest IoU of all with some true box also learns its own best, however small.
     """
     true, valid, crowd = target["boxes"].astype(boxes.dtype), target["valid"], target["crowd"]
     real = valid & ~crowd
@@ -105,22 +105,22 @@ def matched(boxes: Boxes, target: Any, *, least: float, most_of_background: floa
 
 
 def match_anchors(by: Boxes, target: Any) -> Matched:
-    """What the anchors of an image learn: the columns of `box_records` are the target."""
+    """Match the anchors of an image to its true boxes; `target` has the columns of `box_records`."""
     return matched(by, target, least=0.7, most_of_background=0.3, best_of_each=True)
 
 
 def match_proposals(boxes: Boxes, usable: Bool[Array, " a"], target: Any) -> Matched:
-    """What the proposals of an image learn; those that are not usable learn nothing."""
+    """Match the proposals of an image to its true boxes; proposals that are not usable learn nothing."""
     found = matched(boxes, target, least=0.5, most_of_background=0.5, best_of_each=False)
     return found._replace(positive=found.positive & usable, negative=found.negative & usable)
 
 
 class Chosen(NamedTuple):
-    """Some of a boxes, in a fixed number of places.
+    """The boxes sampled from a boxes, in a fixed number of places.
 
     Attributes:
-      place: their numbers, those that learn a box first.
-      used: whether a place is taken.
+      place: numbers of the boxes; those that learn a true box come first.
+      used: whether a place holds a box.
     """
 
     place: Int[Array, " s"]
@@ -128,13 +128,13 @@ class Chosen(NamedTuple):
 
 
 def chosen(found: Matched, order: Float[Array, " a"], number: int, share: float) -> Chosen:
-    """A random choice of boxes, of which at most a share learns a true one; background fills it up.
+    """A random sample of boxes: at most a share of them learns a true box, and background fills the other places.
 
     Args:
       found: from `matched`.
-      order: random numbers; of each kind, those with the smallest are taken.
-      number: of places.
-      share: of those that learn a true box.
+      order: random numbers; the boxes of each kind with the smallest numbers are taken.
+      number: places in the sample.
+      share: largest share of boxes that learn a true one.
     """
     most = min(number, found.box.shape[0])
     positives = jnp.minimum(found.positive.sum(), int(number * share))
@@ -150,5 +150,5 @@ def chosen(found: Matched, order: Float[Array, " a"], number: int, share: float)
 
 
 def random_order(keys: Key[Array, " b"], number: int) -> Float[Array, "b a"]:
-    """A random number for each of the boxes of each image, by a key of its own."""
+    """A random number for each of the boxes of each image; each image has its own key."""
     return jax.vmap(lambda key: jax.random.uniform(key, (number,)))(keys)

@@ -1,7 +1,7 @@
-"""Which points of an image learn which box: the dynamic assignment of RTMDet, Lyu et al. 2022, arXiv:2212.07784, 2.3.
+"""Assigns boxes to the points of an image: the dynamic assignment of RTMDet, Lyu et al. 2022, arXiv:2212.07784, 2.3.
 
-It takes, for each box, the points where answering for it costs least, as many as the overlaps of the best of them add
-up to; as in SimOTA (Ge et al. 2021, arXiv:2107.08430, section 2.1), a point that several boxes want takes the cheapest.
+Each box gets the points at which predicting it costs least. Their number is the sum of the largest IoUs of the box,
+as in SimOTA (Ge et al. 2021, arXiv:2107.08430, section 2.1). A point that several boxes want takes the cheapest one.
 """
 
 from typing import NamedTuple
@@ -12,20 +12,20 @@ from jaxtyping import Array, Bool, Float, Float32, Int32
 
 from jaxcnn.tasks.box_geometry import overlap
 
-CANDIDATES = 13  # points of each box whose overlaps are added up
-OVERLAP_WEIGHT = 3.0  # of the cost of overlaps, beside those of the class and the distance
-FREE_DISTANCE = 3.0  # strides from the centre of a box at which the cost of the distance is 1
+CANDIDATES = 13  # points of each box whose IoUs are added up
+OVERLAP_WEIGHT = 3.0  # weight of the IoU cost, relative to the costs of class and distance
+FREE_DISTANCE = 3.0  # distance from the centre of a box, in strides, at which its cost is 1
 _IMPOSSIBLE = 1e9
 
 
 class Assigned(NamedTuple):
-    """What each point of an image should answer.
+    """What each point of an image should predict.
 
     Attributes:
-      box: number of its box; meaningless where `positive` is False.
-      positive: whether it has one.
-      quality: the overlap of its answer with this box, 0 where it has none.
-      ignored: whether it lies in a crowd and has no box, so that its answer is not judged.
+      box: number of its true box; meaningless where `positive` is False.
+      positive: whether the point has a true box.
+      quality: the IoU of its predicted box with the true box; 0 where it has none.
+      ignored: whether it lies in a crowd and has no true box, so that it has no loss.
     """
 
     box: Int32[Array, " a"]
@@ -43,15 +43,15 @@ def assign(
     valid: Bool[Array, " g"],
     crowd: Bool[Array, " g"],
 ) -> Assigned:
-    """Assign the boxes of one image to its points; no gradient passes.
+    """Assign the boxes of one image to its points; no gradient flows through the assignment.
 
-    A point may answer for a box in which it lies, or, where a box is smaller than its stride, for one whose centre is
-    at most half a stride away in both directions: so every box has a candidate on every level. Points that cost the
-    same are taken together.
+    A point may get a box in which it lies or, where the box is smaller than the point's stride, one whose centre is at
+    most half a stride away in both directions; so every box has a candidate on every level. Points of equal cost are
+    taken together.
 
     Args:
-      answered: the box that each point answers.
-      logits: its logits of the classes.
+      answered: the box that each point predicts.
+      logits: the class logits of each point.
       points: from `box_geometry.points`.
       boxes, labels, valid, crowd: the padded boxes of the image.
     """
@@ -85,5 +85,5 @@ def assign(
 
 
 def binary_cross_entropy(logits: Float[Array, "..."], shares: Array) -> Float[Array, "..."]:
-    """That of each logit with its share of 1, which is from 0 to 1."""
+    """The binary cross-entropy of each logit, in nats; `shares` are the targets, from 0 to 1."""
     return jnp.maximum(logits, 0) - logits * shares + jnp.log1p(jnp.exp(-jnp.abs(logits)))

@@ -11,7 +11,7 @@ Overlaps = Float[Array, "..."]
 
 
 def points(height: int, width: int) -> Float32[np.ndarray, "a 3"]:
-    """x, y and stride of each point of an image, in pixels: level by level, row by row."""
+    """The x, y and stride of each point of an image, in pixels: level by level, row by row."""
     levels = []
     for stride in STRIDES:
         rows, columns = np.mgrid[: -(-height // stride), : -(-width // stride)]
@@ -21,7 +21,7 @@ def points(height: int, width: int) -> Float32[np.ndarray, "a 3"]:
 
 
 def area(boxes: Boxes) -> Overlaps:
-    """Areas; 0 for boxes whose sides would be negative."""
+    """The areas of boxes; 0 for boxes whose right or bottom comes before their left or top."""
     sides = jnp.maximum(boxes[..., 2:] - boxes[..., :2], 0)
     return sides[..., 0] * sides[..., 1]
 
@@ -33,7 +33,7 @@ def overlap(one: Boxes, other: Boxes) -> Overlaps:
 
 
 def generalized_overlap(one: Boxes, other: Boxes) -> Overlaps:
-    """Intersection over union, less the share of the box around both that neither fills; in (-1, 1].
+    """The generalised IoU of boxes, in (-1, 1]: IoU less the share of the enclosing box that neither box fills.
 
     Rezatofighi et al. 2019, arXiv:1902.09630, algorithm 1.
     """

@@ -10,18 +10,18 @@ from jaxtyping import Float32, Float64
 from jaxcnn.config import UserError
 
 Records = np.ndarray  # of `record_type`
-OF_IMAGE = ("frame",)  # the column that is of the image; the others are of each object
+OF_IMAGE = ("frame",)  # the column that belongs to the image; the others belong to each object
 MASK, MASK_BOX = "mask", "mask_box"  # the columns that only instances have
 
 
 def record_type(most: int, mask_side: int = 0) -> np.dtype:
-    """The record of an image with at most `most` objects.
+    """The record type of an image with at most `most` objects.
 
     `frame` is scale_x, scale_y, left, top: a place x in the stored image is at scale_x * x + left in the network's. It
-    means nothing for training images that turned or are made of several.
+    is meaningless for training images that were rotated or composed of several.
 
     Args:
-      most: places for objects.
+      most: places for objects in a record.
       mask_side: of the masks of objects, a multiple of 8; 0: objects have none. `mask` has the bits of rows,
         the first in the highest place; `mask_box` is where its pixels lie, as a box, mirrored if its left is larger
         than its right.
@@ -45,7 +45,11 @@ def mask_side(rows: Records) -> int:
 
 
 def padded(rows: Records, most: int, title: str) -> Records:
-    """The same records with `most` places. Raises UserError if an image has more objects."""
+    """The records with `most` places for objects.
+
+    Raises:
+      UserError: an image has more objects.
+    """
     counts = rows["valid"].sum(axis=1)
     if len(rows) and (fullest := int(counts.max())) > most:
         raise UserError(
@@ -62,6 +66,6 @@ def padded(rows: Records, most: int, title: str) -> Records:
 
 
 def in_stored(boxes: Float32[np.ndarray, "k 4"], frame: Float32[np.ndarray, "4"]) -> Float64[np.ndarray, "k 4"]:
-    """Boxes of the network's image in pixels of the stored image."""
+    """Boxes in the network's image converted to pixels of the stored image."""
     scale, shift = np.tile(frame[:2], 2).astype(np.float64), np.tile(frame[2:], 2).astype(np.float64)
     return (boxes.astype(np.float64) - shift) / scale

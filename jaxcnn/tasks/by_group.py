@@ -1,4 +1,4 @@
-"""The figures of each group of a split, such as each patient or site: which is the worst, and how far they spread."""
+"""The figures of each group of a split, such as each patient or site; which group is the worst, and how they spread."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ LOSS = "loss"
 
 
 class Grouped:
-    """A collector that adds the figures of each group to those of another one.
+    """A collector that adds the figures of each group to those of an inner collector.
 
     The examples have to be added in the order of the split. "per_group" has for each group its number of examples, its
     loss, the task's means over examples and those figures of a whole split that the task gives for groups (such as the
@@ -47,11 +47,11 @@ class Grouped:
                 self._collectors[number].add(outputs[rows], jax.tree.map(lambda leaf, rows=rows: leaf[rows], target))
 
     def fitted(self) -> dict[str, Any]:
-        """That of the other collector."""
+        """As in `Collector`: what the inner collector has fitted."""
         return self._inner.fitted()
 
     def figures(self, names: Sequence[str], fitted: Facts) -> dict[str, Any]:
-        """Those of the other collector, and those of each group."""
+        """The figures of the inner collector, and those of each group."""
         headline = self._task.evaluation.headline
         counts = np.bincount(self._group)
         rows: list[dict[str, Any]] = [{"examples": int(count)} for count in counts]
@@ -70,12 +70,12 @@ class Grouped:
 
 
 def grouped(collector: Collector, task: Task, constants: Any, groups: np.ndarray | None, by: str) -> Collector:
-    """A collector that also gives the figures of groups (`Grouped`); the same one if there are none."""
+    """A collector that also computes the figures of groups (`Grouped`); `collector` itself without groups."""
     return collector if groups is None else Grouped(collector, task, constants, groups, by)
 
 
 def _sound(value: Any) -> Any:
-    """A figure, or figures by name; None where the group has none, such as a mean over no class."""
+    """A figure as float, or a mapping as it is; None where the group has no value, such as a mean over no class."""
     if isinstance(value, Mapping):
         return value
     return float(value) if isinstance(value, int | float | np.number) and np.isfinite(value) else None
@@ -87,7 +87,7 @@ def summary(per_group: Mapping[str, Mapping[str, Any]], headline: Headline) -> d
     found: dict[str, Any] = {"count": len(per_group), "figure": headline.name}
     if not of:
         return found
-    worst = min(of, key=lambda name: (headline.score(of[name]), -per_group[name]["examples"]))  # of equals, the largest
+    worst = min(of, key=lambda name: (headline.score(of[name]), -per_group[name]["examples"]))  # the largest of equals
     values = list(of.values())
     return found | {
         "worst": worst,
@@ -99,7 +99,7 @@ def summary(per_group: Mapping[str, Mapping[str, Any]], headline: Headline) -> d
 
 
 def describe(figures: Mapping[str, Any], headline: Headline) -> list[str]:
-    """The figures of groups as one line; none if the split has no groups."""
+    """The figures of groups as one line of text; no line if the split has no groups."""
     found = figures.get("groups")
     if not found or "worst" not in found:
         return []

@@ -1,4 +1,4 @@
-"""The task that a config names."""
+"""Makes the task that a config names."""
 
 from collections.abc import Sequence
 
@@ -30,7 +30,7 @@ from jaxcnn.tasks.suppression import Rule
 from jaxcnn.tasks.task import Evaluation, Loss, Targets, Task
 
 Sides = tuple[int, int]  # height and width
-_ANY: Sides = (32, 32)  # where nothing depends on the sides
+_ANY: Sides = (32, 32)  # sides for uses in which nothing depends on them
 
 
 def make(
@@ -47,10 +47,10 @@ def make(
     Args:
       config: the group `config.task`.
       outputs: number of outputs of the network: of classes, or of numbers.
-      teacher: a trained network from which this one learns, too.
+      teacher: a trained network from which this one also learns.
       weighted: number of training examples if they have weights, else 0.
-      sides: height and width of the images, on which answers with places depend.
-      network: its name, by which boxes are answered by points, or in two stages.
+      sides: height and width of the images, which targets and answers with places need.
+      network: name of the network, which tells whether a detector has one stage or two.
     """
     of_labels = loss(config, outputs, sides, network)
     used = of_labels if teacher is None else Distilled(of_labels, teacher)
@@ -59,7 +59,7 @@ def make(
 
 
 def targets(config: configuration.Task, outputs: int, sides: Sides = _ANY) -> Targets:
-    """The kind of the targets; of those with a size, `sides` is needed for their `spec` alone."""
+    """The kind of targets of a config; `sides` is only needed for the `spec` of targets that have a size."""
     if config.name == "multilabel":
         return multilabel.LabelSets(outputs)
     if config.name == "regression":
@@ -109,7 +109,7 @@ def names(
 
 
 def loss(config: configuration.Task, outputs: int, sides: Sides = _ANY, network: str = "") -> Loss:
-    """The loss: the task's, or that of the user."""
+    """The loss of a config: that of the task or that of the user."""
     of_task = _loss(config, outputs, sides, network)
     return own.loss(config.loss, of_task, outputs) if config.loss else of_task
 
@@ -130,7 +130,7 @@ def _loss(config: configuration.Task, outputs: int, sides: Sides = _ANY, network
 
 
 def evaluation(config: configuration.Task, outputs: int, sides: Sides = _ANY, network: str = "") -> Evaluation:
-    """The figures that are reported: the task's, and those of the user."""
+    """The evaluation of a config: that of the task, or that of the user or one with the user's figures added."""
     of_task = _evaluation(config, sides, network)
     if not config.evaluation:
         return of_task
@@ -157,11 +157,11 @@ def _rule(config: configuration.Task) -> Rule:
 
 
 def headline(config: configuration.Task) -> Headline:
-    """The figure that decides, which does not depend on the number of outputs."""
+    """The figure that decides; it does not depend on the number of outputs."""
     return evaluation(config, 2).headline
 
 
 def settings(config: configuration.Task) -> dict[str, float]:
-    """The numbers of a config that are inputs of the step, by name: those that the loss uses."""
+    """The settings of the loss, by name: the numbers of a config that are inputs of the step."""
     names = (*loss(config, 2).settings, *(Distilled.OWN_SETTINGS if config.teacher else ()))
     return {name: getattr(config, name) for name in names}

@@ -1,4 +1,4 @@
-"""Targets that are classes: one for each image."""
+"""Targets that are classes: one class for each image."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from jaxcnn.tasks.task import Facts, OfEach, module_of
 from jaxcnn.text import listed, shorten
 
 FROM_0 = "they must be counted from 0; subtract 1 from each"
-TOLD = 20  # most class names that a run prints before it trains
+TOLD = 20  # largest number of class names that a run prints before it trains
 UNEVEN = 1.5  # numbers of examples are printed if the largest class has more than this times the smallest
 
 Labels = Int32[np.ndarray, " n"]
@@ -40,7 +40,7 @@ def numbers_as_names(labels: Sequence[np.ndarray], title: str) -> tuple[str, ...
     """Numbers as class names, one for each class that the labels [n] of the base splits imply.
 
     Raises:
-      UserError: there would be more classes than examples, so these are no class numbers.
+      UserError: there would be more classes than examples, so the labels cannot be class numbers.
     """
     classes = max((int(each.max()) + 1 for each in labels if each.size and each.dtype.kind in "iu"), default=2)
     examples = sum(len(each) for each in labels)
@@ -58,7 +58,7 @@ def without_examples(counts: np.ndarray, names: Sequence[str]) -> list[str]:
 
 
 def lacks(empty: Sequence[str]) -> str:
-    """That a split has no examples of these classes, as the end of a sentence; empty if there are none."""
+    """Says that a split lacks these classes, as the end of a sentence; empty if there are no such classes."""
     return f"has no examples of {listed(empty)}" if empty else ""
 
 
@@ -70,21 +70,21 @@ class Classes:
 
     @property
     def outputs(self) -> int:
-        """One logit for each class."""
+        """The number of logits: one for each class."""
         return self.classes
 
     def spec(self) -> jax.ShapeDtypeStruct:
-        """The number of the class."""
+        """The shape and type of a target: the number of a class."""
         return jax.ShapeDtypeStruct((), jnp.int32)
 
     def whole(self, target: Int32[ArrayLike, " b"]) -> Mixed:
-        """Each image is of one class."""
+        """The targets of unmixed images, each of which has one class."""
         arrays = module_of(target)
         label = arrays.asarray(target)
         return Mixed(label, label, arrays.ones(label.shape, np.float32))
 
     def mixed(self, target: Int32[Array, " b"], other: Int32[Array, " b"], share: OfEach) -> Mixed:
-        """Two classes, each with the share of its image."""
+        """The targets of mixed images: two classes, each with the share of its image."""
         return Mixed(target, other, share)
 
     def read(self, labels: np.ndarray, title: str, base: str) -> Labels:
@@ -105,7 +105,7 @@ class Classes:
         )
 
     def check(self, targets: Labels, names: Sequence[str], title: str, description: str, lowest: float) -> None:
-        """Refuse a training split that has no example of some class."""
+        """Raise UserError if a class has no example in the training split."""
         if self.classes < 2:
             raise UserError(f"{title} has only one class, {names[0]!r}; classification needs at least two")
         empty = without_examples(self.counts(targets), names)
@@ -118,15 +118,15 @@ class Classes:
         raise UserError(f"{named}; every class needs training examples")
 
     def groups(self, targets: Labels) -> Labels:
-        """The examples of a class are a group."""
+        """The class of each example: the examples of a class form a group."""
         return targets
 
     def remark(self, targets: Labels, names: Sequence[str]) -> str:
-        """The classes without an example, if there are any."""
+        """Says which classes have no example, as the end of a sentence; empty if all have some."""
         return lacks(without_examples(self.counts(targets), names))
 
     def describe(self, targets: Labels, names: Sequence[str]) -> str:
-        """The class names (only the first of many), with their numbers of examples if these differ much."""
+        """The class names (only the first if they are many), with their numbers of examples if these differ much."""
         counts = self.counts(targets)
         names = tuple(name if name.isprintable() else repr(name) for name in names)
         few, many = int(counts.argmin()), int(counts.argmax())
@@ -143,7 +143,7 @@ class Classes:
         return np.bincount(targets, minlength=self.classes)
 
     def captions(self, target: Mixed, names: Sequence[str], width: int) -> list[str]:
-        """Such as "cat", or "cat 70 % / dog 30 %"."""
+        """Captions such as "cat", or "cat 70 % / dog 30 %" for a mixed image."""
         return [
             self._caption(names, int(label), int(other), float(share), width)
             for label, other, share in zip(target.label, target.other, target.share, strict=True)
@@ -158,5 +158,5 @@ class Classes:
         return " / ".join(f"{shorten(names[number], width - 6)} {part} %" for number, part in percents.items())
 
     def facts(self, targets: Labels) -> Facts:
-        """None: the number of classes is known from their names."""
+        """No facts: the number of classes is known from their names."""
         return {}

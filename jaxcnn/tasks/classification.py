@@ -21,13 +21,13 @@ from jaxcnn.text import named
 CALIBRATION_BINS = 15
 MOST_AT_ONCE = 2**22  # float64 probabilities computed at once: examples times classes
 MOST_KEPT = 2**25  # logits kept of a split
-SMALLEST = 1e-7  # of 1 - probability, so that its power has a finite gradient
+SMALLEST = 1e-7  # smallest value of 1 - probability, so that its power has a finite gradient
 ANSWERS = 5  # classes in the answer for an image
 
 
 @dataclasses.dataclass(frozen=True)
 class CrossEntropy:
-    """Cross-entropy in nats; label smoothing, weights and the like only count in training.
+    """Cross-entropy in nats; label smoothing, class weights and the other options only count in training.
 
     Attributes:
       classes: number of classes.
@@ -50,12 +50,12 @@ class CrossEntropy:
 
     @property
     def plain(self) -> "CrossEntropy":
-        """Without weights and the like."""
+        """The cross-entropy without class weights and other options."""
         return CrossEntropy(self.classes)
 
     @property
     def settings(self) -> tuple[str, ...]:
-        """Those of the parts that are used."""
+        """The names of the settings of the options that are used."""
         used = {
             "focal_gamma": self.focal,
             "logit_adjustment": self.adjusted,
@@ -64,7 +64,7 @@ class CrossEntropy:
         return tuple(name for name, there in used.items() if there)
 
     def abstract(self) -> dict[str, Any]:
-        """Weights and frequencies of the classes, if used."""
+        """The shapes of the class weights and the logarithms of class frequencies, as far as they are used."""
         of_each = jax.ShapeDtypeStruct((self.classes,), jnp.float32)
         used = {"class_weights": self.weighted, "log_frequencies": self.adjusted}
         return {name: of_each for name, there in used.items() if there}
@@ -72,7 +72,7 @@ class CrossEntropy:
     def constants(
         self, config: configuration.Task, names: Sequence[str], facts: Facts, targets: Int32[np.ndarray, " n"] | None
     ) -> dict[str, Any]:
-        """Weights and frequencies of the classes, if used."""
+        """The class weights and the logarithms of class frequencies, as far as they are used."""
         if targets is None:
             return {}
         counts = np.bincount(targets, minlength=self.classes)
@@ -84,13 +84,13 @@ class CrossEntropy:
         return found
 
     def pair(self, outputs: Outputs, target: Mixed, settings: Settings, constants: Any) -> tuple[Outputs, Outputs]:
-        """Logits, adjusted if wanted, and smoothed target distributions."""
+        """The logits, adjusted if the config asks for it, and the smoothed target distributions; both [b, k]."""
         if self.adjusted:
             outputs = outputs + settings["logit_adjustment"] * constants.task["log_frequencies"]
         return outputs, smoothed(target, self.classes, settings["label_smoothing"])
 
     def losses(self, outputs: Outputs, target: Mixed, settings: Settings, constants: Any, image: Any) -> OfEach:
-        """With the smoothed target, weights and the like."""
+        """The training loss of each example, with smoothed targets, class weights and all other options."""
         outputs, wanted = self.pair(outputs, target, settings, constants)
         log_probability = jax.nn.log_softmax(outputs)
         q = settings.get("generalized_q")
@@ -102,14 +102,14 @@ class CrossEntropy:
         return -jnp.sum(terms, axis=-1)
 
     def reported(self, outputs: Outputs, target: Mixed, constants: Any) -> OfEach:
-        """Without smoothing, weights and the like."""
+        """The cross-entropy of each example without smoothing, class weights or other options."""
         return self.plain.losses(outputs, target, {"label_smoothing": jnp.zeros(())}, constants, None)
 
 
 def smoothed(target: Mixed, classes: int, label_smoothing: Float32[ArrayLike, ""]) -> Float32[Array, "b k"]:
-    """Target distributions: `share` on `label` and the rest on `other`, mixed with the uniform distribution.
+    """The target distributions [b, k]: `share` on `label`, the rest on `other`, mixed with the uniform distribution.
 
-    `label_smoothing` in [0, 1) is the part of the latter (Szegedy et al. 2015, arXiv 1512.00567).
+    `label_smoothing` in [0, 1) is the share of the uniform distribution (Szegedy et al. 2015, arXiv 1512.00567).
     """
     share = jnp.asarray(target.share)[:, None]
     one_hot = jax.nn.one_hot(target.label, classes) * share + jax.nn.one_hot(target.other, classes) * (1.0 - share)
@@ -117,7 +117,7 @@ def smoothed(target: Mixed, classes: int, label_smoothing: Float32[ArrayLike, ""
 
 
 def in_top_k(logits: Float32[ArrayLike, "b classes"], label: Int32[ArrayLike, " b"], k: int) -> Bool[Array, " b"]:
-    """Whether `label` is among the k largest logits; ties count against, NaN never counts."""
+    """Whether `label` is among the k largest logits; equal logits of other classes rank first, NaN never counts."""
     logits, label = jnp.asarray(logits), jnp.asarray(label)
     own = jnp.take_along_axis(logits, label[:, None], axis=-1)
     ahead = jnp.sum((logits >= own) & (jnp.arange(logits.shape[-1]) != label[:, None]), axis=-1)
@@ -125,17 +125,17 @@ def in_top_k(logits: Float32[ArrayLike, "b classes"], label: Int32[ArrayLike, " 
 
 
 def hits(logits: Outputs, target: Mixed, k: int) -> OfEach:
-    """The shares of those labels of each example that are among the k largest logits."""
+    """For each example, the total share of its labels that are among the k largest logits."""
     first = in_top_k(logits, target.label, k) * target.share
     return first + in_top_k(logits, target.other, k) * (1.0 - target.share)
 
 
 @dataclasses.dataclass(frozen=True)
 class Accuracy:
-    """Top-1 and top-5 accuracy; confusion matrix, figures of each class and calibration of a whole split.
+    """Top-1 and top-5 accuracy; for a whole split also the confusion matrix, figures of each class, and calibration.
 
     Attributes:
-      specificity: above 0, the figures of `screening` are reported, too, with the sensitivity at this specificity.
+      specificity: if above 0, the figures of `screening` are also reported, with the sensitivity at this specificity.
     """
 
     specificity: float = 0.0
@@ -145,23 +145,23 @@ class Accuracy:
 
     @property
     def of_groups(self) -> tuple[str, ...]:
-        """What a mean over the examples of a group does not tell."""
+        """The figures of groups that are not means over their examples."""
         return ("balanced_accuracy", "macro_auroc", *(("screening",) if self.specificity else ()))
 
     def recorded(self, figures: Mapping[str, Any]) -> dict[str, float]:
-        """None."""
+        """No figures: validations record only the means over examples."""
         return {}
 
     def values(self, outputs: Outputs, target: Mixed, constants: Any) -> dict[str, OfEach]:
-        """Whether the class is the most probable one, or among the five most probable."""
+        """Whether each example's class is the most probable one, and whether it is among the first five."""
         return {name: hits(outputs, target, k) for name, k in zip(self.metrics, (1, 5), strict=True)}
 
     def collector(self, constants: Any) -> "Guesses":
-        """Collects the predicted class of each example and its probability; the logits, unless they are too many."""
+        """A collector of each example's predicted class and probability; and of the logits if they are not too many."""
         return Guesses(self.specificity)
 
     def answers(self, outputs: np.ndarray, names: Sequence[str], constants: Any, fitted: Facts) -> list[dict[str, Any]]:
-        """The most probable classes: `{"label", "probability", "top": [{"label", "probability"}, …]}`."""
+        """The most probable classes of each image: `{"label", "probability", "top": [{"label", "probability"}, …]}`."""
         found = []
         for row in self.probabilities(outputs):
             order = np.argsort(-row, kind="stable")[:ANSWERS]
@@ -170,13 +170,13 @@ class Accuracy:
         return found
 
     def probabilities(self, outputs: np.ndarray) -> np.ndarray:
-        """The softmax of the logits, in NumPy, as a network answers for any number of images."""
+        """The softmax of the logits, computed by NumPy because the number of images may be any."""
         from scipy.special import softmax
 
         return softmax(outputs.astype(np.float64), axis=-1).astype(np.float32)
 
     def columns(self, answer: Mapping[str, Any]) -> dict[str, Any]:
-        """Columns label, probability, label_2, probability_2, …"""
+        """The columns label, probability, label_2, probability_2, …"""
         row: dict[str, Any] = {}
         for number, one in enumerate(answer["top"], start=1):
             end = f"_{number}" if number > 1 else ""
@@ -184,16 +184,16 @@ class Accuracy:
         return row
 
     def describe(self, figures: Mapping[str, Any]) -> list[str]:
-        """Accuracies, calibration, means over classes, and the best and worst classes."""
+        """Lines with accuracies, calibration, means over classes, and the best and worst classes."""
         return describe(figures)
 
     def draw(self, figures: Mapping[str, Any], names: Sequence[str], path: pathlib.Path) -> None:
-        """The confusion matrix."""
+        """Draw the confusion matrix."""
         confusion.draw(confusion.Confusion.from_json(figures["confusion_matrix"]), names, path)
 
 
 class Guesses:
-    """The predicted class of each example, int64, its probability, float64, and its label, int32.
+    """Collects each example's predicted class (int64), its probability (float64), and the true label (int32).
 
     Logits, float32 [n, K], are kept as long as they are at most `MOST_KEPT` numbers. With a `specificity` above 0, the
     figures of `screening` are among those of the split.
@@ -213,9 +213,9 @@ class Guesses:
                 self._logits = None
 
     def fitted(self) -> dict[str, Any]:
-        """The temperature that divides the logits for the lowest cross-entropy (Guo et al. 2017, arXiv 1706.04599).
+        """The temperature that divides logits for the lowest cross-entropy (Guo et al. 2017, arXiv 1706.04599).
 
-        With a specificity, also the threshold of each class that keeps it.
+        With a specificity, also the threshold of each class that reaches it.
         """
         if self._logits is None:
             return {}
@@ -248,7 +248,7 @@ class Guesses:
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:
-    """The softmax of logits float32 [n, K], float64 [n, K]."""
+    """The softmax, float64 [n, K], of logits float32 [n, K]."""
     from scipy.special import softmax
 
     found: np.ndarray = softmax(logits.astype(np.float64), axis=-1)
@@ -256,7 +256,7 @@ def probabilities(logits: np.ndarray) -> np.ndarray:
 
 
 def judge(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The class predicted by logits float32 [n, K], int64 [n], and its probability, float64 [n]."""
+    """The predicted class, int64 [n], and its probability, float64 [n], from logits float32 [n, K]."""
     from scipy.special import softmax
 
     rows = max(1, MOST_AT_ONCE // logits.shape[-1])
@@ -267,7 +267,7 @@ def judge(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def best_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The temperature in [0.05, 20] that divides logits [n, K] for the lowest cross-entropy with labels int [n]."""
+    """The temperature in [0.05, 20] that divides logits [n, K] to minimise their cross-entropy with labels int [n]."""
     from scipy import optimize, special
 
     logits = logits.astype(np.float64)
@@ -281,7 +281,7 @@ def best_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def macro_auroc(logits: np.ndarray, labels: np.ndarray) -> float | None:
-    """The area under the ROC curve of each class against the rest, by its probability, averaged over classes.
+    """The area under the ROC curve of each class against the rest, averaged over classes.
 
     Classes that have no example, or all of them, are left out; None if that leaves none.
 
@@ -300,7 +300,7 @@ def macro_auroc(logits: np.ndarray, labels: np.ndarray) -> float | None:
 
 
 def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
-    """Mean distance between confidence [N] and accuracy over bins of confidence, weighted by their examples.
+    """The mean distance between confidence [N] and accuracy over bins of confidence, weighted by their examples.
 
     `right` says for each example whether its guess is right, bool [N].
     """

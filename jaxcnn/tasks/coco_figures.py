@@ -1,4 +1,4 @@
-"""The figures of a detector, computed by COCO's own code as `faster-coco-eval` has it."""
+"""The figures of a detector, computed by COCO's own code in `faster-coco-eval`."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -13,21 +13,21 @@ from jaxcnn.tasks.task import Facts, Tree
 from jaxcnn.text import distinct
 
 USUAL_MOST = 100  # boxes of an image that COCO's AP counts
-MOST_CURVES = 100  # classes up to which each has a curve of precision over recall
-OVERLAPS = {0.5: 0, 0.75: 5}  # of these curves, and their places among those of COCO
-FIGURES = (  # of COCO's summary, in its order
+MOST_CURVES = 100  # largest number of classes for which each class has its own curve of precision over recall
+OVERLAPS = {0.5: 0, 0.75: 5}  # overlaps of these curves, and the indices of these overlaps in COCO's results
+FIGURES = (  # figures of COCO's summary, in its order
     *("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large"),
     *("ar_1", "ar_10", "ar", "ar_small", "ar_medium", "ar_large"),
 )
 
 
 class CocoFigures:
-    """A collector of found boxes, and of the annotated ones, in pixels of the images as they are stored.
+    """Collects found and annotated boxes, in pixels of the images as they are stored.
 
-    Small, medium and large are by the area of the annotation, as in COCO: up to 32 x 32 and 96 x 96 pixels.
+    Objects are small, medium or large by the area of the annotation, as in COCO: the limits are 32² and 96² pixels.
     """
 
-    kind = "bbox"  # whose overlap says which found object is which: that of boxes, or of masks ("segm")
+    kind = "bbox"  # decides by which overlap objects are matched: that of boxes, or of masks ("segm")
 
     def __init__(self, most_found: int = USUAL_MOST) -> None:
         need("detect", "the average precision of config.task.name='detection'")
@@ -47,11 +47,11 @@ class CocoFigures:
             ]
 
     def facts_of(self, image: int) -> dict[str, Any]:
-        """What the evaluation must know of an image added, beside its id; numbers from 0."""
+        """The facts about an image added, counted from 0, that COCO's evaluation needs besides the image's id."""
         return {}
 
     def annotated(self, target: Tree, place: int) -> list[dict[str, Any]]:
-        """The annotations of the image at a place of a batch, without ids."""
+        """The annotations of the image at `place` in a batch, in COCO's form, without ids."""
         real = target["valid"][place]
         boxes = in_stored(target["boxes"][place][real], target["frame"][place])
         columns = (target[name][place][real] for name in ("label", "crowd", "area"))
@@ -61,14 +61,14 @@ class CocoFigures:
         ]
 
     def found(self, rows: np.ndarray, target: Tree, place: int) -> list[dict[str, Any]]:
-        """What was found in the image at a place of a batch, without padding, in the same form."""
+        """The boxes found in the image at `place` in a batch, in COCO's form; padding must be removed before."""
         return [
             {"category_id": int(row[5]) + 1, "bbox": as_bbox(box), "score": float(row[4])}
             for box, row in zip(in_stored(rows[:, :4], target["frame"][place]), rows, strict=True)
         ]
 
     def objects(self) -> list[Objects]:
-        """The objects of each image added, with their overlaps."""
+        """The objects of each image added, with the overlaps between found and annotated ones."""
         from faster_coco_eval.core import mask
 
         annotated: list[list[dict[str, Any]]] = [[] for _ in range(self._images)]
@@ -95,12 +95,12 @@ class CocoFigures:
         return of_each
 
     def fitted(self) -> dict[str, Any]:
-        """The threshold for each class that gives it the best F1 at an overlap of 0.5; for the validation split."""
+        """The score threshold of each class with the best F1 at an overlap of 0.5; for the validation split."""
         chosen = matching.thresholds(self.objects(), self._classes())
         return {"thresholds": chosen} if chosen else {}
 
     def _classes(self) -> int:
-        """The number of classes that occur: the others have no threshold of their own."""
+        """The highest class number that occurs, counted from 1; classes above it get no threshold."""
         return max((each["category_id"] for each in (*self._annotations, *self._found)), default=0)
 
     def figures(self, names: Sequence[str], fitted: Facts) -> dict[str, Any]:
@@ -112,16 +112,16 @@ class CocoFigures:
         return self.of_kind("bbox", names) | self._matched(names, fitted)
 
     def _matched(self, names: Sequence[str], fitted: Facts) -> dict[str, Any]:
-        """The figures of `matching`; classes that validation lacks have its usual score for a threshold."""
+        """The figures of `matching`; a class without a threshold from validation has the usual score."""
         chosen = list(fitted.get("thresholds", ()))
         chosen += [matching.SCORE] * (len(names) - len(chosen)) if chosen else []
         return matching.figures(self.objects(), names, chosen, "boxes" if self.kind == "bbox" else "masks")
 
     def of_kind(self, kind: str, names: Sequence[str]) -> dict[str, Any]:
-        """The figures of boxes ("bbox") or masks ("segm").
+        """The figures of boxes ("bbox") or of masks ("segm").
 
-        "curves" has the precision at recalls 0, 0.01, …, 1: means over the classes at each overlap, and at an overlap
-        of 0.5 that of each class, if they are at most `MOST_CURVES`.
+        "curves" has the precision at recalls 0, 0.01, …, 1: the mean over the classes at each overlap, and that of each
+        class at an overlap of 0.5, if there are at most `MOST_CURVES` classes.
         """
         names = distinct(tuple(names))
         none = dict.fromkeys(names)
@@ -179,8 +179,8 @@ def as_set(
     """The answers for files as a set in COCO's form; images that could not be read have an "error".
 
     Args:
-      results: each has "file", and "error" or an answer.
-      annotations_of: the annotations of an answer, without their id and that of the image.
+      results: answers for files; each has "file", and "error" or an answer.
+      annotations_of: returns the annotations of an answer, without "id" and "image_id".
       categories: names by id.
     """
     images: list[dict[str, Any]] = []
@@ -195,6 +195,6 @@ def as_set(
 
 
 def as_bbox(corners: np.ndarray) -> list[float]:
-    """x, y, width, height of left, top, right, bottom."""
+    """A box as x, y, width, height from left, top, right, bottom."""
     left, top, right, bottom = map(float, corners)
     return [left, top, right - left, bottom - top]

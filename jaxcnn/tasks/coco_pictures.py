@@ -11,14 +11,14 @@ from jaxcnn.tasks.confusion import Confusion
 from jaxcnn.text import save_picture, shorten, shown
 
 MOST_BARS = 40  # classes with a bar, the best first
-FEW = 8  # classes up to which their curves have colours and names
-MOST_CELLS = 60  # classes up to which the confusion matrix is drawn
+FEW = 8  # largest number of classes whose curves have their own colours and names
+MOST_CELLS = 60  # largest number of classes for which the confusion matrix is drawn
 
 
 def draw(figures: Mapping[str, Any], names: Sequence[str], path: pathlib.Path) -> None:
-    """Precision over recall at overlaps of 0.5 and 0.75, the AP of up to forty classes, and who is taken for whom.
+    """Draw precision over recall at overlaps of 0.5 and 0.75, the AP of up to 40 classes, and the confusion matrix.
 
-    Of instances, all of it is about masks.
+    For instances, all of these are the figures of masks.
     """
     from matplotlib.figure import Figure
 

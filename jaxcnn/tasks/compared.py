@@ -11,14 +11,14 @@ from jaxcnn.text import counted
 Picture = UInt8[np.ndarray, "h w 3"]
 Mask = Bool[np.ndarray, "h w"]
 
-# Of the palette of Okabe and Ito (2008), which people with any colour vision tell apart; grey for what does not count.
+# Colours of the palette of Okabe and Ito (2008), safe for any colour vision; grey for objects that do not count.
 RIGHT, CONFUSED, WRONG, UNCOUNTED = "#56b4e9", "#cc79a7", "#e69f00", "#999999"
 LEGEND = (
     f"Left what is annotated, right what was found from a score of {SCORE}. Blue: right. Pink: taken for another class."
     " Orange: missed (left) or false (right). Grey: crowds."
 )
-SIDE = 320  # pixels of the longer side of a picture, about
-OPACITY = 0.35  # of a mask
+SIDE = 320  # approximate length of the longer side of a picture, in pixels
+OPACITY = 0.35  # opacity of a mask
 
 
 def colours(objects: Objects, judged: Judged) -> tuple[list[str], list[str]]:
@@ -39,7 +39,7 @@ def colours(objects: Objects, judged: Judged) -> tuple[list[str], list[str]]:
 def drawn(
     image: Picture, boxes: Float[np.ndarray, "n 4"], chosen: Sequence[str], masks: Sequence[Mask] | None = None
 ) -> Picture:
-    """An image, enlarged or shrunk to about `SIDE`, with boxes (left, top, right, bottom) and masks in colours."""
+    """An image, scaled to about `SIDE` pixels, with boxes (left, top, right, bottom) and masks drawn in."""
     from PIL import Image, ImageColor, ImageDraw
 
     height, width = image.shape[:2]
@@ -59,7 +59,7 @@ def drawn(
 
 
 def in_words(judged: Judged, objects: Objects) -> str:
-    """How much is wrong, such as "2 missed, 1 false"."""
+    """The number of errors of each kind, such as "2 missed, 1 false"."""
     pairs = [(label, partner) for label, partner in zip(objects.true, judged.of_true, strict=True) if partner >= 0]
     confused = sum(int(objects.found[partner] != label) for label, partner in pairs)
     told = [(judged.missed, "missed"), (confused, "of another class"), (judged.false, "false")]

@@ -11,16 +11,16 @@ from jaxcnn.text import distinct, save_picture, shorten, shown
 
 MOST_DENSE = 200  # classes up to which a file has every cell; with more, only non-zero cells
 MOST_DRAWN = 1000  # rows of a picture; with more classes, neighbours share a row
-MOST_CLASSES = 10_000_000  # the most that a file may declare
+MOST_CLASSES = 10_000_000  # largest number of classes that a file may declare
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Confusion:
-    """A confusion matrix stored as its non-zero cells, so its size is bounded by the number of counted examples.
+    """A confusion matrix stored as its non-zero cells, so it is never larger than the number of counted examples.
 
     Attributes:
       classes: number of classes; rows (true class) and columns (predicted class) of the matrix.
-      true, predicted: int64 [M], classes of each cell, sorted by (true, predicted).
+      true, predicted: int64 [M], row and column of each cell, sorted by (true, predicted).
       counts: int64 or float64 [M], above 0.
     """
 
@@ -31,7 +31,7 @@ class Confusion:
 
     @classmethod
     def of(cls, labels: np.ndarray, guesses: np.ndarray, classes: int) -> "Confusion":
-        """The matrix of labels and guesses, integers [N] below `classes`."""
+        """The matrix of true labels and predicted classes, integers [N] below `classes`."""
         cells, counts = np.unique(labels.astype(np.int64) * classes + guesses, return_counts=True)
         return cls(classes, cells // classes, cells % classes, counts.astype(np.int64))
 
@@ -49,7 +49,7 @@ class Confusion:
         """The matrix from the output of `to_json`, in either form.
 
         Raises:
-          ValueError: the value is no such output.
+          ValueError: the value is not a confusion matrix.
         """
         if isinstance(value, dict):
             classes, cells = value.get("classes"), np.array(value.get("cells"), dtype=object)
@@ -76,7 +76,7 @@ class Confusion:
         return cls(classes, cells // classes, cells % classes, counts[place].astype(np.int64))
 
     def to_json(self) -> Any:
-        """All rows; for more than 200 classes {"classes", "cells": [[true, predicted, count], …]}."""
+        """The matrix as a list of rows; above 200 classes as {"classes", "cells": [[true, predicted, count], …]}."""
         if self.classes <= MOST_DENSE:
             return self.dense().tolist()
         cells = np.stack([self.true, self.predicted], axis=1).tolist()
@@ -92,7 +92,7 @@ class Confusion:
         return matrix
 
     def pooled(self, most: int = MOST_DRAWN) -> tuple[np.ndarray, int]:
-        """The matrix with at most `most` rows, and how many neighbouring classes share a row."""
+        """The matrix with at most `most` rows, and the number of neighbouring classes that share a row."""
         width = -(-self.classes // most)
         rows = -(-self.classes // width)
         matrix = np.zeros((rows, rows), self.counts.dtype)
@@ -101,22 +101,22 @@ class Confusion:
 
     @property
     def totals(self) -> np.ndarray:
-        """Examples of each class [K]."""
+        """The number of examples of each class [K]."""
         return np.bincount(self.true, self.counts, self.classes)
 
     @property
     def guessed(self) -> np.ndarray:
-        """How often each class was predicted [K]."""
+        """The number of predictions of each class [K]."""
         return np.bincount(self.predicted, self.counts, self.classes)
 
     @property
     def right(self) -> np.ndarray:
-        """How often each class was predicted correctly [K]."""
+        """The number of correctly predicted examples of each class [K]."""
         on_diagonal = self.true == self.predicted
         return np.bincount(self.true[on_diagonal], self.counts[on_diagonal], self.classes)
 
     def most_confused(self) -> tuple[np.ndarray, np.ndarray]:
-        """For each class, the wrong class most often predicted for it (the first of equals), and how often [K]."""
+        """The wrong class most often predicted for each class (the first of equals), and how often it was [K]."""
         other, often = np.zeros(self.classes, np.int64), np.zeros(self.classes)
         wrong = self.true != self.predicted
         true, predicted, counts = self.true[wrong], self.predicted[wrong], self.counts[wrong]
@@ -126,7 +126,7 @@ class Confusion:
 
 
 def each_class(confusion: Confusion, names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Examples, precision, recall and F1 of the first classes, those of `names`; None for those without examples."""
+    """Examples, precision, recall and F1 of the classes in `names`, the first of the matrix; None without examples."""
     totals, guessed, right = confusion.totals, confusion.guessed, confusion.right
     there = totals > 0
     recall = right / np.maximum(totals, 1)
@@ -185,12 +185,12 @@ def side_of(classes: int) -> float:
 
 
 def _size(classes: int) -> int:
-    """Points of its title and the names of its axes."""
+    """The size in points of the title and the axis labels of the picture."""
     return 10 if classes <= 20 else 18
 
 
 def draw_on(figure: Any, axes: Any, confusion: Confusion, class_names: Sequence[str]) -> None:
-    """Draw a matrix on axes of a figure; `draw` says how."""
+    """Draw a matrix on axes of a figure in the way that `draw` describes."""
     from matplotlib.colors import PowerNorm
 
     classes = confusion.classes

@@ -1,4 +1,4 @@
-"""Detection: boxes of objects and their classes."""
+"""Detection: boxes of objects and their classes, as targets and as a loss."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -21,18 +21,18 @@ from jaxcnn.tasks.task import Facts, OfEach, Outputs, Settings, Tree
 from jaxcnn.text import counted, listed, shorten
 
 BETA = 2.0  # power of the quality focal loss
-BOX_WEIGHT = 2.0  # of the loss of the boxes beside that of the classes (Lyu et al. 2022, arXiv:2212.07784, section 2.3)
-VISIBLE = 0.2  # share of a box that must stay in a moved image; with less it counts as a crowd
-GROUPS = 10  # of the number of boxes, for stratified validation
+BOX_WEIGHT = 2.0  # weight of the box loss relative to the class loss (Lyu et al. 2022, arXiv:2212.07784, section 2.3)
+VISIBLE = 0.2  # share of a box that must stay visible in a moved image; with less it counts as a crowd
+GROUPS = 10  # groups of images by their number of boxes, for stratified validation
 
 Corners = Float32[Array, "g 4"]
 
 
 def moved_boxes(boxes: Corners, move: Move) -> Corners:
-    """Boxes of an image that has moved.
+    """The boxes [g, 4] after their image has moved.
 
-    Of a turned object only the box is known. The box around the turned corners is too large for all but rectangles;
-    this is the box around the turned ellipse that fills the old one, as Kalra et al. 2021 (arXiv 2109.13488) propose.
+    For a rotated object only the box is known. The box around the rotated corners is too large for all but rectangles;
+    this is the box around the rotated ellipse that fills the old box, as Kalra et al. 2021 (arXiv 2109.13488) propose.
     """
     if move.across is None:
         scale, shift = jnp.tile(move.scale, 2), jnp.tile(move.shift, 2)
@@ -55,11 +55,11 @@ class Boxes:
 
     @property
     def outputs(self) -> int:
-        """The number of classes; a detector answers a box beside them at each point."""
+        """The number of classes; a detector also outputs a box at each point."""
         return self.classes
 
     def spec(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """All columns of one image."""
+        """The shapes and types of all columns of one image."""
         fields: Any = self.record_type().fields
         subtypes = {name: field[0].subdtype or (field[0], ()) for name, field in fields.items()}
         return {name: jax.ShapeDtypeStruct(shape, base) for name, (base, shape) in subtypes.items()}
@@ -69,23 +69,23 @@ class Boxes:
         return box_records.record_type(self.most)
 
     def whole(self, target: Tree) -> Tree:
-        """The same."""
+        """The targets unchanged, because images with boxes are never mixed."""
         return target
 
     def mixed(self, target: Tree, other: Tree, share: OfEach) -> Tree:
-        """Images with boxes are not mixed; the config refuses it."""
+        """Never called: images with boxes are not mixed, and the config refuses it."""
         raise NotImplementedError
 
     def moved(self, target: Tree, move: Move, sides: tuple[int, int]) -> Tree:
-        """The boxes of one image that has moved, cut off at its border.
+        """The boxes of one image that has moved, cut off at the border of the image.
 
-        A box of which less than `VISIBLE` is left counts as a crowd: its rest is neither background nor learnt.
+        A box of which less than `VISIBLE` is left counts as a crowd: what is left is neither background nor learnt.
         """
         corners = moved_boxes(target["boxes"], move)
         return self._cut(target, corners, corners, move, sides)
 
     def _cut(self, target: Tree, whole: Corners, seen: Corners, move: Move, sides: tuple[int, int]) -> Tree:
-        """A target with new boxes: what is `seen` of `whole` objects, which may reach beyond the image."""
+        """The target with new boxes: the `seen` parts of `whole` objects, which may reach beyond the image."""
         height, width = sides
         cut = jnp.clip(seen, 0.0, jnp.array([width, height, width, height], jnp.float32))
         left = box_geometry.area(cut)
@@ -99,7 +99,7 @@ class Boxes:
         return target | {"boxes": boxes, "valid": valid, "crowd": crowd, "frame": frame}
 
     def composed(self, parts: Tree, seen: Bool[Array, "n h w"]) -> Tree:
-        """The boxes of several images in one: at most as many as there are places, the largest first, crowds last."""
+        """The boxes of several images that form one: the largest first, crowds last, at most as many as places."""
         objects = {name: each.reshape(-1, *each.shape[2:]) for name, each in parts.items() if name not in OF_IMAGE}
         size = box_geometry.area(objects["boxes"])
         kept = jnp.lexsort((-size, objects["crowd"], ~objects["valid"]))[: self.most]
@@ -128,7 +128,7 @@ class Boxes:
         return {name: np.ascontiguousarray(rows[name]) for name in rows.dtype.names or ()}
 
     def check(self, targets: Tree, names: Sequence[str], title: str, description: str, lowest: float) -> None:
-        """Refuse a training split without any box."""
+        """Raise UserError if the training split has no box."""
         if not (targets["valid"] & ~targets["crowd"]).any():
             raise UserError(f"{description} has no box: nothing can be learnt")
 
@@ -138,19 +138,19 @@ class Boxes:
         return np.bincount(targets["label"][real], minlength=self.classes)
 
     def groups(self, targets: Tree) -> np.ndarray:
-        """Tenths of the images by their number of boxes."""
+        """The group of each image, from 0 to 9: tenths of the images by their number of boxes."""
         number = targets["valid"].sum(axis=1)
         return np.searchsorted(np.quantile(number, np.linspace(0, 1, GROUPS + 1)[1:-1]), number, side="right")
 
     def remark(self, targets: Tree, names: Sequence[str]) -> str:
-        """The classes without a box, if it is not most of them."""
+        """Says which classes have no box in the split, as the end of a sentence; empty if all have some."""
         absent = [name for name, count in zip(names, self.counts(targets), strict=True) if not count]
         if not absent:
             return ""
         return f"has no box of {counted(len(absent), 'class', 'classes')} ({listed(absent)}), which its AP leaves out"
 
     def describe(self, targets: Tree, names: Sequence[str]) -> str:
-        """How many classes, and how many boxes in how many images."""
+        """The number of classes, the number of boxes, and the fewest and most boxes in an image, as text."""
         number = (targets["valid"] & ~targets["crowd"]).sum(axis=1)
         return (
             f"{counted(len(names), 'class', 'classes')}, {counted(int(number.sum()), 'box', 'boxes')}, "
@@ -158,7 +158,7 @@ class Boxes:
         )
 
     def captions(self, target: Tree, names: Sequence[str], width: int) -> list[str]:
-        """The number of boxes of each class, and how many of them are crowds."""
+        """The number of boxes of each class and the number of crowds, one line for each image."""
         lines = []
         for label, valid, crowd in zip(
             *(np.asarray(target[name]) for name in ("label", "valid", "crowd")), strict=True
@@ -170,25 +170,25 @@ class Boxes:
         return lines
 
     def facts(self, targets: Tree) -> Facts:
-        """The mean number of boxes of an image."""
+        """The mean number of boxes in a training image."""
         return {"boxes_per_image": float((targets["valid"] & ~targets["crowd"]).sum(axis=1).mean())}
 
 
 def sides_of(image: Any, usual: tuple[int, int]) -> tuple[int, int]:
-    """Height and width of images that a loss sees, in training perhaps others than the usual ones; None: those."""
+    """Height and width of the images that a loss sees, in training perhaps unusual ones; `usual` without images."""
     return usual if image is None else (image.shape[1], image.shape[2])
 
 
 @dataclasses.dataclass(frozen=True)
 class DetectionLoss:
-    """Quality focal loss of the classes, and generalised overlap of the boxes.
+    """The quality focal loss of the classes plus the generalised IoU loss of the boxes.
 
-    A point with a box should answer the overlap of its box as the probability of the class (Li et al. 2020,
+    A point with a box should predict the IoU of its box as the probability of the class (Li et al. 2020,
     arXiv:2006.04388, equation 2), all others 0. The sum over the points of an image is divided by the mean number of
     boxes of a training image, a constant, so that no normaliser depends on the division of a batch.
 
     Attributes:
-      classes: their number.
+      classes: number of classes.
       sides: height and width of the images of evaluation.
     """
 
@@ -197,26 +197,26 @@ class DetectionLoss:
 
     @property
     def plain(self) -> "DetectionLoss":
-        """The same."""
+        """This loss itself: training uses nothing besides."""
         return self
 
     @property
     def settings(self) -> tuple[str, ...]:
-        """None."""
+        """No settings: an empty tuple."""
         return ()
 
     def abstract(self) -> dict[str, Any]:
-        """The mean number of boxes of a training image."""
+        """The shape of the mean number of boxes in a training image."""
         return {"boxes_per_image": jax.ShapeDtypeStruct((), jnp.float32)}
 
     def constants(
         self, config: configuration.Task, names: Sequence[str], facts: Facts, targets: Tree | None
     ) -> dict[str, Any]:
-        """The mean number of boxes of a training image."""
+        """The mean number of boxes in a training image."""
         return {"boxes_per_image": np.asarray(facts["boxes_per_image"], np.float32)}
 
     def pair(self, outputs: Outputs, target: Tree, settings: Settings, constants: Any) -> tuple[Outputs, Outputs]:
-        """Answers and boxes differ in number; the config refuses what would compare them."""
+        """Never called: answers and boxes differ in number, and the config refuses whatever would compare them."""
         raise NotImplementedError
 
     def losses(self, outputs: Any, target: Tree, settings: Settings, constants: Any, image: Any) -> OfEach:
@@ -237,5 +237,5 @@ class DetectionLoss:
         return jnp.where(found.ignored, 0.0, of_classes).sum() + BOX_WEIGHT * weighted.sum()
 
     def reported(self, outputs: Any, target: Tree, constants: Any) -> OfEach:
-        """The same."""
+        """The training loss of each image, which evaluation reports unchanged."""
         return self.losses(outputs, target, {}, constants, None)

@@ -1,4 +1,4 @@
-"""Distillation: a network learns from the outputs of a trained one, its teacher, besides the labels."""
+"""Distillation: a network learns from the outputs of a trained network, its teacher, and from the labels."""
 
 import dataclasses
 from typing import Any, ClassVar, Protocol
@@ -12,20 +12,20 @@ from jaxcnn.tasks.wrapped import Wrapped
 
 
 class Teacher(Protocol):
-    """A trained network; static, its variables are constants of the task."""
+    """A trained network, static in the compiled step; its variables are constants of the task."""
 
     def abstract(self) -> Any:
-        """The shapes of its constants."""
+        """The shapes of the teacher's constants."""
         ...
 
     def outputs(self, constants: Any, of_teacher: Any, image: Float32[Array, "b h w c"]) -> Outputs:
-        """Its outputs for images that are normalised by `constants`; `of_teacher` are its own constants."""
+        """The teacher's outputs for images normalised by `constants`; `of_teacher` are the teacher's own constants."""
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Distilled(Wrapped):
-    """A loss of which settings["teacher_share"] is the divergence from the distribution over classes of a teacher.
+    """A loss whose part settings["teacher_share"] is the divergence from the class distribution of a teacher.
 
     The divergence is that of distributions at settings["temperature"] (Hinton et al. 2015, arXiv 1503.02531).
 
@@ -42,15 +42,15 @@ class Distilled(Wrapped):
 
     @property
     def settings(self) -> tuple[str, ...]:
-        """Those of the inner loss, the temperature, and the share of the teacher."""
+        """The settings of the inner loss, the temperature, and the teacher's share."""
         return (*self.inner.settings, *self.OWN_SETTINGS)
 
     def abstract(self) -> dict[str, Any]:
-        """Those of the inner loss and of the teacher."""
+        """The shapes of the constants of the inner loss and of the teacher."""
         return self.inner.abstract() | {"teacher": self.teacher.abstract()}
 
     def losses(self, outputs: Outputs, target: Tree, settings: Settings, constants: Any, image: Any) -> OfEach:
-        """The two parts, weighted by the share."""
+        """The training loss of each example: the losses for labels and teacher, weighted by the teacher's share."""
         of_labels = self.inner.losses(outputs, target, settings, constants, image)
         theirs = jax.lax.stop_gradient(self.teacher.outputs(constants, constants.task["teacher"], image))
         share, temperature = settings["teacher_share"], settings["temperature"]
@@ -59,12 +59,12 @@ class Distilled(Wrapped):
 
 
 def divergence(outputs: Outputs, theirs: Outputs, temperature: Float32[Array, ""]) -> OfEach:
-    """The Kullback-Leibler divergence of the teacher's distribution from the network's, times the squared temperature.
+    """The Kullback-Leibler divergence from the network's to the teacher's distribution, times the squared temperature.
 
     Args:
       outputs: logits of the network.
       theirs: logits of the teacher.
-      temperature: divides both.
+      temperature: divides both logits.
     """
     mine = jax.nn.log_softmax(outputs / temperature)
     wanted = jax.nn.log_softmax(theirs / temperature)

@@ -1,4 +1,4 @@
-"""Examples that count more or less than others."""
+"""Weights of examples, so that some count more than others in the loss."""
 
 import dataclasses
 from typing import Any
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxcnn.tasks.wrapped import Wrapped
 
-NAME = "example_weights"  # among the constants of the task
+NAME = "example_weights"  # key among the constants of the task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,5 +25,5 @@ class Weighted(Wrapped):
     examples: int
 
     def abstract(self) -> dict[str, Any]:
-        """Those of the inner loss, and the weights."""
+        """The shapes of the constants of the inner loss, and that of the weights."""
         return self.inner.abstract() | {NAME: jax.ShapeDtypeStruct((self.examples,), jnp.float32)}

@@ -1,4 +1,4 @@
-"""What is wrong in an image, of tasks that find something in images, and how it is shown."""
+"""The faults of answers in single images, for tasks that find something in images, and pictures of them."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ Picture = UInt8[np.ndarray, "h w 3"]
 
 @dataclasses.dataclass(frozen=True)
 class Compared:
-    """An image with its annotations, beside the same with what was found, and both in words."""
+    """An image with its annotations, the same image with what was found, and a text for each."""
 
     annotated: Picture
     found: Picture
@@ -28,26 +28,26 @@ class Comparing(Protocol):
 
     @property
     def faults(self) -> Mapping[str, str]:
-        """The kinds of faults: by name, what images with many of them are called in a title."""
+        """The kinds of faults: for each name, the title of a group of images with many faults of this kind."""
         ...
 
     @property
     def legend(self) -> str:
-        """What the pictures of `compared` show, in a sentence."""
+        """A sentence that explains the pictures of `compared`."""
         ...
 
     def faults_of(self, outputs: np.ndarray, target: Tree) -> dict[str, np.ndarray]:
-        """How many faults of each kind each image has, or how large they are; arguments as of a collector."""
+        """The number or size of the faults of each kind in each image, [n]; arguments as in `Collector.add`."""
         ...
 
     def compared(self, image: Picture, outputs: np.ndarray, target: Tree, names: Sequence[str]) -> Compared:
-        """One image, as the network reads it, with the outputs and the target of this image."""
+        """The comparison for one image, as the network reads it, with the outputs and the target of this image."""
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Faulty:
-    """An image with faults: its place in the split, how many, its outputs and its target."""
+    """An image with faults: its index in the split, its number of faults, its outputs and its target."""
 
     index: int
     faults: float

@@ -1,4 +1,4 @@
-"""What a detector finds in images, and how it is told."""
+"""The boxes that a detector finds in images: how they are judged, shown and described."""
 
 import collections
 import dataclasses
@@ -21,8 +21,8 @@ from jaxcnn.tasks.task import Facts, OfEach, Tree
 from jaxcnn.text import counted, shown
 
 SURE = 0.3  # score from which a found box is drawn and told in words
-SAME_PLACE = 0.9  # overlap from which two boxes are taken for the same
-MOST_WITH_TEXT = 12  # boxes; the texts of more would hide what they tell of
+SAME_PLACE = 0.9  # IoU from which two boxes count as the same place
+MOST_WITH_TEXT = 12  # boxes; with more of them, their texts would hide the image
 COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#808000")
 
 
@@ -52,41 +52,41 @@ class Detections:
 
     @property
     def of_groups(self) -> tuple[str, ...]:
-        """The figure that decides."""
+        """The headline figure is also computed for each group."""
         return (self.headline.name,)
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """None are means over images."""
+        """No figure is a mean over images: an empty tuple."""
         return ()
 
     @property
     def collects(self) -> bool:
-        """Always, since no other figure decides."""
+        """Always True, because only a collector computes the headline figure."""
         return True
 
     def recorded(self, figures: Mapping[str, Any]) -> dict[str, float]:
-        """Those of COCO's figures that have a value."""
+        """COCO's figures that have a value, by name."""
         return {name: figures[name] for name in coco_figures.FIGURES if figures[name] is not None}
 
     def values(self, outputs: Any, target: Tree, constants: Any) -> dict[str, OfEach]:
-        """Nothing."""
+        """No figures of single images: an empty mapping."""
         return {}
 
     @property
     def found_in_words(self) -> str:
-        """The columns of what is found."""
+        """The columns of the array from `found`."""
         return (
             "boxes: float32 [batch, boxes, 6]: left, top, right and bottom in pixels of the input, score, number of "
             "the class; a score of 0 is padding"
         )
 
     def of_places(self, outputs: Float32[Array, "b a k4"]) -> tuple[Float32[Array, "b a 4"], Float32[Array, "b a k"]]:
-        """The box of each point, left, top, right, bottom in pixels, perhaps over the border, and its logits."""
+        """The box of each point (left, top, right, bottom in pixels, perhaps over the border) and its class logits."""
         return outputs[..., :4], outputs[..., 4:]
 
     def found(self, outputs: Float32[Array, "b a k4"]) -> suppression.Found:
-        """The boxes that survive suppression, the best first."""
+        """The boxes that survive non-maximum suppression, by falling score."""
 
         def of_one(answers: Float32[Array, "a k4"]) -> Float32[Array, "found 6"]:
             boxes, logits = answers[:, :4], answers[:, 4:]
@@ -95,9 +95,9 @@ class Detections:
         return jax.vmap(of_one)(outputs)
 
     def agreement(self, found: np.ndarray, other: np.ndarray) -> float:
-        """The share of the boxes of which it is sure that have one of their class and score, and nearly their place.
+        """The share of confident boxes with a partner in `other`: of equal class, and close in score and place.
 
-        Scores may differ by 0.05, and the overlap is at least 0.9. 1 if it is sure of none.
+        Scores may differ by 0.05, and the IoU is at least 0.9. The share is 1 if no box has a score of `SURE`.
         """
         partners: list[bool] = []
         for rows, others in zip(found, other, strict=True):
@@ -108,11 +108,11 @@ class Detections:
         return sum(partners) / len(partners) if partners else 1.0
 
     def collector(self, constants: Any) -> CocoFigures:
-        """COCO's figures."""
+        """An empty collector of COCO's figures."""
         return CocoFigures(self.most_found)
 
     def answers(self, outputs: np.ndarray, names: Sequence[str], constants: Any, fitted: Facts) -> list[dict[str, Any]]:
-        """For each image "boxes", the best first: label, score and bbox (x, y, width, height in its pixels)."""
+        """A mapping with "boxes" for each image, by falling score: label, score, bbox (x, y, width, height)."""
         return [
             {
                 "boxes": [
@@ -139,7 +139,7 @@ class Detections:
         return answer | {"boxes": boxes}
 
     def as_file(self, results: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
-        """A set in COCO's form, whose annotations have a score; images that could not be read have an "error"."""
+        """A set in COCO's form whose annotations have a score; images that could not be read have an "error"."""
 
         def annotations_of(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             for each in result["boxes"]:
@@ -149,7 +149,7 @@ class Detections:
         return coco_figures.as_set(results, annotations_of, dict(enumerate(names, start=1)))
 
     def drawn(self, image: UInt8[np.ndarray, "h w 3"], answer: Mapping[str, Any]) -> UInt8[np.ndarray, "h w 3"]:
-        """The image with the boxes of which the network is sure, with their classes and scores if they are few."""
+        """The image with its confident boxes drawn in, with class and score if there are at most `MOST_WITH_TEXT`."""
         sure = [each for each in answer["boxes"] if each["score"] >= SURE]
         texts = [f"{each['label']} {100 * each['score']:.0f}%" for each in sure]
         return draw_boxes(
@@ -160,7 +160,7 @@ class Detections:
         )
 
     def marks(self, answer: Mapping[str, Any]) -> list[Mark]:
-        """The boxes, with their masks if they have any."""
+        """The boxes as marks, with their masks if they have any."""
         return [
             Mark(
                 each["label"],
@@ -174,20 +174,20 @@ class Detections:
         ]
 
     def in_words(self, answer: Mapping[str, Any]) -> str:
-        """The boxes of which the network is sure, such as "2 cat, 1 dog"."""
+        """The confident boxes counted by class, such as "2 cat, 1 dog"."""
         count = collections.Counter(each["label"] for each in answer["boxes"] if each["score"] >= SURE)
         return ", ".join(f"{number} {shown(label)}" for label, number in count.most_common()) or "nothing"
 
     def probabilities(self, outputs: np.ndarray) -> None:
-        """None: the outputs are boxes."""
+        """None, because the outputs are boxes."""
 
     def columns(self, answer: Mapping[str, Any]) -> dict[str, Any]:
-        """How many boxes it is sure of: of all classes, and of each that occurs."""
+        """The number of confident boxes: of all classes together, and of each class that occurs."""
         count = collections.Counter(each["label"] for each in answer["boxes"] if each["score"] >= SURE)
         return {"boxes": count.total(), **dict(sorted(count.items()))}
 
     def describe(self, figures: Mapping[str, Any]) -> list[str]:
-        """COCO's figures, and how many objects are found, confused, missed and false."""
+        """Lines with COCO's figures, and with the numbers of objects that were found, confused, missed and false."""
         return [*self._of_coco(figures), *self._matched(figures)]
 
     def _of_coco(self, figures: Mapping[str, Any]) -> list[str]:
@@ -207,21 +207,21 @@ class Detections:
 
     @property
     def faults(self) -> Mapping[str, str]:
-        """Missed objects, and false ones."""
+        """The kinds of faults with their titles: missed objects and false objects."""
         return {"missed": "Most missed objects", "false": "Most false objects"}
 
     @property
     def legend(self) -> str:
-        """The colours."""
+        """A sentence on the colours of the pictures."""
         return compared.LEGEND
 
     def faults_of(self, outputs: np.ndarray, target: Tree) -> dict[str, np.ndarray]:
-        """How many objects of each image were missed, and how many found ones are false."""
+        """The numbers of missed objects and of false objects in each image, by kind."""
         judged = [matching.judge(objects) for objects in self._sure(outputs, target)]
         return {name: np.array([getattr(each, name) for each in judged]) for name in self.faults}
 
     def _sure(self, outputs: np.ndarray, target: Tree) -> list[matching.Objects]:
-        """The objects of each image, the found ones of at least the score of the confusion matrix."""
+        """The objects of each image; found ones need at least the score at which the confusion matrix counts them."""
         collector = self.collector(None)
         collector.add(np.where(outputs[..., 4:5] >= matching.SCORE, outputs, 0), target)
         return collector.objects()
@@ -229,7 +229,7 @@ class Detections:
     def compared(
         self, image: UInt8[np.ndarray, "h w 3"], outputs: np.ndarray, target: Tree, names: Sequence[str]
     ) -> Compared:
-        """What is annotated, and what was found of it."""
+        """One image twice, with its annotated boxes and with the found ones, and both in words."""
         (objects,) = self._sure(outputs[None], jax.tree.map(lambda leaf: leaf[None], target))
         judged, real = matching.judge(objects), target["valid"]
         sure = outputs[outputs[:, 4] >= matching.SCORE]
@@ -244,11 +244,11 @@ class Detections:
         )
 
     def _masks(self, target: Tree, found: np.ndarray) -> tuple[Any, Any]:
-        """The masks of the annotated and of the found objects of an image; None for those that have none."""
+        """The masks of the annotated and of the found objects of an image; None where they have no masks."""
         return None, None
 
     def draw(self, figures: Mapping[str, Any], names: Sequence[str], path: pathlib.Path) -> None:
-        """Precision over recall, the AP of classes, and the confusion matrix."""
+        """Draw precision over recall, the AP of each class, and the confusion matrix."""
         coco_pictures.draw(figures, names, path)
 
 
@@ -258,7 +258,7 @@ def draw_boxes(
     labels: Sequence[int],
     texts: Sequence[str] | None = None,
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """An image with boxes (x, y, width, height), in a colour for each class, each with its text if there are any."""
+    """An image with boxes (x, y, width, height) drawn in the colours of their classes, with texts if they are given."""
     from PIL import Image, ImageDraw
 
     picture = Image.fromarray(np.ascontiguousarray(image))

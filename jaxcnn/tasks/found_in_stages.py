@@ -1,4 +1,4 @@
-"""What a network of two stages finds in images, whose second stage goes on from the boxes of the first."""
+"""The boxes that a two-stage network finds; its second stage starts from the boxes of the first."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from jaxcnn.tasks.anchors import decoded
 from jaxcnn.tasks.found_boxes import Detections
 from jaxcnn.tasks.proposals import BOX_WEIGHTS, within
 
-TINY = 1e-7  # a probability below which its logarithm is not followed
+TINY = 1e-7  # lowest probability whose logarithm is taken
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,17 +22,17 @@ class FoundInStages(Detections):
 
     @property
     def search(self) -> Mapping[str, Any]:
-        """How the network finds."""
+        """The fields of the network that say how it finds, with their values."""
         return {"most_found": self.most_found, "rule": self.rule}
 
     def found(self, outputs: Any) -> suppression.Found:
-        """What the network has found, the best first."""
+        """The boxes that the network has found, by falling score; their columns are in `suppression.found_in`."""
         return padded(outputs)
 
     def of_places(self, outputs: Any) -> tuple[Float32[Array, "b 1 k 4"], Float32[Array, "b 1 k"]]:
-        """The surest box of each class, as if there were one place, and the logarithm of the odds that it is one.
+        """The most probable box of each class, as if the image had one place, and the log-odds of each class.
 
-        Which proposal it comes from may change with the image: the second stage has no places of its own.
+        The proposal behind a box may change with the image, because the second stage has no fixed places.
         """
         probability = jax.nn.softmax(outputs["logits"])[..., 1:]
         odds = jnp.log(jnp.maximum(probability, TINY)) - jnp.log(jnp.maximum(1 - probability, TINY))
@@ -47,7 +47,7 @@ class FoundInStages(Detections):
 
 
 def padded(outputs: Any, *more: Float[Array, "b found m"]) -> Float32[Array, "b found 6m"]:
-    """The columns of `suppression.found_in`, from "found", "scores" and "label" of a network, and more of each box."""
+    """What a network has found, with the columns of `suppression.found_in`, then the columns `more`; 0 is padding."""
     found, scores, label = outputs["found"], outputs["scores"][..., None], outputs["label"][..., None]
     there = jnp.concatenate([found, scores, label.astype(found.dtype), *more], axis=-1)
     return jnp.where(scores > 0, there, 0.0).astype(jnp.float32)

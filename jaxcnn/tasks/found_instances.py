@@ -1,4 +1,4 @@
-"""What a network for instances finds in images, and how it is judged and told."""
+"""The instances (boxes with masks) that a network finds in images: how they are judged, shown and described."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ from jaxcnn.tasks.instances import MASK_OUTPUTS
 from jaxcnn.tasks.pasting import covered, from_grid, pasted
 from jaxcnn.tasks.task import Facts, Tree
 
-BOX_COLUMNS = 6  # of what is found: those of `suppression.found_in`; the cells of the mask follow
+BOX_COLUMNS = 6  # columns before the cells of the mask: those of `suppression.found_in`
 OF_MASKS = tuple(f"mask_{name}" for name in coco_figures.FIGURES)
 
 
@@ -31,13 +31,13 @@ class FoundInstances(FoundInStages):
         return Headline("mask_ap", "mask AP")
 
     def recorded(self, figures: Mapping[str, Any]) -> dict[str, float]:
-        """Those of COCO's figures that have a value."""
+        """COCO's figures of masks and boxes that have a value, by name."""
         names = (*OF_MASKS, *coco_figures.FIGURES)
         return {name: figures[name] for name in names if figures[name] is not None}
 
     @property
     def found_in_words(self) -> str:
-        """The columns of what is found."""
+        """The columns of the array from `found`."""
         return (
             f"instances: float32 [batch, objects, {BOX_COLUMNS + MASK_OUTPUTS**2}]: left, top, right and bottom in "
             "pixels of the input, score, number of the class, then row by row the probability of each cell of a grid "
@@ -45,16 +45,16 @@ class FoundInstances(FoundInStages):
         )
 
     def found(self, outputs: Any) -> Float32[Array, "b found 6m"]:
-        """What the network has found, the best first."""
+        """The boxes and masks that the network has found, by falling score."""
         masks = outputs["masks"].reshape(*outputs["scores"].shape, -1)
         return padded(outputs, masks)
 
     def collector(self, constants: Any) -> "InstanceFigures":
-        """COCO's figures of boxes and masks."""
+        """An empty collector of COCO's figures of boxes and masks."""
         return InstanceFigures(self.sides, self.most_found)
 
     def answers(self, outputs: np.ndarray, names: Sequence[str], constants: Any, fitted: Facts) -> list[dict[str, Any]]:
-        """For each image "boxes", the best first, each also with "segmentation", the run lengths of COCO."""
+        """The answers as in `Detections`, each box also with "segmentation", COCO's run lengths of its mask."""
         told = super().answers(outputs[..., :BOX_COLUMNS], names, constants, fitted)
         for answer, rows in zip(told, outputs, strict=True):
             for each, row in zip(answer["boxes"], rows[rows[:, 4] > 0], strict=True):
@@ -82,13 +82,13 @@ class FoundInstances(FoundInStages):
         return coco_figures.as_set(results, annotations_of, dict(enumerate(names, start=1)))
 
     def drawn(self, image: UInt8[np.ndarray, "h w 3"], answer: Mapping[str, Any]) -> UInt8[np.ndarray, "h w 3"]:
-        """The image with the boxes and masks of which the network is sure."""
+        """The image with its confident boxes and masks drawn in."""
         sure = [each for each in answer["boxes"] if each["score"] >= SURE]
         masks = [run_length.decode(each["segmentation"]) != 0 for each in sure]
         return super().drawn(covered(image, masks, [each["category_id"] - 1 for each in sure]), answer)
 
     def _masks(self, target: Tree, found: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """In the image of the network."""
+        """The masks of the annotated and of the found objects, in the image that the network sees."""
         real = target["valid"]
         true = zip(target[MASK][real], target[MASK_BOX][real], strict=True)
         return (
@@ -97,7 +97,7 @@ class FoundInstances(FoundInStages):
         )
 
     def describe(self, figures: Mapping[str, Any]) -> list[str]:
-        """COCO's figures of masks, then of boxes, and how many objects are found, confused, missed and false."""
+        """Lines with COCO's figures of masks and boxes, and the numbers of found, confused, missed, false objects."""
         of_masks = {**figures} | {name: figures[f"mask_{name}"] for name in coco_figures.FIGURES}
         of_boxes = [f"boxes: {line}" for line in self._of_coco(figures)]
         return [f"masks: {self._of_coco(of_masks)[0]}", *of_boxes, *self._matched(figures)]
@@ -110,7 +110,7 @@ def _grid(row: Float32[np.ndarray, " columns"]) -> Float32[np.ndarray, "m m"]:
 class InstanceFigures(CocoFigures):
     """A collector of found boxes and masks, and of the annotated ones, in pixels of the stored images.
 
-    An annotated mask is that of its grid (`jaxcnn.data.instance_masks`): exact where the object has at most as many
+    An annotated mask is read from its grid (`jaxcnn.data.instance_masks`): exact where the object has at most as many
     pixels in both directions as the grid has cells.
     """
 
@@ -122,12 +122,12 @@ class InstanceFigures(CocoFigures):
         self._stored_sides: list[tuple[int, int]] = []
 
     def facts_of(self, image: int) -> dict[str, Any]:
-        """Its height and width, as of all its masks."""
+        """The height and width of the image, which its masks have, too."""
         height, width = self._stored_sides[image]
         return {"height": height, "width": width}
 
     def annotated(self, target: Tree, place: int) -> list[dict[str, Any]]:
-        """With masks."""
+        """The annotated objects as in `CocoFigures`, each also with its mask."""
         told = super().annotated(target, place)
         real, frame = target["valid"][place], target["frame"][place]
         grids, boxes = target[MASK][place][real], in_stored(target[MASK_BOX][place][real], frame)
@@ -138,7 +138,7 @@ class InstanceFigures(CocoFigures):
         return told
 
     def found(self, rows: np.ndarray, target: Tree, place: int) -> list[dict[str, Any]]:
-        """With masks."""
+        """The found objects as in `CocoFigures`, each also with its mask."""
         told = super().found(rows, target, place)
         sides = self._stored(target["frame"][place])
         for each, row in zip(told, rows, strict=True):
@@ -148,13 +148,13 @@ class InstanceFigures(CocoFigures):
         return told
 
     def _stored(self, frame: Float32[np.ndarray, "4"]) -> tuple[int, int]:
-        """Height and width of what the network sees, in pixels of the stored image; with bars, more than the image."""
+        """Height and width of the network's input in stored pixels; with bars, more than the stored image has."""
         corner = np.array([[0, 0, self._sides[1], self._sides[0]]], np.float32)
         _, _, right, bottom = in_stored(corner, frame)[0].tolist()
         return max(int(np.ceil(bottom - 1e-3)), 1), max(int(np.ceil(right - 1e-3)), 1)
 
     def figures(self, names: Sequence[str], fitted: Facts) -> dict[str, Any]:
-        """COCO's figures of boxes, and those of masks with "mask_" before their names; matched are masks."""
+        """COCO's figures of boxes and (with the prefix "mask_") of masks, and the figures of matched masks."""
         of_masks = self.of_kind("segm", names)
         renamed = {f"mask_{name}": value for name, value in of_masks.items() if name != "precision"}
         return self.of_kind("bbox", names) | renamed | self._matched(names, fitted)

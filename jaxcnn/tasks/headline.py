@@ -1,4 +1,4 @@
-"""The figure on which decisions are based."""
+"""The figure that decides, such as which checkpoint is the best."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -7,13 +7,13 @@ from typing import Literal
 
 @dataclasses.dataclass(frozen=True)
 class Headline:
-    """The figure on which decisions are based: the best checkpoint, sweeps, tables.
+    """The figure that decides: for the best checkpoint, sweeps and tables.
 
     Attributes:
-      name: its name among the figures, such as "top1_accuracy".
-      label: its name in text, such as "accuracy".
-      better: which values are better.
-      percent: whether it is a fraction of 1, shown in per cent.
+      name: name among the figures, such as "top1_accuracy".
+      label: name in text, such as "accuracy".
+      better: whether "higher" or "lower" values are better.
+      percent: whether the figure is a fraction of 1, shown in per cent.
     """
 
     name: str
@@ -22,11 +22,11 @@ class Headline:
     percent: bool = True
 
     def shown(self, value: float, digits: int = 2) -> str:
-        """A value as text."""
+        """The value as text."""
         return f"{100 * value:.{digits}f}%" if self.percent else f"{value:.{digits + 2}g}"
 
     def among(self, figures: Mapping[str, float]) -> str:
-        """Its name and value in figures, with a space before; empty if it is not there."""
+        """The label and value with a space before them, from `figures`; empty if they do not have this figure."""
         return f" {self.label} {self.shown(figures[self.name])}" if self.name in figures else ""
 
     def score(self, value: float) -> float:
@@ -34,15 +34,15 @@ class Headline:
         return value if self.better == "higher" else -value
 
     def value(self, score: float) -> float:
-        """The inverse of `score`."""
+        """The value of a score; the inverse of `score`."""
         return self.score(score)
 
     @property
     def key(self) -> str:
-        """Its label as a key of JSON."""
+        """The label as a key of JSON."""
         return self.label.replace(" ", "_")
 
     @property
     def objective(self) -> str:
-        """Its name among the objectives of a sweep, measured on validation."""
+        """The name of the figure, measured on validation, among the objectives of a sweep."""
         return f"val_{self.key}"

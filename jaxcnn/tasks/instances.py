@@ -17,30 +17,30 @@ from jaxcnn.tasks.moving import Move, product
 from jaxcnn.tasks.task import Tree
 from jaxcnn.tasks.two_stage import TwoStageLoss, learnt_label, mean_of, one_of_class
 
-MASK_OUTPUTS = 28  # side of the mask of a box, as a network answers it
-MOST_SAMPLES = 16  # in one direction of a cell of a true mask; larger boxes, above 448 pixels, have these
+MASK_OUTPUTS = 28  # side of the mask of a box in the output of a network
+MOST_SAMPLES = 16  # in one direction of a cell of a true mask; larger boxes, above 448 pixels, get no more samples
 
 
 @dataclasses.dataclass(frozen=True)
 class Instances(Boxes):
-    """Targets that are padded boxes with a mask for each: the columns of `box_records`, with those of masks.
+    """Targets that are padded boxes, each with a mask: the columns of `box_records`, including those of masks.
 
-    Of the grid of a mask, only the place moves with the image; where the image turns, its cells are sampled anew.
+    When the image moves, only the place of a mask's grid changes; when it rotates, the cells are sampled again.
 
     Attributes:
-      classes: their number.
+      classes: number of classes.
       most: places for the boxes of an image.
-      mask_side: of the grids.
+      mask_side: side of the grids of masks, in cells.
     """
 
     mask_side: int
 
     def record_type(self) -> np.dtype:
-        """With the columns of masks."""
+        """The type of the records of images, including the columns of masks."""
         return box_records.record_type(self.most, self.mask_side)
 
     def read(self, labels: np.ndarray, title: str, base: str) -> Tree:
-        """The columns of records with masks."""
+        """The columns of records, including those of masks."""
         if labels.dtype.names is None or MASK not in labels.dtype.names:
             raise UserError(
                 f"{title} {base} has no mask for each object, but config.task.name='instances' needs them; read them "
@@ -68,7 +68,7 @@ class Instances(Boxes):
         return self._cut(target, whole, seen, move, sides) | {MASK: mask_grids.bits_of(cells), MASK_BOX: place}
 
     def composed(self, parts: Tree, seen: Bool[Array, "n h w"]) -> Tree:
-        """As for boxes; of a mask, only the cells stay whose pixels are from its own image."""
+        """The boxes as in `Boxes.composed`; a mask keeps only the cells whose pixels come from its own image."""
         cells = mask_grids.cells_of(parts[MASK])
         there = jax.vmap(mask_grids.looked_up, in_axes=(0, 0, None))(seen, parts[MASK_BOX], self.mask_side)
         return super().composed(parts | {MASK: mask_grids.bits_of(cells & there)}, seen)
@@ -76,10 +76,10 @@ class Instances(Boxes):
     def pasted(
         self, target: Tree, other: Tree, wanted: Bool[Array, " g"], sides: tuple[int, int]
     ) -> tuple[Tree, Bool[Array, "h w"]]:
-        """The objects of an image, and those of another one that lie over them.
+        """The objects of an image together with objects pasted from another image, which lie over them.
 
-        Of the own objects, what is hidden leaves the mask, and the box is that of the rest; with less than `VISIBLE` of
-        the pixels left, an object counts as a crowd. No more are pasted than there are places.
+        Hidden pixels leave the masks of the image's own objects, and their boxes shrink to what is left. With less than
+        `VISIBLE` of its pixels left, an object counts as a crowd. No more are pasted than there are places.
         """
         theirs = mask_grids.cells_of(other[MASK]) & mask_grids.inside(other[MASK_BOX], self.mask_side, sides)
         chosen = wanted & other["valid"] & ~other["crowd"]
@@ -123,18 +123,18 @@ class InstanceLoss(TwoStageLoss):
     """
 
     def parts(self, answer: Any, target: Tree, sides: tuple[int, int]) -> dict[str, Float[Array, ""]]:
-        """The five losses; four in evaluation."""
+        """The losses by name: five in training, four in evaluation."""
         return parts(answer, target, sides)
 
 
 def parts(answer: Any, target: Tree, sides: tuple[int, int]) -> dict[str, Float[Array, ""]]:
-    """The losses of one image by name: of an answer in training, or of one that `judged` made like it."""
+    """The losses of one image by name, for an answer in training or for one from `two_stage.judged`."""
     found = two_stage.parts(answer, target)
     return found | ({"mask": _mask_loss(answer, target, sides)} if "masks" in answer else {})
 
 
 def _mask_loss(answer: Any, target: Tree, sides: tuple[int, int]) -> Float[Array, ""]:
-    """The mean over the proposals with an object of the binary cross-entropy of the mask of its class."""
+    """The mean binary cross-entropy of masks over the proposals with an object; each mask is that of its class."""
     masks, label = answer["masks"], learnt_label(answer, target)
     few = slice(0, masks.shape[0])
     logits = one_of_class(masks, label[few, None, None, None], axis=-1)[..., 0]
@@ -150,7 +150,7 @@ def masks_of(
     sides: tuple[int, int],
     cells: int = MASK_OUTPUTS,
 ) -> Float[Array, "m n n"]:
-    """The true masks within boxes, from 0 to 1: what RoIAlign reads of them with about a sample for each pixel.
+    """The true masks within boxes, from 0 to 1, as RoIAlign reads them with about one sample for each pixel.
 
     As in torchvision, a box has ceil(side / n) samples in each direction of a cell, and the centre of the first pixel
     is at 0. A grid is read as if it were the mask in the image: between the centres of its cells it is linear, and
@@ -158,10 +158,10 @@ def masks_of(
 
     Args:
       boxes: within the image.
-      true: the number of the object of each.
-      target: the columns of `box_records`.
-      sides: height and width of the image, whose last pixels hold until its border.
-      cells: n.
+      true: the number of the object for each box.
+      target: a mapping with the columns of `box_records`.
+      sides: height and width of the image, whose last pixels extend to its border.
+      cells: n, the cells of the result in each direction.
     """
     bits = jnp.unpackbits(target[MASK][true], axis=-1)
     places, boxes = target[MASK_BOX][true].astype(boxes.dtype), jax.lax.stop_gradient(boxes)
@@ -181,7 +181,7 @@ def _read(
     cells: int,
     end: int,
 ) -> Float[Array, "m n side"]:
-    """How much of each cell of a grid each cell of a box reads, in one direction."""
+    """The weights with which each cell of a box reads each cell of a grid, in one direction."""
     length = jnp.maximum(high - low, 1.0)
     samples = jnp.minimum(jnp.ceil((high - low) / cells), MOST_SAMPLES)
     number = jnp.arange(MOST_SAMPLES)

@@ -20,7 +20,7 @@ def fits(task: Task, examples: int, most: float = MOST) -> bool:
 
 
 def of(task: Task, constants: Any, groups: np.ndarray | None = None, by: str = "") -> "Kept":
-    """A collector of the task that keeps the outputs; of a task whose answers are found among them, the worst answers.
+    """A collector of the task that also keeps the outputs; where answers must be found first, the worst answers.
 
     If `groups` has the names of each example's group (`by_group.Grouped`), the figures of groups are among its figures.
     """
@@ -46,15 +46,15 @@ class Kept:
                 self._parts = None
 
     def fitted(self) -> dict[str, Any]:
-        """That of the inner collector."""
+        """As in `Collector`: what the inner collector has fitted."""
         return self._inner.fitted()
 
     def figures(self, names: Sequence[str], fitted: Facts) -> dict[str, Any]:
-        """Those of the inner collector."""
+        """As in `Collector`: the figures of the inner collector."""
         return self._inner.figures(names, fitted)
 
     def whole(self) -> tuple[np.ndarray, Any] | None:
-        """Outputs [N, k] and targets of all examples, in the order of the split; None if they were too many."""
+        """The outputs [N, k] and targets of all examples, in the order of the split; None if there were too many."""
         if not self._parts:
             return None
         outputs, targets = zip(*self._parts, strict=True)
@@ -62,7 +62,7 @@ class Kept:
 
 
 class Faults(Kept):
-    """A collector that also keeps the images with the most faults of each kind, and no others."""
+    """A collector that keeps only the images with the most faults of each kind."""
 
     def __init__(self, inner: Collector, evaluation: Comparing) -> None:
         super().__init__(inner, most=0)
@@ -70,7 +70,7 @@ class Faults(Kept):
         self.most: dict[str, list[Faulty]] = {name: [] for name in evaluation.faults}
 
     def add(self, outputs: np.ndarray, target: Any) -> None:
-        """Add what was found in some images, and their targets."""
+        """Add what was found in some images, and the targets of these images."""
         super().add(outputs, target)
         for name, faults in self.evaluation.faults_of(outputs, target).items():
             first = np.argsort(-faults, kind="stable")[:MOST_FAULTY]

@@ -1,4 +1,4 @@
-"""What was found in an image as marks upon it: boxes, and outlines of masks along the borders of pixels."""
+"""Marks for what was found in an image: boxes, and outlines of masks along the borders of pixels."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -10,15 +10,15 @@ from jaxtyping import Bool
 
 @dataclasses.dataclass(frozen=True)
 class Mark:
-    """One thing that was found.
+    """One object or region that was found in an image.
 
     Attributes:
-      name, number: its class, and the number of this class from 0.
-      told: what else is said of it, such as its score.
-      score: from 0 to 1; None for what has none.
+      name, number: name of the class, and its number, counted from 0.
+      told: further text, such as its score.
+      score: from 0 to 1; None without a score.
       box: x, y, width, height in pixels of the stored image; None without a box.
       mask: run lengths (`run_length`) of the size of the stored image; None without a mask.
-      quiet: whether it is only shown if its class is asked for, as a background is.
+      quiet: whether the mark is only shown when the user picks its class, as for a background.
     """
 
     name: str
@@ -42,9 +42,9 @@ class Marking(Protocol):
 def outline(mask: Bool[np.ndarray, "h w"]) -> str:
     """The outline of a mask as an SVG path of whole pixels, with holes by the rule "evenodd"; empty for an empty mask.
 
-    A corner is where one or three of the four pixels around a point are inside, and two corners where two are that
-    only touch there. Along each row the corners are joined in pairs, and along each column; walking from one kind of
-    join to the other closes a loop.
+    A corner is where one or three of the four pixels around a point are inside the mask; there are two corners where
+    two pixels only touch there. The corners are joined in pairs along each row, and along each column; walking from
+    one kind of join to the other closes a loop.
     """
     inside = np.pad(mask.astype(np.int8), 1)
     upper, lower = inside[:-1], inside[1:]

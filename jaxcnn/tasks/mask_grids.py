@@ -1,6 +1,6 @@
-"""Masks of the objects of an image on small grids (`jaxcnn.tasks.box_records`): turned, cut and laid over pixels.
+"""Masks of the objects of an image on small grids (`jaxcnn.tasks.box_records`): rotated, cut, and read at pixels.
 
-All in JAX. The value of a place is that of the cell in which it lies; a cell is in the image where its centre is.
+All in JAX. A place has the value of the cell in which it lies; a cell is in the image if its centre is.
 """
 
 import jax
@@ -14,34 +14,34 @@ Cells = Bool[Array, "m side side"]
 Places = Float32[Array, "m 4"]  # left, top, right, bottom; mirrored if left is right of right
 Along = Float[Array, "m side"]
 
-NEAR = 2.0**-7  # pixels by which the place of a turned cell may be wrong: the matrix has 16 bits after the point
+NEAR = 2.0**-7  # pixels by which the place of a rotated cell may be wrong: the matrix has 16 fraction bits
 
 
 def cells_of(bits: Bits) -> Cells:
-    """The cells of grids that are kept as bits."""
+    """The cells of grids that are stored as bits, bool [m, side, side]."""
     return jnp.unpackbits(bits, axis=-1).astype(bool)
 
 
 def bits_of(cells: Cells) -> Bits:
-    """The inverse of `cells_of`."""
+    """The bits of cells; the inverse of `cells_of`."""
     return jnp.packbits(cells, axis=-1)
 
 
 def centres(place: Places, side: int) -> tuple[Along, Along]:
-    """x of the centres of the columns of grids, and y of those of their rows, in pixels of the image."""
+    """The x of the centres of columns and the y of the centres of rows of grids, in pixels of the image."""
     number = jnp.arange(side) + 0.5
     x, y = (place[:, axis, None] + number * (place[:, axis + 2] - place[:, axis])[:, None] / side for axis in (0, 1))
     return x, y
 
 
 def inside(place: Places, side: int, sides: tuple[int, int]) -> Cells:
-    """Which cells are in an image of these sides, height and width."""
+    """Whether each cell lies in an image of height and width `sides`."""
     x, y = centres(place, side)
     return ((y >= 0) & (y < sides[0]))[:, :, None] & ((x >= 0) & (x < sides[1]))[:, None, :]
 
 
 def extent(cells: Cells, place: Places) -> Places:
-    """The box around the cells that are set; all zeros where none is."""
+    """The box around the cells that are set; zeros where none is set."""
     side = cells.shape[-1]
 
     def ends(some: Bool[Array, "m side"], axis: int) -> tuple[Float[Array, " m"], Float[Array, " m"]]:
@@ -56,15 +56,15 @@ def extent(cells: Cells, place: Places) -> Places:
 
 
 def turned(cells: Cells, place: Places, move: Move) -> tuple[Cells, Places]:
-    """Grids of an image that has turned, on new grids along its sides.
+    """The grids of an image that was rotated, sampled on new upright grids.
 
-    A new grid begins and ends at whole pixels. In a direction in which the turned object has at most as many pixels as
+    A new grid begins and ends at whole pixels. In a direction in which the rotated object has at most as many pixels as
     the grid has cells, a cell is a pixel. A new cell has the value of the place from which its centre comes.
 
     Args:
       cells: which cells are set.
       place: where the grids lie.
-      move: how the image has turned.
+      move: how the image was rotated.
     """
     assert move.across is not None
     side = cells.shape[-1]
@@ -86,7 +86,7 @@ def turned(cells: Cells, place: Places, move: Move) -> tuple[Cells, Places]:
 
 
 def looked_up(seen: Bool[Array, "h w"], place: Places, side: int) -> Cells:
-    """What a map says at the centres of the cells of grids; False beyond the image."""
+    """The values of a boolean map at the centres of the cells of grids; False outside the image."""
     height, width = seen.shape
     x, y = (jnp.floor(each) for each in centres(place, side))
     column, row = (jnp.clip(each, 0, most - 1).astype(jnp.int32) for each, most in ((x, width), (y, height)))
@@ -94,7 +94,7 @@ def looked_up(seen: Bool[Array, "h w"], place: Places, side: int) -> Cells:
 
 
 def covered(cells: Cells, place: Places, chosen: Bool[Array, " m"], sides: tuple[int, int]) -> Bool[Array, "h w"]:
-    """The pixels of an image, of these sides, that the chosen grids cover: whose centres lie in cells that are set."""
+    """The pixels of an image with these sides that the chosen grids cover: their centres lie in cells that are set."""
 
     def add(so_far: Bool[Array, "h w"], one: tuple[Array, Array, Array]) -> tuple[Bool[Array, "h w"], None]:
         grid, box, wanted = one
@@ -111,7 +111,7 @@ def covered(cells: Cells, place: Places, chosen: Bool[Array, " m"], sides: tuple
 
 
 def _sampled(cells: Cells, place: Places, new: Places, move: Move) -> Cells:
-    """The values of the places from which the centres of the cells of `new` grids come."""
+    """The values of the cells from which the centres of the cells of `new` grids come."""
     side = cells.shape[-1]
     x, y = centres(new, side)
     back = move.matrix.astype(jnp.float32) / 2.0**COORDINATE_BITS

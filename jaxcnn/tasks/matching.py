@@ -1,8 +1,8 @@
-"""Found objects beside annotated ones: which found one is which, what was missed, and what is false.
+"""Matches found objects to annotated ones, and counts what was missed and what is false.
 
-Two ways, for two questions. `judge` matches objects regardless of their class, the pairs of the largest overlap first,
-so that a confusion of classes is one: it is for the confusion matrix and for pictures. `hits` matches within a class,
-the highest scores first, as COCO's average precision does: it is for precision and recall of a class at any score.
+There are two ways, for two questions. `judge` matches objects regardless of their class, the pairs with the largest
+overlap first, so it shows confused classes: it is for the confusion matrix and for pictures. `hits` matches within a
+class, the highest scores first, as COCO's average precision does: it is for precision and recall at any score.
 """
 
 import dataclasses
@@ -16,20 +16,20 @@ from jaxcnn.tasks.confusion import Confusion, each_class
 from jaxcnn.tasks.multilabel import best_threshold
 from jaxcnn.text import distinct
 
-OVERLAP = 0.5  # of a found object with an annotated one that it may be
-SCORE = 0.25  # from which a found object counts in the confusion matrix, as in that of Ultralytics (`ConfusionMatrix`)
+OVERLAP = 0.5  # least overlap of a found object with the annotated object to which it is matched
+SCORE = 0.25  # from this score a found object counts in the confusion matrix, as in Ultralytics (`ConfusionMatrix`)
 BACKGROUND = "background"
-MEANS = {"precision": "precision", "recall": "recall", "f1": "F1"}  # over the classes
-NONE, IGNORED = -1, -2  # in place of the number of a partner: it has none; it is neither right nor wrong
+MEANS = {"precision": "precision", "recall": "recall", "f1": "F1"}  # means over the classes
+NONE, IGNORED = -1, -2  # in place of a partner's number: no partner; neither right nor wrong
 
 
 @dataclasses.dataclass(frozen=True)
 class Objects:
-    """The objects of an image.
+    """The found and the annotated objects of an image.
 
     Attributes:
-      score, found: of each found object its score and class, the best first.
-      true, crowd: of each annotated object its class, and whether it is a crowd.
+      score, found: the score and the class of each found object, by falling score.
+      true, crowd: the class of each annotated object, and whether it is a crowd.
       overlap: intersection over union of each found with each annotated object; with a crowd, the share of the found
         object that lies in it.
     """
@@ -41,14 +41,14 @@ class Objects:
     overlap: Float64[np.ndarray, "f t"]
 
     def surer(self, score: float) -> "Objects":
-        """With only the found objects of at least this score."""
+        """The objects without the found ones whose score is below `score`."""
         kept = self.score >= score
         return dataclasses.replace(self, score=self.score[kept], found=self.found[kept], overlap=self.overlap[kept])
 
 
 @dataclasses.dataclass(frozen=True)
 class Judged:
-    """Which found object is which annotated one.
+    """The match of each found and each annotated object.
 
     Attributes:
       of_found: for each found object the number of its annotated one; NONE if it is false, IGNORED if it lies in a
@@ -61,12 +61,12 @@ class Judged:
 
     @property
     def missed(self) -> int:
-        """How many annotated objects nothing was found of."""
+        """The number of annotated objects that were not found."""
         return int((self.of_true == NONE).sum())
 
     @property
     def false(self) -> int:
-        """How many found objects are none."""
+        """The number of found objects without an annotated one."""
         return int((self.of_found == NONE).sum())
 
 
@@ -88,7 +88,7 @@ def judge(objects: Objects, least: float = OVERLAP) -> Judged:
 
 
 def confusion(images: Sequence[Objects], classes: int, score: float = SCORE, least: float = OVERLAP) -> Confusion:
-    """The confusion matrix with a last row and column for the background: false finds, and missed objects."""
+    """The confusion matrix whose last row and column are the background: false and missed objects."""
     true: list[np.ndarray] = [np.zeros(0, np.int64)]
     found: list[np.ndarray] = [np.zeros(0, np.int64)]
     for image in images:
@@ -101,10 +101,10 @@ def confusion(images: Sequence[Objects], classes: int, score: float = SCORE, lea
 
 
 def hits(image: Objects, label: int, least: float = OVERLAP) -> tuple[np.ndarray, np.ndarray, int]:
-    """The found objects of a class, the best first: scores and whether they hit; and how many objects there are.
+    """The scores of the found objects of a class, falling; whether each is a hit; and the number of annotated objects.
 
-    As in COCO, each takes the free annotated object of the largest overlap, or else counts not at all if it lies in a
-    crowd. The matches of a score do not depend on lower ones, so they hold for every threshold.
+    As in COCO, a found object takes the free annotated object of the largest overlap; without one, it does not count if
+    it lies in a crowd. The matches of a score do not depend on lower ones, so they hold for every threshold.
     """
     own, there = image.found == label, image.true == label
     scores, overlap, crowd = image.score[own], image.overlap[own][:, there], image.crowd[there]
@@ -113,7 +113,7 @@ def hits(image: Objects, label: int, least: float = OVERLAP) -> tuple[np.ndarray
     for k in range(len(scores)):
         of_free = np.where(free, overlap[k], -1.0)
         if len(of_free) and of_free.max() >= least:
-            free[len(of_free) - 1 - int(of_free[::-1].argmax())] = False  # of equals the last, as in COCO's code
+            free[len(of_free) - 1 - int(of_free[::-1].argmax())] = False  # of equals the last one, as in COCO's code
             hit[k] = True
         elif (crowd & (overlap[k] >= least)).any():
             counts[k] = False
@@ -121,7 +121,7 @@ def hits(image: Objects, label: int, least: float = OVERLAP) -> tuple[np.ndarray
 
 
 def all_hits(images: Sequence[Objects], label: int, least: float = OVERLAP) -> tuple[np.ndarray, np.ndarray, int]:
-    """`hits` of several images, the best first; of equal scores in the order of the images."""
+    """The results of `hits` for several images, by falling score; equal scores keep the order of the images."""
     there = [image for image in images if (image.found == label).any() or (image.true == label).any()]
     if not there:
         return np.zeros(0, np.float32), np.zeros(0, bool), 0
@@ -132,7 +132,7 @@ def all_hits(images: Sequence[Objects], label: int, least: float = OVERLAP) -> t
 
 
 def thresholds(images: Sequence[Objects], classes: int) -> list[float]:
-    """The score for each class from which on its objects count, for the best F1; `SCORE` for a class without any."""
+    """The score threshold of each class that has the best F1; `SCORE` for a class without any object."""
     found: list[float] = []
     for label in range(classes):
         scores, hit, number = all_hits(images, label)
@@ -164,9 +164,9 @@ def figures(images: Sequence[Objects], names: Sequence[str], chosen: Sequence[fl
 
     Args:
       images: the objects of all images.
-      names: of the classes.
+      names: names of the classes.
       chosen: thresholds from `thresholds` of the validation split; empty without one.
-      of: what overlaps, "boxes" or "masks".
+      of: whose overlap is measured, "boxes" or "masks".
     """
     matrix = confusion(images, len(names))
     found = {
@@ -179,7 +179,7 @@ def figures(images: Sequence[Objects], names: Sequence[str], chosen: Sequence[fl
 
 
 def in_words(figures: Mapping[str, Any]) -> list[str]:
-    """What was found, confused, missed, and found where nothing is, and what the thresholds give, in a line each."""
+    """Lines on what was found, confused and missed, what is false, and the figures at the thresholds."""
     matrix = Confusion.from_json(figures["confusion_matrix"])
     last = matrix.classes - 1
     there, right = int(matrix.totals[:last].sum()), int(matrix.right.sum())

@@ -1,4 +1,4 @@
-"""Targets that are places in an image, and so move with it."""
+"""Targets that are places in an image and so move with it."""
 
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -21,13 +21,13 @@ def product(one: Float[Array, "..."], other: Float[Array, "..."]) -> Float[Array
 
 
 class Move(NamedTuple):
-    """How an image moves: a place p = (x, y) in it, in pixels from its upper left corner, goes to scale * p + shift.
+    """How an image moves: a place p = (x, y) in pixels from the upper left corner goes to scale * p + shift.
 
     Attributes:
-      scale: of x and y; negative where the image is mirrored.
-      shift: in pixels.
-      matrix: the way back, from which pixels are taken (`nearest`).
-      across: if the image turns, the share of y that is added to x, and that of x to y; else None.
+      scale: factors of x and y; negative where the image is mirrored.
+      shift: added to x and y, in pixels.
+      matrix: the inverse map, by which pixels are sampled (`nearest`).
+      across: if the image rotates, the factors of y added to x and of x added to y; else None.
     """
 
     scale: Pair
@@ -37,23 +37,23 @@ class Move(NamedTuple):
 
     @staticmethod
     def of_matrix(matrix: Matrix) -> "Move":
-        """The move of an image of which `nearest` takes pixels by a matrix without rotation."""
+        """The move of an image that `nearest` samples by a matrix without rotation."""
         unit = 2.0**COORDINATE_BITS
         scale = unit / jnp.stack([matrix[0, 0], matrix[1, 1]]).astype(jnp.float32)
         return Move(scale, -(matrix[:, 2].astype(jnp.float32) / unit) * scale, matrix)
 
     @staticmethod
     def of_rotation(matrix: Matrix) -> "Move":
-        """The move of an image of which pixels are taken by a matrix that only turns and shifts."""
+        """The move of an image that `nearest` samples by a matrix that only rotates and shifts."""
         share = matrix.astype(jnp.float32) / 2.0**COORDINATE_BITS
-        # The way there is the transposed matrix.
+        # The inverse of a rotation is its transposed matrix.
         parts = product(share[:, :2], share[:, 2:])
         scale = jnp.stack([share[0, 0], share[1, 1]])
         return Move(scale, -(parts[0] + parts[1]), matrix, jnp.stack([share[1, 0], share[0, 1]]))
 
     @staticmethod
     def of_size(side: int, before: int) -> "Move":
-        """The move of a square image that gets another side, in pixels."""
+        """The move of a square image that is resized from `before` to `side` pixels."""
         back = (before << COORDINATE_BITS) // side
         scale = jnp.full(2, side / before, jnp.float32)
         return Move(scale, jnp.zeros(2, jnp.float32), jnp.array([[back, 0, 0], [0, back, 0]], jnp.int32))
@@ -61,33 +61,33 @@ class Move(NamedTuple):
 
 @runtime_checkable
 class Movable(Protocol):
-    """Targets that are places, and so follow their image; those without `moved` stay as they are."""
+    """Targets that are places and so follow their image; targets without `moved` stay as they are."""
 
     def moved(self, target: Any, move: Move, sides: tuple[int, int]) -> Any:
         """The target of one image that has moved.
 
         Args:
-          target: of one example.
+          target: target of one example.
           move: how its image has moved.
           sides: height and width of the image, after it has moved.
         """
         ...
 
     def drawn(self, image: UInt8[np.ndarray, "h w 3"], target: Any) -> UInt8[np.ndarray, "h w 3"]:
-        """An image with its own target, of NumPy arrays, drawn into it."""
+        """The image with its own target, made of NumPy arrays, drawn into it."""
         ...
 
 
 @runtime_checkable
 class Composable(Movable, Protocol):
-    """Targets of an image that is made of several, from theirs."""
+    """Targets that can be combined for an image that is made of several images."""
 
     def composed(self, parts: Any, seen: Bool[Array, "n h w"]) -> Any:
-        """The target of such an image.
+        """The target of an image that is made of n images.
 
         Args:
           parts: the targets of the n images, each as it lies in the new one, stacked.
-          seen: which image each pixel is from; of a mean of images, all of them.
+          seen: whether each pixel comes from each image; in a mean of images it comes from all.
         """
         ...
 
@@ -98,7 +98,7 @@ class Pastable(Composable, Protocol):
 
     @property
     def most(self) -> int:
-        """Places for objects."""
+        """The number of places for objects in a target."""
         ...
 
     def pasted(
@@ -107,16 +107,16 @@ class Pastable(Composable, Protocol):
         """The target of an image into which some objects of another one are pasted, and the pixels that they cover.
 
         Args:
-          target: of the image.
-          other: of the other one.
-          wanted: which objects of the other one are pasted if they can be.
-          sides: height and width of both.
+          target: target of the image.
+          other: target of the other image.
+          wanted: which objects of the other image are pasted if possible.
+          sides: height and width of both images.
         """
         ...
 
 
 def nearest(image: Shaped[Array, "h w ..."], matrix: Matrix, outside: int) -> Shaped[Array, "h w ..."]:
-    """Affine transform with nearest-pixel sampling, in integers.
+    """Transform an image affinely with nearest-pixel sampling, in integers.
 
     Args:
       image: sides below 2^15.

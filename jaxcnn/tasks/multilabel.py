@@ -27,25 +27,25 @@ Shares = Float32[Array, "b k"]
 
 @dataclasses.dataclass(frozen=True)
 class LabelSets:
-    """Targets that are sets of classes: uint8, 1 for each class of the image."""
+    """Targets that are sets of classes: uint8 [k], 1 for each class of the image."""
 
     classes: int
 
     @property
     def outputs(self) -> int:
-        """One logit for each class."""
+        """The number of logits: one for each class."""
         return self.classes
 
     def spec(self) -> jax.ShapeDtypeStruct:
-        """One number for each class."""
+        """The shape and type of a target: one number for each class."""
         return jax.ShapeDtypeStruct((self.classes,), jnp.uint8)
 
     def whole(self, target: UInt8[Array, "b k"]) -> Shares:
-        """1 for each class of the image."""
+        """The targets of unmixed images: 1 for each class of the image, else 0."""
         return module_of(target).asarray(target).astype(np.float32)
 
     def mixed(self, target: UInt8[Array, "b k"], other: UInt8[Array, "b k"], share: OfEach) -> Shares:
-        """Each class with the share of its image."""
+        """The targets of mixed images: each class counts as much as the share of its image."""
         share = share[:, None]
         return self.whole(target) * share + self.whole(other) * (1.0 - share)
 
@@ -66,7 +66,7 @@ class LabelSets:
         return labels.astype(np.uint8)
 
     def check(self, targets: Hot, names: Sequence[str], title: str, description: str, lowest: float) -> None:
-        """Refuse a training split without an image of some class."""
+        """Raise UserError if a class has no image in the training split."""
         if lacking := without_examples(self.counts(targets), names):
             verb = "has" if len(lacking) == 1 else "have"
             raise UserError(f"{listed(lacking)} {verb} no examples in {description}; every class needs some")
@@ -76,11 +76,11 @@ class LabelSets:
         return targets.sum(axis=0, dtype=np.int64)
 
     def groups(self, targets: Hot) -> np.ndarray:
-        """Images with the same set of classes are a group."""
+        """Group numbers; images with the same set of classes form a group."""
         return np.unique(targets, axis=0, return_inverse=True)[1].reshape(-1)
 
     def remark(self, targets: Hot, names: Sequence[str]) -> str:
-        """The classes without an example, if there are any."""
+        """Says which classes have no example, as the end of a sentence; empty if all have some."""
         return lacks(without_examples(self.counts(targets), names))
 
     def describe(self, targets: Hot, names: Sequence[str]) -> str:
@@ -91,7 +91,7 @@ class LabelSets:
         return f"{told}{more}; {targets.sum(axis=1).mean():.2f} per image"
 
     def captions(self, target: Shares, names: Sequence[str], width: int) -> list[str]:
-        """Such as "cat, dog", or "cat 70 %, dog 30 %"."""
+        """Captions such as "cat, dog", or "cat 70 %, dog 30 %" for a mixed image."""
 
         def part(name: str, share: float) -> str:
             return shorten(name, width) if share == 1 else f"{shorten(name, width - 6)} {round(100 * share)} %"
@@ -102,18 +102,18 @@ class LabelSets:
         ]
 
     def facts(self, targets: Hot) -> Facts:
-        """None."""
+        """No facts: the number of classes is known from their names."""
         return {}
 
 
 @dataclasses.dataclass(frozen=True)
 class BinaryCrossEntropy:
-    """Cross-entropy of each class against its absence, in nats, averaged over the classes.
+    """Binary cross-entropy of each class in nats, averaged over the classes.
 
     Attributes:
       classes: number of classes.
-      weighted: whether the presence of each class has a weight, in constants["class_weights"].
-      focal: whether well-classified ones count less (Lin et al. 2017, arXiv 1708.02002), by settings["focal_gamma"].
+      weighted: whether the term for the presence of each class has a weight, in constants["class_weights"].
+      focal: whether well-classified classes count less (Lin et al. 2017, arXiv 1708.02002), by settings["focal_gamma"].
     """
 
     classes: int
@@ -122,33 +122,33 @@ class BinaryCrossEntropy:
 
     @property
     def plain(self) -> "BinaryCrossEntropy":
-        """Without weights."""
+        """The cross-entropy without weights and focal loss."""
         return BinaryCrossEntropy(self.classes)
 
     @property
     def settings(self) -> tuple[str, ...]:
-        """The exponent of the focal loss."""
+        """The name of the exponent of the focal loss, if it is used."""
         return ("focal_gamma",) if self.focal else ()
 
     def abstract(self) -> dict[str, Any]:
-        """The weights of the classes, if they have any."""
+        """The shape of the class weights, if there are any."""
         return {"class_weights": jax.ShapeDtypeStruct((self.classes,), jnp.float32)} if self.weighted else {}
 
     def constants(
         self, config: configuration.Task, names: Sequence[str], facts: Facts, targets: Hot | None
     ) -> dict[str, Any]:
-        """The weights of the classes, if they have any."""
+        """The class weights, if there are any."""
         if targets is None or not self.weighted:
             return {}
         return {"class_weights": weights.class_weights(config, names, targets.sum(axis=0, dtype=np.int64))}
 
     def pair(self, outputs: Outputs, target: Shares, settings: Settings, constants: Any) -> tuple[Outputs, Outputs]:
-        """Logits, and smoothed shares of presence."""
+        """The logits, and the smoothed targets; both [b, k]."""
         smoothing = settings["label_smoothing"]
         return outputs, target * (1.0 - smoothing) + 0.5 * smoothing
 
     def losses(self, outputs: Outputs, target: Shares, settings: Settings, constants: Any, image: Any) -> OfEach:
-        """With the smoothed target, half of which is on presence and half on absence."""
+        """The training loss of each example; label smoothing moves the targets towards 1/2."""
         outputs, target = self.pair(outputs, target, settings, constants)
         present, absent = jax.nn.log_sigmoid(outputs), jax.nn.log_sigmoid(-outputs)
         if self.focal:
@@ -158,7 +158,7 @@ class BinaryCrossEntropy:
         return -jnp.mean(weight * target * present + (1.0 - target) * absent, axis=-1)
 
     def reported(self, outputs: Outputs, target: Shares, constants: Any) -> OfEach:
-        """Without smoothing and weights."""
+        """The cross-entropy of each example without smoothing, weights or focal loss."""
         return self.plain.losses(outputs, target, {"label_smoothing": jnp.zeros(())}, constants, None)
 
 
@@ -172,18 +172,18 @@ class SetFigures:
     collects: bool = True
 
     def recorded(self, figures: Mapping[str, Any]) -> dict[str, float]:
-        """Mean average precision."""
+        """The mean average precision, by name."""
         return {FIGURE: figures[FIGURE]}
 
     def values(self, outputs: Outputs, target: Shares, constants: Any) -> dict[str, OfEach]:
-        """F1 of each image and whether its set is predicted exactly, with probabilities from 0.5 on."""
+        """The F1 of each image, and whether its set of classes is predicted exactly, at a threshold of 0.5."""
         guess, wanted = jnp.asarray(outputs) >= 0, jnp.asarray(target) >= 0.5
         right, total = jnp.sum(guess & wanted, -1), jnp.sum(guess, -1) + jnp.sum(wanted, -1)
         f1 = jnp.where(total > 0, 2.0 * right / jnp.maximum(total, 1), 1.0)
         return {"sample_f1": f1, "exact_match": jnp.all(guess == wanted, axis=-1).astype(jnp.float32)}
 
     def collector(self, constants: Any) -> "Probabilities":
-        """Collects the probabilities and the sets of all images."""
+        """An empty collector of the probabilities and the sets of all images."""
         return Probabilities()
 
     def answers(
@@ -204,11 +204,11 @@ class SetFigures:
         return sigmoid(outputs)
 
     def columns(self, answer: Mapping[str, Any]) -> dict[str, Any]:
-        """The predicted classes, separated by ";", and a column for each probability."""
+        """The predicted classes, separated by ";", and a column for the probability of each class."""
         return {"labels": ";".join(answer["labels"])} | dict(answer["probabilities"])
 
     def describe(self, figures: Mapping[str, Any]) -> list[str]:
-        """Mean average precision, F1, and the best and worst classes."""
+        """Lines with mean average precision, F1, and the best and worst classes."""
         ranked = sorted((ap, name) for name, ap in figures["average_precision"].items() if ap is not None)
         lines = [
             f"mean average precision {100 * figures[FIGURE]:.2f}%  loss {figures['loss']:.4f}  "
@@ -223,7 +223,7 @@ class SetFigures:
         return [*lines, f"best classes: {', '.join(told[::-1][:3])}; worst: {', '.join(told[:3])}"]
 
     def draw(self, figures: Mapping[str, Any], names: Sequence[str], path: pathlib.Path) -> None:
-        """A bar for the average precision of each class."""
+        """Draw a bar for the average precision of each class."""
         from matplotlib.figure import Figure
 
         known = [(name, ap) for name, ap in figures["average_precision"].items() if ap is not None]
@@ -240,7 +240,7 @@ class SetFigures:
 
 
 class Probabilities:
-    """The probabilities float32 [n, k] of all images, and their sets uint8 [n, k]."""
+    """Collects the probabilities float32 [n, k] of all images, and their sets uint8 [n, k]."""
 
     def __init__(self) -> None:
         self._parts: list[tuple[np.ndarray, np.ndarray]] = []
@@ -254,12 +254,12 @@ class Probabilities:
         return probabilities, wanted.astype(bool)
 
     def fitted(self) -> dict[str, Any]:
-        """The threshold for each class that gives it the best F1; for the validation split."""
+        """The threshold of each class that has the best F1; used for the validation split."""
         probabilities, wanted = self._all()
         return {"thresholds": [best_threshold(p, w) for p, w in zip(probabilities.T, wanted.T, strict=True)]}
 
     def figures(self, names: Sequence[str], fitted: Mapping[str, Any]) -> dict[str, Any]:
-        """Average precision of each class (None without an example), its mean, and F1 of three kinds."""
+        """Average precision of each class (None without an example), its mean, and three kinds of F1."""
         probabilities, wanted = self._all()
         names = distinct(tuple(names))
         of_each = [average_precision(p, w) if w.any() else None for p, w in zip(probabilities.T, wanted.T, strict=True)]
@@ -277,7 +277,7 @@ class Probabilities:
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
-    """Probabilities float32 of logits."""
+    """The probabilities of logits, float32."""
     from scipy.special import expit
 
     return expit(np.asarray(logits, np.float32))
@@ -298,7 +298,7 @@ def average_precision(scores: np.ndarray, wanted: np.ndarray) -> float:
 
 
 def best_threshold(scores: np.ndarray, wanted: np.ndarray, positives: int | None = None) -> float:
-    """The score from which on a class counts as predicted for the best F1; half-way to the next lower score.
+    """The score threshold of a class that has the best F1: half-way between two neighbouring scores.
 
     0.5 if no image has the class. `positives` is how many examples the class has, if some of them have no score.
     """

@@ -1,4 +1,4 @@
-"""Losses and figures of users, in place of those of a task or beside them."""
+"""Losses and figures that users write, which replace those of a task or are added to them."""
 
 import dataclasses
 import math
@@ -33,11 +33,15 @@ class OwnLoss(Wrapped):
 
     @property
     def plain(self) -> "OwnLoss":
-        """The same, of unsmoothed targets."""
+        """The same loss with unsmoothed targets."""
         return OwnLoss(self.inner.plain, self.name)
 
     def losses(self, outputs: Outputs, target: Tree, settings: Settings, constants: Any, image: Any) -> OfEach:
-        """What the function gives. Raises UserError if that is not one number for each example."""
+        """The losses that the user's function returns.
+
+        Raises:
+          UserError: the result is not one number for each example.
+        """
         pair = self.pair(outputs, target, settings, constants)
         losses = plugins.load("losses", self.name).function(*pair)
         if getattr(losses, "shape", None) != (len(outputs),):
@@ -49,13 +53,13 @@ class OwnLoss(Wrapped):
         return losses.astype(jnp.float32)
 
     def reported(self, outputs: Outputs, target: Tree, constants: Any) -> OfEach:
-        """Of unsmoothed targets."""
+        """The user's loss of each example, with unsmoothed targets."""
         return self.plain.losses(jnp.asarray(outputs), target, {"label_smoothing": jnp.zeros(())}, constants, None)
 
 
 @dataclasses.dataclass(frozen=True)
 class MoreFigures:
-    """The figures of a task, and those of a function of outputs and targets of a whole split.
+    """The figures of a task, and those that a user's function computes from outputs and targets of a whole split.
 
     The function gets two NumPy arrays [N, K], as a loss does (`OwnLoss`), and gives a mapping from names to numbers.
 
@@ -73,67 +77,67 @@ class MoreFigures:
 
     @property
     def headline(self) -> Headline:
-        """That of the task."""
+        """As in `Evaluation`: the headline figure of the inner evaluation."""
         return self.inner.headline
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Those of the task."""
+        """As in `Evaluation`: the names of the mean figures of the inner evaluation."""
         return self.inner.metrics
 
     @property
     def of_groups(self) -> tuple[str, ...]:
-        """Those of the task."""
+        """As in `Evaluation`: the names of the inner evaluation's figures that each group of a split has, too."""
         return self.inner.of_groups
 
     @property
     def collects(self) -> bool:
-        """Always."""
+        """Always True, because the function needs all outputs of a split."""
         return True
 
     def recorded(self, figures: Mapping[str, Any]) -> dict[str, float]:
-        """Those of the task, and all of the function."""
+        """The recorded figures of the inner evaluation, and all figures of the user's function."""
         return self.inner.recorded(figures) | {name: figures[name] for name in figures["own_figures"]}
 
     def values(self, outputs: Outputs, target: Tree, constants: Any) -> dict[str, OfEach]:
-        """Those of the task."""
+        """As in `Evaluation`: the metrics of each example in the inner evaluation."""
         return self.inner.values(outputs, target, constants)
 
     def collector(self, constants: Any) -> Collector:
-        """Keeps all outputs and targets."""
+        """An empty collector that keeps all outputs and targets."""
         return _WithFigures(self, constants)
 
     def answers(self, outputs: np.ndarray, names: Sequence[str], constants: Any, fitted: Facts) -> list[dict[str, Any]]:
-        """Those of the task."""
+        """As in `Evaluation`: the answers of the inner evaluation."""
         return self.inner.answers(outputs, names, constants, fitted)
 
     def probabilities(self, outputs: np.ndarray) -> np.ndarray | None:
-        """Those of the task."""
+        """As in `Evaluation`: the probabilities of the inner evaluation."""
         return self.inner.probabilities(outputs)
 
     def columns(self, answer: Mapping[str, Any]) -> dict[str, Any]:
-        """Those of the task."""
+        """As in `Evaluation`: the table columns of the inner evaluation."""
         return self.inner.columns(answer)
 
     def describe(self, figures: Mapping[str, Any]) -> list[str]:
-        """Those of the task, and one line with those of the function."""
+        """The lines of the inner evaluation, and one line with the figures of the user's function."""
         told = ", ".join(f"{name} {figures[name]:.4g}" for name in figures["own_figures"])
         return [*self.inner.describe(figures), f"{self.name}: {told}"]
 
     def draw(self, figures: Mapping[str, Any], names: Sequence[str], path: pathlib.Path) -> None:
-        """That of the task."""
+        """Draw the picture of the inner evaluation."""
         self.inner.draw(figures, names, path)
 
 
 class _WithFigures(Kept):
-    """The collector of a task with the figures of a function, which needs all outputs."""
+    """The collector of a task that also keeps all outputs, from which the user's function computes its figures."""
 
     def __init__(self, evaluation: MoreFigures, constants: Any) -> None:
         super().__init__(evaluation.inner.collector(constants), most=math.inf)
         self._evaluation, self._constants = evaluation, constants
 
     def figures(self, names: Sequence[str], fitted: Facts) -> dict[str, Any]:
-        """Those of the task and those of the function, whose names are in "own_figures"."""
+        """The figures of the task and those of the user's function, whose names are in "own_figures"."""
         of_task, own = super().figures(names, fitted), self._own()
         if twice := sorted(own.keys() & {*of_task, *self._evaluation.metrics, "loss", "examples"}):
             name = self._evaluation.name
@@ -158,7 +162,7 @@ class _WithFigures(Kept):
 
 
 def loss(name: str, of_task: Loss, outputs: int) -> Loss:
-    """The loss of an open name: one that it leads to, or a function of outputs and targets."""
+    """The loss with an open name: a loss class that the user wrote, or a function of outputs and targets."""
     loaded = plugins.load("losses", name)
     if isinstance(loaded.target, type):
         return loaded.with_those({"outputs": outputs, "inner": of_task})()
@@ -166,7 +170,7 @@ def loss(name: str, of_task: Loss, outputs: int) -> Loss:
 
 
 def evaluation(name: str, of_task: Evaluation, loss: Loss, targets: Targets) -> Evaluation:
-    """The evaluation of an open name: a class of them, or a function of outputs and targets that adds figures."""
+    """The evaluation with an open name: a class that the user wrote, or a function that adds figures to the task's."""
     loaded = plugins.load("evaluations", name)
     if isinstance(loaded.target, type):
         return loaded.function()

@@ -1,4 +1,4 @@
-"""Masks of objects in an image: painted from grids, drawn, and as run lengths. All in NumPy."""
+"""Masks of objects in an image: painted from grids, drawn over the image, and read from records. All in NumPy."""
 
 from collections.abc import Sequence
 
@@ -13,13 +13,13 @@ Pixels = UInt8[np.ndarray, "h w 3"]
 
 
 def pasted(grid: Float[np.ndarray, "m m"], box: Float[np.ndarray, "4"], sides: tuple[int, int]) -> Inside:
-    """Where a grid of probabilities, laid over a box, is at least 1/2 at the centre of a pixel.
+    """The pixels of an image at whose centres a grid of probabilities, laid over a box, is at least 1/2.
 
-    Between the centres of its cells a grid is linear; beyond the outer ones, 0 is half of a cell outside. A box whose
-    left is right of its right holds a mirrored grid.
+    The grid is interpolated linearly between the centres of its cells, and towards 0 half a cell outside its border.
+    A box whose left is larger than its right holds a mirrored grid.
 
     Args:
-      grid: from 0 to 1.
+      grid: values from 0 to 1.
       box: left, top, right, bottom in pixels of the image; may reach outside.
       sides: height and width of the image.
     """
@@ -36,18 +36,18 @@ def pasted(grid: Float[np.ndarray, "m m"], box: Float[np.ndarray, "4"], sides: t
 
 
 def _read(places: Float[np.ndarray, " n"], first: float, last: float, side: int) -> Float[np.ndarray, "n side"]:
-    """The weight of each cell at places in one direction; 0 beyond the grid."""
+    """The interpolation weight of each cell at places along one axis; 0 outside the grid."""
     at = (places - first) / (last - first) * side
     near = np.maximum(1.0 - np.abs(at[:, None] - 0.5 - np.arange(side)), 0.0)
     return np.where(((at >= 0) & (at <= side))[:, None], near, 0.0)
 
 
 def from_grid(bits: UInt8[np.ndarray, "side bytes"], box: Float32[np.ndarray, "4"], sides: tuple[int, int]) -> Inside:
-    """The true mask of a record (`box_records`) in an image: the value of the cell in which the centre of a pixel lies.
+    """The true mask of a record (`box_records`) in an image: a pixel has the value of the cell around its centre.
 
     Args:
-      bits: the grid.
-      box: where it lies in the image.
+      bits: cells of the grid as bits.
+      box: where the grid lies in the image.
       sides: height and width of the image.
     """
     grid = np.unpackbits(bits, axis=1).astype(bool)
@@ -65,7 +65,7 @@ def _spans(box: Float32[np.ndarray, "4"], sides: tuple[int, int]) -> list[tuple[
 
 
 def covered(image: Pixels, masks: Sequence[Inside], labels: Sequence[int]) -> Pixels:
-    """An image under masks in the colours of their classes."""
+    """The image with masks laid over it in the colours of their classes."""
     mixed, table = image.astype(np.float32), colour_table()
     for mask, label in zip(masks, labels, strict=True):
         mixed[mask] = (1 - OPACITY) * mixed[mask] + OPACITY * table[label % len(table)]

@@ -1,6 +1,6 @@
-"""The boxes that the first stage of a two-stage detector proposes to the second, and those that this one finds.
+"""The boxes that the first stage of a two-stage detector proposes, and the boxes that the second stage finds.
 
-Ren et al. 2015, arXiv:1506.01497; Lin et al. 2017, arXiv:1612.03144; numbers are those of torchvision.
+Ren et al. 2015, arXiv:1506.01497; Lin et al. 2017, arXiv:1612.03144; the constants are those of torchvision.
 """
 
 from collections.abc import Sequence
@@ -14,22 +14,22 @@ from jaxcnn.tasks import suppression
 from jaxcnn.tasks.anchors import Weights, decoded
 from jaxcnn.tasks.suppression import Rule, survivors
 
-SMALLEST = 1e-3  # side of a proposal, pixels
-MOST_OVERLAP = 0.7  # of two proposals of a level
-LEAST_SCORE, SMALLEST_FOUND = 0.05, 1e-2  # of a box that is found, and its smallest side in pixels
-BOX_WEIGHTS: Weights = (10.0, 10.0, 5.0, 5.0)  # of what the second stage tells of a box
-CANDIDATES = 1000  # pairs of a box and a class that suppression looks at
+SMALLEST = 1e-3  # smallest side of a proposal, pixels
+MOST_OVERLAP = 0.7  # largest IoU of two proposals of a level
+LEAST_SCORE, SMALLEST_FOUND = 0.05, 1e-2  # of a found box: lowest score, and smallest side in pixels
+BOX_WEIGHTS: Weights = (10.0, 10.0, 5.0, 5.0)  # of box offsets from the second stage
+CANDIDATES = 1000  # pairs of a box and a class that suppression considers
 
 
 class Proposals(NamedTuple):
-    """Padded boxes of one image, the best first; `valid` tells which are none."""
+    """Padded boxes of one image, by falling score; `valid` is False for padding."""
 
     boxes: Float[Array, "p 4"]
     valid: Bool[Array, " p"]
 
 
 def within(boxes: Float[Array, "... 4"], sides: tuple[int, int]) -> Float[Array, "... 4"]:
-    """Boxes cut off at the border of an image of this height and width."""
+    """Boxes clipped at the border of an image of this height and width."""
     return jnp.clip(boxes, 0.0, jnp.array([sides[1], sides[0]] * 2, boxes.dtype))
 
 
@@ -45,22 +45,22 @@ def proposed(
     before: int,
     after: int,
 ) -> Proposals:
-    """The proposals of one image; no gradient passes.
+    """The proposals of one image; no gradient flows through them.
 
     Args:
-      logits: of each level, for each anchor that it has an object.
-      told: of each level, what is told of the box of each anchor (`anchors.encoded`).
-      anchors: of each level.
+      logits: for each level, the logit of each anchor that it has an object.
+      told: for each level, the encoded box of each anchor (`anchors.encoded`).
+      anchors: anchors of each level.
       sides: height and width of the image.
-      before: the best of each level that suppression, which is by levels, looks at.
-      after: the best of all levels that are proposed.
+      before: number of the best boxes of each level, which then go through suppression level by level.
+      after: number of the best boxes of all levels that are proposed.
     """
     boxes, scores = [], []
     for of_level, raw, by in zip(logits, told, anchors, strict=True):
         best, place = jax.lax.top_k(jax.lax.stop_gradient(of_level), min(before, of_level.shape[0]))
         found = within(decoded(jax.lax.stop_gradient(raw)[place], jnp.asarray(by, raw.dtype)[place]), sides)
         good = _has_sides(found, SMALLEST)
-        # What is too small must not suppress others: it is moved out of their way.
+        # Boxes that are too small must not suppress others: they are moved out of their way.
         apart = jnp.where(good[:, None], found, -1.0)
         good &= survivors(apart, MOST_OVERLAP)
         boxes.append(found)
@@ -74,7 +74,7 @@ def proposed(
 
 
 class FoundBoxes(NamedTuple):
-    """Padded boxes found in one image, the best first.
+    """Padded boxes found in one image, by falling score.
 
     Attributes:
       boxes: left, top, right, bottom in pixels.
@@ -95,15 +95,15 @@ def found(
     most: int,
     rule: Rule,
 ) -> FoundBoxes:
-    """What the second stage finds in one image.
+    """The boxes that the second stage finds in one image.
 
     Args:
-      given: the proposals.
-      logits: of the classes for each proposal; the first is the background.
-      told: of the box of each class relative to each proposal, with `BOX_WEIGHTS`; kinds: k1, or 1 for the box of all.
+      given: proposals of the first stage.
+      logits: class logits of each proposal; the first class is the background.
+      told: encoded boxes, with `BOX_WEIGHTS`; "kinds" is k1 for a box of each class, or 1 for one of all.
       sides: height and width of the image.
-      most: places of the result.
-      rule: which boxes stand.
+      most: number of places in the result.
+      rule: which boxes survive suppression.
     """
     classes = logits.shape[1] - 1
     of_classes = within(decoded(told, given.boxes, BOX_WEIGHTS), sides)

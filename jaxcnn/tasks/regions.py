@@ -1,4 +1,4 @@
-"""What a network for segmentation finds in images, and how it is judged and told."""
+"""The regions that a segmentation network finds in images: how they are judged, shown and described."""
 
 import dataclasses
 import pathlib
@@ -20,46 +20,46 @@ from jaxcnn.tasks.task import Facts, OfEach
 from jaxcnn.text import distinct, shown
 
 RECORDED = ("mean_iou", "mean_dice", "overall_accuracy")
-MOST_TOLD = 20  # classes whose figures are printed
-MOST_NAMED = 3  # classes of an image that are named beside it
+MOST_TOLD = 20  # largest number of classes whose figures are printed
+MOST_NAMED = 3  # largest number of classes of an image that are named beside it
 NO_BOXES = np.zeros((0, 4))
 
 
 @dataclasses.dataclass(frozen=True)
 class Regions:
-    """A class for each pixel, judged by the overlap of what is found with what is there."""
+    """An evaluation with one class for each pixel, judged by intersection over union."""
 
     @property
     def headline(self) -> Headline:
-        """The mean over the classes of intersection over union, from the pixels of the whole split."""
+        """The mean intersection over union of the classes, counted over the pixels of the whole split."""
         return Headline("mean_iou", "mean IoU")
 
     @property
     def of_groups(self) -> tuple[str, ...]:
-        """The figure that decides."""
+        """The headline figure is also computed for each group."""
         return (self.headline.name,)
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """The share of pixels that are right, as a mean over images."""
+        """The name of the only mean over images, the share of correct pixels."""
         return ("pixel_accuracy",)
 
     @property
     def collects(self) -> bool:
-        """Always, since a mean over images does not decide."""
+        """Always True, because the headline figure is not a mean over images."""
         return True
 
     def recorded(self, figures: Mapping[str, Any]) -> dict[str, float]:
-        """The figures of all classes together."""
+        """The figures of all classes together, by name."""
         return {name: figures[name] for name in RECORDED}
 
     def values(self, outputs: PixelOutputs, target: Maps, constants: Any) -> dict[str, OfEach]:
-        """The share of each image's pixels that are right."""
+        """The share of correct pixels in each image, [b], by name."""
         return {"pixel_accuracy": right(outputs, target)}
 
     @property
     def found_in_words(self) -> str:
-        """The map that is found."""
+        """A description of the map from `found`."""
         return "classes: uint8 [batch, height, width]: the number of the class of each pixel of the input"
 
     def found(self, outputs: PixelOutputs) -> UInt8[Any, "b h w"]:
@@ -71,24 +71,24 @@ class Regions:
         return float(np.mean(found == other))
 
     def over_image(self, outputs: PixelOutputs) -> Float32[Any, "b k"]:
-        """The mean logit of each class; softmax gives the pixels' probabilities, averaged geometrically."""
+        """The mean logit of each class; its softmax is the normalised geometric mean of the pixels' probabilities."""
         return outputs.mean(axis=(1, 2))
 
     def collector(self, constants: Any) -> "Overlaps":
-        """Counts the pixels of each pair of classes."""
+        """An empty collector that counts the pixels of each pair of true and predicted class."""
         return Overlaps()
 
     def answers(
         self, outputs: UInt8[np.ndarray, "n h w"], names: Sequence[str], constants: Any, fitted: Facts
     ) -> list[dict[str, Any]]:
-        """For each image "regions", the largest first: label, category_id, area in pixels, share, segmentation.
+        """The "regions" of each image, the largest first: label, category_id, area in pixels, share, segmentation.
 
-        The segmentation is that of COCO's run lengths (`jaxcnn.tasks.run_length`).
+        The segmentation has COCO's run lengths (`jaxcnn.tasks.run_length`).
         """
         return [{"regions": _regions(each, names)} for each in outputs]
 
     def in_stored(self, answer: dict[str, Any], frame: np.ndarray, sides: tuple[int, int]) -> dict[str, Any]:
-        """The answer at the size of the stored image, by nearest pixels; its parts outside the network's are cut."""
+        """The answer at the size of the stored image, by nearest pixels; parts outside the stored image are cut off."""
         found = label_map(answer)
         scale, shift = frame[:2].astype(np.float64), frame[2:].astype(np.float64)
         height, width = found.shape
@@ -109,11 +109,11 @@ class Regions:
         return as_set(results, annotations_of, dict(enumerate(names)))
 
     def drawn(self, image: UInt8[np.ndarray, "h w 3"], answer: Mapping[str, Any]) -> UInt8[np.ndarray, "h w 3"]:
-        """The image under the colours of its classes; class 0, which is often the background, has none."""
+        """The image with the colours of its classes over it; class 0, which is often the background, has none."""
         return coloured(image, label_map(answer))
 
     def marks(self, answer: Mapping[str, Any]) -> list[Mark]:
-        """The regions; class 0, which is often the background, is quiet."""
+        """The regions as marks; class 0, which is often the background, is quiet."""
         return [
             Mark(
                 each["label"],
@@ -132,14 +132,14 @@ class Regions:
         return in_shares(shares, [shown(each["label"]) for each in regions], MOST_TOLD) or "nothing"
 
     def probabilities(self, outputs: np.ndarray) -> None:
-        """None: the outputs are maps of classes."""
+        """None, because the outputs are maps of classes."""
 
     def columns(self, answer: Mapping[str, Any]) -> dict[str, Any]:
-        """The share of each class that occurs."""
+        """The share of each class that occurs, by its name."""
         return {each["label"]: each["share"] for each in sorted(answer["regions"], key=lambda of: of["category_id"])}
 
     def describe(self, figures: Mapping[str, Any]) -> list[str]:
-        """The overlaps, and those of the worst classes."""
+        """Lines with the intersection over union of all classes together, and of single classes, the worst first."""
         by_name = {name: value for name, value in figures["iou_by_class"].items() if value is not None}
         told = [f"{shown(name)} {100 * by_name[name]:.2f}%" for name in sorted(by_name, key=lambda of: by_name[of])]
         more = f" and {len(told) - MOST_TOLD} more" if len(told) > MOST_TOLD else ""
@@ -151,16 +151,16 @@ class Regions:
 
     @property
     def faults(self) -> Mapping[str, str]:
-        """Pixels of another class."""
+        """The only kind of fault with its title: pixels of a wrong class."""
         return {"wrong": "Most wrong pixels"}
 
     @property
     def legend(self) -> str:
-        """The colours."""
+        """A sentence on the colours of the pictures."""
         return "Left the classes as annotated, right as found, in the same colours; class 0 has none."
 
     def faults_of(self, outputs: UInt8[np.ndarray, "n h w"], target: Maps) -> dict[str, np.ndarray]:
-        """The share of each image's pixels with a class that have another one."""
+        """The share of wrong pixels among the pixels of each image that have a class, [n], by name."""
         there = target != VOID
         wrong = ((outputs != target) & there).sum(axis=(1, 2))
         return {"wrong": wrong / np.maximum(there.sum(axis=(1, 2)), 1)}
@@ -168,7 +168,7 @@ class Regions:
     def compared(
         self, image: UInt8[np.ndarray, "h w 3"], outputs: UInt8[np.ndarray, "h w"], target: Maps, names: Sequence[str]
     ) -> Compared:
-        """The classes as annotated, and as found."""
+        """One image twice, with the annotated classes and with the found ones, and both in words."""
         wrong = self.faults_of(outputs[None], target[None])["wrong"][0]
         areas = np.bincount(target[target != VOID], minlength=len(names))
         told = in_shares(areas / max(areas.sum(), 1), [shown(name) for name in names], MOST_NAMED)
@@ -180,30 +180,30 @@ class Regions:
         )
 
     def draw(self, figures: Mapping[str, Any], names: Sequence[str], path: pathlib.Path) -> None:
-        """The confusion matrix of pixels."""
+        """Draw the confusion matrix of pixels."""
         draw(Confusion.from_json(figures["confusion_matrix"]), names, path)
 
 
 class Overlaps:
-    """How many pixels of each class were found as each class, over all images; pixels without a class are left out."""
+    """Counts how many pixels of each class were found as each class, over all images, without pixels of no class."""
 
     def __init__(self) -> None:
         self._counts = np.zeros((256, 256), np.int64)
 
     def add(self, outputs: UInt8[np.ndarray, "n h w"], target: UInt8[np.ndarray, "n h w"]) -> None:
-        """Add what was found, and the label maps, of some images."""
+        """Add the maps that were found in some images, and their true maps."""
         there = target != VOID
         pairs = target[there].astype(np.int64) * 256 + outputs[there]
         self._counts += np.bincount(pairs, minlength=256 * 256).reshape(256, 256)
 
     def fitted(self) -> dict[str, Any]:
-        """Nothing."""
+        """Nothing is fitted: an empty mapping."""
         return {}
 
     def figures(self, names: Sequence[str], fitted: Facts) -> dict[str, Any]:
-        """Mean IoU and Dice over the classes that have pixels, those of each class, and the confusion matrix.
+        """Mean IoU and Dice over the classes that have pixels, the values of each class, and the confusion matrix.
 
-        The IoU of a class is the number of pixels that have it in both maps over that in either (Everingham et al.
+        The IoU of a class is the number of pixels that have it in both maps, over those in either (Everingham et al.
         2010, "The Pascal Visual Object Classes challenge", section 4.1.3); Dice is F1. None for a class without pixels.
         """
         names = distinct(tuple(names))
@@ -231,7 +231,7 @@ class Overlaps:
 
 
 def _regions(found: UInt8[np.ndarray, "h w"], names: Sequence[str]) -> list[dict[str, Any]]:
-    """The classes of a map, the largest first."""
+    """The regions of a map, one for each class that occurs, the largest first."""
     area = np.bincount(found.ravel(), minlength=256)
     return [
         {
@@ -247,7 +247,7 @@ def _regions(found: UInt8[np.ndarray, "h w"], names: Sequence[str]) -> list[dict
 
 
 def label_map(answer: Mapping[str, Any]) -> UInt8[np.ndarray, "h w"]:
-    """The map of classes of an answer."""
+    """The map of classes from an answer."""
     height, width = answer["regions"][0]["segmentation"]["size"]
     found = np.full((height, width), VOID, np.uint8)
     for each in answer["regions"]:

@@ -16,7 +16,7 @@ from jaxcnn.tasks.headline import Headline
 from jaxcnn.tasks.task import Facts, OfEach, Outputs, Settings, module_of
 from jaxcnn.text import distinct, save_picture, shown
 
-GROUPS = 10  # of the first number, for stratified validation
+GROUPS = 10  # groups of examples by their first number, for stratified validation
 
 Numbers = Float32[Array, "b k"]
 Values = Float32[np.ndarray, "n k"]
@@ -24,30 +24,30 @@ Values = Float32[np.ndarray, "n k"]
 
 @dataclasses.dataclass(frozen=True)
 class Quantities:
-    """Targets that are numbers, float32."""
+    """Targets that are numbers, float32 [k]."""
 
     numbers: int
 
     @property
     def outputs(self) -> int:
-        """One output for each number, in standard deviations of the training split from its mean."""
+        """The number of outputs: one for each number, in standard deviations of the training split from its mean."""
         return self.numbers
 
     def spec(self) -> jax.ShapeDtypeStruct:
-        """All numbers."""
+        """The shape and type of a target: all numbers of an example."""
         return jax.ShapeDtypeStruct((self.numbers,), jnp.float32)
 
     def whole(self, target: Numbers) -> Numbers:
-        """The same."""
+        """The targets unchanged."""
         return module_of(target).asarray(target)
 
     def mixed(self, target: Numbers, other: Numbers, share: OfEach) -> Numbers:
-        """The mean, weighted by the shares of the images."""
+        """The mean of both targets, weighted by the shares of the images."""
         share = share[:, None]
         return target * share + other * (1.0 - share)
 
     def read(self, labels: np.ndarray, title: str, base: str) -> Values:
-        """Labels [n] or [n, k] as they are, in float32."""
+        """The labels, [n] or [n, k], as float32 [n, k]."""
         values = labels.reshape(len(labels), -1).astype(np.float32)
         if values.shape[1] != self.numbers:
             raise UserError(f"{title} {base}: labels have shape {labels.shape}, not (images, {self.numbers} numbers)")
@@ -57,46 +57,46 @@ class Quantities:
         return values
 
     def check(self, targets: Values, names: Sequence[str], title: str, description: str, lowest: float) -> None:
-        """Refuse numbers that are all equal."""
+        """Raise UserError if a number is the same in all training examples."""
         for name, spread in zip(names, np.ptp(targets, axis=0), strict=True):
             if spread == 0:
                 raise UserError(f"{name!r} is the same number in all examples of {description}: nothing can be learnt")
 
     def counts(self, targets: Values) -> None:
-        """Numbers are not counted."""
+        """None, because numbers are not counted."""
 
     def groups(self, targets: Values) -> np.ndarray:
-        """Tenths of the examples by the first number."""
+        """The group of each example, from 0 to 9: tenths of the examples by their first number."""
         edges = np.quantile(targets[:, 0], np.linspace(0, 1, GROUPS + 1)[1:-1])
         return np.searchsorted(edges, targets[:, 0], side="right")
 
     def remark(self, targets: Values, names: Sequence[str]) -> str:
-        """Nothing."""
+        """Always empty: no split of numbers lacks anything."""
         return ""
 
     def describe(self, targets: Values, names: Sequence[str]) -> str:
-        """Mean, standard deviation and range of each number."""
+        """The mean, standard deviation and range of each number, as text."""
         return ", ".join(
             f"{shown(name)} {column.mean():.4g} ± {column.std():.4g} ({column.min():.4g} to {column.max():.4g})"
             for name, column in zip(names, targets.T.astype(np.float64), strict=True)
         )
 
     def captions(self, target: Numbers, names: Sequence[str], width: int) -> list[str]:
-        """The numbers, separated by commas."""
+        """The numbers of each example, separated by commas."""
         return [", ".join(f"{value:.4g}" for value in row) for row in np.asarray(target)]
 
     def facts(self, targets: Values) -> Facts:
-        """Mean and standard deviation of each number."""
+        """The mean and standard deviation of each number in the training split."""
         values = targets.astype(np.float64)
         return {"mean": values.mean(axis=0).tolist(), "std": values.std(axis=0).tolist()}
 
 
 @dataclasses.dataclass(frozen=True)
 class StandardizedError:
-    """The squared or absolute error in standard deviations of the training split, averaged over the numbers.
+    """The squared or absolute error, in standard deviations of the training split, averaged over the numbers.
 
     Attributes:
-      numbers: how many there are.
+      numbers: how many numbers an example has.
       kind: "squared" or "absolute".
     """
 
@@ -105,48 +105,48 @@ class StandardizedError:
 
     @property
     def plain(self) -> "StandardizedError":
-        """The same."""
+        """This loss itself: training uses nothing besides."""
         return self
 
     @property
     def settings(self) -> tuple[str, ...]:
-        """None."""
+        """No settings: an empty tuple."""
         return ()
 
     def abstract(self) -> dict[str, Any]:
-        """Mean and standard deviation of each number."""
+        """The shapes of the mean and standard deviation of each number."""
         of_each = jax.ShapeDtypeStruct((self.numbers,), jnp.float32)
         return {"target_mean": of_each, "target_std": of_each}
 
     def constants(
         self, config: configuration.Task, names: Sequence[str], facts: Facts, targets: Values | None
     ) -> dict[str, Any]:
-        """Mean and standard deviation of each number."""
+        """The mean and standard deviation of each number in the training split."""
         return {f"target_{name}": np.asarray(facts[name], np.float32) for name in ("mean", "std")}
 
     def pair(self, outputs: Outputs, target: Numbers, settings: Settings, constants: Any) -> tuple[Outputs, Outputs]:
-        """Both in standard deviations of the training split from its mean."""
+        """Outputs and targets, both in standard deviations of the training split from its mean."""
         return outputs, (target - constants.task["target_mean"]) / constants.task["target_std"]
 
     def losses(self, outputs: Outputs, target: Numbers, settings: Settings, constants: Any, image: Any) -> OfEach:
-        """The mean error over the numbers."""
+        """The error of each example, averaged over its numbers."""
         outputs, wanted = self.pair(outputs, target, settings, constants)
         error = outputs - wanted
         return jnp.mean(jnp.square(error) if self.kind == "squared" else jnp.abs(error), axis=-1)
 
     def reported(self, outputs: Outputs, target: Numbers, constants: Any) -> OfEach:
-        """The same."""
+        """The training loss of each example, which evaluation reports unchanged."""
         return self.losses(outputs, target, {}, constants, None)
 
 
 def in_units(outputs: Any, constants: Any) -> Any:
-    """Outputs [n, k] of a network in the units of the targets."""
+    """The outputs [n, k] of a network converted to the units of the targets."""
     return outputs * constants.task["target_std"] + constants.task["target_mean"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Errors:
-    """Mean absolute and squared error in the units of the targets; R² of a whole split."""
+    """The mean absolute and squared error in the units of the targets; for a whole split also R²."""
 
     headline = Headline("mean_absolute_error", "mean absolute error", better="lower", percent=False)
     metrics: tuple[str, ...] = ("mean_absolute_error", "mean_squared_error")
@@ -154,11 +154,11 @@ class Errors:
     collects: bool = False
 
     def recorded(self, figures: Mapping[str, Any]) -> dict[str, float]:
-        """None."""
+        """No figures: validations record only the means over examples."""
         return {}
 
     def values(self, outputs: Outputs, target: Numbers, constants: Any) -> dict[str, OfEach]:
-        """The absolute and the squared error, averaged over the numbers."""
+        """The absolute and the squared error of each example, averaged over its numbers."""
         error = in_units(outputs, constants) - target
         return {
             "mean_absolute_error": jnp.mean(jnp.abs(error), axis=-1),
@@ -166,23 +166,23 @@ class Errors:
         }
 
     def collector(self, constants: Any) -> "Predictions":
-        """Collects the numbers of all examples."""
+        """An empty collector of the numbers of all examples."""
         return Predictions(constants)
 
     def answers(self, outputs: np.ndarray, names: Sequence[str], constants: Any, fitted: Facts) -> list[dict[str, Any]]:
-        """`{"values": {name: number}}`."""
+        """The numbers of each image in their units: `{"values": {name: number}}`."""
         values = np.asarray(in_units(outputs, constants), np.float64)
         return [{"values": dict(zip(names, row, strict=True))} for row in values.tolist()]
 
     def probabilities(self, outputs: np.ndarray) -> None:
-        """Numbers have none."""
+        """None, because numbers have no probabilities."""
 
     def columns(self, answer: Mapping[str, Any]) -> dict[str, Any]:
-        """A column for each number."""
+        """A column for each number, with its name."""
         return dict(answer["values"])
 
     def describe(self, figures: Mapping[str, Any]) -> list[str]:
-        """The errors of all numbers and of each."""
+        """Lines with the errors of all numbers together and of each number."""
         lines = [
             f"mean absolute error {figures['mean_absolute_error']:.4g}  root of the mean squared error "
             f"{figures['mean_squared_error'] ** 0.5:.4g}  loss {figures['loss']:.4f}"
@@ -198,7 +198,7 @@ class Errors:
         return lines
 
     def draw(self, figures: Mapping[str, Any], names: Sequence[str], path: pathlib.Path) -> None:
-        """Predicted over true numbers, of a sample of the examples."""
+        """Draw predicted over true numbers for a sample of the examples."""
         from matplotlib.figure import Figure
 
         of_names = list(figures["by_name"].items())[:6]
@@ -213,7 +213,7 @@ class Errors:
 
 
 class Predictions:
-    """The predicted and the true numbers of all examples."""
+    """Collects the predicted and the true numbers of all examples."""
 
     SAMPLE = 1000  # examples whose numbers are kept in the figures, for the picture
 
@@ -226,11 +226,11 @@ class Predictions:
         self._parts.append((np.asarray(in_units(outputs, self._constants)), target))
 
     def fitted(self) -> dict[str, Any]:
-        """Nothing."""
+        """Nothing is fitted: an empty mapping."""
         return {}
 
     def figures(self, names: Sequence[str], fitted: Facts) -> dict[str, Any]:
-        """Errors and R² of each number; R² is None if the numbers are all equal."""
+        """The errors and R² of each number; R² is None if all true values are equal."""
         predicted, true = (np.concatenate(parts).astype(np.float64) for parts in zip(*self._parts, strict=True))
         shown_rows = np.linspace(0, len(true) - 1, min(len(true), self.SAMPLE)).astype(int)
         by_name = {}

@@ -1,8 +1,8 @@
-"""Masks as run lengths, in both forms of COCO, and polygons.
+"""Masks as run lengths, in both of COCO's forms, and as polygons.
 
-Runs count pixels column by column, first those outside the object, then those inside, and so on. The compressed form
+Runs count pixels column by column: first those outside the object, then those inside, and so on. The compressed form
 is text: each run, from the third on its difference to the run two places before, is written in groups of five bits,
-the lowest first; the sixth bit of a letter says that another group follows.
+the lowest first; the sixth bit of a letter says that another group of the same run follows.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ def decode(lengths: Any) -> Mask:
     """The mask of `{"size": [h, w], "counts": a list or compressed text}`: 1 inside, 0 outside.
 
     Raises:
-      ValueError: it is no such mapping, or its runs do not fill the image.
+      ValueError: `lengths` is no such mapping, or the runs do not fill the image.
     """
     try:
         height, width = map(int, lengths["size"])
@@ -80,10 +80,10 @@ def _compressed(runs: list[int]) -> str:
 
 
 def corners(segmentation: Any) -> Corners:
-    """The box around an object: of polygons, a list of [x1, y1, x2, y2, …], or of run lengths.
+    """The box around an object, from polygons (a list of [x1, y1, x2, y2, …]) or from run lengths.
 
     Raises:
-      ValueError: it is neither, or empty.
+      ValueError: the segmentation is neither, or it is empty.
     """
     if isinstance(segmentation, dict):
         rows, columns = np.nonzero(decode(segmentation))

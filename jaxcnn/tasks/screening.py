@@ -1,7 +1,7 @@
-"""What medicine and remote sensing report of a classifier: areas with intervals, kappa, Brier score, sensitivity.
+"""Figures of classifiers in medicine and remote sensing: AUROC with intervals, kappa, Brier score, sensitivity.
 
-A class is held against all others by its probability. Probabilities are float64 [n, K], labels int [n]; a figure is
-None where the split has no example of the class, or none of the others.
+Each class is compared with all others by its probability. Probabilities are float64 [n, K], labels int [n]; a figure
+is None where the split has no example of the class, or no example of the others.
 """
 
 import math
@@ -13,15 +13,15 @@ import numpy as np
 from jaxcnn.tasks.multilabel import average_precision
 from jaxcnn.text import named
 
-CONFIDENCE = 0.95  # of intervals
-QUANTILE = 1.959963984540054  # of the normal distribution, for 95 % within
-RESAMPLES = 1000  # of the bootstrap
-MOST_RESAMPLED = 2**20  # probabilities of a split that is resampled, which takes seconds
-MOST_TOLD = 3  # classes in a line of text
+CONFIDENCE = 0.95  # confidence level of intervals
+QUANTILE = 1.959963984540054  # quantile of the normal distribution: 95 % lie within this many standard deviations
+RESAMPLES = 1000  # resamples of the bootstrap
+MOST_RESAMPLED = 2**20  # largest number of probabilities in a split that is resampled, which takes seconds
+MOST_TOLD = 3  # largest number of classes in a line of text
 
 
 def thresholds(probabilities: np.ndarray, labels: np.ndarray, specificity: float) -> list[float | None]:
-    """For each class the smallest probability that keeps so large a share of the others below it."""
+    """The smallest threshold of each class that keeps a share `specificity` of the other examples below it."""
     found: list[float | None] = []
     for k, scores in enumerate(probabilities.T):
         others = np.sort(scores[labels != k])
@@ -38,12 +38,12 @@ def thresholds(probabilities: np.ndarray, labels: np.ndarray, specificity: float
 def figures(
     probabilities: np.ndarray, labels: np.ndarray, names: Sequence[str], chosen: Sequence[float | None]
 ) -> dict[str, Any]:
-    """All figures of a split, JSON.
+    """All figures of a split, as JSON.
 
     Args:
       probabilities: float64 [n, K].
       labels: int [n].
-      names: of the classes.
+      names: names of the classes.
       chosen: the threshold of each class, from `thresholds` of the validation split; empty without one.
     """
     by_class: dict[str, dict[str, Any]] = {}
@@ -69,7 +69,7 @@ def figures(
 
 
 def auroc(scores: np.ndarray, own: np.ndarray) -> tuple[float | None, list[float] | None]:
-    """The area under the ROC curve and its 95 % interval by DeLong et al. (1988), cut to [0, 1].
+    """The area under the ROC curve and its 95 % interval (DeLong et al. 1988), clipped to [0, 1].
 
     The placements are computed from ranks, in the time of sorting (Sun and Xu 2014); equal scores count half. There is
     no interval for fewer than two examples on a side.
@@ -93,14 +93,14 @@ def auroc(scores: np.ndarray, own: np.ndarray) -> tuple[float | None, list[float
 
 
 def kappa(labels: np.ndarray, guesses: np.ndarray, classes: int) -> float | None:
-    """Cohen's kappa (1960): agreement of labels and guesses beyond chance; None if chance would agree always."""
+    """Cohen's kappa (1960), the agreement of labels and guesses beyond chance; None if chance alone always agrees."""
     of_labels, of_guesses = (np.bincount(each, minlength=classes) / len(labels) for each in (labels, guesses))
     by_chance = float(of_labels @ of_guesses)
     return None if by_chance == 1 else (float(np.mean(labels == guesses)) - by_chance) / (1 - by_chance)
 
 
 def brier_score(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """The squared distance of the probabilities from the label, summed over classes; of two classes that of one."""
+    """The Brier score: squared distances of probabilities from labels, summed over classes; for two classes, of one."""
     off = probabilities.copy()
     off[np.arange(len(labels)), labels] -= 1
     summed = float(np.square(off).sum(axis=-1).mean())
@@ -108,7 +108,7 @@ def brier_score(probabilities: np.ndarray, labels: np.ndarray) -> float:
 
 
 def macro_interval(probabilities: np.ndarray, labels: np.ndarray) -> list[float] | None:
-    """The 95 % interval of the mean AUROC over classes: percentiles of a bootstrap within each class.
+    """The 95 % interval of the mean AUROC over classes: percentiles of a bootstrap that resamples within each class.
 
     The draws are the same at every call. None for a split with too many probabilities, or with a single class.
     """
@@ -129,14 +129,14 @@ def macro_interval(probabilities: np.ndarray, labels: np.ndarray) -> list[float]
 
 
 def _weighted_area(ranks: np.ndarray, own: np.ndarray, weights: np.ndarray) -> float:
-    """The area under the ROC curve of examples that count several times; equal ranks count half."""
+    """The area under the ROC curve of weighted examples; equal ranks count half."""
     positives = np.bincount(ranks, weights * own)
     negatives = np.bincount(ranks, weights * ~own)
     return float(positives @ (np.cumsum(negatives) - negatives / 2) / (positives.sum() * negatives.sum()))
 
 
 def _at_threshold(scores: np.ndarray, own: np.ndarray, threshold: float | None) -> dict[str, float | None]:
-    """What a threshold from another split gives: shares of the class found, and of the others not."""
+    """The sensitivity and the specificity at a threshold that was chosen on another split."""
     if threshold is None:
         return {"threshold": None, "sensitivity": None, "specificity": None}
     found = scores >= threshold
@@ -148,7 +148,7 @@ def _at_threshold(scores: np.ndarray, own: np.ndarray, threshold: float | None) 
 
 
 def describe(figures: Mapping[str, Any]) -> list[str]:
-    """The figures as readable lines; none if the split has no such figures."""
+    """The figures as lines of text; no lines if the split has no such figures."""
     if "screening" not in figures:
         return []
     by_class = figures["screening"]
@@ -168,5 +168,5 @@ def describe(figures: Mapping[str, Any]) -> list[str]:
         for name, of in by_class.items()
         if of["sensitivity"] is not None and of["specificity"] is not None
     ]
-    # Of two classes the second is the one that is looked for.
+    # Of two classes the second one is the class that is looked for.
     return ["  ".join(parts), *(told[-1:] if len(by_class) == 2 else told[:MOST_TOLD])]

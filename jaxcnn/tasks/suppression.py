@@ -1,4 +1,4 @@
-"""Of boxes that overlap, the one of the highest score: non-maximum suppression with fixed shapes."""
+"""Non-maximum suppression with fixed shapes: among boxes that overlap, only the one with the highest score stays."""
 
 import dataclasses
 
@@ -8,20 +8,20 @@ from jaxtyping import Array, Bool, Float, Float32, Int
 
 from jaxcnn.tasks.box_geometry import overlap
 
-CANDIDATES = 1000  # of the highest scores of an image, over all classes; the others are never found
+CANDIDATES = 1000  # boxes with the highest scores of an image, over all classes; other boxes are never found
 LEAST_SCORE = 0.001  # scores below it are never found, as is usual for COCO's figures
 
-Found = Float32[Array, "... found 6"]  # left, top, right, bottom, score, class; score 0 for padding
+Found = Float32[Array, "... found 6"]  # columns: left, top, right, bottom, score, class; a score of 0 is padding
 
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """Which boxes stand.
+    """Decides which boxes survive suppression.
 
     Attributes:
-      most_overlap: with a better one that stands; 0 < most_overlap <= 1.
-      softness: above 0, no box is suppressed by `most_overlap`; scores fall with overlap, as `softened` does it.
-      across: boxes of different classes suppress each other, too.
+      most_overlap: largest IoU with a surviving box of a higher score; 0 < most_overlap <= 1.
+      softness: if above 0, `most_overlap` does not count, and scores fall with overlap as in `softened`.
+      across: whether boxes of different classes suppress each other, too.
     """
 
     most_overlap: float
@@ -30,10 +30,10 @@ class Rule:
 
 
 def survivors(boxes: Float32[Array, "n 4"], most_overlap: float) -> Bool[Array, " n"]:
-    """Which boxes, in the order of falling scores, overlap no better survivor by more than `most_overlap`.
+    """Whether each box, by falling score, overlaps no surviving box of a higher score by more than `most_overlap`.
 
-    A round decides each box by those before it that still stand. After round r the first r boxes are right and stay so,
-    hence the fixed point, often reached in a few rounds, is the result of going through the boxes one by one.
+    Each round decides every box by the earlier boxes that still survive. After round r the first r boxes are final, so
+    the fixed point, often reached in a few rounds, is the result of going through the boxes one by one.
     """
     count = boxes.shape[0]
     before = jnp.tril(jnp.ones((count, count), bool), -1)
@@ -53,16 +53,16 @@ def survivors(boxes: Float32[Array, "n 4"], most_overlap: float) -> Bool[Array, 
 def softened(
     boxes: Float[Array, "n 4"], scores: Float[Array, " n"], softness: float, most: int
 ) -> tuple[Float[Array, " m"], Int[Array, " m"]]:
-    """The first m = min(most, n) boxes of soft suppression, and their scores; 0 for those that had none.
+    """The scores of the first m = min(most, n) boxes of soft suppression, and their numbers; a score of 0 is padding.
 
-    Bodla et al. 2017, "Soft-NMS", arXiv:1704.04503, figure 2 with equation 2: again and again the best of the remaining
-    boxes is taken, and the scores of those that remain are multiplied by exp(-overlap ** 2 / softness).
+    Bodla et al. 2017, "Soft-NMS", arXiv:1704.04503, figure 2 with equation 2: the best of the remaining boxes is taken
+    again and again, and the scores of those that remain are multiplied by exp(-overlap ** 2 / softness).
 
     Args:
       boxes: in any order.
       scores: at least 0.
-      softness: sigma.
-      most: how many are taken.
+      softness: sigma of the paper.
+      most: largest number of boxes taken.
     """
 
     def take(left: Float[Array, " n"], _: None) -> tuple[Array, tuple[Array, Array]]:
@@ -82,18 +82,18 @@ def best(
     rule: Rule,
     least: float,
 ) -> tuple[Float[Array, " m"], Int[Array, " m"]]:
-    """The scores of the best m = min(most, n) boxes that stand, falling, and their numbers; a score of 0: none.
+    """The scores of the best m = min(most, n) surviving boxes, falling, and their numbers; a score of 0 is padding.
 
     Args:
-      boxes: within the image, by falling scores.
+      boxes: within the image, by falling score.
       scores: at least 0.
       label: numbers of classes.
       sides: height and width of the image.
-      most: how many are wanted.
-      rule: which stand.
-      least: scores below it never do.
+      most: how many boxes are wanted.
+      rule: which boxes survive.
+      least: boxes with a lower score never survive.
     """
-    # Moved by more than the image for each class, boxes of different classes do not touch.
+    # Shifted by more than the image for each class, so that boxes of different classes do not touch.
     apart = boxes if rule.across else boxes + (label * (2.0 * max(sides))).astype(boxes.dtype)[:, None]
     if rule.softness:
         kept, rows = softened(apart, scores, rule.softness, most)
@@ -105,14 +105,14 @@ def best(
 def found_in(
     boxes: Float32[Array, "a 4"], logits: Float32[Array, "a k"], sides: tuple[int, int], most: int, rule: Rule
 ) -> Float32[Array, "most 6"]:
-    """The objects of one image, the best first.
+    """The objects found in one image, by falling score.
 
     Args:
-      boxes: the answers of its points.
-      logits: their logits of the classes.
+      boxes: the box that each point predicts.
+      logits: the class logits of each point.
       sides: height and width of the image, at whose border boxes are cut off.
-      most: rows of the result.
-      rule: which boxes stand.
+      most: number of rows in the result.
+      rule: which boxes survive suppression.
     """
     classes = logits.shape[1]
     height, width = sides

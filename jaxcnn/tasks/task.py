@@ -18,7 +18,7 @@ from jaxtyping import Array, Float32
 import jaxcnn.config as configuration
 from jaxcnn.tasks.headline import Headline
 
-Outputs = Float32[Any, "b k"]  # of the network
+Outputs = Float32[Any, "b k"]  # outputs of the network
 OfEach = Float32[Array, " b"]
 Settings = Mapping[str, Float32[Array, ""]]
 Tree = Any  # a pytree of arrays whose first dimension is that of the examples
@@ -26,12 +26,12 @@ Facts = Mapping[str, Any]  # JSON
 
 
 def module_of(array: Any) -> Any:
-    """NumPy for its own arrays, for which nothing has to be compiled; jax.numpy for others."""
+    """The module for an array: NumPy for NumPy arrays, for which nothing has to be compiled; jax.numpy for others."""
     return np if isinstance(array, np.ndarray) else jnp
 
 
 class Targets(Protocol):
-    """What the answer for an example is, and what happens to it when images are mixed."""
+    """Defines the answer for an example, and how answers are mixed when images are mixed."""
 
     @property
     def outputs(self) -> int:
@@ -39,7 +39,7 @@ class Targets(Protocol):
         ...
 
     def spec(self) -> Tree:
-        """`jax.ShapeDtypeStruct`s of the target of one example."""
+        """The `jax.ShapeDtypeStruct`s of the target of one example."""
         ...
 
     def whole(self, target: Tree) -> Tree:
@@ -59,7 +59,7 @@ class Targets(Protocol):
           base: name of the base split, for messages.
 
         Raises:
-          UserError: some are no such targets.
+          UserError: some labels cannot be targets of this kind.
         """
         ...
 
@@ -70,25 +70,25 @@ class Targets(Protocol):
           targets: those of the training split.
           names: names of the outputs.
           title: name of the set, for messages.
-          description: that of the split, for messages.
+          description: description of the split, for messages.
           lowest: the smallest label in the base splits.
         """
         ...
 
     def counts(self, targets: Tree) -> np.ndarray | None:
-        """How many examples each output is the answer of, integers [k]; None if that says nothing."""
+        """The number of examples that have each output as their answer, integers [k]; None if this says nothing."""
         ...
 
     def groups(self, targets: Tree) -> np.ndarray:
-        """Integers [n], equal for examples of one group; holding out with `data.stratify` takes a share of each."""
+        """Group numbers, integers [n]; holding out with `data.stratify` takes an equal share of each group."""
         ...
 
     def remark(self, targets: Tree, names: Sequence[str]) -> str:
-        """What a validation or test split lacks, as the end of a sentence; empty if nothing."""
+        """Says what a validation or test split lacks, as the end of a sentence; empty if it lacks nothing."""
         ...
 
     def describe(self, targets: Tree, names: Sequence[str]) -> str:
-        """The names of the outputs, and how often each occurs if that differs much, as text."""
+        """The names of the outputs as text, and how often each occurs if that differs much."""
         ...
 
     def captions(self, target: Tree, names: Sequence[str], width: int) -> list[str]:
@@ -101,7 +101,7 @@ class Targets(Protocol):
 
 
 class Loss(Protocol):
-    """How wrong an output is."""
+    """Defines how wrong an output is."""
 
     @property
     def plain(self) -> "Loss":
@@ -110,7 +110,7 @@ class Loss(Protocol):
 
     @property
     def settings(self) -> tuple[str, ...]:
-        """The names of its settings, label smoothing aside."""
+        """The names of the loss settings, except label smoothing."""
         ...
 
     def abstract(self) -> dict[str, Any]:
@@ -126,7 +126,7 @@ class Loss(Protocol):
           config: the group `config.task`.
           names: names of the outputs.
           facts: from `Targets.facts`.
-          targets: those of the training split; None for a `plain` loss.
+          targets: targets of the training split; None for a `plain` loss.
         """
         ...
 
@@ -152,14 +152,14 @@ class Loss(Protocol):
 
 
 class Collector(Protocol):
-    """Collects the outputs of a network for a split, for the figures that are no means over examples."""
+    """Collects the outputs of a network for a split, to compute the figures that are not means over examples."""
 
     def add(self, outputs: np.ndarray, target: Tree) -> None:
         """Add the outputs [n, k] and the targets of some examples."""
         ...
 
     def fitted(self) -> dict[str, Any]:
-        """What is fitted to the examples added, which are those of the validation split, JSON; empty if nothing."""
+        """What is fitted to the examples added, those of the validation split, JSON; empty if nothing is."""
         ...
 
     def figures(self, names: Sequence[str], fitted: Facts) -> dict[str, Any]:
@@ -173,16 +173,16 @@ class Collector(Protocol):
 
 
 class Evaluation(Protocol):
-    """Which figures are reported, which one decides, and how one answer is shown."""
+    """Defines which figures are reported, which figure decides, and how an answer is shown."""
 
     @property
     def headline(self) -> Headline:
-        """The figure that decides."""
+        """The figure that decides which weights are best."""
         ...
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """The names of the figures that are means over examples, the loss aside."""
+        """The names of the figures that are means over examples, without the loss."""
         ...
 
     @property
@@ -192,15 +192,15 @@ class Evaluation(Protocol):
 
     @property
     def of_groups(self) -> tuple[str, ...]:
-        """The names of those figures of a collector that each group of a split has, too (`jaxcnn.tasks.by_group`)."""
+        """The names of the collector's figures that each group of a split has, too (`jaxcnn.tasks.by_group`)."""
         ...
 
     def recorded(self, figures: Mapping[str, Any]) -> dict[str, float]:
-        """Those figures of a collector that every validation records, numbers by name."""
+        """The figures of a collector that every validation records, as numbers by name."""
         ...
 
     def values(self, outputs: Outputs, target: Tree, constants: Any) -> dict[str, OfEach]:
-        """The `metrics` of each example; targets are those of `Targets.whole` or `Targets.mixed`."""
+        """The `metrics` of each example; `target` comes from `Targets.whole` or `Targets.mixed`."""
         ...
 
     def collector(self, constants: Any) -> Collector:
@@ -208,11 +208,11 @@ class Evaluation(Protocol):
         ...
 
     def answers(self, outputs: np.ndarray, names: Sequence[str], constants: Any, fitted: Facts) -> list[dict[str, Any]]:
-        """The answer for each row of outputs [n, k], JSON; arguments as in `Collector`."""
+        """The answer for each row of outputs [n, k], JSON; for the arguments see `Collector`."""
         ...
 
     def probabilities(self, outputs: np.ndarray) -> np.ndarray | None:
-        """The probability of each output; None if outputs are no classes."""
+        """The probability of each output; None if the outputs are not classes."""
         ...
 
     def columns(self, answer: Mapping[str, Any]) -> dict[str, Any]:
@@ -237,19 +237,19 @@ class Finding(Protocol):
 
     @property
     def found_in_words(self) -> str:
-        """What `found` gives, for the users of an exported network."""
+        """A description of what `found` returns, for the users of an exported network."""
         ...
 
     def found(self, outputs: Any) -> Any:
-        """What is found among the outputs of a batch: an array [b, ...]."""
+        """The answers found in the outputs of a batch: an array [b, ...]."""
         ...
 
     def in_stored(self, answer: dict[str, Any], frame: np.ndarray, sides: tuple[int, int]) -> dict[str, Any]:
-        """An answer in pixels of the image as it is stored.
+        """An answer converted to pixels of the stored image.
 
         Args:
           answer: from `Evaluation.answers`.
-          frame: scale_x, scale_y, left, top: how places of the stored image move to those of the network's.
+          frame: (scale_x, scale_y, left, top): maps places in the stored image to places in the network's.
           sides: height and width of the stored image.
         """
         ...
@@ -259,7 +259,7 @@ class Finding(Protocol):
         ...
 
     def as_file(self, results: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Any:
-        """The answers for files (each has "file", and "error" or an answer) in a form that others read, JSON."""
+        """The answers for files (each has "file", and "error" or an answer) in a form that other tools read, JSON."""
         ...
 
     def drawn(self, image: np.ndarray, answer: Mapping[str, Any]) -> np.ndarray:
@@ -269,35 +269,35 @@ class Finding(Protocol):
 
 @runtime_checkable
 class FindingBoxes(Finding, Protocol):
-    """Finding boxes, each of which is the answer of a place."""
+    """Finds boxes; each box is the answer of one place in the outputs."""
 
     def of_places(self, outputs: Any) -> tuple[Any, Any]:
-        """What each of the a places of an image answers: boxes [b, a, 4] (or [b, a, k, 4]), and logits [b, a, k]."""
+        """The answers of the a places of an image: boxes [b, a, 4], or [b, a, k, 4]; and logits [b, a, k]."""
         ...
 
 
 @runtime_checkable
 class FindingMaps(Finding, Protocol):
-    """Finding a map: an answer for each pixel."""
+    """Finds a map: an answer for each pixel."""
 
     def over_image(self, outputs: Any) -> Any:
-        """One number of each class for the whole image, [b, k], for those who ask what it rests on."""
+        """One number for each class over the whole image, [b, k], for methods that explain what the number rests on."""
         ...
 
 
 @runtime_checkable
 class FindingWithin(Protocol):
-    """Finding that the network does itself, since it goes on from what is found."""
+    """An evaluation whose answers the network itself finds, because later layers use what is found."""
 
     @property
     def search(self) -> Mapping[str, Any]:
-        """Values of fields of the network: how it finds."""
+        """The fields of the network that say how it finds, with their values."""
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What the network learns; a static part of the compiled step."""
+    """Defines what the network learns; a static part of the compiled step."""
 
     targets: Targets
     loss: Loss
@@ -305,18 +305,18 @@ class Task:
 
     @property
     def finds(self) -> Finding | None:
-        """Its evaluation, if answers are found among the outputs of the network; None if they are the outputs."""
+        """The evaluation, if answers have to be found in the outputs; None if the outputs are the answers."""
         return self.evaluation if isinstance(self.evaluation, Finding) else None
 
     @property
     def finds_boxes(self) -> FindingBoxes | None:
-        """The same, if it finds boxes among the answers of places."""
+        """The evaluation, if it finds boxes among the answers of places and not within the network; else None."""
         boxes = isinstance(self.evaluation, FindingBoxes) and not isinstance(self.evaluation, FindingWithin)
         return self.evaluation if boxes else None  # type: ignore[return-value]
 
     @property
     def finds_maps(self) -> FindingMaps | None:
-        """The same, if it finds maps."""
+        """The evaluation, if it finds maps; else None."""
         return self.evaluation if isinstance(self.evaluation, FindingMaps) else None
 
     @property
@@ -332,7 +332,7 @@ class Task:
         constants: Any = None,
         fitted: Facts = types.MappingProxyType({}),
     ) -> dict[str, Any]:
-        """The figures of outputs float32 [N, K] and the targets of N examples, as for a whole split."""
+        """The figures for outputs float32 [N, K] and the targets of N examples, computed as for a whole split."""
         whole = self.targets.whole(targets)
         of_each = {"loss": self.loss.reported(outputs, whole, constants)}
         of_each |= self.evaluation.values(outputs, whole, constants)

@@ -1,4 +1,4 @@
-"""What a network of two stages learns of boxes, as Faster R-CNN does: Ren et al. 2015, arXiv:1506.01497."""
+"""The loss of two-stage detectors for boxes, as in Faster R-CNN: Ren et al. 2015, arXiv:1506.01497."""
 
 import dataclasses
 from typing import Any
@@ -14,17 +14,17 @@ from jaxcnn.tasks.detection import sides_of
 from jaxcnn.tasks.proposals import BOX_WEIGHTS
 from jaxcnn.tasks.task import Facts, OfEach, Settings, Tree
 
-CORNER = 1 / 9  # of the error of a box, where it turns from a square to a straight line
+CORNER = 1 / 9  # error of a coordinate at which the smooth L1 loss changes from quadratic to linear
 
 
 @dataclasses.dataclass(frozen=True)
 class TwoStageLoss:
     """The sum of the four losses of Faster R-CNN, for each image by itself.
 
-    Where torchvision divides by the number of anchors or proposals in the batch, this divides by that of the image,
-    which is the same where each image has as many as are taken. So no normaliser depends on the division of a batch.
+    torchvision divides by the number of sampled anchors or proposals in the batch. This divides by their number in
+    the image; both are equal if each image has its full number. So no normaliser depends on how a batch is divided.
 
-    In evaluation, where no proposals are taken and no true box is one, the loss is that over all anchors and proposals.
+    In evaluation nothing is sampled and no true box joins the proposals: the loss covers all anchors and proposals.
 
     Attributes:
       sides: height and width of the images of evaluation.
@@ -34,37 +34,37 @@ class TwoStageLoss:
 
     @property
     def plain(self) -> "TwoStageLoss":
-        """The same."""
+        """This loss itself: training uses nothing besides."""
         return self
 
     @property
     def settings(self) -> tuple[str, ...]:
-        """None."""
+        """No settings: an empty tuple."""
         return ()
 
     def abstract(self) -> dict[str, Any]:
-        """Nothing."""
+        """No constants: an empty mapping."""
         return {}
 
     def constants(self, config: configuration.Task, names: Any, facts: Facts, targets: Tree | None) -> dict[str, Any]:
-        """Nothing."""
+        """No constants: an empty mapping."""
         return {}
 
     def pair(self, outputs: Any, target: Tree, settings: Settings, constants: Any) -> Any:
-        """Answers and boxes differ in number; the config refuses what would compare them."""
+        """Never called: answers and boxes differ in number, and the config refuses whatever would compare them."""
         raise NotImplementedError
 
     def parts(self, answer: Any, target: Tree, sides: tuple[int, int]) -> dict[str, Float[Array, ""]]:
-        """The losses of one image by name."""
+        """The losses of one image by name, each a scalar."""
         return parts(answer, target)
 
     def losses(self, outputs: Any, target: Tree, settings: Settings, constants: Any, image: Any) -> OfEach:
-        """The loss of each image; `outputs` are those of `jaxcnn.models.faster_rcnn` in training."""
+        """The loss of each image, float32 [b]; `outputs` are those of `jaxcnn.models.faster_rcnn` in training."""
         sides = sides_of(image, self.sides)
         return jax.vmap(lambda answer, of_one: _total(self.parts(answer, of_one, sides)))(outputs, target)
 
     def reported(self, outputs: Any, target: Tree, constants: Any) -> OfEach:
-        """The loss over all anchors and proposals."""
+        """The loss of each image over all anchors and proposals, float32 [b]."""
         return self.losses(jax.vmap(judged)(outputs, target), target, {}, constants, None)
 
 
@@ -73,7 +73,7 @@ def _total(losses: dict[str, Float[Array, ""]]) -> Float[Array, ""]:
 
 
 def parts(answer: Any, target: Tree) -> dict[str, Float[Array, ""]]:
-    """The losses of one image by name: of an answer in training, or of one that `judged` made like it."""
+    """The losses of one image by name, for an answer in training or for one from `judged`."""
     anchor_error = _box_error(answer["anchor_told"], answer["anchors"], answer["anchor_true"], target)
     positive = answer["anchor_positive"]
     entropy = binary_cross_entropy(answer["anchor_logits"], positive)
@@ -90,17 +90,17 @@ def parts(answer: Any, target: Tree) -> dict[str, Float[Array, ""]]:
 
 
 def one_of_class(answers: Float[Array, "..."], number: Int[Array, "..."], axis: int) -> Float[Array, "..."]:
-    """Of answers for each class, which the background precedes, those of some classes; of one for all, that one."""
+    """Picks the answers of the classes `number`, where 0 is the background; an answer shared by all classes stays."""
     return answers if answers.shape[axis] == 1 else jnp.take_along_axis(answers, number, axis=axis)
 
 
 def learnt_label(answer: Any, target: Tree) -> Int[Array, " s"]:
-    """The number of the class that each proposal of an image learns, from 1; 0: the background."""
+    """The class that each proposal of an image should learn, counted from 1; 0 is the background."""
     return jnp.where(answer["positive"], target["label"][answer["true"]] + 1, 0)
 
 
 def judged(answer: Any, target: Tree) -> dict[str, Array]:
-    """An answer of one image after training, with what all its anchors and proposals should have learnt."""
+    """An answer of one image in evaluation, extended by what each of its anchors and proposals should have learnt."""
     anchors = match_anchors(answer["anchors"], target)
     found = match_proposals(answer["boxes"], answer["valid"], target)
     kept = {name: array for name, array in answer.items() if name != "masks"}
@@ -115,7 +115,7 @@ def judged(answer: Any, target: Tree) -> dict[str, Array]:
 
 
 def mean_of(values: Float[Array, " s"], used: Bool[Array, " s"]) -> Float[Array, ""]:
-    """Of those that are used; 0 if there are none."""
+    """The mean over the values that are used; 0 if none is used."""
     return jnp.where(used, values, 0.0).sum() / jnp.maximum(used.sum(), 1)
 
 
@@ -126,7 +126,7 @@ def _box_error(
     target: Tree,
     weights: Weights = (1.0, 1.0, 1.0, 1.0),
 ) -> Float[Array, " s"]:
-    """What is told of boxes against the true ones: squares of small differences, absolute values of large ones."""
+    """The smooth L1 loss of box offsets, summed over the four: quadratic for small errors, linear for large ones."""
     wanted = encoded(target["boxes"][true].astype(by.dtype), by, weights)
     away = jnp.abs(told - wanted)
     return jnp.where(away < CORNER, 0.5 * away**2 / CORNER, away - 0.5 * CORNER).sum(axis=-1)

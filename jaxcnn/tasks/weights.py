@@ -9,15 +9,15 @@ from jaxcnn.text import listed
 
 
 def is_weighted(config: Task) -> bool:
-    """Whether the classes have weights."""
+    """Whether the classes have weights in the loss."""
     return bool(config.class_weights != "none" or config.weights_by_name)
 
 
 def class_weights(config: Task, names: Sequence[str], counts: np.ndarray) -> np.ndarray:
     """The weight of each class in the loss, float32 [k].
 
-    "auto" is the inverse of the class's frequency, with a mean of 1 over the classes; weights by name replace these, or
-    1, for the classes named.
+    "auto" is the inverse of the class's frequency, with a mean of 1 over the classes. For the classes named,
+    the weights by name replace these weights, or the weight 1.
 
     Args:
       config: the group `config.task`.
@@ -25,7 +25,7 @@ def class_weights(config: Task, names: Sequence[str], counts: np.ndarray) -> np.
       counts: examples of each class in the training split, all above 0.
 
     Raises:
-      ConfigError: a name is that of no class.
+      ConfigError: a name is not that of a class.
     """
     weights = np.ones(len(names))
     if config.class_weights == "auto":
@@ -42,5 +42,5 @@ def class_weights(config: Task, names: Sequence[str], counts: np.ndarray) -> np.
 
 
 def log_frequencies(counts: np.ndarray) -> np.ndarray:
-    """The logarithm of the frequency of each class, float32 [k]."""
+    """The natural logarithm of the frequency of each class, float32 [k]."""
     return np.log(counts / counts.sum()).astype(np.float32)
