@@ -1,1 +1,1 @@
-"""A network as a graph of operators: made from its trace, with products of int8, computed in JAX; it knows no file."""
+"""A network as a graph of operators: made from its trace, perhaps made int8, and computed in JAX; it knows no files."""

@@ -1,4 +1,4 @@
-"""What a trace computes of constants alone, while it becomes a graph; constants may be traced arrays of weights."""
+"""Computes the parts of a trace that depend on constants alone while it becomes a graph; weights may be traced."""
 
 import contextlib
 from collections.abc import Sequence
@@ -10,12 +10,12 @@ import numpy as np
 
 from jaxcnn.config import UserError
 
-Constant = np.ndarray | jax.Array  # a traced one depends on the variables that are given to `lowering.lower`
+Constant = np.ndarray | jax.Array  # a traced constant depends on the variables given to `lowering.lower`
 BATCH = 4093  # a prime, which stands for any batch size while the function is traced
 
 
 def placed(value: Constant, shape: tuple[int, ...], places: Sequence[int]) -> Constant:
-    """A constant with the dimensions of a shape, of size 1 where it is repeated."""
+    """A constant broadcast to the rank of a shape; its dimensions at other `places` have size 1."""
     sizes = [1] * len(shape)
     for size, place in zip(value.shape, places, strict=True):
         sizes[place] = size
@@ -23,7 +23,7 @@ def placed(value: Constant, shape: tuple[int, ...], places: Sequence[int]) -> Co
 
 
 def computed(eqn: Any, given: list[Any], one_by_one: bool) -> list[Constant]:
-    """The results of an operation on constants alone; `one_by_one`: it treats each value by itself."""
+    """The results of an operation on constants alone; `one_by_one` says that it treats each value by itself."""
     if one_by_one:
         sizes = np.broadcast_shapes(*(each.shape for each in given))
         whole = [_broadcast(each, sizes) for each in given]

@@ -1,4 +1,4 @@
-"""A small graph of ONNX operators, and the rewriting that makes it smaller, before it is written."""
+"""A small graph of ONNX operators, and rewrites that make it smaller before it is written."""
 
 import dataclasses
 from typing import Any
@@ -11,7 +11,7 @@ AFFINE = ("Add", "Sub", "Mul", "Div")
 
 @dataclasses.dataclass
 class Node:
-    """An operator with one output that is wanted: of TopK, the places."""
+    """An operator of which one output is used (for TopK, the indices)."""
 
     op: str
     inputs: list[str]
@@ -20,7 +20,7 @@ class Node:
 
     @property
     def outputs(self) -> list[str]:
-        """The names of all outputs, also of those that nobody wants."""
+        """The names of all outputs, including those that are not used."""
         return [f"{self.output}_values", self.output] if self.op == "TopK" else [self.output]
 
 
@@ -28,7 +28,7 @@ class Node:
 class Graph:
     """Nodes in the order of computation, and constants by name. `output` is the name of the result.
 
-    Constants are NumPy arrays; weights may be arrays of JAX, also traced ones, and then so is what is computed of them.
+    Constants are NumPy arrays. Weights may be JAX arrays, also traced ones; then so is all that is computed from them.
     """
 
     nodes: list[Node] = dataclasses.field(default_factory=list)
@@ -38,30 +38,30 @@ class Graph:
     def add(self, op: str, *inputs: str, **attributes: Any) -> str:
         """Add an operator; return the name of its output."""
         number, taken = len(self.nodes), {node.output for node in self.nodes}
-        while (output := f"{op.lower()}_{number}") in taken:  # some were dropped
+        while (output := f"{op.lower()}_{number}") in taken:  # some nodes were removed
             number += 1
         self.nodes.append(Node(op, list(inputs), output, attributes))
         return output
 
     def constant(self, value: Any, dtype: Any = None) -> str:
-        """Add a constant, an array or what becomes one; return its name."""
+        """Add a constant, from an array or a value that converts to one; return its name."""
         number = len(self.constants)
-        while f"constant_{number}" in self.constants:  # some were dropped
+        while f"constant_{number}" in self.constants:  # some constants were removed
             number += 1
         name = f"constant_{number}"
         self.constants[name] = value if isinstance(value, jax.Array) else np.array(value, dtype, order="C")
         return name
 
     def users(self, name: str) -> int:
-        """How many inputs of nodes have this name; the result of the graph counts as one."""
+        """The number of inputs of nodes that have this name; the result of the graph counts as one more."""
         return sum(node.inputs.count(name) for node in self.nodes) + (name == self.output)
 
     def maker(self, name: str) -> Node | None:
-        """The node with this output."""
+        """The node whose output has this name; None if there is none."""
         return next((node for node in self.nodes if node.output == name), None)
 
     def replace(self, node: Node, name: str) -> None:
-        """Remove a node; `name` takes the place of its output."""
+        """Remove a node; whatever read its output reads `name` instead."""
         self.nodes.remove(node)
         for other in self.nodes:
             other.inputs = [name if each == node.output else each for each in other.inputs]
@@ -69,11 +69,11 @@ class Graph:
 
 
 def simplified(graph: Graph, fold: bool = True) -> Graph:
-    """Rewrite a graph in place; its results change by rounding alone.
+    """Rewrite a graph in place; its results change only by rounding.
 
-    Padding joins its max-pool; a maximum with 0 is a ReLU, and a minimum after it a Clip. With `fold`, additions and
-    multiplications by channel after a convolution or a product, such as those of BatchNorm, become part of its kernel
-    and bias.
+    Padding becomes part of its max-pool; a maximum with 0 becomes a ReLU, and a minimum after it a Clip. With `fold`,
+    additions and multiplications by channel after a convolution or a product, such as those of BatchNorm, become part
+    of its kernel and bias.
     """
     for node in list(graph.nodes):
         _join_padding(graph, node)
@@ -121,7 +121,7 @@ def _name_clip(graph: Graph, node: Node) -> None:
 
 
 def _fold_next(graph: Graph, node: Node) -> bool:
-    """Let a convolution or product do what the next node does, if that is possible."""
+    """Fold the node after a convolution or product into it, if that is possible; return whether it was."""
     users = [other for other in graph.nodes if node.output in other.inputs]
     if graph.users(node.output) != 1 or not users or users[0].op not in AFFINE or len(users[0].inputs) != 2:
         return False
@@ -150,7 +150,7 @@ def _fold_next(graph: Graph, node: Node) -> bool:
 
 
 def _wide(values: Any) -> Any:
-    """In float64, which traced arrays have not."""
+    """Values as float64; traced arrays keep their type, because they cannot be float64."""
     return values if isinstance(values, jax.Array) else values.astype(np.float64)
 
 

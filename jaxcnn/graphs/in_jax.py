@@ -1,7 +1,7 @@
 """A graph of ONNX operators computed in JAX: to calibrate it, and to run an int8 file where JAX runs.
 
-Between a DequantizeLinear and a QuantizeLinear, products are those of int8 with int32 sums; all else is float32, as
-ONNX Runtime has it. Both round alike but for the last bit of a float32 before a QuantizeLinear. A graph of
+Between a DequantizeLinear and a QuantizeLinear, products are int8 with int32 sums; all else is float32, as in ONNX
+Runtime. Both round in the same way, except for the last bit of a float32 before a QuantizeLinear. A graph of
 `jaxcnn.graphs.rounding` has whole numbers as float32.
 """
 
@@ -35,7 +35,7 @@ _OF_IMAGES = ("NCHW", "OIHW", "NCHW")
 
 @dataclasses.dataclass(frozen=True)
 class Whole:
-    """An array as int8, uint8 or int32: `scale` times (codes - zero), with a scale for all or for each channel."""
+    """An array stored as int8, uint8 or int32: `scale` times (codes - zero), with one scale or one for each channel."""
 
     codes: Array
     scale: Array
@@ -47,7 +47,7 @@ class Whole:
         return (self.codes.astype(jnp.float32) - self._along(self.zero).astype(jnp.float32)) * self._along(self.scale)
 
     def signed(self) -> tuple[Int8[Array, "..."], Int32[Array, ""]]:
-        """The codes of an activation as int8, of which there are products with weights, and its zero as int32."""
+        """The codes of an activation as int8, the type that products with weights need, and its zero point as int32."""
         if self.codes.dtype == jnp.int8:
             return self.codes, self.zero.astype(jnp.int32)
         return lax.bitcast_convert_type(self.codes ^ jnp.uint8(128), jnp.int8), self.zero.astype(jnp.int32) - 128
@@ -58,15 +58,15 @@ class Whole:
 
 
 def function(graph: Graph, image: str, shown: Collection[str] = ()) -> Callable[[Array], Any]:
-    """The function of images that a graph is, to be compiled by `jax.jit`.
+    """A function of images that computes a graph; to be compiled by `jax.jit`.
 
     Args:
-      graph: its operators are those that jaxcnn writes.
-      image: the name of its input.
+      graph: a graph of operators that jaxcnn writes.
+      image: the name of the graph's input.
       shown: tensors to return, by name, in place of the result.
 
     Raises:
-      UserError: it has an operator that jaxcnn does not write.
+      UserError: the graph has an operator that jaxcnn does not write.
     """
     strange = sorted({node.op for node in graph.nodes} - set(_ONE_BY_ONE) - set(_OPERATORS))
     if strange:
@@ -104,7 +104,7 @@ def _quantize(attributes: Mapping[str, Any], x: Array, scale: Array, zero: np.nd
 def _dequantize(attributes: Mapping[str, Any], x: Any, scale: Array, zero: Array) -> Whole:
     if isinstance(x, Whole):
         return x
-    return Whole(x, jnp.asarray(scale), jnp.asarray(zero), attributes.get("axis"))  # what is constant stays so
+    return Whole(x, jnp.asarray(scale), jnp.asarray(zero), attributes.get("axis"))  # a constant stays a constant
 
 
 def _convolve(attributes: Mapping[str, Any], x: Any, kernel: Any, bias: Any = None) -> Array:
@@ -137,7 +137,7 @@ def _convolve(attributes: Mapping[str, Any], x: Any, kernel: Any, bias: Any = No
 def _sums_of_windows(
     x: Int8[Array, "b c h w"], kernel: Int8[Array, "o c kh kw"], strides: Any, dilations: Any
 ) -> Int32[Array, "b o oh ow"]:
-    """A convolution as one product of matrices, which compilers make of int8 instructions as they do not of windows."""
+    """A convolution as one matrix product, for which compilers use int8 instructions, as they do not for windows."""
     rows, columns = (
         (size - dilation * (side - 1) - 1) // stride + 1
         for size, side, stride, dilation in zip(x.shape[2:], kernel.shape[2:], strides, dilations, strict=True)
@@ -173,7 +173,7 @@ def _affine(attributes: Mapping[str, Any], x: Any, kernel: Any, bias: Any = None
 def _scaled(
     sums: Int32[Array, "..."], of_zero: Int32[Array, " o"], x: Whole, kernel: Whole, bias: Any, shape: tuple[int, ...]
 ) -> Float[Array, "..."]:
-    """The float32 of sums of products of codes; what the zero point of `x` added to them is taken away."""
+    """The float32 result of sums of products of codes, without the part that comes from the zero point of `x`."""
     more = -of_zero if bias is None else bias.codes - of_zero
     return (sums + more.reshape(shape)).astype(jnp.float32) * (x.scale * kernel.scale).reshape(shape)
 

@@ -1,10 +1,10 @@
-"""A graph whose products are int8: QuantizeLinear and DequantizeLinear around convolutions and dense layers.
+"""Turns the products of a graph into int8: QuantizeLinear and DequantizeLinear around convolutions and dense layers.
 
 Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference",
 arXiv 1712.05877: weights are symmetric with one scale per output channel, activations (uint8) have one scale and zero
-point per tensor, biases are int32 of the product of both scales. A runtime takes an operator between a DequantizeLinear
-and a QuantizeLinear as one of integers; one that does not computes the same in float32. So there is none between a
-product and the ReLU after it, nor after the last products, such as the logits.
+point per tensor, biases are int32 with the product of both scales. A runtime computes an operator between a
+DequantizeLinear and a QuantizeLinear in integers, or else with the same result in float32. So neither stands between
+a product and the ReLU after it, nor after the last products, such as the logits.
 """
 
 import dataclasses
@@ -16,9 +16,9 @@ from jaxtyping import Float, Int8
 from jaxcnn.config import UserError
 from jaxcnn.graphs.graph import Graph, Node
 
-LEVELS = 255  # of an activation: uint8, as ONNX Runtime on x86 joins more operators of uint8 than of int8
+LEVELS = 255  # steps of an activation: uint8, because ONNX Runtime on x86 fuses more operators of uint8 than of int8
 PRODUCTS = ("Conv", "Gemm", "MatMul")
-MOVES = ("MaxPool", "Reshape", "Transpose", "Slice", "Pad")  # their results are values of their input, or 0
+MOVES = ("MaxPool", "Reshape", "Transpose", "Slice", "Pad")  # operators whose results are values of their input, or 0
 LIMITS = ("Relu", "Clip")
 JOINS = ("Add", "Concat")
 _LARGEST_BIAS = 2.0**30
@@ -26,19 +26,19 @@ _LARGEST_BIAS = 2.0**30
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """The smallest and largest value of a tensor that uint8 tells apart; what is outside becomes them."""
+    """The smallest and largest value that the uint8 of a tensor can represent; values outside are clipped."""
 
     low: float
     high: float
 
     @property
     def scale(self) -> np.float32:
-        """The distance between two values; 0 is one of them."""
+        """The distance between two neighbouring values; 0 is always one of the values."""
         return np.float32(max(self._ends()[1] - self._ends()[0], 1e-30) / LEVELS)
 
     @property
     def zero(self) -> int:
-        """The uint8 of 0."""
+        """The zero point: the uint8 code of 0."""
         return int(np.clip(np.rint(-self._ends()[0] / self.scale), 0, LEVELS))
 
     def _ends(self) -> tuple[float, float]:
@@ -46,14 +46,14 @@ class Range:
 
 
 def most_of(bits: int) -> int:
-    """The largest code of a weight, whose smallest is the negative of it: 127 for int8."""
+    """The largest code of a weight: 127 for int8; the smallest is its negative."""
     return 2 ** (bits - 1) - 1
 
 
 def int8_of(
     kernel: Float[np.ndarray, "..."], axis: int, bits: int = 8
 ) -> tuple[Int8[np.ndarray, "..."], Float[np.ndarray, " c"]]:
-    """A kernel as int8 from -127 to 127 (fewer `bits`: `most_of`), and the scale of each channel along an axis."""
+    """A kernel as int8 codes, within ±`most_of(bits)`, and the scale of each channel along `axis`."""
     others = tuple(each for each in range(kernel.ndim) if each != axis)
     largest = np.abs(kernel).max(axis=others).astype(np.float32)
     scales = np.where(largest > 0, largest, 1) / np.float32(most_of(bits))
@@ -62,7 +62,7 @@ def int8_of(
 
 
 def places(graph: Graph) -> dict[str, str]:
-    """The tensors that become uint8, by name: each with the tensor whose range it has, mostly itself.
+    """The tensors that become uint8, each with the name of the tensor whose range it shares, usually its own.
 
     Raises:
       UserError: the graph has no product with constant weights.
@@ -82,7 +82,7 @@ def places(graph: Graph) -> dict[str, str]:
 
 
 def _before_products(graph: Graph) -> set[str]:
-    """The tensors of which a product is computed, by whatever other operators; what comes after all of them is not."""
+    """The tensors that some product depends on, directly or through other operators."""
     found = set[str]()
     for node in reversed(graph.nodes):
         if has_weights(graph, node) or node.output in found:
@@ -91,25 +91,25 @@ def _before_products(graph: Graph) -> set[str]:
 
 
 def sources(graph: Graph) -> list[str]:
-    """The tensors whose ranges `quantized` needs, in the order of computation."""
+    """The tensors whose ranges `quantized` needs, in the order of their computation."""
     return list(dict.fromkeys(places(graph).values()))
 
 
 def output_axis(node: Node) -> int:
-    """The axis of a product's kernel with its output channels."""
+    """The axis of the output channels in a product's kernel."""
     return 0 if node.op == "Conv" else 1
 
 
 def has_weights(graph: Graph, node: Node) -> bool:
-    """Whether a node is a product with constant weights."""
+    """Whether a node is a product whose kernel and bias are constants."""
     return node.op in PRODUCTS and all(name in graph.constants for name in node.inputs[1:])
 
 
 def _source(graph: Graph, node: Node, found: Mapping[str, str]) -> str | None:
-    """The tensor with the range of a node's output, or None if that has no reason to be uint8."""
+    """The tensor whose range the output of a node shares; None if the output should stay float32."""
     users = [other for other in graph.nodes if node.output in other.inputs]
     if len(users) == 1 and users[0].op in LIMITS and (node.op in JOINS or has_weights(graph, node)):
-        return None  # the two are one operator of a runtime
+        return None  # runtimes fuse the two into one operator
     tensors = [name for name in node.inputs if name not in graph.constants]
     if node.op in MOVES and node.inputs[0] in found:
         other = node.op == "Pad" and np.any(graph.constants[node.inputs[2]])
@@ -126,19 +126,19 @@ def _source(graph: Graph, node: Node, found: Mapping[str, str]) -> str | None:
 
 
 def without_empty_pads(graph: Graph) -> None:
-    """Remove paddings by nothing, between which and a sum no runtime computes in integers."""
+    """Remove paddings of size 0: behind one, no runtime computes a sum in integers."""
     for node in [node for node in graph.nodes if node.op == "Pad"]:
         if not np.any(graph.constants[node.inputs[1]]):
             graph.replace(node, node.inputs[0])
 
 
 def quantized(graph: Graph, ranges: Mapping[str, Range], bits: int = 8) -> Graph:
-    """A new graph with int8 products.
+    """A new graph whose products are int8.
 
     Args:
-      graph: of float32, with BatchNorm folded.
-      ranges: of each of `sources`.
-      bits: of the weights; fewer than 8 are kept as int8 all the same.
+      graph: a graph of float32 operators, with BatchNorm folded.
+      ranges: the range of each of `sources`.
+      bits: bits of the weights; with fewer than 8, they are still stored as int8.
     """
     where, new = places(graph), Graph(output=graph.output)
     new.constants = dict(graph.constants)
@@ -161,7 +161,7 @@ def _quantize(graph: Graph, name: str, within: Range) -> str:
 
 
 def _weights(graph: Graph, node: Node, within: Range, bits: int) -> list[str]:
-    """The names of a product's kernel, and bias if it has one, from int8 and int32."""
+    """Add a product's kernel as int8 and its bias, if any, as int32; return the names of both after dequantization."""
     kernel = graph.constants[node.inputs[1]]
     axis = output_axis(node)
     codes, scales = int8_of(kernel, axis, bits)
@@ -169,7 +169,7 @@ def _weights(graph: Graph, node: Node, within: Range, bits: int) -> list[str]:
     if len(node.inputs) == 3:
         bias = graph.constants[node.inputs[2]].astype(np.float64).reshape(-1)
         least = (np.abs(bias) / _LARGEST_BIAS / within.scale).astype(np.float32)
-        if np.any(least > scales):  # weights so small beside the bias that int32 would not hold it
+        if np.any(least > scales):  # weights so small beside the bias that its code would overflow int32
             scales = np.maximum(scales, least)
             shape = [-1 if each == axis else 1 for each in range(kernel.ndim)]
             codes = np.rint(kernel / scales.reshape(shape)).astype(np.int8)

@@ -1,9 +1,9 @@
-"""A graph whose weights and activations are rounded as int8 will round them, but computed in float32, to be trained.
+"""A graph that rounds weights and activations as int8 does but computes in float32, for quantization-aware training.
 
-Jacob et al. 2018, arXiv 1712.05877, section 3: training sees the rounding of inference, in the tensors that inference
-rounds, and gradients pass it as if it were not there (the straight-through estimator of Bengio et al. 2013, arXiv
-1308.3432), but for activations outside their range, which get none. Tensors and arithmetic are those of
-`jaxcnn.graphs.quantize` to the bit: products are those of whole numbers, whose sums of up to 2^24 are exact in float32.
+Jacob et al. 2018, arXiv 1712.05877, section 3: training sees the rounding of inference in the tensors that inference
+rounds. Gradients pass the rounding unchanged (the straight-through estimator of Bengio et al. 2013, arXiv
+1308.3432); activations outside their range get no gradient. Tensors and arithmetic are those of
+`jaxcnn.graphs.quantize` to the bit: products are sums of whole numbers, exact in float32 up to 2^24.
 """
 
 import dataclasses
@@ -22,12 +22,12 @@ OF_ACTIVATIONS, OF_WEIGHTS = "RoundActivations", "RoundWeights"  # operators tha
 
 @dataclasses.dataclass(frozen=True)
 class Rounded:
-    """A tensor as whole numbers times a scale, all float32; the numbers have the gradient of what they are made of.
+    """A tensor as whole numbers times a scale, all float32; gradients pass to the values that were rounded.
 
     Attributes:
-      codes: the whole numbers, 0 for 0.
-      scale: of all; of weights, [channels], along an axis.
-      axis: of the channels.
+      codes: the whole numbers; 0 stands for the value 0.
+      scale: one scale for all values; for weights [channels], along an axis.
+      axis: axis of the channels.
     """
 
     codes: Values
@@ -35,7 +35,7 @@ class Rounded:
     axis: int | None = None
 
     def value(self) -> Values:
-        """The tensor."""
+        """The values of the tensor: codes times scale."""
         shape = [-1 if axis == self.axis else 1 for axis in range(self.codes.ndim)]
         return self.codes * (self.scale.reshape(shape) if self.scale.ndim else self.scale)
 
@@ -44,9 +44,9 @@ def rounded(graph: Graph, ends: Float[Array, "tensors 2"], bits: int) -> Graph:
     """A new graph, for `in_jax`, that computes in float32 what `quantize.quantized` computes in integers.
 
     Args:
-      graph: of float32, with BatchNorm folded; its weights may be traced.
+      graph: a graph of float32 operators, with BatchNorm folded; its weights may be traced.
       ends: the smallest and largest value of each of `quantize.sources`.
-      bits: of the weights.
+      bits: bits of the weights.
     """
     where, new = quantize.places(graph), Graph(output=graph.output, constants=dict(graph.constants))
     numbers = {name: number for number, name in enumerate(quantize.sources(graph))}
@@ -67,7 +67,7 @@ def rounded(graph: Graph, ends: Float[Array, "tensors 2"], bits: int) -> Graph:
 
 
 def weights(kernel: Values, axis: int, bits: int = 8) -> Rounded:
-    """A kernel as `quantize.int8_of` has it."""
+    """A kernel rounded as by `quantize.int8_of`."""
     others = tuple(each for each in range(kernel.ndim) if each != axis)
     largest = lax.stop_gradient(jnp.abs(kernel).max(axis=others, keepdims=True))
     scales = _divided(jnp.where(largest > 0, largest, jnp.float32(1)), quantize.most_of(bits))
@@ -76,9 +76,9 @@ def weights(kernel: Values, axis: int, bits: int = 8) -> Rounded:
 
 
 def activations(x: Values, ends: Float[Array, "2"]) -> Rounded:
-    """A tensor as the uint8 of `quantize.Range`; it has no gradient where it lies outside.
+    """A tensor rounded as by the uint8 of `quantize.Range`; values outside the range get no gradient.
 
-    A range from 0 to 0, that of a tensor of which nothing is known yet, rounds nothing.
+    A range from 0 to 0 means that nothing is known of the tensor yet: then nothing is rounded.
     """
     scale, zero = scale_and_zero(*lax.stop_gradient(ends))
     known = ends[1] > ends[0]
@@ -90,7 +90,7 @@ def activations(x: Values, ends: Float[Array, "2"]) -> Rounded:
 
 
 def scale_and_zero(low: Scalar, high: Scalar) -> tuple[Scalar, Scalar]:
-    """`quantize.Range.scale` and `zero` of a range of two float32."""
+    """The scale and the zero point of a range of two float32, as in `quantize.Range`."""
     low, high = jnp.minimum(low, 0), jnp.maximum(high, 0)
     scale = _divided(jnp.maximum(high - low, jnp.float32(1e-30)), quantize.LEVELS)
     return scale, jnp.clip(jnp.round(-low / scale), 0, quantize.LEVELS)
@@ -102,9 +102,9 @@ def _divided(positive: Values, number: int) -> Values:
 
 
 def scaled(sums: Values, x: Rounded, kernel: Rounded, bias: Values | None, shape: tuple[int, ...]) -> Values:
-    """The result of a product from the sums of products of codes, with the bias as int32 has it.
+    """The result of a product from sums of products of codes, with the bias rounded as int32.
 
-    Only where weights are so small beside their bias that int32 would not hold it, the exporter's are coarser.
+    The exporter's result is coarser only where weights are so small beside their bias that int32 would overflow.
     """
     scale = x.scale * kernel.scale
     if bias is not None:
@@ -114,6 +114,6 @@ def scaled(sums: Values, x: Rounded, kernel: Rounded, bias: Values | None, shape
 
 
 def _straight_through(x: Values, value: Values, passes: Bool[Array, "..."] | None = None) -> Values:
-    """`value` to the bit, with the gradient of `x`, where it `passes`."""
+    """Returns `value` to the bit, with the gradient of `x` where `passes` is True."""
     nothing = x - lax.stop_gradient(x)  # 0, or NaN where x is not finite
     return lax.stop_gradient(value) + (nothing if passes is None else jnp.where(passes, nothing, jnp.float32(0)))
