@@ -1,4 +1,4 @@
-"""The networks, by name."""
+"""The networks, made by their names."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -46,7 +46,7 @@ MODELS: dict[str, type[Network]] = {
 
 
 def frozen(model: config.Model) -> Layers:
-    """Patterns of the parameters that a network does not train, because it computes them from its data."""
+    """Patterns of the parameters that a network never trains, because it computes them from its data."""
     return MODELS[model.name].FROZEN if model.name in MODELS else own.frozen(model.name)
 
 
@@ -74,7 +74,7 @@ def build(model: config.Model, norm: config.Norm, outputs: int, axis_name: str |
 
 
 def examples_for_initialization(params: Collection) -> int:
-    """The number of training images that `initialize_from_data` needs for these parameters; 0: it does nothing."""
+    """The number of training images that `initialize_from_data` needs for these parameters; 0 if it does nothing."""
     return whitening.EXAMPLES if whitening.NAME in params else 0
 
 
@@ -84,7 +84,7 @@ def initialize_from_data(
     mean: Float[np.ndarray, " c"],
     std: Float[np.ndarray, " c"],
 ) -> Collection:
-    """A copy of the parameters with those set that are computed from data: the kernel of a whitening layer.
+    """A copy of the parameters in which those computed from data are set: the kernel of a whitening layer.
 
     Args:
       params: the initial parameters; not changed.

@@ -31,5 +31,5 @@ ACTIVATIONS: dict[str, Activation] = {
 
 
 def activation(model: config.Model) -> Activation:
-    """That of a network."""
+    """The activation function that the options of a network name."""
     return ACTIVATIONS[model.activation]

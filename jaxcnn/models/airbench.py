@@ -63,7 +63,7 @@ class _Whitened(Network):
         pool: bool = False,
         residual: Float[Array, "b oh ow o"] | None = None,
     ) -> Float[Array, "b oh ow o"]:
-        """Convolution, optional 2x2 max-pool, BatchNorm, addition of `residual`, GELU.
+        """A convolution, an optional 2x2 max-pool, BatchNorm, the addition of `residual`, and GELU.
 
         Zero padding keeps the image size if the kernel's side is odd.
         """

@@ -1,6 +1,6 @@
-"""Attention in CNNs: layers that weigh channels or pixels by what the whole image shows, and keep the shape.
+"""Attention in CNNs: layers that weight channels or pixels by what the whole image shows, and keep the shape.
 
-The last layer of each starts at 0, so a gate starts at one half for every image, and what is added starts at nothing.
+The last layer of each starts at 0, so a gate starts at one half for every image, and an added term starts at 0.
 `config.model.attention` puts one into our networks (`jaxcnn.config.networks` says where); `jaxcnn.layers` has them for
 others.
 """
@@ -24,21 +24,21 @@ from jaxcnn.models.network import Features, Images, Network
 from jaxcnn.models.pooling import global_average_pool, max_pool
 
 ZEROS = nn.initializers.zeros
-MAPS = "attention_maps"  # the collection in which layers that weigh pixels leave their weights, if it is asked for
+MAPS = "attention_maps"  # the collection in which layers that weight pixels store these weights, on request
 
 
 class Attention(nn.Module):
     """Base class. A subclass has a compact `__call__(x, train)` that maps images to images of the same shape.
 
     Attributes:
-      ratio: the channels of x are this many times those inside; 0: as in the paper of the method (RATIO).
-      norm: options of the BatchNorm layers; None: those of the run, with its axis.
+      ratio: channels of x divided by the channels inside the layer; 0: as in the paper of the method (RATIO).
+      norm: options of the BatchNorm layers; None: the options and the axis of the run.
       axis_name: mesh axis over which the batch is sharded, or None.
       dtype: type of the computation.
     """
 
     RATIO: ClassVar[int] = 16
-    LEAST: ClassVar[int] = 1  # channels inside
+    LEAST: ClassVar[int] = 1  # fewest channels inside the layer
 
     ratio: int = 0
     norm: config.Norm | None = None
@@ -46,11 +46,11 @@ class Attention(nn.Module):
     dtype: Dtype = jnp.float32
 
     def inner(self, x: Images) -> int:
-        """The channels inside."""
+        """The number of channels inside the layer."""
         return max(self.LEAST, x.shape[-1] // (self.ratio or self.RATIO))
 
     def _weighs(self, weights: Callable[[], Float[Array, "b h w"]]) -> None:
-        """Leave the weights of the pixels to whoever asks for them; nothing is computed otherwise."""
+        """Store the weights of the pixels in the collection `MAPS` if a caller asks for it; costs nothing otherwise."""
         if self.is_mutable_collection(MAPS) and not self.is_initializing():
             self.sow(MAPS, "map", weights().astype(jnp.float32))
 
@@ -73,8 +73,8 @@ class SqueezeExcitation(Attention):
     28,088,024 parameters for 1000 classes.
 
     Attributes:
-      channels: those inside, in place of a ratio; 0: by the ratio.
-      activation: after the first layer.
+      channels: number of channels inside, in place of a ratio; 0: by the ratio.
+      activation: activation after the first layer.
     """
 
     channels: int = 0
@@ -82,7 +82,7 @@ class SqueezeExcitation(Attention):
 
     @nn.compact
     def __call__(self, x: Images, train: bool = False) -> Images:
-        """`x` times its gates."""
+        """`x` times the gates of its channels."""
         means = global_average_pool(x)
         inside = self.activation(self._dense("reduce", self.channels or self.inner(x))(means))
         gate = nn.sigmoid(self._dense("expand", x.shape[-1], last=True)(inside))
@@ -90,7 +90,7 @@ class SqueezeExcitation(Attention):
 
 
 class EfficientChannelAttention(Attention):
-    """ECA: a gate for each channel, by a convolution over the means of neighbouring channels; it has no ratio.
+    """ECA: a gate for each channel, by a convolution over the means of neighbouring channels; without a ratio.
 
     Wang et al., "ECA-Net", 2020, arXiv:1910.03151. ECA-ResNet50 has 25,557,118 parameters for 1000 classes, 86 more
     than without.
@@ -98,7 +98,7 @@ class EfficientChannelAttention(Attention):
 
     @nn.compact
     def __call__(self, x: Images, train: bool = False) -> Images:
-        """`x` times its gates."""
+        """`x` times the gates of its channels."""
         channels = x.shape[-1]
         size = eca_kernel_size(channels)
         kernel = self.param("kernel", ZEROS, (size, 1, 1), jnp.float32).astype(x.dtype)
@@ -114,7 +114,7 @@ def eca_kernel_size(channels: int) -> int:
 
 
 class CBAM(Attention):
-    """Gates for the channels, from means and maxima of pixels, then gates for the pixels, from those of channels.
+    """CBAM: gates for the channels, from means and maxima over pixels, then for the pixels, from those over channels.
 
     Woo et al., "CBAM: convolutional block attention module", 2018, arXiv:1807.06521, section 3; ratio 16, 7x7 kernel.
     ResNet50 with it has 28,089,592 parameters for 1000 classes (28.09 M in table 4).
@@ -122,7 +122,7 @@ class CBAM(Attention):
 
     @nn.compact
     def __call__(self, x: Images, train: bool = False) -> Images:
-        """`x` times both gates."""
+        """`x` times the gates of its channels and of its pixels."""
         reduce, expand = self._dense("reduce", self.inner(x)), self._dense("expand", x.shape[-1], last=True)
         of_channels = expand(nn.relu(reduce(global_average_pool(x)))) + expand(nn.relu(reduce(x.max((1, 2)))))
         x = x * nn.sigmoid(of_channels)[:, None, None]
@@ -133,7 +133,7 @@ class CBAM(Attention):
 
 
 class BAM(Attention):
-    """x (1 + gate), where the gate of a value is made of the sum of a branch for its channel and one for its pixel.
+    """BAM: x (1 + gate), where a gate is made from the sum of a branch for the channel and one for the pixel.
 
     Park et al., "BAM: bottleneck attention module", 2018, arXiv:1807.06514, section 3; ratio 16, dilation 4, placed
     between stages. ResNet50 with it has 25.92 million parameters for 1000 classes (table 4).
@@ -166,7 +166,7 @@ class GlobalContext(Attention):
 
     @nn.compact
     def __call__(self, x: Images, train: bool = False) -> Images:
-        """`x` and what its context adds."""
+        """`x` plus the vector made from its context."""
         batch, height, width, channels = x.shape
         weights = self._conv("key", 1)(x).reshape(batch, height * width).astype(at_least_float32(x))
         weights = nn.softmax(weights).astype(x.dtype)
@@ -177,7 +177,7 @@ class GlobalContext(Attention):
 
 
 class NonLocal(Attention):
-    """Adds to each pixel a mean of all pixels, weighted by how similar they are to it, and normalised.
+    """Adds to each pixel a normalised mean of all pixels, weighted by their similarity to it.
 
     Wang et al., "Non-local neural networks", 2018, arXiv:1711.07971, section 3: the embedded Gaussian, ratio 2, whose
     keys and values are halved by 2x2 max-pools. ResNet50 with one after its third stage has 27.66 million parameters
@@ -188,7 +188,7 @@ class NonLocal(Attention):
 
     @nn.compact
     def __call__(self, x: Images, train: bool = False) -> Images:
-        """`x` and what it gathers."""
+        """`x` plus the weighted means for each pixel."""
         inner = self.inner(x)
         halve = functools.partial(max_pool, window=2, strides=2) if min(x.shape[1:3]) > 1 else lambda y: y
         query = _pixels(self._conv("query", inner)(x))
@@ -202,13 +202,13 @@ class NonLocal(Attention):
         return x + self._norm("bn", last=True)(y, train)
 
     def _halved(self, x: Images) -> tuple[int, int]:
-        """The size of the keys and values."""
+        """The height and width of keys and values."""
         height, width = x.shape[1:3]
         return (height // 2, width // 2) if min(height, width) > 1 else (height, width)
 
 
 class CoordinateAttention(Attention):
-    """A gate for each row and one for each column, of each channel, from means over rows and columns.
+    """Coordinate attention: a gate for each row and one for each column of each channel, from means over them.
 
     Hou et al., "Coordinate attention for efficient mobile network design", 2021, arXiv:2103.02907, section 3; ratio 32,
     at least eight channels inside.
@@ -219,7 +219,7 @@ class CoordinateAttention(Attention):
 
     @nn.compact
     def __call__(self, x: Images, train: bool = False) -> Images:
-        """`x` times both gates."""
+        """`x` times the gates of its rows and of its columns."""
         height = x.shape[1]
         both = jnp.concatenate([x.mean(2), x.mean(1)], axis=1)[:, :, None]  # the rows, then the columns
         both = Conv(self.inner(x), 1, use_bias=False, dtype=self.dtype, name="reduce")(both)
@@ -250,11 +250,11 @@ METHODS: dict[str, type[Attention]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Attend:
-    """What the options of a network put at the places of one of its stages.
+    """The attention that the options of a network ask for in one of its stages.
 
     Attributes:
-      stage: its number, from 1.
-      place: the one that has attention; empty: none.
+      stage: number of the stage, from 1.
+      place: name of the place that has attention; empty: no place.
       method: one of `METHODS`, or "none".
       ratio, norm, axis_name, dtype: as in `Attention`.
     """
@@ -268,7 +268,7 @@ class Attend:
     dtype: Dtype
 
     def __call__(self, place: str, x: Images, train: bool, name: str = "attention") -> Images:
-        """`x` after the attention of this place, a module of the one that calls this; unchanged where there is none."""
+        """`x` after the attention of this place, as a module of the caller; `x` itself where there is no attention."""
         if place != self.place:
             return x
         return METHODS[self.method](self.ratio, self.norm, self.axis_name, self.dtype, name=name)(x, train)
@@ -278,7 +278,7 @@ NOWHERE = Attend(0, "", "none", 0, config.Norm(), None, jnp.float32)
 
 
 def at_stage(network: Network, stage: int) -> Attend:
-    """What the options of a network put at the places of a stage."""
+    """The attention that the options of a network ask for in a stage."""
     model = network.model
     place = networks.attention_place(model, stage)
     ratio = model.attention_ratio

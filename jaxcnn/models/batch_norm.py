@@ -22,11 +22,11 @@ LARGE_MEAN = 1000.0
 
 @dataclasses.dataclass(frozen=True)
 class PartlyFrozen(config.Norm):
-    """The options of BatchNorm in a network with frozen layers.
+    """The options of BatchNorm in a network in which some layers are frozen.
 
     Attributes:
       layers: patterns of paths with the factor of their learning rate.
-      all_frozen: every BatchNorm is frozen.
+      all_frozen: whether every BatchNorm is frozen.
     """
 
     layers: Layers = ()
@@ -49,8 +49,8 @@ class BatchNorm(nn.Module):
     A frozen layer (`PartlyFrozen`) uses its running statistics also in training, and does not change them.
 
     Attributes:
-      norm: momentum, epsilon and group_size (consecutive examples of the global batch; 0: all of it). None: those of
-        the run, with its axis.
+      norm: momentum, epsilon and group_size (consecutive examples of the global batch; 0: all of it). None: the
+        options and the axis of the run.
       axis_name: mesh axis over which the batch is sharded, with the d-th part on device d; None: not sharded.
       scale_init: initializer of the scale.
       use_scale: multiply by a trained scale.
@@ -142,7 +142,7 @@ def normalize_groups(
 
     Args:
       x: this device's part of its groups.
-      scale, bias, shift: of each channel.
+      scale, bias, shift: values of each channel, [c].
       epsilon: added to the variance.
       layout: layout of the groups on devices.
 
@@ -205,7 +205,7 @@ def _from_moments(x: Groups, layout: Layout) -> tuple[Moment, Moment]:
 
 
 def _over_group(sums: Float[Array, "2 groups 1 c"], layout: Layout) -> Float[Array, "2 groups 1 c"]:
-    """Sums over the devices of a group."""
+    """The sums over the devices that share a group."""
     axis_name, devices, span = layout
     if span == 1:
         return sums
@@ -214,9 +214,9 @@ def _over_group(sums: Float[Array, "2 groups 1 c"], layout: Layout) -> Float[Arr
 
 
 def _sum(x: Groups) -> Moment:
-    """Sum over the elements of each group.
+    """The sum over the elements of each group.
 
-    In two stages, since XLA:CPU needs a hundred times longer for the one-stage sum of a product of two arrays.
+    Computed in two stages, since XLA:CPU is a hundred times slower at the one-stage sum of a product of two arrays.
     """
     groups, elements, channels = x.shape
     blocks = max(n for n in range(1, 65) if elements % n == 0)

@@ -1,6 +1,6 @@
-"""What the first layer of a network sees of the three colour channels: `config.model.colours`.
+"""The colour channels that the first layer of a network sees: `config.model.colours`.
 
-The channels arrive normalised, each by its own mean and deviation, so the mixes are those of normalised channels.
+The channels arrive normalised, each by its own mean and standard deviation; they are mixed after that.
 """
 
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from jaxcnn.models.activations import activation
 from jaxcnn.models.layers import Conv
 from jaxcnn.models.network import Images, Network
 
-# Luma, and the differences of blue and red from it, of ITU-R BT.601 as in JPEG; a column for each.
+# Luma and the blue and red differences of ITU-R BT.601, as in JPEG; one column for each.
 YCBCR = np.array(
     [[0.299, -0.299 / 1.772, 0.701 / 1.402], [0.587, -0.587 / 1.772, -0.587 / 1.402], [0.114, 0.5, -0.114 / 1.402]]
 )
@@ -21,10 +21,10 @@ MIXED = 10  # channels inside the learnt mix: Mishkin et al. 2016, arXiv:1606.02
 
 
 def seen(network: Network, images: Images) -> Float[Array, "b h w _"]:
-    """Normalised images in the network's type as its first layer sees them; called in its compact method.
+    """Normalised images, in the type of the network, as its first layer sees them; called in its compact method.
 
-    "grey" has one channel, the others three. "learned" is a 1x1 convolution to ten channels, the activation, and one
-    back to three.
+    "grey" gives one channel, the others give three. "learned" is a 1x1 convolution to ten channels, the activation, and
+    a 1x1 convolution back to three.
 
     Raises:
       ConfigError: the images do not have three channels.

@@ -1,4 +1,4 @@
-"""What the layers of a network need to know of the run, when the network does not pass it to them."""
+"""Facts about the run that layers need and that their network does not pass to them."""
 
 import contextlib
 import contextvars
@@ -11,12 +11,12 @@ from jaxcnn.models.network import Positions
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """The surroundings of one call of a network.
+    """The run's settings during one call of a network.
 
     Attributes:
       norm: options of the BatchNorm layers.
       axis_name: mesh axis over which the batch is sharded, or None.
-      positions: the places of the examples in the global batch; None outside of training.
+      positions: positions of the examples in the global batch; None outside of training.
     """
 
     norm: config.Norm
@@ -31,9 +31,9 @@ _current: contextvars.ContextVar[Context | None] = contextvars.ContextVar("conte
 
 @contextlib.contextmanager
 def portable() -> Iterator[None]:
-    """Inside, layers use one form for all platforms and batch sizes, as a file for other programs needs it.
+    """Inside this context, layers use forms that suit any platform and batch size, as exported files need.
 
-    It has convolutions, products and windows, and none of the forms that are faster on a CPU for some shapes.
+    These are convolutions, products and windows, without the forms that are faster on a CPU for some shapes.
     """
     token = _portable.set(True)
     try:
@@ -49,7 +49,7 @@ def is_portable() -> bool:
 
 @contextlib.contextmanager
 def explaining() -> Iterator[None]:
-    """Inside, nothing is trained: gradients may have forms that are faster, but round otherwise than in training."""
+    """Inside this context nothing is trained: gradients may take faster forms that round otherwise than in training."""
     token = _explaining.set(True)
     try:
         yield
@@ -63,13 +63,13 @@ def is_explaining() -> bool:
 
 
 def current() -> Context:
-    """The context of the call that is being traced; outside of a run, that of one device and default options."""
+    """The context of the call that is being traced; outside of a run, one device and default options."""
     return _current.get() or Context(config.Norm())
 
 
 @contextlib.contextmanager
 def within(context: Context) -> Iterator[None]:
-    """Give the layers that are called inside this context."""
+    """Sets the context of the layers that are called inside."""
     token = _current.set(context)
     try:
         yield

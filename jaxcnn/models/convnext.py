@@ -13,15 +13,15 @@ from jaxcnn.models.layers import Classifier, Conv, Dropout, LayerNorm, Stochasti
 from jaxcnn.models.network import Images, Logits, Network, Positions
 from jaxcnn.models.pooling import global_average_pool
 
-CHANNELS = (96, 192, 384, 768)  # of each stage
-BLOCKS = {"convnext_tiny": (3, 3, 9, 3)}  # of each stage
-EXPANSION = 4  # the channels inside a block are this many times those of its input
-FIRST_SCALE = 1e-6  # of the branch of each block
-EPSILON = 1e-6  # of LayerNorm
+CHANNELS = (96, 192, 384, 768)  # output channels of each stage
+BLOCKS = {"convnext_tiny": (3, 3, 9, 3)}  # blocks of each stage
+EXPANSION = 4  # ratio of the channels inside a block to those of its input
+FIRST_SCALE = 1e-6  # initial scale of the branch of each block
+EPSILON = 1e-6  # epsilon of LayerNorm
 
 
 def _normal(key: Key[Array, ""], shape: tuple[int, ...], dtype: Dtype = jnp.float32) -> Weights:
-    """Initial weights of standard deviation 0.02: appendix A.1."""
+    """Initial weights with a standard deviation of 0.02, as in appendix A.1."""
     return 0.02 * jax.random.normal(key, shape, dtype)
 
 
@@ -72,7 +72,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: Images, train: bool, positions: Positions | None = None) -> Images:
-        """The block of `x`. Positions are for `drop_rate`."""
+        """The output of the block for `x`. Positions are needed for `drop_rate`."""
         channels = x.shape[-1]
         y = Conv(channels, 7, 1, 3, dtype=self.dtype, kernel_init=_normal, groups=channels, name="depthwise")(x)
         y = LayerNorm(EPSILON, name="ln")(y)
@@ -83,15 +83,15 @@ class Block(nn.Module):
 
 
 class LayerScale(nn.Module):
-    """Multiplies each channel by a trained number, small at first: Touvron et al. 2021, arXiv:2103.17239."""
+    """Multiplies each channel by a trained factor that starts small: Touvron et al. 2021, arXiv:2103.17239."""
 
     @nn.compact
     def __call__(self, x: Images) -> Float[Array, "b h w c"]:
-        """Scale `x`."""
+        """Multiply each channel of `x` by its factor."""
         scale = self.param("scale", nn.initializers.constant(FIRST_SCALE), x.shape[-1:], jnp.float32)
         return x * scale.astype(x.dtype)
 
 
 def _patches(x: Images, channels: int, size: int, name: str) -> Float[Array, "b oh ow o"]:
-    """A convolution over patches that do not overlap, of the module that calls this."""
+    """A convolution over patches that do not overlap, as a module of the caller."""
     return Conv(channels, size, size, dtype=x.dtype, kernel_init=_normal, name=name)(x)

@@ -20,7 +20,7 @@ from jaxcnn.models.patches import Inputs, Kernel, Outputs
 # Below these, the transforms of tiles and kernel cost more than the saved multiplications. Larger tiles save more, but
 # their kernels grow more: to 36/9 of their size, against 16/9. Measured with 128 to 512 channels on two cores.
 WINOGRAD_CHANNELS = 16
-WINOGRAD_PIXELS = {2: 128, 4: 2048}  # pixels of a batch, keyed by tile
+WINOGRAD_PIXELS = {2: 128, 4: 2048}  # fewest pixels of a batch, keyed by tile
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +44,7 @@ def convolve(x: Inputs, kernel: Kernel, strides: int, padding: int, groups: int 
       kernel: a square kernel, of the dtype of `x`.
       strides: pixels between outputs.
       padding: zeros added on each side, pixels; less than the extent of the kernel, dilation (kh - 1) + 1.
-      groups: parts of equal size that inputs and outputs are cut into, each part convolved by itself; c: depthwise.
+      groups: number of equal parts of inputs and outputs, each convolved by itself; c: depthwise.
       dilation: pixels between the taps of the kernel.
 
     Returns:
@@ -69,7 +69,7 @@ def _convolve(x: Inputs, kernel: Kernel, geometry: Geometry) -> Outputs:
 
 
 def winograd_tile(image_shape: tuple[int, ...], kernel_shape: tuple[int, ...], strides: int, padding: int) -> int:
-    """The best tile of Winograd's method for a convolution on CPU: 2 or 4; 0 if the product over patches is best."""
+    """The best tile of Winograd's method for a convolution on CPU: 2 or 4; 0 if the product over patches is faster."""
     batch, height, width, _ = image_shape
     size, _, channels, features = kernel_shape
     if (size, strides) != (winograd.KERNEL_SIZE, 1):
@@ -147,5 +147,5 @@ def _tile(x: Inputs, kernel: Kernel, geometry: Geometry) -> int:
 
 
 def _wide(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """`x` as at least float32: CPUs gain nothing from less, and the transforms would lose digits."""
+    """`x` as at least float32: CPUs gain nothing from narrower types, and the transforms would lose digits."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))

@@ -16,18 +16,18 @@ from jaxcnn.models.network import Images, Network
 from jaxcnn.models.normed import Normed
 from jaxcnn.models.pooling import max_pool
 
-# Channels of the first layer, each stage having twice those before, and blocks of stages 2 to 5.
+# Channels of the first layer (each stage has twice as many as the one before), and blocks of stages 2 to 5.
 SIZES = {"csp_s": (32, (1, 3, 3, 1)), "csp_m": (48, (2, 6, 6, 2))}
-POOLED = 5  # side of the windows; three in a row see 5, 9 and 13 pixels
+POOLED = 5  # side of the pooling windows; three in a row cover 5, 9 and 13 pixels
 
 
 def csp_stages(network: Network, size: str, images: Images, train: bool) -> list[Images]:
-    """What stages 3, 4 and 5 make of images, at strides 8, 16 and 32, by layers of the network that calls this.
+    """The outputs of stages 3, 4 and 5, at strides 8, 16 and 32, by layers that belong to the calling network.
 
     Args:
-      network: the network, in its compact method, whose options hold.
+      network: the calling network, in its compact method; its options count.
       size: one of `SIZES`.
-      images, train: as of its `__call__`.
+      images, train: as in its `__call__`.
     """
     first, blocks = SIZES[size]
     channels = scaled(first, network.model.width)
@@ -46,9 +46,9 @@ def csp_stages(network: Network, size: str, images: Images, train: bool) -> list
 
 
 def focused(images: Images) -> Float[Array, "b oh ow c4"]:
-    """Each square of four pixels as one with all their channels: column by column, from top to bottom.
+    """Joins each square of four pixels into one pixel with all their channels: column by column, from top to bottom.
 
-    An odd side gets one more pixel of 0.
+    An odd side is first padded with one row or column of zeros.
     """
     odd = [(0, length % 2) for length in images.shape[1:3]]
     x = jnp.pad(images, ((0, 0), *odd, (0, 0)))
@@ -56,13 +56,13 @@ def focused(images: Images) -> Float[Array, "b oh ow c4"]:
 
 
 class CSPLayer(nn.Module):
-    """Half of the channels go through blocks, the other half past them, and a convolution joins both.
+    """Half of the channels go through blocks, the other half bypass them, and a convolution joins both.
 
     Attributes:
-      channels: of the output.
-      blocks: their number.
-      adds: a block adds what it makes to its input.
-      norm, axis_name, dtype: as of a network.
+      channels: channels of the output.
+      blocks: number of blocks.
+      adds: whether a block adds its result to its input.
+      norm, axis_name, dtype: as in `Network`.
     """
 
     channels: int
@@ -74,7 +74,7 @@ class CSPLayer(nn.Module):
 
     @nn.compact
     def __call__(self, x: Images, train: bool) -> Float[Array, "b h w o"]:
-        """The layer of `x`."""
+        """The output of the layer for `x`."""
         common, half = (self.norm, self.axis_name, self.dtype), self.channels // 2
         inner = Normed(half, 1, 1, *common, name="conv1")(x, train)
         past = Normed(half, 1, 1, *common, name="conv2")(x, train)
@@ -86,14 +86,14 @@ class CSPLayer(nn.Module):
 
 
 class PooledBySizes(nn.Module):
-    """The largest values of windows of several sizes beside the values themselves, between two 1x1 convolutions.
+    """Max-pools with windows of several sizes, joined to their input, between two 1x1 convolutions.
 
-    He et al. 2014, "Spatial pyramid pooling", arXiv:1406.4729, as YOLOv4 has it. A window of 9 pixels is one of 5 over
+    He et al. 2014, "Spatial pyramid pooling", arXiv:1406.4729, as in YOLOv4. A window of 9 pixels is one of 5 over
     windows of 5.
 
     Attributes:
-      channels: of the output.
-      norm, axis_name, dtype: as of a network.
+      channels: channels of the output.
+      norm, axis_name, dtype: as in `Network`.
     """
 
     channels: int
@@ -103,7 +103,7 @@ class PooledBySizes(nn.Module):
 
     @nn.compact
     def __call__(self, x: Images, train: bool) -> Float[Array, "b h w o"]:
-        """The layer of `x`."""
+        """The output of the layer for `x`."""
         common = self.norm, self.axis_name, self.dtype
         maps = [Normed(x.shape[-1] // 2, 1, 1, *common, name="conv1")(x, train)]
         for _ in range(3):

@@ -25,12 +25,12 @@ from jaxcnn.models.normed import Normed, doubled
 from jaxcnn.models.resnet import stages
 from jaxcnn.tasks.box_geometry import STRIDES, points
 
-PREFIX = "yolo_"  # of the name, before that of the backbone
-CHANNELS = 128  # of all maps of neck and head
-TOWER = 2  # convolutions of each branch of the head
+PREFIX = "yolo_"  # first part of the name, before that of the backbone
+CHANNELS = 128  # channels of all maps of neck and head
+TOWER = 2  # convolutions in each branch of the head
 PRIOR = 0.01  # initial probability of a class at a point: Lin et al. 2017, arXiv:1708.02002, section 4.1
-OF_SEVEN = (3, 5, 7)  # of the stages of MobileNetV2, those whose maps are used: the last of strides 8, 16 and 32
-LARGEST = 6.0  # of the logarithm of a side in strides
+OF_SEVEN = (3, 5, 7)  # stages of MobileNetV2 whose maps are used: the last ones of strides 8, 16 and 32
+LARGEST = 6.0  # largest logarithm of a side in strides
 
 Answers = Float32[Array, "b a k4"]
 
@@ -41,7 +41,7 @@ class Detector(Network):
     In place of the ResNet, `yolo_csp_s` and `yolo_csp_m` have CSPDarknet (`jaxcnn.models.csp`), `yolo_mobilenet_v2` has
     MobileNetV2 without its last convolution, and `yolo_cnn` five strided convolutions, for first tries.
 
-    At each point (`box_geometry.points`) it answers left, top, right, bottom of a box in pixels, and a logit of each
+    At each point (`box_geometry.points`) it predicts left, top, right, bottom of a box in pixels, and a logit of each
     class: [b, a, 4 + k]. The centre of the box is an offset from the point, and its sides are powers of e, both in
     strides.
     """
@@ -70,10 +70,10 @@ class Detector(Network):
         else:
             maps = stages(self, backbone, "imagenet", images, positions, train)
         maps = [layer(f"neck_in{number}")(x, train) for number, x in enumerate(maps[-len(STRIDES) :])]
-        for number in (1, 0):  # from coarse to fine
+        for number in (1, 0):  # from coarse to fine maps
             x = jnp.concatenate([maps[number], doubled(maps[number + 1], *maps[number].shape[1:3])], axis=-1)
             maps[number] = layer(f"neck_down{number}", 3)(x, train)
-        for number in (1, 2):  # and back
+        for number in (1, 2):  # and back to coarse ones
             finer = layer(f"neck_half{number}", 3, 2)(maps[number - 1], train)
             maps[number] = layer(f"neck_up{number}", 3)(jnp.concatenate([maps[number], finer], axis=-1), train)
         raw = Head(self.outputs, channels, self.model.dropout, self.norm, self.axis_name, self.dtype, name=self.HEAD)(
@@ -84,7 +84,7 @@ class Detector(Network):
 
 
 def in_pixels(raw: Float32[Array, "b a 4"], points: Float32[Array, "a 3"]) -> Float32[Array, "b a 4"]:
-    """Boxes, from the offset of their centre and the logarithm of their sides, both in strides."""
+    """Boxes in pixels from the offsets of their centres and the logarithms of their sides, both in strides."""
     place, stride = points[:, :2], points[:, 2:]
     centre = place + raw[..., :2] * stride
     half = jnp.exp(jnp.clip(raw[..., 2:], -LARGEST, LARGEST)) * stride / 2
@@ -92,7 +92,7 @@ def in_pixels(raw: Float32[Array, "b a 4"], points: Float32[Array, "a 3"]) -> Fl
 
 
 class Head(nn.Module):
-    """At each level a tower of convolutions for the box and another for the classes, with dropout at its end."""
+    """Two towers of convolutions at each level, one for the box and one for the classes, with dropout at their ends."""
 
     classes: int
     channels: int
@@ -103,7 +103,7 @@ class Head(nn.Module):
 
     @nn.compact
     def __call__(self, maps: list[Images], train: bool, positions: Positions | None) -> Answers:
-        """Four numbers of the box and the logits of the classes at each point, level by level."""
+        """Four numbers for the box and the logits of the classes at each point, level by level."""
         answers = []
         for level, x in enumerate(maps):
             box = self._tower(x, f"level{level}_box", train)
@@ -128,7 +128,7 @@ class Head(nn.Module):
 
 
 def _small(key: Key[Array, ""], shape: tuple[int, ...], dtype: Dtype = jnp.float32) -> Weights:
-    """Initial weights of standard deviation 0.01, so that all points begin with about the same answer."""
+    """Initial weights with a standard deviation of 0.01, so that all points begin with about the same outputs."""
     return 0.01 * jax.random.normal(key, (math.prod(shape),), dtype).reshape(shape)
 
 

@@ -25,25 +25,25 @@ from jaxcnn.tasks.anchors import RATIOS, anchors, chosen, match_anchors, match_p
 from jaxcnn.tasks.proposals import FoundBoxes, Proposals, found, proposed
 from jaxcnn.tasks.suppression import Rule
 
-CHANNELS, HIDDEN = 256, 1024  # of the maps of the pyramid, and of the layers of the box head
-BOX_CELLS = 7  # side of what the box head reads
-STAGES = 4  # of the backbone whose maps are used
+CHANNELS, HIDDEN = 256, 1024  # channels of the maps of the pyramid, and of the layers of the box head
+BOX_CELLS = 7  # side of the features that the box head reads
+STAGES = 4  # number of backbone stages whose maps are used
 
-# The features within boxes [b, r, 4], [b r, n, n, c] of a side n.
+# Returns the features within boxes [b, r, 4] as [b r, n, n, c], for a side n.
 Read = Callable[[Float[Array, "b r 4"], int], Float[Array, "br n n c"]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Numbers:
-    """How many boxes pass from each part to the next; those of torchvision, the paper's for most.
+    """The number of boxes that pass from each part to the next; as in torchvision, mostly those of the paper.
 
     Attributes:
       sizes: sides of the anchors of each level, pixels.
-      before: proposals of a level before suppression, in training and after it.
-      proposals: those of an image, in training and after it.
-      judged: anchors of an image that the loss of the first stage takes; half of them may have an object.
-      taken: proposals of an image that the second stage learns from.
-      share: of these that may have an object.
+      before: proposals of a level before suppression, in training and in evaluation.
+      proposals: proposals of an image, in training and in evaluation.
+      judged: anchors of an image sampled for the loss of the first stage; at most half of them have an object.
+      taken: proposals of an image sampled for the loss of the second stage.
+      share: largest share of these that have an object.
     """
 
     sizes: tuple[float, ...] = (32.0, 64.0, 128.0, 256.0, 512.0)
@@ -55,15 +55,15 @@ class Numbers:
 
     @property
     def with_object(self) -> int:
-        """The most proposals of an image that learn an object."""
+        """The largest number of proposals of an image that learn an object."""
         return int(self.taken * self.share)
 
 
-FEW = Numbers((8.0, 16.0, 32.0, 64.0, 128.0), (128, 128), (64, 64), 64, 32)  # of "faster_rcnn_cnn" and "mask_rcnn_cnn"
+FEW = Numbers((8.0, 16.0, 32.0, 64.0, 128.0), (128, 128), (64, 64), 64, 32)  # for "faster_rcnn_cnn" and "mask_rcnn_cnn"
 
 
 class FasterRCNN(Network):
-    """Boxes and classes of objects.
+    """Finds boxes of objects and their classes.
 
     `faster_rcnn_cnn` has five strided convolutions in place of the ResNet, for first tries, small anchors and few
     proposals.
@@ -80,8 +80,8 @@ class FasterRCNN(Network):
 
     Attributes:
       most_found: f.
-      rule: which of the boxes that overlap are found.
-      numbers: of boxes between the parts; None: those of the name.
+      rule: which of several boxes that overlap are found.
+      numbers: numbers of boxes between the parts; None: by the name of the network.
     """
 
     HEAD: ClassVar[str] = "box_logits"
@@ -95,7 +95,7 @@ class FasterRCNN(Network):
     def __call__(
         self, images: Images, positions: Positions | None = None, train: bool = False, target: Any = None
     ) -> dict[str, Array]:
-        """The answer for images; in training, `target` has their true boxes (`jaxcnn.tasks.box_records`)."""
+        """The outputs for images; in training, `target` has their true boxes (`jaxcnn.tasks.box_records`)."""
         backbone = BACKBONES.get(self.model.name)
         numbers = self.numbers or (FEW if backbone is None else Numbers())
         sides = images.shape[1], images.shape[2]
@@ -136,15 +136,15 @@ class FasterRCNN(Network):
         return answer | {"found": ends.boxes, "scores": ends.scores, "label": ends.label} | more
 
     def learnt_within(self, boxes: Float[Array, "b m 4"], read: Read) -> dict[str, Array]:
-        """More of the answer in training, about the first m of the proposals that are learnt: those with objects."""
+        """More outputs in training, about the first m of the sampled proposals, which are those with objects."""
         return {}
 
     def found_within(self, found: FoundBoxes, read: Read) -> dict[str, Array]:
-        """More of the answer after training, about what is found in each image."""
+        """More outputs in evaluation, about the boxes found in each image."""
         return {}
 
     def _pyramid(self, images: Images, positions: Positions | None, train: bool, backbone: str | None) -> list[Images]:
-        """The maps of the four stages, from fine to coarse, each joined to the coarser ones, and one more."""
+        """The maps of four stages, from fine to coarse, each with the coarser ones added, and a fifth, coarser map."""
         channels = scaled(CHANNELS, self.model.width)
         if backbone is None:
             maps = [images.astype(self.dtype)]
@@ -166,7 +166,7 @@ class FasterRCNN(Network):
         return [*made, made[-1][:, ::2, ::2]]
 
     def _first_stage(self, pyramid: list[Images]) -> tuple[list[Array], list[Array]]:
-        """For each level, the logit of each anchor that it has an object, [b, a], and its box, [b, a, 4]."""
+        """For each level, the logits of anchors that they have an object, [b, a], and encoded boxes, [b, a, 4]."""
         wide = at_least_float32(pyramid[0])
         ends: dict[str, Any] = {"dtype": wide, "kernel_init": classifier_normal}
         conv = Conv(pyramid[0].shape[-1], 3, 1, 1, dtype=self.dtype, kernel_init=classifier_normal, name="anchor_conv")
@@ -199,7 +199,7 @@ def _of_each(key: Key[Array, ""], positions: Positions) -> Key[Array, " b"]:
 def _anchors_to_learn(
     answer: dict[str, Array], target: Any, order: Float[Array, " a"], numbers: Numbers
 ) -> dict[str, Array]:
-    """The anchors of one image from which the first stage learns, what it answers for them, and what they learn."""
+    """The sampled anchors of one image for the loss of the first stage, with the outputs for them and their targets."""
     found = match_anchors(answer["anchors"], target)
     place, used = chosen(found, order, numbers.judged, 0.5)
     learnt = {name: array[place] for name, array in answer.items()}
@@ -211,7 +211,7 @@ def _anchors_to_learn(
 
 
 def _to_learn(given: Proposals, target: Any, order: Float[Array, " a"], numbers: Numbers) -> dict[str, Array]:
-    """The proposals and true boxes of one image from which the second stage learns, and what each of them learns."""
+    """The sampled proposals and true boxes of one image for the loss of the second stage, with their targets."""
     real = target["valid"] & ~target["crowd"]
     boxes = jnp.concatenate([given.boxes, target["boxes"].astype(given.boxes.dtype)])
     usable = jnp.concatenate([given.valid, real])

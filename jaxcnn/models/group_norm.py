@@ -28,7 +28,7 @@ class GroupNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b ... c"], train: bool) -> Float[Array, "b ... c"]:
-        """Normalise `x` in float32; the result has the dtype of `x`. `train` changes nothing."""
+        """Normalise `x` in float32; the result has the dtype of `x`. `train` has no effect."""
         channels = x.shape[-1]
         scale = self.param("scale", self.scale_init, (channels,), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)

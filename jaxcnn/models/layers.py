@@ -99,7 +99,7 @@ class Conv(nn.Module):
 
 
 class Dense(nn.Module):
-    """Affine map; its output is of `dtype`.
+    """An affine map; its output is of `dtype`.
 
     Attributes:
       features: number of outputs.
@@ -117,7 +117,7 @@ class Dense(nn.Module):
 
     @nn.compact
     def __call__(self, x: Features) -> Float[Array, "b features"]:
-        """Map `x`."""
+        """Apply the affine map to the rows of `x`."""
         parts = split.parts(self.path, self.split, kernel_ndim=2)
         features = self.features // parts
         kernel = self.param("kernel", self._initial_kernel, (features, x.shape[-1]))
@@ -158,7 +158,7 @@ class LayerNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "... c"]) -> Float[Array, "... c"]:
-        """Normalise `x`."""
+        """Normalise each vector of channels of `x`."""
         scale = self.param("scale", nn.initializers.ones, x.shape[-1:], jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, x.shape[-1:], jnp.float32)
         wide = x.astype(at_least_float32(x))
@@ -205,7 +205,11 @@ class StochasticDepth(nn.Module):
     def __call__(
         self, x: Float[Array, "b ..."], train: bool, positions: Positions | None = None
     ) -> Float[Array, "b ..."]:
-        """Drop all values of some examples. Raises ValueError as `Dropout` does."""
+        """Drop all values of some examples, at random.
+
+        Raises:
+          ValueError: as in `Dropout`.
+        """
         if not train or self.rate == 0:
             return x
         return dropped(x, self.rate, self.make_rng("dropout"), known(positions), shape=(1,) * (x.ndim - 1))

@@ -27,7 +27,7 @@ _NHWC = lax.ConvDimensionNumbers((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))
 
 
 def adapted(network: str, train: bool) -> Callable[..., Any]:
-    """The interceptor for a call of a network, by the context of the call (`jaxcnn.models.context`)."""
+    """The interceptor for a call of a network, which reads the context of the call (`jaxcnn.models.context`)."""
 
     def call(method: Callable[..., Any], args: Any, kwargs: Any, told: InterceptorContext) -> Any:
         layer = told.module
@@ -46,7 +46,7 @@ def adapted(network: str, train: bool) -> Callable[..., Any]:
 
 
 def _adapt_norm(network: str, layer: nn.BatchNorm) -> bool:
-    """Let a layer compute its statistics over all devices; whether it is frozen instead, and uses its running ones."""
+    """Make a BatchNorm layer compute its statistics over all devices; return whether it is frozen instead."""
     run = context.current()
     if run.norm.group_size:
         raise UserError(
@@ -55,7 +55,7 @@ def _adapt_norm(network: str, layer: nn.BatchNorm) -> bool:
         )
     names = tuple(name for name, there in (("scale", layer.use_scale), ("bias", layer.use_bias)) if there)
     if isinstance(run.norm, PartlyFrozen) and names and run.norm.is_frozen(layer.path, names):
-        object.__setattr__(layer, "use_running_average", None)  # the call says it
+        object.__setattr__(layer, "use_running_average", None)  # the call says whether running statistics are used
         return True
     if layer.axis_name is None:
         object.__setattr__(layer, "axis_name", run.axis_name)
@@ -83,7 +83,7 @@ def convolution(
     feature_group_count: int = 1,
     **options: Any,
 ) -> Float[Array, "b *out o"]:
-    """`lax.conv_general_dilated` as Flax calls it; of images with a square kernel, by `convolve`."""
+    """`lax.conv_general_dilated` as Flax calls it, but by `convolve` for images with a square kernel."""
     dilation = tuple(rhs_dilation or (1, 1))
     plain = x.ndim == 4 and dimension_numbers == _NHWC and set(lhs_dilation or (1,)) == {1}
     if not (plain and kernel.shape[0] == kernel.shape[1] and len({*window_strides}) == len({*dilation}) == 1):

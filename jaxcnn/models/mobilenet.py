@@ -24,14 +24,14 @@ STEM, LAST = 32, 1280  # channels of the first and the last convolution
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """Blocks of one size.
+    """A stage of blocks of one kind.
 
     Attributes:
-      expansion: a block's depthwise convolution has this many times the channels of its input.
-      channels: of the output.
+      expansion: ratio of the channels of a block's depthwise convolution to those of its input.
+      channels: channels of the output.
       blocks: how many blocks.
-      strides: of the first block.
-      size: of the depthwise kernels.
+      strides: stride of the first block.
+      size: side of the depthwise kernels.
     """
 
     expansion: int
@@ -64,7 +64,7 @@ STAGES = {
     "efficientnet_lite0": _EFFICIENTNET,
 }
 SQUEEZED = ("efficientnet_b0",)  # squeeze-and-excitation in each block, to a quarter of its input's channels, and swish
-PADDED_AT_END = ("efficientnet_lite0",)  # TensorFlow's padding: with stride 2, more at the end of an even side
+PADDED_AT_END = ("efficientnet_lite0",)  # TensorFlow's padding: with stride 2, an even side has more at its end
 
 
 class InvertedResidualNet(Network):
@@ -92,15 +92,15 @@ class InvertedResidualNet(Network):
 def inverted_stages(
     network: Network, variant_name: str, form: str, images: Images, positions: Positions | None, train: bool
 ) -> list[Images]:
-    """What each of the seven stages makes of images, by layers of the network that calls this in its compact method.
+    """The outputs of each of the seven stages, by layers that belong to the calling network, in its compact method.
 
-    So another network on these stages has parameters of the same names.
+    So another network that uses these stages has parameters of the same names.
 
     Args:
-      network: the network, whose options hold.
+      network: the calling network, whose options count.
       variant_name: one of `STAGES`.
       form: "cifar" or "imagenet".
-      images, positions, train: as of its `__call__`.
+      images, positions, train: as in its `__call__`.
     """
     model, large, squeezed = network.model, form == "imagenet", variant_name in SQUEEZED
     x = images.astype(network.dtype)
@@ -146,19 +146,19 @@ class InvertedResidual(nn.Module):
     """A 1x1 convolution to more channels, a depthwise one, and a 1x1 one to few, beside a shortcut where sizes agree.
 
     Attributes:
-      channels: of the output.
-      expansion: the depthwise convolution has this many times the channels of the input; with 1, the first convolution
+      channels: channels of the output.
+      expansion: ratio of the depthwise convolution's channels to those of the input; with 1, the first convolution
         is left out.
-      size: of the depthwise kernel.
-      strides: of the depthwise convolution.
-      at_end: it is padded as in TensorFlow.
+      size: side of the depthwise kernel.
+      strides: stride of the depthwise convolution.
+      at_end: whether it is padded as in TensorFlow.
       drop_rate: rate at which an example gets the shortcut alone in training.
       norm: options of the BatchNorm layers.
       axis_name: mesh axis over which the batch is sharded, or None.
       dtype: type of the computation.
       attend: attention after the depthwise convolution ("inner") or at the end of the branch ("branch").
-      squeezed: squeeze-and-excitation after the depthwise convolution, to a quarter of the channels of the input, and
-        swish in place of ReLU6.
+      squeezed: whether squeeze-and-excitation, to a quarter of the input's channels, follows the depthwise
+        convolution, and swish takes the place of ReLU6.
     """
 
     channels: int
@@ -175,7 +175,7 @@ class InvertedResidual(nn.Module):
 
     @nn.compact
     def __call__(self, x: Images, train: bool, positions: Positions | None = None) -> Float[Array, "b oh ow o"]:
-        """The block of `x`: o is `channels`, oh = ceil(h / strides). Positions are for `drop_rate`."""
+        """The output of the block for `x`: o is `channels`, oh = ceil(h / strides). Positions are for `drop_rate`."""
 
         def step(x: Images, name: str, channels: int, size: int, strides: int, groups: int) -> Images:
             return _step(
@@ -212,7 +212,7 @@ def _step(
     dtype: Dtype,
     train: bool,
 ) -> Images:
-    """A convolution and its normalisation, of the module that calls this; `name` begins their names."""
+    """A convolution and its normalisation, as modules of the caller; `name` begins their names."""
     padding = size // 2
     if at_end and strides > 1:
         x, padding = _padded_at_end(x, size, strides), 0
@@ -221,6 +221,6 @@ def _step(
 
 
 def _padded_at_end(x: Images, size: int, strides: int) -> Images:
-    """Zeros so that a convolution without padding gives ceil(h / strides); of an odd number, one more at the end."""
+    """`x` padded for a convolution with ceil(h / strides) outputs; an odd number of zeros has one more at the end."""
     missing = [max(0, (-(-length // strides) - 1) * strides + size - length) for length in x.shape[1:3]]
     return jnp.pad(x, ((0, 0), *((rest // 2, rest - rest // 2) for rest in missing), (0, 0)))

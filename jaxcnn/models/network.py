@@ -1,4 +1,4 @@
-"""What every network has: its fields, and what the optimiser and the mesh need to know of it."""
+"""The base of every network: its fields, and what the optimiser and the mesh need to know about it."""
 
 from typing import Any, ClassVar, Protocol
 
@@ -18,10 +18,10 @@ Logits = Float32[Array, "b k"]
 
 
 class Trainable(Protocol):
-    """What the step needs of a network: `flax.linen.Module` has it."""
+    """The methods that the step needs of a network; `flax.linen.Module` has them."""
 
     def init(self, *args: Any, **kwargs: Any) -> Any:
-        """The initial variables."""
+        """The initial variables of the network."""
         ...
 
     def apply(self, *args: Any, **kwargs: Any) -> Any:
@@ -41,7 +41,7 @@ class Network(nn.Module):
       axis_name: mesh axis over which the batch is sharded, or None.
       dtype: type of the computation.
       HEAD: name of the module that makes the logits; Muon leaves it to SGD.
-      MAPPED: name of the layer that all outputs come from, for class activation maps; empty: one of the last.
+      MAPPED: name of the layer that all outputs come from, for class activation maps; empty: one of the last layers.
       FROZEN: patterns of parameters that are never trained, because the network computes them from its data.
       LEARNS_FROM_TARGET: whether `__call__` takes `target`, too, in training, to choose what it learns from.
     """

@@ -14,14 +14,14 @@ from jaxcnn.models.layers import dropped
 
 
 def is_network(target: Any) -> bool:
-    """Whether a class or function makes `nnx` modules: a class of them, or a function with an argument `rngs`."""
+    """Whether a class or function makes `nnx` modules: it is an `nnx` class, or a function with an argument `rngs`."""
     if isinstance(target, type):
         return issubclass(target, nnx.Module)
     return "rngs" in inspect.signature(target).parameters
 
 
 class _FromNnx(nn.Module):
-    """A module of `nnx` whose variables are those of this one.
+    """Wraps a module of `nnx`, whose variables become those of this module.
 
     Attributes:
       make: makes the module from `rngs`.
@@ -31,7 +31,7 @@ class _FromNnx(nn.Module):
 
     @nn.compact
     def __call__(self, images: Any, train: bool = False) -> Any:
-        """Its outputs, with the layers in the mode for training or evaluation."""
+        """The outputs of the module, whose layers are set to the mode for training or evaluation."""
 
         def call(module: Any, images: Any) -> Any:
             (module.train if train else module.eval)()

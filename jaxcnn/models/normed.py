@@ -1,4 +1,4 @@
-"""A convolution with its normalisation and activation, and maps of twice the size: parts of networks with a way up."""
+"""A convolution with normalisation and activation, and upsampling: parts of networks that also go up in size."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ from jaxcnn.models.network import Images
 
 
 class Normed(nn.Module):
-    """Convolution, padded to keep the size at stride 1, its normalisation and an activation."""
+    """A convolution, padded to keep the size at stride 1, its normalisation, and an activation."""
 
     features: int
     size: int
@@ -26,7 +26,7 @@ class Normed(nn.Module):
 
     @nn.compact
     def __call__(self, x: Images, train: bool) -> Float[Array, "b oh ow o"]:
-        """The layer of `x`."""
+        """The output of the layer for `x`."""
         x = Conv(self.features, self.size, self.strides, self.size // 2, use_bias=False, dtype=self.dtype, name="conv")(
             x
         )
@@ -34,5 +34,5 @@ class Normed(nn.Module):
 
 
 def doubled(x: Images, height: int, width: int) -> Images:
-    """A map of twice the size, by repeating pixels, cut to `height` and `width`."""
+    """A map of twice the size, made by repeating pixels and cut to `height` and `width`."""
     return x.repeat(2, axis=1).repeat(2, axis=2)[:, :height, :width]

@@ -1,4 +1,4 @@
-"""What layers tell of themselves while their network is traced, without a place for it in the variables."""
+"""Notes that layers make while their network is traced, without a place for them in the variables."""
 
 import contextvars
 from collections.abc import Callable
@@ -16,7 +16,7 @@ class Noted(Generic[T]):
         self._there: contextvars.ContextVar[dict[str, T] | None] = contextvars.ContextVar(kind, default=None)
 
     def note(self, layer: str, value: T) -> None:
-        """Note a value for the path of a layer, or of one of its parameters."""
+        """Note a value under the path of a layer or of one of its parameters."""
         if (found := self._there.get()) is not None:
             found[layer] = value
 

@@ -1,4 +1,4 @@
-"""Networks of users: a `flax.linen` module, or one of `flax.nnx`, behind the interface of our own networks."""
+"""Networks of users: a `flax.linen` or `flax.nnx` module behind the interface of our own networks."""
 
 import dataclasses
 import inspect
@@ -18,7 +18,7 @@ from jaxcnn.models.network import Images, Logits, Positions
 
 KIND = "networks"  # the group of the entry points
 TRAIN = ("train", "training", "is_training")  # the names under which a network may take whether it is trained
-EVALUATE = ("deterministic", "use_running_average")  # and those for the opposite
+EVALUATE = ("deterministic", "use_running_average")  # the names of arguments for the opposite
 OUTPUTS = ("outputs", "num_classes", "num_outputs")
 GIVEN = ("form", "width", "head", "batch_norm", "dropout", "zero_init_residual")  # fields of config.model
 # The others are given only if they are set: a network that has an argument of that name also has a default of its own.
@@ -28,15 +28,15 @@ COLLECTIONS = {"params", "batch_stats"}
 
 @dataclasses.dataclass(frozen=True)
 class OwnNetwork:
-    """A network of a user, called as our own ones are.
+    """A network of a user, called like our own networks.
 
     Inside of it, the layers of `jaxcnn.layers` know the run, and those of Flax are adapted (`linen_layers`).
 
     Attributes:
-      name: its open name.
+      name: open name of the network.
       module: the Flax module.
       outputs: the number of outputs it must have.
-      surroundings: what its layers may ask for.
+      surroundings: context that its layers may ask for.
     """
 
     name: str
@@ -50,7 +50,7 @@ class OwnNetwork:
         return getattr(self.module, "HEAD", "")
 
     def init(self, key: Any, images: Images) -> VariableDict:
-        """The initial variables."""
+        """The initial variables of the network."""
         made = self._call(self.module.init_with_output, ({"params": key, "dropout": key}, images), None, False)
         self._checked(made[0], images)
         variables = made[1]

@@ -16,10 +16,10 @@ from jaxtyping import Array, Float
 Inputs = Float[Array, "b h w c"]
 Outputs = Float[Array, "b oh ow o"]
 Kernel = Float[Array, "kh kw i o"]
-View = Float[Array, "b oh ow c"]  # what one tap of a kernel sees
+View = Float[Array, "b oh ow c"]  # the pixels that one tap of a kernel sees
 Taps = Float[Array, "taps i o"]
-FEW = 4  # channels, such as those of a picture
-MOSTLY_EDGE = 1.5  # times as many pixels as an image has are seen by the taps of a kernel: it is small
+FEW = 4  # channels that count as few, such as those of a picture
+MOSTLY_EDGE = 1.5  # an image is small if the taps of a kernel see this many times its pixels
 
 
 @functools.partial(jax.jit, static_argnames=("strides", "padding", "groups", "dilation"))
@@ -41,12 +41,12 @@ def input_gradient(
     dilation: int = 1,
     shared: bool = False,
 ) -> Inputs:
-    """Gradient of `forward` with respect to `x`, with (h, w) = `image_size`.
+    """The gradient of `forward` with respect to `x`, with (h, w) = `image_size`.
 
     The pixels of `x` at one offset modulo the stride meet the same taps of the kernel, so for each offset it is a
     convolution of `dy`, of stride 1, with these taps turned. `strides` or `dilation` must be 1.
 
-    With `shared`, for few channels and for small images, it is the sum of what each tap takes to its pixels instead.
+    With `shared`, for few channels and for small images, it is the sum of the gradients that all taps give (`_shares`).
     """
     reach = -(-(dilation * (kernel.shape[0] - 1) + 1) // strides)
     rows, columns = (length + reach - 1 for length in dy.shape[1:3])
@@ -86,9 +86,9 @@ def input_gradient(
 def kernel_gradient(
     x: Inputs, dy: Outputs, *, kernel_size: int, strides: int, padding: int, groups: int = 1, dilation: int = 1
 ) -> Kernel:
-    """Gradient of `forward` with respect to `kernel`.
+    """The gradient of `forward` with respect to `kernel`.
 
-    One row of taps at a time. With all of the patches XLA would keep those of the forward pass until here.
+    Computed for one row of taps at a time: with all patches, XLA would keep those of the forward pass until here.
     """
     x = _pad(x, padding)
     last = x.shape[1] - dilation * (kernel_size - 1) - 1
@@ -100,13 +100,13 @@ def kernel_gradient(
 
 
 def _shares(dy: Outputs, kernel: Kernel) -> Float[Array, "b oh ow kh kw c"]:
-    """What each tap of a kernel takes to each channel: for few channels, much less than the views of all outputs."""
+    """The gradient that each tap gives to each channel; with few channels, much less than the views of all outputs."""
     taken = dy @ kernel.reshape(-1, kernel.shape[3]).T
     return taken.reshape(*dy.shape[:3], *kernel.shape[:3])
 
 
 def _sum_of_shares(shares: Float[Array, "b oh ow i j c"], rows: int, columns: int, dilation: int) -> Inputs:
-    """Images of this size, in which the shares of each tap begin at its place."""
+    """The sum of the shares of all taps, as images of this size; the shares of each tap begin at its place."""
     batch, down, right, height, width, channels = shares.shape
     total = jnp.zeros((batch, rows, columns, channels), shares.dtype)
     for i, j in itertools.product(range(height), range(width)):
@@ -124,7 +124,7 @@ def _pad(x: Inputs, padding: int) -> Inputs:
 
 
 def _views(x: Inputs, height: int, width: int, strides: int, dilation: int) -> list[View]:
-    """What each tap of a kernel sees, in the order of its axes."""
+    """The pixels that each tap of a kernel sees, in the order of the kernel's axes."""
     down = (x.shape[1] - dilation * (height - 1) - 1) // strides + 1
     right = (x.shape[2] - dilation * (width - 1) - 1) // strides + 1
     return [
@@ -168,7 +168,7 @@ def _taps(views: Sequence[View], dy: Outputs, groups: int) -> Taps:
 
 
 def _turned(kernel: Kernel, groups: int) -> Float[Array, "kh kw o//groups c"]:
-    """The kernel that takes the outputs' gradient to the inputs'."""
+    """The kernel that maps the gradient of the outputs to that of the inputs."""
     height, width, inputs, outputs = kernel.shape
     apart = kernel[::-1, ::-1].reshape(height, width, inputs, groups, outputs // groups)
     return apart.transpose(0, 1, 4, 3, 2).reshape(height, width, outputs // groups, groups * inputs)

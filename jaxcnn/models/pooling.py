@@ -21,7 +21,7 @@ Places = UInt[Array, "b oh ow c"]
 
 
 def pool(model: config.Model, x: Images, window: int, strides: int) -> Pooled:
-    """One value for each window, by `model.pooling`: the largest, the mean, or the sum of both.
+    """Pools each window by `model.pooling`: its largest value, its mean, or the sum of both.
 
     Mishkin et al. 2016, arXiv:1606.02228, compare them.
     """
@@ -128,7 +128,7 @@ _max_of_windows.defvjp(_max_forward, _max_backward)
 
 
 def _taps(x: Images, window: int, strides: int) -> list[Pooled]:
-    """For each place in the window, the values of all windows at it: window * window arrays."""
+    """The values of all windows at each place in the window: a list of window * window arrays."""
     ends = [strides * ((length - window) // strides) + 1 for length in x.shape[1:3]]
     return [
         x[:, i : i + ends[0] : strides, j : j + ends[1] : strides]
@@ -151,9 +151,9 @@ def _overlap(shares: list[Pooled], shape: tuple[int, ...], strides: int) -> Imag
 
 
 def _spread(place: Places, dy: Pooled, window: int, size: tuple[int, ...]) -> Images:
-    """Put the value of each (non-overlapping) window at its place in the image of `size`; 0 elsewhere.
+    """Put the value of each window (they do not overlap) at its place in the image of `size`; all else is 0.
 
-    Rows and columns that no window covers get an additional window without a place.
+    Rows and columns that no window covers belong to an additional window without a place.
     """
     rest = [(0, -(-length // window) - count) for length, count in zip(size, dy.shape[1:3], strict=True)]
     edges = [(0, 0), *rest, (0, 0)]
@@ -165,7 +165,7 @@ def _spread(place: Places, dy: Pooled, window: int, size: tuple[int, ...]) -> Im
 
 
 def _interleave(shares: list[Pooled], shape: tuple[int, ...], window: int) -> Images:
-    """Put the values of each place in the (non-overlapping) windows back to their pixels; 0 elsewhere."""
+    """Put the values of each place in the windows (they do not overlap) back to their pixels; all else is 0."""
     batch, down, right, channels = shares[0].shape
     grid = jnp.stack(shares, axis=3).reshape(batch, down, right, window, window, channels)
     whole = grid.swapaxes(2, 3).reshape(batch, down * window, right * window, channels)

@@ -22,18 +22,18 @@ from jaxcnn.models.network import Images, Logits, Network, Positions
 from jaxcnn.models.pooling import global_average_pool, halving_average_pool, max_pool
 from jaxcnn.models.sizes import sized
 
-CHANNELS = (64, 128, 256, 512)  # of the 3x3 convolutions of each stage
-EXPANSION = 4  # a bottleneck's output has this many times these channels
+CHANNELS = (64, 128, 256, 512)  # channels of the 3x3 convolutions of each stage
+EXPANSION = 4  # ratio of a bottleneck's output channels to these channels
 
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """What distinguishes the networks.
+    """The numbers in which the ResNets differ.
 
     Attributes:
-      blocks: residual blocks of each stage.
-      bottleneck: the blocks are bottlenecks, otherwise two 3x3 convolutions.
-      widening: the 3x3 convolutions of bottlenecks have this many times the channels.
+      blocks: number of residual blocks of each stage.
+      bottleneck: whether blocks are bottlenecks; otherwise they have two 3x3 convolutions.
+      widening: factor of the channels of the 3x3 convolutions of bottlenecks.
     """
 
     blocks: tuple[int, int, int, int]
@@ -86,15 +86,15 @@ def stages(
     train: bool,
     activate: Activation = nn.relu,
 ) -> list[Images]:
-    """What each of the four stages makes of images, by layers of the network that calls this in its compact method.
+    """The outputs of each of the four stages, by layers that belong to the calling network, in its compact method.
 
-    So another network on these stages has parameters of the same names.
+    So another network that uses these stages has parameters of the same names.
 
     Args:
-      network: the network, whose options hold.
+      network: the calling network, whose options count.
       variant_name: one of `VARIANTS`.
       form: "cifar" or "imagenet".
-      images, positions, train: as of its `__call__`.
+      images, positions, train: as in its `__call__`.
       activate: the nonlinearity.
     """
     model, dtype = network.model, network.dtype
@@ -131,7 +131,7 @@ def stages(
                 "project": i == 1 and (variant.bottleneck or grows),
                 "name": name,
             }
-            # Without a projection, a block has the channels of its input.
+            # Without a projection, a block has as many channels as its input.
             if variant.bottleneck:
                 first, second = (sized(model, f"{name}/conv{n}", variant.widening * channels) for n in (1, 2))
                 outputs = sized(model, f"{name}/conv3", EXPANSION * channels) if common["project"] else x.shape[-1]
@@ -156,7 +156,7 @@ class BasicBlock(nn.Module):
       channels: channels of the second convolution.
       strides: stride of the first.
       first: channels of the first.
-      padded: the shortcut is that of option A.
+      padded: whether the shortcut is that of option A.
       kernel: side of the kernels, odd.
       project, pooled, drop_rate, zero_init, norm, axis_name, dtype, split, attend, activate: see `Bottleneck`.
     """
@@ -179,7 +179,7 @@ class BasicBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Images, train: bool, positions: Positions | None = None) -> Float[Array, "b oh ow o"]:
-        """The block of `x`: o is `channels`, oh = ceil(h / strides). Positions are for `drop_rate`."""
+        """The output of the block for `x`: o is `channels`, oh = ceil(h / strides). Positions are for `drop_rate`."""
         y = _conv(self, "conv1", self.first, self.kernel, self.strides)(x)
         y = self.activate(_norm(self, "bn1")(y, train))
         y = _attended(self, "inner", y, train)
@@ -203,14 +203,14 @@ class Bottleneck(nn.Module):
 
     Attributes:
       channels: channels of the first two convolutions.
-      second: channels of the second, if it has others than the first.
+      second: channels of the second, if not those of the first.
       output_channels: channels of the third.
       strides: stride of the 3x3 convolution.
-      project: the shortcut is a 1x1 convolution with BatchNorm instead of the identity.
-      pooled: the stride of this convolution is that of a 2x2 average pool before it.
+      project: whether the shortcut is a 1x1 convolution with BatchNorm instead of the identity.
+      pooled: whether a 2x2 average pool before this convolution has the stride instead.
       drop_rate: rate at which an example gets the shortcut alone in training.
-      zero_init: the scale of the last BatchNorm starts at 0, so the block starts as its shortcut: Goyal et al. 2017,
-        arXiv:1706.02677, section 5.1.
+      zero_init: whether the scale of the last BatchNorm starts at 0, so the block starts as its shortcut: Goyal et al.
+        2017, arXiv:1706.02677, section 5.1.
       norm: options of the BatchNorm layers.
       axis_name: mesh axis over which the batch is sharded, or None.
       dtype: type of the computation.
@@ -236,7 +236,7 @@ class Bottleneck(nn.Module):
 
     @nn.compact
     def __call__(self, x: Images, train: bool, positions: Positions | None = None) -> Float[Array, "b oh ow o"]:
-        """The block of `x`: o is `output_channels`, oh = ceil(h / strides). Positions are for `drop_rate`."""
+        """The block's output for `x`: o is `output_channels`, oh = ceil(h / strides). Positions are for `drop_rate`."""
         y = _conv(self, "conv1", self.channels, 1)(x)
         y = self.activate(_norm(self, "bn1")(y, train))
         y = _conv(self, "conv2", self.second or self.channels, 3, self.strides)(y)
@@ -273,7 +273,7 @@ def _attended(block: BasicBlock | Bottleneck, place: str, y: Images, train: bool
 
 
 def _projected(block: BasicBlock | Bottleneck, x: Images, features: int, train: bool) -> Images:
-    """The shortcut by a 1x1 convolution with BatchNorm."""
+    """The projection shortcut: a 1x1 convolution with BatchNorm."""
     strides = block.strides
     if block.pooled and strides == 2:
         x, strides = halving_average_pool(x), 1
@@ -282,7 +282,7 @@ def _projected(block: BasicBlock | Bottleneck, x: Images, features: int, train: 
 
 
 def _joined(block: BasicBlock | Bottleneck, x: Images, y: Images, train: bool) -> Images:
-    """The activation of the sum. After training it is stored in memory.
+    """The activation of the sum of shortcut and branch; in evaluation it is stored in memory.
 
     Otherwise XLA:CPU would repeat the addition wherever the sum is read, also in the next block's sum, and so keep the
     terms of all blocks of a stage until its end. It does not fuse across a conditional. Training stores what its

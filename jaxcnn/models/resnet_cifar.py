@@ -14,8 +14,8 @@ from jaxcnn.models.pooling import global_average_pool
 from jaxcnn.models.resnet import BasicBlock
 from jaxcnn.models.sizes import sized
 
-CHANNELS = (16, 32, 64)  # of each stage
-BLOCKS = {"resnet20": 3, "resnet32": 5, "resnet44": 7, "resnet56": 9, "resnet110": 18}  # of each stage
+CHANNELS = (16, 32, 64)  # output channels of each stage
+BLOCKS = {"resnet20": 3, "resnet32": 5, "resnet44": 7, "resnet56": 9, "resnet110": 18}  # blocks of each stage
 
 
 class CifarResNet(Network):

@@ -1,4 +1,4 @@
-"""The part of feature maps within a box, in a fixed size: RoIAlign, He et al. 2017, arXiv:1703.06870, section 3.
+"""RoIAlign: the features within a box in a fixed size; He et al. 2017, arXiv:1703.06870, section 3.
 
 As in torchvision's detectors, the centre of the first pixel is at 0 (`aligned=False`), and each cell is the mean of
 2 x 2 samples.
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-SAMPLES = 2  # of each cell, in both directions
+SAMPLES = 2  # samples of each cell, in both directions
 USUAL_SIDE, USUAL_LEVEL = 224.0, 4  # such a box reads the map of this level: Lin et al. 2017, arXiv:1612.03144, eq. 1
 FINEST = 2  # level of the first map
 

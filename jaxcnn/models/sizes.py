@@ -1,4 +1,4 @@
-"""The output channels of layers: those of the network times its width, or those that `model.channels` tells."""
+"""The output channels of layers: the network's usual ones times its width, or those of `model.channels`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,12 +13,12 @@ _noted = Noted[int]("channels")
 def sized(model: config.Model, layer: str, channels: int) -> int:
     """The output channels of a layer of a network.
 
-    A network asks for each layer whose channels are its own, not those of a layer that it is added to.
+    A network calls it for each layer that has channels of its own, not those of a layer whose output is added to it.
 
     Args:
       model: the options of the network.
       layer: the path of the layer, such as "block1_1/conv1".
-      channels: those of the network at width 1.
+      channels: channels of this layer at width 1.
     """
     usual = scaled(channels, model.width)
     _noted.note(layer, usual)
@@ -26,7 +26,7 @@ def sized(model: config.Model, layer: str, channels: int) -> int:
 
 
 def usual_sizes(initialize: Callable[[], Any]) -> dict[str, int]:
-    """The layers of a network whose channels `model.channels` may tell, and the channels that each has without.
+    """The layers of a network whose channels `model.channels` can set, with the channels that each has by default.
 
     Args:
       initialize: makes the network's variables; it is traced only.

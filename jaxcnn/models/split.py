@@ -29,11 +29,11 @@ def layers_of(initialize: Callable[[], VariableDict]) -> dict[str, jax.P]:
 
 
 def parts(path: tuple[str, ...], split: bool, kernel_ndim: int) -> int:
-    """Among how many devices the layer at `path` is split, where the program is traced: 1 outside `jax.shard_map`.
+    """The number of devices over which the layer at `path` is split in the traced program; 1 outside `jax.shard_map`.
 
     Args:
-      path: of the module.
-      split: whether the layer is to be split at all: one that is wide enough to be worth it.
+      path: path of the module.
+      split: whether the layer may be split, because it is wide enough to be worth it.
       kernel_ndim: 4 for a convolution, whose kernel has the outputs last, or 2 for a dense layer, which has them first.
     """
     if not split:
@@ -61,7 +61,7 @@ def leave(y: Float[Array, "... part"]) -> Float[Array, "... o"]:
 
 
 def _own_part(_: None, dy: Float[Array, "... o"]) -> tuple[Float[Array, "... part"]]:
-    # All devices compute the same from the whole output, so each has the whole gradient and takes its part.
+    # All devices compute the same from the whole output, so each has the whole gradient and takes its own part.
     size = dy.shape[-1] // lax.axis_size(MODEL_AXIS)
     return (lax.dynamic_slice_in_dim(dy, lax.axis_index(MODEL_AXIS) * size, size, axis=dy.ndim - 1),)
 

@@ -56,7 +56,7 @@ class SqueezeNet(Network):
 
 
 class Fire(nn.Module):
-    """A 1x1 convolution to few channels, then 1x1 and 3x3 convolutions beside each other.
+    """A 1x1 convolution to few channels, then a 1x1 and a 3x3 convolution side by side.
 
     Attributes:
       squeeze: channels of the first.
@@ -70,7 +70,7 @@ class Fire(nn.Module):
 
     @nn.compact
     def __call__(self, x: Images) -> Float[Array, "b h w o"]:
-        """The module of `x`: o is 2 `expand`."""
+        """The output of the fire module for `x`: o is 2 `expand`."""
         x = nn.relu(Conv(self.squeeze, 1, dtype=self.dtype, name="squeeze")(x))
         one = Conv(self.expand, 1, dtype=self.dtype, name="expand1x1")(x)
         three = Conv(self.expand, 3, padding=1, dtype=self.dtype, name="expand3x3")(x)

@@ -1,7 +1,7 @@
 """U-Nets: a class for each pixel. Ronneberger et al. 2015, "U-Net", arXiv:1505.04597.
 
-Every level of the way down is joined to that of the same size on the way up. As in most implementations since, layers
-have BatchNorm and padding, so that the answers have the size of the image.
+The map of every level on the way down is joined to the map of the same size on the way up. As in most later
+implementations, layers have BatchNorm and padding, so that the outputs have the size of the image.
 """
 
 from typing import ClassVar
@@ -17,17 +17,17 @@ from jaxcnn.models.normed import Normed, doubled
 from jaxcnn.models.pooling import max_pool
 from jaxcnn.models.resnet import stages
 
-CHANNELS = {  # of the levels; those of "unet" are figure 1 of the paper
+CHANNELS = {  # channels of the levels; those of "unet" are from figure 1 of the paper
     "unet": (64, 128, 256, 512, 1024),
     "unet_small": (64, 128, 256),
 }
-RESNET_CHANNELS = (16, 32, 64, 128, 256)  # of the way up from a ResNet, the image's own size first
+RESNET_CHANNELS = (16, 32, 64, 128, 256)  # channels on the way up from a ResNet, from the image's own size on
 
 PixelLogits = Float32[Array, "b h w k"]
 
 
 class UNet(Network):
-    """A way down in levels, each of half the size of the one before, and a way up that is joined to them.
+    """A way down in levels, each half the size of the one before, and a way up that is joined to them.
 
     `unet` has the paper's five levels of two 3x3 convolutions, `unet_small` the first three of them. On the way up, a
     level is doubled by repeating pixels, convolved, and joined. `unet_resnet18` and `unet_resnet50` go down by a ResNet
@@ -59,7 +59,7 @@ class UNet(Network):
         else:
             channels = RESNET_CHANNELS
             maps = stages(self, backbone, "imagenet", images, positions, train)
-            joined = [None, None, *maps[:-1]]  # a ResNet has nothing at the size of the image and at half of it
+            joined = [None, None, *maps[:-1]]  # a ResNet has no maps of the image's own size and of half that size
         x = maps[-1]
         sides = [tuple(-(-side // 2**power) for side in images.shape[1:3]) for power in range(len(joined))]
         for number in range(len(joined), 0, -1):

@@ -16,7 +16,7 @@ CONVOLUTIONS = {
     "vgg13": (2, 2, 2, 2, 2),
     "vgg16": (2, 2, 3, 3, 3),
     "vgg19": (2, 2, 4, 4, 4),
-}  # of each block
+}  # convolutions of each block
 HIDDEN = 4096
 
 

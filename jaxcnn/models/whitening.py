@@ -47,9 +47,9 @@ class Whitening(nn.Module):
 
 @jax.custom_vjp
 def _add_bias(x: Float[Array, "b h w c"], bias: Float32[Array, " c"]) -> Float[Array, "b h w c"]:
-    """`x` plus `bias`, in the dtype of `x`. The gradient of `bias` is summed in float32.
+    """The sum of `x` and `bias`, in the dtype of `x`. The gradient of `bias` is summed in float32.
 
-    First over the batch and the rows, then over the columns: GPUs sum few channels slowly, but a whole row fast.
+    It is summed over batch and rows first, then over columns: GPUs sum few channels slowly, but a whole row fast.
     """
     return x + bias.astype(x.dtype)
 

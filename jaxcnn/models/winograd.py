@@ -168,7 +168,7 @@ def _both_axes(matrix: Matrix, kernel: Float[Array, "q q c o"]) -> list[KernelRo
 
 
 def _strided(x: Array, axis: int, starts: int, count: int, stride: int, before: int) -> list[Array]:
-    """For each of the first `starts` places along an axis, `count` values of `x` from this place, `stride` apart.
+    """For each of the first `starts` places along an axis, `count` values of `x` from there, `stride` apart.
 
     The first place is `before` places in front of `x`; values in front of `x` and behind it are zeros.
     """
@@ -196,13 +196,13 @@ def _combine(matrix: Matrix, terms: list[Array], axis: int = 0) -> Array:
 
 
 def _combinations(matrix: Matrix, terms: list[Array]) -> list[Array]:
-    """For each row of `matrix`, the sum of the terms times its factors; multiplications by 0 and 1 are left out."""
+    """The sum of the terms times the factors in each row of `matrix`; multiplications by 0 and 1 are left out."""
     return _traced_once(tuple(map(tuple, matrix.tolist())), terms)
 
 
 @functools.partial(jax.jit, static_argnames="matrix")
 def _traced_once(matrix: tuple[tuple[float, ...], ...], terms: list[Array]) -> list[Array]:
-    """`_combinations`, traced once per shape: its many operations would delay even a start from compiled programs."""
+    """The results of `_combinations`, traced once per shape: its many operations would slow even a cached start."""
 
     def scaled(term: Array, factor: float) -> Array:
         return term if factor == 1 else lax.mul(term, term.dtype.type(factor))
