@@ -26,8 +26,8 @@ from jaxcnn.weights.shared import Shared, Streams, restored
 MAGIC = b"jaxcnn1\n"
 SUFFIX = ".jxc"
 DIGEST = hashlib.sha256().digest_size
-MOST_INFLATED = 2**30  # bytes of the deflated part
-MOST_WEIGHTS = 2**31  # of an array: more is no network of ours, and would only exhaust the memory
+MOST_INFLATED = 2**30  # largest size of the deflated part, bytes
+MOST_WEIGHTS = 2**31  # most values of an array: more is no network of ours, and would only exhaust the memory
 FLOAT, SHARED = "float32", "shared"
 _TYPES: dict[str, np.dtype[Any]] = {
     "lengths": np.dtype("u1"),
@@ -37,7 +37,7 @@ _TYPES: dict[str, np.dtype[Any]] = {
 
 
 def packed(arrays: Mapping[str, Shared | np.ndarray], facts: Mapping[str, str]) -> bytes:
-    """The bytes of a file of arrays, by name, and of facts; equal arrays and facts give equal bytes."""
+    """The bytes of a file with arrays, by name, and facts; equal arrays and facts give equal bytes."""
     entries: list[dict[str, Any]] = []
     short: list[bytes] = []
     words: list[bytes] = []
@@ -67,7 +67,7 @@ def read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """The arrays of a file as float32, by name, and its facts.
 
     Raises:
-      UserError: it cannot be read, is damaged, or is no such file.
+      UserError: the file cannot be read, is damaged, or has another format.
     """
     try:
         content = path.read_bytes()
@@ -89,7 +89,7 @@ def read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 
 
 def _entry(array: Shared | np.ndarray, short: list[bytes], words: list[bytes]) -> dict[str, Any]:
-    """What the header says of an array, whose parts are added to `short` and `words`."""
+    """The header's entry for an array; the parts of the array are added to `short` and `words`."""
     if not isinstance(array, Shared):
         short.append(_bytes("values", array))
         return {"shape": list(array.shape), "kind": FLOAT}
@@ -116,13 +116,17 @@ def _bytes(kind: str, array: np.ndarray) -> bytes:
 
 
 class _Reader:
-    """Takes arrays from the front of bytes."""
+    """Reads arrays from bytes, one after another."""
 
     def __init__(self, body: bytes) -> None:
         self._body, self._place = body, 0
 
     def take(self, dtype: np.dtype[Any], count: int) -> np.ndarray:
-        """The next numbers. Raises ValueError if there are not so many."""
+        """The next `count` numbers of type `dtype`.
+
+        Raises:
+          ValueError: fewer numbers are left.
+        """
         if not 0 <= count * dtype.itemsize <= len(self._body) - self._place:
             raise ValueError("a part beyond the end")
         array = np.frombuffer(self._body, dtype, count, self._place)

@@ -1,4 +1,4 @@
-"""Files of weights. Nothing in them is run; what is damaged or may run code is refused."""
+"""Files of weights. Nothing in a file is run; files that are damaged or may run code are refused."""
 
 import json
 import pathlib
@@ -13,13 +13,13 @@ from jaxcnn.machine import extras, json_text, npz_arrays, whole_files
 from jaxcnn.text import shown
 from jaxcnn.weights import compressed
 
-MOST_BYTES = 4 * compressed.MOST_WEIGHTS  # of the arrays of an npz file, which may be compressed
+MOST_BYTES = 4 * compressed.MOST_WEIGHTS  # of all arrays of an npz file, which may be compressed
 HALF = ("float16", "bfloat16")
 _CONVERT = (
     "convert it once in PyTorch: weights = torch.load(path, weights_only=True); safetensors.torch.save_file("
     "{name: value.contiguous() for name, value in weights.items()}, 'weights.safetensors')"
 )
-_KINDS = {  # what else has weights, by its first bytes
+_KINDS = {  # other files with weights, by their first bytes
     b"\x89HDF": "an HDF5 file of Keras; save its arrays once with numpy.savez under their names ('fc1/kernel')",
     b"\x80\x02": f"a pickle, which could run code; {_CONVERT}",
     b"\x80\x04": f"a pickle, which could run code; {_CONVERT}",
@@ -35,7 +35,7 @@ def read(path: pathlib.Path, half: bool = False) -> tuple[dict[str, np.ndarray],
       half: accept float16 and bfloat16.
 
     Raises:
-      UserError: it cannot be read, is damaged, is a pickle, or has values that are not finite or not floats.
+      UserError: the file cannot be read, is damaged, is a pickle, or has values that are not finite or not floats.
     """
     if path.exists() and not path.is_file():  # reading a pipe would block
         raise UserError(f"{shown(str(path))} is not a regular file")
@@ -91,7 +91,7 @@ def _safetensors(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, s
 
 
 def _bfloat16(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """The arrays of bfloat16, which NumPy alone does not know."""
+    """The bfloat16 arrays of a file, a type that NumPy alone does not know."""
     import ml_dtypes
 
     content = path.read_bytes()
@@ -138,7 +138,7 @@ def write(path: pathlib.Path, arrays: Mapping[str, np.ndarray], facts: Mapping[s
 
 
 def _sorted(content: bytes) -> bytes:
-    """A safetensors file with the facts of its header in the order of their names; the package writes them in any."""
+    """A safetensors file whose header has its facts in the order of their names; the package writes them in any."""
     length = int.from_bytes(content[:8], "little")
     header = json_text.parse(content[8 : 8 + length])
     header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))

@@ -1,4 +1,4 @@
-"""Fits the arrays of a file to a network: each is loaded, adapted, or left out, or it is an error."""
+"""Fits the arrays of a file to a network: each is loaded, adapted or left out, or it is an error."""
 
 import dataclasses
 import re
@@ -15,11 +15,11 @@ from jaxcnn.weights.layout import Leaf
 
 LOADED, ADAPTED, LEFT_OUT, NOT_FOUND = "loaded", "adapted", "left out", "not found"
 AUTO = "auto"
-BACKBONE = ("stem_", "block")  # the beginnings of the modules of a detector's backbone
-WITH_HEADS = ("roi_heads.", "module.roi_heads.", "model.roi_heads.")  # of torchvision's detectors
-IN_DETECTOR = "backbone.backbone."  # what YOLOX has before the names of its backbone
+BACKBONE = ("stem_", "block")  # beginnings of the names of the modules of a detector's backbone
+WITH_HEADS = ("roi_heads.", "module.roi_heads.", "model.roi_heads.")  # in files of torchvision's detectors
+IN_DETECTOR = "backbone.backbone."  # prefix of the names of the backbone in YOLOX
 CLASSIFIER = "classifier"
-# What comes before the classifier of MobileNetV2, and is not of the backbone.
+# Arrays before the classifier of MobileNetV2 that are not part of the backbone.
 LAST = (
     *("params/last_conv/kernel", "params/last_bn/scale", "params/last_bn/bias"),
     *("batch_stats/last_bn/mean", "batch_stats/last_bn/var"),
@@ -28,13 +28,13 @@ LAST = (
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """What became of one array.
+    """Tells what became of one array.
 
     Attributes:
-      ours: its key in the network; empty if it is only in the file.
-      theirs: its name in the file; empty if it is only in the network.
+      ours: key in the network; empty if it is only in the file.
+      theirs: name in the file; empty if it is only in the network.
       status: LOADED, ADAPTED, LEFT_OUT (the network's initial values stay) or NOT_FOUND (the same).
-      why: in words, for all but LOADED.
+      why: the reason in words; empty for LOADED.
     """
 
     ours: str
@@ -45,7 +45,7 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Fitted:
-    """The result.
+    """The arrays that fit, and a report on every array.
 
     Attributes:
       arrays: new values by key, in our layout, of the arrays that are loaded or adapted.
@@ -81,12 +81,12 @@ def fit(
       source: where the arrays come from, for messages.
       naming: one of `names.NAMINGS`, "jaxcnn", or "auto" for the one that fits best.
       head: the name of the module that makes the outputs.
-      new_head: the head keeps its initial values in any case.
+      new_head: whether the head always keeps its initial values.
       classes: the names of the network's classes.
-      given_classes: those of the file; empty if it does not tell.
+      given_classes: names of the classes of the file; empty if it has none.
       skip: patterns of parameters (as in config.optim.layers) that keep their initial values.
-      partial: an array of another shape gives the part that fits; arrays of the network that the file lacks keep their
-        initial values, and those that only the file has are left out.
+      partial: whether an array of another shape gives the part that fits; then arrays of the network that the file
+        lacks keep their initial values, and those that only the file has are left out.
 
     Raises:
       UserError: an array of the file or of the network is not explained, or has another shape.
@@ -139,7 +139,7 @@ def _fit_backbone(
     naming: str,
     skip: Sequence[str],
 ) -> Fitted:
-    """Fit the arrays of a network for classification to a detector, whose neck and head keep their initial values."""
+    """Fit the arrays of a classifier to a detector, whose neck and head keep their initial values."""
     own = {key for key in initial if not key.split("/")[1].startswith(BACKBONE)}
     classifier = {f"params/{CLASSIFIER}/{leaf}": np.zeros(0, np.float32) for leaf in ("kernel", "bias")}
     last = {key: np.zeros(0, np.float32) for key in LAST} if backbone.name in networks.INVERTED else {}
@@ -164,7 +164,7 @@ def _named(
     naming: str,
     head: str,
 ) -> tuple[str, list[Leaf], dict[str, str]]:
-    """The naming, our arrays with their names in it, and the plain name of each array of the file with its full one."""
+    """The naming, our arrays with their names in it, and the full name of each array of the file by its plain name."""
     possible = (layout.OURS, *names.NAMINGS) if naming == AUTO else (naming,)
     tried = []
     for each in possible:
@@ -189,9 +189,9 @@ def _named(
 
 
 def _head_rows(classes: Sequence[str], given: Sequence[str]) -> list[int] | None:
-    """For each class, its place among those of the file, or -1; None if the file does not tell its classes.
+    """The place of each class among the classes of the file, or -1; None if the file has no class names.
 
-    Numbers tell nothing: class 3 of one set is not class 3 of another.
+    Numbers as names do not count: class 3 of one set is not class 3 of another.
     """
     if all(name.isdecimal() for name in given):
         return None
@@ -202,7 +202,7 @@ def _head_rows(classes: Sequence[str], given: Sequence[str]) -> list[int] | None
 def _adapted(
     leaf: Leaf, name: str, value: np.ndarray, initial: np.ndarray, heads: list[int] | None, source: str
 ) -> tuple[np.ndarray, Row]:
-    """An array of the file with the shape of ours, and what was done."""
+    """An array of the file in the shape of ours, and a report on what was done."""
     axis = 0 if initial.ndim == 2 else -1  # of the outputs
     if leaf.is_head and _without(value.shape, axis) == _without(initial.shape, axis):
         same = value.shape == initial.shape
@@ -232,13 +232,13 @@ def _adapted(
 
 
 def _outputs(leaf: Leaf, classes: Sequence[int]) -> list[int]:
-    """The numbers of the outputs of some classes, and before these that of the background if there is one."""
+    """The indices of the outputs of some classes, and before them those of the background if there is one."""
     places = [0, *(number + 1 for number in classes)] if leaf.background else list(classes)
     return [leaf.of_class * place + number for place in places for number in range(leaf.of_class)]
 
 
 def _part(leaf: Leaf, name: str, value: np.ndarray, initial: np.ndarray) -> tuple[np.ndarray, Row]:
-    """An array with the part of another that fits: the first channels, and the middle of a convolution's kernel."""
+    """The initial array with the part of another that fits it: the first channels, and the middle of a kernel."""
     result = np.array(initial)
     here: list[slice] = []
     there: list[slice] = []
@@ -260,9 +260,9 @@ def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
 
 
 def _other_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
-    """A first kernel for images of other channels: the channels in turn, scaled to keep the size of the sum.
+    """A first kernel for images with other channels: repeats the channels in turn, scaled so that sums keep their size.
 
-    For one channel it is their sum, which gives a grey image what it would get as three equal channels.
+    For one channel it is the sum of the channels: grey images give the same as if they had three equal channels.
     """
     there = kernel.shape[2]
     if channels == 1:
@@ -272,7 +272,7 @@ def _other_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
 
 
 def _explain(source: str, naming: str, rows: Sequence[Row], extra: Sequence[str]) -> None:
-    """Refuse what is left unexplained."""
+    """Raise UserError if arrays are left that no row explains."""
     missing = [row.ours.split("/", 1)[1] for row in rows if row.status == NOT_FOUND]
     told = []
     if missing:

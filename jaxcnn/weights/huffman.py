@@ -14,20 +14,20 @@ from jaxtyping import Integer, UInt8, UInt16
 from jaxcnn.config import UserError
 
 Symbols = Integer[np.ndarray, " n"]
-Lengths = UInt8[np.ndarray, " symbols"]  # of the words, bits; 0: the symbol does not occur
+Lengths = UInt8[np.ndarray, " symbols"]  # bits of the words; 0: the symbol does not occur
 
-LONGEST = 24  # bits of a word
+LONGEST = 24  # largest number of bits of a word
 BLOCK = 2048  # symbols; 2048 words of 24 bits are less than the 65,536 bits that a uint16 counts
 _CHUNK = 512  # blocks that are encoded at once, which bounds the memory
 
 
 @dataclasses.dataclass(frozen=True)
 class Encoded:
-    """Encoded symbols.
+    """Symbols encoded as Huffman words.
 
     Attributes:
       count: number of symbols.
-      lengths: of the words of all symbols.
+      lengths: lengths of the words of all symbols.
       blocks: bits of each block of `BLOCK` symbols; the last may have fewer.
       bits: the words, one after another, the first bit of each byte being its highest.
     """
@@ -91,13 +91,13 @@ def encode(symbols: Symbols, alphabet: int) -> Encoded:
     """The code of symbols from 0 to `alphabet` - 1."""
     lengths = lengths_of(np.bincount(symbols, minlength=alphabet))
     words, parts, blocks = words_of(lengths), [], []
-    left = np.zeros(0, np.uint8)  # the bits of the last byte that is not full
+    left = np.zeros(0, np.uint8)  # the bits of the last byte, which is not full
     for start in range(0, len(symbols), BLOCK * _CHUNK):
         part = symbols[start : start + BLOCK * _CHUNK]
         each = lengths[part].astype(np.int64)
         blocks.append(np.add.reduceat(each, np.arange(0, len(part), BLOCK)))
         ends = np.cumsum(each)
-        place = np.repeat(ends, each) - 1 - np.arange(ends[-1])  # of a bit in its word, from the lowest
+        place = np.repeat(ends, each) - 1 - np.arange(ends[-1])  # of each bit in its word, from the lowest bit
         made = ((np.repeat(words[part], each) >> place.astype(np.uint32)) & 1).astype(np.uint8)
         made = np.concatenate([left, made])
         whole = len(made) // 8 * 8
@@ -109,7 +109,7 @@ def encode(symbols: Symbols, alphabet: int) -> Encoded:
 
 
 def decode(encoded: Encoded) -> Symbols:
-    """The symbols.
+    """The symbols from their code.
 
     Raises:
       UserError: these are no words of such a code, or their bits do not fill the blocks.
@@ -124,7 +124,7 @@ def decode(encoded: Encoded) -> Symbols:
     order = np.lexsort((np.arange(len(lengths)), lengths))
     order = order[lengths[order] > 0]
     words, used = words_of(lengths), np.unique(lengths[lengths > 0]).astype(np.int64)
-    ranks = np.searchsorted(lengths[order], used)  # of the first word of each length
+    ranks = np.searchsorted(lengths[order], used)  # rank of the first word of each length
     firsts = words[order[ranks]].astype(np.int64)
     counts = np.diff([*ranks, len(order)])
     limits = (firsts + counts) << (LONGEST - used)  # words of each length, with bits added behind, are below these

@@ -15,7 +15,7 @@ from jaxcnn.weights import names
 
 Weights = Float[np.ndarray, "..."]
 
-# Our name of a leaf in a naming, per kind of module.
+# The names of our arrays in a naming.
 _TORCH = {"kernel": "weight", "bias": "bias", "scale": "weight", "mean": "running_mean", "var": "running_var"}
 _KERAS = {"kernel": "kernel", "bias": "bias", "scale": "gamma", "mean": "moving_mean", "var": "moving_variance"}
 _DENSE = (".block.3.weight", ".block.5.weight", ".mlp.fc1.weight", ".mlp.fc2.weight")  # where we have convolutions
@@ -25,9 +25,9 @@ BLUE_FIRST = ("caffe",)  # namings whose networks read BGR images
 FOCUSED = ("yolox", "params/stem_conv/conv/kernel")  # a naming, and its kernel that sees four BGR pixels as one
 FIRST = ("stem_conv", "conv1", "block1_conv1")  # our names of the layer that sees the image
 OURS = "jaxcnn"
-# Of detectors of two stages: the layers with outputs of classes, and how many of each; what the first dense layer sees.
+# For two-stage detectors: layers with outputs of classes, and outputs per class; what the first dense layer sees.
 OF_CLASSES = {"box_logits": 1, "box_boxes": 4, "mask_logits": 1}
-OF_ALL_CLASSES = {  # of these the layers that are for all classes, by `model.class_agnostic`
+OF_ALL_CLASSES = {  # which of these layers are shared by all classes, by `model.class_agnostic`
     "none": (),
     "boxes": ("box_boxes",),
     "masks": ("mask_logits",),
@@ -42,13 +42,13 @@ class Leaf:
     """One array of a network.
 
     Attributes:
-      key: of ours, such as "params/conv1/kernel".
-      shape: of ours.
-      theirs: its names in a file; the first is the one that is written.
-      pixels: of a dense kernel that sees pixels, the channels of a pixel; else 0.
-      is_first: it is the kernel of the first layer, which sees the image.
-      is_head: it belongs to a layer whose outputs are of classes.
-      of_class: of such a layer, its outputs for each class; one of each more, the first, is that of the background
+      key: our name, such as "params/conv1/kernel".
+      shape: shape in our layout.
+      theirs: names in a file; the first is the one that is written.
+      pixels: channels of a pixel, for a dense kernel that sees pixels; else 0.
+      is_first: whether it is the kernel of the first layer, which sees the image.
+      is_head: whether it belongs to a layer whose outputs belong to classes.
+      of_class: outputs of such a layer for each class; as many more, the first ones, belong to the background
         where `background`.
     """
 
@@ -121,24 +121,24 @@ def plain(naming: str, name: str) -> str:
 
 
 def is_ignored(name: str) -> bool:
-    """Whether an array in a file is no weight of a network."""
+    """Whether an array in a file is not a weight of a network."""
     return name.rpartition(".")[2] in _IGNORED
 
 
 def to_ours(naming: str, leaf: Leaf, value: Weights) -> Weights:
-    """An array of a file in our layout; its shape may still be another than that of `leaf`."""
+    """An array of a file in our layout; its shape may still differ from that of `leaf`."""
     if naming != OURS and leaf.key.endswith("/layer_scale/scale"):
         value = value.reshape(-1)
     if naming != OURS and leaf.key.endswith("/kernel"):
         if naming in ("keras", "caffe"):
             value = value.T if len(leaf.shape) == 2 and value.ndim == 2 else value
-        elif value.ndim == 2 and len(leaf.shape) == 4:  # a 1x1 convolution that is a dense layer there
+        elif value.ndim == 2 and len(leaf.shape) == 4:  # a 1x1 convolution that is a dense layer in the other library
             value = value.T[None, None]
-        elif value.ndim == 4 and len(leaf.shape) == 4:  # of a transposed convolution, the inputs come first
+        elif value.ndim == 4 and len(leaf.shape) == 4:  # a transposed convolution, whose inputs come first
             value = value.transpose(2, 3, 0, 1) if leaf.key.endswith(TRANSPOSED) else value.transpose(2, 3, 1, 0)
         elif value.ndim == 3:
             value = value.T
-        elif value.ndim == 4:  # a dense layer that is a convolution there
+        elif value.ndim == 4:  # a dense layer that is a convolution in the other library
             value = value.transpose(0, 2, 3, 1).reshape(len(value), -1)
         elif leaf.pixels and value.shape[-1] % leaf.pixels == 0:
             value = value.reshape(len(value), leaf.pixels, -1).swapaxes(1, 2).reshape(len(value), -1)
@@ -149,12 +149,12 @@ def to_ours(naming: str, leaf: Leaf, value: Weights) -> Weights:
 
 
 def _of_other_colours(kernel: Weights) -> Weights:
-    """A kernel of four RGB pixels from one of BGR, and the other way round."""
+    """A kernel for four RGB pixels from one for BGR, or the other way round."""
     return kernel.reshape(*kernel.shape[:2], 4, -1, kernel.shape[-1])[:, :, :, ::-1].reshape(kernel.shape)
 
 
 def _is_convolution(naming: str, name: str) -> bool:
-    """Whether another library has a convolution of this name where we have a dense layer."""
+    """Whether another library has a convolution with this name where we have a dense layer."""
     if naming == "timm":
         return name.startswith("pre_logits.") or ".se." in name
     return ".block." in name and name.endswith((".fc1.weight", ".fc2.weight"))

@@ -95,7 +95,7 @@ def _torch_resnet(model: Model, ours: list[str]) -> _Pairs:
 
 
 def _torch_two_stage(model: Model, ours: list[str]) -> _Pairs:
-    """Those of today; the files that torchvision offers have older ones, which it renames itself."""
+    """The names in today's torchvision; its published files have older names, which it converts on loading."""
     for name, theirs in _torch_resnet(model, [each for each in ours if each.startswith("block")]):
         yield name, f"backbone.body.{theirs}"
     for number in range(4):
@@ -190,7 +190,7 @@ def _timm_convnext(_: Model, ours: list[str]) -> _Pairs:
 
 
 def _convnext_stages(ours: list[str]) -> Iterator[tuple[str, int, int | None, str]]:
-    """Our modules of stages: name, stage from 1, block from 0 (None: what halves the image before), and part."""
+    """The modules of our stages: name, stage from 1, block from 0 (None: the downsampling before a stage), and part."""
     for name in ours:
         if name.startswith("down"):
             stage, part = name.removeprefix("down").split("_")
@@ -223,7 +223,7 @@ def _lukemelas(model: Model, ours: list[str]) -> _Pairs:
 
 
 def _yolox(_: Model, ours: list[str]) -> _Pairs:
-    """Those of its backbone, CSPDarknet."""
+    """The names of YOLOX's backbone, CSPDarknet."""
     parts = {"down": "0", "pool": "1"}
     for name in ours:
         block, rest = name.partition("/")[::2]
@@ -237,11 +237,11 @@ def _yolox(_: Model, ours: list[str]) -> _Pairs:
         elif part in parts:
             yield name, f"backbone.backbone.dark{stage}.{parts[part]}.{rest}".replace("/", ".")
         else:
-            yield name, name  # the classifier that a backbone in a file has not
+            yield name, name  # the classifier, which a file of a backbone does not have
 
 
 def _blocks(ours: list[str]) -> Iterator[tuple[str, str, list[str]]]:
-    """(our name, "stage.number" from 0, its steps) of each inverted residual block."""
+    """Each inverted residual block: our name, "stage.number" counted from 0, and the steps that it has."""
     for block in dict.fromkeys(name.partition("/")[0] for name in ours if "/" in name):
         stage, number = (int(each) - 1 for each in block.removeprefix("block").split("_"))
         steps = [step for step in ("expand", "depthwise", "project") if f"{block}/{step}_conv" in ours]

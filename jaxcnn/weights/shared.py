@@ -1,4 +1,4 @@
-"""Arrays of few different values, and their zeros, as short symbols.
+"""Arrays with few different values, written as short symbols.
 
 Han, Mao & Dally 2016, "Deep Compression", arXiv 1510.00149: a layer keeps a codebook of its values and, for each weight
 that is not zero, the number of its value and the distance from the one before it. A distance that is too long for its
@@ -13,24 +13,24 @@ from jaxtyping import Float32, Int, Integer
 
 from jaxcnn.weights import huffman
 
-INDEX_BITS = range(1, 9)  # of a distance, that are tried
-FILLER = 0  # the number of the value zero
+INDEX_BITS = range(1, 9)  # bits of a distance that are tried
+FILLER = 0  # the code of the value zero
 
 
 @dataclasses.dataclass(frozen=True)
 class Shared:
-    """An array of few values.
+    """An array with few different values.
 
     Attributes:
       codebook: the values other than zero.
-      codes: of each weight, the number of its value, from 1; 0: zero.
+      codes: for each weight the number of its value, from 1; 0 stands for zero.
     """
 
     codebook: Float32[np.ndarray, " values"]
     codes: Integer[np.ndarray, "..."]
 
     def decoded(self) -> Float32[np.ndarray, "..."]:
-        """The array."""
+        """The array with its values."""
         return np.concatenate([np.zeros(1, np.float32), self.codebook])[self.codes]
 
     @property
@@ -40,7 +40,7 @@ class Shared:
 
     @functools.cached_property
     def shortest(self) -> "Streams":
-        """The symbols of the fewest bits as Huffman words: every weight, or distances of some number of bits."""
+        """The streams that take the fewest bits as Huffman words: every weight, or distances of some number of bits."""
         tried = [dense(self), *(relative(self, bits) for bits in INDEX_BITS)]
 
         def cost(streams: Streams) -> int:
@@ -55,9 +55,9 @@ class Streams:
     """The symbols of a `Shared` array, not yet encoded.
 
     Attributes:
-      index_bits: of each distance; 0: no distances, as `codes` has every weight.
-      codes: of the weights that are not zero, and of fillers.
-      distances: zeros before each of them.
+      index_bits: bits of each distance; 0: there are no distances, and `codes` has every weight.
+      codes: codes of the weights that are not zero, and of fillers.
+      distances: number of zeros before each of them.
     """
 
     index_bits: int
@@ -66,14 +66,14 @@ class Streams:
 
 
 def dense(array: Shared) -> Streams:
-    """The code of every weight."""
+    """The streams with the code of every weight and without distances."""
     return Streams(0, array.codes.reshape(-1).astype(np.int64), np.zeros(0, np.int64))
 
 
 def relative(array: Shared, index_bits: int) -> Streams:
-    """The codes of what is not zero, and their distances in `index_bits`; one of 2^bits zeros or more needs fillers.
+    """The streams with the codes of nonzero weights and, in `index_bits` bits, the numbers of zeros before them.
 
-    A filler stands for 2^bits weights that are zero; its distance is 2^bits - 1 zeros, and it is a zero itself.
+    A run of 2^bits zeros or more needs fillers. A filler is one zero with 2^bits - 1 zeros before it.
     """
     flat, most = array.codes.reshape(-1), 2**index_bits
     places = np.flatnonzero(flat)
@@ -87,7 +87,7 @@ def relative(array: Shared, index_bits: int) -> Streams:
 
 
 def restored(streams: Streams, shape: tuple[int, ...]) -> Int[np.ndarray, "..."]:
-    """The codes of an array of this shape.
+    """The codes of an array of this shape from its streams.
 
     Raises:
       ValueError: the symbols do not fit the shape.
@@ -103,6 +103,6 @@ def restored(streams: Streams, shape: tuple[int, ...]) -> Int[np.ndarray, "..."]
 
 
 def bits_of(symbols: Int[np.ndarray, " n"], alphabet: int) -> int:
-    """The bits of symbols as Huffman words."""
+    """The number of bits that symbols take as Huffman words."""
     counts = np.bincount(symbols, minlength=alphabet)
     return int(np.sum(counts * huffman.lengths_of(counts).astype(np.int64)))
