@@ -23,7 +23,7 @@ _OP_NAME = re.compile(r'op_name="([^"]*)"')
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-    """One operation among devices.
+    """One collective operation, such as an all-reduce among devices.
 
     Attributes:
       kind: one of `KINDS`; an asynchronous operation, with a start and an end, counts once.
@@ -75,10 +75,10 @@ def _read(match: re.Match[str]) -> Collective:
 
 
 def _results(type_text: str, kind: str, started: bool) -> list[tuple[str, str]]:
-    """(dtype, shape) of each result."""
+    """The (dtype, shape) of each result of a collective."""
     arrays = _ARRAY.findall(type_text)
     if started and kind != "all-reduce":
-        # The type of such a start has the operands, then the results, and perhaps scalars of its own.
+        # The type of a start like this has the operands, then the results, and perhaps scalars of its own.
         arrays = [array for array in arrays if array[0] != "u32" or array[1]]
         arrays = arrays[len(arrays) // 2 :]
     if kind == "all-to-all" and len(arrays) > 1:
@@ -107,7 +107,7 @@ def _groups(rest: str) -> tuple[tuple[int, ...], ...]:
 
 
 def _mesh_groups(mesh: str, device_ids: str | None, axes: str) -> tuple[tuple[int, ...], ...]:
-    """Groups along `axes`, such as "'b','c':(2)4", of a mesh such as "'a'=2,'b'=8,'c'=16".
+    """The groups of devices along `axes`, such as "'b','c':(2)4", of a mesh such as "'a'=2,'b'=8,'c'=16".
 
     "(2)4" means a part of an axis: the axis is split into axes of 2, of 4 and of the rest; the second one is meant.
     """

@@ -1,4 +1,4 @@
-"""What each layer of a network costs: parameters, floating-point operations, memory of its output."""
+"""The cost of each layer of a network: parameters, floating-point operations, memory of its output."""
 
 import dataclasses
 import math
@@ -21,7 +21,7 @@ class Layer:
       path: names of the modules, such as "block1_1/conv2"; that of the parameters.
       kind: name of its class.
       output: shape of its output without the batch, such as (32, 32, 64).
-      parameters, trained: how many numbers it has, and how many of them are trained.
+      parameters, trained: the number of its parameters, and of those that are trained.
       flops: operations of the forward pass of a convolution or dense layer; a multiply-add is two, and zero padding
         counts as pixels. 0 for other layers, which have below one per cent of the operations of a network.
       train_flops: operations of the forward pass, of the gradient of its input and, if it is trained, of its kernel.
@@ -39,18 +39,18 @@ class Layer:
 
 
 def layers(spec: StepSpec) -> list[Layer]:
-    """The layers of the network of a spec, in the order of their calls; traced, nothing is computed.
+    """The layers of the network of a spec, in the order of their calls, found by tracing alone.
 
     Layers of `flax.nnx` are not seen one by one: they are listed with parameters only, in the order of their paths.
     """
     model = network(spec)
-    seen: dict[str, tuple[str, Any]] = {}  # kind and output of the module at a path
+    seen: dict[str, tuple[str, Any]] = {}  # kind and output of the module at each path
 
     def look(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
         output = call(*args, **kwargs)
         path = "/".join(context.module.path)
         if context.method_name == "__call__" and path and hasattr(output, "shape"):
-            # Of layers that share a path, as whitening and its convolution do, the innermost, whose call ends first.
+            # Where layers share a path, as whitening and its convolution do: the innermost one, whose call ends first.
             seen.setdefault(path, (type(context.module).__name__, output))
         return output
 

@@ -1,12 +1,12 @@
-"""Compiled programs kept on disk between the starts of a command, so that an unchanged one is not even traced.
+"""Compiled programs kept on disk between starts of a command, so that an unchanged program is not even traced.
 
 JAX's own cache of compiled programs has the lowered program as its key, so tracing and lowering come first, and these
 take longer than loading. Here the key is what tracing depends on: the sources of jaxcnn, the versions of the packages
 it uses, JAX's settings, the processor and the arguments. Code replaced in a running process (by a notebook or a test)
 is not part of this key, so only commands enable this cache, by `keep`. It is for CPUs of one process only.
 
-What is found by this key is the name of a program, which is a digest of what was lowered. So sources whose change does
-not affect a program are given the old one after it was traced and lowered once.
+The key finds the name of a program, which is a digest of the lowered program. So if a change of the sources does not
+affect a program, the old program is used after it was traced and lowered once.
 
 JAX's cache stays behind this one. A program that JAX had, on disk or in this process, is not written here. An
 executable that was deserialised cannot be serialised again: XLA:CPU (jaxlib 0.10) drops its functions, and calling it
@@ -49,9 +49,9 @@ from jaxcnn.machine import json_text, mappings, xla_flags
 PACKAGE = pathlib.Path(__file__).parent.parent
 CHECKSUM = 4  # bytes of the CRC-32 after a program; without it, flipped bits of machine code would run
 MOST = 2**30  # bytes of all files kept; the least recently used are deleted first
-FULL = 0.5  # part of the regions that a process may map, above which earlier programs are forgotten
+FULL = 0.5  # share of the memory regions a process may map, above which earlier programs are forgotten
 _PROCESSOR = ("model name", "flags", "CPU implementer", "CPU part", "Features")  # lines of /proc/cpuinfo
-_PLACES = {"jax_compilation_cache_dir"}  # settings that are places, and do not affect what is compiled
+_PLACES = {"jax_compilation_cache_dir"}  # settings that are paths, and do not affect what is compiled
 
 _log = logging.getLogger("jaxcnn")
 _kept = False
@@ -60,7 +60,7 @@ _here = threading.local()  # .compiled: number of programs that XLA compiled in 
 
 
 def keep(wanted: bool = True) -> None:
-    """From now on, keep programs beside JAX's cache and load them from there; or stop doing so."""
+    """Keep programs beside JAX's cache from now on and load them from there; or, if not `wanted`, stop doing so."""
     global _kept
     _kept = wanted
     _listen()
@@ -99,7 +99,7 @@ def _listen() -> None:
 
 
 def _compiled() -> int:
-    """How many programs XLA compiled in this thread, without those that JAX had on disk or in this process."""
+    """The number of programs that XLA compiled in this thread, without those that JAX took from a cache."""
     return getattr(_here, "compiled", 0)
 
 
@@ -111,7 +111,7 @@ class Program:
     `options` are for XLA, besides those of the traced function.
 
     Attributes:
-      traced, lowered: give the program for the same arguments before its lowering, and before XLA's optimisation.
+      traced, lowered: return the program for the same arguments, before its lowering and before XLA's optimisation.
     """
 
     def __init__(self, trace: Callable[..., jax.stages.Traced], options: dict[str, Any] | None = None) -> None:
@@ -125,7 +125,7 @@ class Program:
         _programs.add(self)
 
     def __call__(self, *arguments: Any) -> jax.stages.Compiled:
-        """The compiled program for `arguments`; if another thread compiles it, that one's."""
+        """The compiled program for `arguments`; if another thread is compiling it, waits for that one."""
         with self._compiling[arguments]:
             return self._compiled(*arguments)
 
@@ -135,7 +135,7 @@ class Program:
         return name is not None and _named(name) is not None
 
     def forget(self) -> None:
-        """Let go of all that was traced, lowered and compiled; programs still in use stay with their users."""
+        """Release all that was traced, lowered and compiled; programs still in use stay with their users."""
         for cached in (self.traced, self.lowered, self._compiled):
             cast(Any, cached).cache_clear()
 
@@ -174,7 +174,7 @@ compiled = Program  # the decorator of a tracing function
 
 
 def forget() -> None:
-    """Let go of all programs of this process that nobody uses: its own, and those in JAX's caches."""
+    """Release all programs of this process that nobody uses, here and in JAX's caches."""
     for program in list(_programs):
         program.forget()
     jax.clear_caches()
@@ -219,7 +219,7 @@ def _named(name: pathlib.Path) -> pathlib.Path | None:
 
 
 def _digest(lowered: jax.stages.Lowered, mesh: Mesh, options: dict[str, Any] | None) -> str:
-    """A name for a lowered program: equal ones compile to the same, and take and return the same."""
+    """A name for a lowered program: programs with equal names compile to the same code with the same arguments."""
     operations = cast(Any, lowered.compiler_ir()).body.operations
     (main,) = (each for each in operations if str(each.name) == '"main"')
     # The text does not say which arguments the program takes and which it drops, nor the options for the compiler.
@@ -289,7 +289,7 @@ def _load(file: pathlib.Path, mesh: Mesh) -> jax.stages.Compiled | None:
 
 
 def _not_ours(status: os.stat_result) -> str:
-    """Why another user may have written a file or folder; empty if no other user can."""
+    """The reason why another user may have written a file or folder; empty if no other user can."""
     if status.st_uid != os.geteuid():
         return "it belongs to another user ($JAXCNN_CACHE names another cache folder)"
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
@@ -307,7 +307,7 @@ def _save(file: pathlib.Path, executable: jax.stages.Compiled) -> None:
 
 @contextlib.contextmanager
 def _any_failure_told() -> Iterator[None]:
-    """Report any failure to write once, also if JAX refuses to serialise a program: a cache must end no run."""
+    """Report the first failure to write, also if JAX refuses to serialise a program: a cache must not end a run."""
     try:
         yield
     except Exception as error:
@@ -322,7 +322,7 @@ def _tell(line: str) -> None:
 
 
 def _write(file: pathlib.Path, content: bytes) -> None:
-    """Write a file that only its owner can read and write, to such a folder; delete the least recently used files."""
+    """Write a file that only its owner can read and write, in such a folder; delete the least recently used files."""
     file.parent.parent.mkdir(parents=True, exist_ok=True)
     file.parent.mkdir(mode=0o700, exist_ok=True)
     cache.write_whole(file, lambda aside: aside.write(content))  # its file is made by mkstemp: 0600

@@ -1,4 +1,4 @@
-"""What a layer of a network makes of images."""
+"""Features: the output of a layer of a network for images."""
 
 from collections.abc import Callable
 from typing import Any
@@ -46,5 +46,5 @@ def features_step(
         )
     if not layer and not hasattr(found[-1], "ndim"):
         raise UserError(f"the layer {model.HEAD!r} of {spec.model.name!r} sees several maps; name another layer")
-    last = found[-1]  # layers that share a path, the outermost last
-    return last if layer or last.ndim == 2 else last.mean(axis=(1, 2))  # SqueezeNet makes its classes at every pixel
+    last = found[-1]  # of layers that share a path, the outermost comes last
+    return last if layer or last.ndim == 2 else last.mean(axis=(1, 2))  # SqueezeNet computes its logits at every pixel

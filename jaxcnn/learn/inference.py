@@ -12,7 +12,7 @@ from jaxcnn.learn.network import answering
 from jaxcnn.learn.step_spec import StepSpec
 from jaxcnn.tasks.task import Task
 
-Outputs = Float32[Array, "b k"]  # of the network
+Outputs = Float32[Array, "b k"]  # outputs of the network
 
 
 def eval_step(
@@ -38,15 +38,15 @@ def of_each(task: Task, outputs: Outputs, target: Any, constants: Constants) -> 
 def predict_step(
     spec: StepSpec, variables: VariableDict, image: Num[Array, "b h w c"], constants: Constants
 ) -> Outputs:
-    """Outputs of the network for images."""
+    """The outputs of the network for images."""
     return answering(spec).apply(variables, augment.normalize(image, constants.mean, constants.std), train=False)
 
 
 def answer_step(spec: StepSpec, variables: VariableDict, image: Num[Array, "b h w c"], constants: Constants) -> Outputs:
-    """What the task finds among the outputs for images; for most tasks, the outputs."""
+    """The answers that the task finds in the outputs for images; for most tasks, the outputs themselves."""
     return found_in(spec.task, predict_step(spec, variables, image, constants))
 
 
 def found_in(task: Task, outputs: Outputs) -> Outputs:
-    """What a task finds among the outputs of the network, if it has to (`jaxcnn.tasks.task.Finding`)."""
+    """The answers that a task finds in the outputs of the network; the outputs if nothing has to be found."""
     return outputs if task.finds is None else task.finds.found(outputs)

@@ -1,10 +1,10 @@
-"""Where the arrays of a state lie on the mesh: cut over `model` by rules, and over `data` to save memory.
+"""The placement of a state's arrays on the mesh: split over `model` by rules, and over `data` to save memory.
 
-Data parallelism keeps everything on every device. Rajbhandari et al. 2019, "ZeRO" (arXiv:1910.02054), cuts what only
+Data parallelism keeps everything on every device. Rajbhandari et al. 2019, "ZeRO" (arXiv:1910.02054), splits what only
 the update needs: with `shard_optimizer` the optimiser's state and the moving average (stage 1), with `shard_params` the
-parameters as well (stage 3, "fully sharded"). Each array is cut by itself, along its longest axis that divides evenly.
-Biases and the vectors of BatchNorm, some thousandths of all parameters, stay whole: each would cost collectives of its
-own. So does a kernel of which no axis divides.
+parameters as well (stage 3, "fully sharded"). Each array is split by itself, along its longest axis that divides
+evenly. Biases and the vectors of BatchNorm, some thousandths of all parameters, stay whole, because each would
+need its own collectives. A kernel without an axis that divides evenly stays whole, too.
 """
 
 import dataclasses
@@ -24,12 +24,12 @@ from jaxcnn.machine.mesh import DATA_AXIS, data_devices, model_devices
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How the parameters, and all arrays made like them, are cut: trees of `PartitionSpec`.
+    """The way in which parameters, and all arrays of their shapes, are split: trees of `PartitionSpec`.
 
     Attributes:
-      step: in the forward and backward pass.
-      update: of the summed gradients, the optimiser's state and the moving average.
-      kept: of the parameters between steps.
+      step: partition in the forward and backward pass.
+      update: partition of the summed gradients, the optimiser's state and the moving average.
+      kept: partition of the parameters between steps.
     """
 
     step: Collection
@@ -38,7 +38,7 @@ class Layout:
 
 
 def of_params(spec: StepSpec, mesh: Mesh, params: Collection) -> Layout:
-    """The layout of parameters of these shapes.
+    """The layout of parameters with these shapes.
 
     Raises:
       ConfigError: `model_devices` does not divide the channels of a wide layer.
@@ -55,7 +55,7 @@ def of_params(spec: StepSpec, mesh: Mesh, params: Collection) -> Layout:
 
 
 def of_state(spec: StepSpec, mesh: Mesh, state: State) -> State:
-    """The sharding of each array of a state, as a state of `NamedSharding`; only shapes are read."""
+    """The `NamedSharding` of each array of a state, as a `State`; only the shapes of `state` are read."""
     layout = of_params(spec, mesh, state.params)
     names = (_keys(path) for path, _ in jax.tree_util.tree_flatten_with_path(state.params)[0])
     pairs = zip(jax.tree.leaves(state.params), jax.tree.leaves(layout.update), strict=True)
@@ -79,7 +79,7 @@ def of_state(spec: StepSpec, mesh: Mesh, state: State) -> State:
 
 
 def cut_over_data(shape: tuple[int, ...], partition: jax.P, mesh: Mesh) -> jax.P:
-    """`spec` with `data` beside it on the axis that is longest on a device, of those that `data` divides evenly."""
+    """A partition that also splits over `data`: the axis that is longest on a device, of those that divide evenly."""
     devices = data_devices(mesh)
     axes = [*partition, *[None] * (len(shape) - len(partition))]
     local = [size // (model_devices(mesh) if axis else 1) for size, axis in zip(shape, axes, strict=True)]
@@ -92,17 +92,17 @@ def cut_over_data(shape: tuple[int, ...], partition: jax.P, mesh: Mesh) -> jax.P
 
 
 def data_dimension(partition: jax.P) -> int | None:
-    """Which axis of an array is cut over `data`; None where it is whole there."""
+    """The axis along which an array is split over `data`; None if it is not."""
     return next((i for i in range(len(partition)) if DATA_AXIS in _names(partition[i])), None)
 
 
 def is_over(partition: jax.P, axis_name: str) -> bool:
-    """Whether an array is cut over a mesh axis."""
+    """Whether an array is split over a mesh axis."""
     return any(axis_name in _names(axis) for axis in partition)
 
 
 def describe(spec: StepSpec, mesh: Mesh, params: Collection) -> list[str]:
-    """For a person, one line each: what is split over `model`, and what is cut over `data`; [] if nothing is."""
+    """Lines that tell the user what is split over `model` and what over `data`; [] if nothing is."""
     lines, shapes = [], _shapes(params)
     if model_devices(mesh) > 1:
         over_model = {name: each for name, each in _over_model(spec, mesh).items() if name in shapes}
@@ -122,7 +122,7 @@ def describe(spec: StepSpec, mesh: Mesh, params: Collection) -> list[str]:
 def _check(spec: StepSpec, mesh: Mesh, params: Collection) -> None:
     devices, over_model = model_devices(mesh), _over_model(spec, mesh)
     for name, shape in _shapes(params).items():
-        for size, axis in zip(shape, over_model.get(name, jax.P()), strict=False):  # it may name fewer axes
+        for size, axis in zip(shape, over_model.get(name, jax.P()), strict=False):  # the partition may name fewer axes
             if axis and size % devices:
                 raise ConfigError(
                     f"config.parallel.model_devices={devices} does not divide the {size} channels of {name}; change it"
@@ -130,12 +130,12 @@ def _check(spec: StepSpec, mesh: Mesh, params: Collection) -> None:
 
 
 def _over_model(spec: StepSpec, mesh: Mesh) -> dict[str, jax.P]:
-    """The parameters that are cut over `model`, by path, and how."""
+    """The parameters that are split over `model`, by path, and their partitions."""
     return split_layers(spec) if model_devices(mesh) > 1 else {}
 
 
 def _names(axis: str | tuple[str, ...] | None) -> tuple[str, ...]:
-    """The mesh axes that one axis of an array is cut over."""
+    """The mesh axes over which one axis of an array is split."""
     return axis if isinstance(axis, tuple) else (axis,) if axis else ()
 
 

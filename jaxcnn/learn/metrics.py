@@ -20,5 +20,5 @@ def summed(values: Mapping[str, Float32[Array, " b"]], mask: Bool[Array, " b"]) 
 
 
 def means_of(sums: Mapping[str, float]) -> dict[str, float]:
-    """The mean of each value."""
+    """The mean of each value, by name."""
     return {name: total / sums[COUNT] for name, total in sums.items() if name != COUNT}

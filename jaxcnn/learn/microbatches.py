@@ -1,4 +1,4 @@
-"""Gradients of a batch in parts, of which only one needs memory at a time."""
+"""Gradients of a batch, computed part by part, so that only one part needs memory at a time."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,12 +14,12 @@ def accumulated(
     """The sum of `gradient(params, microbatch)` over the microbatches of a local batch.
 
     Args:
-      gradient: from parameters and examples to ((loss, (sums of metrics, statistics)), gradients).
-      params: its first argument.
-      examples: of the local batch, a tree of arrays [b, ...].
-      microbatches: their number, which divides b.
-      unroll: write out the microbatches one after another instead of looping over them.
-      largest: take the largest statistics, not their sum.
+      gradient: maps parameters and examples to ((loss, (sums of metrics, statistics)), gradients).
+      params: first argument of `gradient`.
+      examples: the local batch, a tree of arrays [b, ...].
+      microbatches: number of microbatches, which divides b.
+      unroll: whether to unroll the microbatches one after another instead of looping over them.
+      largest: whether to take the largest statistics, not their sum.
     """
     if microbatches == 1:
         return gradient(params, examples)

@@ -84,7 +84,7 @@ def _directly(wide: Matrix, steps: int) -> Matrix:
 
 
 def _by_gram(wide: Matrix, steps: int) -> Matrix:
-    """The same by square matrices of the shorter side: each step is a polynomial of X X^T times X, and all commute.
+    """The same steps by square matrices of the shorter side: each is a polynomial of X X^T times X, and all commute.
 
     Two products with the whole matrix instead of two in each step: for 512 x 4,608 and three steps, 2.2 times as fast.
     """

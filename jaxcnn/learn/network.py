@@ -1,4 +1,4 @@
-"""The network that a step is compiled for, and which of its layers are frozen or have a rate of their own."""
+"""The network for which a step is compiled, and which of its layers are frozen or have their own learning rate."""
 
 import dataclasses
 import functools
@@ -31,7 +31,7 @@ def network(spec: StepSpec, axis_name: str | None = None) -> Trainable:
 
 
 def answering(spec: StepSpec, axis_name: str | None = None) -> Trainable:
-    """The network as it is trained and answers: with rounding if `optim.quantized` says so."""
+    """The network as it is trained and as it answers: with rounding if `optim.quantized` asks for it."""
     plain = network(spec, axis_name)
     return quantized.Quantized(plain, spec.optim.quantized) if spec.optim.quantized else plain
 
@@ -44,18 +44,18 @@ def unrounded(spec: StepSpec) -> StepSpec:
 
 
 def _initialize(spec: StepSpec, image_shape: tuple[int, int, int]) -> VariableDict:
-    """The variables of the network for images of a shape; to be traced, as only shapes are of interest."""
+    """The variables of the network for images of a shape; to be traced, because only shapes are needed."""
     return network(spec).init(jax.random.key(0), jnp.zeros((1, *image_shape), jnp.float32))
 
 
 @functools.lru_cache(maxsize=16)
 def split_layers(spec: StepSpec) -> dict[str, jax.P]:
-    """The parameters that are split over the mesh axis `model`, by path, and how."""
+    """The parameters that are split over the mesh axis `model`, by path, with their partitions."""
     return split.layers_of(lambda: _initialize(spec, spec.image_shape))
 
 
 def layers_of(spec: StepSpec, batch_stats: Collection) -> Layers:
-    """The patterns of all layers with a rate of their own, frozen ones among them."""
+    """The patterns of all layers that have their own learning rate, including frozen ones."""
     return rates.effective(spec.optim, models.frozen(spec.model), batch_stats)
 
 
@@ -65,15 +65,15 @@ def head_of(spec: StepSpec) -> str:
 
 
 def mapped_of(spec: StepSpec) -> str:
-    """The name of the layer whose maps explain the outputs, where the last ones are not those of all; else empty."""
+    """The name of the layer whose maps explain the outputs, if not all outputs come from the last maps; else empty."""
     return getattr(network(spec), "MAPPED", "")
 
 
 def check_layers(spec: StepSpec) -> None:
-    """Refuse layers of `model.channels`, patterns of `optim.layers` or `prune.layers`, or scales, that are not there.
+    """Refuse layers in `model.channels`, patterns in `optim.layers` or `prune.layers`, or scales that do not exist.
 
     Raises:
-      ConfigError: there is one, or nothing is left to train.
+      ConfigError: a name or pattern fits nothing, or nothing is left to train.
     """
     if spec.model.channels:
         check_channels(spec)
@@ -90,19 +90,31 @@ def check_layers(spec: StepSpec) -> None:
 
 
 def check_quantized(spec: StepSpec, drawn: bool) -> None:
-    """Refuse what `optim.quantized` cannot round; `drawn`: the weights are. Raises ConfigError or UserError."""
+    """Refuse what `optim.quantized` cannot round.
+
+    Args:
+      spec: the static part of the run.
+      drawn: whether the weights are randomly drawn, not loaded.
+
+    Raises:
+      ConfigError or UserError: as in `quantized.check`.
+    """
     if spec.optim.quantized:
         quantized.check(network(spec), spec.task, spec.image_shape, drawn)
 
 
 def usual_sizes(spec: StepSpec) -> dict[str, int]:
-    """The layers whose channels `model.channels` may tell, and those that each has without it."""
+    """The layers whose channels `model.channels` can set, with the channels that each has by default."""
     plain = dataclasses.replace(spec, model=dataclasses.replace(spec.model, channels=()))
     return sizes.usual_sizes(lambda: _initialize(plain, spec.image_shape))
 
 
 def check_channels(spec: StepSpec) -> None:
-    """Refuse `model.channels` of layers that have none of their own. Raises ConfigError."""
+    """Refuse `model.channels` for layers that have no channels of their own.
+
+    Raises:
+      ConfigError: a layer has none.
+    """
     known = usual_sizes(spec)
     for layer, _ in spec.model.channels:
         if layer not in known:
@@ -116,11 +128,11 @@ def check_channels(spec: StepSpec) -> None:
 
 
 def check_sides(spec: StepSpec) -> None:
-    """Refuse sides of training images that the network cannot take with the parameters it has.
+    """Refuse sides of training images that the network cannot take with its parameters.
 
     Raises:
-      ConfigError: it has others for such images, or the images are smaller or not square.
-      UserError: it needs larger images.
+      ConfigError: the network has other parameters for such images, or the images are smaller or not square.
+      UserError: the network needs larger images.
     """
     height, width, channels = spec.image_shape
     drawn = spec.augment.sides

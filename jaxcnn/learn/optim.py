@@ -15,16 +15,16 @@ from jaxcnn.machine import plugins
 from jaxcnn.models.network import Network
 
 Scalar = Float32[Array, ""]
-Update = tuple[optax.Updates, Any]  # and the new state
+Update = tuple[optax.Updates, Any]  # updates, and the new state
 
 LARS_EPSILON = 1e-9
 CLASSIFIER = Network.HEAD  # the last layer of every network
 
 
 def decay_mask(optim: Optim) -> Callable[[optax.Params], optax.Params]:
-    """A function from parameters to a tree of bools: which leaves get weight decay.
+    """A function that maps parameters to a tree of bools, True for the arrays that get weight decay.
 
-    Kernels and other arrays of two or more dimensions do; BatchNorm's scales and all biases only with
+    Kernels and other arrays of two or more dimensions get it; BatchNorm's scales and all biases get it only with
     `decay_norm_and_bias` (excluding them follows Goyal et al. 2017, arXiv 1706.02677).
     """
 
@@ -170,9 +170,9 @@ def _muon(
 
 
 def _own(optim: Optim, hyper: Hyper, learning_rate: Scalar) -> optax.GradientTransformation:
-    """An optimiser of optax or of the user, a function of `learning_rate`.
+    """An optimiser of optax or of the user, made by a function of `learning_rate`.
 
-    The weight decay of the config is passed to it if it takes one, with its mask; else it is added to the gradient.
+    The weight decay of the config and its mask are passed to it if it takes them; else the gradient gets the decay.
     """
     loaded = plugins.load("optimizers", optim.name)
     takes = loaded.takes or ("learning_rate",)

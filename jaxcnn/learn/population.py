@@ -43,7 +43,7 @@ def over_members(mesh: Mesh) -> NamedSharding:
 def member_step(
     spec: StepSpec, mesh: Mesh, state: State, split: Resident, constants: Constants
 ) -> tuple[State, steps.StepMetrics]:
-    """One step of one member, on one device: its own batch gathered from the shared split, and `steps.train_step`."""
+    """Take one step of one member on one device: gather its batch from the shared split, then `steps.train_step`."""
     position = jnp.asarray(order.storage_positions(spec.global_batch_size, 1, spec.optim.accumulate_steps)[0])
     batch = lax.optimization_barrier(spread.batch_part(spec, position, state.hyper.seed, state.step, split))
     return steps.train_step(spec, state, batch, constants, unroll=spread.unrolls_microbatches(mesh))
@@ -52,11 +52,11 @@ def member_step(
 def _share_step(
     spec: StepSpec, mesh: Mesh, states: State, split: Resident, constants: Constants
 ) -> tuple[State, steps.StepMetrics]:
-    """One step of the members on one device."""
+    """Take one step of the members on one device."""
     step = functools.partial(member_step, spec, mesh)
     if states.step.shape[0] > 1:
         return jax.vmap(step, in_axes=(0, None, None))(states, split, constants)
-    # Without vmap, which would turn the plain convolutions into grouped ones with a single group.
+    # Without vmap, which would turn ordinary convolutions into grouped ones with a single group.
     alone = step(jax.tree.map(lambda x: x[0], states), split, constants)
     return jax.tree.map(lambda x: x[None], alone)
 
@@ -64,7 +64,7 @@ def _share_step(
 def train_step(
     spec: StepSpec, mesh: Mesh, states: State, split: Resident, constants: Constants
 ) -> tuple[State, steps.StepMetrics]:
-    """One step of every member.
+    """Take one step of every member.
 
     Args:
       spec: the spec of every member.
@@ -92,7 +92,7 @@ def train_steps(
     constants: Constants,
     count: Int32[Array, ""],
 ) -> tuple[State, steps.StepMetrics]:
-    """`count` (1 ... `most`) steps of every member; metrics [most, members], the first `count` rows set."""
+    """Take `count` (1 ... `most`) steps of every member; metrics [most, members] have their first `count` rows set."""
 
     def one(states: State) -> tuple[State, steps.StepMetrics]:
         return train_step(spec, mesh, states, split, constants)

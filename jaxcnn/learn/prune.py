@@ -3,9 +3,9 @@
 Zhu & Gupta 2017, "To prune, or not to prune", arXiv 1710.01878: the sparsity rises by a cubic curve, and each pruning
 takes the weights of the smallest magnitude. A pruned weight gets no gradient and no update.
 
-A weight that is zero is a pruned weight, so the state has no masks besides its weights: a checkpoint resumes with them,
-and a run that starts from the weights of a pruned one (`config.init`) keeps its zeros. A layer whose weights are all
-zero is not held, since a kernel that starts at zero could never train.
+Every weight that is zero counts as pruned, so the state needs no masks: a checkpoint resumes with its zeros, and
+a run that starts from the weights of a pruned one (`config.init`) keeps its zeros. In a layer whose weights are
+all zero, the zeros are not kept, since a kernel that starts at zero could never train.
 """
 
 from collections.abc import Sequence
@@ -23,13 +23,13 @@ from jaxcnn.learn import rates
 
 Weights = Float[Array, "..."]
 Step = Int32[Array, ""]
-INFINITY_BITS = 0x7F800000  # of a float32; the bits of positive numbers are in the order of the numbers
-ROUNDS = 31  # that halve the range from 0 to INFINITY_BITS + 1 to one number
-POOLED = ""  # the group of layers that are pruned together
+INFINITY_BITS = 0x7F800000  # bits of infinity as float32; positive numbers are in the order of their bits
+ROUNDS = 31  # halvings that reduce the range from 0 to INFINITY_BITS + 1 to one number
+POOLED = ""  # name of the group of layers that are pruned together
 
 
 def sparsities(prune: Prune, params: Collection) -> dict[str, float]:
-    """The sparsity at the end of each array that is pruned, by path; arrays of less than two dimensions never are.
+    """The final sparsity of each array that is pruned, by path; arrays with fewer than two dimensions are never pruned.
 
     Args:
       prune: the options.
@@ -41,14 +41,14 @@ def sparsities(prune: Prune, params: Collection) -> dict[str, float]:
 
 
 def prunings(prune: Prune, total_steps: int) -> tuple[int, int]:
-    """The number of steps done at the first pruning and at the last one; `prune.every` steps lie between two."""
+    """The numbers of steps done at the first and at the last pruning; `prune.every` steps lie between two prunings."""
     end = max(1, round(prune.end * total_steps))
     begin = max(1, round(prune.begin * total_steps))
     return end - max(0, end - begin) // prune.every * prune.every, end
 
 
 def share_at(prune: Prune, done: Step, total_steps: int) -> tuple[Float[Array, ""], Bool[Array, ""]]:
-    """The sparsity after `done` steps as a share of that at the end, and whether weights are pruned then.
+    """The sparsity after `done` steps as a share of the final one, and whether weights are pruned at that step.
 
     Equation 1 of Zhu & Gupta with an initial sparsity of 0: 1 - (1 - (t - t0) / (n dt))^3. With a single pruning the
     share is 1.
@@ -60,14 +60,14 @@ def share_at(prune: Prune, done: Step, total_steps: int) -> tuple[Float[Array, "
 
 
 def masked(prune: Prune, tree: Collection, params: Collection, step: Step, total_steps: int) -> Collection:
-    """`tree`, like the parameters, with zeros where pruned layers of `params` have zeros, once pruning has begun.
+    """The tree with zeros where pruned layers of `params` have zeros, once pruning has begun.
 
     Args:
       prune: the options.
-      tree: such as gradients; None where `params` is not trained.
+      tree: a tree like the parameters, such as gradients; None where `params` is not trained.
       params: the parameters.
       step: steps done before this one.
-      total_steps: of the run.
+      total_steps: steps of the whole run.
     """
     chosen = sparsities(prune, tree)
     begun = step >= round(prune.begin * total_steps)
@@ -82,14 +82,14 @@ def masked(prune: Prune, tree: Collection, params: Collection, step: Step, total
 
 
 def pruned(prune: Prune, part: Collection, before: Collection, step: Step, total_steps: int) -> Collection:
-    """The trained parameters after a step, with zeros where they were zero before it, and at those pruned now.
+    """The trained parameters after a step, with zeros where they were zero before it and where they are pruned now.
 
     Args:
       prune: the options.
       part: the parameters after the update, with None in place of those that are not trained.
-      before: the parameters before it.
+      before: the parameters before the update.
       step: steps done before this one.
-      total_steps: of the run.
+      total_steps: steps of the whole run.
     """
     part = masked(prune, part, before, step, total_steps)
     chosen = sparsities(prune, part)
@@ -118,7 +118,7 @@ def _bits(weights: Weights) -> Int32[Array, "..."]:
 
 
 def _limit(weights: list[Weights], count: Step, due: Bool[Array, ""]) -> Step:
-    """The smallest limit with at least `count` magnitudes below it, as the bits of a float32; 0 if none is `due`.
+    """The smallest limit below which at least `count` magnitudes lie, as the bits of a float32; 0 if none is `due`.
 
     Found by halving the range of the bits, with an exact count of integers in each round: no array is sorted, and
     neither the sharding nor the number of devices changes the limit.
@@ -136,10 +136,10 @@ def _limit(weights: list[Weights], count: Step, due: Bool[Array, ""]) -> Step:
 
 
 def check(prune: Prune, params: Collection) -> None:
-    """Refuse patterns that match no kernel that is trained.
+    """Refuse patterns that match no trained kernel.
 
     Raises:
-      ConfigError: one does, is no regular expression, or nothing is left to prune.
+      ConfigError: a pattern matches none or is no regular expression, or nothing is left to prune.
     """
     paths = [
         rates.path_of(keys) for keys, leaf in jax.tree_util.tree_flatten_with_path(params)[0] if len(leaf.shape) > 1
@@ -151,7 +151,7 @@ def check(prune: Prune, params: Collection) -> None:
 
 
 def counts(params: Collection) -> dict[str, tuple[int, int]]:
-    """(zeros, weights) of each array of two or more dimensions, by path."""
+    """The numbers of zeros and of all weights in each array of two or more dimensions, by path."""
     leaves = jax.tree_util.tree_flatten_with_path(params)[0]
     return {
         rates.path_of(keys): (int(leaf.size - jnp.count_nonzero(leaf)), leaf.size)

@@ -1,9 +1,9 @@
 """Quantisation-aware training: the network is trained as `jaxcnn.export --quantize=int8` will write it.
 
-Jacob et al. 2018, arXiv 1712.05877, section 3. What is trained is the exporter's own graph, with BatchNorm folded and
-with its rounding (`jaxcnn.graphs.rounding`), so the two cannot differ in what is rounded. Folding needs statistics
-that are known before the batch is: BatchNorm has its running ones, which stay; its scales and biases are trained. As
-in the exported network, there is no dropout.
+Jacob et al. 2018, arXiv 1712.05877, section 3. The exporter's own graph is trained, with BatchNorm folded and with its
+rounding (`jaxcnn.graphs.rounding`), so both always round the same values. Folding needs statistics that are known
+before the batch: BatchNorm uses its running statistics, which stay; its scales and biases are trained. As in the
+exported network, there is no dropout.
 
 The range of an activation is the moving average of the smallest and largest value in a batch. Ranges are part of
 `State.batch_stats`, so checkpoints, evaluation and averages of weights have them. A step rounds by the ranges of the
@@ -25,18 +25,18 @@ from jaxcnn.models import context
 from jaxcnn.models.network import Trainable
 from jaxcnn.tasks.task import Task
 
-RANGES, ENDS = "activation_ranges", "ends"  # in `batch_stats`: float32 [tensors, 2], of `quantize.sources` in order
-DECAY = 0.99  # of the moving average of ranges; less in the first hundred steps, whose mean they are
+RANGES, ENDS = "activation_ranges", "ends"  # in `batch_stats`: float32 [tensors, 2], in the order of `quantize.sources`
+DECAY = 0.99  # decay of the moving average of ranges; smaller in the first hundred steps, over which it is the mean
 _IMAGE = "image"
 
 
 @dataclasses.dataclass(frozen=True)
 class Quantized:
-    """A network with rounded weights and activations.
+    """A network whose weights and activations are rounded.
 
     Attributes:
-      network: without rounding.
-      bits: of the weights.
+      network: the network without rounding.
+      bits: bits of the weights.
     """
 
     network: Trainable
@@ -46,7 +46,7 @@ class Quantized:
         """The initial variables of the network, and empty ranges.
 
         Raises:
-          UserError: it has an operation that has no operator, or nothing to round.
+          UserError: the network has an operation without an operator, or nothing to round.
         """
         variables = dict(self.network.init(key, images))
         count = len(quantize.sources(self._graph(variables, images)))
@@ -56,7 +56,7 @@ class Quantized:
     def apply(
         self, variables: VariableDict, images: Float[Array, "b h w c"], *, mutable: Any = False, **of_training: Any
     ) -> Any:
-        """The outputs; with `mutable` also the ends of the values of this batch, -low and high, for `tracked`."""
+        """The outputs; with `mutable`, also the ends of the ranges in this batch, -low and high, for `tracked`."""
         graph = self._graph(variables, images)
         sources = quantize.sources(graph)
         made = rounding.rounded(graph, variables["batch_stats"][RANGES][ENDS], self.bits)
@@ -81,18 +81,18 @@ class Quantized:
 
 
 def without_ranges(variables: VariableDict) -> VariableDict:
-    """Variables for the network without rounding."""
+    """The variables for the network without rounding."""
     stats = {name: value for name, value in variables.get("batch_stats", {}).items() if name != RANGES}
     return {"params": variables["params"], "batch_stats": stats}
 
 
 def tracked(batch_stats: Collection, seen: Collection, step: Int32[Array, ""]) -> Collection:
-    """The statistics after a step, in which only the ranges move.
+    """The statistics after a step, in which only the ranges change.
 
     Args:
-      batch_stats: before it.
-      seen: the largest of the whole batch, from `Quantized.apply`: -low and high of each tensor, at least 0.
-      step: steps done before it.
+      batch_stats: statistics before the step.
+      seen: largest values of the whole batch, from `Quantized.apply`: -low and high of each tensor, at least 0.
+      step: steps done before this one.
     """
     done = step.astype(jnp.float32)
     decay = jnp.minimum(DECAY, done / (done + 1))
@@ -101,16 +101,16 @@ def tracked(batch_stats: Collection, seen: Collection, step: Int32[Array, ""]) -
 
 
 def check(network: Trainable, task: Task, image_shape: tuple[int, ...], drawn: bool) -> None:
-    """Refuse networks that `jaxcnn.export` cannot quantise, and drawn weights beside BatchNorm.
+    """Refuse networks that `jaxcnn.export` cannot quantise, and randomly drawn weights together with BatchNorm.
 
     Args:
-      network: without rounding.
-      task: what it learns.
+      network: the network without rounding.
+      task: the task of the network.
       image_shape: (H, W, C).
-      drawn: the weights are drawn; statistics of BatchNorm, which stay, would be those of no data.
+      drawn: whether weights are randomly drawn; BatchNorm would keep statistics that come from no data.
 
     Raises:
-      ConfigError: the task or the network is none that has one output per class, or there is such BatchNorm.
+      ConfigError: the task or the network does not have one output per class, or there is such a BatchNorm.
       UserError: the network has an operation that cannot be written, or nothing to round.
     """
     if task.finds is not None or getattr(network, "LEARNS_FROM_TARGET", False):

@@ -50,11 +50,11 @@ def scale(layers: Layers, others: Mapping[str, Float[Array, ""] | float]) -> opt
 
 
 def effective(optim: Optim, own: Layers, batch_stats: Collection) -> Layers:
-    """All patterns of a run, in order of precedence.
+    """The patterns of a run, in order of precedence.
 
     Args:
       optim: only `layers` and `freeze_norm` are used.
-      own: patterns of the network itself, such as for a kernel that is computed from the data.
+      own: patterns that belong to the network, such as for a kernel that is computed from the data.
       batch_stats: the running statistics, which show where BatchNorm layers are.
     """
     norms = {path_of(keys[:-1]) for keys, _ in jax.tree_util.tree_flatten_with_path(batch_stats)[0]}
@@ -63,7 +63,7 @@ def effective(optim: Optim, own: Layers, batch_stats: Collection) -> Layers:
 
 
 def check(layers: Layers, params: Collection) -> None:
-    """Refuse patterns that change nothing.
+    """Refuse patterns that have no effect.
 
     Args:
       layers: the patterns of the config.

@@ -13,13 +13,13 @@ from jaxcnn.config.ranges import INT32
 from jaxcnn.machine import plugins
 
 ONECYCLE_START = 1 / 25  # of the peak (Smith & Topin 2017, arXiv 1708.07120, as in fastai's and PyTorch's defaults)
-ONECYCLE_RISE = 0.3  # of the run, when no warm-up is given
+ONECYCLE_RISE = 0.3  # share of the run, when no warm-up is given
 
 
 def learning_rate_factor(
     schedule: Schedule, step: Int32[Array, ""], *, total_steps: int, steps_per_epoch: float
 ) -> Float32[Array, ""]:
-    """The factor at `step`, from 0.
+    """The factor of the learning rate at `step`, counted from 0.
 
     With a warm-up of w steps, the factor at step t < w is (t + 1) / w, after Goyal et al. 2017 (arXiv 1706.02677);
     then the named schedule runs over the rest of `total_steps` (multistep: boundaries count from the start of the
@@ -56,7 +56,7 @@ def learning_rate_factor(
 
 
 def _restarts(schedule: Schedule, period: int, steps: int) -> optax.Schedule:
-    """Cosines from 1 to `final_factor`, the first `period` steps long, each `period_factor` times as long as the last.
+    """Cosines from 1 to `final_factor`: the first takes `period` steps, each next one `period_factor` times as many.
 
     Lengths are rounded to steps.
     """
@@ -68,20 +68,20 @@ def _restarts(schedule: Schedule, period: int, steps: int) -> optax.Schedule:
     def factor(step: Int32[Array, ""]) -> Float32[Array, ""]:
         number = jnp.searchsorted(jnp.asarray(starts, jnp.int32), step, side="right") - 1
         length = jnp.asarray(of_each, jnp.int32)[number]
-        within = (step - jnp.asarray(starts, jnp.int32)[number]) % length  # equal cosines are one that is repeated
+        within = (step - jnp.asarray(starts, jnp.int32)[number]) % length  # equal cosines are one that repeats
         return schedule.final_factor + (1 - schedule.final_factor) * (1 + jnp.cos(jnp.pi * within / length)) / 2
 
     return factor
 
 
 def _trapezoid(schedule: Schedule, steps: int, cooldown: int) -> optax.Schedule:
-    """1, then over the last `cooldown` of so many steps a line to `final_factor`, that of the step after the last."""
+    """1, then in the last `cooldown` of `steps` steps a line to `final_factor`, the factor of the step after them."""
     fall = min(max(cooldown, 1), steps)
     return optax.linear_schedule(1.0, schedule.final_factor, fall, transition_begin=steps - fall)
 
 
 def _own(schedule: Schedule, steps: int) -> optax.Schedule:
-    """A schedule of the user: a function of the step after the warm-up and of the number of these steps."""
+    """A schedule of the user: a function of the step after the warm-up and of the number of all such steps."""
     factor = plugins.load("schedules", schedule.name).function
     return lambda step: factor(step, steps)
 
@@ -89,7 +89,7 @@ def _own(schedule: Schedule, steps: int) -> optax.Schedule:
 def whitening_bias_scale(
     epochs: float, step: Int32[Array, ""], factor: Float32[Array, ""], *, steps_per_epoch: float
 ) -> Float32[Array, ""] | float:
-    """The multiplier that turns the schedule's `factor` at `step` into that of a whitening bias.
+    """The multiplier that turns the schedule's `factor` at `step` into the factor of a whitening bias.
 
     The bias is trained for the first `epochs` epochs (s steps, rounded up), and its factor at step t is 1 - t / s; with
     0 epochs it keeps the schedule's factor. Jordan 2024 (arXiv:2404.00498).

@@ -35,7 +35,7 @@ def init_state(spec: StepSpec, mesh: Mesh) -> jax.stages.Wrapped:
 
     def init(hyper: Hyper) -> State:
         state = steps.init_state(spec, hyper)
-        # Drawn unsharded, so that no rounding depends on the layout.
+        # Drawn without sharding, so that no rounding depends on the layout.
         params = lax.with_sharding_constraint(state.params, replicated(mesh))
         state = dataclasses.replace(state, params=params)
         return lax.with_sharding_constraint(state, layouts.of_state(spec, mesh, state))

@@ -1,8 +1,8 @@
-"""Weights that share a value go on sharing it while a network trains, by the sum of their gradients.
+"""Weights that share a value keep sharing it while a network trains, by the sum of their gradients.
 
-Han, Mao & Dally 2016, "Deep Compression", arXiv 1510.00149, section 3.3: the gradient of the loss by a centroid is the
-sum of the gradients by its weights. Weights of a kernel that are equal have one value; so the state holds no numbers of
-clusters beside its weights, and a checkpoint resumes with them. Weights that are zero stay zero.
+Han, Mao & Dally 2016, "Deep Compression", arXiv 1510.00149, section 3.3: the gradient of a centroid is the
+sum of the gradients of its weights. Equal weights of a kernel share one value; so the state needs no cluster numbers
+besides its weights, and a checkpoint resumes with them. Weights that are zero stay zero.
 """
 
 from collections.abc import Callable
@@ -19,16 +19,16 @@ from jaxcnn.learn import rates
 
 Weights = Float[Array, "..."]
 
-_HALF = 2**16  # of the 2^32 patterns of a float32
-_ROOM, _MOST_ROOM = 64, 2**25  # entries of a table: for each weight, and in all
+_HALF = 2**16  # patterns of half the bits of a float32
+_ROOM, _MOST_ROOM = 64, 2**25  # entries of a table: for each weight, and in total
 
 
 def summed(values: int, grads: Collection, params: Collection) -> Collection:
-    """The gradients of kernels, each the sum over the weights that are equal to its own; 0 for weights of 0.
+    """The gradients of kernels: for each weight the sum over all weights equal to it; 0 for weights of 0.
 
     Args:
-      values: the most values of a kernel, besides 0.
-      grads: of the loss; None where `params` is not trained.
+      values: the largest number of values in a kernel, besides 0.
+      grads: gradients of the loss; None where `params` is not trained.
       params: the parameters.
     """
 
@@ -41,9 +41,9 @@ def summed(values: int, grads: Collection, params: Collection) -> Collection:
 
 
 def kept(values: int, tree: Collection, params: Collection) -> Collection:
-    """`tree`, like the parameters, whose kernels are equal where those of `params` are, and 0 where those are.
+    """The tree with equal weights in kernels where those of `params` are equal, and 0 where those are 0.
 
-    After an update the equal weights are equal up to rounding; all take the value of the first.
+    After an update, equal weights are equal only up to rounding; all take the value of the first one.
     """
 
     def one(leaf: Weights, weights: Weights) -> Weights:
@@ -61,7 +61,7 @@ def _on_kernels(one: Callable[[Weights, Weights], Weights], tree: Collection, pa
 
 
 def _clusters(weights: Weights, values: int) -> tuple[Int32[Array, " n"], Int32[Array, " clusters"]]:
-    """For each weight the number of its value, and the place of the first weight of each value."""
+    """The number of each weight's value, and for each value the index of its first weight."""
     flat = weights.reshape(-1)
     most = min(values + 1, flat.size)
     if (values + 1) * _HALF <= min(_MOST_ROOM, _ROOM * flat.size):
@@ -73,9 +73,9 @@ def _clusters(weights: Weights, values: int) -> tuple[Int32[Array, " n"], Int32[
 
 
 def _numbers(flat: Float[Array, " n"], most: int) -> Int32[Array, " n"]:
-    """The number of each weight's value, from marks in a table: ten times as fast on a CPU as putting them in order.
+    """The number of each weight's value, found with marks in a table: ten times as fast on a CPU as sorting.
 
-    A table for all 32 bits would be too large; so first the values of the upper 16 bits are numbered, then the pairs of
+    A table for all 32 bits would be too large; so the upper 16 bits are numbered first, then the pairs of
     such a number and the lower 16 bits.
     """
     bits = lax.bitcast_convert_type(flat, jnp.uint32)
@@ -85,7 +85,7 @@ def _numbers(flat: Float[Array, " n"], most: int) -> Int32[Array, " n"]:
 
 
 def _ranks(keys: Int32[Array, " n"], size: int) -> Int32[Array, " n"]:
-    """The number of each key among those that there are; keys are below `size`."""
+    """The rank of each key among the keys that occur; keys are below `size`."""
     return (jnp.cumsum(jnp.zeros(size, jnp.int32).at[keys].set(1)) - 1)[keys]
 
 
@@ -98,14 +98,14 @@ def _numbers_by_order(flat: Float[Array, " n"]) -> Int32[Array, " n"]:
 
 
 def check(values: int, params: Collection) -> None:
-    """Refuse kernels with more values than that.
+    """Refuse kernels with more than `values` different values.
 
     Args:
       values: `config.optim.shared_values`.
       params: the parameters that a run begins with, with None in place of those that are not trained.
 
     Raises:
-      ConfigError: one has more.
+      ConfigError: a kernel has more.
     """
     for keys, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
         if leaf.ndim > 1 and (found := np.count_nonzero(np.unique(np.asarray(leaf)))) > values:

@@ -1,8 +1,8 @@
-"""The penalty of network slimming: filters that are not needed get BatchNorm scales near 0, so that they can leave.
+"""The penalty of network slimming: BatchNorm scales of filters that are not needed go to 0, so they can be removed.
 
 Liu et al. 2017, "Learning efficient convolutional networks through network slimming", arXiv 1708.06519, equation 1: the
-loss is that of the task plus a factor times the sum of |scale| over the scales of BatchNorm. Its gradient by a scale is
-the factor times the sign. Like weight decay, it is no part of the loss that is reported.
+loss is that of the task plus a factor times the sum of |scale| over the scales of BatchNorm. Its gradient for a scale
+is the factor times the sign. Like weight decay, it is not part of the loss that is reported.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ def scales(params: Collection, batch_stats: Collection) -> set[str]:
 
     Args:
       params: parameters, with None in place of those that are not trained.
-      batch_stats: running statistics, which other normalisations have not.
+      batch_stats: running statistics, which other normalisations do not have.
     """
     known = {rates.path_of(keys) for keys, _ in jax.tree_util.tree_flatten_with_path(batch_stats)[0]}
     paths = (rates.path_of(keys) for keys, _ in jax.tree_util.tree_flatten_with_path(params)[0])
@@ -31,7 +31,7 @@ def scales(params: Collection, batch_stats: Collection) -> set[str]:
 
 
 def penalized(factor: float, grads: Collection, params: Collection, batch_stats: Collection) -> Collection:
-    """Gradients with that of the penalty added; None where a parameter is not trained."""
+    """Gradients plus the gradient of the penalty; None where a parameter is not trained."""
     chosen = scales(grads, batch_stats)
 
     def one(keys: Sequence[Any], grad: Any, weights: Any) -> Any:
@@ -41,7 +41,11 @@ def penalized(factor: float, grads: Collection, params: Collection, batch_stats:
 
 
 def check(params: Collection, batch_stats: Collection) -> None:
-    """Refuse networks without such scales. Raises ConfigError."""
+    """Refuse networks without trained scales of BatchNorm.
+
+    Raises:
+      ConfigError: there are none.
+    """
     if not scales(params, batch_stats):
         raise ConfigError(
             "config.optim.slimming is for the scales of BatchNorm, and this network trains none; set it to 0"

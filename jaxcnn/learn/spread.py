@@ -35,7 +35,7 @@ def train_step(
     """`steps.train_step` with the batch split over the mesh; the state is sharded by `state_shardings` throughout."""
     layout = layouts.of_params(spec, mesh, state.params)
     trained = rates.trainable(layout.update, steps.layers_of(spec, state.batch_stats))
-    # No axis on one device: there XLA:CPU would copy every gradient without need.
+    # No axis on one device: XLA:CPU would copy every gradient without need.
     axis_name = DATA_AXIS if data_devices(mesh) > 1 else None
     batch_gradients = functools.partial(
         steps.batch_gradients, spec, axis_name=axis_name, unroll=unrolls_microbatches(mesh)
@@ -68,7 +68,7 @@ def unrolls_microbatches(mesh: Mesh) -> bool:
 
 
 def _sum(share: Float[Array, "..."], partition: jax.P, mesh: Mesh) -> Float[Array, "..."]:
-    """The sum of the devices' shares: whole or, if `partition` says so, only this device's part of it.
+    """The sum of the devices' shares: whole or, if `partition` splits it, only this device's part.
 
     XLA combines all sums over the same devices into one collective, in buckets on accelerators. Devices along `model`
     have equal shares of arrays that are not split over them; the mean keeps these equal to the bit, even if kernels are

@@ -54,7 +54,7 @@ class State:
     hyper: Hyper
 
     def variables(self) -> dict[str, Collection]:
-        """Flax variables of the last step."""
+        """The Flax variables of the last step."""
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
@@ -77,7 +77,7 @@ def make_hyper(config: Config) -> Hyper:
 
 
 def abstract_hyper(task: Task) -> Hyper:
-    """Shapes and dtypes of `make_hyper`."""
+    """The shapes and dtypes of `make_hyper`."""
     scalar = jax.ShapeDtypeStruct((), jnp.float32)
     of_task = dict.fromkeys(task.loss.settings, scalar)
     return Hyper(scalar, scalar, scalar, scalar, jax.ShapeDtypeStruct((), jnp.uint32), of_task)

@@ -54,7 +54,7 @@ class Gradients:
     Attributes:
       grads: gradients of the loss, a tree like the parameters.
       sums: sums of the training metrics.
-      batch_stats: the new running statistics of BatchNorm; with `optim.quantized`, what `quantized.tracked` takes.
+      batch_stats: the new running statistics of BatchNorm; with `optim.quantized`, the input of `quantized.tracked`.
     """
 
     grads: Collection
@@ -80,7 +80,7 @@ def init_state(spec: StepSpec, hyper: Hyper) -> State:
 def train_step(
     spec: StepSpec, state: State, batch: Batch, constants: Constants, *, unroll: bool = False
 ) -> tuple[State, StepMetrics]:
-    """One step of training on one device: augment, differentiate, update.
+    """Take one step of training on one device: augment, differentiate, update.
 
     Args:
       spec: the static part of the run.
@@ -98,14 +98,15 @@ def train_step(
 
 
 def uphill(spec: StepSpec, gradients: Callable[[Collection], Gradients], state: State) -> Gradients:
-    """The gradients with which a state is updated: those at its parameters or, with `optim.sam_radius`, uphill of them.
+    """The gradients for the update: those at the parameters or, with `optim.sam_radius`, uphill of them.
 
-    Sharpness-aware minimisation (Foret et al. 2020, arXiv 2010.01412, equation 2 and algorithm 1) takes them where the
-    loss of the whole batch rises most, at this distance. Metrics and running statistics are those at the parameters.
+    Sharpness-aware minimisation (Foret et al. 2020, arXiv 2010.01412, equation 2 and algorithm 1) takes them at this
+    distance in the direction in which the loss of the whole batch rises most. Metrics and running statistics are those
+    at the parameters.
 
     Args:
       spec: the static part of the run.
-      gradients: gives the gradients of the whole batch at some parameters.
+      gradients: returns the gradients of the whole batch at some parameters.
       state: the state before the step.
     """
     if spec.prune.is_on:
@@ -141,7 +142,7 @@ def _of_shared_values(
 
 
 def update(spec: StepSpec, state: State, gradients: Gradients) -> tuple[State, StepMetrics]:
-    """The second half of a step: the optimiser, and the moving average.
+    """Take the second half of a step: the optimiser, and the moving average.
 
     It does not depend on devices: it is written for whole arrays, and XLA partitions it as the arrays are sharded.
 
@@ -215,7 +216,7 @@ def batch_gradients(
     axis_name: str | None = None,
     unroll: bool = False,
 ) -> Gradients:
-    """The first half of a step: augment a batch and differentiate its loss.
+    """Take the first half of a step: augment a batch and differentiate its loss.
 
     Args:
       spec: the static part of the run.
@@ -228,11 +229,11 @@ def batch_gradients(
 
     Returns:
       The `Gradients` of this device's examples, `grads` in `optim.gradient_dtype`. Over the devices, `grads` and `sums`
-      must be summed, and `batch_stats` averaged; with `optim.quantized`, their largest are to be taken.
+      must be summed, and `batch_stats` averaged; with `optim.quantized`, their largest values are taken.
     """
     if len(spec.sizes) > 1:
         which = jax.random.randint(jax.random.fold_in(step_key(hyper.seed, step), SIDE), (), 0, len(spec.sizes))
-        # All of them are in one program, of which a step takes one.
+        # One program has all of them, and a step takes one.
         ways = [functools.partial(batch_gradients, one, axis_name=axis_name, unroll=unroll) for one in spec.sizes]
         return jax.lax.switch(which, ways, params, batch_stats, step, hyper, batch, constants)
     microbatches = spec.optim.accumulate_steps
@@ -287,7 +288,7 @@ def batch_gradients(
 
 
 def composes(spec: StepSpec, step: Int32[Array, ""]) -> Bool[Array, ""] | bool:
-    """Whether images may still be made of several at a step."""
+    """Whether images may still be composed of several at a step."""
     share = spec.augment.single_from
     return step < round(share * spec.total_steps) if share else True
 
@@ -295,7 +296,7 @@ def composes(spec: StepSpec, step: Int32[Array, ""]) -> Bool[Array, ""] | bool:
 def repeat(
     one: Callable[[_Carried], tuple[_Carried, _Metrics]], most: int, state: _Carried, count: Int32[Array, ""]
 ) -> tuple[_Carried, _Metrics]:
-    """`count` steps `state -> (state, metrics)` in a loop.
+    """Take `count` steps `state -> (state, metrics)` in a loop.
 
     Args:
       one: the step.
@@ -317,11 +318,11 @@ def repeat(
 
 
 def _average(spec: StepSpec, state: State, variables: dict[str, Collection]) -> dict[str, Collection] | None:
-    """The average after this step.
+    """The average of the variables after this step; None without one.
 
-    In a moving average, the old one has the weight min(decay, (1 + t) / (10 + t)). In stochastic weight averaging
-    (Izmailov et al. 2018, arXiv 1803.05407), all steps from the first one on have the same weight; before, the average
-    is the last step. The statistics of BatchNorm are averaged too, in place of a pass over the data at the end.
+    In a moving average, the old average has the weight min(decay, (1 + t) / (10 + t)). In stochastic weight averaging
+    (Izmailov et al. 2018, arXiv 1803.05407), all steps from the first averaged one on have the same weight; before it,
+    the average is the last step. The statistics of BatchNorm are averaged, too, without a pass over the data.
     """
     if state.ema is None:
         return None

@@ -71,7 +71,7 @@ class StepSpec:
 
     @property
     def sizes(self) -> tuple["StepSpec", ...]:
-        """The specs of steps on images of one size, among which each step draws (`augment.sides`); else this one."""
+        """The specs for each size of images, from which every step draws one (`augment.sides`); else this one."""
         if not self.augment.sides:
             return (self,)
         one = dataclasses.replace(self, augment=dataclasses.replace(self.augment, sides=()))
@@ -79,7 +79,7 @@ class StepSpec:
         return tuple(dataclasses.replace(one, small_side=side if side < whole else 0) for side in self.augment.sides)
 
     def mean_step(self, figures: Sequence[float]) -> float:
-        """The mean over all steps of the run of a figure that is given for a step of each of the `stages`."""
+        """The mean over all steps of the run of a figure that is given for one step of each of the `stages`."""
         return float(np.average(figures, weights=np.diff([end for end, _ in self.stages], prepend=0)))
 
 
@@ -116,5 +116,5 @@ def make_spec(config: Config, *, task: Task, image_shape: tuple[int, int, int], 
 
 
 def steps_of(epochs: float, steps_per_epoch: float, number: int) -> int:
-    """The step after which the `number`-th interval of `epochs` epochs is complete (number 1: the first)."""
+    """The step after which the `number`-th interval of `epochs` epochs is complete (the first has number 1)."""
     return max(number, math.ceil(round(number * epochs * steps_per_epoch, 6)))

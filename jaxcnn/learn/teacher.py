@@ -24,14 +24,14 @@ class TrainedTeacher:
     spec: StepSpec
 
     def abstract(self) -> dict[str, Any]:
-        """The shapes of its constants."""
+        """The shapes of the teacher's constants."""
         image = jax.ShapeDtypeStruct((1, *self.spec.image_shape), jnp.float32)
         variables = jax.eval_shape(answering(self.spec).init, jax.random.key(0), image)
         channel = jax.ShapeDtypeStruct((self.spec.image_shape[-1],), jnp.float32)
         return {"variables": {"batch_stats": {}, **variables}, "mean": channel, "std": channel}
 
     def outputs(self, constants: Constants, of_teacher: Any, image: Float32[Array, "b h w c"]) -> Float32[Array, "b k"]:
-        """Its outputs for images that are normalised by `constants`."""
+        """The teacher's outputs for images that are normalised by `constants`."""
         pixels = augment.denormalize(image, constants.mean, constants.std)
         own = augment.normalize(pixels, of_teacher["mean"], of_teacher["std"])
         return answering(self.spec).apply(of_teacher["variables"], own, train=False)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float32, Shaped
 
-Images = Shaped[Array, "b h w c"]  # of any type
+Images = Shaped[Array, "b h w c"]  # images of any type
 Logits = Float32[Array, "b k"]
 
 
