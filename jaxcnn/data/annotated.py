@@ -1,4 +1,4 @@
-"""Images with boxes, whatever format lists them: bad annotations are named, and refused or left out."""
+"""Images with boxes, in whatever format they are listed: bad annotations are named, and refused or left out."""
 
 import dataclasses
 import os
@@ -17,7 +17,7 @@ from jaxcnn.data.examples import Examples, Source
 from jaxcnn.text import counted
 
 SLACK = 1.0  # pixels that a box may reach outside its image, since formats round; it is cut off there
-NAMED = 3  # bad annotations that a message names
+NAMED = 3  # most bad annotations that a message names
 _ADVICE = "correct them, or set config.data.on_error='skip' to leave them out; python -m jaxcnn.doctor --data names all"
 
 
@@ -28,10 +28,10 @@ class Picture:
     Attributes:
       path: relative to the folder of the set, or absolute.
       objects: the boxes, in pixels, or as shares of the sides of the image if they are `relative`.
-      names: what messages call each of them, such as "annotation 125062".
-      relative: the unit of the boxes.
-      size: height and width that the annotations tell; None if they do not.
-      wrong: what is wrong apart from the boxes, such as an id that occurs twice.
+      names: name of each object in messages, such as "annotation 125062".
+      relative: whether boxes are shares of the sides.
+      size: height and width by the annotations; None if they have none.
+      wrong: faults apart from those of the boxes, such as an id that occurs twice.
     """
 
     path: str
@@ -62,8 +62,8 @@ def source(
       classes: names of the classes.
       data: the group `config.data`.
       notes: remarks for the user.
-      maps: give label maps of the outlines of objects, with class 0 where there is none, in place of boxes.
-      mask_side: of the masks that objects get beside their boxes; 0: none.
+      maps: whether to give label maps of the outlines of objects, with class 0 where there is none, in place of boxes.
+      mask_side: side of the masks that objects get in addition to boxes; 0: no masks.
     """
 
     def open_split(split: str) -> Examples:
@@ -127,7 +127,7 @@ def _open(
 
 
 def check_one_size(title: str, sizes: Int[np.ndarray, "n 2"], data: config.Data) -> None:
-    """Raise UserError if images differ in height or width and are not resized; those of 0 are left out."""
+    """Raise UserError if images differ in height or width and are not resized; images of size 0 are ignored."""
     present = sizes[sizes.any(axis=1)]
     if not data.image_size and len(present) and (present != present[0]).any():
         raise UserError(
@@ -142,9 +142,9 @@ def _left_out(title: str, problems: Sequence[str]) -> str:
 
 
 def sound(picture: Picture, height: int, width: int, classes: Sequence[str]) -> tuple[Objects, list[str]]:
-    """The sound objects of an image of this size in pixels, cut off at its border, and a line for each bad one.
+    """The sound objects of an image of this size in pixels, clipped at its border, and one line for each bad object.
 
-    Nothing is said of an image whose size is 0, as it is left out anyway.
+    An image whose size is 0 gives no lines, because it is left out anyway.
     """
     objects = picture.objects
     if not height or not width:
@@ -171,7 +171,7 @@ def sound(picture: Picture, height: int, width: int, classes: Sequence[str]) -> 
 
 
 def _fault(objects: Objects, place: int, height: int, width: int, classes: Sequence[str]) -> str:
-    """What is wrong with an object, as the end of a sentence; empty if nothing."""
+    """Says what is wrong with an object, as the end of a sentence; empty if nothing is."""
     left, top, right, bottom = box = objects.corners[place].tolist()
     if not np.isfinite(box).all():
         return "has a box that is no numbers"

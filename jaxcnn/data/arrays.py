@@ -62,7 +62,11 @@ def array_examples(
 
 
 def _check(data: config.Data, channels: int, what: str) -> None:
-    """Refuse a config that wants other pixels than these 8-bit ones. Raises UserError."""
+    """Refuse a config that asks for pixels other than these 8-bit ones.
+
+    Raises:
+      UserError: it does.
+    """
     if data.dtype != "uint8":
         raise UserError(f"config.data.dtype={data.dtype!r}: {what} has images of type uint8")
     if data.channels not in (0, channels):

@@ -1,6 +1,6 @@
 """Image files as arrays of their own channels and values: any number of channels, 8 or 16 bits, floats.
 
-`jaxcnn.data.decode` makes 8-bit RGB or grey of an image; here nothing is converted, scaled or blended.
+`jaxcnn.data.decode` turns an image into 8-bit RGB or grey; here nothing is converted, scaled or blended.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ _MOST_HEADER = 10_000  # bytes, as in NumPy
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _BITS, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 _EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK")
-_UPRIGHT = {  # what each EXIF orientation needs, by the numbers of the standard
+_UPRIGHT = {  # the change that each EXIF orientation needs, by the numbers of the standard
     2: lambda pixels: pixels[:, ::-1],
     3: lambda pixels: pixels[::-1, ::-1],
     4: lambda pixels: pixels[::-1],
@@ -58,7 +58,7 @@ def read(encoded: bytes, max_megapixels: float) -> Pixels:
 
 
 def size(encoded: bytes) -> tuple[int, int]:
-    """(height, width) of the image that `read` would return, from the header alone. Raises what `read` raises."""
+    """The height and width of the image that `read` would return, from its header alone. Raises as `read` does."""
     with _refusing(encoded):
         if encoded.startswith(NPY):
             height, width, _ = _npy_sides(encoded)
@@ -70,7 +70,11 @@ def size(encoded: bytes) -> tuple[int, int]:
 
 
 def stack_size(encoded: bytes) -> int | None:
-    """How many images a `.npy` file [N, H, W, C] has, from its header; None for any other. Raises Unreadable."""
+    """The number of images in a `.npy` file [N, H, W, C], from its header; None for other files.
+
+    Raises:
+      Unreadable: the header is damaged.
+    """
     if not encoded.startswith(NPY):
         return None
     with _refusing(encoded):
@@ -79,7 +83,11 @@ def stack_size(encoded: bytes) -> int | None:
 
 
 def stack(encoded: bytes, max_megapixels: float) -> Shaped[np.ndarray, "n h w c"]:
-    """The images of such a file, without a copy. Raises Unreadable: damaged, truncated, or an image is too large."""
+    """The images of a `.npy` file [N, H, W, C], without a copy.
+
+    Raises:
+      Unreadable: the file is damaged, or an image is too large.
+    """
     with _refusing(encoded):
         values = _npy_values(encoded)
         check_size((values.shape[2], values.shape[1]), max_megapixels)
@@ -87,10 +95,10 @@ def stack(encoded: bytes, max_megapixels: float) -> Shaped[np.ndarray, "n h w c"
 
 
 def as_type(pixels: Shaped[np.ndarray, "..."], dtype: str) -> Shaped[np.ndarray, "..."]:
-    """Pixels as `config.data.dtype`, with the values as stored: any numbers as float32, integers only as they are.
+    """Pixels as `config.data.dtype` with their stored values: any numbers become float32; integers must have the type.
 
     Raises:
-      Unreadable: they are of another type, or not finite.
+      Unreadable: the pixels are of another type, or not finite.
     """
     if dtype == "float32" and pixels.dtype.kind in "buif":
         with np.errstate(over="ignore"):
@@ -109,7 +117,7 @@ def as_type(pixels: Shaped[np.ndarray, "..."], dtype: str) -> Shaped[np.ndarray,
 
 @contextlib.contextmanager
 def _refusing(encoded: bytes) -> Any:
-    """Turn what damaged files make libraries raise, which is anything, into Unreadable."""
+    """Turn the errors of libraries on damaged files, which may be of any type, into Unreadable."""
     from jaxcnn.machine.extras import MissingExtra
 
     try:
@@ -159,7 +167,7 @@ def _npy(encoded: bytes, max_megapixels: float) -> Pixels:
 
 
 def _npy_sides(encoded: bytes) -> tuple[int, int, int]:
-    """Shape [H, W, C] of one image."""
+    """The shape [H, W, C] of one image."""
     shape, _, dtype, _ = _npy_form(encoded)
     if len(shape) not in (2, 3):
         raise Unreadable(f"it is an array of {dtype} of shape {shape}, not an image [H, W] or [H, W, C]")
@@ -168,16 +176,16 @@ def _npy_sides(encoded: bytes) -> tuple[int, int, int]:
 
 
 def _npy_values(encoded: bytes) -> Shaped[np.ndarray, "..."]:
-    """The array, without a copy."""
+    """The array in a `.npy` file, without a copy."""
     shape, in_columns, dtype, offset = _npy_form(encoded)
     values = np.frombuffer(encoded, dtype, math.prod(shape), offset)
     return values.reshape(shape, order="F" if in_columns else "C")
 
 
 def _npy_form(encoded: bytes) -> tuple[tuple[int, ...], bool, np.dtype, int]:
-    """Shape, whether the first index is the fastest, type, and the offset of the values.
+    """The shape, whether the first index is the fastest, the type, and the offset of the values.
 
-    Refuses more values than there are, and none. Nothing of the header is evaluated, as NumPy does
+    Refuses headers that promise more values than there are, or none. Nothing in the header is evaluated, as NumPy does
     (https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html): it may come from anywhere.
     """
     version, start = encoded[len(NPY)], 10 if encoded[len(NPY)] == 1 else 12
@@ -208,13 +216,13 @@ def _known_to_pillow(encoded: bytes) -> bool:
                 or (file.mode.startswith("I;16") and not white_is_zero)
                 or (file.mode == "F" and bits == {32})
             )
-    except Exception:  # of a kind that is unknown to it
+    except Exception:  # of any type
         return False
 
 
 @contextlib.contextmanager
 def _series(encoded: bytes) -> Any:
-    """A TIFF's first image, as a series of tifffile, with its shape [H, W, C] before it is turned upright, and how."""
+    """A TIFF's first image as a series of tifffile, its shape [H, W, C] as stored, and how to turn it upright."""
     need("tiff", "a TIFF of many channels, many pages or unusual values", "tifffile")
     import tifffile
 

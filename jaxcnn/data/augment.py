@@ -153,7 +153,7 @@ def _flipped(
     run_key: Key[Array, ""] | None,
     epoch: Int[Array, " b"] | None,
 ) -> Bool[Array, " b"]:
-    """Which images are mirrored left to right: half of them (Krizhevsky et al. 2012, section 4.1).
+    """Decides which images are mirrored left to right: half of them (Krizhevsky et al. 2012, section 4.1).
 
     "random" draws anew each time an example is seen. "alternating" draws once per example and run, and inverts the
     result every epoch, so two consecutive epochs show each example both ways: Jordan 2024 (arXiv:2404.00498).
@@ -172,7 +172,7 @@ def _flipped(
 def _moves(
     config: configuration.Augment, keys: Keys, flipped: Bool[Array, " b"], sides: tuple[int, int]
 ) -> Iterator[Move]:
-    """How the images move, by `keys` of their own: once for each time that what leaves them is lost.
+    """The moves of the images, drawn with `keys`: one for each time that pixels which leave the image are lost.
 
     `sides` are height and width.
     """
@@ -209,7 +209,7 @@ def _augment_one(
     mean: Channels,
     std: Channels,
 ) -> Float32[Array, "h w c"]:
-    """One image, normalised; `key` is the example's own."""
+    """Augment and normalise one image; `key` is the example's own."""
     sides = image.shape[0], image.shape[1]
     if config.rotate:
         image = linear(image, rotation_matrix(jax.random.fold_in(key, Draw.ROTATION), config.rotate, sides))
@@ -243,7 +243,7 @@ def _augment_one(
 
 
 def _own(name: str, image: Num[Array, "h w c"], key: Key[Array, ""]) -> Num[Array, "h w c"]:
-    """An image changed by a function of the user, of the image as it is stored and a key of its own."""
+    """An image changed by a function of the user, which gets the stored image and its own key."""
     changed = plugins.load("augmentations", name).function(image, key)
     if (changed.shape, changed.dtype) != (image.shape, image.dtype):
         raise UserError(

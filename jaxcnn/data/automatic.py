@@ -1,4 +1,4 @@
-"""A set that nothing divides into splits is divided by itself: by the path of each image."""
+"""Divides a set into splits by the path of each image, if nothing else divides it."""
 
 import dataclasses
 import functools
@@ -19,10 +19,10 @@ _CUT = "config.data.train_split='train[:70%]', val_split='train[70%:85%]', test_
 
 
 def divided(source: Source, data: config.Data) -> Source:
-    """The source with base splits by `SHARES`, if nothing divides it and the config names no slices of it.
+    """The source with base splits by `SHARES`, if nothing divides it and the config names no slices.
 
-    If the config asks for another validation split, or none, only a test split is divided off (`WITHOUT_VAL`); a number
-    of held-out images that would take half of the set or more asks for nothing else (a recipe has it for a larger set).
+    If the config asks for another validation split, or none, only a test split is divided off (`WITHOUT_VAL`). A number
+    of held-out images that would take half of the set or more does not count (a recipe has it for a larger set).
     """
     as_default = (data.train_split, data.test_split) == (config.Data.train_split, config.Data.test_split)
     if not source.undivided or not as_default or data.val_split not in ("", HELD_OUT):
@@ -51,7 +51,7 @@ def divided(source: Source, data: config.Data) -> Source:
 
 
 def _is_for_more(val_examples: int, everything: Callable[[], Examples]) -> bool:
-    """Whether a number of held-out images is the default, or meant for a larger set: it would take half of this one."""
+    """Whether a number of held-out images is the default, or meant for a larger set: it would take half of this."""
     return val_examples == config.Data.val_examples or 2 * val_examples >= len(everything().labels)
 
 
@@ -87,12 +87,12 @@ def divide(
 def _parts_of(examples: Examples, shares: tuple[int, ...]) -> Int8[np.ndarray, " n"]:
     if examples.groups is not None:
         return divide(groups.hashes(examples.groups), examples.labels, shares, whole=True)
-    assert examples.hashes is not None  # an undivided source has paths
+    assert examples.hashes is not None  # sets that nothing divides have paths
     return divide(examples.hashes(), examples.labels, shares)
 
 
 def _some(examples: Examples, chosen: Indices, with_notes: bool) -> Examples:
-    """Some of the examples, in order."""
+    """The chosen examples, in order."""
     hashes, name = examples.hashes, examples.name
 
     def content() -> Content:

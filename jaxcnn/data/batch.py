@@ -7,7 +7,7 @@ tracers, or the shapes for which a step is compiled. These names of dimensions m
     b           examples of a batch, or of one device's shard of it
     n, m        examples of a split, or of another list of images; some of them
     h, w, c     height, width and channels of images
-    oh, ow, o   the same of the outputs of a layer
+    oh, ow, o   height, width and channels of the outputs of a layer
     kh, kw, i   height, width and input channels of a kernel; i is c / groups
     k           classes
     d           devices
@@ -48,7 +48,7 @@ class Batch:
 
 
 class Split(Protocol):
-    """One split of a set, readable in any order. Attributes are known without decoding images.
+    """One split of a set, which can be read in any order. Attributes are known without decoding images.
 
     Attributes:
       name: "train", "val" or "test".

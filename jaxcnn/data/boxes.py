@@ -1,4 +1,4 @@
-"""Objects in images, as a source reads them, and the records that are made of them (`jaxcnn.tasks.box_records`)."""
+"""Objects in images, as a source reads them, and the records made from them (`jaxcnn.tasks.box_records`)."""
 
 import dataclasses
 import itertools
@@ -22,11 +22,11 @@ class Objects:
     """The objects of one image, in pixels of the image as it is stored.
 
     Attributes:
-      corners: left, top, right, bottom.
+      corners: left, top, right, bottom of each box.
       labels: class numbers.
-      crowd: regions of many objects, or of objects that do not count: neither learnt nor measured.
-      area: of the object in pixels; of its box where nothing else is known.
-      outlines: the segmentation of each, in COCO's form; empty if there are none.
+      crowd: whether each is a region of many objects, or does not count: neither learnt nor measured.
+      area: area of each object in pixels; that of its box if nothing else is known.
+      outlines: segmentation of each object, in COCO's form; empty if there are none.
     """
 
     corners: Corners
@@ -36,7 +36,7 @@ class Objects:
     outlines: tuple[Any, ...] = ()
 
     def only(self, kept: Bool[np.ndarray, " k"]) -> "Objects":
-        """Some of them."""
+        """The objects for which `kept` is True."""
         outlines = tuple(itertools.compress(self.outlines, kept.tolist()))
         return Objects(self.corners[kept], self.labels[kept], self.crowd[kept], self.area[kept], outlines)
 
@@ -55,24 +55,24 @@ class Crops:
 
     @property
     def side(self) -> int:
-        """Of the grids."""
+        """The side of the grids, in cells."""
         return self.bits.shape[1]
 
 
 def areas(corners: Corners) -> Float64[np.ndarray, " k"]:
-    """Of boxes."""
+    """The areas of boxes, in square pixels."""
     return (corners[:, 2:] - corners[:, :2]).prod(axis=1)
 
 
 def _moved(corners: np.ndarray, frame: Float32[np.ndarray, "4"]) -> np.ndarray:
-    """Corners [..., 4] of the stored image in that of the network; the inverse of `box_records.in_stored`."""
+    """Corners [..., 4] in the stored image converted to the network's image; the inverse of `box_records.in_stored`."""
     return corners * np.tile(frame[:2], 2) + np.tile(frame[2:], 2)
 
 
 def records(
     images: Sequence[Objects], frames: Float32[np.ndarray, "n 4"], masks: Sequence[Crops] | None = None
 ) -> Records:
-    """The records of images, with as many places as the fullest image needs; with the masks of objects if given."""
+    """The records of images, with as many places as the fullest image needs, and with masks if they are given."""
     most = max((len(each.labels) for each in images), default=0)
     rows = np.zeros(len(images), record_type(max(most, 1), 0 if masks is None else masks[0].side if masks else 8))
     rows["frame"] = frames
@@ -88,9 +88,10 @@ def records(
 
 
 def frame_of(height: int, width: int, size: int, fit: str) -> Float32[np.ndarray, "4"]:
-    """How places in a stored image move when `decode.square` makes a square of `size` of it; 0 keeps the image.
+    """The map (scale_x, scale_y, left, top) from places in a stored image to the square that `decode.square` makes.
 
-    A JPEG that is decoded at a reduced scale first may lie up to half a pixel from there.
+    With a `size` of 0, the image stays as it is. A JPEG that is first decoded at a reduced scale may be off by up to
+    half a pixel.
     """
     if not size or not height or not width:
         return WHOLE
@@ -102,7 +103,7 @@ def frame_of(height: int, width: int, size: int, fit: str) -> Float32[np.ndarray
 
 
 def refitted(rows: Records, height: int, width: int, size: int, fit: str) -> Records:
-    """Records of stored images of one size, for the square that is made of each."""
+    """The records of stored images of equal size, for the square that is made of each image."""
     if not size or (height, width) == (size, size):
         return rows
     frame = frame_of(height, width, size, fit)
@@ -114,16 +115,16 @@ def refitted(rows: Records, height: int, width: int, size: int, fit: str) -> Rec
 
 
 def of_mappings(given: Sequence[Mapping[str, Any]], images: np.ndarray, what: str) -> Records:
-    """The records of answers from Python.
+    """The records of boxes that a Python program gives.
 
     Args:
       given: for each image "boxes" [k, 4] (left, top, right, bottom in pixels) and "labels" [k], class numbers from 0;
         "crowd" [k], bool, if some are regions of many.
-      images: the images, [n, h, w, c].
-      what: their name in messages.
+      images: images [n, h, w, c].
+      what: name of the images in messages.
 
     Raises:
-      UserError: something else, or a box that is empty or reaches outside its image.
+      UserError: something else is given, or a box that is empty or reaches outside its image.
     """
     height, width = images.shape[1:3]
     found = []

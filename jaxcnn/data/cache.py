@@ -1,6 +1,6 @@
 """Results kept between starts in the user's cache folder: indexes of record files and decoded pixels.
 
-The cache is never required and never trusted: a key covers everything its file was made from, files are complete
+The cache is never required and never trusted: a key covers everything from which its file was made, files are complete
 (written under a temporary name, then renamed), a damaged one counts as absent, and a read-only folder only costs time.
 `jaxcnn.data.cache_limit` limits its size: files are touched when used, and locked while they are written or, for
 pixels, memory-mapped.
@@ -21,7 +21,7 @@ from jaxtyping import Shaped
 from jaxcnn.data import cache_limit
 from jaxcnn.machine import locks, npz_arrays
 
-MOST_BYTES = 2**36  # of an index of a set
+MOST_BYTES = 2**36  # largest size of an index of a set
 Images = Shaped[np.ndarray, "n h w c"]
 Chunk = Shaped[np.ndarray, "m h w c"]
 
@@ -68,7 +68,7 @@ def _is_at(handle: IO[bytes], path: Path) -> bool:
 
 
 def touch(path: Path) -> None:
-    """Record that a file is used now; recently used files are kept longest."""
+    """Record that a file is in use now; recently used files are kept longest."""
     with contextlib.suppress(OSError):  # the folder may belong to another user
         os.utime(path)
 

@@ -54,7 +54,7 @@ def limit_bytes() -> float:
 
 
 def kept(folder: Path) -> list[KeptFile]:
-    """All files of the cache, the most recently used last. Other files in the folder are ignored."""
+    """The files of the cache, the most recently used last. Other files in the folder are ignored."""
     found = []
     for place, _, names in os.walk(folder):
         for path in (Path(place) / name for name in names):
@@ -72,7 +72,7 @@ def kept(folder: Path) -> list[KeptFile]:
 
 
 def keep(folder: Path) -> None:
-    """Reduce the cache to its limit, and remove files left by killed processes. Files in use stay.
+    """Reduce the cache to its limit, and remove files left behind by killed processes. Files in use stay.
 
     Decoded images are removed first, least recently used first: they are the largest and are rebuilt in minutes.
     """

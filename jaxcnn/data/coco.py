@@ -22,16 +22,16 @@ _DETECTION = config.Task(name="detection")
 
 
 def open_coco(argument: str, data: config.Data, task: config.Task = _DETECTION) -> Source:
-    """Images with boxes from files in COCO's form; for the task "segmentation", with maps painted from the outlines.
+    """Images with boxes from files in COCO's form; for the task "segmentation", with label maps painted from outlines.
 
-    For the task "instances", each box has a mask of its outline.
+    For the task "instances", each box also has a mask, painted from its outline.
 
     A folder has a file for each split, such as annotations/instances_train2017.json, there or in its folder
     `annotations`; a single file is the training split and divided by itself. Images lie beside them, in a folder
     `images`, or in folders named like the splits. Classes are the categories, in the order of their ids.
 
     Raises:
-      UserError: no such file, no training split, or something else than COCO's form.
+      UserError: no such file, no training split, or a file not in COCO's form.
     """
     if not argument:
         raise UserError("config.data.source='coco:' needs a path: coco:<folder> or coco:<file.json>")
@@ -57,7 +57,7 @@ def open_coco(argument: str, data: config.Data, task: config.Task = _DETECTION) 
 
 
 def _files(root: Path, title: str) -> dict[str, Path]:
-    """The file of each split."""
+    """The annotation file of each split."""
     found: dict[str, Path] = {}
     some = sorted(file for folder in (root, root / "annotations") for file in folder.glob("*.json"))
     some = [file for file in some if "instances" in file.name.lower()] or some
@@ -92,7 +92,7 @@ def _read(file: Path, title: str) -> dict[str, Any]:
 
 
 def _categories(tree: dict[str, Any], name: str, title: str) -> dict[int, str]:
-    """Names of the categories by id."""
+    """The names of the categories by id."""
     try:
         found = {int(each["id"]): str(each["name"]) for each in tree["categories"]}
     except (KeyError, TypeError, ValueError):
@@ -105,7 +105,7 @@ def _categories(tree: dict[str, Any], name: str, title: str) -> dict[int, str]:
 
 
 def _images(root: Path, file: Path, tree: dict[str, Any]) -> Path:
-    """The folder of a split's images: the first that has one of the first images; else that of the file."""
+    """The folder of a split's images: the first that has one of the first images; else that of the annotation file."""
     stem = file.stem.removeprefix("instances_")
     first = [str(each.get("file_name", "")) for each in tree["images"][:20] if isinstance(each, dict)]
     below = (stem, os.path.join("images", stem), "images", "")
@@ -116,7 +116,7 @@ def _images(root: Path, file: Path, tree: dict[str, Any]) -> Path:
 
 
 def _pictures(tree: dict[str, Any], folder: Path, numbers: dict[int, int], title: str) -> list[Picture]:
-    """The images of a file with their annotations."""
+    """The images listed in a file, with their annotations."""
     of_image: dict[Any, list[dict[str, Any]]] = collections.defaultdict(list)
     wrong: dict[Any, list[str]] = collections.defaultdict(list)
     seen: set[Any] = set()
@@ -152,7 +152,7 @@ def _pictures(tree: dict[str, Any], folder: Path, numbers: dict[int, int], title
 
 
 def _objects(found: list[dict[str, Any]], numbers: dict[int, int], wrong: list[str]) -> tuple[Objects, tuple[str, ...]]:
-    """The objects of one image and what messages call them; `wrong` gets a line for each that is no object."""
+    """The objects of one image and their names in messages; `wrong` gets a line for each entry that is no object."""
     corners, labels, crowd, area, names, outlines = [], [], [], [], [], []
     lowest, highest = min(numbers), max(numbers)
     for annotation in found:
@@ -185,7 +185,11 @@ def _objects(found: list[dict[str, Any]], numbers: dict[int, int], wrong: list[s
 
 
 def _corners(annotation: dict[str, Any]) -> np.ndarray:
-    """Left, top, right, bottom of an annotation: of its box, or else of its outline. Raises ValueError."""
+    """Left, top, right and bottom of an annotation: of its box, or else of its outline.
+
+    Raises:
+      ValueError: it has neither.
+    """
     if annotation.get("bbox") is None:
         if not annotation.get("segmentation"):
             raise ValueError("it has neither bbox nor segmentation")

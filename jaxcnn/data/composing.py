@@ -1,4 +1,4 @@
-"""Images made of several of a batch, with the objects of all: copy-paste, mosaic, and the mean of two.
+"""Images composed of several of a batch, with the objects of all: copy-paste, mosaic, and the mean of two.
 
 The others are the augmented examples at the positions before an example's own in the global batch
 (`mixing.partners`), and all draws come from the example's own key. So devices and microbatches never change a bit, as
@@ -24,7 +24,7 @@ Words = UInt32[Array, " words"]  # random bits
 
 COPY_PASTE, MOSAIC, MEAN = range(3)  # constants folded into an example's key
 TILES = 4
-SMALLEST = 0.5  # factor of the size of a mosaic's images
+SMALLEST = 0.5  # smallest size of a mosaic's images, as a factor
 WEIGHT_BITS = 11  # fraction bits of a neighbour's weight
 
 
@@ -39,18 +39,18 @@ def compose(
     axis_name: str | None = None,
     microbatches: int = 1,
 ) -> tuple[Images, Any]:
-    """The examples of a batch, some of them made of several, as `config` says.
+    """The examples of a batch, some of which are composed of several as `config` says.
 
-    In order: objects of the example one position before are pasted; four examples, the own and the three before it,
+    In order: objects of the example one position before are pasted; four examples, its own and the three before it,
     become a mosaic; the mean is taken with the example before those.
 
     Args:
       config: static.
       targets: the kind of the targets: `Composable`, and `Pastable` for `config.copy_paste`.
       image: the normalised images of this device's part of the batch.
-      target: their targets.
-      keys: one key per example, used for this only.
-      on: whether anything is done in this step.
+      target: targets of these images.
+      keys: one key per example, used for composing only.
+      on: whether images are composed in this step.
       axis_name, microbatches: as in `mixing.mix`.
     """
     before = functools.partial(mixing.partners, axis_name=axis_name, microbatches=microbatches)
@@ -75,7 +75,7 @@ def compose(
 
 
 def pasted(targets: Pastable, own: Any, other: Any, words: Words) -> Any:
-    """An example with each object of another one by a fair coin, where there is room for it.
+    """An example with objects of another one pasted in: each object with probability 1/2, if there is room.
 
     Ghiasi et al. 2021, "Simple Copy-Paste is a Strong Data Augmentation Method for Instance Segmentation" (arXiv
     2012.07177), section 3: pixels are copied by masks without smoothing, what they hide leaves the masks and boxes of
@@ -87,16 +87,16 @@ def pasted(targets: Pastable, own: Any, other: Any, words: Words) -> Any:
 
 
 def mosaic(targets: Composable, own: Any, tiles: Any, words: Words) -> Any:
-    """Four examples two by two, shrunk by one factor from [1/2, 1], of which a part as large as an image is seen.
+    """Four examples two by two, shrunk by one factor from [1/2, 1], cropped to a part as large as an image.
 
     Bochkovskiy et al. 2020, "YOLOv4" (arXiv 2004.10934), section 3.4; the factor takes the place of the random scale
     that follows there. The part lies anywhere, in whole pixels of the unshrunk images.
 
     Args:
-      targets: their kind.
-      own: the first of the four.
-      tiles: images [4, h, w, c] and targets: upper left and right, lower left and right.
-      words: three.
+      targets: kind of the targets.
+      own: the example itself.
+      tiles: images [4, h, w, c] and targets: upper left and right, then lower left and right.
+      words: three words of random bits.
     """
     del own
     images, target = tiles
@@ -105,7 +105,7 @@ def mosaic(targets: Composable, own: Any, tiles: Any, words: Words) -> Any:
     lower, row = _in_tile(height, inverse, start[1])
     right, column = _in_tile(width, inverse, start[0])
     tile = 2 * lower[:, None] + right[None, :]
-    first = start - jnp.array([[0, 0], [width, 0], [0, height], [width, height]])  # of the part, in each tile
+    first = start - jnp.array([[0, 0], [width, 0], [0, height], [width, height]])  # place of the part in each tile
     scale = jnp.broadcast_to(inverse * jnp.eye(2, dtype=jnp.int32), (TILES, 2, 2))
     matrices = jnp.concatenate([scale, (first << COORDINATE_BITS)[..., None]], axis=2)
     moved = jax.vmap(lambda of_one, matrix: targets.moved(of_one, Move.of_matrix(matrix), sides))(target, matrices)
@@ -114,7 +114,7 @@ def mosaic(targets: Composable, own: Any, tiles: Any, words: Words) -> Any:
 
 
 def window(words: Words, sides: tuple[int, int]) -> tuple[Int32[Array, ""], Int32[Array, "2"]]:
-    """How a mosaic is seen: input pixels for an output pixel, times 2^COORDINATE_BITS, and the first x and y.
+    """The view of a mosaic: input pixels for each output pixel, times 2^COORDINATE_BITS, and the first x and y.
 
     The remainders of 32 bits are uniform to a millionth.
     """
@@ -127,7 +127,7 @@ def window(words: Words, sides: tuple[int, int]) -> tuple[Int32[Array, ""], Int3
 
 
 def mean(targets: Composable, own: Any, other: Any, words: Words) -> Any:
-    """The mean of two examples, with the objects of both, as YOLOX takes it: Ge et al. 2021 (arXiv 2107.08430), 2.1."""
+    """The mean of two examples with the objects of both, as in YOLOX: Ge et al. 2021 (arXiv 2107.08430), 2.1."""
     del words
     (image, target), (other_image, other_target) = own, other
     both = jax.tree.map(lambda *parts: jnp.stack(parts), target, other_target)
@@ -135,14 +135,14 @@ def mean(targets: Composable, own: Any, other: Any, words: Words) -> Any:
 
 
 def _words(keys: Key[Array, " b"], constant: int, count: int) -> UInt32[Array, "b words"]:
-    """Random bits for an operation: a word that decides whether it happens, and `count` for its draws."""
+    """Random bits for an operation: one word decides whether it happens, and `count` words are for its draws."""
     return jax.vmap(lambda key: jax.random.bits(jax.random.fold_in(key, constant), (count + 1,), jnp.uint32))(keys)
 
 
 def _some(
     make: Any, probability: float, on: Bool[Array, ""] | bool, words: UInt32[Array, "b words"], own: Any, others: Any
 ) -> Any:
-    """Examples of which each is made anew from itself and others with a probability."""
+    """The examples, each of which is replaced with a probability by a new one made from itself and others."""
 
     def one(own: Any, others: Any, words: Words) -> Any:
         happens = on & (words[0] >> 8 < round(probability * 2**24))
@@ -152,7 +152,7 @@ def _some(
 
 
 def _in_tile(side: int, inverse: Int32[Array, ""], start: Int32[Array, ""]) -> tuple[Any, Int32[Array, " s"]]:
-    """Whether the centres of pixels lie in the second tile of a direction, and where in their tile."""
+    """Whether the centres of pixels lie in the second tile of a direction, and their places in their tile."""
     place = (start << COORDINATE_BITS) + inverse * jnp.arange(side) + (inverse >> 1)
     second = place >= side << COORDINATE_BITS
     return second.astype(jnp.int32), place - jnp.where(second, side << COORDINATE_BITS, 0)
@@ -161,7 +161,7 @@ def _in_tile(side: int, inverse: Int32[Array, ""], start: Int32[Array, ""]) -> t
 def _read(
     images: Float32[Array, "t h w c"], tile: Int32[Array, "h w"], row: Int32[Array, " h"], column: Int32[Array, " w"]
 ) -> Image:
-    """Pixels of the tiles, bilinear; beyond a tile its border goes on."""
+    """Pixels of the tiles, sampled bilinearly; beyond a tile its border pixels repeat."""
     parts = [
         product(images[tile, y[:, None], x], (of_y[:, None] * of_x)[..., None].astype(jnp.float32))
         for y, of_y in _neighbours(row, images.shape[1])
@@ -171,7 +171,7 @@ def _read(
 
 
 def _neighbours(place: Int32[Array, " s"], side: int) -> list[tuple[Int32[Array, " s"], Int32[Array, " s"]]]:
-    """The pixels before and after places, with their weights."""
+    """The pixels before and after each place, with their weights."""
     place = place - (1 << COORDINATE_BITS - 1)
     after = (place >> COORDINATE_BITS - WEIGHT_BITS) & ((1 << WEIGHT_BITS) - 1)
     first = place >> COORDINATE_BITS

@@ -37,7 +37,7 @@ def of_array(images: UInt8[np.ndarray, "n h w c"]) -> Content:
 
 
 def of_arguments(text: str) -> Content:
-    """The content of images that are computed from these arguments."""
+    """The content of images that are computed from the arguments in `text`."""
     return Content(cache.fingerprint((text,)), None)
 
 
@@ -51,12 +51,12 @@ def of_files(
       sizes: bytes of each image.
       load: returns the bytes of image i; if it raises OSError, the image counts as empty.
       key: changes whenever an image may have changed.
-      kept: indices of the images that count.
+      kept: indices of the images that are used.
       workers: number of threads; 0 for one per core.
     """
     step = _step(int(np.maximum(sizes, 0).sum()))
     chosen = np.arange(0, len(sizes), step)
-    trouble = []  # failures of the storage, possibly temporary
+    trouble = []  # failures of the storage, which may be temporary
 
     def look(indices: Indices) -> list[int]:
         found = []
@@ -83,7 +83,7 @@ def of_files(
 
 
 def in_both(one: Hashes | None, other: Hashes | None) -> int:
-    """The number of checksums in `other` that also occur in `one`; 0 if either is unknown."""
+    """The number of checksums in `other` that also occur in `one`; 0 if either one is unknown."""
     return 0 if one is None or other is None else int(np.isin(other, one).sum())
 
 

@@ -1,4 +1,4 @@
-"""Damaged images: noise, blur, weather and coding, each in five severities.
+"""Damaged images: noise, blur, weather and compression, each in five severities.
 
 Kinds and constants are those of Hendrycks & Dietterich 2019, "Benchmarking neural network robustness to common
 corruptions and perturbations", arXiv:1903.12261: for CIFAR up to 64 pixels, for ImageNet above. Images are made here,
@@ -27,9 +27,9 @@ def corrupt(image: Picture, name: str, severity: int, seed: tuple[int, ...]) -> 
 
     Args:
       image: grey or RGB.
-      name: of the kind.
+      name: name of the kind.
       severity: from 1 to 5.
-      seed: of its randomness, such as (seed, index in the split); the kind and the severity are part of it as well.
+      seed: seed of the random numbers, such as (seed, index in the split); kind and severity are added to it.
     """
     function, of_small, of_large = KINDS[name]
     amount = (of_small if max(image.shape[:2]) <= SMALL else of_large)[severity - 1]
@@ -105,7 +105,7 @@ def _saturate(image: Unit, amount: tuple[float, float], random: Random) -> Unit:
     value, least = image.max(axis=-1, keepdims=True), image.min(axis=-1, keepdims=True)
     was = np.where(value > 0, 1 - least / np.maximum(value, 1e-12), 0)
     now = np.clip(was * factor + more, 0, 1)
-    # Of equal hue, the distances from the value are in the proportion of the saturations; grey has red's hue.
+    # Colours of equal hue differ from the value in proportion to their saturations; grey gets the hue of red.
     away = np.where(
         was > 0, (value - image) * now / np.maximum(was, 1e-12), value * now * (np.arange(image.shape[-1]) > 0)
     )
@@ -125,7 +125,7 @@ def _elastic_transform(image: Unit, amount: tuple[float, float, float], random: 
     middle, third = np.array([width, height]) / 2, min(height, width) // 3
     before = middle + third * np.array([[1, 1], [1, -1], [-1, -1]])
     after = before + random.uniform(-corner, corner, before.shape)
-    # From places after to places before; fields of displacements are added.
+    # From places in the result to places in the image; fields of displacements are added.
     matrix = np.linalg.solve(np.column_stack([after, np.ones(3)]), before)
     shifts = random.uniform(-1, 1, (2, height, width))
     if strength:
@@ -167,7 +167,7 @@ def _separable(disk: Float[np.ndarray, "k k"], weights: Float[np.ndarray, " t"])
 
 
 def _zoomed(image: Unit, factor: float) -> Unit:
-    """The middle of an image, enlarged to its size."""
+    """The middle of an image, enlarged to the size of the image."""
     from scipy import ndimage
 
     height, width = image.shape[:2]
@@ -255,4 +255,4 @@ KINDS: dict[str, tuple[Callable[[Unit, Any, Random], Unit], Sequence[Any], Seque
         ((0.3, 0), (0.1, 0), (2, 0), (5, 0.1), (20, 0.2)),
     ),
 }
-EXTRA = ("speckle_noise", "gaussian_blur", "saturate")  # which the paper keeps for validation: not in the mean
+EXTRA = ("speckle_noise", "gaussian_blur", "saturate")  # kept for validation in the paper: not in the mean

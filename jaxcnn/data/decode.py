@@ -24,7 +24,7 @@ FORMATS = tuple(EXTENSIONS)
 _TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 _WHITE_IS_ZERO, _PHOTOMETRIC = 0, 262
 Image.init()  # registers all formats now: lazy registration is not thread-safe
-# `decode` has a limit of its own: Pillow's holds for the whole process, ignores JPEG's reduced scales, and its message
+# `decode` has its own limit: Pillow's holds for the whole process, ignores JPEG's reduced scales, and its message
 # speaks of attacks. Pillow's warnings and log concern metadata that is not read here, and name no file.
 Image.MAX_IMAGE_PIXELS = None
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -32,7 +32,7 @@ logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 
 class Unreadable(Exception):
-    """The bytes are not a complete image; `str` gives the reason. Callers add the file name."""
+    """Raised for bytes that are not a complete image; `str` gives the reason. Callers add the file name."""
 
 
 def decode(
@@ -93,7 +93,11 @@ def pixels_of(
 
 
 def stored_size(encoded: bytes) -> tuple[int, int]:
-    """(height, width) of the image that `decode` would return, from the header alone. Raises Unreadable."""
+    """The height and width of the image that `decode` would return, from its header alone.
+
+    Raises:
+      Unreadable: the header is damaged.
+    """
     try:
         with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
             width, height = image.size
@@ -121,7 +125,7 @@ def grey16_peak(encoded: bytes, max_megapixels: float = Data.max_megapixels) -> 
 
 
 def is_deep_colour(encoded: bytes) -> bool:
-    """Whether this is a colour image of 16 bits, of which `decode` keeps 8; False if it cannot be read."""
+    """Whether this is a 16-bit colour image, of which `decode` keeps 8 bits; False if it cannot be read."""
     with contextlib.suppress(Exception), Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
         return image.mode in ("RGB", "RGBA") and any(";16" in str(tile.args) for tile in image.tile)
     return False
@@ -142,7 +146,7 @@ def resize(pixels: UInt8[np.ndarray, "h w c"], size: int, fit: str = Data.resize
 
 
 def square(image: Image.Image, size: int, fit: str) -> Image.Image:
-    """The square of `resize`, of a Pillow image in a mode of one value for each channel."""
+    """The square image of `resize`, from a Pillow image in a mode with one value for each channel."""
     width, height = image.size
     side = min(width, height)
     left, top = ((width - side) / 2, (height - side) / 2) if fit == "crop" else (0, 0)
@@ -156,7 +160,7 @@ def square(image: Image.Image, size: int, fit: str) -> Image.Image:
 
 
 def fitted(sides: tuple[int, int], size: int, fit: str) -> tuple[int, int]:
-    """Width and height of a resized image within its square, from the `sides`, width and height, that it has."""
+    """The width and height of a resized image within its square, from its own width and height, `sides`."""
     longest = max(sides)
     if fit != "pad":
         return size, size
@@ -165,7 +169,11 @@ def fitted(sides: tuple[int, int], size: int, fit: str) -> tuple[int, int]:
 
 
 def check_size(size: tuple[int, int], max_megapixels: float) -> None:
-    """Refuse an image of this (width, height) that is too large. Raises Unreadable."""
+    """Refuse an image of this (width, height) that is too large.
+
+    Raises:
+      Unreadable: it is.
+    """
     width, height = size
     if width * height > max_megapixels * 1e6:
         raise Unreadable(
@@ -174,7 +182,7 @@ def check_size(size: tuple[int, int], max_megapixels: float) -> None:
 
 
 def _check_values(file: Image.Image) -> None:
-    """Refuse values that Pillow would silently clip or show as a negative. Only TIFF can hold them."""
+    """Refuse values that Pillow would silently clip or turn negative. Only TIFF can hold them."""
     if file.mode == "F":
         raise Unreadable(
             "its pixels are floating-point numbers; save it with 8 or 16 bits, or set config.data.dtype='float32'"
@@ -205,7 +213,7 @@ def _convert(image: Image.Image, channels: int, grey16_max: int) -> Image.Image:
 
 
 def reason(error: Exception, encoded: bytes) -> str:
-    """Why these bytes cannot be decoded, from the error of a library."""
+    """The reason why these bytes cannot be decoded, from the error of a library."""
     text = str(error).partition("\n")[0]
     if "cannot identify image file" in text:
         tiff = encoded[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")

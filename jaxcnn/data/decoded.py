@@ -1,14 +1,14 @@
 """Decoded images of a base split in one file on a disk, for sets larger than memory (`config.data.cache`).
 
-The file fills while images are read: one that is not there yet is decoded, handed over and written to its place, by
-the thread, process or host that needs it first. Two that do so at once write the same bytes. So nothing is decoded in
+The file fills while images are read: the thread, process or host that first needs an image decodes it, uses it and
+writes it to its place. Two that do so at once write the same bytes. So nothing is decoded in
 advance, a killed run loses nothing, and hosts that share the folder share the work.
 
-    4096 bytes      what the file holds: `_header`
-    8 bytes x n     little-endian: 2^32 + CRC-32 of the image, or 0 where there is none; padded to 4096 bytes
+    4096 bytes      a description of the file: `_header`
+    8 bytes x n     little-endian: 2^32 + CRC-32 of the image, or 0 for a missing image; padded to 4096 bytes
     pixels          of image 0, 1, …, as they are in memory; holes where an image is missing
 
-An image is checked against its CRC when this process first reads it. One that fails is decoded again, and written
+An image is checked against its CRC when this process first reads it. If the check fails, it is decoded and written
 again, so that neither a damaged disk nor a power failure can change a batch. Positional reads into the batch's array
 are as quick as a memory map (docs/decisions.md), and a failing disk or a file cut short cannot end the process.
 """
@@ -54,7 +54,7 @@ def open_kept(
     Args:
       data: the config of the run.
       title: name of the base split in messages.
-      key: a name for all that decides the pixels: file name without beginning and end.
+      key: name that covers everything on which the pixels depend; the middle of the file name.
       shape: (n, h, w, c).
       decode: returns image i; its errors are passed on.
 
@@ -62,7 +62,7 @@ def open_kept(
       The images, or None if they cannot be kept in the user's cache folder; the note then has the reason.
 
     Raises:
-      UserError: they cannot be kept in the folder that `data.cache` names.
+      UserError: the images cannot be kept in the folder that `data.cache` names.
     """
     auto = data.cache == AUTO
     folder = cache_folder() if auto else expand(data.cache, "config.data.cache=")
@@ -85,7 +85,7 @@ def open_kept(
 
 
 class DecodedImages:
-    """The images of one file, which is created if it is absent, or no file of these images.
+    """The images in one file, which is created if it is absent or does not hold these images.
 
     Args:
       path: the file.
@@ -107,7 +107,7 @@ class DecodedImages:
         limit: float | None = None,
     ):
         self.path, self.shape, self.dtype, self._decode = path, shape, dtype, decode
-        self._bytes = math.prod(shape[1:]) * dtype.itemsize  # of an image
+        self._bytes = math.prod(shape[1:]) * dtype.itemsize  # size of an image
         self._first = _PAGE + _padded(8 * shape[0])  # byte of the file at which pixels begin
         if limit is not None and self._size > limit:
             raise OSError(
@@ -119,19 +119,19 @@ class DecodedImages:
             descriptor = self._open()
         self._file = os.fdopen(descriptor, "rb", buffering=0)  # closed with the last reference
         with contextlib.suppress(OSError):
-            locks.take(self._file, wait=True, shared=True)  # in use (`cache_limit`)
+            locks.take(self._file, wait=True, shared=True)  # the file is in use (`cache_limit`)
         cache.touch(path)
         self._marks = self._read_marks()
-        self._checked = np.zeros(shape[0], bool)  # images whose CRC this process has seen to be right
+        self._checked = np.zeros(shape[0], bool)  # images whose CRC this process has checked
         self._told: set[str] = set()
 
     @property
     def _size(self) -> int:
-        """Bytes of the whole file."""
+        """The size of the whole file in bytes."""
         return self._first + self.shape[0] * self._bytes
 
     def there(self) -> int:
-        """The number of images that the file had when it was opened."""
+        """The number of images that the file already had when it was opened."""
         return int((self._marks >= _THERE).sum())
 
     def read(self, indices: Indices) -> Pixels:
@@ -152,7 +152,7 @@ class DecodedImages:
                 self._keep(index, row)
 
     def _open(self) -> int:
-        """A descriptor of the file, which begins with the right header and is long enough, if it can be written."""
+        """A descriptor of the file, whose header and length are first made right if it can be written."""
         header = _header(self.path.stem, self.shape, self.dtype)
         self._writable = True
         try:
@@ -203,14 +203,14 @@ class DecodedImages:
         return marks
 
     def _load(self, index: int, row: _Row) -> bool:
-        """Read an image, and return whether there was all of it."""
+        """Read an image; return whether the file had all of it."""
         try:
             return os.preadv(self._file.fileno(), [row.data], self._first + index * self._bytes) == self._bytes
         except OSError:  # the disk fails
             return False
 
     def _load_checked(self, index: int, row: _Row) -> bool:
-        """Read an image and compare its CRC; return whether it is there and right."""
+        """Read an image and compare its CRC; return whether it is there and correct."""
         mark = int(self._marks[index])
         if mark < _THERE:  # another process may have written it meanwhile
             with contextlib.suppress(OSError):
@@ -225,7 +225,7 @@ class DecodedImages:
         return True
 
     def _keep(self, index: int, row: _Row) -> None:
-        """Write a decoded image to its place, and then its mark."""
+        """Write a decoded image to its place, then its mark."""
         if not self._writable:
             return
         mark = _THERE + zlib.crc32(row.data)
@@ -241,7 +241,7 @@ class DecodedImages:
         self._marks[index], self._checked[index] = mark, True
 
     def _tell(self, line: str, *values: object) -> None:
-        """Log a warning, if it is the first of its kind."""
+        """Log a warning unless one of this kind was logged before."""
         if line not in self._told:
             self._told.add(line)
             _log.warning(line, *values)
@@ -257,7 +257,11 @@ def _padded(size: int) -> int:
 
 
 def _write(descriptor: int, view: memoryview, offset: int) -> None:
-    """Write all of it. Raises OSError."""
+    """Write all bytes of `view`.
+
+    Raises:
+      OSError: the disk fails or is full.
+    """
     while len(view):
         written = os.pwrite(descriptor, view, offset)
         view, offset = view[written:], offset + written

@@ -1,7 +1,7 @@
-"""The stream of images that need no decoding (`Examples.fill`): threads copy them straight into the batch's array.
+"""The stream of images that need no decoding (`Examples.fill`): threads copy them directly into the batch's array.
 
-The same interface, order and bits as `jaxcnn.data.stream`, without TensorFlow and the copies between its stages. Images
-that `jaxcnn.data.decoded` keeps come this way too, also when they are first read and decoded.
+It has the interface, order and bits of `jaxcnn.data.stream`, without TensorFlow and the copies between its stages.
+Images kept by `jaxcnn.data.decoded` also come this way, even when they are first read and decoded.
 """
 
 import sys
@@ -25,7 +25,11 @@ _PIECE_BYTES = 2**20  # least pixels of a piece: enough to hide the cost of star
 
 
 def indices_of(index_of_batch: Callable[[int], Int[np.ndarray, " b"]], step: int, batch: int | None) -> _Indices:
-    """The examples of a step. Raises ValueError if they are not `batch`, where it is known from the first step."""
+    """The indices of the examples of a step.
+
+    Raises:
+      ValueError: they are not `batch` many, the number in the first step.
+    """
     indices = np.asarray(index_of_batch(step), np.int32)
     if indices.shape != (len(indices) if batch is None else batch,):
         raise ValueError(f"index_of_batch({step}) has shape {indices.shape}, but that of the first step had ({batch},)")
@@ -33,7 +37,7 @@ def indices_of(index_of_batch: Callable[[int], Int[np.ndarray, " b"]], step: int
 
 
 class DirectStream(Iterator[_Host]):
-    """Batches of consecutive steps, read ahead; see `jaxcnn.data.stream.stream`."""
+    """Batches of consecutive steps, read in advance; see `jaxcnn.data.stream.stream`."""
 
     def __init__(
         self,
@@ -48,10 +52,10 @@ class DirectStream(Iterator[_Host]):
         self._split, self._fill, self._index_of_batch = split, fill, index_of_batch
         self._steps, self._ahead, self._workers = iter(range(first_step, last_step)), prefetch, workers
         self._batch: int | None = None
-        self._waiting: deque[tuple[_Host | Exception, list[Future[None]]]] = deque()  # with the reads that fill it
+        self._waiting: deque[tuple[_Host | Exception, list[Future[None]]]] = deque()  # with the reads that fill each
         self._arrays = _Arrays(2 * prefetch + 4)
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="jaxcnn-read")
-        # A stream that is dropped stops reading; so does one that is open when the program ends.
+        # A stream that is dropped stops reading; so does one that is still open when the program ends.
         self._drop = weakref.finalize(self, self._pool.shutdown, wait=False, cancel_futures=True)
         self._advance()
 
@@ -84,7 +88,7 @@ class DirectStream(Iterator[_Host]):
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _advance(self) -> None:
-        """Start the batches that are due, unless one of them cannot be started."""
+        """Start the batches that are due, unless one of them cannot start."""
         while len(self._waiting) <= self._ahead:
             if self._waiting and isinstance(self._waiting[-1][0], Exception):
                 return
@@ -95,7 +99,7 @@ class DirectStream(Iterator[_Host]):
             batch: _Host | Exception
             try:
                 batch = self._begin(step, pieces)
-            except Exception as error:  # raised in its turn
+            except Exception as error:  # raised when its turn comes
                 batch = error
             self._waiting.append((batch, pieces))
 
@@ -121,7 +125,7 @@ def _fill_piece(fill: Fill, indices: _Indices, out: Shaped[np.ndarray, "m h w c"
 
 
 class _Arrays:
-    """Arrays of one shape that are used again when nobody holds them any more.
+    """Arrays of one shape that are reused when nobody holds them any more.
 
     Fresh memory costs as much as the copy into it, since the kernel clears every page. JAX holds a reference to an
     array for as long as it reads from it, which on CPU may be as long as the device's array lives.
@@ -129,7 +133,7 @@ class _Arrays:
 
     def __init__(self, most: int) -> None:
         self._arrays: list[np.ndarray] = []
-        self._most = most  # that are remembered
+        self._most = most  # largest number of arrays remembered
 
     def take(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         for array in self._arrays:
@@ -140,7 +144,7 @@ class _Arrays:
 
 
 def _references_of_unheld() -> int:
-    """What `sys.getrefcount` says in the loop of `_Arrays.take` of an array that only the list holds."""
+    """The value of `sys.getrefcount`, in the loop of `_Arrays.take`, for an array that only the list holds."""
     for array in [np.empty(0)]:
         return sys.getrefcount(array)
     raise AssertionError

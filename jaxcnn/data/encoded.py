@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 _Image = Shaped[np.ndarray, "h w c"]
 _Sizes = Int[np.ndarray, "n 2"]  # height and width of each image
 _SCAN_CHUNK = 256
-SIDE = 64  # pixels: that of the squares which images of differing sizes become, unless the config gives another
+SIDE = 64  # pixels; side of the squares to which images of differing sizes are resized, unless the config has another
 _NAMED = 3  # at most this many left-out images are named in a note
 
 
@@ -179,7 +179,7 @@ def _through_cache(
 
 
 def _key_of_pixels(what: str, encoded: Encoded, data: config.Data, kept: Indices) -> str:
-    """A name for all that decides the decoded images, in files of the kind `what`."""
+    """A name that covers everything on which the decoded images depend, in files of the kind `what`."""
     # Pillow's version is in the key, since another JPEG decoder may round differently.
     made_by = (what, PIL.__version__, encoded.fingerprint(), data.image_size, encoded.channels)
     scale: tuple[object, ...] = () if data.grey16_max == config.Data.grey16_max else (data.grey16_max,)
@@ -192,7 +192,7 @@ def _decode(content: bytes, encoded: Encoded, data: config.Data) -> _Image:
 
 
 def _form(data: config.Data) -> tuple[str, ...]:
-    """The part of a cache's key for how images become square and for their type, where these are not the usual ones."""
+    """The part of a cache's key for how images become square and for their type, if these are not the usual ones."""
     fit = (data.resize,) if data.image_size and data.resize != "crop" else ()
     return fit if data.dtype == "uint8" else (*fit, data.dtype)
 
@@ -227,7 +227,7 @@ def sizes_of(encoded: Encoded, data: config.Data) -> _Sizes:
 
 
 def _stored_sizes(encoded: Encoded, data: config.Data) -> _Sizes:
-    """Height and width of every image, from the headers."""
+    """The height and width of every image, from the headers."""
     sizes, unreadable = _scan(encoded, data, pixels=False)
     if unreadable:
         index = min(unreadable)
@@ -236,7 +236,7 @@ def _stored_sizes(encoded: Encoded, data: config.Data) -> _Sizes:
 
 
 def _differing(encoded: Encoded, kept: Indices, sizes: _Sizes) -> str:
-    """A note if the images differ in size, which then become squares of `SIDE`; else empty."""
+    """A note if the images differ in size and therefore become squares of `SIDE`; else empty."""
     first = kept[0]
     other = kept[(sizes[kept] != sizes[first]).any(axis=1)]
     if not len(other):
@@ -249,7 +249,7 @@ def _differing(encoded: Encoded, kept: Indices, sizes: _Sizes) -> str:
 
 
 def _scan(encoded: Encoded, data: config.Data, pixels: bool) -> tuple[_Sizes, dict[int, str]]:
-    """Read every image's header or, with `pixels`, all of it: sizes, and why images are unreadable."""
+    """The sizes of all images, and why some are unreadable, from headers or, with `pixels`, from all of each image."""
     passing_trouble = []  # storage failures may be temporary: such results are not cached
 
     def look(indices: Indices) -> list[tuple[int, int, str]]:
@@ -277,7 +277,7 @@ def _scan(encoded: Encoded, data: config.Data, pixels: bool) -> tuple[_Sizes, di
             "reasons": np.array([row[2] for row in found if row[2]], np.str_),
         }
 
-    # These decide what is readable.
+    # These settings decide which images are readable.
     limits: tuple[object, ...] = (data.image_size, data.grey16_max, data.max_megapixels) if pixels else ()
     limits += _form(data)
     key = cache.fingerprint(("scan", 2, pixels, limits, PIL.__version__, encoded.channels, encoded.fingerprint()))

@@ -41,7 +41,7 @@ class Content:
 
 @dataclasses.dataclass(frozen=True)
 class Examples:
-    """One base split of a source, before slicing and holding out.
+    """One base split of a source, before it is sliced and before examples are held out.
 
     Attributes:
       labels: class numbers [n], columns of numbers [n, k], or records of boxes (`jaxcnn.data.boxes`) [n]; not yet
@@ -54,12 +54,12 @@ class Examples:
       weights: weight of each example; None if they have none.
       groups: the name of each example's group; None unless `config.data.group` says what names it.
       dtype: type of the pixels.
-      fill: writes the images at these indices into a contiguous array, without a copy between, which most need no
-        decoding for; safe to call from several threads; None: use `read`.
-      name: returns the file or record of an example, by its index, for messages; None if it has only its index.
-      sizes: height and width of each image as it is stored, where they are known.
-      unreadable: the images that are left out because they cannot be read, each with the reason.
-      problems: the annotations that are left out because they are wrong, each with the reason.
+      fill: writes the images at these indices into a contiguous array, without a copy between; usually for images
+        that need no decoding; safe to call from several threads; None: use `read`.
+      name: returns the file or record of an example, by its index, for messages; None if there is only the index.
+      sizes: height and width of each image as it is stored, if known.
+      unreadable: images left out because they cannot be read, each with the reason.
+      problems: annotations left out because they are wrong, each with the reason.
     """
 
     labels: Shaped[np.ndarray, "n ..."]
@@ -80,16 +80,16 @@ class Examples:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A set of images with its base splits, each opened only when a slice asks for it.
+    """A set of images with its base splits, each of which is opened only when a slice asks for it.
 
     Attributes:
       title: name in messages and records, such as "tfds:cifar10:3.0.2".
-      class_names: one per class; empty: by number, from `labels`.
+      class_names: one per class; empty: numbers, from `labels`.
       splits: names of the base splits.
       open: returns the examples of a base split.
       notes: remarks for the user about the whole set, one line each.
       labels: the labels of all base splits, if no names are known.
-      undivided: whether nothing divides the images, which have paths (`Examples.hashes`), into splits.
+      undivided: whether nothing divides the images, which then have paths (`Examples.hashes`), into splits.
     """
 
     title: str
@@ -102,10 +102,10 @@ class Source:
 
 
 def filling_from(images: Shaped[np.ndarray, "n h w c"]) -> Fill:
-    """The `Examples.fill` of images in memory or in a memory map."""
+    """An `Examples.fill` that copies from images in memory or in a memory map."""
 
     def fill(indices: Indices, out: Pixels) -> None:
-        np.take(images, indices, axis=0, out=out, mode="clip")  # any other mode makes a copy between
+        np.take(images, indices, axis=0, out=out, mode="clip")  # any other mode would make a copy between
 
     return fill
 
@@ -140,5 +140,5 @@ def index_chunks(count: int, image_shape: tuple[int, ...]) -> list[Indices]:
 
 
 def read_in_order(read: Read, count: int, image_shape: tuple[int, ...], workers: int = 0) -> Iterator[Pixels]:
-    """All images of a split in order, in chunks, read by several threads."""
+    """Yields all images of a split in order, in chunks, read by several threads."""
     return map_in_threads(read, index_chunks(count, image_shape), workers)

@@ -14,7 +14,7 @@ from jaxcnn.machine.paths import expand
 
 
 def open_folder(argument: str, data: config.Data) -> Source:
-    """One sub-folder per class, with images of any size at any depth.
+    """Images of any size at any depth in one sub-folder for each class.
 
     `<path>/<class>/…` has one base split, train, which is split by itself unless the config has slices of it (see
     `jaxcnn.data.automatic`). `<path>/{train,val,test}/<class>/…` has those that exist (see `split_folders`). The
@@ -62,10 +62,10 @@ def _list_images(root: Path, names: list[str], title: str, *, learnt: bool = Tru
     In the training split (`learnt`), a class whose folder has only files of other kinds is refused here. With `arrays`,
     `.npy` files are images too.
     """
-    paths: list[str] = []  # relative to root
+    paths: list[str] = []  # paths relative to root
     labels: list[int] = []
     others: collections.Counter[str] = collections.Counter()
-    empty: dict[str, str] = {}  # classes without an image, and the files they have instead
+    empty: dict[str, str] = {}  # classes without an image, and the other files in their folders
     there = set(listing.sub_folders(root))
     for label, name in enumerate(names):
         found = listing.list_images(root, name, arrays) if name in there else listing.Listing()

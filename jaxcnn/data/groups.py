@@ -1,6 +1,6 @@
-"""Groups of images that belong together: the patient, site or sensor of each (`config.data.group`).
+"""Groups of images that belong together: those of one patient, site or sensor (`config.data.group`).
 
-Images of one group are alike in more than their class, so a network that has seen some knows something of the others.
+Images of one group are alike in more than their class: a network that has seen some knows something about the others.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ def as_names(values: np.ndarray, what: str) -> Groups:
     """The names of groups from an array [n] of text or integers.
 
     Raises:
-      UserError: it is neither, or a name is empty.
+      UserError: the values are neither, or a name is empty.
     """
     if values.ndim != 1 or values.dtype.kind not in "iuUSO":
         raise UserError(f"{what} is {values.dtype} of shape {values.shape}, but groups must be text or integers [N]")
@@ -33,10 +33,10 @@ def as_names(values: np.ndarray, what: str) -> Groups:
 
 
 def needed(examples: Examples, data: config.Data, title: str) -> Examples:
-    """The examples of a base split, which have groups if the config wants them.
+    """The examples of a base split, after checking that they have groups if the config asks for them.
 
     Raises:
-      UserError: they have none.
+      UserError: they have no groups.
     """
     if data.group and examples.groups is None:
         raise UserError(f"config.data.group={data.group!r}: {title} does not tell groups; they are {HOW}")
@@ -50,7 +50,7 @@ def hashes(names: Groups) -> Hashes:
 
 
 def shared(one: Groups, other: Groups, names: Sequence[str], group: str) -> str:
-    """A remark if groups of the split `other` are also in `one`, whose names are `names`; else empty."""
+    """A remark if groups of the split `other` also occur in `one`, whose group names are `names`; else empty."""
     common = np.intersect1d(one, other)
     if not len(common):
         return ""
@@ -63,7 +63,7 @@ def shared(one: Groups, other: Groups, names: Sequence[str], group: str) -> str:
 
 
 def held_out(names: Groups, classes: Int[np.ndarray, " n"], count: int, data: config.Data) -> tuple[Indices, Indices]:
-    """Indices of about `count` examples of whole groups, and of the rest, as `config.data` wants them chosen."""
+    """The indices of about `count` examples in whole groups, and of the rest, chosen as `config.data` says."""
     if not data.stratify:
         return holdout.choose_groups(names, count, data.split_seed)
     share = count / len(names)
@@ -71,7 +71,7 @@ def held_out(names: Groups, classes: Int[np.ndarray, " n"], count: int, data: co
 
 
 def fold(names: Groups, classes: Int[np.ndarray, " n"], data: config.Data) -> tuple[Indices, Indices]:
-    """Indices of the examples of the part `data.fold` of `data.folds` of whole groups, and of the rest."""
+    """The indices of the examples in part `data.fold` of `data.folds` parts of whole groups, and of the rest."""
     if not data.stratify:
         return holdout.fold_of_groups(names, data.folds, data.fold, data.split_seed)
     shares = (1 / data.folds,) * data.folds
@@ -83,6 +83,6 @@ def _divided(part: np.ndarray, number: int) -> tuple[Indices, Indices]:
 
 
 def chosen(held: Groups, every: Groups, data: config.Data) -> str:
-    """Which groups are held out, in words."""
+    """A description of the groups that are held out."""
     how = ", stratified" * data.stratify
     return f"whole groups of {data.group!r}: {len(np.unique(held))} of {len(np.unique(every))}{how}"

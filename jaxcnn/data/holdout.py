@@ -1,4 +1,4 @@
-"""Which examples of the training split are held out for validation, and which are repeated to balance it."""
+"""Chooses the training examples that are held out for validation, and those that are repeated to balance classes."""
 
 from collections.abc import Sequence
 
@@ -15,8 +15,8 @@ def choose(labels: Labels, count: int, seed: int, stratify: bool) -> tuple[Indic
       labels: class number of each of the n examples.
       count: number of examples to hold out, below n.
       seed: seed of the choice.
-      stratify: hold out the same share of every class, to the nearest example. A class of two or more examples gives
-        at least one if `count` allows, and keeps at least one.
+      stratify: whether to hold out the same share of every class, to the nearest example. A class of two or more
+        examples gives at least one if `count` allows, and keeps at least one.
     """
     order = np.random.Generator(np.random.PCG64(seed)).permutation(len(labels))
     if stratify:
@@ -65,7 +65,7 @@ def choose_groups(names: Shaped[np.ndarray, " n"], count: int, seed: int) -> tup
     _, group, sizes = np.unique(names, return_inverse=True, return_counts=True)
     shuffled = np.random.Generator(np.random.PCG64(seed)).permutation(len(sizes))
     most = min(max(2 * count, int(sizes.min())), len(names) - 1)  # no larger number can be the closest
-    # The group that first made each number of examples possible: without it, the number was possible for no choice.
+    # The group that first made each number of examples possible: before it, no choice of groups had that number.
     last = np.full(most + 1, -1, np.int64)
     possible = np.zeros(most + 1, bool)
     possible[0] = True
@@ -86,7 +86,7 @@ def choose_groups(names: Shaped[np.ndarray, " n"], count: int, seed: int) -> tup
 
 
 def fold_of_groups(names: Shaped[np.ndarray, " n"], folds: int, number: int, seed: int) -> tuple[Indices, Indices]:
-    """`fold` with whole groups: the largest first, each into the part that has the fewest examples so far.
+    """Like `fold`, but with whole groups: the largest first, each into the part that has the fewest examples so far.
 
     Args:
       names: the group of each of the n examples, at least `folds` different ones.
@@ -108,10 +108,11 @@ def fold_of_groups(names: Shaped[np.ndarray, " n"], folds: int, number: int, see
 def stratified_groups(
     names: Shaped[np.ndarray, " n"], classes: Int[np.ndarray, " n"], shares: Sequence[float], seed: int
 ) -> Int64[np.ndarray, " n"]:
-    """The part of each example, from 0: whole groups, divided so that each part has about its share of each class.
+    """The part of each example, from 0: whole groups, divided so that each part has about its share of every class.
 
-    Groups are placed one after another, those of the most examples of one class first, each in the part that lacks its
-    classes the most. No part is empty if there are as many groups as parts. Whole groups seldom allow exact shares.
+    Groups are placed one after another, starting with those with the most examples of one class, each in the part that
+    lacks its classes the most. No part is empty if there are as many groups as parts. Whole groups seldom allow exact
+    shares.
 
     Args:
       names: the group of each of the n examples, at least as many different ones as parts.
@@ -131,9 +132,9 @@ def stratified_groups(
     order = shuffled[np.argsort(-largest[shuffled], kind="stable")]
     for place, which in enumerate(order):
         of, counts = held[which]
-        # What a sum of squared errors, of shares of each class, grows by, less what is equal for all parts.
+        # The increase of a sum of squared errors, of the shares of each class, without what is equal for all parts.
         growth = (counts * (filled[:, of] - wanted[:, of]) / totals[of] ** 2).sum(axis=1)
-        if np.count_nonzero(number == 0) >= len(order) - place:  # the groups left are just enough for the empty parts
+        if np.count_nonzero(number == 0) >= len(order) - place:  # just enough groups are left for the empty parts
             growth[number > 0] = np.inf
         part[which] = chosen = int(growth.argmin())
         filled[chosen, of] += counts

@@ -49,14 +49,14 @@ def random_crop(image: Image, key: Key[Array, ""], padding: int, mode: str) -> I
 
 
 def crop_shift(key: Key[Array, ""], padding: int) -> Int32[Array, "2"]:
-    """The row and column of the image that are the first ones of `random_crop`."""
+    """The row and the column of the image at which the crop of `random_crop` begins."""
     return jax.random.randint(key, (2,), -padding, padding + 1)
 
 
 def zoom_matrix(key: Key[Array, ""], amount: float, sides: tuple[int, int]) -> Int32[Array, "2 3"]:
-    """The matrix of `affine_nearest` for an image larger or smaller by a factor from [1 - amount, 1 + amount].
+    """The matrix of `affine_nearest` that enlarges or shrinks an image by a factor from [1 - amount, 1 + amount].
 
-    A smaller image lies anywhere within the `sides`, height and width; of a larger one, any part is seen. Places are
+    A smaller image lies anywhere within the `sides`, height and width; of a larger image any part is seen. Places are
     whole pixels, and all draws uniform.
     """
     by, place = jax.random.split(key)
@@ -100,7 +100,7 @@ def random_cutout(image: Image, key: Key[Array, ""], side: int) -> Image:
 
 
 def random_erasing(image: Image, key: Key[Array, ""], probability: float) -> Image:
-    """With this probability, fill a random rectangle with 0, which in a normalised image is the data's mean.
+    """Fill a random rectangle with probability `probability` with 0, the data's mean in a normalised image.
 
     Zhong et al., "Random Erasing Data Augmentation" (2017, arXiv:1708.04896), algorithm 1, with its areas, 0.02 to 0.4
     of the image, and its ratios of height to width, 0.3 to 1 / 0.3. The area is uniform, the ratio uniform in its

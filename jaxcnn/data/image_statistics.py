@@ -26,7 +26,7 @@ def image_statistics(split: Split, workers: int = 0) -> tuple[Channels, Channels
       workers: number of threads; 0 for one per core.
 
     Returns:
-      Both in units where the highest value of an integer type is 1; of floating-point pixels, as they are.
+      Both in units in which the highest value of an integer type is 1; floating-point pixels keep their units.
     """
     channels, pixels = split.image_shape[-1], len(split) * math.prod(split.image_shape[:-1])
     floats = split.dtype.kind == "f"
@@ -56,7 +56,7 @@ def _sums_of_integers(images: Num[np.ndarray, "m h w c"]) -> list[tuple[int, int
 
 
 def _sums_of_floats(images: Float32[np.ndarray, "m h w c"]) -> list[tuple[int, int]]:
-    """The same of float32 images, in units of 2^-149 and 2^-298.
+    """The sums of float32 pixels, in units of 2^-149, and of their squares, in units of 2^-298, of each channel.
 
     A float32 is a whole number below 2^24, the significand, times a power of two. Significands of one power add up
     exactly as float64, up to 2^29 of them; the sums are put together as Python's integers.
@@ -67,7 +67,7 @@ def _sums_of_floats(images: Float32[np.ndarray, "m h w c"]) -> list[tuple[int, i
         exponent = (bits >> 23 & 0xFF).astype(np.int64)
         significand = (bits & 0x7FFFFF | np.where(exponent > 0, 1 << 23, 0)).astype(np.int64)
         power = np.maximum(exponent, 1) - 1  # the value is the significand times 2^(power - 149)
-        square = significand * significand  # below 2^48: added up in halves
+        square = significand * significand  # below 2^48: added up in two halves
         signed = np.where(bits >> 31, -significand, significand)
         sums, high, low = (np.bincount(power, each) for each in (signed, square >> 24, square & 0xFFFFFF))
         total = sum(int(value) << place for place, value in enumerate(sums))

@@ -1,4 +1,4 @@
-"""The mask of each object, as bits of a small grid over its place."""
+"""The mask of each object, as the bits of a small grid over its place."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,18 +14,18 @@ from jaxcnn.data.label_maps import mask_of
 def of_images(
     images: Sequence[Objects], sizes: Int[np.ndarray, "n 2"], side: int, workers: int = 0
 ) -> tuple[list[Objects], list[Crops], list[tuple[int, str]]]:
-    """The objects that have masks, their masks, and (number of the image, what is wrong) for each that has none.
+    """The objects that have masks, their masks, and (index of the image, fault) for each object without one.
 
     A crowd needs no mask. Work is done in threads.
 
     Args:
       images: the objects of each image.
       sizes: height and width of each stored image.
-      side: of the grids; a multiple of 8.
+      side: side of the grids; a multiple of 8.
       workers: threads; 0: one for each core.
 
     Raises:
-      MissingExtra: the package that fills polygons is not installed.
+      MissingExtra: a package that fills polygons is not installed.
     """
 
     def of_image(number: int) -> tuple[Objects, Crops, list[str]]:
@@ -55,7 +55,7 @@ def _of_image(objects: Objects, height: int, width: int, side: int) -> tuple[Obj
 
 
 def crop(mask: UInt8[np.ndarray, "h w"], side: int) -> tuple[UInt8[np.ndarray, "side bytes"], Float64[np.ndarray, "4"]]:
-    """A mask on a grid of `side` x `side` cells over its extent, as bits, and the place of the grid.
+    """A mask sampled on a grid of `side` x `side` cells over its extent, as bits, and the place of the grid.
 
     In a direction in which the object has at most `side` pixels, a cell is a pixel, and the grid may reach beyond the
     image: small objects are kept exactly. Larger ones fill the grid, and a cell has the value of most of its area.
@@ -71,7 +71,7 @@ def crop(mask: UInt8[np.ndarray, "h w"], side: int) -> tuple[UInt8[np.ndarray, "
 
 
 def _shares(pixels: int, side: int) -> Float64[np.ndarray, "side pixels"]:
-    """The share of each cell's length that each pixel has."""
+    """The share of each cell's length that each pixel covers."""
     edges = np.arange(side + 1) * (max(pixels, side) / side)
     low, high = np.maximum(edges[:-1, None], np.arange(pixels)), np.minimum(edges[1:, None], np.arange(pixels) + 1)
     return np.maximum(high - low, 0) / (edges[1] - edges[0])

@@ -1,4 +1,4 @@
-"""Maps with a class for each pixel: of the size that the network gets, and painted from outlines of objects."""
+"""Maps with a class for each pixel: resized for the network, and painted from outlines of objects."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,18 +14,18 @@ from jaxcnn.machine.extras import need
 from jaxcnn.tasks import run_length
 from jaxcnn.tasks.segmentation import VOID
 
-BACKGROUND = "background"  # name of class 0 of maps that are painted
+BACKGROUND = "background"  # name of class 0 in painted maps
 
 Map = UInt8[np.ndarray, "h w"]
 
 
 def fitted(found: Map, frame: Float32[np.ndarray, "4"], side: int) -> Map:
-    """The map of the square of this side that `decode.square` makes of an image, by nearest pixels.
+    """The label map for the square that `decode.square` makes of an image, by nearest pixels.
 
     Args:
-      found: of the size of the stored image.
+      found: label map of the stored image, with its size.
       frame: from `boxes.frame_of`.
-      side: of the square, pixels; 0 keeps the map. Beyond the image there is no class.
+      side: side of the square in pixels; 0 keeps the map. Beyond the image there is no class.
     """
     if not side:
         return found
@@ -40,7 +40,7 @@ def fitted(found: Map, frame: Float32[np.ndarray, "4"], side: int) -> Map:
 
 
 def refitted(maps: Shaped[np.ndarray, "n h w"], size: int, fit: str) -> Shaped[np.ndarray, "n ..."]:
-    """Maps of stored images of one size, for the square of side `size` that is made of each; 0 keeps them."""
+    """Label maps of stored images of one size, for the square of side `size` that is made of each; 0 keeps them."""
     height, width = maps.shape[1:]
     if not size or (height, width) == (size, size):
         return maps
@@ -49,7 +49,7 @@ def refitted(maps: Shaped[np.ndarray, "n h w"], size: int, fit: str) -> Shaped[n
 
 
 def check_sides(labels: Shaped[np.ndarray, "n ..."], image_shape: tuple[int, ...], title: str) -> None:
-    """Raise UserError if labels are maps of another size than the images."""
+    """Raise UserError if labels are maps whose size is not that of the images."""
     if labels.ndim == 3 and labels.shape[1:] != image_shape[:2]:
         maps, images = ("x".join(map(str, sides)) for sides in (labels.shape[1:], image_shape[:2]))
         raise UserError(f"{title}: label maps are {maps}, but images are {images}; each pixel needs a class")
@@ -63,7 +63,7 @@ def stacked(
     Args:
       sizes: height and width of each stored image; 0 for one that is left out, whose map has no class.
       data: the group `config.data`.
-      of: the map of the stored image with a number, its height and its width.
+      of: returns the map of a stored image from its index, height and width.
     """
     side = data.image_size
     maps = np.full((len(sizes), *((side, side) if side else sizes.max(axis=0, initial=0))), VOID, np.uint8)
@@ -79,12 +79,12 @@ def stacked(
 
 
 def painted(objects: Objects, height: int, width: int) -> tuple[Map, list[str]]:
-    """The map of an image's objects, and a line for each that cannot be painted.
+    """The label map of an image's objects, and one line for each object that cannot be painted.
 
-    It has their class number plus 1, the smaller over the larger, and 0 elsewhere.
+    A pixel has the object's class number plus 1, smaller objects over larger ones, and 0 where there is no object.
 
     Raises:
-      MissingExtra: the package that fills polygons is not installed.
+      MissingExtra: a package that fills polygons is not installed.
     """
     found, wrong = np.zeros((height, width), np.uint8), dict[int, str]()
     for place in np.argsort(-objects.area, kind="stable").tolist():
@@ -97,7 +97,11 @@ def painted(objects: Objects, height: int, width: int) -> tuple[Map, list[str]]:
 
 
 def mask_of(outline: Any, height: int, width: int) -> Map:
-    """1 inside an object, in the pixels of which COCO's own code says so. Raises ValueError if it has no outline."""
+    """A mask with 1 in the pixels inside an object, as COCO's own code decides.
+
+    Raises:
+      ValueError: the object has no outline.
+    """
     if not outline:
         raise ValueError("it has no segmentation")
     if isinstance(outline, dict):

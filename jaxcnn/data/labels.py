@@ -1,4 +1,4 @@
-"""Labels of a table, as arrays."""
+"""Labels in the columns of a table, converted to arrays."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ def read(
 
     Args:
       columns: the columns of labels; at least one.
-      task: `config.task.name`; what it takes: "classification" one column of names or numbers; "multilabel" several
+      task: `config.task.name`; it takes: "classification" one column of names or numbers; "multilabel" several
         columns of 0 and 1, or one of lists; "regression" columns of numbers.
       separator: between the labels in a cell that is text, for "multilabel".
       refuse: makes the error for a row.
@@ -56,7 +56,7 @@ def class_numbers(labels: Sequence[str]) -> tuple[Labels, tuple[str, ...]]:
 
 
 def multi_hot(labels: Sequence[Sequence[str]]) -> tuple[UInt8[np.ndarray, "n k"], tuple[str, ...]]:
-    """1 where an image has a class, and the names of the classes, ordered as in `class_numbers`."""
+    """An array with 1 where an image has a class, and the names of the classes, ordered as in `class_numbers`."""
     names = in_order({label for row in labels for label in row})
     number_of = {name: number for number, name in enumerate(names)}
     hot = np.zeros((len(labels), len(names)), np.uint8)
@@ -73,10 +73,10 @@ def in_order(names: set[str]) -> list[str]:
 
 
 def as_text(cell: Any) -> str:
-    """A label as text; empty if there is none. The number 3.0, as programs write 3 in a column with gaps, is "3".
+    """A label as text; empty if there is none. The number 3.0, which programs write for 3 in columns with gaps, is "3".
 
     Raises:
-      ValueError: it is no single value.
+      ValueError: the cell is not a single value.
     """
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return ""
@@ -88,7 +88,7 @@ def as_text(cell: Any) -> str:
 
 
 def number(cell: Any) -> float:
-    """A cell as a number; NaN if it is none."""
+    """A cell as a number; NaN if it is not one."""
     try:
         return float(cell)
     except (TypeError, ValueError, OverflowError):
@@ -131,7 +131,7 @@ def _text(cell: Any, row: int, refuse: Refuse) -> str:
 
 
 def _several(cell: Any, separator: str, row: int, refuse: Refuse) -> list[str]:
-    """The labels in one cell, a list or text with separators; none if it is empty."""
+    """The labels in one cell, a list or a text with separators; none for an empty cell."""
     if isinstance(cell, dict):
         raise refuse(row, "the labels are an object; give a list of them")
     parts = list(cell) if isinstance(cell, list | tuple | set) else _text(cell, row, refuse).split(separator)

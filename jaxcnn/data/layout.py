@@ -1,4 +1,4 @@
-"""Whether the sub-folders of an image folder are classes, or splits that contain the classes."""
+"""Decides whether the sub-folders of an image folder are classes, or splits that contain the classes."""
 
 from pathlib import Path
 
@@ -66,7 +66,7 @@ def split_folders(root: Path, title: str) -> tuple[dict[str, Path], tuple[str, .
 def _check_classes(
     root: Path, title: str, names: list[str], found: dict[str, str], inside: dict[str, list[str]]
 ) -> None:
-    """Refuse classes whose names say that they are splits."""
+    """Refuse class names that look like the names of splits."""
     if found:
         name = next(iter(found.values()))
         raise UserError(

@@ -1,4 +1,4 @@
-"""Finding the images below a folder: the same rule for a data set and for `--mode=predict`."""
+"""Finds the images below a folder, by the same rule for a data set and for `--mode=predict`."""
 
 import collections
 import dataclasses
@@ -48,7 +48,7 @@ def list_images(root: str | os.PathLike[str], start: str = "", arrays: bool = Fa
     if not links:
         return listing
     seen = _with_parents(root).union(_identity(os.path.join(root, folder)) for folder in folders)
-    while links:  # by level and name, so that the links followed do not depend on the disk's order
+    while links:  # in order of level and name, so that the links followed do not depend on the disk's order
         found: list[str] = []
         for link in sorted(links):
             if _identity(os.path.join(root, link)) in seen:

@@ -1,6 +1,6 @@
 """Image files listed in a table with their labels: `csv:labels.csv`.
 
-The columns are read first (`read_manifest`), whatever the labels are for; `open_manifest` makes arrays of them.
+The columns are read first (`read_manifest`), for any kind of labels; `open_manifest` makes arrays of them.
 """
 
 import collections
@@ -99,7 +99,7 @@ def read_manifest(path: Path, title: str, data: config.Data) -> Manifest:
 
     Raises:
       UserError: what `read_table` refuses; no column of images or labels; a row without an image, with a missing image
-        (unless `data.on_error="skip"`), an image listed before, an unknown split, or a weight that is none.
+        (unless `data.on_error="skip"`), an image listed before, an unknown split, or a weight that is not a number.
     """
     table = read_table(path, title)
     columns = _columns(table, title, data)
@@ -167,7 +167,11 @@ def _columns(table: Table, title: str, data: config.Data) -> dict[str, str]:
 
 
 def _check_known(named: Sequence[str], wanted: str, field: str, table: Table, title: str) -> None:
-    """Refuse names of columns that the table has not. Raises UserError."""
+    """Refuse names of columns that the table does not have.
+
+    Raises:
+      UserError: it lacks one.
+    """
     if unknown := [name for name in named if name not in table.names]:
         hint = convert.nearest(unknown[0], table.names)
         raise UserError(f"config.data.{field}={wanted!r}: {title} has no such column{hint}; it has: {_listed(table)}")

@@ -19,7 +19,7 @@ from jaxcnn.text import counted
 
 IMAGES = ("images", "image", "imgs", "img")
 MASKS = ("masks", "mask", "labels", "label_maps", "annotations", "segmentation")
-ENDINGS = ("", "_mask", "_masks", "_label", "_labels", "_seg")  # of a map's name after that of its image
+ENDINGS = ("", "_mask", "_masks", "_label", "_labels", "_seg")  # ends of a map's name, after the name of its image
 NAMES = ("classes.txt", "labels.txt", "class_names.txt")
 _GREY = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")  # modes of Pillow whose values are numbers
 _LAYOUT = (
@@ -69,7 +69,7 @@ def _folders(root: Path, title: str) -> dict[str, tuple[str, str]]:
 
 
 def _splits(folder: Path) -> dict[str, str]:
-    """The sub-folders that are splits."""
+    """The sub-folders that are splits, by split."""
     return {split: name for name in listing.sub_folders(folder) if (split := layout.split_of(name))}
 
 
@@ -79,7 +79,7 @@ def _one_of(folder: Path, names: tuple[str, ...]) -> str:
 
 
 def _names(root: Path, title: str) -> tuple[str, ...]:
-    """The names of the classes, if a file has them."""
+    """The names of the classes from a file; empty without one."""
     for name in NAMES:
         try:
             lines = (root / name).read_text(encoding="utf-8").splitlines()
@@ -121,7 +121,7 @@ def _open(title: str, root: Path, images: str, masks: str, data: config.Data) ->
 
 
 def _binary(encoded: Encoded) -> Encoded:
-    """Maps with only 0 and 255 have class 1 where they have 255."""
+    """Maps whose values are only 0 and 255, read with class 1 in place of 255."""
     values = np.flatnonzero(np.bincount(encoded.labels.ravel(), minlength=256)).tolist()
     if values != [0, VOID]:
         return encoded
@@ -131,7 +131,11 @@ def _binary(encoded: Encoded) -> Encoded:
 
 
 def _read(path: Path, height: int, width: int) -> Map:
-    """The map in a file, which must be of this size. Raises UserError."""
+    """The map in a file, which must be of this height and width.
+
+    Raises:
+      UserError: it is not, or cannot be read.
+    """
     try:
         with Image.open(path) as image:
             if image.size != (width, height):

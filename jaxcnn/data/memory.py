@@ -1,4 +1,4 @@
-"""Arrays of the program that calls jaxcnn: the source "arrays:<fingerprint>".
+"""Arrays given by the program that calls jaxcnn: the source "arrays:<fingerprint>".
 
 `give` checks arrays and makes them known in this process for as long as the returned object lives. The fingerprint
 identifies their content, so the config of a run says which arrays it was made from, but a later process has to give
@@ -30,7 +30,7 @@ _FORMS = "a pair (images, labels), or a mapping such as {'train': (images, label
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Part:
-    """Images and labels of one base split, the checksums of the images, and names of their groups by column."""
+    """Images and labels of one base split, the checksums of the images, and the names of their groups by column."""
 
     images: Pixels
     labels: Shaped[np.ndarray, "n ..."]
@@ -74,7 +74,7 @@ def give(data: Any) -> Arrays:
 
 
 def check(data: Any) -> Arrays:
-    """Checked arrays.
+    """Check arrays and return them.
 
     Args:
       data: (images, labels) for training, or a mapping of "train", "val" and "test" to such pairs, with "class_names"
@@ -117,17 +117,17 @@ def _columns(given: Any = types.MappingProxyType({}), *, split: str, count: int)
 
 
 def _are_boxes(labels: Any) -> bool:
-    """Whether there is a mapping for each image, as for detection."""
+    """Whether labels have one mapping for each image, as for detection."""
     return isinstance(labels, list | tuple) and len(labels) > 0 and all(isinstance(each, Mapping) for each in labels)
 
 
 def _are_maps(labels: np.ndarray) -> bool:
-    """Whether there is a class for each pixel, as for segmentation."""
+    """Whether labels have a class for each pixel, as for segmentation."""
     return labels.ndim == 3 and labels.dtype.kind in "iu"
 
 
 def know(arrays: Arrays) -> None:
-    """Make these arrays known in this process again, in place of equal ones."""
+    """Make these arrays known in this process again; they replace equal ones."""
     _given[arrays.fingerprint] = arrays
 
 
@@ -135,7 +135,7 @@ def open_arrays(argument: str, data: config.Data) -> Source:
     """The arrays of a fingerprint, given to this process by `give`.
 
     Raises:
-      UserError: they were not given.
+      UserError: the arrays were not given.
     """
     arrays = _given.get(argument)
     if arrays is None:
@@ -148,7 +148,7 @@ def open_arrays(argument: str, data: config.Data) -> Source:
 
 
 def as_source(arrays: Arrays, title: str, data: config.Data) -> Source:
-    """The source of some arrays."""
+    """The source that reads from these arrays."""
 
     def open_split(name: str) -> Examples:
         part = arrays.parts[name]
@@ -232,7 +232,11 @@ def _labels(
 
 
 def labels_of(value: Any, class_names: tuple[str, ...], count: int) -> Shaped[np.ndarray, "n ..."]:
-    """The labels of `count` examples as numbers, given as numbers or names of these classes. Raises UserError."""
+    """The labels of `count` examples as numbers, from numbers or from names of these classes.
+
+    Raises:
+      UserError: the labels are something else.
+    """
     labels = _labels({"given": value}, class_names)[0]["given"]
     if len(labels) != count:
         raise UserError(f"there are {count} images, but {len(labels)} labels")
@@ -247,16 +251,20 @@ def _texts(array: np.ndarray, name: str) -> list[str]:
 
 
 def as_array(value: Any, what: str) -> np.ndarray:
-    """A NumPy array of something like one. Raises UserError."""
+    """A NumPy array from something like an array.
+
+    Raises:
+      UserError: it is none.
+    """
     try:
         return np.asarray(value)
-    except Exception as error:  # arrays of other libraries raise errors of any kind, such as for a tensor on a GPU
+    except Exception as error:  # other libraries raise errors of any type, such as for a tensor on a GPU
         reason = str(error).partition("\n")[0][:200]
         raise UserError(f"{what} cannot be taken as an array ({type(error).__name__}: {reason})") from None
 
 
 def hint_for(images: np.ndarray) -> str:
-    """What to do with images of another type than uint8."""
+    """Advice on images of another type than uint8."""
     if images.dtype.kind == "f" and images.size and images.min() >= 0 and images.max() <= 1:
         return "; convert them by (255 * images).round().astype('uint8')"
     if images.dtype.kind in "iufb":

@@ -42,7 +42,7 @@ def mix(
       config: static; an alpha of 0 disables that kind.
       targets: the kind of the targets, which mixes them.
       image: the images of this device's part of the batch (see `partners`).
-      target: their targets.
+      target: targets of these images.
       keys: one key per example, used for mixing only.
       axis_name: inside `shard_map`, the mesh axis over which the batch is split; None if this is the whole batch.
       microbatches: number of microbatches in the batch.

@@ -155,7 +155,7 @@ def _cannot_read(what: str, error: Exception) -> UserError:
 
 
 def _first_line(error: Exception) -> str:
-    """The first sentence; NumPy's second one is advice that does not fit images, such as to load unsafely."""
+    """The first sentence of an error; NumPy's second one is advice that does not fit here, such as to load unsafely."""
     text = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
     return text.partition("\n")[0].partition(". ")[0][:200] or type(error).__name__
 
@@ -186,7 +186,7 @@ def _array_keys(found: list[str], title: str) -> dict[str, tuple[str, str]]:
 
 
 def _image_shape(array: _Array, data: config.Data) -> tuple[int, int, int, int]:
-    """[N, H, W, C] of an array of images."""
+    """The shape [N, H, W, C] of an array of images."""
     what, shape = array.what, array.shape
     if array.dtype.newbyteorder("=") != data.dtype and (data.dtype != "float32" or array.dtype.kind not in "buif"):
         known = array.dtype.name if array.dtype.name in WHITE else "float32"
@@ -225,7 +225,7 @@ def _labels(path: Path, array: _Array) -> np.ndarray:
 def _group_key(
     split: str, keys: dict[str, tuple[str, str]], members: dict[str, zipfile.ZipInfo], group: str, title: str
 ) -> str:
-    """The key of the groups of a base split."""
+    """The key of the array with the groups of a base split."""
     known = [form for name in _SPLIT_NAMES[split] for form in (f"{name}_{group}", f"{group}_{name}")]
     known += [group] if len(keys) == 1 else []
     if found := next((key for key in known if key in members), None):

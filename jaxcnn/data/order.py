@@ -1,4 +1,4 @@
-"""The order of examples: which example is at which position of which batch, computed from the seed and the step alone.
+"""The order of examples: the example at each position of each batch, computed from the seed and the step alone.
 
 The examples of a run form one endless sequence: batch `t` takes the places `t * B ... t * B + B - 1`. Place `o` is in
 epoch `o // N`. Each epoch has its own permutation of the N examples, so each example is seen exactly once per epoch,

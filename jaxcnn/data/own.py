@@ -1,4 +1,4 @@
-"""Data of users: a function that gives arrays, or a `Source`, by an open name."""
+"""Data of users: an open name of a function that returns arrays or a `Source`."""
 
 from importlib import util
 
@@ -12,14 +12,14 @@ KIND = "sources"  # the group of the entry points
 
 
 def open_own(data: config.Data) -> Source | None:
-    """The source that `config.data.source` names; None if it is no open name.
+    """The source that `config.data.source` names; None if it is not an open name.
 
     It is "package.module:function", with options if wanted, or an entry point: "name", "name(option=value)" or
-    "name:text", whose function gets the text. A function gives what `jaxcnn.train` takes as `data`
+    "name:text", whose function gets the text. A function returns what `jaxcnn.train` takes as `data`
     (`jaxcnn.data.memory.check`), or a `Source`.
 
     Raises:
-      UserError: the name leads to nothing, or the function gives something else.
+      UserError: the name leads to nothing, or the function returns something else.
     """
     source = data.source
     try:

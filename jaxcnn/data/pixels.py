@@ -19,7 +19,7 @@ def decode_for(data: Data, encoded: bytes, size: int, channels: int) -> Pixels:
     (`as_stored.read`), so its channels and values must fit.
 
     Raises:
-      Unreadable: what these two refuse; another number of channels or type of values.
+      Unreadable: an image that these two refuse, or with another number of channels or type of values.
       MissingExtra: a package is not installed.
     """
     if not _as_stored(data, channels, encoded):
@@ -35,7 +35,11 @@ def decode_for(data: Data, encoded: bytes, size: int, channels: int) -> Pixels:
 
 
 def decode_stack(data: Data, encoded: bytes, size: int, channels: int) -> list[Pixels]:
-    """The images of a `.npy` file [N, H, W, C], each as `decode_for` gives it. Raises Unreadable."""
+    """The images of a `.npy` file [N, H, W, C], each as from `decode_for`.
+
+    Raises:
+      Unreadable: as in `decode_for`.
+    """
     return [_fitted(image, data, size, channels) for image in as_stored.stack(encoded, data.max_megapixels)]
 
 
@@ -47,7 +51,7 @@ def _fitted(stored: Pixels, data: Data, size: int, channels: int) -> Pixels:
 
 
 def size_for(data: Data, encoded: bytes, channels: int) -> tuple[int, int]:
-    """(height, width) of the image that `decode_for` returns for size 0. Raises what it raises."""
+    """The height and width of the image that `decode_for` returns for size 0. Raises as `decode_for` does."""
     return as_stored.size(encoded) if _as_stored(data, channels, encoded) else decode.stored_size(encoded)
 
 

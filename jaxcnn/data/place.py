@@ -28,7 +28,7 @@ def absolute_source(source: str) -> str:
 
 
 def at(data: Data, path: str) -> Data:
-    """The same set at another path, as given by `--data`: a file, a folder, or the data_dir of TFDS.
+    """The same set at another path, which `--data` gives: a file, a folder, or the data_dir of TFDS.
 
     Raises:
       UserError: the source is not read from files.

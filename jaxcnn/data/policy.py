@@ -64,10 +64,10 @@ Number = Int32[Any, "*rows"]
 
 @flax.struct.dataclass
 class Setting:
-    """One operation with its amount, or a table of them with a leading axis of rows.
+    """One operation with its amount, or a table of operations with a leading axis of rows.
 
     Attributes:
-      matrix: for `image_ops.affine_nearest`.
+      matrix: matrix for `image_ops.affine_nearest`.
       stretch: 1 for autocontrast, 2 for equalize, else 0.
       invert_from: the first pixel value that solarize inverts; invert: 0; 256 for none.
       kept_bits: the mask of the bits that posterize keeps.
@@ -161,7 +161,7 @@ def _amount(name, share, sign, *, enhance, rotate, shear, translate, posterize) 
 
 
 def setting(name: str, amount: float, height: int, width: int) -> Setting:
-    """One of `OPERATIONS`, or "invert", with its amount, for images of one size.
+    """The `Setting` of one of `OPERATIONS`, or of "invert", with its amount, for images of one size.
 
     The unit of `amount` depends on the operation. rotate: degrees counter-clockwise; shear_x (shear_y): pixels by which
     each row (column) moves to the left (up) relative to the previous one; translate_x, translate_y: pixels to the left,
@@ -204,7 +204,7 @@ def apply(image: Image, setting: Setting) -> Image:
 
 @functools.lru_cache(maxsize=16)
 def _table_of(amount, levels: tuple[float, ...], height: int, width: int) -> Setting:
-    """All operations at all levels in both directions, each equally often; NumPy, with a leading axis."""
+    """The operations at all levels in both directions, each equally often; NumPy, with a leading axis."""
     rows = [
         setting(name, amount(name, level, sign, height, width), height, width)
         for name in OPERATIONS

@@ -12,7 +12,7 @@ from jaxcnn.data.decode import Unreadable, grey16_peak
 from jaxcnn.data.examples import Indices
 from jaxcnn.data.pixels import size_for
 
-_HEADERS, _IMAGES = 64, 16  # checked at every start if sizes are not known: the first ones of a split
+_HEADERS, _IMAGES = 64, 16  # first headers and images of a split that are checked at every start if sizes are not known
 _TOLD_FROM = 0.01  # an image counts if it loses at least this share of its pixels
 
 _Load = Callable[[int], bytes]
@@ -33,7 +33,7 @@ def on_losses(
     """
 
     def readable(indices: Indices) -> Iterator[bytes]:
-        """The bytes of the images whose header can be read; the others are reported when all images are read."""
+        """The bytes of the images whose header can be read; the other images are reported when all images are read."""
         for index in indices:
             with contextlib.suppress(Unreadable, OSError):
                 content = load(int(index))

@@ -11,7 +11,7 @@ from jaxcnn.tasks.moving import COORDINATE_BITS, Matrix, product
 
 Image = Shaped[Array, "h w c"]
 
-ANGLES = 4097  # equally likely ones, so that a draw is one integer; their ends and 0 are among them
+ANGLES = 4097  # equally likely angles, so that a draw is one integer; both ends and 0 are among them
 WEIGHT_BITS = {1: 11, 2: 7, 4: 11}  # fraction bits of a neighbour's weight, by the bytes of a pixel: products fit int32
 
 
@@ -39,7 +39,7 @@ def linear(image: Image, matrix: Matrix) -> Image:
     """Affine transform with bilinear sampling, and 0 outside the image.
 
     Args:
-      image: of any type; sides below 2^14.
+      image: image of any type; sides below 2^14.
       matrix: as in `moving.nearest`.
     """
     height, width, _ = image.shape
@@ -60,7 +60,7 @@ def linear(image: Image, matrix: Matrix) -> Image:
 
 
 def _weights(place: Int32[Array, "h w"], bits: int) -> tuple[Int32[Array, "h w"], Int32[Array, "h w"]]:
-    """Those of the pixel before a place between the centres of pixels, and of the one after it."""
+    """The weights of the pixels before and after a place that lies between the centres of pixels."""
     after = (place >> COORDINATE_BITS - bits) & ((1 << bits) - 1)
     return (1 << bits) - after, after
 
@@ -68,7 +68,7 @@ def _weights(place: Int32[Array, "h w"], bits: int) -> tuple[Int32[Array, "h w"]
 def _weighted(
     image: Image, row: Int32[Array, "h w"], column: Int32[Array, "h w"], weight: Int32[Array, "h w"]
 ) -> Shaped[Array, "h w c"]:
-    """Pixels times weights, as int32 or float32."""
+    """The products of pixels and weights, as int32 or float32."""
     height, width, _ = image.shape
     inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
     pixel = image[jnp.clip(row, 0, height - 1), jnp.clip(column, 0, width - 1)]

@@ -57,7 +57,7 @@ class Selection:
 
     @property
     def fill(self) -> Fill | None:
-        """As `Examples.fill`; None unless all parts have it."""
+        """The same as `Examples.fill`; None unless all parts have it."""
         fills = [part.fill for part in self.parts if part.fill is not None]
         if len(fills) < len(self.parts):
             return None
@@ -96,7 +96,7 @@ class Selection:
         return names
 
     def checksums(self) -> Hashes | None:
-        """Equal for equal images; None unless known for all images."""
+        """Checksums that are equal for equal images; None unless known for all images."""
         known = [examples.content().images for examples in self.parts]
         sums = np.empty(len(self.part), np.uint64)
         for number, images in enumerate(known):

@@ -1,4 +1,4 @@
-"""Made-up images of shapes that can be learnt: `shapes:<side>:<images>`, for tests and first tries."""
+"""Synthetic images of shapes that can be learnt: `shapes:<side>:<images>`, for tests and first tries."""
 
 import re
 
@@ -15,19 +15,19 @@ from jaxcnn.tasks import run_length
 CLASSES = ("square", "disc", "frame")
 MOST = 4  # shapes in an image; one image in eight has none
 _DETECTION = config.Task(name="detection")
-_LIMITS = 16, 1024  # of the side, pixels
+_LIMITS = 16, 1024  # of the side of images, pixels
 
 
 def open_shapes(argument: str, data: config.Data, task: config.Task = _DETECTION) -> Source:
     """Bright shapes on dark noise, by default 64 pixels and 128 images; the test split has a quarter as many.
 
-    They have boxes; for the task "segmentation" instead label maps, with class 0 where there is no shape; for
-    "instances" boxes with masks, also of what a later shape hides.
+    They have boxes; for the task "segmentation" they have label maps instead, with class 0 where there is no shape; for
+    "instances" they have boxes with masks, which include what a later shape hides.
 
     An image depends only on its split and index.
 
     Raises:
-      UserError: the argument is of another form, or another size or type of pixels is asked for.
+      UserError: the argument has another form, or another size or type of pixels is asked for.
     """
     match = re.fullmatch(r"(\d{1,4})?(?::(\d{1,6}))?", argument)
     side, count = (int(match[1] or 64), int(match[2] or 128)) if match else (0, 0)

@@ -1,8 +1,8 @@
-"""The grammar of split slices, that of TensorFlow Datasets: "train", "train[:90%]", "train[:400]+train[-50:]".
+"""The grammar of split slices, as in TensorFlow Datasets: "train", "train[:90%]", "train[:400]+train[-50:]".
 
-"train[:90% by path]" chooses by a hash of each example's path, so that none moves when others are added or removed. Its
-share is 90 % on average. "train[:90% by group]" does so with the name of its group (`config.data.group`), and keeps
-groups whole.
+"train[:90% by path]" chooses by a hash of each example's path, so that no example moves when others are added or
+removed. Its share is 90 % on average. "train[:90% by group]" does so with the name of its group (`config.data.group`),
+and keeps groups whole.
 """
 
 import re
@@ -14,7 +14,7 @@ from jaxtyping import Bool
 from jaxcnn.config import UserError, convert
 from jaxcnn.data.examples import Hashes, Indices
 
-Part = tuple[str, Indices]  # a base split, and which of its examples
+Part = tuple[str, Indices]  # a base split, and the indices of the chosen examples
 
 _TERM = re.compile(r"(?P<name>[\w.-]+)(?:\[(?P<start>-?\d+%?)?:(?P<stop>-?\d+%?)?(?:\s*by (?P<by>path|group))?\])?")
 
@@ -36,7 +36,7 @@ def resolve(
       known: names of the base splits.
       size: returns the size of a base split; called for those in the expression.
       hashes: returns the hashes of the paths of a base split's examples, or None; called for "by path" only.
-      groups: returns those of the names of their groups, or None; called for "by group" only.
+      groups: returns the hashes of the names of their groups, or None; called for "by group" only.
 
     Returns:
       The base split and the indices of each term, in order.

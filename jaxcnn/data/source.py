@@ -48,8 +48,8 @@ OF_TASK: dict[str, Callable[[str, config.Data, config.Task], Source]] = {
     "coco": open_coco,
     "shapes": open_shapes,
 }
-OF_OUTLINES = ("segmentation", "instances")  # tasks
-WITH_OUTLINES = ("coco", "shapes")  # as well as boxes
+OF_OUTLINES = ("segmentation", "instances")  # tasks that need outlines
+WITH_OUTLINES = ("coco", "shapes")  # sources that have outlines as well as boxes
 WITH_BOXES = ("coco", "yolo", "voc", "shapes")
 _VALIDATION = ("validation", "val", "valid")  # names that sets give to their validation split
 _LONGEST_PATH = 4096  # the limit of Linux
@@ -68,7 +68,7 @@ class Splits:
       notes: remarks for the user, one line each, such as images left out.
       bases: by name, the base splits from which the others are cut.
       has_own_val: whether val is the set's own validation split, used by default.
-      group: `config.data.group`, what names the group of each image; empty: nothing.
+      group: `config.data.group`, which names the group of each image; empty: no groups.
     """
 
     train: Split
@@ -314,8 +314,8 @@ def _hold_out(train: Selection, data: config.Data, kind: Targets) -> tuple[Selec
 
 
 def _asked(data: config.Data, examples: int) -> int:
-    """The number of images to hold out of so many."""
-    if data.val_examples >= examples and data.val_examples == config.Data.val_examples:  # meant for a large set
+    """The number of images to hold out of `examples` images, by the config."""
+    if data.val_examples >= examples and data.val_examples == config.Data.val_examples:  # meant for a larger set
         return examples // 10
     return data.val_examples
 
@@ -342,7 +342,7 @@ def _fold(train: Selection, data: config.Data, kind: Targets) -> tuple[Selection
 
 
 def _lacks(split: Selection, kind: Targets, data: config.Data) -> list[str]:
-    """A remark if a split lacks something, such as examples of some class."""
+    """A remark if a split lacks something, such as examples of a class."""
     remark = kind.remark(split.targets, split.class_names)
     held_out = split.name == "val" and "held out by" in split.description and not data.stratify
     advice = "; config.data.stratify=True holds out examples of every class" if held_out else ""

@@ -57,7 +57,7 @@ def stream(
 
 
 def filling(split: Split) -> Fill | None:
-    """`Examples.fill` of a split; None if its images have to be decoded, for which TensorFlow is needed."""
+    """The `Examples.fill` of a split; None if its images have to be decoded, for which TensorFlow is needed."""
     return getattr(split, "fill", None)
 
 
@@ -168,7 +168,7 @@ def _pipeline(
     options = tf.data.Options()
     options.deterministic = True
     options.autotune.enabled = False
-    options.threading.private_threadpool_size = workers + 1  # one more thread gets the indices
+    options.threading.private_threadpool_size = workers + 1  # one more thread computes the indices
     return (
         tf.data.Dataset.range(steps.start, steps.stop)
         .map(index_op)
@@ -181,7 +181,7 @@ def _pipeline(
 
 
 def device_prefetch(batches: Iterable[_Item], put: Callable[[_Item], _Put], depth: int = 2) -> Iterator[_Put]:
-    """`put(batch)` for each batch, `depth` of them ahead, so that copies to the devices overlap computation there.
+    """Yields `put(batch)` for each batch, `depth` of them ahead, so that copies overlap computation on the devices.
 
     `put` should only start the copy, as `jax.device_put` does. An error of `batches` is raised after the preceding
     batches have been yielded. Closing this iterator closes `batches`.

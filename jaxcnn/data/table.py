@@ -10,7 +10,7 @@ from jaxcnn.config import UserError
 from jaxcnn.machine import json_text
 from jaxcnn.machine.extras import need
 
-Column = list[Any]  # text in CSV and TSV; whatever the file has in JSON lines and Parquet
+Column = list[Any]  # text in CSV and TSV; any values of the file in JSON lines and Parquet
 _SUFFIXES = {".csv": "csv", ".tsv": "tsv", ".tab": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 _LARGEST_CELL = 2**20  # characters
 

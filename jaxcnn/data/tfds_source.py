@@ -144,7 +144,7 @@ def _open_records(described: _Set, split: str) -> Encoded:
     except OSError as error:
         raise UserError(f"{described.folder} is only partly prepared: {error.filename} is missing; {again}") from None
     keys = (described.image_key, described.label_key)
-    # "lengths" is part of the key because the first indexes of ArrayRecord files had no lengths.
+    # "lengths" is part of the key because the first version of indexes of ArrayRecord files had no lengths.
     with_lengths = () if described.file_format == "tfrecord" else ("lengths",)
     key = cache.fingerprint((str(described.folder), *keys, *states, *with_lengths))
     index_of = index_shard if described.file_format == "tfrecord" else index_array_record

@@ -20,7 +20,7 @@ _CASTAGNOLI = 0x82F63B78  # the polynomial of CRC-32C, reflected
 
 
 class Damaged(Exception):
-    """A file has the wrong format or is damaged; `str` says what is wrong."""
+    """Raised for a file that has the wrong format or is damaged; `str` says what is wrong."""
 
 
 class ShardFiles:

@@ -1,7 +1,7 @@
 """JPEGs decoded by libjpeg-turbo itself, through simplejpeg (extra `[jpeg]`), in half the time of Pillow.
 
 Pillow has the same library inside, but copies pixels three times on their way to an array. The pixels are equal, which
-is tried on some JPEGs before the first use. All that is not plain stays with Pillow: other colours than YCbCr and grey,
+is tested on some JPEGs before the first use. Pillow still decodes what is not plain: other colours than YCbCr and grey,
 EXIF and other orientations, sizes that change, and damaged files, so that it alone decides what is unreadable and why.
 """
 
@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 _PLAIN = ("YCbCr", "Gray")
-_TURNED = (b"Exif", b"Orientation")  # in metadata; a pixel's code that reads so by chance only costs time
+_TURNED = (b"Exif", b"Orientation")  # in metadata; bytes of pixels that happen to equal these only cost time
 _log = logging.getLogger("jaxcnn")
 
 
@@ -35,14 +35,14 @@ def _decoded(encoded: bytes, size: int, max_megapixels: float) -> UInt8[np.ndarr
         height, width, colours, _ = simplejpeg.decode_jpeg_header(encoded)
         if colours not in _PLAIN or (size and (height, width) != (size, size)) or height * width > max_megapixels * 1e6:
             return None
-        return simplejpeg.decode_jpeg(encoded, "RGB", strict=True)  # also what Pillow reads in spite of a warning
+        return simplejpeg.decode_jpeg(encoded, "RGB", strict=True)  # also reads what Pillow reads in spite of a warning
     except Exception:
         return None
 
 
 @functools.cache
 def _trusted() -> bool:
-    """Whether simplejpeg is installed and gives Pillow's pixels."""
+    """Whether simplejpeg is installed and returns Pillow's pixels."""
     if util.find_spec("simplejpeg") is None:
         return False
     differ = [options for options in _TRIED if not _equal(options)]
@@ -59,7 +59,7 @@ _TRIED: tuple[dict[str, object], ...] = tuple(
 
 
 def _equal(options: dict[str, object]) -> bool:
-    """Whether both decode a JPEG, made with these options, to the same pixels."""
+    """Whether both libraries decode a JPEG, made with these options, to the same pixels."""
     tried = dict(options)
     coarse = np.random.default_rng(0).integers(0, 256, (7, 5, 3), np.uint8)
     image = Image.fromarray(coarse).resize((45, 61), Image.Resampling.BICUBIC).convert(str(tried.pop("mode")))

@@ -22,8 +22,8 @@ def open_voc(argument: str, data: config.Data) -> Source:
 
     It has `Annotations` with an XML file for each image, and `JPEGImages` (or `images`). The lists of images in
     `ImageSets/Main`, train.txt, val.txt and test.txt, are the splits; without them the set is divided by itself.
-    Classes are the names that occur, in order. Pixels count from 1 there, and xmax and ymax are the last ones of a box.
-    An object marked as difficult is neither learnt nor measured.
+    Classes are the names that occur, in order. In the files, pixels count from 1, and xmax and ymax are the last
+    pixels of a box. An object marked as difficult is neither learnt nor measured.
 
     Raises:
       UserError: no such folder, or a file of another form.
@@ -50,7 +50,7 @@ def open_voc(argument: str, data: config.Data) -> Source:
 
 
 def _splits(root: Path, found: dict[str, ElementTree.Element], title: str) -> dict[str, list[str]]:
-    """The images of each split."""
+    """The names of the images of each split."""
     splits: dict[str, list[str]] = {}
     for file in sorted((root / "ImageSets" / "Main").glob("*.txt")):
         if split := layout.split_of(file.stem):

@@ -62,11 +62,11 @@ def _names(root: Path, title: str) -> tuple[str, ...]:
 
 
 def _of_yaml(text: str, title: str) -> list[str]:
-    """What is after `names:`, a list or a mapping from numbers."""
+    """The class names after `names:`, a list or a mapping from numbers."""
     import yaml
 
     try:
-        tree = yaml.load(text, yaml.BaseLoader)  # makes only texts, lists and mappings
+        tree = yaml.load(text, yaml.BaseLoader)  # creates only texts, lists and mappings
         names = tree.get("names") if isinstance(tree, dict) else None
         if isinstance(names, dict):
             names = [name for _, name in sorted((int(number), name) for number, name in names.items())]
@@ -102,7 +102,7 @@ def _picture(root: Path, path: str, file: Path, title: str) -> Picture:
 
 
 def _box(values: list[float]) -> list[float]:
-    """Left, top, right, bottom of x, y, width, height of a box, or of a polygon x1, y1, x2, y2, …."""
+    """Left, top, right and bottom of a box from x, y, width, height, or from a polygon x1, y1, x2, y2, …."""
     if len(values) == 4:
         x, y, width, height = values
         return [x - width / 2, y - height / 2, x + width / 2, y + height / 2]
