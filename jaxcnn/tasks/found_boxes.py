@@ -97,7 +97,7 @@ class Detections:
     def agreement(self, found: np.ndarray, other: np.ndarray) -> float:
         """The share of confident boxes with a partner in `other`: of equal class, and close in score and place.
 
-        Scores may differ by 0.05, and the IoU is at least 0.9. The share is 1 if no box has a score of `SURE`.
+        Scores may differ by 0.05, and the IoU is at least 0.9. The share is 1 if no score is at least `SURE`.
         """
         partners: list[bool] = []
         for rows, others in zip(found, other, strict=True):
