@@ -1,6 +1,6 @@
 """One run: everything that deals with time, files and signals.
 
-`jaxcnn.train(config, workdir)` is a call of this package: `jaxcnn.api.training.train`.
+`jaxcnn.train(config, workdir)` calls this package through `jaxcnn.api.training.train`.
 """
 
 import sys

@@ -37,7 +37,7 @@ def assess(trained: Trained, folder: pathlib.Path, split_name: str, data_path: s
       trained: the trained network.
       folder: its workdir.
       split_name: "train", "val" or "test".
-      data_path: the path of the data now (`place.at`); empty if it is still where the run had it.
+      data_path: the present path of the data (`place.at`); empty if it is where the run had it.
       batch_size: examples per batch; 0: the batch size of training.
 
     Returns:
@@ -108,7 +108,7 @@ def pictures(folder: pathlib.Path, figures: dict[str, Any]) -> list[pathlib.Path
 
 
 def _draw(trained: Trained, figures: dict[str, Any], path: pathlib.Path) -> None:
-    """Draw the figures."""
+    """Draw the figures of a split, and write their picture."""
     with _only_a_warning(path):
         path.unlink(missing_ok=True)  # left by an earlier evaluation
         trained.spec.task.evaluation.draw(figures, trained.class_names, path)
@@ -140,7 +140,7 @@ def _show_hardest(trained: Trained, split: Split, kept: Kept, file: pathlib.Path
 
 @contextlib.contextmanager
 def _only_a_warning(path: pathlib.Path) -> Iterator[None]:
-    """A picture that cannot be drawn is only a warning, so that the figures are not lost."""
+    """Log a warning if a picture cannot be drawn, so that the figures are not lost."""
     try:
         yield
     except Exception as error:
@@ -158,7 +158,7 @@ def write_test(folder: pathlib.Path, figures: dict[str, Any]) -> None:
 
 
 def damage(folder: pathlib.Path) -> str:
-    """One line if the `test.json` of a finished run is not what was written; else an empty string."""
+    """A line if the `test.json` of a finished run is not as the run wrote it; else an empty string."""
     try:
         if (folder / TEST).exists():
             workdir.read_sealed(folder / TEST)

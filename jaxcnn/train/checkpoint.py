@@ -131,12 +131,12 @@ class Checkpoints:
         return self._scores[step]
 
     def _is_worth_keeping(self, steps: list[int]) -> list[bool]:
-        """Which steps are among the best or have no readable record: a damaged checkpoint is not deleted."""
+        """Whether each step is among the best or has no readable record: damaged checkpoints are not deleted."""
         best = _ranked(steps, self._score)[: self._keep_best]
         return [step in best or step not in self._scores for step in steps]
 
     def wait(self) -> None:
-        """Return when the last save is on disk.
+        """Wait until the last save is on disk.
 
         Raises:
           UserError: the save failed.
@@ -147,7 +147,7 @@ class Checkpoints:
             self._delete_removed()
 
     def close(self) -> None:
-        """Release orbax's threads."""
+        """Release the threads of orbax."""
         self._manager.close()
 
     def newest_sound(
@@ -159,8 +159,8 @@ class Checkpoints:
           target: shapes and dtypes of the state, as from `jax.eval_shape`.
           sharding: sharding of the restored arrays, one for all or a state of them; the saved arrays may have had
             another.
-          set_aside: if a sound checkpoint is found, rename the damaged ones to `damaged-<step>`, so that their steps
-            can be saved again.
+          set_aside: whether to rename damaged checkpoints to `damaged-<step>` if a sound one is found, so that their
+            steps can be saved again.
 
         Raises:
           UserError: a checkpoint belongs to another model, or checkpoints exist but none is sound.
@@ -203,7 +203,7 @@ class Checkpoints:
 
         Raises:
           DamagedError: the checkpoint is not whole.
-          UserError: it belongs to another model.
+          UserError: the checkpoint belongs to another model.
         """
         each = sharding if isinstance(sharding, State) else jax.tree.map(lambda _: sharding, target)
         wanted = jax.tree.map(
@@ -234,7 +234,7 @@ class Checkpoints:
         return tree, record
 
     def _read_apart(self, step: int, wanted: Any) -> tuple[Any, dict[str, Any]]:
-        """`_read` without orbax's barriers; all processes find the checkpoint whole, or all damaged."""
+        """Like `_read`, without orbax's barriers; all processes find the checkpoint whole, or all find it damaged."""
         folder = (self.folder / str(step)).absolute()
         tree: Any = None
         record: dict[str, Any] = {}
@@ -297,7 +297,7 @@ class Checkpoints:
             yield
         except Exception as error:
             if not self._cluster.alone and of_a_collective(error):
-                raise  # the folder is not to blame
+                raise  # not caused by the folder
             what = "a checkpoint" if step is None else f"the checkpoint of step {step}"
             raise UserError(
                 f"{self.folder}: {what} could not be saved: {reason_of(error)}; free some space or repair the folder, "
@@ -316,12 +316,12 @@ class _Best(PreservationPolicy):
         self._worth_keeping = worth_keeping
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
-        """Whether to keep each checkpoint."""
+        """Whether orbax keeps each checkpoint."""
         return self._worth_keeping([info.step for info in checkpoints])
 
 
 class _Multiples(PreservationPolicy):
-    """Keeps the checkpoints of every so many steps, but not that of step 0.
+    """Keeps the checkpoints of the multiples of a number of steps, but not that of step 0.
 
     Only a run that is stopped before its first step saves step 0, and what is kept must not depend on a stop.
     """
@@ -330,7 +330,7 @@ class _Multiples(PreservationPolicy):
         self._every = every
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
-        """Whether to keep each checkpoint."""
+        """Whether orbax keeps each checkpoint."""
         return [info.step > 0 and info.step % self._every == 0 for info in checkpoints]
 
 

@@ -43,7 +43,7 @@ def _lines(folder: pathlib.Path) -> list[dict[str, Any] | None]:
 def draw(folder: pathlib.Path, headline: Headline) -> pathlib.Path:
     """Draw `metrics.jsonl` into `curves.png`: loss, headline figure and learning rate over epochs; return its path.
 
-    The title tells which run it is. Where there are many training records, they are drawn faintly, and their moving
+    The title names the run. If there are many training records, they are drawn faintly, with their moving
     mean over them. The axis of the headline figure spans the values after the first fifth of the run.
     """
     from matplotlib.figure import Figure
@@ -95,7 +95,7 @@ def _config(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def _title(folder: pathlib.Path, config: dict[str, Any]) -> str:
-    """Which run it is: its folder, network, data, batch size, learning rate and seed."""
+    """A title that identifies the run: its folder, network, data, batch size, learning rate and seed."""
     name = shorten(shown(folder.resolve().name), 40)
     try:
         source = config["data"]["source"].rpartition("/")[2]
@@ -109,7 +109,7 @@ def _title(folder: pathlib.Path, config: dict[str, Any]) -> str:
 
 
 def augments(config: dict[str, Any]) -> bool:
-    """Whether a config, as in `config.json`, changes training images, so that training figures are of those."""
+    """Whether a config, as in `config.json`, changes training images, so that training figures belong to those."""
     plain = dataclasses.asdict(Augment())
     unchanging = (
         *("normalize", "normalize_by", "mean", "std"),
@@ -151,7 +151,7 @@ def _draw_series(
 
 
 def _marker(points: list[Any]) -> str:
-    """Few points are marked, one by one."""
+    """A marker for each point if there are few."""
     return "." if len(points) < 30 else ""
 
 
@@ -178,7 +178,7 @@ def _draw_test(axes: Any, tests: list[dict[str, Any]], headline: Headline, scale
 
 
 def _scale_loss(axes: Any) -> None:
-    """A logarithmic axis where the losses span more than a factor of ten."""
+    """Make an axis logarithmic if the losses span more than a factor of ten."""
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     values = [float(value) for line in axes.lines for value in line.get_ydata()]

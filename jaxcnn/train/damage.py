@@ -1,4 +1,4 @@
-"""Damage of checkpoints, told from troubles of the machine."""
+"""Distinguishes damage of checkpoints from failures of the machine."""
 
 import errno
 import os
@@ -15,7 +15,7 @@ def reason_of(error: Exception) -> str:
 
 
 class DamagedError(Exception):
-    """A checkpoint is not whole."""
+    """Raised for a checkpoint that is not whole."""
 
     def __init__(self, step: int, cause: Exception) -> None:
         reason = str(cause).strip().splitlines() or [type(cause).__name__]

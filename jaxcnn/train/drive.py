@@ -1,4 +1,4 @@
-"""Drive the compiled steps: start one call, read the metrics of the call before, log."""
+"""Drives the compiled steps: starts one call, reads the metrics of the call before, and logs."""
 
 import dataclasses
 import math
@@ -24,7 +24,7 @@ from jaxcnn.train.terminal import Training
 
 
 class Diverged(UserError):
-    """The loss or the gradient is no longer finite."""
+    """Raised when the loss or the gradient is no longer finite."""
 
     exit_code = 3
 
@@ -122,7 +122,7 @@ def is_ready(metrics: Any) -> bool:
 
 
 def record_metrics(session: Session, step: int, metrics: StepMetrics, seconds: float) -> None:
-    """Check, add up and log the metrics of one step, which are on the host, and its `seconds`.
+    """Check, add up and log the metrics of one step, given on the host, and its `seconds`.
 
     Raises:
       Diverged: the loss or the gradient norm is not finite.

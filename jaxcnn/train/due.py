@@ -19,7 +19,7 @@ class Due:
 
     @property
     def steps(self) -> list[int]:
-        """All due steps, in order; the last one ends the run."""
+        """The steps at which something is due, in order; the last one ends the run."""
         return sorted(self.evaluate | self.save)
 
 
@@ -37,7 +37,7 @@ def due_steps(spec: StepSpec, config: Config, *, validates: bool) -> Due:
 
 
 def rhythm(every_epochs: float, steps_per_epoch: float, total: int) -> frozenset[int]:
-    """The step at the end of each interval of `every_epochs`, and the last step; only the last step if that is 0."""
+    """The step at the end of each interval of `every_epochs`, and the last step; with 0, the last step alone."""
     if not every_epochs:
         return frozenset({total})
     count = int(min(total, total / (every_epochs * steps_per_epoch))) + 1  # as an interval has at least one step

@@ -1,4 +1,4 @@
-"""Evaluation of a split: every example counted once."""
+"""Evaluation of a split, in which every example counts once."""
 
 from collections.abc import Callable
 from typing import Any
@@ -29,7 +29,7 @@ def evaluate(
     given, the outputs of each batch, without test-time augmentation, are added to it.
     """
     totals: list[dict[str, float]] = []
-    waiting: Any = None  # read one batch late, so that the devices never wait for the host
+    waiting: Any = None  # metrics read one batch late, so that the devices never wait for the host
     variables = programs.as_evaluated(loader.spec, loader.mesh, variables)
 
     def read(sums: list[metrics.Sums], outputs: jax.Array, batch: Batch) -> None:
@@ -59,7 +59,7 @@ def evaluate(
 
 
 def _on_host(array: jax.Array) -> np.ndarray:
-    """The whole array, even if its parts lie on several hosts; then every host has to call this."""
+    """The whole array, even if its parts lie on several hosts; in that case every host must call this."""
     if array.is_fully_addressable:
         return np.asarray(array)
     from jax.experimental import multihost_utils

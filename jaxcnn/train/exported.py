@@ -34,7 +34,7 @@ def write(trained: Trained, naming: str, path: pathlib.Path) -> int:
 
 
 def facts(trained: Trained) -> dict[str, str]:
-    """What a user of the weights must know, as the metadata of the file: JSON texts."""
+    """The facts that a user of the weights needs, as the metadata of the file: JSON texts."""
     config = trained.config
     told = {
         "class_names": list(trained.class_names),
@@ -43,7 +43,7 @@ def facts(trained: Trained) -> dict[str, str]:
         "norm_epsilon": config.norm.epsilon,
         "step": trained.step,
     }
-    if config.augment.normalize:  # else pixels count from 0 to 1
+    if config.augment.normalize:  # without it, pixels count from 0 to 1
         for name, values in (("mean", trained.constants.mean), ("std", trained.constants.std)):
             told[name] = [float(x) for x in np.asarray(values)]
     return {"format": "pt", "made_by": f"jaxcnn {jaxcnn.__version__}"} | {

@@ -1,4 +1,4 @@
-"""`--mode=embed`: what a trained network sees in images, as arrays for search, clustering or another library."""
+"""`--mode=embed`: features of images from a trained network, as arrays for search, clustering or another library."""
 
 import dataclasses
 import pathlib
@@ -21,7 +21,7 @@ from jaxcnn.train import predict
 from jaxcnn.train.trained import Trained
 
 SUFFIXES = (".npz", ".parquet")
-MOST_BYTES = 2**36  # of the arrays of a file of features
+MOST_BYTES = 2**36  # largest size of the arrays in a file of features
 Rows = Float[np.ndarray, "n d"]
 
 
@@ -30,8 +30,8 @@ class Features:
     """The features of images.
 
     Attributes:
-      values: float32 [n, d]; of a layer whose output is a map, its values one after another.
-      names: of each image, its file, or its place in the set.
+      values: float32 [n, d]; for a layer whose output is a map, all its values in one row.
+      names: file of each image, or its place in the set.
       targets: the answers of the images of a split, with n as their first dimension; None for files.
       class_names: empty for files.
     """
@@ -47,9 +47,9 @@ def of_split(trained: Trained, split: Split, layer: str = "", places: Int[np.nda
 
     Args:
       trained: the network.
-      split: its images.
+      split: the images.
       layer: the path of the layer whose output is taken; empty: the input of the layer that makes the outputs.
-      places: the examples that are wanted; None: all.
+      places: indices of the wanted examples; None: all.
 
     Raises:
       UserError: the network has no such layer.
@@ -62,7 +62,7 @@ def of_split(trained: Trained, split: Split, layer: str = "", places: Int[np.nda
 
 
 def of_pixels(trained: Trained, pixels: Num[np.ndarray, "n h w c"], layer: str = "") -> Rows:
-    """The features of images as they are stored; `layer` and errors as for `of_split`."""
+    """The features of images as they are stored; for `layer` and errors see `of_split`."""
     return _values(trained, len(pixels), lambda rows: pixels[rows], layer)
 
 
@@ -141,7 +141,7 @@ def read(path: pathlib.Path) -> Features:
     """The features of an npz file that `write` made.
 
     Raises:
-      UserError: it is no such file.
+      UserError: the file has no features.
     """
     try:
         file = npz_arrays.read(path, MOST_BYTES)
@@ -156,9 +156,9 @@ def read(path: pathlib.Path) -> Features:
 
 
 def nearest(queries: Rows, among: Rows, count: int) -> tuple[Int[np.ndarray, "n count"], Float[np.ndarray, "n count"]]:
-    """For each query, the places of its nearest rows by cosine similarity, nearest first, and these similarities.
+    """For each query, the indices of its nearest rows by cosine similarity, nearest first, and these similarities.
 
-    Of equal ones, the first. A row of zeros is similar to nothing (0).
+    Of equally similar rows, the first one counts as nearer. A row of zeros is similar to nothing (0).
     """
 
     def unit(rows: Rows) -> Float[np.ndarray, "n d"]:
@@ -171,10 +171,10 @@ def nearest(queries: Rows, among: Rows, count: int) -> tuple[Int[np.ndarray, "n 
 
 
 def neighbours(queries: Features, among: Features, count: int) -> list[dict[str, Any]]:
-    """For each query `{"file", "neighbours": [{"file", "similarity", "label"}]}`; an image is not its own neighbour.
+    """A mapping for each query: `{"file", "neighbours": [{"file", "similarity", "label"}]}`, without the image itself.
 
     Raises:
-      UserError: the features of both have different lengths.
+      UserError: the features of queries and candidates have different lengths.
     """
     if queries.values.shape[1] != among.values.shape[1]:
         raise UserError(
@@ -198,7 +198,7 @@ def neighbours(queries: Features, among: Features, count: int) -> list[dict[str,
 
 
 def in_words(result: dict[str, Any]) -> str:
-    """A result of `neighbours` in one line."""
+    """A result of `neighbours` as one line of text."""
     rows = (
         f"{shown(one['file'])} {one['similarity']:.3f}" + (f" ({shown(one['label'])})" if "label" in one else "")
         for one in result["neighbours"]

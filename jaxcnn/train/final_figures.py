@@ -57,7 +57,7 @@ def of(session: Session, test: dict[str, Any] | None, test_seconds: float) -> di
 
 
 def _utilisation(session: Session, rate: float) -> dict[str, float | None]:
-    """How much of each device the steps used, on average."""
+    """How much of each device the steps used on average: FLOP/s and bytes/s, and their shares of its peaks."""
     spec = session.spec
     costs = [_cost(made, session.mesh, session.loader.kind, session.steps_per_call) for _, made in spec.stages]
     mean_flops, mean_bytes = (

@@ -1,4 +1,4 @@
-"""What a finished run fitted to its validation split, such as thresholds or a temperature, in `fitted.json`."""
+"""What a finished run has fitted to its validation split, such as thresholds or a temperature, in `fitted.json`."""
 
 import pathlib
 from typing import Any
@@ -9,12 +9,12 @@ FILE = "fitted.json"
 
 
 def write(folder: pathlib.Path, fitted: dict[str, Any], step: int, weights: str) -> None:
-    """Keep what was fitted with the weights ("last" or "ema") of a step."""
+    """Write what was fitted with the weights ("last" or "ema") of a step."""
     workdir.write_sealed(folder / FILE, {"step": step, "weights": weights, "fitted": fitted})
 
 
 def read(folder: pathlib.Path, step: int, weights: str) -> dict[str, Any]:
-    """What was fitted with these weights; empty if nothing was.
+    """The fitted values for these weights; empty if nothing was fitted with them.
 
     Raises:
       UserError: the file is damaged.

@@ -1,4 +1,4 @@
-"""How much of the machine a step uses: its FLOP/s and bytes/s against the peaks of known devices."""
+"""The FLOP/s and bytes/s of a step, and their shares of the peaks of known devices."""
 
 import dataclasses
 from typing import Any

@@ -34,7 +34,11 @@ class Shared:
         self._statistics: dict[str, Any] = {}
 
     def splits(self, data: config.Data, task: config.Task) -> Splits:
-        """The opened splits; raises what `open_splits` raises."""
+        """The opened splits.
+
+        Raises:
+          UserError: as in `open_splits`.
+        """
         if self._splits is None or (data, task) != self._data:
             self._data, self._splits = None, None
             self._resident.clear()
@@ -67,10 +71,10 @@ class Shared:
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """A training step that was made.
+    """A training step that has been made.
 
     Attributes:
-      step: its number, counted from 1.
+      step: number of the step, counted from 1.
       total_steps: number of steps of the run.
       epoch: epochs seen after this step.
       seconds: the time it took; steps that were made in one call share the time of the call equally.
@@ -110,7 +114,7 @@ class Evaluation:
 
 
 def _go_on(step: int, score: float) -> None:
-    """The default of `Hooks.evaluated`: does nothing."""
+    """Do nothing; the default of `Hooks.evaluated`."""
 
 
 @dataclasses.dataclass

@@ -10,8 +10,8 @@ def document(title: str, style: str, body: str, script: str) -> str:
     """The whole page, which may load nothing: no network, no files.
 
     Args:
-      title: of the window, not yet escaped.
-      style: its rules.
+      title: title of the window, not yet escaped.
+      style: CSS rules.
       body: HTML with a button `theme`, and with `controls` that are hidden where there are no scripts.
       script: runs once the theme is chosen.
     """

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from jaxcnn.machine.heartbeat import RESTARTABLE, Cluster
 
-GRACE_SECONDS = 20.0  # for the current step, evaluation batch and save
+GRACE_SECONDS = 20.0  # seconds for the current step, evaluation batch and save
 LOOK_SECONDS = 0.1
 INTERRUPTED = RESTARTABLE  # exit code: stopped by a signal
 
@@ -33,7 +33,7 @@ class Interrupted(Exception):
 
 
 class Interrupts:
-    """Whether a run has to stop, and its current phase.
+    """Tells whether a run has to stop, and in which phase it is.
 
     Args:
       asked: called between steps and between batches of an evaluation, in the training thread; once it returns true,
@@ -47,7 +47,7 @@ class Interrupts:
       leaving: called before the process exits while nothing needs saving; only commands call it.
       cluster: the processes of the run; if there are several, all stop at the same step.
       grace_seconds: seconds that a run may take to stop; only commands enforce this.
-      received: what asked the run to stop, in a word or two; None if nothing did.
+      received: what asked the run to stop, in one or two words; None if nothing did.
     """
 
     def __init__(self, asked: Callable[[], bool] = lambda: False, cluster: Cluster | None = None) -> None:
@@ -75,7 +75,7 @@ class Interrupts:
         self.agree()
 
     def agree(self, value: Any = None) -> list[Any]:
-        """`check`, and return the values that all processes gave at the previous call, in order; [value] if alone."""
+        """`check`, then return the values that all processes gave at the previous call, in order; [value] if alone."""
         self.is_asked()
         if self.cluster.alone:
             if self.received:
@@ -95,12 +95,12 @@ class Interrupts:
         return self.received is not None
 
     def goes_on(self, folder: pathlib.Path) -> str:
-        """How to resume a run in a workdir, in words."""
+        """A sentence on how to resume the run in a workdir."""
         return f"the same call with {folder} continues"
 
     @contextlib.contextmanager
     def one_run(self) -> Iterator[None]:
-        """Limit changes of this object to one run: afterwards it is as before."""
+        """Limit changes of this object to one run: afterwards they are undone."""
         names = ("phase", "where", "leaving", "cluster", "grace_seconds", "_sent")
         before = {name: getattr(self, name) for name in names}
         try:
@@ -110,7 +110,7 @@ class Interrupts:
             self._forget()
 
     def _forget(self) -> None:
-        """After a run: forget a KeyboardInterrupt, which concerned that run only."""
+        """Forget a KeyboardInterrupt after a run, because it concerned that run only."""
         self.received = None
 
     def drive(self, work: Callable[[], T]) -> T:
@@ -132,7 +132,7 @@ class Interrupts:
             except BaseException as error:
                 running.set_exception(error)
 
-        # No executor: if the start of its thread is interrupted, it forgets the thread, which runs on.
+        # No executor: if an interrupt hits the start of its thread, it forgets the thread, which continues to run.
         thread = threading.Thread(target=contextvars.copy_context().run, args=(run,), name="jaxcnn-run")
         try:
             thread.start()

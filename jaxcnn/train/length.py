@@ -1,4 +1,4 @@
-"""Making a run longer: the length in its config, and the settings that depend on the length."""
+"""Makes a run longer: the length in its config, and the settings that depend on the length."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,12 +8,12 @@ _FREE_SCHEDULES = ("constant", "multistep", "restarts")  # their rate at a step 
 
 
 def of(flat: Mapping[str, Any]) -> tuple[str, float]:
-    """Unit and length of a run, from its flat config."""
+    """The unit and the length of a run, from its flat config."""
     return ("steps", flat["run.steps"]) if flat["run.steps"] else ("epochs", flat["run.epochs"])
 
 
 def why_not_longer(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
-    """Why a run of the flat config `there` cannot go on with the length of `here`; empty if it can.
+    """The reason why a run of the flat config `there` cannot continue with the length of `here`; empty if it can.
 
     It can if the result is, to the bit, that of a run configured with the new length from the start.
     """

@@ -16,9 +16,9 @@ from jaxcnn.machine import malloc
 from jaxcnn.machine.mesh import data_devices
 from jaxcnn.train import loaders
 
-SLIP = 1e-3  # of a step; intervals from this up to one step are taken as one step
-MOST_STOPS = 10**7  # evaluations and checkpoints of a run, whose steps are listed in memory
-SPARE = 1.25  # times the available memory: a program does not always use all that its compiler allots
+SLIP = 1e-3  # share of a step; intervals from this share below one step count as one step
+MOST_STOPS = 10**7  # most evaluations and checkpoints of a run, whose steps are listed in memory
+SPARE = 1.25  # factor of the available memory: a program does not always use all that its compiler allots
 
 
 def check_spec(config: Config, spec: StepSpec) -> None:
@@ -66,7 +66,7 @@ def _rhythms(config: Config, spec: StepSpec) -> list[str]:
 
 
 def _times(config: Config, spec: StepSpec) -> list[str]:
-    """Errors for times after the last step that a program can count."""
+    """Error lines for times after the last step that a program can count."""
     unit = spec.steps_per_epoch if config.schedule.unit == "epochs" else 1.0
     wrong = []
     if any(boundary * unit > INT32 for boundary in config.schedule.boundaries):
@@ -85,7 +85,7 @@ def check_memory(config: Config, spec: StepSpec, mesh: Mesh, loader: str, splits
     """Refuse a run whose state, data and batch alone exceed the memory of a device, before anything compiles.
 
     Raises:
-      ConfigError: they do; the message lists the large parts in GiB.
+      ConfigError: state, data and batch do; the message lists the large parts in GiB.
     """
     parts = _alive(spec, mesh, loader, splits)
     batch = max(
@@ -102,7 +102,7 @@ def check_compiled(
     """Refuse a run whose programs need more memory than available; on CPU only, as a GPU's allocator reports it itself.
 
     Raises:
-      ConfigError: they do; the message lists the large parts in GiB.
+      ConfigError: the programs do; the message lists the large parts in GiB.
     """
     if mesh.devices.flat[0].platform != "cpu":
         return
@@ -111,7 +111,7 @@ def check_compiled(
 
 
 def _alive(spec: StepSpec, mesh: Mesh, loader: str, splits: Splits) -> dict[str, int]:
-    """Bytes on one device that stay allocated, by a readable name."""
+    """The bytes on one device that stay allocated, by readable names."""
 
     def on_a_device(leaf: jax.ShapeDtypeStruct) -> int:
         assert isinstance(leaf.sharding, NamedSharding)
@@ -127,7 +127,7 @@ def _check_fits(parts: dict[str, int], mesh: Mesh, spare: float) -> None:
     """Raise ConfigError if the parts, in bytes on one device, exceed `spare` times its memory."""
     device = next(device for device in mesh.devices.flat if device.process_index == jax.process_index())
     needed, there_is = sum(parts.values()), (device.memory_stats() or {}).get("bytes_limit")
-    if device.platform == "cpu":  # CPU devices share the host's memory, and may share the set as well
+    if device.platform == "cpu":  # CPU devices share the host's memory, and may share the data set as well
         devices = len(mesh.local_devices)
         needed, there_is = needed * devices - parts["the resident set"] * (devices - 1), malloc.obtainable()
     if there_is is None or needed <= spare * there_is:

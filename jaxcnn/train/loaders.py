@@ -1,4 +1,4 @@
-"""How examples reach the step: two loaders with one interface."""
+"""The two loaders, which bring examples to the step and have one interface."""
 
 import contextlib
 import dataclasses
@@ -21,7 +21,7 @@ from jaxcnn.train.hooks import Shared
 
 
 def choose_loader(data: Data, splits: Iterable[Split | None]) -> tuple[str, str]:
-    """The loader for these splits, resident or stream, and why in a few words.
+    """The loader for these splits, resident or stream, and the reason in a few words.
 
     Raises:
       MissingExtra: it is the stream loader, images have to be decoded, and TensorFlow is not installed.
@@ -41,14 +41,14 @@ def choose_loader(data: Data, splits: Iterable[Split | None]) -> tuple[str, str]
 
 
 def eval_batch_size(requested: int, spec: StepSpec, mesh: Mesh) -> int:
-    """Examples per evaluation batch: as requested (0: as the global batch), rounded up to a multiple of the devices."""
+    """The size of evaluation batches: as requested (0: as the global batch), up to a multiple of the devices."""
     devices = data_devices(mesh)
     return -(-(requested or spec.global_batch_size) // devices) * devices
 
 
 @dataclasses.dataclass
 class ResidentLoader:
-    """Keeps every split on the devices; each is put there at its first use, by this run or an earlier one."""
+    """Keeps every split on the devices; each is put there when it is first used, by this run or an earlier one."""
 
     spec: StepSpec
     mesh: Mesh
@@ -61,12 +61,12 @@ class ResidentLoader:
 
     @contextlib.contextmanager
     def train_inputs(self, train: Split, first_step: int) -> Iterator[Iterator[Any]]:
-        """The second argument of every step from `first_step` on."""
+        """The second argument of every step from `first_step` on, as an iterator."""
         yield itertools.repeat(self._load(train))
 
     @contextlib.contextmanager
     def eval_batches(self, split: Split, batch_size: int) -> Iterator[Iterator[Batch]]:
-        """Every example once, in order, in batches of `batch_size`, the last one padded and masked."""
+        """Every example once, in order, in batches of `batch_size`; the last batch is padded and masked."""
         gather = programs.eval_batch(self.spec, self.mesh, batch_size, len(split))
         loaded = self._load(split)
         yield (gather(loaded, device_scalar(start, self.mesh)) for start in range(0, len(split), batch_size))
@@ -77,7 +77,7 @@ class ResidentLoader:
 
 @dataclasses.dataclass
 class StreamLoader:
-    """Batches come from the host, decoded through tf.data or copied (`jaxcnn.data.direct`), a few ahead of the devices.
+    """Reads batches on the host, decoded through tf.data or copied (`jaxcnn.data.direct`), ahead of the devices.
 
     Every process reads only the examples that its own devices need.
     """
@@ -95,11 +95,11 @@ class StreamLoader:
         self._positions = table.reshape(-1)[local_rows(self.spec.global_batch_size, self.mesh)]
 
     def prepare(self, train: Split) -> None:
-        """Do nothing: batches are read when needed."""
+        """Do nothing: batches are read when they are needed."""
 
     @contextlib.contextmanager
     def train_inputs(self, train: Split, first_step: int) -> Iterator[Iterator[Any]]:
-        """The second argument of every step from `first_step` on."""
+        """The second argument of every step from `first_step` on, as an iterator."""
 
         def index_of_batch(step: int) -> np.ndarray:
             spec = self.spec
@@ -110,7 +110,7 @@ class StreamLoader:
 
     @contextlib.contextmanager
     def eval_batches(self, split: Split, batch_size: int) -> Iterator[Iterator[Batch]]:
-        """Every example once, in order, in batches of `batch_size`, the last one padded and masked."""
+        """Every example once, in order, in batches of `batch_size`; the last batch is padded and masked."""
 
         positions = local_rows(batch_size, self.mesh).astype(np.int32)
 
@@ -135,7 +135,7 @@ class StreamLoader:
         return jax.tree.map(self._shared, batch)
 
     def _shared(self, own: np.ndarray) -> jax.Array:
-        """The global array, from this process's rows, which are those of its own devices."""
+        """The global array, from the rows of this process, which belong to its own devices."""
         return jax.make_array_from_process_local_data(over_data(self.mesh), own)
 
 

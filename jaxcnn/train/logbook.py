@@ -19,14 +19,14 @@ from jaxcnn.train.loggers import Loggers
 from jaxcnn.train.terminal import duration as duration
 from jaxcnn.train.workdir import free_name
 
-LINE_SECONDS = 10.0  # between progress lines if the output is not a terminal
+LINE_SECONDS = 10.0  # seconds between progress lines if the output is not a terminal
 
 
 class _Lasting(Console):
-    """A console whose reader may close the pipe, as in `… | head`: rich's own would then exit the process, code 1."""
+    """A console whose reader may close the pipe, as in `… | head`; rich's own would exit the process, code 1."""
 
     def on_broken_pipe(self) -> None:
-        """Print nothing more."""
+        """Stop printing when the reader has closed the pipe."""
         self.quiet = True
 
 
@@ -64,7 +64,7 @@ class Logbook:
         self._file: Any = None
         self._loggers = loggers
         self.finished = False  # whether the run is over, for the loggers
-        self.crc32 = 0  # of all bytes of metrics.jsonl
+        self.crc32 = 0  # CRC-32 of all bytes of metrics.jsonl
 
     def open(self, length: int, step: int, *, crc32: int | None = None, resumes: bool = True) -> list[str]:
         """Start writing after the first `length` bytes of `metrics.jsonl`; drop what a lost run wrote after `step`.
@@ -121,7 +121,7 @@ class Logbook:
         ]
 
     def length(self) -> int:
-        """Bytes in `metrics.jsonl`, after all of them are written to disk."""
+        """The number of bytes in `metrics.jsonl`, after all of them are written to disk."""
         if not self._writes:
             return 0
         self._file.flush()
@@ -152,14 +152,14 @@ class Logbook:
         """Print a line for the user, above the progress line; on a terminal, in a style of `jaxcnn.train.terminal`."""
         if not self._writes:
             return
-        with contextlib.suppress(OSError):  # a failing output stops no run
+        with contextlib.suppress(OSError):  # an output that fails stops no run
             if self._terminal:
                 line = terminal.wrapped(line, self.console.width)
             self.console.print(Text(line, style=style), soft_wrap=True)
             self.console.file.flush()
 
     def progress(self, line: str, *, now: bool = False) -> None:
-        """Print the plain progress line, at most every ten seconds, unless `now`; nothing where there is a bar."""
+        """Print the plain progress line, at most every ten seconds unless `now`; print nothing if there is a bar."""
         if self.bar is not None or not self._progress_lines:
             return
         if now or time.monotonic() - self._last_line >= LINE_SECONDS:

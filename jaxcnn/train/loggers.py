@@ -1,8 +1,8 @@
 """Loggers of experiments: Weights & Biases, MLflow, and those of users.
 
-A logger gets every record of `metrics.jsonl` besides the file. One that fails is dropped until the next start, and says
-why: no run ends because of it. A run that is continued goes on in the same run of the logger, whose name there is kept
-in `loggers.json`. What a start logs again after its checkpoint is what was logged before, to the bit.
+A logger gets every record that `metrics.jsonl` gets. A logger that fails is dropped until the next start, and the
+reason is printed: no run ends because of it. A run that resumes continues the same run of the logger, whose name is in
+`loggers.json`. What a start logs again after its checkpoint is what was logged before, to the bit.
 """
 
 import concurrent.futures
@@ -22,11 +22,11 @@ PROJECT = "jaxcnn"  # name of the project or experiment, unless the logger's own
 
 
 class Logger(Protocol):
-    """Where records go; made with the workdir, the flat config and, if known, its own name for the run."""
+    """Takes records; made with the workdir, the flat config and, if known, the logger's own name for the run."""
 
     @property
     def run(self) -> str:
-        """Its own name for the run, by which the next start continues it."""
+        """The logger's own name for the run, by which the next start continues it."""
         ...
 
     def add(self, kind: str, step: int, values: Mapping[str, float]) -> None:
@@ -34,7 +34,7 @@ class Logger(Protocol):
         ...
 
     def close(self, finished: bool) -> None:
-        """End; `finished` says whether the run is over, or goes on with its next start."""
+        """End the logger; `finished` says whether the run is over or continues with its next start."""
         ...
 
 
@@ -56,7 +56,7 @@ class Wandb:
 
     @property
     def run(self) -> str:
-        """Its id."""
+        """The id of the run in Weights & Biases."""
         return self._run.id
 
     def add(self, kind: str, step: int, values: Mapping[str, float]) -> None:
@@ -64,7 +64,7 @@ class Wandb:
         self._run.log({f"{kind}/{name}": value for name, value in values.items()}, step=step)
 
     def close(self, finished: bool) -> None:
-        """Send what is left."""
+        """Send what has not been sent yet."""
         self._run.finish(exit_code=0)
 
 
@@ -82,7 +82,7 @@ class MLflow:
             of = self._client.create_experiment(name) if experiment is None else experiment.experiment_id
             run = self._client.create_run(of, run_name=folder.name).info.run_id
             params = [Param(key, str(value)[:500]) for key, value in config.items()]
-            for start in range(0, len(params), 100):  # its limit for one call
+            for start in range(0, len(params), 100):  # MLflow's limit for one call
                 self._client.log_batch(run, params=params[start : start + 100])
         else:
             self._client.set_terminated(run, "RUNNING")
@@ -90,7 +90,7 @@ class MLflow:
 
     @property
     def run(self) -> str:
-        """Its id."""
+        """The id of the run in MLflow."""
         return self._id
 
     def add(self, kind: str, step: int, values: Mapping[str, float]) -> None:
@@ -102,7 +102,7 @@ class MLflow:
         self._client.log_batch(self._id, metrics=metrics)
 
     def close(self, finished: bool) -> None:
-        """Mark it as finished, or as stopped."""
+        """Mark the run as finished, or as stopped."""
         self._client.set_terminated(self._id, "FINISHED" if finished else "KILLED")
 
 
@@ -110,7 +110,7 @@ OURS: dict[str, Callable[..., Logger]] = {"wandb": Wandb, "mlflow": MLflow}
 
 
 class Loggers:
-    """The loggers of one start of a run, each in a thread of its own, so that no step waits for them.
+    """The loggers of one start of a run, each in its own thread, so that no step waits for them.
 
     Raises:
       UserError: a package is not installed, or a name leads to nothing.
@@ -130,13 +130,13 @@ class Loggers:
         self._calls: dict[str, list[concurrent.futures.Future[None]]] = {name: [] for name in made}
 
     def add(self, kind: str, step: int, values: Mapping[str, Any]) -> list[str]:
-        """Give a record to all loggers; a line for each that has failed meanwhile."""
+        """Give a record to all loggers; return a line for each logger that has failed since."""
         numbers = {name: float(value) for name, value in values.items() if type(value) in (int, float)}
         self._start(lambda logger: logger.add(kind, step, numbers))
         return self._failures(wait=False)
 
     def close(self, finished: bool) -> list[str]:
-        """End all loggers, when they have all records; a line for each that failed."""
+        """End all loggers when they have all records; return a line for each logger that has failed."""
         self._start(lambda logger: logger.close(finished))
         told = self._failures(wait=True)
         for thread in self._threads.values():
@@ -152,7 +152,7 @@ class Loggers:
         told = []
         for name, calls in list(self._calls.items()):
             over = [call for call in calls if wait or call.done()]
-            self._calls[name] = calls[len(over) :]  # calls end in their order
+            self._calls[name] = calls[len(over) :]  # calls end in the order of their start
             error = next(filter(None, (call.exception() for call in over)), None)
             if error is not None:
                 del self._calls[name]
@@ -173,7 +173,7 @@ def _when_made(what: Callable[[Logger], None], logger: concurrent.futures.Future
 
 
 def _known(folder: pathlib.Path) -> dict[str, str]:
-    """The names of the run for its loggers; empty if there are none, or the file is damaged."""
+    """The names of the run in its loggers; empty if there are none, or if the file is damaged."""
     with contextlib.suppress(UserError):
         known = read_json(folder / FILE) if (folder / FILE).is_file() else {}
         return {str(key): str(value) for key, value in known.items()}

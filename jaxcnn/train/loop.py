@@ -1,4 +1,4 @@
-"""The run: train, evaluate, save, test once, summarise."""
+"""The whole run: train, evaluate, save, test once, summarise."""
 
 import contextlib
 import dataclasses
@@ -137,7 +137,7 @@ def stop(session: Session, why: Interrupted) -> str:
 
 
 def finish(session: Session) -> dict[str, Any]:
-    """After the last step: evaluate the test split once, write the summary and return it.
+    """Evaluate the test split once after the last step, write the summary and return it.
 
     Raises:
       Interrupted: a signal came before the end of the test.
@@ -160,7 +160,7 @@ def finish(session: Session) -> dict[str, Any]:
 
 
 def _draw(session: Session) -> None:
-    """Draw the curves."""
+    """Draw the training curves."""
     with _reported(session, "curves.png"):
         for remark in curves.damage(session.folder):
             session.logbook.say(f"jaxcnn: {remark}", LOOK)
@@ -169,17 +169,17 @@ def _draw(session: Session) -> None:
 
 @contextlib.contextmanager
 def _reported(session: Session, picture: str) -> Iterator[None]:
-    """A picture that cannot be drawn is only reported, so that a finished run still gets its summary."""
+    """Report a picture that cannot be drawn, so that a finished run still gets its summary."""
     try:
         yield
-    except Exception as error:  # matplotlib may fail in any way, and so may records that somebody changed
+    except Exception as error:  # matplotlib may raise anything, and records may have been changed by hand
         error = extras.missing(error, picture)
         why = f"{picture} could not be drawn ({type(error).__name__}: {error})"
         session.logbook.say(f"jaxcnn: {error if isinstance(error, extras.MissingExtra) else why}", LOOK)
 
 
 def _train_steps(session: Session) -> None:
-    """Train to each step at which something is due, the last step included; evaluate and save there."""
+    """Train up to each step at which something is due, including the last; evaluate and save there."""
     due = due_of(session)
     begin(session, due)
     with session.loader.train_inputs(session.splits.train, session.step) as inputs:
@@ -205,7 +205,7 @@ def due_of(session: Session) -> Due:
 
 
 def begin(session: Session, due: Due) -> None:
-    """Before the first step of a start: do what was due at the step it resumes from, but was not done."""
+    """Do what was due at the step from which a start resumes, if it was not done, before the first step."""
     if session.progress.evaluated:
         session.hooks.evaluated(session.progress.evaluated, session.progress.score)
     if session.step in due.evaluate and session.progress.evaluated < session.step:
@@ -213,7 +213,7 @@ def begin(session: Session, due: Due) -> None:
 
 
 def at_step(session: Session, due: Due) -> None:
-    """Evaluate and save where they are due after this step."""
+    """Evaluate and save if these are due after the current step."""
     evaluate = session.step in due.evaluate
     better = evaluate and _evaluate(session)
     if evaluate:
@@ -278,7 +278,7 @@ def _finish_saving(session: Session) -> None:
 
 
 def _test(session: Session) -> tuple[dict[str, Any] | None, dict[str, Any]]:
-    """The one evaluation of the test split: its figures, and those of its collected outputs."""
+    """Evaluate the test split, the only time in a run: its figures, and those of its collected outputs."""
     if (split := session.splits.test) is None:
         return None, {}
     session.interrupts.enter("evaluate")

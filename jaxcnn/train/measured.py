@@ -1,4 +1,4 @@
-"""The figures of a split with the weights of a run: at every validation, and at its end."""
+"""The figures of a split with the weights of a run, at every validation and at the end of the run."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ def figures(
 
 
 def recorded(session: Session, figures: dict[str, Any]) -> dict[str, Any]:
-    """Those figures of a collector that `metrics.jsonl` has, named for the weights that they are of."""
+    """The figures of a collector that go into `metrics.jsonl`, with the name prefix of their weights."""
     prefix = "" if session.state.ema is None else "ema_"
     return {f"{prefix}{name}": value for name, value in session.spec.task.evaluation.recorded(figures).items()}
 
@@ -38,14 +38,14 @@ def recorded(session: Session, figures: dict[str, Any]) -> dict[str, Any]:
 def _measure(
     session: Session, split: Split, variables: Any, tta: str = "none", collector: Collector | None = None
 ) -> dict[str, float]:
-    """`evaluate` with the loader of the run."""
+    """The results of `evaluate` with the loader of the run."""
     batch_size = loaders.eval_batch_size(session.config.run.eval_batch_size, session.spec, session.mesh)
     check = session.interrupts.check
     return evaluate(session.loader, split, variables, session.constants, batch_size, check, tta, collector)
 
 
 def fit(session: Session, state: State, step: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Fit what the task fits to the validation split, such as thresholds, with the weights that are tested.
+    """Fit what the task fits to the validation split, such as thresholds, with the weights that will be tested.
 
     Returns what was fitted, and the figures of the groups of the validation split, if it has groups.
     """

@@ -1,4 +1,4 @@
-"""The images that a network finds hardest: those of the highest loss, and its most confident mistakes."""
+"""The images that are hardest for a network: those of the highest loss, and its most confident mistakes."""
 
 import dataclasses
 import pathlib
@@ -20,9 +20,9 @@ from jaxcnn.tasks.kept import Faults, Kept
 from jaxcnn.tasks.task import Facts, Task
 from jaxcnn.text import named, save_picture, shorten, shown
 
-FILE = "hardest.png"  # of the test of a finished run
+FILE = "hardest.png"  # picture of the test of a finished run
 MOST = 24  # images of each kind
-MOST_PAIRS = 12  # of two pictures each, in a sheet
+MOST_PAIRS = 12  # pairs of pictures in a sheet
 NAMES = 3  # classes or numbers of one answer in a caption
 
 
@@ -36,10 +36,10 @@ class Example:
     """An image with its label and the answer of the network.
 
     Attributes:
-      index: its place in the split.
+      index: its index in the split.
       name: its file or record; its index in the set where images have no names.
       image: RGB, as the network reads it, without augmentation.
-      label, answer: in words.
+      label, answer: as text.
       loss: its loss; NaN if there is no label.
       pair: whether the image is two pictures side by side, as it is annotated and as it was found.
     """
@@ -64,14 +64,14 @@ class Section:
 
 @dataclasses.dataclass(frozen=True)
 class Worst:
-    """The images with the most faults of each kind, of a task that finds something in them."""
+    """The images with the most faults of each kind, for a task that finds something in images."""
 
     sections: list[Section]
     legend: str
 
     @property
     def kind(self) -> str:
-        """What `pictured` has, in words."""
+        """A description of the images in `pictured`."""
         return ", ".join(section.title.lower() for section in self.sections if section.examples)
 
     @property
@@ -92,17 +92,17 @@ class Hardest:
 
     @property
     def kind(self) -> str:
-        """What `pictured` has, in words."""
+        """A description of the images in `pictured`."""
         return "highest loss" if self.mistakes is None else "most confident mistakes"
 
     @property
     def legend(self) -> str:
-        """How to read the images."""
+        """A sentence on how to read the images."""
         return BELOW
 
     @property
     def sections(self) -> list[Section]:
-        """The mistakes, if the task has them, and the highest losses."""
+        """The sections of the page: the mistakes, if the task has them, and the highest losses."""
         losses = Section("Highest loss", "The highest first.", self.losses)
         if self.mistakes is None:
             return [losses]
@@ -129,7 +129,7 @@ def hardest(
     Args:
       task: the task.
       split: the split.
-      outputs, targets: those of all of its examples, in its order.
+      outputs, targets: outputs and targets of all its examples, in its order.
       of_each: the loss and the metrics of each example (`programs.loss_of_each`).
       constants, fitted: as in `Evaluation.answers`.
     """
@@ -140,7 +140,7 @@ def hardest(
         missed = np.flatnonzero(of_each["top1_accuracy"] == 0)
         logits = outputs[missed].astype(np.float64)
         with np.errstate(over="ignore"):
-            # The probability of the class that was predicted is 1 / the sum of these powers.
+            # The probability of the predicted class is 1 / the sum of these powers.
             doubt = np.exp(logits - logits.max(-1, keepdims=True)).sum(-1) if len(missed) else np.zeros(0)
         mistakes, wrong = missed[np.argsort(doubt, kind="stable")[:MOST]], len(missed)
 
@@ -181,7 +181,7 @@ def worst(split: Split, kept: Faults) -> Worst:
 
 
 def in_words(answer: Mapping[str, Any]) -> str:
-    """An answer of `predict` in a few words, such as "cat 98.1%"."""
+    """An answer of `predict` as a short text, such as "cat 98.1%"."""
     if "label" in answer:
         return f"{named(answer['label'])} {100 * answer['probability']:.1f}%"
     if "labels" in answer:
@@ -193,7 +193,7 @@ def in_words(answer: Mapping[str, Any]) -> str:
 
 
 def as_rgb(images: Num[np.ndarray, "n h w c"]) -> UInt8[np.ndarray, "n h w 3"]:
-    """Images of any type and number of channels, for people: the first three channels, or the first as grey.
+    """Images of any type and number of channels as RGB: the first three channels, or the first one as grey.
 
     Floats are stretched from the lowest to the highest value of all images.
     """
@@ -210,7 +210,7 @@ def as_rgb(images: Num[np.ndarray, "n h w c"]) -> UInt8[np.ndarray, "n h w 3"]:
 def draw_test(
     folder: pathlib.Path, spec: StepSpec, mesh: Mesh, split: Split, kept: Kept, constants: Constants, fitted: Facts
 ) -> None:
-    """Draw the hardest images of the one test of a run, as `FILE` in its workdir; nothing if they are not known."""
+    """Draw the hardest images of the test of a run as `FILE` in its workdir; draw nothing if they are not known."""
     title = f"{shown(folder.resolve().name)}: {split.name}"
     if isinstance(kept, Faults):
         draw(worst(split, kept), title, folder / FILE)
@@ -221,7 +221,7 @@ def draw_test(
 
 
 def draw(found: Hardest | Worst, title: str, path: pathlib.Path) -> None:
-    """Draw the most confident mistakes, the highest losses, or the most faults, as PNG; nothing if there are none."""
+    """Draw the most confident mistakes, the highest losses, or the most faults as PNG; nothing if there are none."""
     if found.pictured:
         pairs = found.pictured[0].pair
         size: dict[str, Any] = {"columns": 3, "largest": PAIR_SIDE} if pairs else {}
@@ -229,10 +229,10 @@ def draw(found: Hardest | Worst, title: str, path: pathlib.Path) -> None:
         save_picture(figure, path, format="png", dpi=DPI)
 
 
-CELL = 120  # pixels, about, of an image's side in a sheet
+CELL = 120  # approximate pixels of an image's side in a sheet
 LARGEST = 240  # pixels; larger images are shrunk
 MARGIN, GAP, LINE = 20, 12, 16  # pixels
-LETTER = 7.0  # pixels of an average letter
+LETTER = 7.0  # pixels of a letter of average width
 DPI = 100
 
 

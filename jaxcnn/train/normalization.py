@@ -1,6 +1,6 @@
 """The mean and standard deviation for normalising images, kept in the workdir.
 
-They are those of the training split, computed once, those that the starting weights came with, or given ones.
+They are those of the training split (computed once), those that came with the starting weights, or given values.
 """
 
 import pathlib
@@ -21,21 +21,21 @@ FILE = "normalization.json"
 
 Statistics = Callable[[Split], tuple[np.ndarray, np.ndarray]]
 Given = tuple[tuple[float, ...], tuple[float, ...]]  # mean and std of each channel
-IMAGENET: Given = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # torchvision's, of RGB images
+IMAGENET: Given = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # torchvision's, for RGB images
 
 
 def given(augment: Augment, of_weights: Given | None, channels: int) -> Given | None:
-    """Mean and std that are not those of the training split; None: they are to be computed from it.
+    """The mean and std to use in place of those of the training split; None if these are to be computed.
 
     For one channel, three channels are averaged: a grey image then gets about what it would get as RGB.
 
     Args:
-      augment: what is wanted.
-      of_weights: those that the starting weights came with; None if they told none.
-      channels: of the images.
+      augment: the config of augmentation.
+      of_weights: mean and std that came with the starting weights; None if there were none.
+      channels: number of channels of the images.
 
     Raises:
-      ConfigError: they are for images of another number of channels.
+      ConfigError: mean and std are for another number of channels.
     """
     found = {
         "auto": of_weights,
@@ -67,11 +67,11 @@ def of_split(
 ) -> Constants:
     """Mean and standard deviation, read from the workdir or else computed or taken as given, and written there.
 
-    Without `augment.normalize`, they are 0 and 1. Process 0 computes them by `statistics`, for all processes.
-    `of_weights` are those that the starting weights of a new run came with.
+    Without `augment.normalize`, they are 0 and 1. Process 0 computes them by `statistics` for all processes.
+    `of_weights` are those that came with the starting weights of a new run.
 
     Raises:
-      UserError: those in the workdir belong to other data.
+      UserError: the values in the workdir belong to other data.
     """
     known = given(augment, of_weights, train.image_shape[-1])
     if augment.normalize and cluster.first:
@@ -85,7 +85,7 @@ def read(folder: pathlib.Path, normalize: bool, channels: int) -> Constants:
     """The normalisation of a finished or interrupted run; 0 and 1 if it does not `normalize`.
 
     Raises:
-      UserError: it should be in the workdir, but is missing or damaged.
+      UserError: the file in the workdir is missing or damaged.
     """
     if not normalize:
         return Constants(np.zeros(channels, np.float32), np.ones(channels, np.float32))

@@ -49,7 +49,7 @@ def check(folder: pathlib.Path, config: Config, facts: dict[str, Any], normal: C
 
 
 def damage(folder: pathlib.Path) -> list[str]:
-    """One line for each file of a finished run that is not as the run left it; raises nothing."""
+    """One line for each file of a finished run that is not as the run left it; raises no exception."""
     found = []
     try:
         config, facts = workdir.read_config(folder), workdir.read_data_facts(folder)

@@ -25,7 +25,7 @@ def shown(
     before: float | None = None,
     first: float = WORTH_SECONDS,
 ) -> Iterator[None]:
-    """While the body runs, show `what` it does, for how long already, and how long it took last time.
+    """Show, while the body runs, `what` it does, for how long already, and how long it took last time.
 
     On a terminal, this is one line, shown after a second, which vanishes at the end; elsewhere, a line given to `say`
     after `first` seconds and then every ten seconds. `before` is the seconds of last time; None if not known.
@@ -45,7 +45,7 @@ def shown(
                 say(f"  {line()}")
             return
         with console.status(Text(line()), spinner="dots") as status:
-            console.show_cursor(True)  # a signal may end the process without a chance to show it again
+            console.show_cursor(True)  # a signal may end the process before it can show the cursor again
             while not done.wait(1.0):
                 status.update(Text(line()))
 

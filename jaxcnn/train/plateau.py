@@ -1,6 +1,6 @@
 """Reduce on plateau: the rate falls when validation has had no new best for a while (`schedule.name="plateau"`).
 
-The rate is a number of the state (`State.hyper`) and what it waits for is in `Progress`, so a checkpoint has all of it:
+The rate is a number in the state (`State.hyper`), and what it waits for is in `Progress`, so a checkpoint has both:
 a resumed run lowers the rate after the same steps, to the same bits.
 """
 

@@ -40,7 +40,7 @@ class Group:
     Args:
       sessions: sessions of one spec, by number, each opened up to its first step; they may be at different steps.
       make: the stepper that makes their steps; their states are loaded.
-      interrupts: what may stop them all.
+      interrupts: decides when all members stop.
       ended: called with the number of a member and its summary, or the exception that ended it.
       evolution: how members take over the states of others; None: they never do.
     """
@@ -60,7 +60,7 @@ class Group:
         if evolution is not None:
             spec = first_of(sessions).spec
             total = spec.total_steps
-            # After the last step, a state taken over would not be trained any more.
+            # After the last step, a state that was taken over would not be trained any more.
             self._exchange_steps = due.rhythm(evolution.every_epochs, spec.steps_per_epoch, total) - {total}
             # All members are saved there, so that on disk too a state taken over and its source are of the same step.
             self._due = {
@@ -95,7 +95,7 @@ class Group:
         return min(due for due in self._due[number].steps if due > step) - step
 
     def _visit(self, what: Callable[[Session, loop.Due], None], numbers: list[int]) -> None:
-        """Do what is due for some members, one by one as for a single run; finish those at their last step."""
+        """Do what is due for some members, one by one as in single runs; finish those at their last step."""
         states = self._make.states() if numbers else {}
         for number in numbers:
             session = self._live[number]
@@ -112,7 +112,7 @@ class Group:
                     self._end(number, figures)
 
     def _exchange(self) -> None:
-        """If due, let members take over the states of others at the same step, and save them.
+        """Let members take over the states of others at the same step, if this is due, and save them.
 
         A member that did so at this step before it was stopped does not do so again. Its score is still that of its
         own last evaluation, so the exchanges of the others are the same as they would have been then.
@@ -203,7 +203,7 @@ class Group:
             with _holding(session, states[number]):
                 try:
                     loop.stop(session, why)
-                except UserError as error:  # the others are still saved
+                except UserError as error:  # the other members are still saved
                     self._end(number, error)
         return f"{why}: stopped with a checkpoint of each of {len(self._live)} trials; {self._interrupts.where}"
 

@@ -17,12 +17,12 @@ KIND = "pbt"  # kind of the records in metrics.jsonl
 
 @dataclasses.dataclass(frozen=True)
 class Evolution:
-    """How a population evolves.
+    """The settings by which a population evolves.
 
     Attributes:
       every_epochs: epochs between exchanges.
       seed: seed of the random draws.
-      names: number of the trial, by member.
+      names: number of the trial of each member.
     """
 
     every_epochs: float
@@ -32,7 +32,7 @@ class Evolution:
 
 @dataclasses.dataclass(frozen=True)
 class Exchange:
-    """A member continues from the state of another, `source`, with its learning rate and weight decay multiplied."""
+    """An exchange: a member continues from the state of `source`, with learning rate and weight decay multiplied."""
 
     member: int
     source: int

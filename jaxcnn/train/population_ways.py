@@ -15,8 +15,8 @@ from jaxcnn.machine import mesh as meshes
 from jaxcnn.train.session import Session
 
 WAYS = {"vmap": "vmap on one device", "devices": "spread over devices", "in_turn": "one after the other"}
-TIMED_CALLS, TIMED_STEPS = 3, 16  # timed calls, and the steps in each if it may have several
-Members = dict[int, Session]  # by number; members that have not ended
+TIMED_CALLS, TIMED_STEPS = 3, 16  # timed calls, and the steps in each if it can have several
+Members = dict[int, Session]  # members that have not ended, by number
 
 
 class StackedStepper:
@@ -65,7 +65,7 @@ class SequentialStepper:
         first = first_of(sessions)
         self._mesh, self._most = first.mesh, first.steps_per_call
         arguments = (first.spec, first.mesh, first.loader.kind, first.steps_per_call)
-        self._compiled = programs.train_step(*arguments)  # compiled already, as for a single run
+        self._compiled = programs.train_step(*arguments)  # already compiled, as for a single run
         self._shardings = sharded.state_shardings(first.spec, first.mesh)
         split = first.hooks.shared.resident(first.splits.train, meshes.replicated(first.mesh))
         self._inputs = (split, first.constants)
@@ -102,7 +102,7 @@ Stepper = StackedStepper | SequentialStepper
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """The way of a group, and why, in a line. `lasting`: may be reused for the next group of the same spec and size."""
+    """The way chosen for a group, and a line on why. `lasting`: may be reused for groups of the same spec and size."""
 
     way: str
     why: str
@@ -145,12 +145,12 @@ def prepare(sessions: Members, way: str, known: dict[Any, Choice]) -> tuple[Step
     make = possible[choice.way]()
     make.load(states)
     for session in sessions.values():
-        session.progress.compile_seconds += (time.monotonic() - began) / len(sessions)  # measuring is mostly compiling
+        session.progress.compile_seconds += (time.monotonic() - began) / len(sessions)  # most of measuring is compiling
     return make, choice
 
 
 def _way_before(sessions: Members, possible: Mapping[str, Any]) -> str:
-    """The way of these members before they were stopped, as another would round differently; empty if not usable."""
+    """The way of these members before they were stopped, as another rounds differently; empty if not usable."""
     ways = {session.progress.way for session in sessions.values()}
     return next(iter(ways)) if len(ways) == 1 and ways <= possible.keys() else ""
 
@@ -168,7 +168,7 @@ def _possible(sessions: Members) -> dict[str, Callable[[], Stepper]]:
 
 
 def _measure(sessions: Members, states: dict[int, Any], possible: dict[str, Callable[[], Stepper]]) -> Choice:
-    """Time a few steps in each way; only "in_turn", compiled already, if no other could save its compilation time."""
+    """Time a few steps in each way; only "in_turn", already compiled, if no other way could repay its compilation."""
     name = f"population of {len(sessions)} x {first_of(sessions).spec.model.name}"
     seconds, words = {}, []
     for way, made in possible.items():
@@ -221,5 +221,5 @@ def _seconds_of_step(make: Stepper, sessions: Members, states: dict[int, Any]) -
 
 
 def first_of(sessions: Members) -> Session:
-    """Any one member; its spec, mesh and data are those of all."""
+    """Any one of the members, which have the same spec, mesh and data."""
     return next(iter(sessions.values()))

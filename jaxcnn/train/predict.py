@@ -68,7 +68,7 @@ def find_images(places: list[str]) -> tuple[list[pathlib.Path], list[str]]:
 
 
 def predict(trained: Trained, paths: list[pathlib.Path], *, skip_unreadable: bool) -> list[dict[str, Any]]:
-    """For each image, its file and the answer of the task; for classification
+    """The file of each image and the answer of the task; for classification
     `{"file", "label", "probability", "top": [...]}`, the most probable classes.
 
     Results are in the order of `paths`. Images are resized as for training. With `skip_unreadable`, an image that
@@ -99,7 +99,7 @@ def predict(trained: Trained, paths: list[pathlib.Path], *, skip_unreadable: boo
 
 
 def stored_sides(trained: Trained, read: Callable[[], bytes]) -> tuple[int, int] | None:
-    """Height and width of an image as it is stored, from its bytes; None if answers have no places in it.
+    """The height and width of an image as it is stored, from its bytes; None if answers have no places in it.
 
     `read` is called only if they have. Raises Unreadable if it is no image.
     """
@@ -109,12 +109,12 @@ def stored_sides(trained: Trained, read: Callable[[], bytes]) -> tuple[int, int]
 
 
 def in_stored(trained: Trained, answer: dict[str, Any], sides: tuple[int, int] | None) -> dict[str, Any]:
-    """An answer whose places are in pixels of the image as it is stored; others are unchanged.
+    """An answer whose places are converted to pixels of the stored image; other answers are unchanged.
 
     Args:
       trained: the network.
       answer: from `answers`.
-      sides: height and width of the stored image; None: the answer has no places, or the image was not fitted.
+      sides: height and width of the stored image; None if the answer has no places, or the image was not resized.
     """
     finds, (height, width, _) = trained.spec.task.finds, trained.spec.image_shape
     if finds is None or sides is None:
@@ -124,13 +124,13 @@ def in_stored(trained: Trained, answer: dict[str, Any], sides: tuple[int, int] |
 
 
 def as_json(trained: Trained, results: list[dict[str, Any]]) -> Any:
-    """The results of `predict` as a JSON file has them; those with places in an image are in COCO's form."""
+    """The results of `predict` in the form for JSON files; those with places in an image are in COCO's form."""
     finds = trained.spec.task.finds
     return results if finds is None else finds.as_file(results, trained.class_names)
 
 
 def answers(trained: Trained, images: Num[np.ndarray, "n h w c"]) -> list[dict[str, Any]]:
-    """For each image, the answer of the task; for classification, `{"label", "probability", "top": [...]}`."""
+    """The answer of the task for each image; for classification, `{"label", "probability", "top": [...]}`."""
     outputs = outputs_of(trained, images)
     return trained.spec.task.evaluation.answers(outputs, trained.class_names, trained.constants, trained.fitted)
 
@@ -138,7 +138,7 @@ def answers(trained: Trained, images: Num[np.ndarray, "n h w c"]) -> list[dict[s
 def write(evaluation: Evaluation, results: list[dict[str, Any]], path: pathlib.Path, tree: Any = None) -> None:
     """Write the results of `predict`: as CSV, one row per image, if the file's name ends in .csv; else as JSON.
 
-    `tree`, if given, is from `as_json` and takes their place in JSON. The columns are file, those of the task (for
+    `tree`, if given, comes from `as_json` and takes their place in JSON. The columns are file, those of the task (for
     classification label, probability, label_2, probability_2, …) and error. Bytes of a name that are not UTF-8 are
     escaped, as in JSON.
     """
@@ -155,9 +155,9 @@ def write(evaluation: Evaluation, results: list[dict[str, Any]], path: pathlib.P
 
 
 def in_words(result: dict[str, Any], finds: Finding | None = None) -> str:
-    """A result of `predict` in one line; for classification the three most probable classes.
+    """A result of `predict` as one line; for classification the three most probable classes.
 
-    `finds` is that of the task (`Task.finds`).
+    `finds` is `Task.finds` of the task.
     """
     if finds is not None:
         return finds.in_words(result)
@@ -238,13 +238,13 @@ def write_page(trained: Trained, results: list[dict[str, Any]], path: pathlib.Pa
 
 
 def _found_drawn(finds: Finding, result: dict[str, Any], data: Data, channels: int) -> np.ndarray:
-    """An image as it is stored, with what was found in it."""
+    """An image as it is stored, with what was found drawn into it."""
     pixels = decode_for(data, pathlib.Path(result["file"]).read_bytes(), 0, channels)
     return finds.drawn(mistakes.as_rgb(pixels[None])[0], result)
 
 
 def unreadable(path: pathlib.Path, error: Exception) -> UserError:
-    """The error of a file that cannot be read as an image."""
+    """The error for a file that cannot be read as an image."""
     return UserError(f"cannot read image {path}: {error}; repair it, leave it out, or set --on_error=skip")
 
 
@@ -254,14 +254,22 @@ def read(path: pathlib.Path, shape: tuple[int, int, int], data: Data) -> np.ndar
 
 
 def decoded(content: bytes, shape: tuple[int, int, int], data: Data) -> np.ndarray:
-    """`read` of the bytes of an image. Raises Unreadable if they are none, or none of the shape."""
+    """The pixels as from `read`, from the bytes of an image.
+
+    Raises:
+      Unreadable: the bytes are no image, or one of another shape.
+    """
     height, width, channels = shape
     size = height if height == width else 0
     return _of_shape(decode_for(data, content, size, channels), shape)
 
 
 def decoded_stack(content: bytes, shape: tuple[int, int, int], data: Data) -> list[np.ndarray]:
-    """`decoded` for each image of a `.npy` file [N, H, W, C]. Raises Unreadable."""
+    """The pixels as from `decoded`, for each image of a `.npy` file [N, H, W, C].
+
+    Raises:
+      Unreadable: as in `decoded`.
+    """
     height, width, channels = shape
     stack = decode_stack(data, content, height if height == width else 0, channels)
     return [_of_shape(pixels, shape) for pixels in stack]
@@ -286,7 +294,7 @@ def outputs_of(trained: Trained, images: Num[np.ndarray, "n h w c"], layer: str 
 
 
 def outputs_of_whole(trained: Trained, images: Num[np.ndarray, "n h w c"], layer: str | None = None) -> np.ndarray:
-    """`outputs_of` a batch of any size that the devices divide, by a program of its own for each size."""
+    """Like `outputs_of`, for a batch of any size that the devices divide, with a program for each size."""
     step = programs.predict_step(trained.spec, trained.mesh, len(images), *(() if layer is None else (layer,)))
     placed = jax.device_put(images, over_data(trained.mesh))
     return np.asarray(step(trained.variables, placed, trained.constants))

@@ -1,4 +1,4 @@
-"""A classifier fitted to what a network sees, which stays as it is: the linear probe (`config.init.head="fitted"`)."""
+"""The linear probe: a classifier fitted to the features of a fixed network (`config.init.head="fitted"`)."""
 
 import dataclasses
 import time
@@ -19,15 +19,15 @@ from jaxcnn.train import features, seals
 from jaxcnn.train.setup import Setup
 from jaxcnn.train.trained import Trained
 
-# Of the squared norm of the kernel, halved, for standardised features; the strongest first.
+# Penalties on half the squared norm of the kernel, for standardised features; the strongest first.
 PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
-STEPS = 500  # of L-BFGS, at most, for each penalty
+STEPS = 500  # largest number of steps of L-BFGS for each penalty
 Kernel = Float[np.ndarray, "k d"]
 Bias = Float[np.ndarray, " k"]
 
 
 def fitted(found: Setup, state: State, constants: Constants, say: Callable[[str], None]) -> State:
-    """A new state whose classifier is the best one for the features of the training images, which are not augmented.
+    """A new state with the best classifier for the features of the training images, which are not augmented.
 
     Multinomial logistic regression by L-BFGS. Without `init.penalty`, the penalty is that of the highest accuracy on
     validation; of equal ones, the strongest.
@@ -94,12 +94,12 @@ def choose(
     Args:
       values: features of the training images.
       labels: their classes.
-      held_out: the same of validation images; None: there is only one penalty.
+      held_out: features and labels of validation images; None if there is only one penalty.
       classes: k.
       penalties: each fit starts from the one before.
     """
     mean, std = values.mean(0, dtype=np.float64), values.std(0, dtype=np.float64)
-    std = np.where(std > 1e-6 * max(std.max(), 1e-30), std, 1)  # a feature without spread is left as it is
+    std = np.where(std > 1e-6 * max(std.max(), 1e-30), std, 1)  # a constant feature is left as it is
     standard = (values - mean) / std
     start, best = None, None
     for penalty in penalties:

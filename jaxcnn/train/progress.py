@@ -1,4 +1,4 @@
-"""How far a run is: what it keeps besides the state of its network."""
+"""The progress of a run: what it keeps in addition to the state of its network."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ class Progress:
       evaluated, score: the last evaluated step, and the score of its headline figure on validation; larger is better.
       best_score, best_step: the best score, and its step; None and 0 before the first evaluation.
       reduced: the last step after which `schedule.name="plateau"` lowered the rate; 0: none.
-      way: how a population made the steps so far; empty: no population, or steps made as in a single run.
+      way: the way in which a population made the steps so far; empty: none, or as in a single run.
       exchanged: the last step at which the state was taken from another member of a population.
       log_bytes, log_crc32: length of `metrics.jsonl`, and CRC-32 of these bytes (None in records of older versions).
       reset_seconds: seconds of the new state: initial weights, and those that come from the data (whitening).

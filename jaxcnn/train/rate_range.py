@@ -23,7 +23,7 @@ from jaxcnn.train.starting import initialize_from_data
 
 SMOOTHING = 0.9  # weight of the earlier losses in the smoothed loss
 DIVERGED = 4.0  # the test ends when the smoothed loss is this many times its lowest value
-FEWEST = 10  # steps before it may end
+FEWEST = 10  # fewest steps before the test may end
 BELOW = 10.0  # the suggested rate is that of the lowest loss divided by this
 
 
@@ -34,8 +34,8 @@ class RateRange:
     Attributes:
       rates: the learning rate of each step, in units of `config.optim.learning_rate`.
       losses: the training loss of each step.
-      smoothed: their moving average, without the bias of its start.
-      title: what was trained.
+      smoothed: moving average of the losses, without the bias of its start.
+      title: text on what was trained.
     """
 
     rates: tuple[float, ...]
@@ -141,7 +141,7 @@ def measure(
 
 
 def _walk(found: setup.Setup, state: Any, constants: Constants, rates: np.ndarray, title: str) -> RateRange:
-    """The steps of the test."""
+    """Make the steps of the test."""
     optim = found.config.optim
     scale = float(make_hyper(found.config).learning_rate) / optim.learning_rate if optim.learning_rate else 1.0
     (arguments,) = found.train_steps

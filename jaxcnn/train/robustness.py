@@ -1,4 +1,4 @@
-"""How a trained network bears damaged images, human votes, and test images that are not like training images."""
+"""Measures a trained network on damaged images, by human votes, and on images that are not like training images."""
 
 import dataclasses
 import pathlib
@@ -19,22 +19,22 @@ CLEAR = 0.9  # share of the votes for the label, from which an image counts as c
 
 
 def kept(count: int, leave_out: pathlib.Path | None, examples: int) -> Int[np.ndarray, " m"]:
-    """The indices of the images of a split that count, ascending.
+    """The indices of the images of a split that are used, ascending.
 
     Args:
-      count: images of the split.
+      count: number of images in the split.
       leave_out: a text file with the index of an image to leave out in each line; more columns are not read.
-      examples: only so many of the rest, evenly spaced; 0: all.
+      examples: number of the remaining images to use, evenly spaced; 0: all.
 
     Raises:
-      UserError: the file cannot be read, or has something else than such indices.
+      UserError: the file cannot be read, or has lines that do not begin with such an index.
     """
     found = np.arange(count)
     if leave_out is not None:
         try:
             lines = leave_out.read_text(encoding="utf-8").splitlines()
             first = [line.replace(",", " ").replace(";", " ").split()[0] for line in lines if line.strip()]
-            first = first[1:] if first and not first[0].isdecimal() else first  # the names of columns
+            first = first[1:] if first and not first[0].isdecimal() else first  # skips the names of columns
             left = np.array([int(each) for each in first], np.int64)
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or "a line does not begin with an index"
@@ -53,7 +53,7 @@ def read_votes(path: pathlib.Path, split: Split) -> Float[np.ndarray, "n k"]:
     """The votes for the images of a split.
 
     Raises:
-      UserError: the file is no array of numbers [n, k], or a row has no vote.
+      UserError: the file is not an array of numbers [n, k], or a row has no vote.
     """
     try:
         votes = np.load(path, allow_pickle=False)
@@ -68,7 +68,7 @@ def read_votes(path: pathlib.Path, split: Split) -> Float[np.ndarray, "n k"]:
 
 
 class Corrupted:
-    """A split whose images are damaged as they are read; each depends on the seed and its index alone."""
+    """A split whose images are damaged when they are read; each depends only on the seed and on its index."""
 
     def __init__(self, split: Split, name: str, severity: int, seed: int) -> None:
         self._split, self._how = split, (name, severity, seed)
@@ -100,10 +100,10 @@ class Result:
 def measure(
     trained: Trained, split: Split, names: Sequence[str], severities: Sequence[int], seed: int, batch_size: int = 0
 ) -> Iterator[Result]:
-    """Evaluate the network on the split, damaged in each way, one after another; first undamaged, of severity 0.
+    """Evaluate the network on the split, first undamaged (severity 0), then damaged in each way, one after another.
 
     Raises:
-      UserError: the images are not of 8 bits, grey or RGB.
+      UserError: the images are not 8-bit, grey or RGB.
     """
     if split.dtype != np.uint8 or split.image_shape[-1] not in (1, 3):
         raise UserError("jaxcnn.robustness damages images of 8 bits, grey or RGB; this run has others")
@@ -136,7 +136,7 @@ def summary(results: Sequence[Result]) -> dict[str, Any]:
 
 
 def table(told: dict[str, Any], headline: Any) -> list[str]:
-    """The summary as lines of Markdown."""
+    """The summary as lines of a Markdown table."""
     rows = told["corruptions"]
     clean = f"without corruption: {headline.label} {headline.shown(told['clean'])}"
     if not rows:
@@ -153,7 +153,7 @@ def table(told: dict[str, Any], headline: Any) -> list[str]:
 
 
 def draw(told: dict[str, Any], headline: Any, title: str, path: pathlib.Path) -> None:
-    """The figure over the severity, a line for each corruption; the undamaged split is severity 0."""
+    """Draw the headline figure over the severity, one line for each corruption; severity 0 is the undamaged split."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9.6, 5.6), layout="constrained", dpi=130)
@@ -175,12 +175,12 @@ def draw(told: dict[str, Any], headline: Any, title: str, path: pathlib.Path) ->
 def against_votes(
     logits: Float[np.ndarray, "n k"], labels: Int[np.ndarray, " n"], votes: Float[np.ndarray, "n k"]
 ) -> dict[str, float]:
-    """How the probabilities of a classifier agree with those of human votes (Peterson et al. 2019, arXiv:1908.07086).
+    """Compare the probabilities of a classifier with those of human votes (Peterson et al. 2019, arXiv:1908.07086).
 
     Args:
-      logits: of each image.
-      labels: its class in the set.
-      votes: how many people, or which share of them, gave each class.
+      logits: logits of each image.
+      labels: class of each image in the set.
+      votes: number or share of the people who chose each class, for each image.
 
     Returns:
       cross_entropy of the votes' shares in nats, and its least possible value, their entropy; how often the network's
@@ -208,14 +208,18 @@ def against_votes(
 
 
 def votes_of(trained: Trained, split: Split, votes: Float[np.ndarray, "n k"], batch_size: int) -> dict[str, float]:
-    """`against_votes` of a network. Raises UserError if its task is not classification."""
+    """The result of `against_votes` for a network.
+
+    Raises:
+      UserError: its task is not classification.
+    """
     if trained.config.task.name != "classification":
         raise UserError("--votes is for runs of config.task.name='classification'")
     return against_votes(trained.outputs(split, batch_size), split.targets, votes)
 
 
 def votes_in_words(told: dict[str, float]) -> list[str]:
-    """The figures of votes as lines."""
+    """The figures of votes as lines of text."""
     parts = [
         f"{name} images: accuracy {100 * told[f'{name}_accuracy']:.2f}% of {told[f'{name}_examples']}"
         for name in ("clear", "disputed")

@@ -1,4 +1,4 @@
-"""Whether the data of a run is the data it began with, wherever it lies now."""
+"""Checks that the data of a run is the data with which it began, wherever it lies now."""
 
 import zlib
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ def is_older_than_val_split(tree: dict[str, Any]) -> bool:
 
 
 def settled(there: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, Any]:
-    """The flat config of a run, with the keys that only the data can verify set as in `here`.
+    """The flat config of a run, in which the keys that only the data can verify are set as in `here`.
 
     These are the place of the files or the name of arrays, and held-out validation if an older version did not record
     it; `differing` then says whether the data is the same.
@@ -46,7 +46,7 @@ def settled(there: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, Any]
 
 
 def differing(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    """The facts of the data (`data.json`) that differ, as named in messages.
+    """The facts of the data (`data.json`) that differ, named as in messages.
 
     If `there` has checksums of the images, the data may lie elsewhere; older versions wrote none.
     """
@@ -56,7 +56,7 @@ def differing(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
 
 
 def remarks(there: Mapping[str, Any], splits: Splits, split: Split) -> list[str]:
-    """A line if labels or images of a split are not those that the run began with, by its `data.json`."""
+    """A line for each kind of labels or images of a split that differs from those with which the run began."""
     other = []
     labels = checksum(split.targets)
     if there.get("labels_crc32", {}).get(split.name, labels) != labels:

@@ -26,7 +26,7 @@ def tree_of(state: State) -> dict[str, Any]:
 
 
 def leaves(tree: Any) -> list[tuple[str, Any]]:
-    """All arrays of a tree with their names, such as "params/conv/kernel"."""
+    """The arrays of a tree with their names, such as "params/conv/kernel"."""
     return [(_name(path), leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]]
 
 
@@ -36,7 +36,7 @@ def on_host(tree: Any) -> dict[str, np.ndarray]:
 
 
 def replaced(tree: Any, arrays: Mapping[str, np.ndarray]) -> Any:
-    """The tree with other values for the arrays of these names, on the devices where they lie."""
+    """The tree with new values for the arrays with these names, on the devices where the old ones lie."""
 
     def one(path: Any, leaf: Any) -> Any:
         name = _name(path)
@@ -107,7 +107,7 @@ def _seals(tree: Any) -> dict[str, list[Any]]:
 
 
 def _whole(leaf: Any) -> np.ndarray:
-    """An array on the host, gathered if no process has all of it."""
+    """An array on the host, gathered from all processes if none has all of it."""
     if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
         from jax.experimental.multihost_utils import process_allgather
 

@@ -72,7 +72,7 @@ class Session:
 
     @property
     def length(self) -> Length:
-        """How long the run is, and how its progress is counted on a terminal."""
+        """The length of the run, with how its progress is counted on a terminal."""
         return Length(self.spec.total_steps, self.spec.steps_per_epoch, bool(self.config.run.steps))
 
 
@@ -88,7 +88,7 @@ def open_session(
 ) -> Session:
     """Prepare data, devices, programs and state, up to the first step.
 
-    Files that later starts are checked against are written only after all of this has proved possible.
+    Files that later starts are checked against are written only when all of this has succeeded.
     """
     meshes.prepare_backend()
     mesh = meshes.make_mesh(config.parallel.devices, config.parallel.model_devices)
@@ -145,13 +145,13 @@ def _read(config: Config, hooks: Hooks, cluster: Cluster) -> Splits:
     """The splits, the same ones in all processes."""
     with cluster.one_per_host_first():
         splits = hooks.shared.splits(config.data, config.task)
-        splits.fingerprints()  # read once for all processes of a host
+        splits.fingerprints()  # read only once for all processes of a host
     workdir.check_same_data(cluster, splits)
     return splits
 
 
 def _tell(found: Setup, folder: pathlib.Path, logbook: Logbook) -> None:
-    """Print what will be trained, on which data and devices."""
+    """Print what will be trained, on which data, and on which devices."""
     config, splits = found.config, found.splits
     where = f"{splits.train.description}, {meshes.describe(found.mesh)}, in {folder}"
     logbook.say(f"jaxcnn: {config.model.name} on {where}")
@@ -178,7 +178,7 @@ def _compile(
 ) -> tuple[Constants, State, float, float]:
     """Compile all programs while the data is loaded, and draw a new state.
 
-    Returns its constants, the state, the seconds of it all, and those of drawing the state.
+    Returns the constants, the state, the seconds of all this, and those of drawing the state.
     """
     config, spec, mesh, splits = found.config, found.spec, found.mesh, found.splits
     began = time.monotonic()
@@ -227,7 +227,7 @@ def _restore_or_begin(
 ) -> tuple[State, Progress, bool]:
     """The state and progress of the newest sound checkpoint, or of a new run; and whether a checkpoint was found.
 
-    `drawing`: the seconds that the new state took so far.
+    `drawing`: the seconds that drawing the new state took.
     """
     if cluster.first:
         origin.check(folder, found.config, workdir.data_facts(found.splits), normal)
@@ -239,7 +239,7 @@ def _restore_or_begin(
         began = time.monotonic()
         state = starting.initialize_from_data(state, found.splits, normal)
         if found.config.init.source:
-            # Read again only where the run has checkpoints, none of which is sound.
+            # Its weights are read again only if the run has checkpoints of which none is sound.
             start = start or starting.of(found.config, found.spec, found.splits, cluster)
             state = starting.begin(start, found, state, folder if cluster.first else None, logbook.say)
             if found.config.init.head == "fitted":
@@ -285,7 +285,7 @@ def _tell_of_splits(splits: Splits, logbook: Logbook) -> None:
 def _compilers() -> Iterator[concurrent.futures.Executor]:
     """Threads that compile; an accelerator gets one, because its compiler times kernels on the device.
 
-    XLA cannot be interrupted. So after an exception, such as KeyboardInterrupt, what compiles is left to its thread.
+    XLA cannot be interrupted. So after an exception, such as KeyboardInterrupt, its thread finishes what it compiles.
     """
     pool = concurrent.futures.ThreadPoolExecutor(2 if jax.default_backend() == "cpu" else 1, "jaxcnn-compile")
     ended = False

@@ -34,7 +34,7 @@ class Setup:
       spec: the spec for which the step is compiled.
       loader: "resident" or "stream".
       steps_per_call: the most steps in one call of the compiled program.
-      why_loader, why_steps: the reasons for these two, in a few words.
+      why_loader, why_steps: the reasons for the choice of these two, in a few words.
     """
 
     config: Config
@@ -48,7 +48,7 @@ class Setup:
 
     @property
     def eval_batch_size(self) -> int:
-        """Examples in an evaluation batch, a multiple of the number of devices."""
+        """The number of examples in an evaluation batch, a multiple of the number of devices."""
         return loaders.eval_batch_size(self.config.run.eval_batch_size, self.spec, self.mesh)
 
     @property
@@ -76,7 +76,7 @@ class Setup:
         )
 
     def programs(self) -> list[tuple[Program, tuple[Any, ...]]]:
-        """All compiled programs that the run needs, with their arguments; the most expensive first."""
+        """The compiled programs that the run needs, with their arguments; the most expensive ones first."""
         config, spec, mesh, batch_size = self.config, self.spec, self.mesh, self.eval_batch_size
         needed: list[tuple[Program, tuple[Any, ...]]] = [
             *((programs.train_step, arguments) for arguments in self.train_steps),
@@ -127,7 +127,11 @@ def on(config: Config, splits: Splits, mesh: Mesh) -> Setup:
 
 
 def spec_on(config: Config, splits: Splits) -> StepSpec:
-    """The spec of the step for these splits. Raises ConfigError if they do not fit the config."""
+    """The spec of the step for these splits.
+
+    Raises:
+      ConfigError: the splits do not fit the config.
+    """
     outputs, examples = len(splits.class_names), len(splits.train)
     if config.model.num_classes not in (0, outputs):
         raise ConfigError(

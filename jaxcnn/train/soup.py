@@ -1,4 +1,4 @@
-"""Averages of the weights of several runs of one network, as a start (`config.init.source="workdirs:…"`).
+"""Averages of the weights of several runs of one network, for a start (`config.init.source="workdirs:…"`).
 
 Uniform and greedy soups: Wortsman et al., "Model soups", 2022, arXiv:2203.05482, section 2. The line between an initial
 and a fine-tuned network: Wortsman et al., "Robust fine-tuning of zero-shot models" (WiSE-FT), 2022, arXiv:2109.01903.
@@ -17,18 +17,18 @@ from jaxcnn.train.trained import Trained
 
 Arrays = Mapping[str, np.ndarray]
 Mix = tuple[dict[str, np.ndarray], list[str]]
-POINTS = 11  # on the line, with both ends
+POINTS = 11  # points on the line, including both ends
 
 
 def mixed(
     names: Sequence[str], networks: Sequence[Trained], arrays: Sequence[Arrays], way: str, val: Split | None
 ) -> Mix:
-    """The average of the weights of runs, and lines that tell how it was decided.
+    """The average of the weights of runs, and lines that tell how it was chosen.
 
     Args:
-      names: of the runs, for messages.
-      networks: their networks, of which the first evaluates.
-      arrays: their weights, by the same keys.
+      names: names of the runs, for messages.
+      networks: networks of the runs; the first one evaluates.
+      arrays: weights of the runs, with the same keys.
       way: "uniform", the mean of all; "greedy", the mean of those that, taken in the order of their own figures, make
         it no worse on validation; "line", of two runs, the best point on the line between them, by tenths.
       val: the validation split that decides; only "uniform" needs none.
@@ -92,7 +92,7 @@ def _line(network: Trained, arrays: Sequence[Arrays], figure: Callable[[Arrays],
 
 
 def between(one: Arrays, other: Arrays, share: float) -> dict[str, np.ndarray]:
-    """Each array at a share of the way from one run to the other; both ends are exact."""
+    """The arrays at a share of the way from one run to the other; both ends are exact."""
     return {key: _line_of(one[key], other[key], share) for key in one}
 
 

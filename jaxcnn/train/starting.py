@@ -1,4 +1,4 @@
-"""The weights that a new run starts from: drawn, computed from data, of another run or of a file (`config.init`)."""
+"""The weights from which a run starts: drawn, computed from data, of another run or from a file (`config.init`)."""
 
 import dataclasses
 import pathlib
@@ -32,7 +32,7 @@ from jaxcnn.train.setup import Setup
 from jaxcnn.weights import files, fit, hub, layout
 
 FILE = "init.json"
-MOST_TOLD = 8  # arrays of one reason that are told one by one
+MOST_TOLD = 8  # arrays with one reason that are listed one by one
 # Options of a network that change its arrays.
 _OF_ARRAYS = (
     *("name", "form", "width", "channels", "head", "batch_norm", "colours", "class_agnostic"),
@@ -42,16 +42,16 @@ _OF_ARRAYS = (
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-    """Weights that were read.
+    """Weights that were read, from another run or a file.
 
     Attributes:
-      source: where from, for messages.
-      naming: whose names they have, or "auto".
-      arrays: by the names of the file.
-      class_names: empty if it does not tell.
-      normal: the mean and std that the network was trained with; None if it does not tell.
-      crc32: of all arrays.
-      remarks: lines on how they were made.
+      source: where they come from, for messages.
+      naming: the library whose names they have, or "auto".
+      arrays: arrays by their names in the file.
+      class_names: names of the classes; empty if not known.
+      normal: the mean and std that the network was trained with; None if not known.
+      crc32: CRC-32 of all arrays.
+      remarks: lines on how the weights were made.
     """
 
     source: str
@@ -91,13 +91,13 @@ def begin(
       start: the weights.
       found: the setup of the run.
       state: a new state.
-      folder: the workdir, which gets a table of what became of each array; None: no table is kept.
+      folder: the workdir, which gets a table that tells what became of each array; None: no table.
       say: called with lines for the user.
     """
     assert start is not None
     variables = quantized.without_ranges(state.variables())
     head = f"/{head_of(found.spec)}/"
-    # Only the head may keep some of the drawn numbers of an array.
+    # The head alone may keep some of the randomly drawn numbers of an array.
     drawn = {
         key: _on_host(leaf) if head in f"/{key}" else np.broadcast_to(np.float32(0), leaf.shape)
         for key, leaf in seals.leaves(variables)
@@ -114,7 +114,7 @@ def begin(
 
 
 def with_arrays(state: State, spec: StepSpec, arrays: dict[str, np.ndarray]) -> State:
-    """A new state with other values for the arrays of these names, in its average as well."""
+    """A new state with other values for the arrays with these names, also in its average."""
     made = seals.replaced(state.variables(), arrays)
     ema = state.ema and seals.replaced(state.ema, arrays)
     state = dataclasses.replace(state, params=made["params"], batch_stats=made["batch_stats"], ema=ema)
@@ -124,7 +124,7 @@ def with_arrays(state: State, spec: StepSpec, arrays: dict[str, np.ndarray]) -> 
 
 
 def initialize_from_data(state: State, splits: Splits, normal: Constants) -> State:
-    """A new state, with the parameters that its network computes from the training split, if it has any such."""
+    """A new state with the parameters that its network computes from the training split, if it has any."""
     wanted = min(models.examples_for_initialization(state.params), len(splits.train))
     if not wanted:
         return state
@@ -141,7 +141,7 @@ def initialize_from_data(state: State, splits: Splits, normal: Constants) -> Sta
 
 
 def describe(start: Start, fitted: fit.Fitted) -> list[str]:
-    """What became of the arrays, in a few lines."""
+    """What became of the arrays, in a few lines of text."""
     counts = Counter(row.status for row in fitted.rows if row.ours)
     told = ", ".join(
         f"{counts[status]} {status}" for status in (fit.LOADED, fit.ADAPTED, fit.LEFT_OUT) if counts[status]
@@ -221,7 +221,7 @@ def _of_workdir(init: Init, folder: pathlib.Path, model: Model) -> tuple[Start, 
 
 
 def _facts(facts: dict[str, str]) -> tuple[tuple[str, ...], Given | None]:
-    """The names of classes and the normalisation that a file tells; what is no such thing is not used."""
+    """The names of classes and the normalisation in the facts of a file; invalid values are ignored."""
     found: dict[str, Any] = {}
     for name in ("class_names", "mean", "std"):
         try:

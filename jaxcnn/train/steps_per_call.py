@@ -1,4 +1,4 @@
-"""How many steps one call of the compiled program makes. This number never changes a bit of a run's results."""
+"""Chooses the number of steps in one call of the compiled program. This number never changes a bit of the results."""
 
 from jaxcnn.config import ConfigError
 
@@ -7,7 +7,7 @@ CALL_SECONDS = 1.0  # target for one call: two are in flight at once, and a sign
 
 
 def choose_steps_per_call(requested: int, loader: str, platform: str) -> tuple[int, str]:
-    """The most steps in one call, and why in a few words.
+    """The most steps in one call, and the reason in a few words.
 
     If jaxcnn chooses (0), accelerators with the resident loader get many steps: there a step may take less time than
     Python needs to start it. CPUs get one step: Python's part is about a millisecond, near the noise even for networks

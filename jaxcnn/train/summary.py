@@ -13,7 +13,7 @@ FILE = "summary.json"
 
 
 def headline(config: Config, figure: Headline) -> str:
-    """The name of the figure that decisions use: that of the moving average if the run keeps one."""
+    """The name of the figure that decides: that of the moving average if the run keeps one."""
     return f"ema_{figure.name}" if config.optim.averages else figure.name
 
 
@@ -27,7 +27,7 @@ def read(folder: pathlib.Path) -> dict[str, Any] | None:
     """The summary in a workdir; None if the run is not finished.
 
     Raises:
-      UserError: it is damaged.
+      UserError: the file is damaged.
     """
     path = folder / FILE
     if not path.exists():
@@ -48,7 +48,7 @@ def write(folder: pathlib.Path, figures: dict[str, Any]) -> None:
 
 
 def set_aside(folder: pathlib.Path) -> None:
-    """Rename the summary and the test of a finished run that is made longer, after the steps it had."""
+    """Rename the summary and the test of a finished run that is made longer, by the steps that it had."""
     if (figures := read(folder)) is not None:
         for name in (FILE, assess.TEST):
             path = folder / name
@@ -63,7 +63,7 @@ def earlier_tests(folder: pathlib.Path) -> list[int]:
 
 
 def last_line(figures: dict[str, Any]) -> str:
-    """The outcome as one readable line."""
+    """The outcome of a run as one line of text."""
     name, figure = figures["headline"], headline_of(figures)
     kind = "moving average, " if name.startswith("ema_") else ""
     if figures["test"]:

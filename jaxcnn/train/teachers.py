@@ -24,7 +24,7 @@ def of(config: configuration.Config, splits: Splits) -> TrainedTeacher:
 
     Raises:
       UserError: the workdir has no run.
-      ConfigError: its network is for other classes or another size of images.
+      ConfigError: the teacher's network is for other classes or another size of images.
     """
     folder = folder_of(config)
     facts = workdir.read_data_facts(folder)
@@ -40,7 +40,7 @@ def of(config: configuration.Config, splits: Splits) -> TrainedTeacher:
 
 
 def constants(config: configuration.Config) -> dict[str, Any]:
-    """The constants of the teacher: the weights that its test used, of its last checkpoint.
+    """The constants of the teacher: the weights of its last checkpoint that its test used.
 
     Raises:
       UserError: the workdir has no sound checkpoint.

@@ -1,6 +1,6 @@
-"""The progress of a run on a terminal: a bar that is rewritten, a line for each evaluation that stays, a sparkline.
+"""The progress of a run on a terminal: a bar that is rewritten, a lasting line for each evaluation, and a sparkline.
 
-Colours have one meaning each: cyan is under way, green is the best so far or the end, yellow is worth a look.
+Each colour has one meaning: cyan is in progress, green is the best so far or the end, yellow needs attention.
 """
 
 import dataclasses
@@ -18,11 +18,11 @@ from jaxcnn.tasks.headline import Headline
 
 UNDER_WAY, GOOD, LOOK, QUIET = "cyan", "bold green", "yellow", "dim"
 BLOCKS = "▁▂▃▄▅▆▇█"
-BAR = (8, 30)  # columns of the bar, at least and at most
-SPARKS = 40  # columns of the sparkline, at most
-REFRESHES = 4  # of the bar in a second
+BAR = (8, 30)  # least and most columns of the bar
+SPARKS = 40  # most columns of the sparkline
+REFRESHES = 4  # updates of the bar in a second
 
-# Replacements of longer words in lines that stay, applied in this order until a line fits.
+# Replacements of longer words in lasting lines, applied in this order until a line fits.
 SHORTER = (("  best so far", "  best"), ("validation ", "val "), ("accuracy ", "acc "))
 
 
@@ -34,14 +34,14 @@ def duration(seconds: float) -> str:
 
 
 def epochs(step: int, steps_per_epoch: float) -> str:
-    """The epochs that `step` steps make: "30" after the step in which the 30th ends, else such as "2.07"."""
+    """The epochs after `step` steps: "30" after the step in which the 30th epoch ends, else such as "2.07"."""
     nearest = round(step / steps_per_epoch)
     whole = nearest and math.ceil(round(nearest * steps_per_epoch, 6)) == step
     return f"{nearest}" if whole else f"{step / steps_per_epoch:.2f}"
 
 
 def sparkline(values: Sequence[float], columns: int) -> str:
-    """Values as a row of at most so many blocks, the lowest value as the lowest block; more are averaged."""
+    """Values as a row of at most `columns` blocks, the lowest value as the lowest block; more values are averaged."""
     count = min(columns, len(values))
     edges = [round(k * len(values) / count) for k in range(count + 1)]
     means = [sum(values[a:b]) / (b - a) for a, b in itertools.pairwise(edges)]
@@ -73,7 +73,7 @@ class Length:
     in_steps: bool
 
     def counted(self, step: int) -> str:
-        """How far a run is, such as "epoch 2 of 30" or "step 120 of 5,000"."""
+        """The progress of a run, such as "epoch 2 of 30" or "step 120 of 5,000"."""
         total = epochs(self.total_steps, self.steps_per_epoch)
         if self.in_steps or not total.isdecimal():
             return f"step {step:,} of {self.total_steps:,}"
@@ -83,7 +83,7 @@ class Length:
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """What the bar tells of the steps since the last record: mean loss, headline figure as text, images per second."""
+    """The figures in the bar since the last record: mean loss, headline figure as text, images per second."""
 
     loss: float
     figure: str
@@ -91,7 +91,7 @@ class Training:
 
 
 class Bar:
-    """The last line of a terminal while a run trains: it is drawn by a thread of its own, from what it was last told.
+    """The last line of a terminal while a run trains; its own thread draws it from the latest values.
 
     A step only stores its number, so it costs nothing; no metric is read for the bar.
     """
@@ -105,26 +105,26 @@ class Bar:
         self._live = Live(get_renderable=self.render, console=console, transient=True, refresh_per_second=REFRESHES)
 
     def stepped(self, step: int, length: Length) -> None:
-        """A step is made, and its metrics are read."""
+        """Store the number of a step that is made and whose metrics are read."""
         if self._length is None:
             self._length, self._first, self._began = length, step, time.monotonic()
             self._live.start()
         self._step, self._phase = step, ""
 
     def trained(self, training: Training) -> None:
-        """The figures of a training record."""
+        """Store the figures of a training record."""
         self._training = training
 
     def phase(self, what: str) -> None:
-        """Tell what is done between steps, such as "validating"."""
+        """Show what is done between steps, such as "validating"."""
         self._phase = what
 
     def stop(self) -> None:
-        """Erase the bar."""
+        """Stop drawing, and erase the bar."""
         self._live.stop()
 
     def render(self) -> Text:
-        """The line, in the columns of the terminal."""
+        """The text of the bar, for the width of the terminal."""
         if self._length is None:
             return Text("")
         length, columns = self._length, self._console.width - 1
@@ -148,7 +148,7 @@ class Bar:
         return line
 
     def _left(self, length: Length) -> str:
-        """The time that the rest takes at the pace so far, evaluations included."""
+        """The time left at the pace so far, including evaluations."""
         done = self._step - self._first
         if done <= 0:
             return ""
@@ -159,7 +159,7 @@ class Bar:
 def evaluation_line(
     length: Length, step: int, loss: float, headline: Headline, value: float, *, averaged: bool, best: bool
 ) -> str:
-    """What stays of an evaluation; `averaged`: loss and headline figure are those of the moving average."""
+    """The lasting line of an evaluation; `averaged`: loss and headline figure are those of the moving average."""
     total = epochs(length.total_steps, length.steps_per_epoch)
     count = epochs(step, length.steps_per_epoch)
     where = f"step {step:{len(str(length.total_steps))}}" if length.in_steps else f"epoch {count:>{len(total)}}"
@@ -171,7 +171,7 @@ def evaluation_line(
 
 
 def fitted_words(line: str, columns: int) -> str:
-    """A line that stays, with shorter words as needed to fit."""
+    """A lasting line, with shorter words as needed to fit the width."""
     for word, shorter in (("  (moving average)", ""), *SHORTER):
         if len(line) > columns:
             line = line.replace(word, shorter)
@@ -184,8 +184,8 @@ def curve_line(headline: Headline, points: Sequence[tuple[str, float]], columns:
     Args:
       headline: the figure.
       points: epoch, as text, and value of each evaluation.
-      columns: those of the terminal.
-      blocks: whether it can show the blocks of a sparkline.
+      columns: columns of the terminal.
+      blocks: whether the terminal can show the blocks of a sparkline.
     """
     if len(points) < 2:
         return ""

@@ -1,4 +1,4 @@
-"""What a run tells of its evaluations and of its end: plain lines for grep, and shorter ones on a terminal."""
+"""The messages of a run on its evaluations and its end: plain lines for grep, and shorter ones on a terminal."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from jaxcnn.train.session import Session
 
 
 def evaluation(session: Session, values: dict[str, Any], *, better: bool) -> None:
-    """Tell the figures of a validation, with those that decide."""
+    """Print the figures of a validation, including those that decide."""
     headline, book = session.spec.task.evaluation.headline, session.logbook
     name, best_score = summary.headline(session.config, headline), session.progress.best_score
     assert best_score is not None
@@ -32,19 +32,19 @@ def evaluation(session: Session, values: dict[str, Any], *, better: bool) -> Non
 
 
 def phase(session: Session, what: str) -> None:
-    """Let the bar tell what is done between steps."""
+    """Show in the bar what is done between steps."""
     if session.logbook.bar is not None:
         session.logbook.bar.phase(what)
 
 
 def groups(session: Session, figures: dict[str, Any]) -> None:
-    """Tell which group of the test is the worst, if it has groups."""
+    """Print which group of the test is the worst, if it has groups."""
     for line in by_group.describe(figures, session.spec.task.evaluation.headline):
         session.logbook.say(f"  test {line}")
 
 
 def end(session: Session, figures: dict[str, Any]) -> None:
-    """Tell the outcome, and the files that a finished run leaves; on a terminal, the curve of the validation first."""
+    """Print the outcome and the files that a finished run leaves; on a terminal, first the curve of the validation."""
     book, headline = session.logbook, session.spec.task.evaluation.headline
     if book.bar is not None:
         book.bar.stop()
@@ -58,10 +58,10 @@ def end(session: Session, figures: dict[str, Any]) -> None:
 
 
 def _validated(session: Session, headline: Headline) -> list[tuple[str, float]]:
-    """Epoch, as text, and value of the figure that decides, of each validation of all starts of the run."""
+    """The epoch (as text) and the headline figure of each validation in all starts of the run."""
     name, length = summary.headline(session.config, headline), session.length
     try:
         records = [record for record in curves.read_records(session.folder) if record["kind"] == "val"]
         return [(terminal.epochs(record["step"], length.steps_per_epoch), float(record[name])) for record in records]
-    except (OSError, KeyError, TypeError, ValueError):  # records that somebody changed
+    except (OSError, KeyError, TypeError, ValueError):  # records that were changed by hand
         return []

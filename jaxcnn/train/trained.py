@@ -63,7 +63,7 @@ class Trained:
     def outputs(self, split: Split, batch_size: int, tta: str = "none") -> np.ndarray:
         """The outputs of the network, float32 [N, K], for every example of a split, in its order.
 
-        They are averaged over the views of `tta`.
+        They are averaged over the views of `tta`, the kind of test-time augmentation.
         """
         batch_size = eval_batch_size(batch_size, self.spec, self.mesh)
         step = programs.tta_eval_step(self.spec, self.mesh, batch_size, tta)
@@ -76,7 +76,7 @@ class Trained:
 
 
 def _go_on() -> None:
-    """Nothing interrupts the evaluation of a trained network."""
+    """Do nothing: nothing interrupts the evaluation of a trained network."""
 
 
 def spec_of(config: Config, facts: dict[str, Any]) -> StepSpec:

@@ -24,7 +24,7 @@ from jaxcnn.text import distinct, shown
 from jaxcnn.train import length, same_data, seals
 from jaxcnn.train.checksum import crc32_of, is_whole
 
-# Keys that never change a result: place and loading of the data, number of devices, logging, kept checkpoints.
+# Keys that never change a result: location and loading of the data, number of devices, logging, kept checkpoints.
 MAY_CHANGE = (
     *("parallel.", "hosts.", "data.dir", "data.workers", "data.loader", "data.resident_gib", "data.cache"),
     *("checkpoint.", "run.log_every_steps", "run.tensorboard", "run.loggers", "run.curves"),
@@ -169,7 +169,7 @@ def differences(tree: dict[str, Any], config: Config, where: str, may_change: tu
 
 
 def asks_for_longer(workdir: pathlib.Path, config: Config) -> bool:
-    """Whether a config accepted by `check_config` is for more steps than that of the workdir."""
+    """Whether a config accepted by `check_config` has more steps than that of the workdir."""
     if not (workdir / CONFIG).exists():
         return False
     there = configs.flatten(_plain(Config())) | configs.flatten(read_json(workdir / CONFIG))
@@ -177,7 +177,7 @@ def asks_for_longer(workdir: pathlib.Path, config: Config) -> bool:
 
 
 def write_config(workdir: pathlib.Path, config: Config) -> None:
-    """Write `config.json`, once the run has proved possible."""
+    """Write `config.json`, when all that a run needs has succeeded."""
     write_json(workdir / CONFIG, _plain(config))
 
 
@@ -321,13 +321,13 @@ def write_sealed(path: pathlib.Path, value: dict[str, Any]) -> None:
 
 
 def free_name(path: pathlib.Path) -> pathlib.Path:
-    """This path or, if it exists, the first free one of name-1, name-2, …"""
+    """The path itself or, if it exists, the first free path among name-1, name-2, …"""
     names = (path.with_stem(f"{path.stem}{f'-{n}' if n else ''}") for n in itertools.count())
     return next(name for name in names if not name.exists())
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-    """Write JSON whole or not at all."""
+    """Write a JSON file completely or not at all."""
     whole_files.write(path, as_json(value))
 
 
