@@ -74,8 +74,8 @@ OF_METHODS = {
     **dict.fromkeys(("check", "sensitivity"), ("deep",)),
     **dict.fromkeys(("keep", "by", "scope", "layer_keep", "seconds"), ("filters",)),
 }
-BATCHES = (1, 32)  # of the latencies
-TURNS = 3  # of each network, while they are timed
+BATCHES = (1, 32)  # batch sizes of the latencies
+TURNS = 3  # turns of each network when they are timed
 
 
 def main() -> int:
@@ -236,7 +236,7 @@ def _split(network: "Trained", folder: pathlib.Path) -> "Split":
 
 
 def _times(networks: "dict[str, Trained]") -> "dict[str, list[Timing]]":
-    """The latencies of networks in turns, of each the turn that was disturbed least."""
+    """The latencies of networks, measured in turns; for each network the turn that was disturbed least."""
     from jaxcnn.deploy import latency, runtimes
 
     turns = [

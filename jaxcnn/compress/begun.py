@@ -1,6 +1,6 @@
-"""A network that was made from another one as a new run, which has done no step yet.
+"""Saves a network that was made from another one as a new run, which has made no step yet.
 
-Its folder is one like that of any run: it is evaluated, predicts, is exported and served, and other runs start from it.
+Its folder is like that of any run: it can be evaluated, predict, be exported and served, and other runs start from it.
 """
 
 import dataclasses
@@ -35,7 +35,11 @@ def get_config():
 
 
 def check(folder: pathlib.Path) -> None:
-    """Refuse a folder that holds a run. Raises UserError."""
+    """Refuse a folder that holds a run.
+
+    Raises:
+      UserError: it does.
+    """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--out={folder} is a file; give a folder that is new or empty")
     if folder.is_dir() and any(folder.iterdir()):

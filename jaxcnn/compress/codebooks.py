@@ -13,7 +13,7 @@ MOST_ROUNDS = 200
 
 
 def share(weights: Float[np.ndarray, "..."], bits: int) -> Shared:
-    """Weights with at most 2^bits values besides zero; those that have no more keep them, to the bit."""
+    """Weights with at most 2^bits values besides zero; weights with no more values than that keep them, to the bit."""
     live = weights[weights != 0]
     values = np.unique(live)
     if len(values) > 2**bits:
@@ -27,9 +27,9 @@ def share(weights: Float[np.ndarray, "..."], bits: int) -> Shared:
 
 
 def centroids(weights: Float[np.ndarray, " n"], count: int) -> Float64[np.ndarray, " count"]:
-    """The centroids of Lloyd's k-means of numbers, in ascending order, after linear initialisation.
+    """The centroids of Lloyd's k-means on numbers, in ascending order, after linear initialisation.
 
-    In one dimension a cluster is an interval, so a round needs the sorted numbers, their running sums, and one search
+    In one dimension each cluster is an interval, so a round needs only the sorted numbers, their running sums, and one
     for each border. It ends when no weight changes its cluster.
     """
     ordered = np.sort(weights.astype(np.float64))

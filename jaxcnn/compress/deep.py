@@ -21,7 +21,7 @@ from jaxcnn.train.trained import Trained
 from jaxcnn.weights import compressed
 from jaxcnn.weights.shared import Shared, relative
 
-MOST_BITS = 12  # of a shared value: more saves little beside float16
+MOST_BITS = 12  # largest number of bits of a shared value: more saves little compared with float16
 VALUE_BITS = 32
 
 
@@ -30,8 +30,8 @@ class Bits:
     """The bits of the shared values of each layer.
 
     Attributes:
-      convolution, dense: of kernels of these kinds; the paper has 8 and 5.
-      layers: (pattern of paths, bits), before these.
+      convolution, dense: bits for kernels of these kinds; the paper has 8 and 5.
+      layers: pairs (pattern of paths, bits), which come first.
     """
 
     convolution: int = 8
@@ -45,7 +45,7 @@ class Bits:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A step: its name, the bytes of the network then, those after general coders, and its figures on the split."""
+    """A step: its name, the bytes of the network after it, those after general coders, and its figures on the split."""
 
     step: str
     size: int
@@ -55,7 +55,7 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """A kernel in the file: weights, how many are not zero, and its shared values and bytes."""
+    """A kernel in the file: its weights, how many of them are not zero, and its shared values and bytes."""
 
     path: str
     weights: int
@@ -69,7 +69,7 @@ def with_arrays(trained: Trained, arrays: Mapping[str, np.ndarray]) -> Trained:
     """The network with other weights.
 
     Raises:
-      UserError: they are those of another network.
+      UserError: the weights belong to another network.
     """
     wanted = {name: leaf.shape for name, leaf in seals.leaves(trained.variables)}
     if wanted != {name: each.shape for name, each in arrays.items()}:
@@ -120,7 +120,7 @@ def compress(
       trained: the network, usually a pruned one.
       split: the examples of the figures.
       out: the file.
-      bits: of shared values.
+      bits: bits of shared values.
       say: called with the name of each step before it is measured, which takes time.
     """
     arrays = seals.on_host(trained.variables)
@@ -157,17 +157,17 @@ def path_of(name: str) -> str:
 
 
 def _width(array: Shared) -> int:
-    """The bits of a number of a shared value, fillers included."""
+    """The bits that number a shared value, including those for fillers."""
     return max(1, (array.alphabet - 1).bit_length())
 
 
 def _fixed_length(array: Shared, bits: int, values: int) -> int:
-    """The fewest bytes of a kernel with words of a fixed length: every weight, or each that is not zero and its index.
+    """The fewest bytes of a kernel with words of fixed length: for every weight, or for nonzero weights and indices.
 
     Args:
-      array: its values are not used, only which weights are zero.
-      bits: of a value.
-      values: of its codebook, float32.
+      array: only the places of its zeros are used.
+      bits: bits of a value.
+      values: number of values in its codebook, float32.
     """
     tried = [array.codes.size * bits]
     for index_bits in range(1, 9):

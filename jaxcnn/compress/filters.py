@@ -1,7 +1,7 @@
-"""Structured pruning: filters leave a trained network, which then really is smaller.
+"""Structured pruning: removes filters from a trained network, which really becomes smaller.
 
-Which ones: those of the smallest L1 norm (Li et al. 2017, arXiv:1608.08710), or of the smallest scale of the BatchNorm
-that follows (network slimming, Liu et al. 2017, arXiv:1708.06519). Channels that are added together leave together
+It removes the filters of the smallest L1 norm (Li et al. 2017, arXiv:1608.08710), or of the smallest scale of the
+BatchNorm that follows (network slimming, Liu et al. 2017, arXiv:1708.06519). Channels that are added leave together
 (`jaxcnn.compress.joins`). The result is the same kind of network with other `model.channels`.
 """
 
@@ -29,14 +29,14 @@ L1, NORM = "l1", "norm"
 
 @dataclasses.dataclass(frozen=True)
 class Keep:
-    """What stays.
+    """Decides which filters stay.
 
     Attributes:
-      share: of the filters, above 0 and at most 1.
-      by: "l1", the norm of a filter over the mean of its layer's; "norm", the scale of BatchNorm.
-      scope: "layer", the share of each layer; "global", of all together, those of the highest scores. At least one
+      share: share of the filters that stay, above 0 and at most 1.
+      by: "l1", the norm of a filter divided by the mean norm of its layer; "norm", the scale of BatchNorm.
+      scope: "layer", the share within each layer; "global", among all layers, by score. At least one
         filter of each layer stays.
-      layers: (pattern of layers, share), before these; such a layer has no part in a global choice.
+      layers: pairs (pattern of layers, share), which come first; such a layer has no part in a global choice.
     """
 
     share: float = 0.5
@@ -47,12 +47,12 @@ class Keep:
 
 @dataclasses.dataclass(frozen=True)
 class Joined:
-    """Filters that are chosen among each other: those of layers that are joined.
+    """Filters among which a choice is made: those of layers whose channels are joined.
 
     Attributes:
-      name: its first layer.
-      channels: their numbers.
-      scores: of each; None: none of its layers has a BatchNorm, so by="norm" leaves it whole.
+      name: name of the first layer.
+      channels: numbers of the channels.
+      scores: score of each channel; None: none of its layers has a BatchNorm, so by="norm" leaves it whole.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Joined:
 
 
 def slim(trained: Trained, keep: Keep) -> tuple[Trained, list[str]]:
-    """The network without the filters of the lowest scores, not trained on, and remarks.
+    """The network without the filters of the lowest scores, not trained further, and remarks.
 
     Raises:
       UserError: the network has no `model.channels`, or GroupNorm; a pattern matches no layer; nothing would leave.
@@ -95,7 +95,7 @@ def slim(trained: Trained, keep: Keep) -> tuple[Trained, list[str]]:
 def _joined(
     group: joins.Group, found: joins.Joins, arrays: dict[str, np.ndarray], usual: dict[str, int], by: str
 ) -> Joined | None:
-    """The filters of a group of channels; None if none of its layers has channels of its own."""
+    """The filters of a group of joined channels; None if none of its layers has channels of its own."""
     kernels = [(name, axis) for name, axis in group.places if axis == _axis_of_outputs(name, arrays)]
     layers = {name.removeprefix("params/").removesuffix("/kernel") for name, _ in kernels}
     first = next((layer for layer in usual if layer in layers), None)
@@ -121,7 +121,7 @@ def _joined(
 
 
 def _axis_of_outputs(name: str, arrays: dict[str, np.ndarray]) -> int | None:
-    """The axis of a kernel that has an entry for each filter; None: the array is no kernel."""
+    """The axis of a kernel that has one entry for each filter; None if the array is not a kernel."""
     if not (name.startswith("params/") and name.endswith("/kernel")):
         return None
     return {4: 3, 2: 0}.get(arrays[name].ndim)
@@ -138,7 +138,7 @@ def _norms(kernel: np.ndarray, axis: int) -> Float[np.ndarray, " filters"]:
 
 
 def _chosen(groups: Sequence[Joined], keep: Keep) -> set[int]:
-    """The channels that leave; of equal scores, the last ones first."""
+    """The channels to remove; of equal scores, the last ones first."""
     leaving: set[int] = set()
     pool: list[tuple[float, int, int]] = []  # (score, number of the group, channel)
     size = 0
@@ -154,12 +154,12 @@ def _chosen(groups: Sequence[Joined], keep: Keep) -> set[int]:
         else:
             leaving |= set(best[max(1, round((keep.share if own < 0 else own) * len(best))) :])
     pool.sort(key=lambda each: each[0])
-    stay = round(keep.share * size) - (size - len(pool))  # besides the best one of each group
+    stay = round(keep.share * size) - (size - len(pool))  # in addition to the best one of each group
     return leaving | {channel for _, _, channel in pool[max(0, stay) :]}
 
 
 def _smaller(trained: Trained, arrays: dict[str, np.ndarray], usual: dict[str, int]) -> Trained:
-    """The network with these arrays, whose shapes tell the channels of its layers."""
+    """The network with these arrays, whose shapes give the channels of its layers."""
     sizes = {layer: arrays[name].shape[_axis_of_outputs(name, arrays)] for layer in usual for name in [_kernel(layer)]}  # type: ignore[index]
     channels = tuple((layer, size) for layer, size in sizes.items() if size != usual[layer])
     model = dataclasses.replace(trained.config.model, channels=channels)
@@ -181,7 +181,7 @@ def _kernel(layer: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What a network costs: its parameters, operations of one image (`jaxcnn.learn.costs`), bytes of its weights."""
+    """The cost of a network: its parameters, operations of one image (`jaxcnn.learn.costs`), bytes of its weights."""
 
     parameters: int
     flops: int

@@ -1,4 +1,4 @@
-"""What any coding must beat: the same weights as float32, float16 or int8, as they are and after zlib and zstd."""
+"""Sizes that any coding must beat: the weights as float32, float16 or int8, plain and after zlib and zstd."""
 
 import zlib
 from collections.abc import Callable, Mapping
@@ -26,18 +26,18 @@ def int8_of(
 
 
 def as_float32(arrays: Arrays) -> tuple[bytes, dict[str, np.ndarray]]:
-    """The bytes of arrays, and the arrays."""
+    """The bytes of arrays, and the arrays as they are."""
     return b"".join(_bytes(each) for each in arrays.values()), dict(arrays)
 
 
 def as_float16(arrays: Arrays) -> tuple[bytes, dict[str, np.ndarray]]:
-    """The bytes of arrays as float16, and what they are then as float32."""
+    """The bytes of arrays as float16, and these values as float32."""
     halves = {name: each.astype(np.float16) for name, each in arrays.items()}
     return b"".join(map(_bytes, halves.values())), {name: each.astype(np.float32) for name, each in halves.items()}
 
 
 def as_int8(arrays: Arrays) -> tuple[bytes, dict[str, np.ndarray]]:
-    """The bytes of arrays whose kernels are int8, with their scales, and what they are then as float32."""
+    """The bytes of arrays whose kernels are int8, with their scales, and these values as float32."""
     parts, decoded = [], {}
     for name, each in arrays.items():
         if each.ndim < 2:
@@ -58,7 +58,7 @@ FORMS: dict[str, Callable[[Arrays], tuple[bytes, dict[str, np.ndarray]]]] = {
 
 
 def coded(content: bytes) -> dict[str, int]:
-    """The bytes after each general coder that is installed; Python has zlib."""
+    """The number of bytes after each general coder that is installed; Python has zlib."""
     sizes = {"zlib": len(zlib.compress(content, ZLIB_LEVEL))}
     if util.find_spec("zstandard") is not None:
         import zstandard

@@ -1,10 +1,10 @@
-"""Which channels of a network leave together: found by following each channel through a trace of the network.
+"""Finds the channels of a network that must be removed together, by following each channel through a trace.
 
 A removed output channel of a layer is also a removed input of the layers that read it, and where layers are added, as
 at the end of residual blocks, the same channel of all of them. Fang et al. 2023, "DepGraph", arXiv:2301.12900, have
 such groups for PyTorch. Here every axis of every array of the trace has a label for each place on it, and an operation
-that reads two places together ties their labels: tied labels are one channel. What an operation does with an axis that
-is not known below holds its channels: they stay in the network.
+that reads two places together ties their labels: tied labels are one channel. An operation whose effect on an axis is
+not known below holds the channels of this axis: they stay in the network.
 """
 
 import dataclasses
@@ -23,8 +23,8 @@ from jaxcnn.learn.step_spec import StepSpec
 from jaxcnn.models import context
 from jaxcnn.train import seals
 
-HELD = 0  # the label of what stays, such as rows, columns and the channels of the image
-Axis = Int[np.ndarray, " n"] | None  # a label for each place; None: the value is the same at all of them
+HELD = 0  # the label of what always stays, such as rows, columns and the channels of the image
+Axis = Int[np.ndarray, " n"] | None  # a label for each place; None if the value is the same at all places
 Axes = tuple[Axis, ...]
 
 _CALLS = ("jit", "pjit", "closed_call", "core_call", "remat", "checkpoint", "custom_jvp_call", "custom_vjp_call")
@@ -40,11 +40,11 @@ _WINDOWS = ("reduce_window_max", "reduce_window_sum", "reduce_window_min", "redu
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Channels of layers that are joined: those that are on the same axes of the same arrays.
+    """Channels of layers that are joined: they are on the same axes of the same arrays.
 
     Attributes:
-      places: (array, axis), such as ("params/conv1/kernel", 3).
-      channels: their numbers.
+      places: pairs (array, axis), such as ("params/conv1/kernel", 3).
+      channels: numbers of the channels.
     """
 
     places: tuple[tuple[str, int], ...]
@@ -62,7 +62,7 @@ class Joins:
     of: dict[str, tuple[Int[np.ndarray, " n"], ...]]
 
     def groups(self) -> list[Group]:
-        """The channels that can leave, by the axes they are on."""
+        """The channels that can be removed, grouped by the axes on which they are."""
         places: dict[int, list[tuple[str, int]]] = {}
         for name, axes in self.of.items():
             for axis, numbers in enumerate(axes):
@@ -86,7 +86,7 @@ class Joins:
 
 
 def of(spec: StepSpec) -> Joins:
-    """The channels of the network of a spec; traced, nothing is computed."""
+    """The channels of the network of a spec, found by tracing alone."""
     model = network(spec)
     image = jax.ShapeDtypeStruct((2, *spec.image_shape), jnp.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), image)
@@ -116,12 +116,12 @@ class _Trace:
         self.tied: list[tuple[np.ndarray, np.ndarray]] = []
 
     def new(self, size: int) -> Int[np.ndarray, " n"]:
-        """Labels that no other axis has."""
+        """New labels, which no other axis has."""
         self.count += size
         return np.arange(self.count - size, self.count)
 
     def tie(self, one: Axis, other: Axis) -> Axis:
-        """The labels of an axis that two values share."""
+        """Tie the labels of an axis that two values share; return the labels."""
         if one is None or other is None:
             return other if one is None else one
         if one is not other:
@@ -129,13 +129,13 @@ class _Trace:
         return one
 
     def hold(self, axes: Axes) -> None:
-        """All channels of a value stay."""
+        """Hold all channels of a value, which then stay in the network."""
         for axis in axes:
             if axis is not None:
                 self.tied.append((axis, np.full(len(axis), HELD)))
 
     def channels(self) -> Int[np.ndarray, " labels"]:
-        """The channel of each label: tied labels have one, and those that are tied to `HELD` are held."""
+        """The channel of each label: tied labels have the same channel, and those tied to `HELD` are held."""
         from scipy.sparse import coo_array
         from scipy.sparse.csgraph import connected_components
 
@@ -145,7 +145,7 @@ class _Trace:
         return np.where(found == found[HELD], HELD, found + 1)
 
     def run(self, jaxpr: Any, consts: Sequence[Any], inputs: Sequence[Any]) -> list[Any]:
-        """The labels of the results of a traced function; an integer is a number that is known."""
+        """Follow the labels through a traced function; return those of its results. An integer is a known number."""
         values: dict[Any, Any] = {
             variable: _held(np.shape(value)) for variable, value in zip(jaxpr.constvars, consts, strict=True)
         }
@@ -188,16 +188,16 @@ class _Trace:
         return [_held(each.aval.shape) for each in eqn.outvars]
 
     def _only(self, axes: Axes, kept: Sequence[bool], shape: tuple[int, ...]) -> Axes:
-        """The labels of some axes; those of the others are held."""
+        """Keep the labels of some axes, and hold those of the others."""
         self.hold(tuple(axis for axis, keep in zip(axes, kept, strict=True) if not keep))
         return tuple(axis if keep else np.full(size, HELD) for axis, keep, size in zip(axes, kept, shape, strict=True))
 
     def _place_by_place(self, shape: tuple[int, ...], given: Sequence[Axes]) -> Axes:
         made: list[Axis] = [None] * len(shape)
         for axes in given:
-            if len(axes) == len(shape):  # else a number
+            if len(axes) == len(shape):  # otherwise it is a number
                 for i, axis in enumerate(axes):
-                    if axis is not None and len(axis) != shape[i]:  # one value for all places
+                    if axis is not None and len(axis) != shape[i]:  # otherwise one value for all places
                         self.hold((axis,))
                     else:
                         made[i] = self.tie(made[i], axis)
@@ -220,7 +220,7 @@ class _Trace:
         return tuple(each for axis, each in enumerate(x) if axis not in params["dimensions"])
 
     def _reshape(self, shape: tuple[int, ...], params: Any, x: Axes, *_: Any) -> Axes:
-        """Rows, columns and channels that become one axis keep the channel of each place; what is cut is held."""
+        """The labels after a reshape: axes that are joined keep the channel of each place; what is cut is held."""
         sizes, made = params["sizes"], []
         i = j = 0
         while i < len(x) or j < len(shape):  # the fewest axes of both shapes that have equally many places
@@ -277,9 +277,10 @@ class _Trace:
         )
 
     def _padded(self, axis: Axis, edges: tuple[int, int, int], size: int) -> Axis:
-        """Labels with those of zeros before and after.
+        """The labels of an axis with labels for zeros before and after it.
 
-        A network halves what it adds, as the shortcuts without parameters do: so one of each side leave together.
+        Networks add half of the zeros on each side, as in shortcuts without parameters: so one of each
+        side are removed together.
         """
         low, high, inside = edges
         if not any(edges):

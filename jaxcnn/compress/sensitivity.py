@@ -1,4 +1,4 @@
-"""How much pruning one kernel alone costs: which layers can be made sparse, and which must not be.
+"""Measures the cost of pruning one kernel alone: which layers can be made sparse, and which must not be.
 
 Han et al. 2015, "Learning both weights and connections", arXiv 1506.02626, figure 6: the weights of the smallest
 magnitude of one layer become zero, all other layers are as they were, and nothing is trained further.
@@ -19,12 +19,12 @@ from jaxcnn.text import markdown_table, save_picture
 from jaxcnn.train import seals
 from jaxcnn.train.trained import Trained
 
-SHARES = (0.3, 0.5, 0.7, 0.9)  # of the weights of a kernel that become zero
+SHARES = (0.3, 0.5, 0.7, 0.9)  # shares of a kernel's weights that become zero
 
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """A kernel: its path, its weights, and the figures of a split by the share of them that is zero."""
+    """A kernel: its path, its weights, and the figures of a split for each share of zeros."""
 
     path: str
     weights: int
@@ -34,7 +34,7 @@ class Line:
 def measure(
     trained: Trained, split: Split, shares: Sequence[float] = SHARES, say: Callable[[str], None] = print
 ) -> tuple[dict[str, Any], list[Line]]:
-    """The figures of the network as it is, and with each kernel pruned by each share; `say` is told each kernel."""
+    """The figures of the network as it is, and with each kernel pruned by each share; `say` gets each kernel."""
     arrays = seals.on_host(trained.variables)
     lines = []
     for name, kernel in arrays.items():
