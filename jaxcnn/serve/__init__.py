@@ -1,1 +1,1 @@
-"""A trained network behind HTTP: batches made of what comes, and a bound on everything that a client can send."""
+"""A trained network behind HTTP: requests are answered in batches, and everything that clients can send is bounded."""

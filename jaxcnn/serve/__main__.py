@@ -51,13 +51,13 @@ IMAGES = flags.DEFINE_integer("max_images", 64, "Most images in a request.", low
 WHOLE = flags.DEFINE_float("max_request_mib", 64.0, "Most MiB of a request of many images.", lower_bound=0.001)
 LOG = flags.DEFINE_enum("log", "", ["", "json"], "Tell each request for answers on standard output, as a line of JSON.")
 TOKEN = "JAXCNN_SERVE_TOKEN"
-SWITCH_SECONDS = 0.0005  # of Python's threads: many refusals would otherwise slow down images that were admitted
-SPARE_CONNECTIONS = 512  # for health and metrics, and for requests that are told 429
+SWITCH_SECONDS = 0.0005  # between switches of threads: many refusals would otherwise slow down admitted images
+SPARE_CONNECTIONS = 512  # connections for health and metrics, and for requests that get 429
 
 
 def main() -> int:
     """Serve until a signal; return the exit code."""
-    places = models.places(NETWORK.workdir.value or "", FILE.value, MODELS.value)  # before anything is imported
+    places = models.places(NETWORK.workdir.value or "", FILE.value, MODELS.value)  # before heavy imports
     extras.need("serve", "jaxcnn.serve")
     from jaxcnn.serve.app import Interface, Limits
     from jaxcnn.serve.request_log import RequestLog
@@ -97,7 +97,7 @@ async def _serve(interface: Any) -> None:
     from jaxcnn.serve import connections
 
     class Server(uvicorn.Server):
-        """Leaves signals to the command."""
+        """A uvicorn server that leaves signals to the command."""
 
         @contextlib.contextmanager
         def capture_signals(self) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""The HTTP interface: images in the body of a request, their answers as JSON."""
+"""The HTTP interface: images in the body of a request, answers as JSON."""
 
 import asyncio
 import concurrent.futures
@@ -30,29 +30,29 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("jaxcnn")
 _HERE = pathlib.Path(__file__).parent
-_CLOSING = (408, 413, 499, 500)  # the rest of a body that was not read is not waited for
-NO_MODEL = ""  # the label of requests for a network that there is not
+_CLOSING = (408, 413, 499, 500)  # with these codes, the unread rest of a body is not waited for
+NO_MODEL = ""  # label of requests that name no network of the server
 
 
 @dataclasses.dataclass
 class _Seen:
-    """What is told of a request in the log."""
+    """What the log says about a request."""
 
     images: int = 0
     size: int = 0
 
 
 class Interface:
-    """The routes and what they share.
+    """The routes of the server, and what they share.
 
     Args:
-      services: networks by name; the first answers where none is named.
+      services: networks by name; the first one answers requests that name none.
       limits: what a client may send.
-      log: where requests are told.
+      log: log of requests.
 
     Attributes:
-      batchers: by the name of the network, while the application runs.
-      bound: of all of them.
+      batchers: batchers by the name of the network, while the application runs.
+      bound: the bound of all networks together.
     """
 
     def __init__(self, services: Mapping[str, Service], limits: Limits, log: RequestLog | None = None) -> None:
@@ -63,7 +63,7 @@ class Interface:
         self._decoders = concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1, "jaxcnn-decode")
 
     def app(self) -> "Starlette":
-        """The application."""
+        """The ASGI application."""
         from starlette.applications import Starlette
         from starlette.routing import Route
 
@@ -112,7 +112,7 @@ class Interface:
             code, headers, error = refused.code, refused.headers, str(refused)
         except Busy as busy:
             code, headers, error = 429, {"retry-after": str(busy.seconds)}, f"{busy}; try again later"
-        except ClientDisconnect:  # nobody hears this
+        except ClientDisconnect:  # the client is gone, so nobody reads this
             code, error = 499, "the client left"
         except Exception:
             _log.exception("a request failed")
@@ -143,7 +143,7 @@ class Interface:
             return await self._answers_of_body(name, sent.contents[0], held, seen)
 
     async def _answers_of_form(self, name: str, contents: list[bytes], seen: _Seen) -> list[Any]:
-        """An answer for each image, or why it cannot be read."""
+        """The answer for each image of a form, or the reason why it cannot be read."""
         seen.images = len(contents)
         service = self._services[name]
         found = await asyncio.gather(
@@ -157,7 +157,7 @@ class Interface:
         return [{"error": str(each)} if isinstance(each, Refused) else next(answers) for each in found]
 
     async def _answers_of_body(self, name: str, content: bytes, held: Held, seen: _Seen) -> Any:
-        """The answer for an image, or those for an array of several."""
+        """The answer for an image, or the answers for an array of several images."""
         service, limits = self._services[name], self._limits
         count = await self._in_thread(service.stack_size, content) if content.startswith(NPY) else None
         seen.images = count or 1
@@ -171,7 +171,11 @@ class Interface:
         return await self.batchers[name].all_answered(await self._in_thread(service.decode_stack, content))
 
     async def _in_thread(self, work: Any, content: bytes) -> Any:
-        """`work(content)` in a thread. Raises Refused if the bytes cannot be read."""
+        """The result of `work(content)` in a thread.
+
+        Raises:
+          Refused: the bytes cannot be read.
+        """
         try:
             return await asyncio.get_running_loop().run_in_executor(self._decoders, work, content)
         except Unreadable as error:

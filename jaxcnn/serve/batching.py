@@ -1,4 +1,4 @@
-"""Batches made of requests: what waits while the network is busy is answered together next."""
+"""Batches of requests: images that wait while the network is busy are answered together next."""
 
 import asyncio
 import collections
@@ -14,13 +14,13 @@ Answer = Callable[[Sequence[Any]], list[Any]]
 class Batcher:
     """Answers images in batches, in one thread.
 
-    A batch is what waits when the network is free, at most `most` images. If these are fewer, the first of them waits
-    for company, but no longer than `wait` seconds. How many images may wait is bounded before (`bound.Bound`).
+    A batch takes the images that wait when the network is free, at most `most`. If they are fewer, the first of them
+    waits for more, but no longer than `wait` seconds. The number of waiting images is bounded before (`bound.Bound`).
 
     Args:
-      answer: from images to their answers, in the same order; may take long.
-      most: images in a batch.
-      wait: seconds.
+      answer: maps images to answers, in the same order; may take long.
+      most: largest number of images in a batch.
+      wait: longest wait for more images, seconds.
       batched: called with the size of each batch and the seconds of its answer.
     """
 
@@ -38,7 +38,7 @@ class Batcher:
 
     @property
     def waiting(self) -> int:
-        """Images that no batch has yet."""
+        """The number of images that are not yet in a batch."""
         return len(self._waiting)
 
     async def answered(self, image: Any) -> Any:
@@ -46,7 +46,7 @@ class Batcher:
         return (await self.all_answered([image]))[0]
 
     async def all_answered(self, images: Sequence[Any]) -> list[Any]:
-        """The answers for images; an error is raised once none of them is under way any more."""
+        """The answers for images; an error is raised only when none of them is being computed any more."""
         loop = asyncio.get_running_loop()
         futures = [loop.create_future() for _ in images]
         self._waiting.extend(zip(images, futures, strict=True))
@@ -58,7 +58,7 @@ class Batcher:
         return answers
 
     async def run(self) -> None:
-        """Answer, until cancelled."""
+        """Answer images in batches until the task is cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             await self._arrive(None)
@@ -71,7 +71,7 @@ class Batcher:
                 await self._answer_all(batch)
 
     async def _arrive(self, seconds: float | None) -> None:
-        """Wait until something is there, or, with `seconds`, until more has come or they are over."""
+        """Wait until an image is there or, with `seconds`, until another one comes or the time is over."""
         if seconds is None and self._waiting:
             return
         self._arrived.clear()
@@ -85,7 +85,7 @@ class Batcher:
             answers: list[Any] = await asyncio.get_running_loop().run_in_executor(
                 self._thread, self._answer, [image for image, _ in batch]
             )
-        except Exception as error:  # each request gets it; the server goes on
+        except Exception as error:  # each request gets the error; the server continues
             for _, future in batch:
                 if not future.done():
                     future.set_exception(error)

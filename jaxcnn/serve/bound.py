@@ -1,4 +1,4 @@
-"""How many images are under way at once, in all requests and for all networks of a server."""
+"""The bound on the images that are processed at once, in all requests and for all networks of a server."""
 
 import asyncio
 import contextlib
@@ -9,7 +9,7 @@ SMOOTHING = 0.9  # weight of the old average of seconds per image
 
 
 class Busy(Exception):
-    """No more images are admitted now; try again after `seconds`."""
+    """Raised when no more images are admitted now; try again after `seconds`."""
 
     def __init__(self, seconds: int, why: str) -> None:
         super().__init__(why)
@@ -17,13 +17,13 @@ class Busy(Exception):
 
 
 class Bound:
-    """At most `limit` images are under way, from before they are read to their answers, which bounds the memory.
+    """Admits at most `limit` images at once, from before they are read to their answers, which bounds the memory.
 
     Attributes:
-      under_way: images, or places that bytes of a request take (`Held.at_least`).
-      largest: that were under way at once since the start.
-      requests: that they belong to.
-      draining: nothing more is admitted.
+      under_way: images admitted now, or places that the bytes of requests take (`Held.at_least`).
+      largest: the most images admitted at once since the start.
+      requests: requests to which they belong.
+      draining: whether no more requests are admitted.
     """
 
     def __init__(self, limit: int) -> None:
@@ -34,7 +34,7 @@ class Bound:
 
     @contextlib.contextmanager
     def admitted(self) -> Iterator["Held"]:
-        """One request under way, with one place.
+        """Admit one request, with one place, while the body of this context runs.
 
         Raises:
           Busy: all places are taken, or the server is about to stop.
@@ -51,16 +51,16 @@ class Bound:
             self.under_way -= held.places
 
     def retry_after(self) -> int:
-        """Seconds in which the images that are under way will probably be answered; at least 1."""
+        """The seconds, at least 1, in which the images admitted now will probably be answered."""
         return max(1, math.ceil(self.under_way * self._seconds_per_image))
 
     def answered(self, images: int, seconds: float) -> None:
-        """Learn how long images take."""
+        """Learn from the seconds that some images took."""
         each, old = seconds / images, self._seconds_per_image
         self._seconds_per_image = SMOOTHING * old + (1 - SMOOTHING) * each if old else each
 
     async def drain(self) -> None:
-        """Admit nothing more, and wait for what is under way."""
+        """Admit nothing more, and wait until all admitted requests are answered."""
         self.draining = True
         while self.under_way:
             await asyncio.sleep(0.01)
@@ -73,7 +73,11 @@ class Held:
         self._bound, self.places = bound, 0
 
     def at_least(self, places: int) -> None:
-        """Take so many places altogether. Raises Busy if there are not so many."""
+        """Take `places` places in total.
+
+        Raises:
+          Busy: not so many are free.
+        """
         bound, more = self._bound, places - self.places
         if more <= 0:
             return

@@ -1,9 +1,9 @@
-"""How many connections there are, and that those on which nothing happens are closed."""
+"""Counts connections, and closes those on which nothing happens."""
 
 import asyncio
 from typing import Any
 
-LINGER_SECONDS = 1.0  # so that a client which is still sending reads why it is refused
+LINGER_SECONDS = 1.0  # so that a client that is still sending can read why it is refused
 FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: 42\r\n"
     b'retry-after: 1\r\nconnection: close\r\n\r\n{"error":"there are too many connections"}'
@@ -11,19 +11,19 @@ FULL = (
 
 
 def protocol(seconds: float, most: int) -> Any:
-    """uvicorn's protocol of HTTP with two bounds.
+    """A variant of uvicorn's HTTP protocol with two bounds.
 
-    uvicorn waits for the headers of a request, and for a client that does not read, without end; and above its own
-    limit of connections it refuses the requests of all of them.
+    uvicorn waits without end for the headers of a request, and for a client that does not read; above its own limit of
+    connections it refuses the requests of all of them.
 
     Args:
-      seconds: after which a client without a request under way is left.
-      most: connections; a client that comes then is refused by 503.
+      seconds: seconds after which a connection without an open request is closed.
+      most: largest number of connections; a further client gets 503.
     """
     from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
     class Protocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
-        """Watches one connection."""
+        """Watches one connection, and closes it when it is idle too long."""
 
         _timer: asyncio.TimerHandle | None = None
         _refused = False
@@ -37,7 +37,7 @@ def protocol(seconds: float, most: int) -> Any:
                 self._timer = self.loop.call_later(seconds, self.transport.abort)
 
         def connection_made(self, transport: Any) -> None:
-            """A client has come."""
+            """Count a new connection; refuse it if there are too many."""
             super().connection_made(transport)
             self._refused = len(self.connections) > most
             if not self._refused:
@@ -49,18 +49,18 @@ def protocol(seconds: float, most: int) -> Any:
             self._timer = self.loop.call_later(LINGER_SECONDS, transport.abort)
 
         def data_received(self, data: bytes) -> None:
-            """It has sent something, perhaps a whole request."""
+            """Pass on data from the client, which may be a whole request."""
             if not self._refused:
                 super().data_received(data)
                 self._watch()
 
         def on_response_complete(self) -> None:
-            """It has its answer, or will have it when it reads on."""
+            """Start the wait for the next request, now that the client has its answer or has only to read on."""
             super().on_response_complete()
             self._watch()
 
         def connection_lost(self, exc: Exception | None) -> None:
-            """It has left."""
+            """Forget the connection, which the client or the server has closed."""
             super().connection_lost(exc)
             if self._timer is not None:
                 self._timer.cancel()

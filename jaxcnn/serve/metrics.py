@@ -9,13 +9,13 @@ SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class Histogram:
-    """How many values are at most each bound, their sum and their count."""
+    """The number of values up to each bound, with the sum and the number of all values."""
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self._bounds, self._counts, self._sum = bounds, [0] * (len(bounds) + 1), 0.0
 
     def observe(self, value: float) -> None:
-        """Count a value."""
+        """Count a value in the histogram."""
         self._counts[bisect.bisect_left(self._bounds, value)] += 1
         self._sum += value
 
@@ -29,7 +29,7 @@ class Histogram:
 
 
 class Metrics:
-    """What a server counts for one network."""
+    """The counters of a server for one network."""
 
     def __init__(self) -> None:
         self.responses: Counter[int] = Counter()
@@ -38,14 +38,14 @@ class Metrics:
         self.batch_images = Histogram(SIZES)
 
     def batched(self, size: int, seconds: float) -> None:
-        """Count a batch."""
+        """Count a batch with its size and its seconds."""
         self.images += size
         self.batch_images.observe(size)
         self.batch_seconds.observe(seconds)
 
 
 def text(metrics: Mapping[str, Metrics], gauges: Mapping[str, Mapping[str, int] | int]) -> str:
-    """All counters by the name of the network, and gauges: numbers, or such by the name of the network."""
+    """The counters by the name of the network, and gauges (numbers, or numbers by the name of the network), as text."""
     lines = ["# TYPE jaxcnn_responses_total counter"]
     for model, each in metrics.items():
         lines += [

@@ -1,4 +1,4 @@
-"""Which networks a server has, by name, from its flags."""
+"""Finds the networks that a server has, by name, from its flags."""
 
 import pathlib
 import re
@@ -13,7 +13,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 class Place(NamedTuple):
-    """A network: its name in addresses, the folder of its run, and a file that answers in place of the run."""
+    """A network: its name in addresses, the folder of its run, and a file that answers instead of the run."""
 
     name: str
     folder: pathlib.Path
@@ -21,10 +21,10 @@ class Place(NamedTuple):
 
 
 def places(workdir: str, file: str, models: Sequence[str]) -> list[Place]:
-    """The networks of --workdir and --file, and of each --model; the first answers where none is named.
+    """The networks of --workdir and --file, and of each --model; the first one answers requests that name none.
 
     Raises:
-      UserError: there is none, or a name is missing, used twice, or no name for an address.
+      UserError: there is no network, or a name is missing, used twice, or not valid in an address.
     """
     found = []
     if workdir:
@@ -53,6 +53,6 @@ def places(workdir: str, file: str, models: Sequence[str]) -> list[Place]:
 
 
 def _name_of(folder: pathlib.Path) -> str:
-    """The name of a folder as that of a network."""
+    """The name of a folder as the name of a network."""
     name = re.sub(r"[^A-Za-z0-9._-]", "-", folder.resolve().name).lstrip("._-")[:64]
     return name or "network"

@@ -1,4 +1,4 @@
-"""The interface as OpenAPI 3.1 (https://spec.openapis.org/oas/v3.1.0): what each path takes and answers."""
+"""The interface as OpenAPI 3.1 (https://spec.openapis.org/oas/v3.1.0): the inputs and answers of each path."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -26,10 +26,10 @@ CODES = {
 
 
 def document(tasks: Mapping[str, str], limits: Limits) -> dict[str, Any]:
-    """The description of a server.
+    """The OpenAPI description of a server.
 
     Args:
-      tasks: of each network by its name.
+      tasks: task of each network, by its name.
       limits: what a client may send.
     """
     name = {
@@ -80,7 +80,7 @@ def _get(name: str, what: str, content: dict[str, Any], others: dict[str, Any] |
 
 
 def _predict(limits: Limits) -> dict[str, Any]:
-    binary: dict[str, Any] = {}  # bytes, in OpenAPI 3.1
+    binary: dict[str, Any] = {}  # bytes in OpenAPI 3.1
     form = {
         "type": "object",
         "properties": {"image": {"type": "array", "maxItems": limits.images, "items": binary}},

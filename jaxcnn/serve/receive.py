@@ -1,4 +1,4 @@
-"""The body of a request, read within the bounds of what a client may send: an image, an array, or a form of images."""
+"""Reads the body of a request within bounds on what a client may send: an image, an array, or a form of images."""
 
 import asyncio
 import dataclasses
@@ -17,16 +17,16 @@ RAW, ARRAY, FORM = "application/octet-stream", "application/x-npy", "multipart/f
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What a client may send.
+    """The limits on what a client may send.
 
     Attributes:
-      body: bytes of an image.
-      seconds: for a body to arrive.
-      requests: images under way at once, in all requests.
-      wait: seconds that an image waits for others.
-      token: that a client must send; empty: none.
-      images: of one request.
-      whole: bytes of a request of many images.
+      body: largest size of an image, bytes.
+      seconds: longest time for a body to arrive, seconds.
+      requests: most images processed at once, in all requests.
+      wait: longest time that an image waits for others, seconds.
+      token: token that a client must send; empty: none.
+      images: most images of one request.
+      whole: largest size of a request with many images, bytes.
     """
 
     body: int
@@ -39,7 +39,7 @@ class Limits:
 
 
 class Refused(Exception):
-    """The answer to a request is a code that is no success, with the reason and headers."""
+    """Raised to answer a request with an error code, its reason and headers."""
 
     def __init__(self, code: int, why: str, **headers: str) -> None:
         super().__init__(why)
@@ -55,7 +55,11 @@ class Sent(NamedTuple):
 
 
 def kind_of(headers: Mapping[str, str]) -> str:
-    """The content type of a request, one that can be answered. Raises Refused."""
+    """The content type of a request, if it can be answered.
+
+    Raises:
+      Refused: it cannot.
+    """
     kind = headers.get("content-type", RAW).partition(";")[0].strip().lower()
     if kind not in (RAW, ARRAY, FORM) and not kind.startswith("image/"):
         raise Refused(
@@ -67,11 +71,11 @@ def kind_of(headers: Mapping[str, str]) -> str:
 
 
 async def received(request: "Request", limits: Limits, held: Held) -> Sent:
-    """The images of a request, which takes a place for each, and for each `limits.body` bytes.
+    """The images of a request, which takes one place for each image and for each `limits.body` bytes.
 
     Raises:
-      Refused: of another content type, too large, too many, too slow, or no form though it says so.
-      Busy: there are not so many places.
+      Refused: the request has another content type, is too large, too many or too slow, or is not the form it claims.
+      Busy: not so many places are free.
     """
     kind = kind_of(request.headers)
     length = request.headers.get("content-length", "0")
@@ -104,7 +108,11 @@ class Whole:
         self._kind, self._limits, self._parts, self._begin = kind, limits, list[bytes](), b""
 
     def add(self, part: bytes, size: int) -> None:
-        """Take a part, with which the body has `size` bytes. Raises Refused."""
+        """Take a part of the body, which then has `size` bytes.
+
+        Raises:
+          Refused: the body is too large.
+        """
         self._parts.append(part)
         if len(self._begin) < len(NPY):
             self._begin = (self._begin + part)[: len(NPY)]
@@ -113,7 +121,7 @@ class Whole:
             raise _too_large(kind, self._limits)
 
     def contents(self) -> list[bytes]:
-        """The body."""
+        """The whole body as the only content."""
         return [b"".join(self._parts)]
 
 
@@ -123,7 +131,7 @@ class Form:
     def __init__(self, content_type: str, limits: Limits, held: Held) -> None:
         from python_multipart import multipart
 
-        logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # it tells what clients do wrong
+        logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # it logs the errors of clients
         self._limits, self._held, self._images, self._ended = limits, held, list[bytearray](), False
         boundary = multipart.parse_options_header(content_type)[1].get(b"boundary")
         if not boundary:
@@ -155,7 +163,12 @@ class Form:
         self._ended = True
 
     def add(self, part: bytes, size: int) -> None:
-        """Take a part of the form, with which it has `size` bytes. Raises Refused or Busy."""
+        """Take a part of the form, which then has `size` bytes.
+
+        Raises:
+          Refused: the form is too large or malformed.
+          Busy: not so many places are free.
+        """
         if size > self._limits.whole:
             raise _too_large(FORM, self._limits)
         try:
@@ -164,7 +177,11 @@ class Form:
             raise Refused(422, f"this is no form that can be read: {error}") from None
 
     def contents(self) -> list[bytes]:
-        """The images. Raises Refused if the form has none or was cut."""
+        """The images of the form.
+
+        Raises:
+          Refused: the form has no image or was cut off.
+        """
         if not self._ended:
             raise Refused(422, "this is no form that can be read: it has no end")
         if not self._images:

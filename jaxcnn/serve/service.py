@@ -15,7 +15,7 @@ from jaxcnn.train.trained import Trained
 
 
 class Decoded(NamedTuple):
-    """An image for the network, and the sides that it has as it is stored, if answers have places in it."""
+    """An image for the network, with its sides as it is stored if answers have places in it."""
 
     pixels: np.ndarray
     sides: tuple[int, int] | None = None
@@ -26,12 +26,12 @@ class Service:
 
     Args:
       trained: the network.
-      most: images in a batch.
-      max_megapixels: of an image; a larger one is refused by its header, before it is decoded.
-      file: what answers in place of the run, if anything does.
+      most: largest number of images in a batch.
+      max_megapixels: largest image; a larger one is refused by its header, before it is decoded.
+      file: exported file that answers in place of the run, if any.
 
     Raises:
-      UserError: the file is of another step, or for other classes or images.
+      UserError: the file belongs to another step, or for other classes or images.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Service:
         self._data: Data = dataclasses.replace(trained.config.data, max_megapixels=limit)
 
     def warm_up(self) -> None:
-        """Compile for every size of batch, so that no request waits for it."""
+        """Compile the network for every batch size, so that no request waits for it."""
         size = 1
         while True:
             image = Decoded(np.zeros(self._runtime.image_shape, self._runtime.image_dtype))
@@ -55,23 +55,35 @@ class Service:
             size *= 2
 
     def decode(self, content: bytes) -> Decoded:
-        """An image. Raises Unreadable if it is none, is damaged or too large."""
+        """The image in some bytes.
+
+        Raises:
+          Unreadable: they are no image, or it is damaged or too large.
+        """
         pixels = predict.decoded(content, self._trained.spec.image_shape, self._data)
         return Decoded(pixels, predict.stored_sides(self._trained, lambda: content))
 
     def stack_size(self, content: bytes) -> int | None:
-        """How many images an array [N, H, W, C] has; None if the bytes are one image. Raises Unreadable."""
+        """The number of images in an array [N, H, W, C]; None if the bytes are one image.
+
+        Raises:
+          Unreadable: the bytes are damaged.
+        """
         return as_stored.stack_size(content)
 
     def decode_stack(self, content: bytes) -> list[Decoded]:
-        """The images of such an array. Raises Unreadable if it does not fit the network."""
+        """The images of such an array.
+
+        Raises:
+          Unreadable: it does not fit the network.
+        """
         stack = predict.decoded_stack(content, self._trained.spec.image_shape, self._data)
         finds = self._trained.spec.task.finds is not None
         sides = as_stored.stack(content, self._data.max_megapixels).shape[1:3] if finds else None
         return [Decoded(pixels, sides) for pixels in stack]
 
     def answers(self, images: Sequence[Decoded]) -> list[dict[str, Any]]:
-        """The answer of the task for each image, as `--mode=predict` gives it."""
+        """The answer of the task for each image, as in `--mode=predict`."""
         size = min(self.most, 1 << (len(images) - 1).bit_length())
         batch = np.zeros((size, *self._runtime.image_shape), self._runtime.image_dtype)
         batch[: len(images)] = np.stack([image.pixels for image in images])
@@ -81,7 +93,7 @@ class Service:
         return [predict.in_stored(trained, answer, image.sides) for answer, image in zip(answers, images, strict=True)]
 
     def facts(self) -> dict[str, Any]:
-        """What the page and clients are told of the network."""
+        """The facts about the network for the page and for clients."""
         trained = self._trained
         return {
             "model": trained.config.model.name,
@@ -93,7 +105,7 @@ class Service:
 
 
 def _check(file: runtimes.Runtime, trained: Trained) -> None:
-    """Refuse a file that is not of the network whose classes, images and step the answers tell."""
+    """Refuse a file that does not belong to the network, whose classes, images and step the answers name."""
     for name in ("class_names", "image_shape", "step"):
         told, here = file.facts.get(name), json.loads(exported.facts(trained)[name])
         if told != here:
