@@ -13,13 +13,13 @@ _ELEMENT = re.compile(r"(.+)\[(\d+)\]")
 
 
 def field_of(key: str) -> str:
-    """The field of a key that may name one of its places."""
+    """The field of a key, which may name a place in a list."""
     found = _ELEMENT.fullmatch(key)
     return found[1] if found else key
 
 
 def joined(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Overrides with the places of each list put together.
+    """The overrides, with the places of each list put together.
 
     Raises:
       ConfigError: a place before the last is missing, or the field is also given whole.

@@ -42,7 +42,7 @@ class Definition:
       heartbeat: seconds between heartbeats of a running trial.
       evaluations: validation evaluations in a whole run, for the pruner; 0: unknown.
       generation: trials per generation of an evolutionary search, unchanged if trials are added; 0: the sampler's own.
-      inherit: trials start from the weights of the finished trial that is most like them.
+      inherit: whether trials start from the weights of the finished trial that is most like them.
     """
 
     name: str
@@ -84,7 +84,7 @@ def read_definition(folder: pathlib.Path) -> Definition:
 
 
 def read_sweep(folder: pathlib.Path) -> dict[str, Any]:
-    """All of `sweep.json`.
+    """The whole content of `sweep.json`.
 
     Raises:
       UserError: it is missing or cannot be read.
@@ -172,7 +172,7 @@ class Lock:
         return True
 
     def release(self) -> None:
-        """Release the lock."""
+        """Release the lock, so that another process can take it."""
         if self._file is not None:
             self._file.close()
             self._file = None

@@ -18,10 +18,10 @@ from jaxcnn.study.repeats import number
 
 
 def parent_of(definition: Definition, trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> int | None:
-    """The number of the complete trial whose parameters are nearest; None without any.
+    """The number of the complete trial whose parameters are nearest; None if there is none.
 
-    Of several, it is the best on validation, then the first. What is drawn from a list differs by 1 or not at all;
-    numbers, by their distance within the range.
+    Of several, it is the best on validation, then the first. Parameters drawn from a list differ by 1 or 0; numbers by
+    their distance within the range.
     """
     maximise = next(iter(definition.directions.values())) == "maximize"
 

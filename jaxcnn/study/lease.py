@@ -1,4 +1,4 @@
-"""A trial in the hands of a worker."""
+"""A trial that a worker has taken."""
 
 import dataclasses
 import enum
@@ -10,7 +10,7 @@ from jaxcnn.study import spec
 
 
 class Nothing(enum.Enum):
-    """Why no trial can be taken."""
+    """The reason why no trial can be taken."""
 
     WAIT = "other trials are running, and may return to the queue"
     DONE = "all trials have ended"

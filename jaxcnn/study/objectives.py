@@ -9,7 +9,7 @@ from jaxcnn.study import spec
 from jaxcnn.train.hooks import Shared
 from jaxcnn.train.summary import headline_of
 
-LATENCY_SECONDS = 2.0  # of measuring
+LATENCY_SECONDS = 2.0  # seconds of measuring
 
 
 def values(
@@ -20,12 +20,13 @@ def values(
     The test split is not used.
 
     Args:
-      summary: of the run.
-      config: of the run.
-      folder: its workdir.
-      shared: has its data.
-      wanted: names of objectives; of `spec.OBJECTIVES`, those of training are always there. "flops" are the operations
-        of the forward pass of one image; "latency" is the median time of an answer for one image, in milliseconds.
+      summary: summary of the run.
+      config: config of the run.
+      folder: workdir of the run.
+      shared: shared data of the run.
+      wanted: names of objectives from `spec.OBJECTIVES`; those of training are always included. "flops" are the
+        operations of the forward pass of one image; "latency" is the median time of an answer for one image, in
+        milliseconds.
     """
     found = {"train_seconds": float(summary["train_seconds"])}
     if summary["val_best"] is not None:

@@ -95,14 +95,14 @@ class Sweep:
 
 
 def values(key: str, choices: Sequence[Any]) -> Rows:
-    """One field with each of these values."""
+    """Varies one field, which takes each of these values."""
     if isinstance(choices, str) or not isinstance(choices, Sequence) or not choices:
         raise ConfigError(f"sweep: values({key!r}, …) needs a list of at least one value, not {choices!r}")
     return Rows(tuple({key: choice} for choice in choices))
 
 
 def rows(sets: Sequence[Mapping[str, Any]]) -> Rows:
-    """A list of sets of overrides, such as `[{}, {"augment.cutout": 16}]`; {} is the unchanged config."""
+    """Varies several fields: sets of overrides, such as `[{}, {"augment.cutout": 16}]`; {} changes nothing."""
     if not sets or not all(isinstance(each, Mapping) for each in sets):
         raise ConfigError(f"sweep: rows(…) needs a list of mappings from key to value, not {sets!r}")
     return Rows(tuple(dict(each) for each in sets))
@@ -129,7 +129,7 @@ def product(*parts: Space) -> Product:
 
 
 def chain(*parts: Space) -> Chain:
-    """One part after another; trials common to several parts occur once."""
+    """Runs one part after another; trials common to several parts occur once."""
     return Chain(parts)
 
 
@@ -211,7 +211,7 @@ def keys_of(space: Space) -> list[str]:
 
 
 def cells(space: Space) -> list[Overrides]:
-    """All trials of a space without random ranges, each once.
+    """The trials of a space without random ranges, each once.
 
     Raises:
       ConfigError: it has a range, sets a key twice, or has more than `MAX_CELLS` trials.
@@ -253,7 +253,7 @@ def _merged(parts: Sequence[Overrides]) -> Overrides:
 
 
 def sample(space: Space, generator: np.random.Generator) -> Overrides:
-    """One random trial of a space: every dimension uniform (with `log`, in the logarithm)."""
+    """A random trial of a space: every dimension is uniform (with `log`, its logarithm is)."""
     return elements.joined(_merged([_draw(dimension, generator) for dimension in dimensions(space)]))
 
 

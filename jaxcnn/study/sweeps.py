@@ -51,13 +51,13 @@ def preprocessing(*, small: bool) -> spec.Sweep:
 
 
 def attention(*, small: bool) -> spec.Sweep:
-    """The methods of attention beside the network without any; `jaxcnn.models.attention` has their papers."""
+    """The attention methods compared with the network without attention; `jaxcnn.models.attention` has their papers."""
     methods = ["none", "se", "eca", "cbam", "bam", "gc", "nonlocal", "coordinate"]
     return spec.sweep(spec.values("model.attention", methods), seeds=2 if small else 3)
 
 
 def advances(*, network: str) -> spec.Sweep:
-    """One choice at a time, all else equal, for a network: "vgg16", "alexnet" or "cnn", which is small.
+    """Varies one choice at a time, all else equal, for a network: "vgg16", "alexnet" or "cnn", a small one.
 
     After Mishkin et al. 2016 (arXiv 1606.02228).
     """
@@ -99,7 +99,7 @@ def architecture(*, trials: int) -> spec.Sweep:
 
 
 def smoke(config: ml_collections.ConfigDict) -> None:
-    """The same code path in minutes: a narrow network and a few steps on the handwritten digits."""
+    """Make a config small, so that the same code runs in minutes: a narrow network, a few steps, handwritten digits."""
     config.data.source = "digits"
     config.data.image_size = 32
     config.data.val_examples = 200

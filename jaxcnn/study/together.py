@@ -28,7 +28,7 @@ from jaxcnn.train.session import Session
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How trials are trained together.
+    """The settings by which trials are trained together.
 
     Attributes:
       members: most members of a population; 1: each trial alone.

@@ -25,16 +25,16 @@ from jaxcnn.train.workdir import write_json
 
 
 class Pruned(Exception):
-    """The pruner expects no good result from this trial."""
+    """Raised when the pruner expects no good result from this trial."""
 
 
 class Lost(Exception):
-    """Another worker has taken over this trial, because this worker seemed dead."""
+    """Raised when another worker has taken over this trial, because this worker seemed dead."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """How a trial ended.
+    """The outcome of a trial.
 
     Attributes:
       state: one of `folder.STATES`.
@@ -50,7 +50,11 @@ class Outcome:
 
 
 def config_of(folder: pathlib.Path, base: Config, lease: Lease) -> Config:
-    """The config of a trial of the sweep in a folder. Raises ConfigError if it is impossible."""
+    """The config of a trial of the sweep in a folder.
+
+    Raises:
+      ConfigError: the config is impossible.
+    """
     config = spec.apply(base, lease.overrides | {spec.SEED: lease.seed})
     return config if lease.parent is None else inherit.started(config, folder, lease.parent)
 
@@ -125,7 +129,11 @@ class Attempt:
         self._held.close()
 
     def config(self) -> Config:
-        """The config of the trial. Raises ConfigError if it is impossible."""
+        """The config of the trial.
+
+        Raises:
+          ConfigError: the config is impossible.
+        """
         return config_of(self._queue.folder, self._queue.definition.base, self.lease)
 
     def hooks(self) -> Hooks:

@@ -67,7 +67,7 @@ class TrialQueue:
         return Nothing.WAIT if running else Nothing.DONE
 
     def take_more(self, program: str, most: int) -> list[Lease]:
-        """At most `most` further trials of this program only, those left by a worker first."""
+        """Take at most `most` further trials of this program only, first those left by another worker."""
         leases: list[Lease] = []
         with files.held(self.folder / files.QUEUE):
             for state, taken in ((TrialState.RUNNING, self._adopt), (TrialState.WAITING, self._start)):

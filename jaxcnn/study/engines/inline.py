@@ -1,4 +1,4 @@
-"""One worker, in this process: programs and data are kept from trial to trial."""
+"""An engine with one worker, in this process: programs and data stay from trial to trial."""
 
 from jaxcnn.study.engines import Job
 from jaxcnn.study.worker import work

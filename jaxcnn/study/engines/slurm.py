@@ -47,7 +47,7 @@ class Worker:
         Raises:
           RuntimeError: the worker failed.
         """
-        while (code := self._run()) == INTERRUPTED:  # not by notice, on which `checkpoint` ends this process
+        while (code := self._run()) == INTERRUPTED:  # not ended by a notice, for which `checkpoint` ends this process
             print(f"the worker was stopped by a signal; it restarts in {STAY_SECONDS:.0f} s", flush=True)
             time.sleep(STAY_SECONDS)
         if code:
