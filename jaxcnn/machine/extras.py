@@ -26,14 +26,14 @@ EXTRAS = {
 
 
 class MissingExtra(UserError):
-    """A package of an optional extra is not installed."""
+    """Raised when a package of an optional extra is not installed."""
 
 
 def need(extra: str, what: str, *packages: str) -> None:
     """Refuse to start `what` unless `packages` (by default, all packages of the extra) are installed.
 
     Raises:
-      MissingExtra: one is not installed.
+      MissingExtra: a package is not installed.
     """
     for package in packages or EXTRAS[extra]:
         if util.find_spec(package) is None:

@@ -63,7 +63,7 @@ class Heartbeat:
             link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def start(self) -> None:
-        """Start watching."""
+        """Start the thread that watches the connections."""
         threading.Thread(target=self._watch, name="heartbeat", daemon=True).start()
 
     def start_gather(self, value: Any) -> int:
@@ -280,7 +280,7 @@ class Cluster:
 
     @contextlib.contextmanager
     def one_per_host_first(self) -> Iterator[None]:
-        """One process of each host runs the block while the others wait; then the others run it."""
+        """Run the block in one process of each host while the others wait; then run it in the others."""
         if not self.first_on_host:
             self.gather()
         yield

@@ -1,4 +1,4 @@
-"""Which instructions for int8 the processor has, by the flags that Linux tells."""
+"""Finds the processor's instructions for int8, from the flags that Linux shows."""
 
 import pathlib
 
@@ -7,14 +7,14 @@ CPUINFO = pathlib.Path("/proc/cpuinfo")
 
 
 def of_int8(told: str) -> list[str]:
-    """The names of those instructions in the text of /proc/cpuinfo."""
+    """The names of the int8 instructions in the text of /proc/cpuinfo."""
     lines = (line.partition(":") for line in told.splitlines())
     flags = {flag for name, _, text in lines if name.strip() in ("flags", "Features") for flag in text.split()}
     return [name for flag, name in INT8.items() if flag in flags]
 
 
 def in_words() -> str:
-    """One line on how int8 runs here; empty where the system does not tell (not Linux)."""
+    """A line on how int8 runs here; empty where the system does not say (not Linux)."""
     try:
         found = of_int8(CPUINFO.read_text(encoding="utf-8", errors="replace"))
     except OSError:

@@ -8,7 +8,7 @@ def parse(text: str | bytes) -> Any:
     """The value of a JSON text.
 
     Raises:
-      ValueError: it is not valid JSON, or nested too deeply.
+      ValueError: the text is not valid JSON, or nested too deeply.
     """
     try:
         return json.loads(text)
@@ -17,7 +17,7 @@ def parse(text: str | bytes) -> Any:
 
 
 def parse_or_keep(text: str) -> Any:
-    """The value of a JSON text; a text that is none, as it is."""
+    """The value of a JSON text; a text that is not JSON is returned as it is."""
     try:
         return parse(text)
     except ValueError:

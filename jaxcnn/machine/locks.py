@@ -11,7 +11,7 @@ _ABSENT = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EPROTO, errno.EIN
 
 
 class NoLocksError(OSError):
-    """The file system does not support locks."""
+    """Raised when the file system does not support locks."""
 
 
 _told: list[NoLocksError] = []

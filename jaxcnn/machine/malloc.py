@@ -33,8 +33,8 @@ HELP = (
     "profiler is active, or Python is interactive."
 )
 SETTLING = 5  # calls until the heap is stable: long-lived data lies beside the memory of the steps, not inside it
-LOOK_EVERY = 16  # calls
-GROWN = 1.25  # times the resident memory of the settling calls
+LOOK_EVERY = 16  # calls between two looks at the memory
+GROWN = 1.25  # factor of the resident memory of the settling calls, from which unused memory is returned
 _MEMORY = pathlib.Path("/proc/meminfo")
 _GROUPS = pathlib.Path("/proc/self/cgroup")
 _GROUP_FILES = pathlib.Path("/sys/fs/cgroup")

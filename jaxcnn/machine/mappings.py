@@ -12,7 +12,7 @@ _MOST = pathlib.Path("/proc/sys/vm/max_map_count")
 
 
 def used() -> float:
-    """The part of the allowed regions that this process has mapped, 0 … 1; 0 where there is no such limit."""
+    """The share of the allowed regions that this process has mapped, 0 … 1; 0 where there is no such limit."""
     with contextlib.suppress(OSError, ValueError):
         return _REGIONS.read_bytes().count(b"\n") / int(_MOST.read_text())
     return 0.0

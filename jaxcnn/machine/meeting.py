@@ -35,7 +35,7 @@ _log = logging.getLogger("jaxcnn")
 
 
 class HostsError(UserError):
-    """The processes could not join; the same command may succeed when started again."""
+    """Raised when the processes could not join; the same command may succeed when started again."""
 
     exit_code = RESTARTABLE
 
@@ -123,14 +123,14 @@ def _receive_all(
                 remark = (
                     f"something that is not a process of this run connected from {peer[0]}: {_one_line(refusal['why'])}"
                 )
-                if remark not in told:  # it may try again every second
+                if remark not in told:  # a process may try again every second
                     told.add(remark)
                     _log.warning("%s", remark)
                 send(link, refusal)
                 link.close()
                 continue
             other["skew"] = other["clock"] - time.time()
-            if (before := links.pop(other["process"], None)) is not None:  # its first attempt timed out
+            if (before := links.pop(other["process"], None)) is not None:  # the first attempt of this process timed out
                 before.close()
             links[other["process"]] = link
             cards[other["process"]] = other
@@ -256,7 +256,7 @@ def _introduce(
         reason = "it answers, but is not a process of this run"
         if "stranger" in answer:
             reason = f"{_one_line(answer['stranger'])}; this run is {_told(card)}"
-        time.sleep(1.0)  # it may be about to end
+        time.sleep(1.0)  # process 0 may be about to end
     raise HostsError(
         f"process {place.process} on {card['host']} did not reach process 0 at {place.coordinator} within "
         f"config.hosts.join_seconds: {reason}; check that process 0 was started, that the host name can be resolved "

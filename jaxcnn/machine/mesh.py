@@ -17,7 +17,7 @@ MODEL_AXIS = "model"  # splits the output channels of wide layers
 
 
 def prepare_backend() -> None:
-    """Settings needed before the first use of a JAX device: the cache of programs, and synchronous steps on a CPU.
+    """Apply the settings needed before JAX first uses a device: the cache of programs, and synchronous steps on a CPU.
 
     On a CPU, a call then runs its step before it returns. A queued call would start when the results of the previous
     one exist, before its working memory is freed, so the memory of two steps would be in use. The queue gains nothing
@@ -149,7 +149,7 @@ def over_data(mesh: Mesh) -> NamedSharding:
 
 
 def describe(mesh: Mesh) -> str:
-    """Such as "1 x cpu", "4 x NVIDIA H200", "8 x cpu (data 4 x model 2)" or "16 x NVIDIA H200 of 2 processes"."""
+    """A text such as "4 x NVIDIA H200", "8 x cpu (data 4 x model 2)" or "16 x NVIDIA H200 of 2 processes"."""
     axes = f" (data {data_devices(mesh)} x model {model_devices(mesh)})" if model_devices(mesh) > 1 else ""
     processes = len({device.process_index for device in mesh.devices.flat})
     of = f" of {processes} processes" if processes > 1 else ""

@@ -1,4 +1,4 @@
-"""Arrays of an .npz file, each header of which is held against the file before anything is allocated for it."""
+"""The arrays of an .npz file; every header is compared with the file before memory is allocated for its array."""
 
 import math
 import pathlib
@@ -15,11 +15,11 @@ def read(path: pathlib.Path, most: int) -> dict[str, np.ndarray]:
 
     Args:
       path: the file.
-      most: bytes that its arrays may take together.
+      most: most bytes that its arrays may take together.
 
     Raises:
-      OSError: it cannot be read.
-      ValueError: it is no npz file, damaged, holds Python objects, or its arrays are larger than `most` or the file.
+      OSError: the file cannot be read.
+      ValueError: the file is no npz file, damaged, or holds Python objects, or its arrays exceed `most` or the file.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -37,7 +37,7 @@ def read(path: pathlib.Path, most: int) -> dict[str, np.ndarray]:
 
 
 def bytes_there(member: zipfile.ZipInfo, header: int) -> int:
-    """How many bytes a member can have after its header of so many bytes, whatever its own entry says."""
+    """The most bytes that a member can have after its header of `header` bytes, whatever its own entry says."""
     there = member.file_size - header
     if member.compress_type == zipfile.ZIP_STORED:
         return min(there, member.compress_size)
@@ -47,7 +47,11 @@ def bytes_there(member: zipfile.ZipInfo, header: int) -> int:
 
 
 def _promised(archive: zipfile.ZipFile, name: str, member: zipfile.ZipInfo) -> int:
-    """Bytes of an array by its header. Raises ValueError if the file cannot have so many."""
+    """The bytes of an array by its header.
+
+    Raises:
+      ValueError: the file cannot have so many.
+    """
     with archive.open(member) as file:
         version = np.lib.format.read_magic(file)
         if version not in ((1, 0), (2, 0)):

@@ -112,7 +112,7 @@ def shipped_config(name: str) -> pathlib.Path:
     """The file of a config that ships with jaxcnn.
 
     Raises:
-      ConfigError: there is none of that name.
+      ConfigError: no config has that name.
     """
     file = shipped("configs") / f"{name}.py"
     if not file.is_file():

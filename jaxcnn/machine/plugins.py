@@ -1,4 +1,4 @@
-"""What open names stand for (`jaxcnn.config.open_names`): code of users and of other packages.
+"""Finds the objects behind open names (`jaxcnn.config.open_names`): code of users and of other packages.
 
 A name is loaded when it is first needed. What depends on the code behind it, such as a compiled program, has `token` in
 its key, which changes when the code does.
@@ -25,22 +25,22 @@ from typing import Any
 from jaxcnn.config import Config, UserError, open_names
 
 PACKAGE = pathlib.Path(__file__).parent.parent
-GIVEN = "given"  # in place of a module, for objects from Python that no name leads to
+GIVEN = "given"  # used in place of a module, for objects from Python that no name leads to
 _LOADING = threading.RLock()
 
-_given: dict[str, Any] = {}  # the last such object of each name
-_tokens: list[tuple[Any, str]] = []  # objects without a source file, with what tells them apart
+_given: dict[str, Any] = {}  # the latest object given for each name
+_tokens: list[tuple[Any, str]] = []  # objects without a source file, each with its token
 
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:
-    """What an open name stands for.
+    """The object behind an open name.
 
     Attributes:
       name: the name, with its options.
       target: the object that it leads to.
       options: the options in the name.
-      module: the module of a file that it was loaded from; empty if it exists in this process only.
+      module: the module file from which it was loaded; empty if it exists only in this process.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Loaded:
 
     @property
     def takes(self) -> tuple[str, ...] | None:
-        """The names of the arguments that the object can be called with; None if it takes any, or they are unknown."""
+        """The names of the arguments that the object takes when called; None if it takes any, or if unknown."""
         parameters = _parameters(self.target)
         if any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
             return None
@@ -64,7 +64,7 @@ class Loaded:
         return functools.partial(self.target, **self.options) if self.options else self.target
 
     def with_those(self, offered: Mapping[str, Any]) -> Callable[..., Any]:
-        """The object with its options bound, and those of the arguments `offered` that it names and that they lack."""
+        """The object with its options bound, and with those arguments in `offered` that it takes and they lack."""
         self._check_options()
         parameters = _parameters(self.target)
         own = {name: value for name, value in offered.items() if name in parameters}
@@ -84,7 +84,7 @@ def _parameters(target: Any) -> Mapping[str, inspect.Parameter]:
         made_by: Any = target.__init__  # type: ignore[misc]  # a signature of the class may be that of a metaclass
         _, *others = inspect.signature(made_by).parameters.items()
         return dict(others)
-    except (TypeError, ValueError):  # some functions written in C have none
+    except (TypeError, ValueError):  # some functions written in C have no signature
         return {}
 
 
@@ -96,7 +96,7 @@ def load(kind: str, name: str) -> Loaded:
       name: a name that is not ours.
 
     Raises:
-      UserError: it leads to nothing, or its module fails.
+      UserError: the name leads to nothing, or its module fails.
     """
     target, options = open_names.parse(name)
     with _LOADING:
@@ -118,7 +118,11 @@ def load(kind: str, name: str) -> Loaded:
 
 
 def check(config: Config) -> None:
-    """Load every open name of a config. Raises UserError, with the key, for one that leads to nothing."""
+    """Load every open name of a config.
+
+    Raises:
+      UserError: a name leads to nothing; the message has its key.
+    """
     for key, kind, name in open_names.foreign(config):
         try:
             loaded = load(kind.group, name)
@@ -129,7 +133,7 @@ def check(config: Config) -> None:
 
 
 def name_of(given: Any) -> str:
-    """The open name of an object, by which this process finds it; other processes too, if it is in a module of a file.
+    """The open name of an object, by which this process finds it; other processes too if it is in a module file.
 
     A `functools.partial` with options that are literals is the name of its function with them.
     """
@@ -157,10 +161,10 @@ def name_of(given: Any) -> str:
 
 
 def give(name: str, given: Any) -> None:
-    """Let this process find an object by the open name that a run has for it; that of a module of a file stays.
+    """Let this process find an object by its open name in a run; the name of a module file stays as it is.
 
     Raises:
-      UserError: the run's network is in such a module, or one of ours.
+      UserError: the run's network is in a module file, or is one of ours.
     """
     target = open_names.parse(name)[0]
     if target.partition(":")[0] not in (GIVEN, "__main__"):
@@ -169,13 +173,13 @@ def give(name: str, given: Any) -> None:
 
 
 def needs(config: Config) -> list[str]:
-    """The open names of a config that only this process can resolve, as they are in no module of a file."""
+    """The open names of a config that only this process can resolve, because they are in no module file."""
     names = [name for _, _, name in open_names.foreign(config)]
     return [name for name in names if name.partition(":")[0] in (GIVEN, "__main__")]
 
 
 def token(config: Any) -> str:
-    """A text that changes when the code behind the open names of a config changes; empty if all of them are ours.
+    """A text that changes when the code behind the open names of a config changes; empty if all names are ours.
 
     Args:
       config: a config, or a group of one.
@@ -225,13 +229,13 @@ def _place(error: BaseException) -> str:
 
 
 def _label(target: Any) -> str:
-    """A name for an object that is an identifier."""
+    """A name for an object, which is a valid identifier."""
     name = getattr(target, "__name__", None) or type(target).__name__
     return re.sub(r"\W", "", name) or "object"
 
 
 def _of_identity(target: Any) -> str:
-    """A text for this object of this process, which no other object ever gets."""
+    """A text for this object of this process, which no other object gets."""
     for known, text in _tokens:
         if known is target:
             return text
@@ -241,7 +245,7 @@ def _of_identity(target: Any) -> str:
 
 @functools.cache
 def _sources(module_name: str) -> str:
-    """Digest of the sources of a module and of those it may use: its package and folder, and other code of the user."""
+    """A digest of the sources of a module and of those it may use: its package and folder, other code of the user."""
     top = sys.modules[module_name.partition(".")[0]]
     folders = [pathlib.Path(each) for each in getattr(top, "__path__", ())]
     files = {file for folder in folders for file in folder.rglob("*.py")}
@@ -252,13 +256,13 @@ def _sources(module_name: str) -> str:
     for file in sorted(files):
         try:
             digest.update(str(file).encode() + b"\0" + file.read_bytes())
-        except OSError:  # a file of a notebook or an editor that is gone meanwhile
+        except OSError:  # a file of a notebook or an editor that no longer exists
             continue
     return digest.hexdigest()
 
 
 def _file_of(module: ModuleType) -> pathlib.Path | None:
-    """The source of an imported module; None if it has none, or is the script that runs."""
+    """The source file of an imported module; None if it has none, or is the script that runs."""
     if module.__name__ == "__main__":
         return None
     file = getattr(module, "__file__", None)

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all: no reader meets half a file, and no crash leaves one."""
+"""Files that are written completely or not at all: no reader sees half a file, and no crash leaves one."""
 
 import errno
 import os
@@ -6,10 +6,10 @@ import pathlib
 
 
 def write(path: pathlib.Path, content: str | bytes | bytearray) -> None:
-    """Write a file beside its place, then put it there; text in UTF-8. Several processes may write one path.
+    """Write a file under another name, then rename it; text in UTF-8. Several processes may write one path.
 
     Raises:
-      OSError: it cannot be written; what was there before is unchanged. ESTALE: its folder is gone.
+      OSError: the file cannot be written; the old content is unchanged. ESTALE: its folder is gone.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
