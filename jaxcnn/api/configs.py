@@ -86,7 +86,7 @@ def checked(config: Recipe) -> Config:
     """The checked config of a ConfigDict, a mapping or a recipe.
 
     Raises:
-      ConfigError: it has mistakes.
+      ConfigError: the config has mistakes.
     """
     if isinstance(config, Config):
         return config
@@ -131,7 +131,7 @@ def _file(name: str) -> pathlib.Path:
 
 
 def _read(file: pathlib.Path, variant: str) -> ml_collections.ConfigDict:
-    """What the function `get_config` of a config file returns."""
+    """The value that `get_config` in a config file returns."""
     if not file.is_file():
         raise ConfigError(f"{file}: this Python file does not exist")
     try:

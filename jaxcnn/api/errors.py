@@ -1,4 +1,4 @@
-"""Messages in the words of a Python program."""
+"""Messages with the terms of a Python program instead of those of a command."""
 
 import contextlib
 import logging
@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from jaxcnn.config import UserError
 
-# Flags in messages of the library, as the arguments that they are in Python.
+# Flags in messages of the library, as the arguments in Python that correspond to them.
 _FLAG = re.compile(r"--(?=(?:config\.[a-z0-9_.]+|[a-z_]+)\b)")
 _COMMAND = re.compile(r"--mode=|python -m ")
 
@@ -19,7 +19,7 @@ def in_python(message: str) -> str:
 
 
 class _WithoutOrbax(logging.Filter):
-    """Drops what orbax logs of every checkpoint, as commands do; its errors stay."""
+    """Drops the log lines that orbax writes for every checkpoint, as commands do; its errors stay."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return record.levelno >= logging.ERROR or "orbax" not in record.pathname
@@ -31,7 +31,7 @@ _without_orbax = _WithoutOrbax()
 @contextlib.contextmanager
 def python_words() -> Iterator[None]:
     """Errors of the user that leave the body are written for a Python program, and orbax is quiet from now on."""
-    logging.getLogger("absl").addFilter(_without_orbax)  # once, however often it is added
+    logging.getLogger("absl").addFilter(_without_orbax)  # added only once, however often this runs
     try:
         yield
     except UserError as error:
@@ -43,6 +43,6 @@ Raised = TypeVar("Raised", bound=BaseException)
 
 
 def one_line(error: Raised) -> Raised:
-    """An exception that a notebook shows as one line, without its traceback."""
+    """An exception that notebooks show as one line, without a traceback."""
     vars(error)["_render_traceback_"] = lambda: [f"{type(error).__name__}: {error}"]
     return error

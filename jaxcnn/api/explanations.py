@@ -17,17 +17,17 @@ from jaxcnn.explain.subject import Explanation, Subject
 from jaxcnn.text import shown
 from jaxcnn.train import mistakes
 
-_SHOWN = 12  # images in a notebook
+_SHOWN = 12  # largest number of images shown in a notebook
 
 
 class Explanations:
     """Maps of one method for some images; an array [N, H, W] for NumPy, and pictures in a notebook.
 
     Attributes:
-      method: its name.
-      maps: [N, H, W]. For signed methods, what speaks for the output is above 0, what speaks against it below; for
+      method: name of the method.
+      maps: [N, H, W]. For signed methods, values above 0 support the output, values below 0 oppose it; for
         others, larger is more important.
-      values: what the method gave: the same, or one number for each channel, [N, H, W, C].
+      values: the values from the method: equal to the maps, or one number for each channel, [N, H, W, C].
       target: the explained output of each image, [N]; for a detector, its class.
       boxes: the explained box of each image of a detector: left, top, right, bottom in pixels, [N, 4]; else None.
       layer: the layer of a class activation map; else empty.
@@ -59,12 +59,12 @@ class Explanations:
         return f"<{self.method} of {len(self)} images, {self.maps.shape[1]}x{self.maps.shape[2]}>"
 
     def png(self, number: int, opacity: float = 0.6) -> bytes:
-        """The map of an image over it, as the content of a PNG file; 0 is the image alone, 1 the map alone."""
+        """The map of an image laid over it, as the content of a PNG file; 0 is the image alone, 1 the map alone."""
         image = self._rgb(slice(number, number + 1))[0]
         return pictures.over_image(image, self.maps[number], methods.find(self.method).gives, opacity)
 
     def _rgb(self, part: slice) -> UInt8[np.ndarray, "n h w 3"]:
-        """Some of the images as people see them, with their boxes."""
+        """The images of a part as RGB, with their boxes drawn in."""
         images = mistakes.as_rgb(self._pixels[part])
         return images if self.boxes is None else pictures.with_boxes(images, self.boxes[part], self.target[part])
 
@@ -105,7 +105,7 @@ class Explanations:
 def explain(
     network: Network, subject: Subject, images: Any, method: str, target: Any, layer: str, options: dict[str, Any]
 ) -> Explanations:
-    """What `jaxcnn.Run.explain` returns."""
+    """Make the explanations that `jaxcnn.Run.explain` returns; its arguments are described there."""
     with python_words():
         methods.find(method)
         subject.prepared(method, layer=layer, **options)

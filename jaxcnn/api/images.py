@@ -21,9 +21,9 @@ Pixels = Num[np.ndarray, "h w c"]
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """One image: its pixels, or why it cannot be read; and its file, if it is one.
+    """An image: its pixels, or why it cannot be read; and its file, if it comes from one.
 
-    `sides` are its height and width before it was fitted to the network, where it is no file.
+    `sides` are its height and width before it was resized for the network, if it does not come from a file.
     """
 
     pixels: Pixels | None
@@ -125,7 +125,7 @@ def _stack(array: np.ndarray, shape: tuple[int, int, int], data: Data, what: str
 
 
 def _fitting(image: Pixels, shape: tuple[int, int, int], data: Data, what: str) -> Pixels:
-    """The image in the size of the network: resized if that is square, as in training; otherwise it must have it."""
+    """The image in the size of the network: resized to a square, as in training; other sizes must fit already."""
     if image.shape == shape:
         return image
     height, width, _ = shape

@@ -35,17 +35,17 @@ class ModelTable:
 
     @property
     def parameters(self) -> int:
-        """How many numbers all layers have."""
+        """The number of parameters of all layers."""
         return sum(layer.parameters for layer in self.layers)
 
     @property
     def flops(self) -> int:
-        """Floating-point operations of the forward pass of one image."""
+        """The floating-point operations of the forward pass of one image."""
         return sum(layer.flops for layer in self.layers)
 
     @property
     def activation_bytes(self) -> int:
-        """Memory of the outputs of all layers, for a batch: what a step keeps for its gradients, at most."""
+        """The bytes of the outputs of all layers for a batch: the most that a step keeps for its gradients."""
         return self.batch * sum(layer.output_bytes for layer in self.layers)
 
     def rows(self) -> list[tuple[str, ...]]:

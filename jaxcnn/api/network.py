@@ -55,11 +55,11 @@ class Network:
         return probabilities
 
     def features(self, images: Any, layer: str = "") -> np.ndarray:
-        """What the classifier sees of images, [N, features]: an embedding for search, clustering or another classifier.
+        """The input of the classifier, [N, features]: embeddings for search, clustering or another classifier.
 
         Args:
           images: see the class.
-          layer: the path of a layer (`layers`), whose output is returned in place of that, [N, ...].
+          layer: the path of a layer (`layers`), whose output is returned instead, [N, ...].
 
         Raises:
           UserError: there is no such layer; and as `__call__`.
@@ -84,9 +84,9 @@ class Network:
         return jax.device_get(self.trained.variables)
 
     def predict(self, images: Any, *, on_error: str = "raise") -> Predictions:
-        """The answer for each image, and its "file" if it is one.
+        """The answer for each image, and its "file" if it comes from one.
 
-        For classification, these are its most probable classes: `{"label", "probability", "top": [...]}`.
+        For classification, these are the most probable classes: `{"label", "probability", "top": [...]}`.
 
         Args:
           images: see the class.

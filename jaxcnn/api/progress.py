@@ -47,7 +47,7 @@ class NotebookProgress:
             self._draw(now)
 
     def after_evaluation(self, evaluation: Evaluation) -> None:
-        """Add a row."""
+        """Add a row to the table for an evaluation."""
         self._rows.append(evaluation)
         self._draw(time.monotonic())
 
@@ -83,7 +83,7 @@ class NotebookProgress:
         return f"<div>{bar} {share:.0f} % &nbsp; {html.escape(', '.join(told))}</div>{self._table()}"
 
     def _left(self, now: float, last: Step | Evaluation) -> str:
-        """The time that the rest takes at the pace so far, evaluations included."""
+        """The time left at the pace so far, including evaluations."""
         if not self._pace or last.step >= last.total_steps or last.step <= self._pace[0][1]:
             return ""
         began, first = self._pace[0]
@@ -101,7 +101,7 @@ class NotebookProgress:
 
 
 class _Shown:
-    """One state of the display, also as text, for programs that show no HTML."""
+    """The state of the display at one time, also as text, for programs that show no HTML."""
 
     def __init__(self, page: str, text: str) -> None:
         self._page, self._text = page, text
@@ -114,7 +114,7 @@ class _Shown:
 
 
 def _main(metrics: dict[str, float]) -> list[str]:
-    """The loss and the first figure after it."""
+    """The loss and the first figure after it, as texts."""
     return [name for name in metrics if name not in ("grad_norm", "learning_rate")][:2]
 
 

@@ -39,9 +39,9 @@ def find_rate(
         plugins.check(wanted)
         mesh.prepare_backend()
         found = rate_range.measure(wanted, steps, lowest, highest, print if progress else _silent)
-        del arrays  # kept until here
+        del arrays  # kept alive until here
         return found
 
 
 def _silent(line: str) -> None:
-    """Say nothing."""
+    """Drop a line that would be printed."""

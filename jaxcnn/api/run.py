@@ -45,7 +45,7 @@ def load(
       checkpoint: the weights to use: "last", "best" (on the validation split) or a step.
       weights: "last" for the parameters of that step, "ema" for their moving average; empty: the average if it is kept.
       devices: how many local devices to use; 0: all.
-      model: the network of the run, if it is in no module of a file, as one that a notebook defines.
+      model: the network of the run, if it is in no module file, such as one defined in a notebook.
 
     Raises:
       UserError: the folder has no run.
@@ -94,7 +94,7 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether the run has ended."""
+        """Whether the run has made its last step and been tested."""
         return self.summary is not None
 
     @property
@@ -112,7 +112,7 @@ class Run:
 
     @property
     def test(self) -> Figures | None:
-        """The one test of a finished run, with its confusion matrix (`test.json`); None if there was none."""
+        """The test of a finished run, with its confusion matrix (`test.json`); None if there was no test."""
         file = self.workdir / assess.TEST
         with python_words():
             return Figures(files.read_sealed(file)) if file.exists() else None
@@ -123,7 +123,7 @@ class Run:
         return Records(record for record in records if kind in ("", record["kind"]))
 
     def curves(self) -> Picture:
-        """Loss, accuracy and learning rate over epochs, also in `curves.png` of the workdir.
+        """A picture of loss, accuracy and learning rate over epochs, also in `curves.png` of the workdir.
 
         Raises:
           UserError: the run has no records yet, or matplotlib is not installed.
@@ -153,7 +153,7 @@ class Run:
     def explain(
         self, images: Any, method: str = "gradcam", *, target: Any = "predicted", layer: str = "", **options: Any
     ) -> "Explanations":
-        """Which pixels an output comes from, by one of the methods of `docs/explain.md`.
+        """Show which pixels an output rests on, by one of the methods of `docs/explain.md`.
 
         Args:
           images: as for `predict`.
@@ -161,7 +161,7 @@ class Run:
           target: the output to explain: "predicted", the highest one; the name or number of a class; or one of these
             last for each image.
           layer: the layer of a class activation map; empty: the last whose maps have at least 4x4 positions.
-          options: of the method, such as `steps`, `samples` or `baseline` ("mean", "black" or pixels [H, W, C]).
+          options: those of the method, such as `steps`, `samples` or `baseline` ("mean", "black" or pixels [H, W, C]).
 
         Raises:
           UserError: there is no such method, output, layer or option; and as `predict`.
@@ -175,7 +175,7 @@ class Run:
         from jaxcnn.explain.subject import Subject
 
         trained = self.network.trained
-        if self._arrays is not None:  # for methods that need images of the training split
+        if self._arrays is not None:  # some methods need images of the training split
             memory.know(self._arrays)
             data = dataclasses.replace(trained.config.data, source=self._arrays.source)
             trained = dataclasses.replace(trained, config=dataclasses.replace(trained.config, data=data))

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-_ROWS = 12  # of records
+_ROWS = 12  # records shown
 _IMAGES = 20  # thumbnails
-_COLUMNS = 6  # of an answer
+_COLUMNS = 6  # columns of an answer
 _SIDE = 96  # largest side of a thumbnail, pixels
 
 
@@ -46,7 +46,7 @@ class Records(list[dict[str, Any]]):
     """Records of `metrics.jsonl` in order, such as for `pandas.DataFrame(records)`; a notebook shows the last ones."""
 
     def column(self, name: str) -> list[Any]:
-        """The values of one name, of the records that have it."""
+        """The values of one name, from the records that have it."""
         return [record[name] for record in self if name in record]
 
     def _repr_html_(self) -> str:
@@ -83,23 +83,23 @@ class Predictions(list[dict[str, Any]]):
 
 
 class Html(str):
-    """Text that is HTML already."""
+    """Text that is already HTML."""
 
 
 def table(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """An HTML table."""
+    """A table in HTML, with the names as its header."""
     head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
     body = "".join(f"<tr>{''.join(f'<td>{_cell(value)}</td>' for value in row)}</tr>" for row in rows)
     return f"<table>{f'<thead><tr>{head}</tr></thead>' if any(names) else ''}<tbody>{body}</tbody></table>"
 
 
 def image(picture: Picture) -> str:
-    """A picture as part of a page of HTML."""
+    """A picture as part of an HTML page."""
     return f'<img style="max-width: 100%" src="data:image/png;base64,{_base64(picture.path.read_bytes())}">'
 
 
 def thumbnail(pixels: np.ndarray) -> str:
-    """A small picture of an image [H, W, C]; of other than 1 or 3 channels, of the first one."""
+    """A thumbnail of an image [H, W, C]; with other than 1 or 3 channels, of the first channel."""
     from PIL import Image
 
     channels = pixels.shape[-1]
@@ -117,7 +117,7 @@ def thumbnail(pixels: np.ndarray) -> str:
 
 
 def value_text(value: Any) -> str:
-    """A number or text, as tables show it."""
+    """A number or text as it is shown in tables."""
     if isinstance(value, bool) or value is None:
         return "" if value is None else str(value)
     if isinstance(value, float):
@@ -134,7 +134,7 @@ def _base64(content: bytes) -> str:
 
 
 def _plain(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Names and values, with those of inner mappings of few numbers as "test loss"."""
+    """The names and values of a tree; inner mappings of a few numbers get names such as "test loss"."""
     found: list[tuple[str, Any]] = []
     for name, value in tree.items():
         if isinstance(value, Mapping) and len(value) <= 20 and not prefix:

@@ -1,4 +1,4 @@
-"""`jaxcnn.train`: a run, from a script or a notebook."""
+"""`jaxcnn.train`: trains a run from a script or a notebook."""
 
 import dataclasses
 import io
@@ -52,7 +52,7 @@ def train(
         Images are arrays [N, H, W, C] or [N, H, W] of uint8, uint16 or floats, whose type becomes `config.data.dtype`;
         labels are class numbers or names [N], or columns of numbers [N, K] for other tasks. Without "val", some
         of "train" are held out; without "test", nothing is tested. To continue the run, give equal arrays again.
-        Or a function that gives such data.
+        It may also be a function that returns such data.
       model: the network in place of `config.model.name`: a name, or a class or module of Flax. One that is in no module
         of a file must be given again to continue the run, or to load it in another process.
       after_step: a function, or several, called with a `jaxcnn.Step` after each training step. Its figures are read
@@ -93,7 +93,7 @@ def train(
 
 
 def _where(folder: pathlib.Path, arrays: memory.Arrays | None) -> str:
-    """How to continue the run, for messages."""
+    """A text on how to continue the run, for messages."""
     return f"the same call with {folder}{' and equal arrays' if arrays is not None else ''} continues"
 
 
@@ -114,7 +114,7 @@ def with_data(config: Config, data: Any, model: Any) -> tuple[Config, memory.Arr
 
 
 def divided(data: Data, arrays: memory.Arrays) -> Data:
-    """`data` for arrays: without a test if they have none, and with at most a fifth of them held out for validation."""
+    """`data` for arrays: without a test if they have none, and with at most a fifth held out for validation."""
     train = arrays.parts["train"]
     changes: dict[str, Any] = {"source": arrays.source, "dtype": train.images.dtype.name}
     if "test" not in arrays.parts and data.test_split == Data.test_split:
@@ -126,7 +126,7 @@ def divided(data: Data, arrays: memory.Arrays) -> Data:
 
 
 def _all(given: Callbacks[Event], name: str, first: Callable[[Event], Any] | None) -> Callable[[Event], None] | None:
-    """One function that calls `first` and all the given ones; None if there is none, so that events cost nothing."""
+    """A function that calls `first` and all given ones; None if there are none, so that events cost nothing."""
     functions = [given] if callable(given) else list(given)
     if wrong := [each for each in functions if not callable(each)]:
         raise UserError(f"{name} must be a function of one event, or several; {type(wrong[0]).__name__} is none")
@@ -152,8 +152,8 @@ def _interrupts(stop: Callable[[], bool] | threading.Event | None) -> Interrupts
 
 
 class _Nowhere(io.StringIO):
-    """A stream that keeps nothing."""
+    """A stream that drops everything written to it."""
 
     def write(self, text: str, /) -> int:
-        """Drop the text."""
+        """Drop the text, and report it as written."""
         return len(text)
