@@ -16,7 +16,7 @@ CONSTANT = ("data", "network", "machine", "starts")  # columns left out if equal
 
 
 def tables(findings: Findings) -> dict[str, Table]:
-    """All tables that have rows, by name, in the order of the report."""
+    """The tables of a report that have rows, by name, in order."""
     made = [
         results(findings), published(findings), settings(findings), costs.table(findings), comparisons(findings),
         time_to_accuracy(findings), pareto(findings), sizes.table(findings), *scaling(findings),
@@ -35,7 +35,7 @@ def _without_percent(table: Table) -> Table:
 
 
 def without_constants(table: Table) -> Table:
-    """A table without the `CONSTANT` columns that are equal in every row; a note states their value once."""
+    """A table without those `CONSTANT` columns that are equal in all rows; a note states each such value once."""
     if len(table.rows) < 2:
         return table
     alike = {c for i, c in enumerate(table.columns) if c in CONSTANT and len({row[i].text for row in table.rows}) == 1}
@@ -47,17 +47,17 @@ def without_constants(table: Table) -> Table:
 
 
 def spread_cell(of: Spread | None, *, strong: bool = False) -> Cell:
-    """Mean ± std in per cent."""
+    """A cell with mean ± std in per cent."""
     return number(of.mean if of else None, labels.percent_spread(of), strong=strong)
 
 
 def seconds_cell(of: Spread | None) -> Cell:
-    """Mean ± std of a time."""
+    """A cell with mean ± std of a time."""
     return number(of.mean if of else None, labels.seconds_spread(of))
 
 
 def results(findings: Findings) -> Table:
-    """One row for each network on each data set, beside published figures."""
+    """A table with a row for each network on each data set, beside published figures."""
     machines = machine_letters(findings)
     paper = any(f.paper is not None for f in findings.families)
     augmented = any(s.augmented_test for s in findings.settings)
@@ -113,7 +113,7 @@ def _headline_words(setting: Setting) -> str:
 
 
 def _seeds(findings: Findings) -> str:
-    """The column of the number of samples: seeds, or folds of a cross-validation."""
+    """The title of the column with the number of samples: seeds, or folds of a cross-validation."""
     return " or ".join(sorted({f"{sample_noun(setting)}s" for setting in findings.settings}, reverse=True))
 
 
@@ -126,7 +126,7 @@ def _n(setting: Setting) -> Cell:
 
 
 def _gap(setting: Setting, paper: float | None) -> Cell:
-    """The difference to a figure published without a spread."""
+    """A cell with the difference to a figure published without a spread."""
     if paper is None or setting.test is None:
         return NOTHING
     gap = setting.test.mean - paper
@@ -176,7 +176,7 @@ def published(findings: Findings) -> Table:
 
 
 def settings(findings: Findings) -> Table:
-    """One row for each setting."""
+    """A table with a row for each setting."""
     machines = machine_letters(findings)
     chosen = {id(f.chosen) for f in findings.families}
     best = {id(f.best_on_test) for f in findings.families if f.best_on_test}
@@ -236,7 +236,7 @@ def _value(of: Any) -> Cell:
 
 
 def comparisons(findings: Findings) -> Table:
-    """Whether differences are larger than those due to chance."""
+    """A table that says which differences are larger than chance explains."""
     rows = []
     for row in findings.comparisons:
         outcome = row["outcome"]
@@ -263,7 +263,7 @@ def _difference(setting: Setting, of: float) -> str:
 
 
 def time_to_accuracy(findings: Findings) -> Table:
-    """Seconds until validation first reached targets."""
+    """A table of the seconds until validation first reached targets."""
     rows = []
     for row in findings.times_to_accuracy:
         times, s = Spread(tuple(row["times"])) if row["times"] else None, row["setting"]
@@ -284,7 +284,7 @@ def time_to_accuracy(findings: Findings) -> Table:
 
 
 def pareto(findings: Findings) -> Table:
-    """The settings that no other setting beats in both accuracy and time."""
+    """A table of the settings that no other setting beats in both accuracy and time."""
     rows = []
     for front in findings.fronts:
         for s in front["front"]:

@@ -5,7 +5,7 @@ from jaxcnn.reporting.read import Run
 from jaxcnn.reporting.settings import Setting, sample
 from jaxcnn.reporting.statistics import Spread, spread
 
-WITHIN = 0.005  # of a figure that is a share: half a percentage point
+WITHIN = 0.005  # for a figure that is a share: half a percentage point
 NOTE = (
     "To convergence: seconds of training until an evaluation on validation was first within half a percentage point "
     "of the last one, or better; the resolution is the interval between evaluations."

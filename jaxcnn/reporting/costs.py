@@ -1,4 +1,4 @@
-"""What settings with different networks cost: parameters, operations and time beside the figure that decides."""
+"""The costs of settings with different networks: parameters, operations and time beside the figure that decides."""
 
 from jaxcnn.reporting import labels
 from jaxcnn.reporting.findings import Findings
@@ -9,7 +9,7 @@ PARAMETERS, OPERATIONS = "parameters", "training_flops_per_image"
 
 
 def table(findings: Findings) -> Table:
-    """One row for each setting of a family whose settings have different numbers of parameters or operations."""
+    """A table with a row for each setting of a family whose settings differ in parameters or operations."""
     families = [family.settings for family in findings.families if _differ(family.settings)]
     rows = []
     for setting in (each for members in families for each in members):
@@ -33,7 +33,7 @@ def _differ(settings: list[Setting]) -> bool:
 
 
 def _of(setting: Setting, name: str) -> float | None:
-    """A figure of the first finished run, which is that of all: it does not depend on the seed."""
+    """A figure of the first finished run, which is equal in all runs: it does not depend on the seed."""
     return next((run.summary.get(name) for run in setting.finished if run.summary), None)
 
 

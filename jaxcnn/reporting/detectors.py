@@ -1,4 +1,4 @@
-"""What the tests of detectors have besides: each class with its AP, and precision over recall."""
+"""Tables and curves for tests of detectors: each class with its AP, and precision over recall."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -26,7 +26,7 @@ def by_class(findings: Findings) -> dict[str, Table]:
 
 
 def matched(run: Run) -> Mapping[str, Any] | None:
-    """How found objects were matched to annotated ones in the test of a run; None if it is no detector's."""
+    """The figures of matching found objects to annotated ones in the test of a run; None if it is no detector's."""
     told = (run.test or {}).get("matched")
     sound = isinstance(told, Mapping) and is_number(told.get("score")) and is_number(told.get("overlap"))
     return told if sound and run.confusion and run.confusion.classes > 1 else None
@@ -38,7 +38,7 @@ def of_setting(setting: Setting | None) -> Mapping[str, Any] | None:
 
 
 def how(told: Mapping[str, Any]) -> str:
-    """The score and the overlap in words."""
+    """The score and the overlap as text."""
     masks = " of the masks" if told.get("of") == "masks" else ""
     return f"from a score of {told['score']:g}, matched at an overlap{masks} of {told['overlap']:g}"
 
@@ -81,7 +81,7 @@ def _of_family(family: Family) -> Table | None:
 
 
 def _most_taken(whole: Confusion) -> list[tuple[int, float]]:
-    """For each class the other one that it was most often taken for, background aside, and the share of its objects."""
+    """For each class the other one that it was most often taken for, background aside, and its share of objects."""
     last = whole.classes - 1
     table = whole.dense()[:last, :last].astype(float)
     np.fill_diagonal(table, 0)
@@ -110,7 +110,7 @@ def _share(of: float) -> Cell:
 
 
 def curves(run: Run) -> dict[str, dict[str, np.ndarray]]:
-    """The curves of precision over recall in the test of a run: "mean" by overlap, "by_class" by name; those that are
+    """Precision over recall in the test of a run: "mean" by overlap, "by_class" by name; only the curves that are
     sound."""
     test = run.test or {}
     told = test.get("mask_curves" if run.headline.name.startswith("mask_") else "curves")
@@ -129,7 +129,7 @@ def has_curves(family: Family) -> bool:
 
 
 def precision_recall(family: Family) -> Plot:
-    """Precision over recall of the chosen setting: means over seeds, of all classes and of each."""
+    """Plot precision over recall of the chosen setting: means over seeds, for all classes together and for each."""
     assert family.chosen
     of_runs = [found for run in family.chosen.finished if (found := curves(run))["mean"]]
     overlaps = list(of_runs[0]["mean"])

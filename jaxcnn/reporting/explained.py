@@ -1,4 +1,4 @@
-"""The confused pairs of the chosen settings, with maps of what speaks for either class; needs JAX and checkpoints."""
+"""The confused pairs of the chosen settings, with maps of what supports either class; needs JAX and checkpoints."""
 
 import html
 import pathlib
@@ -26,7 +26,11 @@ _COLOURS = {
 
 
 def check(method: str) -> None:
-    """Refuse a method that does not exist, before any work. Raises UserError."""
+    """Refuse a method that does not exist, before any work.
+
+    Raises:
+      UserError: it does not.
+    """
     from jaxcnn.explain import methods
 
     try:
@@ -41,9 +45,9 @@ def sections(
     """A table of pairs for each family, and a picture of each pair, which is also written into `folder`.
 
     Args:
-      findings: of the report.
-      method: of the maps.
-      folder: of the pictures.
+      findings: findings of the report.
+      method: method of the maps.
+      folder: folder of the pictures.
       remarks: gets a line for each family that cannot be explained.
       taken: names of pictures that are already there.
     """
@@ -137,7 +141,7 @@ def _plot(family: Family, pair: "Pair", names: tuple[str, ...], method: str) -> 
 
 
 def _scaled(mistake: "Mistake", gives: str) -> list[np.ndarray]:
-    """Both maps as places in the palette, on one scale."""
+    """Both maps as indices of the palette, on one common scale."""
     from jaxcnn.explain import pictures
 
     return np.split(pictures.scaled(np.concatenate([mistake.for_answer, mistake.for_label]), gives), 2)
@@ -167,7 +171,7 @@ def _grid(pair: "Pair", names: tuple[str, ...], method: str) -> str:
 
 
 def _sheet(pair: "Pair", method: str) -> bytes:
-    """The same as one PNG without words: a row for each image, white between them."""
+    """The images and maps of a pair as a PNG without text: one row for each image, with white between the rows."""
     from jaxcnn.explain import methods, pictures
 
     gives = methods.find(method).gives

@@ -207,7 +207,7 @@ def _row(dataset: str, split: str, one: Setting, two: Setting, outcome: Comparis
 
 
 def effects(family: Family) -> list[Effect]:
-    """For each numeric key: the settings that differ in nothing else."""
+    """The effect of each numeric key: the settings that differ only in this key."""
     found = []
     measured = [s for s in family.settings if (s.validation or s.test) and not s.evolved]
     keys = {key for s in measured for key, of in s.varied.items() if _is_number(of)}
@@ -241,7 +241,7 @@ def _is_number(of: Any) -> bool:
 
 
 def _fronts(families: list[Family]) -> list[dict[str, Any]]:
-    """For each data set and machine: settings by training time and validation accuracy, and those of them that no
+    """The settings of each data set and machine by training time and validation accuracy, and which of them no
     other one beats in both."""
     places: dict[tuple[str, str], list[Setting]] = {}
     for family in families:

@@ -25,7 +25,7 @@ def by_group(findings: Findings) -> dict[str, Table]:
 def figures(run: Run) -> dict[str, dict[str, float]]:
     """The headline figure of each group in the test of a run, its number of examples, and those of `ALSO` that it has.
 
-    Unsound rows are left out.
+    Invalid rows are left out.
     """
     rows = (run.test or {}).get("per_group")
     found = {}
@@ -84,11 +84,11 @@ def _cell(of: Spread | None, figure: Headline) -> Cell:
 
 
 def _by(run: Run) -> str:
-    """What the groups are, such as "patient"."""
+    """The word for what the groups are, such as "patient"."""
     return labels.printable(str(run.config.get("data.group") or "group"))
 
 
 def _spread(setting: Setting, values: list[Any], seeds: list[Any]) -> Spread:
     found = spread(values, seeds)
-    assert found is not None  # a named group is in some run
+    assert found is not None  # a group with a name is in some run
     return dataclasses.replace(found, headline=setting.headline)

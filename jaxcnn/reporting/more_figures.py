@@ -46,21 +46,21 @@ TITLES = {
     "loss": "loss",
 }
 NO_FIGURES = ("examples", "step", "of_step", "temperature", "crc32", "macro_recall")  # the last is balanced accuracy
-NO_BEGINNINGS = ("tta_", "ema_", "ar_", "mask_ar")  # the last two: of few boxes or of sizes, where AP says more
-PLAIN = {"loss", "top5_accuracy"}  # no table for these alone
+NO_BEGINNINGS = ("tta_", "ema_", "ar_", "mask_ar")  # the last two: for few boxes or by size, where AP says more
+PLAIN = {"loss", "top5_accuracy"}  # these alone make no table
 MOST_COLUMNS = 9
 FEW_CLASSES = 5  # with so few, top-5 accuracy is always 1
 
 
 def by_family(findings: Findings) -> dict[str, Table]:
-    """A table for each family whose tests have such figures; by name."""
+    """A table, by name, for each family whose tests have such figures."""
     return by_name(map(_of_family, findings.families))
 
 
 def figures(run: Run) -> dict[str, float]:
-    """The figures of the test of a run, without the one that decides, by name.
+    """The figures of a run's test by name, without the figure that decides.
 
-    F1 is at the thresholds that were chosen on validation, if there are such. R² and the root mean squared error are
+    F1 is measured at the thresholds chosen on validation, if there are any. R² and the root mean squared error are
     those of a single number; with several, each has its own in `test.json`.
     """
     test = run.test or {}

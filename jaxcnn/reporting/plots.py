@@ -174,7 +174,7 @@ def plot_name(kind: str, *words: str) -> str:
 
 
 def place(family: Family) -> str:
-    """ "ResNet50 on CIFAR-10"."""
+    """A title such as "ResNet50 on CIFAR-10"."""
     return words(f"{family.architecture} on {family.dataset}")
 
 

@@ -33,10 +33,10 @@ REPEATED = "repeated"  # a trial of a search that repeats an earlier one, and wa
 
 @dataclasses.dataclass
 class Run:
-    """One training run, as far as it got.
+    """A training run, as far as it got.
 
     Attributes:
-      name: its folder, relative to the given path.
+      name: name of its folder, relative to the given path.
       config: flat, {"optim.learning_rate": 0.1, …}; without a `config.json`, the part known from the summary.
       whole_config: whether it comes from the `config.json` of the run or the config of its sweep.
       test: `test.json`, or else the test evaluation in the folder.
@@ -74,12 +74,12 @@ class Run:
 
     @property
     def evolved(self) -> bool:
-        """Whether it took over weights and rates of another run in population-based training."""
+        """Whether the run took over weights and rates of another run in population-based training."""
         return bool((self.trial or {}).get(PBT)) or any(record["kind"] == PBT for record in self.records)
 
     @property
     def reason(self) -> str:
-        """Why it did not finish, if known."""
+        """The reason why the run did not finish, if known."""
         if self.state == REPEATED and self.trial:
             return f"as trial {self.trial['as']:04d}"
         if self.trial and self.trial.get("reason"):
@@ -130,7 +130,7 @@ class Material:
 
 
 def read(paths: list[pathlib.Path]) -> Material:
-    """All runs, sweeps and scaling measurements at and below these paths.
+    """Read all runs, sweeps and scaling measurements at and below these paths.
 
     Raises:
       UserError: a path is not a folder, or has no run, sweep or scaling measurement.

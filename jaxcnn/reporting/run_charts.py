@@ -19,13 +19,13 @@ from jaxcnn.reporting.read import Run
 from jaxcnn.reporting.settings import sample, test_figure
 from jaxcnn.reporting.statistics import scale
 
-FINDING = ("detection", "instances", "segmentation")  # tasks with answers that are shown beside the annotations
+FINDING = ("detection", "instances", "segmentation")  # tasks whose answers are shown beside the annotations
 ALONE = (
     "below each its label, and in red what the network answered. --mode=eval makes a page of them, with those of the "
     "highest loss."
 )
 PAIRED = "left as annotated, right as found, and in red what is wrong. --mode=eval makes a page with more of them."
-MOST_BYTES = 2**22  # of a picture that the page takes in
+MOST_BYTES = 2**22  # largest picture that is put into the page
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -120,7 +120,7 @@ def learning_rates(family: Family) -> Plot:
 
 
 def hardest(family: Family) -> tuple[Plot, bytes] | None:
-    """The picture that a run of the chosen setting left of its hardest images, as PNG; None without one."""
+    """The picture of hardest images that a run of the chosen setting has left, as PNG; None without one."""
     for run in family.chosen.finished if family.chosen else ():
         if (content := _picture(run)) is not None:
             pairs = str(run.config.get("task.name")) in FINDING
@@ -132,7 +132,7 @@ def hardest(family: Family) -> tuple[Plot, bytes] | None:
 
 
 def _picture(run: Run) -> bytes | None:
-    """The content of the picture, of the run itself or of its last evaluation."""
+    """The content of the picture, from the run itself or from its last evaluation."""
     evaluated = sorted(run.folder.glob("eval-test-*-hardest.png"), key=lambda path: (len(path.name), path.name))
     for path in (run.folder / "hardest.png", *evaluated[::-1]):
         try:
@@ -144,7 +144,7 @@ def _picture(run: Run) -> bytes | None:
 
 
 def as_image(plot: Plot, content: bytes, folder: pathlib.Path) -> str:
-    """Keep the picture beside the others; return it as an image of the page."""
+    """Keep the picture beside the other pictures; return it as an image of the page."""
     (folder / f"{plot.name}.png").write_bytes(content)
     source = base64.b64encode(content).decode("ascii")
     return f'<img alt="{html.escape(plot.alt, quote=True)}" src="data:image/png;base64,{source}">'

@@ -16,7 +16,7 @@ def all_of(findings: Findings) -> list[Table]:
 
 
 def troubles(findings: Findings) -> Table:
-    """Trials that failed, diverged or were pruned, with their reasons."""
+    """A table of the trials that failed, diverged or were pruned, with their reasons."""
     rows = [_trouble(run) for run in findings.troubles]
     return Table(
         "troubles", "Failed, diverged and pruned trials", ["run", "state", "setting", "seed", "reason"], rows, SEED
@@ -24,7 +24,7 @@ def troubles(findings: Findings) -> Table:
 
 
 def unfinished(findings: Findings) -> Table:
-    """Runs that have started or wait."""
+    """A table of the runs that have started or wait."""
     rows = [_trouble(run) for run in findings.unfinished]
     return Table("unfinished", "Not finished", ["run", "state", "setting", "seed", "progress"], rows, SEED)
 
@@ -43,7 +43,7 @@ def _trouble(run: Run) -> list[Cell]:
 
 
 def missing(findings: Findings) -> Table:
-    """Planned trials without a folder."""
+    """A table of the planned trials without a folder."""
     rows = [
         [text(m["sweep"]), text(labels.setting(m.get("overrides") or {}) or "as configured"), text(m.get("seed", "–"))]
         for m in findings.missing
@@ -52,7 +52,7 @@ def missing(findings: Findings) -> Table:
 
 
 def runs(findings: Findings) -> Table:
-    """One row for each run."""
+    """A table with a row for each run."""
     of = {id(run): s for s in findings.settings for run in s.runs}
     augmented = any(s.augmented_test for s in findings.settings)
     rows = []
@@ -79,7 +79,7 @@ def runs(findings: Findings) -> Table:
 
 
 def configs(findings: Findings) -> Table:
-    """Differences of configs from jaxcnn's defaults, keys common to all settings first."""
+    """A table of the differences of configs from jaxcnn's defaults, keys common to all settings first."""
     changes = [provenance.changed(s.config) for s in findings.settings if any(r.whole_config for r in s.runs)]
     keys = sorted({key for one in changes for key in one})
     rows = []
@@ -98,7 +98,7 @@ def configs(findings: Findings) -> Table:
 
 
 def environments(findings: Findings) -> Table:
-    """Machines and versions."""
+    """A table of the machines and versions of the runs."""
     rows = []
     for one in provenance.environments(findings.material.runs):
         versions = ", ".join(f"{name} {version}" for name, version in one["packages"].items() if version)

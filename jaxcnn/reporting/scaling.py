@@ -15,7 +15,7 @@ class Scaling:
     Attributes:
       curves: label -> rows with `devices`, `images_per_second`, `speedup` and `efficiency`, in ascending `devices`.
       shares_cores: whether some devices were parts of one processor, which cannot be faster together.
-      source: where it was read from.
+      source: where the speeds were read from.
     """
 
     name: str
@@ -24,12 +24,12 @@ class Scaling:
     source: str
 
     def to_json(self) -> dict[str, Any]:
-        """All fields."""
+        """The JSON form, with all fields."""
         return dataclasses.asdict(self)
 
 
 def scalings(material: Material, settings: list[Setting]) -> list[Scaling]:
-    """All measurements of speed over devices."""
+    """The measurements of speed over devices."""
     return [*_of_files(material), *filter(None, map(_of_setting, settings))]
 
 

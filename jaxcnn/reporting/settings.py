@@ -18,7 +18,7 @@ NEUTRAL = (
     "run.tensorboard", "run.loggers", "run.curves", "run.log_every_steps", "run.steps_per_call", "run.eval_batch_size",
 )  # fmt: skip
 FAMILY = ("model.name", "model.form", "model.width", "data.source", "data.train_split", "data.test_split")
-MOST_KEYS = 4  # per label
+MOST_KEYS = 4  # most keys in a label
 REPEATED = frozenset({"seed", "data.fold"})  # a setting is repeated over these, which gives mean and spread
 MAIN_KEYS = ("global_batch_size", "optim.learning_rate", "run.epochs")  # of a setting with no other beside it
 FIRST_KEYS = ("global_batch_size", "optim.learning_rate", "optim.name", "schedule.name", "run.epochs")
@@ -30,7 +30,7 @@ class Setting:
 
     Attributes:
       varied: the keys that differ between the settings of its family, with their values in this one.
-      label: these in words; "" if the family has one setting.
+      label: these keys as text; "" if the family has one setting.
       all_keys: `label` with every varied key, if `label` does not have all.
     """
 
@@ -75,7 +75,7 @@ class Setting:
 
     @property
     def described(self) -> str:
-        """Its label; for the only setting of a family, the values that matter most."""
+        """The label; for the only setting of a family, the values that matter most."""
         told = {key: self.config[key] for key in MAIN_KEYS if self.config.get(key) not in (None, 0)}
         return self.label or labels.setting(told) or "as configured"
 
@@ -106,27 +106,27 @@ class Setting:
 
     @functools.cached_property
     def images_per_second(self) -> Spread | None:
-        """Training speed without start-up and compilation."""
+        """Images per second in training, without start-up and compilation."""
         return self._spread(lambda run: (run.summary or {}).get("images_per_second"))
 
     @functools.cached_property
     def machines(self) -> list[str]:
-        """The machines of its finished runs."""
+        """The machines of the finished runs."""
         return sorted({machine(run) for run in self.finished})
 
     @property
     def evolved(self) -> int:
-        """The number of runs that continued from weights and rates of others; its label describes only their start."""
+        """The number of runs that took over weights and rates of others; the label describes only their start."""
         return sum(run.evolved for run in self.runs)
 
     @property
     def protocol(self) -> str:
-        """holdout or full."""
+        """The protocol of the runs, "holdout" or "full"."""
         return str(self.config.get("data.protocol", "holdout"))
 
     @property
     def title(self) -> str:
-        """Network and label."""
+        """The name of the network and the label."""
         return f"{self.architecture}: {self.label}" if self.label else self.architecture
 
     def states(self) -> dict[str, int]:
@@ -137,7 +137,7 @@ class Setting:
         return found
 
     def to_json(self) -> dict[str, Any]:
-        """All figures of the setting."""
+        """The JSON form, with all figures of the setting."""
         figures = ("validation", "test", "augmented_test", "train_seconds", "wall_seconds", "images_per_second")
         spreads = {name: of.to_json() if (of := getattr(self, name)) else None for name in figures}
         return {
@@ -174,12 +174,12 @@ def test_figure(run: Run, prefix: str = "") -> float | None:
 
 
 def sample(run: Run) -> Any:
-    """What tells a run from the others of its setting: its seed; with cross-validation, its seed and fold."""
+    """The sample to which a run belongs: its seed; with cross-validation, its seed and fold."""
     return (run.seed, run.config.get("data.fold")) if run.config.get("data.folds") else run.seed
 
 
 def sample_noun(setting: Setting) -> str:
-    """What one of the samples of a setting is called."""
+    """The noun for a sample of a setting: "seed" or "fold"."""
     return "fold" if setting.config.get("data.folds") else "seed"
 
 

@@ -1,4 +1,4 @@
-"""Accuracy beside size: the settings of pruned networks that no other one beats in both."""
+"""Accuracy beside size: the settings of pruned networks that no other setting beats in both."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,14 +13,14 @@ LIVE, ALL = "live_parameters", "parameters"
 
 
 def live(setting: Setting) -> float | None:
-    """The parameters that are not zero: their mean over the finished runs, or all if none of these was pruned."""
+    """The number of nonzero parameters: the mean over the finished runs, or all if none of these was pruned."""
     found = [run.summary.get(LIVE, run.summary.get(ALL)) for run in setting.finished if run.summary]
     known = [each for each in found if isinstance(each, int | float)]
     return sum(known) / len(known) if known else None
 
 
 def fronts(families: Sequence[Family]) -> list[dict[str, Any]]:
-    """For each data set with a pruned network: its settings by size and validation, and those on the front."""
+    """The settings of each data set with a pruned network by size and validation, and those on the front."""
     places: dict[str, list[Setting]] = {}
     for family in families:
         for setting in family.settings:
@@ -36,7 +36,7 @@ def fronts(families: Sequence[Family]) -> list[dict[str, Any]]:
 
 
 def table(findings: Findings) -> Table:
-    """The settings that no other one beats in both accuracy and size."""
+    """A table of the settings that no other setting beats in both accuracy and size."""
     rows = [
         [
             text(front["data"]), text(setting.title), number(live(setting), f"{live(setting):,.0f}"),

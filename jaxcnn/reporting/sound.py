@@ -19,7 +19,7 @@ OF_RECORDS = (
     "mean_average_precision", "ema_mean_average_precision", "mean_absolute_error", "ema_mean_absolute_error",
     "ap", "ema_ap", "mask_ap", "ema_mask_ap", "mean_iou", "ema_mean_iou",
 )  # fmt: skip
-OF_TASKS = {  # of runs without a summary; `jaxcnn.tasks` itself is not imported here, as it needs JAX
+OF_TASKS = {  # for runs without a summary; `jaxcnn.tasks` itself is not imported here, as it needs JAX
     "multilabel": Headline("mean_average_precision", "mean average precision"),
     "detection": Headline("ap", "AP"),
     "instances": Headline("mask_ap", "mask AP"),
@@ -103,7 +103,7 @@ def summary(kept: dict[str, Any] | None, notes: list[str]) -> dict[str, Any] | N
 
 
 def headline(summary: dict[str, Any] | None, config: dict[str, Any]) -> Headline:
-    """The figure that decides in a run; by its valid summary, else by its task, else accuracy."""
+    """The figure that decides in a run, by its valid summary, else by its task, else accuracy."""
     kind, name = (summary or {}).get("headline_kind"), (summary or {}).get("headline")
     if kind and name:
         return Headline(name.removeprefix("ema_"), **kind)
@@ -111,7 +111,7 @@ def headline(summary: dict[str, Any] | None, config: dict[str, Any]) -> Headline
 
 
 def _is_headline(kind: Any, name: Any) -> bool:
-    """Whether these are the headline figure of a summary, as `jaxcnn.tasks.headline.Headline` has it."""
+    """Whether these are the headline figure of a summary, in the form of `jaxcnn.tasks.headline.Headline`."""
     return (
         isinstance(kind, dict)
         and kind.keys() == {"label", "better", "percent"}
@@ -181,7 +181,7 @@ def confusion(
 ) -> tuple[Confusion | None, tuple[str, ...]]:
     """The confusion matrix of a test, which is removed from it, and the names of its classes.
 
-    That of a detector has a last class of its own, the background, which is among its names.
+    The matrix of a detector has one more class, the background, which comes last and is among its names.
     """
     value = (test or {}).pop("confusion_matrix", None)
     if value is None:

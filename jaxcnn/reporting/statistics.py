@@ -20,7 +20,7 @@ class Spread:
 
     @property
     def scale(self) -> int:
-        """What a value is multiplied by where it is shown: 100 if it is shown in per cent."""
+        """The factor by which a value is multiplied where it is shown: 100 if it is shown in per cent."""
         return scale(self.headline)
 
     @property
@@ -30,7 +30,7 @@ class Spread:
 
     @property
     def mean(self) -> float:
-        """The arithmetic mean."""
+        """The arithmetic mean of the values."""
         return statistics.fmean(self.values)
 
     @property
@@ -39,7 +39,7 @@ class Spread:
         return statistics.stdev(self.values) if self.n > 1 else None
 
     def to_json(self) -> dict[str, float | int | list[float] | None]:
-        """Mean, std, n and the values."""
+        """The mean, std, n and the values as JSON."""
         return {"mean": self.mean, "std": self.std, "n": self.n, "values": list(self.values)}
 
 
@@ -61,7 +61,7 @@ def _mean(values: list[float]) -> float:
 
 
 def scale(headline: Headline) -> int:
-    """What a value is multiplied by where it is shown."""
+    """The factor by which a value is multiplied where it is shown."""
     return 100 if headline.percent else 1
 
 

@@ -63,7 +63,7 @@ class Table:
 
 
 def by_name(tables: Iterable[Table | None]) -> dict[str, Table]:
-    """The tables that there are, by their names, of which equal ones get numbers."""
+    """The tables that exist, by name; tables with equal names get numbers."""
     taken: set[str] = set()
     named = [dataclasses.replace(each, name=labels.untaken(each.name, taken)) for each in tables if each is not None]
     return {each.name: each for each in named}
@@ -80,7 +80,7 @@ def number(of: float | None, written: str, *, strong: bool = False) -> Cell:
 
 
 def markdown(tables: Sequence[Table], title: str) -> str:
-    """All tables as GitHub's Markdown."""
+    """The tables as GitHub's Markdown."""
     parts = [f"# {as_markdown(title)}"]
     for table in tables:
         lines = [f"## {as_markdown(table.title)}", ""]
@@ -102,9 +102,9 @@ def _markdown_cell(cell: Cell) -> str:
 
 
 def latex(tables: Sequence[Table], title: str) -> str:
-    """All tables as a LaTeX document with booktabs; each `table` can be copied into a paper unchanged."""
+    """The tables as a LaTeX document with booktabs; each `table` can be copied into a paper unchanged."""
     parts = [
-        f"% {_one_line(title)}",  # a comment: no character of it matters
+        f"% {_one_line(title)}",  # a comment: none of its characters matters
         "% Compiles as it is with pdflatex; a table copied from it needs \\usepackage{array,booktabs,graphicx}.",
         r"\documentclass{article}",
         r"\usepackage[utf8]{inputenc}",

@@ -40,7 +40,7 @@ def report(
 ) -> list[str]:
     """Write the report of these folders into `out`; return lines for the user.
 
-    `explain` is a method of `jaxcnn.explain`, by which the most confused pairs of classes get maps; empty: none.
+    `explain` is a method of `jaxcnn.explain` that makes maps for the most confused pairs of classes; empty: no maps.
 
     Raises:
       UserError: nothing to report, or `out` is not writable.
@@ -110,7 +110,7 @@ def _title(material: Material) -> str:
 
 
 def to_json(findings: Findings) -> dict[str, Any]:
-    """Every figure of the report."""
+    """The figures of the report as JSON."""
     index = {id(setting): i for i, setting in enumerate(findings.settings)}
 
     def at(setting: Any) -> int | None:
