@@ -28,7 +28,7 @@ from jaxcnn.machine import malloc, paths, xla_flags
 from jaxcnn.train.interrupts import Interrupts
 
 flags.disclaim_key_flags()  # flags defined here belong to the command, and its --help shows them
-_NO_BOOLEAN = re.compile(r"\('Non-boolean argument to boolean flag', .*\)")  # absl prints the arguments of its error
+_NO_BOOLEAN = re.compile(r"\('Non-boolean argument to boolean flag', .*\)")  # absl's error contains its arguments
 _HELP = {"--help", "-help", "--helpshort", "-helpshort", "--helpfull", "-helpfull", "--helpxml", "-helpxml"}
 MACHINE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.ESTALE)
 
@@ -85,7 +85,7 @@ def run(main: Callable[..., int], *, arguments: bool = False) -> None:
 
     With `arguments`, arguments that are not flags are passed to `main` as a list; otherwise they are an error.
     """
-    if not _HELP & set(sys.argv):  # which needs no second start
+    if not _HELP & set(sys.argv):  # --help needs no second start
         malloc.use_huge_pages()
     main_module = sys.modules["__main__"]  # --help shows its docstring
     main_module.__doc__ = f"{(main_module.__doc__ or '').rstrip()}\n\n{malloc.HELP}\n"
@@ -172,7 +172,7 @@ def _guarded(main: Callable[[], int]) -> None:
 
 
 def _parse(argv: list[str], *, arguments: bool = False) -> list[str]:
-    """Parse flags; every mistake is reported in one line."""
+    """Parse the flags; every mistake is reported in one line."""
     try:
         argv = [_with_path(argument) for argument in argv]
         _refuse_groups(argv)
@@ -190,7 +190,7 @@ def _parse(argv: list[str], *, arguments: bool = False) -> list[str]:
         message = _NO_BOOLEAN.sub("it must be True or False", message)
     except FileNotFoundError as error:
         message = f"config file {error.filename or error} does not exist"
-    except OSError as error:  # ml_collections' error for an override if the config file could not be loaded
+    except OSError as error:  # the error of ml_collections for an override if the config file could not be loaded
         if "Failed loading config file" not in str(error):
             raise
         named = [argument.partition("=")[2] for argument in argv if argument.lstrip("-").startswith("config=")]
@@ -198,7 +198,7 @@ def _parse(argv: list[str], *, arguments: bool = False) -> list[str]:
     except Exception as error:
         found = _mistake_in_config_file(error, argv)
         if found is None and isinstance(error, AttributeError | KeyError):
-            found = _unknown_key(argv)  # ml_collections' error for an override of an unknown key
+            found = _unknown_key(argv)  # the error of ml_collections for an override of an unknown key
         if found is None:
             raise
         message = found
@@ -224,7 +224,7 @@ def _with_path(argument: str) -> str:
 
 
 def _mistake_in_config_file(error: BaseException | None, argv: list[str]) -> str | None:
-    """Where and why the Python code of a config file failed, if that caused `error`; else None."""
+    """The place and the reason why the Python code of a config file failed, if that caused `error`; else None."""
     found = None
     while error is not None:
         place = None

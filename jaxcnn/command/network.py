@@ -1,4 +1,4 @@
-"""The flags that choose the trained network of a run, alike in the commands that do something with one."""
+"""The flags that choose the trained network of a run, the same in all commands that use one."""
 
 import dataclasses
 import pathlib
@@ -17,24 +17,28 @@ flags.disclaim_key_flags()  # flags defined here belong to the command, and its 
 
 @dataclasses.dataclass(frozen=True)
 class Chosen:
-    """The flags --workdir, --checkpoint and --weights."""
+    """The values of the flags --workdir, --checkpoint and --weights."""
 
     workdir: Any
     checkpoint: Any
     weights: Any
 
     def folder(self) -> pathlib.Path:
-        """The folder of the run. Raises UserError if none is given."""
+        """The folder of the run.
+
+        Raises:
+          UserError: none is given.
+        """
         if not self.workdir.value:
             raise UserError("--workdir=<folder of a run> is missing")
         return pathlib.Path(self.workdir.value)
 
     def load(self, devices: int = 1, folder: pathlib.Path | None = None) -> "Trained":
-        """The network, on so many devices (0: all); programs that earlier commands kept are used. Prints its remarks.
+        """The network, on `devices` devices (0: all); programs kept by earlier commands are used. Prints its remarks.
 
         Args:
           devices: number of devices.
-          folder: of another run than --workdir.
+          folder: folder of a run other than that of --workdir.
 
         Raises:
           UserError: there is no such network, or its files are damaged.
@@ -50,7 +54,7 @@ class Chosen:
 
 
 def define() -> Chosen:
-    """Define the flags."""
+    """Define the flags that choose a network."""
     weights = "Weights of the step, or their average; default: the average if it is kept."
     return Chosen(
         command.define_path("workdir", None, "Folder of the run."),
@@ -60,13 +64,13 @@ def define() -> Chosen:
 
 
 def check_place(out: pathlib.Path) -> None:
-    """Refuse an --out where no file can be, before any work is done."""
+    """Refuse an --out at which no file can be written, before any work is done."""
     if out.is_dir() or not out.parent.is_dir():
         raise UserError(f"--out={out} cannot be written: {out if out.is_dir() else out.parent} is no place for a file")
 
 
 def check_folder(folder: pathlib.Path, kind: str, mark: str, held: str) -> None:
-    """Refuse an --out that is no place for a folder of a format, or that holds anything but an earlier one.
+    """Refuse an --out where the folder of a format cannot be, or that holds anything but an earlier such folder.
 
     Args:
       folder: --out.

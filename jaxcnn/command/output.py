@@ -12,7 +12,7 @@ import select
 import sys
 from typing import Any
 
-_GONE = (errno.EPIPE, errno.EIO)  # no reader any more
+_GONE = (errno.EPIPE, errno.EIO)  # there is no reader any more
 
 
 class _Lasting(io.FileIO):
