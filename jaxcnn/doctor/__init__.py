@@ -1,1 +1,1 @@
-"""Whether this machine is ready to train: `python -m jaxcnn.doctor`."""
+"""Checks whether this machine is ready to train: `python -m jaxcnn.doctor`."""

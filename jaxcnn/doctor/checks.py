@@ -40,12 +40,12 @@ class Check:
     advice: str = ""
 
     def as_list(self) -> list[str]:
-        """The form in which it is sent to the other processes."""
+        """The check as a list, the form in which it is sent to the other processes."""
         return [self.name, self.status, self.found, self.advice]
 
 
 def examine(config: Config, workdir: pathlib.Path, cluster: Cluster) -> list[Check]:
-    """All checks of this process, in the same order in all processes."""
+    """The results of all checks of this process, in the same order in all processes."""
     checks: list[tuple[str, Callable[[], Check]]] = [
         ("versions", versions),
         ("devices", lambda: devices(config)),
@@ -73,7 +73,7 @@ def _guarded(name: str, check: Callable[[], Check]) -> Check:
 
 
 def versions() -> Check:
-    """Versions, and pairs of them known not to work together."""
+    """Check the versions of packages, and pairs of versions that do not work together."""
     names = ("jaxcnn", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     found = {name: _version(name) for name in names}
     text = f"Python {platform.python_version()}, " + ", ".join(f"{name} {version}" for name, version in found.items())
@@ -105,7 +105,7 @@ def bad_pairs(found: dict[str, str]) -> list[str]:
 
 
 def devices(config: Config) -> Check:
-    """JAX's devices, and their memory."""
+    """Check JAX's devices and their memory."""
     mesh = meshes.make_mesh(config.parallel.devices)
     local = jax.local_devices()
     limits = [(device.memory_stats() or {}).get("bytes_limit") for device in local]
@@ -117,7 +117,7 @@ def devices(config: Config) -> Check:
 
 
 def tensorflow() -> Check:
-    """Whether TensorFlow, which reads data, leaves the accelerators to JAX."""
+    """Check whether TensorFlow, which reads data, leaves the accelerators to JAX."""
     if util.find_spec("tensorflow") is None:
         return Check(
             "TensorFlow",
@@ -137,7 +137,7 @@ def tensorflow() -> Check:
 
 
 def data(config: Config) -> Check:
-    """Whether the data set is present; nothing is downloaded."""
+    """Check whether the data set is present; nothing is downloaded."""
     source = config.data.source
     if source.startswith("tfds:"):
         folder = find_prepared(source.removeprefix("tfds:"), config.data)
@@ -150,7 +150,7 @@ def data(config: Config) -> Check:
 
 
 def writable(workdir: pathlib.Path, process: int) -> Check:
-    """Whether the workdir is writable, and how fast."""
+    """Check whether the workdir is writable, and how fast."""
     file = workdir / f".doctor-{platform.node()}-{process}"
     block = np.random.default_rng(0).bytes(2**20)
     try:
@@ -175,7 +175,7 @@ def writable(workdir: pathlib.Path, process: int) -> Check:
 
 
 def compile_cache() -> Check:
-    """Whether compiled programs can be kept between starts."""
+    """Check whether compiled programs can be kept between starts."""
     meshes.enable_compile_cache()
     folder = pathlib.Path(jax.config.values["jax_compilation_cache_dir"])
     try:
@@ -190,7 +190,7 @@ def compile_cache() -> Check:
 
 
 def clocks(cluster: Cluster) -> Check:
-    """How much the clocks of the hosts differ from that of process 0."""
+    """Check how much the clocks of the hosts differ from that of process 0."""
     if cluster.heartbeat is None:
         return Check("hosts", "ok", f"one process on {platform.node()}")
     skew = max((abs(card.get("skew", 0.0)) for card in cluster.heartbeat.roster), default=0.0)
@@ -206,7 +206,7 @@ def clocks(cluster: Cluster) -> Check:
 
 
 def throughput() -> Check:
-    """Images/s per device in 20 steps of a network of three convolutions on all devices of this process.
+    """Measure images/s per device in 20 steps of a network of three convolutions on all devices of this process.
 
     It uses a special network, because those of `jaxcnn.models` take longer to compile than to measure.
     """
@@ -237,7 +237,7 @@ def throughput() -> Check:
 
 
 def compared(check: Check, cluster: Cluster) -> Check:
-    """`throughput`, compared with that of all processes."""
+    """The result of `throughput` compared with that of all processes."""
     mine = float(check.found) if check.status == "ok" else None
     everyone = [rate for rate in cluster.gather(mine) if rate is not None]
     if mine is None:
@@ -249,7 +249,7 @@ def compared(check: Check, cluster: Cluster) -> Check:
 
 
 def exchange(config: Config) -> Check:
-    """Whether the devices of all processes can sum an array."""
+    """Check whether the devices of all processes can sum an array."""
     mesh = meshes.make_mesh(config.parallel.devices)
     if mesh.size == 1:
         return Check("exchange", "ok", "one device: nothing to exchange")

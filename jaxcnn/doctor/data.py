@@ -1,4 +1,4 @@
-"""Whether the images of a config are fit to train on: `python -m jaxcnn.doctor --data`."""
+"""Checks whether the images of a config are fit to train on: `python -m jaxcnn.doctor --data`."""
 
 import dataclasses
 import itertools
@@ -21,28 +21,28 @@ from jaxcnn.text import counted, save_picture, shown
 from jaxcnn.train import mistakes
 
 LONGEST = 60  # letters of a class name
-DRAWN = 24  # images of the sheet
-EXAMPLES = 3  # named for each finding
-UNEVEN = 10  # times as many examples in the largest class as in the smallest: worth a warning
+DRAWN = 24  # images in the sheet
+EXAMPLES = 3  # examples named for each finding
+UNEVEN = 10  # ratio of the largest to the smallest class that is worth a warning
 MOST_COMPARED = 10**11  # pairs of images of two splits
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding(Check):
-    """The result of a check of the images; `examples` names some of them."""
+    """The result of a check of the images; `examples` names some images."""
 
     examples: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
 class Findings:
-    """What was found in a data set.
+    """The results for a data set.
 
     Attributes:
       results: the results of the checks.
       splits: for each split, its name, number of examples and what its images are.
       classes: for each class, its name and its number of examples in each split.
-      notes: what a run would say of the set as well.
+      notes: remarks that a run on the set would also print.
     """
 
     results: list[Finding]
@@ -52,12 +52,12 @@ class Findings:
 
     @property
     def exit_code(self) -> int:
-        """That of the command: 2 if a check failed, else 0."""
+        """The exit code of the command: 2 if a check failed, else 0."""
         return 2 if any(result.status == "fail" for result in self.results) else 0
 
 
 def examine(data: Data, task: Task) -> Findings:
-    """Read every image, and look for what spoils training or the test. Raises nothing because of the data."""
+    """Read every image, and look for faults that harm training or the test; faults of the data raise nothing."""
     try:
         splits = open_splits(dataclasses.replace(data, on_error="skip"), task)
         chosen = [split for split in (splits.train, splits.val, splits.test) if isinstance(split, Selection)]
@@ -94,7 +94,7 @@ def _unreadable(splits: Splits, data: Data) -> Finding:
 
 
 def _bad_annotations(splits: Splits, data: Data, task: Task) -> Iterator[Finding]:
-    """The annotations of boxes that are wrong, all by name."""
+    """Find wrong annotations of boxes, and name them all."""
     if task.name != places.DETECTION:
         return
     name, found = "bad annotations", [each for examples in splits.bases.values() for each in examples.problems]
@@ -107,7 +107,7 @@ def _bad_annotations(splits: Splits, data: Data, task: Task) -> Iterator[Finding
 
 
 def draw(data: Data, task: Task, path: pathlib.Path) -> int:
-    """Draw the first training images with their boxes or label maps as one PNG; return how many there are.
+    """Draw the first training images with their boxes or label maps as one PNG; return the number of images.
 
     Raises:
       UserError: the set cannot be read, or has no places in its images.
@@ -136,7 +136,7 @@ def draw(data: Data, task: Task, path: pathlib.Path) -> int:
 
 
 def _classes(chosen: list[Selection], counts: np.ndarray) -> Finding:
-    """Whether val and test have every class (else train does not open), and how uneven the classes are.
+    """Check whether val and test have every class (else train does not open), and how uneven the classes are.
 
     Args:
       chosen: the splits, train first.
@@ -159,7 +159,7 @@ def _classes(chosen: list[Selection], counts: np.ndarray) -> Finding:
 
 
 def _equal_within(chosen: list[Selection]) -> Iterator[Finding]:
-    """Images of one split that are equal, byte for byte."""
+    """Find images of one split that are equal, byte for byte."""
     for split in chosen:
         name, sums = f"equal images in {split.name}", split.checksums()
         if sums is None:
@@ -174,12 +174,12 @@ def _equal_within(chosen: list[Selection]) -> Iterator[Finding]:
         differ = {pair: not _same_answer(split, pair[0], split, pair[1]) for pair in pairs}
         other = sum(differ.values())
         text = counted(len(pairs), "copy", "copies") + (f", {other} with another label" if other else "")
-        pairs.sort(key=lambda pair: not differ[pair])  # with other labels first
+        pairs.sort(key=lambda pair: not differ[pair])  # pairs with different labels first
         yield Finding(name, "warn", text, "remove them", _named(split, split, pairs))
 
 
 def _equal_between(chosen: list[Selection]) -> Iterator[Finding]:
-    """Images of two splits that are equal, byte for byte."""
+    """Find images of two splits that are equal, byte for byte."""
     for one, two in itertools.combinations(chosen, 2):
         name, first, second = f"images of {two.name} in {one.name}", one.checksums(), two.checksums()
         if first is None or second is None:
@@ -194,7 +194,7 @@ def _equal_between(chosen: list[Selection]) -> Iterator[Finding]:
 
 
 def _alike(chosen: list[Selection]) -> Iterator[Finding]:
-    """Images of two splits that look alike and are not equal."""
+    """Find images of two splits that look alike and are not equal."""
     most = max((len(one) * len(two) for one, two in itertools.combinations(chosen, 2)), default=0)
     if most > MOST_COMPARED:
         yield Finding("similar images", "ok", "not compared: too many")
@@ -204,7 +204,7 @@ def _alike(chosen: list[Selection]) -> Iterator[Finding]:
         cosine, index = near.nearest(second, first)
         sums = one.checksums(), two.checksums()
         if sums[0] is not None and sums[1] is not None:
-            cosine[np.isin(sums[1], sums[0])] = 0  # equal ones are told above
+            cosine[np.isin(sums[1], sums[0])] = 0  # equal images are already reported above
         found = np.flatnonzero(cosine >= near.ALIKE)
         name = f"images of {two.name} like one of {one.name}"
         if not len(found):
@@ -221,7 +221,7 @@ def _same_answer(one: Selection, first: int, two: Selection, second: int) -> boo
 
 
 def _answer(split: Selection, index: int) -> str:
-    """The answer for an example in words."""
+    """The answer for an example as text."""
     target = split.kind.whole(jax.tree.map(lambda rows: rows[[index]], split.targets))
     return split.kind.captions(target, split.class_names, LONGEST)[0]
 
@@ -238,7 +238,7 @@ def _named(one: Selection, two: Selection, pairs: list[tuple[int, int]]) -> tupl
 
 
 def _images(split: Selection) -> str:
-    """What the images of a split are, and what sizes they are stored in."""
+    """The type of the images of a split, and the sizes in which they are stored."""
     text = "x".join(map(str, split.image_shape)) + f" {split.dtype.name}"
     known = [examples.sizes for examples in split.parts if examples.sizes is not None]
     if len(known) < len(split.parts):

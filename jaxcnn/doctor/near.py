@@ -1,9 +1,9 @@
-"""Images of two splits that show nearly the same, such as a photograph saved twice in other sizes.
+"""Finds images of two splits that show nearly the same, such as a photograph saved twice in different sizes.
 
-Each image becomes a thumbnail of 8 x 8 pixels without its mean and contrast. What thumbnails of the set have in common
-is weakened: each principal component is divided by the square root of its standard deviation. Two images are alike if
-the cosine of their vectors is at least `ALIKE`. Among the test images of CIFAR-10 and CIFAR-100 that people found again
-in the training images (Barz & Denzler 2020, "Do We Train on Test Data? Purging CIFAR of Near-Duplicates",
+Each image becomes a thumbnail of 8 x 8 pixels without its mean and contrast. Patterns that the thumbnails of a set have
+in common are weakened: each principal component is divided by the square root of its standard deviation. Two images are
+alike if the cosine of their vectors is at least `ALIKE`. Among the test images of CIFAR-10 and CIFAR-100 that people
+found again in the training images (Barz & Denzler 2020, "Do We Train on Test Data? Purging CIFAR of Near-Duplicates",
 arXiv:1902.00423), this finds 59 and 35 %, and 40 and 19 % of what it finds is not on their list. Images that were saved
 again, larger, smaller or brighter are found; mirrored and moved ones are not.
 """
@@ -18,11 +18,11 @@ Thumbnails = Float32[np.ndarray, "n f"]
 
 SIDE = 8
 ALIKE = 0.9
-_FEW_CHANNELS = 4  # of images with more, the mean is compared
-_SAMPLE = 20_000  # thumbnails of which the principal components are computed
+_FEW_CHANNELS = 4  # images with more channels are compared by the mean of their channels
+_SAMPLE = 20_000  # thumbnails from which the principal components are computed
 _ROWS = 1024
-_FLAT = 0.25  # of the median contrast: images of less are not compared
-_WEAKEST = 0.03  # of the largest standard deviation: components below it are noise
+_FLAT = 0.25  # share of the median contrast: images with less are not compared
+_WEAKEST = 0.03  # share of the largest standard deviation: components below it are noise
 
 
 def thumbnails(split: Split) -> Thumbnails:
@@ -32,7 +32,7 @@ def thumbnails(split: Split) -> Thumbnails:
 
 
 def nearest(one: Thumbnails, other: Thumbnails) -> tuple[Float32[np.ndarray, " n"], Int[np.ndarray, " n"]]:
-    """For each thumbnail of `one`, the cosine of the most similar one of `other`, and its index.
+    """The cosine of the most similar thumbnail of `other`, and its index, for each thumbnail of `one`.
 
     The cosine is 0 for images of little contrast, which all look alike.
     """
