@@ -1,4 +1,4 @@
-"""Simulation of machines that are not available: a process per network compiles, then the model predicts."""
+"""Simulates machines that are not available: a process per network compiles, then the model predicts."""
 
 import dataclasses
 from collections.abc import Callable, Sequence

@@ -80,7 +80,7 @@ def parse(text: str) -> Machine:
 
 @dataclasses.dataclass(frozen=True)
 class Compiler:
-    """How the step of a machine is compiled here.
+    """The way in which the step of a machine is compiled here.
 
     Attributes:
       target: the compiler that is used: "cuda", "tpu" or "cpu".

@@ -19,7 +19,7 @@ MODES = ("strong", "weak")
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """One measurement: a config (with the batch of this point), and the numbers of devices and processes."""
+    """A measurement: a config (with the batch of this point), and the numbers of devices and processes."""
 
     config: Config
     devices: int
@@ -28,7 +28,7 @@ class Point:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What to measure.
+    """The measurements to make.
 
     Attributes:
       networks: configs; their batch is the global one under strong scaling, that of one device under weak scaling.

@@ -67,7 +67,7 @@ _CAVEAT = (
 
 
 def measured_table(series: Sequence[dict[str, Any]]) -> str:
-    """The rows of one curve."""
+    """A table of the rows of one curve."""
     header = ["devices", "batch", "images/s", "lowest to highest", "speed-up", "efficiency", "ms/step", "computing"]
     header += ["communication", "input", "MiB reduced per step", "shares cores"]
     body = []
@@ -142,7 +142,7 @@ _OVERLAP = (
 
 
 def program_table(networks: Sequence[dict[str, Any]]) -> str:
-    """One row per network: parameters, FLOPs, bytes, memory."""
+    """A table with one row per network: parameters, FLOPs, bytes, memory."""
     header = ["network", "batch per device", "parameters", "GFLOP per device", "collectives", "MiB moved"]
     header += ["MiB of parameters", "MiB per device", "arguments", "temporaries"]
     body = []
@@ -165,7 +165,7 @@ def program_table(networks: Sequence[dict[str, Any]]) -> str:
 
 
 def collectives_table(found: Sequence[dict[str, Any]]) -> str:
-    """Collectives by kind and group, with large and small ones separate."""
+    """A table of the collectives by kind and group, with large and small ones separate."""
     groups: dict[tuple[str, int, bool], list[int]] = {}
     for each in found:
         groups.setdefault((each["kind"], each["group_size"], each["bytes"] >= MIB), []).append(each["bytes"])
@@ -184,7 +184,7 @@ def collectives_table(found: Sequence[dict[str, Any]]) -> str:
 
 
 def prediction_table(networks: Sequence[dict[str, Any]]) -> str:
-    """One row per network and number of devices."""
+    """A table with one row per network and number of devices."""
     header = ["network", "devices", "computing, ms", "communication, ms", "left after overlap, ms", "efficiency"]
     header += ["with overlap", "images/s", "batch for 90 %"]
     body = []
