@@ -14,7 +14,7 @@ also the packages of these names.
 import importlib
 import types
 
-TYPE_CHECKING = False  # that of typing, whose import would take most of the time
+TYPE_CHECKING = False  # equal to that of typing, whose import would take most of the time
 if TYPE_CHECKING:
     import inspect
     from typing import Any
@@ -67,7 +67,7 @@ def __dir__() -> list[str]:
 
 
 class CallablePackage(types.ModuleType):
-    """A package with the name of a public function, which a call of the package calls."""
+    """A package with the name of a public function; a call of the package calls the function."""
 
     @property
     def _function(self) -> "Any":
@@ -81,5 +81,5 @@ class CallablePackage(types.ModuleType):
         return inspect.signature(self._function)
 
     def __call__(self, *args: "Any", **kwargs: "Any") -> "Any":
-        """Call the function; its own help is that of `jaxcnn.api`."""
+        """Call the function; `jaxcnn.api` has its help."""
         return self._function(*args, **kwargs)

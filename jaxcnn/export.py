@@ -75,8 +75,8 @@ RUNTIME = command.define_path("runtime", "", "web: onnxruntime-web, a folder or 
 CARD = flags.DEFINE_boolean("card", False, "Also write <file>.md, a model card.")
 OF_ONNX, OF_TENSORFLOW, FOLDERS = ("onnx", "web"), ("savedmodel", "tflite"), ("savedmodel", "web")
 QUANTIZED = ("onnx", "tflite", "web")
-BATCH = 64  # of --verify
-_OF_TYPE = {"none": "", "float16": ".float16", "int8": ".int8"}  # in the name of the file
+BATCH = 64  # examples per batch of --verify
+_OF_TYPE = {"none": "", "float16": ".float16", "int8": ".int8"}  # part of the name of the file
 
 
 def main() -> int:
@@ -126,7 +126,11 @@ def main() -> int:
 
 
 def _place(folder: pathlib.Path, kind: str) -> pathlib.Path:
-    """Where the file goes, or the folder. Raises UserError if it cannot be there."""
+    """The path of the file or folder to write.
+
+    Raises:
+      UserError: it cannot be written there.
+    """
     if kind in FOLDERS:
         from jaxcnn.deploy import tensorflow_files, web
 
@@ -145,7 +149,7 @@ def _place(folder: pathlib.Path, kind: str) -> pathlib.Path:
 
 
 def _check_trained(kind: str) -> None:
-    """Refuse what would answer otherwise than a run that was trained for int8."""
+    """Refuse formats whose answers would differ from those of a run that was trained for int8."""
     if kind in OF_ONNX + OF_TENSORFLOW and QUANTIZE.value != "int8":
         form = kind if kind in QUANTIZED else "tflite"
         raise UserError(f"this run was trained for int8 (config.optim.quantized): give --format={form} --quantize=int8")
@@ -161,7 +165,7 @@ def _runtime() -> dict[str, bytes]:
 
 
 def _write(network: "Trained", kind: str, folder: pathlib.Path, out: pathlib.Path) -> tuple[str, str]:
-    """Write the file; return what is in it, and in which form, in words."""
+    """Write the file; return two texts: its contents and its form."""
     if kind == "safetensors":
         from jaxcnn.train import exported
 
@@ -201,7 +205,7 @@ def _write(network: "Trained", kind: str, folder: pathlib.Path, out: pathlib.Pat
 
 
 def _verify(network: "Trained", folder: pathlib.Path, out: pathlib.Path) -> list[str]:
-    """Run the file on a split; return the verdict for a person."""
+    """Run the file on a split; return the verdict as lines of text."""
     from jaxcnn.deploy import onnx_file, runtimes, verify
     from jaxcnn.machine import instructions
 

@@ -1,4 +1,4 @@
-"""Time how long a trained network takes to answer: a run, or a file of jaxcnn.export.
+"""Measure how long a trained network takes to answer: a run, or a file of jaxcnn.export.
 
     python -m jaxcnn.latency --workdir=runs/resnet50
     python -m jaxcnn.latency --file=resnet50.onnx --threads=1
@@ -50,7 +50,7 @@ MOST_BATCH = 2**16
 
 
 def main() -> int:
-    """Time what the flags say; return the exit code."""
+    """Measure the network given by the flags; return the exit code."""
     if bool(NETWORK.workdir.value) == bool(FILE.value):
         raise UserError("say what to time: --workdir=<folder of a run> or --file=<file of jaxcnn.export>")
     if not all(text.isdecimal() and 0 < int(text) <= MOST_BATCH for text in BATCHES.value or [""]):
@@ -115,7 +115,7 @@ def _read(network: "Trained", places: list[str], most: int) -> "np.ndarray":
 
 
 def _limit(threads: int) -> None:
-    """Use so many cores, before anything starts threads."""
+    """Use at most `threads` cores; called before anything starts threads."""
     if not threads:
         return
     if not hasattr(os, "sched_setaffinity"):

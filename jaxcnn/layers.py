@@ -1,4 +1,4 @@
-"""Layers for networks of one's own: fast on the CPU, and the same on any number of devices.
+"""Layers for networks of your own: fast on the CPU, and with equal results on any number of devices.
 
 They are those of the built-in networks. In a run, `BatchNorm` and `Dropout` know the config and the devices:
 

@@ -135,7 +135,7 @@ def choose(groups: np.ndarray, count: int, seed: int) -> np.ndarray:
 
 
 def settings(augment: configuration.Augment) -> str:
-    """The augmentation in words: the enabled fields, with those on which they depend."""
+    """The augmentation as text: the enabled fields, with those on which they depend."""
     fields = dataclasses.asdict(augment)
     needs = {
         "crop_padding": augment.crop != "none",
@@ -163,7 +163,7 @@ def lay_out(
 
     Args:
       made: the images and their targets.
-      captions: the targets in words of so many letters.
+      captions: returns the targets as texts of a given number of letters.
       mixed: whether images are mixed; then each has a caption.
       title: lines above the images.
       drawn: draws a target into its image (`jaxcnn.tasks.moving.Movable.drawn`), if that is wanted.

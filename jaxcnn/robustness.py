@@ -1,4 +1,4 @@
-"""How a trained network bears damaged images: `python -m jaxcnn.robustness --workdir=runs/vgg16 --out=robust`.
+"""Measure a trained network on damaged images: `python -m jaxcnn.robustness --workdir=runs/vgg16 --out=robust`.
 
 Evaluates a split undamaged and with noise, blur, weather and coding in five severities (Hendrycks & Dietterich 2019),
 and writes a table, its figures and a picture. `--votes` holds probabilities against human votes, `--leave_out` leaves
@@ -34,7 +34,7 @@ OUT = command.define_path("out", "", "Also write <out>.json, <out>.md and <out>.
 
 
 def main() -> int:
-    """Measure what the flags say; return the exit code."""
+    """Make the measurements given by the flags; return the exit code."""
     out = pathlib.Path(OUT.value) if OUT.value else None
     if out is not None:
         chosen.check_place(out)

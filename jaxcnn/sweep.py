@@ -74,7 +74,7 @@ HEARTBEAT = flags.DEFINE_integer(
     "heartbeat", 60, "Seconds between heartbeats; a worker on another host counts as dead after two missed ones.",
     lower_bound=1,
 )  # fmt: skip
-OF_SWEEP = (  # workers read these from the folder
+OF_SWEEP = (  # flags that workers read from the folder
     "config", "dry_run", "measure", "sampler", "pruner", "trials", "retry", "engine", "population", "population_way",
     "pbt_every_epochs", "heartbeat",
 )  # fmt: skip
@@ -210,7 +210,7 @@ def _define(folder: pathlib.Path, shared: Any) -> tuple[Any, Any, Any]:
 
 
 def _population(plan: Any, shared: Any) -> Any:
-    """How trials are trained together, checked against the plan; None: each alone."""
+    """The settings by which trials are trained together, checked against the plan; None if each is trained alone."""
     from jaxcnn.study import together
 
     if POPULATION.value == 1:

@@ -36,7 +36,7 @@ def _escaped(letter: str) -> str:
 
 
 def named(name: str) -> str:
-    """A class in a sentence: its name, as `shown`, or "class 7" where that is a number and would read as a figure."""
+    """The name of a class in a sentence: as `shown`, or "class 7" if it is a number and would read as a figure."""
     return f"class {name}" if name.replace(".", "", 1).isdecimal() else shown(name)
 
 
@@ -118,7 +118,7 @@ def _show(text: Any, vector: bool) -> None:
 
 
 def _show_ticks(figure: Any, vector: bool) -> None:
-    """The same for names along an axis, which matplotlib sets again whenever it draws."""
+    """Prepare names along an axis for drawing, as `_show` does; matplotlib sets them again whenever it draws."""
     from matplotlib.ticker import FixedFormatter, FuncFormatter
 
     for axes in figure.axes:
@@ -137,7 +137,7 @@ _found: dict[str, str | None] = {}  # letter -> family of an installed font that
 
 
 def _families(letters: str, text: Any) -> dict[str, str | None]:
-    """For each letter missing in a text's font, an installed family that has it; None if no font has it."""
+    """An installed font family for each letter that a text's font lacks; None for letters that no font has."""
     from matplotlib import font_manager
 
     own = font_manager.get_font(font_manager.findfont(text.get_fontproperties()))
@@ -166,7 +166,7 @@ def _search(letters: Iterable[str]) -> None:
 
 
 def listed(names: Sequence[str], most: int = 3) -> str:
-    """Names in quotes, at most the first few of them and the number of the others."""
+    """Names in quotes: the first `most` of them, and the number of the others."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(map(repr, names[:most])) + more
 
