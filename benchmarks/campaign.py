@@ -1,4 +1,4 @@
-"""What a GPU should show, in one command, in the order of worth: `python -m benchmarks.campaign`.
+"""Measures on a GPU, in one command and in the order of their value: `python -m benchmarks.campaign`.
 
     python -m benchmarks.campaign --minutes=25 --out=runs/campaign --cifar10=cifar10.npz --cifar100=cifar100.npz \
         --torch_scripts=<folder with airbench94_muon.py>

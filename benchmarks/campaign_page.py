@@ -42,7 +42,7 @@ def write(campaign: Campaign, *, small: bool) -> tuple[pathlib.Path, pathlib.Pat
 
 
 def part_of(campaign: Campaign, number: int) -> dict[str, Any]:
-    """The record of a part: how it stands, and its result as far as there is one."""
+    """The record of a part: its state, and its result as far as there is one."""
     part = campaign.parts[number]
     state = campaign.states[part.name]
     begun = "identity" in state
@@ -51,7 +51,7 @@ def part_of(campaign: Campaign, number: int) -> dict[str, Any]:
 
 
 def markdown(record: dict[str, Any], folder: pathlib.Path) -> str:
-    """The page: the machine, how each part stands, and the figures of each that has some."""
+    """The page: the machine, the state of each part, and the figures of each part that has some."""
     parts = ["# What was measured on one machine", f"{record['date'][:10]}.\n\n    {record['command']}"]
     if record["small"]:
         parts.append("**Small networks and few images, to try the campaign: no figure here means anything.**")
@@ -67,7 +67,7 @@ def markdown(record: dict[str, Any], folder: pathlib.Path) -> str:
             parts.append(f"On another machine than the one above: {facts}.")
         page = folder / part["name"] / part["page"]
         if part["page"] and page.is_file():
-            parts.append(embedded(page))  # which has the command
+            parts.append(embedded(page))  # that page has the command
         else:
             parts += [f"    {shlex.join(part['command'])}", of_summary(part["result"])]
     return "\n\n".join(parts) + "\n"
@@ -93,7 +93,7 @@ def machine_table(machine: dict[str, Any]) -> str:
 
 
 def standing(parts: list[dict[str, Any]]) -> str:
-    """A table of how each part stands."""
+    """A table of the state of each part."""
     rows = [[part["name"], part["state"], _minutes(part), part["why"] or "-"] for part in parts]
     return report.table(["part", "state", "minutes", "why"], rows, figures=(2,))
 
@@ -101,7 +101,7 @@ def standing(parts: list[dict[str, Any]]) -> str:
 def embedded(page: pathlib.Path) -> str:
     """The Markdown that a part wrote, without its title, with headings below those of this page."""
     text = _MARK.sub("", page.read_text(encoding="utf-8").removeprefix(report.TITLE)).strip()
-    text = re.sub(r"!\[[^\]]*\]\([^)]*\)\n*", "", text)  # its pictures lie elsewhere
+    text = re.sub(r"!\[[^\]]*\]\([^)]*\)\n*", "", text)  # its pictures are in another folder
     return _HEAD.sub(lambda head: "#" * min(6, len(head[1]) + 2) + " ", text)
 
 

@@ -1,4 +1,4 @@
-"""The parts of `benchmarks.campaign`, in the order of worth.
+"""The parts of `benchmarks.campaign`, in the order of their value.
 
 Time on a GPU is often short and may end at any moment, so what would be missed most is measured first:
 
@@ -28,22 +28,22 @@ QUIET = ("--config.run.tensorboard=False", "--config.run.curves=False")
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """One part: a command with a folder of its own.
+    """A part of the campaign: a command with its own folder.
 
     Attributes:
-      name: of the part and its folder.
+      name: name of the part and of its folder.
       title: what it measures, in a few words.
       command: module and flags; `{folder}` is its folder, `{cifar10}`, `{cifar100}` and `{torch_scripts}` are paths.
       result: the JSON file in its folder that a finished command has written.
       page: the Markdown file with its figures; empty: there is none.
-      share: of the time that is left; the sum is of no importance.
+      share: share of the time left; the shares need not sum to 1.
       least: minutes that it needs at least.
       gpu: whether it needs a GPU.
       needs: options without which it cannot run.
       packages: packages without which it cannot run.
       beside: flags that are added if an option is given, by the option.
       timed: whether its command takes --minutes.
-      resumable: whether a later start goes on where it stopped; otherwise it begins anew.
+      resumable: whether a later start continues where it stopped; otherwise it begins again.
     """
 
     name: str
@@ -103,7 +103,7 @@ def full() -> tuple[Part, ...]:
 
 
 def small() -> tuple[Part, ...]:
-    """The same commands in seconds, also on a CPU: narrow networks, few images. Their figures mean nothing."""
+    """The same parts in seconds, also on a CPU: narrow networks and few images. Their figures mean nothing."""
     tiny = ("--config=quickstart:smoke", *QUIET)
     return (
         Part(
@@ -153,7 +153,7 @@ def small() -> tuple[Part, ...]:
 def _speedruns(
     name: str, config: str, share: float = 1.0, least: float = 0.0, script: str = "", small: bool = False
 ) -> Part:
-    """Many seeds of a speedrun; beside `script`, if its folder is given."""
+    """A part with many seeds of a speedrun, beside those of `script` if its folder is given."""
     own = ("--config.run.tensorboard=False", "--config.run.curves=False", "--config.checkpoint.every_epochs=0")
     source = () if small else (f"--config.data.source=npz:{{{name}}}",)
     arrays = () if small else (f"--npz={{{name}}}",)
@@ -168,7 +168,7 @@ def _speedruns(
 
 
 def _peers(name: str, models: str, way: str, share: float, least: float) -> Part:
-    """Steps and inference beside PyTorch's, in the way to run PyTorch that was the fastest for these networks."""
+    """A part with steps and inference beside PyTorch's, run in the way that was the fastest for these networks."""
     titles = {"alexnet": "AlexNet", "vgg16": "VGG16", "resnet50": "ResNet50"}
     networks = " and ".join(titles.get(model, model) for model in models.split(","))
     return Part(

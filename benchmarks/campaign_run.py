@@ -1,4 +1,4 @@
-"""Runs the parts of a campaign, one after the other, and keeps how each ended in `<part>/part.json`."""
+"""Runs the parts of a campaign, one after the other, and keeps the outcome of each in `<part>/part.json`."""
 
 import dataclasses
 import datetime
@@ -26,12 +26,12 @@ PROBE_SECONDS = 180.0
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What a campaign is given.
+    """The options of a campaign.
 
     Attributes:
       folder: the folder of all its files, absolute.
       paths: absolute paths by the names that commands use: cifar10, cifar100 and torch_scripts; those that are given.
-      minutes: for the whole campaign.
+      minutes: minutes for the whole campaign.
       only: the names of the parts that are run; empty: all.
     """
 
@@ -42,11 +42,11 @@ class Options:
 
 
 class Campaign:
-    """The parts and what is known of each.
+    """The parts, and what is known about each.
 
     Attributes:
       machine: facts of the machine, from `benchmarks.machine`.
-      states: how each part stands, by name: the contents of its `part.json`, or state and reason if it was not begun.
+      states: state of each part, by name: the contents of its `part.json`, or state and reason if it was not begun.
     """
 
     def __init__(
@@ -65,11 +65,11 @@ class Campaign:
         self._sources, self._data = sources(), {name: digest(path) for name, path in options.paths.items()}
 
     def run(self) -> None:
-        """Run what is not done yet, up to the end of the time; `keep` is called after each part.
+        """Run what is not done yet, until the time is over; `keep` is called after each part.
 
         Raises:
           Interrupted: the command was asked to stop.
-          UserError: the machine could not be looked at.
+          UserError: the facts of the machine could not be read.
         """
         self.machine = probe(self.options.folder, self._interrupts)
         for part in self.parts:
@@ -77,7 +77,7 @@ class Campaign:
         self._keep(self)
         for part in self.parts:
             self._visit(part)
-        for part in self.parts:  # time that later parts left
+        for part in self.parts:  # time left over by earlier parts goes to later ones
             if part.resumable and self.states[part.name]["state"] == STOPPED:
                 self._visit(part)
         child.check(self._interrupts)
@@ -107,7 +107,7 @@ class Campaign:
             self._say(f"{part.name}: {in_words(self.states[part.name])}")
 
     def _why_not(self, part: Part) -> str:
-        """Why a part cannot run here; empty if it can."""
+        """The reason why a part cannot run here; empty if it can."""
         if self.options.only and part.name not in self.options.only:
             return "it was not chosen"
         if part.gpu and self.machine["device_kind"] != "gpu":
@@ -121,7 +121,7 @@ class Campaign:
         return ""
 
     def _minutes(self, part: Part) -> float:
-        """The minutes for a part: its share of the time left, at least its least if there is as much."""
+        """The minutes for a part: its share of the time left, at least its least if so much is left."""
         left = (self._until - time.monotonic()) / 60
         after = self.parts[self.parts.index(part) :]
         waiting = [each for each in after if self.states[each.name]["state"] != DONE and not self._why_not(each)]
@@ -153,7 +153,7 @@ class Campaign:
         write_json(folder / STAMP, stamp)
 
     def _outcome(self, part: Part, ended: child.Ended) -> dict[str, Any]:
-        """State and reason of a part whose command ended."""
+        """The state and the reason of a part whose command has ended."""
         folder = self._folder(part)
         told = child.last_line(folder / LOG)
         if ended.code == 0 and read_json(folder / part.result) is not None:
@@ -167,7 +167,7 @@ class Campaign:
         return {"state": state, "why": why, "code": ended.code}
 
     def _prepared(self, part: Part) -> dict[str, Any]:
-        """Make the folder of a part ready for its command; return the stamp of earlier starts that go on."""
+        """Make the folder of a part ready for its command; return the stamp of earlier starts that it continues."""
         folder = self._folder(part)
         stamp = read_json(folder / STAMP) or {}
         goes_on = part.resumable and self._is_ours(part, stamp) and _card(stamp.get("machine")) == _card(self.machine)
@@ -185,7 +185,7 @@ class Campaign:
         return stamp
 
     def _standing(self, part: Part) -> dict[str, Any]:
-        """How a part stands by its files."""
+        """The state of a part, from its files."""
         folder = self._folder(part)
         stamp = read_json(folder / STAMP)
         if stamp is None or not self._is_ours(part, stamp):
@@ -198,12 +198,12 @@ class Campaign:
         return stamp.get("identity") == self._identity(part)
 
     def _identity(self, part: Part) -> dict[str, Any]:
-        """What a result depends on besides the machine: sources, flags, and the contents of the files it is given."""
+        """All that a result depends on besides the machine: sources, flags, and the contents of its input files."""
         used = {name for name in self._data if any(f"{{{name}}}" in word for word in self._words(part))}
         return {"sources": self._sources, "flags": self._words(part), "data": {n: self._data[n] for n in sorted(used)}}
 
     def _words(self, part: Part) -> list[str]:
-        """The command of a part with the names of paths, and with the flags that options add."""
+        """The command of a part with paths in place of their names, and with the flags that options add."""
         words: list[str] = []
         for word in part.command:
             if word == "{beside}":
@@ -223,11 +223,11 @@ class Campaign:
 
 
 def probe(folder: pathlib.Path, interrupts: Interrupts) -> dict[str, Any]:
-    """The facts of the machine, looked at in a process of its own, as this one must not occupy the GPU.
+    """The facts of the machine, read in a separate process, because this one must not occupy the GPU.
 
     Raises:
       Interrupted: the command was asked to stop.
-      UserError: it failed or took too long.
+      UserError: the process failed or took too long.
     """
     log = folder / "machine.log"
     log.unlink(missing_ok=True)
@@ -263,7 +263,7 @@ def digest(path: pathlib.Path) -> str:
 
 
 def in_words(state: dict[str, Any]) -> str:
-    """How a part stands, in a line."""
+    """The state of a part as one line."""
     seconds = f" after {state['seconds']:.0f} s" if state.get("seconds") else ""
     return f"{state['state']}{seconds}" + (f": {state['why']}" if state["why"] else "")
 
@@ -282,7 +282,7 @@ def _not_run(why: str) -> dict[str, Any]:
 
 
 def _card(machine: dict[str, Any] | None) -> tuple[Any, ...]:
-    """What a part that goes on must have alike."""
+    """The facts of the machine that must stay the same when a part is continued."""
     return tuple((machine or {}).get(name) for name in ("backend", "device", "devices"))
 
 

@@ -68,7 +68,7 @@ NETWORKS = {
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One measurement, which the peers make in turns."""
+    """A measurement, which the peers make in turns."""
 
     model: str
     mode: str
@@ -94,7 +94,7 @@ class Case:
 def make_cases(
     models: list[str], modes: list[str], batch_sizes: list[int], devices: list[str], dtype: str, width: float
 ) -> list[Case]:
-    """All meaningful combinations, in order. With no batch sizes, each network has its own.
+    """The meaningful combinations, in order. Without batch sizes, each network has its own default.
 
     Raises:
       UserError: no combination is meaningful.

@@ -65,7 +65,7 @@ def main(arguments: list[str]) -> int:
 
 
 class Table:
-    """The cells, and where their runs are.
+    """The cells of the table, and the places of their runs.
 
     Attributes:
       failed: one line for each run that failed in this start.
@@ -109,7 +109,7 @@ class Table:
         self.write()
 
     def _start(self, folder: pathlib.Path, model: str, name: str, *own: str) -> str:
-        """Run `jaxcnn.main` for a cell; return why it failed, empty if it did not."""
+        """Run `jaxcnn.main` for a cell; return the reason why it failed, empty if it did not."""
         child.check(self._interrupts)
         config = f"{model}_{name}" + (f":{VARIANT.value}" if VARIANT.value else "")
         source = f"--config.data.source=npz:{self._sets[name]}"

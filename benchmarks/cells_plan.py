@@ -1,4 +1,4 @@
-"""The plan of `benchmarks.cells`, from what short runs cost, and the section of the Markdown file."""
+"""The plan of `benchmarks.cells`, from the costs in short runs, and the section of the Markdown file."""
 
 import dataclasses
 import statistics
@@ -12,7 +12,7 @@ EVALUATIONS = 20  # most validations of a run
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What a network costs, in seconds, from a short run.
+    """The cost of a network in seconds, from a short run.
 
     Attributes:
       start: from the command to the first step, and from the last one to the end of the process, without tests.
@@ -26,12 +26,12 @@ class Cost:
     test: float
 
     def of_run(self, epochs: float) -> float:
-        """Seconds of a run of this length."""
+        """The seconds of a run of this length."""
         return self.start + epochs * self.epoch + min(epochs, EVALUATIONS) * self.evaluation + self.test
 
 
 def cost(figures: dict[str, Any]) -> Cost:
-    """What a network costs, from the summary of its short run, which was validated once."""
+    """The cost of a network, from the summary of its short run, which was validated once."""
     inside = figures["train_seconds"] + figures["eval_seconds"] + figures["test_seconds"]
     return Cost(
         start=figures["wall_seconds"] - inside,
@@ -42,7 +42,7 @@ def cost(figures: dict[str, Any]) -> Cost:
 
 
 def choose(costs: Sequence[Cost], sets: int, seconds: float, most: float, most_seeds: int) -> tuple[float, int]:
-    """Epochs, a whole number, and seeds for all networks on each set; 0 epochs if not even one fits."""
+    """The number of epochs and of seeds for all networks on each set; 0 epochs if not even one fits."""
 
     def needed(epochs: float) -> float:
         return sets * sum(each.of_run(epochs) for each in costs)
@@ -54,7 +54,7 @@ def choose(costs: Sequence[Cost], sets: int, seconds: float, most: float, most_s
 
 
 def described(plan: dict[str, Any]) -> str:
-    """How the length was chosen, in a sentence or two."""
+    """How the length was chosen, in one or two sentences."""
     steps = ", ".join(f"{model} {each['epoch']:.2f} s" for model, each in plan["costs"].items())
     return (
         f"{plan['epochs']:g} epochs, {plan['seeds']} seed{'' if plan['seeds'] == 1 else 's'}: what fits into "

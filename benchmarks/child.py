@@ -1,4 +1,4 @@
-"""Run a command to its end, to a time or until this command is stopped; its output goes to a file."""
+"""Runs a command to its end, or until a given time or the stop of this command; its output goes to a file."""
 
 import contextlib
 import ctypes
@@ -15,7 +15,7 @@ from jaxcnn.train.interrupts import INTERRUPTED, Interrupted, Interrupts
 
 ROOT = pathlib.Path(__file__).parents[1]
 LOOK_SECONDS = 0.05
-GRACE_SECONDS = 90.0  # to save and stop after SIGTERM; more than a run of jaxcnn takes
+GRACE_SECONDS = 90.0  # time to save and stop after SIGTERM; more than a run of jaxcnn needs
 TIME = "the time was up"
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -23,12 +23,12 @@ _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 @dataclasses.dataclass(frozen=True)
 class Ended:
-    """How a command ended.
+    """The outcome of a command.
 
     Attributes:
-      code: its exit code; -n: killed by signal n.
+      code: exit code; -n: killed by signal n.
       seconds: how long it ran.
-      stopped: why it was asked to stop; empty if it was not.
+      stopped: reason why it was asked to stop; empty if it was not.
     """
 
     code: int
@@ -42,7 +42,7 @@ def python(module: str, *flags: str) -> list[str]:
 
 
 def ready(interrupts: Interrupts) -> None:
-    """From now on, a signal to this command stops its child first."""
+    """Make signals to this command stop its child first, from now on."""
     interrupts.grace_seconds = GRACE_SECONDS + 30
     interrupts.enter("measure")
 
@@ -65,10 +65,10 @@ def run(
     Args:
       command: the command line.
       log: the file to which standard output and error are appended.
-      interrupts: what may stop this process.
+      interrupts: decides when this process stops.
       until: time.monotonic() at which the command is stopped.
-      enough: asked now and then; once it is true, the command is stopped.
-      environment: variables beside those of this process.
+      enough: called now and then; once it returns True, the command is stopped.
+      environment: variables in addition to those of this process.
       folder: the current folder of the command; by default the root of the source tree.
     """
     began = time.monotonic()
@@ -96,7 +96,7 @@ def run(
                 process.kill()
     finally:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # what it may have left behind
+            os.killpg(process.pid, signal.SIGKILL)  # processes that it may have left behind
         process.wait()
 
 
@@ -107,7 +107,7 @@ def check(interrupts: Interrupts) -> None:
 
 
 def say_stopped(error: Interrupted) -> int:
-    """Tell that this command stopped; return its exit code."""
+    """Print that this command stopped; return its exit code."""
     print(f"jaxcnn: {error}", file=sys.stderr)
     return INTERRUPTED
 

@@ -1,4 +1,4 @@
-"""What makes trained networks small, measured on the files themselves: `python -m benchmarks.compression`.
+"""Measures ways to make trained networks small, on the files themselves: `python -m benchmarks.compression`.
 
     python -m benchmarks.compression --workdirs=runs/alexnet_cifar10,runs/vgg16_cifar10 --out=results/compression
 
@@ -51,7 +51,7 @@ SECTION = "compression"
 
 
 def main(arguments: list[str]) -> int:
-    """Do what is left, and write the files; return the exit code."""
+    """Do the steps that are left, and write the files; return the exit code."""
     folders = [pathlib.Path(each).absolute() for each in WORKDIRS.value]
     if not folders:
         raise UserError("there is no run: give --workdirs=<folder>,<folder>")
@@ -84,7 +84,7 @@ def main(arguments: list[str]) -> int:
 
 def _write(out: pathlib.Path, folder: pathlib.Path, records: list[dict[str, Any]]) -> dict[str, Any]:
     facts = json_text.parse((folder / "environment.json").read_text(encoding="utf-8"))
-    facts.pop("command", None)  # of the run
+    facts.pop("command", None)  # the command of the run
     record = report.provenance("benchmarks.compression", {"jaxcnn": facts}) | {"runs": records}
     report.write(out, SECTION, record, compression_report.markdown(record))
     return record

@@ -1,4 +1,4 @@
-"""Tables of `benchmarks.compression`."""
+"""The tables in the report of `benchmarks.compression`."""
 
 import dataclasses
 import statistics
@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks import report
 from jaxcnn.train import summary
 
-Run = Mapping[str, Any]  # of one network and seed
+Run = Mapping[str, Any]  # one network and seed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,10 +18,10 @@ class Row:
     """A form of a network.
 
     Attributes:
-      name: of the form.
-      size: bytes.
-      figure: of the test split.
-      seconds: of one image, by the runtime.
+      name: name of the form.
+      size: size of the file, bytes.
+      figure: headline figure of the test split.
+      seconds: seconds for one image, by the runtime.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Row:
 FORMS = ("onnx", "tflite")
 KINDS = {"whole": ("none", "float16", "int8"), "slim": ("none", "int8")}
 JAX = "JAX"
-RUNTIMES = {"onnx": "ONNX Runtime", "tflite": "LiteRT"}  # of files of these kinds
+RUNTIMES = {"onnx": "ONNX Runtime", "tflite": "LiteRT"}  # runtimes of the kinds of files
 TIMED = (JAX, *RUNTIMES.values())
 
 

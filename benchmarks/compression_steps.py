@@ -29,17 +29,17 @@ def get_config():
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What is done to each network.
+    """The options of the steps for each network.
 
     Attributes:
       sparsity: share of the weights that are pruned.
       prune_every: steps between prunings.
-      rate: peak rate of what is trained on, over that of the run.
-      prune_epochs: epochs with pruning, and of fewer channels.
+      rate: peak rate of further training, relative to that of the run.
+      prune_epochs: epochs of training with pruning, and with fewer channels.
       tune_epochs, tune_rate: epochs and peak rate of the shared values, by Adam.
-      conv_bits, dense_bits: of the shared values of a convolution and of a dense layer.
+      conv_bits, dense_bits: bits of the shared values of a convolution and of a dense layer.
       keep: share of the channels that stay.
-      seconds, turns: of timing, for each network.
+      seconds, turns: seconds and turns of timing, for each network.
     """
 
     sparsity: float = 0.95
@@ -60,11 +60,11 @@ class Steps:
     """The steps for one run and seed.
 
     Attributes:
-      folder: of the run.
+      folder: folder of the run.
       place: the folder of the steps.
-      seed: of what is trained on.
-      options: of all.
-      arguments: of `jaxcnn.main`, after all others.
+      seed: seed of further training.
+      options: options of all steps.
+      arguments: arguments of `jaxcnn.main`, after all others.
     """
 
     folder: pathlib.Path
@@ -75,7 +75,7 @@ class Steps:
     interrupts: Interrupts
 
     def measured(self) -> dict[str, Any]:
-        """Do the steps that are left; what the report needs of this run and seed."""
+        """Do the steps that are left; return what the report needs of this run and seed."""
         self.place.mkdir(parents=True, exist_ok=True)
         for source, name in ((self.folder, "whole"), *self._made()):
             for kind in KINDS[name]:
@@ -98,7 +98,7 @@ class Steps:
         }
 
     def _of_run(self) -> dict[str, Any]:
-        """What the report tells of the run; where its data lay says nothing elsewhere."""
+        """The facts of the run for the report, without the place of its data."""
         figures = summary.read(self.folder)
         assert figures is not None
         told = {
@@ -107,7 +107,7 @@ class Steps:
         return told | {"data": _FOLDERS.sub("", told["data"])}
 
     def _made(self) -> list[tuple[pathlib.Path, str]]:
-        """Train what is trained on, and code it; the networks that are exported, and their names."""
+        """Train further and code the network; return the networks that are exported, and their names."""
         (self.place / BEGIN).write_text(_BEGIN.format(folder=str(self.folder)), encoding="utf-8")
         optim = workdir.read_config(self.folder).optim
         rate = f"--config.optim.learning_rate={self.options.rate * optim.learning_rate:g}"
@@ -145,7 +145,7 @@ class Steps:
             self._run("jaxcnn.main", f"--config={config}", *given, f"--workdir={folder}")
 
     def _file(self, name: str, module: str, *given: str) -> None:
-        """Run a command that writes a file or folder, unless that is there."""
+        """Run a command that writes a file or folder, unless this exists."""
         if not (self.place / name).exists():
             self._run(module, *given, f"--out={self.place / name}")
 
@@ -157,7 +157,7 @@ class Steps:
 
         Raises:
           Interrupted: this command was asked to stop.
-          UserError: it failed.
+          UserError: the command failed.
         """
         child.check(self.interrupts)
         log = self.place / "log.txt"
@@ -173,7 +173,7 @@ class Steps:
 
 
 def without_tables(coded: dict[str, Any]) -> dict[str, Any]:
-    """The steps and layers of a coded network, of the figures those that are numbers."""
+    """The steps and layers of a coded network, with only those figures that are numbers."""
     steps = [
         step | {"figures": {name: value for name, value in step["figures"].items() if isinstance(value, int | float)}}
         for step in coded["steps"]

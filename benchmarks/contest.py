@@ -18,7 +18,7 @@ Products = dict[tuple[str, str], dict[str, float]]  # FLOP/s of each peer, by de
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """How to measure.
+    """The settings of the measurement.
 
     Attributes:
       start: starts a worker of a peer for a device, in a variant ("" for the usual one); raises UserError.
@@ -130,7 +130,7 @@ def measure(plan: Plan, case: Case) -> dict[str, Any]:
 
 
 def first_start(plan: Plan, case: Case) -> dict[str, Any]:
-    """Let jaxcnn compile a case into the program cache, for later starts; return the time and the memory of it."""
+    """Let jaxcnn compile a case into the program cache, for later starts; return its time and memory."""
     with contextlib.closing(plan.start("jaxcnn", case.device, "")) as worker:
         seconds = worker.build(case.spec())
         return {"build_seconds": seconds, "peak_bytes": worker.ask("finish")["memory"]["peak_bytes"]}

@@ -1,4 +1,4 @@
-"""Whether equal starts of a run give equal bits: `python -m benchmarks.determinism --out=<files> -- --config=…`.
+"""Checks that equal starts of a run give equal bits: `python -m benchmarks.determinism --out=<files> -- --config=…`.
 
 Starts `jaxcnn.main` with the arguments after `--`: twice, and once more stopped by SIGTERM after its first checkpoint
 and resumed, all with XLA's flag for deterministic kernels on GPUs; then twice without it, unless --plain=false. Each
@@ -75,7 +75,7 @@ def main(arguments: list[str]) -> int:
 
 
 def run(start: Start, arguments: list[str], folder: pathlib.Path, interrupts: Interrupts) -> dict[str, Any]:
-    """Make a run to its end, if it was not made before; return what is compared of it.
+    """Make a run to its end, if it was not made before; return its facts to compare.
 
     Raises:
       Interrupted: this command was asked to stop; the run has saved, and the same command resumes it.
@@ -107,7 +107,7 @@ def run(start: Start, arguments: list[str], folder: pathlib.Path, interrupts: In
 
 
 def facts(workdir: pathlib.Path) -> dict[str, Any]:
-    """What is compared of a finished run, and its speed."""
+    """The facts of a finished run that are compared, and its speed."""
     newest, figures = seals.newest_record(workdir / "checkpoints"), summary.read(workdir)
     if newest is None or figures is None:
         raise UserError(f"{workdir} has no finished run")

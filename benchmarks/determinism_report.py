@@ -29,7 +29,7 @@ def difference(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
 
 
 def pairs(made: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each pair of runs that was made, and where they differ."""
+    """The pairs of runs that were made, each with the places where they differ."""
     return [{"pair": name} | difference(made[a], made[b]) for name, a, b in PAIRS if a in made and b in made]
 
 

@@ -75,7 +75,11 @@ def main() -> int:
 
 
 def cases() -> list[Case]:
-    """All combinations of the flags, quick ones first. Raises UserError for an unknown value."""
+    """The combinations of the flags, quick ones first.
+
+    Raises:
+      UserError: a flag has an unknown value.
+    """
     for flag, known in ((MODELS, LAYERS), (METHODS, IMAGES), (TORCH_VARIANTS, WAYS)):
         for name in flag.value:
             if name not in known:

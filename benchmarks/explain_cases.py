@@ -8,16 +8,16 @@ from benchmarks import report
 from benchmarks.measure import Timing
 
 PEERS = ("jaxcnn", "torch")
-IMAGES = {"gradcam": 8, "integrated_gradients": 1}  # explained together
-LAYERS = {"vgg16": ("block4_bn3", "block5_bn3"), "resnet50": ("block4_3", "block4_3")}  # at 32 pixels; at 224
-LARGE = 64  # pixels, from which on networks have their ImageNet form
-LONG = 15.0  # seconds of a turn, from which on there is one round less
+IMAGES = {"gradcam": 8, "integrated_gradients": 1}  # images explained together
+LAYERS = {"vgg16": ("block4_bn3", "block5_bn3"), "resnet50": ("block4_3", "block4_3")}  # at 32 and at 224 pixels
+LARGE = 64  # pixels from which networks have their ImageNet form
+LONG = 15.0  # seconds of a turn from which there is one round less
 CLASSES = 10
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One measurement; a step is an explanation of all images."""
+    """A measurement; a step is an explanation of all images."""
 
     model: str
     side: int
@@ -33,7 +33,7 @@ class Case:
 
     @property
     def images(self) -> int:
-        """Images of one call."""
+        """The number of images in a call."""
         return IMAGES[self.method]
 
     def spec(self, torch_rows: int) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def turns(workers: Mapping[str, Any], rounds: int, seconds: float) -> dict[str, 
 
 
 def line(result: dict[str, Any]) -> str:
-    """One line of text for a measured case."""
+    """A line of text for a measured case."""
     ours, theirs = (result["peers"][peer]["seconds_per_image"] for peer in PEERS)
     return (
         f"jaxcnn {report.figure(1e3 * ours)} ms, Captum {report.figure(1e3 * theirs)} ms an image "

@@ -7,7 +7,7 @@ from benchmarks.loaders import JPEG_QUALITY, PADDING
 
 
 def lines(result: dict[str, Any]) -> list[str]:
-    """One line of text for each loader of a set."""
+    """The lines of text for a set: one for each loader."""
     return [f"{name}: {_speed(figures)}" for name, figures in result["loaders"].items()]
 
 
@@ -21,7 +21,7 @@ CORES = 16
 
 
 def _of_cores(record: dict[str, Any]) -> str:
-    """What loaders of the host alone would give on `CORES` such cores, as a sentence."""
+    """A sentence on what loaders that use only the host would reach on `CORES` such cores."""
     told = [
         f"{name.removeprefix('jaxcnn, ')} {report.figure(figures['images_per_second'] * CORES / each['cores'])}"
         for each in record["sets"]

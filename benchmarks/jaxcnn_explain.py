@@ -52,7 +52,7 @@ class Explain(Task):
         self._explain(self._network.copies(self._points, len(self._images)))
 
     def run(self, steps: int) -> None:
-        """Explain the images so many times."""
+        """Explain the images `steps` times."""
         for _ in range(steps):
             self._explain(self._points)
 

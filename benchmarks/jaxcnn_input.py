@@ -54,7 +54,7 @@ def build(spec: dict[str, Any]) -> Task:
 
 
 class Host(Task):
-    """Batches of pixels as they are handed to a device, from the stream loader's threads."""
+    """Batches of pixels as they go to a device, from the stream loader's threads."""
 
     def __init__(self, data: dict[str, Any], batch_size: int) -> None:
         self._data = configs.from_config_dict({"data": loaders.host_data(data)}).data
@@ -71,7 +71,7 @@ class Host(Task):
         self._batches = stream.stream(self._split, index_of_batch, 0, self._left)
 
     def run(self, steps: int) -> None:
-        """Make batches."""
+        """Make `steps` batches, one after the other."""
         for _ in range(steps):
             next(self._batches)
 
@@ -81,14 +81,14 @@ class Host(Task):
 
 
 class Decoded(Host):
-    """JPEGs are decoded in every epoch."""
+    """Decodes the JPEGs in every epoch."""
 
     def __init__(self, data: dict[str, Any], batch_size: int) -> None:
         super().__init__(data | {"cache": ""}, batch_size)
 
 
 class Pillow(Decoded):
-    """The same by Pillow alone, without the extra `[jpeg]`."""
+    """Decodes the JPEGs in every epoch with Pillow alone, without the extra `[jpeg]`."""
 
     def __init__(self, data: dict[str, Any], batch_size: int) -> None:
         turbo_jpeg.decode = lambda *_: None  # this process measures nothing else
@@ -96,7 +96,7 @@ class Pillow(Decoded):
 
 
 class First(Host):
-    """Every epoch is a first one: JPEGs are decoded, and kept in a new file."""
+    """Makes every epoch a first one: JPEGs are decoded, and kept in a new file."""
 
     def _open(self, epochs: int = 1) -> None:
         for file in pathlib.Path(self._data.cache).glob("*.bin"):
@@ -104,7 +104,7 @@ class First(Host):
         super()._open(epochs)
 
     def run(self, steps: int) -> None:
-        """Make batches."""
+        """Make `steps` batches in the current epoch."""
         for _ in range(steps):
             if not self._left:
                 self._batches.close()
@@ -113,13 +113,13 @@ class First(Host):
             self._left -= 1
 
     def settle(self) -> None:
-        """Begin an epoch."""
+        """Begin an epoch, with a new file."""
         self._batches.close()
         self._open()
 
 
 class Later(Host):
-    """Every image is in the file."""
+    """Reads images that are already in the file."""
 
     def _open(self, epochs: int = 10**6) -> None:
         split = open_splits(self._data).train

@@ -21,7 +21,7 @@ class Loader:
     """A loader that is measured.
 
     Attributes:
-      title: its name in the table.
+      title: name in the table.
       peer: jaxcnn or torch.
       task: the description from which the worker of the peer builds it.
     """
@@ -36,7 +36,7 @@ class ImageSet:
     """A set of images in the forms that the peers read.
 
     Attributes:
-      title: its name in the table.
+      title: name in the table.
       data: fields of `jaxcnn.config.Data`.
       torch: keys of the spec of `torch_input.Images`.
       tasks: jaxcnn's loaders that are measured: `jaxcnn_input.TASKS`, by their names in the table.

@@ -24,7 +24,7 @@ def facts() -> dict[str, Any]:
 
 
 def gpus() -> list[dict[str, str]]:
-    """What `nvidia-smi` tells of each GPU; empty without it."""
+    """The facts that `nvidia-smi` has about each GPU; empty without it."""
     if shutil.which("nvidia-smi") is None:
         return []
     query = ["nvidia-smi", f"--query-gpu={','.join(OF_GPU)}", "--format=csv,noheader"]

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 
 class Runs(Protocol):
-    """Something that is measured, such as a `worker.Worker`."""
+    """The interface of what is measured, such as a `worker.Worker`."""
 
     def run(self, steps: int) -> float:
         """Run `steps` steps; return the seconds."""

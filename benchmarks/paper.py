@@ -46,15 +46,15 @@ NOT_MEASURED = "not measured"
 
 @dataclasses.dataclass(frozen=True)
 class Kept:
-    """One kept run.
+    """A kept run.
 
     Attributes:
-      folder: its name in results/.
+      folder: name of the folder in results/.
       place: a key of `PLACES`.
-      accuracy: of the weights that its config chose as the headline, without test-time augmentation; a fraction.
-      averaged: the same with test-time augmentation; None without.
-      hours: of wall time, over all starts.
-      behind: its command, machine, commit and note, in words.
+      accuracy: that of the weights that its config chose as the headline, without test-time augmentation; a fraction.
+      averaged: accuracy with test-time augmentation; None without.
+      hours: wall time in hours, over all starts.
+      behind: command, machine, commit and note of the run, as text.
     """
 
     folder: str
@@ -86,7 +86,7 @@ def main() -> int:
 
 
 def keep(workdir: pathlib.Path, results: pathlib.Path, note: str = "") -> pathlib.Path:
-    """Copy what a reader needs of a finished run to its folder in `results`; return that.
+    """Copy what a reader needs of a finished run to its folder in `results`; return this folder.
 
     Raises:
       UserError: the run is not finished, or is none of the table's.
@@ -150,7 +150,7 @@ def kept_runs(results: pathlib.Path) -> Iterator[Kept]:
 
 
 def cell(runs: Sequence[Kept], to: str = "") -> str:
-    """What a cell of the table says: accuracy with its spread over seeds, and hours."""
+    """The text of a cell of the table: accuracy with its spread over seeds, and hours."""
     if not runs:
         return NOT_MEASURED
     accuracy = spread([run.accuracy for run in runs], [run.seed for run in runs])
@@ -175,7 +175,7 @@ def cells(runs: Sequence[Kept]) -> dict[tuple[str, str, str], list[Kept]]:
 
 
 def table(runs: Sequence[Kept], published: dict[str, Any], to: str = "") -> str:
-    """The table, Markdown, and below it what is behind each run; `to` is the way to results/."""
+    """The table as Markdown, with the facts of each run below it; `to` is the path to results/."""
     found = cells(runs)
     paper = {
         (f["data"], f["model"]): f"{f['accuracy']} % in {f['hours']:g} h" for f in published["seed_paper"]["figures"]
@@ -214,7 +214,7 @@ def write_between(page: pathlib.Path, text: str) -> None:
     """Replace what is between the marks of a page.
 
     Raises:
-      UserError: the page lacks them.
+      UserError: the page has no such marks.
     """
     before, begin, rest = page.read_text(encoding="utf-8").partition(BEGIN)
     _, end, after = rest.partition(END)

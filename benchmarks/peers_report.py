@@ -9,7 +9,7 @@ MEBI = 2**20
 
 
 def line(result: dict[str, Any]) -> str:
-    """One line of text for a measured case."""
+    """A line of text for a measured case."""
     parts = [f"{TITLES[peer]} {report.figure(f['images_per_second'])} images/s" for peer, f in result["peers"].items()]
     if "ratios" in result:
         parts.append(f"{result['ratios']['speed']['median']:.2f} x PyTorch ({result['peers']['torch']['variant']})")

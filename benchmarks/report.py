@@ -87,7 +87,7 @@ def describe(record: dict[str, Any]) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], figures: Collection[int] | None = None) -> str:
-    """A Markdown table; the columns of figures, by default all but the first, are set to the right."""
+    """A Markdown table; the columns of figures, by default all but the first, are aligned right."""
     rule = [
         "---:" if (number > 0 if figures is None else number in figures) else "---" for number in range(len(header))
     ]

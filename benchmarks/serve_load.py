@@ -1,4 +1,4 @@
-"""How many images a server answers, how quickly, and what it does under too much: `python -m benchmarks.serve_load`.
+"""Measures how many images a server answers, how quickly, and under overload: `python -m benchmarks.serve_load`.
 
     python -m benchmarks.serve_load --workdirs=runs/alexnet_cifar10,runs/vgg16_cifar10 --out=results/serving
 
@@ -47,8 +47,8 @@ REQUESTS = flags.DEFINE_integer("requests", 10_000, "Requests of every kind.", l
 CLIENT = flags.DEFINE_enum("client", "", ["", "wrk", "own"], "Who asks; by default wrk, if it is there.")
 IMAGES = 64
 SCRIPT = pathlib.Path(__file__).with_name("serve_load.lua")
-TIMES = 10  # the capacity
-PARTS = 5  # of the requests of every kind, between which memory is read
+TIMES = 10  # factor of the capacity
+PARTS = 5  # parts of the requests of every kind; memory is read between them
 
 
 def main() -> int:
@@ -90,7 +90,7 @@ def _measured(folder: pathlib.Path, client: str) -> dict[str, Any]:
             (pathlib.Path(place) / f"{number}.png").write_bytes(image)
         for name, batch in most.items():
             with _server(folder, batch) as (port, process, _):
-                _load(port, place, client, images, wanted, int(CONNECTIONS.value[0]), 1.0)  # warm
+                _load(port, place, client, images, wanted, int(CONNECTIONS.value[0]), 1.0)  # to warm up
                 for connections in map(int, CONNECTIONS.value):
                     child.check(command.interrupts())
                     with Processors(process.pid) as processors:
@@ -110,7 +110,7 @@ def _measured(folder: pathlib.Path, client: str) -> dict[str, Any]:
 
 
 def _expected(folder: pathlib.Path) -> tuple[np.ndarray, list[dict[str, Any]], dict[str, Any]]:
-    """Images of the validation split, the answers of the run to them, and what the network is."""
+    """Images of the validation split, the answers of the run for them, and the facts of the network."""
     from jaxcnn.train import assess, predict, trained
 
     network, _ = trained.load(folder, "last", "", 1)
@@ -159,7 +159,7 @@ def _load(
     connections: int,
     seconds: float,
 ) -> dict[str, Any]:
-    """Counts by what came, seconds, and percentiles of the latency."""
+    """The counts of replies by kind, the seconds, and the percentiles of the latency."""
     if client == "wrk":
         line = [
             "wrk", "--threads=1", f"--connections={connections}", f"--duration={max(1, round(seconds))}s",

@@ -15,20 +15,20 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-TOLERANCE = 1e-3  # of a probability: sums of another batch size round otherwise, and few are near 0 or 1
-MOST_KEPT = 5  # unexpected replies of a kind
+TOLERANCE = 1e-3  # tolerance of a probability: sums in another batch size round differently, and few are near 0 or 1
+MOST_KEPT = 5  # most unexpected replies kept of each kind
 SECONDS = 60.0  # a reply that takes longer is a failure
 
 
 @dataclasses.dataclass
 class Heard:
-    """What came back.
+    """The replies that came back.
 
     Attributes:
-      codes: how often each status came; 0: the connection ended without one.
-      seconds: from the request to the answer, of those that were answered.
-      wrong: answers that are not those of the run.
-      told: errors that speak of the inside of the server.
+      codes: number of replies by status; 0: the connection ended without one.
+      seconds: seconds from the request to the answer, for requests that were answered.
+      wrong: number of answers that differ from those of the run.
+      told: errors that reveal the inside of the server.
       unexpected: the first replies with another code than was expected.
     """
 
@@ -39,7 +39,7 @@ class Heard:
     unexpected: list[str] = dataclasses.field(default_factory=list)
 
     def count(self, code: int, content: bytes) -> None:
-        """Count a reply."""
+        """Count a reply by its code, and whether it reveals the inside of the server."""
         self.codes[code] += 1
         self.told += b"Traceback" in content or b'File "' in content
 
@@ -70,13 +70,13 @@ def npy(array: np.ndarray) -> bytes:
 
 
 def form(images: Sequence[bytes]) -> tuple[bytes, str]:
-    """Images as a form, and its content type."""
+    """The images as a form, and its content type."""
     head = b'--edge\r\ncontent-disposition: form-data; name="image"; filename="image"\r\n\r\n'
     return b"".join(head + image + b"\r\n" for image in images) + b"--edge--\r\n", "multipart/form-data; boundary=edge"
 
 
 def is_right(answer: Any, wanted: dict[str, Any]) -> bool:
-    """Whether an answer is that of the run, up to rounding."""
+    """Whether an answer equals that of the run, up to rounding."""
     return (
         isinstance(answer, dict)
         and answer.get("label") == wanted["label"]
@@ -97,7 +97,7 @@ class Connection:
         return await self.send(head.encode() + body)
 
     async def send(self, content: bytes) -> tuple[int, bytes]:
-        """The same for the bytes of a request."""
+        """Send the bytes of a request; return the status and body of the reply, as `ask` does."""
         try:
             async with asyncio.timeout(SECONDS):
                 if self._streams is None:
@@ -115,7 +115,7 @@ class Connection:
         return int(head.split()[1]), reply
 
     def close(self) -> None:
-        """End it."""
+        """Close the connection, if it is open."""
         if self._streams is not None:
             self._streams[1].transport.abort()
             self._streams = None
@@ -124,7 +124,7 @@ class Connection:
 async def pressed(
     port: int, images: Sequence[bytes], wanted: Sequence[dict[str, Any]], connections: int, seconds: float
 ) -> tuple[Heard, float]:
-    """Ask on so many connections at once, each again as soon as it has a reply; what came, and the seconds it took."""
+    """Ask on so many connections at once, each again after a reply; return what came and the seconds it took."""
     heard, began = Heard(), time.perf_counter()
 
     async def one(first: int) -> None:
@@ -147,7 +147,7 @@ Case = Callable[[Connection, random.Random], Awaitable[tuple[int, bytes]]]
 
 
 class Mixture:
-    """Requests of every kind: whole, of many images, broken, of wrong types, huge, and of clients that leave."""
+    """Requests of every kind: valid, of many images, broken, of wrong types, huge, and of clients that leave."""
 
     def __init__(
         self, port: int, images: Sequence[bytes], pixels: np.ndarray, wanted: Sequence[dict[str, Any]]
@@ -171,7 +171,7 @@ class Mixture:
         }
 
     async def asked(self, requests: int, connections: int = 8, seed: int = 0) -> None:
-        """Send so many requests, one of each kind in turns."""
+        """Send `requests` requests, one of each kind in turns."""
         names = [name for _, name in zip(range(requests), _turns(self.cases), strict=False)]
 
         async def one(worker: int) -> None:

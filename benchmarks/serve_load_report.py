@@ -8,7 +8,7 @@ SECTION = "serving"
 
 
 def markdown(record: dict[str, Any]) -> str:
-    """The tables of all runs."""
+    """The tables of all runs, as Markdown."""
     parts = ["## Images over HTTP", describe(record), _how(record)]
     for run in record["runs"]:
         parts += [f"### {run['name']}", *_of_run(run)]

@@ -1,4 +1,4 @@
-"""What a server takes of the processors and the memory while it is asked."""
+"""Measures the processor time and the memory of a server while it gets requests."""
 
 import contextlib
 import os
@@ -7,7 +7,7 @@ import threading
 
 
 class Processors:
-    """What the server takes of the processors meanwhile, and what others take but this command (of Linux)."""
+    """Measures the share of the processors that the server takes, and that of other programs (Linux only)."""
 
     def __init__(self, process: int) -> None:
         self._process = process
@@ -22,7 +22,7 @@ class Processors:
         self.used = {"server_seconds": server, "other_work": max(0.0, busy - server - ours) / whole if whole else 0.0}
 
     def _now(self) -> tuple[float, ...]:
-        """Seconds of the server, of this command and its clients, of all that runs, and of all processors."""
+        """The seconds of the server, of this command and its clients, of all programs, and of all processors."""
         try:
             tick = os.sysconf("SC_CLK_TCK")
             fields = pathlib.Path(f"/proc/{self._process}/stat").read_text().rpartition(")")[2].split()
@@ -39,7 +39,7 @@ def _ended_children(times: os.times_result) -> float:
 
 
 class Watcher:
-    """Looks at the memory of a process until it is stopped; keeps the largest value."""
+    """Watches the memory of a process until it is stopped; keeps the largest value."""
 
     def __init__(self, process: int) -> None:
         self._process, self._done, self.most = process, threading.Event(), 0
@@ -59,7 +59,7 @@ class Watcher:
 
 
 def resident(process: int) -> int:
-    """Bytes of memory that a process has (of Linux); 0 where this cannot be told."""
+    """The bytes of memory that a process has (Linux only); 0 where this is unknown."""
     with contextlib.suppress(OSError):
         text = pathlib.Path(f"/proc/{process}/status").read_text()
         return 1024 * int(text.partition("VmRSS:")[2].split()[0])

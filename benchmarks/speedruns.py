@@ -109,12 +109,12 @@ class Turns:
             write_json(self._file, self.taken)
 
     def missing(self) -> str:
-        """What a later start of the command would still do; empty if nothing."""
+        """The work that is left for a later start of the command, in words; empty if nothing is left."""
         left = [f"{self._missing(peer)} of {peer}" for peer in ("jaxcnn", "torch") if self._missing(peer)]
         return f"runs that are left: {', '.join(left)}" if left else ""
 
     def _missing(self, peer: str) -> int:
-        """The runs of a peer that are not made; none are expected of a script that failed."""
+        """The number of runs of a peer that are not made; a script that failed is expected to make none."""
         if peer == "jaxcnn":
             if not (self.sweep / files.SWEEP).exists():
                 return 1
@@ -124,7 +124,7 @@ class Turns:
         return max(0, RUNS.value - len(self.torch_runs()))
 
     def _jaxcnn(self, seconds: float | None) -> dict[str, Any]:
-        """Go on with the sweep; return how it ended."""
+        """Continue the sweep; return its outcome."""
         given = [f"--config={CONFIG.value}", f"--workdir={self.sweep}", "--nomeasure", *self._arguments]
         if seconds is not None:
             given.append(f"--timeout={seconds:.0f}")
@@ -134,7 +134,7 @@ class Turns:
         return {"how": f"{len(trials(self.sweep))} trials so far"}
 
     def _torch(self, turns_left: int, seconds: float | None) -> dict[str, Any]:
-        """Run the script in its own folder, where its compiler's cache stays; return how it ended."""
+        """Run the script in its own folder, where its compiler's cache stays; return its outcome."""
         assert self._script is not None
         number = len(list(self.folder.glob("torch-*.log"))) + 1
         place, log = self.folder / "torch", self.folder / f"torch-{number}.log"
@@ -168,7 +168,7 @@ def trials(sweep: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def ended(sweep: pathlib.Path) -> int:
-    """The number of trials of a sweep that have ended, however."""
+    """The number of trials of a sweep that have ended in any way."""
     rows = [files.read_trial(folder) for folder in (sweep / files.TRIALS).glob("*")]
     return sum(row is not None and row["state"] in files.ENDED for row in rows)
 

@@ -55,7 +55,7 @@ def table(record: dict[str, Any]) -> str:
 
 
 def _percent(values: list[float | None]) -> str:
-    """Mean, standard deviation over runs, lowest and highest, in per cent."""
+    """The mean, standard deviation over runs, lowest and highest value, in per cent."""
     if not values or None in values:
         return "-"
     known = [100 * value for value in values if value is not None]

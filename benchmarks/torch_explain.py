@@ -61,7 +61,7 @@ class Explain(Task):
         self._explain(min(self._points, self._rows))
 
     def run(self, steps: int) -> None:
-        """Explain the images so many times."""
+        """Explain the images `steps` times."""
         for _ in range(steps):
             self._explain(self._points)
 

@@ -92,7 +92,7 @@ class Loader(Task):
         self._batches = iter(loader)
 
     def run(self, steps: int) -> None:
-        """Make batches."""
+        """Make `steps` batches, one after the other."""
         for _ in range(steps):
             images, _ = next(self._batches)
             if self._gpu:

@@ -13,11 +13,11 @@ class Run:
     """A complete run.
 
     Attributes:
-      name: its number.
+      name: number of the run.
       epochs: epochs of training.
       accuracy, tta_accuracy: on test, in [0, 1], without and with test-time augmentation.
       train_seconds: the script's clock after the last epoch: whitening, set-up of augmentation and training.
-      seconds: the same after the evaluation with test-time augmentation.
+      seconds: the script's clock after the evaluation with test-time augmentation.
     """
 
     name: str

@@ -46,7 +46,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:
-        """Update all parameters."""
+        """Update all parameters by one step."""
         for group in self.param_groups:
             for p in group["params"]:
                 state = self.state[p]

@@ -156,7 +156,11 @@ class Predict(Task):
         self._network.synchronize()
 
     def facts(self) -> dict[str, Any]:
-        """No facts. Raises ValueError if a logit is not finite."""
+        """No facts, an empty mapping.
+
+        Raises:
+          ValueError: a logit is not finite.
+        """
         if not torch.isfinite(self._logits).all():
             raise ValueError("a logit is not finite")
         return {}

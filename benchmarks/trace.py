@@ -10,7 +10,7 @@ from benchmarks import report
 
 @dataclasses.dataclass(frozen=True)
 class Kernel:
-    """A kernel, with its total seconds and its number of starts over all traced steps."""
+    """A kernel, with its total seconds and its number of launches in all traced steps."""
 
     name: str
     seconds: float

@@ -18,10 +18,10 @@ SIGKILL = -9
 
 
 class WorkerFailed(UserError):
-    """A worker could not answer a request; the message is one line.
+    """Raised when a worker could not answer a request; the message is one line.
 
     Attributes:
-      missing: the module that its interpreter lacks, if that is the cause.
+      missing: module that its interpreter lacks, if this is the cause.
     """
 
     def __init__(self, message: str, missing: str | None = None) -> None:
