@@ -5,6 +5,8 @@ import graphlib
 import re
 
 MOST_LINES = 350
+TOO_SHORT = re.compile(r'\s*r?"""(\S+(?: \S+)?)"""')  # a whole docstring of one or two words
+NOT_YET = {"named_layers.py: Its path.", "relevance.py: The outputs."}  # to be written as sentences, too
 
 
 def modules(root):
@@ -54,3 +56,10 @@ def test_modules_are_short_and_there_is_no_drawer_for_odds_and_ends(root):
     files = [path for folder in folders for path in (root / folder).rglob("*.py")]
     assert [path for path in files if len(path.read_text().splitlines()) >= MOST_LINES] == []
     assert [path for path in files if path.stem in ("utils", "util", "helpers", "misc")] == []
+
+
+def test_a_docstring_says_more_than_two_words(root):
+    files = [path for folder in ("jaxcnn", "benchmarks") for path in (root / folder).rglob("*.py")]
+    lines = ((path.name, TOO_SHORT.fullmatch(line)) for path in files for line in path.read_text().splitlines())
+    short = {f"{name}: {found[1]}" for name, found in lines if found}
+    assert short <= NOT_YET, "say what it returns or does, in a sentence"

@@ -129,7 +129,7 @@ def _all(given: Callbacks[Event], name: str, first: Callable[[Event], Any] | Non
     """A function that calls `first` and all given ones; None if there are none, so that events cost nothing."""
     functions = [given] if callable(given) else list(given)
     if wrong := [each for each in functions if not callable(each)]:
-        raise UserError(f"{name} must be a function of one event, or several; {type(wrong[0]).__name__} is none")
+        raise UserError(f"{name} must be a function of one event, or several; {type(wrong[0]).__name__} is not one")
     if first is not None:
         functions.insert(0, first)
     if not functions:

@@ -82,9 +82,9 @@ def main() -> int:
     """Compress or measure; return the exit code."""
     folder = NETWORK.folder()
     if CARD.value and METHOD.value == "share":
-        raise UserError("--card is for what is finished; train the values first, and give --method=deep")
+        raise UserError("--card describes a finished network; train the shared values first, then use --method=deep")
     if CARD.value and (CHECK.value or SENSITIVITY.value):
-        raise UserError("--card is for what is written; leave --check and --sensitivity out")
+        raise UserError("--card needs a file that is written; leave --check and --sensitivity out")
     for flag, methods in OF_METHODS.items():
         if flags.FLAGS[flag].present and METHOD.value not in methods:
             raise UserError(f"--{flag} is for --method={' and '.join(methods)}, not {METHOD.value}; leave it out")

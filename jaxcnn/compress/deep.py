@@ -74,7 +74,7 @@ def with_arrays(trained: Trained, arrays: Mapping[str, np.ndarray]) -> Trained:
     wanted = {name: leaf.shape for name, leaf in seals.leaves(trained.variables)}
     if wanted != {name: each.shape for name, each in arrays.items()}:
         raise UserError(
-            "the file has the weights of another network than the run; give the workdir that it was made of"
+            "the file has the weights of another network than the run; give the workdir from which it was made"
         )
     return dataclasses.replace(trained, variables=seals.replaced(trained.variables, arrays))
 
