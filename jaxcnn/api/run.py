@@ -94,7 +94,7 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether the run has made its last step and been tested."""
+        """Whether the run has ended, so that it has a summary."""
         return self.summary is not None
 
     @property
@@ -153,7 +153,7 @@ class Run:
     def explain(
         self, images: Any, method: str = "gradcam", *, target: Any = "predicted", layer: str = "", **options: Any
     ) -> "Explanations":
-        """Show which pixels an output rests on, by one of the methods of `docs/explain.md`.
+        """Maps of the pixels that an output rests on, by one of the methods of `docs/explain.md`.
 
         Args:
           images: as for `predict`.

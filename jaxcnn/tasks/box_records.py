@@ -22,7 +22,7 @@ def record_type(most: int, mask_side: int = 0) -> np.dtype:
 
     Args:
       most: places for objects in a record.
-      mask_side: of the masks of objects, a multiple of 8; 0: objects have none. `mask` has the bits of rows,
+      mask_side: side of the masks of objects, a multiple of 8; 0: objects have none. `mask` has the bits of rows,
         the first in the highest place; `mask_box` is where its pixels lie, as a box, mirrored if its left is larger
         than its right.
     """

@@ -67,7 +67,7 @@ class Targets(Protocol):
         """Raise UserError if a network cannot learn from the targets of the training split.
 
         Args:
-          targets: those of the training split.
+          targets: targets of the training split.
           names: names of the outputs.
           title: name of the set, for messages.
           description: description of the split, for messages.
