@@ -125,7 +125,7 @@ def _stack(array: np.ndarray, shape: tuple[int, int, int], data: Data, what: str
 
 
 def _fitting(image: Pixels, shape: tuple[int, int, int], data: Data, what: str) -> Pixels:
-    """The image in the size of the network: resized to a square, as in training; other sizes must fit already."""
+    """The image in the network's size: resized, as in training, if that is square; else it must have this size."""
     if image.shape == shape:
         return image
     height, width, _ = shape

@@ -15,7 +15,7 @@ BATCH = 4093  # a prime, which stands for any batch size while the function is t
 
 
 def placed(value: Constant, shape: tuple[int, ...], places: Sequence[int]) -> Constant:
-    """A constant broadcast to the rank of a shape; its dimensions at other `places` have size 1."""
+    """A constant with the rank of a shape: its own dimensions are at `places`, all others have size 1."""
     sizes = [1] * len(shape)
     for size, place in zip(value.shape, places, strict=True):
         sizes[place] = size

@@ -16,7 +16,7 @@ from jaxcnn.machine import malloc
 from jaxcnn.machine.mesh import data_devices
 from jaxcnn.train import loaders
 
-SLIP = 1e-3  # share of a step; intervals from this share below one step count as one step
+SLIP = 1e-3  # of a step; intervals from this length up to one step count as one step
 MOST_STOPS = 10**7  # most evaluations and checkpoints of a run, whose steps are listed in memory
 SPARE = 1.25  # factor of the available memory: a program does not always use all that its compiler allots
 
