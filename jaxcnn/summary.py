@@ -16,9 +16,7 @@ import re
 from absl import flags
 
 from jaxcnn import command
-from jaxcnn.api.model_table import summary
 from jaxcnn.config import UserError
-from jaxcnn.machine import mesh
 
 CONFIG = command.define_config("The config whose network is shown: a file or name, with :variant if wanted.")
 IMAGE = flags.DEFINE_string("image", "", "Height x width x channels of the images, such as 224x224x3; opens no data.")
@@ -28,6 +26,9 @@ CLASSES = flags.DEFINE_integer("classes", 0, "Number of classes, with --image.",
 def main() -> int:
     """Print the table of the network given by the flags; return the exit code."""
     config = command.read_config(CONFIG)
+    from jaxcnn.api.model_table import summary
+    from jaxcnn.machine import mesh
+
     mesh.prepare_backend()
     print(summary(config, _shape(IMAGE.value), CLASSES.value))
     return 0

@@ -127,6 +127,37 @@ def test_help_shows_every_flag_and_imports_nothing_heavy():
     assert not imported(err) & set(HEAVY)
 
 
+# Imports each command's module, without its flags afterwards, since several commands define the same.
+IMPORTED = """
+import importlib, json, sys
+from absl import flags
+own, found = set(flags.FLAGS), {}
+for name in sys.argv[2:]:
+    importlib.import_module(name)
+    found[name] = [package for package in sys.argv[1].split(",") if package in sys.modules]
+    for flag in set(flags.FLAGS) - own:
+        delattr(flags.FLAGS, flag)
+print(json.dumps(found))
+"""
+
+
+def commands(root):
+    """The modules that are commands."""
+    paths = [*root.glob("jaxcnn/*.py"), *root.glob("jaxcnn/*/__main__.py")]
+    return sorted(
+        ".".join(path.relative_to(root).with_suffix("").parts) for path in paths if "command.run(" in path.read_text()
+    )
+
+
+def test_no_command_imports_anything_heavy_before_it_has_read_its_flags(root):
+    doors = commands(root)
+    assert {"jaxcnn.main", "jaxcnn.preview", "jaxcnn.doctor.__main__"} <= set(doors)
+    made = subprocess.run(
+        [sys.executable, "-c", IMPORTED, ",".join(HEAVY), *doors], cwd=root, capture_output=True, text=True, timeout=120
+    )
+    assert json.loads(made.stdout) == {door: [] for door in doors}, made.stderr
+
+
 def test_a_reader_that_goes_away_is_no_error():
     process = subprocess.Popen(
         [sys.executable, "-m", "jaxcnn.main", "--help"],
