@@ -50,6 +50,10 @@ def tried(**groups):
         ("task.loss", "poly1", "config.task.loss must be an entry point or package.module:attribute, not 'poly1'"),
         ("augment.own", ("a b",), "config.augment.own must be an entry point or package.module:attribute, not 'a b'"),
         ("optim.name", 3, "config.optim.name must be one of sgd"),
+        ("optim.name", "optax.rmsprop", "not 'optax.rmsprop' (did you mean 'optax:rmsprop'?)"),
+        ("optim.name", "optax.adam", "not 'optax.adam' (did you mean 'optax:adam'?)"),
+        ("optim.name", "optax.contrib.muon(beta=0.9)", "(did you mean 'optax.contrib:muon(beta=0.9)'?)"),
+        ("optim.name", "nowhere.rmsprop", "package.module:attribute, not 'nowhere.rmsprop'"),
     ],
 )
 def test_a_name_of_the_wrong_form_is_told(key, name, told):
