@@ -54,3 +54,10 @@ def test_modules_are_short_and_there_is_no_drawer_for_odds_and_ends(root):
     files = [path for folder in folders for path in (root / folder).rglob("*.py")]
     assert [path for path in files if len(path.read_text().splitlines()) >= MOST_LINES] == []
     assert [path for path in files if path.stem in ("utils", "util", "helpers", "misc")] == []
+
+
+def test_only_the_tasks_the_reports_and_the_commands_know_the_figures_of_classification(root):
+    paths = modules(root)
+    rooms = {name: room(name, paths) for name, path in paths.items() if "top1" in path.read_text()}
+    assert "jaxcnn.tasks.classification" in rooms, "the word has changed"
+    assert [name for name, here in rooms.items() if here not in (None, "tasks", "reporting", "api", "command")] == []

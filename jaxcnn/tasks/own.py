@@ -82,6 +82,11 @@ class MoreFigures:
         return self.inner.metrics
 
     @property
+    def right(self) -> str | None:
+        """That of the task, if its answers are classes."""
+        return getattr(self.inner, "right", None)
+
+    @property
     def of_groups(self) -> tuple[str, ...]:
         """Those of the task."""
         return self.inner.of_groups
