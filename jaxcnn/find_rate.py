@@ -28,6 +28,11 @@ OUT = command.define_path("out", "find_rate.png", "The PNG file to write; empty:
 def main() -> int:
     """Make the test given by the flags; return the exit code."""
     config = command.read_config(CONFIG)
+    if not 0 < LOWEST.value < HIGHEST.value:
+        raise UserError(
+            f"--lowest={LOWEST.value:g} must be above 0 and below --highest={HIGHEST.value:g}; they are the first and "
+            "the last learning rate"
+        )
     out = pathlib.Path(OUT.value or "") if OUT.value else None
     if out is not None:
         if out.is_dir() or not out.parent.is_dir():
