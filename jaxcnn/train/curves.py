@@ -58,7 +58,9 @@ def draw(folder: pathlib.Path, headline: Headline) -> pathlib.Path:
     drawn = _draw_series(figure_axes, kinds, headline.name, scale, augments(config))
     _draw_test(figure_axes, kinds["test"], headline, scale)
     train = kinds["train"]
-    rate_axes.plot([r["epoch"] for r in train], [r["learning_rate"] for r in train], color="tab:green", linewidth=1.2)
+    rates = [(r["epoch"], r["learning_rate"]) for r in train]
+    if rates:
+        rate_axes.plot(*zip(*rates, strict=True), color="tab:green", linewidth=1.2, marker=_marker(rates))
     for axes, title in (
         (loss_axes, "loss"),
         (figure_axes, f"{headline.label}{' (%)' if headline.percent else ''}"),
@@ -79,6 +81,7 @@ def draw(folder: pathlib.Path, headline: Headline) -> pathlib.Path:
         (figure_axes, "lower right" if headline.better == "higher" else "upper right"),
     ):
         if axes.lines:
+            place = "best" if _marker(train) else place  # clear of few points
             axes.legend(loc=place, fontsize=8, framealpha=0.85, edgecolor="none")
     path = folder / "curves.png"
     save_picture(figure, path)
@@ -151,8 +154,8 @@ def _draw_series(
 
 
 def _marker(points: list[Any]) -> str:
-    """Few points are marked, one by one."""
-    return "." if len(points) < 30 else ""
+    """Few points are marked, one by one; a point alone has no line, and a larger mark."""
+    return "o" if len(points) == 1 else "." if len(points) < 30 else ""
 
 
 def smoothed(values: Sequence[float], window: int) -> list[float]:
