@@ -104,6 +104,7 @@ def test_a_single_record_is_seen_in_every_panel(epochs, drawn, tmp_path):
     for axes in figure.axes:
         point = axes.lines[0]
         assert point.get_marker() == "o" and len(point.get_xdata()) == 1
+        assert axes.get_xlim() == pytest.approx((0, 1.05 * epochs))  # no point lies on the edge
         if (legend := axes.get_legend()) is not None:
             where = axes.transData.transform(point.get_xydata())[0]
             assert not legend.get_window_extent().contains(*where)

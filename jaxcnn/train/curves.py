@@ -58,6 +58,7 @@ def draw(folder: pathlib.Path, headline: Headline) -> pathlib.Path:
     drawn = _draw_series(figure_axes, kinds, headline.name, scale, augments(config))
     _draw_test(figure_axes, kinds["test"], headline, scale)
     train = kinds["train"]
+    last = max((r["epoch"] for r in (*train, *kinds["val"])), default=0.0)
     rates = [(r["epoch"], r["learning_rate"]) for r in train]
     if rates:
         rate_axes.plot(*zip(*rates, strict=True), color="tab:green", linewidth=1.2, marker=_marker(rates))
@@ -70,7 +71,7 @@ def draw(folder: pathlib.Path, headline: Headline) -> pathlib.Path:
         axes.set_xlabel("epoch", fontsize=9)
         axes.tick_params(labelsize=8)
         axes.grid(alpha=0.3)
-        axes.set_xlim(left=0)
+        axes.set_xlim(0, 1.05 * last or 1)
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
     _scale_loss(loss_axes)
