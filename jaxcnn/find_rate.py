@@ -16,7 +16,6 @@ from absl import flags
 
 from jaxcnn import command
 from jaxcnn.config import UserError
-from jaxcnn.machine import mesh
 from jaxcnn.machine.extras import need
 
 CONFIG = command.define_config("The config whose learning rate is looked for: a file or name, with :variant if wanted.")
@@ -29,15 +28,21 @@ OUT = command.define_path("out", "find_rate.png", "The PNG file to write; empty:
 def main() -> int:
     """Make the test given by the flags; return the exit code."""
     config = command.read_config(CONFIG)
+    if not 0 < LOWEST.value < HIGHEST.value:
+        raise UserError(
+            f"--lowest={LOWEST.value:g} must be above 0 and below --highest={HIGHEST.value:g}; they are the first and "
+            "the last learning rate"
+        )
     out = pathlib.Path(OUT.value or "") if OUT.value else None
     if out is not None:
         if out.is_dir() or not out.parent.is_dir():
             what = "is a folder" if out.is_dir() else f"lies in {out.parent}, which does not exist"
             raise UserError(f"--out={out} {what}; name a file in a folder that exists")
         need("report", "the picture", "matplotlib")
-    mesh.prepare_backend()
+    from jaxcnn.machine import mesh
     from jaxcnn.train import rate_range
 
+    mesh.prepare_backend()
     found = rate_range.measure(config, STEPS.value, LOWEST.value, HIGHEST.value)
     if len(found.rates) < STEPS.value:
         print(f"  ended after {len(found.rates)} steps, at a rate of {found.rates[-1]:.2g}: the loss grew too large")

@@ -157,7 +157,7 @@ def _evaluate() -> int:
         stem = f"eval-{figures['split']}-{figures['step']}"
         if assess.is_kept(folder, figures):
             beside = "".join(f", {path.name}" for path in assess.pictures(folder, figures))
-            print(f"{folder}/{stem}.json{beside}")
+            print(_fitting(f"{folder}/{stem}.json{beside}"))
     return 0
 
 

@@ -16,9 +16,7 @@ import re
 from absl import flags
 
 from jaxcnn import command
-from jaxcnn.api.model_table import summary
 from jaxcnn.config import UserError
-from jaxcnn.machine import mesh
 
 CONFIG = command.define_config("The config whose network is shown: a file or name, with :variant if wanted.")
 IMAGE = flags.DEFINE_string("image", "", "Height x width x channels of the images, such as 224x224x3; opens no data.")
@@ -28,8 +26,14 @@ CLASSES = flags.DEFINE_integer("classes", 0, "Number of classes, with --image.",
 def main() -> int:
     """Print the table of the network given by the flags; return the exit code."""
     config = command.read_config(CONFIG)
+    shape = _shape(IMAGE.value)
+    if shape is not None and not (CLASSES.value or config.model.num_classes):
+        raise UserError("give the number of classes too, since --image opens no data: --classes=<number>")
+    from jaxcnn.api.model_table import summary
+    from jaxcnn.machine import mesh
+
     mesh.prepare_backend()
-    print(summary(config, _shape(IMAGE.value), CLASSES.value))
+    print(summary(config, shape, CLASSES.value))
     return 0
 
 

@@ -1,11 +1,13 @@
 """A set without splits is divided by the path of each image."""
 
+import re
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from jaxcnn.config import UserError
-from jaxcnn.data.automatic import divide
+from jaxcnn.data.automatic import divide, fill
 from jaxcnn.data.source import open_splits
 from tests.test_folder import Data, cache, everything, make_folder, picture  # noqa: F401 (a fixture)
 
@@ -65,6 +67,36 @@ def test_every_class_is_divided_alike_and_none_is_left_without_training_images()
         assert np.bincount(parts[labels == label]) / 10_000 == pytest.approx([0.8, 0.1, 0.1], abs=0.02)
     last = np.array([2**64 - 1, 2**64 - 2, 0], np.uint64)
     assert divide(last, np.array([0, 0, 1], np.int32), (80, 10, 10)).tolist() == [0, 0, 0]
+
+
+def test_a_part_of_a_small_set_that_would_be_empty_gets_the_image_nearest_to_it():
+    top = 2**64
+    hashes = np.array([0.05, 0.2, 0.3, 0.5, 0.7, 0.78, 0.3, 0.95], np.float64)
+    hashes = np.array([int(share * top) for share in hashes.tolist()], np.uint64)
+    labels = np.array([0, 0, 1, 1, 0, 1, 0, 0], np.int32)
+    parts = divide(hashes, labels, (80, 10, 10))
+    assert parts.tolist() == [0, 0, 0, 0, 0, 0, 0, 2]
+    filled, numbers = fill(parts, hashes, labels, (80, 10, 10))
+    assert filled.tolist() == [0, 0, 0, 0, 0, 1, 0, 2] and numbers == [1]  # 0.78, as 0.95 is the only one for the test
+    assert fill(filled, hashes, labels, (80, 10, 10)) == (pytest.approx(filled), [])
+    labels[5] = 2  # the only image of its class stays where training sees it
+    filled, numbers = fill(parts, hashes, labels, (80, 10, 10))
+    assert filled.tolist() == [0, 0, 0, 0, 1, 0, 0, 2] and numbers == [1]
+    of_group, _ = fill(parts[:5], hashes[[4, 4, 3, 3, 4]], np.array([0, 1, 0, 1, 0], np.int32), (90, 10))
+    assert of_group.tolist() == [1, 1, 0, 0, 1]  # equal hashes are a group
+
+
+def test_a_dozen_images_of_each_class_are_enough(tmp_path):
+    notes = []
+    for count in range(3, 13):
+        make_folder(tmp_path / str(count), count=count)
+        parts, splits = parts_of(tmp_path / str(count))
+        sizes = [[*parts.values()].count(name) for name in ("train", "val", "test")]
+        assert sum(sizes) == 2 * count and min(sizes) > 0
+        notes += [note for note in splits.notes if "none of the" in note]
+    assert re.search(
+        r"none of the \d+ images falls in (val|test) by its path, so the nearest one, 1 image, is", notes[0]
+    )
 
 
 def test_a_set_too_small_to_be_divided_is_told_what_to_set(tmp_path):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from jaxcnn.compress import codebooks, deep, floors, sensitivity
 from jaxcnn.config import UserError
+from jaxcnn.machine import extras
 from jaxcnn.train import assess, seals, trained
 from jaxcnn.weights import compressed, files, huffman
 from jaxcnn.weights import shared as sharing
@@ -181,6 +182,21 @@ def result(run):
         return deep.compress(
             network, split, folder / "a.jxc", deep.Bits(6, 4, (("conv1/kernel", 8),)), lambda line: None
         )
+
+
+def test_a_coder_that_is_not_installed_is_told(monkeypatch, tmp_path):
+    assert floors.lacks() == [] and floors.coded(bytes(100)).keys() == {"zlib", "zstd"}
+    monkeypatch.setattr(extras.util, "find_spec", lambda name: None)
+    assert floors.coded(bytes(100)).keys() == {"zlib"}
+
+    class Said(Exception):
+        pass
+
+    def say(line):
+        raise Said(line)
+
+    with pytest.raises(Said, match=r"column zstd needs zstandard, .* pip install 'jaxcnn\[compress\]'; the table is"):
+        deep.compress(None, None, tmp_path / "a.jxc", deep.Bits(), say)
 
 
 def test_the_figures_of_a_file_are_those_of_what_it_decodes_to(run, result):

@@ -92,6 +92,24 @@ def test_a_run_too_short_for_any_record_still_has_a_picture(tmp_path):
     assert curves.draw(tmp_path, ACCURACY).exists()
 
 
+@pytest.mark.parametrize("epochs", [1, 2, 3])
+def test_a_single_record_is_seen_in_every_panel(epochs, drawn, tmp_path):
+    write(tmp_path, val=True, ema=False, test=True, epochs=epochs)
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines(keepends=True)
+    train = next(line for line in lines if '"step": 2,' in line and '"train"' in line)
+    rest = [line for line in lines if '"train"' not in line]
+    (tmp_path / "metrics.jsonl").write_text("".join([train, *rest]))
+    curves.draw(tmp_path, ACCURACY)
+    (figure,) = drawn
+    for axes in figure.axes:
+        point = axes.lines[0]
+        assert point.get_marker() == "o" and len(point.get_xdata()) == 1
+        assert axes.get_xlim() == pytest.approx((0, 1.05 * epochs))  # no point lies on the edge
+        if (legend := axes.get_legend()) is not None:
+            where = axes.transData.transform(point.get_xydata())[0]
+            assert not legend.get_window_extent().contains(*where)
+
+
 def test_the_title_says_which_run_it_is_and_training_is_told_apart(drawn, tmp_path):
     folder = tmp_path / "my run"
     folder.mkdir()

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from jaxcnn.doctor.checks import CLOCKS_SECONDS, Check, bad_pairs, clocks, compared
+from jaxcnn.doctor.checks import CLOCKS_SECONDS, Check, bad_pairs, clocks, compared, count
 from jaxcnn.machine.heartbeat import Cluster, Heartbeat
 
 GOOD = {"jax": "0.10.2", "jaxlib": "0.10.2", "numpy": "2.3.1", "tensorflow-cpu": "2.20.0", "tensorflow": ""}
@@ -79,3 +79,7 @@ def test_what_fails_gives_code_2_and_says_what_to_do(root, tmp_path):
     done = doctor(root, *flags)
     assert done.returncode == 2, done.stdout + done.stderr
     assert "2 failures" in done.stdout and "choose" in done.stdout and "Traceback" not in done.stdout
+
+
+def test_one_check_is_counted_in_the_singular():
+    assert count(["ok", "warn", "fail", "fail"]) == "1 ok, 1 warning, 2 failures"

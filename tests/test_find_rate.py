@@ -94,6 +94,12 @@ def test_the_command_and_the_call_suggest_a_rate(tmp_path, capsys):
     assert len(found.rates) == 10 and capsys.readouterr().out == ""
 
 
+def test_impossible_rates_are_told_by_their_flags():
+    flags = ("--config=quickstart", "--lowest=1", "--highest=0.1")
+    code, error = runs.run(*flags, module="jaxcnn.find_rate")
+    assert code == 2 and "--lowest=1 must be above 0 and below --highest=0.1; they are" in error
+
+
 def test_a_place_that_cannot_be_written_is_told(tmp_path):
     code, error = runs.run("--config=quickstart", f"--out={tmp_path}", module="jaxcnn.find_rate")
     assert code == 2 and f"--out={tmp_path} is a folder" in error

@@ -127,6 +127,49 @@ def test_help_shows_every_flag_and_imports_nothing_heavy():
     assert not imported(err) & set(HEAVY)
 
 
+# Imports each command's module, without its flags afterwards, since several commands define the same.
+IMPORTED = """
+import importlib, json, sys
+from absl import flags
+own, found = set(flags.FLAGS), {}
+for name in sys.argv[2:]:
+    importlib.import_module(name)
+    found[name] = [package for package in sys.argv[1].split(",") if package in sys.modules]
+    for flag in set(flags.FLAGS) - own:
+        delattr(flags.FLAGS, flag)
+print(json.dumps(found))
+"""
+
+
+def commands(root):
+    """The modules that are commands, without the list of them."""
+    paths = {*root.glob("jaxcnn/*.py"), *root.glob("jaxcnn/*/__main__.py")} - {root / "jaxcnn" / "__main__.py"}
+    names = {".".join(path.relative_to(root).with_suffix("").parts): path.read_text() for path in paths}
+    return sorted(name for name, text in names.items() if '\nif __name__ == "__main__":\n' in text)
+
+
+def test_no_command_imports_anything_heavy_before_it_has_read_its_flags(root):
+    doors = commands(root)
+    assert {"jaxcnn.main", "jaxcnn.preview", "jaxcnn.doctor.__main__"} <= set(doors)
+    made = subprocess.run(
+        [sys.executable, "-c", IMPORTED, ",".join(HEAVY), *doors], cwd=root, capture_output=True, text=True, timeout=120
+    )
+    assert json.loads(made.stdout) == {door: [] for door in doors}, made.stderr
+
+
+def test_the_package_itself_lists_all_commands_and_imports_nothing_heavy(root):
+    made = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "jaxcnn"], cwd=root, capture_output=True, text=True, timeout=60
+    )
+    assert made.returncode == 0 and not imported(made.stderr) & set(HEAVY)
+    listed = re.findall(r"^  python -m (jaxcnn\.\w+) +\w.*[^.:]$", made.stdout, re.MULTILINE)
+    assert sorted(listed) == sorted(name.removesuffix(".__main__") for name in commands(root))
+    assert all(len(line) <= 120 for line in made.stdout.splitlines())
+    made = subprocess.run([sys.executable, "-m", "jaxcnn", "serve"], cwd=root, capture_output=True, text=True)
+    told = "jaxcnn: type python -m jaxcnn.serve, with a dot, not 'serve'; python -m jaxcnn lists all commands\n"
+    assert (made.returncode, made.stdout, made.stderr) == (2, "", told)
+
+
 def test_a_reader_that_goes_away_is_no_error():
     process = subprocess.Popen(
         [sys.executable, "-m", "jaxcnn.main", "--help"],

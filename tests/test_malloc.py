@@ -16,6 +16,10 @@ print(sys.argv[1:], os.environ.get("GLIBC_TUNABLES"))
 """
 
 
+def test_what_help_says_of_it_fits_a_terminal():
+    assert all(len(line) <= 80 for line in malloc.HELP.splitlines())
+
+
 def start(**environment: str) -> str:
     """What a process that asks for huge pages prints: its arguments, and the tunables it ends up with."""
     kept = {name: value for name, value in os.environ.items() if name not in ("GLIBC_TUNABLES", malloc.SWITCH)}

@@ -76,7 +76,7 @@ def test_the_command_prints_the_table_without_data():
     ("flags", "told"),
     [
         (["--image=32x32"], "--image=32x32 must be height x width x channels, such as 32x32x3"),
-        (["--image=32x32x3"], "give the number of classes too"),
+        (["--image=32x32x3"], "give the number of classes too, since --image opens no data: --classes=<number>"),
         (
             ["--image=4x4x3", "--classes=10", "--config.model.form=imagenet"],
             "the images are too small for this network",

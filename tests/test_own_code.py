@@ -19,7 +19,7 @@ import pytest
 import jaxcnn
 import jaxcnn.config as configs
 from jaxcnn import layers
-from jaxcnn.config import ConfigError, UserError, open_names
+from jaxcnn.config import ConfigError, Task, UserError, open_names
 from jaxcnn.data import memory
 from jaxcnn.data.source import open_splits
 from jaxcnn.learn.features import features_step
@@ -29,6 +29,7 @@ from jaxcnn.learn.schedule import learning_rate_factor
 from jaxcnn.learn.state import make_hyper
 from jaxcnn.machine import plugins
 from jaxcnn.models import context, linen_layers
+from jaxcnn.tasks import by_name, faults
 from tests import digits, own_parts, small
 
 P = "tests.own_parts"
@@ -50,6 +51,10 @@ def tried(**groups):
         ("task.loss", "poly1", "config.task.loss must be an entry point or package.module:attribute, not 'poly1'"),
         ("augment.own", ("a b",), "config.augment.own must be an entry point or package.module:attribute, not 'a b'"),
         ("optim.name", 3, "config.optim.name must be one of sgd"),
+        ("optim.name", "optax.rmsprop", "not 'optax.rmsprop' (did you mean 'optax:rmsprop'?)"),
+        ("optim.name", "optax.adam", "not 'optax.adam' (did you mean 'optax:adam'?)"),
+        ("optim.name", "optax.contrib.muon(beta=0.9)", "(did you mean 'optax.contrib:muon(beta=0.9)'?)"),
+        ("optim.name", "nowhere.rmsprop", "package.module:attribute, not 'nowhere.rmsprop'"),
     ],
 )
 def test_a_name_of_the_wrong_form_is_told(key, name, told):
@@ -256,6 +261,16 @@ def test_a_schedule_of_ones_own_follows_the_warm_up(tmp_path, monkeypatch):
     schedule = configs.Schedule(name="own_schedule:half(power=2.0)", unit="steps", warmup=2)
     factors = [float(learning_rate_factor(schedule, t, total_steps=10, steps_per_epoch=5.0)) for t in range(10)]
     np.testing.assert_allclose(factors, [0.5, 1.0, *(0.25 * t / 8 for t in range(8))], rtol=1e-6)
+
+
+def test_figures_of_ones_own_leave_the_task_its_wrong_answers():
+    of_classes, of_numbers = (
+        by_name.make(Task(name=name, evaluation=f"{P}:brightness"), 3) for name in ("classification", "regression")
+    )
+    plain = by_name.make(Task(), 3)
+    assert faults.right(of_classes.evaluation) == faults.right(plain.evaluation) == "top1_accuracy"
+    assert faults.right(of_numbers.evaluation) is None
+    assert faults.right(by_name.make(Task(name="multilabel"), 3).evaluation) is None
 
 
 def test_a_loss_of_optax_gives_the_run_of_our_cross_entropy():

@@ -19,8 +19,8 @@ from jaxcnn.data.decode import Unreadable, decode
 from jaxcnn.data.image_statistics import image_statistics
 from jaxcnn.data.pixels import decode_for, resized, size_for
 from jaxcnn.data.source import open_splits
-from jaxcnn.preview import Draws, in_unit_interval
 from jaxcnn.tasks.classes import Classes
+from jaxcnn.train.contact_sheet import Draws, in_unit_interval
 from tests import runs
 from tests.test_folder import cache, encode, everything  # noqa: F401 (a fixture)
 

@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 
 from jaxcnn import config as configuration
-from jaxcnn import preview
 from jaxcnn.config import Augment, Config
 from jaxcnn.data import augment
 from jaxcnn.data.batch import Batch
 from jaxcnn.learn.state import step_key
 from jaxcnn.learn.step import AUGMENT
 from jaxcnn.tasks.classes import Classes, Mixed
+from jaxcnn.train import contact_sheet
 
 KIND = Classes(4)
 NAMES = ("cat", "dog", "automobile", "an uncommonly long class name")
@@ -57,15 +57,15 @@ def config_of(seed=0, **fields):
 
 
 def rendered(sheet, path):
-    sheet.savefig(path, format="png", dpi=preview.DPI)
+    sheet.savefig(path, format="png", dpi=contact_sheet.DPI)
     return np.asarray(Image.open(path).convert("RGB"))
 
 
 def test_draws_are_what_training_does_at_these_steps_and_positions():
     config = config_of(seed=5, crop="zero", crop_padding=2, flip="random", mixup=0.5)
     data = split()
-    shown = preview.augmented_draws(config, data, KIND, examples=5, draws=3)
-    chosen = preview.choose(data.targets, 5, 5)
+    shown = contact_sheet.augmented_draws(config, data, KIND, examples=5, draws=3)
+    chosen = contact_sheet.choose(data.targets, 5, 5)
     np.testing.assert_array_equal(shown.original, data.images[chosen])
     np.testing.assert_array_equal(shown.target.label, data.targets[chosen])
     position = jnp.arange(5, dtype=jnp.int32)
@@ -82,7 +82,7 @@ def test_draws_are_what_training_does_at_these_steps_and_positions():
 
 def test_an_alternating_flip_turns_over_from_column_to_column():
     data = split()
-    shown = preview.augmented_draws(config_of(flip="alternating"), data, KIND, examples=6, draws=3)
+    shown = contact_sheet.augmented_draws(config_of(flip="alternating"), data, KIND, examples=6, draws=3)
     for example, original in enumerate(shown.original / np.float32(255)):
         mirrored = [np.allclose(draw[example], original[:, ::-1], atol=1e-6) for draw in shown.image]
         assert mirrored in ([True, False, True], [False, True, False])
@@ -90,28 +90,28 @@ def test_an_alternating_flip_turns_over_from_column_to_column():
 
 def test_examples_are_of_different_classes_first_and_each_is_shown_once():
     labels = np.array([0] * 90 + [1] * 5 + [2] * 5)
-    chosen = preview.choose(labels, 10, seed=3)
+    chosen = contact_sheet.choose(labels, 10, seed=3)
     assert len(set(chosen)) == 10
     assert set(labels[chosen[:3]]) == {0, 1, 2}
-    assert len(preview.choose(labels[:4], 10, seed=3)) == 4
-    assert not np.array_equal(chosen, preview.choose(labels, 10, seed=4))
+    assert len(contact_sheet.choose(labels[:4], 10, seed=3)) == 4
+    assert not np.array_equal(chosen, contact_sheet.choose(labels, 10, seed=4))
 
 
 @pytest.mark.parametrize(("side", "channels"), [(8, 1), (32, 3), (224, 3), (300, 1)])
 def test_the_sheet_shows_the_original_crisp_and_every_cell(side, channels, tmp_path):
     data = split(side, channels, count=4)
-    pixels = rendered(preview.draw_sheet(config_of(), data, KIND, 2, 2), tmp_path / "sheet.png")
-    original = data.images[preview.choose(data.targets, 1, 0)[0]]
-    cell = np.round(preview.to_cell(original / 255) * 255).astype(np.uint8)
+    pixels = rendered(contact_sheet.draw_sheet(config_of(), data, KIND, 2, 2), tmp_path / "sheet.png")
+    original = data.images[contact_sheet.choose(data.targets, 1, 0)[0]]
+    cell = np.round(contact_sheet.to_cell(original / 255) * 255).astype(np.uint8)
     height, width = cell.shape[:2]
     assert height == width == {8: 120, 32: 128, 224: 224, 300: 256}[side]
     if side <= 256:
         np.testing.assert_array_equal(
             cell[:: height // side, :: width // side], np.broadcast_to(original, (side,) * 2 + (3,))
         )
-    left, top = preview.MARGIN, preview.MARGIN + preview.LINE * 4
-    step = left + width + preview.GAP_AFTER_ORIGINAL
-    for x in (left, step, step + width + preview.GAP):  # nothing is augmented: all three cells are the original
+    left, top = contact_sheet.MARGIN, contact_sheet.MARGIN + contact_sheet.LINE * 4
+    step = left + width + contact_sheet.GAP_AFTER_ORIGINAL
+    for x in (left, step, step + width + contact_sheet.GAP):  # nothing is augmented: all three cells are the original
         shown = pixels[top : top + height, x : x + width].astype(int)
         assert np.abs(shown - cell).max() <= 1  # the renderer may round the other way
 
@@ -124,21 +124,21 @@ def test_mixed_targets_are_told_in_percent():
 
 
 def test_mixed_sheets_have_a_caption_under_every_cell(tmp_path):
-    plain = rendered(preview.draw_sheet(config_of(flip="random"), split(), KIND, 3, 2), tmp_path / "plain.png")
+    plain = rendered(contact_sheet.draw_sheet(config_of(flip="random"), split(), KIND, 3, 2), tmp_path / "plain.png")
     mixed = rendered(
-        preview.draw_sheet(config_of(flip="random", cutmix=1.0), split(), KIND, 3, 2), tmp_path / "mixed.png"
+        contact_sheet.draw_sheet(config_of(flip="random", cutmix=1.0), split(), KIND, 3, 2), tmp_path / "mixed.png"
     )
-    assert mixed.shape[0] - plain.shape[0] == 3 * preview.LINE  # two lines in each of three rows
+    assert mixed.shape[0] - plain.shape[0] == 3 * contact_sheet.LINE  # two lines in each of three rows
     assert mixed.shape[1] == plain.shape[1]
 
 
 def test_the_title_tells_what_is_on_and_nothing_else():
-    assert preview.settings(Augment()) == "no augmentation"
-    assert preview.settings(Augment(crop="zero", flip="random")) == "crop=zero, crop_padding=4, flip=random"
-    assert preview.settings(Augment(policy="trivialaugment", normalize=False)) == (
+    assert contact_sheet.settings(Augment()) == "no augmentation"
+    assert contact_sheet.settings(Augment(crop="zero", flip="random")) == "crop=zero, crop_padding=4, flip=random"
+    assert contact_sheet.settings(Augment(policy="trivialaugment", normalize=False)) == (
         "policy=trivialaugment, normalize=False"
     )
-    assert preview.settings(Augment(policy="randaugment")) == (
+    assert contact_sheet.settings(Augment(policy="randaugment")) == (
         "policy=randaugment, policy_layers=2, policy_magnitude=9.0"
     )
     known = {field.name for field in dataclasses.fields(configuration.Augment)}
@@ -146,7 +146,7 @@ def test_the_title_tells_what_is_on_and_nothing_else():
         *(True, "zero", 4, True, 4, *(0.5,) * 13, "randaugment", 2, 9.0, ("a:b",), (20,), (0.5,), (20,)),
         *("given", (0.5,), (0.5,)),
     )
-    told = {part.split("=")[0] for part in preview.settings(everything).split(", ")}
+    told = {part.split("=")[0] for part in contact_sheet.settings(everything).split(", ")}
     assert told == known - {"normalize"}
 
 

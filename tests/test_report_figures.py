@@ -6,7 +6,7 @@ import json
 import pytest
 from PIL import Image
 
-from jaxcnn.reporting import detectors, more_figures, write
+from jaxcnn.reporting import detectors, more_figures, settings, write
 from jaxcnn.reporting.detectors import has_curves
 from jaxcnn.reporting.findings import find
 from jaxcnn.reporting.read import read
@@ -60,6 +60,12 @@ def test_a_headline_that_somebody_changed_is_noted_and_accuracy_is_taken(tmp_pat
     (run,) = read([tmp_path]).runs
     assert run.headline.label == "accuracy"
     assert "summary.json: headline_kind cannot be read" in run.notes
+
+
+def test_a_run_whose_length_is_in_steps_is_described_by_them(tmp_path):
+    folders.write_run(tmp_path / "run", global_batch_size=64, optim__learning_rate=0.2, run__epochs=30.0, run__steps=40)
+    (setting,) = settings.group(read([tmp_path]).runs)
+    assert setting.described == "batch size 64, learning rate 0.2, steps 40"
 
 
 def test_one_run_shows_validation_loss_learning_rate_settings_and_its_hardest_images(tmp_path):

@@ -6,7 +6,6 @@ import re
 
 MOST_LINES = 350
 TOO_SHORT = re.compile(r'\s*r?"""(\S+(?: \S+)?)"""')  # a whole docstring of one or two words
-NOT_YET = {"named_layers.py: Its path.", "relevance.py: The outputs."}  # to be written as sentences, too
 
 
 def modules(root):
@@ -62,4 +61,11 @@ def test_a_docstring_says_more_than_two_words(root):
     files = [path for folder in ("jaxcnn", "benchmarks") for path in (root / folder).rglob("*.py")]
     lines = ((path.name, TOO_SHORT.fullmatch(line)) for path in files for line in path.read_text().splitlines())
     short = {f"{name}: {found[1]}" for name, found in lines if found}
-    assert short <= NOT_YET, "say what it returns or does, in a sentence"
+    assert not short, "say what it returns or does, in a sentence"
+
+
+def test_only_the_tasks_the_reports_and_the_commands_know_the_figures_of_classification(root):
+    paths = modules(root)
+    rooms = {name: room(name, paths) for name, path in paths.items() if "top1" in path.read_text()}
+    assert "jaxcnn.tasks.classification" in rooms, "the word has changed"
+    assert [name for name, here in rooms.items() if here not in (None, "tasks", "reporting", "api", "command")] == []

@@ -6,8 +6,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from jaxcnn.config import Data, UserError
-from jaxcnn.data import examples, resident
+from jaxcnn.config import ConfigError, Data, Task, UserError
+from jaxcnn.data import class_names, examples, resident
 from jaxcnn.data.examples import map_in_threads
 from jaxcnn.data.image_statistics import image_statistics
 from jaxcnn.data.slices import resolve
@@ -196,6 +196,28 @@ def test_unknown_sources_are_refused_with_the_nearest_right_one():
         open_splits(Data(source="digit"))
     with pytest.raises(UserError, match="digits takes no argument"):
         open_splits(Data(source="digits:8x8"))
+
+
+def test_a_path_alone_is_told_which_source_reads_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "m.csv").touch()
+    for name, meant in (("photos", "folder:photos"), ("m.csv", "csv:m.csv"), ("no.npz", "npz:no.npz")):
+        with pytest.raises(UserError, match=rf"unknown source '{name}' \(did you mean '{meant}'\?\); choose"):
+            open_splits(Data(source=name))
+    with pytest.raises(UserError, match=r"unknown source 'nothing'; choose"):
+        open_splits(Data(source="nothing"))
+
+
+def test_a_weight_of_no_class_is_told_before_an_image_is_read():
+    def opened(name):
+        raise AssertionError("a split was opened")
+
+    source = examples.Source("a set", ("cat", "dog"), ("train", "test"), opened)
+    with pytest.raises(ConfigError, match=r"weights_by_name names 'dgo', which is no class \(did you mean 'dog'"):
+        class_names.given(source, Task(weights_by_name=(("cat", 2.0), ("dgo", 2.0))))
+    with pytest.raises(ConfigError, match="weights_by_name names 'eleven'"):
+        open_splits(Data(source="digits"), Task(weights_by_name=(("eleven", 2.0),)))
 
 
 # Slices

@@ -7,14 +7,16 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from jaxcnn import config as configs
 from jaxcnn.config import ConfigError, UserError
 from jaxcnn.data.source import open_splits
 from jaxcnn.learn import programs
 from jaxcnn.learn.state import make_hyper
+from jaxcnn.machine import extras
 from jaxcnn.machine import mesh as meshes
-from jaxcnn.train import exported, normalization, setup, starting, trained, workdir
+from jaxcnn.train import exported, normalization, session, setup, starting, trained, workdir
 from tests import digits, runs, small
 
 
@@ -58,6 +60,27 @@ def test_a_run_starts_from_the_weights_that_the_test_of_the_other_run_used_to_th
         assert int(state.step) == 0 and same(state.opt_state, jax.tree.map(np.zeros_like, state.opt_state))
         assert start.normal == tuple(tuple(np.asarray(x).tolist()) for x in (there.constants.mean, there.constants.std))
         assert "17 arrays, 17 loaded" in told[0] and len(told) == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "absent", "told"),
+    [
+        ("hub:timm/resnet50", "huggingface_hub", r"hub:timm/resnet50' needs huggingface_hub.*jaxcnn\[hub\]"),
+        ("hub:timm/resnet50", "safetensors", r"hub:timm/resnet50' needs safetensors.*jaxcnn\[safetensors\]"),
+        ("file:w.safetensors", "safetensors", r"reading w.safetensors needs safetensors.*jaxcnn\[safetensors\]"),
+        ("file:none.npz", "", r"none.npz cannot be read: No such file"),
+    ],
+)
+def test_what_the_starting_weights_lack_is_told_before_the_data_is_read(source, absent, told, tmp_path, monkeypatch):
+    def read(*_):
+        raise AssertionError("the data is read")
+
+    monkeypatch.setattr(extras.util, "find_spec", lambda name: None if name == absent else name)
+    monkeypatch.setattr(session, "_read", read)
+    monkeypatch.chdir(tmp_path)
+    save_file({"a": np.zeros(3, np.float32)}, "w.safetensors")
+    with pytest.raises(UserError, match=told):
+        digits.run(tmp_path / "run", init={"source": source})
 
 
 def test_a_resumed_run_never_reads_the_weights_again_and_ends_with_the_same_bits(before, tmp_path):

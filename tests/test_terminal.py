@@ -32,6 +32,7 @@ def test_thirty_epochs_that_were_asked_for_are_thirty_though_the_last_step_goes_
     assert terminal.epochs(580, 19.328125) == "30"
     assert terminal.epochs(579, 19.328125) == "29.96"
     assert terminal.epochs(40, 19.328125) == "2.07"
+    assert [terminal.epochs_with_decimals(step, 19.328125) for step in (580, 579, 40)] == ["30.00", "29.96", "2.07"]
     assert Length(580, 19.328125, False).counted(580) == "epoch 30 of 30"
     assert Length(580, 19.328125, False).counted(19) == "epoch  1 of 30"
     assert Length(580, 19.328125, True).counted(580) == "step 580 of 580"

@@ -121,8 +121,10 @@ def compress(
       split: the examples of the figures.
       out: the file.
       bits: bits of shared values.
-      say: called with the name of each step before it is measured, which takes time.
+      say: called with the name of each step before it is measured, which takes time, and with what is not measured.
     """
+    for line in floors.lacks():
+        say(line)
     arrays = seals.on_host(trained.variables)
     rows = []
     for name, form in floors.FORMS.items():

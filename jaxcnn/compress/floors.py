@@ -2,10 +2,11 @@
 
 import zlib
 from collections.abc import Callable, Mapping
-from importlib import util
 
 import numpy as np
 from jaxtyping import Float, Int8
+
+from jaxcnn.machine import extras
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -60,11 +61,20 @@ FORMS: dict[str, Callable[[Arrays], tuple[bytes, dict[str, np.ndarray]]]] = {
 def coded(content: bytes) -> dict[str, int]:
     """The number of bytes after each general coder that is installed; Python has zlib."""
     sizes = {"zlib": len(zlib.compress(content, ZLIB_LEVEL))}
-    if util.find_spec("zstandard") is not None:
+    if not lacks():
         import zstandard
 
         sizes["zstd"] = len(zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress(content))
     return sizes
+
+
+def lacks() -> list[str]:
+    """A line that says which general coder is not installed, if one is not."""
+    try:
+        extras.need("compress", "the column zstd")
+    except extras.MissingExtra as error:
+        return [f"{error}; the table is without it"]
+    return []
 
 
 def _bytes(array: np.ndarray) -> bytes:

@@ -82,7 +82,8 @@ def _typed(hint: Any, value: Any) -> Any:
     origin = get_origin(hint)
     if origin is Annotated:
         if (kind := open_names.of_hint(hint)) and (mistake := kind.mistake(value)):
-            raise ValueError(mistake + (nearest(value, kind.ours) if isinstance(value, str) else ""))
+            hint = (open_names.with_colon(value) or nearest(value, kind.ours)) if isinstance(value, str) else ""
+            raise ValueError(mistake + hint)
         return _typed(get_args(hint)[0], value)
     if origin is Literal:
         choices = get_args(hint)

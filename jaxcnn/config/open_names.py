@@ -53,6 +53,17 @@ class Open:
         return f"{wanted}, not {value!r:.40}"
 
 
+def with_colon(value: str) -> str:
+    """A hint for "package.attribute", if there is such a package; it is not imported."""
+    module, _, attribute = value.partition("(")[0].rpartition(".")
+    meant = f"{module}:{value[len(module) + 1 :]}"
+    if not is_attribute(f"{module}:{attribute}"):
+        return ""
+    from importlib import util
+
+    return f" (did you mean {meant!r:.60}?)" if util.find_spec(module.partition(".")[0]) else ""
+
+
 def families(names: Iterable[str]) -> list[str]:
     """Names in fewer letters: neighbours that begin or end alike are one.
 

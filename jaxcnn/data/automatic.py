@@ -5,13 +5,16 @@ import functools
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Int8, Shaped
+from jaxtyping import Bool, Int8, Shaped
 
 import jaxcnn.config as config
 from jaxcnn.config import UserError
 from jaxcnn.config.rules import HELD_OUT
 from jaxcnn.data import cache, groups
 from jaxcnn.data.examples import Content, Examples, Hashes, Indices, Source
+from jaxcnn.text import counted
+
+Parts = Int8[np.ndarray, " n"]
 
 SHARES = {"train": 80, "val": 10, "test": 10}  # percent, on average
 WITHOUT_VAL = {"train": 90, "test": 10}
@@ -33,14 +36,23 @@ def divided(source: Source, data: config.Data) -> Source:
     parts = functools.cache(lambda: _parts_of(groups.needed(everything(), data, source.title), tuple(shares.values())))
 
     def open_split(name: str) -> Examples:
-        chosen = np.flatnonzero(parts() == list(shares).index(name))
+        divided, filled = parts()
+        number = list(shares).index(name)
+        chosen = np.flatnonzero(divided == number)
         if not len(chosen):
             raise UserError(
-                f"{source.title} has {len(parts())} images, of whose {'groups' if data.group else 'paths'} none falls "
+                f"{source.title} has {len(divided)} images, of whose {'groups' if data.group else 'paths'} none falls "
                 f"in {name}; add images, or cut "
                 f"them by number ({_CUT})"
             )
-        return _some(everything(), chosen, with_notes=name == "train")
+        found = _some(everything(), chosen, with_notes=name == "train")
+        if number not in filled:
+            return found
+        note = (
+            f"none of the {len(divided)} images falls in {name} by its {'group' if data.group else 'path'}, so the "
+            f"nearest {'group, of ' if data.group else 'one, '}{counted(len(chosen), 'image')}, is put there"
+        )
+        return dataclasses.replace(found, notes=(*found.notes, note))
 
     told = ", ".join(f"{share} % {name}" for name, share in shares.items())
     by = f"group of each image ({data.group!r})" if data.group else "path of each image"
@@ -55,9 +67,7 @@ def _is_for_more(val_examples: int, everything: Callable[[], Examples]) -> bool:
     return val_examples == config.Data.val_examples or 2 * val_examples >= len(everything().labels)
 
 
-def divide(
-    hashes: Hashes, labels: Shaped[np.ndarray, "n ..."], shares: tuple[int, ...], whole: bool = False
-) -> Int8[np.ndarray, " n"]:
+def divide(hashes: Hashes, labels: Shaped[np.ndarray, "n ..."], shares: tuple[int, ...], whole: bool = False) -> Parts:
     """The part of each example: 0 for the first of `shares`, 1 for the second, and so on.
 
     The part depends only on the hash of the image's path, so an image stays where it is when others are added or
@@ -70,25 +80,66 @@ def divide(
       shares: percentages whose sum is 100.
       whole: examples with equal hashes are a group, and stay together.
     """
-    bounds = [-(-int(percent) * 2**64 // 100) for percent in np.cumsum(shares)[:-1]]
+    bounds = _bounds(shares)[1:-1]
     parts = np.searchsorted(np.array(bounds, np.uint64), hashes, side="right").astype(np.int8)
-    if labels.dtype.names:  # boxes: a class may be in any image
-        return parts
-    if labels.ndim == 1:
-        moved = ~np.isin(labels, labels[parts == 0])
-    elif labels.dtype == np.uint8:
-        moved = np.asarray(labels[:, ~labels[parts == 0].any(axis=0)].any(axis=1))
-    else:
-        return parts
+    moved = _without_class(parts, labels)
     parts[np.isin(hashes, hashes[moved]) if whole else moved] = 0
     return parts
 
 
-def _parts_of(examples: Examples, shares: tuple[int, ...]) -> Int8[np.ndarray, " n"]:
+def fill(
+    parts: Parts, hashes: Hashes, labels: Shaped[np.ndarray, "n ..."], shares: tuple[int, ...]
+) -> tuple[Parts, list[int]]:
+    """Parts of a small set, none of which is empty if that is possible, and the numbers of those that were.
+
+    An empty part gets the example whose hash is nearest to its range, with all of the same hash. None is taken that is
+    the last one of its part, or of its class in the first part.
+
+    Args:
+      parts: from `divide`, as are the other arguments.
+    """
+    filled = []
+    bounds = _bounds(shares)
+    for number in range(len(shares)):
+        if (parts == number).any():
+            continue
+        low, high = bounds[number], bounds[number + 1] - 1
+
+        def distance(hashed: int, low: int = low, high: int = high) -> int:
+            return max(low - hashed, hashed - high, 0)
+
+        for hashed in sorted(map(int, np.unique(hashes)), key=distance):
+            moved = np.where(hashes == np.uint64(hashed), np.int8(number), parts)
+            if {*parts.tolist()} < {*moved.tolist()} and not _without_class(moved, labels).any():
+                parts = moved
+                filled.append(number)
+                break
+    return parts, filled
+
+
+def _bounds(shares: tuple[int, ...]) -> list[int]:
+    """The first hash of each part, and the end of all."""
+    return [0, *(-(-int(percent) * 2**64 // 100) for percent in np.cumsum(shares))]
+
+
+def _without_class(parts: Parts, labels: Shaped[np.ndarray, "n ..."]) -> Bool[np.ndarray, " n"]:
+    """Whether an example has a class of which no example is in the first part; boxes may have a class in any image."""
+    if labels.dtype.names is None and labels.ndim == 1:
+        return ~np.isin(labels, labels[parts == 0])
+    if labels.dtype.names is None and labels.dtype == np.uint8:
+        return np.asarray(labels[:, ~labels[parts == 0].any(axis=0)].any(axis=1))
+    return np.zeros(len(labels), bool)
+
+
+def _parts_of(examples: Examples, shares: tuple[int, ...]) -> tuple[Parts, list[int]]:
+    """The part of each example, and the numbers of the parts that would be empty without `fill`."""
     if examples.groups is not None:
-        return divide(groups.hashes(examples.groups), examples.labels, shares, whole=True)
-    assert examples.hashes is not None  # sets that nothing divides have paths
-    return divide(examples.hashes(), examples.labels, shares)
+        hashes = groups.hashes(examples.groups)
+    else:
+        assert examples.hashes is not None  # an undivided source has paths
+        hashes = examples.hashes()
+    divided = divide(hashes, examples.labels, shares, whole=examples.groups is not None)
+    return fill(divided, hashes, examples.labels, shares)
 
 
 def _some(examples: Examples, chosen: Indices, with_notes: bool) -> Examples:

@@ -2,8 +2,10 @@
 
 import dataclasses
 import os
+import pathlib
 
 from jaxcnn.config import Data, UserError
+from jaxcnn.data import table
 from jaxcnn.machine.paths import expand
 
 PLACED = ("npz", "folder", "csv", "coco", "yolo", "voc")  # sources whose name contains a path
@@ -47,6 +49,15 @@ def is_ready(data: Data) -> bool:
     """Whether the path in the source exists; True for sources without a path."""
     name, _, path = data.source.partition(":")
     return name not in PLACED or os.path.exists(os.path.expanduser(path))
+
+
+def meant(source: str) -> str:
+    """The source that reads a folder or a file, if `source` is only its path; empty if none does."""
+    path = pathlib.Path(os.path.expanduser(source))
+    if path.is_dir():
+        return f"folder:{source}"
+    of_file = "npz" if path.suffix == ".npz" else "csv" if path.suffix.lower() in table.SUFFIXES else ""
+    return f"{of_file}:{source}" if of_file else ""
 
 
 def without_place(description: str) -> str:

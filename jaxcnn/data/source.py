@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-from collections import Counter
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -10,7 +9,7 @@ import numpy as np
 import jaxcnn.config as config
 from jaxcnn.config import UserError, convert
 from jaxcnn.config.rules import HELD_OUT
-from jaxcnn.data import automatic, content, groups, holdout, label_maps, memory, slices
+from jaxcnn.data import automatic, class_names, content, groups, holdout, label_maps, memory, place, slices
 from jaxcnn.data.arrays import open_digits, open_synthetic
 from jaxcnn.data.batch import Split
 from jaxcnn.data.coco import open_coco
@@ -27,7 +26,7 @@ from jaxcnn.data.voc import open_voc
 from jaxcnn.data.yolo import open_yolo
 from jaxcnn.tasks import by_name
 from jaxcnn.tasks.task import Targets
-from jaxcnn.text import counted, distinct, listed
+from jaxcnn.text import counted
 
 SOURCES: dict[str, Callable[[str, config.Data], Source]] = {
     "tfds": open_tfds,
@@ -113,21 +112,11 @@ def open_splits(data: config.Data, task: config.Task = config.Task()) -> Splits:
 
     Raises:
       UserError: unknown source or split, overlapping splits, more examples held out than exist, a class without a
-        training example, labels out of range, images that differ in shape, and errors of the source itself.
+        training example, a weight of a class that does not exist, labels out of range, images that differ in shape, and
+        errors of the source itself.
     """
     source = automatic.divided(_open_source(data, task), data)
-    names = by_name.names(task, source.class_names, source.labels, source.title)
-    source = dataclasses.replace(source, class_names=names)
-    names = distinct(source.class_names)
-    notes = []
-    if names != source.class_names:
-        twice = [name for name, count in Counter(source.class_names).items() if count > 1]
-        numbered = [name for name, was in zip(names, source.class_names, strict=True) if was == twice[0]]
-        notes.append(
-            f"several classes of {source.title} share the name {listed(twice)}; they are numbered, as in "
-            f"{listed(numbered)}"
-        )
-        source = dataclasses.replace(source, class_names=names)
+    source, notes = class_names.given(source, task)
     kind = by_name.targets(task, len(source.class_names))
     cutter = _Cutter(source, kind, data)
     if data.test_split == "test" and "test" not in source.splits:
@@ -179,7 +168,8 @@ def _open_source(data: config.Data, task: config.Task) -> Source:
     if kind not in SOURCES:
         if (source := open_own(data)) is not None:
             return source
-        hint = convert.nearest(kind, SOURCES)
+        meant = place.meant(data.source)
+        hint = f" (did you mean {meant!r}?)" if meant else convert.nearest(kind, SOURCES)
         raise UserError(
             f"config.data.source={data.source!r}: unknown source {kind!r}{hint}; choose one of {', '.join(SOURCES)}, "
             "an entry point or package.module:function"

@@ -11,7 +11,7 @@ from jaxcnn.machine import json_text
 from jaxcnn.machine.extras import need
 
 Column = list[Any]  # text in CSV and TSV; any values of the file in JSON lines and Parquet
-_SUFFIXES = {".csv": "csv", ".tsv": "tsv", ".tab": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
+SUFFIXES = {".csv": "csv", ".tsv": "tsv", ".tab": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 _LARGEST_CELL = 2**20  # characters
 
 
@@ -41,9 +41,9 @@ def read_table(path: Path, title: str) -> Table:
       UserError: no such file, an unknown suffix, a file that is not of its format, or an empty one.
       MissingExtra: Parquet needs pyarrow, which is not installed.
     """
-    form = _SUFFIXES.get(path.suffix.lower())
+    form = SUFFIXES.get(path.suffix.lower())
     if form is None:
-        raise UserError(f"{title}: the suffix {path.suffix!r} is none of {', '.join(_SUFFIXES)}")
+        raise UserError(f"{title}: the suffix {path.suffix!r} is none of {', '.join(SUFFIXES)}")
     if not path.is_file():
         raise UserError(f"config.data.source={title!r}: this file does not exist")
     try:

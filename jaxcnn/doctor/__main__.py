@@ -36,7 +36,6 @@ DATA = flags.DEFINE_boolean("data", False, "Check the images of --config instead
 
 SHOWN = 20  # classes shown of each end of a long list
 COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
-WORDS = {"ok": "ok", "warn": "warnings", "fail": "failures"}
 
 
 def main() -> int:
@@ -117,8 +116,9 @@ def _data() -> int:
 
 
 def _count(statuses: list[str]) -> None:
-    counts = ", ".join(f"{statuses.count(status)} {word}" for status, word in WORDS.items())
-    print(f"jaxcnn: {counts}")
+    from jaxcnn.doctor.checks import count
+
+    print(f"jaxcnn: {count(statuses)}")
 
 
 def _console() -> Any:

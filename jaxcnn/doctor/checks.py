@@ -8,7 +8,7 @@ import pathlib
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import metadata, util
 
 import jax
@@ -42,6 +42,12 @@ class Check:
     def as_list(self) -> list[str]:
         """The check as a list, the form in which it is sent to the other processes."""
         return [self.name, self.status, self.found, self.advice]
+
+
+def count(statuses: Sequence[str]) -> str:
+    """How many checks have each status, such as "7 ok, 1 warning, 0 failures"."""
+    warnings, failures = statuses.count("warn"), statuses.count("fail")
+    return f"{statuses.count('ok')} ok, {counted(warnings, 'warning')}, {counted(failures, 'failure')}"
 
 
 def examine(config: Config, workdir: pathlib.Path, cluster: Cluster) -> list[Check]:

@@ -13,7 +13,7 @@ class HasMaps(Protocol):
 
     @property
     def name(self) -> str:
-        """Its path."""
+        """The path of the layer in the network."""
         ...
 
     @property

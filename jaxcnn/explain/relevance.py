@@ -54,7 +54,7 @@ class _ByRule:
     gamma: float
 
     def __call__(self, variables: Any, images: Any) -> Any:
-        """The outputs."""
+        """Outputs of the network, whose gradient follows the rule."""
         return kernels.replaced(self.apply, lambda product: _layer(product, self.gamma))(variables, images)
 
 

@@ -29,8 +29,8 @@ WHOLE_PLACES = {"glibc.malloc.tcache_count": "0"}
 KEEP = {"glibc.malloc.mmap_max": (-4, 0), "glibc.malloc.trim_threshold": (-1, -1)}
 SWITCH = "JAXCNN_HUGE_PAGES"
 HELP = (
-    f"On Linux a command restarts itself once, with huge pages (GLIBC_TUNABLES), unless {SWITCH}=off, a debugger or "
-    "profiler is active, or Python is interactive."
+    "On Linux a command restarts itself once, with huge pages (GLIBC_TUNABLES),\n"
+    f"unless {SWITCH}=off, a debugger or profiler is active, or Python is\ninteractive."
 )
 SETTLING = 5  # calls until the heap is stable: long-lived data lies beside the memory of the steps, not inside it
 LOOK_EVERY = 16  # calls between two looks at the memory

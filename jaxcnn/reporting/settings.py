@@ -20,7 +20,7 @@ NEUTRAL = (
 FAMILY = ("model.name", "model.form", "model.width", "data.source", "data.train_split", "data.test_split")
 MOST_KEYS = 4  # most keys in a label
 REPEATED = frozenset({"seed", "data.fold"})  # a setting is repeated over these, which gives mean and spread
-MAIN_KEYS = ("global_batch_size", "optim.learning_rate", "run.epochs")  # of a setting with no other beside it
+MAIN_KEYS = ("global_batch_size", "optim.learning_rate")  # of a setting with no other beside it, and its length
 FIRST_KEYS = ("global_batch_size", "optim.learning_rate", "optim.name", "schedule.name", "run.epochs")
 
 
@@ -76,7 +76,8 @@ class Setting:
     @property
     def described(self) -> str:
         """The label; for the only setting of a family, the values that matter most."""
-        told = {key: self.config[key] for key in MAIN_KEYS if self.config.get(key) not in (None, 0)}
+        length = "run.steps" if self.config.get("run.steps") else "run.epochs"
+        told = {key: self.config[key] for key in (*MAIN_KEYS, length) if self.config.get(key) not in (None, 0)}
         return self.label or labels.setting(told) or "as configured"
 
     @functools.cached_property

@@ -141,6 +141,7 @@ class Accuracy:
     specificity: float = 0.0
     headline = Headline("top1_accuracy", "accuracy")
     metrics: tuple[str, ...] = ("top1_accuracy", "top5_accuracy")
+    right = "top1_accuracy"
     collects: bool = False
 
     @property

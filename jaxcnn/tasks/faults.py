@@ -1,4 +1,4 @@
-"""The faults of answers in single images, for tasks that find something in images, and pictures of them."""
+"""Which answers are wrong; of tasks that find something in images, what is wrong in each, and how it is shown."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -7,9 +7,24 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import UInt8
 
-from jaxcnn.tasks.task import Tree
+from jaxcnn.tasks.task import Evaluation, Tree
 
 Picture = UInt8[np.ndarray, "h w 3"]
+
+
+@runtime_checkable
+class Deciding(Protocol):
+    """An evaluation of answers that are one class, which is right or wrong."""
+
+    @property
+    def right(self) -> str | None:
+        """The name of the metric that is 0 where an answer is wrong; None if answers are no classes after all."""
+        ...
+
+
+def right(evaluation: Evaluation) -> str | None:
+    """The metric that is 0 where the answer for an image is the wrong class; None if answers are no classes."""
+    return evaluation.right if isinstance(evaluation, Deciding) else None
 
 
 @dataclasses.dataclass(frozen=True)

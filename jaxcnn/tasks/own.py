@@ -86,6 +86,11 @@ class MoreFigures:
         return self.inner.metrics
 
     @property
+    def right(self) -> str | None:
+        """That of the task, if its answers are classes."""
+        return getattr(self.inner, "right", None)
+
+    @property
     def of_groups(self) -> tuple[str, ...]:
         """As in `Evaluation`: the names of the inner evaluation's figures that each group of a split has, too."""
         return self.inner.of_groups

@@ -31,14 +31,20 @@ def class_weights(config: Task, names: Sequence[str], counts: np.ndarray) -> np.
     if config.class_weights == "auto":
         weights = 1.0 / counts
         weights *= len(names) / weights.sum()
+    check_names(config, names)
     for name, weight in config.weights_by_name:
+        weights[list(names).index(name)] = weight
+    return weights.astype(np.float32)
+
+
+def check_names(config: Task, names: Sequence[str]) -> None:
+    """Raise ConfigError if `weights_by_name` names what is none of the classes."""
+    for name, _ in config.weights_by_name:
         if name not in names:
             raise ConfigError(
                 f"config.task.weights_by_name names {name!r}, which is no class{convert.nearest(name, names)}; the "
                 f"classes are {listed(names, 10)}"
             )
-        weights[list(names).index(name)] = weight
-    return weights.astype(np.float32)
 
 
 def log_frequencies(counts: np.ndarray) -> np.ndarray:

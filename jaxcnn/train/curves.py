@@ -58,7 +58,10 @@ def draw(folder: pathlib.Path, headline: Headline) -> pathlib.Path:
     drawn = _draw_series(figure_axes, kinds, headline.name, scale, augments(config))
     _draw_test(figure_axes, kinds["test"], headline, scale)
     train = kinds["train"]
-    rate_axes.plot([r["epoch"] for r in train], [r["learning_rate"] for r in train], color="tab:green", linewidth=1.2)
+    last = max((r["epoch"] for r in (*train, *kinds["val"])), default=0.0)
+    rates = [(r["epoch"], r["learning_rate"]) for r in train]
+    if rates:
+        rate_axes.plot(*zip(*rates, strict=True), color="tab:green", linewidth=1.2, marker=_marker(rates))
     for axes, title in (
         (loss_axes, "loss"),
         (figure_axes, f"{headline.label}{' (%)' if headline.percent else ''}"),
@@ -68,7 +71,7 @@ def draw(folder: pathlib.Path, headline: Headline) -> pathlib.Path:
         axes.set_xlabel("epoch", fontsize=9)
         axes.tick_params(labelsize=8)
         axes.grid(alpha=0.3)
-        axes.set_xlim(left=0)
+        axes.set_xlim(0, 1.05 * last or 1)
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
     _scale_loss(loss_axes)
@@ -79,6 +82,7 @@ def draw(folder: pathlib.Path, headline: Headline) -> pathlib.Path:
         (figure_axes, "lower right" if headline.better == "higher" else "upper right"),
     ):
         if axes.lines:
+            place = "best" if _marker(train) else place  # clear of few points
             axes.legend(loc=place, fontsize=8, framealpha=0.85, edgecolor="none")
     path = folder / "curves.png"
     save_picture(figure, path)
@@ -151,8 +155,8 @@ def _draw_series(
 
 
 def _marker(points: list[Any]) -> str:
-    """A marker for each point if there are few."""
-    return "." if len(points) < 30 else ""
+    """A marker for each point if there are few; a single point has no line, and a larger marker."""
+    return "o" if len(points) == 1 else "." if len(points) < 30 else ""
 
 
 def smoothed(values: Sequence[float], window: int) -> list[float]:

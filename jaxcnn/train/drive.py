@@ -20,7 +20,7 @@ from jaxcnn.train.interrupts import Interrupted
 from jaxcnn.train.logbook import duration
 from jaxcnn.train.session import Session
 from jaxcnn.train.steps_per_call import StepsPerCall
-from jaxcnn.train.terminal import Training
+from jaxcnn.train.terminal import Training, epochs_with_decimals
 
 
 class Diverged(UserError):
@@ -173,7 +173,8 @@ def _log(session: Session, step: int, grad_norm: float, learning_rate: float) ->
     if session.logbook.bar is not None:
         session.logbook.bar.trained(Training(means[LOSS], evaluation.headline.among(means), rate))
     left = (spec.total_steps - step) * spec.global_batch_size / rate
+    now, end = (epochs_with_decimals(each, spec.steps_per_epoch) for each in (step, spec.total_steps))
     session.logbook.progress(
-        f"step {step}/{spec.total_steps} epoch {epoch:.2f}/{spec.total_steps / spec.steps_per_epoch:.2f} "
+        f"step {step}/{spec.total_steps} epoch {now}/{end} "
         f"loss {means[LOSS]:.4f}{evaluation.headline.among(means)} {rate:.1f} images/s ETA {duration(left)}"
     )

@@ -15,6 +15,7 @@ from jaxcnn.data.batch import Constants, Split
 from jaxcnn.data.selection import name_of
 from jaxcnn.learn import programs
 from jaxcnn.learn.step_spec import StepSpec
+from jaxcnn.tasks import faults
 from jaxcnn.tasks.faults import Faulty
 from jaxcnn.tasks.kept import Faults, Kept
 from jaxcnn.tasks.task import Facts, Task
@@ -136,8 +137,8 @@ def hardest(
     losses = of_each["loss"].astype(np.float64)
     by_loss = np.argsort(-losses, kind="stable")[:MOST]
     mistakes, wrong = None, 0
-    if "top1_accuracy" in task.evaluation.metrics:
-        missed = np.flatnonzero(of_each["top1_accuracy"] == 0)
+    if (right := faults.right(task.evaluation)) is not None:
+        missed = np.flatnonzero(of_each[right] == 0)
         logits = outputs[missed].astype(np.float64)
         with np.errstate(over="ignore"):
             # The probability of the predicted class is 1 / the sum of these powers.

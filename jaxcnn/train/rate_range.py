@@ -119,6 +119,7 @@ def measure(
         augment=dataclasses.replace(config.augment, small_sides=(), small_until=()),
         run=dataclasses.replace(config.run, steps=steps, steps_per_call=1),
     )
+    starting.check(config.init)
     splits = open_splits(config.data, config.task)
     found = setup.on(config, splits, meshes.make_mesh(config.parallel.devices, config.parallel.model_devices))
     title = f"{config.model.name} on {splits.train.description}"

@@ -93,6 +93,8 @@ def open_session(
     meshes.prepare_backend()
     mesh = meshes.make_mesh(config.parallel.devices, config.parallel.model_devices)
     meshes.check_batch(config, meshes.data_devices(mesh))
+    if is_new := seals.newest_record(folder / "checkpoints") is None:
+        starting.check(config.init)
     interrupts.enter("data")
     logbook.say(f"jaxcnn: reading {config.data.source}")
     found = setups.on(config, _read(config, hooks, cluster), mesh)
@@ -102,7 +104,6 @@ def open_session(
     interrupts.enter("compile")
     _tell(found, folder, logbook)
     loader = found.make_loader(hooks.shared)
-    is_new = seals.newest_record(folder / "checkpoints") is None
     start = starting.of(config, found.spec, found.splits, cluster) if is_new else None
     normal, state, compile_seconds, drawing = _compile(found, loader, folder, logbook, hooks, cluster, start)
     checkpoints = Checkpoints(folder / "checkpoints", config.checkpoint, cluster=cluster)

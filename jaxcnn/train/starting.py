@@ -82,6 +82,20 @@ def of(config: Config, spec: StepSpec, splits: Splits, cluster: Cluster | None) 
     return start
 
 
+def check(init: Init) -> None:
+    """Tell before the data is read what the starting weights lack: their file, or a package that reads them.
+
+    Raises:
+      UserError: the file cannot be read, or is of no kind that is.
+      MissingExtra: a package is not installed.
+    """
+    kind, _, place = init.source.partition(":")
+    if kind == "hub":
+        hub.check(place)
+    elif kind == "file":
+        files.check(expand(place, "config.init.source="))
+
+
 def begin(
     start: Start | None, found: Setup, state: State, folder: pathlib.Path | None, say: Callable[[str], None]
 ) -> State:

@@ -40,6 +40,11 @@ def epochs(step: int, steps_per_epoch: float) -> str:
     return f"{nearest}" if whole else f"{step / steps_per_epoch:.2f}"
 
 
+def epochs_with_decimals(step: int, steps_per_epoch: float) -> str:
+    """The same for lines that programs read: always with two decimals, such as "30.00"."""
+    return f"{float(epochs(step, steps_per_epoch)):.2f}"
+
+
 def sparkline(values: Sequence[float], columns: int) -> str:
     """Values as a row of at most `columns` blocks, the lowest value as the lowest block; more values are averaged."""
     count = min(columns, len(values))

@@ -23,8 +23,9 @@ def evaluation(session: Session, values: dict[str, Any], *, better: bool) -> Non
         book.say(terminal.fitted_words(line, book.console.width), terminal.GOOD if better else "")
         return
     average = f" ema {headline.shown(values[name])}" if averaged else ""
+    epoch = terminal.epochs_with_decimals(session.step, session.spec.steps_per_epoch)
     book.progress(
-        f"step {session.step}/{session.spec.total_steps} epoch {session.step / session.spec.steps_per_epoch:.2f} "
+        f"step {session.step}/{session.spec.total_steps} epoch {epoch} "
         f"val loss {values[LOSS]:.4f} val{headline.among(values)}{average} "
         f"best {headline.shown(headline.value(best_score))}",
         now=True,

@@ -3,7 +3,7 @@
 import json
 import pathlib
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,17 @@ def read(path: pathlib.Path, half: bool = False) -> tuple[dict[str, np.ndarray],
     Raises:
       UserError: the file cannot be read, is damaged, is a pickle, or has values that are not finite or not floats.
     """
+    arrays, facts = check(path)(path)
+    return {name: _checked(path, name, value, half) for name, value in arrays.items()}, facts
+
+
+def check(path: pathlib.Path) -> Callable[[pathlib.Path], tuple[dict[str, np.ndarray], dict[str, str]]]:
+    """What reads a file of this kind, by its first bytes.
+
+    Raises:
+      UserError: it cannot be read, or is of no kind that is.
+      MissingExtra: the package that reads it is not installed.
+    """
     if path.exists() and not path.is_file():  # reading a pipe would block
         raise UserError(f"{shown(str(path))} is not a regular file")
     try:
@@ -48,10 +59,11 @@ def read(path: pathlib.Path, half: bool = False) -> tuple[dict[str, np.ndarray],
         if head.startswith(begin):
             raise UserError(f"{shown(str(path))} is {what}")
     if head == compressed.MAGIC or path.suffix == compressed.SUFFIX:
-        arrays, facts = compressed.read(path)
-    else:
-        arrays, facts = _npz(path) if head.startswith(b"PK") else _safetensors(path)
-    return {name: _checked(path, name, value, half) for name, value in arrays.items()}, facts
+        return compressed.read
+    if head.startswith(b"PK"):
+        return _npz
+    extras.need("safetensors", f"reading {shown(path.name)}")
+    return _safetensors
 
 
 def _npz(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -69,7 +81,6 @@ def _npz(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 
 
 def _safetensors(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    extras.need("safetensors", f"reading {shown(path.name)}")
     import safetensors
 
     if path.suffix != ".safetensors":

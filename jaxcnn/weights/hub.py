@@ -20,7 +20,7 @@ def fetch(repository: str) -> tuple[pathlib.Path, dict[str, str]]:
     Raises:
       UserError: it cannot be fetched.
     """
-    extras.need("hub", f"config.init.source='hub:{shown(repository)}'")
+    check(repository)
     import huggingface_hub
 
     name, _, revision = repository.partition("@")
@@ -40,6 +40,12 @@ def fetch(repository: str) -> tuple[pathlib.Path, dict[str, str]]:
         return path, _facts(json_text.parse(file(FACTS).read_text(encoding="utf-8")))
     except Exception:  # weights alone are enough
         return path, {}
+
+
+def check(repository: str) -> None:
+    """Raise MissingExtra unless the packages that fetch and read the weights are installed."""
+    for extra in ("hub", "safetensors"):
+        extras.need(extra, f"config.init.source='hub:{shown(repository)}'")
 
 
 def _facts(told: Any) -> dict[str, str]:
