@@ -70,8 +70,8 @@ def model_of(made, shape, found=("b", "k")):
     return model
 
 
-def session_of(made, shape):
-    model = model_of(made, shape)
+def session_of(made, shape, found=("b", "k")):
+    model = model_of(made, shape, found)
     return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
 
 

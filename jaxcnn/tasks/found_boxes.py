@@ -102,10 +102,14 @@ class Detections:
         partners: list[bool] = []
         for rows, others in zip(found, other, strict=True):
             sure = rows[rows[:, 4] >= SURE]
-            near = np.asarray(overlap(sure[:, None, :4], others[None, :, :4])) >= SAME_PLACE
+            near = self._same_place(sure, others)
             alike = (sure[:, None, 5] == others[None, :, 5]) & (np.abs(sure[:, None, 4] - others[None, :, 4]) <= 0.05)
             partners += (near & alike & (others[None, :, 4] > 0)).any(axis=1).tolist()
         return sum(partners) / len(partners) if partners else 1.0
+
+    def _same_place(self, rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """Which of the others lies nearly where each row does, bool [rows, others]."""
+        return np.asarray(overlap(rows[:, None, :4], others[None, :, :4])) >= SAME_PLACE
 
     def collector(self, constants: Any) -> CocoFigures:
         """COCO's figures."""
