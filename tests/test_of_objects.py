@@ -79,7 +79,9 @@ def test_remainders_rows_of_tables_and_all_of_a_row_are_those_of_jax():
         values, place = jax.lax.top_k(x, 3)
         signs = jnp.all(x.reshape(-1, 3, 2) > -1, axis=2).astype(jnp.float32)
         chosen = jnp.take_along_axis(x.reshape(-1, 2, 3), (place % 2)[:, :1, None], axis=1)[:, 0]
-        return jnp.concatenate([values, jnp.asarray(table)[place].reshape(-1, 6), (place // 2 - 5) % 3 * 1.0, signs, chosen], axis=1)
+        return jnp.concatenate(
+            [values, jnp.asarray(table)[place].reshape(-1, 6), (place // 2 - 5) % 3 * 1.0, signs, chosen], axis=1
+        )
 
     wanted, found = both(function, np.random.default_rng(2).normal(size=(4, 6)).astype(np.float32))
     assert np.array_equal(found, wanted) and wanted.shape == (4, 18)

@@ -84,11 +84,8 @@ class _Lowering(Objects):
         values |= dict(zip(jaxpr.invars, inputs, strict=True))
 
         def value_of(variable: Any) -> Value:
-            return (
-                np.asarray(variable.val, variable.aval.dtype)
-                if isinstance(variable, core.Literal)
-                else values[variable]
-            )
+            literal = isinstance(variable, core.Literal)
+            return np.asarray(variable.val, variable.aval.dtype) if literal else values[variable]
 
         for eqn in _needed(jaxpr):
             given = [value_of(each) for each in eqn.invars]

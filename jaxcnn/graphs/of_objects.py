@@ -79,7 +79,8 @@ class Objects(Layouts):
     def _standing(self, shape: Any, params: Any, *given: Value) -> Tensor:
         """`jaxcnn.tasks.suppression.standing` of each image of a batch."""
         boxes, scores, most_overlap, least = given
-        if not isinstance(boxes, Tensor) or not isinstance(scores, Tensor) or len(boxes.shape) != 3:
+        known = not isinstance(most_overlap, Tensor) and not isinstance(least, Tensor)
+        if not isinstance(boxes, Tensor) or not isinstance(scores, Tensor) or len(boxes.shape) != 3 or not known:
             raise UserError("this network suppresses boxes of several images together; use --format=stablehlo")
         count = boxes.shape[1]
         of_one_class = self.graph.add("Reshape", scores.name, self.whole_numbers([0, 1, count]))
@@ -87,7 +88,7 @@ class Objects(Layouts):
             self.whole_numbers(count),
             self.graph.constant(most_overlap, np.float32),
             # The operator wants scores above this one.
-            self.graph.constant(np.nextafter(np.float32(least), np.float32(0)), np.float32),
+            self.graph.constant(np.nextafter(np.float32(np.asarray(least)), np.float32(0)), np.float32),
         )
         stand = self.graph.add("NonMaxSuppression", boxes.name, of_one_class, *limits)  # image, class, place
         where = self.graph.add("Gather", stand, self.whole_numbers([0, 2]), axis=1)

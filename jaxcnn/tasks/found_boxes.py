@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float32, UInt8
 
@@ -109,7 +110,8 @@ class Detections:
 
     def _same_place(self, rows: np.ndarray, others: np.ndarray) -> np.ndarray:
         """Which of the others lies nearly where each row does, bool [rows, others]."""
-        return np.asarray(overlap(rows[:, None, :4], others[None, :, :4])) >= SAME_PLACE
+        of_each, of_others = jnp.asarray(rows[:, None, :4]), jnp.asarray(others[None, :, :4])
+        return np.asarray(overlap(of_each, of_others)) >= SAME_PLACE
 
     def collector(self, constants: Any) -> CocoFigures:
         """COCO's figures."""
