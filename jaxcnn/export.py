@@ -16,7 +16,7 @@ normalisation is inside. `--verify` runs the file in its own runtime (ONNX Runti
 beside the run. `--quantize=int8` makes the products of a file of ONNX or LiteRT those of int8, with ranges that
 `--calibration_split` tells, or that a run with `config.optim.quantized` was trained with; float16 makes it half as
 large. A SavedModel is a folder.
-web: a folder with the ONNX file, a page that classifies by it in the browser, and ONNX Runtime for the browser, from
+web: a folder with the ONNX file, a page that classifies or finds by it in the browser, and ONNX Runtime for it, from
 npm or from `--runtime`. Serve it with any server of files: `python -m http.server --directory page`.
 `--card` writes a model card beside the file.
 

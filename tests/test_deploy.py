@@ -70,8 +70,8 @@ def model_of(made, shape, found=("b", "k")):
     return model
 
 
-def session_of(made, shape):
-    model = model_of(made, shape)
+def session_of(made, shape, found=("b", "k")):
+    model = model_of(made, shape, found)
     return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
 
 
@@ -315,7 +315,7 @@ def test_a_folder_has_all_that_a_page_needs_and_the_facts_of_its_network(run, tm
     path.write_bytes((folder / "a.onnx").read_bytes())
     size = web.write(network, out, "none", runtime)
     files = {str(file.relative_to(out)) for file in out.rglob("*") if file.is_file()}
-    page = {"index.html", "page.css", "page.js", "worker.js", "pixels.js", "offline.js"}
+    page = {"index.html", "page.css", "page.js", "boxes.js", "worker.js", "pixels.js", "offline.js"}
     assert files == page | {"model.onnx", "network.json"} | {f"runtime/{name}" for name in runtime}
     assert size == sum((out / file).stat().st_size for file in files)
     facts = json.loads((out / "network.json").read_text())

@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 
 from jaxcnn.data.source import open_splits
+from jaxcnn.deploy import onnx_file, runtimes, verify
 from jaxcnn.serve.service import Service
-from jaxcnn.train import predict, trained
+from jaxcnn.train import assess, predict, trained
 from tests import digits, runs
 
 pytestmark = pytest.mark.unoptimised
@@ -63,3 +64,17 @@ def test_predictions_are_in_pixels_of_the_files_also_from_a_server(run, tmp_path
     service = Service(network, 1, max_megapixels=1.0)
     (found,) = service.answers([service.decode(path.read_bytes())])
     assert len(found["boxes"]) == len(results[0]["boxes"])
+
+
+def test_a_file_of_onnx_finds_what_the_run_finds_in_any_number_of_images(run, tmp_path):
+    network, _ = trained.load(run[0], "last", "", 1)
+    split, _ = assess.open_split(network, run[0], "val", "")
+    onnx_file.write(network, tmp_path / "a.onnx")
+    file = runtimes.of_file(tmp_path / "a.onnx")
+    assert file.facts["output"].startswith("boxes: float32")
+    images = np.asarray(split.read(np.arange(len(split))))
+    found, boxes = file.call(images), network.outputs(split, 4)
+    assert np.array_equal(np.concatenate([file.call(each[None]) for each in images]), found)
+    assert (boxes[..., 4] > 0).sum() > 8 and (np.abs(found - boxes).max(axis=2) < 1e-3).mean() > 0.9
+    verdict = verify.verify(network, file, split, 4)
+    assert verdict.agreement == 1.0 and {name for name, *_ in verdict.figures} >= {"ap", "ap50"}

@@ -8,7 +8,7 @@ from PIL import Image
 
 from jaxcnn.config import UserError
 from jaxcnn.data.source import open_splits
-from jaxcnn.deploy import runtimes
+from jaxcnn.deploy import onnx_file, runtimes, verify
 from jaxcnn.explain import given
 from jaxcnn.explain.subject import Subject
 from jaxcnn.tasks import run_length
@@ -84,6 +84,22 @@ def test_evaluation_gives_the_figures_of_the_test_and_predictions_have_masks_of_
     drawn = [each for each in results[0]["boxes"] if each["score"] >= predictions_page.LEAST]
     assert (tmp_path / "found.html").read_text().count("<g class") == len(drawn)
     assert (run[0] / f"eval-test-{network.step}-hardest.html").exists()
+
+
+def test_a_file_of_onnx_finds_the_boxes_and_masks_of_the_run(run, tmp_path):
+    network, _ = trained.load(run[0], "last", "", 1)
+    split, _ = assess.open_split(network, run[0], "test", "")
+    onnx_file.write(network, tmp_path / "a.onnx")
+    file = runtimes.of_file(tmp_path / "a.onnx")
+    assert file.facts["output"].startswith("instances: float32")
+    found, wanted = file.call(np.asarray(split.read(np.arange(len(split))))), network.outputs(split, 4)
+    assert (wanted[..., 4] > 0).sum() > 8 and (np.abs(found - wanted).max(axis=2) < 1e-3).mean() > 0.9
+    verdict = verify.verify(network, file, split, 4)
+    assert verdict.agreement == 1.0 and {name for name, *_ in verdict.figures} >= {"ap", "mask_ap"}
+    other = np.array(wanted)
+    other[..., 6:] = 1 - other[..., 6:]  # the same boxes, other masks
+    sure = wanted[wanted[..., 4] >= 0.3]
+    assert not len(sure) or network.spec.task.finds.agreement(wanted, other) < 0.5
 
 
 def test_the_surest_box_of_a_class_is_explained_with_its_score(run):

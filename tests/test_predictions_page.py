@@ -32,6 +32,19 @@ def filled(path, height, width):
     return np.cumsum(crossed, axis=1)[:, :width] % 2 == 1
 
 
+def test_marks_down_to_the_threshold_of_their_class_are_there_if_validation_chose_one():
+    marks = [Mark(name, number, "", score) for name, number in (("a", 0), ("b", 1)) for score in (0.04, 0.03, 0.02)]
+    items = [Item("one", np.zeros((4, 4, 3), np.uint8), "", [Mark("a", 0, "", 0.7), *marks])]
+    plain = predictions_page.page("", [], items, ("a", "b"), 0.3)
+    assert plain.count("<g class") == 1 and 'id="own"' not in plain and "data-least" not in plain
+    own = predictions_page.page("", [], items, ("a", "b"), 0.3, (0.5, np.float32(0.03)))
+    assert own.count("<g class") == 3 and 'id="own"' in own
+    assert re.findall(r'data-least="([^"]*)" title="([^"]*)"', own) == [
+        ("0.5000", "threshold of validation: 50 %"),
+        ("0.0300", "threshold of validation: 3 %"),
+    ]
+
+
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 1.0])
 def test_an_outline_holds_just_the_pixels_of_its_mask(share):
     random = np.random.default_rng(0)

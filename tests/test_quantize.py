@@ -128,10 +128,12 @@ def test_the_test_split_and_networks_that_find_boxes_within_are_refused(run):
     network, splits, _ = run
     with pytest.raises(UserError, match="not taken from the test split"):
         onnx_file.int8_graph_of(network, splits["test"], 8, "minmax")
-    task = SimpleNamespace(finds=object(), finds_boxes=None, finds_maps=None)
+    task = SimpleNamespace(finds=object(), finds_boxes=None, finds_maps=None, evaluation=SimpleNamespace(search={}))
     boxes = SimpleNamespace(spec=dataclasses.replace(network.spec, task=task), config=network.config)
-    with pytest.raises(UserError, match="finds boxes within itself, which cannot be written as ONNX; use --format=sta"):
+    with pytest.raises(UserError, match=r"finds boxes within itself, .*: its file is float32; leave --quantize out"):
         onnx_file.int8_graph_of(boxes, splits["train"], 8, "minmax")
+    with pytest.raises(UserError, match=r"its file is float32; leave --quantize out"):
+        onnx_file.half_graph_of(boxes)
 
 
 def test_a_server_answers_by_a_file_of_its_run_and_by_no_other(run):

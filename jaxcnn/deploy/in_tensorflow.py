@@ -15,7 +15,7 @@ import numpy as np
 from jaxcnn.config import UserError
 from jaxcnn.data.tensorflow import import_tensorflow
 from jaxcnn.graphs.graph import Graph
-from jaxcnn.graphs.lowering import DTYPES, TO_CHANNELS_FIRST, TO_CHANNELS_LAST
+from jaxcnn.graphs.tensor import DTYPES, TO_CHANNELS_FIRST, TO_CHANNELS_LAST
 
 _TYPES = {number: name for name, number in DTYPES.items()}
 _ONE_BY_ONE = {

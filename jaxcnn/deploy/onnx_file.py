@@ -13,6 +13,7 @@ from jaxcnn.data.batch import Split
 from jaxcnn.deploy import calibrate, digest, finding, half, predictor
 from jaxcnn.graphs import lowering, quantize
 from jaxcnn.graphs.graph import Graph, Node, simplified
+from jaxcnn.graphs.tensor import DTYPES
 from jaxcnn.learn import quantized
 from jaxcnn.machine import extras, whole_files
 from jaxcnn.text import shown
@@ -32,15 +33,15 @@ def graph_of(trained: Trained, fold: bool = True) -> Graph:
 
 
 def _outputs_of(trained: Trained, fold: bool = True) -> Graph:
-    """The graph from images to the outputs of a network, in float32."""
+    """The graph from images to the outputs of a network, or to what it finds within itself, in float32."""
     finding.check(trained)
-    predict, leaves = predictor.of_leaves(predictor.in_float32(trained), find=False)
+    predict, leaves = predictor.of_leaves(predictor.in_float32(trained), find=finding.is_within(trained))
     return simplified(lowering.lower(lambda image: predict(image, *leaves), _image(trained), predictor.INPUT), fold)
 
 
 def _with_answers(graph: Graph, trained: Trained) -> Graph:
     """A graph of outputs, in whichever types, with what the task finds among them."""
-    if trained.spec.task.finds is None:
+    if trained.spec.task.finds is None or finding.is_within(trained):
         return graph
     predict, leaves = predictor.of_leaves(predictor.in_float32(trained), find=False)
     outputs = jax.eval_shape(predict, _image(trained, batch=1), *leaves)
@@ -88,6 +89,7 @@ def trained_int8_graph_of(trained: Trained) -> Graph:
 
 def _to_quantize(trained: Trained) -> Graph:
     """The graph in float32 of the outputs of a network whose products can be int8."""
+    finding.check_products(trained)
     made = _folded_as_trained(trained) if trained.spec.optim.quantized else _outputs_of(trained)
     quantize.without_empty_pads(made)
     return made
@@ -110,7 +112,12 @@ def _folded_as_trained(trained: Trained) -> Graph:
 
 
 def half_graph_of(trained: Trained) -> Graph:
-    """The graph of a network in float16."""
+    """The graph of a network in float16.
+
+    Raises:
+      UserError: it has an operation that cannot be written, or a number that is too large.
+    """
+    finding.check_products(trained)
     return _with_answers(half.halved(_outputs_of(trained)), trained)
 
 
@@ -138,7 +145,7 @@ def write_graph(graph: Graph, trained: Trained, path: pathlib.Path, **more: Any)
     from onnx import helper, numpy_helper
 
     shape: list[str | int | None] = ["batch", *trained.spec.image_shape]
-    image_type = lowering.DTYPES[trained.spec.image_dtype]
+    image_type = DTYPES[trained.spec.image_dtype]
     name = predictor.output_name(trained)
     renamed = {graph.output: name}
     nodes = [
@@ -151,7 +158,7 @@ def write_graph(graph: Graph, trained: Trained, path: pathlib.Path, **more: Any)
         nodes,
         trained.config.model.name,
         [helper.make_tensor_value_info(predictor.INPUT, image_type, shape)],
-        [helper.make_tensor_value_info(name, lowering.DTYPES[str(found.dtype)], outputs)],
+        [helper.make_tensor_value_info(name, DTYPES[str(found.dtype)], outputs)],
         [numpy_helper.from_array(value, name) for name, value in graph.constants.items()],
     )
     model = helper.make_model(

@@ -1,12 +1,14 @@
 """A folder with a page that answers in the browser: the network as ONNX, its facts, the page and its runtime.
 
-Nothing is asked of any server but for the files of the folder, and no image leaves the page. The page resizes as
-jaxcnn does, to the same pixels (`page/pixels.js`); normalisation is in the file of the network.
+It tells the classes of an image, or draws the boxes of a detector over it. Nothing is asked of any server but for the
+files of the folder, and no image leaves the page. The page resizes as jaxcnn does, to the same pixels
+(`page/pixels.js`); normalisation, and what a detector finds, are in the file of the network.
 """
 
 import hashlib
 import json
 import pathlib
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -19,7 +21,7 @@ from jaxcnn.text import shown
 from jaxcnn.train.trained import Trained
 
 NETWORK, FACTS, RUNTIME = "model.onnx", "network.json", "runtime"
-TASKS = ("classification", "multilabel")
+TASKS = ("classification", "multilabel", "detection")
 _PAGE = pathlib.Path(__file__).with_name("page")
 
 
@@ -41,7 +43,7 @@ def _check(trained: Trained) -> None:
     spec, task = trained.spec, trained.config.task.name
     if task not in TASKS or trained.config.task.evaluation:
         other = "an evaluation of its own" if task in TASKS else f"config.task.name={task!r}"
-        raise UserError(f"--format=web shows the answers of {' and '.join(TASKS)}, not of {other}; use --format=onnx")
+        raise UserError(f"--format=web shows the answers of {', '.join(TASKS)}, not of {other}; use --format=onnx")
     channels = spec.image_shape[2]
     if spec.image_dtype != "uint8" or channels not in (1, 3):
         raise UserError(
@@ -78,6 +80,8 @@ def write(trained: Trained, folder: pathlib.Path, quantize: str, runtime: dict[s
         "step": trained.step,
         "task": trained.config.task.name,
     }
+    if trained.config.task.name == "detection":
+        shown_facts |= _of_boxes(trained)
     if trained.config.task.name == "multilabel":
         from jaxcnn.tasks import multilabel
 
@@ -93,6 +97,14 @@ def write(trained: Trained, folder: pathlib.Path, quantize: str, runtime: dict[s
     except OSError as error:
         raise UserError(f"{shown(str(folder))} cannot be written: {error.strerror}") from error
     return sum(map(len, files.values())) + (folder / NETWORK).stat().st_size
+
+
+def _of_boxes(trained: Trained) -> dict[str, Any]:
+    """The score from which boxes are drawn at first, and the one of each class that validation chose, if it did."""
+    from jaxcnn.tasks import found_boxes, matching
+
+    chosen = matching.of_classes(trained.fitted.get("thresholds", ()), len(trained.class_names))
+    return {"least": found_boxes.SURE} | ({"thresholds": chosen} if chosen else {})
 
 
 def _order_of_axes() -> str:

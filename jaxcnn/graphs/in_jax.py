@@ -18,8 +18,8 @@ from jaxtyping import Array, Float, Int8, Int32
 from jaxcnn.config import UserError
 from jaxcnn.graphs import rounding
 from jaxcnn.graphs.graph import Graph, Node
-from jaxcnn.graphs.lowering import DTYPES
 from jaxcnn.graphs.rounding import Rounded
+from jaxcnn.graphs.tensor import DTYPES
 
 _ONE_BY_ONE: dict[str, Callable[..., Any]] = {
     "Add": jnp.add, "Sub": jnp.subtract, "Mul": jnp.multiply, "Div": jnp.divide, "Max": jnp.maximum,

@@ -15,39 +15,24 @@ from jax.extend import core
 
 from jaxcnn.config import UserError
 from jaxcnn.graphs import constants
-from jaxcnn.graphs.constants import BATCH, Constant
+from jaxcnn.graphs.constants import BATCH
 from jaxcnn.graphs.graph import Graph
+from jaxcnn.graphs.of_objects import CALLS, Objects
+from jaxcnn.graphs.tensor import DTYPES, TO_CHANNELS_FIRST, Tensor, Value, of_batch
 
-TO_CHANNELS_FIRST, TO_CHANNELS_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
 _NHWC = ((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))  # dimension numbers of a convolution of our layers
 _CALLS = ("jit", "pjit", "closed_call", "core_call", "remat", "checkpoint", "custom_jvp_call", "custom_vjp_call")
 _SAME = ("copy", "copy_p", "stop_gradient", "optimization_barrier", "sharding_constraint", "reduce_precision")
 _BROADCASTING = ("broadcast_in_dim", "select_n", "clamp", "ne")  # their operators repeat sizes of 1 by themselves
 _UNARY = {
     "neg": "Neg", "exp": "Exp", "log": "Log", "tanh": "Tanh", "logistic": "Sigmoid", "sqrt": "Sqrt", "erf": "Erf",
-    "abs": "Abs", "floor": "Floor", "ceil": "Ceil", "not": "Not",
+    "abs": "Abs", "sign": "Sign", "floor": "Floor", "ceil": "Ceil", "not": "Not",
 }  # fmt: skip
 _BINARY = {
     "add": "Add", "add_any": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "max": "Max", "min": "Min", "pow": "Pow",
     "gt": "Greater", "lt": "Less", "ge": "GreaterOrEqual", "le": "LessOrEqual", "eq": "Equal", "and": "And", "or": "Or",
 }  # fmt: skip
 _ONE_BY_ONE = {*_UNARY, *_BINARY, "rsqrt", "ne", "select_n", "integer_pow", "square"}
-DTYPES = {"float32": 1, "uint8": 2, "int8": 3, "uint16": 4, "int32": 6, "int64": 7, "bool": 9, "float16": 10}
-
-
-@dataclasses.dataclass(frozen=True)
-class Tensor:
-    """A value that depends on the input: its name in the graph, its shape, and whether its channels come first there.
-
-    The shape is that of JAX, with the channels last and a batch size of `BATCH`.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    channels_first: bool = False
-
-
-Value = Tensor | Constant  # a constant may have sizes of 1 where it is the same along an axis
 
 
 def lower(
@@ -92,25 +77,25 @@ def go_on(
     graph.output = lowering.channels_last(result).name
 
 
-class _Lowering:
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
-
+class _Lowering(Objects):
     def run(self, jaxpr: Any, consts: Sequence[Any], inputs: Sequence[Value]) -> list[Value]:
         """The values of the results of a traced function."""
         values: dict[Any, Value] = dict(zip(jaxpr.constvars, map(np.asarray, consts), strict=True))
         values |= dict(zip(jaxpr.invars, inputs, strict=True))
 
         def value_of(variable: Any) -> Value:
-            return np.asarray(variable.val) if isinstance(variable, core.Literal) else values[variable]
+            literal = isinstance(variable, core.Literal)
+            return np.asarray(variable.val, variable.aval.dtype) if literal else values[variable]
 
-        for eqn in jaxpr.eqns:
+        for eqn in _needed(jaxpr):
             given = [value_of(each) for each in eqn.invars]
             values |= dict(zip(eqn.outvars, self._results(eqn, given), strict=True))
         return [value_of(each) for each in jaxpr.outvars]
 
     def _results(self, eqn: Any, given: list[Value]) -> list[Value]:
         name, shape = eqn.primitive.name, tuple(eqn.outvars[0].aval.shape)
+        if name in _CALLS and eqn.params.get("name") in CALLS:
+            return self._operator(eqn.params["name"], eqn, given, shape)
         if name in _CALLS:
             inner = eqn.params.get("call_jaxpr", eqn.params.get("jaxpr"))
             whole = hasattr(inner, "consts")
@@ -127,56 +112,22 @@ class _Lowering:
             if name == "broadcast_in_dim":
                 return [constants.placed(known[0], shape, eqn.params["broadcast_dimensions"])]
             return [*constants.computed(eqn, known, name in _ONE_BY_ONE)]
-        return [self._operator(name, eqn, given, shape)]
+        return self._operator(name, eqn, given, shape)
 
-    def _operator(self, name: str, eqn: Any, given: list[Any], shape: tuple[int, ...]) -> Tensor:
+    def _operator(self, name: str, eqn: Any, given: list[Any], shape: tuple[int, ...]) -> list[Value]:
         if name in _UNARY:
-            return self._like(_UNARY[name], given[0])
+            return [self._like(_UNARY[name], given[0])]
         if name in _BINARY:
-            return self._elementwise(_BINARY[name], shape, *given)
+            return [self._elementwise(_BINARY[name], shape, *given)]
         make = getattr(self, f"_{name}", None)
         if make is None:
             raise UserError(
                 f"this network has the operation {name!r}, which cannot be written as ONNX; use --format=stablehlo"
             )
         if name not in _BROADCASTING:
-            given = [self._repeated(each, var.aval.shape) for each, var in zip(given, eqn.invars, strict=True)]
-        return make(shape, eqn.params, *given)
-
-    def _repeated(self, value: Value, shape: tuple[int, ...]) -> Value:
-        """A value of this shape, which so far may have sizes of 1 where it is the same along an axis."""
-        if not isinstance(value, Tensor) or value.shape == tuple(shape) or value.channels_first:
-            return value
-        sizes = [1 if size == BATCH else size for size in shape]
-        return Tensor(self.graph.add("Expand", value.name, self.graph.constant(sizes, np.int64)), tuple(shape))
-
-    # Layouts
-
-    def channels_first(self, tensor: Tensor) -> Tensor:
-        """The tensor with its channels before rows and columns."""
-        if tensor.channels_first:
-            return tensor
-        return Tensor(self.graph.add("Transpose", tensor.name, perm=list(TO_CHANNELS_FIRST)), tensor.shape, True)
-
-    def channels_last(self, tensor: Tensor) -> Tensor:
-        """The tensor in the order of JAX."""
-        if not tensor.channels_first:
-            return tensor
-        return Tensor(self.graph.add("Transpose", tensor.name, perm=list(TO_CHANNELS_LAST)), tensor.shape)
-
-    def _aligned(self, given: Sequence[Value]) -> tuple[list[str], bool]:
-        """The names of values in one layout: channels first if a tensor has them so."""
-        first = any(isinstance(each, Tensor) and each.channels_first for each in given)
-        names = []
-        for each in given:
-            if isinstance(each, Tensor):
-                names.append((self.channels_first(each) if first else each).name)
-            else:
-                names.append(self.graph.constant(each.transpose(TO_CHANNELS_FIRST) if first and each.ndim else each))
-        return names, first
-
-    def _axis(self, tensor: Tensor, axis: int) -> int:
-        return TO_CHANNELS_FIRST.index(axis) if tensor.channels_first else axis
+            given = [self.repeated(each, var.aval.shape) for each, var in zip(given, eqn.invars, strict=True)]
+        made = make(shape, eqn.params, *given)
+        return made if isinstance(made, list) else [made]
 
     # Values one by one
 
@@ -228,10 +179,10 @@ class _Lowering:
     def _reshape(self, shape: Any, params: Any, x: Tensor) -> Tensor:
         if not (x.channels_first and x.shape[1:3] == (1, 1)):
             x = self.channels_last(x)
-        sizes = [0 if size == BATCH else size for size in shape]  # 0: as it was
-        if sizes[0] or x.shape[0] != BATCH or any(size % BATCH == 0 for size in sizes[1:]):
+        if not of_batch(shape[0]) or not of_batch(x.shape[0]) or any(map(of_batch, shape[1:])):
             raise UserError("this network reshapes its batch, which cannot be written as ONNX; use --format=stablehlo")
-        return Tensor(self.graph.add("Reshape", x.name, self.graph.constant(sizes, np.int64)), shape)
+        sizes = [0 if shape[0] == x.shape[0] else -1, *shape[1:]]  # 0: as it was; -1: what is left
+        return Tensor(self.graph.add("Reshape", x.name, self.whole_numbers(sizes)), shape)
 
     _squeeze = _expand_dims = _reshape
 
@@ -264,6 +215,8 @@ class _Lowering:
         edges = params["padding_config"]
         if not isinstance(value, np.ndarray) or any(low < 0 or high < 0 or inner for low, high, inner in edges):
             raise UserError("this network pads images in a way that cannot be written as ONNX; use --format=stablehlo")
+        if not any(low or high for low, high, _ in edges):
+            return x
         places = TO_CHANNELS_FIRST if x.channels_first else range(len(edges))
         pads = [edges[i][0] for i in places] + [edges[i][1] for i in places]
         inputs = (self.graph.constant(pads, np.int64), self.graph.constant(value))
@@ -341,3 +294,14 @@ class _Lowering:
             self.channels_last(each).name if isinstance(each, Tensor) else self.graph.constant(each) for each in (x, y)
         ]
         return Tensor(self.graph.add("Einsum", *names, equation=equation), shape)
+
+
+def _needed(jaxpr: Any) -> list[Any]:
+    """The steps of a traced function on which its results depend."""
+    used = {each for each in jaxpr.outvars if not isinstance(each, core.Literal)}
+    kept = []
+    for eqn in reversed(jaxpr.eqns):
+        if used.intersection(eqn.outvars):
+            used |= {each for each in eqn.invars if not isinstance(each, core.Literal)}
+            kept.append(eqn)
+    return kept[::-1]

@@ -20,7 +20,7 @@ from jaxcnn.models.layers import Conv, Dense, Dropout, at_least_float32, classif
 from jaxcnn.models.network import Images, Network, Positions
 from jaxcnn.models.normed import Normed, doubled
 from jaxcnn.models.resnet import stages
-from jaxcnn.models.roi_align import roi_align
+from jaxcnn.models.roi_align import within_boxes
 from jaxcnn.tasks.anchors import RATIOS, anchors, chosen, match_anchors, match_proposals, random_order
 from jaxcnn.tasks.proposals import FoundBoxes, Proposals, found, proposed
 from jaxcnn.tasks.suppression import Rule
@@ -120,8 +120,7 @@ class FasterRCNN(Network):
         maps = pyramid[:STAGES]
 
         def read(boxes: Float[Array, "b r 4"], cells: int) -> Float[Array, "br n n c"]:
-            features = jax.vmap(lambda maps, boxes: roi_align(maps, boxes, sides, cells))(maps, boxes)
-            return features.reshape(-1, *features.shape[2:])
+            return within_boxes(maps, boxes, sides, cells)
 
         boxes = jax.lax.stop_gradient(answer["boxes"])
         answer |= self._box_head(read(boxes, BOX_CELLS), (boxes.shape[0], boxes.shape[1]), train, positions)

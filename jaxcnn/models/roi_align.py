@@ -4,9 +4,12 @@ As in torchvision's detectors, the centre of the first pixel is at 0 (`aligned=F
 2 x 2 samples.
 """
 
+import functools
 import math
 from collections.abc import Sequence
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -17,9 +20,9 @@ FINEST = 2  # level of the first map
 Maps = Sequence[Float[Array, "h w c"]]
 
 
-def level_of(boxes: Float[Array, "r 4"], levels: int) -> Int[Array, " r"]:
+def level_of(boxes: Float[Array, "... 4"], levels: int) -> Int[Array, "..."]:
     """The number of the map that each box reads, from 0: larger boxes read coarser maps."""
-    side = jnp.sqrt((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]))
+    side = jnp.sqrt((boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1]))
     level = jnp.floor(USUAL_LEVEL + jnp.log2(side / USUAL_SIDE) + 1e-6)
     return jnp.clip(level, FINEST, FINEST + levels - 1).astype(jnp.int32) - FINEST
 
@@ -33,9 +36,45 @@ def roi_align(maps: Maps, boxes: Float[Array, "r 4"], sides: tuple[int, int], ce
       sides: height and width of the image. The scale of a map is the power of 2 nearest to the ratio of heights.
       cells: n, side of the result.
     """
-    level = level_of(boxes, len(maps))
+    scales = _scales([each.shape[0] for each in maps], sides[0], boxes.dtype)
+    return _read_levels(maps, boxes, level_of(boxes, len(maps)), scales, cells)
+
+
+def within_boxes(
+    maps: Sequence[Float[Array, "b h w c"]], boxes: Float[Array, "b r 4"], sides: tuple[int, int], cells: int
+) -> Float[Array, "br n n c"]:
+    """`roi_align` of each image of a batch, the boxes one below the other."""
+    scales = _scales([each.shape[1] for each in maps], sides[0], boxes.dtype)
+    return read_regions(tuple(maps), boxes, level_of(boxes, len(maps)), scales, cells)
+
+
+@functools.partial(jax.jit, static_argnames="cells")
+def read_regions(
+    maps: tuple[Float[Array, "b h w c"], ...],
+    boxes: Float[Array, "b r 4"],
+    level: Int[Array, "b r"],
+    scales: Float[Array, " levels"],
+    cells: int,
+) -> Float[Array, "br n n c"]:
+    """The features within boxes, each in the map of its level.
+
+    A traced program calls this by its name, in whose place exported files have an operator of their own
+    (`jaxcnn.graphs.of_objects`).
+    """
+    each = jax.vmap(lambda maps, boxes, level: _read_levels(maps, boxes, level, scales, cells))
+    features = each(maps, boxes, level)
+    return features.reshape(-1, *features.shape[2:])
+
+
+def _scales(heights: Sequence[int], height: int, dtype: Any) -> Float[Array, " levels"]:
+    return jnp.array([2.0 ** round(math.log2(each / height)) for each in heights], dtype)
+
+
+def _read_levels(
+    maps: Maps, boxes: Float[Array, "r 4"], level: Int[Array, " r"], scales: Float[Array, " levels"], cells: int
+) -> Float[Array, "r n n c"]:
     heights, widths = (jnp.array([each.shape[axis] for each in maps])[level] for axis in (0, 1))
-    scale = jnp.array([2.0 ** round(math.log2(each.shape[0] / sides[0])) for each in maps], boxes.dtype)[level]
+    scale = scales[level]
     starts, total = [], 0
     for each in maps:
         starts.append(total)

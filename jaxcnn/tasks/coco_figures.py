@@ -113,8 +113,7 @@ class CocoFigures:
 
     def _matched(self, names: Sequence[str], fitted: Facts) -> dict[str, Any]:
         """The figures of `matching`; a class without a threshold from validation has the usual score."""
-        chosen = list(fitted.get("thresholds", ()))
-        chosen += [matching.SCORE] * (len(names) - len(chosen)) if chosen else []
+        chosen = matching.of_classes(fitted.get("thresholds", ()), len(names))
         return matching.figures(self.objects(), names, chosen, "boxes" if self.kind == "bbox" else "masks")
 
     def of_kind(self, kind: str, names: Sequence[str]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float32, UInt8
 
@@ -102,10 +103,15 @@ class Detections:
         partners: list[bool] = []
         for rows, others in zip(found, other, strict=True):
             sure = rows[rows[:, 4] >= SURE]
-            near = np.asarray(overlap(sure[:, None, :4], others[None, :, :4])) >= SAME_PLACE
+            near = self._same_place(sure, others)
             alike = (sure[:, None, 5] == others[None, :, 5]) & (np.abs(sure[:, None, 4] - others[None, :, 4]) <= 0.05)
             partners += (near & alike & (others[None, :, 4] > 0)).any(axis=1).tolist()
         return sum(partners) / len(partners) if partners else 1.0
+
+    def _same_place(self, rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """Which of the others lies nearly where each row does, bool [rows, others]."""
+        of_each, of_others = jnp.asarray(rows[:, None, :4]), jnp.asarray(others[None, :, :4])
+        return np.asarray(overlap(of_each, of_others)) >= SAME_PLACE
 
     def collector(self, constants: Any) -> CocoFigures:
         """An empty collector of COCO's figures."""

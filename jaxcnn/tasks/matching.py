@@ -140,6 +140,11 @@ def thresholds(images: Sequence[Objects], classes: int) -> list[float]:
     return found
 
 
+def of_classes(chosen: Sequence[float], classes: int) -> list[float]:
+    """The `thresholds` of a validation for all classes: those that it lacks have `SCORE`; empty if there are none."""
+    return [*chosen, *[SCORE] * (classes - len(chosen))] if chosen else []
+
+
 def at_thresholds(images: Sequence[Objects], names: Sequence[str], chosen: Sequence[float]) -> dict[str, Any]:
     """Precision, recall and F1 of each class at its threshold, and their means over the classes with an object."""
     rows: dict[str, dict[str, Any]] = {}

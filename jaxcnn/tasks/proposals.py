@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxcnn.tasks import suppression
 from jaxcnn.tasks.anchors import Weights, decoded
-from jaxcnn.tasks.suppression import Rule, survivors
+from jaxcnn.tasks.suppression import Rule, standing
 
 SMALLEST = 1e-3  # smallest side of a proposal, pixels
 MOST_OVERLAP = 0.7  # largest IoU of two proposals of a level
@@ -62,7 +62,7 @@ def proposed(
         good = _has_sides(found, SMALLEST)
         # Boxes that are too small must not suppress others: they are moved out of their way.
         apart = jnp.where(good[:, None], found, -1.0)
-        good &= survivors(apart, MOST_OVERLAP)
+        good &= standing(apart, best, MOST_OVERLAP, -jnp.inf)
         boxes.append(found)
         scores.append(jnp.where(good, jax.nn.sigmoid(best), -1.0))
     together = jnp.concatenate(scores)

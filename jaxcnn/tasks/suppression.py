@@ -50,6 +50,24 @@ def survivors(boxes: Float32[Array, "n 4"], most_overlap: float) -> Bool[Array, 
     return jax.lax.while_loop(again, judge, (jnp.ones(count, bool), jnp.asarray(True)))[0]
 
 
+@jax.jit
+def standing(
+    boxes: Float[Array, "n 4"], scores: Float[Array, " n"], most_overlap: float, least: float
+) -> Bool[Array, " n"]:
+    """The `survivors` with a score of at least `least`.
+
+    A traced program calls this by its name, in whose place exported files have an operator of their own
+    (`jaxcnn.graphs.of_objects`).
+
+    Args:
+      boxes: by falling scores.
+      scores: of any range.
+      most_overlap: as for `survivors`.
+      least: score below which no box stands; it then hides no other.
+    """
+    return survivors(boxes, most_overlap) & (scores >= least)
+
+
 def softened(
     boxes: Float[Array, "n 4"], scores: Float[Array, " n"], softness: float, most: int
 ) -> tuple[Float[Array, " m"], Int[Array, " m"]]:
@@ -98,7 +116,7 @@ def best(
     if rule.softness:
         kept, rows = softened(apart, scores, rule.softness, most)
         return jnp.where(kept >= least, kept, 0.0), rows
-    good = survivors(apart, rule.most_overlap) & (scores >= least)
+    good = standing(apart, scores, rule.most_overlap, least)
     return jax.lax.top_k(jnp.where(good, scores, 0.0), min(most, scores.shape[0]))
 
 

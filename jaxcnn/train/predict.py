@@ -20,7 +20,8 @@ from jaxcnn.learn import programs
 from jaxcnn.machine.extras import need
 from jaxcnn.machine.mesh import data_devices, over_data
 from jaxcnn.machine.paths import expand
-from jaxcnn.tasks.found_boxes import SURE
+from jaxcnn.tasks import matching
+from jaxcnn.tasks.found_boxes import SURE, Detections
 from jaxcnn.tasks.marks import Marking
 from jaxcnn.tasks.task import Evaluation, Finding
 from jaxcnn.text import counted, save_picture, shown
@@ -232,7 +233,9 @@ def write_page(trained: Trained, results: list[dict[str, Any]], path: pathlib.Pa
     told = predictions_page.remarks(len(results), MOST_SHOWN, unread)
     title = f"{shown(folder.resolve().name)}: {counted(len(items), 'image')}"
     about = [" ".join([f"Checkpoint {trained.step}, {trained.weights} weights.", *told])]
-    page = predictions_page.page(title, about, items, trained.class_names, SURE)
+    chosen = matching.of_classes(trained.fitted.get("thresholds", ()), len(trained.class_names))
+    own = chosen if isinstance(trained.spec.task.evaluation, Detections) else []
+    page = predictions_page.page(title, about, items, trained.class_names, SURE, own)
     path.write_text(page, encoding="utf-8")
     return [f"{path}: {line}" for line in told[:1] if len(results) > MOST_SHOWN]
 

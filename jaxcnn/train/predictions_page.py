@@ -26,7 +26,7 @@ DASHES = ("", "7 4", "2 3")
 LARGEST = 720  # pixels of the longer side of an image; larger ones are shrunk
 EXACT = 160  # pixels up to which an image is kept exactly, and its pixels are shown
 NARROW, WIDE = 9, 20  # width of an image at first, in letters of the page; narrow: small ones without marks
-LEAST = 0.05  # score of the marks that the page has
+LEAST = 0.05  # score of the marks that the page has, unless the threshold of their class is lower
 MOST_MARKS = 100  # of an image, the surest
 
 Sides = tuple[int, int]  # height and width
@@ -51,7 +51,14 @@ class Item:
     likely: Sequence[tuple[str, float]] = ()
 
 
-def page(title: str, about: Sequence[str], items: Sequence[Item], classes: Sequence[str], least: float) -> str:
+def page(
+    title: str,
+    about: Sequence[str],
+    items: Sequence[Item],
+    classes: Sequence[str],
+    least: float,
+    thresholds: Sequence[float] = (),
+) -> str:
     """The page as HTML.
 
     Args:
@@ -60,8 +67,11 @@ def page(title: str, about: Sequence[str], items: Sequence[Item], classes: Seque
       items: the images.
       classes: names of all classes of the network, for their order.
       least: the score from which things are shown at first.
+      thresholds: the score of each class that validation chose, which may be asked for; empty without them.
     """
-    used = {mark.name for item in items for mark in item.marks if mark.score is None or mark.score >= LEAST}
+    own = dict(zip(classes, thresholds, strict=True)) if thresholds else {}
+    items = [dataclasses.replace(item, marks=_kept(item.marks, own)) for item in items]
+    used = {mark.name for item in items for mark in item.marks}
     used |= {item.likely[0][0] for item in items if item.likely}
     places = {name: place for place, name in enumerate(name for name in dict.fromkeys(classes) if name in used)}
     quiet = {mark.name for item in items for mark in item.marks if mark.quiet}
@@ -69,7 +79,7 @@ def page(title: str, about: Sequence[str], items: Sequence[Item], classes: Seque
     scored = any(mark.score is not None for item in items for mark in item.marks)
     least = least if scored else 0.0
     ordered = scored or any(item.likely for item in items)  # whether there is something to be sure of
-    legend = "".join(_chosen(name, place, name in quiet, finds) for name, place in places.items())
+    legend = "".join(_chosen(name, place, name in quiet, finds, own.get(name)) for name, place in places.items())
     masks = any(mark.mask for item in items for mark in item.marks)
     cell = NARROW if not finds and all(_is_small(item.image) for item in items if item.image is not None) else WIDE
     orders = [("", "as given"), ("most", "most confident first"), ("least", "least confident first")]
@@ -83,6 +93,7 @@ def page(title: str, about: Sequence[str], items: Sequence[Item], classes: Seque
         *(f'<p class="quiet">{html.escape(line)}</p>' for line in about),
         '<div class="controls" id="controls" hidden>',
         slider if ordered else "",
+        '<label><input type="checkbox" id="own"> Thresholds of validation</label>' if own else "",
         f'<label>Order <select id="order">{"".join(map(_option, orders))}</select></label>' if ordered else "",
         f'<label>Size <input type="range" id="size" min="6" max="60" value="{cell}"></label>',
         '<label><input type="checkbox" id="names"> Names</label>' if scored else "",
@@ -94,6 +105,12 @@ def page(title: str, about: Sequence[str], items: Sequence[Item], classes: Seque
     style, script = ((_FOLDER / f"predictions.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
     style = f"{style}:root {{ --cell: {cell}rem }}\n{_colours(len(places))}"
     return interactive.document(title, style, "".join(parts), script)
+
+
+def _kept(marks: Sequence[Mark], own: Mapping[str, float]) -> list[Mark]:
+    """The surest marks that the page has, of all scores that can be chosen."""
+    kept = [mark for mark in marks if mark.score is None or mark.score >= min(LEAST, own.get(mark.name, LEAST))]
+    return kept[:MOST_MARKS]
 
 
 def _is_small(image: UInt8[np.ndarray, "h w 3"]) -> bool:
@@ -114,12 +131,13 @@ def _colours(classes: int) -> str:
     return "\n".join(rules)
 
 
-def _chosen(name: str, place: int, quiet: bool, drawn: bool) -> str:
-    """A button of the legend, which chooses a class, with a sample of its colour if it is drawn."""
+def _chosen(name: str, place: int, quiet: bool, drawn: bool, own: float | None) -> str:
+    """A button of the legend, which chooses a class, with a sample of its colour if it is drawn, and its threshold."""
     sample = '<svg width="22" height="12" aria-hidden="true"><rect x="1" y="1" width="20" height="10"/></svg>' * drawn
     note = ' <i class="quiet">not shown at first</i>' if quiet else ""
+    least = "" if own is None else f' data-least="{own:.4f}" title="threshold of validation: {100 * own:.0f} %"'
     return (
-        f'<button type="button" class="c{place}" data-class="{place}" aria-pressed="false">{sample} '
+        f'<button type="button" class="c{place}" data-class="{place}"{least} aria-pressed="false">{sample} '
         f"<span>{html.escape(shown(name))}</span>{note} <b></b></button>"
     )
 
@@ -131,7 +149,7 @@ def _card(item: Item, places: Mapping[str, int], least: float) -> str:
     height, width = item.image.shape[:2]
     scale = min(1.0, LARGEST / max(height, width))
     sides = max(1, round(height * scale)), max(1, round(width * scale))
-    kept = [mark for mark in item.marks if mark.score is None or mark.score >= LEAST][:MOST_MARKS]
+    kept = item.marks
     # The larger ones first, so that the smaller ones lie above them and can be touched.
     area = {id(mark): float(np.prod(mark.box[2:])) if mark.box is not None else np.inf for mark in kept}
     drawn = [_mark(mark, places[mark.name], sides, scale, least) for mark in sorted(kept, key=lambda of: -area[id(of)])]

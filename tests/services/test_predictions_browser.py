@@ -24,6 +24,9 @@ addEventListener("load", () => {
   const press = (place) => document.querySelectorAll("#classes button")[place].click();
   const seen = { all: names(), marks: marks(), said: document.querySelector(".answer").textContent };
   choose("least", "10", "input"); seen.low = marks(); seen.at = document.getElementById("at").textContent;
+  const own = (on) => { document.getElementById("own").checked = on; choose("own", "on"); };
+  own(true); seen.own = [marks(), document.getElementById("at").textContent, document.getElementById("least").disabled];
+  own(false); seen.again = [marks(), document.getElementById("at").textContent];
   choose("order", "many"); seen.many = names();
   choose("order", "least"); seen.least = names();
   choose("order", ""); choose("least", "30", "input");
@@ -58,7 +61,7 @@ def made() -> str:
     two = Mark("dust", 1, "50.0 %", 0.5, (120, 10, 30, 30))
     three = Mark("cell", 0, "20.0 %", 0.2, (10, 70, 20, 20))
     items = [item("first_" * 20, one), item("second", two, three), item("third")]
-    return predictions_page.page("A run with a long name " * 3, ["3 images"], items, ("cell", "dust"), 0.3)
+    return predictions_page.page("A run with a long name " * 3, ["3 images"], items, ("cell", "dust"), 0.3, (0.2, 0.6))
 
 
 def test_scores_classes_and_orders_are_chosen_in_the_browser(tmp_path):
@@ -66,6 +69,7 @@ def test_scores_classes_and_orders_are_chosen_in_the_browser(tmp_path):
     first = "first_" * 20
     assert seen["all"] == [first, "second", "third"] and seen["marks"] == 2 and seen["said"] == "1 cell"
     assert seen["low"] == 3 and seen["at"] == "10 %"
+    assert seen["own"] == [2, "each", True] and seen["again"] == [3, "10 %"]  # both cells, and no dust
     assert seen["many"] == ["second", first, "third"] and seen["least"] == ["third", "second", first]
     assert seen["second"] == ["second"] and seen["of_second"] == 1 and seen["count"] == "1 of 3 images"
     assert seen["told"] == "cell 90.0 %" and seen["place"] == ["0.25", "0.50"]

@@ -1,4 +1,6 @@
-// What a person sees: images come by file, drag, paste and camera, and answers go into a list.
+// What a person sees: images come by file, drag, paste and camera, and answers go into a list; boxes lie over the image.
+
+import { draw, forget, offer } from "./boxes.js";
 
 const get = (id) => document.getElementById(id);
 const waiting = new Map();
@@ -35,7 +37,7 @@ function start() {
 function show({ facts: told, runs, threads }) {
   facts = told;
   const [height, width, channels] = facts.image_shape;
-  get("title").textContent = `${facts.model}: ${facts.class_names.length} classes`;
+  get("title").textContent = `${facts.model}: ${facts.class_names.length} ${facts.class_names.length === 1 ? "class" : "classes"}`;
   document.title = get("title").textContent;
   const by = runs === "WebGPU" ? "WebGPU" : `WebAssembly, ${threads} thread${threads > 1 ? "s" : ""}`;
   get("runs").textContent = `It runs on this device by ${by}. Images do not leave it.`;
@@ -46,6 +48,7 @@ function show({ facts: told, runs, threads }) {
     "made by": `${facts.made_by}; ONNX Runtime Web ${facts.runtime}`,
   };
   get("about").replaceChildren(...Object.entries(about).flatMap(([term, text]) => [made("dt", term), made("dd", text)]));
+  if (facts.task === "detection") offer(facts);
   document.body.classList.add("ready");
   tell(waiting.size ? "Looking …" : "Ready for an image.");
 }
@@ -69,19 +72,21 @@ function asked(image, transferred = []) {
   }).then((reply) => {
     if (id > latest) {
       latest = id;
-      reply.error ? failed(reply.error) : answered(reply.result);
+      return reply.error ? failed(reply.error) : answered(reply.result);
     }
   });
 }
 
 function failed(why) {
   get("answers").replaceChildren();
+  forget();
   get("seen").hidden = true;
   tell(`This image was not read: ${why}`, true);
 }
 
-function answered({ top, pixels, milliseconds }) {
-  get("answers").replaceChildren(...top.map(({ label, probability, found }) => {
+async function answered({ top, boxes, sides, pixels, milliseconds }) {
+  if (boxes) await draw(boxes, sides);
+  else get("answers").replaceChildren(...top.map(({ label, probability, found }) => {
     const row = document.createElement("li"), name = made("bdi", label), bar = document.createElement("progress");
     bar.max = 1;
     bar.value = probability;
@@ -105,6 +110,7 @@ function answered({ top, pixels, milliseconds }) {
 function take(file) {
   if (!file) return tell("There is no image in that.", true);
   stop();
+  forget();
   URL.revokeObjectURL(get("shown").src);
   get("shown").src = URL.createObjectURL(file);
   get("shown").hidden = false;
@@ -121,6 +127,7 @@ async function watch() {
   const video = get("video");
   video.srcObject = stream;
   get("shown").hidden = true;
+  forget();
   video.hidden = false;
   get("camera").textContent = "Stop the camera";
   await video.play();

@@ -101,6 +101,17 @@ function coloured(rgba, channels) {
   return pixels;
 }
 
+/** How places in an image move when it is made to fit, as jaxcnn knows it: scale of x and y, left, top. */
+function frame(width, height, { image_shape: [size, other], resize: fit }) {
+  if (size !== other) return [1, 1, 0, 0];
+  if (fit === "crop") {
+    const scale = size / Math.min(width, height);
+    return [scale, scale, (size - scale * width) / 2, (size - scale * height) / 2].map(Math.fround);
+  }
+  const [wide, high] = [width, height].map((side, k, sides) => length(side, size, sides, fit));
+  return [wide / width, high / height, Math.floor((size - wide) / 2), Math.floor((size - high) / 2)].map(Math.fround);
+}
+
 /** The image that the network takes, from one of any size. Throws where it cannot be made. */
 function fitting(image, facts) {
   const [height, width, channels] = facts.image_shape;
@@ -145,6 +156,11 @@ function kind(head) {
 
 /** The pixels of a file, or of a frame of the camera, as the network with these facts takes them. Throws if it cannot. */
 export async function read(given, facts) {
+  return (await placed(given, facts)).pixels;
+}
+
+/** The same as `pixels`, with the `sides` of the image, width and height, and its `frame` in what the network sees. */
+export async function placed(given, facts) {
   const isFile = given instanceof Blob;
   const known = isFile ? kind(new Uint8Array(await given.slice(0, 26).arrayBuffer())) : "a frame";
   if (known === "16-bit grey") throw new Error("browsers cut 16-bit grey in ways of their own; save it with 8 bits");
@@ -164,5 +180,6 @@ export async function read(given, facts) {
   bitmap.close();
   let image = { pixels: context.getImageData(0, 0, width, height).data, width, height };
   if (times > 1) image = reduced(image, times);
-  return fitting({ ...image, pixels: coloured(image.pixels, facts.image_shape[2]) }, facts).pixels;
+  const { pixels } = fitting({ ...image, pixels: coloured(image.pixels, facts.image_shape[2]) }, facts);
+  return { pixels, sides: [width, height], frame: frame(width, height, facts) };
 }

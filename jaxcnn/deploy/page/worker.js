@@ -1,6 +1,6 @@
 // The network, in a thread of its own: images in, answers out.
 
-import { read } from "./pixels.js";
+import { placed } from "./pixels.js";
 
 const ANSWERS = 5;
 let facts, session, ort;
@@ -48,9 +48,9 @@ async function fetched(name) {
 
 async function outputs(pixels) {
   const image = new ort.Tensor("uint8", pixels, [1, ...facts.image_shape]);
-  const { logits } = await session.run({ image });
-  const values = Array.from(await logits.getData());
-  logits.dispose();
+  const [found] = Object.values(await session.run({ image }));
+  const values = Array.from(await found.getData());
+  found.dispose();
   return values;
 }
 
@@ -70,17 +70,30 @@ function answer(values) {
   return all.filter((one, k) => k < ANSWERS || one.found);
 }
 
-async function classify(given) {
-  const pixels = await read(given, facts), began = performance.now();
+/** What a detector has found, the best first: label, number of the class, score, and x, y, width, height in the image. */
+function boxes(values, [scaleX, scaleY, left, top]) {
+  const all = [];
+  for (let i = 0; i + 5 < values.length && values[i + 4] > 0; i += 6) {
+    const [x, right] = [values[i], values[i + 2]].map((place) => (place - left) / scaleX);
+    const [y, bottom] = [values[i + 1], values[i + 3]].map((place) => (place - top) / scaleY);
+    const number = values[i + 5];
+    all.push({ label: facts.class_names[number], number, score: values[i + 4], box: [x, y, right - x, bottom - y] });
+  }
+  return all;
+}
+
+async function look(given) {
+  const { pixels, sides, frame } = await placed(given, facts), began = performance.now();
   const values = await outputs(pixels);
-  return { top: answer(values), outputs: values, pixels, milliseconds: performance.now() - began };
+  const told = facts.task === "detection" ? { boxes: boxes(values, frame), sides } : { top: answer(values) };
+  return { ...told, outputs: values, pixels, milliseconds: performance.now() - began };
 }
 
 const loading = load();
 let queue = loading.catch(() => {});
 loading.then((loaded) => self.postMessage({ loaded }), (error) => self.postMessage({ failed: error.message }));
 self.onmessage = ({ data: { id, image } }) => {
-  queue = queue.then(() => loading).then(() => classify(image)).then(
+  queue = queue.then(() => loading).then(() => look(image)).then(
     (result) => self.postMessage({ id, result }),
     (error) => self.postMessage({ id, error: error.message }),
   );

@@ -14,13 +14,16 @@
   for (const each of buttons) each.dataset.name = each.querySelector("span").textContent;
   const show = () => {
     const least = find("least") ? find("least").value / 100 : 0, wanted = chosen(), counts = new Map();
-    if (find("at")) find("at").textContent = `${Math.round(100 * least)} %`;
+    const own = find("own") ? find("own").checked : false;  // the threshold of each class, not one score for all
+    const from = (name) => (own ? Number(buttons[name].dataset.least) : least);
+    if (find("at")) find("at").textContent = own ? "each" : `${Math.round(100 * least)} %`;
+    if (find("least")) find("least").disabled = own;
     let shown = 0;
     for (const each of cards) {
       const of = new Map();
       each.there = 0;
       for (const mark of each.marks) {
-        const fits = mark.score >= least;
+        const fits = mark.score >= from(mark.name);
         const on = fits && (wanted.size ? wanted.has(mark.name) : !mark.quiet);
         mark.group.classList.toggle("off", !on);
         if (fits) counts.set(mark.name, (counts.get(mark.name) || 0) + 1);
@@ -51,7 +54,7 @@
       show();
     });
   }
-  for (const [id, kind] of [["least", "input"], ["order", "change"]]) if (find(id)) find(id).addEventListener(kind, show);
+  for (const [id, kind] of [["least", "input"], ["own", "change"], ["order", "change"]]) if (find(id)) find(id).addEventListener(kind, show);
   find("size").addEventListener("input", (event) => root.style.setProperty("--cell", `${event.target.value}rem`));
   if (find("opacity")) {
     find("opacity").addEventListener("input", (event) => root.style.setProperty("--opacity", event.target.value / 100));
