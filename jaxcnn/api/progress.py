@@ -9,6 +9,7 @@ from typing import Any
 from jaxcnn.api.shown import Html, table, value_text
 from jaxcnn.train.hooks import Evaluation, Step
 from jaxcnn.train.logbook import duration
+from jaxcnn.train.terminal import epochs_with_decimals
 
 REDRAW_SECONDS = 0.25
 _ROWS = 15  # evaluations shown at once
@@ -74,7 +75,8 @@ class NotebookProgress:
     def _html(self, now: float) -> str:
         last = self._step or self._rows[-1]
         metrics = self._step.metrics if self._step is not None else {}
-        told = [f"step {last.step:,} of {last.total_steps:,}", f"epoch {last.epoch:.2f}"]
+        epochs = epochs_with_decimals(last.step, last.step / last.epoch) if last.epoch else "0.00"
+        told = [f"step {last.step:,} of {last.total_steps:,}", f"epoch {epochs}"]
         told += [f"{_title(name)} {_value(name, metrics[name])}" for name in _main(metrics)]
         if left := self._left(now, last):
             told.append(f"{left} left")
