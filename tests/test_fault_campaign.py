@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from jaxcnn import config as configs
-from tests.campaign import draws, ends, faults, watched
+from tests.campaign import damages, draws, ends, watched
 from tests.campaign.page import page
 from tests.campaign.trial import late
 
@@ -75,11 +75,11 @@ def test_an_end_that_is_not_allowed_is_a_complaint(codes, output, words):
     assert ends.complaint(codes, output, {0, 75}) == words
 
 
-@pytest.mark.parametrize("how", faults.WAYS)
+@pytest.mark.parametrize("how", damages.WAYS)
 def test_every_damage_changes_the_file(how, tmp_path):
     file, content = tmp_path / "file", b"".join(b"line %d\n" % k for k in range(20))
     file.write_bytes(content)
-    faults.WAYS[how](file, content, random.Random(0))
+    damages.WAYS[how](file, content, random.Random(0))
     assert not file.exists() if how == "missing" else file.read_bytes() != content
 
 
@@ -110,5 +110,6 @@ def test_the_page_counts_what_struck_and_names_how_to_repeat_what_went_wrong():
     assert "| SIGTERM | 2 | 0 | 1 | 1 | 1 |" in text and "| SIGKILL | 0 | 1 | 0 | 0 | 0 |" in text
     assert "| steps of work repeated by a restart | 1 | 3 | 3 |" in text
     assert "`--seed=1 --only=7`: own code; SIGTERM: it hangs" in text
+    assert "Each start of 0 of the runs was a new Python" in text
     assert not any(map(late, outcomes))
     assert late({"faults": [], "restarts": [{"repeated": 15}]})
