@@ -6,6 +6,8 @@ Damaged checkpoints and those of other models are in test_resume.py, a full disk
 import dataclasses
 import json
 import os
+import threading
+import time
 import zlib
 
 import jax
@@ -66,6 +68,21 @@ def test_a_step_that_is_saved_again_is_kept_and_left_as_one_saved_once(policy, l
     checkpoints.wait()
     checkpoints.close()
     assert sorted(path.name for path in tmp_path.iterdir()) == [str(step) for step in left]
+
+
+def test_a_save_whose_folder_cannot_be_made_leaves_no_thread_that_waits_for_it(tmp_path):
+    """Python waits for such threads when it ends: a read-only file system once kept a run from ending."""
+    folder, before = tmp_path / "checkpoints", set(threading.enumerate())
+    checkpoints = Checkpoints(folder, configs.Checkpoint())
+    folder.rmdir()
+    folder.write_text("no folder")
+    with pytest.raises(UserError, match="could not be saved"):
+        checkpoints.save(state_of(1), {}, None)
+        checkpoints.wait()
+    deadline = time.monotonic() + 5
+    while left := [each.name for each in threading.enumerate() if each not in before and not each.daemon]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.02)
 
 
 @KEPT

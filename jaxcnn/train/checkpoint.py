@@ -72,6 +72,8 @@ class Checkpoints:
             create=not read_only,
             cleanup_tmp_directories=not read_only,
             enable_async_checkpointing=not read_only,
+            # Threads of orbax wait ten minutes for folders made in the background, also where these cannot be made.
+            async_options=ocp.AsyncOptions(create_directories_asynchronously=not self._cluster.alone),
             todelete_subdir=None if read_only else REMOVED,
         )
         self._manager = ocp.CheckpointManager(

@@ -9,7 +9,7 @@ import numpy as np
 from jaxcnn.config import Config, UserError
 from jaxcnn.data.batch import Constants
 from jaxcnn.data.source import Splits
-from jaxcnn.train import environment, normalization, same_data, seals, workdir
+from jaxcnn.train import environment, normalization, same_data, seals, summary, workdir
 
 
 def of(splits: Splits, normal: Constants) -> dict[str, Any]:
@@ -60,6 +60,9 @@ def damage(folder: pathlib.Path) -> list[str]:
     newest = seals.newest_record(folder / "checkpoints")
     if newest is not None and not _has_log(folder / "metrics.jsonl", newest[1].get("progress", {})):
         found.append(f"{folder}/metrics.jsonl has changed since checkpoint {newest[0]}")
+    last = (summary.read(folder) or {}).get("steps")
+    if isinstance(last, int) and (newest is None or newest[0] < last):
+        found.append(f"{folder}/checkpoints has no whole checkpoint of the last step {last}; restore it from a backup")
     return found
 
 

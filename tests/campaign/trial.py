@@ -19,7 +19,8 @@ SWEEPS = 0.06  # part of the trials that are sweeps
 FRESH = (
     0.05  # part of the trials whose starts are each a new Python; the others are forked from one that has imported jax
 )
-IN_A_ROW = (1, 2, 3, 4, 6, 8)  # faults that strike a run one after the other, unless it ends before
+IN_A_ROW = (1, 2, 4, 6, 8, 10)  # faults that strike a run one after the other, unless it ends before
+RESTORE = "restore it from a backup"  # what a finished run says of a file that it cannot make again
 STARTS = 4  # after the last fault, a run must end within so many
 DISK = "48m"  # of the workdir, where the disk becomes full
 
@@ -71,9 +72,9 @@ def _strike(kind: str, draw: draws.Draw, workdir: pathlib.Path, generator: rando
     told |= {"refused": 2 in codes, "wrong": wrong, **_repeated(struck.watched, output)}
     if wrong:
         told["output"] = output[-3000:]
-    if kind != "a damaged file" or 2 in codes:
+    if kind != "a damaged file" or 2 in codes or RESTORE in output:
         struck.undo()
-    if told["refused"]:
+    if told["refused"] or RESTORE in output:
         told["said"] = output.strip().splitlines()[-1][:300]
     return told
 
