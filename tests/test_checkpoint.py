@@ -18,6 +18,7 @@ from jaxcnn import config as configs
 from jaxcnn.config import UserError
 from jaxcnn.learn.state import Hyper, State
 from jaxcnn.machine import mesh as meshes
+from jaxcnn.train import saved
 from jaxcnn.train.checkpoint import Checkpoints
 
 
@@ -83,6 +84,33 @@ def test_a_save_whose_folder_cannot_be_made_leaves_no_thread_that_waits_for_it(t
     while left := [each.name for each in threading.enumerate() if each not in before and not each.daemon]:
         assert time.monotonic() < deadline, left
         time.sleep(0.02)
+
+
+class Waiting:
+    """In place of orbax's manager: its save ends when it is told to, or with an error."""
+
+    def __init__(self, error=None):
+        self.end, self.error = threading.Event(), error
+
+    def wait_until_finished(self):
+        self.end.wait(20)
+        if self.error:
+            raise self.error
+
+
+def test_several_processes_do_not_wait_for_each_other_where_their_folder_cannot_be_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(saved, "LOOK", 0.02)
+    manager, folder = Waiting(), tmp_path / "gone"
+    with pytest.raises(FileNotFoundError):
+        saved.wait(manager, folder, alone=False)
+    folder.mkdir()
+    threading.Timer(0.1, manager.end.set).start()
+    saved.wait(manager, folder, alone=False)
+    assert manager.end.is_set() and not list(folder.iterdir()), "it waited, and left no file"
+    failed = Waiting(TimeoutError("of the library"))
+    threading.Timer(0.1, failed.end.set).start()
+    with pytest.raises(TimeoutError, match="of the library"):
+        saved.wait(failed, folder, alone=False)
 
 
 @KEPT

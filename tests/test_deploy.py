@@ -220,7 +220,7 @@ def test_a_graph_that_jaxcnn_never_wrote_is_refused_when_it_runs_whatever_its_di
     assert content.count(b"strides") > 1
     forged = digest._DIGEST.sub(b"sha256\x12@" + digest.NO_DIGEST.encode(), content.replace(b"strides", b"strideq"))
     (tmp_path / "b.onnx").write_bytes(digest.sealed(forged))
-    with pytest.raises(UserError, match=r"b.onnx does not run here .*export the run again"):
+    with pytest.raises(UserError, match=r"b\.onnx does not run here"):
         runtime = runtimes.of_file(tmp_path / "b.onnx", in_jax=in_jax)
         runtime.call(np.zeros((1, 8, 8, 1), np.uint8))
 

@@ -14,7 +14,10 @@ HEAD = ("fault", "struck in time", "too late", "went on by itself", "refused in 
 
 
 def page(outcomes: Sequence[dict[str, Any]], command: str) -> str:
-    """The page, in Markdown."""
+    """The page, in Markdown; of a trial that was made again, the last outcome counts."""
+    last = {(outcome["seed"], outcome["number"]): outcome for outcome in outcomes}
+    mended = [each for each in outcomes if each["wrong"] and not last[each["seed"], each["number"]]["wrong"]]
+    outcomes = list(last.values())
     seeds = ", ".join(map(str, sorted({outcome["seed"] for outcome in outcomes})))
     struck = [fault for outcome in outcomes for fault in outcome["faults"] if fault["hit"]]
     wrong = [outcome for outcome in outcomes if outcome["wrong"]]
@@ -42,9 +45,9 @@ def page(outcomes: Sequence[dict[str, Any]], command: str) -> str:
     ]
     if took := [outcome["seconds"] for outcome in outcomes if "seconds" in outcome]:
         lines[2] += f" A fault took {sum(took) / max(1, len(struck)):.0f} s, undisturbed runs and compiling included."
-    if wrong:
-        lines += ["", "## What went wrong", ""]
-        for outcome in wrong:
+    for title, those in (("What went wrong", wrong), ("What went wrong, was mended, and did not come again", mended)):
+        lines += ["", f"## {title}", ""] if those else []
+        for outcome in those:
             kinds = ", ".join(fault["fault"] for fault in outcome["faults"])
             place = f"`--seed={outcome['seed']} --only={outcome['number']}`"
             lines.append(f"- {place}: {outcome['run']}; {kinds}: {' '.join(outcome['wrong'].split())}")
