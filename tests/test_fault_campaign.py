@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from jaxcnn import config as configs
+from tests import runs
 from tests.campaign import damages, draws, ends, watched
 from tests.campaign.page import page
 from tests.campaign.trial import late
@@ -53,6 +54,12 @@ def test_one_bit_of_difference_is_seen(change, words, tmp_path):
     assert ends.differs(ended(tmp_path / "a", **change), ended(tmp_path / "b")) == words
 
 
+def test_a_file_that_cannot_be_read_is_a_wrong_end(tmp_path):
+    whole = ended(tmp_path / "b")
+    (ended(tmp_path / "a") / "test.json").write_text('{"a": ')
+    assert "cannot be read" in ends.differs(tmp_path / "a", whole)
+
+
 def test_on_other_devices_losses_may_be_rounded_otherwise_but_no_record_may_lack(tmp_path):
     whole = ended(tmp_path / "a")
     assert ends.differs(ended(tmp_path / "b", loss=1.0 + 1e-6), whole, moved=True) == ""
@@ -68,6 +75,12 @@ def test_on_other_devices_losses_may_be_rounded_otherwise_but_no_record_may_lack
         ([75], "jaxcnn: SIGTERM", ""),
         ([1], "x\nTraceback (most recent call last):\n  a\nKeyError: 3\n", "a traceback: KeyError: 3"),
         ([124], "", "it hangs"),
+        ([-2], "Traceback (most recent call last):\n  runpy\nKeyboardInterrupt\n", ""),  # before jaxcnn began
+        (
+            [-2],
+            f"Traceback (most recent call last):\n  {runs.ROOT}/jaxcnn/main.py\nKeyboardInterrupt\n",
+            "a traceback: KeyboardInterrupt",
+        ),
         ([0, 3], "jaxcnn: not finite", "exit codes [0, 3]: jaxcnn: not finite"),
     ],
 )
