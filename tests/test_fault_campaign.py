@@ -122,11 +122,11 @@ def test_the_page_counts_what_struck_and_names_how_to_repeat_what_went_wrong():
     assert "2 faults struck 2 runs of 24 steps" in text and "0 sweeps of" in text and ". 1 ended with the bits" in text
     assert "| SIGTERM | 2 | 0 | 1 | 1 | 1 |" in text and "| SIGKILL | 0 | 1 | 0 | 0 | 0 |" in text
     assert "| steps of work repeated by a restart | 1 | 3 | 3 |" in text
-    assert "`--seed=1 --only=7`: own code; SIGTERM: it hangs" in text
+    assert "`--seed=1 --shapes=8 --only=7`: own code; SIGTERM: it hangs" in text
     assert "was mended" not in text
     again = page([*outcomes, outcomes[1] | {"wrong": ""}], "python -m tests.campaign")
     assert "## What went wrong\n" not in again and "| SIGTERM | 2 | 0 | 1 | 1 | 0 |" in again
-    assert "did not come again\n\n- `--seed=1 --only=7`: own code; SIGTERM: it hangs" in again
+    assert "did not come again\n\n- `--seed=1 --shapes=8 --only=7`: own code; SIGTERM: it hangs" in again
     assert "Each start of 0 of the runs was a new Python" in text
     assert not any(map(late, outcomes))
     assert late({"faults": [], "restarts": [{"repeated": 15}]})

@@ -68,7 +68,7 @@ def main() -> int:
                 break
             began = time.monotonic()
             outcome = trial(given.seed, number, folder, kinds, given.shapes)
-            outcome["seconds"] = round(time.monotonic() - began, 2)
+            outcome |= {"shapes": given.shapes, "seconds": round(time.monotonic() - began, 2)}
             with lock, file.open("a") as lines:
                 outcomes.append(outcome)
                 lines.write(json.dumps(outcome) + "\n")
