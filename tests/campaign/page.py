@@ -49,7 +49,8 @@ def page(outcomes: Sequence[dict[str, Any]], command: str) -> str:
         lines += ["", f"## {title}", ""] if those else []
         for outcome in those:
             kinds = ", ".join(fault["fault"] for fault in outcome["faults"])
-            place = f"`--seed={outcome['seed']} --shapes={outcome.get('shapes', 8)} --only={outcome['number']}`"
+            shapes = last[outcome["seed"], outcome["number"]].get("shapes", 8)
+            place = f"`--seed={outcome['seed']} --shapes={shapes} --only={outcome['number']}`"
             lines.append(f"- {place}: {outcome['run']}; {kinds}: {' '.join(outcome['wrong'].split())}")
     return "\n".join(lines) + "\n"
 

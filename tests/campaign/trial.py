@@ -83,7 +83,7 @@ def _repeated(watched: Watched, output: str) -> dict[str, Any]:
     """Steps of work that a start repeated, and its seconds to its first step, with those of a first start apart."""
     found = re.search(r"resumed from the checkpoint of step (\d+)", output)
     ready = watched.seconds_to("compiled in")
-    if not watched.before or (found is None and "compiled in" not in output):  # it was refused before
+    if not watched.before or (found is None and "\nstep " not in output):  # it ended before its first step
         return {} if watched.before or ready is None else {"ready first": round(ready, 2)}
     since = int(found[1]) if found else 0
     return {"repeated": max(0, watched.before[-1] - since)} | ({"ready": round(ready, 2)} if ready else {})
