@@ -56,3 +56,12 @@ def test_a_record_that_the_package_cannot_read_is_an_error_of_reading(tmp_path, 
     monkeypatch.setattr(array_record, "_reader", lambda path: Damaged())
     with pytest.raises(OSError, match=r"^Corrupted chunk$"):
         files(tmp_path).read(0, 3, 0)
+
+
+def test_a_file_that_is_cut_or_empty_is_an_error_of_reading(tmp_path):
+    """The package opens it all the same, and tells what is wrong when it is closed."""
+    pytest.importorskip("array_record")
+    for content in (b"", bytes(70_000)):
+        (tmp_path / "a.array_record").write_bytes(content)
+        with pytest.raises(OSError, match=r"64KB|Riegeli|chunk"):
+            array_record.index_array_record(tmp_path / "a.array_record", "image", "label")

@@ -52,7 +52,7 @@ def test_wrong_configs_are_refused_in_a_line_for_each_mistake():
     assert sum(case[2] == outcome.REFUSED for case in found) > 150
 
 
-@pytest.mark.parametrize("kind", ["images", "weights", "npz set"])
+@pytest.mark.parametrize("kind", ["images", "weights", "npz set", "Record", "Parquet"])
 def test_damaged_files_are_read_or_refused_in_one_line(kind):
     found = list(of_files(40, 7, None, kind))
     assert [case for case in found if case[2] == outcome.DEFECT] == []

@@ -6,6 +6,8 @@ Damaged checkpoints and those of other models are in test_resume.py, a full disk
 import dataclasses
 import json
 import os
+import threading
+import time
 import zlib
 
 import jax
@@ -16,6 +18,7 @@ from jaxcnn import config as configs
 from jaxcnn.config import UserError
 from jaxcnn.learn.state import Hyper, State
 from jaxcnn.machine import mesh as meshes
+from jaxcnn.train import saved
 from jaxcnn.train.checkpoint import Checkpoints
 
 
@@ -66,6 +69,48 @@ def test_a_step_that_is_saved_again_is_kept_and_left_as_one_saved_once(policy, l
     checkpoints.wait()
     checkpoints.close()
     assert sorted(path.name for path in tmp_path.iterdir()) == [str(step) for step in left]
+
+
+def test_a_save_whose_folder_cannot_be_made_leaves_no_thread_that_waits_for_it(tmp_path):
+    """Python waits for such threads when it ends: a read-only file system once kept a run from ending."""
+    folder, before = tmp_path / "checkpoints", set(threading.enumerate())
+    checkpoints = Checkpoints(folder, configs.Checkpoint())
+    folder.rmdir()
+    folder.write_text("no folder")
+    with pytest.raises(UserError, match="could not be saved"):
+        checkpoints.save(state_of(1), {}, None)
+        checkpoints.wait()
+    deadline = time.monotonic() + 5
+    while left := [each.name for each in threading.enumerate() if each not in before and not each.daemon]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.02)
+
+
+class Waiting:
+    """In place of orbax's manager: its save ends when it is told to, or with an error."""
+
+    def __init__(self, error=None):
+        self.end, self.error = threading.Event(), error
+
+    def wait_until_finished(self):
+        self.end.wait(20)
+        if self.error:
+            raise self.error
+
+
+def test_several_processes_do_not_wait_for_each_other_where_their_folder_cannot_be_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(saved, "LOOK", 0.02)
+    manager, folder = Waiting(), tmp_path / "gone"
+    with pytest.raises(FileNotFoundError):
+        saved.wait(manager, folder, alone=False)
+    folder.mkdir()
+    threading.Timer(0.1, manager.end.set).start()
+    saved.wait(manager, folder, alone=False)
+    assert manager.end.is_set() and not list(folder.iterdir()), "it waited, and left no file"
+    failed = Waiting(TimeoutError("of the library"))
+    threading.Timer(0.1, failed.end.set).start()
+    with pytest.raises(TimeoutError, match="of the library"):
+        saved.wait(failed, folder, alone=False)
 
 
 @KEPT

@@ -11,7 +11,7 @@ import pytest
 
 from jaxcnn import config as configs
 from jaxcnn import models
-from jaxcnn.config import Config, ConfigError, convert, default, from_config_dict, networks, ranges
+from jaxcnn.config import Config, ConfigError, convert, default, from_config_dict, networks, ranges, recipes
 from jaxcnn.learn import tta
 from jaxcnn.learn.optim import OPTIMIZERS
 
@@ -255,3 +255,11 @@ def test_the_speedruns_have_no_paper_variant_and_their_rates_follow_the_batch(ro
         assert optim.learning_rate * optim.bias_gradient_factor / batch == pytest.approx(0.053, rel=1e-12)
         assert optim.learning_rate * optim.classifier_gradient_factor / batch == pytest.approx(0.67, rel=1e-12)
         assert optim.learning_rate * optim.weight_decay / batch == pytest.approx(2e-6, rel=1e-12)
+
+
+@pytest.mark.parametrize("content", [None, b"{", b"\xff", b"[" * 100_000])
+def test_the_config_of_a_run_that_cannot_be_read_is_one_line(content, tmp_path):
+    if content is not None:
+        (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(configs.UserError, match=r"config.json cannot be read .*restore it from a backup$"):
+        recipes.from_run(tmp_path)

@@ -277,6 +277,16 @@ def test_a_finished_run_tells_of_a_test_that_is_not_what_was_written(run, capsys
     assert f"--mode=eval --workdir={run} measures the test split again\n" in told and "is finished" in told
 
 
+@pytest.mark.parametrize("lost", ["checkpoints/40", "checkpoints", "checkpoints/40/record"])
+def test_a_finished_run_tells_that_its_last_checkpoint_is_lost(run, capsys, lost):
+    digits.run(run)
+    assert "whole checkpoint" not in capsys.readouterr().out
+    shutil.rmtree(run / lost)
+    digits.run(run)
+    told = capsys.readouterr().out
+    assert f"{run}/checkpoints has no whole checkpoint of the last step 40; restore it from a backup\n" in told
+
+
 def test_a_pipe_in_place_of_a_file_is_not_waited_for(run, capsys):
     (run / "test.json").unlink()
     os.mkfifo(run / "test.json")

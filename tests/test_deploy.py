@@ -15,7 +15,7 @@ from jax import export
 from jaxcnn import config as configs
 from jaxcnn import models
 from jaxcnn.config import UserError
-from jaxcnn.deploy import card, latency, onnx_file, predictor, runtimes, stablehlo, verify, web, web_runtime
+from jaxcnn.deploy import card, digest, latency, onnx_file, predictor, runtimes, stablehlo, verify, web, web_runtime
 from jaxcnn.graphs import graph, lowering
 from jaxcnn.models import activations, attention, context
 from jaxcnn.models.group_norm import GroupNorm
@@ -211,6 +211,18 @@ def test_files_cut_or_flipped_anywhere_are_refused_in_one_line(run, name, tmp_pa
         with pytest.raises(UserError) as caught:
             runtimes.of_file(path)
         assert "\n" not in str(caught.value) and str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("in_jax", [False, True])
+def test_a_graph_that_jaxcnn_never_wrote_is_refused_when_it_runs_whatever_its_digest(run, in_jax, tmp_path):
+    _, _, folder = run
+    content = (folder / "a.onnx").read_bytes()
+    assert content.count(b"strides") > 1
+    forged = digest._DIGEST.sub(b"sha256\x12@" + digest.NO_DIGEST.encode(), content.replace(b"strides", b"strideq"))
+    (tmp_path / "b.onnx").write_bytes(digest.sealed(forged))
+    with pytest.raises(UserError, match=r"b\.onnx does not run here"):
+        runtime = runtimes.of_file(tmp_path / "b.onnx", in_jax=in_jax)
+        runtime.call(np.zeros((1, 8, 8, 1), np.uint8))
 
 
 def test_other_files_are_refused(tmp_path):

@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from jaxcnn import config as configs
-from tests.campaign import draws, ends, faults, watched
+from tests import runs
+from tests.campaign import damages, draws, ends, watched
 from tests.campaign.page import page
 from tests.campaign.trial import late
 
@@ -53,6 +54,12 @@ def test_one_bit_of_difference_is_seen(change, words, tmp_path):
     assert ends.differs(ended(tmp_path / "a", **change), ended(tmp_path / "b")) == words
 
 
+def test_a_file_that_cannot_be_read_is_a_wrong_end(tmp_path):
+    whole = ended(tmp_path / "b")
+    (ended(tmp_path / "a") / "test.json").write_text('{"a": ')
+    assert "cannot be read" in ends.differs(tmp_path / "a", whole)
+
+
 def test_on_other_devices_losses_may_be_rounded_otherwise_but_no_record_may_lack(tmp_path):
     whole = ended(tmp_path / "a")
     assert ends.differs(ended(tmp_path / "b", loss=1.0 + 1e-6), whole, moved=True) == ""
@@ -68,6 +75,12 @@ def test_on_other_devices_losses_may_be_rounded_otherwise_but_no_record_may_lack
         ([75], "jaxcnn: SIGTERM", ""),
         ([1], "x\nTraceback (most recent call last):\n  a\nKeyError: 3\n", "a traceback: KeyError: 3"),
         ([124], "", "it hangs"),
+        ([-2], "Traceback (most recent call last):\n  runpy\nKeyboardInterrupt\n", ""),  # before jaxcnn began
+        (
+            [-2],
+            f"Traceback (most recent call last):\n  {runs.ROOT}/jaxcnn/main.py\nKeyboardInterrupt\n",
+            "a traceback: KeyboardInterrupt",
+        ),
         ([0, 3], "jaxcnn: not finite", "exit codes [0, 3]: jaxcnn: not finite"),
     ],
 )
@@ -75,11 +88,11 @@ def test_an_end_that_is_not_allowed_is_a_complaint(codes, output, words):
     assert ends.complaint(codes, output, {0, 75}) == words
 
 
-@pytest.mark.parametrize("how", faults.WAYS)
+@pytest.mark.parametrize("how", damages.WAYS)
 def test_every_damage_changes_the_file(how, tmp_path):
     file, content = tmp_path / "file", b"".join(b"line %d\n" % k for k in range(20))
     file.write_bytes(content)
-    faults.WAYS[how](file, content, random.Random(0))
+    damages.WAYS[how](file, content, random.Random(0))
     assert not file.exists() if how == "missing" else file.read_bytes() != content
 
 
@@ -109,6 +122,11 @@ def test_the_page_counts_what_struck_and_names_how_to_repeat_what_went_wrong():
     assert "2 faults struck 2 runs of 24 steps" in text and "0 sweeps of" in text and ". 1 ended with the bits" in text
     assert "| SIGTERM | 2 | 0 | 1 | 1 | 1 |" in text and "| SIGKILL | 0 | 1 | 0 | 0 | 0 |" in text
     assert "| steps of work repeated by a restart | 1 | 3 | 3 |" in text
-    assert "`--seed=1 --only=7`: own code; SIGTERM: it hangs" in text
+    assert "`--seed=1 --shapes=8 --only=7`: own code; SIGTERM: it hangs" in text
+    assert "was mended" not in text
+    again = page([*outcomes, outcomes[1] | {"wrong": ""}], "python -m tests.campaign")
+    assert "## What went wrong\n" not in again and "| SIGTERM | 2 | 0 | 1 | 1 | 0 |" in again
+    assert "did not come again\n\n- `--seed=1 --shapes=8 --only=7`: own code; SIGTERM: it hangs" in again
+    assert "Each start of 0 of the runs was a new Python" in text
     assert not any(map(late, outcomes))
     assert late({"faults": [], "restarts": [{"repeated": 15}]})

@@ -256,6 +256,22 @@ def rewrite(name, change):
             ),
             "images of type float32",
         ),
+        (
+            lambda folder: (folder / "label.labels.txt").write_bytes(b"cat\n\xff"),
+            r"labels.txt is damaged: .* \(byte 4\)",
+        ),
+        (
+            rewrite(
+                "features.json",
+                lambda tree: tree["featuresDict"]["features"]["label"]["classLabel"].update(numClasses=10**20),
+            ),
+            "100000000000000000000 classes",  # whose names would take all memory
+        ),
+        (
+            rewrite("dataset_info.json", lambda tree: tree["splits"][0].update(filepathTemplate="../../{SPLIT}")),
+            "'../../train' is not in that folder",
+        ),
+        (rewrite("dataset_info.json", lambda tree: tree["splits"][0].update(filepathTemplate="{}")), "understood"),
     ],
 )
 def test_damaged_and_unfit_sets_are_refused_in_one_line(tmp_path, spoil, line):

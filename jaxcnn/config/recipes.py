@@ -5,7 +5,7 @@ import pathlib
 
 import ml_collections
 
-from jaxcnn.config import default, from_config_dict, to_dict, unknown_variant
+from jaxcnn.config import UserError, default, from_config_dict, to_dict, unknown_variant
 
 
 def from_run(folder: pathlib.Path) -> ml_collections.ConfigDict:
@@ -13,8 +13,14 @@ def from_run(folder: pathlib.Path) -> ml_collections.ConfigDict:
 
     Raises:
       ConfigError: its config has mistakes, as one that was changed.
+      UserError: it cannot be read.
     """
-    config = from_config_dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    path = folder / "config.json"
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read ({error}); restore it from a backup") from None
+    config = from_config_dict(kept)
     tree = ml_collections.ConfigDict(to_dict(config))
     tree.init.source = f"workdir:{folder.absolute()}"
     return tree

@@ -20,7 +20,7 @@ def index_array_record(path: Path, image_key: str, label_key: str) -> Int64[np.n
             _, length, label = _features(_record(reader, number), image_key, label_key)
             rows.append((number, length, label))
     finally:
-        reader.close()
+        _close(reader)
     return np.array(rows, np.int64).reshape(-1, 3)
 
 
@@ -60,6 +60,14 @@ def _reader(path: Path) -> Any:
     try:
         return ArrayRecordReader(str(path))
     except Exception as error:
+        raise OSError(str(error).partition("\n")[0]) from None
+
+
+def _close(reader: Any) -> None:
+    """Close a file. Raises OSError for what is wrong with the file as a whole, which the package tells only here."""
+    try:
+        reader.close()
+    except RuntimeError as error:
         raise OSError(str(error).partition("\n")[0]) from None
 
 

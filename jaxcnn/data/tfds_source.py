@@ -17,6 +17,7 @@ from jaxcnn.data.tfrecord import Damaged, ShardFiles, index_shard
 from jaxcnn.machine import json_text
 from jaxcnn.machine.paths import cache_folder
 
+_MOST_CLASSES = 10**6  # no set has as many; a damaged number would take all memory for the names
 _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
 
 
@@ -64,7 +65,9 @@ def _describe(argument: str, folder: Path) -> _Set:
         dimensions = [int(each) for each in features[image_key]["image"].get("shape", {}).get("dimensions", ())]
         shards = {split["name"]: _shards(folder, name, file_format, split) for split in info["splits"]}
         classes = int(features[label_key]["classLabel"]["numClasses"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if not 0 < classes <= _MOST_CLASSES:
+            raise ValueError(f"{classes} classes")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise UserError(
             f"the metadata of tfds:{argument} in {folder} cannot be understood ({type(error).__name__}: {error}); "
             "prepare it again with a current tensorflow-datasets"
@@ -112,27 +115,31 @@ def _class_names(path: Path, classes: int) -> tuple[str, ...]:
         names = path.read_text(encoding="utf-8").splitlines()
     except OSError:
         names = []
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path} is damaged: it is not text in UTF-8 (byte {error.start}); {prepare_again(path.parent)}"
+        ) from None
     return tuple(names) if len(names) == classes else tuple(str(number) for number in range(classes))
 
 
 def _shards(folder: Path, name: str, file_format: str, split: dict[str, Any]) -> list[tuple[Path, int]]:
     lengths = [int(length) for length in split.get("shardLengths", ())]
     template = split.get("filepathTemplate") or _TEMPLATE
-    return [
-        (
-            folder
-            / template.format(
-                DATASET=name,
-                SPLIT=split["name"],
-                FILEFORMAT=file_format,
-                SHARD_INDEX=f"{number:05d}",
-                NUM_SHARDS=f"{len(lengths):05d}",
-                SHARD_X_OF_Y=f"{number:05d}-of-{len(lengths):05d}",
-            ),
-            length,
+    names = [
+        template.format(
+            DATASET=name,
+            SPLIT=split["name"],
+            FILEFORMAT=file_format,
+            SHARD_INDEX=f"{number:05d}",
+            NUM_SHARDS=f"{len(lengths):05d}",
+            SHARD_X_OF_Y=f"{number:05d}-of-{len(lengths):05d}",
         )
-        for number, length in enumerate(lengths)
+        for number in range(len(lengths))
     ]
+    for each in names:
+        if Path(each).is_absolute() or ".." in Path(each).parts or "\0" in each:
+            raise ValueError(f"the file {each!r} is not in that folder")
+    return [(folder / each, length) for each, length in zip(names, lengths, strict=True)]
 
 
 def _open_records(described: _Set, split: str) -> Encoded:

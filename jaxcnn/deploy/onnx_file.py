@@ -207,6 +207,7 @@ def read(path: pathlib.Path, content: bytes) -> tuple[Graph, dict[str, str]]:
             for each in made.node
         ]
         constants = {each.name: numpy_helper.to_array(each) for each in made.initializer}
+        output = made.output[0].name
     except Exception as error:  # of protobuf or numpy
         raise UserError(f"{shown(str(path))} cannot be read as ONNX; export the run again") from error
-    return Graph(nodes, constants, made.output[0].name), facts
+    return Graph(nodes, constants, output), facts

@@ -137,7 +137,7 @@ def _onnx_in_jax(path: pathlib.Path) -> tuple[Call, dict[str, Any]]:
 
     graph, texts = onnx_file.read(path, digest.checked(path))
     call = jax.jit(in_jax.function(graph, predictor.INPUT))
-    return lambda images: np.asarray(call(images)), _facts(texts)
+    return _answering(path, lambda images: np.asarray(call(images))), _facts(texts)
 
 
 def _onnx(path: pathlib.Path, threads: int) -> tuple[Call, dict[str, Any]]:
@@ -156,10 +156,27 @@ def _onnx(path: pathlib.Path, threads: int) -> tuple[Call, dict[str, Any]]:
     except Exception as error:  # those of ONNX Runtime have no class in common
         raise UserError(f"{shown(str(path))} does not run here ({' '.join(str(error).split())[:150]})") from error
     inputs, outputs = session.get_inputs(), session.get_outputs()
+    try:
+        texts = session.get_modelmeta().custom_metadata_map
+    except UnicodeDecodeError as error:
+        raise UserError(f"{shown(str(path))} has facts that are not text; export the run again") from error
     if len(inputs) != 1 or len(outputs) != 1:
         raise UserError(f"{shown(str(path))} has not one input of images and one output; export the run again")
-    name, texts = inputs[0].name, session.get_modelmeta().custom_metadata_map
-    return lambda images: np.asarray(session.run(None, {name: images})[0]), _facts(texts)
+    name = inputs[0].name
+    return _answering(path, lambda images: np.asarray(session.run(None, {name: images})[0])), _facts(texts)
+
+
+def _answering(path: pathlib.Path, call: Call) -> Call:
+    """The function of a file, whose graph may be one that jaxcnn never wrote: then it fails only when it runs."""
+
+    def answer(images: np.ndarray) -> np.ndarray:
+        try:
+            return call(images)
+        except Exception as error:  # those of ONNX Runtime have no class in common
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:150]
+            raise UserError(f"{shown(str(path))} does not run here ({reason}); export the run again") from error
+
+    return answer
 
 
 def _facts(texts: Mapping[str, str]) -> dict[str, Any]:

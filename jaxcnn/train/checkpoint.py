@@ -18,7 +18,7 @@ from jaxcnn.config import Checkpoint, UserError
 from jaxcnn.learn.state import State
 from jaxcnn.machine.heartbeat import Cluster, of_a_collective
 from jaxcnn.machine.mesh import put
-from jaxcnn.train import seals
+from jaxcnn.train import saved, seals
 from jaxcnn.train.damage import DamagedError, damage_of, reason_of
 from jaxcnn.train.environment import packages
 from jaxcnn.train.workdir import free_name
@@ -55,7 +55,7 @@ class Checkpoints:
         self._cluster = cluster or Cluster()
         self._keep_best = policy.keep_best
         self._scores: dict[int, float | None] = {}  # by step, once its record was read or saved
-        self._replacing = False
+        self._replacing = self._failed = False
         if not read_only:
             self._finish_replacing()
             self._delete_removed()
@@ -72,6 +72,8 @@ class Checkpoints:
             create=not read_only,
             cleanup_tmp_directories=not read_only,
             enable_async_checkpointing=not read_only,
+            # Threads of orbax wait ten minutes for folders made in the background, also where these cannot be made.
+            async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
             todelete_subdir=None if read_only else REMOVED,
         )
         self._manager = ocp.CheckpointManager(
@@ -98,7 +100,7 @@ class Checkpoints:
             tree = jax.tree.map(np.array, jax.device_get(tree))
         record = seals.sealed(record | {"score": score}, tree)
         with self._failures(step):
-            self._manager.wait_until_finished()
+            saved.wait(self._manager, self.folder, self._cluster.alone)
             self._delete_removed()
             if self._replacing:  # orbax deletes no step that has two folders
                 self._finish_replacing()
@@ -142,13 +144,14 @@ class Checkpoints:
           UserError: the save failed.
         """
         with self._failures(None):
-            self._manager.wait_until_finished()
+            saved.wait(self._manager, self.folder, self._cluster.alone)
             self._finish_replacing()
             self._delete_removed()
 
     def close(self) -> None:
-        """Release the threads of orbax."""
-        self._manager.close()
+        """Release the threads of orbax; after a failed save, those of several processes would wait for each other."""
+        if self._cluster.alone or not self._failed:
+            self._manager.close()
 
     def newest_sound(
         self, target: State, sharding: Sharding | State, *, set_aside: bool
@@ -298,6 +301,7 @@ class Checkpoints:
         except Exception as error:
             if not self._cluster.alone and of_a_collective(error):
                 raise  # not caused by the folder
+            self._failed = True
             what = "a checkpoint" if step is None else f"the checkpoint of step {step}"
             raise UserError(
                 f"{self.folder}: {what} could not be saved: {reason_of(error)}; free some space or repair the folder, "

@@ -67,6 +67,7 @@ def packages() -> dict[str, str | None]:
     return {name: _version(name) for name in PACKAGES}
 
 
+@functools.cache  # each checkpoint tells them, and reading them takes longer than a small step
 def _version(package: str) -> str | None:
     try:
         return metadata.version(package)

@@ -91,7 +91,7 @@ def opened(
         finished = cluster.of_first(lambda: None if workdir.asks_for_longer(folder, config) else summary.read(folder))
         if finished is not None:
             if cluster.first:
-                for damage in filter(None, (*origin.damage(folder), assess.damage(folder))):
+                for damage in filter(None, (*origin.damage(folder, finished.get("steps")), assess.damage(folder))):
                     print(f"jaxcnn: {damage}", file=hooks.output)
                 print(f"jaxcnn: {folder} is finished: {summary.last_line(finished)}", file=hooks.output)
             yield finished

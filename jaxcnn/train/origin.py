@@ -48,8 +48,8 @@ def check(folder: pathlib.Path, config: Config, facts: dict[str, Any], normal: C
         )
 
 
-def damage(folder: pathlib.Path) -> list[str]:
-    """One line for each file of a finished run that is not as the run left it; raises no exception."""
+def damage(folder: pathlib.Path, last: object) -> list[str]:
+    """One line for each file of a run that finished with step `last` that is not as the run left it; never raises."""
     found = []
     try:
         config, facts = workdir.read_config(folder), workdir.read_data_facts(folder)
@@ -60,6 +60,8 @@ def damage(folder: pathlib.Path) -> list[str]:
     newest = seals.newest_record(folder / "checkpoints")
     if newest is not None and not _has_log(folder / "metrics.jsonl", newest[1].get("progress", {})):
         found.append(f"{folder}/metrics.jsonl has changed since checkpoint {newest[0]}")
+    if isinstance(last, int) and (newest is None or newest[0] < last):
+        found.append(f"{folder}/checkpoints has no whole checkpoint of the last step {last}; restore it from a backup")
     return found
 
 

@@ -4,14 +4,17 @@
 
 Each outcome is a line of `outcomes.jsonl` in the folder: the same command goes on after the last one, and further seeds
 add up on the page. Undisturbed runs are made once for each version of the code. Exit code 1: something went wrong.
-Full disks and read-only folders need root; they are left out without it.
+Full and read-only disks, limits of memory and cut links need root; they are left out without it.
 """
 
 import argparse
+import concurrent.futures
 import hashlib
+import itertools
 import json
 import os
 import pathlib
+import threading
 import time
 
 from tests import conftest, runs
@@ -34,6 +37,7 @@ def main() -> int:
     parser.add_argument("--folder", type=pathlib.Path, default=runs.ROOT / "build" / "faults")
     parser.add_argument("--page", type=pathlib.Path, help="write the page of all outcomes to this file")
     parser.add_argument("--shapes", type=int, default=8, help="how many runs are drawn for a seed")
+    parser.add_argument("--jobs", type=int, default=2, help="trials at once: much of one is waiting")
     parser.add_argument("--only", type=int, help="only the trial of this number, again")
     parser.add_argument(
         "--faults", nargs="*", default=[], choices=[*faults.FAULTS, *sweeps.FAULTS], help="only these; default: all"
@@ -43,25 +47,38 @@ def main() -> int:
     assert conftest.compile_cache()  # which has set the environment of the runs
     kinds = tuple(given.faults or (kind for kind in (*faults.FAULTS, *sweeps.FAULTS) if kind not in faults.UNABLE))
     if os.geteuid():
-        kinds = tuple(kind for kind in kinds if kind not in faults.MOUNTED)
+        kinds = tuple(kind for kind in kinds if kind not in faults.OF_ROOT)
     folder = given.folder.absolute() / version()
     folder.mkdir(parents=True, exist_ok=True)
     file = given.folder / "outcomes.jsonl"
     outcomes = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
     done = {outcome["number"] for outcome in outcomes if outcome["seed"] == given.seed}
-    number = max(done, default=-1) + 1 if given.only is None else given.only
-    wrong, deadline = 0, time.monotonic() + 60 * given.minutes
-    while time.monotonic() < deadline:
-        outcome = trial(given.seed, number, folder, kinds, given.shapes)
-        outcomes.append(outcome)
-        with file.open("a") as lines:
-            lines.write(json.dumps(outcome) + "\n")
-        wrong += bool(outcome["wrong"]) or late(outcome)
-        what = ", ".join(f"{fault['fault']} in {fault['phase']}" for fault in outcome["faults"])
-        print(f"{number}: {outcome['run']}: {what}: {outcome['wrong'] or 'same bits'}", flush=True)
-        number += 1
-        if given.only is not None:
-            break
+    numbers = (number for number in itertools.count() if number not in done)
+    if given.only is not None:
+        numbers = iter([given.only])
+    deadline, lock = time.monotonic() + 60 * given.minutes, threading.Lock()
+
+    def work() -> int:
+        """Make trials until the time is over; how many went wrong."""
+        wrong = 0
+        while time.monotonic() < deadline:
+            with lock:
+                number = next(numbers, None)
+            if number is None:
+                break
+            began = time.monotonic()
+            outcome = trial(given.seed, number, folder, kinds, given.shapes)
+            outcome |= {"shapes": given.shapes, "seconds": round(time.monotonic() - began, 2)}
+            with lock, file.open("a") as lines:
+                outcomes.append(outcome)
+                lines.write(json.dumps(outcome) + "\n")
+            wrong += bool(outcome["wrong"]) or late(outcome)
+            what = ", ".join(f"{fault['fault']} in {fault['phase']}" for fault in outcome["faults"])
+            print(f"{number}: {outcome['run']}: {what}: {outcome['wrong'] or 'same bits'}", flush=True)
+        return wrong
+
+    with concurrent.futures.ThreadPoolExecutor(given.jobs) as pool:
+        wrong = sum(future.result() for future in [pool.submit(work) for _ in range(given.jobs)])
     if given.page and outcomes:
         given.page.write_text(page(outcomes, "python -m tests.campaign --minutes=… --seed=…"))
     return min(wrong, 1)

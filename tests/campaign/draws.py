@@ -1,5 +1,6 @@
 """Small runs drawn at random, and their undisturbed references, which many faults share."""
 
+import collections
 import dataclasses
 import hashlib
 import json
@@ -7,9 +8,11 @@ import pathlib
 import random
 import shutil
 import subprocess
+import threading
 import time
 
 from tests import runs, servers
+from tests.campaign import sets
 
 EVERY = 7  # steps between checkpoints
 STEPS = 24
@@ -22,15 +25,28 @@ BASE = (
     f"--config.checkpoint.every_steps={EVERY}",
     f"--config.checkpoint.keep_every_steps={EVERY}",
 )
+SMALL_BATCHES = ("--config.global_batch_size=8", "--config.run.eval_batch_size=8", "--config.data.val_examples=8",
+                 "--config.augment.crop=none", "--config.run.eval_every_epochs=4")  # fmt: skip
 SOURCES = {
     "digits": (),
     "synthetic": ("--config.data.source=synthetic:8x8x3:5:1400",),
+    "a folder of images": (f"--config.data.source=folder:{sets.HERE}/photos", "--config.data.image_size=8"),
+    "an npz set": (f"--config.data.source=npz:{sets.HERE}/digits.npz",),
 }
 NETWORKS = {
     "cnn": ("--config.model.name=cnn", "--config.model.width=0.25"),
-    "airbench": ("--config.model.name=airbench", "--config.model.width=0.0625", "--config.data.val_examples=100",
-                 "--config.data.source=synthetic:32x32x3:4:900"),
     "own code": ("--config.model.name=tests.own_parts:Ours", "--config.model.width=1.0"),
+}
+WITH_SOURCE = {
+    "airbench": ("--config.model.name=airbench", "--config.model.width=0.0625", "--config.global_batch_size=16",
+                 "--config.data.val_examples=32", "--config.data.source=synthetic:32x32x3:4:300"),
+    "several labels": ("--config.task.name=multilabel", *NETWORKS["cnn"], "--config.optim.label_smoothing=0.0",
+                       f"--config.data.source=npz:{sets.HERE}/labels.npz"),
+    "segmentation": ("--config.model.name=unet_small", "--config.model.width=0.0625",
+                     "--config.task.name=segmentation", "--config.data.source=shapes:16:24", *SMALL_BATCHES),
+    "detection": ("--config.model.name=yolo_cnn", "--config.model.width=0.03125", "--config.task.name=detection",
+                  "--config.task.most_boxes=4", "--config.task.most_found=20", "--config.data.source=shapes:32:48",
+                  "--config.optim.label_smoothing=0.0", *SMALL_BATCHES),
 }  # fmt: skip
 OPTIONS = {
     "a moving average": ("--config.optim.ema_decay=0.9",),
@@ -39,44 +55,60 @@ OPTIONS = {
     "steps in calls": ("--config.run.steps_per_call=5",),
     "curves": (),
 }
+OF_CLASSES = ("mixup and erasing",)  # options that other tasks do not have
 
 
 @dataclasses.dataclass(frozen=True)
 class Draw:
-    """One run: what it is in words, its flags, devices in each process, processes, and whether it is fine-tuned."""
+    """One run.
+
+    Attributes:
+      words: what it is.
+      flags: of the command.
+      devices, processes: devices in each process.
+      fine_tuned: whether it starts from the weights of another run.
+      optimised: whether XLA optimises its programs, as for a user; compiling takes half the time without.
+      fresh: whether each start is a new Python; else it is forked from one that has imported jax.
+    """
 
     words: str
     flags: tuple[str, ...]
     devices: int = 1
     processes: int = 1
     fine_tuned: bool = False
+    optimised: bool = True
+    fresh: bool = dataclasses.field(default=False, compare=False)
 
     @property
     def key(self) -> str:
         """A name for the folder of its reference."""
-        return hashlib.sha256(repr(dataclasses.astuple(self)).encode()).hexdigest()[:12]
+        told = dataclasses.astuple(dataclasses.replace(self, fresh=False))
+        return hashlib.sha256(repr(told).encode()).hexdigest()[:12]
 
 
 def draw(generator: random.Random) -> Draw:
     """A run; the same one for the same state of the generator."""
-    source, network = generator.choice(list(SOURCES)), generator.choice(list(NETWORKS))
+    whole = generator.random() < 0.3
+    network = generator.choice(list(WITH_SOURCE if whole else NETWORKS))
+    source = "" if whole else generator.choice(list(SOURCES))
     loader, devices = generator.choice(("resident", "stream")), generator.choice((1, 1, 2, 4, 8))
-    processes = generator.choice((1, 1, 1, 2))
+    processes = generator.choice((1, 1, 1, 1, 2))
     options = sorted(generator.sample(list(OPTIONS), generator.randint(0, 2)))
-    fine_tuned = generator.random() < 0.2
+    fine_tuned, optimised = generator.random() < 0.2, generator.random() < 0.25
     if devices * processes == 1:
         options = [name for name in options if name != "cut optimiser state"]
     if devices * processes > 1 or loader == "stream":
         options = [name for name in options if name != "steps in calls"]
+    if whole and network != "airbench":
+        options = [name for name in options if name not in OF_CLASSES]
     if processes == 2:
         devices, loader = min(devices, 2), "stream"
-    flags = [*BASE, *SOURCES[source], *NETWORKS[network], f"--config.data.loader={loader}"]
+    flags = [*BASE, *SOURCES.get(source, ()), *(WITH_SOURCE | NETWORKS)[network], f"--config.data.loader={loader}"]
     flags += [flag for name in options for flag in OPTIONS[name]]
     flags += [f"--config.run.curves={'curves' in options}", f"--config.seed={generator.randint(0, 3)}"]
     where = f"{devices} device{'s' * (devices > 1)}" + (" in each of 2 processes" if processes == 2 else "")
-    source = "synthetic" if network == "airbench" else source
-    words = ", ".join([network, source, loader, where, *options, *(["fine-tuned"] if fine_tuned else [])])
-    return Draw(words, tuple(flags), devices, processes, fine_tuned)
+    words = [network, *([source] if source else []), loader, where, *options, *(["fine-tuned"] if fine_tuned else [])]
+    return Draw(", ".join(words), tuple(flags), devices, processes, fine_tuned, optimised)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,19 +122,33 @@ class Reference:
 
 def start(draw: Draw, workdir: pathlib.Path, devices: int = 0, **environment: str) -> list[subprocess.Popen]:
     """The processes of a run, started; `devices` in place of those of the draw."""
+    each = flags_of_each(draw, workdir, "localhost")
+    environment = variables(draw) | environment
+    return [runs.start(*own, devices=devices or draw.devices, fresh=draw.fresh, **environment) for own in each]
+
+
+def variables(draw: Draw) -> dict[str, str]:
+    """Environment variables of the processes of a run."""
+    return {} if draw.optimised else runs.UNOPTIMISED
+
+
+def flags_of_each(draw: Draw, workdir: pathlib.Path, first: str) -> list[tuple[str, ...]]:
+    """The flags of each process of a run; `first`: the address of the first of two."""
     flags = (*draw.flags, f"--workdir={workdir}")
     if draw.processes == 1:
-        return [runs.start(*flags, devices=devices or draw.devices, **environment)]
+        return [flags]
     hosts = {
         "join": "address",
-        "coordinator": f"localhost:{servers.free_port()}",
+        "coordinator": f"{first}:{servers.free_port()}",
         "processes": 2,
         "join_seconds": 60,
         "heartbeat_seconds": 8,
     }
     flags += tuple(f"--config.hosts.{name}={value}" for name, value in hosts.items())
-    each = ((*flags, f"--config.hosts.process={number}") for number in range(2))
-    return [runs.start(*own, devices=devices or draw.devices, **environment) for own in each]
+    return [(*flags, f"--config.hosts.process={number}") for number in range(2)]
+
+
+_making: dict[str, threading.Lock] = collections.defaultdict(threading.Lock)
 
 
 def reference(draw: Draw, folder: pathlib.Path) -> Reference:
@@ -111,6 +157,7 @@ def reference(draw: Draw, folder: pathlib.Path) -> Reference:
     Raises:
       RuntimeError: it failed, which is a mistake of the campaign.
     """
+    draw = dataclasses.replace(draw, flags=sets.placed(draw.flags, folder / "sets"))
     if draw.fine_tuned:
         before = dataclasses.replace(draw, fine_tuned=False, devices=1, processes=1)
         source = reference(before, folder).folder
@@ -119,12 +166,13 @@ def reference(draw: Draw, folder: pathlib.Path) -> Reference:
         )
     place = folder / draw.key
     told = place / "told.json"
-    if not told.exists():
-        shutil.rmtree(place, ignore_errors=True)
-        began = time.monotonic()
-        processes = start(draw, place / "run")
-        ends = [(process.communicate(timeout=900)[0], process.returncode) for process in processes]
-        if any(code for _, code in ends):
-            raise RuntimeError(f"the undisturbed run of {draw} failed: {ends}")
-        told.write_text(json.dumps({"words": draw.words, "seconds": time.monotonic() - began}))
+    with _making[draw.key]:
+        if not told.exists():
+            shutil.rmtree(place, ignore_errors=True)
+            began = time.monotonic()
+            processes = start(dataclasses.replace(draw, fresh=False), place / "run")
+            ends = [(process.communicate(timeout=900)[0], process.returncode) for process in processes]
+            if any(code for _, code in ends):
+                raise RuntimeError(f"the undisturbed run of {draw} failed: {ends}")
+            told.write_text(json.dumps({"words": draw.words, "seconds": time.monotonic() - began}))
     return Reference(draw, place / "run", json.loads(told.read_text())["seconds"])

@@ -8,35 +8,49 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tests.campaign.draws import EVERY, STEPS
+from tests.campaign.watched import PHASES
 
 HEAD = ("fault", "struck in time", "too late", "went on by itself", "refused in one line", "wrong")
 
 
 def page(outcomes: Sequence[dict[str, Any]], command: str) -> str:
-    """The page, in Markdown."""
+    """The page, in Markdown; of a trial that was made again, the last outcome counts."""
+    last = {(outcome["seed"], outcome["number"]): outcome for outcome in outcomes}
+    mended = [each for each in outcomes if each["wrong"] and not last[each["seed"], each["number"]]["wrong"]]
+    outcomes = list(last.values())
     seeds = ", ".join(map(str, sorted({outcome["seed"] for outcome in outcomes})))
     struck = [fault for outcome in outcomes for fault in outcome["faults"] if fault["hit"]]
     wrong = [outcome for outcome in outcomes if outcome["wrong"]]
     sweeps = sum(outcome["run"].startswith("a sweep") for outcome in outcomes)
+    fresh = sum(outcome.get("fresh", False) for outcome in outcomes)
     lines = [
         "# Faults",
         "",
-        f"{len(struck)} faults struck {len(outcomes) - sweeps} runs of {STEPS} steps a checkpoint every {EVERY}, and "
-        f"{sweeps} sweeps of three runs by two workers, drawn at random (seeds {seeds}). {len(outcomes) - len(wrong)} "
-        "ended with the bits of the undisturbed one, after the cause was removed where the fault has one that lasts.",
+        f"{len(struck)} faults struck {len(outcomes) - sweeps} runs of {STEPS} steps with a checkpoint every {EVERY}, "
+        f"and {sweeps} sweeps of three runs by two workers or as a population, drawn at random (seeds {seeds}). "
+        f"{len(outcomes) - len(wrong)} ended with the bits of the undisturbed one, after the cause was removed where "
+        "the fault has one that lasts.",
+        "",
+        f"Each start of {fresh} of the runs was a new Python, also where a clock jumps or a link is cut. The other "
+        "processes were forked from one that had imported jax and initialised nothing.",
         "",
         *_table(outcomes),
+        "",
+        *_phases(struck),
         "",
         *_times(outcomes),
         "",
         f"Made by `{command}` on {platform.machine()}, {os.cpu_count()} cores. How, and what is compared: "
         "[Reliability](../docs/reliability.md).",
     ]
-    if wrong:
-        lines += ["", "## What went wrong", ""]
-        for outcome in wrong:
+    if took := [outcome["seconds"] for outcome in outcomes if "seconds" in outcome]:
+        lines[2] += f" A fault took {sum(took) / max(1, len(struck)):.0f} s, undisturbed runs and compiling included."
+    for title, those in (("What went wrong", wrong), ("What went wrong, was mended, and did not come again", mended)):
+        lines += ["", f"## {title}", ""] if those else []
+        for outcome in those:
             kinds = ", ".join(fault["fault"] for fault in outcome["faults"])
-            place = f"`--seed={outcome['seed']} --only={outcome['number']}`"
+            shapes = last[outcome["seed"], outcome["number"]].get("shapes", 8)
+            place = f"`--seed={outcome['seed']} --shapes={shapes} --only={outcome['number']}`"
             lines.append(f"- {place}: {outcome['run']}; {kinds}: {' '.join(outcome['wrong'].split())}")
     return "\n".join(lines) + "\n"
 
@@ -57,6 +71,14 @@ def _table(outcomes: Iterable[dict[str, Any]]) -> Iterable[str]:
         yield f"| {kind} | {' | '.join(map(str, cells))} |"
 
 
+def _phases(struck: Iterable[dict[str, Any]]) -> Iterable[str]:
+    """How many faults struck in each phase of a run."""
+    counts = collections.Counter(fault.get("phase") for fault in struck)
+    yield f"| {' | '.join(['phase', *PHASES])} |"
+    yield "|---|" + "---:|" * len(PHASES)
+    yield f"| faults | {' | '.join(str(counts[phase]) for phase in PHASES)} |"
+
+
 def _times(outcomes: Iterable[dict[str, Any]]) -> Iterable[str]:
     """Steps repeated, and seconds of stops and restarts."""
     starts = [start for outcome in outcomes for start in (*outcome["faults"], *outcome.get("restarts", []))]
@@ -67,6 +89,10 @@ def _times(outcomes: Iterable[dict[str, Any]]) -> Iterable[str]:
     for what, values in (
         ("steps of work repeated by a restart", repeated),
         ("seconds from SIGTERM to the exit", stops),
+        (
+            "seconds from a first start to its first step",
+            [start["ready first"] for start in starts if "ready first" in start],
+        ),
         ("seconds from a restart to its first step", [start["ready"] for start in starts if "ready" in start]),
     ):
         if values:

@@ -1,14 +1,15 @@
-"""Trials of sweeps: two workers share a study, and a fault strikes one of them or the database under them."""
+"""Trials of sweeps: faults strike one of two workers who share a study, the database under them, or a population."""
 
+import contextlib
 import json
 import pathlib
 import random
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from jaxcnn.study import folder as files
@@ -16,7 +17,9 @@ from tests import runs, servers
 from tests.campaign import ends
 
 FLAGS = ("--config=tests/tiny_sweep.py", "--nomeasure")
+POPULATION = (*FLAGS, "--population=3", "--population_way=vmap")
 RUNS = 3  # of that sweep
+IN_A_ROW = (1, 2, 3)  # faults that strike a sweep
 LIMIT = 300.0  # seconds after which a sweep hangs
 STORES = ("sqlite", "journal", *(("postgresql",) if servers.found("initdb") else ()))
 
@@ -55,6 +58,8 @@ def _freeze(_workers: list[subprocess.Popen], server: Server, generator: random.
 FAULTS: dict[str, tuple[Strike, tuple[str, ...]]] = {  # each with the stores that it can strike
     "a killed worker of a sweep": (_signal(signal.SIGKILL), STORES),
     "a stopped worker of a sweep": (_signal(signal.SIGTERM), STORES),
+    "a killed population": (_signal(signal.SIGKILL), ("a population",)),
+    "a stopped population": (_signal(signal.SIGTERM), ("a population",)),
     **({"a database that crashes": (_restart, ("postgresql",))} if "postgresql" in STORES else {}),
     **({"a database that stands still": (_freeze, ("postgresql",))} if "postgresql" in STORES else {}),
 }
@@ -63,41 +68,55 @@ FAULTS: dict[str, tuple[Strike, tuple[str, ...]]] = {  # each with the stores th
 def trial(seed: int, number: int, folder: pathlib.Path, kinds: tuple[str, ...]) -> dict[str, Any]:
     """Make one trial of a sweep; its outcome, JSON, as of `tests.campaign.trial`."""
     generator = random.Random(f"{seed}-{number}-sweep")
-    reference = _reference(folder / "undisturbed" / "sweep")
     kind = generator.choice(sorted(kinds))
     strike, stores = FAULTS[kind]
     store = generator.choice(stores)
+    together = store == "a population"
+    reference, seconds = _reference(folder / "undisturbed" / ("population" if together else "sweep"), together)
     place = folder / f"trial-{seed}-{number}"
     shutil.rmtree(place, ignore_errors=True)
-    with _server(store) as server:
-        variables = {"JAXCNN_STORAGE": server.url if server else f"journal:{place}.log"} if store != "sqlite" else {}
-        told, wrong = _struck(kind, strike, place, server, variables, generator)
+    moments = [generator.uniform(0.05, 1.1) * seconds for _ in range(generator.choice(IN_A_ROW))]
+    if together:
+        told, wrong = _of_population(kind, strike, place, moments, generator)
+    else:
+        with _server(store) as server:
+            url = server.url if server else f"journal:{place}.log"
+            variables = {"JAXCNN_STORAGE": url} if store != "sqlite" else {}
+            told, wrong = _struck(kind, strike, place, server, variables, sorted(moments), generator)
     wrong = wrong or next(filter(None, (_differs(place, reference, n) for n in range(RUNS))), "")
-    told["wrong"] = wrong
+    told[-1]["wrong"] = wrong
     if wrong:
         shutil.copytree(place, folder / f"wrong-{seed}-{number}", dirs_exist_ok=True)
     shutil.rmtree(place, ignore_errors=True)
     pathlib.Path(f"{place}.log").unlink(missing_ok=True)
-    run = f"a sweep of {RUNS} runs, 2 workers, {store}"
-    return {"seed": seed, "number": number, "run": run, "faults": [told], "wrong": wrong}
+    run = f"a sweep of {RUNS} runs, {store if together else f'2 workers, {store}'}"
+    return {"seed": seed, "number": number, "run": run, "faults": told, "wrong": wrong}
 
 
-def _reference(place: pathlib.Path) -> pathlib.Path:
-    """The undisturbed sweep, made unless it is there.
+_making = threading.Lock()
+
+
+def _reference(place: pathlib.Path, together: bool) -> tuple[pathlib.Path, float]:
+    """The undisturbed sweep, made unless it is there, and the seconds that it takes once its programs are kept.
 
     Raises:
       RuntimeError: it failed, which is a mistake of the campaign.
     """
-    if not (place / "made").exists():
-        shutil.rmtree(place, ignore_errors=True)
-        code, output = runs.run(*FLAGS, f"--workdir={place}", module="jaxcnn.sweep", seconds=900)
-        if code:
-            raise RuntimeError(f"the undisturbed sweep failed: {output}")
-        (place / "made").touch()
-    return place
+    with _making:
+        made = place / "made"
+        while not made.exists() or float(made.read_text()) < 0:
+            again = made.exists()
+            shutil.rmtree(place, ignore_errors=True)
+            began = time.monotonic()
+            flags = POPULATION if together else FLAGS
+            code, output = runs.run(*flags, f"--workdir={place}", module="jaxcnn.sweep", seconds=900)
+            if code:
+                raise RuntimeError(f"the undisturbed sweep failed: {output}")
+            made.write_text(str(time.monotonic() - began if again else -1))
+        return place, float(made.read_text())
 
 
-@contextmanager
+@contextlib.contextmanager
 def _server(store: str) -> Iterator[Server]:
     if store != "postgresql":
         yield None
@@ -112,43 +131,96 @@ def _struck(
     place: pathlib.Path,
     server: Server,
     variables: dict[str, str],
+    moments: list[float],
     generator: random.Random,
-) -> tuple[dict[str, Any], str]:
-    """Make the sweep with two workers and one fault; what is told of it, and what is wrong in a few words."""
+) -> tuple[list[dict[str, Any]], str]:
+    """Make the sweep with two workers and faults, with a new worker for each that is lost.
+
+    Returns:
+      What is told of each fault; what is wrong, in a few words.
+    """
     ready = (*FLAGS, f"--workdir={place}", "--timeout=0", "--heartbeat=1")
     code, output = runs.run(*ready, module="jaxcnn.sweep", **variables)
-    told: dict[str, Any] = {"fault": kind, "phase": "", "hit": False, "codes": [], "refused": False, "seconds": 0.0}
+    told = [_told(kind)]
     if code:
-        return told | {"output": output[-3000:]}, f"it could not be made ready: exit code {code}"
+        told[-1]["output"] = output[-3000:]
+        return told, f"it could not be made ready: exit code {code}"
 
     def worker() -> subprocess.Popen:
         return runs.start("--worker", f"--workdir={place}", module="jaxcnn.sweep", **variables)
 
-    workers, struck = [worker(), worker()], None
+    workers, lost = [worker(), worker()], set()
     began = time.monotonic()
-    moment = began + generator.uniform(1, 14)
-    while time.monotonic() < moment and any(each.poll() is None for each in workers):
-        time.sleep(0.01)
-    told["hit"] = any(each.poll() is None for each in workers)
-    told["phase"] = f"{sum(_states(place).values())} runs begun, {_states(place).get('complete', 0)} ended"
-    if told["hit"]:
-        struck = strike(workers, server, generator)
+    for count, moment in enumerate(moments):
+        while time.monotonic() < began + moment and any(each.poll() is None for each in workers):
+            time.sleep(0.01)
+        told += [_told(kind)] if count else []
+        told[-1]["phase"] = _progress(place)
+        told[-1]["hit"] = any(each.poll() is None for each in workers)
+        if not told[-1]["hit"]:
+            break
+        if (struck := strike(workers, server, generator)) is not None:
+            lost.add(struck)
+            workers.append(worker())
     for place_of, each in enumerate(workers):
         try:
             output, _ = each.communicate(timeout=max(1.0, LIMIT - (time.monotonic() - began)))
         except subprocess.TimeoutExpired:
             each.kill()
             output, _ = each.communicate()
-            return told | {"output": output[-3000:]}, "it hangs"
-        told["codes"].append(each.returncode)
-        allowed = {0, 75, -signal.SIGKILL} if place_of == struck else {0}
+            told[-1]["output"] = output[-3000:]
+            return told, "it hangs"
+        told[-1]["codes"].append(each.returncode)
+        allowed = {0, 75, -signal.SIGKILL} if place_of in lost else {0}
         if wrong := ends.complaint([each.returncode], output, allowed):
-            return told | {"output": output[-3000:]}, wrong
+            told[-1]["output"] = output[-3000:]
+            return told, wrong
     code, output = runs.run("--worker", f"--workdir={place}", module="jaxcnn.sweep", **variables)
-    told["seconds"] = round(time.monotonic() - began, 2)
+    told[-1]["seconds"] = round(time.monotonic() - began, 2)
     if wrong := ends.complaint([code], output, {0}):
-        return told | {"output": output[-3000:]}, f"after the fault: {wrong}"
+        told[-1]["output"] = output[-3000:]
+        return told, f"after the fault: {wrong}"
     return told, "" if _states(place) == {"complete": RUNS} else f"its runs ended as {_states(place)}"
+
+
+def _of_population(
+    kind: str, strike: Strike, place: pathlib.Path, moments: list[float], generator: random.Random
+) -> tuple[list[dict[str, Any]], str]:
+    """As `_struck`, of runs whose steps one process makes together: it is struck, and started again, in turn."""
+    told: list[dict[str, Any]] = []
+    for moment in (*moments, None):
+        began = time.monotonic()
+        process = runs.start(*POPULATION, f"--workdir={place}", module="jaxcnn.sweep")
+        if moment is not None:
+            told.append(_told(kind))
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(moment)
+            told[-1] |= {"phase": _progress(place), "hit": process.poll() is None}
+            strike([process], None, generator)
+        try:
+            output, _ = process.communicate(timeout=LIMIT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            return told, "it hangs"
+        told[-1]["codes"].append(process.returncode)
+        told[-1]["seconds"] = round(time.monotonic() - began, 2)
+        allowed = {0} if moment is None else {0, 75, -signal.SIGKILL}
+        if wrong := ends.complaint([process.returncode], output, allowed):
+            told[-1]["output"] = output[-3000:]
+            return told, wrong
+        if process.returncode == 0:
+            break
+    return told, "" if _states(place) == {"complete": RUNS} else f"its runs ended as {_states(place)}"
+
+
+def _told(kind: str) -> dict[str, Any]:
+    return {"fault": kind, "phase": "", "hit": False, "codes": [], "refused": False, "seconds": 0.0}
+
+
+def _progress(place: pathlib.Path) -> str:
+    states = _states(place)
+    return f"{sum(states.values())} runs begun, {states.get('complete', 0)} ended"
 
 
 def _differs(place: pathlib.Path, reference: pathlib.Path, number: int) -> str:

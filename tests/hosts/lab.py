@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from typing import Self
 
 ROOT = pathlib.Path(__file__).parents[2]
 NETWORK = "10.78.0"
@@ -76,8 +77,8 @@ def one_at_a_time() -> Iterator[None]:
         yield
 
 
-class Lab:
-    """`count` hosts h1, h2, …, and a controller, host 0.
+class Hosts:
+    """`count` hosts h1, h2, …, and a controller, host 0, on one network.
 
     Attributes:
       folder: for daemons, and seen by all hosts.
@@ -89,7 +90,7 @@ class Lab:
         names = ["127.0.0.1 localhost", f"{NETWORK}.254 ctl", *(f"{NETWORK}.{i} h{i}" for i in range(1, count + 1))]
         (folder / "hosts").write_text("\n".join(names) + "\n")
 
-    def __enter__(self) -> "Lab":
+    def __enter__(self) -> Self:
         self._remove_hosts()
         sh("ip", "netns", "add", SWITCH)
         self._ip(SWITCH, "link set lo up")
@@ -103,15 +104,9 @@ class Lab:
             self._ip(f"jaxcnn-h{i}", f"addr add {NETWORK}.{i}/24 dev eth0")
             self._ip(f"jaxcnn-h{i}", "link set eth0 up")
             self._ip(SWITCH, f"link set p{i} master br0 up")
-        self._start_slurm()
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            for file in [*self.folder.glob("slurmd.*.pid"), *self.folder.glob("*ctld.pid"), self.folder / "munged.pid"]:
-                with contextlib.suppress(OSError, ValueError):
-                    os.kill(int(file.read_text()), number)
-            time.sleep(0.5)
         self._remove_hosts()
 
     def command(self, host: int, *command: str) -> list[str]:
@@ -150,6 +145,34 @@ class Lab:
                     found.append(int(number))
         return sorted(found)
 
+    def _ip(self, space: str, arguments: str) -> None:
+        sh("ip", "-n", space, *arguments.split())
+
+    def _remove_hosts(self) -> None:
+        for line in sh("ip", "netns", "list").splitlines():
+            if (space := line.split()[0]).startswith("jaxcnn-"):
+                for number in sh("ip", "netns", "pids", space).split():  # what a failed test, or Slurm, left
+                    with contextlib.suppress(OSError):
+                        os.kill(int(number), signal.SIGKILL)
+                sh("ip", "netns", "del", space)
+
+
+class Lab(Hosts):
+    """Hosts with a Slurm on them."""
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self._start_slurm()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            for file in [*self.folder.glob("slurmd.*.pid"), *self.folder.glob("*ctld.pid"), self.folder / "munged.pid"]:
+                with contextlib.suppress(OSError, ValueError):
+                    os.kill(int(file.read_text()), number)
+            time.sleep(0.5)
+        super().__exit__()
+
     def sbatch(self, *arguments: str, **variables: str) -> int:
         """Submit a job; its number."""
         exported = "ALL," + ",".join(f"{name}={value}" for name, value in variables.items())
@@ -180,17 +203,6 @@ class Lab:
         if self.job(number, "JobState") == "PENDING" and self.job(number, "Reason") == "BeginTime":
             time.sleep(3)  # within a second of the requeue Slurm 22.05 gives a credential that it has just revoked
             self.on(0, "scontrol", "update", f"JobId={number}", "StartTime=now", check=False)
-
-    def _ip(self, space: str, arguments: str) -> None:
-        sh("ip", "-n", space, *arguments.split())
-
-    def _remove_hosts(self) -> None:
-        for line in sh("ip", "netns", "list").splitlines():
-            if (space := line.split()[0]).startswith("jaxcnn-"):
-                for number in sh("ip", "netns", "pids", space).split():  # what a failed test, or Slurm, left
-                    with contextlib.suppress(OSError):
-                        os.kill(int(number), signal.SIGKILL)
-                sh("ip", "netns", "del", space)
 
     def _start_slurm(self) -> None:
         hosts = [f"h{i}" for i in range(1, self.count + 1)]

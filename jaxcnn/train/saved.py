@@ -1,0 +1,55 @@
+"""Wait until a checkpoint is on disk, and notice early that its folder can no longer be written."""
+
+import pathlib
+import threading
+from concurrent.futures import Future
+from typing import Any
+
+LOOK = 1.0  # seconds between two looks at the folder
+_BYTES = 4096  # a full disk takes no more
+
+
+def wait(manager: Any, folder: pathlib.Path, alone: bool) -> None:
+    """Return when the last save of an `orbax.checkpoint.CheckpointManager` is on disk.
+
+    Where several processes save together and one of them fails, orbax waits ten minutes in that process for the
+    others, who wait for it. So each looks at the folder meanwhile, as a folder is what fails.
+
+    Args:
+      manager: saves into `folder`.
+      folder: of the checkpoints.
+      alone: whether this process saves alone.
+
+    Raises:
+      OSError: the folder cannot be written.
+      Exception: what orbax raises for a save that failed.
+    """
+    if alone:
+        manager.wait_until_finished()
+        return
+    done: Future[None] = Future()
+    threading.Thread(target=_wait, args=(manager, done), name="saved", daemon=True).start()
+    while not done.done():
+        try:
+            done.exception(LOOK)
+        except TimeoutError:
+            _look(folder)
+    done.result()
+
+
+def _wait(manager: Any, done: Future[None]) -> None:
+    try:
+        manager.wait_until_finished()
+    except BaseException as error:  # raised in the thread that waits
+        done.set_exception(error)
+    else:
+        done.set_result(None)
+
+
+def _look(folder: pathlib.Path) -> None:
+    """Write a small file and remove it again."""
+    file = folder / f".look-{threading.get_native_id()}"
+    try:
+        file.write_bytes(bytes(_BYTES))
+    finally:
+        file.unlink(missing_ok=True)

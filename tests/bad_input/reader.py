@@ -1,0 +1,26 @@
+"""Sound files of one kind, and how they are read."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Reader:
+    """Files of one kind.
+
+    Attributes:
+      files: which are damaged, in a folder that is read as a whole.
+      read: reads the folder, anew each time.
+      share: how many cases it gets, where others get 1.
+      lines: whether a refusal has a line for each mistake.
+    """
+
+    files: tuple[pathlib.Path, ...]
+    read: Callable[[], Any]
+    share: float = 1.0
+    lines: bool = False
+
+
+Maker = Callable[[pathlib.Path, pathlib.Path | None], list[Reader]]
