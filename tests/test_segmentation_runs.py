@@ -129,7 +129,7 @@ def test_the_mean_logit_of_a_class_is_explained_and_scored_on_its_true_pixels(ru
     assert result.found["gradcam"].layer == "up2_2", "the last that is coarser than the image"
     # 50 steps of a path on which the logits stay within some units.
     assert np.abs(result.found["integrated_gradients"].gap).max() < 0.05
-    assert {"insertion", "deletion"} <= set(result.scores["gradcam"])
+    assert {"insertion", "deletion"} <= set(result.scores.of_each["gradcam"])
     write.write(subject, result, wish, tmp_path, "a map")
     assert "Explained: the mean logit over all pixels of the class disc." in (tmp_path / "index.html").read_text()
     with pytest.raises(UserError, match="--neighbours: a network with a class for each pixel has no features"):
