@@ -55,10 +55,10 @@ def test_a_signal_during_evaluation_does_not_wait_for_its_end_and_the_evaluation
         "--config.run.eval_batch_size=50",
         f"--workdir={tmp_path}",
     )
-    for _ in range(5):  # a signal now and then meets one of the steps or saves between the long evaluations
+    for seconds in (1, 2, 4, 3, 6):  # a signal now and then meets the steps or the save between long evaluations
         process = runs.start(*flags)
         runs.wait_for(process, "val accuracy")
-        time.sleep(1)
+        time.sleep(seconds)
         code, output, _ = runs.stop(process, signal.SIGTERM)
         assert code == 75, output
         if "during evaluate" in output:
