@@ -322,3 +322,16 @@ def test_rows_without_an_image_can_be_left_out(tmp_path, rows):
 def test_columns_of_another_source_are_refused(name):
     with pytest.raises(ConfigError, match=rf"config.data.{name}='x' is for config.data.source='csv:<path>' only"):
         from_config_dict({"data": {"source": "digits", name: "x"}})
+
+
+def test_text_of_parquet_that_is_not_utf8_is_one_line(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    from jaxcnn.data import table
+
+    path = tmp_path / "set.parquet"
+    parquet.write_table(pyarrow.table({"path": ["image-of-a-cat.png"], "class": ["cat"]}), path)
+    path.write_bytes(path.read_bytes().replace(b"image-of-a-cat.png", b"image-of-\xb0-cat.png"))
+    with pytest.raises(UserError, match=r"^the set: column 'path' cannot be read: 'utf-8' codec can't decode"):
+        table._parquet(path, "the set").column("path")

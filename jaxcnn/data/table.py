@@ -118,13 +118,13 @@ def _parquet(path: Path, title: str) -> Table:
         file = parquet.ParquetFile(path)
         names = tuple(file.schema_arrow.names)
         length = file.metadata.num_rows
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise UserError(f"{title} is not a Parquet file: {str(error).splitlines()[0]}") from None
 
     def column(name: str) -> Column:
         try:
             return file.read(columns=[name]).column(0).to_pylist()
-        except (pyarrow.ArrowException, OSError) as error:
+        except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:  # also text that is not UTF-8
             raise UserError(f"{title}: column {name!r} cannot be read: {str(error).splitlines()[0]}") from None
 
     return Table(names, column, lambda row: f"row {row + 1}", length)
