@@ -152,7 +152,14 @@ def test_examples_and_the_map_are_written_and_on_the_page(subject, tmp_path):
     wish = write.Wish(["edges"], neighbours=2, among=50, feature_map="pca", points=40)
     told = []
     files = write.write(subject, write.explained(subject, images, wish, told.append), wish, tmp_path, "a run")
-    assert [file.name for file in files] == ["maps.npz", "features.csv", "features.png", "index.html"]
+    assert [file.name for file in files] == [
+        "maps.npz",
+        "features.csv",
+        "features.png",
+        "figure.png",
+        "figure.pdf",
+        "index.html",
+    ]
     rows = list(csv.DictReader((tmp_path / "features.csv").open()))
     wrong = sum(row["label"] != row["answer"] for row in rows)
     assert len(rows) == 40 and told[-1].endswith(f"of the variance; {wrong} mistakes")
