@@ -132,6 +132,12 @@ class Subject:
         """The attention layers that weigh pixels, in order."""
         return attended.gates(self.trained.spec, self.trained.variables)
 
+    @functools.cached_property
+    def _guided_outputs(self) -> Any:
+        """The shape of what the network with guided ReLUs returns, traced once; raises UserError if it has no ReLU."""
+        images = jax.ShapeDtypeStruct((1, *self.image_shape), jnp.float32)
+        return jax.eval_shape(self.network.with_guided_relus().apply, self.network.variables, images)
+
     def normalised(self, pixels: Num[np.ndarray, "n h w c"]) -> Float[np.ndarray, "n h w c"]:
         """Pixels as the network sees them."""
         constants = self.trained.constants
@@ -300,8 +306,7 @@ class Subject:
         if "references" in method.needs:
             given["references"] = self._references(given.get("references"))
         if "relu" in method.needs:
-            images = jax.ShapeDtypeStruct((1, *self.image_shape), jnp.float32)
-            jax.eval_shape(self.network.with_guided_relus().apply, self.network.variables, images)
+            _ = self._guided_outputs
         if "layer" in method.needs:
             # Maps of the image's own size, just before a class for each pixel, would show no more than these classes.
             default = learnt.mapped_of(self.trained.spec) or (PYRAMID if self.within else "")
