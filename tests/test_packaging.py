@@ -23,7 +23,8 @@ def test_the_wheel_has_every_package_and_file_that_the_clone_has(root):
         root / "configs" / "tasks",
     }
     dotted = {".".join(folder.relative_to(root).parts) for folder in folders}
-    expected = {f"jaxcnn.{name}" if name.startswith("configs") else name for name in dotted} | {"jaxcnn.launch_files"}
+    expected = {f"jaxcnn.{name}" if name.startswith("configs") else name for name in dotted}
+    expected |= {"jaxcnn.launch_files", "jaxcnn.released_weights"}
     assert sorted(told["packages"]) == sorted(expected)
     held = {
         file
@@ -31,7 +32,7 @@ def test_the_wheel_has_every_package_and_file_that_the_clone_has(root):
         for pattern in patterns
         for file in (root / told["package-dir"].get(package, package.replace(".", "/"))).glob(pattern)
     }
-    data = {*(root / "launch").rglob("*"), *(root / "jaxcnn").rglob("*")}
+    data = {*(root / "launch").rglob("*"), *(root / "results" / "weights").rglob("*"), *(root / "jaxcnn").rglob("*")}
     data = {file for file in data if file.is_file() and file.suffix not in (".py", ".pyc")}
     assert {file for file in data if file not in held} == set()
 

@@ -10,7 +10,7 @@ from jaxcnn.config.fields import Config, Init, Model, Optim, Prune, Schedule, Ta
 
 OF_OUR_OPTIMIZERS = ("momentum", "nesterov", "beta2", "epsilon", "trust_coefficient", "newton_schulz_steps")
 OF_SCHEDULES = {"period": "restarts", "period_factor": "restarts", "cooldown": "trapezoid", "patience": "plateau"}
-STARTS = ("workdir", "workdirs", "file", "hub")  # kinds of config.init.source
+STARTS = ("workdir", "workdirs", "file", "hub", "jaxcnn")  # kinds of config.init.source
 WITHOUT_GROUPS = ("tfds", "digits", "synthetic", "folder", "coco", "yolo", "voc", "shapes", "masks")
 WITHOUT_FILES = ("digits", "synthetic", "npz", "shapes", "arrays")  # sources whose images need no decoding
 HELD_OUT = "holdout"  # data.val_split: hold out of the training split, even if the set has a validation split
@@ -252,7 +252,7 @@ def _impossible_init(init: Init) -> list[str]:
     if kind not in STARTS or not place:
         return [
             "config.init.source must be workdir:<folder of a run>, file:<path of a safetensors or npz file>, "
-            f"hub:<repository> or workdirs:<folder>,<folder>,…, not {init.source!r:.200}"
+            f"hub:<repository>, jaxcnn:<name> or workdirs:<folder>,<folder>,…, not {init.source!r:.200}"
         ]
     if init.penalty and init.head != "fitted":
         return ["config.init.penalty is for config.init.head='fitted' only"]

@@ -12,7 +12,8 @@ import tempfile
 from jaxcnn.config import ConfigError, UserError, convert
 
 _PACKAGE = pathlib.Path(__file__).parents[1]
-_INSIDE = {"configs": "configs", "launch": "launch_files"}  # folders inside an installed package
+# Folders of a clone, and what they are inside an installed package.
+_INSIDE = {"configs": "configs", "launch": "launch_files", "results/weights": "released_weights"}
 
 
 def expand(path: str | pathlib.Path, named: str = "") -> pathlib.Path:
@@ -97,7 +98,7 @@ def _temporary_folder() -> pathlib.Path:
 
 
 def shipped(name: str) -> pathlib.Path:
-    """The folder `configs` or `launch`: beside the package in a clone of jaxcnn, inside an installed package."""
+    """The folder `configs`, `launch` or `results/weights`: beside the package in a clone, inside an installed package."""
     inside = _PACKAGE / _INSIDE[name]
     return inside if inside.is_dir() else _PACKAGE.parent / name
 

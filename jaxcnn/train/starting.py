@@ -25,11 +25,11 @@ from jaxcnn.machine import json_text
 from jaxcnn.machine import mesh as meshes
 from jaxcnn.machine.heartbeat import Cluster
 from jaxcnn.machine.paths import expand, separate
-from jaxcnn.text import counted
+from jaxcnn.text import counted, shown
 from jaxcnn.train import seals, soup, trained, workdir
 from jaxcnn.train.normalization import Given
 from jaxcnn.train.setup import Setup
-from jaxcnn.weights import files, fit, hub, layout
+from jaxcnn.weights import files, fit, hub, layout, released
 
 FILE = "init.json"
 MOST_TOLD = 8  # arrays with one reason that are listed one by one
@@ -94,6 +94,8 @@ def check(init: Init) -> None:
         hub.check(place)
     elif kind == "file":
         files.check(expand(place, "config.init.source="))
+    elif kind == "jaxcnn":
+        released.find(place)
 
 
 def begin(
@@ -186,9 +188,10 @@ def _read(init: Init, model: Model, splits: Splits) -> Start:
     if kind == "hub":
         path, facts = hub.fetch(place)
     else:
-        path = expand(place, "config.init.source=")
+        path = released.find(place) if kind == "jaxcnn" else expand(place, "config.init.source=")
     arrays, told = files.read(path, init.half)
     facts |= told
+    _check_network(init, init.source, _fact(facts, "model"), model)
     classes, normal = _facts(facts)
     return Start(f"{kind}:{place}", init.names, arrays, classes, normal, _crc32(arrays))
 
@@ -208,21 +211,7 @@ def _of_workdirs(init: Init, folders: list[pathlib.Path], model: Model, splits: 
 
 
 def _of_workdir(init: Init, folder: pathlib.Path, model: Model) -> tuple[Start, trained.Trained]:
-    there = workdir.read_config(folder).model
-    backbone = networks.backbone_of(model)
-    if backbone is not None and there.name == backbone.name:
-        model = backbone
-    differ = [name for name in _OF_ARRAYS if getattr(there, name) != getattr(model, name)]
-    if init.partial:
-        differ = []
-    if differ == ["channels"]:
-        raise UserError(
-            f"config.init.source=workdir:{folder} has another network: its config.model.channels is that of "
-            f"{folder / workdir.CONFIG}, {counted(len(there.channels), 'layer')}; set the same"
-        )
-    if differ:
-        flags = " ".join(f"--config.model.{name}={getattr(there, name)}" for name in differ if name != "channels")
-        raise UserError(f"config.init.source=workdir:{folder} has another network; set {flags}")
+    _check_network(init, f"workdir:{folder}", dataclasses.asdict(workdir.read_config(folder).model), model)
     weights = "" if init.weights == "auto" else init.weights
     network, _ = trained.load(folder, init.checkpoint, weights, 1)
     arrays = seals.on_host(quantized.without_ranges(network.variables))
@@ -234,17 +223,41 @@ def _of_workdir(init: Init, folder: pathlib.Path, model: Model) -> tuple[Start, 
     return Start(what, layout.OURS, arrays, network.class_names, normal, _crc32(arrays)), network
 
 
+def _check_network(init: Init, source: str, there: Any, model: Model) -> None:
+    """Raise UserError if weights are of another network than the run's; `there` has the options of theirs, if known."""
+    if init.partial or not isinstance(there, dict):
+        return
+    backbone = networks.backbone_of(model)
+    if backbone is not None and there.get("name") == backbone.name:
+        model = backbone
+    theirs = {name: _plain(there[name]) for name in _OF_ARRAYS if name in there}
+    differ = [name for name, value in theirs.items() if value != _plain(getattr(model, name))]
+    if differ == ["channels"]:
+        raise UserError(
+            f"config.init.source={source} has another network: its config.model.channels differs; set that of "
+            f"{workdir.CONFIG} in the folder of its run"
+        )
+    if differ:
+        flags = " ".join(f"--config.model.{name}={shown(str(theirs[name]))}" for name in differ if name != "channels")
+        raise UserError(f"config.init.source={source} has another network; set {flags}")
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _fact(facts: dict[str, str], name: str) -> Any:
+    """A fact of a file; None if it is missing or invalid."""
+    try:
+        return json_text.parse(facts.get(name, "null"))
+    except ValueError:
+        return None
+
+
 def _facts(facts: dict[str, str]) -> tuple[tuple[str, ...], Given | None]:
     """The names of classes and the normalisation in the facts of a file; invalid values are ignored."""
-    found: dict[str, Any] = {}
-    for name in ("class_names", "mean", "std"):
-        try:
-            found[name] = json_text.parse(facts.get(name, "null"))
-        except ValueError:
-            found[name] = None
-    names = found["class_names"]
+    names, mean, std = (_fact(facts, name) for name in ("class_names", "mean", "std"))
     classes = tuple(names) if isinstance(names, list) and all(isinstance(each, str) for each in names) else ()
-    mean, std = found["mean"], found["std"]
     whole = all(
         isinstance(each, list) and each and all(isinstance(x, int | float) for x in each) for each in (mean, std)
     )
