@@ -209,8 +209,9 @@ class Prune:
 class Init:
     """The weights that a run starts from (`jaxcnn.weights`). A resumed run has its own, and never reads them again."""
 
-    # workdir:<folder of a run> | workdirs:<folder>,… | file:<path> | hub:<repository> | jaxcnn:<name>; empty: drawn
-    source: str = ""
+    source: str = (
+        ""  # workdir:<folder of a run> | workdirs:<folder>,… | file:<path> | hub:<repository> | jaxcnn:<name>; else drawn
+    )
     average: Literal["uniform", "greedy", "line"] = (
         "uniform"  # of workdirs: the mean of all; of those that help on validation; the best point between two
     )

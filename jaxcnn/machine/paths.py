@@ -98,7 +98,7 @@ def _temporary_folder() -> pathlib.Path:
 
 
 def shipped(name: str) -> pathlib.Path:
-    """The folder `configs`, `launch` or `results/weights`: beside the package in a clone, inside an installed package."""
+    """The folder `configs`, `launch` or `results/weights`: beside the package in a clone, else inside it."""
     inside = _PACKAGE / _INSIDE[name]
     return inside if inside.is_dir() else _PACKAGE.parent / name
 

@@ -1,6 +1,6 @@
 """Weights that come with jaxcnn, for `config.init.source=jaxcnn:<name>`: small files, each with a model card.
 
-`results/README.md` says how one is added.
+`results/weights/README.md` says how one is added.
 """
 
 import hashlib
