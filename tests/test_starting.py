@@ -95,7 +95,7 @@ def test_weights_that_come_with_jaxcnn_classify_as_their_card_says(root):
     spec = setup.on(config, splits, mesh).spec
     constants = jax.device_put(Constants(*map(np.float32, start.normal)), meshes.replicated(mesh))
     made = trained.Trained(config, spec, mesh, 0, "last", state.variables(), constants, start.class_names, {})
-    accuracy = made.evaluate(splits.test)["top1"]
+    accuracy = made.evaluate(splits.test)["top1_accuracy"]
     card = (root / "results" / "weights" / "cnn_digits.jxc.md").read_text()
     assert f"| test | 360 | accuracy | {accuracy:.2%} |" in card
 

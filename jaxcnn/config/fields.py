@@ -210,7 +210,7 @@ class Init:
     """The weights that a run starts from (`jaxcnn.weights`). A resumed run has its own, and never reads them again."""
 
     source: str = (
-        ""  # workdir:<folder of a run> | workdirs:<folder>,… | file:<path> | hub:<repository> | jaxcnn:<name>; else drawn
+        ""  # workdir:<folder of a run> | workdirs:<folder>,… | file:<path> | hub:<repository> | jaxcnn:<name>; or ""
     )
     average: Literal["uniform", "greedy", "line"] = (
         "uniform"  # of workdirs: the mean of all; of those that help on validation; the best point between two
