@@ -17,6 +17,7 @@ from jaxcnn.explain import inside
 from jaxcnn.explain.network import Network
 
 Maps = Float[np.ndarray, "n h w"]
+Explain = Callable[[Network], Maps]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +40,11 @@ def layers_from_the_top(network: Network, image_shape: tuple[int, int, int]) -> 
 
 
 def cascading(
-    network: Network, initial: Any, layers: Sequence[str], explain: Callable[[Network], Maps]
+    network: Network,
+    initial: Any,
+    layers: Sequence[str],
+    explain: Callable[[Network], Maps],
+    before: Maps | None = None,
 ) -> Iterator[Stage]:
     """Draw the layers anew one after the other, from the first of `layers` on; each stays random.
 
@@ -48,18 +53,23 @@ def cascading(
       initial: variables drawn anew, with running statistics of BatchNorm as at the start, so that none is negative.
       layers: names, the top one first.
       explain: the maps of a network.
+      before: the maps of `network`; None: `explain` makes them.
     """
-    before = explain(network)
+    before = explain(network) if before is None else before
     for end in range(1, len(layers) + 1):
         maps = explain(network.with_variables(mixed(network.variables, initial, layers[:end])))
         yield Stage(layers[end - 1], similarity(before, maps))
 
 
 def independent(
-    network: Network, initial: Any, layers: Sequence[str], explain: Callable[[Network], Maps]
+    network: Network,
+    initial: Any,
+    layers: Sequence[str],
+    explain: Callable[[Network], Maps],
+    before: Maps | None = None,
 ) -> Iterator[Stage]:
     """Draw one layer anew at a time; arguments as for `cascading`."""
-    before = explain(network)
+    before = explain(network) if before is None else before
     for layer in layers:
         maps = explain(network.with_variables(mixed(network.variables, initial, [layer])))
         yield Stage(layer, similarity(before, maps))

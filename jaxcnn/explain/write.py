@@ -138,10 +138,11 @@ def explained(subject: Subject, given: Given, wish: Wish, tell: Any = print) -> 
         some, wanted = images[:MOST_RANDOMISED], target[:MOST_RANDOMISED]
         for name in wish.methods:
             compared = lambda network, name=name: explain(name, some, wanted, network).maps  # noqa: E731
-            stages[name] = list(randomisation.cascading(subject.network, initial, order, compared))
+            before = compared(subject.network)
+            stages[name] = list(randomisation.cascading(subject.network, initial, order, compared, before))
             tell(f"{name}: rank correlation {stages[name][-1].similarity.mean():.2f} when all layers are random")
             if wish.independent:
-                alone[name] = list(randomisation.independent(subject.network, initial, order, compared))
+                alone[name] = list(randomisation.independent(subject.network, initial, order, compared, before))
     boxes = subject.boxes(images, target) if subject.has_boxes else None
     near, points = None, None
     if wish.neighbours:
