@@ -24,7 +24,7 @@ from absl import flags
 from jaxcnn import command
 from jaxcnn.config import UserError
 from jaxcnn.machine import json_text, whole_files
-from jaxcnn.reporting import labels, plots
+from jaxcnn.reporting import convergence, labels, plots, read
 from jaxcnn.reporting.findings import PUBLISHED
 from jaxcnn.reporting.statistics import Spread, spread
 from jaxcnn.text import markdown_table
@@ -55,6 +55,7 @@ class Kept:
       accuracy: that of the weights that its config chose as the headline, without test-time augmentation; a fraction.
       averaged: accuracy with test-time augmentation; None without.
       hours: wall time in hours, over all starts.
+      converged: hours of training to convergence (`jaxcnn.reporting.convergence`); None if the records do not tell.
       behind: command, machine, commit and note of the run, as text.
     """
 
@@ -66,6 +67,7 @@ class Kept:
     accuracy: float
     averaged: float | None
     hours: float
+    converged: float | None
     epochs: float
     behind: str
 
@@ -137,6 +139,7 @@ def kept_runs(results: pathlib.Path) -> Iterator[Kept]:
             machine = f"{of['cores']} cores of an {of['processor']}"
         command_line = shlex.join(["python", "-m", "jaxcnn.main", *of["command"][1:]])
         note = f"; {of['note']}" if of.get("note") else ""
+        seconds = convergence.seconds_of_run(read.read_run(folder, results))
         yield Kept(
             folder=folder.name,
             model=parts[0],
@@ -146,6 +149,7 @@ def kept_runs(results: pathlib.Path) -> Iterator[Kept]:
             accuracy=summary["test"][headline],
             averaged=summary["test"].get(averaged),
             hours=summary["wall_seconds"] / 3600,
+            converged=seconds and seconds / 3600,
             epochs=summary["epochs"],
             behind=f"`{command_line}`, {machine}, jax {of['packages']['jax']}, {summary['dtype']}, commit "
             f"`{of['commit']}`{note}",
@@ -202,13 +206,16 @@ def table(runs: Sequence[Kept], published: dict[str, Any], to: str = "") -> str:
     lines = markdown_table(header, rows)
     lines += [
         "",
-        "Test accuracy, read once at the end of each run; hours are wall time, start-up and evaluation included.",
+        "Test accuracy, read once at the end of each run; hours are wall time, start-up and evaluation included. "
+        f"Converged: the first evaluation on validation within {100 * convergence.WITHIN:g} points of the last.",
     ]
     if missing := sum(not of for of in found.values()):
         lines.append(f"{missing} of {len(found)} cells are not measured.")
     for (data, model, place), of in found.items():
         name = f"{SETS[data]}, {MODELS[model]}, {PLACES[place]}"
-        lines += [f"- {name}, seed {run.seed}, {run.epochs:g} epochs: {run.behind}." for run in of]
+        for run in of:
+            converged = "" if run.converged is None else f", converged after {run.converged:.1f} h of training"
+            lines.append(f"- {name}, seed {run.seed}, {run.epochs:g} epochs{converged}: {run.behind}.")
     return "\n".join(lines)
 
 
