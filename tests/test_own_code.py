@@ -90,6 +90,38 @@ def test_a_name_that_leads_to_nothing_is_told(key, name, told, tmp_path, monkeyp
 
 
 @pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("subprocess:check_output(args='touch trap', shell=True)", "leads to 'subprocess', a module of Python"),
+        ("builtins:exec", "leads to 'builtins'"),
+        ("os.path:join", "leads to 'os'"),
+        ("pip:main", "leads to 'pip'"),
+        ("jaxcnn.machine.plugins:os.system(command='touch trap')", "leads to 'os'"),
+        ("tests.own_parts:system(command='touch trap')", "leads to 'posix'"),
+        ("tests.own_parts:bound", "leads to 'posix'"),
+    ],
+)
+def test_a_name_cannot_lead_into_python_itself(name, told, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(own_parts, "system", os.system, raising=False)
+    monkeypatch.setattr(own_parts, "bound", functools.partial(os.system, "touch trap"), raising=False)
+    for call in (lambda: plugins.load("losses", name), lambda: open_splits(configs.Data(source=name))):
+        with pytest.raises(UserError) as error:
+            call()
+        assert told in str(error.value) and "\n" not in str(error.value)
+    assert not (tmp_path / "trap").exists()
+
+
+@pytest.mark.parametrize("name", [f"{P}:halved", "optax:lion", f"{P}:no_data"])
+def test_code_that_is_not_ours_can_be_refused_altogether(name, monkeypatch):
+    assert plugins.load("losses", name).name == name
+    monkeypatch.setenv(plugins.OWN_CODE, "off")
+    with pytest.raises(UserError, match=r"is not part of jaxcnn, and JAXCNN_OWN_CODE=off refuses to run it"):
+        plugins.load("losses", name)
+    plugins.check(configs.from_config_dict(jaxcnn.config("quickstart")))
+
+
+@pytest.mark.parametrize(
     ("groups", "told"),
     [
         ({"model": {"name": f"{P}:Pooled", "width": 0.5}}, "config.model.width=0.5 has no effect"),

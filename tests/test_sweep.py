@@ -210,7 +210,21 @@ def test_two_commands_that_begin_one_sweep_at_once_have_one_study(tmp_path):
 def test_no_record_of_a_command_has_the_storage_with_its_password(arguments):
     given = [part.format("postgresql://me:secret@host/database") for part in arguments]
     assert start.without_storage(["--a=1", *given, "--b", "storage"]) == ["--a=1", "--b", "storage"]
-    assert "secret" not in store.public_url("postgresql://host/database?user=me&password=secret")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://host/database?user=me&password=secret",
+        "postgresql://me:secret@host/database?sslpassword=secret&sslmode=require",
+        "mysql://host/database?user=me&passwd=secret",
+        "mysql://host/database?PWD=secret&token=secret&api_key=secret&of_another_driver=secret",
+    ],
+)
+def test_a_storage_is_shown_without_options_that_may_be_secret(url):
+    shown = store.public_url(url)
+    assert "secret" not in shown
+    assert ("sslmode=require" in shown) == ("sslmode" in url)
 
 
 def test_decisions_see_validation_accuracy_and_never_the_test_split(tmp_path):
@@ -352,6 +366,7 @@ def test_gp_without_torch_is_one_line(monkeypatch):
     ("url", "message"),
     [
         ("nonsense", "is not a URL"),
+        ("postgresql/me:secret@host/none", "is not a URL"),
         (
             "postgresql://nobody:secret@localhost:1/none",
             r"postgresql\+psycopg://nobody:\*\*\*@localhost:1/none cannot be",

@@ -6,8 +6,9 @@ import time
 import pytest
 from optuna.trial import TrialState
 
+from jaxcnn.config import UserError
 from jaxcnn.study import folder as files
-from jaxcnn.study import spec
+from jaxcnn.study import spec, trial
 from jaxcnn.study.lease import Nothing
 from jaxcnn.study.trial_queue import MAX_LOSSES
 from tests import studies
@@ -138,3 +139,20 @@ def test_workers_prefer_trials_of_the_program_that_they_have(tmp_path):
     other = second.take(programs[2])
     assert (one.number, other.number) == (0, 2)
     assert first.take(one.program).number == 1
+
+
+def test_a_store_cannot_name_code_that_the_sweep_does_not_name(tmp_path):
+    named = "tests.own_parts:Plain"
+    study = studies.make(tmp_path, spec.sweep(spec.values("model.name", [named, "cnn"])))
+    storage, queue = study.storage(), study.queue()
+    for given in queue.study.trials:
+        if given.user_attrs["overrides"] == {"model.name": "cnn"}:
+            storage.set_trial_user_attr(given._trial_id, "overrides", {"model.name": "tests.own_parts:Ours"})
+    told = []
+    for lease in (queue.take(), queue.take()):
+        try:
+            told.append(trial.config_of(tmp_path, study.definition.base, lease).model.name)
+        except UserError as error:
+            told.append(str(error).partition(",")[0])
+        lease.lock.release()
+    assert sorted(told) == ["tests.own_parts:Plain", "the study's store names 'tests.own_parts:Ours'"]

@@ -10,6 +10,7 @@ import functools
 import hashlib
 import importlib
 import inspect
+import os
 import pathlib
 import re
 import site
@@ -25,6 +26,9 @@ from typing import Any
 from jaxcnn.config import Config, UserError, open_names
 
 PACKAGE = pathlib.Path(__file__).parent.parent
+OWN_CODE = "JAXCNN_OWN_CODE"  # environment variable; with "off" no name that is not ours is loaded
+# Packages whose objects are no part of a run, but could do anything: those of Python itself, and installers.
+_REFUSED = sys.stdlib_module_names | {"pip", "setuptools", "pkg_resources", "_distutils_hack"}
 GIVEN = "given"  # used in place of a module, for objects from Python that no name leads to
 _LOADING = threading.RLock()
 
@@ -96,7 +100,7 @@ def load(kind: str, name: str) -> Loaded:
       name: a name that is not ours.
 
     Raises:
-      UserError: the name leads to nothing, or its module fails.
+      UserError: the name leads to nothing, or its module fails, or it is part of Python, or `OWN_CODE` is off.
     """
     target, options = open_names.parse(name)
     with _LOADING:
@@ -106,6 +110,11 @@ def load(kind: str, name: str) -> Loaded:
             raise UserError(
                 f"{name!r} was an object of the Python session that started this run; pass it again, or put it "
                 "into a module and name it as package.module:attribute"
+            )
+        if (wanted := os.environ.get(OWN_CODE, "on")) != "on":
+            raise UserError(
+                f"{name!r} is code that is not part of jaxcnn, and {OWN_CODE}={wanted} refuses to run it; if you trust "
+                f"it, and the folder that names it, unset {OWN_CODE}"
             )
         if not open_names.is_attribute(target):
             point = open_names.entry_point(kind, target)
@@ -192,6 +201,7 @@ def token(config: Any) -> str:
 def _attribute(name: str, path: str) -> Any:
     """The attribute of a module, from "package.module:attribute"."""
     module_name, _, attributes = path.partition(":")
+    _refuse(name, module_name)
     found: Any = _module(name, module_name)
     for attribute in attributes.split("."):
         if not hasattr(found, attribute):
@@ -201,7 +211,30 @@ def _attribute(name: str, path: str) -> Any:
             again = "; define it again in this session, or pass it as model=" if module_name == "__main__" else ""
             raise UserError(f"{name!r}: {module_name} has no {attribute!r}{hint}{where}{again}")
         found = getattr(found, attribute)
+        _refuse(name, _home(found))
     return found
+
+
+def _home(found: Any) -> str:
+    """The module where a module, class or function is from; empty for other objects."""
+    while isinstance(found, functools.partial):
+        found = found.func
+    if isinstance(found, ModuleType):
+        return found.__name__
+    return str(found.__module__) if inspect.isclass(found) or inspect.isroutine(found) else ""
+
+
+def _refuse(name: str, module_name: str) -> None:
+    """Refuse what is part of Python, such as "subprocess:run": a config may come from others.
+
+    Raises:
+      UserError: the module is one of those.
+    """
+    if (top := module_name.partition(".")[0]) in _REFUSED:
+        raise UserError(
+            f"{name!r} leads to {top!r}, a module of Python, and no part of a run is there; name code of your own, in "
+            "a module of another name"
+        )
 
 
 def _module(name: str, module_name: str) -> ModuleType:

@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 import jaxcnn.config as configs
 from jaxcnn.config import Config, UserError
 from jaxcnn.study import elements, spec
+from jaxcnn.study.cma_es import CmaEs
 from jaxcnn.study.folder import Definition
 
 PLANNED = ("grid", "random")  # samplers whose trials are all known beforehand
@@ -26,6 +27,11 @@ SAMPLERS = (*PLANNED, "tpe", "cmaes", "nsga2", "nsga3", "gp")
 PRUNERS = ("none", "median", "hyperband")
 DRIVERS = {"postgresql": "psycopg", "mysql": "pymysql"}  # defaults for URLs without a driver
 JOURNAL = "journal:"
+# Options in a URL that tell no secret; others may, and each driver has its own.
+HARMLESS = (
+    *("host", "port", "mode", "uri", "timeout", "charset", "application_name", "unix_socket", "target_session_attrs"),
+    *("connect_timeout", "read_timeout", "write_timeout", "sslmode", "sslrootcert", "ssl_ca", "ssl_check_hostname"),
+)
 
 
 def open_storage(url: str, heartbeat: int) -> optuna.storages.BaseStorage:
@@ -55,7 +61,7 @@ def open_storage(url: str, heartbeat: int) -> optuna.storages.BaseStorage:
         parsed = sqlalchemy.engine.make_url(url)
     except sqlalchemy.exc.ArgumentError as error:
         raise UserError(
-            f"--storage={url!r} is not a URL; write for example sqlite:///study.db, "
+            f"--storage={url[:12]!r}… is not a URL; write for example sqlite:///study.db, "
             "postgresql://user:password@host/database, mysql://… or journal:<file>"
         ) from error
     if parsed.drivername in DRIVERS:
@@ -93,7 +99,7 @@ def sqlite_url(path: pathlib.Path) -> str:
 
 
 def public_url(url: str) -> str:
-    """A storage URL without its password."""
+    """A storage URL without its password and any other option that may be secret."""
     if url.startswith(JOURNAL):
         return url
     import sqlalchemy
@@ -102,7 +108,7 @@ def public_url(url: str) -> str:
 
 
 def _public(parsed: Any) -> str:
-    if hidden := {name: "***" for name in parsed.query if "password" in name}:
+    if hidden := {name: "***" for name in parsed.query if name.lower() not in HARMLESS}:
         parsed = parsed.update_query_dict(hidden)
     return parsed.render_as_string(hide_password=True)
 
@@ -166,7 +172,7 @@ def make_sampler(name: str, seed: int, generation: int = 0) -> optuna.samplers.B
     if name == "tpe":
         return optuna.samplers.TPESampler(seed=seed, constant_liar=True)  # considers other workers' running trials
     if name == "cmaes":
-        return optuna.samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
+        return CmaEs(seed)
     if name == "nsga2":
         return optuna.samplers.NSGAIISampler(seed=seed, population_size=generation or 50)
     if name == "nsga3":
@@ -233,7 +239,7 @@ def planned_params(trials: list[spec.Overrides]) -> list[tuple[dict[str, Any], d
             kinds[key] = IntDistribution(min(seen), max(seen))
         elif isinstance(fields[key], float):
             kinds[key] = FloatDistribution(min(seen), max(seen))
-        elif choices := configs.choices(key):
+        elif (choices := configs.choices(key)) and set(seen) <= set(choices):  # not code of the user
             kinds[key] = CategoricalDistribution(choices)
     return [
         ({key: trial[key] for key in trial if key in kinds}, {key: kinds[key] for key in trial if key in kinds})

@@ -6,12 +6,12 @@ import json
 import pathlib
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import optuna
 
-from jaxcnn.config import Config, UserError
+from jaxcnn.config import Config, UserError, open_names
 from jaxcnn.study import folder as files
 from jaxcnn.study import inherit, objectives, repeats, spec, store
 from jaxcnn.study.lease import Lease
@@ -54,9 +54,30 @@ def config_of(folder: pathlib.Path, base: Config, lease: Lease) -> Config:
 
     Raises:
       ConfigError: the config is impossible.
+      UserError: it names code or data that the sweep does not name.
     """
     config = spec.apply(base, lease.overrides | {spec.SEED: lease.seed})
+    _check_code(config, folder)
     return config if lease.parent is None else inherit.started(config, folder, lease.parent)
+
+
+def _check_code(config: Config, folder: pathlib.Path) -> None:
+    """Refuse code and data not named in `sweep.json`: overrides are from the store, to which others may write."""
+    named = {config.data.source, *(name for _, _, name in open_names.foreign(config))}
+    if strange := sorted(named - set(_texts(files.read_sweep(folder)))):
+        raise UserError(
+            f"the study's store names {strange[0]!r}, which {folder / files.SWEEP} does not; somebody has changed the "
+            "store: restore it from a backup, or start the sweep again in another workdir"
+        )
+
+
+def _texts(tree: Any) -> Iterator[str]:
+    """All texts among the values of a JSON tree."""
+    if isinstance(tree, str):
+        yield tree
+    elif isinstance(tree, dict | list):
+        for each in tree.values() if isinstance(tree, dict) else tree:
+            yield from _texts(each)
 
 
 def run(queue: TrialQueue, lease: Lease, shared: Shared, command: list[str], interrupts: Interrupts) -> Outcome:
