@@ -130,6 +130,41 @@ def test_letterboxed_pixels_lie_where_the_frame_says():
     assert made["boxes"][0, 0].tolist() == found == [20, 17, 40, 27]
 
 
+@pytest.mark.parametrize("kind", ["coco", "voc"])
+@pytest.mark.parametrize("path", ["../../secret/a.png", "{}/secret/a.png"])
+def test_an_image_outside_the_folder_of_the_set_is_refused_unless_it_is_allowed(tmp_path, monkeypatch, kind, path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    images(tmp_path / "secret")
+    root, path = tmp_path / "set", path.format(tmp_path)
+    root.mkdir()
+    {"coco": coco, "voc": voc}[kind](root)
+    for file in (root / "instances_train.json", root / "Annotations" / "a.xml"):
+        if file.exists():
+            file.write_text(file.read_text().replace("a.png", path))
+    with pytest.raises(UserError, match=r"image .*secret/a.png' is outside .*; .* config\.data\.images_below") as error:
+        opened(f"{kind}:{root}", on_error="skip")
+    assert "\n" not in str(error.value)
+    assert len(opened(f"{kind}:{root}", images_below=str(tmp_path / "secret")).train) == 2
+
+
+def test_images_of_coco_may_lie_beside_the_folder_of_the_annotations(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for folder, of_images in (("annotations", "train"), ("json", "images/train"), ("json", "images")):
+        root = tmp_path / of_images.replace("/", "_") / "set"
+        root.mkdir(parents=True)
+        file = coco(root)
+        (root / folder).mkdir()
+        file = file.rename(root / folder / file.name)
+        (root / "images").rename(root / "moved")
+        (root / of_images).parent.mkdir(exist_ok=True)
+        (root / "moved").rename(root / of_images)
+        assert len(opened(f"coco:{file}").train) == 2
+    (root / "images").rename(root / "secret")
+    file.write_text(file.read_text().replace('"file_name": "', '"file_name": "secret/'))
+    with pytest.raises(UserError, match="does not exist"):
+        opened(f"coco:{file}")
+
+
 BAD = [
     ({"bbox": [70, 5, 10, 10]}, "lies outside the image of 60x40"),
     ({"bbox": [50, 5, 20, 10]}, "reaches outside the image of 60x40"),

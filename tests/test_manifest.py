@@ -335,3 +335,63 @@ def test_text_of_parquet_that_is_not_utf8_is_one_line(tmp_path):
     path.write_bytes(path.read_bytes().replace(b"image-of-a-cat.png", b"image-of-\xb0-cat.png"))
     with pytest.raises(UserError, match=r"^the set: column 'path' cannot be read: 'utf-8' codec can't decode"):
         table._parquet(path, "the set").column("path")
+
+
+OUTSIDE = "{}/other/secret.png"
+
+
+@pytest.mark.parametrize("path", ["../other/secret.png", "images/../../other/secret.png", OUTSIDE, "../\0.png"])
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_an_image_outside_the_folder_is_refused_unless_it_is_allowed(tmp_path, rows, path, on_error):
+    (tmp_path / "other").mkdir()
+    Image.fromarray(picture(50)).save(tmp_path / "other" / "secret.png")
+    rows[4]["path"] = path.format(tmp_path)
+    table = write(tmp_path, rows, ".jsonl")
+    with pytest.raises(
+        UserError, match=r"line 5: image .* is outside .*/set'; .* config\.data\.images_below"
+    ) as caught:
+        opened(table, on_error=on_error)
+    assert "\n" not in str(caught.value) and "does not exist" not in str(caught.value)
+    if "\0" not in path:
+        assert len(opened(table, images_below=str(tmp_path / "other")).train) == 18
+        with pytest.raises(UserError, match="is outside"):
+            opened(table, images_below=str(tmp_path / "othe"))
+
+
+def test_a_link_in_the_folder_is_its_owners(tmp_path, rows):
+    (tmp_path / "set" / rows[3]["path"]).rename(tmp_path / "elsewhere.png")
+    (tmp_path / "set" / rows[3]["path"]).symlink_to(tmp_path / "elsewhere.png")
+    rows[4]["path"] = str(tmp_path / "link" / rows[4]["path"])  # the folder itself under another name
+    (tmp_path / "link").symlink_to(tmp_path / "set")
+    rows[5]["path"] = str(tmp_path / "set" / rows[5]["path"])
+    assert len(opened(write(tmp_path, rows)).train) == 18
+    with pytest.raises(ConfigError, match=r"images_below='/' is for sources that list images: csv:, coco: and"):
+        from_config_dict({"data": {"source": "digits", "images_below": "/"}})
+
+
+def test_a_small_parquet_of_many_rows_is_not_inflated(tmp_path, monkeypatch):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    from jaxcnn.data import table
+
+    path, text = tmp_path / "set.parquet", "images/" + "a" * 10_000
+    cells = pyarrow.array([text, None]).dictionary_encode().take(pyarrow.array([0, 1] * 100_000))
+    parquet.write_table(pyarrow.table({"path": cells, "number": [3] * 200_000, "list": [[1, 2]] * 200_000}), path)
+    assert path.stat().st_size < 20_000
+    column = table.read_table(path, "the set").column("path")
+    assert column == [text, None] * 100_000
+    assert column[0] is column[-2], "2 GB otherwise"
+    monkeypatch.setattr(table, "MOST_ROWS", 300_000)
+    assert table.read_table(path, "the set").column("number") == [3] * 200_000
+    with pytest.raises(UserError, match=r"column 'list' is larger than 300,000 values or 2 GiB, which is the limit"):
+        table.read_table(path, "the set").column("list")
+    monkeypatch.setattr(table, "MOST_BYTES", 1_000_000)
+    monkeypatch.setattr(table, "_claimed", lambda *_: (0, 0))
+    with pytest.raises(UserError, match=r"column 'path' is larger"):
+        table.read_table(path, "the set").column("path")
+    monkeypatch.setattr(table, "MOST_ROWS", 199_999)
+    with pytest.raises(
+        UserError, match=r"claims 200,000 rows, and the limit is 199,999; divide it, or write it as CSV"
+    ):
+        table.read_table(path, "the set")

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from jaxcnn.config import UserError
 from jaxcnn.data.source import open_splits
+from jaxcnn.machine import malloc, npz_arrays
 from tests.test_source import npz, save_npz
 
 
@@ -145,3 +146,14 @@ def test_a_damaged_file_is_read_or_refused_in_one_line(sound, tmp_path_factory, 
         splits.test.read(np.arange(len(splits.test)))
     except UserError as error:
         assert "\n" not in str(error)  # any other error fails the test
+
+
+def test_weights_larger_than_the_memory_are_refused_before_they_are_read(tmp_path, monkeypatch):
+    path = tmp_path / "weights.npz"
+    np.savez_compressed(path, kernel=np.zeros(2**20, np.float32))
+    assert len(npz_arrays.read(path, 2**22)["kernel"]) == 2**20
+    monkeypatch.setattr(malloc, "obtainable", lambda: 2**22 - 1)
+    with pytest.raises(ValueError, match="its arrays take"):
+        npz_arrays.read(path, 2**23)
+    monkeypatch.setattr(malloc, "obtainable", lambda: None)
+    assert len(npz_arrays.read(path, 2**23)["kernel"]) == 2**20

@@ -69,6 +69,9 @@ class Data:
     group: str = (
         ""  # a column (csv) or array (npz) of each image's patient, site or sensor: held out whole, figures for each
     )
+    images_below: str = (
+        ""  # csv, coco, voc: a folder outside that of the list, below which images may lie, too; "/": any
+    )
     weight_column: str = ""  # csv: multiplies the loss of each training example; empty: by a usual name
     channels: Annotated[Count, AtMost(1024)] = (
         0  # of image files: 3 RGB, 1 grey, others as stored; 0: 3, or the set's own

@@ -182,6 +182,11 @@ def _impossible(config: Config) -> list[str]:
             need(not column, f"config.data.{name}={column!r:.200} is for config.data.source='csv:<path>' only")
     kind = config.data.source.partition(":")[0]
     need(
+        not config.data.images_below or kind in ("csv", "coco", "voc"),
+        f"config.data.images_below={config.data.images_below!r:.200} is for sources that list images: csv:, coco: and "
+        f"voc:, not {kind}",
+    )
+    need(
         not config.data.group or kind not in WITHOUT_GROUPS,
         f"config.data.group={config.data.group!r:.200} needs a source that tells groups: csv:, npz:, arrays or your "
         f"own code, not {kind}",

@@ -52,6 +52,7 @@ def source(
     *,
     maps: bool = False,
     mask_side: int = 0,
+    beside: Sequence[Path] = (),
 ) -> Source:
     """The source of annotated images.
 
@@ -64,9 +65,14 @@ def source(
       notes: remarks for the user.
       maps: whether to give label maps of the outlines of objects, with class 0 where there is none, in place of boxes.
       mask_side: side of the masks that objects get in addition to boxes; 0: no masks.
+      beside: folders outside `root` that belong to the set, too; images elsewhere need `data.images_below`.
     """
 
     def open_split(split: str) -> Examples:
+        paths = [each.path for each in splits[split]]
+        if strange := files.outside(root, paths, data, beside):
+            more = f" ({len(strange)} such images)" if len(strange) > 1 else ""
+            raise UserError(f"{title} {split}: {files.refusal(paths[strange[0]], root)}{more}")
         return _open(f"{title} {split}", root, splits[split], classes, data, maps, mask_side)
 
     classes_of_all = (label_maps.BACKGROUND, *classes) if maps else classes
@@ -82,15 +88,16 @@ def _open(
     maps: bool,
     mask_side: int,
 ) -> Examples:
+    paths = [each.path for each in pictures]
     if data.on_error == "raise":
-        missing = [each.path for each in pictures if files.state(os.path.join(root, each.path)) == (-1, -1)]
+        missing = [path for path in paths if files.state(os.path.join(root, path)) == (-1, -1)]
         if missing:
             more = f" ({len(missing)} such images)" if len(missing) > 1 else ""
             raise UserError(
                 f"{title}: image {missing[0]!r} does not exist{more}; correct it, or set config.data.on_error='skip' "
                 "to leave such images out"
             )
-    encoded = files.encoded_files(title, root, [each.path for each in pictures], range(len(pictures)))
+    encoded = files.encoded_files(title, root, paths, range(len(pictures)))
     sizes = sizes_of(encoded, data)
     check_one_size(title, sizes, data)
     if data.image_size and data.resize == "crop" and not maps:

@@ -48,12 +48,12 @@ def open_coco(argument: str, data: config.Data, task: config.Task = _DETECTION) 
         raise UserError(f"{title}: {found[other].name} has other categories than {found['train'].name}; use the same")
     numbers = {identity: number for number, identity in enumerate(sorted(ids["train"]))}
     names = tuple(ids["train"][identity] for identity in numbers)
-    splits = {}
+    splits, folders = {}, []
     for split, tree in trees.items():
-        folder = _images(root, found[split], tree)
+        folders.append(folder := _images(root, found[split], tree))
         splits[split] = _pictures(tree, Path(os.path.relpath(folder, root)), numbers, f"{title} {found[split].name}")
     maps, side = task.name == "segmentation", task.mask_side if task.name == "instances" else 0
-    return annotated.source(title, root, splits, names, data, maps=maps, mask_side=side)
+    return annotated.source(title, root, splits, names, data, maps=maps, mask_side=side, beside=folders)
 
 
 def _files(root: Path, title: str) -> dict[str, Path]:
@@ -108,11 +108,11 @@ def _images(root: Path, file: Path, tree: dict[str, Any]) -> Path:
     """The folder of a split's images: the first that has one of the first images; else that of the annotation file."""
     stem = file.stem.removeprefix("instances_")
     first = [str(each.get("file_name", "")) for each in tree["images"][:20] if isinstance(each, dict)]
+    first = [name for name in first if name and not os.path.isabs(name)]
     below = (stem, os.path.join("images", stem), "images", "")
-    places = [base / each for base in (root, root.parent) for each in below]
-    return next(
-        (place for place in places if any(name and (place / name).is_file() for name in first)), root / below[-1]
-    )
+    above = below if root.name.lower().startswith("annotation") else below[1:3]  # not any image beside any folder
+    places = [root / each for each in below] + [root.parent / each for each in above]
+    return next((place for place in places if any((place / name).is_file() for name in first)), root / below[-1])
 
 
 def _pictures(tree: dict[str, Any], folder: Path, numbers: dict[int, int], title: str) -> list[Picture]:
@@ -140,7 +140,9 @@ def _pictures(tree: dict[str, Any], folder: Path, numbers: dict[int, int], title
         known[identity] = name
         size = (image["height"], image["width"]) if "height" in image and "width" in image else None
         objects, names = _objects(of_image.pop(identity, []), numbers, wrong[identity])
-        pictures.append(Picture(str(folder / name), objects, names, size=size, wrong=tuple(wrong[identity])))
+        pictures.append(
+            Picture(str(folder / os.path.normpath(name)), objects, names, size=size, wrong=tuple(wrong[identity]))
+        )
     if len(set(known.values())) < len(known):
         twice = next(name for name, count in collections.Counter(known.values()).items() if count > 1)
         raise UserError(f"{title}: image {twice!r} is listed twice; list each image once")

@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, Shaped, UInt64
 
+import jaxcnn.config as config
 from jaxcnn.data import cache
 from jaxcnn.data.encoded import Encoded
 from jaxcnn.data.examples import Groups
+from jaxcnn.machine.paths import expand
 
 State = tuple[int, int]
 
@@ -67,6 +69,39 @@ def encoded_files(
         weights=None if weights is None else weights[order],
         notes=notes,
         groups=None if groups is None else groups[order],
+    )
+
+
+def outside(root: Path, paths: Sequence[str], data: config.Data, beside: Sequence[Path] = ()) -> list[int]:
+    """The places of paths that lead out of the folder of a set, and are not below `data.images_below` either.
+
+    Links are not resolved: one within the folder was made by the owner of the folder.
+
+    Args:
+      root: the folder of the set.
+      paths: normal paths, relative to `root` or absolute.
+      data: the group `config.data`.
+      beside: other folders of the set.
+    """
+    folders = [root, *beside, *([expand(data.images_below, "config.data.images_below=")] if data.images_below else [])]
+    below = tuple(os.path.join(os.path.abspath(folder), "") for folder in folders)
+    really = tuple(os.path.join(os.path.realpath(folder), "") for folder in folders)
+
+    def leaves(path: str) -> bool:
+        full = os.path.abspath(os.path.join(root, path))
+        try:
+            return not (full.startswith(below) or os.path.realpath(full).startswith(really))
+        except ValueError:  # a character that no path has
+            return True
+
+    return [place for place, path in enumerate(paths) if leaves(path)]
+
+
+def refusal(path: str, root: Path) -> str:
+    """Says that an image lies outside the folder of its set, and what to do, as the end of a sentence."""
+    return (
+        f"image {path!r:.200} is outside {str(root)!r:.120}; correct it, or name a folder above it by "
+        "config.data.images_below"
     )
 
 

@@ -98,8 +98,9 @@ def read_manifest(path: Path, title: str, data: config.Data) -> Manifest:
     """The rows of a manifest, checked except for the labels.
 
     Raises:
-      UserError: what `read_table` refuses; no column of images or labels; a row without an image, with a missing image
-        (unless `data.on_error="skip"`), an image listed before, an unknown split, or a weight that is not a number.
+      UserError: what `read_table` refuses; no column of images or labels; a row without an image, with one outside the
+        folder (`files.outside`), a missing one (unless `data.on_error="skip"`) or one listed before, an unknown split,
+        or a weight that is not a number.
     """
     table = read_table(path, title)
     columns = _columns(table, title, data)
@@ -120,6 +121,8 @@ def read_manifest(path: Path, title: str, data: config.Data) -> Manifest:
             raise refuse(row, f"image {text!r} is already in {table.where(first[image])}; list each image once")
         first[image] = row
         images.append(image)
+    if strange := files.outside(folder, images, data):
+        raise refuse(strange[0], files.refusal(images[strange[0]], folder), strange)
     if data.on_error == "raise":
         missing = [row for row, image in enumerate(images) if files.state(os.path.join(folder, image)) == (-1, -1)]
         if missing:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from jaxcnn.config import UserError
 from jaxcnn.machine import json_text
 from jaxcnn.machine.extras import need
@@ -13,6 +15,10 @@ from jaxcnn.machine.extras import need
 Column = list[Any]  # text in CSV and TSV; any values of the file in JSON lines and Parquet
 SUFFIXES = {".csv": "csv", ".tsv": "tsv", ".tab": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 _LARGEST_CELL = 2**20  # characters
+MOST_ROWS = 2**25  # of Parquet, whose few kilobytes may claim, or be, any number of rows
+MOST_BYTES = 2**31  # that a column of Parquet may take
+_AT_ONCE = 2**20  # rows of Parquet
+_CELL = 64  # bytes of a value besides its text, about
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,16 +121,62 @@ def _parquet(path: Path, title: str) -> Table:
     from pyarrow import parquet
 
     try:
-        file = parquet.ParquetFile(path)
+        texts = [field.name for field in parquet.read_schema(path) if pyarrow.types.is_string(field.type)]
+        file = parquet.ParquetFile(path, read_dictionary=texts)  # a text that is repeated is inflated once
         names = tuple(file.schema_arrow.names)
         length = file.metadata.num_rows
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise UserError(f"{title} is not a Parquet file: {str(error).splitlines()[0]}") from None
 
+    if length > MOST_ROWS:
+        raise UserError(
+            f"{title} claims {length:,} rows, and the limit is {MOST_ROWS:,}; divide it, or write it as CSV"
+        )
+
     def column(name: str) -> Column:
+        too_large = UserError(
+            f"{title}: column {name!r} is larger than {MOST_ROWS:,} values or {MOST_BYTES / 2**30:g} GiB, which is the "
+            "limit; divide the table, or write it as CSV"
+        )
+        values, taken = _claimed(file, name)
+        if values > MOST_ROWS or taken > MOST_BYTES:
+            raise too_large
+        cells: Column = []
+        taken = 0
         try:
-            return file.read(columns=[name]).column(0).to_pylist()
+            for batch in file.iter_batches(_AT_ONCE, columns=[name]):
+                more, size = _cells(batch.column(0))
+                cells += more
+                taken += size
+                if len(cells) > MOST_ROWS or taken > MOST_BYTES:
+                    raise too_large
         except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:  # also text that is not UTF-8
             raise UserError(f"{title}: column {name!r} cannot be read: {str(error).splitlines()[0]}") from None
+        return cells
 
     return Table(names, column, lambda row: f"row {row + 1}", length)
+
+
+def _claimed(file: Any, name: str) -> tuple[int, int]:
+    """The values of a column of Parquet, and their bytes, by the file's own account."""
+    groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
+    parts = [part for group in groups for part in map(group.column, range(group.num_columns))]
+    own = [part for part in parts if part.path_in_schema.partition(".")[0] == name.partition(".")[0]]
+    return sum(part.num_values for part in own), sum(part.total_uncompressed_size for part in own)
+
+
+def _cells(column: Any) -> tuple[Column, int]:
+    """The cells of a part of a column of Parquet, where equal cells are one object, and about the bytes they take."""
+    import pyarrow
+
+    if pyarrow.types.is_nested(column.type):
+        return column.to_pylist(), column.nbytes * _CELL // 8
+    if not pyarrow.types.is_dictionary(column.type):
+        column = column.dictionary_encode()
+    values, places = column.dictionary, column.indices
+    if len(values) > 2 * len(places):  # most are of other parts
+        used = places.dictionary_encode()
+        values, places = values.take(used.dictionary), used.indices
+    cells = np.array([*values.to_pylist(), None], object)
+    places = places.fill_null(len(values)).to_numpy(zero_copy_only=False)
+    return cells[places].tolist(), values.nbytes + len(values) * _CELL + 8 * len(column)

@@ -102,4 +102,6 @@ def _picture(stem: str, tree: ElementTree.Element, images: str, names: tuple[str
         size = None
     objects = Objects(corners, table[:, 4].astype(np.int64), table[:, 5] > 0, area)
     path = os.path.join(images, _text(tree, "filename") or f"{stem}.jpg")
+    if ".." in Path(path).parts:
+        path = os.path.normpath(path)
     return Picture(path, objects, tuple(told), size=size if size and all(size) else None, wrong=tuple(wrong))

@@ -6,6 +6,8 @@ import zipfile
 
 import numpy as np
 
+from jaxcnn.machine import malloc
+
 COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 _DEFLATE_RATIO = 1032  # maximum ratio of decompressed to compressed bytes
 
@@ -19,7 +21,8 @@ def read(path: pathlib.Path, most: int) -> dict[str, np.ndarray]:
 
     Raises:
       OSError: the file cannot be read.
-      ValueError: the file is no npz file, damaged, or holds Python objects, or its arrays exceed `most` or the file.
+      ValueError: the file is no npz file, damaged, or holds Python objects, or its arrays exceed `most`, the
+        free memory or the file.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -27,6 +30,8 @@ def read(path: pathlib.Path, most: int) -> dict[str, np.ndarray]:
             total = sum(_promised(archive, name, info) for name, info in members.items())
             if total > most:
                 raise ValueError(f"its arrays take {total / 2**30:.1f} GiB, and the limit is {most / 2**30:.1f} GiB")
+            if total > (there := malloc.obtainable() or most):  # lazily given memory would end in the kernel killing us
+                raise ValueError(f"its arrays take {total / 2**30:.1f} GiB, and this machine has {there / 2**30:.1f}")
             return {name: _array(archive, info) for name, info in members.items()}
     except (OSError, ValueError):
         raise

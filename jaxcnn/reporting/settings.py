@@ -15,6 +15,7 @@ from jaxcnn.tasks.headline import Headline
 # Keys that do not affect what is learned: devices, intervals of logs and checkpoints, location of data.
 NEUTRAL = (
     "parallel.", "hosts.", "checkpoint.", "data.dir", "data.workers", "data.loader", "data.resident_gib", "data.cache",
+    "data.images_below",
     "run.tensorboard", "run.loggers", "run.curves", "run.log_every_steps", "run.steps_per_call", "run.eval_batch_size",
 )  # fmt: skip
 FAMILY = ("model.name", "model.form", "model.width", "data.source", "data.train_split", "data.test_split")

@@ -27,7 +27,7 @@ from jaxcnn.train.checksum import crc32_of, is_whole
 # Keys that never change a result: location and loading of the data, number of devices, logging, kept checkpoints.
 MAY_CHANGE = (
     *("parallel.", "hosts.", "data.dir", "data.workers", "data.loader", "data.resident_gib", "data.cache"),
-    *("checkpoint.", "run.log_every_steps", "run.tensorboard", "run.loggers", "run.curves"),
+    *("data.images_below", "checkpoint.", "run.log_every_steps", "run.tensorboard", "run.loggers", "run.curves"),
 )
 UNTIL_THE_TEST = ("run.test_with",)
 CONFIG, DATA = "config.json", "data.json"
