@@ -8,9 +8,11 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
+import jax
 import pytest
 
 from jaxcnn.config import Hosts, UserError
@@ -283,3 +285,22 @@ def test_the_token_is_that_of_the_environment(monkeypatch):
 def test_process_0_listens_where_the_others_surely_come_and_nowhere_else(coordinator, bound):
     with meeting._listen(f"{coordinator}:{free_port()}") as listener:
         assert listener.getsockname()[0] == (bound if bound != "::" or socket.has_dualstack_ipv6() else "0.0.0.0")
+
+
+@pytest.mark.parametrize(
+    ("coordinator", "process", "bound"),
+    [
+        ("127.0.0.1:29", 0, "127.0.0.1:29"),
+        ("localhost:29", 0, "127.0.0.1:29"),
+        ("localhost:29", 1, None),
+        (f"{platform.node()}:29", 0, None),
+        ("192.0.2.1:29", 0, None),
+    ],
+)
+def test_the_service_of_jax_listens_there_too(coordinator, process, bound, monkeypatch):
+    started = {}
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *_, **options: started.update(options))
+    monkeypatch.setattr(jax.config, "update", lambda *_: None)
+    link = types.SimpleNamespace(roster=[{"process": process, "host": "a"}], host="a")
+    hosts._initialize(Place("address", coordinator, 2, process), Hosts(), link)
+    assert started["coordinator_bind_address"] == bound

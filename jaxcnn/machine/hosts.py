@@ -13,7 +13,7 @@ from importlib import util
 
 from jaxcnn.config import Hosts, UserError
 from jaxcnn.machine.heartbeat import Cluster, Heartbeat
-from jaxcnn.machine.meeting import HostsError, Place, meet
+from jaxcnn.machine.meeting import HostsError, Place, meet, own_address
 
 _log = logging.getLogger("jaxcnn")
 
@@ -136,6 +136,8 @@ def _initialize(place: Place, wanted: Hosts, heartbeat: Heartbeat) -> None:
     mates = [card["process"] for card in heartbeat.roster if card["host"] == heartbeat.host]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     shared = len(mates) > 1 and "JAX_LOCAL_DEVICE_IDS" not in os.environ and (not visible or "," in visible)
+    address, port = own_address(place.coordinator), place.coordinator.rpartition(":")[2]
+    told = f"[{address}]:{port}" if address and ":" in address else f"{address}:{port}" if address else None
     try:
         jax.distributed.initialize(
             place.coordinator,
@@ -143,6 +145,7 @@ def _initialize(place: Place, wanted: Hosts, heartbeat: Heartbeat) -> None:
             place.process,
             local_device_ids=[mates.index(place.process)] if shared else None,  # one GPU per process of a shared host
             cluster_detection_method="deactivate",
+            coordinator_bind_address=told if place.process == 0 else None,  # JAX's own default is all addresses
             initialization_timeout=wanted.join_seconds,
             heartbeat_timeout_seconds=4 * wanted.heartbeat_seconds,
             shutdown_timeout_seconds=wanted.shutdown_seconds,

@@ -4,9 +4,7 @@ Anything that can reach the port can write to it. So a message is accepted only 
 environment has a token ($JAXCNN_TOKEN, made by launchers), only with a proof that its sender has the same token.
 """
 
-import contextlib
 import dataclasses
-import errno
 import hashlib
 import hmac
 import ipaddress
@@ -140,24 +138,34 @@ def _receive_all(
     return links, roster
 
 
-def _listen(coordinator: str) -> socket.socket:
-    """A socket that accepts at the coordinator's port: at its numeric address, else at all addresses of this host.
+def own_address(coordinator: str) -> str | None:
+    """The numeric address in a coordinator's `<host>:<port>`, if it is this host's; None if all addresses must be open.
 
     All processes connect to a numeric address, so no other is needed. A name is not resolved: this host may resolve
     its own name to a loopback address (Debian), or to another network than the others do (clusters with two networks,
     pods behind a service). An address that is not this host's belongs to a router or service that forwards to it.
     """
-    host, _, port = coordinator.rpartition(":")
-    with contextlib.suppress(ValueError):
+    host = coordinator.rpartition(":")[0]
+    try:
         address = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host.strip("[]"))
-        family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
-        try:
-            return socket.create_server((str(address), int(port)), family=family)
-        except OSError as error:
-            if error.errno != errno.EADDRNOTAVAIL:
-                raise
-    family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
-    return socket.create_server(("", int(port)), family=family, dualstack_ipv6=family == socket.AF_INET6)
+        with socket.socket(_family(address.version)) as probe:
+            probe.bind((str(address), 0))
+    except (OSError, ValueError):
+        return None
+    return str(address)
+
+
+def _family(version: int) -> socket.AddressFamily:
+    return socket.AF_INET6 if version == 6 else socket.AF_INET
+
+
+def _listen(coordinator: str) -> socket.socket:
+    """A socket that accepts at the coordinator's port, at `own_address` or else at all addresses of this host."""
+    port = int(coordinator.rpartition(":")[2])
+    if (address := own_address(coordinator)) is not None:
+        return socket.create_server((address, port), family=_family(ipaddress.ip_address(address).version))
+    both = socket.has_dualstack_ipv6()
+    return socket.create_server(("", port), family=_family(6 if both else 4), dualstack_ipv6=both)
 
 
 def _refusal(
