@@ -3,8 +3,10 @@
     python -m benchmarks.paper --keep=runs/alexnet --note='other work shared the cores'   # what a reader needs of a run
     python -m benchmarks.paper                                                            # the table and its picture
 
-A kept run is `results/<network>_<set>_<cores|gpu>[_seed<n>]`: its records, summary, curves, config, and the machine,
-packages, commit and command behind it, without paths and host names. Runs that differ only in the seed are one cell.
+A kept run is `results/<network>_<set>_<cores|gpu>[_seed<n>]`, one folder for each seed: its records, summary, curves,
+config, and the machine, packages, commit and command behind it, without paths and host names. Runs that differ only in
+the seed are one cell. A run is kept only if it has the network of its config in configs/, held validation out, and ran
+on the machine that the column names, and only if its folder holds no other run.
 The table replaces that between the marks in results/paper.md and docs/results.md, and a short one that in README.md;
 the picture is docs/pictures/paper.png. Nothing is computed anew: the test split was read once, at the end of each run.
 """
@@ -21,6 +23,8 @@ from typing import Any
 
 from absl import flags
 
+import jaxcnn
+import jaxcnn.config as configs
 from jaxcnn import command
 from jaxcnn.config import UserError
 from jaxcnn.machine import json_text, whole_files
@@ -37,6 +41,7 @@ NOTE = flags.DEFINE_string("note", "", "With --keep: what a reader of its time h
 MODELS = {"alexnet": "AlexNet", "vgg16": "VGG16", "resnet50": "ResNet50"}
 SETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
 PLACES = {"cores": "two CPU cores", "gpu": "one GPU"}
+VARIANTS = {"cores": ("", ":cores"), "gpu": ("", ":strong")}  # of a place's config: their networks may be kept
 PAGES = {"results/paper.md": "", "docs/results.md": "../results/"}  # each with where the kept runs are from there
 FRONT_PAGE = "README.md"
 PICTURE = "docs/pictures/paper.png"
@@ -94,15 +99,21 @@ def keep(workdir: pathlib.Path, results: pathlib.Path, note: str = "") -> pathli
     """Copy what a reader needs of a finished run to its folder in `results`; return this folder.
 
     Raises:
-      UserError: the run is not finished, or is none of the table's.
+      UserError: the run is not finished, or is none of the table's, or its folder has another run.
     """
     summary, config, environment = (_read(workdir / f"{name}.json") for name in ("summary", "config", "environment"))
     source = str(config["data"]["source"])
     model, data = str(config["model"]["name"]), labels.dataset_id(source)
     if model not in MODELS or data not in SETS:
         raise UserError(f"--keep={workdir}: {model} on {data} is no cell of the table")
+    place = "cores" if environment["device"] == "cpu" else "gpu"
+    if wrong := _no_cell(config, environment, f"{model}_{data}", place):
+        raise UserError(f"--keep={workdir}: this run is not of the table's column {PLACES[place]!r}: {wrong}")
     seed = f"_seed{config['seed']}" if config["seed"] else ""
-    folder = results / f"{model}_{data}_{'cores' if environment['device'] == 'cpu' else 'gpu'}{seed}"
+    folder = results / f"{model}_{data}_{place}{seed}"
+    records = "metrics.jsonl"
+    if (folder / records).exists() and (folder / records).read_bytes() != (workdir / records).read_bytes():
+        raise UserError(f"{folder} has another run of seed {config['seed']}; remove that first, or train another seed")
     folder.mkdir(exist_ok=True)
     for name in COPIED:
         shutil.copyfile(workdir / name, folder / name)
@@ -115,6 +126,25 @@ def keep(workdir: pathlib.Path, results: pathlib.Path, note: str = "") -> pathli
     behind = {name: value for name, value in environment.items() if name not in ("hosts", "earlier", "platform")}
     write_json(folder / "environment.json", behind | {"command": ["main.py", *flags_of], "note": note})
     return folder
+
+
+def _no_cell(config: dict[str, Any], environment: dict[str, Any], recipe: str, place: str) -> str:
+    """Why a run is none of a cell of the table: network, protocol or machine; empty if it is one."""
+    of_recipes = [
+        configs.to_dict(configs.from_config_dict(jaxcnn.config(recipe + v)))["model"] for v in VARIANTS[place]
+    ]
+    unlike = [
+        [name for name, value in wanted.items() if config["model"].get(name, value) != json.loads(json.dumps(value))]
+        for wanted in of_recipes
+    ]
+    if fewest := min(unlike, key=len):
+        return f"config.model.{fewest[0]}={config['model'][fewest[0]]!r} is not that of configs/{recipe}.py"
+    if config["data"]["protocol"] != "holdout" or not (config["data"]["val_examples"] or config["data"]["val_split"]):
+        return f"config.data.protocol={config['data']['protocol']!r} holds no validation out"
+    there = tuple(environment.get(name) for name in ("devices", "processes", *(["cores"] if place == "cores" else [])))
+    if there != (1, 1, 2)[: len(there)]:
+        return f"it had {there[0]} devices, {there[1]} processes and {environment.get('cores')} cores"
+    return ""
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:

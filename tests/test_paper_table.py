@@ -5,6 +5,8 @@ import tomllib
 
 import pytest
 
+import jaxcnn
+import jaxcnn.config as configs
 from benchmarks import paper
 from jaxcnn.config import UserError
 from jaxcnn.reporting.findings import PUBLISHED
@@ -22,12 +24,12 @@ def workdir(folder, seed=0, accuracy=0.9, model="vgg16", hours=2.0):
         "wall_seconds": 3600 * hours, "epochs": 20.0, "dtype": "float32", "data": f"{source} train",
     }  # fmt: skip
     workdir_files.write_sealed(folder / "summary.json", told)
-    (folder / "config.json").write_text(
-        json.dumps({"seed": seed, "model": {"name": model}, "data": {"source": source}})
-    )
+    config = jaxcnn.config(f"{model}_cifar10:cores" if model in paper.MODELS else model, data=source, seed=seed)
+    (folder / "config.json").write_text(json.dumps(configs.to_dict(configs.from_config_dict(config))))
     environment = {
         "command": ["main.py", "--config=a.py", f"--config.data.source={source}", "--workdir=/home/somebody/run"],
-        "device": "cpu", "devices": 1, "cores": 2, "processor": "X", "packages": {"jax": "0.10"}, "commit": "c0ffee",
+        "device": "cpu", "devices": 1, "processes": 1, "cores": 2, "processor": "X",
+        "packages": {"jax": "0.10"}, "commit": "c0ffee",
         "hosts": ["secret"], "platform": "Linux-secret", "earlier": [],
     }  # fmt: skip
     (folder / "environment.json").write_text(json.dumps(environment))
@@ -90,3 +92,40 @@ def test_what_is_no_cell_of_the_table_and_a_page_without_marks_are_refused(tmp_p
         paper.write_between(tmp_path / "page.md", "table")
     with pytest.raises(UserError, match="only a finished run can be kept"):
         paper.keep(tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "told"),
+    [
+        (
+            "config",
+            {"model": {"width": 0.0625}},
+            r"column 'two CPU cores': config.model.width=0.0625 is not that of conf",
+        ),
+        ("config", {"data": {"protocol": "full"}}, r"config.data.protocol='full' holds no validation out"),
+        ("environment", {"cores": 64}, "it had 1 devices, 1 processes and 64 cores"),
+        ("environment", {"processes": 8}, "it had 1 devices, 8 processes and 2 cores"),
+        ("environment", {"device": "NVIDIA X", "devices": 8}, "column 'one GPU': it had 8 devices"),
+    ],
+)
+def test_a_run_of_another_network_protocol_or_machine_is_not_kept(tmp_path, file, changes, told):
+    run = workdir(tmp_path / "run")
+    tree = json.loads((run / f"{file}.json").read_text())
+    for key, value in changes.items():
+        tree[key] = tree[key] | value if isinstance(value, dict) else value
+    (run / f"{file}.json").write_text(json.dumps(tree))
+    (tmp_path / "results").mkdir()
+    with pytest.raises(UserError, match=told):
+        paper.keep(run, tmp_path / "results")
+    assert not list((tmp_path / "results").iterdir())
+
+
+def test_a_kept_run_gives_way_to_no_other_of_its_seed(tmp_path):
+    (tmp_path / "results").mkdir()
+    first, other = workdir(tmp_path / "first", accuracy=0.9), workdir(tmp_path / "other", accuracy=0.95)
+    (other / "metrics.jsonl").write_text("{}")
+    kept = paper.keep(first, tmp_path / "results")
+    with pytest.raises(UserError, match="has another run of seed 0; remove that first, or train another seed"):
+        paper.keep(other, tmp_path / "results")
+    assert paper.keep(first, tmp_path / "results", "a new note") == kept
+    assert [run.accuracy for run in paper.kept_runs(tmp_path / "results")] == [0.9]
