@@ -9,7 +9,7 @@ import pytest
 
 from jaxcnn import config as configs
 from tests import runs
-from tests.campaign import damages, draws, ends, watched
+from tests.campaign import damages, draws, ends, speed, watched
 from tests.campaign.page import page
 from tests.campaign.trial import late
 
@@ -118,15 +118,56 @@ def test_the_page_counts_what_struck_and_names_how_to_repeat_what_went_wrong():
          "restarts": [{"repeated": 3, "ready": 5.5}]},
         {"seed": 1, "number": 7, "run": "own code", "wrong": "it hangs", "faults": [struck("SIGTERM", refused=True)]},
     ]  # fmt: skip
-    text = page(outcomes, "python -m tests.campaign")
+    text = page(outcomes)
     assert "2 faults struck 2 runs of 24 steps" in text and "0 sweeps of" in text and ". 1 ended with the bits" in text
     assert "| SIGTERM | 2 | 0 | 1 | 1 | 1 |" in text and "| SIGKILL | 0 | 1 | 0 | 0 | 0 |" in text
     assert "| steps of work repeated by a restart | 1 | 3 | 3 |" in text
     assert "`--seed=1 --shapes=8 --only=7`: own code; SIGTERM: it hangs" in text
     assert "was mended" not in text
-    again = page([*outcomes, outcomes[1] | {"wrong": ""}], "python -m tests.campaign")
+    again = page([*outcomes, outcomes[1] | {"wrong": ""}])
     assert "## What went wrong\n" not in again and "| SIGTERM | 2 | 0 | 1 | 1 | 0 |" in again
     assert "did not come again\n\n- `--seed=1 --shapes=8 --only=7`: own code; SIGTERM: it hangs" in again
     assert "Each start of 0 of the runs was a new Python" in text
     assert not any(map(late, outcomes))
     assert late({"faults": [], "restarts": [{"repeated": 15}]})
+
+
+def test_the_page_counts_apart_what_is_equal_to_rounding_and_what_was_damaged_and_tells_real_commands():
+    def struck(fault, **told):
+        return {"fault": fault, "hit": True, "refused": False, "codes": [75], "seconds": 2.0} | told
+
+    outcomes = [
+        {"seed": 1, "number": 0, "run": "cnn", "wrong": "", "warm": 4.0, "restarts": [{"repeated": 3, "ready": 5.5}],
+         "faults": [struck("a damaged file", repeated=19)], "command": "python -m tests.campaign --minutes=30.0"},
+        {"seed": 1, "number": 1, "run": "cnn", "wrong": "", "faults": [struck("other devices")], "shapes": 6},
+        {"seed": 1, "number": 2, "run": "cnn", "wrong": "", "slow": "16 s from SIGTERM to the exit, of 15",
+         "faults": [struck("SIGTERM")], "shapes": 6},
+    ]  # fmt: skip
+    text = page(outcomes)
+    assert ". 2 ended with the bits of the undisturbed one, and 1 that went on with other devices with its rec" in text
+    assert "| steps of work repeated by a restart | 1 | 3 | 3 |" in text
+    assert "| the same after a file was damaged or lost, from the checkpoint before it | 1 | 19 | 19 |" in text
+    assert "| seconds of a warm start of the same runs | 1 | 4 | 4 |" in text
+    assert (
+        "Made by `python -m tests.campaign --minutes=30.0`, `python -m tests.campaign --seed=1 --shapes=6` on"
+        in text
+    )
+    assert "## What was too slow\n\n- `--seed=1 --shapes=6 --only=2`: cnn; SIGTERM: 16 s from SIGTERM" in text
+
+
+@pytest.mark.parametrize(
+    ("faults", "restarts", "now", "words"),
+    [
+        ([("SIGTERM", 14.9, 7.9)], [7.9], 4.0, ""),
+        ([("SIGTERM", 15.1, 7.0)], [], 4.0, "15.1 s from SIGTERM to the exit, of 15"),
+        ([("SIGKILL", 1.0, 7.0)], [8.1], 4.0, "8.1 s from a restart to its first step, and 4 s from a warm start"),
+        ([("SIGKILL", 1.0, 8.1)], [], 5.0, ""),  # the machine has more to do than when the warm start was measured
+        ([("a pause", 60.0, 60.0)], [7.0], 4.0, ""),
+        ([("other devices", 1.0, 60.0)], [60.0], 4.0, ""),
+    ],
+)
+def test_a_stop_or_restart_that_takes_too_long_is_told(faults, restarts, now, words, monkeypatch):
+    monkeypatch.setattr(speed, "warm", lambda *_, again=False: max(4.0, now) if again else 4.0)
+    struck = [{"fault": kind, "hit": True, "seconds": took, "ready": ready} for kind, took, ready in faults]
+    outcome = {"faults": struck, "restarts": [{"ready": ready} for ready in restarts]}
+    assert speed.slow(outcome, None, None) == words

@@ -90,8 +90,8 @@ def main() -> int:
             told.append(case)
             if case[2] == outcome.DEFECT:
                 print(f"{case[0]}: {case[1]}: {case[3]}", flush=True)
-    command = f"python -m tests.bad_input --cases={given.cases} --seed={given.seed}"
-    text = page(told, command + (" --images=…" if given.images else ""))
+    flags = [f"--{name}={getattr(given, name)}" for name in ("cases", "seed", "only", "images") if getattr(given, name)]
+    text = page(told, " ".join(["python -m tests.bad_input", *flags]))
     print(text)
     if given.page:
         given.page.write_text(text)

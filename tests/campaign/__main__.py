@@ -3,7 +3,8 @@
     python -m tests.campaign --minutes=30 --seed=1 [--folder=build/faults] [--page=results/faults.md]
 
 Each outcome is a line of `outcomes.jsonl` in the folder: the same command goes on after the last one, and further seeds
-add up on the page. Undisturbed runs are made once for each version of the code. Exit code 1: something went wrong.
+add up on the page. Undisturbed runs are made once for each version of the code. Exit code 1: something went wrong, or
+was too slow (`tests.campaign.speed`).
 Full and read-only disks, limits of memory and cut links need root; they are left out without it.
 """
 
@@ -43,6 +44,10 @@ def main() -> int:
         "--faults", nargs="*", default=[], choices=[*faults.FAULTS, *sweeps.FAULTS], help="only these; default: all"
     )
     given = parser.parse_args()
+    names = ("minutes", "seed", "shapes", "jobs", "only")
+    flags = [f"--{name}={value}" for name in names if (value := getattr(given, name)) is not None]
+    flags += ["--faults", *map(repr, given.faults)] if given.faults else []
+    command = " ".join(["python -m tests.campaign", *flags])
     os.environ["JAXCNN_CACHE"] = str(given.folder.absolute() / "cache")
     assert conftest.compile_cache()  # which has set the environment of the runs
     kinds = tuple(given.faults or (kind for kind in (*faults.FAULTS, *sweeps.FAULTS) if kind not in faults.UNABLE))
@@ -68,19 +73,20 @@ def main() -> int:
                 break
             began = time.monotonic()
             outcome = trial(given.seed, number, folder, kinds, given.shapes)
-            outcome |= {"shapes": given.shapes, "seconds": round(time.monotonic() - began, 2)}
+            outcome |= {"shapes": given.shapes, "seconds": round(time.monotonic() - began, 2), "command": command}
             with lock, file.open("a") as lines:
                 outcomes.append(outcome)
                 lines.write(json.dumps(outcome) + "\n")
-            wrong += bool(outcome["wrong"]) or late(outcome)
+            wrong += bool(outcome["wrong"] or outcome.get("slow")) or late(outcome)
             what = ", ".join(f"{fault['fault']} in {fault['phase']}" for fault in outcome["faults"])
-            print(f"{number}: {outcome['run']}: {what}: {outcome['wrong'] or 'same bits'}", flush=True)
+            told = outcome["wrong"] or outcome.get("slow") or "the end of the undisturbed run"
+            print(f"{number}: {outcome['run']}: {what}: {told}", flush=True)
         return wrong
 
     with concurrent.futures.ThreadPoolExecutor(given.jobs) as pool:
         wrong = sum(future.result() for future in [pool.submit(work) for _ in range(given.jobs)])
     if given.page and outcomes:
-        given.page.write_text(page(outcomes, "python -m tests.campaign --minutes=… --seed=…"))
+        given.page.write_text(page(outcomes))
     return min(wrong, 1)
 
 

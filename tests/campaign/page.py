@@ -8,19 +8,23 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tests.campaign.draws import EVERY, STEPS
+from tests.campaign.ends import NEAR
 from tests.campaign.watched import PHASES
 
+DAMAGED = "a damaged file"
 HEAD = ("fault", "struck in time", "too late", "went on by itself", "refused in one line", "wrong")
 
 
-def page(outcomes: Sequence[dict[str, Any]], command: str) -> str:
+def page(outcomes: Sequence[dict[str, Any]]) -> str:
     """The page, in Markdown; of a trial that was made again, the last outcome counts."""
     last = {(outcome["seed"], outcome["number"]): outcome for outcome in outcomes}
     mended = [each for each in outcomes if each["wrong"] and not last[each["seed"], each["number"]]["wrong"]]
     outcomes = list(last.values())
+    made = ", ".join(dict.fromkeys(f"`{_command(outcome)}`" for outcome in outcomes))
     seeds = ", ".join(map(str, sorted({outcome["seed"] for outcome in outcomes})))
     struck = [fault for outcome in outcomes for fault in outcome["faults"] if fault["hit"]]
     wrong = [outcome for outcome in outcomes if outcome["wrong"]]
+    moved = sum(not outcome["wrong"] and _moved(outcome) for outcome in outcomes)
     sweeps = sum(outcome["run"].startswith("a sweep") for outcome in outcomes)
     fresh = sum(outcome.get("fresh", False) for outcome in outcomes)
     lines = [
@@ -28,8 +32,9 @@ def page(outcomes: Sequence[dict[str, Any]], command: str) -> str:
         "",
         f"{len(struck)} faults struck {len(outcomes) - sweeps} runs of {STEPS} steps with a checkpoint every {EVERY}, "
         f"and {sweeps} sweeps of three runs by two workers or as a population, drawn at random (seeds {seeds}). "
-        f"{len(outcomes) - len(wrong)} ended with the bits of the undisturbed one, after the cause was removed where "
-        "the fault has one that lasts.",
+        f"{len(outcomes) - len(wrong) - moved} ended with the bits of the undisturbed one, and {moved} that went on "
+        f"with other devices with its records, up to the rounding of sums (losses within {NEAR:g}), after the cause "
+        "was removed where the fault has one that lasts.",
         "",
         f"Each start of {fresh} of the runs was a new Python, also where a clock jumps or a link is cut. The other "
         "processes were forked from one that had imported jax and initialised nothing.",
@@ -40,12 +45,17 @@ def page(outcomes: Sequence[dict[str, Any]], command: str) -> str:
         "",
         *_times(outcomes),
         "",
-        f"Made by `{command}` on {platform.machine()}, {os.cpu_count()} cores. How, and what is compared: "
+        f"Made by {made} on {platform.machine()}, {os.cpu_count()} cores. How, and what is compared: "
         "[Reliability](../docs/reliability.md).",
     ]
     if took := [outcome["seconds"] for outcome in outcomes if "seconds" in outcome]:
         lines[2] += f" A fault took {sum(took) / max(1, len(struck)):.0f} s, undisturbed runs and compiling included."
-    for title, those in (("What went wrong", wrong), ("What went wrong, was mended, and did not come again", mended)):
+    slow = [outcome | {"wrong": outcome["slow"]} for outcome in outcomes if outcome.get("slow")]
+    for title, those in (
+        ("What went wrong", wrong),
+        ("What was too slow", slow),
+        ("What went wrong, was mended, and did not come again", mended),
+    ):
         lines += ["", f"## {title}", ""] if those else []
         for outcome in those:
             kinds = ", ".join(fault["fault"] for fault in outcome["faults"])
@@ -53,6 +63,17 @@ def page(outcomes: Sequence[dict[str, Any]], command: str) -> str:
             place = f"`--seed={outcome['seed']} --shapes={shapes} --only={outcome['number']}`"
             lines.append(f"- {place}: {outcome['run']}; {kinds}: {' '.join(outcome['wrong'].split())}")
     return "\n".join(lines) + "\n"
+
+
+def _command(outcome: dict[str, Any]) -> str:
+    """The command that made a trial; of old outcomes, one that makes it again."""
+    again = f"python -m tests.campaign --seed={outcome['seed']} --shapes={outcome.get('shapes', 8)}"
+    return outcome.get("command", again)
+
+
+def _moved(outcome: dict[str, Any]) -> bool:
+    """Whether a run went on with other devices, of which the records alone are compared (`ends.differs`)."""
+    return any(fault["fault"] == "other devices" for fault in outcome["faults"])
 
 
 def _table(outcomes: Iterable[dict[str, Any]]) -> Iterable[str]:
@@ -85,15 +106,24 @@ def _times(outcomes: Iterable[dict[str, Any]]) -> Iterable[str]:
     stops = [start["seconds"] for start in starts if start.get("fault") == "SIGTERM" and 75 in start["codes"]]
     yield "| | runs | median | most |"
     yield "|---|---:|---:|---:|"
-    repeated = [start["repeated"] for start in starts if "repeated" in start and not start.get("refused")]
+    repeated = {
+        damaged: [
+            start["repeated"]
+            for start in starts
+            if "repeated" in start and not start.get("refused") and (start.get("fault") == DAMAGED) == damaged
+        ]
+        for damaged in (False, True)
+    }
     for what, values in (
-        ("steps of work repeated by a restart", repeated),
+        ("steps of work repeated by a restart", repeated[False]),
+        ("the same after a file was damaged or lost, from the checkpoint before it", repeated[True]),
         ("seconds from SIGTERM to the exit", stops),
         (
             "seconds from a first start to its first step",
             [start["ready first"] for start in starts if "ready first" in start],
         ),
         ("seconds from a restart to its first step", [start["ready"] for start in starts if "ready" in start]),
+        ("seconds of a warm start of the same runs", [each["warm"] for each in outcomes if each.get("warm")]),
     ):
         if values:
             yield f"| {what} | {len(values)} | {statistics.median(values):g} | {max(values):g} |"

@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Iterator
 from typing import Any
 
-from tests.campaign import draws, ends, faults, machines, sweeps
+from tests.campaign import draws, ends, faults, machines, speed, sweeps
 from tests.campaign.draws import EVERY
 from tests.campaign.struck import start
 from tests.campaign.watched import Watched
@@ -53,6 +53,7 @@ def trial(seed: int, number: int, folder: pathlib.Path, kinds: tuple[str, ...], 
             moved = any(told["fault"] == "other devices" for told in outcome["faults"])
             wrong = _finish(of_run, reference.folder, workdir, outcome, moved)
         outcome["wrong"] = wrong
+        outcome["slow"] = "" if wrong else speed.slow(outcome, of_run, reference.folder)
         if wrong:
             shutil.copytree(workdir, folder / f"wrong-{seed}-{number}", dirs_exist_ok=True)
     return outcome
@@ -82,7 +83,7 @@ def _strike(kind: str, draw: draws.Draw, workdir: pathlib.Path, generator: rando
 def _repeated(watched: Watched, output: str) -> dict[str, Any]:
     """Steps of work that a start repeated, and its seconds to its first step, with those of a first start apart."""
     found = re.search(r"resumed from the checkpoint of step (\d+)", output)
-    ready = watched.seconds_to("compiled in")
+    ready = watched.seconds_to(speed.FIRST_STEP)
     if not watched.before or (found is None and "\nstep " not in output):  # it ended before its first step
         return {} if watched.before or ready is None else {"ready first": round(ready, 2)}
     since = int(found[1]) if found else 0
