@@ -13,7 +13,10 @@ from jaxcnn.config import fields, fields_of_networks, networks, open_names
 from tests import runs
 
 PAGES = sorted(
-    [*runs.ROOT.glob("docs/*.md"), *(runs.ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"))]
+    [
+        *runs.ROOT.glob("docs/*.md"),
+        *(runs.ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")),
+    ]
 )
 WORDS_OF_THREE_PAGES = 1100
 CONFIG = re.compile(r"--config=([a-z0-9_/]+(?:\.py)?(?::[a-z]+)?)")

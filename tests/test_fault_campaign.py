@@ -149,8 +149,7 @@ def test_the_page_counts_apart_what_is_equal_to_rounding_and_what_was_damaged_an
     assert "| the same after a file was damaged or lost, from the checkpoint before it | 1 | 19 | 19 |" in text
     assert "| seconds of a warm start of the same runs | 1 | 4 | 4 |" in text
     assert (
-        "Made by `python -m tests.campaign --minutes=30.0`, `python -m tests.campaign --seed=1 --shapes=6` on"
-        in text
+        "Made by `python -m tests.campaign --minutes=30.0`, `python -m tests.campaign --seed=1 --shapes=6` on" in text
     )
     assert "## What was too slow\n\n- `--seed=1 --shapes=6 --only=2`: cnn; SIGTERM: 16 s from SIGTERM" in text
 
