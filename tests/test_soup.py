@@ -45,7 +45,7 @@ def start_of(folders, **init):
     """The start that a run takes from these folders."""
     config = digits.config(init=configs.Init(source=f"workdirs:{','.join(map(str, folders))}", **init))
     splits = open_splits(config.data, config.task)
-    return starting._read(config.init, config.model, splits)
+    return starting._read(config, splits)
 
 
 def test_the_uniform_average_is_the_mean_of_every_array_and_its_ends_are_exact(folders, arrays):
@@ -85,9 +85,17 @@ def test_the_line_takes_its_best_point_on_validation(folders, networks, arrays, 
 def test_runs_that_cannot_be_mixed_are_refused_in_one_line(folders, networks, arrays, val):
     other = {**arrays[0], "params/conv1/kernel": np.zeros((3, 3, 1, 9), np.float32)}
     renamed = dataclasses.replace(networks[1], class_names=tuple("abcdefghij"))
+    gelu = configs.from_config_dict(configs.to_dict(digits.config(model={"activation": "gelu"})))
     shifted = dataclasses.replace(networks[1].constants, mean=networks[1].constants.mean + 1)
     for networks_, arrays_, val_, way, words in (
         (networks, (arrays[0], other), val, "uniform", "b has other arrays than a"),
+        (
+            (networks[0], dataclasses.replace(networks[1], config=gelu)),
+            arrays,
+            val,
+            "uniform",
+            r"b has another config\.model\.activation than a",
+        ),
         ((networks[0], renamed), arrays, val, "uniform", "b has other classes than a"),
         (
             (networks[0], dataclasses.replace(networks[1], constants=shifted)),

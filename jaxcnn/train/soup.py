@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxcnn.config import UserError
 from jaxcnn.data.batch import Split
-from jaxcnn.train import seals
+from jaxcnn.train import same_network, seals
 from jaxcnn.train.trained import Trained
 
 Arrays = Mapping[str, np.ndarray]
@@ -40,6 +40,7 @@ def mixed(
         if {key: value.shape for key, value in own.items()} != {key: value.shape for key, value in arrays[0].items()}:
             raise UserError(f"config.init.source: {name} has other arrays than {names[0]}; only equal networks mix")
         first = networks[0]
+        same_network.check_equal(name, network.config, names[0], first.config)
         if network.class_names != first.class_names:
             raise UserError(f"config.init.source: {name} has other classes than {names[0]}; only equal networks mix")
         pairs = ((network.constants.mean, first.constants.mean), (network.constants.std, first.constants.std))
