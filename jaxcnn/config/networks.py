@@ -125,7 +125,8 @@ def differing(model: Model, norm: Norm, there: Mapping[str, Any]) -> dict[str, A
     """
     has_norm = norm.name != "batch" or has_batch_norm(model, norm)
     differ = {}
-    for group, own in {"model": model, **({"norm": norm} if has_norm else {})}.items():
+    groups: dict[str, Model | Norm] = {"model": model} | ({"norm": norm} if has_norm else {})
+    for group, own in groups.items():
         theirs = there.get(group)
         for field in dataclasses.fields(own):
             name = f"{group}.{field.name}"
