@@ -26,7 +26,7 @@ from jaxcnn.machine import mesh as meshes
 from jaxcnn.machine.heartbeat import Cluster
 from jaxcnn.machine.paths import expand, separate
 from jaxcnn.text import counted
-from jaxcnn.train import same_network, seals, soup, trained, workdir
+from jaxcnn.train import probe, same_network, seals, soup, trained, workdir
 from jaxcnn.train.normalization import Given
 from jaxcnn.train.setup import Setup
 from jaxcnn.weights import files, fit, hub, layout, released
@@ -76,6 +76,7 @@ def of(config: Config, spec: StepSpec, splits: Splits, cluster: Cluster | None) 
     )
     drawn = {key: np.broadcast_to(np.float32(0), leaf.shape) for key, leaf in seals.leaves(shapes)}
     fitted = _fit(start, config, spec, splits, drawn)
+    probe.check(config, head_of(spec))
     if not start.norm_is_known:
         same_network.check_epsilon(config, start.source, fitted.naming)
     return start
