@@ -209,6 +209,8 @@ def _of_workdirs(config: Config, folders: list[pathlib.Path], splits: Splits) ->
         raise UserError(
             f"config.init.source={init.source!r:.200} needs {wanted} for config.init.average={init.average!r}"
         )
+    for folder in folders:
+        soup.check_unseen(folder, init.average, splits)
     starts, networks = zip(*(_of_workdir(config, folder) for folder in folders), strict=True)
     names = [str(folder) for folder in folders]
     arrays, remarks = soup.mixed(names, networks, [start.arrays for start in starts], init.average, splits.val)
