@@ -201,6 +201,9 @@ def test_what_is_often_set_anew_is_told_and_an_option_that_a_network_cannot_have
     detector = small.config(model={"name": "yolo_resnet18", "width": 1.0}, task={"name": "detection"})
     with pytest.raises(UserError, match=r"config\.model\.activation=gelu, which yolo_resnet18 cannot have"):
         same_network.check(detector, "w", there)
+    with pytest.raises(UserError, match=r"its config\.model\.channels is that of runs/a/config\.json, 1 layer; set"):
+        there = same_network.options(small.config(model={"channels": (("conv1", 7),)}))
+        same_network.check(small.config(), "workdir:runs/a", there)
     plain = small.config(model={"name": "vgg11", "batch_norm": False}, norm={"epsilon": 1e-3})
     assert same_network.check(plain, "w", same_network.options(plain) | {"norm": {"epsilon": 1e-5}}) == []
 

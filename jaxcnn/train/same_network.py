@@ -36,9 +36,13 @@ def check(config: Config, source: str, there: dict[str, Any]) -> list[str]:
     differ = networks.differing(model, config.norm, there)
     wrong = [] if config.init.partial else [name for name in differ if name not in networks.BY_CHOICE]
     if wrong == ["model.channels"]:
+        kind, _, folder = source.partition(":")
+        where = f"{folder}/{CONFIG}" if kind == "workdir" else "the metadata of the file"
+        theirs = differ["model.channels"]
+        layers = counted(len(theirs) if isinstance(theirs, list | tuple) else 0, "layer")
         raise UserError(
-            f"config.init.source={source} has another network: its config.model.channels differs; set that of {CONFIG} "
-            "in the folder of its run"
+            f"config.init.source={source} has another network: its config.model.channels is that of {where}, {layers}; "
+            "set the same"
         )
     for name in wrong if model is backbone else ():
         if name.startswith("model.") and config.model.name not in networks.readers(name.removeprefix("model.")):
