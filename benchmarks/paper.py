@@ -5,8 +5,8 @@
 
 A kept run is `results/<network>_<set>_<cores|gpu>[_seed<n>]`: its records, summary, curves, config, and the machine,
 packages, commit and command behind it, without paths and host names. Runs that differ only in the seed are one cell.
-The table replaces that between the marks in results/paper.md and docs/results.md; the picture is
-docs/pictures/paper.png. Nothing is computed anew: the test split was read once, at the end of each run.
+The table replaces that between the marks in results/paper.md and docs/results.md, and a short one that in README.md;
+the picture is docs/pictures/paper.png. Nothing is computed anew: the test split was read once, at the end of each run.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from absl import flags
 from jaxcnn import command
 from jaxcnn.config import UserError
 from jaxcnn.machine import json_text, whole_files
-from jaxcnn.reporting import labels, plots
+from jaxcnn.reporting import convergence, labels, plots, read
 from jaxcnn.reporting.findings import PUBLISHED
 from jaxcnn.reporting.statistics import Spread, spread
 from jaxcnn.text import markdown_table
@@ -38,6 +38,7 @@ MODELS = {"alexnet": "AlexNet", "vgg16": "VGG16", "resnet50": "ResNet50"}
 SETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
 PLACES = {"cores": "two CPU cores", "gpu": "one GPU"}
 PAGES = {"results/paper.md": "", "docs/results.md": "../results/"}  # each with where the kept runs are from there
+FRONT_PAGE = "README.md"
 PICTURE = "docs/pictures/paper.png"
 BEGIN, END = "<!-- python -m benchmarks.paper -->", "<!-- end -->"
 COPIED = ("metrics.jsonl", "curves.png")
@@ -54,6 +55,7 @@ class Kept:
       accuracy: that of the weights that its config chose as the headline, without test-time augmentation; a fraction.
       averaged: accuracy with test-time augmentation; None without.
       hours: wall time in hours, over all starts.
+      converged: hours of training to convergence (`jaxcnn.reporting.convergence`); None if the records do not tell.
       behind: command, machine, commit and note of the run, as text.
     """
 
@@ -65,6 +67,7 @@ class Kept:
     accuracy: float
     averaged: float | None
     hours: float
+    converged: float | None
     epochs: float
     behind: str
 
@@ -80,6 +83,8 @@ def main() -> int:
     for page, to in PAGES.items():
         write_between(ROOT / page, table(runs, published, to))
         print(f"wrote {page}")
+    write_between(ROOT / FRONT_PAGE, short_table(runs, published))
+    print(f"wrote {FRONT_PAGE}")
     draw(runs, published, ROOT / PICTURE)
     print(f"wrote {PICTURE}")
     return 0
@@ -134,6 +139,7 @@ def kept_runs(results: pathlib.Path) -> Iterator[Kept]:
             machine = f"{of['cores']} cores of an {of['processor']}"
         command_line = shlex.join(["python", "-m", "jaxcnn.main", *of["command"][1:]])
         note = f"; {of['note']}" if of.get("note") else ""
+        seconds = convergence.seconds_of_run(read.read_run(folder, results))
         yield Kept(
             folder=folder.name,
             model=parts[0],
@@ -143,6 +149,7 @@ def kept_runs(results: pathlib.Path) -> Iterator[Kept]:
             accuracy=summary["test"][headline],
             averaged=summary["test"].get(averaged),
             hours=summary["wall_seconds"] / 3600,
+            converged=seconds and seconds / 3600,
             epochs=summary["epochs"],
             behind=f"`{command_line}`, {machine}, jax {of['packages']['jax']}, {summary['dtype']}, commit "
             f"`{of['commit']}`{note}",
@@ -155,11 +162,15 @@ def cell(runs: Sequence[Kept], to: str = "") -> str:
         return NOT_MEASURED
     accuracy = spread([run.accuracy for run in runs], [run.seed for run in runs])
     assert accuracy is not None
-    parts = [f"[{_percent(accuracy)} %]({to}{runs[0].folder}/) in {statistics.fmean(r.hours for r in runs):.1f} h"]
+    parts = [f"[{_percent(accuracy)} %]({to}{runs[0].folder}/) in {_hours(runs)}"]
     averaged = spread([run.averaged for run in runs], [run.seed for run in runs])
     if averaged is not None:
         parts.append(f"with test-time augmentation {_percent(averaged)} %")
     return f"{'; '.join(parts)}; {'one seed' if accuracy.n == 1 else f'{accuracy.n} seeds'}"
+
+
+def _hours(runs: Sequence[Kept]) -> str:
+    return f"{statistics.fmean(run.hours for run in runs):.1f} h"
 
 
 def _percent(of: Spread) -> str:
@@ -176,12 +187,7 @@ def cells(runs: Sequence[Kept]) -> dict[tuple[str, str, str], list[Kept]]:
 
 def table(runs: Sequence[Kept], published: dict[str, Any], to: str = "") -> str:
     """The table as Markdown, with the facts of each run below it; `to` is the path to results/."""
-    found = cells(runs)
-    paper = {
-        (f["data"], f["model"]): f"{f['accuracy']} % in {f['hours']:g} h" for f in published["seed_paper"]["figures"]
-    }
-    for figure in published["seed_paper"]["below"]:
-        paper[figure["data"], figure["model"]] = f"below {figure['accuracy']} % in {figure['hours']:g} h"
+    found, paper = cells(runs), _of_paper(published)
     rows = []
     for data, told in SETS.items():
         for model, name in MODELS.items():
@@ -200,14 +206,44 @@ def table(runs: Sequence[Kept], published: dict[str, Any], to: str = "") -> str:
     lines = markdown_table(header, rows)
     lines += [
         "",
-        "Test accuracy, read once at the end of each run; hours are wall time, start-up and evaluation included.",
+        "Test accuracy, read once at the end of each run; hours are wall time, start-up and evaluation included. "
+        f"Converged: the first evaluation on validation within {100 * convergence.WITHIN:g} points of the last.",
     ]
     if missing := sum(not of for of in found.values()):
         lines.append(f"{missing} of {len(found)} cells are not measured.")
     for (data, model, place), of in found.items():
         name = f"{SETS[data]}, {MODELS[model]}, {PLACES[place]}"
-        lines += [f"- {name}, seed {run.seed}, {run.epochs:g} epochs: {run.behind}." for run in of]
+        for run in of:
+            converged = "" if run.converged is None else f", converged after {run.converged:.1f} h of training"
+            lines.append(f"- {name}, seed {run.seed}, {run.epochs:g} epochs{converged}: {run.behind}.")
     return "\n".join(lines)
+
+
+def _of_paper(published: dict[str, Any]) -> dict[tuple[str, str], str]:
+    """What the paper says of each set and network."""
+    figures = published["seed_paper"]["figures"]
+    paper = {(f["data"], f["model"]): f"{f['accuracy']} % in {f['hours']:g} h" for f in figures}
+    for figure in published["seed_paper"]["below"]:
+        paper[figure["data"], figure["model"]] = f"below {figure['accuracy']} % in {figure['hours']:g} h"
+    return paper
+
+
+def short_table(runs: Sequence[Kept], published: dict[str, Any]) -> str:
+    """The table with a column for each network, as Markdown: the paper's rows, and ours of what has been measured."""
+    found, paper = cells(runs), _of_paper(published)
+    rows = []
+    for data, told in SETS.items():
+        rows.append([f"{told}, the paper: four P100", *(paper[data, model] for model in MODELS)])
+        for place, where in PLACES.items():
+            row = [found[data, model, place] for model in MODELS]
+            if any(row):
+                rows.append([f"{told}, jaxcnn: {where}", *map(_short_cell, row)])
+    return "\n".join(markdown_table(("test accuracy", *MODELS.values()), rows))
+
+
+def _short_cell(runs: Sequence[Kept]) -> str:
+    accuracy = spread([run.accuracy for run in runs], [run.seed for run in runs])
+    return NOT_MEASURED if accuracy is None else f"{_percent(accuracy)} % in {_hours(runs)}"
 
 
 def write_between(page: pathlib.Path, text: str) -> None:

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from jaxcnn import command
+from jaxcnn.command import network as chosen
 from jaxcnn.command import output
 from jaxcnn.config import Config, UserError, flatten, to_dict
 from jaxcnn.data import place
@@ -43,7 +44,9 @@ WORKDIR = command.define_path(
 )
 MODE = flags.DEFINE_enum("mode", "train", ["train", "eval", "predict", "embed"], "What to do.")
 CHECKPOINT = flags.DEFINE_string(
-    "checkpoint", "last", "eval, predict, embed: the checkpoint to use: last, best (on validation) or a step."
+    "checkpoint",
+    "tested",
+    f"eval, predict, embed: {chosen.CHECKPOINT[0].lower()}{chosen.CHECKPOINT[1:]}",
 )
 WEIGHTS = flags.DEFINE_enum(
     "weights",

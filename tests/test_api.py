@@ -108,7 +108,7 @@ def test_a_config_that_ships_or_lies_in_a_file_is_found(tmp_path):
         (lambda: jaxcnn.train("cnn", "x", stop=3), "stop must be a function"),
         (lambda: jaxcnn.train("cnn", "x", data=3), "data['train'] must be a pair (images, labels), not int"),
         (lambda: jaxcnn.load("nothing/here"), "config.json is missing; is nothing/here the folder of a run"),
-        (lambda: jaxcnn.load("x", checkpoint="bst"), "checkpoint must be 'last', 'best' or a step, not 'bst'"),
+        (lambda: jaxcnn.load("x", checkpoint="bst"), "checkpoint must be 'tested', 'last', 'best' or a step, not"),
         (lambda: jaxcnn.load("x", weights="mean"), "weights must be 'last', 'ema' or '', not 'mean'"),
     ],
 )  # fmt: skip

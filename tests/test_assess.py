@@ -131,6 +131,17 @@ def test_figures_and_confusion_matrix_are_left_in_the_workdir(finished, monkeypa
     assert (folder / f"eval-test-{digits.STEPS}.png").read_bytes().startswith(PNG)
 
 
+def test_the_checkpoint_that_the_run_was_tested_with_is_the_usual_one(finished, monkeypatch):
+    folder, _ = finished
+    config = workdir.read_config(folder)
+    monkeypatch.setattr(trained.Checkpoints, "best", lambda _: 20)
+    assert trained.load(folder, trained.TESTED, "", 1)[0].step == digits.STEPS
+    tested = dataclasses.replace(config, run=dataclasses.replace(config.run, test_with="best"))
+    monkeypatch.setattr(workdir, "read_config", lambda _: tested)
+    monkeypatch.setattr(trained.origin, "check", lambda *_: None)
+    assert trained.load(folder, trained.TESTED, "", 1)[0].step == 20
+
+
 def test_a_checkpoint_is_chosen_by_step_or_as_the_best(finished):
     folder, _ = finished
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -146,7 +157,7 @@ def test_a_checkpoint_is_chosen_by_step_or_as_the_best(finished):
 @pytest.mark.parametrize(
     ("checkpoint", "words"),
     [
-        ("nonsense", "--checkpoint=nonsense is not last, best or a step"),
+        ("nonsense", "--checkpoint=nonsense is not tested, last, best or a step"),
         ("7", "has no checkpoint 7; it has 20, "),
         ("-1", "has no checkpoint -1"),
     ],

@@ -199,6 +199,7 @@ def test_every_shipped_config_and_variant_is_sound(root):
             "finetune": ["head", "head+smoke"],
             "rsscn7": ["finetune"],
             "pneumonia": [],
+            "resnet20_cifar10": ["cores", "cores+smoke"],
             "yolo_resnet18_coco": [],
             "faster_rcnn_resnet18_coco": [],
             "mask_rcnn_resnet18_coco": [],

@@ -29,7 +29,7 @@ class Network:
       remarks: one line for each checkpoint that had to be skipped.
     """
 
-    def __init__(self, workdir: pathlib.Path, checkpoint: str = "last", weights: str = "", devices: int = 0) -> None:
+    def __init__(self, workdir: pathlib.Path, checkpoint: str = "tested", weights: str = "", devices: int = 0) -> None:
         self.trained, self.remarks = trained.load(workdir, checkpoint, weights, devices)
         self.class_names = self.trained.class_names
         self.image_shape = self.trained.spec.image_shape

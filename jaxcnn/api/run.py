@@ -33,7 +33,7 @@ _SPLITS = ("train", "val", "test")
 def load(
     workdir: str | os.PathLike[str],
     *,
-    checkpoint: str | int = "last",
+    checkpoint: str | int = "tested",
     weights: str = "",
     devices: int = 0,
     model: Any = None,
@@ -42,7 +42,8 @@ def load(
 
     Args:
       workdir: the folder of a run that has started training.
-      checkpoint: the weights to use: "last", "best" (on the validation split) or a step.
+      checkpoint: "tested" (that of the run's test: the last, or the best with `run.test_with="best"`), "last", "best"
+        (on the validation split) or a step.
       weights: "last" for the parameters of that step, "ema" for their moving average; empty: the average if it is kept.
       devices: how many local devices to use; 0: all.
       model: the network of the run, if it is in no module file, such as one defined in a notebook.
@@ -50,8 +51,8 @@ def load(
     Raises:
       UserError: the folder has no run.
     """
-    if checkpoint not in ("last", "best") and not str(checkpoint).isdecimal():
-        raise UserError(f"checkpoint must be 'last', 'best' or a step, not {checkpoint!r}")
+    if checkpoint not in ("tested", "last", "best") and not str(checkpoint).isdecimal():
+        raise UserError(f"checkpoint must be 'tested', 'last', 'best' or a step, not {checkpoint!r}")
     if weights not in ("", "last", "ema"):
         raise UserError(f"weights must be 'last', 'ema' or '', not {weights!r}")
     with python_words():
@@ -72,7 +73,7 @@ class Run:
     def __init__(
         self,
         workdir: pathlib.Path,
-        checkpoint: str = "last",
+        checkpoint: str = "tested",
         weights: str = "",
         devices: int = 0,
         arrays: memory.Arrays | None = None,

@@ -12,6 +12,11 @@ from jaxcnn.config import UserError
 if TYPE_CHECKING:
     from jaxcnn.train.trained import Trained
 
+CHECKPOINT = (
+    "The checkpoint: tested (that of the run's test: the last, or with config.run.test_with=best the best on "
+    "validation), last, best or a step."
+)
+
 flags.disclaim_key_flags()  # flags defined here belong to the command, and its --help shows them
 
 
@@ -58,7 +63,7 @@ def define() -> Chosen:
     weights = "Weights of the step, or their average; default: the average if it is kept."
     return Chosen(
         command.define_path("workdir", None, "Folder of the run."),
-        flags.DEFINE_string("checkpoint", "last", "The checkpoint: last, best (on validation) or a step."),
+        flags.DEFINE_string("checkpoint", "tested", CHECKPOINT),
         flags.DEFINE_enum("weights", "", ["", "last", "ema"], weights),
     )
 

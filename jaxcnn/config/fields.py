@@ -228,7 +228,7 @@ class Init:
     partial: bool = (
         False  # start another network: arrays give the part that fits, and what is missing keeps its drawn values
     )
-    checkpoint: str = "last"  # workdir: last, best (on validation) or a step
+    checkpoint: str = "tested"  # workdir: tested (as its test), last, best (on validation) or a step
     weights: Literal["auto", "last", "ema"] = "auto"  # workdir: of the step, or their average; auto: as in its test
     half: bool = False  # accept float16 and bfloat16
 

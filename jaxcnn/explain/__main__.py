@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from jaxcnn import command
+from jaxcnn.command import network as chosen
 from jaxcnn.config import UserError
 from jaxcnn.machine import malloc
 from jaxcnn.machine.paths import separate
@@ -53,7 +54,7 @@ FEATURE_MAP = flags.DEFINE_enum(
     "feature_map", "", ["", "pca", "tsne"], "Draw the images of --split (else the test split) by their features."
 )
 POINTS = flags.DEFINE_integer("points", 2000, "Most images of the map of the features.", lower_bound=3)
-CHECKPOINT = flags.DEFINE_string("checkpoint", "last", "The checkpoint: last, best (on validation) or a step.")
+CHECKPOINT = flags.DEFINE_string("checkpoint", "tested", chosen.CHECKPOINT)
 WEIGHTS = flags.DEFINE_enum(
     "weights", "", ["", "last", "ema"], "Weights of the step, or their moving average; default: the average if kept."
 )

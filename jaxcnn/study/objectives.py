@@ -53,7 +53,7 @@ def _milliseconds(folder: pathlib.Path) -> float:
     from jaxcnn.deploy import latency, runtimes
     from jaxcnn.train import trained
 
-    network, _ = trained.load(folder, "last", "", 1)
+    network, _ = trained.load(folder, trained.TESTED, "", 1)
     (timing,) = latency.measure(runtimes.of_run(network), [1], LATENCY_SECONDS)
     return 1000 * timing.p50
 

@@ -52,6 +52,6 @@ def constants(config: configuration.Config) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=1)  # the runs of a sweep share it, as long as its newest checkpoint is the same
 def _constants(folder: pathlib.Path, _: int | None) -> dict[str, Any]:
-    network = trained.load(folder, "last", "", 1)[0]
+    network = trained.load(folder, trained.TESTED, "", 1)[0]
     variables = {"batch_stats": {}, **network.variables}
     return {"variables": variables, "mean": network.constants.mean, "std": network.constants.std}

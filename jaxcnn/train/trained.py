@@ -21,6 +21,10 @@ from jaxcnn.train.damage import DamagedError
 from jaxcnn.train.evaluate import evaluate
 from jaxcnn.train.loaders import Loader, choose_loader, eval_batch_size, make_loader
 
+TESTED = (
+    "tested"  # the checkpoint of a run that its test uses: the last, or the best with `config.run.test_with="best"`
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
@@ -97,7 +101,7 @@ def load(folder: pathlib.Path, checkpoint: str, weights: str, devices: int) -> t
 
     Args:
       folder: the workdir.
-      checkpoint: "last", "best" (on the validation split) or a step.
+      checkpoint: `TESTED`, "last", "best" (on the validation split) or a step.
       weights: "last", "ema", or "" for the moving average if the run keeps one, else "last".
       devices: number of devices to use; 0: all.
 
@@ -116,6 +120,8 @@ def load(folder: pathlib.Path, checkpoint: str, weights: str, devices: int) -> t
     hyper = dataclasses.replace(target.hyper, task=dict.fromkeys(by_name.settings(config.task), target.hyper.momentum))
     target = dataclasses.replace(target, hyper=hyper)
     remarks: list[str] = []
+    if checkpoint == TESTED:
+        checkpoint = "best" if config.run.test_with == "best" and checkpoints.best() is not None else "last"
     if checkpoint == "last":
         newest, remarks = checkpoints.newest_sound(target, sharding, set_aside=False)
         if newest is None:
@@ -151,7 +157,7 @@ def _step(checkpoint: str) -> int:
     try:
         return int(checkpoint)
     except ValueError:
-        raise UserError(f"--checkpoint={checkpoint} is not last, best or a step") from None
+        raise UserError(f"--checkpoint={checkpoint} is not tested, last, best or a step") from None
 
 
 def _best_step(checkpoints: Checkpoints, headline: Headline) -> tuple[int, list[str]]:
